@@ -1,0 +1,1 @@
+"""The published network shapes and our own."""

@@ -1,0 +1,230 @@
+"""The settings: one frozen table, and the only reader of the environment.
+
+Each is the environment variable `UPSCALED_<NAME>`. A wrong value, or a variable that no setting
+answers to, stops the start with its name and value.
+"""
+
+import difflib
+import ipaddress
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+PREFIX = "UPSCALED_"
+MAX_OUTPUT_SIDE_PX = 6000
+MIN_INPUT_SIDE_PX = 64
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+
+class SettingsError(ValueError):
+    """A setting that cannot be used; the text names the variable, its value and the reason."""
+
+
+def default_data_dir() -> Path:
+    return Path.home() / ".local" / "share" / "upscaled"
+
+
+class Settings(BaseModel):
+    """Every setting with its default, its limits and what it means."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="folder of the database, results and fetched models",
+    )
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL; empty: SQLite in the data folder"
+    )
+    public_base_url: str = Field(
+        default="",
+        description="what result URLs begin with, for example https://upscale.example.com; "
+        "empty: the address the client called",
+    )
+    model_x2: str = Field(
+        default="auto", description="model for scale 2; auto: the best one present for the device"
+    )
+    model_x4: str = Field(
+        default="auto", description="model for scale 4; auto: the best one present for the device"
+    )
+    denoise: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="realesr-general-x4v3 only: 1 removes noise most, 0 keeps grain",
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda|cuda:\d+)$",
+        description="auto, cpu, cuda or cuda:N",
+    )
+    workers: int = Field(default=1, ge=1, le=64, description="worker processes")
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="CPU threads per worker; 0: all cores shared out"
+    )
+    tile_window_px: int = Field(
+        default=0,
+        ge=0,
+        le=2048,
+        description="side of the window a network sees, halo included; 0: chosen for the model",
+    )
+    max_queue: int = Field(
+        default=32, ge=0, le=100_000, description="images that may wait; more are answered 429"
+    )
+    work_timeout_s: float = Field(
+        default=300, gt=0, le=86_400, description="longest one image may take in a worker"
+    )
+    rate_per_s: float = Field(
+        default=5, gt=0, le=1_000_000, description="requests per second and API key"
+    )
+    rate_burst: int = Field(
+        default=5, ge=1, le=1_000_000, description="requests one API key may send at once"
+    )
+    metering: bool = Field(
+        default=False, description="whether each delivered image takes a credit from its key"
+    )
+    max_input_side_x2: int = Field(
+        default=3000, ge=64, le=6000, description="longest input side at scale 2, in pixels"
+    )
+    max_input_side_x4: int = Field(
+        default=1500, ge=64, le=6000, description="longest input side at scale 4, in pixels"
+    )
+    max_file_bytes: int = Field(
+        default=25 * 1024 * 1024, ge=1024, le=2**31, description="largest input file"
+    )
+    jpeg_quality: int = Field(
+        default=95, ge=1, le=100, description="quality of JPEG answers (4:4:4 sampling)"
+    )
+    result_ttl_s: int = Field(
+        default=3600, ge=1, le=31_536_000, description="how long a result URL stays valid"
+    )
+    body_timeout_s: float = Field(
+        default=120, gt=0, le=3600, description="longest a client may take to send its body"
+    )
+    source_timeout_s: float = Field(
+        default=10, gt=0, le=600, description="longest fetching an image_url may take in all"
+    )
+    allowed_source_cidrs: tuple[Network, ...] = Field(
+        default=(),
+        description="comma-separated networks image_url may reach though private, "
+        "for example 10.1.0.0/16",
+    )
+    allowed_source_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="comma-separated host names image_url is limited to; empty: any public host",
+    )
+    shutdown_grace_s: float = Field(
+        default=20, ge=0, le=3600, description="how long a stop waits for images under way"
+    )
+    log_level: str = Field(
+        default="info",
+        pattern="^(debug|info|warning|error)$",
+        description="debug, info, warning or error",
+    )
+
+    @field_validator("allowed_source_cidrs", mode="before")
+    @classmethod
+    def _split_networks(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(ipaddress.ip_network(part) for part in _split(value))
+
+    @field_validator("allowed_source_hosts", mode="before")
+    @classmethod
+    def _split_hosts(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.lower() for part in _split(value))
+
+    @field_validator("public_base_url")
+    @classmethod
+    def _check_base_url(cls, value: str) -> str:
+        if not value:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
+            raise ValueError("must be an http:// or https:// URL")
+        if parts.query or parts.fragment or parts.username:
+            raise ValueError("must hold no query, fragment or user name")
+        return value.rstrip("/")
+
+    @property
+    def results_dir(self) -> Path:
+        return self.data_dir / "results"
+
+    @property
+    def models_dir(self) -> Path:
+        return self.data_dir / "models"
+
+    def max_input_side_px(self, scale: int) -> int:
+        return self.max_input_side_x2 if scale == 2 else self.max_input_side_x4
+
+
+def load_settings(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """The settings of this process, from its environment.
+
+    Args:
+        environment: read instead of `os.environ`. An empty value counts as unset.
+        overrides: field values that win over the environment, for the command line and tests.
+
+    Raises:
+        SettingsError: a value out of range or of the wrong kind, or an unknown `UPSCALED_` name.
+    """
+    environment = os.environ if environment is None else environment
+    values = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and value != ""
+    }
+    _refuse_unknown(values)
+    try:
+        return Settings.model_validate({**values, **overrides})
+    except ValidationError as error:
+        raise SettingsError(_describe(error)) from None
+
+
+def describe_settings(settings: Settings) -> list[tuple[str, str, str, str]]:
+    """Rows of (variable, value, default, meaning), in the table's order."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        rows.append(
+            (
+                PREFIX + name.upper(),
+                _as_text(getattr(settings, name)),
+                _as_text(default),
+                field.description or "",
+            )
+        )
+    return rows
+
+
+def _split(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _refuse_unknown(values: Mapping[str, str]) -> None:
+    for name, value in values.items():
+        if name in Settings.model_fields:
+            continue
+        near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
+        raise SettingsError(f"{PREFIX}{name.upper()}={value!r}: there is no such setting{hint}")
+
+
+def _describe(error: ValidationError) -> str:
+    lines = []
+    for problem in error.errors():
+        name = PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
+        lines.append(f"{name}={problem['input']!r}: {problem['msg']}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""One class per runtime, device and model choice. Only this package knows devices."""

@@ -1,0 +1,164 @@
+"""Every error a client can see: status, code and public text, apart from what the log is told.
+
+    ServiceError
+    ├── InvalidRequestBody       400 invalid_request_body
+    ├── MissingParameter         400 missing_parameter
+    ├── InvalidParameter         400 invalid_parameter
+    ├── UnsupportedContentType   400 unsupported_content_type
+    ├── MalformedImage           400 malformed_image
+    ├── UnsupportedImageFormat   400 unsupported_image_format
+    ├── FileSizeTooLarge         400 file_size_too_large
+    ├── ResolutionTooHigh        400 resolution_too_high
+    ├── InvalidAuthToken         401 invalid_auth_token
+    ├── InsufficientApiCredits   403 insufficient_api_credits
+    ├── NotFound                 404 not_found
+    ├── MethodNotAllowed         405 method_not_allowed   (carries `allow`)
+    ├── RateLimitExceeded        429 rate_limit_exceeded  (carries `retry_after_s`)
+    └── InternalError            500 internal_error
+
+An error crosses the worker boundary as its `error_code` and `public_text` (`rebuild`).
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """An answer other than success.
+
+    `public_text` is sent to the client, so it never holds a path, an address or an exception's
+    text. `detail` goes to the log only.
+    """
+
+    status: ClassVar[int] = 500
+    error_code: ClassVar[str] = "internal_error"
+    default_text: ClassVar[str] = "Internal service error"
+
+    def __init__(self, public_text: str | None = None, *, detail: str = "") -> None:
+        self.public_text = public_text if public_text is not None else self.default_text
+        self.detail = detail
+        super().__init__(f"{self.public_text} ({detail})" if detail else self.public_text)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """Response headers that belong to this error."""
+        return {}
+
+
+class InvalidRequestBody(ServiceError):
+    status = 400
+    error_code = "invalid_request_body"
+    default_text = "Invalid request body"
+
+
+class MissingParameter(ServiceError):
+    status = 400
+    error_code = "missing_parameter"
+    default_text = "Missing parameter"
+
+
+class InvalidParameter(ServiceError):
+    status = 400
+    error_code = "invalid_parameter"
+    default_text = "Invalid parameter"
+
+
+class UnsupportedContentType(ServiceError):
+    status = 400
+    error_code = "unsupported_content_type"
+    default_text = "Unsupported content type: use application/json or multipart/form-data"
+
+
+class MalformedImage(ServiceError):
+    status = 400
+    error_code = "malformed_image"
+    default_text = "The image is malformed"
+
+
+class UnsupportedImageFormat(ServiceError):
+    status = 400
+    error_code = "unsupported_image_format"
+    default_text = "Unsupported image format"
+
+
+class FileSizeTooLarge(ServiceError):
+    status = 400
+    error_code = "file_size_too_large"
+    default_text = "File size too large"
+
+
+class ResolutionTooHigh(ServiceError):
+    status = 400
+    error_code = "resolution_too_high"
+    default_text = "Image resolution too high"
+
+
+class InvalidAuthToken(ServiceError):
+    status = 401
+    error_code = "invalid_auth_token"
+    default_text = "API Token not found"
+
+
+class InsufficientApiCredits(ServiceError):
+    status = 403
+    error_code = "insufficient_api_credits"
+    default_text = "Insufficient credits available"
+
+
+class NotFound(ServiceError):
+    status = 404
+    error_code = "not_found"
+    default_text = "Not found"
+
+
+class MethodNotAllowed(ServiceError):
+    status = 405
+    error_code = "method_not_allowed"
+    default_text = "Method not allowed"
+
+    def __init__(self, allow: str) -> None:
+        super().__init__()
+        self.allow = allow
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Allow": self.allow}
+
+
+class RateLimitExceeded(ServiceError):
+    status = 429
+    error_code = "rate_limit_exceeded"
+    default_text = "Too many requests"
+
+    def __init__(self, retry_after_s: int, *, detail: str = "") -> None:
+        """`retry_after_s`: whole seconds after which the same request would pass, at least 1."""
+        super().__init__(detail=detail)
+        self.retry_after_s = max(1, retry_after_s)
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Retry-After": str(self.retry_after_s)}
+
+
+class InternalError(ServiceError):
+    pass
+
+
+# What a worker may say about one job. Anything else it says becomes an InternalError.
+_CROSSES_THE_BOUNDARY: dict[str, type[ServiceError]] = {
+    kind.error_code: kind
+    for kind in (
+        MalformedImage,
+        UnsupportedImageFormat,
+        ResolutionTooHigh,
+        InvalidParameter,
+        InternalError,
+    )
+}
+
+
+def rebuild(error_code: str, public_text: str) -> ServiceError:
+    """The error a worker reported, from the two values that crossed the process boundary."""
+    kind = _CROSSES_THE_BOUNDARY.get(error_code)
+    if kind is None:
+        return InternalError(detail=f"worker reported {error_code!r}")
+    return kind(public_text)

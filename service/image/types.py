@@ -1,0 +1,42 @@
+"""The two nouns of this package: what a header tells, and the pixels themselves."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class ImageInfo:
+    """What the header alone tells, before any pixel is decoded.
+
+    `format` is Pillow's name ("JPEG", "PNG", "WEBP"); `width_px` and `height_px` are upright, the
+    EXIF orientation applied. `has_alpha` holds for RGBA, LA, palette or tRNS transparency, also
+    when every pixel is opaque.
+    """
+
+    format: str
+    width_px: int
+    height_px: int
+    has_alpha: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Image:
+    """Upright pixels.
+
+    rgb: uint8 `[H, W, 3]` in RGB order. alpha: uint8 `[H, W]`, 255 opaque, or None.
+    icc: profile bytes that describe `rgb`, or None for sRGB.
+    """
+
+    rgb: NDArray[np.uint8]
+    alpha: NDArray[np.uint8] | None = None
+    icc: bytes | None = None
+
+    @property
+    def height_px(self) -> int:
+        return int(self.rgb.shape[0])
+
+    @property
+    def width_px(self) -> int:
+        return int(self.rgb.shape[1])

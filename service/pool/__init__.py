@@ -1,0 +1,1 @@
+"""The process boundary: image bytes in, image bytes and facts out."""

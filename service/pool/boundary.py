@@ -1,0 +1,70 @@
+"""What crosses the process boundary, and the one interface both of its implementations share.
+
+Everything before the boundary is cheap, asynchronous and free of torch. Everything behind it may
+block, run out of memory or die.
+"""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class UpscaleRequest:
+    """One image's work order.
+
+    `scale` is 2 or 4. `width_px` and `height_px` are the probed upright size of the source: with
+    the scale they give the cost in trunk pixels, by which the queue estimates its waiting time.
+    """
+
+    request_id: str
+    scale: int
+    width_px: int
+    height_px: int
+
+
+@dataclass(frozen=True, slots=True)
+class StageTimes:
+    """Seconds one image spent in each stage, for `Server-Timing`."""
+
+    queue_s: float
+    decode_s: float
+    network_s: float
+    encode_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Upscaled:
+    """A finished image: encoded bytes, `image/jpeg` or `image/png`, and its exact size."""
+
+    data: bytes
+    media_type: str
+    width_px: int
+    height_px: int
+    model: str
+    times: StageTimes
+
+
+class Executor(Protocol):
+    """Runs upscales behind the boundary: a local worker pool, or replicas on other machines."""
+
+    async def start(self) -> None:
+        """Start the workers; returns at once, `is_ready` tells when one can take work."""
+
+    async def stop(self, grace_s: float) -> None:
+        """Finish work under way for at most `grace_s`, then end every worker."""
+
+    def is_ready(self) -> bool:
+        """Whether an upscale sent now would be worked on."""
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        """Upscale one encoded image.
+
+        A worker that dies is replaced and the image tried once more. Cancelling the awaiting task
+        stops the work at its next tile.
+
+        Raises:
+            RateLimitExceeded: the queue is full; raised at once, with a truthful wait.
+            MalformedImage, UnsupportedImageFormat, ResolutionTooHigh: the worker refused the image.
+            InternalError: the work failed twice, or outran its deadline.
+        """
+        ...

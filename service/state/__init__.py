@@ -1,0 +1,1 @@
+"""API keys, credits, rates and stored results. SQL appears nowhere else."""

@@ -1,0 +1,1 @@
+"""Tiles, windows and the loop over one image."""
