@@ -1,0 +1,113 @@
+"""Which format a file is in, told by its bytes alone: names and media types are never trusted."""
+
+from typing import Final
+
+# The formats that are decoded. Everything else that is recognised is refused by name.
+ENABLED: Final = frozenset({"JPEG", "PNG", "WEBP"})
+
+# First bytes -> format, from the formats' own specifications and the `file` magic database.
+_PREFIXES: Final[tuple[tuple[bytes, str], ...]] = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"IIU\x00", "RAW"),  # Panasonic RW2
+    (b"IIRO", "RAW"),  # Olympus ORF
+    (b"IIRS", "RAW"),
+    (b"MMOR", "RAW"),
+    (b"FUJIFILMCCD-RAW", "RAW"),
+    (b"FOVb", "RAW"),  # Sigma X3F
+    (b"II*\x00", "TIFF"),  # also DNG, CR2, NEF, ARW
+    (b"MM\x00*", "TIFF"),
+    (b"II+\x00", "TIFF"),  # BigTIFF
+    (b"MM\x00+", "TIFF"),
+    (b"BM", "BMP"),
+    (b"%PDF-", "PDF"),
+    (b"8BPS", "PSD"),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG2000"),
+    (b"\xff\x4f\xff\x51", "JPEG2000"),
+    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JXL"),
+    (b"\xff\x0a", "JXL"),
+    (b"\x00\x00\x01\x00", "ICO"),
+    (b"\x00\x00\x02\x00", "ICO"),
+    (b"icns", "ICNS"),
+    (b"qoif", "QOI"),
+    (b"DDS ", "DDS"),
+    (b"%!PS", "EPS"),
+    (b"\xc5\xd0\xd3\xc6", "EPS"),
+    (b"gimp xcf", "XCF"),
+    (b"AT&TFORM", "DJVU"),
+    (b"\x8aMNG\r\n\x1a\n", "MNG"),
+    (b"\x8bJNG\r\n\x1a\n", "JNG"),
+    (b"v/1\x01", "EXR"),
+    (b"#?RADIANCE", "HDR"),
+    (b"#?RGBE", "HDR"),
+    (b"SIMPLE  =", "FITS"),
+    (b"FLIF", "FLIF"),
+    (b"BPG\xfb", "BPG"),
+    (b"II\xbc", "JPEGXR"),
+    (b"\xd7\xcd\xc6\x9a", "WMF"),
+    (b"\x01\xda\x00\x01", "SGI"),
+    (b"\x01\xda\x01\x01", "SGI"),
+    (b"\x0a\x05\x01\x08", "PCX"),
+    (b"\x59\xa6\x6a\x95", "SUN"),
+    (b"farbfeld", "FARBFELD"),
+    (b"/* XPM */", "XPM"),
+)
+
+# Brands of ISO base media files that hold a still picture (ISO/IEC 23008-12, AV1 image format).
+_BRANDS: Final = {
+    b"avif": "AVIF",
+    b"avis": "AVIF",
+    b"heic": "HEIC",
+    b"heix": "HEIC",
+    b"heim": "HEIC",
+    b"heis": "HEIC",
+    b"hevc": "HEIC",
+    b"hevx": "HEIC",
+    b"mif1": "HEIC",
+    b"msf1": "HEIC",
+    b"miaf": "HEIC",
+    b"crx ": "RAW",  # Canon CR3
+}
+
+_SVG_SEARCH_BYTES: Final = 4096
+
+
+def sniff(source: bytes) -> str | None:
+    """The format's name ("JPEG", "PNG", "WEBP", "GIF" ...), or None where the bytes are no image.
+
+    Looks at the first 4 KB and the last 18 bytes at most.
+    """
+    if source[:4] == b"RIFF" and source[8:12] == b"WEBP":
+        return "WEBP"
+    for prefix, name in _PREFIXES:
+        if source.startswith(prefix):
+            return name
+    return (
+        _sniff_iso_media(source)
+        or _sniff_netpbm(source)
+        or _sniff_svg(source)
+        or ("TGA" if source.endswith(b"TRUEVISION-XFILE.\x00") else None)
+        or ("EMF" if source[:4] == b"\x01\x00\x00\x00" and source[40:44] == b" EMF" else None)
+    )
+
+
+def _sniff_iso_media(source: bytes) -> str | None:
+    if source[4:8] != b"ftyp":
+        return None
+    box_bytes = min(int.from_bytes(source[:4], "big"), 256)
+    brands = [source[8:12], *(source[at : at + 4] for at in range(16, box_bytes, 4))]
+    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
+
+
+def _sniff_netpbm(source: bytes) -> str | None:
+    is_netpbm = source[:1] == b"P" and source[1:2] in b"1234567fF" and source[2:3] in b" \t\r\n"
+    return "PPM" if is_netpbm and len(source) >= 3 else None
+
+
+def _sniff_svg(source: bytes) -> str | None:
+    head = source[:_SVG_SEARCH_BYTES].removeprefix(b"\xef\xbb\xbf")
+    if head[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        head = head.replace(b"\x00", b"")[2:]
+    return "SVG" if head.lstrip()[:1] == b"<" and b"<svg" in head.lower() else None
