@@ -1,0 +1,30 @@
+"""What can go wrong with a model, without torch so that a command can catch it.
+
+    ModelError
+    ├── UnknownModel   no model of that name
+    ├── ModelRefused   a name or file the store will not take
+    ├── WeightsError   a weights file that cannot be used: wrong hash, keys, shapes, or damaged
+    └── FetchError     a download that failed or was not what it should be
+
+Each text is written for the operator: it names the file, and the key, URL or hash concerned.
+"""
+
+
+class ModelError(Exception):
+    """A model that cannot be had, with the reason in its text."""
+
+
+class UnknownModel(ModelError):
+    """No model of that name; the text lists near names."""
+
+
+class ModelRefused(ModelError):
+    """A name that is taken or unsafe, or a file that is not what its name promises."""
+
+
+class WeightsError(ModelError):
+    """A weights file that cannot be used; the text names the file and the key."""
+
+
+class FetchError(ModelError):
+    """A download that failed; the text names URL, hash and the path to carry the file to."""

@@ -1,0 +1,94 @@
+"""RRDBNet: the large network of ESRGAN and Real-ESRGAN (Wang et al., arXiv:1809.00219, 2107.10833).
+
+Attribute names are those of the published weight files, which is all that a state dict asks for:
+`conv_first, body.N.rdbM.convK, conv_body, conv_up1, conv_up2, conv_hr, conv_last`.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+RESIDUAL_SCALE = 0.2
+LEAK = 0.2
+
+
+class ResidualDenseBlock(nn.Module):
+    """Five 3x3 convolutions, each seeing the block's input and all earlier outputs."""
+
+    def __init__(self, num_feat: int, num_grow_ch: int) -> None:
+        super().__init__()
+        self.conv1 = _conv(num_feat, num_grow_ch)
+        self.conv2 = _conv(num_feat + num_grow_ch, num_grow_ch)
+        self.conv3 = _conv(num_feat + 2 * num_grow_ch, num_grow_ch)
+        self.conv4 = _conv(num_feat + 3 * num_grow_ch, num_grow_ch)
+        self.conv5 = _conv(num_feat + 4 * num_grow_ch, num_feat)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, num_feat, h, w] -> same shape."""
+        seen = x
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            grown = F.leaky_relu(conv(seen), LEAK)
+            seen = torch.cat((seen, grown), dim=1)
+        residual: Tensor = self.conv5(seen)
+        return residual * RESIDUAL_SCALE + x
+
+
+class ResidualInResidual(nn.Module):
+    """Three dense blocks inside one more residual."""
+
+    def __init__(self, num_feat: int, num_grow_ch: int) -> None:
+        super().__init__()
+        self.rdb1 = ResidualDenseBlock(num_feat, num_grow_ch)
+        self.rdb2 = ResidualDenseBlock(num_feat, num_grow_ch)
+        self.rdb3 = ResidualDenseBlock(num_feat, num_grow_ch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, num_feat, h, w] -> same shape."""
+        residual: Tensor = self.rdb3(self.rdb2(self.rdb1(x)))
+        return residual * RESIDUAL_SCALE + x
+
+
+class RRDBNet(nn.Module):
+    """A trunk of `num_block` residual dense blocks, then two nearest-neighbour doublings.
+
+    The trunk always runs at a quarter of the output's side: scale 2 and 1 first fold 2x2 or 4x4
+    pixels into channels (`pixel_unshuffle`), so that side must be a multiple of 2 or 4.
+    """
+
+    def __init__(
+        self,
+        num_in_ch: int,
+        num_out_ch: int,
+        scale: int,
+        num_feat: int = 64,
+        num_block: int = 23,
+        num_grow_ch: int = 32,
+    ) -> None:
+        super().__init__()
+        if scale not in (1, 2, 4):
+            raise ValueError(f"RRDBNet has scale 1, 2 or 4, not {scale}")
+        self.unshuffle = 4 // scale
+        self.conv_first = _conv(num_in_ch * self.unshuffle**2, num_feat)
+        blocks = (ResidualInResidual(num_feat, num_grow_ch) for _ in range(num_block))
+        self.body = nn.Sequential(*blocks)
+        self.conv_body = _conv(num_feat, num_feat)
+        self.conv_up1 = _conv(num_feat, num_feat)
+        self.conv_up2 = _conv(num_feat, num_feat)
+        self.conv_hr = _conv(num_feat, num_feat)
+        self.conv_last = _conv(num_feat, num_out_ch)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, 3, h, w] floats in 0..1 -> [N, 3, h * scale, w * scale], about 0..1, not clamped."""
+        if self.unshuffle > 1:
+            x = F.pixel_unshuffle(x, self.unshuffle)
+        shallow = self.conv_first(x)
+        features = shallow + self.conv_body(self.body(shallow))
+        for conv in (self.conv_up1, self.conv_up2):
+            doubled = F.interpolate(features, scale_factor=2, mode="nearest")
+            features = F.leaky_relu(conv(doubled), LEAK)
+        out: Tensor = self.conv_last(F.leaky_relu(self.conv_hr(features), LEAK))
+        return out
+
+
+def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
+    return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)

@@ -1,0 +1,269 @@
+"""The models: what each is made of, where its file comes from, and what it demands of a tiler.
+
+Loads no torch: a front end and the command line read it. Official figures: the releases of
+https://github.com/xinntao/Real-ESRGAN, sizes and hashes confirmed by two independent listings.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from models.errors import ModelError
+
+Family = Literal["rrdb", "srvgg", "plain"]
+Source = Literal["official", "default", "user"]
+Shape = Mapping[str, int | str]
+
+RELEASES_URL = "https://github.com/xinntao/Real-ESRGAN/releases/download"
+DEFAULT_DIR = Path(__file__).parent / "default"
+
+RRDB_HALO_PX = 32
+"""Halo of RRDB networks, in input pixels: a trade, not exact.
+
+An RRDB output pixel depends on 349 trunk pixels to each side (23 blocks), far too much to compute
+and discard. What lies beyond 32 px moves a result little, but not by nothing: see `tests/models/
+test_radius.py` for what random weights show. Upstream's own tool takes 10 (`tile_pad`). Compact
+networks have no such trade, their halo is their radius.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSpec:
+    """One model: a network's family and shape, and the file of its weights.
+
+    shape: the network's arguments by name. native_scale: the network's own factor.
+    multiple_px: both input sides must be multiples of it. radius_px: an output pixel depends on
+    input pixels at most so far from its own. halo_px: what a tile's window needs around it for the
+    result to be the untiled one, exactly (compact networks) or nearly (`RRDB_HALO_PX`). All in
+    input pixels. url is "" where there is none to fetch from. wdn: the model that general-x4v3
+    mixes with to keep grain (`models.mixing`).
+    """
+
+    name: str
+    family: Family
+    shape: Shape = field(hash=False)
+    native_scale: int
+    multiple_px: int
+    radius_px: int
+    halo_px: int
+    url: str
+    size_bytes: int
+    sha256: str
+    licence: str
+    file_name: str
+    source: Source
+    wdn: "ModelSpec | None" = None
+
+    def trunk_pixels(self, width_px: int, height_px: int) -> int:
+        """Pixels at which the network's body runs for an input of that size: the unit of cost."""
+        fold = _fold(self.family, self.shape)
+        return -(-width_px // fold) * -(-height_px // fold)
+
+
+def describe_model(
+    name: str,
+    family: Family,
+    shape: Shape,
+    *,
+    file_name: str,
+    size_bytes: int,
+    sha256: str,
+    licence: str,
+    source: Source,
+    url: str = "",
+    wdn: ModelSpec | None = None,
+) -> ModelSpec:
+    """The spec of a model, with all that follows from its shape worked out."""
+    radius_px = _radius_px(family, shape)
+    return ModelSpec(
+        name=name,
+        family=family,
+        shape=shape,
+        native_scale=_whole(shape, "upscale" if family == "srvgg" else "scale"),
+        multiple_px=_fold(family, shape),
+        radius_px=radius_px,
+        halo_px=min(radius_px, RRDB_HALO_PX) if family == "rrdb" else radius_px,
+        url=url,
+        size_bytes=size_bytes,
+        sha256=sha256,
+        licence=licence,
+        file_name=file_name,
+        source=source,
+        wdn=wdn,
+    )
+
+
+def rrdb_shape(scale: int, num_block: int, num_feat: int = 64, num_grow_ch: int = 32) -> Shape:
+    return {
+        "num_in_ch": 3,
+        "num_out_ch": 3,
+        "scale": scale,
+        "num_feat": num_feat,
+        "num_block": num_block,
+        "num_grow_ch": num_grow_ch,
+    }
+
+
+def srvgg_shape(upscale: int, num_conv: int, num_feat: int = 64, act_type: str = "prelu") -> Shape:
+    return {
+        "num_in_ch": 3,
+        "num_out_ch": 3,
+        "num_feat": num_feat,
+        "num_conv": num_conv,
+        "upscale": upscale,
+        "act_type": act_type,
+    }
+
+
+def plain_shape(scale: int, layers: int, features: int) -> Shape:
+    return {"features": features, "layers": layers, "scale": scale}
+
+
+def read_default_models(default_dir: Path = DEFAULT_DIR) -> tuple[ModelSpec, ...]:
+    """The models that ship inside the package, from its `manifest.json`.
+
+    Raises:
+        ModelError: the manifest is missing or incomplete: the installation is damaged.
+    """
+    manifest = default_dir / "manifest.json"
+    try:
+        entries = json.loads(manifest.read_bytes())
+        return tuple(_default_model(name, entry) for name, entry in entries.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{manifest}: not a readable manifest of models ({error!r})") from error
+
+
+def _default_model(name: str, entry: Mapping[str, int | str]) -> ModelSpec:
+    return describe_model(
+        name,
+        "plain",
+        plain_shape(_whole(entry, "scale"), _whole(entry, "layers"), _whole(entry, "features")),
+        file_name=str(entry["file"]),
+        size_bytes=_whole(entry, "size_bytes"),
+        sha256=str(entry["sha256"]),
+        licence="Apache-2.0",
+        source="default",
+    )
+
+
+def _whole(values: Mapping[str, int | str], key: str) -> int:
+    value = values[key]
+    if not isinstance(value, int):
+        raise TypeError(f"{key} must be a whole number, not {value!r}")
+    return value
+
+
+def _fold(family: Family, shape: Shape) -> int:
+    """Input pixels per trunk pixel and side: RRDB folds scale 2 by 2 and scale 1 by 4."""
+    return 4 // _whole(shape, "scale") if family == "rrdb" else 1
+
+
+def _radius_px(family: Family, shape: Shape) -> int:
+    """How far an output pixel looks, in input pixels: one for each 3x3 convolution on the way.
+
+    RRDB: 15 convolutions a block, `conv_first` and `conv_body`; the four behind the doublings run
+    on finer grids and reach two trunk pixels more. A folded trunk pixel covers `fold` input
+    pixels, so an output pixel at its one edge sees `fold - 1` further to the other.
+    """
+    if family == "srvgg":
+        return _whole(shape, "num_conv") + 2
+    if family == "plain":
+        return _whole(shape, "layers") + 3
+    fold = _fold(family, shape)
+    return (15 * _whole(shape, "num_block") + 4) * fold + fold - 1
+
+
+def _official(
+    name: str,
+    tag: str,
+    file_name: str,
+    size_bytes: int,
+    sha256: str,
+    family: Family,
+    shape: Shape,
+    wdn: ModelSpec | None = None,
+) -> ModelSpec:
+    return describe_model(
+        name,
+        family,
+        shape,
+        file_name=file_name,
+        size_bytes=size_bytes,
+        sha256=sha256,
+        licence="BSD-3-Clause",
+        source="official",
+        url=f"{RELEASES_URL}/{tag}/{file_name}",
+        wdn=wdn,
+    )
+
+
+_GENERAL_WDN = _official(
+    "realesr-general-wdn-x4v3",
+    "v0.2.5.0",
+    "realesr-general-wdn-x4v3.pth",
+    4_885_111,
+    "1641f8c4464b9f097c9fdda5589273713f67cf59f3d909e0bd688f0cee269dca",
+    "srvgg",
+    srvgg_shape(upscale=4, num_conv=32),
+)
+
+OFFICIAL: tuple[ModelSpec, ...] = (
+    _official(
+        "realesrgan-x4plus",
+        "v0.1.0",
+        "RealESRGAN_x4plus.pth",
+        67_040_989,
+        "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
+        "rrdb",
+        rrdb_shape(scale=4, num_block=23),
+    ),
+    _official(
+        "realesrgan-x2plus",
+        "v0.2.1",
+        "RealESRGAN_x2plus.pth",
+        67_061_725,
+        "49fafd45f8fd7aa8d31ab2a22d14d91b536c34494a5cfe31eb5d89c2fa266abb",
+        "rrdb",
+        rrdb_shape(scale=2, num_block=23),
+    ),
+    _official(
+        "realesrnet-x4plus",
+        "v0.1.1",
+        "RealESRNet_x4plus.pth",
+        67_040_989,
+        "a820b9bde89a874d7599d545567308ce6c128fc8754a53208eda016d40aa81df",
+        "rrdb",
+        rrdb_shape(scale=4, num_block=23),
+    ),
+    _official(
+        "realesrgan-x4plus-anime-6b",
+        "v0.2.2.4",
+        "RealESRGAN_x4plus_anime_6B.pth",
+        17_938_799,
+        "f872d837d3c90ed2e05227bed711af5671a6fd1c9f7d7e91c911a61f155e99da",
+        "rrdb",
+        rrdb_shape(scale=4, num_block=6),
+    ),
+    _official(
+        "realesr-animevideov3",
+        "v0.2.5.0",
+        "realesr-animevideov3.pth",
+        2_504_012,
+        "b8a8376811077954d82ca3fcf476f1ac3da3e8a68a4f4d71363008000a18b75d",
+        "srvgg",
+        srvgg_shape(upscale=4, num_conv=16),
+    ),
+    _official(
+        "realesr-general-x4v3",
+        "v0.2.5.0",
+        "realesr-general-x4v3.pth",
+        4_885_111,
+        "8dc7edb9ac80ccdc30c3a5dca6616509367f05fbc184ad95b731f05bece96292",
+        "srvgg",
+        srvgg_shape(upscale=4, num_conv=32),
+        wdn=_GENERAL_WDN,
+    ),
+    _GENERAL_WDN,
+)

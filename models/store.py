@@ -1,0 +1,250 @@
+"""Where models lie: shipped in the package, fetched or carried into a folder, or a user's own.
+
+    models_dir/RealESRGAN_x4plus.pth      an official file, under its official name
+    models_dir/own/NAME.safetensors       a user's own file, and beside it
+    models_dir/own/NAME.json              what it is: family, shape, size, SHA-256
+
+Loads no torch, except `ModelStore.add` for a user's own file.
+"""
+
+import difflib
+import hashlib
+import os
+import re
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from models.errors import ModelError, ModelRefused, UnknownModel
+from models.registry import (
+    DEFAULT_DIR,
+    OFFICIAL,
+    Family,
+    ModelSpec,
+    describe_model,
+    read_default_models,
+)
+
+_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_RESERVED_NAMES = frozenset({"auto"})
+
+
+class FileState(StrEnum):
+    """What `verify` finds of one model's file."""
+
+    OK = "ok"
+    NOT_FETCHED = "not fetched"
+    MISSING = "missing"
+    WRONG_SIZE = "wrong size"
+    WRONG_HASH = "wrong hash"
+    DAMAGED_RECORD = "damaged record"
+
+    @property
+    def is_fault(self) -> bool:
+        return self not in (FileState.OK, FileState.NOT_FETCHED)
+
+
+class _OwnModel(BaseModel):
+    """The record of a user's own model, as it lies in `own/NAME.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size_bytes: int
+    family: Family
+    shape: dict[str, int | str]
+
+
+class ModelStore:
+    """The models of one folder, beside the shipped ones."""
+
+    def __init__(self, models_dir: Path, default_dir: Path = DEFAULT_DIR) -> None:
+        self.models_dir = models_dir
+        self.default_dir = default_dir
+
+    def names(self) -> tuple[str, ...]:
+        """Every model's name: shipped, official, then the user's own in alphabetical order."""
+        shipped = (spec.name for spec in (*read_default_models(self.default_dir), *OFFICIAL))
+        return (*shipped, *sorted(record.stem for record in self._own_dir.glob("*.json")))
+
+    def find(self, name: str) -> ModelSpec:
+        """The model of that name, whether or not its file is here.
+
+        Raises:
+            UnknownModel: there is none; the text lists near names.
+            ModelError: the record of a user's own model is damaged.
+        """
+        for spec in (*read_default_models(self.default_dir), *OFFICIAL):
+            if spec.name == name:
+                return spec
+        if _SAFE_NAME.fullmatch(name) and self._record_path(name).is_file():
+            return self._read_own(name)
+        near = difflib.get_close_matches(name, self.names(), n=3) or self.names()
+        raise UnknownModel(f"there is no model {name!r}; there is: {', '.join(near)}")
+
+    def target(self, spec: ModelSpec) -> Path:
+        """Where the file of `spec` belongs, present or not."""
+        folder = {
+            "default": self.default_dir,
+            "official": self.models_dir,
+            "user": self._own_dir,
+        }[spec.source]
+        return folder / spec.file_name
+
+    def path(self, spec: ModelSpec) -> Path | None:
+        """The file of `spec`, or None if it is not here. Its hash is checked when it is loaded."""
+        target = self.target(spec)
+        return target if target.is_file() else None
+
+    def add(self, name: str, file: Path) -> ModelSpec:
+        """Take in a file: an official one carried in by hand, or a user's own under a new name.
+
+        A user's own file is recognised by its weights and loaded once, to be sure that it fits.
+
+        Raises:
+            ModelRefused: the name is unsafe or taken, or the file is not the official one.
+            WeightsError: the file is damaged or no known network's.
+        """
+        official = next((spec for spec in OFFICIAL if spec.name == name), None)
+        if official is not None:
+            return self._place_official(official, file)
+        self._refuse_name(name)
+        return self._place_own(name, file)
+
+    def verify(self) -> list[tuple[str, FileState]]:
+        """The state of every model's file, by size and SHA-256, in the order of `names`."""
+        return [(name, self._verify_one(name)) for name in self.names()]
+
+    @property
+    def _own_dir(self) -> Path:
+        return self.models_dir / "own"
+
+    def _record_path(self, name: str) -> Path:
+        return self._own_dir / f"{name}.json"
+
+    def _verify_one(self, name: str) -> FileState:
+        try:
+            spec = self.find(name)
+        except ModelError:
+            return FileState.DAMAGED_RECORD
+        path = self.path(spec)
+        if path is None:
+            return FileState.NOT_FETCHED if spec.source == "official" else FileState.MISSING
+        return check_file(path, spec)
+
+    def _read_own(self, name: str) -> ModelSpec:
+        record_path = self._record_path(name)
+        try:
+            record = _OwnModel.model_validate_json(record_path.read_bytes())
+            return _describe_own(name, record)
+        except (OSError, ValidationError, KeyError, TypeError) as error:
+            raise ModelError(f"{record_path}: not a readable record of a model") from error
+
+    def _refuse_name(self, name: str) -> None:
+        if not _SAFE_NAME.fullmatch(name):
+            raise ModelRefused(
+                f"{name!r} cannot be a model's name: at most 64 letters, digits, dots, hyphens "
+                "and underscores, the first a letter or digit"
+            )
+        shipped = {spec.name for spec in (*read_default_models(self.default_dir), *OFFICIAL)}
+        if name.lower() in shipped | _RESERVED_NAMES:
+            raise ModelRefused(f"{name!r} is taken: choose another name for a file of your own")
+
+    def _place_official(self, spec: ModelSpec, file: Path) -> ModelSpec:
+        target = self.target(spec)
+        with _incoming(file, target) as incoming:
+            state = check_file(incoming, spec)
+            if state is not FileState.OK:
+                raise ModelRefused(
+                    f"{file}: not the file of {spec.name} ({state}): must have {spec.size_bytes} "
+                    f"bytes and SHA-256 {spec.sha256}"
+                )
+            os.replace(incoming, target)
+        return spec
+
+    def _place_own(self, name: str, file: Path) -> ModelSpec:
+        from models.weights import recognise_file
+
+        suffix = ".safetensors" if file.suffix == ".safetensors" else ".pth"
+        target = self._own_dir / f"{name}{suffix}"
+        with _incoming(file, target) as incoming:
+            family, shape = recognise_file(incoming)
+            record = _OwnModel(
+                file=target.name,
+                sha256=hash_file(incoming),
+                size_bytes=incoming.stat().st_size,
+                family=family,
+                shape=dict(shape),
+            )
+            self._refuse_other_file(name, record)
+            os.replace(incoming, target)
+        _write_atomically(self._record_path(name), record.model_dump_json(indent=2).encode())
+        return _describe_own(name, record)
+
+    def _refuse_other_file(self, name: str, record: _OwnModel) -> None:
+        """The same file may be added again, which repairs a damaged copy of it."""
+        record_path = self._record_path(name)
+        if record_path.is_file() and self._read_own(name).sha256 != record.sha256:
+            raise ModelRefused(
+                f"{name!r} already names another file: choose another name, or delete {record_path}"
+            )
+
+
+def check_file(path: Path, spec: ModelSpec) -> FileState:
+    """Whether the file at `path` is the one `spec` names, by size and SHA-256."""
+    if path.stat().st_size != spec.size_bytes:
+        return FileState.WRONG_SIZE
+    return FileState.OK if hash_file(path) == spec.sha256 else FileState.WRONG_HASH
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 in lower-case hexadecimal."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _describe_own(name: str, record: _OwnModel) -> ModelSpec:
+    return describe_model(
+        name,
+        record.family,
+        record.shape,
+        file_name=record.file,
+        size_bytes=record.size_bytes,
+        sha256=record.sha256,
+        licence="the file's own",
+        source="user",
+    )
+
+
+@contextmanager
+def _incoming(file: Path, target: Path) -> Iterator[Path]:
+    """A private copy of `file` beside `target`, gone afterwards unless it was moved there.
+
+    What is checked is then what is placed, even if `file` changes meanwhile.
+    """
+    if not file.is_file():
+        raise ModelRefused(f"{file}: there is no such file")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".incoming-", suffix=target.suffix, dir=target.parent)
+    os.close(handle)
+    incoming = Path(name)
+    try:
+        shutil.copyfile(file, incoming)
+        incoming.chmod(0o644)
+        yield incoming
+    finally:
+        incoming.unlink(missing_ok=True)
+
+
+def _write_atomically(path: Path, data: bytes) -> None:
+    handle, name = tempfile.mkstemp(prefix=".incoming-", dir=path.parent)
+    with os.fdopen(handle, "wb") as opened:
+        opened.write(data)
+    Path(name).chmod(0o644)
+    os.replace(name, path)

@@ -1,0 +1,173 @@
+"""From a weights file to a network that is ready to run. Loading executes nothing from the file.
+
+A file is read once; its hash is taken of the very bytes that are then loaded.
+"""
+
+import hashlib
+import io
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.errors import WeightsError
+from models.mixing import mix_states
+from models.networks.plain import PlainNet
+from models.networks.rrdb import RRDBNet
+from models.networks.srvgg import SRVGGNetCompact
+from models.recognition import UnknownArchitecture, recognise
+from models.registry import Family, ModelSpec, Shape
+
+__all__ = ["WeightsError", "build_network", "load_network", "read_state", "recognise_file"]
+
+State = dict[str, Tensor]
+
+_NETWORKS: Mapping[Family, type[nn.Module]] = {
+    "rrdb": RRDBNet,
+    "srvgg": SRVGGNetCompact,
+    "plain": PlainNet,
+}
+MAX_WEIGHTS_BYTES = 1 << 30
+"""No network here comes near 1 GiB; a larger file is a mistake, refused before it is read."""
+
+
+def load_network(
+    spec: ModelSpec, path: Path, *, denoise: float = 1.0, wdn_path: Path | None = None
+) -> nn.Module:
+    """The network of `spec` with the weights at `path`, in eval mode, float32, on the CPU.
+
+    Args:
+        denoise: for a model with a `wdn` partner only: 1 takes the model as it is, 0 its partner,
+            between them the weights are mixed.
+        wdn_path: the partner's file, needed for any `denoise` below 1.
+
+    Raises:
+        WeightsError: a file is not the one `spec` names, is damaged, or holds other keys, shapes
+            or kinds of values than the network; or `denoise` is asked of a model without partner.
+    """
+    state = _read_checked(spec, path)
+    if denoise != 1.0:
+        state = _mix(spec, state, denoise, wdn_path)
+    network = build_network(spec.family, spec.shape)
+    _fill(network, state, path)
+    return network.requires_grad_(False).eval()
+
+
+def build_network(family: Family, shape: Shape) -> nn.Module:
+    """The network of that family and shape, with fresh weights."""
+    return _NETWORKS[family](**shape)
+
+
+def recognise_file(path: Path) -> tuple[Family, Shape]:
+    """The family and shape of the network that the weights at `path` fill exactly.
+
+    Raises:
+        WeightsError: the file cannot be read, or fits no known network; the text names the key.
+    """
+    state = read_state(_read_bytes(path), path)
+    try:
+        family, shape = recognise({key: tuple(value.shape) for key, value in state.items()})
+    except UnknownArchitecture as error:
+        raise WeightsError(f"{path}: {error}") from error
+    _fill(build_network(family, shape), state, path)
+    return family, shape
+
+
+def read_state(data: bytes, path: Path) -> State:
+    """The state dict in a weights file's bytes, as float32 on the CPU.
+
+    A `.safetensors` file holds tensors and nothing else. Any other is taken for a torch file, read
+    with `weights_only=True` and unwrapped from `params_ema` or `params`.
+
+    Raises:
+        WeightsError: damaged, a pickle that asks to run something, or not a dict of tensors.
+    """
+    if path.suffix == ".safetensors":
+        loaded = _parse_safetensors(data, path)
+    else:
+        loaded = _parse_torch(data, path)
+    for wrapper in ("params_ema", "params"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+            break
+    if not isinstance(loaded, dict) or not loaded:
+        raise WeightsError(f"{path}: holds no weights, but a {type(loaded).__name__}")
+    return {str(key): _checked_value(str(key), value, path) for key, value in loaded.items()}
+
+
+def _read_checked(spec: ModelSpec, path: Path) -> State:
+    data = _read_bytes(path)
+    found = hashlib.sha256(data).hexdigest()
+    if found != spec.sha256:
+        raise WeightsError(
+            f"{path}: not the file of {spec.name}: SHA-256 is {found} ({len(data)} bytes), "
+            f"must be {spec.sha256} ({spec.size_bytes} bytes)"
+        )
+    return read_state(data, path)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > MAX_WEIGHTS_BYTES:
+            raise WeightsError(f"{path}: {size_bytes} bytes are more than any network here has")
+        return path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse_safetensors(data: bytes, path: Path) -> object:
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load(data)
+    except Exception as error:
+        raise WeightsError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
+
+
+def _parse_torch(data: bytes, path: Path) -> object:
+    """Official files hold CUDA tensors, hence `map_location`."""
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        reason = str(error).partition("\n")[0]
+        raise WeightsError(
+            f"{path}: not a torch file of plain tensors, or a damaged one: {reason}"
+        ) from error
+
+
+def _checked_value(key: str, value: object, path: Path) -> Tensor:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise WeightsError(f"{path}: {key} holds {kind}, not floating-point weights")
+    if not torch.isfinite(value).all():
+        raise WeightsError(f"{path}: {key} holds values that are not finite")
+    return value.float()
+
+
+def _mix(spec: ModelSpec, state: State, denoise: float, wdn_path: Path | None) -> State:
+    if spec.wdn is None:
+        raise WeightsError(f"{spec.name} has no denoise strength: only 1 is possible")
+    if wdn_path is None:
+        raise WeightsError(
+            f"{spec.name} with denoise {denoise} also needs {spec.wdn.name}, which is not here"
+        )
+    return mix_states(state, _read_checked(spec.wdn, wdn_path), denoise)
+
+
+def _fill(network: nn.Module, state: State, path: Path) -> None:
+    own = network.state_dict()
+    for problem, keys in (
+        ("is missing", own.keys() - state.keys()),
+        ("belongs to no part of the network", state.keys() - own.keys()),
+    ):
+        if keys:
+            more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+            raise WeightsError(f"{path}: {min(keys)} {problem}{more}")
+    for key, value in state.items():
+        if value.shape != own[key].shape:
+            raise WeightsError(
+                f"{path}: {key} has shape {tuple(value.shape)}, must be {tuple(own[key].shape)}"
+            )
+    network.load_state_dict(state, strict=True)
