@@ -68,7 +68,7 @@ def turn_upright(pixels: "Pixels", orientation: int) -> "Pixels":
     EXIF 2.32, table of tag 274: the values name where the stored row 0 and column 0 are seen.
     """
     if swaps_sides(orientation):
-        pixels = pixels.swapaxes(0, 1)  # type: ignore[assignment]
+        pixels = pixels.swapaxes(0, 1)
     if orientation in (3, 4, 7, 8):
         pixels = pixels[::-1]  # type: ignore[assignment]
     if orientation in (2, 3, 6, 7):

@@ -1,0 +1,98 @@
+"""From settings to a running engine: which model, on which device, through which window."""
+
+from pathlib import Path
+from typing import Final
+
+from models.registry import ModelSpec
+from models.store import ModelStore
+from models.weights import load_network
+from service.config import Settings, SettingsError
+from service.engine.device import Device, choose_device
+from service.engine.engine import Engine
+from service.engine.torch_engine import build_engine
+
+# Best first; the last of each is shipped. Large networks only where they are fast enough to wait
+# for: x4plus needs about 35 times the arithmetic of general-x4v3.
+_AUTO_CUDA: Final = {
+    2: ("realesrgan-x2plus", "realesrgan-x4plus", "realesr-general-x4v3", "upscaled-x2"),
+    4: ("realesrgan-x4plus", "realesr-general-x4v3", "upscaled-x4"),
+}
+_AUTO_CPU: Final = {
+    2: ("realesr-general-x4v3", "upscaled-x2"),
+    4: ("realesr-general-x4v3", "upscaled-x4"),
+}
+
+
+def open_engine(settings: Settings, scale: int) -> Engine:
+    """The engine for scale 2 or 4, its weights loaded and placed on the device.
+
+    Raises:
+        SettingsError: a device or a model that is not here, or a window too small for the model.
+        ModelError: an unknown model, or a weights file that cannot be used.
+    """
+    device = choose_device(settings)
+    store = ModelStore(settings.models_dir)
+    spec, path = choose_model(settings, scale, store, is_cuda=device.is_cuda)
+    return build_engine(
+        load_network(
+            spec, path, denoise=settings.denoise if spec.wdn else 1.0, wdn_path=_wdn(spec, store)
+        ),
+        device,
+        model=spec.name,
+        native_scale=spec.native_scale,
+        window_px=choose_window_px(settings, spec, device),
+        halo_px=spec.halo_px,
+        multiple_px=spec.multiple_px,
+    )
+
+
+def choose_model(
+    settings: Settings, scale: int, store: ModelStore, *, is_cuda: bool
+) -> tuple[ModelSpec, Path]:
+    """The model for a scale and its file: the one the settings name, or the best one present."""
+    name = settings.model_x2 if scale == 2 else settings.model_x4
+    if name != "auto":
+        return _require(store.find(name), store, f"UPSCALED_MODEL_X{scale}={name!r}")
+    candidates = (_AUTO_CUDA if is_cuda else _AUTO_CPU)[scale]
+    for spec in map(store.find, candidates):
+        path = store.path(spec)
+        if path is not None:
+            return spec, path
+    return _require(spec, store, f"UPSCALED_MODEL_X{scale}='auto'")
+
+
+def choose_window_px(settings: Settings, spec: ModelSpec, device: Device) -> int:
+    """The longest window side for a model: the setting, or what was measured for its kind.
+
+    Raises:
+        SettingsError: the setting leaves no core between the model's halos.
+    """
+    least_px = 2 * spec.halo_px + 2 * spec.multiple_px
+    if not settings.tile_window_px:
+        return max(least_px, _window_px(spec, device))
+    if settings.tile_window_px < least_px:
+        raise SettingsError(
+            f"UPSCALED_TILE_WINDOW_PX={settings.tile_window_px}: {spec.name} needs at least "
+            f"{least_px}"
+        )
+    return settings.tile_window_px
+
+
+def _window_px(spec: ModelSpec, device: Device) -> int:
+    if device.is_cuda:
+        return 512 if spec.family == "rrdb" else 1024
+    return 192 if spec.family == "rrdb" else 384
+
+
+def _require(spec: ModelSpec, store: ModelStore, setting: str) -> tuple[ModelSpec, Path]:
+    path = store.path(spec)
+    if path is None:
+        raise SettingsError(
+            f"{setting}: {store.target(spec)} is not there; get it with "
+            f"`upscaled models fetch {spec.name}`"
+        )
+    return spec, path
+
+
+def _wdn(spec: ModelSpec, store: ModelStore) -> Path | None:
+    return store.path(spec.wdn) if spec.wdn else None

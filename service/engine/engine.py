@@ -1,0 +1,50 @@
+"""What the rest of the service knows of a network: windows in, windows out."""
+
+from collections.abc import Iterable, Iterator
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+Window = NDArray[np.uint8]
+
+
+class EngineOutOfMemory(Exception):
+    """The device has no room for a window of this size; a smaller one may still fit."""
+
+
+class Engine(Protocol):
+    """A network on a device.
+
+    native_scale: the network's own factor. window_px: the longest window side it is given.
+    halo_px: input pixels around a core that the result depends on. multiple_px: window sides are
+    a multiple of it. model: the registry's name.
+    """
+
+    @property
+    def native_scale(self) -> int: ...
+    @property
+    def window_px(self) -> int: ...
+    @property
+    def halo_px(self) -> int: ...
+    @property
+    def multiple_px(self) -> int: ...
+    @property
+    def model(self) -> str: ...
+
+    def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
+        """Upscale RGB windows lazily, in order, one result for each.
+
+        Args:
+            windows: uint8 `[h, w, 3]`, sides multiples of `multiple_px`.
+            reduce: average squares of `reduce` x `reduce` result pixels into one, before rounding;
+                divides `native_scale`.
+
+        Yields:
+            uint8 `[h * native_scale / reduce, w * native_scale / reduce, 3]`.
+
+        Raises:
+            EngineOutOfMemory: the caller may start again with smaller windows.
+            InternalError: the network's result is not finite.
+        """
+        ...

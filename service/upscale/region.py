@@ -1,0 +1,49 @@
+"""A rectangle of pixels."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Region:
+    """A half-open rectangle: rows `top` to `bottom`, columns `left` to `right`, ends excluded."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+
+    @property
+    def bottom(self) -> int:
+        return self.top + self.height
+
+    @property
+    def right(self) -> int:
+        return self.left + self.width
+
+    def scaled(self, factor: int) -> "Region":
+        """The same rectangle on a canvas `factor` times as large."""
+        return Region(
+            self.top * factor, self.left * factor, self.height * factor, self.width * factor
+        )
+
+    def within(self, outer: "Region") -> "Region":
+        """The same rectangle, its place counted from `outer`'s corner."""
+        return Region(self.top - outer.top, self.left - outer.left, self.height, self.width)
+
+    def read(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """A view of the rectangle in `[H, W, ...]`, cut short where it passes the array's end."""
+        return pixels[self.top : self.bottom, self.left : self.right]
+
+    def write(self, canvas: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> None:
+        """Put `[height, width, ...]` pixels at this place of the canvas.
+
+        Raises:
+            ValueError: the shapes differ; nothing is broadcast.
+        """
+        if pixels.shape[:2] != (self.height, self.width):
+            raise ValueError(f"{pixels.shape} does not fill {self}")
+        canvas[self.top : self.bottom, self.left : self.right] = pixels
