@@ -1,0 +1,165 @@
+"""What holds for the repository as a whole."""
+
+import ast
+import os
+import re
+import socket
+import subprocess
+import tomllib
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import service
+
+ROOT = Path(__file__).resolve().parents[1]
+MAX_FILE_BYTES = 1_000_000
+
+
+def _tracked(*patterns: str) -> list[Path]:
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git clone, so what belongs to the project cannot be told")
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--", *patterns]
+    names = subprocess.run(command, check=True, capture_output=True).stdout.decode().split("\0")
+    return [ROOT / name for name in names if name and (ROOT / name).is_file()]
+
+
+def _tracked_texts() -> list[tuple[Path, str]]:
+    texts = []
+    for path in _tracked():
+        content = path.read_bytes()
+        if b"\0" not in content[:8192]:
+            texts.append((path, content.decode()))
+    return texts
+
+
+def _project() -> dict[str, object]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def _imports(tree: ast.AST) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            names.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module)
+    return names
+
+
+def test_every_test_file_collects_a_test() -> None:
+    empty = [
+        path
+        for path in _tracked("tests/*test_*.py")
+        if not re.search(r"^\s*(async )?def test_|^class Test", path.read_text(), re.MULTILINE)
+    ]
+    assert not empty
+
+
+def test_every_package_says_what_it_is() -> None:
+    silent = [
+        path
+        for path in _tracked("service/*__init__.py", "models/*__init__.py")
+        if not ast.get_docstring(ast.parse(path.read_text()))
+    ]
+    assert not silent
+
+
+def test_every_python_folder_is_a_package() -> None:
+    folders = {path.parent for path in _tracked("service/*.py", "models/*.py")}
+    assert [folder for folder in folders if not (folder / "__init__.py").is_file()] == []
+
+
+def test_torchvision_is_imported_nowhere() -> None:
+    offenders = [
+        path
+        for path in _tracked("*.py")
+        if any(
+            name.split(".")[0] == "torchvision" for name in _imports(ast.parse(path.read_text()))
+        )
+    ]
+    assert not offenders
+
+
+def test_version_is_the_same_everywhere() -> None:
+    project = _project()["project"]
+    assert isinstance(project, dict)
+    assert project["version"] == service.__version__
+
+
+def test_the_changelog_is_headed_by_this_version() -> None:
+    """Or by what is not released yet, with this version below it once it is."""
+    changelog = (ROOT / "CHANGELOG.md").read_text()
+    headings = re.findall(r"^## \[?(Unreleased|\d+\.\d+\.\d+)", changelog, re.MULTILINE)
+    versions = [heading for heading in headings if heading != "Unreleased"]
+    assert headings
+    assert headings[0] == "Unreleased" or headings[0] == service.__version__
+    assert versions[:1] in ([], [service.__version__])
+
+
+def test_no_file_is_large() -> None:
+    large = {path.name: path.stat().st_size for path in _tracked()}
+    assert {name: size for name, size in large.items() if size > MAX_FILE_BYTES} == {}
+
+
+def test_no_file_names_the_machine_it_was_written_on() -> None:
+    names = {str(ROOT), f"{Path.home()}/"}
+    names |= {f"{ROOT.parent}/"} if len(ROOT.parts) > 3 else set()
+    names |= {socket.gethostname()} if len(socket.gethostname()) > 8 else set()
+    for variable in ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "TEST_DATA_DIR"):
+        names |= set(os.environ.get(variable, "").split())
+    found = [
+        (path.relative_to(ROOT), name)
+        for path, text in _tracked_texts()
+        for name in names
+        if name in text
+    ]
+    assert not found
+
+
+def test_no_file_names_anyones_home() -> None:
+    home = re.compile(r"/(?:home|Users)/(?!you/|me/)\w+/|[A-Z]:\\Users\\")
+    found = [
+        (path.relative_to(ROOT), match[0])
+        for path, text in _tracked_texts()
+        if path != Path(__file__) and (match := home.search(text))
+    ]
+    assert not found
+
+
+def _pins(*names: str) -> dict[str, str]:
+    pins: dict[str, str] = {}
+    for name in names:
+        for line in (ROOT / name).read_text().splitlines():
+            if line and not line.startswith(("#", "-r ")):
+                requirement = Requirement(line)
+                (specifier,) = requirement.specifier
+                assert specifier.operator == "=="
+                pins[canonicalize_name(requirement.name)] = specifier.version
+    return pins
+
+
+def _assert_pinned(requirements: list[str], pins: dict[str, str]) -> None:
+    for text in requirements:
+        requirement = Requirement(text)
+        pin = pins.get(canonicalize_name(requirement.name))
+        assert pin is not None, f"{text}: not in the lock; run scripts/lock"
+        assert requirement.specifier.contains(pin), f"{text}: locked {pin}; run scripts/lock"
+
+
+def test_the_lock_answers_what_the_project_requires() -> None:
+    manifest = _project()
+    project, build = manifest["project"], manifest["build-system"]
+    assert isinstance(project, dict)
+    assert isinstance(build, dict)
+    runtime = _pins("requirements.lock")
+    _assert_pinned([*project["dependencies"], *build["requires"]], runtime)
+    everything = runtime | _pins("requirements-dev.lock")
+    _assert_pinned(project["optional-dependencies"]["dev"], everything)
+
+
+def test_the_lock_holds_no_package_of_one_accelerator() -> None:
+    pins = _pins("requirements.lock", "requirements-dev.lock")
+    assert [name for name in pins if re.match(r"nvidia-|cuda-|triton$|torchvision$", name)] == []
