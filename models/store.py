@@ -174,7 +174,7 @@ class ModelStore:
         suffix = ".safetensors" if file.suffix == ".safetensors" else ".pth"
         target = self._own_dir / f"{name}{suffix}"
         with _incoming(file, target) as incoming:
-            family, shape = recognise_file(incoming)
+            family, shape = recognise_file(incoming, shown_as=file)
             record = _OwnModel(
                 file=target.name,
                 sha256=hash_file(incoming),

@@ -59,18 +59,22 @@ def build_network(family: Family, shape: Shape) -> nn.Module:
     return _NETWORKS[family](**shape)
 
 
-def recognise_file(path: Path) -> tuple[Family, Shape]:
+def recognise_file(path: Path, *, shown_as: Path | None = None) -> tuple[Family, Shape]:
     """The family and shape of the network that the weights at `path` fill exactly.
+
+    Args:
+        shown_as: the path that error texts name, where `path` is a copy of it.
 
     Raises:
         WeightsError: the file cannot be read, or fits no known network; the text names the key.
     """
-    state = read_state(_read_bytes(path), path)
+    shown_as = shown_as or path
+    state = read_state(_read_bytes(path), shown_as)
     try:
         family, shape = recognise({key: tuple(value.shape) for key, value in state.items()})
     except UnknownArchitecture as error:
-        raise WeightsError(f"{path}: {error}") from error
-    _fill(build_network(family, shape), state, path)
+        raise WeightsError(f"{shown_as}: {error}") from error
+    _fill(build_network(family, shape), state, shown_as)
     return family, shape
 
 

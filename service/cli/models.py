@@ -1,0 +1,116 @@
+"""`upscaled models`: which models there are, and bringing their files here."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from models.errors import ModelError
+from models.fetch import Progress, fetch
+from models.registry import ModelSpec
+from models.store import FileState, ModelStore
+from service.config import load_settings
+
+commands = typer.Typer(no_args_is_help=True, help="List, fetch, add and verify models.")
+
+_WHERE_PRESENT = {"default": "shipped", "official": "present", "user": "your own"}
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(commands, name="models")
+
+
+@commands.command("list")
+def list_models() -> None:
+    """Print every model with its scale, its licence and where its file is."""
+    store = _store()
+    with _told_plainly():
+        rows = [_row(store, name) for name in store.names()]
+    _print_columns([("MODEL", "SCALE", "LICENCE", "WHERE"), *rows])
+
+
+@commands.command("fetch")
+def fetch_model(name: Annotated[str, typer.Argument(help="an official model's name")]) -> None:
+    """Download an official model, or go on where a download broke off; prints its path."""
+    store = _store()
+    with _told_plainly():
+        spec = store.find(name)
+        with _progress_bar(spec) as progress:
+            path = fetch(spec, store, progress)
+    typer.echo(path)
+
+
+@commands.command("add")
+def add_model(
+    name: Annotated[str, typer.Argument(help="an official model's name, or a new one")],
+    file: Annotated[Path, typer.Argument(help="weights: .pth or .safetensors")],
+) -> None:
+    """Take in a file carried in by hand: an official one, or one of your own."""
+    store = _store()
+    with _told_plainly():
+        spec = store.add(name, file)
+    shape = ", ".join(f"{key} {value}" for key, value in spec.shape.items())
+    typer.echo(f"{spec.name}: {spec.family}, x{spec.native_scale} ({shape})")
+    typer.echo(f"SHA-256 {spec.sha256}")
+    typer.echo(store.target(spec))
+
+
+@commands.command("verify")
+def verify_models() -> None:
+    """Compare every file with its size and SHA-256; exits with 1 if one is wrong."""
+    store = _store()
+    with _told_plainly():
+        found = store.verify()
+    _print_columns([("MODEL", "STATE"), *((name, str(state)) for name, state in found)])
+    if any(state.is_fault for _, state in found):
+        raise typer.Exit(1)
+
+
+def _store() -> ModelStore:
+    return ModelStore(load_settings().models_dir)
+
+
+def _row(store: ModelStore, name: str) -> tuple[str, str, str, str]:
+    try:
+        spec = store.find(name)
+    except ModelError:
+        return name, "?", "?", str(FileState.DAMAGED_RECORD)
+    missing = FileState.NOT_FETCHED if spec.source == "official" else FileState.MISSING
+    where = str(missing) if store.path(spec) is None else _WHERE_PRESENT[spec.source]
+    return spec.name, f"x{spec.native_scale}", spec.licence, where
+
+
+def _print_columns(rows: list[tuple[str, ...]]) -> None:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """A model's error is a sentence for the operator, not a traceback."""
+    try:
+        yield
+    except ModelError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(1) from error
+
+
+@contextmanager
+def _progress_bar(spec: ModelSpec) -> Iterator[Progress]:
+    """A bar on standard error where that is a terminal, silence elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
+    console = Console(stderr=True)
+    with Bar(
+        *columns, TransferSpeedColumn(), console=console, disable=not sys.stderr.isatty()
+    ) as bar:
+        task = bar.add_task(spec.name, total=spec.size_bytes)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
