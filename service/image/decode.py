@@ -1,32 +1,73 @@
 """An encoded file to upright RGB pixels."""
 
 import numpy as np
+from numpy.typing import NDArray
 
 from service.errors import MalformedImage
-from service.image.header import BROKEN_FILE_ERRORS, open_header
+from service.image.alpha import alpha_from_key
+from service.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile
+from service.image.header import BROKEN_FILE_ERRORS, Header, open_header
 from service.image.orientation import turn_upright
+from service.image.png_chunks import has_broken_pixels
+from service.image.png_depth import is_deep, read_deep
 from service.image.types import Image
 
 
 def decode(source: bytes) -> Image:
-    """The first picture of a file, upright.
+    """The first picture of a file, upright, 8 bits deep.
+
+    Alpha is given wherever the format can say transparent, also when every pixel is opaque. An
+    RGB profile is kept with its pixels; CMYK and grey pixels are converted to sRGB.
 
     Raises:
         MalformedImage: broken or truncated; a half-decoded picture is never returned.
         UnsupportedImageFormat, ResolutionTooHigh: as `service.image.probe.probe`.
     """
     header = open_header(source)
+    if header.format == "PNG" and has_broken_pixels(source):
+        raise MalformedImage(detail="PNG checksum")
     try:
-        header.picture.load()
+        image = read_deep(header, source) if is_deep(header) else _read_plain(header)
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{header.format} pixels: {error}") from error
-    mode = "RGBA" if header.has_alpha else "RGB"
-    pixels = np.asarray(header.picture.convert(mode))
-    pixels = np.ascontiguousarray(turn_upright(pixels, header.orientation))
-    if not header.has_alpha:
-        return Image(rgb=pixels, icc=header.picture.info.get("icc_profile"))
     return Image(
-        rgb=np.ascontiguousarray(pixels[..., :3]),
-        alpha=np.ascontiguousarray(pixels[..., 3]),
-        icc=header.picture.info.get("icc_profile"),
+        rgb=_upright(image.rgb, header.orientation),
+        alpha=None if image.alpha is None else _upright(image.alpha, header.orientation),
+        icc=image.icc,
     )
+
+
+def _read_plain(header: Header) -> Image:
+    """Pixels of up to 8 bits a channel, not turned yet."""
+    picture, icc = header.picture, header.icc
+    picture.load()
+    if picture.mode == "CMYK":
+        return Image(rgb=cmyk_to_rgb(picture, icc))
+    if picture.mode == "LA":
+        pixels = np.asarray(picture)
+        return Image(rgb=grey_to_rgb(pixels[..., 0], icc), alpha=pixels[..., 1])
+    if picture.mode in ("1", "L"):
+        grey = np.asarray(picture.convert("L"))
+        return Image(rgb=grey_to_rgb(grey, icc), alpha=_grey_key_alpha(header, grey))
+    pixels = np.asarray(picture.convert("RGBA" if header.has_alpha else "RGB"))
+    return Image(
+        rgb=pixels[..., :3],
+        alpha=pixels[..., 3] if header.has_alpha else None,
+        icc=keep_rgb_profile(icc),
+    )
+
+
+def _grey_key_alpha(header: Header, grey: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+    """Alpha of a grey PNG with a transparent level, which counts in the file's own bit depth.
+
+    Pillow compares it with levels already stretched to 0..255, which is wrong below 8 bits.
+    """
+    key = header.picture.info.get("transparency")
+    if key is None:
+        return None
+    highest = (1 << header.bit_depth) - 1
+    return alpha_from_key(grey == (key & highest) * 255 // highest)
+
+
+def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(turn_upright(pixels, orientation))

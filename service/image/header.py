@@ -15,7 +15,8 @@ from PIL.Image import DecompressionBombError
 from PIL.ImageFile import ImageFile
 
 from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from service.image.orientation import find_png_exif, read_orientation, swaps_sides
+from service.image.orientation import read_orientation, swaps_sides
+from service.image.png_chunks import find_exif, read_bit_depth
 from service.image.sniff import ENABLED, sniff
 
 # No setting goes beyond it: a decoder never allocates more, whoever asks.
@@ -42,12 +43,14 @@ BROKEN_FILE_ERRORS: Final = (
 class Header:
     """An opened file whose pixels are not decoded yet.
 
-    `picture` is Pillow's, in stored orientation; `orientation` is EXIF's, 1 to 8.
+    `picture` is Pillow's, in stored orientation; `orientation` is EXIF's, 1 to 8; `bit_depth` is
+    that of a channel, or of a palette's index.
     """
 
     picture: ImageFile
     format: str
     orientation: int
+    bit_depth: int
 
     @property
     def upright_size_px(self) -> tuple[int, int]:
@@ -58,6 +61,11 @@ class Header:
     @property
     def has_alpha(self) -> bool:
         return self.picture.mode in ("RGBA", "LA", "PA") or "transparency" in self.picture.info
+
+    @property
+    def icc(self) -> bytes | None:
+        """The embedded profile's bytes, sound or not."""
+        return self.picture.info.get("icc_profile") or None
 
 
 def open_header(source: bytes) -> Header:
@@ -81,8 +89,14 @@ def open_header(source: bytes) -> Header:
         raise MalformedImage(detail=f"{format_name} header: {error}") from error
     if picture.width * picture.height > MAX_PIXELS:
         raise ResolutionTooHigh(detail=f"{picture.width}x{picture.height}")
-    exif = find_png_exif(source) if format_name == "PNG" else picture.info.get("exif", b"")
-    return Header(picture, format_name, read_orientation(exif))
+    is_png = format_name == "PNG"
+    exif = find_exif(source) if is_png else picture.info.get("exif", b"")
+    return Header(
+        picture,
+        format_name,
+        orientation=read_orientation(exif),
+        bit_depth=read_bit_depth(source) if is_png else 8,
+    )
 
 
 def _open_picture(source: bytes, format_name: str) -> ImageFile:

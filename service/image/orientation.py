@@ -1,4 +1,4 @@
-"""EXIF orientation: found in a file's bytes, and applied to pixels.
+"""EXIF orientation: read from an EXIF block, and applied to pixels.
 
 Only the tag's own value is read, by a reader that cannot fail: whatever else is broken in a
 camera's EXIF block is no reason to refuse its picture.
@@ -41,20 +41,6 @@ def read_orientation(exif: bytes) -> int:
         if tag == _ORIENTATION_TAG:
             return value if kind == _SHORT and count == 1 and 1 <= value <= 8 else UPRIGHT
     return UPRIGHT
-
-
-def find_png_exif(source: bytes) -> bytes:
-    """The eXIf chunk of a PNG file, or b"" (PNG third edition, 11.3.3.7).
-
-    Walks the chunks' lengths only: the chunk may stand behind the pixels, and those are not read.
-    """
-    at = 8
-    while at + 8 <= len(source):
-        length = int.from_bytes(source[at : at + 4], "big")
-        if source[at + 4 : at + 8] == b"eXIf":
-            return source[at + 8 : at + 8 + length]
-        at += 12 + length
-    return b""
 
 
 def swaps_sides(orientation: int) -> bool:

@@ -1,0 +1,63 @@
+"""The chunks of a PNG file (PNG third edition, section 5): found by their lengths alone."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+_IHDR_END: Final = 8 + 25
+_BIT_DEPTH_AT: Final = 24
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Where a chunk's data lies in its file; past the end where the file is cut short."""
+
+    name: bytes
+    start: int
+    length: int
+
+
+def iterate_chunks(source: bytes) -> Iterator[Chunk]:
+    """Every chunk in order, to IEND or the end of the file; no data is touched."""
+    at = len(SIGNATURE)
+    while at + 8 <= len(source):
+        chunk = Chunk(source[at + 4 : at + 8], at + 8, int.from_bytes(source[at : at + 4], "big"))
+        yield chunk
+        if chunk.name == b"IEND":
+            return
+        at = chunk.start + chunk.length + 4
+
+
+def find_exif(source: bytes) -> bytes:
+    """The EXIF block, or b"". It may stand behind the pixels, which is why nothing is read."""
+    for chunk in iterate_chunks(source):
+        if chunk.name == b"eXIf":
+            return source[chunk.start : chunk.start + chunk.length]
+    return b""
+
+
+def read_bit_depth(source: bytes) -> int:
+    """Bits a channel: 1, 2, 4, 8 or 16 in a sound file."""
+    return source[_BIT_DEPTH_AT] if len(source) > _BIT_DEPTH_AT else 8
+
+
+def has_broken_pixels(source: bytes) -> bool:
+    """Whether the checksum of any chunk of pixels or palette is wrong; Pillow skips IDAT's."""
+    view = memoryview(source)
+    for chunk in iterate_chunks(source):
+        if chunk.name in (b"IDAT", b"PLTE"):
+            end = chunk.start + chunk.length
+            if view[end : end + 4] != struct.pack(">I", zlib.crc32(view[chunk.start - 4 : end])):
+                return True
+    return False
+
+
+def insert_icc(png: bytes, icc: bytes) -> bytes:
+    """The file with an ICC profile embedded (iCCP, 11.3.2.3), right behind its header."""
+    data = b"ICC profile\x00\x00" + zlib.compress(icc)
+    checksum = struct.pack(">I", zlib.crc32(b"iCCP" + data))
+    chunk = struct.pack(">I", len(data)) + b"iCCP" + data + checksum
+    return b"".join((png[:_IHDR_END], chunk, png[_IHDR_END:]))

@@ -1,0 +1,95 @@
+"""PNG files of 16 bits a channel, read without losing the low byte.
+
+Pillow has no mode for 16-bit colour: it hands out the high bytes only. So the pixels are
+unpacked twice, once as what they are and once by a layout that picks up the low bytes.
+"""
+
+from dataclasses import dataclass
+from io import BytesIO
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import PngImagePlugin
+
+from service.image.alpha import alpha_from_key
+from service.image.colour import grey_to_rgb, keep_rgb_profile
+from service.image.header import Header
+from service.image.types import Image
+
+Deep = NDArray[np.uint16]
+
+
+@dataclass(frozen=True, slots=True)
+class _Layout:
+    """Another layout of the same pixel size. Its output holds these channels' bytes."""
+
+    rawmode: str
+    mode: str
+
+
+# PNG stores the high byte first. Unpacked as if the low byte came first, the layouts of Pillow
+# yield the low bytes; grey with alpha has no such twin, but its four bytes pass as RGBA.
+_LOW_BYTES: Final = {
+    "RGB;16B": _Layout("RGB;16L", "RGB"),
+    "RGBA;16B": _Layout("RGBA;16L", "RGBA"),
+}
+_GREY: Final = "I;16B"
+_GREY_ALPHA: Final = "LA;16B"
+_GREY_ALPHA_BYTES: Final = _Layout("RGBA", "RGBA")
+
+
+def is_deep(header: Header) -> bool:
+    """Whether the file holds 16 bits a channel."""
+    return header.bit_depth == 16 and _rawmode(header) in (_GREY, _GREY_ALPHA, *_LOW_BYTES)
+
+
+def read_deep(header: Header, source: bytes) -> Image:
+    """The image rounded to 8 bits, not turned yet; a colour key is compared in 16 bits."""
+    rawmode = _rawmode(header)
+    header.picture.load()
+    key = header.picture.info.get("transparency")
+    if rawmode == _GREY:
+        deep: Deep = np.asarray(header.picture).astype(np.uint16)
+        return Image(
+            rgb=grey_to_rgb(round_to_8bit(deep), header.icc),
+            alpha=None if key is None else alpha_from_key(deep == key),
+        )
+    if rawmode == _GREY_ALPHA:
+        pixels = _unpack_as(source, _GREY_ALPHA_BYTES)
+        deep = pixels.view(">u2").astype(np.uint16)
+        both = round_to_8bit(deep)
+        return Image(rgb=grey_to_rgb(both[..., 0], header.icc), alpha=both[..., 1])
+    deep = _join(np.asarray(header.picture), _unpack_as(source, _LOW_BYTES[rawmode]))
+    colour = round_to_8bit(deep)
+    alpha = colour[..., 3] if rawmode == "RGBA;16B" else None
+    if key is not None:
+        alpha = alpha_from_key((deep == np.asarray(key, np.uint16)).all(axis=-1))
+    return Image(rgb=colour[..., :3], alpha=alpha, icc=keep_rgb_profile(header.icc))
+
+
+def round_to_8bit(deep: Deep) -> NDArray[np.uint8]:
+    """0..65535 to the nearest of 0..255: v / 257, rounded."""
+    nearest = (np.arange(65536, dtype=np.uint32) * 255 + 32895) >> 16
+    levels: NDArray[np.uint8] = nearest.astype(np.uint8)[deep]
+    return levels
+
+
+def _rawmode(header: Header) -> str:
+    args = header.picture.tile[0].args if header.picture.tile else ""
+    return args if isinstance(args, str) else ""
+
+
+def _unpack_as(source: bytes, layout: _Layout) -> NDArray[np.uint8]:
+    picture = PngImagePlugin.PngImageFile(BytesIO(source))
+    picture._mode = layout.mode
+    picture.tile = [tile._replace(args=layout.rawmode) for tile in picture.tile]
+    picture.load()
+    return np.asarray(picture)
+
+
+def _join(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> Deep:
+    deep: Deep = high.astype(np.uint16)
+    deep <<= 8
+    deep |= low
+    return deep
