@@ -1,0 +1,49 @@
+"""What a worker inherits: how to find libraries and the device, and nothing else.
+
+A worker decodes untrusted images. Keys, database addresses and whatever else the operator's
+environment holds stay with the front end.
+"""
+
+import os
+from collections.abc import Mapping
+
+from service.config import Settings
+
+_NAMES = frozenset(
+    {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH"}
+    | {"PYTHONHASHSEED", "PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS", "VIRTUAL_ENV"}
+)
+_PREFIXES = ("LC_", "CUDA_", "NVIDIA_", "TORCH", "PYTORCH_", "OMP_", "KMP_", "MKL_", "DNNL_")
+_THREADS = "OMP_NUM_THREADS"
+
+# What of the settings a worker has no business with.
+_FRONT_END_ONLY = {
+    "database_url",
+    "public_base_url",
+    "allowed_source_cidrs",
+    "allowed_source_hosts",
+}
+
+
+def worker_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of one worker, its share of the cores included.
+
+    `settings.threads` wins over an `OMP_NUM_THREADS` of the operator's; without either the cores
+    are shared out evenly.
+    """
+    chosen = {
+        name: value
+        for name, value in environment.items()
+        if name in _NAMES or name.startswith(_PREFIXES)
+    }
+    if settings.threads:
+        chosen[_THREADS] = str(settings.threads)
+    else:
+        cores = len(os.sched_getaffinity(0))
+        chosen.setdefault(_THREADS, str(max(1, cores // settings.workers)))
+    return chosen
+
+
+def worker_settings(settings: Settings) -> dict[str, object]:
+    """The settings a worker gets, as JSON values."""
+    return settings.model_dump(mode="json", exclude=_FRONT_END_ONLY)

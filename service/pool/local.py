@@ -1,0 +1,270 @@
+"""The executor of one machine: worker processes, kept alive, fed first come first served.
+
+    upscale() -> Line: a free worker, a place to wait, or RateLimitExceeded
+              -> WorkerProcess.work: job out, answer in
+              -> died? once more, at the head of the line
+    one _keep_worker task for each worker: start, hand to the line, wait for its death, again
+
+A conversation with a worker is a task apart from the caller's: a caller that gives up has the work
+cancelled, and the worker is free again when it says so.
+"""
+
+import asyncio
+import logging
+import math
+import os
+import sys
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from itertools import count
+from typing import Any
+
+from service.config import Settings
+from service.errors import InternalError, RateLimitExceeded, rebuild
+from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
+from service.pool.environment import worker_environment, worker_settings
+from service.pool.limits import Limits
+from service.pool.line import Line, LineFull
+from service.pool.messages import Answer, Configure, Done, Job, Ready, Refused
+from service.pool.pace import Pace, retry_after_s
+from service.pool.process import WorkerDied, WorkerProcess, WorkerUnusable, WorkTookTooLong
+
+WORKER_COMMAND = (sys.executable, "-m", "service.pool.worker")
+TRIES = 2
+HOPELESS_STARTS = 3
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where one worker lives, and after it the next."""
+
+    number: int
+    failures: int = 0
+    trouble: str = ""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Running:
+    request: UpscaleRequest
+    started_at: float
+
+
+@dataclass(slots=True)
+class _Readiness:
+    """The facts of the worker that became ready last, and an event that there was one."""
+
+    event: asyncio.Event = field(default_factory=asyncio.Event)
+    facts: Ready | None = None
+
+
+class LocalPool:
+    """`Executor` over processes of this machine.
+
+    Args:
+        settings: `workers`, `threads`, `max_queue`, `work_timeout_s`, and all that a worker reads.
+        command: what starts a worker; `--fd N` is added.
+        limits: the waits of the supervision; `work_s` is the setting's unless given.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        *,
+        command: Sequence[str] = WORKER_COMMAND,
+        limits: Limits | None = None,
+    ) -> None:
+        self._settings = settings
+        self._command = tuple(command)
+        self._limits = limits or Limits(work_s=settings.work_timeout_s)
+        self._line = Line(settings.max_queue)
+        self._pace = Pace()
+        self._places = [_Place(number) for number in range(settings.workers)]
+        self._workers: set[WorkerProcess] = set()
+        self._running: set[_Running] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._keepers: list[asyncio.Task[None]] = []
+        self._readiness = _Readiness()
+        self._jobs = count(1)
+        self._admitted = 0
+        self._none_admitted = asyncio.Event()
+        self._is_draining = False
+        self._is_stopping = False
+
+    async def start(self) -> None:
+        """Start the workers; returns at once. See `wait_ready`."""
+        self._keepers = [asyncio.create_task(self._keep_worker(place)) for place in self._places]
+
+    async def wait_ready(self) -> Ready:
+        """Wait, if need be for ever, until a first worker is ready: its facts."""
+        await self._readiness.event.wait()
+        assert self._readiness.facts is not None  # noqa: S101  (the event says so)
+        return self._readiness.facts
+
+    def is_ready(self) -> bool:
+        """Whether an upscale sent now would be worked on."""
+        return bool(self._workers) and not self._is_draining and not self._line.is_full
+
+    def drain(self) -> None:
+        """Not ready any more from now on; images are still taken until `stop`."""
+        self._is_draining = True
+
+    async def stop(self, grace_s: float) -> None:
+        """Take nothing new, finish what was admitted for at most `grace_s`, end every worker."""
+        self._is_draining = self._is_stopping = True
+        self._none_admitted.clear()
+        if self._admitted:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(grace_s):
+                    await self._none_admitted.wait()
+        self._line.dismiss(InternalError(detail="the service is stopping"))
+        for keeper in self._keepers:
+            keeper.cancel()
+        await asyncio.gather(*self._keepers, *self._tasks, return_exceptions=True)
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        """Upscale one encoded image; see `Executor.upscale`."""
+        if self._is_stopping:
+            raise RateLimitExceeded(math.ceil(self._settings.shutdown_grace_s), detail="stopping")
+        self._admitted += 1
+        try:
+            return await self._upscale(source, request)
+        finally:
+            self._admitted -= 1
+            if not self._admitted:
+                self._none_admitted.set()
+
+    async def _upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        now = asyncio.get_running_loop().time
+        admitted_at = now()
+        for tries in range(TRIES):
+            worker = await self._take_worker(request, is_again=tries > 0)
+            queue_s = now() - admitted_at
+            try:
+                answer, data = await self._converse(worker, source, request)
+            except WorkerDied as death:
+                _log.warning("request %s: %s", request.request_id, death)
+                continue
+            except WorkTookTooLong as error:
+                raise InternalError(detail=str(error)) from None
+            return _read_answer(answer, data, queue_s)
+        raise InternalError(detail=f"{TRIES} workers died under this image")
+
+    async def _take_worker(self, request: UpscaleRequest, *, is_again: bool) -> WorkerProcess:
+        if reason := self._hopeless_reason():
+            raise InternalError(detail=reason)
+        if self._is_stopping and is_again:
+            raise InternalError(detail="the service is stopping")
+        try:
+            return await self._line.take(request, is_again=is_again)
+        except LineFull:
+            wait_s = retry_after_s(self._work_left_s(), len(self._workers))
+            raise RateLimitExceeded(wait_s, detail="the queue is full") from None
+
+    def _work_left_s(self) -> list[float]:
+        now = asyncio.get_running_loop().time()
+        waiting = [self._pace.expected_s(request) for request in self._line.requests()]
+        running = [
+            max(0.0, self._pace.expected_s(run.request) - (now - run.started_at))
+            for run in self._running
+        ]
+        return waiting + running
+
+    async def _converse(
+        self, worker: WorkerProcess, source: bytes, request: UpscaleRequest
+    ) -> tuple[Answer, bytes]:
+        job = Job(job=next(self._jobs), request_id=request.request_id, scale=request.scale)
+        conversation = self._keep_task(self._work(worker, job, source, request))
+        try:
+            return await asyncio.shield(conversation)
+        except asyncio.CancelledError:
+            worker.cancel(job)
+            raise
+
+    async def _work(
+        self, worker: WorkerProcess, job: Job, source: bytes, request: UpscaleRequest
+    ) -> tuple[Answer, bytes]:
+        running = _Running(request, asyncio.get_running_loop().time())
+        self._running.add(running)
+        try:
+            answer, data = await worker.work(job, source)
+        finally:
+            self._running.discard(running)
+            if worker.is_alive:
+                self._line.offer(worker)
+        if isinstance(answer, Done):
+            self._pace.learn(request, asyncio.get_running_loop().time() - running.started_at)
+        return answer, data
+
+    def _keep_task(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _keep_worker(self, place: _Place) -> None:
+        """Have one worker alive, whatever happens to it, until cancelled."""
+        while True:
+            try:
+                await self._live_through(place)
+            except (WorkerUnusable, WorkerDied) as error:
+                place.failures += 1
+                if isinstance(error, WorkerUnusable):  # it will say the same again
+                    place.failures = max(place.failures, HOPELESS_STARTS)
+                place.trouble = str(error)
+                _log.error("worker %d cannot start: %s", place.number, error)  # noqa: TRY400
+            if reason := self._hopeless_reason():
+                self._line.dismiss(InternalError(detail=reason))
+            await asyncio.sleep(self._limits.restart_after_s(place.failures))
+
+    async def _live_through(self, place: _Place) -> None:
+        """One worker's life, from its start to its death."""
+        now = asyncio.get_running_loop().time
+        worker, ready = await WorkerProcess.start(
+            self._command,
+            worker_environment(self._settings, os.environ),
+            Configure.model_validate({"settings": worker_settings(self._settings)}),
+            self._limits,
+        )
+        born_at = now()
+        try:
+            self._welcome(place, worker, ready)
+            await worker.gone.wait()
+            _log.warning("worker %d: %s", place.number, worker.end_text)
+        finally:
+            self._workers.discard(worker)
+            self._line.withdraw(worker)
+            await worker.end()
+        is_steady = worker.answered or now() - born_at > self._limits.steady_s
+        place.failures = 0 if is_steady else place.failures + 1
+
+    def _welcome(self, place: _Place, worker: WorkerProcess, ready: Ready) -> None:
+        place.trouble = ""
+        self._pace.assume(ready.seconds_per_px)
+        self._readiness.facts = ready
+        self._readiness.event.set()
+        self._workers.add(worker)
+        self._line.offer(worker)
+        _log.info("worker %d is ready on %s: %s", place.number, ready.device, ready.models)
+
+    def _hopeless_reason(self) -> str:
+        """Why no worker will come in time for whoever waits; empty while there is hope."""
+        if self._workers:
+            return ""
+        if all(place.trouble and place.failures >= HOPELESS_STARTS for place in self._places):
+            return self._places[0].trouble
+        return ""
+
+
+def _read_answer(answer: Answer, data: bytes, queue_s: float) -> Upscaled:
+    if isinstance(answer, Done):
+        times = StageTimes(queue_s, answer.decode_s, answer.network_s, answer.encode_s)
+        return Upscaled(
+            data, answer.media_type, answer.width_px, answer.height_px, answer.model, times
+        )
+    if isinstance(answer, Refused):
+        raise rebuild(answer.error_code, answer.public_text)
+    detail = getattr(answer, "reason", answer.kind)
+    raise InternalError(detail=f"the worker says: {detail}")

@@ -1,0 +1,135 @@
+"""What may stand in a frame's header: the conversation of the front end with one worker.
+
+    front end                     worker
+    Configure                 ->
+                              <-  Ready, or Unusable and the worker ends
+    Job + source bytes        ->
+                              <-  Progress ...          (Alive whenever there is nothing to say)
+                              <-  Done + result bytes | Refused | Failed | Cancelled
+    Cancel (of the running)   ->
+
+Every job gets exactly one of the four answers, unless the worker dies.
+"""
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+
+
+class _Message(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Configure(_Message):
+    """The settings a worker needs: no key, no database."""
+
+    kind: Literal["configure"] = "configure"
+    settings: dict[str, JsonValue]
+
+
+class Job(_Message):
+    """One image to upscale; its encoded bytes are the payload."""
+
+    kind: Literal["job"] = "job"
+    job: int
+    request_id: str
+    scale: int
+
+
+class Cancel(_Message):
+    """Stop this job at its next tile, if it is still running."""
+
+    kind: Literal["cancel"] = "cancel"
+    job: int
+
+
+class Ready(_Message):
+    """Models are loaded and warm. Both maps have the scales as keys.
+
+    `seconds_per_px`: what the warm-up took for one input pixel; a first guess of the pace.
+    """
+
+    kind: Literal["ready"] = "ready"
+    device: str
+    models: dict[int, str]
+    seconds_per_px: dict[int, float]
+
+
+class Unusable(_Message):
+    """The worker cannot start, for a reason that a restart alone will not mend."""
+
+    kind: Literal["unusable"] = "unusable"
+    reason: str
+
+
+class Alive(_Message):
+    """Sent every second or so: a worker that falls silent hangs."""
+
+    kind: Literal["alive"] = "alive"
+
+
+class Progress(_Message):
+    kind: Literal["progress"] = "progress"
+    job: int
+    done: int
+    total: int
+
+
+class Done(_Message):
+    """The finished image's facts; its encoded bytes are the payload."""
+
+    kind: Literal["done"] = "done"
+    job: int
+    media_type: str
+    width_px: int
+    height_px: int
+    model: str
+    decode_s: float
+    network_s: float
+    encode_s: float
+
+
+class Refused(_Message):
+    """The image is at fault: the two values of a `ServiceError` that a client may see."""
+
+    kind: Literal["refused"] = "refused"
+    job: int
+    error_code: str
+    public_text: str
+
+
+class Failed(_Message):
+    """The program is at fault: `reason` is for the log."""
+
+    kind: Literal["failed"] = "failed"
+    job: int
+    reason: str
+
+
+class Cancelled(_Message):
+    kind: Literal["cancelled"] = "cancelled"
+    job: int
+
+
+ToWorker = Configure | Job | Cancel
+Answer = Done | Refused | Failed | Cancelled
+FromWorker = Ready | Unusable | Alive | Progress | Answer
+
+_TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])
+_FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(
+    Annotated[FromWorker, Field(discriminator="kind")]
+)
+
+
+def encode(message: ToWorker | FromWorker) -> bytes:
+    return message.model_dump_json().encode()
+
+
+def decode_to_worker(header: bytes) -> ToWorker:
+    """Raises `pydantic.ValidationError` for anything else."""
+    return _TO_WORKER.validate_json(header)
+
+
+def decode_from_worker(header: bytes) -> FromWorker:
+    """Raises `pydantic.ValidationError` for anything else."""
+    return _FROM_WORKER.validate_json(header)
