@@ -1,0 +1,136 @@
+"""The connection to SQLite or PostgreSQL: how a read and a write are done on each."""
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from service.state.errors import DatabaseRefused
+
+# Longest a write waits for writers of other processes; each of ours takes milliseconds.
+BUSY_TIMEOUT_S = 15
+_BEGIN = "begin_statement"
+
+
+class Database:
+    """Transactions on one database, from any thread.
+
+    On SQLite a write begins with BEGIN IMMEDIATE: it takes the write lock at once, so what it
+    reads cannot change before it commits, and it never fails half-way with "database is locked".
+    On PostgreSQL both kinds run at READ COMMITTED, and writers rely on the row locks of their
+    UPDATE and DELETE statements.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        # SQLite has one writer and wakes waiting ones by polling: threads queue here instead.
+        self._write_lock = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection that sees one state of the database."""
+        with self._engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction: committed at the end of the block, rolled back if it raises."""
+        with self._write_lock, self._engine.connect() as connection:
+            begun = connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+            with begun.begin():
+                yield begun
+
+    def close(self) -> None:
+        self._engine.dispose()
+
+
+def open_database(database_url: str, data_dir: Path) -> Database:
+    """Connect to `database_url`, or where it is empty to SQLite in `data_dir` (which exists).
+
+    Raises:
+        DatabaseRefused: a URL of another kind, a missing driver, or a server that is not there.
+    """
+    url = _parse_url(database_url) if database_url else _default_url(data_dir)
+    try:
+        engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _server_engine(url)
+        with engine.connect():
+            return Database(engine)
+    except ModuleNotFoundError as error:
+        raise DatabaseRefused(
+            f"the database driver {error.name} is missing: pip install 'upscaled[postgresql]'"
+        ) from None
+    except OperationalError as error:
+        shown = url.render_as_string(hide_password=True)
+        raise DatabaseRefused(f"cannot open the database {shown}: {error.orig}") from None
+
+
+def hide_password(database_url: str) -> str:
+    """The URL with its password replaced by stars; a URL that cannot be parsed is hidden whole."""
+    try:
+        url = sa.make_url(database_url)
+    except ArgumentError:
+        return "***"
+    hidden = {name: "***" for name in url.query if "pass" in name.lower()}
+    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+
+
+def _default_url(data_dir: Path) -> URL:
+    return URL.create("sqlite", database=str(data_dir / "upscaled.sqlite3"))
+
+
+def _parse_url(database_url: str) -> URL:
+    try:
+        url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1))
+        backend = url.get_backend_name()
+    except (ArgumentError, NoSuchModuleError):
+        raise DatabaseRefused("UPSCALED_DATABASE_URL is not a database URL") from None
+    if backend == "sqlite" and url.database and url.database != ":memory:":
+        return url.set(drivername="sqlite")
+    if backend == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    raise DatabaseRefused(
+        f"UPSCALED_DATABASE_URL={hide_password(database_url)}: "
+        "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+    )
+
+
+def _server_engine(url: URL) -> Engine:
+    return sa.create_engine(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": 10},
+    )
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    _create_private(Path(str(url.database)))
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _create_private(file: Path) -> None:
+    """Let SQLite find an empty file only its owner may read; its side files copy the mode."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver opens no transactions of its own
+    cursor = connection.cursor()
+    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))

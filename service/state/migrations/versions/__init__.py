@@ -1,0 +1,1 @@
+"""One module per step, each from the revision before it. A released step is never edited."""

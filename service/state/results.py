@@ -1,0 +1,135 @@
+"""Finished images on disk, from the moment they are whole until they expire."""
+
+import os
+import re
+import stat
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from service.errors import InternalError
+from service.state.lockfile import adopt_orphan, create_locked
+
+_MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png"}
+_EXTENSIONS = {media_type: extension for extension, media_type in _MEDIA_TYPES.items()}
+_UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_FILE_NAME = re.compile(rf"({_UUID4})\.(jpg|png)")
+_PART = ".part"
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResult:
+    """A result that may be served now. `expires_in_s` is at least above 0."""
+
+    path: Path
+    media_type: str
+    size_bytes: int
+    expires_in_s: float
+
+
+class Results:
+    """Files `<folder>/<first two digits>/<uuid4>.jpg` or `.png`, valid `ttl_s` from creation.
+
+    A file's modification time is its creation by `clock` (seconds since 1970). Validity ends by
+    the check in `find`, to the moment; the sweep only frees the disk.
+    """
+
+    def __init__(self, folder: Path, ttl_s: float, clock: Callable[[], float]) -> None:
+        self._folder = folder
+        self._ttl_s = ttl_s
+        self._clock = clock
+
+    def store(self, data: bytes, media_type: str) -> str:
+        """Write a result, whole or not at all; returns its file name, which nobody can guess.
+
+        media_type: `image/jpeg` or `image/png`.
+
+        Raises:
+            InternalError: the disk refused it; nothing is left behind.
+        """
+        file_name = f"{uuid.uuid4()}.{_EXTENSIONS[media_type]}"
+        path = self._path(file_name)
+        part = path.with_name(file_name + _PART)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            descriptor = create_locked(part)
+            try:
+                self._write(descriptor, data)
+                part.rename(path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(descriptor)
+            _sync_folder(path.parent)
+        except OSError as error:
+            path.unlink(missing_ok=True)
+            raise InternalError(detail=f"cannot store a result: {error}") from error
+        return file_name
+
+    def find(self, file_name: str) -> StoredResult | None:
+        """A stored result that has not expired; None for any other name, whatever it holds."""
+        match = _FILE_NAME.fullmatch(file_name)
+        if match is None:
+            return None
+        path = self._path(file_name)
+        try:
+            status = path.lstat()
+        except FileNotFoundError:
+            return None
+        expires_in_s = self._expires_in_s(status)
+        if expires_in_s <= 0 or not stat.S_ISREG(status.st_mode):
+            return None
+        return StoredResult(path, _MEDIA_TYPES[match[2]], status.st_size, expires_in_s)
+
+    def delete(self, file_name: str) -> None:
+        """Remove a result that is not to be delivered after all; an unknown name is no error."""
+        if _FILE_NAME.fullmatch(file_name):
+            self._path(file_name).unlink(missing_ok=True)
+
+    def sweep(self) -> int:
+        """Remove every expired result and every part file whose writer died; returns how many."""
+        return sum(self._is_removed(path) for path in list(self._files()))
+
+    def _is_removed(self, path: Path) -> bool:
+        if path.name.endswith(_PART):
+            with adopt_orphan(path) as is_orphan:
+                return is_orphan
+        if _FILE_NAME.fullmatch(path.name) is None:
+            return False
+        try:
+            if self._expires_in_s(path.lstat()) > 0:
+                return False
+            path.unlink()
+        except FileNotFoundError:  # deleted, or swept by another process, since it was listed
+            return False
+        return True
+
+    def _files(self) -> Iterator[Path]:
+        for folder in self._folder.iterdir():
+            if folder.is_dir():
+                yield from folder.iterdir()
+
+    def _write(self, descriptor: int, data: bytes) -> None:
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[os.write(descriptor, remaining) :]
+        created_at_ns = int(self._clock() * 1e9)
+        os.utime(descriptor, ns=(created_at_ns, created_at_ns))
+        os.fsync(descriptor)
+
+    def _expires_in_s(self, status: os.stat_result) -> float:
+        return status.st_mtime_ns / 1e9 + self._ttl_s - self._clock()
+
+    def _path(self, file_name: str) -> Path:
+        return self._folder / file_name[:2] / file_name
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename last through a power cut: the result is about to be charged for."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,81 @@
+"""The tables, the same on SQLite and PostgreSQL. A change here needs a migration beside it.
+
+Times are whole seconds since 1970 in UTC.
+"""
+
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+
+# Constraints carry names, so that a later migration can change them on both databases.
+METADATA = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+# SQLite numbers rows by itself only in a column that is called INTEGER.
+_ROW_ID = BigInteger().with_variant(Integer(), "sqlite")
+
+API_KEYS = Table(
+    "api_keys",
+    METADATA,
+    Column("id", _ROW_ID, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("public_id", Text, nullable=False, unique=True),
+    Column("secret_sha256", Text, nullable=False),
+    Column("created_at_s", BigInteger, nullable=False),
+    Column("revoked_at_s", BigInteger),
+    Column("balance", BigInteger, nullable=False),
+    CheckConstraint("balance >= 0", name="balance_is_never_negative"),
+)
+# A revoked key keeps its row and its history; its name may be given to a new key.
+Index(
+    "uq_api_keys_active_name",
+    API_KEYS.c.name,
+    unique=True,
+    sqlite_where=API_KEYS.c.revoked_at_s.is_(None),
+    postgresql_where=API_KEYS.c.revoked_at_s.is_(None),
+)
+
+# Append-only. For every key, sum(amount) = its balance.
+CREDIT_ENTRIES = Table(
+    "credit_entries",
+    METADATA,
+    Column("id", _ROW_ID, primary_key=True),
+    Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), nullable=False, index=True),
+    Column("request_id", Text, nullable=False),
+    Column("kind", Text, nullable=False),
+    Column("amount", BigInteger, nullable=False),
+    Column("at_s", BigInteger, nullable=False),
+    UniqueConstraint("request_id", "kind"),
+    CheckConstraint(
+        "(kind = 'grant' AND amount > 0) OR (kind = 'hold' AND amount < 0)"
+        " OR (kind = 'capture' AND amount = 0) OR (kind = 'release' AND amount > 0)",
+        name="amount_fits_kind",
+    ),
+)
+
+# The holds that are neither captured nor released yet. Whoever deletes the row settles the hold,
+# and only one can.
+OPEN_HOLDS = Table(
+    "open_holds",
+    METADATA,
+    Column("request_id", Text, primary_key=True),
+    Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), nullable=False),
+    Column("holder_id", Text, nullable=False, index=True),
+    Column("held_at_s", BigInteger, nullable=False),
+)
