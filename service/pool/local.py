@@ -214,7 +214,7 @@ class LocalPool:
                 if isinstance(error, WorkerUnusable):  # it will say the same again
                     place.failures = max(place.failures, HOPELESS_STARTS)
                 place.trouble = str(error)
-                _log.error("worker %d cannot start: %s", place.number, error)  # noqa: TRY400
+                _log.error("worker %d cannot start: %s", place.number, error)
             if reason := self._hopeless_reason():
                 self._line.dismiss(InternalError(detail=reason))
             await asyncio.sleep(self._limits.restart_after_s(place.failures))

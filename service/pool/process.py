@@ -240,7 +240,9 @@ async def _spawn(
             )
     except OSError as error:
         ours.close()
-        raise WorkerUnusable(f"cannot start {command[0]}: {os.strerror(error.errno or 0)}") from None
+        raise WorkerUnusable(
+            f"cannot start {command[0]}: {os.strerror(error.errno or 0)}"
+        ) from None
     except BaseException:
         ours.close()
         raise

@@ -56,19 +56,32 @@ NICENESS: Final = 5
 _log = logging.getLogger(__name__)
 
 
+class FrontEndGone(Exception):
+    """The socket closed: nobody is left to work for."""
+
+
 class Wire:
-    """The worker's end of the socket: whole frames, from either thread."""
+    """The worker's end of the socket: whole frames, from either thread.
+
+    Both calls raise `FrontEndGone`, so that no error of a decoder is taken for one of the socket.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._sending = threading.Lock()
 
     def say(self, message: FromWorker, payload: bytes = b"") -> None:
-        with self._sending:
-            frames.send(self._sock, encode(message), payload)
+        try:
+            with self._sending:
+                frames.send(self._sock, encode(message), payload)
+        except OSError as error:
+            raise FrontEndGone from error
 
     def hear(self) -> tuple[Configure | Job | Cancel, bytes]:
-        frame = frames.receive(self._sock)
+        try:
+            frame = frames.receive(self._sock)
+        except (EOFError, OSError) as error:
+            raise FrontEndGone from error
         return decode_to_worker(frame.header), frame.payload
 
     def has_something_within(self, wait_s: float) -> bool:
@@ -117,7 +130,7 @@ def main() -> None:
         engines = _open_engines(wire, settings)
         while True:
             _work(wire, inbox, engines, settings)
-    except (EOFError, OSError):
+    except FrontEndGone:
         os._exit(0)  # the front end is gone; nothing is left to be told or saved
 
 
@@ -135,9 +148,9 @@ def _listen(wire: Wire, inbox: Inbox) -> None:
                 inbox.put(*wire.hear())
             else:
                 wire.say(Alive())
-    except (EOFError, OSError):
+    except FrontEndGone:
         os._exit(0)
-    except BaseException:
+    except BaseException:  # noqa: BLE001  (told below)
         traceback.print_exc()
         os._exit(1)  # without its listener the worker would neither stop nor seem to hang
 
@@ -154,7 +167,7 @@ def _open_engines(wire: Wire, settings: Settings) -> Mapping[int, "Engine"]:
             models={scale: engine.model for scale, engine in engines.items()},
             seconds_per_px={scale: _warm_up(engine) for scale, engine in engines.items()},
         )
-    except Exception as error:  # whatever it is, without engines there is no worker
+    except Exception as error:  # noqa: BLE001  (whatever it is, without engines there is no worker)
         _log.debug("cannot open the engines", exc_info=True)
         wire.say(Unusable(reason=str(error) or type(error).__name__))
         raise SystemExit(1) from None
@@ -173,9 +186,7 @@ def _warm_up(engine: "Engine") -> float:
     return (time.perf_counter() - started) / side_px**2
 
 
-def _work(
-    wire: Wire, inbox: Inbox, engines: Mapping[int, "Engine"], settings: Settings
-) -> None:
+def _work(wire: Wire, inbox: Inbox, engines: Mapping[int, "Engine"], settings: Settings) -> None:
     """One job, from its frame to its answer."""
     from service.upscale.job import run_job
     from service.upscale.loop import Cancelled as CancelledByFrontEnd
@@ -193,14 +204,12 @@ def _work(
         finished = run_job(source, job.scale, engines[job.scale], settings, on_tile)
     except CancelledByFrontEnd:
         wire.say(Cancelled(job=job.job))
-    except (EOFError, OSError):
+    except FrontEndGone:
         raise
     except ServiceError as error:
         _log.info("request %s: refused: %s", job.request_id, error)
-        wire.say(
-            Refused(job=job.job, error_code=error.error_code, public_text=error.public_text)
-        )
-    except Exception:
+        wire.say(Refused(job=job.job, error_code=error.error_code, public_text=error.public_text))
+    except Exception:  # noqa: BLE001  (reported whole)
         _fail(wire, job, engines)
     else:
         wire.say(

@@ -1,0 +1,156 @@
+"""A server's life, from the first line to the last.
+
+listening socket -> state -> first API key -> pool and app -> uvicorn -> "ready"
+SIGTERM or SIGINT -> not ready -> the socket closes -> what runs is finished -> workers end
+"""
+
+import asyncio
+import logging
+import signal
+import socket
+from importlib.metadata import version
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.app import create_app
+from service.config import Settings
+from service.logs import configure_logging
+from service.pool.local import LocalPool
+from service.state import State, StateError, open_state
+
+FIRST_KEY_NAME = "first"
+NOT_READY_BEFORE_CLOSING_S = 0.25
+KEEP_ALIVE_S = 75
+
+_log = logging.getLogger(__name__)
+
+
+class CannotServe(Exception):
+    """The server does not start; the text says why."""
+
+
+def run_server(settings: Settings, host: str, port: int) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        CannotServe: the address is taken or the data folder cannot be used.
+    """
+    configure_logging(settings.log_level)
+    with listen(host, port) as listener, _open_state(settings) as state:
+        url = describe_url(listener)
+        _say(f"upscaled {version('upscaled')} on {url}")
+        if state.keys.is_empty():
+            _say(describe_first_key(state.keys.create(FIRST_KEY_NAME), url, settings))
+        pool = LocalPool(settings)
+        config = _configure(create_app(settings, pool, state), settings)
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_serve(config, pool, listener))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        CannotServe: another program has the port, or this machine has no such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise CannotServe(f"cannot listen on {host} port {port}: {reason}") from None
+
+
+def describe_url(listener: socket.socket) -> str:
+    """The URL at which this machine reaches the socket."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared only)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def describe_first_key(secret: str, url: str, settings: Settings) -> str:
+    """What is printed once, when the first start makes an API key."""
+    credits = f"It has no credits yet: upscaled credits add {FIRST_KEY_NAME} 100"
+    return "\n".join(
+        [
+            "",
+            f"Your API key, shown this once: {secret}",
+            *([credits] if settings.metering else []),
+            "Try it:",
+            f"  curl {url}/v1/upscale -H 'X-API-KEY: {secret}' -H 'Accept: image/*' \\",
+            "    -F image=@photo.jpg -F scale=4 -o upscaled.jpg",
+            "",
+        ]
+    )
+
+
+def _open_state(settings: Settings) -> State:
+    try:
+        return open_state(settings)
+    except (StateError, OSError) as error:
+        raise CannotServe(f"cannot use {settings.data_dir}: {error}") from error
+
+
+def _configure(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_keep_alive=KEEP_ALIVE_S,
+        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
+    )
+
+
+async def _serve(config: uvicorn.Config, pool: LocalPool, listener: socket.socket) -> None:
+    server = _Server(config, pool)
+    announcing = asyncio.create_task(_announce_ready(pool))
+    await server.serve(sockets=[listener])
+    announcing.cancel()
+    if not server.started:
+        raise CannotServe("the service could not start; see the log above")
+
+
+async def _announce_ready(pool: LocalPool) -> None:
+    facts = await pool.wait_ready()
+    models = ", ".join(f"x{scale} {model}" for scale, model in facts.models.items())
+    _say(f"ready ({facts.device}; {models})")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server that ends in order, with exit status 0, on the first signal.
+
+    The second signal ends it at once.
+    """
+
+    def __init__(self, config: uvicorn.Config, pool: LocalPool) -> None:
+        super().__init__(config)
+        self._pool = pool
+        self._loop = asyncio.get_running_loop()
+        self._is_ending = False
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The signal handler; uvicorn's own would raise the signal again at the end."""
+        if self._is_ending:
+            self.should_exit = self.force_exit = True
+            return
+        self._is_ending = True
+        self._loop.call_soon_threadsafe(self._end, signal.Signals(sig).name)
+
+    def _end(self, signal_name: str) -> None:
+        _log.info("%s: finishing what is under way", signal_name)
+        self._pool.drain()
+        self._loop.call_later(NOT_READY_BEFORE_CLOSING_S, self._close)
+
+    def _close(self) -> None:
+        self.should_exit = True
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,163 @@
+"""The real `upscaled serve`, in a process of its own, for tests that need all of it.
+
+    with serve(tmp_path, UPSCALED_RATE_PER_S="1000") as server:
+        requests.get(server.url + "/healthz")
+        server.key                                  # an API key that works
+
+Nothing of the environment's `UPSCALED_*` reaches it.
+"""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+REPOSITORY_DIR = Path(__file__).resolve().parents[1]
+UPSCALED = (sys.executable, "-c", "from service.cli import main; main()")
+
+
+class ServerDied(Exception):
+    """The server ended before it was ready; the text is what it printed."""
+
+
+@dataclass
+class Server:
+    """A running server. `stdout` and `stderr` grow while it runs."""
+
+    process: subprocess.Popen[str]
+    data_dir: Path
+    environment: Mapping[str, str]
+    url: str = ""
+    key: str = ""
+    stdout: list[str] = field(default_factory=list)
+    stderr: list[str] = field(default_factory=list)
+
+    def run(self, *arguments: str) -> str:
+        """The standard output of another `upscaled` command on the same data."""
+        return run_upscaled(self.environment, *arguments).stdout
+
+    def create_key(self, name: str, *, credits: int = 0) -> str:
+        """A further API key."""
+        return self.run("keys", "create", name, "--credits", str(credits)).split()[-1]
+
+    def is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(self.url + "/readyz", timeout=5) as answer:
+                return bool(answer.status == 200)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
+        except OSError:
+            return False
+
+    def wait_ready(self, timeout_s: float = 60) -> None:
+        """Wait for `GET /readyz` to answer 200; raises `ServerDied` or `TimeoutError`."""
+        deadline = time.monotonic() + timeout_s
+        while not (self.url and self.is_ready()):
+            if self.process.poll() is not None:
+                raise ServerDied("".join(self.stdout + self.stderr))
+            if time.monotonic() > deadline:
+                raise TimeoutError("".join(self.stdout + self.stderr))
+            time.sleep(0.05)
+
+    def stop(self, sig: int = signal.SIGTERM, timeout_s: float = 30) -> int:
+        """Send a signal and wait: the exit status."""
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        return self.process.wait(timeout_s)
+
+
+@contextmanager
+def serve(
+    data_dir: Path,
+    *,
+    arguments: Sequence[str] = ("--port", "0"),
+    is_waiting: bool = True,
+    timeout_s: float = 60,
+    **settings: str,
+) -> Iterator[Server]:
+    """Run `upscaled serve` on a free port until the block ends.
+
+    Args:
+        data_dir: UPSCALED_DATA_DIR; a new folder gives a new API key in `Server.key`.
+        is_waiting: whether to wait for `/readyz`.
+        settings: further `UPSCALED_*` variables.
+    """
+    environment = clean_environment(UPSCALED_DATA_DIR=str(data_dir), **settings)
+    process = subprocess.Popen(
+        [*UPSCALED, "serve", *arguments],
+        cwd=REPOSITORY_DIR,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    server = Server(process, data_dir, environment)
+    readers = [
+        threading.Thread(target=_read_stdout, args=(server,)),
+        threading.Thread(target=_read_stderr, args=(server,)),
+    ]
+    for reader in readers:
+        reader.start()
+    try:
+        if is_waiting:
+            server.wait_ready(timeout_s)
+        yield server
+    finally:
+        try:
+            server.stop()
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+        finally:
+            for reader in readers:
+                reader.join(10)
+
+
+def clean_environment(**settings: str) -> dict[str, str]:
+    """This process's environment with no `UPSCALED_*` variables but the given ones."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("UPSCALED_")}
+    return {**kept, **settings}
+
+
+def run_upscaled(
+    environment: Mapping[str, str], *arguments: str, timeout_s: float = 60, is_checked: bool = True
+) -> subprocess.CompletedProcess[str]:
+    """Run one `upscaled` command to its end."""
+    return subprocess.run(
+        [*UPSCALED, *arguments],
+        cwd=REPOSITORY_DIR,
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        timeout=timeout_s,
+        check=is_checked,
+    )
+
+
+def _read_stdout(server: Server) -> None:
+    assert server.process.stdout is not None
+    with server.process.stdout as lines:
+        for line in lines:
+            server.stdout.append(line)
+            if match := re.match(r"upscaled \S+ on (http://\S+)", line):
+                server.url = match[1]
+            if match := re.match(r"Your API key, shown this once: (\S+)", line):
+                server.key = match[1]
+
+
+def _read_stderr(server: Server) -> None:
+    assert server.process.stderr is not None
+    with server.process.stderr as lines:
+        for line in lines:
+            server.stderr.append(line)
