@@ -150,7 +150,7 @@ class Credits:
         """Every key whose ledger does not add up; empty when the books are right."""
         with self._database.read() as connection:
             rows = connection.execute(_AUDIT).all()
-        return tuple(Discrepancy(*row.tuple()) for row in rows)
+        return tuple(Discrepancy(*row) for row in rows)
 
     def _settle(self, connection: Connection, hold: Hold, kind: str, amount: int) -> bool:
         """Settle an open hold; False when it is not open. One of several at once gets True."""
@@ -215,7 +215,7 @@ def _has_entry(connection: Connection, hold: Hold, kind: str) -> bool:
     return connection.execute(query).first() is not None
 
 
-def _audit_query() -> sa.Select[tuple[int, int, int, int, int]]:
+def _audit_query() -> sa.Select[int, int, int, int, int]:
     entries, keys = CREDIT_ENTRIES.c, API_KEYS.c
     unsettled = sa.case((entries.kind == "hold", 1), (entries.kind == "grant", 0), else_=-1)
     sums = (

@@ -32,7 +32,7 @@ class Holder:
 
     @contextmanager
     def dead_ids(self) -> Iterator[list[str]]:
-        """Ids of processes that ended without `close`; forgotten when the block ends well."""
+        """Ids of processes that ended or closed; forgotten when the block ends well."""
         with ExitStack() as adopted:
             yield [
                 path.name
@@ -41,9 +41,9 @@ class Holder:
             ]
 
     def close(self) -> None:
-        """Leave in order: nothing is on hold any more."""
+        """Count as dead from now on: what is still on hold may be given back by anyone."""
         with self._lock:
             if self._descriptor is not None:
-                (self._folder / self._id).unlink(missing_ok=True)
                 os.close(self._descriptor)
                 self._descriptor = None
+                self._id = uuid.uuid4().hex

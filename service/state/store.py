@@ -52,7 +52,9 @@ class State:
         return self.results.sweep() + self.credits.release_stale()
 
     def close(self) -> None:
+        """Give back what this process still has on hold, and let go of the database."""
         self.holder.close()
+        self.credits.release_stale()
         self.database.close()
 
     def __enter__(self) -> Self:
