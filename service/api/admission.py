@@ -1,0 +1,27 @@
+"""Who may ask, and how often."""
+
+import asyncio
+
+from starlette.requests import Request
+
+from service.api.context import context_of
+from service.api.facts import facts_of
+from service.errors import InvalidAuthToken
+from service.state import ApiKey
+
+
+async def admit(request: Request) -> ApiKey:
+    """The API key of the request, which then counts against its rate.
+
+    Raises:
+        InvalidAuthToken: the key is missing, empty or unknown: the same answer for all three.
+        RateLimitExceeded
+    """
+    state = context_of(request).state
+    secret = request.headers.get("x-api-key", "")
+    api_key = await asyncio.to_thread(state.keys.verify, secret) if secret else None
+    if api_key is None:
+        raise InvalidAuthToken
+    facts_of(request).key_name = api_key.name
+    await asyncio.to_thread(state.rate.take, api_key.id)
+    return api_key

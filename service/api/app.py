@@ -1,0 +1,84 @@
+"""The application: its routes, its middleware and its life from start to stop."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Final
+
+from fastapi import FastAPI
+from starlette.middleware import Middleware
+from starlette.routing import BaseRoute, Route
+
+from service.api.context import Context
+from service.api.credits import answer_credits
+from service.api.error_responses import EXCEPTION_HANDLERS
+from service.api.exchange import ExchangeMiddleware
+from service.api.health import answer_health, answer_readiness
+from service.api.metrics import Metrics, answer_metrics
+from service.api.result_url import RESULT_PATH
+from service.api.results import answer_result
+from service.api.unread_body import UnreadBodyMiddleware
+from service.api.upscale import answer_upscale
+from service.config import Settings
+from service.pool.boundary import Executor
+from service.state import State
+
+SWEEP_EVERY_S: Final = 60.0
+
+# A GET route answers HEAD too.
+ROUTES: Final[tuple[BaseRoute, ...]] = (
+    Route("/v1/upscale", answer_upscale, methods=["POST"]),
+    Route("/v1/credits", answer_credits, methods=["GET"]),
+    Route(RESULT_PATH + "{file_name}", answer_result, methods=["GET"]),
+    Route("/healthz", answer_health, methods=["GET"]),
+    Route("/readyz", answer_readiness, methods=["GET"]),
+    Route("/metrics", answer_metrics, methods=["GET"]),
+)
+
+_logger: Final = logging.getLogger(__name__)
+
+
+def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
+    """The whole HTTP service. Its lifespan starts and stops `executor`; `state` stays open."""
+    context = Context(settings, executor, state, Metrics())
+    app = FastAPI(
+        title="upscaled",
+        routes=list(ROUTES),
+        lifespan=_lifespan,
+        exception_handlers=EXCEPTION_HANDLERS,
+        middleware=[
+            Middleware(UnreadBodyMiddleware),
+            Middleware(ExchangeMiddleware, metrics=context.metrics),
+        ],
+        redirect_slashes=False,
+        openapi_url=None,
+        telemetry={"tracing": False, "metrics": False, "logs": False},
+    )
+    app.state.context = context
+    return app
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    context: Context = app.state.context
+    await context.executor.start()
+    sweep = asyncio.create_task(_sweep_for_ever(context.state))
+    try:
+        yield
+    finally:
+        context.draining.start()
+        sweep.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweep
+        await context.executor.stop(context.settings.shutdown_grace_s)
+
+
+async def _sweep_for_ever(state: State) -> None:
+    """A failed sweep is only late: the result store itself refuses what has expired."""
+    while True:
+        try:
+            await asyncio.to_thread(state.sweep)
+        except Exception:
+            _logger.exception("expired results could not be swept")
+        await asyncio.sleep(SWEEP_EVERY_S)

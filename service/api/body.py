@@ -1,0 +1,45 @@
+"""Reading a request body whole: counted, timed, never longer than allowed."""
+
+import asyncio
+
+from starlette.requests import Request
+
+from service.api.client import ClientGone
+from service.errors import FileSizeTooLarge, InvalidRequestBody
+
+# What a form adds to its file: boundaries, part headers, the other fields.
+OVERHEAD_BYTES = 64 * 1024
+
+
+async def read_body(request: Request, *, limit_bytes: int, timeout_s: float) -> bytes:
+    """The body, of at most `limit_bytes`.
+
+    Raises:
+        FileSizeTooLarge: declared longer, at once; or found longer, reading no further.
+        InvalidRequestBody: not complete within `timeout_s`.
+        ClientGone: the client left before its end.
+    """
+    declared = request.headers.get("content-length", "")
+    if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit_bytes:
+        raise FileSizeTooLarge(detail=f"declared {declared[:20]} bytes")
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await _read_counted(request, limit_bytes)
+    except TimeoutError:
+        raise InvalidRequestBody("Request body not received in time") from None
+
+
+async def _read_counted(request: Request, limit_bytes: int) -> bytes:
+    chunks: list[bytes] = []
+    size_bytes = 0
+    while True:
+        message = await request.receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        chunk = message.get("body", b"")
+        size_bytes += len(chunk)
+        if size_bytes > limit_bytes:
+            raise FileSizeTooLarge(detail=f"read {size_bytes} bytes")
+        chunks.append(chunk)
+        if not message.get("more_body", False):
+            return b"".join(chunks)

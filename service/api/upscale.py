@@ -1,0 +1,112 @@
+"""POST /v1/upscale: the way of one image through the front end."""
+
+import asyncio
+from functools import partial
+
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from service.api.accept import wants_image
+from service.api.admission import admit
+from service.api.asked import Asked, read_asked
+from service.api.charge import Charge, hold_credit
+from service.api.client import Client, watch_client
+from service.api.context import Context, context_of
+from service.api.facts import Facts, facts_of
+from service.api.judge import judge_size
+from service.api.result_url import base_urls, build_result_url, find_own_result
+from service.api.run_to_end import run_to_end
+from service.api.source import fetch_source
+from service.api.source_url import UnusableUrl
+from service.errors import FileSizeTooLarge
+from service.image.probe import probe
+from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
+
+
+async def answer_upscale(request: Request) -> Response:
+    """The contract's order of checks, each cheaper than the next."""
+    context, facts = context_of(request), facts_of(request)
+    api_key = await admit(request)
+    asked = await read_asked(request, context.settings)
+    bases = base_urls(request, context.settings.public_base_url)
+    is_binary = wants_image(", ".join(request.headers.getlist("accept")))
+    metering = context.settings.metering
+    async with (
+        watch_client(request.receive) as client,
+        hold_credit(context.state, api_key.id, metering=metering) as charge,
+    ):
+        upscaled = await client.unless_gone(_upscale(context, facts, asked, bases))
+        if is_binary:
+            response = await _deliver_bytes(upscaled, client, charge)
+        else:
+            response = await _deliver_url(upscaled, context, client, charge, bases)
+    response.headers["Server-Timing"] = format_server_timing(upscaled.times)
+    context.metrics.observe_stages(upscaled.times)
+    context.metrics.output_pixels.inc(upscaled.width_px * upscaled.height_px)
+    return response
+
+
+async def _upscale(context: Context, facts: Facts, asked: Asked, bases: list[str]) -> Upscaled:
+    """Source bytes, then what their header tells, then the work behind the boundary."""
+    source = asked.image
+    if source is None:
+        source = await _load_source(context, asked.image_url or "", bases)
+    facts.scale = asked.scale
+    facts.source = "upload" if asked.image is not None else "url"
+    facts.source_bytes = len(source)
+    info = await asyncio.to_thread(probe, source)
+    facts.width_px, facts.height_px, facts.format = info.width_px, info.height_px, info.format
+    judge_size(info, asked.scale, context.settings)
+    work = UpscaleRequest(facts.request_id, asked.scale, info.width_px, info.height_px)
+    upscaled = await context.executor.upscale(source, work)
+    facts.times, facts.model = upscaled.times, upscaled.model
+    facts.result_bytes = len(upscaled.data)
+    return upscaled
+
+
+async def _load_source(context: Context, url: str, bases: list[str]) -> bytes:
+    """Our own results come from the store, not over the network: some clients chain two calls."""
+    file_name = find_own_result(url, bases)
+    if file_name is None:
+        return await fetch_source(url, context.settings)
+    stored = await asyncio.to_thread(context.state.results.find, file_name)
+    if stored is None:
+        raise UnusableUrl(detail="an own result that is unknown or expired")
+    if stored.size_bytes > context.settings.max_file_bytes:
+        raise FileSizeTooLarge(detail=f"an own result of {stored.size_bytes} bytes")
+    return await asyncio.to_thread(stored.path.read_bytes)
+
+
+async def _deliver_bytes(upscaled: Upscaled, client: Client, charge: Charge) -> Response:
+    client.raise_if_gone()
+    await charge.capture()
+    return Response(upscaled.data, media_type=upscaled.media_type)
+
+
+async def _deliver_url(
+    upscaled: Upscaled, context: Context, client: Client, charge: Charge, bases: list[str]
+) -> Response:
+    """The result stays stored only if it is paid for and somebody is there to hear of it."""
+    results = context.state.results
+    store = partial(results.store, upscaled.data, upscaled.media_type)
+    file_name = await run_to_end(store, results.delete)
+    try:
+        client.raise_if_gone()
+        await charge.capture()
+    except BaseException:
+        await run_to_end(partial(results.delete, file_name))
+        raise
+    return JSONResponse({"result_url": build_result_url(bases, file_name)})
+
+
+def format_server_timing(times: StageTimes) -> str:
+    """The `Server-Timing` header's value, in milliseconds."""
+    return ", ".join(
+        f"{stage};dur={seconds * 1000:.1f}"
+        for stage, seconds in (
+            ("queue", times.queue_s),
+            ("decode", times.decode_s),
+            ("network", times.network_s),
+            ("encode", times.encode_s),
+        )
+    )
