@@ -1,0 +1,23 @@
+"""The settings that the kit starts this checkout's own server with."""
+
+from typing import Any
+
+LOOPBACK = "127.0.0.1"
+ONLY_ALLOWED = "127.0.0.2"  # the one private address that `strict` may fetch from
+PUBLIC_BASE_URL = "https://upscale.example.test"
+RESULT_TTL_S = 4
+SOURCE_TIMEOUT_S = 3
+
+OPEN: dict[str, Any] = {
+    "UPSCALED_ALLOWED_SOURCE_CIDRS": "127.0.0.0/8,::1/128",
+    "UPSCALED_RATE_PER_S": "10000",
+    "UPSCALED_RATE_BURST": "10000",
+    "UPSCALED_SOURCE_TIMEOUT_S": str(SOURCE_TIMEOUT_S),
+}
+STRICT: dict[str, Any] = {
+    "UPSCALED_ALLOWED_SOURCE_CIDRS": f"{ONLY_ALLOWED}/32",
+    "UPSCALED_METERING": "true",
+    "UPSCALED_PUBLIC_BASE_URL": PUBLIC_BASE_URL,
+    "UPSCALED_RESULT_TTL_S": str(RESULT_TTL_S),
+    "UPSCALED_SOURCE_TIMEOUT_S": str(SOURCE_TIMEOUT_S),
+}

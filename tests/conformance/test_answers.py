@@ -1,0 +1,104 @@
+"""What holds for every answer: nothing private, no browser's doors, headers that tell the way."""
+
+import re
+
+import pytest
+
+from tests.conformance.judge import check_refused, fetch_result
+from tests.conformance.pictures import PICTURES, PRIVATE_WORDS
+from tests.conformance.requesting import perform
+from tests.conformance.table import Refused, form, get, raw
+from tests.conformance.wire import Target
+
+STAGES = ("queue", "decode", "network", "encode")
+ASKED = (
+    ("a success", form()),
+    ("an image", form().plus(("Accept", "image/*"))),
+    ("a refused image", form("garbage")),
+    ("a refused key", form().without_key()),
+    ("a refused type", raw(b"x", "text/plain")),
+    ("another path", get("/v1/nothing")),
+    ("another method", get("/v1/upscale")),
+    ("health", get("/healthz")),
+    ("metrics", get("/metrics")),
+    ("a missing result", get("/public/result/00000000-0000-4000-8000-000000000000.jpg")),
+)
+
+
+@pytest.mark.ours
+def test_every_answer_carries_a_request_id_of_its_own(target: Target) -> None:
+    ids = []
+    for what, request in ASKED:
+        request_id = perform(request, target).header("x-request-id")
+        assert request_id, f"{what} carries no X-Request-Id"
+        ids.append(request_id)
+    assert len(set(ids)) == len(ids)
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("accept", ["*/*", "image/*"])
+def test_a_success_tells_the_time_of_each_stage(accept: str, target: Target) -> None:
+    timing = perform(form().plus(("Accept", accept)), target).header("server-timing") or ""
+    stages = dict(re.findall(r"([a-z_]+);dur=([0-9.]+)", timing))
+    assert set(STAGES) <= set(stages), timing
+    assert all(float(stages[stage]) >= 0 for stage in STAGES), timing
+    assert float(stages["network"]) > 0, timing
+
+
+@pytest.mark.parametrize(("what", "request_"), ASKED, ids=[what for what, _ in ASKED])
+def test_no_answer_opens_the_doors_of_cors(what: str, request_: object, target: Target) -> None:
+    asked = request_.plus(("Origin", "https://example.com"))  # type: ignore[attr-defined]
+    reply = perform(asked, target)
+    opened = [name for name, _ in reply.headers if name.lower().startswith("access-control-")]
+    assert opened == [], what
+
+
+@pytest.mark.ours
+def test_a_preflight_is_an_unknown_method(target: Target) -> None:
+    headers = [("Origin", "https://example.com"), ("Access-Control-Request-Method", "POST")]
+    check_refused(target.send("OPTIONS", "/v1/upscale", headers), Refused("method_not_allowed"))
+
+
+@pytest.mark.ours
+def test_head_on_the_endpoint_is_405_without_a_body(target: Target) -> None:
+    reply = target.send("HEAD", "/v1/upscale")
+    assert reply.status == 405, reply
+    assert reply.header("allow") == "POST", reply
+    assert reply.body == b""
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("path", ["/docs", "/"])
+def test_a_page_loads_nothing_from_elsewhere(path: str, target: Target) -> None:
+    page = target.send("GET", path).body.decode()
+    loaded = re.findall(r"""(?:src|href|action)\s*=\s*["']([^"']+)""", page)
+    loaded += re.findall(r"""(?:@import|url\(|import|fetch\()\s*["']?(https?:[^"')\s]+)""", page)
+    own = (target.base_url, "#", "data:")
+    # A link that a person may click is no load; everything else must come from here.
+    links = re.findall(r"""<a\s[^>]*href\s*=\s*["']([^"']+)""", page)
+    foreign = [url for url in loaded if re.match("(https?:)?//", url) and not url.startswith(own)]
+    assert [url for url in foreign if url not in links] == []
+
+
+@pytest.mark.ours
+@pytest.mark.parametrize("path", ["/docs", "/"])
+def test_what_a_page_loads_is_there(path: str, target: Target) -> None:
+    page = target.send("GET", path).body.decode()
+    for url in re.findall(r"""<(?:script|link|img)\s[^>]*(?:src|href)\s*=\s*["'](/[^"']+)""", page):
+        assert target.send("GET", url).status == 200, url
+
+
+@pytest.mark.parametrize("name", ["private_jpeg", "private_png"])
+def test_nothing_private_reaches_the_output(name: str, target: Target) -> None:
+    """GPS, XMP, comments and thumbnails never reach the output."""
+    sent = PICTURES[name].data
+    assert sum(word in sent for word in PRIVATE_WORDS) >= 4, "the picture holds what must not leave"
+    body = perform(form(name).plus(("Accept", "image/*")), target).body
+    assert body[:4] in (b"\xff\xd8\xff\xe0", b"\xff\xd8\xff\xdb", b"\x89PNG", b"\xff\xd8\xff\xe2")
+    assert [word for word in PRIVATE_WORDS if word in body] == []
+
+
+def test_both_kinds_of_answer_hold_the_same_image(target: Target) -> None:
+    by_url = fetch_result(perform(form(), target).json()["result_url"], target)
+    as_bytes = perform(form().plus(("Accept", "image/*")), target)
+    assert by_url.body == as_bytes.body

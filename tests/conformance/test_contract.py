@@ -1,0 +1,28 @@
+"""Every row of the table, each a test whose name is its claim."""
+
+import pytest
+
+from tests.conformance.judge import judge
+from tests.conformance.requesting import Source, needs_source, perform
+from tests.conformance.rows import ROWS
+from tests.conformance.table import Row
+from tests.conformance.wire import Target
+
+
+def as_parameter(row: Row) -> object:
+    marks = [pytest.mark.slow] if row.is_slow else []
+    marks += [pytest.mark.ours] if row.mark == "ours" else []
+    return pytest.param(row, id=row.claim, marks=marks)
+
+
+@pytest.mark.parametrize("row", [as_parameter(row) for row in ROWS])
+def test_the_contract_holds(row: Row, target: Target, request: pytest.FixtureRequest) -> None:
+    source: Source | None = None
+    if needs_source(row.request):
+        source = request.getfixturevalue("source")
+    judge(perform(row.request, target, source), row, target, source)
+
+
+def test_every_claim_is_made_once() -> None:
+    claims = [row.claim for row in ROWS]
+    assert sorted(claims) == sorted(set(claims))

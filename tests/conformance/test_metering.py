@@ -1,0 +1,103 @@
+"""Credits: who pays, when, and what is checked before anybody pays."""
+
+from dataclasses import replace
+
+import pytest
+
+from tests.conformance.judge import check_refused, check_result_json
+from tests.conformance.listener import Listener, answers, listening
+from tests.conformance.own_settings import ONLY_ALLOWED
+from tests.conformance.pictures import PICTURES
+from tests.conformance.requesting import perform
+from tests.conformance.table import Part, Refused, Request, fields, form, json_body, raw
+from tests.conformance.wire import Pace, Target
+from tests.running import Server
+
+pytestmark = pytest.mark.ours
+POOR = Refused("insufficient_api_credits", within_s=2)
+
+
+@pytest.fixture(scope="module")
+def poor(strict_server: Server) -> Target:
+    return Target(strict_server.url, strict_server.create_key("poor"), Pace(4.5))
+
+
+@pytest.fixture(scope="module")
+def rich(strict_server: Server) -> Target:
+    """A key with exactly three credits."""
+    return Target(strict_server.url, strict_server.create_key("rich", credits=3), Pace(4.5))
+
+
+def balance(target: Target) -> int:
+    reply = target.send("GET", "/v1/credits", [("X-API-KEY", target.api_key)])
+    assert reply.status == 200, reply
+    assert reply.header("content-type") == "application/json", reply
+    body = reply.json()
+    assert set(body) == {"credits_remaining", "creditsRemaining"}, reply
+    assert body["credits_remaining"] == body["creditsRemaining"], reply
+    assert type(body["credits_remaining"]) is int, reply
+    return int(body["credits_remaining"])
+
+
+def test_a_balance_is_two_equal_integers(poor: Target, rich: Target) -> None:
+    assert balance(poor) == 0
+    assert balance(rich) == 3
+
+
+def test_without_metering_a_balance_is_large(target: Target) -> None:
+    assert balance(target) > 1000
+
+
+def test_no_credit_is_403(poor: Target) -> None:
+    check_refused(perform(form(), poor), POOR)
+
+
+def test_an_image_of_garbage_costs_nothing_to_refuse(poor: Target) -> None:
+    check_refused(perform(form("garbage"), poor), POOR)
+
+
+def test_without_credit_nothing_is_fetched(poor: Target) -> None:
+    with listening(ONLY_ALLOWED) as listener:
+        url = listener.on("/photo.jpg", answers(200, PICTURES["photo"].data))
+        check_refused(perform(json_body({"image_url": url, "scale": 2}), poor), POOR)
+        assert listener.all_hits == 0
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        (raw(b"x", "text/plain"), "unsupported_content_type"),
+        (raw(b"{", "application/json"), "invalid_request_body"),
+        (form("photo", None), "missing_parameter"),
+        (form("photo", "3"), "invalid_parameter"),
+        (json_body({"image_url": "ftp://example.com/a.jpg", "scale": 2}), "invalid_parameter"),
+        (fields(Part("image", "words"), Part("scale", "2")), "invalid_parameter"),
+    ],
+    ids=["content type", "body", "missing", "scale", "scheme", "text image"],
+)
+def test_what_is_checked_before_credit(request_: Request, code: str, poor: Target) -> None:
+    check_refused(perform(request_, poor), Refused(code))
+
+
+def test_a_success_takes_one_credit_and_a_failure_none(rich: Target) -> None:
+    before = balance(rich)
+    check_refused(perform(form("garbage"), rich), Refused("malformed_image"))
+    check_refused(perform(form("truncated_jpeg"), rich), Refused("malformed_image"))
+    check_refused(perform(form("gif"), rich), Refused("unsupported_image_format"))
+    assert balance(rich) == before
+    check_result_json(perform(form(), rich))
+    assert balance(rich) == before - 1
+    assert perform(form().plus(("Accept", "image/*")), rich).status == 200
+    assert balance(rich) == before - 2
+
+
+def test_an_unknown_key_learns_of_no_credit(poor: Target) -> None:
+    stranger = replace(poor, api_key="sk_nobody")
+    check_refused(perform(form(), stranger), Refused("invalid_auth_token"))
+
+
+def test_a_bad_scale_fetches_nothing(target: Target, listener: Listener) -> None:
+    url = listener.on("/never-fetched.jpg", answers(200, PICTURES["photo"].data))
+    reply = perform(json_body({"image_url": url, "scale": 3}), target)
+    check_refused(reply, Refused("invalid_parameter"))
+    assert listener.hits["/never-fetched.jpg"] == 0

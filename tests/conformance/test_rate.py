@@ -1,0 +1,61 @@
+"""The rate: five at once and five per second for each key, told truthfully."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from tests.conformance.judge import check_refused
+from tests.conformance.requesting import perform
+from tests.conformance.table import Refused, form, raw
+from tests.conformance.wire import Reply, Target
+from tests.running import Server
+
+pytestmark = pytest.mark.ours
+BURST = 5
+LIMITED = Refused("rate_limit_exceeded", within_s=2)
+
+
+def credits(target: Target) -> Reply:
+    return target.send("GET", "/v1/credits", [("X-API-KEY", target.api_key)])
+
+
+def exhaust(target: Target) -> Reply:
+    """Ask until refused; the first five must pass, and fifty can't."""
+    for number in range(50):
+        reply = credits(target)
+        if reply.status == 429:
+            assert number >= BURST, f"request {number + 1} of a rested key was refused\n{reply}"
+            return reply
+    raise AssertionError("fifty requests in a row passed at five per second")
+
+
+@pytest.fixture
+def hurried(strict_server: Server) -> Target:
+    name = f"hurried-{time.monotonic_ns()}"
+    return Target(strict_server.url, strict_server.create_key(name, credits=10))
+
+
+def test_the_sixth_at_once_is_refused_and_passes_after_retry_after(hurried: Target) -> None:
+    reply = exhaust(hurried)
+    check_refused(reply, LIMITED)
+    retry_after_s = int(reply.header("retry-after") or "0")
+    assert 1 <= retry_after_s <= 2, reply
+    time.sleep(retry_after_s)
+    assert credits(hurried).status == 200
+
+
+def test_the_rate_is_checked_after_the_key_and_before_all_else(hurried: Target) -> None:
+    exhaust(hurried)
+    check_refused(perform(raw(b"x", "text/plain"), hurried), LIMITED)
+    exhaust(hurried)
+    check_refused(perform(form("garbage", None), hurried), LIMITED)
+    stranger = replace(hurried, api_key="sk_nobody")
+    check_refused(perform(form(), stranger), Refused("invalid_auth_token"))
+    check_refused(hurried.send("GET", "/v1/upscale"), Refused("method_not_allowed"))
+    check_refused(hurried.send("GET", "/v1/nothing"), Refused("not_found"))
+
+
+def test_one_key_never_slows_another(hurried: Target, strict: Target) -> None:
+    exhaust(hurried)
+    assert credits(strict).status == 200
