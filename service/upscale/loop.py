@@ -54,10 +54,10 @@ def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
         ValueError: no number of passes gives the scale exactly.
     """
     count = 1
-    while native_scale**count < scale:
+    while native_scale > 1 and native_scale**count < scale:
         count += 1
     reduce, rest = divmod(native_scale**count, scale)
-    if rest or native_scale % reduce:
+    if not reduce or rest or native_scale % reduce:
         raise ValueError(f"a network of native scale {native_scale} cannot make scale {scale}")
     return (*[Pass(native_scale, 1)] * (count - 1), Pass(native_scale // reduce, reduce))
 

@@ -1,0 +1,215 @@
+import random
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.engine.engine import EngineOutOfMemory, Window
+from service.image.types import Image
+from service.upscale.loop import Cancelled, Pass, pad, plan_passes, upscale
+from service.upscale.plan import least_window_px
+from tests.service.upscale.box_engine import BoxEngine, average_down
+
+
+def ignore(done: int, total: int) -> None:
+    """An `on_tile` of nobody."""
+
+
+def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def untiled(rgb: NDArray[np.uint8], engine: BoxEngine) -> NDArray[np.uint8]:
+    """The whole image in one window, padded by numpy and cropped: no code of the loop."""
+    height, width = rgb.shape[:2]
+    missing = [-side % engine.multiple_px for side in (height, width)]
+    for axis, count in enumerate(missing):
+        mode = "reflect" if count < rgb.shape[axis] else "edge"
+        widths = [(0, count if axis == at else 0) for at in range(3)]
+        rgb = np.pad(rgb, widths, mode=mode)  # type: ignore[call-overload]
+    scale = engine.native_scale
+    return engine.filter(rgb)[: height * scale, : width * scale]
+
+
+def test_tiled_equals_untiled_exactly_on_random_sizes() -> None:
+    chance = random.Random(7)
+    tile_counts = []
+    for case in range(300):
+        radius, multiple = chance.randint(0, 9), chance.choice([1, 1, 2, 4])
+        engine = BoxEngine(
+            radius_px=radius,
+            halo_px=radius,
+            multiple_px=multiple,
+            fold=multiple,
+            native_scale=chance.choice([2, 4]),
+            window_px=least_window_px(radius, multiple) + chance.randint(0, 40),
+        )
+        rgb = noise(chance.randint(1, 130), chance.randint(1, 130), seed=case)
+
+        result = upscale(Image(rgb), engine.native_scale, engine, on_tile=ignore)
+
+        assert np.array_equal(result.rgb, untiled(rgb, engine)), (case, engine, rgb.shape)
+        tile_counts.append(len(engine.seen))
+    assert min(tile_counts) == 1
+    assert max(tile_counts) > 50
+
+
+@pytest.mark.parametrize("multiple", [1, 2, 4])
+@pytest.mark.parametrize("window", [32, 40])
+def test_tiled_equals_untiled_one_pixel_off_every_boundary(window: int, multiple: int) -> None:
+    """Sides around one window, two windows with their overlap, three, and 64 x 64."""
+    radius = 5
+    step = window - 2 * radius
+    sides = {1, 2, radius, 64}
+    for boundary in (multiple, window, window + step, window + 2 * step, window - radius):
+        sides |= {boundary - 1, boundary, boundary + 1}
+    engine = BoxEngine(
+        radius_px=radius, halo_px=radius, window_px=window, multiple_px=multiple, fold=multiple
+    )
+    for side in sorted(sides - {0}):
+        for height, width in ((side, side), (side, 64), (37, side)):
+            rgb = noise(height, width, seed=side)
+            result = upscale(Image(rgb), 2, engine, on_tile=ignore)
+            assert np.array_equal(result.rgb, untiled(rgb, engine)), (height, width)
+
+
+def test_a_halo_one_pixel_short_of_the_radius_always_shows() -> None:
+    """The proof that the tests above can fail."""
+    chance = random.Random(3)
+    for case in range(100):
+        radius = chance.randint(1, 9)
+        engine = BoxEngine(radius_px=radius, halo_px=radius - 1, window_px=2 * radius + 12)
+        rgb = noise(chance.randint(50, 130), chance.randint(50, 130), seed=case)
+
+        result = upscale(Image(rgb), 2, engine, on_tile=ignore)
+
+        assert not np.array_equal(result.rgb, untiled(rgb, engine)), (case, radius, rgb.shape)
+
+
+def test_windows_off_the_networks_multiple_show() -> None:
+    """The proof that `multiple_px` matters to the fake, so that the tests above test it."""
+    engine = BoxEngine(multiple_px=4, fold=4, window_px=32)
+    off = replace(engine, multiple_px=1)
+    rgb = noise(90, 90)
+
+    assert not np.array_equal(upscale(Image(rgb), 2, off, on_tile=ignore).rgb, untiled(rgb, engine))
+
+
+def test_scale_2_through_a_x4_network_is_its_result_averaged() -> None:
+    engine = BoxEngine(native_scale=4)
+    rgb = noise(70, 45)
+
+    result = upscale(Image(rgb), 2, engine, on_tile=ignore)
+
+    assert np.array_equal(result.rgb, average_down(untiled(rgb, engine), 2))
+
+
+def test_scale_4_through_a_x2_network_runs_it_twice() -> None:
+    engine = BoxEngine(native_scale=2)
+    rgb = noise(40, 50)
+
+    result = upscale(Image(rgb), 4, engine, on_tile=ignore)
+
+    assert np.array_equal(result.rgb, untiled(untiled(rgb, engine), engine))
+
+
+@pytest.mark.parametrize(
+    ("scale", "native", "passes"),
+    [
+        (2, 2, (Pass(2, 1),)),
+        (4, 4, (Pass(4, 1),)),
+        (2, 4, (Pass(2, 2),)),
+        (4, 2, (Pass(2, 1), Pass(2, 1))),
+        (1, 2, (Pass(1, 2),)),
+        (4, 8, (Pass(4, 2),)),
+        (8, 4, (Pass(4, 1), Pass(2, 2))),
+        (1, 1, (Pass(1, 1),)),
+    ],
+)
+def test_any_scale_goes_through_any_network(
+    scale: int, native: int, passes: tuple[Pass, ...]
+) -> None:
+    assert plan_passes(scale, native) == passes
+
+
+@pytest.mark.parametrize(("scale", "native"), [(2, 3), (3, 2), (2, 1), (4, 1)])
+def test_a_scale_no_number_of_passes_makes_is_refused(scale: int, native: int) -> None:
+    with pytest.raises(ValueError, match="cannot make"):
+        plan_passes(scale, native)
+
+
+def test_progress_is_told_before_the_first_tile_and_after_each() -> None:
+    engine = BoxEngine(window_px=32)
+    told: list[tuple[int, int]] = []
+
+    upscale(Image(noise(64, 64)), 4, engine, on_tile=lambda *step: told.append(step))
+
+    total = len(engine.seen)
+    assert told == [(done, total) for done in range(total + 1)]
+
+
+def test_leaving_the_loop_leaves_the_other_windows_uncomputed() -> None:
+    engine = BoxEngine(window_px=32)
+
+    def leave_after_two(done: int, total: int) -> None:
+        if done == 2:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        upscale(Image(noise(200, 200)), 2, engine, on_tile=leave_after_two)
+    assert len(engine.seen) == 2
+
+
+def test_only_one_window_is_cut_ahead_of_the_network() -> None:
+    """Memory: windows are made when asked for, never as a list."""
+    rgb = noise(200, 200)
+    alive: list[int] = []
+
+    class Watching(BoxEngine):
+        def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
+            for at, window in enumerate(windows):
+                alive.append(at)
+                yield from super().run([window], reduce)
+
+    told: list[int] = []
+    upscale(Image(rgb), 2, Watching(window_px=32), on_tile=lambda done, _: told.append(len(alive)))
+
+    assert told == list(range(len(alive) + 1))
+
+
+def test_without_room_the_image_is_computed_again_in_smaller_windows() -> None:
+    engine = BoxEngine(window_px=100, room_px=30)
+    rgb = noise(150, 90)
+
+    result = upscale(Image(rgb), 2, engine, on_tile=ignore)
+
+    assert np.array_equal(result.rgb, untiled(rgb, replace(engine, room_px=10**6)))
+    assert max(engine.seen[-1]) <= 30
+
+
+def test_without_room_for_the_smallest_window_the_error_is_told() -> None:
+    engine = BoxEngine(window_px=100, halo_px=3, room_px=6)
+
+    with pytest.raises(EngineOutOfMemory):
+        upscale(Image(noise(150, 90)), 2, engine, on_tile=ignore)
+    assert engine.seen[-1] == (7, 7)
+
+
+def test_the_profile_goes_along_and_the_size_is_exact() -> None:
+    image = Image(noise(61, 67), alpha=noise(61, 67)[..., 0].copy(), icc=b"profile")
+
+    result = upscale(image, 4, BoxEngine(), on_tile=ignore)
+
+    assert result.icc == b"profile"
+    assert result.rgb.shape == (244, 268, 3)
+    assert result.alpha is not None
+    assert result.alpha.shape == (244, 268)
+
+
+def test_padding_mirrors_without_repeating_the_border() -> None:
+    pixels = np.arange(4, dtype=np.uint8)[None, :, None].repeat(3, axis=2)
+
+    assert pad(pixels, 1, 7)[0, :, 0].tolist() == [0, 1, 2, 3, 2, 1, 0]
+    assert pad(pixels, 1, 8)[0, :, 0].tolist() == [0, 1, 2, 3, 3, 3, 3, 3]

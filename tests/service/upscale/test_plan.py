@@ -1,0 +1,103 @@
+"""Properties of every plan, on some thousand sizes; what they are for is shown in test_loop.py."""
+
+import random
+
+import numpy as np
+import pytest
+
+from service.upscale.plan import Tile, TilePlan, least_window_px
+
+
+def random_cases(count: int) -> list[tuple[int, int, int, int, int]]:
+    """(height, width, window, halo, multiple), small and thin images among them."""
+    chance = random.Random(20)
+    cases = []
+    for _ in range(count):
+        multiple, halo = chance.choice([1, 2, 4, 8]), chance.randint(0, 20)
+        window = least_window_px(halo, multiple) + chance.randint(0, 90)
+        height, width = (chance.choice([1, 2, 5, 64, 100, 200, 333]) for _ in range(2))
+        cases.append((height + chance.randint(0, 3), width, window, halo, multiple))
+    return cases
+
+
+def plan_of(case: tuple[int, int, int, int, int]) -> TilePlan:
+    height, width, window, halo, multiple = case
+    return TilePlan.of(height, width, window_px=window, halo_px=halo, multiple_px=multiple)
+
+
+def test_cores_cover_every_pixel_exactly_once() -> None:
+    for case in random_cases(400):
+        covered = np.zeros(case[:2], np.uint8)
+        for tile in plan_of(case).tiles:
+            tile.core.read(covered)[...] += 1
+        assert (covered == 1).all(), case
+
+
+def test_all_windows_of_a_plan_have_one_size_no_longer_than_allowed() -> None:
+    for case in random_cases(400):
+        sizes = {(tile.window.height, tile.window.width) for tile in plan_of(case).tiles}
+        assert len(sizes) == 1, case
+        assert max(sizes.pop()) <= case[2], case
+
+
+def test_windows_start_and_end_on_the_networks_multiple() -> None:
+    for case in random_cases(400):
+        multiple = case[4]
+        for tile in plan_of(case).tiles:
+            window = tile.window
+            edges = (window.top, window.left, window.height, window.width)
+            assert all(edge % multiple == 0 for edge in edges), case
+
+
+def test_windows_stay_inside_the_image_padded_to_the_multiple() -> None:
+    for case in random_cases(400):
+        height, width, _, _, multiple = case
+        for tile in plan_of(case).tiles:
+            assert tile.window.top >= 0, case
+            assert tile.window.left >= 0, case
+            assert tile.window.bottom < height + multiple, case
+            assert tile.window.right < width + multiple, case
+
+
+def test_each_core_keeps_its_halo_to_every_window_border_that_is_not_the_images_own() -> None:
+    for case in random_cases(400):
+        height, width, _, halo, _ = case
+        for tile in plan_of(case).tiles:
+            assert least_halo_px(tile, height, width) >= halo, (case, tile)
+
+
+def least_halo_px(tile: Tile, height: int, width: int) -> int:
+    core, window = tile.core, tile.window
+    gaps = [
+        (core.top - window.top, window.top == 0),
+        (core.left - window.left, window.left == 0),
+        (window.bottom - core.bottom, window.bottom >= height),
+        (window.right - core.right, window.right >= width),
+    ]
+    return min((gap for gap, is_image_border in gaps if not is_image_border), default=10**6)
+
+
+def test_an_image_of_one_window_is_one_tile_and_one_pixel_more_is_two() -> None:
+    one = TilePlan.of(64, 64, window_px=64, halo_px=10, multiple_px=1)
+    two = TilePlan.of(64, 65, window_px=64, halo_px=10, multiple_px=1)
+
+    assert len(one.tiles) == 1
+    assert len(two.tiles) == 2
+
+
+def test_windows_are_as_short_as_their_number_allows() -> None:
+    """1500 px takes 4 windows of at most 512: 404 px each do, 38 % less area."""
+    plan = TilePlan.of(1500, 1500, window_px=512, halo_px=19, multiple_px=1)
+
+    assert len(plan.tiles) == 16
+    assert {tile.window.width for tile in plan.tiles} == {404}
+
+
+@pytest.mark.parametrize(("halo", "multiple", "least"), [(0, 1, 1), (10, 1, 21), (9, 4, 24)])
+def test_the_least_window_works_and_one_pixel_less_is_refused(
+    halo: int, multiple: int, least: int
+) -> None:
+    assert least_window_px(halo, multiple) == least
+    TilePlan.of(100, 100, window_px=least, halo_px=halo, multiple_px=multiple)
+    with pytest.raises(ValueError, match="no core"):
+        TilePlan.of(100, 100, window_px=least - 1, halo_px=halo, multiple_px=multiple)
