@@ -80,7 +80,10 @@ class ModelStore:
             UnknownModel: there is none; the text lists near names.
             ModelError: the record of a user's own model is damaged.
         """
-        for spec in (*read_default_models(self.default_dir), *OFFICIAL):
+        official = _find_official(name)
+        if official is not None:
+            return official
+        for spec in read_default_models(self.default_dir):
             if spec.name == name:
                 return spec
         if _SAFE_NAME.fullmatch(name) and self._record_path(name).is_file():
@@ -111,7 +114,7 @@ class ModelStore:
             ModelRefused: the name is unsafe or taken, or the file is not the official one.
             WeightsError: the file is damaged or no known network's.
         """
-        official = next((spec for spec in OFFICIAL if spec.name == name), None)
+        official = _find_official(name)
         if official is not None:
             return self._place_official(official, file)
         self._refuse_name(name)
@@ -194,6 +197,10 @@ class ModelStore:
             raise ModelRefused(
                 f"{name!r} already names another file: choose another name, or delete {record_path}"
             )
+
+
+def _find_official(name: str) -> ModelSpec | None:
+    return next((spec for spec in OFFICIAL if spec.name == name), None)
 
 
 def check_file(path: Path, spec: ModelSpec) -> FileState:

@@ -97,7 +97,9 @@ def read_state(data: bytes, path: Path) -> State:
             break
     if not isinstance(loaded, dict) or not loaded:
         raise WeightsError(f"{path}: holds no weights, but a {type(loaded).__name__}")
-    return {str(key): _checked_value(str(key), value, path) for key, value in loaded.items()}
+    return {
+        str(key): _checked_value(str(key), value, path, len(data)) for key, value in loaded.items()
+    }
 
 
 def _read_checked(spec: ModelSpec, path: Path) -> State:
@@ -141,13 +143,15 @@ def _parse_torch(data: bytes, path: Path) -> object:
         ) from error
 
 
-def _checked_value(key: str, value: object, path: Path) -> Tensor:
+def _checked_value(key: str, value: object, path: Path, file_bytes: int) -> Tensor:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise WeightsError(f"{path}: {key} holds {kind}, not floating-point weights")
+    if value.numel() * value.itemsize > file_bytes:
+        raise WeightsError(f"{path}: {key} claims more values than the file holds")
     if not torch.isfinite(value).all():
         raise WeightsError(f"{path}: {key} holds values that are not finite")
-    return value.float()
+    return value.float().contiguous()
 
 
 def _mix(spec: ModelSpec, state: State, denoise: float, wdn_path: Path | None) -> State:

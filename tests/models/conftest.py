@@ -1,0 +1,46 @@
+"""Fixtures for models: a store of shipped stand-ins, and the published implementation."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from models.registry import plain_shape
+from models.store import ModelStore, hash_file
+from models.weights import build_network
+from tests.reference.standins import PublishedRealEsrgan, import_published
+
+
+@pytest.fixture(scope="session")
+def published() -> PublishedRealEsrgan:
+    """The published Real-ESRGAN; skips where it is not installed."""
+    try:
+        return import_published()
+    except ModuleNotFoundError as error:
+        pytest.skip(f"tests/reference/requirements.txt is not installed: {error}")
+
+
+@pytest.fixture
+def default_dir(tmp_path: Path) -> Path:
+    """A folder of shipped models as a release holds it, with one tiny network in it."""
+    from safetensors.torch import save_file
+
+    folder = tmp_path / "default"
+    folder.mkdir()
+    file = folder / "upscaled-x4.safetensors"
+    save_file(build_network("plain", plain_shape(scale=4, layers=1, features=4)).state_dict(), file)
+    entry = {
+        "file": file.name,
+        "sha256": hash_file(file),
+        "size_bytes": file.stat().st_size,
+        "scale": 4,
+        "features": 4,
+        "layers": 1,
+    }
+    (folder / "manifest.json").write_text(json.dumps({"upscaled-x4": entry}))
+    return folder
+
+
+@pytest.fixture
+def store(tmp_path: Path, default_dir: Path) -> ModelStore:
+    return ModelStore(tmp_path / "models", default_dir)

@@ -1,0 +1,51 @@
+import pytest
+import torch
+from torch import nn
+
+from models.networks.rrdb import RRDBNet
+from models.registry import OFFICIAL, ModelSpec, rrdb_shape
+from models.weights import build_network
+from tests.reference.standins import PublishedRealEsrgan
+
+RRDB = [spec for spec in OFFICIAL if spec.family == "rrdb"]
+PUBLISHED_PARAMETERS = {
+    "realesrgan-x4plus": 16_697_987,
+    "realesrgan-x2plus": 16_703_171,
+    "realesrnet-x4plus": 16_697_987,
+    "realesrgan-x4plus-anime-6b": 4_467_779,
+}
+
+
+@pytest.mark.parametrize("spec", RRDB, ids=lambda spec: spec.name)
+def test_output_is_the_published_networks_to_the_last_bit(
+    spec: ModelSpec, published: PublishedRealEsrgan
+) -> None:
+    ours = build_network(spec.family, spec.shape).eval()
+    theirs = published.RRDBNet(**spec.shape).eval()
+    theirs.load_state_dict(ours.state_dict(), strict=True)
+    image = torch.rand(2, 3, 8, 12)
+    with torch.no_grad():
+        assert torch.equal(ours(image), theirs(image))
+
+
+@pytest.mark.parametrize("spec", RRDB, ids=lambda spec: spec.name)
+def test_the_network_has_the_published_number_of_parameters(spec: ModelSpec) -> None:
+    network = build_network(spec.family, spec.shape)
+    assert sum(p.numel() for p in network.parameters()) == PUBLISHED_PARAMETERS[spec.name]
+
+
+@pytest.mark.parametrize(("scale", "fold"), [(4, 1), (2, 2), (1, 4)])
+def test_output_has_scale_times_the_sides_and_the_trunk_runs_folded(scale: int, fold: int) -> None:
+    network = build_network("rrdb", rrdb_shape(scale, num_block=1, num_feat=4, num_grow_ch=2))
+    seen: list[torch.Size] = []
+    trunk = network.get_submodule("conv_body")
+    assert isinstance(trunk, nn.Conv2d)
+    trunk.register_forward_hook(lambda _module, _inputs, output: seen.append(output.shape))
+    assert network(torch.rand(1, 3, 8, 12)).shape == (1, 3, 8 * scale, 12 * scale)
+    assert seen == [(1, 4, 8 // fold, 12 // fold)]
+
+
+@pytest.mark.parametrize("scale", [0, 3, 8])
+def test_another_scale_is_refused(scale: int) -> None:
+    with pytest.raises(ValueError, match=f"1, 2 or 4, not {scale}"):
+        RRDBNet(3, 3, scale, num_block=1)

@@ -1,0 +1,87 @@
+"""`radius_px` against the networks themselves: nothing beyond it, and something at it."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from models.registry import (
+    OFFICIAL,
+    Family,
+    ModelSpec,
+    Shape,
+    describe_model,
+    plain_shape,
+    rrdb_shape,
+    srvgg_shape,
+)
+from models.weights import build_network
+
+COMPACT = [
+    spec for spec in OFFICIAL if spec.name in ("realesr-animevideov3", "realesr-general-x4v3")
+]
+
+
+def spec_of(family: Family, shape: Shape) -> ModelSpec:
+    return describe_model(
+        "tiny", family, shape, file_name="", size_bytes=0, sha256="", licence="", source="user"
+    )
+
+
+SMALL = [
+    spec_of("srvgg", srvgg_shape(upscale=2, num_conv=3, num_feat=4)),
+    spec_of("srvgg", srvgg_shape(upscale=3, num_conv=0, num_feat=4)),
+    spec_of("plain", plain_shape(scale=2, layers=2, features=4)),
+    spec_of("plain", plain_shape(scale=4, layers=0, features=4)),
+    spec_of("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=4, num_grow_ch=2)),
+    spec_of("rrdb", rrdb_shape(scale=4, num_block=2, num_feat=4, num_grow_ch=2)),
+    spec_of("rrdb", rrdb_shape(scale=2, num_block=1, num_feat=4, num_grow_ch=2)),
+    spec_of("rrdb", rrdb_shape(scale=1, num_block=1, num_feat=4, num_grow_ch=2)),
+]
+
+
+def describe(spec: ModelSpec) -> str:
+    return "-".join(str(part) for part in (spec.family, *spec.shape.values()))
+
+
+def network_of(spec: ModelSpec) -> nn.Module:
+    torch.manual_seed(0)
+    return build_network(spec.family, spec.shape).eval().double().requires_grad_(False)
+
+
+def farthest(values: Tensor, centre_px: int) -> int:
+    """The largest distance, along either axis, from the centre to a value that is not 0."""
+    places = values.abs().amax(dim=(0, 1)).nonzero()
+    return int((places - centre_px).abs().max())
+
+
+@pytest.mark.parametrize("spec", [*COMPACT, *SMALL[:4]], ids=describe)
+def test_one_changed_input_pixel_changes_no_output_beyond_the_radius(spec: ModelSpec) -> None:
+    network = network_of(spec)
+    side_px = 2 * spec.radius_px + 9
+    centre_px = side_px // 2
+    image = torch.rand(1, 3, side_px, side_px, dtype=torch.float64)
+    changed = image.clone()
+    changed[..., centre_px, centre_px] = 1 - image[..., centre_px, centre_px]
+    difference = network(changed) - network(image)
+    assert difference.abs().max() > 0.01
+    by_input_pixel = nn.functional.max_pool2d(difference.abs(), spec.native_scale)
+    assert farthest(by_input_pixel, centre_px) <= spec.radius_px
+
+
+@pytest.mark.parametrize("spec", [*COMPACT[:1], *SMALL], ids=describe)
+def test_the_farthest_input_pixel_an_output_depends_on_is_the_radius_away(spec: ModelSpec) -> None:
+    """Gradients tell the smallest dependence from none, which rounding hides in a difference."""
+    network = network_of(spec)
+    side_px = 2 * spec.radius_px + 8 + spec.multiple_px * 2
+    side_px -= side_px % spec.multiple_px
+    middle_px = side_px // 2
+    scale = spec.native_scale
+    reached = []
+    for centre_px in range(middle_px, middle_px + spec.multiple_px):
+        image = torch.rand(1, 3, side_px, side_px, dtype=torch.float64, requires_grad=True)
+        block = slice(centre_px * scale, (centre_px + 1) * scale)
+        block_out = network(image)[..., block, block]
+        (block_out * torch.rand_like(block_out)).sum().backward()
+        assert image.grad is not None
+        reached.append(farthest(image.grad, centre_px))
+    assert max(reached) == spec.radius_px

@@ -1,0 +1,65 @@
+import pytest
+
+from models.recognition import UnknownArchitecture, recognise
+from models.registry import OFFICIAL, Family, Shape, plain_shape, rrdb_shape, srvgg_shape
+from models.weights import build_network
+
+SHAPES: list[tuple[Family, Shape]] = [
+    *((spec.family, spec.shape) for spec in OFFICIAL if spec.shape.get("num_block") != 23),
+    ("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)),
+    ("rrdb", rrdb_shape(scale=2, num_block=2, num_feat=8, num_grow_ch=4)),
+    ("rrdb", rrdb_shape(scale=1, num_block=12, num_feat=8, num_grow_ch=6)),
+    ("srvgg", srvgg_shape(upscale=1, num_conv=1, num_feat=8)),
+    ("srvgg", srvgg_shape(upscale=2, num_conv=3, num_feat=24)),
+    ("srvgg", srvgg_shape(upscale=3, num_conv=10, num_feat=8, act_type="leakyrelu")),
+    ("srvgg", srvgg_shape(upscale=4, num_conv=0, num_feat=8)),
+    ("plain", plain_shape(scale=2, layers=3, features=8)),
+    ("plain", plain_shape(scale=4, layers=12, features=8)),
+]
+
+
+def sizes_of(family: Family, shape: Shape) -> dict[str, tuple[int, ...]]:
+    state = build_network(family, shape).state_dict()
+    return {key: tuple(value.shape) for key, value in state.items()}
+
+
+@pytest.mark.parametrize(("family", "shape"), SHAPES)
+def test_a_network_is_recognised_by_its_weights_alone(family: Family, shape: Shape) -> None:
+    assert recognise(sizes_of(family, shape)) == (family, shape)
+
+
+def test_activations_without_weights_are_taken_for_leaky_ones() -> None:
+    sizes = sizes_of("srvgg", srvgg_shape(upscale=4, num_conv=2, act_type="relu"))
+    assert recognise(sizes)[1]["act_type"] == "leakyrelu"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "reason"),
+    [
+        ({}, "none"),
+        ({"model.0.weight": (64, 3, 3, 3)}, r"model\.0\.weight"),
+        ({"conv_first.weight": (64, 3, 3, 3)}, r"body\.0\.rdb1\.conv1\.weight is None"),
+        ({"conv_first.weight": (64,)}, r"conv_first\.weight is \(64,\)"),
+        ({"body.0.weight": (64, 3, 3, 3)}, r"last layer is body\.0"),
+        ({"body.0.weight": (64, 3, 3, 3), "body.3.weight": (48, 64, 3, 3)}, r"body\.3"),
+        ({"body.0.weight": (64, 1, 3, 3), "body.2.weight": (48, 64, 3, 3)}, "1 channels in"),
+        ({"body.0.weight": (64, 3, 3, 3), "body.2.weight": (47, 64, 3, 3)}, "47 channels out"),
+        ({"body.0.weight": (64, 3, 3, 3), "body.2.weight": (24, 64, 3, 3)}, "no whole scale"),
+        ({"body.0.weight": (64, 3, 3, 3), "body.2.weight": (0, 64, 3, 3)}, "no whole scale"),
+        ({"head.weight": (8, 12, 3, 3), "tail.weight": (5, 8, 3, 3)}, "no whole scale"),
+    ],
+)
+def test_weights_of_no_known_network_are_refused_with_the_reason(
+    sizes: dict[str, tuple[int, ...]], reason: str
+) -> None:
+    with pytest.raises(UnknownArchitecture, match=reason):
+        recognise(sizes)
+
+
+@pytest.mark.parametrize(("num_in", "num_out"), [(4, 3), (3, 4), (27, 3)])
+def test_an_rrdb_network_of_other_than_three_colours_is_refused(num_in: int, num_out: int) -> None:
+    sizes = sizes_of("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4))
+    sizes["conv_first.weight"] = (8, num_in, 3, 3)
+    sizes["conv_last.weight"] = (num_out, 8, 3, 3)
+    with pytest.raises(UnknownArchitecture, match=f"{num_in} channels in and {num_out} out"):
+        recognise(sizes)

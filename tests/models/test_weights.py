@@ -1,0 +1,271 @@
+import hashlib
+import os
+import pickle
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from models import weights
+from models.errors import WeightsError
+from models.registry import (
+    OFFICIAL,
+    Family,
+    ModelSpec,
+    Shape,
+    describe_model,
+    plain_shape,
+    rrdb_shape,
+    srvgg_shape,
+)
+from models.weights import build_network, load_network, read_state, recognise_file
+
+TINY: list[tuple[Family, Shape]] = [
+    ("rrdb", rrdb_shape(scale=2, num_block=1, num_feat=4, num_grow_ch=2)),
+    ("srvgg", srvgg_shape(upscale=4, num_conv=1, num_feat=4)),
+    ("plain", plain_shape(scale=4, layers=1, features=4)),
+]
+SRVGG = TINY[1]
+
+
+def state_of(family: Family, shape: Shape) -> dict[str, Tensor]:
+    return build_network(family, shape).state_dict()
+
+
+def spec_for(path: Path, family: Family, shape: Shape, wdn: ModelSpec | None = None) -> ModelSpec:
+    data = path.read_bytes()
+    return describe_model(
+        "tiny",
+        family,
+        shape,
+        file_name=path.name,
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        licence="",
+        source="user",
+        wdn=wdn,
+    )
+
+
+class CreatesAFile:
+    """A pickle of this, if it is run, creates a file: harmless, and easy to see."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        return os.mkdir, (str(self.path),)
+
+
+@pytest.mark.parametrize("wrapper", ["params_ema", "params", None])
+@pytest.mark.parametrize(("family", "shape"), TINY, ids=[family for family, _ in TINY])
+def test_a_torch_file_is_loaded_from_wherever_it_keeps_its_weights(
+    family: Family, shape: Shape, wrapper: str | None, tmp_path: Path
+) -> None:
+    state = state_of(family, shape)
+    path = tmp_path / "tiny.pth"
+    torch.save({wrapper: state} if wrapper else state, path)
+    loaded = load_network(spec_for(path, family, shape), path).state_dict()
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+def test_averaged_weights_are_preferred(tmp_path: Path) -> None:
+    averaged, last = state_of(*SRVGG), state_of(*SRVGG)
+    path = tmp_path / "tiny.pth"
+    torch.save({"params": last, "params_ema": averaged}, path)
+    loaded = load_network(spec_for(path, *SRVGG), path).state_dict()
+    assert torch.equal(loaded["body.0.weight"], averaged["body.0.weight"])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_any_precision_is_loaded_as_float32_ready_to_run(
+    dtype: torch.dtype, suffix: str, tmp_path: Path
+) -> None:
+    state = {key: value.to(dtype) for key, value in state_of(*SRVGG).items()}
+    path = tmp_path / f"tiny{suffix}"
+    if suffix == ".pth":
+        torch.save(state, path)
+    else:
+        save_file(state, path)
+    network = load_network(spec_for(path, *SRVGG), path)
+    assert not network.training
+    for key, value in network.named_parameters():
+        assert value.dtype == torch.float32
+        assert value.device.type == "cpu"
+        assert not value.requires_grad
+        assert torch.equal(value, state[key].float())
+
+
+def test_weights_kept_as_a_view_of_a_larger_storage_are_loaded(tmp_path: Path) -> None:
+    state = state_of(*SRVGG)
+    stretched = {key: torch.stack([value, value], dim=-1)[..., 0] for key, value in state.items()}
+    path = tmp_path / "tiny.pth"
+    torch.save(stretched, path)
+    network = load_network(spec_for(path, *SRVGG), path)
+    assert torch.equal(network.state_dict()["body.0.weight"], state["body.0.weight"])
+
+
+def test_a_file_with_another_hash_is_refused_with_both_hashes(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pth"
+    torch.save(state_of(*SRVGG), path)
+    spec = spec_for(path, *SRVGG)
+    torch.save(state_of(*SRVGG), path)
+    found = hashlib.sha256(path.read_bytes()).hexdigest()
+    with pytest.raises(WeightsError, match=rf"tiny\.pth: .*{found}.*{spec.sha256}"):
+        load_network(spec, path)
+
+
+def test_a_missing_key_is_refused_by_name(tmp_path: Path) -> None:
+    state = state_of(*SRVGG)
+    del state["body.2.bias"]
+    path = tmp_path / "tiny.safetensors"
+    save_file(state, path)
+    with pytest.raises(WeightsError, match=r"tiny\.safetensors: body\.2\.bias is missing$"):
+        load_network(spec_for(path, *SRVGG), path)
+
+
+def test_keys_of_another_network_are_refused_by_name_and_counted(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.safetensors"
+    more = {"extra.weight": torch.zeros(1), "extra.bias": torch.zeros(1)}
+    save_file({**state_of(*SRVGG), **more}, path)
+    with pytest.raises(WeightsError, match=r"extra\.bias belongs to no part .*\(and 1 more\)"):
+        load_network(spec_for(path, *SRVGG), path)
+
+
+def test_a_wrong_shape_is_refused_with_both_shapes(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.safetensors"
+    save_file({**state_of(*SRVGG), "body.2.bias": torch.zeros(5)}, path)
+    with pytest.raises(WeightsError, match=r"body\.2\.bias has shape \(5,\), must be \(4,\)"):
+        load_network(spec_for(path, *SRVGG), path)
+
+
+@pytest.mark.parametrize(
+    ("value", "problem"),
+    [
+        (torch.zeros(4, dtype=torch.int64), "holds torch.int64"),
+        (torch.tensor([0.0, float("nan"), 0, 0]), "not finite"),
+        (torch.tensor([0.0, float("inf"), 0, 0]), "not finite"),
+        ("four", "holds str"),
+        ([0.0] * 4, "holds list"),
+    ],
+)
+def test_a_value_that_is_no_weight_is_refused_by_its_key(
+    value: object, problem: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "tiny.pth"
+    torch.save({**state_of(*SRVGG), "body.2.bias": value}, path)
+    with pytest.raises(WeightsError, match=rf"tiny\.pth: body\.2\.bias .*{problem}"):
+        load_network(spec_for(path, *SRVGG), path)
+
+
+def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
+    """A stride of 0 makes one stored number pass for any amount of memory."""
+    path = tmp_path / "tiny.pth"
+    torch.save({"body.0.weight": torch.zeros(1).expand(1 << 40)}, path)
+    with pytest.raises(WeightsError, match=r"body\.0\.weight .*more values than the file holds"):
+        read_state(path.read_bytes(), path)
+
+
+@pytest.mark.parametrize("content", [{}, [torch.zeros(1)], torch.zeros(1), "text", {"params": {}}])
+def test_a_file_without_a_state_dict_is_refused(content: object, tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pth"
+    torch.save(content, path)
+    with pytest.raises(WeightsError, match=r"tiny\.pth: holds no weights"):
+        read_state(path.read_bytes(), path)
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_truncated_file_is_refused_wherever_it_ends(suffix: str, tmp_path: Path) -> None:
+    path = tmp_path / f"tiny{suffix}"
+    state = state_of(*SRVGG)
+    torch.save(state, path) if suffix == ".pth" else save_file(state, path)
+    whole = path.read_bytes()
+    for length in {0, 1, 7, 8, 9, *range(16, len(whole), len(whole) // 40), len(whole) - 1}:
+        with pytest.raises(WeightsError, match="damaged one"):
+            read_state(whole[:length], path)
+
+
+@pytest.mark.parametrize("is_zipped", [True, False])
+def test_a_pickle_that_asks_to_run_something_is_refused_and_does_not_run(
+    is_zipped: bool, tmp_path: Path
+) -> None:
+    created = tmp_path / "created"
+    path = tmp_path / "payload.pth"
+    content = {"params": {**state_of(*SRVGG), "body.2.bias": CreatesAFile(created)}}
+    torch.save(content, path, _use_new_zipfile_serialization=is_zipped)
+    with pytest.raises(WeightsError, match=r"payload\.pth: not a torch file of plain tensors"):
+        recognise_file(path)
+    with pytest.raises(WeightsError, match=r"payload\.pth: not a torch file of plain tensors"):
+        load_network(spec_for(path, *SRVGG), path)
+    assert not created.exists()
+
+
+def test_a_bare_pickle_is_refused_and_does_not_run(tmp_path: Path) -> None:
+    created = tmp_path / "created"
+    data = pickle.dumps(CreatesAFile(created))
+    for name in ("payload.pth", "payload.pt", "payload.safetensors"):
+        with pytest.raises(WeightsError, match=rf"{name}: not a "):
+            read_state(data, tmp_path / name)
+    assert not created.exists()
+    pickle.loads(data)
+    assert created.exists(), "the payload itself works, so its absence above means something"
+
+
+def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match=r"none\.pth: cannot be read: No such file"):
+        load_network(OFFICIAL[0], tmp_path / "none.pth")
+    with pytest.raises(WeightsError, match="cannot be read: Is a directory"):
+        load_network(OFFICIAL[0], tmp_path)
+
+
+def test_a_file_of_the_largest_size_is_read_and_one_byte_more_is_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "tiny.pth"
+    torch.save(state_of(*SRVGG), path)
+    size_bytes = path.stat().st_size
+    monkeypatch.setattr(weights, "MAX_WEIGHTS_BYTES", size_bytes)
+    load_network(spec_for(path, *SRVGG), path)
+    monkeypatch.setattr(weights, "MAX_WEIGHTS_BYTES", size_bytes - 1)
+    with pytest.raises(WeightsError, match=f"{size_bytes} bytes are more than"):
+        load_network(spec_for(path, *SRVGG), path)
+
+
+def test_denoise_mixes_in_the_partner(tmp_path: Path) -> None:
+    general, partner = state_of(*SRVGG), state_of(*SRVGG)
+    path, wdn_path = tmp_path / "tiny.pth", tmp_path / "wdn.pth"
+    torch.save(general, path)
+    torch.save(partner, wdn_path)
+    spec = spec_for(path, *SRVGG, wdn=spec_for(wdn_path, *SRVGG))
+    mixed = load_network(spec, path, denoise=0.3, wdn_path=wdn_path).state_dict()
+    key = "body.2.weight"
+    assert torch.allclose(mixed[key], 0.3 * general[key] + 0.7 * partner[key], atol=1e-7)
+    alone = load_network(spec, path, denoise=1.0).state_dict()
+    assert torch.equal(alone[key], general[key])
+
+
+def test_denoise_without_its_partner_is_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pth"
+    torch.save(state_of(*SRVGG), path)
+    (wdn,) = (spec for spec in OFFICIAL if spec.name == "realesr-general-wdn-x4v3")
+    with pytest.raises(WeightsError, match="tiny has no denoise strength"):
+        load_network(spec_for(path, *SRVGG), path, denoise=0.5)
+    with pytest.raises(WeightsError, match="also needs realesr-general-wdn-x4v3"):
+        load_network(spec_for(path, *SRVGG, wdn=wdn), path, denoise=0.5)
+    with pytest.raises(WeightsError, match="not the file of realesr-general-wdn-x4v3"):
+        load_network(spec_for(path, *SRVGG, wdn=wdn), path, denoise=0.5, wdn_path=path)
+
+
+def test_a_file_that_fits_its_network_but_for_one_key_is_not_recognised(tmp_path: Path) -> None:
+    path, shown = tmp_path / "copy.safetensors", Path("/home/me/mine.safetensors")
+    save_file({**state_of(*SRVGG), "body.9.bias": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match=r"^/home/me/mine\.safetensors: body\.9\.bias belongs"):
+        recognise_file(path, shown_as=shown)
+    save_file({"something.else": torch.zeros(1)}, path)
+    with pytest.raises(WeightsError, match=r"^/home/me/mine\.safetensors: no network known here"):
+        recognise_file(path, shown_as=shown)

@@ -1,0 +1,1 @@
+"""The published implementation, run beside ours to compare results."""
