@@ -16,6 +16,7 @@ from service.api.error_responses import EXCEPTION_HANDLERS
 from service.api.exchange import ExchangeMiddleware
 from service.api.health import answer_health, answer_readiness
 from service.api.metrics import Metrics, answer_metrics
+from service.api.pages import build_page_routes
 from service.api.result_url import RESULT_PATH
 from service.api.results import answer_result
 from service.api.unread_body import UnreadBodyMiddleware
@@ -44,7 +45,7 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
     context = Context(settings, executor, state, Metrics())
     app = FastAPI(
         title="upscaled",
-        routes=list(ROUTES),
+        routes=[*ROUTES, *build_page_routes()],
         lifespan=_lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
@@ -67,7 +68,6 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        context.draining.start()
         sweep.cancel()
         with suppress(asyncio.CancelledError):
             await sweep

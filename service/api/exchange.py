@@ -61,7 +61,7 @@ class ExchangeMiddleware:
         fields: dict[str, Any] = {
             "event": "request",
             "method": scope["method"],
-            "path": scope["path"],
+            "route": route,
             "status": status,
             "seconds": round(seconds, 4),
         }

@@ -26,6 +26,4 @@ async def answer_readiness(request: Request) -> Response:
 
 async def is_ready(context: Context) -> bool:
     """Whether a request sent now would succeed."""
-    if context.draining.is_set() or not context.executor.is_ready():
-        return False
-    return await asyncio.to_thread(context.state.is_healthy)
+    return context.executor.is_ready() and await asyncio.to_thread(context.state.is_healthy)

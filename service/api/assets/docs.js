@@ -1,0 +1,70 @@
+// Renders openapi.json for people. Served from here, loads nothing else.
+
+function make(name, content = [], className = "") {
+  const element = document.createElement(name);
+  if (className) element.className = className;
+  element.append(...[content].flat());
+  return element;
+}
+
+function table(heads, rows) {
+  const cells = (row, kind) => make("tr", row.map((cell) => make(kind, cell)));
+  return make("table", [make("thead", cells(heads, "th")), make("tbody", rows.map((row) => cells(row, "td")))]);
+}
+
+function describe(schema) {
+  if (!schema) return "";
+  if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" or ");
+  if ("const" in schema) return JSON.stringify(schema.const);
+  if (schema.type === "object") {
+    const fields = Object.entries(schema.properties ?? {});
+    return `{${fields.map(([name, field]) => `"${name}": ${describe(field)}`).join(", ")}}`;
+  }
+  return schema.contentMediaType ? "bytes" : (schema.format ?? schema.type ?? "");
+}
+
+function renderBodies(content) {
+  return Object.entries(content).flatMap(([mediaType, { schema }]) => [
+    make("h3", ["Body ", make("code", mediaType)]),
+    schema.description ? make("p", schema.description) : "",
+    table(["Field", "Value", ""], Object.entries(schema.properties).map(([name, field]) => [
+      make("code", name),
+      describe(field),
+      schema.required?.includes(name) ? "required" : "",
+    ])),
+  ]);
+}
+
+function renderAnswers(responses) {
+  const rows = Object.entries(responses).map(([status, answer]) => [
+    make("code", status),
+    answer.description,
+    Object.entries(answer.content ?? {}).map(([mediaType, { schema }]) =>
+      make("div", make("code", `${mediaType} ${describe(schema)}`))),
+    Object.keys(answer.headers ?? {}).join(", "),
+  ]);
+  return [make("h3", "Answers"), table(["Status", "Meaning", "Body", "Headers"], rows)];
+}
+
+function renderOperation(path, method, operation) {
+  return make("section", [
+    make("h2", [make("span", method, "method"), " ", make("code", path)]),
+    make("p", operation.summary),
+    operation.description ? make("p", operation.description) : "",
+    operation.security ? make("p", ["Needs the header ", make("code", "X-API-KEY"), "."]) : "",
+    ...(operation.requestBody ? renderBodies(operation.requestBody.content) : []),
+    ...renderAnswers(operation.responses),
+  ]);
+}
+
+const base = new URL(".", location.href).href.replace(/\/$/, "");
+document.getElementById("example").textContent =
+  `curl ${base}/v1/upscale -H 'X-API-KEY: YOUR_KEY' -H 'Accept: image/*' -F image=@photo.jpg -F scale=4 -o upscaled.jpg`;
+
+const openapi = await (await fetch("openapi.json")).json();
+document.getElementById("about").textContent = `Version ${openapi.info.version}. ${openapi.info.description}`;
+for (const [path, methods] of Object.entries(openapi.paths)) {
+  for (const [method, operation] of Object.entries(methods)) {
+    if (method !== "head") document.getElementById("operations").append(renderOperation(path, method, operation));
+  }
+}

@@ -1,0 +1,219 @@
+"""The OpenAPI document: the contract in the words of machines. Tests hold the service to it."""
+
+from collections.abc import Iterable
+from importlib.metadata import version
+from typing import Any, Final
+
+from service import errors
+from service.api.result_url import RESULT_PATH
+from service.api.source_url import MAX_URL_CHARACTERS
+from service.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
+from service.errors import ServiceError
+
+Document = dict[str, Any]
+
+REQUEST_ERRORS: Final = (
+    errors.InvalidRequestBody,
+    errors.MissingParameter,
+    errors.InvalidParameter,
+    errors.UnsupportedContentType,
+    errors.MalformedImage,
+    errors.UnsupportedImageFormat,
+    errors.FileSizeTooLarge,
+    errors.ResolutionTooHigh,
+)
+_REQUEST_ID: Final[Document] = {
+    "X-Request-Id": {
+        "description": "The client's own X-Request-Id where it is sane, else a new UUID",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9._-]{1,128}$"},
+    }
+}
+_BINARY: Final[Document] = {"type": "string", "contentMediaType": "application/octet-stream"}
+
+
+def build_openapi(settings: Settings) -> Document:
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "upscaled",
+            "version": version("upscaled"),
+            "description": "Self-hosted image upscaling by 2 or 4. Errors are always JSON with "
+            "`error`, a text for people, and `error_code`, a word for programs.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "paths": {
+            "/v1/upscale": {"post": _upscale(settings)},
+            "/v1/credits": _read("credits", "Credits left to this API key", _credits()),
+            RESULT_PATH + "{file_name}": _read("result", "A finished image", _result(settings)),
+            "/healthz": _read("health", "Whether the process answers", _status("ok")),
+            "/readyz": _read("readiness", "Whether an image sent now would be taken", _ready()),
+            "/metrics": _read("metrics", "Figures for Prometheus", _text("text/plain")),
+            "/openapi.json": _read("openapi", "This document", _text("application/json")),
+            "/docs": _read("docs", "This document, for people", _text("text/html")),
+            "/": _read("playground", "A page to try it on", _text("text/html")),
+        },
+        "components": {
+            "securitySchemes": {
+                "api_key": {"type": "apiKey", "in": "header", "name": "X-API-KEY"},
+            },
+        },
+    }
+
+
+def _upscale(settings: Settings) -> Document:
+    return {
+        "operationId": "upscale",
+        "summary": "Upscale one image",
+        "description": f"Each side at least {MIN_INPUT_SIDE_PX} px, at most "
+        f"{settings.max_input_side_x2} px at scale 2 and {settings.max_input_side_x4} px at scale "
+        f"4; at most {settings.max_file_bytes} bytes. The answer is a JPEG, or a PNG where the "
+        f"image has an alpha channel, of exactly width x scale by height x scale, each side at "
+        f"most {MAX_OUTPUT_SIDE_PX} px. `Accept: image/*` answers with the image itself, anything "
+        "else with a URL to it.",
+        "security": [{"api_key": []}],
+        "requestBody": {"required": True, "content": _upscale_bodies()},
+        "responses": {
+            "200": {
+                "description": "The image, or where it is",
+                "headers": _REQUEST_ID | _server_timing(),
+                "content": {
+                    "application/json": {"schema": _closed_object(result_url={"type": "string"})},
+                    "image/jpeg": {"schema": _BINARY},
+                    "image/png": {"schema": _BINARY},
+                },
+            },
+            **_keyed_errors(),
+            "400": _errors(REQUEST_ERRORS),
+            "403": _errors([errors.InsufficientApiCredits]),
+        },
+    }
+
+
+def _upscale_bodies() -> Document:
+    image_url = {"type": "string", "format": "uri", "maxLength": MAX_URL_CHARACTERS}
+    return {
+        "application/json": {
+            "schema": {
+                "type": "object",
+                "required": ["image_url", "scale"],
+                "properties": {"image_url": image_url, "scale": {"enum": [2, 4, "2", "4"]}},
+            }
+        },
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "description": "Where both are given, `image` wins and the URL is not fetched.",
+                "required": ["scale"],
+                "anyOf": [{"required": ["image"]}, {"required": ["image_url"]}],
+                "properties": {
+                    "image": {"type": "string", "format": "binary"},
+                    "image_url": image_url,
+                    "scale": {"enum": ["2", "4"]},
+                },
+            }
+        },
+    }
+
+
+def _read(operation_id: str, summary: str, details: Document) -> Document:
+    """A path with GET, and with HEAD, which answers the same without a body."""
+    head = {code: {**answer} for code, answer in details["responses"].items()}
+    for answer in head.values():
+        answer.pop("content", None)
+    shared = {key: value for key, value in details.items() if key != "responses"}
+    return {
+        "get": {"operationId": operation_id, "summary": summary, **details},
+        "head": {
+            "operationId": f"{operation_id}_head",
+            "summary": f"{summary}: the head alone",
+            **shared,
+            "responses": head,
+        },
+    }
+
+
+def _credits() -> Document:
+    whole = {"type": "integer"}
+    content = _json(_closed_object(credits_remaining=whole, creditsRemaining=whole))
+    return {
+        "security": [{"api_key": []}],
+        "responses": {"200": _answer("The balance", content), **_keyed_errors()},
+    }
+
+
+def _result(settings: Settings) -> Document:
+    images = {"image/jpeg": {"schema": _BINARY}, "image/png": {"schema": _BINARY}}
+    return {
+        "parameters": [
+            {"name": "file_name", "in": "path", "required": True, "schema": {"type": "string"}}
+        ],
+        "responses": {
+            "200": _answer(f"The image, for {settings.result_ttl_s} s from its creation", images),
+            "404": _errors([errors.NotFound]),
+            "500": _errors([errors.InternalError]),
+        },
+    }
+
+
+def _status(word: str) -> Document:
+    return {"responses": {"200": _answer(word, _json(_closed_object(status={"const": word})))}}
+
+
+def _ready() -> Document:
+    answers = _status("ready")["responses"]
+    return {"responses": {**answers, "503": _errors([errors.InternalError])}}
+
+
+def _text(media_type: str) -> Document:
+    return {"responses": {"200": _answer("As said", {media_type: {}})}}
+
+
+def _keyed_errors() -> Document:
+    """What any path behind an API key may answer."""
+    too_many = _errors([errors.RateLimitExceeded])
+    too_many["headers"] = _REQUEST_ID | {
+        "Retry-After": {
+            "description": "Seconds after which the same request would pass",
+            "required": True,
+            "schema": {"type": "integer", "minimum": 1},
+        }
+    }
+    return {
+        "401": _errors([errors.InvalidAuthToken]),
+        "429": too_many,
+        "500": _errors([errors.InternalError]),
+    }
+
+
+def _errors(kinds: Iterable[type[ServiceError]]) -> Document:
+    codes = [kind.error_code for kind in kinds]
+    body = _closed_object(error={"type": "string"}, error_code={"enum": codes})
+    return _answer(", ".join(codes), _json(body))
+
+
+def _answer(description: str, content: Document) -> Document:
+    return {"description": description, "headers": _REQUEST_ID, "content": content}
+
+
+def _json(schema: Document) -> Document:
+    return {"application/json": {"schema": schema}}
+
+
+def _closed_object(**properties: Document) -> Document:
+    return {
+        "type": "object",
+        "required": list(properties),
+        "properties": properties,
+        "additionalProperties": False,
+    }
+
+
+def _server_timing() -> Document:
+    return {
+        "Server-Timing": {
+            "description": "Milliseconds in queue, decode, network and encode",
+            "required": True,
+            "schema": {"type": "string"},
+        }
+    }
