@@ -99,10 +99,17 @@ def open_header(source: bytes) -> Header:
     )
 
 
+class _JpegFile(JpegImagePlugin.JpegImageFile):
+    """A JPEG whose EXIF block is left alone: Pillow would look for a resolution in it, and warn."""
+
+    def _read_dpi_from_exif(self) -> None:
+        pass
+
+
 def _open_picture(source: bytes, format_name: str) -> ImageFile:
     file = BytesIO(source)
     if format_name == "JPEG":
-        return JpegImagePlugin.JpegImageFile(file)
+        return _JpegFile(file)
     if format_name == "PNG":
         return PngImagePlugin.PngImageFile(file)
     return WebPImagePlugin.WebPImageFile(file)

@@ -1,0 +1,112 @@
+"""Small files made on the spot, one for each thing a decoder can get wrong."""
+
+import struct
+import zlib
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
+CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
+
+
+def picture(height: int = 48, width: int = 64, channels: int = 3) -> NDArray[np.uint8]:
+    """Smooth, without any symmetry, different in every channel: `[height, width, channels]`."""
+    rows, columns = np.mgrid[0:height, 0:width].astype(np.float64)
+    planes = [
+        40 + 170 * columns / width,
+        30 + 160 * rows / height,
+        220 - 90 * rows / height - 80 * columns / width,
+        255 * (rows + columns) / (height + width),
+    ]
+    return np.stack(planes[:channels], axis=-1).astype(np.uint8)
+
+
+def save(pixels: NDArray[np.uint8], kind: str, **options: object) -> bytes:
+    """`pixels` as a file of Pillow's format `kind`."""
+    file = BytesIO()
+    mode = PillowImage.fromarray(pixels)
+    mode.save(file, format=kind, **options)
+    return file.getvalue()
+
+
+def exif_with_orientation(orientation: int, order: str = "<", kind: int = 3) -> bytes:
+    """An EXIF block of one tag, in either byte order."""
+    magic = b"II*\x00" if order == "<" else b"MM\x00*"
+    entry = struct.pack(f"{order}HHIHH", 0x0112, kind, 1, orientation, 0)
+    return b"Exif\x00\x00" + magic + struct.pack(f"{order}IH", 8, 1) + entry + bytes(4)
+
+
+def stored_for(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """The pixels as a camera that writes `orientation` stores them, by the EXIF table's words.
+
+    The tag names the edge of the picture that stored row 0, and stored column 0, show.
+    """
+    row_0_shows, column_0_shows = {
+        1: ("top", "left"),
+        2: ("top", "right"),
+        3: ("bottom", "right"),
+        4: ("bottom", "left"),
+        5: ("left", "top"),
+        6: ("right", "top"),
+        7: ("right", "bottom"),
+        8: ("left", "bottom"),
+    }[orientation]
+    if row_0_shows in ("left", "right"):
+        upright = upright.transpose(1, 0, 2)
+    if row_0_shows in ("bottom", "right"):
+        upright = upright[::-1]
+    if column_0_shows in ("bottom", "right"):
+        upright = upright[:, ::-1]
+    return np.ascontiguousarray(upright)
+
+
+def chunk(name: bytes, data: bytes) -> bytes:
+    """One PNG chunk with a right checksum."""
+    return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+
+def png(
+    samples: NDArray[np.uint16],
+    bits: int,
+    colour: int,
+    *,
+    before: bytes = b"",
+    after: bytes = b"",
+    size: tuple[int, int] | None = None,
+) -> bytes:
+    """A PNG of samples `[H, W, channels]` in 0..2^bits-1, written without any library's help.
+
+    `before` and `after` are chunks around the pixels; `size` (width, height) lies in the header.
+    """
+    height, width = samples.shape[:2]
+    rows = samples.reshape(height, -1)
+    if bits == 16:
+        packed = rows.astype(">u2").view(np.uint8)
+    elif bits == 8:
+        packed = rows.astype(np.uint8)
+    else:
+        spread = (rows[:, :, None] >> np.arange(bits - 1, -1, -1)) & 1
+        packed = np.packbits(spread.reshape(height, -1).astype(np.uint8), axis=1)
+    raw = b"".join(b"\x00" + row.tobytes() for row in packed)
+    header = struct.pack(">IIBBBBB", *(size or (width, height)), bits, colour, 0, 0, 0)
+    return b"".join(
+        (
+            PNG_SIGNATURE,
+            chunk(b"IHDR", header),
+            before,
+            chunk(b"IDAT", zlib.compress(raw)),
+            after,
+            chunk(b"IEND", b""),
+        )
+    )
+
+
+def deep_samples(channels: int, bits: int, height: int = 20, width: int = 30) -> NDArray[np.uint16]:
+    """Random samples of any depth, the extremes among them."""
+    samples = np.random.default_rng(bits).integers(0, 1 << bits, (height, width, channels))
+    samples[0, 0], samples[-1, -1] = 0, (1 << bits) - 1
+    return samples.astype(np.uint16)

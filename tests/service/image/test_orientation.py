@@ -1,0 +1,48 @@
+import numpy as np
+import pytest
+
+from service.image.orientation import read_orientation, swaps_sides, turn_upright
+from tests.service.image.samples import exif_with_orientation, picture, stored_for
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_turning_undoes_what_the_camera_stored(orientation: int) -> None:
+    upright = picture(5, 7)
+
+    stored = stored_for(upright, orientation)
+
+    assert np.array_equal(turn_upright(stored, orientation), upright)
+    assert swaps_sides(orientation) == (stored.shape[0] != upright.shape[0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_the_tag_is_read_in_both_byte_orders_with_and_without_prefix(
+    orientation: int, order: str
+) -> None:
+    exif = exif_with_orientation(orientation, order)
+
+    assert read_orientation(exif) == orientation
+    assert read_orientation(exif.removeprefix(b"Exif\x00\x00")) == orientation
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 65535])
+def test_a_senseless_value_is_upright(orientation: int) -> None:
+    assert read_orientation(exif_with_orientation(orientation)) == 1
+
+
+def test_a_tag_of_another_kind_is_upright() -> None:
+    assert read_orientation(exif_with_orientation(6, kind=2)) == 1
+
+
+def test_no_broken_block_raises() -> None:
+    whole = exif_with_orientation(6)
+    rng = np.random.default_rng(0)
+    for length in range(len(whole)):
+        assert read_orientation(whole[:length]) in (1, 6)
+    for _ in range(2000):
+        broken = bytearray(whole)
+        broken[rng.integers(len(broken))] = rng.integers(256)
+        broken[rng.integers(len(broken))] = rng.integers(256)
+        assert 1 <= read_orientation(bytes(broken)) <= 8
+    assert read_orientation(b"II*\x00\xff\xff\xff\xff" + bytes(20)) == 1

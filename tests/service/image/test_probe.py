@@ -1,0 +1,166 @@
+import struct
+import subprocess
+import sys
+import tracemalloc
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
+from service.image.probe import probe
+from service.image.types import ImageInfo
+from tests.service.image.samples import (
+    GREY,
+    RGB,
+    chunk,
+    deep_samples,
+    exif_with_orientation,
+    picture,
+    png,
+    save,
+)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_sizes_are_upright(kind: str, orientation: int) -> None:
+    source = save(picture(48, 64), kind, exif=exif_with_orientation(orientation))
+
+    expected = (48, 64) if orientation >= 5 else (64, 48)
+
+    assert probe(source) == ImageInfo(kind, *expected, has_alpha=False)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_alpha_is_told_though_every_pixel_is_opaque(kind: str) -> None:
+    pixels = picture(channels=4)
+    pixels[..., 3] = 255
+
+    assert probe(save(pixels, kind, lossless=True, exact=True)).has_alpha == (kind == "PNG")
+    pixels[0, 0, 3] = 0
+    assert probe(save(pixels, kind, lossless=True, exact=True)).has_alpha
+
+
+def test_a_colour_key_is_alpha() -> None:
+    grey = deep_samples(1, 8)
+
+    assert not probe(png(grey, 8, GREY)).has_alpha
+    assert probe(png(grey, 8, GREY, before=chunk(b"tRNS", b"\x00\x07"))).has_alpha
+
+
+def test_orientation_behind_the_pixels_counts() -> None:
+    """PNG allows eXIf anywhere; the pixels in between are not decoded to find it."""
+    exif = exif_with_orientation(6).removeprefix(b"Exif\x00\x00")
+    source = png(deep_samples(3, 8, 20, 30), 8, RGB, after=chunk(b"eXIf", exif))
+
+    assert probe(source) == ImageInfo("PNG", 20, 30, has_alpha=False)
+
+
+def test_a_broken_exif_block_is_ignored() -> None:
+    source = save(picture(48, 64), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xffjunk")
+
+    assert probe(source) == ImageInfo("JPEG", 64, 48, has_alpha=False)
+
+
+@pytest.mark.parametrize("source", [b"", b"\x00", b"<html>not found</html>", b"\xff\xd8\xff"])
+def test_no_image_is_malformed(source: bytes) -> None:
+    with pytest.raises(MalformedImage):
+        probe(source)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "TIFF", "BMP", "PPM", "ICO", "TGA", "AVIF", "DDS", "PDF"])
+def test_known_formats_that_are_not_enabled_are_refused_as_such(kind: str) -> None:
+    with pytest.raises(UnsupportedImageFormat):
+        probe(save(picture(), kind))
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_every_cut_of_a_header_is_malformed_or_the_whole_header(kind: str) -> None:
+    source = save(picture(), kind, exif=exif_with_orientation(6))
+    whole = probe(source)
+    for length in range(len(source)):
+        try:
+            assert probe(source[:length]) == whole
+        except MalformedImage:
+            continue
+
+
+def test_a_claimed_size_is_told_without_memory_for_its_pixels() -> None:
+    source = png(deep_samples(3, 8, 1, 1), 8, RGB, size=(10_000, 10_000))
+
+    tracemalloc.start()
+    info = probe(source)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert (info.width_px, info.height_px) == (10_000, 10_000)
+    assert peak_bytes < 1_000_000
+
+
+@pytest.mark.parametrize("size", [(10_001, 10_000), (2**31 - 1, 2**31 - 1), (65_535, 65_535)])
+def test_a_size_beyond_every_setting_is_refused(size: tuple[int, int]) -> None:
+    with pytest.raises(ResolutionTooHigh):
+        probe(png(deep_samples(3, 8, 1, 1), 8, RGB, size=size))
+
+
+def webp_header(width: int, height: int) -> bytes:
+    """A WebP of the extended kind that promises a canvas and holds no picture."""
+    canvas = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
+    body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + canvas
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
+def test_a_huge_webp_is_refused_before_its_canvas_is_made() -> None:
+    with pytest.raises(ResolutionTooHigh):
+        probe(webp_header(16_000, 16_000))
+
+
+def test_a_side_of_no_pixels_is_malformed() -> None:
+    with pytest.raises(MalformedImage):
+        probe(png(deep_samples(3, 8, 1, 1), 8, RGB, size=(0, 64)))
+
+
+@pytest.mark.parametrize("name", [b"zTXt", b"iCCP", b"iTXt"])
+def test_a_compressed_chunk_that_swells_takes_no_memory(name: bytes) -> None:
+    """100 MB of zeros in 100 KB; a chunk is either refused or skipped."""
+    zeros = zlib.compress(bytes(100_000_000))
+    keyword = b"a\x00" + {b"iTXt": b"\x01\x00\x00\x00"}.get(name, b"\x00")
+    source = png(deep_samples(3, 8), 8, RGB, before=chunk(name, keyword + zeros))
+
+    tracemalloc.start()
+    with pytest.raises(MalformedImage):
+        probe(source)
+    _, peak_bytes = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+
+    assert peak_bytes < 5_000_000
+
+
+def test_the_probe_loads_neither_torch_nor_opencv_nor_numpy(tmp_path: Path) -> None:
+    source = tmp_path / "one.png"
+    source.write_bytes(save(picture(), "PNG"))
+    code = (
+        "import sys, service.image.probe as p; p.probe(open(sys.argv[1], 'rb').read());"
+        "sys.exit(' '.join({'torch', 'cv2', 'numpy'} & set(sys.modules)) or 0)"
+    )
+
+    done = subprocess.run([sys.executable, "-c", code, source], capture_output=True, check=False)
+
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+def test_probing_random_bytes_behind_each_signature_never_raises_anything_else() -> None:
+    chance = np.random.default_rng(1)
+    heads = (
+        b"\xff\xd8\xff\xe0",
+        b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR",
+        b"RIFF\x40\x00\x00\x00WEBPVP8L",
+    )
+    for case in range(600):
+        source = heads[case % 3] + chance.bytes(int(chance.integers(0, 400)))
+        try:
+            probe(source)
+        except (MalformedImage, ResolutionTooHigh):
+            continue
