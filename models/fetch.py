@@ -161,7 +161,11 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
         headers: http.client.HTTPMessage,
         newurl: str,
     ) -> urllib.request.Request | None:
-        _refuse_plain_http(newurl, may_be_loopback=req.type == "http")
+        try:
+            _refuse_plain_http(newurl, may_be_loopback=req.type == "http")
+        except _Unusable:
+            fp.close()
+            raise
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 

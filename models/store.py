@@ -111,14 +111,19 @@ class ModelStore:
         A user's own file is recognised by its weights and loaded once, to be sure that it fits.
 
         Raises:
-            ModelRefused: the name is unsafe or taken, or the file is not the official one.
+            ModelRefused: the name is unsafe or taken, the file is not the official one, or cannot
+                be copied.
             WeightsError: the file is damaged or no known network's.
         """
         official = _find_official(name)
-        if official is not None:
-            return self._place_official(official, file)
-        self._refuse_name(name)
-        return self._place_own(name, file)
+        if official is None:
+            self._refuse_name(name)
+        try:
+            return self._place_official(official, file) if official else self._place_own(name, file)
+        except OSError as error:
+            raise ModelRefused(
+                f"{file}: cannot be copied into {self.models_dir}: {error}"
+            ) from error
 
     def verify(self) -> list[tuple[str, FileState]]:
         """The state of every model's file, by size and SHA-256, in the order of `names`."""

@@ -1,0 +1,378 @@
+"""Fetching from a real HTTP server on loopback, which breaks off, lies and redirects on demand."""
+
+import dataclasses
+import hashlib
+import http.server
+import re
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from models.errors import FetchError
+from models.fetch import fetch
+from models.registry import OFFICIAL, ModelSpec
+from models.store import ModelStore
+
+CONTENT = bytes(range(256)) * 4096
+LENGTH = len(CONTENT)
+HALF = LENGTH // 2
+
+
+class Server(http.server.ThreadingHTTPServer):
+    """Serves CONTENT. Each request may be spoilt by the next of `spoils`."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.knows_ranges = True
+        self.spoils: list[Callable[[Handler], object]] = []
+        self.asked: list[str | None] = []
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/file.pth"
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+    server: Server
+
+    def do_GET(self) -> None:  # noqa: N802
+        self.server.asked.append(self.headers["Range"])
+        if self.server.spoils:
+            self.server.spoils.pop(0)(self)
+        else:
+            self.answer(CONTENT)
+
+    def answer(self, content: bytes, *, stop_after: int | None = None) -> None:
+        """The asked range of `content`, or all of it; only `stop_after` bytes are really sent."""
+        start = 0
+        asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
+        if asked and self.server.knows_ranges:
+            start = int(asked[1])
+            self.send_response(206)
+            self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+        else:
+            self.send_response(200)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        self.wfile.write(content[start:][:stop_after])
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+def breaks_off(after_bytes: int) -> Callable[[Handler], None]:
+    return lambda handler: handler.answer(CONTENT, stop_after=after_bytes)
+
+
+def sends(content: bytes) -> Callable[[Handler], None]:
+    return lambda handler: handler.answer(content)
+
+
+def fails_with(status: int) -> Callable[[Handler], None]:
+    return lambda handler: handler.send_error(status)
+
+
+def redirects_to(url: str) -> Callable[[Handler], None]:
+    def redirect(handler: Handler) -> None:
+        handler.send_response(302)
+        handler.send_header("Location", url)
+        handler.send_header("Content-Length", "0")
+        handler.end_headers()
+
+    return redirect
+
+
+def sends_without_length(content: bytes) -> Callable[[Handler], None]:
+    def send(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(content)
+
+    return send
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with Server() as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture
+def spec(server: Server) -> ModelSpec:
+    """An official model whose file is CONTENT, at the loopback server."""
+    return dataclasses.replace(
+        OFFICIAL[0],
+        url=server.url,
+        size_bytes=LENGTH,
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+        file_name="file.pth",
+    )
+
+
+def ignore_progress(_done: int, _total: int) -> None:
+    pass
+
+
+def part_of(store: ModelStore) -> Path:
+    return store.models_dir / "file.pth.part"
+
+
+def leave_part(store: ModelStore, data: bytes) -> None:
+    store.models_dir.mkdir()
+    part_of(store).write_bytes(data)
+
+
+def fetch_refused(spec: ModelSpec, store: ModelStore, timeout_s: float = 5.0) -> str:
+    with pytest.raises(FetchError) as caught:
+        fetch(spec, store, ignore_progress, timeout_s=timeout_s)
+    assert not (store.models_dir / "file.pth").exists()
+    return str(caught.value)
+
+
+def test_a_file_is_fetched_whole_and_placed_under_its_name(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    steps: list[tuple[int, int]] = []
+    path = fetch(spec, store, lambda done, total: steps.append((done, total)))
+    assert path == store.path(spec) == store.models_dir / "file.pth"
+    assert path.read_bytes() == CONTENT
+    assert [entry.name for entry in store.models_dir.iterdir()] == ["file.pth"]
+    assert steps[0] == (0, LENGTH)
+    assert steps[-1] == (LENGTH, LENGTH)
+    assert steps == sorted(steps)
+    assert server.asked == [None]
+
+
+def test_a_file_that_is_here_and_right_is_not_fetched_again(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    first = fetch(spec, store, ignore_progress)
+    assert fetch(spec, store, ignore_progress) == first
+    assert len(server.asked) == 1
+
+
+def test_a_file_that_is_here_and_wrong_is_replaced(spec: ModelSpec, store: ModelStore) -> None:
+    store.models_dir.mkdir()
+    (store.models_dir / "file.pth").write_bytes(CONTENT[:-1] + b"x")
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+
+
+def test_a_broken_connection_is_taken_up_where_it_broke(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    server.spoils = [breaks_off(HALF), breaks_off(1000)]
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+    assert server.asked == [None, f"bytes={HALF}-", f"bytes={HALF + 1000}-"]
+
+
+def test_a_fetch_that_was_ended_goes_on_from_its_part_file(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    leave_part(store, CONTENT[:HALF])
+    steps: list[int] = []
+    path = fetch(spec, store, lambda done, _total: steps.append(done))
+    assert path.read_bytes() == CONTENT
+    assert server.asked == [f"bytes={HALF}-"]
+    assert steps[0] == HALF
+
+
+def test_a_server_that_ignores_ranges_is_read_from_the_start(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    server.knows_ranges = False
+    leave_part(store, b"something else" * 1000)
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+    assert len(server.asked) == 1
+
+
+def test_a_complete_part_file_needs_no_server(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    leave_part(store, CONTENT)
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+    assert server.asked == []
+
+
+def test_a_part_file_longer_than_the_whole_is_begun_anew(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    leave_part(store, CONTENT + b"x")
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+    assert server.asked == [None]
+
+
+def test_a_server_that_brings_nothing_more_is_given_up_and_the_part_kept(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    server.spoils = [breaks_off(HALF), breaks_off(0)]
+    assert f"stopped after {HALF} of {LENGTH} bytes" in fetch_refused(spec, store)
+    assert part_of(store).read_bytes() == CONTENT[:HALF]
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+
+
+def test_a_silent_server_is_given_up_and_the_part_kept(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    is_over = threading.Event()
+
+    def falls_silent(handler: Handler) -> None:
+        handler.answer(CONTENT, stop_after=HALF)
+        handler.wfile.flush()
+        is_over.wait(10)
+
+    server.spoils = [falls_silent, lambda _handler: is_over.wait(10)]
+    try:
+        assert "timed out" in fetch_refused(spec, store, timeout_s=0.3)
+    finally:
+        is_over.set()
+    assert part_of(store).read_bytes() == CONTENT[:HALF]
+
+
+def test_contents_with_another_hash_are_removed(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    server.spoils = [sends(CONTENT[:-1] + b"x")]
+    assert "another SHA-256" in fetch_refused(spec, store)
+    assert list(store.models_dir.iterdir()) == []
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+
+
+def test_a_part_file_of_something_else_is_removed_once_its_hash_tells(
+    spec: ModelSpec, store: ModelStore
+) -> None:
+    leave_part(store, b"x" * HALF)
+    assert "another SHA-256" in fetch_refused(spec, store)
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("page", [b"<html>please log in</html>", CONTENT[:-1], CONTENT + b"x"])
+@pytest.mark.parametrize("knows_ranges", [True, False])
+def test_a_page_of_another_length_is_refused_and_spoils_no_part(
+    page: bytes, knows_ranges: bool, spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    server.knows_ranges = knows_ranges
+    leave_part(store, CONTENT[:8])
+    server.spoils = [sends(page)]
+    assert "the server offers" in fetch_refused(spec, store)
+    assert part_of(store).read_bytes() == CONTENT[:8]
+
+
+def test_an_answer_without_a_length_is_cut_off_when_it_grows_too_long(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    server.spoils = [sends_without_length(CONTENT + b"x")]
+    assert f"more than {LENGTH} bytes" in fetch_refused(spec, store)
+    server.spoils = [sends_without_length(CONTENT)]
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+
+
+def test_a_part_the_server_cannot_go_on_from_is_begun_anew_by_the_next_fetch(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    leave_part(store, CONTENT[:HALF])
+    server.spoils = [fails_with(416)]
+    assert "416" in fetch_refused(spec, store)
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+    assert server.asked == [f"bytes={HALF}-", None]
+
+
+@pytest.mark.parametrize("status", [403, 404, 429, 500, 503])
+def test_a_refusing_server_is_an_error_with_its_status_and_the_way_out(
+    status: int, spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    server.spoils = [fails_with(status)]
+    text = fetch_refused(spec, store)
+    assert str(status) in text
+    for needed in (spec.name, spec.url, spec.sha256, str(LENGTH), str(store.target(spec))):
+        assert needed in text
+
+
+def test_without_a_network_the_error_tells_how_to_carry_the_file_in(
+    spec: ModelSpec, store: ModelStore
+) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        spec = dataclasses.replace(spec, url=f"http://127.0.0.1:{free.getsockname()[1]}/file.pth")
+    text = fetch_refused(spec, store)
+    assert "refused" in text
+    for needed in (spec.url, spec.sha256, str(store.target(spec)), f"models add {spec.name} FILE"):
+        assert needed in text
+
+
+def test_a_redirect_is_followed_on_loopback(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    server.spoils = [redirects_to(server.url)]
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "url", ["http://192.0.2.1/file.pth", "ftp://127.0.0.1/file.pth", "file:///etc/passwd"]
+)
+def test_a_redirect_off_https_is_not_followed(
+    url: str, spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    server.spoils = [redirects_to(url)]
+    assert re.search(r"is not https|[Rr]edirect", fetch_refused(spec, store, timeout_s=1))
+    assert len(server.asked) == 1
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1/x", "file:///etc/passwd", "ftp://127.0.0.1/x"])
+def test_an_address_off_https_is_never_opened(url: str, spec: ModelSpec, store: ModelStore) -> None:
+    text = fetch_refused(dataclasses.replace(spec, url=url), store, timeout_s=1)
+    assert f"{url} is not https" in text
+
+
+def test_a_model_without_an_address_says_where_its_file_belongs(
+    spec: ModelSpec, store: ModelStore
+) -> None:
+    with pytest.raises(FetchError, match=r"no address to fetch from; .*/models/file\.pth"):
+        fetch(dataclasses.replace(spec, url=""), store, ignore_progress)
+
+
+def test_two_fetches_of_one_file_do_not_mix(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    second: list[str] = []
+
+    def try_a_second_one(handler: Handler) -> None:
+        second.append(fetch_refused(spec, store))
+        handler.answer(CONTENT)
+
+    server.spoils = [try_a_second_one]
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+    assert "another fetch of it is under way" in second[0]
+
+
+def test_an_interrupted_fetch_keeps_what_it_has(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    def interrupt(done: int, _total: int) -> None:
+        if done >= HALF:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fetch(spec, store, interrupt)
+    kept = part_of(store).read_bytes()
+    assert len(kept) >= HALF
+    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+    assert server.asked == [None, f"bytes={len(kept)}-"]
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_target(
+    spec: ModelSpec, store: ModelStore
+) -> None:
+    store.models_dir.write_text("a file where the folder should be")
+    with pytest.raises(FetchError, match=str(store.target(spec))):
+        fetch(spec, store, ignore_progress)
