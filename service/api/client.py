@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
 from starlette.types import Receive
@@ -55,7 +55,6 @@ async def _wait_for_departure(receive: Receive) -> None:
 
 
 async def _end(task: asyncio.Task[Any]) -> None:
-    if not task.done():
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
+    """Cancel a task, wait for its end and leave its outcome aside."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

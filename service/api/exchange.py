@@ -70,5 +70,6 @@ class ExchangeMiddleware:
 
 def _route_name(scope: Scope) -> str:
     """The route's template: never a path a client made up, which would grow without end."""
-    route = scope.get("route")
-    return route.path if isinstance(route, Route) else "other"
+    endpoint = scope.get("endpoint")
+    routes = (route for route in scope["app"].routes if isinstance(route, Route))
+    return next((route.path for route in routes if route.endpoint is endpoint), "other")

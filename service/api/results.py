@@ -6,6 +6,7 @@ from typing import BinaryIO, Final
 
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
 
 from service.api.context import context_of
 from service.errors import NotFound
@@ -28,7 +29,17 @@ async def answer_result(request: Request) -> Response:
     if request.method == "HEAD":
         return Response(headers=headers, media_type=stored.media_type)
     file = await asyncio.to_thread(_open, stored)
-    return StreamingResponse(_read(file), headers=headers, media_type=stored.media_type)
+    return _FileResponse(file, headers, stored.media_type)
+
+
+class _FileResponse(StreamingResponse):
+    def __init__(self, file: BinaryIO, headers: dict[str, str], media_type: str) -> None:
+        super().__init__(_read(file), headers=headers, media_type=media_type)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await super().__call__(scope, receive, send)
 
 
 def _open(stored: StoredResult) -> BinaryIO:
@@ -39,8 +50,5 @@ def _open(stored: StoredResult) -> BinaryIO:
 
 
 async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
-    try:
-        while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
-            yield chunk
-    finally:
-        file.close()
+    while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+        yield chunk
