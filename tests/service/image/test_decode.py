@@ -1,0 +1,282 @@
+import zlib
+from io import BytesIO
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+from PIL import ImageCms
+
+from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
+from service.image.decode import decode
+from tests.service.image.samples import (
+    GREY,
+    GREY_ALPHA,
+    PALETTE,
+    RGB,
+    RGBA,
+    chunk,
+    deep_samples,
+    exif_with_orientation,
+    picture,
+    png,
+    save,
+    stored_for,
+)
+
+
+def to_8bit(samples: np.ndarray, bits: int) -> np.ndarray:
+    """The nearest of 256 levels, worked out in floating point."""
+    return np.rint(samples.astype(np.float64) * 255 / ((1 << bits) - 1)).astype(np.uint8)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_png_and_lossless_webp_come_out_upright_to_the_pixel(orientation: int) -> None:
+    upright = picture()
+    exif = exif_with_orientation(orientation)
+    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True})):
+        source = save(stored_for(upright, orientation), kind, exif=exif, **options)
+        assert np.array_equal(decode(source).rgb, upright), kind
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpeg_comes_out_upright(orientation: int) -> None:
+    upright = picture()
+    source = save(
+        stored_for(upright, orientation),
+        "JPEG",
+        quality=98,
+        subsampling=0,
+        exif=exif_with_orientation(orientation),
+    )
+
+    difference = np.abs(decode(source).rgb.astype(int) - upright)
+
+    assert difference.max() <= 4
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_grey_of_every_depth_is_stretched_to_the_full_range(bits: int) -> None:
+    samples = deep_samples(1, bits)
+
+    image = decode(png(samples, bits, GREY))
+
+    assert np.array_equal(image.rgb, to_8bit(samples, bits).repeat(3, axis=2))
+    assert image.alpha is None
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
+def test_the_transparent_grey_level_counts_in_the_files_own_depth(bits: int) -> None:
+    samples = deep_samples(1, bits)
+    level = (1 << bits) - 1
+
+    image = decode(png(samples, bits, GREY, before=chunk(b"tRNS", level.to_bytes(2, "big"))))
+
+    assert image.alpha is not None
+    assert np.array_equal(image.alpha == 0, samples[..., 0] == level)
+    assert set(np.unique(image.alpha)) == {0, 255}
+    assert np.array_equal(image.rgb, to_8bit(samples, bits).repeat(3, axis=2))
+
+
+@pytest.mark.parametrize(("colour", "channels"), [(RGB, 3), (RGBA, 4), (GREY_ALPHA, 2)])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_colour_and_alpha_are_rounded_to_the_nearest_level(
+    colour: int, channels: int, bits: int
+) -> None:
+    samples = deep_samples(channels, bits, 60, 70)
+    expected = to_8bit(samples, bits)
+
+    image = decode(png(samples, bits, colour))
+
+    colours = expected[..., :1].repeat(3, axis=2) if channels == 2 else expected[..., :3]
+    assert np.array_equal(image.rgb, colours)
+    if channels == 3:
+        assert image.alpha is None
+    else:
+        assert image.alpha is not None
+        assert np.array_equal(image.alpha, expected[..., -1])
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_colour_key_makes_only_its_exact_colour_transparent(bits: int) -> None:
+    """In 16 bits a neighbour one step away stays opaque, though both round to one 8-bit colour."""
+    samples = deep_samples(3, bits)
+    samples[3, 4] = samples[3, 5] = (200, 100, 50)
+    samples[3, 5, 2] += 1
+    key = b"".join(value.to_bytes(2, "big") for value in (200, 100, 50))
+
+    image = decode(png(samples, bits, RGB, before=chunk(b"tRNS", key)))
+
+    assert image.alpha is not None
+    assert image.alpha[3, 4] == 0
+    assert image.alpha[3, 5] == 255
+    assert (image.alpha == 0).sum() == 1
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 8])
+def test_palette_colours_and_their_alpha_are_looked_up(bits: int) -> None:
+    indices = deep_samples(1, bits)
+    palette = np.random.default_rng(5).integers(0, 256, (1 << bits, 3), dtype=np.uint8)
+    alphas = np.array([0, 128], np.uint8)
+    plte = chunk(b"PLTE", palette.tobytes())
+
+    opaque = decode(png(indices, bits, PALETTE, before=plte))
+    clear = decode(png(indices, bits, PALETTE, before=plte + chunk(b"tRNS", alphas.tobytes())))
+
+    assert opaque.alpha is None
+    assert np.array_equal(opaque.rgb, palette[indices[..., 0]])
+    assert np.array_equal(clear.rgb, palette[indices[..., 0]])
+    all_alphas = np.full(1 << bits, 255, np.uint8)
+    all_alphas[:2] = alphas
+    assert clear.alpha is not None
+    assert np.array_equal(clear.alpha, all_alphas[indices[..., 0]])
+
+
+def test_an_opaque_palette_file_with_transparency_entries_still_has_alpha() -> None:
+    source = png(
+        np.ones((4, 4, 1), np.uint16),
+        8,
+        PALETTE,
+        before=chunk(b"PLTE", bytes(6)) + chunk(b"tRNS", b"\x00"),
+    )
+
+    alpha = decode(source).alpha
+
+    assert alpha is not None
+    assert (alpha == 255).all()
+
+
+def test_cmyk_without_a_profile_is_ink_on_white() -> None:
+    inks = np.zeros((16, 5 * 16, 4), np.uint8)
+    for at in range(4):
+        inks[:, at * 16 : at * 16 + 16, at] = 255
+    source = BytesIO()
+    PillowImage.fromarray(inks, mode="CMYK").save(source, "JPEG", quality=100, subsampling=0)
+
+    rgb = decode(source.getvalue()).rgb[8, 8::16].astype(int)
+
+    cyan_magenta_yellow_black_paper = [
+        (0, 255, 255),
+        (255, 0, 255),
+        (255, 255, 0),
+        (0, 0, 0),
+        (255, 255, 255),
+    ]
+    assert np.abs(rgb - cyan_magenta_yellow_black_paper).max() <= 3
+
+
+def srgb_profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
+def test_an_rgb_profile_comes_along_byte_for_byte(kind: str) -> None:
+    profile = srgb_profile()
+
+    assert decode(save(picture(), kind, icc_profile=profile)).icc == profile
+
+
+@pytest.mark.parametrize("profile", [b"junk", b"\x00" * 200, None])
+def test_a_broken_profile_is_dropped_and_the_picture_kept(profile: bytes | None) -> None:
+    profile = srgb_profile()[:300] if profile is None else profile
+
+    image = decode(save(picture(), "PNG", icc_profile=profile))
+
+    assert image.icc is None
+    assert np.array_equal(image.rgb, picture())
+
+
+@pytest.mark.parametrize("colour", [GREY, GREY_ALPHA])
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_profile_that_is_not_for_grey_leaves_grey_as_it_is(colour: int, bits: int) -> None:
+    samples = deep_samples(1 if colour == GREY else 2, bits)
+    iccp = b"x\x00\x00" + zlib.compress(srgb_profile())
+
+    image = decode(png(samples, bits, colour, before=chunk(b"iCCP", iccp)))
+
+    assert image.icc is None
+    assert np.array_equal(image.rgb[..., 0], to_8bit(samples, bits)[..., 0])
+
+
+def test_grey_jpeg_is_neutral() -> None:
+    image = decode(save(picture(channels=1)[..., 0].copy(), "JPEG"))
+
+    assert (image.rgb[..., 0] == image.rgb[..., 1]).all()
+    assert (image.rgb[..., 0] == image.rgb[..., 2]).all()
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP"])
+def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
+    first, second = picture(), 255 - picture()
+    source = save(
+        first, kind, save_all=True, append_images=[PillowImage.fromarray(second)], lossless=True
+    )
+
+    assert np.array_equal(decode(source).rgb, first)
+
+
+def test_a_picture_of_several_in_one_jpeg_is_the_first() -> None:
+    file = BytesIO()
+    PillowImage.fromarray(picture()).save(
+        file, "MPO", save_all=True, append_images=[PillowImage.fromarray(255 - picture())]
+    )
+
+    difference = np.abs(decode(file.getvalue()).rgb.astype(int) - picture())
+
+    assert difference.mean() < 4
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_pixels_are_writable_by_nobody_else_and_contiguous(interlaced: bool) -> None:
+    image = decode(save(picture(channels=4), "PNG", interlace=interlaced))
+
+    assert image.alpha is not None
+    for plane in (image.rgb, image.alpha):
+        assert plane.dtype == np.uint8
+        assert plane.flags.c_contiguous
+
+
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        ("JPEG", {}),
+        ("JPEG", {"progressive": True}),
+        ("PNG", {}),
+        ("WEBP", {}),
+        ("WEBP", {"lossless": True}),
+    ],
+)
+def test_every_cut_of_a_file_is_refused_or_the_whole_picture(
+    kind: str, options: dict[str, bool]
+) -> None:
+    """Never a picture that is grey from the middle on."""
+    source = save(picture(24, 32), kind, **options)
+    whole = decode(source).rgb
+    refused = 0
+    for length in range(len(source)):
+        try:
+            assert np.array_equal(decode(source[:length]).rgb, whole), length
+        except MalformedImage:
+            refused += 1
+    assert refused > 0.9 * len(source)
+
+
+def test_every_flipped_bit_in_png_pixels_is_noticed() -> None:
+    source = png(deep_samples(3, 8), 8, RGB)
+    start, end = source.index(b"IDAT"), source.index(b"IEND") - 8
+    for at in range(start + 4, end, 7):
+        broken = bytearray(source)
+        broken[at] ^= 1 << (at % 8)
+        with pytest.raises(MalformedImage):
+            decode(bytes(broken))
+
+
+def test_a_size_that_the_pixels_do_not_fill_is_malformed() -> None:
+    with pytest.raises(MalformedImage):
+        decode(png(deep_samples(3, 8), 8, RGB, size=(3000, 3000)))
+
+
+def test_refusals_are_the_probes() -> None:
+    with pytest.raises(UnsupportedImageFormat):
+        decode(save(picture(), "GIF"))
+    with pytest.raises(ResolutionTooHigh):
+        decode(png(deep_samples(3, 8), 8, RGB, size=(20_000, 20_000)))
