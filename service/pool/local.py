@@ -103,6 +103,10 @@ class LocalPool:
         assert self._readiness.facts is not None  # noqa: S101  (the event says so)
         return self._readiness.facts
 
+    def worker_pids(self) -> tuple[int, ...]:
+        """Process ids of the workers that are ready."""
+        return tuple(worker.pid for worker in self._workers)
+
     def is_ready(self) -> bool:
         """Whether an upscale sent now would be worked on."""
         return bool(self._workers) and not self._is_draining and not self._line.is_full
@@ -176,7 +180,9 @@ class LocalPool:
         self, worker: WorkerProcess, source: bytes, request: UpscaleRequest
     ) -> tuple[Answer, bytes]:
         job = Job(job=next(self._jobs), request_id=request.request_id, scale=request.scale)
-        conversation = self._keep_task(self._work(worker, job, source, request))
+        running = _Running(request, asyncio.get_running_loop().time())
+        self._running.add(running)
+        conversation = self._keep_task(self._work(worker, job, source, running))
         try:
             return await asyncio.shield(conversation)
         except asyncio.CancelledError:
@@ -184,10 +190,8 @@ class LocalPool:
             raise
 
     async def _work(
-        self, worker: WorkerProcess, job: Job, source: bytes, request: UpscaleRequest
+        self, worker: WorkerProcess, job: Job, source: bytes, running: _Running
     ) -> tuple[Answer, bytes]:
-        running = _Running(request, asyncio.get_running_loop().time())
-        self._running.add(running)
         try:
             answer, data = await worker.work(job, source)
         finally:
@@ -195,7 +199,8 @@ class LocalPool:
             if worker.is_alive:
                 self._line.offer(worker)
         if isinstance(answer, Done):
-            self._pace.learn(request, asyncio.get_running_loop().time() - running.started_at)
+            worked_s = asyncio.get_running_loop().time() - running.started_at
+            self._pace.learn(running.request, worked_s)
         return answer, data
 
     def _keep_task(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":

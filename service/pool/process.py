@@ -76,7 +76,14 @@ class WorkerProcess:
             WorkerUnusable: it said why it cannot work, or could not be started at all.
             WorkerDied: it ended, or was not ready within `limits.start_s`.
         """
-        worker = cls(*await _spawn(command, environment), limits)
+        spawning = asyncio.create_task(_spawn(command, environment))
+        try:
+            worker = cls(*await asyncio.shield(spawning), limits)
+        except asyncio.CancelledError:
+            await asyncio.wait([spawning])
+            if not spawning.exception():
+                await cls(*spawning.result(), limits).end()
+            raise
         ready = None
         try:
             async with asyncio.timeout(limits.start_s):
@@ -133,8 +140,16 @@ class WorkerProcess:
         task.add_done_callback(self._tasks.discard)
 
     async def end(self) -> None:
-        """Let the process end, then make it."""
+        """Let the process end, then make it; cancelled meanwhile, it is still seen through."""
         self._is_usable = False
+        ending = asyncio.create_task(self._end())
+        try:
+            await asyncio.shield(ending)
+        except asyncio.CancelledError:
+            await asyncio.wait([ending])
+            raise
+
+    async def _end(self) -> None:
         with suppress(OSError):
             self._sock.shutdown(socket.SHUT_WR)
         try:

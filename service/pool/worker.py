@@ -123,10 +123,10 @@ def main() -> None:
     os.nice(NICENESS)
     wire = Wire(socket.socket(fileno=fd))
     try:
-        settings = _hear_settings(wire)
+        settings = hear_settings(wire)
         configure_logging(settings.log_level)
         inbox = Inbox()
-        threading.Thread(target=_listen, args=(wire, inbox), daemon=True).start()
+        threading.Thread(target=listen, args=(wire, inbox), daemon=True).start()
         engines = _open_engines(wire, settings)
         while True:
             _work(wire, inbox, engines, settings)
@@ -134,14 +134,14 @@ def main() -> None:
         os._exit(0)  # the front end is gone; nothing is left to be told or saved
 
 
-def _hear_settings(wire: Wire) -> Settings:
+def hear_settings(wire: Wire) -> Settings:
     message, _ = wire.hear()
     if not isinstance(message, Configure):
         raise frames.FrameError(f"{message.kind} before configure")
     return Settings.model_validate(message.settings)
 
 
-def _listen(wire: Wire, inbox: Inbox) -> None:
+def listen(wire: Wire, inbox: Inbox) -> None:
     try:
         while True:
             if wire.has_something_within(ALIVE_EVERY_S):

@@ -1,15 +1,16 @@
 """A worker that does what its job tells it: for tests of supervision, where pixels do not matter.
 
-Run as a script with `--fd N`. The source bytes of a job are one line of JSON:
+Run as a script: `fake_worker.py START --fd N`; START is how it begins: "ready", "unusable", "die",
+"mute". The source bytes of a job begin with one line of JSON:
 
-    {"do": "answer", "after_s": 0.1, "size_bytes": 10}   sleep, then that many bytes
-    {"do": "die"}            SIGKILL itself
-    {"do": "die_once", "marker": path}   die if the file is not there yet; make it first
-    {"do": "hang"}           stop, so that nothing is said any more
-    {"do": "tiles", "count": 50, "tile_s": 0.1, "trace": path}   a progress frame and a line each
-    {"do": "fail"} {"do": "refuse"} {"do": "nonsense"} {"do": "echo", ...}
-
-The environment variable TORCH_FAKE tells how it starts: "" ready, "unusable", "die", "mute".
+    {"do": "answer", "after_s": 0.1, "size_bytes": 10}   sleep, then answer so many bytes
+    {"do": "echo"}                       answer with the source
+    {"do": "die"}                        SIGKILL itself
+    {"do": "die", "marker": path}        the same, but only if the file is not there; makes it
+    {"do": "hang"}                       stop: nothing is said any more
+    {"do": "hang", "marker": path}       the same, once
+    {"do": "tiles", "count": 50, "tile_s": 0.1, "trace": path}   a line and a progress frame each
+    {"do": "fail"}, {"do": "refuse"}, {"do": "nonsense"}
 """
 
 import json
@@ -35,50 +36,49 @@ from service.pool.messages import (
 )
 
 
+def main() -> None:
+    start = sys.argv[1]
+    wire = worker.Wire(socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])))
+    inbox = worker.Inbox()
+    worker.hear_settings(wire)
+    if start == "die":
+        die()
+    threading.Thread(target=worker.listen, args=(wire, inbox), daemon=True).start()
+    if start == "mute":
+        time.sleep(60)
+    if start == "unusable":
+        wire.say(Unusable(reason="the model is on holiday"))
+        raise SystemExit(1)
+    wire.say(Ready(device="fake", models={2: "fake", 4: "fake"}, seconds_per_px={2: 1e-4, 4: 1e-4}))
+    while True:
+        job, source = inbox.next()
+        try:
+            obey(wire, inbox, job, source)
+        except worker.FrontEndGone:
+            os._exit(0)
+
+
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def main() -> None:
-    wire = worker.Wire(socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])))
-    inbox = worker.Inbox()
-    worker._hear_settings(wire)
-    start = os.environ.get("TORCH_FAKE", "")
-    if start == "die":
-        die()
-    if start == "mute":
-        time.sleep(60)
-    threading.Thread(target=worker._listen, args=(wire, inbox), daemon=True).start()
-    if start == "unusable":
-        wire.say(Unusable(reason="the model is on holiday"))
-        raise SystemExit(1)
-    wire.say(Ready(device="fake", models={2: "fake", 4: "fake"}, seconds_per_px={2: 1e-3, 4: 1e-3}))
-    while True:
-        job, source = inbox.next()
-        obey(wire, inbox, job, source)
+def is_first(order: dict[str, Any]) -> bool:
+    """Whether this is the first time that an order with a marker is met; always without one."""
+    if "marker" not in order:
+        return True
+    marker = Path(order["marker"])
+    is_new = not marker.exists()
+    marker.touch()
+    return is_new
 
 
 def obey(wire: worker.Wire, inbox: worker.Inbox, job: Job, source: bytes) -> None:
     order: dict[str, Any] = json.loads(source.partition(b"\n")[0])
-    data = b"x" * order.get("size_bytes", 1)
     match order["do"]:
-        case "die":
+        case "die" if is_first(order):
             die()
-        case "die_once":
-            if not Path(order["marker"]).exists():
-                Path(order["marker"]).touch()
-                die()
-        case "hang":
+        case "hang" if is_first(order):
             os.kill(os.getpid(), signal.SIGSTOP)
-        case "tiles":
-            for done in range(order["count"]):
-                if inbox.is_cancelled(job):
-                    wire.say(Cancelled(job=job.job))
-                    return
-                time.sleep(order["tile_s"])
-                with Path(order["trace"]).open("a") as trace:
-                    trace.write(f"{done}\n")
-                wire.say(Progress(job=job.job, done=done + 1, total=order["count"]))
         case "fail":
             wire.say(Failed(job=job.job, reason="ZeroDivisionError"))
             return
@@ -88,21 +88,36 @@ def obey(wire: worker.Wire, inbox: worker.Inbox, job: Job, source: bytes) -> Non
         case "nonsense":
             wire.say(Cancelled(job=job.job + 1000))
             return
-        case "echo":
-            data = source
+        case "tiles" if not work_tiles(wire, inbox, job, order):
+            wire.say(Cancelled(job=job.job))
+            return
     time.sleep(order.get("after_s", 0))
-    wire.say(
-        Done(
-            job=job.job,
-            media_type="image/png",
-            width_px=1,
-            height_px=1,
-            model=f"fake {os.getpid()}",
-            decode_s=0,
-            network_s=0,
-            encode_s=0,
-        ),
-        data,
+    data = source if order["do"] == "echo" else b"x" * order.get("size_bytes", 1)
+    wire.say(finished(job), data)
+
+
+def work_tiles(wire: worker.Wire, inbox: worker.Inbox, job: Job, order: dict[str, Any]) -> bool:
+    """Whether all tiles were done."""
+    for done in range(order["count"]):
+        if inbox.is_cancelled(job):
+            return False
+        time.sleep(order["tile_s"])
+        with Path(order["trace"]).open("a") as trace:
+            trace.write(f"{done}\n")
+        wire.say(Progress(job=job.job, done=done + 1, total=order["count"]))
+    return True
+
+
+def finished(job: Job) -> Done:
+    return Done(
+        job=job.job,
+        media_type="image/png",
+        width_px=1,
+        height_px=1,
+        model=f"fake {os.getpid()}",
+        decode_s=0,
+        network_s=0,
+        encode_s=0,
     )
 
 

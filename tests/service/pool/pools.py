@@ -1,0 +1,73 @@
+"""Pools for tests: of fake workers that obey their job, or of real ones."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from service.config import Settings, load_settings
+from service.pool.boundary import UpscaleRequest
+from service.pool.limits import Limits
+from service.pool.local import WORKER_COMMAND, LocalPool
+
+FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
+QUICK = Limits(work_s=20, start_s=20, silence_s=10, end_s=2, restart_s=0.02, restart_max_s=0.1)
+
+
+def fake_command(start: str = "ready") -> tuple[str, ...]:
+    return (sys.executable, str(FAKE_WORKER), start)
+
+
+def order(do: str, **what: Any) -> bytes:
+    """The source bytes that make a fake worker do something."""
+    return json.dumps({"do": do, **what}).encode() + b"\n"
+
+
+def request(
+    request_id: str = "r", *, scale: int = 4, width_px: int = 100, height_px: int = 100
+) -> UpscaleRequest:
+    return UpscaleRequest(request_id, scale, width_px, height_px)
+
+
+@asynccontextmanager
+async def running_pool(
+    settings: Settings | None = None,
+    *,
+    command: Sequence[str] = (),
+    limits: Limits = QUICK,
+    is_waiting: bool = True,
+    **values: object,
+) -> AsyncIterator[LocalPool]:
+    """A started pool, stopped afterwards without grace; of ready fake workers unless told."""
+    pool = LocalPool(
+        settings or load_settings({}, **values), command=command or fake_command(), limits=limits
+    )
+    await pool.start()
+    try:
+        if is_waiting:
+            async with asyncio.timeout(60):
+                await pool.wait_ready()
+        yield pool
+    finally:
+        await pool.stop(0)
+
+
+def real_pool(settings: Settings) -> AbstractAsyncContextManager[LocalPool]:
+    return running_pool(settings, command=WORKER_COMMAND, limits=Limits(work_s=60))
+
+
+def workers_of(pool: LocalPool) -> list[psutil.Process]:
+    """The processes of the workers that are ready."""
+    return [psutil.Process(pid) for pid in sorted(pool.worker_pids())]
+
+
+async def until(condition: Any, timeout_s: float = 10) -> None:
+    """Wait for a condition that only the outside world makes true."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():
+            await asyncio.sleep(0.01)

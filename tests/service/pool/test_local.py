@@ -1,0 +1,477 @@
+"""Supervision, queue and settlement, with real processes that obey their job (fake_worker.py)."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections import Counter
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.config import load_settings
+from service.errors import InternalError, MalformedImage, RateLimitExceeded, ServiceError
+from service.pool.boundary import Upscaled
+from service.pool.limits import Limits
+from service.pool.local import LocalPool
+from tests.service.pool.pools import (
+    QUICK,
+    fake_command,
+    order,
+    request,
+    running_pool,
+    until,
+    workers_of,
+)
+
+
+async def test_bytes_cross_intact_both_ways() -> None:
+    source = order("echo") + os.urandom(3_000_000)
+    async with running_pool() as pool:
+        upscaled = await pool.upscale(source, request())
+    assert upscaled.data == source
+    assert type(upscaled.data) is bytes
+
+
+async def test_the_largest_input_and_a_huge_result_cross() -> None:
+    source = order("answer", size_bytes=100_000_000) + bytes(25_000_000)
+    async with running_pool() as pool:
+        upscaled = await pool.upscale(source, request())
+    assert len(upscaled.data) == 100_000_000
+
+
+async def test_a_refusal_is_the_same_error_on_this_side() -> None:
+    async with running_pool() as pool:
+        with pytest.raises(MalformedImage) as caught:
+            await pool.upscale(order("refuse"), request())
+    assert caught.value.public_text == "No image"
+
+
+async def test_an_exception_in_a_job_is_internal_and_is_not_tried_again() -> None:
+    async with running_pool() as pool:
+        [worker] = workers_of(pool)
+        with pytest.raises(InternalError, match="ZeroDivisionError") as caught:
+            await pool.upscale(order("fail"), request())
+        assert workers_of(pool) == [worker]
+    assert caught.value.public_text == "Internal service error"
+
+
+async def test_a_job_whose_worker_dies_is_tried_once_more(tmp_path: Path) -> None:
+    async with running_pool() as pool:
+        [first] = workers_of(pool)
+        upscaled = await pool.upscale(order("die", marker=str(tmp_path / "m")), request())
+        assert upscaled.model != f"fake {first.pid}"
+        assert not psutil.pid_exists(first.pid)
+
+
+async def test_a_job_that_kills_two_workers_fails_alone() -> None:
+    async with running_pool(workers=1) as pool:
+        poison = asyncio.create_task(pool.upscale(order("die"), request("poison")))
+        others = [
+            asyncio.create_task(pool.upscale(order("answer"), request(str(number))))
+            for number in range(3)
+        ]
+        with pytest.raises(InternalError, match="2 workers died"):
+            await poison
+        assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*others))
+
+
+async def test_a_retried_job_goes_before_those_that_waited_behind_it(tmp_path: Path) -> None:
+    finished: list[str] = []
+
+    async def upscale(pool: LocalPool, name: str, source: bytes) -> None:
+        await pool.upscale(source, request(name))
+        finished.append(name)
+
+    async with running_pool(workers=1) as pool:
+        await asyncio.gather(
+            upscale(pool, "first", order("die", marker=str(tmp_path / "m"))),
+            upscale(pool, "second", order("answer")),
+            upscale(pool, "third", order("answer")),
+        )
+    assert finished == ["first", "second", "third"]
+
+
+async def test_a_stopped_worker_is_replaced_and_its_job_tried_again(tmp_path: Path) -> None:
+    limits = Limits(work_s=20, silence_s=2, restart_s=0.02)
+    async with running_pool(limits=limits) as pool:
+        [first] = workers_of(pool)
+        started = time.monotonic()
+        await pool.upscale(order("hang", marker=str(tmp_path / "m")), request())
+        assert 1.5 < time.monotonic() - started < 8
+        assert not psutil.pid_exists(first.pid)
+
+
+async def test_a_stopped_worker_is_replaced_at_the_deadline_if_that_comes_first(
+    tmp_path: Path,
+) -> None:
+    limits = Limits(work_s=3, silence_s=60, restart_s=0.02)
+    async with running_pool(limits=limits) as pool:
+        await pool.upscale(order("hang", marker=str(tmp_path / "m")), request())
+
+
+async def test_an_idle_worker_that_stops_is_replaced() -> None:
+    async with running_pool(limits=Limits(work_s=20, silence_s=2, restart_s=0.02)) as pool:
+        [first] = workers_of(pool)
+        first.suspend()
+        await until(lambda: pool.worker_pids() not in ((), (first.pid,)))
+        assert not psutil.pid_exists(first.pid)
+        await pool.upscale(order("answer"), request())
+
+
+async def test_a_job_slower_than_its_deadline_fails_once_and_the_worker_is_replaced() -> None:
+    async with running_pool(limits=Limits(work_s=1, restart_s=0.02)) as pool:
+        started = time.monotonic()
+        with pytest.raises(InternalError, match="worked on one image for 1 s"):
+            await pool.upscale(order("answer", after_s=30), request())
+        assert time.monotonic() - started < 2
+        await pool.upscale(order("answer"), request())
+
+
+async def test_a_job_just_within_its_deadline_is_answered() -> None:
+    async with running_pool(limits=Limits(work_s=5)) as pool:
+        await pool.upscale(order("answer", after_s=1.5), request())
+
+
+async def test_nonsense_from_a_worker_costs_it_its_life_and_the_pool_goes_on() -> None:
+    async with running_pool() as pool:
+        with pytest.raises(InternalError):
+            await pool.upscale(order("nonsense"), request())
+        await pool.upscale(order("answer"), request())
+
+
+async def test_two_workers_share_the_load() -> None:
+    async with running_pool(workers=2) as pool:
+        await until(lambda: len(workers_of(pool)) == 2)
+        started = time.monotonic()
+        answers = await asyncio.gather(
+            *(pool.upscale(order("answer", after_s=0.5), request()) for _ in range(4))
+        )
+        elapsed_s = time.monotonic() - started
+    assert sorted(Counter(answer.model for answer in answers).values()) == [2, 2]
+    assert elapsed_s < 1.9
+
+
+async def test_the_order_is_first_come_first_served() -> None:
+    finished: list[int] = []
+
+    async def upscale(pool: LocalPool, number: int) -> None:
+        await pool.upscale(order("answer"), request(str(number)))
+        finished.append(number)
+
+    async with running_pool(workers=1) as pool:
+        await asyncio.gather(*(upscale(pool, number) for number in range(20)))
+    assert finished == list(range(20))
+
+
+async def test_the_queue_takes_its_number_and_refuses_one_more_at_once() -> None:
+    async with running_pool(workers=1, max_queue=3) as pool:
+        admitted = [
+            asyncio.create_task(pool.upscale(order("answer", after_s=0.3), request(str(number))))
+            for number in range(1 + 3)
+        ]
+        await asyncio.sleep(0)
+        assert not pool.is_ready()
+        started = time.monotonic()
+        with pytest.raises(RateLimitExceeded):
+            await pool.upscale(order("answer"), request("one more"))
+        assert time.monotonic() - started < 0.05
+        assert not any(task.done() for task in admitted)
+        await asyncio.gather(*admitted)
+        assert pool.is_ready()
+        await pool.upscale(order("answer"), request("one more"))
+
+
+async def test_without_a_queue_only_a_free_worker_takes_work() -> None:
+    async with running_pool(workers=1, max_queue=0) as pool:
+        assert pool.is_ready()
+        busy = asyncio.create_task(pool.upscale(order("answer", after_s=0.3), request()))
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimitExceeded):
+            await pool.upscale(order("answer"), request())
+        await busy
+
+
+async def test_after_the_promised_wait_the_same_request_passes() -> None:
+    async with running_pool(workers=1, max_queue=2) as pool:
+        slow = order("answer", after_s=1)  # what the warm-up said of an image of this size
+        admitted = [asyncio.create_task(pool.upscale(slow, request())) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimitExceeded) as caught:
+            await pool.upscale(slow, request())
+        assert 3 <= caught.value.retry_after_s <= 4
+        await asyncio.sleep(caught.value.retry_after_s)
+        await pool.upscale(order("answer"), request())
+        await asyncio.gather(*admitted)
+
+
+async def test_giving_up_while_waiting_frees_the_place_at_once() -> None:
+    async with running_pool(workers=1, max_queue=1) as pool:
+        running = asyncio.create_task(pool.upscale(order("answer", after_s=0.5), request()))
+        waiting = asyncio.create_task(pool.upscale(order("die"), request("given up")))
+        await asyncio.sleep(0.05)
+        assert not pool.is_ready()
+        waiting.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await waiting
+        assert pool.is_ready()
+        [worker] = workers_of(pool)
+        await pool.upscale(order("answer"), request())
+        await running
+        assert workers_of(pool) == [worker]  # so the job that was given up never ran
+
+
+async def test_giving_up_stops_the_work_at_the_next_tile(tmp_path: Path) -> None:
+    trace = tmp_path / "trace"
+    async with running_pool(workers=1) as pool:
+        [worker] = workers_of(pool)
+        tiles = order("tiles", count=500, tile_s=0.1, trace=str(trace))
+        running = asyncio.create_task(pool.upscale(tiles, request()))
+        await until(lambda: trace.exists() and trace.read_text().count("\n") >= 3)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        done = trace.read_text().count("\n")
+        await pool.upscale(order("answer"), request())
+        assert trace.read_text().count("\n") <= done + 2
+        assert workers_of(pool) == [worker]
+
+
+async def test_a_source_given_up_half_way_through_leaves_the_wire_whole() -> None:
+    source = order("echo") + os.urandom(20_000_000)
+    async with running_pool(workers=1) as pool:
+        [worker] = workers_of(pool)
+        for wait_s in (0, 0.001, 0.002, 0.005):
+            upscaling = asyncio.create_task(pool.upscale(source, request()))
+            await asyncio.sleep(wait_s)
+            upscaling.cancel()
+        assert (await pool.upscale(source, request())).data == source
+        assert workers_of(pool) == [worker]
+
+
+async def test_every_admitted_job_is_settled_while_workers_are_killed(tmp_path: Path) -> None:
+    async with running_pool(workers=2, max_queue=1000) as pool:
+        jobs = []
+        for number in range(60):
+            match number % 4:
+                case 0:
+                    source = order("answer", after_s=0.01)
+                case 1:
+                    source = order("die", marker=str(tmp_path / str(number)))
+                case 2:
+                    source = order("refuse")
+                case _:
+                    source = order("answer", after_s=0.01, size_bytes=300_000)
+            jobs.append(asyncio.create_task(pool.upscale(source, request(str(number)))))
+        for job in jobs[3::20]:
+            await asyncio.sleep(0.02)
+            job.cancel()
+        async with asyncio.timeout(60):
+            outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+        kinds = Counter(type(outcome).__name__ for outcome in outcomes)
+        assert set(kinds) <= {"Upscaled", "MalformedImage", "CancelledError"}
+        assert kinds["MalformedImage"] == 15
+        assert kinds["Upscaled"] >= 15 + 15 + 12
+        assert pool._admitted == 0
+        assert not pool._running
+
+
+async def test_no_worker_outlives_stop_and_nothing_is_left_waiting() -> None:
+    async with running_pool(workers=2) as pool:
+        await until(lambda: len(workers_of(pool)) == 2)
+        workers = workers_of(pool)
+        jobs = [
+            asyncio.create_task(pool.upscale(order("answer", after_s=60), request()))
+            for _ in range(4)
+        ]
+        await asyncio.sleep(0.1)
+        await pool.stop(0)
+        outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+        assert all(isinstance(outcome, InternalError) for outcome in outcomes)
+        assert not any(worker.is_running() for worker in workers)
+
+
+async def test_stop_finishes_what_was_admitted_and_takes_nothing_new() -> None:
+    async with running_pool(workers=1) as pool:
+        jobs = [
+            asyncio.create_task(pool.upscale(order("answer", after_s=0.3), request()))
+            for _ in range(3)
+        ]
+        await asyncio.sleep(0.05)
+        stopping = asyncio.create_task(pool.stop(20))
+        await asyncio.sleep(0)
+        assert not pool.is_ready()
+        with pytest.raises(RateLimitExceeded):
+            await pool.upscale(order("answer"), request())
+        assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*jobs))
+        await stopping
+
+
+async def test_stop_does_not_wait_for_work_that_nobody_wants_any_more(tmp_path: Path) -> None:
+    async with running_pool(workers=1) as pool:
+        slow = order("tiles", count=1, tile_s=1, trace=str(tmp_path / "t"))
+        job = asyncio.create_task(pool.upscale(slow, request()))
+        await asyncio.sleep(0.1)
+        job.cancel()
+        started = time.monotonic()
+        await pool.stop(30)
+        assert time.monotonic() - started < 5
+
+
+async def test_stop_ends_a_worker_that_does_not_listen() -> None:
+    async with running_pool(workers=1) as pool:
+        [worker] = workers_of(pool)
+        worker.suspend()
+        started = time.monotonic()
+        await pool.stop(0)
+        assert time.monotonic() - started < QUICK.end_s + 2
+        assert not worker.is_running()
+
+
+async def test_a_pool_can_be_stopped_before_it_is_ready_and_before_it_is_started() -> None:
+    pool = LocalPool(load_settings({}), command=fake_command("mute"), limits=QUICK)
+    await pool.stop(0)
+    pool = LocalPool(load_settings({}), command=fake_command("mute"), limits=QUICK)
+    await pool.start()
+    await asyncio.sleep(0.05)
+    await pool.stop(0)
+    assert not psutil.Process().children()
+
+
+async def test_a_worker_that_says_why_it_cannot_work_leaves_the_pool_unready_and_refusing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running_pool(command=fake_command("unusable"), is_waiting=False) as pool:
+        early = asyncio.create_task(pool.upscale(order("answer"), request()))
+        with pytest.raises(InternalError, match="the model is on holiday"):
+            await early
+        assert not pool.is_ready()
+        with pytest.raises(InternalError, match="the model is on holiday"):
+            await pool.upscale(order("answer"), request())
+    assert "the model is on holiday" in caplog.text
+
+
+@pytest.mark.parametrize("command", [fake_command("die"), ("/nowhere/python",)])
+async def test_workers_that_never_start_settle_whoever_waits(command: tuple[str, ...]) -> None:
+    async with running_pool(command=command, is_waiting=False) as pool:
+        with pytest.raises(InternalError):
+            await pool.upscale(order("answer"), request())
+        assert not pool.is_ready()
+
+
+async def test_a_worker_that_is_never_ready_is_given_up() -> None:
+    limits = Limits(work_s=20, start_s=0.5, end_s=0.1, restart_s=0.01)
+    async with running_pool(command=fake_command("mute"), limits=limits, is_waiting=False) as pool:
+        with pytest.raises(InternalError, match=r"not ready within 0\.5 s"):
+            await pool.upscale(order("answer"), request())
+
+
+async def test_the_pool_recovers_unaided_once_workers_can_start(tmp_path: Path) -> None:
+    program = tmp_path / "worker.py"
+    program.write_text("raise SystemExit(1)")
+    command = (sys.executable, str(program), "ready")
+    async with running_pool(command=command, is_waiting=False) as pool:
+        with pytest.raises(InternalError):
+            await pool.upscale(order("answer"), request())
+        program.write_text(
+            f"import runpy; runpy.run_path({fake_command()[1]!r}, run_name='__main__')"
+        )
+        await pool.wait_ready()
+        assert pool.is_ready()
+        await pool.upscale(order("answer"), request())
+
+
+async def test_a_request_that_comes_before_the_first_worker_waits_for_it() -> None:
+    async with running_pool(is_waiting=False) as pool:
+        assert not pool.is_ready()
+        await pool.upscale(order("answer"), request())
+
+
+async def test_while_its_only_worker_is_replaced_the_pool_is_not_ready_but_takes_work() -> None:
+    async with running_pool(workers=1) as pool:
+        [worker] = workers_of(pool)
+        worker.kill()
+        await until(lambda: not pool.is_ready())
+        await pool.upscale(order("answer"), request())
+        assert pool.is_ready()
+
+
+async def test_draining_is_not_ready_and_still_takes_work() -> None:
+    async with running_pool() as pool:
+        pool.drain()
+        assert not pool.is_ready()
+        await pool.upscale(order("answer"), request())
+
+
+async def test_the_times_tell_how_long_it_waited() -> None:
+    async with running_pool(workers=1) as pool:
+        first = asyncio.create_task(pool.upscale(order("answer", after_s=0.4), request()))
+        await asyncio.sleep(0)
+        second = await pool.upscale(order("answer"), request())
+        assert (await first).times.queue_s < 0.1
+        assert 0.35 < second.times.queue_s < 1
+
+
+def test_workers_end_when_their_front_end_is_killed(tmp_path: Path) -> None:
+    program = textwrap.dedent(
+        """
+        import asyncio, sys
+        from service.config import load_settings
+        from service.pool.local import LocalPool
+
+        async def main():
+            pool = LocalPool(load_settings({}, workers=2), command=sys.argv[1:])
+            await pool.start()
+            while len(pool.worker_pids()) < 2:
+                await asyncio.sleep(0.01)
+            print(*pool.worker_pids(), flush=True)
+            await asyncio.sleep(60)
+
+        asyncio.run(main())
+        """
+    )
+    front_end = subprocess.Popen(
+        [sys.executable, "-c", program, *fake_command()], stdout=subprocess.PIPE, text=True
+    )
+    assert front_end.stdout is not None
+    with front_end.stdout as lines:
+        workers = [psutil.Process(int(pid)) for pid in lines.readline().split()]
+        assert len(workers) == 2
+        front_end.send_signal(signal.SIGKILL)
+        front_end.wait()
+        gone, alive = psutil.wait_procs(workers, timeout=5)
+    assert len(gone) == 2, alive
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_minute_of_random_kills_loses_no_job() -> None:
+    import random
+
+    chance = random.Random(1)
+    tried: Counter[str] = Counter()
+
+    async def client(pool: LocalPool, until_s: float) -> None:
+        while time.monotonic() < until_s:
+            try:
+                await pool.upscale(order("answer", after_s=0.05, size_bytes=100_000), request())
+                tried["answered"] += 1
+            except ServiceError as error:
+                tried[type(error).__name__] += 1
+
+    async with running_pool(workers=2) as pool:
+        until_s = time.monotonic() + 60
+        clients = [asyncio.create_task(client(pool, until_s)) for _ in range(6)]
+        while time.monotonic() < until_s:
+            await asyncio.sleep(chance.uniform(1, 3))
+            if pids := pool.worker_pids():
+                os.kill(chance.choice(pids), signal.SIGKILL)
+                tried["kills"] += 1
+        await asyncio.gather(*clients)
+    print(dict(tried))
+    assert tried["kills"] >= 15
+    assert set(tried) == {"answered", "kills"}

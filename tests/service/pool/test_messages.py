@@ -1,0 +1,61 @@
+import pytest
+from pydantic import ValidationError
+
+from service.pool.messages import (
+    Cancel,
+    Done,
+    FromWorker,
+    Job,
+    Ready,
+    ToWorker,
+    decode_from_worker,
+    decode_to_worker,
+    encode,
+)
+
+
+@pytest.mark.parametrize("message", [Job(job=1, request_id="ä", scale=4), Cancel(job=7)])
+def test_what_the_worker_hears_is_what_was_said(message: ToWorker) -> None:
+    assert decode_to_worker(encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        Ready(device="cpu", models={2: "a", 4: "b"}, seconds_per_px={2: 0.1, 4: 0.2}),
+        Done(
+            job=3,
+            media_type="image/png",
+            width_px=10,
+            height_px=20,
+            model="m",
+            decode_s=0.1,
+            network_s=0.2,
+            encode_s=0.3,
+        ),
+    ],
+)
+def test_what_the_front_end_hears_is_what_was_said(message: FromWorker) -> None:
+    assert decode_from_worker(encode(message)) == message
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        b"",
+        b"null",
+        b"[]",
+        b'{"kind": "job"}',
+        b'{"kind": "cancel", "job": 1, "more": 2}',
+        b'{"kind": "done"}',
+        b"\xff",
+    ],
+)
+def test_anything_else_is_refused(header: bytes) -> None:
+    with pytest.raises(ValidationError):
+        decode_to_worker(header)
+
+
+def test_the_two_directions_have_words_of_their_own() -> None:
+    with pytest.raises(ValidationError):
+        decode_from_worker(encode(Cancel(job=1)))
