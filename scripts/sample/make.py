@@ -1,7 +1,7 @@
 """Write the sample picture, cat.jpg, from the photograph in the scikit-image package.
 
-    .venv/bin/python -m pip install -r tests/reference/requirements.txt
-    .venv/bin/python scripts/sample/make.py
+.venv/bin/python -m pip install -r tests/reference/requirements.txt
+.venv/bin/python scripts/sample/make.py
 """
 
 import io

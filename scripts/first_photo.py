@@ -1,0 +1,264 @@
+"""Start the service, send it one photo as any client would, save the answer, and go on serving.
+
+The second half of scripts/quickstart. Everything it keeps lies in .upscaled/ of the clone.
+"""
+
+import argparse
+import http.client
+import json
+import os
+import shlex
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+from service.config import Settings, SettingsError, load_settings
+from service.errors import ServiceError
+from service.image.probe import probe
+from service.image.types import ImageInfo
+from service.state import State, StateError, open_state
+
+ROOT = Path(__file__).resolve().parents[1]
+DATA_DIR = ROOT / ".upscaled"
+SAMPLE = ROOT / "scripts" / "sample" / "cat.jpg"
+HOST = "127.0.0.1"
+USUAL_PORT = 8000
+KEY_NAME = "quickstart"
+START_TIMEOUT_S = 120
+ANSWER_TIMEOUT_S = 900
+STOP_TIMEOUT_S = 60
+
+
+class QuickstartError(Exception):
+    """The photo does not come out; the text says why and what to do."""
+
+
+def main() -> None:
+    arguments = read_arguments()
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, end_as_told)
+    try:
+        run(arguments.photo, is_once=arguments.once)
+    except KeyboardInterrupt:
+        print("\nStopped.")
+    except (QuickstartError, SettingsError, StateError) as error:
+        sys.exit(f"quickstart: {error}")
+
+
+def read_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="scripts/quickstart", description=__doc__)
+    parser.add_argument("photo", nargs="?", type=Path, default=SAMPLE, help="default: a sample")
+    parser.add_argument("--once", action="store_true", help="stop once the photo is saved")
+    return parser.parse_args()
+
+
+def end_as_told(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)
+
+
+def run(photo: Path, *, is_once: bool) -> None:
+    source, info = read_photo(photo)
+    settings = load_settings(data_dir=DATA_DIR)
+    scale = choose_scale(info, settings)
+    secret = make_key(settings)
+    port = find_port()
+    with serving(port) as process:
+        print(f"Serving on http://{HOST}:{port}")
+        print(f"  {photo.name}: {info.width_px} x {info.height_px}, sent at scale {scale} ...")
+        started_s = time.monotonic()
+        result = send(source, photo.name, scale, secret, port)
+        seconds = time.monotonic() - started_s
+        path, size = save(result, photo)
+        print(f"  {path.name}: {size.width_px} x {size.height_px}, after {seconds:.1f} s")
+        if is_once:
+            return
+        print(f"\nYour turn:\n  {describe_curl(scale, secret, port)}\n")
+        print(f"Log: {DATA_DIR / 'service.log'}\nCtrl-C stops.", flush=True)
+        process.wait()
+        raise QuickstartError(f"the service ended by itself\n{read_log_end()}")
+
+
+def read_photo(photo: Path) -> tuple[bytes, ImageInfo]:
+    """The photo's bytes, and what its header says.
+
+    Raises:
+        QuickstartError: there is no such file, or it is no image that upscaled takes.
+    """
+    try:
+        source = photo.read_bytes()
+        return source, probe(source)
+    except OSError as error:
+        raise QuickstartError(f"cannot read {photo}: {error.strerror}") from None
+    except ServiceError as error:
+        raise QuickstartError(f"{photo}: {error.public_text}") from None
+
+
+def choose_scale(info: ImageInfo, settings: Settings) -> int:
+    """4 where the limits allow it, else 2.
+
+    Raises:
+        QuickstartError: the photo is too large for either.
+    """
+    side_px = max(info.width_px, info.height_px)
+    for scale in (4, 2):
+        if side_px <= settings.max_input_side_px(scale):
+            return scale
+    raise QuickstartError(
+        f"the photo's longest side is {side_px} px; "
+        f"the limit is {settings.max_input_side_x4} px at scale 4 "
+        f"and {settings.max_input_side_x2} px at scale 2"
+    )
+
+
+def make_key(settings: Settings) -> str:
+    """The API key of earlier runs, or a new one."""
+    DATA_DIR.mkdir(mode=0o700, exist_ok=True)
+    file = DATA_DIR / "key"
+    with open_state(settings) as state:
+        secret = file.read_text().strip() if file.exists() else ""
+        if secret and state.keys.verify(secret):
+            return secret
+        secret = create_key(state)
+    file.touch(mode=0o600)
+    file.write_text(secret + "\n")
+    return secret
+
+
+def create_key(state: State) -> str:
+    if any(key.name == KEY_NAME and key.revoked_at_s is None for key in state.keys.list()):
+        state.keys.revoke(KEY_NAME)  # its secret is lost, so nobody can be using it
+    return state.keys.create(KEY_NAME, credits=1000)
+
+
+def find_port() -> int:
+    """The usual port where it is free, else any free one."""
+    for port in (USUAL_PORT, 0):
+        try:
+            with socket.create_server((HOST, port)) as probing:
+                return int(probing.getsockname()[1])
+        except OSError:
+            continue
+    raise QuickstartError(f"no port of {HOST} is free")
+
+
+@contextmanager
+def serving(port: int) -> Iterator[subprocess.Popen[bytes]]:
+    """The service as a process of its own, ready; stopped in order at the end.
+
+    Raises:
+        QuickstartError: it does not become ready, or does not stop in order.
+    """
+    command = [str(Path(sys.executable).with_name("upscaled")), "serve"]
+    command += ["--host", HOST, "--port", str(port)]
+    environment = os.environ | {"UPSCALED_DATA_DIR": str(DATA_DIR)}
+    with (DATA_DIR / "service.log").open("wb") as log:
+        # A session of its own: Ctrl-C reaches this script alone, which then stops the service once.
+        process = subprocess.Popen(
+            command, env=environment, stdout=log, stderr=log, start_new_session=True
+        )
+    try:
+        wait_until_ready(process, port)
+        yield process
+    finally:
+        process.terminate()
+        try:
+            status = process.wait(STOP_TIMEOUT_S)
+        except (subprocess.TimeoutExpired, KeyboardInterrupt):
+            process.kill()
+            process.wait()
+            status = -signal.SIGKILL
+    if status != 0:
+        raise QuickstartError(f"the service ended with status {status}\n{read_log_end()}")
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int) -> None:
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    while time.monotonic() < deadline_s:
+        if process.poll() is not None:
+            raise QuickstartError(f"the service does not start\n{read_log_end()}")
+        if is_ready(port):
+            return
+        time.sleep(0.1)
+    raise QuickstartError(f"the service is not ready after {START_TIMEOUT_S} s\n{read_log_end()}")
+
+
+def is_ready(port: int) -> bool:
+    connection = http.client.HTTPConnection(HOST, port, timeout=5)
+    try:
+        connection.request("GET", "/readyz")
+        return connection.getresponse().status == http.HTTPStatus.OK
+    except OSError:
+        return False
+    finally:
+        connection.close()
+
+
+def read_log_end() -> str:
+    """The log's last lines, but for what it says of each request."""
+    text = (DATA_DIR / "service.log").read_text(errors="replace")
+    lines = [line for line in text.splitlines() if '"event": "request"' not in line]
+    return "\n".join([f"The end of {DATA_DIR / 'service.log'}:", *lines[-12:]])
+
+
+def send(source: bytes, name: str, scale: int, secret: str, port: int) -> bytes:
+    """The encoded result of one POST /v1/upscale.
+
+    Raises:
+        QuickstartError: the service answered an error, in its words, or not at all.
+    """
+    body, content_type = encode_form(source, name, scale)
+    headers = {"X-API-KEY": secret, "Accept": "image/*", "Content-Type": content_type}
+    connection = http.client.HTTPConnection(HOST, port, timeout=ANSWER_TIMEOUT_S)
+    try:
+        connection.request("POST", "/v1/upscale", body, headers)
+        response = connection.getresponse()
+        answer = response.read()
+    except OSError as error:
+        raise QuickstartError(f"no answer: {error}\n{read_log_end()}") from None
+    finally:
+        connection.close()
+    if response.status != http.HTTPStatus.OK:
+        raise QuickstartError(f"answer {response.status}: {json.loads(answer)['error']}")
+    return answer
+
+
+def encode_form(source: bytes, name: str, scale: int) -> tuple[bytes, str]:
+    """A multipart/form-data body with `image` and `scale`, and its content type."""
+    boundary = uuid.uuid4().hex
+    file_name = name.replace("\\", "_").replace('"', "_")
+    parts = (
+        f'--{boundary}\r\nContent-Disposition: form-data; name="scale"\r\n\r\n{scale}\r\n'
+        f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{file_name}"\r\n'
+        "Content-Type: application/octet-stream\r\n\r\n"
+    )
+    body = parts.encode() + source + f"\r\n--{boundary}--\r\n".encode()
+    return body, f"multipart/form-data; boundary={boundary}"
+
+
+def save(result: bytes, photo: Path) -> tuple[Path, ImageInfo]:
+    """Write the result into the current folder: its path, and what its header says."""
+    info = probe(result)
+    path = Path(f"result-{photo.stem}.{'png' if info.format == 'PNG' else 'jpg'}")
+    try:
+        path.write_bytes(result)
+    except OSError as error:
+        raise QuickstartError(f"cannot write {path.absolute()}: {error.strerror}") from None
+    return path, info
+
+
+def describe_curl(scale: int, secret: str, port: int) -> str:
+    url = f"http://{HOST}:{port}/v1/upscale"
+    command = ["curl", url, "-H", f"X-API-KEY: {secret}", "-H", "Accept: image/*"]
+    command += ["-F", "image=@photo.jpg", "-F", f"scale={scale}", "-o", "upscaled.jpg"]
+    return shlex.join(command)
+
+
+if __name__ == "__main__":
+    main()

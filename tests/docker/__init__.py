@@ -1,0 +1,1 @@
+"""The container: built and run for real, without a Docker engine."""
