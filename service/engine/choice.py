@@ -7,18 +7,18 @@ from models.registry import ModelSpec
 from models.store import ModelStore
 from models.weights import load_network
 from service.config import Settings, SettingsError
-from service.engine.device import Device, choose_device
-from service.engine.engine import Engine
+from service.engine.device import choose_device
+from service.engine.engine import Engine, least_window_px
 from service.engine.torch_engine import build_engine
 
-# Best first; the last of each is shipped. Large networks only where they are fast enough to wait
+# Best first; the last ones are shipped. Large networks only where they are fast enough to wait
 # for: x4plus needs about 35 times the arithmetic of general-x4v3.
 _AUTO_CUDA: Final = {
-    2: ("realesrgan-x2plus", "realesrgan-x4plus", "realesr-general-x4v3", "upscaled-x2"),
-    4: ("realesrgan-x4plus", "realesr-general-x4v3", "upscaled-x4"),
+    2: ("realesrgan-x2plus", "realesrgan-x4plus"),
+    4: ("realesrgan-x4plus",),
 }
-_AUTO_CPU: Final = {
-    2: ("realesr-general-x4v3", "upscaled-x2"),
+_AUTO_ANYWHERE: Final = {
+    2: ("realesr-general-x4v3", "upscaled-x2", "upscaled-x4"),
     4: ("realesr-general-x4v3", "upscaled-x4"),
 }
 
@@ -40,7 +40,7 @@ def open_engine(settings: Settings, scale: int) -> Engine:
         device,
         model=spec.name,
         native_scale=spec.native_scale,
-        window_px=choose_window_px(settings, spec, device),
+        window_px=choose_window_px(settings, spec, is_cuda=device.is_cuda),
         halo_px=spec.halo_px,
         multiple_px=spec.multiple_px,
     )
@@ -49,49 +49,60 @@ def open_engine(settings: Settings, scale: int) -> Engine:
 def choose_model(
     settings: Settings, scale: int, store: ModelStore, *, is_cuda: bool
 ) -> tuple[ModelSpec, Path]:
-    """The model for a scale and its file: the one the settings name, or the best one present."""
+    """The model for a scale and its file: the one the settings name, or the best one present.
+
+    Raises:
+        UnknownModel: the settings name a model that does not exist.
+        SettingsError: its file is not here, or no model at all is.
+    """
     name = settings.model_x2 if scale == 2 else settings.model_x4
     if name != "auto":
-        return _require(store.find(name), store, f"UPSCALED_MODEL_X{scale}={name!r}")
-    candidates = (_AUTO_CUDA if is_cuda else _AUTO_CPU)[scale]
-    for spec in map(store.find, candidates):
+        spec = store.find(name)
+        return spec, _require_file(spec, store, f"UPSCALED_MODEL_X{scale}={name!r}")
+    known = store.names()
+    candidates = (_AUTO_CUDA[scale] if is_cuda else ()) + _AUTO_ANYWHERE[scale]
+    for spec in (store.find(name) for name in candidates if name in known):
         path = store.path(spec)
         if path is not None:
             return spec, path
-    return _require(spec, store, f"UPSCALED_MODEL_X{scale}='auto'")
+    raise SettingsError(
+        f"UPSCALED_MODEL_X{scale}='auto': none of {', '.join(candidates)} is here; the "
+        "installation is damaged"
+    )
 
 
-def choose_window_px(settings: Settings, spec: ModelSpec, device: Device) -> int:
+def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> int:
     """The longest window side for a model: the setting, or what was measured for its kind.
 
+    A multiple of the model's own multiple, with room for a core between its halos.
+
     Raises:
-        SettingsError: the setting leaves no core between the model's halos.
+        SettingsError: the setting leaves no such room.
     """
-    least_px = 2 * spec.halo_px + 2 * spec.multiple_px
-    if not settings.tile_window_px:
-        return max(least_px, _window_px(spec, device))
-    if settings.tile_window_px < least_px:
+    least_px = least_window_px(spec.halo_px, spec.multiple_px)
+    if settings.tile_window_px and settings.tile_window_px < least_px:
         raise SettingsError(
             f"UPSCALED_TILE_WINDOW_PX={settings.tile_window_px}: {spec.name} needs at least "
             f"{least_px}"
         )
-    return settings.tile_window_px
+    wanted_px = max(least_px, settings.tile_window_px or _measured_window_px(spec, is_cuda))
+    return wanted_px // spec.multiple_px * spec.multiple_px
 
 
-def _window_px(spec: ModelSpec, device: Device) -> int:
-    if device.is_cuda:
+def _measured_window_px(spec: ModelSpec, is_cuda: bool) -> int:
+    if is_cuda:
         return 512 if spec.family == "rrdb" else 1024
     return 192 if spec.family == "rrdb" else 384
 
 
-def _require(spec: ModelSpec, store: ModelStore, setting: str) -> tuple[ModelSpec, Path]:
+def _require_file(spec: ModelSpec, store: ModelStore, setting: str) -> Path:
     path = store.path(spec)
     if path is None:
         raise SettingsError(
             f"{setting}: {store.target(spec)} is not there; get it with "
             f"`upscaled models fetch {spec.name}`"
         )
-    return spec, path
+    return path
 
 
 def _wdn(spec: ModelSpec, store: ModelStore) -> Path | None:

@@ -48,3 +48,13 @@ class Engine(Protocol):
             InternalError: the network's result is not finite.
         """
         ...
+
+
+def least_window_px(halo_px: int, multiple_px: int) -> int:
+    """The smallest window that still keeps a core of one multiple between its halos."""
+    return round_up(2 * halo_px, multiple_px) + multiple_px
+
+
+def round_up(number: int, multiple: int) -> int:
+    """The least multiple of `multiple` that is not below `number`."""
+    return -(-number // multiple) * multiple

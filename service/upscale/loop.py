@@ -6,10 +6,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.engine import Engine, EngineOutOfMemory, Window
+from service.engine.engine import Engine, EngineOutOfMemory, Window, least_window_px
 from service.image.alpha import bleed_colour, upscale_alpha
 from service.image.types import Image
-from service.upscale.plan import TilePlan, least_window_px
+from service.upscale.plan import TilePlan
 
 OnTile = Callable[[int, int], None]
 

@@ -10,6 +10,7 @@ any window border that is not the image's own.
 from dataclasses import dataclass
 from itertools import pairwise, product
 
+from service.engine.engine import least_window_px, round_up
 from service.upscale.region import Region
 
 
@@ -50,11 +51,6 @@ class TilePlan:
         return cls(tuple(_cross(row, column) for row, column in product(rows, columns)))
 
 
-def least_window_px(halo_px: int, multiple_px: int) -> int:
-    """The smallest window that still keeps a core of one multiple between its halos."""
-    return _round_up(2 * halo_px, multiple_px) + multiple_px
-
-
 @dataclass(frozen=True, slots=True)
 class _Span:
     """One axis of a tile: where the core and its window start, and how long they are."""
@@ -75,14 +71,14 @@ def _cross(row: _Span, column: _Span) -> Tile:
 def _plan_axis(side: int, window_px: int, halo: int, multiple: int) -> list[_Span]:
     if window_px < least_window_px(halo, multiple):
         raise ValueError(f"a window of {window_px} px leaves no core beside a halo of {halo} px")
-    padded = _round_up(side, multiple)
+    padded = round_up(side, multiple)
     longest = window_px // multiple * multiple
     if padded <= longest:
         return [_Span(0, side, 0, padded)]
-    overlap = _round_up(2 * halo, multiple)
+    overlap = round_up(2 * halo, multiple)
     count = _divide_up(padded - overlap, longest - overlap)
     # As few windows as the longest side allows, then as short as that number allows.
-    step = _round_up(_divide_up(padded - overlap, count), multiple)
+    step = round_up(_divide_up(padded - overlap, count), multiple)
     length = step + overlap
     starts = [*range(0, (count - 1) * step, step), padded - length]
     # Neighbours part in the middle of what they share: both keep half of it as halo.
@@ -96,7 +92,3 @@ def _plan_axis(side: int, window_px: int, halo: int, multiple: int) -> list[_Spa
 
 def _divide_up(number: int, by: int) -> int:
     return -(-number // by)
-
-
-def _round_up(number: int, multiple: int) -> int:
-    return _divide_up(number, multiple) * multiple

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.engine.engine import EngineOutOfMemory, Window
+from service.engine.engine import EngineOutOfMemory, Window, least_window_px
 from service.image.types import Image
 from service.upscale.loop import Cancelled, Pass, pad, plan_passes, upscale
-from service.upscale.plan import least_window_px
 from tests.service.upscale.box_engine import BoxEngine, average_down
 
 

@@ -5,7 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from service.upscale.plan import Tile, TilePlan, least_window_px
+from service.engine.engine import least_window_px
+from service.upscale.plan import Tile, TilePlan
 
 
 def random_cases(count: int) -> list[tuple[int, int, int, int, int]]:

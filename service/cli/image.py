@@ -1,0 +1,168 @@
+"""`upscaled image`: upscale files on this machine, without the HTTP service.
+
+The service's limits on file size and input sides do not hold here; what a picture may grow to is
+bounded by memory alone (`MAX_RESULT_SIDE_PX`).
+"""
+
+import os
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from models.errors import ModelError
+from service.config import Settings, load_settings
+from service.errors import ResolutionTooHigh, ServiceError
+
+if TYPE_CHECKING:
+    from service.engine.engine import Engine
+    from service.upscale.job import Finished
+
+OnTile = Callable[[int, int], None]
+
+# 20,000 x 20,000 pixels take 1.2 GB while they are made; JPEG itself ends at 65,500 a side.
+MAX_RESULT_SIDE_PX: Final = 20_000
+_ENDINGS: Final = {"image/jpeg": ".jpg", "image/png": ".png"}
+
+
+def register(app: typer.Typer) -> None:
+    app.command("image")(upscale_images)
+
+
+def _check_scale(scale: int) -> int:
+    if scale not in (2, 4):
+        raise typer.BadParameter("must be 2 or 4")
+    return scale
+
+
+def upscale_images(
+    files: Annotated[list[Path], typer.Argument(help="JPEG, PNG or WebP files")],
+    scale: Annotated[int, typer.Option(callback=_check_scale, help="2 or 4")],
+    output_dir: Annotated[
+        Path | None,
+        typer.Option("-o", "--output-dir", help="folder of the results; beside each file if none"),
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="a model's name, see `upscaled models list`")
+    ] = None,
+) -> None:
+    """Upscale pictures: FILE.png becomes FILE-x4.jpg, or FILE-x4.png where it has transparency.
+
+    Prints the path of each result. A file that fails is told and the others go on; the exit
+    status is then 1. A result of an earlier run is replaced, a source never.
+    """
+    settings = load_settings(None, **({f"model_x{scale}": model} if model else {}))
+    engine = _open_engine(settings, scale)
+    taken: dict[Path, Path] = {}
+    failed = 0
+    for source in files:
+        try:
+            finished, seconds = _upscale_one(source, scale, engine, settings)
+            target = _choose_target(source, output_dir, scale, finished.media_type, taken)
+            _write_atomically(target, finished.data)
+        except _failures() as error:
+            failed += 1
+            print(f"upscaled: {source}: {_describe(error)}", file=sys.stderr)
+            continue
+        taken[target] = source
+        print(target)
+        print(
+            f"{source.name}: {finished.width_px} x {finished.height_px} px "
+            f"by {finished.model} in {seconds:.1f} s",
+            file=sys.stderr,
+        )
+    if failed:
+        raise typer.Exit(1)
+
+
+def _open_engine(settings: Settings, scale: int) -> "Engine":
+    from service.engine.choice import open_engine
+
+    try:
+        return open_engine(settings, scale)
+    except ModelError as error:
+        print(f"upscaled: {error}", file=sys.stderr)
+        raise typer.Exit(2) from None
+
+
+def _upscale_one(
+    path: Path, scale: int, engine: "Engine", settings: Settings
+) -> tuple["Finished", float]:
+    from service.image.probe import probe
+    from service.upscale.job import run_job
+
+    started = time.perf_counter()
+    source = path.read_bytes()
+    info = probe(source)
+    if max(info.width_px, info.height_px) * scale > MAX_RESULT_SIDE_PX:
+        raise ResolutionTooHigh(
+            f"{info.width_px} x {info.height_px} px would become longer than "
+            f"{MAX_RESULT_SIDE_PX} px at scale {scale}"
+        )
+    with _progress_bar(path.name) as on_tile:
+        finished = run_job(
+            source, scale, engine, settings, on_tile, max_output_side_px=MAX_RESULT_SIDE_PX
+        )
+    return finished, time.perf_counter() - started
+
+
+def _choose_target(
+    source: Path, output_dir: Path | None, scale: int, media_type: str, taken: dict[Path, Path]
+) -> Path:
+    target = (output_dir or source.parent) / f"{source.stem}-x{scale}{_ENDINGS[media_type]}"
+    if target in taken:
+        raise FileExistsError(f"{target} is already the result of {taken[target]}")
+    return target
+
+
+def _write_atomically(target: Path, data: bytes) -> None:
+    """A reader never sees half a file, and nothing is left behind if the disk is full."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = target.with_name(f".{target.name}.{os.getpid()}.part")
+    try:
+        partial.write_bytes(data)
+        partial.replace(target)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    from service.engine.engine import EngineOutOfMemory
+
+    return (ServiceError, OSError, MemoryError, EngineOutOfMemory)
+
+
+def _describe(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+@contextmanager
+def _progress_bar(name: str) -> Iterator[OnTile]:
+    """Draws the share of tiles done, on a terminal only."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(
+        *columns, console=console, transient=True, disable=not console.is_terminal
+    ) as progress:
+        task = progress.add_task(name, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
