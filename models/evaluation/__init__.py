@@ -1,0 +1,1 @@
+"""How a model's results are measured against ground truth, and shown beside others'."""

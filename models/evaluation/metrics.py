@@ -1,0 +1,44 @@
+"""Figures of one picture against another, on the luma plane as the field reports them."""
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+Plane = NDArray[np.float64]
+
+
+def luma(pixels: Pixels) -> Plane:
+    """`[h, w, 3]` uint8 RGB to ITU-R BT.601 luma, 16 to 235, as MATLAB's rgb2ycbcr."""
+    weights = np.array([65.481, 128.553, 24.966]) / 255
+    return np.asarray(16 + pixels.astype(np.float64) @ weights)
+
+
+def psnr_db(plane: Plane, truth: Plane) -> float:
+    """Peak signal-to-noise ratio for a peak of 255; infinite for equal planes."""
+    error = float(np.mean(np.square(plane - truth)))
+    return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def ssim(plane: Plane, truth: Plane) -> float:
+    """Mean structural similarity (Wang et al. 2004): 11x11 Gaussian of sigma 1.5, no padding."""
+    first, second = (0.01 * 255) ** 2, (0.03 * 255) ** 2
+    mean_a, mean_b = _window_mean(plane), _window_mean(truth)
+    spread_a = _window_mean(plane * plane) - mean_a**2
+    spread_b = _window_mean(truth * truth) - mean_b**2
+    shared = _window_mean(plane * truth) - mean_a * mean_b
+    similar = (2 * mean_a * mean_b + first) * (2 * shared + second)
+    return float(np.mean(similar / ((mean_a**2 + mean_b**2 + first) * (spread_a + spread_b + second))))
+
+
+def acutance(plane: Plane) -> float:
+    """Mean gradient magnitude by forward differences, in levels per pixel."""
+    across = plane[:-1, 1:] - plane[:-1, :-1]
+    down = plane[1:, :-1] - plane[:-1, :-1]
+    return float(np.mean(np.hypot(across, down)))
+
+
+def _window_mean(plane: Plane) -> Plane:
+    taps = cv2.getGaussianKernel(11, 1.5)
+    smooth = cv2.sepFilter2D(plane, cv2.CV_64F, taps, taps)
+    return np.asarray(smooth[5:-5, 5:-5])

@@ -1,0 +1,64 @@
+"""What is measured: models by name or file, and the classic kernels beside them."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from models.store import ModelStore
+from models.weights import build_network, load_network, read_state, recognise_file
+
+Pixels = NDArray[np.uint8]
+Upscaler = Callable[[Pixels], Pixels]
+
+KERNELS = {"bicubic": Image.Resampling.BICUBIC, "lanczos": Image.Resampling.LANCZOS}
+
+
+def open_network(name_or_file: str, models_dir: Path) -> tuple[nn.Module, int]:
+    """A model's network in eval mode, and its native scale; a path that exists wins over a name.
+
+    Raises `UnknownModel` or `WeightsError` (models), or `FileNotFoundError` for a known model
+    whose file is not here.
+    """
+    path = Path(name_or_file)
+    if path.is_file():
+        family, shape = recognise_file(path)
+        network = build_network(family, shape)
+        network.load_state_dict(read_state(path.read_bytes(), path))
+        scale = shape["upscale" if family == "srvgg" else "scale"]
+        return network.eval().requires_grad_(False), int(scale)
+    store = ModelStore(models_dir)
+    spec = store.find(name_or_file)
+    found = store.path(spec)
+    if found is None:
+        raise FileNotFoundError(f"{name_or_file}: its file is not here; fetch it first")
+    return load_network(spec, found), spec.native_scale
+
+
+def network_upscaler(network: nn.Module, native_scale: int, scale: int) -> Upscaler:
+    """Whole pictures, untiled, in float32; a larger native scale is shrunk by area to `scale`."""
+
+    @torch.inference_mode()
+    def upscale(small: Pixels) -> Pixels:
+        x = torch.from_numpy(small.copy()).permute(2, 0, 1)[None].float() / 255
+        y = network(x.contiguous(memory_format=torch.channels_last))
+        y = torch.nn.functional.avg_pool2d(y, native_scale // scale)
+        levels = (y[0].clamp(0, 1) * 255).round().to(torch.uint8)
+        return np.asarray(levels.permute(1, 2, 0).contiguous().numpy())
+
+    return upscale
+
+
+def kernel_upscaler(kernel: Image.Resampling, scale: int) -> Upscaler:
+    """A classic interpolation."""
+
+    def upscale(small: Pixels) -> Pixels:
+        height, width = small.shape[:2]
+        size = (width * scale, height * scale)
+        return np.asarray(Image.fromarray(small).resize(size, kernel))
+
+    return upscale

@@ -1,0 +1,62 @@
+"""From a run's checkpoint to a default model: float16 safetensors and its manifest entry."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from models.networks.plain import PlainNet
+from models.training import checkpoint
+
+LICENCE = "Apache-2.0"
+MANIFEST = "manifest.json"
+
+
+def export(run_folder: Path, name: str, folder: Path) -> dict[str, Any]:
+    """Store the run's averaged weights as `folder/name.safetensors`; returns its manifest entry.
+
+    Raises `FileNotFoundError` where the run has no checkpoint yet.
+    """
+    state = checkpoint.read(run_folder)
+    if state is None:
+        raise FileNotFoundError(f"{run_folder} holds no {checkpoint.FILE_NAME}")
+    recipe = checkpoint.stored_recipe(state)
+    path = folder / f"{name}.safetensors"
+    weights = {key: tensor.half().contiguous() for key, tensor in state["average"].items()}
+    shape = {"features": recipe.features, "layers": recipe.layers, "scale": recipe.scale}
+    metadata = {"family": "plain", **{key: str(value) for key, value in shape.items()}}
+    save_file(weights, path, metadata=metadata)
+    return _enter(path, name, recipe.features, recipe.layers, recipe.scale)
+
+
+def read_network(path: Path) -> PlainNet:
+    """The network stored in a `.safetensors` file of ours, float32, in eval mode."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    network = PlainNet(*(int(metadata[key]) for key in ("features", "layers", "scale")))
+    weights = {key: tensor.to(torch.float32) for key, tensor in load_file(path).items()}
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _enter(path: Path, name: str, features: int, layers: int, scale: int) -> dict[str, Any]:
+    content = path.read_bytes()
+    entry = {
+        "file": path.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "size_bytes": len(content),
+        "features": features,
+        "layers": layers,
+        "scale": scale,
+        "radius_px": PlainNet(features, layers, scale).radius_px,
+        "licence": LICENCE,
+    }
+    manifest_path = path.with_name(MANIFEST)
+    manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
+    manifest[name] = entry
+    manifest_path.write_text(json.dumps(dict(sorted(manifest.items())), indent=2) + "\n")
+    return entry

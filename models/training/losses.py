@@ -1,0 +1,59 @@
+"""What a training step minimises: colour error, and local contrast that is lacking."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from models.training.recipe import Recipe
+
+LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
+"""ITU-R BT.601 luma of RGB in 0..1, without its offset, as the field measures PSNR."""
+
+NEIGHBOURHOOD_PX = 8
+"""Local contrast is averaged over this many output pixels: where it lies may be guessed wrong,
+how much there is may not."""
+
+
+def luma(pixels: Tensor) -> Tensor:
+    """`[N, 3, h, w]` RGB to `[N, 1, h, w]`."""
+    weights = torch.tensor(LUMA, dtype=pixels.dtype, device=pixels.device).view(1, 3, 1, 1)
+    return (pixels * weights).sum(dim=1, keepdim=True)
+
+
+def contrast(plane: Tensor) -> Tensor:
+    """Mean gradient magnitude in each neighbourhood of `[N, 1, h, w]`."""
+    across = plane[..., :-1, 1:] - plane[..., :-1, :-1]
+    down = plane[..., 1:, :-1] - plane[..., :-1, :-1]
+    magnitude = (across.square() + down.square() + 1e-6).sqrt()
+    return F.avg_pool2d(magnitude, NEIGHBOURHOOD_PX, stride=NEIGHBOURHOOD_PX // 2)
+
+
+def sharpen(truth: Tensor, amount: float) -> Tensor:
+    """Unsharp mask of sigma 1.5 px, clipped to 0..1; `amount` 0 returns the truth unchanged."""
+    if amount == 0.0:
+        return truth
+    taps = torch.exp(-0.5 * (torch.arange(-4, 5, dtype=truth.dtype) / 1.5) ** 2)
+    taps = (taps / taps.sum()).view(1, 1, 9)
+    planes = truth.flatten(0, 1).unsqueeze(1)
+    padded = F.pad(planes, (4, 4, 4, 4), mode="reflect")
+    soft = F.conv2d(F.conv2d(padded, taps.unsqueeze(2)), taps.unsqueeze(3)).view_as(truth)
+    return (truth + amount * (truth - soft)).clamp(0.0, 1.0)
+
+
+def loss_of(output: Tensor, truth: Tensor, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
+    """The loss of float32 `[N, 3, h, w]` output and truth in 0..1, and figures to log.
+
+    Mean absolute error, half on RGB and half on luma, plus `acutance_weight` times the contrast
+    that the output's neighbourhoods lack. Contrast beyond the truth's earns nothing, so there is
+    no reward for invented grain.
+    """
+    target = sharpen(truth, recipe.sharpen_amount)
+    output_luma, target_luma = luma(output), luma(target)
+    error = 0.5 * (output - target).abs().mean() + 0.5 * (output_luma - target_luma).abs().mean()
+    output_contrast, target_contrast = contrast(output_luma), contrast(target_luma)
+    lacking = (target_contrast - output_contrast).clamp(min=0).mean()
+    figures = {
+        "error": float(error.detach()),
+        "acutance": float(output_contrast.detach().mean() / target_contrast.mean()),
+    }
+    return error + recipe.acutance_weight * lacking, figures

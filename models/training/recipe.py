@@ -1,0 +1,52 @@
+"""What one training run is made of: one frozen table, stored with every checkpoint."""
+
+import math
+from dataclasses import dataclass, fields, replace
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Every number that decides the outcome of a run, besides the photos themselves."""
+
+    scale: int
+    features: int = 48
+    layers: int = 16
+    seed: int = 1
+    steps: int = 30000
+    rate: float = 1e-3
+    warmup_steps: int = 200
+    cooldown_share: float = 0.4
+    """The last part of the run, in which the rate falls along a half cosine to 1/100."""
+    ema_decay: float = 0.999
+    clip_norm: float = 0.5
+    batch: int = 12
+    patch_px: int = 40
+    """Side of the small input patch; its truth is `scale` times as large."""
+    pages: int = 160
+    """How many pages of text and line art are drawn."""
+    page_share: float = 0.1
+    acutance_weight: float = 0.15
+    """How much lacking local contrast counts beside plain error: the crispness dial."""
+    sharpen_amount: float = 0.0
+    """Unsharp mask on the truth before it is compared with; 0 leaves the truth as it is."""
+
+    def rate_at(self, step: int) -> float:
+        """The learning rate of `step`: a linear rise, a plateau, then the cooldown."""
+        if step < self.warmup_steps:
+            return self.rate * (step + 1) / self.warmup_steps
+        start = self.steps * (1 - self.cooldown_share)
+        if step < start:
+            return self.rate
+        done = min(1.0, (step - start) / max(1.0, self.steps - start))
+        return self.rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+
+
+def override(recipe: Recipe, assignments: list[str]) -> Recipe:
+    """Apply `name=value` texts; raises `ValueError` for a name that the recipe has not."""
+    kinds = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
+    for assignment in assignments:
+        name, _, value = assignment.partition("=")
+        if name not in kinds:
+            raise ValueError(f"a recipe has no {name!r}; it has {', '.join(kinds)}")
+        recipe = replace(recipe, **{name: kinds[name](value)})
+    return recipe
