@@ -3,10 +3,13 @@
 import re
 from typing import Final, NamedTuple
 
+# A media type's name as registered (RFC 6838, 4.2). RFC 9110 alone would allow `'image/*'`, quotes
+# included, as a type that nobody has: a real client sends that and means nothing by it.
+_TYPE: Final = r"(?:\*|[0-9A-Za-z][0-9A-Za-z!#$&^_.+-]*)"
 _NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"
 _QUOTED: Final = r'"(?:[^"\\]|\\.)*"'
 _PARAMETER: Final = rf"[ \t]*;[ \t]*(?:({_NAME})=({_NAME}|{_QUOTED}))?"
-_MEMBER: Final = re.compile(rf"[ \t]*({_NAME})/({_NAME})((?:{_PARAMETER})*)[ \t]*(?:,|$)")
+_MEMBER: Final = re.compile(rf"[ \t]*({_TYPE})/({_TYPE})((?:{_PARAMETER})*)[ \t]*(?:,|$)")
 _EMPTY_MEMBER: Final = re.compile(r"[ \t]*(?:,|$)")
 _EACH_PARAMETER: Final = re.compile(_PARAMETER)
 _WEIGHT: Final = re.compile(r"0(?:\.[0-9]{0,3})?|1(?:\.0{0,3})?")

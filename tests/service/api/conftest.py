@@ -1,0 +1,29 @@
+"""Services to talk to: one shared by all tests that leave it as it was, others made to measure."""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.service.api.serving import Service, serve
+
+
+@pytest.fixture(scope="session")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """Roomy limits, no metering, loopback allowed as a source. Do not change its state."""
+    with serve(tmp_path_factory.mktemp("service"), allowed_source_cidrs="127.0.0.1/32") as running:
+        yield running
+
+
+@pytest.fixture
+def make_service(tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """A factory: settings, an executor, credits or a clock in, a running service out."""
+    with ExitStack() as stack:
+
+        def make(*arguments: Any, **settings: Any) -> Service:
+            data_dir = tmp_path / f"service-{len(list(tmp_path.iterdir()))}"
+            return stack.enter_context(serve(data_dir, *arguments, **settings))
+
+        yield make

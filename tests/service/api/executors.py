@@ -1,0 +1,79 @@
+"""Executors for tests in which pixels do not matter: in this process, without a network."""
+
+import asyncio
+import io
+import threading
+
+from PIL import Image
+
+from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
+
+TIMES = StageTimes(queue_s=0.001, decode_s=0.002, network_s=0.25, encode_s=0.003)
+
+
+class ResizingExecutor:
+    """Resizes with Pillow, a PNG for an image with alpha, as the real worker would."""
+
+    def __init__(self) -> None:
+        self.requests: list[UpscaleRequest] = []
+        self.is_started = self.is_stopped = False
+        self.is_available = True
+
+    async def start(self) -> None:
+        self.is_started = True
+
+    async def stop(self, grace_s: float) -> None:
+        self.is_stopped = True
+
+    def is_ready(self) -> bool:
+        return self.is_available
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        self.requests.append(request)
+        return await asyncio.to_thread(resize, source, request.scale)
+
+
+class HangingExecutor(ResizingExecutor):
+    """Works until it is cancelled, and tells when."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.has_begun = threading.Event()
+        self.is_cancelled = threading.Event()
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        self.has_begun.set()
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            self.is_cancelled.set()
+            raise
+        raise AssertionError("slept too long")
+
+
+class FailingExecutor(ResizingExecutor):
+    """Raises what it was given."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        raise self.error
+
+
+def resize(source: bytes, scale: int) -> Upscaled:
+    with Image.open(io.BytesIO(source)) as picture:
+        has_alpha = "A" in picture.mode or "transparency" in picture.info
+        picture = picture.convert("RGBA" if has_alpha else "RGB")
+        size = (picture.width * scale, picture.height * scale)
+        resized = picture.resize(size, Image.Resampling.NEAREST)
+    data = encode(resized, "PNG" if has_alpha else "JPEG")
+    media_type = "image/png" if has_alpha else "image/jpeg"
+    return Upscaled(data, media_type, *size, "resize", TIMES)
+
+
+def encode(picture: Image.Image, format_name: str) -> bytes:
+    file = io.BytesIO()
+    picture.save(file, format_name)
+    return file.getvalue()

@@ -1,0 +1,116 @@
+"""The real application behind a real uvicorn on loopback, in a thread of the test's process."""
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import requests
+import uvicorn
+from fastapi import FastAPI
+
+from service.api.app import create_app
+from service.api.protocol import ContractProtocol
+from service.config import Settings, load_settings
+from service.state import State, open_state
+from tests.service.api.executors import ResizingExecutor
+from tests.service.api.pictures import picture
+
+# Everything a test does not ask about is out of its way.
+ROOMY = {"rate_per_s": 100_000, "rate_burst": 100_000}
+
+
+@dataclass
+class Service:
+    """A running service. `host` and `port` are where; `key` is an API key that works."""
+
+    app: FastAPI
+    settings: Settings
+    state: State
+    executor: ResizingExecutor
+    host: str
+    port: int
+    key: str
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"X-API-KEY": self.key}
+
+    def upload(self, image: bytes | None = None, **changes: Any) -> requests.Response:
+        """A good upload of one picture, changed where told."""
+        asked: dict[str, Any] = {
+            "headers": self.headers,
+            "data": {"scale": "2"},
+            "files": {"image": ("photo.png", picture() if image is None else image)},
+            "timeout": 30,
+        }
+        return requests.post(f"{self.url}/v1/upscale", **{**asked, **changes})
+
+    def send_json(self, body: Any, **changes: Any) -> requests.Response:
+        asked: dict[str, Any] = {"headers": self.headers, "json": body, "timeout": 30}
+        return requests.post(f"{self.url}/v1/upscale", **{**asked, **changes})
+
+    def get(self, path: str, **changes: Any) -> requests.Response:
+        return requests.get(self.url + path, **{"timeout": 30, **changes})
+
+    def balance(self) -> int:
+        return self.state.credits.show("test")
+
+    def stored_files(self) -> list[str]:
+        return [path.name for path in self.settings.results_dir.rglob("*") if path.is_file()]
+
+
+@contextmanager
+def serve(
+    data_dir: Path,
+    executor: ResizingExecutor | None = None,
+    *,
+    credits: int = 0,
+    clock: Any = time.time,
+    **settings: Any,
+) -> Iterator[Service]:
+    table = load_settings({}, data_dir=data_dir, **{**ROOMY, **settings})
+    executor = executor or ResizingExecutor()
+    with open_state(table, clock) as state:
+        key = state.keys.create("test", credits=credits)
+        app = create_app(table, executor, state)
+        with run_app(app) as port:
+            yield Service(app, table, state, executor, "127.0.0.1", port, key)
+
+
+@contextmanager
+def run_app(app: FastAPI) -> Iterator[int]:
+    """Run `app` as `upscaled serve` does; gives the port."""
+    config = uvicorn.Config(
+        app,
+        host="127.0.0.1",
+        port=0,
+        loop="uvloop",
+        http=ContractProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        timeout_graceful_shutdown=5,
+    )
+    server = uvicorn.Server(config)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        deadline = time.monotonic() + 20
+        while not server.started:
+            if not thread.is_alive() or time.monotonic() > deadline:
+                raise RuntimeError("the application did not start")
+            time.sleep(0.01)
+        yield server.servers[0].sockets[0].getsockname()[1]
+    finally:
+        server.should_exit = True
+        thread.join(20)
