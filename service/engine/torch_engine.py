@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -86,7 +87,8 @@ def _place(network: nn.Module, device: Device) -> nn.Module:
 
 def to_input(window: Window, device: torch.device, dtype: torch.dtype) -> Tensor:
     """uint8 `[h, w, 3]` to channels-last `[1, 3, h, w]` in 0..1; it travels as bytes."""
-    pixels = torch.from_numpy(window).to(device).permute(2, 0, 1).unsqueeze(0)
+    writable = np.require(window, requirements=("C", "W"))  # torch warns of any other
+    pixels = torch.from_numpy(writable).to(device).permute(2, 0, 1).unsqueeze(0)
     return pixels.to(dtype).div_(255)
 
 

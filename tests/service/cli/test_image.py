@@ -1,0 +1,148 @@
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import typer
+from PIL import Image as PillowImage
+from typer.testing import CliRunner, Result
+
+from service.cli import image
+
+SIZE = (70, 66)
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    pixels = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+    path = tmp_path / "photo.png"
+    PillowImage.fromarray(pixels).save(path)
+    return path
+
+
+def run(*arguments: str | Path) -> Result:
+    app = typer.Typer()
+    image.register(app)
+    app.command("other")(lambda: None)  # with a single command typer would take no name
+    return CliRunner().invoke(app, ["image", *map(str, arguments)])
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_photo_becomes_a_larger_jpeg_beside_it(photo: Path, scale: int) -> None:
+    done = run(photo, "--scale", str(scale))
+
+    target = photo.with_name(f"photo-x{scale}.jpg")
+    assert (done.exit_code, done.stdout) == (0, f"{target}\n")
+    with PillowImage.open(target) as result:
+        assert result.format == "JPEG"
+        assert result.size == (SIZE[0] * scale, SIZE[1] * scale)
+    assert sorted(path.name for path in photo.parent.iterdir()) == [target.name, photo.name]
+
+
+def test_transparency_becomes_png(photo: Path) -> None:
+    with PillowImage.open(photo) as opened:
+        opened.convert("RGBA").save(photo)
+
+    assert run(photo, "--scale", "2").exit_code == 0
+    with PillowImage.open(photo.with_name("photo-x2.png")) as result:
+        assert (result.format, result.mode) == ("PNG", "RGBA")
+
+
+def test_one_bad_file_does_not_stop_the_others(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("no picture")
+    (tmp_path / "folder.png").mkdir()
+    PillowImage.new("RGB", (9, 9)).save(tmp_path / "moving.gif")
+    bad = ["text.jpg", "absent.jpg", "folder.png", "moving.gif"]
+
+    done = run(*(tmp_path / name for name in bad), photo, "--scale", "2")
+
+    assert done.exit_code == 1
+    assert done.stdout == f"{photo.with_name('photo-x2.jpg')}\n"
+    assert photo.with_name("photo-x2.jpg").is_file()
+    for name in bad:
+        assert str(tmp_path / name) in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_results_go_to_the_folder_asked_for_which_is_made(photo: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "new" / "folder"
+
+    done = run(photo, "-o", folder, "--scale", "2")
+
+    assert done.exit_code == 0
+    assert [path.name for path in folder.iterdir()] == ["photo-x2.jpg"]
+
+
+def test_a_second_run_replaces_its_result_and_leaves_the_source(photo: Path) -> None:
+    before = photo.read_bytes()
+    target = photo.with_name("photo-x2.jpg")
+    target.write_text("an earlier result")
+
+    assert run(photo, "--scale", "2").exit_code == 0
+    assert photo.read_bytes() == before
+    assert target.read_bytes()[:2] == b"\xff\xd8"
+
+
+def test_a_result_that_is_a_link_to_the_source_does_not_touch_the_source(photo: Path) -> None:
+    before = photo.read_bytes()
+    target = photo.with_name("photo-x2.jpg")
+    target.symlink_to(photo)
+
+    assert run(photo, "--scale", "2").exit_code == 0
+    assert photo.read_bytes() == before
+    assert not target.is_symlink()
+
+
+def test_two_sources_never_share_a_result(photo: Path, tmp_path: Path) -> None:
+    twin = tmp_path / "photo.webp"
+    with PillowImage.open(photo) as opened:
+        opened.save(twin)
+
+    done = run(photo, twin, "-o", tmp_path / "out", "--scale", "2")
+
+    assert done.exit_code == 1
+    assert done.stdout.count("\n") == 1
+    assert "already the result of" in done.stderr
+
+
+def test_results_are_readable_by_whom_the_umask_allows(photo: Path) -> None:
+    assert run(photo, "--scale", "2").exit_code == 0
+    ordinary = photo.with_name("ordinary")
+    ordinary.touch()
+    mode = photo.with_name("photo-x2.jpg").stat().st_mode
+    assert stat.S_IMODE(mode) == stat.S_IMODE(ordinary.stat().st_mode)
+
+
+@pytest.mark.parametrize("scale", ["1", "3", "0", "-2", "2.5", "x"])
+def test_another_scale_is_a_usage_error(photo: Path, scale: str) -> None:
+    assert run(photo, "--scale", scale).exit_code == 2
+
+
+@pytest.mark.parametrize("arguments", [["--scale", "2"], []])
+def test_without_files_or_scale_it_is_a_usage_error(photo: Path, arguments: list[str]) -> None:
+    files = [] if arguments else [str(photo)]
+    assert run(*files, *arguments).exit_code == 2
+
+
+def test_an_unknown_model_is_told_before_any_work(photo: Path) -> None:
+    done = run(photo, "--scale", "2", "--model", "realesrgan-x5plus")
+
+    assert done.exit_code == 2
+    assert "realesrgan-x4plus" in done.stderr
+    assert not photo.with_name("photo-x2.jpg").exists()
+
+
+def test_a_picture_may_grow_to_the_limit_and_no_further(tmp_path: Path) -> None:
+    limit = image.MAX_RESULT_SIDE_PX // 4
+    for width, exit_code in ((limit, 0), (limit + 1, 1)):
+        path = tmp_path / f"{width}.png"
+        PillowImage.new("RGB", (width, 1)).save(path)
+        assert run(path, "--scale", "4").exit_code == exit_code
+
+
+def test_the_command_module_loads_no_network_code() -> None:
+    """Every other command imports it too."""
+    code = "import sys, service.cli.image; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
