@@ -1,27 +1,23 @@
-"""Write the sample picture, cat.jpg, from the photograph in the scikit-image package.
+"""Write the sample picture, cat.jpg, from the photograph that scikit-image's package carries.
 
-.venv/bin/python -m pip install -r tests/reference/requirements.txt
-.venv/bin/python scripts/sample/make.py
+    .venv/bin/python -m pip install --no-deps scikit-image==0.26.0
+    .venv/bin/python scripts/sample/make.py
 """
 
-import io
+from importlib.metadata import distribution
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 SAMPLE = Path(__file__).with_name("cat.jpg")
 
 
-def encode(pixels: NDArray[np.uint8]) -> bytes:
-    """`[H, W, 3]` RGB as the sample's JPEG: full colour resolution, no metadata."""
-    file = io.BytesIO()
-    Image.fromarray(pixels).save(file, "JPEG", quality=95, subsampling=0, optimize=True)
-    return file.getvalue()
+def main() -> None:
+    package = distribution("scikit-image")
+    with Image.open(Path(str(package.locate_file("skimage/data/chelsea.png")))) as photograph:
+        pixels = Image.frombytes("RGB", photograph.size, photograph.convert("RGB").tobytes())
+    pixels.save(SAMPLE, quality=95, subsampling=0, optimize=True)
 
 
 if __name__ == "__main__":
-    from skimage import data
-
-    SAMPLE.write_bytes(encode(data.chelsea()))
+    main()

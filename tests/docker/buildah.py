@@ -72,8 +72,11 @@ def read_pip_settings() -> dict[str, str]:
 
 
 def local_paths(settings: dict[str, str]) -> list[Path]:
-    """Files and folders of this machine that the settings name."""
-    tokens = [
-        token.removeprefix("file://") for value in settings.values() for token in value.split()
-    ]
-    return [Path(token) for token in tokens if token.startswith("/") and Path(token).exists()]
+    """Files and folders of this machine that the settings lead to."""
+    paths = set()
+    for token in " ".join(settings.values()).split():
+        if token.startswith("file://"):
+            paths.add(Path(token.removeprefix("file://")).parent)  # an index links to its siblings
+        elif token.startswith("/"):
+            paths.add(Path(token))
+    return sorted(path for path in paths if path.exists())

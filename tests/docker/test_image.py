@@ -1,4 +1,7 @@
-"""The CPU image is built on a Debian base and run hardened; takes minutes, so CI does it."""
+"""The CPU image is built on a Debian base and run hardened; takes minutes, so CI does it.
+
+TEST_BASE_ROOT may name a Debian root folder (with python3 and python3-venv), which saves making one.
+"""
 
 import os
 import shutil
@@ -35,6 +38,14 @@ def _reason_against() -> str | None:
     return None
 
 
+def _make_base_root(folder: Path) -> Path:
+    command = ["debootstrap", "--variant=minbase", "--include=python3,python3-venv"]
+    subprocess.run([*command, "bookworm", str(folder)], check=True, stdout=subprocess.DEVNULL)
+    for leftover in ("var/cache/apt/archives", "var/lib/apt/lists"):
+        shutil.rmtree(folder / leftover)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
     """A store that holds the base image and ours. CI must have what it takes; others may not."""
@@ -45,12 +56,8 @@ def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
         pytest.skip(reason)
     folder = tmp_path_factory.mktemp("buildah")
     buildah = Buildah(folder)
-    base = folder / "base"
-    command = ["debootstrap", "--variant=minbase", "--include=python3,python3-venv"]
-    subprocess.run([*command, "bookworm", str(base)], check=True, stdout=subprocess.DEVNULL)
-    for leftover in ("var/cache/apt/archives", "var/lib/apt/lists"):
-        shutil.rmtree(base / leftover)
-    buildah.import_root(base, BASE)
+    base = os.environ.get("TEST_BASE_ROOT") or _make_base_root(folder / "base")
+    buildah.import_root(Path(base), BASE)
     # An empty index: torch comes from wherever pip is configured to look on this machine.
     arguments = {"CPU_TORCH_INDEX_URL": "", "BASE_IMAGE": BASE}
     buildah.build(ROOT, ROOT / "docker" / "Dockerfile", IMAGE, arguments)

@@ -1,0 +1,151 @@
+import email
+import io
+import os
+import shlex
+import socket
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from scripts import first_photo
+from scripts.first_photo import QuickstartError
+from service.config import Settings, load_settings
+from service.image.types import ImageInfo
+from service.state import open_state
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Settings of a data folder that lies elsewhere than in the clone."""
+    monkeypatch.setattr(first_photo, "DATA_DIR", tmp_path / ".upscaled")
+    return load_settings({}, data_dir=tmp_path / ".upscaled")
+
+
+def _info(width_px: int, height_px: int) -> ImageInfo:
+    return ImageInfo("JPEG", width_px, height_px, has_alpha=False)
+
+
+@pytest.mark.parametrize(
+    ("width_px", "height_px", "scale"),
+    [(451, 300, 4), (1500, 64, 4), (1501, 64, 2), (64, 1501, 2), (3000, 3000, 2)],
+)
+def test_the_scale_is_the_largest_the_limits_allow(
+    settings: Settings, width_px: int, height_px: int, scale: int
+) -> None:
+    assert first_photo.choose_scale(_info(width_px, height_px), settings) == scale
+
+
+def test_a_photo_beyond_every_limit_is_told_the_limits(settings: Settings) -> None:
+    with pytest.raises(QuickstartError, match=r"3001 px.* 1500 px at scale 4 and 3000 px"):
+        first_photo.choose_scale(_info(200, 3001), settings)
+
+
+def test_the_sample_is_a_small_plain_jpeg() -> None:
+    source, info = first_photo.read_photo(first_photo.SAMPLE)
+    assert (info.format, info.width_px, info.height_px) == ("JPEG", 451, 300)
+    assert len(source) < 150_000
+    with Image.open(io.BytesIO(source)) as sample:
+        assert not sample.getexif()
+        assert not {"exif", "icc_profile", "xmp", "comment"} & set(sample.info)
+
+
+def test_a_photo_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(QuickstartError, match=r"cannot read .*holiday\.jpg: No such file"):
+        first_photo.read_photo(tmp_path / "holiday.jpg")
+
+
+def test_a_file_that_is_no_image_is_named(tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("no image")
+    with pytest.raises(QuickstartError, match=r"notes\.txt: .*image"):
+        first_photo.read_photo(tmp_path / "notes.txt")
+
+
+def test_a_key_is_made_once_and_kept_from_others(settings: Settings) -> None:
+    secret = first_photo.make_key(settings)
+    assert first_photo.make_key(settings) == secret
+    assert (settings.data_dir / "key").stat().st_mode & 0o077 == 0
+    with open_state(settings) as state:
+        assert state.keys.verify(secret) is not None
+
+
+def test_a_lost_key_is_replaced(settings: Settings) -> None:
+    lost = first_photo.make_key(settings)
+    (settings.data_dir / "key").unlink()
+    secret = first_photo.make_key(settings)
+    with open_state(settings) as state:
+        assert state.keys.verify(lost) is None
+        assert state.keys.verify(secret) is not None
+
+
+def test_a_lost_database_gets_a_new_key(settings: Settings) -> None:
+    old = first_photo.make_key(settings)
+    for file in settings.data_dir.glob("*.sqlite3*"):
+        file.unlink()
+    assert first_photo.make_key(settings) != old
+
+
+def test_a_taken_port_is_left_for_a_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server((first_photo.HOST, 0)) as taken:
+        port = int(taken.getsockname()[1])
+        monkeypatch.setattr(first_photo, "USUAL_PORT", port)
+        assert first_photo.find_port() != port
+    assert first_photo.find_port() == port
+
+
+def test_the_form_holds_the_photo_and_the_scale() -> None:
+    body, content_type = first_photo.encode_form(b"\xff\xd8 bytes \r\n--", 'a "b".jpg', 2)
+    message = email.message_from_bytes(f"Content-Type: {content_type}\r\n\r\n".encode() + body)
+    scale, image = list(message.walk())[1:]
+    assert scale.get_payload() == "2"
+    assert image.get_payload(decode=True) == b"\xff\xd8 bytes \r\n--"
+    assert image.get_filename() == "a _b_.jpg"
+
+
+def test_the_curl_line_can_be_pasted() -> None:
+    words = shlex.split(first_photo.describe_curl(4, "secret", 8000))
+    assert words[:2] == ["curl", "http://127.0.0.1:8000/v1/upscale"]
+    assert {"X-API-KEY: secret", "image=@photo.jpg", "scale=4"} <= set(words)
+
+
+@pytest.mark.parametrize(("format_name", "suffix"), [("JPEG", "jpg"), ("PNG", "png")])
+def test_the_result_is_saved_in_the_current_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, format_name: str, suffix: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = io.BytesIO()
+    Image.new("RGB", (80, 70)).save(file, format_name)
+    path, info = first_photo.save(file.getvalue(), Path("elsewhere/my cat.webp"))
+    assert path == Path(f"result-my cat.{suffix}")
+    assert (tmp_path / path).read_bytes() == file.getvalue()
+    assert (info.width_px, info.height_px) == (80, 70)
+
+
+def test_a_folder_that_cannot_be_written_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "result-cat.jpg").mkdir()
+    file = io.BytesIO()
+    Image.new("RGB", (80, 70)).save(file, "JPEG")
+    with pytest.raises(QuickstartError, match=r"cannot write .*result-cat\.jpg"):
+        first_photo.save(file.getvalue(), Path("cat.jpg"))
+
+
+def test_a_service_that_does_not_start_is_told_with_its_log(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings.data_dir.mkdir()
+    monkeypatch.setenv("UPSCALED_DEVICE", "abacus")
+    with (
+        pytest.raises(QuickstartError, match=r"(?s)does not start.*UPSCALED_DEVICE='abacus'"),
+        first_photo.serving(first_photo.find_port()),
+    ):
+        pytest.fail("it was taken for ready")
+
+
+def test_what_the_log_says_of_requests_is_left_out(settings: Settings) -> None:
+    settings.data_dir.mkdir()
+    lines = ["worker 0 cannot start", *['{"event": "request", "status": 503}'] * 50]
+    (settings.data_dir / "service.log").write_text(os.linesep.join(lines))
+    assert first_photo.read_log_end().splitlines()[1:] == ["worker 0 cannot start"]

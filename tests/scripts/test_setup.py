@@ -1,0 +1,139 @@
+from tests.scripts.conftest import Scripts
+
+PIP = "-m pip install -qq --disable-pip-version-check"
+
+
+def _without_flags(lines: list[str]) -> list[str]:
+    return [line.removeprefix(PIP).strip() for line in lines]
+
+
+def test_without_a_python_it_says_which_one_to_install(scripts: Scripts) -> None:
+    finished = scripts.run("setup")
+    assert finished.returncode == 1
+    assert "needs Python 3.11 or newer, and none was found" in finished.stderr
+    assert not (scripts.root / ".venv").exists()
+
+
+def test_an_old_python_counts_as_none(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.environment["REFUSES"] = "version_info"
+    assert "needs Python 3.11 or newer" in scripts.run("setup").stderr
+
+
+def test_a_python_without_venv_is_told_by_the_name_of_its_package(scripts: Scripts) -> None:
+    scripts.add_python("python3.12")
+    scripts.environment["REFUSES"] = "ensurepip"
+    finished = scripts.run("setup")
+    assert finished.returncode == 1
+    assert "sudo apt install python3.12-venv" in finished.stderr
+
+
+def test_a_python_that_can_is_preferred_to_one_that_cannot(scripts: Scripts) -> None:
+    (scripts.bin_dir / "python3.13").write_text("#!/bin/false\n")
+    (scripts.bin_dir / "python3.13").chmod(0o755)
+    scripts.add_python("python3")
+    assert scripts.run("setup").returncode == 0
+
+
+def test_the_first_run_installs_the_lock_and_then_the_project(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    finished = scripts.run("setup")
+    assert finished.returncode == 0, finished.stderr
+    assert _without_flags(scripts.asked()) == [
+        "-m venv .venv",
+        "-r requirements.lock",
+        "--no-deps --no-build-isolation -e .",
+    ]
+
+
+def test_the_second_run_installs_nothing(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.run("setup")
+    scripts.asked()
+    finished = scripts.run("setup")
+    assert (finished.returncode, finished.stderr) == (0, "")
+    assert scripts.asked() == []
+
+
+def test_what_development_needs_includes_what_running_needs(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.run("setup", "--dev")
+    assert "-r requirements-dev.lock" in _without_flags(scripts.asked())
+    scripts.run("setup")
+    assert scripts.asked() == []
+
+
+def test_a_changed_lock_is_installed_into_the_same_environment(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.run("setup")
+    scripts.asked()
+    with (scripts.root / "requirements.lock").open("a") as lock:
+        lock.write("a-new-package==1\n")
+    scripts.run("setup")
+    assert _without_flags(scripts.asked()) == [
+        "-r requirements.lock",
+        "--no-deps --no-build-isolation -e .",
+    ]
+
+
+def test_an_installation_that_failed_is_made_again(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.environment["REFUSES"] = "-r requirements.lock"
+    assert scripts.run("setup").returncode != 0
+    scripts.asked()
+    scripts.environment.clear()
+    assert scripts.run("setup").returncode == 0
+    assert "-r requirements.lock" in _without_flags(scripts.asked())
+
+
+def test_a_clone_that_was_moved_is_installed_again(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.run("setup")
+    moved = Scripts(scripts.root.rename(scripts.root.with_name("moved")), scripts.bin_dir)
+    moved.add_python("python3")
+    assert "Installing" in moved.run("setup").stderr
+
+
+# The version that torch has after a version question fails: none, so it is installed.
+_NO_TORCH = r"importlib\.metadata"
+
+
+def test_a_torch_on_disk_comes_before_every_index(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.environment["REFUSES"] = _NO_TORCH
+    scripts.run("setup")
+    torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
+    assert torch == ["--no-deps --no-index torch==2.13.0"]
+
+
+def test_a_computer_without_a_gpu_takes_the_cpu_build(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index"
+    scripts.run("setup")
+    torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
+    assert len(torch) == 2
+    assert "--index-url https://download.pytorch.org/whl/cpu torch==" in torch[1]
+
+
+def test_a_computer_with_a_gpu_takes_the_default_build(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.add_python("nvidia-smi")
+    scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index"
+    assert scripts.run("setup").returncode == 0
+    lines = _without_flags(scripts.asked())
+    assert not [line for line in lines if "--index-url" in line]
+    assert "-r requirements.lock" in lines
+
+
+def test_the_index_of_torch_can_be_named(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.environment |= {"REFUSES": _NO_TORCH, "TORCH_INDEX_URL": "https://mirror.example/cpu"}
+    scripts.run("setup")
+    torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
+    assert torch == ["--no-deps --index-url https://mirror.example/cpu torch==2.13.0"]
+
+
+def test_an_unknown_argument_is_refused(scripts: Scripts) -> None:
+    finished = scripts.run("setup", "--wrong")
+    assert finished.returncode == 1
+    assert "usage: scripts/setup [--dev]" in finished.stderr

@@ -1,0 +1,38 @@
+import pytest
+
+from tests.scripts.conftest import Scripts
+
+
+@pytest.fixture
+def ready(scripts: Scripts) -> Scripts:
+    """Scripts that are set up, so that only pytest is asked for."""
+    scripts.add_python("python3")
+    assert scripts.run("setup", "--dev").returncode == 0
+    scripts.asked()
+    return scripts
+
+
+def test_the_slow_tests_are_left_out(ready: Scripts) -> None:
+    ready.run("test")
+    assert ready.asked() == ["-m pytest -m not slow"]
+
+
+def test_slow_asks_for_every_test(ready: Scripts) -> None:
+    ready.run("test", "--slow", "-x")
+    assert ready.asked() == ["-m pytest -x"]
+
+
+def test_ci_runs_every_test(ready: Scripts) -> None:
+    ready.environment["CI"] = "true"
+    ready.run("test", "-x")
+    assert ready.asked() == ["-m pytest -x"]
+
+
+def test_arguments_go_to_pytest_as_they_are(ready: Scripts) -> None:
+    ready.run("test", "-k", "a b", "tests/scripts")
+    assert ready.asked() == ["-m pytest -m not slow -k a b tests/scripts"]
+
+
+def test_failing_tests_fail_the_command(ready: Scripts) -> None:
+    ready.environment["REFUSES"] = "pytest"
+    assert ready.run("test").returncode == 1
