@@ -54,6 +54,10 @@ def fetch(
             _complete(part, spec, progress, timeout_s)
             _check(part, spec)
             os.replace(part.name, target)
+    except urllib.error.HTTPError as error:
+        raise FetchError(_explain(spec, target, str(error))) from error
+    except urllib.error.URLError as error:
+        raise FetchError(_explain(spec, target, str(error.reason))) from error
     except (OSError, http.client.HTTPException) as error:
         raise FetchError(_explain(spec, target, str(error) or type(error).__name__)) from error
     except _Unusable as error:

@@ -147,7 +147,7 @@ def _default_model(name: str, entry: Mapping[str, int | str]) -> ModelSpec:
         file_name=str(entry["file"]),
         size_bytes=_whole(entry, "size_bytes"),
         sha256=str(entry["sha256"]),
-        licence="Apache-2.0",
+        licence=str(entry["licence"]),
         source="default",
     )
 

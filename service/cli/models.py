@@ -12,6 +12,7 @@ from models.errors import ModelError
 from models.fetch import Progress, fetch
 from models.registry import ModelSpec
 from models.store import FileState, ModelStore
+from service.cli.columns import print_columns
 from service.config import load_settings
 
 commands = typer.Typer(no_args_is_help=True, help="List, fetch, add and verify models.")
@@ -29,7 +30,7 @@ def list_models() -> None:
     store = _store()
     with _told_plainly():
         rows = [_row(store, name) for name in store.names()]
-    _print_columns([("MODEL", "SCALE", "LICENCE", "WHERE"), *rows])
+    print_columns([("MODEL", "SCALE", "LICENCE", "WHERE"), *rows])
 
 
 @commands.command("fetch")
@@ -64,7 +65,7 @@ def verify_models() -> None:
     store = _store()
     with _told_plainly():
         found = store.verify()
-    _print_columns([("MODEL", "STATE"), *((name, str(state)) for name, state in found)])
+    print_columns([("MODEL", "STATE"), *((name, str(state)) for name, state in found)])
     if any(state.is_fault for _, state in found):
         raise typer.Exit(1)
 
@@ -83,21 +84,14 @@ def _row(store: ModelStore, name: str) -> tuple[str, str, str, str]:
     return spec.name, f"x{spec.native_scale}", spec.licence, where
 
 
-def _print_columns(rows: list[tuple[str, ...]]) -> None:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        typer.echo("  ".join(cells).rstrip())
-
-
 @contextmanager
 def _told_plainly() -> Iterator[None]:
     """A model's error is a sentence for the operator, not a traceback."""
     try:
         yield
     except ModelError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from error
+        typer.echo(f"upscaled: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 @contextmanager

@@ -1,9 +1,11 @@
 """Fixtures for models: a store of shipped stand-ins, and the published implementation."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
 from models.registry import plain_shape
 from models.store import ModelStore, hash_file
@@ -18,6 +20,15 @@ def published() -> PublishedRealEsrgan:
         return import_published()
     except ModuleNotFoundError as error:
         pytest.skip(f"tests/reference/requirements.txt is not installed: {error}")
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Runs torch on one thread: on a few pixels threads mostly wait for each other."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 @pytest.fixture
@@ -36,6 +47,7 @@ def default_dir(tmp_path: Path) -> Path:
         "scale": 4,
         "features": 4,
         "layers": 1,
+        "licence": "Apache-2.0",
     }
     (folder / "manifest.json").write_text(json.dumps({"upscaled-x4": entry}))
     return folder
@@ -44,3 +56,12 @@ def default_dir(tmp_path: Path) -> Path:
 @pytest.fixture
 def store(tmp_path: Path, default_dir: Path) -> ModelStore:
     return ModelStore(tmp_path / "models", default_dir)
+
+
+@pytest.fixture
+def animevideo_file(shared_dir: Path) -> Path:
+    """The official realesr-animevideov3 file; skips where it is not at hand."""
+    file = shared_dir / "weights" / "realesr-animevideov3.pth"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    return file

@@ -16,6 +16,8 @@ from models.registry import (
 )
 from models.weights import build_network
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 COMPACT = [
     spec for spec in OFFICIAL if spec.name in ("realesr-animevideov3", "realesr-general-x4v3")
 ]

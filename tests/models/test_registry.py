@@ -109,6 +109,7 @@ def test_shipped_models_are_read_from_their_manifest(default_dir: Path) -> None:
                     "scale": 4,
                     "features": 4,
                     "layers": 1,
+                    "licence": "Apache-2.0",
                 }
             }
         ).encode(),

@@ -5,6 +5,8 @@ from models.registry import OFFICIAL, ModelSpec, srvgg_shape
 from models.weights import build_network
 from tests.reference.standins import PublishedRealEsrgan
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SRVGG = [spec for spec in OFFICIAL if spec.family == "srvgg"]
 PUBLISHED_PARAMETERS = {
     "realesr-animevideov3": 621_424,
