@@ -1,0 +1,151 @@
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from models.registry import OFFICIAL
+
+# A module of None cannot be imported: the command fails where it needs torch after all.
+_WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; "
+_MAIN = "from service.cli import main; main()"
+
+
+def upscaled(
+    data_dir: Path, *words: str, may_use_torch: bool = True, proxy: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run `upscaled models ...` as a process of its own."""
+    code = _MAIN if may_use_torch else _WITHOUT_TORCH + _MAIN
+    settings = {"UPSCALED_DATA_DIR": str(data_dir)}
+    if proxy:
+        settings["https_proxy"] = proxy
+    return subprocess.run(
+        [sys.executable, "-W", "error", "-c", code, "models", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **settings},
+    )
+
+
+def cells(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
+    """The printed rows below the heading, split where two blanks part the columns."""
+    rows = [line.split("  ") for line in done.stdout.splitlines()[1:]]
+    return [[cell.strip() for cell in row if cell.strip()] for row in rows]
+
+
+@pytest.fixture
+def own_file(tmp_path: Path) -> Path:
+    from safetensors.torch import save_file
+
+    from models.registry import srvgg_shape
+    from models.weights import build_network
+
+    path = tmp_path / "own.safetensors"
+    network = build_network("srvgg", srvgg_shape(upscale=2, num_conv=1, num_feat=4))
+    save_file(network.state_dict(), path)
+    return path
+
+
+def test_list_names_every_model_its_scale_licence_and_place_without_torch(
+    tmp_path: Path, own_file: Path
+) -> None:
+    assert upscaled(tmp_path, "add", "mine", str(own_file)).returncode == 0
+    done = upscaled(tmp_path, "list", may_use_torch=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[0].split() == ["MODEL", "SCALE", "LICENCE", "WHERE"]
+    rows = {row[0]: row[1:] for row in cells(done)}
+    assert rows["upscaled-x4"] == ["x4", "Apache-2.0", "shipped"]
+    assert rows["realesrgan-x2plus"] == ["x2", "BSD-3-Clause", "not fetched"]
+    assert rows["mine"] == ["x2", "the file's own", "your own"]
+    assert {spec.name for spec in OFFICIAL} < rows.keys()
+
+
+def test_verify_passes_without_torch_and_fails_once_a_file_is_wrong(
+    tmp_path: Path, own_file: Path
+) -> None:
+    assert upscaled(tmp_path, "add", "mine", str(own_file)).returncode == 0
+    done = upscaled(tmp_path, "verify", may_use_torch=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert ["mine", "ok"] in cells(done)
+    assert ["upscaled-x4", "ok"] in cells(done)
+    copy = tmp_path / "models" / "own" / "mine.safetensors"
+    copy.write_bytes(copy.read_bytes()[:-1] + b"x")
+    done = upscaled(tmp_path, "verify", may_use_torch=False)
+    assert done.returncode == 1
+    assert ["mine", "wrong hash"] in cells(done)
+
+
+def test_a_damaged_record_is_listed_and_fails_verify(tmp_path: Path) -> None:
+    own = tmp_path / "models" / "own"
+    own.mkdir(parents=True)
+    (own / "broken.json").write_text("{")
+    done = upscaled(tmp_path, "list")
+    assert done.returncode == 0
+    assert ["broken", "?", "?", "damaged record"] in cells(done)
+    done = upscaled(tmp_path, "verify")
+    assert done.returncode == 1
+    assert ["broken", "damaged record"] in cells(done)
+
+
+def test_add_says_what_it_recognised_and_where_it_put_it(tmp_path: Path, own_file: Path) -> None:
+    done = upscaled(tmp_path, "add", "mine", str(own_file))
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("mine: srvgg, x2 (")
+    assert lines[-1] == str(tmp_path / "models" / "own" / "mine.safetensors")
+    assert Path(lines[-1]).read_bytes() == own_file.read_bytes()
+
+
+def test_an_official_file_carried_in_is_present_from_then_on(
+    tmp_path: Path, shared_dir: Path
+) -> None:
+    file = shared_dir / "weights" / "realesr-animevideov3.pth"
+    if not file.is_file():
+        pytest.skip(f"no {file}")
+    carried = shutil.copy(file, tmp_path / "downloaded")
+    done = upscaled(tmp_path, "add", "realesr-animevideov3", str(carried), may_use_torch=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    target = str(tmp_path / "models" / "realesr-animevideov3.pth")
+    assert done.stdout.splitlines()[-1] == target
+    rows = cells(upscaled(tmp_path, "list"))
+    assert ["realesr-animevideov3", "x4", "BSD-3-Clause", "present"] in rows
+    done = upscaled(tmp_path, "fetch", "realesr-animevideov3", may_use_torch=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, target + "\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["fetch", "realesrgan"], "there is no model 'realesrgan'; there is: realesrgan-x4plus"),
+        (["add", "mine", "absent.pth"], "absent.pth: there is no such file"),
+        (["add", "../mine", "absent.pth"], "'../mine' cannot be a model's name"),
+        (["add", "upscaled-x4", "absent.pth"], "'upscaled-x4' is taken"),
+        (["add", "mine", __file__], "not a torch file of plain tensors"),
+        (["add", "realesrgan-x4plus", __file__], "not the file of realesrgan-x4plus (wrong size)"),
+    ],
+)
+def test_a_refusal_is_one_sentence_and_exit_status_1(
+    words: list[str], problem: str, tmp_path: Path
+) -> None:
+    done = upscaled(tmp_path, *words)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert problem in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_fetch_without_a_network_tells_how_to_carry_the_file_in(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        dead_proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
+    spec = OFFICIAL[0]
+    done = upscaled(tmp_path, "fetch", spec.name, may_use_torch=False, proxy=dead_proxy)
+    assert (done.returncode, done.stdout) == (1, "")
+    target = str(tmp_path / "models" / spec.file_name)
+    for needed in ("Connection refused", spec.url, spec.sha256, target):
+        assert needed in done.stderr
+    assert "Traceback" not in done.stderr
