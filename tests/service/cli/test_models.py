@@ -3,35 +3,55 @@ import shutil
 import socket
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from safetensors.torch import save_file
+from typer.testing import CliRunner
 
-from models.registry import OFFICIAL
+from models.registry import OFFICIAL, srvgg_shape
+from models.weights import build_network
+from service.cli import app
 
 # A module of None cannot be imported: the command fails where it needs torch after all.
-_WITHOUT_TORCH = "import sys; sys.modules['torch'] = None; "
-_MAIN = "from service.cli import main; main()"
+_MAIN_WITHOUT_TORCH = (
+    "import sys; sys.modules['torch'] = None; from service.cli import main; main()"
+)
 
 
-def upscaled(
-    data_dir: Path, *words: str, may_use_torch: bool = True, proxy: str | None = None
-) -> subprocess.CompletedProcess[str]:
-    """Run `upscaled models ...` as a process of its own."""
-    code = _MAIN if may_use_torch else _WITHOUT_TORCH + _MAIN
+@dataclass(frozen=True)
+class Done:
+    """How a command ended."""
+
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+def upscaled(data_dir: Path, *words: str) -> Done:
+    """Run `upscaled models ...` in this process."""
+    settings = {"UPSCALED_DATA_DIR": str(data_dir)}
+    result = CliRunner().invoke(app, ["models", *words], env=settings)
+    return Done(result.exit_code, result.stdout, result.stderr)
+
+
+def upscaled_without_torch(data_dir: Path, *words: str, proxy: str | None = None) -> Done:
+    """Run `upscaled models ...` as a process of its own, in which torch cannot be imported."""
     settings = {"UPSCALED_DATA_DIR": str(data_dir)}
     if proxy:
         settings["https_proxy"] = proxy
-    return subprocess.run(
-        [sys.executable, "-W", "error", "-c", code, "models", *words],
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", _MAIN_WITHOUT_TORCH, "models", *words],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=100,
         env={**os.environ, **settings},
     )
+    return Done(done.returncode, done.stdout, done.stderr)
 
 
-def cells(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
+def cells(done: Done) -> list[list[str]]:
     """The printed rows below the heading, split where two blanks part the columns."""
     rows = [line.split("  ") for line in done.stdout.splitlines()[1:]]
     return [[cell.strip() for cell in row if cell.strip()] for row in rows]
@@ -39,11 +59,6 @@ def cells(done: subprocess.CompletedProcess[str]) -> list[list[str]]:
 
 @pytest.fixture
 def own_file(tmp_path: Path) -> Path:
-    from safetensors.torch import save_file
-
-    from models.registry import srvgg_shape
-    from models.weights import build_network
-
     path = tmp_path / "own.safetensors"
     network = build_network("srvgg", srvgg_shape(upscale=2, num_conv=1, num_feat=4))
     save_file(network.state_dict(), path)
@@ -54,7 +69,7 @@ def test_list_names_every_model_its_scale_licence_and_place_without_torch(
     tmp_path: Path, own_file: Path
 ) -> None:
     assert upscaled(tmp_path, "add", "mine", str(own_file)).returncode == 0
-    done = upscaled(tmp_path, "list", may_use_torch=False)
+    done = upscaled_without_torch(tmp_path, "list")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.splitlines()[0].split() == ["MODEL", "SCALE", "LICENCE", "WHERE"]
     rows = {row[0]: row[1:] for row in cells(done)}
@@ -68,13 +83,13 @@ def test_verify_passes_without_torch_and_fails_once_a_file_is_wrong(
     tmp_path: Path, own_file: Path
 ) -> None:
     assert upscaled(tmp_path, "add", "mine", str(own_file)).returncode == 0
-    done = upscaled(tmp_path, "verify", may_use_torch=False)
+    done = upscaled_without_torch(tmp_path, "verify")
     assert (done.returncode, done.stderr) == (0, "")
     assert ["mine", "ok"] in cells(done)
     assert ["upscaled-x4", "ok"] in cells(done)
     copy = tmp_path / "models" / "own" / "mine.safetensors"
     copy.write_bytes(copy.read_bytes()[:-1] + b"x")
-    done = upscaled(tmp_path, "verify", may_use_torch=False)
+    done = upscaled_without_torch(tmp_path, "verify")
     assert done.returncode == 1
     assert ["mine", "wrong hash"] in cells(done)
 
@@ -107,13 +122,13 @@ def test_an_official_file_carried_in_is_present_from_then_on(
     if not file.is_file():
         pytest.skip(f"no {file}")
     carried = shutil.copy(file, tmp_path / "downloaded")
-    done = upscaled(tmp_path, "add", "realesr-animevideov3", str(carried), may_use_torch=False)
+    done = upscaled_without_torch(tmp_path, "add", "realesr-animevideov3", str(carried))
     assert (done.returncode, done.stderr) == (0, "")
     target = str(tmp_path / "models" / "realesr-animevideov3.pth")
     assert done.stdout.splitlines()[-1] == target
     rows = cells(upscaled(tmp_path, "list"))
     assert ["realesr-animevideov3", "x4", "BSD-3-Clause", "present"] in rows
-    done = upscaled(tmp_path, "fetch", "realesr-animevideov3", may_use_torch=False)
+    done = upscaled_without_torch(tmp_path, "fetch", "realesr-animevideov3")
     assert (done.returncode, done.stdout, done.stderr) == (0, target + "\n", "")
 
 
@@ -143,7 +158,7 @@ def test_a_fetch_without_a_network_tells_how_to_carry_the_file_in(tmp_path: Path
         free.bind(("127.0.0.1", 0))
         dead_proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
     spec = OFFICIAL[0]
-    done = upscaled(tmp_path, "fetch", spec.name, may_use_torch=False, proxy=dead_proxy)
+    done = upscaled_without_torch(tmp_path, "fetch", spec.name, proxy=dead_proxy)
     assert (done.returncode, done.stdout) == (1, "")
     target = str(tmp_path / "models" / spec.file_name)
     for needed in ("Connection refused", spec.url, spec.sha256, target):
