@@ -1,0 +1,211 @@
+"""A credit is taken exactly once for a delivered success, and never for anything else."""
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.api.charge import hold_credit
+from service.config import load_settings
+from service.errors import InsufficientApiCredits, InternalError, MalformedImage
+from service.state import State, open_state
+from service.state.credits import Credits
+from service.state.results import Results
+from tests.service.api.answers import assert_error
+from tests.service.api.executors import FailingExecutor
+from tests.service.api.pictures import picture
+from tests.service.api.serving import Service
+
+Make = Callable[..., Service]
+
+
+def metered(make_service: Make, *arguments: Any, credits: int = 5, **settings: Any) -> Service:
+    return make_service(*arguments, metering=True, credits=credits, **settings)
+
+
+def assert_books_are_right(service: Service) -> None:
+    assert service.state.credits.audit() == ()
+
+
+@pytest.mark.parametrize("accept", ["*/*", "image/*"])
+def test_a_success_costs_one_credit(make_service: Make, accept: str) -> None:
+    service = metered(make_service)
+    assert service.upload(headers=service.headers | {"Accept": accept}).status_code == 200
+    assert service.balance() == 4
+    assert_books_are_right(service)
+
+
+def test_credits_last_for_as_many_successes(make_service: Make) -> None:
+    service = metered(make_service, credits=3)
+    with ThreadPoolExecutor(8) as threads:
+        answers = list(threads.map(lambda _: service.upload(), range(8)))
+    codes = sorted(answer.status_code for answer in answers)
+    assert codes == [200] * 3 + [403] * 5
+    assert service.balance() == 0
+    assert len(service.stored_files()) == 3
+    assert_books_are_right(service)
+
+
+def test_without_metering_nothing_is_taken(make_service: Make) -> None:
+    service = make_service(credits=5)
+    assert service.upload().status_code == 200
+    assert service.balance() == 5
+
+
+def refused_requests(service: Service) -> list[Callable[[], Any]]:
+    unreachable = {"image_url": "http://127.0.0.2:49999/", "scale": 2}
+    return [
+        lambda: service.upload(b"garbage"),
+        lambda: service.upload(picture(format_name="GIF")),
+        lambda: service.upload(picture(10, 10)),
+        lambda: service.upload(picture(3001, 64)),
+        lambda: service.upload(data={"scale": "3"}),
+        lambda: service.upload(data={}),
+        lambda: service.send_json(unreachable),
+        lambda: service.send_json({}),
+        lambda: service.send_json([]),
+    ]
+
+
+def test_a_refused_request_costs_and_leaves_nothing(make_service: Make, tmp_path: Path) -> None:
+    service = metered(make_service)
+    for send in refused_requests(service):
+        assert send().status_code == 400
+    assert service.balance() == 5
+    assert service.stored_files() == []
+    assert_books_are_right(service)
+
+
+@pytest.mark.parametrize("error", [MalformedImage(), InternalError(), ValueError("unforeseen")])
+def test_a_failed_job_costs_and_leaves_nothing(make_service: Make, error: Exception) -> None:
+    service = metered(make_service, FailingExecutor(error))
+    assert service.upload().status_code in (400, 500)
+    assert service.balance() == 5
+    assert service.stored_files() == []
+    assert_books_are_right(service)
+
+
+@pytest.mark.parametrize("accept", ["*/*", "image/*"])
+def test_a_failed_capture_delivers_nothing(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch, accept: str
+) -> None:
+    def refuse(self: Credits, hold: Any) -> None:
+        raise OSError("the database is gone")
+
+    service = metered(make_service)
+    monkeypatch.setattr(Credits, "capture", refuse)
+    answer = service.upload(headers=service.headers | {"Accept": accept})
+    assert_error(answer, 500, "internal_error")
+    assert service.stored_files() == []
+    assert service.balance() == 5
+    assert_books_are_right(service)
+
+
+def test_a_hold_given_back_meanwhile_delivers_nothing(make_service: Make) -> None:
+    """As the sweep does with a hold that is too old."""
+
+    class Sweeping(FailingExecutor):
+        async def upscale(self, source: bytes, request: Any) -> Any:
+            with service.state.database.write() as connection:
+                connection.exec_driver_sql("UPDATE open_holds SET held_at_s = 0")
+            assert service.state.credits.release_stale() == 1
+            return await super(FailingExecutor, self).upscale(source, request)
+
+    service = metered(make_service, Sweeping(ValueError()))
+    assert_error(service.upload(), 500, "internal_error")
+    assert service.stored_files() == []
+    assert service.balance() == 5
+    assert_books_are_right(service)
+
+
+def test_a_result_that_cannot_be_stored_is_not_charged(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Results, data: bytes, media_type: str) -> str:
+        raise InternalError(detail="no space left")
+
+    service = metered(make_service)
+    monkeypatch.setattr(Results, "store", refuse)
+    assert_error(service.upload(), 500, "internal_error")
+    assert service.balance() == 5
+    assert_books_are_right(service)
+
+
+def test_a_failed_release_leaves_the_answer_as_it_was(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(self: Credits, hold: Any) -> bool:
+        raise OSError("the database is gone")
+
+    service = metered(make_service, FailingExecutor(MalformedImage()))
+    with monkeypatch.context() as patched:
+        patched.setattr(Credits, "release", refuse)
+        assert_error(service.upload(), 400, "malformed_image")
+
+
+def test_a_repeated_request_id_is_charged_each_time(make_service: Make) -> None:
+    service = metered(make_service)
+    for _ in range(2):
+        headers = service.headers | {"X-Request-Id": "always-the-same"}
+        assert service.upload(headers=headers).status_code == 200
+    assert service.balance() == 3
+
+
+# The hold itself, cancelled at every point.
+
+
+@pytest.fixture
+def state(tmp_path: Path) -> Any:
+    with open_state(load_settings({}, data_dir=tmp_path)) as opened:
+        opened.keys.create("test", credits=1)
+        yield opened
+
+
+def slow(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
+    """Make one step of the ledger take a while; the event tells that it has begun."""
+    begun = threading.Event()
+    original = getattr(Credits, name)
+
+    def step(self: Credits, *arguments: Any) -> Any:
+        begun.set()
+        time.sleep(0.1)
+        return original(self, *arguments)
+
+    monkeypatch.setattr(Credits, name, step)
+    return begun
+
+
+async def use_credit(state: State, is_captured: bool) -> None:
+    async with hold_credit(state, 1, metering=True) as charge:
+        if is_captured:
+            await charge.capture()
+        else:
+            raise InternalError
+
+
+@pytest.mark.parametrize(
+    ("step", "is_captured", "left"),
+    [("hold", True, 1), ("capture", True, 0), ("release", False, 1)],
+)
+async def test_a_cancelled_step_is_never_left_half_done(
+    state: State, monkeypatch: pytest.MonkeyPatch, step: str, is_captured: bool, left: int
+) -> None:
+    begun = slow(monkeypatch, step)
+    task = asyncio.create_task(use_credit(state, is_captured))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert state.credits.balance(1) == left
+    assert state.credits.audit() == ()
+
+
+async def test_no_credit_no_block(state: State) -> None:
+    await use_credit(state, is_captured=True)
+    with pytest.raises(InsufficientApiCredits):
+        await use_credit(state, is_captured=True)

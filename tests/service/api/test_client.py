@@ -1,0 +1,165 @@
+"""A client that leaves: its work stops, nothing is stored, nothing is charged."""
+
+import asyncio
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import requests
+
+from service.api.client import Client, ClientGone, watch_client
+from tests.service.api.executors import HangingExecutor, ResizingExecutor
+from tests.service.api.pictures import picture
+from tests.service.api.serving import Service
+
+
+def start_upload(service: Service) -> socket.socket:
+    """Send a whole good upload and do not wait for the answer."""
+    asked = requests.Request(
+        "POST",
+        f"{service.url}/v1/upscale",
+        headers=service.headers,
+        data={"scale": "2"},
+        files={"image": ("a.png", picture())},
+    ).prepare()
+    head = "".join(f"{name}: {value}\r\n" for name, value in asked.headers.items())
+    connection = socket.create_connection((service.host, service.port), timeout=10)
+    assert isinstance(asked.body, bytes)
+    connection.sendall(f"POST /v1/upscale HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + asked.body)
+    return connection
+
+
+def wait_until(is_true: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 5
+    while not is_true():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_client_that_leaves_stops_its_work(make_service: Callable[..., Service]) -> None:
+    executor = HangingExecutor()
+    service = make_service(executor, metering=True, credits=5)
+    connection = start_upload(service)
+    assert executor.has_begun.wait(5)
+    assert service.balance() == 4
+    connection.close()
+    assert executor.is_cancelled.wait(5)
+    wait_until(lambda: service.balance() == 5)
+    assert service.stored_files() == []
+    assert service.state.credits.audit() == ()
+
+
+def test_one_that_leaves_just_before_the_end_finds_nothing_stored(
+    make_service: Callable[..., Service],
+) -> None:
+    class LeftBehind(ResizingExecutor):
+        """Finishes although it was told to stop, as a worker between two tiles may."""
+
+        async def upscale(self, source: bytes, request: Any) -> Any:
+            connections.pop().close()
+            try:
+                await asyncio.sleep(5)
+            except asyncio.CancelledError:
+                return await super().upscale(source, request)
+
+    connections: list[socket.socket] = []
+    service = make_service(LeftBehind(), metering=True, credits=5)
+    connections.append(start_upload(service))
+    wait_until(lambda: not connections)
+    wait_until(lambda: service.balance() == 5)
+    assert service.stored_files() == []
+    assert service.state.credits.audit() == ()
+
+
+def test_one_that_leaves_while_sending_has_cost_nothing(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(metering=True, credits=5)
+    connection = socket.create_connection((service.host, service.port))
+    head = (
+        f"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nX-API-KEY: {service.key}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    )
+    connection.sendall(head.encode())
+    time.sleep(0.1)
+    connection.close()
+    wait_until(lambda: "client_gone" in service.get("/metrics").text)
+    assert service.balance() == 5
+
+
+# The watch itself.
+
+
+class Line:
+    """An ASGI receive that says nothing until the client leaves."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+
+    async def receive(self) -> Any:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+
+async def test_work_that_ends_first_gives_its_result() -> None:
+    async with watch_client(Line().receive) as client:
+        assert await client.unless_gone(asyncio.sleep(0, "done")) == "done"
+        client.raise_if_gone()
+
+
+async def test_work_that_fails_fails() -> None:
+    async def fail() -> None:
+        raise ValueError("as it was")
+
+    async with watch_client(Line().receive) as client:
+        with pytest.raises(ValueError, match="as it was"):
+            await client.unless_gone(fail())
+
+
+async def test_a_client_that_goes_cancels_the_work_and_waits_for_its_end() -> None:
+    line, ended = Line(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.01)
+            ended.set()
+
+    async with watch_client(line.receive) as client:
+        asyncio.get_running_loop().call_later(0.01, line.left.set)
+        with pytest.raises(ClientGone):
+            await client.unless_gone(work())
+        assert ended.is_set()
+        with pytest.raises(ClientGone):
+            client.raise_if_gone()
+
+
+async def test_a_cancelled_request_cancels_the_work() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    async def handle() -> None:
+        async with watch_client(Line().receive) as client:
+            await client.unless_gone(work())
+
+    task = asyncio.create_task(handle())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_nothing_is_left_running() -> None:
+    async with watch_client(Line().receive) as client:
+        assert isinstance(client, Client)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
