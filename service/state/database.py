@@ -1,15 +1,18 @@
 """The connection to SQLite or PostgreSQL: how a read and a write are done on each."""
 
 import os
+import sqlite3
 import threading
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
+from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from service.state.errors import DatabaseRefused
@@ -17,6 +20,7 @@ from service.state.errors import DatabaseRefused
 # Longest a write waits for writers of other processes; each of ours takes milliseconds.
 BUSY_TIMEOUT_S = 15
 _BEGIN = "begin_statement"
+_STARS = "***"
 
 
 class Database:
@@ -60,29 +64,47 @@ def open_database(database_url: str, data_dir: Path) -> Database:
     url = _parse_url(database_url) if database_url else _default_url(data_dir)
     try:
         engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _server_engine(url)
-        with engine.connect():
-            return Database(engine)
     except ModuleNotFoundError as error:
         raise DatabaseRefused(
             f"the database driver {error.name} is missing: pip install 'upscaled[postgresql]'"
         ) from None
-    except OperationalError as error:
+    try:
+        _try_out(engine)
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        engine.dispose()
         shown = url.render_as_string(hide_password=True)
-        raise DatabaseRefused(f"cannot open the database {shown}: {error.orig}") from None
+        cause = error.orig if isinstance(error, DatabaseError) else error
+        raise DatabaseRefused(f"cannot open the database {shown}: {cause}") from None
+    return Database(engine)
+
+
+def _try_out(engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        _switch_to_wal(engine)
+    with engine.connect():
+        pass
 
 
 def hide_password(database_url: str) -> str:
-    """The URL with its password replaced by stars; a URL that cannot be parsed is hidden whole."""
+    """The URL with its passwords replaced by stars; one that cannot be parsed is hidden whole."""
     try:
         url = sa.make_url(database_url)
     except ArgumentError:
-        return "***"
-    hidden = {name: "***" for name in url.query if "pass" in name.lower()}
-    return url.update_query_dict(hidden).render_as_string(hide_password=True)
+        return _STARS
+    if _has_raw_at_sign(url):
+        return _STARS
+    hidden = {name: _STARS for name in url.query if "pass" in name.lower()}
+    shown = url.update_query_dict(hidden).render_as_string(hide_password=True)
+    return shown.replace(quote(_STARS), _STARS)
 
 
 def _default_url(data_dir: Path) -> URL:
     return URL.create("sqlite", database=str(data_dir / "upscaled.sqlite3"))
+
+
+def _has_raw_at_sign(url: URL) -> bool:
+    """Whether a password's own @ made the rest of it look like part of the host."""
+    return "@" in (url.host or "")
 
 
 def _parse_url(database_url: str) -> URL:
@@ -91,6 +113,8 @@ def _parse_url(database_url: str) -> URL:
         backend = url.get_backend_name()
     except (ArgumentError, NoSuchModuleError):
         raise DatabaseRefused("UPSCALED_DATABASE_URL is not a database URL") from None
+    if _has_raw_at_sign(url):
+        raise DatabaseRefused("UPSCALED_DATABASE_URL: an @ in the password is written %40")
     if backend == "sqlite" and url.database and url.database != ":memory:":
         return url.set(drivername="sqlite")
     if backend == "postgresql":
@@ -118,6 +142,25 @@ def _sqlite_engine(url: URL) -> Engine:
     return engine
 
 
+def _switch_to_wal(engine: Engine) -> None:
+    """Let readers go on while one writes. The file remembers; only its first opener changes it.
+
+    Raises:
+        OperationalError: other processes kept the file busy for `BUSY_TIMEOUT_S`.
+    """
+    give_up_at_s = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            with closing(engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError:
+            # Here SQLite does not wait for others by itself, whatever its timeout is.
+            if time.monotonic() > give_up_at_s:
+                raise
+            time.sleep(0.05)
+
+
 def _create_private(file: Path) -> None:
     """Let SQLite find an empty file only its owner may read; its side files copy the mode."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -127,8 +170,8 @@ def _create_private(file: Path) -> None:
 def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
     connection.isolation_level = None  # the driver opens no transactions of its own
     cursor = connection.cursor()
-    for pragma in ("journal_mode = WAL", "synchronous = FULL", "foreign_keys = ON"):
-        cursor.execute(f"PRAGMA {pragma}")
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
     cursor.close()
 
 

@@ -84,13 +84,7 @@ def open_state(settings: Settings, clock: Callable[[], float] = time.time) -> St
     holders_dir = settings.data_dir / "holders"
     for folder in (settings.data_dir, settings.results_dir, holders_dir):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    database = open_database(settings.database_url, settings.data_dir)
-    try:
-        with database.write() as connection:
-            migrate(connection)
-    except SQLAlchemyError as error:
-        database.close()
-        raise DatabaseRefused(f"cannot prepare the database: {error}") from error
+    database = _open_migrated(settings)
     holder = Holder(holders_dir)
     state = State(
         keys=Keys(database, clock),
@@ -103,6 +97,19 @@ def open_state(settings: Settings, clock: Callable[[], float] = time.time) -> St
     )
     state.sweep()
     return state
+
+
+def _open_migrated(settings: Settings) -> Database:
+    database = open_database(settings.database_url, settings.data_dir)
+    try:
+        with database.write() as connection:
+            migrate(connection)
+    except BaseException as error:
+        database.close()
+        if isinstance(error, SQLAlchemyError):
+            raise DatabaseRefused(f"cannot prepare the database: {error}") from error
+        raise
+    return database
 
 
 def longest_request_s(settings: Settings) -> float:

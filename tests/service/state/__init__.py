@@ -1,0 +1,1 @@
+"""Keys, credits, rates and results, on real files and real databases."""

@@ -1,0 +1,440 @@
+"""The ledger: exactly once, never below zero, on both databases and under any number of them."""
+
+import random
+import signal
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from hypothesis import HealthCheck
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from service.config import Settings, load_settings
+from service.errors import InsufficientApiCredits
+from service.state import Hold, State, open_state
+from service.state.credits import MAX_GRANT
+from service.state.errors import DuplicateRequest, HoldReleased, InvalidAmount, UnknownName
+from service.state.schema import CREDIT_ENTRIES
+from service.state.store import longest_request_s
+from tests.service.state.conftest import Clock
+
+SPENDING = Path(__file__).with_name("spending.py")
+
+
+@pytest.fixture
+def ledger(
+    database_url: str, make_settings: Callable[..., Settings], clock: Clock
+) -> Iterator[State]:
+    with open_state(make_settings(database_url=database_url), clock) as opened:
+        yield opened
+
+
+def key_with(state: State, credits: int, name: str = "web") -> int:
+    key = state.keys.verify(state.keys.create(name, credits=credits))
+    assert key is not None
+    return key.id
+
+
+def count(state: State, kind: str) -> int:
+    query = sa.select(sa.func.count()).where(CREDIT_ENTRIES.c.kind == kind)
+    with state.database.read() as connection:
+        return int(connection.execute(query).scalar_one())
+
+
+def test_a_captured_hold_costs_one_credit(ledger: State) -> None:
+    key_id = key_with(ledger, 3)
+    hold = ledger.credits.hold(key_id, "r1")
+    assert ledger.credits.balance(key_id) == 2
+    ledger.credits.capture(hold)
+    assert ledger.credits.balance(key_id) == 2
+
+
+def test_a_released_hold_costs_nothing(ledger: State) -> None:
+    key_id = key_with(ledger, 3)
+    assert ledger.credits.release(ledger.credits.hold(key_id, "r1"))
+    assert ledger.credits.balance(key_id) == 3
+
+
+def test_the_last_credit_can_be_spent_and_no_more(ledger: State) -> None:
+    key_id = key_with(ledger, 1)
+    ledger.credits.hold(key_id, "r1")
+    with pytest.raises(InsufficientApiCredits):
+        ledger.credits.hold(key_id, "r2")
+    assert ledger.credits.balance(key_id) == 0
+    assert ledger.credits.audit() == ()
+
+
+def test_a_refused_hold_leaves_nothing_behind(ledger: State) -> None:
+    key_id = key_with(ledger, 0)
+    with pytest.raises(InsufficientApiCredits):
+        ledger.credits.hold(key_id, "r1")
+    assert count(ledger, "hold") == 0
+    ledger.credits.add("web", 1)
+    ledger.credits.hold(key_id, "r1")  # the refused try did not use the id up
+
+
+def test_capture_and_release_settle_a_hold_once_whatever_is_retried(ledger: State) -> None:
+    key_id = key_with(ledger, 5)
+    captured = ledger.credits.hold(key_id, "r1")
+    for _ in range(3):
+        ledger.credits.capture(captured)
+        assert not ledger.credits.release(captured)
+    released = ledger.credits.hold(key_id, "r2")
+    assert ledger.credits.release(released)
+    for _ in range(3):
+        assert not ledger.credits.release(released)
+        with pytest.raises(HoldReleased):
+            ledger.credits.capture(released)
+    assert ledger.credits.balance(key_id) == 4
+    assert (count(ledger, "capture"), count(ledger, "release")) == (1, 1)
+
+
+def test_a_request_id_serves_for_one_hold_only(ledger: State) -> None:
+    key_id = key_with(ledger, 5)
+    hold = ledger.credits.hold(key_id, "r1")
+    with pytest.raises(DuplicateRequest):
+        ledger.credits.hold(key_id, "r1")
+    ledger.credits.capture(hold)
+    with pytest.raises(DuplicateRequest):
+        ledger.credits.hold(key_id, "r1")
+    assert ledger.credits.balance(key_id) == 4
+
+
+def test_another_keys_hold_cannot_be_settled(ledger: State) -> None:
+    own, other = key_with(ledger, 1, "own"), key_with(ledger, 1, "other")
+    ledger.credits.hold(own, "r1")
+    assert not ledger.credits.release(Hold(other, "r1"))
+    with pytest.raises(HoldReleased):
+        ledger.credits.capture(Hold(other, "r1"))
+    assert (ledger.credits.balance(own), ledger.credits.balance(other)) == (0, 1)
+
+
+def test_added_credits_count_at_once(ledger: State) -> None:
+    key_id = key_with(ledger, 0)
+    assert ledger.credits.add("web", 7) == 7
+    assert ledger.credits.add("web", 5) == 12
+    assert ledger.credits.balance(key_id) == ledger.credits.show("web") == 12
+
+
+@pytest.mark.parametrize("amount", [0, -1, MAX_GRANT + 1])
+def test_credits_out_of_range_are_refused(state: State, amount: int) -> None:
+    state.keys.create("web")
+    with pytest.raises(InvalidAmount):
+        state.credits.add("web", amount)
+    assert state.credits.show("web") == 0
+
+
+@pytest.mark.parametrize("amount", [1, MAX_GRANT])
+def test_credits_at_the_ends_of_the_range_are_added(state: State, amount: int) -> None:
+    state.keys.create("web")
+    assert state.credits.add("web", amount) == amount
+
+
+def test_a_name_nobody_has_is_named_in_the_error(state: State) -> None:
+    with pytest.raises(UnknownName, match="nobody"):
+        state.credits.add("nobody", 1)
+    with pytest.raises(UnknownName, match="nobody"):
+        state.credits.show("nobody")
+
+
+def test_the_database_itself_refuses_a_negative_balance(ledger: State) -> None:
+    key_with(ledger, 1)
+    with pytest.raises(sa.exc.IntegrityError), ledger.database.write() as connection:
+        connection.execute(sa.text("UPDATE api_keys SET balance = -1"))
+
+
+def test_the_audit_finds_a_balance_that_does_not_add_up(ledger: State) -> None:
+    key_id = key_with(ledger, 5)
+    assert ledger.credits.audit() == ()
+    with ledger.database.write() as connection:
+        connection.execute(sa.text("UPDATE api_keys SET balance = 6"))
+    (found,) = ledger.credits.audit()
+    assert (found.key_id, found.balance, found.entries_sum) == (key_id, 6, 5)
+
+
+def test_the_audit_finds_a_hold_that_got_lost(ledger: State) -> None:
+    key_id = key_with(ledger, 5)
+    ledger.credits.hold(key_id, "r1")
+    assert ledger.credits.audit() == ()
+    with ledger.database.write() as connection:
+        connection.execute(sa.text("DELETE FROM open_holds"))
+    (found,) = ledger.credits.audit()
+    assert (found.unsettled_holds, found.open_holds) == (1, 0)
+
+
+def test_threads_that_settle_one_hold_at_once_settle_it_once(ledger: State) -> None:
+    key_id = key_with(ledger, 50)
+    start = threading.Barrier(8)
+
+    def settle(hold: Hold, is_capture: bool) -> None:
+        start.wait()
+        if not is_capture:
+            ledger.credits.release(hold)
+            return
+        with suppress(HoldReleased):
+            ledger.credits.capture(hold)
+
+    with ThreadPoolExecutor(8) as pool:
+        for number in range(10):
+            hold = ledger.credits.hold(key_id, f"r{number}")
+            list(pool.map(settle, [hold] * 8, [True, False] * 4))
+    assert count(ledger, "capture") + count(ledger, "release") == 10
+    assert ledger.credits.balance(key_id) == 50 - count(ledger, "capture")
+    assert ledger.credits.audit() == ()
+
+
+def test_a_hold_of_a_living_process_stays(
+    ledger: State, database_url: str, make_settings: Callable[..., Settings], clock: Clock
+) -> None:
+    key_id = key_with(ledger, 2)
+    hold = ledger.credits.hold(key_id, "r1")
+    with open_state(make_settings(database_url=database_url), clock) as other:
+        assert other.credits.release_stale() == 0
+        assert other.credits.balance(key_id) == 1
+    ledger.credits.capture(hold)
+    assert ledger.credits.balance(key_id) == 1
+
+
+def test_a_closed_state_gives_its_holds_back(
+    database_url: str, make_settings: Callable[..., Settings], clock: Clock
+) -> None:
+    settings = make_settings(database_url=database_url)
+    with open_state(settings, clock) as first:
+        key_id = key_with(first, 2)
+        first.credits.hold(key_id, "r1")
+    with open_state(settings, clock) as second:
+        assert second.credits.balance(key_id) == 2
+    assert list((settings.data_dir / "holders").iterdir()) == []
+
+
+def test_a_hold_is_given_back_when_it_is_too_old_for_any_request(
+    make_settings: Callable[..., Settings], clock: Clock
+) -> None:
+    settings = make_settings(work_timeout_s=10, source_timeout_s=5, max_queue=3, workers=1)
+    assert longest_request_s(settings) == 5 + 2 * 10 * 5
+    with open_state(settings, clock) as state:
+        key_id = key_with(state, 1)
+        hold = state.credits.hold(key_id, "r1")
+        clock.now_s += 105
+        assert state.sweep() == 0
+        clock.now_s += 1
+        assert state.sweep() == 1
+        assert state.credits.balance(key_id) == 1
+        with pytest.raises(HoldReleased):
+            state.credits.capture(hold)
+
+
+def test_the_holds_of_a_killed_process_are_given_back_at_the_next_start(
+    database_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(database_url=database_url)
+    with open_state(settings) as state:
+        key_id = key_with(state, 5)
+    arguments = (database_url, str(settings.data_dir), str(key_id), "p1", "2", "-1")
+    process = subprocess.Popen(
+        [sys.executable, str(SPENDING), *arguments], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    with process.stdout as output:
+        assert [output.readline() for _ in range(3)] == ["ready\n", "held\n", "held\n"]
+        with open_state(settings) as state:
+            assert state.credits.balance(key_id) == 3
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with open_state(settings) as state:
+        assert state.credits.balance(key_id) == 5
+        assert state.credits.audit() == ()
+
+
+class Spenders:
+    """Processes that spend from one key, killed and started again at random."""
+
+    def __init__(self, settings: Settings, key_id: int, count: int, failures_percent: int) -> None:
+        self._arguments = (settings.database_url, str(settings.data_dir), str(key_id))
+        self._count = (str(count), str(failures_percent))
+        self._started = 0
+        self.lines: list[str] = []
+
+    def run(self, processes: int, kills: int) -> None:
+        """Run `processes` to their end; meanwhile kill `kills` and put others in their place."""
+        running = [self._start() for _ in range(processes)]
+        for process in running:
+            _wait_ready(process)
+        for _ in range(kills):
+            time.sleep(random.uniform(0.02, 0.1))
+            victim = running.pop(random.randrange(len(running)))
+            victim.kill()
+            self._collect(victim, -signal.SIGKILL)
+            running.append(self._start())
+            _wait_ready(running[-1])
+        for process in running:
+            self._collect(process, 0)
+
+    def captured(self) -> list[str]:
+        return [line.split()[1] for line in self.lines if line.startswith("captured ")]
+
+    def refused_count(self) -> int:
+        return self.lines.count("refused")
+
+    def _start(self) -> "subprocess.Popen[str]":
+        self._started += 1
+        arguments = (*self._arguments, f"p{self._started}", *self._count)
+        return subprocess.Popen(
+            [sys.executable, str(SPENDING), *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    def _collect(self, process: "subprocess.Popen[str]", status: int) -> None:
+        assert process.stdout is not None
+        with process.stdout as output:
+            lines = output.read().splitlines()
+        # A victim may have come to its end before the kill.
+        assert process.wait() in (0, status), lines[-20:]
+        self.lines += lines
+
+
+def _wait_ready(process: "subprocess.Popen[str]") -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+
+
+def test_processes_that_compete_for_the_last_credits_spend_exactly_those(
+    database_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(database_url=database_url)
+    with open_state(settings) as state:
+        key_id = key_with(state, 60)
+        spenders = Spenders(settings, key_id, count=30, failures_percent=0)
+        spenders.run(processes=3, kills=0)
+        assert (len(spenders.captured()), spenders.refused_count()) == (60, 30)
+        assert state.credits.balance(key_id) == 0
+        assert state.credits.audit() == ()
+
+
+def check_books_under_kills(settings: Settings, *, processes: int, spends: int, kills: int) -> None:
+    with open_state(settings) as state:
+        key_id = key_with(state, 1_000_000)
+    spenders = Spenders(settings, key_id, count=spends, failures_percent=30)
+    spenders.run(processes, kills)
+    with open_state(settings) as state:  # gives back what the killed ones had on hold
+        captures = count(state, "capture")
+        assert state.credits.balance(key_id) == 1_000_000 - captures
+        assert state.credits.audit() == ()
+        assert count(state, "hold") == captures + count(state, "release")
+        with state.database.read() as connection:
+            query = sa.select(CREDIT_ENTRIES.c.request_id).where(CREDIT_ENTRIES.c.kind == "capture")
+            charged = list(connection.execute(query).scalars())
+    reported = spenders.captured()
+    assert len(set(charged)) == len(charged) == captures
+    assert len(set(reported)) == len(reported)
+    # A kill may fall between a capture and its report: at most one for each.
+    assert set(reported) <= set(charged)
+    assert len(charged) - len(reported) <= kills
+
+
+def test_books_are_right_after_processes_were_killed_at_random(
+    make_settings: Callable[..., Settings],
+) -> None:
+    check_books_under_kills(make_settings(), processes=3, spends=60, kills=3)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_books_are_right_after_eight_processes_were_killed_fifty_times(
+    database_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(database_url=database_url)
+    check_books_under_kills(settings, processes=8, spends=1000, kills=50)
+
+
+class LedgerRules(RuleBasedStateMachine):
+    """Any order of grants, holds, settlements and sweeps, against plain arithmetic."""
+
+    folder: Path
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = open_state(load_settings({}, data_dir=self.folder), Clock())
+        self.name = f"key-{uuid.uuid4()}"  # not `random`: hypothesis seeds it
+        self.key_id = key_with(self.state, 0, self.name)
+        self.expected = 0
+        self.open: list[Hold] = []
+        self.settled: list[tuple[Hold, str]] = []
+        self.requests = 0
+
+    def teardown(self) -> None:
+        self.state.close()
+
+    @rule(amount=st.integers(1, 3))
+    def add(self, amount: int) -> None:
+        self.expected += amount
+        assert self.state.credits.add(self.name, amount) == self.expected
+
+    @rule()
+    def hold(self) -> None:
+        self.requests += 1
+        request_id = f"{self.name}-{self.requests}"
+        if self.expected == 0:
+            with pytest.raises(InsufficientApiCredits):
+                self.state.credits.hold(self.key_id, request_id)
+            return
+        self.open.append(self.state.credits.hold(self.key_id, request_id))
+        self.expected -= 1
+
+    @precondition(lambda self: self.open)
+    @rule(data=st.data())
+    def settle(self, data: st.DataObject) -> None:
+        hold = self.open.pop(data.draw(st.integers(0, len(self.open) - 1)))
+        if data.draw(st.booleans()):
+            self.state.credits.capture(hold)
+            self.settled.append((hold, "capture"))
+        else:
+            assert self.state.credits.release(hold)
+            self.expected += 1
+            self.settled.append((hold, "release"))
+
+    @precondition(lambda self: self.settled)
+    @rule(data=st.data())
+    def settle_again(self, data: st.DataObject) -> None:
+        hold, kind = data.draw(st.sampled_from(self.settled))
+        assert not self.state.credits.release(hold)
+        if kind == "capture":
+            self.state.credits.capture(hold)
+        else:
+            with pytest.raises(HoldReleased):
+                self.state.credits.capture(hold)
+
+    @rule()
+    def sweep(self) -> None:
+        assert self.state.credits.release_stale() == 0
+
+    @invariant()
+    def books_are_right(self) -> None:
+        assert self.state.credits.balance(self.key_id) == self.expected
+        assert self.state.credits.audit() == ()
+
+
+def test_any_order_of_calls_keeps_the_books_right(tmp_path: Path) -> None:
+    from hypothesis.stateful import run_state_machine_as_test
+
+    machine = type("Machine", (LedgerRules,), {"folder": tmp_path})
+    run_state_machine_as_test(
+        machine,
+        settings=hypothesis_settings(
+            max_examples=15,
+            stateful_step_count=25,
+            deadline=None,
+            database=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )

@@ -1,0 +1,179 @@
+"""The connection: durable and private on SQLite, clear about what it refuses."""
+
+import builtins
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from sqlalchemy.exc import IntegrityError
+
+from service.config import Settings
+from service.state import State, hide_password, open_state
+from service.state.database import open_database
+from service.state.errors import DatabaseRefused
+
+
+def pragma(state: State, name: str) -> object:
+    with state.database.read() as connection:
+        return connection.exec_driver_sql(f"PRAGMA {name}").scalar()
+
+
+def test_sqlite_keeps_what_was_committed_and_lets_readers_read(state: State) -> None:
+    assert pragma(state, "journal_mode") == "wal"
+    assert pragma(state, "synchronous") == 2  # FULL: a power cut loses no committed charge
+    assert pragma(state, "busy_timeout") == 15_000
+
+
+def test_foreign_keys_are_enforced(state: State) -> None:
+    insert = "INSERT INTO open_holds VALUES ('r1', 99, 'h', 0)"
+    with pytest.raises(IntegrityError), state.database.write() as connection:
+        connection.execute(sa.text(insert))
+
+
+def test_a_write_that_raises_is_undone(state: State) -> None:
+    insert = "INSERT INTO api_keys VALUES (1, 'web', 'id', 'hash', 0, NULL, 0)"
+    with suppress(ZeroDivisionError), state.database.write() as connection:
+        connection.execute(sa.text(insert))
+        raise ZeroDivisionError
+    assert state.keys.is_empty()
+
+
+def test_a_write_holds_the_lock_from_its_first_statement(
+    state: State, make_settings: Callable[..., Settings]
+) -> None:
+    """So that two processes never both read a balance and then both change it."""
+    order: list[str] = []
+    with open_state(make_settings()) as other:
+
+        def write_too() -> None:
+            with other.database.write():
+                order.append("second")
+
+        with state.database.write():
+            thread = threading.Thread(target=write_too)
+            thread.start()
+            thread.join(0.2)
+            order.append("first")
+        thread.join()
+    assert order == ["first", "second"]
+
+
+def test_files_are_their_owners_only(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings()
+    with open_state(settings) as state:
+        state.keys.create("web")
+        modes = {path.name: path.stat().st_mode & 0o777 for path in settings.data_dir.iterdir()}
+    assert modes.pop("holders") == modes.pop("results") == 0o700
+    assert set(modes) == {"upscaled.sqlite3", "upscaled.sqlite3-wal", "upscaled.sqlite3-shm"}
+    assert set(modes.values()) == {0o600}
+    assert settings.data_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_data_folder_that_exists_keeps_its_mode(make_settings: Callable[..., Settings]) -> None:
+    """It may be anything, a home or /tmp: its owner's business."""
+    settings = make_settings()
+    settings.data_dir.mkdir(mode=0o755)
+    with open_state(settings):
+        assert settings.data_dir.stat().st_mode & 0o777 == 0o755
+        assert (settings.data_dir / "upscaled.sqlite3").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_data_folder_with_odd_characters_works(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = make_settings(data_dir=tmp_path / "a b%41é?#&;'")
+    with open_state(settings) as state:
+        assert state.is_healthy()
+    assert (settings.data_dir / "upscaled.sqlite3").exists()
+
+
+def test_a_sqlite_url_names_the_file(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    with open_state(make_settings(database_url=f"sqlite:///{tmp_path}/sub/keys.db")) as state:
+        state.keys.create("web")
+    assert (tmp_path / "sub" / "keys.db").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize(
+    "database_url",
+    [
+        "nonsense",
+        "sqlite://",
+        "sqlite:///:memory:",
+        "mysql://u:geheim@h/d",
+        "oracle://u:geheim@h/d",
+        "ftp://u:geheim@h/d",
+        "postgresql://u:gehe@im@h/d",
+    ],
+)
+def test_other_databases_are_refused_without_their_password(
+    tmp_path: Path, database_url: str
+) -> None:
+    with pytest.raises(DatabaseRefused, match="UPSCALED_DATABASE_URL") as refused:
+        open_database(database_url, tmp_path)
+    assert "geheim" not in str(refused.value)
+
+
+@pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
+def test_a_server_that_is_not_there_is_told_without_its_password(
+    tmp_path: Path, scheme: str
+) -> None:
+    pytest.importorskip("psycopg", reason="psycopg is not installed")
+    with pytest.raises(DatabaseRefused, match="cannot open the database") as refused:
+        open_database(f"{scheme}://u:geheim@127.0.0.1:1/d", tmp_path)
+    assert "127.0.0.1" in str(refused.value)
+    assert "geheim" not in str(refused.value)
+
+
+def test_a_missing_driver_is_named_with_its_remedy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real_import = builtins.__import__
+
+    def refuse_psycopg(name: str, *rest: object, **more: object) -> object:
+        if name == "psycopg":
+            raise ModuleNotFoundError("No module named 'psycopg'", name="psycopg")
+        return real_import(name, *rest, **more)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(builtins, "__import__", refuse_psycopg)
+    with pytest.raises(DatabaseRefused, match=r"pip install 'upscaled\[postgresql\]'"):
+        open_database("postgresql://u@127.0.0.1:1/d", tmp_path)
+
+
+def test_a_file_that_is_no_database_is_refused(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings()
+    settings.data_dir.mkdir()
+    (settings.data_dir / "upscaled.sqlite3").write_bytes(b"not a database " * 100)
+    with pytest.raises(DatabaseRefused, match="not a database"):
+        open_state(settings)
+
+
+@pytest.mark.parametrize(
+    ("database_url", "shown"),
+    [
+        ("postgresql://u:geheim@h:5/d", "postgresql://u:***@h:5/d"),
+        ("postgresql://u@h/d", "postgresql://u@h/d"),
+        ("postgresql://h/d?password=geheim&user=u", "postgresql://h/d?password=***&user=u"),
+        ("postgresql://h/d?sslpassword=geheim", "postgresql://h/d?sslpassword=***"),
+        ("sqlite:////data/x.db", "sqlite:////data/x.db"),
+        ("geheim", "***"),
+        ("postgresql://u:gehe@im@h/d", "***"),
+    ],
+)
+def test_a_shown_url_has_no_password(database_url: str, shown: str) -> None:
+    assert hide_password(database_url) == shown
+
+
+def test_state_loads_no_torch_and_no_migration_tool() -> None:
+    """The front end stays small, and a command starts at once."""
+    code = (
+        "import sys, service.state; print(sorted({'torch', 'alembic', 'numpy'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert done.stdout == "[]\n"

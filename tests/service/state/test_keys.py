@@ -1,0 +1,187 @@
+"""API keys: what is stored of them, who is let in, and that a revoke holds at once."""
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from service.config import Settings
+from service.state import State, open_state
+from service.state.errors import InvalidAmount, InvalidName, NameTaken, UnknownName
+from tests.service.state.conftest import Clock
+
+
+def test_a_new_key_is_let_in_under_its_name(state: State) -> None:
+    found = state.keys.verify(state.keys.create("web"))
+    assert found is not None
+    assert found.name == "web"
+
+
+def test_keys_work_on_both_databases(
+    database_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    with open_state(make_settings(database_url=database_url)) as state:
+        first, second = state.keys.create("a", credits=3), state.keys.create("b")
+        assert [key and key.name for key in map(state.keys.verify, (first, second))] == ["a", "b"]
+        with pytest.raises(NameTaken):
+            state.keys.create("a")
+        state.keys.revoke("a")
+        assert state.keys.verify(first) is None
+        replacement = state.keys.verify(state.keys.create("a"))
+        assert replacement is not None
+        assert [key.balance for key in state.keys.list()] == [3, 0, 0]
+        assert state.keys.names() == ("b", "a")
+
+
+def test_secrets_carry_256_random_bits_and_a_mark(state: State) -> None:
+    secrets = {state.keys.create(f"key{number}") for number in range(50)}
+    assert all(re.fullmatch(r"upk_[0-9a-f]{16}_[\w-]{43}", secret) for secret in secrets)
+    assert len({secret[-43:] for secret in secrets}) == 50
+
+
+def test_no_part_of_a_secret_is_in_the_files_or_the_list(state: State, tmp_path: Path) -> None:
+    secret = state.keys.create("web", credits=2)
+    random_part = secret[-43:].encode()
+    files = [path for path in tmp_path.rglob("*") if path.is_file()]
+    contents = b"".join(path.read_bytes() for path in files)
+    assert b"web" in contents  # the key was written
+    assert random_part not in contents
+    assert random_part.decode() not in repr(state.keys.list())
+    assert state.keys.list()[0].shown_secret == secret[:21] + "..."
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda secret: "",
+        lambda secret: secret[:-1],
+        lambda secret: secret + "A",
+        lambda secret: secret + "\n",
+        lambda secret: " " + secret,
+        lambda secret: secret.upper(),
+        lambda secret: secret[:-1] + ("A" if secret[-1] != "A" else "B"),
+        lambda secret: secret[:21] + "A" * 43,
+        lambda secret: "upk_" + "0" * 16 + secret[20:],
+        lambda secret: secret[4:],
+        lambda secret: "é" * len(secret),
+        lambda secret: "%" + secret[1:],
+        lambda secret: "x" * 1_000_000,
+    ],
+)
+def test_a_changed_secret_is_unknown(state: State, change: Callable[[str], str]) -> None:
+    secret = state.keys.create("web")
+    assert state.keys.verify(change(secret)) is None
+    assert state.keys.verify(secret) is not None
+
+
+def test_the_random_part_of_another_key_does_not_open_this_one(state: State) -> None:
+    first, second = state.keys.create("a"), state.keys.create("b")
+    assert state.keys.verify(first[:21] + second[21:]) is None
+
+
+def test_a_revoke_by_another_process_holds_at_once(
+    state: State, make_settings: Callable[..., Settings]
+) -> None:
+    secret = state.keys.create("web")
+    assert state.keys.verify(secret) is not None
+    environment = {**os.environ, "UPSCALED_DATA_DIR": str(make_settings().data_dir)}
+    command = "from service.cli import main; main()"
+    subprocess.run(
+        [sys.executable, "-c", command, "keys", "revoke", "web"], check=True, env=environment
+    )
+    assert state.keys.verify(secret) is None
+
+
+def test_a_revoked_key_stays_listed_and_its_name_is_free(state: State, clock: Clock) -> None:
+    old = state.keys.create("web", credits=4)
+    clock.now_s += 100
+    state.keys.revoke("web")
+    new = state.keys.create("web")
+    assert state.keys.verify(old) is None
+    assert state.keys.verify(new) is not None
+    first, second = state.keys.list()
+    assert (first.revoked_at_s, first.balance) == (int(clock.now_s), 4)
+    assert first.created_at_s == int(clock.now_s) - 100
+    assert (second.revoked_at_s, second.balance) == (None, 0)
+    assert state.credits.show("web") == 0
+
+
+def test_only_an_active_key_can_be_revoked(state: State) -> None:
+    with pytest.raises(UnknownName, match="web"):
+        state.keys.revoke("web")
+    state.keys.create("web")
+    state.keys.revoke("web")
+    with pytest.raises(UnknownName, match="web"):
+        state.keys.revoke("web")
+
+
+def test_a_state_where_every_key_was_revoked_is_not_empty(state: State) -> None:
+    assert state.keys.is_empty()
+    state.keys.create("web")
+    assert not state.keys.is_empty()
+    state.keys.revoke("web")
+    assert not state.keys.is_empty()
+    assert state.keys.names() == ()
+
+
+@pytest.mark.parametrize("name", ["a", "A9", "web-shop", "me@example.com", "a_b.c", "x" * 64])
+def test_good_names(state: State, name: str) -> None:
+    state.keys.create(name)
+    assert state.keys.names() == (name,)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "x" * 65, " a", "a b", "-a", ".a", "a/b", "a\n", "ä", "a;b", "--help"]
+)
+def test_bad_names_are_refused(state: State, name: str) -> None:
+    with pytest.raises(InvalidName):
+        state.keys.create(name)
+    assert state.keys.is_empty()
+
+
+def test_a_name_cannot_be_taken_twice(state: State) -> None:
+    state.keys.create("web", credits=1)
+    with pytest.raises(NameTaken, match="web"):
+        state.keys.create("web", credits=5)
+    assert state.credits.show("web") == 1
+    assert state.credits.audit() == ()
+
+
+def test_negative_credits_make_no_key(state: State) -> None:
+    with pytest.raises(InvalidAmount):
+        state.keys.create("web", credits=-1)
+    assert state.keys.is_empty()
+
+
+def test_threads_that_want_one_name_get_it_once(state: State) -> None:
+    def create(_: int) -> bool:
+        try:
+            state.keys.create("web")
+        except NameTaken:
+            return False
+        return True
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(create, range(16))) == 1
+
+
+def test_many_threads_verify_at_once(state: State) -> None:
+    secrets = [state.keys.create(f"key{number}") for number in range(8)]
+
+    def verify(number: int) -> bool:
+        key = state.keys.verify(secrets[number % 8])
+        return key is not None and key.name == f"key{number % 8}"
+
+    with ThreadPoolExecutor(40) as pool:
+        assert all(pool.map(verify, range(800)))
+
+
+def test_a_verify_does_not_wait_for_a_writer(state: State) -> None:
+    secret = state.keys.create("web")
+    with state.database.write():
+        assert state.keys.verify(secret) is not None

@@ -1,0 +1,113 @@
+"""Locked files: alive while their maker is, and adopted by one."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from service.state.holder import Holder
+from service.state.lockfile import adopt_orphan, create_locked
+
+
+def test_a_file_whose_maker_lives_cannot_be_adopted(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    descriptor = create_locked(path)
+    with adopt_orphan(path) as is_orphan:
+        assert not is_orphan
+    assert path.exists()
+    os.close(descriptor)
+    with adopt_orphan(path) as is_orphan:
+        assert is_orphan
+    assert not path.exists()
+
+
+def test_an_adopter_that_fails_leaves_the_orphan_to_the_next(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    os.close(create_locked(path))
+    with pytest.raises(ZeroDivisionError), adopt_orphan(path):
+        raise ZeroDivisionError
+    with adopt_orphan(path) as is_orphan:
+        assert is_orphan
+
+
+def test_one_of_two_adopters_gets_an_orphan(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    os.close(create_locked(path))
+    with adopt_orphan(path) as first, adopt_orphan(path) as second:
+        assert (first, second) == (True, False)
+
+
+def test_a_file_that_is_not_there_is_nobodys(tmp_path: Path) -> None:
+    with adopt_orphan(tmp_path / "file") as is_orphan:
+        assert not is_orphan
+
+
+def test_a_file_that_exists_cannot_be_made_again(tmp_path: Path) -> None:
+    descriptor = create_locked(tmp_path / "file")
+    with pytest.raises(FileExistsError):
+        create_locked(tmp_path / "file")
+    os.close(descriptor)
+
+
+def test_makers_never_lose_their_file_to_adopters(tmp_path: Path) -> None:
+    stopped = threading.Event()
+
+    def adopt_until_stopped() -> None:
+        while not stopped.is_set():
+            for path in list(tmp_path.iterdir()):
+                with adopt_orphan(path):
+                    pass
+
+    def make_and_check(number: int) -> bool:
+        path = tmp_path / str(number)
+        descriptor = create_locked(path)
+        is_ours = path.exists() and path.stat().st_ino == os.fstat(descriptor).st_ino
+        os.close(descriptor)
+        return is_ours
+
+    adopters = [threading.Thread(target=adopt_until_stopped) for _ in range(3)]
+    for adopter in adopters:
+        adopter.start()
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(make_and_check, range(1000)))
+    stopped.set()
+    for adopter in adopters:
+        adopter.join()
+    assert all(results)
+
+
+def test_a_holder_is_dead_once_it_was_killed_though_its_child_lives(tmp_path: Path) -> None:
+    holding = f"""
+import subprocess, sys, time
+from pathlib import Path
+from service.state.holder import Holder
+print(Holder(Path({str(tmp_path)!r})).id)
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as output:
+        holder_id, child = output.readline().strip(), int(output.readline())
+        try:
+            with Holder(tmp_path).dead_ids() as dead_ids:
+                assert dead_ids == []
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            with Holder(tmp_path).dead_ids() as dead_ids:
+                assert dead_ids == [holder_id]
+            assert list(tmp_path.iterdir()) == []
+        finally:
+            os.kill(child, signal.SIGKILL)
+
+
+def test_a_holder_that_never_held_leaves_no_file(tmp_path: Path) -> None:
+    holder = Holder(tmp_path)
+    holder.close()
+    assert list(tmp_path.iterdir()) == []

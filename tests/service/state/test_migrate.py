@@ -1,0 +1,141 @@
+"""Migrations: from nothing, from version 1, by several processes at once, and never backwards."""
+
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+
+import service.state.migrations
+from service.config import Settings
+from service.state import open_state
+from service.state.errors import DatabaseRefused
+from service.state.migrate import read_revision
+from service.state.migrations import SCHEMA_REVISION
+from service.state.schema import METADATA
+from tests.service.state.conftest import Clock
+
+VERSION_1 = Path(__file__).with_name("version_1.sql")
+# The key whose hash is in version_1.sql; it never opened anything else.
+VERSION_1_SECRET = "upk_00112233aabbccdd_Zm9yLXRlc3RzLW9ubHktbm90LWEtcmVhbC1zZWNyZXQ"
+
+
+def open_folders(revision_folder: str) -> ScriptDirectory:
+    config = Config()
+    config.set_main_option("script_location", revision_folder)
+    return ScriptDirectory.from_config(config)
+
+
+def test_the_migrations_make_the_schema_that_the_code_uses(
+    database_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    with (
+        open_state(make_settings(database_url=database_url)) as state,
+        state.database.read() as connection,
+    ):
+        differences = compare_metadata(MigrationContext.configure(connection), METADATA)
+        inspected = sa.inspect(connection)
+        checks = {
+            str(check["name"])
+            for table in METADATA.tables
+            for check in inspected.get_check_constraints(table)
+        }
+    assert differences == []
+    assert checks == {
+        "ck_api_keys_balance_is_never_negative",
+        "ck_credit_entries_amount_fits_kind",
+    }
+
+
+def test_the_revision_in_the_code_is_the_last_migration() -> None:
+    scripts = open_folders(str(Path(service.state.migrations.__file__).parent))
+    assert scripts.get_heads() == [SCHEMA_REVISION]
+
+
+def test_a_database_of_version_1_is_brought_here_with_all_it_holds(
+    make_settings: Callable[..., Settings],
+) -> None:
+    """`version_1.sql` is what version 1 wrote, and never changes."""
+    settings = make_settings()
+    settings.data_dir.mkdir()
+    with sqlite3.connect(settings.data_dir / "upscaled.sqlite3") as connection:
+        connection.executescript(VERSION_1.read_text())
+    connection.close()
+    with open_state(settings, Clock(1_900_000_000)) as state:
+        assert [key.name for key in state.keys.list()] == ["web", "old"]
+        key = state.keys.verify(VERSION_1_SECRET)
+        assert key is not None
+        # 10 granted, 1 captured, 1 released; 1 was on hold by a process long dead.
+        assert state.credits.balance(key.id) == 9
+        assert state.credits.audit() == ()
+        state.credits.capture(state.credits.hold(key.id, "now"))
+        assert state.credits.balance(key.id) == 8
+        with state.database.read() as connection_now:
+            assert read_revision(connection_now) == SCHEMA_REVISION
+            assert compare_metadata(MigrationContext.configure(connection_now), METADATA) == []
+
+
+def test_a_database_of_a_newer_version_is_refused_and_left_alone(
+    database_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(database_url=database_url)
+    with open_state(settings) as state, state.database.write() as connection:
+        connection.execute(sa.text("UPDATE alembic_version SET version_num = '9999'"))
+    with pytest.raises(DatabaseRefused, match=r"9999.*newer version"):
+        open_state(settings)
+    url = sa.make_url(database_url)
+    driver = "sqlite" if url.drivername == "sqlite" else "postgresql+psycopg"
+    engine = sa.create_engine(url.set(drivername=driver))
+    with engine.connect() as connection:
+        assert read_revision(connection) == "9999"
+    engine.dispose()
+
+
+def test_processes_that_start_at_once_all_find_the_schema(
+    database_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(database_url=database_url)
+    # One process loads the code and becomes eight, that all wait for the same pipe to close.
+    opening = f"""
+import os
+from pathlib import Path
+import alembic.command
+from service.config import load_settings
+from service.state import open_state
+settings = load_settings(
+    {{}}, data_dir=Path({str(settings.data_dir)!r}), database_url={database_url!r}
+)
+waiting, start = os.pipe()
+children = []
+for number in range(8):
+    child = os.fork()
+    if child == 0:
+        os.close(start)
+        os.read(waiting, 1)
+        with open_state(settings) as state:
+            state.keys.create(f"key{{number}}")
+        os._exit(0)
+    children.append(child)
+os.close(start)
+print([os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children])
+"""
+    done = subprocess.run([sys.executable, "-c", opening], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == (f"{[0] * 8}\n", "")
+    with open_state(settings) as state:
+        assert sorted(state.keys.names()) == [f"key{number}" for number in range(8)]
+
+
+def test_a_second_start_changes_nothing(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings()
+    with open_state(settings) as state:
+        secret = state.keys.create("web", credits=2)
+    with open_state(settings) as state:
+        assert state.keys.verify(secret) is not None
+        assert state.credits.show("web") == 2

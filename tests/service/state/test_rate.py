@@ -1,0 +1,156 @@
+"""The rate of one key: bursts, the long run, truthful waits, and no growth."""
+
+import threading
+import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from service.errors import RateLimitExceeded
+from service.state.rate import Rate
+
+
+@dataclass
+class Watch:
+    """A monotonic clock that runs only when told."""
+
+    now_ns: int = 1_000_000_000_000
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+    def wait(self, seconds: float) -> None:
+        self.now_ns += round(seconds * 1e9)
+
+
+@pytest.fixture
+def clock() -> Watch:
+    return Watch()
+
+
+def passes(rate: Rate, key_id: int = 1) -> bool:
+    try:
+        rate.take(key_id)
+    except RateLimitExceeded:
+        return False
+    return True
+
+
+def test_a_burst_passes_and_the_next_request_does_not(clock: Watch) -> None:
+    rate = Rate(5, 5, clock)
+    assert [passes(rate) for _ in range(7)] == [True] * 5 + [False] * 2
+
+
+def test_the_allowance_comes_back_one_by_one(clock: Watch) -> None:
+    rate = Rate(5, 5, clock)
+    assert sum(passes(rate) for _ in range(9)) == 5
+    clock.wait(0.2)
+    assert [passes(rate), passes(rate)] == [True, False]
+    clock.wait(60)
+    assert sum(passes(rate) for _ in range(9)) == 5
+
+
+def test_just_before_its_time_a_request_is_refused(clock: Watch) -> None:
+    rate = Rate(5, 1, clock)
+    rate.take(1)
+    clock.wait(0.199)
+    assert not passes(rate)
+    clock.wait(0.001)
+    assert passes(rate)
+
+
+def test_a_refused_request_is_not_counted(clock: Watch) -> None:
+    rate = Rate(1, 1, clock)
+    rate.take(1)
+    for _ in range(10):
+        assert not passes(rate)
+    clock.wait(1)
+    assert passes(rate)
+
+
+def test_keys_do_not_share_a_rate(clock: Watch) -> None:
+    rate = Rate(1, 1, clock)
+    assert [passes(rate, 1), passes(rate, 2), passes(rate, 1)] == [True, True, False]
+
+
+def test_the_default_rate_names_one_second(clock: Watch) -> None:
+    rate = Rate(5, 5, clock)
+    for _ in range(5):
+        rate.take(1)
+    with pytest.raises(RateLimitExceeded) as refused:
+        rate.take(1)
+    assert refused.value.retry_after_s == 1
+    assert refused.value.headers == {"Retry-After": "1"}
+
+
+@given(
+    per_s=st.one_of(st.floats(0.001, 1000), st.sampled_from([1.0, 0.5, 5.0, 1 / 3])),
+    burst=st.integers(1, 50),
+    waits_s=st.lists(st.floats(0, 5), max_size=60),
+)
+def test_the_promised_wait_is_the_least_whole_number_of_seconds(
+    per_s: float, burst: int, waits_s: list[float]
+) -> None:
+    clock = Watch()
+    rate = Rate(per_s, burst, clock)
+    for wait_s in waits_s:
+        clock.wait(wait_s)
+        passes(rate)
+    while passes(rate):
+        pass
+    with pytest.raises(RateLimitExceeded) as refused:
+        rate.take(1)
+    promised_s = refused.value.retry_after_s
+    if promised_s > 1:  # 1 is the least the header can say
+        clock.wait(promised_s - 1)
+        assert not passes(rate)
+        clock.wait(1 - promised_s)
+    clock.wait(promised_s)
+    assert passes(rate)
+
+
+@pytest.mark.parametrize(("per_s", "burst"), [(5, 5), (0.5, 3), (100, 1)])
+def test_in_the_long_run_exactly_the_limit_passes(clock: Watch, per_s: float, burst: int) -> None:
+    rate = Rate(per_s, burst, clock)
+    passed = 0
+    for _ in range(60 * 500):
+        passed += passes(rate)
+        clock.wait(0.002)
+    assert passed == pytest.approx(burst + 60 * per_s, abs=1)
+
+
+def test_threads_together_pass_exactly_the_burst(clock: Watch) -> None:
+    rate = Rate(5, 20, clock)
+    start = threading.Barrier(16)
+
+    def take(_: int) -> int:
+        start.wait()
+        return sum(passes(rate) for _ in range(50))
+
+    with ThreadPoolExecutor(16) as pool:
+        assert sum(pool.map(take, range(16))) == 20
+
+
+def test_keys_that_fell_silent_take_no_memory(clock: Watch) -> None:
+    rate = Rate(5, 5, clock)
+    for key_id in range(5_000):
+        clock.wait(0.01)
+        rate.take(key_id)
+    tracemalloc.start()
+    before, _ = tracemalloc.get_traced_memory()
+    for key_id in range(5_000, 100_000):
+        clock.wait(0.01)
+        rate.take(key_id)
+    grown = tracemalloc.get_traced_memory()[0] - before
+    tracemalloc.stop()
+    assert grown < 200_000
+
+
+def test_a_busy_key_is_not_forgotten_among_many(clock: Watch) -> None:
+    rate = Rate(0.001, 1, clock)
+    for key_id in range(5_000):
+        rate.take(key_id)
+    assert not any(passes(rate, key_id) for key_id in range(5_000))
