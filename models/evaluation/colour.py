@@ -18,8 +18,8 @@ def ciede2000(first: Lab, second: Lab) -> NDArray[np.float64]:
     Source: Sharma, Wu, Dalal, "The CIEDE2000 color-difference formula", Color Research and
     Application 30(1), 2005; equation numbers below are the paper's.
     """
-    chroma_mean = (np.hypot(first[..., 1], first[..., 2]) + np.hypot(second[..., 1], second[..., 2])) / 2
-    stretch = 0.5 * (1 - _saturation(chroma_mean))  # (4)
+    raw_chroma = (np.hypot(*_axes(first)) + np.hypot(*_axes(second))) / 2
+    stretch = 0.5 * (1 - _saturation(np.asarray(raw_chroma)))  # (4)
     chroma_1, hue_1 = _polar(first, stretch)
     chroma_2, hue_2 = _polar(second, stretch)
     lightness = second[..., 0] - first[..., 0]  # (8)
@@ -47,8 +47,13 @@ def _saturation(chroma: Lab) -> Lab:
 
 def _polar(colour: Lab, stretch: Lab) -> tuple[Lab, Lab]:
     """Chroma and hue in degrees, 0 to 360, with the a axis stretched: equations (5) to (7)."""
-    a, b = (1 + stretch) * colour[..., 1], colour[..., 2]
+    a, b = _axes(colour)
+    a = (1 + stretch) * a
     return np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360
+
+
+def _axes(colour: Lab) -> tuple[Lab, Lab]:
+    return colour[..., 1], colour[..., 2]
 
 
 def _wrapped(turn: Lab) -> Lab:

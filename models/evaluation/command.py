@@ -29,7 +29,9 @@ def main() -> None:
     for model in arguments.models:
         network, native_scale = open_network(model, arguments.models_dir)
         if native_scale % scale:
-            raise SystemExit(f"{model} is a x{native_scale} model: it cannot be measured at x{scale}")
+            raise SystemExit(
+                f"{model} is a x{native_scale} model: it cannot be measured at x{scale}"
+            )
         name = Path(model).name.removesuffix(".safetensors").removesuffix(".pth")
         upscalers[name] = network_upscaler(network, native_scale, scale)
         flat[name] = flat_error_levels(upscalers[name])
@@ -39,7 +41,12 @@ def main() -> None:
     if arguments.sheet is not None:
         shown = [truth for truth in truths if not arguments.only or truth.name in arguments.only]
         draw_sheet(shown, upscalers, scale).save(arguments.sheet)
-    document = {"scale": scale, "pictures": len(truths), "tracks": report, "flat_error_levels": flat}
+    document = {
+        "scale": scale,
+        "pictures": len(truths),
+        "tracks": report,
+        "flat_error_levels": flat,
+    }
     print(json.dumps(document))  # noqa: T201
 
 

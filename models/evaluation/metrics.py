@@ -28,7 +28,8 @@ def ssim(plane: Plane, truth: Plane) -> float:
     spread_b = _window_mean(truth * truth) - mean_b**2
     shared = _window_mean(plane * truth) - mean_a * mean_b
     similar = (2 * mean_a * mean_b + first) * (2 * shared + second)
-    return float(np.mean(similar / ((mean_a**2 + mean_b**2 + first) * (spread_a + spread_b + second))))
+    scale = (mean_a**2 + mean_b**2 + first) * (spread_a + spread_b + second)
+    return float(np.mean(similar / scale))
 
 
 def acutance(plane: Plane) -> float:

@@ -54,9 +54,7 @@ class PlainNet(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         """Start near the identity: deep plain stacks then train as fast as residual ones."""
-        for convolution in self.body:
-            weight = convolution.weight
-            assert isinstance(weight, Tensor)
+        for weight in self.body.parameters():
             nn.init.kaiming_normal_(weight, a=SLOPE)
             weight.mul_(0.5)
             for channel in range(self.features):

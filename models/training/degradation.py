@@ -117,4 +117,6 @@ def _resize(pixels: Pixels, size: tuple[int, int], rng: Generator) -> Pixels:
 def _through_codec(pixels: Pixels, suffix: str, options: list[int]) -> Pixels:
     _, code = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
     decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise ValueError(f"the {suffix} codec cannot read what it wrote")
     return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)

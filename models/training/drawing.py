@@ -10,11 +10,11 @@ from PIL import Image, ImageDraw, ImageFont
 
 PAGE_PX = 384
 SUPERSAMPLING = 2
-WORDS = (
-    "the quick brown fox jumps over lazy dog Upscaled pixel window halo region scale model worker "
-    "Invoice Total 1234.50 EUR 27% page (see p. 8) a+b=c; if (x < 3) return None; Strasse 17 "
-    "MENU OPEN CLOSED Exit 24/7 www.example.org ISO 9001 Fig. 2 Table 3: results"
-).split()
+WORDS = """
+    the quick brown fox jumps over lazy dog Upscaled pixel window halo region scale model worker
+    Invoice Total 1234.50 EUR 27% page (see p. 8) a+b=c; if (x < 3) return None; Strasse 17
+    MENU OPEN CLOSED Exit 24/7 www.example.org ISO 9001 Fig. 2 Table 3: results
+""".split()  # noqa: SIM905
 
 
 def draw_page(rng: Generator) -> NDArray[np.uint8]:
@@ -119,9 +119,7 @@ def _text(rng: Generator, page: Image.Image) -> None:
         place = (int(rng.integers(0, 500)), int(rng.integers(40, 760)))
         face, scale = int(rng.integers(0, 8)), float(rng.uniform(0.6, 2.5))
         thickness = int(rng.integers(1, 4))
-        cv2.putText(
-            strokes, _words(rng), place, face, scale, _colour(rng), thickness, cv2.LINE_AA
-        )
+        cv2.putText(strokes, _words(rng), place, face, scale, _colour(rng), thickness, cv2.LINE_AA)
     page.paste(Image.fromarray(strokes))
 
 

@@ -89,7 +89,8 @@ def take_step(run: Run, inputs: Tensor, truths: Tensor, *, half: bool) -> dict[s
 @torch.no_grad()
 def _move_average(run: Run) -> None:
     decay = min(run.recipe.ema_decay, (1 + run.step) / (10 + run.step))
-    averages, weights = list(run.average.parameters()), list(run.network.parameters())
+    averages: list[Tensor] = list(run.average.parameters())
+    weights: list[Tensor] = list(run.network.parameters())
     torch._foreach_lerp_(averages, weights, 1 - decay)
 
 

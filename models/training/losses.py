@@ -1,4 +1,4 @@
-"""What a training step minimises: colour error, and local contrast that is lacking."""
+"""What a training step minimises: colour error, and local contrast that is off."""
 
 import torch
 import torch.nn.functional as F
@@ -43,17 +43,20 @@ def sharpen(truth: Tensor, amount: float) -> Tensor:
 def loss_of(output: Tensor, truth: Tensor, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
     """The loss of float32 `[N, 3, h, w]` output and truth in 0..1, and figures to log.
 
-    Mean absolute error, half on RGB and half on luma, plus `acutance_weight` times the contrast
-    that the output's neighbourhoods lack. Contrast beyond the truth's earns nothing, so there is
-    no reward for invented grain.
+    Mean absolute error, half on RGB and half on luma, plus `acutance_weight` times the error in
+    contrast of the output's neighbourhoods. Surplus contrast counts like lacking contrast: where
+    only the lack counted, edges of drawings grew halos. `fidelity_weight` times the error of the
+    output shrunk by area is added, so that the result, made small again, is the input's colours.
     """
     target = sharpen(truth, recipe.sharpen_amount)
     output_luma, target_luma = luma(output), luma(target)
     error = 0.5 * (output - target).abs().mean() + 0.5 * (output_luma - target_luma).abs().mean()
     output_contrast, target_contrast = contrast(output_luma), contrast(target_luma)
-    lacking = (target_contrast - output_contrast).clamp(min=0).mean()
+    contrast_error = (target_contrast - output_contrast).abs().mean()
     figures = {
         "error": float(error.detach()),
         "acutance": float(output_contrast.detach().mean() / target_contrast.mean()),
     }
-    return error + recipe.acutance_weight * lacking, figures
+    shrunk_error = F.avg_pool2d(output - target, recipe.scale).abs().mean()
+    total = error + recipe.acutance_weight * contrast_error + recipe.fidelity_weight * shrunk_error
+    return total, figures

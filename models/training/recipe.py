@@ -26,7 +26,9 @@ class Recipe:
     """How many pages of text and line art are drawn."""
     page_share: float = 0.1
     acutance_weight: float = 0.15
-    """How much lacking local contrast counts beside plain error: the crispness dial."""
+    """How much an error in local contrast counts beside plain error: the crispness dial."""
+    fidelity_weight: float = 0.5
+    """How much an error in the colours of the result, made small again, counts."""
     sharpen_amount: float = 0.0
     """Unsharp mask on the truth before it is compared with; 0 leaves the truth as it is."""
 

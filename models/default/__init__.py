@@ -1,0 +1,1 @@
+"""The weights that ship: files, manifest and card."""

@@ -1,0 +1,43 @@
+"""Export: the file holds the averaged weights, and the manifest describes the file."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors import safe_open
+
+from models.training import checkpoint
+from models.training.export import export, read_network
+from models.training.loop import begin
+from models.training.recipe import Recipe
+
+
+def test_an_exported_network_is_the_runs_average_to_half_precision(tmp_path: Path) -> None:
+    run = begin(Recipe(2, features=6, layers=2))
+    checkpoint.save(run, tmp_path / "run")
+    entry = export(tmp_path / "run", "upscaled-x2", tmp_path)
+    network = read_network(tmp_path / entry["file"])
+    pairs = zip(network.parameters(), run.average.parameters(), strict=True)
+    assert all(torch.equal(own, other.half().float()) for own, other in pairs)
+    with safe_open(tmp_path / entry["file"], framework="pt") as file:
+        assert file.metadata()["family"] == "plain"
+
+
+def test_the_manifest_describes_the_file_and_keeps_other_entries(tmp_path: Path) -> None:
+    for scale in (4, 2):
+        checkpoint.save(begin(Recipe(scale, features=6, layers=2)), tmp_path / f"x{scale}")
+        export(tmp_path / f"x{scale}", f"upscaled-x{scale}", tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    assert list(manifest) == ["upscaled-x2", "upscaled-x4"]
+    entry = manifest["upscaled-x2"]
+    content = (tmp_path / entry["file"]).read_bytes()
+    assert entry["sha256"] == hashlib.sha256(content).hexdigest()
+    assert entry["size_bytes"] == len(content)
+    assert (entry["features"], entry["layers"], entry["scale"]) == (6, 2, 2)
+
+
+def test_a_run_without_checkpoint_is_not_exported(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"checkpoint\.pt"):
+        export(tmp_path, "upscaled-x2", tmp_path)

@@ -1,0 +1,49 @@
+"""Losses: lacking contrast costs, and surplus contrast as well."""
+
+import pytest
+import torch
+
+from models.training.losses import loss_of, sharpen
+from models.training.recipe import Recipe
+
+CRISP, PLAIN = Recipe(4, acutance_weight=0.5), Recipe(4, acutance_weight=0.0)
+
+
+@pytest.fixture
+def truth() -> torch.Tensor:
+    torch.manual_seed(2)
+    return torch.rand(2, 3, 32, 32)
+
+
+def test_the_truth_itself_costs_nothing(truth: torch.Tensor) -> None:
+    loss, figures = loss_of(truth, truth, CRISP)
+    assert float(loss) == 0
+    assert figures["acutance"] == pytest.approx(1.0)
+
+
+def test_a_soft_output_costs_more_where_contrast_counts(truth: torch.Tensor) -> None:
+    soft = 0.5 + 0.5 * (truth - 0.5)
+    with_contrast, figures = loss_of(soft, truth, CRISP)
+    assert float(with_contrast) > float(loss_of(soft, truth, PLAIN)[0])
+    assert figures["acutance"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_surplus_contrast_costs_too(truth: torch.Tensor) -> None:
+    harsh = 0.5 + 1.5 * (truth - 0.5)
+    assert float(loss_of(harsh, truth, CRISP)[0]) > float(loss_of(harsh, truth, PLAIN)[0])
+
+
+def test_a_colour_cast_costs_more_where_fidelity_counts(truth: torch.Tensor) -> None:
+    cast = truth + torch.tensor([0.1, 0.0, -0.1]).view(1, 3, 1, 1)
+    without = Recipe(4, acutance_weight=0.0, fidelity_weight=0.0)
+    surplus = float(loss_of(cast, truth, PLAIN)[0]) - float(loss_of(cast, truth, without)[0])
+    assert surplus == pytest.approx(PLAIN.fidelity_weight * 0.2 / 3, rel=1e-4)
+
+
+def test_sharpening_by_nothing_changes_nothing_and_else_raises_edges(truth: torch.Tensor) -> None:
+    assert torch.equal(sharpen(truth, 0.0), truth)
+    edge = torch.full((1, 3, 16, 16), 0.3)
+    edge[..., 8:] = 0.7
+    sharp = sharpen(edge, 0.5)
+    assert float(sharp[0, 0, 8, 7]) < 0.3 < 0.7 < float(sharp[0, 0, 8, 8])
+    assert sharp[0, 0, 8, 0] == pytest.approx(0.3)
