@@ -1,0 +1,186 @@
+"""The settings: each on both sides of its limits, and a wrong one named with its value."""
+
+import ipaddress
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from service.config import (
+    MAX_OUTPUT_SIDE_PX,
+    PREFIX,
+    Settings,
+    SettingsError,
+    describe_settings,
+    load_settings,
+)
+
+# name: (values that are taken, values that are refused), as they stand in the environment
+LIMITS: dict[str, tuple[list[str], list[str]]] = {
+    "data_dir": (["/data", "relative"], []),
+    "database_url": (["postgresql://u:p@h/d"], []),
+    "public_base_url": (
+        ["https://a.example", "http://a", "https://a.example/base", "http://[::1]:8000"],
+        [
+            "a.example",
+            "ftp://a.example",
+            "https://",
+            "https:///x",
+            "https://a?q=1",
+            "https://a#f",
+            "https://u@a",
+            "javascript:alert(1)",
+        ],
+    ),
+    "model_x2": (["auto", "realesrgan-x2plus"], []),
+    "model_x4": (["auto", "realesrgan-x4plus"], []),
+    "denoise": (["0", "1", "0.5"], ["-0.001", "1.001", "nan", "much"]),
+    "device": (
+        ["auto", "cpu", "cuda", "cuda:0", "cuda:15"],
+        ["gpu", "CPU", "cuda:", "cuda:-1", "cuda:0 ", "cpu\n", "mps"],
+    ),
+    "workers": (["1", "64"], ["0", "65", "-1", "1.5", "two"]),
+    "threads": (["0", "1024"], ["-1", "1025"]),
+    "tile_window_px": (["0", "2048"], ["-1", "2049"]),
+    "max_queue": (["0", "100000"], ["-1", "100001"]),
+    "work_timeout_s": (["0.001", "86400"], ["0", "-1", "86400.5", "nan", "inf"]),
+    "rate_per_s": (["0.01", "1000000"], ["0", "-1", "1000000.5", "nan", "inf"]),
+    "rate_burst": (["1", "1000000"], ["0", "1000001"]),
+    "metering": (["true", "false", "1", "0", "on", "off", "True"], ["2", "maybe"]),
+    "max_input_side_x2": (["64", "6000"], ["63", "6001"]),
+    "max_input_side_x4": (["64", "6000"], ["63", "6001"]),
+    "max_file_bytes": (["1024", str(2**31)], ["1023", str(2**31 + 1)]),
+    "jpeg_quality": (["1", "100"], ["0", "101"]),
+    "result_ttl_s": (["1", "31536000"], ["0", "31536001"]),
+    "body_timeout_s": (["0.001", "3600"], ["0", "3600.5", "nan"]),
+    "source_timeout_s": (["0.001", "600"], ["0", "600.5", "nan"]),
+    "allowed_source_cidrs": (
+        ["10.0.0.0/8", "10.0.0.1", "fd00::/8, 10.1.0.0/16", ","],
+        ["10.0.0.1/8", "10.0.0.0/33", "example.com", "10.0.0.0/8;10.1.0.0/16"],
+    ),
+    "allowed_source_hosts": (["a.example", "a.example,b.example"], []),
+    "shutdown_grace_s": (["0", "3600"], ["-0.1", "3600.5", "nan"]),
+    "log_level": (["debug", "info", "warning", "error"], ["INFO", "trace", "info\n"]),
+}
+
+TAKEN = [(name, value) for name, (values, _) in LIMITS.items() for value in values]
+REFUSED = [(name, value) for name, (_, values) in LIMITS.items() for value in values]
+
+
+def test_every_setting_is_tried() -> None:
+    assert set(LIMITS) == set(Settings.model_fields)
+
+
+@pytest.mark.parametrize(("name", "value"), TAKEN)
+def test_a_value_within_its_limits_is_taken(name: str, value: str) -> None:
+    load_settings({PREFIX + name.upper(): value})
+
+
+@pytest.mark.parametrize(("name", "value"), REFUSED)
+def test_a_value_beyond_its_limits_is_refused_by_name_and_value(name: str, value: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings({PREFIX + name.upper(): value})
+    assert f"{PREFIX}{name.upper()}={value!r}: " in str(refused.value)
+
+
+def test_all_wrong_values_are_named_at_once() -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings({"UPSCALED_WORKERS": "0", "UPSCALED_JPEG_QUALITY": "101"})
+    assert "UPSCALED_WORKERS='0'" in str(refused.value)
+    assert "UPSCALED_JPEG_QUALITY='101'" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("UPSCALED_WORKER", "UPSCALED_WORKERS"),
+        ("UPSCALED_MODEL_4X", "UPSCALED_MODEL_X4"),
+        ("UPSCALED_RATE_PER_SECOND", "UPSCALED_RATE_PER_S"),
+    ],
+)
+def test_an_unknown_name_is_refused_with_the_one_that_was_meant(name: str, meant: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings({name: "1"})
+    assert f"{name}='1'" in str(refused.value)
+    assert f"did you mean {meant}?" in str(refused.value)
+
+
+def test_an_unknown_name_like_no_other_is_refused_too() -> None:
+    with pytest.raises(SettingsError, match="UPSCALED_QQQQ='1': there is no such setting$"):
+        load_settings({"UPSCALED_QQQQ": "1"})
+
+
+def test_other_variables_are_none_of_ours() -> None:
+    load_settings({"WORKERS": "0", "PATH": "/bin", "upscaled_workers": "0"})
+
+
+@pytest.mark.parametrize("name", list(LIMITS))
+def test_an_empty_value_is_the_default(name: str) -> None:
+    assert load_settings({PREFIX + name.upper(): ""}) == load_settings({})
+
+
+def test_the_contracts_defaults() -> None:
+    settings = load_settings({})
+    assert (settings.max_input_side_px(2), settings.max_input_side_px(4)) == (3000, 1500)
+    assert settings.max_file_bytes == 25 * 1024 * 1024
+    assert settings.result_ttl_s == 3600
+    assert (settings.rate_per_s, settings.rate_burst) == (5, 5)
+    assert settings.metering is False
+    assert MAX_OUTPUT_SIDE_PX == 6000
+
+
+def test_values_become_what_they_mean() -> None:
+    settings = load_settings(
+        {
+            "UPSCALED_DATA_DIR": "/data",
+            "UPSCALED_METERING": "true",
+            "UPSCALED_RATE_PER_S": "2.5",
+            "UPSCALED_PUBLIC_BASE_URL": "https://a.example/base/",
+            "UPSCALED_ALLOWED_SOURCE_CIDRS": "10.0.0.0/8, fd00::/8",
+            "UPSCALED_ALLOWED_SOURCE_HOSTS": " A.example ,b.example,",
+        }
+    )
+    assert settings.data_dir == Path("/data")
+    assert settings.results_dir == Path("/data/results")
+    assert settings.models_dir == Path("/data/models")
+    assert settings.metering is True
+    assert settings.rate_per_s == 2.5
+    assert settings.public_base_url == "https://a.example/base"
+    assert settings.allowed_source_cidrs == (
+        ipaddress.ip_network("10.0.0.0/8"),
+        ipaddress.ip_network("fd00::/8"),
+    )
+    assert settings.allowed_source_hosts == ("a.example", "b.example")
+
+
+def test_an_override_wins_over_the_environment() -> None:
+    assert load_settings({"UPSCALED_WORKERS": "3"}, workers=2).workers == 2
+
+
+def test_the_environment_of_the_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPSCALED_WORKERS", "3")
+    assert load_settings().workers == 3
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        load_settings({}).workers = 2  # type: ignore[misc]
+
+
+def test_the_table_has_a_row_with_a_meaning_for_every_setting() -> None:
+    rows = describe_settings(load_settings({"UPSCALED_WORKERS": "3"}))
+    assert [row[0] for row in rows] == [PREFIX + name.upper() for name in Settings.model_fields]
+    assert all(meaning for *_, meaning in rows)
+    assert ("UPSCALED_WORKERS", "3", "1", "worker processes") in rows
+
+
+def test_the_tables_values_can_be_set_again() -> None:
+    chosen = load_settings(
+        {
+            "UPSCALED_METERING": "true",
+            "UPSCALED_ALLOWED_SOURCE_CIDRS": "10.0.0.0/8,fd00::/8",
+            "UPSCALED_WORK_TIMEOUT_S": "12.5",
+        }
+    )
+    again = {variable: value for variable, value, *_ in describe_settings(chosen)}
+    assert load_settings(again) == chosen
