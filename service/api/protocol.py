@@ -1,13 +1,15 @@
-"""uvicorn's HTTP protocol, its last holes closed.
+"""uvicorn's HTTP protocol, its last holes closed: `uvicorn.Config(app, http=ContractProtocol)`.
 
-uvicorn answers a request that is no HTTP by itself, in plain text; and it waits for ever for a
-request's head, however long it grows. `uvicorn.Config(app, http=ContractProtocol)`.
+uvicorn answers a request that is no HTTP by itself, in plain text; waits for ever for a request's
+head, however long it grows; and loses the body of a request that offers an upgrade, as Java's
+HttpClient does by default (`Upgrade: h2c`).
 """
 
 import asyncio
 from typing import Final
 from uuid import uuid4
 
+import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.api.error_responses import error_response
@@ -15,10 +17,14 @@ from service.errors import InvalidRequestBody
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 HEAD_TIMEOUT_S: Final = 30.0
+_UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
 class ContractProtocol(HttpToolsProtocol):
-    """Refuses in the contract's words; a head is at most 64 KB long and 30 s in coming."""
+    """Refuses in the contract's words, declines every upgrade and goes on with the request.
+
+    A head is at most 64 KB long and 30 s in coming.
+    """
 
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
@@ -31,27 +37,65 @@ class ContractProtocol(HttpToolsProtocol):
         self._end_head()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        self._unset_keepalive_if_required()
+        self._head_bytes += len(data)
+        try:
+            self._feed(data)
+        except httptools.HttpParserError as error:
+            self.send_400_response(str(error))
+        if self._head_timer is None:
+            self._head_bytes = 0
+        elif self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.send_400_response("the request's head is too long")
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self._await_head()
 
     def on_headers_complete(self) -> None:
-        self._end_head()
-        super().on_headers_complete()
+        if not self.parser.should_upgrade():
+            self._end_head()
+            super().on_headers_complete()
 
-    def data_received(self, data: bytes) -> None:
-        self._head_bytes += len(data)
-        super().data_received(data)
-        if self._head_timer is None:
-            self._head_bytes = 0
-        elif self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("the request's head is too long")
+    def on_body(self, body: bytes) -> None:
+        if not self.parser.should_upgrade():
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        if not self.parser.should_upgrade():
+            super().on_message_complete()
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; a request whose answer has begun is only cut off."""
         if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
             self.transport.write(_render_refusal(msg))
         self.transport.close()
+
+    def _feed(self, data: bytes) -> None:
+        """The parser takes what follows an offered upgrade for another protocol, and stops. A new
+        one is given the same request without the offer, and the rest."""
+        while True:
+            try:
+                self.parser.feed_data(data)
+            except httptools.HttpParserUpgrade as upgrade:
+                if self.parser.get_method() == b"CONNECT":
+                    raise httptools.HttpParserError("this is no proxy") from None
+                data = self._render_head_without_upgrade() + data[upgrade.args[0] :]
+                self.parser = httptools.HttpRequestParser(self)
+                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            else:
+                return
+
+    def _render_head_without_upgrade(self) -> bytes:
+        version = self.parser.get_http_version().encode()
+        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
+        for name, value in self.headers:
+            if name not in _UPGRADE_HEADERS:
+                lines.append(name + b": " + value)
+            elif name == b"connection" and b"close" in value.lower():
+                lines.append(b"connection: close")
+        return b"\r\n".join([*lines, b"", b""])
 
     def _await_head(self) -> None:
         self._end_head()

@@ -1,0 +1,88 @@
+"""HTTP by hand: what no client library would send, or not at that pace."""
+
+import json
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from tests.service.api.serving import Service
+
+
+@dataclass
+class RawAnswer:
+    status: int
+    headers: dict[str, str]
+    body: bytes
+
+    def assert_error(self, status: int, error_code: str) -> None:
+        assert self.status == status, (self.status, self.body)
+        assert self.headers["content-type"] == "application/json"
+        assert self.headers["x-request-id"]
+        body: dict[str, Any] = json.loads(self.body)
+        assert set(body) == {"error", "error_code"}
+        assert body["error_code"] == error_code
+
+
+class Connection:
+    def __init__(self, service: Service, timeout_s: float = 15) -> None:
+        self.service = service
+        self.socket = socket.create_connection((service.host, service.port), timeout=timeout_s)
+        self._received = b""
+
+    def __enter__(self) -> "Connection":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.socket.close()
+
+    def send(self, data: bytes) -> None:
+        self.socket.sendall(data)
+
+    def send_head(self, *headers: str, method: str = "POST", path: str = "/v1/upscale") -> None:
+        """A request's head with a good key; `headers` are further ones."""
+        key = f"X-API-KEY: {self.service.key}"
+        lines = [f"{method} {path} HTTP/1.1", "Host: x", key, *headers, "", ""]
+        self.send("\r\n".join(lines).encode())
+
+    def receive(self) -> RawAnswer:
+        """The next final answer; a `100 Continue` is passed over."""
+        while True:
+            head = self._receive_until(b"\r\n\r\n")
+            first, *lines = head.decode("latin-1").split("\r\n")
+            status = int(first.split(" ")[1])
+            if status != 100:
+                break
+        pairs = (line.partition(": ") for line in lines if line)
+        headers = {name.lower(): value for name, _, value in pairs}
+        return RawAnswer(status, headers, self._receive_exactly(int(headers["content-length"])))
+
+    def is_closed(self, within_s: float = 5) -> bool:
+        """Whether the server closes the connection, having sent no more than was read."""
+        self.socket.settimeout(within_s)
+        try:
+            return self.socket.recv(1) == b""
+        except TimeoutError:
+            return False
+
+    def _receive_until(self, mark: bytes) -> bytes:
+        while mark not in self._received:
+            self._fill()
+        head, _, self._received = self._received.partition(mark)
+        return head
+
+    def _receive_exactly(self, size_bytes: int) -> bytes:
+        while len(self._received) < size_bytes:
+            self._fill()
+        data, self._received = self._received[:size_bytes], self._received[size_bytes:]
+        return data
+
+    def _fill(self) -> None:
+        data = self.socket.recv(65536)
+        if not data:
+            raise ConnectionError(f"closed after {self._received!r}")
+        self._received += data
+
+
+def seconds_since(started: float) -> float:
+    return time.monotonic() - started

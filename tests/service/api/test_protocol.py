@@ -1,0 +1,118 @@
+import time
+from collections.abc import Callable
+
+import pytest
+
+from service.api import protocol
+from service.api.protocol import MAX_HEAD_BYTES
+from tests.service.api.raw import Connection
+from tests.service.api.serving import Service
+
+JSON = "Content-Type: application/json"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"hello\r\n\r\n", b"GET\r\n\r\n"),
+        *(b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n"),
+        b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA\x00B: c\r\n\r\n",
+        b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_refused_in_the_words_of_the_contract(
+    service: Service, data: bytes
+) -> None:
+    with Connection(service) as connection:
+        connection.send(data)
+        connection.receive().assert_error(400, "invalid_request_body")
+        assert connection.is_closed()
+
+
+def test_a_broken_chunk_is_refused_so_too(service: Service) -> None:
+    with Connection(service) as connection:
+        connection.send_head(JSON, "Transfer-Encoding: chunked")
+        connection.send(b'5\r\n{"a":\r\n')
+        time.sleep(0.05)
+        connection.send(b"zz\r\n")
+        connection.receive().assert_error(400, "invalid_request_body")
+        assert connection.is_closed()
+
+
+def test_a_head_of_the_limit_passes_and_a_longer_one_does_not(service: Service) -> None:
+    with Connection(service) as connection:
+        connection.send_head("X: " + "y" * (MAX_HEAD_BYTES - 1000), method="GET", path="/healthz")
+        assert connection.receive().status == 200
+        connection.send_head(method="GET", path="/healthz")
+        assert connection.receive().status == 200
+    with Connection(service) as connection:
+        connection.send(b"GET /healthz HTTP/1.1\r\nX: ")
+        for _ in range(70):
+            connection.send(b"y" * 1024)
+        connection.receive().assert_error(400, "invalid_request_body")
+        assert connection.is_closed()
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /healthz HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_a_head_that_never_ends_is_given_up(
+    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.2)
+    service = make_service()
+    with Connection(service) as connection:
+        connection.send(begun)
+        started = time.monotonic()
+        assert connection.is_closed(within_s=3)
+        assert time.monotonic() - started > 0.1
+
+
+def test_a_slow_answer_is_not_cut_off(
+    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(protocol, "HEAD_TIMEOUT_S", 0.1)
+    service = make_service(body_timeout_s=0.5)
+    with Connection(service) as connection:
+        connection.send_head(JSON, "Content-Length: 2")
+        connection.send(b"{")
+        connection.receive().assert_error(400, "invalid_request_body")
+
+
+OFFER = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAA")
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.05])
+def test_the_upgrade_that_java_offers_is_declined_and_the_body_read(
+    service: Service, pause_s: float
+) -> None:
+    with Connection(service) as connection:
+        for _ in range(2):
+            connection.send_head(*OFFER, JSON, "Content-Length: 10")
+            time.sleep(pause_s)
+            connection.send(b'{"scale":')
+            time.sleep(pause_s)
+            connection.send(b"}")
+            connection.receive().assert_error(400, "invalid_request_body")
+            connection.send_head(*OFFER, JSON, "Content-Length: 2")
+            connection.send(b"{}")
+            connection.receive().assert_error(400, "missing_parameter")
+
+
+def test_a_websocket_is_declined_like_any_other_get(service: Service) -> None:
+    with Connection(service) as connection:
+        offer = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+        connection.send_head(*offer, method="GET", path="/healthz")
+        assert connection.receive().status == 200
+        connection.send_head(*offer, "Connection: close", method="GET", path="/nothing")
+        connection.receive().assert_error(404, "not_found")
+        assert connection.is_closed()
+
+
+def test_a_thousand_offers_in_one_packet_are_all_declined(service: Service) -> None:
+    offer = b"GET /nothing HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+    with Connection(service) as connection:
+        connection.send(offer * 1000)
+        for _ in range(1000):
+            connection.receive().assert_error(404, "not_found")
