@@ -1,6 +1,6 @@
 """The CPU image is built on a Debian base and run hardened; takes minutes, so CI does it.
 
-TEST_BASE_ROOT may name a Debian root folder (with python3 and python3-venv), which saves making one.
+TEST_BASE_ROOT may name a Debian root folder with python3 and python3-venv: it saves making one.
 """
 
 import os

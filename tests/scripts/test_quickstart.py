@@ -1,0 +1,124 @@
+"""The one command, for real: a fresh clone, an environment of its own, the service, a photo."""
+
+import os
+import shlex
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+ROOT = Path(__file__).resolve().parents[2]
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh clone of what is committed."""
+    if not (ROOT / ".git").exists():
+        pytest.skip("not a git clone, so it cannot be cloned")
+    folder = tmp_path_factory.mktemp("fresh") / "upscaled"
+    subprocess.run(["git", "clone", "--quiet", str(ROOT), str(folder)], check=True)
+    return folder
+
+
+def _run(clone: Path, folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [str(clone / "scripts" / "quickstart"), *arguments]
+    # No terminal and no input: a question would end it.
+    return subprocess.run(
+        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True
+    )
+
+
+def _size_of(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        image.load()
+        return image.size
+
+
+def test_a_fresh_clone_upscales_the_sample(clone: Path, tmp_path: Path) -> None:
+    finished = _run(clone, tmp_path, "--once")
+    assert finished.returncode == 0, finished.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["result-cat.jpg"]
+    assert _size_of(tmp_path / "result-cat.jpg") == (1804, 1200)
+    assert "cat.jpg: 451 x 300, sent at scale 4" in finished.stdout
+    assert "result-cat.jpg: 1804 x 1200" in finished.stdout
+
+
+def test_the_second_run_installs_nothing(clone: Path, tmp_path: Path) -> None:
+    finished = _run(clone, tmp_path, "--once")
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stderr == ""
+
+
+def test_a_clone_that_was_used_has_nothing_to_commit(clone: Path) -> None:
+    status = ["git", "-C", str(clone), "status", "--porcelain"]
+    assert subprocess.run(status, check=True, capture_output=True, text=True).stdout == ""
+
+
+def test_a_wide_photo_with_alpha_becomes_a_png_at_scale_2(clone: Path, tmp_path: Path) -> None:
+    photo = tmp_path / "a banner.png"
+    Image.new("RGBA", (1501, 64), (200, 80, 40, 128)).save(photo)
+    finished = _run(clone, tmp_path, "a banner.png", "--once")
+    assert finished.returncode == 0, finished.stderr
+    assert _size_of(tmp_path / "result-a banner.png") == (3002, 128)
+
+
+def test_a_photo_that_cannot_be_sent_fails_the_command(clone: Path, tmp_path: Path) -> None:
+    finished = _run(clone, tmp_path, "nowhere.jpg", "--once")
+    assert finished.returncode == 1
+    assert "cannot read nowhere.jpg" in finished.stderr
+
+
+@contextmanager
+def _going_on(clone: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
+    """Quickstart without --once, once it serves; and what it printed until then."""
+    process = subprocess.Popen(
+        [str(clone / "scripts" / "quickstart")], cwd=folder, stdout=subprocess.PIPE, text=True
+    )
+    lines: list[str] = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            lines.append(line.rstrip("\n"))
+            if "Ctrl-C stops" in line:
+                break
+        yield process, lines
+    finally:
+        if process.poll() is None:
+            process.terminate()
+        process.communicate(timeout=60)
+
+
+def _find_curl(lines: list[str]) -> list[str]:
+    (line,) = [line for line in lines if line.strip().startswith("curl ")]
+    return shlex.split(line)
+
+
+def _is_open(port: int) -> bool:
+    with socket.socket() as connection:
+        return connection.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.parametrize(
+    ("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)]
+)
+def test_it_serves_the_curl_line_it_prints_until_told_to_stop(
+    clone: Path, tmp_path: Path, number: signal.Signals, status: int
+) -> None:
+    Image.new("RGB", (64, 64), (200, 80, 40)).save(tmp_path / "photo.jpg")
+    with _going_on(clone, tmp_path) as (process, lines):
+        curl = _find_curl(lines)
+        port = int(curl[1].split(":")[2].split("/")[0])
+        sent = subprocess.run([*curl, "--silent", "--fail-with-body"], cwd=tmp_path)
+        assert sent.returncode == 0, (tmp_path / "upscaled.jpg").read_bytes()[:300]
+        assert _size_of(tmp_path / "upscaled.jpg") == (256, 256)
+        assert _is_open(port)
+        os.kill(process.pid, number)
+        assert process.wait(60) == status
+        assert not _is_open(port)
