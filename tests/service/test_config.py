@@ -106,7 +106,7 @@ def test_an_unknown_name_is_refused_with_the_one_that_was_meant(name: str, meant
 
 
 def test_an_unknown_name_like_no_other_is_refused_too() -> None:
-    with pytest.raises(SettingsError, match="UPSCALED_QQQQ='1': there is no such setting$"):
+    with pytest.raises(SettingsError, match=r"UPSCALED_QQQQ='1': there is no such setting$"):
         load_settings({"UPSCALED_QQQQ": "1"})
 
 

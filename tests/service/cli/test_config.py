@@ -1,0 +1,71 @@
+"""`upscaled config`: every setting in a table, and never a password."""
+
+import os
+import pty
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from service.cli import app
+from service.config import PREFIX, Settings
+from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
+
+
+def run(**settings: str) -> Result:
+    return CliRunner().invoke(app, ["config"], env=settings)
+
+
+def test_each_setting_is_a_line_of_four_columns() -> None:
+    done = run(UPSCALED_WORKERS="3", UPSCALED_METERING="true")
+    rows = [line.split("\t") for line in done.stdout.splitlines()]
+    assert [row[0] for row in rows] == [PREFIX + name.upper() for name in Settings.model_fields]
+    assert all(len(row) == 4 for row in rows)
+    assert ["UPSCALED_WORKERS", "3", "1"] in [row[:3] for row in rows]
+    assert ["UPSCALED_METERING", "true", "false"] in [row[:3] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("database_url", "shown"),
+    [
+        ("postgresql://u:geheim@h/d", "postgresql://u:***@h/d"),
+        ("postgresql://h/d?password=geheim", "postgresql://h/d?password=***"),
+        ("geheim", "***"),
+        ("", ""),
+    ],
+)
+def test_no_password_is_shown(database_url: str, shown: str) -> None:
+    done = run(UPSCALED_DATABASE_URL=database_url)
+    (row,) = (line for line in done.stdout.splitlines() if "DATABASE_URL" in line)
+    assert row.split("\t")[1] == shown
+    assert "geheim" not in done.stdout
+
+
+def test_a_terminal_gets_a_table_with_a_heading(tmp_path: Path) -> None:
+    leader, follower = pty.openpty()
+    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path), COLUMNS="200", TERM="xterm")
+    process = subprocess.Popen(
+        [*UPSCALED, "config"], stdout=follower, cwd=REPOSITORY_DIR, env=environment
+    )
+    os.close(follower)
+    output = b""
+    try:
+        while chunk := os.read(leader, 65536):
+            output += chunk
+    except OSError:  # what Linux says when the other end is closed
+        pass
+    finally:
+        os.close(leader)
+    assert process.wait() == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", output.decode())
+    assert re.match(r"VARIABLE +VALUE +DEFAULT +MEANING", text)
+    assert str(tmp_path) in text
+    assert "worker processes" in text
+
+
+def test_nothing_is_made_by_looking(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    run_upscaled(clean_environment(UPSCALED_DATA_DIR=str(folder)), "config")
+    assert not folder.exists()

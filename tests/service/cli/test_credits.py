@@ -1,0 +1,61 @@
+"""`upscaled credits`, on a real database in a folder of each test's own."""
+
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from service.cli import app
+from service.config import load_settings
+from service.state import open_state
+
+
+@pytest.fixture(autouse=True)
+def web_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path))
+    assert run("keys", "create", "web", "--credits", "5").exit_code == 0
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_the_balance_is_alone_on_the_last_line() -> None:
+    added = run("credits", "add", "web", "37")
+    assert (added.exit_code, added.stdout.splitlines()[-1]) == (0, "42")
+    assert run("credits", "show", "web").stdout.splitlines()[-1] == "42"
+
+
+def test_credits_on_hold_are_not_counted() -> None:
+    with open_state(load_settings()) as state:
+        hold = state.credits.hold(1, "r1")
+        assert run("credits", "show", "web").stdout == "4\n"
+        state.credits.release(hold)
+        assert run("credits", "show", "web").stdout == "5\n"
+
+
+@pytest.mark.parametrize("command", [("show", "nobody"), ("add", "nobody", "1")])
+def test_an_unknown_name_is_told_on_stderr_with_status_1(command: tuple[str, ...]) -> None:
+    done = run("credits", *command)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert "no active API key named nobody" in done.stderr
+
+
+def test_a_revoked_key_takes_no_credits() -> None:
+    run("keys", "revoke", "web")
+    assert run("credits", "add", "web", "1").exit_code == 1
+    assert run("credits", "show", "web").exit_code == 1
+
+
+@pytest.mark.parametrize("amount", ["0", "-1", "1.5", "many", ""])
+def test_a_wrong_amount_has_status_2_and_adds_nothing(amount: str) -> None:
+    assert run("credits", "add", "web", "--", amount).exit_code == 2
+    assert run("credits", "show", "web").stdout == "5\n"
+
+
+@pytest.mark.parametrize(
+    ("amount", "status", "balance"), [("1000000000", 0, "1000000005"), ("1000000001", 1, "5")]
+)
+def test_a_grant_has_a_largest_size(amount: str, status: int, balance: str) -> None:
+    assert run("credits", "add", "web", amount).exit_code == status
+    assert run("credits", "show", "web").stdout == f"{balance}\n"

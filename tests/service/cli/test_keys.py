@@ -1,0 +1,127 @@
+"""`upscaled keys`, on a real database in a folder of each test's own."""
+
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner, Result
+
+from service.cli import app
+from service.config import load_settings
+from service.state import open_state
+from tests.running import clean_environment, run_upscaled
+
+SECRET = r"upk_[0-9a-f]{16}_[\w-]{43}"
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path))
+    return tmp_path
+
+
+def run(*arguments: str) -> Result:
+    return CliRunner().invoke(app, arguments)
+
+
+def test_the_new_key_is_alone_on_the_last_line_and_works(data_dir: Path) -> None:
+    done = run("keys", "create", "web", "--credits", "7")
+    assert done.exit_code == 0
+    secret = done.stdout.splitlines()[-1]
+    assert re.fullmatch(SECRET, secret)
+    with open_state(load_settings()) as state:
+        key = state.keys.verify(secret)
+        assert key is not None
+        assert (key.name, state.credits.balance(key.id)) == ("web", 7)
+
+
+def test_a_real_process_prints_the_key_for_a_script(tmp_path: Path) -> None:
+    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path))
+    done = run_upscaled(environment, "keys", "create", "web")
+    assert re.fullmatch(SECRET, done.stdout.splitlines()[-1])
+    assert done.stderr == ""
+
+
+def test_a_key_begins_without_credits_unless_told() -> None:
+    run("keys", "create", "web")
+    assert run("credits", "show", "web").stdout == "0\n"
+
+
+def test_the_list_shows_every_key_and_no_secret() -> None:
+    secret = run("keys", "create", "web", "--credits", "1234567").stdout.splitlines()[-1]
+    run("keys", "create", "x" * 64)
+    run("keys", "revoke", "x" * 64)
+    head, first, second = run("keys", "list").stdout.splitlines()
+    assert head.split() == ["NAME", "STATE", "CREDITS", "CREATED", "KEY"]
+    assert first.split()[:3] == ["web", "active", "1234567"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first.split()[3])
+    assert first.split()[4] == secret[:21] + "..."
+    assert secret not in first
+    assert second.split()[:3] == ["x" * 64, "revoked", "0"]
+
+
+def test_the_list_of_no_keys_is_its_heading() -> None:
+    assert run("keys", "list").stdout.split() == ["NAME", "STATE", "CREDITS", "CREATED", "KEY"]
+
+
+def test_a_revoked_key_is_unknown_and_its_name_free() -> None:
+    old = run("keys", "create", "web").stdout.splitlines()[-1]
+    assert run("keys", "revoke", "web").exit_code == 0
+    assert run("keys", "create", "web").exit_code == 0
+    with open_state(load_settings()) as state:
+        assert state.keys.verify(old) is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (("keys", "create", "web"), "web is already active"),
+        (("keys", "create", "a b"), "'a b' is no name"),
+        (("keys", "create", "x", "--credits", "1000000001"), "1000000001 credits"),
+        (("keys", "revoke", "nobody"), "no active API key named nobody"),
+    ],
+)
+def test_what_cannot_be_done_is_told_on_stderr_with_status_1(
+    arguments: tuple[str, ...], text: str
+) -> None:
+    run("keys", "create", "web")
+    done = run(*arguments)
+    assert (done.exit_code, done.stdout) == (1, "")
+    assert text in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(run("keys", "list").stdout.splitlines()) == 2
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("keys",),
+        ("keys", "create"),
+        ("keys", "create", "web", "--credits", "-1"),
+        ("keys", "create", "web", "--credits", "many"),
+        ("keys", "create", "web", "more"),
+        ("keys", "revoke"),
+        ("keys", "rotate", "web"),
+    ],
+)
+def test_a_wrong_call_has_status_2_and_changes_nothing(arguments: tuple[str, ...]) -> None:
+    assert run(*arguments).exit_code == 2
+    assert len(run("keys", "list").stdout.splitlines()) == 1
+
+
+def test_a_data_folder_that_cannot_be_made_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path / "file" / "data"))
+    done = run("keys", "list")
+    assert done.exit_code == 1
+    assert "Not a directory" in done.stderr
+
+
+def test_a_database_of_a_newer_version_is_told(data_dir: Path) -> None:
+    with open_state(load_settings()) as state, state.database.write() as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    done = run("keys", "list")
+    assert done.exit_code == 1
+    assert "newer version" in done.stderr
