@@ -1,0 +1,198 @@
+"""Other people's images, sound and broken, through the real server: every file, both ways.
+
+`corpus.tsv` says what each is answered at 2x. The outcome was reviewed by eye; a failure prints the
+line that would be true now, to be put there once somebody has looked at the picture. The network is
+a bilinear one, so that the time goes where files differ: into reading, probing and decoding.
+"""
+
+import csv
+import hashlib
+import io
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from service.config import Settings
+from tests.conformance.judge import check_refused
+from tests.conformance.listener import Listener, answers, listening
+from tests.conformance.requesting import perform
+from tests.conformance.table import STATUSES, Refused, json_body
+from tests.conformance.wire import Reply, Target
+from tests.running import Server, serve
+
+TABLE = Path(__file__).with_name("corpus.tsv")
+FOLDERS = ("decode", "corrupt")
+REFUSED_WITHIN_S = 1.0
+QUICK_OUTPUT_PIXELS = 3_000_000
+BOUNDARY = "corpus-boundary-51c0"
+Image.MAX_IMAGE_PIXELS = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """One line of the table. A success has a format and a size, a refusal has an error code."""
+
+    file: str
+    sha256: str
+    status: str
+    error_code: str
+    format: str
+    width_px: str
+    height_px: str
+
+
+def read_table() -> list[Outcome]:
+    with TABLE.open(newline="") as lines:
+        return [Outcome(*line) for line in list(csv.reader(lines, delimiter="\t"))[1:]]
+
+
+def as_parameter(wanted: Outcome) -> object:
+    pixels = int(wanted.width_px or 0) * int(wanted.height_px or 0)
+    marks = [pytest.mark.slow] if pixels > QUICK_OUTPUT_PIXELS else []
+    return pytest.param(wanted, id=wanted.file, marks=marks)
+
+
+OUTCOMES = read_table()
+EVERY_FILE = pytest.mark.parametrize("wanted", [as_parameter(wanted) for wanted in OUTCOMES])
+
+
+@pytest.fixture(scope="module")
+def images_dir(shared_dir: Path) -> Path:
+    return shared_dir / "images"
+
+
+@pytest.fixture(scope="module")
+def server(images_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data_dir = tmp_path_factory.mktemp("corpus")
+    add_bilinear_model(data_dir)
+    with serve(
+        data_dir,
+        UPSCALED_MODEL_X2="bilinear",
+        UPSCALED_THREADS="1",
+        UPSCALED_RATE_PER_S="10000",
+        UPSCALED_RATE_BURST="10000",
+        UPSCALED_ALLOWED_SOURCE_CIDRS="127.0.0.0/8",
+    ) as server:
+        yield server
+
+
+def add_bilinear_model(data_dir: Path) -> None:
+    """A network of the shipped kind whose last layer is zero: what remains is its bilinear skip."""
+    from safetensors.torch import save_file
+    from torch import zeros_like
+
+    from models.networks.plain import PlainNet
+    from models.store import ModelStore
+
+    weights = PlainNet(features=4, layers=1, scale=2).state_dict()
+    weights["tail.weight"] = zeros_like(weights["tail.weight"])
+    path = data_dir / "bilinear.safetensors"
+    save_file(weights, path)
+    ModelStore(Settings(data_dir=data_dir).models_dir).add("bilinear", path)
+
+
+@pytest.fixture(scope="module")
+def target(server: Server) -> Target:
+    return Target(server.url, server.key)
+
+
+@pytest.fixture(scope="module")
+def listener() -> Iterator[Listener]:
+    with listening() as listener:
+        yield listener
+
+
+def upload(data: bytes, target: Target) -> Reply:
+    """A form whose file has neither a name that tells nor a type."""
+    lines = (
+        f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="file"\r\n\r\n',
+        f'\r\n--{BOUNDARY}\r\nContent-Disposition: form-data; name="scale"\r\n\r\n2\r\n'
+        f"--{BOUNDARY}--\r\n",
+    )
+    headers = [
+        ("X-API-KEY", target.api_key),
+        ("Accept", "image/*"),
+        ("Content-Type", f"multipart/form-data; boundary={BOUNDARY}"),
+    ]
+    body = lines[0].encode() + data + lines[1].encode()
+    return target.send("POST", "/v1/upscale", headers, body)
+
+
+def fetch(data: bytes, target: Target, listener: Listener, name: str) -> Reply:
+    path = f"/{hashlib.sha256(name.encode()).hexdigest()}"
+    url = listener.on(path, answers(200, data, "application/octet-stream"))
+    return perform(json_body({"image_url": url, "scale": 2}).plus(("Accept", "image/*")), target)
+
+
+def describe(reply: Reply, file: str, data: bytes) -> Outcome:
+    """The line of the table that this reply makes true."""
+    sha256 = hashlib.sha256(data).hexdigest()
+    if reply.status != 200:
+        return Outcome(file, sha256, str(reply.status), reply.json()["error_code"], "", "", "")
+    with Image.open(io.BytesIO(reply.body)) as image:
+        image.load()
+        width_px, height_px = image.size
+        return Outcome(file, sha256, "200", "", image.format or "", str(width_px), str(height_px))
+
+
+def check(reply: Reply, wanted: Outcome, data: bytes) -> None:
+    found = describe(reply, wanted.file, data)
+    assert found == wanted, "now true:\n" + "\t".join(astuple(found))
+    if wanted.error_code:
+        check_refused(reply, Refused(wanted.error_code, within_s=REFUSED_WITHIN_S))
+
+
+def stored_files(server: Server) -> set[Path]:
+    """Whatever lies in the data folder but the database, which grows as it likes."""
+    files = {path for path in server.data_dir.rglob("*") if path.is_file()}
+    return {path for path in files if ".db" not in path.name and "sqlite" not in path.name}
+
+
+@EVERY_FILE
+def test_an_uploaded_file_is_answered_as_the_table_says(
+    wanted: Outcome, images_dir: Path, target: Target
+) -> None:
+    data = (images_dir / wanted.file).read_bytes()
+    check(upload(data, target), wanted, data)
+
+
+@EVERY_FILE
+def test_a_fetched_file_is_answered_as_the_table_says(
+    wanted: Outcome, images_dir: Path, target: Target, listener: Listener
+) -> None:
+    data = (images_dir / wanted.file).read_bytes()
+    check(fetch(data, target, listener, wanted.file), wanted, data)
+
+
+def test_no_refused_file_leaves_a_file_behind(
+    images_dir: Path, server: Server, target: Target, listener: Listener
+) -> None:
+    before = stored_files(server)
+    for wanted in OUTCOMES:
+        if wanted.error_code:
+            data = (images_dir / wanted.file).read_bytes()
+            assert upload(data, target).status == int(wanted.status)
+            assert fetch(data, target, listener, wanted.file).status == int(wanted.status)
+    assert stored_files(server) == before
+
+
+def test_every_file_of_the_corpus_is_in_the_table(images_dir: Path) -> None:
+    found = {
+        path.relative_to(images_dir).as_posix()
+        for folder in FOLDERS
+        for path in (images_dir / folder).rglob("*")
+        if path.is_file()
+    }
+    assert found == {wanted.file for wanted in OUTCOMES}
+
+
+def test_the_table_holds_no_answer_outside_the_contract() -> None:
+    for wanted in OUTCOMES:
+        if wanted.error_code:
+            assert wanted.status == str(STATUSES[wanted.error_code]) == "400", wanted
+        else:
+            assert wanted.format in ("JPEG", "PNG"), wanted
+            assert (wanted.status, int(wanted.width_px) % 2) == ("200", 0), wanted
