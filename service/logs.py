@@ -4,6 +4,9 @@ import logging
 import sys
 import time
 
+# What these say of every start and stop, the service says itself, shorter.
+_TALKATIVE = ("alembic", "asyncio", "uvicorn")
+
 
 def configure_logging(level: str) -> None:
     """Send this process's log to standard error.
@@ -18,3 +21,6 @@ def configure_logging(level: str) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(formatter)
     logging.basicConfig(level=level.upper(), handlers=[handler], force=True)
+    if level != "debug":
+        for name in _TALKATIVE:
+            logging.getLogger(name).setLevel("WARNING")

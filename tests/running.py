@@ -16,7 +16,7 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -31,7 +31,7 @@ class ServerDied(Exception):
 
 @dataclass
 class Server:
-    """A running server. `stdout` and `stderr` grow while it runs."""
+    """A running server. `stdout` and `stderr` grow while it runs; `announced`: it said "ready"."""
 
     process: subprocess.Popen[str]
     data_dir: Path
@@ -40,6 +40,7 @@ class Server:
     key: str = ""
     stdout: list[str] = field(default_factory=list)
     stderr: list[str] = field(default_factory=list)
+    announced: threading.Event = field(default_factory=threading.Event)
 
     def run(self, *arguments: str) -> str:
         """The standard output of another `upscaled` command on the same data."""
@@ -50,30 +51,48 @@ class Server:
         return self.run("keys", "create", name, "--credits", str(credits)).split()[-1]
 
     def is_ready(self) -> bool:
-        try:
-            with urllib.request.urlopen(self.url + "/readyz", timeout=5) as answer:
-                return bool(answer.status == 200)
-        except urllib.error.HTTPError as error:
-            error.close()
-            return False
-        except OSError:
-            return False
+        return self._status("/readyz") == 200
 
     def wait_ready(self, timeout_s: float = 60) -> None:
-        """Wait for `GET /readyz` to answer 200; raises `ServerDied` or `TimeoutError`."""
-        deadline = time.monotonic() + timeout_s
-        while not (self.url and self.is_ready()):
-            if self.process.poll() is not None:
-                raise ServerDied("".join(self.stdout + self.stderr))
-            if time.monotonic() > deadline:
-                raise TimeoutError("".join(self.stdout + self.stderr))
-            time.sleep(0.05)
+        """Wait until it says so and `GET /readyz` agrees; raises `ServerDied` or `TimeoutError`."""
+        self._wait_until(lambda: self.announced.is_set() and self.is_ready(), timeout_s)
+
+    def wait_listening(self, timeout_s: float = 60) -> None:
+        """Wait until the service answers at all; its models may still be loading."""
+        self._wait_until(lambda: bool(self.url) and self._is_live(), timeout_s)
+
+    def wait_said(self, text: str, timeout_s: float = 60) -> None:
+        """Wait for `text` in a line of standard error."""
+        self._wait_until(lambda: any(text in line for line in self.stderr), timeout_s)
 
     def stop(self, sig: int = signal.SIGTERM, timeout_s: float = 30) -> int:
         """Send a signal and wait: the exit status."""
         if self.process.poll() is None:
             self.process.send_signal(sig)
         return self.process.wait(timeout_s)
+
+    def _is_live(self) -> bool:
+        return self._status("/healthz") == 200
+
+    def _status(self, path: str) -> int:
+        """The status of a GET; 0 while nothing answers."""
+        try:
+            with urllib.request.urlopen(self.url + path, timeout=5) as answer:
+                return int(answer.status)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return error.code
+        except OSError:
+            return 0
+
+    def _wait_until(self, condition: Callable[[], bool], timeout_s: float) -> None:
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            if self.process.poll() is not None:
+                raise ServerDied("".join(self.stdout + self.stderr))
+            if time.monotonic() > deadline:
+                raise TimeoutError("".join(self.stdout + self.stderr))
+            time.sleep(0.02)
 
 
 @contextmanager
@@ -154,6 +173,8 @@ def _read_stdout(server: Server) -> None:
                 server.url = match[1]
             if match := re.match(r"Your API key, shown this once: (\S+)", line):
                 server.key = match[1]
+            if line.startswith("ready ("):
+                server.announced.set()
 
 
 def _read_stderr(server: Server) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from service.cli import config, credits, keys, models, serve
+from service.cli import config, credits, image, keys, models, serve
 from service.config import SettingsError
 
 app = typer.Typer(
@@ -36,7 +36,7 @@ def _upscaled(
     pass
 
 
-for _module in (serve, keys, credits, models, config):
+for _module in (serve, image, keys, credits, models, config):
     _module.register(app)
 
 

@@ -6,6 +6,8 @@ SIGTERM or SIGINT -> not ready -> the socket closes -> what runs is finished -> 
 
 import asyncio
 import logging
+import math
+import os
 import signal
 import socket
 from importlib.metadata import version
@@ -15,6 +17,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from service.api.app import create_app
+from service.api.protocol import ContractProtocol
 from service.config import Settings
 from service.logs import configure_logging
 from service.pool.local import LocalPool
@@ -23,6 +26,7 @@ from service.state import State, StateError, open_state
 FIRST_KEY_NAME = "first"
 NOT_READY_BEFORE_CLOSING_S = 0.25
 KEEP_ALIVE_S = 75
+SLOW_READERS_S = 10
 
 _log = logging.getLogger(__name__)
 
@@ -46,7 +50,7 @@ def run_server(settings: Settings, host: str, port: int) -> None:
         pool = LocalPool(settings)
         config = _configure(create_app(settings, pool, state), settings)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(config, pool, listener))
+            runner.run(_serve(config, pool, listener, settings.shutdown_grace_s))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -59,7 +63,8 @@ def listen(host: str, port: int) -> socket.socket:
     try:
         return socket.create_server((host, port), family=family)
     except OSError as error:
-        reason = error.strerror or str(error)
+        is_unknown_name = isinstance(error, socket.gaierror)
+        reason = error.strerror if is_unknown_name else os.strerror(error.errno or 0)
         raise CannotServe(f"cannot listen on {host} port {port}: {reason}") from None
 
 
@@ -97,19 +102,22 @@ def _configure(app: FastAPI, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=ContractProtocol,
         ws="none",
         lifespan="on",
         log_config=None,
         access_log=False,
         server_header=False,
         timeout_keep_alive=KEEP_ALIVE_S,
-        timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
+        # The pool keeps the grace; this is for clients that then read their answers slowly.
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s) + SLOW_READERS_S,
     )
 
 
-async def _serve(config: uvicorn.Config, pool: LocalPool, listener: socket.socket) -> None:
-    server = _Server(config, pool)
+async def _serve(
+    config: uvicorn.Config, pool: LocalPool, listener: socket.socket, grace_s: float
+) -> None:
+    server = _Server(config, pool, grace_s)
     announcing = asyncio.create_task(_announce_ready(pool))
     await server.serve(sockets=[listener])
     announcing.cancel()
@@ -126,29 +134,37 @@ async def _announce_ready(pool: LocalPool) -> None:
 class _Server(uvicorn.Server):
     """uvicorn's server that ends in order, with exit status 0, on the first signal.
 
-    The second signal ends it at once.
+    Whoever is still waiting when the grace is over is answered too. A further SIGINT, a person's
+    second Ctrl-C, ends the grace, and one more the process.
     """
 
-    def __init__(self, config: uvicorn.Config, pool: LocalPool) -> None:
+    def __init__(self, config: uvicorn.Config, pool: LocalPool, grace_s: float) -> None:
         super().__init__(config)
         self._pool = pool
+        self._grace_s = grace_s
         self._loop = asyncio.get_running_loop()
         self._is_ending = False
+        self._is_hurried = False
+        self._stops: list[asyncio.Task[None]] = []
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """The signal handler; uvicorn's own would raise the signal again at the end."""
-        if self._is_ending:
+        if not self._is_ending:
+            self._is_ending = True
+            self._loop.call_soon_threadsafe(self._end, signal.Signals(sig).name)
+        elif sig == signal.SIGINT and not self._is_hurried:
+            self._is_hurried = True
+            self._loop.call_soon_threadsafe(self._close, 0)
+        elif sig == signal.SIGINT:
             self.should_exit = self.force_exit = True
-            return
-        self._is_ending = True
-        self._loop.call_soon_threadsafe(self._end, signal.Signals(sig).name)
 
     def _end(self, signal_name: str) -> None:
         _log.info("%s: finishing what is under way", signal_name)
         self._pool.drain()
-        self._loop.call_later(NOT_READY_BEFORE_CLOSING_S, self._close)
+        self._loop.call_later(NOT_READY_BEFORE_CLOSING_S, self._close, self._grace_s)
 
-    def _close(self) -> None:
+    def _close(self, grace_s: float) -> None:
+        self._stops.append(asyncio.create_task(self._pool.stop(grace_s)))
         self.should_exit = True
 
 

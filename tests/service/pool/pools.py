@@ -5,10 +5,14 @@ import json
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
 import psutil
+from PIL import Image
 
 from service.config import Settings, load_settings
 from service.pool.boundary import UpscaleRequest
@@ -26,6 +30,16 @@ def fake_command(start: str = "ready") -> tuple[str, ...]:
 def order(do: str, **what: Any) -> bytes:
     """The source bytes that make a fake worker do something."""
     return json.dumps({"do": do, **what}).encode() + b"\n"
+
+
+def picture(side_px: int, *, has_alpha: bool = False) -> bytes:
+    """A PNG of soft colours for a real worker, the same at every call."""
+    chance = np.random.default_rng(7)
+    small = chance.integers(0, 255, (8, 8, 4 if has_alpha else 3), np.uint8)
+    pixels = cv2.resize(small, (side_px, side_px), interpolation=cv2.INTER_CUBIC)
+    png = BytesIO()
+    Image.fromarray(pixels).save(png, "PNG")
+    return png.getvalue()
 
 
 def request(

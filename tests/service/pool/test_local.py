@@ -3,9 +3,7 @@
 import asyncio
 import os
 import signal
-import subprocess
 import sys
-import textwrap
 import time
 from collections import Counter
 from pathlib import Path
@@ -414,37 +412,6 @@ async def test_the_times_tell_how_long_it_waited() -> None:
         second = await pool.upscale(order("answer"), request())
         assert (await first).times.queue_s < 0.1
         assert 0.35 < second.times.queue_s < 1
-
-
-def test_workers_end_when_their_front_end_is_killed(tmp_path: Path) -> None:
-    program = textwrap.dedent(
-        """
-        import asyncio, sys
-        from service.config import load_settings
-        from service.pool.local import LocalPool
-
-        async def main():
-            pool = LocalPool(load_settings({}, workers=2), command=sys.argv[1:])
-            await pool.start()
-            while len(pool.worker_pids()) < 2:
-                await asyncio.sleep(0.01)
-            print(*pool.worker_pids(), flush=True)
-            await asyncio.sleep(60)
-
-        asyncio.run(main())
-        """
-    )
-    front_end = subprocess.Popen(
-        [sys.executable, "-c", program, *fake_command()], stdout=subprocess.PIPE, text=True
-    )
-    assert front_end.stdout is not None
-    with front_end.stdout as lines:
-        workers = [psutil.Process(int(pid)) for pid in lines.readline().split()]
-        assert len(workers) == 2
-        front_end.send_signal(signal.SIGKILL)
-        front_end.wait()
-        gone, alive = psutil.wait_procs(workers, timeout=5)
-    assert len(gone) == 2, alive
 
 
 @pytest.mark.slow

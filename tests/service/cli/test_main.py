@@ -1,0 +1,37 @@
+import subprocess
+import sys
+
+from tests.running import clean_environment, run_upscaled
+
+
+def test_the_version_is_printed() -> None:
+    assert run_upscaled(clean_environment(), "--version").stdout == "upscaled 0.1.0\n"
+
+
+def test_every_command_is_in_the_help() -> None:
+    text = run_upscaled(clean_environment(), "--help").stdout
+    for command in ("serve", "keys", "credits", "models", "image", "config"):
+        assert f" {command} " in text
+
+
+def test_the_command_line_and_the_server_load_no_torch() -> None:
+    program = "import service.cli, service.cli.server, sys; sys.exit('torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_help_loads_no_web_server() -> None:
+    program = "import service.cli, sys; sys.exit(bool({'uvicorn', 'fastapi'} & set(sys.modules)))"
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_a_wrong_setting_is_told_by_name_with_status_2() -> None:
+    environment = clean_environment(UPSCALED_WORKERS="many")
+    ended = run_upscaled(environment, "config", is_checked=False)
+    assert ended.returncode == 2
+    assert "UPSCALED_WORKERS='many'" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_an_unknown_command_is_an_error() -> None:
+    ended = run_upscaled(clean_environment(), "upscale", is_checked=False)
+    assert ended.returncode == 2

@@ -1,0 +1,144 @@
+"""`upscaled serve` as an operator meets it: a process, its two streams, its signals."""
+
+import re
+import signal
+import socket
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import psutil
+import requests
+
+from tests.running import Server, clean_environment, run_upscaled, serve
+from tests.service.pool.pools import picture
+
+
+def small(
+    data_dir: Path, *, is_waiting: bool = True, grace_s: str = "20", model_x4: str = "upscaled-x4"
+) -> AbstractContextManager[Server]:
+    """A server with small tiles and one model, so that it is quick to start and to stop."""
+    return serve(
+        data_dir,
+        is_waiting=is_waiting,
+        UPSCALED_MODEL_X2="upscaled-x4",
+        UPSCALED_MODEL_X4=model_x4,
+        UPSCALED_TILE_WINDOW_PX="128",
+        UPSCALED_SHUTDOWN_GRACE_S=grace_s,
+    )
+
+
+def upscale(server: Server, source: bytes, *, scale: int = 4) -> requests.Response:
+    return requests.post(
+        server.url + "/v1/upscale",
+        headers={"X-API-KEY": server.key, "Accept": "image/*"},
+        files={"image": source},
+        data={"scale": str(scale)},
+        timeout=120,
+    )
+
+
+def workers_of(server: Server) -> list[psutil.Process]:
+    return psutil.Process(server.process.pid).children(recursive=True)
+
+
+def test_a_server_from_its_first_start_to_its_end(tmp_path: Path) -> None:
+    with small(tmp_path) as server, ThreadPoolExecutor() as clients:
+        text = "".join(server.stdout)
+        assert re.search(rf"curl {server.url}/v1/upscale .*X-API-KEY: {server.key}'", text)
+        assert re.search(r"^ready \(\w+; x2 upscaled-x4, x4 upscaled-x4\)$", text, re.MULTILINE)
+        assert server.key not in "".join(server.stderr)
+        workers = workers_of(server)
+        running = clients.submit(upscale, server, picture(200))
+        time.sleep(0.3)
+        server.process.send_signal(signal.SIGTERM)
+        server.process.send_signal(signal.SIGTERM)  # twice is not more
+        server.wait_said("SIGTERM")
+        # Not ready before the listener closes.
+        assert requests.get(server.url + "/readyz", timeout=5).status_code == 503
+        assert server.process.wait(30) == 0
+        assert running.result().status_code == 200
+        assert len(running.result().content) > 10_000
+        assert not any(worker.is_running() for worker in workers)
+        assert "Traceback" not in "".join(server.stderr)
+    with small(tmp_path, is_waiting=False) as second:
+        second.wait_listening()
+        assert "API key" not in "".join(second.stdout)
+        answer = requests.get(
+            second.url + "/v1/credits", headers={"X-API-KEY": server.key}, timeout=5
+        )
+        assert answer.status_code == 200
+
+
+def test_a_port_in_use_is_told_and_no_key_is_made(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path / "data"))
+        ended = run_upscaled(environment, "serve", "--port", port, is_checked=False)
+    assert ended.returncode == 1
+    assert ended.stderr == (
+        f"upscaled: cannot listen on 127.0.0.1 port {port}: Address already in use\n"
+    )
+    assert ended.stdout == ""
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_data_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+    (tmp_path / "data").write_text("a file")
+    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path / "data"))
+    ended = run_upscaled(environment, "serve", "--port", "0", is_checked=False)
+    assert ended.returncode == 1
+    assert ended.stderr.startswith(f"upscaled: cannot use {tmp_path / 'data'}: ")
+
+
+def test_a_wrong_setting_ends_the_start_with_status_2(tmp_path: Path) -> None:
+    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path), UPSCALED_MAX_QUEU="3")
+    ended = run_upscaled(environment, "serve", "--port", "0", is_checked=False)
+    assert ended.returncode == 2
+    assert "did you mean UPSCALED_MAX_QUEUE?" in ended.stderr
+
+
+def test_a_missing_model_leaves_the_server_alive_unready_and_saying_why(tmp_path: Path) -> None:
+    with small(tmp_path, is_waiting=False, model_x4="realesrgan-x4plus") as server:
+        server.wait_said("upscaled models fetch realesrgan-x4plus")
+        assert requests.get(server.url + "/healthz", timeout=5).status_code == 200
+        assert requests.get(server.url + "/readyz", timeout=5).status_code == 503
+        refused = upscale(server, picture(64))
+        assert (refused.status_code, refused.json()["error_code"]) == (500, "internal_error")
+
+
+def test_work_that_outlasts_the_grace_is_answered_and_the_end_is_in_time(tmp_path: Path) -> None:
+    with small(tmp_path, grace_s="1") as server, ThreadPoolExecutor() as clients:
+        workers = workers_of(server)
+        running = clients.submit(upscale, server, picture(1500))
+        time.sleep(0.5)
+        started = time.monotonic()
+        assert server.stop(signal.SIGINT) == 0
+        assert time.monotonic() - started < 8
+        assert not any(worker.is_running() for worker in workers)
+        answer = running.result()
+        assert (answer.status_code, answer.json()["error_code"]) == (500, "internal_error")
+
+
+def test_a_second_ctrl_c_ends_the_grace(tmp_path: Path) -> None:
+    with small(tmp_path, grace_s="600") as server, ThreadPoolExecutor() as clients:
+        workers = workers_of(server)
+        running = clients.submit(upscale, server, picture(1500))
+        time.sleep(0.5)
+        server.process.send_signal(signal.SIGINT)
+        time.sleep(0.5)
+        assert server.stop(signal.SIGINT, timeout_s=10) == 0
+        assert not any(worker.is_running() for worker in workers)
+        assert running.result().status_code == 500
+
+
+def test_a_third_ctrl_c_ends_it_whatever_happens(tmp_path: Path) -> None:
+    with small(tmp_path, is_waiting=False, grace_s="600") as server:
+        server.wait_listening()
+        with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as idle:
+            idle.sendall(b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n")
+            for _ in range(3):
+                server.process.send_signal(signal.SIGINT)
+                time.sleep(0.5)
+            server.process.wait(10)

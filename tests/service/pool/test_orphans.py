@@ -1,0 +1,71 @@
+"""Workers whose front end is killed end too, idle or in the middle of an image."""
+
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+import pytest
+
+from service.config import Settings, load_settings
+from service.pool.local import WORKER_COMMAND
+from tests.service.pool.pools import fake_command, picture
+
+FRONT_END = """
+import asyncio, sys
+from service.config import Settings
+from service.pool.boundary import UpscaleRequest
+from service.pool.local import LocalPool
+
+async def main():
+    settings, *command = sys.argv[1:]
+    settings = Settings.model_validate_json(settings)
+    pool = LocalPool(settings, command=command)
+    await pool.start()
+    while len(pool.worker_pids()) < settings.workers:
+        await asyncio.sleep(0.01)
+    source = sys.stdin.buffer.read()
+    if source:
+        work = asyncio.create_task(pool.upscale(source, UpscaleRequest("r", 4, 1500, 1500)))
+        await asyncio.sleep(0.5)
+    print(*pool.worker_pids(), flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main())
+"""
+
+
+def kill_front_end(settings: Settings, command: Sequence[str], source: bytes) -> list[int]:
+    """Kill a front end once its workers are ready; the workers still alive 10 s later."""
+    front_end = subprocess.Popen(
+        [sys.executable, "-c", FRONT_END, settings.model_dump_json(), *command],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    assert front_end.stdin is not None
+    assert front_end.stdout is not None
+    with front_end.stdout as answers:
+        with front_end.stdin as sources:
+            sources.write(source)
+        workers = [psutil.Process(int(pid)) for pid in answers.readline().split()]
+        front_end.kill()
+        front_end.wait()
+    assert len(workers) == settings.workers
+    _, alive = psutil.wait_procs(workers, timeout=10)
+    return [worker.pid for worker in alive]
+
+
+def test_idle_workers_end_with_their_front_end(tmp_path: Path) -> None:
+    settings = load_settings({}, data_dir=tmp_path, workers=2)
+    assert kill_front_end(settings, fake_command(), b"") == []
+
+
+@pytest.mark.parametrize("tile_window_px", [128, 0])
+def test_a_worker_ends_with_its_front_end_even_while_it_computes(
+    tmp_path: Path, tile_window_px: int
+) -> None:
+    settings = load_settings(
+        {}, data_dir=tmp_path, model_x2="upscaled-x4", tile_window_px=tile_window_px
+    )
+    assert kill_front_end(settings, WORKER_COMMAND, picture(1500)) == []

@@ -1,0 +1,135 @@
+"""The real worker with the model that ships: pixels, cancellation, deaths, orphans."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import pytest_asyncio
+from PIL import Image
+
+from service.config import Settings, load_settings
+from service.errors import InternalError, MalformedImage
+from service.pool.environment import worker_environment
+from service.pool.local import WORKER_COMMAND, LocalPool
+from tests.service.pool.pools import picture, real_pool, request, running_pool, until, workers_of
+
+MODEL = "upscaled-x4"
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # starting a real worker takes seconds
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    # One model for both scales and small tiles: a quick start, and many places to stop at.
+    return load_settings(
+        {},
+        data_dir=tmp_path_factory.mktemp("data"),
+        model_x2=MODEL,
+        model_x4=MODEL,
+        tile_window_px=128,
+        device="cpu",
+    )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool(settings: Settings) -> AsyncIterator[LocalPool]:
+    async with real_pool(settings) as pool:
+        yield pool
+
+
+def open_result(data: bytes) -> Image.Image:
+    with Image.open(BytesIO(data)) as image:
+        image.load()
+        return image
+
+
+async def test_an_image_comes_back_upscaled_by_the_network(pool: LocalPool) -> None:
+    source = picture(96)
+    upscaled = await pool.upscale(source, request(scale=4, width_px=96, height_px=96))
+    result = open_result(upscaled.data)
+    assert (upscaled.media_type, upscaled.model) == ("image/jpeg", MODEL)
+    assert result.size == (384, 384) == (upscaled.width_px, upscaled.height_px)
+    assert min(upscaled.times.decode_s, upscaled.times.network_s, upscaled.times.encode_s) > 0
+    shrunk = np.asarray(result.resize((96, 96), Image.Resampling.BOX), np.float32)
+    assert np.abs(shrunk - np.asarray(open_result(source), np.float32)).mean() < 4
+
+
+async def test_one_worker_serves_both_scales_and_both_formats(pool: LocalPool) -> None:
+    opaque, seen_through = picture(64), picture(64, has_alpha=True)
+    jpeg = await pool.upscale(opaque, request(scale=2, width_px=64, height_px=64))
+    png = await pool.upscale(seen_through, request(scale=4, width_px=64, height_px=64))
+    assert (jpeg.media_type, open_result(jpeg.data).size) == ("image/jpeg", (128, 128))
+    assert (png.media_type, open_result(png.data).mode) == ("image/png", "RGBA")
+
+
+async def test_a_broken_image_is_refused_and_the_worker_lives_on(pool: LocalPool) -> None:
+    [worker] = workers_of(pool)
+    with pytest.raises(MalformedImage):
+        await pool.upscale(picture(96)[:-40], request())
+    await pool.upscale(picture(64), request())
+    assert workers_of(pool) == [worker]
+
+
+async def test_an_image_whose_worker_is_killed_in_the_middle_is_still_answered(
+    pool: LocalPool,
+) -> None:
+    [worker] = workers_of(pool)
+    upscaling = asyncio.create_task(pool.upscale(picture(300), request()))
+    await asyncio.sleep(0.3)
+    worker.kill()
+    upscaled = await upscaling
+    assert (upscaled.width_px, upscaled.height_px) == (1200, 1200)
+    assert [other.pid for other in workers_of(pool)] != [worker.pid]
+
+
+@pytest.mark.slow
+async def test_an_image_whose_workers_are_killed_twice_fails_and_the_next_does_not(
+    pool: LocalPool,
+) -> None:
+    killed: set[int] = set()
+    upscaling = asyncio.create_task(pool.upscale(picture(1500), request()))
+    for _ in range(2):
+        await until(lambda: set(pool.worker_pids()) - killed, timeout_s=60)
+        await asyncio.sleep(0.5)
+        [worker] = workers_of(pool)
+        killed.add(worker.pid)
+        worker.kill()
+    with pytest.raises(InternalError, match="2 workers died"):
+        await upscaling
+    await pool.upscale(picture(64), request())
+
+
+async def test_giving_up_frees_the_real_worker_long_before_it_would_be_done(
+    pool: LocalPool,
+) -> None:
+    [worker] = workers_of(pool)
+    started = time.monotonic()
+    await pool.upscale(picture(150), request())
+    short_s = time.monotonic() - started
+    upscaling = asyncio.create_task(pool.upscale(picture(1500), request()))  # 100 times as long
+    await asyncio.sleep(0.3)
+    upscaling.cancel()
+    started = time.monotonic()
+    await pool.upscale(picture(64), request())
+    assert time.monotonic() - started < 20 * short_s
+    assert workers_of(pool) == [worker]
+
+
+async def test_the_worker_is_nicer_than_the_front_end_and_knows_no_secret(pool: LocalPool) -> None:
+    [worker] = workers_of(pool)
+    assert worker.nice() == psutil.Process().nice() + 5
+    assert set(worker.environ()) <= set(worker_environment(load_settings({}), os.environ))
+
+
+async def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    settings = load_settings({}, data_dir=tmp_path, model_x4="realesrgan-x4plus", model_x2=MODEL)
+    async with running_pool(settings, command=WORKER_COMMAND, is_waiting=False) as pool:
+        with pytest.raises(InternalError, match="upscaled models fetch realesrgan-x4plus"):
+            await pool.upscale(picture(64), request())
+        assert not pool.is_ready()
