@@ -6,9 +6,9 @@ strict loading in `models.weights` to say.
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
-from models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
+from models.registry import Family, Shape, check_shape, plain_shape, rrdb_shape, srvgg_shape
 
 Sizes = Mapping[str, tuple[int, ...]]
 
@@ -27,12 +27,22 @@ def recognise(sizes: Sizes) -> tuple[Family, Shape]:
     Raises:
         UnknownArchitecture: none of the known networks has such weights; the text says why.
     """
+    family, recognise_shape = _family_of(sizes)
+    shape = recognise_shape(sizes)
+    try:
+        check_shape(family, shape)
+    except ValueError as error:
+        raise UnknownArchitecture(str(error)) from error
+    return family, shape
+
+
+def _family_of(sizes: Sizes) -> tuple[Family, Callable[[Sizes], Shape]]:
     if "conv_first.weight" in sizes:
-        return "rrdb", _recognise_rrdb(sizes)
+        return "rrdb", _recognise_rrdb
     if "head.weight" in sizes and "tail.weight" in sizes:
-        return "plain", _recognise_plain(sizes)
+        return "plain", _recognise_plain
     if "body.0.weight" in sizes:
-        return "srvgg", _recognise_srvgg(sizes)
+        return "srvgg", _recognise_srvgg
     first = ", ".join(sorted(sizes)[:3]) or "none"
     raise UnknownArchitecture(f"no network known here has weights named like these: {first}")
 

@@ -19,6 +19,9 @@ Shape = Mapping[str, int | str]
 RELEASES_URL = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 DEFAULT_DIR = Path(__file__).parent / "default"
 
+MAX_SHAPE_NUMBER = 4096
+"""More layers or channels than any network that could be run."""
+
 RRDB_HALO_TRUNK_PX = 32
 """Halo of RRDB networks, in trunk pixels: a trade, not exact.
 
@@ -39,9 +42,9 @@ class ModelSpec:
     shape: the network's arguments by name. native_scale: the network's own factor.
     multiple_px: both input sides must be multiples of it. radius_px: an output pixel depends on
     input pixels at most so far from its own. halo_px: what a tile's window needs around it for the
-    result to be the untiled one, exactly (compact networks) or nearly (`RRDB_HALO_TRUNK_PX`). All in
-    input pixels. url is "" where there is none to fetch from. wdn: the model that general-x4v3
-    mixes with to keep grain (`models.mixing`).
+    result to be the untiled one, exactly (compact networks) or nearly (`RRDB_HALO_TRUNK_PX`). All
+    in input pixels. url: "" where there is none to fetch from. wdn: the model to mix with where
+    grain is to be kept (`models.mixing`).
     """
 
     name: str
@@ -78,7 +81,12 @@ def describe_model(
     url: str = "",
     wdn: ModelSpec | None = None,
 ) -> ModelSpec:
-    """The spec of a model, with all that follows from its shape worked out."""
+    """The spec of a model, with all that follows from its shape worked out.
+
+    Raises:
+        ValueError: `shape` is none of that family's (`check_shape`).
+    """
+    check_shape(family, shape)
     fold = _fold(family, shape)
     radius_px = _radius_px(family, shape)
     return ModelSpec(
@@ -123,6 +131,32 @@ def srvgg_shape(upscale: int, num_conv: int, num_feat: int = 64, act_type: str =
 
 def plain_shape(scale: int, layers: int, features: int) -> Shape:
     return {"features": features, "layers": layers, "scale": scale}
+
+
+def check_shape(family: Family, shape: Shape) -> None:
+    """Refuse what is no shape of that family, before a network is built from it.
+
+    Raises:
+        ValueError: arguments missing, unknown, of the wrong kind or out of range.
+    """
+    model = {
+        "rrdb": rrdb_shape(scale=4, num_block=1),
+        "srvgg": srvgg_shape(upscale=4, num_conv=1),
+        "plain": plain_shape(scale=4, layers=1, features=1),
+    }[family]
+    if shape.keys() != model.keys():
+        raise ValueError(f"{family} takes {', '.join(model)}, not {', '.join(shape)}")
+    for key, value in shape.items():
+        least = 0 if key in ("num_conv", "num_block", "layers") else 1
+        is_right = (
+            value in ("prelu", "leakyrelu", "relu")
+            if key == "act_type"
+            else type(value) is int and least <= value <= MAX_SHAPE_NUMBER
+        )
+        if not is_right:
+            raise ValueError(f"{family} cannot have {key} {value!r}")
+    if family == "rrdb" and shape["scale"] not in (1, 2, 4):
+        raise ValueError(f"rrdb cannot have scale {shape['scale']}")
 
 
 def read_default_models(default_dir: Path = DEFAULT_DIR) -> tuple[ModelSpec, ...]:

@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from models.errors import ModelError, ModelRefused, UnknownModel
 from models.registry import (
@@ -42,6 +42,7 @@ class FileState(StrEnum):
     MISSING = "missing"
     WRONG_SIZE = "wrong size"
     WRONG_HASH = "wrong hash"
+    UNREADABLE = "unreadable"
     DAMAGED_RECORD = "damaged record"
 
     @property
@@ -78,7 +79,7 @@ class ModelStore:
 
         Raises:
             UnknownModel: there is none; the text lists near names.
-            ModelError: the record of a user's own model is damaged.
+            ModelError: the record of a user's own model, or the shipped manifest, is damaged.
         """
         official = _find_official(name)
         if official is not None:
@@ -144,14 +145,17 @@ class ModelStore:
         path = self.path(spec)
         if path is None:
             return FileState.NOT_FETCHED if spec.source == "official" else FileState.MISSING
-        return check_file(path, spec)
+        try:
+            return check_file(path, spec)
+        except OSError:
+            return FileState.UNREADABLE
 
     def _read_own(self, name: str) -> ModelSpec:
         record_path = self._record_path(name)
         try:
             record = _OwnModel.model_validate_json(record_path.read_bytes())
             return _describe_own(name, record)
-        except (OSError, ValidationError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise ModelError(f"{record_path}: not a readable record of a model") from error
 
     def _refuse_name(self, name: str) -> None:

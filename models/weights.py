@@ -5,6 +5,7 @@ A file is read once; its hash is taken of the very bytes that are then loaded.
 
 import hashlib
 import io
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -134,6 +135,7 @@ def _parse_safetensors(data: bytes, path: Path) -> object:
 
 def _parse_torch(data: bytes, path: Path) -> object:
     """Official files hold CUDA tensors, hence `map_location`."""
+    _refuse_compressed(data, path)
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
@@ -143,15 +145,31 @@ def _parse_torch(data: bytes, path: Path) -> object:
         ) from error
 
 
+def _refuse_compressed(data: bytes, path: Path) -> None:
+    """A torch file is a zip that stores its tensors as they are. torch would unpack a compressed
+    one too, to whatever size it claims.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            is_compressed = any(entry.compress_type for entry in archive.infolist())
+    except zipfile.BadZipFile:
+        return  # the old format, or no torch file at all: torch will tell
+    if is_compressed:
+        raise WeightsError(f"{path}: holds compressed tensors, which no torch file does")
+
+
 def _checked_value(key: str, value: object, path: Path, file_bytes: int) -> Tensor:
     if not isinstance(value, Tensor) or not value.is_floating_point():
         kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
         raise WeightsError(f"{path}: {key} holds {kind}, not floating-point weights")
+    if value.layout is not torch.strided or value.is_meta:
+        raise WeightsError(f"{path}: {key} holds no plain tensor")
     if value.numel() * value.itemsize > file_bytes:
         raise WeightsError(f"{path}: {key} claims more values than the file holds")
+    value = value.float().contiguous()
     if not torch.isfinite(value).all():
         raise WeightsError(f"{path}: {key} holds values that are not finite")
-    return value.float().contiguous()
+    return value
 
 
 def _mix(spec: ModelSpec, state: State, denoise: float, wdn_path: Path | None) -> State:
@@ -159,7 +177,8 @@ def _mix(spec: ModelSpec, state: State, denoise: float, wdn_path: Path | None) -
         raise WeightsError(f"{spec.name} has no denoise strength: only 1 is possible")
     if wdn_path is None:
         raise WeightsError(
-            f"{spec.name} with denoise {denoise} also needs {spec.wdn.name}, which is not here"
+            f"{spec.name} with denoise {denoise} also needs {spec.wdn.name}, which is not here; "
+            f"get it with `upscaled models fetch {spec.wdn.name}`"
         )
     return mix_states(state, _read_checked(spec.wdn, wdn_path), denoise)
 

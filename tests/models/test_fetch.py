@@ -46,7 +46,7 @@ class Server(http.server.ThreadingHTTPServer):
 class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
-    def do_GET(self) -> None:  # noqa: N802
+    def do_GET(self) -> None:
         self.server.asked.append(self.headers["Range"])
         if self.server.spoils:
             self.server.spoils.pop(0)(self)

@@ -34,7 +34,7 @@ def test_a_share_out_of_range_is_refused(denoise: float) -> None:
 
 @pytest.mark.parametrize("other", [{"a": WDN["a"]}, {**WDN, "c": WDN["a"]}, {**WDN, "b": WDN["a"]}])
 def test_networks_of_different_shapes_are_not_mixed(other: dict[str, torch.Tensor]) -> None:
-    with pytest.raises(WeightsError, match="differ at [bc]"):
+    with pytest.raises(WeightsError, match=r"differ at [bc]"):
         mix_states(GENERAL, other, 0.5)
 
 

@@ -28,7 +28,8 @@ def photo_of(height_px: int, width_px: int) -> Pixels:
     y, x = np.mgrid[0:height_px, 0:width_px]
     waves = np.stack([np.sin(x / 3), np.cos(y / 4), np.sin((x + y) / 5)], axis=-1)
     steps = ((x // 7 + y // 5) % 2)[..., None]
-    return np.rint(127 + 80 * waves + 40 * steps).clip(0, 255).astype(np.uint8)
+    pixels: Pixels = np.rint(127 + 80 * waves + 40 * steps).clip(0, 255).astype(np.uint8)
+    return pixels
 
 
 def run_ours(network: nn.Module, rgb: Pixels) -> Pixels:
@@ -36,7 +37,8 @@ def run_ours(network: nn.Module, rgb: Pixels) -> Pixels:
     batch = torch.from_numpy(rgb.transpose(2, 0, 1).copy())[None].float() / 255
     with torch.inference_mode():
         out = network(batch)[0].clamp(0, 1)
-    return (out * 255).round().byte().numpy().transpose(1, 2, 0)
+    pixels: Pixels = (out * 255).round().byte().numpy().transpose(1, 2, 0)
+    return pixels
 
 
 def run_theirs(
@@ -107,7 +109,9 @@ def test_the_official_file_upscales_a_real_picture(animevideo_file: Path, shared
     assert original is not None
     rgb = original[: original.shape[0] // 4 * 4, : original.shape[1] // 4 * 4, ::-1]
     height_px, width_px = rgb.shape[0] // 4, rgb.shape[1] // 4
-    small = cv2.resize(rgb, (width_px, height_px), interpolation=cv2.INTER_AREA)
+    small: Pixels = cv2.resize(rgb, (width_px, height_px), interpolation=cv2.INTER_AREA).astype(
+        np.uint8
+    )
     bicubic = cv2.resize(small, (width_px * 4, height_px * 4), interpolation=cv2.INTER_CUBIC)
     ours = run_ours(load_network(ANIMEVIDEO, animevideo_file), small)
     assert ours.shape == rgb.shape

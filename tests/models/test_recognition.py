@@ -46,6 +46,8 @@ def test_activations_without_weights_are_taken_for_leaky_ones() -> None:
         ({"body.0.weight": (64, 3, 3, 3), "body.2.weight": (47, 64, 3, 3)}, "47 channels out"),
         ({"body.0.weight": (64, 3, 3, 3), "body.2.weight": (24, 64, 3, 3)}, "no whole scale"),
         ({"body.0.weight": (64, 3, 3, 3), "body.2.weight": (0, 64, 3, 3)}, "no whole scale"),
+        ({"body.0.weight": (4097, 3, 3, 3), "body.2.weight": (48, 64, 3, 3)}, "num_feat 4097"),
+        ({"head.weight": (0, 12, 3, 3), "tail.weight": (48, 0, 3, 3)}, "features 0"),
         ({"head.weight": (8, 12, 3, 3), "tail.weight": (5, 8, 3, 3)}, "no whole scale"),
     ],
 )

@@ -7,7 +7,17 @@ from pathlib import Path
 import pytest
 
 from models.errors import ModelError
-from models.registry import OFFICIAL, ModelSpec, read_default_models
+from models.registry import (
+    OFFICIAL,
+    Family,
+    ModelSpec,
+    Shape,
+    check_shape,
+    plain_shape,
+    read_default_models,
+    rrdb_shape,
+    srvgg_shape,
+)
 
 BY_NAME = {spec.name: spec for spec in OFFICIAL}
 
@@ -139,6 +149,43 @@ def test_cost_falls_with_the_fold_and_not_with_the_scale() -> None:
     costs: dict[str, int] = {spec.name: spec.trunk_pixels(100, 100) for spec in OFFICIAL}
     assert {name for name, cost in costs.items() if cost == 2500} == {"realesrgan-x2plus"}
     assert {cost for name, cost in costs.items() if name != "realesrgan-x2plus"} == {10_000}
+
+
+@pytest.mark.parametrize(
+    ("family", "change"),
+    [
+        ("rrdb", {"scale": 3}),
+        ("rrdb", {"scale": 0}),
+        ("rrdb", {"num_block": -1}),
+        ("rrdb", {"num_block": 4097}),
+        ("srvgg", {"upscale": 0}),
+        ("srvgg", {"num_feat": 0}),
+        ("srvgg", {"num_conv": "16"}),
+        ("srvgg", {"num_conv": True}),
+        ("srvgg", {"act_type": "gelu"}),
+        ("srvgg", {"act_type": 1}),
+        ("srvgg", {"dilation": 2}),
+        ("plain", {"layers": -1}),
+        ("plain", {"features": 4097}),
+    ],
+)
+def test_what_is_no_shape_of_its_family_is_refused(
+    family: Family, change: dict[str, int | str]
+) -> None:
+    whole: dict[Family, Shape] = {
+        "rrdb": rrdb_shape(scale=4, num_block=1),
+        "srvgg": srvgg_shape(upscale=4, num_conv=1),
+        "plain": plain_shape(scale=4, layers=1, features=1),
+    }
+    check_shape(family, whole[family])
+    with pytest.raises(ValueError, match=f"{family} (cannot have|takes)"):
+        check_shape(family, {**whole[family], **change})
+
+
+@pytest.mark.parametrize("number", [0, 4096])
+def test_a_shape_at_its_limits_is_taken(number: int) -> None:
+    check_shape("srvgg", srvgg_shape(upscale=4, num_conv=number))
+    check_shape("plain", plain_shape(scale=1, layers=number, features=4096))
 
 
 def test_every_official_name_is_its_own() -> None:

@@ -221,6 +221,18 @@ def test_verify_finds_each_way_a_file_can_be_wrong(store: ModelStore, own_file: 
     }
 
 
+def test_a_file_that_cannot_be_read_is_a_fault_and_no_crash(
+    store: ModelStore, own_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.add("mine", own_file)
+
+    def refuse(_path: Path) -> str:
+        raise PermissionError
+
+    monkeypatch.setattr(store_module, "hash_file", refuse)
+    assert states(store)["mine"] is FileState.UNREADABLE
+
+
 def test_a_missing_shipped_file_is_a_fault(store: ModelStore) -> None:
     (store.default_dir / "upscaled-x4.safetensors").unlink()
     assert states(store)["upscaled-x4"] is FileState.MISSING
@@ -235,6 +247,8 @@ def test_a_missing_shipped_file_is_a_fault(store: ModelStore) -> None:
         {"family": "unet"},
         {"shape": {}},
         {"shape": {**SHAPE, "num_conv": "many"}},
+        {"shape": {**SHAPE, "num_conv": 10**9}},
+        {"shape": {**SHAPE, "dilation": 2}},
         {"more": 1},
     ],
 )

@@ -1,8 +1,10 @@
 import hashlib
 import os
 import pickle
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -169,6 +171,61 @@ def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
     torch.save({"body.0.weight": torch.zeros(1).expand(1 << 40)}, path)
     with pytest.raises(WeightsError, match=r"body\.0\.weight .*more values than the file holds"):
         read_state(path.read_bytes(), path)
+
+
+def test_a_compressed_torch_file_is_refused_before_it_unpacks(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pth"
+    torch.save({"body.0.weight": torch.zeros(1 << 20)}, path)
+    squeezed = tmp_path / "squeezed.pth"
+    with (
+        zipfile.ZipFile(path) as whole,
+        zipfile.ZipFile(squeezed, "w", zipfile.ZIP_DEFLATED) as smaller,
+    ):
+        for entry in whole.infolist():
+            smaller.writestr(entry.filename, whole.read(entry))
+    assert squeezed.stat().st_size < path.stat().st_size / 100
+    with pytest.raises(WeightsError, match=r"squeezed\.pth: holds compressed tensors"):
+        read_state(squeezed.read_bytes(), squeezed)
+
+
+@pytest.mark.filterwarnings("ignore:TypedStorage is deprecated")
+def test_a_tensor_that_is_not_plain_is_refused_by_its_key(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.pth"
+    for value in (torch.zeros(2, 2).to_sparse(), torch.zeros(2, device="meta")):
+        torch.save({"body.0.weight": value}, path)
+        with pytest.raises(WeightsError, match=r"body\.0\.weight holds no plain tensor"):
+            read_state(path.read_bytes(), path)
+
+
+def test_a_file_of_the_old_torch_format_is_loaded(tmp_path: Path) -> None:
+    state = state_of(*SRVGG)
+    path = tmp_path / "tiny.pth"
+    torch.save({"params": state}, path, _use_new_zipfile_serialization=False)
+    loaded = read_state(path.read_bytes(), path)
+    assert all(torch.equal(loaded[key], state[key]) for key in state)
+
+
+@pytest.mark.parametrize("kind", ["safetensors", "zip", "old"])
+def test_a_file_with_flipped_bytes_is_loaded_or_refused_and_never_crashes(
+    kind: str, tmp_path: Path
+) -> None:
+    path = tmp_path / ("tiny.safetensors" if kind == "safetensors" else "tiny.pth")
+    if kind == "safetensors":
+        save_file(state_of(*SRVGG), path)
+    else:
+        torch.save(state_of(*SRVGG), path, _use_new_zipfile_serialization=kind == "zip")
+    whole = path.read_bytes()
+    random = Random(7)
+    refused = 0
+    for _ in range(300):
+        damaged = bytearray(whole)
+        for _ in range(random.choice((1, 1, 8))):
+            damaged[random.randrange(min(len(damaged), 3000))] = random.randrange(256)
+        try:
+            read_state(bytes(damaged), path)
+        except WeightsError:
+            refused += 1
+    assert refused > 50
 
 
 @pytest.mark.parametrize("content", [{}, [torch.zeros(1)], torch.zeros(1), "text", {"params": {}}])

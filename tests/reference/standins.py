@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any
 
 _NAMES_BY_MODULE: dict[str, tuple[str, ...]] = {
@@ -40,10 +41,11 @@ def import_published() -> PublishedRealEsrgan:
     """
     with warnings.catch_warnings(), _torchvision_stood_in():
         warnings.simplefilter("ignore")
-        from basicsr.archs.rrdbnet_arch import RRDBNet
-        from realesrgan import RealESRGANer
-        from realesrgan.archs.srvgg_arch import SRVGGNetCompact
-    return PublishedRealEsrgan(RRDBNet, SRVGGNetCompact, RealESRGANer)
+        return PublishedRealEsrgan(
+            RRDBNet=import_module("basicsr.archs.rrdbnet_arch").RRDBNet,
+            SRVGGNetCompact=import_module("realesrgan.archs.srvgg_arch").SRVGGNetCompact,
+            RealESRGANer=import_module("realesrgan").RealESRGANer,
+        )
 
 
 @contextmanager
