@@ -13,6 +13,7 @@ from service.api.client import Client, ClientGone, watch_client
 from tests.service.api.executors import HangingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
+from tests.service.api.waiting import wait_until
 
 
 def start_upload(service: Service) -> socket.socket:
@@ -29,13 +30,6 @@ def start_upload(service: Service) -> socket.socket:
     assert isinstance(asked.body, bytes)
     connection.sendall(f"POST /v1/upscale HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + asked.body)
     return connection
-
-
-def wait_until(is_true: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 5
-    while not is_true():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
 
 
 def test_a_client_that_leaves_stops_its_work(make_service: Callable[..., Service]) -> None:

@@ -1,0 +1,91 @@
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import psutil
+import pytest
+
+from service.api import app
+from service.state import State
+from tests.service.api.executors import ResizingExecutor
+from tests.service.api.serving import Service
+
+IMPORTING = "import sys, service.api.app, service.api.protocol; print('\\n'.join(sys.modules))"
+
+
+def test_the_front_end_loads_no_torch_and_no_opencv() -> None:
+    done = subprocess.run([sys.executable, "-c", IMPORTING], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    modules = set(done.stdout.split())
+    assert "service.api.upscale" in modules
+    assert not {"torch", "cv2", "torchvision", "service.engine", "service.upscale"} & modules
+
+
+def test_the_application_takes_less_than_100_mb_of_memory() -> None:
+    """The front end's limit is 150 MB with everything `serve` adds."""
+    waiting = IMPORTING.replace(
+        "print('\\n'.join(sys.modules))", "print('up', flush=True); input()"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", waiting], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "up\n"
+        assert psutil.Process(process.pid).memory_info().rss < 100 * 1024 * 1024
+        process.communicate("\n")
+
+
+def test_the_executor_lives_as_long_as_the_application(
+    make_service: Callable[..., Service],
+) -> None:
+    executor = ResizingExecutor()
+    make_service(executor)
+    assert (executor.is_started, executor.is_stopped) == (True, False)
+
+
+def test_it_is_stopped_with_it(tmp_path: Any) -> None:
+    from tests.service.api.serving import serve
+
+    with serve(tmp_path) as service:
+        pass
+    assert service.executor.is_stopped
+
+
+def test_what_has_expired_is_swept_meanwhile(
+    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "SWEEP_EVERY_S", 0.02)
+    now = [1_800_000_000.0]
+    service = make_service(clock=lambda: now[0])
+    service.upload()
+    assert len(service.stored_files()) == 1
+    now[0] += 3601
+    deadline = time.monotonic() + 5
+    while service.stored_files():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_failed_sweep_is_logged_and_tried_again(
+    make_service: Callable[..., Service],
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    calls: list[None] = []
+
+    def fail(self: State) -> int:
+        calls.append(None)
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(app, "SWEEP_EVERY_S", 0.02)
+    service = make_service()
+    monkeypatch.setattr(State, "sweep", fail)
+    deadline = time.monotonic() + 5
+    while len(calls) < 2:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    monkeypatch.undo()
+    assert service.get("/healthz").status_code == 200
+    assert "the disk is gone" in caplog.text

@@ -1,0 +1,108 @@
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from service.errors import InternalError
+from tests.service.api.answers import assert_error
+from tests.service.api.executors import FailingExecutor
+from tests.service.api.pictures import picture
+from tests.service.api.serving import Service
+from tests.service.api.waiting import wait_until
+
+LOGGER = "service.api.exchange"
+
+
+@pytest.fixture
+def lines(caplog: pytest.LogCaptureFixture) -> Callable[[int], list[dict[str, Any]]]:
+    """Waits for so many log lines, each written after its answer, and gives them read."""
+    caplog.set_level(logging.INFO, LOGGER)
+
+    def messages() -> list[str]:
+        records = [each for each in caplog.records if each.name == LOGGER]
+        return [each.getMessage() for each in records if each.levelno == logging.INFO]
+
+    def read(count: int) -> list[dict[str, Any]]:
+        wait_until(lambda: len(messages()) >= count)
+        return [json.loads(message) for message in messages()]
+
+    return read
+
+
+Lines = Callable[[int], list[dict[str, Any]]]
+
+
+def test_a_success_leaves_one_line_that_tells_it_all(service: Service, lines: Lines) -> None:
+    service.upload(headers=service.headers | {"X-Request-Id": "mine"})
+    (line,) = lines(1)
+    assert line.pop("seconds") > 0
+    assert line.pop("result_bytes") > 100
+    assert line == {
+        "event": "request",
+        "method": "POST",
+        "route": "/v1/upscale",
+        "status": 200,
+        "request_id": "mine",
+        "key_name": "test",
+        "scale": 2,
+        "source": "upload",
+        "source_bytes": len(picture()),
+        "width_px": 80,
+        "height_px": 64,
+        "format": "PNG",
+        "model": "resize",
+        "queue_s": 0.001,
+        "decode_s": 0.002,
+        "network_s": 0.25,
+        "encode_s": 0.003,
+    }
+
+
+def test_a_refusal_says_why(service: Service, lines: Lines) -> None:
+    service.upload(b"garbage")
+    service.send_json({"image_url": "http://10.0.0.1/photo", "scale": 2})
+    service.get("/nothing")
+    first, second, third = lines(3)
+    assert (first["status"], first["error_code"]) == (400, "malformed_image")
+    assert "10.0.0.1" in second["error_detail"]
+    assert (third["route"], third["error_code"]) == ("other", "not_found")
+
+
+def test_neither_keys_nor_result_names_are_logged(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    url = service.upload().json()["result_url"]
+    service.get(url.removeprefix(service.url))
+    service.upload(headers={"X-API-KEY": "upk_wrong"})
+    service.get(f"/v1/credits?key={service.key}")
+    others = ("urllib3", "uvicorn.access")  # the test's own client; what `serve` turns off
+
+    def read() -> list[str]:
+        return [each.getMessage() for each in caplog.records if not each.name.startswith(others)]
+
+    wait_until(lambda: sum('"event": "request"' in line for line in read()) == 4)
+    ours = read()
+    name = url.rpartition("/")[2]
+    assert not [line for line in ours if service.key in line or name in line or "wrong" in line]
+
+
+def test_what_nobody_foresaw_is_logged_with_its_trace_and_answered_without(
+    make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = make_service(FailingExecutor(ValueError("a secret")))
+    assert "secret" not in assert_error(service.upload(), 500, "internal_error")
+    wait_until(lambda: bool([each for each in caplog.records if each.exc_info]))
+    (record,) = [each for each in caplog.records if each.exc_info]
+    assert record.name == LOGGER
+    assert "ValueError: a secret" in caplog.text
+
+
+def test_an_internal_error_s_detail_is_logged(
+    make_service: Callable[..., Service], lines: Lines
+) -> None:
+    service = make_service(FailingExecutor(InternalError(detail="two workers died")))
+    service.upload()
+    assert lines(1)[-1]["error_detail"] == "two workers died"
