@@ -8,13 +8,17 @@ PUBLIC_BASE_URL = "https://upscale.example.test"
 RESULT_TTL_S = 4
 SOURCE_TIMEOUT_S = 3
 
+# One thread: the pictures are small, and a busy machine then slows the kit down least.
+THREADS = {"UPSCALED_THREADS": "1"}
 OPEN: dict[str, Any] = {
+    **THREADS,
     "UPSCALED_ALLOWED_SOURCE_CIDRS": "127.0.0.0/8,::1/128",
     "UPSCALED_RATE_PER_S": "10000",
     "UPSCALED_RATE_BURST": "10000",
     "UPSCALED_SOURCE_TIMEOUT_S": str(SOURCE_TIMEOUT_S),
 }
 STRICT: dict[str, Any] = {
+    **THREADS,
     "UPSCALED_ALLOWED_SOURCE_CIDRS": f"{ONLY_ALLOWED}/32",
     "UPSCALED_METERING": "true",
     "UPSCALED_PUBLIC_BASE_URL": PUBLIC_BASE_URL,

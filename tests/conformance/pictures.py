@@ -335,6 +335,7 @@ def _add_limits() -> None:
     )  # fmt: skip
     _add("exactly_25_mb", lambda: padded_jpeg(drawing(80, 64), MAX_FILE_BYTES), (80, 64))
     _add("a_byte_over_25_mb", lambda: padded_jpeg(drawing(80, 64), MAX_FILE_BYTES + 1))
+    _add("twice_25_mb", lambda: padded_jpeg(drawing(80, 64), 2 * MAX_FILE_BYTES))
     _add("over_25_mb_of_garbage", lambda: b"\0" * (MAX_FILE_BYTES + 1))
     _add("over_1_mb", lambda: padded_jpeg(drawing(80, 64), MEGABYTE + 7), (80, 64))
     for name, side in {"declares_30000": 30_000, "declares_two_billion": 2**31 - 1}.items():

@@ -33,10 +33,12 @@ LIMITS = (
     Row("63 px of height are refused", SMALL, form("height_63"), TOO_SMALL),
     Row("63x63 is refused at 4x", SMALL, form("both_63", "4"), TOO_SMALL),
     Row("3000 px of width are taken at 2x", SIDES, form("wide_3000"), Upscaled()),
-    Row("3000 px of height are taken at 2x", SIDES, form("tall_3000"), Upscaled()),
+    Row("3000 px of height are taken at 2x", SIDES, form("tall_3000"), Upscaled(), is_slow=True),
     Row("3001 px of width are refused at 2x", HIGH, form("wide_3001"), TOO_HIGH),
     Row("3001 px of height are refused at 2x", HIGH, form("tall_3001"), TOO_HIGH),
-    Row("1500 px of width are taken at 4x", SIDES, form("wide_1500", "4"), Upscaled(4)),
+    Row(
+        "1500 px of width are taken at 4x", SIDES, form("wide_1500", "4"), Upscaled(4), is_slow=True
+    ),
     Row("1500 px of height are taken at 4x", SIDES, form("tall_1500", "4"), Upscaled(4)),
     Row("1501 px of width are refused at 4x", HIGH, form("wide_1501", "4"), TOO_HIGH),
     Row("1501 px of height are refused at 4x", HIGH, form("tall_1501", "4"), TOO_HIGH),
