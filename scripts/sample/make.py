@@ -1,7 +1,6 @@
 """Write the sample picture, cat.jpg, from the photograph that scikit-image's package carries.
 
-    .venv/bin/python -m pip install --no-deps scikit-image==0.26.0
-    .venv/bin/python scripts/sample/make.py
+First: `.venv/bin/python -m pip install --no-deps scikit-image==0.26.0`
 """
 
 from importlib.metadata import distribution
