@@ -1,0 +1,109 @@
+from pathlib import Path
+
+import pytest
+
+from models.errors import ModelError
+from models.registry import OFFICIAL, ModelSpec
+from models.store import ModelStore
+from service.config import Settings, SettingsError
+from service.engine.choice import choose_model, choose_window_px, open_engine
+from service.engine.engine import least_window_px
+
+BY_NAME = {spec.name: spec for spec in OFFICIAL}
+
+
+def store_with(folder: Path, *names: str) -> ModelStore:
+    """A store in which these official models are present; their content is never read here."""
+    store = ModelStore(folder)
+    for name in names:
+        path = store.target(store.find(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return store
+
+
+@pytest.mark.parametrize(
+    ("present", "scale", "is_cuda", "chosen"),
+    [
+        ([], 2, False, "upscaled-x2"),
+        ([], 4, False, "upscaled-x4"),
+        ([], 4, True, "upscaled-x4"),
+        (["realesr-general-x4v3"], 4, False, "realesr-general-x4v3"),
+        (["realesr-general-x4v3"], 2, False, "realesr-general-x4v3"),
+        (["realesrgan-x4plus", "realesrgan-x2plus"], 4, False, "upscaled-x4"),
+        (["realesrgan-x4plus", "realesrgan-x2plus"], 2, False, "upscaled-x2"),
+        (["realesrgan-x4plus", "realesrgan-x2plus"], 4, True, "realesrgan-x4plus"),
+        (["realesrgan-x4plus", "realesrgan-x2plus"], 2, True, "realesrgan-x2plus"),
+        (["realesrgan-x4plus", "realesr-general-x4v3"], 2, True, "realesrgan-x4plus"),
+        (["realesrgan-x2plus", "realesr-general-x4v3"], 4, True, "realesr-general-x4v3"),
+        (["realesr-animevideov3", "realesrgan-x4plus-anime-6b"], 4, True, "upscaled-x4"),
+    ],
+)
+def test_auto_is_the_best_model_present_for_the_device(
+    tmp_path: Path, present: list[str], scale: int, is_cuda: bool, chosen: str
+) -> None:
+    store = store_with(tmp_path, *present)
+
+    spec, path = choose_model(Settings(), scale, store, is_cuda=is_cuda)
+
+    assert spec.name == chosen
+    assert path.is_file()
+
+
+def test_a_model_named_for_one_scale_is_not_taken_for_the_other(tmp_path: Path) -> None:
+    store = store_with(tmp_path, "realesr-animevideov3")
+    settings = Settings(model_x2="realesr-animevideov3")
+
+    assert choose_model(settings, 2, store, is_cuda=False)[0].name == "realesr-animevideov3"
+    assert choose_model(settings, 4, store, is_cuda=False)[0].name == "upscaled-x4"
+
+
+def test_a_named_model_that_is_not_here_tells_where_it_belongs(tmp_path: Path) -> None:
+    settings = Settings(model_x4="realesrgan-x4plus")
+
+    with pytest.raises(SettingsError) as error:
+        choose_model(settings, 4, ModelStore(tmp_path), is_cuda=False)
+
+    assert "UPSCALED_MODEL_X4" in str(error.value)
+    assert str(tmp_path / "RealESRGAN_x4plus.pth") in str(error.value)
+    assert "upscaled models fetch realesrgan-x4plus" in str(error.value)
+
+
+def test_an_unknown_model_and_a_file_that_is_not_the_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model 'x'"):
+        open_engine(Settings(device="cpu", data_dir=tmp_path, model_x4="x"), 4)
+    store_with(tmp_path / "models", "realesrgan-x4plus")
+    settings = Settings(device="cpu", data_dir=tmp_path, model_x4="realesrgan-x4plus")
+    with pytest.raises(ModelError, match="SHA-256"):
+        open_engine(settings, 4)
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+@pytest.mark.parametrize("is_cuda", [False, True])
+def test_every_official_model_gets_a_window_with_a_core_on_its_multiple(
+    name: str, is_cuda: bool
+) -> None:
+    spec = BY_NAME[name]
+
+    window_px = choose_window_px(Settings(), spec, is_cuda=is_cuda)
+
+    assert window_px >= least_window_px(spec.halo_px, spec.multiple_px)
+    assert window_px % spec.multiple_px == 0
+
+
+def test_the_window_setting_is_heeded_down_to_the_least_that_works() -> None:
+    spec: ModelSpec = BY_NAME["realesrgan-x2plus"]
+    least_px = least_window_px(spec.halo_px, spec.multiple_px)
+
+    for wanted_px in (least_px, least_px + 1, 2048):
+        chosen_px = choose_window_px(Settings(tile_window_px=wanted_px), spec, is_cuda=False)
+        assert chosen_px == wanted_px // spec.multiple_px * spec.multiple_px
+    with pytest.raises(SettingsError, match="UPSCALED_TILE_WINDOW_PX"):
+        choose_window_px(Settings(tile_window_px=least_px - 1), spec, is_cuda=False)
+
+
+def test_the_shipped_models_open_without_any_download(tmp_path: Path) -> None:
+    for scale in (2, 4):
+        engine = open_engine(Settings(device="cpu", data_dir=tmp_path), scale)
+        assert (engine.model, engine.native_scale) == (f"upscaled-x{scale}", scale)
+        assert engine.window_px % engine.multiple_px == 0
