@@ -24,6 +24,7 @@ from models.store import FileState, ModelStore, check_file
 Progress = Callable[[int, int], None]
 
 CHUNK_BYTES = 256 * 1024
+MAX_CONNECTIONS = 20
 TIMEOUT_S = 30.0
 _LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 
@@ -44,24 +45,18 @@ def fetch(
             hash and the path to carry the file to by hand.
     """
     target = store.target(spec)
-    if target.is_file() and check_file(target, spec) is FileState.OK:
-        return target
-    if not spec.url:
-        raise FetchError(f"{spec.name} has no address to fetch from; its file belongs at {target}")
     try:
+        if target.is_file() and check_file(target, spec) is FileState.OK:
+            return target
+        if not spec.url:
+            raise _Unusable("it has no address to fetch from")
         target.parent.mkdir(parents=True, exist_ok=True)
         with _open_part(target.with_name(target.name + ".part"), spec) as part:
             _complete(part, spec, progress, timeout_s)
             _check(part, spec)
             os.replace(part.name, target)
-    except urllib.error.HTTPError as error:
-        raise FetchError(_explain(spec, target, str(error))) from error
-    except urllib.error.URLError as error:
-        raise FetchError(_explain(spec, target, str(error.reason))) from error
-    except (OSError, http.client.HTTPException) as error:
-        raise FetchError(_explain(spec, target, str(error) or type(error).__name__)) from error
-    except _Unusable as error:
-        raise FetchError(_explain(spec, target, str(error))) from error
+    except (OSError, http.client.HTTPException, _Unusable) as error:
+        raise FetchError(_explain(spec, target, error)) from error
     return target
 
 
@@ -85,8 +80,11 @@ def _open_part(path: Path, spec: ModelSpec) -> Iterator[BinaryIO]:
 
 
 def _complete(part: BinaryIO, spec: ModelSpec, progress: Progress, timeout_s: float) -> None:
-    """Fill up the part file, over as many connections as bring something."""
-    while (start := part.tell()) < spec.size_bytes:
+    """Fill up the part file, over as many connections as bring something, within reason."""
+    for _ in range(MAX_CONNECTIONS):
+        start = part.tell()
+        if start == spec.size_bytes:
+            return
         try:
             _take_one_answer(part, spec, progress, timeout_s)
         except (OSError, http.client.HTTPException):
@@ -94,6 +92,8 @@ def _complete(part: BinaryIO, spec: ModelSpec, progress: Progress, timeout_s: fl
                 raise
         if part.tell() <= start:
             raise _Unusable(f"the server stopped after {start} of {spec.size_bytes} bytes")
+    if part.tell() < spec.size_bytes:
+        raise _Unusable(f"the connection broke {MAX_CONNECTIONS} times; run it again to go on")
 
 
 def _take_one_answer(part: BinaryIO, spec: ModelSpec, progress: Progress, timeout_s: float) -> None:
@@ -106,8 +106,17 @@ def _take_one_answer(part: BinaryIO, spec: ModelSpec, progress: Progress, timeou
             if part.tell() + len(chunk) > spec.size_bytes:
                 _empty(part)
                 raise _Unusable(f"the server sends more than {spec.size_bytes} bytes")
-            part.write(chunk)
+            _keep(part, chunk)
             progress(part.tell(), spec.size_bytes)
+
+
+def _keep(part: BinaryIO, chunk: bytes) -> None:
+    """A full disk is no broken connection: it is not worth another try."""
+    try:
+        part.write(chunk)
+        part.flush()
+    except OSError as error:
+        raise _Unusable(f"{part.name} cannot be written: {error}") from error
 
 
 def _ask(url: str, part: BinaryIO, timeout_s: float) -> HTTPResponse:
@@ -180,10 +189,20 @@ def _refuse_plain_http(url: str, *, may_be_loopback: bool) -> None:
         raise _Unusable(f"{url} is not https")
 
 
-def _explain(spec: ModelSpec, target: Path, reason: str) -> str:
-    return (
-        f"{spec.name} could not be fetched: {reason}\n"
-        f"To carry it in by hand, download\n  {spec.url}\nand place it at\n  {target}\n"
-        f"(or run: upscaled models add {spec.name} FILE)\n"
-        f"Its SHA-256 must be {spec.sha256} ({spec.size_bytes} bytes)."
-    )
+def _explain(spec: ModelSpec, target: Path, error: Exception) -> str:
+    lines = [f"{spec.name} could not be fetched: {_reason(error)}"]
+    if spec.url:
+        lines += ["To carry it in by hand, download", f"  {spec.url}"]
+    lines += [
+        "Its file belongs at",
+        f"  {target}",
+        f"with SHA-256 {spec.sha256} and {spec.size_bytes} bytes; "
+        f"`upscaled models add {spec.name} FILE` checks it and puts it there.",
+    ]
+    return "\n".join(lines)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+        return str(error.reason)
+    return str(error) or type(error).__name__

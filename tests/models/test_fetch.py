@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import http.server
 import re
+import resource
 import socket
 import sys
 import threading
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from models.errors import FetchError
-from models.fetch import fetch
+from models.fetch import MAX_CONNECTIONS, fetch
 from models.registry import OFFICIAL, ModelSpec
 from models.store import ModelStore
 
@@ -245,6 +246,35 @@ def test_a_silent_server_is_given_up_and_the_part_kept(
     assert part_of(store).read_bytes() == CONTENT[:HALF]
 
 
+@pytest.mark.parametrize("is_too_often", [False, True])
+def test_a_connection_that_keeps_breaking_is_given_up_at_some_point(
+    is_too_often: bool, spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    server.spoils = [breaks_off(1)] * (MAX_CONNECTIONS - 1 + is_too_often)
+    if is_too_often:
+        assert f"broke {MAX_CONNECTIONS} times" in fetch_refused(spec, store)
+        assert part_of(store).read_bytes() == CONTENT[:MAX_CONNECTIONS]
+    else:
+        assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
+
+
+@pytest.fixture
+def half_a_disk() -> Iterator[None]:
+    """No file may grow beyond HALF: to the code the same as a disk that is full."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (HALF, before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.usefixtures("half_a_disk")
+def test_a_full_disk_ends_the_fetch_at_once(
+    spec: ModelSpec, store: ModelStore, server: Server
+) -> None:
+    assert re.search(r"file\.pth\.part cannot be written: .*too large", fetch_refused(spec, store))
+    assert len(server.asked) == 1
+
+
 def test_contents_with_another_hash_are_removed(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
@@ -343,8 +373,9 @@ def test_an_address_off_https_is_never_opened(url: str, spec: ModelSpec, store: 
 def test_a_model_without_an_address_says_where_its_file_belongs(
     spec: ModelSpec, store: ModelStore
 ) -> None:
-    with pytest.raises(FetchError, match=r"no address to fetch from; .*/models/file\.pth"):
-        fetch(dataclasses.replace(spec, url=""), store, ignore_progress)
+    text = fetch_refused(dataclasses.replace(spec, url=""), store)
+    assert "no address to fetch from" in text
+    assert str(store.target(spec)) in text
 
 
 def test_two_fetches_of_one_file_do_not_mix(
