@@ -1,15 +1,13 @@
 """The ledger: exactly once, never below zero, on both databases and under any number of them."""
 
-import random
-import signal
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -45,7 +43,7 @@ def key_with(state: State, credits: int, name: str = "web") -> int:
     return key.id
 
 
-def count(state: State, kind: str) -> int:
+def entry_count(state: State, kind: str) -> int:
     query = sa.select(sa.func.count()).where(CREDIT_ENTRIES.c.kind == kind)
     with state.database.read() as connection:
         return int(connection.execute(query).scalar_one())
@@ -78,7 +76,7 @@ def test_a_refused_hold_leaves_nothing_behind(ledger: State) -> None:
     key_id = key_with(ledger, 0)
     with pytest.raises(InsufficientApiCredits):
         ledger.credits.hold(key_id, "r1")
-    assert count(ledger, "hold") == 0
+    assert entry_count(ledger, "hold") == 0
     ledger.credits.add("web", 1)
     ledger.credits.hold(key_id, "r1")  # the refused try did not use the id up
 
@@ -96,7 +94,7 @@ def test_capture_and_release_settle_a_hold_once_whatever_is_retried(ledger: Stat
         with pytest.raises(HoldReleased):
             ledger.credits.capture(released)
     assert ledger.credits.balance(key_id) == 4
-    assert (count(ledger, "capture"), count(ledger, "release")) == (1, 1)
+    assert (entry_count(ledger, "capture"), entry_count(ledger, "release")) == (1, 1)
 
 
 def test_a_request_id_serves_for_one_hold_only(ledger: State) -> None:
@@ -188,8 +186,8 @@ def test_threads_that_settle_one_hold_at_once_settle_it_once(ledger: State) -> N
         for number in range(10):
             hold = ledger.credits.hold(key_id, f"r{number}")
             list(pool.map(settle, [hold] * 8, [True, False] * 4))
-    assert count(ledger, "capture") + count(ledger, "release") == 10
-    assert ledger.credits.balance(key_id) == 50 - count(ledger, "capture")
+    assert entry_count(ledger, "capture") + entry_count(ledger, "release") == 10
+    assert ledger.credits.balance(key_id) == 50 - entry_count(ledger, "capture")
     assert ledger.credits.audit() == ()
 
 
@@ -240,72 +238,60 @@ def test_the_holds_of_a_killed_process_are_given_back_at_the_next_start(
     settings = make_settings(database_url=database_url)
     with open_state(settings) as state:
         key_id = key_with(state, 5)
-    arguments = (database_url, str(settings.data_dir), str(key_id), "p1", "2", "-1")
-    process = subprocess.Popen(
-        [sys.executable, str(SPENDING), *arguments], stdout=subprocess.PIPE, text=True
-    )
+    holding = f"""
+import time
+from pathlib import Path
+from service.config import load_settings
+from service.state import open_state
+settings = load_settings(
+    {{}}, data_dir=Path({str(settings.data_dir)!r}), database_url={database_url!r}
+)
+state = open_state(settings)
+state.credits.hold({key_id}, "r1")
+state.credits.hold({key_id}, "r2")
+print("held", flush=True)
+time.sleep(60)
+"""
+    process = subprocess.Popen([sys.executable, "-c", holding], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None
     with process.stdout as output:
-        assert [output.readline() for _ in range(3)] == ["ready\n", "held\n", "held\n"]
+        assert output.readline() == "held\n"
         with open_state(settings) as state:
             assert state.credits.balance(key_id) == 3
-        process.send_signal(signal.SIGKILL)
+        process.kill()
         process.wait()
     with open_state(settings) as state:
         assert state.credits.balance(key_id) == 5
         assert state.credits.audit() == ()
 
 
-class Spenders:
-    """Processes that spend from one key, killed and started again at random."""
+@dataclass(frozen=True)
+class Spent:
+    """What the processes of spending.py reported."""
 
-    def __init__(self, settings: Settings, key_id: int, count: int, failures_percent: int) -> None:
-        self._arguments = (settings.database_url, str(settings.data_dir), str(key_id))
-        self._count = (str(count), str(failures_percent))
-        self._started = 0
-        self.lines: list[str] = []
-
-    def run(self, processes: int, kills: int) -> None:
-        """Run `processes` to their end; meanwhile kill `kills` and put others in their place."""
-        running = [self._start() for _ in range(processes)]
-        for process in running:
-            _wait_ready(process)
-        for _ in range(kills):
-            time.sleep(random.uniform(0.02, 0.1))
-            victim = running.pop(random.randrange(len(running)))
-            victim.kill()
-            self._collect(victim, -signal.SIGKILL)
-            running.append(self._start())
-            _wait_ready(running[-1])
-        for process in running:
-            self._collect(process, 0)
-
-    def captured(self) -> list[str]:
-        return [line.split()[1] for line in self.lines if line.startswith("captured ")]
-
-    def refused_count(self) -> int:
-        return self.lines.count("refused")
-
-    def _start(self) -> "subprocess.Popen[str]":
-        self._started += 1
-        arguments = (*self._arguments, f"p{self._started}", *self._count)
-        return subprocess.Popen(
-            [sys.executable, str(SPENDING), *arguments],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-
-    def _collect(self, process: "subprocess.Popen[str]", status: int) -> None:
-        assert process.stdout is not None
-        with process.stdout as output:
-            lines = output.read().splitlines()
-        # A victim may have come to its end before the kill.
-        assert process.wait() in (0, status), lines[-20:]
-        self.lines += lines
+    captured: list[str]
+    refused_count: int
 
 
-def _wait_ready(process: "subprocess.Popen[str]") -> None:
-    assert process.stdout is not None
-    assert process.stdout.readline() == "ready\n"
+def spend(
+    settings: Settings,
+    key_id: int,
+    *,
+    processes: int,
+    count: int,
+    failures_percent: int,
+    kills: int,
+) -> Spent:
+    numbers = (key_id, processes, count, failures_percent, kills)
+    done = subprocess.run(
+        [sys.executable, SPENDING, settings.database_url, settings.data_dir, *map(str, numbers)],
+        capture_output=True,
+        text=True,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    lines = done.stdout.splitlines()
+    captured = [line.split()[1] for line in lines if line.startswith("captured ")]
+    return Spent(captured, lines.count("refused"))
 
 
 def test_processes_that_compete_for_the_last_credits_spend_exactly_those(
@@ -313,39 +299,39 @@ def test_processes_that_compete_for_the_last_credits_spend_exactly_those(
 ) -> None:
     settings = make_settings(database_url=database_url)
     with open_state(settings) as state:
-        key_id = key_with(state, 60)
-        spenders = Spenders(settings, key_id, count=30, failures_percent=0)
-        spenders.run(processes=3, kills=0)
-        assert (len(spenders.captured()), spenders.refused_count()) == (60, 30)
+        key_id = key_with(state, 80)
+        spent = spend(settings, key_id, processes=5, count=24, failures_percent=0, kills=0)
+        assert (len(spent.captured), spent.refused_count) == (80, 40)
         assert state.credits.balance(key_id) == 0
         assert state.credits.audit() == ()
 
 
-def check_books_under_kills(settings: Settings, *, processes: int, spends: int, kills: int) -> None:
+def check_books_under_kills(settings: Settings, *, processes: int, count: int, kills: int) -> None:
     with open_state(settings) as state:
         key_id = key_with(state, 1_000_000)
-    spenders = Spenders(settings, key_id, count=spends, failures_percent=30)
-    spenders.run(processes, kills)
+    spent = spend(
+        settings, key_id, processes=processes, count=count, failures_percent=30, kills=kills
+    )
     with open_state(settings) as state:  # gives back what the killed ones had on hold
-        captures = count(state, "capture")
+        captures = entry_count(state, "capture")
         assert state.credits.balance(key_id) == 1_000_000 - captures
         assert state.credits.audit() == ()
-        assert count(state, "hold") == captures + count(state, "release")
+        assert entry_count(state, "hold") == captures + entry_count(state, "release")
         with state.database.read() as connection:
             query = sa.select(CREDIT_ENTRIES.c.request_id).where(CREDIT_ENTRIES.c.kind == "capture")
             charged = list(connection.execute(query).scalars())
-    reported = spenders.captured()
     assert len(set(charged)) == len(charged) == captures
-    assert len(set(reported)) == len(reported)
+    assert len(set(spent.captured)) == len(spent.captured)
     # A kill may fall between a capture and its report: at most one for each.
-    assert set(reported) <= set(charged)
-    assert len(charged) - len(reported) <= kills
+    assert set(spent.captured) <= set(charged)
+    assert len(charged) - len(spent.captured) <= kills
 
 
 def test_books_are_right_after_processes_were_killed_at_random(
-    make_settings: Callable[..., Settings],
+    database_url: str, make_settings: Callable[..., Settings]
 ) -> None:
-    check_books_under_kills(make_settings(), processes=3, spends=60, kills=3)
+    settings = make_settings(database_url=database_url)
+    check_books_under_kills(settings, processes=4, count=30, kills=4)
 
 
 @pytest.mark.slow
@@ -354,7 +340,7 @@ def test_books_are_right_after_eight_processes_were_killed_fifty_times(
     database_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(database_url=database_url)
-    check_books_under_kills(settings, processes=8, spends=1000, kills=50)
+    check_books_under_kills(settings, processes=8, count=1000, kills=50)
 
 
 class LedgerRules(RuleBasedStateMachine):
