@@ -1,6 +1,5 @@
 """`upscaled models`: which models there are, and bringing their files here."""
 
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -101,10 +100,13 @@ def _progress_bar(spec: ModelSpec) -> Iterator[Progress]:
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn())
     console = Console(stderr=True)
-    with Bar(
-        *columns, TransferSpeedColumn(), console=console, disable=not sys.stderr.isatty()
-    ) as bar:
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(spec.name, total=spec.size_bytes)
         yield lambda done, total: bar.update(task, completed=done, total=total)

@@ -1,9 +1,10 @@
+import hashlib
 import os
 import shutil
 import socket
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from typer.testing import CliRunner
 from models.registry import OFFICIAL, srvgg_shape
 from models.weights import build_network
 from service.cli import app
+from tests.models.file_server import CONTENT, LENGTH, serving
 
 # A module of None cannot be imported: the command fails where it needs torch after all.
 _MAIN_WITHOUT_TORCH = (
@@ -164,3 +166,29 @@ def test_a_fetch_without_a_network_tells_how_to_carry_the_file_in(tmp_path: Path
     for needed in ("Connection refused", spec.url, spec.sha256, target):
         assert needed in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_fetch_prints_the_path_and_a_bar_only_on_a_terminal(
+    is_terminal: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("http_proxy", raising=False)
+    monkeypatch.setenv("TTY_COMPATIBLE", "1" if is_terminal else "0")
+    monkeypatch.setenv("COLUMNS", "120")
+    with serving() as server:
+        spec = replace(
+            OFFICIAL[0],
+            url=server.url,
+            size_bytes=LENGTH,
+            sha256=hashlib.sha256(CONTENT).hexdigest(),
+        )
+        monkeypatch.setattr("models.store.OFFICIAL", (spec,))
+        done = upscaled(tmp_path, "fetch", spec.name)
+    path = tmp_path / "models" / spec.file_name
+    assert (done.returncode, done.stdout) == (0, f"{path}\n")
+    assert path.read_bytes() == CONTENT
+    if is_terminal:
+        assert spec.name in done.stderr
+        assert "1.0/1.0 MB" in done.stderr
+    else:
+        assert done.stderr == ""
