@@ -4,9 +4,11 @@ Read-only root, a tmpfs for /tmp, one volume for /data, no capability, no new pr
 and mount namespaces of its own, and a network that holds nothing but its loopback.
 """
 
+import os
 import shlex
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,19 +73,26 @@ class Container:
         return ["nsenter", "--target", str(self._first_process()), "--net", *more]
 
     def _first_process(self) -> int:
+        """The process id, seen from out here, of what is process 1 in there."""
         pid = self._process.pid
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return int(children[0])
+        while self.is_running():
+            children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+            if children:
+                return int(children[0])
+            time.sleep(0.01)
+        raise RuntimeError(f"the container ended: {self.log.read_text()}")
 
     def is_running(self) -> bool:
         return self._process.poll() is None
 
     def stop(self, timeout_s: float) -> int:
         """Ask it to end, as `docker stop` does: its exit status, -9 when it had to be killed."""
-        if self.is_running():
-            subprocess.run(["kill", f"-{signal.SIGTERM}", str(self._first_process())], check=True)
         try:
+            if self.is_running():
+                os.kill(self._first_process(), signal.SIGTERM)
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
+            return -signal.SIGKILL
+        finally:
             self._process.kill()
-            return self._process.wait()
+            self._process.wait()
