@@ -105,10 +105,13 @@ def _upscale_bodies() -> Document:
                 "type": "object",
                 "description": "Where both are given, `image` wins and the URL is not fetched.",
                 "required": ["scale"],
-                "anyOf": [{"required": ["image"]}, {"required": ["image_url"]}],
+                "anyOf": [
+                    {"required": ["image"]},
+                    {"required": ["image_url"], "properties": {"image_url": image_url}},
+                ],
                 "properties": {
                     "image": {"type": "string", "format": "binary"},
-                    "image_url": image_url,
+                    "image_url": {"type": "string"},
                     "scale": {"enum": ["2", "4"]},
                 },
             }

@@ -65,9 +65,9 @@ class FailingExecutor(ResizingExecutor):
 def resize(source: bytes, scale: int) -> Upscaled:
     with Image.open(io.BytesIO(source)) as picture:
         has_alpha = "A" in picture.mode or "transparency" in picture.info
-        picture = picture.convert("RGBA" if has_alpha else "RGB")
         size = (picture.width * scale, picture.height * scale)
-        resized = picture.resize(size, Image.Resampling.NEAREST)
+        plain = picture.convert("RGBA" if has_alpha else "RGB")
+        resized = plain.resize(size, Image.Resampling.NEAREST)
     data = encode(resized, "PNG" if has_alpha else "JPEG")
     media_type = "image/png" if has_alpha else "image/jpeg"
     return Upscaled(data, media_type, *size, "resize", TIMES)

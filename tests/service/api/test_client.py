@@ -25,7 +25,7 @@ def start_upload(service: Service) -> socket.socket:
         data={"scale": "2"},
         files={"image": ("a.png", picture())},
     ).prepare()
-    head = "".join(f"{name}: {value}\r\n" for name, value in asked.headers.items())
+    head = "".join(f"{name}: {value!s}\r\n" for name, value in asked.headers.items())
     connection = socket.create_connection((service.host, service.port), timeout=10)
     assert isinstance(asked.body, bytes)
     connection.sendall(f"POST /v1/upscale HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + asked.body)

@@ -1,3 +1,4 @@
+import json
 import re
 import uuid
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from service.errors import InternalError, MalformedImage, RateLimitExceeded
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.executors import FailingExecutor
 from tests.service.api.pictures import picture, picture_of_bytes, size_of
+from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
 
 UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
@@ -52,23 +54,13 @@ def test_alpha_gives_a_png_whatever_is_asked_for(service: Service, accept: str) 
 
 
 def test_several_accept_headers_count_as_one_list(service: Service) -> None:
-    headers = [
-        ("X-API-KEY", service.key),
-        ("Accept", "image/*;q=0.5"),
-        ("Accept", "application/json"),
-    ]
-    prepared = requests.Request(
-        "POST", f"{service.url}/v1/upscale", data={"scale": "2"}, files={"image": picture()}
-    ).prepare()
-    import http.client
-
-    connection = http.client.HTTPConnection(service.host, service.port, timeout=10)
-    connection.putrequest("POST", "/v1/upscale", skip_accept_encoding=True)
-    for name, value in [*headers, *prepared.headers.items()]:
-        connection.putheader(name, value)
-    connection.endheaders(prepared.body)
-    assert connection.getresponse().getheader("Content-Type") == "application/json"
-    connection.close()
+    body = json.dumps({"image_url": service.upload().json()["result_url"], "scale": 2}).encode()
+    sent = ("Content-Type: application/json", f"Content-Length: {len(body)}")
+    with Connection(service) as connection:
+        for second, expected in (("application/json", "application/json"), ("a/b", "image/jpeg")):
+            connection.send_head(*sent, "Accept: image/*;q=0.5", f"Accept: {second}")
+            connection.send(body)
+            assert connection.receive().headers["content-type"] == expected
 
 
 @pytest.mark.parametrize("name", ["X-API-KEY", "x-api-key", "X-Api-Key"])

@@ -1,0 +1,43 @@
+"""A machine reads the OpenAPI document and tries to be told something that is not in it.
+
+Every operation, right and wrong, through a real socket: statuses, media types, headers, schemas,
+authentication and methods are compared with the document.
+"""
+
+from collections.abc import Iterator
+
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from service.api.openapi import build_openapi
+from service.config import load_settings
+from tests.service.api.pictures import picture
+from tests.service.api.serving import Service, serve
+
+# Nearly every file and URL that a machine makes up is rightly refused.
+NOT_PROMISED = [positive_data_acceptance]
+
+# Left alone, a machine never finds a picture: half of its files are good ones.
+schemathesis.openapi.format(
+    "binary", st.sampled_from([picture(), picture(mode="RGBA")]) | st.binary(max_size=100)
+)
+document = schemathesis.openapi.from_dict(build_openapi(load_settings({})))
+
+
+@pytest.fixture(scope="module")
+def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A short time limit: made-up hosts are looked up in vain."""
+    with serve(tmp_path_factory.mktemp("described"), source_timeout_s=0.5) as service:
+        yield service
+
+
+@document.parametrize()
+@settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
+def test_no_answer_is_outside_the_document(case: schemathesis.Case, described: Service) -> None:
+    key = described.headers if case.operation.definition.raw.get("security") else None
+    response = case.call(base_url=described.url, headers=key)
+    case.validate_response(response, excluded_checks=NOT_PROMISED, headers=key)
+    assert response.headers["x-request-id"]
