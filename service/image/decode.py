@@ -14,7 +14,7 @@ from service.image.types import Image
 
 
 def decode(source: bytes) -> Image:
-    """The first picture of a file, upright, 8 bits deep.
+    """The first picture of a file, upright, 8 bits deep; of an APNG its still picture.
 
     Alpha is given wherever the format can say transparent, also when every pixel is opaque. An
     RGB profile is kept with its pixels; CMYK and grey pixels are converted to sRGB.
@@ -24,10 +24,10 @@ def decode(source: bytes) -> Image:
         UnsupportedImageFormat, ResolutionTooHigh: as `service.image.probe.probe`.
     """
     header = open_header(source)
-    if header.format == "PNG" and has_broken_pixels(source):
+    if header.format == "PNG" and has_broken_pixels(header.source):
         raise MalformedImage(detail="PNG checksum")
     try:
-        image = read_deep(header, source) if is_deep(header) else _read_plain(header)
+        image = read_deep(header) if is_deep(header) else _read_plain(header)
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{header.format} pixels: {error}") from error
     return Image(

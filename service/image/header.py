@@ -6,6 +6,7 @@ allow-list are ever tried, nothing is registered globally, and the size is judge
 
 import struct
 import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
@@ -16,11 +17,14 @@ from PIL.ImageFile import ImageFile
 
 from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from service.image.orientation import read_orientation, swaps_sides
-from service.image.png_chunks import find_exif, read_bit_depth
+from service.image.png_chunks import find_exif, read_bit_depth, without_animation
 from service.image.sniff import ENABLED, sniff
 
 # No setting goes beyond it: a decoder never allocates more, whoever asks.
 MAX_PIXELS: Final = 100_000_000
+# How often Pillow may ask for bytes: about 0.1 s of work before the pixels, 2 s among them.
+MAX_HEADER_READS: Final = 20_000
+MAX_PIXEL_READS: Final = 500_000
 
 # What Pillow's readers are known to raise on broken bytes.
 BROKEN_FILE_ERRORS: Final = (
@@ -43,10 +47,11 @@ BROKEN_FILE_ERRORS: Final = (
 class Header:
     """An opened file whose pixels are not decoded yet.
 
-    `picture` is Pillow's, in stored orientation; `orientation` is EXIF's, 1 to 8; `bit_depth` is
-    that of a channel, or of a palette's index.
+    `source` is the file without any animation, `picture` Pillow's view of it in stored
+    orientation. `orientation` is EXIF's, 1 to 8; `bit_depth` that of a channel or palette index.
     """
 
+    source: bytes
     picture: ImageFile
     format: str
     orientation: int
@@ -82,21 +87,46 @@ def open_header(source: bytes) -> Header:
     if format_name not in ENABLED:
         raise UnsupportedImageFormat(detail=format_name)
     try:
-        picture = _open_picture(source, format_name)
+        header = _open(source, format_name)
     except DecompressionBombError as error:
         raise ResolutionTooHigh(detail=str(error)) from error
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{format_name} header: {error}") from error
-    if picture.width * picture.height > MAX_PIXELS:
-        raise ResolutionTooHigh(detail=f"{picture.width}x{picture.height}")
-    is_png = format_name == "PNG"
-    exif = find_exif(source) if is_png else picture.info.get("exif", b"")
+    if header.picture.width * header.picture.height > MAX_PIXELS:
+        raise ResolutionTooHigh(detail="{} x {}".format(*header.picture.size))
+    return header
+
+
+def _open(source: bytes, format_name: str) -> Header:
+    if format_name == "PNG":
+        source = without_animation(source)
+    file = _LimitedFile(source)
+    picture = _READERS[format_name](file)
+    file.reads_left = MAX_PIXEL_READS
+    exif = find_exif(source) if format_name == "PNG" else picture.info.get("exif", b"")
     return Header(
-        picture,
-        format_name,
+        source=source,
+        picture=picture,
+        format=format_name,
         orientation=read_orientation(exif),
-        bit_depth=read_bit_depth(source) if is_png else 8,
+        bit_depth=read_bit_depth(source) if format_name == "PNG" else 8,
     )
+
+
+class _LimitedFile(BytesIO):
+    """A file that may be asked for bytes only so often.
+
+    Pillow walks a header piece by piece in Python: of 25 MB in pieces of 4 bytes it would make
+    20 s of work.
+    """
+
+    reads_left = MAX_HEADER_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise OSError("too many pieces")
+        return super().read(size)
 
 
 class _JpegFile(JpegImagePlugin.JpegImageFile):
@@ -106,10 +136,8 @@ class _JpegFile(JpegImagePlugin.JpegImageFile):
         pass
 
 
-def _open_picture(source: bytes, format_name: str) -> ImageFile:
-    file = BytesIO(source)
-    if format_name == "JPEG":
-        return _JpegFile(file)
-    if format_name == "PNG":
-        return PngImagePlugin.PngImageFile(file)
-    return WebPImagePlugin.WebPImageFile(file)
+_READERS: Final[Mapping[str, Callable[[BytesIO], ImageFile]]] = {
+    "JPEG": _JpegFile,
+    "PNG": PngImagePlugin.PngImageFile,
+    "WEBP": WebPImagePlugin.WebPImageFile,
+}

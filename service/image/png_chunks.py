@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Final
 
 SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+# A file of 25 MB has so many when each holds 250 bytes; programs write 8 KB and more.
+MAX_CHUNKS: Final = 100_000
+_ANIMATION: Final = frozenset({b"acTL", b"fcTL", b"fdAT"})
 _IHDR_END: Final = 8 + 25
 _BIT_DEPTH_AT: Final = 24
 
@@ -21,9 +24,16 @@ class Chunk:
 
 
 def iterate_chunks(source: bytes) -> Iterator[Chunk]:
-    """Every chunk in order, to IEND or the end of the file; no data is touched."""
-    at = len(SIGNATURE)
+    """Every chunk in order, to IEND or the end of the file; no data is touched.
+
+    Raises:
+        ValueError: more than `MAX_CHUNKS`.
+    """
+    at, count = len(SIGNATURE), 0
     while at + 8 <= len(source):
+        count += 1
+        if count > MAX_CHUNKS:
+            raise ValueError(f"more than {MAX_CHUNKS} chunks")
         chunk = Chunk(source[at + 4 : at + 8], at + 8, int.from_bytes(source[at : at + 4], "big"))
         yield chunk
         if chunk.name == b"IEND":
@@ -53,6 +63,17 @@ def has_broken_pixels(source: bytes) -> bool:
             if view[end : end + 4] != struct.pack(">I", zlib.crc32(view[chunk.start - 4 : end])):
                 return True
     return False
+
+
+def without_animation(source: bytes) -> bytes:
+    """The file without its animation chunks, if any: what is left is an APNG's still picture."""
+    animation = [chunk for chunk in iterate_chunks(source) if chunk.name in _ANIMATION]
+    kept_from = 0
+    parts = []
+    for chunk in animation:
+        parts.append(source[kept_from : chunk.start - 8])
+        kept_from = chunk.start + chunk.length + 4
+    return b"".join((*parts, source[kept_from:])) if animation else source
 
 
 def insert_icc(png: bytes, icc: bytes) -> bytes:

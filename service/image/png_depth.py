@@ -44,7 +44,7 @@ def is_deep(header: Header) -> bool:
     return header.bit_depth == 16 and _rawmode(header) in (_GREY, _GREY_ALPHA, *_LOW_BYTES)
 
 
-def read_deep(header: Header, source: bytes) -> Image:
+def read_deep(header: Header) -> Image:
     """The image rounded to 8 bits, not turned yet; a colour key is compared in 16 bits."""
     rawmode = _rawmode(header)
     header.picture.load()
@@ -56,11 +56,11 @@ def read_deep(header: Header, source: bytes) -> Image:
             alpha=None if key is None else alpha_from_key(deep == key),
         )
     if rawmode == _GREY_ALPHA:
-        pixels = _unpack_as(source, _GREY_ALPHA_BYTES)
+        pixels = _unpack_as(header.source, _GREY_ALPHA_BYTES)
         deep = pixels.view(">u2").astype(np.uint16)
         both = round_to_8bit(deep)
         return Image(rgb=grey_to_rgb(both[..., 0], header.icc), alpha=both[..., 1])
-    deep = _join(np.asarray(header.picture), _unpack_as(source, _LOW_BYTES[rawmode]))
+    deep = _join(np.asarray(header.picture), _unpack_as(header.source, _LOW_BYTES[rawmode]))
     colour = round_to_8bit(deep)
     alpha = colour[..., 3] if rawmode == "RGBA;16B" else None
     if key is not None:

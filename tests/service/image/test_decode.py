@@ -214,6 +214,21 @@ def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
     assert np.array_equal(decode(source).rgb, first)
 
 
+def animation(frame_count: int) -> bytes:
+    """An animation control chunk: that many frames, for ever."""
+    return chunk(b"acTL", frame_count.to_bytes(4, "big") + bytes(4))
+
+
+@pytest.mark.parametrize("frame_count", [0, 1, 2**31])
+def test_a_senseless_animation_is_ignored(frame_count: int) -> None:
+    samples = deep_samples(3, 16)
+    extras = animation(frame_count) * 2 + chunk(b"fcTL", bytes(26))
+
+    image = decode(png(samples, 16, RGB, before=extras, after=chunk(b"fdAT", bytes(40))))
+
+    assert np.array_equal(image.rgb, to_8bit(samples, 16))
+
+
 def test_a_picture_of_several_in_one_jpeg_is_the_first() -> None:
     file = BytesIO()
     PillowImage.fromarray(picture()).save(

@@ -1,6 +1,7 @@
 import struct
 import subprocess
 import sys
+import time
 import tracemalloc
 import zlib
 from pathlib import Path
@@ -164,3 +165,31 @@ def test_probing_random_bytes_behind_each_signature_never_raises_anything_else()
             probe(source)
         except (MalformedImage, ResolutionTooHigh):
             continue
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        b"\xff\xd8" + b"\xff\xe1\x00\x02" * 2_000_000,  # empty segments
+        b"\xff\xd8\xff\xe0\x00\x02" + b"\x00" * 8_000_000,  # junk between segments
+        b"\xff\xd8" + b"\xff" * 8_000_000,  # padding before a marker
+        png(deep_samples(3, 8), 8, RGB, before=chunk(b"juNk", b"") * 600_000),
+        png(deep_samples(3, 8), 8, RGB, after=chunk(b"IDAT", b"") * 600_000),
+    ],
+    ids=["jpeg segments", "jpeg junk", "jpeg padding", "png chunks", "png pixel chunks"],
+)
+def test_a_header_in_a_million_pieces_is_given_up_early(source: bytes) -> None:
+    """All of it would take Pillow 3 to 20 s of one core."""
+    started_s = time.process_time()
+    with pytest.raises(MalformedImage):
+        probe(source)
+    assert time.process_time() - started_s < 1
+
+
+def test_a_header_of_many_ordinary_pieces_is_read() -> None:
+    """A profile of 4 MB in a JPEG, and a PNG whose pixels come in 1,000 chunks."""
+    segments = b"".join(b"\xff\xe2\xff\xff" + bytes(65_533) for _ in range(64))
+    jpeg = save(picture(), "JPEG")
+    assert probe(jpeg[:2] + segments + jpeg[2:]).width_px == 64
+    source = png(deep_samples(3, 8), 8, RGB, before=chunk(b"IDAT", b"") * 1000)
+    assert probe(source).width_px == 30
