@@ -17,7 +17,8 @@ from io import BytesIO
 from typing import NamedTuple
 
 MAX_HEADER_BYTES = 64 * 1024
-MAX_PAYLOAD_BYTES = 2**31  # the highest that the setting max_file_bytes may be
+MAX_SOURCE_BYTES = 2**31  # the highest that the setting max_file_bytes may be
+MAX_RESULT_BYTES = 2**28  # 6000 x 6000 pixels with alpha are 144 MB before they are compressed
 CHUNK_BYTES = 256 * 1024
 
 _LENGTHS = struct.Struct("!IQ")
@@ -33,33 +34,33 @@ class Frame(NamedTuple):
 
 
 def send(sock: socket.socket, header: bytes, payload: bytes = b"") -> None:
-    """Write one frame to a blocking socket.
+    """Write one frame, a result at most, to a blocking socket.
 
     Raises:
         FrameError: header or payload over its limit; nothing has been written.
         OSError: the other side is gone.
     """
-    sock.sendall(_begin(header, payload))
+    sock.sendall(_begin(header, payload, MAX_RESULT_BYTES))
     if payload:
         sock.sendall(payload)
 
 
 def receive(sock: socket.socket) -> Frame:
-    """Read one frame from a blocking socket.
+    """Read one frame, a source at most, from a blocking socket.
 
     Raises:
         EOFError: the other side closed, between frames or within one.
         FrameError: lengths over the limits.
         OSError: the connection broke.
     """
-    header_bytes, payload_bytes = _unpack(_read(sock, _LENGTHS.size))
+    header_bytes, payload_bytes = _unpack(_read(sock, _LENGTHS.size), MAX_SOURCE_BYTES)
     return Frame(_read(sock, header_bytes), _read(sock, payload_bytes))
 
 
 async def asend(sock: socket.socket, header: bytes, payload: bytes = b"") -> None:
-    """`send` for a non-blocking socket. Cancelled half-way it leaves a torn frame behind."""
+    """`send` of a source; non-blocking socket. Cancelled half-way it leaves a torn frame behind."""
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(sock, _begin(header, payload))
+    await loop.sock_sendall(sock, _begin(header, payload, MAX_SOURCE_BYTES))
     rest = memoryview(payload)
     while rest:
         await loop.sock_sendall(sock, rest[:CHUNK_BYTES])
@@ -68,27 +69,27 @@ async def asend(sock: socket.socket, header: bytes, payload: bytes = b"") -> Non
 
 
 async def areceive(sock: socket.socket) -> Frame:
-    """`receive` for a non-blocking socket. Cancelled half-way it loses its place in the stream."""
-    header_bytes, payload_bytes = _unpack(await _aread(sock, _LENGTHS.size))
+    """`receive` of a result; non-blocking socket. Cancelled half-way it loses its place."""
+    header_bytes, payload_bytes = _unpack(await _aread(sock, _LENGTHS.size), MAX_RESULT_BYTES)
     return Frame(await _aread(sock, header_bytes), await _aread(sock, payload_bytes))
 
 
-def _begin(header: bytes, payload: bytes) -> bytes:
-    _check(len(header), len(payload))
+def _begin(header: bytes, payload: bytes, max_payload_bytes: int) -> bytes:
+    _check(len(header), len(payload), max_payload_bytes)
     return _LENGTHS.pack(len(header), len(payload)) + header
 
 
-def _unpack(lengths: bytes) -> tuple[int, int]:
+def _unpack(lengths: bytes, max_payload_bytes: int) -> tuple[int, int]:
     header_bytes, payload_bytes = _LENGTHS.unpack(lengths)
-    _check(header_bytes, payload_bytes)
+    _check(header_bytes, payload_bytes, max_payload_bytes)
     return header_bytes, payload_bytes
 
 
-def _check(header_bytes: int, payload_bytes: int) -> None:
+def _check(header_bytes: int, payload_bytes: int, max_payload_bytes: int) -> None:
     if header_bytes > MAX_HEADER_BYTES:
         raise FrameError(f"header of {header_bytes} bytes, at most {MAX_HEADER_BYTES}")
-    if payload_bytes > MAX_PAYLOAD_BYTES:
-        raise FrameError(f"payload of {payload_bytes} bytes, at most {MAX_PAYLOAD_BYTES}")
+    if payload_bytes > max_payload_bytes:
+        raise FrameError(f"payload of {payload_bytes} bytes, at most {max_payload_bytes}")
 
 
 def _read(sock: socket.socket, size_bytes: int) -> bytes:

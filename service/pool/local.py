@@ -16,7 +16,7 @@ import os
 import sys
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
@@ -52,14 +52,6 @@ class _Running:
     started_at: float
 
 
-@dataclass(slots=True)
-class _Readiness:
-    """The facts of the worker that became ready last, and an event that there was one."""
-
-    event: asyncio.Event = field(default_factory=asyncio.Event)
-    facts: Ready | None = None
-
-
 class LocalPool:
     """`Executor` over processes of this machine.
 
@@ -86,7 +78,8 @@ class LocalPool:
         self._running: set[_Running] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keepers: list[asyncio.Task[None]] = []
-        self._readiness = _Readiness()
+        self._facts: Ready | None = None
+        self._has_facts = asyncio.Event()
         self._jobs = count(1)
         self._admitted = 0
         self._none_admitted = asyncio.Event()
@@ -99,9 +92,9 @@ class LocalPool:
 
     async def wait_ready(self) -> Ready:
         """Wait, if need be for ever, until a first worker is ready: its facts."""
-        await self._readiness.event.wait()
-        assert self._readiness.facts is not None  # noqa: S101  (the event says so)
-        return self._readiness.facts
+        while self._facts is None:
+            await self._has_facts.wait()
+        return self._facts
 
     def worker_pids(self) -> tuple[int, ...]:
         """Process ids of the workers that are ready."""
@@ -248,8 +241,8 @@ class LocalPool:
     def _welcome(self, place: _Place, worker: WorkerProcess, ready: Ready) -> None:
         place.trouble = ""
         self._pace.assume(ready.seconds_per_px)
-        self._readiness.facts = ready
-        self._readiness.event.set()
+        self._facts = ready
+        self._has_facts.set()
         self._workers.add(worker)
         self._line.offer(worker)
         _log.info("worker %d is ready on %s: %s", place.number, ready.device, ready.models)

@@ -108,13 +108,15 @@ def test_a_missing_model_leaves_the_server_alive_unready_and_saying_why(tmp_path
         assert (refused.status_code, refused.json()["error_code"]) == (500, "internal_error")
 
 
-def test_work_that_outlasts_the_grace_is_answered_and_the_end_is_in_time(tmp_path: Path) -> None:
-    with small(tmp_path, grace_s="1") as server, ThreadPoolExecutor() as clients:
-        workers = workers_of(server)
+def test_what_is_waiting_when_the_grace_is_over_is_answered(tmp_path: Path) -> None:
+    with small(tmp_path, is_waiting=False, grace_s="1") as server, ThreadPoolExecutor() as clients:
+        server.wait_listening()
         running = clients.submit(upscale, server, picture(1500))
         time.sleep(0.5)
+        workers = workers_of(server)
+        assert workers
         started = time.monotonic()
-        assert server.stop(signal.SIGINT) == 0
+        assert server.stop() == 0
         assert time.monotonic() - started < 8
         assert not any(worker.is_running() for worker in workers)
         answer = running.result()
@@ -122,15 +124,17 @@ def test_work_that_outlasts_the_grace_is_answered_and_the_end_is_in_time(tmp_pat
 
 
 def test_a_second_ctrl_c_ends_the_grace(tmp_path: Path) -> None:
-    with small(tmp_path, grace_s="600") as server, ThreadPoolExecutor() as clients:
-        workers = workers_of(server)
+    with (
+        small(tmp_path, is_waiting=False, grace_s="600") as server,
+        ThreadPoolExecutor() as clients,
+    ):
+        server.wait_listening()
         running = clients.submit(upscale, server, picture(1500))
         time.sleep(0.5)
         server.process.send_signal(signal.SIGINT)
-        time.sleep(0.5)
+        server.wait_said("SIGINT")
         assert server.stop(signal.SIGINT, timeout_s=10) == 0
-        assert not any(worker.is_running() for worker in workers)
-        assert running.result().status_code == 500
+        assert running.result().json()["error_code"] == "internal_error"
 
 
 def test_a_third_ctrl_c_ends_it_whatever_happens(tmp_path: Path) -> None:

@@ -88,14 +88,26 @@ def test_a_header_over_its_limit_is_not_sent(ends: tuple[socket.socket, socket.s
 
 
 @pytest.mark.parametrize(
-    "lengths", [(frames.MAX_HEADER_BYTES + 1, 0), (2, frames.MAX_PAYLOAD_BYTES + 1)]
+    "lengths", [(frames.MAX_HEADER_BYTES + 1, 0), (2, frames.MAX_SOURCE_BYTES + 1)]
 )
-def test_lengths_over_a_limit_are_refused_before_anything_is_allocated(
+def test_a_worker_refuses_lengths_over_a_limit_before_it_reads_on(
     ends: tuple[socket.socket, socket.socket], lengths: tuple[int, int]
 ) -> None:
     ends[0].sendall(struct.pack("!IQ", *lengths))
     with pytest.raises(frames.FrameError):
         frames.receive(ends[1])
+
+
+@pytest.mark.parametrize(
+    "lengths", [(frames.MAX_HEADER_BYTES + 1, 0), (2, frames.MAX_RESULT_BYTES + 1)]
+)
+async def test_a_front_end_refuses_lengths_over_a_limit_before_it_reads_on(
+    ends: tuple[socket.socket, socket.socket], lengths: tuple[int, int]
+) -> None:
+    ends[1].setblocking(False)
+    ends[0].sendall(struct.pack("!IQ", *lengths))
+    with pytest.raises(frames.FrameError):
+        await frames.areceive(ends[1])
 
 
 @pytest.mark.parametrize("cut_at", [0, 5, 12, 13, 14, 20])
