@@ -7,6 +7,13 @@ def _without_flags(lines: list[str]) -> list[str]:
     return [line.removeprefix(PIP).strip() for line in lines]
 
 
+def _torch(scripts: Scripts) -> str:
+    """The requirement that the lock pins torch with."""
+    lines = (scripts.root / "requirements.lock").read_text().splitlines()
+    (torch,) = [line for line in lines if line.startswith("torch==")]
+    return torch
+
+
 def test_without_a_python_it_says_which_one_to_install(scripts: Scripts) -> None:
     finished = scripts.run("setup")
     assert finished.returncode == 1
@@ -103,7 +110,7 @@ def test_a_torch_on_disk_comes_before_every_index(scripts: Scripts) -> None:
     scripts.environment["REFUSES"] = _NO_TORCH
     scripts.run("setup")
     torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
-    assert torch == ["--no-deps --no-index torch==2.13.0"]
+    assert torch == [f"--no-deps --no-index {_torch(scripts)}"]
 
 
 def test_a_computer_without_a_gpu_takes_the_cpu_build(scripts: Scripts) -> None:
@@ -120,9 +127,18 @@ def test_a_computer_with_a_gpu_takes_the_default_build(scripts: Scripts) -> None
     scripts.add_python("nvidia-smi")
     scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index"
     assert scripts.run("setup").returncode == 0
-    lines = _without_flags(scripts.asked())
-    assert not [line for line in lines if "--index-url" in line]
-    assert "-r requirements.lock" in lines
+    torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
+    assert torch[1:] == [f"--constraint requirements.lock {_torch(scripts)}"]
+
+
+def test_an_index_of_cpu_builds_that_does_not_answer_is_done_without(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index|--index-url"
+    finished = scripts.run("setup")
+    assert finished.returncode == 0
+    assert "does not answer: taking the default build" in finished.stderr
+    torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
+    assert torch[2:] == [f"--constraint requirements.lock {_torch(scripts)}"]
 
 
 def test_the_index_of_torch_can_be_named(scripts: Scripts) -> None:
@@ -130,7 +146,7 @@ def test_the_index_of_torch_can_be_named(scripts: Scripts) -> None:
     scripts.environment |= {"REFUSES": _NO_TORCH, "TORCH_INDEX_URL": "https://mirror.example/cpu"}
     scripts.run("setup")
     torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
-    assert torch == ["--no-deps --index-url https://mirror.example/cpu torch==2.13.0"]
+    assert torch == [f"--no-deps --index-url https://mirror.example/cpu {_torch(scripts)}"]
 
 
 def test_an_unknown_argument_is_refused(scripts: Scripts) -> None:
