@@ -26,37 +26,44 @@ AHEAD = 6
 
 
 @dataclass(frozen=True)
+class Batch:
+    """Inputs and truths, uint8 `[n, 3, p, p]` and `[n, 3, p*s, p*s]`, and which are unharmed."""
+
+    inputs: Tensor
+    truths: Tensor
+    is_clean: Tensor
+
+
+@dataclass(frozen=True)
 class Batches:
-    """Item `step` is that step's (input, truth): uint8 `[n, 3, p, p]`, `[n, 3, p*s, p*s]`."""
+    """Item `step` is that step's batch."""
 
     pictures: Pictures
     recipe: Recipe
 
-    def __getitem__(self, step: int) -> tuple[Tensor, Tensor]:
+    def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.recipe.seed, step])
         pairs = [draw_pair(self.pictures, self.recipe, rng) for _ in range(self.recipe.batch)]
-        inputs, truths = zip(*pairs, strict=True)
-        return _stack(inputs), _stack(truths)
+        inputs, truths, are_clean = zip(*pairs, strict=True)
+        return Batch(_stack(inputs), _stack(truths), torch.tensor(are_clean))
 
 
 def draw_pair(
     pictures: Pictures, recipe: Recipe, rng: Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
-    """One input patch and its truth, flipped and turned at random."""
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], bool]:
+    """One input patch and its truth, flipped and turned at random, and whether it is unharmed."""
     scale, patch_px = recipe.scale, recipe.patch_px
     pool = pictures.drawn if rng.random() < recipe.page_share else pictures.photos
     picture = pool[int(rng.integers(0, len(pool)))]
     cut = _turn(_cut(picture, (patch_px + MARGIN_PX) * scale, rng), rng)
-    small = degrade(cut, scale, rng)
+    small, is_clean = degrade(cut, scale, rng)
     top, left = (int(value) for value in rng.integers(0, MARGIN_PX + 1, 2))
     window = (slice(top, top + patch_px), slice(left, left + patch_px))
     truth = cut[top * scale :, left * scale :][: patch_px * scale, : patch_px * scale]
-    return small[window], truth
+    return small[window], truth, is_clean
 
 
-def batches_from(
-    pictures: Pictures, recipe: Recipe, first_step: int
-) -> Iterator[tuple[Tensor, Tensor]]:
+def batches_from(pictures: Pictures, recipe: Recipe, first_step: int) -> Iterator[Batch]:
     """The batches of steps `first_step` to the recipe's last, made ahead by one thread.
 
     A thread, not a process: codecs and resizing let go of the interpreter's lock, and OpenCV's

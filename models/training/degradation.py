@@ -16,11 +16,14 @@ Pixels = NDArray[np.uint8]
 Kind = Callable[[Pixels, int, Generator], Pixels]
 
 
-def degrade(truth: Pixels, scale: int, rng: Generator) -> Pixels:
-    """Shrink `[h*scale, w*scale, 3]` uint8 RGB to `[h, w, 3]` by a randomly drawn kind."""
+def degrade(truth: Pixels, scale: int, rng: Generator) -> tuple[Pixels, bool]:
+    """Shrink `[h*scale, w*scale, 3]` uint8 RGB to `[h, w, 3]` by a randomly drawn kind.
+
+    Also tells whether the kind left the picture unharmed: shrunk and no more.
+    """
     kinds: tuple[Kind, ...] = (clean, other_kernel, compressed, camera, thorough)
     kind = kinds[int(rng.choice(len(kinds), p=SHARES))]
-    return kind(truth, scale, rng)
+    return kind(truth, scale, rng), kind in (clean, other_kernel)
 
 
 SHARES = (0.38, 0.06, 0.22, 0.22, 0.12)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from models.networks.plain import PlainNet
 from models.training import checkpoint
-from models.training.batches import batches_from
+from models.training.batches import Batch, batches_from
 from models.training.checkpoint import Run
 from models.training.losses import loss_of
 from models.training.pictures import Pictures
@@ -58,7 +58,7 @@ def train(
     saved_at = time.monotonic()
     with _asked_to_stop() as is_asked_to_stop, log_path.open("a") as log:
         while run.step < last and not is_asked_to_stop():
-            figures = take_step(run, *next(batches), half=half)
+            figures = take_step(run, next(batches), half=half)
             if run.step % LOG_EVERY_STEPS == 0:
                 log.write(json.dumps({"step": run.step, "time": time.time(), **figures}) + "\n")
                 log.flush()
@@ -68,15 +68,15 @@ def train(
     checkpoint.save(run, folder)
 
 
-def take_step(run: Run, inputs: Tensor, truths: Tensor, *, half: bool) -> dict[str, float]:
+def take_step(run: Run, batch: Batch, *, half: bool) -> dict[str, float]:
     """One step of Adam and of the moving average; returns the step's figures."""
     recipe = run.recipe
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.rate_at(run.step)
-    x = (inputs.float() / 255).contiguous(memory_format=torch.channels_last)
+    x = (batch.inputs.float() / 255).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         output = run.network(x)
-    loss, figures = loss_of(output.float(), truths.float() / 255, recipe)
+    loss, figures = loss_of(output.float(), batch.truths.float() / 255, batch.is_clean, recipe)
     run.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip_norm)

@@ -40,23 +40,27 @@ def sharpen(truth: Tensor, amount: float) -> Tensor:
     return (truth + amount * (truth - soft)).clamp(0.0, 1.0)
 
 
-def loss_of(output: Tensor, truth: Tensor, recipe: Recipe) -> tuple[Tensor, dict[str, float]]:
+def loss_of(
+    output: Tensor, truth: Tensor, is_clean: Tensor, recipe: Recipe
+) -> tuple[Tensor, dict[str, float]]:
     """The loss of float32 `[N, 3, h, w]` output and truth in 0..1, and figures to log.
 
-    Mean absolute error, half on RGB and half on luma, plus `acutance_weight` times the error in
-    contrast of the output's neighbourhoods. Surplus contrast counts like lacking contrast: where
-    only the lack counted, edges of drawings grew halos. `fidelity_weight` times the error of the
-    output shrunk by area is added, so that the result, made small again, is the input's colours.
+    Mean absolute error, half on RGB and half on luma; plus the error in contrast of the output's
+    neighbourhoods, times `acutance_weight` for clean pairs and `harmed_acutance_weight` for others;
+    plus `fidelity_weight` times the error of the output shrunk by area, so that the result, made
+    small again, has the input's colours. Surplus contrast counts like lacking contrast: where only
+    the lack counted, edges of drawings grew halos. `is_clean` is `[N]`, bool.
     """
     target = sharpen(truth, recipe.sharpen_amount)
     output_luma, target_luma = luma(output), luma(target)
     error = 0.5 * (output - target).abs().mean() + 0.5 * (output_luma - target_luma).abs().mean()
     output_contrast, target_contrast = contrast(output_luma), contrast(target_luma)
-    contrast_error = (target_contrast - output_contrast).abs().mean()
+    contrast_errors = (target_contrast - output_contrast).abs().mean(dim=(1, 2, 3))
+    weights = torch.where(is_clean, recipe.acutance_weight, recipe.harmed_acutance_weight)
     figures = {
         "error": float(error.detach()),
         "acutance": float(output_contrast.detach().mean() / target_contrast.mean()),
     }
     shrunk_error = F.avg_pool2d(output - target, recipe.scale).abs().mean()
-    total = error + recipe.acutance_weight * contrast_error + recipe.fidelity_weight * shrunk_error
-    return total, figures
+    contrast_error = (weights * contrast_errors).mean()
+    return error + contrast_error + recipe.fidelity_weight * shrunk_error, figures

@@ -25,8 +25,10 @@ class Recipe:
     pages: int = 160
     """How many pages of text and line art are drawn."""
     page_share: float = 0.1
-    acutance_weight: float = 0.15
+    acutance_weight: float = 0.16
     """How much an error in local contrast counts beside plain error: the crispness dial."""
+    harmed_acutance_weight: float = 0.06
+    """The same for inputs with noise or compression, where crispness is dearer."""
     fidelity_weight: float = 0.5
     """How much an error in the colours of the result, made small again, counts."""
     sharpen_amount: float = 0.0

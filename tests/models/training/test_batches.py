@@ -23,7 +23,7 @@ def smooth() -> Pictures:
 
 def test_a_patch_is_aligned_with_its_truth() -> None:
     for step in range(20):
-        small, truth = draw_pair(smooth(), RECIPE, np.random.default_rng(step))
+        small, truth, _ = draw_pair(smooth(), RECIPE, np.random.default_rng(step))
         assert small.shape == (16, 16, 3)
         assert truth.shape == (64, 64, 3)
         again = shrink(np.ascontiguousarray(truth), 4, Image.Resampling.BOX).astype(float)
@@ -35,7 +35,7 @@ def test_batches_come_in_the_order_of_their_steps() -> None:
     ahead = list(islice(batches_from(smooth(), RECIPE, 0), 9))
     later = list(batches_from(smooth(), RECIPE, 5))
     assert len(later) == 4
-    assert all(torch.equal(a[0], b[0]) for a, b in zip(ahead[5:], later, strict=True))
-    assert ahead[0][0].shape == (2, 3, 16, 16)
-    assert ahead[0][1].shape == (2, 3, 64, 64)
-    assert ahead[0][0].dtype == torch.uint8
+    assert all(torch.equal(a.inputs, b.inputs) for a, b in zip(ahead[5:], later, strict=True))
+    assert ahead[0].inputs.shape == (2, 3, 16, 16)
+    assert ahead[0].truths.shape == (2, 3, 64, 64)
+    assert ahead[0].inputs.dtype == torch.uint8

@@ -2,17 +2,27 @@
 
 import pytest
 import torch
+from torch import Tensor
 
-from models.training.losses import loss_of, sharpen
+from models.training import losses
+from models.training.losses import sharpen
 from models.training.recipe import Recipe
 
-CRISP, PLAIN = Recipe(4, acutance_weight=0.5), Recipe(4, acutance_weight=0.0)
+CRISP = Recipe(4, acutance_weight=0.5, harmed_acutance_weight=0.0)
+PLAIN = Recipe(4, acutance_weight=0.0)
+CLEAN, HARMED = torch.tensor([True, True]), torch.tensor([False, False])
 
 
 @pytest.fixture
 def truth() -> torch.Tensor:
     torch.manual_seed(2)
     return torch.rand(2, 3, 32, 32)
+
+
+def loss_of(
+    output: Tensor, truth: Tensor, recipe: Recipe, is_clean: Tensor = CLEAN
+) -> tuple[Tensor, dict[str, float]]:
+    return losses.loss_of(output, truth, is_clean, recipe)
 
 
 def test_the_truth_itself_costs_nothing(truth: torch.Tensor) -> None:
@@ -26,6 +36,18 @@ def test_a_soft_output_costs_more_where_contrast_counts(truth: torch.Tensor) -> 
     with_contrast, figures = loss_of(soft, truth, CRISP)
     assert float(with_contrast) > float(loss_of(soft, truth, PLAIN)[0])
     assert figures["acutance"] == pytest.approx(0.5, abs=0.05)
+
+
+def test_contrast_counts_for_clean_and_harmed_inputs_by_their_own_weights(
+    truth: torch.Tensor,
+) -> None:
+    soft = 0.5 + 0.5 * (truth - 0.5)
+    clean, harmed, mixed = (
+        float(loss_of(soft, truth, CRISP, kinds)[0])
+        for kinds in (CLEAN, HARMED, torch.tensor([True, False]))
+    )
+    assert harmed == float(loss_of(soft, truth, PLAIN)[0])
+    assert clean > mixed > harmed
 
 
 def test_surplus_contrast_costs_too(truth: torch.Tensor) -> None:

@@ -1,0 +1,75 @@
+"""The shipped models: they are what the manifest says, and worth shipping."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+import models.default
+from models.evaluation.measure import flat_error_levels
+from models.evaluation.metrics import acutance, luma, psnr_db
+from models.evaluation.tracks import make_clean
+from models.evaluation.upscalers import Upscaler, kernel_upscaler, network_upscaler
+from models.training.export import read_network
+
+FOLDER = Path(models.default.__file__).parent
+MANIFEST: dict[str, dict[str, Any]] = json.loads((FOLDER / "manifest.json").read_text())
+NAMES = ("upscaled-x2", "upscaled-x4")
+
+
+def open_default(name: str) -> tuple[Upscaler, int]:
+    network = read_network(FOLDER / MANIFEST[name]["file"])
+    return network_upscaler(network, network.scale, network.scale), network.scale
+
+
+def draw_truth() -> NDArray[np.uint8]:
+    """Leaf-like ellipses, hair-fine lines, text and a gradient, drawn large and shrunk."""
+    ys, xs = np.mgrid[0:768, 0:768]
+    canvas = np.stack([60 + xs / 8, 90 + ys / 8, 200 - xs / 10], axis=-1).astype(np.uint8)
+    rng = np.random.default_rng(11)
+    for _ in range(250):
+        centre, axes = rng.integers(0, 768, 2).tolist(), rng.integers(3, 30, 2).tolist()
+        colour = rng.integers(0, 256, 3).tolist()
+        turn = float(rng.uniform(0, 180))
+        cv2.ellipse(canvas, centre, axes, turn, 0, 360, colour, -1, cv2.LINE_AA)
+    for x in range(20, 760, 25):
+        cv2.line(canvas, (x, 0), (x + 90, 300), (20, 20, 30), 2, cv2.LINE_AA)
+    for row, word in enumerate(("Upscaled", "0123456789", "hair-fine")):
+        place = (40, 450 + 110 * row)
+        cv2.putText(canvas, word, place, cv2.FONT_HERSHEY_DUPLEX, 3.0, (250, 250, 250), 5)
+    return np.asarray(cv2.resize(canvas, (384, 384), interpolation=cv2.INTER_AREA), np.uint8)
+
+
+def test_both_models_are_there_and_together_under_6_mb() -> None:
+    assert sorted(MANIFEST) == list(NAMES)
+    assert sum(entry["size_bytes"] for entry in MANIFEST.values()) < 6_000_000
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_is_the_one_that_the_manifest_names(name: str) -> None:
+    content = (FOLDER / MANIFEST[name]["file"]).read_bytes()
+    assert hashlib.sha256(content).hexdigest() == MANIFEST[name]["sha256"]
+    assert len(content) == MANIFEST[name]["size_bytes"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_model_rebuilds_a_drawing_better_and_crisper_than_bicubic(name: str) -> None:
+    upscale, scale = open_default(name)
+    truth = draw_truth()
+    small = make_clean(truth, scale, "drawing")
+    bicubic = kernel_upscaler(Image.Resampling.BICUBIC, scale)
+    ours, theirs, whole = (luma(x) for x in (upscale(small), bicubic(small), truth))
+    assert psnr_db(ours, whole) > psnr_db(theirs, whole) + 1.0
+    assert acutance(theirs) < acutance(ours) < 1.1 * acutance(whole)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_flat_colours_come_back_exactly(name: str) -> None:
+    upscale, _ = open_default(name)
+    assert flat_error_levels(upscale) == 0
