@@ -2,17 +2,20 @@
 
 import dataclasses
 import hashlib
+import io
 import re
 import resource
 import socket
 import threading
+import urllib.request
 from collections.abc import Iterator
+from http.client import HTTPMessage
 from pathlib import Path
 
 import pytest
 
 from models.errors import FetchError
-from models.fetch import MAX_CONNECTIONS, fetch
+from models.fetch import MAX_CONNECTIONS, _HttpsOnly, _Unusable, fetch
 from models.registry import OFFICIAL, ModelSpec
 from models.store import ModelStore
 from tests.models.file_server import (
@@ -285,6 +288,15 @@ def test_a_redirect_off_https_is_not_followed(
     server.spoils = [redirects_to(url)]
     assert re.search(r"is not https|[Rr]edirect", fetch_refused(spec, store, timeout_s=1))
     assert len(server.asked) == 1
+
+
+def test_a_redirect_from_the_network_to_loopback_is_not_followed() -> None:
+    """A server elsewhere must not choose what is asked of this machine's own services."""
+    request = urllib.request.Request("https://example.com/file.pth")
+    url, body = "http://127.0.0.1:8000/file.pth", io.BytesIO()
+    with pytest.raises(_Unusable, match=f"{url} is not https"):
+        _HttpsOnly().redirect_request(request, body, 302, "", HTTPMessage(), url)
+    assert body.closed
 
 
 @pytest.mark.parametrize("url", ["http://192.0.2.1/x", "file:///etc/passwd", "ftp://127.0.0.1/x"])

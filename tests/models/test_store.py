@@ -98,6 +98,14 @@ def test_a_users_own_file_is_recognised_copied_and_loads(store: ModelStore, own_
     assert states(store)["mine"] is FileState.OK
 
 
+def test_what_one_user_adds_another_may_read(store: ModelStore, own_file: Path) -> None:
+    """The service often runs as a user of its own."""
+    own_file.chmod(0o600)
+    store.add("mine", own_file)
+    modes = {path.stat().st_mode & 0o777 for path in (store.models_dir / "own").iterdir()}
+    assert modes == {0o644}
+
+
 def test_a_published_third_party_file_is_taken_in(store: ModelStore, shared_dir: Path) -> None:
     file = shared_dir / "weights" / "4xLSDIRCompactC3.fp16.safetensors"
     if not file.is_file():
