@@ -10,6 +10,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import requests
@@ -88,7 +89,7 @@ def test_every_file_both_ways(
     for path in paths:
         name = path.relative_to(root).as_posix()
         uploaded = front_end.upload(path.read_bytes())
-        url = f"{files_url}/{requests.utils.quote(name)}"
+        url = f"{files_url}/{quote(name)}"
         fetched = front_end.send_json({"image_url": url, "scale": 2})
         outcome = assert_quick_and_in_the_contract(uploaded)
         assert assert_quick_and_in_the_contract(fetched) == outcome, name

@@ -5,6 +5,7 @@ authentication and methods are compared with the document.
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import schemathesis
@@ -18,7 +19,7 @@ from tests.service.api.pictures import picture
 from tests.service.api.serving import Service, serve
 
 # Nearly every file and URL that a machine makes up is rightly refused.
-NOT_PROMISED = [positive_data_acceptance]
+NOT_PROMISED: list[Any] = [positive_data_acceptance]
 
 # Left alone, a machine never finds a picture: half of its files are good ones.
 schemathesis.openapi.format(
@@ -36,7 +37,9 @@ def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
 
 @document.parametrize()
 @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck))
-def test_no_answer_is_outside_the_document(case: schemathesis.Case, described: Service) -> None:
+def test_no_answer_is_outside_the_document(
+    case: schemathesis.Case[Any], described: Service
+) -> None:
     key = described.headers if case.operation.definition.raw.get("security") else None
     response = case.call(base_url=described.url, headers=key)
     case.validate_response(response, excluded_checks=NOT_PROMISED, headers=key)
