@@ -5,6 +5,7 @@ kit brings its own thirty lines instead.
 """
 
 import http.client
+import io
 import json
 import select
 import socket
@@ -93,19 +94,42 @@ class Target:
         """
         self.pace()
         method = head.split(b" ", 1)[0].decode()
-        started = time.monotonic()
+        started_s = time.monotonic()
         with _connect(self.base_url) as connection:
             connection.sendall(head)
             sent_bytes = 0
             if b"expect: 100-continue" not in head.lower() or _may_continue(connection):
                 sent_bytes = _send_body(connection, body)
-            response = http.client.HTTPResponse(connection, method=method)
-            response.begin()
-            data = response.read()
-            headers = tuple(response.getheaders())
-            status = response.status
-            response.close()
-        return Reply(status, headers, data, time.monotonic() - started, sent_bytes)
+            return receive(connection, method=method, started_s=started_s, sent_bytes=sent_bytes)
+
+
+def receive(
+    connection: "socket.socket | Conversation",
+    *,
+    method: str = "GET",
+    started_s: float = 0.0,
+    sent_bytes: int = 0,
+) -> Reply:
+    """The reply on a connection, or the next one of a conversation."""
+    response = http.client.HTTPResponse(connection, method=method)  # type: ignore[arg-type]
+    response.begin()
+    data = response.read()
+    headers, status = tuple(response.getheaders()), response.status
+    response.close()
+    return Reply(status, headers, data, time.monotonic() - started_s, sent_bytes)
+
+
+class Conversation(io.BufferedReader):
+    """A connection's incoming bytes, for several replies: what one leaves, the next one reads."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        super().__init__(socket.SocketIO(connection, "r"))
+
+    def makefile(self, mode: str) -> "Conversation":
+        return self
+
+    def close(self) -> None:
+        """A reply that has been read wants to close its stream; the next is still to come."""
 
 
 def chunked(body: bytes, size_bytes: int = 64 * 1024) -> bytes:
