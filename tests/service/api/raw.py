@@ -64,6 +64,8 @@ class Connection:
             return self.socket.recv(1) == b""
         except TimeoutError:
             return False
+        except ConnectionResetError:  # closed on bytes that nobody wanted any more
+            return True
 
     def _receive_until(self, mark: bytes) -> bytes:
         while mark not in self._received:
