@@ -10,13 +10,14 @@ from tests.conformance.wire import Target
 
 
 def as_parameter(row: Row) -> object:
-    marks = [pytest.mark.slow] if row.is_slow else []
+    marks = [pytest.mark.slow, pytest.mark.timeout(600)] if row.is_slow else []
     marks += [pytest.mark.ours] if row.mark == "ours" else []
     return pytest.param(row, id=row.claim, marks=marks)
 
 
 @pytest.mark.parametrize("row", [as_parameter(row) for row in ROWS])
 def test_the_contract_holds(row: Row, target: Target, request: pytest.FixtureRequest) -> None:
+    print(f"the contract's line: {row.line}")  # shown when the row fails
     source: Source | None = None
     if needs_source(row.request):
         source = request.getfixturevalue("source")

@@ -1,5 +1,7 @@
 """Credits: who pays, when, and what is checked before anybody pays."""
 
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -89,6 +91,22 @@ def test_a_success_takes_one_credit_and_a_failure_none(rich: Target) -> None:
     assert balance(rich) == before - 1
     assert perform(form().plus(("Accept", "image/*")), rich).status == 200
     assert balance(rich) == before - 2
+
+
+def test_a_full_queue_refuses_at_once_and_takes_no_credit(strict_server: Server) -> None:
+    """One image is worked on, one may wait: of four at the same moment two are too many."""
+    crowd = Target(strict_server.url, strict_server.create_key("crowd", credits=10))
+    request = form("tall_1500", "4").plus(("Accept", "image/*"))
+    with ThreadPoolExecutor(4) as threads:
+        replies = list(threads.map(lambda _: perform(request, crowd), range(4)))
+    refused = [reply for reply in replies if reply.status != 200]
+    assert 1 <= len(refused) <= 3, [reply.status for reply in replies]
+    for reply in refused:
+        check_refused(reply, Refused("rate_limit_exceeded"))
+        assert int(reply.header("retry-after") or "0") >= 1, reply
+        assert reply.elapsed_s < min(done.elapsed_s for done in replies if done.status == 200)
+    time.sleep(1)
+    assert balance(crowd) == 10 - (4 - len(refused))
 
 
 def test_an_unknown_key_learns_of_no_credit(poor: Target) -> None:

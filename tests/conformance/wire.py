@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
-TIMEOUT_S = 60.0
+TIMEOUT_S = 300.0  # the largest images take minutes without an accelerator
 SEND_BYTES = 256 * 1024
 
 Headers = Sequence[tuple[str, str]]
