@@ -7,8 +7,6 @@ import subprocess
 import sys
 import threading
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -17,6 +15,7 @@ from service.errors import InternalError
 from service.state.lockfile import create_locked
 from service.state.results import Results
 from tests.service.state.conftest import Clock
+from tests.service.state.disks import small_disk
 
 TTL_S = 3600
 
@@ -236,22 +235,6 @@ while True:
         assert all(results.find(path.name) for path in left)
         assert all(path.stat().st_size == 3_000_000 for path in left)
     assert orphans <= 4
-
-
-@contextmanager
-def small_disk(folder: Path, size_bytes: int) -> Iterator[None]:
-    """A file system of its own on `folder`; skips where mounting is not allowed."""
-    options = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(folder)]
-    try:
-        mounted = subprocess.run(options, capture_output=True, text=True)
-    except FileNotFoundError:
-        pytest.skip("mount is not installed")
-    if mounted.returncode:
-        pytest.skip(f"mounting a small disk needs root: {mounted.stderr.strip()}")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
 
 
 def test_a_full_disk_is_an_internal_error_and_leaves_nothing_behind(

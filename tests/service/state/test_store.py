@@ -14,7 +14,7 @@ from service.errors import RateLimitExceeded
 from service.state import State, open_state
 from service.state.store import MIN_FREE_BYTES, longest_request_s
 from tests.service.state.conftest import Clock
-from tests.service.state.test_results import small_disk
+from tests.service.state.disks import small_disk
 
 
 def test_a_new_state_is_healthy(database_url: str, make_settings: Callable[..., Settings]) -> None:
