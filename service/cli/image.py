@@ -7,7 +7,7 @@ bounded by memory alone (`MAX_RESULT_SIDE_PX`).
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
@@ -20,13 +20,11 @@ from service.errors import ResolutionTooHigh, ServiceError
 
 if TYPE_CHECKING:
     from service.engine.engine import Engine
-    from service.upscale.job import Finished
 
 OnTile = Callable[[int, int], None]
 
 # 20,000 x 20,000 pixels take 1.2 GB while they are made; JPEG itself ends at 65,500 a side.
 MAX_RESULT_SIDE_PX: Final = 20_000
-_ENDINGS: Final = {"image/jpeg": ".jpg", "image/png": ".png"}
 
 
 def register(app: typer.Typer) -> None:
@@ -61,20 +59,13 @@ def upscale_images(
     failed = 0
     for source in files:
         try:
-            finished, seconds = _upscale_one(source, scale, engine, settings)
-            target = _choose_target(source, output_dir, scale, finished.media_type, taken)
-            _write_atomically(target, finished.data)
+            target = _upscale_file(source, output_dir, scale, engine, settings, taken)
         except _failures() as error:
             failed += 1
             print(f"upscaled: {source}: {_describe(error)}", file=sys.stderr)
-            continue
-        taken[target] = source
-        print(target)
-        print(
-            f"{source.name}: {finished.width_px} x {finished.height_px} px "
-            f"by {finished.model} in {seconds:.1f} s",
-            file=sys.stderr,
-        )
+        else:
+            taken[target] = source
+            print(target)
     if failed:
         raise typer.Exit(1)
 
@@ -89,33 +80,40 @@ def _open_engine(settings: Settings, scale: int) -> "Engine":
         raise typer.Exit(2) from None
 
 
-def _upscale_one(
-    path: Path, scale: int, engine: "Engine", settings: Settings
-) -> tuple["Finished", float]:
+def _upscale_file(
+    source: Path,
+    output_dir: Path | None,
+    scale: int,
+    engine: "Engine",
+    settings: Settings,
+    taken: Mapping[Path, Path],
+) -> Path:
+    """Upscale one file; returns where the result is. `taken` are this run's results so far."""
     from service.image.probe import probe
     from service.upscale.job import run_job
 
     started = time.perf_counter()
-    source = path.read_bytes()
-    info = probe(source)
+    data = source.read_bytes()
+    info = probe(data)
     if max(info.width_px, info.height_px) * scale > MAX_RESULT_SIDE_PX:
         raise ResolutionTooHigh(
             f"{info.width_px} x {info.height_px} px would become longer than "
             f"{MAX_RESULT_SIDE_PX} px at scale {scale}"
         )
-    with _progress_bar(path.name) as on_tile:
-        finished = run_job(
-            source, scale, engine, settings, on_tile, max_output_side_px=MAX_RESULT_SIDE_PX
-        )
-    return finished, time.perf_counter() - started
-
-
-def _choose_target(
-    source: Path, output_dir: Path | None, scale: int, media_type: str, taken: dict[Path, Path]
-) -> Path:
-    target = (output_dir or source.parent) / f"{source.stem}-x{scale}{_ENDINGS[media_type]}"
+    ending = "png" if info.has_alpha else "jpg"
+    target = (output_dir or source.parent) / f"{source.stem}-x{scale}.{ending}"
     if target in taken:
         raise FileExistsError(f"{target} is already the result of {taken[target]}")
+    with _progress_bar(source.name) as on_tile:
+        finished = run_job(
+            data, scale, engine, settings, on_tile, max_output_side_px=MAX_RESULT_SIDE_PX
+        )
+    _write_atomically(target, finished.data)
+    print(
+        f"{source.name}: {finished.width_px} x {finished.height_px} px by {finished.model} "
+        f"in {time.perf_counter() - started:.1f} s",
+        file=sys.stderr,
+    )
     return target
 
 

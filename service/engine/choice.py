@@ -43,6 +43,7 @@ def open_engine(settings: Settings, scale: int) -> Engine:
         window_px=choose_window_px(settings, spec, is_cuda=device.is_cuda),
         halo_px=spec.halo_px,
         multiple_px=spec.multiple_px,
+        takes_float32=spec.family == "plain",
     )
 
 

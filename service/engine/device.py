@@ -46,4 +46,11 @@ def _require_cuda(setting: str, device: torch.device) -> None:
 def _share_of_cores(settings: Settings) -> int:
     if settings.threads:
         return settings.threads
-    return max(1, len(os.sched_getaffinity(0)) // settings.workers)
+    return max(1, count_cores() // settings.workers)
+
+
+def count_cores() -> int:
+    """Cores this process may run on, where the system can tell; else those of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1

@@ -20,13 +20,14 @@ class TorchEngine:
 
     `network` maps `[N, 3, h, w]` in 0..1 to `[N, 3, h * native_scale, w * native_scale]`, lies on
     `device` in its dtype and in eval mode. `exact_network` is the same in float32, for windows
-    that overflow a shorter type; it may lie elsewhere.
+    that overflow a shorter type; it may lie elsewhere. `input_dtype` is what `network` is given.
     """
 
     model: str
     network: nn.Module
     exact_network: nn.Module
     device: Device
+    input_dtype: torch.dtype
     native_scale: int
     window_px: int
     halo_px: int
@@ -35,13 +36,14 @@ class TorchEngine:
     def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
         for window in windows:
             try:
-                yield self._run_one(window, reduce)
+                result = self._run_one(window, reduce)
             except (torch.OutOfMemoryError, MemoryError) as error:
                 raise EngineOutOfMemory(f"{window.shape} on {self.device}") from error
+            yield result
 
     @torch.inference_mode()
     def _run_one(self, window: Window, reduce: int) -> Window:
-        result = self.network(to_input(window, self.device.torch_device, self.device.dtype))
+        result = self.network(to_input(window, self.device.torch_device, self.input_dtype))
         if not bool(result.isfinite().all()):
             result = self._run_exact(window)
         return to_window(result, reduce)
@@ -63,8 +65,13 @@ def build_engine(
     window_px: int,
     halo_px: int,
     multiple_px: int,
+    takes_float32: bool = False,
 ) -> TorchEngine:
-    """An engine from a float32 network on the CPU, which it takes over."""
+    """An engine from a float32 network on the CPU, which it takes over.
+
+    takes_float32: the network wants float32 pixels though its weights have the device's shorter
+        type, and mixes the two itself.
+    """
     torch.set_num_threads(device.threads)
     network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     return TorchEngine(
@@ -72,6 +79,7 @@ def build_engine(
         network=_place(network, device),
         exact_network=network,
         device=device,
+        input_dtype=torch.float32 if takes_float32 else device.dtype,
         native_scale=native_scale,
         window_px=window_px,
         halo_px=halo_px,

@@ -32,7 +32,8 @@ def upscale(image: Image, scale: int, engine: Engine, *, on_tile: OnTile) -> Ima
     Args:
         scale: at least 1; any scale goes through any network (see `plan_passes`).
         on_tile: called with (done, total) before the first tile and after each; what it raises
-            ends the work.
+            ends the work. Starts again from 0, with another total, when the device runs out of
+            memory and the image is computed again in smaller windows.
 
     Raises:
         Cancelled: whenever `on_tile` raises it.

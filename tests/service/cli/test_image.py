@@ -134,12 +134,16 @@ def test_an_unknown_model_is_told_before_any_work(photo: Path) -> None:
     assert not photo.with_name("photo-x2.jpg").exists()
 
 
-def test_a_picture_may_grow_to_the_limit_and_no_further(tmp_path: Path) -> None:
-    limit = image.MAX_RESULT_SIDE_PX // 4
-    for width, exit_code in ((limit, 0), (limit + 1, 1)):
-        path = tmp_path / f"{width}.png"
-        PillowImage.new("RGB", (width, 1)).save(path)
-        assert run(path, "--scale", "4").exit_code == exit_code
+@pytest.mark.parametrize(("width", "exit_code"), [(50, 0), (51, 1)])
+def test_a_picture_may_grow_to_the_limit_and_no_further(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, exit_code: int
+) -> None:
+    monkeypatch.setattr(image, "MAX_RESULT_SIDE_PX", 200)
+    path = tmp_path / "long.png"
+    PillowImage.new("RGB", (width, 9)).save(path)
+
+    assert run(path, "--scale", "4").exit_code == exit_code
+    assert (tmp_path / "long-x4.jpg").exists() == (exit_code == 0)
 
 
 def test_the_command_module_loads_no_network_code() -> None:

@@ -1,10 +1,8 @@
-import os
-
 import pytest
 import torch
 
 from service.config import Settings, SettingsError
-from service.engine.device import choose_device
+from service.engine.device import choose_device, count_cores
 
 
 def test_the_cpu_computes_in_float32() -> None:
@@ -27,7 +25,7 @@ def test_a_device_that_is_not_there_stops_the_start() -> None:
 
 
 def test_cores_are_shared_out_among_workers_and_each_gets_one() -> None:
-    cores = len(os.sched_getaffinity(0))
+    cores = count_cores()
 
     assert choose_device(Settings(device="cpu", workers=1)).threads == cores
     assert choose_device(Settings(device="cpu", workers=min(64, 2 * cores))).threads == 1

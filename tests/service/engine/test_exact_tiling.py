@@ -6,12 +6,18 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import Tensor, nn
 
+from models.registry import describe_model, rrdb_shape
 from models.store import ModelStore
+from models.weights import build_network
 from service.config import Settings
 from service.engine.choice import open_engine
-from service.engine.torch_engine import TorchEngine
+from service.engine.device import Device
+from service.engine.engine import least_window_px
+from service.engine.torch_engine import TorchEngine, build_engine
 from service.image.types import Image
 from service.upscale.loop import upscale
 
@@ -60,6 +66,63 @@ def test_without_halo_the_same_comparison_finds_seams(tmp_path: Path) -> None:
     engine = open_exact(tmp_path, "upscaled-x4", 4)
 
     assert largest_difference(engine, 4, 60, 0) > 8
+
+
+class Loud(nn.Module):
+    """A fresh network's faint answer made large enough to show in 8 bits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.network(x)
+        return result * 20 + 0.5
+
+
+@pytest.mark.parametrize(("scale", "multiple_px"), [(2, 2), (1, 4)])
+def test_a_folding_network_tiles_exactly_on_sides_off_its_multiple(
+    scale: int, multiple_px: int
+) -> None:
+    """RRDB of one block; its whole radius is affordable as halo."""
+    torch.manual_seed(1)
+    shape = rrdb_shape(scale=scale, num_block=1, num_feat=8, num_grow_ch=4)
+    spec = describe_model(
+        "one-block", "rrdb", shape, file_name="", size_bytes=0, sha256="", licence="", source="user"
+    )
+    assert spec.multiple_px == multiple_px
+    halo_px = spec.radius_px
+    engine = build_engine(
+        Loud(build_network("rrdb", shape)),
+        Device(torch.device("cpu"), torch.float32, threads=1),
+        model="one-block",
+        native_scale=scale,
+        window_px=1000,
+        halo_px=halo_px,
+        multiple_px=multiple_px,
+    )
+    window_px = least_window_px(halo_px, multiple_px) + 8
+
+    assert largest_difference(engine, scale, window_px, halo_px) == 0
+    assert largest_difference(engine, scale, 24, 0) > 0
+
+
+def test_flat_colours_stay_exact_in_a_shorter_type(tmp_path: Path) -> None:
+    """The shipped networks take float32 pixels though their weights are bfloat16."""
+    engine = open_exact(tmp_path, "upscaled-x4", 4)
+    short = build_engine(
+        engine.network,
+        Device(torch.device("cpu"), torch.bfloat16, threads=1),
+        model=engine.model,
+        native_scale=4,
+        window_px=engine.window_px,
+        halo_px=engine.halo_px,
+        multiple_px=1,
+        takes_float32=True,
+    )
+    for level in (0, 1, 100, 128, 254, 255):
+        (result,) = short.run([np.full((9, 9, 3), level, np.uint8)])
+        assert (result == level).all()
 
 
 def test_an_official_compact_model_tiles_without_a_single_level_of_difference(
