@@ -25,6 +25,10 @@ MAX_PIXELS: Final = 100_000_000
 # How often Pillow may ask for bytes: about 0.1 s of work before the pixels, 2 s among them.
 MAX_HEADER_READS: Final = 20_000
 MAX_PIXEL_READS: Final = 500_000
+# Each scan of a progressive JPEG is a pass over all its pixels, and may take 10 bytes. Programs
+# write about 10 scans; libjpeg-turbo's own fuzzers stop at 500.
+MAX_SCANS: Final = 500
+_START_OF_SCAN: Final = b"\xff\xda"
 
 # What Pillow's readers are known to raise on broken bytes.
 BROKEN_FILE_ERRORS: Final = (
@@ -100,6 +104,8 @@ def open_header(source: bytes) -> Header:
 def _open(source: bytes, format_name: str) -> Header:
     if format_name == "PNG":
         source = without_animation(source)
+    if format_name == "JPEG" and source.count(_START_OF_SCAN) > MAX_SCANS:
+        raise ValueError(f"more than {MAX_SCANS} scans")
     file = _LimitedFile(source)
     picture = _READERS[format_name](file)
     file.reads_left = MAX_PIXEL_READS

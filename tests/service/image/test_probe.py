@@ -193,3 +193,18 @@ def test_a_header_of_many_ordinary_pieces_is_read() -> None:
     assert probe(jpeg[:2] + segments + jpeg[2:]).width_px == 64
     source = png(deep_samples(3, 8), 8, RGB, before=chunk(b"IDAT", b"") * 1000)
     assert probe(source).width_px == 30
+
+
+def with_repeated_scan(count: int) -> bytes:
+    """A progressive JPEG whose last scan comes `count` times."""
+    source = save(picture(), "JPEG", progressive=True)
+    last_scan = source[source.rindex(b"\xff\xda") : -2]
+    others = source[: source.rindex(b"\xff\xda")]
+    return others + last_scan * (count - others.count(b"\xff\xda")) + b"\xff\xd9"
+
+
+def test_scans_are_counted_before_they_are_decoded() -> None:
+    """Of 25 MB of scans each would cost a pass over all pixels: hours for a large picture."""
+    assert probe(with_repeated_scan(500)).width_px == 64
+    with pytest.raises(MalformedImage):
+        probe(with_repeated_scan(501))
