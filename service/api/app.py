@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Final
 
@@ -16,6 +17,7 @@ from service.api.error_responses import EXCEPTION_HANDLERS
 from service.api.exchange import ExchangeMiddleware
 from service.api.health import answer_health, answer_readiness
 from service.api.metrics import Metrics, answer_metrics
+from service.api.name_lookup import NameLookup
 from service.api.pages import build_page_routes
 from service.api.result_url import RESULT_PATH
 from service.api.results import answer_result
@@ -26,6 +28,8 @@ from service.pool.boundary import Executor
 from service.state import State
 
 SWEEP_EVERY_S: Final = 60.0
+# For what blocks for a moment: the database, the disk, a header. By default two cores get six.
+THREADS: Final = 16
 
 # A GET route answers HEAD too.
 ROUTES: Final[tuple[BaseRoute, ...]] = (
@@ -42,7 +46,7 @@ _logger: Final = logging.getLogger(__name__)
 
 def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
     """The whole HTTP service. Its lifespan starts and stops `executor`; `state` stays open."""
-    context = Context(settings, executor, state, Metrics())
+    context = Context(settings, executor, state, Metrics(), NameLookup())
     app = FastAPI(
         title="upscaled",
         routes=[*ROUTES, *build_page_routes()],
@@ -63,6 +67,8 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     context: Context = app.state.context
+    threads = ThreadPoolExecutor(THREADS, thread_name_prefix="front-end")
+    asyncio.get_running_loop().set_default_executor(threads)
     await context.executor.start()
     sweep = asyncio.create_task(_sweep_for_ever(context.state))
     try:

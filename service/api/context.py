@@ -6,6 +6,7 @@ from typing import cast
 from starlette.requests import Request
 
 from service.api.metrics import Metrics
+from service.api.name_lookup import NameLookup
 from service.config import Settings
 from service.pool.boundary import Executor
 from service.state import State
@@ -17,6 +18,7 @@ class Context:
     executor: Executor
     state: State
     metrics: Metrics
+    names: NameLookup
 
 
 def context_of(request: Request) -> Context:

@@ -19,4 +19,5 @@ async def answer_credits(request: Request) -> Response:
     remaining = UNMETERED_CREDITS
     if context.settings.metering:
         remaining = await asyncio.to_thread(context.state.credits.balance, api_key.id)
-    return JSONResponse({"credits_remaining": remaining, "creditsRemaining": remaining})
+    body = {"credits_remaining": remaining, "creditsRemaining": remaining}
+    return JSONResponse(body, headers={"Cache-Control": "no-store"})

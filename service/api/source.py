@@ -11,6 +11,7 @@ import aiohttp
 from yarl import URL
 
 from service.api.addresses import is_forbidden
+from service.api.name_lookup import NameLookup
 from service.api.source_url import UnusableUrl, check_url, parse_url
 from service.config import Settings
 from service.errors import FileSizeTooLarge
@@ -30,7 +31,7 @@ class ForbiddenAddress(OSError):
     """An OSError, so that the connector goes on to the host's next address."""
 
 
-async def fetch_source(url: str, settings: Settings) -> bytes:
+async def fetch_source(url: str, settings: Settings, names: NameLookup) -> bytes:
     """The bytes behind `url`, at most `max_file_bytes` of them.
 
     Raises:
@@ -38,14 +39,19 @@ async def fetch_source(url: str, settings: Settings) -> bytes:
         FileSizeTooLarge: declared or found too large; reading stops there.
     """
     try:
-        async with asyncio.timeout(settings.source_timeout_s), _open_session(settings) as session:
+        async with (
+            asyncio.timeout(settings.source_timeout_s),
+            _open_session(settings, names) as session,
+        ):
             return await _follow(session, parse_url(url), settings)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         raise UnusableUrl(detail=f"{type(error).__name__}: {error}") from error
 
 
 @asynccontextmanager
-async def _open_session(settings: Settings) -> AsyncIterator[aiohttp.ClientSession]:
+async def _open_session(
+    settings: Settings, names: NameLookup
+) -> AsyncIterator[aiohttp.ClientSession]:
     """A session for one fetch: nothing is shared with another client's, cookies least of all."""
 
     def open_socket(info: AddressInfo) -> socket.socket:
@@ -57,7 +63,9 @@ async def _open_session(settings: Settings) -> AsyncIterator[aiohttp.ClientSessi
         connection.setblocking(False)
         return connection
 
-    connector = aiohttp.TCPConnector(socket_factory=open_socket, force_close=True)
+    connector = aiohttp.TCPConnector(
+        socket_factory=open_socket, resolver=names, use_dns_cache=False, force_close=True
+    )
     async with aiohttp.ClientSession(
         connector=connector,
         cookie_jar=aiohttp.DummyCookieJar(),

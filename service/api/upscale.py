@@ -68,7 +68,7 @@ async def _load_source(context: Context, url: str, bases: list[str]) -> bytes:
     """Our own results come from the store, not over the network: some clients chain two calls."""
     file_name = find_own_result(url, bases)
     if file_name is None:
-        return await fetch_source(url, context.settings)
+        return await fetch_source(url, context.settings, context.names)
     stored = await asyncio.to_thread(context.state.results.find, file_name)
     if stored is None:
         raise UnusableUrl(detail="an own result that is unknown or expired")

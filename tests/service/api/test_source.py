@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from service.api.source import MAX_REDIRECTS, fetch_source
+from service.api import source
+from service.api.name_lookup import NameLookup
+from service.api.source import MAX_REDIRECTS
 from service.api.source_url import UNUSABLE_URL_TEXT
 from service.config import Settings, load_settings
 from service.errors import FileSizeTooLarge, InvalidParameter
@@ -43,6 +45,10 @@ async def inside() -> AsyncIterator[Origin]:
     async with origin("127.0.0.2") as running:
         running.answers["/photo"] = response(PHOTO)
         yield running
+
+
+async def fetch_source(url: str, table: Settings) -> bytes:
+    return await source.fetch_source(url, table, NameLookup())
 
 
 async def assert_unusable(url: str, **changes: Any) -> None:

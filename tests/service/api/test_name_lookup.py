@@ -1,0 +1,69 @@
+import asyncio
+import socket
+import threading
+import time
+from typing import Any
+
+import pytest
+
+from service.api.name_lookup import NameLookup
+
+
+async def test_a_name_gives_its_addresses() -> None:
+    (first, *_) = await NameLookup().resolve("localhost", 8080)
+    assert first["hostname"] == "localhost"
+    assert first["port"] == 8080
+    assert first["host"] in ("127.0.0.1", "::1")
+
+
+@pytest.mark.parametrize("name", ["no-such-host.invalid", "a" * 64 + ".example", "a..b"])
+async def test_an_unknown_or_impossible_name_raises(name: str) -> None:
+    with pytest.raises((OSError, UnicodeError)):
+        await NameLookup().resolve(name)
+
+
+class Hanging:
+    """`getaddrinfo` of a name server that does not answer until it is let go."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.let_go = threading.Event()
+        self.calls = 0
+        self._original = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self.answer)
+
+    def answer(self, host: str, *rest: Any, **options: Any) -> Any:
+        self.calls += 1
+        if host.startswith("hanging"):
+            self.let_go.wait(10)
+        return self._original("127.0.0.1", *rest, **options)
+
+
+async def test_names_that_hang_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    hanging, names = Hanging(monkeypatch), NameLookup()
+    tasks = [asyncio.create_task(names.resolve(f"hanging{n}")) for n in range(40)]
+    while hanging.calls < 40:
+        await asyncio.sleep(0.01)
+    started = time.monotonic()
+    assert await names.resolve("quick")
+    assert await asyncio.to_thread(lambda: "the pool of all others") is not None
+    assert time.monotonic() - started < 1
+    hanging.let_go.set()
+    await asyncio.gather(*tasks)
+
+
+async def test_a_lookup_given_up_keeps_its_place_until_it_ends(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Or else every client that gives up would leave one more thread behind."""
+    hanging, names = Hanging(monkeypatch), NameLookup(max_lookups=2)
+    for _ in range(2):
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.05):
+                await names.resolve("hanging")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await names.resolve("quick")
+    assert hanging.calls == 2
+    hanging.let_go.set()
+    async with asyncio.timeout(5):
+        assert await names.resolve("quick")
