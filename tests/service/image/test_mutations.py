@@ -1,0 +1,84 @@
+"""Good files with damage: each is refused in the contract's words, or decoded as it was probed."""
+
+import numpy as np
+import pytest
+
+from service.errors import MalformedImage, ResolutionTooHigh
+from service.image.decode import decode
+from service.image.png_chunks import iterate_chunks
+from service.image.probe import probe
+from tests.service.image.samples import (
+    GREY_ALPHA,
+    PALETTE,
+    PNG_SIGNATURE,
+    RGB,
+    chunk,
+    deep_samples,
+    exif_with_orientation,
+    picture,
+    png,
+    save,
+)
+
+MUTATIONS = 400
+
+
+def good_files() -> dict[str, bytes]:
+    exif = exif_with_orientation(6)
+    palette = chunk(b"PLTE", bytes(range(48))) + chunk(b"tRNS", b"\x00\x80")
+    return {
+        "jpeg": save(picture(), "JPEG", exif=exif, comment=b"words"),
+        "progressive jpeg": save(picture(), "JPEG", progressive=True),
+        "png": save(picture(channels=4), "PNG", exif=exif),
+        "deep png": png(deep_samples(3, 16), 16, RGB, before=chunk(b"tRNS", bytes(6))),
+        "grey alpha png": png(deep_samples(2, 16), 16, GREY_ALPHA),
+        "palette png": png(deep_samples(1, 4), 4, PALETTE, before=palette),
+        "webp": save(picture(), "WEBP", exif=exif),
+        "lossless webp": save(picture(channels=4), "WEBP", lossless=True, exact=True),
+    }
+
+
+def mutate(source: bytes, chance: np.random.Generator) -> bytes:
+    """Some bytes changed, a piece lost, or a piece repeated elsewhere; mostly near the start."""
+    data = bytearray(source)
+    reach = int(chance.choice([40, 200, len(data)]))
+    at = int(chance.integers(min(reach, len(data))))
+    length = int(chance.integers(1, 40))
+    kind = chance.integers(3)
+    if kind == 0:
+        for place in chance.integers(0, min(reach, len(data)), int(chance.integers(1, 6))):
+            data[place] = chance.integers(256)
+    elif kind == 1:
+        del data[at : at + length]
+    else:
+        start = int(chance.integers(len(data)))
+        data[at:at] = data[start : start + length]
+    return bytes(data)
+
+
+def repair(source: bytes) -> bytes:
+    """A damaged PNG with right checksums, so that the damage gets past them."""
+    if not source.startswith(PNG_SIGNATURE):
+        return source
+    pieces = [source[each.start : each.start + each.length] for each in iterate_chunks(source)]
+    names = [each.name for each in iterate_chunks(source)]
+    return PNG_SIGNATURE + b"".join(map(chunk, names, pieces))
+
+
+@pytest.mark.parametrize("name", sorted(good_files()))
+def test_damage_is_refused_or_decoded_as_probed(name: str) -> None:
+    chance = np.random.default_rng(len(name))
+    source = good_files()[name]
+    decode(source)
+    refused = 0
+    for _ in range(MUTATIONS):
+        damaged = repair(mutate(source, chance))
+        try:
+            info = probe(damaged)
+            image = decode(damaged)
+        except (MalformedImage, ResolutionTooHigh):
+            refused += 1
+            continue
+        assert (image.width_px, image.height_px) == (info.width_px, info.height_px)
+        assert (image.alpha is not None) == info.has_alpha
+    assert 0 < refused < MUTATIONS
