@@ -4,15 +4,28 @@ A picture knows what a right answer looks like: its upright size, and whether it
 """
 
 import functools
-import io
 import struct
-import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageDraw
+from PIL import Image
 from PIL.PngImagePlugin import PngInfo
+
+from tests.conformance.drawing import (
+    animated,
+    as_shown,
+    avif,
+    drawing,
+    encoded,
+    exif,
+    ftyp_header,
+    lying,
+    padded_jpeg,
+    padded_png,
+    png_header_only,
+    with_alpha,
+)
 
 MEGABYTE = 1024 * 1024
 MAX_FILE_BYTES = 25 * MEGABYTE
@@ -68,95 +81,6 @@ def doubled(picture: Picture) -> Picture:
         picture.build,
         lambda: picture.looks_like().resize((width_px, height_px)),
     )
-
-
-def drawing(width_px: int, height_px: int) -> Image.Image:
-    """A smooth picture that is not symmetric: a turned or mirrored one differs a lot."""
-    picture = Image.linear_gradient("L").resize((width_px, height_px))
-    sideways = Image.linear_gradient("L").transpose(Image.Transpose.ROTATE_90)
-    sideways = sideways.resize((width_px, height_px))
-    rgb = Image.merge("RGB", (picture, sideways, picture.transpose(Image.Transpose.ROTATE_180)))
-    pen = ImageDraw.Draw(rgb)
-    third = min(width_px, height_px) // 3
-    pen.rectangle((4, 4, 4 + third, 4 + third // 2), fill=(230, 40, 40))
-    pen.ellipse((width_px - third - 3, 6, width_px - 4, 6 + third), fill=(30, 60, 200))
-    return rgb
-
-
-def with_alpha(width_px: int, height_px: int, *, opaque: bool = False) -> Image.Image:
-    """The drawing with a hole in its middle; `opaque` keeps the channel but fills the hole."""
-    rgba = drawing(width_px, height_px).convert("RGBA")
-    if not opaque:
-        mask = Image.new("L", rgba.size, 255)
-        quarter = (width_px // 4, height_px // 2, width_px // 2, height_px - height_px // 8)
-        ImageDraw.Draw(mask).rectangle(quarter, fill=0)
-        rgba.putalpha(mask)
-    return rgba
-
-
-def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, kind, **options)
-    return stream.getvalue()
-
-
-def png_chunk(kind: bytes, payload: bytes) -> bytes:
-    checksum = zlib.crc32(kind + payload)
-    return struct.pack(">I", len(payload)) + kind + payload + struct.pack(">I", checksum)
-
-
-def png_header_only(width_px: int, height_px: int) -> bytes:
-    """A PNG of a hundred bytes that declares any size."""
-    header = struct.pack(">IIBBBBB", width_px, height_px, 8, 2, 0, 0, 0)
-    pixels = zlib.compress(b"\0" * 64)
-    chunks = (b"IHDR", header), (b"IDAT", pixels), (b"IEND", b"")
-    return b"\x89PNG\r\n\x1a\n" + b"".join(png_chunk(kind, payload) for kind, payload in chunks)
-
-
-def padded_png(image: Image.Image, size_bytes: int) -> bytes:
-    """A valid PNG of exactly `size_bytes`: the padding is a private chunk that nobody reads."""
-    plain = encoded(image, "PNG")
-    padding = size_bytes - len(plain) - 12
-    end = plain.index(b"IEND") - 4
-    return plain[:end] + png_chunk(b"paDd", b"\0" * padding) + plain[end:]
-
-
-def padded_jpeg(image: Image.Image, size_bytes: int) -> bytes:
-    """A valid JPEG of exactly `size_bytes`: bytes after its end, as some cameras write them."""
-    plain = encoded(image, "JPEG", quality=95)
-    return plain + b"\0" * (size_bytes - len(plain))
-
-
-def exif(orientation: int, *, private: bool = False) -> bytes:
-    tags = Image.Exif()
-    tags[0x0112] = orientation
-    if private:
-        tags[0x010F] = "KITCAMERA"
-        tags.get_ifd(0x8825)[0x001D] = "1999:12:31"
-    return tags.tobytes()
-
-
-_TURNED_BACK = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_90,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_270,
-}
-
-
-def lying(upright: Image.Image, orientation: int) -> Image.Image:
-    """The pixels as a camera stores them, that `orientation` turns upright again."""
-    turn = _TURNED_BACK.get(orientation)
-    return upright if turn is None else upright.transpose(turn)
-
-
-def animated(kind: str) -> bytes:
-    first = with_alpha(80, 72)
-    others = [Image.new("RGBA", first.size, colour) for colour in ("lime", "black")]
-    return encoded(first, kind, save_all=True, append_images=others, duration=100, lossless=True)
 
 
 def _add(
@@ -234,17 +158,17 @@ def _add_png_kinds() -> None:
     _add_png("palette_png", palette, looks_like=lambda: palette().convert("RGB"))
     _add_png(
         "palette_trns_png", palette, has_alpha=True, options={"transparency": 0},
-        looks_like=lambda: _shown(encoded(palette(), "PNG", transparency=0)),
+        looks_like=lambda: as_shown(encoded(palette(), "PNG", transparency=0)),
     )  # fmt: skip
     _add_png(
         "rgb_trns_png", lambda: drawing(80, 64), has_alpha=True,
         options={"transparency": (230, 40, 40)},
-        looks_like=lambda: _shown(encoded(drawing(80, 64), "PNG", transparency=(230, 40, 40))),
+        looks_like=lambda: as_shown(encoded(drawing(80, 64), "PNG", transparency=(230, 40, 40))),
     )  # fmt: skip
     _add_png(
         "grey_trns_png", lambda: drawing(80, 64).convert("L"), has_alpha=True,
         options={"transparency": 128},
-        looks_like=lambda: _shown(
+        looks_like=lambda: as_shown(
             encoded(drawing(80, 64).convert("L"), "PNG", transparency=128)
         ),
     )  # fmt: skip
@@ -258,11 +182,6 @@ def _add_png_kinds() -> None:
         looks_like=lambda: Image.linear_gradient("L").resize((80, 64)).convert("RGB"),
     )
     _add("apng", lambda: animated("PNG"), (80, 72), has_alpha=True, file_name="photo.png")
-
-
-def _shown(data: bytes) -> Image.Image:
-    with Image.open(io.BytesIO(data)) as image:
-        return image.convert("RGBA")
 
 
 def _add_orientations() -> None:
@@ -361,8 +280,8 @@ def _add_refused() -> None:
     _add("gif_named_png", lambda: encoded(small(), "GIF"), file_name="photo.png")
     _add("bmp", lambda: encoded(small(), "BMP"), file_name="photo.bmp", media_type="image/bmp")
     _add("tiff", lambda: encoded(small(), "TIFF"), file_name="photo.tif", media_type="image/tiff")
-    _add("avif", _avif, file_name="photo.avif", media_type="image/avif")
-    _add("heic", lambda: _ftyp(b"heic"), file_name="photo.heic", media_type="image/heic")
+    _add("avif", avif, file_name="photo.avif", media_type="image/avif")
+    _add("heic", lambda: ftyp_header(b"heic"), file_name="photo.heic", media_type="image/heic")
     _add("pdf", lambda: b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n1 0 obj\n<<>>\nendobj\ntrailer<<>>\n%%EOF\n")
     _add(
         "psd", lambda: b"8BPS\0\1" + b"\0" * 6 + struct.pack(">HIIHH", 3, 64, 64, 8, 3) + b"\0" * 64
@@ -370,18 +289,6 @@ def _add_refused() -> None:
     svg = b'<svg xmlns="http://www.w3.org/2000/svg" width="80" height="64"><rect/></svg>'
     _add("svg", lambda: svg, file_name="photo.svg", media_type="image/svg+xml")
     _add("svg_with_xml_head", lambda: b'<?xml version="1.0" encoding="UTF-8"?>\n' + svg)
-
-
-def _ftyp(brand: bytes) -> bytes:
-    box = b"ftyp" + brand + b"\0\0\0\0" + brand + b"mif1"
-    return struct.pack(">I", len(box) + 4) + box + b"\0\0\0\x08mdat" * 8
-
-
-def _avif() -> bytes:
-    try:
-        return encoded(drawing(80, 64), "AVIF")
-    except (KeyError, OSError):  # a Pillow built without it: the header alone is recognised too
-        return _ftyp(b"avif")
 
 
 _add_kinds()

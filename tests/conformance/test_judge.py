@@ -5,8 +5,9 @@ import dataclasses
 import pytest
 from PIL import Image
 
+from tests.conformance.drawing import drawing, encoded, with_alpha
 from tests.conformance.judge import check_image_reply, distance_from
-from tests.conformance.pictures import PICTURES, drawing, encoded, with_alpha
+from tests.conformance.pictures import PICTURES
 from tests.conformance.wire import Reply
 
 WRONG = (

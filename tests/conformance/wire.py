@@ -73,6 +73,10 @@ class Target:
     def host(self) -> str:
         return urlsplit(self.base_url).netloc
 
+    @property
+    def base_path(self) -> str:
+        return urlsplit(self.base_url).path.rstrip("/")
+
     def send(
         self, method: str, path: str, headers: Headers = (), body: bytes | None = None
     ) -> Reply:
@@ -82,8 +86,7 @@ class Target:
         if body is not None and not names & {"content-length", "transfer-encoding"}:
             added.append(("Content-Length", str(len(body))))
         lines = [f"{name}: {value}" for name, value in (*added, *headers, ("Connection", "close"))]
-        base_path = urlsplit(self.base_url).path.rstrip("/")
-        head = "\r\n".join([f"{method} {base_path}{path} HTTP/1.1", *lines, "", ""])
+        head = "\r\n".join([f"{method} {self.base_path}{path} HTTP/1.1", *lines, "", ""])
         return self.send_bytes(head.encode("latin-1"), body or b"")
 
     def send_bytes(self, head: bytes, body: bytes) -> Reply:
@@ -152,7 +155,7 @@ def _connect(base_url: str) -> socket.socket:
 def _may_continue(connection: socket.socket) -> bool:
     """Whether the server said 100 within a second, or nothing at all: both mean go on."""
     ready, _, _ = select.select([connection], [], [], 1.0)
-    if not ready:
+    if not ready or isinstance(connection, ssl.SSLSocket):  # TLS has words of its own to say
         return True
     if not connection.recv(12, socket.MSG_PEEK).startswith(b"HTTP/1.1 100"):
         return False
@@ -163,11 +166,13 @@ def _may_continue(connection: socket.socket) -> bool:
 
 
 def _send_body(connection: socket.socket, body: bytes) -> int:
+    """Send until the server answers or hangs up; returns how much went out."""
+    is_tls = isinstance(connection, ssl.SSLSocket)
     sent = 0
     view = memoryview(body)
     while sent < len(body):
         readable, _, _ = select.select([connection], [connection], [], TIMEOUT_S)
-        if readable:
+        if readable and not is_tls:
             break
         try:
             sent += connection.send(view[sent : sent + SEND_BYTES])
