@@ -3,7 +3,7 @@
     upscale() -> Line: a free worker, a place to wait, or RateLimitExceeded
               -> WorkerProcess.work: job out, answer in
               -> died? once more, at the head of the line
-    one _keep_worker task for each worker: start, hand to the line, wait for its death, again
+    a Keeper for each worker: start it, hand it to the line, wait for its death, and again
 
 A conversation with a worker is a task apart from the caller's: a caller that gives up has the work
 cancelled, and the worker is free again when it says so.
@@ -24,26 +24,17 @@ from service.config import Settings
 from service.errors import InternalError, RateLimitExceeded, rebuild
 from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
 from service.pool.environment import worker_environment, worker_settings
+from service.pool.keeper import Keeper
 from service.pool.limits import Limits
 from service.pool.line import Line, LineFull
 from service.pool.messages import Answer, Configure, Done, Job, Ready, Refused
 from service.pool.pace import Pace, retry_after_s
-from service.pool.process import WorkerDied, WorkerProcess, WorkerUnusable, WorkTookTooLong
+from service.pool.process import WorkerDied, WorkerProcess, WorkTookTooLong
 
 WORKER_COMMAND = (sys.executable, "-m", "service.pool.worker")
 TRIES = 2
-HOPELESS_STARTS = 3
 
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Place:
-    """Where one worker lives, and after it the next."""
-
-    number: int
-    failures: int = 0
-    trouble: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,11 +64,14 @@ class LocalPool:
         self._limits = limits or Limits(work_s=settings.work_timeout_s)
         self._line = Line(settings.max_queue)
         self._pace = Pace()
-        self._places = [_Place(number) for number in range(settings.workers)]
+        self._keepers = [
+            Keeper(number, self._start_worker, self._limits, self)
+            for number in range(settings.workers)
+        ]
         self._workers: set[WorkerProcess] = set()
         self._running: set[_Running] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._keepers: list[asyncio.Task[None]] = []
+        self._keeping: list[asyncio.Task[None]] = []
         self._facts: Ready | None = None
         self._has_facts = asyncio.Event()
         self._jobs = count(1)
@@ -88,7 +82,9 @@ class LocalPool:
 
     async def start(self) -> None:
         """Start the workers; returns at once. See `wait_ready`."""
-        self._keepers = [asyncio.create_task(self._keep_worker(place)) for place in self._places]
+        self._keeping = [asyncio.create_task(keeper.keep()) for keeper in self._keepers]
+        for keeping in self._keeping:
+            keeping.add_done_callback(_report_end)
 
     async def wait_ready(self) -> Ready:
         """Wait, if need be for ever, until a first worker is ready: its facts."""
@@ -117,9 +113,9 @@ class LocalPool:
                 async with asyncio.timeout(grace_s):
                     await self._none_admitted.wait()
         self._line.dismiss(InternalError(detail="the service is stopping"))
-        for keeper in self._keepers:
-            keeper.cancel()
-        await asyncio.gather(*self._keepers, *self._tasks, return_exceptions=True)
+        for keeping in self._keeping:
+            keeping.cancel()
+        await asyncio.gather(*self._keeping, *self._tasks, return_exceptions=True)
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         """Upscale one encoded image; see `Executor.upscale`."""
@@ -202,58 +198,36 @@ class LocalPool:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _keep_worker(self, place: _Place) -> None:
-        """Have one worker alive, whatever happens to it, until cancelled."""
-        while True:
-            try:
-                await self._live_through(place)
-            except (WorkerUnusable, WorkerDied) as error:
-                place.failures += 1
-                if isinstance(error, WorkerUnusable):  # it will say the same again
-                    place.failures = max(place.failures, HOPELESS_STARTS)
-                place.trouble = str(error)
-                _log.error("worker %d cannot start: %s", place.number, error)
-            if reason := self._hopeless_reason():
-                self._line.dismiss(InternalError(detail=reason))
-            await asyncio.sleep(self._limits.restart_after_s(place.failures))
+    async def _start_worker(self) -> tuple[WorkerProcess, Ready]:
+        configure = Configure.model_validate({"settings": worker_settings(self._settings)})
+        environment = worker_environment(self._settings, os.environ)
+        return await WorkerProcess.start(self._command, environment, configure, self._limits)
 
-    async def _live_through(self, place: _Place) -> None:
-        """One worker's life, from its start to its death."""
-        now = asyncio.get_running_loop().time
-        worker, ready = await WorkerProcess.start(
-            self._command,
-            worker_environment(self._settings, os.environ),
-            Configure.model_validate({"settings": worker_settings(self._settings)}),
-            self._limits,
-        )
-        born_at = now()
-        try:
-            self._welcome(place, worker, ready)
-            await worker.gone.wait()
-            _log.warning("worker %d: %s", place.number, worker.end_text)
-        finally:
-            self._workers.discard(worker)
-            self._line.withdraw(worker)
-            await worker.end()
-        is_steady = worker.answered or now() - born_at > self._limits.steady_s
-        place.failures = 0 if is_steady else place.failures + 1
-
-    def _welcome(self, place: _Place, worker: WorkerProcess, ready: Ready) -> None:
-        place.trouble = ""
+    def join(self, worker: WorkerProcess, ready: Ready) -> None:
         self._pace.assume(ready.seconds_per_px)
         self._facts = ready
         self._has_facts.set()
         self._workers.add(worker)
         self._line.offer(worker)
-        _log.info("worker %d is ready on %s: %s", place.number, ready.device, ready.models)
+
+    def leave(self, worker: WorkerProcess) -> None:
+        self._workers.discard(worker)
+        self._line.withdraw(worker)
+
+    def note_failed_start(self) -> None:
+        if reason := self._hopeless_reason():
+            self._line.dismiss(InternalError(detail=reason))
 
     def _hopeless_reason(self) -> str:
         """Why no worker will come in time for whoever waits; empty while there is hope."""
-        if self._workers:
+        if self._workers or not all(keeper.is_hopeless for keeper in self._keepers):
             return ""
-        if all(place.trouble and place.failures >= HOPELESS_STARTS for place in self._places):
-            return self._places[0].trouble
-        return ""
+        return self._keepers[0].trouble
+
+
+def _report_end(keeping: "asyncio.Task[None]") -> None:
+    if not keeping.cancelled() and (error := keeping.exception()):
+        _log.critical("a worker is not kept alive any more", exc_info=error)
 
 
 def _read_answer(answer: Answer, data: bytes, queue_s: float) -> Upscaled:

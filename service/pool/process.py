@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import socket
-from asyncio.subprocess import DEVNULL, Process
+from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 
@@ -26,16 +26,11 @@ from service.pool.messages import (
     decode_from_worker,
     encode,
 )
-
-_STDERR = 2
+from service.pool.spawn import WorkerUnusable, spawn
 
 
 class WorkerDied(Exception):
     """The process ended, or was killed because it hung; the text says how."""
-
-
-class WorkerUnusable(Exception):
-    """The process cannot serve, and says why: a model is missing, the device is not there."""
 
 
 class WorkTookTooLong(Exception):
@@ -76,7 +71,7 @@ class WorkerProcess:
             WorkerUnusable: it said why it cannot work, or could not be started at all.
             WorkerDied: it ended, or was not ready within `limits.start_s`.
         """
-        spawning = asyncio.create_task(_spawn(command, environment))
+        spawning = asyncio.create_task(spawn(command, environment))
         try:
             worker = cls(*await asyncio.shield(spawning), limits)
         except asyncio.CancelledError:
@@ -234,34 +229,6 @@ class WorkerProcess:
         if self._process.returncode is None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
-
-
-async def _spawn(
-    command: Sequence[str], environment: Mapping[str, str]
-) -> tuple[Process, socket.socket]:
-    ours, theirs = socket.socketpair()
-    ours.setblocking(False)
-    try:
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                "--fd",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                stdin=DEVNULL,
-                stdout=_STDERR,  # stdout is the front end's
-                env=dict(environment),
-                start_new_session=True,  # a Ctrl-C is for the front end, which then ends workers
-            )
-    except OSError as error:
-        ours.close()
-        raise WorkerUnusable(
-            f"cannot start {command[0]}: {os.strerror(error.errno or 0)}"
-        ) from None
-    except BaseException:
-        ours.close()
-        raise
-    return process, ours
 
 
 def _describe_status(status: int) -> str:

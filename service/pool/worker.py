@@ -14,37 +14,32 @@ import argparse
 import faulthandler
 import logging
 import os
-import select
 import signal
 import socket
 import threading
 import time
 import traceback
 from collections.abc import Mapping
-from queue import SimpleQueue
+from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from service.config import Settings
 from service.errors import ServiceError
 from service.logs import configure_logging
-from service.pool import frames
-from service.pool.limits import ALIVE_EVERY_S
+from service.pool.frames import FrameError
 from service.pool.messages import (
-    Alive,
-    Cancel,
     Cancelled,
     Configure,
     Done,
     Failed,
-    FromWorker,
     Job,
     Progress,
     Ready,
     Refused,
     Unusable,
-    decode_to_worker,
-    encode,
 )
+from service.pool.wire import FrontEndGone, Inbox, Wire, listen
 
 if TYPE_CHECKING:
     from service.engine.engine import Engine
@@ -53,63 +48,10 @@ SCALES: Final = (2, 4)
 WARM_UP_CORE_PX: Final = 64
 NICENESS: Final = 5
 """Below the front end, which must answer while every core computes."""
+OOM_SCORE_ADJ: Final = 500
+"""Where memory ends, the kernel ends a worker, which is replaced, and not the front end."""
 
 _log = logging.getLogger(__name__)
-
-
-class FrontEndGone(Exception):
-    """The socket closed: nobody is left to work for."""
-
-
-class Wire:
-    """The worker's end of the socket: whole frames, from either thread.
-
-    Both calls raise `FrontEndGone`, so that no error of a decoder is taken for one of the socket.
-    """
-
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
-        self._sending = threading.Lock()
-
-    def say(self, message: FromWorker, payload: bytes = b"") -> None:
-        try:
-            with self._sending:
-                frames.send(self._sock, encode(message), payload)
-        except OSError as error:
-            raise FrontEndGone from error
-
-    def hear(self) -> tuple[Configure | Job | Cancel, bytes]:
-        try:
-            frame = frames.receive(self._sock)
-        except (EOFError, OSError) as error:
-            raise FrontEndGone from error
-        return decode_to_worker(frame.header), frame.payload
-
-    def has_something_within(self, wait_s: float) -> bool:
-        return bool(select.select([self._sock], [], [], wait_s)[0])
-
-
-class Inbox:
-    """Jobs in their order, and which of them nobody waits for any more."""
-
-    def __init__(self) -> None:
-        self._jobs: SimpleQueue[tuple[Job, bytes]] = SimpleQueue()
-        self._latest_cancelled = 0
-
-    def put(self, message: Configure | Job | Cancel, payload: bytes) -> None:
-        match message:
-            case Job():
-                self._jobs.put((message, payload))
-            case Cancel():
-                self._latest_cancelled = message.job
-            case Configure():
-                raise frames.FrameError("configured twice")
-
-    def next(self) -> tuple[Job, bytes]:
-        return self._jobs.get()
-
-    def is_cancelled(self, job: Job) -> bool:
-        return self._latest_cancelled == job.job
 
 
 def main() -> None:
@@ -121,10 +63,10 @@ def main() -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     faulthandler.enable()
-    os.nice(NICENESS)
+    _step_back()
     wire = Wire(socket.socket(fileno=fd))
     try:
-        settings = hear_settings(wire)
+        settings = _hear_settings(wire)
         configure_logging(settings.log_level)
         inbox = Inbox()
         threading.Thread(target=listen, args=(wire, inbox), daemon=True).start()
@@ -135,25 +77,18 @@ def main() -> None:
         os._exit(0)  # the front end is gone; nothing is left to be told or saved
 
 
-def hear_settings(wire: Wire) -> Settings:
+def _step_back() -> None:
+    """Leave the processor, and what memory there is, to the front end first."""
+    os.nice(NICENESS)
+    with suppress(OSError):  # a sandbox may hide the file
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
+
+
+def _hear_settings(wire: Wire) -> Settings:
     message, _ = wire.hear()
     if not isinstance(message, Configure):
-        raise frames.FrameError(f"{message.kind} before configure")
+        raise FrameError(f"{message.kind} before configure")
     return Settings.model_validate(message.settings)
-
-
-def listen(wire: Wire, inbox: Inbox) -> None:
-    try:
-        while True:
-            if wire.has_something_within(ALIVE_EVERY_S):
-                inbox.put(*wire.hear())
-            else:
-                wire.say(Alive())
-    except FrontEndGone:
-        os._exit(0)
-    except BaseException:  # noqa: BLE001  (told below)
-        traceback.print_exc()
-        os._exit(1)  # without its listener the worker would neither stop nor seem to hang
 
 
 def _open_engines(wire: Wire, settings: Settings) -> Mapping[int, "Engine"]:

@@ -23,7 +23,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from service.pool import worker
 from service.pool.messages import (
     Cancelled,
     Done,
@@ -34,16 +33,17 @@ from service.pool.messages import (
     Refused,
     Unusable,
 )
+from service.pool.wire import FrontEndGone, Inbox, Wire, listen
 
 
 def main() -> None:
     start = sys.argv[1]
-    wire = worker.Wire(socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])))
-    inbox = worker.Inbox()
-    worker.hear_settings(wire)
+    wire = Wire(socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])))
+    inbox = Inbox()
+    wire.hear()
     if start == "die":
         die()
-    threading.Thread(target=worker.listen, args=(wire, inbox), daemon=True).start()
+    threading.Thread(target=listen, args=(wire, inbox), daemon=True).start()
     if start == "mute":
         time.sleep(60)
     if start == "unusable":
@@ -54,7 +54,7 @@ def main() -> None:
         job, source = inbox.next()
         try:
             obey(wire, inbox, job, source)
-        except worker.FrontEndGone:
+        except FrontEndGone:
             os._exit(0)
 
 
@@ -72,7 +72,7 @@ def is_first(order: dict[str, Any]) -> bool:
     return is_new
 
 
-def obey(wire: worker.Wire, inbox: worker.Inbox, job: Job, source: bytes) -> None:
+def obey(wire: Wire, inbox: Inbox, job: Job, source: bytes) -> None:
     order: dict[str, Any] = json.loads(source.partition(b"\n")[0])
     match order["do"]:
         case "die" if is_first(order):
@@ -96,7 +96,7 @@ def obey(wire: worker.Wire, inbox: worker.Inbox, job: Job, source: bytes) -> Non
     wire.say(finished(job), data)
 
 
-def work_tiles(wire: worker.Wire, inbox: worker.Inbox, job: Job, order: dict[str, Any]) -> bool:
+def work_tiles(wire: Wire, inbox: Inbox, job: Job, order: dict[str, Any]) -> bool:
     """Whether all tiles were done."""
     for done in range(order["count"]):
         if inbox.is_cancelled(job):

@@ -121,9 +121,14 @@ async def test_giving_up_frees_the_real_worker_long_before_it_would_be_done(
     assert workers_of(pool) == [worker]
 
 
-async def test_the_worker_is_nicer_than_the_front_end_and_knows_no_secret(pool: LocalPool) -> None:
+async def test_the_worker_steps_back_for_the_front_end(pool: LocalPool) -> None:
     [worker] = workers_of(pool)
     assert worker.nice() == psutil.Process().nice() + 5
+    assert Path(f"/proc/{worker.pid}/oom_score_adj").read_text() == "500\n"
+
+
+async def test_the_worker_inherits_no_more_than_it_needs(pool: LocalPool) -> None:
+    [worker] = workers_of(pool)
     assert set(worker.environ()) <= set(worker_environment(load_settings({}), os.environ))
 
 

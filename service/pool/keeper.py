@@ -1,0 +1,88 @@
+"""Keeping one worker alive: start, wait for its death, and again, ever more slowly if in vain."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+from service.pool.limits import Limits
+from service.pool.messages import Ready
+from service.pool.process import WorkerDied, WorkerProcess
+from service.pool.spawn import WorkerUnusable
+
+HOPELESS_STARTS = 3
+
+_log = logging.getLogger(__name__)
+
+
+class Crew(Protocol):
+    """Those a worker works for."""
+
+    def join(self, worker: WorkerProcess, ready: Ready) -> None:
+        """It is ready for its first job."""
+
+    def leave(self, worker: WorkerProcess) -> None:
+        """It is dead, or about to be ended."""
+
+    def note_failed_start(self) -> None:
+        """None came."""
+
+
+class Keeper:
+    """The keeper of one worker, and after its death of the next.
+
+    `trouble` is why the last start failed; empty once one succeeded.
+    """
+
+    def __init__(
+        self,
+        number: int,
+        start: Callable[[], Awaitable[tuple[WorkerProcess, Ready]]],
+        limits: Limits,
+        crew: Crew,
+    ) -> None:
+        self.number = number
+        self.trouble = ""
+        self._start = start
+        self._limits = limits
+        self._crew = crew
+        self._failures = 0
+
+    @property
+    def is_hopeless(self) -> bool:
+        """Whether the next start will, in all likelihood, fail like those before."""
+        return bool(self.trouble) and self._failures >= HOPELESS_STARTS
+
+    async def keep(self) -> None:
+        """Have a worker, whatever happens to it; cancelled, end it."""
+        while True:
+            try:
+                worker, ready = await self._start()
+            except (WorkerUnusable, WorkerDied) as error:
+                self._note_failure(error)
+            else:
+                await self._live_through(worker, ready)
+            await asyncio.sleep(self._limits.restart_after_s(self._failures))
+
+    async def _live_through(self, worker: WorkerProcess, ready: Ready) -> None:
+        now = asyncio.get_running_loop().time
+        born_at = now()
+        self.trouble = ""
+        _log.info("worker %d is ready on %s: %s", self.number, ready.device, ready.models)
+        try:
+            self._crew.join(worker, ready)
+            await worker.gone.wait()
+            _log.warning("worker %d: %s", self.number, worker.end_text)
+        finally:
+            self._crew.leave(worker)
+            await worker.end()
+        is_steady = worker.answered or now() - born_at > self._limits.steady_s
+        self._failures = 0 if is_steady else self._failures + 1
+
+    def _note_failure(self, error: WorkerUnusable | WorkerDied) -> None:
+        _log.error("worker %d cannot start: %s", self.number, error)
+        self.trouble = str(error)
+        self._failures += 1
+        if isinstance(error, WorkerUnusable):  # it will say the same again
+            self._failures = max(self._failures, HOPELESS_STARTS)
+        self._crew.note_failed_start()

@@ -1,0 +1,90 @@
+"""A worker's side of the socket: whole messages, the jobs among them, and a thread that listens."""
+
+import os
+import select
+import socket
+import threading
+import traceback
+from queue import SimpleQueue
+
+from service.pool import frames
+from service.pool.limits import ALIVE_EVERY_S
+from service.pool.messages import (
+    Alive,
+    Cancel,
+    Configure,
+    FromWorker,
+    Job,
+    ToWorker,
+    decode_to_worker,
+    encode,
+)
+
+
+class FrontEndGone(Exception):
+    """The socket closed: nobody is left to work for."""
+
+
+class Wire:
+    """The worker's end of the socket: whole frames, from either thread.
+
+    Both calls raise `FrontEndGone`, so that no error of a decoder is taken for one of the socket.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        self._sock = sock
+        self._sending = threading.Lock()
+
+    def say(self, message: FromWorker, payload: bytes = b"") -> None:
+        try:
+            with self._sending:
+                frames.send(self._sock, encode(message), payload)
+        except OSError as error:
+            raise FrontEndGone from error
+
+    def hear(self) -> tuple[ToWorker, bytes]:
+        try:
+            frame = frames.receive(self._sock)
+        except (EOFError, OSError) as error:
+            raise FrontEndGone from error
+        return decode_to_worker(frame.header), frame.payload
+
+    def has_something_within(self, wait_s: float) -> bool:
+        return bool(select.select([self._sock], [], [], wait_s)[0])
+
+
+class Inbox:
+    """Jobs in their order, and which of them nobody waits for any more."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[tuple[Job, bytes]] = SimpleQueue()
+        self._latest_cancelled = 0
+
+    def put(self, message: ToWorker, payload: bytes) -> None:
+        match message:
+            case Job():
+                self._jobs.put((message, payload))
+            case Cancel():
+                self._latest_cancelled = message.job
+            case Configure():
+                raise frames.FrameError("configured twice")
+
+    def next(self) -> tuple[Job, bytes]:
+        return self._jobs.get()
+
+    def is_cancelled(self, job: Job) -> bool:
+        return self._latest_cancelled == job.job
+
+
+def listen(wire: Wire, inbox: Inbox) -> None:
+    try:
+        while True:
+            if wire.has_something_within(ALIVE_EVERY_S):
+                inbox.put(*wire.hear())
+            else:
+                wire.say(Alive())
+    except FrontEndGone:
+        os._exit(0)
+    except BaseException:  # noqa: BLE001  (told below)
+        traceback.print_exc()
+        os._exit(1)  # without its listener the worker would neither stop nor seem to hang
