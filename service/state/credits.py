@@ -68,14 +68,13 @@ class Credits:
 
     def balance(self, key_id: int) -> int:
         """Credits left, those on hold not counted."""
-        query = sa.select(API_KEYS.c.balance).where(API_KEYS.c.id == key_id)
         with self._database.read() as connection:
-            return int(connection.execute(query).scalar_one())
+            return _read_balance(connection, key_id)
 
     def show(self, name: str) -> int:
         """Credits left to the active key of that name. Raises UnknownName."""
         with self._database.read() as connection:
-            return self.balance(_find_active(connection, name))
+            return _read_balance(connection, _find_active(connection, name))
 
     def add(self, name: str, amount: int) -> int:
         """Give an active key credits, 1 to a thousand million at a time; returns its balance.
@@ -87,8 +86,7 @@ class Credits:
         with self._database.write() as connection:
             key_id = _find_active(connection, name)
             grant(connection, key_id, amount, at_s=int(self._clock()))
-            balance = sa.select(API_KEYS.c.balance).where(API_KEYS.c.id == key_id)
-            return int(connection.execute(balance).scalar_one())
+            return _read_balance(connection, key_id)
 
     def hold(self, key_id: int, request_id: str) -> Hold:
         """Take one credit for a request that is about to be worked on.
@@ -185,6 +183,11 @@ def _find_active(connection: Connection, name: str) -> int:
     if key_id is None:
         raise UnknownName(f"there is no active API key named {name}")
     return int(key_id)
+
+
+def _read_balance(connection: Connection, key_id: int) -> int:
+    query = sa.select(API_KEYS.c.balance).where(API_KEYS.c.id == key_id)
+    return int(connection.execute(query).scalar_one())
 
 
 def _change_balance(connection: Connection, key_id: int, amount: int) -> bool:

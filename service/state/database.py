@@ -72,7 +72,7 @@ def open_database(database_url: str, data_dir: Path) -> Database:
         _try_out(engine)
     except (DatabaseError, sqlite3.DatabaseError) as error:
         engine.dispose()
-        shown = url.render_as_string(hide_password=True)
+        shown = hide_password(url.render_as_string(hide_password=False))
         cause = error.orig if isinstance(error, DatabaseError) else error
         raise DatabaseRefused(f"cannot open the database {shown}: {cause}") from None
     return Database(engine)

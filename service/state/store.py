@@ -3,6 +3,7 @@
 import shutil
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -49,12 +50,13 @@ class State:
 
     def sweep(self) -> int:
         """Remove what expired or was left by dead processes; returns how many. Every minute."""
-        return self.results.sweep() + self.credits.release_stale()
+        return self.credits.release_stale() + self.results.sweep()
 
     def close(self) -> None:
         """Give back what this process still has on hold, and let go of the database."""
         self.holder.close()
-        self.credits.release_stale()
+        with suppress(SQLAlchemyError):  # a database out of reach: the next start gives them back
+            self.credits.release_stale()
         self.database.close()
 
     def __enter__(self) -> Self:
@@ -95,7 +97,11 @@ def open_state(settings: Settings, clock: Callable[[], float] = time.time) -> St
         holder=holder,
         data_dir=settings.data_dir,
     )
-    state.sweep()
+    try:
+        state.sweep()
+    except BaseException:
+        state.close()
+        raise
     return state
 
 

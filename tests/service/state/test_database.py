@@ -1,11 +1,12 @@
 """The connection: durable and private on SQLite, clear about what it refuses."""
 
 import builtins
+import sqlite3
 import subprocess
 import sys
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
@@ -61,6 +62,23 @@ def test_a_write_holds_the_lock_from_its_first_statement(
             order.append("first")
         thread.join()
     assert order == ["first", "second"]
+
+
+def test_a_start_waits_for_a_writer_of_a_file_that_is_not_switched_yet(
+    make_settings: Callable[..., Settings],
+) -> None:
+    """As when two processes make the database at once, or after it came back from a backup."""
+    settings = make_settings()
+    settings.data_dir.mkdir()
+    file = settings.data_dir / "upscaled.sqlite3"
+    with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as writer:
+        writer.execute("BEGIN IMMEDIATE")
+        writer.execute("CREATE TABLE other (id)")
+        ending = threading.Timer(0.3, writer.execute, ["COMMIT"])
+        ending.start()
+        with open_state(settings) as state:
+            assert pragma(state, "journal_mode") == "wal"
+        ending.join()
 
 
 def test_files_are_their_owners_only(make_settings: Callable[..., Settings]) -> None:
@@ -126,7 +144,7 @@ def test_a_server_that_is_not_there_is_told_without_its_password(
 ) -> None:
     pytest.importorskip("psycopg", reason="psycopg is not installed")
     with pytest.raises(DatabaseRefused, match="cannot open the database") as refused:
-        open_database(f"{scheme}://u:geheim@127.0.0.1:1/d", tmp_path)
+        open_database(f"{scheme}://u:geheim@127.0.0.1:1/d?passfile=geheim", tmp_path)
     assert "127.0.0.1" in str(refused.value)
     assert "geheim" not in str(refused.value)
 

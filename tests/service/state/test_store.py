@@ -55,6 +55,25 @@ def test_a_server_that_went_away_is_not_healthy_and_comes_back(
         assert state.is_healthy()
 
 
+def test_a_state_can_be_closed_while_its_server_is_away(
+    request: pytest.FixtureRequest, make_settings: Callable[..., Settings]
+) -> None:
+    server = request.getfixturevalue("postgresql")
+    server.run("CREATE DATABASE closing")
+    settings = make_settings(database_url=server.url("closing"))
+    with open_state(settings) as state:
+        key = state.keys.verify(state.keys.create("web", credits=1))
+        assert key is not None
+        state.credits.hold(key.id, "r1")
+        server.run("ALTER DATABASE closing ALLOW_CONNECTIONS false")
+        server.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'closing'"
+        )
+    server.run("ALTER DATABASE closing ALLOW_CONNECTIONS true")
+    with open_state(settings) as state:
+        assert state.credits.show("web") == 1
+
+
 def test_a_full_disk_is_not_healthy_until_there_is_space_again(
     make_settings: Callable[..., Settings],
 ) -> None:
