@@ -1,14 +1,16 @@
 """What holds for every answer: nothing private, no browser's doors, headers that tell the way."""
 
 import re
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.conformance.judge import check_refused, fetch_result
+from tests.conformance.judge import check_refused, check_upscaled, fetch_result
 from tests.conformance.pictures import PICTURES, PRIVATE_WORDS
 from tests.conformance.requesting import perform
-from tests.conformance.table import Refused, form, get, raw
+from tests.conformance.table import Refused, Upscaled, form, get, raw
 from tests.conformance.wire import Target
+from tests.running import Server
 
 STAGES = ("queue", "decode", "network", "encode")
 ASKED = (
@@ -102,3 +104,21 @@ def test_both_kinds_of_answer_hold_the_same_image(target: Target) -> None:
     by_url = fetch_result(perform(form(), target).json()["result_url"], target)
     as_bytes = perform(form().plus(("Accept", "image/*")), target)
     assert by_url.body == as_bytes.body
+
+
+@pytest.mark.ours
+def test_answers_at_the_same_time_are_never_mixed_up(own_server: Server) -> None:
+    """Each sender gets its own picture back: eight kinds of different sizes, all under way."""
+    names = (
+        "photo", "odd_sides", "side_64", "rgba_png", "grey_jpeg", "orientation_6", "animated_webp",
+        "palette_png",
+    )  # fmt: skip
+    target = Target(own_server.url, own_server.key)
+
+    def ask(number: int) -> None:
+        name, scale = names[number % len(names)], 2 + 2 * (number % 3 == 0)
+        reply = perform(form(name, str(scale)), target)
+        check_upscaled(reply, Upscaled(scale), PICTURES[name], target)
+
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(ask, range(16)))
