@@ -25,7 +25,7 @@ JSONS = sorted(
 
 def load(name: str, target: Target, image: bytes, source_url: str) -> tuple[bytes, bytes]:
     """The head and the body of a recorded request, filled in."""
-    text = (CAPTURED_DIR / f"{name}.http").read_bytes().replace(b"\n", b"\r\n")
+    text = (CAPTURED_DIR / f"{name}.http").read_text("utf-8").replace("\n", "\r\n").encode()
     head, _, body = text.partition(b"\r\n\r\n")
     head = head.replace(b" /v1", f" {target.base_path}/v1".encode(), 1)
     body = body.replace(b"<<SOURCE>>", source_url.encode()).replace(b"<<IMAGE>>", image)
