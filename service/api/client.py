@@ -7,6 +7,8 @@ from typing import Any, TypeVar
 
 from starlette.types import Receive
 
+from service.errors import InternalError
+
 T = TypeVar("T")
 
 
@@ -29,15 +31,23 @@ class Client:
 
         Raises:
             ClientGone: after the work has ended.
+            InternalError: the work was cancelled, but not by this request.
         """
         task = asyncio.create_task(work)
         try:
             await asyncio.wait({task, self._departure}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
-                return task.result()
+                return _result(task)
         finally:
             await _end(task)
         raise ClientGone
+
+
+def _result(task: asyncio.Task[T]) -> T:
+    """Seen from outside, a task that was cancelled looks as if its caller had been."""
+    if task.cancelled():
+        raise InternalError(detail="the work was cancelled")
+    return task.result()
 
 
 @asynccontextmanager

@@ -1,5 +1,6 @@
 """One exchange from its first byte to its last: id, log line, figures, and the last resort."""
 
+import asyncio
 import json
 import logging
 import time
@@ -45,6 +46,12 @@ class ExchangeMiddleware:
         with self.metrics.open_requests.track_inprogress():
             try:
                 await self.app(scope, receive, send_with_id)
+            except asyncio.CancelledError:
+                # The server has waited long enough. It would answer by itself, in plain text.
+                if status is None:
+                    facts.error_code = InternalError.error_code
+                    await error_response(InternalError())(scope, receive, send_with_id)
+                raise
             except Exception:
                 _logger.exception("request %s failed", facts.request_id)
                 facts.error_code = InternalError.error_code

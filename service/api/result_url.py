@@ -1,16 +1,16 @@
 """The addresses of stored results: making them, and knowing them again as an `image_url`."""
 
 from typing import Final
-from urllib.parse import urlsplit
 
 from starlette.requests import Request
+from yarl import URL
 
 RESULT_PATH: Final = "/public/result/"
 
 
 def base_urls(request: Request, public_base_url: str) -> list[str]:
     """What our addresses may begin with: the public base first where set, then what was called."""
-    called = str(request.base_url).rstrip("/")
+    called = _called_url(request)
     return [public_base_url, called] if public_base_url else [called]
 
 
@@ -18,26 +18,25 @@ def build_result_url(bases: list[str], file_name: str) -> str:
     return f"{bases[0]}{RESULT_PATH}{file_name}"
 
 
-def find_own_result(url: str, bases: list[str]) -> str | None:
+def find_own_result(url: URL, bases: list[str]) -> str | None:
     """The file name in one of our own result URLs; None for any other URL."""
-    for base in bases:
-        file_name = _strip_base(url, base)
-        if file_name is not None:
-            return file_name
+    for base in map(URL, bases):
+        prefix = base.raw_path.rstrip("/") + RESULT_PATH
+        if _server(url) == _server(base) and url.raw_path.startswith(prefix):
+            return url.raw_path.removeprefix(prefix)
     return None
 
 
-def _strip_base(url: str, base: str) -> str | None:
-    asked, own = urlsplit(url), urlsplit(base)
-    if (asked.scheme, _port(asked.scheme, asked.port), asked.hostname) != (
-        own.scheme,
-        _port(own.scheme, own.port),
-        own.hostname,
-    ):
-        return None
-    prefix = own.path.rstrip("/") + RESULT_PATH
-    return asked.path.removeprefix(prefix) if asked.path.startswith(prefix) else None
+def _called_url(request: Request) -> str:
+    """By the Host header where it is sane (Starlette checks its characters), else the socket."""
+    called = str(request.base_url).rstrip("/")
+    try:
+        _ = URL(called).port
+    except ValueError:
+        host, port = request.scope["server"]
+        return f"{request.url.scheme}://{host}:{port}"
+    return called
 
 
-def _port(scheme: str, port: int | None) -> int:
-    return port or (443 if scheme == "https" else 80)
+def _server(url: URL) -> tuple[str, str, int | None]:
+    return url.scheme, (url.raw_host or "").lower(), url.port

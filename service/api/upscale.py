@@ -17,7 +17,7 @@ from service.api.judge import judge_size
 from service.api.result_url import base_urls, build_result_url, find_own_result
 from service.api.run_to_end import run_to_end
 from service.api.source import fetch_source
-from service.api.source_url import UnusableUrl
+from service.api.source_url import UnusableUrl, parse_url
 from service.errors import FileSizeTooLarge
 from service.image.probe import probe
 from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
@@ -66,7 +66,7 @@ async def _upscale(context: Context, facts: Facts, asked: Asked, bases: list[str
 
 async def _load_source(context: Context, url: str, bases: list[str]) -> bytes:
     """Our own results come from the store, not over the network: some clients chain two calls."""
-    file_name = find_own_result(url, bases)
+    file_name = find_own_result(parse_url(url), bases)
     if file_name is None:
         return await fetch_source(url, context.settings, context.names)
     stored = await asyncio.to_thread(context.state.results.find, file_name)
@@ -74,7 +74,10 @@ async def _load_source(context: Context, url: str, bases: list[str]) -> bytes:
         raise UnusableUrl(detail="an own result that is unknown or expired")
     if stored.size_bytes > context.settings.max_file_bytes:
         raise FileSizeTooLarge(detail=f"an own result of {stored.size_bytes} bytes")
-    return await asyncio.to_thread(stored.path.read_bytes)
+    try:
+        return await asyncio.to_thread(stored.path.read_bytes)
+    except FileNotFoundError:
+        raise UnusableUrl(detail="an own result that expired just now") from None
 
 
 async def _deliver_bytes(upscaled: Upscaled, client: Client, charge: Charge) -> Response:

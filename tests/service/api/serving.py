@@ -74,6 +74,7 @@ def serve(
     *,
     credits: int = 0,
     clock: Any = time.time,
+    stop_after_s: int = 5,
     **settings: Any,
 ) -> Iterator[Service]:
     table = load_settings({}, data_dir=data_dir, **{**ROOMY, **settings})
@@ -81,13 +82,16 @@ def serve(
     with open_state(table, clock) as state:
         key = state.keys.create("test", credits=credits)
         app = create_app(table, executor, state)
-        with run_app(app) as port:
+        with run_app(app, stop_after_s) as port:
             yield Service(app, table, state, executor, "127.0.0.1", port, key)
 
 
 @contextmanager
-def run_app(app: FastAPI) -> Iterator[int]:
-    """Run `app` as `upscaled serve` does; gives the port."""
+def run_app(app: FastAPI, stop_after_s: int = 5) -> Iterator[int]:
+    """Run `app` as `upscaled serve` does; gives the port.
+
+    `stop_after_s`: how long its end waits for requests under way before it cancels them.
+    """
     config = uvicorn.Config(
         app,
         host="127.0.0.1",
@@ -99,7 +103,7 @@ def run_app(app: FastAPI) -> Iterator[int]:
         log_config=None,
         access_log=False,
         server_header=False,
-        timeout_graceful_shutdown=5,
+        timeout_graceful_shutdown=stop_after_s,
     )
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run)

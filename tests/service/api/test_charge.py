@@ -1,6 +1,7 @@
 """A credit is taken exactly once for a delivered success, and never for anything else."""
 
 import asyncio
+import tempfile
 import threading
 import time
 from collections.abc import Callable
@@ -61,6 +62,8 @@ def refused_requests(service: Service) -> list[Callable[[], Any]]:
     unreachable = {"image_url": "http://127.0.0.2:49999/", "scale": 2}
     return [
         lambda: service.upload(b"garbage"),
+        lambda: service.upload(bytes(5_000_000)),
+        lambda: service.upload(bytes(30_000_000)),
         lambda: service.upload(picture(format_name="GIF")),
         lambda: service.upload(picture(10, 10)),
         lambda: service.upload(picture(3001, 64)),
@@ -72,10 +75,16 @@ def refused_requests(service: Service) -> list[Callable[[], Any]]:
     ]
 
 
-def test_a_refused_request_costs_and_leaves_nothing(make_service: Make, tmp_path: Path) -> None:
+def test_a_refused_request_costs_and_leaves_nothing(
+    make_service: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service = metered(make_service)
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(temporary))
     for send in refused_requests(service):
         assert send().status_code == 400
+    assert list(temporary.iterdir()) == []
     assert service.balance() == 5
     assert service.stored_files() == []
     assert_books_are_right(service)

@@ -4,15 +4,18 @@ import asyncio
 import socket
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
 
 from service.api.client import Client, ClientGone, watch_client
-from tests.service.api.executors import HangingExecutor, ResizingExecutor
+from service.state import open_state
+from tests.service.api.answers import assert_error
+from tests.service.api.executors import FailingExecutor, HangingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
-from tests.service.api.serving import Service
+from tests.service.api.serving import Service, serve
 from tests.service.api.waiting import wait_until
 
 
@@ -80,6 +83,29 @@ def test_one_that_leaves_while_sending_has_cost_nothing(
     time.sleep(0.1)
     connection.close()
     wait_until(lambda: "client_gone" in service.get("/metrics").text)
+    assert service.balance() == 5
+
+
+def test_one_that_still_waits_when_the_server_ends_is_told_so(tmp_path: Path) -> None:
+    """In the contract's words, and with its credit back."""
+    executor = HangingExecutor()
+    with serve(tmp_path, executor, metering=True, credits=5, stop_after_s=1) as service:
+        connection = start_upload(service)
+        assert executor.has_begun.wait(5)
+    answer = connection.recv(4096)
+    connection.close()
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert answer.endswith(b'{"error":"Internal service error","error_code":"internal_error"}')
+    with open_state(service.settings) as state:
+        assert state.credits.show("test") == 5
+        assert state.credits.audit() == ()
+
+
+def test_work_that_others_cancelled_is_an_internal_error(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(FailingExecutor(asyncio.CancelledError()), metering=True, credits=5)
+    assert_error(service.upload(), 500, "internal_error")
     assert service.balance() == 5
 
 

@@ -1,6 +1,11 @@
+import contextlib
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from service.api.result_url import build_result_url, find_own_result
+from service.api.source_url import UnusableUrl, check_source_url, parse_url
 
 BASES = ["https://upscale.example.com/images", "http://127.0.0.1:8000"]
 
@@ -8,7 +13,7 @@ BASES = ["https://upscale.example.com/images", "http://127.0.0.1:8000"]
 def test_what_is_built_is_found_again() -> None:
     url = build_result_url(BASES, "a.jpg")
     assert url == "https://upscale.example.com/images/public/result/a.jpg"
-    assert find_own_result(url, BASES) == "a.jpg"
+    assert find_own_result(parse_url(url), BASES) == "a.jpg"
 
 
 @pytest.mark.parametrize(
@@ -21,7 +26,7 @@ def test_what_is_built_is_found_again() -> None:
     ],
 )
 def test_every_spelling_of_our_own(url: str) -> None:
-    assert find_own_result(url, BASES) == "a.jpg"
+    assert find_own_result(parse_url(url), BASES) == "a.jpg"
 
 
 @pytest.mark.parametrize(
@@ -38,4 +43,11 @@ def test_every_spelling_of_our_own(url: str) -> None:
     ],
 )
 def test_others_are_not_ours(url: str) -> None:
-    assert find_own_result(url, BASES) is None
+    assert find_own_result(parse_url(url), BASES) is None
+
+
+@given(st.text(alphabet="htps:/[]@.:%80１a1\\?# -é", max_size=40))
+def test_whatever_passes_for_a_url_is_compared(tail: str) -> None:
+    for url in (tail, f"http://{tail}", f"https://upscale.example.com{tail}"):
+        with contextlib.suppress(UnusableUrl):
+            find_own_result(parse_url(check_source_url(url)), BASES)
