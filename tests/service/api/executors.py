@@ -6,9 +6,11 @@ import threading
 
 from PIL import Image
 
+from service.errors import MalformedImage
 from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
 
 TIMES = StageTimes(queue_s=0.001, decode_s=0.002, network_s=0.25, encode_s=0.003)
+JPEG = ("JPEG", "image/jpeg")
 
 
 class ResizingExecutor:
@@ -63,14 +65,20 @@ class FailingExecutor(ResizingExecutor):
 
 
 def resize(source: bytes, scale: int) -> Upscaled:
+    try:
+        picture = decode(source)
+    except (OSError, SyntaxError, ValueError) as error:
+        raise MalformedImage(detail=str(error)) from error
+    size = (picture.width * scale, picture.height * scale)
+    format_name, media_type = ("PNG", "image/png") if picture.mode == "RGBA" else JPEG
+    data = encode(picture.resize(size, Image.Resampling.NEAREST), format_name)
+    return Upscaled(data, media_type, *size, "resize", TIMES)
+
+
+def decode(source: bytes) -> Image.Image:
     with Image.open(io.BytesIO(source)) as picture:
         has_alpha = "A" in picture.mode or "transparency" in picture.info
-        size = (picture.width * scale, picture.height * scale)
-        plain = picture.convert("RGBA" if has_alpha else "RGB")
-        resized = plain.resize(size, Image.Resampling.NEAREST)
-    data = encode(resized, "PNG" if has_alpha else "JPEG")
-    media_type = "image/png" if has_alpha else "image/jpeg"
-    return Upscaled(data, media_type, *size, "resize", TIMES)
+        return picture.convert("RGBA" if has_alpha else "RGB")
 
 
 def encode(picture: Image.Image, format_name: str) -> bytes:
