@@ -17,10 +17,11 @@ class Buildah:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         stores = ["--root", str(folder / "store"), "--runroot", str(folder / "run")]
-        self._command = ["buildah", "--storage-driver", "vfs", *stores]
+        self._command = ["buildah", *stores]
 
     def run(self, *arguments: str) -> str:
         """The output of one buildah command; its errors go to the test's own."""
+        # chroot: the isolation that works inside a container or a small virtual machine too.
         environment = os.environ | {"BUILDAH_ISOLATION": "chroot"}
         finished = subprocess.run(
             [*self._command, *arguments], env=environment, stdout=subprocess.PIPE, text=True
