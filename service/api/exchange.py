@@ -34,32 +34,31 @@ class ExchangeMiddleware:
         started = time.perf_counter()
         facts = Facts(choose_request_id(Headers(scope=scope).get("x-request-id")))
         scope.setdefault("state", {})["facts"] = facts
-        status: int | None = None
+        answer = _Answer(send, facts.request_id)
+        try:
+            with self.metrics.open_requests.track_inprogress():
+                await self._answer(scope, receive, answer, facts)
+        finally:
+            self._report(scope, facts, answer.status, time.perf_counter() - started)
 
-        async def send_with_id(message: Message) -> None:
-            nonlocal status
-            if message["type"] == "http.response.start":
-                status = message["status"]
-                MutableHeaders(scope=message)["X-Request-Id"] = facts.request_id
-            await send(message)
-
-        with self.metrics.open_requests.track_inprogress():
-            try:
-                await self.app(scope, receive, send_with_id)
-            except asyncio.CancelledError:
-                # The server has waited long enough. It would answer by itself, in plain text.
-                if status is None:
-                    facts.error_code = InternalError.error_code
-                    await error_response(InternalError())(scope, receive, send_with_id)
-                raise
-            except Exception:
-                _logger.exception("request %s failed", facts.request_id)
+    async def _answer(
+        self, scope: Scope, receive: Receive, answer: "_Answer", facts: Facts
+    ) -> None:
+        try:
+            await self.app(scope, receive, answer.send)
+            return
+        except asyncio.CancelledError:
+            # The server has waited long enough. It would answer by itself, in plain text.
+            if answer.status is None:
                 facts.error_code = InternalError.error_code
-                if status is not None:
-                    raise
-                await error_response(InternalError())(scope, receive, send_with_id)
-            finally:
-                self._report(scope, facts, status, time.perf_counter() - started)
+                await error_response(InternalError())(scope, receive, answer.send)
+            raise
+        except Exception:
+            _logger.exception("request %s failed", facts.request_id)
+            facts.error_code = InternalError.error_code
+            if answer.status is not None:  # half sent: only cutting it off is left
+                raise
+        await error_response(InternalError())(scope, receive, answer.send)
 
     def _report(self, scope: Scope, facts: Facts, status: int | None, seconds: float) -> None:
         route = _route_name(scope)
@@ -73,6 +72,21 @@ class ExchangeMiddleware:
             "seconds": round(seconds, 4),
         }
         _logger.info("%s", json.dumps(fields | facts.as_log_fields()))
+
+
+class _Answer:
+    """What is being sent: given the request's id, and its status remembered."""
+
+    def __init__(self, send: Send, request_id: str) -> None:
+        self._send = send
+        self._request_id = request_id
+        self.status: int | None = None
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            MutableHeaders(scope=message)["X-Request-Id"] = self._request_id
+        await self._send(message)
 
 
 def _route_name(scope: Scope) -> str:
