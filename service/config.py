@@ -79,7 +79,7 @@ class Settings(BaseModel):
         default=300, gt=0, le=86_400, description="longest one image may take in a worker"
     )
     rate_per_s: float = Field(
-        default=5, gt=0, le=1_000_000, description="requests per second and API key"
+        default=5, ge=0.001, le=1_000_000, description="requests per second and API key"
     )
     rate_burst: int = Field(
         default=5, ge=1, le=1_000_000, description="requests one API key may send at once"
