@@ -13,16 +13,16 @@ from starlette.routing import BaseRoute, Route
 
 from service.api.context import Context
 from service.api.credits import answer_credits
-from service.api.error_responses import EXCEPTION_HANDLERS
-from service.api.exchange import ExchangeMiddleware
 from service.api.health import answer_health, answer_readiness
 from service.api.metrics import Metrics, answer_metrics
-from service.api.name_lookup import NameLookup
 from service.api.pages import build_page_routes
 from service.api.result_url import RESULT_PATH
 from service.api.results import answer_result
-from service.api.unread_body import UnreadBodyMiddleware
+from service.api.source.names import NameLookup
 from service.api.upscale import answer_upscale
+from service.api.wire.error_responses import EXCEPTION_HANDLERS
+from service.api.wire.exchange import ExchangeMiddleware
+from service.api.wire.unread_body import UnreadBodyMiddleware
 from service.config import Settings
 from service.pool.boundary import Executor
 from service.state import State

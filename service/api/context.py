@@ -6,7 +6,7 @@ from typing import cast
 from starlette.requests import Request
 
 from service.api.metrics import Metrics
-from service.api.name_lookup import NameLookup
+from service.api.source.names import NameLookup
 from service.config import Settings
 from service.pool.boundary import Executor
 from service.state import State

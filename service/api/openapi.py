@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from service import errors
 from service.api.result_url import RESULT_PATH
-from service.api.source_url import MAX_URL_CHARACTERS
+from service.api.source.url import MAX_URL_CHARACTERS
 from service.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
 from service.errors import ServiceError
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 import httptools
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from service.api.error_responses import error_response
+from service.api.wire.error_responses import error_response
 from service.errors import InvalidRequestBody
 
 MAX_HEAD_BYTES: Final = 64 * 1024

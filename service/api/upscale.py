@@ -8,16 +8,16 @@ from starlette.responses import JSONResponse, Response
 
 from service.api.accept import wants_image
 from service.api.admission import admit
-from service.api.asked import Asked, read_asked
+from service.api.body.asked import Asked, read_asked
 from service.api.charge import Charge, hold_credit
-from service.api.client import Client, watch_client
 from service.api.context import Context, context_of
 from service.api.facts import Facts, facts_of
 from service.api.judge import judge_size
 from service.api.result_url import base_urls, build_result_url, find_own_result
 from service.api.run_to_end import run_to_end
-from service.api.source import fetch_source
-from service.api.source_url import UnusableUrl, parse_url
+from service.api.source.fetch import fetch_source
+from service.api.source.url import UnusableUrl, parse_url
+from service.api.wire.client import Client, watch_client
 from service.errors import FileSizeTooLarge
 from service.image.probe import probe
 from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest

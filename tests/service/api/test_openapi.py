@@ -6,7 +6,7 @@ from service.api.openapi import build_openapi
 from service.config import load_settings
 from service.errors import InternalError, MethodNotAllowed, ServiceError
 from tests.service.api.serving import Service
-from tests.service.api.test_error_responses import all_errors
+from tests.service.api.wire.test_error_responses import all_errors
 
 DOCUMENT = build_openapi(load_settings({}))
 

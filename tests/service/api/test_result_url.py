@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.api.result_url import build_result_url, find_own_result
-from service.api.source_url import UnusableUrl, check_source_url, parse_url
+from service.api.source.url import UnusableUrl, check_source_url, parse_url
 
 BASES = ["https://upscale.example.com/images", "http://127.0.0.1:8000"]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.multipart_body import MAX_PARTS, parse_parts
+from service.api.body.parts import MAX_PARTS, parse_parts
 from service.errors import InvalidRequestBody
 
 TYPE = "multipart/form-data; boundary=XX"

@@ -10,9 +10,9 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
-from service.api.addresses import is_forbidden
-from service.api.name_lookup import NameLookup
-from service.api.source_url import UnusableUrl, check_url, parse_url
+from service.api.source.addresses import is_forbidden
+from service.api.source.names import NameLookup
+from service.api.source.url import UnusableUrl, check_url, parse_url
 from service.config import Settings
 from service.errors import FileSizeTooLarge
 

@@ -2,7 +2,7 @@ from typing import Any
 
 import pytest
 
-from service.api.source_url import (
+from service.api.source.url import (
     MAX_URL_CHARACTERS,
     UNUSABLE_URL_TEXT,
     check_source_url,

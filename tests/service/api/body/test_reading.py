@@ -7,7 +7,7 @@ import psutil
 import pytest
 import requests
 
-from service.api.body import OVERHEAD_BYTES
+from service.api.body.reading import OVERHEAD_BYTES
 from tests.service.api.answers import assert_error
 from tests.service.api.pictures import picture, picture_of_bytes
 from tests.service.api.raw import Connection, seconds_since

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from service.api.name_lookup import NameLookup
+from service.api.source.names import NameLookup
 
 
 async def test_a_name_gives_its_addresses() -> None:

@@ -4,7 +4,7 @@ import asyncio
 
 from starlette.requests import Request
 
-from service.api.client import ClientGone
+from service.api.wire.client import ClientGone
 from service.errors import FileSizeTooLarge, InvalidRequestBody
 
 # What a form adds to its file: boundaries, part headers, the other fields.

@@ -6,12 +6,12 @@ from typing import Any
 
 from starlette.requests import Request
 
-from service.api.body import OVERHEAD_BYTES, read_body
-from service.api.content_type import BodyKind, choose_body_kind
-from service.api.json_body import parse_json
-from service.api.multipart_body import Part, parse_parts
-from service.api.scale import parse_scale
-from service.api.source_url import check_source_url
+from service.api.body.content_type import BodyKind, choose_body_kind
+from service.api.body.json_object import parse_json
+from service.api.body.parts import Part, parse_parts
+from service.api.body.reading import OVERHEAD_BYTES, read_body
+from service.api.body.scale import parse_scale
+from service.api.source.url import check_source_url
 from service.config import Settings
 from service.errors import FileSizeTooLarge, InvalidParameter, MissingParameter
 

@@ -3,7 +3,7 @@
 import pytest
 import requests
 
-from service.api.error_responses import error_response
+from service.api.wire.error_responses import error_response
 from service.errors import ServiceError
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.serving import Service

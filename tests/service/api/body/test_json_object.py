@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.json_body import MAX_STRUCTURE, parse_json
+from service.api.body.json_object import MAX_STRUCTURE, parse_json
 from service.errors import InvalidRequestBody
 
 

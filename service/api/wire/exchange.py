@@ -10,10 +10,10 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.error_responses import error_response
 from service.api.facts import Facts
 from service.api.metrics import Metrics
-from service.api.request_id import choose_request_id
+from service.api.wire.error_responses import error_response
+from service.api.wire.request_id import choose_request_id
 from service.errors import InternalError
 
 _logger: Final = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from service.api.client import Client, ClientGone, watch_client
+from service.api.wire.client import Client, ClientGone, watch_client
 from service.state import open_state
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FailingExecutor, HangingExecutor, ResizingExecutor

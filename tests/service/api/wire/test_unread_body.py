@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import requests
 
-from service.api.unread_body import SMALL_BODY_BYTES
+from service.api.wire.unread_body import SMALL_BODY_BYTES
 from tests.service.api.answers import assert_error
 from tests.service.api.raw import Connection, seconds_since
 from tests.service.api.serving import Service

@@ -1,6 +1,6 @@
 import pytest
 
-from service.api.content_type import BodyKind, choose_body_kind
+from service.api.body.content_type import BodyKind, choose_body_kind
 from service.errors import UnsupportedContentType
 
 

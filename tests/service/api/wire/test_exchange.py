@@ -12,7 +12,7 @@ from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
 
-LOGGER = "service.api.exchange"
+LOGGER = "service.api.wire.exchange"
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@ from typing import Any
 
 import pytest
 
-from service.api.scale import parse_scale
+from service.api.body.scale import parse_scale
 from service.errors import InvalidParameter
 
 

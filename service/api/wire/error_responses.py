@@ -7,8 +7,8 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from service.api.client import ClientGone
 from service.api.facts import facts_of
+from service.api.wire.client import ClientGone
 from service.errors import (
     InternalError,
     InvalidRequestBody,

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from service.api import source
-from service.api.name_lookup import NameLookup
-from service.api.source import MAX_REDIRECTS
-from service.api.source_url import UNUSABLE_URL_TEXT
+from service.api.source import fetch
+from service.api.source.fetch import MAX_REDIRECTS
+from service.api.source.names import NameLookup
+from service.api.source.url import UNUSABLE_URL_TEXT
 from service.config import Settings, load_settings
 from service.errors import FileSizeTooLarge, InvalidParameter
 from tests.service.api.origin import Origin, origin, redirect, response
@@ -48,7 +48,7 @@ async def inside() -> AsyncIterator[Origin]:
 
 
 async def fetch_source(url: str, table: Settings) -> bytes:
-    return await source.fetch_source(url, table, NameLookup())
+    return await fetch.fetch_source(url, table, NameLookup())
 
 
 async def assert_unusable(url: str, **changes: Any) -> None:
