@@ -75,11 +75,20 @@ def test_a_photo_that_cannot_be_sent_fails_the_command(clone: Path, tmp_path: Pa
     assert "cannot read nowhere.jpg" in finished.stderr
 
 
+def _heed_ctrl_c() -> None:
+    """As in a terminal: what a shell starts in the background is told to ignore SIGINT."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 @contextmanager
 def _going_on(clone: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[str], list[str]]]:
     """Quickstart without --once, once it serves; and what it printed until then."""
     process = subprocess.Popen(
-        [str(clone / "scripts" / "quickstart")], cwd=folder, stdout=subprocess.PIPE, text=True
+        [str(clone / "scripts" / "quickstart")],
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        text=True,
+        preexec_fn=_heed_ctrl_c,
     )
     lines: list[str] = []
     try:
