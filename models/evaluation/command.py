@@ -17,9 +17,9 @@ from models.evaluation.upscalers import (
 )
 
 
-def main() -> None:
+def main(arguments_given: list[str] | None = None) -> None:
     """Measure, print a table, and one JSON document as the last line."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(arguments_given)
     torch.set_num_threads(arguments.threads)
     scale = arguments.scale
     upscalers: dict[str, Upscaler] = {

@@ -27,12 +27,14 @@ class Truth:
 
 
 def read_truths(folder: Path, scale: int) -> list[Truth]:
-    """Every picture of `folder`; raises `ValueError` where there is none."""
+    """Every picture of `folder`; raises `ValueError` for none, and for one of a single colour."""
     truths = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES:
             pixels = read_rgb(path)
             height, width = (side // scale * scale for side in pixels.shape[:2])
+            if (pixels == pixels[:1, :1]).all():
+                raise ValueError(f"{path} shows one colour: there is nothing to measure")
             truths.append(Truth(path.stem, pixels[:height, :width]))
     if not truths:
         raise ValueError(f"{folder} holds no picture")

@@ -6,18 +6,21 @@ import json
 from pathlib import Path
 
 import cv2
+import numpy as np
 import torch
+from PIL import Image
 
 from models.training import checkpoint
+from models.training.drawing import draw_page
 from models.training.export import export, read_network
 from models.training.loop import begin, resume, train
 from models.training.pictures import load_pictures
 from models.training.recipe import Recipe, override
 
 
-def main() -> None:
+def main(arguments_given: list[str] | None = None) -> None:
     """Parse the command line and run or export."""
-    arguments = _parser().parse_args()
+    arguments = _parser().parse_args(arguments_given)
     arguments.act(arguments)
 
 
@@ -39,6 +42,11 @@ def _parser() -> argparse.ArgumentParser:
     store.add_argument("--name", required=True, help="upscaled-x2 or upscaled-x4")
     store.add_argument("--folder", type=Path, default=Path("models/default"))
     store.set_defaults(act=_export)
+    draw = commands.add_parser("draw", help="write pages of text and line art, to measure on")
+    draw.add_argument("--out", type=Path, required=True)
+    draw.add_argument("--count", type=int, default=8)
+    draw.add_argument("--seed", type=int, default=1000, help="training's own is the recipe's seed")
+    draw.set_defaults(act=_draw)
     return parser
 
 
@@ -71,3 +79,10 @@ def _run(arguments: argparse.Namespace) -> None:
 def _export(arguments: argparse.Namespace) -> None:
     entry = export(arguments.out, arguments.name, arguments.folder)
     print(json.dumps({arguments.name: entry}))  # noqa: T201
+
+
+def _draw(arguments: argparse.Namespace) -> None:
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for number in range(arguments.count):
+        page = draw_page(np.random.default_rng([arguments.seed, number]))
+        Image.fromarray(page).save(arguments.out / f"page{number}.png")

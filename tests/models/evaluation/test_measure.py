@@ -44,8 +44,14 @@ def test_flat_error_is_0_for_a_kernel_and_counts_the_worst_level_else() -> None:
 
 
 def test_truths_are_cut_to_a_multiple_of_the_scale(tmp_path: Path) -> None:
-    Image.new("RGB", (11, 9)).save(tmp_path / "odd.png")
+    Image.linear_gradient("L").resize((11, 9)).save(tmp_path / "odd.png")
     assert read_truths(tmp_path, 4)[0].pixels.shape == (8, 8, 3)
+
+
+def test_a_truth_of_one_colour_is_refused(tmp_path: Path) -> None:
+    Image.new("RGB", (16, 16), "teal").save(tmp_path / "flat.png")
+    with pytest.raises(ValueError, match="one colour"):
+        read_truths(tmp_path, 4)
 
 
 def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
