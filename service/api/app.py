@@ -11,6 +11,7 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
+from service.api.body.budget import build_budget
 from service.api.context import Context
 from service.api.credits import answer_credits
 from service.api.health import answer_health, answer_readiness
@@ -46,7 +47,7 @@ _logger: Final = logging.getLogger(__name__)
 
 def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
     """The whole HTTP service. Its lifespan starts and stops `executor`; `state` stays open."""
-    context = Context(settings, executor, state, Metrics(), NameLookup())
+    context = Context(settings, executor, state, Metrics(), NameLookup(), build_budget(settings))
     app = FastAPI(
         title="upscaled",
         routes=[*ROUTES, *build_page_routes()],

@@ -5,6 +5,7 @@ from typing import cast
 
 from starlette.requests import Request
 
+from service.api.body.budget import Budget
 from service.api.metrics import Metrics
 from service.api.source.names import NameLookup
 from service.config import Settings
@@ -19,6 +20,7 @@ class Context:
     state: State
     metrics: Metrics
     names: NameLookup
+    budget: Budget
 
 
 def context_of(request: Request) -> Context:

@@ -9,9 +9,10 @@ from starlette.responses import JSONResponse, Response
 from service.api.accept import wants_image
 from service.api.admission import admit
 from service.api.body.asked import Asked, read_asked
+from service.api.body.budget import Share
 from service.api.charge import Charge, hold_credit
-from service.api.context import Context, context_of
-from service.api.facts import Facts, facts_of
+from service.api.context import context_of
+from service.api.facts import facts_of
 from service.api.judge import judge_size
 from service.api.result_url import base_urls, build_result_url, find_own_result
 from service.api.run_to_end import run_to_end
@@ -25,32 +26,28 @@ from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
 
 async def answer_upscale(request: Request) -> Response:
     """The contract's order of checks, each cheaper than the next."""
-    context, facts = context_of(request), facts_of(request)
+    context = context_of(request)
     api_key = await admit(request)
-    asked = await read_asked(request, context.settings)
-    bases = base_urls(request, context.settings.public_base_url)
-    is_binary = wants_image(", ".join(request.headers.getlist("accept")))
-    metering = context.settings.metering
-    async with (
-        watch_client(request.receive) as client,
-        hold_credit(context.state, api_key.id, metering=metering) as charge,
-    ):
-        upscaled = await client.unless_gone(_upscale(context, facts, asked, bases))
-        if is_binary:
-            response = await _deliver_bytes(upscaled, client, charge)
-        else:
-            response = await _deliver_url(upscaled, context, client, charge, bases)
+    with context.budget.share() as share:
+        asked = await read_asked(request, context.settings, share)
+        async with (
+            watch_client(request.receive) as client,
+            hold_credit(context.state, api_key.id, metering=context.settings.metering) as charge,
+        ):
+            upscaled = await client.unless_gone(_upscale(request, asked, share))
+            response = await _deliver(request, upscaled, client, charge)
     response.headers["Server-Timing"] = format_server_timing(upscaled.times)
     context.metrics.observe_stages(upscaled.times)
     context.metrics.output_pixels.inc(upscaled.width_px * upscaled.height_px)
     return response
 
 
-async def _upscale(context: Context, facts: Facts, asked: Asked, bases: list[str]) -> Upscaled:
+async def _upscale(request: Request, asked: Asked, share: Share) -> Upscaled:
     """Source bytes, then what their header tells, then the work behind the boundary."""
+    context, facts = context_of(request), facts_of(request)
     source = asked.image
     if source is None:
-        source = await _load_source(context, asked.image_url or "", bases)
+        source = await _load_source(request, asked.image_url or "", share)
     facts.scale = asked.scale
     facts.source = "upload" if asked.image is not None else "url"
     facts.source_bytes = len(source)
@@ -64,32 +61,40 @@ async def _upscale(context: Context, facts: Facts, asked: Asked, bases: list[str
     return upscaled
 
 
-async def _load_source(context: Context, url: str, bases: list[str]) -> bytes:
+async def _load_source(request: Request, url: str, share: Share) -> bytes:
     """Our own results come from the store, not over the network: some clients chain two calls."""
+    context = context_of(request)
+    bases = base_urls(request, context.settings.public_base_url)
     file_name = find_own_result(parse_url(url), bases)
     if file_name is None:
-        return await fetch_source(url, context.settings, context.names)
+        return await fetch_source(url, context.settings, context.names, share)
     stored = await asyncio.to_thread(context.state.results.find, file_name)
     if stored is None:
         raise UnusableUrl(detail="an own result that is unknown or expired")
     if stored.size_bytes > context.settings.max_file_bytes:
         raise FileSizeTooLarge(detail=f"an own result of {stored.size_bytes} bytes")
+    share.take(stored.size_bytes)
     try:
         return await asyncio.to_thread(stored.path.read_bytes)
     except FileNotFoundError:
         raise UnusableUrl(detail="an own result that expired just now") from None
 
 
-async def _deliver_bytes(upscaled: Upscaled, client: Client, charge: Charge) -> Response:
+async def _deliver(
+    request: Request, upscaled: Upscaled, client: Client, charge: Charge
+) -> Response:
+    if not wants_image(", ".join(request.headers.getlist("accept"))):
+        return await _deliver_url(request, upscaled, client, charge)
     client.raise_if_gone()
     await charge.capture()
     return Response(upscaled.data, media_type=upscaled.media_type)
 
 
 async def _deliver_url(
-    upscaled: Upscaled, context: Context, client: Client, charge: Charge, bases: list[str]
+    request: Request, upscaled: Upscaled, client: Client, charge: Charge
 ) -> Response:
     """The result stays stored only if it is paid for and somebody is there to hear of it."""
+    context = context_of(request)
     results = context.state.results
     store = partial(results.store, upscaled.data, upscaled.media_type)
     file_name = await run_to_end(store, results.delete)
@@ -99,6 +104,7 @@ async def _deliver_url(
     except BaseException:
         await run_to_end(partial(results.delete, file_name))
         raise
+    bases = base_urls(request, context.settings.public_base_url)
     return JSONResponse({"result_url": build_result_url(bases, file_name)})
 
 

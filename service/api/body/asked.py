@@ -6,6 +6,7 @@ from typing import Any
 
 from starlette.requests import Request
 
+from service.api.body.budget import Share
 from service.api.body.content_type import BodyKind, choose_body_kind
 from service.api.body.json_object import parse_json
 from service.api.body.parts import Part, parse_parts
@@ -34,17 +35,18 @@ class Fields:
     scale: object | None
 
 
-async def read_asked(request: Request, settings: Settings) -> Asked:
+async def read_asked(request: Request, settings: Settings, share: Share) -> Asked:
     """Read and check the body, in the contract's order.
 
     Raises:
         UnsupportedContentType, FileSizeTooLarge, InvalidRequestBody, MissingParameter,
-        InvalidParameter, ClientGone.
+        InvalidParameter, RateLimitExceeded, ClientGone.
     """
     content_type = request.headers.get("content-type")
     kind = choose_body_kind(content_type)
     body = await read_body(
         request,
+        share,
         limit_bytes=settings.max_file_bytes + OVERHEAD_BYTES,
         timeout_s=settings.body_timeout_s,
     )

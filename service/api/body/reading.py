@@ -4,6 +4,7 @@ import asyncio
 
 from starlette.requests import Request
 
+from service.api.body.budget import Share
 from service.api.wire.client import ClientGone
 from service.errors import FileSizeTooLarge, InvalidRequestBody
 
@@ -11,12 +12,13 @@ from service.errors import FileSizeTooLarge, InvalidRequestBody
 OVERHEAD_BYTES = 64 * 1024
 
 
-async def read_body(request: Request, *, limit_bytes: int, timeout_s: float) -> bytes:
-    """The body, of at most `limit_bytes`.
+async def read_body(request: Request, share: Share, *, limit_bytes: int, timeout_s: float) -> bytes:
+    """The body, of at most `limit_bytes`, counted against `share`.
 
     Raises:
         FileSizeTooLarge: declared longer, at once; or found longer, reading no further.
         InvalidRequestBody: not complete within `timeout_s`.
+        RateLimitExceeded: too many bodies are arriving at once.
         ClientGone: the client left before its end.
     """
     declared = request.headers.get("content-length", "")
@@ -24,12 +26,12 @@ async def read_body(request: Request, *, limit_bytes: int, timeout_s: float) -> 
         raise FileSizeTooLarge(detail=f"declared {declared[:20]} bytes")
     try:
         async with asyncio.timeout(timeout_s):
-            return await _read_counted(request, limit_bytes)
+            return await _read_counted(request, share, limit_bytes)
     except TimeoutError:
         raise InvalidRequestBody("Request body not received in time") from None
 
 
-async def _read_counted(request: Request, limit_bytes: int) -> bytes:
+async def _read_counted(request: Request, share: Share, limit_bytes: int) -> bytes:
     chunks: list[bytes] = []
     size_bytes = 0
     while True:
@@ -40,6 +42,7 @@ async def _read_counted(request: Request, limit_bytes: int) -> bytes:
         size_bytes += len(chunk)
         if size_bytes > limit_bytes:
             raise FileSizeTooLarge(detail=f"read {size_bytes} bytes")
+        share.take(len(chunk))
         chunks.append(chunk)
         if not message.get("more_body", False):
             return b"".join(chunks)

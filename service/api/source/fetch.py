@@ -10,6 +10,7 @@ from typing import Final
 import aiohttp
 from yarl import URL
 
+from service.api.body.budget import Share
 from service.api.source.addresses import is_forbidden
 from service.api.source.names import NameLookup
 from service.api.source.url import UnusableUrl, check_url, parse_url
@@ -31,10 +32,13 @@ class ForbiddenAddress(OSError):
     """An OSError, so that the connector goes on to the host's next address."""
 
 
-async def fetch_source(url: str, settings: Settings, names: NameLookup) -> bytes:
+async def fetch_source(url: str, settings: Settings, names: NameLookup, share: Share) -> bytes:
     """The bytes behind `url`, at most `max_file_bytes` of them.
 
+    `share`: what the bytes count against.
+
     Raises:
+        RateLimitExceeded: too many images are arriving at once.
         UnusableUrl: refused, unreachable, too slow, redirected too often, or not answering 200.
         FileSizeTooLarge: declared or found too large; reading stops there.
     """
@@ -43,7 +47,7 @@ async def fetch_source(url: str, settings: Settings, names: NameLookup) -> bytes
             asyncio.timeout(settings.source_timeout_s),
             _open_session(settings, names) as session,
         ):
-            return await _follow(session, parse_url(url), settings)
+            return await _follow(session, parse_url(url), settings, share)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
         raise UnusableUrl(detail=f"{type(error).__name__}: {error}") from error
 
@@ -77,14 +81,16 @@ async def _open_session(
         yield session
 
 
-async def _follow(session: aiohttp.ClientSession, url: URL, settings: Settings) -> bytes:
+async def _follow(
+    session: aiohttp.ClientSession, url: URL, settings: Settings, share: Share
+) -> bytes:
     """Walk the redirects by hand: each hop is checked like the first."""
     for _ in range(MAX_REDIRECTS + 1):
         check_url(url)
         _check_host(url, settings.allowed_source_hosts)
         async with session.get(url, allow_redirects=False) as response:
             if response.status == 200:
-                return await _read(response, settings.max_file_bytes)
+                return await _read(response, share, settings.max_file_bytes)
             if response.status not in _REDIRECTS:
                 raise UnusableUrl(detail=f"status {response.status}")
             target = url.join(parse_url(response.headers.get("Location", "")))
@@ -99,7 +105,7 @@ def _check_host(url: URL, allowed_hosts: tuple[str, ...]) -> None:
         raise UnusableUrl(detail="the host is not on the list")
 
 
-async def _read(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
+async def _read(response: aiohttp.ClientResponse, share: Share, limit_bytes: int) -> bytes:
     if (response.content_length or 0) > limit_bytes:
         raise FileSizeTooLarge(detail=f"declared {response.content_length} bytes")
     chunks: list[bytes] = []
@@ -108,5 +114,6 @@ async def _read(response: aiohttp.ClientResponse, limit_bytes: int) -> bytes:
         size_bytes += len(chunk)
         if size_bytes > limit_bytes:
             raise FileSizeTooLarge(detail=f"read {size_bytes} bytes")
+        share.take(len(chunk))
         chunks.append(chunk)
     return b"".join(chunks)

@@ -10,12 +10,13 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from service.api.body.budget import Budget
 from service.api.source import fetch
 from service.api.source.fetch import MAX_REDIRECTS
 from service.api.source.names import NameLookup
 from service.api.source.url import UNUSABLE_URL_TEXT
 from service.config import Settings, load_settings
-from service.errors import FileSizeTooLarge, InvalidParameter
+from service.errors import FileSizeTooLarge, InvalidParameter, RateLimitExceeded
 from tests.service.api.origin import Origin, origin, redirect, response
 
 PHOTO = os.urandom(5000)
@@ -48,7 +49,8 @@ async def inside() -> AsyncIterator[Origin]:
 
 
 async def fetch_source(url: str, table: Settings) -> bytes:
-    return await fetch.fetch_source(url, table, NameLookup())
+    with Budget(10 * table.max_file_bytes).share() as share:
+        return await fetch.fetch_source(url, table, NameLookup(), share)
 
 
 async def assert_unusable(url: str, **changes: Any) -> None:
@@ -205,6 +207,20 @@ async def test_every_kind_of_redirect(web: Origin, status: str) -> None:
 async def test_a_redirect_is_checked_like_the_first_address(web: Origin, where: str) -> None:
     web.answers["/x"] = redirect(where)
     await assert_unusable(f"{web.url}/x")
+
+
+async def test_what_is_fetched_counts_against_the_memory_of_all(web: Origin) -> None:
+    budget = Budget(len(PHOTO))
+    for is_room in (True, False):
+        with budget.share() as share:
+            share.take(0 if is_room else 1)
+            fetching = fetch.fetch_source(f"{web.url}/photo", settings(), NameLookup(), share)
+            if is_room:
+                assert await fetching == PHOTO
+            else:
+                with pytest.raises(RateLimitExceeded):
+                    await fetching
+    assert budget.held_bytes == 0
 
 
 # The guard: counted at the listener, not by the answer.
