@@ -71,7 +71,8 @@ def run(photo: Path, *, is_once: bool) -> None:
     port = find_port()
     with serving(port) as process:
         print(f"Serving on http://{HOST}:{port}")
-        print(f"  {photo.name}: {info.width_px} x {info.height_px}, sent at scale {scale} ...")
+        reason = "" if scale == 4 else f" (scale 4 takes sides to {settings.max_input_side_x4} px)"
+        print(f"  {photo.name}: {info.width_px} x {info.height_px}, sent at scale {scale}{reason}")
         started_s = time.monotonic()
         result = send(source, photo.name, scale, secret, port)
         seconds = time.monotonic() - started_s

@@ -67,6 +67,7 @@ def test_a_wide_photo_with_alpha_becomes_a_png_at_scale_2(clone: Path, tmp_path:
     finished = _run(clone, tmp_path, "a banner.png", "--once")
     assert finished.returncode == 0, finished.stderr
     assert _size_of(tmp_path / "result-a banner.png") == (3002, 128)
+    assert "sent at scale 2 (scale 4 takes sides to 1500 px)" in finished.stdout
 
 
 def test_a_photo_that_cannot_be_sent_fails_the_command(clone: Path, tmp_path: Path) -> None:
