@@ -12,7 +12,19 @@ def test_a_worker_inherits_no_secret() -> None:
         "CUDA_VISIBLE_DEVICES": "1",
     }
     inside = worker_environment(load_settings({}, threads=3), outside)
-    assert inside == {"PATH": "/bin", "CUDA_VISIBLE_DEVICES": "1", "OMP_NUM_THREADS": "3"}
+    assert inside == {
+        "PATH": "/bin",
+        "CUDA_VISIBLE_DEVICES": "1",
+        "OMP_NUM_THREADS": "3",
+        "OMP_WAIT_POLICY": "PASSIVE",
+    }
+
+
+def test_waiting_threads_sleep_unless_the_operator_lets_them_spin() -> None:
+    settings = load_settings({})
+    assert worker_environment(settings, {})["OMP_WAIT_POLICY"] == "PASSIVE"
+    outside = {"OMP_WAIT_POLICY": "ACTIVE"}
+    assert worker_environment(settings, outside)["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
 def test_cores_are_shared_out_among_the_workers() -> None:
