@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.evaluation.colour import mean_ciede2000
-from models.evaluation.metrics import acutance, luma, psnr_db, ssim
+from models.evaluation.metrics import acutance, checkerboard, luma, psnr_db, ssim
 from models.evaluation.tracks import TRACKS, make_clean
 from models.evaluation.upscalers import Upscaler
 from models.training.pictures import SUFFIXES, read_rgb
@@ -76,6 +76,7 @@ def _measure_one(result: Pixels, small: Pixels, truth: Pixels, scale: int) -> Fi
         "psnr_db": psnr_db(plane, truth_plane),
         "ssim": ssim(plane, truth_plane),
         "acutance": acutance(plane) / acutance(truth_plane),
+        "checkerboard": checkerboard(plane) / checkerboard(truth_plane),
         "ciede2000_to_input": mean_ciede2000(make_clean(result, scale, ""), small),
         "ciede2000_to_truth": mean_ciede2000(result[inner], truth[inner]),
     }

@@ -31,6 +31,8 @@ class Recipe:
     """The same for inputs with noise or compression, where crispness is dearer."""
     fidelity_weight: float = 0.5
     """How much an error in the colours of the result, made small again, counts."""
+    flicker_weight: float = 1.0
+    """How much an error that alternates from pixel to pixel counts on top of its plain error."""
     sharpen_amount: float = 0.0
     """Unsharp mask on the truth before it is compared with; 0 leaves the truth as it is."""
 

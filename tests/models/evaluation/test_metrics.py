@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from models.evaluation.colour import ciede2000, mean_ciede2000
-from models.evaluation.metrics import acutance, luma, psnr_db, ssim
+from models.evaluation.metrics import acutance, checkerboard, luma, psnr_db, ssim
 
 
 def test_luma_runs_from_16_to_235() -> None:
@@ -30,6 +30,12 @@ def test_acutance_is_the_mean_step() -> None:
     ramp = np.tile(np.arange(8.0) * 3, (5, 1))
     assert acutance(ramp) == pytest.approx(3.0)
     assert acutance(np.zeros((5, 5))) == 0
+
+
+def test_checkerboard_is_an_alternations_amplitude_and_blind_to_edges() -> None:
+    ys, xs = np.mgrid[0:8, 0:8]
+    assert checkerboard(100 + 3.0 * (-1.0) ** (xs + ys)) == pytest.approx(3.0)
+    assert checkerboard(np.where(xs < 4, 0.0, 200.0)) == 0
 
 
 @pytest.mark.parametrize(

@@ -62,6 +62,17 @@ def test_a_colour_cast_costs_more_where_fidelity_counts(truth: torch.Tensor) -> 
     assert surplus == pytest.approx(PLAIN.fidelity_weight * 0.2 / 3, rel=1e-4)
 
 
+def test_a_checkerboard_earns_no_contrast_and_costs_more_than_its_plain_error() -> None:
+    ys, xs = torch.meshgrid(torch.arange(32), torch.arange(32), indexing="ij")
+    board = 0.05 * (-1.0) ** (xs + ys)
+    flat = torch.full((2, 3, 32, 32), 0.5)
+    assert losses.contrast(board.view(1, 1, 32, 32)).max() <= 0.0011
+    whole = float(loss_of(flat + board, flat, PLAIN)[0])
+    plain = float(loss_of(flat + 0.05, flat, Recipe(4, fidelity_weight=0.0))[0])
+    assert losses.flicker_error(board) == pytest.approx(3 * 0.05)
+    assert whole > 2 * plain
+
+
 def test_sharpening_by_nothing_changes_nothing_and_else_raises_edges(truth: torch.Tensor) -> None:
     assert torch.equal(sharpen(truth, 0.0), truth)
     edge = torch.full((1, 3, 16, 16), 0.3)
