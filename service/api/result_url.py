@@ -8,23 +8,19 @@ from yarl import URL
 RESULT_PATH: Final = "/public/result/"
 
 
-def base_urls(request: Request, public_base_url: str) -> list[str]:
-    """What our addresses may begin with: the public base first where set, then what was called."""
-    called = _called_url(request)
-    return [public_base_url, called] if public_base_url else [called]
+def build_result_url(request: Request, public_base_url: str, file_name: str) -> str:
+    """Below the public base, or where that is empty below the address the client called."""
+    return f"{public_base_url or _called_url(request)}{RESULT_PATH}{file_name}"
 
 
-def build_result_url(bases: list[str], file_name: str) -> str:
-    return f"{bases[0]}{RESULT_PATH}{file_name}"
+def find_result_name(url: URL) -> str | None:
+    """The file name in what looks like a result URL, of whatever server.
 
-
-def find_own_result(url: URL, bases: list[str]) -> str | None:
-    """The file name in one of our own result URLs; None for any other URL."""
-    for base in map(URL, bases):
-        prefix = base.raw_path.rstrip("/") + RESULT_PATH
-        if _server(url) == _server(base) and url.raw_path.startswith(prefix):
-            return url.raw_path.removeprefix(prefix)
-    return None
+    A proxy may have changed scheme, host, port and the path before it. The name tells: whoever
+    knows one of ours, which nobody can guess, may have the result.
+    """
+    _, mark, file_name = url.raw_path.rpartition(RESULT_PATH)
+    return file_name if mark else None
 
 
 def _called_url(request: Request) -> str:
@@ -36,7 +32,3 @@ def _called_url(request: Request) -> str:
         host, port = request.scope["server"]
         return f"{request.url.scheme}://{host}:{port}"
     return called
-
-
-def _server(url: URL) -> tuple[str, str, int | None]:
-    return url.scheme, (url.raw_host or "").lower(), url.port

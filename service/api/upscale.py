@@ -11,10 +11,10 @@ from service.api.admission import admit
 from service.api.body.asked import Asked, read_asked
 from service.api.body.budget import Share
 from service.api.charge import Charge, hold_credit
-from service.api.context import context_of
+from service.api.context import Context, context_of
 from service.api.facts import facts_of
 from service.api.judge import judge_size
-from service.api.result_url import base_urls, build_result_url, find_own_result
+from service.api.result_url import build_result_url, find_result_name
 from service.api.run_to_end import run_to_end
 from service.api.source.fetch import fetch_source
 from service.api.source.url import UnusableUrl, parse_url
@@ -47,7 +47,7 @@ async def _upscale(request: Request, asked: Asked, share: Share) -> Upscaled:
     context, facts = context_of(request), facts_of(request)
     source = asked.image
     if source is None:
-        source = await _load_source(request, asked.image_url or "", share)
+        source = await _load_source(context, asked.image_url or "", share)
     facts.scale = asked.scale
     facts.source = "upload" if asked.image is not None else "url"
     facts.source_bytes = len(source)
@@ -61,16 +61,12 @@ async def _upscale(request: Request, asked: Asked, share: Share) -> Upscaled:
     return upscaled
 
 
-async def _load_source(request: Request, url: str, share: Share) -> bytes:
+async def _load_source(context: Context, image_url: str, share: Share) -> bytes:
     """Our own results come from the store, not over the network: some clients chain two calls."""
-    context = context_of(request)
-    bases = base_urls(request, context.settings.public_base_url)
-    file_name = find_own_result(parse_url(url), bases)
-    if file_name is None:
-        return await fetch_source(url, context.settings, context.names, share)
-    stored = await asyncio.to_thread(context.state.results.find, file_name)
+    file_name = find_result_name(parse_url(image_url))
+    stored = await asyncio.to_thread(context.state.results.find, file_name) if file_name else None
     if stored is None:
-        raise UnusableUrl(detail="an own result that is unknown or expired")
+        return await fetch_source(image_url, context.settings, context.names, share)
     if stored.size_bytes > context.settings.max_file_bytes:
         raise FileSizeTooLarge(detail=f"an own result of {stored.size_bytes} bytes")
     share.take(stored.size_bytes)
@@ -104,8 +100,8 @@ async def _deliver_url(
     except BaseException:
         await run_to_end(partial(results.delete, file_name))
         raise
-    bases = base_urls(request, context.settings.public_base_url)
-    return JSONResponse({"result_url": build_result_url(bases, file_name)})
+    url = build_result_url(request, context.settings.public_base_url, file_name)
+    return JSONResponse({"result_url": url})
 
 
 def format_server_timing(times: StageTimes) -> str:

@@ -133,12 +133,20 @@ def test_a_result_url_may_be_fed_back(make_service: Callable[..., Service]) -> N
     assert size_of(requests.get(again.json()["result_url"], timeout=5).content) == (320, 256)
 
 
-def test_also_by_the_public_base_url(make_service: Callable[..., Service]) -> None:
-    service = make_service(public_base_url="https://upscale.example.com")
+def test_under_whatever_name_of_the_server(make_service: Callable[..., Service]) -> None:
+    service = make_service(public_base_url="https://upscale.example.com/images")
     first = service.upload().json()["result_url"]
-    called = first.replace("https://upscale.example.com", service.url)
-    for url in (first, first.replace(".com/", ".com:443/"), called):
+    called = first.replace("https://upscale.example.com/images", service.url)
+    renamed = called.replace(service.url, "https://another-name.invalid:8443")
+    for url in (first, called, renamed):
         assert service.send_json({"image_url": url, "scale": 2}).status_code == 200, url
+
+
+def test_the_result_path_opens_no_other_way_in(service: Service) -> None:
+    for host in ("127.0.0.2:49999", "10.0.0.1", "169.254.169.254"):
+        url = f"http://{host}/public/result/{uuid.uuid4()}.jpg"
+        answer = service.send_json({"image_url": url, "scale": 2})
+        assert_error(answer, 400, "invalid_parameter")
 
 
 def test_an_expired_result_cannot_be_fetched(make_service: Callable[..., Service]) -> None:
