@@ -48,16 +48,14 @@ def flicker_error(error: Tensor) -> Tensor:
     return both + wide + tall
 
 
-def sharpen(truth: Tensor, amount: float) -> Tensor:
-    """Unsharp mask of sigma 1.5 px, clipped to 0..1; `amount` 0 returns the truth unchanged."""
-    if amount == 0.0:
-        return truth
+def sharpen(truth: Tensor, amounts: Tensor) -> Tensor:
+    """Unsharp mask of sigma 1.5 px on `[N, 3, h, w]`, by `[N]` amounts, clipped to 0..1."""
     taps = torch.exp(-0.5 * (torch.arange(-4, 5, dtype=truth.dtype) / 1.5) ** 2)
     taps = (taps / taps.sum()).view(1, 1, 9)
     planes = truth.flatten(0, 1).unsqueeze(1)
     padded = F.pad(planes, (4, 4, 4, 4), mode="reflect")
     soft = F.conv2d(F.conv2d(padded, taps.unsqueeze(2)), taps.unsqueeze(3)).view_as(truth)
-    return (truth + amount * (truth - soft)).clamp(0.0, 1.0)
+    return (truth + amounts.view(-1, 1, 1, 1) * (truth - soft)).clamp(0.0, 1.0)
 
 
 def loss_of(
@@ -65,14 +63,16 @@ def loss_of(
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of float32 `[N, 3, h, w]` output and truth in 0..1, and figures to log.
 
-    Mean absolute error, half on RGB and half on luma; plus the error in contrast of the output's
-    neighbourhoods, times `acutance_weight` for clean pairs and `harmed_acutance_weight` for others;
-    plus `fidelity_weight` times the error of the output shrunk by area, so that the result, made
-    small again, has the input's colours; plus `flicker_weight` times the alternating part of the
-    error in luma. Surplus contrast counts like lacking contrast: where only
-    the lack counted, edges of drawings grew halos. `is_clean` is `[N]`, bool.
+    All is measured against the truth sharpened by `sharpen_amount`, for pairs that are not clean by
+    `harmed_sharpen_amount`. Mean absolute error, half on RGB and half on luma; plus the error in
+    contrast of neighbourhoods, times `acutance_weight` or `harmed_acutance_weight` (surplus counts
+    like lack: where only the lack counted, edges of drawings grew halos); plus `flicker_weight`
+    times the alternating part of the error in luma; plus `fidelity_weight` times the error of the
+    output shrunk by area against the plain truth, so that the result, made small again, has the
+    input's colours. `is_clean` is `[N]`, bool.
     """
-    target = sharpen(truth, recipe.sharpen_amount)
+    amounts = torch.where(is_clean, recipe.sharpen_amount, recipe.harmed_sharpen_amount)
+    target = sharpen(truth, amounts)
     output_luma, target_luma = luma(output), luma(target)
     error = 0.5 * (output - target).abs().mean() + 0.5 * (output_luma - target_luma).abs().mean()
     output_contrast, target_contrast = contrast(output_luma), contrast(target_luma)
@@ -82,7 +82,7 @@ def loss_of(
         "error": float(error.detach()),
         "acutance": float(output_contrast.detach().mean() / target_contrast.mean()),
     }
-    shrunk_error = F.avg_pool2d(output - target, recipe.scale).abs().mean()
+    shrunk_error = F.avg_pool2d(output - truth, recipe.scale).abs().mean()
     contrast_error = (weights * contrast_errors).mean()
     flicker = recipe.flicker_weight * flicker_error(output_luma - target_luma)
     return error + contrast_error + recipe.fidelity_weight * shrunk_error + flicker, figures

@@ -33,8 +33,10 @@ class Recipe:
     """How much an error in the colours of the result, made small again, counts."""
     flicker_weight: float = 1.0
     """How much an error that alternates from pixel to pixel counts on top of its plain error."""
-    sharpen_amount: float = 0.0
+    sharpen_amount: float = 0.4
     """Unsharp mask on the truth before it is compared with; 0 leaves the truth as it is."""
+    harmed_sharpen_amount: float = 0.25
+    """The same for inputs with noise or compression."""
 
     def rate_at(self, step: int) -> float:
         """The learning rate of `step`: a linear rise, a plateau, then the cooldown."""

@@ -1,5 +1,7 @@
 """Losses: lacking contrast costs, and surplus contrast as well."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,8 +10,9 @@ from models.training import losses
 from models.training.losses import sharpen
 from models.training.recipe import Recipe
 
-CRISP = Recipe(4, acutance_weight=0.5, harmed_acutance_weight=0.0)
-PLAIN = Recipe(4, acutance_weight=0.0)
+BARE = Recipe(4, acutance_weight=0.0, sharpen_amount=0.0, harmed_sharpen_amount=0.0)
+CRISP = replace(BARE, acutance_weight=0.5, harmed_acutance_weight=0.0)
+PLAIN = replace(BARE, harmed_acutance_weight=0.0)
 CLEAN, HARMED = torch.tensor([True, True]), torch.tensor([False, False])
 
 
@@ -57,7 +60,7 @@ def test_surplus_contrast_costs_too(truth: torch.Tensor) -> None:
 
 def test_a_colour_cast_costs_more_where_fidelity_counts(truth: torch.Tensor) -> None:
     cast = truth + torch.tensor([0.1, 0.0, -0.1]).view(1, 3, 1, 1)
-    without = Recipe(4, acutance_weight=0.0, fidelity_weight=0.0)
+    without = replace(PLAIN, fidelity_weight=0.0)
     surplus = float(loss_of(cast, truth, PLAIN)[0]) - float(loss_of(cast, truth, without)[0])
     assert surplus == pytest.approx(PLAIN.fidelity_weight * 0.2 / 3, rel=1e-4)
 
@@ -68,15 +71,18 @@ def test_a_checkerboard_earns_no_contrast_and_costs_more_than_its_plain_error() 
     flat = torch.full((2, 3, 32, 32), 0.5)
     assert losses.contrast(board.view(1, 1, 32, 32)).max() <= 0.0011
     whole = float(loss_of(flat + board, flat, PLAIN)[0])
-    plain = float(loss_of(flat + 0.05, flat, Recipe(4, fidelity_weight=0.0))[0])
+    plain = float(loss_of(flat + 0.05, flat, replace(PLAIN, fidelity_weight=0.0))[0])
     assert losses.flicker_error(board) == pytest.approx(3 * 0.05)
     assert whole > 2 * plain
 
 
 def test_sharpening_by_nothing_changes_nothing_and_else_raises_edges(truth: torch.Tensor) -> None:
-    assert torch.equal(sharpen(truth, 0.0), truth)
+    assert torch.equal(sharpen(truth, torch.zeros(2)), truth)
+    half = sharpen(truth, torch.tensor([0.0, 0.5]))
+    assert torch.equal(half[0], truth[0])
+    assert not torch.equal(half[1], truth[1])
     edge = torch.full((1, 3, 16, 16), 0.3)
     edge[..., 8:] = 0.7
-    sharp = sharpen(edge, 0.5)
+    sharp = sharpen(edge, torch.tensor([0.5]))
     assert float(sharp[0, 0, 8, 7]) < 0.3 < 0.7 < float(sharp[0, 0, 8, 8])
     assert sharp[0, 0, 8, 0] == pytest.approx(0.3)
