@@ -7,6 +7,11 @@ function make(name, content = [], className = "") {
   return element;
 }
 
+// Text in which `this` is code.
+function prose(text) {
+  return text.split("`").map((part, at) => (at % 2 ? make("code", part) : part));
+}
+
 function table(heads, rows) {
   const cells = (row, kind) => make("tr", row.map((cell) => make(kind, cell)));
   return make("table", [make("thead", cells(heads, "th")), make("tbody", rows.map((row) => cells(row, "td")))]);
@@ -26,7 +31,7 @@ function describe(schema) {
 function renderBodies(content) {
   return Object.entries(content).flatMap(([mediaType, { schema }]) => [
     make("h3", ["Body ", make("code", mediaType)]),
-    schema.description ? make("p", schema.description) : "",
+    schema.description ? make("p", prose(schema.description)) : "",
     table(["Field", "Value", ""], Object.entries(schema.properties).map(([name, field]) => [
       make("code", name),
       describe(field),
@@ -50,7 +55,7 @@ function renderOperation(path, method, operation) {
   return make("section", [
     make("h2", [make("span", method, "method"), " ", make("code", path)]),
     make("p", operation.summary),
-    operation.description ? make("p", operation.description) : "",
+    operation.description ? make("p", prose(operation.description)) : "",
     operation.security ? make("p", ["Needs the header ", make("code", "X-API-KEY"), "."]) : "",
     ...(operation.requestBody ? renderBodies(operation.requestBody.content) : []),
     ...renderAnswers(operation.responses),
@@ -62,7 +67,7 @@ document.getElementById("example").textContent =
   `curl ${base}/v1/upscale -H 'X-API-KEY: YOUR_KEY' -H 'Accept: image/*' -F image=@photo.jpg -F scale=4 -o upscaled.jpg`;
 
 const openapi = await (await fetch("openapi.json")).json();
-document.getElementById("about").textContent = `Version ${openapi.info.version}. ${openapi.info.description}`;
+document.getElementById("about").append(`Version ${openapi.info.version}. `, ...prose(openapi.info.description));
 for (const [path, methods] of Object.entries(openapi.paths)) {
   for (const [method, operation] of Object.entries(methods)) {
     if (method !== "head") document.getElementById("operations").append(renderOperation(path, method, operation));

@@ -51,6 +51,12 @@ def test_a_script_finds_every_element_it_asks_for(service: Service, path: str) -
     assert set(asked) <= set(re.findall(r'id="([\w-]+)"', page))
 
 
+def test_no_style_shows_what_is_hidden() -> None:
+    """A class that sets `display` wins over the browser's own rule for `hidden`."""
+    style = (files("service.api") / "assets" / "style.css").read_text()
+    assert "[hidden] { display: none !important; }" in style
+
+
 # As much of a browser as the scripts need, for node.
 BROWSER = """
 class Element {
@@ -95,6 +101,7 @@ def test_the_documentation_shows_every_operation_and_error(service: Service) -> 
     assert "curl http://upscale.example:8000/v1/upscale" in shown
     for path in service.get("/openapi.json").json()["paths"]:
         assert path in shown
+    assert "`" not in shown
     for code in ("missing_parameter", "resolution_too_high", "rate_limit_exceeded", "X-API-KEY"):
         assert code in shown
 
