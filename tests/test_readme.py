@@ -1,0 +1,68 @@
+"""README says what is: settings, commands, folders and links are compared with the code."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import typer.main
+
+from service.cli import app
+from service.config import describe_settings, load_settings
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def readme() -> str:
+    return (ROOT / "README.md").read_text()
+
+
+def settings_table() -> str:
+    lines = ["| variable | default | meaning |", "|---|---|---|"]
+    for name, _, default, meaning in describe_settings(load_settings({})):
+        shown = default.replace(str(Path.home()), "~")
+        shown = f"`{shown}`" if shown else ""
+        lines.append(f"| `{name}` | {shown} | {meaning} |")
+    return "\n".join(lines)
+
+
+def test_the_settings_table_is_the_code_s(readme: str) -> None:
+    found = re.search(r"<!-- settings:.*?-->\n(.*?)\n<!-- /settings -->", readme, re.DOTALL)
+    assert found is not None
+    assert found[1] == settings_table(), f"put this into README:\n{settings_table()}"
+
+
+def test_every_command_is_named(readme: str) -> None:
+    for name in typer.main.get_command(app).commands:  # type: ignore[attr-defined]
+        assert f"upscaled {name}" in readme
+
+
+def test_every_link_leads_somewhere(readme: str) -> None:
+    links = re.findall(r"\]\(([^)#]+?)\)", readme)
+    local = [link for link in links if "://" not in link]
+    assert local
+    assert [link for link in local if not (ROOT / link).exists()] == []
+
+
+def test_every_folder_of_the_packages_is_on_the_map(readme: str) -> None:
+    packages = {path.parent.name for path in (ROOT / "service").glob("*/__init__.py")}
+    assert [name for name in packages if f"(service/{name})" not in readme] == []
+
+
+def test_python_examples_compile(readme: str) -> None:
+    examples = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
+    assert examples
+    for example in examples:
+        compile(example, "README.md", "exec")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to parse the example")
+def test_javascript_examples_parse(readme: str, tmp_path: Path) -> None:
+    examples = re.findall(r"```javascript\n(.*?)```", readme, re.DOTALL)
+    assert examples
+    for example in examples:
+        path = tmp_path / "example.mjs"
+        path.write_text(example)
+        subprocess.run(["node", "--check", str(path)], check=True, capture_output=True)
