@@ -19,6 +19,7 @@ from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFo
 from service.image.orientation import read_orientation, swaps_sides
 from service.image.png_chunks import find_exif, read_bit_depth, without_animation
 from service.image.sniff import ENABLED, sniff
+from service.image.webp import read_canvas_px
 
 # No setting goes beyond it: a decoder never allocates more, whoever asks.
 MAX_PIXELS: Final = 100_000_000
@@ -90,15 +91,22 @@ def open_header(source: bytes) -> Header:
         raise MalformedImage(detail="no known image format")
     if format_name not in ENABLED:
         raise UnsupportedImageFormat(detail=format_name)
+    if format_name == "WEBP":
+        _refuse_too_large(read_canvas_px(source) or (0, 0))
     try:
         header = _open(source, format_name)
     except DecompressionBombError as error:
         raise ResolutionTooHigh(detail=str(error)) from error
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{format_name} header: {error}") from error
-    if header.picture.width * header.picture.height > MAX_PIXELS:
-        raise ResolutionTooHigh(detail="{} x {}".format(*header.picture.size))
+    _refuse_too_large(header.picture.size)
     return header
+
+
+def _refuse_too_large(size_px: tuple[int, int]) -> None:
+    width, height = size_px
+    if width * height > MAX_PIXELS:
+        raise ResolutionTooHigh(detail=f"{width} x {height}")
 
 
 def _open(source: bytes, format_name: str) -> Header:
