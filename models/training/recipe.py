@@ -12,7 +12,7 @@ class Recipe:
     features: int = 48
     layers: int = 16
     seed: int = 1
-    steps: int = 30000
+    steps: int = 12000
     rate: float = 1e-3
     warmup_steps: int = 200
     cooldown_share: float = 0.4
@@ -25,17 +25,17 @@ class Recipe:
     pages: int = 160
     """How many pages of text and line art are drawn."""
     page_share: float = 0.1
-    acutance_weight: float = 0.16
+    acutance_weight: float = 0.28
     """How much an error in local contrast counts beside plain error: the crispness dial."""
-    harmed_acutance_weight: float = 0.06
+    harmed_acutance_weight: float = 0.25
     """The same for inputs with noise or compression, where crispness is dearer."""
-    fidelity_weight: float = 0.5
+    fidelity_weight: float = 0.8
     """How much an error in the colours of the result, made small again, counts."""
     flicker_weight: float = 1.0
     """How much an error that alternates from pixel to pixel counts on top of its plain error."""
-    sharpen_amount: float = 0.4
+    sharpen_amount: float = 0.5
     """Unsharp mask on the truth before it is compared with; 0 leaves the truth as it is."""
-    harmed_sharpen_amount: float = 0.25
+    harmed_sharpen_amount: float = 0.85
     """The same for inputs with noise or compression."""
 
     def rate_at(self, step: int) -> float:
