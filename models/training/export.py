@@ -30,6 +30,7 @@ def export(run_folder: Path, name: str, folder: Path) -> dict[str, Any]:
     shape = {"features": recipe.features, "layers": recipe.layers, "scale": recipe.scale}
     metadata = {"family": "plain", **{key: str(value) for key, value in shape.items()}}
     save_file(weights, path, metadata=metadata)
+    path.chmod(0o644)  # the library leaves it readable to its maker alone
     return _enter(path, name, recipe.features, recipe.layers, recipe.scale)
 
 

@@ -41,3 +41,9 @@ def test_the_manifest_describes_the_file_and_keeps_other_entries(tmp_path: Path)
 def test_a_run_without_checkpoint_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"checkpoint\.pt"):
         export(tmp_path, "upscaled-x2", tmp_path)
+
+
+def test_everybody_may_read_an_exported_file(tmp_path: Path) -> None:
+    checkpoint.save(begin(Recipe(2, features=6, layers=2)), tmp_path / "run")
+    entry = export(tmp_path / "run", "upscaled-x2", tmp_path)
+    assert (tmp_path / entry["file"]).stat().st_mode & 0o777 == 0o644
