@@ -7,6 +7,7 @@ answers to, stops the start with its name and value.
 import difflib
 import ipaddress
 import os
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -16,6 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 PREFIX = "UPSCALED_"
 MAX_OUTPUT_SIDE_PX = 6000
 MIN_INPUT_SIDE_PX = 64
+
+# Said instead of the pattern itself.
+_PATTERN_MEANINGS = {
+    f"{PREFIX}DEVICE": "must be auto, cpu, cuda or cuda:N",
+    f"{PREFIX}LOG_LEVEL": "must be debug, info, warning or error",
+}
+
+# What Kubernetes puts into every container of a namespace with a Service named "upscaled".
+_SERVICE_LINK = re.compile(r"service_(host|port(_\w+)?)|port(_\d+_(tcp|udp|sctp)(_\w+)?)?")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -175,11 +185,12 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
         SettingsError: a value out of range or of the wrong kind, or an unknown `UPSCALED_` name.
     """
     environment = os.environ if environment is None else environment
-    values = {
+    given = {
         name.removeprefix(PREFIX).lower(): value
         for name, value in environment.items()
         if name.startswith(PREFIX) and value != ""
     }
+    values = {name: value for name, value in given.items() if not _SERVICE_LINK.fullmatch(name)}
     _refuse_unknown(values)
     try:
         return Settings.model_validate({**values, **overrides})
@@ -226,5 +237,6 @@ def _describe(error: ValidationError) -> str:
     lines = []
     for problem in error.errors():
         name = PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
-        lines.append(f"{name}={problem['input']!r}: {problem['msg']}")
+        reason = _PATTERN_MEANINGS.get(name) or problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}={problem['input']!r}: {reason}")
     return "\n".join(lines)

@@ -105,6 +105,35 @@ def test_an_unknown_name_is_refused_with_the_one_that_was_meant(name: str, meant
     assert f"did you mean {meant}?" in str(refused.value)
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("SERVICE_HOST", "10.0.0.1"),
+        ("SERVICE_PORT", "8000"),
+        ("SERVICE_PORT_HTTP", "8000"),
+        ("PORT", "tcp://10.0.0.1:8000"),
+        ("PORT_8000_TCP", "tcp://10.0.0.1:8000"),
+        ("PORT_8000_TCP_ADDR", "10.0.0.1"),
+    ],
+)
+def test_a_kubernetes_service_of_our_name_stops_no_start(name: str, value: str) -> None:
+    assert load_settings({f"UPSCALED_{name}": value}) == load_settings({})
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("DEVICE", "tpu", "must be auto, cpu, cuda or cuda:N"),
+        ("LOG_LEVEL", "loud", "must be debug, info, warning or error"),
+        ("ALLOWED_SOURCE_CIDRS", "10.0.0.1/8", "10.0.0.1/8 has host bits set"),
+    ],
+)
+def test_a_refusal_is_in_words_for_people(name: str, value: str, reason: str) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings({f"UPSCALED_{name}": value})
+    assert str(refused.value) == f"UPSCALED_{name}={value!r}: {reason}"
+
+
 def test_an_unknown_name_like_no_other_is_refused_too() -> None:
     with pytest.raises(SettingsError, match=r"UPSCALED_QQQQ='1': there is no such setting$"):
         load_settings({"UPSCALED_QQQQ": "1"})
