@@ -134,14 +134,17 @@ def _parse_safetensors(data: bytes, path: Path) -> object:
 
 
 def _parse_torch(data: bytes, path: Path) -> object:
-    """Official files hold CUDA tensors, hence `map_location`."""
+    """Official files hold CUDA tensors, hence `map_location`.
+
+    What torch says of a bad file is not passed on: it may be advice to load it unsafely, or mere
+    internals.
+    """
     _refuse_compressed(data, path)
     try:
         return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
     except Exception as error:
-        reason = str(error).partition("\n")[0]
         raise WeightsError(
-            f"{path}: not a torch file of plain tensors, or a damaged one: {reason}"
+            f"{path}: not a weights file, or a damaged one: no torch file of plain tensors"
         ) from error
 
 

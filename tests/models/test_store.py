@@ -163,7 +163,7 @@ def test_adding_the_same_file_again_repairs_a_damaged_copy(
 def test_a_refused_file_leaves_nothing_behind(store: ModelStore, tmp_path: Path) -> None:
     junk = tmp_path / "junk.pth"
     junk.write_bytes(b"not weights")
-    with pytest.raises(WeightsError, match=rf"^{junk}: not a torch file"):
+    with pytest.raises(WeightsError, match=rf"^{junk}: not a weights file"):
         store.add("mine", junk)
     with pytest.raises(ModelRefused, match=r"there is no such file"):
         store.add("mine", tmp_path / "absent.pth")

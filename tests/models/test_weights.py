@@ -255,11 +255,25 @@ def test_a_pickle_that_asks_to_run_something_is_refused_and_does_not_run(
     path = tmp_path / "payload.pth"
     content = {"params": {**state_of(*SRVGG), "body.2.bias": CreatesAFile(created)}}
     torch.save(content, path, _use_new_zipfile_serialization=is_zipped)
-    with pytest.raises(WeightsError, match=r"payload\.pth: not a torch file of plain tensors"):
+    with pytest.raises(WeightsError, match=r"payload\.pth: not a weights file"):
         recognise_file(path)
-    with pytest.raises(WeightsError, match=r"payload\.pth: not a torch file of plain tensors"):
+    with pytest.raises(WeightsError, match=r"payload\.pth: not a weights file"):
         load_network(spec_for(path, *SRVGG), path)
     assert not created.exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"import torch\n", b"root:x:0:0:root:/root:/bin/sh\nlp:x:7\n", b"hello\n", b""]
+)
+def test_a_text_is_told_to_be_no_weights_file_and_nothing_that_torch_says_is_quoted(
+    content: bytes, tmp_path: Path
+) -> None:
+    path = tmp_path / "some.txt"
+    with pytest.raises(WeightsError) as refused:
+        read_state(content, path)
+    said = f"{path}: not a weights file, or a damaged one: no torch file of plain tensors"
+    assert str(refused.value) == said
+    assert refused.value.__cause__ is not None
 
 
 def test_a_bare_pickle_is_refused_and_does_not_run(tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_an_official_file_carried_in_is_present_from_then_on(
         (["add", "mine", "absent.pth"], "absent.pth: there is no such file"),
         (["add", "../mine", "absent.pth"], "'../mine' cannot be a model's name"),
         (["add", "upscaled-x4", "absent.pth"], "'upscaled-x4' is taken"),
-        (["add", "mine", __file__], "not a torch file of plain tensors"),
+        (["add", "mine", __file__], "no torch file of plain tensors"),
         (["add", "realesrgan-x4plus", __file__], "not the file of realesrgan-x4plus (wrong size)"),
     ],
 )
