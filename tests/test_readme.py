@@ -51,6 +51,13 @@ def test_every_folder_of_the_packages_is_on_the_map(readme: str) -> None:
     assert [name for name in packages if f"(service/{name})" not in readme] == []
 
 
+def test_every_figure_is_a_number(readme: str) -> None:
+    _, _, figures = readme.partition("\n## Figures\n")
+    rows = re.findall(r"^\| (?!what)[^|\n]+ \| ([^|\n]+) \|", figures.partition("\n## ")[0], re.M)
+    assert rows
+    assert [cell for cell in rows if not re.search(r"\d|\bno\b", cell)] == []
+
+
 def test_python_examples_compile(readme: str) -> None:
     examples = re.findall(r"```python\n(.*?)```", readme, re.DOTALL)
     assert examples

@@ -5,6 +5,7 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from service import errors
+from service.api.credits import UNMETERED_CREDITS
 from service.api.result_url import RESULT_PATH
 from service.api.source.url import MAX_URL_CHARACTERS
 from service.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
@@ -138,10 +139,11 @@ def _read(operation_id: str, summary: str, details: Document) -> Document:
 
 def _credits() -> Document:
     whole = {"type": "integer"}
+    meaning = f"The balance; always {UNMETERED_CREDITS} with metering off"
     content = _json(_closed_object(credits_remaining=whole, creditsRemaining=whole))
     return {
         "security": [{"api_key": []}],
-        "responses": {"200": _answer("The balance", content), **_keyed_errors()},
+        "responses": {"200": _answer(meaning, content), **_keyed_errors()},
     }
 
 

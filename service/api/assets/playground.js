@@ -53,7 +53,7 @@ function offerDownload(file, blob, scale) {
   const link = element("download");
   const extension = blob.type === "image/png" ? "png" : "jpg";
   link.href = urlOf(blob);
-  link.download = `${file.name.replace(/\.[^.]*$/, "")}-${scale}x.${extension}`;
+  link.download = `${file.name.replace(/\.[^.]*$/, "")}-x${scale}.${extension}`;
   link.hidden = false;
 }
 

@@ -142,7 +142,7 @@ def test_the_playground_sends_a_photo_and_shows_both() -> None:
     assert asked == "v1/upscale|POST|key|image/*|2"
     timing = "queue 0.00 s, network 2.50 s"
     before, after = "Before: 160 x 128, 1 KB", "After: 160 x 128, 2 KB"
-    assert shown == f"cat.jpg|{timing}|{before}|{after}|cat-2x.png"
+    assert shown == f"cat.jpg|{timing}|{before}|{after}|cat-x2.png"
     assert hidden == "false false false"
 
 
