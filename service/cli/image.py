@@ -6,6 +6,7 @@ bounded by memory alone (`MAX_RESULT_SIDE_PX`).
 
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,10 @@ OnTile = Callable[[int, int], None]
 
 # 20,000 x 20,000 pixels take 1.2 GB while they are made; JPEG itself ends at 65,500 a side.
 MAX_RESULT_SIDE_PX: Final = 20_000
+
+
+class CannotWrite(Exception):
+    """A result could not be written; the text names its file and the reason."""
 
 
 def register(app: typer.Typer) -> None:
@@ -54,6 +59,8 @@ def upscale_images(
     status is then 1. A result of an earlier run is replaced, a source never.
     """
     settings = load_settings(None, **({f"model_x{scale}": model} if model else {}))
+    if output_dir:
+        _require_writable(output_dir)
     engine = _open_engine(settings, scale)
     taken: dict[Path, Path] = {}
     failed = 0
@@ -62,12 +69,23 @@ def upscale_images(
             target = _upscale_file(source, output_dir, scale, engine, settings, taken)
         except _failures() as error:
             failed += 1
-            print(f"upscaled: {source}: {_describe(error)}", file=sys.stderr)
+            print(f"upscaled: {_describe(source, error)}", file=sys.stderr)
         else:
             taken[target] = source
             print(target)
     if failed:
         raise typer.Exit(1)
+
+
+def _require_writable(folder: Path) -> None:
+    """Make the folder and a nameless file in it: modes alone do not tell what a disk allows."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        reason = "is a file" if isinstance(error, FileExistsError) else error.strerror
+        print(f"upscaled: output folder {folder}: {reason}", file=sys.stderr)
+        raise typer.Exit(1) from None
 
 
 def _open_engine(settings: Settings, scale: int) -> "Engine":
@@ -119,25 +137,29 @@ def _upscale_file(
 
 def _write_atomically(target: Path, data: bytes) -> None:
     """A reader never sees half a file, and nothing is left behind if the disk is full."""
-    target.parent.mkdir(parents=True, exist_ok=True)
     partial = target.with_name(f".{target.name}.{os.getpid()}.part")
     try:
-        partial.write_bytes(data)
-        partial.replace(target)
-    finally:
-        partial.unlink(missing_ok=True)
+        try:
+            partial.write_bytes(data)
+            partial.replace(target)
+        finally:
+            partial.unlink(missing_ok=True)
+    except OSError as error:
+        raise CannotWrite(f"{target}: cannot be written: {error.strerror}") from error
 
 
 def _failures() -> tuple[type[Exception], ...]:
     from service.engine.engine import EngineOutOfMemory
 
-    return (ServiceError, OSError, MemoryError, EngineOutOfMemory)
+    return (ServiceError, OSError, CannotWrite, MemoryError, EngineOutOfMemory)
 
 
-def _describe(error: Exception) -> str:
+def _describe(source: Path, error: Exception) -> str:
+    if isinstance(error, CannotWrite):
+        return str(error)
     if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return str(error) or type(error).__name__
+        return f"{source}: {error.strerror}"
+    return f"{source}: {str(error) or type(error).__name__}"
 
 
 @contextmanager

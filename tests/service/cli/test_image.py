@@ -75,6 +75,41 @@ def test_results_go_to_the_folder_asked_for_which_is_made(photo: Path, tmp_path:
     assert [path.name for path in folder.iterdir()] == ["photo-x2.jpg"]
 
 
+@pytest.mark.parametrize(
+    ("folder", "reason"),
+    [
+        ("photo.png", "is a file"),
+        ("photo.png/below", "Not a directory"),
+        ("/proc/upscaled", "No such file or directory"),
+        ("/proc", "No such file or directory"),
+    ],
+    ids=["a file", "below a file", "cannot be made", "takes no files"],
+)
+def test_a_folder_that_takes_no_result_is_told_once_before_an_engine_is_opened(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, folder: str, reason: str
+) -> None:
+    opened: list[object] = []
+    monkeypatch.setattr(image, "_open_engine", lambda *asked: opened.append(asked))
+    output_dir = photo.parent / folder
+
+    done = run(photo, photo, "-o", output_dir, "--scale", "2")
+
+    assert (done.exit_code, done.stdout, opened) == (1, "", [])
+    assert done.stderr == f"upscaled: output folder {output_dir}: {reason}\n"
+
+
+def test_what_cannot_be_written_is_told_by_the_name_of_the_result(photo: Path) -> None:
+    target = photo.with_name("photo-x2.jpg")
+    target.mkdir()
+
+    done = run(photo, "--scale", "2")
+
+    assert done.exit_code == 1
+    assert f"upscaled: {target}: cannot be written: Is a directory\n" in done.stderr
+    assert str(photo) not in done.stderr
+    assert sorted(path.name for path in photo.parent.iterdir()) == [target.name, photo.name]
+
+
 def test_a_second_run_replaces_its_result_and_leaves_the_source(photo: Path) -> None:
     before = photo.read_bytes()
     target = photo.with_name("photo-x2.jpg")
