@@ -24,4 +24,4 @@ def serve(
         run_server(settings, host, port)
     except CannotServe as error:
         print(f"upscaled: {error}", file=sys.stderr)
-        raise typer.Exit(1) from None
+        raise typer.Exit(error.exit_status) from None

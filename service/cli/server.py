@@ -21,6 +21,7 @@ from service.api.protocol import ContractProtocol
 from service.config import Settings
 from service.logs import configure_logging
 from service.pool.local import LocalPool
+from service.pool.spawn import WorkerUnusable
 from service.state import State, StateError, open_state
 
 FIRST_KEY_NAME = "first"
@@ -34,12 +35,21 @@ _log = logging.getLogger(__name__)
 class CannotServe(Exception):
     """The server does not start; the text says why."""
 
+    exit_status = 1
+
+
+class CannotUpscale(CannotServe):
+    """No worker can do what the settings ask for: a model is missing, the device is not there."""
+
+    exit_status = 2
+
 
 def run_server(settings: Settings, host: str, port: int) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
         CannotServe: the address is taken or the data folder cannot be used.
+        CannotUpscale: at the first start every worker says why it cannot work.
     """
     configure_logging(settings.log_level)
     with listen(host, port) as listener, _open_state(settings) as state:
@@ -118,15 +128,22 @@ async def _serve(
     config: uvicorn.Config, pool: LocalPool, listener: socket.socket, grace_s: float
 ) -> None:
     server = _Server(config, pool, grace_s)
-    announcing = asyncio.create_task(_announce_ready(pool))
+    announcing = asyncio.create_task(_announce_ready(pool, server))
     await server.serve(sockets=[listener])
     announcing.cancel()
+    if server.trouble:
+        await pool.stop(0)
+        raise CannotUpscale(server.trouble)
     if not server.started:
         raise CannotServe("the service could not start; see the log above")
 
 
-async def _announce_ready(pool: LocalPool) -> None:
-    facts = await pool.wait_ready()
+async def _announce_ready(pool: LocalPool, server: "_Server") -> None:
+    try:
+        facts = await pool.wait_ready()
+    except WorkerUnusable as error:
+        server.give_up(str(error))
+        return
     models = ", ".join(f"x{scale} {model}" for scale, model in facts.models.items())
     _say(f"ready ({facts.device}; {models})")
 
@@ -135,11 +152,12 @@ class _Server(uvicorn.Server):
     """uvicorn's server that ends in order, with exit status 0, on the first signal.
 
     Whoever is still waiting when the grace is over is answered too. A further SIGINT, a person's
-    second Ctrl-C, ends the grace, and one more the process.
+    second Ctrl-C, ends the grace, and one more the process. `trouble` is why it gave up.
     """
 
     def __init__(self, config: uvicorn.Config, pool: LocalPool, grace_s: float) -> None:
         super().__init__(config)
+        self.trouble = ""
         self._pool = pool
         self._grace_s = grace_s
         self._loop = asyncio.get_running_loop()
@@ -157,6 +175,13 @@ class _Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._close, 0)
         elif sig == signal.SIGINT:
             self.should_exit = self.force_exit = True
+
+    def give_up(self, trouble: str) -> None:
+        """End without grace, unless a signal ends it already."""
+        if not self._is_ending:
+            self._is_ending = True
+            self.trouble = trouble
+            self._close(0)
 
     def _end(self, signal_name: str) -> None:
         _log.info("%s: finishing what is under way", signal_name)

@@ -31,7 +31,8 @@ class Crew(Protocol):
 class Keeper:
     """The keeper of one worker, and after its death of the next.
 
-    `trouble` is why the last start failed; empty once one succeeded.
+    `trouble` is why the last start failed; empty once one succeeded. `is_unusable`: the worker
+    said so itself.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Keeper:
     ) -> None:
         self.number = number
         self.trouble = ""
+        self.is_unusable = False
         self._start = start
         self._limits = limits
         self._crew = crew
@@ -68,6 +70,7 @@ class Keeper:
         now = asyncio.get_running_loop().time
         born_at = now()
         self.trouble = ""
+        self.is_unusable = False
         _log.info("worker %d is ready on %s: %s", self.number, ready.device, ready.models)
         try:
             self._crew.join(worker, ready)
@@ -83,6 +86,7 @@ class Keeper:
         _log.error("worker %d cannot start: %s", self.number, error)
         self.trouble = str(error)
         self._failures += 1
-        if isinstance(error, WorkerUnusable):  # it will say the same again
+        self.is_unusable = isinstance(error, WorkerUnusable)
+        if self.is_unusable:  # it will say the same again
             self._failures = max(self._failures, HOPELESS_STARTS)
         self._crew.note_failed_start()

@@ -30,6 +30,7 @@ from service.pool.line import Line, LineFull
 from service.pool.messages import Answer, Configure, Done, Job, Ready, Refused
 from service.pool.pace import Pace, retry_after_s
 from service.pool.process import WorkerDied, WorkerProcess, WorkTookTooLong
+from service.pool.spawn import WorkerUnusable
 
 WORKER_COMMAND = (sys.executable, "-m", "service.pool.worker")
 TRIES = 2
@@ -73,7 +74,7 @@ class LocalPool:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._keeping: list[asyncio.Task[None]] = []
         self._facts: Ready | None = None
-        self._has_facts = asyncio.Event()
+        self._first_start_over = asyncio.Event()
         self._jobs = count(1)
         self._admitted = 0
         self._none_admitted = asyncio.Event()
@@ -87,9 +88,14 @@ class LocalPool:
             keeping.add_done_callback(_report_end)
 
     async def wait_ready(self) -> Ready:
-        """Wait, if need be for ever, until a first worker is ready: its facts."""
-        while self._facts is None:
-            await self._has_facts.wait()
+        """Wait, if need be for ever, until a first worker is ready: its facts.
+
+        Raises:
+            WorkerUnusable: none was ready yet, and each says why it cannot be.
+        """
+        await self._first_start_over.wait()
+        if self._facts is None:
+            raise WorkerUnusable(self._keepers[0].trouble)
         return self._facts
 
     def worker_pids(self) -> tuple[int, ...]:
@@ -206,7 +212,7 @@ class LocalPool:
     def join(self, worker: WorkerProcess, ready: Ready) -> None:
         self._pace.assume(ready.seconds_per_px)
         self._facts = ready
-        self._has_facts.set()
+        self._first_start_over.set()
         self._workers.add(worker)
         self._line.offer(worker)
 
@@ -215,6 +221,8 @@ class LocalPool:
         self._line.withdraw(worker)
 
     def note_failed_start(self) -> None:
+        if all(keeper.is_unusable for keeper in self._keepers):
+            self._first_start_over.set()
         if reason := self._hopeless_reason():
             self._line.dismiss(InternalError(detail=reason))
 

@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import psutil
+import pytest
 import requests
 
 from tests.running import Server, clean_environment, run_upscaled, serve
@@ -41,6 +42,13 @@ def upscale(server: Server, source: bytes, *, scale: int = 4) -> requests.Respon
 
 def workers_of(server: Server) -> list[psutil.Process]:
     return psutil.Process(server.process.pid).children(recursive=True)
+
+
+def uses(process: psutil.Process, data_dir: Path) -> bool:
+    try:
+        return process.environ().get("UPSCALED_DATA_DIR") == str(data_dir)
+    except psutil.Error:
+        return False
 
 
 def test_a_server_from_its_first_start_to_its_end(tmp_path: Path) -> None:
@@ -99,13 +107,25 @@ def test_a_wrong_setting_ends_the_start_with_status_2(tmp_path: Path) -> None:
     assert "did you mean UPSCALED_MAX_QUEUE?" in ended.stderr
 
 
-def test_a_missing_model_leaves_the_server_alive_unready_and_saying_why(tmp_path: Path) -> None:
-    with small(tmp_path, is_waiting=False, model_x4="realesrgan-x4plus") as server:
-        server.wait_said("upscaled models fetch realesrgan-x4plus")
-        assert requests.get(server.url + "/healthz", timeout=5).status_code == 200
-        assert requests.get(server.url + "/readyz", timeout=5).status_code == 503
-        refused = upscale(server, picture(64))
-        assert (refused.status_code, refused.json()["error_code"]) == (500, "internal_error")
+@pytest.mark.parametrize(
+    ("setting", "value", "reason"),
+    [
+        ("UPSCALED_MODEL_X4", "realesrgan-x4plus", "upscaled models fetch realesrgan-x4plus"),
+        ("UPSCALED_MODEL_X4", "nope", "nope"),
+        ("UPSCALED_DEVICE", "cuda:63", "cuda"),
+    ],
+)
+def test_what_no_worker_can_do_ends_the_start_with_status_2_and_leaves_none(
+    tmp_path: Path, setting: str, value: str, reason: str
+) -> None:
+    settings = {"UPSCALED_DATA_DIR": str(tmp_path), "UPSCALED_WORKERS": "2", setting: value}
+    ended = run_upscaled(clean_environment(**settings), "serve", "--port", "0", is_checked=False)
+    assert ended.returncode == 2
+    *_, last = ended.stderr.splitlines()
+    assert re.match(rf"upscaled: .*{reason}", last)
+    assert "Traceback" not in ended.stderr
+    assert "ready (" not in ended.stdout
+    assert not [process for process in psutil.process_iter() if uses(process, tmp_path)]
 
 
 def test_what_is_waiting_when_the_grace_is_over_is_answered(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from service.errors import InternalError, MalformedImage, RateLimitExceeded, Ser
 from service.pool.boundary import Upscaled
 from service.pool.limits import Limits
 from service.pool.local import LocalPool
+from service.pool.spawn import WorkerUnusable
 from tests.service.pool.pools import (
     QUICK,
     fake_command,
@@ -352,6 +353,27 @@ async def test_a_worker_that_says_why_it_cannot_work_leaves_the_pool_unready_and
         with pytest.raises(InternalError, match="the model is on holiday"):
             await pool.upscale(order("answer"), request())
     assert "the model is on holiday" in caplog.text
+
+
+@pytest.mark.parametrize("command", [fake_command("unusable"), ("/nowhere/python",)])
+async def test_waiting_for_workers_that_all_say_they_cannot_work_ends_with_the_reason(
+    command: tuple[str, ...],
+) -> None:
+    async with running_pool(command=command, is_waiting=False, workers=2) as pool:
+        async with asyncio.timeout(20):
+            with pytest.raises(WorkerUnusable, match=r"on holiday|cannot start /nowhere/python"):
+                await pool.wait_ready()
+
+
+async def test_a_worker_that_becomes_unusable_later_leaves_the_first_facts_standing() -> None:
+    async with running_pool() as pool:
+        pool._command = fake_command("unusable")
+        [worker] = workers_of(pool)
+        worker.kill()
+        await until(lambda: pool._keepers[0].is_unusable)
+        assert (await pool.wait_ready()).device == "fake"
+        with pytest.raises(InternalError, match="the model is on holiday"):
+            await pool.upscale(order("answer"), request())
 
 
 @pytest.mark.parametrize("command", [fake_command("die"), ("/nowhere/python",)])
