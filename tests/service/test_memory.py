@@ -1,0 +1,71 @@
+"""How much memory the whole service takes, front end and worker together."""
+
+import io
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import requests
+from PIL import Image
+
+from tests.running import Server, serve
+
+MIB = 1024 * 1024
+
+
+@contextmanager
+def peak_mib(server: Server) -> Iterator[list[float]]:
+    """The largest sum of resident memory seen in the block, looked at every 50 ms."""
+    front_end = psutil.Process(server.process.pid)
+    processes = [front_end, *front_end.children(recursive=True)]
+    peak = [0.0]
+    is_over = threading.Event()
+
+    def watch() -> None:
+        while not is_over.wait(0.05):
+            peak[0] = max(peak[0], sum(each.memory_info().rss for each in processes) / MIB)
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        is_over.set()
+        watcher.join()
+
+
+def noise(side_px: int) -> bytes:
+    """A JPEG that is as large for its size as pictures get."""
+    pixels = np.random.default_rng(1).integers(0, 256, (side_px, side_px, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "JPEG", quality=90)
+    return file.getvalue()
+
+
+def test_the_idle_front_end_stays_under_150_mib(tmp_path: Path) -> None:
+    with serve(tmp_path) as server:
+        server.wait_ready()
+        assert psutil.Process(server.process.pid).memory_info().rss < 150 * MIB
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_the_largest_image_at_4x_stays_under_2_5_gib(tmp_path: Path) -> None:
+    with serve(tmp_path) as server:
+        server.wait_ready()
+        with peak_mib(server) as peak:
+            answer = requests.post(
+                f"{server.url}/v1/upscale",
+                headers={"X-API-KEY": server.key, "Accept": "image/*"},
+                files={"image": noise(1500)},
+                data={"scale": 4},
+                timeout=500,
+            )
+    assert answer.status_code == 200
+    with Image.open(io.BytesIO(answer.content)) as result:
+        assert result.size == (6000, 6000)
+    assert 0 < peak[0] < 2.5 * 1024
