@@ -67,15 +67,18 @@ def listen(host: str, port: int) -> socket.socket:
     """A listening socket.
 
     Raises:
-        CannotServe: another program has the port, or this machine has no such address.
+        CannotServe: the host name is unknown, another program has the port, or this machine has no
+            such address.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
+        socket.getaddrinfo(host or None, port, family=family, type=socket.SOCK_STREAM)
         return socket.create_server((host, port), family=family)
+    except (socket.gaierror, UnicodeError):
+        reason = "the host name is unknown"
     except OSError as error:
-        is_unknown_name = isinstance(error, socket.gaierror)
-        reason = error.strerror if is_unknown_name else os.strerror(error.errno or 0)
-        raise CannotServe(f"cannot listen on {host} port {port}: {reason}") from None
+        reason = os.strerror(error.errno or 0)
+    raise CannotServe(f"cannot listen on {host} port {port}: {reason}")
 
 
 def describe_url(listener: socket.socket) -> str:

@@ -92,6 +92,14 @@ def test_a_port_in_use_is_told_and_no_key_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
+@pytest.mark.parametrize("host", ["nohost.invalid", "no..host"])
+def test_an_unknown_host_name_is_told(tmp_path: Path, host: str) -> None:
+    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path))
+    ended = run_upscaled(environment, "serve", "--host", host, "--port", "0", is_checked=False)
+    assert ended.returncode == 1
+    assert ended.stderr == f"upscaled: cannot listen on {host} port 0: the host name is unknown\n"
+
+
 def test_a_data_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path / "data"))
