@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from service.api.app import create_app
 from service.api.protocol import ContractProtocol
+from service.cli.stored import describe_trouble
 from service.config import Settings
 from service.logs import configure_logging
 from service.pool.local import LocalPool
@@ -108,7 +109,7 @@ def _open_state(settings: Settings) -> State:
     try:
         return open_state(settings)
     except (StateError, OSError) as error:
-        raise CannotServe(f"cannot use {settings.data_dir}: {error}") from error
+        raise CannotServe(describe_trouble(error)) from error
 
 
 def _configure(app: FastAPI, settings: Settings) -> uvicorn.Config:

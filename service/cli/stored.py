@@ -19,5 +19,12 @@ def opened_state() -> Iterator[State]:
         with open_state(load_settings()) as state:
             yield state
     except (StateError, OSError) as error:
-        typer.echo(f"upscaled: {error}", err=True)
+        typer.echo(f"upscaled: {describe_trouble(error)}", err=True)
         raise typer.Exit(1) from None
+
+
+def describe_trouble(error: StateError | OSError) -> str:
+    """Why the state cannot be used; a file or folder that is to blame is named."""
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot use {error.filename}: {error.strerror}"
+    return str(error)

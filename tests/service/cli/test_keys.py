@@ -1,6 +1,7 @@
 """`upscaled keys`, on a real database in a folder of each test's own."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ from typer.testing import CliRunner, Result
 from service.cli import app
 from service.config import load_settings
 from service.state import open_state
-from tests.running import clean_environment, run_upscaled
+from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
 
 SECRET = r"upk_[0-9a-f]{16}_[\w-]{43}"
 
@@ -40,6 +41,22 @@ def test_a_real_process_prints_the_key_for_a_script(tmp_path: Path) -> None:
     done = run_upscaled(environment, "keys", "create", "web")
     assert re.fullmatch(SECRET, done.stdout.splitlines()[-1])
     assert done.stderr == ""
+
+
+@pytest.mark.parametrize("redirection", [">/dev/full", ">&-"], ids=["full", "closed"])
+def test_a_key_that_could_not_be_shown_is_revoked(data_dir: Path, redirection: str) -> None:
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {redirection}', "sh", *UPSCALED, "keys", "create", "web"],
+        cwd=REPOSITORY_DIR,
+        env=clean_environment(UPSCALED_DATA_DIR=str(data_dir)),
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "upscaled: API key web could not be shown and is revoked\n" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert run("keys", "list").stdout.splitlines()[1].split()[:2] == ["web", "revoked"]
 
 
 def test_a_key_begins_without_credits_unless_told() -> None:
@@ -113,10 +130,11 @@ def test_a_data_folder_that_cannot_be_made_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
-    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path / "file" / "data"))
+    data_dir = tmp_path / "file" / "data"
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(data_dir))
     done = run("keys", "list")
     assert done.exit_code == 1
-    assert "Not a directory" in done.stderr
+    assert done.stderr == f"upscaled: cannot use {data_dir}: Not a directory\n"
 
 
 def test_a_database_of_a_newer_version_is_told(data_dir: Path) -> None:

@@ -108,6 +108,13 @@ def test_a_data_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     assert ended.stderr.startswith(f"upscaled: cannot use {tmp_path / 'data'}: ")
 
 
+def test_a_wrong_database_url_is_told_and_no_folder_blamed(tmp_path: Path) -> None:
+    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path), UPSCALED_DATABASE_URL="foo")
+    ended = run_upscaled(environment, "serve", "--port", "0", is_checked=False)
+    assert ended.returncode == 1
+    assert ended.stderr == "upscaled: UPSCALED_DATABASE_URL is not a database URL\n"
+
+
 def test_a_wrong_setting_ends_the_start_with_status_2(tmp_path: Path) -> None:
     environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path), UPSCALED_MAX_QUEU="3")
     ended = run_upscaled(environment, "serve", "--port", "0", is_checked=False)
