@@ -1,5 +1,6 @@
 """The `upscaled` command. Each command is a module here that offers `register(app)`."""
 
+import os
 import sys
 from importlib.metadata import version
 from typing import Annotated
@@ -41,9 +42,35 @@ for _module in (serve, image, keys, credits, models, config):
 
 
 def main() -> None:
-    """Run the command line; a wrong setting is told in its own words, with exit status 2."""
+    """Run the command line; a wrong setting is told in its own words, with exit status 2.
+
+    So is an output that takes no more, with exit status 1.
+    """
     try:
-        app()
+        try:
+            app()
+        finally:
+            if sys.stdout is not None:
+                sys.stdout.flush()
     except SettingsError as error:
         print(f"upscaled: {error}", file=sys.stderr)
         raise SystemExit(2) from None
+    except OSError:
+        reason = _why_output_fails()
+        if reason is None:
+            raise
+        print(f"upscaled: standard output: {reason}", file=sys.stderr)
+        raise SystemExit(1) from None
+
+
+def _why_output_fails() -> str | None:
+    """None if it does not. Tried with a line end, for nothing need be left in its buffer.
+
+    A failing output is then replaced, or Python would try again as it exits, and complain.
+    """
+    try:
+        print(flush=True)
+    except OSError as error:
+        sys.stdout = open(os.devnull, "w")  # noqa: SIM115  as long as the process
+        return error.strerror
+    return None

@@ -1,5 +1,8 @@
 """`upscaled keys`: make, list and revoke API keys. A running server notices at once."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -26,8 +29,9 @@ def create_key(
     """Make an API key and print it: alone on the last line, and never again."""
     with opened_state() as state:
         secret = state.keys.create(name, credits=credits)
-    typer.echo(f"API key {name} with {credits} credits. Keep it now, it cannot be shown again:")
-    typer.echo(secret)
+    with _revoked_unless_shown(name):
+        typer.echo(f"API key {name} with {credits} credits. Keep it now, it cannot be shown again:")
+        typer.echo(secret)
 
 
 @commands.command("list")
@@ -48,6 +52,20 @@ def revoke_key(name: Name) -> None:
     with opened_state() as state:
         state.keys.revoke(name)
     typer.echo(f"API key {name} is revoked.")
+
+
+@contextmanager
+def _revoked_unless_shown(name: str) -> Iterator[None]:
+    """A secret that nobody saw must not stay active."""
+    try:
+        if sys.stdout is None:  # it was closed before Python began; printing would do nothing
+            raise typer.Exit(1)
+        yield
+    except BaseException:
+        with opened_state() as state:
+            state.keys.revoke(name)
+        typer.echo(f"upscaled: API key {name} could not be shown and is revoked", err=True)
+        raise
 
 
 def _state(key: ListedKey) -> str:

@@ -1,7 +1,9 @@
 import subprocess
 import sys
 
-from tests.running import clean_environment, run_upscaled
+import pytest
+
+from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
 
 
 def test_the_version_is_printed() -> None:
@@ -30,6 +32,26 @@ def test_a_wrong_setting_is_told_by_name_with_status_2() -> None:
     assert ended.returncode == 2
     assert "UPSCALED_WORKERS='many'" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("is_buffered", [True, False])
+@pytest.mark.parametrize("command", ["--version", "--help", "config"])
+def test_an_output_that_takes_no_more_is_one_line_with_status_1(
+    command: str, is_buffered: bool
+) -> None:
+    buffering = {} if is_buffered else {"PYTHONUNBUFFERED": "1"}
+    with open("/dev/full", "w") as full:
+        ended = subprocess.run(
+            [*UPSCALED, command],
+            cwd=REPOSITORY_DIR,
+            env={**clean_environment(), "PYTHONUNBUFFERED": "", **buffering},
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert ended.returncode == 1
+    assert ended.stderr == "upscaled: standard output: No space left on device\n"
 
 
 def test_an_unknown_command_is_an_error() -> None:
