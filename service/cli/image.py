@@ -61,7 +61,7 @@ def upscale_images(
     settings = load_settings(None, **({f"model_x{scale}": model} if model else {}))
     if output_dir:
         _require_writable(output_dir)
-    engine = _open_engine(settings, scale)
+    engine = _open_engine(settings, scale, asked_by="--model" if model else None)
     taken: dict[Path, Path] = {}
     failed = 0
     for source in files:
@@ -88,11 +88,11 @@ def _require_writable(folder: Path) -> None:
         raise typer.Exit(1) from None
 
 
-def _open_engine(settings: Settings, scale: int) -> "Engine":
+def _open_engine(settings: Settings, scale: int, *, asked_by: str | None) -> "Engine":
     from service.engine.choice import open_engine
 
     try:
-        return open_engine(settings, scale)
+        return open_engine(settings, scale, asked_by=asked_by)
     except ModelError as error:
         print(f"upscaled: {error}", file=sys.stderr)
         raise typer.Exit(2) from None

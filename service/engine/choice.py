@@ -23,8 +23,12 @@ _AUTO_ANYWHERE: Final = {
 }
 
 
-def open_engine(settings: Settings, scale: int) -> Engine:
+def open_engine(settings: Settings, scale: int, *, asked_by: str | None = None) -> Engine:
     """The engine for scale 2 or 4, its weights loaded and placed on the device.
+
+    Args:
+        asked_by: what gave the settings their model for this scale, where it was not its variable;
+            error texts name it.
 
     Raises:
         SettingsError: a device or a model that is not here, or a window too small for the model.
@@ -32,7 +36,7 @@ def open_engine(settings: Settings, scale: int) -> Engine:
     """
     device = choose_device(settings)
     store = ModelStore(settings.models_dir)
-    spec, path = choose_model(settings, scale, store, is_cuda=device.is_cuda)
+    spec, path = choose_model(settings, scale, store, is_cuda=device.is_cuda, asked_by=asked_by)
     return build_engine(
         load_network(
             spec, path, denoise=settings.denoise if spec.wdn else 1.0, wdn_path=_wdn(spec, store)
@@ -48,18 +52,27 @@ def open_engine(settings: Settings, scale: int) -> Engine:
 
 
 def choose_model(
-    settings: Settings, scale: int, store: ModelStore, *, is_cuda: bool
+    settings: Settings,
+    scale: int,
+    store: ModelStore,
+    *,
+    is_cuda: bool,
+    asked_by: str | None = None,
 ) -> tuple[ModelSpec, Path]:
     """The model for a scale and its file: the one the settings name, or the best one present.
+
+    Args:
+        asked_by: as for `open_engine`.
 
     Raises:
         UnknownModel: the settings name a model that does not exist.
         SettingsError: its file is not here, or no model at all is.
     """
     name = settings.model_x2 if scale == 2 else settings.model_x4
+    setting = f"{asked_by or f'UPSCALED_MODEL_X{scale}'}={name!r}"
     if name != "auto":
         spec = store.find(name)
-        return spec, _require_file(spec, store, f"UPSCALED_MODEL_X{scale}={name!r}")
+        return spec, _require_file(spec, store, setting)
     known = store.names()
     candidates = (_AUTO_CUDA[scale] if is_cuda else ()) + _AUTO_ANYWHERE[scale]
     for spec in (store.find(name) for name in candidates if name in known):
@@ -67,8 +80,7 @@ def choose_model(
         if path is not None:
             return spec, path
     raise SettingsError(
-        f"UPSCALED_MODEL_X{scale}='auto': none of {', '.join(candidates)} is here; the "
-        "installation is damaged"
+        f"{setting}: none of {', '.join(candidates)} is here; the installation is damaged"
     )
 
 

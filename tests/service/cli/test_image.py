@@ -10,6 +10,7 @@ from PIL import Image as PillowImage
 from typer.testing import CliRunner, Result
 
 from service.cli import image
+from service.config import SettingsError
 
 SIZE = (70, 66)
 
@@ -89,7 +90,7 @@ def test_a_folder_that_takes_no_result_is_told_once_before_an_engine_is_opened(
     photo: Path, monkeypatch: pytest.MonkeyPatch, folder: str, reason: str
 ) -> None:
     opened: list[object] = []
-    monkeypatch.setattr(image, "_open_engine", lambda *asked: opened.append(asked))
+    monkeypatch.setattr(image, "_open_engine", lambda *asked, **_: opened.append(asked))
     output_dir = photo.parent / folder
 
     done = run(photo, photo, "-o", output_dir, "--scale", "2")
@@ -167,6 +168,22 @@ def test_an_unknown_model_is_told_before_any_work(photo: Path) -> None:
     assert done.exit_code == 2
     assert "realesrgan-x4plus" in done.stderr
     assert not photo.with_name("photo-x2.jpg").exists()
+
+
+@pytest.mark.parametrize("is_option", [True, False])
+def test_a_model_that_is_not_fetched_is_told_by_what_asked_for_it(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, is_option: bool
+) -> None:
+    name = "realesrgan-x4plus"
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(photo.parent))
+    monkeypatch.setenv("UPSCALED_MODEL_X2", "auto" if is_option else name)
+
+    done = run(photo, "--scale", "2", *(["--model", name] if is_option else []))
+
+    assert isinstance(done.exception, SettingsError)
+    asked_by = "--model" if is_option else "UPSCALED_MODEL_X2"
+    assert str(done.exception).startswith(f"{asked_by}='{name}': ")
+    assert f"upscaled models fetch {name}" in str(done.exception)
 
 
 @pytest.mark.parametrize(("width", "exit_code"), [(50, 0), (51, 1)])
