@@ -8,7 +8,7 @@ from service.cli.stored import opened_state
 
 commands = typer.Typer(no_args_is_help=True, help="Add credits to a key and show what is left.")
 
-Name = Annotated[str, typer.Argument(help="Name of an active key.")]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of an active key.")]
 
 
 def register(app: typer.Typer) -> None:

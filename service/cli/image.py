@@ -43,14 +43,19 @@ def _check_scale(scale: int) -> int:
 
 
 def upscale_images(
-    files: Annotated[list[Path], typer.Argument(help="JPEG, PNG or WebP files")],
-    scale: Annotated[int, typer.Option(callback=_check_scale, help="2 or 4")],
+    files: Annotated[list[Path], typer.Argument(metavar="FILES", help="JPEG, PNG or WebP files")],
+    scale: Annotated[int, typer.Option(metavar="2|4", callback=_check_scale, help="2 or 4")],
     output_dir: Annotated[
         Path | None,
-        typer.Option("-o", "--output-dir", help="folder of the results; beside each file if none"),
+        typer.Option(
+            "-o",
+            "--output-dir",
+            metavar="DIR",
+            help="folder of the results; beside each file if none",
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="a model's name, see `upscaled models list`")
+        str | None, typer.Option(metavar="NAME", help="a model's name, see `upscaled models list`")
     ] = None,
 ) -> None:
     """Upscale pictures: FILE.png becomes FILE-x4.jpg, or FILE-x4.png where it has transparency.

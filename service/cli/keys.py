@@ -14,7 +14,9 @@ from service.state import ListedKey
 
 commands = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
 
-Name = Annotated[str, typer.Argument(help="Name of the key: letters, digits and . _ @ -")]
+Name = Annotated[
+    str, typer.Argument(metavar="NAME", help="Name of the key: letters, digits and . _ @ -")
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -24,7 +26,7 @@ def register(app: typer.Typer) -> None:
 @commands.command("create")
 def create_key(
     name: Name,
-    credits: Annotated[int, typer.Option(min=0, help="Credits to begin with.")] = 0,
+    credits: Annotated[int, typer.Option(metavar="N", min=0, help="Credits to begin with.")] = 0,
 ) -> None:
     """Make an API key and print it: alone on the last line, and never again."""
     with opened_state() as state:

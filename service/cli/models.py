@@ -33,7 +33,9 @@ def list_models() -> None:
 
 
 @commands.command("fetch")
-def fetch_model(name: Annotated[str, typer.Argument(help="an official model's name")]) -> None:
+def fetch_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="an official model's name")],
+) -> None:
     """Download an official model, or go on where a download broke off; prints its path."""
     store = _store()
     with _told_plainly():
@@ -45,8 +47,10 @@ def fetch_model(name: Annotated[str, typer.Argument(help="an official model's na
 
 @commands.command("add")
 def add_model(
-    name: Annotated[str, typer.Argument(help="an official model's name, or a new one")],
-    file: Annotated[Path, typer.Argument(help="weights: .pth or .safetensors")],
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="an official model's name, or a new one")
+    ],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="weights: .pth or .safetensors")],
 ) -> None:
     """Take in a file carried in by hand: an official one, or one of your own."""
     store = _store()

@@ -2,7 +2,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from service.cli import app
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
 
 
@@ -14,6 +16,27 @@ def test_every_command_is_in_the_help() -> None:
     text = run_upscaled(clean_environment(), "--help").stdout
     for command in ("serve", "keys", "credits", "models", "image", "config"):
         assert f" {command} " in text
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "keys create NAME",
+        "keys revoke NAME",
+        "credits add NAME N",
+        "credits show NAME",
+        "image FILES...",
+        "models fetch NAME",
+        "models add NAME FILE",
+    ],
+)
+def test_the_help_names_arguments_as_the_readme_does(line: str) -> None:
+    words = line.split()
+    command = [word for word in words if word.islower()]
+    done = CliRunner().invoke(app, [*command, "--help"], prog_name="upscaled")
+    usage = next(text for text in done.stdout.splitlines() if "Usage:" in text)
+    shown = usage.replace("[OPTIONS] ", "").translate(str.maketrans("", "", "{}"))
+    assert shown.strip() == f"Usage: upscaled {line}"
 
 
 def test_the_command_line_and_the_server_load_no_torch() -> None:
