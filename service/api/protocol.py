@@ -1,11 +1,13 @@
 """uvicorn's HTTP protocol, its last holes closed: `uvicorn.Config(app, http=ContractProtocol)`.
 
-uvicorn answers a request that is no HTTP by itself, in plain text; waits for ever for a request's
-head, however long it grows; and loses the body of a request that offers an upgrade, as Java's
-HttpClient does by default (`Upgrade: h2c`).
+uvicorn answers a request that is no HTTP by itself, in plain text, and takes one whose method its
+parser does not know for no HTTP; waits for ever for a request's head, however long it grows; and
+loses the body of a request that offers an upgrade, as Java's HttpClient does by default
+(`Upgrade: h2c`).
 """
 
 import asyncio
+import re
 from typing import Final
 from uuid import uuid4
 
@@ -17,6 +19,7 @@ from service.errors import InvalidRequestBody
 
 MAX_HEAD_BYTES: Final = 64 * 1024
 HEAD_TIMEOUT_S: Final = 30.0
+_REQUEST_LINE: Final = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]{1,32}) (/[!-~]*) HTTP/1\.[01]\r\n")
 _UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
 
 
@@ -28,6 +31,7 @@ class ContractProtocol(HttpToolsProtocol):
 
     _head_bytes = 0
     _head_timer: asyncio.TimerHandle | None = None
+    _is_done_reading = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -38,6 +42,8 @@ class ContractProtocol(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
+        if self._is_done_reading:
+            return
         self._unset_keepalive_if_required()
         self._head_bytes += len(data)
         try:
@@ -84,8 +90,22 @@ class ContractProtocol(HttpToolsProtocol):
                 data = self._render_head_without_upgrade() + data[upgrade.args[0] :]
                 self.parser = httptools.HttpRequestParser(self)
                 self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
+            except httptools.HttpParserInvalidMethodError:
+                line = _REQUEST_LINE.match(data)
+                if line is None or not (self.cycle is None or self.cycle.response_complete):
+                    raise
+                self._refuse_method(*line.groups())
+                return
             else:
                 return
+
+    def _refuse_method(self, method: bytes, url: bytes) -> None:
+        """Have the router refuse what the parser does not know: a new one is given a method that no
+        route has. Nothing else of the request is read; the connection ends with the answer."""
+        self._is_done_reading = True
+        self.parser = httptools.HttpRequestParser(self)
+        self.parser.feed_data(b"DELETE " + url + b" HTTP/1.1\r\nConnection: close\r\n\r\n")
+        self.scope["method"] = method.decode()  # the request's task has not begun
 
     def _render_head_without_upgrade(self) -> bytes:
         version = self.parser.get_http_version().encode()

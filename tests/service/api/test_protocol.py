@@ -32,6 +32,39 @@ def test_what_is_no_http_is_refused_in_the_words_of_the_contract(
         assert connection.is_closed()
 
 
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [("/v1/upscale", "POST"), ("/v1/upscale?a=b", "POST"), ("/healthz", "GET, HEAD")],
+)
+def test_an_unknown_method_is_refused_with_those_that_the_path_takes(
+    service: Service, path: str, allow: str
+) -> None:
+    with Connection(service) as connection:
+        connection.send_head(method="GET", path="/healthz")
+        assert connection.receive().status == 200
+        connection.send_head("Content-Length: 3", method="FOO", path=path)
+        connection.send(b"abc")
+        answer = connection.receive()
+        answer.assert_error(405, "method_not_allowed")
+        assert answer.headers["allow"] == allow
+        assert connection.is_closed()
+
+
+def test_an_unknown_method_on_an_unknown_path_is_not_found(service: Service) -> None:
+    with Connection(service) as connection:
+        connection.send_head(method="FOO", path="/nothing")
+        connection.receive().assert_error(404, "not_found")
+        assert connection.is_closed()
+
+
+@pytest.mark.parametrize("line", ["FOO", "F(O / HTTP/1.1", "FOO x HTTP/1.1", "FOO / HTTP/2.0"])
+def test_a_request_line_that_is_none_stays_no_http(service: Service, line: str) -> None:
+    with Connection(service) as connection:
+        connection.send(line.encode() + b"\r\n\r\n")
+        connection.receive().assert_error(400, "invalid_request_body")
+        assert connection.is_closed()
+
+
 def test_a_broken_chunk_is_refused_so_too(service: Service) -> None:
     with Connection(service) as connection:
         connection.send_head(JSON, "Transfer-Encoding: chunked")
