@@ -80,11 +80,12 @@ async def test_an_image_whose_worker_is_killed_in_the_middle_is_still_answered(
     pool: LocalPool,
 ) -> None:
     [worker] = workers_of(pool)
-    upscaling = asyncio.create_task(pool.upscale(picture(300), request()))
-    await asyncio.sleep(0.3)
+    upscaling = asyncio.create_task(pool.upscale(picture(700), request()))  # a second and more
+    await asyncio.sleep(0.2)
+    assert not upscaling.done()
     worker.kill()
     upscaled = await upscaling
-    assert (upscaled.width_px, upscaled.height_px) == (1200, 1200)
+    assert (upscaled.width_px, upscaled.height_px) == (2800, 2800)
     assert [other.pid for other in workers_of(pool)] != [worker.pid]
 
 
