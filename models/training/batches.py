@@ -12,7 +12,7 @@ from numpy.random import Generator
 from numpy.typing import NDArray
 from torch import Tensor
 
-from models.training.degradation import degrade
+from models.training.degradation import Harm, degrade
 from models.training.pictures import Pictures
 from models.training.recipe import Recipe
 
@@ -27,11 +27,11 @@ AHEAD = 6
 
 @dataclass(frozen=True)
 class Batch:
-    """Inputs and truths, uint8 `[n, 3, p, p]` and `[n, 3, p*s, p*s]`, and which are unharmed."""
+    """Inputs and truths, uint8 `[n, 3, p, p]` and `[n, 3, p*s, p*s]`, and each input's `Harm`."""
 
     inputs: Tensor
     truths: Tensor
-    is_clean: Tensor
+    harms: Tensor
 
 
 @dataclass(frozen=True)
@@ -44,23 +44,23 @@ class Batches:
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.recipe.seed, step])
         pairs = [draw_pair(self.pictures, self.recipe, rng) for _ in range(self.recipe.batch)]
-        inputs, truths, are_clean = zip(*pairs, strict=True)
-        return Batch(_stack(inputs), _stack(truths), torch.tensor(are_clean))
+        inputs, truths, harms = zip(*pairs, strict=True)
+        return Batch(_stack(inputs), _stack(truths), torch.tensor(harms))
 
 
 def draw_pair(
     pictures: Pictures, recipe: Recipe, rng: Generator
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], bool]:
-    """One input patch and its truth, flipped and turned at random, and whether it is unharmed."""
+) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Harm]:
+    """One input patch and its truth, flipped and turned at random, and the input's harm."""
     scale, patch_px = recipe.scale, recipe.patch_px
     pool = pictures.drawn if rng.random() < recipe.page_share else pictures.photos
     picture = pool[int(rng.integers(0, len(pool)))]
     cut = _turn(_cut(picture, (patch_px + MARGIN_PX) * scale, rng), rng)
-    small, is_clean = degrade(cut, scale, rng)
+    small, harm = degrade(cut, scale, rng)
     top, left = (int(value) for value in rng.integers(0, MARGIN_PX + 1, 2))
     window = (slice(top, top + patch_px), slice(left, left + patch_px))
     truth = cut[top * scale :, left * scale :][: patch_px * scale, : patch_px * scale]
-    return small[window], truth, is_clean
+    return small[window], truth, harm
 
 
 def batches_from(pictures: Pictures, recipe: Recipe, first_step: int) -> Iterator[Batch]:

@@ -5,6 +5,7 @@ blur, resize, noise, compression, twice) with milder ranges, since most real inp
 """
 
 from collections.abc import Callable
+from enum import IntEnum
 
 import cv2
 import numpy as np
@@ -16,14 +17,28 @@ Pixels = NDArray[np.uint8]
 Kind = Callable[[Pixels, int, Generator], Pixels]
 
 
-def degrade(truth: Pixels, scale: int, rng: Generator) -> tuple[Pixels, bool]:
+class Harm(IntEnum):
+    """What an input has been through besides being made small."""
+
+    NONE = 0
+    COMPRESSED = 1
+    NOISY = 2
+
+
+def degrade(truth: Pixels, scale: int, rng: Generator) -> tuple[Pixels, Harm]:
     """Shrink `[h*scale, w*scale, 3]` uint8 RGB to `[h, w, 3]` by a randomly drawn kind.
 
-    Also tells whether the kind left the picture unharmed: shrunk and no more.
+    Also tells what harm the kind does.
     """
-    kinds: tuple[Kind, ...] = (clean, other_kernel, compressed, camera, thorough)
-    kind = kinds[int(rng.choice(len(kinds), p=SHARES))]
-    return kind(truth, scale, rng), kind in (clean, other_kernel)
+    kinds: tuple[tuple[Kind, Harm], ...] = (
+        (clean, Harm.NONE),
+        (other_kernel, Harm.NONE),
+        (compressed, Harm.COMPRESSED),
+        (camera, Harm.NOISY),
+        (thorough, Harm.NOISY),
+    )
+    kind, harm = kinds[int(rng.choice(len(kinds), p=SHARES))]
+    return kind(truth, scale, rng), harm
 
 
 SHARES = (0.38, 0.06, 0.22, 0.22, 0.12)

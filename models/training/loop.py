@@ -76,7 +76,7 @@ def take_step(run: Run, batch: Batch, *, half: bool) -> dict[str, float]:
     x = (batch.inputs.float() / 255).contiguous(memory_format=torch.channels_last)
     with torch.autocast("cpu", torch.bfloat16, enabled=half):
         output = run.network(x)
-    loss, figures = loss_of(output.float(), batch.truths.float() / 255, batch.is_clean, recipe)
+    loss, figures = loss_of(output.float(), batch.truths.float() / 255, batch.harms, recipe)
     run.optimizer.zero_grad()
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip_norm)

@@ -4,6 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from models.training.degradation import Harm
 from models.training.recipe import Recipe
 
 LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
@@ -51,33 +52,41 @@ def flicker_error(error: Tensor) -> Tensor:
 def sharpen(truth: Tensor, amounts: Tensor) -> Tensor:
     """Unsharp mask of sigma 1.5 px on `[N, 3, h, w]`, by `[N]` amounts, clipped to 0..1."""
     taps = torch.exp(-0.5 * (torch.arange(-4, 5, dtype=truth.dtype) / 1.5) ** 2)
-    taps = (taps / taps.sum()).view(1, 1, 9)
-    planes = truth.flatten(0, 1).unsqueeze(1)
+    taps = (taps / taps.sum()).expand(truth.shape[0] * truth.shape[1], 1, 1, 9)
+    planes = truth.flatten(0, 1).unsqueeze(0)
     padded = F.pad(planes, (4, 4, 4, 4), mode="reflect")
-    soft = F.conv2d(F.conv2d(padded, taps.unsqueeze(2)), taps.unsqueeze(3)).view_as(truth)
+    count = planes.shape[1]
+    wide = F.conv2d(padded, taps, groups=count)
+    soft = F.conv2d(wide, taps.transpose(2, 3), groups=count).view_as(truth)
     return (truth + amounts.view(-1, 1, 1, 1) * (truth - soft)).clamp(0.0, 1.0)
 
 
 def loss_of(
-    output: Tensor, truth: Tensor, is_clean: Tensor, recipe: Recipe
+    output: Tensor, truth: Tensor, harms: Tensor, recipe: Recipe
 ) -> tuple[Tensor, dict[str, float]]:
     """The loss of float32 `[N, 3, h, w]` output and truth in 0..1, and figures to log.
 
-    All is measured against the truth sharpened by `sharpen_amount`, for pairs that are not clean by
-    `harmed_sharpen_amount`. Mean absolute error, half on RGB and half on luma; plus the error in
-    contrast of neighbourhoods, times `acutance_weight` or `harmed_acutance_weight` (surplus counts
-    like lack: where only the lack counted, edges of drawings grew halos); plus `flicker_weight`
-    times the alternating part of the error in luma; plus `fidelity_weight` times the error of the
-    output shrunk by area against the plain truth, so that the result, made small again, has the
-    input's colours. `is_clean` is `[N]`, bool.
+    All is measured against the truth sharpened by `sharpen_amount`, for compressed inputs by
+    `compressed_sharpen_amount`, for noisy ones by `noisy_sharpen_amount`. Mean absolute error,
+    half on RGB and half on luma; plus the error in contrast of neighbourhoods, times
+    `acutance_weight` or `harmed_acutance_weight` (surplus counts like lack: where only the lack
+    counted, edges of drawings grew halos); plus `flicker_weight` times the alternating part of
+    the error in luma; plus `fidelity_weight` times the error of the output shrunk by area against
+    the plain truth, so that the result, made small again, has the input's colours. `harms` is
+    `[N]`, values of `Harm`.
     """
-    amounts = torch.where(is_clean, recipe.sharpen_amount, recipe.harmed_sharpen_amount)
+    by_harm = (
+        recipe.sharpen_amount,
+        recipe.compressed_sharpen_amount,
+        recipe.noisy_sharpen_amount,
+    )
+    amounts = torch.tensor(by_harm)[harms]
     target = sharpen(truth, amounts)
     output_luma, target_luma = luma(output), luma(target)
     error = 0.5 * (output - target).abs().mean() + 0.5 * (output_luma - target_luma).abs().mean()
     output_contrast, target_contrast = contrast(output_luma), contrast(target_luma)
     contrast_errors = (target_contrast - output_contrast).abs().mean(dim=(1, 2, 3))
-    weights = torch.where(is_clean, recipe.acutance_weight, recipe.harmed_acutance_weight)
+    weights = torch.where(harms == Harm.NONE, recipe.acutance_weight, recipe.harmed_acutance_weight)
     figures = {
         "error": float(error.detach()),
         "acutance": float(output_contrast.detach().mean() / target_contrast.mean()),

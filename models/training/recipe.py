@@ -35,8 +35,10 @@ class Recipe:
     """How much an error that alternates from pixel to pixel counts on top of its plain error."""
     sharpen_amount: float = 0.5
     """Unsharp mask on the truth before it is compared with; 0 leaves the truth as it is."""
-    harmed_sharpen_amount: float = 0.85
-    """The same for inputs with noise or compression."""
+    compressed_sharpen_amount: float = 0.85
+    """The same for inputs that were only compressed: what is sharpened there is partly invented."""
+    noisy_sharpen_amount: float = 0.85
+    """The same for inputs with blur and noise."""
 
     def rate_at(self, step: int) -> float:
         """The learning rate of `step`: a linear rise, a plateau, then the cooldown."""

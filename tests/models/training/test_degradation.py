@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from models.training import degradation
-from models.training.degradation import Pixels
+from models.training.degradation import Harm, Pixels
 from models.training.drawing import draw_page
 
 
@@ -45,13 +45,14 @@ def test_a_harmed_input_still_shows_the_picture(truth: Pixels, kind: Callable[..
         assert abs((harmed - pristine).mean()) < 4
 
 
-def test_a_drawn_kind_tells_whether_it_left_the_picture_unharmed(truth: Pixels) -> None:
+def test_a_drawn_kind_tells_its_harm(truth: Pixels) -> None:
     pristine = degradation.clean(truth, 4, np.random.default_rng(0))
     drawn = [degradation.degrade(truth, 4, np.random.default_rng(seed)) for seed in range(60)]
-    clean = [small for small, is_clean in drawn if is_clean]
+    clean = [small for small, harm in drawn if harm == Harm.NONE]
     assert 15 < len(clean) < 40
     assert all(np.abs(small.astype(int) - pristine).mean() < 5 for small in clean)
-    assert not any(np.array_equal(small, pristine) for small, is_clean in drawn if not is_clean)
+    assert not any(np.array_equal(small, pristine) for small, harm in drawn if harm != Harm.NONE)
+    assert {harm for _, harm in drawn} == set(Harm)
 
 
 def test_the_same_random_state_harms_the_same(truth: Pixels) -> None:

@@ -7,13 +7,20 @@ import torch
 from torch import Tensor
 
 from models.training import losses
+from models.training.degradation import Harm
 from models.training.losses import sharpen
 from models.training.recipe import Recipe
 
-BARE = Recipe(4, acutance_weight=0.0, sharpen_amount=0.0, harmed_sharpen_amount=0.0)
+BARE = Recipe(
+    4,
+    acutance_weight=0.0,
+    sharpen_amount=0.0,
+    compressed_sharpen_amount=0.0,
+    noisy_sharpen_amount=0.0,
+)
 CRISP = replace(BARE, acutance_weight=0.5, harmed_acutance_weight=0.0)
 PLAIN = replace(BARE, harmed_acutance_weight=0.0)
-CLEAN, HARMED = torch.tensor([True, True]), torch.tensor([False, False])
+CLEAN, COMPRESSED, NOISY = (torch.tensor([harm, harm]) for harm in Harm)
 
 
 @pytest.fixture
@@ -23,9 +30,9 @@ def truth() -> torch.Tensor:
 
 
 def loss_of(
-    output: Tensor, truth: Tensor, recipe: Recipe, is_clean: Tensor = CLEAN
+    output: Tensor, truth: Tensor, recipe: Recipe, harms: Tensor = CLEAN
 ) -> tuple[Tensor, dict[str, float]]:
-    return losses.loss_of(output, truth, is_clean, recipe)
+    return losses.loss_of(output, truth, harms, recipe)
 
 
 def test_the_truth_itself_costs_nothing(truth: torch.Tensor) -> None:
@@ -47,10 +54,18 @@ def test_contrast_counts_for_clean_and_harmed_inputs_by_their_own_weights(
     soft = 0.5 + 0.5 * (truth - 0.5)
     clean, harmed, mixed = (
         float(loss_of(soft, truth, CRISP, kinds)[0])
-        for kinds in (CLEAN, HARMED, torch.tensor([True, False]))
+        for kinds in (CLEAN, NOISY, torch.tensor([Harm.NONE, Harm.COMPRESSED]))
     )
     assert harmed == float(loss_of(soft, truth, PLAIN)[0])
     assert clean > mixed > harmed
+
+
+def test_each_harm_has_its_own_sharpening(truth: torch.Tensor) -> None:
+    recipe = replace(BARE, compressed_sharpen_amount=0.4, noisy_sharpen_amount=0.8)
+    for harms, amount in ((CLEAN, 0.0), (COMPRESSED, 0.4), (NOISY, 0.8)):
+        target = sharpen(truth, torch.full((2,), amount))
+        bare = replace(recipe, fidelity_weight=0.0)
+        assert float(loss_of(target, truth, bare, harms)[0]) == pytest.approx(0, abs=1e-6)
 
 
 def test_surplus_contrast_costs_too(truth: torch.Tensor) -> None:
