@@ -1,4 +1,4 @@
-"""The two nouns of this package: what a header tells, and the pixels themselves."""
+"""The nouns of this package: what a header tells, the pixels themselves, what goes with them."""
 
 from __future__ import annotations
 
@@ -26,16 +26,27 @@ class ImageInfo:
 
 
 @dataclass(frozen=True, slots=True)
+class Credit:
+    """Who made a picture and whose it is, as its file says; "" where it does not."""
+
+    artist: str = ""
+    copyright: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Image:
     """Upright pixels.
 
     rgb: uint8 `[H, W, 3]` in RGB order. alpha: uint8 `[H, W]`, 255 opaque, or None.
     icc: profile bytes that describe `rgb`, or None for sRGB.
+    dpi: pixels an inch (across, down), or None where the source does not say.
     """
 
     rgb: NDArray[np.uint8]
     alpha: NDArray[np.uint8] | None = None
     icc: bytes | None = None
+    dpi: tuple[float, float] | None = None
+    credit: Credit | None = None
 
     @property
     def height_px(self) -> int:
