@@ -1,6 +1,6 @@
 """What the rest of the service knows of a network: windows in, windows out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -13,12 +13,29 @@ class EngineOutOfMemory(Exception):
     """The device has no room for a window of this size; a smaller one may still fit."""
 
 
+class Started(Protocol):
+    """A batch under way."""
+
+    def finish(self) -> list[Window]:
+        """Wait for the device: one result for each window, in their order.
+
+        To be called once.
+
+        Raises:
+            EngineOutOfMemory: the caller may start again with fewer or smaller windows.
+            InternalError: the network's result is not finite, not even in float32.
+        """
+        ...
+
+
 class Engine(Protocol):
     """A network on a device.
 
-    native_scale: the network's own factor. window_px: the longest window side it is given.
-    halo_px: input pixels around a core that the result depends on. multiple_px: window sides are
-    a multiple of it. model: the registry's name.
+    model: the registry's name. native_scale: the network's own factor. window_px: the longest
+    window side it is given. halo_px: input pixels around a core that the result depends on.
+    multiple_px: window sides are a multiple of it. shape_step_px: a multiple of `multiple_px`;
+    where an image takes several windows, sides that are multiples of it keep shapes few. batch:
+    most windows in one `start`. label: what runs and in which precision, as "torch float32".
     """
 
     @property
@@ -31,6 +48,33 @@ class Engine(Protocol):
     def multiple_px(self) -> int: ...
     @property
     def model(self) -> str: ...
+    @property
+    def shape_step_px(self) -> int: ...
+    @property
+    def batch(self) -> int: ...
+    @property
+    def label(self) -> str: ...
+
+    def start(
+        self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
+    ) -> Started:
+        """Set a batch of windows going: at once here, or on the device behind what is under way.
+
+        Args:
+            windows: uint8 `[h, w, 3]` of one shape, RGB, sides multiples of `multiple_px`; 1 to
+                `batch` of them. They are not read any more when this returns.
+            reduce: average squares of `reduce` x `reduce` result pixels into one, before rounding;
+                divides `native_scale`.
+            is_exact: compute in float32, whatever the precision this engine was opened in.
+
+        Returns:
+            what gives uint8 `[h * native_scale / reduce, w * native_scale / reduce, 3]` for each.
+
+        Raises:
+            EngineOutOfMemory: as `Started.finish`.
+            InternalError: as `Started.finish`.
+        """
+        ...
 
     def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
         """Upscale RGB windows lazily, in order, one result for each.

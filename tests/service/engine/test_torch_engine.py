@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from torch import Tensor, nn
 
 from service.engine.device import Device
 from service.engine.engine import EngineOutOfMemory
-from service.engine.torch_engine import TorchEngine, build_engine, to_input, to_window
+from service.engine.torch_engine import TorchEngine, build_engine, to_input, to_windows
 from service.errors import InternalError
 
 CPU = Device(torch.device("cpu"), torch.float32, threads=1)
@@ -112,22 +113,22 @@ def test_reducing_averages_before_it_rounds() -> None:
     levels = torch.tensor([[100.4, 100.4], [100.4, 101.4]])
     result = (levels / 255).expand(1, 3, 2, 2).clone()
 
-    assert to_window(result.clone(), 1).max() == 101
-    assert to_window(result.clone(), 1).min() == 100
-    assert (to_window(result.clone(), 2) == 101).all()
+    assert to_windows(result.clone(), 1)[0].max() == 101
+    assert to_windows(result.clone(), 1)[0].min() == 100
+    assert (to_windows(result.clone(), 2)[0] == 101).all()
 
 
 def test_reducing_averages_after_it_clamps() -> None:
     """A ringing edge far beyond white must not lighten its dark neighbour."""
     levels = torch.tensor([[3.0, 0.0], [0.0, 0.0]])
 
-    reduced = to_window(levels.expand(1, 3, 2, 2).clone(), 2)
+    (reduced,) = to_windows(levels.expand(1, 3, 2, 2).clone(), 2)
 
     assert (reduced == 64).all()
 
 
 def test_a_window_goes_up_as_bytes_and_channels_last() -> None:
-    tensor = to_input(noise(5, 6), torch.device("cpu"), torch.float32)
+    tensor = to_input([noise(5, 6)], torch.device("cpu"), torch.float32)
 
     assert tensor.shape == (1, 3, 5, 6)
     assert tensor.is_contiguous(memory_format=torch.channels_last)
@@ -191,6 +192,44 @@ def test_windows_are_taken_one_at_a_time() -> None:
     assert taken == 0
     next(results)
     assert taken == 1
+
+
+def test_a_batch_is_what_its_windows_are_alone_in_their_order() -> None:
+    torch.manual_seed(0)
+    engine = replace(engine_of(nn.Conv2d(3, 3, 3, padding=1), native_scale=1), batch=3)
+    windows = [noise(seed=seed) for seed in range(3)]
+
+    together = engine.start(windows).finish()
+
+    alone = [engine.start([window]).finish()[0] for window in windows]
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+    assert not np.array_equal(together[0], together[1])
+
+
+def test_only_the_windows_that_overflow_are_computed_again() -> None:
+    network = Overflows()
+    engine = engine_of(network, CPU_HALF, native_scale=1)
+
+    results = engine.start([noise(seed=1), noise(seed=2)]).finish()
+
+    assert np.array_equal(results[0], noise(seed=1))
+    assert np.array_equal(results[1], noise(seed=2))
+    assert network.runs == [torch.float32]
+
+
+def test_what_is_asked_for_exactly_is_computed_in_float32() -> None:
+    network = Overflows()
+    engine = engine_of(network, CPU_HALF, native_scale=1)
+
+    results = engine.start([noise(seed=1), noise(seed=2)], is_exact=True).finish()
+
+    assert network.runs == [torch.float32, torch.float32]
+    assert np.array_equal(results[1], noise(seed=2))
+
+
+def test_the_label_says_what_runs_and_in_which_precision() -> None:
+    assert engine_of(Nearest()).label == "torch float32"
+    assert engine_of(Nearest(), CPU_HALF).label == "torch bfloat16"
 
 
 def test_no_gradient_is_kept() -> None:

@@ -1,12 +1,12 @@
 """A network whose pixels can be worked out by hand: an exact integer box filter."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.engine import EngineOutOfMemory, Window
+from service.engine.engine import EngineOutOfMemory, Started, Window
 
 
 @dataclass
@@ -26,14 +26,25 @@ class BoxEngine:
     fold: int = 1
     room_px: int = 1_000_000
     model: str = "box"
+    shape_step_px: int = 1
+    batch: int = 1
+    label: str = "box"
     seen: list[tuple[int, int]] = field(default_factory=list)
+
+    def start(
+        self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
+    ) -> Started:
+        return Boxed([self._run_one(window, reduce) for window in windows])
 
     def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
         for window in windows:
-            self.seen.append(window.shape[:2])
-            if max(window.shape[:2]) > self.room_px:
-                raise EngineOutOfMemory(str(window.shape))
-            yield average_down(self.filter(window), reduce)
+            yield self._run_one(window, reduce)
+
+    def _run_one(self, window: Window, reduce: int) -> Window:
+        self.seen.append(window.shape[:2])
+        if max(window.shape[:2]) > self.room_px:
+            raise EngineOutOfMemory(str(window.shape))
+        return average_down(self.filter(window), reduce)
 
     def filter(self, window: Window) -> Window:
         """The whole network on one `[h, w, 3]`: sum over the box, times the place, modulo 251."""
@@ -46,6 +57,14 @@ class BoxEngine:
         large += np.arange(height * self.native_scale)[:, None, None] % self.native_scale * 17
         large += np.arange(width * self.native_scale)[None, :, None] % self.native_scale * 29
         return (large % 251).astype(np.uint8)
+
+
+@dataclass(frozen=True)
+class Boxed:
+    windows: list[Window]
+
+    def finish(self) -> list[Window]:
+        return self.windows
 
 
 def box_sum(pixels: NDArray[np.int64], radius: int) -> NDArray[np.int64]:
