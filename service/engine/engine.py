@@ -14,7 +14,10 @@ class EngineOutOfMemory(Exception):
 
 
 class Started(Protocol):
-    """A batch under way."""
+    """A batch under way. `is_done`: whether `finish` would return at once."""
+
+    @property
+    def is_done(self) -> bool: ...
 
     def finish(self) -> list[Window]:
         """Wait for the device: one result for each window, in their order.

@@ -82,6 +82,7 @@ class Computed:
     """A batch that was finished when it was started (see `service.engine.engine.Started`)."""
 
     windows: list[Window]
+    is_done: bool = True
 
     def finish(self) -> list[Window]:
         return self.windows
