@@ -6,10 +6,13 @@ from numpy.typing import NDArray
 from service.errors import MalformedImage
 from service.image.alpha import alpha_from_key
 from service.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile
+from service.image.credit import read_credit
+from service.image.exif import Exif
 from service.image.header import BROKEN_FILE_ERRORS, Header, open_header
-from service.image.orientation import turn_upright
-from service.image.png_chunks import has_broken_pixels
+from service.image.orientation import swaps_sides, turn_upright
+from service.image.png_chunks import find_exif, has_broken_pixels
 from service.image.png_depth import is_deep, read_deep
+from service.image.resolution import read_dpi, turned
 from service.image.types import Image
 
 
@@ -30,11 +33,21 @@ def decode(source: bytes) -> Image:
         image = read_deep(header) if is_deep(header) else _read_plain(header)
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{header.format} pixels: {error}") from error
+    exif = _read_exif(header)
+    dpi = read_dpi(exif, header.picture.info.get("dpi"))
     return Image(
         rgb=_upright(image.rgb, header.orientation),
         alpha=None if image.alpha is None else _upright(image.alpha, header.orientation),
         icc=image.icc,
+        dpi=turned(dpi, swaps_sides=swaps_sides(header.orientation)),
+        credit=read_credit(exif),
     )
+
+
+def _read_exif(header: Header) -> Exif:
+    if header.format == "PNG":
+        return Exif(find_exif(header.source))
+    return Exif(header.picture.info.get("exif", b""))
 
 
 def _read_plain(header: Header) -> Image:

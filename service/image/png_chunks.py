@@ -10,7 +10,6 @@ SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 # A file of 25 MB has so many when each holds 250 bytes; programs write 8 KB and more.
 MAX_CHUNKS: Final = 100_000
 _ANIMATION: Final = frozenset({b"acTL", b"fcTL", b"fdAT"})
-_IHDR_END: Final = 8 + 25
 _BIT_DEPTH_AT: Final = 24
 
 
@@ -76,9 +75,7 @@ def without_animation(source: bytes) -> bytes:
     return b"".join((*parts, source[kept_from:])) if animation else source
 
 
-def insert_icc(png: bytes, icc: bytes) -> bytes:
-    """The file with an ICC profile embedded (iCCP, 11.3.2.3), right behind its header."""
-    data = b"ICC profile\x00\x00" + zlib.compress(icc)
-    checksum = struct.pack(">I", zlib.crc32(b"iCCP" + data))
-    chunk = struct.pack(">I", len(data)) + b"iCCP" + data + checksum
-    return b"".join((png[:_IHDR_END], chunk, png[_IHDR_END:]))
+def make_chunk(name: bytes, data: bytes) -> bytes:
+    """A whole chunk: length, name, data, checksum."""
+    checksum = zlib.crc32(data, zlib.crc32(name))
+    return b"".join((struct.pack(">I", len(data)), name, data, struct.pack(">I", checksum)))

@@ -1,15 +1,20 @@
+import shutil
+import subprocess
+import threading
+import time
 from io import BytesIO
 
 import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
 from service.image.decode import decode
-from service.image.encode import encode
+from service.image.encode import Encoder, encode
 from service.image.png_chunks import iterate_chunks
-from service.image.types import Image
+from service.image.types import Credit, Image
 from tests.service.image.samples import exif_with_orientation, picture, save
 
 
@@ -106,3 +111,165 @@ def test_the_longest_sides_are_encoded_exactly() -> None:
         for alpha in (None, np.zeros(rgb.shape[:2], np.uint8)):
             data, _ = encode(Image(rgb, alpha), jpeg_quality=95)
             assert decode(data).rgb.shape == rgb.shape
+
+
+def noise(height: int, width: int, channels: int = 3) -> NDArray[np.uint8]:
+    return np.random.default_rng(height).integers(0, 256, (height, width, channels), np.uint8)
+
+
+SIDES = [(1, 1), (7, 9), (64, 8), (65, 17), (128, 64), (700, 33), (1200, 40)]
+
+
+def whole_jpeg(rgb: NDArray[np.uint8], quality: int) -> bytes:
+    """The same picture coded in one piece, by Pillow."""
+    return save(rgb, "JPEG", quality=quality, subsampling="4:4:4")
+
+
+def by_pillow(data: bytes) -> NDArray[np.uint8]:
+    with PillowImage.open(BytesIO(data)) as opened:
+        return np.asarray(opened)
+
+
+def by_opencv(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[np.generic]:
+    pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+    assert pixels is not None
+    return pixels
+
+
+@pytest.mark.parametrize("quality", [30, 95])
+@pytest.mark.parametrize(("height", "width"), SIDES)
+def test_jpeg_strips_decode_to_what_one_piece_does(height: int, width: int, quality: int) -> None:
+    rgb = noise(height, width)
+
+    data, _ = encode(Image(rgb), jpeg_quality=quality)
+
+    whole = whole_jpeg(rgb, quality)
+    assert np.array_equal(by_pillow(data), by_pillow(whole))
+    assert np.array_equal(by_opencv(data), by_opencv(whole))
+
+
+def test_jpeg_strips_are_a_sound_file_to_libjpegs_own_program() -> None:
+    """Restart markers of all eight numbers, twice round."""
+    if shutil.which("djpeg") is None:
+        pytest.skip("djpeg is not installed")
+    rgb = noise(64 * 18 + 5, 50)
+
+    data, _ = encode(Image(rgb, icc=profile(), dpi=(300, 300)), jpeg_quality=95)
+
+    done = subprocess.run(["djpeg", "-strict"], input=data, capture_output=True, check=True)
+    assert done.stderr == b""
+    assert done.stdout.endswith(by_pillow(whole_jpeg(rgb, 95)).tobytes())
+
+
+def test_a_jpeg_that_lost_a_strip_is_noticed_to_be_one_short() -> None:
+    """The proof that decoders look at the restart markers."""
+    rgb = noise(64 * 4, 50)
+    data, _ = encode(Image(rgb), jpeg_quality=95)
+    second, third = (data.index(bytes((0xFF, 0xD0 + number))) for number in (0, 1))
+
+    shorter = data[:second] + data[third:]
+
+    try:
+        pixels = by_pillow(shorter)
+    except OSError:
+        return
+    assert not np.array_equal(pixels, by_pillow(data))
+
+
+@pytest.mark.parametrize(
+    ("has_alpha", "kind"), [(True, np.uint8), (True, np.uint16), (False, np.uint16)]
+)
+@pytest.mark.parametrize(("height", "width"), SIDES)
+def test_png_strips_lose_nothing(
+    height: int, width: int, has_alpha: bool, kind: type[np.unsignedinteger]
+) -> None:
+    highest = np.iinfo(kind).max + 1
+    pixels = np.random.default_rng(1).integers(0, highest, (height, width, 4), kind)
+    alpha = pixels[..., 3].copy() if has_alpha else None
+
+    data, media_type = encode(Image(pixels[..., :3].copy(), alpha), jpeg_quality=1)
+
+    assert media_type == "image/png"
+    read = by_opencv(data)
+    assert read.dtype == kind
+    assert np.array_equal(read[..., 2::-1], pixels[..., :3])
+    assert not has_alpha or np.array_equal(read[..., 3], pixels[..., 3])
+    with PillowImage.open(BytesIO(data)) as opened:
+        opened.load()
+
+
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_rows_are_encoded_as_they_become_ready_and_never_before(has_alpha: bool) -> None:
+    rgb = noise(500, 70)
+    alpha = noise(500, 70)[..., 0].copy() if has_alpha else None
+    canvas = Image(np.zeros_like(rgb), None if alpha is None else np.zeros_like(alpha))
+
+    with Encoder(canvas, jpeg_quality=95) as encoder:
+        for ready in (0, 1, 63, 64, 65, 300, 300, 499):
+            canvas.rgb[:ready] = rgb[:ready]
+            if canvas.alpha is not None and alpha is not None:
+                canvas.alpha[:ready] = alpha[:ready]
+            encoder.advance(ready)
+        canvas.rgb[:] = rgb
+        if canvas.alpha is not None and alpha is not None:
+            canvas.alpha[:] = alpha
+        data = encoder.finish()
+
+    assert data == encode(Image(rgb, alpha), jpeg_quality=95)[0]
+
+
+def test_leaving_early_leaves_no_thread_behind() -> None:
+    before = threading.active_count()
+    with Encoder(Image(noise(900, 900)), jpeg_quality=95) as encoder:
+        encoder.advance(900)
+    assert threading.active_count() == before
+
+
+@pytest.mark.parametrize("length", [1, 65_519, 65_520, 200_000])
+def test_a_profile_of_any_length_goes_into_a_jpeg(length: int) -> None:
+    icc = np.random.default_rng(2).bytes(length)
+
+    data, _ = encode(Image(picture(), icc=icc), jpeg_quality=95)
+
+    with PillowImage.open(BytesIO(data)) as opened:
+        assert opened.info["icc_profile"] == icc
+
+
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_the_resolution_is_written(has_alpha: bool) -> None:
+    image = with_alpha()
+    alpha = image.alpha if has_alpha else None
+
+    data, _ = encode(Image(image.rgb, alpha, dpi=(288.0, 600.0)), jpeg_quality=95)
+
+    with PillowImage.open(BytesIO(data)) as opened:
+        assert opened.info["dpi"] == pytest.approx((288, 600), abs=0.02)
+
+
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_the_credit_is_written_and_nothing_else_of_exif(has_alpha: bool) -> None:
+    image = with_alpha()
+    alpha = image.alpha if has_alpha else None
+    credit = Credit(artist="Ann Möller", copyright="© 2026")
+
+    data, _ = encode(Image(image.rgb, alpha, credit=credit), jpeg_quality=95)
+
+    with PillowImage.open(BytesIO(data)) as opened:
+        assert set(opened.getexif()) == {0x013B, 0x8298}
+    assert decode(data).credit == credit
+
+
+def test_36_megapixels_are_encoded_in_time() -> None:
+    """A quarter of them, in a quarter of the time, by the processor's own clock: all threads."""
+    rgb = np.asarray(
+        cv2.resize(picture(300, 300), (3000, 3000), interpolation=cv2.INTER_CUBIC), dtype=np.uint8
+    )
+    alpha = np.full((3000, 3000), 255, np.uint8)
+    alpha[:1000] = rgb[:1000, :, 0]
+    for image, limit_s in ((Image(rgb), 0.5), (Image(rgb, alpha), 2.0)):
+        times_s = []
+        for _ in range(2):
+            started = time.process_time()
+            encode(image, jpeg_quality=95)
+            times_s.append(time.process_time() - started)
+        assert min(times_s) < limit_s / 4, image.alpha is None
