@@ -14,8 +14,19 @@ async def admit(request: Request) -> ApiKey:
     """The API key of the request, which then counts against its rate.
 
     Raises:
-        InvalidAuthToken: the key is missing, empty or unknown: the same answer for all three.
+        InvalidAuthToken: see `identify`.
         RateLimitExceeded
+    """
+    api_key = await identify(request)
+    await asyncio.to_thread(context_of(request).state.rate.take, api_key.id)
+    return api_key
+
+
+async def identify(request: Request) -> ApiKey:
+    """The API key of the request.
+
+    Raises:
+        InvalidAuthToken: the key is missing, empty or unknown: the same answer for all three.
     """
     state = context_of(request).state
     secret = request.headers.get("x-api-key", "")
@@ -23,5 +34,4 @@ async def admit(request: Request) -> ApiKey:
     if api_key is None:
         raise InvalidAuthToken
     facts_of(request).key_name = api_key.name
-    await asyncio.to_thread(state.rate.take, api_key.id)
     return api_key

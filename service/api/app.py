@@ -17,6 +17,8 @@ from service.api.credits import answer_credits
 from service.api.health import answer_health, answer_readiness
 from service.api.metrics import Metrics, answer_metrics
 from service.api.pages import build_page_routes
+from service.api.progress import ProgressBoard
+from service.api.progress_stream import PROGRESS_PATH, answer_progress
 from service.api.result_url import RESULT_PATH
 from service.api.results import answer_result
 from service.api.source.names import NameLookup
@@ -36,6 +38,7 @@ THREADS: Final = 16
 ROUTES: Final[tuple[BaseRoute, ...]] = (
     Route("/v1/upscale", answer_upscale, methods=["POST"]),
     Route("/v1/credits", answer_credits, methods=["GET"]),
+    Route(PROGRESS_PATH + "{request_id}", answer_progress, methods=["GET"]),
     Route(RESULT_PATH + "{file_name}", answer_result, methods=["GET"]),
     Route("/healthz", answer_health, methods=["GET"]),
     Route("/readyz", answer_readiness, methods=["GET"]),
@@ -47,7 +50,15 @@ _logger: Final = logging.getLogger(__name__)
 
 def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
     """The whole HTTP service. Its lifespan starts and stops `executor`; `state` stays open."""
-    context = Context(settings, executor, state, Metrics(), NameLookup(), build_budget(settings))
+    context = Context(
+        settings,
+        executor,
+        state,
+        metrics=Metrics(),
+        names=NameLookup(),
+        budget=build_budget(settings),
+        board=ProgressBoard(),
+    )
     app = FastAPI(
         title="upscaled",
         routes=[*ROUTES, *build_page_routes()],

@@ -7,6 +7,7 @@ from starlette.requests import Request
 
 from service.api.body.budget import Budget
 from service.api.metrics import Metrics
+from service.api.progress import ProgressBoard
 from service.api.source.names import NameLookup
 from service.config import Settings
 from service.pool.boundary import Executor
@@ -21,6 +22,7 @@ class Context:
     metrics: Metrics
     names: NameLookup
     budget: Budget
+    board: ProgressBoard
 
 
 def context_of(request: Request) -> Context:

@@ -6,6 +6,8 @@ from typing import Any, Final
 
 from service import errors
 from service.api.credits import UNMETERED_CREDITS
+from service.api.progress import ARRIVAL_WAIT_S, MAX_WATCHERS_PER_KEY
+from service.api.progress_stream import PROGRESS_PATH
 from service.api.result_url import RESULT_PATH
 from service.api.source.url import MAX_URL_CHARACTERS
 from service.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
@@ -46,6 +48,9 @@ def build_openapi(settings: Settings) -> Document:
         "paths": {
             "/v1/upscale": {"post": _upscale(settings)},
             "/v1/credits": _read("credits", "Credits left to this API key", _credits()),
+            PROGRESS_PATH + "{request_id}": _read(
+                "progress", "How far a request of this API key is, while it runs", _progress()
+            ),
             RESULT_PATH + "{file_name}": _read("result", "A finished image", _result(settings)),
             "/healthz": _read("health", "Whether the process answers", _status("ok")),
             "/readyz": _read("readiness", "Whether an image sent now would be taken", _ready()),
@@ -144,6 +149,31 @@ def _credits() -> Document:
     return {
         "security": [{"api_key": []}],
         "responses": {"200": _answer(meaning, content), **_keyed_errors()},
+    }
+
+
+def _progress() -> Document:
+    description = (
+        "Server-sent events, for a request that was sent with an `X-Request-Id` of the client's "
+        "own: `progress` with `stage` (receive, queue, network, encode), `tiles_done`, "
+        "`tiles_total` (null until known) and `remaining_s` (an estimate for the network; null "
+        "before the first tile), then one `end` with `error_code` (null after a success). An id "
+        "that nobody sent, that belongs to another key or whose request is over is not found; one "
+        f"that is not known yet is waited for, {ARRIVAL_WAIT_S:g} s. Takes nothing from the rate; "
+        f"at most {MAX_WATCHERS_PER_KEY} at once for each key."
+    )
+    events: Document = {"text/event-stream": {"schema": {"type": "string"}}}
+    return {
+        "description": description,
+        "security": [{"api_key": []}],
+        "parameters": [
+            {"name": "request_id", "in": "path", "required": True, "schema": {"type": "string"}}
+        ],
+        "responses": {
+            "200": _answer("Events until the request ends", events),
+            **_keyed_errors(),
+            "404": _errors([errors.NotFound]),
+        },
     }
 
 

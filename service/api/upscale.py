@@ -14,6 +14,7 @@ from service.api.charge import Charge, hold_credit
 from service.api.context import Context, context_of
 from service.api.facts import facts_of
 from service.api.judge import judge_size
+from service.api.progress import Progress
 from service.api.result_url import build_result_url, find_result_name
 from service.api.run_to_end import run_to_end
 from service.api.source.fetch import fetch_source
@@ -28,13 +29,16 @@ async def answer_upscale(request: Request) -> Response:
     """The contract's order of checks, each cheaper than the next."""
     context = context_of(request)
     api_key = await admit(request)
-    with context.budget.share() as share:
+    with (
+        context.board.show(api_key.id, facts_of(request).request_id) as progress,
+        context.budget.share() as share,
+    ):
         asked = await read_asked(request, context.settings, share)
         async with (
             watch_client(request.receive) as client,
             hold_credit(context.state, api_key.id, metering=context.settings.metering) as charge,
         ):
-            upscaled = await client.unless_gone(_upscale(request, asked, share))
+            upscaled = await client.unless_gone(_upscale(request, asked, share, progress))
             response = await _deliver(request, upscaled, client, charge)
     response.headers["Server-Timing"] = format_server_timing(upscaled.times)
     context.metrics.observe_stages(upscaled.times)
@@ -42,7 +46,7 @@ async def answer_upscale(request: Request) -> Response:
     return response
 
 
-async def _upscale(request: Request, asked: Asked, share: Share) -> Upscaled:
+async def _upscale(request: Request, asked: Asked, share: Share, progress: Progress) -> Upscaled:
     """Source bytes, then what their header tells, then the work behind the boundary."""
     context, facts = context_of(request), facts_of(request)
     source = asked.image
@@ -54,7 +58,10 @@ async def _upscale(request: Request, asked: Asked, share: Share) -> Upscaled:
     info = await asyncio.to_thread(probe, source)
     facts.width_px, facts.height_px, facts.format = info.width_px, info.height_px, info.format
     judge_size(info, asked.scale, context.settings)
-    work = UpscaleRequest(facts.request_id, asked.scale, info.width_px, info.height_px)
+    progress.await_turn()
+    work = UpscaleRequest(
+        facts.request_id, asked.scale, info.width_px, info.height_px, progress.note_tile
+    )
     upscaled = await context.executor.upscale(source, work)
     facts.times, facts.model = upscaled.times, upscaled.model
     facts.result_bytes = len(upscaled.data)

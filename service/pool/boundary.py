@@ -4,8 +4,17 @@ Everything before the boundary is cheap, asynchronous and free of torch. Everyth
 block, run out of memory or die.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Protocol
+
+OnTile = Callable[[int, int], None]
+"""Called on the event loop with (done, total): before the first tile, after each, and from 0 again
+where the image is begun anew. It must neither block nor raise."""
+
+
+def _ignore_tile(done: int, total: int) -> None:
+    pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,12 +23,14 @@ class UpscaleRequest:
 
     `scale` is 2 or 4. `width_px` and `height_px` are the probed upright size of the source: with
     the scale they give the cost in trunk pixels, by which the queue estimates its waiting time.
+    `on_tile` hears how far the work is.
     """
 
     request_id: str
     scale: int
     width_px: int
     height_px: int
+    on_tile: OnTile = field(default=_ignore_tile, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)

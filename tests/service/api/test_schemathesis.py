@@ -34,8 +34,9 @@ document = schemathesis.openapi.from_dict(build_openapi(load_settings({})))
 
 @pytest.fixture(scope="module")
 def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
-    """A short time limit: made-up hosts are looked up in vain."""
+    """Short time limits: made-up hosts are looked up, and made-up requests awaited, in vain."""
     with serve(tmp_path_factory.mktemp("described"), source_timeout_s=0.5) as service:
+        service.app.state.context.board.arrival_wait_s = 0.01
         yield service
 
 
