@@ -21,6 +21,7 @@ from service.errors import ResolutionTooHigh, ServiceError
 
 if TYPE_CHECKING:
     from service.engine.engine import Engine
+    from service.upscale.lane import Lane
 
 OnTile = Callable[[int, int], None]
 
@@ -67,19 +68,30 @@ def upscale_images(
     if output_dir:
         _require_writable(output_dir)
     engine = _open_engine(settings, scale, asked_by="--model" if model else None)
+    if not _upscale_files(files, output_dir, scale, engine, settings):
+        raise typer.Exit(1)
+
+
+def _upscale_files(
+    files: list[Path], output_dir: Path | None, scale: int, engine: "Engine", settings: Settings
+) -> bool:
+    """One file after the other; whether none failed."""
+    from service.upscale.scheduler import Scheduler
+
     taken: dict[Path, Path] = {}
     failed = 0
-    for source in files:
-        try:
-            target = _upscale_file(source, output_dir, scale, engine, settings, taken)
-        except _failures() as error:
-            failed += 1
-            print(f"upscaled: {_describe(source, error)}", file=sys.stderr)
-        else:
-            taken[target] = source
-            print(target)
-    if failed:
-        raise typer.Exit(1)
+    with Scheduler() as scheduler:
+        for source in files:
+            try:
+                with scheduler.open_lane(engine) as lane:
+                    target = _upscale_file(source, output_dir, scale, lane, settings, taken)
+            except _failures() as error:
+                failed += 1
+                print(f"upscaled: {_describe(source, error)}", file=sys.stderr)
+            else:
+                taken[target] = source
+                print(target)
+    return not failed
 
 
 def _require_writable(folder: Path) -> None:
@@ -107,7 +119,7 @@ def _upscale_file(
     source: Path,
     output_dir: Path | None,
     scale: int,
-    engine: "Engine",
+    lane: "Lane",
     settings: Settings,
     taken: Mapping[Path, Path],
 ) -> Path:
@@ -129,7 +141,7 @@ def _upscale_file(
         raise FileExistsError(f"{target} is already the result of {taken[target]}")
     with _progress_bar(source.name) as on_tile:
         finished = run_job(
-            data, scale, engine, settings, on_tile, max_output_side_px=MAX_RESULT_SIDE_PX
+            data, scale, lane, settings, on_tile, max_output_side_px=MAX_RESULT_SIDE_PX
         )
     _write_atomically(target, finished.data)
     print(

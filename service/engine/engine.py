@@ -1,6 +1,6 @@
 """What the rest of the service knows of a network: windows in, windows out."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -76,23 +76,6 @@ class Engine(Protocol):
         Raises:
             EngineOutOfMemory: as `Started.finish`.
             InternalError: as `Started.finish`.
-        """
-        ...
-
-    def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
-        """Upscale RGB windows lazily, in order, one result for each.
-
-        Args:
-            windows: uint8 `[h, w, 3]`, sides multiples of `multiple_px`.
-            reduce: average squares of `reduce` x `reduce` result pixels into one, before rounding;
-                divides `native_scale`.
-
-        Yields:
-            uint8 `[h * native_scale / reduce, w * native_scale / reduce, 3]`.
-
-        Raises:
-            EngineOutOfMemory: the caller may start again with smaller windows.
-            InternalError: the network's result is not finite.
         """
         ...
 

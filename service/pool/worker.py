@@ -43,6 +43,7 @@ from service.pool.wire import FrontEndGone, Inbox, Wire, listen
 
 if TYPE_CHECKING:
     from service.engine.engine import Engine
+    from service.upscale.scheduler import Scheduler
 
 SCALES: Final = (2, 4)
 WARM_UP_CORE_PX: Final = 64
@@ -70,9 +71,12 @@ def main() -> None:
         configure_logging(settings.log_level)
         inbox = Inbox()
         threading.Thread(target=listen, args=(wire, inbox), daemon=True).start()
-        engines = _open_engines(wire, settings)
+        from service.upscale.scheduler import Scheduler
+
+        scheduler = Scheduler()
+        engines = _open_engines(wire, settings, scheduler)
         while True:
-            _work(wire, inbox, engines, settings)
+            _work(wire, inbox, engines, settings, scheduler)
     except FrontEndGone:
         os._exit(0)  # the front end is gone; nothing is left to be told or saved
 
@@ -91,7 +95,7 @@ def _hear_settings(wire: Wire) -> Settings:
     return Settings.model_validate(message.settings)
 
 
-def _open_engines(wire: Wire, settings: Settings) -> Mapping[int, "Engine"]:
+def _open_engines(wire: Wire, settings: Settings, scheduler: "Scheduler") -> Mapping[int, "Engine"]:
     """Both engines, warm; says `Ready`, or why not and ends the process."""
     try:
         from service.engine.choice import open_engine
@@ -101,7 +105,9 @@ def _open_engines(wire: Wire, settings: Settings) -> Mapping[int, "Engine"]:
         ready = Ready(
             device=str(choose_device(settings).torch_device),
             models={scale: engine.model for scale, engine in engines.items()},
-            seconds_per_px={scale: _warm_up(engine) for scale, engine in engines.items()},
+            seconds_per_px={
+                scale: _warm_up(engine, scheduler) for scale, engine in engines.items()
+            },
         )
     except Exception as error:  # noqa: BLE001  (whatever it is, without engines there is no worker)
         _log.debug("cannot open the engines", exc_info=True)
@@ -111,7 +117,7 @@ def _open_engines(wire: Wire, settings: Settings) -> Mapping[int, "Engine"]:
     return engines
 
 
-def _warm_up(engine: "Engine") -> float:
+def _warm_up(engine: "Engine", scheduler: "Scheduler") -> float:
     """Run a small window twice: seconds per input pixel of the second."""
     import numpy as np
 
@@ -121,16 +127,23 @@ def _warm_up(engine: "Engine") -> float:
     times_s = []
     for _ in range(2):
         started = time.perf_counter()
-        for _result in engine.run([window]):
-            pass
+        with scheduler.open_lane(engine) as lane:
+            for _result in lane.run([window]):
+                pass
         times_s.append(time.perf_counter() - started)
     return times_s[-1] / side_px**2
 
 
-def _work(wire: Wire, inbox: Inbox, engines: Mapping[int, "Engine"], settings: Settings) -> None:
+def _work(
+    wire: Wire,
+    inbox: Inbox,
+    engines: Mapping[int, "Engine"],
+    settings: Settings,
+    scheduler: "Scheduler",
+) -> None:
     """One job, from its frame to its answer."""
     from service.upscale.job import run_job
-    from service.upscale.loop import Cancelled as CancelledByFrontEnd
+    from service.upscale.lane import Cancelled as CancelledByFrontEnd
 
     job, source = inbox.next()
 
@@ -142,7 +155,8 @@ def _work(wire: Wire, inbox: Inbox, engines: Mapping[int, "Engine"], settings: S
     try:
         if inbox.is_cancelled(job):
             raise CancelledByFrontEnd
-        finished = run_job(source, job.scale, engines[job.scale], settings, on_tile)
+        with scheduler.open_lane(engines[job.scale]) as lane:
+            finished = run_job(source, job.scale, lane, settings, on_tile)
     except CancelledByFrontEnd:
         wire.say(Cancelled(job=job.job))
     except FrontEndGone:
@@ -151,7 +165,7 @@ def _work(wire: Wire, inbox: Inbox, engines: Mapping[int, "Engine"], settings: S
         _log.info("request %s: refused: %s", job.request_id, error)
         wire.say(Refused(job=job.job, error_code=error.error_code, public_text=error.public_text))
     except Exception:  # noqa: BLE001  (reported whole)
-        _fail(wire, job, engines)
+        _fail(wire, job, engines, scheduler)
     else:
         wire.say(
             Done(
@@ -168,7 +182,7 @@ def _work(wire: Wire, inbox: Inbox, engines: Mapping[int, "Engine"], settings: S
         )
 
 
-def _fail(wire: Wire, job: Job, engines: Mapping[int, "Engine"]) -> None:
+def _fail(wire: Wire, job: Job, engines: Mapping[int, "Engine"], scheduler: "Scheduler") -> None:
     """Report the exception being handled; then prove that the device still works.
 
     After some errors of a device every further call fails. The proof then raises, the process ends,
@@ -176,7 +190,7 @@ def _fail(wire: Wire, job: Job, engines: Mapping[int, "Engine"]) -> None:
     """
     wire.say(Failed(job=job.job, reason=traceback.format_exc(limit=-8)[-8000:]))
     for engine in engines.values():
-        _warm_up(engine)
+        _warm_up(engine, scheduler)
 
 
 if __name__ == "__main__":

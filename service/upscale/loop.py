@@ -1,21 +1,47 @@
 """The upscaling of one image: a plain loop over its tiles."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.engine import Engine, EngineOutOfMemory, Window, least_window_px
+from service.engine.engine import EngineOutOfMemory, Window, least_window_px
+from service.errors import InternalError
 from service.image.alpha import bleed_colour, upscale_alpha
 from service.image.types import Image
-from service.upscale.plan import TilePlan
+from service.upscale.lane import Lane
+from service.upscale.plan import Tile, TilePlan
 
 OnTile = Callable[[int, int], None]
+OnRows = Callable[[Image, int], None]
+Check = Callable[[Window, Window], bool]
+Lock = Callable[[Window, Window], Window]
 
 
-class Cancelled(Exception):
-    """Nobody waits for this image any more; raised by `on_tile` to leave the loop."""
+def ignore_rows(image: Image, rows_ready: int) -> None:
+    """The `on_rows` of who wants the whole result only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """What is done with each window's result before it is kept; by default nothing.
+
+    Both are given the window as the network saw it, uint8 `[h, w, 3]`, and its result, uint8
+    `[h * gain, w * gain, 3]`.
+
+    check: whether the result can be believed. If not, the window is computed once more in float32.
+    lock: the result with the source's colours, after the check. `lock_px`: how many source pixels
+        around a pixel it looks at, which every tile is given as halo beyond the network's own.
+    """
+
+    check: Check | None = None
+    lock: Lock | None = None
+    lock_px: int = 0
+
+
+NO_CARE: Final = Care()
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,24 +52,41 @@ class Pass:
     reduce: int
 
 
-def upscale(image: Image, scale: int, engine: Engine, *, on_tile: OnTile) -> Image:
+def upscale(
+    image: Image,
+    scale: int,
+    lane: Lane,
+    *,
+    on_tile: OnTile,
+    on_rows: OnRows = ignore_rows,
+    care: Care = NO_CARE,
+) -> Image:
     """Upscale an image to exactly `scale` times its width and height.
 
     Args:
         scale: at least 1; any scale goes through any network (see `plan_passes`).
+        lane: the way to the network.
         on_tile: called with (done, total) before the first tile and after each; what it raises
             ends the work. Starts again from 0, with another total, when the device runs out of
             memory and the image is computed again in smaller windows.
+        on_rows: called with the result and how many of its rows, from the top, are final. They
+            grow to all of them; where the image is computed again it is another result, from 0.
+        care: see `Care`.
 
     Raises:
-        Cancelled: whenever `on_tile` raises it.
+        Cancelled: the lane was cancelled, or `on_tile` raised it.
         EngineOutOfMemory: not even the smallest window fits the device.
-        InternalError: the network's result is not finite.
+        InternalError: the network's result is not finite, or fails its check twice.
     """
     rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
-    rgb = _upscale_rgb(rgb, plan_passes(scale, engine.native_scale), engine, on_tile)
     alpha = None if image.alpha is None else upscale_alpha(image.alpha, scale)
-    return Image(rgb=rgb, alpha=alpha, icc=image.icc)
+    work = _Work(lane, plan_passes(scale, lane.engine.native_scale), on_tile, care)
+
+    def begin(canvas: NDArray[np.uint8]) -> Callable[[int], None]:
+        result = replace(image, rgb=canvas, alpha=alpha)
+        return lambda rows_ready: on_rows(result, rows_ready)
+
+    return replace(image, rgb=work.run(rgb, begin), alpha=alpha)
 
 
 def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
@@ -65,8 +108,12 @@ def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
 
 def cut(pixels: NDArray[np.uint8], plan: TilePlan) -> Iterator[Window]:
     """The plan's windows of `[H, W, 3]` one by one, padded to their full size."""
-    for tile in plan.tiles:
-        yield pad(tile.window.read(pixels), tile.window.height, tile.window.width)
+    return (cut_one(pixels, tile) for tile in plan.tiles)
+
+
+def cut_one(pixels: NDArray[np.uint8], tile: Tile) -> Window:
+    """A tile's window of `[H, W, 3]`."""
+    return pad(tile.window.read(pixels), tile.window.height, tile.window.width)
 
 
 def pad(pixels: NDArray[np.uint8], height: int, width: int) -> Window:
@@ -83,56 +130,93 @@ def pad(pixels: NDArray[np.uint8], height: int, width: int) -> Window:
     return np.ascontiguousarray(pixels)
 
 
-def _upscale_rgb(
-    rgb: NDArray[np.uint8], passes: tuple[Pass, ...], engine: Engine, on_tile: OnTile
-) -> NDArray[np.uint8]:
-    window_px = engine.window_px
-    while True:
-        try:
-            return _run_passes(rgb, passes, engine, window_px, on_tile)
-        except EngineOutOfMemory:
-            least_px = least_window_px(engine.halo_px, engine.multiple_px)
-            if window_px <= least_px:
-                raise
-            window_px = max(least_px, window_px // 2)
+Begin = Callable[[NDArray[np.uint8]], Callable[[int], None]]
 
 
-def _run_passes(
-    rgb: NDArray[np.uint8],
-    passes: tuple[Pass, ...],
-    engine: Engine,
-    window_px: int,
-    on_tile: OnTile,
-) -> NDArray[np.uint8]:
-    plans = _plan_all(rgb.shape[0], rgb.shape[1], passes, engine, window_px)
-    total = sum(len(plan.tiles) for plan in plans)
-    done = 0
-    on_tile(done, total)
-    for step, plan in zip(passes, plans, strict=True):
-        canvas = np.empty((rgb.shape[0] * step.gain, rgb.shape[1] * step.gain, 3), np.uint8)
-        windows = engine.run(cut(rgb, plan), step.reduce)
-        for tile, window in zip(plan.tiles, windows, strict=True):
-            kept = tile.core.within(tile.window).scaled(step.gain).read(window)
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One image's way through all its passes."""
+
+    lane: Lane
+    passes: tuple[Pass, ...]
+    on_tile: OnTile
+    care: Care
+
+    def run(self, rgb: NDArray[np.uint8], begin: Begin) -> NDArray[np.uint8]:
+        """Through windows as large as fit. `begin` is told the last canvas when it is made."""
+        engine = self.lane.engine
+        least_px = least_window_px(self._halo_px, engine.multiple_px)
+        window_px = max(least_px, engine.window_px)
+        while True:
+            try:
+                return self._run_passes(rgb, window_px, begin)
+            except EngineOutOfMemory:
+                if window_px <= least_px:
+                    raise
+                window_px = max(least_px, window_px // 2)
+
+    @property
+    def _halo_px(self) -> int:
+        return self.lane.engine.halo_px + self.care.lock_px
+
+    def _run_passes(
+        self, rgb: NDArray[np.uint8], window_px: int, begin: Begin
+    ) -> NDArray[np.uint8]:
+        plans = self._plan_all(rgb.shape[0], rgb.shape[1], window_px)
+        total = sum(len(plan.tiles) for plan in plans)
+        done = 0
+        self.on_tile(done, total)
+        for at, (step, plan) in enumerate(zip(self.passes, plans, strict=True)):
+            canvas = np.empty((rgb.shape[0] * step.gain, rgb.shape[1] * step.gain, 3), np.uint8)
+            is_last = at == len(self.passes) - 1
+            tell_rows = begin(canvas) if is_last else _ignore
+            for tile in self._run_pass(rgb, canvas, step, plan):
+                done += 1
+                self.on_tile(done, total)
+                if tile.core.right == rgb.shape[1]:
+                    tell_rows(tile.core.bottom * step.gain)
+            rgb = canvas
+        return rgb
+
+    def _run_pass(
+        self, rgb: NDArray[np.uint8], canvas: NDArray[np.uint8], step: Pass, plan: TilePlan
+    ) -> Iterator[Tile]:
+        """Fill the canvas; each tile once it is there."""
+        results = self.lane.run(cut(rgb, plan), step.reduce)
+        for tile, result in zip(plan.tiles, results, strict=True):
+            careful = self._take_care(rgb, tile, result, step)
+            kept = tile.core.within(tile.window).scaled(step.gain).read(careful)
             tile.core.scaled(step.gain).write(canvas, kept)
-            done += 1
-            on_tile(done, total)
-        rgb = canvas
-    return rgb
+            yield tile
 
+    def _take_care(self, rgb: NDArray[np.uint8], tile: Tile, result: Window, step: Pass) -> Window:
+        check, lock = self.care.check, self.care.lock
+        if check is None and lock is None:
+            return result
+        source = cut_one(rgb, tile)
+        if check is not None and not check(source, result):
+            (result,) = self.lane.run([source], step.reduce, is_exact=True)
+            if not check(source, result):
+                raise InternalError(detail=f"{self.lane.engine.model}: a window fails its check")
+        return result if lock is None else lock(source, result)
 
-def _plan_all(
-    height: int, width: int, passes: tuple[Pass, ...], engine: Engine, window_px: int
-) -> list[TilePlan]:
-    plans = []
-    for step in passes:
-        plans.append(
-            TilePlan.of(
-                height,
-                width,
-                window_px=window_px,
-                halo_px=engine.halo_px,
-                multiple_px=engine.multiple_px,
+    def _plan_all(self, height: int, width: int, window_px: int) -> list[TilePlan]:
+        engine = self.lane.engine
+        plans = []
+        for step in self.passes:
+            plans.append(
+                TilePlan.of(
+                    height,
+                    width,
+                    window_px=window_px,
+                    halo_px=self._halo_px,
+                    multiple_px=engine.multiple_px,
+                    shape_step_px=engine.shape_step_px,
+                )
             )
-        )
-        height, width = height * step.gain, width * step.gain
-    return plans
+            height, width = height * step.gain, width * step.gain
+        return plans
+
+
+def _ignore(rows_ready: int) -> None:
+    """The rows of a pass that is not the last."""

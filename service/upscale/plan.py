@@ -34,7 +34,14 @@ class TilePlan:
 
     @classmethod
     def of(
-        cls, height_px: int, width_px: int, *, window_px: int, halo_px: int, multiple_px: int
+        cls,
+        height_px: int,
+        width_px: int,
+        *,
+        window_px: int,
+        halo_px: int,
+        multiple_px: int,
+        shape_step_px: int = 1,
     ) -> "TilePlan":
         """Plan an image of `height_px` x `width_px`.
 
@@ -42,12 +49,16 @@ class TilePlan:
             window_px: longest side of a window, halo included.
             halo_px: pixels around a core that are computed and discarded.
             multiple_px: every window's start and side is a multiple of it.
+            shape_step_px: on an axis of several windows their length is a multiple of this too, so
+                that images of many sizes make few shapes; not where `window_px` is too short for
+                it. A multiple of `multiple_px`, or 1.
 
         Raises:
             ValueError: the window leaves no room for a core (see `least_window_px`).
         """
-        rows = _plan_axis(height_px, window_px, halo_px, multiple_px)
-        columns = _plan_axis(width_px, window_px, halo_px, multiple_px)
+        step_px = _usable_step(window_px, halo_px, multiple_px, shape_step_px)
+        rows = _plan_axis(height_px, window_px, halo_px, multiple_px, step_px)
+        columns = _plan_axis(width_px, window_px, halo_px, multiple_px, step_px)
         return cls(tuple(_cross(row, column) for row, column in product(rows, columns)))
 
 
@@ -68,19 +79,25 @@ def _cross(row: _Span, column: _Span) -> Tile:
     )
 
 
-def _plan_axis(side: int, window_px: int, halo: int, multiple: int) -> list[_Span]:
+def _usable_step(window_px: int, halo: int, multiple: int, shape_step: int) -> int:
+    """The step of window lengths: the multiple alone where no longer one leaves room for a core."""
     if window_px < least_window_px(halo, multiple):
         raise ValueError(f"a window of {window_px} px leaves no core beside a halo of {halo} px")
+    longest = window_px // max(shape_step, multiple) * max(shape_step, multiple)
+    return multiple if longest < least_window_px(halo, multiple) else max(shape_step, multiple)
+
+
+def _plan_axis(side: int, window_px: int, halo: int, multiple: int, step: int) -> list[_Span]:
     padded = round_up(side, multiple)
-    longest = window_px // multiple * multiple
-    if padded <= longest:
+    if padded <= window_px:
         return [_Span(0, side, 0, padded)]
     overlap = round_up(2 * halo, multiple)
+    longest = window_px // step * step
     count = _divide_up(padded - overlap, longest - overlap)
-    # As few windows as the longest side allows, then as short as that number allows.
-    step = round_up(_divide_up(padded - overlap, count), multiple)
-    length = step + overlap
-    starts = [*range(0, (count - 1) * step, step), padded - length]
+    # As few windows as the longest length allows, then as short as that number allows.
+    length = round_up(_divide_up(padded - overlap, count) + overlap, step)
+    advance = length - overlap
+    starts = [*range(0, (count - 1) * advance, advance), padded - length]
     # Neighbours part in the middle of what they share: both keep half of it as halo.
     cuts = [(start + before + length) // 2 for before, start in pairwise(starts)]
     ends = [*cuts, side]

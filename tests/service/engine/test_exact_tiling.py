@@ -20,6 +20,7 @@ from service.engine.engine import least_window_px
 from service.engine.torch_engine import TorchEngine, build_engine
 from service.image.types import Image
 from service.upscale.loop import upscale
+from tests.service.upscale.box_engine import lane_of
 
 
 def drawing(height: int, width: int) -> NDArray[np.uint8]:
@@ -39,10 +40,11 @@ def drawing(height: int, width: int) -> NDArray[np.uint8]:
 def largest_difference(engine: TorchEngine, scale: int, window_px: int, halo_px: int) -> int:
     image = Image(drawing(118, 131))
     tiled = replace(engine, window_px=window_px, halo_px=halo_px)
-    results = [
-        upscale(image, scale, each, on_tile=lambda done, total: None).rgb.astype(np.int16)
-        for each in (tiled, replace(engine, window_px=1000))
-    ]
+    results = []
+    for each in (tiled, replace(engine, window_px=1000)):
+        with lane_of(each) as lane:
+            result = upscale(image, scale, lane, on_tile=lambda done, total: None)
+        results.append(result.rgb.astype(np.int16))
     return int(np.abs(results[0] - results[1]).max())
 
 

@@ -1,12 +1,15 @@
 """A network whose pixels can be worked out by hand: an exact integer box filter."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.engine import EngineOutOfMemory, Started, Window
+from service.engine.engine import Engine, EngineOutOfMemory, Window
+from service.upscale.lane import Lane
+from service.upscale.scheduler import Scheduler
 
 
 @dataclass
@@ -14,8 +17,9 @@ class BoxEngine:
     """Each result pixel depends on every input pixel up to `radius_px` away, and on none beyond.
 
     Outside the window counts as 0, as in a convolution's padding. `fold` makes the result depend
-    on where in a `fold` x `fold` square the pixel lies, as folding networks do. A window larger
-    than `room_px` does not fit the device.
+    on where in a `fold` x `fold` square the pixel lies, as folding networks do. A window with a
+    side over `room_px` does not fit the device, nor do `room_windows` of any size and one more.
+    `batches` are the sizes of those computed, `exact` the windows that were to be exact.
     """
 
     radius_px: int = 3
@@ -25,26 +29,26 @@ class BoxEngine:
     multiple_px: int = 1
     fold: int = 1
     room_px: int = 1_000_000
-    model: str = "box"
+    room_windows: int = 1_000_000
     shape_step_px: int = 1
     batch: int = 1
+    model: str = "box"
     label: str = "box"
     seen: list[tuple[int, int]] = field(default_factory=list)
+    batches: list[int] = field(default_factory=list)
+    exact: list[Window] = field(default_factory=list)
 
     def start(
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
-    ) -> Started:
-        return Boxed([self._run_one(window, reduce) for window in windows])
-
-    def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
-        for window in windows:
-            yield self._run_one(window, reduce)
-
-    def _run_one(self, window: Window, reduce: int) -> Window:
-        self.seen.append(window.shape[:2])
-        if max(window.shape[:2]) > self.room_px:
-            raise EngineOutOfMemory(str(window.shape))
-        return average_down(self.filter(window), reduce)
+    ) -> "Computed":
+        assert 1 <= len(windows) <= self.batch
+        assert len({window.shape for window in windows}) == 1
+        self.seen += [(window.shape[0], window.shape[1]) for window in windows]
+        if max(windows[0].shape[:2]) > self.room_px or len(windows) > self.room_windows:
+            raise EngineOutOfMemory(f"{len(windows)} x {windows[0].shape}")
+        self.batches.append(len(windows))
+        self.exact += windows if is_exact else []
+        return Computed([average_down(self.filter(window), reduce) for window in windows])
 
     def filter(self, window: Window) -> Window:
         """The whole network on one `[h, w, 3]`: sum over the box, times the place, modulo 251."""
@@ -65,6 +69,24 @@ class Boxed:
 
     def finish(self) -> list[Window]:
         return self.windows
+
+
+@dataclass
+class Computed:
+    """A batch that is done; or, where a test says so, one that a device still works on."""
+
+    windows: list[Window]
+    is_done: bool = True
+
+    def finish(self) -> list[Window]:
+        return self.windows
+
+
+@contextmanager
+def lane_of(engine: Engine) -> Iterator[Lane]:
+    """A lane through the engine that nobody shares."""
+    with Scheduler() as scheduler, scheduler.open_lane(engine) as lane:
+        yield lane
 
 
 def box_sum(pixels: NDArray[np.int64], radius: int) -> NDArray[np.int64]:

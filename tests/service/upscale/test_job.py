@@ -1,4 +1,5 @@
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 import pytest
@@ -6,14 +7,23 @@ from PIL import Image as PillowImage
 
 from service.config import Settings
 from service.errors import MalformedImage
-from service.upscale.job import run_job
-from service.upscale.loop import Cancelled
+from service.image.types import Image
+from service.upscale.job import Finished
+from service.upscale.job import run_job as run_in_lane
+from service.upscale.lane import Cancelled
 from tests.service.image.samples import exif_with_orientation, picture, save
-from tests.service.upscale.box_engine import BoxEngine
+from tests.service.upscale.box_engine import BoxEngine, lane_of
 
 
 def ignore(done: int, total: int) -> None:
     """An `on_tile` of nobody."""
+
+
+def run_job(
+    source: bytes, scale: int, engine: BoxEngine, settings: Settings, *rest: Any, **options: Any
+) -> Finished:
+    with lane_of(engine) as lane:
+        return run_in_lane(source, scale, lane, settings, *rest, **options)
 
 
 def decoded(data: bytes) -> PillowImage.Image:
@@ -35,6 +45,7 @@ def test_an_opaque_file_becomes_an_upright_jpeg_of_exactly_the_scale(scale: int,
     assert (result.format, result.mode, result.size) == ("JPEG", "RGB", (48 * scale, 64 * scale))
     assert finished.model == "box"
     assert min(finished.decode_s, finished.network_s, finished.encode_s) > 0
+    assert 0 < finished.device_s <= finished.network_s
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
@@ -104,3 +115,16 @@ def test_cancelling_comes_through() -> None:
     with pytest.raises(Cancelled):
         run_job(save(picture(), "PNG"), 2, engine, Settings(), cancel)
     assert engine.seen == []
+
+
+def test_another_decoder_can_take_the_place_of_the_one_in_this_process() -> None:
+    asked: list[bytes] = []
+
+    def decode(source: bytes) -> Image:
+        asked.append(source)
+        return Image(picture(5, 6))
+
+    finished = run_job(b"anything", 2, BoxEngine(), Settings(), ignore, decode=decode)
+
+    assert asked == [b"anything"]
+    assert decoded(finished.data).size == (12, 10) == (finished.width_px, finished.height_px)

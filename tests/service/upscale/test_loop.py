@@ -1,19 +1,27 @@
 import random
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.engine.engine import EngineOutOfMemory, Window, least_window_px
+from service.engine.engine import EngineOutOfMemory, Window, least_window_px, round_up
+from service.errors import InternalError
 from service.image.types import Image
-from service.upscale.loop import Cancelled, Pass, pad, plan_passes, upscale
-from tests.service.upscale.box_engine import BoxEngine, average_down
+from service.upscale.lane import BATCHES_AHEAD, Cancelled
+from service.upscale.loop import Care, Pass, pad, plan_passes
+from service.upscale.loop import upscale as upscale_in_lane
+from tests.service.upscale.box_engine import BoxEngine, average_down, lane_of
 
 
 def ignore(done: int, total: int) -> None:
     """An `on_tile` of nobody."""
+
+
+def upscale(image: Image, scale: int, engine: BoxEngine, **options: Any) -> Image:
+    with lane_of(engine) as lane:
+        return upscale_in_lane(image, scale, lane, **options)
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -44,6 +52,8 @@ def test_tiled_equals_untiled_exactly_on_random_sizes() -> None:
             fold=multiple,
             native_scale=chance.choice([2, 4]),
             window_px=least_window_px(radius, multiple) + chance.randint(0, 40),
+            shape_step_px=round_up(chance.choice([1, 8, 16]), multiple),
+            batch=chance.choice([1, 3, 8]),
         )
         rgb = noise(chance.randint(1, 130), chance.randint(1, 130), seed=case)
 
@@ -158,24 +168,24 @@ def test_leaving_the_loop_leaves_the_other_windows_uncomputed() -> None:
 
     with pytest.raises(Cancelled):
         upscale(Image(noise(200, 200)), 2, engine, on_tile=leave_after_two)
-    assert len(engine.seen) == 2
+    assert 2 <= len(engine.seen) <= 2 + BATCHES_AHEAD
 
 
-def test_only_one_window_is_cut_ahead_of_the_network() -> None:
+@pytest.mark.parametrize("batch", [1, 4])
+def test_no_more_windows_are_under_way_than_a_few_batches(batch: int) -> None:
     """Memory: windows are made when asked for, never as a list."""
-    rgb = noise(200, 200)
-    alive: list[int] = []
+    engine = BoxEngine(window_px=32, batch=batch)
+    ahead: list[int] = []
 
-    class Watching(BoxEngine):
-        def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
-            for at, window in enumerate(windows):
-                alive.append(at)
-                yield from super().run([window], reduce)
+    upscale(
+        Image(noise(300, 300)),
+        2,
+        engine,
+        on_tile=lambda done, _: ahead.append(len(engine.seen) - done),
+    )
 
-    told: list[int] = []
-    upscale(Image(rgb), 2, Watching(window_px=32), on_tile=lambda done, _: told.append(len(alive)))
-
-    assert told == list(range(len(alive) + 1))
+    assert len(engine.seen) > 100
+    assert max(ahead) <= BATCHES_AHEAD * batch
 
 
 def test_without_room_the_image_is_computed_again_in_smaller_windows() -> None:
@@ -194,6 +204,92 @@ def test_without_room_for_the_smallest_window_the_error_is_told() -> None:
     with pytest.raises(EngineOutOfMemory):
         upscale(Image(noise(150, 90)), 2, engine, on_tile=ignore)
     assert engine.seen[-1] == (7, 7)
+
+
+def test_rows_are_told_as_soon_as_they_are_final() -> None:
+    engine = BoxEngine(window_px=32)
+    told: list[tuple[Image, int, NDArray[np.uint8]]] = []
+
+    def keep(image: Image, rows_ready: int) -> None:
+        told.append((image, rows_ready, image.rgb[:rows_ready].copy()))
+
+    image = Image(noise(90, 70), alpha=noise(90, 70)[..., 0].copy(), icc=b"profile")
+    result = upscale(image, 4, engine, on_tile=ignore, on_rows=keep)
+
+    rows = [rows_ready for _, rows_ready, _ in told]
+    assert len(rows) > 3
+    assert rows == sorted(set(rows))
+    assert rows[-1] == 360
+    for canvas, rows_ready, pixels in told:
+        assert canvas.icc == b"profile"
+        assert canvas.alpha is not None
+        assert canvas.alpha is result.alpha
+        assert np.array_equal(pixels, result.rgb[:rows_ready])
+
+
+def test_rows_begin_again_on_another_canvas_when_the_image_is_computed_again() -> None:
+    told: list[tuple[int, int]] = []
+
+    class Shrinking(BoxEngine):
+        def filter(self, window: Window) -> Window:
+            if len(self.batches) == 8:
+                self.room_px = 20
+            return super().filter(window)
+
+    result = upscale(
+        Image(noise(90, 90)),
+        2,
+        Shrinking(window_px=40),
+        on_tile=ignore,
+        on_rows=lambda image, rows_ready: told.append((id(image.rgb), rows_ready)),
+    )
+
+    assert len({canvas for canvas, _ in told}) == 2
+    assert told[0][0] != id(result.rgb)
+    assert told[-1] == (id(result.rgb), 180)
+
+
+def test_a_lock_sees_each_window_beside_its_result_and_its_reach_makes_no_seams() -> None:
+    """A lock that adds what a further box filter of the source says, 5 px around."""
+    wide = BoxEngine(radius_px=5)
+
+    def lock(source: Window, result: Window) -> Window:
+        locked: Window = result + wide.filter(source)
+        return locked
+
+    engine, rgb = BoxEngine(window_px=40), noise(120, 90)
+    result = upscale(Image(rgb), 2, engine, on_tile=ignore, care=Care(lock=lock, lock_px=5))
+    short = upscale(Image(rgb), 2, engine, on_tile=ignore, care=Care(lock=lock, lock_px=1))
+
+    expected = untiled(rgb, engine) + wide.filter(rgb)
+    assert np.array_equal(result.rgb, expected)
+    assert not np.array_equal(short.rgb, expected)
+
+
+def test_a_window_that_fails_its_check_is_computed_once_more_and_exactly() -> None:
+    class WrongOnce(BoxEngine):
+        def filter(self, window: Window) -> Window:
+            result = super().filter(window)
+            return result * 0 if len(self.batches) == 3 and not self.exact else result
+
+    engine, rgb = WrongOnce(window_px=40), noise(120, 90)
+    care = Care(check=lambda source, result: bool(result.any()))
+
+    result = upscale(Image(rgb), 2, engine, on_tile=ignore, care=care)
+
+    assert len(engine.exact) == 1
+    assert np.array_equal(result.rgb, untiled(rgb, BoxEngine()))
+
+
+def test_a_window_that_fails_its_check_twice_fails_the_image() -> None:
+    with pytest.raises(InternalError, match="box: a window fails its check"):
+        upscale(
+            Image(noise(120, 90)),
+            2,
+            BoxEngine(window_px=40),
+            on_tile=ignore,
+            care=Care(check=lambda source, result: False),
+        )
 
 
 def test_the_profile_goes_along_and_the_size_is_exact() -> None:

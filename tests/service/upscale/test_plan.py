@@ -5,25 +5,35 @@ import random
 import numpy as np
 import pytest
 
-from service.engine.engine import least_window_px
+from service.engine.engine import least_window_px, round_up
 from service.upscale.plan import Tile, TilePlan
 
+Case = tuple[int, int, int, int, int, int]
 
-def random_cases(count: int) -> list[tuple[int, int, int, int, int]]:
-    """(height, width, window, halo, multiple), small and thin images among them."""
+
+def random_cases(count: int) -> list[Case]:
+    """(height, width, window, halo, multiple, step), small and thin images among them."""
     chance = random.Random(20)
     cases = []
     for _ in range(count):
         multiple, halo = chance.choice([1, 2, 4, 8]), chance.randint(0, 20)
         window = least_window_px(halo, multiple) + chance.randint(0, 90)
         height, width = (chance.choice([1, 2, 5, 64, 100, 200, 333]) for _ in range(2))
-        cases.append((height + chance.randint(0, 3), width, window, halo, multiple))
+        step = chance.choice([1, round_up(16, multiple), 48])
+        cases.append((height + chance.randint(0, 3), width, window, halo, multiple, step))
     return cases
 
 
-def plan_of(case: tuple[int, int, int, int, int]) -> TilePlan:
-    height, width, window, halo, multiple = case
-    return TilePlan.of(height, width, window_px=window, halo_px=halo, multiple_px=multiple)
+def plan_of(case: Case) -> TilePlan:
+    height, width, window, halo, multiple, step = case
+    return TilePlan.of(
+        height,
+        width,
+        window_px=window,
+        halo_px=halo,
+        multiple_px=multiple,
+        shape_step_px=step,
+    )
 
 
 def test_cores_cover_every_pixel_exactly_once() -> None:
@@ -52,7 +62,7 @@ def test_windows_start_and_end_on_the_networks_multiple() -> None:
 
 def test_windows_stay_inside_the_image_padded_to_the_multiple() -> None:
     for case in random_cases(400):
-        height, width, _, _, multiple = case
+        height, width, _, _, multiple, _ = case
         for tile in plan_of(case).tiles:
             assert tile.window.top >= 0, case
             assert tile.window.left >= 0, case
@@ -62,7 +72,7 @@ def test_windows_stay_inside_the_image_padded_to_the_multiple() -> None:
 
 def test_each_core_keeps_its_halo_to_every_window_border_that_is_not_the_images_own() -> None:
     for case in random_cases(400):
-        height, width, _, halo, _ = case
+        height, width, _, halo, _, _ = case
         for tile in plan_of(case).tiles:
             assert least_halo_px(tile, height, width) >= halo, (case, tile)
 
@@ -84,6 +94,28 @@ def test_an_image_of_one_window_is_one_tile_and_one_pixel_more_is_two() -> None:
 
     assert len(one.tiles) == 1
     assert len(two.tiles) == 2
+
+
+def test_windows_of_a_tiled_axis_have_a_length_on_the_step_where_a_core_fits() -> None:
+    on_step = 0
+    for case in random_cases(1000):
+        height, width, window, halo, multiple, step = case
+        if window // step * step < least_window_px(halo, multiple):
+            continue
+        shape = plan_of(case).tiles[0].window
+        for side, length in ((height, shape.height), (width, shape.width)):
+            padded = round_up(side, multiple)
+            assert length == padded if padded <= window else length % step == 0, case
+            on_step += padded > window and step > 1
+    assert on_step > 200
+
+
+def test_images_of_many_sizes_make_few_shapes() -> None:
+    shapes = set()
+    for side in range(257, 1500, 7):
+        plan = TilePlan.of(side, side, window_px=256, halo_px=10, multiple_px=1, shape_step_px=16)
+        shapes |= {tile.window.height for tile in plan.tiles}
+    assert shapes <= set(range(144, 257, 16))
 
 
 def test_windows_are_as_short_as_their_number_allows() -> None:

@@ -1,0 +1,144 @@
+"""Whose window goes to the device next: in turn by trunk pixels, like windows together.
+
+Each image under way has a queue, charged with the pixels of every window it was served. The one
+charged least is next. A queue that is new, or had nothing to do for a while, begins at the clock:
+what a queue would be charged by now that had its share from the start. So a small image goes
+before the next window of a large one, and no number of small images can keep a large one waiting
+for ever.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import count
+
+from service.engine.engine import Engine, Window
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Ask:
+    """One window that wants to go through an engine; `result` is what its image waits for."""
+
+    queue: "Queue"
+    engine: Engine
+    window: Window
+    reduce: int
+    is_exact: bool
+    result: Future[Window] = field(default_factory=Future)
+
+    @property
+    def px(self) -> int:
+        return int(self.window.shape[0] * self.window.shape[1])
+
+    def goes_with(self, other: "Ask") -> bool:
+        """Whether both may be in one batch."""
+        return (
+            self.engine is other.engine
+            and self.window.shape == other.window.shape
+            and self.reduce == other.reduce
+            and self.is_exact == other.is_exact
+        )
+
+
+@dataclass(slots=True, eq=False)
+class Queue:
+    """One image's windows that wait.
+
+    device_s: seconds of the device that it had so far. end: why it takes no windows any more.
+    """
+
+    number: int
+    served_px: float = 0
+    device_s: float = 0
+    end: BaseException | None = None
+    asks: deque[Ask] = field(default_factory=deque)
+
+
+class Turns:
+    """The queues of all images under way; every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: list[Queue] = []
+        self._numbers = count()
+        self._clock_px = 0.0
+        self._end: BaseException | None = None
+
+    def join(self) -> Queue:
+        """A queue for one more image."""
+        with self._changed:
+            return Queue(next(self._numbers))
+
+    def put(self, ask: Ask) -> None:
+        """Let a window wait for its turn.
+
+        Raises:
+            what `close`, or `leave` for this queue, was told before.
+        """
+        with self._changed:
+            queue = ask.queue
+            if end := self._end or queue.end:
+                raise end
+            if not queue.asks:
+                queue.served_px = max(queue.served_px, self._clock_px)
+                self._waiting.append(queue)
+            queue.asks.append(ask)
+            self._changed.notify()
+
+    def drop(self, queue: Queue, asks: Collection[Ask], reason: BaseException) -> None:
+        """Let some windows of a queue wait no more; whoever waits for one is told the reason."""
+        with self._changed:
+            for ask in [ask for ask in queue.asks if ask in asks]:
+                queue.asks.remove(ask)
+                ask.result.set_exception(reason)
+            if queue in self._waiting and not queue.asks:
+                self._waiting.remove(queue)
+
+    def leave(self, queue: Queue, reason: BaseException) -> None:
+        """Drop a queue's windows; it takes none any more."""
+        with self._changed:
+            queue.end = reason
+            self.drop(queue, tuple(queue.asks), reason)
+
+    def take(self, most: Callable[[Ask], int], *, is_patient: bool) -> list[Ask]:
+        """The next batch: at most `most(first window)`, all alike; none once closed.
+
+        is_patient: wait for a window if there is none.
+        """
+        with self._changed:
+            while is_patient and not self._waiting and self._end is None:
+                self._changed.wait()
+            if not self._waiting:
+                return []
+            batch = [self._serve(min(self._waiting, key=_urgency))]
+            limit = most(batch[0])
+            while len(batch) < limit and (queue := self._next_like(batch[0])):
+                batch.append(self._serve(queue))
+            return batch
+
+    def close(self, reason: BaseException) -> None:
+        """Nothing is taken any more; every window that waits ends with `reason`."""
+        with self._changed:
+            self._end = self._end or reason
+            for queue in tuple(self._waiting):
+                self.drop(queue, tuple(queue.asks), reason)
+            self._changed.notify_all()
+
+    def _next_like(self, ask: Ask) -> Queue | None:
+        like = [queue for queue in self._waiting if queue.asks[0].goes_with(ask)]
+        return min(like, key=_urgency, default=None)
+
+    def _serve(self, queue: Queue) -> Ask:
+        ask = queue.asks.popleft()
+        self._clock_px = max(self._clock_px, queue.served_px) + ask.px / len(self._waiting)
+        queue.served_px += ask.px
+        if not queue.asks:
+            self._waiting.remove(queue)
+        return ask
+
+
+def _urgency(queue: Queue) -> tuple[float, int, int]:
+    """The least is next: by what it was served, then by how little it asks for, then by age."""
+    return queue.served_px, queue.asks[0].px, queue.number
