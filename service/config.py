@@ -20,7 +20,8 @@ MIN_INPUT_SIDE_PX = 64
 
 # Said instead of the pattern itself.
 _PATTERN_MEANINGS = {
-    f"{PREFIX}DEVICE": "must be auto, cpu, cuda or cuda:N",
+    f"{PREFIX}DEVICE": "must be auto, cpu, cuda, cuda:N or mps",
+    f"{PREFIX}PRECISION": "must be exact, auto or fast",
     f"{PREFIX}LOG_LEVEL": "must be debug, info, warning or error",
 }
 
@@ -69,8 +70,19 @@ class Settings(BaseModel):
     )
     device: str = Field(
         default="auto",
-        pattern=r"^(auto|cpu|cuda|cuda:\d+)$",
-        description="auto, cpu, cuda or cuda:N",
+        pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$",
+        description="auto, cpu, cuda, cuda:N or mps",
+    )
+    precision: str = Field(
+        default="auto",
+        pattern="^(exact|auto|fast)$",
+        description="exact: float32; auto: the fastest here within 50 dB of it; "
+        "fast: within 40 dB, 8-bit weights allowed, flat colours unchanged",
+    )
+    tuning: bool = Field(
+        default=True,
+        description="whether the first start on a machine measures what is fastest there, "
+        "within the precision; else float32 on CPUs, float16 on GPUs",
     )
     workers: int = Field(default=1, ge=1, le=64, description="worker processes")
     threads: int = Field(

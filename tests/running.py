@@ -4,7 +4,8 @@
         requests.get(server.url + "/healthz")
         server.key                                  # an API key that works
 
-Nothing of the environment's `UPSCALED_*` reaches it.
+Nothing of the environment's `UPSCALED_*` reaches it. It computes in float32 unless a test asks for
+another precision: the same picture on every machine, and no first start that measures.
 """
 
 import os
@@ -111,7 +112,9 @@ def serve(
         is_waiting: whether to wait for `/readyz`.
         settings: further `UPSCALED_*` variables.
     """
-    environment = clean_environment(UPSCALED_DATA_DIR=str(data_dir), **settings)
+    environment = clean_environment(
+        **{"UPSCALED_DATA_DIR": str(data_dir), "UPSCALED_PRECISION": "exact", **settings}
+    )
     process = subprocess.Popen(
         [*UPSCALED, "serve", *arguments],
         cwd=REPOSITORY_DIR,

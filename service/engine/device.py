@@ -22,19 +22,25 @@ class Device:
 
 
 def choose_device(settings: Settings) -> Device:
-    """The device the settings name; `auto` is the first CUDA device where there is one.
+    """The device the settings name; `auto` is the first GPU, of NVIDIA or Apple, or the CPU.
 
     Raises:
         SettingsError: the settings name a device this machine does not have.
     """
-    name = settings.device
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    device = torch.device(name)
+    device = torch.device(_find_best() if settings.device == "auto" else settings.device)
     if device.type == "cuda":
         _require_cuda(settings.device, device)
-        return Device(device, torch.float16, _share_of_cores(settings))
-    return Device(device, torch.float32, _share_of_cores(settings))
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        raise SettingsError(f"UPSCALED_DEVICE={settings.device!r}: this machine has no Apple GPU")
+    is_short = device.type != "cpu" and settings.precision != "exact"
+    dtype = torch.float16 if is_short else torch.float32
+    return Device(device, dtype, _share_of_cores(settings))
+
+
+def _find_best() -> str:
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
 def _require_cuda(setting: str, device: torch.device) -> None:

@@ -36,9 +36,11 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "model_x4": (["auto", "realesrgan-x4plus"], []),
     "denoise": (["0", "1", "0.5"], ["-0.001", "1.001", "nan", "much"]),
     "device": (
-        ["auto", "cpu", "cuda", "cuda:0", "cuda:15"],
-        ["gpu", "CPU", "cuda:", "cuda:-1", "cuda:0 ", "cpu\n", "mps"],
+        ["auto", "cpu", "cuda", "cuda:0", "cuda:15", "mps"],
+        ["gpu", "CPU", "cuda:", "cuda:-1", "cuda:0 ", "cpu\n", "mps:0"],
     ),
+    "precision": (["exact", "auto", "fast"], ["float32", "Auto", "fast\n"]),
+    "tuning": (["true", "false", "on", "off"], ["2", "maybe"]),
     "workers": (["1", "64"], ["0", "65", "-1", "1.5", "two"]),
     "threads": (["0", "1024"], ["-1", "1025"]),
     "tile_window_px": (["0", "2048"], ["-1", "2049"]),
@@ -123,7 +125,8 @@ def test_a_kubernetes_service_of_our_name_stops_no_start(name: str, value: str) 
 @pytest.mark.parametrize(
     ("name", "value", "reason"),
     [
-        ("DEVICE", "tpu", "must be auto, cpu, cuda or cuda:N"),
+        ("DEVICE", "tpu", "must be auto, cpu, cuda, cuda:N or mps"),
+        ("PRECISION", "best", "must be exact, auto or fast"),
         ("LOG_LEVEL", "loud", "must be debug, info, warning or error"),
         ("ALLOWED_SOURCE_CIDRS", "10.0.0.1/8", "10.0.0.1/8 has host bits set"),
     ],
