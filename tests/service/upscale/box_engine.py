@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.engine import Engine, EngineOutOfMemory, Window
+from service.engine.engine import Engine, EngineOutOfMemory, Started, Window
 from service.upscale.lane import Lane
 from service.upscale.scheduler import Scheduler
 
@@ -40,7 +40,7 @@ class BoxEngine:
 
     def start(
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
-    ) -> "Computed":
+    ) -> Started:
         assert 1 <= len(windows) <= self.batch
         assert len({window.shape for window in windows}) == 1
         self.seen += [(window.shape[0], window.shape[1]) for window in windows]

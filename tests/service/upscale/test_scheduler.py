@@ -1,0 +1,310 @@
+"""The device's thread with many images at once: whole, in order, and nobody pays for another."""
+
+import random
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+
+from service.engine.engine import EngineOutOfMemory, Started, Window
+from service.errors import InternalError
+from service.upscale.lane import BATCHES_AHEAD, Cancelled, Lane
+from service.upscale.scheduler import Scheduler
+from tests.service.upscale.box_engine import BoxEngine
+
+
+def windows_of(count: int, side_px: int = 16, seed: int = 0) -> list[Window]:
+    chance = np.random.default_rng(seed)
+    return list(chance.integers(0, 256, (count, side_px, side_px, 3), dtype=np.uint8))
+
+
+def are_right(engine: BoxEngine, windows: list[Window], results: list[Window]) -> bool:
+    expected = [engine.filter(window) for window in windows]
+    return len(results) == len(expected) and all(map(np.array_equal, results, expected))
+
+
+@dataclass
+class Held(BoxEngine):
+    """A device that stands still at its first batch until it is released."""
+
+    is_reached: threading.Event = field(default_factory=threading.Event)
+    is_released: threading.Event = field(default_factory=threading.Event)
+
+    def start(
+        self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
+    ) -> Started:
+        self.is_reached.set()
+        assert self.is_released.wait(20)
+        return super().start(windows, reduce, is_exact=is_exact)
+
+
+@dataclass
+class Alarming(BoxEngine):
+    """Fails as told for every batch with a window of one colour in it."""
+
+    error: BaseException = field(default_factory=lambda: ValueError("of one colour"))
+
+    def filter(self, window: Window) -> Window:
+        if window.std() == 0:
+            raise self.error
+        return super().filter(window)
+
+
+def run_all(lane: Lane, windows: list[Window]) -> list[Window]:
+    with lane:
+        return list(lane.run(windows))
+
+
+def behind(
+    engine: Held, jobs: Sequence[Callable[[], list[Window]]], waiting: Callable[[], int]
+) -> list["Future[list[Window]]"]:
+    """Start every job while the device stands still, then let it go; their outcomes."""
+    with ThreadPoolExecutor(len(jobs)) as pool:
+        outcomes = [pool.submit(jobs[0])]
+        assert engine.is_reached.wait(20)
+        outcomes += [pool.submit(job) for job in jobs[1:]]
+        wait_until(lambda: waiting() >= len(jobs) - 1)
+        engine.is_released.set()
+    return outcomes
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    pause = threading.Event()
+    for _ in range(2000):
+        if condition():
+            return
+        pause.wait(0.005)
+    raise TimeoutError
+
+
+def waiting_in(scheduler: Scheduler) -> Callable[[], int]:
+    return lambda: len(scheduler._turns._waiting)
+
+
+def test_many_images_at_once_each_get_their_own_results_in_order() -> None:
+    """The race test: shapes, batches, lengths and cancellations at random."""
+    engine = BoxEngine(batch=4, radius_px=2)
+    cancelled = 0
+
+    def work(seed: int) -> bool:
+        chance = random.Random(seed)
+        windows = windows_of(chance.randint(1, 12), chance.choice([8, 16, 24]), seed)
+        is_leaving = chance.random() < 0.3
+        with scheduler.open_lane(engine) as lane:
+            if is_leaving:
+                threading.Timer(chance.uniform(0, 0.004), lane.cancel).start()
+            try:
+                results = list(lane.run(windows))
+            except Cancelled:
+                return True
+        assert are_right(engine, windows, results)
+        return False
+
+    with Scheduler() as scheduler, ThreadPoolExecutor(12) as pool:
+        for was_cancelled in pool.map(work, range(400)):
+            cancelled += was_cancelled
+    assert 0 < cancelled < 200
+    assert max(engine.batches) > 1
+
+
+def test_small_images_share_a_batch() -> None:
+    engine = Held(batch=8)
+    with Scheduler() as scheduler:
+        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(1)) for _ in range(9)]
+        behind(engine, jobs, waiting_in(scheduler))
+    assert engine.batches == [1, 8]
+
+
+def test_a_full_device_gets_half_the_batch_and_never_more_again() -> None:
+    engine = Held(batch=8, room_windows=3)
+    with Scheduler() as scheduler:
+        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(4)) for _ in range(9)]
+        outcomes = behind(engine, jobs, waiting_in(scheduler))
+        assert all(are_right(engine, windows_of(4), each.result()) for each in outcomes)
+        tried = len(engine.seen)
+        assert are_right(
+            engine, windows_of(20), run_all(scheduler.open_lane(engine), windows_of(20))
+        )
+        assert len(engine.seen) == tried + 20  # none in vain
+    assert sum(engine.batches) == 36 + 20
+    assert set(engine.batches) <= {1, 2}
+
+
+def test_smaller_windows_may_come_in_larger_batches_after_the_device_was_full() -> None:
+    engine = Held(batch=8, room_windows=4)
+    with Scheduler() as scheduler:
+        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(2, 32)) for _ in range(9)]
+        behind(engine, jobs, waiting_in(scheduler))
+        engine.room_windows = 8
+        engine.batches.clear()
+        run_all(scheduler.open_lane(engine), windows_of(40, 16))
+    assert 4 < max(engine.batches) <= 8
+
+
+def test_a_window_too_large_alone_is_told_to_its_own_image_only() -> None:
+    engine = Held(batch=1, room_px=16)
+    with Scheduler() as scheduler:
+        jobs = [
+            lambda: run_all(scheduler.open_lane(engine), windows_of(5)),
+            lambda: run_all(scheduler.open_lane(engine), windows_of(5, 17)),
+        ]
+        fits, too_large = behind(engine, jobs, waiting_in(scheduler))
+    assert are_right(engine, windows_of(5), fits.result())
+    with pytest.raises(EngineOutOfMemory):
+        too_large.result()
+
+
+def test_an_error_of_the_engine_fails_the_image_that_made_it_and_no_other() -> None:
+    @dataclass
+    class HeldAlarming(Alarming, Held):
+        pass
+
+    engine = HeldAlarming(batch=8)
+    flat = [*windows_of(2), np.full((16, 16, 3), 9, np.uint8), *windows_of(2)]
+    with Scheduler() as scheduler:
+        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(5)) for _ in range(5)]
+        jobs.append(lambda: run_all(scheduler.open_lane(engine), flat))
+        *good, bad = behind(engine, jobs, waiting_in(scheduler))
+    assert all(are_right(engine, windows_of(5), each.result()) for each in good)
+    with pytest.raises(ValueError, match="of one colour"):
+        bad.result()
+
+
+def test_a_cancelled_image_leaves_with_the_batch_under_way() -> None:
+    engine = Held(batch=1)
+    with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
+        lane = scheduler.open_lane(engine)
+        outcome = pool.submit(run_all, lane, windows_of(50))
+        assert engine.is_reached.wait(20)
+        lane.cancel()
+        engine.is_released.set()
+        with pytest.raises(Cancelled):
+            outcome.result()
+    assert len(engine.seen) == 1
+
+
+def test_an_image_whose_turn_has_not_come_leaves_at_once() -> None:
+    engine = Held(batch=1)
+    with Scheduler() as scheduler, ThreadPoolExecutor(2) as pool:
+        first = pool.submit(run_all, scheduler.open_lane(engine), windows_of(1))
+        assert engine.is_reached.wait(20)
+        lane = scheduler.open_lane(engine)
+        waiting = pool.submit(run_all, lane, windows_of(1))
+        wait_until(lambda: waiting_in(scheduler)() == 1)
+        lane.cancel()
+        with pytest.raises(Cancelled):
+            waiting.result(5)
+        assert not first.done()
+        engine.is_released.set()
+
+
+def test_a_lane_left_half_way_leaves_nothing_behind() -> None:
+    engine = BoxEngine(batch=2)
+    with Scheduler() as scheduler:
+        with scheduler.open_lane(engine) as lane:
+            results = lane.run(windows_of(100))
+            next(results)
+        wait_until(lambda: waiting_in(scheduler)() == 0)
+        with pytest.raises(Cancelled):
+            list(lane.run(windows_of(1)))
+    assert len(engine.seen) <= BATCHES_AHEAD * 2
+
+
+@dataclass
+class Log(BoxEngine):
+    """A device that works by itself; `log` tells what was started and waited for, in order."""
+
+    log: list[str] = field(default_factory=list)
+
+    def start(
+        self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
+    ) -> Started:
+        computed = super().start(windows, reduce, is_exact=is_exact)
+        number = sum(line.startswith("start") for line in self.log)
+        self.log.append(f"start {number}")
+        return Logged(computed.finish(), self.log, number)
+
+
+@dataclass
+class Logged:
+    windows: list[Window]
+    log: list[str]
+    number: int
+    is_done: bool = False
+
+    def finish(self) -> list[Window]:
+        self.log.append(f"finish {self.number}")
+        return self.windows
+
+
+def test_a_device_that_works_by_itself_has_its_next_batch_before_it_is_waited_for() -> None:
+    engine = Log(batch=2)
+    with Scheduler() as scheduler:
+        windows = windows_of(12)
+        assert are_right(engine, windows, run_all(scheduler.open_lane(engine), windows))
+    order = engine.log
+    assert sorted(order) == sorted(f"{did} {at}" for did in ("start", "finish") for at in range(6))
+    ahead = [order.index(f"start {at + 1}") < order.index(f"finish {at}") for at in range(5)]
+    assert sum(ahead) >= 3  # not where the image was too slow to ask
+
+
+def test_what_is_done_when_it_is_started_waits_for_no_other_batch() -> None:
+    """The second window stands still, and the first is there all the same."""
+    is_released = threading.Event()
+
+    class Slow(BoxEngine):
+        def filter(self, window: Window) -> Window:
+            assert len(self.batches) == 1 or is_released.wait(20)
+            return super().filter(window)
+
+    with Scheduler() as scheduler, scheduler.open_lane(Slow()) as lane:
+        results = lane.run(windows_of(3))
+        assert next(results) is not None
+        is_released.set()
+        assert len(list(results)) == 2
+
+
+def test_the_death_of_the_devices_thread_is_told_to_all_who_wait_and_who_come() -> None:
+    engine = Alarming(batch=4, error=SystemExit("the device is gone"))
+    flat = np.zeros((16, 16, 3), np.uint8)
+    with Scheduler() as scheduler:
+        with pytest.raises(InternalError, match="the device is gone"):
+            run_all(scheduler.open_lane(engine), [*windows_of(3), flat, *windows_of(20)])
+        with pytest.raises(InternalError, match="the device is gone"):
+            run_all(scheduler.open_lane(engine), windows_of(1))
+
+
+def test_who_still_waits_when_the_scheduler_ends_is_told() -> None:
+    engine = Held()
+    with ThreadPoolExecutor(1) as pool:
+        with Scheduler() as scheduler:
+            outcome = pool.submit(run_all, scheduler.open_lane(engine), windows_of(20))
+            assert engine.is_reached.wait(20)
+            threading.Timer(0.05, engine.is_released.set).start()
+        with pytest.raises(InternalError, match="was stopped"):
+            outcome.result()
+
+
+def test_each_image_is_told_its_share_of_the_device() -> None:
+    with Scheduler() as scheduler:
+        few, many = scheduler.open_lane(BoxEngine()), scheduler.open_lane(BoxEngine())
+        run_all(few, windows_of(1, 100))
+        run_all(many, windows_of(30, 100))
+    assert 0 < few.device_s * 3 < many.device_s
+
+
+def test_windows_are_cut_only_when_there_is_room_for_them() -> None:
+    cut = 0
+
+    def cutting() -> Iterator[Window]:
+        nonlocal cut
+        for window in windows_of(100):
+            cut += 1
+            yield window
+
+    with Scheduler() as scheduler, scheduler.open_lane(BoxEngine(batch=2)) as lane:
+        for taken, _ in enumerate(lane.run(cutting())):
+            assert cut <= taken + BATCHES_AHEAD * 2

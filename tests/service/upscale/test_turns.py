@@ -1,0 +1,150 @@
+"""Who is next, without any thread: what is put first and what is taken then."""
+
+import numpy as np
+import pytest
+
+from service.engine.engine import Engine
+from service.upscale.turns import Ask, Queue, Turns
+from tests.service.upscale.box_engine import BoxEngine
+
+ENGINE = BoxEngine(batch=8)
+SMALL_PX, LARGE_PX = 8, 64
+
+
+def put(
+    turns: Turns,
+    queue: Queue,
+    side_px: int,
+    *,
+    engine: Engine = ENGINE,
+    reduce: int = 1,
+    is_exact: bool = False,
+) -> Ask:
+    ask = Ask(queue, engine, np.zeros((side_px, side_px, 3), np.uint8), reduce, is_exact)
+    turns.put(ask)
+    return ask
+
+
+def take(turns: Turns, most: int = 1) -> list[Ask]:
+    return turns.take(lambda ask: most, is_patient=False)
+
+
+def served(turns: Turns, count: int, *queues: Queue) -> str:
+    """The order of the next `count` windows, as letters for the queues."""
+    names = {queue.number: name for queue, name in zip(queues, "abcdef", strict=False)}
+    return "".join(names[ask.queue.number] for _ in range(count) for ask in take(turns))
+
+
+def test_windows_of_one_image_come_in_their_order() -> None:
+    turns = Turns()
+    queue = turns.join()
+    asks = [put(turns, queue, SMALL_PX) for _ in range(5)]
+    assert [take(turns)[0] for _ in range(5)] == asks
+    assert take(turns) == []
+
+
+def test_images_alike_take_turns() -> None:
+    turns = Turns()
+    a, b = turns.join(), turns.join()
+    for queue in (a, a, a, b, b, b):
+        put(turns, queue, LARGE_PX)
+    assert served(turns, 6, a, b) == "ababab"
+
+
+def test_a_small_image_goes_before_the_next_window_of_a_large_one() -> None:
+    turns = Turns()
+    large, small = turns.join(), turns.join()
+    for _ in range(10):
+        put(turns, large, LARGE_PX)
+    assert served(turns, 4, large) == "aaaa"
+    put(turns, small, SMALL_PX)
+    assert served(turns, 2, large, small) == "ba"
+
+
+def test_an_image_of_many_small_windows_has_as_many_pixels_as_one_of_large_ones() -> None:
+    turns = Turns()
+    large, small = turns.join(), turns.join()
+    for _ in range(4):
+        put(turns, large, LARGE_PX)
+    for _ in range(200):
+        put(turns, small, SMALL_PX)
+    order = served(turns, 130, large, small)
+    assert order.count("a") == 2  # as many pixels as 128 of the other have
+    assert order[:66].count("a") == 1
+
+
+def test_small_images_without_end_do_not_keep_a_large_one_waiting() -> None:
+    turns = Turns()
+    large = turns.join()
+    for _ in range(3):
+        put(turns, large, LARGE_PX)
+    large_served = 0
+    for _ in range(400):
+        small = turns.join()  # always a new one, and always one that waits already
+        put(turns, small, SMALL_PX)
+        [ask] = take(turns)
+        large_served += ask.queue is large
+    assert large_served == 3
+
+
+def test_who_had_nothing_to_do_for_a_while_has_saved_nothing_up() -> None:
+    turns = Turns()
+    idle, busy = turns.join(), turns.join()
+    put(turns, idle, LARGE_PX)
+    for _ in range(50):
+        put(turns, busy, LARGE_PX)
+    served(turns, 41, idle, busy)
+    for _ in range(5):
+        put(turns, idle, LARGE_PX)
+    assert served(turns, 6, idle, busy) in ("ababab", "bababa")
+
+
+def test_a_batch_is_filled_from_all_images_in_turn() -> None:
+    turns = Turns()
+    a, b = turns.join(), turns.join()
+    for _ in range(6):
+        put(turns, a, SMALL_PX)
+    put(turns, b, SMALL_PX)
+    put(turns, b, SMALL_PX)
+    assert [ask.queue for ask in take(turns, most=5)] == [a, b, a, b, a]
+    assert [ask.queue for ask in take(turns, most=5)] == [a, a, a]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"side_px": LARGE_PX},
+        {"side_px": SMALL_PX, "reduce": 2},
+        {"side_px": SMALL_PX, "is_exact": True},
+        {"side_px": SMALL_PX, "engine": BoxEngine(batch=8)},
+    ],
+)
+def test_unlike_windows_never_share_a_batch(other: dict[str, object]) -> None:
+    turns = Turns()
+    asks = [put(turns, turns.join(), SMALL_PX), put(turns, turns.join(), **other)]  # type: ignore[arg-type]
+    batches = [take(turns, most=8), take(turns, most=8)]
+    assert sorted(map(len, batches)) == [1, 1]
+    assert {ask for batch in batches for ask in batch} == set(asks)
+
+
+def test_an_image_that_leaves_takes_its_windows_along_and_puts_no_more() -> None:
+    turns = Turns()
+    leaving, other = turns.join(), turns.join()
+    gone = [put(turns, leaving, SMALL_PX) for _ in range(3)]
+    kept = put(turns, other, SMALL_PX)
+    turns.leave(leaving, TimeoutError())
+    assert take(turns, most=8) == [kept]
+    assert all(isinstance(ask.result.exception(0), TimeoutError) for ask in gone)
+    with pytest.raises(TimeoutError):
+        put(turns, leaving, SMALL_PX)
+
+
+def test_once_closed_whatever_waits_or_comes_is_told_why() -> None:
+    turns = Turns()
+    waiting = put(turns, turns.join(), SMALL_PX)
+    turns.close(TimeoutError("first"))
+    turns.close(ValueError("second"))
+    assert str(waiting.result.exception(0)) == "first"
+    assert turns.take(lambda ask: 1, is_patient=True) == []
+    with pytest.raises(TimeoutError, match="first"):
+        put(turns, turns.join(), SMALL_PX)
