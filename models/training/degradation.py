@@ -41,7 +41,7 @@ def degrade(truth: Pixels, scale: int, rng: Generator) -> tuple[Pixels, Harm]:
     return kind(truth, scale, rng), harm
 
 
-SHARES = (0.38, 0.06, 0.22, 0.22, 0.12)
+SHARES = (0.28, 0.06, 0.36, 0.24, 0.06)
 """How often each kind is drawn: clean, other kernel, compressed, camera, thorough."""
 
 
