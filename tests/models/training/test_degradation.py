@@ -77,4 +77,4 @@ def test_a_blur_keeps_flat_colour_and_spreads_a_point() -> None:
 
 def test_the_shares_of_the_kinds_are_whole() -> None:
     assert sum(degradation.SHARES) == pytest.approx(1.0)
-    assert degradation.SHARES[0] >= 1 / 3
+    assert sum(degradation.SHARES[:2]) >= 1 / 3  # what is clean must stay so
