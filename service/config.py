@@ -5,6 +5,7 @@ answers to, stops the start with its name and value.
 """
 
 import difflib
+import importlib.util
 import ipaddress
 import os
 import re
@@ -17,6 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 PREFIX = "UPSCALED_"
 MAX_OUTPUT_SIDE_PX = 6000
 MIN_INPUT_SIDE_PX = 64
+
+_FORMATS = frozenset({"JPEG", "PNG", "WEBP"})
+_EXTRA_FORMATS = frozenset({"avif", "bmp", "heic", "tiff"})
 
 # Said instead of the pattern itself.
 _PATTERN_MEANINGS = {
@@ -125,6 +129,11 @@ class Settings(BaseModel):
         default=3600, ge=1, le=31_536_000, description="how long a result URL stays valid"
     )
     body_timeout_s: float = Field(
+    extra_formats: tuple[str, ...] = Field(
+        default=(),
+        description="comma-separated formats taken beside JPEG, PNG and WebP: avif, bmp, heic, "
+        "tiff; each is one more decoder for hostile files; heic needs the extra `heic`",
+    )
         default=120, gt=0, le=3600, description="longest a client may take to send its body"
     )
     source_timeout_s: float = Field(
@@ -169,6 +178,23 @@ class Settings(BaseModel):
             return value
         parts = urlsplit(value)
         if parts.scheme not in ("http", "https") or not parts.hostname:
+    @field_validator("extra_formats", mode="before")
+    @classmethod
+    def _split_formats(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(part.lower() for part in _split(value))
+
+    @field_validator("extra_formats")
+    @classmethod
+    def _check_formats(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = sorted(set(value) - _EXTRA_FORMATS)
+        if unknown:
+            raise ValueError(f"{unknown[0]} is none of {', '.join(sorted(_EXTRA_FORMATS))}")
+        if "heic" in value and importlib.util.find_spec("pillow_heif") is None:
+            raise ValueError("heic needs pillow-heif: pip install 'upscaled[heic]'")
+        return value
+
             raise ValueError("must be an http:// or https:// URL")
         if parts.query or parts.fragment or parts.username:
             raise ValueError("must hold no query, fragment or user name")
@@ -188,6 +214,11 @@ class Settings(BaseModel):
 
 def load_settings(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
     """The settings of this process, from its environment.
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """What is taken: names as of `service.image.sniff`."""
+        return _FORMATS | {name.upper() for name in self.extra_formats}
 
     Args:
         environment: read instead of `os.environ`. An empty value counts as unset.

@@ -71,7 +71,8 @@ def _upscale(settings: Settings) -> Document:
     return {
         "operationId": "upscale",
         "summary": "Upscale one image",
-        "description": f"Each side at least {MIN_INPUT_SIDE_PX} px, at most "
+        "description": f"{_name_formats(settings)}; "
+        f"each side at least {MIN_INPUT_SIDE_PX} px, at most "
         f"{settings.max_input_side_x2} px at scale 2 and {settings.max_input_side_x4} px at scale "
         f"4; at most {settings.max_file_bytes} bytes. The answer is a JPEG, or a PNG where the "
         f"image has an alpha channel, of exactly width x scale by height x scale, each side at "
@@ -94,6 +95,10 @@ def _upscale(settings: Settings) -> Document:
             "403": _errors([errors.InsufficientApiCredits]),
         },
     }
+
+
+def _name_formats(settings: Settings) -> str:
+    return ", ".join(sorted(settings.formats)) + ", told by its bytes"
 
 
 def _upscale_bodies() -> Document:

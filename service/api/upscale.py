@@ -55,7 +55,7 @@ async def _upscale(request: Request, asked: Asked, share: Share, progress: Progr
     facts.scale = asked.scale
     facts.source = "upload" if asked.image is not None else "url"
     facts.source_bytes = len(source)
-    info = await asyncio.to_thread(probe, source)
+    info = await asyncio.to_thread(probe, source, context.settings.formats)
     facts.width_px, facts.height_px, facts.format = info.width_px, info.height_px, info.format
     judge_size(info, asked.scale, context.settings)
     progress.await_turn()

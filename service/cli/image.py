@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
@@ -124,12 +125,13 @@ def _upscale_file(
     taken: Mapping[Path, Path],
 ) -> Path:
     """Upscale one file; returns where the result is. `taken` are this run's results so far."""
+    from service.image.decode import decode
     from service.image.probe import probe
     from service.upscale.job import run_job
 
     started = time.perf_counter()
     data = source.read_bytes()
-    info = probe(data)
+    info = probe(data, settings.formats)
     if max(info.width_px, info.height_px) * scale > MAX_RESULT_SIDE_PX:
         raise ResolutionTooHigh(
             f"{info.width_px} x {info.height_px} px would become longer than "
@@ -141,7 +143,13 @@ def _upscale_file(
         raise FileExistsError(f"{target} is already the result of {taken[target]}")
     with _progress_bar(source.name) as on_tile:
         finished = run_job(
-            data, scale, lane, settings, on_tile, max_output_side_px=MAX_RESULT_SIDE_PX
+            data,
+            scale,
+            lane,
+            settings,
+            on_tile,
+            decode=partial(decode, formats=settings.formats),
+            max_output_side_px=MAX_RESULT_SIDE_PX,
         )
     _write_atomically(target, finished.data)
     print(

@@ -32,6 +32,14 @@ def cmyk_to_rgb(picture: PillowImage.Image, icc: bytes | None) -> NDArray[np.uin
     return np.asarray(converted)
 
 
+def lab_to_rgb(picture: PillowImage.Image) -> NDArray[np.uint8]:
+    """A picture of mode LAB (CIE, white D50) as sRGB `[H, W, 3]`."""
+    transform = ImageCms.buildTransform(
+        ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB", _INTENT
+    )
+    return np.asarray(ImageCms.applyTransform(picture, transform))
+
+
 def grey_to_rgb(grey: NDArray[np.uint8], icc: bytes | None) -> NDArray[np.uint8]:
     """Grey `[H, W]` as sRGB `[H, W, 3]`, through its profile if it has a sound one.
 

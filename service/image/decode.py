@@ -1,22 +1,28 @@
 """An encoded file to upright RGB pixels."""
 
+from collections.abc import Collection
+
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
 
-from service.errors import MalformedImage
+from service.errors import MalformedImage, UnsupportedImageFormat
 from service.image.alpha import alpha_from_key
-from service.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile
+from service.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile, lab_to_rgb
 from service.image.credit import read_credit
 from service.image.exif import Exif
 from service.image.header import BROKEN_FILE_ERRORS, Header, open_header
 from service.image.orientation import swaps_sides, turn_upright
 from service.image.png_chunks import find_exif, has_broken_pixels
-from service.image.png_depth import is_deep, read_deep
+from service.image.png_depth import is_deep, read_deep, round_to_8bit
 from service.image.resolution import read_dpi, turned
+from service.image.sniff import ENABLED
 from service.image.types import Image
 
+_BITS_PER_SAMPLE = 258
 
-def decode(source: bytes) -> Image:
+
+def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
     """The first picture of a file, upright, 8 bits deep; of an APNG its still picture.
 
     Alpha is given wherever the format can say transparent, also when every pixel is opaque. An
@@ -26,17 +32,21 @@ def decode(source: bytes) -> Image:
         MalformedImage: broken or truncated; a half-decoded picture is never returned.
         UnsupportedImageFormat, ResolutionTooHigh: as `service.image.probe.probe`.
     """
-    header = open_header(source)
+    header = open_header(source, formats)
     if header.format == "PNG" and has_broken_pixels(header.source):
         raise MalformedImage(detail="PNG checksum")
     try:
-        image = read_deep(header) if is_deep(header) else _read_plain(header)
+        is_deep_png = header.format == "PNG" and is_deep(header)
+        image = read_deep(header) if is_deep_png else _read_plain(header)
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{header.format} pixels: {error}") from error
+    rgb = _upright(image.rgb, header.orientation)
+    if (rgb.shape[1], rgb.shape[0]) != header.upright_size_px:
+        raise MalformedImage(detail=f"{header.format} pixels of another size: {rgb.shape}")
     exif = _read_exif(header)
     dpi = read_dpi(exif, header.picture.info.get("dpi"))
     return Image(
-        rgb=_upright(image.rgb, header.orientation),
+        rgb=rgb,
         alpha=None if image.alpha is None else _upright(image.alpha, header.orientation),
         icc=image.icc,
         dpi=turned(dpi, swaps_sides=swaps_sides(header.orientation)),
@@ -47,7 +57,7 @@ def decode(source: bytes) -> Image:
 def _read_exif(header: Header) -> Exif:
     if header.format == "PNG":
         return Exif(find_exif(header.source))
-    return Exif(header.picture.info.get("exif", b""))
+    return Exif(header.picture.info.get("exif") or b"")
 
 
 def _read_plain(header: Header) -> Image:
@@ -56,6 +66,12 @@ def _read_plain(header: Header) -> Image:
     picture.load()
     if picture.mode == "CMYK":
         return Image(rgb=cmyk_to_rgb(picture, icc))
+    if picture.mode in ("F", "I"):
+        raise UnsupportedImageFormat(detail=f"{header.format} of mode {picture.mode}")
+    if picture.mode == "LAB":
+        return Image(rgb=lab_to_rgb(picture))
+    if picture.mode.startswith("I;16"):
+        return Image(rgb=grey_to_rgb(_round_deep_grey(picture), icc))
     if picture.mode == "LA":
         pixels = np.asarray(picture)
         return Image(rgb=grey_to_rgb(pixels[..., 0], icc), alpha=pixels[..., 1])
@@ -68,6 +84,15 @@ def _read_plain(header: Header) -> Image:
         alpha=pixels[..., 3] if header.has_alpha else None,
         icc=keep_rgb_profile(icc),
     )
+
+
+def _round_deep_grey(picture: PillowImage.Image) -> NDArray[np.uint8]:
+    """Grey TIFF of 16 bits; one of 12 bits was not stretched by Pillow."""
+    deep: NDArray[np.uint16] = np.asarray(picture).astype(np.uint16)
+    bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
+    if bits == (12,):
+        deep = np.asarray(deep << 4 | deep >> 8, np.uint16)
+    return round_to_8bit(deep)
 
 
 def _grey_key_alpha(header: Header, grey: NDArray[np.uint8]) -> NDArray[np.uint8] | None:

@@ -1,25 +1,26 @@
-"""Opening a file as far as its header: the one place where Pillow is shown bytes.
+"""Opening a file as far as its header: the one place where a decoder is shown bytes.
 
 The decoder is called by name instead of through `PIL.Image.open`: only the formats of the
-allow-list are ever tried, nothing is registered globally, and the size is judged here.
+allow-list are ever tried, nothing is registered globally, and the size is judged here, before a
+decoder in C sees the file.
 """
 
 import struct
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
-from PIL import JpegImagePlugin, PngImagePlugin, WebPImagePlugin
+from PIL import JpegImagePlugin, PngImagePlugin
 from PIL.Image import DecompressionBombError
 from PIL.ImageFile import ImageFile
 
 from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from service.image.orientation import read_orientation, swaps_sides
+from service.image.head import read_head
+from service.image.orientation import UPRIGHT, read_orientation, swaps_sides
 from service.image.png_chunks import find_exif, read_bit_depth, without_animation
 from service.image.sniff import ENABLED, sniff
-from service.image.webp import read_canvas_px
 
 # No setting goes beyond it: a decoder never allocates more, whoever asks.
 MAX_PIXELS: Final = 100_000_000
@@ -31,7 +32,7 @@ MAX_PIXEL_READS: Final = 500_000
 MAX_SCANS: Final = 500
 _START_OF_SCAN: Final = b"\xff\xda"
 
-# What Pillow's readers are known to raise on broken bytes.
+# What Pillow's readers, libheif's and our own are known to raise on broken bytes.
 BROKEN_FILE_ERRORS: Final = (
     OSError,
     SyntaxError,
@@ -43,6 +44,8 @@ BROKEN_FILE_ERRORS: Final = (
     TypeError,
     AttributeError,
     AssertionError,
+    StopIteration,
+    RuntimeError,
     struct.error,
     zlib.error,
 )
@@ -78,35 +81,52 @@ class Header:
         return self.picture.info.get("icc_profile") or None
 
 
-def open_header(source: bytes) -> Header:
-    """Open an encoded JPEG, PNG or WebP without decoding its pixels.
+def admit(source: bytes, formats: Collection[str]) -> str:
+    """The format's name, one of `formats`.
 
     Raises:
-        MalformedImage: no bytes, no image, or a broken header.
-        UnsupportedImageFormat: a known format that is not enabled.
-        ResolutionTooHigh: more than `MAX_PIXELS`.
+        MalformedImage: no bytes, or no image.
+        UnsupportedImageFormat: a known format that is not among them.
     """
     format_name = sniff(source)
     if format_name is None:
         raise MalformedImage(detail="no known image format")
-    if format_name not in ENABLED:
+    if format_name not in formats:
         raise UnsupportedImageFormat(detail=format_name)
-    if format_name == "WEBP":
-        _refuse_too_large(read_canvas_px(source) or (0, 0))
+    return format_name
+
+
+def open_header(source: bytes, formats: Collection[str] = ENABLED) -> Header:
+    """Open an encoded file without decoding its pixels.
+
+    Raises:
+        MalformedImage: no bytes, no image, or a broken header.
+        UnsupportedImageFormat: a known format that is not among `formats`.
+        ResolutionTooHigh: more than `MAX_PIXELS`.
+    """
+    format_name = admit(source, formats)
     try:
+        head = read_head(source, format_name)
+        if head is not None:
+            refuse_too_large(head.width_px, head.height_px)
         header = _open(source, format_name)
     except DecompressionBombError as error:
         raise ResolutionTooHigh(detail=str(error)) from error
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{format_name} header: {error}") from error
-    _refuse_too_large(header.picture.size)
+    width, height = header.upright_size_px
+    refuse_too_large(width, height)
+    if head is not None and (head.width_px, head.height_px) != (width, height):
+        raise MalformedImage(detail=f"{width} x {height} is not what the head says: {head}")
+    if head is not None and head.has_alpha != header.has_alpha:
+        raise MalformedImage(detail=f"alpha {header.has_alpha} is not what the head says")
     return header
 
 
-def _refuse_too_large(size_px: tuple[int, int]) -> None:
-    width, height = size_px
-    if width * height > MAX_PIXELS:
-        raise ResolutionTooHigh(detail=f"{width} x {height}")
+def refuse_too_large(width_px: int, height_px: int) -> None:
+    """Raises `ResolutionTooHigh` beyond what any setting allows."""
+    if width_px * height_px > MAX_PIXELS:
+        raise ResolutionTooHigh(detail=f"{width_px} x {height_px}")
 
 
 def _open(source: bytes, format_name: str) -> Header:
@@ -117,14 +137,21 @@ def _open(source: bytes, format_name: str) -> Header:
     file = _LimitedFile(source)
     picture = _READERS[format_name](file)
     file.reads_left = MAX_PIXEL_READS
-    exif = find_exif(source) if format_name == "PNG" else picture.info.get("exif", b"")
     return Header(
         source=source,
         picture=picture,
         format=format_name,
-        orientation=read_orientation(exif),
+        orientation=_read_orientation(source, picture, format_name),
         bit_depth=read_bit_depth(source) if format_name == "PNG" else 8,
     )
+
+
+def _read_orientation(source: bytes, picture: ImageFile, format_name: str) -> int:
+    """What is left to be turned: Pillow and libheif turn TIFF and HEIC themselves."""
+    if format_name in ("TIFF", "HEIC"):
+        return UPRIGHT
+    exif = find_exif(source) if format_name == "PNG" else picture.info.get("exif")
+    return read_orientation(exif or b"")
 
 
 class _LimitedFile(BytesIO):
@@ -150,8 +177,51 @@ class _JpegFile(JpegImagePlugin.JpegImageFile):
         pass
 
 
+# The further readers are loaded when they are needed, which is never in the front end.
+def _open_webp(file: BytesIO) -> ImageFile:
+    from PIL.WebPImagePlugin import WebPImageFile
+
+    return WebPImageFile(file)
+
+
+def _open_avif(file: BytesIO) -> ImageFile:
+    from PIL import AvifImagePlugin
+
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # more only hold memory
+    return AvifImagePlugin.AvifImageFile(file)
+
+
+def _open_bmp(file: BytesIO) -> ImageFile:
+    from PIL.BmpImagePlugin import BmpImageFile
+
+    return BmpImageFile(file)
+
+
+def _open_heic(file: BytesIO) -> ImageFile:
+    from pillow_heif import options
+    from pillow_heif.as_plugin import HeifImageFile
+
+    options.DECODE_THREADS = 1
+    options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
+    picture: ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call]
+    return picture
+
+
+def _open_tiff(file: BytesIO) -> ImageFile:
+    from PIL.TiffImagePlugin import TiffImageFile
+
+    try:
+        return TiffImageFile(file)
+    except SyntaxError as error:  # a kind of pixels that Pillow does not know
+        raise UnsupportedImageFormat(detail=f"TIFF: {error}") from error
+
+
 _READERS: Final[Mapping[str, Callable[[BytesIO], ImageFile]]] = {
+    "AVIF": _open_avif,
+    "BMP": _open_bmp,
+    "HEIC": _open_heic,
     "JPEG": _JpegFile,
     "PNG": PngImagePlugin.PngImageFile,
-    "WEBP": WebPImagePlugin.WebPImageFile,
+    "TIFF": _open_tiff,
+    "WEBP": _open_webp,
 }

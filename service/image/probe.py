@@ -1,17 +1,30 @@
 """What an image is, from its header alone: light enough for the front end."""
 
-from service.image.header import open_header
+from collections.abc import Collection
+
+from service.errors import MalformedImage
+from service.image.head import read_head
+from service.image.header import BROKEN_FILE_ERRORS, admit, open_header, refuse_too_large
+from service.image.sniff import ENABLED
 from service.image.types import ImageInfo
 
 
-def probe(source: bytes) -> ImageInfo:
+def probe(source: bytes, formats: Collection[str] = ENABLED) -> ImageInfo:
     """Format, upright size and transparency of an encoded image; no pixel is decoded.
 
     Raises:
         MalformedImage: no bytes, no image, or a broken header.
-        UnsupportedImageFormat: a known format that is not enabled (GIF, TIFF, PDF ...).
+        UnsupportedImageFormat: a known format that is not among `formats` (GIF, PDF ...).
         ResolutionTooHigh: beyond what any setting allows (`header.MAX_PIXELS`).
     """
-    header = open_header(source)
+    format_name = admit(source, formats)
+    try:
+        head = read_head(source, format_name)
+    except BROKEN_FILE_ERRORS as error:
+        raise MalformedImage(detail=f"{format_name} head: {error}") from error
+    if head is not None:
+        refuse_too_large(head.width_px, head.height_px)
+        return ImageInfo(format_name, head.width_px, head.height_px, head.has_alpha)
+    header = open_header(source, formats)
     width_px, height_px = header.upright_size_px
-    return ImageInfo(header.format, width_px, height_px, header.has_alpha)
+    return ImageInfo(format_name, width_px, height_px, header.has_alpha)

@@ -2,8 +2,10 @@
 
 from typing import Final
 
-# The formats that are decoded. Everything else that is recognised is refused by name.
+# The formats that are always decoded, and those that a setting adds. Everything else that is
+# recognised is refused by name.
 ENABLED: Final = frozenset({"JPEG", "PNG", "WEBP"})
+BY_SETTING: Final = frozenset({"AVIF", "BMP", "HEIC", "TIFF"})
 
 # First bytes -> format, from the formats' own specifications and the `file` magic database.
 _PREFIXES: Final[tuple[tuple[bytes, str], ...]] = (
@@ -65,11 +67,10 @@ _BRANDS: Final = {
     b"heis": "HEIC",
     b"hevc": "HEIC",
     b"hevx": "HEIC",
-    b"mif1": "HEIC",
-    b"msf1": "HEIC",
-    b"miaf": "HEIC",
     b"crx ": "RAW",  # Canon CR3
 }
+# What says that there are pictures, and not how they are coded: HEIC in what people have.
+_GENERAL_BRANDS: Final = frozenset({b"mif1", b"msf1", b"miaf"})
 
 _SVG_SEARCH_BYTES: Final = 4096
 
@@ -98,7 +99,10 @@ def _sniff_iso_media(source: bytes) -> str | None:
         return None
     box_bytes = min(int.from_bytes(source[:4], "big"), 256)
     brands = [source[8:12], *(source[at : at + 4] for at in range(16, box_bytes, 4))]
-    return next((_BRANDS[brand] for brand in brands if brand in _BRANDS), None)
+    for brand in brands:
+        if brand in _BRANDS:
+            return _BRANDS[brand]
+    return None if _GENERAL_BRANDS.isdisjoint(brands) else "HEIC"
 
 
 def _sniff_netpbm(source: bytes) -> str | None:

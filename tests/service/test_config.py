@@ -60,6 +60,7 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
         ["10.0.0.0/8", "10.0.0.1", "fd00::/8, 10.1.0.0/16", ","],
         ["10.0.0.1/8", "10.0.0.0/33", "example.com", "10.0.0.0/8;10.1.0.0/16"],
     ),
+    "extra_formats": (["avif", "AVIF, heic,bmp", "tiff"], ["gif", "avif;bmp"]),
     "allowed_source_hosts": (["a.example", "a.example,b.example"], []),
     "shutdown_grace_s": (["0", "3600"], ["-0.1", "3600.5", "nan"]),
     "log_level": (["debug", "info", "warning", "error"], ["INFO", "trace", "info\n"]),

@@ -1,0 +1,114 @@
+"""A decoder: the process that reads files nobody vouches for, one after the other.
+
+Started by a worker as `python -m service.decoding.child --fd N --lifeline N --formats JPEG,PNG`.
+It holds no key, no model and no connection, loads no torch, and tells pixels or a refusal. It dies
+of whatever it cannot do, and with its worker.
+"""
+
+import argparse
+import fcntl
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import warnings
+from collections.abc import Collection
+from contextlib import suppress
+from pathlib import Path
+
+from service.decoding.limits import constrain, limits_of, measure_address_space, stop_clocks
+from service.decoding.memory import can_seal, write_memory
+from service.decoding.packing import pack
+from service.decoding.wire import receive_source, send_reply
+from service.errors import ServiceError
+from service.image.decode import decode
+from service.image.probe import probe
+from service.image.types import Image
+
+OOM_SCORE_ADJ = 900
+"""Where memory ends, the kernel ends a decoder before a worker."""
+_MAX_OPEN_FILES = 32
+
+
+def main() -> None:
+    """Decode until the worker closes the socket."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--fd", type=int, required=True, help="this end of the socket pair")
+    parser.add_argument("--lifeline", type=int, required=True, help="a pipe the worker holds open")
+    parser.add_argument("--formats", required=True, help="what is decoded, comma-separated")
+    arguments = parser.parse_args()
+    _die_with(arguments.lifeline)
+    _give_up_rights()
+    _silence_libraries()
+    formats = frozenset(arguments.formats.split(","))
+    sock = socket.socket(fileno=arguments.fd)
+    idle_bytes = measure_address_space()
+    while (source := receive_source(sock)) is not None:
+        _answer(sock, source, formats, idle_bytes)
+        del source
+
+
+def _die_with(lifeline: int) -> None:
+    """Have the kernel end this process once nobody holds the other end of the pipe any more.
+
+    A signal does it, also while the process hangs in C code.
+    """
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # both are for the front end, which decides
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for ending in (signal.SIGIO, signal.SIGPROF, signal.SIGALRM):
+        signal.signal(ending, signal.SIG_DFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+    if select.select([lifeline], [], [], 0)[0]:  # it went before we listened
+        os._exit(0)
+
+
+def _give_up_rights() -> None:
+    """No core files (they hold pictures), few descriptors, the first to go when memory ends."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_OPEN_FILES, _MAX_OPEN_FILES))
+    with suppress(OSError):  # a sandbox may hide the file
+        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
+
+
+def _silence_libraries() -> None:
+    """What libraries in C print of a broken file goes nowhere: 65,000 lines for one hostile TIFF.
+
+    A traceback of ours is still heard.
+    """
+    sys.stderr = os.fdopen(os.dup(2), "w")
+    with open(os.devnull, "w") as nowhere:
+        os.dup2(nowhere.fileno(), 2)
+    warnings.simplefilter("ignore")
+
+
+def _answer(
+    sock: socket.socket, source: bytes, formats: Collection[str], idle_bytes: int | None
+) -> None:
+    try:
+        constrain(limits_of(len(source)), idle_bytes)
+        info = probe(source, formats)
+        constrain(limits_of(len(source), info.width_px * info.height_px), idle_bytes)
+        image = decode(source, formats)
+        stop_clocks()
+    except ServiceError as error:
+        stop_clocks()
+        send_reply(sock, {"refused": error.error_code, "detail": error.detail[:1000]})
+        return
+    _send(sock, image)
+
+
+def _send(sock: socket.socket, image: Image) -> None:
+    facts, parts = pack(image)
+    fd = write_memory(parts, is_sealed=can_seal())
+    try:
+        send_reply(sock, facts, fd)
+    finally:
+        os.close(fd)
+
+
+if __name__ == "__main__":
+    main()

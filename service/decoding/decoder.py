@@ -1,0 +1,140 @@
+"""Decoding files in processes that may die: each file has two lives, the service has many."""
+
+import logging
+import threading
+from collections.abc import Collection, Sequence
+from types import TracebackType
+from typing import Self
+
+from service.decoding.process import DECODER_COMMAND, DecoderDied, DecoderProcess
+from service.errors import MalformedImage, ServiceError
+from service.image.types import Image
+
+# The decoder's own clocks end it before: see `service.decoding.limits`.
+_WITHIN_S = 120.0
+# After so many files a process makes room for a fresh one, whatever they left in it.
+_FILES_PER_PROCESS = 200
+_LIVES = 2
+
+_log = logging.getLogger(__name__)
+
+
+class Decoder:
+    """Decodes up to `processes` files at once, for any number of threads.
+
+    Processes are started when they are needed and kept warm. `close` ends them; so does the end of
+    this process, however it comes.
+    """
+
+    def __init__(
+        self,
+        formats: Collection[str],
+        *,
+        processes: int,
+        within_s: float = _WITHIN_S,
+        command: Sequence[str] = DECODER_COMMAND,
+    ) -> None:
+        """
+        Args:
+            formats: what is decoded; everything else is refused.
+            within_s: a process that takes longer over one file is ended.
+        """
+        self._formats = tuple(sorted(formats))
+        self._within_s = within_s
+        self._command = command
+        self._places = threading.BoundedSemaphore(processes)
+        self._lock = threading.Lock()
+        self._idle: list[DecoderProcess] = []
+        self._is_closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def warm_up(self) -> None:
+        """Start one process now, so that the first file does not wait for it.
+
+        Raises:
+            OSError: no process can be started.
+        """
+        self._put_back(self._start())
+
+    def decode(self, source: bytes) -> Image:
+        """`service.image.decode.decode`, in another process.
+
+        A file over which two processes died is refused as malformed.
+
+        Raises:
+            MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused.
+            OSError: no process can be started.
+        """
+        with self._places:
+            ends: list[str] = []
+            for _ in range(_LIVES):
+                process = self._take_idle() if not ends else None
+                process = process or self._start()
+                try:
+                    return self._decode_in(process, source)
+                except DecoderDied as death:
+                    ends.append(str(death))
+                    _log.warning(
+                        "decoder %d, over a file of %d bytes: %s", process.pid, len(source), death
+                    )
+        raise MalformedImage(detail=f"{_LIVES} decoders died over it: {'; '.join(ends)}")
+
+    def close(self) -> None:
+        """End every process. Files under way are seen through first by their threads."""
+        with self._lock:
+            self._is_closed = True
+            idle, self._idle = self._idle, []
+        for process in idle:
+            process.end()
+
+    def pids(self) -> list[int]:
+        """The processes that wait for a file."""
+        with self._lock:
+            return [process.pid for process in self._idle]
+
+    def _decode_in(self, process: DecoderProcess, source: bytes) -> Image:
+        is_reusable = False
+        try:
+            image = process.decode(source, self._within_s)
+            is_reusable = True
+        except ServiceError:
+            is_reusable = True
+            raise
+        finally:
+            if is_reusable:
+                self._put_back(process)
+            else:
+                process.end()
+        return image
+
+    def _start(self) -> DecoderProcess:
+        return DecoderProcess(self._formats, self._command)
+
+    def _take_idle(self) -> DecoderProcess | None:
+        """A warm process; those that somebody ended meanwhile are buried."""
+        while True:
+            with self._lock:
+                if not self._idle:
+                    return None
+                process = self._idle.pop()
+            if process.is_alive:
+                return process
+            process.end()
+
+    def _put_back(self, process: DecoderProcess) -> None:
+        with self._lock:
+            is_kept = not self._is_closed and process.files < _FILES_PER_PROCESS
+            if is_kept:
+                self._idle.append(process)
+        if not is_kept:
+            process.end()

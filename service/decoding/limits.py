@@ -1,0 +1,80 @@
+"""What one file may take of a decoder process, and making the kernel hold it to that.
+
+All limits are the kernel's own: no line of Python has to run for them to work, for a decoder that
+hangs in C code runs none. Whoever goes over its time is ended by a signal; whoever asks for more
+memory gets none.
+"""
+
+import resource
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+
+MIB = 1024 * 1024
+# A header is read by walking it: 2 s of work is 20 times what the longest one takes.
+_HEADER_CPU_S = 2.0
+_HEADER_MEMORY_BYTES = 192 * MIB
+# Deep PNG with alpha is the hungriest: 31 bytes a pixel at its peak (measured).
+_BYTES_PER_PIXEL = 48
+# 36 megapixels of PNG take 1.5 s; a progressive JPEG may pass over its pixels 100 times.
+_CPU_S_PER_MEGAPIXEL = 0.5
+# Beside other work a second of computing takes several of waiting.
+_WALL_S = 5.0
+_WALL_PER_CPU = 2.5
+# Colour and alpha in 8 bits take 4 bytes; 16 are room for more planes and deeper ones.
+_RESULT_BYTES_PER_PIXEL = 16
+
+
+@dataclass(frozen=True, slots=True)
+class FileLimits:
+    """For one file: memory beyond what the idle process holds, time, and what it may write."""
+
+    memory_bytes: int
+    cpu_s: float
+    wall_s: float
+    result_bytes: int
+
+
+def limits_of(source_bytes: int, pixels: int = 0) -> FileLimits:
+    """The limits of a file of `source_bytes`; `pixels` is 0 until its header has told them."""
+    cpu_s = _HEADER_CPU_S + _CPU_S_PER_MEGAPIXEL * pixels / 1e6
+    return FileLimits(
+        memory_bytes=_HEADER_MEMORY_BYTES + 4 * source_bytes + _BYTES_PER_PIXEL * pixels,
+        cpu_s=cpu_s,
+        wall_s=_WALL_S + _WALL_PER_CPU * cpu_s,
+        result_bytes=MIB + source_bytes + _RESULT_BYTES_PER_PIXEL * pixels,
+    )
+
+
+def constrain(limits: FileLimits, idle_bytes: int | None) -> None:
+    """Hold this process to `limits` from now on, the clocks starting anew.
+
+    `idle_bytes` is what `measure_address_space` said before the first file; None: no system to
+    ask, and so no limit of memory.
+    """
+    if idle_bytes is not None:
+        _limit_softly(resource.RLIMIT_AS, idle_bytes + limits.memory_bytes)
+    _limit_softly(resource.RLIMIT_FSIZE, limits.result_bytes)
+    signal.setitimer(signal.ITIMER_PROF, limits.cpu_s)
+    signal.setitimer(signal.ITIMER_REAL, limits.wall_s)
+
+
+def stop_clocks() -> None:
+    """Between two files no time runs."""
+    signal.setitimer(signal.ITIMER_PROF, 0)
+    signal.setitimer(signal.ITIMER_REAL, 0)
+
+
+def measure_address_space() -> int | None:
+    """Bytes of address space this process has now; None where there is no /proc."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except OSError:
+        return None
+    return pages * resource.getpagesize()
+
+
+def _limit_softly(kind: int, wanted: int) -> None:
+    _, hard = resource.getrlimit(kind)
+    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(kind, (soft, hard))

@@ -1,0 +1,93 @@
+"""Anonymous shared memory: it has no name, so nothing is left of it once no process holds it."""
+
+import fcntl
+import mmap
+import os
+import tempfile
+from collections.abc import Iterable
+
+import numpy as np
+from numpy.typing import NDArray
+
+Bytes = NDArray[np.uint8]
+
+_WRITE_CHUNK_BYTES = 64 * 1024 * 1024
+
+
+def can_seal() -> bool:
+    """Whether this system has memory files that nobody can change any more (Linux)."""
+    return hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
+
+
+def write_memory(parts: Iterable[memoryview], *, is_sealed: bool) -> int:
+    """The descriptor of new anonymous memory that holds `parts` one behind the other.
+
+    Sealed, it can neither be written nor resized by anyone. Otherwise it is a temporary file
+    without a name.
+
+    Raises:
+        OSError: no room, or more than this process may write.
+    """
+    fd = _create_sealable() if is_sealed else _create_unlinked()
+    try:
+        for part in parts:
+            _write_all(fd, part)
+        if is_sealed:
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _seals())
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd
+
+
+def read_memory(fd: int, size_bytes: int) -> Bytes:
+    """The `size_bytes` that `write_memory` put there in another process; `fd` stays open.
+
+    Sealed memory is mapped, not copied; what is written to the array stays in this process. Other
+    memory is copied: its writer could cut it short, and a mapping would then end this process.
+
+    Raises:
+        ValueError: it does not hold exactly so much.
+        OSError: it is no memory at all.
+    """
+    if os.fstat(fd).st_size != size_bytes or size_bytes == 0:
+        raise ValueError(f"{os.fstat(fd).st_size} bytes of memory, {size_bytes} announced")
+    if _is_sealed(fd):
+        return np.frombuffer(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY), np.uint8)
+    copied = np.empty(size_bytes, np.uint8)
+    view = copied.data
+    at = 0
+    while at < size_bytes:
+        count = os.preadv(fd, [view[at:]], at)
+        if count == 0:
+            raise ValueError("memory was cut short")
+        at += count
+    return copied
+
+
+def _create_sealable() -> int:
+    return os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+
+
+def _create_unlinked() -> int:
+    with tempfile.TemporaryFile() as file:
+        return os.dup(file.fileno())
+
+
+def _write_all(fd: int, part: memoryview) -> None:
+    rest = part.cast("B")
+    while rest:
+        rest = rest[os.write(fd, rest[:_WRITE_CHUNK_BYTES]) :]
+
+
+def _seals() -> int:
+    return fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE | fcntl.F_SEAL_SEAL
+
+
+def _is_sealed(fd: int) -> bool:
+    if not can_seal():
+        return False
+    try:
+        return fcntl.fcntl(fd, fcntl.F_GET_SEALS) & _seals() == _seals()
+    except OSError:  # a file of another kind
+        return False

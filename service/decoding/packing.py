@@ -1,0 +1,91 @@
+"""An image as facts and memory, and back.
+
+The memory holds colour, then alpha where there is any, then the profile.
+"""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from service.decoding.memory import Bytes
+from service.decoding.wire import Facts, WireError
+from service.image.header import MAX_PIXELS
+from service.image.types import Credit, Image
+
+_MAX_ICC_BYTES = 2**31
+
+
+def pack(image: Image) -> tuple[Facts, list[memoryview]]:
+    """The facts of an image, and what its memory is to hold."""
+    facts: Facts = {
+        "height_px": image.height_px,
+        "width_px": image.width_px,
+        "has_alpha": image.alpha is not None,
+        "icc_bytes": len(image.icc or b""),
+        "dpi": image.dpi,
+        "credit": [image.credit.artist, image.credit.copyright] if image.credit else None,
+    }
+    parts = [np.ascontiguousarray(image.rgb).data]
+    if image.alpha is not None:
+        parts.append(np.ascontiguousarray(image.alpha).data)
+    if image.icc:
+        parts.append(memoryview(image.icc))
+    return facts, parts
+
+
+def unpack(facts: Facts, read: Callable[[int], Bytes]) -> Image:
+    """The image that `facts` and the memory speak of; its planes are views of the memory.
+
+    Args:
+        read: gives the memory's bytes, of exactly so many.
+
+    Raises:
+        WireError: the facts make no sense, or the memory is of another size.
+    """
+    height, width = _whole(facts, "height_px", 1), _whole(facts, "width_px", 1)
+    icc_bytes = _whole(facts, "icc_bytes", 0)
+    has_alpha = facts.get("has_alpha") is True
+    pixels = height * width
+    if pixels > MAX_PIXELS or icc_bytes > _MAX_ICC_BYTES:
+        raise WireError(f"{width} x {height} pixels, a profile of {icc_bytes} bytes")
+    colour_end = 3 * pixels
+    alpha_end = colour_end + pixels * has_alpha
+    try:
+        memory = read(alpha_end + icc_bytes)
+    except (OSError, ValueError) as error:
+        raise WireError(str(error)) from error
+    return Image(
+        rgb=memory[:colour_end].reshape(height, width, 3),
+        alpha=memory[colour_end:alpha_end].reshape(height, width) if has_alpha else None,
+        icc=memory[alpha_end:].tobytes() or None,
+        dpi=_read_dpi(facts.get("dpi")),
+        credit=_read_credit(facts.get("credit")),
+    )
+
+
+def _whole(facts: Facts, name: str, least: int) -> int:
+    value = facts.get(name)
+    if type(value) is not int or value < least:
+        raise WireError(f"{name} is {value!r}")
+    return value
+
+
+def _read_dpi(value: object) -> tuple[float, float] | None:
+    match value:
+        case None:
+            return None
+        case [int() | float() as across, int() | float() as down] if math.isfinite(
+            across
+        ) and math.isfinite(down):
+            return float(across), float(down)
+    raise WireError(f"dpi is {value!r}")
+
+
+def _read_credit(value: object) -> Credit | None:
+    match value:
+        case None:
+            return None
+        case [str() as artist, str() as owner]:
+            return Credit(artist=artist, copyright=owner)
+    raise WireError("credit is no pair of texts")

@@ -1,0 +1,147 @@
+"""The worker's side of one decoder process: start it, hand it files, end it."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Collection, Mapping, Sequence
+from functools import partial
+
+from service.decoding.memory import read_memory
+from service.decoding.packing import unpack
+from service.decoding.wire import Facts, WireError, receive_reply, send_source
+from service.errors import (
+    MalformedImage,
+    ResolutionTooHigh,
+    ServiceError,
+    UnsupportedImageFormat,
+)
+from service.image.types import Image
+
+DECODER_COMMAND = (sys.executable, "-m", "service.decoding.child")
+
+# How to find Python's libraries. Nothing else of an environment concerns a decoder.
+_NAMES = frozenset(
+    {"PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"}
+    | {"PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS"}
+)
+# Each thread of a pool would hold address space and a core, and none helps with one picture.
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+}
+_REFUSALS: Mapping[str, type[ServiceError]] = {
+    kind.error_code: kind for kind in (MalformedImage, ResolutionTooHigh, UnsupportedImageFormat)
+}
+_END_S = 5.0
+
+
+class DecoderDied(Exception):
+    """The process ended, was ended, or lost its mind; the text says how."""
+
+
+class DecoderProcess:
+    """One decoder. Not for several threads at once."""
+
+    def __init__(self, formats: Collection[str], command: Sequence[str] = DECODER_COMMAND) -> None:
+        """
+        Raises:
+            OSError: the process cannot be started.
+        """
+        self.files = 0
+        self._sock, theirs = socket.socketpair()
+        try:
+            lifeline, self._lifeline = os.pipe()
+        except BaseException:
+            self._sock.close()
+            theirs.close()
+            raise
+        try:
+            self._process = _start(command, formats, theirs.fileno(), lifeline)
+        except BaseException:
+            self._sock.close()
+            os.close(self._lifeline)
+            raise
+        finally:
+            theirs.close()
+            os.close(lifeline)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def decode(self, source: bytes, within_s: float) -> Image:
+        """The image in a file. Whatever else this raises than a refusal, `end` follows.
+
+        Raises:
+            MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused.
+            DecoderDied: no sensible answer within that time.
+        """
+        self.files += 1
+        deadline = time.monotonic() + within_s
+        try:
+            send_source(self._sock, source, deadline)
+            facts, fd = receive_reply(self._sock, deadline)
+            return _read_reply(facts, fd)
+        except TimeoutError:
+            raise DecoderDied(f"no answer within {within_s:g} s") from None
+        except WireError as error:
+            raise DecoderDied(f"spoke nonsense: {error}") from error
+        except (EOFError, OSError):
+            raise DecoderDied(self._describe_end()) from None
+
+    def end(self) -> None:
+        """Kill the process and wait until it is gone; may be called again."""
+        self._sock.close()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        self._process.kill()
+        self._process.wait()
+
+    def _describe_end(self) -> str:
+        try:
+            status = self._process.wait(_END_S)
+        except subprocess.TimeoutExpired:
+            return "closed its socket"
+        if status >= 0:
+            return f"ended with status {status}"
+        return f"ended by {signal.Signals(-status).name}"
+
+
+def decoder_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a decoder inherits of an environment: no key, no address, no home."""
+    kept = {name: value for name, value in environment.items() if name in _NAMES}
+    return {**kept, **_ONE_THREAD}
+
+
+def _start(
+    command: Sequence[str], formats: Collection[str], fd: int, lifeline: int
+) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(  # noqa: S603  (our own program)
+        [*command, "--fd", str(fd), "--lifeline", str(lifeline), "--formats", ",".join(formats)],
+        pass_fds=(fd, lifeline),
+        stdin=subprocess.DEVNULL,
+        stdout=2,  # stdout may be somebody's data
+        env=decoder_environment(os.environ),
+    )
+
+
+def _read_reply(facts: Facts, fd: int | None) -> Image:
+    if fd is None:
+        kind = _REFUSALS.get(str(facts.get("refused")))
+        if kind is None:
+            raise WireError("neither pixels nor a refusal")
+        raise kind(detail=str(facts.get("detail")))
+    try:
+        return unpack(facts, partial(read_memory, fd))
+    finally:
+        os.close(fd)

@@ -1,0 +1,76 @@
+"""What the heads of some formats tell without their decoders, which are written in C.
+
+The front end reads headers of files that nobody vouches for. JPEG's, PNG's and BMP's are read by
+Pillow in Python; these are read here, so that no decoder in C runs beside keys and credits.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from service.image.iso_media import read_still
+from service.image.orientation import read_orientation, swaps_sides
+from service.image.tiff import read_directory
+from service.image.webp import read_canvas
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """Upright size and transparency, as the decoder will have them or refuse the file."""
+
+    width_px: int
+    height_px: int
+    has_alpha: bool
+
+
+def read_head(source: bytes, format_name: str) -> Head | None:
+    """The facts of a file of that format; None where Pillow's reader is to tell them.
+
+    Raises:
+        ValueError, struct.error, IndexError, StopIteration: it is broken.
+    """
+    reader = _READERS.get(format_name)
+    if reader is None:
+        return None
+    head = reader(source)
+    if head.width_px < 1 or head.height_px < 1:
+        raise ValueError("a side of no pixels")
+    return head
+
+
+def _read_webp(source: bytes) -> Head:
+    canvas = read_canvas(source)
+    is_turned = swaps_sides(read_orientation(canvas.exif))
+    return _turn(canvas.width_px, canvas.height_px, canvas.has_alpha, is_turned=is_turned)
+
+
+def _read_tiff(source: bytes) -> Head:
+    directory = read_directory(source)
+    is_turned = swaps_sides(directory.orientation)
+    return _turn(directory.width_px, directory.height_px, directory.has_alpha, is_turned=is_turned)
+
+
+def _read_avif(source: bytes) -> Head:
+    """libavif leaves a crop to its caller, and Pillow leaves it be."""
+    still = read_still(source)
+    return _turn(still.width_px, still.height_px, still.has_alpha, is_turned=still.is_turned)
+
+
+def _read_heic(source: bytes) -> Head:
+    still = read_still(source)
+    width, height = still.crop_px or (still.width_px, still.height_px)
+    return _turn(width, height, still.has_alpha, is_turned=still.is_turned)
+
+
+def _turn(width_px: int, height_px: int, has_alpha: bool, *, is_turned: bool) -> Head:
+    if is_turned:
+        width_px, height_px = height_px, width_px
+    return Head(width_px, height_px, has_alpha)
+
+
+_READERS: Final[Mapping[str, Callable[[bytes], Head]]] = {
+    "AVIF": _read_avif,
+    "HEIC": _read_heic,
+    "TIFF": _read_tiff,
+    "WEBP": _read_webp,
+}

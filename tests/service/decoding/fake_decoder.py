@@ -1,0 +1,56 @@
+"""A decoder process that does what its file says: die, hang, swell, lie."""
+
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+
+import service.decoding.child as child
+from service.image.types import Image
+
+
+def decode(source: bytes, formats: object) -> Image:
+    word = source.decode()
+    match word:
+        case "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "raise":
+            raise RuntimeError("a bug")
+        case "spin":
+            while True:
+                pass
+        case "hang":
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+            time.sleep(600)
+        case "swell":
+            bytearray(4 * 2**30)
+    if word.startswith("once "):  # dies in the first process that gets it
+        try:
+            os.close(os.open(word.removeprefix("once "), os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            pass
+        else:
+            os.kill(os.getpid(), signal.SIGKILL)
+    if word == "lie":
+        text = json.dumps({"height_px": 9, "width_px": 9, "icc_bytes": 0}).encode()
+        sock = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
+        socket.send_fds(sock, [struct.pack("!Q", len(text)) + text], [os.memfd_create("lie")])
+        time.sleep(600)
+    import numpy as np
+
+    return Image(rgb=np.full((64, 64, 3), os.getpid() % 251, np.uint8))
+
+
+def probe(source: bytes, formats: object) -> object:
+    class Info:
+        width_px = height_px = 64
+
+    return Info()
+
+
+if __name__ == "__main__":
+    vars(child).update(decode=decode, probe=probe)
+    child.main()
