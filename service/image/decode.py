@@ -44,7 +44,9 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
     if (rgb.shape[1], rgb.shape[0]) != header.upright_size_px:
         raise MalformedImage(detail=f"{header.format} pixels of another size: {rgb.shape}")
     exif = _read_exif(header)
-    dpi = read_dpi(exif, header.picture.info.get("dpi"))
+    # Pillow makes up a resolution for a TIFF without one.
+    pillows_dpi = None if header.format == "TIFF" else header.picture.info.get("dpi")
+    dpi = read_dpi(exif, pillows_dpi)
     return Image(
         rgb=rgb,
         alpha=None if image.alpha is None else _upright(image.alpha, header.orientation),
@@ -57,6 +59,8 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
 def _read_exif(header: Header) -> Exif:
     if header.format == "PNG":
         return Exif(find_exif(header.source))
+    if header.format == "TIFF":  # an EXIF block is a small TIFF file
+        return Exif(header.source)
     return Exif(header.picture.info.get("exif") or b"")
 
 

@@ -14,6 +14,10 @@ _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA = 256, 257, 262, 2
 _WANTED: Final = frozenset({_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA})
 _SHORT_BYTES: Final = {1: 1, 3: 2, 4: 4, 16: 8}
 _MAX_ENTRIES: Final = 65_535
+# Pillow makes several objects of every number of a list. 6,000 rows in strips of their own, three
+# times over, are 18,000 numbers; text and profiles are bytes and stay what they are.
+_MAX_NUMBERS: Final = 100_000
+_KINDS_OF_BYTES: Final = frozenset({1, 2, 6, 7})
 _COLOURS: Final[Mapping[int, int]] = {0: 1, 1: 1, 2: 3, 3: 1}
 _MEANT_AS_ALPHA: Final = frozenset({1, 2, 999})
 
@@ -69,10 +73,12 @@ def _read_tags(source: bytes) -> dict[int, int]:
     found: dict[int, int] = {}
     for here in range(at, at + min(entries, _MAX_ENTRIES) * entry, entry):
         tag, kind = struct.unpack_from(f"{order}HH", source, here)
+        (values,) = struct.unpack_from(f"{order}{offset}", source, here + 4)
+        if values > _MAX_NUMBERS and kind not in _KINDS_OF_BYTES:
+            raise ValueError(f"tag {tag} of {values} numbers")
         if tag not in _WANTED or tag in found or kind not in _SHORT_BYTES:
             continue
         length = _SHORT_BYTES[kind]
-        (values,) = struct.unpack_from(f"{order}{offset}", source, here + 4)
         place = here + value_at
         if values * length > struct.calcsize(offset):
             (place,) = struct.unpack_from(f"{order}{offset}", source, place)

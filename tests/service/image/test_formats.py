@@ -1,0 +1,234 @@
+"""AVIF, BMP, HEIC and TIFF: where they are asked for, told and decoded as every other format."""
+
+import subprocess
+import sys
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import ImageCms
+
+from service.config import Settings
+from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
+from service.image.decode import decode
+from service.image.head import read_head
+from service.image.probe import probe
+from service.image.sniff import BY_SETTING, ENABLED, sniff
+from tests.service.image.samples import exif_with_orientation, picture, save, stored_for
+
+ALL = ENABLED | BY_SETTING
+TURNED = [kind for kind in sorted(ALL) if kind != "BMP"]  # BMP knows no orientation
+LOSSY = 6.0
+
+pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
+
+
+def encode(pixels: NDArray[np.uint8], kind: str, orientation: int = 1) -> bytes:
+    exif = exif_with_orientation(orientation)
+    if kind == "HEIC":
+        return encode_heic(pixels, exif)
+    if kind == "TIFF":
+        return save(pixels, kind, tiffinfo={274: orientation})
+    options = {"quality": 100} if kind in ("AVIF", "JPEG") else {"lossless": True}
+    return save(pixels, kind, **options, **({"exif": exif} if orientation != 1 else {}))
+
+
+def encode_heic(pixels: NDArray[np.uint8], exif: bytes) -> bytes:
+    """The orientation becomes `irot` and `imir`, the pixels stay as they are."""
+    from pillow_heif import from_bytes
+
+    height, width, channels = pixels.shape
+    file = BytesIO()
+    image = from_bytes("RGBA"[:channels], (width, height), pixels.tobytes())
+    image.save(file, quality=-1, chroma=444, exif=exif)
+    return file.getvalue()
+
+
+def test_what_the_settings_name_is_what_there_is() -> None:
+    assert Settings().formats == ENABLED
+    assert Settings(extra_formats=("avif", "bmp", "heic", "tiff")).formats == ALL
+
+
+@pytest.mark.parametrize("kind", sorted(BY_SETTING))
+def test_a_format_is_refused_unless_it_is_asked_for(kind: str) -> None:
+    source = encode(picture(), kind)
+    for others in (ENABLED, ALL - {kind}):
+        for read in (probe, decode):
+            with pytest.raises(UnsupportedImageFormat) as refusal:
+                read(source, others)
+            assert refusal.value.detail == kind
+    assert probe(source, {kind}).format == kind
+
+
+@pytest.mark.parametrize("kind", TURNED)
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pixels_and_sizes_are_upright(kind: str, orientation: int) -> None:
+    upright = picture(72, 96)
+    source = encode(stored_for(upright, orientation), kind, orientation)
+
+    info, image = probe(source, ALL), decode(source, ALL)
+
+    assert (info.width_px, info.height_px) == (96, 72)
+    assert image.rgb.shape == upright.shape
+    assert np.abs(image.rgb.astype(int) - upright).mean() < LOSSY
+
+
+@pytest.mark.parametrize("kind", sorted(ALL - {"JPEG", "BMP"}))
+def test_alpha_is_told_and_kept(kind: str) -> None:
+    pixels = picture(72, 96, channels=4)
+    source = encode(pixels, kind)
+
+    image = decode(source, ALL)
+
+    assert probe(source, ALL).has_alpha
+    assert image.alpha is not None
+    assert np.abs(image.alpha.astype(int) - pixels[..., 3]).mean() < LOSSY
+
+
+@pytest.mark.parametrize("kind", sorted(BY_SETTING))
+def test_every_cut_is_refused_or_the_whole_picture(kind: str) -> None:
+    source = encode(picture(64, 64), kind)
+    whole = decode(source, ALL).rgb
+    refused = 0
+    for length in range(0, len(source), max(1, len(source) // 150)):
+        try:
+            assert np.array_equal(decode(source[:length], ALL).rgb, whole), length
+        except (MalformedImage, UnsupportedImageFormat):
+            refused += 1
+    assert refused > 100
+
+
+@pytest.mark.parametrize("kind", sorted(BY_SETTING))
+def test_damage_is_refused_or_decoded_as_probed(kind: str) -> None:
+    from tests.service.image.test_mutations import mutate
+
+    source = encode(picture(64, 64, 3 if kind == "BMP" else 4), kind)
+    chance = np.random.default_rng(7)
+    outcomes: set[object] = set()
+    for _ in range(150):
+        damaged = mutate(source, chance)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("warnings.warn", lambda *_, **__: None)  # Pillow's, of broken tags
+            try:
+                info = probe(damaged, ALL)
+                image = decode(damaged, ALL)
+            except (MalformedImage, ResolutionTooHigh, UnsupportedImageFormat) as refusal:
+                outcomes.add(type(refusal))
+                continue
+        outcomes.add("decoded")
+        assert (image.width_px, image.height_px) == (info.width_px, info.height_px)
+        assert (image.alpha is not None) == info.has_alpha
+    assert {MalformedImage, "decoded"} <= outcomes
+
+
+def test_a_picture_of_a_general_brand_is_sniffed_by_its_other_brands() -> None:
+    def ftyp(*brands: bytes) -> bytes:
+        body = b"ftyp" + brands[0] + bytes(4) + b"".join(brands[1:])
+        return (len(body) + 4).to_bytes(4, "big") + body
+
+    assert sniff(ftyp(b"mif1", b"miaf", b"avif")) == "AVIF"
+    assert sniff(ftyp(b"mif1", b"miaf", b"heic")) == "HEIC"
+    assert sniff(ftyp(b"mif1")) == "HEIC"
+    assert sniff(ftyp(b"isom", b"mp42")) is None
+
+
+def deep_grey(levels: NDArray[np.uint16]) -> bytes:
+    return save(levels.view(np.uint16), "TIFF")
+
+
+def test_deep_grey_tiff_is_rounded_and_not_cut() -> None:
+    levels = np.linspace(0, 65535, 64 * 64).reshape(64, 64).round().astype(np.uint16)
+
+    image = decode(deep_grey(levels), {"TIFF"})
+
+    assert np.array_equal(image.rgb[..., 1], np.rint(levels / 257).astype(np.uint8))
+
+
+def test_floating_tiff_is_another_format() -> None:
+    with pytest.raises(UnsupportedImageFormat):
+        decode(save(np.ones((64, 64), np.float32), "TIFF"), {"TIFF"})
+
+
+def test_cmyk_tiff_becomes_srgb() -> None:
+    file = BytesIO()
+    PillowImage.new("CMYK", (64, 64), (255, 0, 0, 0)).save(file, "TIFF")
+
+    image = decode(file.getvalue(), {"TIFF"})
+
+    assert image.icc is None
+    assert image.rgb[0, 0].tolist() == [0, 255, 255]
+
+
+def test_lab_tiff_becomes_the_same_srgb_as_by_littlecms() -> None:
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    shown = PillowImage.fromarray(picture(64, 64))
+    there = ImageCms.buildTransform(srgb, lab, "RGB", "LAB")
+    file = BytesIO()
+    converted = ImageCms.applyTransform(shown, there)
+    assert converted is not None
+    converted.save(file, "TIFF")
+
+    image = decode(file.getvalue(), {"TIFF"})
+
+    assert np.abs(image.rgb.astype(int) - picture(64, 64)).max() <= 20
+    assert np.abs(image.rgb.astype(int) - picture(64, 64)).mean() < 1.5
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIC", "TIFF", "WEBP"])
+def test_the_head_is_read_without_a_decoder(kind: str, tmp_path: Path) -> None:
+    """In the front end no library in C sees the file."""
+    file = tmp_path / "picture"
+    file.write_bytes(encode(picture(72, 96), kind))
+    code = (
+        "import sys, service.image.probe as p\n"
+        f"info = p.probe(open(sys.argv[1], 'rb').read(), {{'{kind}'}})\n"
+        "assert (info.width_px, info.height_px) == (96, 72)\n"
+        "loaded = {'PIL._avif', 'PIL._webp', '_pillow_heif', 'PIL.TiffImagePlugin', 'numpy'}\n"
+        "sys.exit(' '.join(loaded & set(sys.modules)) or 0)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, check=False)
+    assert (done.returncode, done.stderr) == (0, b"")
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "BMP"])
+def test_pillow_tells_the_head_of_the_others(kind: str) -> None:
+    assert read_head(encode(picture(), kind), kind) is None
+
+
+@pytest.mark.parametrize("kind", ["AVIF", "HEIC", "WEBP"])
+def test_what_comes_out_is_of_the_size_by_which_it_was_judged(kind: str) -> None:
+    """libavif stretches the picture to the head's size; the others refuse the file."""
+    if kind == "WEBP":
+        source = bytearray(save(picture(72, 96), kind, exif=b"Exif\0\0tags"))
+        source[24] = 99
+    else:
+        source = bytearray(encode(picture(72, 96), kind))
+        at = source.index(b"ispe") + 8
+        source[at : at + 4] = (100).to_bytes(4, "big")
+    assert probe(bytes(source), ALL).width_px == 100
+    try:
+        assert decode(bytes(source), ALL).width_px == 100
+    except MalformedImage:
+        assert kind != "AVIF"
+    else:
+        assert kind == "AVIF"
+
+
+@pytest.mark.parametrize("kind", sorted(BY_SETTING))
+def test_a_huge_size_is_refused_from_the_head(kind: str) -> None:
+    source = bytearray(encode(picture(72, 96), kind))
+    if kind == "BMP":
+        source[18:26] = (30_000).to_bytes(4, "little") * 2
+    elif kind == "TIFF":
+        for tag in (b"\x00\x01\x04\x00", b"\x01\x01\x04\x00"):
+            at = source.find(tag) if tag in source else source.index(tag[:2] + b"\x03\x00")
+            source[at : at + 12] = tag[:2] + b"\x04\x00\x01\0\0\0" + (30_000).to_bytes(4, "little")
+    else:
+        at = source.index(b"ispe") + 8
+        source[at : at + 8] = (30_000).to_bytes(4, "big") * 2
+    for read in (probe, decode):
+        with pytest.raises(ResolutionTooHigh):
+            read(bytes(source), ALL)
