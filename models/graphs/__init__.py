@@ -1,0 +1,1 @@
+"""Our networks as OpenVINO graphs, and what happens to their results outside of them."""

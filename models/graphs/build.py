@@ -1,0 +1,124 @@
+"""From a network's shape and weights to its graph.
+
+A graph ends where bfloat16 would cost whole levels and OpenVINO is slow: before the pixel shuffle
+and the enlarged input that compact and plain networks add. `models.graphs.finishing` does these.
+"""
+
+from collections.abc import Callable
+from itertools import count
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.graphs.layers import Floats, Layers
+from models.graphs.nodes import LEVELS, convolve, double, leak
+from models.graphs.runtime import Graph, Node, import_openvino
+from models.networks.plain import LIMIT, SLOPE
+from models.networks.rrdb import LEAK as RRDB_LEAK
+from models.networks.rrdb import RESIDUAL_SCALE
+from models.networks.srvgg import LEAK as SRVGG_LEAK
+from models.registry import Family, Shape
+
+
+def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
+    """An `openvino.Model` from uint8 `[N, h, w, 3]` to float32, any N, h and w.
+
+    Its result is in levels (0..255, not clamped): for rrdb the picture `[N, h*s, w*s, 3]`, for the
+    others what is added to the enlarged input, `[N, h, w, s*s*3]`, all of a pixel's rows, columns
+    and colours in this order.
+    """
+    openvino = import_openvino()
+    ops = openvino.opset15
+    pixels = ops.parameter([-1, -1, -1, 3], openvino.Type.u8)
+    x = ops.transpose(ops.convert(pixels, "f32"), ops.constant(np.array([0, 3, 1, 2])))
+    y = _BODIES[family](x, shape, layers)
+    result = ops.result(ops.transpose(y, ops.constant(np.array([0, 2, 3, 1]))))
+    return openvino.Model([result], [pixels], family)
+
+
+def _plain(x: Node, shape: Shape, layers: Layers) -> Node:
+    ops = import_openvino().opset15
+    steps = _differences(x)
+    limited = ops.clamp(ops.multiply(steps, np.float32(LIMIT)), -float(LEVELS), float(LEVELS))
+    z = ops.concat([steps, limited], 1)
+    z = leak(convolve(z, layers.convolutions["head"], input_gain=LEVELS), SLOPE)
+    for index in range(int(shape["layers"])):
+        z = leak(convolve(z, layers.convolutions[f"body.{index}"]), SLOPE)
+    order = _shuffle_order(int(shape["scale"]))
+    return convolve(z, layers.convolutions["tail"], output_gain=LEVELS, order=order)
+
+
+def _differences(x: Node) -> Node:
+    """See `models.networks.plain.differences`; whole levels, so exact in any precision."""
+    ops = import_openvino().opset15
+    end = np.iinfo(np.int64).max
+    padded = ops.pad(x, [0, 0, 0, 0], [0, 0, 1, 1], "edge")
+    across = ops.slice(padded, [0, 1], [-1, end], [1, 1], [2, 3])
+    down = ops.slice(padded, [1, 0], [end, -1], [1, 1], [2, 3])
+    return ops.concat([ops.subtract(across, x), ops.subtract(down, x)], 1)
+
+
+def _srvgg(x: Node, shape: Shape, layers: Layers) -> Node:
+    last = 2 * (int(shape["num_conv"]) + 1)
+    gain: float = LEVELS
+    for index in range(0, last, 2):
+        x = convolve(x, layers.convolutions[f"body.{index}"], input_gain=gain)
+        x = leak(x, _srvgg_slope(f"body.{index + 1}", str(shape["act_type"]), layers))
+        gain = 1.0
+    order = _shuffle_order(int(shape["upscale"]))
+    return convolve(x, layers.convolutions[f"body.{last}"], output_gain=LEVELS, order=order)
+
+
+def _srvgg_slope(name: str, act_type: str, layers: Layers) -> float | Floats:
+    if act_type == "prelu":
+        return layers.slopes[name]
+    return SRVGG_LEAK if act_type == "leakyrelu" else 0.0
+
+
+def _rrdb(x: Node, shape: Shape, layers: Layers) -> Node:
+    ops = import_openvino().opset15
+    convolutions = layers.convolutions
+    unshuffle = 4 // int(shape["scale"])
+    if unshuffle > 1:
+        x = ops.space_to_depth(x, "depth_first", unshuffle)
+    shallow = convolve(x, convolutions["conv_first"], input_gain=LEVELS)
+    features = shallow
+    for index in range(int(shape["num_block"])):
+        inner = features
+        for number in (1, 2, 3):
+            inner = _dense(inner, f"body.{index}.rdb{number}", layers)
+        features = _add_residual(features, inner)
+    features = ops.add(shallow, convolve(features, convolutions["conv_body"]))
+    for name in ("conv_up1", "conv_up2"):
+        features = leak(convolve(double(features), convolutions[name]), RRDB_LEAK)
+    features = leak(convolve(features, convolutions["conv_hr"]), RRDB_LEAK)
+    return convolve(features, convolutions["conv_last"], output_gain=LEVELS)
+
+
+def _dense(x: Node, name: str, layers: Layers) -> Node:
+    ops = import_openvino().opset15
+    seen = [x]
+    for number in count(1):
+        layer = layers.convolutions[f"{name}.conv{number}"]
+        y = convolve(seen[0] if number == 1 else ops.concat(seen, 1), layer)
+        if number == 5:
+            return _add_residual(x, y)
+        seen.append(leak(y, RRDB_LEAK))
+    raise AssertionError("count() does not end")
+
+
+def _add_residual(x: Node, residual: Node) -> Node:
+    ops = import_openvino().opset15
+    return ops.add(x, ops.multiply(residual, np.float32(RESIDUAL_SCALE)))
+
+
+def _shuffle_order(scale: int) -> NDArray[np.intp]:
+    """Channels (colour, row, column), as a pixel shuffle takes them, as (row, column, colour)."""
+    return np.arange(3 * scale**2).reshape(3, scale, scale).transpose(1, 2, 0).ravel()
+
+
+_BODIES: dict[Family, Callable[[Node, Shape, Layers], Node]] = {
+    "plain": _plain,
+    "srvgg": _srvgg,
+    "rrdb": _rrdb,
+}

@@ -1,0 +1,53 @@
+"""A network's weights as a graph takes them in: plain arrays under the names of the state dict."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Quantisation:
+    """How a convolution is computed in 8 bits.
+
+    weight: int8 `[O, I, 3, 3]`; weight_scale: float32 `[O]`, a weight is `weight * weight_scale`.
+    low, high: range of the 256 input levels, in the network's own units; 0 is one of them.
+    """
+
+    weight: NDArray[np.int8]
+    weight_scale: Floats
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, slots=True)
+class Convolution:
+    """weight: float32 `[O, I, 3, 3]`, what the layer computes with; bias: float32 `[O]` or None."""
+
+    weight: Floats
+    bias: Floats | None
+    quantised: Quantisation | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layers:
+    """convolutions and slopes (of PReLU, float32 `[C]`) by the name of their module."""
+
+    convolutions: Mapping[str, Convolution]
+    slopes: Mapping[str, Floats]
+
+
+def layers_of(state: Mapping[str, Floats]) -> Layers:
+    """The layers of a state dict of float32 arrays: four sizes are a convolution, one a PReLU."""
+    weights = {key.removesuffix(".weight"): key for key in state if key.endswith(".weight")}
+    return Layers(
+        convolutions={
+            name: Convolution(state[key], state.get(f"{name}.bias"))
+            for name, key in weights.items()
+            if state[key].ndim == 4
+        },
+        slopes={name: state[key] for name, key in weights.items() if state[key].ndim == 1},
+    )

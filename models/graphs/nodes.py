@@ -1,0 +1,68 @@
+"""The nodes that graphs are made of, float and 8 bits."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.graphs.layers import Convolution, Floats
+from models.graphs.runtime import Node, import_openvino
+
+LEVELS = 255
+"""Graphs take pixels in 0..255, not in 0..1: whole numbers up to 256 are exact in bfloat16 too."""
+
+ACTIVATION_LEVELS = 256
+
+
+def convolve(
+    x: Node,
+    layer: Convolution,
+    *,
+    input_gain: float = 1.0,
+    output_gain: float = 1.0,
+    order: NDArray[np.intp] | None = None,
+) -> Node:
+    """A 3x3 convolution with zero padding, of `[N, I, h, w]` to `[N, O, h, w]`.
+
+    Args:
+        input_gain: `x` is so much larger than what the layer was made for.
+        output_gain: the result is to be so much larger.
+        order: output channels in this order.
+    """
+    ops = import_openvino().opset15
+    gain = np.float32(output_gain / input_gain)
+    order = np.arange(layer.weight.shape[0]) if order is None else order
+    quantised = layer.quantised
+    if quantised is None:
+        weight = ops.constant(np.ascontiguousarray(layer.weight[order] * gain))
+    else:
+        low, high = (np.float32(end * input_gain) for end in (quantised.low, quantised.high))
+        x = ops.fake_quantize(x, low, high, low, high, ACTIVATION_LEVELS)
+        scale = (quantised.weight_scale[order] * gain).reshape(-1, 1, 1, 1)
+        whole = ops.convert(ops.constant(np.ascontiguousarray(quantised.weight[order])), "f32")
+        weight = ops.multiply(whole, ops.constant(scale))
+    y = ops.convolution(x, weight, [1, 1], [1, 1], [1, 1], [1, 1])
+    if layer.bias is not None:
+        bias = layer.bias[order] * np.float32(output_gain)
+        y = ops.add(y, ops.constant(bias.reshape(1, -1, 1, 1)))
+    return y
+
+
+def leak(x: Node, slope: float | Floats) -> Node:
+    """LeakyReLU, or PReLU for one slope a channel (`[C]`: any other shape is not fused)."""
+    slopes = np.atleast_1d(np.asarray(slope, dtype=np.float32))
+    ops = import_openvino().opset15
+    return ops.relu(x) if not slopes.any() else ops.prelu(x, ops.constant(slopes))
+
+
+def double(x: Node) -> Node:
+    """`[N, C, h, w]` to `[N, C, 2h, 2w]`, each pixel four times."""
+    ops = import_openvino().opset15
+    factors = ops.constant(np.array([2, 2], np.float32))
+    return ops.interpolate(
+        x,
+        factors,
+        "nearest",
+        "scales",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+        axes=ops.constant(np.array([2, 3])),
+    )

@@ -1,0 +1,56 @@
+"""OpenVINO, silenced: the only place that imports it.
+
+`import openvino` reports to a web analytics service, with a file in the home folder, unless that
+part of it is missing. So it is made to be missing. (NNCF does the same, and would be silenced too.)
+"""
+
+import importlib
+import sys
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+OpenVino = Any
+Graph = Any
+Node = Any
+"""OpenVINO ships no types."""
+
+_TELEMETRY = "openvino_telemetry"
+
+
+@cache
+def import_openvino() -> OpenVino:
+    """The `openvino` module; takes about 0.2 s the first time.
+
+    Raises:
+        ImportError: it is not installed, or was imported by other code, telemetry and all.
+    """
+    if sys.modules.setdefault(_TELEMETRY, None) is not None:  # type: ignore[arg-type]
+        raise ImportError(f"{_TELEMETRY} is already at work in this process")
+    return importlib.import_module("openvino")
+
+
+@cache
+def open_core() -> OpenVino:
+    """OpenVINO's own `Core`, one for the process: it keeps compiled kernels."""
+    return import_openvino().Core()
+
+
+def has_fast_bfloat16() -> bool:
+    """Whether this CPU multiplies bfloat16 by instructions of its own."""
+    return "BF16" in open_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+
+
+def compile_graph(graph: Graph, *, precision: str, threads: int) -> OpenVino:
+    """A graph made ready for this CPU: one stream on `threads` cores.
+
+    Args:
+        precision: "f32" or "bf16": what layers compute in that are not quantised.
+    """
+    options: Mapping[str, str | int] = {
+        "INFERENCE_PRECISION_HINT": precision,
+        "INFERENCE_NUM_THREADS": threads,
+        "NUM_STREAMS": 1,
+        "PERFORMANCE_HINT": "LATENCY",
+    }
+    return open_core().compile_model(graph, "CPU", dict(options))

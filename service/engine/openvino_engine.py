@@ -1,0 +1,207 @@
+"""The engine that runs networks with OpenVINO, on CPUs: in float32, bfloat16 or 8 bits."""
+
+import dataclasses
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.graphs.build import build_graph
+from models.graphs.finishing import finish_window
+from models.graphs.layers import Layers
+from models.graphs.runtime import Graph, OpenVino, compile_graph
+from models.registry import Family, Shape
+from service.engine.engine import EngineOutOfMemory, Started, Window, round_up
+from service.engine.torch_engine import TorchEngine
+from service.errors import InternalError
+
+OpenVinoPrecision = Literal["float32", "bfloat16", "int8"]
+
+SHAPE_STEP_PX: Final = 32
+"""Each new shape is compiled: 0.05 to 0.1 s for small networks, 1 s and more for RRDB."""
+
+MAX_READY_SHAPES: Final = 8
+"""Shapes kept ready. Each holds 5 to 20 MB, RRDB's 100 MB and more."""
+
+MAX_UNREADY_PX: Final[dict[Family, int]] = {"plain": 0, "srvgg": 0, "rrdb": 96 * 96}
+"""Windows of an odd shape up to this area are not worth a compilation: they take float32."""
+
+_HINTS: Final[dict[OpenVinoPrecision, str]] = {
+    "float32": "f32",
+    "bfloat16": "bf16",
+    # Layers that are left in floats stay in float32: between 8-bit ones they cost little.
+    "int8": "f32",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVinoEngine:
+    """A network as an OpenVINO graph (see `service.engine.engine.Engine`).
+
+    `exact` is the same network in torch, for windows that are asked for in float32, or whose
+    results are not finite (refused instead if it `is_strict`), or for whose shape alone no graph
+    is worth compiling. Graphs have fixed shapes: with one of any shape, memory grew by 0.8 MB for
+    every shape ever seen, and RRDB took twice as long.
+    """
+
+    exact: TorchEngine
+    family: Family
+    precision: OpenVinoPrecision
+    window_px: int
+    shape_step_px: int
+    batch: int
+    graphs: "ReadyGraphs"
+    is_strict: bool = False
+    proof: str = ""
+
+    @property
+    def model(self) -> str:
+        return self.exact.model
+
+    @property
+    def native_scale(self) -> int:
+        return self.exact.native_scale
+
+    @property
+    def halo_px(self) -> int:
+        return self.exact.halo_px
+
+    @property
+    def multiple_px(self) -> int:
+        return self.exact.multiple_px
+
+    @property
+    def label(self) -> str:
+        return f"openvino {self.precision}"
+
+    def strict(self) -> "OpenVinoEngine":
+        return dataclasses.replace(self, is_strict=True)
+
+    def sized(self, *, window_px: int, batch: int, proof: str) -> "OpenVinoEngine":
+        return dataclasses.replace(
+            self, window_px=window_px, batch=batch, proof=proof, is_strict=False
+        )
+
+    def start(
+        self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
+    ) -> Started:
+        pixels = np.stack(windows)
+        if is_exact or not self._is_worth_compiling(pixels.shape):
+            return self.exact.start(windows, reduce, is_exact=True)
+        try:
+            request = self.graphs.request(pixels.shape)
+            request.start_async([pixels], share_inputs=True)
+        except (MemoryError, RuntimeError) as error:
+            raise _out_of_memory(error, pixels.shape) from error
+        return _Running(self, pixels, request, reduce)
+
+    def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
+        for window in windows:
+            yield from self.start([window], reduce).finish()
+
+    def _is_worth_compiling(self, shape: tuple[int, ...]) -> bool:
+        _, height, width, _ = shape
+        is_tile = height % self.shape_step_px == 0 and width % self.shape_step_px == 0
+        return is_tile or height * width > MAX_UNREADY_PX[self.family] or self.graphs.has(shape)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A batch that OpenVINO's threads work on (see `service.engine.engine.Started`)."""
+
+    engine: OpenVinoEngine
+    pixels: NDArray[np.uint8]
+    request: OpenVino
+    reduce: int
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.request.wait_for(0))
+
+    def finish(self) -> list[Window]:
+        try:
+            self.request.wait()
+        except (MemoryError, RuntimeError) as error:
+            raise _out_of_memory(error, self.pixels.shape) from error
+        results = self.request.get_output_tensor(0).data
+        return [self._finish_one(at, results[at]) for at in range(len(self.pixels))]
+
+    def _finish_one(self, at: int, result: NDArray[np.float32]) -> Window:
+        """The sum is not finite if a single value is not."""
+        window = self.pixels[at]
+        if not np.isfinite(result.sum()):
+            if self.engine.is_strict:
+                raise InternalError(detail=f"{self.engine.label}: result is not finite")
+            (exact,) = self.engine.exact.start([window], self.reduce, is_exact=True).finish()
+            return exact
+        return finish_window(result, window, self.engine.family, self.reduce)
+
+
+@dataclass(slots=True)
+class ReadyGraphs:
+    """A graph compiled for shapes `(N, h, w, 3)`, the last `MAX_READY_SHAPES` of which are kept.
+
+    hint: "f32" or "bf16", what is computed in beside 8 bits. threads: of the CPU.
+    """
+
+    graph: Graph
+    hint: str
+    threads: int
+    kept: OrderedDict[tuple[int, ...], OpenVino] = field(default_factory=OrderedDict)
+
+    def has(self, shape: tuple[int, ...]) -> bool:
+        return shape in self.kept
+
+    def request(self, shape: tuple[int, ...]) -> OpenVino:
+        """A new inference request, compiled for `shape` where that is not kept."""
+        compiled = self.kept.pop(shape, None)
+        if compiled is None:
+            graph = self.graph.clone()
+            graph.reshape([int(side) for side in shape])
+            compiled = compile_graph(graph, precision=self.hint, threads=self.threads)
+        self.kept[shape] = compiled
+        if len(self.kept) > MAX_READY_SHAPES:
+            self.kept.popitem(last=False)
+        return compiled.create_infer_request()
+
+
+def build_openvino_engine(
+    exact: TorchEngine,
+    family: Family,
+    shape: Shape,
+    layers: Layers,
+    precision: OpenVinoPrecision,
+    *,
+    window_px: int,
+    batch: int = 1,
+) -> OpenVinoEngine:
+    """An engine beside a torch engine of the same network on the CPU, whose sizes it takes over.
+
+    Args:
+        layers: the network's weights (`models.graphs.layers.layers_of`), quantised ones for int8.
+        window_px: the longest window side.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    return OpenVinoEngine(
+        exact=exact,
+        family=family,
+        precision=precision,
+        window_px=window_px,
+        shape_step_px=round_up(SHAPE_STEP_PX, exact.multiple_px),
+        batch=batch,
+        graphs=ReadyGraphs(
+            build_graph(family, shape, layers), _HINTS[precision], exact.device.threads
+        ),
+    )
+
+
+def _out_of_memory(error: Exception, shape: tuple[int, ...]) -> EngineOutOfMemory:
+    """OpenVINO says by RuntimeError that memory is short, and by nothing more exact: smaller
+    windows are the right answer to that, and for all else the smallest one fails as well.
+    """
+    return EngineOutOfMemory(f"{shape} in OpenVINO: {error}")

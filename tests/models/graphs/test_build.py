@@ -1,0 +1,80 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from models.graphs.build import build_graph
+from models.graphs.finishing import finish_window
+from models.graphs.layers import layers_of
+from models.graphs.runtime import compile_graph
+from models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
+from models.weights import build_network
+
+NETWORKS: list[tuple[Family, Shape]] = [
+    ("plain", plain_shape(scale=2, layers=2, features=8)),
+    ("plain", plain_shape(scale=4, layers=0, features=4)),
+    ("srvgg", srvgg_shape(upscale=4, num_conv=2, num_feat=8, act_type="prelu")),
+    ("srvgg", srvgg_shape(upscale=2, num_conv=1, num_feat=8, act_type="leakyrelu")),
+    ("srvgg", srvgg_shape(upscale=3, num_conv=1, num_feat=8, act_type="relu")),
+    ("srvgg", srvgg_shape(upscale=1, num_conv=1, num_feat=8, act_type="prelu")),
+    ("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)),
+    ("rrdb", rrdb_shape(scale=2, num_block=1, num_feat=8, num_grow_ch=4)),
+    ("rrdb", rrdb_shape(scale=1, num_block=2, num_feat=8, num_grow_ch=4)),
+]
+
+
+def draw_window(height: int = 24, width: int = 20) -> NDArray[np.uint8]:
+    return np.random.default_rng(3).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(("family", "shape"), NETWORKS, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize("reduce", [1, 2])
+def test_a_graph_gives_the_pixels_that_torch_gives(
+    family: Family, shape: Shape, reduce: int
+) -> None:
+    if any(shape.get(key) in (1, 3) for key in ("scale", "upscale")) and reduce > 1:
+        pytest.skip("nothing to reduce")
+    torch.manual_seed(5)
+    network = build_network(family, shape).eval()
+    state = {key: value.numpy() for key, value in network.state_dict().items()}
+    window = draw_window()
+    graph = build_graph(family, shape, layers_of(state))
+    compiled = compile_graph(graph, precision="f32", threads=1)
+    got = finish_window(compiled(window[None])[0][0], window, family, reduce)
+    with torch.inference_mode():
+        result = network(torch.from_numpy(window[None]).permute(0, 3, 1, 2).float() / 255)
+        averaged = torch.nn.functional.avg_pool2d(result.clamp(0, 1), reduce)
+    expected = averaged[0].permute(1, 2, 0).numpy() * 255
+    assert got.shape == expected.shape
+    assert np.abs(got - expected).max() < 0.502  # the nearest whole level, but for float's noise
+
+
+def test_openvino_calls_nobody_when_it_is_imported() -> None:
+    """Its telemetry would, in a thread, a process or at exit; the hook sees all three."""
+    script = """
+import sys
+called = []
+watched = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.posix_spawn", "os.fork")
+sys.addaudithook(lambda event, arguments: called.append(event) if event in watched else None)
+from models.graphs.runtime import open_core
+open_core()
+import atexit
+atexit.register(print, called)
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.strip() == "[]"
+
+
+def test_telemetry_that_is_already_at_work_is_not_overlooked() -> None:
+    script = """
+import sys, types
+sys.modules["openvino_telemetry"] = types.ModuleType("openvino_telemetry")
+from models.graphs.runtime import import_openvino
+import_openvino()
+"""
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert ran.returncode
+    assert "already at work" in ran.stderr

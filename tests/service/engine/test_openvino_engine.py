@@ -1,0 +1,149 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import service.engine.openvino_engine as openvino_engine
+from models.graphs.layers import layers_of
+from models.graphs.runtime import has_fast_bfloat16
+from models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
+from models.weights import build_network
+from service.engine.device import Device
+from service.engine.engine import EngineOutOfMemory
+from service.engine.openvino_engine import OpenVinoEngine, OpenVinoPrecision, build_openvino_engine
+from service.engine.torch_engine import build_engine
+from service.errors import InternalError
+
+CPU = Device(torch.device("cpu"), torch.float32, threads=1)
+PLAIN = plain_shape(scale=4, layers=2, features=8)
+
+
+def engine_of(
+    family: Family = "plain",
+    shape: Shape = PLAIN,
+    precision: OpenVinoPrecision = "float32",
+    *,
+    weights: float | None = None,
+) -> OpenVinoEngine:
+    """An engine of a network with random weights, or with one value for all of them."""
+    torch.manual_seed(7)
+    network = build_network(family, shape)
+    state = {key: value.numpy().copy() for key, value in network.state_dict().items()}
+    if weights is not None:
+        state = {key: np.full_like(value, weights) for key, value in state.items()}
+    exact = build_engine(
+        network, CPU, model="any", native_scale=4, window_px=64, halo_px=5, multiple_px=1
+    )
+    return build_openvino_engine(
+        exact, family, shape, layers_of(state), precision, window_px=64, batch=4
+    )
+
+
+def draw_window(height: int = 32, width: int = 64, seed: int = 1) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("reduce", [1, 2, 4])
+def test_a_batch_gives_what_torch_gives(reduce: int) -> None:
+    engine = engine_of()
+    windows = [draw_window(seed=seed) for seed in range(3)]
+    expected = engine.exact.start(windows, reduce).finish()
+    got = engine.start(windows, reduce).finish()
+    assert len(got) == 3
+    for one, other in zip(got, expected, strict=True):
+        assert one.shape == other.shape
+        assert np.abs(one.astype(int) - other).max() <= 1  # where float32 lies between two levels
+
+
+def test_two_batches_may_be_under_way() -> None:
+    engine = engine_of()
+    first, second = draw_window(seed=1), draw_window(seed=2)
+    started = engine.start([first]), engine.start([second])
+    for batch, window in reversed(list(zip(started, (first, second), strict=True))):
+        (got,) = batch.finish()
+        assert batch.is_done
+        np.testing.assert_array_equal(got, engine.start([window]).finish()[0])
+
+
+def test_a_window_may_be_written_over_once_it_is_started() -> None:
+    engine = engine_of()
+    window = draw_window()
+    (expected,) = engine.start([window]).finish()
+    started = engine.start([window])
+    window[:] = 0
+    np.testing.assert_array_equal(started.finish()[0], expected)
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(), reason="this CPU has no bfloat16 of its own")
+def test_bfloat16_stays_near_and_leaves_flat_colours_alone() -> None:
+    engine = engine_of(precision="bfloat16")
+    window = draw_window()
+    (got,) = engine.start([window]).finish()
+    (exact,) = engine.start([window], is_exact=True).finish()
+    errors = np.abs(got.astype(int) - exact)
+    assert 0 < errors.max() <= 8
+    for level in range(0, 256, 5):
+        flat = np.full((32, 32, 3), level, np.uint8)
+        assert (engine.start([flat]).finish()[0] == level).all()
+
+
+def test_what_is_asked_for_exactly_is_torchs_own() -> None:
+    engine = engine_of()
+    window = draw_window()
+    (expected,) = engine.exact.start([window], 2).finish()
+    (got,) = engine.start([window], 2, is_exact=True).finish()
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_result_that_is_not_finite_is_computed_again_by_torch() -> None:
+    engine = engine_of(weights=1e30)
+    window = draw_window()
+    (expected,) = engine.exact.start([window]).finish()
+    (got,) = engine.start([window]).finish()
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_strict_engine_refuses_a_result_that_is_not_finite() -> None:
+    with pytest.raises(InternalError):
+        engine_of(weights=1e30).strict().start([draw_window()]).finish()
+
+
+def test_only_the_last_shapes_are_kept_ready() -> None:
+    engine = engine_of()
+    for width in range(1, 3 + openvino_engine.MAX_READY_SHAPES):
+        engine.start([draw_window(16, width)]).finish()
+    assert len(engine.graphs.kept) == openvino_engine.MAX_READY_SHAPES
+    assert (1, 16, width, 3) in engine.graphs.kept
+
+
+def test_a_small_odd_shape_of_a_large_network_is_not_compiled() -> None:
+    engine = engine_of("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4))
+    engine.start([draw_window(17, 23)]).finish()
+    assert not engine.graphs.kept
+    engine.start([draw_window(32, 64)]).finish()
+    assert list(engine.graphs.kept) == [(1, 32, 64, 3)]
+
+
+def test_openvinos_failures_ask_for_smaller_windows() -> None:
+    engine = engine_of("srvgg", srvgg_shape(upscale=4, num_conv=1, num_feat=8))
+    engine.graphs.request((1, 32, 64, 3))
+    with pytest.raises(EngineOutOfMemory, match="32, 64"):
+        replace(engine, graphs=_Exhausted()).start([draw_window()])  # type: ignore[arg-type]
+
+
+class _Exhausted:
+    def has(self, shape: tuple[int, ...]) -> bool:
+        return True
+
+    def request(self, shape: tuple[int, ...]) -> None:
+        raise RuntimeError("bad allocation")
+
+
+def test_its_label_says_what_it_computes_in() -> None:
+    engine = engine_of()
+    assert engine.label == "openvino float32"
+    sized = engine.strict().sized(window_px=96, batch=2, proof="57 dB")
+    assert (sized.window_px, sized.batch, sized.proof) == (96, 2, "57 dB")
+    assert not sized.is_strict
