@@ -3,6 +3,7 @@
 import logging
 import threading
 from collections.abc import Collection, Sequence
+from contextlib import suppress
 from types import TracebackType
 from typing import Self
 
@@ -12,8 +13,10 @@ from service.image.types import Image
 
 # The decoder's own clocks end it before: see `service.decoding.limits`.
 _WITHIN_S = 120.0
-# After so many files a process makes room for a fresh one, whatever they left in it.
-_FILES_PER_PROCESS = 200
+# After so many files a process makes room for a fresh one, whatever they left in it. That one is
+# started some files before, so that nobody waits for it.
+_FILES_PER_PROCESS = 500
+_SUCCESSOR_AT = 450
 _LIVES = 2
 
 _log = logging.getLogger(__name__)
@@ -58,13 +61,14 @@ class Decoder:
     ) -> None:
         self.close()
 
-    def warm_up(self) -> None:
-        """Start one process now, so that the first file does not wait for it.
+    def warm_up(self, processes: int = 1) -> None:
+        """Start processes now, so that the first files do not wait for them.
 
         Raises:
             OSError: no process can be started.
         """
-        self._put_back(self._start())
+        for _ in range(processes):
+            self._put_back(self._start())
 
     def decode(self, source: bytes) -> Image:
         """`service.image.decode.decode`, in another process.
@@ -131,10 +135,13 @@ class Decoder:
                 return process
             process.end()
 
-    def _put_back(self, process: DecoderProcess) -> None:
+    def _put_back(self, process: DecoderProcess, *, is_last_choice: bool = False) -> None:
         with self._lock:
             is_kept = not self._is_closed and process.files < _FILES_PER_PROCESS
             if is_kept:
-                self._idle.append(process)
+                self._idle.insert(0 if is_last_choice else len(self._idle), process)
         if not is_kept:
             process.end()
+        elif process.files == _SUCCESSOR_AT:
+            with suppress(OSError):  # then it is started when it is needed
+                self._put_back(self._start(), is_last_choice=True)

@@ -107,8 +107,9 @@ def test_processes_are_bounded_and_kept_warm(decoder: Decoder) -> None:
 
 
 def test_a_process_is_replaced_after_so_many_files(fake: Decoder) -> None:
-    shades = {int(fake.decode(b"a picture").rgb[0, 0, 0]) for _ in range(201)}
+    shades = {int(fake.decode(b"a picture").rgb[0, 0, 0]) for _ in range(501)}
     assert len(shades) == 2  # each process has its own
+    assert len(fake.pids()) == 1
 
 
 def test_an_idle_process_that_is_killed_costs_nothing(decoder: Decoder) -> None:

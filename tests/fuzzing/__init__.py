@@ -1,0 +1,1 @@
+"""Damaged files without end, sent to a real server: `scripts/fuzz`."""

@@ -1,0 +1,120 @@
+"""Sending damaged files to a server from several clients, and keeping count."""
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import count
+from random import Random
+
+import psutil
+import requests
+
+from tests.fuzzing.mutate import mutate
+from tests.running import Server
+
+CLIENTS = 4
+SAMPLE_EVERY_FILES = 100
+KIB = 1024
+
+
+@dataclass
+class Tally:
+    """What happened. `rss_kib` are (files so far, the front end's memory)."""
+
+    outcomes: Counter[str] = field(default_factory=Counter)
+    failures: dict[int, str] = field(default_factory=dict)
+    slowest_refusal_s: float = 0.0
+    slowest_refusal: int = -1
+    slowest_success_s: float = 0.0
+    rss_kib: list[tuple[int, float]] = field(default_factory=list)
+    decoder_deaths: int = 0
+    is_front_end_alive: bool = True
+
+    @property
+    def files(self) -> int:
+        return self.outcomes.total()
+
+    @property
+    def slope_kib_per_1000(self) -> float:
+        """Growth of the front end's memory over the last half, by least squares."""
+        half = self.rss_kib[len(self.rss_kib) // 2 :]
+        if len(half) < 2:
+            return 0.0
+        mean_x = sum(x for x, _ in half) / len(half)
+        mean_y = sum(y for _, y in half) / len(half)
+        spread = sum((x - mean_x) ** 2 for x, _ in half)
+        return 1000 * sum((x - mean_x) * (y - mean_y) for x, y in half) / spread
+
+
+class Campaign:
+    """Files number 0, 1, 2 ... of a seed, each the same at every run."""
+
+    def __init__(self, server: Server, seeds: Sequence[bytes], seed: int) -> None:
+        self.tally = Tally()
+        self._server = server
+        self._seeds = seeds
+        self._seed = seed
+        self._numbers = count()
+        self._lock = threading.Lock()
+        self._front_end = psutil.Process(server.process.pid)
+
+    def make(self, number: int) -> bytes:
+        return mutate(self._seeds, Random(f"{self._seed}/{number}"))
+
+    def run(self, *, seconds: float = float("inf"), files: float = float("inf")) -> Tally:
+        """Send files until the time or their number is up."""
+        deadline = time.monotonic() + seconds
+        clients = [
+            threading.Thread(target=self._send_until, args=(deadline, files))
+            for _ in range(CLIENTS)
+        ]
+        for client in clients:
+            client.start()
+        for client in clients:
+            client.join()
+        self.tally.decoder_deaths = sum("over a file of" in line for line in self._server.stderr)
+        self.tally.is_front_end_alive = self._server.process.poll() is None
+        return self.tally
+
+    def _send_until(self, deadline: float, files: float) -> None:
+        with requests.Session() as session:
+            session.headers.update({"X-API-KEY": self._server.key, "Accept": "image/*"})
+            while time.monotonic() < deadline:
+                with self._lock:
+                    number = next(self._numbers)
+                if number >= files or self._server.process.poll() is not None:
+                    return
+                self._send(session, number)
+
+    def _send(self, session: requests.Session, number: int) -> None:
+        source = self.make(number)
+        started = time.monotonic()
+        try:
+            answer = session.post(
+                f"{self._server.url}/v1/upscale",
+                data={"scale": "2"},
+                files={"image": ("f", source)},
+                timeout=60,
+            )
+        except requests.RequestException as error:
+            self._count(number, type(error).__name__, 599, time.monotonic() - started)
+            return
+        seconds = time.monotonic() - started
+        word = "200" if answer.status_code == 200 else answer.json().get("error_code", "?")
+        self._count(number, word, answer.status_code, seconds)
+
+    def _count(self, number: int, word: str, status: int, seconds: float) -> None:
+        tally = self.tally
+        with self._lock:
+            tally.outcomes[word] += 1
+            if status >= 500:
+                tally.failures[number] = word
+            elif status == 200:
+                tally.slowest_success_s = max(tally.slowest_success_s, seconds)
+            elif seconds > tally.slowest_refusal_s:
+                tally.slowest_refusal_s, tally.slowest_refusal = seconds, number
+            if tally.files % SAMPLE_EVERY_FILES == 0 and self._front_end.is_running():
+                rss_kib = self._front_end.memory_info().rss / KIB
+                tally.rss_kib.append((tally.files, rss_kib))

@@ -1,0 +1,102 @@
+"""`scripts/fuzz`: damaged files against a server of its own, for as long as it is told."""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import requests
+
+from tests.fuzzing.campaign import Campaign, Tally
+from tests.fuzzing.seeds import make_seeds
+from tests.running import Server, serve
+from tests.service.image.samples import picture, save
+from tests.service.test_corpus import add_bilinear_model
+
+REFUSED_WITHIN_S = 1.0
+LARGEST_SLOPE_KIB = 100.0
+FAST: dict[str, Any] = {
+    "UPSCALED_MODEL_X2": "bilinear",
+    "UPSCALED_THREADS": "1",
+    "UPSCALED_RATE_PER_S": "1000000",
+    "UPSCALED_RATE_BURST": "1000000",
+    "UPSCALED_EXTRA_FORMATS": "avif,bmp,heic,tiff",
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="scripts/fuzz", description=__doc__)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--files", type=int, help="end after so many files instead")
+    parser.add_argument("--seed", type=int, default=0, help="the same files at every run")
+    parser.add_argument("--keep", type=Path, help="folder for the files of failures")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        add_bilinear_model(Path(folder))
+        with serve(Path(folder), **FAST) as server:
+            campaign = Campaign(server, list(make_seeds(find_images()).values()), arguments.seed)
+            if arguments.files:
+                tally = campaign.run(files=arguments.files)
+            else:
+                tally = campaign.run(seconds=60 * arguments.minutes)
+            is_sound = still_works(server)
+    if arguments.keep:
+        keep(campaign, tally, arguments.keep)
+    print(json.dumps(describe(tally), indent=1))
+    sys.exit(0 if is_sound and not find_faults(tally) else 1)
+
+
+def find_images() -> Path | None:
+    """The optional test data, as `tests/conftest.py` finds it."""
+    default = Path(__file__).resolve().parents[2].parent / "shared"
+    folder = Path(os.environ.get("TEST_DATA_DIR", default)) / "images"
+    return folder if folder.is_dir() else None
+
+
+def still_works(server: Server) -> bool:
+    """Whether a sound file is answered as ever."""
+    answer = requests.post(
+        f"{server.url}/v1/upscale",
+        headers={"X-API-KEY": server.key, "Accept": "image/*"},
+        data={"scale": "2"},
+        files={"image": ("f", save(picture(64, 64), "PNG"))},
+        timeout=60,
+    )
+    return answer.status_code == 200
+
+
+def find_faults(tally: Tally) -> list[str]:
+    """What must not be, in words."""
+    faults = [f"file {number}: {word}" for number, word in sorted(tally.failures.items())]
+    if not tally.is_front_end_alive:
+        faults.append("the front end died")
+    if tally.slowest_refusal_s > REFUSED_WITHIN_S:
+        faults.append(f"file {tally.slowest_refusal}: refused in {tally.slowest_refusal_s:.2f} s")
+    if tally.slope_kib_per_1000 > LARGEST_SLOPE_KIB:
+        faults.append(f"front end grows by {tally.slope_kib_per_1000:.0f} KiB in 1,000 files")
+    return faults
+
+
+def describe(tally: Tally) -> dict[str, object]:
+    rss_kib = [kib for _, kib in tally.rss_kib]
+    return {
+        "files": tally.files,
+        "outcomes": dict(tally.outcomes.most_common()),
+        "failures": len(tally.failures),
+        "slowest_refusal_s": round(tally.slowest_refusal_s, 3),
+        "slowest_refusal": tally.slowest_refusal,
+        "slowest_success_s": round(tally.slowest_success_s, 3),
+        "decoder_deaths": tally.decoder_deaths,
+        "front_end_mib": [round(kib / 1024, 1) for kib in (*rss_kib[:1], *rss_kib[-1:])],
+        "front_end_kib_per_1000_files": round(tally.slope_kib_per_1000, 1),
+        "faults": find_faults(tally),
+    }
+
+
+def keep(campaign: Campaign, tally: Tally, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in {*tally.failures, tally.slowest_refusal} - {-1}:
+        (folder / f"{number}").write_bytes(campaign.make(number))

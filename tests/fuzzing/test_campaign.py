@@ -1,0 +1,77 @@
+"""A short campaign each time, a long one where time is no matter."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from service.decoding.decoder import Decoder
+from service.errors import ServiceError
+from service.image.sniff import BY_SETTING, ENABLED
+from tests.fuzzing.campaign import Campaign, Tally
+from tests.fuzzing.command import FAST, find_faults, find_images, still_works
+from tests.fuzzing.mutate import mutate
+from tests.fuzzing.seeds import make_seeds
+from tests.running import Server, serve
+from tests.service.test_corpus import add_bilinear_model
+
+pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    data_dir = tmp_path_factory.mktemp("fuzz")
+    add_bilinear_model(data_dir)
+    with serve(data_dir, **FAST) as server:
+        yield server
+
+
+def test_every_sound_file_is_decoded_and_no_damaged_one_ends_a_decoder() -> None:
+    seeds = make_seeds()
+    with Decoder(ENABLED | BY_SETTING, processes=1) as decoder:
+        for source in seeds.values():
+            decoder.decode(source)
+        pids = decoder.pids()
+        for number in range(300):
+            try:
+                decoder.decode(mutate(list(seeds.values()), Random(f"0/{number}")))
+            except ServiceError:
+                continue
+        assert decoder.pids() == pids
+
+
+@pytest.mark.slow
+def test_damaged_files_are_refused_quickly_and_the_server_lives(server: Server) -> None:
+    tally = Campaign(server, list(make_seeds().values()), seed=1).run(files=200)
+    tally.rss_kib.clear()  # too few files to speak of memory
+    assert find_faults(tally) == []
+    assert tally.files == 200
+    assert {"200", "malformed_image"} <= set(tally.outcomes)
+    assert still_works(server)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_20000_damaged_files_leave_nothing_behind(server: Server) -> None:
+    seeds = list(make_seeds(find_images()).values())
+    tally = Campaign(server, seeds, seed=2).run(files=20_000)
+    assert find_faults(tally) == []
+    assert tally.files == 20_000
+    assert still_works(server)
+
+
+def test_faults_are_found() -> None:
+    tally = Tally(failures={3: "internal_error"}, slowest_refusal_s=1.5, slowest_refusal=9)
+    tally.is_front_end_alive = False
+    tally.rss_kib = [(100 * at, 1000.0 + 100 * at) for at in range(20)]
+    assert find_faults(tally) == [
+        "file 3: internal_error",
+        "the front end died",
+        "file 9: refused in 1.50 s",
+        "front end grows by 1000 KiB in 1,000 files",
+    ]
+
+
+def test_the_images_of_the_optional_data_are_seeds_too(shared_dir: Path) -> None:
+    assert len(make_seeds(shared_dir / "images")) > len(make_seeds()) + 100
