@@ -89,6 +89,13 @@ class Settings(BaseModel):
         "within the precision; else float32 on CPUs, float16 on GPUs",
     )
     workers: int = Field(default=1, ge=1, le=64, description="worker processes")
+    jobs_per_worker: int = Field(
+        default=4,
+        ge=1,
+        le=64,
+        description="images one worker has under way at once; the last place is kept for small "
+        "ones, and large ones share 72 megapixels of results",
+    )
     threads: int = Field(
         default=0, ge=0, le=1024, description="CPU threads per worker; 0: all cores shared out"
     )
@@ -122,6 +129,11 @@ class Settings(BaseModel):
     max_file_bytes: int = Field(
         default=25 * 1024 * 1024, ge=1024, le=2**31, description="largest input file"
     )
+    extra_formats: tuple[str, ...] = Field(
+        default=(),
+        description="comma-separated formats taken beside JPEG, PNG and WebP: avif, bmp, heic, "
+        "tiff; each is one more decoder for hostile files; heic needs the extra `heic`",
+    )
     jpeg_quality: int = Field(
         default=95, ge=1, le=100, description="quality of JPEG answers (4:4:4 sampling)"
     )
@@ -129,11 +141,6 @@ class Settings(BaseModel):
         default=3600, ge=1, le=31_536_000, description="how long a result URL stays valid"
     )
     body_timeout_s: float = Field(
-    extra_formats: tuple[str, ...] = Field(
-        default=(),
-        description="comma-separated formats taken beside JPEG, PNG and WebP: avif, bmp, heic, "
-        "tiff; each is one more decoder for hostile files; heic needs the extra `heic`",
-    )
         default=120, gt=0, le=3600, description="longest a client may take to send its body"
     )
     source_timeout_s: float = Field(
@@ -171,13 +178,6 @@ class Settings(BaseModel):
             return value
         return tuple(part.lower() for part in _split(value))
 
-    @field_validator("public_base_url")
-    @classmethod
-    def _check_base_url(cls, value: str) -> str:
-        if not value:
-            return value
-        parts = urlsplit(value)
-        if parts.scheme not in ("http", "https") or not parts.hostname:
     @field_validator("extra_formats", mode="before")
     @classmethod
     def _split_formats(cls, value: object) -> object:
@@ -195,6 +195,13 @@ class Settings(BaseModel):
             raise ValueError("heic needs pillow-heif: pip install 'upscaled[heic]'")
         return value
 
+    @field_validator("public_base_url")
+    @classmethod
+    def _check_base_url(cls, value: str) -> str:
+        if not value:
+            return value
+        parts = urlsplit(value)
+        if parts.scheme not in ("http", "https") or not parts.hostname:
             raise ValueError("must be an http:// or https:// URL")
         if parts.query or parts.fragment or parts.username:
             raise ValueError("must hold no query, fragment or user name")
@@ -208,17 +215,17 @@ class Settings(BaseModel):
     def models_dir(self) -> Path:
         return self.data_dir / "models"
 
+    @property
+    def formats(self) -> frozenset[str]:
+        """What is taken: names as of `service.image.sniff`."""
+        return _FORMATS | {name.upper() for name in self.extra_formats}
+
     def max_input_side_px(self, scale: int) -> int:
         return self.max_input_side_x2 if scale == 2 else self.max_input_side_x4
 
 
 def load_settings(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
     """The settings of this process, from its environment.
-
-    @property
-    def formats(self) -> frozenset[str]:
-        """What is taken: names as of `service.image.sniff`."""
-        return _FORMATS | {name.upper() for name in self.extra_formats}
 
     Args:
         environment: read instead of `os.environ`. An empty value counts as unset.

@@ -148,7 +148,9 @@ async def _announce_ready(pool: LocalPool, server: "_Server") -> None:
     except WorkerUnusable as error:
         server.give_up(str(error))
         return
-    models = ", ".join(f"x{scale} {model}" for scale, model in facts.models.items())
+    models = ", ".join(
+        f"x{scale} {model} by {facts.labels[scale]}" for scale, model in facts.models.items()
+    )
     _say(f"ready ({facts.device}; {models})")
 
 

@@ -32,6 +32,11 @@ class UpscaleRequest:
     height_px: int
     on_tile: OnTile = field(default=_ignore_tile, compare=False, repr=False)
 
+    @property
+    def result_px(self) -> int:
+        """Pixels of the canvas that a worker keeps for it."""
+        return self.width_px * self.height_px * self.scale**2
+
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
@@ -70,7 +75,8 @@ class Executor(Protocol):
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         """Upscale one encoded image.
 
-        A worker that dies is replaced and the image tried once more. Cancelling the awaiting task
+        A worker that dies is replaced and each of its images tried once more, alone in a worker:
+        an image that kills workers takes no other one along twice. Cancelling the awaiting task
         stops the work at its next tile.
 
         Raises:

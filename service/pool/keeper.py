@@ -71,7 +71,13 @@ class Keeper:
         born_at = now()
         self.trouble = ""
         self.is_unusable = False
-        _log.info("worker %d is ready on %s: %s", self.number, ready.device, ready.models)
+        _log.info(
+            "worker %d is ready on %s: %s, %s",
+            self.number,
+            ready.device,
+            ready.models,
+            ready.labels,
+        )
         try:
             self._crew.join(worker, ready)
             await worker.gone.wait()

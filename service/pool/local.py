@@ -1,12 +1,12 @@
 """The executor of one machine: worker processes, kept alive, fed first come first served.
 
-    upscale() -> Line: a free worker, a place to wait, or RateLimitExceeded
+    upscale() -> Line: a place at a worker, a place to wait, or RateLimitExceeded
               -> WorkerProcess.work: job out, answer in
-              -> died? once more, at the head of the line
+              -> died? once more, before all others and alone in a worker
     a Keeper for each worker: start it, hand it to the line, wait for its death, and again
 
 A conversation with a worker is a task apart from the caller's: a caller that gives up has the work
-cancelled, and the worker is free again when it says so.
+cancelled, and its place is free again when the worker says so.
 """
 
 import asyncio
@@ -30,6 +30,7 @@ from service.pool.line import Line, LineFull
 from service.pool.messages import Answer, Configure, Done, Job, Ready, Refused
 from service.pool.pace import Pace, retry_after_s
 from service.pool.process import WorkerDied, WorkerProcess, WorkTookTooLong
+from service.pool.room import Place
 from service.pool.spawn import WorkerUnusable
 
 WORKER_COMMAND = (sys.executable, "-m", "service.pool.worker")
@@ -38,17 +39,24 @@ TRIES = 2
 _log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class _Running:
+    """An image at a worker, and the part of its tiles that is done, 0 to 1."""
+
     request: UpscaleRequest
-    started_at: float
+    done_part: float = 0
+
+    def note_tile(self, done: int, total: int) -> None:
+        self.done_part = done / max(1, total)
+        self.request.on_tile(done, total)
 
 
 class LocalPool:
     """`Executor` over processes of this machine.
 
     Args:
-        settings: `workers`, `threads`, `max_queue`, `work_timeout_s`, and all that a worker reads.
+        settings: `workers`, `jobs_per_worker`, `threads`, `max_queue`, `work_timeout_s`, and all
+            that a worker reads.
         command: what starts a worker; `--fd N` is added.
         limits: the waits of the supervision; `work_s` is the setting's unless given.
     """
@@ -63,7 +71,7 @@ class LocalPool:
         self._settings = settings
         self._command = tuple(command)
         self._limits = limits or Limits(work_s=settings.work_timeout_s)
-        self._line = Line(settings.max_queue)
+        self._line = Line(settings.max_queue, settings.jobs_per_worker)
         self._pace = Pace()
         self._keepers = [
             Keeper(number, self._start_worker, self._limits, self)
@@ -118,7 +126,7 @@ class LocalPool:
             with suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
                     await self._none_admitted.wait()
-        self._line.dismiss(InternalError(detail="the service is stopping"))
+        self._line.close(InternalError(detail="the service is stopping"))
         for keeping in self._keeping:
             keeping.cancel()
         await asyncio.gather(*self._keeping, *self._tasks, return_exceptions=True)
@@ -139,10 +147,10 @@ class LocalPool:
         now = asyncio.get_running_loop().time
         admitted_at = now()
         for tries in range(TRIES):
-            worker = await self._take_worker(request, is_again=tries > 0)
+            place = await self._take_place(request, is_again=tries > 0)
             queue_s = now() - admitted_at
             try:
-                answer, data = await self._converse(worker, source, request)
+                answer, data = await self._converse(place, source)
             except WorkerDied as death:
                 _log.warning("request %s: %s", request.request_id, death)
                 continue
@@ -151,51 +159,45 @@ class LocalPool:
             return _read_answer(answer, data, queue_s)
         raise InternalError(detail=f"{TRIES} workers died under this image")
 
-    async def _take_worker(self, request: UpscaleRequest, *, is_again: bool) -> WorkerProcess:
+    async def _take_place(self, request: UpscaleRequest, *, is_again: bool) -> Place:
         if reason := self._hopeless_reason():
             raise InternalError(detail=reason)
-        if self._is_stopping and is_again:
-            raise InternalError(detail="the service is stopping")
         try:
-            return await self._line.take(request, is_again=is_again)
+            return await self._line.take(request, is_again=is_again, is_alone=is_again)
         except LineFull:
             wait_s = retry_after_s(self._work_left_s(), len(self._workers))
             raise RateLimitExceeded(wait_s, detail="the queue is full") from None
 
     def _work_left_s(self) -> list[float]:
-        now = asyncio.get_running_loop().time()
         waiting = [self._pace.expected_s(request) for request in self._line.requests()]
         running = [
-            max(0.0, self._pace.expected_s(run.request) - (now - run.started_at))
-            for run in self._running
+            self._pace.expected_s(run.request) * (1 - run.done_part) for run in self._running
         ]
         return waiting + running
 
-    async def _converse(
-        self, worker: WorkerProcess, source: bytes, request: UpscaleRequest
-    ) -> tuple[Answer, bytes]:
+    async def _converse(self, place: Place, source: bytes) -> tuple[Answer, bytes]:
+        request = place.request
         job = Job(job=next(self._jobs), request_id=request.request_id, scale=request.scale)
-        running = _Running(request, asyncio.get_running_loop().time())
+        running = _Running(request)
         self._running.add(running)
-        conversation = self._keep_task(self._work(worker, job, source, running))
+        conversation = self._keep_task(self._work(place, job, source, running))
         try:
             return await asyncio.shield(conversation)
         except asyncio.CancelledError:
-            worker.cancel(job)
+            place.worker.cancel(job)
             raise
 
     async def _work(
-        self, worker: WorkerProcess, job: Job, source: bytes, running: _Running
+        self, place: Place, job: Job, source: bytes, running: _Running
     ) -> tuple[Answer, bytes]:
         try:
-            answer, data = await worker.work(job, source)
+            answer, data = await place.worker.work(job, source, running.note_tile)
         finally:
             self._running.discard(running)
-            if worker.is_alive:
-                self._line.offer(worker)
+            self._line.release(place)
         if isinstance(answer, Done):
-            worked_s = asyncio.get_running_loop().time() - running.started_at
-            self._pace.learn(running.request, worked_s)
+            worked_s = answer.decode_s + answer.device_s + answer.encode_s
+            self._pace.learn(place.request, worked_s)
         return answer, data
 
     def _keep_task(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -214,7 +216,7 @@ class LocalPool:
         self._facts = ready
         self._first_start_over.set()
         self._workers.add(worker)
-        self._line.offer(worker)
+        self._line.join(worker)
 
     def leave(self, worker: WorkerProcess) -> None:
         self._workers.discard(worker)

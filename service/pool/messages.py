@@ -6,9 +6,10 @@
     Job + source bytes        ->
                               <-  Progress ...          (Alive whenever there is nothing to say)
                               <-  Done + result bytes | Refused | Failed | Cancelled
-    Cancel (of the running)   ->
+    Cancel                    ->
 
-Every job gets exactly one of the four answers, unless the worker dies.
+Several jobs may be under way at once, each by its number. Every job gets exactly one of the four
+answers, in no order, unless the worker dies.
 """
 
 from typing import Annotated, Literal
@@ -37,21 +38,23 @@ class Job(_Message):
 
 
 class Cancel(_Message):
-    """Stop this job at its next tile, if it is still running."""
+    """Stop this job at its next tile, if it is not answered yet."""
 
     kind: Literal["cancel"] = "cancel"
     job: int
 
 
 class Ready(_Message):
-    """Models are loaded and warm. Both maps have the scales as keys.
+    """Models are loaded and warm. All maps have the scales as keys.
 
+    `labels`: what runs each model and in which precision, as "torch float32".
     `seconds_per_px`: what the warm-up took for one input pixel; a first guess of the pace.
     """
 
     kind: Literal["ready"] = "ready"
     device: str
     models: dict[int, str]
+    labels: dict[int, str]
     seconds_per_px: dict[int, float]
 
 
@@ -76,7 +79,11 @@ class Progress(_Message):
 
 
 class Done(_Message):
-    """The finished image's facts; its encoded bytes are the payload."""
+    """The finished image's facts; its encoded bytes are the payload.
+
+    `network_s` is the time between decoding and encoding, in turn with other images; `device_s`
+    what this image alone had of the device.
+    """
 
     kind: Literal["done"] = "done"
     job: int
@@ -87,6 +94,7 @@ class Done(_Message):
     decode_s: float
     network_s: float
     encode_s: float
+    device_s: float
 
 
 class Refused(_Message):

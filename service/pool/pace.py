@@ -25,7 +25,7 @@ class Pace:
         self._s_per_px = {**s_per_px, **self._s_per_px}
 
     def learn(self, request: UpscaleRequest, worked_s: float) -> None:
-        """Take in one finished image; the newest weighs 30 %."""
+        """Take in what one finished image had of its worker; the newest weighs 30 %."""
         newest = worked_s / _px(request)
         known = self._s_per_px.get(request.scale, newest)
         self._s_per_px[request.scale] = known + _NEWEST_WEIGHT * (newest - known)

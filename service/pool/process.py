@@ -7,10 +7,12 @@ import socket
 from asyncio.subprocess import Process
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 
 from pydantic import ValidationError
 
 from service.pool import frames
+from service.pool.boundary import OnTile
 from service.pool.limits import ALIVE_EVERY_S, Limits
 from service.pool.messages import (
     Alive,
@@ -37,6 +39,14 @@ class WorkTookTooLong(Exception):
     """The worker was alive and working, but the deadline passed; it has been killed."""
 
 
+@dataclass(frozen=True, slots=True)
+class _UnderWay:
+    """A job that was sent. A death is a value, not an exception: it may interest nobody."""
+
+    on_tile: OnTile
+    answer: asyncio.Future[tuple[Answer, bytes] | WorkerDied]
+
+
 class WorkerProcess:
     """One running worker. `start` makes it; `gone` is set once the process is reaped."""
 
@@ -50,10 +60,9 @@ class WorkerProcess:
         self._limits = limits
         self._is_usable = True
         self._sending = asyncio.Lock()
-        # Both hold a death as a value, not as an exception: a death may interest nobody.
+        # It holds a death as a value, as answers do.
         self._ready: asyncio.Future[Ready | WorkerUnusable | WorkerDied] = loop.create_future()
-        self._answer: asyncio.Future[tuple[Answer, bytes] | WorkerDied] | None = None
-        self._job = 0
+        self._under_way: dict[int, _UnderWay] = {}
         self._heard_at = loop.time()
         self._tasks = {asyncio.create_task(self._listen())}
 
@@ -102,10 +111,11 @@ class WorkerProcess:
         """Whether a job sent now may be answered."""
         return self._is_usable
 
-    async def work(self, job: Job, source: bytes) -> tuple[Answer, bytes]:
-        """Have one job done; the worker must be idle.
+    async def work(self, job: Job, source: bytes, on_tile: OnTile) -> tuple[Answer, bytes]:
+        """Have one job done, beside others.
 
-        Returns once the worker is free for the next job, also after `cancel`.
+        Returns once the worker is done with it, also after `cancel`. Past its deadline the worker
+        is killed, with all that it has under way.
 
         Raises:
             WorkerDied: the process ended, or fell silent and was killed.
@@ -113,16 +123,16 @@ class WorkerProcess:
         """
         if not self._is_usable:
             raise WorkerDied("died before the job reached it")
-        self._answer = asyncio.get_running_loop().create_future()
-        self._job = job.job
+        under_way = _UnderWay(on_tile, asyncio.get_running_loop().create_future())
+        self._under_way[job.job] = under_way
         try:
             async with asyncio.timeout(self._limits.work_s):
                 await self._say(job, source)
-                answer = await self._answer
+                answer = await under_way.answer
         except TimeoutError:
             raise self._overdue() from None
         finally:
-            self._answer = None
+            del self._under_way[job.job]
         if isinstance(answer, WorkerDied):
             raise answer
         self.answered += 1
@@ -197,7 +207,7 @@ class WorkerProcess:
 
     def _hear(self, message: FromWorker, payload: bytes) -> None:
         match message:
-            case Alive() | Progress():
+            case Alive():
                 pass
             case Ready() if not self._ready.done():
                 self._ready.set_result(message)
@@ -205,19 +215,23 @@ class WorkerProcess:
                 self._ready.set_result(WorkerUnusable(message.reason))
             case Ready() | Unusable():
                 raise frames.FrameError(f"{message.kind} out of place")
-            case _ if message.job != self._job:
+            case _ if message.job not in self._under_way:
                 raise frames.FrameError(f"{message.kind} for a job that is not running")
-            case _ if self._answer is not None and not self._answer.done():
-                self._answer.set_result((message, payload))
+            case Progress():
+                self._under_way[message.job].on_tile(message.done, message.total)
+            case _ if not self._under_way[message.job].answer.done():
+                self._under_way[message.job].answer.set_result((message, payload))
 
     async def _bury(self, cause: str) -> None:
         self._is_usable = False
         self._kill()
         status = await self._process.wait()
         self.end_text = f"worker {self.pid} {cause} ({_describe_status(status)})"
-        for waiting in (self._ready, self._answer):
-            if waiting is not None and not waiting.done():
-                waiting.set_result(WorkerDied(self.end_text))
+        if not self._ready.done():
+            self._ready.set_result(WorkerDied(self.end_text))
+        for under_way in self._under_way.values():
+            if not under_way.answer.done():
+                under_way.answer.set_result(WorkerDied(self.end_text))
         self.gone.set()
         # Whoever is still sending fails now, for the other end is closed; closing this end
         # under them would leave them waiting for ever.

@@ -5,6 +5,7 @@ import select
 import socket
 import threading
 import traceback
+from collections.abc import Callable
 from queue import SimpleQueue
 
 from service.pool import frames
@@ -26,7 +27,7 @@ class FrontEndGone(Exception):
 
 
 class Wire:
-    """The worker's end of the socket: whole frames, from either thread.
+    """The worker's end of the socket: whole frames, from any thread.
 
     Both calls raise `FrontEndGone`, so that no error of a decoder is taken for one of the socket.
     """
@@ -58,22 +59,50 @@ class Inbox:
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[tuple[Job, bytes]] = SimpleQueue()
-        self._latest_cancelled = 0
+        self._lock = threading.Lock()
+        self._on_cancel: dict[int, list[Callable[[], None]]] = {}
+        self._cancelled: set[int] = set()
 
     def put(self, message: ToWorker, payload: bytes) -> None:
         match message:
             case Job():
+                with self._lock:
+                    self._on_cancel[message.job] = []
                 self._jobs.put((message, payload))
             case Cancel():
-                self._latest_cancelled = message.job
+                self._cancel(message.job)
             case Configure():
                 raise frames.FrameError("configured twice")
 
     def next(self) -> tuple[Job, bytes]:
+        """Wait for the next job; its `settle` ends what this opens."""
         return self._jobs.get()
 
     def is_cancelled(self, job: Job) -> bool:
-        return self._latest_cancelled == job.job
+        return job.job in self._cancelled
+
+    def on_cancel(self, job: Job, call: Callable[[], None]) -> None:
+        """Have `call` called, by the thread that listens, when the job is cancelled, or now."""
+        with self._lock:
+            self._on_cancel[job.job].append(call)
+            is_cancelled = job.job in self._cancelled
+        if is_cancelled:
+            call()
+
+    def settle(self, job: int) -> None:
+        """Forget a job that is answered; a `Cancel` that comes too late means nothing."""
+        with self._lock:
+            del self._on_cancel[job]
+            self._cancelled.discard(job)
+
+    def _cancel(self, job: int) -> None:
+        with self._lock:
+            if job not in self._on_cancel:
+                return
+            self._cancelled.add(job)
+            calls = tuple(self._on_cancel[job])
+        for call in calls:
+            call()
 
 
 def listen(wire: Wire, inbox: Inbox) -> None:

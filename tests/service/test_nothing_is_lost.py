@@ -10,6 +10,8 @@ import signal
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -202,16 +204,20 @@ def test_a_client_that_leaves_during_the_work(service: Service, before: Traces) 
 def test_a_full_queue_costs_nothing_and_neither_do_those_who_leave_it(
     service: Service, before: Traces
 ) -> None:
-    with send_without_waiting(service, LARGE):
-        service.wait_for(lambda traces: traces.open_holds == 1)
-        time.sleep(0.3)  # for the worker has to take it before the next may wait
-        with send_without_waiting(service, LARGE):
-            held = service.wait_for(lambda traces: traces.open_holds == 2)
-            time.sleep(0.3)
-            answer = service.send()
-            assert (answer.status_code, answer.json()["error_code"]) == (429, "rate_limit_exceeded")
-            assert service.traces() == held
+    """Two of the largest images fill a worker, and one may wait."""
+    with ExitStack() as clients:
+        for number in range(1, 4):
+            clients.enter_context(send_without_waiting(service, LARGE))
+            held = service.wait_for(partial(_has_holds, number))
+        time.sleep(0.3)  # for the worker has to take two of them before the third may wait
+        answer = service.send(LARGE)
+        assert (answer.status_code, answer.json()["error_code"]) == (429, "rate_limit_exceeded")
+        assert service.traces() == held
     assert_nothing_happened(service, before)
+
+
+def _has_holds(count: int, traces: Traces) -> bool:
+    return traces.open_holds == count
 
 
 def test_an_image_whose_worker_is_killed_once_is_delivered_for_one_credit(

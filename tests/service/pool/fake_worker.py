@@ -1,11 +1,11 @@
-"""A worker that does what its job tells it: for tests of supervision, where pixels do not matter.
+"""A worker that does what its jobs tell it: for tests of supervision, where pixels do not matter.
 
 Run as a script: `fake_worker.py START --fd N`; START is how it begins: "ready", "unusable", "die",
 "mute". The source bytes of a job begin with one line of JSON:
 
     {"do": "answer", "after_s": 0.1, "size_bytes": 10}   sleep, then answer so many bytes
     {"do": "echo"}                       answer with the source
-    {"do": "die"}                        SIGKILL itself
+    {"do": "die", "after_s": 0.1}        SIGKILL itself
     {"do": "die", "marker": path}        the same, but only if the file is not there; makes it
     {"do": "hang"}                       stop: nothing is said any more
     {"do": "hang", "marker": path}       the same, once
@@ -49,17 +49,33 @@ def main() -> None:
     if start == "unusable":
         wire.say(Unusable(reason="the model is on holiday"))
         raise SystemExit(1)
-    wire.say(Ready(device="fake", models={2: "fake", 4: "fake"}, seconds_per_px={2: 1e-4, 4: 1e-4}))
+    wire.say(
+        Ready(
+            device="fake",
+            models={2: "fake", 4: "fake"},
+            labels={2: "fake", 4: "fake"},
+            seconds_per_px={2: 1e-4, 4: 1e-4},
+        )
+    )
     while True:
-        job, source = inbox.next()
-        try:
-            obey(wire, inbox, job, source)
-        except FrontEndGone:
-            os._exit(0)
+        threading.Thread(target=work, args=(wire, inbox, *inbox.next()), daemon=True).start()
+
+
+def work(wire: Wire, inbox: Inbox, job: Job, source: bytes) -> None:
+    try:
+        obey(wire, inbox, job, source)
+    except FrontEndGone:
+        os._exit(0)
+    inbox.settle(job.job)
 
 
 def die() -> None:
-    os.kill(os.getpid(), signal.SIGKILL)
+    end_by(signal.SIGKILL)
+
+
+def end_by(sig: signal.Signals) -> None:
+    os.kill(os.getpid(), sig)
+    time.sleep(60)  # another thread may be the one that is hit first
 
 
 def is_first(order: dict[str, Any]) -> bool:
@@ -74,11 +90,13 @@ def is_first(order: dict[str, Any]) -> bool:
 
 def obey(wire: Wire, inbox: Inbox, job: Job, source: bytes) -> None:
     order: dict[str, Any] = json.loads(source.partition(b"\n")[0])
+    started = time.perf_counter()
     match order["do"]:
         case "die" if is_first(order):
+            time.sleep(order.get("after_s", 0))
             die()
         case "hang" if is_first(order):
-            os.kill(os.getpid(), signal.SIGSTOP)
+            end_by(signal.SIGSTOP)
         case "fail":
             wire.say(Failed(job=job.job, reason="ZeroDivisionError"))
             return
@@ -93,7 +111,7 @@ def obey(wire: Wire, inbox: Inbox, job: Job, source: bytes) -> None:
             return
     time.sleep(order.get("after_s", 0))
     data = source if order["do"] == "echo" else b"x" * order.get("size_bytes", 1)
-    wire.say(finished(job), data)
+    wire.say(finished(job, time.perf_counter() - started), data)
 
 
 def work_tiles(wire: Wire, inbox: Inbox, job: Job, order: dict[str, Any]) -> bool:
@@ -108,7 +126,7 @@ def work_tiles(wire: Wire, inbox: Inbox, job: Job, order: dict[str, Any]) -> boo
     return True
 
 
-def finished(job: Job) -> Done:
+def finished(job: Job, worked_s: float) -> Done:
     return Done(
         job=job.job,
         media_type="image/png",
@@ -116,8 +134,9 @@ def finished(job: Job) -> Done:
         height_px=1,
         model=f"fake {os.getpid()}",
         decode_s=0,
-        network_s=0,
+        network_s=worked_s,
         encode_s=0,
+        device_s=worked_s,
     )
 
 

@@ -4,8 +4,10 @@ from typing import cast
 
 import pytest
 
+from service.pool.boundary import UpscaleRequest
 from service.pool.line import Line, LineFull
 from service.pool.process import WorkerProcess
+from service.pool.room import Place
 from tests.service.pool.pools import request
 
 
@@ -20,53 +22,196 @@ def make_worker(*, is_alive: bool = True) -> WorkerProcess:
     return cast("WorkerProcess", Named(is_alive))
 
 
-async def test_a_turn_that_comes_in_the_moment_it_is_given_up_goes_to_the_next() -> None:
-    line, worker = Line(5), make_worker()
-    first = asyncio.create_task(line.take(request()))
-    second = asyncio.create_task(line.take(request()))
+SMALL = request(width_px=64, height_px=64)
+LARGE = request(width_px=1500, height_px=1500)  # two of them are a worker's limit
+MIDDLE = request(width_px=700, height_px=700)
+
+
+def line_of(*workers: WorkerProcess, max_waiting: int = 5, places: int = 1) -> Line:
+    line = Line(max_waiting, places)
+    for worker in workers:
+        line.join(worker)
+    return line
+
+
+async def start(line: Line, request: UpscaleRequest, **how: bool) -> "asyncio.Task[Place]":
+    """Someone who takes a place, or waits for one."""
+    task = asyncio.create_task(line.take(request, **how))
     await asyncio.sleep(0)
-    line.offer(worker)  # the first has its turn, but has not woken up to take it
+    await asyncio.sleep(0)
+    return task
+
+
+async def are_seated(*tasks: "asyncio.Task[Place]") -> str:
+    """A letter for each: y or n."""
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    return "".join("y" if task.done() else "n" for task in tasks)
+
+
+async def test_a_turn_that_comes_in_the_moment_it_is_given_up_goes_to_the_next() -> None:
+    worker = make_worker()
+    line = line_of()
+    first = await start(line, SMALL)
+    second = await start(line, SMALL)
+    line.join(worker)  # the first has its turn, but has not woken up to take it
     first.cancel()
-    assert await second is worker
+    assert (await second).worker is worker
     with pytest.raises(asyncio.CancelledError):
         await first
 
 
 async def test_a_turn_given_up_with_nobody_behind_leaves_the_worker_idle() -> None:
-    line, worker = Line(5), make_worker()
-    only = asyncio.create_task(line.take(request()))
-    await asyncio.sleep(0)
-    line.offer(worker)
+    worker = make_worker()
+    line = line_of()
+    only = await start(line, SMALL)
+    line.join(worker)
     only.cancel()
     await asyncio.gather(only, return_exceptions=True)
-    assert await line.take(request()) is worker
+    assert (await line.take(SMALL)).worker is worker
 
 
 async def test_a_worker_that_died_while_idle_is_never_handed_out() -> None:
-    line, alive = Line(5), make_worker()
-    line.offer(make_worker(is_alive=False))
-    line.offer(alive)
-    assert await line.take(request()) is alive
+    alive = make_worker()
+    line = line_of(make_worker(is_alive=False), alive)
+    assert (await line.take(SMALL)).worker is alive
 
 
 async def test_a_withdrawn_worker_is_never_handed_out() -> None:
-    line, worker = Line(0), make_worker()
-    line.offer(worker)
+    worker = make_worker()
+    line = line_of(worker, max_waiting=0)
     line.withdraw(worker)
     line.withdraw(worker)
     with pytest.raises(LineFull):
-        await line.take(request())
+        await line.take(SMALL)
+
+
+async def test_a_place_of_a_worker_that_is_gone_can_still_be_given_back() -> None:
+    worker = make_worker()
+    line = line_of(worker)
+    place = await line.take(SMALL)
+    line.withdraw(worker)
+    line.release(place)
+    assert line.is_full is False
 
 
 async def test_a_retry_goes_first_and_needs_no_place() -> None:
-    line, worker = Line(1), make_worker()
-    waiting = asyncio.create_task(line.take(request()))
-    await asyncio.sleep(0)
-    again = asyncio.create_task(line.take(request(), is_again=True))
-    await asyncio.sleep(0)
-    line.offer(worker)
-    assert await again is worker
+    line, worker = line_of(max_waiting=1), make_worker()
+    waiting = await start(line, SMALL)
+    again = await start(line, SMALL, is_again=True, is_alone=True)
+    line.join(worker)
+    assert (await again).worker is worker
     assert not waiting.done()
     line.dismiss(ValueError("closed"))
     with pytest.raises(ValueError, match="closed"):
         await waiting
+
+
+async def test_a_closed_line_dismisses_who_waits_and_who_comes() -> None:
+    line = line_of()
+    waiting = await start(line, SMALL)
+    line.close(ValueError("closed"))
+    for each in (waiting, line.take(SMALL), line.take(SMALL, is_again=True)):
+        with pytest.raises(ValueError, match="closed"):
+            await each
+
+
+async def test_places_are_given_at_the_worker_with_least_under_way() -> None:
+    a, b = make_worker(), make_worker()
+    line = line_of(a, b, places=3)
+    assert [(await line.take(SMALL)).worker for _ in range(6)] == [a, b, a, b, a, b]
+    assert await are_seated(await start(line, SMALL)) == "n"
+
+
+async def test_large_images_share_a_limit_in_pixels_and_small_ones_pass() -> None:
+    line = line_of(make_worker(), places=10)
+    tasks = [await start(line, LARGE) for _ in range(3)]
+    small = [await start(line, SMALL) for _ in range(3)]
+    assert await are_seated(*tasks, *small) == "yyn" + "yyy"
+    line.release(tasks[0].result())
+    assert await are_seated(*tasks) == "yyy"
+    line.dismiss(ValueError())
+
+
+async def test_an_image_larger_than_the_limit_goes_in_when_no_other_large_one_is_there() -> None:
+    line = line_of(make_worker(), places=4)
+    huge = await start(line, request(width_px=6000, height_px=6000))
+    assert await are_seated(huge, await start(line, SMALL)) == "yy"
+
+
+async def test_the_last_place_is_never_a_large_ones() -> None:
+    line = line_of(make_worker(), places=4)
+    middle = [await start(line, MIDDLE) for _ in range(4)]
+    small = [await start(line, SMALL) for _ in range(2)]
+    assert await are_seated(*middle, *small) == "yyyn" + "yn"
+    line.release(small[0].result())
+    assert await are_seated(*middle, *small) == "yyyn" + "yy"
+    line.release(middle[1].result())
+    assert await are_seated(*middle) == "yyyy"
+
+
+async def test_a_large_image_that_waits_is_passed_by_no_other_large_one() -> None:
+    line = line_of(make_worker(), places=9)
+    large = [await start(line, LARGE) for _ in range(3)]
+    middle = await start(line, MIDDLE)
+    line.release(large[0].result())
+    assert await are_seated(*large, middle) == "yyy" + "n"
+    line.release(large[1].result())
+    assert await are_seated(middle) == "y"
+
+
+async def test_many_small_images_do_not_keep_a_large_one_from_its_place() -> None:
+    line = line_of(make_worker(), places=4)
+    small = [await start(line, SMALL) for _ in range(4)]
+    large = await start(line, LARGE)
+    late = await start(line, SMALL)
+    line.release(small[0].result())
+    assert await are_seated(large, late) == "yn"
+
+
+async def test_one_that_is_to_be_alone_waits_for_an_empty_worker_and_then_keeps_it() -> None:
+    line = line_of(make_worker(), places=4)
+    before = [await start(line, SMALL) for _ in range(2)]
+    alone = await start(line, SMALL, is_again=True, is_alone=True)
+    after = await start(line, SMALL)
+    assert await are_seated(*before, alone, after) == "yynn"
+    for task in before:
+        line.release(task.result())
+    assert await are_seated(alone, after) == "yn"
+    line.release(alone.result())
+    assert await are_seated(after) == "y"
+
+
+async def test_while_one_worker_empties_for_one_alone_the_others_go_on() -> None:
+    a, b = make_worker(), make_worker()
+    line = line_of(a, b, places=2)
+    at_a, at_b = await start(line, SMALL), await start(line, SMALL)
+    alone = await start(line, SMALL, is_again=True, is_alone=True)
+    more = await start(line, SMALL)
+    assert await are_seated(at_a, at_b, alone, more) == "yyny"
+    assert more.result().worker is b
+    line.release(at_a.result())
+    assert await are_seated(alone) == "y"
+    assert alone.result().worker is a
+
+
+async def test_the_line_is_full_only_where_a_large_image_would_be_sent_away() -> None:
+    line = line_of(make_worker(), max_waiting=0, places=4)
+    fullness = [line.is_full]
+    large = [await start(line, LARGE) for _ in range(2)]
+    fullness.append(line.is_full)
+    with pytest.raises(LineFull):
+        await line.take(LARGE)
+    assert (await line.take(SMALL)).request is SMALL
+    line.release(large[0].result())
+    assert [*fullness, line.is_full] == [False, True, False]
+
+
+async def test_who_gives_up_lets_those_behind_pass() -> None:
+    line = line_of(make_worker(), places=9)
+    large = [await start(line, LARGE) for _ in range(3)]
+    middle = await start(line, MIDDLE)
+    large[2].cancel()
+    assert await are_seated(middle) == "n"  # two large ones are still the limit
+    line.release(large[0].result())
+    assert await are_seated(middle) == "y"

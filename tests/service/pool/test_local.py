@@ -6,6 +6,8 @@ import signal
 import sys
 import time
 from collections import Counter
+from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import psutil
@@ -13,7 +15,7 @@ import pytest
 
 from service.config import load_settings
 from service.errors import InternalError, MalformedImage, RateLimitExceeded, ServiceError
-from service.pool.boundary import Upscaled
+from service.pool.boundary import Upscaled, UpscaleRequest
 from service.pool.limits import Limits
 from service.pool.local import LocalPool
 from service.pool.spawn import WorkerUnusable
@@ -86,7 +88,7 @@ async def test_a_retried_job_goes_before_those_that_waited_behind_it(tmp_path: P
         await pool.upscale(source, request(name))
         finished.append(name)
 
-    async with running_pool(workers=1) as pool:
+    async with running_pool(workers=1, jobs_per_worker=1) as pool:
         await asyncio.gather(
             upscale(pool, "first", order("die", marker=str(tmp_path / "m"))),
             upscale(pool, "second", order("answer")),
@@ -162,13 +164,13 @@ async def test_the_order_is_first_come_first_served() -> None:
         await pool.upscale(order("answer"), request(str(number)))
         finished.append(number)
 
-    async with running_pool(workers=1) as pool:
+    async with running_pool(workers=1, jobs_per_worker=1) as pool:
         await asyncio.gather(*(upscale(pool, number) for number in range(20)))
     assert finished == list(range(20))
 
 
 async def test_the_queue_takes_its_number_and_refuses_one_more_at_once() -> None:
-    async with running_pool(workers=1, max_queue=3) as pool:
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=3) as pool:
         admitted = [
             asyncio.create_task(pool.upscale(order("answer", after_s=0.3), request(str(number))))
             for number in range(1 + 3)
@@ -186,7 +188,7 @@ async def test_the_queue_takes_its_number_and_refuses_one_more_at_once() -> None
 
 
 async def test_without_a_queue_only_a_free_worker_takes_work() -> None:
-    async with running_pool(workers=1, max_queue=0) as pool:
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=0) as pool:
         assert pool.is_ready()
         busy = asyncio.create_task(pool.upscale(order("answer", after_s=0.3), request()))
         await asyncio.sleep(0)
@@ -196,7 +198,7 @@ async def test_without_a_queue_only_a_free_worker_takes_work() -> None:
 
 
 async def test_after_the_promised_wait_the_same_request_passes() -> None:
-    async with running_pool(workers=1, max_queue=2) as pool:
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=2) as pool:
         slow = order("answer", after_s=1)  # what the warm-up said of an image of this size
         admitted = [asyncio.create_task(pool.upscale(slow, request())) for _ in range(3)]
         await asyncio.sleep(0)
@@ -209,7 +211,7 @@ async def test_after_the_promised_wait_the_same_request_passes() -> None:
 
 
 async def test_giving_up_while_waiting_frees_the_place_at_once() -> None:
-    async with running_pool(workers=1, max_queue=1) as pool:
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=1) as pool:
         running = asyncio.create_task(pool.upscale(order("answer", after_s=0.5), request()))
         waiting = asyncio.create_task(pool.upscale(order("die"), request("given up")))
         await asyncio.sleep(0.05)
@@ -253,7 +255,7 @@ async def test_a_source_given_up_half_way_through_leaves_the_wire_whole() -> Non
 
 
 async def test_every_admitted_job_is_settled_while_workers_are_killed(tmp_path: Path) -> None:
-    async with running_pool(workers=2, max_queue=1000) as pool:
+    async with running_pool(workers=2, jobs_per_worker=1, max_queue=1000) as pool:
         jobs = []
         for number in range(60):
             match number % 4:
@@ -295,7 +297,7 @@ async def test_no_worker_outlives_stop_and_nothing_is_left_waiting() -> None:
 
 
 async def test_stop_finishes_what_was_admitted_and_takes_nothing_new() -> None:
-    async with running_pool(workers=1) as pool:
+    async with running_pool(workers=1, jobs_per_worker=1) as pool:
         jobs = [
             asyncio.create_task(pool.upscale(order("answer", after_s=0.3), request()))
             for _ in range(3)
@@ -429,12 +431,153 @@ async def test_draining_is_not_ready_and_still_takes_work() -> None:
 
 
 async def test_the_times_tell_how_long_it_waited() -> None:
-    async with running_pool(workers=1) as pool:
+    async with running_pool(workers=1, jobs_per_worker=1) as pool:
         first = asyncio.create_task(pool.upscale(order("answer", after_s=0.4), request()))
         await asyncio.sleep(0)
         second = await pool.upscale(order("answer"), request())
         assert (await first).times.queue_s < 0.1
         assert 0.35 < second.times.queue_s < 1
+
+
+async def test_one_worker_has_several_images_under_way() -> None:
+    async with running_pool(workers=1, jobs_per_worker=4) as pool:
+        started = time.monotonic()
+        answers = await asyncio.gather(
+            *(pool.upscale(order("answer", after_s=0.5), request()) for _ in range(4))
+        )
+        assert time.monotonic() - started < 1.5
+    assert len({answer.model for answer in answers}) == 1
+
+
+async def test_a_small_image_is_not_held_up_by_large_ones_under_way_or_waiting() -> None:
+    large = request(width_px=1500, height_px=1500)
+    async with running_pool(workers=1, jobs_per_worker=4) as pool:
+        slow = [
+            asyncio.create_task(pool.upscale(order("answer", after_s=60), large)) for _ in range(5)
+        ]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            for _ in range(10):
+                await pool.upscale(order("answer"), request(width_px=64, height_px=64))
+        assert not any(task.done() for task in slow)
+        await pool.stop(0)
+        await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_a_poisonous_image_takes_none_of_its_neighbours_along() -> None:
+    """Twenty innocent images, one that kills every worker, and a kill from outside."""
+    async with running_pool(workers=1, jobs_per_worker=4, max_queue=100) as pool:
+        innocent = order("answer", after_s=0.05)
+        jobs = [
+            asyncio.create_task(pool.upscale(innocent, request(f"innocent {number}")))
+            for number in range(20)
+        ]
+        poison = asyncio.create_task(pool.upscale(order("die", after_s=0.02), request("poison")))
+        await until(lambda: sum(job.done() for job in jobs) >= 6)
+        for pid in pool.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        jobs += [
+            asyncio.create_task(pool.upscale(innocent, request(f"late {number}")))
+            for number in range(4)
+        ]
+        assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*jobs))
+        with pytest.raises(InternalError, match="2 workers died"):
+            await poison
+
+
+async def test_images_that_lost_their_worker_are_tried_again_one_at_a_time(tmp_path: Path) -> None:
+    """All but the poisonous one write into the same file while they are at work."""
+    trace = tmp_path / "trace"
+    tiles = order("tiles", count=4, tile_s=0.05, trace=str(trace))
+    async with running_pool(workers=2, jobs_per_worker=4) as pool:
+        await until(lambda: len(pool.worker_pids()) == 2)
+        jobs = [asyncio.create_task(pool.upscale(tiles, request(str(at)))) for at in range(6)]
+        await until(trace.exists)
+        for pid in pool.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: not pool.worker_pids())
+        trace.write_text("")
+        await asyncio.gather(*jobs)
+    steps = [int(line) for line in trace.read_text().split()]
+    assert len(steps) == 6 * 4
+    assert sum(after < before for before, after in pairwise(steps)) >= 5 - 1  # at most two at once
+
+
+async def test_the_deadline_of_one_image_costs_its_neighbours_nothing_but_time() -> None:
+    async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, restart_s=0.02)) as pool:
+        late = asyncio.create_task(pool.upscale(order("answer", after_s=30), request("late")))
+        await asyncio.sleep(0.5)
+        others = [
+            asyncio.create_task(pool.upscale(order("answer", after_s=0.8), request(str(at))))
+            for at in range(2)
+        ]
+        with pytest.raises(InternalError, match="worked on one image for 1 s"):
+            await late
+        assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*others))
+
+
+async def test_giving_one_image_up_leaves_its_neighbours_at_work(tmp_path: Path) -> None:
+    traces = [tmp_path / str(number) for number in range(3)]
+    async with running_pool(workers=1, jobs_per_worker=4) as pool:
+        [worker] = workers_of(pool)
+        jobs = [
+            asyncio.create_task(
+                pool.upscale(order("tiles", count=8, tile_s=0.1, trace=str(trace)), request())
+            )
+            for trace in traces
+        ]
+        await until(lambda: all(trace.exists() for trace in traces))
+        jobs[1].cancel()
+        outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+        assert [type(outcome).__name__ for outcome in outcomes] == [
+            *("Upscaled", "CancelledError", "Upscaled")
+        ]
+        assert workers_of(pool) == [worker]
+    assert [trace.read_text().count("\n") for trace in traces[::2]] == [8, 8]
+    assert traces[1].read_text().count("\n") < 6
+
+
+async def test_each_image_hears_of_its_own_tiles(tmp_path: Path) -> None:
+    heard: dict[str, list[tuple[int, int]]] = {"3": [], "5": []}
+
+    def listening(name: str) -> UpscaleRequest:
+        return replace(request(name), on_tile=lambda *step: heard[name].append(step))
+
+    async with running_pool(workers=1, jobs_per_worker=4) as pool:
+        await asyncio.gather(
+            *(
+                pool.upscale(
+                    order("tiles", count=int(name), tile_s=0.02, trace=str(tmp_path / name)),
+                    listening(name),
+                )
+                for name in heard
+            )
+        )
+    for name, steps in heard.items():
+        assert steps == [(done, int(name)) for done in range(1, int(name) + 1)]
+
+
+async def test_the_promised_wait_counts_what_is_under_way_by_what_is_left_of_it(
+    tmp_path: Path,
+) -> None:
+    async with running_pool(workers=1, jobs_per_worker=2, max_queue=1) as pool:
+        tiles = order("tiles", count=10, tile_s=0.2, trace=str(tmp_path / "trace"))
+        admitted = [
+            asyncio.create_task(pool.upscale(tiles, request(width_px=200, height_px=200)))
+            for _ in range(3)  # two under way and one that waits: 4 s each, says the warm-up
+        ]
+        waits_s = []
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            with pytest.raises(RateLimitExceeded) as caught:
+                await pool.upscale(tiles, request())
+            waits_s.append(caught.value.retry_after_s)
+            await asyncio.sleep(1)
+        assert waits_s[0] == 12
+        assert 6 <= waits_s[1] <= 9  # half of two is done
+        for task in admitted:
+            task.cancel()
+        await asyncio.gather(*admitted, return_exceptions=True)
 
 
 @pytest.mark.slow

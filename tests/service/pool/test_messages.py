@@ -22,7 +22,12 @@ def test_what_the_worker_hears_is_what_was_said(message: ToWorker) -> None:
 @pytest.mark.parametrize(
     "message",
     [
-        Ready(device="cpu", models={2: "a", 4: "b"}, seconds_per_px={2: 0.1, 4: 0.2}),
+        Ready(
+            device="cpu",
+            models={2: "a", 4: "b"},
+            labels={2: "torch float32", 4: "torch bfloat16"},
+            seconds_per_px={2: 0.1, 4: 0.2},
+        ),
         Done(
             job=3,
             media_type="image/png",
@@ -32,6 +37,7 @@ def test_what_the_worker_hears_is_what_was_said(message: ToWorker) -> None:
             decode_s=0.1,
             network_s=0.2,
             encode_s=0.3,
+            device_s=0.1,
         ),
     ],
 )

@@ -66,6 +66,10 @@ def test_a_worker_ends_with_its_front_end_even_while_it_computes(
     tmp_path: Path, tile_window_px: int
 ) -> None:
     settings = load_settings(
-        {}, data_dir=tmp_path, model_x2="upscaled-x4", tile_window_px=tile_window_px
+        {},
+        data_dir=tmp_path,
+        model_x2="upscaled-x4",
+        tile_window_px=tile_window_px,
+        precision="exact",
     )
     assert kill_front_end(settings, WORKER_COMMAND, picture(1500)) == []

@@ -34,6 +34,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
         model_x4=MODEL,
         tile_window_px=128,
         device="cpu",
+        precision="exact",
     )
 
 
@@ -68,6 +69,29 @@ async def test_one_worker_serves_both_scales_and_both_formats(pool: LocalPool) -
     assert (png.media_type, open_result(png.data).mode) == ("image/png", "RGBA")
 
 
+async def test_images_worked_on_at_once_are_those_worked_on_alone(pool: LocalPool) -> None:
+    """Sizes that share batches and sizes that do not, both scales, and some that are given up."""
+    kinds = [
+        (picture(side, has_alpha=side == 70), side, 4 if side == 150 else 2)
+        for side in (64, 70, 64, 150)
+    ]
+    alone = [await upscale_square(pool, *kind) for kind in kinds]
+    jobs = [asyncio.create_task(upscale_square(pool, *kind)) for kind in kinds * 5]
+    for job in jobs[2::7]:
+        job.cancel()
+    together = await asyncio.gather(*jobs, return_exceptions=True)
+    for number, data in enumerate(together):
+        if number % 7 == 2:
+            assert isinstance(data, asyncio.CancelledError)
+        else:
+            assert data == alone[number % len(kinds)]
+
+
+async def upscale_square(pool: LocalPool, source: bytes, side_px: int, scale: int) -> bytes:
+    asked = request(scale=scale, width_px=side_px, height_px=side_px)
+    return (await pool.upscale(source, asked)).data
+
+
 async def test_a_broken_image_is_refused_and_the_worker_lives_on(pool: LocalPool) -> None:
     [worker] = workers_of(pool)
     with pytest.raises(MalformedImage):
@@ -87,6 +111,18 @@ async def test_an_image_whose_worker_is_killed_in_the_middle_is_still_answered(
     upscaled = await upscaling
     assert (upscaled.width_px, upscaled.height_px) == (2800, 2800)
     assert [other.pid for other in workers_of(pool)] != [worker.pid]
+
+
+async def test_many_images_whose_worker_is_killed_in_the_middle_are_all_answered(
+    pool: LocalPool,
+) -> None:
+    [worker] = workers_of(pool)
+    upscaling = [asyncio.create_task(pool.upscale(picture(300), request())) for _ in range(6)]
+    await asyncio.sleep(0.2)
+    assert not any(task.done() for task in upscaling)
+    worker.kill()
+    answers = await asyncio.gather(*upscaling)
+    assert {(answer.width_px, answer.height_px) for answer in answers} == {(1200, 1200)}
 
 
 @pytest.mark.slow
