@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from service.errors import MalformedImage, UnsupportedImageFormat
-from service.image.alpha import alpha_from_key
 from service.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile, lab_to_rgb
+from service.image.colour_key import alpha_from_key
 from service.image.credit import read_credit
 from service.image.exif import Exif
 from service.image.header import BROKEN_FILE_ERRORS, Header, open_header

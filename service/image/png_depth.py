@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import PngImagePlugin
 
-from service.image.alpha import alpha_from_key
 from service.image.colour import grey_to_rgb, keep_rgb_profile
+from service.image.colour_key import alpha_from_key
 from service.image.header import Header
 from service.image.types import Image
 

@@ -179,6 +179,7 @@ def test_a_decoder_holds_nothing_of_its_worker(decoder: Decoder, tmp_path: Path)
             assert process.rlimit(psutil.RLIMIT_AS)[0] < 1.5 * 2**30
             mapped = "".join(entry.path for entry in process.memory_maps())
             assert "torch" not in mapped
+            assert "cv2" not in mapped  # nor any library that decoding does without
 
 
 def test_the_environment_has_only_what_python_needs() -> None:
