@@ -90,7 +90,7 @@ def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings) -> None:
     cv2.setNumThreads(1)  # the other cores are the network's, which is what takes long
     decoders = min(MAX_DECODERS, settings.jobs_per_worker)
     with Scheduler() as scheduler, Decoder(settings.formats, processes=decoders) as decoder:
-        decoder.warm_up()  # while the engines are opened
+        decoder.warm_up(min(2, decoders))  # while the engines are opened
         engines = _open_engines(wire, settings, scheduler)
         Bench(wire, inbox, engines, settings, scheduler, decoder).work_for_ever()
 
