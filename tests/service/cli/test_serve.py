@@ -55,8 +55,8 @@ def test_a_server_from_its_first_start_to_its_end(tmp_path: Path) -> None:
     with small(tmp_path) as server, ThreadPoolExecutor() as clients:
         text = "".join(server.stdout)
         assert re.search(rf"curl {server.url}/v1/upscale .*X-API-KEY: {server.key}'", text)
-    model = r"upscaled-x4 by torch float32"
-    assert re.search(rf"^ready \(\w+; x2 {model}, x4 {model}\)$", text, re.MULTILINE)
+        model = r"upscaled-x4 by torch float32"
+        assert re.search(rf"^ready \(\w+; x2 {model}, x4 {model}\)$", text, re.MULTILINE)
         assert server.key not in "".join(server.stderr)
         workers = workers_of(server)
         running = clients.submit(upscale, server, picture(200))
