@@ -1,0 +1,124 @@
+"""The command line of scripts/bench."""
+
+import argparse
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+from scripts.benchmark.effort import CUDA, FULL, QUICK, Effort
+from scripts.benchmark.machine import Facts, describe_machine
+
+ON_THE_NETWORK = ("kernel", "peak", "seams")
+ON_THE_SERVICE = ("memory", "http")
+PARTS = (*ON_THE_NETWORK, *ON_THE_SERVICE)
+SERVED_MODEL = "upscaled-x4"
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def main(arguments_given: list[str] | None = None) -> None:
+    """Measure, print a table, and one JSON document as the last line."""
+    arguments = _parser().parse_args(arguments_given)
+    device = arguments.device or _find_device()
+    effort = QUICK if arguments.quick else CUDA if device == "cuda" else FULL
+    wanted = PARTS if "all" in arguments.parts else tuple(dict.fromkeys(arguments.parts))
+    with tempfile.TemporaryDirectory(prefix="bench-") as data_dir:
+        report = measure(Path(data_dir), wanted, effort, device, arguments.weights)
+    from scripts.benchmark.report import to_table, write_into_readme
+
+    print(to_table(report))
+    if arguments.readme:
+        write_into_readme(report, ROOT / "README.md")
+    print(json.dumps(report))
+
+
+def measure(
+    data_dir: Path, parts: tuple[str, ...], effort: Effort, device: str, general: Path | None
+) -> Facts:
+    """The parts asked for, one after another; what one learns of this machine serves the next."""
+    report: Facts = {
+        "machine": describe_machine(),
+        "is_quick": effort.is_tiny,
+        "device": device,
+    }
+    for part in (part for part in ON_THE_NETWORK if part in parts):
+        _say(part)
+        report[part] = _measure_network(part, data_dir, effort, device, general)
+    if any(part in parts for part in ON_THE_SERVICE):
+        report |= _measure_service(parts, data_dir, effort, device)
+    return report
+
+
+def _measure_network(
+    part: str, data_dir: Path, effort: Effort, device: str, general: Path | None
+) -> Facts:
+    from scripts.benchmark.kernel import measure_kernel, measure_peak
+    from scripts.benchmark.seams import measure_seams
+
+    if part == "kernel":
+        return measure_kernel(data_dir, effort, device, general)
+    if part == "peak":
+        return measure_peak(effort, device)
+    return measure_seams(data_dir, effort, device, general)
+
+
+def _measure_service(parts: tuple[str, ...], data_dir: Path, effort: Effort, device: str) -> Facts:
+    """One service for both parts, with the model that ships and otherwise as it is out of the box.
+
+    Memory comes first: what it is of a service that has not worked yet can be told only then.
+    """
+    from scripts.benchmark.http_requests import measure_http
+    from scripts.benchmark.memory import measure_memory
+    from scripts.benchmark.server import serving
+
+    settings = {"UPSCALED_DEVICE": device, "UPSCALED_MODEL_X4": SERVED_MODEL}
+    if effort.is_tiny:
+        settings |= {"UPSCALED_TUNING": "false"}
+    report: Facts = {"served_model": SERVED_MODEL}
+    with serving(data_dir, **settings) as server:
+        if "memory" in parts:
+            _say("memory")
+            report["memory"] = measure_memory(server, effort, device)
+        if "http" in parts:
+            _say("http")
+            report["http"] = measure_http(server, effort)
+    return report
+
+
+def _say(part: str) -> None:
+    print(f"measuring: {part}", file=sys.stderr, flush=True)
+
+
+def _find_device() -> str:
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
+    parser.add_argument(
+        "parts",
+        nargs="*",
+        default="all",
+        choices=[*PARTS, "all"],
+        metavar="PART",
+        help=f"{', '.join(PARTS)} or all (the default)",
+    )
+    parser.add_argument("--quick", action="store_true", help="tiny inputs: that it works at all")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), help="default: a GPU where there is one"
+    )
+    parser.add_argument(
+        "--weights",
+        type=Path,
+        help="a file of realesr-general-x4v3; default: the one fetched, else random ones",
+    )
+    parser.add_argument(
+        "--readme", action="store_true", help="write the results and the plots into README.md"
+    )
+    return parser
+
+
+if __name__ == "__main__":
+    main()

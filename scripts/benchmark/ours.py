@@ -1,0 +1,89 @@
+"""The product's own way from a decoded image to a finished one, as a contestant."""
+
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+from models.store import ModelStore
+from models.weights import build_network
+from scripts.benchmark.contestant import Entry, peak_of_cuda_mib
+from scripts.benchmark.flops import Shape, count_gflop
+from scripts.benchmark.pictures import Pixels, make_pixels
+from service.config import Settings, load_settings
+from service.engine.choice import open_engine
+from service.engine.engine import Engine, Started, Window
+from service.image.types import Image
+from service.upscale.loop import upscale
+from service.upscale.scheduler import Scheduler
+
+
+class Ours:
+    """An engine as a worker opens it, behind a scheduler, and the loop over one image."""
+
+    def __init__(self, entry: Entry) -> None:
+        settings = settings_of(entry)
+        spec = ModelStore(settings.models_dir).find(entry.model)
+        self._device = entry.device
+        self._scale = spec.native_scale
+        self._spec = spec
+        self._watched = WatchedEngine(open_engine(settings, self._scale))
+        self._scheduler = Scheduler()
+        self._image = Image(rgb=make_pixels(entry.height_px, entry.width_px))
+
+    @property
+    def label(self) -> str:
+        return str(self._watched.label)
+
+    def run(self) -> Pixels:
+        self._watched.windows.clear()
+        return upscale_once(self._image.rgb, self._scale, self._watched, self._scheduler)
+
+    def gflop(self) -> float:
+        network = build_network(self._spec.family, self._spec.shape)
+        return count_gflop(network, self._watched.windows)
+
+    def peak_device_mib(self) -> float | None:
+        return peak_of_cuda_mib(self._device)
+
+
+class WatchedEngine:
+    """An engine that also counts the windows it is given, by shape."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.windows: Counter[Shape] = Counter()
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+    def start(
+        self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
+    ) -> Started:
+        height, width, _ = windows[0].shape
+        self.windows[height, width] += len(windows)
+        return self._engine.start(windows, reduce, is_exact=is_exact)
+
+
+def upscale_once(rgb: Pixels, scale: int, engine: object, scheduler: Scheduler) -> Pixels:
+    """RGB `[H, W, 3]` to `[H * scale, W * scale, 3]` through the loop over one image."""
+    with scheduler.open_lane(cast(Engine, engine)) as lane:
+        return upscale(Image(rgb=rgb), scale, lane, on_tile=lambda done, total: None).rgb
+
+
+def settings_of(entry: Entry, **more: object) -> Settings:
+    """The settings of a service that has this contestant's model for its own scale.
+
+    Nothing of the environment: two runs of one command measure the same.
+    """
+    data_dir = Path(entry.data_dir)
+    spec = ModelStore(data_dir / "models").find(entry.model)
+    return load_settings(
+        {},
+        data_dir=data_dir,
+        device=entry.device,
+        precision=entry.precision,
+        threads=entry.threads,
+        tuning=entry.is_tuned,
+        **{f"model_x{spec.native_scale}": entry.model, **more},
+    )

@@ -1,0 +1,51 @@
+"""The pictures that everything is measured with: the sample photo, at whatever size is asked."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+SAMPLE = Path(__file__).resolve().parents[1] / "sample" / "cat.jpg"
+JPEG_QUALITY = 92
+
+Pixels = NDArray[np.uint8]
+
+
+def make_pixels(height_px: int, width_px: int) -> Pixels:
+    """RGB `[height_px, width_px, 3]`."""
+    return np.asarray(_resize(height_px, width_px))
+
+
+def make_jpeg(height_px: int, width_px: int) -> bytes:
+    file = io.BytesIO()
+    _resize(height_px, width_px).save(file, "JPEG", quality=JPEG_QUALITY)
+    return file.getvalue()
+
+
+def _resize(height_px: int, width_px: int) -> Image.Image:
+    with Image.open(SAMPLE) as sample:
+        size = (width_px, height_px)
+        return sample.convert("RGB").resize(size, Image.Resampling.BICUBIC)
+
+
+def largest_difference(one: Pixels, other: Pixels) -> int:
+    """In levels of 255."""
+    return int(_difference(one, other).max())
+
+
+def mean_difference(one: Pixels, other: Pixels) -> float:
+    """In levels of 255."""
+    return float(_difference(one, other).mean())
+
+
+def psnr_db(one: Pixels, other: Pixels) -> float | None:
+    """Peak signal to noise ratio; None where the two are equal."""
+    error = float(np.square(_difference(one, other).astype(np.float32)).mean())
+    return None if error == 0 else float(10 * np.log10(255**2 / error))
+
+
+def _difference(one: Pixels, other: Pixels) -> NDArray[np.int16]:
+    difference: NDArray[np.int16] = np.abs(one.astype(np.int16) - other)
+    return difference

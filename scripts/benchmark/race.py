@@ -1,0 +1,123 @@
+"""Contestants in turn, round after round: their times, and what follows from them."""
+
+import statistics
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass, field
+
+from scripts.benchmark.child import in_child
+from scripts.benchmark.contestant import Absent, Done, Entry, Here, Runner
+from scripts.benchmark.machine import Facts
+from scripts.benchmark.pictures import largest_difference, psnr_db
+
+Open = Callable[[Entry], AbstractContextManager[Runner]]
+PEAK = "peak "
+"""How the names of matrix products begin; behind it torch's name of the type."""
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """entries: by name. against: whom the others' speed is given in ratio to. exact: by name of a
+    contestant, the one that its picture is compared with.
+    """
+
+    entries: Mapping[str, Entry]
+    against: str
+    exact: Mapping[str, str] = field(default_factory=dict)
+
+
+def open_apart(entry: Entry) -> AbstractContextManager[Runner]:
+    return in_child(entry)
+
+
+@contextmanager
+def open_here(entry: Entry) -> Iterator[Runner]:
+    yield Here(entry)
+
+
+def run_race(race: Race, rounds: int, opened: Open = open_apart) -> Facts:
+    """Let everyone who can take part run `rounds` times, one at a time, after a run to warm up.
+
+    Every other round goes backwards: what runs after what is then no matter.
+    """
+    with ExitStack() as stack:
+        runners: dict[str, Runner] = {}
+        absent: dict[str, str] = {}
+        for name, entry in race.entries.items():
+            try:
+                runners[name] = stack.enter_context(opened(entry))
+                runners[name].run_once()
+            except Absent as reason:
+                runners.pop(name, None)
+                absent[name] = str(reason)
+        runs: dict[str, list[Done]] = {name: [] for name in runners}
+        for at in range(rounds):
+            order = list(runners) if at % 2 == 0 else list(reversed(runners))
+            for name in order:
+                runs[name].append(runners[name].run_once())
+        return {
+            "contestants": summarise(runners, runs),
+            "ratios": compare(runs, race.against),
+            "pictures": compare_pictures(runners, race.exact),
+            "absent": absent,
+        }
+
+
+def summarise(runners: Mapping[str, Runner], runs: Mapping[str, list[Done]]) -> dict[str, Facts]:
+    """By name: seconds, GFLOP/s of the fastest run, and its share of the machine's own peak."""
+    peaks = {
+        name.removeprefix(PEAK): rate(done) for name, done in runs.items() if name.startswith(PEAK)
+    }
+    table: dict[str, Facts] = {}
+    for name, runner in runners.items():
+        seconds = [done.seconds for done in runs[name]]
+        peak = peaks.get(runner.label.rpartition(" ")[2])
+        is_peak = name.startswith(PEAK)
+        table[name] = {
+            "label": runner.label,
+            "fastest_s": round(min(seconds), 5),
+            "median_s": round(statistics.median(seconds), 5),
+            "gflop": round(runs[name][-1].gflop, 3),
+            "gflop_per_s": round(rate(runs[name]), 2),
+            "share_of_peak": round(rate(runs[name]) / peak, 4) if peak and not is_peak else None,
+            "peak_device_mib": runner.peak_device_mib(),
+        }
+    return table
+
+
+def rate(runs: list[Done]) -> float:
+    """GFLOP/s of the fastest run."""
+    return max(done.gflop / done.seconds for done in runs)
+
+
+def compare(runs: Mapping[str, list[Done]], against: str) -> dict[str, Facts]:
+    """How many times as fast as `against` each of the others is; nothing where it is absent."""
+    if against not in runs:
+        return {}
+    base = [done.seconds for done in runs[against]]
+    return {
+        f"{name} against {against}": {
+            "fastest": round(min(base) / min(seconds), 3),
+            "median": round(statistics.median(base) / statistics.median(seconds), 3),
+        }
+        for name, done in runs.items()
+        if name != against and not name.startswith(PEAK)
+        for seconds in [[each.seconds for each in done]]
+    }
+
+
+def compare_pictures(runners: Mapping[str, Runner], exact: Mapping[str, str]) -> dict[str, Facts]:
+    """How far each picture is from the float32 one of the same weights."""
+    pictures = {
+        name: runners[name].picture() for name in {*exact, *exact.values()} if name in runners
+    }
+    table: dict[str, Facts] = {}
+    for name, other in exact.items():
+        one, reference = pictures.get(name), pictures.get(other)
+        if one is not None and reference is not None:
+            decibel = psnr_db(one, reference)
+            table[f"{name} against {other}"] = {
+                "psnr_db": None if decibel is None else round(decibel, 2),
+                "largest_levels": largest_difference(one, reference),
+            }
+    return table

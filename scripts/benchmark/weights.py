@@ -1,0 +1,133 @@
+"""The weights that are measured with: real ones where they are at hand, else random ones."""
+
+import os
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from models.registry import Shape, rrdb_shape, srvgg_shape
+from models.store import ModelStore
+from models.weights import build_network
+from scripts.benchmark.pictures import make_pixels
+from service.config import load_settings
+
+GENERAL = "realesr-general-x4v3"
+GENERAL_NAMES = ("realesr-general-x4v3.pth", "realesr-general-x4v3.fp16.safetensors")
+ANIME = "realesr-animevideov3"
+RRDB = "random-x4plus"
+CALIBRATION_PX = 48
+RESULT_SPREAD = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Weights:
+    """A model of the store of `data_dir` by its name there, and where its values come from."""
+
+    model: str
+    origin: str
+
+
+def add_general(data_dir: Path, file: Path | None) -> Weights:
+    """realesr-general-x4v3 from `file`, the user's own store or `TEST_DATA_DIR`; else random.
+
+    How fast a network is does not depend on the values of its weights.
+    """
+    store = ModelStore(data_dir / "models")
+    for candidate in (file, *_places(GENERAL_NAMES)):
+        if candidate is None or not candidate.is_file():
+            continue
+        name = GENERAL if candidate.name == GENERAL_NAMES[0] else "general-x4v3"
+        store.add(name, candidate)
+        return Weights(name, candidate.name)
+    _add_random(store, "random-general", "srvgg", srvgg_shape(4, 32))
+    return Weights("random-general", "random")
+
+
+def add_anime(data_dir: Path) -> Weights | None:
+    """realesr-animevideov3, where it is at hand."""
+    store = ModelStore(data_dir / "models")
+    for candidate in _places((f"{ANIME}.pth",)):
+        if candidate.is_file():
+            store.add(ANIME, candidate)
+            return Weights(ANIME, candidate.name)
+    return None
+
+
+def add_rrdb(data_dir: Path, num_block: int = 23) -> Weights:
+    """x4plus's shape with random weights (see `bring_to_life`)."""
+    _add_random(ModelStore(data_dir / "models"), RRDB, "rrdb", rrdb_shape(4, num_block))
+    return Weights(RRDB, "random")
+
+
+def add_small_compact(data_dir: Path) -> Weights:
+    """A compact network so small that a test can run it."""
+    store = ModelStore(data_dir / "models")
+    _add_random(store, "random-general", "srvgg", srvgg_shape(4, 2, num_feat=8))
+    return Weights("random-general", "random")
+
+
+def _places(names: tuple[str, ...]) -> list[Path]:
+    folders = [load_settings({}).models_dir]
+    if "TEST_DATA_DIR" in os.environ:
+        folders.append(Path(os.environ["TEST_DATA_DIR"]) / "weights")
+    return [folder / name for folder in folders for name in names]
+
+
+def _add_random(store: ModelStore, name: str, family: str, shape: Shape) -> None:
+    torch.manual_seed(0)
+    network = build_network(family, shape)  # type: ignore[arg-type]
+    bring_to_life(network)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "random.safetensors"
+        save_file({key: value.contiguous() for key, value in network.state_dict().items()}, file)
+        store.add(name, file)
+
+
+@torch.inference_mode()
+def bring_to_life(network: nn.Module) -> None:
+    """Give every convolution a result as strong as its input, and the last one a picture's range.
+
+    Fresh weights fade: after a few blocks nothing of what they see is left, and any halo would do.
+    Here each dense block adds a fifth of its input's strength, each group of three another, from
+    weights that are as large at a kernel's edge as in its middle: far more reach than training
+    leaves a network.
+    """
+    layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
+    for layer in layers:
+        nn.init.normal_(layer.weight, std=(9 * layer.in_channels) ** -0.5)
+        bias_of(layer).zero_()
+    last = layers[-1]
+    is_shuffled = last.out_channels != 3
+    handles = [layer.register_forward_hook(_normalise(layer, 1.0)) for layer in layers[:-1]]
+    spread = RESULT_SPREAD / 4 if is_shuffled else RESULT_SPREAD
+    handles.append(last.register_forward_hook(_normalise(last, spread)))
+    pixels = torch.from_numpy(make_pixels(CALIBRATION_PX, CALIBRATION_PX).copy())
+    network(pixels.permute(2, 0, 1)[None].float() / 255)
+    for handle in handles:
+        handle.remove()
+    if not is_shuffled:
+        bias_of(last).add_(0.5)
+
+
+def bias_of(layer: nn.Conv2d) -> Tensor:
+    if layer.bias is None:
+        raise ValueError(f"{layer} has no biases")
+    return layer.bias
+
+
+def _normalise(layer: nn.Conv2d, spread: float) -> Callable[[nn.Module, object, Tensor], Tensor]:
+    """A hook that scales and shifts the layer once so that its result has mean 0 and `spread`."""
+
+    def scale(_layer: nn.Module, _given: object, result: Tensor) -> Tensor:
+        mean, gain = result.mean(dim=(0, 2, 3)), spread / result.std()
+        layer.weight.mul_(gain)
+        bias_of(layer).copy_(-mean * gain)
+        shifted: Tensor = (result - mean[:, None, None]) * gain
+        return shifted
+
+    return scale

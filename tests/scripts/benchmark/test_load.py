@@ -1,0 +1,100 @@
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import psutil
+import pytest
+import requests
+
+from scripts.benchmark.load import describe, kept_busy, percentile, send_all, share_outside
+from scripts.benchmark.server import Answer, Server, read_stages
+
+WORK_S = 0.03
+
+
+class Work(BaseHTTPRequestHandler):
+    """Answers any upload after a while, and counts how many it works on at once."""
+
+    lock = threading.Lock()
+    at_once = 0
+    most_at_once = 0
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        with Work.lock:
+            Work.at_once += 1
+            Work.most_at_once = max(Work.at_once, Work.most_at_once)
+        time.sleep(WORK_S)
+        with Work.lock:
+            Work.at_once -= 1
+        self.send_response(200)
+        self.send_header("Server-Timing", "queue;dur=0.1, network;dur=20.0")
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *_words: object) -> None: ...
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    Work.most_at_once = 0
+    with ThreadingHTTPServer(("127.0.0.1", 0), Work) as listening:
+        thread = threading.Thread(target=listening.serve_forever, args=(0.01,))
+        thread.start()
+        url = f"http://127.0.0.1:{listening.server_port}"
+        yield Server(url, "key", psutil.Process(), ready_s=0.0)
+        listening.shutdown()
+        thread.join()
+
+
+def test_clients_send_at_once_but_never_more_than_there_are(server: Server) -> None:
+    answers, seconds = send_all(server, [64, 72] * 6, clients=3)
+    assert len(answers) == 12
+    assert Work.most_at_once == 3
+    assert seconds >= 12 / 3 * WORK_S
+
+
+def test_time_outside_the_network_is_the_clients_time_less_the_networks(server: Server) -> None:
+    answers, _ = send_all(server, [64] * 3, clients=1)
+    assert all(answer.seconds >= WORK_S for answer in answers)
+    assert 1 - 0.02 / WORK_S < share_outside(answers) < 1
+
+
+def test_throughput_counts_the_pixels_of_results(server: Server) -> None:
+    answers, _ = send_all(server, [100, 50], clients=1)
+    facts = describe(answers, seconds=2.0)
+    assert facts["images_per_s"] == 1.0
+    assert facts["megapixels_per_s"] == (0.16 + 0.04) / 2
+
+
+def test_a_refusal_ends_the_measurement() -> None:
+    with pytest.raises(requests.ConnectionError):
+        send_all(Server("http://127.0.0.1:1", "key", psutil.Process(), 0.0), [64], clients=1)
+
+
+def test_something_is_kept_busy_until_the_block_ends() -> None:
+    with kept_busy(lambda: time.sleep(0.01)) as seconds:
+        time.sleep(0.05)
+    assert len(seconds) >= 2
+    assert min(seconds) >= 0.01
+
+
+def test_what_the_busy_work_raises_is_not_lost() -> None:
+    with pytest.raises(ZeroDivisionError), kept_busy(lambda: 1 // 0):
+        pass
+
+
+def test_a_percentile_is_one_of_the_values() -> None:
+    values = [float(value) for value in range(1, 21)]
+    assert percentile(values, 0.5) == 10
+    assert percentile(values, 0.95) == 19
+    assert percentile([7.0], 0.95) == 7
+
+
+def test_stages_are_read_in_seconds() -> None:
+    assert read_stages("queue;dur=0.4, encode;dur=12.5") == {"queue": 0.0004, "encode": 0.0125}
+
+
+def test_an_answer_knows_what_was_not_the_network() -> None:
+    assert Answer(2.0, {"network": 1.5}, 1.0, 10).outside_s == 0.5

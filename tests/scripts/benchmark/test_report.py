@@ -1,0 +1,74 @@
+import xml.etree.ElementTree as ET
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.benchmark.plot import nice_ceiling
+from scripts.benchmark.report import BEGIN, END, draw_throughput, to_table, write_into_readme
+
+
+@pytest.fixture
+def report() -> dict[str, Any]:
+    wait = {"p50_s": 0.1, "p95_s": 0.2, "images_per_s": 4.0, "megapixels_per_s": 2.0}
+    return {
+        "machine": {"date": "2026-11-24", "cpu": "A", "cpu_flags": ["avx2"], "cores": 2, "gpu": ""},
+        "http": {
+            "alone": {"64": wait, "1500": wait | {"share_outside_network": 0.08}},
+            "clients": {"1": wait, "16": wait | {"images_per_s": 9.0}},
+            "beside_large": {
+                "small_px": 64, "large_px": 1500, "ratio": 2.5, "idle_p95_s": 0.03
+            },
+            "small_images": {"images": 200, "side_px": 96, "clients": 8, "ratio": 1.5},
+        },
+    }  # fmt: skip
+
+
+def test_a_table_says_on_what_and_when_it_was_measured(report: dict[str, Any]) -> None:
+    heading, *_, last = to_table(report).splitlines()
+    assert heading == "2 cores of A (avx2), no GPU; 2026-11-24."
+    assert last == "| 200 images of 96 px, 8 clients | 1.50x as fast as one at a time |"
+
+
+def test_parts_that_were_not_measured_have_no_rows(report: dict[str, Any]) -> None:
+    del report["http"]
+    assert to_table(report).splitlines()[-1] == "|---|---|"
+
+
+def test_readme_keeps_all_that_is_not_between_the_marks(
+    report: dict[str, Any], tmp_path: Path
+) -> None:
+    readme, plot = tmp_path / "README.md", tmp_path / "plots" / "throughput.svg"
+    plot.parent.mkdir()
+    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    for _ in range(2):
+        write_into_readme(report, readme, plot)
+    text = readme.read_text()
+    assert text.startswith(f"before\n{BEGIN}\n2 cores of A")
+    assert text.endswith(f"(plots/throughput.svg)\n{END}\nafter\n")
+    assert "old" not in text
+    assert plot.is_file()
+
+
+def test_readme_without_marks_is_left_alone(report: dict[str, Any], tmp_path: Path) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text("nothing")
+    with pytest.raises(ValueError, match="has no"):
+        write_into_readme(report, readme)
+    assert readme.read_text() == "nothing"
+
+
+def test_the_picture_is_drawn_to_scale(report: dict[str, Any]) -> None:
+    picture = ET.fromstring(draw_throughput(report["http"]))
+    space = "{http://www.w3.org/2000/svg}"
+    heights = [float(dot.attrib["cy"]) for dot in picture.iter(f"{space}circle")]
+    bottom = 300 - 46
+    megapixels, images = heights[:2], heights[2:]
+    assert megapixels[0] == megapixels[1]
+    assert (bottom - images[1]) / (bottom - images[0]) == pytest.approx(9 / 4, abs=0.02)
+    assert {"64", "1500", "1", "16"} <= {text.text for text in picture.iter(f"{space}text")}
+
+
+@pytest.mark.parametrize(("value", "above"), [(3, 5), (0.21, 0.25), (1000, 1000), (8.1, 10)])
+def test_an_axis_ends_at_a_round_number(value: float, above: float) -> None:
+    assert nice_ceiling(value) == pytest.approx(above)

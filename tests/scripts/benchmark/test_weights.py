@@ -1,0 +1,41 @@
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from models.registry import rrdb_shape
+from models.store import ModelStore
+from models.weights import build_network, load_network
+from scripts.benchmark.pictures import make_pixels
+from scripts.benchmark.weights import add_rrdb, bring_to_life
+
+
+def test_random_weights_make_a_picture_and_every_block_counts() -> None:
+    torch.manual_seed(0)
+    network = build_network("rrdb", rrdb_shape(4, num_block=2)).eval()
+    bring_to_life(network)
+    added: list[float] = []
+
+    def note(_block: nn.Module, given: tuple[torch.Tensor], result: torch.Tensor) -> None:
+        added.append(float((result - given[0]).std() / given[0].std()))
+
+    body = network.get_submodule("body")
+    for group in body.children():
+        group.register_forward_hook(note)
+    pixels = torch.from_numpy(make_pixels(32, 32).copy()).permute(2, 0, 1)[None] / 255
+    with torch.inference_mode():
+        result = network(pixels)
+    assert 0.1 < float(result.std()) < 0.4
+    assert 0.3 < float(result.mean()) < 0.7
+    assert min(added) > 0.1
+
+
+def test_the_same_random_weights_come_every_time(tmp_path: Path) -> None:
+    networks = []
+    for name in ("one", "other"):
+        weights = add_rrdb(tmp_path / name, num_block=1)
+        store = ModelStore(tmp_path / name / "models")
+        spec = store.find(weights.model)
+        networks.append(load_network(spec, store.target(spec)))
+    for one, other in zip(*(network.parameters() for network in networks), strict=True):
+        assert torch.equal(one, other)
