@@ -33,12 +33,16 @@ class SRVGGNetCompact(nn.Module):
         self.body.append(nn.Conv2d(num_feat, out_channels, kernel_size=3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, h, w] floats in 0..1 -> [N, 3, h * s, w * s], about 0..1, not clamped."""
-        out = x
+        """[N, 3, h, w] floats in 0..1 -> [N, 3, h * s, w * s], about 0..1, not clamped.
+
+        The picture that is added keeps the input's own precision, and the convolutions run in
+        that of the weights: bfloat16 weights on a float32 image leave out the coarsest rounding.
+        """
+        out = x.to(next(self.parameters()).dtype)
         for layer in self.body:
             out = layer(out)
         nearest = F.interpolate(x, scale_factor=self.upscale, mode="nearest")
-        return F.pixel_shuffle(out, self.upscale) + nearest
+        return F.pixel_shuffle(out.to(x.dtype), self.upscale) + nearest
 
 
 def _activation(act_type: str, num_feat: int) -> nn.Module:

@@ -9,7 +9,9 @@ from models.weights import load_network
 from service.config import Settings, SettingsError
 from service.engine.device import choose_device
 from service.engine.engine import Engine, least_window_px
-from service.engine.torch_engine import build_engine
+from service.engine.loaded import LoadedModel
+from service.engine.torch_candidates import open_torch
+from service.engine.tuned import open_tuned
 
 # Best first; the last ones are shipped. Large networks only where they are fast enough to wait
 # for: x4plus needs about 35 times the arithmetic of general-x4v3.
@@ -33,22 +35,21 @@ def open_engine(settings: Settings, scale: int, *, asked_by: str | None = None) 
     Raises:
         SettingsError: a device or a model that is not here, or a window too small for the model.
         ModelError: an unknown model, or a weights file that cannot be used.
+        InternalError: the model's result is not finite in float32.
     """
     device = choose_device(settings)
     store = ModelStore(settings.models_dir)
     spec, path = choose_model(settings, scale, store, is_cuda=device.is_cuda, asked_by=asked_by)
-    return build_engine(
+    model = LoadedModel(
+        spec,
         load_network(
             spec, path, denoise=settings.denoise if spec.wdn else 1.0, wdn_path=_wdn(spec, store)
         ),
-        device,
-        model=spec.name,
-        native_scale=spec.native_scale,
-        window_px=choose_window_px(settings, spec, is_cuda=device.is_cuda),
-        halo_px=spec.halo_px,
-        multiple_px=spec.multiple_px,
-        takes_float32=spec.family == "plain",
+        choose_window_px(settings, spec, is_cuda=device.is_cuda),
     )
+    if settings.precision == "exact" or not settings.tuning:
+        return open_torch(model, device)
+    return open_tuned(model, device, settings)
 
 
 def choose_model(

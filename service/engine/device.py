@@ -1,11 +1,11 @@
 """Which device a worker computes on, in which precision and with how many threads."""
 
-import os
 from dataclasses import dataclass
 
 import torch
 
 from service.config import Settings, SettingsError
+from service.engine.machine import count_cores
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,10 +53,3 @@ def _share_of_cores(settings: Settings) -> int:
     if settings.threads:
         return settings.threads
     return max(1, count_cores() // settings.workers)
-
-
-def count_cores() -> int:
-    """Cores this process may run on, where the system can tell; else those of the machine."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -39,6 +39,7 @@ class Engine(Protocol):
     multiple_px: window sides are a multiple of it. shape_step_px: a multiple of `multiple_px`;
     where an image takes several windows, sides that are multiples of it keep shapes few. batch:
     most windows in one `start`. label: what runs and in which precision, as "torch float32".
+    proof: how near its picture is to float32's, in words; empty where it was not compared.
     """
 
     @property
@@ -57,6 +58,8 @@ class Engine(Protocol):
     def batch(self) -> int: ...
     @property
     def label(self) -> str: ...
+    @property
+    def proof(self) -> str: ...
 
     def start(
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False

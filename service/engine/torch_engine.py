@@ -2,8 +2,8 @@
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 import numpy as np
 import torch
@@ -25,6 +25,7 @@ class TorchEngine:
     `network` maps `[N, 3, h, w]` in 0..1 to `[N, 3, h * native_scale, w * native_scale]`, lies on
     `device` in its dtype and in eval mode. `exact_network` is the same in float32, for windows
     that overflow a shorter type; it may lie elsewhere. `input_dtype` is what `network` is given.
+    `is_strict`: such windows raise `InternalError` instead.
     """
 
     model: str
@@ -38,6 +39,14 @@ class TorchEngine:
     multiple_px: int
     shape_step_px: int
     batch: int
+    proof: str = ""
+    is_strict: bool = False
+
+    def strict(self) -> Self:
+        return replace(self, is_strict=True)
+
+    def sized(self, *, window_px: int, batch: int, proof: str) -> Self:
+        return replace(self, window_px=window_px, batch=batch, proof=proof, is_strict=False)
 
     @property
     def label(self) -> str:
@@ -65,6 +74,8 @@ class TorchEngine:
         finished = to_windows(result, reduce)
         for at, window in enumerate(windows):
             if not is_finite[at]:
+                if self.is_strict:
+                    raise InternalError(detail=f"{self.model}: not finite in {self.label}")
                 (finished[at],) = to_windows(self._run_exact(window), reduce)
         return finished
 

@@ -38,7 +38,12 @@ def test_many_tiles_of_the_official_compact_model_are_the_published_tools_whole_
     published: PublishedRealEsrgan, animevideo_file: Path, tmp_path: Path
 ) -> None:
     settings = load_settings(
-        {}, data_dir=tmp_path, device="cpu", model_x4=ANIMEVIDEO.name, tile_window_px=64
+        {},
+        data_dir=tmp_path,
+        device="cpu",
+        precision="exact",
+        model_x4=ANIMEVIDEO.name,
+        tile_window_px=64,
     )
     ModelStore(settings.models_dir).add(ANIMEVIDEO.name, animevideo_file)
     rgb = photo_of(91, 103)
@@ -52,7 +57,9 @@ def test_a_folding_model_on_even_and_odd_sides_is_the_published_tools_whole_imag
     height_px: int, width_px: int, published: PublishedRealEsrgan, tmp_path: Path
 ) -> None:
     """x2plus's kind, one block deep so that one window's halo is exact."""
-    settings = load_settings({}, data_dir=tmp_path, device="cpu", model_x2="folding")
+    settings = load_settings(
+        {}, data_dir=tmp_path, device="cpu", precision="exact", model_x2="folding"
+    )
     rgb = photo_of(height_px, width_px)
     spec = add_folding_model(settings, photo_of(64, 64), tmp_path / "folding.pth")
     ours, _tiles = run_product(rgb, 2, settings)

@@ -19,6 +19,7 @@ from service.state import open_state
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     """Settings of a data folder that lies elsewhere than in the clone."""
     monkeypatch.setattr(first_photo, "DATA_DIR", tmp_path / ".upscaled")
+    monkeypatch.setenv("UPSCALED_PRECISION", "exact")  # a quick start, also where it is the first
     return load_settings({}, data_dir=tmp_path / ".upscaled")
 
 

@@ -15,6 +15,12 @@ from service.config import SettingsError
 SIZE = (70, 66)
 
 
+@pytest.fixture(autouse=True)
+def _is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No run that measures this machine first, and stores what it found."""
+    monkeypatch.setenv("UPSCALED_PRECISION", "exact")
+
+
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
     pixels = np.random.default_rng(0).integers(0, 256, (SIZE[1], SIZE[0], 3), dtype=np.uint8)

@@ -104,6 +104,6 @@ def test_the_window_setting_is_heeded_down_to_the_least_that_works() -> None:
 
 def test_the_shipped_models_open_without_any_download(tmp_path: Path) -> None:
     for scale in (2, 4):
-        engine = open_engine(Settings(device="cpu", data_dir=tmp_path), scale)
+        engine = open_engine(Settings(device="cpu", precision="exact", data_dir=tmp_path), scale)
         assert (engine.model, engine.native_scale) == (f"upscaled-x{scale}", scale)
         assert engine.window_px % engine.multiple_px == 0

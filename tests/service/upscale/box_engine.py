@@ -34,6 +34,7 @@ class BoxEngine:
     batch: int = 1
     model: str = "box"
     label: str = "box"
+    proof: str = ""
     seen: list[tuple[int, int]] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     exact: list[Window] = field(default_factory=list)

@@ -1,0 +1,18 @@
+"""A model in memory, before it is decided how it runs."""
+
+from dataclasses import dataclass
+
+from torch import nn
+
+from models.registry import ModelSpec
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """network: in float32 on the CPU, weights mixed and filled in; engines copy it, or read its
+    `state_dict`. window_px: the usual longest side of a window.
+    """
+
+    spec: ModelSpec
+    network: nn.Module
+    window_px: int

@@ -1,0 +1,64 @@
+"""The ways torch may run a model on a device, for tuning to choose from."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import Final
+
+import torch
+
+from service.engine.device import Device
+from service.engine.loaded import LoadedModel
+from service.engine.machine import count_physical_cores
+from service.engine.torch_engine import TorchEngine, build_engine
+from service.engine.tuning.candidate import Candidate
+
+_SHORT_DTYPES: Final = {
+    "cuda": (torch.float16, torch.bfloat16),
+    "mps": (torch.float16,),
+    "cpu": (torch.bfloat16,),
+}
+
+
+def open_torch(model: LoadedModel, device: Device) -> TorchEngine:
+    """The model on a device, in its dtype; its float32 network is shared, not copied, on a CPU."""
+    return build_engine(
+        model.network,
+        device,
+        model=model.spec.name,
+        native_scale=model.spec.native_scale,
+        window_px=model.window_px,
+        halo_px=model.spec.halo_px,
+        multiple_px=model.spec.multiple_px,
+        takes_float32=model.spec.family in ("plain", "srvgg"),
+    )
+
+
+def float32_candidate(model: LoadedModel, device: Device) -> Candidate:
+    """What all others are held against."""
+    return _candidate(model, replace(device, dtype=torch.float32))
+
+
+def torch_candidates(model: LoadedModel, device: Device) -> Sequence[Candidate]:
+    """Shorter types, and where cores share their arithmetic also fewer threads."""
+    short = [
+        _candidate(model, replace(device, dtype=dtype))
+        for dtype in _SHORT_DTYPES.get(device.torch_device.type, ())
+    ]
+    if device.torch_device.type != "cpu":
+        return short
+    fewer = replace(device, threads=min(device.threads, count_physical_cores()))
+    if fewer.threads == device.threads:
+        return short
+    dtypes = (torch.bfloat16, torch.float32)
+    return [*short, *(_candidate(model, replace(fewer, dtype=dtype)) for dtype in dtypes)]
+
+
+def _candidate(model: LoadedModel, device: Device) -> Candidate:
+    return Candidate(
+        runtime="torch",
+        dtype=str(device.dtype).removeprefix("torch."),
+        threads=device.threads,
+        version=torch.__version__,
+        open=partial(open_torch, model, device),
+    )

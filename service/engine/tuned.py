@@ -1,0 +1,122 @@
+"""A model opened in the way that was found fastest here, or is found now."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from service.config import Settings
+from service.engine.device import Device
+from service.engine.engine import Engine, round_up
+from service.engine.loaded import LoadedModel
+from service.engine.machine import describe_processor
+from service.engine.torch_candidates import float32_candidate, torch_candidates
+from service.engine.torch_engine import SHAPE_STEP_PX
+from service.engine.tuning.candidate import Candidate, Tunable
+from service.engine.tuning.choice_file import (
+    Choice,
+    Key,
+    choice_path,
+    lock_folder,
+    read_choice,
+    write_choice,
+)
+from service.engine.tuning.tune import Sizes, sizes_around, tune
+
+FORMAT: Final = 1
+"""Of the procedure: where it changes, every machine chooses again."""
+
+_log = logging.getLogger(__name__)
+
+
+def open_tuned(model: LoadedModel, device: Device, settings: Settings) -> Engine:
+    """The model's engine by the choice stored in the data folder; without one, by choosing now.
+
+    Workers that start together choose once: the others wait and read.
+
+    Raises:
+        InternalError: the model's result is not finite in float32.
+        EngineOutOfMemory: not even a small picture fits.
+    """
+    reference = float32_candidate(model, device)
+    candidates = list_candidates(model, device, settings.precision)
+    key = make_key(model, device, settings, [reference, *candidates])
+    folder = settings.data_dir / "tuning"
+    path = choice_path(folder, f"{model.spec.name}-{settings.precision}", key)
+    with lock_folder(folder):
+        found = _open_stored(path, key, [*candidates, reference])
+        if found is None:
+            sizes = _sizes(model, device, settings)
+            found = tune(reference, candidates, sizes, settings.precision)
+            write_choice(path, key, found[0])
+    choice, engine = found
+    _log.info("%s: %s", model.spec.name, choice.describe())
+    for label, reason in choice.refused.items():
+        _log.info("%s: not %s: %s", model.spec.name, label, reason)
+    return engine.sized(
+        window_px=choice.window_px, batch=choice.batch, proof=str(choice.proof or "")
+    )
+
+
+def list_candidates(model: LoadedModel, device: Device, precision: str) -> list[Candidate]:
+    """Every way but float32 by torch, the likeliest first. `precision`: "auto" or "fast"."""
+    return [*torch_candidates(model, device)]
+
+
+def make_key(
+    model: LoadedModel, device: Device, settings: Settings, candidates: Sequence[Candidate]
+) -> Key:
+    """All that a choice depends on."""
+    spec = model.spec
+    return {
+        "format": FORMAT,
+        "model": spec.name,
+        "sha256": [spec.sha256, spec.wdn.sha256] if spec.wdn else [spec.sha256],
+        "denoise": settings.denoise if spec.wdn else 1.0,
+        "precision": settings.precision,
+        "processor": describe_processor(),
+        "device": _describe_device(device),
+        "threads": device.threads,
+        "workers": settings.workers,
+        "window_px": settings.tile_window_px,
+        "candidates": [f"{each.label} {each.version} on {each.threads}" for each in candidates],
+    }
+
+
+def _open_stored(
+    path: Path, key: Key, candidates: Sequence[Candidate]
+) -> tuple[Choice, Tunable] | None:
+    choice = read_choice(path, key)
+    if choice is None:
+        return None
+    for candidate in candidates:
+        if (candidate.runtime, candidate.dtype, candidate.threads) == (
+            choice.runtime,
+            choice.dtype,
+            choice.threads,
+        ):
+            return choice, candidate.open()
+    _log.warning("%s: names no candidate, tuning again", path)
+    return None
+
+
+def _sizes(model: LoadedModel, device: Device, settings: Settings) -> Sizes:
+    if device.is_cuda:
+        batches: tuple[int, ...] = (1, 2, 4, 8)
+    else:
+        batches = (1,) if device.threads <= 4 else (1, 4)
+    return sizes_around(
+        model.window_px,
+        model.spec.halo_px,
+        round_up(SHAPE_STEP_PX, model.spec.multiple_px),
+        is_fixed=bool(settings.tile_window_px),
+        batches=batches,
+    )
+
+
+def _describe_device(device: Device) -> str:
+    if device.is_cuda:
+        return f"{torch.cuda.get_device_name(device.torch_device)} CUDA {torch.version.cuda}"
+    return device.torch_device.type

@@ -1,0 +1,71 @@
+"""Timing candidates in full windows, in turn, so that other work on the machine disturbs all."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from service.engine.engine import EngineOutOfMemory
+from service.engine.tuning.trial import Budget, Expected, Refused, Trial, time_batch
+
+ROUNDS: Final = 4
+"""The first is for warming up and is counted only where no time is left for a second."""
+
+MAX_BATCH_S: Final = 10.0
+"""Longest that one batch may take: a cancelled image goes on for so long."""
+
+WORTH_RATIO: Final = 0.97
+"""Larger windows and batches must gain more than the noise: smaller ones let others in sooner."""
+
+
+@dataclass(slots=True)
+class Contender:
+    """A proven candidate in one size. ns_per_px: for each pixel kept, infinite until it ran."""
+
+    trial: Trial
+    window_px: int
+    batch: int
+    ns_per_px: float = float("inf")
+    fault: str = ""
+
+    @property
+    def likely_s(self) -> float:
+        """How long a batch will take, by what a picture took."""
+        return self.trial.ns_per_px * 1e-9 * self.batch * self.window_px**2
+
+
+def race(contenders: Sequence[Contender], expected: Expected, budget: Budget) -> Contender | None:
+    """Time all that fit the device, the budget and `MAX_BATCH_S`; the fastest, or None if none did.
+
+    Of two that are about as fast, the one that lets others in sooner. A contender whose result is
+    wrong is left with its `fault` and no time.
+    """
+    running = [each for each in contenders if each.likely_s <= MAX_BATCH_S]
+    for _ in range(ROUNDS):
+        running = [each for each in running if _run(each, expected, budget)]
+    timed = [each for each in contenders if not each.fault and each.ns_per_px < float("inf")]
+    best: Contender | None = None
+    for each in sorted(timed, key=lambda each: each.batch * each.window_px**2):
+        if best is None or each.ns_per_px < best.ns_per_px * _handicap(best, each):
+            best = each
+    return best
+
+
+def _run(contender: Contender, expected: Expected, budget: Budget) -> bool:
+    """Whether it may run again."""
+    if not budget.allows(contender.likely_s):
+        return False
+    size = contender.window_px, contender.batch
+    try:
+        ns_per_px = time_batch(contender.trial, expected, *size)
+    except EngineOutOfMemory:
+        return False
+    except Refused as error:
+        contender.fault = str(error)
+        return False
+    contender.ns_per_px = min(contender.ns_per_px, ns_per_px)
+    return True
+
+
+def _handicap(smaller: Contender, larger: Contender) -> float:
+    is_same = (smaller.window_px, smaller.batch) == (larger.window_px, larger.batch)
+    return 1.0 if is_same else WORTH_RATIO

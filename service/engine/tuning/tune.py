@@ -1,0 +1,142 @@
+"""The choosing: prove every candidate, time those that pass, then find the winner's window."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from service.engine.engine import least_window_px, round_up
+from service.engine.tuning.candidate import Candidate, Tunable
+from service.engine.tuning.choice_file import Choice
+from service.engine.tuning.pictures import SIDE_PX
+from service.engine.tuning.race import Contender, race
+from service.engine.tuning.trial import (
+    Budget,
+    Expected,
+    Refused,
+    Trial,
+    run_reference,
+    try_candidate,
+)
+
+BUDGET_S: Final = 2.7
+"""For one model on two quiet cores; a default installation opens two."""
+
+SLOW_NS_PER_PX: Final = 40_000
+"""In float32. Slower models (RRDB on a CPU) are proven on a quarter of the pictures."""
+
+SLOW_BUDGET_PER_NS_S: Final = 1e-4
+"""More time for slow models: 24 s at 240 us for a pixel, up to `MAX_BUDGET_S`."""
+
+MAX_BUDGET_S: Final = 60.0
+CLOSE_RATIO: Final = 1.5
+"""In pictures; what is slower there by more is not tried in windows."""
+
+WINDOW_RATIOS: Final = (1.0, 2 / 3, 1 / 2, 4 / 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What may be tried. windows_px: sides, the likeliest first. batches: windows at a time."""
+
+    windows_px: tuple[int, ...]
+    batches: tuple[int, ...]
+
+
+def sizes_around(
+    window_px: int, halo_px: int, step_px: int, *, is_fixed: bool, batches: tuple[int, ...]
+) -> Sizes:
+    """Windows to try around the usual one; that one alone if it `is_fixed`."""
+    if is_fixed:
+        return Sizes((window_px,), batches)
+    least_px = round_up(least_window_px(halo_px, step_px) + halo_px, step_px)
+    sides = [round_up(round(window_px * ratio), step_px) for ratio in WINDOW_RATIOS]
+    return Sizes(tuple(dict.fromkeys(side for side in sides if side >= least_px)), batches)
+
+
+def tune(
+    reference: Candidate, candidates: Sequence[Candidate], sizes: Sizes, precision: str
+) -> tuple[Choice, Tunable]:
+    """Choose among float32 and the candidates that are proven to give its picture.
+
+    Args:
+        reference: computes in float32; chosen where nothing else is faster.
+        candidates: others, the likeliest first; as many are tried as the time allows.
+        sizes: not empty.
+        precision: "auto" or "fast".
+
+    Raises:
+        InternalError: float32's own result is not finite.
+        EngineOutOfMemory: not even float32's smallest pictures fit.
+    """
+    budget = Budget(BUDGET_S)
+    engine = reference.open()
+    expected = _run_reference(engine, budget)
+    trials, refused = _prove(candidates, expected, precision, budget)
+    float32 = Trial(reference, engine, None, expected.ns_per_px)
+    best = _find_fastest([*trials, float32], expected, sizes, budget, refused)
+    choice = Choice(
+        runtime=best.trial.candidate.runtime,
+        dtype=best.trial.candidate.dtype,
+        threads=best.trial.candidate.threads,
+        window_px=best.window_px,
+        batch=best.batch,
+        proof=best.trial.proof,
+        ns_per_px=best.ns_per_px,
+        times_as_fast=expected.ns_per_px / best.trial.ns_per_px,
+        refused=refused,
+        tuned_s=budget.spent_s,
+    )
+    return choice, best.trial.engine
+
+
+def _run_reference(engine: Tunable, budget: Budget) -> Expected:
+    """On whole pictures, or on their middles where those already took long."""
+    small = run_reference(engine, SIDE_PX // 2)
+    budget.widen(min(MAX_BUDGET_S, small.ns_per_px * SLOW_BUDGET_PER_NS_S))
+    return small if small.ns_per_px > SLOW_NS_PER_PX else run_reference(engine, SIDE_PX)
+
+
+def _prove(
+    candidates: Sequence[Candidate], expected: Expected, precision: str, budget: Budget
+) -> tuple[list[Trial], dict[str, str]]:
+    trials: list[Trial] = []
+    refused: dict[str, str] = {}
+    for candidate in candidates:
+        if not budget.allows(0):
+            refused[candidate.label] = "not tried: no time was left"
+            continue
+        try:
+            trials.append(try_candidate(candidate, expected, precision))
+        except Refused as error:
+            refused[candidate.label] = str(error)
+    return trials, refused
+
+
+def _find_fastest(
+    trials: Sequence[Trial],
+    expected: Expected,
+    sizes: Sizes,
+    budget: Budget,
+    refused: dict[str, str],
+) -> Contender:
+    """Of all that are close to the fastest in the likeliest window; then that one in others."""
+    window_px, batch = sizes.windows_px[0], sizes.batches[0]
+    least_ns = min(trial.ns_per_px for trial in trials)
+    close = [trial for trial in trials if trial.ns_per_px <= CLOSE_RATIO * least_ns]
+    contenders = [Contender(trial, window_px, batch) for trial in close]
+    best = race(contenders, expected, budget)
+    faulty = [each.trial for each in contenders if each.fault]
+    refused |= {each.trial.candidate.label: each.fault for each in contenders if each.fault}
+    if faulty:
+        others = [trial for trial in trials if trial not in faulty]
+        return _find_fastest(others, expected, sizes, budget, refused)
+    if best is None:  # no time, or no room for one window: smaller ones are found while serving
+        return Contender(min(close, key=_speed), window_px, batch, least_ns)
+    windows = [Contender(best.trial, each, batch) for each in sizes.windows_px[1:]]
+    best = race([best, *windows], expected, budget) or best
+    batches = [Contender(best.trial, best.window_px, each) for each in sizes.batches[1:]]
+    return race([best, *batches], expected, budget) or best if batches else best
+
+
+def _speed(trial: Trial) -> float:
+    return trial.ns_per_px

@@ -1,0 +1,115 @@
+"""Real models, opened in the way that is found fastest here."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.registry import describe_model, plain_shape
+from models.weights import build_network
+from service.config import Settings
+from service.engine.choice import open_engine
+from service.engine.device import choose_device
+from service.engine.loaded import LoadedModel
+from service.engine.torch_candidates import float32_candidate
+from service.engine.tuned import make_key, open_tuned
+from tests.running import serve
+
+SHAPE = plain_shape(scale=2, layers=1, features=8)
+
+
+def tiny_model() -> LoadedModel:
+    torch.manual_seed(0)
+    spec = describe_model(
+        "tiny", "plain", SHAPE, file_name="", size_bytes=0, sha256="0", licence="", source="user"
+    )
+    return LoadedModel(spec, build_network("plain", SHAPE), window_px=96)
+
+
+def settings_of(data_dir: Path, precision: str = "auto") -> Settings:
+    return Settings(device="cpu", threads=1, data_dir=data_dir, precision=precision)
+
+
+def test_the_second_time_the_stored_choice_is_taken(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    settings = settings_of(tmp_path)
+    device = choose_device(settings)
+    first = open_tuned(tiny_model(), device, settings)
+    monkeypatch.setattr("service.engine.tuned.tune", None)
+
+    second = open_tuned(tiny_model(), device, settings)
+
+    chosen = [(e.label, e.window_px, e.batch, e.proof) for e in (first, second)]
+    assert chosen[0] == chosen[1]
+    assert sum(f"tiny: {first.label}, windows of" in line for line in caplog.messages) == 2
+
+
+def test_a_damaged_choice_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    settings = settings_of(tmp_path)
+    device = choose_device(settings)
+    open_tuned(tiny_model(), device, settings)
+    (file,) = (tmp_path / "tuning").glob("*.json")
+    whole = file.read_text()
+    file.write_text(whole[:100])
+
+    open_tuned(tiny_model(), device, settings)
+
+    assert "tuning again" in caplog.text
+    assert len(file.read_text()) > 100
+
+
+def test_each_precision_and_each_number_of_threads_has_a_choice_of_its_own(tmp_path: Path) -> None:
+    model = tiny_model()
+    keys = []
+    for settings in (
+        settings_of(tmp_path),
+        settings_of(tmp_path, "fast"),
+        settings_of(tmp_path).model_copy(update={"threads": 2}),
+        settings_of(tmp_path).model_copy(update={"tile_window_px": 64}),
+    ):
+        device = choose_device(settings)
+        keys.append(make_key(model, device, settings, [float32_candidate(model, device)]))
+
+    assert all(keys.count(key) == 1 for key in keys)
+
+
+def test_what_is_chosen_gives_float32s_picture(tmp_path: Path) -> None:
+    """Whatever that is on this machine."""
+    window = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    settings = settings_of(tmp_path)
+
+    engine = open_tuned(tiny_model(), choose_device(settings), settings)
+    (result,) = engine.start([window]).finish()
+    (exact,) = engine.start([window], is_exact=True).finish()
+
+    assert np.square(result.astype(float) - exact).mean() < 255**2 / 10**5
+
+
+@pytest.mark.parametrize("change", [{"precision": "exact"}, {"tuning": False}])
+def test_nothing_is_tuned_in_float32_or_where_it_is_off(
+    tmp_path: Path, change: dict[str, object]
+) -> None:
+    engine = open_engine(settings_of(tmp_path).model_copy(update=change), 4)
+
+    assert (engine.label, engine.window_px, engine.proof) == ("torch float32", 384, "")
+    assert not (tmp_path / "tuning").exists()
+
+
+@pytest.mark.slow
+def test_a_server_tunes_at_its_first_start_only(tmp_path: Path) -> None:
+    """At its second start it tells and keeps the choices of the first."""
+    lines, files = [], []
+    for _ in range(2):
+        with serve(tmp_path, UPSCALED_PRECISION="auto") as server:
+            pass
+        told = [line.partition("upscaled-")[2] for line in server.stderr if "windows of" in line]
+        lines.append(told)
+        files.append({file: file.stat().st_mtime_ns for file in (tmp_path / "tuning").iterdir()})
+
+    assert len(lines[0]) == 2
+    assert lines[0] == lines[1]
+    assert files[0] == files[1]
