@@ -1,7 +1,8 @@
 """The pages for people: playground and documentation. All they need is served from here."""
 
-from collections.abc import Awaitable, Callable
 from importlib.resources import files
+from importlib.resources.abc import Traversable
+from pathlib import PurePath
 from typing import Final
 
 from starlette.requests import Request
@@ -14,7 +15,8 @@ from service.api.openapi import build_openapi
 # Nothing from outside, nothing inline: the pages work with the network unplugged.
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
-    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
+    "require-trusted-types-for 'script'; trusted-types 'none'"
 )
 _HEADERS: Final = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
@@ -22,36 +24,37 @@ _HEADERS: Final = {
     "Referrer-Policy": "no-referrer",
     "Cache-Control": "no-cache",
 }
-# path -> (file in the folder `assets`, media type)
-_FILES: Final = {
-    "/": ("playground.html", "text/html"),
-    "/docs": ("docs.html", "text/html"),
-    "/assets/playground.js": ("playground.js", "text/javascript"),
-    "/assets/docs.js": ("docs.js", "text/javascript"),
-    "/assets/style.css": ("style.css", "text/css"),
+_PAGES: Final = {"/": "playground.html", "/docs": "docs.html"}
+# What they load, by its name's end.
+_MEDIA_TYPES: Final = {
+    ".css": "text/css",
+    ".js": "text/javascript",
+    ".jpg": "image/jpeg",
+    ".svg": "image/svg+xml",
 }
-
-Answer = Callable[[Request], Awaitable[Response]]
 
 
 def build_page_routes() -> list[Route]:
     """The routes of every page and of what they load; the files are read once, here."""
     assets = files("service.api") / "assets"
-    return [
-        Route("/openapi.json", answer_openapi, methods=["GET"]),
-        *(
-            Route(path, _answer_with((assets / name).read_bytes(), media_type), methods=["GET"])
-            for path, (name, media_type) in _FILES.items()
-        ),
-    ]
+    routes = [Route("/openapi.json", answer_openapi, methods=["GET"])]
+    for path, name in _PAGES.items():
+        routes.append(_route(path, assets / name, "text/html"))
+    for file in sorted(assets.iterdir(), key=lambda file: file.name):
+        media_type = _MEDIA_TYPES.get(PurePath(file.name).suffix)
+        if media_type is not None:
+            routes.append(_route(f"/assets/{file.name}", file, media_type))
+    return routes
 
 
 async def answer_openapi(request: Request) -> Response:
     return JSONResponse(build_openapi(context_of(request).settings), headers=_HEADERS)
 
 
-def _answer_with(content: bytes, media_type: str) -> Answer:
+def _route(path: str, file: Traversable, media_type: str) -> Route:
+    content = file.read_bytes()
+
     async def answer_page(request: Request) -> Response:
         return Response(content, media_type=media_type, headers=_HEADERS)
 
-    return answer_page
+    return Route(path, answer_page, methods=["GET"])

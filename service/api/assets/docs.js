@@ -32,7 +32,7 @@ function renderBodies(content) {
   return Object.entries(content).flatMap(([mediaType, { schema }]) => [
     make("h3", ["Body ", make("code", mediaType)]),
     schema.description ? make("p", prose(schema.description)) : "",
-    table(["Field", "Value", ""], Object.entries(schema.properties).map(([name, field]) => [
+    table(["Field", "Value", "Needed"], Object.entries(schema.properties).map(([name, field]) => [
       make("code", name),
       describe(field),
       schema.required?.includes(name) ? "required" : "",

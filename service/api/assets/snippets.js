@@ -1,0 +1,50 @@
+// The same request as a command, and as a program in two languages, ready to run as it stands.
+
+const inShell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
+// Inside the double quotes of curl's -F.
+const inForm = (text) => `"${text.replaceAll("\\", "\\\\").replaceAll('"', '\\"')}"`;
+const quote = JSON.stringify; // a JSON string is a string in Python and in JavaScript
+
+function curl({ url, key, fileName, resultName, scale }) {
+  return [
+    `curl --fail ${inShell(url)}`,
+    `-H ${inShell(`X-API-KEY: ${key}`)}`,
+    "-H 'Accept: image/*'",
+    `-F ${inShell(`image=@${inForm(fileName)}`)}`,
+    `-F scale=${scale}`,
+    `-o ${inShell(resultName)}`,
+  ].join(" \\\n  ");
+}
+
+function python({ url, key, fileName, resultName, scale }) {
+  return `import requests
+
+with open(${quote(fileName)}, "rb") as picture:
+    answer = requests.post(
+        ${quote(url)},
+        headers={"X-API-KEY": ${quote(key)}, "Accept": "image/*"},
+        files={"image": picture},
+        data={"scale": ${scale}},
+        timeout=180,
+    )
+answer.raise_for_status()
+with open(${quote(resultName)}, "wb") as result:
+    result.write(answer.content)`;
+}
+
+function javascript({ url, key, fileName, resultName, scale }) {
+  return `import { readFile, writeFile } from "node:fs/promises";
+
+const form = new FormData();
+form.append("image", new Blob([await readFile(${quote(fileName)})]), ${quote(fileName)});
+form.append("scale", "${scale}");
+const answer = await fetch(${quote(url)}, {
+  method: "POST",
+  headers: { "X-API-KEY": ${quote(key)}, Accept: "image/*" },
+  body: form,
+});
+if (!answer.ok) throw new Error((await answer.json()).error);
+await writeFile(${quote(resultName)}, Buffer.from(await answer.arrayBuffer()));`;
+}
+
+export const WRITERS = { curl, python, javascript };

@@ -1,0 +1,27 @@
+// Figures as people read them.
+
+const number = (value, digits) => value.toLocaleString("en", { maximumFractionDigits: digits });
+
+export function describeBytes(bytes) {
+  if (bytes < 1000) return `${bytes} bytes`;
+  if (bytes < 999_500) return `${number(bytes / 1000, 0)} kB`;
+  return `${number(bytes / 1e6, 1)} MB`;
+}
+
+export const describeSize = ({ width, height }) => `${width} × ${height} px`;
+
+export function describeSeconds(seconds) {
+  if (seconds < 0.9995) return `${number(seconds * 1000, 0)} ms`;
+  return `${number(seconds, seconds < 10 ? 1 : 0)} s`;
+}
+
+// A Server-Timing header as [{ name, seconds }].
+export function readServerTiming(header) {
+  return [...(header ?? "").matchAll(/([\w-]+);dur=([\d.]+)/g)].map(([, name, ms]) => ({ name, seconds: ms / 1000 }));
+}
+
+// "cat.jpg" and "image/png" make "cat-x4.png".
+export function nameResult(fileName, scale, mediaType) {
+  const extension = mediaType === "image/png" ? "png" : "jpg";
+  return `${fileName.replace(/\.[^.]*$/, "") || "picture"}-x${scale}.${extension}`;
+}

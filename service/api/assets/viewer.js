@@ -1,0 +1,179 @@
+// Two pictures over one another, a divider between them, zoom and pan.
+
+const STEP = 0.1; // of the stage, by an arrow key
+const NEAR_PX = 28; // from the divider
+
+const clamp = (value, least, most) => Math.min(most, Math.max(least, value));
+
+// Where a picture of `length` begins in `room`: centred, or with its `centre` (0 to 1) in the middle.
+function place(room, length, centre) {
+  const start = length <= room ? (room - length) / 2 : clamp(room / 2 - centre * length, room - length, 0);
+  return Math.round(start * devicePixelRatio) / devicePixelRatio;
+}
+
+/* `parts`: the elements stage, before, after, layerBefore, layerAfter, tagBefore, tagAfter, divider,
+   split. `onZoom` hears of zooming by double click. */
+export class Viewer {
+  #parts;
+  #onZoom;
+  #zoom = "fit";
+  #split = 0.5;
+  #centre = { x: 0.5, y: 0.5 };
+  #size = { width: 1, height: 1 };
+  #box = { left: 0, top: 0, width: 1, height: 1 };
+  #isPair = false;
+
+  constructor(parts, onZoom) {
+    this.#parts = parts;
+    this.#onZoom = onZoom;
+    const { stage, split } = parts;
+    new ResizeObserver(() => this.#layOut()).observe(stage);
+    split.addEventListener("input", () => this.#moveSplit(split.value / 100));
+    stage.addEventListener("pointerdown", (event) => this.#grab(event));
+    stage.addEventListener("keydown", (event) => this.#pressKey(event));
+    stage.addEventListener("dblclick", (event) => this.#toggleZoom(event));
+  }
+
+  // Show the source alone: its size, or a rejection where the browser cannot read it.
+  async showSource(url) {
+    const source = await load(url);
+    this.#show(source, null, source.naturalWidth, source.naturalHeight);
+    return this.#size;
+  }
+
+  // Show both, at the size of the result: { before, after } as sizes.
+  async showPair(beforeUrl, afterUrl) {
+    const [source, result] = await Promise.all([load(beforeUrl).catch(() => null), load(afterUrl)]);
+    this.#show(source, result, result.naturalWidth, result.naturalHeight);
+    return { before: source && sizeOf(source), after: this.#size };
+  }
+
+  clear() {
+    this.#show(null, null, 1, 1);
+  }
+
+  // "fit", or picture pixels per pixel of the screen.
+  zoom(zoom) {
+    this.#zoom = zoom;
+    this.#layOut();
+  }
+
+  #show(source, result, width, height) {
+    const { before, after, layerAfter, tagBefore, tagAfter, divider, split } = this.#parts;
+    before.src = source?.src ?? "";
+    after.src = result?.src ?? "";
+    before.hidden = !source;
+    this.#isPair = Boolean(result);
+    for (const each of [layerAfter, tagBefore, tagAfter, divider, split]) each.hidden = !result;
+    this.#size = { width, height };
+    this.#centre = { x: 0.5, y: 0.5 };
+    this.#parts.stage.style.setProperty("--aspect", width / height);
+    this.#moveSplit(0.5);
+  }
+
+  #moveSplit(split) {
+    const { split: range } = this.#parts;
+    this.#split = clamp(split, 0, 1);
+    range.value = Math.round(100 * this.#split);
+    range.setAttribute("aria-valuetext", `${range.value} % before, ${100 - range.value} % after`);
+    this.#layOut();
+  }
+
+  #layOut() {
+    const { stage, before, after } = this.#parts;
+    const { clientWidth: roomX, clientHeight: roomY } = stage;
+    const { width, height } = this.#size;
+    const isFit = this.#zoom === "fit";
+    const scale = isFit ? Math.min(roomX / width, roomY / height) : this.#zoom / devicePixelRatio;
+    const box = { width: width * scale, height: height * scale };
+    box.left = place(roomX, box.width, this.#centre.x);
+    box.top = place(roomY, box.height, this.#centre.y);
+    this.#centre = { x: (roomX / 2 - box.left) / box.width, y: (roomY / 2 - box.top) / box.height };
+    this.#box = box;
+    for (const { style } of [before, after]) {
+      style.width = `${box.width}px`;
+      style.height = `${box.height}px`;
+      style.transform = `translate(${box.left}px, ${box.top}px)`;
+    }
+    stage.classList.toggle("zoomed", !isFit);
+    if (isFit) stage.removeAttribute("tabindex");
+    else stage.tabIndex = 0;
+    this.#layOutDivider();
+  }
+
+  #layOutDivider() {
+    const { stage, layerBefore, layerAfter, divider } = this.#parts;
+    const { left, right, top, bottom } = this.#visible();
+    const at = left + this.#split * (right - left);
+    layerBefore.style.clipPath = this.#isPair ? `inset(0 ${stage.clientWidth - at}px 0 0)` : "none";
+    layerAfter.style.clipPath = `inset(0 0 0 ${at}px)`;
+    divider.style.transform = `translateX(${at}px)`;
+    divider.style.top = `${top}px`;
+    divider.style.height = `${bottom - top}px`;
+  }
+
+  // What of the picture can be seen, in the stage's pixels.
+  #visible() {
+    const { stage } = this.#parts;
+    const { left, top, width, height } = this.#box;
+    return {
+      left: Math.max(0, left),
+      top: Math.max(0, top),
+      right: Math.min(stage.clientWidth, left + width),
+      bottom: Math.min(stage.clientHeight, top + height),
+    };
+  }
+
+  #grab(event) {
+    if (event.button !== 0) return;
+    const { stage } = this.#parts;
+    const { left, right } = this.#visible();
+    const { left: edge } = stage.getBoundingClientRect();
+    const isNear = Math.abs(event.clientX - edge - left - this.#split * (right - left)) < NEAR_PX;
+    const isSplitting = this.#isPair && (isNear || this.#zoom === "fit");
+    const move = isSplitting ? (moved) => this.#dragSplit(moved, edge) : (moved) => this.#pan(-moved.movementX, -moved.movementY);
+    stage.setPointerCapture(event.pointerId);
+    stage.addEventListener("pointermove", move);
+    const release = () => stage.removeEventListener("pointermove", move);
+    stage.addEventListener("pointerup", release, { once: true });
+    stage.addEventListener("pointercancel", release, { once: true });
+    if (isSplitting) this.#dragSplit(event, edge);
+  }
+
+  #dragSplit({ clientX }, edge) {
+    const { left, right } = this.#visible();
+    this.#moveSplit((clientX - edge - left) / (right - left));
+  }
+
+  #pan(x, y) {
+    const { width, height } = this.#box;
+    this.#centre = { x: this.#centre.x + x / width, y: this.#centre.y + y / height };
+    this.#layOut();
+  }
+
+  #pressKey(event) {
+    const { stage } = this.#parts;
+    const direction = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+    if (event.target !== stage || !direction) return;
+    event.preventDefault();
+    this.#pan(direction[0] * STEP * stage.clientWidth, direction[1] * STEP * stage.clientHeight);
+  }
+
+  #toggleZoom({ clientX, clientY }) {
+    const { left, top } = this.#parts.stage.getBoundingClientRect();
+    const { left: boxLeft, top: boxTop, width, height } = this.#box;
+    this.#centre = { x: (clientX - left - boxLeft) / width, y: (clientY - top - boxTop) / height };
+    this.zoom(this.#zoom === "fit" ? 1 : "fit");
+    this.#onZoom(this.#zoom);
+  }
+}
+
+const sizeOf = (image) => ({ width: image.naturalWidth, height: image.naturalHeight });
+
+// Decoded before it is shown, and beside the page's own thread: 36 megapixels must not hold it up.
+async function load(url) {
+  const image = new Image();
+  image.src = url;
+  await image.decode();
+  return image;
+}

@@ -1,0 +1,48 @@
+"""An executor whose results can be told from their sources at a glance: every colour inverted."""
+
+import asyncio
+import threading
+
+from PIL import Image, ImageChops
+
+from service.pool.boundary import Upscaled, UpscaleRequest
+from tests.service.api.executors import TIMES, ResizingExecutor, decode, encode
+
+TILES = 3
+
+
+class PaintingExecutor(ResizingExecutor):
+    """`is_held`: each tile then waits for a `go_on`. `has_been_cancelled` tells of the last one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_held = False
+        self.has_been_cancelled = threading.Event()
+        self._may_go_on = threading.Semaphore(0)
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        self.has_been_cancelled.clear()
+        try:
+            for done in range(TILES + 1):
+                request.on_tile(done, TILES)
+                while self.is_held and not self._may_go_on.acquire(blocking=False):
+                    await asyncio.sleep(0.01)
+            return await asyncio.to_thread(paint, source, request.scale)
+        except asyncio.CancelledError:
+            self.has_been_cancelled.set()
+            raise
+
+    def go_on(self) -> None:
+        self._may_go_on.release()
+
+
+def paint(source: bytes, scale: int) -> Upscaled:
+    picture = decode(source)
+    size = (picture.width * scale, picture.height * scale)
+    large = picture.resize(size, Image.Resampling.NEAREST)
+    inverted = ImageChops.invert(large.convert("RGB"))
+    has_alpha = large.mode == "RGBA"
+    if has_alpha:
+        inverted.putalpha(large.getchannel("A"))
+    format_name, media_type = ("PNG", "image/png") if has_alpha else ("JPEG", "image/jpeg")
+    return Upscaled(encode(inverted, format_name), media_type, *size, "painted", TIMES)

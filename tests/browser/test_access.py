@@ -1,0 +1,123 @@
+"""For whoever has no mouse, cannot see the page, prefers it dark, or holds a phone."""
+
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.browser.conftest import PHONE
+from tests.browser.playground import Playground, red_picture
+
+Open = Callable[..., Playground]
+SCHEMES = ("light", pytest.param("dark", marks=pytest.mark.slow))
+
+
+def violations(playground: Playground, axe: str) -> list[str]:
+    """What axe-core finds, best practices included, and where."""
+    playground.page.evaluate(axe)
+    found: list[dict[str, Any]] = playground.page.evaluate(
+        "axe.run().then((run) => run.violations)"
+    )
+    return [
+        f"{each['id']}: {json.dumps([node['target'] for node in each['nodes']])}" for each in found
+    ]
+
+
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_axe_finds_nothing_on_the_way_of_a_picture(open_page: Open, axe: str, scheme: str) -> None:
+    playground = open_page(color_scheme=scheme)
+    playground.expect_complaint("status of 401")
+    assert violations(playground, axe) == []
+    playground.upscale(red_picture(320, 240))
+    playground.zoom("2")
+    assert violations(playground, axe) == []
+    playground.send("upk_wrong")
+    playground.failure()
+    assert violations(playground, axe) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scheme", SCHEMES)
+def test_axe_finds_nothing_in_the_documentation(open_page: Open, axe: str, scheme: str) -> None:
+    playground = open_page("/docs", color_scheme=scheme)
+    playground.page.wait_for_selector("#operations h2")
+    assert violations(playground, axe) == []
+
+
+def test_the_keyboard_alone_is_enough(open_page: Open) -> None:
+    playground = open_page()
+    keyboard = playground.page.keyboard
+
+    def tab_to(wanted: str, key: str = "Tab") -> None:
+        for _ in range(20):
+            keyboard.press(key)
+            if playground.focused() == wanted:
+                return
+        raise AssertionError(f"no tab leads to {wanted}")
+
+    tab_to("sample")
+    keyboard.press("Enter")
+    playground.page.wait_for_selector("#thumb:not([hidden])")
+    tab_to("key")
+    keyboard.type(playground.key)
+    tab_to("scale")
+    keyboard.press("ArrowLeft")
+    assert playground.page.is_checked("[name=scale][value='2']")
+    tab_to("send")
+    keyboard.press("Enter")
+    playground.wait_for_result()
+    assert playground.focused() == "send"
+    tab_to("download", "Shift+Tab")
+    with playground.page.expect_download():
+        keyboard.press("Enter")
+    tab_to("zoom", "Shift+Tab")
+    keyboard.press("ArrowRight")
+    assert playground.page.is_checked("[name=zoom][value='1']")
+    tab_to("split", "Shift+Tab")
+    keyboard.press("ArrowLeft")
+    assert playground.page.input_value("#split") == "49"
+    tab_to("tab-curl")
+    keyboard.press("ArrowRight")
+    assert playground.focused() == "tab-python"
+    assert playground.text("snippet").startswith("import requests")
+
+
+@pytest.mark.slow
+def test_the_focus_goes_through_the_page_in_its_order(open_page: Open) -> None:
+    playground = open_page()
+    seen: list[str] = []
+    while len(seen) < 40 and "snippet" not in seen:
+        playground.page.keyboard.press("Tab")
+        seen.append(playground.focused())
+    named = [each for each in seen if each]
+    assert named == [
+        *("split", "zoom", "image", "sample", "key", "scale", "send"),
+        *("with-key", "tab-curl", "copy", "snippet"),
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [320, 390, 768])
+def test_a_narrow_screen_shows_all_of_it_without_scrolling_sideways(
+    open_page: Open, width: int
+) -> None:
+    playground = open_page(viewport={**PHONE, "width": width})
+    playground.upscale(red_picture(320, 240), name="a-rather-long-name-" * 5 + ".png")
+    assert playground.page.evaluate("document.documentElement.scrollWidth") == width
+    for control in ("#image", "#key", "#send", "#download", "#copy", "#tab-javascript"):
+        box = playground.page.locator(control).bounding_box()
+        assert box["x"] >= 0
+        assert box["x"] + box["width"] <= width
+        assert box["height"] >= 24
+
+
+@pytest.mark.slow
+def test_the_copied_text_is_the_shown_one(open_page: Open) -> None:
+    playground = open_page()
+    playground.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    playground.page.click("#tab-javascript")
+    playground.page.click("#copy")
+    playground.see("copy", "Copied")
+    copied = playground.page.evaluate("navigator.clipboard.readText()")
+    assert copied == playground.page.text_content("#snippet")

@@ -1,0 +1,118 @@
+"""Every error of the contract, in plain words."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from tests.browser.playground import Playground, red_picture
+from tests.service.api.serving import Service
+from tests.service.api.wire.test_error_responses import all_errors
+
+Open = Callable[..., Playground]
+BY_CODE = {kind.error_code: kind.status for kind in all_errors()}
+
+
+def test_every_error_is_told_in_plain_words(open_page: Open) -> None:
+    playground = open_page()
+    playground.expect_complaint("Failed to load resource")
+    playground.choose(red_picture())
+    told = set()
+    for code, status in BY_CODE.items():
+        with answered_with(playground, code, status):
+            playground.send()
+            failure = playground.failure()
+        title, advice, _ = filter(None, failure.split("\n"))
+        assert title.endswith(".")
+        assert code not in title + advice
+        assert len(advice) > 20
+        assert f"The server says: A text · {code} · request id-1" in failure
+        assert ("Try again in 7 seconds." in failure) == (status == 429)
+        told.add(title)
+    assert len(told) == len(BY_CODE)
+
+
+@contextmanager
+def answered_with(playground: Playground, code: str, status: int) -> Iterator[None]:
+    """Requests are answered with this error, and never reach the server."""
+    headers = {"X-Request-Id": "id-1"} | ({"Retry-After": "7"} if status == 429 else {})
+    answer = {
+        "status": status,
+        "headers": headers,
+        "content_type": "application/json",
+        "body": json.dumps({"error": "A text", "error_code": code}),
+    }
+    playground.page.route("**/v1/upscale", lambda route: route.fulfill(**answer))
+    yield
+    playground.page.unroute("**/v1/upscale")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("status", [0, 413, 502])
+def test_an_answer_that_is_not_the_api_s_is_told_too(open_page: Open, status: int) -> None:
+    playground = open_page()
+    playground.expect_complaint("Failed to load resource")
+    playground.choose(red_picture())
+    playground.page.route(
+        "**/v1/upscale",
+        lambda route: route.fulfill(status=status, body="<h1>no</h1>") if status else route.abort(),
+    )
+    playground.send()
+    title = playground.failure().split("\n")[0]
+    if status:
+        assert title == "Something between you and the server refused the request."
+    else:
+        assert title == "The server did not answer."
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("key", ["upk_wrong", "ключ", " "])
+def test_a_wrong_key_sends_the_focus_to_the_key(open_page: Open, key: str) -> None:
+    playground = open_page()
+    playground.expect_complaint("status of 401")
+    playground.choose(red_picture())
+    playground.send(key)
+    assert "API key" in playground.failure()
+    assert playground.focused() == "key"
+    assert playground.page.get_attribute("#key", "aria-invalid") == "true"
+    playground.send()
+    playground.wait_for_result()
+    assert playground.page.is_hidden("#failure")
+    assert playground.page.get_attribute("#key", "aria-invalid") is None
+
+
+@pytest.mark.slow
+def test_without_a_picture_nothing_is_sent(open_page: Open) -> None:
+    playground = open_page()
+    playground.send()
+    assert "Choose a picture first." in playground.failure()
+    assert playground.focused() == "image"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("data", "scale", "words"),
+    [
+        (b"\xff\xd8\xff no picture", 2, "This file is no picture, or it is damaged."),
+        (b"GIF89a" + bytes(50), 2, "This kind of picture is not supported."),
+        (red_picture(32, 32), 2, "at least 64 pixels"),
+        (red_picture(1600, 70), 4, "too many pixels for this enlargement"),
+    ],
+)
+def test_the_server_s_own_refusals_are_told(
+    open_page: Open, data: bytes, scale: int, words: str
+) -> None:
+    playground = open_page()
+    playground.expect_complaint("status of 400")
+    playground.choose(data)
+    playground.page.check(f"[name=scale][value='{scale}']", force=True)
+    playground.send()
+    assert words in playground.failure()
+
+
+def test_the_contract_s_codes_are_all_known_to_the_page(service: Service) -> None:
+    """Those this service gives, and the one that the published enum has beside them."""
+    words = service.get("/assets/errors.js").text
+    for code in [*BY_CODE, "unknown_foreground"]:
+        assert f"  {code}: [" in words

@@ -1,0 +1,187 @@
+"""Before and after: divider, zoom and pan, by what is painted."""
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from service.pool.boundary import Upscaled, UpscaleRequest
+from tests.browser.conftest import PHONE
+from tests.browser.playground import CYAN, RED, Playground, is_near, red_picture
+from tests.service.api.executors import TIMES, ResizingExecutor
+from tests.service.api.serving import serve
+
+Open = Callable[..., Playground]
+
+
+@pytest.fixture
+def compared(open_page: Open) -> Playground:
+    """A red picture at the left of the divider, and its cyan result at the right."""
+    playground = open_page()
+    playground.upscale(red_picture(320, 240), scale=4)
+    return playground
+
+
+def box_of(playground: Playground, selector: str) -> Any:
+    return playground.page.locator(selector).bounding_box()
+
+
+def test_the_source_is_at_the_left_and_the_result_at_the_right(compared: Playground) -> None:
+    assert is_near(compared.colour_at(0.3), RED)
+    assert is_near(compared.colour_at(0.7), CYAN)
+    assert compared.boundary() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.slow
+def test_the_divider_follows_the_mouse(compared: Playground) -> None:
+    picture = box_of(compared, "#after")
+    mouse = compared.page.mouse
+    mouse.move(picture["x"] + 0.5 * picture["width"], picture["y"] + 100)
+    mouse.down()
+    mouse.move(picture["x"] + 0.25 * picture["width"], picture["y"] + 100)
+    assert compared.boundary() == pytest.approx(0.25, abs=0.01)
+    mouse.move(picture["x"] - 300, picture["y"] + 100)
+    assert compared.boundary() == 0
+    mouse.up()
+    mouse.move(picture["x"] + 0.9 * picture["width"], picture["y"] + 100)
+    assert compared.boundary() == 0
+
+
+@pytest.mark.slow
+def test_the_divider_follows_a_finger(open_page: Open) -> None:
+    playground = open_page(viewport=PHONE, has_touch=True, is_mobile=True)
+    playground.upscale(red_picture(320, 240))
+    stage = box_of(playground, "#stage")
+    fingers = playground.page.context.new_cdp_session(playground.page)
+
+    def touch(kind: str, *at: float) -> None:
+        points = [{"x": stage["x"] + x * stage["width"], "y": stage["y"] + 80} for x in at]
+        fingers.send("Input.dispatchTouchEvent", {"type": kind, "touchPoints": points})
+
+    touch("touchStart", 0.5)
+    touch("touchMove", 0.6)
+    touch("touchMove", 0.8)
+    touch("touchEnd")
+    assert playground.boundary() == pytest.approx(0.8, abs=0.02)
+
+
+@pytest.mark.slow
+def test_the_divider_follows_the_keyboard(compared: Playground) -> None:
+    compared.page.focus("#split")
+    for _ in range(10):
+        compared.page.keyboard.press("ArrowLeft")
+    assert compared.boundary() == pytest.approx(0.4, abs=0.01)
+    assert compared.page.get_attribute("#split", "aria-valuetext") == "40 % before, 60 % after"
+    compared.page.keyboard.press("End")
+    assert compared.boundary() == pytest.approx(1, abs=0.01)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pixel_ratio", [1, 2])
+def test_zoom_counts_the_pixels_of_the_result_and_of_the_screen(
+    open_page: Open, pixel_ratio: int
+) -> None:
+    playground = open_page(device_scale_factor=pixel_ratio)
+    playground.upscale(red_picture(320, 240), scale=4)
+    stage = box_of(playground, "#stage")
+    for zoom in (1, 2):
+        playground.zoom(str(zoom))
+        for image in ("#before", "#after"):
+            assert box_of(playground, image)["width"] == 1280 * zoom / pixel_ratio
+    playground.zoom("fit")
+    assert box_of(playground, "#after")["width"] <= stage["width"]
+
+
+@pytest.mark.slow
+def test_a_zoomed_picture_is_moved_by_mouse_and_by_arrow_keys(compared: Playground) -> None:
+    compared.zoom("2")
+    stage, before = box_of(compared, "#stage"), box_of(compared, "#after")
+    mouse = compared.page.mouse
+    mouse.move(stage["x"] + 100, stage["y"] + 100)
+    mouse.down()
+    mouse.move(stage["x"] + 180, stage["y"] + 60)
+    mouse.up()
+    dragged = box_of(compared, "#after")
+    assert (dragged["x"] - before["x"], dragged["y"] - before["y"]) == (80, -40)
+    compared.page.focus("#stage")
+    compared.page.keyboard.press("ArrowRight")
+    assert box_of(compared, "#after")["x"] == pytest.approx(
+        dragged["x"] - stage["width"] / 10, abs=1
+    )
+    for _ in range(50):
+        compared.page.keyboard.press("ArrowDown")
+    end = box_of(compared, "#after")
+    assert end["y"] + end["height"] == pytest.approx(stage["y"] + stage["height"], abs=1)
+    assert compared.boundary() == pytest.approx(0.5, abs=0.01)
+
+
+@pytest.mark.slow
+def test_a_double_click_zooms_in_and_out(compared: Playground) -> None:
+    stage = box_of(compared, "#stage")
+    at = {"x": stage["width"] * 0.9, "y": stage["height"] * 0.9}
+    compared.page.locator("#stage").dblclick(position=at)
+    assert compared.page.is_checked("[name=zoom][value='1']")
+    assert box_of(compared, "#after")["width"] == 1280
+    compared.page.locator("#stage").dblclick(position=at)
+    assert compared.page.is_checked("[name=zoom][value='fit']")
+
+
+@pytest.mark.slow
+def test_what_is_transparent_lies_over_a_checkerboard(open_page: Open) -> None:
+    playground = open_page()
+    playground.upscale(red_picture(160, 120, alpha=0))
+    with Image.open(io.BytesIO(playground.page.locator("#stage").screenshot())) as stage:
+        right_half = np.asarray(stage.convert("RGB"))[100:400, stage.width * 3 // 4 :]
+    colours, counts = np.unique(right_half.reshape(-1, 3), axis=0, return_counts=True)
+    shares = {tuple(map(int, colour)): count for colour, count in zip(colours, counts, strict=True)}
+    white, grey = shares[255, 255, 255], shares[201, 204, 209]
+    assert white == pytest.approx(grey, rel=0.2)
+    assert white + grey > 0.9 * counts.sum()
+
+
+# The longest time for which the page could not have answered a click.
+LONGEST_PAUSE = """async () => {
+  let longest = 0, last = performance.now();
+  const stop = setInterval(() => {
+    longest = Math.max(longest, performance.now() - last);
+    last = performance.now();
+  }, 5);
+  window.longestPause = () => { clearInterval(stop); return longest; };
+}"""
+
+
+class PosterExecutor(ResizingExecutor):
+    """Always answers with the largest picture there may be."""
+
+    def __init__(self, poster: bytes) -> None:
+        super().__init__()
+        self.poster = poster
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        return Upscaled(self.poster, "image/jpeg", 6000, 6000, "poster", TIMES)
+
+
+@pytest.mark.slow
+def test_the_largest_result_never_freezes_the_page(open_page: Open, tmp_path: Path) -> None:
+    noise = np.random.default_rng(7).integers(0, 256, (750, 750, 3), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(noise).resize((6000, 6000), Image.Resampling.BICUBIC).save(file, "JPEG")
+    with serve(tmp_path, PosterExecutor(file.getvalue())) as service:
+        playground = open_page(url=service.url)
+        playground.key = service.key
+        playground.choose(red_picture(1500, 1500))
+        playground.page.wait_for_selector("#thumb:not([hidden])")
+        playground.page.evaluate(LONGEST_PAUSE)
+        playground.send()
+        playground.wait_for_result()
+        for zoom in ("1", "2", "fit"):
+            playground.zoom(zoom)
+            playground.page.focus("#split")
+            for _ in range(10):
+                playground.page.keyboard.press("ArrowRight")
+        assert playground.text("fact-after").startswith("6000 × 6000 px")
+        assert playground.page.evaluate("longestPause()") < 500
