@@ -173,6 +173,15 @@ def read_default_models(default_dir: Path = DEFAULT_DIR) -> tuple[ModelSpec, ...
         raise ModelError(f"{manifest}: not a readable manifest of models ({error!r})") from error
 
 
+def is_colour_exact(model: str) -> bool:
+    """Whether a model leaves flat colour as it is, by its construction: the shipped ones do.
+
+    Raises:
+        ModelError: as `read_default_models`.
+    """
+    return any(spec.name == model for spec in read_default_models())
+
+
 def _default_model(name: str, entry: Mapping[str, int | str]) -> ModelSpec:
     return describe_model(
         name,

@@ -137,6 +137,13 @@ class Settings(BaseModel):
     jpeg_quality: int = Field(
         default=95, ge=1, le=100, description="quality of JPEG answers (4:4:4 sampling)"
     )
+    colour_lock: bool = Field(
+        default=True,
+        description="whether models that shift colours get the source's own put back",
+    )
+    keep_copyright: bool = Field(
+        default=False, description="whether EXIF's artist and copyright go on to the result"
+    )
     result_ttl_s: int = Field(
         default=3600, ge=1, le=31_536_000, description="how long a result URL stays valid"
     )

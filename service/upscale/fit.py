@@ -1,5 +1,7 @@
 """Results that would be longer than the largest side allowed."""
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -19,10 +21,10 @@ def fit(image: Image, max_side_px: int) -> Image:
         max(1, round(image.width_px * max_side_px / longest_px)),
         max(1, round(image.height_px * max_side_px / longest_px)),
     )
-    return Image(
+    return replace(
+        image,
         rgb=_average_down(image.rgb, size),
         alpha=None if image.alpha is None else _average_down(image.alpha, size),
-        icc=image.icc,
     )
 
 

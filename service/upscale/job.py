@@ -2,15 +2,19 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
+from models.registry import is_colour_exact
 from service.config import MAX_OUTPUT_SIDE_PX, Settings
 from service.image.decode import decode as decode_here
-from service.image.encode import encode
+from service.image.encode import Encoder
 from service.image.types import Image
+from service.upscale.check import is_believable
 from service.upscale.fit import fit, scale_to_run
 from service.upscale.lane import Lane
-from service.upscale.loop import OnTile, upscale
+from service.upscale.lock import LOCK_PX, lock_colours
+from service.upscale.loop import Care, OnTile, ignore_rows, upscale
 
 Decode = Callable[[bytes], Image]
 
@@ -62,12 +66,18 @@ def run_job(
     image = decode(source)
     decoded = time.perf_counter()
     longest_px = max(image.width_px, image.height_px)
+    is_too_long = longest_px * scale > max_output_side_px
+    gain = max_output_side_px / longest_px if is_too_long else scale
+    image = _with_what_goes_on(image, gain, settings)
     run_scale = scale_to_run(longest_px, scale, max_output_side_px)
-    upscaled = upscale(image, run_scale, lane, on_tile=on_tile)
-    if longest_px * scale > max_output_side_px:
-        upscaled = fit(upscaled, max_output_side_px)
-    computed = time.perf_counter()
-    data, media_type = encode(upscaled, jpeg_quality=settings.jpeg_quality)
+    care = choose_care(lane.engine.model, settings)
+    with _Beside(settings.jpeg_quality) as beside:
+        on_rows = ignore_rows if is_too_long else beside.on_rows
+        upscaled = upscale(image, run_scale, lane, on_tile=on_tile, on_rows=on_rows, care=care)
+        if is_too_long:
+            upscaled = fit(upscaled, max_output_side_px)
+        computed = time.perf_counter()
+        data, media_type = beside.finish(upscaled)
     return Finished(
         data=data,
         media_type=media_type,
@@ -79,3 +89,55 @@ def run_job(
         encode_s=time.perf_counter() - computed,
         device_s=lane.device_s,
     )
+
+
+def choose_care(model: str, settings: Settings) -> Care:
+    """Every window is checked; colours are locked for models that shift them."""
+    if not settings.colour_lock or is_colour_exact(model):
+        return Care(check=is_believable)
+    return Care(check=is_believable, lock=lock_colours, lock_px=LOCK_PX)
+
+
+def _with_what_goes_on(image: Image, gain: float, settings: Settings) -> Image:
+    """The image with what its result says of itself: as large on paper, its credit if asked for."""
+    return replace(
+        image,
+        dpi=(image.dpi[0] * gain, image.dpi[1] * gain) if image.dpi else None,
+        credit=image.credit if settings.keep_copyright else None,
+    )
+
+
+class _Beside:
+    """A result's encoder, begun when the first rows of a result come in.
+
+    An image that is computed again, in smaller windows, begins again.
+    """
+
+    def __init__(self, jpeg_quality: int) -> None:
+        self._jpeg_quality = jpeg_quality
+        self._image: Image | None = None
+        self._encoder: Encoder | None = None
+        self._open = ExitStack()
+
+    def __enter__(self) -> "_Beside":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._open.close()
+
+    def on_rows(self, image: Image, rows_ready: int) -> None:
+        self._of(image).advance(rows_ready)
+
+    def finish(self, image: Image) -> tuple[bytes, str]:
+        """(file, media type) of the result, whose pixels are the ones that came in, if any did."""
+        begun = self._image
+        encoder = self._of(begun if begun is not None and begun.rgb is image.rgb else image)
+        return encoder.finish(), encoder.media_type
+
+    def _of(self, image: Image) -> Encoder:
+        if self._encoder is None or self._image is not image:
+            self._open.close()
+            self._image = image
+            self._encoder = Encoder(image, jpeg_quality=self._jpeg_quality)
+            self._open.enter_context(self._encoder)
+        return self._encoder

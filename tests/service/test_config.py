@@ -54,6 +54,8 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "max_input_side_x4": (["64", "6000"], ["63", "6001"]),
     "max_file_bytes": (["1024", str(2**31)], ["1023", str(2**31 + 1)]),
     "jpeg_quality": (["1", "100"], ["0", "101"]),
+    "colour_lock": (["true", "false"], ["2", "maybe"]),
+    "keep_copyright": (["true", "false"], ["2", "maybe"]),
     "result_ttl_s": (["1", "31536000"], ["0", "31536001"]),
     "body_timeout_s": (["0.001", "3600"], ["0", "3600.5", "nan"]),
     "source_timeout_s": (["0.001", "600"], ["0", "600.5", "nan"]),

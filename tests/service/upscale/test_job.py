@@ -1,3 +1,4 @@
+from collections.abc import Callable
 from io import BytesIO
 from typing import Any
 
@@ -6,13 +7,15 @@ import pytest
 from PIL import Image as PillowImage
 
 from service.config import Settings
-from service.errors import MalformedImage
+from service.engine.engine import EngineOutOfMemory, Window
+from service.errors import InternalError, MalformedImage
 from service.image.types import Image
 from service.upscale.job import Finished
 from service.upscale.job import run_job as run_in_lane
 from service.upscale.lane import Cancelled
 from tests.service.image.samples import exif_with_orientation, picture, save
-from tests.service.upscale.box_engine import BoxEngine, lane_of
+from tests.service.upscale.box_engine import lane_of
+from tests.service.upscale.true_engine import TrueEngine
 
 
 def ignore(done: int, total: int) -> None:
@@ -20,7 +23,7 @@ def ignore(done: int, total: int) -> None:
 
 
 def run_job(
-    source: bytes, scale: int, engine: BoxEngine, settings: Settings, *rest: Any, **options: Any
+    source: bytes, scale: int, engine: TrueEngine, settings: Settings, *rest: Any, **options: Any
 ) -> Finished:
     with lane_of(engine) as lane:
         return run_in_lane(source, scale, lane, settings, *rest, **options)
@@ -37,7 +40,7 @@ def decoded(data: bytes) -> PillowImage.Image:
 def test_an_opaque_file_becomes_an_upright_jpeg_of_exactly_the_scale(scale: int, kind: str) -> None:
     source = save(picture(48, 64), kind, exif=exif_with_orientation(6))
 
-    finished = run_job(source, scale, BoxEngine(), Settings(), ignore)
+    finished = run_job(source, scale, TrueEngine(), Settings(), ignore)
 
     assert finished.media_type == "image/jpeg"
     assert (finished.width_px, finished.height_px) == (48 * scale, 64 * scale)
@@ -52,7 +55,7 @@ def test_an_opaque_file_becomes_an_upright_jpeg_of_exactly_the_scale(scale: int,
 def test_a_transparent_file_becomes_a_png(kind: str) -> None:
     source = save(picture(48, 64, channels=4), kind)
 
-    finished = run_job(source, 2, BoxEngine(), Settings(), ignore)
+    finished = run_job(source, 2, TrueEngine(), Settings(), ignore)
 
     assert finished.media_type == "image/png"
     result = decoded(finished.data)
@@ -63,7 +66,7 @@ def test_a_cut_out_keeps_its_alpha_and_loses_the_black_under_it() -> None:
     pixels = np.zeros((40, 40, 4), np.uint8)
     pixels[10:30, 10:30] = (200, 40, 60, 255)
 
-    finished = run_job(save(pixels, "PNG"), 2, BoxEngine(radius_px=0), Settings(), ignore)
+    finished = run_job(save(pixels, "PNG"), 2, TrueEngine(radius_px=0), Settings(), ignore)
 
     result = np.asarray(decoded(finished.data))
     assert (result[24:56, 24:56, 3] == 255).all()
@@ -73,7 +76,7 @@ def test_a_cut_out_keeps_its_alpha_and_loses_the_black_under_it() -> None:
 
 def test_the_quality_setting_is_heeded() -> None:
     source = save(picture(), "PNG")
-    engine = BoxEngine()
+    engine = TrueEngine()
 
     small, large = (
         len(run_job(source, 2, engine, Settings(jpeg_quality=quality), ignore).data)
@@ -92,7 +95,7 @@ def test_a_result_ends_at_the_largest_side(
 ) -> None:
     source = save(picture(side, side // 2), "PNG")
 
-    finished = run_job(source, scale, BoxEngine(), Settings(), ignore, max_output_side_px=largest)
+    finished = run_job(source, scale, TrueEngine(), Settings(), ignore, max_output_side_px=largest)
 
     assert finished.height_px == expected
     assert abs(finished.width_px - expected / side * (side // 2)) <= 0.5
@@ -100,7 +103,7 @@ def test_a_result_ends_at_the_largest_side(
 
 
 def test_a_bad_file_is_refused_before_the_network_is_asked() -> None:
-    engine = BoxEngine()
+    engine = TrueEngine()
 
     with pytest.raises(MalformedImage):
         run_job(save(picture(), "PNG")[:-60], 2, engine, Settings(), ignore)
@@ -111,7 +114,7 @@ def test_cancelling_comes_through() -> None:
     def cancel(done: int, total: int) -> None:
         raise Cancelled
 
-    engine = BoxEngine()
+    engine = TrueEngine()
     with pytest.raises(Cancelled):
         run_job(save(picture(), "PNG"), 2, engine, Settings(), cancel)
     assert engine.seen == []
@@ -124,7 +127,113 @@ def test_another_decoder_can_take_the_place_of_the_one_in_this_process() -> None
         asked.append(source)
         return Image(picture(5, 6))
 
-    finished = run_job(b"anything", 2, BoxEngine(), Settings(), ignore, decode=decode)
+    finished = run_job(b"anything", 2, TrueEngine(), Settings(), ignore, decode=decode)
 
     assert asked == [b"anything"]
     assert decoded(finished.data).size == (12, 10) == (finished.width_px, finished.height_px)
+
+
+def black(result: Window) -> Window:
+    return np.zeros_like(result)
+
+
+def last_tile_black(result: Window) -> Window:
+    """Half a window is what a device that ran out of time leaves."""
+    spoilt = result.copy()
+    spoilt[result.shape[0] // 2 :] = 0
+    return spoilt
+
+
+def too_small(result: Window) -> Window:
+    return result[1:]
+
+
+def grey_of(result: Window) -> Window:
+    return np.full_like(result, 230)
+
+
+FAULTS = (black, last_tile_black, too_small, grey_of)
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_window_that_cannot_be_right_is_computed_once_more_in_float32(
+    fault: Callable[[Window], Window],
+) -> None:
+    source = save(picture(120, 120), "PNG")
+    right = run_job(source, 2, TrueEngine(window_px=64), Settings(), ignore)
+    engine = TrueEngine(window_px=64, fault=fault)
+
+    finished = run_job(source, 2, engine, Settings(), ignore)
+
+    assert finished.data == right.data
+    assert engine.exact
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_window_that_is_wrong_in_float32_too_is_an_error_and_never_an_answer(
+    fault: Callable[[Window], Window],
+) -> None:
+    engine = TrueEngine(window_px=64, fault=fault, exact_fault=fault)
+
+    with pytest.raises(InternalError):
+        run_job(save(picture(120, 120), "PNG"), 2, engine, Settings(), ignore)
+
+
+def warmer(result: Window) -> Window:
+    return np.asarray(np.clip(result.astype(np.int16) + np.array((8, 0, -8)), 0, 255), np.uint8)
+
+
+def test_colours_are_locked_unless_the_setting_or_the_model_says_otherwise() -> None:
+    source = save(np.full((80, 90, 4), (128, 90, 60, 255), np.uint8), "PNG")
+
+    def red_of(model: str, settings: Settings) -> int:
+        engine = TrueEngine(window_px=48, model=model, fault=warmer)
+        finished = run_job(source, 2, engine, settings, ignore)
+        return int(np.asarray(decoded(finished.data))[..., 0].max())
+
+    assert red_of("realesr-general-x4v3", Settings()) == 128
+    assert red_of("a-model-of-mine", Settings()) == 128
+    assert red_of("realesr-general-x4v3", Settings(colour_lock=False)) == 136
+    assert red_of("upscaled-x2", Settings()) == 136
+
+
+@pytest.mark.parametrize(("scale", "largest", "dpi"), [(2, 6000, 144), (4, 6000, 288), (4, 60, 90)])
+@pytest.mark.parametrize("channels", [3, 4])
+def test_the_resolution_grows_with_the_picture(
+    scale: int, largest: int, dpi: float, channels: int
+) -> None:
+    source = save(picture(48, 48, channels), "PNG", dpi=(72, 72))
+
+    finished = run_job(source, scale, TrueEngine(), Settings(), ignore, max_output_side_px=largest)
+
+    assert decoded(finished.data).info["dpi"] == pytest.approx((dpi, dpi), abs=0.1)
+
+
+def test_the_credit_goes_on_only_where_it_is_asked_for() -> None:
+    exif = PillowImage.Exif()
+    exif[0x8298] = "(c) Ann Example"
+    source = save(picture(), "JPEG", exif=exif)
+
+    for is_kept in (False, True):
+        settings = Settings(keep_copyright=is_kept)
+        finished = run_job(source, 2, TrueEngine(), settings, ignore)
+        assert (b"Ann Example" in finished.data) == is_kept
+
+
+def test_what_is_computed_again_in_smaller_windows_is_encoded_again() -> None:
+    """The encoder had begun with rows of a canvas that was given up."""
+    source = save(picture(400, 90, 4), "PNG")
+    calls = 0
+
+    def out_of_memory_once(result: Window) -> Window:
+        nonlocal calls
+        calls += 1
+        if calls == 6:
+            raise EngineOutOfMemory
+        return result
+
+    right = run_job(source, 2, TrueEngine(window_px=100), Settings(), ignore)
+    engine = TrueEngine(window_px=100, fault=out_of_memory_once)
+
+    assert run_job(source, 2, engine, Settings(), ignore).data == right.data
+    assert min(engine.seen) < (100, 90)
