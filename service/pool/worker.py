@@ -88,9 +88,9 @@ def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings) -> None:
     from service.upscale.scheduler import Scheduler
 
     cv2.setNumThreads(1)  # the other cores are the network's, which is what takes long
-    decoders = min(MAX_DECODERS, settings.jobs_per_worker)
+    decoders = max(2, min(MAX_DECODERS, len(os.sched_getaffinity(0))))
     with Scheduler() as scheduler, Decoder(settings.formats, processes=decoders) as decoder:
-        decoder.warm_up(min(2, decoders))  # while the engines are opened
+        decoder.warm_up(decoders)  # while the engines are opened
         engines = _open_engines(wire, settings, scheduler)
         Bench(wire, inbox, engines, settings, scheduler, decoder).work_for_ever()
 

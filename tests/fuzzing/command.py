@@ -11,13 +11,12 @@ from typing import Any
 import requests
 
 from tests.fuzzing.campaign import Campaign, Tally
+from tests.fuzzing.faults import find_faults
 from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
 from tests.service.image.samples import picture, save
 from tests.service.test_corpus import add_bilinear_model
 
-REFUSED_WITHIN_S = 1.0
-LARGEST_SLOPE_KIB = 100.0
 FAST: dict[str, Any] = {
     "UPSCALED_MODEL_X2": "bilinear",
     "UPSCALED_THREADS": "1",
@@ -66,18 +65,6 @@ def still_works(server: Server) -> bool:
         timeout=60,
     )
     return answer.status_code == 200
-
-
-def find_faults(tally: Tally) -> list[str]:
-    """What must not be, in words."""
-    faults = [f"file {number}: {word}" for number, word in sorted(tally.failures.items())]
-    if not tally.is_front_end_alive:
-        faults.append("the front end died")
-    if tally.slowest_refusal_s > REFUSED_WITHIN_S:
-        faults.append(f"file {tally.slowest_refusal}: refused in {tally.slowest_refusal_s:.2f} s")
-    if tally.slope_kib_per_1000 > LARGEST_SLOPE_KIB:
-        faults.append(f"front end grows by {tally.slope_kib_per_1000:.0f} KiB in 1,000 files")
-    return faults
 
 
 def describe(tally: Tally) -> dict[str, object]:

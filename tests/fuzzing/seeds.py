@@ -1,6 +1,7 @@
 """Sound files of every kind that is decoded, to be damaged."""
 
 from collections.abc import Iterator
+from importlib.util import find_spec
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -57,7 +58,8 @@ def make_of_one_size(side_px: int) -> Iterator[tuple[str, bytes]]:
     yield "webp", save(opaque, "WEBP", **tagged)
     yield "alpha webp", save(cut_out, "WEBP")
     yield "lossless webp", save(cut_out, "WEBP", lossless=True, exact=True)
-    yield "heic", save_heic(cut_out)
+    if find_spec("pillow_heif"):
+        yield "heic", save_heic(cut_out)
     yield "avif", save(cut_out, "AVIF", **tagged)
     yield "bmp", save(opaque, "BMP")
     yield "tiff", save(opaque, "TIFF", tiffinfo={274: 6})

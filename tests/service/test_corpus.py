@@ -1,16 +1,20 @@
 """Other people's images, sound and broken, through the real server: every file, both ways.
 
 `corpus.tsv` says what each is answered at 2x. The outcome was reviewed by eye; a failure prints the
-line that would be true now, to be put there once somebody has looked at the picture. The network is
-a bilinear one, so that the time goes where files differ: into reading, probing and decoding.
+line that would be true now, to be put there once somebody has looked at the picture.
+`corpus_extra_formats.tsv` says what is answered otherwise where every format is switched on. The
+network is a bilinear one, so that the time goes where files differ: into reading, probing and
+decoding.
 """
 
 import csv
 import hashlib
 import io
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -21,12 +25,22 @@ from tests.conformance.listener import Listener, answers, listening
 from tests.conformance.requesting import perform
 from tests.conformance.table import STATUSES, Refused, json_body
 from tests.conformance.wire import Reply, Target
+from tests.fuzzing.campaign import Campaign
+from tests.fuzzing.faults import find_faults
+from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
 
 TABLE = Path(__file__).with_name("corpus.tsv")
-FOLDERS = ("decode", "corrupt")
+EXTRA_TABLE = Path(__file__).with_name("corpus_extra_formats.tsv")
 REFUSED_WITHIN_S = 1.0
 QUICK_OUTPUT_PIXELS = 3_000_000
+SETTINGS = {
+    "UPSCALED_MODEL_X2": "bilinear",
+    "UPSCALED_THREADS": "1",
+    "UPSCALED_RATE_PER_S": "10000",
+    "UPSCALED_RATE_BURST": "10000",
+    "UPSCALED_ALLOWED_SOURCE_CIDRS": "127.0.0.0/8",
+}
 BOUNDARY = "corpus-boundary-51c0"
 Image.MAX_IMAGE_PIXELS = None
 
@@ -44,18 +58,20 @@ class Outcome:
     height_px: str
 
 
-def read_table() -> list[Outcome]:
-    with TABLE.open(newline="") as lines:
+def read_table(table: Path = TABLE) -> list[Outcome]:
+    with table.open(newline="") as lines:
         return [Outcome(*line) for line in list(csv.reader(lines, delimiter="\t"))[1:]]
 
 
 def as_parameter(wanted: Outcome) -> object:
     pixels = int(wanted.width_px or 0) * int(wanted.height_px or 0)
-    marks = [pytest.mark.slow] if pixels > QUICK_OUTPUT_PIXELS else []
+    is_slow = pixels > QUICK_OUTPUT_PIXELS or wanted.file.startswith("quality/")
+    marks = [pytest.mark.slow] if is_slow else []
     return pytest.param(wanted, id=wanted.file, marks=marks)
 
 
 OUTCOMES = read_table()
+EXTRA_OUTCOMES = {wanted.file: wanted for wanted in read_table(EXTRA_TABLE)}
 EVERY_FILE = pytest.mark.parametrize("wanted", [as_parameter(wanted) for wanted in OUTCOMES])
 
 
@@ -66,16 +82,15 @@ def images_dir(shared_dir: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def server(images_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
-    data_dir = tmp_path_factory.mktemp("corpus")
+    with serve_bilinear(tmp_path_factory.mktemp("corpus")) as server:
+        yield server
+
+
+@contextmanager
+def serve_bilinear(data_dir: Path, **settings: str) -> Iterator[Server]:
     add_bilinear_model(data_dir)
-    with serve(
-        data_dir,
-        UPSCALED_MODEL_X2="bilinear",
-        UPSCALED_THREADS="1",
-        UPSCALED_RATE_PER_S="10000",
-        UPSCALED_RATE_BURST="10000",
-        UPSCALED_ALLOWED_SOURCE_CIDRS="127.0.0.0/8",
-    ) as server:
+    chosen: dict[str, Any] = {**SETTINGS, **settings}
+    with serve(data_dir, **chosen) as server:
         yield server
 
 
@@ -167,6 +182,28 @@ def test_a_fetched_file_is_answered_as_the_table_says(
     check(fetch(data, target, listener, wanted.file), wanted, data)
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_with_every_format_switched_on_every_file_is_answered_as_the_tables_say(
+    images_dir: Path, tmp_path: Path
+) -> None:
+    pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
+    with serve_bilinear(tmp_path, UPSCALED_EXTRA_FORMATS="avif,bmp,heic,tiff") as server:
+        target = Target(server.url, server.key)
+        for plain in OUTCOMES:
+            wanted = EXTRA_OUTCOMES.get(plain.file, plain)
+            data = (images_dir / wanted.file).read_bytes()
+            check(upload(data, target), wanted, data)
+        assert [line for line in server.stderr if "over a file of" in line] == []
+
+
+def test_damaged_files_are_refused_quickly_and_the_server_lives(server: Server) -> None:
+    tally = Campaign(server, list(make_seeds().values()), seed=1).run(files=100)
+    tally.rss_kib.clear()  # too few files to speak of memory
+    assert find_faults(tally) == []
+    assert {"200", "malformed_image"} <= set(tally.outcomes)
+
+
 def test_no_refused_file_leaves_a_file_behind(
     images_dir: Path, server: Server, target: Target, listener: Listener
 ) -> None:
@@ -182,15 +219,15 @@ def test_no_refused_file_leaves_a_file_behind(
 def test_every_file_of_the_corpus_is_in_the_table(images_dir: Path) -> None:
     found = {
         path.relative_to(images_dir).as_posix()
-        for folder in FOLDERS
-        for path in (images_dir / folder).rglob("*")
-        if path.is_file()
+        for path in images_dir.rglob("*")
+        if path.is_file() and path.name != "MANIFEST.tsv"
     }
     assert found == {wanted.file for wanted in OUTCOMES}
+    assert EXTRA_OUTCOMES.keys() < found
 
 
 def test_the_table_holds_no_answer_outside_the_contract() -> None:
-    for wanted in OUTCOMES:
+    for wanted in (*OUTCOMES, *EXTRA_OUTCOMES.values()):
         if wanted.error_code:
             assert wanted.status == str(STATUSES[wanted.error_code]) == "400", wanted
         else:
