@@ -121,3 +121,11 @@ def test_the_copied_text_is_the_shown_one(open_page: Open) -> None:
     playground.see("copy", "Copied")
     copied = playground.page.evaluate("navigator.clipboard.readText()")
     assert copied == playground.page.text_content("#snippet")
+
+
+@pytest.mark.slow
+def test_the_documentation_fits_a_phone(open_page: Open) -> None:
+    playground = open_page("/docs", viewport=PHONE)
+    playground.page.wait_for_selector("#operations h2")
+    assert playground.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"]
+    assert "Loading" not in playground.text("about")

@@ -67,7 +67,7 @@ document.getElementById("example").textContent =
   `curl ${base}/v1/upscale -H 'X-API-KEY: YOUR_KEY' -H 'Accept: image/*' -F image=@photo.jpg -F scale=4 -o upscaled.jpg`;
 
 const openapi = await (await fetch("openapi.json")).json();
-document.getElementById("about").append(`Version ${openapi.info.version}. `, ...prose(openapi.info.description));
+document.getElementById("about").replaceChildren(`Version ${openapi.info.version}. `, ...prose(openapi.info.description));
 for (const [path, methods] of Object.entries(openapi.paths)) {
   for (const [method, operation] of Object.entries(methods)) {
     if (method !== "head") document.getElementById("operations").append(renderOperation(path, method, operation));

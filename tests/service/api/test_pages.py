@@ -104,6 +104,7 @@ BROWSER = """
 class Element {
   constructor(name) { Object.assign(this, { name, children: [], listeners: {}, hidden: true }); }
   append(...children) { this.children.push(...children); }
+  replaceChildren(...children) { this.children = children; }
   addEventListener(name, listener) { this.listeners[name] = listener; }
   classList = { toggle() {} };
   set textContent(text) { this.children = [text]; }
