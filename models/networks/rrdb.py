@@ -23,14 +23,34 @@ class ResidualDenseBlock(nn.Module):
         self.conv4 = _conv(num_feat + 3 * num_grow_ch, num_grow_ch)
         self.conv5 = _conv(num_feat + 4 * num_grow_ch, num_feat)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, num_feat, h, w] -> same shape."""
+    def forward(self, x: Tensor, room: Tensor | None = None) -> Tensor:
+        """[N, num_feat, h, w] -> same shape.
+
+        Args:
+            room: [N, num_feat + 4 * num_grow_ch, h, w], overwritten: every convolution reads a
+                front part of it and writes behind that. Without it outputs are joined anew for
+                each convolution, as gradients need.
+        """
+        residual = self._join(x) if room is None else self._fill(x, room)
+        return residual.mul_(RESIDUAL_SCALE).add_(x)
+
+    def _fill(self, x: Tensor, room: Tensor) -> Tensor:
+        seen = x.shape[1]
+        room[:, :seen] = x
+        for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
+            behind = room[:, seen : seen + conv.out_channels]
+            torch.ops.aten.leaky_relu.out(conv(room[:, :seen]), LEAK, out=behind)
+            seen += conv.out_channels
+        residual: Tensor = self.conv5(room)
+        return residual
+
+    def _join(self, x: Tensor) -> Tensor:
         seen = x
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             grown = F.leaky_relu(conv(seen), LEAK)
             seen = torch.cat((seen, grown), dim=1)
         residual: Tensor = self.conv5(seen)
-        return residual * RESIDUAL_SCALE + x
+        return residual
 
 
 class ResidualInResidual(nn.Module):
@@ -42,10 +62,10 @@ class ResidualInResidual(nn.Module):
         self.rdb2 = ResidualDenseBlock(num_feat, num_grow_ch)
         self.rdb3 = ResidualDenseBlock(num_feat, num_grow_ch)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, num_feat, h, w] -> same shape."""
-        residual: Tensor = self.rdb3(self.rdb2(self.rdb1(x)))
-        return residual * RESIDUAL_SCALE + x
+    def forward(self, x: Tensor, room: Tensor | None = None) -> Tensor:
+        """[N, num_feat, h, w] -> same shape. `room`: see `ResidualDenseBlock`."""
+        residual: Tensor = self.rdb3(self.rdb2(self.rdb1(x, room), room), room)
+        return residual.mul_(RESIDUAL_SCALE).add_(x)
 
 
 class RRDBNet(nn.Module):
@@ -68,6 +88,7 @@ class RRDBNet(nn.Module):
         if scale not in (1, 2, 4):
             raise ValueError(f"RRDBNet has scale 1, 2 or 4, not {scale}")
         self.unshuffle = 4 // scale
+        self.num_grow_ch = num_grow_ch
         self.conv_first = _conv(num_in_ch * self.unshuffle**2, num_feat)
         blocks = (ResidualInResidual(num_feat, num_grow_ch) for _ in range(num_block))
         self.body = nn.Sequential(*blocks)
@@ -82,12 +103,27 @@ class RRDBNet(nn.Module):
         if self.unshuffle > 1:
             x = F.pixel_unshuffle(x, self.unshuffle)
         shallow = self.conv_first(x)
-        features = shallow + self.conv_body(self.body(shallow))
+        room = None if torch.is_grad_enabled() else self._make_room(shallow)
+        features = shallow
+        for block in self.body:
+            features = block(features, room)
+        features = shallow + self.conv_body(features)
         for conv in (self.conv_up1, self.conv_up2):
             doubled = F.interpolate(features, scale_factor=2, mode="nearest")
-            features = F.leaky_relu(conv(doubled), LEAK)
-        out: Tensor = self.conv_last(F.leaky_relu(self.conv_hr(features), LEAK))
+            features = F.leaky_relu(conv(doubled), LEAK, inplace=True)
+        out: Tensor = self.conv_last(F.leaky_relu(self.conv_hr(features), LEAK, inplace=True))
         return out
+
+    def _make_room(self, shallow: Tensor) -> Tensor:
+        """One for all blocks: they run one after the other, and new memory is slow memory."""
+        count, channels, height, width = shallow.shape
+        is_last = shallow.is_contiguous(memory_format=torch.channels_last)
+        return torch.empty(
+            (count, channels + 4 * self.num_grow_ch, height, width),
+            dtype=shallow.dtype,
+            device=shallow.device,
+            memory_format=torch.channels_last if is_last else torch.contiguous_format,
+        )
 
 
 def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:

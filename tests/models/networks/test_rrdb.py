@@ -58,3 +58,28 @@ def test_output_has_scale_times_the_sides_and_the_trunk_runs_folded(scale: int, 
 def test_another_scale_is_refused(scale: int) -> None:
     with pytest.raises(ValueError, match=f"1, 2 or 4, not {scale}"):
         RRDBNet(3, 3, scale, num_block=1)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_blocks_that_share_their_room_give_what_joined_ones_give(
+    memory_format: torch.memory_format, dtype: torch.dtype
+) -> None:
+    """Without gradients each block overwrites the room of the one before."""
+    torch.manual_seed(0)
+    network = build_network("rrdb", rrdb_shape(scale=2, num_block=2, num_feat=8, num_grow_ch=4))
+    network = network.eval().to(dtype).to(memory_format=memory_format)  # type: ignore[call-overload]
+    image = torch.rand(2, 3, 14, 10, dtype=dtype).to(memory_format=memory_format)
+    with torch.no_grad():
+        shared = network(image)
+    with torch.enable_grad():
+        joined = network(image).detach()
+    assert torch.equal(shared, joined)
+
+
+def test_gradients_flow_through_blocks() -> None:
+    network = RRDBNet(3, 3, scale=4, num_feat=8, num_block=1, num_grow_ch=4)
+    image = torch.rand(1, 3, 5, 5, requires_grad=True)
+    network(image).sum().backward()
+    assert image.grad is not None
+    assert bool(image.grad.isfinite().all())
