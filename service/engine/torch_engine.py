@@ -1,4 +1,4 @@
-"""The engine that runs networks with torch, on CPU and CUDA."""
+"""The engine that runs networks with torch: on CPUs, NVIDIA GPUs and Apple's."""
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 
 from service.engine.device import Device
 from service.engine.engine import EngineOutOfMemory, Started, Window, round_up
+from service.engine.pipeline import Flight, Pipeline
+from service.engine.seam import CudaSeam, Seam
 from service.errors import InternalError
 
 SHAPE_STEP_PX: Final = 16
@@ -25,7 +27,8 @@ class TorchEngine:
     `network` maps `[N, 3, h, w]` in 0..1 to `[N, 3, h * native_scale, w * native_scale]`, lies on
     `device` in its dtype and in eval mode. `exact_network` is the same in float32, for windows
     that overflow a shorter type; it may lie elsewhere. `input_dtype` is what `network` is given.
-    `is_strict`: such windows raise `InternalError` instead.
+    `is_strict`: such windows raise `InternalError` instead. `pipeline`: of a GPU that computes
+    by itself; without one, a batch is finished when it is started.
     """
 
     model: str
@@ -41,6 +44,7 @@ class TorchEngine:
     batch: int
     proof: str = ""
     is_strict: bool = False
+    pipeline: Pipeline | None = None
 
     def strict(self) -> Self:
         return replace(self, is_strict=True)
@@ -56,7 +60,9 @@ class TorchEngine:
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
     ) -> Started:
         try:
-            return Computed(self._run_batch(windows, reduce, is_exact))
+            if self.pipeline is None or is_exact:
+                return Computed(self._run_batch(windows, reduce, is_exact))
+            return Launched(self, self.pipeline.launch(windows, reduce), reduce)
         except (torch.OutOfMemoryError, MemoryError) as error:
             shape = (len(windows), *windows[0].shape)
             raise EngineOutOfMemory(f"{shape} on {self.device}") from error
@@ -70,8 +76,18 @@ class TorchEngine:
         if is_exact:
             return [to_windows(self._run_exact(window), reduce)[0] for window in windows]
         result = self.network(to_input(windows, self.device.torch_device, self.input_dtype))
-        is_finite = result.isfinite().flatten(1).all(1).tolist()
-        finished = to_windows(result, reduce)
+        is_finite = find_finite(result).tolist()
+        return self.mend(windows, to_windows(result, reduce), is_finite, reduce)
+
+    @torch.inference_mode()
+    def mend(
+        self,
+        windows: Sequence[Window],
+        finished: list[Window],
+        is_finite: Sequence[bool],
+        reduce: int,
+    ) -> list[Window]:
+        """`finished`, with those of `windows` that are not finite computed again in float32."""
         for at, window in enumerate(windows):
             if not is_finite[at]:
                 if self.is_strict:
@@ -99,6 +115,29 @@ class Computed:
         return self.windows
 
 
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A batch on its way through a GPU (see `service.engine.engine.Started`)."""
+
+    engine: TorchEngine
+    flight: Flight
+    reduce: int
+
+    @property
+    def is_done(self) -> bool:
+        return self.flight.landed.query()
+
+    def finish(self) -> list[Window]:
+        self.flight.landed.synchronize()
+        levels, is_finite = self.flight.results
+        windows = list(self.flight.sources.numpy())
+        try:
+            finished = list(levels.numpy())
+            return self.engine.mend(windows, finished, is_finite.tolist(), self.reduce)
+        except (torch.OutOfMemoryError, MemoryError) as error:
+            raise EngineOutOfMemory(f"{windows[0].shape} in float32") from error
+
+
 def build_engine(
     network: nn.Module,
     device: Device,
@@ -118,12 +157,18 @@ def build_engine(
     """
     torch.set_num_threads(device.threads)
     network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    placed = _place(network, device)
+    input_dtype = torch.float32 if takes_float32 else device.dtype
+    if device.is_cuda:
+        _set_up_cuda()
+        seam = CudaSeam(device.torch_device)
     return TorchEngine(
         model=model,
-        network=_place(network, device),
+        network=placed,
         exact_network=network,
         device=device,
-        input_dtype=torch.float32 if takes_float32 else device.dtype,
+        input_dtype=input_dtype,
+        pipeline=make_pipeline(placed, device, input_dtype, seam) if device.is_cuda else None,
         native_scale=native_scale,
         window_px=window_px,
         halo_px=halo_px,
@@ -131,6 +176,26 @@ def build_engine(
         shape_step_px=round_up(SHAPE_STEP_PX, multiple_px),
         batch=batch,
     )
+
+
+def make_pipeline(
+    network: nn.Module, device: Device, input_dtype: torch.dtype, seam: Seam
+) -> Pipeline:
+    """What runs `network`, placed on the device, from bytes to bytes."""
+
+    def compute(levels: Tensor, reduce: int) -> tuple[Tensor, Tensor]:
+        result: Tensor = network(to_pixels(levels, input_dtype))
+        is_finite = find_finite(result)
+        return to_levels(result, reduce), is_finite
+
+    return Pipeline(compute, device.torch_device, seam)
+
+
+def _set_up_cuda() -> None:
+    """float32 means float32, and few shapes come so often that searching kernels for them pays."""
+    torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
+    torch.backends.cuda.matmul.fp32_precision = "ieee"
+    torch.backends.cudnn.benchmark = True
 
 
 def _place(network: nn.Module, device: Device) -> nn.Module:
@@ -142,17 +207,32 @@ def _place(network: nn.Module, device: Device) -> nn.Module:
 def to_input(windows: Sequence[Window], device: torch.device, dtype: torch.dtype) -> Tensor:
     """uint8 `[h, w, 3]` each to channels-last `[N, 3, h, w]` in 0..1; they travel as bytes."""
     if len(windows) == 1:
-        pixels = np.require(windows[0][None], requirements=("C", "W"))  # torch warns of any other
+        levels = np.require(windows[0][None], requirements=("C", "W"))  # torch warns of any other
     else:
-        pixels = np.stack(windows)
-    levels = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2)
-    return levels.to(dtype).div_(255)
+        levels = np.stack(windows)
+    return to_pixels(torch.from_numpy(levels).to(device), dtype)
+
+
+def to_pixels(levels: Tensor, dtype: torch.dtype) -> Tensor:
+    """uint8 `[N, h, w, 3]` to channels-last `[N, 3, h, w]` in 0..1."""
+    return levels.permute(0, 3, 1, 2).to(dtype).div_(255)
 
 
 def to_windows(result: Tensor, reduce: int) -> list[Window]:
-    """`[N, 3, h, w]` to N of uint8 `[h / reduce, w / reduce, 3]`: clamp, average, round."""
-    result = result.float().clamp_(0, 1)
+    """The same, each window by itself in host memory."""
+    return list(to_levels(result, reduce).cpu().numpy())
+
+
+def to_levels(result: Tensor, reduce: int) -> Tensor:
+    """`[N, 3, h, w]`, which may be overwritten, to uint8 `[N, h / reduce, w / reduce, 3]`:
+    clamp, average, round.
+    """
+    pixels = result.float().clamp_(0, 1)
     if reduce > 1:
-        result = F.avg_pool2d(result, reduce)
-    levels = result.mul_(255).add_(0.5).to(torch.uint8)
-    return list(levels.permute(0, 2, 3, 1).contiguous().cpu().numpy())
+        pixels = F.avg_pool2d(pixels, reduce)
+    return pixels.mul_(255).add_(0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def find_finite(result: Tensor) -> Tensor:
+    """Whether each of `[N, ...]` is finite throughout: bool `[N]`."""
+    return result.isfinite().flatten(1).all(1)
