@@ -1,7 +1,7 @@
 """The engine that runs networks with torch: on CPUs, NVIDIA GPUs and Apple's."""
 
 import copy
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -66,10 +66,6 @@ class TorchEngine:
         except (torch.OutOfMemoryError, MemoryError) as error:
             shape = (len(windows), *windows[0].shape)
             raise EngineOutOfMemory(f"{shape} on {self.device}") from error
-
-    def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
-        for window in windows:
-            yield from self.start([window], reduce).finish()
 
     @torch.inference_mode()
     def _run_batch(self, windows: Sequence[Window], reduce: int, is_exact: bool) -> list[Window]:

@@ -14,6 +14,7 @@ from service.engine.loaded import LoadedModel
 from service.engine.machine import describe_processor
 from service.engine.torch_candidates import float32_candidate, torch_candidates
 from service.engine.torch_engine import SHAPE_STEP_PX
+from service.engine.tuning.attempts import Attempts
 from service.engine.tuning.candidate import Candidate, Tunable
 from service.engine.tuning.choice_file import (
     Choice,
@@ -49,8 +50,10 @@ def open_tuned(model: LoadedModel, device: Device, settings: Settings) -> Engine
         found = _open_stored(path, key, [*candidates, reference])
         if found is None:
             sizes = _sizes(model, device, settings)
-            found = tune(reference, candidates, sizes, settings.precision)
+            attempts = Attempts(path.with_suffix(".tried"))
+            found = tune(reference, candidates, sizes, settings.precision, attempts)
             write_choice(path, key, found[0])
+            attempts.forget()
     choice, engine = found
     _log.info("%s: %s", model.spec.name, choice.describe())
     for label, reason in choice.refused.items():

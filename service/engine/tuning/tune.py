@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from service.engine.engine import least_window_px, round_up
+from service.engine.tuning.attempts import Attempts
 from service.engine.tuning.candidate import Candidate, Tunable
 from service.engine.tuning.choice_file import Choice
 from service.engine.tuning.pictures import SIDE_PX
@@ -28,6 +29,10 @@ SLOW_BUDGET_PER_NS_S: Final = 1e-4
 """More time for slow models: 24 s at 240 us for a pixel, up to `MAX_BUDGET_S`."""
 
 MAX_BUDGET_S: Final = 60.0
+MAX_DEATHS: Final = 2
+"""A processor may lack what a runtime takes for granted, and the kernel then ends the process. One
+death may have been someone else's doing."""
+
 CLOSE_RATIO: Final = 1.5
 """In pictures; what is slower there by more is not tried in windows."""
 
@@ -54,7 +59,11 @@ def sizes_around(
 
 
 def tune(
-    reference: Candidate, candidates: Sequence[Candidate], sizes: Sizes, precision: str
+    reference: Candidate,
+    candidates: Sequence[Candidate],
+    sizes: Sizes,
+    precision: str,
+    attempts: Attempts | None = None,
 ) -> tuple[Choice, Tunable]:
     """Choose among float32 and the candidates that are proven to give its picture.
 
@@ -63,6 +72,7 @@ def tune(
         candidates: others, the likeliest first; as many are tried as the time allows.
         sizes: not empty.
         precision: "auto" or "fast".
+        attempts: remembers which candidate is being tried, should it end this process.
 
     Raises:
         InternalError: float32's own result is not finite.
@@ -71,7 +81,7 @@ def tune(
     budget = Budget(BUDGET_S)
     engine = reference.open()
     expected = _run_reference(engine, budget)
-    trials, refused = _prove(candidates, expected, precision, budget)
+    trials, refused = _prove(candidates, expected, precision, budget, attempts or Attempts(None))
     float32 = Trial(reference, engine, None, expected.ns_per_px)
     best = _find_fastest([*trials, float32], expected, sizes, budget, refused)
     choice = Choice(
@@ -97,7 +107,11 @@ def _run_reference(engine: Tunable, budget: Budget) -> Expected:
 
 
 def _prove(
-    candidates: Sequence[Candidate], expected: Expected, precision: str, budget: Budget
+    candidates: Sequence[Candidate],
+    expected: Expected,
+    precision: str,
+    budget: Budget,
+    attempts: Attempts,
 ) -> tuple[list[Trial], dict[str, str]]:
     trials: list[Trial] = []
     refused: dict[str, str] = {}
@@ -105,8 +119,12 @@ def _prove(
         if not budget.allows(0):
             refused[candidate.label] = "not tried: no time was left"
             continue
+        if attempts.deaths(candidate.label) >= MAX_DEATHS:
+            refused[candidate.label] = f"ended the process {MAX_DEATHS} times"
+            continue
         try:
-            trials.append(try_candidate(candidate, expected, precision))
+            with attempts.trying(candidate.label):
+                trials.append(try_candidate(candidate, expected, precision))
         except Refused as error:
             refused[candidate.label] = str(error)
     return trials, refused

@@ -130,7 +130,7 @@ def test_flat_colours_stay_exact_in_a_shorter_type(tmp_path: Path) -> None:
         takes_float32=True,
     )
     for level in (0, 1, 100, 128, 254, 255):
-        (result,) = short.run([np.full((9, 9, 3), level, np.uint8)])
+        (result,) = short.start([np.full((9, 9, 3), level, np.uint8)]).finish()
         assert (result == level).all()
 
 

@@ -1,6 +1,5 @@
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -77,14 +76,14 @@ def test_every_level_comes_back_as_itself() -> None:
     levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
 
     for device in (CPU, CPU_HALF):
-        (result,) = engine_of(Nearest(1), device, native_scale=1).run([levels])
+        (result,) = engine_of(Nearest(1), device, native_scale=1).start([levels]).finish()
         assert np.array_equal(result, levels), device
 
 
 def test_results_are_in_order_in_rgb_and_contiguous() -> None:
     windows = [noise(seed=seed) for seed in range(3)]
 
-    results = list(engine_of(Nearest()).run(windows))
+    results = engine_of(Nearest()).start(windows).finish()
 
     for window, result in zip(windows, results, strict=True):
         assert result.dtype == np.uint8
@@ -94,7 +93,7 @@ def test_results_are_in_order_in_rgb_and_contiguous() -> None:
 
 @pytest.mark.parametrize(("by", "expected"), [(3.0, 255), (-3.0, 0), (1e30, 255), (-1e30, 0)])
 def test_results_are_clamped_not_wrapped(by: float, expected: int) -> None:
-    (result,) = engine_of(Nearest(after=Brighten(by))).run([noise()])
+    (result,) = engine_of(Nearest(after=Brighten(by))).start([noise()]).finish()
 
     assert (result == expected).all()
 
@@ -103,7 +102,7 @@ def test_results_are_clamped_not_wrapped(by: float, expected: int) -> None:
 def test_results_are_rounded_to_the_nearest_level(share: float, rounded: int) -> None:
     flat = np.full((4, 4, 3), 100, np.uint8)
 
-    (result,) = engine_of(Nearest(after=Brighten(share / 255))).run([flat])
+    (result,) = engine_of(Nearest(after=Brighten(share / 255))).start([flat]).finish()
 
     assert (result == rounded).all()
 
@@ -139,7 +138,7 @@ def test_memory_that_may_not_be_written_is_taken() -> None:
     window = noise()
     window.flags.writeable = False
 
-    (result,) = engine_of(Nearest()).run([window])
+    (result,) = engine_of(Nearest()).start([window]).finish()
 
     assert np.array_equal(result[::2, ::2], window)
 
@@ -147,7 +146,7 @@ def test_memory_that_may_not_be_written_is_taken() -> None:
 def test_what_overflows_in_a_short_type_is_computed_again_in_float32() -> None:
     network = Overflows()
 
-    (result,) = engine_of(network, CPU_HALF, native_scale=1).run([noise()])
+    (result,) = engine_of(network, CPU_HALF, native_scale=1).start([noise()]).finish()
 
     assert np.array_equal(result, noise())
     assert network.runs == [torch.float32]  # the short-typed run was that of the copy
@@ -156,7 +155,7 @@ def test_what_overflows_in_a_short_type_is_computed_again_in_float32() -> None:
 def test_what_is_not_finite_in_float32_either_is_an_error_never_a_picture() -> None:
     for device in (CPU, CPU_HALF):
         with pytest.raises(InternalError):
-            list(engine_of(Overflows(always=True), device, native_scale=1).run([noise()]))
+            engine_of(Overflows(always=True), device, native_scale=1).start([noise()]).finish()
 
 
 class Full(nn.Module):
@@ -171,27 +170,12 @@ class Full(nn.Module):
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError()])
 def test_out_of_memory_is_told_by_its_own_class(error: Exception) -> None:
     with pytest.raises(EngineOutOfMemory):
-        list(engine_of(Full(error)).run([noise()]))
+        engine_of(Full(error)).start([noise()]).finish()
 
 
 def test_other_errors_are_not_taken_for_out_of_memory() -> None:
     with pytest.raises(RuntimeError, match="CUDA out of memory, it says"):
-        list(engine_of(Full(RuntimeError("CUDA out of memory, it says"))).run([noise()]))
-
-
-def test_windows_are_taken_one_at_a_time() -> None:
-    taken = 0
-
-    def windows() -> Iterator[NDArray[np.uint8]]:
-        nonlocal taken
-        for _ in range(5):
-            taken += 1
-            yield noise()
-
-    results = engine_of(Nearest()).run(windows())
-    assert taken == 0
-    next(results)
-    assert taken == 1
+        engine_of(Full(RuntimeError("CUDA out of memory, it says"))).start([noise()]).finish()
 
 
 def test_a_batch_is_what_its_windows_are_alone_in_their_order() -> None:
@@ -237,7 +221,7 @@ def test_no_gradient_is_kept() -> None:
     assert network.weight.requires_grad
 
     engine = engine_of(network, native_scale=1)
-    list(engine.run([noise()]))
+    engine.start([noise()]).finish()
 
     assert network.weight.grad is None
 
