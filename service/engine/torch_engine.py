@@ -59,6 +59,8 @@ class TorchEngine:
     def start(
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
     ) -> Started:
+        if torch.get_num_threads() != self.device.threads:  # each calling thread has its own number
+            torch.set_num_threads(self.device.threads)
         try:
             if self.pipeline is None or is_exact:
                 return Computed(self._run_batch(windows, reduce, is_exact))
@@ -151,7 +153,6 @@ def build_engine(
     takes_float32: the network wants float32 pixels though its weights have the device's shorter
         type, and mixes the two itself.
     """
-    torch.set_num_threads(device.threads)
     network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     placed = _place(network, device)
     input_dtype = torch.float32 if takes_float32 else device.dtype

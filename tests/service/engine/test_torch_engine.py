@@ -1,5 +1,6 @@
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 
 import numpy as np
@@ -214,6 +215,24 @@ def test_what_is_asked_for_exactly_is_computed_in_float32() -> None:
 def test_the_label_says_what_runs_and_in_which_precision() -> None:
     assert engine_of(Nearest()).label == "torch float32"
     assert engine_of(Nearest(), CPU_HALF).label == "torch bfloat16"
+
+
+def test_whichever_thread_calls_computes_on_the_engines_threads() -> None:
+    class Asked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            numbers.append(torch.get_num_threads())
+            return x
+
+    numbers: list[int] = []
+    one = engine_of(Asked(), native_scale=1)
+    two = engine_of(Asked(), replace(CPU, threads=2), native_scale=1)
+    for engine in (two, one, two):
+        engine.start([noise()]).finish()
+        caller = threading.Thread(target=engine.start, args=([noise()],))
+        caller.start()
+        caller.join()
+
+    assert numbers == [2, 2, 1, 1, 2, 2]
 
 
 def test_no_gradient_is_kept() -> None:
