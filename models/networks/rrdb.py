@@ -32,7 +32,7 @@ class ResidualDenseBlock(nn.Module):
                 each convolution, as gradients need.
         """
         residual = self._join(x) if room is None else self._fill(x, room)
-        return residual.mul_(RESIDUAL_SCALE).add_(x)
+        return residual.to(x.dtype).mul_(RESIDUAL_SCALE).add_(x)
 
     def _fill(self, x: Tensor, room: Tensor) -> Tensor:
         seen = x.shape[1]
@@ -45,7 +45,7 @@ class ResidualDenseBlock(nn.Module):
         return residual
 
     def _join(self, x: Tensor) -> Tensor:
-        seen = x
+        seen = x.to(self.conv1.weight.dtype)
         for conv in (self.conv1, self.conv2, self.conv3, self.conv4):
             grown = F.leaky_relu(conv(seen), LEAK)
             seen = torch.cat((seen, grown), dim=1)
@@ -99,20 +99,26 @@ class RRDBNet(nn.Module):
         self.conv_last = _conv(num_feat, num_out_ch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, h, w] floats in 0..1 -> [N, 3, h * scale, w * scale], about 0..1, not clamped."""
+        """[N, 3, h, w] floats in 0..1 -> [N, 3, h * scale, w * scale], about 0..1, not clamped.
+
+        The trunk is a sum of many small residuals. It is kept in the input's own precision, and the
+        convolutions run in that of the weights: bfloat16 weights on a float32 image round each
+        residual once, and never the sum.
+        """
         if self.unshuffle > 1:
             x = F.pixel_unshuffle(x, self.unshuffle)
-        shallow = self.conv_first(x)
+        dtype = self.conv_first.weight.dtype
+        shallow = self.conv_first(x.to(dtype))
         room = None if torch.is_grad_enabled() else self._make_room(shallow)
-        features = shallow
+        features = shallow.to(x.dtype)
         for block in self.body:
             features = block(features, room)
-        features = shallow + self.conv_body(features)
+        features = shallow + self.conv_body(features.to(dtype))
         for conv in (self.conv_up1, self.conv_up2):
             doubled = F.interpolate(features, scale_factor=2, mode="nearest")
             features = F.leaky_relu(conv(doubled), LEAK, inplace=True)
         out: Tensor = self.conv_last(F.leaky_relu(self.conv_hr(features), LEAK, inplace=True))
-        return out
+        return out.to(x.dtype)
 
     def _make_room(self, shallow: Tensor) -> Tensor:
         """One for all blocks: they run one after the other, and new memory is slow memory."""

@@ -30,7 +30,7 @@ def open_torch(model: LoadedModel, device: Device) -> TorchEngine:
         window_px=model.window_px,
         halo_px=model.spec.halo_px,
         multiple_px=model.spec.multiple_px,
-        takes_float32=model.spec.family in ("plain", "srvgg"),
+        takes_float32=True,
     )
 
 

@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -83,3 +85,19 @@ def test_gradients_flow_through_blocks() -> None:
     network(image).sum().backward()
     assert image.grad is not None
     assert bool(image.grad.isfinite().all())
+
+
+def test_the_trunk_of_a_shorter_network_keeps_the_images_precision() -> None:
+    """Nearer to float32 than a network that rounds the sum after each block."""
+    torch.manual_seed(0)
+    exact = build_network("rrdb", rrdb_shape(scale=4, num_block=6, num_feat=16, num_grow_ch=8))
+    image = torch.rand(1, 3, 12, 12)
+    with torch.no_grad():
+        for layer in exact.modules():
+            if isinstance(layer, nn.Conv2d):
+                nn.init.normal_(layer.weight, std=(9 * layer.in_channels) ** -0.5)
+        right = exact(image)
+        short = copy.deepcopy(exact).bfloat16()
+        kept, rounded = short(image), short(image.bfloat16())
+    assert kept.dtype == torch.float32
+    assert (kept - right).square().mean() < (rounded.float() - right).square().mean()
