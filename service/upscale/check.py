@@ -48,10 +48,9 @@ def is_believable(source: Window, result: Window) -> bool:
 def _fits(source: Window, result: Window) -> bool:
     if result.dtype != source.dtype or result.ndim != 3 or result.shape[2] != source.shape[2]:
         return False
-    gains = [
-        divmod(after, before) for after, before in zip(result.shape, source.shape, strict=True)
-    ]
-    return gains[0] == gains[1] and gains[0][0] >= 1 and gains[0][1] == 0
+    height, width = source.shape[:2]
+    gain = max(1, result.shape[0] // height)
+    return bool(result.shape[:2] == (height * gain, width * gain))
 
 
 def _average(pixels: NDArray[Any], size: tuple[int, int]) -> NDArray[np.float32]:

@@ -1,7 +1,12 @@
+import time
+from typing import Any
+
+import cv2
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from service.image.alpha import bleed_colour, upscale_alpha
+from service.image.alpha import REACH_PX, bleed_colour, upscale_alpha
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -62,3 +67,105 @@ def test_without_an_edge_nothing_is_bled(level: int) -> None:
     rgb = np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
     assert bleed_colour(rgb, np.full((8, 8), level, np.uint8)) is rgb
+
+
+def test_a_far_pixel_of_a_large_cut_out_takes_its_nearest_colour_too() -> None:
+    """Across the blocks that the work is done in."""
+    rgb = np.zeros((300, 400, 3), np.uint8)
+    alpha = np.zeros((300, 400), np.uint8)
+    alpha[130:, :], alpha[:, 250:] = 255, 255
+    rgb[130:, :], rgb[:, 250:] = (10, 200, 30), (10, 200, 30)
+
+    bled = bleed_colour(rgb, alpha)
+
+    assert (bled[130 - REACH_PX :, :] == (10, 200, 30)).all()
+    assert (bled[:, 250 - REACH_PX :] == (10, 200, 30)).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_nothing_rings_beyond_its_neighbours(kind: type[np.unsignedinteger]) -> None:
+    peak = np.iinfo(kind).max
+    levels = np.random.default_rng(0).integers(0, peak + 1, (30, 40), kind)
+    levels[:, :20] = np.where(levels[:, :20] > peak // 2, peak * 3 // 4, peak // 4)
+
+    large = upscale_alpha(levels, 4)
+
+    assert large.dtype == kind
+    kernel = np.ones((5, 5), np.uint8)
+    for bound, is_wrong in ((cv2.erode, np.less), (cv2.dilate, np.greater)):
+        limit = bound(levels, kernel).repeat(4, axis=0).repeat(4, axis=1)
+        assert not is_wrong(large, limit).any()
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_binary_mask_stays_clean_up_to_one_pixel_from_its_edge(scale: int) -> None:
+    mask = np.zeros((60, 60), np.uint8)
+    cv2.circle(mask, (30, 28), 18, 255, -1)
+
+    large = upscale_alpha(mask, scale)
+
+    kernel = np.ones((3, 3), np.uint8)
+    for level, sure in ((255, cv2.erode(mask, kernel)), (0, cv2.dilate(mask, kernel))):
+        is_sure = (sure == level).repeat(scale, axis=0).repeat(scale, axis=1)
+        is_sure = cv2.erode(is_sure.astype(np.uint8), np.ones((2 * scale + 1,) * 2, np.uint8)) > 0
+        assert (large[is_sure] == level).all()
+
+
+def masks() -> dict[str, NDArray[np.uint8]]:
+    """Drawn large: a disc, letters, hairs."""
+    rows, columns = np.mgrid[:512, :512]
+    disc = np.clip(180.5 - np.hypot(columns - 250, rows - 260), 0, 1) * 255
+    letters, hairs = np.zeros((512, 512), np.uint8), np.zeros((512, 512), np.uint8)
+    cv2.putText(letters, "Rag&", (10, 300), cv2.FONT_HERSHEY_COMPLEX, 5, 255, 20, cv2.LINE_AA)
+    for x in range(0, 512, 23):
+        cv2.line(hairs, (x, 0), (511 - x // 2, 511), 255, 3, cv2.LINE_AA)
+    return {"disc": disc.astype(np.uint8), "letters": letters, "hairs": hairs}
+
+
+@pytest.mark.parametrize("name", ["disc", "letters", "hairs"])
+@pytest.mark.parametrize("ground", [0, 255, (0, 160, 0)], ids=["black", "white", "green"])
+def test_a_cut_out_is_nearer_to_the_truth_than_the_peers_ways(
+    name: str, ground: int | tuple[int, int, int]
+) -> None:
+    """An orange figure over black, white and green, by an ideal network for colour.
+
+    The peers: alpha enlarged linearly with the colours as they lie in the file, black under
+    transparency; and the double pass, which enlarges the picture over black and over white and
+    takes alpha from their difference.
+    """
+    truth = masks()[name].astype(np.float64)[..., None] / 255
+    colour = np.array((230.0, 120.0, 30.0))
+    small = cv2.resize(masks()[name], (128, 128), interpolation=cv2.INTER_AREA)
+    rgb = np.zeros((128, 128, 3), np.uint8)
+    rgb[small > 0] = colour
+    over = truth * colour + (1 - truth) * np.array(ground)
+
+    def error(large_rgb: NDArray[Any], large_alpha: NDArray[Any]) -> float:
+        share = large_alpha.astype(np.float64)[..., None] / 255
+        shown = share * large_rgb + (1 - share) * np.array(ground)
+        return float(np.sqrt(np.mean(np.square(shown - over))))
+
+    def cubic(pixels: NDArray[Any]) -> NDArray[Any]:
+        return np.asarray(cv2.resize(pixels, (512, 512), interpolation=cv2.INTER_CUBIC))
+
+    ours = error(cubic(bleed_colour(rgb, small)), upscale_alpha(small, 4))
+    linear = error(cubic(rgb), cv2.resize(small, (512, 512), interpolation=cv2.INTER_LINEAR))
+    share = small[..., None] / 255
+    on_black = cubic(np.rint(share * rgb).astype(np.uint8)).astype(np.float64)
+    on_white = cubic(np.rint(share * rgb + 255 * (1 - share)).astype(np.uint8)).astype(np.float64)
+    double_alpha = np.clip(255 - (on_white - on_black).mean(axis=2), 1, 255)
+    double = error(np.clip(on_black * 255 / double_alpha[..., None], 0, 255), double_alpha)
+
+    assert ours < 0.9 * linear
+    assert ours < 0.95 * double
+
+
+def test_nine_megapixels_are_bled_in_time() -> None:
+    rows, columns = np.mgrid[:3000, :3000]
+    alpha = np.where(np.hypot(columns - 1500, rows - 1500) < 1000, 255, 0).astype(np.uint8)
+    rgb = np.zeros((3000, 3000, 3), np.uint8)
+
+    started = time.process_time()
+    bleed_colour(rgb, alpha)
+
+    assert time.process_time() - started < 1.0
