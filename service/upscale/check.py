@@ -3,8 +3,8 @@
 Compared block by block with what it was given: a device that failed leaves black, garbage or
 another picture's pixels, whose mean colour is another one. Networks shift means too, the more the
 harsher the picture: official ones by up to 13 levels where it is flat, by 20 in photographs, by 86
-in a checkerboard of pure red and blue. So a block may differ by a fixed share and by a share of its
-source's contrast.
+in a checkerboard of pure red and blue. So a block may differ by a fixed share, twice that where the
+picture is so small that it is all border, and by a share of its source's contrast.
 """
 
 from typing import Any, Final
@@ -39,7 +39,8 @@ def is_believable(source: Window, result: Window) -> bool:
     mean = _average(before, blocks)
     contrast = np.sqrt(np.maximum(_average(np.square(before), blocks) - np.square(mean), 0))
     mean_after = _average(_average(result, (width, height)).astype(np.float32), blocks)
-    allowed = _FIXED_SHARE * peak + _SHARE_OF_CONTRAST * contrast
+    fixed = _FIXED_SHARE * peak * (2 if min(height, width) < BLOCK_PX else 1)
+    allowed = fixed + _SHARE_OF_CONTRAST * contrast.max(axis=2, keepdims=True)
     is_black = (mean_after.max(axis=2) == 0) & (mean.max(axis=2) > _LEAST_SHARE_FOR_BLACK * peak)
     is_near = np.abs(mean_after - mean) <= allowed
     return bool(np.all(is_near) and not np.any(is_black))
