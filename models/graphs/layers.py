@@ -11,13 +11,12 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Quantisation:
-    """How a convolution is computed in 8 bits.
+    """How 8-bit numbers stand for a convolution's weights and input.
 
-    weight: int8 `[O, I, 3, 3]`; weight_scale: float32 `[O]`, a weight is `weight * weight_scale`.
-    low, high: range of the 256 input levels, in the network's own units; 0 is one of them.
+    weight_scale: float32 `[O]`, a weight is its whole number times this. low, high: ends of the
+    range of the 256 input levels, in the network's own units; 0 is one of the levels.
     """
 
-    weight: NDArray[np.int8]
     weight_scale: Floats
     low: float
     high: float
@@ -25,9 +24,9 @@ class Quantisation:
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """weight: float32 `[O, I, 3, 3]`, what the layer computes with; bias: float32 `[O]` or None."""
+    """weight: `[O, I, 3, 3]`, float32, or int8 where it is quantised; bias: float32 `[O]`."""
 
-    weight: Floats
+    weight: Floats | NDArray[np.int8]
     bias: Floats | None
     quantised: Quantisation | None = None
 

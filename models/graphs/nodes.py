@@ -37,7 +37,7 @@ def convolve(
         low, high = (np.float32(end * input_gain) for end in (quantised.low, quantised.high))
         x = ops.fake_quantize(x, low, high, low, high, ACTIVATION_LEVELS)
         scale = (quantised.weight_scale[order] * gain).reshape(-1, 1, 1, 1)
-        whole = ops.convert(ops.constant(np.ascontiguousarray(quantised.weight[order])), "f32")
+        whole = ops.convert(ops.constant(np.ascontiguousarray(layer.weight[order])), "f32")
         weight = ops.multiply(whole, ops.constant(scale))
     y = ops.convolution(x, weight, [1, 1], [1, 1], [1, 1], [1, 1])
     if layer.bias is not None:

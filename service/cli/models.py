@@ -62,6 +62,40 @@ def add_model(
     typer.echo(store.target(spec))
 
 
+@commands.command("quantise")
+def quantise_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a model whose file is here")],
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="photos to calibrate with, beside drawn pages"),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=0, metavar="N", help="steps of tuning, 1 s each")] = 300,
+) -> None:
+    """Prepare a model in 8 bits, for `UPSCALED_PRECISION=fast`: once, and it takes minutes."""
+    from models.quantised import quantised_path
+    from models.quantising.prepare import quantise
+
+    store = _store()
+    with _told_plainly():
+        spec = store.find(name)
+        weights = store.path(spec)
+        if weights is None:
+            raise ModelError(f"{store.target(spec)} is not there; get it first")
+        try:
+            with _steps_bar(name) as progress:
+                quantise(
+                    spec,
+                    weights,
+                    pictures,
+                    steps=steps,
+                    say=lambda line: typer.echo(line, err=True),
+                    progress=progress,
+                )
+        except (OSError, ValueError) as error:
+            raise ModelError(str(error)) from error
+    typer.echo(quantised_path(weights))
+
+
 @commands.command("verify")
 def verify_models() -> None:
     """Compare every file with its size and SHA-256; exits with 1 if one is wrong."""
@@ -95,6 +129,18 @@ def _told_plainly() -> Iterator[None]:
     except ModelError as error:
         typer.echo(f"upscaled: {error}", err=True)
         raise typer.Exit(1) from None
+
+
+@contextmanager
+def _steps_bar(name: str) -> Iterator[Progress]:
+    """A bar on standard error where that is a terminal, silence elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 @contextmanager

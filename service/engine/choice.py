@@ -46,6 +46,7 @@ def open_engine(settings: Settings, scale: int, *, asked_by: str | None = None) 
             spec, path, denoise=settings.denoise if spec.wdn else 1.0, wdn_path=_wdn(spec, store)
         ),
         choose_window_px(settings, spec, is_cuda=device.is_cuda),
+        weights=path if spec.wdn is None or settings.denoise == 1.0 else None,
     )
     if settings.precision == "exact" or not settings.tuning:
         return open_torch(model, device)

@@ -12,6 +12,7 @@ from service.engine.device import Device
 from service.engine.engine import Engine, round_up
 from service.engine.loaded import LoadedModel
 from service.engine.machine import describe_processor
+from service.engine.openvino_candidates import openvino_candidates
 from service.engine.torch_candidates import float32_candidate, torch_candidates
 from service.engine.torch_engine import SHAPE_STEP_PX
 from service.engine.tuning.attempts import Attempts
@@ -65,7 +66,10 @@ def open_tuned(model: LoadedModel, device: Device, settings: Settings) -> Engine
 
 def list_candidates(model: LoadedModel, device: Device, precision: str) -> list[Candidate]:
     """Every way but float32 by torch, the likeliest first. `precision`: "auto" or "fast"."""
-    return [*torch_candidates(model, device)]
+    return [
+        *openvino_candidates(model, device, precision),
+        *torch_candidates(model, device),
+    ]
 
 
 def make_key(

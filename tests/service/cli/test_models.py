@@ -192,3 +192,19 @@ def test_fetch_prints_the_path_and_a_bar_only_on_a_terminal(
         assert "1.0/1.0 MB" in done.stderr
     else:
         assert done.stderr == ""
+
+
+def test_quantise_refuses_in_one_sentence(tmp_path: Path, own_file: Path) -> None:
+    upscaled(tmp_path, "add", "mine", str(own_file))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    for arguments, reason in (
+        (["nobody"], "there is no model 'nobody'"),
+        (["realesrgan-x4plus"], "is not there; get it first"),
+        (["mine", "--pictures", str(empty)], "holds no picture"),
+        (["mine", "--pictures", str(tmp_path / "none")], "No such file or directory"),
+    ):
+        done = upscaled(tmp_path, "quantise", *arguments, "--steps", "0")
+        assert done.returncode == 1
+        assert reason in done.stderr
+        assert "Traceback" not in done.stderr
