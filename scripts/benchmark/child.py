@@ -74,17 +74,20 @@ class Child:
 
 @contextmanager
 def in_child(entry: Entry) -> Iterator[Child]:
-    """The contestant, open and ready, in the environment that a worker of the service has.
+    """The contestant, open and ready; ours in the environment that a worker of the service has.
 
     Raises:
         Absent: it cannot take part, or died.
     """
-    settings = load_settings({}, threads=entry.threads)
+    environment: Mapping[str, str] = os.environ
+    if entry.kind == "ours":
+        settings = load_settings({}, threads=entry.threads)
+        environment = worker_environment(settings, os.environ)
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "scripts.benchmark.child", entry.to_json()],
             cwd=ROOT,
-            env=worker_environment(settings, os.environ),
+            env=dict(environment),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

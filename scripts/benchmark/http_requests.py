@@ -2,8 +2,6 @@
 
 import time
 
-import requests
-
 from scripts.benchmark.effort import Effort
 from scripts.benchmark.load import (
     describe,
@@ -13,7 +11,8 @@ from scripts.benchmark.load import (
     share_outside,
 )
 from scripts.benchmark.machine import Facts
-from scripts.benchmark.server import Answer, Server
+from scripts.benchmark.pictures import make_jpeg
+from scripts.benchmark.server import Server
 
 AVATAR_PX = 64
 HEAD_START_S = 0.3
@@ -56,9 +55,10 @@ def together(server: Server, effort: Effort, clients: int) -> Facts:
 def beside_large(server: Server, effort: Effort) -> Facts:
     """64x64 requests alone, then while a large image is always under way."""
     idle, _ = send_all(server, [AVATAR_PX] * effort.avatars, 1)
-    with kept_busy(lambda: server.upscale(effort.poster_px)) as posters_s:
+    poster = make_jpeg(effort.poster_px, effort.poster_px)
+    with kept_busy(lambda: server.send(poster, effort.poster_px)) as posters_s:
         time.sleep(HEAD_START_S if not effort.is_tiny else 0)
-        busy = _send_alone(server, effort.avatars)
+        busy, _ = send_all(server, [AVATAR_PX] * effort.avatars, 1)
     idle_p95 = percentile([answer.seconds for answer in idle], 0.95)
     busy_p95 = percentile([answer.seconds for answer in busy], 0.95)
     return {
@@ -84,8 +84,3 @@ def small_images(server: Server, effort: Effort) -> Facts:
         "together_s": round(many_s, 3),
         "ratio": round(one_s / many_s, 3),
     }
-
-
-def _send_alone(server: Server, count: int) -> list[Answer]:
-    with requests.Session() as session:
-        return [server.upscale(AVATAR_PX, session=session) for _ in range(count)]

@@ -14,7 +14,8 @@ from service.config import Settings, load_settings
 from service.engine.choice import open_engine
 from service.engine.engine import Engine, Started, Window
 from service.image.types import Image
-from service.upscale.loop import upscale
+from service.upscale.job import choose_care
+from service.upscale.loop import NO_CARE, Care, upscale
 from service.upscale.scheduler import Scheduler
 
 
@@ -29,6 +30,7 @@ class Ours:
         self._spec = spec
         self._watched = WatchedEngine(open_engine(settings, self._scale))
         self._scheduler = Scheduler()
+        self._care = choose_care(entry.model, settings)
         self._image = Image(rgb=make_pixels(entry.height_px, entry.width_px))
 
     @property
@@ -37,7 +39,9 @@ class Ours:
 
     def run(self) -> Pixels:
         self._watched.windows.clear()
-        return upscale_once(self._image.rgb, self._scale, self._watched, self._scheduler)
+        return upscale_once(
+            self._image.rgb, self._scale, self._watched, self._scheduler, self._care
+        )
 
     def gflop(self) -> float:
         network = build_network(self._spec.family, self._spec.shape)
@@ -65,10 +69,13 @@ class WatchedEngine:
         return self._engine.start(windows, reduce, is_exact=is_exact)
 
 
-def upscale_once(rgb: Pixels, scale: int, engine: object, scheduler: Scheduler) -> Pixels:
+def upscale_once(
+    rgb: Pixels, scale: int, engine: object, scheduler: Scheduler, care: Care = NO_CARE
+) -> Pixels:
     """RGB `[H, W, 3]` to `[H * scale, W * scale, 3]` through the loop over one image."""
+    image = Image(rgb=rgb)
     with scheduler.open_lane(cast(Engine, engine)) as lane:
-        return upscale(Image(rgb=rgb), scale, lane, on_tile=lambda done, total: None).rgb
+        return upscale(image, scale, lane, on_tile=lambda done, total: None, care=care).rgb
 
 
 def settings_of(entry: Entry, **more: object) -> Settings:
