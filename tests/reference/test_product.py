@@ -13,6 +13,7 @@ from service.config import Settings, load_settings
 from service.engine.choice import open_engine
 from service.image.types import Image
 from service.upscale.loop import upscale
+from service.upscale.scheduler import Scheduler
 from tests.models.test_published_tool import Pixels, bring_into_range, photo_of, run_theirs
 from tests.reference.standins import PublishedRealEsrgan
 
@@ -24,8 +25,8 @@ ANIMEVIDEO = next(spec for spec in OFFICIAL if spec.name == "realesr-animevideov
 def run_product(rgb: Pixels, scale: int, settings: Settings) -> tuple[Pixels, int]:
     """The upscaled picture and how many tiles it took."""
     totals: list[int] = []
-    engine = open_engine(settings, scale)
-    result = upscale(Image(rgb), scale, engine, on_tile=lambda _done, total: totals.append(total))
+    with Scheduler() as scheduler, scheduler.open_lane(open_engine(settings, scale)) as lane:
+        result = upscale(Image(rgb), scale, lane, on_tile=lambda _done, total: totals.append(total))
     return result.rgb, totals[-1]
 
 
