@@ -6,11 +6,12 @@ from pathlib import Path
 
 import torch
 
-from models.evaluation.measure import flat_error_levels, measure, read_truths
+from models.evaluation.measure import compare, flat_error_levels, measure, read_truths
 from models.evaluation.sheet import draw_sheet
 from models.evaluation.upscalers import (
     KERNELS,
     Upscaler,
+    int8_upscaler,
     kernel_upscaler,
     network_upscaler,
     open_network,
@@ -35,6 +36,9 @@ def main(arguments_given: list[str] | None = None) -> None:
         name = Path(model).name.removesuffix(".safetensors").removesuffix(".pth")
         upscalers[name] = network_upscaler(network, native_scale, scale)
         flat[name] = flat_error_levels(upscalers[name])
+        if arguments.int8:
+            upscalers[f"{name} int8"] = int8_upscaler(model, arguments.models_dir, scale)
+            flat[f"{name} int8"] = flat_error_levels(upscalers[f"{name} int8"])
     truths = read_truths(arguments.truth, scale)
     report = measure(truths, upscalers, scale)
     _print_table(report)
@@ -46,6 +50,11 @@ def main(arguments_given: list[str] | None = None) -> None:
         "pictures": len(truths),
         "tracks": report,
         "flat_error_levels": flat,
+        "int8_psnr_db": {
+            name: compare(truths, upscalers[name], upscalers[f"{name} int8"], scale)
+            for name in flat
+            if f"{name} int8" in upscalers
+        },
     }
     print(json.dumps(document))  # noqa: T201
 
@@ -62,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("models", nargs="+", help="names of models, or weights files")
     parser.add_argument("--truth", type=Path, required=True, help="folder of ground truth")
     parser.add_argument("--scale", type=int, choices=(2, 4), default=4)
+    parser.add_argument(
+        "--int8", action="store_true", help="also in 8 bits, and how near to its own float32"
+    )
     parser.add_argument("--sheet", type=Path, help="write a contact sheet PNG here")
     parser.add_argument("--only", nargs="*", help="names of the truths shown on the sheet")
     parser.add_argument("--models-dir", type=Path, default=Path(".upscaled/models"))

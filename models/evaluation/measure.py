@@ -56,6 +56,13 @@ def measure(
     return report
 
 
+def compare(truths: list[Truth], one: Upscaler, other: Upscaler, scale: int) -> float:
+    """How near two upscalers' results are over all clean inputs: mean RGB PSNR in dB."""
+    smalls = (make_clean(truth.pixels, scale, truth.name) for truth in truths)
+    pairs = ((one(small).astype(np.float64), other(small).astype(np.float64)) for small in smalls)
+    return round(fmean(psnr_db(*pair) for pair in pairs), 2)
+
+
 def flat_error_levels(upscale: Upscaler) -> int:
     """The worst deviation, in levels, over pictures of one colour: 256 greys, 27 colours."""
     steps = (0, 128, 255)

@@ -53,6 +53,26 @@ def network_upscaler(network: nn.Module, native_scale: int, scale: int) -> Upsca
     return upscale
 
 
+def int8_upscaler(name: str, models_dir: Path, scale: int) -> Upscaler:
+    """The same of a model's 8-bit file, by OpenVINO; raises `WeightsError` for none that fits."""
+    from models.graphs.build import build_graph
+    from models.graphs.finishing import finish_window
+    from models.graphs.runtime import compile_graph
+    from models.quantised import read_quantised
+
+    store = ModelStore(models_dir)
+    spec = store.find(name)
+    layers = read_quantised(spec, store.target(spec))
+    graph = build_graph(spec.family, spec.shape, layers)
+    compiled = compile_graph(graph, precision="f32", threads=torch.get_num_threads())
+    reduce = spec.native_scale // scale
+
+    def upscale(small: Pixels) -> Pixels:
+        return finish_window(compiled(small[None])[0][0], small, spec.family, reduce)
+
+    return upscale
+
+
 def kernel_upscaler(kernel: Image.Resampling, scale: int) -> Upscaler:
     """A classic interpolation."""
 

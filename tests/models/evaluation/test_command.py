@@ -77,3 +77,14 @@ def test_only_named_truths_are_shown_on_the_sheet(
     )
     with Image.open(sheet / "s.png") as drawn:
         assert drawn.height == 3 * 256
+
+
+def test_8_bits_are_held_against_their_own_float32(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("upscaled-x2", "--truth", folder, "--scale", "2", "--int8")
+    found = document(capsys)
+    clean = found["tracks"]["clean"]
+    assert 40 < found["int8_psnr_db"]["upscaled-x2"] < 80
+    assert abs(clean["upscaled-x2"]["psnr_db"] - clean["upscaled-x2 int8"]["psnr_db"]) < 0.5
+    assert found["flat_error_levels"]["upscaled-x2 int8"] == 0
