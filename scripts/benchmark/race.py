@@ -1,6 +1,8 @@
 """Contestants in turn, round after round: their times, and what follows from them."""
 
 import statistics
+import sys
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -41,26 +43,46 @@ def run_race(race: Race, rounds: int, opened: Open = open_apart) -> Facts:
     Every other round goes backwards: what runs after what is then no matter.
     """
     with ExitStack() as stack:
-        runners: dict[str, Runner] = {}
-        absent: dict[str, str] = {}
-        for name, entry in race.entries.items():
-            try:
-                runners[name] = stack.enter_context(opened(entry))
-                runners[name].run_once()
-            except Absent as reason:
-                runners.pop(name, None)
-                absent[name] = str(reason)
+        runners, opened_s, absent = _open_all(race, stack, opened)
         runs: dict[str, list[Done]] = {name: [] for name in runners}
         for at in range(rounds):
             order = list(runners) if at % 2 == 0 else list(reversed(runners))
             for name in order:
                 runs[name].append(runners[name].run_once())
+            _say(f"round {at + 1} of {rounds}")
         return {
             "contestants": summarise(runners, runs),
+            "opened_s": opened_s,
             "ratios": compare(runs, race.against),
             "pictures": compare_pictures(runners, race.exact),
             "absent": absent,
         }
+
+
+def _open_all(
+    race: Race, stack: ExitStack, opened: Open
+) -> tuple[dict[str, Runner], dict[str, float], dict[str, str]]:
+    """Who can take part, warm; the seconds until they were; why others cannot."""
+    runners: dict[str, Runner] = {}
+    opened_s: dict[str, float] = {}
+    absent: dict[str, str] = {}
+    for name, entry in race.entries.items():
+        started = time.perf_counter()
+        try:
+            runner = stack.enter_context(opened(entry))
+            runner.run_once()
+        except Absent as reason:
+            absent[name] = str(reason)
+            _say(f"{name}: absent")
+            continue
+        runners[name] = runner
+        opened_s[name] = round(time.perf_counter() - started, 2)
+        _say(f"{name}: {runner.label}, ready after {opened_s[name]:.1f} s")
+    return runners, opened_s, absent
+
+
+def _say(text: str) -> None:
+    print(f"  {text}", file=sys.stderr, flush=True)
 
 
 def summarise(runners: Mapping[str, Runner], runs: Mapping[str, list[Done]]) -> dict[str, Facts]:
