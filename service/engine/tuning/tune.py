@@ -29,6 +29,10 @@ SLOW_BUDGET_PER_NS_S: Final = 1e-4
 """More time for slow models: 24 s at 240 us for a pixel, up to `MAX_BUDGET_S`."""
 
 MAX_BUDGET_S: Final = 60.0
+ALWAYS_TRIED: Final = 2
+"""So many candidates are tried even where float32 alone took all the time, on a busy machine: the
+choice is kept for good, and the likeliest come first."""
+
 MAX_DEATHS: Final = 2
 """A processor may lack what a runtime takes for granted, and the kernel then ends the process. One
 death may have been someone else's doing."""
@@ -116,7 +120,7 @@ def _prove(
     trials: list[Trial] = []
     refused: dict[str, str] = {}
     for candidate in candidates:
-        if not budget.allows(0):
+        if len(trials) + len(refused) >= ALWAYS_TRIED and not budget.allows(0):
             refused[candidate.label] = "not tried: no time was left"
             continue
         if attempts.deaths(candidate.label) >= MAX_DEATHS:

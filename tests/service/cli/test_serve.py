@@ -154,7 +154,7 @@ def test_what_is_waiting_when_the_grace_is_over_is_answered(tmp_path: Path) -> N
         started = time.monotonic()
         assert server.stop() == 0
         assert time.monotonic() - started < 8
-        assert not any(worker.is_running() for worker in workers)
+        assert psutil.wait_procs(workers, timeout=5)[1] == []
         answer = running.result()
         assert (answer.status_code, answer.json()["error_code"]) == (500, "internal_error")
 

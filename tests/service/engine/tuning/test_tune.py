@@ -166,3 +166,20 @@ def test_sizes_are_multiples_of_the_step_with_room_for_a_core() -> None:
     assert sizes.windows_px == (384, 256, 192, 512)
     assert sizes_around(96, 32, 16, is_fixed=False, batches=(1,)).windows_px == (128,)
     assert sizes_around(100, 19, 16, is_fixed=True, batches=(1, 4)) == Sizes((100,), (1, 4))
+
+
+def test_on_a_busy_machine_the_likeliest_two_are_tried_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("service.engine.tuning.tune.BUDGET_S", 0.0)
+    candidates = [candidate(FakeEngine(seconds_per_px=FAST), dtype) for dtype in ("a", "b", "c")]
+
+    choice, _ = tune(
+        candidate(FakeEngine(seconds_per_px=SLOW), "float32"),
+        candidates,
+        Sizes((64,), (1,)),
+        "auto",
+    )
+
+    assert choice.dtype in ("a", "b")
+    assert choice.refused == {"fake c": "not tried: no time was left"}
