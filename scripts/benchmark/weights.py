@@ -19,7 +19,9 @@ from service.config import load_settings
 GENERAL = "realesr-general-x4v3"
 GENERAL_NAMES = ("realesr-general-x4v3.pth", "realesr-general-x4v3.fp16.safetensors")
 ANIME = "realesr-animevideov3"
-RRDB = "random-x4plus"
+_RANDOM = "random-"
+RRDB = f"{_RANDOM}x4plus"
+RANDOM_GENERAL = f"{_RANDOM}general"
 CALIBRATION_PX = 48
 RESULT_SPREAD = 0.2
 
@@ -44,8 +46,8 @@ def add_general(data_dir: Path, file: Path | None) -> Weights:
         name = GENERAL if candidate.name == GENERAL_NAMES[0] else "general-x4v3"
         store.add(name, candidate)
         return Weights(name, candidate.name)
-    _add_random(store, "random-general", "srvgg", srvgg_shape(4, 32))
-    return Weights("random-general", "random")
+    _add_random(store, RANDOM_GENERAL, "srvgg", srvgg_shape(4, 32))
+    return Weights(RANDOM_GENERAL, "random")
 
 
 def add_anime(data_dir: Path) -> Weights | None:
@@ -67,8 +69,12 @@ def add_rrdb(data_dir: Path, num_block: int = 23) -> Weights:
 def add_small_compact(data_dir: Path) -> Weights:
     """A compact network so small that a test can run it."""
     store = ModelStore(data_dir / "models")
-    _add_random(store, "random-general", "srvgg", srvgg_shape(4, 2, num_feat=8))
-    return Weights("random-general", "random")
+    _add_random(store, RANDOM_GENERAL, "srvgg", srvgg_shape(4, 2, num_feat=8))
+    return Weights(RANDOM_GENERAL, "random")
+
+
+def is_random(model: str) -> bool:
+    return model.startswith(_RANDOM)
 
 
 def _places(names: tuple[str, ...]) -> list[Path]:
