@@ -41,6 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     store.add_argument("--out", type=Path, required=True, help="the run's folder")
     store.add_argument("--name", required=True, help="upscaled-x2 or upscaled-x4")
     store.add_argument("--folder", type=Path, default=Path("models/default"))
+    store.add_argument("--past", type=Path, help="a copy of --out from before its last stretch")
+    store.add_argument(
+        "--beyond", type=float, default=0.0, help="how much further than the way from --past"
+    )
     store.set_defaults(act=_export)
     draw = commands.add_parser("draw", help="write pages of text and line art, to measure on")
     draw.add_argument("--out", type=Path, required=True)
@@ -77,7 +81,13 @@ def _run(arguments: argparse.Namespace) -> None:
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    entry = export(arguments.out, arguments.name, arguments.folder)
+    entry = export(
+        arguments.out,
+        arguments.name,
+        arguments.folder,
+        past=arguments.past,
+        beyond=arguments.beyond,
+    )
     print(json.dumps({arguments.name: entry}))  # noqa: T201
 
 

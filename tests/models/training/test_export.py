@@ -25,6 +25,19 @@ def test_an_exported_network_is_the_runs_average_to_half_precision(tmp_path: Pat
         assert file.metadata()["family"] == "plain"
 
 
+def test_an_export_may_go_further_the_way_its_last_stretch_went(tmp_path: Path) -> None:
+    before, after = (begin(Recipe(2, features=6, layers=2, seed=seed)) for seed in (1, 2))
+    checkpoint.save(before, tmp_path / "before")
+    checkpoint.save(after, tmp_path / "after")
+    entry = export(
+        tmp_path / "after", "upscaled-x2", tmp_path, past=tmp_path / "before", beyond=0.25
+    )
+    stored = read_network(tmp_path / entry["file"]).head.weight
+    start, end = before.average.head.weight, after.average.head.weight
+    assert torch.allclose(stored, 1.25 * end - 0.25 * start, atol=1e-3)
+    assert not torch.allclose(stored, end, atol=1e-2)
+
+
 def test_the_manifest_describes_the_file_and_keeps_other_entries(tmp_path: Path) -> None:
     for scale in (4, 2):
         checkpoint.save(begin(Recipe(scale, features=6, layers=2)), tmp_path / f"x{scale}")
