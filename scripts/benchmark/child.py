@@ -74,20 +74,19 @@ class Child:
 
 @contextmanager
 def in_child(entry: Entry) -> Iterator[Child]:
-    """The contestant, open and ready; ours in the environment that a worker of the service has.
+    """The contestant, open and ready, in the environment that a worker of the service has.
+
+    All have the same one: threads that spin on a busy machine would slow the package down.
 
     Raises:
         Absent: it cannot take part, or died.
     """
-    environment: Mapping[str, str] = os.environ
-    if entry.kind == "ours":
-        settings = load_settings({}, threads=entry.threads)
-        environment = worker_environment(settings, os.environ)
+    settings = load_settings({}, threads=entry.threads)
     with tempfile.TemporaryFile("w+") as errors:
         process = subprocess.Popen(
             [sys.executable, "-m", "scripts.benchmark.child", entry.to_json()],
             cwd=ROOT,
-            env=dict(environment),
+            env=worker_environment(settings, os.environ),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=errors,

@@ -12,7 +12,7 @@ from scripts.benchmark.weights import (
     Weights,
     add_anime,
     add_general,
-    add_rrdb,
+    add_lively_rrdb,
     add_small_compact,
 )
 from service.engine.choice import open_engine
@@ -70,7 +70,7 @@ def _upscale(entry: Entry, window_px: int) -> tuple[Pixels, int]:
 def _models(data_dir: Path, general: Path | None, *, is_tiny: bool) -> list[Weights]:
     shipped = [Weights("upscaled-x2", "shipped"), Weights("upscaled-x4", "shipped")]
     if is_tiny:
-        return [add_small_compact(data_dir), add_rrdb(data_dir, num_block=1)]
+        return [add_small_compact(data_dir), add_lively_rrdb(data_dir, num_block=1)]
     anime = add_anime(data_dir)
     more = [anime] if anime else []
-    return [*shipped, add_general(data_dir, general), *more, add_rrdb(data_dir)]
+    return [*shipped, add_general(data_dir, general), *more, add_lively_rrdb(data_dir)]

@@ -21,9 +21,11 @@ GENERAL_NAMES = ("realesr-general-x4v3.pth", "realesr-general-x4v3.fp16.safetens
 ANIME = "realesr-animevideov3"
 _RANDOM = "random-"
 RRDB = f"{_RANDOM}x4plus"
+LIVELY_RRDB = f"{_RANDOM}x4plus-lively"
 RANDOM_GENERAL = f"{_RANDOM}general"
 CALIBRATION_PX = 48
 RESULT_SPREAD = 0.2
+FAINT_SPREAD = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +63,21 @@ def add_anime(data_dir: Path) -> Weights | None:
 
 
 def add_rrdb(data_dir: Path, num_block: int = 23) -> Weights:
-    """x4plus's shape with random weights (see `bring_to_life`)."""
-    _add_random(ModelStore(data_dir / "models"), RRDB, "rrdb", rrdb_shape(4, num_block))
+    """x4plus's shape with fresh weights, for speed: the last layer alone is brought into range.
+
+    They are no test of precision. `bring_to_life` would be one too hard to pass: bfloat16 is then
+    46 dB from float32, for random filters are as loud where a picture has nothing but rounding.
+    """
+    store = ModelStore(data_dir / "models")
+    _add_random(store, RRDB, "rrdb", rrdb_shape(4, num_block), is_lively=False)
     return Weights(RRDB, "random")
+
+
+def add_lively_rrdb(data_dir: Path, num_block: int = 23) -> Weights:
+    """x4plus's shape with random weights for seams (see `bring_to_life`)."""
+    store = ModelStore(data_dir / "models")
+    _add_random(store, LIVELY_RRDB, "rrdb", rrdb_shape(4, num_block))
+    return Weights(LIVELY_RRDB, "random")
 
 
 def add_small_compact(data_dir: Path) -> Weights:
@@ -84,10 +98,12 @@ def _places(names: tuple[str, ...]) -> list[Path]:
     return [folder / name for folder in folders for name in names]
 
 
-def _add_random(store: ModelStore, name: str, family: str, shape: Shape) -> None:
+def _add_random(
+    store: ModelStore, name: str, family: str, shape: Shape, *, is_lively: bool = True
+) -> None:
     torch.manual_seed(0)
     network = build_network(family, shape)  # type: ignore[arg-type]
-    bring_to_life(network)
+    bring_to_life(network) if is_lively else bring_into_range(network, FAINT_SPREAD)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "random.safetensors"
         save_file({key: value.contiguous() for key, value in network.state_dict().items()}, file)
@@ -107,16 +123,22 @@ def bring_to_life(network: nn.Module) -> None:
     for layer in layers:
         nn.init.normal_(layer.weight, std=(9 * layer.in_channels) ** -0.5)
         bias_of(layer).zero_()
-    last = layers[-1]
-    is_shuffled = last.out_channels != 3
     handles = [layer.register_forward_hook(_normalise(layer, 1.0)) for layer in layers[:-1]]
-    spread = RESULT_SPREAD / 4 if is_shuffled else RESULT_SPREAD
-    handles.append(last.register_forward_hook(_normalise(last, spread)))
-    pixels = torch.from_numpy(make_pixels(CALIBRATION_PX, CALIBRATION_PX).copy())
-    network(pixels.permute(2, 0, 1)[None].float() / 255)
+    bring_into_range(network, RESULT_SPREAD)
     for handle in handles:
         handle.remove()
-    if not is_shuffled:
+
+
+@torch.inference_mode()
+def bring_into_range(network: nn.Module, spread: float) -> None:
+    """Scale and shift the last convolution: its result has that spread, and a picture's mean."""
+    last = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)][-1]
+    is_added = last.out_channels != 3  # to the source's own colours, where it is shuffled
+    handle = last.register_forward_hook(_normalise(last, spread / 4 if is_added else spread))
+    pixels = torch.from_numpy(make_pixels(CALIBRATION_PX, CALIBRATION_PX).copy())
+    network(pixels.permute(2, 0, 1)[None].float() / 255)
+    handle.remove()
+    if not is_added:
         bias_of(last).add_(0.5)
 
 

@@ -15,7 +15,7 @@ from scripts.benchmark.kernel import PRECISIONS, make_race
 from scripts.benchmark.race import Race, open_here, run_race
 from scripts.benchmark.report import to_table
 from scripts.benchmark.seams import measure_one
-from scripts.benchmark.weights import add_rrdb, add_small_compact
+from scripts.benchmark.weights import add_lively_rrdb, add_small_compact
 
 ROOT = Path(__file__).resolve().parents[2]
 OURS = {*PRECISIONS, *(f"default {name}" for name in PRECISIONS)}
@@ -70,7 +70,7 @@ def test_ratios_and_shares_follow_from_the_times_that_are_told(tmp_path: Path) -
 
 def test_a_halo_that_is_too_narrow_is_seen_in_the_seams(tmp_path: Path) -> None:
     """The weights are alive enough: with less than the network sees, results differ."""
-    weights = add_rrdb(tmp_path, num_block=3)
+    weights = add_lively_rrdb(tmp_path, num_block=3)
     entry = Entry("ours", str(tmp_path), weights.model, "exact", "cpu", 64, 88, is_tuned=False)
     facts = measure_one(entry, is_tiny=True)
     assert int(str(facts["halo_px"])) < int(str(facts["radius_px"]))
