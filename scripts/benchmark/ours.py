@@ -91,7 +91,8 @@ def upscale_once(
 def settings_of(entry: Entry, **more: object) -> Settings:
     """The settings of a service that has this contestant's model for its own scale.
 
-    Nothing of the environment: two runs of one command measure the same.
+    Nothing of the environment: two runs of one command measure the same. Colours are not locked:
+    nobody else does that, and the picture compared is the network's own.
     """
     data_dir = Path(entry.data_dir)
     spec = ModelStore(data_dir / "models").find(entry.model)
@@ -102,5 +103,6 @@ def settings_of(entry: Entry, **more: object) -> Settings:
         precision=entry.precision,
         threads=entry.threads,
         tuning=entry.is_tuned,
+        colour_lock=False,
         **{f"model_x{spec.native_scale}": entry.model, **more},
     )

@@ -25,7 +25,7 @@ LIVELY_RRDB = f"{_RANDOM}x4plus-lively"
 RANDOM_GENERAL = f"{_RANDOM}general"
 CALIBRATION_PX = 48
 RESULT_SPREAD = 0.2
-FAINT_SPREAD = 0.05
+FAINT_SPREAD = 0.02
 
 
 @dataclass(frozen=True, slots=True)
