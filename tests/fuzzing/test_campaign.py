@@ -43,12 +43,14 @@ def test_every_sound_file_is_decoded_and_no_damaged_one_ends_a_decoder() -> None
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
-def test_20000_damaged_files_leave_nothing_behind(server: Server) -> None:
+@pytest.mark.timeout(1800)
+def test_3000_damaged_files_are_answered_as_the_contract_says(server: Server) -> None:
+    """How soon, and whether memory grows, is for `scripts/fuzz` to say, on a quiet machine."""
     seeds = list(make_seeds(find_images()).values())
-    tally = Campaign(server, seeds, seed=2).run(files=20_000)
-    assert find_faults(tally) == []
-    assert tally.files == 20_000
+    tally = Campaign(server, seeds, seed=2).run(files=3000)
+    assert tally.failures == {}
+    assert tally.is_front_end_alive
+    assert tally.files == 3000
     assert still_works(server)
 
 

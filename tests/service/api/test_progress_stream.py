@@ -82,7 +82,7 @@ def test_a_client_reads_the_tiles_of_its_own_request(
         assert answer.headers["Cache-Control"] == "no-store"
         assert_request_id(answer)
         events = read_events(answer)
-        name, step = next(events)
+        name, step = next(event for event in events if event[1]["stage"] != "receive")
         assert (name, step["stage"], step["tiles_total"]) == ("progress", "queue", None)
         seen = []
         for _ in range(TILES + 1):
