@@ -13,10 +13,10 @@ ROUNDS: Final = 4
 MAX_BATCH_S: Final = 10.0
 """Longest that one batch may take: a cancelled image goes on for so long."""
 
-TURN_S: Final = 0.05
+TURN_S: Final = 0.03
 """How long a small image should wait at most for the batch of a large one that has just begun:
-about as long as a 64 px image takes alone, over HTTP, on two cores. Sizes that keep to it win over
-faster ones that do not; a model too slow for any of them is not held to it."""
+three times as long as a 64 px image takes alone, over HTTP, on two cores. Sizes that keep to it win
+over faster ones that do not; a model too slow for any of them is not held to it."""
 
 WORTH_RATIO: Final = 0.97
 """Larger windows and batches must gain more than the noise: smaller ones let others in sooner."""
