@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -53,9 +53,6 @@ class Proof:
                 f"{self.psnr_db:.1f} dB of the {MIN_PSNR_DB[precision]:.0f} that {precision} asks"
             )
         return ""
-
-    def as_json(self) -> dict[str, float | int | bool]:
-        return asdict(self)
 
     def __str__(self) -> str:
         if not self.largest and not self.flat_largest:
