@@ -38,7 +38,8 @@ class Engine(Protocol):
     window side it is given. halo_px: input pixels around a core that the result depends on.
     multiple_px: window sides are a multiple of it. shape_step_px: a multiple of `multiple_px`;
     where an image takes several windows, sides that are multiples of it keep shapes few. batch:
-    most windows in one `start`. label: what runs and in which precision, as "torch float32".
+    most windows of the longest side in one `start`; small_batch: most of any side, see
+    `most_windows`. label: what runs and in which precision, as "torch float32".
     proof: how near its picture is to float32's, in words; empty where it was not compared.
     """
 
@@ -57,6 +58,8 @@ class Engine(Protocol):
     @property
     def batch(self) -> int: ...
     @property
+    def small_batch(self) -> int: ...
+    @property
     def label(self) -> str: ...
     @property
     def proof(self) -> str: ...
@@ -68,7 +71,7 @@ class Engine(Protocol):
 
         Args:
             windows: uint8 `[h, w, 3]` of one shape, RGB, sides multiples of `multiple_px`; 1 to
-                `batch` of them. They are not read any more when this returns.
+                `most_windows` of them. They are not read any more when this returns.
             reduce: average squares of `reduce` x `reduce` result pixels into one, before rounding;
                 divides `native_scale`.
             is_exact: compute in float32, whatever the precision this engine was opened in.
@@ -81,6 +84,15 @@ class Engine(Protocol):
             InternalError: as `Started.finish`.
         """
         ...
+
+
+def most_windows(engine: Engine, px: int) -> int:
+    """How many windows of `px` pixels each may be in one `start`.
+
+    As many pixels as `batch` windows of the longest side have, where `small_batch` allows so many.
+    """
+    like_full = engine.batch * engine.window_px**2 // px
+    return max(engine.batch, min(engine.small_batch, like_full))
 
 
 def least_window_px(halo_px: int, multiple_px: int) -> int:

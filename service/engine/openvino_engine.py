@@ -74,6 +74,11 @@ class OpenVinoEngine:
         return self.exact.multiple_px
 
     @property
+    def small_batch(self) -> int:
+        """A processor has no use for more: one window keeps it busy."""
+        return self.batch
+
+    @property
     def label(self) -> str:
         return f"openvino {self.precision}"
 

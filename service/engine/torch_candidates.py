@@ -10,7 +10,7 @@ import torch
 from service.engine.device import Device
 from service.engine.loaded import LoadedModel
 from service.engine.machine import count_physical_cores
-from service.engine.torch_engine import TorchEngine, build_engine
+from service.engine.torch_engine import Place, TorchEngine, build_engine
 from service.engine.tuning.candidate import Candidate
 
 _SHORT_DTYPES: Final = {
@@ -20,8 +20,13 @@ _SHORT_DTYPES: Final = {
 }
 
 
-def open_torch(model: LoadedModel, device: Device) -> TorchEngine:
-    """The model on a device, in its dtype; its float32 network is shared, not copied, on a CPU."""
+def open_torch(
+    model: LoadedModel, device: Device, *, runtime: str = "torch", place: Place | None = None
+) -> TorchEngine:
+    """The model on a device, in its dtype; its float32 network is shared, not copied, on a CPU.
+
+    runtime, place: see `build_engine`.
+    """
     return build_engine(
         model.network,
         device,
@@ -31,6 +36,8 @@ def open_torch(model: LoadedModel, device: Device) -> TorchEngine:
         halo_px=model.spec.halo_px,
         multiple_px=model.spec.multiple_px,
         takes_float32=True,
+        runtime=runtime,
+        place=place,
     )
 
 

@@ -1,7 +1,7 @@
 """The engine that runs networks with torch: on CPUs, NVIDIA GPUs and Apple's."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
@@ -16,6 +16,12 @@ from service.engine.pipeline import Flight, Pipeline
 from service.engine.seam import CudaSeam, Seam
 from service.errors import InternalError
 
+SMALL_BATCH: Final = 32
+"""A few windows of an avatar leave most of a GPU idle; so many of 64 px fill any."""
+
+Network = Callable[[Tensor], Tensor]
+Place = Callable[[nn.Module, Device], Network]
+
 SHAPE_STEP_PX: Final = 16
 """Each new shape costs a few milliseconds once; a longer step would compute more for nothing."""
 
@@ -25,14 +31,14 @@ class TorchEngine:
     """A network on a torch device (see `service.engine.engine.Engine`).
 
     `network` maps `[N, 3, h, w]` in 0..1 to `[N, 3, h * native_scale, w * native_scale]`, lies on
-    `device` in its dtype and in eval mode. `exact_network` is the same in float32, for windows
-    that overflow a shorter type; it may lie elsewhere. `input_dtype` is what `network` is given.
-    `is_strict`: such windows raise `InternalError` instead. `pipeline`: of a GPU that computes
-    by itself; without one, a batch is finished when it is started.
+    `device` in its dtype and in eval mode; `runtime` names what runs it. `exact_network` is the
+    same in float32, for windows that overflow a shorter type; it may lie elsewhere. `input_dtype`
+    is what `network` is given. `is_strict`: such windows raise `InternalError` instead. `pipeline`:
+    of a GPU that computes by itself; without one, a batch is finished when it is started.
     """
 
     model: str
-    network: nn.Module
+    network: Network
     exact_network: nn.Module
     device: Device
     input_dtype: torch.dtype
@@ -43,6 +49,7 @@ class TorchEngine:
     shape_step_px: int
     batch: int
     proof: str = ""
+    runtime: str = "torch"
     is_strict: bool = False
     pipeline: Pipeline | None = None
 
@@ -53,8 +60,12 @@ class TorchEngine:
         return replace(self, window_px=window_px, batch=batch, proof=proof, is_strict=False)
 
     @property
+    def small_batch(self) -> int:
+        return self.batch if self.pipeline is None else max(self.batch, SMALL_BATCH)
+
+    @property
     def label(self) -> str:
-        return f"torch {str(self.device.dtype).removeprefix('torch.')}"
+        return f"{self.runtime} {str(self.device.dtype).removeprefix('torch.')}"
 
     def start(
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
@@ -147,14 +158,17 @@ def build_engine(
     multiple_px: int,
     batch: int = 1,
     takes_float32: bool = False,
+    runtime: str = "torch",
+    place: Place | None = None,
 ) -> TorchEngine:
     """An engine from a float32 network on the CPU, which it takes over.
 
     takes_float32: the network wants float32 pixels though its weights have the device's shorter
-        type, and mixes the two itself.
+        type, and mixes the two itself. place: makes what runs on the device, by `runtime`; without
+        it, torch runs the network's own modules.
     """
     network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    placed = _place(network, device)
+    placed = (place or _place)(network, device)
     input_dtype = torch.float32 if takes_float32 else device.dtype
     if device.is_cuda:
         _set_up_cuda()
@@ -172,16 +186,17 @@ def build_engine(
         multiple_px=multiple_px,
         shape_step_px=round_up(SHAPE_STEP_PX, multiple_px),
         batch=batch,
+        runtime=runtime,
     )
 
 
 def make_pipeline(
-    network: nn.Module, device: Device, input_dtype: torch.dtype, seam: Seam
+    network: Network, device: Device, input_dtype: torch.dtype, seam: Seam
 ) -> Pipeline:
     """What runs `network`, placed on the device, from bytes to bytes."""
 
     def compute(levels: Tensor, reduce: int) -> tuple[Tensor, Tensor]:
-        result: Tensor = network(to_pixels(levels, input_dtype))
+        result = network(to_pixels(levels, input_dtype))
         is_finite = find_finite(result)
         return to_levels(result, reduce), is_finite
 

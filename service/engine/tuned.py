@@ -10,6 +10,7 @@ import torch
 from service.config import Settings
 from service.engine.device import Device
 from service.engine.engine import Engine, round_up
+from service.engine.kernel_candidates import kernel_candidates
 from service.engine.loaded import LoadedModel
 from service.engine.machine import describe_processor
 from service.engine.openvino_candidates import openvino_candidates
@@ -25,7 +26,7 @@ from service.engine.tuning.choice_file import (
     read_choice,
     write_choice,
 )
-from service.engine.tuning.tune import Sizes, sizes_around, tune
+from service.engine.tuning.tune import CUDA_EFFORT, EFFORT, Sizes, sizes_around, tune
 
 FORMAT: Final = 1
 """Of the procedure: where it changes, every machine chooses again."""
@@ -52,7 +53,8 @@ def open_tuned(model: LoadedModel, device: Device, settings: Settings) -> Engine
         if found is None:
             sizes = _sizes(model, device, settings)
             attempts = Attempts(path.with_suffix(".tried"))
-            found = tune(reference, candidates, sizes, settings.precision, attempts)
+            effort = CUDA_EFFORT if device.is_cuda else EFFORT
+            found = tune(reference, candidates, sizes, settings.precision, attempts, effort)
             write_choice(path, key, found[0])
             attempts.forget()
     choice, engine = found
@@ -68,6 +70,7 @@ def list_candidates(model: LoadedModel, device: Device, precision: str) -> list[
     """Every way but float32 by torch, the likeliest first. `precision`: "auto" or "fast"."""
     return [
         *openvino_candidates(model, device, precision),
+        *kernel_candidates(model, device),
         *torch_candidates(model, device),
     ]
 

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Final
 
-from service.engine.engine import Engine, Window
+from service.engine.engine import Engine, Window, most_windows
 from service.upscale.turns import Ask, Turns
 
 BATCHES_AHEAD: Final = 3
@@ -46,13 +46,14 @@ class Lane:
             EngineOutOfMemory: a window alone has no room; the caller may cut smaller ones.
             InternalError: the engine failed at a window of this lane.
         """
-        most = BATCHES_AHEAD * self.engine.batch
         source = iter(windows)
         under_way: deque[Ask] = deque()
+        most = BATCHES_AHEAD
         try:
             while True:
                 while len(under_way) < most and (window := next(source, None)) is not None:
                     ask = Ask(self._queue, self.engine, window, reduce, is_exact)
+                    most = BATCHES_AHEAD * most_windows(self.engine, ask.px)
                     self._turns.put(ask)
                     under_way.append(ask)
                 if not under_way:

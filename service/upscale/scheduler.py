@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
-from service.engine.engine import Engine, EngineOutOfMemory, Started, Window
+from service.engine.engine import Engine, EngineOutOfMemory, Started, Window, most_windows
 from service.errors import InternalError
 from service.upscale.lane import Lane
 from service.upscale.turns import Ask, Turns
@@ -71,7 +71,7 @@ class Scheduler:
     def _most(self, ask: Ask) -> int:
         """How many windows like this one a batch may have."""
         room_px = self._room_px.get(id(ask.engine))
-        most = ask.engine.batch
+        most = most_windows(ask.engine, ask.px)
         return most if room_px is None else max(1, min(most, room_px // ask.px))
 
     def _start(self, asks: list[Ask], *, is_crowded: bool) -> _Batch:

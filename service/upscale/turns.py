@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Collection
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, takewhile
 
 from service.engine.engine import Engine, Window
 
@@ -105,6 +105,9 @@ class Turns:
     def take(self, most: Callable[[Ask], int], *, is_patient: bool) -> list[Ask]:
         """The next batch: at most `most(first window)`, all alike; none once closed.
 
+        Their number is a power of two, so that devices, which make something anew for each shape
+        and number that comes, see few.
+
         is_patient: wait for a window if there is none.
         """
         with self._changed:
@@ -113,7 +116,7 @@ class Turns:
             if not self._waiting:
                 return []
             batch = [self._serve(min(self._waiting, key=_urgency))]
-            limit = most(batch[0])
+            limit = _largest_power_of_two(min(most(batch[0]), 1 + self._count_like(batch[0])))
             while len(batch) < limit and (queue := self._next_like(batch[0])):
                 batch.append(self._serve(queue))
             return batch
@@ -126,6 +129,10 @@ class Turns:
                 self.drop(queue, tuple(queue.asks), reason)
             self._changed.notify_all()
 
+    def _count_like(self, ask: Ask) -> int:
+        """How many windows `_next_like` would find, one after the other."""
+        return sum(sum(1 for _ in takewhile(ask.goes_with, queue.asks)) for queue in self._waiting)
+
     def _next_like(self, ask: Ask) -> Queue | None:
         like = [queue for queue in self._waiting if queue.asks[0].goes_with(ask)]
         return min(like, key=_urgency, default=None)
@@ -137,6 +144,10 @@ class Turns:
         if not queue.asks:
             self._waiting.remove(queue)
         return ask
+
+
+def _largest_power_of_two(most: int) -> int:
+    return 1 << (most.bit_length() - 1)
 
 
 def _urgency(queue: Queue) -> tuple[float, int, int]:

@@ -13,11 +13,6 @@ ROUNDS: Final = 4
 MAX_BATCH_S: Final = 10.0
 """Longest that one batch may take: a cancelled image goes on for so long."""
 
-TURN_S: Final = 0.03
-"""How long a small image should wait at most for the batch of a large one that has just begun:
-three times as long as a 64 px image takes alone, over HTTP, on two cores. Sizes that keep to it win
-over faster ones that do not; a model too slow for any of them is not held to it."""
-
 WORTH_RATIO: Final = 0.97
 """Larger windows and batches must gain more than the noise: smaller ones let others in sooner."""
 
@@ -44,18 +39,20 @@ class Contender:
         return self.ns_per_px * 1e-9 * self.batch * kept_px
 
 
-def race(contenders: Sequence[Contender], expected: Expected, budget: Budget) -> Contender | None:
+def race(
+    contenders: Sequence[Contender], expected: Expected, budget: Budget, turn_s: float
+) -> Contender | None:
     """Time all that fit the device, the budget and `MAX_BATCH_S`; the fastest, or None if none did.
 
-    Those whose turns are short (`TURN_S`) come before all others, where there are any. Of two that
-    are about as fast, the one that lets others in sooner. A contender whose result is
+    Those whose turns are no longer than `turn_s` come before all others, where there are any. Of
+    two that are about as fast, the one that lets others in sooner. A contender whose result is
     wrong is left with its `fault` and no time.
     """
     running = [each for each in contenders if each.likely_s <= MAX_BATCH_S]
     for _ in range(ROUNDS):
         running = [each for each in running if _run(each, expected, budget)]
     timed = [each for each in contenders if not each.fault and each.ns_per_px < float("inf")]
-    timed = [each for each in timed if each.turn_s <= TURN_S] or timed
+    timed = [each for each in timed if each.turn_s <= turn_s] or timed
     best: Contender | None = None
     for each in sorted(timed, key=lambda each: each.batch * each.window_px**2):
         if best is None or each.ns_per_px < best.ns_per_px * _handicap(best, each):

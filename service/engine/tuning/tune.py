@@ -19,9 +19,6 @@ from service.engine.tuning.trial import (
     try_candidate,
 )
 
-BUDGET_S: Final = 2.7
-"""For one model on two quiet cores; a default installation opens two."""
-
 SLOW_NS_PER_PX: Final = 40_000
 """In float32. Slower models (RRDB on a CPU) are proven on a quarter of the pictures."""
 
@@ -41,6 +38,25 @@ CLOSE_RATIO: Final = 1.5
 """In pictures; what is slower there by more is not tried in windows."""
 
 WINDOW_RATIOS: Final = (1.0, 2 / 3, 1 / 2, 4 / 3)
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """budget_s: how long one model's tuning may take. turn_s: how long a small image should wait
+    at most for the batch of a large one that has just begun; sizes that keep to it win over faster
+    ones that do not, and a model too slow for any of them is not held to it.
+    """
+
+    budget_s: float
+    turn_s: float
+
+
+EFFORT: Final = Effort(budget_s=2.7, turn_s=0.03)
+"""On two quiet cores; a default installation opens two models. The turn is three times as long as
+a 64 px image takes alone there, over HTTP."""
+
+CUDA_EFFORT: Final = Effort(budget_s=30.0, turn_s=0.06)
+"""Compiling our kernel in both types takes about 15 s; and large networks fill a GPU's turn."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +84,7 @@ def tune(
     sizes: Sizes,
     precision: str,
     attempts: Attempts | None = None,
+    effort: Effort = EFFORT,
 ) -> tuple[Choice, Tunable]:
     """Choose among float32 and the candidates that are proven to give its picture.
 
@@ -77,17 +94,19 @@ def tune(
         sizes: not empty.
         precision: "auto" or "fast".
         attempts: remembers which candidate is being tried, should it end this process.
+        effort: see `Effort`.
 
     Raises:
         InternalError: float32's own result is not finite.
         EngineOutOfMemory: not even float32's smallest pictures fit.
     """
-    budget = Budget(BUDGET_S)
+    budget = Budget(effort.budget_s)
     engine = reference.open()
     expected = _run_reference(engine, budget)
     trials, refused = _prove(candidates, expected, precision, budget, attempts or Attempts(None))
     float32 = Trial(reference, engine, None, expected.ns_per_px)
-    best = _find_fastest([*trials, float32], expected, sizes, budget, refused)
+    find = _Search(expected, sizes, budget, effort.turn_s)
+    best = find.fastest([*trials, float32], refused)
     choice = Choice(
         runtime=best.trial.candidate.runtime,
         dtype=best.trial.candidate.dtype,
@@ -134,30 +153,33 @@ def _prove(
     return trials, refused
 
 
-def _find_fastest(
-    trials: Sequence[Trial],
-    expected: Expected,
-    sizes: Sizes,
-    budget: Budget,
-    refused: dict[str, str],
-) -> Contender:
-    """Of all that are close to the fastest in the likeliest window; then that one in others."""
-    window_px, batch = sizes.windows_px[0], sizes.batches[0]
-    least_ns = min(trial.ns_per_px for trial in trials)
-    close = [trial for trial in trials if trial.ns_per_px <= CLOSE_RATIO * least_ns]
-    contenders = [Contender(trial, window_px, batch) for trial in close]
-    best = race(contenders, expected, budget)
-    faulty = [each.trial for each in contenders if each.fault]
-    refused |= {each.trial.candidate.label: each.fault for each in contenders if each.fault}
-    if faulty:
-        others = [trial for trial in trials if trial not in faulty]
-        return _find_fastest(others, expected, sizes, budget, refused)
-    if best is None:  # no time, or no room for one window: smaller ones are found while serving
-        return Contender(min(close, key=_speed), window_px, batch, least_ns)
-    windows = [Contender(best.trial, each, batch) for each in sizes.windows_px[1:]]
-    best = race([best, *windows], expected, budget) or best
-    batches = [Contender(best.trial, best.window_px, each) for each in sizes.batches[1:]]
-    return race([best, *batches], expected, budget) or best if batches else best
+@dataclass(frozen=True, slots=True)
+class _Search:
+    expected: Expected
+    sizes: Sizes
+    budget: Budget
+    turn_s: float
+
+    def fastest(self, trials: Sequence[Trial], refused: dict[str, str]) -> Contender:
+        """Of all that are close to the fastest in the likeliest window; then that one in others."""
+        window_px, batch = self.sizes.windows_px[0], self.sizes.batches[0]
+        least_ns = min(trial.ns_per_px for trial in trials)
+        close = [trial for trial in trials if trial.ns_per_px <= CLOSE_RATIO * least_ns]
+        contenders = [Contender(trial, window_px, batch) for trial in close]
+        best = self._race(contenders)
+        faulty = [each.trial for each in contenders if each.fault]
+        refused |= {each.trial.candidate.label: each.fault for each in contenders if each.fault}
+        if faulty:
+            return self.fastest([trial for trial in trials if trial not in faulty], refused)
+        if best is None:  # no time, or no room for one window: smaller are found while serving
+            return Contender(min(close, key=_speed), window_px, batch, least_ns)
+        windows = [Contender(best.trial, each, batch) for each in self.sizes.windows_px[1:]]
+        best = self._race([best, *windows]) or best
+        batches = [Contender(best.trial, best.window_px, each) for each in self.sizes.batches[1:]]
+        return self._race([best, *batches]) or best if batches else best
+
+    def _race(self, contenders: Sequence[Contender]) -> Contender | None:
+        return race(contenders, self.expected, self.budget, self.turn_s)
 
 
 def _speed(trial: Trial) -> float:

@@ -120,7 +120,7 @@ def test_flat_colours_stay_exact_in_a_shorter_type(tmp_path: Path) -> None:
     """The shipped networks take float32 pixels though their weights are bfloat16."""
     engine = open_exact(tmp_path, "upscaled-x4", 4)
     short = build_engine(
-        engine.network,
+        engine.exact_network,
         Device(torch.device("cpu"), torch.bfloat16, threads=1),
         model=engine.model,
         native_scale=4,

@@ -32,6 +32,7 @@ class BoxEngine:
     room_windows: int = 1_000_000
     shape_step_px: int = 1
     batch: int = 1
+    small_batch: int = 1
     model: str = "box"
     label: str = "box"
     proof: str = ""
@@ -42,7 +43,7 @@ class BoxEngine:
     def start(
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
     ) -> Started:
-        assert 1 <= len(windows) <= self.batch
+        assert 1 <= len(windows) <= max(self.batch, self.small_batch)
         assert len({window.shape for window in windows}) == 1
         self.seen += [(window.shape[0], window.shape[1]) for window in windows]
         if max(windows[0].shape[:2]) > self.room_px or len(windows) > self.room_windows:

@@ -308,3 +308,19 @@ def test_windows_are_cut_only_when_there_is_room_for_them() -> None:
     with Scheduler() as scheduler, scheduler.open_lane(BoxEngine(batch=2)) as lane:
         for taken, _ in enumerate(lane.run(cutting())):
             assert cut <= taken + BATCHES_AHEAD * 2
+
+
+def test_where_a_device_wants_it_small_windows_share_the_room_of_a_large_one() -> None:
+    engine = Held(batch=1, small_batch=32, window_px=32)
+    with Scheduler() as scheduler:
+        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(1, 8)) for _ in range(18)]
+        behind(engine, jobs, waiting_in(scheduler))
+    assert engine.batches == [1, 16, 1]
+
+
+def test_no_more_small_windows_share_a_batch_than_a_device_wants() -> None:
+    engine = Held(batch=1, small_batch=4, window_px=32)
+    with Scheduler() as scheduler:
+        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(1, 8)) for _ in range(9)]
+        behind(engine, jobs, waiting_in(scheduler))
+    assert engine.batches == [1, 4, 4]

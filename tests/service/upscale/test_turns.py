@@ -148,3 +148,17 @@ def test_once_closed_whatever_waits_or_comes_is_told_why() -> None:
     assert turns.take(lambda ask: 1, is_patient=True) == []
     with pytest.raises(TimeoutError, match="first"):
         put(turns, turns.join(), SMALL_PX)
+
+
+def test_a_batch_has_a_power_of_two_of_windows_and_the_rest_is_next() -> None:
+    turns = Turns()
+    for _ in range(7):
+        put(turns, turns.join(), SMALL_PX)
+    assert [len(take(turns, most=8)) for _ in range(4)] == [4, 2, 1, 0]
+
+
+def test_no_batch_is_larger_than_asked_for_whatever_waits() -> None:
+    turns = Turns()
+    for _ in range(9):
+        put(turns, turns.join(), SMALL_PX)
+    assert [len(take(turns, most=6)) for _ in range(3)] == [4, 4, 1]

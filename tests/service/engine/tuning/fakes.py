@@ -47,6 +47,7 @@ class FakeEngine:
     multiple_px: int = 1
     shape_step_px: int = 1
     batch: int = 1
+    small_batch: int = 1
     label: str = "fake float32"
     proof: str = ""
     is_strict: bool = False

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.engine.tuning.candidate import Candidate, Tunable
-from service.engine.tuning.tune import Sizes, sizes_around, tune
+from service.engine.tuning.tune import Effort, Sizes, sizes_around, tune
 from tests.service.engine.tuning.fakes import FakeEngine, Levels, Spoil, candidate
 
 SLOW = 2e-6  # seconds for a pixel: float32, in which everything is right
@@ -168,10 +168,7 @@ def test_sizes_are_multiples_of_the_step_with_room_for_a_core() -> None:
     assert sizes_around(100, 19, 16, is_fixed=True, batches=(1, 4)) == Sizes((100,), (1, 4))
 
 
-def test_on_a_busy_machine_the_likeliest_two_are_tried_all_the_same(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("service.engine.tuning.tune.BUDGET_S", 0.0)
+def test_on_a_busy_machine_the_likeliest_two_are_tried_all_the_same() -> None:
     candidates = [candidate(FakeEngine(seconds_per_px=FAST), dtype) for dtype in ("a", "b", "c")]
 
     choice, _ = tune(
@@ -179,6 +176,7 @@ def test_on_a_busy_machine_the_likeliest_two_are_tried_all_the_same(
         candidates,
         Sizes((64,), (1,)),
         "auto",
+        effort=Effort(budget_s=0.0, turn_s=1.0),
     )
 
     assert choice.dtype in ("a", "b")
