@@ -6,6 +6,8 @@ The bindings are NVIDIA's own (`cuda-bindings`), which torch's CUDA builds depen
 import ctypes
 import hashlib
 import importlib
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -21,7 +23,14 @@ from models.kernels.tiling import Tiling, choose_tiling
 LEAST_CAPABILITY: Final = (8, 0)
 """Ampere: asynchronous copies into shared memory, products of bfloat16."""
 
+BULK_CAPABILITY: Final = (9, 0)
+"""Hopper: a copy engine that takes whole rows, and counts the bytes that have come."""
+
+STAGGER_NS: Final = 500
+"""Half of what a slice takes where two blocks share a multiprocessor of an H100."""
+
 WARP_THREADS: Final = 32
+MAX_COMPILERS: Final = 8
 
 Bindings = Any
 Handle = Any
@@ -38,6 +47,7 @@ class Variant:
     to_trunk: bool
     to_picture: bool
     residuals: int
+    is_bulk: bool
 
 
 Definitions = tuple[tuple[str, int], ...]
@@ -60,8 +70,7 @@ class _Arguments(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("source_plane", "source_pitch")),
         *((name, ctypes.c_int) for name in ("height", "width", "pitch", "plane")),
         *((name, ctypes.c_int) for name in ("planes_in_trunk", "picture_channels")),
-        *((name, ctypes.c_int) for name in ("tiles", "tiles_x", "tiles_y")),
-        *((name, ctypes.c_uint) for name in ("over_tiles_x", "over_tiles_y")),
+        ("multiprocessors", ctypes.c_int),
         *((name, ctypes.c_float) for name in ("gain", "residual_gain", "shortcut_gain")),
     )
 
@@ -81,6 +90,7 @@ class Kernel:
         capability = torch.cuda.get_device_capability(device)
         if capability < LEAST_CAPABILITY:
             raise KernelUnavailable(f"compute capability {capability}: too old")
+        self._capability = capability
         self._architecture = "sm_{}{}".format(*capability)
         properties = torch.cuda.get_device_properties(device)
         self._multiprocessors = int(properties.multi_processor_count)
@@ -90,10 +100,17 @@ class Kernel:
         Raises:
             KernelUnavailable: it could not be compiled or launched.
         """
-        function, tiling = self._prepare(_variant(step))
-        arguments = _arguments(step, tiling)
+        variant = variant_of(step, self._capability)
+        if variant not in self._functions:
+            self.prepare([step])
+        function, tiling = self._functions[variant]
+        arguments = _arguments(step, self._multiprocessors)
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
-        grid = (min(arguments.tiles, self._multiprocessors * tiling.resident), 1, 1)
+        grid = (
+            -(-step.grid.width // tiling.width_px),
+            -(-step.grid.height // tiling.height_px),
+            step.sources[0].shape[0],
+        )
         block = (WARP_THREADS * tiling.warps, 1, 1)
         stream = torch.cuda.current_stream(self._device).cuda_stream
         _check(
@@ -108,12 +125,22 @@ class Kernel:
             )
         )
 
-    def _prepare(self, variant: Variant) -> tuple[Handle, Tiling]:
-        if variant not in self._functions:
+    def prepare(self, steps: Iterable[Step]) -> None:
+        """Compile what these steps take, side by side, before the first of them is launched.
+
+        Raises:
+            KernelUnavailable: it does not compile.
+        """
+        wanted = {variant_of(step, self._capability) for step in steps}
+        with ThreadPoolExecutor(MAX_COMPILERS) as pool:
+            codes = {each: pool.submit(self._compile, each) for each in wanted}
+        for variant, code in codes.items():
             tiling = self._choose_tiling(variant.columns)
-            code = compile_cubin(self._architecture, _definitions(variant, tiling, self._dtype))
-            self._functions[variant] = self._load(code, tiling.shared_bytes), tiling
-        return self._functions[variant]
+            self._functions[variant] = self._load(code.result(), tiling.shared_bytes), tiling
+
+    def _compile(self, variant: Variant) -> bytes:
+        tiling = self._choose_tiling(variant.columns)
+        return compile_cubin(self._architecture, definitions_of(variant, tiling, self._dtype))
 
     def _choose_tiling(self, columns: int) -> Tiling:
         properties: Handle = torch.cuda.get_device_properties(self._device)  # typed in part only
@@ -156,6 +183,19 @@ def compile_cubin(architecture: str, definitions: Definitions) -> bytes:
     return code
 
 
+def variant_of(step: Step, capability: tuple[int, int]) -> Variant:
+    """What the kernel is compiled for to do this step on a GPU of this compute capability."""
+    return Variant(
+        columns=step.layer.columns,
+        is_doubled=step.is_doubled,
+        to_planes=step.planes is not None,
+        to_trunk=step.trunk is not None,
+        to_picture=step.picture is not None,
+        residuals=(step.residual is not None) + (step.shortcut is not None),
+        is_bulk=capability >= BULK_CAPABILITY and not step.is_doubled,
+    )
+
+
 def digest() -> str:
     """Of the kernel's source: where it changes, what was measured of it is measured again."""
     return hashlib.sha256(_read_source()).hexdigest()[:16]
@@ -165,18 +205,8 @@ def _read_source() -> bytes:
     return (files(__package__) / "conv3x3.cu").read_bytes()
 
 
-def _variant(step: Step) -> Variant:
-    return Variant(
-        columns=step.layer.columns,
-        is_doubled=step.is_doubled,
-        to_planes=step.planes is not None,
-        to_trunk=step.trunk is not None,
-        to_picture=step.picture is not None,
-        residuals=(step.residual is not None) + (step.shortcut is not None),
-    )
-
-
-def _definitions(variant: Variant, tiling: Tiling, dtype: torch.dtype) -> Definitions:
+def definitions_of(variant: Variant, tiling: Tiling, dtype: torch.dtype) -> Definitions:
+    """The macros of one variant."""
     return (
         ("WARPS", tiling.warps),
         ("WARPS_N", tiling.warps_n),
@@ -190,12 +220,12 @@ def _definitions(variant: Variant, tiling: Tiling, dtype: torch.dtype) -> Defini
         ("TO_TRUNK", variant.to_trunk),
         ("TO_PICTURE", variant.to_picture),
         ("RESIDUALS", variant.residuals),
+        ("IS_BULK", variant.is_bulk),
+        ("STAGGER_NS", STAGGER_NS if tiling.resident > 1 else 0),
     )
 
 
-def _arguments(step: Step, tiling: Tiling) -> _Arguments:
-    tiles_x = -(-step.grid.width // tiling.width_px)
-    tiles_y = -(-step.grid.height // tiling.height_px)
+def _arguments(step: Step, multiprocessors: int) -> _Arguments:
     first, second = step.sources[0], step.sources[-1]
     trunks = [each for each in (step.trunk, step.residual, step.shortcut) if each is not None]
     return _Arguments(
@@ -222,20 +252,11 @@ def _arguments(step: Step, tiling: Tiling) -> _Arguments:
         plane=step.grid.rows * step.grid.pitch,
         planes_in_trunk=trunks[0].shape[1] if trunks else 0,
         picture_channels=0 if step.picture is None else step.picture.shape[1],
-        tiles=tiles_x * tiles_y * first.shape[0],
-        tiles_x=tiles_x,
-        tiles_y=tiles_y,
-        over_tiles_x=_invert(tiles_x),
-        over_tiles_y=_invert(tiles_y),
+        multiprocessors=multiprocessors,
         gain=step.gain,
         residual_gain=step.residual_gain,
         shortcut_gain=step.shortcut_gain,
     )
-
-
-def _invert(number: int) -> int:
-    """2^32 / number, rounded up, in 32 bits: what the kernel divides by it with, but for 1."""
-    return -(-(2**32) // number) % 2**32
 
 
 def _address(tensor: Tensor | None) -> int | None:

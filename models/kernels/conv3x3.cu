@@ -9,13 +9,14 @@
 // A block of warps keeps STAGES slices of 16 input channels in shared memory, copied while earlier ones
 // are multiplied. A warp makes ROWS x COLS pixels of BLOCKS x 8 channels. For one horizontal tap it
 // holds the weights of all three vertical ones, and each row of pixels that it reads serves the three
-// output rows that see it. Blocks stay: each makes tile after tile, and copies ahead into its next one
-// while it writes the last, so that memory and matrix units are both busy all the time.
+// output rows that see it. Two blocks share a multiprocessor, where it has room, and the later ones of
+// the first that run begin half a tile behind: one then multiplies while the other reads or writes.
 //
 // Given when compiled: WARPS of a block, of them WARPS_N side by side along output channels and WARPS_X
 // along x; BLOCKS (8-channel columns of a warp), STAGES, RESIDENT (blocks that share a
-// multiprocessor), IS_BFLOAT16, IS_DOUBLED (sources are read as if each pixel were 2x2), TO_PLANES,
-// TO_TRUNK, TO_PICTURE (where the result goes), RESIDUALS (how many are added).
+// multiprocessor), STAGGER_NS (for each slice that the later ones wait), IS_BFLOAT16, IS_DOUBLED (sources are read as if each pixel were 2x2), TO_PLANES,
+// TO_TRUNK, TO_PICTURE (where the result goes), RESIDUALS (how many are added), IS_BULK (slices are
+// copied row by row by the copy engine that Hopper has, not unit by unit by all threads).
 // No headers: NVRTC then needs no toolkit.
 
 typedef unsigned int u32;
@@ -33,8 +34,8 @@ constexpr int INPUT_UNITS = 2 * PLANE_UNITS;
 constexpr int COLUMNS = WARPS_N * BLOCKS;
 constexpr int WEIGHT_UNITS = 9 * COLUMNS * 16;
 constexpr int STAGE_UNITS = INPUT_UNITS + WEIGHT_UNITS;
+constexpr u32 STAGE_BYTES = STAGE_UNITS * 16;
 constexpr int ROWS_AT_ONCE = RESIDUALS == 2 ? ROWS / 2 : ROWS; // as registers allow
-constexpr int COPIES = (INPUT_UNITS + THREADS - 1) / THREADS;
 
 // All sizes in units of 16 bytes unless said otherwise.
 struct Convolution {
@@ -50,23 +51,12 @@ struct Convolution {
     int source_plane, source_pitch;
     int height, width, pitch, plane; // of the result: pixels; its row and plane with ring
     int planes_in_trunk, picture_channels;
-    int tiles, tiles_x, tiles_y; // in all; of one image
-    u32 over_tiles_x, over_tiles_y; // see divide()
+    int multiprocessors; // of the GPU
     float gain, residual_gain, shortcut_gain;
 };
 
 __device__ __forceinline__ u32 shared_address(const void *pointer) {
     return static_cast<u32>(__cvta_generic_to_shared(pointer));
-}
-
-__device__ __forceinline__ void copy_async(u32 to, const uint4 *from) {
-    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
-}
-
-__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;"); }
-
-__device__ __forceinline__ void wait_for_copies() {
-    asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
 }
 
 __device__ __forceinline__ void load_pixels(u32 (&pixels)[4], u32 address) {
@@ -107,70 +97,140 @@ __device__ __forceinline__ float leak(float value, float slope) {
     return value >= 0 ? value : value * slope;
 }
 
-// Which tile of which image: tiles are counted along x, then y, then images, so that those at work
-// at one time are neighbours and find each other's rings in the cache.
-struct Tile {
-    int image, top, left;
-};
-
-// number / by, given 2^32 / by rounded up: exact while number * by stays below 2^32.
-__device__ __forceinline__ int divide(int number, int by, u32 over) {
-    return by == 1 ? number : static_cast<int>(__umulhi(static_cast<u32>(number), over));
-}
-
-__device__ __forceinline__ Tile find_tile(int tile, const Convolution &of) {
-    const int row = divide(tile, of.tiles_x, of.over_tiles_x);
-    const int image = divide(row, of.tiles_y, of.over_tiles_y);
-    return {image, (row - image * of.tiles_y) * TILE_HEIGHT, (tile - row * of.tiles_x) * TILE_WIDTH};
-}
-
-// The slice that is copied next, STAGES - 1 ahead of the one that is multiplied, into the block's next
-// tile when this one's slices are all on their way.
-struct Cursor {
-    int tile, chunk;
-};
-
-__device__ __forceinline__ void copy_slice(u32 stage, const Cursor &next, const Convolution &of) {
-    const Tile tile = find_tile(next.tile, of);
-    const int plane = 2 * next.chunk;
-    const bool is_first = plane < of.first_planes;
+// Where this block's tile begins, ring included, in the first plane of a source.
+__device__ __forceinline__ const uint4 *find_tile(const uint4 *source, long long image_units,
+                                                  const Convolution &of) {
 #if IS_DOUBLED
-    const int top = tile.top / 2, left = tile.left / 2;
+    const int top = blockIdx.y * TILE_HEIGHT / 2, left = blockIdx.x * TILE_WIDTH / 2;
 #else
-    const int top = tile.top, left = tile.left;
+    const int top = blockIdx.y * TILE_HEIGHT, left = blockIdx.x * TILE_WIDTH;
 #endif
-    const uint4 *const source =
-        (is_first ? of.first + tile.image * of.first_image : of.second + tile.image * of.second_image) +
-        static_cast<long long>(is_first ? plane : plane - of.first_planes) * of.source_plane +
-        top * of.source_pitch + left;
+    return source + blockIdx.z * image_units + top * of.source_pitch + left;
+}
+
+// Both sources of the tile: slices come from one, then from the other.
+struct Sources {
+    const uint4 *first, *second;
+};
+
+__device__ __forceinline__ const uint4 *find_slice(const Sources &sources, int chunk,
+                                                   const Convolution &of) {
+    const int plane = 2 * chunk, in_second = plane - of.first_planes;
+    return in_second < 0 ? sources.first + static_cast<long long>(plane) * of.source_plane
+                         : sources.second + static_cast<long long>(in_second) * of.source_plane;
+}
+
+#if IS_BULK
+
+constexpr int INPUT_ROWS = 2 * (TILE_HEIGHT + 2); // of both planes of a slice
+constexpr int ROWS_PER_WARP = (INPUT_ROWS + WARPS - 1) / WARPS;
+static_assert(ROWS_PER_WARP < 32, "a lane copies one row, and one of them weights");
+
+// What this lane copies of every slice: a row of a plane, or the weights.
+struct Share {
+    int to, from, bytes, warp_bytes; // in shared memory; units in the slice; of the whole warp
+    bool is_weights;
+};
+
+__device__ __forceinline__ Share find_share(const Convolution &of) {
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int row = warp * ROWS_PER_WARP + lane;
+    const int plane = row / (TILE_HEIGHT + 2), in_plane = row % (TILE_HEIGHT + 2);
+    const int rows = min(ROWS_PER_WARP, INPUT_ROWS - warp * ROWS_PER_WARP);
+    Share share = {row * INPUT_WIDTH * 16, plane * of.source_plane + in_plane * of.source_pitch,
+                   lane < rows ? INPUT_WIDTH * 16 : 0, max(0, rows) * INPUT_WIDTH * 16, false};
+    if (warp == 0)
+        share.warp_bytes += WEIGHT_UNITS * 16;
+    if (warp == 0 && lane == 31)
+        share = {INPUT_UNITS * 16, 0, WEIGHT_UNITS * 16, share.warp_bytes, true};
+    return share;
+}
+
+// Each stage's barrier is told by every warp how many bytes it sets going, and opens when all came.
+__device__ __forceinline__ void make_barriers(u32 barriers) {
+    if (threadIdx.x == 0)
+        for (int stage = 0; stage < STAGES; ++stage)
+            asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barriers + stage * 8), "n"(WARPS)
+                         : "memory");
+    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+    __syncthreads();
+}
+
+__device__ __forceinline__ void copy_slice(u32 stage, u32 barrier, int chunk, const Share &share,
+                                           const Sources &sources, const Convolution &of) {
+    if (threadIdx.x % 32 == 0)
+        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier),
+                     "r"(share.warp_bytes)
+                     : "memory");
+    __syncwarp();
+    const uint4 *const from = share.is_weights ? of.weights + chunk * WEIGHT_UNITS
+                                               : find_slice(sources, chunk, of) + share.from;
+    if (share.bytes)
+        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
+                     "[%0], [%1], %2, [%3];" ::"r"(stage + share.to), "l"(from), "r"(share.bytes),
+                     "r"(barrier)
+                     : "memory");
+}
+
+__device__ __forceinline__ void wait_for_slice(u32 barrier, int phase) {
+    asm volatile("{\n"
+                 ".reg .pred done;\n"
+                 "again:\n"
+                 "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
+                 "@!done bra again;\n"
+                 "}" ::"r"(barrier), "r"(phase)
+                 : "memory");
+}
+
+#else
+
+constexpr int COPIES = (INPUT_UNITS + THREADS - 1) / THREADS;
+
+// This thread's units of every slice, from where the slice begins in its source.
+struct Share {
+    int from[COPIES];
+};
+
+__device__ __forceinline__ Share find_share(const Convolution &of) {
+    Share share;
 #pragma unroll
     for (int copy = 0; copy < COPIES; ++copy) {
-        const int unit = copy * THREADS + threadIdx.x;
-        const int in_plane = unit % PLANE_UNITS;
+        const int unit = copy * THREADS + threadIdx.x, in_plane = unit % PLANE_UNITS;
         int y = in_plane / INPUT_WIDTH, x = in_plane % INPUT_WIDTH;
 #if IS_DOUBLED
         y = (y + 1) / 2; // of planes with their ring: ((y - 1) >> 1) + 1
         x = (x + 1) / 2;
 #endif
-        if (unit < INPUT_UNITS)
-            copy_async(stage + unit * 16,
-                       source + unit / PLANE_UNITS * of.source_plane + y * of.source_pitch + x);
+        share.from[copy] = unit / PLANE_UNITS * of.source_plane + y * of.source_pitch + x;
     }
-    const uint4 *weights = of.weights + next.chunk * WEIGHT_UNITS;
-    for (int unit = threadIdx.x; unit < WEIGHT_UNITS; unit += THREADS)
-        copy_async(stage + (INPUT_UNITS + unit) * 16, weights + unit);
+    return share;
 }
 
-__device__ __forceinline__ void copy_next(u32 stage, Cursor &next, const Convolution &of) {
-    if (next.tile < of.tiles) {
-        copy_slice(stage, next, of);
-        if (++next.chunk == of.chunks) {
-            next.chunk = 0;
-            next.tile += gridDim.x;
-        }
-    }
-    commit_copies();
+__device__ __forceinline__ void copy_unit(u32 to, const uint4 *from) {
+    asm volatile("cp.async.cg.shared.global [%0], [%1], 16;" ::"r"(to), "l"(from));
 }
+
+__device__ __forceinline__ void copy_slice(u32 stage, int chunk, const Share &share,
+                                           const Sources &sources, const Convolution &of) {
+    const uint4 *const source = find_slice(sources, chunk, of);
+#pragma unroll
+    for (int copy = 0; copy < COPIES; ++copy) {
+        const int unit = copy * THREADS + threadIdx.x;
+        if (unit < INPUT_UNITS)
+            copy_unit(stage + unit * 16, source + share.from[copy]);
+    }
+    const uint4 *const weights = of.weights + chunk * WEIGHT_UNITS;
+    for (int unit = threadIdx.x; unit < WEIGHT_UNITS; unit += THREADS)
+        copy_unit(stage + (INPUT_UNITS + unit) * 16, weights + unit);
+}
+
+__device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_group;"); }
+
+__device__ __forceinline__ void wait_for_slice() {
+    asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
+}
+
+#endif
 
 __device__ __forceinline__ void multiply_stage(float (&sums)[ROWS][2][BLOCKS][4], u32 pixels_at,
                                                u32 weights_at) {
@@ -208,16 +268,14 @@ __device__ __forceinline__ void multiply_stage(float (&sums)[ROWS][2][BLOCKS][4]
 // From here on, what becomes of a thread's sums: of pixels lane / 4 and every eighth behind it,
 // channels 2 * (lane % 4) and the next of every column.
 struct Place {
-    int image, y, x, channel;
+    int y, x, channel;
     long long pixel; // in the result's planes: of `channel`'s plane, at (y, x)
 };
 
-__device__ __forceinline__ Place find_place(const Convolution &of, const Tile &tile, int along_n,
-                                            int top, int left) {
+__device__ __forceinline__ Place find_place(const Convolution &of, int along_n, int top, int left) {
     Place place;
-    place.image = tile.image;
-    place.y = tile.top + top;
-    place.x = tile.left + left + threadIdx.x % 32 / 4;
+    place.y = blockIdx.y * TILE_HEIGHT + top;
+    place.x = blockIdx.x * TILE_WIDTH + left + threadIdx.x % 32 / 4;
     place.channel = along_n * BLOCKS * 8 + threadIdx.x % 4 * 2;
     place.pixel = static_cast<long long>(along_n * BLOCKS) * of.plane +
                   (place.y + 1) * of.pitch + place.x + 1;
@@ -230,7 +288,7 @@ __device__ __forceinline__ float2 load_pair(const float *at) {
 
 __device__ __forceinline__ void put_sums(const float (&sums)[ROWS][2][BLOCKS][4],
                                          const Convolution &of, const Place &place) {
-    const int image = place.image;
+    const int image = blockIdx.z;
 #if TO_PLANES
     u32 *const planes = reinterpret_cast<u32 *>(of.planes + image * of.planes_image + place.pixel) +
                         place.channel % 8 / 2;
@@ -322,23 +380,52 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv3x3(const Co
         start + (lane / 16 * PLANE_UNITS + top * INPUT_WIDTH + left + lane % 16) * 16;
     const u32 weights_at = start + INPUT_UNITS * 16 + along_n * BLOCKS * 256 + lane * 8;
 
-    Cursor next = {static_cast<int>(blockIdx.x), 0};
-#pragma unroll
-    for (int ahead = 0; ahead < STAGES - 1; ++ahead)
-        copy_next(start + ahead * STAGE_UNITS * 16, next, of);
+    const Sources sources = {find_tile(of.first, of.first_image, of),
+                             find_tile(of.second, of.second_image, of)};
+    const Share share = find_share(of);
+#if STAGGER_NS
+    const int block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
+    if (block >= of.multiprocessors && block < 2 * of.multiprocessors)
+        __nanosleep(of.chunks * STAGGER_NS);
+#endif
+#if IS_BULK
+    const u32 barriers = start + STAGES * STAGE_BYTES;
+    make_barriers(barriers);
+#endif
 
-    int stage = 0, free = STAGES - 1;
-    for (int tile = blockIdx.x; tile < of.tiles; tile += gridDim.x) {
-        float sums[ROWS][2][BLOCKS][4] = {};
-        for (int chunk = 0; chunk < of.chunks; ++chunk) {
-            wait_for_copies();
-            __syncthreads(); // the slice is here for all, and the stage before is read by all
-            copy_next(start + free * STAGE_UNITS * 16, next, of);
-            multiply_stage(sums, pixels_at + stage * STAGE_UNITS * 16,
-                           weights_at + stage * STAGE_UNITS * 16);
-            free = stage;
-            stage = stage + 1 == STAGES ? 0 : stage + 1;
-        }
-        put_sums(sums, of, find_place(of, find_tile(tile, of), along_n, top, left));
+#pragma unroll
+    for (int chunk = 0; chunk < STAGES - 1; ++chunk) {
+        if (chunk < of.chunks)
+#if IS_BULK
+            copy_slice(start + chunk * STAGE_BYTES, barriers + chunk * 8, chunk, share, sources, of);
+#else
+            copy_slice(start + chunk * STAGE_BYTES, chunk, share, sources, of);
+        commit_copies();
+#endif
     }
+
+    float sums[ROWS][2][BLOCKS][4] = {};
+    int stage = 0, free = STAGES - 1, phase = 0;
+    for (int chunk = 0; chunk < of.chunks; ++chunk) {
+        const int next = chunk + STAGES - 1;
+#if IS_BULK
+        wait_for_slice(barriers + stage * 8, phase);
+        __syncthreads(); // the stage before is read by all
+        if (next < of.chunks)
+            copy_slice(start + free * STAGE_BYTES, barriers + free * 8, next, share, sources, of);
+#else
+        wait_for_slice();
+        __syncthreads(); // the slice is here for all, and the stage before is read by all
+        if (next < of.chunks)
+            copy_slice(start + free * STAGE_BYTES, next, share, sources, of);
+        commit_copies();
+#endif
+        multiply_stage(sums, pixels_at + stage * STAGE_BYTES, weights_at + stage * STAGE_BYTES);
+        free = stage;
+        if (++stage == STAGES) {
+            stage = 0;
+            phase ^= 1;
+        }
+    }
+    put_sums(sums, of, find_place(of, along_n, top, left));
 }

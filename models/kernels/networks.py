@@ -16,6 +16,9 @@ from models.kernels.layout import Grid, make_planes, make_trunk, to_planes
 from models.kernels.step import COLUMNS, Launcher, Layer, Step, make_layer
 from models.networks import plain, rrdb, srvgg
 
+LEAST_SIDE_PX: Final = 4
+"""Of any picture that every network can fold."""
+
 MAX_CHANNELS: Final = 8 * max(COLUMNS)
 
 
@@ -49,6 +52,17 @@ def build_kernel_network(
     if isinstance(network, plain.PlainNet):
         return _build_plain(network, dtype, device, launch)
     raise TypeError(f"no kernel runs a {type(network).__name__}")
+
+
+@torch.inference_mode()
+def list_steps(network: nn.Module, dtype: torch.dtype) -> list[Step]:
+    """The steps of a network, on tensors that hold no values: for what compiles ahead."""
+    steps: list[Step] = []
+    nowhere = torch.device("meta")
+    build_kernel_network(network, dtype, nowhere, steps.append)(
+        torch.empty((1, 3, LEAST_SIDE_PX, LEAST_SIDE_PX), device=nowhere)
+    )
+    return steps
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,8 @@
 """One convolution with what follows it, as a value: what a launcher is given."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -51,10 +52,8 @@ class Step:
     is_doubled: bool = False
 
 
-class Launcher(Protocol):
-    """What runs steps, one after the other in the order they are given."""
-
-    def __call__(self, step: Step) -> None: ...
+Launcher = Callable[[Step], None]
+"""Runs steps, one after the other in the order they are given."""
 
 
 def make_layer(

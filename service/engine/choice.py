@@ -107,11 +107,12 @@ def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> i
 def _measured_window_px(spec: ModelSpec, is_cuda: bool) -> int:
     """On two CPU cores: 64 channels (srvgg) are 1.3 times as fast in 256 px as in 384, which fit
     the caches worse; 48 channels (plain) are not, and lose less to the halo in 384. RRDB takes
-    about 10 s for 192 px there, the longest a cancelled request should go on. On CUDA such a window
-    takes 7 GB with RRDB; where that is too much, half of it is tried.
+    about 10 s for 192 px there, the longest a cancelled request should go on. On CUDA two
+    windows of 800 px side by side make the longest side at x4, and take 4 GB with RRDB; where that
+    is too much, half of it is tried.
     """
     if is_cuda:
-        return 1024
+        return 800
     return {"rrdb": 192, "srvgg": 256, "plain": 384}[spec.family]
 
 

@@ -37,6 +37,15 @@ def choose_device(settings: Settings) -> Device:
     return Device(device, dtype, _share_of_cores(settings))
 
 
+def has_free_cores(settings: Settings) -> bool:
+    """Whether the network leaves the processor's cores to others.
+
+    Raises:
+        SettingsError: as `choose_device`.
+    """
+    return choose_device(settings).torch_device.type != "cpu"
+
+
 def _find_best() -> str:
     if torch.cuda.is_available():
         return "cuda"

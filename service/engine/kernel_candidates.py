@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from models.kernels.compiled import Kernel, digest
-from models.kernels.networks import build_kernel_network, can_be_built
+from models.kernels.networks import build_kernel_network, can_be_built, list_steps
 from service.engine.device import Device
 from service.engine.loaded import LoadedModel
 from service.engine.torch_candidates import open_torch
@@ -47,4 +47,5 @@ def open_kernel(model: LoadedModel, device: Device) -> TorchEngine:
 
 def _place(network: nn.Module, device: Device) -> Network:
     kernel = Kernel(device.torch_device, device.dtype)
+    kernel.prepare(list_steps(network, device.dtype))
     return build_kernel_network(network, device.dtype, device.torch_device, kernel)

@@ -5,6 +5,7 @@ import os
 import threading
 import traceback
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from service.config import Settings
@@ -32,6 +33,7 @@ class Bench:
     settings: Settings
     scheduler: Scheduler
     decoder: Decoder
+    care_pool: ThreadPoolExecutor | None = None
 
     def work_for_ever(self) -> None:
         """Work on jobs until the process ends, `settings.jobs_per_worker` at once."""
@@ -80,7 +82,15 @@ class Bench:
 
         self._leave_if_cancelled(job)
         decode = self.decoder.decode
-        return run_job(source, job.scale, lane, self.settings, on_tile, decode=decode)
+        return run_job(
+            source,
+            job.scale,
+            lane,
+            self.settings,
+            on_tile,
+            decode=decode,
+            care_pool=self.care_pool,
+        )
 
     def _leave_if_cancelled(self, job: Job) -> None:
         if self.inbox.is_cancelled(job):

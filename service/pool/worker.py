@@ -20,6 +20,7 @@ import signal
 import socket
 import threading
 from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -84,15 +85,21 @@ def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings) -> None:
     import cv2
 
     from service.decoding.decoder import Decoder
+    from service.engine.device import has_free_cores
     from service.pool.jobs import Bench
     from service.upscale.scheduler import Scheduler
 
-    cv2.setNumThreads(1)  # the other cores are the network's, which is what takes long
-    decoders = max(2, min(MAX_DECODERS, len(os.sched_getaffinity(0))))
+    cv2.setNumThreads(1)  # the other cores are the network's, or other images'
+    decoders = max(2, min(MAX_DECODERS, _count_cores()))
     with Scheduler() as scheduler, Decoder(settings.formats, processes=decoders) as decoder:
         decoder.warm_up(decoders)  # while the engines are opened
         engines = _open_engines(wire, settings, scheduler)
-        Bench(wire, inbox, engines, settings, scheduler, decoder).work_for_ever()
+        care_pool = ThreadPoolExecutor(_count_cores()) if has_free_cores(settings) else None
+        Bench(wire, inbox, engines, settings, scheduler, decoder, care_pool).work_for_ever()
+
+
+def _count_cores() -> int:
+    return len(os.sched_getaffinity(0))
 
 
 def _open_engines(wire: Wire, settings: Settings, scheduler: "Scheduler") -> Mapping[int, "Engine"]:

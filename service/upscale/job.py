@@ -2,8 +2,10 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from typing import Final
 
 from models.registry import is_colour_exact
 from service.config import MAX_OUTPUT_SIDE_PX, Settings
@@ -15,6 +17,10 @@ from service.upscale.fit import fit, scale_to_run
 from service.upscale.lane import Lane
 from service.upscale.lock import LOCK_PX, lock_colours
 from service.upscale.loop import Care, OnTile, ignore_rows, upscale
+from service.upscale.spread import spread
+
+CARE_STRIPS: Final = 8
+"""Of a window, looked after at once."""
 
 Decode = Callable[[bytes], Image]
 
@@ -46,6 +52,7 @@ def run_job(
     on_tile: OnTile,
     *,
     decode: Decode = decode_here,
+    care_pool: ThreadPoolExecutor | None = None,
     max_output_side_px: int = MAX_OUTPUT_SIDE_PX,
 ) -> Finished:
     """Decode, upscale and encode one image.
@@ -56,6 +63,7 @@ def run_job(
         lane: the image's own way to the network.
         on_tile: see `service.upscale.loop.upscale`.
         decode: what makes pixels of the source; raises the refusals below.
+        care_pool: threads that look after results, where cores have nothing better to do.
 
     Raises:
         MalformedImage, UnsupportedImageFormat, ResolutionTooHigh: the source is refused.
@@ -71,6 +79,8 @@ def run_job(
     image = _with_what_goes_on(image, gain, settings)
     run_scale = scale_to_run(longest_px, scale, max_output_side_px)
     care = choose_care(lane.engine.model, settings)
+    if care_pool is not None:
+        care = spread(care, care_pool, CARE_STRIPS)
     with _Beside(settings.jpeg_quality) as beside:
         on_rows = ignore_rows if is_too_long else beside.on_rows
         upscaled = upscale(image, run_scale, lane, on_tile=on_tile, on_rows=on_rows, care=care)

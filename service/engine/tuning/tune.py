@@ -55,7 +55,7 @@ EFFORT: Final = Effort(budget_s=2.7, turn_s=0.03)
 """On two quiet cores; a default installation opens two models. The turn is three times as long as
 a 64 px image takes alone there, over HTTP."""
 
-CUDA_EFFORT: Final = Effort(budget_s=30.0, turn_s=0.06)
+CUDA_EFFORT: Final = Effort(budget_s=30.0, turn_s=0.08)
 """Compiling our kernel in both types takes about 15 s; and large networks fill a GPU's turn."""
 
 

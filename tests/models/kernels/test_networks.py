@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from models.kernels.networks import build_kernel_network, can_be_built
+from models.kernels.networks import build_kernel_network, can_be_built, list_steps
+from models.kernels.step import Step
 from models.networks.plain import PlainNet
 from models.networks.rrdb import RRDBNet
 from models.networks.srvgg import SRVGGNetCompact
@@ -57,6 +58,24 @@ def test_sixteen_bits_cost_no_more_than_they_do_in_torch(name: str) -> None:
 
     error = (built(pixels) - expected).abs().mean()
     assert 0 < error <= 1.2 * (short(pixels) - expected).abs().mean()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_steps_of_a_network_are_known_before_it_runs(name: str) -> None:
+    network = make(name)
+    taken: list[Step] = []
+
+    build_kernel_network(network, torch.float16, torch.device("meta"), taken.append)(
+        torch.empty(2, 3, 8, 12, device="meta")
+    )
+
+    listed = list_steps(network, torch.float16)
+    assert [describe(step) for step in listed] == [describe(step) for step in taken]
+
+
+def describe(step: Step) -> tuple[object, ...]:
+    outputs = (step.planes, step.trunk, step.picture, step.residual, step.shortcut)
+    return step.layer.columns, step.is_doubled, *(each is not None for each in outputs)
 
 
 @torch.inference_mode()
