@@ -23,12 +23,6 @@ from models.kernels.tiling import Tiling, choose_tiling
 LEAST_CAPABILITY: Final = (8, 0)
 """Ampere: asynchronous copies into shared memory, products of bfloat16."""
 
-BULK_CAPABILITY: Final = (9, 0)
-"""Hopper: a copy engine that takes whole rows, and counts the bytes that have come."""
-
-STAGGER_NS: Final = 500
-"""Half of what a slice takes where two blocks share a multiprocessor of an H100."""
-
 WARP_THREADS: Final = 32
 MAX_COMPILERS: Final = 8
 
@@ -47,7 +41,6 @@ class Variant:
     to_trunk: bool
     to_picture: bool
     residuals: int
-    is_bulk: bool
 
 
 Definitions = tuple[tuple[str, int], ...]
@@ -70,7 +63,6 @@ class _Arguments(ctypes.Structure):
         *((name, ctypes.c_int) for name in ("source_plane", "source_pitch")),
         *((name, ctypes.c_int) for name in ("height", "width", "pitch", "plane")),
         *((name, ctypes.c_int) for name in ("planes_in_trunk", "picture_channels")),
-        ("multiprocessors", ctypes.c_int),
         *((name, ctypes.c_float) for name in ("gain", "residual_gain", "shortcut_gain")),
     )
 
@@ -90,21 +82,18 @@ class Kernel:
         capability = torch.cuda.get_device_capability(device)
         if capability < LEAST_CAPABILITY:
             raise KernelUnavailable(f"compute capability {capability}: too old")
-        self._capability = capability
         self._architecture = "sm_{}{}".format(*capability)
-        properties = torch.cuda.get_device_properties(device)
-        self._multiprocessors = int(properties.multi_processor_count)
 
     def __call__(self, step: Step) -> None:
         """
         Raises:
             KernelUnavailable: it could not be compiled or launched.
         """
-        variant = variant_of(step, self._capability)
+        variant = variant_of(step)
         if variant not in self._functions:
             self.prepare([step])
         function, tiling = self._functions[variant]
-        arguments = _arguments(step, self._multiprocessors)
+        arguments = _arguments(step)
         pointers = (ctypes.c_void_p * 1)(ctypes.addressof(arguments))
         grid = (
             -(-step.grid.width // tiling.width_px),
@@ -131,7 +120,7 @@ class Kernel:
         Raises:
             KernelUnavailable: it does not compile.
         """
-        wanted = {variant_of(step, self._capability) for step in steps}
+        wanted = {variant_of(step) for step in steps}
         with ThreadPoolExecutor(MAX_COMPILERS) as pool:
             codes = {each: pool.submit(self._compile, each) for each in wanted}
         for variant, code in codes.items():
@@ -183,8 +172,8 @@ def compile_cubin(architecture: str, definitions: Definitions) -> bytes:
     return code
 
 
-def variant_of(step: Step, capability: tuple[int, int]) -> Variant:
-    """What the kernel is compiled for to do this step on a GPU of this compute capability."""
+def variant_of(step: Step) -> Variant:
+    """What the kernel is compiled for to do this step."""
     return Variant(
         columns=step.layer.columns,
         is_doubled=step.is_doubled,
@@ -192,7 +181,6 @@ def variant_of(step: Step, capability: tuple[int, int]) -> Variant:
         to_trunk=step.trunk is not None,
         to_picture=step.picture is not None,
         residuals=(step.residual is not None) + (step.shortcut is not None),
-        is_bulk=capability >= BULK_CAPABILITY and not step.is_doubled,
     )
 
 
@@ -220,12 +208,10 @@ def definitions_of(variant: Variant, tiling: Tiling, dtype: torch.dtype) -> Defi
         ("TO_TRUNK", variant.to_trunk),
         ("TO_PICTURE", variant.to_picture),
         ("RESIDUALS", variant.residuals),
-        ("IS_BULK", variant.is_bulk),
-        ("STAGGER_NS", STAGGER_NS if tiling.resident > 1 else 0),
     )
 
 
-def _arguments(step: Step, multiprocessors: int) -> _Arguments:
+def _arguments(step: Step) -> _Arguments:
     first, second = step.sources[0], step.sources[-1]
     trunks = [each for each in (step.trunk, step.residual, step.shortcut) if each is not None]
     return _Arguments(
@@ -252,7 +238,6 @@ def _arguments(step: Step, multiprocessors: int) -> _Arguments:
         plane=step.grid.rows * step.grid.pitch,
         planes_in_trunk=trunks[0].shape[1] if trunks else 0,
         picture_channels=0 if step.picture is None else step.picture.shape[1],
-        multiprocessors=multiprocessors,
         gain=step.gain,
         residual_gain=step.residual_gain,
         shortcut_gain=step.shortcut_gain,

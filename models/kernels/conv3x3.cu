@@ -9,14 +9,16 @@
 // A block of warps keeps STAGES slices of 16 input channels in shared memory, copied while earlier ones
 // are multiplied. A warp makes ROWS x COLS pixels of BLOCKS x 8 channels. For one horizontal tap it
 // holds the weights of all three vertical ones, and each row of pixels that it reads serves the three
-// output rows that see it. Two blocks share a multiprocessor, where it has room, and the later ones of
-// the first that run begin half a tile behind: one then multiplies while the other reads or writes.
+// output rows that see it. Where two blocks share a multiprocessor, one multiplies while the other
+// begins or ends.
+//
+// Measured on an H100, without gain: blocks that stay for many tiles, Hopper's copy engine, and a
+// delay of every other block (each 1 % or less); eight warps that share one larger tile: 0.8 times.
 //
 // Given when compiled: WARPS of a block, of them WARPS_N side by side along output channels and WARPS_X
 // along x; BLOCKS (8-channel columns of a warp), STAGES, RESIDENT (blocks that share a
-// multiprocessor), STAGGER_NS (for each slice that the later ones wait), IS_BFLOAT16, IS_DOUBLED (sources are read as if each pixel were 2x2), TO_PLANES,
-// TO_TRUNK, TO_PICTURE (where the result goes), RESIDUALS (how many are added), IS_BULK (slices are
-// copied row by row by the copy engine that Hopper has, not unit by unit by all threads).
+// multiprocessor), IS_BFLOAT16, IS_DOUBLED (sources are read as if each pixel were 2x2), TO_PLANES,
+// TO_TRUNK, TO_PICTURE (where the result goes), RESIDUALS (how many are added).
 // No headers: NVRTC then needs no toolkit.
 
 typedef unsigned int u32;
@@ -51,7 +53,6 @@ struct Convolution {
     int source_plane, source_pitch;
     int height, width, pitch, plane; // of the result: pixels; its row and plane with ring
     int planes_in_trunk, picture_channels;
-    int multiprocessors; // of the GPU
     float gain, residual_gain, shortcut_gain;
 };
 
@@ -120,70 +121,6 @@ __device__ __forceinline__ const uint4 *find_slice(const Sources &sources, int c
                          : sources.second + static_cast<long long>(in_second) * of.source_plane;
 }
 
-#if IS_BULK
-
-constexpr int INPUT_ROWS = 2 * (TILE_HEIGHT + 2); // of both planes of a slice
-constexpr int ROWS_PER_WARP = (INPUT_ROWS + WARPS - 1) / WARPS;
-static_assert(ROWS_PER_WARP < 32, "a lane copies one row, and one of them weights");
-
-// What this lane copies of every slice: a row of a plane, or the weights.
-struct Share {
-    int to, from, bytes, warp_bytes; // in shared memory; units in the slice; of the whole warp
-    bool is_weights;
-};
-
-__device__ __forceinline__ Share find_share(const Convolution &of) {
-    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
-    const int row = warp * ROWS_PER_WARP + lane;
-    const int plane = row / (TILE_HEIGHT + 2), in_plane = row % (TILE_HEIGHT + 2);
-    const int rows = min(ROWS_PER_WARP, INPUT_ROWS - warp * ROWS_PER_WARP);
-    Share share = {row * INPUT_WIDTH * 16, plane * of.source_plane + in_plane * of.source_pitch,
-                   lane < rows ? INPUT_WIDTH * 16 : 0, max(0, rows) * INPUT_WIDTH * 16, false};
-    if (warp == 0)
-        share.warp_bytes += WEIGHT_UNITS * 16;
-    if (warp == 0 && lane == 31)
-        share = {INPUT_UNITS * 16, 0, WEIGHT_UNITS * 16, share.warp_bytes, true};
-    return share;
-}
-
-// Each stage's barrier is told by every warp how many bytes it sets going, and opens when all came.
-__device__ __forceinline__ void make_barriers(u32 barriers) {
-    if (threadIdx.x == 0)
-        for (int stage = 0; stage < STAGES; ++stage)
-            asm volatile("mbarrier.init.shared.b64 [%0], %1;" ::"r"(barriers + stage * 8), "n"(WARPS)
-                         : "memory");
-    asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
-    __syncthreads();
-}
-
-__device__ __forceinline__ void copy_slice(u32 stage, u32 barrier, int chunk, const Share &share,
-                                           const Sources &sources, const Convolution &of) {
-    if (threadIdx.x % 32 == 0)
-        asm volatile("mbarrier.arrive.expect_tx.shared.b64 _, [%0], %1;" ::"r"(barrier),
-                     "r"(share.warp_bytes)
-                     : "memory");
-    __syncwarp();
-    const uint4 *const from = share.is_weights ? of.weights + chunk * WEIGHT_UNITS
-                                               : find_slice(sources, chunk, of) + share.from;
-    if (share.bytes)
-        asm volatile("cp.async.bulk.shared::cluster.global.mbarrier::complete_tx::bytes "
-                     "[%0], [%1], %2, [%3];" ::"r"(stage + share.to), "l"(from), "r"(share.bytes),
-                     "r"(barrier)
-                     : "memory");
-}
-
-__device__ __forceinline__ void wait_for_slice(u32 barrier, int phase) {
-    asm volatile("{\n"
-                 ".reg .pred done;\n"
-                 "again:\n"
-                 "mbarrier.try_wait.parity.shared.b64 done, [%0], %1;\n"
-                 "@!done bra again;\n"
-                 "}" ::"r"(barrier), "r"(phase)
-                 : "memory");
-}
-
-#else
-
 constexpr int COPIES = (INPUT_UNITS + THREADS - 1) / THREADS;
 
 // This thread's units of every slice, from where the slice begins in its source.
@@ -229,8 +166,6 @@ __device__ __forceinline__ void commit_copies() { asm volatile("cp.async.commit_
 __device__ __forceinline__ void wait_for_slice() {
     asm volatile("cp.async.wait_group %0;" ::"n"(STAGES - 2));
 }
-
-#endif
 
 __device__ __forceinline__ void multiply_stage(float (&sums)[ROWS][2][BLOCKS][4], u32 pixels_at,
                                                u32 weights_at) {
@@ -383,49 +318,26 @@ extern "C" __global__ void __launch_bounds__(THREADS, RESIDENT) conv3x3(const Co
     const Sources sources = {find_tile(of.first, of.first_image, of),
                              find_tile(of.second, of.second_image, of)};
     const Share share = find_share(of);
-#if STAGGER_NS
-    const int block = blockIdx.x + gridDim.x * (blockIdx.y + gridDim.y * blockIdx.z);
-    if (block >= of.multiprocessors && block < 2 * of.multiprocessors)
-        __nanosleep(of.chunks * STAGGER_NS);
-#endif
-#if IS_BULK
-    const u32 barriers = start + STAGES * STAGE_BYTES;
-    make_barriers(barriers);
-#endif
 
 #pragma unroll
     for (int chunk = 0; chunk < STAGES - 1; ++chunk) {
         if (chunk < of.chunks)
-#if IS_BULK
-            copy_slice(start + chunk * STAGE_BYTES, barriers + chunk * 8, chunk, share, sources, of);
-#else
             copy_slice(start + chunk * STAGE_BYTES, chunk, share, sources, of);
         commit_copies();
-#endif
     }
 
     float sums[ROWS][2][BLOCKS][4] = {};
-    int stage = 0, free = STAGES - 1, phase = 0;
+    int stage = 0, free = STAGES - 1;
     for (int chunk = 0; chunk < of.chunks; ++chunk) {
-        const int next = chunk + STAGES - 1;
-#if IS_BULK
-        wait_for_slice(barriers + stage * 8, phase);
-        __syncthreads(); // the stage before is read by all
-        if (next < of.chunks)
-            copy_slice(start + free * STAGE_BYTES, barriers + free * 8, next, share, sources, of);
-#else
         wait_for_slice();
         __syncthreads(); // the slice is here for all, and the stage before is read by all
+        const int next = chunk + STAGES - 1;
         if (next < of.chunks)
             copy_slice(start + free * STAGE_BYTES, next, share, sources, of);
         commit_copies();
-#endif
         multiply_stage(sums, pixels_at + stage * STAGE_BYTES, weights_at + stage * STAGE_BYTES);
         free = stage;
-        if (++stage == STAGES) {
-            stage = 0;
-            phase ^= 1;
-        }
+        stage = stage + 1 == STAGES ? 0 : stage + 1;
     }
     put_sums(sums, of, find_place(of, along_n, top, left));
 }

@@ -8,9 +8,6 @@ COLS_OF_WARP: Final = 32
 UNIT_BYTES: Final = 16
 MAX_STAGES: Final = 4
 MIN_STAGES: Final = 2
-BARRIER_BYTES: Final = 8
-"""Of each stage, where the copy engine of Hopper fills it."""
-
 RESERVED_BYTES: Final = 1024
 """What the driver keeps of each block's shared memory."""
 
@@ -48,7 +45,7 @@ class Tiling:
 
     @property
     def shared_bytes(self) -> int:
-        return self.stages * (self.stage_bytes + BARRIER_BYTES)
+        return self.stages * self.stage_bytes
 
 
 def choose_tiling(columns: int, shared_bytes: int, block_bytes: int) -> Tiling | None:
@@ -64,7 +61,7 @@ def choose_tiling(columns: int, shared_bytes: int, block_bytes: int) -> Tiling |
     for warps, warps_x, resident in ((4, 1, 2), (8, 2, 1)):
         one = Tiling(warps, warps_n, warps_x, blocks, 1, resident)
         room_bytes = min(block_bytes, shared_bytes // resident - RESERVED_BYTES)
-        stages = min(MAX_STAGES, room_bytes // one.shared_bytes)
+        stages = min(MAX_STAGES, room_bytes // one.stage_bytes)
         if stages >= MIN_STAGES:
             return Tiling(warps, warps_n, warps_x, blocks, stages, resident)
     return None
