@@ -77,29 +77,28 @@ def _collect(findings: Iterable[Finding], *, is_shown: bool) -> list[Finding]:
 
 
 def _show(finding: Finding, console: Console) -> None:
-    """One line of the table, its advice below it; a terminal's width folds both."""
-    line = Text(f"{finding.status:<{_STATUS_WIDTH}}", style=_COLOURS[finding.status])
-    line.append(f"{finding.check:<{_CHECK_WIDTH}}", style="bold" if console.is_terminal else "")
-    indent = _STATUS_WIDTH + _CHECK_WIDTH
+    """One line, its advice below it; only a terminal gets colours, and lines folded to its width.
+
+    A pipe gets each on one line, for `grep`.
+    """
+    status, check = f"{finding.status:<{_STATUS_WIDTH}}", f"{finding.check:<{_CHECK_WIDTH}}"
+    indent = " " * (_STATUS_WIDTH + _CHECK_WIDTH)
     if not console.is_terminal:
-        typer.echo(f"{line.plain}{finding.found}".rstrip())
+        typer.echo(f"{status}{check}{finding.found}")
         if finding.advice:
-            typer.echo(f"{'':{indent}}do: {finding.advice}")
+            typer.echo(f"{indent}do: {finding.advice}")
         return
     body = Text(finding.found)
     if finding.advice:
         body.append(f"\ndo: {finding.advice}", style="cyan")
-    width = max(20, console.width - indent)
-    first, *rest = body.wrap(console, width)
-    console.print(line + first, soft_wrap=True)
+    first, *rest = body.wrap(console, max(20, console.width - len(indent)))
+    console.print(Text.assemble((status, _COLOURS[finding.status]), (check, "bold"), first))
     for part in rest:
-        console.print(Text(" " * indent) + part, soft_wrap=True)
+        console.print(Text.assemble(indent, part))
 
 
 def _summarise(findings: list[Finding], seconds: float) -> str:
-    counts = {
-        status: sum(finding.status is status for finding in findings) for status in Status
-    }
+    counts = {status: sum(finding.status is status for finding in findings) for status in Status}
     words = [f"{counts[Status.OK]} ok"]
     for status in (Status.WARNING, Status.FAILURE):
         if counts[status]:

@@ -61,7 +61,9 @@ def _look_into(
 
 def _measure_drift(connection: Connection, clock: Callable[[], float]) -> Finding:
     asked = clock()
-    theirs = float(connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar() or 0)
+    theirs = float(
+        connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar() or 0
+    )
     return judge_drift("database clock", theirs - (asked + clock()) / 2)
 
 

@@ -5,14 +5,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from service.config import Settings
 from service.doctor.finding import Finding, failure, ok, warning
-from service.doctor.golden import MIN_PSNR_DB
+from service.doctor.golden import MAX_PSNR_DB, MIN_PSNR_DB
 from service.doctor.report import Connections, Made, Opened, Platform, Report, Trouble, read_report
 from service.pool.environment import worker_environment, worker_settings
 
@@ -20,6 +19,10 @@ COMMAND: Final = (sys.executable, "-m", "service.doctor.golden_run")
 WITHIN_S: Final = 60.0
 _NVIDIA: Final = Path("/proc/driver/nvidia/version")
 _INSTALL: Final = "install upscaled again (`pip install -r requirements.lock`)"
+_INSTALL_OR_EXACT: Final = (
+    f"{_INSTALL}, or keep to plain torch by UPSCALED_PRECISION=exact; memory that ends shows in "
+    "the kernel's log (`dmesg`)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,9 +42,7 @@ def check_engines(
     command: Sequence[str] = COMMAND,
     within_s: float = WITHIN_S,
 ) -> list[Finding]:
-    """Findings on the engines, the golden pictures and the network; the first failure is the last
-    line of its kind.
-    """
+    """Findings on the GPU, the engines, the golden pictures, and whether a network was wanted."""
     return list(judge_run(run_golden(settings, environment, command, within_s), settings))
 
 
@@ -58,19 +59,13 @@ def run_golden(
         env=worker_environment(settings, environment),
         start_new_session=True,
     )
-    ending = ""
     try:
         output, errors = process.communicate(given, within_s)
-    except subprocess.TimeoutExpired:
-        ending = f"did not end within {within_s:.0f} s"
-        output, errors = b"", b""
-    finally:
-        with suppress(ProcessLookupError):  # decoders are of its session
-            os.killpg(process.pid, signal.SIGKILL)
-    if ending:
-        output, errors = process.communicate()
-    elif process.returncode:
         ending = _describe_end(process.returncode)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)  # a decoder is of its session
+        output, errors = process.communicate()
+        ending = f"did not end within {within_s:.0f} s"
     lines = errors.decode(errors="replace").strip().splitlines()
     return Run(tuple(_read(output)), ending, lines[-1] if lines else "")
 
@@ -98,12 +93,6 @@ def judge_run(run: Run, settings: Settings) -> Iterator[Finding]:
         yield failure(step, f"its process {run.ending}{words}", _INSTALL_OR_EXACT)
 
 
-_INSTALL_OR_EXACT: Final = (
-    f"{_INSTALL}, or keep to plain torch by UPSCALED_PRECISION=exact; memory that ends shows in "
-    "the kernel's log (`dmesg`)"
-)
-
-
 def _judge_platform(platform: Platform, settings: Settings) -> Iterator[Finding]:
     if platform.gpus:
         found = f"{'; '.join(platform.gpus)} (CUDA {platform.cuda})"
@@ -121,8 +110,11 @@ def _judge_platform(platform: Platform, settings: Settings) -> Iterator[Finding]
     else:
         yield ok("GPU", "none: the CPU computes")
     if not platform.is_openvino_usable and not platform.gpus and settings.precision != "exact":
-        yield warning("OpenVINO", f"cannot be used, and is several times as fast: "
-                      f"{platform.openvino}", _INSTALL)
+        yield warning(
+            "OpenVINO",
+            f"cannot be used, and is several times as fast: {platform.openvino}",
+            _INSTALL,
+        )
 
 
 def _judge_opened(opened: Opened) -> Finding:
@@ -148,7 +140,7 @@ def _judge_made(made: Made) -> Finding:
     elif made.psnr_db is None:
         return ok(check, f"{made.model} keeps its size and colours; {times}")
     else:
-        found = f"{made.psnr_db:.1f} dB to what {made.model} must make of it"
+        found = f"{_describe_psnr(made.psnr_db)} what {made.model} must make of it"
         if made.psnr_db >= MIN_PSNR_DB:
             return ok(check, f"{found}; {times}")
     return failure(
@@ -156,6 +148,10 @@ def _judge_made(made: Made) -> Finding:
         f"{found}, and {MIN_PSNR_DB:.0f} dB is the least",
         "set UPSCALED_PRECISION=exact; if that does not help, doubt the memory or the device",
     )
+
+
+def _describe_psnr(psnr_db: float) -> str:
+    return "exactly" if psnr_db >= MAX_PSNR_DB else f"{psnr_db:.1f} dB to"
 
 
 def _judge_connections(connections: Connections) -> Finding:
@@ -184,6 +180,8 @@ def _advise(trouble: Trouble) -> str:
 
 
 def _describe_end(code: int) -> str:
+    if code == 0:
+        return ""
     if code < 0:
         return f"was ended by {signal.Signals(-code).name}"
     return f"ended with status {code}"

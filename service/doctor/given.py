@@ -1,5 +1,6 @@
 """The settings as they are given, of which some may be wrong: the other checks go on without."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -7,6 +8,8 @@ from service.config import PREFIX, Settings, SettingsError, load_settings
 from service.doctor.finding import Finding, failure, ok
 
 CHECK = "settings"
+
+_PASSWORD = re.compile(r"(://[^:/@\s]*):\S*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +40,11 @@ def check_settings(given: Given) -> list[Finding]:
     """A failure for each wrong variable; values are shown only where they are wrong."""
     if given.troubles:
         return [
-            failure(CHECK, text, f"correct {name} or unset it; `upscaled config` explains each")
+            failure(
+                CHECK,
+                _PASSWORD.sub(r"\1:***@", text),
+                f"correct {name} or unset it; `upscaled config` explains each",
+            )
             for name, text in given.troubles.items()
         ]
     if not given.names:

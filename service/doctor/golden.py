@@ -1,8 +1,8 @@
 """Two small pictures and what the shipped models make of them, in float32.
 
-    golden/at-2.png    96x64 with transparency: becomes a PNG
-    golden/at-4.jpg    96x64: becomes a JPEG
-    golden/upscaled-x2-at-2.png, golden/upscaled-x4-at-4.jpg    the results
+golden/at-2.png    96x64 with transparency: becomes a PNG
+golden/at-4.jpg    96x64: becomes a JPEG
+golden/upscaled-x2-at-2.png, golden/upscaled-x4-at-4.jpg    the results
 """
 
 import math

@@ -49,7 +49,7 @@ def _run(settings: Settings, out: int) -> None:
     try:
         _say(out, _describe_platform())
         engines = {scale: _open(settings, scale, out) for scale in SCALES}
-    except Exception as error:  # noqa: BLE001  (whatever it is, there is no engine)
+    except Exception as error:
         raise _told(out, "engine", error) from error
     from service.decoding.decoder import Decoder
     from service.upscale.scheduler import Scheduler
@@ -58,7 +58,7 @@ def _run(settings: Settings, out: int) -> None:
         with Scheduler() as scheduler, Decoder(settings.formats, processes=1) as decoder:
             for scale, engine in engines.items():
                 _say(out, _make(scale, engine, settings, scheduler, decoder))
-    except Exception as error:  # noqa: BLE001  (whatever it is, a request would fail by it)
+    except Exception as error:
         raise _told(out, "golden picture", error) from error
 
 
@@ -110,9 +110,7 @@ def _make(
     source = read_source(scale)
     settings = settings.model_copy(update={"jpeg_quality": JPEG_QUALITY})
     with scheduler.open_lane(engine) as lane:
-        finished = run_job(
-            source, scale, lane, settings, lambda *_: None, decode=decoder.decode
-        )
+        finished = run_job(source, scale, lane, settings, lambda *_: None, decode=decoder.decode)
     got = decode(finished.data)
     expected = read_expected(engine.model, scale)
     return Made(

@@ -38,7 +38,9 @@ class Watch:
         """Packets that found no way out since the namespace was made; 0 where there is none."""
         if not self.is_isolated:
             return 0
-        return sum(count_unroutable(Path(name).read_text()) for name in _SNMP if os.path.exists(name))
+        return sum(
+            count_unroutable(Path(name).read_text()) for name in _SNMP if os.path.exists(name)
+        )
 
     def _hear(self, event: str, arguments: tuple[object, ...]) -> None:
         target: object = None

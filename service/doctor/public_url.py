@@ -19,9 +19,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 def check_public_url(settings: Settings, *, may_connect: bool) -> list[Finding]:
     """Judge the setting; follow it where it leads to this machine, or `may_connect`."""
     if not settings.public_base_url:
-        return [
-            ok(CHECK, "not set: result URLs begin with the address that the client called")
-        ]
+        return [ok(CHECK, "not set: result URLs begin with the address that the client called")]
     url = urlsplit(settings.public_base_url)
     findings = _judge_text(url)
     if may_connect or _is_loopback(url.hostname or ""):
@@ -45,7 +43,7 @@ def _judge_text(url: SplitResult) -> list[Finding]:
             warning(
                 CHECK,
                 f"{url.geturl()} is not https, and some clients refuse such result URLs",
-                "put TLS in front (service/docs/tls.md) and set "
+                "put TLS in front (service/docs/proxy.md) and set "
                 f"UPSCALED_PUBLIC_BASE_URL=https://{url.netloc}",
             )
         ]
@@ -68,7 +66,10 @@ def _follow(url: SplitResult) -> list[Finding]:
         return [failure(CHECK, f"{shown}: leads to something else", _proxy_advice())]
     if not answer.is_ready:
         return [failure(CHECK, f"{shown}: leads here, but the service is not ready", "see `port`")]
-    return [ok(CHECK, f"{shown} leads to the service, which is ready"), *_judge_age(host, port, tls)]
+    return [
+        ok(CHECK, f"{shown} leads to the service, which is ready"),
+        *_judge_age(host, port, tls),
+    ]
 
 
 def _judge_certificate(shown: str, error: ssl.SSLError) -> Finding:
@@ -84,7 +85,10 @@ def _judge_certificate(shown: str, error: ssl.SSLError) -> Finding:
 def _judge_age(host: str, port: int, tls: ssl.SSLContext | None) -> list[Finding]:
     if tls is None:
         return []
-    days = days_left(host, port, tls, time.time())
+    try:
+        days = days_left(host, port, tls, time.time())
+    except OSError as error:
+        return [warning("certificate", f"not to be had: {error}", _proxy_advice())]
     if days < WARN_DAYS:
         return [warning("certificate", f"ends in {days:.0f} days", "renew it")]
     return [ok("certificate", f"trusted here, ends in {days:.0f} days")]

@@ -63,9 +63,7 @@ def _is_tuned(settings: Settings) -> bool:
     return settings.precision != "exact" and settings.tuning
 
 
-def _load_model(
-    settings: Settings, scale: int, asked_by: str | None
-) -> tuple[LoadedModel, Device]:
+def _load_model(settings: Settings, scale: int, asked_by: str | None) -> tuple[LoadedModel, Device]:
     device = choose_device(settings)
     store = ModelStore(settings.models_dir)
     spec, path = choose_model(settings, scale, store, is_cuda=device.is_cuda, asked_by=asked_by)

@@ -66,9 +66,7 @@ def has_stored_choice(model: LoadedModel, device: Device, settings: Settings) ->
     """Whether `open_tuned` would open the model without measuring."""
     reference, candidates, key, path = _what_is_known(model, device, settings)
     choice = read_choice(path, key)
-    return choice is not None and any(
-        _is_chosen(each, choice) for each in (*candidates, reference)
-    )
+    return choice is not None and any(_is_chosen(each, choice) for each in (*candidates, reference))
 
 
 def _what_is_known(
