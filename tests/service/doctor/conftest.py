@@ -6,7 +6,9 @@ from pathlib import Path
 import pytest
 
 from service.config import Settings, load_settings
-from tests.service.state.conftest import postgresql as postgresql
+from tests.service.state.conftest import postgresql
+
+__all__ = ["make_settings", "postgresql"]
 
 MakeSettings = Callable[..., Settings]
 

@@ -4,7 +4,9 @@ from service.doctor.given import check_settings, read_given
 
 
 def test_valid_settings_are_named_without_their_values() -> None:
-    given = read_given({"UPSCALED_WORKERS": "2", "UPSCALED_DATABASE_URL": "postgresql://u:geheim@h/d"})
+    given = read_given(
+        {"UPSCALED_WORKERS": "2", "UPSCALED_DATABASE_URL": "postgresql://u:geheim@h/d"}
+    )
     (finding,) = check_settings(given)
     assert finding.status is Status.OK
     assert "DATABASE_URL, WORKERS" in finding.found

@@ -7,7 +7,9 @@ from service.doctor.finding import Status
 from service.doctor.hardware import MIN_MEMORY_BYTES, Hardware, check_hardware, read_hardware
 
 GIB = 2**30
-CPU_INFO = "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\nflags\t\t: fpu avx2 avx512f amx_bf16\n\n"
+CPU_INFO = (
+    "processor\t: 0\nmodel name\t: Some CPU @ 3 GHz\nflags\t\t: fpu avx2 avx512f amx_bf16\n\n"
+)
 MEMORY_INFO = f"MemTotal:       {8 * 2**20} kB\nMemAvailable:   {5 * 2**20} kB\n"
 
 
