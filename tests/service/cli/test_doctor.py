@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from models.registry import OFFICIAL
+from service.cli import app
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled, serve
 from tests.service.state.disks import small_disk
 
@@ -187,5 +189,4 @@ def test_a_terminal_gets_colours_and_folded_lines(tmp_path: Path, closed_port: i
 
 @pytest.mark.parametrize("options", [["--port", "0"], ["--port", "70000"], ["--what"]])
 def test_wrong_options_are_usage_errors(options: list[str]) -> None:
-    ended = run_upscaled(clean_environment(), "doctor", *options, is_checked=False)
-    assert ended.returncode == 2
+    assert CliRunner().invoke(app, ["doctor", *options]).exit_code == 2
