@@ -37,6 +37,7 @@ def test_what_is_not_run_has_a_reason_that_holds() -> None:
         assert (ROOT / why.split()[0]).exists()
 
 
+@pytest.mark.parametrize("site", ["nginx"], indirect=True)
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_of_a_page_runs(page: Path, site: Site, origin: str, tmp_path: Path) -> None:
     shutil.copytree(site.photos, tmp_path, dirs_exist_ok=True)
