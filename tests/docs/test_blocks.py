@@ -41,6 +41,7 @@ def test_what_is_not_run_has_a_reason_that_holds() -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_block_of_a_page_runs(page: Path, site: Site, origin: str, tmp_path: Path) -> None:
     shutil.copytree(site.photos, tmp_path, dirs_exist_ok=True)
+    (tmp_path / ".curlrc").write_text("fail\n")  # else an error's answer is a success to curl
     for block in read_blocks(page):
         if block.language in RUNNERS and not block.why_not:
             _run(block, site, origin, tmp_path)
