@@ -1,6 +1,7 @@
 """The code blocks of the pages.
 
-Every block is run, but one below `<!-- not run: why -->`: that one is only checked for its syntax.
+Every block is run, but one below `<!-- not run: why -->` and one of docker's commands alone: those are
+only checked for their syntax.
 """
 
 import re
@@ -41,11 +42,16 @@ def read_blocks(page: Path, language: str = "") -> list[Block]:
             line=text.count("\n", 0, match.start("text")) + 1,
             language=match["language"],
             text=match["text"],
-            why_not=match["why"] or "",
+            why_not=match["why"] or _find_why_not(match["text"]),
         )
         for match in _BLOCK.finditer(text)
     ]
     return [block for block in blocks if language in ("", block.language)]
+
+
+def _find_why_not(text: str) -> str:
+    is_dockers = all(line.startswith("docker ") for line in text.splitlines())
+    return "needs docker" if is_dockers else ""
 
 
 def read_all(language: str = "") -> list[Block]:

@@ -63,6 +63,7 @@ def _processor_s() -> float:
     return used.ru_utime + used.ru_stime
 
 
+@pytest.mark.slow
 def test_a_healthy_service_is_found_so(tmp_path: Path) -> None:
     with serve(tmp_path) as server:
         port = server.url.rpartition(":")[2]
