@@ -1,7 +1,7 @@
 """The code blocks of the pages.
 
-Every block is run, but one below `<!-- not run: why -->` and one of docker's commands alone: those are
-only checked for their syntax.
+Every block is run, but one below `<!-- not run: why -->` and one of docker's commands alone: those
+are only checked for their syntax.
 """
 
 import re

@@ -1,5 +1,6 @@
 """A real service for the pages' blocks, alone and behind each proxy, and photos to send."""
 
+import os
 import shutil
 import socket
 import subprocess
@@ -124,8 +125,10 @@ def _write_nginx(
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     file = folder / "nginx.conf"
+    # Else root's workers are nobody, who may not enter a test's folder.
+    user = "user root;\n" if os.geteuid() == 0 else ""
     file.write_text(
-        f"daemon off;\nworker_processes 1;\npid {folder}/nginx.pid;\n"
+        f"{user}daemon off;\nworker_processes 1;\npid {folder}/nginx.pid;\n"
         f"error_log {folder}/error.log;\nevents {{}}\n"
         f"http {{\n    access_log off;\n{paths}\n{text}\n}}\n"
     )
