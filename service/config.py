@@ -32,6 +32,8 @@ _PATTERN_MEANINGS = {
 # What Kubernetes puts into every container of a namespace with a Service named "upscaled".
 _SERVICE_LINK = re.compile(r"service_(host|port(_\w+)?)|port(_\d+_(tcp|udp|sctp)(_\w+)?)?")
 
+_HOST = re.compile(r"[A-Za-z0-9._:-]+")
+
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -212,6 +214,9 @@ class Settings(BaseModel):
             raise ValueError("must be an http:// or https:// URL")
         if parts.query or parts.fragment or parts.username:
             raise ValueError("must hold no query, fragment or user name")
+        if not _HOST.fullmatch(parts.hostname):
+            raise ValueError("the host name has characters that host names have not")
+        _ = parts.port  # raises where it is no port
         return value.rstrip("/")
 
     @property

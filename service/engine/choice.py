@@ -7,11 +7,11 @@ from models.registry import ModelSpec
 from models.store import ModelStore
 from models.weights import load_network
 from service.config import Settings, SettingsError
-from service.engine.device import choose_device
+from service.engine.device import Device, choose_device
 from service.engine.engine import Engine, least_window_px
 from service.engine.loaded import LoadedModel
 from service.engine.torch_candidates import open_torch
-from service.engine.tuned import open_tuned
+from service.engine.tuned import has_stored_choice, open_tuned
 
 # Best first; the last ones are shipped. Large networks only where they are fast enough to wait
 # for: x4plus needs about 35 times the arithmetic of general-x4v3.
@@ -37,6 +37,33 @@ def open_engine(settings: Settings, scale: int, *, asked_by: str | None = None) 
         ModelError: an unknown model, or a weights file that cannot be used.
         InternalError: the model's result is not finite in float32.
     """
+    model, device = _load_model(settings, scale, asked_by)
+    if not _is_tuned(settings):
+        return open_torch(model, device)
+    return open_tuned(model, device, settings)
+
+
+def open_known_engine(settings: Settings, scale: int) -> tuple[Engine, bool]:
+    """`open_engine` without measuring: (engine, whether a start would open just this one).
+
+    Where a start would measure first, this one is float32 on CPUs and float16 on GPUs.
+
+    Raises:
+        as `open_engine`.
+    """
+    model, device = _load_model(settings, scale, None)
+    if not _is_tuned(settings):
+        return open_torch(model, device), True
+    if not has_stored_choice(model, device, settings):
+        return open_torch(model, device), False
+    return open_tuned(model, device, settings), True
+
+
+def _is_tuned(settings: Settings) -> bool:
+    return settings.precision != "exact" and settings.tuning
+
+
+def _load_model(settings: Settings, scale: int, asked_by: str | None) -> tuple[LoadedModel, Device]:
     device = choose_device(settings)
     store = ModelStore(settings.models_dir)
     spec, path = choose_model(settings, scale, store, is_cuda=device.is_cuda, asked_by=asked_by)
@@ -48,9 +75,7 @@ def open_engine(settings: Settings, scale: int, *, asked_by: str | None = None) 
         choose_window_px(settings, spec, is_cuda=device.is_cuda),
         weights=path if spec.wdn is None or settings.denoise == 1.0 else None,
     )
-    if settings.precision == "exact" or not settings.tuning:
-        return open_torch(model, device)
-    return open_tuned(model, device, settings)
+    return model, device
 
 
 def choose_model(

@@ -43,12 +43,8 @@ def open_tuned(model: LoadedModel, device: Device, settings: Settings) -> Engine
         InternalError: the model's result is not finite in float32.
         EngineOutOfMemory: not even a small picture fits.
     """
-    reference = float32_candidate(model, device)
-    candidates = list_candidates(model, device, settings.precision)
-    key = make_key(model, device, settings, [reference, *candidates])
-    folder = settings.data_dir / "tuning"
-    path = choice_path(folder, f"{model.spec.name}-{settings.precision}", key)
-    with lock_folder(folder):
+    reference, candidates, key, path = _what_is_known(model, device, settings)
+    with lock_folder(path.parent):
         found = _open_stored(path, key, [*candidates, reference])
         if found is None:
             sizes = _sizes(model, device, settings)
@@ -63,6 +59,32 @@ def open_tuned(model: LoadedModel, device: Device, settings: Settings) -> Engine
         _log.info("%s: not %s: %s", model.spec.name, label, reason)
     return engine.sized(
         window_px=choice.window_px, batch=choice.batch, proof=str(choice.proof or "")
+    )
+
+
+def has_stored_choice(model: LoadedModel, device: Device, settings: Settings) -> bool:
+    """Whether `open_tuned` would open the model without measuring."""
+    reference, candidates, key, path = _what_is_known(model, device, settings)
+    choice = read_choice(path, key)
+    return choice is not None and any(_is_chosen(each, choice) for each in (*candidates, reference))
+
+
+def _what_is_known(
+    model: LoadedModel, device: Device, settings: Settings
+) -> tuple[Candidate, Sequence[Candidate], Key, Path]:
+    """float32, everything else that may be chosen, what a choice depends on and where it lies."""
+    reference = float32_candidate(model, device)
+    candidates = list_candidates(model, device, settings.precision)
+    key = make_key(model, device, settings, [reference, *candidates])
+    name = f"{model.spec.name}-{settings.precision}"
+    return reference, candidates, key, choice_path(settings.data_dir / "tuning", name, key)
+
+
+def _is_chosen(candidate: Candidate, choice: Choice) -> bool:
+    return (candidate.runtime, candidate.dtype, candidate.threads) == (
+        choice.runtime,
+        choice.dtype,
+        choice.threads,
     )
 
 
@@ -102,11 +124,7 @@ def _open_stored(
     if choice is None:
         return None
     for candidate in candidates:
-        if (candidate.runtime, candidate.dtype, candidate.threads) == (
-            choice.runtime,
-            choice.dtype,
-            choice.threads,
-        ):
+        if _is_chosen(candidate, choice):
             return choice, candidate.open()
     _log.warning("%s: names no candidate, tuning again", path)
     return None

@@ -19,6 +19,7 @@ from service.state.errors import DatabaseRefused
 
 # Longest a write waits for writers of other processes; each of ours takes milliseconds.
 BUSY_TIMEOUT_S = 15
+CONNECT_TIMEOUT_S = 10
 _BEGIN = "begin_statement"
 _STARS = "***"
 
@@ -55,15 +56,20 @@ class Database:
         self._engine.dispose()
 
 
-def open_database(database_url: str, data_dir: Path) -> Database:
+def open_database(
+    database_url: str, data_dir: Path, *, connect_timeout_s: int = CONNECT_TIMEOUT_S
+) -> Database:
     """Connect to `database_url`, or where it is empty to SQLite in `data_dir` (which exists).
+
+    connect_timeout_s: longest a server may take to answer.
 
     Raises:
         DatabaseRefused: a URL of another kind, a missing driver, or a server that is not there.
     """
     url = _parse_url(database_url) if database_url else _default_url(data_dir)
     try:
-        engine = _sqlite_engine(url) if url.get_backend_name() == "sqlite" else _server_engine(url)
+        is_file = url.get_backend_name() == "sqlite"
+        engine = _sqlite_engine(url) if is_file else _server_engine(url, connect_timeout_s)
     except ModuleNotFoundError as error:
         raise DatabaseRefused(
             f"the database driver {error.name} is missing: pip install 'upscaled[postgresql]'"
@@ -107,6 +113,16 @@ def _has_raw_at_sign(url: URL) -> bool:
     return "@" in (url.host or "")
 
 
+def find_sqlite_file(database_url: str, data_dir: Path) -> Path | None:
+    """Where SQLite's file is, or would be made; None for another database.
+
+    Raises:
+        DatabaseRefused: a URL of another kind.
+    """
+    url = _parse_url(database_url) if database_url else _default_url(data_dir)
+    return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
+
+
 def _parse_url(database_url: str) -> URL:
     try:
         url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1))
@@ -125,12 +141,12 @@ def _parse_url(database_url: str) -> URL:
     )
 
 
-def _server_engine(url: URL) -> Engine:
+def _server_engine(url: URL, connect_timeout_s: int) -> Engine:
     return sa.create_engine(
         url,
         isolation_level="READ COMMITTED",
         pool_pre_ping=True,
-        connect_args={"connect_timeout": 10},
+        connect_args={"connect_timeout": connect_timeout_s},
     )
 
 

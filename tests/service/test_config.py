@@ -20,7 +20,13 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "data_dir": (["/data", "relative"], []),
     "database_url": (["postgresql://u:p@h/d"], []),
     "public_base_url": (
-        ["https://a.example", "http://a", "https://a.example/base", "http://[::1]:8000"],
+        [
+            "https://a.example",
+            "http://a",
+            "https://a.example/base",
+            "http://[::1]:8000",
+            "https://a:65535",
+        ],
         [
             "a.example",
             "ftp://a.example",
@@ -30,6 +36,8 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
             "https://a#f",
             "https://u@a",
             "javascript:alert(1)",
+            "https://up scale.example",
+            "https://a:70000",
         ],
     ),
     "model_x2": (["auto", "realesrgan-x2plus"], []),

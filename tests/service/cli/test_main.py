@@ -14,7 +14,7 @@ def test_the_version_is_printed() -> None:
 
 def test_every_command_is_in_the_help() -> None:
     text = run_upscaled(clean_environment(), "--help").stdout
-    for command in ("serve", "keys", "credits", "models", "image", "config"):
+    for command in ("serve", "keys", "credits", "models", "image", "config", "doctor"):
         assert f" {command} " in text
 
 

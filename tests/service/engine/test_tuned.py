@@ -10,11 +10,11 @@ import torch
 from models.registry import describe_model, plain_shape
 from models.weights import build_network
 from service.config import Settings
-from service.engine.choice import open_engine
+from service.engine.choice import open_engine, open_known_engine
 from service.engine.device import choose_device
 from service.engine.loaded import LoadedModel
 from service.engine.torch_candidates import float32_candidate
-from service.engine.tuned import make_key, open_tuned
+from service.engine.tuned import has_stored_choice, make_key, open_tuned
 from tests.running import serve
 
 SHAPE = plain_shape(scale=2, layers=1, features=8)
@@ -46,6 +46,31 @@ def test_the_second_time_the_stored_choice_is_taken(
     chosen = [(e.label, e.window_px, e.batch, e.proof) for e in (first, second)]
     assert chosen[0] == chosen[1]
     assert sum(f"tiny: {first.label}, windows of" in line for line in caplog.messages) == 2
+
+
+def test_what_is_known_is_opened_as_a_start_would_and_nothing_is_measured(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    unknown, is_chosen = open_known_engine(settings, 2)
+    assert (unknown.label, is_chosen) == ("torch float32", False)
+    assert list(tmp_path.iterdir()) == []
+
+    device = choose_device(settings)
+    assert not has_stored_choice(tiny_model(), device, settings)
+    started = open_tuned(tiny_model(), device, settings)
+    assert has_stored_choice(tiny_model(), device, settings)
+    assert not has_stored_choice(tiny_model(), device, settings_of(tmp_path, "fast"))
+    (file,) = (tmp_path / "tuning").glob("*.json")
+    file.write_text(
+        file.read_text().replace(f'"dtype": "{started.label.split()[1]}', '"dtype": "x')
+    )
+    assert not has_stored_choice(tiny_model(), device, settings)
+
+
+@pytest.mark.parametrize("values", [{"precision": "exact"}, {"tuning": False}])
+def test_what_is_never_measured_is_known(values: dict[str, object], tmp_path: Path) -> None:
+    settings = settings_of(tmp_path).model_copy(update=values)
+    engine, is_chosen = open_known_engine(settings, 2)
+    assert (engine.label, is_chosen) == ("torch float32", True)
 
 
 def test_a_damaged_choice_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -1,0 +1,49 @@
+"""Two small pictures and what the shipped models make of them, in float32.
+
+golden/at-2.png    96x64 with transparency: becomes a PNG
+golden/at-4.jpg    96x64: becomes a JPEG
+golden/upscaled-x2-at-2.png, golden/upscaled-x4-at-4.jpg    the results
+"""
+
+import math
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from service.image.types import Image
+
+FOLDER: Final = Path(__file__).parent / "golden"
+SOURCES: Final = {2: "at-2.png", 4: "at-4.jpg"}
+JPEG_QUALITY: Final = 95
+
+MIN_PSNR_DB: Final = 38.0
+"""What is computed in 8 bits is within 40 dB of float32; JPEG then takes a little."""
+
+MAX_PSNR_DB: Final = 120.0
+"""Stands for "the same"."""
+
+
+def read_source(scale: int) -> bytes:
+    """The file that goes in at scale 2 or 4."""
+    return (FOLDER / SOURCES[scale]).read_bytes()
+
+
+def read_expected(model: str, scale: int) -> bytes | None:
+    """The file that must come out; None for models whose result is not kept."""
+    path = FOLDER / f"{model}-at-{scale}{Path(SOURCES[scale]).suffix}"
+    return path.read_bytes() if path.is_file() else None
+
+
+def compare(expected: Image, got: Image) -> float:
+    """Decibels between two pictures, transparency included; 0 where their sizes differ."""
+    a, b = _planes(expected), _planes(got)
+    if a.shape != b.shape:
+        return 0.0
+    error = float(np.square(a - b).mean())
+    return min(MAX_PSNR_DB, 10 * math.log10(255**2 / error)) if error else MAX_PSNR_DB
+
+
+def _planes(image: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    planes = [image.rgb] if image.alpha is None else [image.rgb, image.alpha[..., None]]
+    return np.concatenate(planes, axis=2).astype(np.float64)

@@ -1,0 +1,88 @@
+"""What a block is can be said at once, whether or not it can be run here."""
+
+import configparser
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from service.cli import app
+from tests.docs.blocks import PAGES, Block, read_all
+
+# `text` is what is shown, or a command's form with [OPTIONAL] parts: nothing to run.
+LANGUAGES = {"bash", "caddy", "ini", "javascript", "nginx", "python", "text"}
+
+
+def test_every_block_says_its_language() -> None:
+    blocks = read_all()
+    assert len(blocks) > 20
+    assert {block.language for block in blocks} <= LANGUAGES
+    fences = sum(page.read_text().count("\n```") for page in PAGES)
+    assert fences == 2 * len(blocks)
+
+
+@pytest.mark.parametrize("block", read_all("bash"), ids=str)
+def test_bash_parses(block: Block) -> None:
+    done = subprocess.run(["bash", "-n"], input=block.text, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("block", read_all("python"), ids=str)
+def test_python_compiles(block: Block) -> None:
+    compile(block.text, str(block), "exec")
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node to parse it")
+@pytest.mark.parametrize("block", read_all("javascript"), ids=str)
+def test_javascript_parses(block: Block, tmp_path: Path) -> None:
+    file = tmp_path / "block.mjs"
+    file.write_text(block.text)
+    subprocess.run(["node", "--check", str(file)], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("block", read_all("ini"), ids=str)
+def test_units_and_settings_parse(block: Block) -> None:
+    parser = configparser.ConfigParser(interpolation=None, strict=False)
+    parser.read_string(block.text if block.text.startswith("[") else f"[settings]\n{block.text}")
+    assert all(len(parser[section]) for section in parser.sections())
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd is not installed")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    (block,) = (each for each in read_all("ini") if "[Unit]" in each.text)
+    unit = tmp_path / "upscaled.service"
+    program = "/opt/upscaled/bin/upscaled"
+    assert program in block.text
+    unit.write_text(block.text.replace(program, shutil.which("true") or "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", str(unit)], capture_output=True, text=True)
+    assert "upscaled.service" not in done.stderr, done.stderr
+
+
+def _commands(block: Block) -> list[list[str]]:
+    """The words after each `upscaled` of a block, up to what ends a command."""
+    commands = []
+    for line in block.text.replace("\\\n", " ").splitlines():
+        words = list(shlex.shlex(line, posix=True, punctuation_chars=True))
+        for at, word in enumerate(words):
+            if word.rpartition("/")[2] == "upscaled" and (at == 0 or _may_precede(words[at - 1])):
+                rest = words[at + 1 :]
+                end = next((n for n, each in enumerate(rest) if set(each) <= set("|&;><()")), None)
+                commands.append(rest[:end])
+    return commands
+
+
+def _may_precede(word: str) -> bool:
+    return "=" in word or word in ("env", "&&", "|", ")") or word.startswith("upscaled-")
+
+
+@pytest.mark.parametrize(
+    "block", [block for block in read_all("bash") if "upscaled " in block.text], ids=str
+)
+def test_every_command_line_is_one_that_the_program_takes(block: Block) -> None:
+    """Options are parsed before the last one is heeded, and nothing is run."""
+    for words in _commands(block):
+        done = CliRunner().invoke(app, [*words, "--help"])
+        assert done.exit_code == 0, done.output

@@ -1,0 +1,45 @@
+import os
+import time
+from collections.abc import Callable
+
+import pytest
+
+from service.config import Settings
+from service.doctor.clock import FAIL_DRIFT_S, WARN_DRIFT_S, check_clock, judge_drift
+from service.doctor.finding import Status
+
+MakeSettings = Callable[..., Settings]
+
+
+def test_the_clock_of_a_machine_that_runs_tests_is_right(make_settings: MakeSettings) -> None:
+    (finding,) = check_clock(make_settings())
+    assert finding.status is Status.OK
+
+
+def test_a_clock_before_the_installation_is_a_failure(make_settings: MakeSettings) -> None:
+    (finding,) = check_clock(make_settings(), lambda: 0.0)
+    assert finding.status is Status.FAILURE
+    assert "1970-01-01 00:00:00 UTC is before this installation was made" in finding.found
+
+
+def test_a_disk_whose_clock_is_another_is_told(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    settings.data_dir.mkdir()
+    _, disk = check_clock(settings, lambda: time.time() + 3600)
+    assert disk.check == "disk clock"
+    assert disk.status is Status.FAILURE
+    assert "behind this machine's" in disk.found
+    assert os.listdir(settings.data_dir) == []
+
+
+@pytest.mark.parametrize(
+    ("drift_s", "status"),
+    [
+        (WARN_DRIFT_S, Status.OK),
+        (-WARN_DRIFT_S - 0.1, Status.WARNING),
+        (FAIL_DRIFT_S, Status.WARNING),
+        (FAIL_DRIFT_S + 0.1, Status.FAILURE),
+    ],
+)
+def test_drift_is_judged_on_both_sides_of_its_limits(drift_s: float, status: Status) -> None:
+    assert judge_drift("clock", drift_s).status is status

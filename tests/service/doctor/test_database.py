@@ -1,0 +1,112 @@
+import socket
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from service.config import Settings
+from service.doctor.database import check_database
+from service.doctor.finding import Status
+from service.state import open_state
+from tests.service.state.conftest import PostgreSQL
+
+MakeSettings = Callable[..., Settings]
+
+
+@pytest.fixture
+def closed_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def test_a_database_yet_to_be_made_is_fine_and_not_made(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    (finding,) = check_database(settings)
+    assert finding.status is Status.OK
+    assert "will be made at the first start" in finding.found
+    assert not settings.data_dir.exists()
+
+
+def test_a_database_in_use_is_writable(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    with open_state(settings):
+        (finding,) = check_database(settings)
+    assert finding.status is Status.OK
+    assert "writable, schema 0001" in finding.found
+
+
+def test_a_dead_server_is_a_failure_without_its_password(
+    make_settings: MakeSettings, closed_port: int
+) -> None:
+    pytest.importorskip("psycopg")
+    url = f"postgresql://u:geheim@127.0.0.1:{closed_port}/d"
+    (finding,) = check_database(make_settings(database_url=url))
+    assert finding.status is Status.FAILURE
+    assert "Connection refused" in finding.found
+    assert "geheim" not in finding.found
+    assert "\n" not in finding.found
+
+
+def test_a_url_of_another_kind_is_a_failure(make_settings: MakeSettings) -> None:
+    (finding,) = check_database(make_settings(database_url="mysql://h/d"))
+    assert finding.status is Status.FAILURE
+    assert "must be sqlite:///FILE or postgresql://" in finding.found
+
+
+def test_a_file_that_is_no_database_is_a_failure(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    settings.data_dir.mkdir()
+    (settings.data_dir / "upscaled.sqlite3").write_bytes(b"no database" * 100)
+    (finding,) = check_database(settings)
+    assert finding.status is Status.FAILURE
+    assert "not a database" in finding.found
+
+
+@pytest.mark.parametrize(
+    ("revision", "status", "said"),
+    [("0000", Status.WARNING, "is older than"), ("9999", Status.FAILURE, "is newer than")],
+)
+def test_another_schema_is_told(
+    revision: str, status: Status, said: str, make_settings: MakeSettings
+) -> None:
+    settings = make_settings()
+    with open_state(settings):
+        pass
+    with sqlite3.connect(settings.data_dir / "upscaled.sqlite3") as connection:
+        connection.execute("UPDATE alembic_version SET version_num = ?", (revision,))
+    connection.close()
+    (finding,) = check_database(settings)
+    assert finding.status is status
+    assert said in finding.found
+
+
+def test_sqlite_on_a_network_s_disk_is_a_warning(
+    make_settings: MakeSettings, tmp_path: Path
+) -> None:
+    settings = make_settings()
+    with open_state(settings):
+        pass
+    mounts = tmp_path / "mounts"
+    mounts.write_text(f"disk / ext4 rw 0 0\nserver:/export {settings.data_dir} nfs4 rw 0 0\n")
+    (finding,) = check_database(settings, mounts)
+    assert finding.status is Status.WARNING
+    assert "nfs4" in finding.found
+
+
+def test_a_real_server_is_asked_for_its_schema_and_its_clock(
+    make_settings: MakeSettings, postgresql: PostgreSQL
+) -> None:
+    postgresql.run("CREATE DATABASE doctor")
+    settings = make_settings(database_url=postgresql.url("doctor"))
+    empty, clock = check_database(settings)
+    assert (empty.status, clock.status) == (Status.OK, Status.OK)
+    assert "empty" in empty.found
+    with open_state(settings):
+        pass
+    database, _ = check_database(settings)
+    assert database.found == "PostgreSQL: writable, schema 0001"
+    _, drift = check_database(settings, clock=lambda: 1_700_000_000.0)
+    assert drift.status is Status.FAILURE
+    assert "ahead of this machine's" in drift.found
+    postgresql.run("DROP DATABASE doctor WITH (FORCE)")

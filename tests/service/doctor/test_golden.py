@@ -1,0 +1,33 @@
+import numpy as np
+import pytest
+
+from service.doctor.golden import MAX_PSNR_DB, SOURCES, compare, read_expected, read_source
+from service.image.decode import decode
+from service.image.types import Image
+
+
+def grey(level: int, *, alpha: int | None = None) -> Image:
+    plane = None if alpha is None else np.full((4, 6), alpha, np.uint8)
+    return Image(np.full((4, 6, 3), level, np.uint8), plane)
+
+
+@pytest.mark.parametrize("scale", SOURCES)
+def test_each_shipped_model_has_its_picture_at_its_scale(scale: int) -> None:
+    source = decode(read_source(scale))
+    expected = read_expected(f"upscaled-x{scale}", scale)
+    assert expected is not None
+    result = decode(expected)
+    assert result.rgb.shape == (source.height_px * scale, source.width_px * scale, 3)
+    assert (result.alpha is None) == (source.alpha is None) == (scale == 4)
+
+
+def test_other_models_have_none() -> None:
+    assert read_expected("realesrgan-x4plus", 4) is None
+    assert read_expected("upscaled-x4", 2) is None
+
+
+def test_pictures_are_compared_transparency_included() -> None:
+    assert compare(grey(9), grey(9)) == MAX_PSNR_DB
+    assert compare(grey(0), grey(255)) == pytest.approx(0.0)
+    assert compare(grey(9, alpha=255), grey(9, alpha=254)) == pytest.approx(54.15, abs=0.01)
+    assert compare(grey(9), grey(9, alpha=255)) == 0.0
