@@ -137,7 +137,7 @@ def _upscale_file(
             f"{info.width_px} x {info.height_px} px would become longer than "
             f"{MAX_RESULT_SIDE_PX} px at scale {scale}"
         )
-    ending = "png" if info.has_alpha else "jpg"
+    ending = "png" if info.has_alpha or (info.is_deep and settings.deep_png) else "jpg"
     target = (output_dir or source.parent) / f"{source.stem}-x{scale}.{ending}"
     if target in taken:
         raise FileExistsError(f"{target} is already the result of {taken[target]}")

@@ -21,7 +21,7 @@ _CPU_S_PER_MEGAPIXEL = 0.5
 # Beside other work a second of computing takes several of waiting.
 _WALL_S = 5.0
 _WALL_PER_CPU = 2.5
-# Colour and alpha in 8 bits take 4 bytes; 16 are room for more planes and deeper ones.
+# Colour and alpha take 4 bytes, 8 where they have 16 bits; 16 are room for more.
 _RESULT_BYTES_PER_PIXEL = 16
 
 
