@@ -12,6 +12,7 @@ from service.image.alpha import bleed_colour, upscale_alpha
 from service.image.depth import Pixels
 from service.image.types import Image
 from service.upscale.lane import Lane
+from service.upscale.neutral import is_neutral, neutralise
 from service.upscale.plan import Tile, TilePlan
 
 OnTile = Callable[[int, int], None]
@@ -63,6 +64,8 @@ def upscale(
 ) -> Image:
     """Upscale an image to exactly `scale` times its width and height, in its own depth.
 
+    A picture without colour stays without.
+
     Args:
         scale: at least 1; any scale goes through any network (see `plan_passes`).
         lane: the way to the network.
@@ -80,7 +83,8 @@ def upscale(
     """
     rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
     alpha = None if image.alpha is None else upscale_alpha(image.alpha, scale)
-    work = _Work(lane, plan_passes(scale, lane.engine.native_scale), on_tile, care)
+    passes = plan_passes(scale, lane.engine.native_scale)
+    work = _Work(lane, passes, on_tile, care, is_neutral=is_neutral(rgb))
 
     def begin(canvas: Pixels) -> Callable[[int], None]:
         result = replace(image, rgb=canvas, alpha=alpha)
@@ -141,6 +145,7 @@ class _Work:
     passes: tuple[Pass, ...]
     on_tile: OnTile
     care: Care
+    is_neutral: bool
 
     def run(self, rgb: Pixels, begin: Begin) -> Pixels:
         """Through windows as large as fit. `begin` is told the last canvas when it is made."""
@@ -182,6 +187,7 @@ class _Work:
         for tile, result in zip(plan.tiles, results, strict=True):
             careful = self._take_care(rgb, tile, result, step)
             kept = tile.core.within(tile.window).scaled(step.gain).read(careful)
+            kept = neutralise(kept) if self.is_neutral else kept
             tile.core.scaled(step.gain).write(canvas, kept)
             yield tile
 

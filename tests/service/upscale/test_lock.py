@@ -43,7 +43,7 @@ def test_every_deep_grey_comes_back() -> None:
     for level in (0, 1, 255, 257, 30_001, 65_534, 65_535):
         source = np.full((9, 11, 3), level, np.uint16)
         result = np.random.default_rng(level).integers(0, 65_536, (36, 44, 3), np.uint16)
-        locked = lock_colours(source, result)  # type: ignore[arg-type]
+        locked = lock_colours(source, result)
         assert locked.dtype == np.uint16
         assert (locked == level).all()
 
