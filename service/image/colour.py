@@ -39,7 +39,12 @@ def cmyk_to_rgb(picture: PillowImage.Image, icc: bytes | None) -> NDArray[np.uin
 def lab_to_rgb(picture: PillowImage.Image) -> NDArray[np.uint8]:
     """A picture of mode LAB (CIE, white D50) as sRGB `[H, W, 3]`."""
     transform = ImageCms.buildTransform(
-        ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB"), "LAB", "RGB", _INTENT
+        ImageCms.createProfile("LAB"),
+        ImageCms.createProfile("sRGB"),
+        "LAB",
+        "RGB",
+        _INTENT,
+        ImageCms.Flags.HIGHRESPRECALC,
     )
     return np.asarray(ImageCms.applyTransform(picture, transform))
 

@@ -15,6 +15,7 @@ from service.image.exif import Exif
 from service.image.header import BROKEN_FILE_ERRORS, Header, open_header
 from service.image.orientation import swaps_sides, turn_upright
 from service.image.png_chunks import find_exif, has_broken_pixels
+from service.image.png_colour import find_profile
 from service.image.png_depth import is_deep_png, read_deep
 from service.image.resolution import read_dpi, turned
 from service.image.sniff import ENABLED
@@ -38,7 +39,10 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
     if header.format == "PNG" and has_broken_pixels(header.source):
         raise MalformedImage(detail="PNG checksum")
     try:
-        image = read_deep(header) if is_deep_png(header) else _read_plain(header)
+        icc = header.icc
+        if header.format == "PNG":
+            icc = find_profile(header.source, icc)
+        image = read_deep(header, icc) if is_deep_png(header) else _read_plain(header, icc)
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{header.format} pixels: {error}") from error
     rgb = _upright(image.rgb, header.orientation)
@@ -65,9 +69,9 @@ def _read_exif(header: Header) -> Exif:
     return Exif(header.picture.info.get("exif") or b"")
 
 
-def _read_plain(header: Header) -> Image:
+def _read_plain(header: Header, icc: bytes | None) -> Image:
     """Pixels of up to 8 bits a channel, not turned yet."""
-    picture, icc = header.picture, header.icc
+    picture = header.picture
     picture.load()
     if picture.mode == "CMYK":
         return Image(rgb=cmyk_to_rgb(picture, icc))

@@ -44,21 +44,21 @@ def is_deep_png(header: Header) -> bool:
     return header.bit_depth == 16 and _rawmode(header) in (_GREY, _GREY_ALPHA, *_LOW_BYTES)
 
 
-def read_deep(header: Header) -> Image:
-    """The image in 16 bits, not turned yet."""
+def read_deep(header: Header, icc: bytes | None) -> Image:
+    """The image in 16 bits, not turned yet. icc: the profile that its pixels have."""
     rawmode = _rawmode(header)
     header.picture.load()
     key = header.picture.info.get("transparency")
     if rawmode == _GREY:
         deep: Deep = np.asarray(header.picture).astype(np.uint16)
         return Image(
-            rgb=grey_to_rgb(deep, header.icc),
+            rgb=grey_to_rgb(deep, icc),
             alpha=None if key is None else alpha_from_key(deep == key, np.uint16),
         )
     if rawmode == _GREY_ALPHA:
         pixels = _unpack_as(header.source, _GREY_ALPHA_BYTES)
         deep = pixels.view(">u2").astype(np.uint16)
-        return Image(rgb=grey_to_rgb(deep[..., 0], header.icc), alpha=deep[..., 1])
+        return Image(rgb=grey_to_rgb(deep[..., 0], icc), alpha=deep[..., 1])
     deep = _join(np.asarray(header.picture), _unpack_as(header.source, _LOW_BYTES[rawmode]))
     alpha = deep[..., 3] if rawmode == "RGBA;16B" else None
     if key is not None:
@@ -66,9 +66,9 @@ def read_deep(header: Header) -> Image:
         return Image(
             rgb=deep,
             alpha=alpha_from_key(is_key, np.uint16),
-            icc=keep_rgb_profile(header.icc),
+            icc=keep_rgb_profile(icc),
         )
-    return Image(rgb=deep[..., :3], alpha=alpha, icc=keep_rgb_profile(header.icc))
+    return Image(rgb=deep[..., :3], alpha=alpha, icc=keep_rgb_profile(icc))
 
 
 def _rawmode(header: Header) -> str:

@@ -1,7 +1,7 @@
 """Pictures without colour stay without: networks put some into them.
 
-Whatever the file's kind, a picture is neutral if it is so in every pixel. A grey window of a coloured
-picture is left alone: its neighbours would show a seam.
+Whatever the file's kind, a picture is neutral if it is so in every pixel. A grey window of a
+coloured picture is left alone: its neighbours would show a seam.
 """
 
 import cv2

@@ -17,7 +17,7 @@ def greys(height: int, width: int, kind: type[np.uint8 | np.uint16] = np.uint8) 
 
 def tinted(result: Pixels) -> Pixels:
     """What a network trained on degraded pictures does to them."""
-    return np.asarray(np.clip(result.astype(int) + (9, 0, -3), 0, 255), result.dtype)
+    return np.asarray(np.clip(result + np.array((9, 0, -3)), 0, 255), result.dtype)
 
 
 @pytest.mark.parametrize("at", [(0, 0, 0), (130, 3, 2), (199, 9, 1)])
