@@ -8,12 +8,13 @@ from io import BytesIO
 import cv2
 import numpy as np
 import pytest
-import pyvips
+import pyvips  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from service.config import Settings
 from service.image.decode import decode
+from service.image.depth import Pixels
 from service.image.icc import (
     BT709_CURVE,
     BT2020,
@@ -30,7 +31,6 @@ from tests.service.upscale.box_engine import lane_of
 from tests.service.upscale.test_job import ignore
 from tests.service.upscale.true_engine import TrueEngine
 
-Pixels = NDArray[np.uint8]
 ALL_FORMATS = ENABLED | BY_SETTING
 _ADOBE = b"\xff\xee\x00\x0eAdobe"
 _TRANSFORM_AT = 11
@@ -76,7 +76,7 @@ def by_vips(source: bytes, **how: object) -> Pixels:
 
 
 def distance(one: Pixels, other: Pixels) -> NDArray[np.int64]:
-    return np.abs(one.astype(np.int64) - other)
+    return np.asarray(np.abs(one.astype(np.int64) - other), np.int64)
 
 
 @pytest.mark.parametrize("store", [cmyk_jpeg, ycck_jpeg])
@@ -163,7 +163,7 @@ def test_wide_gamut_goes_through_untouched_and_is_shown_as_before(
     pixels = picture(channels=channels)
     if channels == 4:
         pixels[..., 3] |= 1  # nothing is bled
-    PillowImage.fromarray(pixels).save(file, kind, icc_profile=WIDE[name], **options)  # type: ignore[arg-type]
+    PillowImage.fromarray(pixels).save(file, kind, icc_profile=WIDE[name], **options)
 
     with lane_of(TrueEngine()) as lane:
         made = run_job(file.getvalue(), 2, lane, Settings(jpeg_quality=100), ignore)

@@ -50,7 +50,11 @@ def read(before: bytes, colour: int = RGB, bits: int = 8) -> Image:
 def to_srgb(icc: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
     """By LittleCMS, in 0..255."""
     transform = ImageCms.buildTransform(
-        ImageCms.ImageCmsProfile(BytesIO(icc)), ImageCms.createProfile("sRGB"), "RGB", "RGB", 1
+        ImageCms.ImageCmsProfile(BytesIO(icc)),
+        ImageCms.createProfile("sRGB"),
+        "RGB",
+        "RGB",
+        ImageCms.Intent.RELATIVE_COLORIMETRIC,
     )
     converted = ImageCms.applyTransform(PillowImage.fromarray(pixels), transform)
     return np.asarray(converted, np.float64)

@@ -105,7 +105,8 @@ def test_official_weights_become_truer_and_stay_as_crisp(shared_dir: Path, name:
         for truth in read_truths(shared_dir / "images" / "quality" / "Set14", scale):
             small = make_small(truth.pixels, scale, truth.name)
             raw = run(small)
-            planes = [luma(pixels)[inner] for pixels in (raw, lock_colours(small, raw))]
+            locked = np.asarray(lock_colours(small, raw), np.uint8)
+            planes = [luma(pixels)[inner] for pixels in (raw, locked)]
             right = luma(truth.pixels)[inner]
             figures.append([(psnr_db(plane, right), acutance(plane)) for plane in planes])
         raw_mean, locked_mean = np.mean(figures, axis=0)
