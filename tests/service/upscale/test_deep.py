@@ -37,7 +37,8 @@ def gradient(height: int = 40, width: int = 56, channels: int = 4) -> Deep:
         41_000 + 4_000 * np.sin(columns / 9),
         1 + 65_534 * (rows + columns) / (height + width - 2),
     ]
-    return np.rint(np.stack(planes[:channels], axis=-1)).astype(np.uint16)
+    levels: Deep = np.rint(np.stack(planes[:channels], axis=-1)).astype(np.uint16)
+    return levels
 
 
 def read_deep_png(data: bytes) -> Deep:
