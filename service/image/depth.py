@@ -18,8 +18,9 @@ def is_deep(pixels: Pixels) -> bool:
 def round_to_8bit(deep: Pixels) -> NDArray[np.uint8]:
     """0..65535 to the nearest of 0..255: v / 257, rounded.
 
-    Not dithered: what is lost is half a level at most, where JPEG of quality 95 loses more, and
-    the noise would be seen by the network, which was trained to remove it.
+    Not dithered, and before the network rather than after it: on a faint sky as JPEG of quality 95
+    (error to the network's picture in float64, in levels) rounding before is 0.578 off, after
+    0.572, dithered after 0.578 in a quarter more bytes, dithered before 0.626.
     """
     nearest = (np.arange(65536, dtype=np.uint32) * 255 + 32895) >> 16
     levels: NDArray[np.uint8] = nearest.astype(np.uint8)[deep]
