@@ -11,6 +11,7 @@ from service.engine.device import Device
 from service.engine.torch_engine import TorchEngine, build_engine
 from service.errors import InternalError
 from tests.service.engine.test_openvino_engine import engine_of as openvino_engine_of
+from tests.service.engine.test_pipeline import engine_of as pipelined_engine_of
 from tests.service.engine.test_torch_engine import CPU, CPU_HALF, Nearest, Overflows
 from tests.service.engine.test_torch_engine import engine_of as torch_engine_of
 
@@ -95,6 +96,15 @@ def test_openvino_leaves_them_to_torch_in_float32(precision: str) -> None:
     for result, expected in zip(results, engine.exact.start(windows, 2).finish(), strict=True):
         assert result.dtype == np.uint16
         assert np.array_equal(result, expected)
+
+
+def test_a_gpus_pipeline_of_bytes_is_passed_by() -> None:
+    engine = pipelined_engine_of(Nearest())
+
+    (result,) = engine.start([deep_noise()]).finish()
+
+    assert result.dtype == np.uint16
+    assert np.array_equal(result, deep_noise().repeat(2, axis=0).repeat(2, axis=1))
 
 
 def test_flat_colours_stay_what_they_are() -> None:

@@ -4,6 +4,7 @@ libvips carries a CMYK profile in the public domain ("Chemical proof", by Graeme
 """
 
 from io import BytesIO
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -175,3 +176,22 @@ def test_wide_gamut_goes_through_untouched_and_is_shown_as_before(
     assert distance(after[..., :3], before[..., :3]).mean() < 1
     unmanaged = pixels.repeat(2, axis=0).repeat(2, axis=1)
     assert distance(after[..., :3], unmanaged[..., :3]).mean() > 5
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["rgb-to-gbr-test.png", "rgb-to-gbr-test.jpg", "P3-sRGB-red.jpg", "R2020-sRGB-green.jpg"],
+)
+def test_published_test_pictures_are_shown_as_before(shared_dir: Path, name: str) -> None:
+    """rgb-to-gbr-test's profile turns its channels round: whoever loses it shows wrong colours."""
+    source = (shared_dir / "images" / "decode" / "icc" / name).read_bytes()
+    with PillowImage.open(BytesIO(source)) as opened:
+        profile = opened.info["icc_profile"]
+
+    with lane_of(TrueEngine(window_px=384)) as lane:
+        made = run_job(source, 2, lane, Settings(jpeg_quality=100), ignore)
+
+    with PillowImage.open(BytesIO(made.data)) as result:
+        assert result.info["icc_profile"] == profile
+    before = by_vips(source)[..., :3].repeat(2, axis=0).repeat(2, axis=1)
+    assert distance(by_vips(made.data)[..., :3], before).mean() < 1
