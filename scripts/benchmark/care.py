@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 import cv2
 
@@ -26,7 +26,7 @@ from service.upscale.scheduler import Scheduler
 Result = TypeVar("Result")
 
 
-class Stopwatch:
+class Stopwatch(Generic[Result]):
     """Seconds of a processor that calls through it took, in whichever thread."""
 
     def __init__(self, call: Callable[[Window, Window], Result]) -> None:
