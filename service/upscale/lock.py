@@ -31,7 +31,8 @@ LOCK_PX: Final = 3
 """How far the lock looks, in source pixels: 2 by either filter, 1 by the interpolation after it."""
 
 # Binomial: sigma 1. Its weights are dyadic, so float32 sums are exact and do not depend on where
-# a window lies: tiles have no seams.
+# a window lies: tiles have no seams. (In 16 bits a channel so long as the drift is under 4,096 of
+# 65,535; beyond, the last of 16 bits may differ.)
 _TAPS: Final = (0.0625, 0.25, 0.375, 0.25, 0.0625)
 _STEPS_PER_LEVEL: Final = 64
 _NEIGHBOURHOOD_PX: Final = 5

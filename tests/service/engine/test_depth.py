@@ -12,9 +12,11 @@ from service.engine.torch_engine import TorchEngine, build_engine
 from service.errors import InternalError
 from tests.service.engine.test_openvino_engine import engine_of as openvino_engine_of
 from tests.service.engine.test_pipeline import engine_of as pipelined_engine_of
+from tests.service.engine.test_pipeline import needs_cuda
 from tests.service.engine.test_torch_engine import CPU, CPU_HALF, Nearest, Overflows
 from tests.service.engine.test_torch_engine import engine_of as torch_engine_of
 
+CUDA_HALF = Device(torch.device("cuda"), torch.float16, threads=1)
 EVERY_LEVEL = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1).repeat(3, axis=2)
 
 
@@ -22,7 +24,7 @@ def deep_noise(height: int = 24, width: int = 32, seed: int = 0) -> NDArray[np.u
     return np.random.default_rng(seed).integers(0, 65536, (height, width, 3), np.uint16)
 
 
-@pytest.mark.parametrize("device", [CPU, CPU_HALF])
+@pytest.mark.parametrize("device", [CPU, CPU_HALF, pytest.param(CUDA_HALF, marks=needs_cuda)])
 def test_every_level_comes_back_as_itself(device: Device) -> None:
     engine = torch_engine_of(Nearest(1), device, native_scale=1)
 
