@@ -62,8 +62,9 @@ def upscale_images(
 ) -> None:
     """Upscale pictures: FILE.png becomes FILE-x4.jpg, or FILE-x4.png where it has transparency.
 
-    So does one of 16 bits a channel where UPSCALED_DEEP_PNG says so. Prints the path of each result. A file that fails is told and the others go on; the exit
-    status is then 1. A result of an earlier run is replaced, a source never.
+    So does one of 16 bits a channel where UPSCALED_DEEP_PNG says so. Prints the path of each
+    result. A file that fails is told and the others go on; the exit status is then 1. A result of
+    an earlier run is replaced, a source never.
     """
     settings = load_settings(None, **({f"model_x{scale}": model} if model else {}))
     if output_dir:
