@@ -139,6 +139,11 @@ class Settings(BaseModel):
     jpeg_quality: int = Field(
         default=95, ge=1, le=100, description="quality of JPEG answers (4:4:4 sampling)"
     )
+    deep_png: bool = Field(
+        default=False,
+        description="whether opaque PNGs of 16 bits a channel become such PNGs instead of JPEGs; "
+        "those with alpha always do",
+    )
     colour_lock: bool = Field(
         default=True,
         description="whether models that shift colours get the source's own put back",

@@ -9,7 +9,7 @@ from pathlib import Path
 from scripts.benchmark.effort import CUDA, FULL, QUICK, Effort
 from scripts.benchmark.machine import Facts, describe_machine
 
-ON_THE_NETWORK = ("kernel", "peak", "seams")
+ON_THE_NETWORK = ("kernel", "peak", "seams", "care")
 ON_THE_SERVICE = ("memory", "http")
 PARTS = (*ON_THE_NETWORK, *ON_THE_SERVICE)
 SERVED_MODEL = "upscaled-x4"
@@ -52,6 +52,7 @@ def measure(
 def _measure_network(
     part: str, data_dir: Path, effort: Effort, device: str, general: Path | None
 ) -> Facts:
+    from scripts.benchmark.care import measure_care
     from scripts.benchmark.kernel import measure_kernel, measure_peak
     from scripts.benchmark.seams import measure_seams
 
@@ -59,7 +60,8 @@ def _measure_network(
         return measure_kernel(data_dir, effort, device, general)
     if part == "peak":
         return measure_peak(effort, device)
-    return measure_seams(data_dir, effort, device, general)
+    measure = measure_seams if part == "seams" else measure_care
+    return measure(data_dir, effort, device, general)
 
 
 def _measure_service(parts: tuple[str, ...], data_dir: Path, effort: Effort, device: str) -> Facts:

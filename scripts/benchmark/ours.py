@@ -6,6 +6,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
+import numpy as np
+
 from models.store import ModelStore
 from models.weights import build_network
 from scripts.benchmark.contestant import Entry, peak_of_cuda_mib
@@ -80,12 +82,13 @@ def _believe(source: Window, result: Window) -> bool:
 
 
 def upscale_once(
-    rgb: Pixels, scale: int, engine: object, scheduler: Scheduler, care: Care = NO_CARE
+    rgb: Window, scale: int, engine: object, scheduler: Scheduler, care: Care = NO_CARE
 ) -> Pixels:
     """RGB `[H, W, 3]` to `[H * scale, W * scale, 3]` through the loop over one image."""
     image = Image(rgb=rgb)
     with scheduler.open_lane(cast(Engine, engine)) as lane:
-        return upscale(image, scale, lane, on_tile=lambda done, total: None, care=care).rgb
+        result = upscale(image, scale, lane, on_tile=lambda done, total: None, care=care)
+    return np.asarray(result.rgb, np.uint8)
 
 
 def settings_of(entry: Entry, **more: object) -> Settings:

@@ -60,7 +60,12 @@ async def _upscale(request: Request, asked: Asked, share: Share, progress: Progr
     judge_size(info, asked.scale, context.settings)
     progress.await_turn()
     work = UpscaleRequest(
-        facts.request_id, asked.scale, info.width_px, info.height_px, progress.note_tile
+        facts.request_id,
+        asked.scale,
+        info.width_px,
+        info.height_px,
+        progress.note_tile,
+        is_deep=info.is_deep and (info.has_alpha or context.settings.deep_png),
     )
     upscaled = await context.executor.upscale(source, work)
     facts.times, facts.model = upscaled.times, upscaled.model

@@ -62,8 +62,9 @@ def upscale_images(
 ) -> None:
     """Upscale pictures: FILE.png becomes FILE-x4.jpg, or FILE-x4.png where it has transparency.
 
-    Prints the path of each result. A file that fails is told and the others go on; the exit
-    status is then 1. A result of an earlier run is replaced, a source never.
+    So does one of 16 bits a channel where UPSCALED_DEEP_PNG says so. Prints the path of each
+    result. A file that fails is told and the others go on; the exit status is then 1. A result of
+    an earlier run is replaced, a source never.
     """
     settings = load_settings(None, **({f"model_x{scale}": model} if model else {}))
     if output_dir:
@@ -137,7 +138,7 @@ def _upscale_file(
             f"{info.width_px} x {info.height_px} px would become longer than "
             f"{MAX_RESULT_SIDE_PX} px at scale {scale}"
         )
-    ending = "png" if info.has_alpha else "jpg"
+    ending = "png" if info.has_alpha or (info.is_deep and settings.deep_png) else "jpg"
     target = (output_dir or source.parent) / f"{source.stem}-x{scale}.{ending}"
     if target in taken:
         raise FileExistsError(f"{target} is already the result of {taken[target]}")

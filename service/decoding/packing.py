@@ -1,19 +1,25 @@
 """An image as facts and memory, and back.
 
-The memory holds colour, then alpha where there is any, then the profile.
+The memory holds colour, then alpha where there is any, then the profile. Channels of 16 bits are in
+the machine's own byte order.
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from service.decoding.memory import Bytes
 from service.decoding.wire import Facts, WireError
+from service.image.depth import is_deep
 from service.image.header import MAX_PIXELS
 from service.image.types import Credit, Image
 
 _MAX_ICC_BYTES = 2**31
+_KINDS: Mapping[int, np.dtype[np.uint8 | np.uint16]] = {
+    8: np.dtype(np.uint8),
+    16: np.dtype(np.uint16),
+}
 
 
 def pack(image: Image) -> tuple[Facts, list[memoryview]]:
@@ -22,6 +28,7 @@ def pack(image: Image) -> tuple[Facts, list[memoryview]]:
         "height_px": image.height_px,
         "width_px": image.width_px,
         "has_alpha": image.alpha is not None,
+        "bits": 16 if is_deep(image.rgb) else 8,
         "icc_bytes": len(image.icc or b""),
         "dpi": image.dpi,
         "credit": [image.credit.artist, image.credit.copyright] if image.credit else None,
@@ -49,15 +56,18 @@ def unpack(facts: Facts, read: Callable[[int], Bytes]) -> Image:
     pixels = height * width
     if pixels > MAX_PIXELS or icc_bytes > _MAX_ICC_BYTES:
         raise WireError(f"{width} x {height} pixels, a profile of {icc_bytes} bytes")
-    colour_end = 3 * pixels
-    alpha_end = colour_end + pixels * has_alpha
+    kind = _KINDS.get(_whole(facts, "bits", 8))
+    if kind is None:
+        raise WireError(f"{facts['bits']} bits a channel")
+    colour_end = 3 * pixels * kind.itemsize
+    alpha_end = colour_end + pixels * kind.itemsize * has_alpha
     try:
         memory = read(alpha_end + icc_bytes)
     except (OSError, ValueError) as error:
         raise WireError(str(error)) from error
     return Image(
-        rgb=memory[:colour_end].reshape(height, width, 3),
-        alpha=memory[colour_end:alpha_end].reshape(height, width) if has_alpha else None,
+        rgb=memory[:colour_end].view(kind).reshape(height, width, 3),
+        alpha=memory[colour_end:alpha_end].view(kind).reshape(height, width) if has_alpha else None,
         icc=memory[alpha_end:].tobytes() or None,
         dpi=_read_dpi(facts.get("dpi")),
         credit=_read_credit(facts.get("credit")),

@@ -3,10 +3,11 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+from service.image.depth import Pixels
 
-Window = NDArray[np.uint8]
+Window = Pixels
+"""Pixels `[h, w, 3]`, RGB. Engines give results of the type they are given, and compute those of 16
+bits a channel in float32."""
 
 
 class EngineOutOfMemory(Exception):
@@ -70,14 +71,16 @@ class Engine(Protocol):
         """Set a batch of windows going: at once here, or on the device behind what is under way.
 
         Args:
-            windows: uint8 `[h, w, 3]` of one shape, RGB, sides multiples of `multiple_px`; 1 to
+            windows: `[h, w, 3]` of one shape and type, RGB, sides multiples of `multiple_px`; 1 to
                 `most_windows` of them. They are not read any more when this returns.
             reduce: average squares of `reduce` x `reduce` result pixels into one, before rounding;
                 divides `native_scale`.
-            is_exact: compute in float32, whatever the precision this engine was opened in.
+            is_exact: compute in float32, whatever the precision this engine was opened in. Windows
+                of 16 bits a channel always are.
 
         Returns:
-            what gives uint8 `[h * native_scale / reduce, w * native_scale / reduce, 3]` for each.
+            what gives `[h * native_scale / reduce, w * native_scale / reduce, 3]` for each, of the
+                windows' type.
 
         Raises:
             EngineOutOfMemory: as `Started.finish`.

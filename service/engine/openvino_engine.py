@@ -17,6 +17,7 @@ from models.registry import Family, Shape
 from service.engine.engine import EngineOutOfMemory, Started, Window, round_up
 from service.engine.torch_engine import TorchEngine
 from service.errors import InternalError
+from service.image.depth import is_deep
 
 OpenVinoPrecision = Literal["float32", "bfloat16", "int8"]
 
@@ -94,7 +95,7 @@ class OpenVinoEngine:
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
     ) -> Started:
         pixels = np.stack(windows)
-        if is_exact or not self._is_worth_compiling(pixels.shape):
+        if is_exact or is_deep(pixels) or not self._is_worth_compiling(pixels.shape):
             return self.exact.start(windows, reduce, is_exact=True)
         try:
             request = self.graphs.request(pixels.shape)
@@ -104,7 +105,7 @@ class OpenVinoEngine:
             request.wait()
         except (MemoryError, RuntimeError) as error:
             raise _out_of_memory(error, pixels.shape) from error
-        return _Running(self, pixels, request, reduce)
+        return _Running(self, pixels.view(np.uint8), request, reduce)
 
     def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
         for window in windows:

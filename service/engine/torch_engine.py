@@ -10,11 +10,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from service.engine.depth import to_deep_input, to_deep_window
 from service.engine.device import Device
 from service.engine.engine import EngineOutOfMemory, Started, Window, round_up
 from service.engine.pipeline import Flight, Pipeline
 from service.engine.seam import CudaSeam, Seam
 from service.errors import InternalError
+from service.image.depth import is_deep
 
 SMALL_BATCH: Final = 32
 """A few windows of an avatar leave most of a GPU idle; so many of 64 px fill any."""
@@ -73,6 +75,8 @@ class TorchEngine:
         if torch.get_num_threads() != self.device.threads:  # each calling thread has its own number
             torch.set_num_threads(self.device.threads)
         try:
+            if is_deep(windows[0]):
+                return Computed([self._run_deep(window, reduce) for window in windows])
             if self.pipeline is None or is_exact:
                 return Computed(self._run_batch(windows, reduce, is_exact))
             return Launched(self, self.pipeline.launch(windows, reduce), reduce)
@@ -106,8 +110,17 @@ class TorchEngine:
 
     def _run_exact(self, window: Window) -> Tensor:
         """In float32 alone, one window at a time: it is rare, and must fit where a batch did."""
+        return self._compute_exact(to_input([window], self.device.torch_device, torch.float32))
+
+    @torch.inference_mode()
+    def _run_deep(self, window: Window, reduce: int) -> Window:
+        """16 bits a channel: shorter types have 8 to 11."""
+        pixels = to_deep_input(window, self.device.torch_device)
+        return to_deep_window(self._compute_exact(pixels), reduce)
+
+    def _compute_exact(self, pixels: Tensor) -> Tensor:
         exact = self.exact_network.to(self.device.torch_device)
-        result: Tensor = exact(to_input([window], self.device.torch_device, torch.float32))
+        result: Tensor = exact(pixels)
         if not bool(result.isfinite().all()):
             raise InternalError(detail=f"{self.model}: result is not finite in float32")
         return result

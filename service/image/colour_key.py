@@ -3,7 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from service.image.depth import Pixels
 
-def alpha_from_key(is_key: NDArray[np.bool_]) -> NDArray[np.uint8]:
+
+def alpha_from_key(
+    is_key: NDArray[np.bool_], kind: type[np.uint8 | np.uint16] = np.uint8
+) -> Pixels:
     """The alpha plane of a colour key: transparent where the mask `[H, W]` holds, else opaque."""
-    return np.where(is_key, np.uint8(0), np.uint8(255))
+    return np.where(is_key, kind(0), kind(np.iinfo(kind).max))

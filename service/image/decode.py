@@ -10,11 +10,13 @@ from service.errors import MalformedImage, UnsupportedImageFormat
 from service.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile, lab_to_rgb
 from service.image.colour_key import alpha_from_key
 from service.image.credit import read_credit
+from service.image.depth import Pixels, round_to_8bit
 from service.image.exif import Exif
 from service.image.header import BROKEN_FILE_ERRORS, Header, open_header
 from service.image.orientation import swaps_sides, turn_upright
 from service.image.png_chunks import find_exif, has_broken_pixels
-from service.image.png_depth import is_deep, read_deep, round_to_8bit
+from service.image.png_colour import find_profile
+from service.image.png_depth import is_deep_png, read_deep
 from service.image.resolution import read_dpi, turned
 from service.image.sniff import ENABLED
 from service.image.types import Image
@@ -23,10 +25,11 @@ _BITS_PER_SAMPLE = 258
 
 
 def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
-    """The first picture of a file, upright, 8 bits deep; of an APNG its still picture.
+    """The first picture of a file, upright; of an APNG its still picture.
 
-    Alpha is given wherever the format can say transparent, also when every pixel is opaque. An
-    RGB profile is kept with its pixels; CMYK and grey pixels are converted to sRGB.
+    A PNG of 16 bits a channel keeps them; whatever else has more than 8 is rounded to 8. Alpha is
+    given wherever the format can say transparent, also when every pixel is opaque. An RGB profile
+    is kept with its pixels; CMYK and grey pixels are converted to sRGB.
 
     Raises:
         MalformedImage: broken or truncated; a half-decoded picture is never returned.
@@ -36,8 +39,10 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
     if header.format == "PNG" and has_broken_pixels(header.source):
         raise MalformedImage(detail="PNG checksum")
     try:
-        is_deep_png = header.format == "PNG" and is_deep(header)
-        image = read_deep(header) if is_deep_png else _read_plain(header)
+        icc = header.icc
+        if header.format == "PNG":
+            icc = find_profile(header.source, icc)
+        image = read_deep(header, icc) if is_deep_png(header) else _read_plain(header, icc)
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{header.format} pixels: {error}") from error
     rgb = _upright(image.rgb, header.orientation)
@@ -64,9 +69,9 @@ def _read_exif(header: Header) -> Exif:
     return Exif(header.picture.info.get("exif") or b"")
 
 
-def _read_plain(header: Header) -> Image:
+def _read_plain(header: Header, icc: bytes | None) -> Image:
     """Pixels of up to 8 bits a channel, not turned yet."""
-    picture, icc = header.picture, header.icc
+    picture = header.picture
     picture.load()
     if picture.mode == "CMYK":
         return Image(rgb=cmyk_to_rgb(picture, icc))
@@ -99,7 +104,7 @@ def _round_deep_grey(picture: PillowImage.Image) -> NDArray[np.uint8]:
     return round_to_8bit(deep)
 
 
-def _grey_key_alpha(header: Header, grey: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
+def _grey_key_alpha(header: Header, grey: NDArray[np.uint8]) -> Pixels | None:
     """Alpha of a grey PNG with a transparent level, which counts in the file's own bit depth.
 
     Pillow compares it with levels already stretched to 0..255, which is wrong below 8 bits.
@@ -111,5 +116,5 @@ def _grey_key_alpha(header: Header, grey: NDArray[np.uint8]) -> NDArray[np.uint8
     return alpha_from_key(grey == (key & highest) * 255 // highest)
 
 
-def _upright(pixels: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+def _upright(pixels: Pixels, orientation: int) -> Pixels:
     return np.ascontiguousarray(turn_upright(pixels, orientation))

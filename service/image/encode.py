@@ -7,6 +7,7 @@ import numpy as np
 
 from service.image import jpeg_file, png_file
 from service.image.credit import write_exif
+from service.image.depth import is_deep
 from service.image.strips import Strips
 from service.image.types import Image
 
@@ -30,7 +31,7 @@ class Encoder:
         """`image` may hold unfinished pixels; its other parts are final. Quality: 1 to 100."""
         self._image = image
         self._quality = jpeg_quality
-        self._is_jpeg = image.alpha is None and image.rgb.dtype == np.uint8
+        self._is_jpeg = image.alpha is None and not is_deep(image.rgb)
         compress = self._compress_jpeg if self._is_jpeg else self._compress_png
         strip_px = jpeg_file.STRIP_PX if self._is_jpeg else png_file.STRIP_PX
         self._strips = Strips(image.height_px, strip_px, compress)
@@ -76,7 +77,7 @@ class Encoder:
         )
 
     def _compress_jpeg(self, top: int, bottom: int) -> bytes:
-        return jpeg_file.compress_strip(self._image.rgb[top:bottom], self._quality)
+        return jpeg_file.compress_strip(self._image.rgb[top:bottom].view(np.uint8), self._quality)
 
     def _compress_png(self, top: int, bottom: int) -> bytes:
         above = max(0, top - 1)

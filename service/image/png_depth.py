@@ -39,40 +39,36 @@ _GREY_ALPHA: Final = "LA;16B"
 _GREY_ALPHA_BYTES: Final = _Layout("RGBA", "RGBA")
 
 
-def is_deep(header: Header) -> bool:
-    """Whether the file holds 16 bits a channel."""
+def is_deep_png(header: Header) -> bool:
+    """Whether the file is a PNG of 16 bits a channel."""
     return header.bit_depth == 16 and _rawmode(header) in (_GREY, _GREY_ALPHA, *_LOW_BYTES)
 
 
-def read_deep(header: Header) -> Image:
-    """The image rounded to 8 bits, not turned yet; a colour key is compared in 16 bits."""
+def read_deep(header: Header, icc: bytes | None) -> Image:
+    """The image in 16 bits, not turned yet. icc: the profile that its pixels have."""
     rawmode = _rawmode(header)
     header.picture.load()
     key = header.picture.info.get("transparency")
     if rawmode == _GREY:
         deep: Deep = np.asarray(header.picture).astype(np.uint16)
         return Image(
-            rgb=grey_to_rgb(round_to_8bit(deep), header.icc),
-            alpha=None if key is None else alpha_from_key(deep == key),
+            rgb=grey_to_rgb(deep, icc),
+            alpha=None if key is None else alpha_from_key(deep == key, np.uint16),
         )
     if rawmode == _GREY_ALPHA:
         pixels = _unpack_as(header.source, _GREY_ALPHA_BYTES)
         deep = pixels.view(">u2").astype(np.uint16)
-        both = round_to_8bit(deep)
-        return Image(rgb=grey_to_rgb(both[..., 0], header.icc), alpha=both[..., 1])
+        return Image(rgb=grey_to_rgb(deep[..., 0], icc), alpha=deep[..., 1])
     deep = _join(np.asarray(header.picture), _unpack_as(header.source, _LOW_BYTES[rawmode]))
-    colour = round_to_8bit(deep)
-    alpha = colour[..., 3] if rawmode == "RGBA;16B" else None
+    alpha = deep[..., 3] if rawmode == "RGBA;16B" else None
     if key is not None:
-        alpha = alpha_from_key((deep == np.asarray(key, np.uint16)).all(axis=-1))
-    return Image(rgb=colour[..., :3], alpha=alpha, icc=keep_rgb_profile(header.icc))
-
-
-def round_to_8bit(deep: Deep) -> NDArray[np.uint8]:
-    """0..65535 to the nearest of 0..255: v / 257, rounded."""
-    nearest = (np.arange(65536, dtype=np.uint32) * 255 + 32895) >> 16
-    levels: NDArray[np.uint8] = nearest.astype(np.uint8)[deep]
-    return levels
+        is_key = (deep == np.asarray(key, np.uint16)).all(axis=-1)
+        return Image(
+            rgb=deep,
+            alpha=alpha_from_key(is_key, np.uint16),
+            icc=keep_rgb_profile(icc),
+        )
+    return Image(rgb=deep[..., :3], alpha=alpha, icc=keep_rgb_profile(icc))
 
 
 def _rawmode(header: Header) -> str:

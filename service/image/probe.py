@@ -27,4 +27,4 @@ def probe(source: bytes, formats: Collection[str] = ENABLED) -> ImageInfo:
         return ImageInfo(format_name, head.width_px, head.height_px, head.has_alpha)
     header = open_header(source, formats)
     width_px, height_px = header.upright_size_px
-    return ImageInfo(format_name, width_px, height_px, header.has_alpha)
+    return ImageInfo(format_name, width_px, height_px, header.has_alpha, header.bit_depth == 16)

@@ -16,13 +16,14 @@ class ImageInfo:
 
     `format` is Pillow's name ("JPEG", "PNG", "WEBP"); `width_px` and `height_px` are upright, the
     EXIF orientation applied. `has_alpha` holds for RGBA, LA, palette or tRNS transparency, also
-    when every pixel is opaque.
+    when every pixel is opaque. `is_deep`: decoding gives 16 bits a channel.
     """
 
     format: str
     width_px: int
     height_px: int
     has_alpha: bool
+    is_deep: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +36,16 @@ class Credit:
 
 @dataclass(frozen=True, slots=True)
 class Image:
-    """Upright pixels.
+    """Upright pixels, with 8 or 16 bits a channel.
 
-    rgb: uint8 `[H, W, 3]` in RGB order. alpha: uint8 `[H, W]`, 255 opaque, or None.
+    rgb: uint8 or uint16 `[H, W, 3]` in RGB order. alpha: `[H, W]` of the same type, its highest
+    value opaque, or None.
     icc: profile bytes that describe `rgb`, or None for sRGB.
     dpi: pixels an inch (across, down), or None where the source does not say.
     """
 
-    rgb: NDArray[np.uint8]
-    alpha: NDArray[np.uint8] | None = None
+    rgb: NDArray[np.uint8 | np.uint16]
+    alpha: NDArray[np.uint8 | np.uint16] | None = None
     icc: bytes | None = None
     dpi: tuple[float, float] | None = None
     credit: Credit | None = None

@@ -23,6 +23,7 @@ class UpscaleRequest:
 
     `scale` is 2 or 4. `width_px` and `height_px` are the probed upright size of the source: with
     the scale they give the cost in trunk pixels, by which the queue estimates its waiting time.
+    `is_deep`: its result has 16 bits a channel.
     `on_tile` hears how far the work is.
     """
 
@@ -31,11 +32,12 @@ class UpscaleRequest:
     width_px: int
     height_px: int
     on_tile: OnTile = field(default=_ignore_tile, compare=False, repr=False)
+    is_deep: bool = False
 
     @property
     def result_px(self) -> int:
-        """Pixels of the canvas that a worker keeps for it."""
-        return self.width_px * self.height_px * self.scale**2
+        """Pixels of the canvas that a worker keeps for it; deep ones count twice, as they weigh."""
+        return self.width_px * self.height_px * self.scale**2 * (2 if self.is_deep else 1)
 
 
 @dataclass(frozen=True, slots=True)

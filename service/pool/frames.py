@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 MAX_HEADER_BYTES = 64 * 1024
 MAX_SOURCE_BYTES = 2**31  # the highest that the setting max_file_bytes may be
-MAX_RESULT_BYTES = 2**28  # 6000 x 6000 pixels with alpha are 144 MB before they are compressed
+MAX_RESULT_BYTES = 2**29  # 6000 x 6000 pixels of 16 bits with alpha are 288 MB uncompressed
 CHUNK_BYTES = 256 * 1024
 
 _LENGTHS = struct.Struct("!IQ")

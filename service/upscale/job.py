@@ -10,6 +10,7 @@ from typing import Final
 from models.registry import is_colour_exact
 from service.config import MAX_OUTPUT_SIDE_PX, Settings
 from service.image.decode import decode as decode_here
+from service.image.depth import rounded
 from service.image.encode import Encoder
 from service.image.types import Image
 from service.upscale.check import is_believable
@@ -109,7 +110,11 @@ def choose_care(model: str, settings: Settings) -> Care:
 
 
 def _with_what_goes_on(image: Image, gain: float, settings: Settings) -> Image:
-    """The image with what its result says of itself: as large on paper, its credit if asked for."""
+    """The image with what its result says of itself: as large on paper, its credit if asked for; in
+    16 bits a channel where its result has them.
+    """
+    if image.alpha is None and not settings.deep_png:
+        image = rounded(image)
     return replace(
         image,
         dpi=(image.dpi[0] * gain, image.dpi[1] * gain) if image.dpi else None,

@@ -17,6 +17,11 @@ Set14 at x4, dB of Y-PSNR / acutance against the truth, by the low-pass's width 
 
 Width 1 is the most that costs no more than 1 % of the acutance. Unfiltered gains more, and shows the
 source's JPEG blocks again (ssim of the jpeg track 0.646 against 0.648).
+
+What the pictures show of it: on clean ones colours that were off (the monarch's yellow) are right and no
+edge has a halo; on the jpeg track the source's own stains of chroma come back faintly. Mean distance in
+CIE a, b to the truth, five pictures of Set14, general-x4v3: clean 4.61 raw, 3.83 locked; jpeg 5.96 raw,
+6.19 locked. Chroma low-passed by width 4 alone would be 4.43 and 5.90: a worse bargain.
 """  # noqa: E501
 
 from typing import Any, Final
@@ -31,7 +36,8 @@ LOCK_PX: Final = 3
 """How far the lock looks, in source pixels: 2 by either filter, 1 by the interpolation after it."""
 
 # Binomial: sigma 1. Its weights are dyadic, so float32 sums are exact and do not depend on where
-# a window lies: tiles have no seams.
+# a window lies: tiles have no seams. (In 16 bits a channel so long as the drift is under 4,096 of
+# 65,535; beyond, the last of 16 bits may differ.)
 _TAPS: Final = (0.0625, 0.25, 0.375, 0.25, 0.0625)
 _STEPS_PER_LEVEL: Final = 64
 _NEIGHBOURHOOD_PX: Final = 5

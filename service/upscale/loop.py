@@ -5,13 +5,14 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from service.engine.engine import EngineOutOfMemory, Window, least_window_px
 from service.errors import InternalError
 from service.image.alpha import bleed_colour, upscale_alpha
+from service.image.depth import Pixels
 from service.image.types import Image
 from service.upscale.lane import Lane
+from service.upscale.neutral import is_neutral, neutralise
 from service.upscale.plan import Tile, TilePlan
 
 OnTile = Callable[[int, int], None]
@@ -28,7 +29,7 @@ def ignore_rows(image: Image, rows_ready: int) -> None:
 class Care:
     """What is done with each window's result before it is kept; by default nothing.
 
-    Both are given the window as the network saw it, uint8 `[h, w, 3]`, and its result, uint8
+    Both are given the window as the network saw it, `[h, w, 3]`, and its result, of the same type,
     `[h * gain, w * gain, 3]`.
 
     check: whether the result can be believed. If not, the window is computed once more in float32.
@@ -61,7 +62,9 @@ def upscale(
     on_rows: OnRows = ignore_rows,
     care: Care = NO_CARE,
 ) -> Image:
-    """Upscale an image to exactly `scale` times its width and height.
+    """Upscale an image to exactly `scale` times its width and height, in its own depth.
+
+    A picture without colour stays without.
 
     Args:
         scale: at least 1; any scale goes through any network (see `plan_passes`).
@@ -80,9 +83,10 @@ def upscale(
     """
     rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
     alpha = None if image.alpha is None else upscale_alpha(image.alpha, scale)
-    work = _Work(lane, plan_passes(scale, lane.engine.native_scale), on_tile, care)
+    passes = plan_passes(scale, lane.engine.native_scale)
+    work = _Work(lane, passes, on_tile, care, is_neutral=is_neutral(rgb))
 
-    def begin(canvas: NDArray[np.uint8]) -> Callable[[int], None]:
+    def begin(canvas: Pixels) -> Callable[[int], None]:
         result = replace(image, rgb=canvas, alpha=alpha)
         return lambda rows_ready: on_rows(result, rows_ready)
 
@@ -106,17 +110,17 @@ def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
     return (*[Pass(native_scale, 1)] * (count - 1), Pass(native_scale // reduce, reduce))
 
 
-def cut(pixels: NDArray[np.uint8], plan: TilePlan) -> Iterator[Window]:
+def cut(pixels: Pixels, plan: TilePlan) -> Iterator[Window]:
     """The plan's windows of `[H, W, 3]` one by one, padded to their full size."""
     return (cut_one(pixels, tile) for tile in plan.tiles)
 
 
-def cut_one(pixels: NDArray[np.uint8], tile: Tile) -> Window:
+def cut_one(pixels: Pixels, tile: Tile) -> Window:
     """A tile's window of `[H, W, 3]`."""
     return pad(tile.window.read(pixels), tile.window.height, tile.window.width)
 
 
-def pad(pixels: NDArray[np.uint8], height: int, width: int) -> Window:
+def pad(pixels: Pixels, height: int, width: int) -> Window:
     """`[h, w, 3]` made `[height, width, 3]` by mirroring at the right and bottom edge.
 
     An axis too short to be mirrored repeats its last pixel.
@@ -130,7 +134,7 @@ def pad(pixels: NDArray[np.uint8], height: int, width: int) -> Window:
     return np.ascontiguousarray(pixels)
 
 
-Begin = Callable[[NDArray[np.uint8]], Callable[[int], None]]
+Begin = Callable[[Pixels], Callable[[int], None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +145,9 @@ class _Work:
     passes: tuple[Pass, ...]
     on_tile: OnTile
     care: Care
+    is_neutral: bool
 
-    def run(self, rgb: NDArray[np.uint8], begin: Begin) -> NDArray[np.uint8]:
+    def run(self, rgb: Pixels, begin: Begin) -> Pixels:
         """Through windows as large as fit. `begin` is told the last canvas when it is made."""
         engine = self.lane.engine
         least_px = least_window_px(self._halo_px, engine.multiple_px)
@@ -159,15 +164,13 @@ class _Work:
     def _halo_px(self) -> int:
         return self.lane.engine.halo_px + self.care.lock_px
 
-    def _run_passes(
-        self, rgb: NDArray[np.uint8], window_px: int, begin: Begin
-    ) -> NDArray[np.uint8]:
+    def _run_passes(self, rgb: Pixels, window_px: int, begin: Begin) -> Pixels:
         plans = self._plan_all(rgb.shape[0], rgb.shape[1], window_px)
         total = sum(len(plan.tiles) for plan in plans)
         done = 0
         self.on_tile(done, total)
         for at, (step, plan) in enumerate(zip(self.passes, plans, strict=True)):
-            canvas = np.empty((rgb.shape[0] * step.gain, rgb.shape[1] * step.gain, 3), np.uint8)
+            canvas = np.empty((rgb.shape[0] * step.gain, rgb.shape[1] * step.gain, 3), rgb.dtype)
             is_last = at == len(self.passes) - 1
             tell_rows = begin(canvas) if is_last else _ignore
             for tile in self._run_pass(rgb, canvas, step, plan):
@@ -178,18 +181,17 @@ class _Work:
             rgb = canvas
         return rgb
 
-    def _run_pass(
-        self, rgb: NDArray[np.uint8], canvas: NDArray[np.uint8], step: Pass, plan: TilePlan
-    ) -> Iterator[Tile]:
+    def _run_pass(self, rgb: Pixels, canvas: Pixels, step: Pass, plan: TilePlan) -> Iterator[Tile]:
         """Fill the canvas; each tile once it is there."""
         results = self.lane.run(cut(rgb, plan), step.reduce)
         for tile, result in zip(plan.tiles, results, strict=True):
             careful = self._take_care(rgb, tile, result, step)
             kept = tile.core.within(tile.window).scaled(step.gain).read(careful)
+            kept = neutralise(kept) if self.is_neutral else kept
             tile.core.scaled(step.gain).write(canvas, kept)
             yield tile
 
-    def _take_care(self, rgb: NDArray[np.uint8], tile: Tile, result: Window, step: Pass) -> Window:
+    def _take_care(self, rgb: Pixels, tile: Tile, result: Window, step: Pass) -> Window:
         check, lock = self.care.check, self.care.lock
         if check is None and lock is None:
             return result

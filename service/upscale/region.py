@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
 
@@ -38,7 +37,7 @@ class Region:
         """A view of the rectangle in `[H, W, ...]`, cut short where it passes the array's end."""
         return pixels[self.top : self.bottom, self.left : self.right]
 
-    def write(self, canvas: NDArray[np.uint8], pixels: NDArray[np.uint8]) -> None:
+    def write(self, canvas: NDArray[Any], pixels: NDArray[Any]) -> None:
         """Put `[height, width, ...]` pixels at this place of the canvas.
 
         Raises:

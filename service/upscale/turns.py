@@ -37,6 +37,7 @@ class Ask:
         return (
             self.engine is other.engine
             and self.window.shape == other.window.shape
+            and self.window.dtype == other.window.dtype
             and self.reduce == other.reduce
             and self.is_exact == other.is_exact
         )

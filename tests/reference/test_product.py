@@ -27,7 +27,7 @@ def run_product(rgb: Pixels, scale: int, settings: Settings) -> tuple[Pixels, in
     totals: list[int] = []
     with Scheduler() as scheduler, scheduler.open_lane(open_engine(settings, scale)) as lane:
         result = upscale(Image(rgb), scale, lane, on_tile=lambda _done, total: totals.append(total))
-    return result.rgb, totals[-1]
+    return np.asarray(result.rgb, np.uint8), totals[-1]
 
 
 def levels_apart(ours: Pixels, theirs: Pixels) -> int:

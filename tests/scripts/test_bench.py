@@ -39,13 +39,17 @@ def assert_is_whole(report: dict[str, Any], parts: tuple[str, ...]) -> None:
         assert 0 < report["http"]["alone"]["64"]["share_outside_network"] < 1
         assert report["http"]["beside_large"]["ratio"] > 0
         assert report["http"]["small_images"]["ratio"] > 0
+    if "care" in parts:
+        (facts,) = report["care"].values()
+        assert 0 < facts["check_s"] < facts["cpu_s"]
+        assert 0 < facts["lock_s"] < facts["cpu_s"]
     if "memory" in parts:
         assert report["memory"]["peak_rss_mib"] >= report["memory"]["peak_pss_mib"] > 100
     assert to_table(report).count("\n| ") > len(parts)
 
 
 def test_what_needs_no_server_is_measured_whole(tmp_path: Path) -> None:
-    parts = ("kernel", "peak", "seams")
+    parts = ("kernel", "peak", "seams", "care")
     report: dict[str, Any] = measure(tmp_path, parts, QUICK, "cpu", None)
     assert_is_whole(json.loads(json.dumps(report)), parts)
     for facts in report["seams"].values():

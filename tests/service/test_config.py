@@ -62,6 +62,7 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "max_input_side_x4": (["64", "6000"], ["63", "6001"]),
     "max_file_bytes": (["1024", str(2**31)], ["1023", str(2**31 + 1)]),
     "jpeg_quality": (["1", "100"], ["0", "101"]),
+    "deep_png": (["true", "false"], ["2", "maybe"]),
     "colour_lock": (["true", "false"], ["2", "maybe"]),
     "keep_copyright": (["true", "false"], ["2", "maybe"]),
     "result_ttl_s": (["1", "31536000"], ["0", "31536001"]),

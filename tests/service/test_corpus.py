@@ -94,7 +94,7 @@ def serve_bilinear(data_dir: Path, **settings: str) -> Iterator[Server]:
         yield server
 
 
-def add_bilinear_model(data_dir: Path) -> None:
+def add_bilinear_model(data_dir: Path, scale: int = 2) -> None:
     """A network of the shipped kind whose last layer is zero: what remains is its bilinear skip."""
     from safetensors.torch import save_file
     from torch import zeros_like
@@ -102,7 +102,7 @@ def add_bilinear_model(data_dir: Path) -> None:
     from models.networks.plain import PlainNet
     from models.store import ModelStore
 
-    weights = PlainNet(features=4, layers=1, scale=2).state_dict()
+    weights = PlainNet(features=4, layers=1, scale=scale).state_dict()
     weights["tail.weight"] = zeros_like(weights["tail.weight"])
     path = data_dir / "bilinear.safetensors"
     save_file(weights, path)

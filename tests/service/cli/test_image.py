@@ -3,6 +3,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import typer
@@ -11,6 +12,7 @@ from typer.testing import CliRunner, Result
 
 from service.cli import image
 from service.config import SettingsError
+from tests.service.image.samples import RGB, RGBA, deep_samples, png
 
 SIZE = (70, 66)
 
@@ -208,3 +210,29 @@ def test_the_command_module_loads_no_network_code() -> None:
     """Every other command imports it too."""
     code = "import sys, service.cli.image; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("channels", "deep_png", "ending", "bits"),
+    [(3, False, "jpg", 8), (3, True, "png", 16), (4, False, "png", 16), (4, True, "png", 16)],
+)
+def test_16_bits_a_channel_stay_where_the_result_is_a_png(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    channels: int,
+    deep_png: bool,
+    ending: str,
+    bits: int,
+) -> None:
+    monkeypatch.setenv("UPSCALED_DEEP_PNG", str(deep_png).lower())
+    deep = tmp_path / "deep.png"
+    deep.write_bytes(png(deep_samples(channels, 16, 66, 70), 16, RGB if channels == 3 else RGBA))
+
+    done = run(deep, "--scale", "2")
+
+    target = tmp_path / f"deep-x2.{ending}"
+    assert (done.exit_code, done.stdout) == (0, f"{target}\n")
+    result = cv2.imread(str(target), cv2.IMREAD_UNCHANGED)
+    assert result is not None
+    assert result.shape == (132, 140, channels)
+    assert result.itemsize * 8 == bits

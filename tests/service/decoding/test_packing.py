@@ -26,7 +26,12 @@ def through(image: Image, **changes: Any) -> Image:
     return unpack({**facts, **changes}, read)
 
 
-@pytest.mark.parametrize("image", [FULL, Image(rgb=RGB), Image(rgb=RGB[:, ::-1], icc=b"p")])
+DEEP = dataclasses.replace(
+    FULL, rgb=RGB.astype(np.uint16) * 257 + 1, alpha=ALPHA.astype(np.uint16) * 257 + 2
+)
+
+
+@pytest.mark.parametrize("image", [FULL, DEEP, Image(rgb=RGB), Image(rgb=RGB[:, ::-1], icc=b"p")])
 def test_every_field_of_an_image_arrives(image: Image) -> None:
     arrived = through(image)
     for field in dataclasses.fields(Image):
@@ -56,6 +61,9 @@ def test_the_full_image_has_every_field() -> None:
         {"dpi": [72]},
         {"dpi": [72, float("nan")]},
         {"dpi": "72x72"},
+        {"bits": 16},
+        {"bits": 12},
+        {"bits": None},
         {"credit": ["a", 1]},
         {"credit": {"artist": "a"}},
     ],

@@ -10,6 +10,11 @@ from PIL import Image as PillowImage
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
+# (first column, first row, step across, step down) of each pass: PNG third edition, section 8.
+ADAM7 = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
 
 
@@ -69,20 +74,11 @@ def chunk(name: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
-def png(
-    samples: NDArray[np.uint16],
-    bits: int,
-    colour: int,
-    *,
-    before: bytes = b"",
-    after: bytes = b"",
-    size: tuple[int, int] | None = None,
-) -> bytes:
-    """A PNG of samples `[H, W, channels]` in 0..2^bits-1, written without any library's help.
-
-    `before` and `after` are chunks around the pixels; `size` (width, height) lies in the header.
-    """
+def pack_rows(samples: NDArray[np.uint16], bits: int) -> bytes:
+    """Rows of samples as a PNG holds them, none filtered; nothing where there are no pixels."""
     height, width = samples.shape[:2]
+    if not height or not width:
+        return b""
     rows = samples.reshape(height, -1)
     if bits == 16:
         packed = rows.astype(">u2").view(np.uint8)
@@ -91,8 +87,31 @@ def png(
     else:
         spread = (rows[:, :, None] >> np.arange(bits - 1, -1, -1)) & 1
         packed = np.packbits(spread.reshape(height, -1).astype(np.uint8), axis=1)
-    raw = b"".join(b"\x00" + row.tobytes() for row in packed)
-    header = struct.pack(">IIBBBBB", *(size or (width, height)), bits, colour, 0, 0, 0)
+    return b"".join(b"\x00" + row.tobytes() for row in packed)
+
+
+def png(
+    samples: NDArray[np.uint16],
+    bits: int,
+    colour: int,
+    *,
+    before: bytes = b"",
+    after: bytes = b"",
+    size: tuple[int, int] | None = None,
+    interlaced: bool = False,
+) -> bytes:
+    """A PNG of samples `[H, W, channels]` in 0..2^bits-1, written without any library's help.
+
+    `before` and `after` are chunks around the pixels; `size` (width, height) lies in the header.
+    """
+    height, width = samples.shape[:2]
+    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    raw = b"".join(
+        pack_rows(samples[top::down, left::across], bits) for left, top, across, down in passes
+    )
+    header = struct.pack(
+        ">IIBBBBB", *(size or (width, height)), bits, colour, 0, 0, int(interlaced)
+    )
     return b"".join(
         (
             PNG_SIGNATURE,

@@ -9,6 +9,7 @@ from PIL import ImageCms
 from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from service.image.decode import decode
 from tests.service.image.samples import (
+    CHANNELS,
     GREY,
     GREY_ALPHA,
     PALETTE,
@@ -24,8 +25,10 @@ from tests.service.image.samples import (
 )
 
 
-def to_8bit(samples: np.ndarray, bits: int) -> np.ndarray:
-    """The nearest of 256 levels, worked out in floating point."""
+def stretched(samples: np.ndarray, bits: int) -> np.ndarray:
+    """The nearest of 256 levels, worked out in floating point; of 16 bits nothing is lost."""
+    if bits == 16:
+        return samples
     return np.rint(samples.astype(np.float64) * 255 / ((1 << bits) - 1)).astype(np.uint8)
 
 
@@ -60,7 +63,7 @@ def test_grey_of_every_depth_is_stretched_to_the_full_range(bits: int) -> None:
 
     image = decode(png(samples, bits, GREY))
 
-    assert np.array_equal(image.rgb, to_8bit(samples, bits).repeat(3, axis=2))
+    assert np.array_equal(image.rgb, stretched(samples, bits).repeat(3, axis=2))
     assert image.alpha is None
 
 
@@ -73,17 +76,16 @@ def test_the_transparent_grey_level_counts_in_the_files_own_depth(bits: int) -> 
 
     assert image.alpha is not None
     assert np.array_equal(image.alpha == 0, samples[..., 0] == level)
-    assert set(np.unique(image.alpha)) == {0, 255}
-    assert np.array_equal(image.rgb, to_8bit(samples, bits).repeat(3, axis=2))
+    assert set(np.unique(image.alpha)) == {0, 65535 if bits == 16 else 255}
+    assert image.alpha.dtype == image.rgb.dtype
+    assert np.array_equal(image.rgb, stretched(samples, bits).repeat(3, axis=2))
 
 
 @pytest.mark.parametrize(("colour", "channels"), [(RGB, 3), (RGBA, 4), (GREY_ALPHA, 2)])
 @pytest.mark.parametrize("bits", [8, 16])
-def test_colour_and_alpha_are_rounded_to_the_nearest_level(
-    colour: int, channels: int, bits: int
-) -> None:
+def test_colour_and_alpha_come_out_to_the_level(colour: int, channels: int, bits: int) -> None:
     samples = deep_samples(channels, bits, 60, 70)
-    expected = to_8bit(samples, bits)
+    expected = stretched(samples, bits)
 
     image = decode(png(samples, bits, colour))
 
@@ -98,7 +100,7 @@ def test_colour_and_alpha_are_rounded_to_the_nearest_level(
 
 @pytest.mark.parametrize("bits", [8, 16])
 def test_a_colour_key_makes_only_its_exact_colour_transparent(bits: int) -> None:
-    """In 16 bits a neighbour one step away stays opaque, though both round to one 8-bit colour."""
+    """A neighbour one step away stays opaque, though in 16 bits both look the same."""
     samples = deep_samples(3, bits)
     samples[3, 4] = samples[3, 5] = (200, 100, 50)
     samples[3, 5, 2] += 1
@@ -108,7 +110,7 @@ def test_a_colour_key_makes_only_its_exact_colour_transparent(bits: int) -> None
 
     assert image.alpha is not None
     assert image.alpha[3, 4] == 0
-    assert image.alpha[3, 5] == 255
+    assert image.alpha[3, 5] == np.iinfo(image.alpha.dtype).max
     assert (image.alpha == 0).sum() == 1
 
 
@@ -143,6 +145,31 @@ def test_an_opaque_palette_file_with_transparency_entries_still_has_alpha() -> N
 
     assert alpha is not None
     assert (alpha == 255).all()
+
+
+KINDS = [
+    *((GREY, bits) for bits in (1, 2, 4, 8, 16)),
+    *((PALETTE, bits) for bits in (1, 2, 4, 8)),
+    *((colour, bits) for colour in (RGB, GREY_ALPHA, RGBA) for bits in (8, 16)),
+]
+
+
+@pytest.mark.parametrize(("colour", "bits"), KINDS)
+@pytest.mark.parametrize("size", [(20, 30), (8, 8), (3, 1), (1, 5)])
+def test_an_interlaced_file_is_the_plain_one(colour: int, bits: int, size: tuple[int, int]) -> None:
+    """Of any kind, with transparency told by a level, a colour or a palette's entry too."""
+    samples = deep_samples(CHANNELS[colour], bits, *size)
+    palette = np.random.default_rng(5).integers(0, 256, (1 << bits, 3), np.uint8).tobytes()
+    plte = chunk(b"PLTE", palette) if colour == PALETTE else b""
+    key = {GREY: b"\x00\x01", RGB: b"\x00\x01" * 3, PALETTE: b"\x07"}.get(colour)
+    for before in (plte, plte + chunk(b"tRNS", key)) if key else (plte,):
+        plain = decode(png(samples, bits, colour, before=before))
+        image = decode(png(samples, bits, colour, before=before, interlaced=True))
+
+        assert np.array_equal(image.rgb, plain.rgb)
+        assert (image.alpha is None) == (plain.alpha is None)
+        if image.alpha is not None and plain.alpha is not None:
+            assert np.array_equal(image.alpha, plain.alpha)
 
 
 def test_cmyk_without_a_profile_is_ink_on_white() -> None:
@@ -194,7 +221,7 @@ def test_a_profile_that_is_not_for_grey_leaves_grey_as_it_is(colour: int, bits: 
     image = decode(png(samples, bits, colour, before=chunk(b"iCCP", iccp)))
 
     assert image.icc is None
-    assert np.array_equal(image.rgb[..., 0], to_8bit(samples, bits)[..., 0])
+    assert np.array_equal(image.rgb[..., 0], stretched(samples, bits)[..., 0])
 
 
 def test_grey_jpeg_is_neutral() -> None:
@@ -226,7 +253,7 @@ def test_a_senseless_animation_is_ignored(frame_count: int) -> None:
 
     image = decode(png(samples, 16, RGB, before=extras, after=chunk(b"fdAT", bytes(40))))
 
-    assert np.array_equal(image.rgb, to_8bit(samples, 16))
+    assert np.array_equal(image.rgb, stretched(samples, 16))
 
 
 def test_a_picture_of_several_in_one_jpeg_is_the_first() -> None:

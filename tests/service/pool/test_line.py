@@ -1,5 +1,5 @@
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import pytest
@@ -130,6 +130,13 @@ async def test_large_images_share_a_limit_in_pixels_and_small_ones_pass() -> Non
     assert await are_seated(*tasks, *small) == "yyn" + "yyy"
     line.release(tasks[0].result())
     assert await are_seated(*tasks) == "yyy"
+    line.dismiss(ValueError())
+
+
+async def test_deep_images_take_twice_the_room() -> None:
+    line = line_of(make_worker(), places=10)
+    deep = replace(LARGE, is_deep=True)
+    assert await are_seated(*[await start(line, each) for each in (deep, deep)]) == "yn"
     line.dismiss(ValueError())
 
 

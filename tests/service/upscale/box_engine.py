@@ -107,5 +107,5 @@ def average_down(window: Window, by: int) -> Window:
     """Squares of `by` x `by` averaged, rounded to nearest."""
     height, width = window.shape[0] // by, window.shape[1] // by
     squares = window.reshape(height, by, width, by, 3).astype(np.int64).sum(axis=(1, 3))
-    rounded: Window = ((squares * 2 + by * by) // (2 * by * by)).astype(np.uint8)
+    rounded: Window = ((squares * 2 + by * by) // (2 * by * by)).astype(window.dtype)
     return rounded

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from service.engine.engine import EngineOutOfMemory, Window, least_window_px, round_up
 from service.errors import InternalError
+from service.image.depth import Pixels
 from service.image.types import Image
 from service.upscale.lane import BATCHES_AHEAD, Cancelled
 from service.upscale.loop import Care, Pass, pad, plan_passes
@@ -28,7 +29,7 @@ def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def untiled(rgb: NDArray[np.uint8], engine: BoxEngine) -> NDArray[np.uint8]:
+def untiled(rgb: Pixels, engine: BoxEngine) -> Pixels:
     """The whole image in one window, padded by numpy and cropped: no code of the loop."""
     height, width = rgb.shape[:2]
     missing = [-side % engine.multiple_px for side in (height, width)]
@@ -208,7 +209,7 @@ def test_without_room_for_the_smallest_window_the_error_is_told() -> None:
 
 def test_rows_are_told_as_soon_as_they_are_final() -> None:
     engine = BoxEngine(window_px=32)
-    told: list[tuple[Image, int, NDArray[np.uint8]]] = []
+    told: list[tuple[Image, int, Pixels]] = []
 
     def keep(image: Image, rows_ready: int) -> None:
         told.append((image, rows_ready, image.rgb[:rows_ready].copy()))

@@ -19,8 +19,9 @@ def put(
     engine: Engine = ENGINE,
     reduce: int = 1,
     is_exact: bool = False,
+    dtype: type[np.uint8 | np.uint16] = np.uint8,
 ) -> Ask:
-    ask = Ask(queue, engine, np.zeros((side_px, side_px, 3), np.uint8), reduce, is_exact)
+    ask = Ask(queue, engine, np.zeros((side_px, side_px, 3), dtype), reduce, is_exact)
     turns.put(ask)
     return ask
 
@@ -116,6 +117,7 @@ def test_a_batch_is_filled_from_all_images_in_turn() -> None:
         {"side_px": LARGE_PX},
         {"side_px": SMALL_PX, "reduce": 2},
         {"side_px": SMALL_PX, "is_exact": True},
+        {"side_px": SMALL_PX, "dtype": np.uint16},
         {"side_px": SMALL_PX, "engine": BoxEngine(batch=8)},
     ],
 )

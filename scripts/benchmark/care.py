@@ -1,0 +1,96 @@
+"""Part (f): what checking every window, and locking its colours, costs of one large image."""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Generic, TypeVar
+
+import cv2
+
+from models.registry import is_colour_exact
+from models.store import ModelStore
+from scripts.benchmark.contestant import Entry
+from scripts.benchmark.effort import Effort
+from scripts.benchmark.machine import Facts
+from scripts.benchmark.ours import settings_of, upscale_once
+from scripts.benchmark.pictures import make_pixels
+from scripts.benchmark.weights import Weights, add_general, add_small_compact, is_random
+from service.engine.choice import open_engine
+from service.engine.engine import Window
+from service.upscale.check import is_believable
+from service.upscale.lock import LOCK_PX, lock_colours
+from service.upscale.loop import Care
+from service.upscale.scheduler import Scheduler
+
+Result = TypeVar("Result")
+
+
+class Stopwatch(Generic[Result]):
+    """Seconds of a processor that calls through it took, in whichever thread."""
+
+    def __init__(self, call: Callable[[Window, Window], Result]) -> None:
+        self._call = call
+        self.seconds = 0.0
+        self.calls = 0
+
+    def __call__(self, source: Window, result: Window) -> Result:
+        began = time.thread_time()
+        answer = self._call(source, result)
+        self.seconds += time.thread_time() - began
+        self.calls += 1
+        return answer
+
+
+def measure_care(data_dir: Path, effort: Effort, device: str, general: Path | None) -> Facts:
+    """By model: seconds of processors, and the share that the check and the lock have of them."""
+    if effort.is_tiny:
+        chosen = [add_small_compact(data_dir)]
+    else:
+        chosen = [Weights("upscaled-x4", "shipped"), add_general(data_dir, general)]
+    side_px, is_tuned = effort.poster_px, not effort.is_tiny
+    return {
+        weights.model: {"weights": weights.origin}
+        | measure_one(data_dir, weights.model, side_px, device, is_tuned=is_tuned)
+        for weights in chosen
+    }
+
+
+def measure_one(data_dir: Path, model: str, side_px: int, device: str, *, is_tuned: bool) -> Facts:
+    """One image, square, after one that warms up; OpenCV has one thread, as in a worker."""
+    entry = Entry("ours", str(data_dir), model, "auto", device, side_px, side_px, is_tuned=is_tuned)
+    scale = ModelStore(data_dir / "models").find(model).native_scale
+    engine = open_engine(settings_of(entry), scale)
+    check, lock = Stopwatch(_checked(model)), Stopwatch(lock_colours)
+    care = Care(check=check)
+    if not is_colour_exact(model):
+        care = replace(care, lock=lock, lock_px=LOCK_PX)
+    pixels = make_pixels(side_px, side_px)
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)
+    try:
+        with Scheduler() as scheduler:
+            upscale_once(pixels[: side_px // 2], scale, engine, scheduler)
+            began, cpu_began = time.perf_counter(), time.process_time()
+            upscale_once(pixels, scale, engine, scheduler, care)
+            wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+    finally:
+        cv2.setNumThreads(threads)
+    return {
+        "side_px": side_px,
+        "runs": engine.label,
+        "windows": check.calls,
+        "wall_s": round(wall_s, 3),
+        "cpu_s": round(cpu_s, 3),
+        "check_s": round(check.seconds, 4),
+        "lock_s": round(lock.seconds, 4),
+        "check_share": round(check.seconds / cpu_s, 4),
+        "lock_share": round(lock.seconds / cpu_s, 4),
+    }
+
+
+def _checked(model: str) -> Callable[[Window, Window], bool]:
+    """The service's own check; what random weights make is looked at as long, and believed."""
+    if not is_random(model):
+        return is_believable
+    return lambda source, result: is_believable(source, result) or True

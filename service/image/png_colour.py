@@ -1,0 +1,123 @@
+"""What a PNG says of its colours, with a profile or without (PNG third edition, 4.3 and 11.3.2).
+
+The first of cICP, iCCP, sRGB, and gAMA with cHRM counts, as in browsers. What is told by numbers
+gets the profile that says the same, so that the pixels stay what they are and are shown as before.
+HDR (PQ and HLG in cICP) cannot be said by a profile that everybody reads: it is passed over.
+"""
+
+import struct
+from collections.abc import Mapping
+from typing import Final
+
+from service.image.icc import (
+    BT709_CURVE,
+    BT2020,
+    DISPLAY_P3,
+    SRGB,
+    SRGB_CURVE,
+    Chromaticities,
+    Curve,
+    make_grey_profile,
+    make_rgb_profile,
+)
+from service.image.png_chunks import iterate_chunks
+
+# ITU-T H.273, tables 2 and 3.
+_PRIMARIES: Final[Mapping[int, Chromaticities]] = {
+    1: SRGB,
+    5: Chromaticities((0.3127, 0.3290), (0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),
+    6: Chromaticities((0.3127, 0.3290), (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
+    7: Chromaticities((0.3127, 0.3290), (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
+    9: BT2020,
+    11: Chromaticities((0.314, 0.351), (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    12: DISPLAY_P3,
+}
+_CURVES: Final[Mapping[int, Curve]] = {
+    **dict.fromkeys((1, 6, 14, 15), BT709_CURVE),
+    4: Curve(2.2),
+    5: Curve(2.8),
+    8: Curve(1.0),
+    13: SRGB_CURVE,
+}
+_RGB_FULL_RANGE: Final = (0, 1)
+_LENGTHS: Final = {b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
+_UNIT: Final = 100_000
+_SRGB_GAMMA: Final = 2.2
+# What programs write for sRGB: gAMA 45455 and its neighbours, cHRM rounded to two digits.
+_GAMMA_TOLERANCE: Final = 0.05
+_POINT_TOLERANCE: Final = 0.005
+_STEEPEST: Final = 10.0
+_COLOUR_TYPE_AT: Final = 25
+_GREYS: Final = (0, 4)
+
+_Colours = tuple[Chromaticities, Curve]
+
+
+def find_profile(source: bytes, embedded: bytes | None) -> bytes | None:
+    """The profile of a PNG file's pixels; None for sRGB, and where the file does not say.
+
+    embedded: what its iCCP holds, sound or not.
+    """
+    chunks = _read_chunks(source)
+    by_code = _read_cicp(chunks.get(b"cICP", b""))
+    if by_code is None and (embedded or b"sRGB" in chunks):
+        return embedded
+    colours = by_code or _read_gamma_and_primaries(chunks)
+    try:
+        return _make_profile(colours, is_grey=source[_COLOUR_TYPE_AT] in _GREYS)
+    except ValueError:  # numbers that describe no colours
+        return None
+
+
+def _read_chunks(source: bytes) -> dict[bytes, bytes]:
+    """The chunks that speak of colour: the first of each, of sound length, before the pixels."""
+    found: dict[bytes, bytes] = {}
+    for chunk in iterate_chunks(source):
+        if chunk.name == b"IDAT":
+            break
+        if _LENGTHS.get(chunk.name) == chunk.length and chunk.name not in found:
+            found[chunk.name] = source[chunk.start : chunk.start + chunk.length]
+    return found
+
+
+def _read_cicp(data: bytes) -> _Colours | None:
+    if len(data) != 4 or tuple(data[2:]) != _RGB_FULL_RANGE:
+        return None
+    primaries, curve = _PRIMARIES.get(data[0]), _CURVES.get(data[1])
+    return (primaries, curve) if primaries and curve else None
+
+
+def _read_gamma_and_primaries(chunks: Mapping[bytes, bytes]) -> _Colours:
+    """What is not said, or nearly sRGB's, is sRGB's."""
+    primaries, curve = SRGB, SRGB_CURVE
+    (gamma,) = struct.unpack(">I", chunks.get(b"gAMA", bytes(4)))
+    exponent = _UNIT / gamma if gamma else _SRGB_GAMMA
+    is_sane = 1 / _STEEPEST <= exponent <= _STEEPEST
+    if is_sane and abs(exponent / _SRGB_GAMMA - 1) > _GAMMA_TOLERANCE:
+        curve = Curve(exponent)
+    if b"cHRM" in chunks:
+        x = [each / _UNIT for each in struct.unpack(">8I", chunks[b"cHRM"])]
+        told = Chromaticities((x[0], x[1]), (x[2], x[3]), (x[4], x[5]), (x[6], x[7]))
+        primaries = told if _differ(told, SRGB) else SRGB
+    return primaries, curve
+
+
+def _differ(one: Chromaticities, other: Chromaticities) -> bool:
+    pairs = (
+        (one.white, other.white),
+        (one.red, other.red),
+        (one.green, other.green),
+        (one.blue, other.blue),
+    )
+    return any(
+        abs(a - b) > _POINT_TOLERANCE
+        for first, second in pairs
+        for a, b in zip(first, second, strict=True)
+    )
+
+
+def _make_profile(colours: _Colours, *, is_grey: bool) -> bytes | None:
+    primaries, curve = colours
+    if is_grey:
+        return None if curve == SRGB_CURVE else make_grey_profile(curve)
+    return None if colours == (SRGB, SRGB_CURVE) else make_rgb_profile(primaries, curve)
