@@ -77,6 +77,26 @@ def take_torch(pinned: str, target: Target, folder: Path) -> Wheel:
     Raises:
         NotFound: no place has it.
     """
+    refusals = []
+    for requirement, options in _torch_places(pinned, target):
+        try:
+            (wheel,) = download([requirement], target, folder, options)
+        except NotFound as error:
+            place = options[-1] if options else "the index"
+            refusals.append(f"  {place}: {str(error).splitlines()[0]}")
+            continue
+        if wheel.is_cuda_build(target) == (target.accelerator == "cuda"):
+            return wheel
+        wheel.path.unlink()
+        refusals.append(f"  {wheel.path.name} is not a build for {target.accelerator}")
+    wanted = f"{pinned} for {target.accelerator}, Python {target.python}, {target.machine}"
+    raise NotFound(
+        "\n".join([f"there is no {wanted}:", *refusals, "TORCH_INDEX_URL can name another index"])
+    )
+
+
+def _torch_places(pinned: str, target: Target) -> list[tuple[str, list[str]]]:
+    """What to ask pip for, and with which options, best first."""
     build = "cpu" if target.accelerator == "cpu" else "default"
     command = [str(ROOT / "scripts" / "torch_sources"), build]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -85,18 +105,7 @@ def take_torch(pinned: str, target: Target, folder: Path) -> Wheel:
     if target.accelerator == "cuda" and "TORCH_INDEX_URL" not in os.environ:
         # Three equal signs: a CPU build on disk, 2.13.0+cpu, would count as the newer version.
         places.append((pinned.replace("==", "==="), []))
-    refusals = []
-    for requirement, options in places:
-        try:
-            (wheel,) = download([requirement], target, folder, options)
-        except NotFound as error:
-            refusals.append(str(error))
-            continue
-        if wheel.is_cuda_build(target) == (target.accelerator == "cuda"):
-            return wheel
-        wheel.path.unlink()
-        refusals.append(f"{wheel.path.name} is not a build for {target.accelerator}")
-    raise NotFound("\n".join([*refusals, "TORCH_INDEX_URL can name another index of torch"]))
+    return places
 
 
 def download(
