@@ -69,6 +69,7 @@ def test_the_locks_pin_what_extras_need_too() -> None:
     assert {"torch", "fastapi", "uvloop", "psycopg-binary", "pillow-heif"} < pins
 
 
+@pytest.mark.slow
 def test_the_same_tree_gives_the_same_wheel(tmp_path: Path) -> None:
     hashes = set()
     for name in ("one", "other"):
