@@ -32,6 +32,7 @@ from models.registry import (
 
 _SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _RESERVED_NAMES = frozenset({"auto"})
+_QUANTISED = ".int8"  # models.quantised: a model's record in 8 bits is `NAME.int8.json`
 
 
 class FileState(StrEnum):
@@ -72,7 +73,8 @@ class ModelStore:
     def names(self) -> tuple[str, ...]:
         """Every model's name: shipped, official, then the user's own in alphabetical order."""
         shipped = (spec.name for spec in (*read_default_models(self.default_dir), *OFFICIAL))
-        return (*shipped, *sorted(record.stem for record in self._own_dir.glob("*.json")))
+        own = sorted(record.stem for record in self._own_dir.glob("*.json"))
+        return (*shipped, *(name for name in own if not name.endswith(_QUANTISED)))
 
     def find(self, name: str) -> ModelSpec:
         """The model of that name, whether or not its file is here.
@@ -165,7 +167,7 @@ class ModelStore:
                 "and underscores, the first a letter or digit"
             )
         shipped = {spec.name for spec in (*read_default_models(self.default_dir), *OFFICIAL)}
-        if name.lower() in shipped | _RESERVED_NAMES:
+        if name.lower() in shipped | _RESERVED_NAMES or name.lower().endswith(_QUANTISED):
             raise ModelRefused(f"{name!r} is taken: choose another name for a file of your own")
 
     def _place_official(self, spec: ModelSpec, file: Path) -> ModelSpec:

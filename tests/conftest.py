@@ -1,9 +1,13 @@
 """Fixtures that every test may ask for."""
 
 import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.debian import make_debian_root, require_programs
 
 REPOSITORY_DIR = Path(__file__).resolve().parents[1]
 
@@ -23,3 +27,17 @@ def shared_dir() -> Path:
     if not (folder / "images").is_dir():
         pytest.skip(f"no optional test data (set TEST_DATA_DIR): {folder} has no images folder")
     return folder
+
+
+@pytest.fixture(scope="session")
+def debian_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The files of a bare Debian, for tests that copy them; made once, which takes a minute."""
+    require_programs("chroot")
+    if given := os.environ.get("TEST_BASE_ROOT"):
+        yield Path(given)
+        return
+    require_programs("debootstrap")
+    folder = tmp_path_factory.mktemp("debian") / "root"
+    make_debian_root(folder)
+    yield folder
+    shutil.rmtree(folder)

@@ -114,6 +114,7 @@ def test_a_picture_may_be_dropped_or_pasted(open_page: Open) -> None:
     assert playground.text("chosen") == "dropped.png"
     assert not playground.page.evaluate("document.body.classList.contains('dropping')")
     playground.page.wait_for_selector("#no-preview:not([hidden])")
+    assert playground.text("caption") == ""
     playground.page.evaluate(give, ["paste", "pasted.png"])
     assert playground.text("chosen") == "pasted.png"
 

@@ -36,6 +36,17 @@ def test_the_source_is_at_the_left_and_the_result_at_the_right(compared: Playgro
     assert compared.boundary() == pytest.approx(0.5, abs=0.01)
 
 
+def test_the_tags_lie_on_the_picture_where_both_find_room(open_page: Open) -> None:
+    playground = open_page()
+    playground.upscale(red_picture(300, 400))
+    picture, before, after = (
+        box_of(playground, selector) for selector in ("#after", "#tag-before", "#tag-after")
+    )
+    assert picture["width"] < box_of(playground, "#stage")["width"]
+    assert picture["x"] < before["x"] < before["x"] + before["width"] < after["x"]
+    assert after["x"] + after["width"] < picture["x"] + picture["width"]
+
+
 @pytest.mark.slow
 def test_the_divider_follows_the_mouse(compared: Playground) -> None:
     picture = box_of(compared, "#after")
@@ -55,6 +66,7 @@ def test_the_divider_follows_the_mouse(compared: Playground) -> None:
 def test_the_divider_follows_a_finger(open_page: Open) -> None:
     playground = open_page(viewport=PHONE, has_touch=True, is_mobile=True)
     playground.upscale(red_picture(320, 240))
+    assert playground.text("caption") == "Drag the divider. Double-tap to zoom."
     stage = box_of(playground, "#stage")
     fingers = playground.page.context.new_cdp_session(playground.page)
 

@@ -1,4 +1,4 @@
-"""Send one photo to a service and save the answer: client.py BASE_URL API_KEY PHOTO RESULT."""
+"""Send a photo to a service, save the answer: client.py BASE_URL API_KEY PHOTO RESULT [SCALE]."""
 
 import sys
 from pathlib import Path
@@ -6,12 +6,12 @@ from pathlib import Path
 import httpx
 
 
-def main(base_url: str, api_key: str, photo: str, result: str) -> None:
+def main(base_url: str, api_key: str, photo: str, result: str, scale: str = "4") -> None:
     answer = httpx.post(
         f"{base_url}/v1/upscale",
         headers={"X-API-KEY": api_key, "Accept": "image/*"},
         files={"image": Path(photo).read_bytes()},
-        data={"scale": "4"},
+        data={"scale": scale},
         timeout=240,
     )
     print(answer.status_code, answer.headers["content-type"])

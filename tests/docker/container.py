@@ -9,8 +9,12 @@ import shlex
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
+
+CONTAINER_PROGRAMS = ("unshare", "nsenter", "chroot", "setpriv", "ip")
+"""What it is made with; only root can."""
 
 _DEVICES = ("null", "zero", "full", "random", "urandom")
 _PREPARE = """
@@ -32,17 +36,28 @@ exec {command}
 
 
 class Container:
-    """A running container. `root`: the image's files; `data`: the folder mounted at /data."""
+    """A running container. `root`: the image's files; `data`: the folder mounted at /data.
 
-    def __init__(self, root: Path, configuration: dict[str, Any], data: Path, log: Path) -> None:
+    tracer: a command that is to run the image's command, out here, as `strace -f` does.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        configuration: dict[str, Any],
+        data: Path,
+        log: Path,
+        tracer: Sequence[str] = (),
+    ) -> None:
         self.log = log
+        self._is_traced = bool(tracer)
         self._root = root
         self._configuration = configuration
         script = _PREPARE.format(
             root=shlex.quote(str(root)),
             data=shlex.quote(str(data)),
             devices=" ".join(_DEVICES),
-            command=shlex.join(self._enter(configuration["Cmd"])),
+            command=shlex.join([*tracer, *self._enter(configuration["Cmd"])]),
         )
         namespaces = ["--mount", "--net", "--pid", "--ipc", "--uts", "--fork", "--kill-child"]
         with log.open("wb") as output:
@@ -74,7 +89,9 @@ class Container:
 
     def _first_process(self) -> int:
         """The process id, seen from out here, of what is process 1 in there."""
-        pid = self._process.pid
+        return self._first_child(self._process.pid)
+
+    def _first_child(self, pid: int) -> int:
         while self.is_running():
             children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
             if children:
@@ -89,7 +106,9 @@ class Container:
         """Ask it to end, as `docker stop` does: its exit status, -9 when it had to be killed."""
         try:
             if self.is_running():
-                os.kill(self._first_process(), signal.SIGTERM)
+                first = self._first_process()
+                # A tracer would let go of what it traces instead of passing the signal on.
+                os.kill(self._first_child(first) if self._is_traced else first, signal.SIGTERM)
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
             return -signal.SIGKILL

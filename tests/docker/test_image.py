@@ -1,11 +1,10 @@
 """The CPU image is built on a Debian base and run hardened; takes minutes, so CI does it.
 
-TEST_BASE_ROOT may name a Debian root folder with python3 and python3-venv: it saves making one.
+TEST_BASE_ROOT may name the Debian to build on: it saves making one (tests/debian.py).
 """
 
 import os
 import shutil
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,48 +15,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.debian import require_programs
 from tests.docker.buildah import Buildah
-from tests.docker.container import Container
+from tests.docker.container import CONTAINER_PROGRAMS, Container
 
 ROOT = Path(__file__).resolve().parents[2]
 SAMPLE = ROOT / "scripts" / "sample" / "cat.jpg"
 BASE = "python:3.11-slim"
 IMAGE = "upscaled:cpu"
 MAX_IMAGE_BYTES = 2_000_000_000
-PROGRAMS = ("buildah", "debootstrap", "unshare", "nsenter", "chroot", "ip")
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 
-def _reason_against() -> str | None:
-    missing = [name for name in PROGRAMS if shutil.which(name) is None]
-    if missing:
-        return f"not installed: {', '.join(missing)}"
-    if os.geteuid() != 0:
-        return "only root can make a base system and mount its folders"
-    return None
-
-
-def _make_base_root(folder: Path) -> Path:
-    command = ["debootstrap", "--variant=minbase", "--include=python3,python3-venv"]
-    subprocess.run([*command, "bookworm", str(folder)], check=True, stdout=subprocess.DEVNULL)
-    for leftover in ("var/cache/apt/archives", "var/lib/apt/lists"):
-        shutil.rmtree(folder / leftover)
-    return folder
-
-
 @pytest.fixture(scope="module")
-def buildah(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
-    """A store that holds the base image and ours. CI must have what it takes; others may not."""
-    reason = _reason_against()
-    if reason and os.environ.get("CI") == "true":
-        pytest.fail(f"CI builds the container, but: {reason}")
-    if reason:
-        pytest.skip(reason)
+def buildah(debian_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
+    """A store that holds the base image and ours."""
+    require_programs("buildah", *CONTAINER_PROGRAMS)
     folder = tmp_path_factory.mktemp("buildah")
     buildah = Buildah(folder)
-    base = os.environ.get("TEST_BASE_ROOT") or _make_base_root(folder / "base")
-    buildah.import_root(Path(base), BASE)
+    buildah.import_root(debian_root, BASE)
     # An empty index: torch comes from wherever pip is configured to look on this machine.
     arguments = {"CPU_TORCH_INDEX_URL": "", "BASE_IMAGE": BASE}
     buildah.build(ROOT, ROOT / "docker" / "Dockerfile", IMAGE, arguments)

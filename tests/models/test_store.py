@@ -132,7 +132,15 @@ def test_a_safe_name_is_taken(name: str, store: ModelStore, own_file: Path) -> N
     assert store.add(name, own_file).name == name
 
 
-@pytest.mark.parametrize("name", ["upscaled-x4", "auto", "Auto", "RealESRGAN-x4plus"])
+def test_the_8_bits_of_a_users_own_model_are_no_model(store: ModelStore, own_file: Path) -> None:
+    store.add("mine", own_file)
+    record = store.models_dir / "own" / "mine.int8.json"
+    record.write_text("{}")
+    assert [name for name in store.names() if name.startswith("mine")] == ["mine"]
+    assert states(store)["mine"] is FileState.OK
+
+
+@pytest.mark.parametrize("name", ["upscaled-x4", "auto", "Auto", "RealESRGAN-x4plus", "mine.int8"])
 def test_a_taken_name_is_refused_in_any_case(name: str, store: ModelStore, own_file: Path) -> None:
     with pytest.raises(ModelRefused, match="is taken"):
         store.add(name, own_file)

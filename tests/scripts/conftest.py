@@ -68,7 +68,7 @@ def scripts(tmp_path: Path) -> Scripts:
     root, bin_dir = tmp_path / "a clone", tmp_path / "bin"
     (root / "scripts").mkdir(parents=True)
     bin_dir.mkdir()
-    for name in ("setup", "test", "check", "quickstart", "first_photo.py"):
+    for name in ("setup", "torch_sources", "test", "check", "quickstart", "first_photo.py"):
         shutil.copy(ROOT / "scripts" / name, root / "scripts")
     for name in ("requirements.lock", "requirements-dev.lock", "pyproject.toml"):
         shutil.copy(ROOT / name, root)

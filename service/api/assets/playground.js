@@ -53,7 +53,7 @@ async function choose(file) {
   element("thumb").hidden = !chosen.size;
   element("drop-icon").toggleAttribute("hidden", Boolean(chosen.size));
   element("no-preview").hidden = Boolean(chosen.size);
-  setText("caption", "Your picture, as it is now.");
+  setText("caption", chosen.size ? "Your picture, as it is now." : "");
   hintSize();
 }
 
@@ -169,7 +169,8 @@ async function showResult({ blob, timing, seconds }, scale) {
   result = answered;
   hide("no-preview");
   setText("tag-after", `After ${scale}×`);
-  setText("caption", "Drag the divider. Double-click to zoom.");
+  const twice = matchMedia("(pointer: coarse)").matches ? "Double-tap" : "Double-click";
+  setText("caption", `Drag the divider. ${twice} to zoom.`);
   setText("fact-before", [before && describeSize(before), describeBytes(source.file.size)].filter(Boolean).join(", "));
   setText("fact-after", `${describeSize(after)}, ${describeBytes(blob.size)}`);
   setText("fact-time", describeSeconds(seconds));

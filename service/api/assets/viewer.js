@@ -2,6 +2,7 @@
 
 const STEP = 0.1; // of the stage, by an arrow key
 const NEAR_PX = 28; // from the divider
+const TAGS_PX = 240; // what two tags side by side take
 
 const clamp = (value, least, most) => Math.min(most, Math.max(least, value));
 
@@ -102,7 +103,7 @@ export class Viewer {
   }
 
   #layOutDivider() {
-    const { stage, layerBefore, layerAfter, divider } = this.#parts;
+    const { stage, layerBefore, layerAfter, divider, tagBefore, tagAfter } = this.#parts;
     const { left, right, top, bottom } = this.#visible();
     const at = left + this.#split * (right - left);
     layerBefore.style.clipPath = this.#isPair ? `inset(0 ${stage.clientWidth - at}px 0 0)` : "none";
@@ -110,6 +111,10 @@ export class Viewer {
     divider.style.transform = `translateX(${at}px)`;
     divider.style.top = `${top}px`;
     divider.style.height = `${bottom - top}px`;
+    // On the picture, where it is wide enough for both.
+    const isWide = right - left >= TAGS_PX;
+    tagBefore.style.transform = isWide ? `translate(${left}px, ${top}px)` : "none";
+    tagAfter.style.transform = isWide ? `translate(${right - stage.clientWidth}px, ${top}px)` : "none";
   }
 
   // What of the picture can be seen, in the stage's pixels.

@@ -1,0 +1,35 @@
+from pathlib import Path
+
+import pytest
+
+from models.registry import OFFICIAL
+from scripts.bundling.command import main
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--platform", "win_amd64"], "--platform win_amd64: must name a C library"),
+        (["--python", "3.9"], "--python 3.9: must be 3.11 or newer"),
+    ],
+)
+def test_what_no_bundle_can_be_made_for_is_said(
+    arguments: list[str], said: str, tmp_path: Path
+) -> None:
+    with pytest.raises(SystemExit, match=f"scripts/bundle: {said}"):
+        main([*arguments, "--output", str(tmp_path)])
+
+
+def test_a_damaged_model_stops_it_before_anything_is_downloaded(tmp_path: Path) -> None:
+    models_dir, output = tmp_path / "models", tmp_path / "dist"
+    models_dir.mkdir()
+    (models_dir / OFFICIAL[0].file_name).write_bytes(b"half")
+    with pytest.raises(SystemExit, match=f"scripts/bundle: model {OFFICIAL[0].name}: wrong size"):
+        main(["--models-dir", str(models_dir), "--output", str(output)])
+    assert not output.exists()
+
+
+def test_developers_packages_are_no_extra(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--extra", "dev"])
+    assert "heic" in capsys.readouterr().err

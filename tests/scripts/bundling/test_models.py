@@ -1,0 +1,45 @@
+from pathlib import Path
+
+import pytest
+
+from models.registry import OFFICIAL
+from models.store import ModelStore
+from scripts.bundling.models import UnfitModel, find_model_files
+from tests.scripts.bundling.making import make_own_model
+
+
+def _relative(models_dir: Path) -> set[str]:
+    return {str(file.relative) for file in find_model_files(ModelStore(models_dir))}
+
+
+def test_without_a_folder_of_models_there_are_none(tmp_path: Path) -> None:
+    """The shipped ones are inside the package."""
+    assert _relative(tmp_path / "nowhere") == set()
+
+
+def test_a_model_of_one_s_own_goes_along_with_its_record(tmp_path: Path) -> None:
+    make_own_model("our-own", tmp_path)
+    assert _relative(tmp_path) == {"own/our-own.safetensors", "own/our-own.json"}
+
+
+def test_so_do_its_8_bits(tmp_path: Path) -> None:
+    make_own_model("our-own", tmp_path)
+    for ending in ("safetensors", "json"):
+        (tmp_path / "own" / f"our-own.int8.{ending}").write_bytes(b"")
+    found = _relative(tmp_path)
+    assert {"own/our-own.int8.safetensors", "own/our-own.int8.json"} < found
+
+
+def test_an_official_model_goes_along_under_its_official_name(
+    shared_dir: Path, tmp_path: Path
+) -> None:
+    store = ModelStore(tmp_path)
+    (weights,) = shared_dir.rglob("realesr-animevideov3.pth")
+    store.add("realesr-animevideov3", weights)
+    assert _relative(tmp_path) == {"realesr-animevideov3.pth"}
+
+
+def test_a_damaged_model_is_refused_by_name(tmp_path: Path) -> None:
+    (tmp_path / OFFICIAL[0].file_name).write_bytes(b"half")
+    with pytest.raises(UnfitModel, match=f"model {OFFICIAL[0].name}: wrong size"):
+        find_model_files(ModelStore(tmp_path))

@@ -1,0 +1,84 @@
+import json
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import jsonschema_rs
+import pytest
+
+from models.store import ModelStore
+from scripts.bundling.models import find_model_files
+from scripts.bundling.sbom import write_sbom
+from scripts.bundling.target import Target
+from scripts.bundling.wheels import Wheel, read_wheel
+from tests.scripts.bundling.making import make_own_model, make_wheel
+
+TARGET = Target("3.11", (2, 28), "x86_64", "cpu")
+
+
+@pytest.fixture
+def wheels(tmp_path: Path) -> list[Wheel]:
+    paths = [
+        make_wheel(tmp_path, "pip", "License-Expression: MIT"),
+        make_wheel(tmp_path, "part", "License: a word of their own"),
+        make_wheel(tmp_path, "driver", "License-Expression: MIT OR Apache-2.0"),
+        make_wheel(
+            tmp_path,
+            "upscaled",
+            "License-Expression: Apache-2.0",
+            "Requires-Dist: part>=1",
+            "Requires-Dist: driver; extra == 'db'",
+        ),
+    ]
+    return [read_wheel(path) for path in paths]
+
+
+def _read_schema(uri: str) -> Any:
+    """The published schemas, as the library that writes the document carries them."""
+    folder = files("cyclonedx.schema") / "_res"
+    return json.loads((folder / uri.rpartition("/")[2]).read_text())
+
+
+@pytest.fixture(scope="module")
+def validator() -> Any:
+    schema = _read_schema("bom-1.6.SNAPSHOT.schema.json")
+    return jsonschema_rs.validator_for(schema, retriever=_read_schema)
+
+
+def test_the_document_is_what_cyclonedx_asks_for(
+    wheels: list[Wheel], tmp_path: Path, validator: Any
+) -> None:
+    make_own_model("our-own", tmp_path / "models")
+    models = find_model_files(ModelStore(tmp_path / "models"))
+    document = json.loads(write_sbom(wheels, ["db"], models, TARGET))
+    assert [error.message for error in validator.iter_errors(document)] == []
+    document["components"][0]["type"] = "none such"
+    assert list(validator.iter_errors(document))
+
+
+def test_every_part_is_there_with_its_hash_and_licence(wheels: list[Wheel], tmp_path: Path) -> None:
+    make_own_model("our-own", tmp_path / "models")
+    models = find_model_files(ModelStore(tmp_path / "models"))
+    document = json.loads(write_sbom(wheels, [], models, TARGET))
+    parts = [document["metadata"]["component"], *document["components"]]
+    hashes = {part["name"]: part["hashes"][0]["content"] for part in parts}
+    assert hashes.items() >= {wheel.name: wheel.sha256 for wheel in wheels}.items()
+    assert "own/our-own.safetensors" in hashes
+    licences = {part["name"]: part["licenses"] for part in parts}
+    assert licences["part"] == [{"license": {"name": "a word of their own"}}]
+    assert licences["driver"][0]["expression"] == "MIT OR Apache-2.0"
+
+
+def test_what_needs_what_is_told_as_installed(wheels: list[Wheel]) -> None:
+    def needs(extras: list[str]) -> Any:
+        document = json.loads(write_sbom(wheels, extras, [], TARGET))
+        found = {entry["ref"]: entry.get("dependsOn", []) for entry in document["dependencies"]}
+        return found["upscaled==1.0"]
+
+    assert needs([]) == ["part==1.0"]
+    assert needs(["db"]) == ["driver==1.0", "part==1.0"]
+
+
+def test_the_same_parts_give_the_same_document(wheels: list[Wheel]) -> None:
+    assert write_sbom(wheels, [], [], TARGET) == write_sbom(wheels, [], [], TARGET)
+    assert write_sbom(wheels, [], [], TARGET) != write_sbom(wheels[1:], [], [], TARGET)
