@@ -1,0 +1,41 @@
+"""The one log line of an exchange."""
+
+import logging
+from dataclasses import fields
+from http import HTTPStatus
+from typing import Final
+
+from service.api.facts import Exchange, Facts
+from service.logs import event
+
+_logger: Final = logging.getLogger(__name__)
+_FACTS: Final = tuple(field.name for field in fields(Facts) if field.name != "stages")
+
+
+def log_exchange(exchange: Exchange) -> None:
+    """Write the line: sizes, stages in milliseconds, and how it ended."""
+    if not _logger.isEnabledFor(logging.INFO):
+        return
+    facts = exchange.facts
+    known: dict[str, object] = {
+        "method": exchange.method,
+        "route": exchange.route,
+        "status": exchange.status,
+        "outcome": judge_outcome(exchange.status),
+    }
+    for name in _FACTS:
+        if (value := getattr(facts, name)) is not None:
+            known[name] = value
+    for span in facts.stages:
+        known[f"{span.stage}_ms"] = round(span.seconds * 1000, 2)
+    known["total_ms"] = round(exchange.seconds * 1000, 2)
+    _logger.info("%s %s", exchange.method, exchange.route, extra=event("request", **known))
+
+
+def judge_outcome(status: int | None) -> str:
+    """One of "ok", "refused" (the request was at fault), "failed" (the service was), or "gone"."""
+    if status is None or status == 499:
+        return "gone"
+    if status < HTTPStatus.BAD_REQUEST:
+        return "ok"
+    return "refused" if status < HTTPStatus.INTERNAL_SERVER_ERROR else "failed"
