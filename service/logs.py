@@ -47,7 +47,7 @@ def configure_logging(level: str, format_: str = "auto", stream: TextIO | None =
     for name in _OURS:
         logging.getLogger(name).setLevel(level.upper())
     for name in _TALKATIVE:
-        logging.getLogger(name).setLevel(logging.NOTSET if level == "debug" else "WARNING")
+        logging.getLogger(name).setLevel("WARNING" if level == "info" else logging.NOTSET)
 
 
 def choose_formatter(format_: str, *, is_terminal: bool) -> logging.Formatter:

@@ -9,12 +9,16 @@ from service.api.facts import Exchange, Facts
 from service.logs import event
 
 _logger: Final = logging.getLogger(__name__)
+# Asked every few seconds by machines: their answers are told only where they are no success.
+_PROBES: Final = frozenset({"/healthz", "/readyz", "/metrics"})
 _FACTS: Final = tuple(field.name for field in fields(Facts) if field.name != "stages")
 
 
 def log_exchange(exchange: Exchange) -> None:
     """Write the line: sizes, stages in milliseconds, and how it ended."""
-    if not _logger.isEnabledFor(logging.INFO):
+    is_probe = exchange.route in _PROBES and exchange.status == HTTPStatus.OK
+    level = logging.DEBUG if is_probe else logging.INFO
+    if not _logger.isEnabledFor(level):
         return
     facts = exchange.facts
     known: dict[str, object] = {
@@ -29,7 +33,8 @@ def log_exchange(exchange: Exchange) -> None:
     for span in facts.stages:
         known[f"{span.stage}_ms"] = round(span.seconds * 1000, 2)
     known["total_ms"] = round(exchange.seconds * 1000, 2)
-    _logger.info("%s %s", exchange.method, exchange.route, extra=event("request", **known))
+    told = event("request", **known)
+    _logger.log(level, "%s %s", exchange.method, exchange.route, extra=told)
 
 
 def judge_outcome(status: int | None) -> str:

@@ -66,6 +66,8 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "extra_formats": (["avif", "AVIF, heic,bmp", "tiff"], ["gif", "avif;bmp"]),
     "allowed_source_hosts": (["a.example", "a.example,b.example"], []),
     "shutdown_grace_s": (["0", "3600"], ["-0.1", "3600.5", "nan"]),
+    "log_format": (["auto", "json", "text"], ["JSON", "logfmt", "text\n"]),
+    "traces": (["true", "0"], ["maybe"]),
     "log_level": (["debug", "info", "warning", "error"], ["INFO", "trace", "info\n"]),
 }
 

@@ -9,7 +9,7 @@ import requests
 from service.errors import InternalError
 from service.logs import JsonFormatter
 from tests.service.api.answers import assert_error
-from tests.service.api.executors import FailingExecutor, HangingExecutor
+from tests.service.api.executors import FailingExecutor, HangingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
@@ -88,6 +88,19 @@ def test_a_client_that_left_is_told_from_a_failure(
         service.upload(timeout=0.5)
     (line,) = lines(1)
     assert (line["status"], line["outcome"], line["error_code"]) == (499, "gone", "client_gone")
+
+
+def test_probes_are_told_of_only_where_they_fail(
+    make_service: Callable[..., Service], lines: Lines
+) -> None:
+    executor = ResizingExecutor()
+    service = make_service(executor)
+    for path in ("/healthz", "/readyz", "/metrics"):
+        assert service.get(path).status_code == 200
+    executor.is_available = False
+    assert service.get("/readyz").status_code == 503
+    (line,) = lines(1)
+    assert (line["route"], line["status"], line["outcome"]) == ("/readyz", 503, "failed")
 
 
 def test_a_method_that_a_client_makes_up_is_no_name(service: Service, lines: Lines) -> None:
