@@ -1,7 +1,7 @@
 """No key, no image byte and no path or name that a client sent is ever logged or counted.
 
-One session with a real server says everything a client may say, each secret under a word of its own;
-then the words are looked for in all that the server printed to standard error and in its figures.
+One session with a real server says everything a client may say, each secret under a word of its
+own; then the words are looked for in all that the server wrote to standard error and in its figures.
 """
 
 import io
@@ -10,7 +10,6 @@ import os
 import signal
 import socket
 import time
-from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +24,8 @@ from PIL.PngImagePlugin import PngInfo
 
 from tests.running import Server, serve
 from tests.service.watched import origin
+
+pytestmark = pytest.mark.slow
 
 # Each is told once in a place where a client has reason to put something private.
 NAME = "passport-scan-7361.png"
@@ -42,7 +43,7 @@ SECRETS = [NAME, FIELD, COMMENT, PATH, QUERY, FRAGMENT, USER, PASSWORD, WRONG_KE
 
 @dataclass(frozen=True)
 class Told:
-    """What a session left: the lines of standard error, the figures, and what must be in neither."""
+    """What a session left: standard error's lines, the figures, and what must be in neither."""
 
     lines: list[str]
     figures: str
@@ -140,10 +141,10 @@ def kill_worker(server: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
+def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
     picture = draw()
     folder: Path = tmp_path_factory.mktemp("told")
-    settings = {
+    settings: dict[str, Any] = {
         "UPSCALED_LOG_LEVEL": "debug",
         "UPSCALED_RATE_BURST": "1000",
         "UPSCALED_METERING": "true",
@@ -161,7 +162,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Told]:
         figures = requests.get(f"{server.url}/metrics", timeout=10).text
         server.stop()
         told = Told(server.stderr, figures, [server.key, *names, *SECRETS])
-    yield told
+    return told
 
 
 def test_the_session_was_heard(told: Told) -> None:
