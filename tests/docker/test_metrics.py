@@ -172,7 +172,7 @@ class Watched:
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
     """A server that works now and then, and a Prometheus that has been asking it meanwhile."""
     folder = tmp_path_factory.mktemp("watched")
-    settings = {"UPSCALED_METERING": "true", "UPSCALED_RATE_BURST": "100"}
+    settings: dict[str, Any] = {"UPSCALED_METERING": "true", "UPSCALED_RATE_BURST": "100"}
     with serve(folder / "data", **settings) as server:
         server.run("credits", "add", "first", "100")
         address = server.url.removeprefix("http://")

@@ -1,7 +1,7 @@
 """No key, no image byte and no path or name that a client sent is ever logged or counted.
 
 One session with a real server says everything a client may say, each secret under a word of its
-own; then the words are looked for in all that the server wrote to standard error and in its figures.
+own; then the words are looked for in all that it wrote to standard error and in its figures.
 """
 
 import io
