@@ -11,6 +11,7 @@ import logging
 import sys
 import threading
 import time
+from functools import lru_cache
 from types import TracebackType
 from typing import Final, Literal, TextIO
 
@@ -96,8 +97,12 @@ class TextFormatter(logging.Formatter):
 def format_time(seconds: float) -> str:
     """RFC 3339 in UTC, to the millisecond. `seconds` since 1970."""
     whole = int(seconds)
-    date = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(whole))
-    return f"{date}.{int((seconds - whole) * 1000):03d}Z"
+    return f"{_format_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _format_second(second: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second))
 
 
 def _as_text(value: object) -> str:

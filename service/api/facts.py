@@ -72,8 +72,7 @@ class Facts:
             admitted_s += seconds
 
 
-@dataclass(frozen=True, slots=True)
-class Exchange:
+class Exchange(NamedTuple):
     """A request and its answer, once all is over.
 
     route: the route's template, "other" where none fits: never a path that a client made up.

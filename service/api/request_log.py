@@ -6,7 +6,6 @@ from http import HTTPStatus
 from typing import Final
 
 from service.api.facts import Exchange, Facts
-from service.logs import event
 
 _logger: Final = logging.getLogger(__name__)
 # Asked every few seconds by machines: their answers are told only where they are no success.
@@ -33,8 +32,7 @@ def log_exchange(exchange: Exchange) -> None:
     for span in facts.stages:
         known[f"{span.stage}_ms"] = round(span.seconds * 1000, 2)
     known["total_ms"] = round(exchange.seconds * 1000, 2)
-    told = event("request", **known)
-    _logger.log(level, "%s %s", exchange.method, exchange.route, extra=told)
+    _logger.log(level, "%s %s", *exchange[:2], extra={"event": "request", "fields": known})
 
 
 def judge_outcome(status: int | None) -> str:

@@ -5,7 +5,6 @@ from functools import cache
 from models.registry import ModelSpec
 from models.store import ModelStore
 from service.config import Settings
-from service.pool.figures import ModelFigures
 from service.pool.tally import Tally
 from service.upscale.scheduler import BatchDone, OnBatch
 
@@ -20,15 +19,12 @@ def count_batches(tally: Tally, settings: Settings) -> OnBatch:
 
     def count(done: BatchDone) -> None:
         trunk_px = find(done.engine.model).trunk_pixels(done.width_px, done.height_px)
-        tally.add(
+        tally.note_batch(
             done.engine.model,
-            ModelFigures(
-                batches=1,
-                windows=done.windows,
-                places=done.places,
-                trunk_px=done.windows * trunk_px,
-                device_s=done.seconds,
-            ),
+            windows=done.windows,
+            places=done.places,
+            trunk_px=done.windows * trunk_px,
+            device_s=done.seconds,
         )
 
     return count

@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from service.pool.figures import ModelFigures, WorkerFigures
@@ -10,18 +11,36 @@ from service.pool.figures import ModelFigures, WorkerFigures
 _PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 
 
+@dataclass(slots=True)
+class _Sums:
+    """What `ModelFigures` are made of, while it grows."""
+
+    batches: int = 0
+    windows: int = 0
+    places: int = 0
+    trunk_px: int = 0
+    device_s: float = 0
+
+
 class Tally:
     """All that a worker has done since its start."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._models: dict[str, ModelFigures] = {}
+        self._models: dict[str, _Sums] = {}
         self._decoder_deaths = 0
 
-    def add(self, model: str, figures: ModelFigures) -> None:
-        """Count one more batch of a model."""
+    def note_batch(
+        self, model: str, *, windows: int, places: int, trunk_px: int, device_s: float
+    ) -> None:
+        """Count one more batch of a model; for the meanings see `ModelFigures`."""
         with self._lock:
-            self._models[model] = self._models.get(model, ModelFigures()) + figures
+            sums = self._models.setdefault(model, _Sums())
+            sums.batches += 1
+            sums.windows += windows
+            sums.places += places
+            sums.trunk_px += trunk_px
+            sums.device_s += device_s
 
     def note_decoder_death(self) -> None:
         with self._lock:
@@ -29,7 +48,8 @@ class Tally:
 
     def read(self) -> WorkerFigures:
         with self._lock:
-            models, decoder_deaths = dict(self._models), self._decoder_deaths
+            models = {name: ModelFigures(**asdict(sums)) for name, sums in self._models.items()}
+            decoder_deaths = self._decoder_deaths
         return WorkerFigures(
             models=models,
             decoder_deaths=decoder_deaths,

@@ -31,11 +31,11 @@ def test_figures_cross_the_boundary_whole() -> None:
 
 def test_a_tally_counts_for_any_thread_and_knows_its_process() -> None:
     tally = Tally()
-    tally.add("a", ONE)
-    tally.add("a", ONE)
+    for _ in range(2):
+        tally.note_batch("a", windows=2, places=4, trunk_px=100, device_s=0.5)
     tally.note_decoder_death()
     told = tally.read()
-    assert told.models["a"].windows == 4
+    assert told.models == {"a": ONE + ONE}
     assert told.decoder_deaths == 1
     assert told.cpu_s > 0
     assert 10_000_000 < told.resident_bytes <= read_resident_bytes() + 100_000_000

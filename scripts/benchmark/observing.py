@@ -1,0 +1,135 @@
+"""What figures and log cost one small request: `python -m scripts.benchmark.observing`.
+
+Two services run side by side, one as it is and one with all counting, timing and logging taken out
+(`scripts.benchmark.silent`). They are asked in turn, in pairs whose order alternates, so whatever
+else the machine does meets both. On a busy machine their difference is lost in noise; so the work
+itself is timed too, as the front end does it at the end of each request.
+"""
+
+import argparse
+import json
+import logging
+import random
+import statistics
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import requests
+
+from scripts.benchmark.pictures import make_jpeg
+from scripts.benchmark.server import Server, serving
+from service.api.facts import Exchange, Facts
+from service.api.metrics import Metrics
+from service.api.request_log import log_exchange
+from service.logs import configure_logging
+from service.pool.boundary import StageTimes
+from service.pool.tally import Tally
+
+SIDE_PX = 64
+SILENT = "from scripts.benchmark.silent import serve; serve()"
+MUST_BE_BELOW = 0.01
+RESAMPLES = 2000
+
+
+def main() -> None:
+    """Measure, say it in words, and as one JSON document in the last line."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--pairs", type=int, default=1000)
+    pairs = parser.parse_args().pairs
+    work_us = time_the_work(20_000)
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        report = compare(*ask_in_two_halves(Path(folder), pairs))
+    report |= {"work_us": round(work_us, 1), "share": round(work_us / report["silent_us"], 5)}
+    print(
+        f"{SIDE_PX}x{SIDE_PX} at x4, {pairs} pairs: median {report['silent_us'] / 1000:.2f} ms "
+        f"without figures and log; with them {report['difference']:+.2%} "
+        f"(95 %: {report['low']:+.2%} to {report['high']:+.2%})"
+    )
+    verdict = "below" if report["share"] < MUST_BE_BELOW else "NOT below"
+    print(f"their work itself: {work_us:.0f} us, {report['share']:.2%}: {verdict} 1 %")
+    print(json.dumps(report))
+
+
+def ask_in_two_halves(data_dir: Path, pairs: int) -> tuple[list[float], list[float]]:
+    """Seconds of each answer, loud and silent, pair by pair: each is started first once."""
+    with serving(data_dir):
+        pass  # the first start on a machine finds what is fastest, and is not like later ones
+    with serving(data_dir) as loud, serving(data_dir, program=SILENT) as silent:
+        loud_s, silent_s = ask_in_turn(loud, silent, pairs - pairs // 2)
+    with serving(data_dir, program=SILENT) as silent, serving(data_dir) as loud:
+        more_loud_s, more_silent_s = ask_in_turn(loud, silent, pairs // 2)
+    return loud_s + more_loud_s, silent_s + more_silent_s
+
+
+def ask_in_turn(loud: Server, silent: Server, pairs: int) -> tuple[list[float], list[float]]:
+    """Seconds of each answer, pair by pair."""
+    photo = make_jpeg(SIDE_PX, SIDE_PX)
+    seconds: dict[str, list[float]] = {loud.url: [], silent.url: []}
+    with requests.Session() as one, requests.Session() as other:
+        both = [(loud, one), (silent, other)]
+        for server, session in both * 20:  # warm
+            server.send(photo, SIDE_PX, session=session)
+        for number in range(pairs):
+            for server, session in both if number % 2 else both[::-1]:
+                answer = server.send(photo, SIDE_PX, session=session)
+                seconds[server.url].append(answer.seconds)
+    return seconds[loud.url], seconds[silent.url]
+
+
+def compare(loud_s: Sequence[float], silent_s: Sequence[float]) -> dict[str, float]:
+    """The median of the pairs' differences, as a share of the silent median, and its 95 %."""
+    silent_us = statistics.median(silent_s) * 1e6
+    differences = [
+        (loud - silent) * 1e6 / silent_us for loud, silent in zip(loud_s, silent_s, strict=True)
+    ]
+    chance = random.Random(1)  # noqa: S311  (no secret)
+    medians = sorted(
+        statistics.median(chance.choices(differences, k=len(differences))) for _ in range(RESAMPLES)
+    )
+    return {
+        "silent_us": round(silent_us, 1),
+        "difference": round(statistics.median(differences), 5),
+        "low": round(medians[RESAMPLES // 40], 5),
+        "high": round(medians[-RESAMPLES // 40], 5),
+    }
+
+
+def time_the_work(count: int) -> float:
+    """Microseconds of one small request's counting, timing and logging, the worker's included."""
+    metrics, tally = Metrics(), Tally()
+    with tempfile.TemporaryFile("w") as log:
+        configure_logging("info", "json", log)
+        for _ in range(500):
+            _observe_one(metrics, tally)
+        begun = time.process_time()
+        for _ in range(count):
+            _observe_one(metrics, tally)
+        seconds = time.process_time() - begun
+    logging.getLogger().handlers.clear()
+    return seconds / count * 1e6
+
+
+def _observe_one(metrics: Metrics, tally: Tally) -> None:
+    begun_s = time.perf_counter()
+    facts = Facts("6f5ab457-6f35-466d-b309-7a95d5b95a70")
+    with metrics.open_requests.track_inprogress():
+        facts.key_name, facts.scale, facts.source = "first", 4, "upload"
+        with facts.timing("receive"):
+            facts.source_bytes, facts.width_px, facts.height_px = 2_000, SIDE_PX, SIDE_PX
+        facts.format, facts.model, facts.engine = "JPEG", "upscaled-x4", "openvino bfloat16"
+        facts.note_work(time.perf_counter(), StageTimes(0.0001, 0.001, 0.005, 0.001))
+        facts.result_bytes, facts.result_width_px, facts.result_height_px = 30_000, 256, 256
+        tally.note_batch("upscaled-x4", windows=1, places=4, trunk_px=4096, device_s=0.005)
+        with facts.timing("store"):
+            metrics.note_stored(30_000)
+    exchange = Exchange(
+        "POST", "/v1/upscale", 200, begun_s, time.perf_counter() - begun_s, None, None, facts
+    )
+    metrics.observe(exchange)
+    log_exchange(exchange)
+
+
+if __name__ == "__main__":
+    main()
