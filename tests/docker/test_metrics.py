@@ -91,6 +91,36 @@ def test_nearly_everything_exported_is_on_the_dashboard(exposition: str) -> None
     assert counted - shown == set()
 
 
+def figures_table(exposition: str) -> str:
+    """What the documentation says of our figures, from what the server says of them itself."""
+    lines = ["| figure | kind | labels | meaning |", "|---|---|---|---|"]
+    for family in text_string_to_metric_families(exposition):
+        if not family.name.startswith("upscaled_") or family.name.endswith("_created"):
+            continue
+        name = family.name + "_total" * (family.type == "counter")
+        labels = {label for sample in family.samples for label in sample.labels} - {"le"}
+        told = ", ".join(f"`{label}`" for label in sorted(labels))
+        lines.append(f"| `{name}` | {family.type} | {told} | {family.documentation} |")
+    return "\n".join(lines)
+
+
+def test_every_figure_is_documented(exposition: str) -> None:
+    page = (DOCKER_DIR / "metrics.md").read_text()
+    found = re.search(r"<!-- figures:.*?-->\n(.*?)\n<!-- /figures -->", page, re.DOTALL)
+    assert found is not None
+    table = figures_table(exposition)
+    assert found[1] == table, f"put this into docker/metrics.md:\n{table}"
+
+
+def test_every_alert_and_every_event_of_the_log_is_documented() -> None:
+    page = (DOCKER_DIR / "metrics.md").read_text()
+    assert [alert["alert"] for alert in alerts() if f"`{alert['alert']}`" not in page] == []
+    sources = [path.read_text() for path in (DOCKER_DIR.parent / "service").rglob("*.py")]
+    events = {name for text in sources for name in re.findall(r'\bevent\(\s*"(\w+)"', text)}
+    assert "worker_died" in events
+    assert [name for name in sorted(events) if f"`{name}`" not in page] == []
+
+
 def test_panels_lie_side_by_side() -> None:
     cells = [panel["gridPos"] for panel in DASHBOARD["panels"]]
     assert len({panel["id"] for panel in DASHBOARD["panels"]}) == len(cells)
