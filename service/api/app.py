@@ -75,8 +75,8 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
                 ExchangeMiddleware,
                 observers=[
                     context.metrics.observe,
+                    *([tracing.observe] if tracing else []),  # gives the log its trace's id
                     log_exchange,
-                    *([tracing.observe] if tracing else []),
                 ],
                 open_requests=context.metrics.open_requests,
             ),

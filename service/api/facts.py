@@ -32,8 +32,8 @@ class StageSpan(NamedTuple):
 class Facts:
     """Unknown facts stay None. Never a key, a URL, a path or a file name.
 
-    source: "upload" or "url". engine: what ran the model, as "torch float32". stages: those that
-    came to an end, in their order.
+    source: "upload" or "url". engine: what ran the model, as "torch float32". trace_id: where the
+    request is traced. stages: those that came to an end, in their order.
     """
 
     request_id: str
@@ -51,6 +51,7 @@ class Facts:
     result_height_px: int | None = None
     model: str | None = None
     engine: str | None = None
+    trace_id: str | None = None
     stages: list[StageSpan] = field(default_factory=list)
 
     @contextmanager

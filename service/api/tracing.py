@@ -61,8 +61,14 @@ class Tracing:
         self._tracer: Tracer = self._provider.get_tracer("upscaled", service.__version__)
 
     def observe(self, exchange: Exchange) -> None:
-        """Tell of one exchange, below the client's own span where it named one."""
-        from opentelemetry.trace import SpanKind, Status, StatusCode, set_span_in_context
+        """Tell of one exchange, below the client's own span where it named one, and note its id."""
+        from opentelemetry.trace import (
+            SpanKind,
+            Status,
+            StatusCode,
+            format_trace_id,
+            set_span_in_context,
+        )
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
         sent = {"traceparent": exchange.traceparent, "tracestate": exchange.tracestate}
@@ -75,6 +81,7 @@ class Tracing:
             attributes=_describe(exchange),
             start_time=clock_ns + round(exchange.begun_s * _NS),
         )
+        exchange.facts.trace_id = format_trace_id(span.get_span_context().trace_id)
         if exchange.status is None or exchange.status >= 500:
             span.set_status(Status(StatusCode.ERROR))
         inside = set_span_in_context(span)

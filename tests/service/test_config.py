@@ -222,3 +222,11 @@ def test_the_tables_values_can_be_set_again() -> None:
     )
     again = {variable: value for variable, value, *_ in describe_settings(chosen)}
     assert load_settings(again) == chosen
+
+
+def test_traces_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings({"UPSCALED_TRACES": "true"}).traces
+    monkeypatch.setattr("importlib.metadata.distributions", lambda **_: iter(()))
+    assert not load_settings({"UPSCALED_TRACES": "false"}).traces
+    with pytest.raises(SettingsError, match=r"pip install 'upscaled\[otel\]'"):
+        load_settings({"UPSCALED_TRACES": "true"})

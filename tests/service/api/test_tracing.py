@@ -1,5 +1,8 @@
 """Spans as a real OTLP receiver on loopback gets them."""
 
+import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -88,12 +91,15 @@ def facts_of(span: Span) -> dict[str, Any]:
 
 
 def test_a_request_and_its_stages_arrive_below_the_client_s_span(
-    make_service: Make, receiver: Receiver
+    make_service: Make, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "service.api.request_log")
     service = make_service(traces=True)
     parent = f"00-{TRACE_ID}-{PARENT_ID}-01"
     service.upload(headers=service.headers | {"traceparent": parent, "tracestate": "a=b"})
     wait_until(lambda: len(receiver.spans()) == 7)
+    (line,) = [each for each in caplog.records if each.name == "service.api.request_log"]
+    assert getattr(line, "fields", {})["trace_id"] == TRACE_ID
     assert set(receiver.paths) == {"/v1/traces"}
     request = receiver.named("POST /v1/upscale")
     assert request.kind == Span.SPAN_KIND_SERVER
@@ -176,6 +182,14 @@ def test_without_the_setting_nothing_is_loaded_and_nobody_is_called(
     service.upload()
     service.get("/metrics")
     assert receiver.paths == []
+
+
+def test_the_front_end_imports_without_the_sdk() -> None:
+    program = "import sys, service.api.app; print([m for m in sys.modules if 'telemetry.sdk' in m])"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == "[]\n"
 
 
 def test_a_receiver_that_is_down_costs_no_answer(
