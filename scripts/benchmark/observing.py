@@ -13,7 +13,8 @@ import random
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import requests
@@ -23,7 +24,7 @@ from scripts.benchmark.server import Server, serving
 from service.api.facts import Exchange, Facts
 from service.api.metrics import Metrics
 from service.api.request_log import log_exchange
-from service.logs import configure_logging
+from service.logs import JsonFormatter
 from service.pool.boundary import StageTimes
 from service.pool.tally import Tally
 
@@ -33,11 +34,11 @@ MUST_BE_BELOW = 0.01
 RESAMPLES = 2000
 
 
-def main() -> None:
+def main(arguments: Sequence[str] | None = None) -> None:
     """Measure, say it in words, and as one JSON document in the last line."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--pairs", type=int, default=1000)
-    pairs = parser.parse_args().pairs
+    pairs = parser.parse_args(arguments).pairs
     work_us = time_the_work(20_000)
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         report = compare(*ask_in_two_halves(Path(folder), pairs))
@@ -99,16 +100,32 @@ def compare(loud_s: Sequence[float], silent_s: Sequence[float]) -> dict[str, flo
 def time_the_work(count: int) -> float:
     """Microseconds of one small request's counting, timing and logging, the worker's included."""
     metrics, tally = Metrics(), Tally()
-    with tempfile.TemporaryFile("w") as log:
-        configure_logging("info", "json", log)
+    with logging_to_a_file("service.api.request_log"):
         for _ in range(500):
             _observe_one(metrics, tally)
         begun = time.process_time()
         for _ in range(count):
             _observe_one(metrics, tally)
-        seconds = time.process_time() - begun
-    logging.getLogger().handlers.clear()
-    return seconds / count * 1e6
+        return (time.process_time() - begun) / count * 1e6
+
+
+@contextmanager
+def logging_to_a_file(name: str) -> Iterator[None]:
+    """One logger writes JSON into a file, as a service's does, for the time of the block."""
+    logger = logging.getLogger(name)
+    before = (logger.level, logger.propagate)
+    with tempfile.TemporaryFile("w") as file:
+        handler = logging.StreamHandler(file)
+        handler.setFormatter(JsonFormatter())
+        logger.addHandler(handler)
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+            logger.setLevel(before[0])
+            logger.propagate = before[1]
 
 
 def _observe_one(metrics: Metrics, tally: Tally) -> None:

@@ -64,6 +64,11 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
         board=ProgressBoard(),
     )
     tracing = open_tracing(settings)
+    observers = [
+        context.metrics.observe,
+        *([tracing.observe] if tracing else []),  # gives the log its trace's id
+        log_exchange,
+    ]
     app = FastAPI(
         title="upscaled",
         routes=[*ROUTES, *build_page_routes()],
@@ -73,11 +78,7 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
             Middleware(UnreadBodyMiddleware),
             Middleware(
                 ExchangeMiddleware,
-                observers=[
-                    context.metrics.observe,
-                    *([tracing.observe] if tracing else []),  # gives the log its trace's id
-                    log_exchange,
-                ],
+                observers=observers,
                 open_requests=context.metrics.open_requests,
             ),
         ],
@@ -88,6 +89,7 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
     )
     app.state.context = context
     app.state.tracing = tracing
+    app.state.observers = observers
     return app
 
 
