@@ -1,9 +1,9 @@
 """What figures and log cost one small request: `python -m scripts.benchmark.observing`.
 
-Two services run side by side, one as it is and one with all counting, timing and logging taken out
-(`scripts.benchmark.silent`). They are asked in turn, in pairs whose order alternates, so whatever
-else the machine does meets both. On a busy machine their difference is lost in noise; so the work
-itself is timed too, as the front end does it at the end of each request.
+One service (`scripts.benchmark.hushed`) is asked in pairs, once as ever and once without all
+counting, timing and logging, in an order that alternates: whatever else the machine does meets
+both. On a busy machine the difference may be lost in noise, so the work itself is timed too: all
+that the front end and the worker do of it for one request.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from pathlib import Path
 
 import requests
 
+from scripts.benchmark.hushed import HEADER
 from scripts.benchmark.pictures import make_jpeg
 from scripts.benchmark.server import Server, serving
 from service.api.facts import Exchange, Facts
@@ -29,7 +30,8 @@ from service.pool.boundary import StageTimes
 from service.pool.tally import Tally
 
 SIDE_PX = 64
-SILENT = "from scripts.benchmark.silent import serve; serve()"
+WARM_UP_PAIRS = 20
+HUSHED = "from scripts.benchmark.hushed import serve; serve()"
 MUST_BE_BELOW = 0.01
 RESAMPLES = 2000
 
@@ -40,11 +42,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--pairs", type=int, default=1000)
     pairs = parser.parse_args(arguments).pairs
     work_us = time_the_work(20_000)
-    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-        report = compare(*ask_in_two_halves(Path(folder), pairs))
-    report |= {"work_us": round(work_us, 1), "share": round(work_us / report["silent_us"], 5)}
+    with (
+        tempfile.TemporaryDirectory(prefix="bench-") as folder,
+        serving(Path(folder), program=HUSHED) as server,
+    ):
+        told_s, hushed_s = ask_in_pairs(server, pairs)
+    report = compare(told_s, hushed_s)
+    report |= {"work_us": round(work_us, 1), "share": round(work_us / report["hushed_us"], 5)}
     print(
-        f"{SIDE_PX}x{SIDE_PX} at x4, {pairs} pairs: median {report['silent_us'] / 1000:.2f} ms "
+        f"{SIDE_PX}x{SIDE_PX} at x4, {pairs} pairs: median {report['hushed_us'] / 1000:.2f} ms "
         f"without figures and log; with them {report['difference']:+.2%} "
         f"(95 %: {report['low']:+.2%} to {report['high']:+.2%})"
     )
@@ -53,44 +59,36 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(json.dumps(report))
 
 
-def ask_in_two_halves(data_dir: Path, pairs: int) -> tuple[list[float], list[float]]:
-    """Seconds of each answer, loud and silent, pair by pair: each is started first once."""
-    with serving(data_dir):
-        pass  # the first start on a machine finds what is fastest, and is not like later ones
-    with serving(data_dir) as loud, serving(data_dir, program=SILENT) as silent:
-        loud_s, silent_s = ask_in_turn(loud, silent, pairs - pairs // 2)
-    with serving(data_dir, program=SILENT) as silent, serving(data_dir) as loud:
-        more_loud_s, more_silent_s = ask_in_turn(loud, silent, pairs // 2)
-    return loud_s + more_loud_s, silent_s + more_silent_s
-
-
-def ask_in_turn(loud: Server, silent: Server, pairs: int) -> tuple[list[float], list[float]]:
-    """Seconds of each answer, pair by pair."""
+def ask_in_pairs(server: Server, pairs: int) -> tuple[list[float], list[float]]:
+    """Seconds of each answer, pair by pair: as ever, and hushed."""
     photo = make_jpeg(SIDE_PX, SIDE_PX)
-    seconds: dict[str, list[float]] = {loud.url: [], silent.url: []}
-    with requests.Session() as one, requests.Session() as other:
-        both = [(loud, one), (silent, other)]
-        for server, session in both * 20:  # warm
-            server.send(photo, SIDE_PX, session=session)
-        for number in range(pairs):
-            for server, session in both if number % 2 else both[::-1]:
-                answer = server.send(photo, SIDE_PX, session=session)
-                seconds[server.url].append(answer.seconds)
-    return seconds[loud.url], seconds[silent.url]
+    told_s: list[float] = []
+    hushed_s: list[float] = []
+    with requests.Session() as session:
+        for number in range(WARM_UP_PAIRS + pairs):
+            kinds: list[tuple[list[float], dict[str, str]]] = [
+                (told_s, {}),
+                (hushed_s, {HEADER: "1"}),
+            ]
+            for seconds, headers in kinds if number % 2 else kinds[::-1]:
+                session.headers.pop(HEADER, None)
+                session.headers.update(headers)
+                seconds.append(server.send(photo, SIDE_PX, session=session).seconds)
+    return told_s[WARM_UP_PAIRS:], hushed_s[WARM_UP_PAIRS:]
 
 
-def compare(loud_s: Sequence[float], silent_s: Sequence[float]) -> dict[str, float]:
-    """The median of the pairs' differences, as a share of the silent median, and its 95 %."""
-    silent_us = statistics.median(silent_s) * 1e6
+def compare(told_s: Sequence[float], hushed_s: Sequence[float]) -> dict[str, float]:
+    """The median of the pairs' differences, as a share of the hushed median, and its 95 %."""
+    hushed_us = statistics.median(hushed_s) * 1e6
     differences = [
-        (loud - silent) * 1e6 / silent_us for loud, silent in zip(loud_s, silent_s, strict=True)
+        (told - hushed) * 1e6 / hushed_us for told, hushed in zip(told_s, hushed_s, strict=True)
     ]
     chance = random.Random(1)  # noqa: S311  (no secret)
     medians = sorted(
         statistics.median(chance.choices(differences, k=len(differences))) for _ in range(RESAMPLES)
     )
     return {
-        "silent_us": round(silent_us, 1),
+        "hushed_us": round(hushed_us, 1),
         "difference": round(statistics.median(differences), 5),
         "low": round(medians[RESAMPLES // 40], 5),
         "high": round(medians[-RESAMPLES // 40], 5),
