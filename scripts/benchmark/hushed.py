@@ -21,19 +21,15 @@ _is_hushed: ContextVar[bool] = ContextVar("is_hushed", default=False)
 
 def serve() -> None:
     """Run `upscaled` so."""
-    import prometheus_client
-
-    from service.api import app, facts, metrics
-    from service.api.wire import exchange
+    from service.api import facts, metrics
+    from service.api.wire import exchange, report
     from service.cli import main
 
     for owner, name in (
-        (app, "log_exchange"),
-        (metrics.Metrics, "observe"),
+        (report.Report, "add"),
         (metrics.Metrics, "note_stored"),
         (facts.Facts, "note_work"),
         (facts.Facts, "timing"),
-        (prometheus_client.Gauge, "track_inprogress"),
     ):
         setattr(owner, name, _unless_hushed(getattr(owner, name)))
     middleware = exchange.ExchangeMiddleware

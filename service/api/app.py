@@ -28,6 +28,7 @@ from service.api.tracing import open_tracing
 from service.api.upscale import answer_upscale
 from service.api.wire.error_responses import EXCEPTION_HANDLERS
 from service.api.wire.exchange import ExchangeMiddleware
+from service.api.wire.report import Report
 from service.api.wire.unread_body import UnreadBodyMiddleware
 from service.config import Settings
 from service.logs import event
@@ -64,11 +65,14 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
         board=ProgressBoard(),
     )
     tracing = open_tracing(settings)
-    observers = [
-        context.metrics.observe,
-        *([tracing.observe] if tracing else []),  # gives the log its trace's id
-        log_exchange,
-    ]
+    report = Report(
+        [
+            context.metrics.observe,
+            *([tracing.observe] if tracing else []),  # gives the log its trace's id
+            log_exchange,
+        ]
+    )
+    context.metrics.open_requests.set_function(lambda: report.under_way)
     app = FastAPI(
         title="upscaled",
         routes=[*ROUTES, *build_page_routes()],
@@ -76,11 +80,7 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
             Middleware(UnreadBodyMiddleware),
-            Middleware(
-                ExchangeMiddleware,
-                observers=observers,
-                open_requests=context.metrics.open_requests,
-            ),
+            Middleware(ExchangeMiddleware, report=report),
         ],
         redirect_slashes=False,
         openapi_url=None,
@@ -89,7 +89,7 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
     )
     app.state.context = context
     app.state.tracing = tracing
-    app.state.observers = observers
+    app.state.report = report
     return app
 
 
@@ -107,6 +107,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await sweep
         await context.executor.stop(context.settings.shutdown_grace_s)
+        await app.state.report.close()
         if app.state.tracing:
             await asyncio.to_thread(app.state.tracing.close)
 

@@ -11,6 +11,7 @@ from starlette.responses import Response
 
 from service.api.context import context_of
 from service.api.pool_metrics import PoolMetrics
+from service.api.wire.report import Report
 from service.pool.figures import PoolFigures
 
 
@@ -30,5 +31,11 @@ async def answer_metrics(request: Request) -> Response:
     context = context_of(request)
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
     figures = _Both(context.metrics.registry, context.executor.figures())
-    text = await asyncio.to_thread(encode, figures)
+    report: Report = request.app.state.report
+
+    def render() -> bytes:
+        report.tell()
+        return encode(figures)
+
+    text = await asyncio.to_thread(render)
     return Response(text, headers={"Content-Type": media_type, "Cache-Control": "no-store"})

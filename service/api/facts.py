@@ -77,8 +77,8 @@ class Exchange(NamedTuple):
     """A request and its answer, once all is over.
 
     route: the route's template, "other" where none fits: never a path that a client made up.
-    status: None where nothing was answered. begun_s: of `time.perf_counter`. traceparent,
-    tracestate: what the client sent of W3C Trace Context.
+    status: None where nothing was answered. begun_s: of `time.perf_counter`. ended_at_s: since
+    1970. traceparent, tracestate: what the client sent of W3C Trace Context.
     """
 
     method: str
@@ -86,6 +86,7 @@ class Exchange(NamedTuple):
     status: int | None
     begun_s: float
     seconds: float
+    ended_at_s: float
     traceparent: str | None
     tracestate: str | None
     facts: Facts

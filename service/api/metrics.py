@@ -20,7 +20,7 @@ UPSCALE_ROUTE: Final = "/v1/upscale"
 
 
 class Metrics:
-    """Cheap to write on the event loop; read by `service.api.exposition`."""
+    """May be written by any thread; read by `service.api.exposition`."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

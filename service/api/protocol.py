@@ -82,19 +82,19 @@ class ContractProtocol(HttpToolsProtocol):
             request_id = str(uuid4())
             self.transport.write(_render_refusal(request_id))
             if is_between:  # else the request that broke off is told of by itself
-                self._tell_observers(request_id, msg)
+                self._report(request_id, msg)
         self.transport.close()
 
-    def _tell_observers(self, request_id: str, reason: str) -> None:
+    def _report(self, request_id: str, reason: str) -> None:
         """What never became a request is counted and logged like one."""
         app = self.config.app
         if not isinstance(app, FastAPI):
             return
         code = InvalidRequestBody.error_code
         facts = Facts(request_id, error_code=code, error_detail=reason)
-        refusal = Exchange("other", "other", 400, time.perf_counter(), 0.0, None, None, facts)
-        for observe in app.state.observers:
-            observe(refusal)
+        begun_s, ended_at_s = time.perf_counter(), time.time()
+        refusal = Exchange("other", "other", 400, begun_s, 0.0, ended_at_s, None, None, facts)
+        app.state.report.add(refusal)
 
     def _feed(self, data: bytes) -> None:
         """The parser takes what follows an offered upgrade for another protocol, and stops. A new

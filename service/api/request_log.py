@@ -32,7 +32,18 @@ def log_exchange(exchange: Exchange) -> None:
     for span in facts.stages:
         known[f"{span.stage}_ms"] = round(span.seconds * 1000, 2)
     known["total_ms"] = round(exchange.seconds * 1000, 2)
-    _logger.log(level, "%s %s", *exchange[:2], extra={"event": "request", "fields": known})
+    record = _logger.makeRecord(
+        _logger.name,
+        level,
+        "",
+        0,
+        "%s %s",
+        (exchange.method, exchange.route),
+        None,
+        extra={"event": "request", "fields": known},
+    )
+    record.created = exchange.ended_at_s  # it may be told of a moment later
+    _logger.handle(record)
 
 
 def judge_outcome(status: int | None) -> str:

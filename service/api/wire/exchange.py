@@ -3,37 +3,29 @@
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
 from typing import Final
 
-from prometheus_client import Gauge
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.facts import Exchange, Facts
 from service.api.wire.error_responses import error_response
+from service.api.wire.report import Report
 from service.api.wire.request_id import choose_request_id
 from service.errors import InternalError
 from service.logs import event
-
-Observer = Callable[[Exchange], None]
-"""Called on the event loop when an exchange is over. It must neither block nor raise."""
 
 _logger: Final = logging.getLogger(__name__)
 
 
 class ExchangeMiddleware:
     """Puts `X-Request-Id` on every answer, turns what nobody caught into the 500 of the contract,
-    and tells `observers` at the end. Pure ASGI: a BaseHTTPMiddleware would hide disconnects.
+    and reports it at the end. Pure ASGI: a BaseHTTPMiddleware would hide disconnects."""
 
-    open_requests: kept at the number of requests under way.
-    """
-
-    def __init__(self, app: ASGIApp, observers: Sequence[Observer], open_requests: Gauge) -> None:
+    def __init__(self, app: ASGIApp, report: Report) -> None:
         self.app = app
-        self.observers = observers
-        self.open_requests = open_requests
+        self.report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -44,22 +36,23 @@ class ExchangeMiddleware:
         facts = Facts(choose_request_id(headers.get("x-request-id")))
         scope.setdefault("state", {})["facts"] = facts
         answer = _Answer(send, facts.request_id)
+        self.report.under_way += 1
         try:
-            with self.open_requests.track_inprogress():
-                await self._answer(scope, receive, answer, facts)
+            await self._answer(scope, receive, answer, facts)
         finally:
+            self.report.under_way -= 1
             exchange = Exchange(
                 method=_method_name(scope),
                 route=_route_name(scope),
                 status=answer.status,
                 begun_s=begun_s,
                 seconds=time.perf_counter() - begun_s,
+                ended_at_s=time.time(),
                 traceparent=headers.get("traceparent"),
                 tracestate=headers.get("tracestate"),
                 facts=facts,
             )
-            for observe in self.observers:
-                observe(exchange)
+            self.report.add(exchange)
 
     async def _answer(
         self, scope: Scope, receive: Receive, answer: "_Answer", facts: Facts

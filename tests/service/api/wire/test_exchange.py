@@ -18,8 +18,13 @@ LOGGER = "service.api.request_log"
 
 
 @pytest.fixture
-def lines(caplog: pytest.LogCaptureFixture) -> Callable[[int], list[dict[str, Any]]]:
+def lines(
+    service: Service, caplog: pytest.LogCaptureFixture
+) -> Callable[[int], list[dict[str, Any]]]:
     """Waits for so many log lines, each written after its answer, and gives their facts."""
+    report = service.app.state.report  # of the service that all tests share
+    wait_until(lambda: report.under_way == 0)
+    report.tell()
     caplog.set_level(logging.INFO, LOGGER)
 
     def found() -> list[dict[str, Any]]:
@@ -108,6 +113,7 @@ def test_a_method_that_a_client_makes_up_is_no_name(service: Service, lines: Lin
     assert lines(1)[0]["method"] == "other"
 
 
+@pytest.mark.usefixtures("lines")
 def test_neither_keys_nor_result_names_are_logged(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> None:
