@@ -3,6 +3,8 @@ import threading
 import time
 from collections.abc import Callable
 
+import pytest
+
 from service.api.facts import Exchange, Facts
 from service.api.wire.report import Report
 
@@ -77,3 +79,35 @@ async def test_threads_that_tell_at_once_tell_of_each_only_once() -> None:
     await asyncio.gather(*(asyncio.to_thread(report.tell) for _ in range(8)))
     assert told == [str(number) for number in range(2000)]
     await report.close()
+
+
+async def test_an_observer_that_fails_keeps_nobody_from_hearing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    told: list[str] = []
+
+    def fail(_: Exchange) -> None:
+        raise ValueError("broken")
+
+    report = Report([fail, lambda each: told.append(each.route)], 0.01)
+    report.add(exchange("1"))
+    await until(lambda: told == ["1"])
+    report.add(exchange("2"))
+    await until(lambda: told == ["1", "2"])
+    await report.close()
+    assert sum(bool(record.exc_info) for record in caplog.records) == 2
+
+
+async def test_its_thread_ends_with_it() -> None:
+    def threads() -> list[threading.Thread]:
+        return [thread for thread in threading.enumerate() if thread.name == "report"]
+
+    before = len(threads())
+    report = Report([], 3600)
+    await report.close()
+    assert len(threads()) == before
+    report = Report([], 3600)
+    report.add(exchange("1"))
+    assert len(threads()) == before + 1
+    await report.close()
+    assert len(threads()) == before
