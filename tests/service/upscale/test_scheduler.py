@@ -114,9 +114,9 @@ def test_every_batch_is_told_with_its_room_and_its_time() -> None:
     engine = Held(batch=8)
     told: list[BatchDone] = []
     with Scheduler(told.append) as scheduler:
-        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(1)) for _ in range(4)]
+        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(1)) for _ in range(5)]
         behind(engine, jobs, waiting_in(scheduler))
-    assert [(done.windows, done.places) for done in told] == [(1, 8), (3, 8)]
+    assert [(done.windows, done.places) for done in told] == [(1, 8), (4, 8)]
     for done in told:
         assert done.engine is engine
         assert (done.height_px, done.width_px) == windows_of(1)[0].shape[:2]
