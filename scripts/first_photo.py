@@ -158,7 +158,9 @@ def serving(port: int) -> Iterator[subprocess.Popen[bytes]]:
     """
     command = [str(Path(sys.executable).with_name("upscaled")), "serve"]
     command += ["--host", HOST, "--port", str(port)]
-    environment = os.environ | {"UPSCALED_DATA_DIR": str(DATA_DIR)}
+    # The log's end is shown to a person where the start fails.
+    for_people = {"UPSCALED_LOG_FORMAT": "text"}
+    environment = os.environ | for_people | {"UPSCALED_DATA_DIR": str(DATA_DIR)}
     with (DATA_DIR / "service.log").open("wb") as log:
         # A session of its own: Ctrl-C reaches this script alone, which then stops the service once.
         process = subprocess.Popen(
@@ -204,7 +206,7 @@ def is_ready(port: int) -> bool:
 def read_log_end() -> str:
     """The log's last lines, but for what it says of each request."""
     text = (DATA_DIR / "service.log").read_text(errors="replace")
-    lines = [line for line in text.splitlines() if '"event": "request"' not in line]
+    lines = [line for line in text.splitlines() if " service.api.request_log: " not in line]
     return "\n".join([f"The end of {DATA_DIR / 'service.log'}:", *lines[-12:]])
 
 

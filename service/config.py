@@ -5,6 +5,7 @@ answers to, stops the start with its name and value.
 """
 
 import difflib
+import importlib.metadata
 import importlib.util
 import ipaddress
 import os
@@ -27,6 +28,7 @@ _PATTERN_MEANINGS = {
     f"{PREFIX}DEVICE": "must be auto, cpu, cuda, cuda:N or mps",
     f"{PREFIX}PRECISION": "must be exact, auto or fast",
     f"{PREFIX}LOG_LEVEL": "must be debug, info, warning or error",
+    f"{PREFIX}LOG_FORMAT": "must be auto, json or text",
 }
 
 # What Kubernetes puts into every container of a namespace with a Service named "upscaled".
@@ -177,6 +179,16 @@ class Settings(BaseModel):
         pattern="^(debug|info|warning|error)$",
         description="debug, info, warning or error",
     )
+    log_format: str = Field(
+        default="auto",
+        pattern="^(auto|json|text)$",
+        description="json: one object a line; text: for people; auto: text on terminals, else json",
+    )
+    traces: bool = Field(
+        default=False,
+        description="whether each request's spans go to the OTLP receiver that the standard "
+        "`OTEL_*` variables name; needs the extra `otel`",
+    )
 
     @field_validator("allowed_source_cidrs", mode="before")
     @classmethod
@@ -207,6 +219,14 @@ class Settings(BaseModel):
             raise ValueError(f"{unknown[0]} is none of {', '.join(sorted(_EXTRA_FORMATS))}")
         if "heic" in value and importlib.util.find_spec("pillow_heif") is None:
             raise ValueError("heic needs pillow-heif: pip install 'upscaled[heic]'")
+        return value
+
+    @field_validator("traces")
+    @classmethod
+    def _check_traces(cls, value: bool) -> bool:
+        exporter = "opentelemetry-exporter-otlp-proto-http"
+        if value and not any(importlib.metadata.distributions(name=exporter)):
+            raise ValueError(f"traces need {exporter}: pip install 'upscaled[otel]'")
         return value
 
     @field_validator("public_base_url")

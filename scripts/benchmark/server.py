@@ -101,11 +101,15 @@ def read_stages(header: str) -> dict[str, float]:
     }
 
 
+PROGRAM = "from service.cli import main; main()"
+
+
 @contextmanager
-def serving(data_dir: Path, **settings: str) -> Iterator[Server]:
+def serving(data_dir: Path, *, program: str = PROGRAM, **settings: str) -> Iterator[Server]:
     """`upscaled serve` on a free port of this machine until the block ends.
 
     Args:
+        program: what is run for `upscaled`.
         settings: further `UPSCALED_*` variables, by their whole names. The caller's environment
             gives none.
 
@@ -114,7 +118,7 @@ def serving(data_dir: Path, **settings: str) -> Iterator[Server]:
     """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UPSCALED_")}
     environment = {**kept, **WITHOUT_LIMITS, "UPSCALED_DATA_DIR": str(data_dir), **settings}
-    command = [sys.executable, "-c", "from service.cli import main; main()"]
+    command = [sys.executable, "-c", program]
     key = _make_key(command, environment)
     port = _find_port()
     started = time.perf_counter()

@@ -14,19 +14,24 @@ from starlette.routing import BaseRoute, Route
 from service.api.body.budget import build_budget
 from service.api.context import Context
 from service.api.credits import answer_credits
+from service.api.exposition import answer_metrics
 from service.api.health import answer_health, answer_readiness
-from service.api.metrics import Metrics, answer_metrics
+from service.api.metrics import Metrics
 from service.api.pages import build_page_routes
 from service.api.progress import ProgressBoard
 from service.api.progress_stream import PROGRESS_PATH, answer_progress
+from service.api.request_log import log_exchange
 from service.api.result_url import RESULT_PATH
 from service.api.results import answer_result
 from service.api.source.names import NameLookup
+from service.api.tracing import open_tracing
 from service.api.upscale import answer_upscale
 from service.api.wire.error_responses import EXCEPTION_HANDLERS
 from service.api.wire.exchange import ExchangeMiddleware
+from service.api.wire.report import Report
 from service.api.wire.unread_body import UnreadBodyMiddleware
 from service.config import Settings
+from service.logs import event
 from service.pool.boundary import Executor
 from service.state import State
 
@@ -59,6 +64,15 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
         budget=build_budget(settings),
         board=ProgressBoard(),
     )
+    tracing = open_tracing(settings)
+    report = Report(
+        [
+            context.metrics.observe,
+            *([tracing.observe] if tracing else []),  # gives the log its trace's id
+            log_exchange,
+        ]
+    )
+    context.metrics.open_requests.set_function(lambda: report.under_way)
     app = FastAPI(
         title="upscaled",
         routes=[*ROUTES, *build_page_routes()],
@@ -66,13 +80,16 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
             Middleware(UnreadBodyMiddleware),
-            Middleware(ExchangeMiddleware, metrics=context.metrics),
+            Middleware(ExchangeMiddleware, report=report),
         ],
         redirect_slashes=False,
         openapi_url=None,
+        # Its spans hold paths, so the names of results; ours: `service.api.tracing`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.context = context
+    app.state.tracing = tracing
+    app.state.report = report
     return app
 
 
@@ -82,7 +99,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="front-end")
     asyncio.get_running_loop().set_default_executor(threads)
     await context.executor.start()
-    sweep = asyncio.create_task(_sweep_for_ever(context.state))
+    sweep = asyncio.create_task(_sweep_for_ever(context))
     try:
         yield
     finally:
@@ -90,13 +107,16 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         with suppress(asyncio.CancelledError):
             await sweep
         await context.executor.stop(context.settings.shutdown_grace_s)
+        await app.state.report.close()
+        if app.state.tracing:
+            await asyncio.to_thread(app.state.tracing.close)
 
 
-async def _sweep_for_ever(state: State) -> None:
+async def _sweep_for_ever(context: Context) -> None:
     """A failed sweep is only late: the result store itself refuses what has expired."""
     while True:
         try:
-            await asyncio.to_thread(state.sweep)
+            context.metrics.note_sweep(await asyncio.to_thread(context.state.sweep))
         except Exception:
-            _logger.exception("expired results could not be swept")
+            _logger.exception("expired results could not be swept", extra=event("sweep_failed"))
         await asyncio.sleep(SWEEP_EVERY_S)

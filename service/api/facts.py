@@ -1,17 +1,40 @@
-"""What one exchange turned out to be: filled in on its way, logged and counted at its end."""
+"""What one exchange turned out to be: filled in on its way, then logged, counted and traced."""
 
-from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Final, Literal, NamedTuple, cast, get_args
 
 from starlette.requests import Request
 from starlette.types import Scope
 
 from service.pool.boundary import StageTimes
 
+Stage = Literal["receive", "fetch", "queue", "decode", "network", "encode", "store"]
+STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
+"""receive: the request's body. fetch: what `image_url` names. store: the result, on disk."""
+
+
+class StageSpan(NamedTuple):
+    """One stage of a request; both times are of `time.perf_counter`."""
+
+    stage: Stage
+    begun_s: float
+    ended_s: float
+
+    @property
+    def seconds(self) -> float:
+        return self.ended_s - self.begun_s
+
 
 @dataclass(slots=True)
 class Facts:
-    """Unknown facts stay None and are left out of the log. Never a key, a URL or a file name."""
+    """Unknown facts stay None. Never a key, a URL, a path or a file name.
+
+    source: "upload" or "url". engine: what ran the model, as "torch float32". trace_id: where the
+    request is traced. stages: those that came to an end, in their order.
+    """
 
     request_id: str
     key_name: str | None = None
@@ -24,13 +47,49 @@ class Facts:
     height_px: int | None = None
     format: str | None = None
     result_bytes: int | None = None
+    result_width_px: int | None = None
+    result_height_px: int | None = None
     model: str | None = None
-    times: StageTimes | None = field(default=None)
+    engine: str | None = None
+    trace_id: str | None = None
+    stages: list[StageSpan] = field(default_factory=list)
 
-    def as_log_fields(self) -> dict[str, Any]:
-        fields = {name: value for name, value in asdict(self).items() if value is not None}
-        times = fields.pop("times", {})
-        return fields | {name: round(seconds, 4) for name, seconds in times.items()}
+    @contextmanager
+    def timing(self, stage: Stage) -> Iterator[None]:
+        """Note the time that the block takes, if it comes to its end."""
+        begun_s = time.perf_counter()
+        yield
+        self.stages.append(StageSpan(stage, begun_s, time.perf_counter()))
+
+    def note_work(self, admitted_s: float, times: StageTimes) -> None:
+        """What was done behind the boundary, stage after stage from when it was admitted."""
+        for stage, seconds in (
+            ("queue", times.queue_s),
+            ("decode", times.decode_s),
+            ("network", times.network_s),
+            ("encode", times.encode_s),
+        ):
+            self.stages.append(StageSpan(cast(Stage, stage), admitted_s, admitted_s + seconds))
+            admitted_s += seconds
+
+
+class Exchange(NamedTuple):
+    """A request and its answer, once all is over.
+
+    route: the route's template, "other" where none fits: never a path that a client made up.
+    status: None where nothing was answered. begun_s: of `time.perf_counter`. ended_at_s: since
+    1970. traceparent, tracestate: what the client sent of W3C Trace Context.
+    """
+
+    method: str
+    route: str
+    status: int | None
+    begun_s: float
+    seconds: float
+    ended_at_s: float
+    traceparent: str | None
+    tracestate: str | None
+    facts: Facts
 
 
 def facts_of(request: Request) -> Facts:

@@ -1,50 +1,104 @@
-"""Counters for Prometheus, in a registry of their own so that two apps never share figures."""
+"""What the front end counts for Prometheus, in a registry of its own for each app.
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.exposition import CONTENT_TYPE_LATEST
-from starlette.requests import Request
-from starlette.responses import Response
+Labels take their values from small closed sets: routes, stages, error codes. None holds a key's
+name or anything else that a client chose.
+"""
 
-from service.pool.boundary import StageTimes
+import platform
+from typing import Final
 
-_SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 180)
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
+
+import service
+from service.api.charge import CreditEvent
+from service.api.facts import STAGES, Exchange
+from service.errors import ServiceError
+from service.state import Swept
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 180)
+UPSCALE_ROUTE: Final = "/v1/upscale"
 
 
 class Metrics:
+    """May be written by any thread; read by `service.api.exposition`."""
+
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
-        self.requests = Counter(
-            "upscaled_requests",
-            "Answers by route, status and error code",
-            ["route", "status", "error_code"],
-            registry=self.registry,
+        ProcessCollector(registry=self.registry)
+        build = Info("upscaled_build", "The version that runs", registry=self.registry)
+        build.info({"version": service.__version__, "python": platform.python_version()})
+        self.requests = self._counter(
+            "requests", "Answers, by how they ended", "route", "status", "error_code"
         )
-        self.request_seconds = Histogram(
-            "upscaled_request_seconds",
-            "From the request's head to the answer's last byte",
-            ["route"],
-            buckets=_SECONDS,
-            registry=self.registry,
+        self.request_seconds = self._histogram(
+            "request_seconds", "From a request's head to its answer's last byte", "route"
         )
-        self.stage_seconds = Histogram(
-            "upscaled_stage_seconds",
-            "One image's time in each stage",
-            ["stage"],
-            buckets=_SECONDS,
-            registry=self.registry,
+        self.stage_seconds = self._histogram(
+            "stage_seconds", "Time of one delivered image in each stage", "stage"
         )
-        self.output_pixels = Counter(
-            "upscaled_output_pixels", "Pixels delivered", registry=self.registry
+        self.open_requests = self._gauge("open_requests", "Requests under way")
+        self.source_bytes = self._counter("source_bytes", "Bytes of the images upscaled")
+        self.result_bytes = self._counter("result_bytes", "Bytes of the images delivered")
+        self.output_pixels = self._counter("output_pixels", "Pixels of the images delivered")
+        self.credits = self._counter(
+            "credits", "Credits held before work, captured for a delivery, released", "event"
         )
-        self.open_requests = Gauge(
-            "upscaled_open_requests", "Requests under way", registry=self.registry
+        self.results_stored = self._counter("results_stored", "Results stored and delivered as URL")
+        self.results_stored_bytes = self._counter("results_stored_bytes", "Bytes of those")
+        self.results_expired = self._counter(
+            "results_expired", "Results removed after their time, and parts nobody finished"
         )
+        self.results_kept = self._gauge("results_kept", "Valid results on disk, at the last sweep")
+        self.results_kept_bytes = self._gauge("results_kept_bytes", "Bytes of those")
+        self.data_free_bytes = self._gauge(
+            "data_free_bytes", "Free bytes on the disk of results, at the last sweep"
+        )
+        self._begin_at_zero()
 
-    def observe_stages(self, times: StageTimes) -> None:
-        for stage in ("queue", "decode", "network", "encode"):
-            self.stage_seconds.labels(stage).observe(getattr(times, f"{stage}_s"))
+    def observe(self, exchange: Exchange) -> None:
+        """Count one exchange that is over."""
+        facts, route = exchange.facts, exchange.route
+        self.requests.labels(route, str(exchange.status or 0), facts.error_code or "").inc()
+        self.request_seconds.labels(route).observe(exchange.seconds)
+        if route != UPSCALE_ROUTE or exchange.status != 200:
+            return
+        for span in facts.stages:
+            self._stages[span.stage].observe(span.seconds)
+        self.source_bytes.inc(facts.source_bytes or 0)
+        self.result_bytes.inc(facts.result_bytes or 0)
+        self.output_pixels.inc((facts.result_width_px or 0) * (facts.result_height_px or 0))
 
+    def note_credit(self, event: CreditEvent) -> None:
+        self.credits.labels(event).inc()
 
-async def answer_metrics(request: Request) -> Response:
-    registry = request.app.state.context.metrics.registry
-    return Response(generate_latest(registry), headers={"Content-Type": CONTENT_TYPE_LATEST})
+    def note_stored(self, size_bytes: int) -> None:
+        self.results_stored.inc()
+        self.results_stored_bytes.inc(size_bytes)
+
+    def note_sweep(self, swept: Swept) -> None:
+        """Holds that a sweep gives back were taken by processes that are gone: not our credits."""
+        self.results_expired.inc(swept.results.removed)
+        self.results_kept.set(swept.results.kept)
+        self.results_kept_bytes.set(swept.results.kept_bytes)
+        self.data_free_bytes.set(swept.free_bytes)
+
+    def _begin_at_zero(self) -> None:
+        """A series that begins at its first event hides that event from `rate()`."""
+        self._stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
+        self.request_seconds.labels(UPSCALE_ROUTE)
+        self.requests.labels(UPSCALE_ROUTE, "200", "")
+        for kind in ServiceError.__subclasses__():
+            self.requests.labels(UPSCALE_ROUTE, str(kind.status), kind.error_code)
+        for event in ("held", "captured", "released"):
+            self.credits.labels(event)
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"upscaled_{name}", meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str) -> Gauge:
+        return Gauge(f"upscaled_{name}", meaning, registry=self.registry)
+
+    def _histogram(self, name: str, meaning: str, label: str) -> Histogram:
+        return Histogram(
+            f"upscaled_{name}", meaning, [label], buckets=_SECONDS, registry=self.registry
+        )

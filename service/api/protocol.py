@@ -8,12 +8,15 @@ loses the body of a request that offers an upgrade, as Java's HttpClient does by
 
 import asyncio
 import re
+import time
 from typing import Final
 from uuid import uuid4
 
 import httptools
+from fastapi import FastAPI
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.api.facts import Exchange, Facts
 from service.api.wire.error_responses import error_response
 from service.errors import InvalidRequestBody
 
@@ -74,9 +77,24 @@ class ContractProtocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no HTTP; a request whose answer has begun is only cut off."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
-            self.transport.write(_render_refusal(msg))
+        is_between = self.cycle is None or self.cycle.response_complete
+        if is_between or not self.cycle.response_started:
+            request_id = str(uuid4())
+            self.transport.write(_render_refusal(request_id))
+            if is_between:  # else the request that broke off is told of by itself
+                self._report(request_id, msg)
         self.transport.close()
+
+    def _report(self, request_id: str, reason: str) -> None:
+        """What never became a request is counted and logged like one."""
+        app = self.config.app
+        if not isinstance(app, FastAPI):
+            return
+        code = InvalidRequestBody.error_code
+        facts = Facts(request_id, error_code=code, error_detail=reason)
+        begun_s, ended_at_s = time.perf_counter(), time.time()
+        refusal = Exchange("other", "other", 400, begun_s, 0.0, ended_at_s, None, None, facts)
+        app.state.report.add(refusal)
 
     def _feed(self, data: bytes) -> None:
         """The parser takes what follows an offered upgrade for another protocol, and stops. A new
@@ -133,11 +151,11 @@ class ContractProtocol(HttpToolsProtocol):
             self._await_head()
 
 
-def _render_refusal(reason: str) -> bytes:
-    response = error_response(InvalidRequestBody("Invalid HTTP request", detail=reason))
+def _render_refusal(request_id: str) -> bytes:
+    response = error_response(InvalidRequestBody("Invalid HTTP request"))
     headers = [
         *response.raw_headers,
-        (b"x-request-id", str(uuid4()).encode()),
+        (b"x-request-id", request_id.encode()),
         (b"connection", b"close"),
     ]
     lines = [b"HTTP/1.1 400 Bad Request", *(name + b": " + value for name, value in headers)]

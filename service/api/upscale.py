@@ -1,6 +1,7 @@
 """POST /v1/upscale: the way of one image through the front end."""
 
 import asyncio
+import time
 from functools import partial
 
 from starlette.requests import Request
@@ -33,16 +34,18 @@ async def answer_upscale(request: Request) -> Response:
         context.board.show(api_key.id, facts_of(request).request_id) as progress,
         context.budget.share() as share,
     ):
-        asked = await read_asked(request, context.settings, share)
+        with facts_of(request).timing("receive"):
+            asked = await read_asked(request, context.settings, share)
+        metering, on_credit = context.settings.metering, context.metrics.note_credit
         async with (
             watch_client(request.receive) as client,
-            hold_credit(context.state, api_key.id, metering=context.settings.metering) as charge,
+            hold_credit(
+                context.state, api_key.id, metering=metering, on_credit=on_credit
+            ) as charge,
         ):
             upscaled = await client.unless_gone(_upscale(request, asked, share, progress))
             response = await _deliver(request, upscaled, client, charge)
     response.headers["Server-Timing"] = format_server_timing(upscaled.times)
-    context.metrics.observe_stages(upscaled.times)
-    context.metrics.output_pixels.inc(upscaled.width_px * upscaled.height_px)
     return response
 
 
@@ -51,7 +54,8 @@ async def _upscale(request: Request, asked: Asked, share: Share, progress: Progr
     context, facts = context_of(request), facts_of(request)
     source = asked.image
     if source is None:
-        source = await _load_source(context, asked.image_url or "", share)
+        with facts.timing("fetch"):
+            source = await _load_source(context, asked.image_url or "", share)
     facts.scale = asked.scale
     facts.source = "upload" if asked.image is not None else "url"
     facts.source_bytes = len(source)
@@ -67,9 +71,12 @@ async def _upscale(request: Request, asked: Asked, share: Share, progress: Progr
         progress.note_tile,
         is_deep=info.is_deep and (info.has_alpha or context.settings.deep_png),
     )
+    admitted_s = time.perf_counter()
     upscaled = await context.executor.upscale(source, work)
-    facts.times, facts.model = upscaled.times, upscaled.model
+    facts.note_work(admitted_s, upscaled.times)
+    facts.model, facts.engine = upscaled.model, upscaled.engine or None
     facts.result_bytes = len(upscaled.data)
+    facts.result_width_px, facts.result_height_px = upscaled.width_px, upscaled.height_px
     return upscaled
 
 
@@ -105,13 +112,15 @@ async def _deliver_url(
     context = context_of(request)
     results = context.state.results
     store = partial(results.store, upscaled.data, upscaled.media_type)
-    file_name = await run_to_end(store, results.delete)
+    with facts_of(request).timing("store"):
+        file_name = await run_to_end(store, results.delete)
     try:
         client.raise_if_gone()
         await charge.capture()
     except BaseException:
         await run_to_end(partial(results.delete, file_name))
         raise
+    context.metrics.note_stored(len(upscaled.data))
     url = build_result_url(request, context.settings.public_base_url, file_name)
     return JSONResponse({"result_url": url})
 

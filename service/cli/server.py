@@ -20,7 +20,7 @@ from service.api.app import create_app
 from service.api.protocol import ContractProtocol
 from service.cli.stored import describe_trouble
 from service.config import Settings
-from service.logs import configure_logging
+from service.logs import configure_logging, event, log_what_nobody_catches
 from service.pool.local import LocalPool
 from service.pool.spawn import WorkerUnusable
 from service.state import State, StateError, open_state
@@ -52,7 +52,8 @@ def run_server(settings: Settings, host: str, port: int) -> None:
         CannotServe: the address is taken or the data folder cannot be used.
         CannotUpscale: at the first start every worker says why it cannot work.
     """
-    configure_logging(settings.log_level)
+    configure_logging(settings.log_level, settings.log_format)
+    log_what_nobody_catches()
     with listen(host, port) as listener, _open_state(settings) as state:
         url = describe_url(listener)
         _say(f"upscaled {version('upscaled')} on {url}")
@@ -190,7 +191,7 @@ class _Server(uvicorn.Server):
             self._close(0)
 
     def _end(self, signal_name: str) -> None:
-        _log.info("%s: finishing what is under way", signal_name)
+        _log.info("finishing what is under way", extra=event("stopping", signal=signal_name))
         self._pool.drain()
         self._loop.call_later(NOT_READY_BEFORE_CLOSING_S, self._close, self._grace_s)
 

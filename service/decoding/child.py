@@ -26,6 +26,7 @@ from service.errors import ServiceError
 from service.image.decode import decode
 from service.image.probe import probe
 from service.image.types import Image
+from service.logs import configure_logging, log_what_nobody_catches
 
 OOM_SCORE_ADJ = 900
 """Where memory ends, the kernel ends a decoder before a worker."""
@@ -38,10 +39,11 @@ def main() -> None:
     parser.add_argument("--fd", type=int, required=True, help="this end of the socket pair")
     parser.add_argument("--lifeline", type=int, required=True, help="a pipe the worker holds open")
     parser.add_argument("--formats", required=True, help="what is decoded, comma-separated")
+    parser.add_argument("--log-format", default="auto", help="of what is told of a fault")
     arguments = parser.parse_args()
     _die_with(arguments.lifeline)
     _give_up_rights()
-    _silence_libraries()
+    _silence_libraries(arguments.log_format)
     formats = frozenset(arguments.formats.split(","))
     sock = socket.socket(fileno=arguments.fd)
     idle_bytes = measure_address_space()
@@ -74,12 +76,14 @@ def _give_up_rights() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
 
 
-def _silence_libraries() -> None:
-    """What libraries in C print of a broken file goes nowhere: 65,000 lines for one hostile TIFF.
+def _silence_libraries(log_format: str) -> None:
+    """What libraries print of a broken file goes nowhere: 65,000 lines for one hostile TIFF.
 
-    A traceback of ours is still heard.
+    A fault of ours is still heard, as one line of the log.
     """
     sys.stderr = os.fdopen(os.dup(2), "w")
+    configure_logging("error", log_format)
+    log_what_nobody_catches()
     with open(os.devnull, "w") as nowhere:
         os.dup2(nowhere.fileno(), 2)
     warnings.simplefilter("ignore")

@@ -2,7 +2,7 @@
 
 import logging
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Self
@@ -10,6 +10,7 @@ from typing import Self
 from service.decoding.process import DECODER_COMMAND, DecoderDied, DecoderProcess
 from service.errors import MalformedImage, ServiceError
 from service.image.types import Image
+from service.logs import event
 
 # The decoder's own clocks end it before: see `service.decoding.limits`.
 _WITHIN_S = 120.0
@@ -20,6 +21,10 @@ _SUCCESSOR_AT = 450
 _LIVES = 2
 
 _log = logging.getLogger(__name__)
+
+
+def _ignore() -> None:
+    pass
 
 
 class Decoder:
@@ -36,15 +41,21 @@ class Decoder:
         processes: int,
         within_s: float = _WITHIN_S,
         command: Sequence[str] = DECODER_COMMAND,
+        log_format: str = "auto",
+        on_death: Callable[[], None] = _ignore,
     ) -> None:
         """
         Args:
             formats: what is decoded; everything else is refused.
             within_s: a process that takes longer over one file is ended.
+            log_format: how a process tells of a fault of its own; see `service.logs`.
+            on_death: called, by any thread, when a process died over a file.
         """
         self._formats = tuple(sorted(formats))
         self._within_s = within_s
         self._command = command
+        self._log_format = log_format
+        self._on_death = on_death
         self._places = threading.BoundedSemaphore(processes)
         self._lock = threading.Lock()
         self._idle: list[DecoderProcess] = []
@@ -88,9 +99,9 @@ class Decoder:
                     return self._decode_in(process, source)
                 except DecoderDied as death:
                     ends.append(str(death))
-                    _log.warning(
-                        "decoder %d, over a file of %d bytes: %s", process.pid, len(source), death
-                    )
+                    self._on_death()
+                    told = event("decoder_died", pid=process.pid, source_bytes=len(source))
+                    _log.warning("a decoder died over a file: %s", death, extra=told)
         raise MalformedImage(detail=f"{_LIVES} decoders died over it: {'; '.join(ends)}")
 
     def close(self) -> None:
@@ -122,7 +133,7 @@ class Decoder:
         return image
 
     def _start(self) -> DecoderProcess:
-        return DecoderProcess(self._formats, self._command)
+        return DecoderProcess(self._formats, self._command, log_format=self._log_format)
 
     def _take_idle(self) -> DecoderProcess | None:
         """A warm process; those that somebody ended meanwhile are buried."""

@@ -47,8 +47,16 @@ class DecoderDied(Exception):
 class DecoderProcess:
     """One decoder. Not for several threads at once."""
 
-    def __init__(self, formats: Collection[str], command: Sequence[str] = DECODER_COMMAND) -> None:
+    def __init__(
+        self,
+        formats: Collection[str],
+        command: Sequence[str] = DECODER_COMMAND,
+        *,
+        log_format: str = "auto",
+    ) -> None:
         """
+        log_format: how it tells of a fault of its own; see `service.logs`.
+
         Raises:
             OSError: the process cannot be started.
         """
@@ -61,7 +69,8 @@ class DecoderProcess:
             theirs.close()
             raise
         try:
-            self._process = _start(command, formats, theirs.fileno(), lifeline)
+            arguments = ["--formats", ",".join(formats), "--log-format", log_format]
+            self._process = _start([*command, *arguments], theirs.fileno(), lifeline)
         except BaseException:
             self._sock.close()
             os.close(self._lifeline)
@@ -123,11 +132,9 @@ def decoder_environment(environment: Mapping[str, str]) -> dict[str, str]:
     return {**kept, **_ONE_THREAD}
 
 
-def _start(
-    command: Sequence[str], formats: Collection[str], fd: int, lifeline: int
-) -> subprocess.Popen[bytes]:
+def _start(command: Sequence[str], fd: int, lifeline: int) -> subprocess.Popen[bytes]:
     return subprocess.Popen(  # noqa: S603  (our own program)
-        [*command, "--fd", str(fd), "--lifeline", str(lifeline), "--formats", ",".join(formats)],
+        [*command, "--fd", str(fd), "--lifeline", str(lifeline)],
         pass_fds=(fd, lifeline),
         stdin=subprocess.DEVNULL,
         stdout=2,  # stdout may be somebody's data

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from service.pool.figures import PoolFigures
+
 OnTile = Callable[[int, int], None]
 """Called on the event loop with (done, total): before the first tile, after each, and from 0 again
 where the image is begun anew. It must neither block nor raise."""
@@ -52,7 +54,10 @@ class StageTimes:
 
 @dataclass(frozen=True, slots=True)
 class Upscaled:
-    """A finished image: encoded bytes, `image/jpeg` or `image/png`, and its exact size."""
+    """A finished image: encoded bytes, `image/jpeg` or `image/png`, and its exact size.
+
+    model: the registry's name. engine: what ran it, as "torch float32".
+    """
 
     data: bytes
     media_type: str
@@ -60,6 +65,7 @@ class Upscaled:
     height_px: int
     model: str
     times: StageTimes
+    engine: str = ""
 
 
 class Executor(Protocol):
@@ -73,6 +79,9 @@ class Executor(Protocol):
 
     def is_ready(self) -> bool:
         """Whether an upscale sent now would be worked on."""
+
+    def figures(self) -> PoolFigures:
+        """How the workers are and what they have done; costs next to nothing."""
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         """Upscale one encoded image.

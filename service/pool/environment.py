@@ -23,6 +23,7 @@ _FRONT_END_ONLY = {
     "public_base_url",
     "allowed_source_cidrs",
     "allowed_source_hosts",
+    "traces",
 }
 
 

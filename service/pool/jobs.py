@@ -12,6 +12,7 @@ from service.config import Settings
 from service.decoding.decoder import Decoder
 from service.engine.engine import Engine
 from service.errors import InternalError, ServiceError
+from service.logs import event
 from service.pool.messages import Answer, Cancelled, Done, Failed, Job, Progress, Refused
 from service.pool.warm_up import warm_up
 from service.pool.wire import FrontEndGone, Inbox, Wire
@@ -53,7 +54,7 @@ class Bench:
         except FrontEndGone:
             os._exit(0)  # nothing is left to be told or saved
         except BaseException:  # noqa: BLE001  (told below)
-            traceback.print_exc()
+            _log.critical("a job's thread ended", exc_info=True, extra=event("crash"))
             os._exit(1)  # the front end tries again what is under way, in a sound process
 
     def _work(self, job: Job, source: bytes) -> None:
@@ -103,7 +104,13 @@ class Bench:
         ends, and the next one starts clean.
         """
         if isinstance(error, ServiceError) and not isinstance(error, InternalError):
-            _log.info("request %s: refused: %s", job.request_id, error)
+            told = event(
+                "image_refused",
+                request_id=job.request_id,
+                error_code=error.error_code,
+                error_detail=error.detail,
+            )
+            _log.info("the worker refuses an image", extra=told)
             self._answer(
                 Refused(job=job.job, error_code=error.error_code, public_text=error.public_text)
             )

@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
+from service.logs import event
 from service.pool.limits import Limits
 from service.pool.messages import Ready
 from service.pool.process import WorkerDied, WorkerProcess
@@ -18,11 +19,11 @@ _log = logging.getLogger(__name__)
 class Crew(Protocol):
     """Those a worker works for."""
 
-    def join(self, worker: WorkerProcess, ready: Ready) -> None:
-        """It is ready for its first job."""
+    def join(self, number: int, worker: WorkerProcess, ready: Ready) -> None:
+        """It is ready for its first job; `number` is its keeper's."""
 
     def leave(self, worker: WorkerProcess) -> None:
-        """It is dead, or about to be ended."""
+        """It is dead (`gone` is set), or about to be ended."""
 
     def note_failed_start(self) -> None:
         """None came."""
@@ -71,25 +72,27 @@ class Keeper:
         born_at = now()
         self.trouble = ""
         self.is_unusable = False
-        _log.info(
-            "worker %d is ready on %s: %s, %s",
-            self.number,
-            ready.device,
-            ready.models,
-            ready.labels,
-        )
+        self._tell_ready(worker, ready)
         try:
-            self._crew.join(worker, ready)
+            self._crew.join(self.number, worker, ready)
             await worker.gone.wait()
-            _log.warning("worker %d: %s", self.number, worker.end_text)
+            told = event("worker_died", worker=self.number, pid=worker.pid)
+            _log.warning("%s", worker.end_text, extra=told)
         finally:
             self._crew.leave(worker)
             await worker.end()
         is_steady = worker.answered or now() - born_at > self._limits.steady_s
         self._failures = 0 if is_steady else self._failures + 1
 
+    def _tell_ready(self, worker: WorkerProcess, ready: Ready) -> None:
+        models = {f"model_x{scale}": model for scale, model in ready.models.items()}
+        engines = {f"engine_x{scale}": label for scale, label in ready.labels.items()}
+        told = event("worker_ready", worker=self.number, pid=worker.pid, **models, **engines)
+        _log.info("worker %d is ready on %s", self.number, ready.device, extra=told)
+
     def _note_failure(self, error: WorkerUnusable | WorkerDied) -> None:
-        _log.error("worker %d cannot start: %s", self.number, error)
+        told = event("worker_cannot_start", worker=self.number)
+        _log.error("worker %d cannot start: %s", self.number, error, extra=told)
         self.trouble = str(error)
         self._failures += 1
         self.is_unusable = isinstance(error, WorkerUnusable)

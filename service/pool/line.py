@@ -48,6 +48,11 @@ class Line:
             room.fits(LARGE_RESULTS_PX // 2, is_alone=False) for room in self._rooms.values()
         )
 
+    @property
+    def waiting(self) -> int:
+        """How many wait."""
+        return len(self._again) + len(self._waiting)
+
     def requests(self) -> Iterator[UpscaleRequest]:
         """What waits, in its order."""
         return (waiting.request for waiting in (*self._again, *self._waiting))

@@ -22,8 +22,11 @@ from typing import Any
 
 from service.config import Settings
 from service.errors import InternalError, RateLimitExceeded, rebuild
+from service.logs import event
+from service.pool.books import Books
 from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
 from service.pool.environment import worker_environment, worker_settings
+from service.pool.figures import PoolFigures
 from service.pool.keeper import Keeper
 from service.pool.limits import Limits
 from service.pool.line import Line, LineFull
@@ -73,6 +76,7 @@ class LocalPool:
         self._limits = limits or Limits(work_s=settings.work_timeout_s)
         self._line = Line(settings.max_queue, settings.jobs_per_worker)
         self._pace = Pace()
+        self._books = Books()
         self._keepers = [
             Keeper(number, self._start_worker, self._limits, self)
             for number in range(settings.workers)
@@ -114,6 +118,16 @@ class LocalPool:
         """Whether an upscale sent now would be worked on."""
         return bool(self._workers) and not self._is_draining and not self._line.is_full
 
+    def figures(self) -> PoolFigures:
+        """How the workers are and what they have done."""
+        return self._books.read(
+            waiting=self._line.waiting,
+            waiting_most=self._settings.max_queue,
+            running=len(self._running),
+            places=self._settings.jobs_per_worker,
+            workers_wanted=self._settings.workers,
+        )
+
     def drain(self) -> None:
         """Not ready any more from now on; images are still taken until `stop`."""
         self._is_draining = True
@@ -152,11 +166,13 @@ class LocalPool:
             try:
                 answer, data = await self._converse(place, source)
             except WorkerDied as death:
-                _log.warning("request %s: %s", request.request_id, death)
+                told = event("worker_died_under_image", request_id=request.request_id)
+                _log.warning("%s", death, extra=told)
                 continue
             except WorkTookTooLong as error:
                 raise InternalError(detail=str(error)) from None
-            return _read_answer(answer, data, queue_s)
+            label = self._books.label(place.worker, request.scale)
+            return _read_answer(answer, data, queue_s, label)
         raise InternalError(detail=f"{TRIES} workers died under this image")
 
     async def _take_place(self, request: UpscaleRequest, *, is_again: bool) -> Place:
@@ -211,7 +227,8 @@ class LocalPool:
         environment = worker_environment(self._settings, os.environ)
         return await WorkerProcess.start(self._command, environment, configure, self._limits)
 
-    def join(self, worker: WorkerProcess, ready: Ready) -> None:
+    def join(self, number: int, worker: WorkerProcess, ready: Ready) -> None:
+        self._books.join(number, worker, ready)
         self._pace.assume(ready.seconds_per_px)
         self._facts = ready
         self._first_start_over.set()
@@ -219,10 +236,12 @@ class LocalPool:
         self._line.join(worker)
 
     def leave(self, worker: WorkerProcess) -> None:
+        self._books.leave(worker)
         self._workers.discard(worker)
         self._line.withdraw(worker)
 
     def note_failed_start(self) -> None:
+        self._books.note_failed_start()
         if all(keeper.is_unusable for keeper in self._keepers):
             self._first_start_over.set()
         if reason := self._hopeless_reason():
@@ -237,14 +256,21 @@ class LocalPool:
 
 def _report_end(keeping: "asyncio.Task[None]") -> None:
     if not keeping.cancelled() and (error := keeping.exception()):
-        _log.critical("a worker is not kept alive any more", exc_info=error)
+        told = event("keeper_died")
+        _log.critical("a worker is not kept alive any more", exc_info=error, extra=told)
 
 
-def _read_answer(answer: Answer, data: bytes, queue_s: float) -> Upscaled:
+def _read_answer(answer: Answer, data: bytes, queue_s: float, label: str) -> Upscaled:
     if isinstance(answer, Done):
         times = StageTimes(queue_s, answer.decode_s, answer.network_s, answer.encode_s)
         return Upscaled(
-            data, answer.media_type, answer.width_px, answer.height_px, answer.model, times
+            data,
+            answer.media_type,
+            answer.width_px,
+            answer.height_px,
+            answer.model,
+            times,
+            engine=label,
         )
     if isinstance(answer, Refused):
         raise rebuild(answer.error_code, answer.public_text)

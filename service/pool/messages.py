@@ -4,7 +4,7 @@
     Configure                 ->
                               <-  Ready, or Unusable and the worker ends
     Job + source bytes        ->
-                              <-  Progress ...          (Alive whenever there is nothing to say)
+                              <-  Progress ...          (Alive every second, whatever else is said)
                               <-  Done + result bytes | Refused | Failed | Cancelled
     Cancel                    ->
 
@@ -15,6 +15,8 @@ answers, in no order, unless the worker dies.
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
+
+from service.pool.figures import WorkerFigures
 
 
 class _Message(BaseModel):
@@ -66,9 +68,10 @@ class Unusable(_Message):
 
 
 class Alive(_Message):
-    """Sent every second or so: a worker that falls silent hangs."""
+    """Sent every second: a worker that falls silent hangs. `figures`: since it was started."""
 
     kind: Literal["alive"] = "alive"
+    figures: WorkerFigures = WorkerFigures()
 
 
 class Progress(_Message):

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from service.pool import frames
 from service.pool.boundary import OnTile
+from service.pool.figures import WorkerFigures
 from service.pool.limits import ALIVE_EVERY_S, Limits
 from service.pool.messages import (
     Alive,
@@ -48,13 +49,17 @@ class _UnderWay:
 
 
 class WorkerProcess:
-    """One running worker. `start` makes it; `gone` is set once the process is reaped."""
+    """One running worker. `start` makes it; `gone` is set once the process is reaped.
+
+    figures: what it said last of what it has done.
+    """
 
     def __init__(self, process: Process, sock: socket.socket, limits: Limits) -> None:
         loop = asyncio.get_running_loop()
         self.gone = asyncio.Event()
         self.answered = 0
         self.end_text = ""
+        self.figures = WorkerFigures()
         self._process = process
         self._sock = sock
         self._limits = limits
@@ -208,7 +213,7 @@ class WorkerProcess:
     def _hear(self, message: FromWorker, payload: bytes) -> None:
         match message:
             case Alive():
-                pass
+                self.figures = message.figures
             case Ready() if not self._ready.done():
                 self._ready.set_result(message)
             case Unusable() if not self._ready.done():

@@ -1,14 +1,17 @@
 """A worker's side of the socket: whole messages, the jobs among them, and a thread that listens."""
 
+import logging
 import os
 import select
 import socket
 import threading
-import traceback
+import time
 from collections.abc import Callable
 from queue import SimpleQueue
 
+from service.logs import event
 from service.pool import frames
+from service.pool.figures import WorkerFigures
 from service.pool.limits import ALIVE_EVERY_S
 from service.pool.messages import (
     Alive,
@@ -20,6 +23,8 @@ from service.pool.messages import (
     decode_to_worker,
     encode,
 )
+
+_log = logging.getLogger(__name__)
 
 
 class FrontEndGone(Exception):
@@ -105,15 +110,20 @@ class Inbox:
             call()
 
 
-def listen(wire: Wire, inbox: Inbox) -> None:
+def listen(
+    wire: Wire, inbox: Inbox, read_figures: Callable[[], WorkerFigures] = WorkerFigures
+) -> None:
+    """Hear the front end until it is gone, and tell it the figures meanwhile."""
+    tell_at = time.monotonic() + ALIVE_EVERY_S
     try:
         while True:
-            if wire.has_something_within(ALIVE_EVERY_S):
+            if wire.has_something_within(max(0.0, tell_at - time.monotonic())):
                 inbox.put(*wire.hear())
-            else:
-                wire.say(Alive())
+            if time.monotonic() >= tell_at:
+                wire.say(Alive(figures=read_figures()))
+                tell_at = time.monotonic() + ALIVE_EVERY_S
     except FrontEndGone:
         os._exit(0)
     except BaseException:  # noqa: BLE001  (told below)
-        traceback.print_exc()
+        _log.critical("the listener ended", exc_info=True, extra=event("crash"))
         os._exit(1)  # without its listener the worker would neither stop nor seem to hang

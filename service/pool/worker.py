@@ -26,9 +26,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from service.config import Settings
-from service.logs import configure_logging
+from service.logs import configure_logging, event, log_what_nobody_catches
 from service.pool.frames import FrameError
 from service.pool.messages import Configure, Ready, Unusable
+from service.pool.tally import Tally
 from service.pool.wire import FrontEndGone, Inbox, Wire, listen
 
 if TYPE_CHECKING:
@@ -59,10 +60,11 @@ def main() -> None:
     wire = Wire(socket.socket(fileno=fd))
     try:
         settings = _hear_settings(wire)
-        configure_logging(settings.log_level)
-        inbox = Inbox()
-        threading.Thread(target=listen, args=(wire, inbox), daemon=True).start()
-        _work_for_ever(wire, inbox, settings)
+        configure_logging(settings.log_level, settings.log_format)
+        log_what_nobody_catches()
+        inbox, tally = Inbox(), Tally()
+        threading.Thread(target=listen, args=(wire, inbox, tally.read), daemon=True).start()
+        _work_for_ever(wire, inbox, settings, tally)
     except FrontEndGone:
         os._exit(0)  # the front end is gone; nothing is left to be told or saved
 
@@ -81,17 +83,26 @@ def _hear_settings(wire: Wire) -> Settings:
     return Settings.model_validate(message.settings)
 
 
-def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings) -> None:
+def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings, tally: Tally) -> None:
     import cv2
 
     from service.decoding.decoder import Decoder
     from service.engine.device import has_free_cores
+    from service.pool.counting import count_batches
     from service.pool.jobs import Bench
     from service.upscale.scheduler import Scheduler
 
     cv2.setNumThreads(1)  # the other cores are the network's, or other images'
     decoders = max(2, min(MAX_DECODERS, _count_cores()))
-    with Scheduler() as scheduler, Decoder(settings.formats, processes=decoders) as decoder:
+    with (
+        Scheduler(count_batches(tally, settings)) as scheduler,
+        Decoder(
+            settings.formats,
+            processes=decoders,
+            log_format=settings.log_format,
+            on_death=tally.note_decoder_death,
+        ) as decoder,
+    ):
         decoder.warm_up(decoders)  # while the engines are opened
         engines = _open_engines(wire, settings, scheduler)
         care_pool = ThreadPoolExecutor(_count_cores()) if has_free_cores(settings) else None
@@ -117,7 +128,7 @@ def _open_engines(wire: Wire, settings: Settings, scheduler: "Scheduler") -> Map
             seconds_per_px={scale: warm_up(engine, scheduler) for scale, engine in engines.items()},
         )
     except Exception as error:  # noqa: BLE001  (whatever it is, without engines there is no worker)
-        _log.debug("cannot open the engines", exc_info=True)
+        _log.debug("cannot open the engines", exc_info=True, extra=event("engines_unusable"))
         wire.say(Unusable(reason=str(error) or type(error).__name__))
         raise SystemExit(1) from None
     wire.say(ready)

@@ -5,7 +5,7 @@ from service.state.database import hide_password
 from service.state.errors import StateError
 from service.state.keys import ApiKey, ListedKey
 from service.state.results import StoredResult
-from service.state.store import State, open_state
+from service.state.store import State, Swept, open_state
 
 __all__ = [
     "ApiKey",
@@ -14,6 +14,7 @@ __all__ = [
     "State",
     "StateError",
     "StoredResult",
+    "Swept",
     "hide_password",
     "open_state",
 ]

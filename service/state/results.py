@@ -28,6 +28,15 @@ class StoredResult:
     expires_in_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class SweptResults:
+    """removed: expired ones and parts that nobody writes any more. kept: those still valid."""
+
+    removed: int = 0
+    kept: int = 0
+    kept_bytes: int = 0
+
+
 class Results:
     """Files `<folder>/<first two digits>/<uuid4>.jpg` or `.png`, valid `ttl_s` from creation.
 
@@ -65,7 +74,8 @@ class Results:
             _sync_folder(path.parent)
         except OSError as error:
             path.unlink(missing_ok=True)
-            raise InternalError(detail=f"cannot store a result: {error}") from error
+            # Not the error's whole text: it names the file, which is all it takes to fetch it.
+            raise InternalError(detail=f"cannot store a result: {error.strerror}") from error
         return file_name
 
     def find(self, file_name: str) -> StoredResult | None:
@@ -88,23 +98,31 @@ class Results:
         if _FILE_NAME.fullmatch(file_name):
             self._path(file_name).unlink(missing_ok=True)
 
-    def sweep(self) -> int:
-        """Remove every expired result and every part file whose writer died; returns how many."""
-        return sum(self._is_removed(path) for path in list(self._files()))
+    def sweep(self) -> SweptResults:
+        """Remove every expired result and every part file whose writer died."""
+        removed = kept = kept_bytes = 0
+        for path in list(self._files()):
+            is_removed, size_bytes = self._sweep_one(path)
+            removed += is_removed
+            kept += size_bytes is not None
+            kept_bytes += size_bytes or 0
+        return SweptResults(removed, kept, kept_bytes)
 
-    def _is_removed(self, path: Path) -> bool:
+    def _sweep_one(self, path: Path) -> tuple[bool, int | None]:
+        """Whether this call removed it, and its size if it is a result that stays."""
         if path.name.endswith(_PART):
             with adopt_orphan(path) as is_orphan:
-                return is_orphan
+                return is_orphan, None
         if _FILE_NAME.fullmatch(path.name) is None:
-            return False
+            return False, None
         try:
-            if self._expires_in_s(path.lstat()) > 0:
-                return False
+            status = path.lstat()
+            if self._expires_in_s(status) > 0:
+                return False, status.st_size
             path.unlink()
         except FileNotFoundError:  # deleted, or swept by another process, since it was listed
-            return False
-        return True
+            return False, None
+        return True, None
 
     def _files(self) -> Iterator[Path]:
         for folder in self._folder.iterdir():

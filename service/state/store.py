@@ -20,11 +20,20 @@ from service.state.holder import Holder
 from service.state.keys import Keys
 from service.state.migrate import migrate
 from service.state.rate import Rate
-from service.state.results import Results
+from service.state.results import Results, SweptResults
 from service.state.schema import API_KEYS
 
 # Room for the largest result: a noisy 6000x6000 RGBA PNG is 78 to 89 MB.
 MIN_FREE_BYTES = 100 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep did: holds of dead processes given back, results, and the disk afterwards."""
+
+    holds_released: int
+    results: SweptResults
+    free_bytes: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +57,11 @@ class State:
         except (SQLAlchemyError, OSError):
             return False
 
-    def sweep(self) -> int:
-        """Remove what expired or was left by dead processes; returns how many. Every minute."""
-        return self.credits.release_stale() + self.results.sweep()
+    def sweep(self) -> Swept:
+        """Remove what expired or was left by dead processes. Every minute."""
+        holds_released = self.credits.release_stale()
+        results = self.results.sweep()
+        return Swept(holds_released, results, shutil.disk_usage(self.data_dir).free)
 
     def close(self) -> None:
         """Give back what this process still has on hold, and let go of the database."""

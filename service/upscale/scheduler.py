@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 
@@ -13,6 +13,29 @@ from service.upscale.lane import Lane
 from service.upscale.turns import Ask, Turns
 
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class BatchDone:
+    """What the device has finished at once: `windows` of `height_px` x `width_px` through `engine`.
+
+    places: how many of that size it would have taken. seconds: how long it was at them.
+    """
+
+    engine: Engine
+    windows: int
+    places: int
+    height_px: int
+    width_px: int
+    seconds: float
+
+
+OnBatch = Callable[[BatchDone], None]
+"""Called by the device's thread after each batch. It must neither block nor raise."""
+
+
+def ignore_batch(_: BatchDone) -> None:
+    """The `on_batch` of who counts nothing."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,7 +55,8 @@ class Scheduler:
     idles; what is finished as soon as it is started is handed out at once.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, on_batch: OnBatch = ignore_batch) -> None:
+        self._on_batch = on_batch
         self._turns = Turns()
         self._room_px: dict[int, int] = {}
         self._handed_out_at = 0.0
@@ -115,11 +139,19 @@ class Scheduler:
 
     def _hand_out(self, batch: _Batch, results: list[Window]) -> None:
         now = time.perf_counter()
-        share_s = (now - max(batch.began_at, self._handed_out_at)) / len(batch.asks)
+        seconds = now - max(batch.began_at, self._handed_out_at)
+        share_s = seconds / len(batch.asks)
         self._handed_out_at = now
+        self._tell(batch.asks, seconds)
         for ask, result in zip(batch.asks, results, strict=True):
             ask.queue.device_s += share_s
             ask.result.set_result(result)
+
+    def _tell(self, asks: Sequence[Ask], seconds: float) -> None:
+        first = asks[0]
+        height_px, width_px = first.window.shape[:2]
+        places = max(self._most(first), len(asks))
+        self._on_batch(BatchDone(first.engine, len(asks), places, height_px, width_px, seconds))
 
     def __enter__(self) -> "Scheduler":
         return self

@@ -1,5 +1,6 @@
 """compose.yaml says what test_image.py proves: the hardening, the volume and the profiles."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -10,9 +11,28 @@ DOCKER_DIR = Path(__file__).resolve().parents[2] / "docker"
 
 
 @pytest.fixture
-def services() -> dict[str, Any]:
-    services: dict[str, Any] = yaml.safe_load((DOCKER_DIR / "compose.yaml").read_text())["services"]
-    return services
+def compose() -> dict[str, Any]:
+    compose: dict[str, Any] = yaml.safe_load((DOCKER_DIR / "compose.yaml").read_text())
+    return compose
+
+
+@pytest.fixture
+def services(compose: dict[str, Any]) -> dict[str, Any]:
+    """Ours, without those that watch them."""
+    return {
+        name: service
+        for name, service in compose["services"].items()
+        if service["profiles"] != ["metrics"]
+    }
+
+
+@pytest.fixture
+def watchers(compose: dict[str, Any]) -> dict[str, Any]:
+    return {
+        name: service
+        for name, service in compose["services"].items()
+        if service["profiles"] == ["metrics"]
+    }
 
 
 def test_there_is_one_service_per_accelerator(services: dict[str, Any]) -> None:
@@ -47,3 +67,51 @@ def test_only_the_gpu_service_asks_for_a_gpu(services: dict[str, Any]) -> None:
     assert device["capabilities"] == ["gpu"]
     assert services["upscaled-gpu"]["build"]["args"] == {"ACCELERATOR": "cuda"}
     assert "deploy" not in services["upscaled-cpu"]
+
+
+def test_what_watches_is_pinned_hardened_and_closed_to_other_computers(
+    watchers: dict[str, Any],
+) -> None:
+    assert sorted(watchers) == ["grafana", "prometheus"]
+    for service in watchers.values():
+        assert re.search(r":v?\d+\.\d+\.\d+$", service["image"])
+        assert service["read_only"] is True
+        assert service["cap_drop"] == ["ALL"]
+        assert [port.split(":")[0] for port in service["ports"]] == ["127.0.0.1"]
+
+
+def test_every_mount_is_a_volume_or_a_folder_that_is_there(compose: dict[str, Any]) -> None:
+    mounts = [
+        mount.split(":") for service in compose["services"].values() for mount in service["volumes"]
+    ]
+    assert len(mounts) == 7
+    for source, _, *mode in mounts:
+        if source.startswith("./"):
+            assert (DOCKER_DIR / source).is_dir()
+            assert mode == ["ro"]
+        else:
+            assert source in compose["volumes"]
+
+
+def test_prometheus_asks_whichever_service_runs(compose: dict[str, Any]) -> None:
+    config = yaml.safe_load((DOCKER_DIR / "prometheus/prometheus.yaml").read_text())
+    (job,) = config["scrape_configs"]
+    (target,) = job["static_configs"][0]["targets"]
+    host, port = target.split(":")
+    for name in ("upscaled-cpu", "upscaled-gpu"):
+        service = compose["services"][name]
+        assert host in service["networks"]["default"]["aliases"]
+        assert service["ports"] == [f"127.0.0.1:8000:{port}"]
+
+
+def test_grafana_calls_nobody(watchers: dict[str, Any]) -> None:
+    said = watchers["grafana"]["environment"]
+    calls = {
+        "GF_ANALYTICS_REPORTING_ENABLED": "false",
+        "GF_ANALYTICS_CHECK_FOR_UPDATES": "false",
+        "GF_ANALYTICS_CHECK_FOR_PLUGIN_UPDATES": "false",
+        "GF_NEWS_NEWS_FEED_ENABLED": "false",
+        "GF_PLUGINS_PREINSTALL_DISABLED": "true",
+        "GF_SECURITY_DISABLE_GRAVATAR": "true",
+    }
+    assert {name: said[name] for name in calls} == calls

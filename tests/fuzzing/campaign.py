@@ -74,7 +74,7 @@ class Campaign:
             client.start()
         for client in clients:
             client.join()
-        self.tally.decoder_deaths = sum("over a file of" in line for line in self._server.stderr)
+        self.tally.decoder_deaths = sum('"decoder_died"' in line for line in self._server.stderr)
         self.tally.is_front_end_alive = self._server.process.poll() is None
         return self.tally
 

@@ -75,6 +75,8 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "extra_formats": (["avif", "AVIF, heic,bmp", "tiff"], ["gif", "avif;bmp"]),
     "allowed_source_hosts": (["a.example", "a.example,b.example"], []),
     "shutdown_grace_s": (["0", "3600"], ["-0.1", "3600.5", "nan"]),
+    "log_format": (["auto", "json", "text"], ["JSON", "logfmt", "text\n"]),
+    "traces": (["true", "0"], ["maybe"]),
     "log_level": (["debug", "info", "warning", "error"], ["INFO", "trace", "info\n"]),
 }
 
@@ -229,3 +231,11 @@ def test_the_tables_values_can_be_set_again() -> None:
     )
     again = {variable: value for variable, value, *_ in describe_settings(chosen)}
     assert load_settings(again) == chosen
+
+
+def test_traces_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert load_settings({"UPSCALED_TRACES": "true"}).traces
+    monkeypatch.setattr("importlib.metadata.distributions", lambda **_: iter(()))
+    assert not load_settings({"UPSCALED_TRACES": "false"}).traces
+    with pytest.raises(SettingsError, match=r"pip install 'upscaled\[otel\]'"):
+        load_settings({"UPSCALED_TRACES": "true"})

@@ -146,7 +146,7 @@ class _Origin(BaseHTTPRequestHandler):
     """What an image_url may meet."""
 
     def do_GET(self) -> None:
-        path = self.path
+        path = self.path.partition("?")[0]
         body = {"/photo": SMALL, "/page": b"<html>no image</html>", "/wide": WIDE}.get(path, b"")
         length = {"/large": MAX_FILE_BYTES + 1, "/broken": 5_000}.get(path, len(body))
         self.send_response(404 if path == "/missing" else 200)

@@ -49,7 +49,17 @@ async def fetch_source(url: str, settings: Settings, names: NameLookup, share: S
         ):
             return await _follow(session, parse_url(url), settings, share)
     except (aiohttp.ClientError, OSError, TimeoutError, ValueError) as error:
-        raise UnusableUrl(detail=f"{type(error).__name__}: {error}") from error
+        raise UnusableUrl(detail=_describe(error)) from error
+
+
+def _describe(error: Exception) -> str:
+    """What went wrong, for the log: with the address where it matters, never with the URL."""
+    kind = type(error).__name__
+    if isinstance(error, aiohttp.InvalidURL | ValueError):
+        return kind
+    if isinstance(error, aiohttp.ClientResponseError):
+        return f"{kind}: status {error.status}"
+    return f"{kind}: {error}"
 
 
 @asynccontextmanager

@@ -41,8 +41,8 @@ def parse_url(text: str) -> URL:
     try:
         url = URL(text, encoded=not _NEEDS_QUOTING.search(text))
         _ = url.port, url.raw_host
-    except ValueError as error:
-        raise UnusableUrl(detail=f"syntax: {error}") from None
+    except ValueError:
+        raise UnusableUrl(detail="syntax") from None
     return url
 
 

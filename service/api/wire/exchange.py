@@ -1,45 +1,58 @@
-"""One exchange from its first byte to its last: id, log line, figures, and the last resort."""
+"""One exchange from its first byte to its last: its id, whom it is told to, and the last resort."""
 
 import asyncio
-import json
 import logging
 import time
-from typing import Any, Final
+from typing import Final
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from service.api.facts import Facts
-from service.api.metrics import Metrics
+from service.api.facts import Exchange, Facts
 from service.api.wire.error_responses import error_response
+from service.api.wire.report import Report
 from service.api.wire.request_id import choose_request_id
 from service.errors import InternalError
+from service.logs import event
 
 _logger: Final = logging.getLogger(__name__)
 
 
 class ExchangeMiddleware:
     """Puts `X-Request-Id` on every answer, turns what nobody caught into the 500 of the contract,
-    and leaves one JSON log line. Pure ASGI: a BaseHTTPMiddleware would hide disconnects."""
+    and reports it at the end. Pure ASGI: a BaseHTTPMiddleware would hide disconnects."""
 
-    def __init__(self, app: ASGIApp, metrics: Metrics) -> None:
+    def __init__(self, app: ASGIApp, report: Report) -> None:
         self.app = app
-        self.metrics = metrics
+        self.report = report
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        started = time.perf_counter()
-        facts = Facts(choose_request_id(Headers(scope=scope).get("x-request-id")))
+        begun_s = time.perf_counter()
+        headers = Headers(scope=scope)
+        facts = Facts(choose_request_id(headers.get("x-request-id")))
         scope.setdefault("state", {})["facts"] = facts
         answer = _Answer(send, facts.request_id)
+        self.report.under_way += 1
         try:
-            with self.metrics.open_requests.track_inprogress():
-                await self._answer(scope, receive, answer, facts)
+            await self._answer(scope, receive, answer, facts)
         finally:
-            self._report(scope, facts, answer.status, time.perf_counter() - started)
+            self.report.under_way -= 1
+            exchange = Exchange(
+                method=_method_name(scope),
+                route=_route_name(scope),
+                status=answer.status,
+                begun_s=begun_s,
+                seconds=time.perf_counter() - begun_s,
+                ended_at_s=time.time(),
+                traceparent=headers.get("traceparent"),
+                tracestate=headers.get("tracestate"),
+                facts=facts,
+            )
+            self.report.add(exchange)
 
     async def _answer(
         self, scope: Scope, receive: Receive, answer: "_Answer", facts: Facts
@@ -54,24 +67,12 @@ class ExchangeMiddleware:
                 await error_response(InternalError())(scope, receive, answer.send)
             raise
         except Exception:
-            _logger.exception("request %s failed", facts.request_id)
+            told = event("request_failed", request_id=facts.request_id)
+            _logger.exception("nobody foresaw this", extra=told)
             facts.error_code = InternalError.error_code
             if answer.status is not None:  # half sent: only cutting it off is left
                 raise
         await error_response(InternalError())(scope, receive, answer.send)
-
-    def _report(self, scope: Scope, facts: Facts, status: int | None, seconds: float) -> None:
-        route = _route_name(scope)
-        self.metrics.requests.labels(route, str(status or 0), facts.error_code or "").inc()
-        self.metrics.request_seconds.labels(route).observe(seconds)
-        fields: dict[str, Any] = {
-            "event": "request",
-            "method": scope["method"],
-            "route": route,
-            "status": status,
-            "seconds": round(seconds, 4),
-        }
-        _logger.info("%s", json.dumps(fields | facts.as_log_fields()))
 
 
 class _Answer:
@@ -87,6 +88,15 @@ class _Answer:
             self.status = message["status"]
             MutableHeaders(scope=message)["X-Request-Id"] = self._request_id
         await self._send(message)
+
+
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
+
+def _method_name(scope: Scope) -> str:
+    """A method that HTTP knows: never one that a client made up."""
+    method: str = scope["method"]
+    return method if method in _METHODS else "other"
 
 
 def _route_name(scope: Scope) -> str:

@@ -8,9 +8,27 @@ from PIL import Image
 
 from service.errors import MalformedImage
 from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
+from service.pool.figures import EngineInUse, ModelFigures, PoolFigures, WorkerFigures
 
 TIMES = StageTimes(queue_s=0.001, decode_s=0.002, network_s=0.25, encode_s=0.003)
 JPEG = ("JPEG", "image/jpeg")
+FIGURES = PoolFigures(
+    waiting=1,
+    waiting_most=32,
+    running=3,
+    running_most=4,
+    workers_ready=1,
+    workers_wanted=2,
+    restarts=5,
+    failed_starts=6,
+    engines=frozenset({EngineInUse(2, "resize", "pillow nearest", "cpu")}),
+    done=WorkerFigures(
+        models={"resize": ModelFigures(batches=2, windows=3, places=8, trunk_px=900, device_s=0.5)},
+        decoder_deaths=7,
+        cpu_s=1.5,
+    ),
+    resident_bytes={0: 1000},
+)
 
 
 class ResizingExecutor:
@@ -29,6 +47,9 @@ class ResizingExecutor:
 
     def is_ready(self) -> bool:
         return self.is_available
+
+    def figures(self) -> PoolFigures:
+        return FIGURES
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         self.requests.append(request)
@@ -72,7 +93,7 @@ def resize(source: bytes, scale: int) -> Upscaled:
     size = (picture.width * scale, picture.height * scale)
     format_name, media_type = ("PNG", "image/png") if picture.mode == "RGBA" else JPEG
     data = encode(picture.resize(size, Image.Resampling.NEAREST), format_name)
-    return Upscaled(data, media_type, *size, "resize", TIMES)
+    return Upscaled(data, media_type, *size, "resize", TIMES, engine="pillow nearest")
 
 
 def decode(source: bytes) -> Image.Image:

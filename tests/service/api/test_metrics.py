@@ -1,12 +1,27 @@
+import io
+import time
 from collections.abc import Callable
+from typing import Any, Final
 
+import pytest
+import requests
+from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
+from service.errors import ServiceError
+from service.state import Swept
+from service.state.results import SweptResults
+from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
 
+Make = Callable[..., Service]
+Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
 
-def read(service: Service) -> dict[tuple[str, frozenset[tuple[str, str]]], float]:
+UPSCALE: Final = {"route": "/v1/upscale"}
+
+
+def read(service: Service) -> Figures:
     answer = service.get("/metrics")
     assert answer.headers["Content-Type"].startswith("text/plain; version=")
     return {
@@ -16,42 +31,184 @@ def read(service: Service) -> dict[tuple[str, frozenset[tuple[str, str]]], float
     }
 
 
-def test_answers_times_and_pixels_are_counted(make_service: Callable[..., Service]) -> None:
+def figure(figures: Figures, name: str, **labels: str) -> float:
+    return figures[f"upscaled_{name}", frozenset(labels.items())]
+
+
+def read_once_over(service: Service, requests_made: int) -> Figures:
+    """The figures once so many requests to the upscaling route are counted."""
+
+    def counted() -> float:
+        return figure(read(service), "request_seconds_count", **UPSCALE)
+
+    wait_until(lambda: counted() == requests_made)
+    return read(service)
+
+
+def test_answers_times_and_pixels_are_counted(make_service: Make) -> None:
     service = make_service()
-    service.upload()
+    url = service.upload().json()["result_url"]
+    size_bytes = len(service.get(url.removeprefix(service.url)).content)
     service.upload(b"garbage")
     service.get("/nothing")
     wait_until(lambda: "not_found" in service.get("/metrics").text)
-    figures = read(service)
-
-    def figure(name: str, **labels: str) -> float:
-        return figures[name, frozenset(labels.items())]
-
-    upscale = {"route": "/v1/upscale"}
-    assert figure("upscaled_requests_total", **upscale, status="200", error_code="") == 1
+    figures = read_once_over(service, 2)
+    assert figure(figures, "requests_total", **UPSCALE, status="200", error_code="") == 1
     refused = {"status": "400", "error_code": "malformed_image"}
-    assert figure("upscaled_requests_total", **upscale, **refused) == 1
+    assert figure(figures, "requests_total", **UPSCALE, **refused) == 1
     other = {"route": "other", "status": "404", "error_code": "not_found"}
-    assert figure("upscaled_requests_total", **other) == 1
-    assert figure("upscaled_request_seconds_count", **upscale) == 2
-    assert figure("upscaled_stage_seconds_sum", stage="network") == 0.25
-    assert figure("upscaled_output_pixels_total") == 160 * 128
-    assert figure("upscaled_open_requests") == 1
+    assert figure(figures, "requests_total", **other) == 1
+    assert figure(figures, "output_pixels_total") == 160 * 128
+    assert figure(figures, "source_bytes_total") == len(picture())
+    assert figure(figures, "result_bytes_total") == size_bytes
+    assert figure(figures, "results_stored_total") == 1
+    assert figure(figures, "results_stored_bytes_total") == size_bytes
+    assert figure(figures, "open_requests") == 1
 
 
-def test_paths_that_clients_make_up_add_no_series(make_service: Callable[..., Service]) -> None:
+def test_every_stage_of_a_delivered_image_has_its_time(make_service: Make) -> None:
     service = make_service()
-    service.get("/nothing")
-    before = len(read(service))
-    read(service)
-    for number in range(20):
+    service.upload()
+    service.upload(b"garbage")
+    figures = read_once_over(service, 2)
+    assert figure(figures, "stage_seconds_sum", stage="network") == 0.25
+    counts = {
+        stage: figure(figures, "stage_seconds_count", stage=stage)
+        for stage in ("receive", "queue", "decode", "network", "encode", "store", "fetch")
+    }
+    assert counts.pop("fetch") == 0
+    assert set(counts.values()) == {1}
+    for stage in ("receive", "store"):
+        assert 0 < figure(figures, "stage_seconds_sum", stage=stage) < 5
+
+
+def test_a_binary_answer_stores_nothing(make_service: Make) -> None:
+    service = make_service()
+    service.upload(headers=service.headers | {"Accept": "image/*"})
+    figures = read_once_over(service, 1)
+    assert figure(figures, "results_stored_total") == 0
+    assert figure(figures, "stage_seconds_count", stage="store") == 0
+    assert figure(figures, "result_bytes_total") > 100
+
+
+def test_every_refusal_is_there_before_it_first_happens(make_service: Make) -> None:
+    figures = read(make_service())
+    for kind in ServiceError.__subclasses__():
+        labels = {"status": str(kind.status), "error_code": kind.error_code}
+        assert figure(figures, "requests_total", **UPSCALE, **labels) == 0
+
+
+def test_credits_are_counted_by_what_becomes_of_them(make_service: Make) -> None:
+    service = make_service(metering=True, credits=2)
+    service.upload()
+    service.upload(b"garbage")
+    service.upload()
+    service.upload()
+    figures = read_once_over(service, 4)
+    credits = {
+        event: figure(figures, "credits_total", event=event)
+        for event in ("held", "captured", "released")
+    }
+    assert credits == {"held": 3, "captured": 2, "released": 1}
+    refused = {"status": "403", "error_code": "insufficient_api_credits"}
+    assert figure(figures, "requests_total", **UPSCALE, **refused) == 1
+
+
+def test_the_first_sweep_tells_of_what_is_on_disk(make_service: Make) -> None:
+    service = make_service()
+    wait_until(lambda: figure(read(service), "data_free_bytes") > 0)
+    context = service.app.state.context
+    context.metrics.note_sweep(Swept(1, SweptResults(removed=2, kept=3, kept_bytes=400), 5000))
+    figures = read(service)
+    assert figure(figures, "results_expired_total") == 2
+    assert figure(figures, "results_kept") == 3
+    assert figure(figures, "results_kept_bytes") == 400
+    assert figure(figures, "data_free_bytes") == 5000
+
+
+def test_the_workers_figures_are_told_as_they_are(make_service: Make) -> None:
+    figures = read(make_service())
+    told = {
+        name: figure(figures, name)
+        for name in ("queue_images", "queue_limit_images", "running_images", "running_limit_images")
+    }
+    assert list(told.values()) == [1, 32, 3, 4]
+    assert figure(figures, "workers_ready") == 1
+    assert figure(figures, "workers_wanted") == 2
+    assert figure(figures, "worker_restarts_total") == 5
+    assert figure(figures, "worker_failed_starts_total") == 6
+    assert figure(figures, "decoder_deaths_total") == 7
+    assert figure(figures, "worker_cpu_seconds_total") == 1.5
+    assert figure(figures, "worker_resident_bytes", worker="0") == 1000
+    model = {"model": "resize"}
+    assert figure(figures, "trunk_pixels_total", **model) == 900
+    assert figure(figures, "device_seconds_total", **model) == 0.5
+    assert figure(figures, "batches_total", **model) == 2
+    assert figure(figures, "batch_windows_total", **model) == 3
+    assert figure(figures, "batch_places_total", **model) == 8
+    engine = {"scale": "2", "model": "resize", "engine": "pillow nearest", "device": "cpu"}
+    assert figure(figures, "engine_info", **engine) == 1
+
+
+def test_clients_add_no_series(make_service: Make) -> None:
+    service = make_service()
+
+    def make_things_up(number: int) -> None:
         service.get(f"/nothing/{number}")
         service.get(f"/public/result/{number}")
-    assert len(read(service)) < before + 40
+        service.get(f"/v1/progress/{number}")
+        requests.request(f"VERB{number}", service.url + "/healthz", timeout=10)
+        service.upload(headers={"X-API-KEY": f"wrong{number}", "X-Request-Id": f"id{number}"})
+
+    make_things_up(0)
+    read_once_over(service, 1)
+    before = set(read(service))
+    for number in range(1, 6):
+        make_things_up(number)
+    assert set(read_once_over(service, 6)) == before
 
 
-def test_two_services_share_no_figures(make_service: Callable[..., Service]) -> None:
+def test_two_services_share_no_figures(make_service: Make) -> None:
     first, second = make_service(), make_service()
     first.upload()
-    counted = ("upscaled_output_pixels_total", frozenset[tuple[str, str]]())
-    assert (read(first)[counted] > 0, read(second)[counted]) == (True, 0)
+    wait_until(lambda: figure(read(first), "output_pixels_total") > 0)
+    assert figure(read(second), "output_pixels_total") == 0
+
+
+def test_openmetrics_is_there_for_whoever_prefers_it(service: Service) -> None:
+    wanted = "application/openmetrics-text;version=1.0.0"
+    answer = service.get("/metrics", headers={"Accept": wanted})
+    assert answer.headers["Content-Type"].startswith("application/openmetrics-text")
+    assert answer.text.endswith("# EOF\n")
+    assert "upscaled_queue_images 1.0" in answer.text
+
+
+def test_a_scrape_does_not_hold_up_the_event_loop(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long rendering takes: it is done beside the loop."""
+
+    def render_slowly(_: Any) -> bytes:
+        time.sleep(1)
+        return b""
+
+    choose: Any = lambda accept: (render_slowly, "text/plain")  # noqa: E731
+    monkeypatch.setattr("service.api.exposition.choose_encoder", choose)
+    service = make_service()
+    service.get("/healthz")
+    with pytest.raises(requests.Timeout):
+        service.get("/metrics", timeout=0.1)
+    begun = time.monotonic()
+    service.get("/healthz")
+    assert time.monotonic() - begun < 0.5
+
+
+def test_figures_hold_nothing_that_a_client_sent(make_service: Make) -> None:
+    service = make_service()
+    file = io.BytesIO()
+    Image.new("RGB", (64, 64)).save(file, "PNG")
+    service.upload(files={"image": ("very-private.png", file.getvalue())})
+    service.send_json({"image_url": "http://10.0.0.1/very/private.png", "scale": 2})
+    read_once_over(service, 2)
+    text = service.get("/metrics").text
+    assert not [word for word in ("private", "10.0.0.1", service.key, "test") if word in text]

@@ -1,3 +1,4 @@
+import logging
 import time
 from collections.abc import Callable
 
@@ -30,6 +31,25 @@ def test_what_is_no_http_is_refused_in_the_words_of_the_contract(
         connection.send(data)
         connection.receive().assert_error(400, "invalid_request_body")
         assert connection.is_closed()
+
+
+def test_what_is_no_http_is_counted_and_logged(
+    make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "service.api.request_log")
+    service = make_service()
+    with Connection(service) as connection:
+        connection.send(b"nonsense-4711\r\n\r\n")
+        request_id = connection.receive().headers["x-request-id"]
+    refused = (
+        'upscaled_requests_total{error_code="invalid_request_body",route="other",status="400"}'
+    )
+    assert f"{refused} 1.0" in service.get("/metrics").text
+    (line,) = [each for each in caplog.records if each.name == "service.api.request_log"]
+    fields = getattr(line, "fields", {})
+    assert (fields["outcome"], fields["method"]) == ("refused", "other")
+    assert fields["request_id"] == request_id
+    assert "4711" not in str(fields)
 
 
 @pytest.mark.parametrize(

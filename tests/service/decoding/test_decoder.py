@@ -1,5 +1,6 @@
 """Decoders that crash, hang, swell and lie: each dies alone."""
 
+import json
 import logging
 import os
 import signal
@@ -61,6 +62,34 @@ def test_refusals_are_the_decoders(decoder: Decoder) -> None:
     with pytest.raises(ResolutionTooHigh):
         decoder.decode(png(deep_samples(3, 8), 8, RGB, size=(20_000, 20_000)))
     assert len(decoder.pids()) == 1  # a refusal is no reason to start anew
+
+
+def test_deaths_are_told_one_by_one(tmp_path: Path) -> None:
+    deaths: list[int] = []
+    with Decoder(["PNG"], processes=1, command=FAKE, on_death=lambda: deaths.append(1)) as decoder:
+        decoder.decode(f"once {tmp_path / 'died'}".encode())
+        assert len(deaths) == 1
+        with pytest.raises(MalformedImage):
+            decoder.decode(b"crash")
+        assert len(deaths) == 3
+        decoder.decode(b"a picture")
+        assert len(deaths) == 3
+
+
+@pytest.mark.parametrize(("log_format", "begins"), [("json", "{"), ("text", "20")])
+def test_a_decoder_tells_of_a_fault_of_its_own_as_the_log_does(
+    capfd: pytest.CaptureFixture[str], log_format: str, begins: str
+) -> None:
+    with (
+        Decoder(["PNG"], processes=1, command=FAKE, log_format=log_format) as decoder,
+        pytest.raises(MalformedImage),
+    ):
+        decoder.decode(b"raise")
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].startswith(begins)
+    assert any("RuntimeError: a bug" in line for line in lines)
+    if log_format == "json":
+        assert [json.loads(line)["event"] for line in lines] == ["crash", "crash"]
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,8 @@ from PIL import Image
 from service.config import Settings, load_settings
 from service.errors import InternalError, MalformedImage
 from service.pool.environment import worker_environment
+from service.pool.figures import ModelFigures
+from service.pool.limits import ALIVE_EVERY_S
 from service.pool.local import WORKER_COMMAND, LocalPool
 from tests.service.pool.pools import picture, real_pool, request, running_pool, until, workers_of
 
@@ -175,3 +177,27 @@ async def test_a_missing_model_is_named(tmp_path: Path) -> None:
         with pytest.raises(InternalError, match="upscaled models fetch realesrgan-x4plus"):
             await pool.upscale(picture(64), request())
         assert not pool.is_ready()
+
+
+async def test_the_front_end_hears_what_the_device_has_done(pool: LocalPool) -> None:
+    """64 px at a halo of 11 is one window, at 300 px it is nine or more; both are counted."""
+
+    def done() -> ModelFigures:
+        return pool.figures().done.models[MODEL]
+
+    await until(lambda: MODEL in pool.figures().done.models)
+    await asyncio.sleep(2.5 * ALIVE_EVERY_S)  # what other tests did has been told
+    before = done()
+    upscaled = await pool.upscale(picture(64), request(scale=4, width_px=64, height_px=64))
+    await until(lambda: done().windows == before.windows + 1)
+    assert done().trunk_px - before.trunk_px == 64 * 64
+    assert 0 < done().device_s - before.device_s < 60
+    assert upscaled.engine == "torch float32"
+    before = done()
+    await pool.upscale(picture(300), request(scale=4, width_px=300, height_px=300))
+    await until(lambda: done().windows >= before.windows + 9)
+    assert done().trunk_px - before.trunk_px > 300 * 300
+    assert done().places - before.places >= done().windows - before.windows
+    (resident_bytes,) = pool.figures().resident_bytes.values()
+    assert 50_000_000 < resident_bytes < 5_000_000_000
+    assert pool.figures().done.cpu_s > 0

@@ -224,9 +224,9 @@ def test_a_hold_is_given_back_when_it_is_too_old_for_any_request(
         key_id = key_with(state, 1)
         hold = state.credits.hold(key_id, "r1")
         clock.now_s += 105
-        assert state.sweep() == 0
+        assert state.sweep().holds_released == 0
         clock.now_s += 1
-        assert state.sweep() == 1
+        assert state.sweep().holds_released == 1
         assert state.credits.balance(key_id) == 1
         with pytest.raises(HoldReleased):
             state.credits.capture(hold)

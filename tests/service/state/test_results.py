@@ -68,7 +68,7 @@ def test_validity_ends_to_the_moment_without_a_sweep(results: Results, clock: Cl
     assert results.find(name) is not None
     clock.now_s += 0.001
     assert results.find(name) is None
-    assert results.sweep() == 1
+    assert results.sweep().removed == 1
 
 
 def test_a_deleted_result_is_gone_and_may_be_deleted_again(
@@ -156,9 +156,9 @@ def test_a_sweep_takes_every_expired_result_and_no_live_one(
     old = [results.store(b"old", "image/png") for _ in range(40)]
     clock.now_s += TTL_S / 2
     live = [results.store(b"live", "image/jpeg") for _ in range(40)]
-    assert results.sweep() == 0
+    assert results.sweep().removed == 0
     clock.now_s += TTL_S / 2
-    assert results.sweep() == 40
+    assert results.sweep().removed == 40
     assert {path.name for path in files(tmp_path)} == set(live)
     assert not any(results.find(name) for name in old)
     assert all(results.find(name) for name in live)
@@ -171,7 +171,7 @@ def test_a_sweep_takes_no_file_that_is_not_ours(results: Results, tmp_path: Path
     for path in strangers:
         path.write_bytes(b"")
         os.utime(path, (0, 0))
-    assert results.sweep() == 0
+    assert results.sweep().removed == 0
     assert all(path.exists() for path in strangers)
 
 
@@ -181,11 +181,11 @@ def test_a_sweep_leaves_a_file_that_is_being_written(results: Results, tmp_path:
     part = folder / f"{NAME}.jpg.part"
     descriptor = create_locked(part)
     try:
-        assert results.sweep() == 0
+        assert results.sweep().removed == 0
         assert part.exists()
     finally:
         os.close(descriptor)
-    assert results.sweep() == 1
+    assert results.sweep().removed == 1
     assert not part.exists()
 
 

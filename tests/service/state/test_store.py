@@ -12,6 +12,7 @@ from sqlalchemy.exc import OperationalError
 from service.config import Settings
 from service.errors import RateLimitExceeded
 from service.state import State, open_state
+from service.state.results import SweptResults
 from service.state.store import MIN_FREE_BYTES, longest_request_s
 from tests.service.state.conftest import Clock
 from tests.service.state.disks import small_disk
@@ -138,8 +139,10 @@ def test_a_sweep_counts_results_and_holds(
         state.credits.hold(key.id, "r1")
         state.results.store(b"x", "image/png")
         clock.now_s += max(settings.result_ttl_s, longest_request_s(settings)) + 1
-        assert state.sweep() == 2
-        assert state.sweep() == 0
+        first, second = state.sweep(), state.sweep()
+    assert (first.holds_released, first.results.removed) == (1, 1)
+    assert (second.holds_released, second.results) == (0, SweptResults())
+    assert first.free_bytes > 0
 
 
 def test_opening_sweeps_what_expired_while_nothing_ran(
@@ -160,13 +163,13 @@ def test_sweeps_of_two_front_ends_at_once_agree(
         for _ in range(50):
             first.results.store(b"x", "image/png")
         clock.now_s += 3600
-        counts: list[int] = []
+        counts: list[SweptResults] = []
         threads = [
-            threading.Thread(target=lambda state=state: counts.append(state.sweep()))
+            threading.Thread(target=lambda state=state: counts.append(state.sweep().results))
             for state in (first, second)
         ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
-    assert sum(counts) == 50
+    assert sum(count.removed for count in counts) == 50

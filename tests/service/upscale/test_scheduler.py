@@ -12,7 +12,7 @@ import pytest
 from service.engine.engine import EngineOutOfMemory, Started, Window
 from service.errors import InternalError
 from service.upscale.lane import BATCHES_AHEAD, Cancelled, Lane
-from service.upscale.scheduler import Scheduler
+from service.upscale.scheduler import BatchDone, Scheduler
 from tests.service.upscale.box_engine import BoxEngine
 
 
@@ -108,6 +108,28 @@ def test_many_images_at_once_each_get_their_own_results_in_order() -> None:
             cancelled += was_cancelled
     assert 0 < cancelled < 200
     assert max(engine.batches) > 1
+
+
+def test_every_batch_is_told_with_its_room_and_its_time() -> None:
+    engine = Held(batch=8)
+    told: list[BatchDone] = []
+    with Scheduler(told.append) as scheduler:
+        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(1)) for _ in range(5)]
+        behind(engine, jobs, waiting_in(scheduler))
+    assert [(done.windows, done.places) for done in told] == [(1, 8), (4, 8)]
+    for done in told:
+        assert done.engine is engine
+        assert (done.height_px, done.width_px) == windows_of(1)[0].shape[:2]
+        assert 0 < done.seconds < 60
+
+
+def test_a_batch_has_no_more_room_than_the_device_was_found_to_have() -> None:
+    engine = BoxEngine(batch=4, room_windows=2)
+    told: list[BatchDone] = []
+    with Scheduler(told.append) as scheduler:
+        run_all(scheduler.open_lane(engine), windows_of(9))
+    assert sum(done.windows for done in told) == 9
+    assert {done.places for done in told if done.windows == 2} == {2}
 
 
 def test_small_images_share_a_batch() -> None:

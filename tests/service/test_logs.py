@@ -1,0 +1,187 @@
+import io
+import json
+import logging
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from service.logs import (
+    JsonFormatter,
+    TextFormatter,
+    choose_formatter,
+    configure_logging,
+    event,
+    format_time,
+)
+
+
+@pytest.fixture
+def written() -> Iterator[Callable[..., list[str]]]:
+    """Configures the logging of this process, and gives the lines that `log` leaves."""
+    root = logging.getLogger()
+    before = (root.level, root.handlers[:])
+    names = ("service", "models", "uvicorn", "asyncio", "alembic")
+    levels = {name: logging.getLogger(name).level for name in names}
+
+    def write(level: str, format_: str, log: Callable[[], None]) -> list[str]:
+        stream = io.StringIO()
+        configure_logging(level, format_, stream)
+        log()
+        return stream.getvalue().splitlines()
+
+    yield write
+    root.setLevel(before[0])
+    root.handlers[:] = before[1]
+    for name, old in levels.items():
+        logging.getLogger(name).setLevel(old)
+
+
+def record_of(message: str, *arguments: object, **extra: Any) -> logging.LogRecord:
+    logger = logging.Logger("service.part")
+    record = logger.makeRecord(
+        "service.part", logging.WARNING, "f.py", 1, message, arguments, None, extra=extra
+    )
+    record.created = 1_700_000_000.25
+    return record
+
+
+def test_a_json_line_is_one_object_with_the_event_s_facts() -> None:
+    record = record_of("it is %d\nlines", 2, **event("worker_died", worker=3, pid=4))
+    line = JsonFormatter().format(record)
+    assert "\n" not in line
+    assert json.loads(line) == {
+        "time": "2023-11-14T22:13:20.250Z",
+        "level": "warning",
+        "logger": "service.part",
+        "event": "worker_died",
+        "message": "it is 2\nlines",
+        "worker": 3,
+        "pid": 4,
+    }
+
+
+def test_a_line_that_names_no_event_is_a_plain_one() -> None:
+    assert json.loads(JsonFormatter().format(record_of("hello")))["event"] == "log"
+
+
+def test_facts_that_json_does_not_know_become_text() -> None:
+    record = record_of("x", **event("e", kind=ValueError("no")))
+    assert json.loads(JsonFormatter().format(record))["kind"] == "no"
+
+
+def test_text_is_for_people_with_the_facts_behind_it() -> None:
+    record = record_of("it died", **event("worker_died", worker=3, why='a "b"', nothing=""))
+    assert TextFormatter().format(record) == (
+        '2023-11-14T22:13:20.250Z WARNING service.part: it died worker=3 why="a \\"b\\"" nothing='
+    )
+
+
+def test_no_fact_of_a_client_s_can_begin_a_line_of_its_own() -> None:
+    record = record_of("x", **event("request", error_detail="a\n2023 CRITICAL forged"))
+    assert "\n" not in TextFormatter().format(record)
+
+
+@pytest.mark.parametrize(
+    ("format_", "is_terminal", "kind"),
+    [
+        ("auto", True, TextFormatter),
+        ("auto", False, JsonFormatter),
+        ("json", True, JsonFormatter),
+        ("text", False, TextFormatter),
+    ],
+)
+def test_the_format_follows_the_terminal_unless_it_is_named(
+    format_: str, is_terminal: bool, kind: type
+) -> None:
+    assert type(choose_formatter(format_, is_terminal=is_terminal)) is kind
+
+
+def test_an_exception_stays_in_its_line(written: Callable[..., list[str]]) -> None:
+    def log() -> None:
+        try:
+            raise ValueError("broken")
+        except ValueError:
+            logging.getLogger("service.part").exception("oh", extra=event("crash"))
+
+    (line,) = written("info", "json", log)
+    read = json.loads(line)
+    assert (read["event"], read["level"]) == ("crash", "error")
+    assert read["exception"].startswith("Traceback")
+    assert read["exception"].endswith("ValueError: broken")
+
+
+def test_libraries_are_never_heard_at_debug(written: Callable[..., list[str]]) -> None:
+    """Some print what they read: tags of pictures, headers, statements."""
+
+    def log() -> None:
+        for name in ("PIL.TiffImagePlugin", "python_multipart", "uvicorn.error", "service.part"):
+            logging.getLogger(name).debug("from %s", name)
+
+    told = [json.loads(line)["logger"] for line in written("debug", "json", log)]
+    assert told == ["service.part"]
+
+
+def test_levels_are_kept(written: Callable[..., list[str]]) -> None:
+    def log() -> None:
+        for name in ("service.part", "uvicorn.error", "anybody"):
+            logging.getLogger(name).info("info")
+            logging.getLogger(name).warning("warning")
+
+    def count(level: str) -> list[tuple[str, str]]:
+        lines = [json.loads(line) for line in written(level, "json", log)]
+        return [(line["logger"], line["level"]) for line in lines]
+
+    assert count("error") == []
+    assert count("warning") == [
+        (name, "warning") for name in ("service.part", "uvicorn.error", "anybody")
+    ]
+    assert ("service.part", "info") in count("info")
+    assert ("uvicorn.error", "info") not in count("info")
+
+
+@pytest.mark.parametrize("where", ["main", "thread"])
+def test_what_nobody_catches_is_a_line_of_the_log(where: str) -> None:
+    program = f"""
+import threading, warnings
+from service.logs import configure_logging, log_what_nobody_catches
+configure_logging("info", "json")
+log_what_nobody_catches()
+warnings.warn("mind this")
+def fail(): raise ValueError("nobody")
+if {where!r} == "main": fail()
+thread = threading.Thread(target=fail); thread.start(); thread.join()
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "always", "-c", program], capture_output=True, text=True, timeout=30
+    )
+    warned, failed = [json.loads(line) for line in done.stderr.splitlines()]
+    assert "mind this" in warned["message"]
+    assert (failed["event"], failed["level"]) == ("crash", "critical")
+    assert failed["exception"].endswith("ValueError: nobody")
+    assert done.returncode == (1 if where == "main" else 0)
+
+
+def test_the_time_is_utc_to_the_millisecond() -> None:
+    assert format_time(0.0) == "1970-01-01T00:00:00.000Z"
+    assert format_time(1_700_000_000.9996) == "2023-11-14T22:13:20.999Z"
+
+
+def test_lines_of_many_threads_stay_whole(written: Callable[..., list[str]]) -> None:
+    def log() -> None:
+        def write(number: int) -> None:
+            for _ in range(50):
+                logging.getLogger("service.part").info("x" * 500, extra=event("e", number=number))
+
+        threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+    lines = [json.loads(line) for line in written("info", "json", log)]
+    assert sorted({line["number"] for line in lines}) == list(range(8))
+    assert len(lines) == 400
