@@ -1,0 +1,57 @@
+"""All that a batch works with, opened together and closed together."""
+
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import cv2
+
+from models.store import ModelStore
+from service.batch.fingerprint import fingerprint
+from service.batch.journal import Journal
+from service.batch.room import PixelRoom
+from service.batch.shelf import Shelf
+from service.batch.stop import Stop
+from service.batch.work import RESULTS_UNDER_WAY_PX, Bench
+from service.config import Settings
+from service.decoding.decoder import Decoder, count_decoders
+from service.engine.engine import Engine
+from service.upscale.scheduler import Scheduler
+
+
+@contextmanager
+def open_bench(
+    engine: Engine,
+    scale: int,
+    settings: Settings,
+    journal: Journal,
+    output_dir: Path | None,
+    stop: Stop,
+    *,
+    is_overwriting: bool,
+) -> Iterator[Bench]:
+    """A bench for one batch. What a killed run left on the shelf is dealt with before.
+
+    Raises:
+        CannotWrite: a result that a killed run left cannot be given its name.
+        OSError: no process that decodes can be started.
+    """
+    spec = ModelStore(settings.models_dir).find(engine.model)
+    cv2.setNumThreads(1)  # the other cores are the network's, which is what takes long
+    with ExitStack() as stack:
+        shelf = stack.enter_context(Shelf(output_dir, journal, is_overwriting=is_overwriting))
+        decoders = count_decoders()
+        decoder = stack.enter_context(Decoder(settings.formats, processes=decoders))
+        decoder.warm_up(min(decoders, len(os.sched_getaffinity(0))))
+        yield Bench(
+            engine=engine,
+            scheduler=stack.enter_context(Scheduler()),
+            decoder=decoder,
+            settings=settings,
+            scale=scale,
+            fingerprint=fingerprint(settings, scale, spec),
+            shelf=shelf,
+            stop=stop,
+            room=PixelRoom(RESULTS_UNDER_WAY_PX),
+        )
