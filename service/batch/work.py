@@ -4,7 +4,7 @@ import hashlib
 import logging
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Final
@@ -29,10 +29,16 @@ from service.upscale.job import Finished, run_job
 from service.upscale.lane import Cancelled
 from service.upscale.scheduler import Scheduler
 
+TellPart = Callable[[Path, float], None]
+
 RESULTS_UNDER_WAY_PX: Final = 2 * MAX_OUTPUT_SIDE_PX**2
 """As in a worker of the service: 216 MB of canvas."""
 
 _log = logging.getLogger(__name__)
+
+
+def _ignore_part(source: Path, done_part: float) -> None:
+    """Who tells nobody of tiles."""
 
 
 class EngineBroken(Exception):
@@ -43,7 +49,8 @@ class EngineBroken(Exception):
 class Bench:
     """All that working on a file takes; any number of threads may.
 
-    fingerprint: as of `service.batch.fingerprint`.
+    fingerprint: as of `service.batch.fingerprint`. tell_part: hears, from any thread, what part of
+    a file's tiles is done, 0 to 1.
     """
 
     engine: Engine
@@ -55,6 +62,7 @@ class Bench:
     shelf: Shelf
     stop: Stop
     room: PixelRoom
+    tell_part: TellPart = _ignore_part
 
     def work(self, source: Source) -> Outcome:
         """What became of one file. Its own failure is told, never raised.
@@ -119,7 +127,7 @@ class Bench:
             made, result = alike
             outcome = replace(outcome, kind=Kind.COPIED)
         else:
-            finished = self._upscale(data, info)
+            finished = self._upscale(outcome.source, data, info)
             made, result = self._describe(finished, content), finished.data
             outcome = replace(
                 outcome,
@@ -132,7 +140,10 @@ class Bench:
         self.shelf.fill(taken, made)
         return _of_made(outcome, made)
 
-    def _upscale(self, data: bytes, info: ImageInfo) -> Finished:
+    def _upscale(self, path: Path, data: bytes, info: ImageInfo) -> Finished:
+        def on_tile(done: int, total: int) -> None:
+            self.tell_part(path, done / max(1, total))
+
         result_px = info.width_px * info.height_px * self.scale**2
         with (
             self.room.take(result_px),
@@ -144,7 +155,7 @@ class Bench:
                 self.scale,
                 lane,
                 self.settings,
-                _ignore_tile,
+                on_tile,
                 decode=self.decoder.decode,
                 max_output_side_px=MAX_RESULT_SIDE_PX,
             )
@@ -194,7 +205,3 @@ def _of_made(outcome: Outcome, made: Made | None) -> Outcome:
         result_bytes=made.size_bytes,
         result_px=(made.width_px, made.height_px),
     )
-
-
-def _ignore_tile(done: int, total: int) -> None:
-    """A batch tells files, not tiles."""

@@ -90,7 +90,7 @@ def run_order(
         require_writable(order.output_dir)
     with _open_journal(order.output_dir, settings) as journal:
         engine = open_engine(settings, order.scale, asked_by="--model" if order.model else None)
-        stop = Stop()
+        stop, report = Stop(), BatchReport(is_json=order.is_json)
         try:
             with (
                 open_bench(
@@ -101,9 +101,10 @@ def run_order(
                     order.output_dir,
                     stop,
                     is_overwriting=order.is_overwriting,
+                    tell_part=report.tell_part,
                 ) as bench,
                 _heard(stop, on_signal),
-                BatchReport(is_json=order.is_json) as report,
+                report,
             ):
                 sources = make_sources(stop, report)
                 run_batch(sources, bench, count_places(settings, engine), report.tell, stop)

@@ -27,6 +27,7 @@ class BatchReport:
 
         self.summary = Summary()
         self._is_json = is_json or not _is_terminal(sys.stdout)
+        self._parts: dict[Path, float] = {}
         self._started = time.monotonic()
         stderr = Console(stderr=True)
         has_terminal = stderr.is_terminal and not (self._is_json and _is_terminal(sys.stdout))
@@ -34,6 +35,7 @@ class BatchReport:
         self._task = self._bar.add_task("", total=None, pace="") if self._bar else None
 
     def __enter__(self) -> Self:
+        self._started = time.monotonic()
         if self._bar:
             self._bar.start()
         return self
@@ -57,16 +59,22 @@ class BatchReport:
         if self._bar and self._task is not None:
             self._bar.update(self._task, total=files)
 
+    def tell_part(self, source: Path, done_part: float) -> None:
+        """How far one file is; from any thread."""
+        if self._bar:
+            self._parts[source] = done_part
+            self._advance()
+
     def tell(self, outcome: Outcome) -> None:
         self.summary.add(outcome)
+        self._parts.pop(outcome.source, None)
         if outcome.is_image and self._is_json:
             print(json.dumps(outcome.to_json()), flush=True)
         if outcome.kind is Kind.FAILED:
             self._say(f"upscaled: {show(outcome.source)}: {outcome.error}")
         elif outcome.is_image and not self._is_json:
             self._say(_describe(outcome), is_result=True)
-        if self._bar and self._task is not None:
-            self._bar.update(self._task, completed=self.summary.files, pace=self._pace())
+        self._advance()
 
     def conclude(self) -> None:
         """Say how it all went."""
@@ -74,6 +82,11 @@ class BatchReport:
         if self._is_json:
             print(json.dumps({"summary": self.summary.to_json(seconds)}), flush=True)
         self._say(self.summary.describe(seconds))
+
+    def _advance(self) -> None:
+        if self._bar and self._task is not None:
+            completed = self.summary.files + sum(list(self._parts.values()))
+            self._bar.update(self._task, completed=completed, pace=self._pace())
 
     def _pace(self) -> str:
         facts = self.summary.to_json(time.monotonic() - self._started)
