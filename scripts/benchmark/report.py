@@ -148,10 +148,20 @@ def _memory_rows(memory: Mapping[str, Any]) -> Rows:
     )
 
 
+def _batch_rows(batch: Mapping[str, Any]) -> Rows:
+    side = batch["side_px"]
+    yield (
+        f"`upscaled image`, {batch['images']} files of {side}x{side} at x4",
+        f"{batch['ratio']:.1%} of the network's own throughput; {batch['images_per_s']:.1f} "
+        f"images/s, {batch['megapixels_per_s']:.1f} megapixels/s",
+    )
+
+
 _PARTS = {
     "kernel": _kernel_rows,
     "peak": _peak_rows,
     "http": _http_rows,
     "seams": _seam_rows,
     "memory": _memory_rows,
+    "batch": _batch_rows,
 }

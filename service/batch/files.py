@@ -44,11 +44,10 @@ def read_source(path: Path, formats: Collection[str], *, is_any: bool) -> bytes:
         InvalidParameter: it is no regular file.
         OSError: it cannot be read.
     """
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
-    with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(descriptor)
+    with open(path, "rb", opener=_open_at_once) as file:
+        facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):
-            raise InvalidParameter("is a folder" if stat.S_ISDIR(facts.st_mode) else "is no file")
+            raise InvalidParameter("is no regular file")
         if not is_any:
             head = file.read(_HEAD_BYTES)
             file.seek(max(0, facts.st_size - _TAIL_BYTES))
@@ -58,6 +57,11 @@ def read_source(path: Path, formats: Collection[str], *, is_any: bool) -> bytes:
         if facts.st_size > MAX_SOURCE_BYTES:
             raise FileSizeTooLarge
         return file.read(MAX_SOURCE_BYTES)
+
+
+def _open_at_once(path: str, flags: int) -> int:
+    """A pipe that nobody writes to is not waited for."""
+    return os.open(path, flags | os.O_NONBLOCK)
 
 
 def is_intact(path: Path, made: Made) -> bool | None:

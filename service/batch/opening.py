@@ -13,7 +13,7 @@ from service.batch.journal import Journal
 from service.batch.room import PixelRoom
 from service.batch.shelf import Shelf
 from service.batch.stop import Stop
-from service.batch.work import RESULTS_UNDER_WAY_PX, Bench, TellPart
+from service.batch.work import RESULTS_UNDER_WAY_PX, Bench, TellPart, ignore_part
 from service.config import Settings
 from service.decoding.decoder import Decoder, count_decoders
 from service.engine.engine import Engine
@@ -30,7 +30,7 @@ def open_bench(
     stop: Stop,
     *,
     is_overwriting: bool,
-    tell_part: TellPart,
+    tell_part: TellPart = ignore_part,
 ) -> Iterator[Bench]:
     """A bench for one batch. What a killed run left on the shelf is dealt with before.
 

@@ -37,7 +37,7 @@ RESULTS_UNDER_WAY_PX: Final = 2 * MAX_OUTPUT_SIDE_PX**2
 _log = logging.getLogger(__name__)
 
 
-def _ignore_part(source: Path, done_part: float) -> None:
+def ignore_part(source: Path, done_part: float) -> None:
     """Who tells nobody of tiles."""
 
 
@@ -62,7 +62,7 @@ class Bench:
     shelf: Shelf
     stop: Stop
     room: PixelRoom
-    tell_part: TellPart = _ignore_part
+    tell_part: TellPart = ignore_part
 
     def work(self, source: Source) -> Outcome:
         """What became of one file. Its own failure is told, never raised.

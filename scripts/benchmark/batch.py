@@ -1,0 +1,135 @@
+"""Part (f): many files by `upscaled image`, against the network alone on the same windows."""
+
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+
+from scripts.benchmark.contestant import Entry
+from scripts.benchmark.effort import Effort
+from scripts.benchmark.machine import Facts
+from scripts.benchmark.ours import settings_of, upscale_once
+from scripts.benchmark.pictures import Pixels, make_pixels
+from service.batch.found import Finder
+from service.batch.journal import FILE_NAME, Journal
+from service.batch.opening import open_bench
+from service.batch.outcome import Kind, Summary
+from service.batch.run import count_places, run_batch
+from service.batch.stop import Stop
+from service.config import Settings
+from service.engine.choice import open_engine
+from service.engine.engine import Engine, Started, Window
+from service.upscale.scheduler import Scheduler
+
+SCALE = 4
+MODEL = "upscaled-x4"
+
+
+def measure_batch(data_dir: Path, effort: Effort, device: str) -> Facts:
+    """`effort.batch_images` JPEG files of `effort.batch_px` a side: both ways in turn.
+
+    `ratio`: of the kernel's seconds to the batch's, of the median pair of rounds.
+    """
+    entry = Entry("ours", str(data_dir), MODEL, "auto", device=device, is_tuned=not effort.is_tiny)
+    settings = settings_of(entry)
+    engine = open_engine(settings, SCALE)
+    sources = data_dir / "batch-in"
+    pictures = _write_pictures(sources, effort.batch_images, effort.batch_px)
+    windows = [window for picture in pictures for window in record_windows(engine, picture)]
+    run_windows(engine, windows[: 2 * engine.batch])
+    kernel_s, batch_s = [], []
+    for number in range(effort.batch_rounds):
+        kernel_s.append(run_windows(engine, windows))
+        batch_s.append(run_files(engine, settings, sources, data_dir / f"batch-{number}"))
+    return {
+        "images": len(pictures),
+        "side_px": effort.batch_px,
+        "label": engine.label,
+        "places": count_places(settings, engine),
+        "windows": len(windows),
+        "kernel_s": [round(seconds, 3) for seconds in kernel_s],
+        "batch_s": [round(seconds, 3) for seconds in batch_s],
+        "images_per_s": round(len(pictures) / min(batch_s), 3),
+        "megapixels_per_s": round(
+            len(pictures) * (effort.batch_px * SCALE) ** 2 / 1e6 / min(batch_s), 3
+        ),
+        "ratio": round(
+            statistics.median(one / other for one, other in zip(kernel_s, batch_s, strict=True)), 4
+        ),
+    }
+
+
+def run_windows(engine: Engine, windows: Sequence[Window]) -> float:
+    """Seconds of the network alone, one batch started ahead, as a scheduler does."""
+    started = time.perf_counter()
+    before: Started | None = None
+    for at in range(0, len(windows), engine.batch):
+        batch = engine.start(windows[at : at + engine.batch])
+        if before is not None:
+            before.finish()
+        before = batch
+    if before is not None:
+        before.finish()
+    return time.perf_counter() - started
+
+
+def run_files(engine: Engine, settings: Settings, sources: Path, results: Path) -> float:
+    """Seconds from the first look into a folder to the last result on the disk.
+
+    Raises:
+        RuntimeError: a file was not upscaled.
+    """
+    results.mkdir()
+    stop, summary = Stop(), Summary()
+    with (
+        Journal(results / FILE_NAME) as journal,
+        open_bench(engine, SCALE, settings, journal, results, stop, is_overwriting=False) as bench,
+    ):
+        started = time.perf_counter()
+        found = Finder(results).find([str(sources)])
+        run_batch(found, bench, count_places(settings, engine), summary.add, stop)
+        seconds = time.perf_counter() - started
+    if summary.counts[Kind.UPSCALED] != summary.files:
+        raise RuntimeError(summary.describe(seconds))
+    return seconds
+
+
+def record_windows(engine: Engine, picture: Pixels) -> list[Window]:
+    """What the network is given for a picture."""
+    recorder = _Recorder(engine)
+    with Scheduler() as scheduler:
+        upscale_once(picture, SCALE, recorder, scheduler)
+    return recorder.windows
+
+
+class _Recorder:
+    """An engine that also keeps the windows it is given."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.windows: list[Window] = []
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._engine, name)
+
+    def start(
+        self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
+    ) -> Started:
+        self.windows += [window.copy() for window in windows]
+        return self._engine.start(windows, reduce, is_exact=is_exact)
+
+
+def _write_pictures(folder: Path, count: int, side_px: int) -> list[Pixels]:
+    """Different places of the sample photo, so that no two files are alike."""
+    folder.mkdir()
+    photo = make_pixels(side_px + count, side_px + count)
+    pictures = []
+    for number in range(count):
+        picture = photo[number : number + side_px, number : number + side_px]
+        file = folder / f"{number:04}.jpg"
+        if not cv2.imwrite(str(file), picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 92]):
+            raise OSError(f"{file}: cannot be written")
+        pictures.append(picture)
+    return pictures
