@@ -152,8 +152,9 @@ def _batch_rows(batch: Mapping[str, Any]) -> Rows:
     side = batch["side_px"]
     yield (
         f"`upscaled image`, {batch['images']} files of {side}x{side} at x4",
-        f"{batch['ratio']:.1%} of the network's own throughput; {batch['images_per_s']:.1f} "
-        f"images/s, {batch['megapixels_per_s']:.1f} megapixels/s",
+        f"{batch['ratio']:.1%} of the network's own throughput ({batch['cpu_ratio']:.1%} by "
+        f"processor time); {batch['images_per_s']:.1f} images/s, "
+        f"{batch['megapixels_per_s']:.1f} megapixels/s",
     )
 
 

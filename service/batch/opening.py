@@ -1,7 +1,6 @@
 """All that a batch works with, opened together and closed together."""
 
-import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from service.upscale.scheduler import Scheduler
 
 @contextmanager
 def open_bench(
-    engine: Engine,
+    make_engine: Callable[[], Engine],
     scale: int,
     settings: Settings,
     journal: Journal,
@@ -34,17 +33,21 @@ def open_bench(
 ) -> Iterator[Bench]:
     """A bench for one batch. What a killed run left on the shelf is dealt with before.
 
+    make_engine: opens the engine, while the processes that decode start.
+
     Raises:
+        whatever `make_engine` raises.
         CannotWrite: a result that a killed run left cannot be given its name.
         OSError: no process that decodes can be started.
     """
-    spec = ModelStore(settings.models_dir).find(engine.model)
     cv2.setNumThreads(1)  # the other cores are the network's, which is what takes long
     with ExitStack() as stack:
         shelf = stack.enter_context(Shelf(output_dir, journal, is_overwriting=is_overwriting))
         decoders = count_decoders()
         decoder = stack.enter_context(Decoder(settings.formats, processes=decoders))
-        decoder.warm_up(min(decoders, len(os.sched_getaffinity(0))))
+        decoder.warm_up(decoders)
+        engine = make_engine()
+        spec = ModelStore(settings.models_dir).find(engine.model)
         yield Bench(
             engine=engine,
             scheduler=stack.enter_context(Scheduler()),

@@ -23,7 +23,6 @@ def count_places(settings: Settings, engine: Engine) -> int:
 def run_batch(
     sources: Iterator[Source],
     bench: Bench,
-    places: int,
     tell: Callable[[Outcome], None],
     stop: Stop,
 ) -> None:
@@ -35,6 +34,7 @@ def run_batch(
     Raises:
         whatever `sources` or `tell` raises; what is under way is dropped then.
     """
+    places = count_places(bench.settings, bench.engine)
     drawing, telling = threading.Lock(), threading.Lock()
 
     def draw() -> Source | None:

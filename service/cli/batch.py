@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -82,19 +83,19 @@ def run_order(
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from service.batch.files import CannotWrite
     from service.batch.opening import open_bench
-    from service.batch.run import count_places, run_batch
+    from service.batch.run import run_batch
     from service.batch.stop import Stop
     from service.batch.work import EngineBroken
 
     if order.output_dir:
         require_writable(order.output_dir)
     with _open_journal(order.output_dir, settings) as journal:
-        engine = open_engine(settings, order.scale, asked_by="--model" if order.model else None)
+        asked_by = "--model" if order.model else None
         stop, report = Stop(), BatchReport(is_json=order.is_json)
         try:
             with (
                 open_bench(
-                    engine,
+                    partial(open_engine, settings, order.scale, asked_by=asked_by),
                     order.scale,
                     settings,
                     journal,
@@ -107,7 +108,7 @@ def run_order(
                 report,
             ):
                 sources = make_sources(stop, report)
-                run_batch(sources, bench, count_places(settings, engine), report.tell, stop)
+                run_batch(sources, bench, report.tell, stop)
         except (CannotWrite, EngineBroken) as error:
             raise _give_up(str(error)) from None
     report.conclude()
