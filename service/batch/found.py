@@ -67,7 +67,7 @@ class Finder:
 
         depth: how many levels of folders; -1: all.
         """
-        left_out = os.path.realpath(self.output_dir) if self.output_dir else None
+        left_out = Path(os.path.realpath(self.output_dir)) if self.output_dir else None
         real_top = os.path.realpath(top)
         folders = [TOP]
         while folders:
@@ -83,7 +83,7 @@ class Finder:
                 folders += [
                     place / name
                     for name in reversed(inside)
-                    if os.path.join(real_top, place, name) != left_out
+                    if Path(real_top, place, name) != left_out
                 ]
 
     def _find_named(self, name: str) -> Iterator[Source]:
