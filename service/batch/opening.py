@@ -37,7 +37,6 @@ def open_bench(
 
     Raises:
         whatever `make_engine` raises.
-        CannotWrite: a result that a killed run left cannot be given its name.
         OSError: no process that decodes can be started.
     """
     cv2.setNumThreads(1)  # the other cores are the network's, which is what takes long

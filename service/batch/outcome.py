@@ -101,7 +101,7 @@ class Summary:
             for kind, words in _WORDS.items()
             if (number := self.counts[kind]) or kind is Kind.UPSCALED
         ]
-        pace = f"{facts['images_per_s']} images/s, {facts['megapixels_per_s']} megapixels/s"
+        pace = f"{facts['images_per_s']:.2f} images/s, {facts['megapixels_per_s']:.2f} megapixels/s"
         return f"{', '.join(told)}; {seconds:.1f} s" + (
             f", {pace}" if self.result_megapixels else ""
         )

@@ -2,11 +2,12 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, Self
 
-from service.batch.files import drop_part, is_intact, part_of, place_part, write_part
+from service.batch.files import CannotWrite, drop_part, is_intact, part_of, place_part, write_part
 from service.batch.journal import Journal, Made, Phase, Row
 from service.errors import InvalidParameter
 
@@ -45,18 +46,16 @@ class Shelf:
     def __enter__(self) -> Self:
         """Carry on what a killed run left: see `service.batch.journal`.
 
-        Raises:
-            CannotWrite: a result that is whole cannot be given its name.
+        A result that cannot be given its name now is made again, or refused, when its source comes.
         """
         for row in self._journal.interrupted():
             target = self._root / row.place
-            if row.phase is Phase.MADE:
-                if self._part(target).exists():
-                    place_part(target, self._part(target))
-                self._journal.note_placed(row.place)
-            else:
-                drop_part(self._part(target))
-                self._journal.withdraw(row.place)
+            part = self._part(target)
+            if row.phase is Phase.MADE and part.exists():
+                with suppress(CannotWrite):
+                    place_part(target, part)
+            drop_part(part)
+            self._journal.withdraw(row.place)
         return self
 
     def __exit__(self, *_: object) -> None:

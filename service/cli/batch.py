@@ -81,7 +81,6 @@ def run_order(
     # Threads of the network that wait must not spin on cores that decode and encode; read once,
     # when its library is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from service.batch.files import CannotWrite
     from service.batch.opening import open_bench
     from service.batch.run import run_batch
     from service.batch.stop import Stop
@@ -109,7 +108,7 @@ def run_order(
             ):
                 sources = make_sources(stop, report)
                 run_batch(sources, bench, report.tell, stop)
-        except (CannotWrite, EngineBroken) as error:
+        except EngineBroken as error:
             raise _give_up(str(error)) from None
     report.conclude()
     return report

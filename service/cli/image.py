@@ -53,23 +53,28 @@ def upscale_images(
     ] = False,
     is_overwriting: Overwrite = False,
 ) -> None:
-    """Upscale pictures: FILE.png becomes FILE-x4.jpg, or FILE-x4.png where it has transparency.
+    """Upscale pictures: FILE.png becomes FILE-x4.jpg, or .png where it is see-through.
 
-    What was found in a folder or by a pattern keeps its place below DIR. Hidden names are passed
-    over, links to folders are not followed, files that are no images are counted. If a result's
-    name is another file's, it is FILE.png-x4.jpg.
+    What was found in a folder or by a pattern keeps its place below DIR.
+    Hidden names are passed over, links to folders are not followed, files
+    that are no images are counted. Where two results would have one name,
+    the second is FILE.png-x4.jpg.
 
-    What is done is skipped: the same content with the same settings, whatever its name. A journal
-    in DIR (.upscaled-journal.sqlite3) knows it; delete it, with the results, to begin anew. A run
-    that was killed goes on where it was. Files that this command did not make are never replaced.
+    What is done is skipped: the same content with the same settings,
+    whatever its name. A journal in DIR (.upscaled-journal.sqlite3) knows it;
+    delete it, with the results, to begin anew. A run that was killed goes on
+    where it was. What this command did not make is never replaced.
 
-    On a terminal there is a bar; elsewhere standard output has one JSON object a line for each
-    image: source, result, outcome (upscaled, copied, skipped, failed), error_code and error (null
-    where it went well), model, source_bytes, source_px [width, height], result_bytes, result_px,
-    seconds, decode_s, network_s, encode_s. The last line is {"summary": {...}}: the number of files
-    by outcome (passed_over: no images), seconds, images_per_s, megapixels_per_s.
+    On a terminal there is a bar. Elsewhere standard output has one JSON
+    object a line for each image: source, result, outcome (upscaled, copied,
+    skipped, failed), error_code and error (null where it went well), model,
+    source_bytes, source_px (width, height), result_bytes, result_px,
+    seconds, decode_s, network_s, encode_s. The last line is
+    {"summary": {...}}: how many files by outcome (passed_over: no images),
+    seconds, images_per_s, megapixels_per_s.
 
-    Exit status: 0, 1 if an image failed, 2 for a wrong call, 130 after Ctrl-C, 143 after SIGTERM.
+    Exit status: 0, 1 if an image failed, 2 for a wrong call, 130 after
+    Ctrl-C, 143 after SIGTERM.
     """
     _check_call(files, output_dir, ends_in_null=ends_in_null)
     order = Order(scale, model, output_dir, is_json, is_overwriting)
@@ -90,6 +95,7 @@ def upscale_images(
 
     report = run_order(order, order.load_settings(), make_sources, on_signal)
     if signals:
+        print("upscaled: stopped; the same call goes on where it was", file=sys.stderr)
         raise typer.Exit(128 + signals[0])
     if report.summary.counts[Kind.FAILED]:
         raise typer.Exit(1)

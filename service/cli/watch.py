@@ -41,15 +41,17 @@ def watch_folder(
 ) -> None:
     """Upscale what is in a folder and what comes into it, until SIGTERM or Ctrl-C.
 
-    Names, journal, skipping and output are those of `upscaled image IN -o OUT`, where they are
-    described. A file is taken once it is complete: nobody has it open for writing, as far as the
-    system tells, and it has not changed for a while. Files that are moved in, also in folders, or
-    changed later are taken too. The folder is looked through every second, or more rarely where
+    Names, journal, skipping and output are those of `upscaled image IN -o OUT`,
+    where they are described. A file is taken once it is complete: nobody has
+    it open for writing, as far as the system tells, and it has not changed for
+    a while. Files that are moved in, also in folders, or changed later are
+    taken too. The folder is looked through every second, or more rarely where
     that takes long, so that network file systems work as well.
 
     The first signal ends it cleanly: images under way are finished for at most
-    UPSCALED_SHUTDOWN_GRACE_S, others are taken by the next run. Exit status: 0 after a signal, 1 if
-    it could not begin or the device failed, 2 for a wrong call. Images that fail do not end it.
+    UPSCALED_SHUTDOWN_GRACE_S; the next run takes the others. Exit status: 0
+    after a signal, 1 if it could not begin or the device failed, 2 for a wrong
+    call. Images that fail do not end it.
     """
     if output_dir.exists() and output_dir.samefile(input_dir):
         raise typer.BadParameter(f"{output_dir} is the watched folder itself")

@@ -175,3 +175,23 @@ def test_a_run_that_was_killed_anywhere_is_carried_on(
         assert there == {"a-x4.jpg": result}
     else:
         assert there == ({"a-x4.jpg": b"result of one" + SETTINGS} if is_renewed else {})
+
+
+def test_what_a_killed_run_left_for_a_place_that_is_no_more_does_not_stop_the_next(
+    root: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "journal.sqlite3"
+    made = Made(content("one"), SETTINGS, b"r" * 32, 4, 0, 1, 1, "")
+    with Journal(path) as journal:
+        shelf = Shelf(root, journal, is_overwriting=False)
+        taken = take(shelf, A_PNG, "one")
+        assert isinstance(taken, Taken)
+        shelf.write(taken, b"made")
+        journal.note_made(taken.place, made)
+    taken.target.mkdir()
+    with Journal(path) as journal, Shelf(root, journal, is_overwriting=False) as shelf:
+        assert [file.name for file in root.iterdir()] == ["a-x4.jpg"]
+        with pytest.raises(InvalidParameter, match="was not made by this command"):
+            take(shelf, A_PNG, "one")
+        taken.target.rmdir()
+        assert isinstance(take(shelf, A_PNG, "one"), Taken)

@@ -191,7 +191,7 @@ def test_one_picture_that_the_network_fails_at_stops_nothing(batch: Batch) -> No
     batch.add("wide.png", size=(60, 20))
     batch.add("other.png", 10)
 
-    def spoil(result: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def spoil(result: np.ndarray) -> np.ndarray:
         return np.zeros_like(result) if result.shape[1] > 100 else result
 
     batch.engine = TrueEngine(model="upscaled-x2", window_px=64, fault=spoil, exact_fault=spoil)
