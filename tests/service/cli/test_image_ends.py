@@ -115,7 +115,10 @@ def test_after_a_kill_nothing_is_done_twice_and_nothing_is_half(
     assert_is_whole(source_dir, output_dir)
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
 def test_an_interrupted_run_drops_what_is_under_way_and_says_so(
     source_dir: Path, tmp_path: Path, number: int, status: int
 ) -> None:
