@@ -71,7 +71,7 @@ class BatchReport:
         if outcome.is_image and self._is_json:
             print(json.dumps(outcome.to_json()), flush=True)
         if outcome.kind is Kind.FAILED:
-            self._say(f"upscaled: {show(outcome.source)}: {outcome.error}")
+            self._say(f"upscaled: {outcome.source}: {outcome.error}")
         elif outcome.is_image and not self._is_json:
             self._say(_describe(outcome), is_result=True)
         self._advance()
@@ -94,20 +94,21 @@ class BatchReport:
 
     def _say(self, line: str, *, is_result: bool = False) -> None:
         """Above the bar, if there is one: it is drawn again below."""
+        line = to_printable(line)
         if self._bar and self._bar.live.is_started:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
         else:
             print(line, file=sys.stdout if is_result else sys.stderr, flush=True)
 
 
-def show(path: Path) -> str:
-    """A name as it can be shown: what is no text, or would steer a terminal, is replaced."""
-    text = os.fsencode(path).decode(errors="replace")
+def to_printable(line: str) -> str:
+    """What of a name is no text, or would steer a terminal, is replaced."""
+    text = os.fsencode(line).decode(errors="replace")
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
 
 def _describe(outcome: Outcome) -> str:
-    text = show(outcome.result) if outcome.result else show(outcome.source)
+    text = str(outcome.result or outcome.source)
     if outcome.result_px:
         text += f"  {outcome.result_px[0]} x {outcome.result_px[1]} px"
     if outcome.kind is Kind.UPSCALED:

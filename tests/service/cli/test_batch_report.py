@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from service.batch.outcome import Kind, Outcome
-from service.cli.batch_report import BatchReport, show
+from service.cli.batch_report import BatchReport
 
 DONE = Outcome(
     Path("/in/a.png"), Kind.UPSCALED, Path("/out/a-x4.jpg"), model="m",
@@ -75,9 +75,25 @@ def test_json_may_be_asked_for_on_a_terminal_and_then_has_it_alone(
     assert "\x1b" not in out.getvalue() + err.getvalue()
 
 
-def test_names_cannot_steer_a_terminal() -> None:
-    assert show(Path("/in/\x1b[2Ja.png")) == "/in/\N{REPLACEMENT CHARACTER}[2Ja.png"
-    assert show(Path("/in/caf\udce9.png")) == "/in/caf\N{REPLACEMENT CHARACTER}.png"
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_names_cannot_steer_a_terminal_nor_stop_the_report(
+    monkeypatch: pytest.MonkeyPatch, is_terminal: bool
+) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    out, err = [
+        io.TextIOWrapper(io.BytesIO(), encoding="utf-8", write_through=True) for _ in range(2)
+    ]
+    for stream in (out, err):
+        monkeypatch.setattr(stream, "isatty", lambda: is_terminal, raising=False)
+    monkeypatch.setattr(sys, "stdout", out)
+    monkeypatch.setattr(sys, "stderr", err)
+    path = Path("/in/\x1b[31m\udce9.png")
+    with BatchReport(is_json=False) as reporting:
+        reporting.tell(Outcome(path, Kind.FAILED, error=f"{path} is there"))
+        reporting.tell(Outcome(path, Kind.SKIPPED, path))
+    told = out.buffer.getvalue() + err.buffer.getvalue()
+    assert "/in/\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}.png".encode() in told
+    assert b"\x1b[31m\xef" not in told
 
 
 def test_json_tells_names_that_are_no_text_without_loss() -> None:
