@@ -25,7 +25,7 @@ from service.batch.work import Bench
 from service.config import Settings
 from service.decoding.decoder import count_decoders
 from service.engine.choice import open_engine
-from service.engine.engine import Engine, Started, Window
+from service.engine.engine import Engine, Started, Window, most_windows
 from service.upscale.scheduler import Scheduler
 
 SCALE = 4
@@ -95,11 +95,15 @@ def _median_ratio(pairs: Sequence[tuple[float, float]]) -> float:
 
 
 def run_windows(engine: Engine, windows: Sequence[Window]) -> Spent:
-    """What the network alone takes, one batch started ahead, as a scheduler does."""
+    """What the network alone takes, one batch started ahead, as a scheduler does.
+
+    windows: all of one shape.
+    """
+    most = most_windows(engine, windows[0].shape[0] * windows[0].shape[1])
     started = Spent.now()
     before: Started | None = None
-    for at in range(0, len(windows), engine.batch):
-        batch = engine.start(windows[at : at + engine.batch])
+    for at in range(0, len(windows), most):
+        batch = engine.start(windows[at : at + most])
         if before is not None:
             before.finish()
         before = batch

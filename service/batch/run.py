@@ -4,6 +4,8 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 
+from typing import Final
+
 from service.batch.found import Source
 from service.batch.outcome import Outcome
 from service.batch.stop import Stop
@@ -12,12 +14,15 @@ from service.config import Settings
 from service.engine.engine import Engine
 from service.upscale.lane import Cancelled
 
+MAX_PLACES: Final = 34
+
 
 def count_places(settings: Settings, engine: Engine) -> int:
     """How many files are under way at once: while a batch of windows is on the device, another can
-    be gathered, and files are decoded, encoded and written beside both.
+    be gathered, and files are decoded, encoded and written beside both. Each holds its file.
     """
-    return max(settings.jobs_per_worker, 2 * engine.batch + 2)
+    for_batches = 2 * max(engine.batch, engine.small_batch) + 2
+    return max(settings.jobs_per_worker, min(MAX_PLACES, for_batches))
 
 
 def run_batch(

@@ -129,3 +129,7 @@ def test_batches_of_the_device_decide_how_many_files_are_under_way(batch: Batch)
         assert count_places(bench.settings, bench.engine) == bench.settings.jobs_per_worker
         batch.engine.batch = 8
         assert count_places(bench.settings, bench.engine) == 18
+        batch.engine.small_batch = 16
+        assert count_places(bench.settings, bench.engine) == 34
+        batch.engine.small_batch = 64
+        assert count_places(bench.settings, bench.engine) == 34
