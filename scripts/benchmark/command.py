@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 from scripts.benchmark.effort import CUDA, FULL, QUICK, Effort
 from scripts.benchmark.machine import Facts, describe_machine
 
-ON_THE_NETWORK = ("kernel", "peak", "seams", "care")
+ON_THE_NETWORK = ("kernel", "peak", "seams", "care", "batch")
 ON_THE_SERVICE = ("memory", "http")
 PARTS = (*ON_THE_NETWORK, *ON_THE_SERVICE)
 SERVED_MODEL = "upscaled-x4"
@@ -19,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 def main(arguments_given: list[str] | None = None) -> None:
     """Measure, print a table, and one JSON document as the last line."""
     arguments = _parser().parse_args(arguments_given)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a worker; before torch is loaded
     device = arguments.device or _find_device()
     effort = QUICK if arguments.quick else CUDA if device == "cuda" else FULL
     wanted = PARTS if "all" in arguments.parts else tuple(dict.fromkeys(arguments.parts))
@@ -52,6 +54,7 @@ def measure(
 def _measure_network(
     part: str, data_dir: Path, effort: Effort, device: str, general: Path | None
 ) -> Facts:
+    from scripts.benchmark.batch import measure_batch
     from scripts.benchmark.care import measure_care
     from scripts.benchmark.kernel import measure_kernel, measure_peak
     from scripts.benchmark.seams import measure_seams
@@ -60,6 +63,8 @@ def _measure_network(
         return measure_kernel(data_dir, effort, device, general)
     if part == "peak":
         return measure_peak(effort, device)
+    if part == "batch":
+        return measure_batch(data_dir, effort, device)
     measure = measure_seams if part == "seams" else measure_care
     return measure(data_dir, effort, device, general)
 

@@ -11,6 +11,7 @@ class Effort:
     alone: by side, how many requests are sent one after another. clients: numbers of clients.
     mixed_px: the sizes that clients send, in turn. per_client: requests of each of them. poster_px:
     the large image of the interference and memory parts. avatars: 64x64 requests meanwhile.
+    batch_images: files of batch_px a side, batch_rounds times.
     """
 
     is_apart: bool
@@ -30,6 +31,9 @@ class Effort:
     small_clients: int
     seams_px: tuple[int, int]
     rrdb_seams_px: tuple[int, int]
+    batch_images: int
+    batch_px: int
+    batch_rounds: int
 
 
 FULL: Final = Effort(
@@ -50,6 +54,9 @@ FULL: Final = Effort(
     small_clients=8,
     seams_px=(500, 620),
     rrdb_seams_px=(300, 340),
+    batch_images=100,
+    batch_px=256,
+    batch_rounds=3,
 )
 
 CUDA: Final = Effort(
@@ -70,6 +77,9 @@ CUDA: Final = Effort(
     small_clients=8,
     seams_px=(1100, 1300),
     rrdb_seams_px=(700, 900),
+    batch_images=100,
+    batch_px=256,
+    batch_rounds=5,
 )
 
 QUICK: Final = Effort(
@@ -90,4 +100,7 @@ QUICK: Final = Effort(
     small_clients=2,
     seams_px=(40, 44),
     rrdb_seams_px=(64, 68),
+    batch_images=4,
+    batch_px=64,
+    batch_rounds=2,
 )

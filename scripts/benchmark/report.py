@@ -157,6 +157,16 @@ def _memory_rows(memory: Mapping[str, Any]) -> Rows:
     )
 
 
+def _batch_rows(batch: Mapping[str, Any]) -> Rows:
+    side = batch["side_px"]
+    yield (
+        f"`upscaled image`, {batch['images']} files of {side}x{side} at x4",
+        f"{batch['ratio']:.1%} of the network's own throughput ({batch['cpu_ratio']:.1%} by "
+        f"processor time); {batch['images_per_s']:.1f} images/s, "
+        f"{batch['megapixels_per_s']:.1f} megapixels/s",
+    )
+
+
 _PARTS = {
     "kernel": _kernel_rows,
     "peak": _peak_rows,
@@ -164,4 +174,5 @@ _PARTS = {
     "seams": _seam_rows,
     "care": _care_rows,
     "memory": _memory_rows,
+    "batch": _batch_rows,
 }

@@ -1,16 +1,20 @@
 """Decoding files in processes that may die: each file has two lives, the service has many."""
 
 import logging
+import os
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from types import TracebackType
-from typing import Self
+from typing import Final, Self
 
 from service.decoding.process import DECODER_COMMAND, DecoderDied, DecoderProcess
 from service.errors import MalformedImage, ServiceError
 from service.image.types import Image
 from service.logs import event
+
+MAX_DECODERS: Final = 4
+"""Files decoded at once: each takes a core for a moment, and memory for its pixels."""
 
 # The decoder's own clocks end it before: see `service.decoding.limits`.
 _WITHIN_S = 120.0
@@ -25,6 +29,11 @@ _log = logging.getLogger(__name__)
 
 def _ignore() -> None:
     pass
+
+
+def count_decoders() -> int:
+    """How many processes suit this machine beside one network."""
+    return max(2, min(MAX_DECODERS, len(os.sched_getaffinity(0))))
 
 
 class Decoder:

@@ -41,8 +41,6 @@ NICENESS: Final = 5
 """Below the front end, which must answer while every core computes."""
 OOM_SCORE_ADJ: Final = 500
 """Where memory ends, the kernel ends a worker, which is replaced, and not the front end."""
-MAX_DECODERS: Final = 4
-"""Files decoded at once: each takes a core for a moment, and memory for its pixels."""
 
 _log = logging.getLogger(__name__)
 
@@ -86,14 +84,14 @@ def _hear_settings(wire: Wire) -> Settings:
 def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings, tally: Tally) -> None:
     import cv2
 
-    from service.decoding.decoder import Decoder
+    from service.decoding.decoder import Decoder, count_decoders
     from service.engine.device import has_free_cores
     from service.pool.counting import count_batches
     from service.pool.jobs import Bench
     from service.upscale.scheduler import Scheduler
 
     cv2.setNumThreads(1)  # the other cores are the network's, or other images'
-    decoders = max(2, min(MAX_DECODERS, _count_cores()))
+    decoders = count_decoders()
     with (
         Scheduler(count_batches(tally, settings)) as scheduler,
         Decoder(

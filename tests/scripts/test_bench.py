@@ -45,11 +45,15 @@ def assert_is_whole(report: dict[str, Any], parts: tuple[str, ...]) -> None:
         assert 0 < facts["lock_s"] < facts["cpu_s"]
     if "memory" in parts:
         assert report["memory"]["peak_rss_mib"] >= report["memory"]["peak_pss_mib"] > 100
+    if "batch" in parts:
+        assert report["batch"]["windows"] == report["batch"]["images"] == 4
+        assert report["batch"]["ratio"] > 0
+        assert report["batch"]["cpu_ratio"] > 0
     assert to_table(report).count("\n| ") > len(parts)
 
 
 def test_what_needs_no_server_is_measured_whole(tmp_path: Path) -> None:
-    parts = ("kernel", "peak", "seams", "care")
+    parts = ("kernel", "peak", "seams", "care", "batch")
     report: dict[str, Any] = measure(tmp_path, parts, QUICK, "cpu", None)
     assert_is_whole(json.loads(json.dumps(report)), parts)
     for facts in report["seams"].values():

@@ -1,7 +1,9 @@
+import json
 import stat
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -10,7 +12,8 @@ import typer
 from PIL import Image as PillowImage
 from typer.testing import CliRunner, Result
 
-from service.cli import image
+from service.batch.journal import FILE_NAME, Journal
+from service.cli import batch, image
 from service.config import SettingsError
 from tests.service.image.samples import RGB, RGBA, deep_samples, png
 
@@ -18,9 +21,10 @@ SIZE = (70, 66)
 
 
 @pytest.fixture(autouse=True)
-def _is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No run that measures this machine first, and stores what it found."""
+def _is_exact(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No run that measures this machine first, and nothing in anybody's data folder."""
     monkeypatch.setenv("UPSCALED_PRECISION", "exact")
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path_factory.mktemp("data")))
 
 
 @pytest.fixture
@@ -38,12 +42,24 @@ def run(*arguments: str | Path) -> Result:
     return CliRunner().invoke(app, ["image", *map(str, arguments)])
 
 
+def lines_of(done: Result) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """(one object for each image, the summary) of a run's standard output."""
+    *images, last = [json.loads(line) for line in done.stdout.splitlines()]
+    return images, last["summary"]
+
+
 @pytest.mark.parametrize("scale", [2, 4])
 def test_a_photo_becomes_a_larger_jpeg_beside_it(photo: Path, scale: int) -> None:
     done = run(photo, "--scale", str(scale))
 
     target = photo.with_name(f"photo-x{scale}.jpg")
-    assert (done.exit_code, done.stdout) == (0, f"{target}\n")
+    assert done.exit_code == 0
+    (line,), summary = lines_of(done)
+    assert (line["source"], line["result"]) == (str(photo), str(target))
+    assert (line["outcome"], line["error_code"]) == ("upscaled", None)
+    assert line["result_px"] == [SIZE[0] * scale, SIZE[1] * scale]
+    assert line["seconds"] >= line["network_s"] > 0
+    assert summary["upscaled"] == 1
     with PillowImage.open(target) as result:
         assert result.format == "JPEG"
         assert result.size == (SIZE[0] * scale, SIZE[1] * scale)
@@ -61,27 +77,41 @@ def test_transparency_becomes_png(photo: Path) -> None:
 
 def test_one_bad_file_does_not_stop_the_others(photo: Path, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
-    (tmp_path / "folder.png").mkdir()
     PillowImage.new("RGB", (9, 9)).save(tmp_path / "moving.gif")
-    bad = ["text.jpg", "absent.jpg", "folder.png", "moving.gif"]
+    bad = {
+        "text.jpg": "malformed_image",
+        "absent.jpg": "not_found",
+        "moving.gif": "unsupported_image_format",
+    }
 
     done = run(*(tmp_path / name for name in bad), photo, "--scale", "2")
 
     assert done.exit_code == 1
-    assert done.stdout == f"{photo.with_name('photo-x2.jpg')}\n"
+    images, summary = lines_of(done)
+    codes = {Path(line["source"]).name: line["error_code"] for line in images}
+    assert codes == {**bad, "photo.png": None}
+    assert (summary["failed"], summary["upscaled"]) == (3, 1)
     assert photo.with_name("photo-x2.jpg").is_file()
     for name in bad:
-        assert str(tmp_path / name) in done.stderr
+        assert f"upscaled: {tmp_path / name}: " in done.stderr
     assert "Traceback" not in done.stderr
+    assert "1 upscaled, 3 failed; " in done.stderr
 
 
-def test_results_go_to_the_folder_asked_for_which_is_made(photo: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "new" / "folder"
-
-    done = run(photo, "-o", folder, "--scale", "2")
-
-    assert done.exit_code == 0
-    assert [path.name for path in folder.iterdir()] == ["photo-x2.jpg"]
+def test_a_folder_is_mirrored_and_what_is_done_is_skipped(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "in" / "sub").mkdir(parents=True)
+    photo.rename(tmp_path / "in" / "sub" / "photo.png")
+    (tmp_path / "in" / "notes.txt").write_text("no picture")
+    output_dir = tmp_path / "new" / "folder"
+    for expected in ("upscaled", "skipped"):
+        done = run(tmp_path / "in", "-o", output_dir, "--scale", "2")
+        assert done.exit_code == 0
+        (line,), summary = lines_of(done)
+        assert line["outcome"] == expected
+        assert line["result"] == str(output_dir / "sub" / "photo-x2.jpg")
+        assert summary["passed_over"] == 1
+    names = sorted(str(path.relative_to(output_dir)) for path in output_dir.rglob("*"))
+    assert names == [FILE_NAME, "sub", "sub/photo-x2.jpg"]
 
 
 @pytest.mark.parametrize(
@@ -98,7 +128,7 @@ def test_a_folder_that_takes_no_result_is_told_once_before_an_engine_is_opened(
     photo: Path, monkeypatch: pytest.MonkeyPatch, folder: str, reason: str
 ) -> None:
     opened: list[object] = []
-    monkeypatch.setattr(image, "_open_engine", lambda *asked, **_: opened.append(asked))
+    monkeypatch.setattr(batch, "open_engine", lambda *asked, **_: opened.append(asked))
     output_dir = photo.parent / folder
 
     done = run(photo, photo, "-o", output_dir, "--scale", "2")
@@ -107,48 +137,48 @@ def test_a_folder_that_takes_no_result_is_told_once_before_an_engine_is_opened(
     assert done.stderr == f"upscaled: output folder {output_dir}: {reason}\n"
 
 
-def test_what_cannot_be_written_is_told_by_the_name_of_the_result(photo: Path) -> None:
-    target = photo.with_name("photo-x2.jpg")
-    target.mkdir()
-
-    done = run(photo, "--scale", "2")
-
+def test_an_output_folder_that_another_run_works_in_is_told(photo: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with Journal(tmp_path / "out" / FILE_NAME):
+        done = run(photo, "-o", tmp_path / "out", "--scale", "2")
     assert done.exit_code == 1
-    assert f"upscaled: {target}: cannot be written: Is a directory\n" in done.stderr
-    assert str(photo) not in done.stderr
-    assert sorted(path.name for path in photo.parent.iterdir()) == [target.name, photo.name]
+    assert "another run has it open" in done.stderr
 
 
-def test_a_second_run_replaces_its_result_and_leaves_the_source(photo: Path) -> None:
-    before = photo.read_bytes()
-    target = photo.with_name("photo-x2.jpg")
-    target.write_text("an earlier result")
+def test_files_beside_their_sources_need_no_journal(
+    photo: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPSCALED_DATA_DIR", "/proc/upscaled")
+    done = run(photo, "--scale", "2")
+    assert done.exit_code == 0
+    assert "what is done will not be remembered: " in done.stderr
+    assert photo.with_name("photo-x2.jpg").is_file()
 
-    assert run(photo, "--scale", "2").exit_code == 0
-    assert photo.read_bytes() == before
-    assert target.read_bytes()[:2] == b"\xff\xd8"
 
-
-def test_a_result_that_is_a_link_to_the_source_does_not_touch_the_source(photo: Path) -> None:
+def test_what_this_command_did_not_make_is_replaced_only_where_asked(photo: Path) -> None:
     before = photo.read_bytes()
     target = photo.with_name("photo-x2.jpg")
     target.symlink_to(photo)
 
-    assert run(photo, "--scale", "2").exit_code == 0
-    assert photo.read_bytes() == before
+    done = run(photo, "--scale", "2")
+    assert done.exit_code == 1
+    assert f"{target} is there and was not made by this command" in done.stderr
+
+    assert run(photo, "--scale", "2", "--overwrite").exit_code == 0
+    assert photo.read_bytes() == before, "the link was replaced, not what it leads to"
     assert not target.is_symlink()
+    assert lines_of(run(photo, "--scale", "2"))[1]["skipped"] == 1
 
 
-def test_two_sources_never_share_a_result(photo: Path, tmp_path: Path) -> None:
-    twin = tmp_path / "photo.webp"
-    with PillowImage.open(photo) as opened:
-        opened.save(twin)
+def test_a_place_where_no_file_can_be_is_told_by_the_name_of_the_result(photo: Path) -> None:
+    target = photo.with_name("photo-x2.jpg")
+    target.mkdir()
 
-    done = run(photo, twin, "-o", tmp_path / "out", "--scale", "2")
+    done = run(photo, "--scale", "2", "--overwrite")
 
     assert done.exit_code == 1
-    assert done.stdout.count("\n") == 1
-    assert "already the result of" in done.stderr
+    assert f"{target}: cannot be written: Is a directory\n" in done.stderr
+    assert sorted(path.name for path in photo.parent.iterdir()) == [target.name, photo.name]
 
 
 def test_results_are_readable_by_whom_the_umask_allows(photo: Path) -> None:
@@ -164,10 +194,25 @@ def test_another_scale_is_a_usage_error(photo: Path, scale: str) -> None:
     assert run(photo, "--scale", scale).exit_code == 2
 
 
-@pytest.mark.parametrize("arguments", [["--scale", "2"], []])
-def test_without_files_or_scale_it_is_a_usage_error(photo: Path, arguments: list[str]) -> None:
-    files = [] if arguments else [str(photo)]
-    assert run(*files, *arguments).exit_code == 2
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--scale", "2"],
+        ["photo.png"],
+        [".", "--scale", "2"],
+        [".", "-o", ".", "--scale", "2"],
+        ["photo.png", "-0", "--scale", "2"],
+        ["-", "-", "--scale", "2"],
+    ],
+    ids=["no files", "no scale", "a folder to nowhere", "into itself", "no list", "two lists"],
+)
+def test_a_wrong_call_is_told(
+    photo: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(photo.parent)
+    done = run(*arguments)
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert [path.name for path in photo.parent.iterdir()] == ["photo.png"]
 
 
 def test_an_unknown_model_is_told_before_any_work(photo: Path) -> None:
@@ -183,7 +228,6 @@ def test_a_model_that_is_not_fetched_is_told_by_what_asked_for_it(
     photo: Path, monkeypatch: pytest.MonkeyPatch, is_option: bool
 ) -> None:
     name = "realesrgan-x4plus"
-    monkeypatch.setenv("UPSCALED_DATA_DIR", str(photo.parent))
     monkeypatch.setenv("UPSCALED_MODEL_X2", "auto" if is_option else name)
 
     done = run(photo, "--scale", "2", *(["--model", name] if is_option else []))
@@ -194,21 +238,9 @@ def test_a_model_that_is_not_fetched_is_told_by_what_asked_for_it(
     assert f"upscaled models fetch {name}" in str(done.exception)
 
 
-@pytest.mark.parametrize(("width", "exit_code"), [(50, 0), (51, 1)])
-def test_a_picture_may_grow_to_the_limit_and_no_further(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, width: int, exit_code: int
-) -> None:
-    monkeypatch.setattr(image, "MAX_RESULT_SIDE_PX", 200)
-    path = tmp_path / "long.png"
-    PillowImage.new("RGB", (width, 9)).save(path)
-
-    assert run(path, "--scale", "4").exit_code == exit_code
-    assert (tmp_path / "long-x4.jpg").exists() == (exit_code == 0)
-
-
 def test_the_command_module_loads_no_network_code() -> None:
     """Every other command imports it too."""
-    code = "import sys, service.cli.image; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
+    code = "import sys, service.cli; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

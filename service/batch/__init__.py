@@ -1,0 +1,1 @@
+"""Many files on this machine, without HTTP: finding them, knowing what is done, doing the rest."""

@@ -1,0 +1,208 @@
+"""One file of a batch, from its name to its result."""
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Final
+
+from service.batch.files import CannotWrite, NotAnImage, read_source, refuse_unreadable
+from service.batch.fingerprint import MAX_RESULT_SIDE_PX
+from service.batch.found import Source
+from service.batch.journal import Made
+from service.batch.naming import candidate_names
+from service.batch.outcome import Kind, Outcome
+from service.batch.room import PixelRoom
+from service.batch.shelf import Found, Shelf, Taken
+from service.batch.stop import Stop
+from service.config import MAX_OUTPUT_SIDE_PX, Settings
+from service.decoding.decoder import Decoder
+from service.engine.engine import Engine, EngineOutOfMemory
+from service.errors import InternalError, ResolutionTooHigh, ServiceError
+from service.image.probe import probe
+from service.image.types import ImageInfo
+from service.pool.warm_up import warm_up
+from service.upscale.job import Finished, run_job
+from service.upscale.lane import Cancelled
+from service.upscale.scheduler import Scheduler
+
+TellPart = Callable[[Path, float], None]
+
+RESULTS_UNDER_WAY_PX: Final = 2 * MAX_OUTPUT_SIDE_PX**2
+"""As in a worker of the service: 216 MB of canvas."""
+
+_log = logging.getLogger(__name__)
+
+
+def ignore_part(source: Path, done_part: float) -> None:
+    """Who tells nobody of tiles."""
+
+
+class EngineBroken(Exception):
+    """The device or its network fails, whatever it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """All that working on a file takes; any number of threads may.
+
+    fingerprint: as of `service.batch.fingerprint`. tell_part: hears, from any thread, what part of
+    a file's tiles is done, 0 to 1.
+    """
+
+    engine: Engine
+    scheduler: Scheduler
+    decoder: Decoder
+    settings: Settings
+    scale: int
+    fingerprint: bytes
+    shelf: Shelf
+    stop: Stop
+    room: PixelRoom
+    tell_part: TellPart = ignore_part
+
+    def work(self, source: Source) -> Outcome:
+        """What became of one file. Its own failure is told, never raised.
+
+        Raises:
+            Cancelled: the batch was stopped; nothing is left of this file's work.
+            EngineBroken: after this file's failure nothing goes through the network any more.
+        """
+        started = time.perf_counter()
+        path = Path(os.path.abspath(source.path))
+        outcome = Outcome(path, Kind.FAILED)
+        try:
+            outcome = self._work(source, path)
+        except NotAnImage:
+            outcome = replace(outcome, kind=Kind.PASSED_OVER)
+        except ServiceError as error:
+            outcome = _failed(outcome, error, str(error))
+            if isinstance(error, InternalError):
+                self._prove_engine()
+        except OSError as error:
+            refusal = refuse_unreadable(error)
+            outcome = _failed(outcome, refusal, refusal.public_text)
+        except (CannotWrite, MemoryError, EngineOutOfMemory) as error:
+            outcome = _failed(outcome, InternalError(), str(error) or "not enough memory")
+        except Cancelled:
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever it is, the other files are not to blame)
+            _log.warning("%s", path, exc_info=error)
+            outcome = _failed(outcome, InternalError(), f"{type(error).__name__}: {error}")
+        return replace(outcome, seconds=time.perf_counter() - started)
+
+    def _work(self, source: Source, path: Path) -> Outcome:
+        if source.trouble is not None:
+            raise source.trouble
+        if not source.is_named and self.shelf.holds(path):
+            raise NotAnImage(path)
+        data = read_source(path, self.settings.formats, is_any=source.is_named)
+        info = probe(data, self.settings.formats)
+        outcome = Outcome(
+            path,
+            Kind.SKIPPED,
+            source_bytes=len(data),
+            source_px=(info.width_px, info.height_px),
+        )
+        self._refuse_too_large(info)
+        content = hashlib.sha256(data).digest()
+        names = self._names(source, path, info)
+        taken = self.shelf.take(path, content, self.fingerprint, names)
+        if isinstance(taken, Found):
+            return _of_made(replace(outcome, result=taken.target), taken.made)
+        try:
+            return self._fill(taken, data, content, info, replace(outcome, result=taken.target))
+        except BaseException:
+            self.shelf.give_back(taken)
+            raise
+
+    def _fill(
+        self, taken: Taken, data: bytes, content: bytes, info: ImageInfo, outcome: Outcome
+    ) -> Outcome:
+        """The place filled with what the network makes, or with a copy of what it made before."""
+        if alike := self.shelf.find_alike(content, self.fingerprint):
+            made, result = alike
+            outcome = replace(outcome, kind=Kind.COPIED)
+        else:
+            finished = self._upscale(outcome.source, data, info)
+            made, result = self._describe(finished, content), finished.data
+            outcome = replace(
+                outcome,
+                kind=Kind.UPSCALED,
+                decode_s=finished.decode_s,
+                network_s=finished.network_s,
+                encode_s=finished.encode_s,
+            )
+        made = replace(made, mtime_ns=self.shelf.write(taken, result))
+        self.shelf.fill(taken, made)
+        return _of_made(outcome, made)
+
+    def _upscale(self, path: Path, data: bytes, info: ImageInfo) -> Finished:
+        def on_tile(done: int, total: int) -> None:
+            self.tell_part(path, done / max(1, total))
+
+        result_px = info.width_px * info.height_px * self.scale**2
+        with (
+            self.room.take(result_px),
+            self.scheduler.open_lane(self.engine) as lane,
+            self.stop.reaching(lane),
+        ):
+            return run_job(
+                data,
+                self.scale,
+                lane,
+                self.settings,
+                on_tile,
+                decode=self.decoder.decode,
+                max_output_side_px=MAX_RESULT_SIDE_PX,
+            )
+
+    def _prove_engine(self) -> None:
+        """After some errors of a device every further call fails: then no file need be tried."""
+        try:
+            warm_up(self.engine, self.scheduler)
+        except Exception as error:
+            raise EngineBroken(f"{self.engine.model} works no more: {error}") from error
+
+    def _refuse_too_large(self, info: ImageInfo) -> None:
+        if max(info.width_px, info.height_px) * self.scale > MAX_RESULT_SIDE_PX:
+            raise ResolutionTooHigh(
+                f"{info.width_px} x {info.height_px} px would become longer than "
+                f"{MAX_RESULT_SIDE_PX} px at scale {self.scale}"
+            )
+
+    def _names(self, source: Source, path: Path, info: ImageInfo) -> Iterator[PurePath]:
+        folder = self.shelf.place_of(path, source.place)
+        is_png = info.has_alpha or (info.is_deep and self.settings.deep_png)
+        ending = "png" if is_png else "jpg"
+        return (folder / name for name in candidate_names(path.name, self.scale, ending))
+
+    def _describe(self, finished: Finished, content: bytes) -> Made:
+        return Made(
+            source_sha256=content,
+            fingerprint=self.fingerprint,
+            sha256=hashlib.sha256(finished.data).digest(),
+            size_bytes=len(finished.data),
+            mtime_ns=0,
+            width_px=finished.width_px,
+            height_px=finished.height_px,
+            model=finished.model,
+        )
+
+
+def _failed(outcome: Outcome, error: ServiceError, text: str) -> Outcome:
+    return replace(outcome, kind=Kind.FAILED, error_code=error.error_code, error=text)
+
+
+def _of_made(outcome: Outcome, made: Made | None) -> Outcome:
+    if made is None:
+        return outcome
+    return replace(
+        outcome,
+        model=made.model,
+        result_bytes=made.size_bytes,
+        result_px=(made.width_px, made.height_px),
+    )

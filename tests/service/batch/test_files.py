@@ -1,0 +1,112 @@
+import hashlib
+import os
+from pathlib import Path
+
+import pytest
+
+from service.batch import files
+from service.batch.files import (
+    CannotWrite,
+    NotAnImage,
+    is_intact,
+    part_of,
+    place_part,
+    read_source,
+    refuse_unreadable,
+    write_part,
+)
+from service.batch.journal import Made
+from service.errors import FileSizeTooLarge, InvalidParameter
+from tests.service.image.samples import picture, save
+
+FORMATS = frozenset({"JPEG", "PNG", "WEBP"})
+
+
+@pytest.mark.parametrize("is_any", [True, False])
+def test_an_image_is_read_whole_whatever_its_name(tmp_path: Path, is_any: bool) -> None:
+    path = tmp_path / "image.txt"
+    path.write_bytes(save(picture(), "PNG"))
+    assert read_source(path, FORMATS, is_any=is_any) == path.read_bytes()
+
+
+@pytest.mark.parametrize("data", [b"", b"text", save(picture(), "GIF"), save(picture(), "BMP")])
+def test_what_is_no_image_of_an_enabled_format_is_told_apart(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(data)
+    with pytest.raises(NotAnImage):
+        read_source(path, FORMATS, is_any=False)
+    assert read_source(path, FORMATS, is_any=True) == data
+
+
+def test_of_a_huge_file_that_is_no_image_only_the_ends_are_read(tmp_path: Path) -> None:
+    path = tmp_path / "disk.raw"
+    with open(path, "wb") as file:
+        file.truncate(2**42)  # no memory of this machine would hold it
+    with pytest.raises(NotAnImage):
+        read_source(path, FORMATS, is_any=False)
+
+
+@pytest.mark.parametrize("excess", [0, 1])
+def test_a_file_may_have_so_many_bytes_and_no_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, excess: int
+) -> None:
+    data = save(picture(), "PNG")
+    (tmp_path / "a.png").write_bytes(data)
+    monkeypatch.setattr(files, "MAX_SOURCE_BYTES", len(data) - excess)
+    if not excess:
+        assert read_source(tmp_path / "a.png", FORMATS, is_any=False) == data
+        return
+    with pytest.raises(FileSizeTooLarge):
+        read_source(tmp_path / "a.png", FORMATS, is_any=False)
+
+
+def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(InvalidParameter, match="is no regular file"):
+        read_source(tmp_path / "pipe", FORMATS, is_any=True)
+    with pytest.raises(IsADirectoryError):
+        read_source(tmp_path, FORMATS, is_any=True)
+
+
+def test_a_file_that_went_and_one_that_cannot_be_read_have_codes_of_the_contract() -> None:
+    gone = refuse_unreadable(FileNotFoundError(2, "No such file or directory"))
+    assert (gone.error_code, gone.public_text) == ("not_found", "no such file or directory")
+    barred = refuse_unreadable(PermissionError(13, "Permission denied"))
+    assert (barred.error_code, barred.public_text) == ("invalid_parameter", "permission denied")
+
+
+def made_of(path: Path, data: bytes) -> Made:
+    mtime_ns = write_part(path, part_of(path), data)
+    place_part(path, part_of(path))
+    return Made(b"", b"", hashlib.sha256(data).digest(), len(data), mtime_ns, 1, 1, "model")
+
+
+def test_a_result_is_intact_until_its_bytes_change(tmp_path: Path) -> None:
+    path = tmp_path / "sub" / "a-x4.jpg"
+    made = made_of(path, b"result")
+    assert is_intact(path, made) is True
+    os.utime(path, (1, 1))
+    assert is_intact(path, made) is True, "copied to another disk, say"
+    path.write_bytes(b"edited")
+    assert is_intact(path, made) is False
+    path.write_bytes(b"longer than before")
+    assert is_intact(path, made) is False
+    path.unlink()
+    assert is_intact(path, made) is None
+    path.symlink_to(tmp_path)
+    assert is_intact(path, made) is False
+
+
+def test_nothing_of_a_result_that_cannot_be_written_stays(tmp_path: Path) -> None:
+    (tmp_path / "sub").write_text("a file")
+    with pytest.raises(CannotWrite, match=r"cannot be written: (Not a directory|File exists)"):
+        write_part(tmp_path / "sub" / "a.jpg", part_of(tmp_path / "sub" / "a.jpg"), b"")
+    with pytest.raises(CannotWrite, match="No space left"):
+        write_part(tmp_path / "full", Path("/dev/full"), b"x" * 100_000)
+    assert [path.name for path in tmp_path.iterdir()] == ["sub"]
+
+
+def test_an_unfinished_file_s_name_fits_wherever_its_result_s_does(tmp_path: Path) -> None:
+    target = tmp_path / ("x" * 255)
+    made_of(target, b"result")
+    assert target.read_bytes() == b"result"

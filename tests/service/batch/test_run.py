@@ -1,0 +1,135 @@
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from service.batch.found import Source
+from service.batch.journal import FILE_NAME
+from service.batch.outcome import Kind, Outcome
+from service.batch.run import count_places, run_batch
+from service.batch.stop import Stop
+from tests.service.batch.benches import Batch
+from tests.service.upscale.true_engine import TrueEngine
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Batch:
+    return Batch(tmp_path)
+
+
+pytestmark = pytest.mark.usefixtures("_lent_decoder")
+
+
+@dataclass
+class Gated(TrueEngine):
+    """Waits at each window until it is let go."""
+
+    arrived: threading.Semaphore = field(default_factory=lambda: threading.Semaphore(0))
+    gate: threading.Event = field(default_factory=threading.Event)
+
+    def start(self, *arguments: object, **more: object) -> object:  # type: ignore[override]
+        self.arrived.release()
+        assert self.gate.wait(20)
+        return super().start(*arguments, **more)  # type: ignore[arg-type]
+
+
+def test_no_more_sources_are_drawn_than_there_are_places(batch: Batch) -> None:
+    path = batch.add("a.png")
+    drawn: list[Source] = []
+    engine = batch.engine = Gated(model="upscaled-x2")
+
+    def sources() -> Iterator[Source]:
+        for _ in range(100):
+            drawn.append(Source(path))
+            yield drawn[-1]
+
+    stop = Stop()
+    outcomes: list[Outcome] = []
+    with batch.bench(stop) as bench:
+        places = count_places(bench.settings, bench.engine)
+        running = threading.Thread(target=run_batch, args=(sources(), bench, outcomes.append, stop))
+        running.start()
+        assert engine.arrived.acquire(timeout=20)
+        time.sleep(0.1)
+        # Those beside the first say at once that it is under way already, and draw the next.
+        assert len(outcomes) + 1 <= len(drawn) <= len(outcomes) + places
+        engine.gate.set()
+        running.join(20)
+    assert len(drawn) == len(outcomes) == 100
+
+
+def test_a_stop_at_once_drops_what_is_under_way_and_leaves_nothing_of_it(batch: Batch) -> None:
+    for number in range(6):
+        batch.add(f"{number}.png", number, size=(200, 200))
+    engine = batch.engine = Gated(model="upscaled-x2")
+    stop = Stop()
+
+    def cut_off() -> None:
+        assert engine.arrived.acquire(timeout=20)
+        stop.now()
+        engine.gate.set()
+
+    cutting = threading.Thread(target=cut_off)
+    cutting.start()
+    assert batch.run(stop=stop) == {}
+    cutting.join()
+    assert batch.results() == []
+    assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
+
+
+def test_a_stop_lets_what_is_under_way_finish(batch: Batch) -> None:
+    for number in range(20):
+        batch.add(f"{number:02}.png", number)
+    engine = batch.engine = Gated(model="upscaled-x2")
+    stop = Stop()
+
+    def ask() -> None:
+        assert engine.arrived.acquire(timeout=20)
+        stop.ask()
+        engine.gate.set()
+
+    asking = threading.Thread(target=ask)
+    asking.start()
+    outcomes = batch.run(stop=stop)
+    asking.join()
+    assert 1 <= len(outcomes) < 20
+    assert {outcome.kind for outcome in outcomes.values()} == {Kind.UPSCALED}
+    assert len(batch.results()) == len(outcomes)
+
+
+def test_whoever_is_told_may_fail_and_the_batch_ends_with_that(batch: Batch) -> None:
+    for number in range(20):
+        batch.add(f"{number:02}.png", number)
+
+    def tell(outcome: Outcome) -> None:
+        raise BrokenPipeError
+
+    stop = Stop()
+    paths = sorted(batch.source_dir.iterdir())
+    with batch.bench(stop) as bench, pytest.raises(BrokenPipeError):
+        run_batch((Source(path) for path in paths), bench, tell, stop)
+    assert all(not name.startswith(".") for name in batch.results()), "no unfinished file"
+    assert (batch.output_dir / FILE_NAME).exists()
+
+
+def test_large_results_wait_for_room_and_all_come_through(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("service.batch.opening.RESULTS_UNDER_WAY_PX", 5000)
+    for number in range(6):
+        batch.add(f"{number}.png", number)  # 4800 px of result each
+    assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
+
+
+def test_batches_of_the_device_decide_how_many_files_are_under_way(batch: Batch) -> None:
+    with batch.bench(Stop()) as bench:
+        assert count_places(bench.settings, bench.engine) == bench.settings.jobs_per_worker
+        batch.engine.batch = 8
+        assert count_places(bench.settings, bench.engine) == 18
+        batch.engine.small_batch = 16
+        assert count_places(bench.settings, bench.engine) == 34
+        batch.engine.small_batch = 64
+        assert count_places(bench.settings, bench.engine) == 34

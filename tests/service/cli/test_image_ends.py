@@ -1,0 +1,171 @@
+"""`upscaled image` in a process of its own: killed, interrupted, fed from a list."""
+
+import hashlib
+import json
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from service.batch.journal import FILE_NAME, Journal
+from tests.running import UPSCALED, clean_environment
+from tests.service.image.samples import picture, save
+
+COUNT = 24
+FIRST = 4
+"""Results after which a run is ended from outside."""
+
+
+@pytest.fixture
+def source_dir(tmp_path: Path) -> Path:
+    folder = tmp_path / "in"
+    for number in range(COUNT):
+        path = folder / f"{number % 3}" / f"{number:02}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(save(picture(96, 96) // 2 + number, "PNG"))
+    return folder
+
+
+def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+    environment = clean_environment(
+        UPSCALED_DATA_DIR=str(folder / "data"), UPSCALED_PRECISION="exact"
+    )
+    return subprocess.Popen(
+        [*UPSCALED, "image", *arguments, "--scale", "2", "-o", str(folder / "out")],
+        env=environment,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run(folder: Path, *arguments: str, names: str = "") -> tuple[int, list[dict[str, Any]]]:
+    """(exit status, the lines but the summary) of a run that is left alone."""
+    process = start(folder, *arguments)
+    out, err = process.communicate(names, timeout=100)
+    assert "Traceback" not in err
+    return process.returncode, [json.loads(line) for line in out.splitlines()][:-1]
+
+
+def run_until(folder: Path, number: int, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
+    """As `run`, with a signal once there are some results; every line that came is told."""
+    process = start(folder, *arguments)
+    assert process.stdout is not None
+    first = [process.stdout.readline() for _ in range(FIRST)]
+    process.send_signal(number)
+    rest, err = process.communicate(timeout=100)
+    assert number == signal.SIGKILL or "the same call goes on where it was" in err
+    assert "Traceback" not in err
+    return process.returncode, [json.loads(line) for line in (*first, *rest.splitlines())]
+
+
+def files_of(output_dir: Path) -> dict[str, tuple[int, int, str]]:
+    """By name: what would change if a file was written again, and a hash of what is in it."""
+    return {
+        str(path.relative_to(output_dir)): (
+            path.stat().st_ino,
+            path.stat().st_mtime_ns,
+            hashlib.sha256(path.read_bytes()).hexdigest(),
+        )
+        for path in output_dir.rglob("*")
+        if path.is_file() and not path.name.startswith(FILE_NAME)
+    }
+
+
+def assert_is_whole(source_dir: Path, output_dir: Path) -> None:
+    """Each source has its result, as the journal knows it, and nothing else lies there."""
+    files = files_of(output_dir)
+    expected = {
+        str(path.relative_to(source_dir).with_name(f"{path.stem}-x2.jpg"))
+        for path in source_dir.rglob("*.png")
+    }
+    assert set(files) == expected
+    with Journal(output_dir / FILE_NAME) as journal:
+        assert journal.interrupted() == []
+        for name, (_, _, digest) in files.items():
+            row = journal.at(Path(name))
+            assert row is not None
+            assert row.made is not None
+            assert row.made.sha256.hex() == digest
+
+
+def test_after_a_kill_nothing_is_done_twice_and_nothing_is_half(
+    source_dir: Path, tmp_path: Path
+) -> None:
+    output_dir = tmp_path / "out"
+    status, before = run_until(tmp_path, signal.SIGKILL, str(source_dir))
+    assert status == -signal.SIGKILL
+    assert FIRST <= len(before) < COUNT, "killed in the middle"
+    left = {name: facts for name, facts in files_of(output_dir).items() if not _is_hidden(name)}
+
+    status, after = run(tmp_path, str(source_dir))
+
+    assert status == 0
+    done = {line["source"] for line in before}
+    again = {line["source"] for line in after if line["outcome"] == "upscaled"}
+    assert not done & again
+    assert len(after) == COUNT
+    assert {line["outcome"] for line in after} == {"upscaled", "skipped"}
+    now = files_of(output_dir)
+    assert {name: now[name] for name in left} == left, "not one was written again"
+    assert_is_whole(source_dir, output_dir)
+
+
+@pytest.mark.parametrize(
+    ("number", "status"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
+def test_an_interrupted_run_drops_what_is_under_way_and_says_so(
+    source_dir: Path, tmp_path: Path, number: int, status: int
+) -> None:
+    found, lines = run_until(tmp_path, number, str(source_dir))
+    assert found == status
+    assert FIRST <= lines[-1]["summary"]["upscaled"] < COUNT
+    files = files_of(tmp_path / "out")
+    assert len(files) == lines[-1]["summary"]["upscaled"]
+    assert not any(_is_hidden(name) for name in files)
+
+
+def test_names_come_from_a_list_in_bytes(source_dir: Path, tmp_path: Path) -> None:
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\n\xff.png"))
+    paths = sorted(source_dir.rglob("*.png"))[:2]
+    odd.write_bytes(paths[0].read_bytes())
+    environment = clean_environment(
+        UPSCALED_DATA_DIR=str(tmp_path / "data"), UPSCALED_PRECISION="exact"
+    )
+    done = subprocess.run(
+        [*UPSCALED, "image", "-", "-0", "--scale", "2", "-o", str(tmp_path / "out")],
+        env=environment,
+        input=b"\0".join(map(os.fsencode, [*paths, odd])),
+        capture_output=True,
+        timeout=100,
+        check=True,
+    )
+    lines = [json.loads(line) for line in done.stdout.splitlines()][:-1]
+    assert {line["source"] for line in lines} == {*map(str, paths), str(odd)}
+    assert os.fsencode(tmp_path / "out") + b"/odd\n\xff-x2.jpg" in {
+        os.fsencode(path) for path in (tmp_path / "out").iterdir()
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_after_many_kills_at_any_moment_nothing_is_lost_half_or_done_twice(
+    source_dir: Path, tmp_path: Path
+) -> None:
+    output_dir, done = tmp_path / "out", list[str]()
+    for _ in range(COUNT // FIRST - 2):
+        _, lines = run_until(tmp_path, signal.SIGKILL, str(source_dir))
+        done += [line["source"] for line in lines if line.get("outcome") == "upscaled"]
+    _, lines = run(tmp_path, str(source_dir))
+    done += [line["source"] for line in lines if line["outcome"] == "upscaled"]
+    assert len(done) == len(set(done))
+    assert_is_whole(source_dir, output_dir)
+
+
+def _is_hidden(name: str) -> bool:
+    return Path(name).name.startswith(".")

@@ -1,0 +1,118 @@
+"""`upscaled watch`, in a process of its own."""
+
+import json
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from PIL import Image as PillowImage
+from typer.testing import CliRunner
+
+from service.batch.arrivals import is_being_written
+from service.cli import watch
+from tests.running import UPSCALED, clean_environment
+from tests.service.image.samples import picture, save
+
+PATIENCE_S = 60.0
+
+
+class Watching:
+    def __init__(self, process: subprocess.Popen[str]) -> None:
+        self.process = process
+        self.lines: list[dict[str, Any]] = []
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+
+    def wait(self, count: int) -> list[dict[str, Any]]:
+        give_up_at = time.monotonic() + PATIENCE_S
+        while len(self.lines) < count:
+            assert self.process.poll() is None
+            assert time.monotonic() < give_up_at
+            time.sleep(0.02)
+        return self.lines
+
+    def stop(self, number: int) -> int:
+        self.process.send_signal(number)
+        status = self.process.wait(PATIENCE_S)
+        self._reader.join(PATIENCE_S)
+        return status
+
+    def _read(self) -> None:
+        assert self.process.stdout is not None
+        self.lines.extend(json.loads(line) for line in iter(self.process.stdout.readline, ""))
+
+
+@contextmanager
+def watching(folder: Path, **settings: str) -> Iterator[Watching]:
+    environment = clean_environment(
+        UPSCALED_DATA_DIR=str(folder / "data"), UPSCALED_PRECISION="exact", **settings
+    )
+    process = subprocess.Popen(
+        [*UPSCALED, "watch", str(folder / "in"), str(folder / "out"), "--scale", "2",
+         "--settle", "0.2"],
+        env=environment,
+        stdout=subprocess.PIPE,
+        text=True,
+    )  # fmt: skip
+    try:
+        yield Watching(process)
+    finally:
+        process.kill()
+        process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
+
+
+def test_files_are_upscaled_as_they_come_until_a_signal_ends_it(tmp_path: Path) -> None:
+    source_dir = tmp_path / "in"
+    source_dir.mkdir()
+    (source_dir / "a.png").write_bytes(save(picture(), "PNG"))
+    (tmp_path / "moved.png").write_bytes(save(picture(40, 40), "PNG"))
+    whole = save(picture(50, 50), "PNG")
+    half = whole[:200] if _can_tell_writers(tmp_path) else whole
+    with watching(tmp_path) as watched:
+        assert watched.wait(1)[0]["result"] == str(tmp_path / "out" / "a-x2.jpg")
+        with open(source_dir / "slow.png", "wb", buffering=0) as slow:
+            slow.write(half)
+            (tmp_path / "moved.png").rename(source_dir / "moved.png")
+            moved = watched.wait(2)[1]["source"] == str(source_dir / "moved.png")
+            assert moved or half == whole
+            slow.write(whole[len(half) :])
+        assert {line["outcome"] for line in watched.wait(3)} == {"upscaled"}
+        assert watched.stop(signal.SIGTERM) == 0
+    sizes = sorted(line["source_px"] for line in watched.lines[:3])
+    assert sizes == [[40, 40], [50, 50], [64, 48]]
+    assert watched.lines[3]["summary"]["upscaled"] == 3
+    with PillowImage.open(tmp_path / "out" / "slow-x2.jpg") as result:
+        assert result.size == (100, 100)
+    names = {path.name for path in (tmp_path / "out").iterdir()}
+    assert names == {"a-x2.jpg", "moved-x2.jpg", "slow-x2.jpg", ".upscaled-journal.sqlite3"}
+
+
+def _can_tell_writers(folder: Path) -> bool:
+    """Some file systems do not; then only time tells whether a file is complete."""
+    with open(folder / "probe", "wb"):
+        found = is_being_written(folder / "probe")
+    (folder / "probe").unlink()
+    return found
+
+
+@pytest.mark.parametrize("arguments", [["in", "in"], ["absent", "out"], ["file", "out"]])
+def test_a_wrong_call_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "file").touch()
+    app = typer.Typer()
+    watch.register(app)
+    app.command("other")(lambda: None)  # with a single command typer would take no name
+    done = CliRunner().invoke(app, ["watch", *arguments, "--scale", "2"])
+    assert done.exit_code == 2
