@@ -1,6 +1,7 @@
 """What a block is can be said at once, whether or not it can be run here."""
 
 import configparser
+import json
 import shlex
 import shutil
 import subprocess
@@ -13,7 +14,7 @@ from service.cli import app
 from tests.docs.blocks import PAGES, Block, read_all
 
 # `text` is what is shown, or a command's form with [OPTIONAL] parts: nothing to run.
-LANGUAGES = {"bash", "caddy", "ini", "javascript", "nginx", "python", "text"}
+LANGUAGES = {"bash", "caddy", "ini", "javascript", "json", "nginx", "python", "text"}
 
 
 def test_every_block_says_its_language() -> None:
@@ -41,6 +42,11 @@ def test_javascript_parses(block: Block, tmp_path: Path) -> None:
     file = tmp_path / "block.mjs"
     file.write_text(block.text)
     subprocess.run(["node", "--check", str(file)], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("block", read_all("json"), ids=str)
+def test_json_parses(block: Block) -> None:
+    assert json.loads(block.text)
 
 
 @pytest.mark.parametrize("block", read_all("ini"), ids=str)
