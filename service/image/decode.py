@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from service.errors import MalformedImage, UnsupportedImageFormat
+from service.image.bmp_runs import leaves_pixels_out
 from service.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile, lab_to_rgb
 from service.image.colour_key import alpha_from_key
 from service.image.credit import read_credit
@@ -17,6 +18,7 @@ from service.image.png_chunks import find_exif, has_broken_pixels
 from service.image.png_depth import is_deep, read_deep, round_to_8bit
 from service.image.resolution import read_dpi, turned
 from service.image.sniff import ENABLED
+from service.image.tiff_strips import ends_early
 from service.image.types import Image
 
 _BITS_PER_SAMPLE = 258
@@ -33,9 +35,9 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
         UnsupportedImageFormat, ResolutionTooHigh: as `service.image.probe.probe`.
     """
     header = open_header(source, formats)
-    if header.format == "PNG" and has_broken_pixels(header.source):
-        raise MalformedImage(detail="PNG checksum")
     try:
+        if _has_silent_damage(header):
+            raise MalformedImage(detail=f"{header.format} pixels: damaged")
         is_deep_png = header.format == "PNG" and is_deep(header)
         image = read_deep(header) if is_deep_png else _read_plain(header)
     except BROKEN_FILE_ERRORS as error:
@@ -54,6 +56,17 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
         dpi=turned(dpi, swaps_sides=swaps_sides(header.orientation)),
         credit=read_credit(exif),
     )
+
+
+def _has_silent_damage(header: Header) -> bool:
+    """Whether pixels are damaged or missing that the decoder would make up without a word."""
+    if header.format == "PNG":
+        return has_broken_pixels(header.source)
+    if header.format == "BMP":
+        return leaves_pixels_out(header.source)
+    if header.format == "TIFF":
+        return ends_early(header.source, getattr(header.picture, "tag_v2", {}))
+    return False
 
 
 def _read_exif(header: Header) -> Exif:

@@ -28,6 +28,7 @@ class Tally:
     slowest_refusal_s: float = 0.0
     slowest_refusal: int = -1
     slowest_success_s: float = 0.0
+    slowest_success: int = -1
     rss_kib: list[tuple[int, float]] = field(default_factory=list)
     decoder_deaths: int = 0
     is_front_end_alive: bool = True
@@ -112,7 +113,8 @@ class Campaign:
             if status >= 500:
                 tally.failures[number] = word
             elif status == 200:
-                tally.slowest_success_s = max(tally.slowest_success_s, seconds)
+                if seconds > tally.slowest_success_s:
+                    tally.slowest_success_s, tally.slowest_success = seconds, number
             elif seconds > tally.slowest_refusal_s:
                 tally.slowest_refusal_s, tally.slowest_refusal = seconds, number
             if tally.files % SAMPLE_EVERY_FILES == 0 and self._front_end.is_running():
