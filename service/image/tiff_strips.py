@@ -47,7 +47,7 @@ def _iterate_pieces(source: bytes, tags: Mapping[int, Any]) -> Iterator[tuple[by
             yield source[offset : offset + count], rows
 
 
-def _numbers(value: Any) -> Sequence[int]:
+def _numbers(value: int | tuple[int, ...] | None) -> Sequence[int]:
     if value is None:
         return ()
     return value if isinstance(value, tuple) else (value,)

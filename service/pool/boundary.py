@@ -82,7 +82,7 @@ class Executor(Protocol):
         Raises:
             RateLimitExceeded: the queue is full; raised at once, with a truthful wait.
             MalformedImage, UnsupportedImageFormat, ResolutionTooHigh: the worker refused the image.
-            InternalError: two workers died under this image alone, its work failed, or it outran its
-                deadline.
+            InternalError: two workers died under this image alone, or its work failed, or it
+                outran its deadline.
         """
         ...
