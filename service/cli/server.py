@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from service.api.app import create_app
 from service.api.protocol import ContractProtocol
+from service.cli.allocator import return_memory_early
 from service.cli.stored import describe_trouble
 from service.config import Settings
 from service.logs import configure_logging
@@ -53,6 +54,7 @@ def run_server(settings: Settings, host: str, port: int) -> None:
         CannotUpscale: at the first start every worker says why it cannot work.
     """
     configure_logging(settings.log_level)
+    return_memory_early()
     with listen(host, port) as listener, _open_state(settings) as state:
         url = describe_url(listener)
         _say(f"upscaled {version('upscaled')} on {url}")

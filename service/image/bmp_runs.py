@@ -27,7 +27,8 @@ def leaves_pixels_out(source: bytes) -> bool:
         return False
     width, height = struct.unpack_from("<ii", source, _WIDTH_AT)
     (at,) = struct.unpack_from("<I", source, _PIXELS_AT)
-    return _count_rows(source, at, width, is_half_bytes=compression == _RLE4) != abs(height)
+    rows = _count_rows(source, at, width, is_half_bytes=compression == _RLE4)
+    return rows != abs(int(height))
 
 
 def _count_rows(source: bytes, at: int, width: int, *, is_half_bytes: bool) -> int:
