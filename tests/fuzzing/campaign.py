@@ -29,6 +29,7 @@ class Tally:
     slowest_refusal: int = -1
     slowest_success_s: float = 0.0
     slowest_success: int = -1
+    slowest_success_stages: str = ""
     rss_kib: list[tuple[int, float]] = field(default_factory=list)
     decoder_deaths: int = 0
     is_front_end_alive: bool = True
@@ -104,9 +105,10 @@ class Campaign:
             return
         seconds = time.monotonic() - started
         word = "200" if answer.status_code == 200 else answer.json().get("error_code", "?")
-        self._count(number, word, answer.status_code, seconds)
+        stages = answer.headers.get("Server-Timing", "")
+        self._count(number, word, answer.status_code, seconds, stages)
 
-    def _count(self, number: int, word: str, status: int, seconds: float) -> None:
+    def _count(self, number: int, word: str, status: int, seconds: float, stages: str = "") -> None:
         tally = self.tally
         with self._lock:
             tally.outcomes[word] += 1
@@ -115,6 +117,7 @@ class Campaign:
             elif status == 200:
                 if seconds > tally.slowest_success_s:
                     tally.slowest_success_s, tally.slowest_success = seconds, number
+                    tally.slowest_success_stages = stages
             elif seconds > tally.slowest_refusal_s:
                 tally.slowest_refusal_s, tally.slowest_refusal = seconds, number
             if tally.files % SAMPLE_EVERY_FILES == 0 and self._front_end.is_running():

@@ -77,6 +77,7 @@ def describe(tally: Tally) -> dict[str, object]:
         "slowest_refusal": tally.slowest_refusal,
         "slowest_success_s": round(tally.slowest_success_s, 3),
         "slowest_success": tally.slowest_success,
+        "slowest_success_stages": tally.slowest_success_stages,
         "decoder_deaths": tally.decoder_deaths,
         "front_end_mib": [round(kib / 1024, 1) for kib in (*rss_kib[:1], *rss_kib[-1:])],
         "front_end_kib_per_1000_files": round(tally.slope_kib_per_1000, 1),

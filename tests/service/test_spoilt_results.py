@@ -4,6 +4,7 @@ import sys
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import requests
@@ -44,7 +45,8 @@ def spoiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoiler]:
     order.write_text(SOUND)
     add_bilinear_model(data_dir)
     program = (sys.executable, str(PROGRAM), "serve", str(order))
-    settings = {**SETTINGS, "UPSCALED_MODEL_X4": "bilinear", "UPSCALED_TILE_WINDOW_PX": "96"}
+    changed = {"UPSCALED_MODEL_X4": "bilinear", "UPSCALED_TILE_WINDOW_PX": "96"}
+    settings: dict[str, Any] = {**SETTINGS, **changed}
     with serve(data_dir, program=program, **settings) as server:
         yield Spoiler(server, order)
 
