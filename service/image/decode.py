@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from service.errors import MalformedImage, UnsupportedImageFormat
+from service.image import jpeg_end, tiff_strips
 from service.image.bmp_runs import leaves_pixels_out
 from service.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile, lab_to_rgb
 from service.image.colour_key import alpha_from_key
@@ -18,7 +19,6 @@ from service.image.png_chunks import find_exif, has_broken_pixels
 from service.image.png_depth import is_deep, read_deep, round_to_8bit
 from service.image.resolution import read_dpi, turned
 from service.image.sniff import ENABLED
-from service.image.tiff_strips import ends_early
 from service.image.types import Image
 
 _BITS_PER_SAMPLE = 258
@@ -40,6 +40,8 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
             raise MalformedImage(detail=f"{header.format} pixels: damaged")
         is_deep_png = header.format == "PNG" and is_deep(header)
         image = read_deep(header) if is_deep_png else _read_plain(header)
+        if header.format == "JPEG" and jpeg_end.ends_early(header.source, header.picture):
+            raise MalformedImage(detail="JPEG pixels: they end early")
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{header.format} pixels: {error}") from error
     rgb = _upright(image.rgb, header.orientation)
@@ -65,7 +67,7 @@ def _has_silent_damage(header: Header) -> bool:
     if header.format == "BMP":
         return leaves_pixels_out(header.source)
     if header.format == "TIFF":
-        return ends_early(header.source, getattr(header.picture, "tag_v2", {}))
+        return tiff_strips.ends_early(header.source, getattr(header.picture, "tag_v2", {}))
     return False
 
 

@@ -84,7 +84,7 @@ def is_due(order: dict[str, Any]) -> bool:
     if "marker" not in order:
         return True
     with Path(order["marker"]).open("a") as marker:
-        is_due = marker.tell() < order.get("times", 1)
+        is_due: bool = marker.tell() < order.get("times", 1)
         marker.write("x")
     return is_due
 
