@@ -1,9 +1,11 @@
 """Pixels to an encoded file: JPEG, or PNG where there is transparency or 16 bits a channel."""
 
+from functools import partial
 from types import TracebackType
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from service.image import jpeg_file, png_file
 from service.image.credit import write_exif
@@ -29,9 +31,13 @@ class Encoder:
     def __init__(self, image: Image, *, jpeg_quality: int) -> None:
         """`image` may hold unfinished pixels; its other parts are final. Quality: 1 to 100."""
         self._image = image
-        self._quality = jpeg_quality
         self._is_jpeg = image.alpha is None and image.rgb.dtype == np.uint8
-        compress = self._compress_jpeg if self._is_jpeg else self._compress_png
+        # No method of ours: in a cycle of references the canvas would stay until it is looked for.
+        compress = (
+            partial(_compress_jpeg, image.rgb, jpeg_quality)
+            if self._is_jpeg
+            else partial(_compress_png, image.rgb, image.alpha)
+        )
         strip_px = jpeg_file.STRIP_PX if self._is_jpeg else png_file.STRIP_PX
         self._strips = Strips(image.height_px, strip_px, compress)
 
@@ -75,17 +81,21 @@ class Encoder:
             dpi=image.dpi,
         )
 
-    def _compress_jpeg(self, top: int, bottom: int) -> bytes:
-        return jpeg_file.compress_strip(self._image.rgb[top:bottom], self._quality)
 
-    def _compress_png(self, top: int, bottom: int) -> bytes:
-        above = max(0, top - 1)
-        rgb, alpha = self._image.rgb[above:bottom], self._image.alpha
-        if alpha is not None:
-            pixels = np.empty((*rgb.shape[:2], 4), rgb.dtype)
-            cv2.mixChannels([rgb, alpha[above:bottom]], [pixels], [0, 0, 1, 1, 2, 2, 3, 3])
-            rgb = pixels
-        return png_file.compress_strip(rgb, top - above)
+def _compress_jpeg(rgb: NDArray[np.uint8], quality: int, top: int, bottom: int) -> bytes:
+    return jpeg_file.compress_strip(rgb[top:bottom], quality)
+
+
+def _compress_png(
+    rgb: NDArray[np.uint8], alpha: NDArray[np.uint8] | None, top: int, bottom: int
+) -> bytes:
+    above = max(0, top - 1)
+    pixels = rgb[above:bottom]
+    if alpha is not None:
+        both = np.empty((*pixels.shape[:2], 4), rgb.dtype)
+        cv2.mixChannels([pixels, alpha[above:bottom]], [both], [0, 0, 1, 1, 2, 2, 3, 3])
+        pixels = both
+    return png_file.compress_strip(pixels, top - above)
 
 
 def encode(image: Image, *, jpeg_quality: int) -> tuple[bytes, str]:
