@@ -2,7 +2,7 @@
 
 By itself it learns from large blocks: once a body of 8 MB has come and gone, blocks up to that size
 are cut out of the heap, which then has holes and stays as large as it ever was, and each thread may
-have a heap of its own. 136 bodies of up to 8 MB left 19 MB behind, and memory crept up for as long
+have a heap of its own. 107 bodies of up to 8 MB left 19 MB behind, and memory crept up for as long
 as there were bodies of new sizes.
 """
 

@@ -4,6 +4,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import count
 from random import Random
@@ -21,7 +22,8 @@ KIB = 1024
 
 @dataclass
 class Tally:
-    """What happened. `rss_kib` are (files so far, the front end's memory)."""
+    """What happened. `rss_kib` are (files so far, the front end's memory); `worker_kib` the
+    worker's at the same moments."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: dict[int, str] = field(default_factory=dict)
@@ -31,6 +33,7 @@ class Tally:
     slowest_success: int = -1
     slowest_success_stages: str = ""
     rss_kib: list[tuple[int, float]] = field(default_factory=list)
+    worker_kib: list[float] = field(default_factory=list)
     decoder_deaths: int = 0
     is_front_end_alive: bool = True
 
@@ -123,3 +126,12 @@ class Campaign:
             if tally.files % SAMPLE_EVERY_FILES == 0 and self._front_end.is_running():
                 rss_kib = self._front_end.memory_info().rss / KIB
                 tally.rss_kib.append((tally.files, rss_kib))
+                tally.worker_kib += self._measure_workers()
+
+    def _measure_workers(self) -> list[float]:
+        """The memory of those that are there, in KiB."""
+        found = []
+        for child in self._front_end.children():
+            with suppress(psutil.NoSuchProcess):
+                found.append(child.memory_info().rss / KIB)
+        return found

@@ -80,6 +80,14 @@ def describe(tally: Tally) -> dict[str, object]:
         "slowest_success_stages": tally.slowest_success_stages,
         "decoder_deaths": tally.decoder_deaths,
         "front_end_mib": [round(kib / 1024, 1) for kib in (*rss_kib[:1], *rss_kib[-1:])],
+        "worker_mib": [
+            round(kib / 1024, 1)
+            for kib in (
+                *tally.worker_kib[:1],
+                *tally.worker_kib[-1:],
+                max(tally.worker_kib, default=0),
+            )
+        ],
         "front_end_kib_per_1000_files": round(tally.slope_kib_per_1000, 1),
         "faults": find_faults(tally),
     }
