@@ -3,8 +3,9 @@
     python spoilt.py serve ORDER ARGUMENTS...      `upscaled ARGUMENTS`
     python spoilt.py work ORDER --fd N             its worker
 
-Everything is the product's own but the network, which reads the file ORDER at each window: two
-words, the fault and where it shows: `fast`, where float32 would be right, or `both`.
+Everything is the product's own but the network, which reads the file ORDER at each window: the
+fault and where it shows: `fast`, where float32 would be right, or `both`. And its decoders are
+those of deadly_decoder.py.
 """
 
 import sys
@@ -16,10 +17,12 @@ import torch
 from torch import Tensor, nn
 
 import service.cli.server as server
+import service.decoding.decoder as decoder
 import service.engine.choice as choice
 import service.pool.worker as worker
 from service.cli import main
 from service.config import Settings
+from service.decoding.decoder import Decoder
 from service.engine.engine import Engine
 from service.engine.torch_engine import TorchEngine
 from service.pool.local import LocalPool
@@ -39,6 +42,7 @@ def shift_mean(result: Tensor) -> None:
 
 FAULTS = {"nan": make_nan, "black tile": make_black, "shifted mean": shift_mean}
 WRONG_SIZE = "wrong size"
+DEADLY_DECODER = str(Path(__file__).with_name("deadly_decoder.py"))
 
 
 class Spoilt(nn.Module):
@@ -73,6 +77,7 @@ def open_spoilt(order: Path, settings: Settings, scale: int) -> Engine:
 
 choice_open_engine = choice.open_engine
 
+
 if __name__ == "__main__":
     _, role, order, *rest = sys.argv
     sys.argv = ["upscaled", *rest]
@@ -82,4 +87,5 @@ if __name__ == "__main__":
         main()
     else:
         vars(choice)["open_engine"] = partial(open_spoilt, Path(order))
+        vars(decoder)["Decoder"] = partial(Decoder, command=(sys.executable, DEADLY_DECODER))
         worker.main()

@@ -1,16 +1,22 @@
-"""What a broken device makes never reaches a client: it is computed again, or told as an error."""
+"""What a broken device makes never reaches a client: it is computed again, or told as an error.
+
+And a file that kills decoders costs nobody else anything.
+"""
 
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import requests
 from PIL import Image
 
 from tests.running import Server, serve
+from tests.service.deadly_decoder import DEADLY
 from tests.service.image.samples import picture, save
 from tests.service.spoilt import FAULTS, WRONG_SIZE
 from tests.service.test_corpus import SETTINGS, add_bilinear_model
@@ -27,13 +33,13 @@ class Spoiler:
         self.server = server
         self._order = order
 
-    def send(self, order: str, scale: int = 2) -> requests.Response:
+    def send(self, order: str, scale: int = 2, source: bytes = SOURCE) -> requests.Response:
         self._order.write_text(order)
         return requests.post(
             f"{self.server.url}/v1/upscale",
             headers={"X-API-KEY": self.server.key, "Accept": "image/*"},
             data={"scale": str(scale)},
-            files={"image": ("f", SOURCE)},
+            files={"image": ("f", source)},
             timeout=60,
         )
 
@@ -75,3 +81,27 @@ def test_a_fault_that_float32_has_too_is_an_error_and_never_a_picture(
     assert answer.status_code == 500
     assert answer.json() == {"error": "Internal service error", "error_code": "internal_error"}
     assert spoiler.send(SOUND).status_code == 200
+
+
+def test_the_second_death_over_a_file_refuses_it_and_everything_else_goes_on(
+    spoiler: Spoiler,
+) -> None:
+    deadly = save(picture(100, 100), "JPEG", comment=DEADLY.encode())
+    assert spoiler.send(SOUND).status_code == 200
+    workers = psutil.Process(spoiler.server.process.pid).children()
+    deaths = count_deaths(spoiler.server)
+
+    with ThreadPoolExecutor(4) as clients:
+        sources = [deadly, SOURCE] * 3
+        answers = list(clients.map(lambda source: spoiler.send(SOUND, source=source), sources))
+
+    assert {answer.status_code for answer in answers[1::2]} == {200}
+    assert {(answer.status_code, answer.json()["error_code"]) for answer in answers[::2]} == {
+        (400, "malformed_image")
+    }
+    assert count_deaths(spoiler.server) == deaths + 3 * 2
+    assert psutil.Process(spoiler.server.process.pid).children() == workers
+
+
+def count_deaths(server: Server) -> int:
+    return sum("over a file of" in line for line in server.stderr)
