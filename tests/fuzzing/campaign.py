@@ -17,7 +17,7 @@ from tests.running import Server
 
 CLIENTS = 4
 SAMPLE_EVERY_FILES = 100
-SAMPLES_TO_A_GROUP = 5
+SAMPLES_TO_A_GROUP = 10
 KIB = 1024
 
 

@@ -57,7 +57,7 @@ def test_3000_damaged_files_are_answered_as_the_contract_says(server: Server) ->
 def test_faults_are_found() -> None:
     tally = Tally(failures={3: "internal_error"}, slowest_refusal_s=1.5, slowest_refusal=9)
     tally.is_front_end_alive = False
-    tally.rss_kib = [(100 * at, 1000.0 + 100 * at) for at in range(20)]
+    tally.rss_kib = [(100 * at, 1000.0 + 100 * at) for at in range(40)]
     assert find_faults(tally) == [
         "file 3: internal_error",
         "the front end died",

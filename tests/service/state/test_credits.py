@@ -223,7 +223,7 @@ def test_a_hold_is_given_back_when_it_is_too_old_for_any_request(
     with open_state(settings, clock) as state:
         key_id = key_with(state, 1)
         hold = state.credits.hold(key_id, "r1")
-        clock.now_s += 105
+        clock.now_s += 155
         assert state.sweep() == 0
         clock.now_s += 1
         assert state.sweep() == 1
