@@ -9,6 +9,7 @@ those of deadly_decoder.py.
 """
 
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -48,14 +49,14 @@ DEADLY_DECODER = str(Path(__file__).with_name("deadly_decoder.py"))
 class Spoilt(nn.Module):
     """`network`, whose results are spoilt as long as ORDER says so."""
 
-    def __init__(self, network: nn.Module, order: Path, where: set[str]) -> None:
+    def __init__(self, network: Callable[[Tensor], Tensor], order: Path, where: set[str]) -> None:
         super().__init__()
         self.network = network
         self.order = order
         self.where = where
 
     def forward(self, pixels: Tensor) -> Tensor:
-        result: Tensor = self.network(pixels)
+        result = self.network(pixels)
         fault, _, where = self.order.read_text().rpartition(" ")
         if where not in self.where or not bool(pixels.any()):  # black is what a warm-up shows
             return result
