@@ -6,8 +6,9 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from random import Random
+from statistics import median
 
 import psutil
 import requests
@@ -17,7 +18,7 @@ from tests.running import Server
 
 CLIENTS = 4
 SAMPLE_EVERY_FILES = 100
-SAMPLES_TO_A_GROUP = 10
+GROUP_SAMPLES = 10
 KIB = 1024
 
 
@@ -44,21 +45,19 @@ class Tally:
 
     @property
     def slope_kib_per_1000(self) -> float:
-        """Growth of the front end's memory over the last half, by least squares.
+        """Growth of the front end's memory over the last half: the median of its steps.
 
-        Of each few samples the least counts: pictures on their way come and go.
+        Of each ten samples the least counts, for pictures on their way come and go. A leak is in
+        every step from ten to ten; one more of Python's arenas, 1 MiB, is a single step.
         """
         last = self.rss_kib[len(self.rss_kib) // 2 :]
-        groups = [
-            last[at : at + SAMPLES_TO_A_GROUP] for at in range(0, len(last), SAMPLES_TO_A_GROUP)
+        groups = [last[at : at + GROUP_SAMPLES] for at in range(0, len(last), GROUP_SAMPLES)]
+        least = [min(group, key=lambda sample: sample[1]) for group in groups]
+        slopes = [
+            1000 * (y - before_y) / (x - before_x)
+            for (before_x, before_y), (x, y) in pairwise(least)
         ]
-        half = [min(group, key=lambda sample: sample[1]) for group in groups]
-        if len(half) < 2:
-            return 0.0
-        mean_x = sum(x for x, _ in half) / len(half)
-        mean_y = sum(y for _, y in half) / len(half)
-        spread = sum((x - mean_x) ** 2 for x, _ in half)
-        return 1000 * sum((x - mean_x) * (y - mean_y) for x, y in half) / spread
+        return median(slopes) if slopes else 0.0
 
 
 class Campaign:

@@ -79,7 +79,10 @@ def describe(tally: Tally) -> dict[str, object]:
         "slowest_success": tally.slowest_success,
         "slowest_success_stages": tally.slowest_success_stages,
         "decoder_deaths": tally.decoder_deaths,
-        "front_end_mib": [round(kib / 1024, 1) for kib in (*rss_kib[:1], *rss_kib[-1:])],
+        "front_end_mib": [
+            round(kib / 1024, 1)
+            for kib in (*rss_kib[:1], *rss_kib[len(rss_kib) // 2 :][:1], *rss_kib[-1:])
+        ],
         "worker_mib": [
             round(kib / 1024, 1)
             for kib in (

@@ -66,5 +66,14 @@ def test_faults_are_found() -> None:
     ]
 
 
+def test_a_leak_is_told_from_one_more_arena() -> None:
+    steady = [(100 * at, 95_000.0 + at % 3) for at in range(200)]
+    assert abs(Tally(rss_kib=steady).slope_kib_per_1000) < 1
+    stepped = [(files, kib + 1024 * (files > 15_000)) for files, kib in steady]
+    assert abs(Tally(rss_kib=stepped).slope_kib_per_1000) < 1
+    leaking = [(files, kib + 0.08 * files) for files, kib in steady]
+    assert Tally(rss_kib=leaking).slope_kib_per_1000 == pytest.approx(80, abs=1)
+
+
 def test_the_images_of_the_optional_data_are_seeds_too(shared_dir: Path) -> None:
     assert len(make_seeds(shared_dir / "images")) > len(make_seeds()) + 100
