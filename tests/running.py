@@ -101,6 +101,7 @@ def serve(
     data_dir: Path,
     *,
     arguments: Sequence[str] = ("--port", "0"),
+    program: Sequence[str] = UPSCALED,
     is_waiting: bool = True,
     timeout_s: float = 60,
     **settings: str,
@@ -109,6 +110,7 @@ def serve(
 
     Args:
         data_dir: UPSCALED_DATA_DIR; a new folder gives a new API key in `Server.key`.
+        program: what is run in place of `upscaled`.
         is_waiting: whether to wait for `/readyz`.
         settings: further `UPSCALED_*` variables.
     """
@@ -116,7 +118,7 @@ def serve(
         **{"UPSCALED_DATA_DIR": str(data_dir), "UPSCALED_PRECISION": "exact", **settings}
     )
     process = subprocess.Popen(
-        [*UPSCALED, "serve", *arguments],
+        [*program, "serve", *arguments],
         cwd=REPOSITORY_DIR,
         env=environment,
         stdout=subprocess.PIPE,

@@ -18,6 +18,7 @@ from fastapi import FastAPI
 
 from service.api.app import create_app
 from service.api.protocol import ContractProtocol
+from service.cli.allocator import return_memory_early
 from service.cli.stored import describe_trouble
 from service.config import Settings
 from service.logs import configure_logging, event, log_what_nobody_catches
@@ -54,6 +55,7 @@ def run_server(settings: Settings, host: str, port: int) -> None:
     """
     configure_logging(settings.log_level, settings.log_format)
     log_what_nobody_catches()
+    return_memory_early()
     with listen(host, port) as listener, _open_state(settings) as state:
         url = describe_url(listener)
         _say(f"upscaled {version('upscaled')} on {url}")

@@ -18,11 +18,12 @@ from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 
+from service.decoding.complaints import Complaints
 from service.decoding.limits import constrain, limits_of, measure_address_space, stop_clocks
 from service.decoding.memory import can_seal, write_memory
 from service.decoding.packing import pack
 from service.decoding.wire import receive_source, send_reply
-from service.errors import ServiceError
+from service.errors import MalformedImage, ServiceError
 from service.image.decode import decode
 from service.image.probe import probe
 from service.image.types import Image
@@ -31,6 +32,7 @@ from service.logs import configure_logging, log_what_nobody_catches
 OOM_SCORE_ADJ = 900
 """Where memory ends, the kernel ends a decoder before a worker."""
 _MAX_OPEN_FILES = 32
+_WHERE_DAMAGE_IS_ONLY_TOLD = frozenset({"TIFF"})
 
 
 def main() -> None:
@@ -43,12 +45,12 @@ def main() -> None:
     arguments = parser.parse_args()
     _die_with(arguments.lifeline)
     _give_up_rights()
-    _silence_libraries(arguments.log_format)
+    complaints = _silence_libraries(arguments.log_format)
     formats = frozenset(arguments.formats.split(","))
     sock = socket.socket(fileno=arguments.fd)
     idle_bytes = measure_address_space()
     while (source := receive_source(sock)) is not None:
-        _answer(sock, source, formats, idle_bytes)
+        _answer(sock, source, formats, idle_bytes, complaints)
         del source
 
 
@@ -76,27 +78,30 @@ def _give_up_rights() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
 
 
-def _silence_libraries(log_format: str) -> None:
-    """What libraries print of a broken file goes nowhere: 65,000 lines for one hostile TIFF.
-
-    A fault of ours is still heard, as one line of the log.
-    """
+def _silence_libraries(log_format: str) -> Complaints:
+    """A fault of ours alone is still shown to the world, as one line of the log."""
     sys.stderr = os.fdopen(os.dup(2), "w")
     configure_logging("error", log_format)
     log_what_nobody_catches()
-    with open(os.devnull, "w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
     warnings.simplefilter("ignore")
+    return Complaints()
 
 
 def _answer(
-    sock: socket.socket, source: bytes, formats: Collection[str], idle_bytes: int | None
+    sock: socket.socket,
+    source: bytes,
+    formats: Collection[str],
+    idle_bytes: int | None,
+    complaints: Complaints,
 ) -> None:
+    complaints.take()
     try:
         constrain(limits_of(len(source)), idle_bytes)
         info = probe(source, formats)
         constrain(limits_of(len(source), info.width_px * info.height_px), idle_bytes)
         image = decode(source, formats)
+        if info.format in _WHERE_DAMAGE_IS_ONLY_TOLD and (text := complaints.take()):
+            raise MalformedImage(detail=f"{info.format} pixels: {text}")
         stop_clocks()
     except ServiceError as error:
         stop_clocks()

@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from service.errors import MalformedImage, UnsupportedImageFormat
+from service.image import jpeg_end, tiff_strips
+from service.image.bmp_runs import leaves_pixels_out
 from service.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile, lab_to_rgb
 from service.image.colour_key import alpha_from_key
 from service.image.credit import read_credit
@@ -36,13 +38,15 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
         UnsupportedImageFormat, ResolutionTooHigh: as `service.image.probe.probe`.
     """
     header = open_header(source, formats)
-    if header.format == "PNG" and has_broken_pixels(header.source):
-        raise MalformedImage(detail="PNG checksum")
     try:
+        if _has_silent_damage(header):
+            raise MalformedImage(detail=f"{header.format} pixels: damaged")
         icc = header.icc
         if header.format == "PNG":
             icc = find_profile(header.source, icc)
         image = read_deep(header, icc) if is_deep_png(header) else _read_plain(header, icc)
+        if header.format == "JPEG" and jpeg_end.ends_early(header.source, header.picture):
+            raise MalformedImage(detail="JPEG pixels: they end early")
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{header.format} pixels: {error}") from error
     rgb = _upright(image.rgb, header.orientation)
@@ -59,6 +63,17 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
         dpi=turned(dpi, swaps_sides=swaps_sides(header.orientation)),
         credit=read_credit(exif),
     )
+
+
+def _has_silent_damage(header: Header) -> bool:
+    """Whether pixels are damaged or missing that the decoder would make up without a word."""
+    if header.format == "PNG":
+        return has_broken_pixels(header.source)
+    if header.format == "BMP":
+        return leaves_pixels_out(header.source)
+    if header.format == "TIFF":
+        return tiff_strips.ends_early(header.source, getattr(header.picture, "tag_v2", {}))
+    return False
 
 
 def _read_exif(header: Header) -> Exif:

@@ -1,5 +1,6 @@
 """Pixels to an encoded file: JPEG, or PNG where there is transparency or 16 bits a channel."""
 
+from functools import partial
 from types import TracebackType
 
 import cv2
@@ -7,7 +8,7 @@ import numpy as np
 
 from service.image import jpeg_file, png_file
 from service.image.credit import write_exif
-from service.image.depth import is_deep
+from service.image.depth import Pixels, is_deep
 from service.image.strips import Strips
 from service.image.types import Image
 
@@ -30,9 +31,13 @@ class Encoder:
     def __init__(self, image: Image, *, jpeg_quality: int) -> None:
         """`image` may hold unfinished pixels; its other parts are final. Quality: 1 to 100."""
         self._image = image
-        self._quality = jpeg_quality
         self._is_jpeg = image.alpha is None and not is_deep(image.rgb)
-        compress = self._compress_jpeg if self._is_jpeg else self._compress_png
+        # No method of ours: in a cycle of references the canvas would stay until it is looked for.
+        compress = (
+            partial(_compress_jpeg, image.rgb, jpeg_quality)
+            if self._is_jpeg
+            else partial(_compress_png, image.rgb, image.alpha)
+        )
         strip_px = jpeg_file.STRIP_PX if self._is_jpeg else png_file.STRIP_PX
         self._strips = Strips(image.height_px, strip_px, compress)
 
@@ -76,17 +81,19 @@ class Encoder:
             dpi=image.dpi,
         )
 
-    def _compress_jpeg(self, top: int, bottom: int) -> bytes:
-        return jpeg_file.compress_strip(self._image.rgb[top:bottom].view(np.uint8), self._quality)
 
-    def _compress_png(self, top: int, bottom: int) -> bytes:
-        above = max(0, top - 1)
-        rgb, alpha = self._image.rgb[above:bottom], self._image.alpha
-        if alpha is not None:
-            pixels = np.empty((*rgb.shape[:2], 4), rgb.dtype)
-            cv2.mixChannels([rgb, alpha[above:bottom]], [pixels], [0, 0, 1, 1, 2, 2, 3, 3])
-            rgb = pixels
-        return png_file.compress_strip(rgb, top - above)
+def _compress_jpeg(rgb: Pixels, quality: int, top: int, bottom: int) -> bytes:
+    return jpeg_file.compress_strip(rgb[top:bottom].view(np.uint8), quality)
+
+
+def _compress_png(rgb: Pixels, alpha: Pixels | None, top: int, bottom: int) -> bytes:
+    above = max(0, top - 1)
+    pixels = rgb[above:bottom]
+    if alpha is not None:
+        both = np.empty((*pixels.shape[:2], 4), rgb.dtype)
+        cv2.mixChannels([pixels, alpha[above:bottom]], [both], [0, 0, 1, 1, 2, 2, 3, 3])
+        pixels = both
+    return png_file.compress_strip(pixels, top - above)
 
 
 def encode(image: Image, *, jpeg_quality: int) -> tuple[bytes, str]:

@@ -86,13 +86,14 @@ class Executor(Protocol):
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         """Upscale one encoded image.
 
-        A worker that dies is replaced and each of its images tried once more, alone in a worker:
-        an image that kills workers takes no other one along twice. Cancelling the awaiting task
-        stops the work at its next tile.
+        A worker that dies is replaced and each of its images tried again, alone in a worker: an
+        image that kills workers takes no other one along twice. Only deaths over it alone count
+        against an image. Cancelling the awaiting task stops the work at its next tile.
 
         Raises:
             RateLimitExceeded: the queue is full; raised at once, with a truthful wait.
             MalformedImage, UnsupportedImageFormat, ResolutionTooHigh: the worker refused the image.
-            InternalError: the work failed twice, or outran its deadline.
+            InternalError: two workers died under this image alone, or its work failed, or it
+                outran its deadline.
         """
         ...

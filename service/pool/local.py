@@ -2,7 +2,8 @@
 
     upscale() -> Line: a place at a worker, a place to wait, or RateLimitExceeded
               -> WorkerProcess.work: job out, answer in
-              -> died? once more, before all others and alone in a worker
+              -> died? once more, before all others and alone in a worker; a death in company
+                 counts for nothing, a second one alone is the image's own
     a Keeper for each worker: start it, hand it to the line, wait for its death, and again
 
 A conversation with a worker is a task apart from the caller's: a caller that gives up has the work
@@ -37,7 +38,8 @@ from service.pool.room import Place
 from service.pool.spawn import WorkerUnusable
 
 WORKER_COMMAND = (sys.executable, "-m", "service.pool.worker")
-TRIES = 2
+DEATHS_ALONE = 2
+"""So many say that it is the image; those in company may be anybody's."""
 
 _log = logging.getLogger(__name__)
 
@@ -160,20 +162,24 @@ class LocalPool:
     async def _upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         now = asyncio.get_running_loop().time
         admitted_at = now()
-        for tries in range(TRIES):
-            place = await self._take_place(request, is_again=tries > 0)
+        deaths_alone = 0
+        is_again = False
+        while deaths_alone < DEATHS_ALONE:
+            place = await self._take_place(request, is_again=is_again)
             queue_s = now() - admitted_at
             try:
                 answer, data = await self._converse(place, source)
             except WorkerDied as death:
                 told = event("worker_died_under_image", request_id=request.request_id)
                 _log.warning("%s", death, extra=told)
+                deaths_alone += death.was_alone
+                is_again = True
                 continue
             except WorkTookTooLong as error:
                 raise InternalError(detail=str(error)) from None
             label = self._books.label(place.worker, request.scale)
             return _read_answer(answer, data, queue_s, label)
-        raise InternalError(detail=f"{TRIES} workers died under this image")
+        raise InternalError(detail=f"{DEATHS_ALONE} workers died under this image alone")
 
     async def _take_place(self, request: UpscaleRequest, *, is_again: bool) -> Place:
         if reason := self._hopeless_reason():

@@ -33,7 +33,15 @@ from service.pool.spawn import WorkerUnusable, spawn
 
 
 class WorkerDied(Exception):
-    """The process ended, or was killed because it hung; the text says how."""
+    """The process ended, or was killed because it hung; the text says how.
+
+    `was_alone`: nothing but the image that is told this was under way, so nothing else can be at
+    fault.
+    """
+
+    def __init__(self, text: str, *, was_alone: bool = False) -> None:
+        super().__init__(text)
+        self.was_alone = was_alone
 
 
 class WorkTookTooLong(Exception):
@@ -68,6 +76,7 @@ class WorkerProcess:
         # It holds a death as a value, as answers do.
         self._ready: asyncio.Future[Ready | WorkerUnusable | WorkerDied] = loop.create_future()
         self._under_way: dict[int, _UnderWay] = {}
+        self._under_way_at_end: int | None = None
         self._heard_at = loop.time()
         self._tasks = {asyncio.create_task(self._listen())}
 
@@ -172,9 +181,10 @@ class WorkerProcess:
     def _overdue(self) -> Exception:
         silent_s = asyncio.get_running_loop().time() - self._heard_at
         self._is_usable = False
+        self._count_under_way()
         self._kill()
         if silent_s > 2.5 * ALIVE_EVERY_S:
-            return WorkerDied(f"worker {self.pid} hung, silent for {silent_s:.1f} s, killed")
+            return self._death(f"worker {self.pid} hung, silent for {silent_s:.1f} s, killed")
         return WorkTookTooLong(f"worked on one image for {self._limits.work_s:g} s")
 
     async def _say(self, message: ToWorker, payload: bytes = b"") -> None:
@@ -183,7 +193,7 @@ class WorkerProcess:
                 await frames.asend(self._sock, encode(message), payload)
         except OSError:
             await self.gone.wait()
-            raise WorkerDied(self.end_text) from None
+            raise self._death(self.end_text) from None
 
     async def _say_if_alive(self, message: ToWorker) -> None:
         with suppress(WorkerDied):
@@ -229,6 +239,7 @@ class WorkerProcess:
 
     async def _bury(self, cause: str) -> None:
         self._is_usable = False
+        self._count_under_way()
         self._kill()
         status = await self._process.wait()
         self.end_text = f"worker {self.pid} {cause} ({_describe_status(status)})"
@@ -236,12 +247,20 @@ class WorkerProcess:
             self._ready.set_result(WorkerDied(self.end_text))
         for under_way in self._under_way.values():
             if not under_way.answer.done():
-                under_way.answer.set_result(WorkerDied(self.end_text))
+                under_way.answer.set_result(self._death(self.end_text))
         self.gone.set()
         # Whoever is still sending fails now, for the other end is closed; closing this end
         # under them would leave them waiting for ever.
         async with self._sending:
             self._sock.close()
+
+    def _count_under_way(self) -> None:
+        """Once, when the end comes: from then on images leave one by one."""
+        if self._under_way_at_end is None:
+            self._under_way_at_end = len(self._under_way)
+
+    def _death(self, text: str) -> WorkerDied:
+        return WorkerDied(text, was_alone=self._under_way_at_end == 1)
 
     def _kill(self) -> None:
         # Not Process.kill: it may reap the process before asyncio does, and lose its exit status.

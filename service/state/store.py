@@ -130,6 +130,7 @@ def _open_migrated(settings: Settings) -> Database:
 
 
 def longest_request_s(settings: Settings) -> float:
-    """How long a credit can rightly be on hold: a full queue of images that each fail once."""
+    """How long a credit can rightly be on hold: a full queue of images that are each tried as often
+    as an image is: once in company and twice alone."""
     turns = settings.max_queue // settings.workers + 2
-    return settings.source_timeout_s + 2 * settings.work_timeout_s * turns
+    return settings.source_timeout_s + 3 * settings.work_timeout_s * turns

@@ -4,9 +4,11 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, pairwise
 from random import Random
+from statistics import median
 
 import psutil
 import requests
@@ -16,19 +18,24 @@ from tests.running import Server
 
 CLIENTS = 4
 SAMPLE_EVERY_FILES = 100
+GROUP_SAMPLES = 10
 KIB = 1024
 
 
 @dataclass
 class Tally:
-    """What happened. `rss_kib` are (files so far, the front end's memory)."""
+    """What happened. `rss_kib` are (files so far, the front end's memory); `worker_kib` the
+    worker's at the same moments."""
 
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: dict[int, str] = field(default_factory=dict)
     slowest_refusal_s: float = 0.0
     slowest_refusal: int = -1
     slowest_success_s: float = 0.0
+    slowest_success: int = -1
+    slowest_success_stages: str = ""
     rss_kib: list[tuple[int, float]] = field(default_factory=list)
+    worker_kib: list[float] = field(default_factory=list)
     decoder_deaths: int = 0
     is_front_end_alive: bool = True
 
@@ -38,14 +45,19 @@ class Tally:
 
     @property
     def slope_kib_per_1000(self) -> float:
-        """Growth of the front end's memory over the last half, by least squares."""
-        half = self.rss_kib[len(self.rss_kib) // 2 :]
-        if len(half) < 2:
-            return 0.0
-        mean_x = sum(x for x, _ in half) / len(half)
-        mean_y = sum(y for _, y in half) / len(half)
-        spread = sum((x - mean_x) ** 2 for x, _ in half)
-        return 1000 * sum((x - mean_x) * (y - mean_y) for x, y in half) / spread
+        """Growth of the front end's memory over the last half: the median of its steps.
+
+        Of each ten samples the least counts, for pictures on their way come and go. A leak is in
+        every step from ten to ten; one more of Python's arenas, 1 MiB, is a single step.
+        """
+        last = self.rss_kib[len(self.rss_kib) // 2 :]
+        groups = [last[at : at + GROUP_SAMPLES] for at in range(0, len(last), GROUP_SAMPLES)]
+        least = [min(group, key=lambda sample: sample[1]) for group in groups]
+        slopes = [
+            1000 * (y - before_y) / (x - before_x)
+            for (before_x, before_y), (x, y) in pairwise(least)
+        ]
+        return median(slopes) if slopes else 0.0
 
 
 class Campaign:
@@ -103,18 +115,30 @@ class Campaign:
             return
         seconds = time.monotonic() - started
         word = "200" if answer.status_code == 200 else answer.json().get("error_code", "?")
-        self._count(number, word, answer.status_code, seconds)
+        stages = answer.headers.get("Server-Timing", "")
+        self._count(number, word, answer.status_code, seconds, stages)
 
-    def _count(self, number: int, word: str, status: int, seconds: float) -> None:
+    def _count(self, number: int, word: str, status: int, seconds: float, stages: str = "") -> None:
         tally = self.tally
         with self._lock:
             tally.outcomes[word] += 1
             if status >= 500:
                 tally.failures[number] = word
             elif status == 200:
-                tally.slowest_success_s = max(tally.slowest_success_s, seconds)
+                if seconds > tally.slowest_success_s:
+                    tally.slowest_success_s, tally.slowest_success = seconds, number
+                    tally.slowest_success_stages = stages
             elif seconds > tally.slowest_refusal_s:
                 tally.slowest_refusal_s, tally.slowest_refusal = seconds, number
             if tally.files % SAMPLE_EVERY_FILES == 0 and self._front_end.is_running():
                 rss_kib = self._front_end.memory_info().rss / KIB
                 tally.rss_kib.append((tally.files, rss_kib))
+                tally.worker_kib += self._measure_workers()
+
+    def _measure_workers(self) -> list[float]:
+        """The memory of those that are there, in KiB."""
+        found = []
+        for child in self._front_end.children():
+            with suppress(psutil.NoSuchProcess):
+                found.append(child.memory_info().rss / KIB)
+        return found

@@ -76,8 +76,21 @@ def describe(tally: Tally) -> dict[str, object]:
         "slowest_refusal_s": round(tally.slowest_refusal_s, 3),
         "slowest_refusal": tally.slowest_refusal,
         "slowest_success_s": round(tally.slowest_success_s, 3),
+        "slowest_success": tally.slowest_success,
+        "slowest_success_stages": tally.slowest_success_stages,
         "decoder_deaths": tally.decoder_deaths,
-        "front_end_mib": [round(kib / 1024, 1) for kib in (*rss_kib[:1], *rss_kib[-1:])],
+        "front_end_mib": [
+            round(kib / 1024, 1)
+            for kib in (*rss_kib[:1], *rss_kib[len(rss_kib) // 2 :][:1], *rss_kib[-1:])
+        ],
+        "worker_mib": [
+            round(kib / 1024, 1)
+            for kib in (
+                *tally.worker_kib[:1],
+                *tally.worker_kib[-1:],
+                max(tally.worker_kib, default=0),
+            )
+        ],
         "front_end_kib_per_1000_files": round(tally.slope_kib_per_1000, 1),
         "faults": find_faults(tally),
     }
@@ -85,5 +98,5 @@ def describe(tally: Tally) -> dict[str, object]:
 
 def keep(campaign: Campaign, tally: Tally, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for number in {*tally.failures, tally.slowest_refusal} - {-1}:
+    for number in {*tally.failures, tally.slowest_refusal, tally.slowest_success} - {-1}:
         (folder / f"{number}").write_bytes(campaign.make(number))

@@ -3,7 +3,7 @@
 from tests.fuzzing.campaign import Tally
 
 REFUSED_WITHIN_S = 1.0
-LARGEST_SLOPE_KIB = 100.0
+LARGEST_SLOPE_KIB = 50.0
 
 
 def find_faults(tally: Tally) -> list[str]:

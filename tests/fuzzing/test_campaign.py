@@ -57,13 +57,22 @@ def test_3000_damaged_files_are_answered_as_the_contract_says(server: Server) ->
 def test_faults_are_found() -> None:
     tally = Tally(failures={3: "internal_error"}, slowest_refusal_s=1.5, slowest_refusal=9)
     tally.is_front_end_alive = False
-    tally.rss_kib = [(100 * at, 1000.0 + 100 * at) for at in range(20)]
+    tally.rss_kib = [(100 * at, 1000.0 + 100 * at) for at in range(40)]
     assert find_faults(tally) == [
         "file 3: internal_error",
         "the front end died",
         "file 9: refused in 1.50 s",
         "front end grows by 1000 KiB in 1,000 files",
     ]
+
+
+def test_a_leak_is_told_from_one_more_arena() -> None:
+    steady = [(100 * at, 95_000.0 + at % 3) for at in range(200)]
+    assert abs(Tally(rss_kib=steady).slope_kib_per_1000) < 1
+    stepped = [(files, kib + 1024 * (files > 15_000)) for files, kib in steady]
+    assert abs(Tally(rss_kib=stepped).slope_kib_per_1000) < 1
+    leaking = [(files, kib + 0.08 * files) for files, kib in steady]
+    assert Tally(rss_kib=leaking).slope_kib_per_1000 == pytest.approx(80, abs=1)
 
 
 def test_the_images_of_the_optional_data_are_seeds_too(shared_dir: Path) -> None:

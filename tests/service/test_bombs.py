@@ -4,19 +4,24 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
 import pytest
+import requests
 
 from service.decoding.decoder import Decoder
 from service.errors import ServiceError
 from service.image.sniff import BY_SETTING, ENABLED
+from tests.running import Server
 from tests.service.bombs import make_bombs
+from tests.service.test_corpus import serve_bilinear
 
 MIB = 1024 * 1024
 ALL = ENABLED | BY_SETTING
 P99_S = 0.2
+ROUNDS = 2  # each bomb's better time counts: the machine may have other work
 PROBE = """
 import resource, sys, time
 from pathlib import Path
@@ -96,10 +101,80 @@ def test_the_decoder_refuses_all_of_them_in_little_memory(
             decoder.decode(source)
         times.append(time.perf_counter() - started)
         assert decoder.pids() == [process.pid], name
-    status = Path(f"/proc/{process.pid}/status")
-    if status.exists():
-        (peak_kib,) = (
-            line.split()[1] for line in status.read_text().splitlines() if "VmHWM" in line
-        )
-        assert int(peak_kib) * 1024 - idle_bytes < 64 * MIB
+    assert peak_bytes(process) - idle_bytes < 64 * MIB
     assert p99(times) < P99_S
+
+
+def peak_bytes(process: psutil.Process) -> int:
+    """The most memory it ever held; what it holds where no system tells."""
+    status = Path(f"/proc/{process.pid}/status")
+    if not status.exists():
+        return int(process.memory_info().rss)
+    lines = status.read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM"))
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    formats = "avif,bmp,heic,tiff"
+    with serve_bilinear(tmp_path_factory.mktemp("b"), UPSCALED_EXTRA_FORMATS=formats) as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class Family:
+    """The processes of a server."""
+
+    front_end: psutil.Process
+    worker: psutil.Process
+    decoders: list[psutil.Process]
+
+    @classmethod
+    def of(cls, server: Server) -> "Family":
+        front_end = psutil.Process(server.process.pid)
+        children = front_end.children(recursive=True)
+        (worker,) = (child for child in children if "service.pool.worker" in child.cmdline())
+        decoders = [child for child in children if "service.decoding.child" in child.cmdline()]
+        return cls(front_end, worker, sorted(decoders, key=lambda process: process.pid))
+
+
+def send(session: requests.Session, server: Server, source: bytes) -> tuple[str, float]:
+    """The error code, and the seconds it took."""
+    started = time.perf_counter()
+    answer = session.post(
+        f"{server.url}/v1/upscale",
+        headers={"X-API-KEY": server.key},
+        data={"scale": "2"},
+        files={"image": ("f", source)},
+        timeout=30,
+    )
+    seconds = time.perf_counter() - started
+    assert answer.status_code == 400
+    return answer.json()["error_code"], seconds
+
+
+@pytest.mark.slow
+def test_the_whole_service_refuses_all_of_them_from_their_heads(
+    bombs: dict[str, bytes], server: Server
+) -> None:
+    """No worker hears of any. Memory counts from when bodies as large were received before."""
+    largest = max(map(len, bombs.values()))
+    with requests.Session() as session:
+        for _ in range(3):
+            assert send(session, server, bytes(largest))[0] == "malformed_image"
+        before = Family.of(server)
+        held = [process.memory_info().rss for process in (before.front_end, before.worker)]
+        decoders_peak = [peak_bytes(decoder) for decoder in before.decoders]
+        answers = [
+            [send(session, server, source) for source in bombs.values()] for _ in range(ROUNDS)
+        ]
+    after = Family.of(server)
+    assert {code for answer in answers for code, _ in answer} == {
+        *("malformed_image", "resolution_too_high", "unsupported_image_format")
+    }
+    for process, rss in zip((after.front_end, after.worker), held, strict=True):
+        assert process.memory_info().rss - rss < 5 * MIB
+    assert after.decoders == before.decoders != []
+    assert [peak_bytes(decoder) for decoder in after.decoders] == decoders_peak
+    assert not [line for line in server.stderr if ": refused: " in line]
+    assert p99([min(seconds for _, seconds in each) for each in zip(*answers, strict=True)]) < P99_S

@@ -6,7 +6,8 @@ Run as a script: `fake_worker.py START --fd N`; START is how it begins: "ready",
     {"do": "answer", "after_s": 0.1, "size_bytes": 10}   sleep, then answer so many bytes
     {"do": "echo"}                       answer with the source
     {"do": "die", "after_s": 0.1}        SIGKILL itself
-    {"do": "die", "marker": path}        the same, but only if the file is not there; makes it
+    {"do": "die", "marker": path}        the same, once: the file says that it was done
+    {"do": "die", "marker": path, "times": 2}    the same, twice
     {"do": "hang"}                       stop: nothing is said any more
     {"do": "hang", "marker": path}       the same, once
     {"do": "tiles", "count": 50, "tile_s": 0.1, "trace": path}   a line and a progress frame each
@@ -78,24 +79,24 @@ def end_by(sig: signal.Signals) -> None:
     time.sleep(60)  # another thread may be the one that is hit first
 
 
-def is_first(order: dict[str, Any]) -> bool:
-    """Whether this is the first time that an order with a marker is met; always without one."""
+def is_due(order: dict[str, Any]) -> bool:
+    """Whether an order with a marker was met less than its number of times; always without one."""
     if "marker" not in order:
         return True
-    marker = Path(order["marker"])
-    is_new = not marker.exists()
-    marker.touch()
-    return is_new
+    with Path(order["marker"]).open("a") as marker:
+        is_due: bool = marker.tell() < order.get("times", 1)
+        marker.write("x")
+    return is_due
 
 
 def obey(wire: Wire, inbox: Inbox, job: Job, source: bytes) -> None:
     order: dict[str, Any] = json.loads(source.partition(b"\n")[0])
     started = time.perf_counter()
     match order["do"]:
-        case "die" if is_first(order):
+        case "die" if is_due(order):
             time.sleep(order.get("after_s", 0))
             die()
-        case "hang" if is_first(order):
+        case "hang" if is_due(order):
             end_by(signal.SIGSTOP)
         case "fail":
             wire.say(Failed(job=job.job, reason="ZeroDivisionError"))

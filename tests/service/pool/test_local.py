@@ -81,6 +81,36 @@ async def test_a_job_that_kills_two_workers_fails_alone() -> None:
         assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*others))
 
 
+async def test_a_death_in_company_counts_for_nobody(tmp_path: Path) -> None:
+    """One that is killed beside another, then once more alone, is answered the third time."""
+    async with running_pool(workers=1, jobs_per_worker=4) as pool:
+        unlucky = order("die", after_s=0.2, marker=str(tmp_path / "m"), times=2)
+        jobs = [
+            asyncio.create_task(pool.upscale(source, request()))
+            for source in (order("answer", after_s=0.5), unlucky)
+        ]
+        assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*jobs))
+    assert (tmp_path / "m").read_text() == "xxx"
+
+
+async def test_two_deaths_alone_are_the_images_own(tmp_path: Path) -> None:
+    async with running_pool(workers=1) as pool:
+        twice = order("die", marker=str(tmp_path / "m"), times=2)
+        with pytest.raises(InternalError, match="2 workers died under this image alone"):
+            await pool.upscale(twice, request())
+    assert (tmp_path / "m").read_text() == "xx"
+
+
+async def test_a_poisonous_image_kills_three_workers_at_most(tmp_path: Path) -> None:
+    async with running_pool(workers=1, jobs_per_worker=4) as pool:
+        neighbour = asyncio.create_task(pool.upscale(order("answer", after_s=0.5), request()))
+        poison = order("die", after_s=0.1, marker=str(tmp_path / "m"), times=99)
+        with pytest.raises(InternalError, match="2 workers died under this image alone"):
+            await pool.upscale(poison, request("poison"))
+        assert isinstance(await neighbour, Upscaled)
+    assert (tmp_path / "m").read_text() == "xxx"
+
+
 async def test_a_retried_job_goes_before_those_that_waited_behind_it(tmp_path: Path) -> None:
     finished: list[str] = []
 
@@ -516,6 +546,22 @@ async def test_the_deadline_of_one_image_costs_its_neighbours_nothing_but_time()
         with pytest.raises(InternalError, match="worked on one image for 1 s"):
             await late
         assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*others))
+
+
+async def test_a_death_by_anothers_deadline_counts_for_nobody(tmp_path: Path) -> None:
+    """The one that was late is gone by the time its neighbour hears of the death."""
+    async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, restart_s=0.02)) as pool:
+        late = asyncio.create_task(pool.upscale(order("answer", after_s=30), request("late")))
+        await asyncio.sleep(0.5)
+        unlucky = order("tiles", count=8, tile_s=0.1, trace=str(tmp_path / "trace"))
+        neighbour = asyncio.create_task(pool.upscale(unlucky, request("unlucky")))
+        with pytest.raises(InternalError, match="worked on one image for 1 s"):
+            await late
+        (tmp_path / "trace").write_text("")
+        await until(lambda: bool((tmp_path / "trace").read_text()))
+        for pid in pool.worker_pids():
+            os.kill(pid, signal.SIGKILL)  # alone, for the first time
+        assert isinstance(await neighbour, Upscaled)
 
 
 async def test_giving_one_image_up_leaves_its_neighbours_at_work(tmp_path: Path) -> None:

@@ -219,11 +219,11 @@ def test_a_hold_is_given_back_when_it_is_too_old_for_any_request(
     make_settings: Callable[..., Settings], clock: Clock
 ) -> None:
     settings = make_settings(work_timeout_s=10, source_timeout_s=5, max_queue=3, workers=1)
-    assert longest_request_s(settings) == 5 + 2 * 10 * 5
+    assert longest_request_s(settings) == 5 + 3 * 10 * 5
     with open_state(settings, clock) as state:
         key_id = key_with(state, 1)
         hold = state.credits.hold(key_id, "r1")
-        clock.now_s += 105
+        clock.now_s += 155
         assert state.sweep().holds_released == 0
         clock.now_s += 1
         assert state.sweep().holds_released == 1

@@ -1,3 +1,5 @@
+import gc
+import tracemalloc
 from collections.abc import Callable
 from io import BytesIO
 from typing import Any
@@ -237,3 +239,23 @@ def test_what_is_computed_again_in_smaller_windows_is_encoded_again() -> None:
 
     assert run_job(source, 2, engine, Settings(), ignore).data == right.data
     assert min(engine.seen) < (100, 90)
+
+
+@pytest.mark.parametrize("channels", [3, 4])
+def test_no_pixels_wait_for_the_garbage_collector(channels: int) -> None:
+    """Arrays do not count for it: in a cycle of references they would stay for many images."""
+    source = save(picture(500, 500, channels), "PNG")
+    run_job(source, 2, TrueEngine(), Settings(), ignore)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(3):
+            run_job(source, 2, TrueEngine(), Settings(), ignore)
+        left, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert peak - before > 3_000_000  # one canvas at least was counted
+    assert left - before < 1_000_000

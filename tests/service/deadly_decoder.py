@@ -1,0 +1,22 @@
+"""A decoder that dies of every file which holds the word DEADLY; otherwise the real one."""
+
+import os
+import signal
+from collections.abc import Collection
+
+import service.decoding.child as child
+from service.image.decode import decode
+from service.image.types import Image
+
+DEADLY = "of this a decoder dies"
+
+
+def decode_or_die(source: bytes, formats: Collection[str]) -> Image:
+    if DEADLY.encode() in source:
+        os.kill(os.getpid(), signal.SIGSEGV)
+    return decode(source, formats)
+
+
+if __name__ == "__main__":
+    vars(child)["decode"] = decode_or_die
+    child.main()

@@ -1,0 +1,219 @@
+"""Damage that a decoder would paint over without a word: in JPEG, fax in TIFF, runs in BMP."""
+
+import struct
+from io import BytesIO
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from service.decoding.decoder import Decoder
+from service.errors import MalformedImage
+from service.image.bmp_runs import leaves_pixels_out
+from service.image.decode import decode
+from service.image.depth import Pixels
+from tests.service.image.samples import picture
+
+COUNTS = 279
+WIDTH, HEIGHT = 70, 64
+FAX = ("group3", "group4", "tiff_ccitt")
+
+
+def drawing() -> NDArray[np.bool_]:
+    """Slanted bars, each row another."""
+    rows, columns = np.indices((HEIGHT, WIDTH))
+    return np.asarray((rows * 3 + columns * 2) // 17 % 3 == 0)
+
+
+def save_tiff(compression: str, **tags: object) -> bytes:
+    file = BytesIO()
+    pixels = np.tile(picture(64, 64), (4, 4, 1)) if compression == "jpeg" else drawing()
+    PillowImage.fromarray(pixels).save(file, "TIFF", compression=compression, **tags)
+    return file.getvalue()
+
+
+def shorten_strips(source: bytes, part: float) -> bytes:
+    """The same file whose directory speaks of less bytes in each strip: no byte is missing."""
+    data = bytearray(source)
+    (at,) = struct.unpack_from("<I", data, 4)
+    (entries,) = struct.unpack_from("<H", data, at)
+    for entry in range(at + 2, at + 2 + 12 * entries, 12):
+        tag, kind, count = struct.unpack_from("<HHI", data, entry)
+        if tag == COUNTS:
+            code = {3: "H", 4: "I"}[kind]
+            place = entry + 8
+            if count * struct.calcsize(code) > 4:
+                (place,) = struct.unpack_from("<I", data, place)
+            lengths = struct.unpack_from(f"<{count}{code}", data, place)
+            struct.pack_into(f"<{count}{code}", data, place, *(int(part * x) for x in lengths))
+    return bytes(data)
+
+
+@pytest.mark.parametrize("part", [0.1, 0.3, 0.5, 0.9])
+@pytest.mark.parametrize("compression", [*FAX, "jpeg"])
+def test_a_strip_that_ends_early_is_refused(compression: str, part: float) -> None:
+    source = save_tiff(compression)
+    decode(source, {"TIFF"})
+    with pytest.raises(MalformedImage):
+        decode(shorten_strips(source, part), {"TIFF"})
+
+
+@pytest.mark.parametrize("options", [0, 1, 4, 5])
+def test_fax_of_every_kind_is_read_whole(options: int) -> None:
+    """292 is T4Options: in two dimensions, and with lines that begin at whole bytes."""
+    source = save_tiff("group3", tiffinfo={292: options})
+
+    shown = decode(source, {"TIFF"}).rgb[..., 0] > 0
+
+    assert np.array_equal(shown, drawing())
+    with pytest.raises(MalformedImage):
+        decode(shorten_strips(source, 0.8), {"TIFF"})
+
+
+@pytest.mark.parametrize("compression", FAX)
+def test_fax_with_its_low_bits_first_is_read_whole(compression: str) -> None:
+    source = save_tiff(compression, tiffinfo={266: 2})
+
+    assert np.array_equal(decode(source, {"TIFF"}).rgb[..., 0] > 0, drawing())
+
+
+def test_zeros_within_fax_are_no_end() -> None:
+    """libtiff takes them for one and leaves the rest white."""
+    source = bytearray(save_tiff("group4"))
+    source[60:62] = bytes(2)
+    with pytest.raises(MalformedImage):
+        decode(bytes(source), {"TIFF"})
+
+
+def test_fax_that_turns_to_garbage_on_the_way_is_refused() -> None:
+    """libtiff goes on with white lines and prints that it does."""
+    source = save_tiff("group4")
+    broken = bytearray(source)
+    broken[60:62] = b"\x02\x02"
+    assert not np.array_equal(decode(bytes(broken), {"TIFF"}).rgb[..., 0] > 0, drawing())
+    with Decoder({"TIFF"}, processes=1) as decoder:
+        with pytest.raises(MalformedImage) as refusal:
+            decoder.decode(bytes(broken))
+        assert "Fax4Decode" in refusal.value.detail
+        assert np.array_equal(decoder.decode(source).rgb[..., 0] > 0, drawing())
+        assert len(decoder.pids()) == 1
+
+
+def bmp(runs: bytes, *, bits: int = 8, width: int = 4, height: int = 2) -> bytes:
+    """A run-length coded BMP of a palette of greys."""
+    colours = 1 << bits
+    palette = b"".join(bytes((x, x, x, 0)) for x in np.linspace(0, 255, colours).astype(np.uint8))
+    start = 54 + len(palette)
+    head = struct.pack("<2sIII", b"BM", start + len(runs), 0, start)
+    facts = (40, width, height, 1, bits, 1 if bits == 8 else 2, len(runs), 2835, 2835, colours, 0)
+    return head + struct.pack("<IiiHHIIiiII", *facts) + palette + runs
+
+
+WHOLE = (
+    bytes((4, 200, 0, 0, 4, 9, 0, 1)),
+    bytes((4, 200, 0, 0, 4, 9, 0, 0, 0, 1)),
+    bytes((4, 200, 0, 0, 4, 9)),  # many programs write no end
+    bytes((0, 3, 1, 2, 3, 0, 1, 7, 0, 0, 1, 5, 3, 5, 0, 1)),
+)
+IN_PART = (
+    b"",
+    bytes((4, 200)),
+    bytes((4, 200, 0, 0)),
+    bytes((4, 200, 0, 1)),
+    bytes((4, 200, 0, 0, 3, 9, 0, 1)),
+    bytes((3, 200, 0, 0, 4, 9, 0, 1)),
+    bytes((5, 200, 0, 0, 4, 9, 0, 1)),
+    bytes((4, 200, 0, 2, 0, 1, 0, 1)),
+    bytes((4, 200, 0, 0, 4, 9, 0, 0, 4, 9, 0, 1)),
+    bytes((4, 200, 0, 0, 0, 4, 1, 2, 3)),
+)
+
+
+@pytest.mark.parametrize("runs", WHOLE)
+def test_runs_that_fill_the_picture_are_taken(runs: bytes) -> None:
+    assert not leaves_pixels_out(bmp(runs))
+    assert decode(bmp(runs), {"BMP"}).rgb.shape == (2, 4, 3)
+
+
+@pytest.mark.parametrize("runs", IN_PART)
+def test_runs_that_leave_pixels_out_are_refused(runs: bytes) -> None:
+    with pytest.raises(MalformedImage):
+        decode(bmp(runs), {"BMP"})
+
+
+def test_runs_of_half_bytes_are_counted_in_pixels() -> None:
+    whole = bytes((5, 0x12, 0, 0, 0, 5, 0x12, 0x34, 0x50, 0, 0, 1))
+    assert not leaves_pixels_out(bmp(whole, bits=4, width=5))
+    assert leaves_pixels_out(bmp(whole, bits=4, width=6))
+    assert decode(bmp(whole, bits=4, width=5), {"BMP"}).rgb.shape == (2, 5, 3)
+
+
+def test_every_cut_of_runs_is_refused_or_the_whole_picture() -> None:
+    rows = b"".join(bytes((2, at, 0, 3, at, 9, at, 0, 59, 7, 0, 0)) for at in range(64))
+    source = bmp(rows + b"\0\1", width=64, height=64)
+    whole = decode(source, {"BMP"}).rgb
+    refused = 0
+    for length in range(len(source)):
+        try:
+            assert np.array_equal(decode(source[:length], {"BMP"}).rgb, whole), length
+        except MalformedImage:
+            refused += 1
+    assert refused >= len(source) - 4
+
+
+JPEGS: dict[str, tuple[str, dict[str, object]]] = {
+    "baseline": ("RGB", {}),
+    "without subsampling": ("RGB", {"subsampling": 0}),
+    "with tables of its own": ("RGB", {"optimize": True}),
+    "progressive": ("RGB", {"progressive": True}),
+    "in intervals": ("RGB", {"restart_marker_blocks": 4}),
+    "grey": ("L", {}),
+    "cmyk": ("CMYK", {}),
+}
+
+
+def save_jpeg(mode: str, pixels: NDArray[np.uint8], **options: object) -> bytes:
+    file = BytesIO()
+    PillowImage.fromarray(pixels).convert(mode).save(file, "JPEG", **options)
+    return file.getvalue()
+
+
+def part_that_differs(found: Pixels, whole: Pixels) -> float:
+    return float((np.abs(found.astype(int) - whole).max(axis=2) > 40).mean())
+
+
+@pytest.mark.parametrize("name", sorted(JPEGS))
+def test_a_cut_jpeg_with_an_end_of_its_own_is_never_half_grey(name: str) -> None:
+    """A progressive one may lack its last details; that is no missing part."""
+    mode, options = JPEGS[name]
+    source = save_jpeg(mode, picture(128, 160), **options)
+    whole = decode(source).rgb
+    refused = 0
+    lengths = range(len(source) // 3, len(source) - 2, 7)
+    for length in lengths:
+        try:
+            found = decode(source[:length] + b"\xff\xd9").rgb
+        except MalformedImage:
+            refused += 1
+            continue
+        assert part_that_differs(found, whole) < 0.04, length
+    assert refused > len(lengths) * (0.2 if name == "progressive" else 0.9)
+
+
+def test_a_marker_among_a_jpegs_pixels_does_not_make_the_rest_grey() -> None:
+    source = bytearray(save_jpeg("RGB", picture(128, 160)))
+    source[-400:-398] = b"\xff\xd9"
+    with pytest.raises(MalformedImage):
+        decode(bytes(source))
+
+
+@pytest.mark.parametrize("name", sorted(JPEGS))
+def test_a_jpeg_that_is_mid_grey_is_taken(name: str) -> None:
+    mode, options = JPEGS[name]
+    pixels = picture(128, 160)
+    pixels[40:] = 128
+    for grey in (pixels, np.full_like(pixels, 128)):
+        assert decode(save_jpeg(mode, grey, quality=95, **options)).rgb.shape == (128, 160, 3)
+    source = save_jpeg("RGB", pixels, quality=95, comment=b"\xff\xda\xff\xd9")
+    assert decode(source).rgb[-1, -1].tolist() == [128, 128, 128]

@@ -1,0 +1,92 @@
+"""The real server with a worker whose network makes what a broken device would.
+
+    python spoilt.py serve ORDER ARGUMENTS...      `upscaled ARGUMENTS`
+    python spoilt.py work ORDER --fd N             its worker
+
+Everything is the product's own but the network, which reads the file ORDER at each window: the
+fault and where it shows: `fast`, where float32 would be right, or `both`. And its decoders are
+those of deadly_decoder.py.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+import service.cli.server as server
+import service.decoding.decoder as decoder
+import service.engine.choice as choice
+import service.pool.worker as worker
+from service.cli import main
+from service.config import Settings
+from service.decoding.decoder import Decoder
+from service.engine.engine import Engine
+from service.engine.torch_engine import TorchEngine
+from service.pool.local import LocalPool
+
+
+def make_nan(result: Tensor) -> None:
+    result[0, 1, result.shape[2] // 2, result.shape[3] // 2] = torch.nan
+
+
+def make_black(result: Tensor) -> None:
+    result[:, :, : result.shape[2] // 2] = 0
+
+
+def shift_mean(result: Tensor) -> None:
+    result.add_(0.25)
+
+
+FAULTS = {"nan": make_nan, "black tile": make_black, "shifted mean": shift_mean}
+WRONG_SIZE = "wrong size"
+DEADLY_DECODER = str(Path(__file__).with_name("deadly_decoder.py"))
+
+
+class Spoilt(nn.Module):
+    """`network`, whose results are spoilt as long as ORDER says so."""
+
+    def __init__(self, network: Callable[[Tensor], Tensor], order: Path, where: set[str]) -> None:
+        super().__init__()
+        self.network = network
+        self.order = order
+        self.where = where
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        result = self.network(pixels)
+        fault, _, where = self.order.read_text().rpartition(" ")
+        if where not in self.where or not bool(pixels.any()):  # black is what a warm-up shows
+            return result
+        if fault == WRONG_SIZE:
+            return result[:, :, :-2]
+        FAULTS[fault](result)
+        return result
+
+
+def open_spoilt(order: Path, settings: Settings, scale: int) -> Engine:
+    engine = choice_open_engine(settings, scale)
+    assert isinstance(engine, TorchEngine)
+    return replace(
+        engine,
+        network=Spoilt(engine.network, order, {"fast", "both"}),
+        exact_network=Spoilt(engine.exact_network, order, {"both"}),
+    )
+
+
+choice_open_engine = choice.open_engine
+
+
+if __name__ == "__main__":
+    _, role, order, *rest = sys.argv
+    sys.argv = ["upscaled", *rest]
+    if role == "serve":
+        command = (sys.executable, __file__, "work", order)
+        vars(server)["LocalPool"] = partial(LocalPool, command=command)
+        main()
+    else:
+        vars(choice)["open_engine"] = partial(open_spoilt, Path(order))
+        vars(decoder)["Decoder"] = partial(Decoder, command=(sys.executable, DEADLY_DECODER))
+        worker.main()

@@ -1,0 +1,169 @@
+"""Killed at work by SIGKILL, a process leaves nothing: no shared memory, no child, no file."""
+
+import os
+import random
+import signal
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import pytest
+import requests
+
+from tests.running import Server
+from tests.service.image.samples import picture, save
+from tests.service.test_corpus import serve_bilinear
+
+CLIENTS = 4
+IMAGES = 24
+SHARED_DIR = Path("/dev/shm")
+MEMORY = "memfd:pixels"
+# Large enough that most of the time some process holds its pixels.
+SOURCE = save(picture(600, 800, 4), "PNG")
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+
+@dataclass(frozen=True)
+class Watched:
+    """A server, and the folder its processes put temporary files in."""
+
+    server: Server
+    temporary_dir: Path
+
+    def processes(self, module: str) -> list[psutil.Process]:
+        children = psutil.Process(self.server.process.pid).children(recursive=True)
+        return [child for child in children if module in _command(child)]
+
+    def decoders(self) -> list[psutil.Process]:
+        return self.processes("service.decoding.child")
+
+    def workers(self) -> list[psutil.Process]:
+        return self.processes("service.pool.worker")
+
+    def left_behind(self) -> list[str]:
+        """Temporary files, named shared memory, and anonymous memory that a process still holds."""
+        named = SHARED_DIR.iterdir() if SHARED_DIR.is_dir() else iter(())
+        family = [psutil.Process(self.server.process.pid), *self.workers(), *self.decoders()]
+        return [
+            *(str(path) for path in self.temporary_dir.rglob("*")),
+            *(str(path) for path in named),
+            *(f"{process.pid}: {MEMORY}" for process in family if _holds_memory(process)),
+        ]
+
+    def send(self) -> str:
+        answer = requests.post(
+            f"{self.server.url}/v1/upscale",
+            headers={"X-API-KEY": self.server.key, "Accept": "image/*"},
+            data={"scale": "2"},
+            files={"image": ("f", SOURCE)},
+            timeout=60,
+        )
+        return "200" if answer.ok else str(answer.json()["error_code"])
+
+
+def _command(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
+
+
+def _holds_memory(process: psutil.Process) -> bool:
+    with suppress(OSError):
+        folder = Path(f"/proc/{process.pid}")
+        if MEMORY in (folder / "maps").read_text():
+            return True
+        return any(MEMORY in os.readlink(fd) for fd in (folder / "fd").iterdir())
+    return False
+
+
+@contextmanager
+def watched(folder: Path) -> Iterator[Watched]:
+    temporary_dir = folder / "temporary"
+    temporary_dir.mkdir()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TMPDIR", str(temporary_dir))
+        with serve_bilinear(folder) as server:
+            yield Watched(server, temporary_dir)
+
+
+def until(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def send_while_killing(
+    service: Watched, find: Callable[[], list[psutil.Process]], most_kills: int
+) -> tuple[Counter[str], int]:
+    """What the images were answered while a process of a kind was killed, then the next ..."""
+    is_over = threading.Event()
+    chance = random.Random(1)
+    kills = 0
+
+    def kill_for_ever() -> None:
+        nonlocal kills
+        while kills < most_kills and not is_over.wait(0.5):
+            if service.server.is_ready() and (found := find()):
+                with suppress(psutil.NoSuchProcess):
+                    chance.choice(found).send_signal(signal.SIGKILL)
+                    kills += 1
+
+    killer = threading.Thread(target=kill_for_ever)
+    killer.start()
+    try:
+        with ThreadPoolExecutor(CLIENTS) as clients:
+            answers = Counter(clients.map(lambda _: service.send(), range(IMAGES)))
+    finally:
+        is_over.set()
+        killer.join()
+    return answers, kills
+
+
+def test_of_decoders_and_workers_killed_at_work_nothing_is_left(tmp_path: Path) -> None:
+    with watched(tmp_path) as service:
+        assert service.send() == "200"
+        before = service.left_behind()
+        answers, kills = send_while_killing(service, service.decoders, 6)
+        assert kills >= 2
+        # Two in a row may have hit one file; never does a decoder's death cost anything else.
+        assert set(answers) <= {"200", "malformed_image"}
+        assert answers["malformed_image"] <= kills / 2
+        assert until(lambda: service.left_behind() == before), service.left_behind()
+
+        orphans = service.decoders()
+        answers, kills = send_while_killing(service, service.workers, 2)
+        # The first in company, the second at worst alone: two alone would be the image's own fault.
+        assert kills >= 1
+        assert answers == {"200": IMAGES}
+        _, alive = psutil.wait_procs(orphans, timeout=15)
+        assert alive == []
+        assert until(lambda: service.left_behind() == before), service.left_behind()
+
+
+def test_of_a_front_end_killed_at_work_nothing_is_left(tmp_path: Path) -> None:
+    with watched(tmp_path) as service, ThreadPoolExecutor(CLIENTS) as clients:
+        assert service.send() == "200"
+        before = service.left_behind()
+        family = psutil.Process(service.server.process.pid).children(recursive=True)
+        sending = [clients.submit(service.send) for _ in range(IMAGES)]
+        assert until(lambda: sum(each.done() for each in sending) > CLIENTS)
+        service.server.process.kill()
+        service.server.process.wait()
+        _, alive = psutil.wait_procs(family, timeout=15)
+        assert alive == []
+        broken = sum(isinstance(each.exception(), requests.RequestException) for each in sending)
+        assert broken > 0
+        named = SHARED_DIR.iterdir() if SHARED_DIR.is_dir() else iter(())
+        left = [str(path) for path in (*service.temporary_dir.rglob("*"), *named)]
+        assert left == before

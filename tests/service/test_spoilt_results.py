@@ -1,0 +1,107 @@
+"""What a broken device makes never reaches a client: it is computed again, or told as an error.
+
+And a file that kills decoders costs nobody else anything.
+"""
+
+import sys
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import requests
+from PIL import Image
+
+from tests.running import Server, serve
+from tests.service.deadly_decoder import DEADLY
+from tests.service.image.samples import picture, save
+from tests.service.spoilt import FAULTS, WRONG_SIZE
+from tests.service.test_corpus import SETTINGS, add_bilinear_model
+
+PROGRAM = Path(__file__).with_name("spoilt.py")
+SOUND = "none nowhere"
+SOURCE = save(picture(200, 160), "PNG")
+
+
+class Spoiler:
+    """A server, and what is wrong with it at the moment."""
+
+    def __init__(self, server: Server, order: Path) -> None:
+        self.server = server
+        self._order = order
+
+    def send(self, order: str, scale: int = 2, source: bytes = SOURCE) -> requests.Response:
+        self._order.write_text(order)
+        return requests.post(
+            f"{self.server.url}/v1/upscale",
+            headers={"X-API-KEY": self.server.key, "Accept": "image/*"},
+            data={"scale": str(scale)},
+            files={"image": ("f", source)},
+            timeout=60,
+        )
+
+
+@pytest.fixture(scope="module")
+def spoiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoiler]:
+    data_dir = tmp_path_factory.mktemp("spoilt")
+    order = data_dir / "order"
+    order.write_text(SOUND)
+    add_bilinear_model(data_dir)
+    program = (sys.executable, str(PROGRAM), "serve", str(order))
+    changed = {"UPSCALED_MODEL_X4": "bilinear", "UPSCALED_TILE_WINDOW_PX": "96"}
+    settings: dict[str, Any] = {**SETTINGS, **changed}
+    with serve(data_dir, program=program, **settings) as server:
+        yield Spoiler(server, order)
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, WRONG_SIZE])
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_fault_that_float32_does_not_have_leaves_no_trace(
+    spoiler: Spoiler, fault: str, scale: int
+) -> None:
+    right = spoiler.send(SOUND, scale)
+
+    answer = spoiler.send(f"{fault} fast", scale)
+
+    assert (right.status_code, answer.status_code) == (200, 200)
+    assert answer.content == right.content
+    with Image.open(BytesIO(answer.content)) as shown:
+        assert shown.size == (160 * scale, 200 * scale)
+
+
+@pytest.mark.parametrize("fault", [*FAULTS, WRONG_SIZE])
+def test_a_fault_that_float32_has_too_is_an_error_and_never_a_picture(
+    spoiler: Spoiler, fault: str
+) -> None:
+    answer = spoiler.send(f"{fault} both")
+
+    assert answer.status_code == 500
+    assert answer.json() == {"error": "Internal service error", "error_code": "internal_error"}
+    assert spoiler.send(SOUND).status_code == 200
+
+
+def test_the_second_death_over_a_file_refuses_it_and_everything_else_goes_on(
+    spoiler: Spoiler,
+) -> None:
+    deadly = save(picture(100, 100), "JPEG", comment=DEADLY.encode())
+    assert spoiler.send(SOUND).status_code == 200
+    workers = psutil.Process(spoiler.server.process.pid).children()
+    deaths = count_deaths(spoiler.server)
+
+    with ThreadPoolExecutor(4) as clients:
+        sources = [deadly, SOURCE] * 3
+        answers = list(clients.map(lambda source: spoiler.send(SOUND, source=source), sources))
+
+    assert {answer.status_code for answer in answers[1::2]} == {200}
+    assert {(answer.status_code, answer.json()["error_code"]) for answer in answers[::2]} == {
+        (400, "malformed_image")
+    }
+    assert count_deaths(spoiler.server) == deaths + 3 * 2
+    assert psutil.Process(spoiler.server.process.pid).children() == workers
+
+
+def count_deaths(server: Server) -> int:
+    return sum("decoder_died" in line for line in server.stderr)
