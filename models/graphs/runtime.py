@@ -42,15 +42,17 @@ def has_fast_bfloat16() -> bool:
 
 
 def compile_graph(graph: Graph, *, precision: str, threads: int) -> OpenVino:
-    """A graph made ready for this CPU: one stream on `threads` cores.
+    """A graph made ready for this CPU: one stream on `threads` cores, whichever are free.
 
     Args:
         precision: "f32" or "bf16": what layers compute in that are not quantised.
     """
-    options: Mapping[str, str | int] = {
+    options: Mapping[str, str | int | bool] = {
         "INFERENCE_PRECISION_HINT": precision,
         "INFERENCE_NUM_THREADS": threads,
         "NUM_STREAMS": 1,
         "PERFORMANCE_HINT": "LATENCY",
+        # A thread tied to a core waits for whatever else runs there, with the other core free.
+        "ENABLE_CPU_PINNING": False,
     }
     return open_core().compile_model(graph, "CPU", dict(options))

@@ -42,6 +42,8 @@ class Engine(Protocol):
     most windows of the longest side in one `start`; small_batch: most of any side, see
     `most_windows`. label: what runs and in which precision, as "torch float32".
     proof: how near its picture is to float32's, in words; empty where it was not compared.
+    aside: the same network, for another thread to run small windows by while this one is at work;
+    None where the device does one thing after the other.
     """
 
     @property
@@ -64,6 +66,8 @@ class Engine(Protocol):
     def label(self) -> str: ...
     @property
     def proof(self) -> str: ...
+    @property
+    def aside(self) -> "Engine | None": ...
 
     def start(
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False

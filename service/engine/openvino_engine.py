@@ -45,7 +45,8 @@ class OpenVinoEngine:
     `exact` is the same network in torch, for windows that are asked for in float32, or whose
     results are not finite (refused instead if it `is_strict`), or for whose shape alone no graph
     is worth compiling. Graphs have fixed shapes: with one of any shape, memory grew by 0.8 MB for
-    every shape ever seen, and RRDB took twice as long.
+    every shape ever seen, and RRDB took twice as long. `graphs_aside` are the same on fewer cores:
+    those are lent to small windows while `graphs` compute.
     """
 
     exact: TorchEngine
@@ -55,6 +56,7 @@ class OpenVinoEngine:
     shape_step_px: int
     batch: int
     graphs: "ReadyGraphs"
+    graphs_aside: "ReadyGraphs"
     is_strict: bool = False
     proof: str = ""
 
@@ -83,6 +85,10 @@ class OpenVinoEngine:
     def label(self) -> str:
         return f"openvino {self.precision}"
 
+    @property
+    def aside(self) -> "OpenVinoEngine":
+        return dataclasses.replace(self, graphs=self.graphs_aside)
+
     def strict(self) -> "OpenVinoEngine":
         return dataclasses.replace(self, is_strict=True)
 
@@ -99,10 +105,10 @@ class OpenVinoEngine:
             return self.exact.start(windows, reduce, is_exact=True)
         try:
             request = self.graphs.request(pixels.shape)
-            request.start_async([pixels], share_inputs=True)
             # A batch waiting behind this one would make nothing faster on a processor, and a small
-            # image that comes meanwhile would have to wait for both.
-            request.wait()
+            # image that comes meanwhile would have to wait for both. So it is computed here, by the
+            # calling thread, as the first of its threads: its priority is the caller's to choose.
+            request.infer([pixels], share_inputs=True)
         except (MemoryError, RuntimeError) as error:
             raise _out_of_memory(error, pixels.shape) from error
         return _Running(self, pixels.view(np.uint8), request, reduce)
@@ -119,22 +125,15 @@ class OpenVinoEngine:
 
 @dataclass(slots=True)
 class _Running:
-    """A batch that OpenVINO's threads work on (see `service.engine.engine.Started`)."""
+    """A batch whose graph was computed (see `service.engine.engine.Started`)."""
 
     engine: OpenVinoEngine
     pixels: NDArray[np.uint8]
     request: OpenVino
     reduce: int
-
-    @property
-    def is_done(self) -> bool:
-        return bool(self.request.wait_for(0))
+    is_done: bool = True
 
     def finish(self) -> list[Window]:
-        try:
-            self.request.wait()
-        except (MemoryError, RuntimeError) as error:
-            raise _out_of_memory(error, self.pixels.shape) from error
         results = self.request.get_output_tensor(0).data
         return [self._finish_one(at, results[at]) for at in range(len(self.pixels))]
 
@@ -196,6 +195,7 @@ def build_openvino_engine(
     Raises:
         ImportError: OpenVINO is not installed.
     """
+    graph, threads = build_graph(family, shape, layers), exact.device.threads
     return OpenVinoEngine(
         exact=exact,
         family=family,
@@ -203,9 +203,8 @@ def build_openvino_engine(
         window_px=window_px,
         shape_step_px=round_up(SHAPE_STEP_PX, exact.multiple_px),
         batch=batch,
-        graphs=ReadyGraphs(
-            build_graph(family, shape, layers), _HINTS[precision], exact.device.threads
-        ),
+        graphs=ReadyGraphs(graph, _HINTS[precision], threads),
+        graphs_aside=ReadyGraphs(graph, _HINTS[precision], max(1, threads // 2)),
     )
 
 

@@ -69,6 +69,10 @@ class TorchEngine:
     def label(self) -> str:
         return f"{self.runtime} {str(self.device.dtype).removeprefix('torch.')}"
 
+    @property
+    def aside(self) -> "TorchEngine | None":
+        return self if self.device.torch_device.type == "cpu" else None
+
     def start(
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
     ) -> Started:

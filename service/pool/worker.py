@@ -5,7 +5,8 @@ pair. Its threads:
 
     listener   hears jobs and cancellations; says `Alive` when nothing comes; ends the process,
                whatever it is doing, when the front end is gone
-    device     alone runs the networks (`service.upscale.scheduler`)
+    device     runs the networks (`service.upscale.scheduler`), and computes as the last in turn
+    aside      runs them for small images where the device is busy with others
     job-N      one for each image under way: decode, the loop over its tiles, encode
     main       opens the engines, then waits for the others
 
@@ -18,6 +19,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -37,8 +39,12 @@ if TYPE_CHECKING:
     from service.upscale.scheduler import Scheduler
 
 SCALES: Final = (2, 4)
-NICENESS: Final = 5
+NICENESS: Final = 1
 """Below the front end, which must answer while every core computes."""
+NETWORK_NICENESS: Final = 5
+"""Further below: what takes long. Small images and all that is not the network have three times its
+share of a core that they want at once, and mostly get it at once.
+"""
 OOM_SCORE_ADJ: Final = 500
 """Where memory ends, the kernel ends a worker, which is replaced, and not the front end."""
 
@@ -74,6 +80,14 @@ def _step_back() -> None:
         Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
 
 
+def _compute_last() -> None:
+    """Put the calling thread behind the others; elsewhere than on Linux that is the whole process,
+    which is left as it is.
+    """
+    if sys.platform == "linux":
+        os.nice(NETWORK_NICENESS)
+
+
 def _hear_settings(wire: Wire) -> Settings:
     message, _ = wire.hear()
     if not isinstance(message, Configure):
@@ -93,7 +107,7 @@ def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings, tally: Tally) -
     cv2.setNumThreads(1)  # the other cores are the network's, or other images'
     decoders = count_decoders()
     with (
-        Scheduler(count_batches(tally, settings)) as scheduler,
+        Scheduler(count_batches(tally, settings), begin=_compute_last) as scheduler,
         Decoder(
             settings.formats,
             processes=decoders,
@@ -102,7 +116,10 @@ def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings, tally: Tally) -
         ) as decoder,
     ):
         decoder.warm_up(decoders)  # while the engines are opened
-        engines = _open_engines(wire, settings, scheduler)
+        # Threads that libraries start for the network have the priority of whoever was first to use
+        # it: not this thread, which starts those of the jobs.
+        with ThreadPoolExecutor(1, initializer=_compute_last) as opener:
+            engines = opener.submit(_open_engines, wire, settings, scheduler).result()
         care_pool = ThreadPoolExecutor(_count_cores()) if has_free_cores(settings) else None
         Bench(wire, inbox, engines, settings, scheduler, decoder, care_pool).work_for_ever()
 

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final
 
 from service.engine.engine import Engine, Window, most_windows
-from service.upscale.turns import Ask, Turns
+from service.upscale.turns import Ask, Finish, Turns
 
 BATCHES_AHEAD: Final = 3
 """One that its image stitches, one on the device, one that waits: nobody then waits for another."""
@@ -69,8 +69,8 @@ class Lane:
         """
         self._turns.leave(self._queue, Cancelled())
 
-    def _wait(self, result: Future[Window]) -> Window:
-        window = result.result()
+    def _wait(self, result: Future[Finish]) -> Window:
+        window = result.result()()
         if self._queue.end is not None:
             raise self._queue.end
         return window

@@ -1,10 +1,13 @@
-"""The only thread that uses the device: it gathers windows of all images under way into batches."""
+"""The threads that use the device: one gathers windows of all images under way into batches, and
+where the device can do two things at once, another takes small images past what is under way.
+"""
 
 import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
 
 from service.engine.engine import Engine, EngineOutOfMemory, Started, Window, most_windows
@@ -31,7 +34,9 @@ class BatchDone:
 
 
 OnBatch = Callable[[BatchDone], None]
-"""Called by the device's thread after each batch. It must neither block nor raise."""
+"""Called by a thread of the device after each batch, from two of them where it can do two things at
+once. It must neither block nor raise.
+"""
 
 
 def ignore_batch(_: BatchDone) -> None:
@@ -49,41 +54,57 @@ class _Batch:
 
 
 class Scheduler:
-    """A context that owns one device's thread; what still waits when it is left ends with an error.
+    """A context that owns a device's threads; what still waits when it is left ends with an error.
 
     One batch is started ahead of the one that is waited for, so an asynchronous device never
     idles; what is finished as soon as it is started is handed out at once.
     """
 
-    def __init__(self, on_batch: OnBatch = ignore_batch) -> None:
+    def __init__(
+        self, on_batch: OnBatch = ignore_batch, begin: Callable[[], None] = lambda: None
+    ) -> None:
+        """
+        Args:
+            begin: called first in the thread of batches, not in that of small images.
+        """
         self._on_batch = on_batch
+        self._begin = begin
         self._turns = Turns()
         self._room_px: dict[int, int] = {}
         self._handed_out_at = 0.0
         self._taken: list[Ask] = []
-        self._thread = threading.Thread(target=self._live, name="device", daemon=True)
-        self._thread.start()
+        self._taken_aside: list[Ask] = []
+        self._threads = [
+            threading.Thread(target=self._live, args=arguments, name=name, daemon=True)
+            for name, arguments in (
+                ("device", (self._work, self._taken)),
+                ("aside", (self._work_aside, self._taken_aside)),
+            )
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def open_lane(self, engine: Engine) -> Lane:
         """A way through `engine` for one image; its windows share batches with other lanes'."""
         return Lane(self._turns, engine)
 
-    def _live(self) -> None:
+    def _live(self, work: Callable[[], None], taken: list[Ask]) -> None:
         try:
-            self._work()
+            work()
         except BaseException as error:  # noqa: BLE001  (told to everyone who waits or will ask)
             _log.critical("the device's thread ended", exc_info=error)
             reason = InternalError(detail=f"the device's thread ended: {error!r}")
             self._turns.close(reason)
-            _fail(self._taken, reason)
+            _fail(taken, reason)
 
     def _work(self) -> None:
+        self._begin()
         before: _Batch | None = None
         while True:
             asks = self._turns.take(self._most, is_patient=before is None)
             if not asks and before is None:
                 return
-            self._taken = [*(before.asks if before else ()), *asks]
+            self._taken[:] = [*(before.asks if before else ()), *asks]
             batch = self._start(asks, is_crowded=before is not None) if asks else None
             if before is not None:
                 self._finish(before)
@@ -91,6 +112,19 @@ class Scheduler:
             if batch is not None and _is_over(batch):
                 self._finish(batch)
                 before = None
+
+    def _work_aside(self) -> None:
+        while (ask := self._turns.take_aside()) is not None:
+            self._taken_aside[:] = [ask]
+            began_at = time.perf_counter()
+            try:
+                started = _start([ask], ask.engine.aside or ask.engine)
+            except Exception as error:  # noqa: BLE001  (its own image is told)
+                _fail([ask], error)
+            else:
+                seconds = time.perf_counter() - began_at
+                self._tell([ask], seconds, places=1)
+                _hand_over(ask, started, seconds)
 
     def _most(self, ask: Ask) -> int:
         """How many windows like this one a batch may have."""
@@ -102,7 +136,7 @@ class Scheduler:
         began_at = time.perf_counter()
         started: Started | Exception
         try:
-            started = _start(asks)
+            started = _start(asks, asks[0].engine)
         except Exception as error:  # noqa: BLE001  (dealt with where the batch is finished)
             started = error
         return _Batch(asks, started, began_at, is_crowded)
@@ -111,6 +145,9 @@ class Scheduler:
         try:
             if isinstance(batch.started, Exception):
                 raise batch.started
+            if _can_finish_elsewhere(batch):
+                _hand_over(batch.asks[0], batch.started, self._pass_s(batch))
+                return
             results = batch.started.finish()
         except Exception as error:  # noqa: BLE001  (each window's own image is told)
             self._try_again(batch.asks, error, is_crowded=batch.is_crowded)
@@ -138,19 +175,23 @@ class Scheduler:
         self._room_px[id(asks[0].engine)] = room_px
 
     def _hand_out(self, batch: _Batch, results: list[Window]) -> None:
-        now = time.perf_counter()
-        seconds = now - max(batch.began_at, self._handed_out_at)
-        share_s = seconds / len(batch.asks)
-        self._handed_out_at = now
-        self._tell(batch.asks, seconds)
+        share_s = self._pass_s(batch) / len(batch.asks)
         for ask, result in zip(batch.asks, results, strict=True):
             ask.queue.device_s += share_s
-            ask.result.set_result(result)
+            ask.result.set_result(partial(_same, result))
 
-    def _tell(self, asks: Sequence[Ask], seconds: float) -> None:
+    def _pass_s(self, batch: _Batch) -> float:
+        """Seconds that the device gave to this batch alone."""
+        now = time.perf_counter()
+        seconds = now - max(batch.began_at, self._handed_out_at)
+        self._handed_out_at = now
+        self._tell(batch.asks, seconds, places=self._most(batch.asks[0]))
+        return seconds
+
+    def _tell(self, asks: Sequence[Ask], seconds: float, *, places: int) -> None:
         first = asks[0]
         height_px, width_px = first.window.shape[:2]
-        places = max(self._most(first), len(asks))
+        places = max(places, len(asks))
         self._on_batch(BatchDone(first.engine, len(asks), places, height_px, width_px, seconds))
 
     def __enter__(self) -> "Scheduler":
@@ -163,13 +204,28 @@ class Scheduler:
         trace: TracebackType | None,
     ) -> None:
         self._turns.close(InternalError(detail="the device's thread was stopped"))
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
 
-def _start(asks: Sequence[Ask]) -> Started:
-    first = asks[0]
+def _start(asks: Sequence[Ask], engine: Engine) -> Started:
     windows = [ask.window for ask in asks]
-    return first.engine.start(windows, first.reduce, is_exact=first.is_exact)
+    return engine.start(windows, asks[0].reduce, is_exact=asks[0].is_exact)
+
+
+def _can_finish_elsewhere(batch: _Batch) -> bool:
+    """A processor needs no thread of its own for what is left, and one window has one image."""
+    return len(batch.asks) == 1 and batch.asks[0].engine.aside is not None and _is_over(batch)
+
+
+def _hand_over(ask: Ask, started: Started, device_s: float) -> None:
+    """Let a window's own image finish it, so that the device goes on meanwhile."""
+    ask.queue.device_s += device_s
+    ask.result.set_result(lambda: started.finish()[0])
+
+
+def _same(window: Window) -> Window:
+    return window
 
 
 def _fail(asks: Sequence[Ask], reason: Exception) -> None:

@@ -26,6 +26,7 @@ def engine_of(
     precision: OpenVinoPrecision = "float32",
     *,
     weights: float | None = None,
+    threads: int = 1,
 ) -> OpenVinoEngine:
     """An engine of a network with random weights, or with one value for all of them."""
     torch.manual_seed(7)
@@ -34,7 +35,13 @@ def engine_of(
     if weights is not None:
         state = {key: np.full_like(value, weights) for key, value in state.items()}
     exact = build_engine(
-        network, CPU, model="any", native_scale=4, window_px=64, halo_px=5, multiple_px=1
+        network,
+        replace(CPU, threads=threads),
+        model="any",
+        native_scale=4,
+        window_px=64,
+        halo_px=5,
+        multiple_px=1,
     )
     return build_openvino_engine(
         exact, family, shape, layers_of(state), precision, window_px=64, batch=4
@@ -65,6 +72,18 @@ def test_two_batches_may_be_under_way() -> None:
         (got,) = batch.finish()
         assert batch.is_done
         np.testing.assert_array_equal(got, engine.start([window]).finish()[0])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_aside_it_gives_the_same_pixels_on_half_of_the_cores(precision: OpenVinoPrecision) -> None:
+    if precision == "bfloat16" and not has_fast_bfloat16():
+        pytest.skip("this CPU has no bfloat16 of its own")
+    engine = engine_of(precision=precision, threads=4)
+    assert (engine.graphs.threads, engine.aside.graphs.threads) == (4, 2)
+    assert engine_of().aside.graphs.threads == 1
+    window = draw_window()
+    (expected,) = engine.start([window]).finish()
+    np.testing.assert_array_equal(engine.aside.start([window]).finish()[0], expected)
 
 
 def test_a_window_may_be_written_over_once_it_is_started() -> None:

@@ -81,6 +81,13 @@ def test_every_level_comes_back_as_itself() -> None:
         assert np.array_equal(result, levels), device
 
 
+def test_a_cpu_takes_small_windows_aside_and_a_gpu_does_not() -> None:
+    engine = engine_of(Nearest())
+    assert engine.aside is engine
+    gpu = replace(CPU, torch_device=torch.device("cuda"))
+    assert replace(engine, device=gpu).aside is None
+
+
 def test_results_are_in_order_in_rgb_and_contiguous() -> None:
     windows = [noise(seed=seed) for seed in range(3)]
 

@@ -160,9 +160,15 @@ async def test_giving_up_frees_the_real_worker_long_before_it_would_be_done(
     assert workers_of(pool) == [worker]
 
 
-async def test_the_worker_steps_back_for_the_front_end(pool: LocalPool) -> None:
+async def test_the_worker_steps_back_for_the_front_end_and_its_network_for_the_rest(
+    pool: LocalPool,
+) -> None:
     [worker] = workers_of(pool)
-    assert worker.nice() == psutil.Process().nice() + 5
+    own = psutil.Process().nice()
+    assert worker.nice() == own + 1  # and so are its jobs
+    threads = [each.id for each in worker.threads()]
+    levels = {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+    assert levels == {own + 1, own + 6}  # what computes in turn is behind those
     assert Path(f"/proc/{worker.pid}/oom_score_adj").read_text() == "500\n"
 
 

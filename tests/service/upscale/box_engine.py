@@ -36,6 +36,7 @@ class BoxEngine:
     model: str = "box"
     label: str = "box"
     proof: str = ""
+    aside: "BoxEngine | None" = None
     seen: list[tuple[int, int]] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     exact: list[Window] = field(default_factory=list)

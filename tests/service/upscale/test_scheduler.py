@@ -223,6 +223,64 @@ def test_an_image_whose_turn_has_not_come_leaves_at_once() -> None:
         engine.is_released.set()
 
 
+def test_a_small_image_passes_a_large_ones_batch_where_the_device_can_do_two_things() -> None:
+    engine = Held(aside=BoxEngine())
+    large, small = windows_of(3, 200), windows_of(1)
+    with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(run_all, scheduler.open_lane(engine), large)
+        assert engine.is_reached.wait(20)
+        with scheduler.open_lane(engine) as lane:
+            assert are_right(engine, small, list(lane.run(small)))
+            assert lane.device_s > 0
+        assert not waiting.done()
+        engine.is_released.set()
+        assert are_right(engine, large, waiting.result(20))
+    assert engine.seen == [(200, 200)] * 3
+
+
+def test_what_fails_aside_is_told_to_its_own_image_only() -> None:
+    engine = Held(aside=Alarming())
+    flat = [np.full((16, 16, 3), 9, np.uint8)]
+    with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(run_all, scheduler.open_lane(engine), windows_of(1, 200))
+        assert engine.is_reached.wait(20)
+        with pytest.raises(ValueError, match="of one colour"):
+            run_all(scheduler.open_lane(engine), flat)
+        assert are_right(engine, windows_of(1), run_all(scheduler.open_lane(engine), windows_of(1)))
+        engine.is_released.set()
+        assert are_right(engine, windows_of(1, 200), waiting.result(20))
+
+
+@pytest.mark.parametrize("aside", [None, BoxEngine()])
+def test_a_processors_results_are_finished_by_their_own_images(aside: BoxEngine | None) -> None:
+    """So that it computes the next window meanwhile; a GPU's are by the thread that uses it."""
+    finished_by = []
+
+    @dataclass
+    class Late(BoxEngine):
+        def start(
+            self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
+        ) -> Started:
+            return Noted(super().start(windows, reduce, is_exact=is_exact).finish())
+
+    @dataclass
+    class Noted:
+        windows: list[Window]
+        is_done: bool = True
+
+        def finish(self) -> list[Window]:
+            finished_by.append(threading.current_thread())
+            return self.windows
+
+    engine = Late(aside=aside)
+    windows = windows_of(4, 200)
+    with Scheduler() as scheduler:
+        assert are_right(engine, windows, run_all(scheduler.open_lane(engine), windows))
+    assert len(finished_by) == 4
+    is_here = {thread is threading.current_thread() for thread in finished_by}
+    assert is_here == {aside is not None}
+
+
 def test_a_lane_left_half_way_leaves_nothing_behind() -> None:
     engine = BoxEngine(batch=2)
     with Scheduler() as scheduler:

@@ -1,14 +1,18 @@
 """Who is next, without any thread: what is put first and what is taken then."""
 
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
 from service.engine.engine import Engine
-from service.upscale.turns import Ask, Queue, Turns
+from service.upscale.turns import ASIDE_PX, Ask, Queue, Turns
 from tests.service.upscale.box_engine import BoxEngine
 
 ENGINE = BoxEngine(batch=8)
+TWO_AT_ONCE = BoxEngine(aside=BoxEngine())
 SMALL_PX, LARGE_PX = 8, 64
+LEAST_SIDE_ASIDE_PX = int(ASIDE_PX**0.5)
 
 
 def put(
@@ -164,3 +168,67 @@ def test_no_batch_is_larger_than_asked_for_whatever_waits() -> None:
     for _ in range(9):
         put(turns, turns.join(), SMALL_PX)
     assert [len(take(turns, most=6)) for _ in range(3)] == [4, 4, 1]
+
+
+def test_a_small_image_is_taken_aside_while_the_device_is_busy_and_not_before() -> None:
+    turns = Turns()
+    small = put(turns, turns.join(), SMALL_PX, engine=TWO_AT_ONCE)
+    assert take(turns) == [small]
+    passing = put(turns, turns.join(), SMALL_PX, engine=TWO_AT_ONCE)
+    more = put(turns, small.queue, SMALL_PX, engine=TWO_AT_ONCE)
+    assert turns.take_aside() is passing
+    assert take(turns) == [more]  # it waited for its own image only
+    assert take(turns) == []
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(turns.take_aside)
+        put(turns, turns.join(), SMALL_PX, engine=TWO_AT_ONCE)
+        with pytest.raises(TimeoutError):  # the device is free: `take` will come for it
+            taken.result(0.05)
+        other = put(turns, turns.join(), SMALL_PX, engine=TWO_AT_ONCE)
+        assert take(turns) != [other]
+        assert taken.result(20) is other
+
+
+@pytest.mark.parametrize("more_px", [0, 1])
+def test_only_images_up_to_a_size_are_taken_aside(more_px: int) -> None:
+    turns = Turns()
+    put(turns, turns.join(), LARGE_PX, engine=TWO_AT_ONCE)
+    take(turns)
+    asked = put(turns, turns.join(), LEAST_SIDE_ASIDE_PX + more_px, engine=TWO_AT_ONCE)
+    assert asked.may_go_aside == (not more_px)
+
+
+def test_an_image_of_many_small_windows_is_no_small_image() -> None:
+    turns = Turns()
+    queue = turns.join()
+    count = ASIDE_PX // LARGE_PX**2
+    asks = [put(turns, queue, LARGE_PX, engine=TWO_AT_ONCE) for _ in range(count)]
+    assert asks[0].may_go_aside
+    put(turns, queue, LARGE_PX, engine=TWO_AT_ONCE)
+    assert not asks[0].may_go_aside
+
+
+def test_nothing_is_taken_aside_from_a_device_that_does_one_thing_at_a_time() -> None:
+    turns = Turns()
+    assert not put(turns, turns.join(), SMALL_PX).may_go_aside
+
+
+def test_what_was_taken_aside_is_charged_like_the_rest() -> None:
+    """An image of four windows that had one aside has its turn after one that had none."""
+    turns = Turns()
+    a, b = turns.join(), turns.join()
+    put(turns, turns.join(), LARGE_PX)
+    take(turns)
+    for _ in range(3):
+        put(turns, a, SMALL_PX, engine=TWO_AT_ONCE)
+        put(turns, b, SMALL_PX)
+    assert getattr(turns.take_aside(), "queue", None) is a
+    assert [take(turns)[0].queue for _ in range(2)] == [b, a]
+
+
+def test_who_waits_to_take_aside_is_let_go_at_the_end() -> None:
+    turns = Turns()
+    with ThreadPoolExecutor(1) as pool:
+        taken = pool.submit(turns.take_aside)
+        turns.close(TimeoutError())
+        assert taken.result(20) is None

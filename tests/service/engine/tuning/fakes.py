@@ -50,6 +50,7 @@ class FakeEngine:
     small_batch: int = 1
     label: str = "fake float32"
     proof: str = ""
+    aside: None = None
     is_strict: bool = False
 
     def strict(self) -> Self:

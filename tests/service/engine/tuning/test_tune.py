@@ -139,7 +139,9 @@ def test_a_window_that_lets_others_in_soon_goes_first_where_there_is_one(
     """64 px take 12 ms or 61 ms, and waste more on their halo than 128 px, which take 4 times."""
     engine = FakeEngine(seconds_per_px=us_per_px * 1e-6, halo_px=20)
 
-    choice, _ = tune(candidate(engine, "float32"), [], Sizes((128, 64), (1,)), "auto")
+    effort = Effort(budget_s=2.7, turn_s=0.03)
+    sizes = Sizes((128, 64), (1,))
+    choice, _ = tune(candidate(engine, "float32"), [], sizes, "auto", effort=effort)
 
     assert choice.window_px == window_px
 
