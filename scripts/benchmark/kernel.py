@@ -5,12 +5,20 @@ from pathlib import Path
 from scripts.benchmark.contestant import Entry
 from scripts.benchmark.effort import Effort
 from scripts.benchmark.machine import Facts
+from scripts.benchmark.ours import INT8
 from scripts.benchmark.race import PEAK, Race, open_apart, open_here, run_race
-from scripts.benchmark.weights import Weights, add_general, add_rrdb, add_small_compact
+from scripts.benchmark.weights import (
+    Weights,
+    add_general,
+    add_rrdb,
+    add_small_compact,
+    is_random,
+)
 
 PRECISIONS = ("exact", "auto", "fast")
 TYPES = {"cpu": ("float32", "bfloat16", "int8"), "cuda": ("float16", "bfloat16", "int8")}
 PACKAGE, NCNN = "package", "ncnn"
+SPEED_ONLY = "int8, speed only"
 DEFAULT_MODEL = "upscaled-x4"
 
 
@@ -68,12 +76,15 @@ def make_race(
         NCNN: enter("ncnn", weights.model),
     }
     exact = {PACKAGE: "exact", NCNN: "exact"}
-    for prefix, model in (("", weights.model), ("default ", beside)):
-        for precision in PRECISIONS if model else ():
+    # Random weights have no file of 8 bits: `fast` would only be `auto` once more.
+    own = PRECISIONS[:-1] if is_random(weights.model) else PRECISIONS
+    for prefix, model, precisions in (("", weights.model, own), ("default ", beside, PRECISIONS)):
+        for precision in precisions if model else ():
             name = prefix + precision
             entries[name] = enter("ours", str(model), precision)
             if precision != "exact":
                 exact[name] = f"{prefix}exact"
+    entries[SPEED_ONLY] = enter("ours", weights.model, INT8)
     return Race(entries | _products(device, is_tiny=is_tiny), against=PACKAGE, exact=exact)
 
 

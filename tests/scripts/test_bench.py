@@ -11,14 +11,14 @@ from scripts.benchmark.child import in_child
 from scripts.benchmark.command import PARTS, measure
 from scripts.benchmark.contestant import Absent, Entry
 from scripts.benchmark.effort import QUICK
-from scripts.benchmark.kernel import PRECISIONS, make_race
+from scripts.benchmark.kernel import PRECISIONS, SPEED_ONLY, make_race
 from scripts.benchmark.race import Race, open_here, run_race
 from scripts.benchmark.report import to_table
 from scripts.benchmark.seams import measure_one
 from scripts.benchmark.weights import add_lively_rrdb, add_small_compact
 
 ROOT = Path(__file__).resolve().parents[2]
-OURS = {*PRECISIONS, *(f"default {name}" for name in PRECISIONS)}
+OURS = {"exact", "auto", SPEED_ONLY, *(f"default {name}" for name in PRECISIONS)}
 
 
 def assert_is_whole(report: dict[str, Any], parts: tuple[str, ...]) -> None:
@@ -29,7 +29,9 @@ def assert_is_whole(report: dict[str, Any], parts: tuple[str, ...]) -> None:
     if "kernel" in parts:
         compact, rrdb = report["kernel"].values()
         assert compact["contestants"].keys() >= OURS
-        assert rrdb["contestants"].keys() >= {*PRECISIONS}
+        assert rrdb["contestants"].keys() >= {"exact", "auto", SPEED_ONLY}
+        assert rrdb["contestants"][SPEED_ONLY]["label"] == "openvino int8"
+        assert f"{SPEED_ONLY} against exact" not in rrdb["pictures"]
         assert {"package", "ncnn"} <= rrdb["contestants"].keys() | rrdb["absent"].keys()
         for facts in (*compact["contestants"].values(), *rrdb["contestants"].values()):
             assert 0 < facts["fastest_s"] <= facts["median_s"]

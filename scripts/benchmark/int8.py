@@ -1,0 +1,54 @@
+"""8 bits whatever their picture is worth: how fast such a network would be, and no more.
+
+Ranges come from pictures, and nothing is tuned. What the service runs in 8 bits is a file that was
+tuned and proven.
+"""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+
+from models.quantising.prepare import quantise_network
+from models.store import ModelStore
+from models.weights import load_network
+from scripts.benchmark.contestant import Absent
+from scripts.benchmark.pictures import make_pixels
+from service.config import Settings
+from service.engine.choice import choose_model, choose_window_px
+from service.engine.device import choose_device
+from service.engine.engine import Engine
+from service.engine.loaded import LoadedModel
+from service.engine.openvino_engine import build_openvino_engine
+from service.engine.torch_candidates import open_torch
+
+PICTURES = 6
+SIDE_PX = 48
+
+
+def open_int8(settings: Settings, scale: int) -> Engine:
+    """The settings' model for `scale` in 8 bits, in its usual window, proven by nothing.
+
+    Raises:
+        Absent: not on this device, or OpenVINO is not installed.
+    """
+    device = choose_device(settings)
+    if device.torch_device.type != "cpu":
+        raise Absent("8 bits run on CPUs only")
+    store = ModelStore(settings.models_dir)
+    spec, path = choose_model(settings, scale, store, is_cuda=False)
+    network = load_network(spec, path)
+    pictures = np.stack([make_pixels(SIDE_PX + at, SIDE_PX)[-SIDE_PX:] for at in range(PICTURES)])
+    layers = quantise_network(
+        spec.family, network, pictures, steps=0, seed=0, progress=lambda done, total: None
+    )
+    window_px = choose_window_px(settings, spec, is_cuda=False)
+    exact = open_torch(
+        LoadedModel(spec, network, window_px, weights=path), replace(device, dtype=torch.float32)
+    )
+    try:
+        return build_openvino_engine(
+            exact, spec.family, spec.shape, layers, "int8", window_px=window_px
+        )
+    except ImportError as error:
+        raise Absent(str(error)) from error
