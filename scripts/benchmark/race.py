@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from scripts.benchmark.child import in_child
 from scripts.benchmark.contestant import Absent, Done, Entry, Here, Runner
 from scripts.benchmark.machine import Facts
-from scripts.benchmark.pictures import largest_difference, psnr_db
+from scripts.benchmark.pictures import Pixels, largest_difference, psnr_db
 
 Open = Callable[[Entry], AbstractContextManager[Runner]]
 PEAK = "peak "
@@ -40,15 +40,20 @@ def open_here(entry: Entry) -> Iterator[Runner]:
 def run_race(race: Race, rounds: int, opened: Open = open_apart) -> Facts:
     """Let everyone who can take part run `rounds` times, one at a time, after a run to warm up.
 
-    Every other round goes backwards: what runs after what is then no matter.
+    Every other round goes backwards: what runs after what is then no matter. Who dies on the way is
+    absent from then on.
     """
     with ExitStack() as stack:
         runners, opened_s, absent = _open_all(race, stack, opened)
         runs: dict[str, list[Done]] = {name: [] for name in runners}
         for at in range(rounds):
-            order = list(runners) if at % 2 == 0 else list(reversed(runners))
-            for name in order:
-                runs[name].append(runners[name].run_once())
+            for name in list(runners) if at % 2 == 0 else list(reversed(runners)):
+                try:
+                    runs[name].append(runners[name].run_once())
+                except Absent as reason:  # the others' figures stand without it
+                    absent[name] = str(reason)
+                    del runners[name], runs[name]
+                    _say(f"{name}: gone")
             _say(f"round {at + 1} of {rounds}")
         return {
             "contestants": summarise(runners, runs),
@@ -107,6 +112,14 @@ def summarise(runners: Mapping[str, Runner], runs: Mapping[str, list[Done]]) -> 
     return table
 
 
+def _picture(runner: Runner) -> Pixels | None:
+    try:
+        return runner.picture()
+    except Absent as reason:
+        _say(f"{runner.label}: gone before its picture was compared: {reason}")
+        return None
+
+
 def rate(runs: list[Done]) -> float:
     """GFLOP/s of the fastest run."""
     return max(done.gflop / done.seconds for done in runs)
@@ -131,7 +144,7 @@ def compare(runs: Mapping[str, list[Done]], against: str) -> dict[str, Facts]:
 def compare_pictures(runners: Mapping[str, Runner], exact: Mapping[str, str]) -> dict[str, Facts]:
     """How far each picture is from the float32 one of the same weights."""
     pictures = {
-        name: runners[name].picture() for name in {*exact, *exact.values()} if name in runners
+        name: _picture(runners[name]) for name in {*exact, *exact.values()} if name in runners
     }
     table: dict[str, Facts] = {}
     for name, other in exact.items():

@@ -1,6 +1,7 @@
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,6 +23,8 @@ class Runs:
 
     def run_once(self) -> Done:
         order.append(self._name)
+        if self._name == "mortal" and order.count("mortal") == 2:
+            raise Absent("died")
         return Done(next(self._seconds), gflop=6.0)
 
     def picture(self) -> Pixels | None:
@@ -31,7 +34,12 @@ class Runs:
         return None
 
 
-SECONDS = {"ours": [9.0, 2.0, 3.0, 4.0], "package": [9.0, 8.0, 6.0, 7.0], "peak": [9.0, 1.0, 1, 1]}
+SECONDS = {
+    "mortal": [9.0],
+    "ours": [9.0, 2.0, 3.0, 4.0],
+    "package": [9.0, 8.0, 6.0, 7.0],
+    "peak": [9.0, 1.0, 1, 1],
+}
 
 
 @contextmanager
@@ -73,6 +81,28 @@ def test_who_is_absent_says_why_and_leaves_the_others_to_run(race: Race) -> None
     facts = run_race(race, 2, opened)
     assert facts["absent"] == {"ncnn": "not installed"}
     assert len(order) == 3 * (1 + 2)
+
+
+def test_who_dies_on_the_way_is_absent_and_the_others_run_on(race: Race) -> None:
+    entries = {**race.entries, "mortal": Entry("ours", model="mortal")}
+    facts: Any = run_race(Race(entries, race.against, {"mortal": "package"}), 2, opened)
+    assert facts["absent"]["mortal"] == "died"
+    assert "mortal" not in facts["contestants"]
+    assert order.count("mortal") == 2
+    assert order.count("package") == 1 + 2
+    assert facts["pictures"] == {}
+
+
+def test_a_picture_that_nobody_can_make_any_more_is_not_compared(
+    race: Race, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(_: Runs) -> None:
+        raise Absent("died")
+
+    monkeypatch.setattr(Runs, "picture", die)
+    facts: Any = run_race(race, 1, opened)
+    assert facts["pictures"] == {}
+    assert facts["ratios"]
 
 
 def test_rounds_run_in_turn_and_every_other_one_backwards(race: Race) -> None:
