@@ -1,6 +1,7 @@
 """The engine that runs networks with OpenVINO, on CPUs: in float32, bfloat16 or 8 bits."""
 
 import dataclasses
+import threading
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -152,13 +153,20 @@ class _Running:
 class ReadyGraphs:
     """A graph compiled for shapes `(N, h, w, 3)`, the last `MAX_READY_SHAPES` of which are kept.
 
-    hint: "f32" or "bf16", what is computed in beside 8 bits. threads: of the CPU.
+    hint: "f32" or "bf16", what is computed in beside 8 bits. threads: of the CPU. copying: held
+    while the graph is copied, which others may share.
     """
 
     graph: Graph
     hint: str
     threads: int
     kept: OrderedDict[tuple[int, ...], OpenVino] = field(default_factory=OrderedDict)
+    copying: threading.Lock = field(default_factory=threading.Lock)
+
+    def on_fewer_threads(self) -> "ReadyGraphs":
+        """The same graph on half of the threads, for one thread beside that of these."""
+        fewer = max(1, self.threads // 2)
+        return dataclasses.replace(self, threads=fewer, kept=OrderedDict())
 
     def has(self, shape: tuple[int, ...]) -> bool:
         return shape in self.kept
@@ -167,7 +175,8 @@ class ReadyGraphs:
         """A new inference request, compiled for `shape` where that is not kept."""
         compiled = self.kept.pop(shape, None)
         if compiled is None:
-            graph = self.graph.clone()
+            with self.copying:
+                graph = self.graph.clone()
             graph.reshape([int(side) for side in shape])
             compiled = compile_graph(graph, precision=self.hint, threads=self.threads)
         self.kept[shape] = compiled
@@ -195,7 +204,9 @@ def build_openvino_engine(
     Raises:
         ImportError: OpenVINO is not installed.
     """
-    graph, threads = build_graph(family, shape, layers), exact.device.threads
+    graphs = ReadyGraphs(
+        build_graph(family, shape, layers), _HINTS[precision], exact.device.threads
+    )
     return OpenVinoEngine(
         exact=exact,
         family=family,
@@ -203,8 +214,8 @@ def build_openvino_engine(
         window_px=window_px,
         shape_step_px=round_up(SHAPE_STEP_PX, exact.multiple_px),
         batch=batch,
-        graphs=ReadyGraphs(graph, _HINTS[precision], threads),
-        graphs_aside=ReadyGraphs(graph, _HINTS[precision], max(1, threads // 2)),
+        graphs=graphs,
+        graphs_aside=graphs.on_fewer_threads(),
     )
 
 
