@@ -14,6 +14,10 @@ MIN_PSNR_DB: Final = {"auto": 50.0, "fast": 40.0}
 MAX_MEAN_SHIFT: Final = 0.5
 """In levels of 255, of any picture's mean colour: what is evenly too dark is wrong at any PSNR."""
 
+MAX_FLAT_SHIFT: Final = 1.0
+"""The same of a flat colour. One that lies between two levels is rounded to either: that alone is a
+whole level all over, for an error of next to nothing."""
+
 MAX_FLAT_LEVELS: Final = 4
 """Most that any pixel of a flat colour may be off, where float32 itself does not keep it flat."""
 
@@ -43,7 +47,7 @@ class Proof:
         """Why this may not be chosen in `precision` ("auto" or "fast"); empty if it may."""
         if self.is_black:
             return "black"
-        if max(self.mean_shift, self.flat_mean_shift) > MAX_MEAN_SHIFT:
+        if self.mean_shift > MAX_MEAN_SHIFT or self.flat_mean_shift > MAX_FLAT_SHIFT:
             shift = max(self.mean_shift, self.flat_mean_shift)
             return f"its mean colour is off by {shift:.2f} levels"
         if not self.is_flat_kept or self.flat_largest > MAX_FLAT_LEVELS:
