@@ -240,7 +240,7 @@ def test_a_small_image_passes_a_large_ones_batch_where_the_device_can_do_two_thi
 
 def test_what_fails_aside_is_told_to_its_own_image_only() -> None:
     engine = Held(aside=Alarming())
-    flat = [np.full((16, 16, 3), 9, np.uint8)]
+    flat: list[Window] = [np.full((16, 16, 3), 9, np.uint8)]
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(run_all, scheduler.open_lane(engine), windows_of(1, 200))
         assert engine.is_reached.wait(20)
