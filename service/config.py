@@ -84,8 +84,8 @@ class Settings(BaseModel):
     precision: str = Field(
         default="auto",
         pattern="^(exact|auto|fast)$",
-        description="exact: float32; auto: the fastest here within 50 dB of it; "
-        "fast: within 40 dB, 8-bit weights allowed, flat colours unchanged",
+        description="exact: float32; auto: the fastest here with a PSNR of 50 dB or more to it; "
+        "fast: 40 dB or more, 8-bit weights allowed, flat colours unchanged",
     )
     tuning: bool = Field(
         default=True,
@@ -218,7 +218,7 @@ class Settings(BaseModel):
         if unknown:
             raise ValueError(f"{unknown[0]} is none of {', '.join(sorted(_EXTRA_FORMATS))}")
         if "heic" in value and importlib.util.find_spec("pillow_heif") is None:
-            raise ValueError("heic needs pillow-heif: pip install 'upscaled[heic]'")
+            raise ValueError("heic needs pillow-heif: pip install '.[heic]'")
         return value
 
     @field_validator("traces")
@@ -226,7 +226,7 @@ class Settings(BaseModel):
     def _check_traces(cls, value: bool) -> bool:
         exporter = "opentelemetry-exporter-otlp-proto-http"
         if value and not any(importlib.metadata.distributions(name=exporter)):
-            raise ValueError(f"traces need {exporter}: pip install 'upscaled[otel]'")
+            raise ValueError(f"traces need {exporter}: pip install '.[otel]'")
         return value
 
     @field_validator("public_base_url")

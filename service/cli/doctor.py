@@ -40,7 +40,8 @@ def examine(
     """Look at everything the service needs; each line is ok, a warning or a failure.
 
     Sends two golden pictures the whole way through the engines. Changes nothing, and connects to
-    nothing but the database. Exit status 1 if there is a failure, 0 without.
+    nothing but the database and the service; --connect adds the public URL. Exit status 1 if there
+    is a failure, 0 without.
     """
     from service.doctor.checkup import list_checks, run_checks
     from service.doctor.finding import worst_of

@@ -1,13 +1,13 @@
 """Decoding files in processes that may die: each file has two lives, the service has many."""
 
 import logging
-import os
 import threading
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
+from service.cores import count_cores
 from service.decoding.process import DECODER_COMMAND, DecoderDied, DecoderProcess
 from service.errors import MalformedImage, ServiceError
 from service.image.types import Image
@@ -33,7 +33,7 @@ def _ignore() -> None:
 
 def count_decoders() -> int:
     """How many processes suit this machine beside one network."""
-    return max(2, min(MAX_DECODERS, len(os.sched_getaffinity(0))))
+    return max(2, min(MAX_DECODERS, count_cores()))
 
 
 class Decoder:

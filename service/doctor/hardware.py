@@ -1,12 +1,12 @@
 """The processor, the memory, and what a container may use of them."""
 
-import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from service.config import Settings
+from service.cores import count_cores
 from service.doctor.finding import Finding, ok, warning
 
 MIN_MEMORY_BYTES: Final = 3 * 2**29
@@ -44,7 +44,7 @@ def read_hardware(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgrou
     return Hardware(
         processor=_field(cpu_info, "model name") or "a processor that does not say its name",
         flags=tuple(flag for flag in _FLAGS if flag in known),
-        cores=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 0,
+        cores=count_cores(),
         core_quota=_quota(_read(cgroup / "cpu.max")),
         memory_bytes=total,
         free_bytes=free,

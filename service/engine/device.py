@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 
 from service.config import Settings, SettingsError
-from service.engine.machine import count_cores
+from service.cores import count_cores
 
 
 @dataclass(frozen=True, slots=True)

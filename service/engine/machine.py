@@ -1,22 +1,18 @@
 """What this machine is, for telling whether something measured on one holds on another."""
 
 import hashlib
-import os
 import platform
 from pathlib import Path
+
+from service.cores import usable_cores
 
 _CPU_INFO = Path("/proc/cpuinfo")
 _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
-def count_cores() -> int:
-    """Cores this process may run on, where the system can tell; else those of the machine."""
-    return len(_usable_cores())
-
-
 def count_physical_cores() -> int:
     """The same, where two that share their arithmetic count as one."""
-    siblings = {_read_text(Path(_SIBLINGS.format(core))) or str(core) for core in _usable_cores()}
+    siblings = {_read_text(Path(_SIBLINGS.format(core))) or str(core) for core in usable_cores()}
     return len(siblings)
 
 
@@ -31,12 +27,6 @@ def describe_processor() -> str:
     name = fields.get("model name") or platform.processor() or platform.machine()
     flags = fields.get("flags") or fields.get("Features") or ""
     return f"{name} {hashlib.sha256(flags.encode()).hexdigest()[:8]}"
-
-
-def _usable_cores() -> set[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
 
 
 def _read_text(path: Path) -> str:

@@ -4,10 +4,10 @@ A worker decodes untrusted images. Keys, database addresses and whatever else th
 environment holds stay with the front end.
 """
 
-import os
 from collections.abc import Mapping
 
 from service.config import Settings
+from service.cores import count_cores
 
 _NAMES = frozenset(
     {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH"}
@@ -43,7 +43,7 @@ def worker_environment(settings: Settings, environment: Mapping[str, str]) -> di
     if settings.threads:
         chosen[_THREADS] = str(settings.threads)
     else:
-        cores = len(os.sched_getaffinity(0))
+        cores = count_cores()
         chosen.setdefault(_THREADS, str(max(1, cores // settings.workers)))
     chosen.setdefault(_WAIT, "PASSIVE")
     return chosen

@@ -28,6 +28,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from service.config import Settings
+from service.cores import count_cores
 from service.logs import configure_logging, event, log_what_nobody_catches
 from service.pool.frames import FrameError
 from service.pool.messages import Configure, Ready, Unusable
@@ -120,12 +121,8 @@ def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings, tally: Tally) -
         # it: not this thread, which starts those of the jobs.
         with ThreadPoolExecutor(1, initializer=_compute_last) as opener:
             engines = opener.submit(_open_engines, wire, settings, scheduler).result()
-        care_pool = ThreadPoolExecutor(_count_cores()) if has_free_cores(settings) else None
+        care_pool = ThreadPoolExecutor(count_cores()) if has_free_cores(settings) else None
         Bench(wire, inbox, engines, settings, scheduler, decoder, care_pool).work_for_ever()
-
-
-def _count_cores() -> int:
-    return len(os.sched_getaffinity(0))
 
 
 def _open_engines(wire: Wire, settings: Settings, scheduler: "Scheduler") -> Mapping[int, "Engine"]:

@@ -2,8 +2,8 @@ import pytest
 import torch
 
 from service.config import Settings, SettingsError
+from service.cores import count_cores
 from service.engine.device import choose_device
-from service.engine.machine import count_cores
 
 
 def test_the_cpu_computes_in_float32() -> None:
