@@ -71,13 +71,6 @@ def to_planes(pixels: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
     return planes
 
 
-def from_planes(planes: Tensor, grid: Grid) -> Tensor:
-    """The pixels of planes or of a trunk: `[N, C, h, w]`."""
-    inside = planes[:, :, RING_PX : RING_PX + grid.height, RING_PX : RING_PX + grid.width]
-    count, _, height, width, _ = inside.shape
-    return inside.permute(0, 1, 4, 2, 3).reshape(count, -1, height, width)
-
-
 def pack_weights(weight: Tensor, dtype: torch.dtype) -> Tensor:
     """`[O, I, 3, 3]` as the fragments of m16n8k16 products: `[chunks, 9, O / 8, 32, 4]` of `dtype`.
 
@@ -95,13 +88,6 @@ def pack_weights(weight: Tensor, dtype: torch.dtype) -> Tensor:
         2, 6, 0, 1, 4, 3, 5
     )  # chunk, tap, column, channel, pair, half, of pair
     return fragments.reshape(chunks, 9, outputs // 8, LANES, 4).to(dtype).contiguous()
-
-
-def unpack_weights(packed: Tensor) -> Tensor:
-    """What `pack_weights` was given, its inputs still filled up: `[O, 16 * chunks, 3, 3]`."""
-    chunks, _, columns, _, _ = packed.shape
-    split = packed.reshape(chunks, 9, columns, 8, 4, 2, 2).permute(2, 3, 0, 5, 4, 6, 1)
-    return split.reshape(columns * 8, chunks * CHUNK_CHANNELS, 3, 3)
 
 
 def round_up(number: int, multiple: int) -> int:

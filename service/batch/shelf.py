@@ -112,8 +112,14 @@ class Shelf:
         Raises:
             CannotWrite: the place is as it was before.
         """
+        before = self._journal.at(taken.place)
         self._journal.note_made(taken.place, made)
-        place_part(taken.target, self._part(taken.target))
+        try:
+            place_part(taken.target, self._part(taken.target))
+        except CannotWrite:
+            if before is not None and before.made is not None:
+                self._journal.note_made(taken.place, before.made)
+            raise
         self._journal.note_placed(taken.place)
 
     def give_back(self, taken: Taken) -> None:

@@ -144,7 +144,8 @@ class Bench:
         def on_tile(done: int, total: int) -> None:
             self.tell_part(path, done / max(1, total))
 
-        result_px = info.width_px * info.height_px * self.scale**2
+        is_deep = info.is_deep and (info.has_alpha or self.settings.deep_png)
+        result_px = info.width_px * info.height_px * self.scale**2 * (2 if is_deep else 1)
         with (
             self.room.take(result_px),
             self.scheduler.open_lane(self.engine) as lane,

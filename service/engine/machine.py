@@ -11,7 +11,7 @@ _SIBLINGS = "/sys/devices/system/cpu/cpu{}/topology/thread_siblings_list"
 
 
 def count_physical_cores() -> int:
-    """The same, where two that share their arithmetic count as one."""
+    """Cores this process may use, where two that share their arithmetic count as one."""
     siblings = {_read_text(Path(_SIBLINGS.format(core))) or str(core) for core in usable_cores()}
     return len(siblings)
 

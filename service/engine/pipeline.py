@@ -65,16 +65,8 @@ class Pipeline:
         """Set a batch going behind those under way.
 
         Raises:
-            torch.OutOfMemoryError: all graphs are then gone, so that a smaller batch finds room.
+            torch.OutOfMemoryError: see `make_room`.
         """
-        try:
-            return self._launch(windows, reduce)
-        except torch.OutOfMemoryError:
-            self.graphs.clear()
-            self.seam.release()
-            raise
-
-    def _launch(self, windows: Sequence[Window], reduce: int) -> Flight:
         seam = self.seam
         sources = seam.make_pinned((len(windows), *windows[0].shape), torch.uint8)
         np.stack(windows, out=sources.numpy())
@@ -87,6 +79,11 @@ class Pipeline:
         seam.wait("download", seam.mark("compute"))
         results = tuple(self._download(each) for each in computed)
         return Flight(sources, results, seam.mark("download"))
+
+    def make_room(self) -> None:
+        """Let go of all graphs and of the memory they hold, so that a smaller batch finds room."""
+        self.graphs.clear()
+        self.seam.release()
 
     def _download(self, computed: Tensor) -> Tensor:
         self.seam.keep(computed, "download")

@@ -86,7 +86,13 @@ class TorchEngine:
             return Launched(self, self.pipeline.launch(windows, reduce), reduce)
         except (torch.OutOfMemoryError, MemoryError) as error:
             shape = (len(windows), *windows[0].shape)
+            self.make_room()
             raise EngineOutOfMemory(f"{shape} on {self.device}") from error
+
+    def make_room(self) -> None:
+        """Let go of what is kept only for speed, so that what failed may fit."""
+        if self.pipeline is not None:
+            self.pipeline.make_room()
 
     @torch.inference_mode()
     def _run_batch(self, windows: Sequence[Window], reduce: int, is_exact: bool) -> list[Window]:
@@ -161,6 +167,7 @@ class Launched:
             finished = list(levels.numpy())
             return self.engine.mend(windows, finished, is_finite.tolist(), self.reduce)
         except (torch.OutOfMemoryError, MemoryError) as error:
+            self.engine.make_room()
             raise EngineOutOfMemory(f"{windows[0].shape} in float32") from error
 
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import torch
 
+from models.kernels.compiled import KernelUnavailable
 from service.config import Settings
 from service.engine.device import Device
 from service.engine.engine import Engine, round_up
@@ -125,7 +126,11 @@ def _open_stored(
         return None
     for candidate in candidates:
         if _is_chosen(candidate, choice):
-            return choice, candidate.open()
+            try:
+                return choice, candidate.open()
+            except KernelUnavailable as error:  # another driver, or an image without the bindings
+                _log.warning("%s: %s, tuning again", path, error)
+                return None
     _log.warning("%s: names no candidate, tuning again", path)
     return None
 

@@ -11,7 +11,6 @@ from io import BytesIO
 from typing import Final
 
 from PIL.ImageFile import ImageFile
-from PIL.JpegImagePlugin import JpegImageFile
 
 _START_OF_SCAN: Final = 0xDA
 _BLOCK_PX: Final = 8
@@ -32,7 +31,7 @@ def ends_early(source: bytes, picture: ImageFile) -> bool:
     if not _ends_in_grey(picture):
         return False
     end = _find_end_of_first_scan(source)
-    again = JpegImageFile(BytesIO(source[:end] + _MORE + source[end:]))
+    again = type(picture)(BytesIO(source[:end] + _MORE + source[end:]))
     return again.tobytes() != picture.tobytes()
 
 

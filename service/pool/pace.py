@@ -9,36 +9,44 @@ MAX_RETRY_AFTER_S = 3600
 _UNKNOWN_S_PER_PX = 4e-6
 _NEWEST_WEIGHT = 0.3
 
+_Kind = tuple[int, bool]
+
 
 class Pace:
-    """Worker seconds per input pixel, one figure for each scale.
+    """Worker seconds per input pixel, one figure for each scale and depth.
 
     Each scale has one model, so its trunk pixels are a fixed share of its input pixels and the
-    share cancels out; between scales the models differ, and so do the figures.
+    share cancels out; between scales the models differ, and so do the figures. Images of 16 bits go
+    through it in float32.
     """
 
     def __init__(self) -> None:
-        self._s_per_px: dict[int, float] = {}
+        self._s_per_px: dict[_Kind, float] = {}
 
     def assume(self, s_per_px: Mapping[int, float]) -> None:
         """Take a warm-up's figures where no finished image has given better ones."""
-        self._s_per_px = {**s_per_px, **self._s_per_px}
+        warm = {(scale, deep): pace for scale, pace in s_per_px.items() for deep in (False, True)}
+        self._s_per_px = {**warm, **self._s_per_px}
 
     def learn(self, request: UpscaleRequest, worked_s: float) -> None:
         """Take in what one finished image had of its worker; the newest weighs 30 %."""
         newest = worked_s / _px(request)
-        known = self._s_per_px.get(request.scale, newest)
-        self._s_per_px[request.scale] = known + _NEWEST_WEIGHT * (newest - known)
+        known = self._s_per_px.get(_kind(request), newest)
+        self._s_per_px[_kind(request)] = known + _NEWEST_WEIGHT * (newest - known)
 
     def expected_s(self, request: UpscaleRequest) -> float:
         """Seconds of one worker that this image will take."""
-        return _px(request) * self._s_per_px.get(request.scale, _UNKNOWN_S_PER_PX)
+        return _px(request) * self._s_per_px.get(_kind(request), _UNKNOWN_S_PER_PX)
 
 
 def retry_after_s(work_left_s: Iterable[float], workers: int) -> int:
     """Whole seconds until `workers` have done all of it, from 1 to `MAX_RETRY_AFTER_S`."""
     wait_s = math.ceil(sum(work_left_s) / max(1, workers))
     return min(MAX_RETRY_AFTER_S, max(1, wait_s))
+
+
+def _kind(request: UpscaleRequest) -> _Kind:
+    return request.scale, request.is_deep
 
 
 def _px(request: UpscaleRequest) -> int:

@@ -3,8 +3,8 @@
 Started by the front end as `python -m service.pool.worker --fd N`, N being its end of a socket
 pair. Its threads:
 
-    listener   hears jobs and cancellations; says `Alive` when nothing comes; ends the process,
-               whatever it is doing, when the front end is gone
+    listener   hears jobs and cancellations; says `Alive`, with figures, every second; ends the
+               process, whatever it is doing, when the front end is gone
     device     runs the networks (`service.upscale.scheduler`), and computes as the last in turn
     aside      runs them for small images where the device is busy with others
     job-N      one for each image under way: decode, the loop over its tiles, encode

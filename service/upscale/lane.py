@@ -38,8 +38,8 @@ class Lane:
     ) -> Iterator[Window]:
         """Upscale windows lazily, in order, one result for each.
 
-        At most `BATCHES_AHEAD` batches of them are cut and not yet taken, whatever the image's
-        size. For `windows`, `reduce`, `is_exact` and the results see `Engine.start`.
+        At most `BATCHES_AHEAD` batches of them and one more are cut and not yet taken, whatever the
+        image's size. For `windows`, `reduce`, `is_exact` and the results see `Engine.start`.
 
         Raises:
             Cancelled: `cancel` was called.
@@ -47,15 +47,19 @@ class Lane:
             InternalError: the engine failed at a window of this lane.
         """
         source = iter(windows)
+        window = next(source, None)
         under_way: deque[Ask] = deque()
         most = BATCHES_AHEAD
         try:
             while True:
-                while len(under_way) < most and (window := next(source, None)) is not None:
-                    ask = Ask(self._queue, self.engine, window, reduce, is_exact)
+                while len(under_way) < most and window is not None:
+                    following = next(source, None)
+                    is_last = following is None
+                    ask = Ask(self._queue, self.engine, window, reduce, is_exact, is_last=is_last)
                     most = BATCHES_AHEAD * most_windows(self.engine, ask.px)
                     self._turns.put(ask)
                     under_way.append(ask)
+                    window = following
                 if not under_way:
                     return
                 yield self._wait(under_way.popleft().result)

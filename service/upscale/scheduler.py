@@ -12,6 +12,7 @@ from types import TracebackType
 
 from service.engine.engine import Engine, EngineOutOfMemory, Started, Window, most_windows
 from service.errors import InternalError
+from service.image.depth import is_deep
 from service.upscale.lane import Lane
 from service.upscale.turns import Ask, Turns
 
@@ -127,7 +128,12 @@ class Scheduler:
                 _hand_over(ask, started, seconds)
 
     def _most(self, ask: Ask) -> int:
-        """How many windows like this one a batch may have."""
+        """How many windows like this one a batch may have.
+
+        Those computed in float32 go one by one: together they would only keep others waiting.
+        """
+        if ask.is_exact or is_deep(ask.window):
+            return 1
         room_px = self._room_px.get(id(ask.engine))
         most = most_windows(ask.engine, ask.px)
         return most if room_px is None else max(1, min(most, room_px // ask.px))
@@ -170,9 +176,11 @@ class Scheduler:
             self._finish(self._start(asks[at : at + size], is_crowded=False))
 
     def _note_full(self, asks: Sequence[Ask]) -> None:
+        key = id(asks[0].engine)
         room_px = sum(ask.px for ask in asks) // 2
+        room_px = min(self._room_px.get(key, room_px), room_px)
         _log.warning("%s: batches of %d px from now on", asks[0].engine.model, room_px)
-        self._room_px[id(asks[0].engine)] = room_px
+        self._room_px[key] = room_px
 
     def _hand_out(self, batch: _Batch, results: list[Window]) -> None:
         share_s = self._pass_s(batch) / len(batch.asks)
@@ -219,9 +227,13 @@ def _can_finish_elsewhere(batch: _Batch) -> bool:
 
 
 def _hand_over(ask: Ask, started: Started, device_s: float) -> None:
-    """Let a window's own image finish it, so that the device goes on meanwhile."""
+    """Let a window's own image finish it, so that the device goes on meanwhile.
+
+    Who finishes takes it away: what is left of `started` goes then, though others still hold `ask`.
+    """
     ask.queue.device_s += device_s
-    ask.result.set_result(lambda: started.finish()[0])
+    rest = [started]
+    ask.result.set_result(lambda: rest.pop().finish()[0])
 
 
 def _same(window: Window) -> Window:

@@ -17,7 +17,11 @@ Span = tuple[int, int]
 
 
 def spread(care: Care, pool: Executor, strips: int) -> Care:
-    """Care that gives the same result, each window cut into at most `strips` strips of rows."""
+    """The same care, each window cut into at most `strips` strips of rows.
+
+    Its lock gives the same result to the last bit; its check compares blocks that lie elsewhere
+    where a window's height is no multiple of `BLOCK_PX`.
+    """
     check, lock = care.check, care.lock
     return replace(
         care,

@@ -28,7 +28,8 @@ ASIDE_PX: Final = 192 * 192
 class Ask:
     """One window that wants to go through an engine.
 
-    `result` is what its image waits for: the rest of the work, which needs the device no more.
+    is_last: no window of its image is to come behind it. `result` is what its image waits for: the
+    rest of the work, which needs the device no more.
     """
 
     queue: "Queue"
@@ -36,6 +37,7 @@ class Ask:
     window: Window
     reduce: int
     is_exact: bool
+    is_last: bool = True
     result: Future[Finish] = field(default_factory=Future)
 
     @property
@@ -44,8 +46,9 @@ class Ask:
 
     @property
     def may_go_aside(self) -> bool:
-        """Whether its engine can, and all that its image asked for yet is little."""
-        return self.queue.asked_px <= ASIDE_PX and self.engine.aside is not None
+        """Whether its engine can, and all that its image asks for is little."""
+        is_small = self.is_last and self.queue.asked_px <= ASIDE_PX
+        return is_small and self.engine.aside is not None
 
     def goes_with(self, other: "Ask") -> bool:
         """Whether both may be in one batch."""

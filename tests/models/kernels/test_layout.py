@@ -4,12 +4,11 @@ import torch
 from models.kernels.layout import (
     RING_PX,
     Grid,
-    from_planes,
     make_planes,
     pack_weights,
     to_planes,
-    unpack_weights,
 )
+from tests.models.kernels.torch_launcher import from_planes, unpack_weights
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(8, 16), (32, 64), (64, 192), (48, 48)])

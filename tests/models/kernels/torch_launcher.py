@@ -1,10 +1,13 @@
-"""The kernel's steps by torch, anywhere: what the kernel is to compute, in float32."""
+"""The kernel's steps by torch, anywhere: what the kernel is to compute, in float32.
+
+And the way back from its layout, which nothing but a test takes.
+"""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.kernels.layout import PLANE_CHANNELS, RING_PX, Grid, from_planes, unpack_weights
+from models.kernels.layout import CHUNK_CHANNELS, PLANE_CHANNELS, RING_PX, Grid
 from models.kernels.step import Step
 
 
@@ -42,3 +45,17 @@ def _write(result: Tensor, planes: Tensor, grid: Grid) -> None:
     rows = slice(RING_PX, RING_PX + grid.height)
     columns = slice(RING_PX, RING_PX + grid.width)
     planes[:, :, rows, columns] = split.permute(0, 1, 3, 4, 2).to(planes.dtype)
+
+
+def from_planes(planes: Tensor, grid: Grid) -> Tensor:
+    """The pixels of planes or of a trunk: `[N, C, h, w]`."""
+    inside = planes[:, :, RING_PX : RING_PX + grid.height, RING_PX : RING_PX + grid.width]
+    count, _, height, width, _ = inside.shape
+    return inside.permute(0, 1, 4, 2, 3).reshape(count, -1, height, width)
+
+
+def unpack_weights(packed: Tensor) -> Tensor:
+    """What `pack_weights` was given, its inputs still filled up: `[O, 16 * chunks, 3, 3]`."""
+    chunks, _, columns, _, _ = packed.shape
+    split = packed.reshape(chunks, 9, columns, 8, 4, 2, 2).permute(2, 3, 0, 5, 4, 6, 1)
+    return split.reshape(columns * 8, chunks * CHUNK_CHANNELS, 3, 3)

@@ -4,7 +4,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from service.batch.files import part_of
+from service.batch.files import CannotWrite, part_of
 from service.batch.journal import Journal, Made, Phase
 from service.batch.naming import candidate_names
 from service.batch.shelf import Found, Shelf, Taken
@@ -195,3 +195,22 @@ def test_what_a_killed_run_left_for_a_place_that_is_no_more_does_not_stop_the_ne
             take(shelf, A_PNG, "one")
         taken.target.rmdir()
         assert isinstance(take(shelf, A_PNG, "one"), Taken)
+
+
+def test_a_result_that_cannot_be_placed_leaves_the_old_one_known(
+    root: Path, journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Shelf(root, journal, is_overwriting=False)
+    old = fill(shelf, A_PNG, "old")
+    with monkeypatch.context() as patched:
+        patched.setattr("service.batch.files.os.replace", refuse)
+        with pytest.raises(CannotWrite):
+            fill(shelf, A_PNG, "new")
+    shelf.give_back(Taken(PurePath(old.name), old))
+
+    assert old.read_bytes().startswith(b"result of old")
+    assert fill(shelf, A_PNG, "new") == old, "ours, so it may be replaced"
+
+
+def refuse(*_: object) -> None:
+    raise PermissionError(1, "Operation not permitted")

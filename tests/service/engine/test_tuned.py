@@ -1,20 +1,24 @@
 """Real models, opened in the way that is found fastest here."""
 
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from models.kernels.compiled import KernelUnavailable
 from models.registry import describe_model, plain_shape
 from models.weights import build_network
 from service.config import Settings
+from service.engine import tuned
 from service.engine.choice import open_engine, open_known_engine
 from service.engine.device import choose_device
 from service.engine.loaded import LoadedModel
 from service.engine.torch_candidates import float32_candidate
-from service.engine.tuned import has_stored_choice, make_key, open_tuned
+from service.engine.tuned import has_stored_choice, list_candidates, make_key, open_tuned
+from service.engine.tuning.candidate import Candidate, Tunable
 from tests.running import serve
 
 SHAPE = plain_shape(scale=2, layers=1, features=8)
@@ -138,3 +142,33 @@ def test_a_server_tunes_at_its_first_start_only(tmp_path: Path) -> None:
     assert len(lines[0]) == 2
     assert lines[0] == lines[1]
     assert files[0] == files[1]
+
+
+def test_a_stored_choice_that_cannot_be_opened_here_is_made_again(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As of our kernel, on a machine with the same GPU and an older driver."""
+    settings = settings_of(tmp_path)
+    device = choose_device(settings)
+    open_tuned(tiny_model(), device, settings)
+    refused: list[str] = []
+
+    def spoil(candidate: Candidate) -> Candidate:
+        def open_second_time() -> Tunable:
+            if not refused:
+                refused.append(candidate.label)
+                raise KernelUnavailable("the driver is too old")
+            return candidate.open()
+
+        return replace(candidate, open=open_second_time)
+
+    monkeypatch.setattr(
+        tuned, "list_candidates", lambda *given: [spoil(each) for each in list_candidates(*given)]
+    )
+    monkeypatch.setattr(tuned, "float32_candidate", lambda *given: spoil(float32_candidate(*given)))
+
+    engine = open_tuned(tiny_model(), device, settings)
+
+    assert engine.model == "tiny"
+    assert len(refused) == 1
+    assert "the driver is too old, tuning again" in caplog.text

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 
 from service.pool.pace import MAX_RETRY_AFTER_S, Pace, retry_after_s
@@ -48,3 +50,14 @@ def test_the_wait_is_the_work_left_shared_out(
     work_left_s: list[float], workers: int, wait_s: int
 ) -> None:
     assert retry_after_s(work_left_s, workers) == wait_s
+
+
+def test_a_slow_deep_image_makes_no_other_look_slow() -> None:
+    pace = Pace()
+    pace.assume({4: 1e-6})
+    plain = request(width_px=100, height_px=100)
+
+    pace.learn(replace(plain, is_deep=True), worked_s=1.0)
+
+    assert pace.expected_s(plain) == pytest.approx(0.01)
+    assert pace.expected_s(replace(plain, is_deep=True)) > 0.1

@@ -387,7 +387,7 @@ def test_windows_are_cut_only_when_there_is_room_for_them() -> None:
 
     with Scheduler() as scheduler, scheduler.open_lane(BoxEngine(batch=2)) as lane:
         for taken, _ in enumerate(lane.run(cutting())):
-            assert cut <= taken + BATCHES_AHEAD * 2
+            assert cut <= taken + BATCHES_AHEAD * 2 + 1
 
 
 def test_where_a_device_wants_it_small_windows_share_the_room_of_a_large_one() -> None:
@@ -404,3 +404,14 @@ def test_no_more_small_windows_share_a_batch_than_a_device_wants() -> None:
         jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(1, 8)) for _ in range(9)]
         behind(engine, jobs, waiting_in(scheduler))
     assert engine.batches == [1, 4, 4]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_windows_computed_in_float32_share_no_batch(dtype: type) -> None:
+    engine = Held(batch=8)
+    windows: list[Window] = [window.astype(dtype) for window in windows_of(4)]
+    with Scheduler() as scheduler:
+        lanes = [scheduler.open_lane(engine) for _ in range(2)]
+        jobs = [lambda lane=lane: list(lane.run(windows, is_exact=True)) for lane in lanes]
+        behind(engine, jobs, waiting_in(scheduler))
+    assert set(engine.batches) == {1}

@@ -1,6 +1,7 @@
 """Who is next, without any thread: what is put first and what is taken then."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -232,3 +233,10 @@ def test_who_waits_to_take_aside_is_let_go_at_the_end() -> None:
         taken = pool.submit(turns.take_aside)
         turns.close(TimeoutError())
         assert taken.result(20) is None
+
+
+def test_the_first_of_several_windows_is_not_taken_aside_however_small() -> None:
+    queue = Turns().join()
+    first = Ask(queue, TWO_AT_ONCE, np.zeros((8, 8, 3), np.uint8), 1, False, is_last=False)
+    assert not first.may_go_aside
+    assert replace(first, is_last=True).may_go_aside
