@@ -263,7 +263,8 @@ def test_16_bits_a_channel_stay_where_the_result_is_a_png(
     done = run(deep, "--scale", "2")
 
     target = tmp_path / f"deep-x2.{ending}"
-    assert (done.exit_code, done.stdout) == (0, f"{target}\n")
+    told = json.loads(done.stdout.splitlines()[0])
+    assert (done.exit_code, told["result"]) == (0, str(target))
     result = cv2.imread(str(target), cv2.IMREAD_UNCHANGED)
     assert result is not None
     assert result.shape == (132, 140, channels)
