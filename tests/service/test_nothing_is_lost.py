@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -206,18 +205,14 @@ def test_a_full_queue_costs_nothing_and_neither_do_those_who_leave_it(
 ) -> None:
     """Two of the largest images fill a worker, and one may wait."""
     with ExitStack() as clients:
-        for number in range(1, 4):
+        for _ in range(3):
             clients.enter_context(send_without_waiting(service, LARGE))
-            held = service.wait_for(partial(_has_holds, number))
+        held = service.wait_for(lambda traces: traces.open_holds == 3)
         time.sleep(0.3)  # for the worker has to take two of them before the third may wait
         answer = service.send(LARGE)
         assert (answer.status_code, answer.json()["error_code"]) == (429, "rate_limit_exceeded")
         assert service.traces() == held
     assert_nothing_happened(service, before)
-
-
-def _has_holds(count: int, traces: Traces) -> bool:
-    return traces.open_holds == count
 
 
 def test_an_image_whose_worker_is_killed_once_is_delivered_for_one_credit(
