@@ -9,7 +9,7 @@ from service.engine.tuning.attempts import Attempts
 from service.engine.tuning.candidate import Candidate, Tunable
 from service.engine.tuning.choice_file import Choice
 from service.engine.tuning.pictures import SIDE_PX
-from service.engine.tuning.race import Contender, race
+from service.engine.tuning.race import MAX_BATCH_S, Contender, race
 from service.engine.tuning.trial import (
     Budget,
     Expected,
@@ -51,10 +51,10 @@ class Effort:
     turn_s: float
 
 
-EFFORT: Final = Effort(budget_s=2.7, turn_s=0.25)
+EFFORT: Final = Effort(budget_s=2.7, turn_s=2.0)
 """On two quiet cores; a default installation opens two models. Small images are taken aside there
-and wait for no turn (`service.upscale.turns`). At 0.03 s, which would do without that, two fast
-cores took windows of 192 px: these keep 63 % of what they compute, windows of 384 px 80 %."""
+and wait for no turn (`service.upscale.turns`). At 0.25 s two fast cores took windows of 256 px for
+general-x4v3, which keep 54 % of what they compute; those of 512 px keep 75 %, and take 1.5 s."""
 
 CUDA_EFFORT: Final = Effort(budget_s=30.0, turn_s=0.08)
 """Compiling our kernel in both types takes about 15 s; and large networks fill a GPU's turn."""
@@ -173,11 +173,18 @@ class _Search:
         if faulty:
             return self.fastest([trial for trial in trials if trial not in faulty], refused)
         if best is None:  # no time, or no room for one window: smaller are found while serving
-            return Contender(min(close, key=_speed), window_px, batch, least_ns)
+            trial = min(close, key=_speed)
+            return Contender(trial, self._short_enough(trial, batch), batch, least_ns)
         windows = [Contender(best.trial, each, batch) for each in self.sizes.windows_px[1:]]
         best = self._race([best, *windows]) or best
         batches = [Contender(best.trial, best.window_px, each) for each in self.sizes.batches[1:]]
         return self._race([best, *batches]) or best if batches else best
+
+    def _short_enough(self, trial: Trial, batch: int) -> int:
+        """The likeliest window that a cancelled image would not go on in for too long."""
+        likely_s = {px: Contender(trial, px, batch).likely_s for px in self.sizes.windows_px}
+        short = [px for px, seconds in likely_s.items() if seconds <= MAX_BATCH_S]
+        return short[0] if short else self.sizes.windows_px[0]
 
     def _race(self, contenders: Sequence[Contender]) -> Contender | None:
         return race(contenders, self.expected, self.budget, self.turn_s)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from service.engine.tuning.candidate import Candidate, Tunable
+from service.engine.tuning.race import MAX_BATCH_S
 from service.engine.tuning.tune import Effort, Sizes, sizes_around, tune
 from tests.service.engine.tuning.fakes import FakeEngine, Levels, Spoil, candidate
 
@@ -183,3 +184,18 @@ def test_on_a_busy_machine_the_likeliest_two_are_tried_all_the_same() -> None:
 
     assert choice.dtype in ("a", "b")
     assert choice.refused == {"fake c": "not tried: no time was left"}
+
+
+def test_without_time_to_race_no_window_is_taken_that_would_go_on_for_too_long() -> None:
+    engine = FakeEngine(seconds_per_px=SLOW)
+    lasting = int((1.1 * MAX_BATCH_S / SLOW) ** 0.5)
+
+    choice, _ = tune(
+        candidate(engine, "float32"),
+        [],
+        Sizes((lasting, lasting // 2), (1,)),
+        "auto",
+        effort=Effort(budget_s=0.0, turn_s=1.0),
+    )
+
+    assert choice.window_px == lasting // 2
