@@ -42,7 +42,8 @@ def open_int8(settings: Settings, scale: int) -> Engine:
     layers = quantise_network(
         spec.family, network, pictures, steps=0, seed=0, progress=lambda done, total: None
     )
-    window_px = choose_window_px(settings, spec, is_cuda=False)
+    as_fast = settings.model_copy(update={"precision": "fast", "tuning": True})
+    window_px = choose_window_px(as_fast, spec, is_cuda=False)
     exact = open_torch(
         LoadedModel(spec, network, window_px, weights=path), replace(device, dtype=torch.float32)
     )

@@ -13,6 +13,10 @@ ROUNDS: Final = 4
 MAX_BATCH_S: Final = 10.0
 """Longest that one batch may take: a cancelled image goes on for so long."""
 
+WORTH_A_LONG_TURN: Final = 1.5
+"""RRDB's halo leaves windows of 128 px a quarter of what they compute, those of 256 px more than
+twice as much: nobody gains from turns that are short because most of the work is thrown away."""
+
 WORTH_RATIO: Final = 0.97
 """Larger windows and batches must gain more than the noise: smaller ones let others in sooner."""
 
@@ -44,15 +48,17 @@ def race(
 ) -> Contender | None:
     """Time all that fit the device, the budget and `MAX_BATCH_S`; the fastest, or None if none did.
 
-    Those whose turns are no longer than `turn_s` come before all others, where there are any. Of
-    two that are about as fast, the one that lets others in sooner. A contender whose result is
+    Those whose turns are no longer than `turn_s` come before all others, unless these are far
+    faster. Of two that are about as fast, the one that lets others in sooner. A contender whose result is
     wrong is left with its `fault` and no time.
     """
     running = [each for each in contenders if each.likely_s <= MAX_BATCH_S]
     for _ in range(ROUNDS):
         running = [each for each in running if _run(each, expected, budget)]
     timed = [each for each in contenders if not each.fault and each.ns_per_px < float("inf")]
-    timed = [each for each in timed if each.turn_s <= turn_s] or timed
+    short = [each for each in timed if each.turn_s <= turn_s]
+    if short and _least_ns(short) <= WORTH_A_LONG_TURN * _least_ns(timed):
+        timed = short
     best: Contender | None = None
     for each in sorted(timed, key=lambda each: each.batch * each.window_px**2):
         if best is None or each.ns_per_px < best.ns_per_px * _handicap(best, each):
@@ -74,6 +80,10 @@ def _run(contender: Contender, expected: Expected, budget: Budget) -> bool:
         return False
     contender.ns_per_px = min(contender.ns_per_px, ns_per_px)
     return True
+
+
+def _least_ns(timed: Sequence[Contender]) -> float:
+    return min(each.ns_per_px for each in timed)
 
 
 def _handicap(smaller: Contender, larger: Contender) -> float:

@@ -133,12 +133,14 @@ def test_the_window_that_wastes_least_on_its_halo_is_chosen() -> None:
     assert choice.window_px == 96
 
 
-@pytest.mark.parametrize(("us_per_px", "window_px"), [(3, 64), (15, 128)])
-def test_a_window_that_lets_others_in_soon_goes_first_where_there_is_one(
-    us_per_px: int, window_px: int
+@pytest.mark.parametrize(
+    ("us_per_px", "halo_px", "window_px"), [(3, 8, 64), (15, 8, 128), (3, 20, 128)]
+)
+def test_a_window_that_lets_others_in_soon_goes_first_unless_it_wastes_far_more(
+    us_per_px: int, halo_px: int, window_px: int
 ) -> None:
-    """64 px take 12 ms or 61 ms, and waste more on their halo than 128 px, which take 4 times."""
-    engine = FakeEngine(seconds_per_px=us_per_px * 1e-6, halo_px=20)
+    """64 px take 12 ms or 61 ms; 128 px take 4 times that, and keep 1.4 or 3.4 times as much of it."""
+    engine = FakeEngine(seconds_per_px=us_per_px * 1e-6, halo_px=halo_px)
 
     effort = Effort(budget_s=2.7, turn_s=0.03)
     sizes = Sizes((128, 64), (1,))
