@@ -49,8 +49,8 @@ def race(
     """Time all that fit the device, the budget and `MAX_BATCH_S`; the fastest, or None if none did.
 
     Those whose turns are no longer than `turn_s` come before all others, unless these are far
-    faster. Of two that are about as fast, the one that lets others in sooner. A contender whose result is
-    wrong is left with its `fault` and no time.
+    faster. Of two that are about as fast, the one that lets others in sooner. A contender whose
+    result is wrong is left with its `fault` and no time.
     """
     running = [each for each in contenders if each.likely_s <= MAX_BATCH_S]
     for _ in range(ROUNDS):

@@ -139,7 +139,7 @@ def test_the_window_that_wastes_least_on_its_halo_is_chosen() -> None:
 def test_a_window_that_lets_others_in_soon_goes_first_unless_it_wastes_far_more(
     us_per_px: int, halo_px: int, window_px: int
 ) -> None:
-    """64 px take 12 ms or 61 ms; 128 px take 4 times that, and keep 1.4 or 3.4 times as much of it."""
+    """64 px take 12 ms or 61 ms; 128 px 4 times that, and keep 1.4 or 3.4 times the share."""
     engine = FakeEngine(seconds_per_px=us_per_px * 1e-6, halo_px=halo_px)
 
     effort = Effort(budget_s=2.7, turn_s=0.03)
