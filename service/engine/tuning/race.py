@@ -10,7 +10,7 @@ from service.engine.tuning.trial import Budget, Expected, Refused, Trial, time_b
 ROUNDS: Final = 4
 """The first is for warming up and is counted only where no time is left for a second."""
 
-MAX_BATCH_S: Final = 10.0
+MAX_BATCH_S: Final = 15.0
 """Longest that one batch may take: a cancelled image goes on for so long."""
 
 WORTH_A_LONG_TURN: Final = 1.5
