@@ -204,6 +204,7 @@ def test_a_full_queue_costs_nothing_and_neither_do_those_who_leave_it(
     service: Service, before: Traces
 ) -> None:
     """Two of the largest images fill a worker, and one may wait."""
+    _wait_idle(service)
     with ExitStack() as clients:
         for _ in range(3):
             clients.enter_context(send_without_waiting(service, LARGE))
@@ -213,6 +214,16 @@ def test_a_full_queue_costs_nothing_and_neither_do_those_who_leave_it(
         assert (answer.status_code, answer.json()["error_code"]) == (429, "rate_limit_exceeded")
         assert service.traces() == held
     assert_nothing_happened(service, before)
+
+
+def _wait_idle(service: Service) -> None:
+    """Until nothing is at the worker: what a client left goes on to its next tile."""
+    for _ in range(600):
+        figures = requests.get(f"{service.server.url}/metrics", timeout=10).text
+        if "\nupscaled_running_images 0.0\n" in figures:
+            return
+        time.sleep(0.05)
+    raise TimeoutError
 
 
 def test_an_image_whose_worker_is_killed_once_is_delivered_for_one_credit(
