@@ -5,13 +5,12 @@ and the enlarged input that compact and plain networks add. `models.graphs.finis
 """
 
 from collections.abc import Callable
-from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
-from models.graphs.layers import Floats, Layers
-from models.graphs.nodes import LEVELS, convolve, double, leak
+from models.graphs.layers import Floats, Layers, common_grid
+from models.graphs.nodes import LEVELS, convolve, double, leak, to_grid
 from models.graphs.runtime import Graph, Node, import_openvino
 from models.networks.plain import LIMIT, SLOPE
 from models.networks.rrdb import LEAK as RRDB_LEAK
@@ -96,15 +95,22 @@ def _rrdb(x: Node, shape: Shape, layers: Layers) -> Node:
 
 
 def _dense(x: Node, name: str, layers: Layers) -> Node:
-    ops = import_openvino().opset15
-    seen = [x]
-    for number in count(1):
-        layer = layers.convolutions[f"{name}.conv{number}"]
-        y = convolve(seen[0] if number == 1 else ops.concat(seen, 1), layer)
-        if number == 5:
-            return _add_residual(x, y)
-        seen.append(leak(y, RRDB_LEAK))
-    raise AssertionError("count() does not end")
+    """On one grid for all five, each output is rounded once, by the convolution that made it;
+    else once for each that reads it, which takes a seventh of the time.
+    """
+    convolutions = [layers.convolutions[f"{name}.conv{number}"] for number in range(1, 6)]
+    grid = common_grid(convolutions)
+    seen: list[Node] = []
+    y = x
+    for convolution in convolutions:
+        y = y if convolution is convolutions[0] else leak(y, RRDB_LEAK)
+        seen.append(y if grid is None else to_grid(y, grid))
+        y = convolve(_join(seen), convolution, is_on_grid=grid is not None)
+    return _add_residual(x, y)
+
+
+def _join(seen: list[Node]) -> Node:
+    return seen[0] if len(seen) == 1 else import_openvino().opset15.concat(seen, 1)
 
 
 def _add_residual(x: Node, residual: Node) -> Node:

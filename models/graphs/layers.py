@@ -1,6 +1,6 @@
 """A network's weights as a graph takes them in: plain arrays under the names of the state dict."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,6 +37,16 @@ class Layers:
 
     convolutions: Mapping[str, Convolution]
     slopes: Mapping[str, Floats]
+
+
+def common_grid(convolutions: Sequence[Convolution]) -> Quantisation | None:
+    """The levels that all of them take their input in, if all have the same."""
+    first = convolutions[0].quantised
+    if first is None:
+        return None
+    ends = {(each.quantised.low, each.quantised.high) for each in convolutions if each.quantised}
+    is_common = len(ends) == 1 and all(each.quantised for each in convolutions)
+    return first if is_common else None
 
 
 def layers_of(state: Mapping[str, Floats]) -> Layers:

@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from models.graphs.layers import Convolution, Floats
+from models.graphs.layers import Convolution, Floats, Quantisation
 from models.graphs.runtime import Node, import_openvino
 
 LEVELS = 255
@@ -19,6 +19,7 @@ def convolve(
     input_gain: float = 1.0,
     output_gain: float = 1.0,
     order: NDArray[np.intp] | None = None,
+    is_on_grid: bool = False,
 ) -> Node:
     """A 3x3 convolution with zero padding, of `[N, I, h, w]` to `[N, O, h, w]`.
 
@@ -26,6 +27,7 @@ def convolve(
         input_gain: `x` is so much larger than what the layer was made for.
         output_gain: the result is to be so much larger.
         order: output channels in this order.
+        is_on_grid: `x` went through `to_grid` before, for this layer's own levels.
     """
     ops = import_openvino().opset15
     gain = np.float32(output_gain / input_gain)
@@ -34,8 +36,7 @@ def convolve(
     if quantised is None:
         weight = ops.constant(np.ascontiguousarray(layer.weight[order] * gain))
     else:
-        low, high = (np.float32(end * input_gain) for end in (quantised.low, quantised.high))
-        x = ops.fake_quantize(x, low, high, low, high, ACTIVATION_LEVELS)
+        x = x if is_on_grid else to_grid(x, quantised, input_gain)
         scale = (quantised.weight_scale[order] * gain).reshape(-1, 1, 1, 1)
         whole = ops.convert(ops.constant(np.ascontiguousarray(layer.weight[order])), "f32")
         weight = ops.multiply(whole, ops.constant(scale))
@@ -44,6 +45,12 @@ def convolve(
         bias = layer.bias[order] * np.float32(output_gain)
         y = ops.add(y, ops.constant(bias.reshape(1, -1, 1, 1)))
     return y
+
+
+def to_grid(x: Node, quantised: Quantisation, input_gain: float = 1.0) -> Node:
+    """`x`, each value on the nearest of the levels between the ends of the range."""
+    low, high = (np.float32(end * input_gain) for end in (quantised.low, quantised.high))
+    return import_openvino().opset15.fake_quantize(x, low, high, low, high, ACTIVATION_LEVELS)
 
 
 def leak(x: Node, slope: float | Floats) -> Node:

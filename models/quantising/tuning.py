@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from models.graphs.nodes import LEVELS
-from models.quantising.simulation import simulated
+from models.quantising.simulation import Grid, simulated
 
 BATCH: Final = 4
 PATCH_PX: Final = 48
@@ -58,13 +58,14 @@ def tune(
 
 def _groups(network: nn.Module, rate: float) -> list[dict[str, object]]:
     groups: list[dict[str, object]] = []
+    rest: list[nn.Parameter] = []
     for layer in simulated(network).values():
         step = float(layer.log_weight_scale.detach().exp().mean())
         weights = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
         groups.append({"params": weights, "lr": rate * step})
-        ranges = [layer.log_scale, layer.log_weight_scale]
-        groups.append({"params": ranges, "lr": min(SCALE_RATE, rate / 10)})
-    return groups
+        rest.append(layer.log_weight_scale)
+    rest += [module.log_scale for module in network.modules() if isinstance(module, Grid)]
+    return [*groups, {"params": rest, "lr": min(SCALE_RATE, rate / 10)}]
 
 
 def _share(step: int, steps: int) -> float:

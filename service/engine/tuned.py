@@ -29,7 +29,7 @@ from service.engine.tuning.choice_file import (
 )
 from service.engine.tuning.tune import CUDA_EFFORT, EFFORT, Sizes, sizes_around, tune
 
-FORMAT: Final = 3
+FORMAT: Final = 4
 """Of the procedure: where it changes, every machine chooses again."""
 
 _log = logging.getLogger(__name__)

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from numpy.typing import NDArray
 
 from models.graphs.build import build_graph
 from models.graphs.finishing import finish_window
-from models.graphs.layers import layers_of
+from models.graphs.layers import Layers, Quantisation, layers_of
 from models.graphs.runtime import compile_graph
 from models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
 from models.weights import build_network
@@ -78,3 +79,34 @@ import_openvino()
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
     assert ran.returncode
     assert "already at work" in ran.stderr
+
+
+def test_what_a_dense_block_reads_is_rounded_once_if_all_its_layers_have_one_grid() -> None:
+    """Else a seventh of the time goes into rounding: once for each convolution that reads it."""
+    shape = rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)
+    network = build_network("rrdb", shape)
+    state = {key: value.numpy() for key, value in network.state_dict().items()}
+    floats = layers_of(state)
+
+    def rounded(high: float) -> int:
+        """How often, where the last convolutions of the blocks have ranges up to `high`."""
+        convolutions = {
+            name: replace(
+                layer,
+                weight=np.ones(layer.weight.shape, np.int8),
+                quantised=Quantisation(
+                    np.ones(len(layer.weight), np.float32),
+                    -1.0,
+                    high if name.endswith("conv5") else 1.0,
+                ),
+            )
+            for name, layer in floats.convolutions.items()
+            if "rdb" in name
+        }
+        layers = Layers({**floats.convolutions, **convolutions}, {})
+        operations = build_graph("rrdb", shape, layers).get_ops()
+        return sum(each.get_type_name() == "FakeQuantize" for each in operations)
+
+    blocks, outputs, convolutions = 3, 5, 5
+    assert rounded(high=1.0) == blocks * outputs
+    assert rounded(high=2.0) == blocks * convolutions

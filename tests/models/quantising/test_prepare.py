@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from models.errors import ModelRefused
+from models.graphs.layers import common_grid
 from models.graphs.nodes import LEVELS
 from models.quantised import quantised_path, read_quantised, read_record, record_path
 from models.quantising import prepare
@@ -85,6 +86,16 @@ def test_tuning_brings_8_bits_nearer_to_the_network() -> None:
     assert after.psnr_db > before.psnr_db
     assert after.flat_largest == before.flat_largest == 0
     assert find_fault(after) == ""
+
+
+def test_a_dense_blocks_convolutions_keep_one_grid_when_they_are_tuned() -> None:
+    """OpenVINO then rounds what they read once, and not once for each of them."""
+    network = network_of("rrdb", LARGE)
+    layers = quantise_network("rrdb", network, few_pictures(), steps=2, seed=1, progress=ignore)
+    block = [layer for name, layer in layers.convolutions.items() if "rdb2" in name]
+    assert len(block) == 5
+    assert common_grid(block) is not None
+    assert common_grid([*block, layers.convolutions["conv_body"]]) is None
 
 
 def test_pictures_to_prove_by_are_none_of_those_calibrated_with(tmp_path: Path) -> None:

@@ -145,6 +145,13 @@ def test_a_small_odd_shape_of_a_large_network_is_not_compiled() -> None:
     assert list(engine.graphs.kept) == [(1, 32, 64, 3)]
 
 
+def test_what_is_tried_runs_as_a_graph_in_any_shape() -> None:
+    """Proofs of RRDB in bfloat16 and 8 bits were of float32: their pictures have odd shapes."""
+    engine = engine_of("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4))
+    engine.strict().start([draw_window(17, 23)]).finish()
+    assert list(engine.graphs.kept) == [(1, 17, 23, 3)]
+
+
 def test_openvinos_failures_ask_for_smaller_windows() -> None:
     engine = engine_of("srvgg", srvgg_shape(upscale=4, num_conv=1, num_feat=8))
     engine.graphs.request((1, 32, 64, 3))
