@@ -135,15 +135,18 @@ def _measured_window_px(spec: ModelSpec, *, is_cuda: bool, is_tuned: bool) -> in
     RRDB; where that is too much, half of it is tried.
 
     On two CPU cores float32 by torch is 1.3 times as fast for 64 channels (srvgg) in 256 px as in
-    384, which fit the caches worse, and RRDB takes 10 s for 192 px, long for a cancelled request.
-    Shorter types, which only tuning takes, lose nothing in 512 px, and less to the halo: 512x512
-    through general-x4v3 is 1.7 times the arithmetic in windows of 256 px. RRDB takes 6 s for 256.
+    384, which fit the caches worse. Shorter types, which only tuning takes, lose nothing in 512 px,
+    and less to the halo: 512x512 through general-x4v3 is 1.7 times the arithmetic in windows of 256
+    px. RRDB takes 6 s for 256 px in bfloat16 and 12 s in float32, long for a cancelled request; but
+    192 px would keep only 44 % of what they compute, and not 56 %.
     """
     if is_cuda:
         return 800
+    if spec.family == "rrdb":
+        return 256
     if is_tuned:
-        return 256 if spec.family == "rrdb" else 512
-    return {"rrdb": 192, "srvgg": 256, "plain": 384}[spec.family]
+        return 512
+    return {"srvgg": 256, "plain": 384}[spec.family]
 
 
 def _require_file(spec: ModelSpec, store: ModelStore, setting: str) -> Path:
