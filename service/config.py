@@ -94,11 +94,11 @@ class Settings(BaseModel):
     )
     workers: int = Field(default=1, ge=1, le=64, description="worker processes")
     jobs_per_worker: int = Field(
-        default=4,
-        ge=1,
+        default=0,
+        ge=0,
         le=64,
-        description="images one worker has under way at once; the last place is kept for small "
-        "ones, and large ones share 72 megapixels of results",
+        description="images one worker has under way at once; 0: 4 on a CPU, 8 on a GPU. The last "
+        "place is kept for small ones, and large ones share 72 megapixels of results",
     )
     threads: int = Field(
         default=0, ge=0, le=1024, description="CPU threads per worker; 0: all cores shared out"

@@ -32,9 +32,9 @@ class Books:
         return ready.labels.get(scale, "") if ready else ""
 
     def read(
-        self, *, waiting: int, waiting_most: int, running: int, places: int, workers_wanted: int
+        self, *, waiting: int, waiting_most: int, running: int, workers_wanted: int
     ) -> PoolFigures:
-        """All there is to tell, with what only the pool knows; `places` are each worker's."""
+        """All there is to tell, with what only the pool knows."""
         done = self._done_before
         for worker in self._present:
             done += worker.figures
@@ -42,7 +42,7 @@ class Books:
             waiting=waiting,
             waiting_most=waiting_most,
             running=running,
-            running_most=places * len(self._present),
+            running_most=sum(ready.places for _, ready in self._present.values()),
             workers_ready=len(self._present),
             workers_wanted=workers_wanted,
             restarts=self.restarts,

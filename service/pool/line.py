@@ -28,12 +28,10 @@ class Line:
 
     Args:
         max_waiting: how many may wait; those that come again need no place in the line.
-        places: images that one worker may have under way.
     """
 
-    def __init__(self, max_waiting: int, places: int) -> None:
+    def __init__(self, max_waiting: int) -> None:
         self._max_waiting = max_waiting
-        self._places = places
         self._rooms: dict[WorkerProcess, Room] = {}
         self._again: deque[_Waiting] = deque()
         self._waiting: deque[_Waiting] = deque()
@@ -57,9 +55,9 @@ class Line:
         """What waits, in its order."""
         return (waiting.request for waiting in (*self._again, *self._waiting))
 
-    def join(self, worker: WorkerProcess) -> None:
-        """All places of a worker are free."""
-        self._rooms[worker] = Room(self._places)
+    def join(self, worker: WorkerProcess, places: int) -> None:
+        """All `places` of a worker are free."""
+        self._rooms[worker] = Room(places)
         self._seat()
 
     def withdraw(self, worker: WorkerProcess) -> None:

@@ -60,7 +60,7 @@ class LocalPool:
     """`Executor` over processes of this machine.
 
     Args:
-        settings: `workers`, `jobs_per_worker`, `threads`, `max_queue`, `work_timeout_s`, and all
+        settings: `workers`, `threads`, `max_queue`, `work_timeout_s`, and all
             that a worker reads.
         command: what starts a worker; `--fd N` is added.
         limits: the waits of the supervision; `work_s` is the setting's unless given.
@@ -76,7 +76,7 @@ class LocalPool:
         self._settings = settings
         self._command = tuple(command)
         self._limits = limits or Limits(work_s=settings.work_timeout_s)
-        self._line = Line(settings.max_queue, settings.jobs_per_worker)
+        self._line = Line(settings.max_queue)
         self._pace = Pace()
         self._books = Books()
         self._keepers = [
@@ -126,7 +126,6 @@ class LocalPool:
             waiting=self._line.waiting,
             waiting_most=self._settings.max_queue,
             running=len(self._running),
-            places=self._settings.jobs_per_worker,
             workers_wanted=self._settings.workers,
         )
 
@@ -239,7 +238,7 @@ class LocalPool:
         self._facts = ready
         self._first_start_over.set()
         self._workers.add(worker)
-        self._line.join(worker)
+        self._line.join(worker, ready.places)
 
     def leave(self, worker: WorkerProcess) -> None:
         self._books.leave(worker)

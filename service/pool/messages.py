@@ -51,6 +51,7 @@ class Ready(_Message):
 
     `labels`: what runs each model and in which precision, as "torch float32".
     `seconds_per_px`: what the warm-up took for one input pixel; a first guess of the pace.
+    `places`: how many jobs it takes at once.
     """
 
     kind: Literal["ready"] = "ready"
@@ -58,6 +59,7 @@ class Ready(_Message):
     models: dict[int, str]
     labels: dict[int, str]
     seconds_per_px: dict[int, float]
+    places: int = Field(ge=1)
 
 
 class Unusable(_Message):

@@ -130,6 +130,7 @@ def _open_engines(wire: Wire, settings: Settings, scheduler: "Scheduler") -> Map
     try:
         from service.engine.choice import open_engine
         from service.engine.device import choose_device
+        from service.pool.jobs import count_places
         from service.pool.warm_up import warm_up
 
         engines = {scale: open_engine(settings, scale) for scale in SCALES}
@@ -138,6 +139,7 @@ def _open_engines(wire: Wire, settings: Settings, scheduler: "Scheduler") -> Map
             models={scale: engine.model for scale, engine in engines.items()},
             labels={scale: engine.label for scale, engine in engines.items()},
             seconds_per_px={scale: warm_up(engine, scheduler) for scale, engine in engines.items()},
+            places=count_places(settings),
         )
     except Exception as error:  # noqa: BLE001  (whatever it is, without engines there is no worker)
         _log.debug("cannot open the engines", exc_info=True, extra=event("engines_unusable"))

@@ -50,7 +50,7 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "precision": (["exact", "auto", "fast"], ["float32", "Auto", "fast\n"]),
     "tuning": (["true", "false", "on", "off"], ["2", "maybe"]),
     "workers": (["1", "64"], ["0", "65", "-1", "1.5", "two"]),
-    "jobs_per_worker": (["1", "4", "64"], ["0", "65", "-1", "1.5", "many"]),
+    "jobs_per_worker": (["0", "1", "64"], ["65", "-1", "1.5", "many"]),
     "threads": (["0", "1024"], ["-1", "1025"]),
     "tile_window_px": (["0", "2048"], ["-1", "2049"]),
     "max_queue": (["0", "100000"], ["-1", "100001"]),

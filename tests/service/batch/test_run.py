@@ -126,7 +126,7 @@ def test_large_results_wait_for_room_and_all_come_through(
 
 def test_batches_of_the_device_decide_how_many_files_are_under_way(batch: Batch) -> None:
     with batch.bench(Stop()) as bench:
-        assert count_places(bench.settings, bench.engine) == bench.settings.jobs_per_worker
+        assert count_places(bench.settings, bench.engine) == 4
         batch.engine.batch = 8
         assert count_places(bench.settings, bench.engine) == 18
         batch.engine.small_batch = 16

@@ -24,8 +24,10 @@ import time
 from pathlib import Path
 from typing import Any
 
+from service.config import Settings
 from service.pool.messages import (
     Cancelled,
+    Configure,
     Done,
     Failed,
     Job,
@@ -41,7 +43,8 @@ def main() -> None:
     start = sys.argv[1]
     wire = Wire(socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])))
     inbox = Inbox()
-    wire.hear()
+    configure, _ = wire.hear()
+    assert isinstance(configure, Configure)
     if start == "die":
         die()
     threading.Thread(target=listen, args=(wire, inbox), daemon=True).start()
@@ -56,6 +59,7 @@ def main() -> None:
             models={2: "fake", 4: "fake"},
             labels={2: "fake", 4: "fake"},
             seconds_per_px={2: 1e-4, 4: 1e-4},
+            places=Settings.model_validate(configure.settings).jobs_per_worker or 4,
         )
     )
     while True:

@@ -28,9 +28,9 @@ MIDDLE = request(width_px=700, height_px=700)
 
 
 def line_of(*workers: WorkerProcess, max_waiting: int = 5, places: int = 1) -> Line:
-    line = Line(max_waiting, places)
+    line = Line(max_waiting)
     for worker in workers:
-        line.join(worker)
+        line.join(worker, places)
     return line
 
 
@@ -54,7 +54,7 @@ async def test_a_turn_that_comes_in_the_moment_it_is_given_up_goes_to_the_next()
     line = line_of()
     first = await start(line, SMALL)
     second = await start(line, SMALL)
-    line.join(worker)  # the first has its turn, but has not woken up to take it
+    line.join(worker, 1)  # the first has its turn, but has not woken up to take it
     first.cancel()
     assert (await second).worker is worker
     with pytest.raises(asyncio.CancelledError):
@@ -65,7 +65,7 @@ async def test_a_turn_given_up_with_nobody_behind_leaves_the_worker_idle() -> No
     worker = make_worker()
     line = line_of()
     only = await start(line, SMALL)
-    line.join(worker)
+    line.join(worker, 1)
     only.cancel()
     await asyncio.gather(only, return_exceptions=True)
     assert (await line.take(SMALL)).worker is worker
@@ -99,7 +99,7 @@ async def test_a_retry_goes_first_and_needs_no_place() -> None:
     line, worker = line_of(max_waiting=1), make_worker()
     waiting = await start(line, SMALL)
     again = await start(line, SMALL, is_again=True, is_alone=True)
-    line.join(worker)
+    line.join(worker, 1)
     assert (await again).worker is worker
     assert not waiting.done()
     line.dismiss(ValueError("closed"))

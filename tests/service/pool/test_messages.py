@@ -27,6 +27,7 @@ def test_what_the_worker_hears_is_what_was_said(message: ToWorker) -> None:
             models={2: "a", 4: "b"},
             labels={2: "torch float32", 4: "torch bfloat16"},
             seconds_per_px={2: 0.1, 4: 0.2},
+            places=4,
         ),
         Done(
             job=3,
