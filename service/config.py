@@ -97,7 +97,7 @@ class Settings(BaseModel):
         default=0,
         ge=0,
         le=64,
-        description="images one worker has under way at once; 0: 4 on a CPU, 8 on a GPU. The last "
+        description="images one worker has under way at once; 0: 4, and 8 on CUDA. The last "
         "place is kept for small ones, and large ones share 72 megapixels of results",
     )
     threads: int = Field(
@@ -107,7 +107,8 @@ class Settings(BaseModel):
         default=0,
         ge=0,
         le=2048,
-        description="side of the window a network sees, halo included; 0: chosen for the model",
+        description="side of the window a network sees, halo included; 0: chosen for the model. "
+        "Smaller ones let go of a cancelled request sooner, and compute more",
     )
     max_queue: int = Field(
         default=32, ge=0, le=100_000, description="images that may wait; more are answered 429"

@@ -4,10 +4,12 @@
 part of it is missing. So it is made to be missing. (NNCF does the same, and would be silenced too.)
 """
 
+import hashlib
 import importlib
 import sys
 from collections.abc import Mapping
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 OpenVino = Any
@@ -34,6 +36,13 @@ def import_openvino() -> OpenVino:
 def open_core() -> OpenVino:
     """OpenVINO's own `Core`, one for the process: it keeps compiled kernels."""
     return import_openvino().Core()
+
+
+@cache
+def digest() -> str:
+    """Of all that makes graphs: where it changes, what was measured of them is measured again."""
+    sources = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(each.read_bytes() for each in sources)).hexdigest()[:16]
 
 
 def has_fast_bfloat16() -> bool:

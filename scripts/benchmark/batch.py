@@ -19,7 +19,7 @@ from service.batch.found import Finder
 from service.batch.journal import FILE_NAME, Journal
 from service.batch.opening import open_bench
 from service.batch.outcome import Kind, Summary
-from service.batch.run import count_places, run_batch
+from service.batch.run import count_under_way, run_batch
 from service.batch.stop import Stop
 from service.batch.work import Bench
 from service.config import Settings
@@ -55,7 +55,7 @@ def measure_batch(data_dir: Path, effort: Effort, device: str) -> Facts:
         "images": len(pictures),
         "side_px": effort.batch_px,
         "label": engine.label,
-        "places": count_places(settings, engine),
+        "places": count_under_way(settings, engine),
         "windows": len(windows),
         "kernel_s": [round(spent.seconds, 3) for spent in kernel],
         "batch_s": [round(spent.seconds, 3) for spent in batch],

@@ -16,9 +16,11 @@ from service.upscale.lane import Cancelled
 MAX_PLACES: Final = 34
 
 
-def count_places(settings: Settings, engine: Engine) -> int:
-    """How many files are under way at once: while a batch of windows is on the device, another can
-    be gathered, and files are decoded, encoded and written beside both. Each holds its file.
+def count_under_way(settings: Settings, engine: Engine) -> int:
+    """How many files are, at once; at least `jobs_per_worker`.
+
+    While a batch of windows is on the device, another can be gathered, and files are decoded,
+    encoded and written beside both. Each holds its file.
     """
     for_batches = 2 * max(engine.batch, engine.small_batch) + 2
     return max(settings.jobs_per_worker, min(MAX_PLACES, for_batches))
@@ -38,7 +40,7 @@ def run_batch(
     Raises:
         whatever `sources` or `tell` raises; what is under way is dropped then.
     """
-    places = count_places(bench.settings, bench.engine)
+    places = count_under_way(bench.settings, bench.engine)
     drawing, telling = threading.Lock(), threading.Lock()
 
     def draw() -> Source | None:

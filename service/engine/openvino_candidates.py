@@ -11,7 +11,7 @@ import torch
 
 from models.errors import WeightsError
 from models.graphs.layers import Layers, layers_of
-from models.graphs.runtime import has_fast_bfloat16
+from models.graphs.runtime import digest, has_fast_bfloat16
 from models.quantised import quantised_path, read_quantised, read_record
 from service.engine.device import Device
 from service.engine.loaded import LoadedModel
@@ -30,7 +30,7 @@ def openvino_candidates(model: LoadedModel, device: Device, precision: str) -> S
     if device.torch_device.type != "cpu":
         return []
     try:
-        runtime = version("openvino")
+        runtime = f"{version('openvino')} {digest()}"
     except PackageNotFoundError:
         return []
     quantised = _int8_candidate(model, device, runtime) if precision == "fast" else None

@@ -29,7 +29,8 @@ MAX_READY_SHAPES: Final = 8
 """Shapes kept ready. Each holds 5 to 20 MB, RRDB's 100 MB and more."""
 
 MAX_UNREADY_PX: Final[dict[Family, int]] = {"plain": 0, "srvgg": 0, "rrdb": 96 * 96}
-"""Windows of an odd shape up to this area are not worth a compilation: they take float32."""
+"""Windows of an odd shape up to this area are not worth a compilation: they take float32, but
+where an engine is tried."""
 
 _HINTS: Final[dict[OpenVinoPrecision, str]] = {
     "float32": "f32",
@@ -44,10 +45,10 @@ class OpenVinoEngine:
     """A network as an OpenVINO graph (see `service.engine.engine.Engine`).
 
     `exact` is the same network in torch, for windows that are asked for in float32, or whose
-    results are not finite (refused instead if it `is_strict`), or for whose shape alone no graph
-    is worth compiling. Graphs have fixed shapes: with one of any shape, memory grew by 0.8 MB for
-    every shape ever seen, and RRDB took twice as long. `graphs_aside` are the same on fewer cores:
-    those are lent to small windows while `graphs` compute.
+    results are not finite (refused instead if it `is_strict`), or, unless it `is_strict`, for whose
+    shape alone no graph is worth compiling. Graphs have fixed shapes: with one of any shape, memory
+    grew by 0.8 MB for every shape ever seen, and RRDB took twice as long. `graphs_aside` are the
+    same on fewer cores: those are lent to small windows while `graphs` compute.
     """
 
     exact: TorchEngine
@@ -94,8 +95,14 @@ class OpenVinoEngine:
         return dataclasses.replace(self, is_strict=True)
 
     def sized(self, *, window_px: int, batch: int, proof: str) -> "OpenVinoEngine":
+        """The same; of the shapes it was tried in, only its windows' stay compiled."""
         return dataclasses.replace(
-            self, window_px=window_px, batch=batch, proof=proof, is_strict=False
+            self,
+            window_px=window_px,
+            batch=batch,
+            proof=proof,
+            is_strict=False,
+            graphs=self.graphs.of_side(window_px),
         )
 
     def start(
@@ -170,6 +177,11 @@ class ReadyGraphs:
         """The same graph on half of the threads, for one thread beside that of these."""
         fewer = max(1, self.threads // 2)
         return dataclasses.replace(self, threads=fewer, kept=OrderedDict())
+
+    def of_side(self, side_px: int) -> "ReadyGraphs":
+        """The same graph, ready for squares of that side alone, if it is now."""
+        kept = {shape: each for shape, each in self.kept.items() if shape[1:3] == (side_px,) * 2}
+        return dataclasses.replace(self, kept=OrderedDict(kept))
 
     def has(self, shape: tuple[int, ...]) -> bool:
         return shape in self.kept

@@ -60,8 +60,7 @@ class LocalPool:
     """`Executor` over processes of this machine.
 
     Args:
-        settings: `workers`, `threads`, `max_queue`, `work_timeout_s`, and all
-            that a worker reads.
+        settings: `workers`, `threads`, `max_queue`, `work_timeout_s`, and all that a worker reads.
         command: what starts a worker; `--fd N` is added.
         limits: the waits of the supervision; `work_s` is the setting's unless given.
     """

@@ -120,13 +120,19 @@ def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings, tally: Tally) -
         # Threads that libraries start for the network have the priority of whoever was first to use
         # it: not this thread, which starts those of the jobs.
         with ThreadPoolExecutor(1, initializer=_compute_last) as opener:
-            engines = opener.submit(_open_engines, wire, settings, scheduler).result()
+            opening = opener.submit(_open_engines, wire, settings, scheduler)
+            engines, places = opening.result()
         care_pool = ThreadPoolExecutor(count_cores()) if has_free_cores(settings) else None
-        Bench(wire, inbox, engines, settings, scheduler, decoder, care_pool).work_for_ever()
+        bench = Bench(wire, inbox, engines, settings, scheduler, decoder, places, care_pool)
+        bench.work_for_ever()
 
 
-def _open_engines(wire: Wire, settings: Settings, scheduler: "Scheduler") -> Mapping[int, "Engine"]:
-    """Both engines, warm; says `Ready`, or why not and ends the process."""
+def _open_engines(
+    wire: Wire, settings: Settings, scheduler: "Scheduler"
+) -> tuple[Mapping[int, "Engine"], int]:
+    """Both engines, warm, and how many places there are; says `Ready`, or why not and ends the
+    process.
+    """
     try:
         from service.engine.choice import open_engine
         from service.engine.device import choose_device
@@ -146,7 +152,7 @@ def _open_engines(wire: Wire, settings: Settings, scheduler: "Scheduler") -> Map
         wire.say(Unusable(reason=str(error) or type(error).__name__))
         raise SystemExit(1) from None
     wire.say(ready)
-    return engines
+    return engines, ready.places
 
 
 if __name__ == "__main__":

@@ -88,7 +88,7 @@ def test_what_a_dense_block_reads_is_rounded_once_if_all_its_layers_have_one_gri
     state = {key: value.numpy() for key, value in network.state_dict().items()}
     floats = layers_of(state)
 
-    def rounded(high: float) -> int:
+    def joined_and_rounded(high: float) -> int:
         """How often, where the last convolutions of the blocks have ranges up to `high`."""
         convolutions = {
             name: replace(
@@ -105,8 +105,10 @@ def test_what_a_dense_block_reads_is_rounded_once_if_all_its_layers_have_one_gri
         }
         layers = Layers({**floats.convolutions, **convolutions}, {})
         operations = build_graph("rrdb", shape, layers).get_ops()
-        return sum(each.get_type_name() == "FakeQuantize" for each in operations)
+        roundings = [each for each in operations if each.get_type_name() == "FakeQuantize"]
+        read = [each.input_value(0).get_node().get_type_name() for each in roundings]
+        assert len(read) == 3 * 5  # blocks, and their outputs or convolutions
+        return read.count("Concat")
 
-    blocks, outputs, convolutions = 3, 5, 5
-    assert rounded(high=1.0) == blocks * outputs
-    assert rounded(high=2.0) == blocks * convolutions
+    assert joined_and_rounded(high=1.0) == 0
+    assert joined_and_rounded(high=2.0) == 3 * 4

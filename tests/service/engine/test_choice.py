@@ -91,6 +91,24 @@ def test_every_official_model_gets_a_window_with_a_core_on_its_multiple(
     assert window_px % spec.multiple_px == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "exact_px", "auto_px"),
+    [
+        ("realesrgan-x4plus", 256, 256),
+        ("realesr-general-x4v3", 256, 512),
+        ("upscaled-x4", 384, 512),
+    ],
+)
+def test_windows_are_as_large_as_pays(
+    name: str, exact_px: int, auto_px: int, tmp_path: Path
+) -> None:
+    spec = ModelStore(tmp_path).find(name)
+    assert choose_window_px(Settings(precision="exact"), spec, is_cuda=False) == exact_px
+    assert choose_window_px(Settings(tuning=False), spec, is_cuda=False) == exact_px
+    assert choose_window_px(Settings(), spec, is_cuda=False) == auto_px
+    assert choose_window_px(Settings(), spec, is_cuda=True) == 800
+
+
 def test_the_window_setting_is_heeded_down_to_the_least_that_works() -> None:
     spec: ModelSpec = BY_NAME["realesrgan-x2plus"]
     least_px = least_window_px(spec.halo_px, spec.multiple_px)

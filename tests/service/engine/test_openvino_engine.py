@@ -148,8 +148,24 @@ def test_a_small_odd_shape_of_a_large_network_is_not_compiled() -> None:
 def test_what_is_tried_runs_as_a_graph_in_any_shape() -> None:
     """Proofs of RRDB in bfloat16 and 8 bits were of float32: their pictures have odd shapes."""
     engine = engine_of("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4))
-    engine.strict().start([draw_window(17, 23)]).finish()
-    assert list(engine.graphs.kept) == [(1, 17, 23, 3)]
+    tried = engine.strict()
+    tried.start([draw_window(17, 23)]).finish()
+    tried.start([draw_window(32, 32)]).finish()
+    assert list(engine.graphs.kept) == [(1, 17, 23, 3), (1, 32, 32, 3)]
+    serving = tried.sized(window_px=32, batch=1, proof="")
+    assert list(serving.graphs.kept) == [(1, 32, 32, 3)], "the others would only take memory"
+
+
+def test_rrdb_is_tried_in_the_precision_that_it_serves_in() -> None:
+    if not has_fast_bfloat16():
+        pytest.skip("this CPU has no bfloat16 of its own")
+    shape = rrdb_shape(scale=4, num_block=1, num_feat=16, num_grow_ch=8)
+    engine = engine_of("rrdb", shape, "bfloat16")
+    windows = [draw_window(17, 23)]
+    (exact,) = engine.start(windows, is_exact=True).finish()
+    (unlike,) = engine.strict().start(windows).finish()
+    errors = np.abs(unlike.astype(int) - exact)
+    assert 0 < errors.max() <= 8
 
 
 def test_openvinos_failures_ask_for_smaller_windows() -> None:

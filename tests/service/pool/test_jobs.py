@@ -1,15 +1,18 @@
 import pytest
+import torch
 
 from service.config import load_settings
+from service.engine.device import Device
 from service.pool import jobs
 from service.pool.jobs import count_places
 
 
-@pytest.mark.parametrize(("is_gpu", "places"), [(False, 4), (True, 8)])
-def test_a_gpu_takes_more_images_at_once_than_a_processor(
-    is_gpu: bool, places: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("kind", "places"), [("cpu", 4), ("mps", 4), ("cuda", 8)])
+def test_an_nvidia_gpu_takes_more_images_at_once(
+    kind: str, places: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(jobs, "has_free_cores", lambda settings: is_gpu)
+    device = Device(torch.device(kind), torch.float32, threads=1)
+    monkeypatch.setattr(jobs, "choose_device", lambda settings: device)
     assert count_places(load_settings({})) == places
 
 

@@ -222,3 +222,13 @@ async def test_who_gives_up_lets_those_behind_pass() -> None:
     assert await are_seated(middle) == "n"  # two large ones are still the limit
     line.release(large[0].result())
     assert await are_seated(middle) == "y"
+
+
+async def test_each_worker_has_as_many_places_as_it_said() -> None:
+    line, one, three = line_of(), make_worker(), make_worker()
+    line.join(one, 1)
+    line.join(three, 3)
+    tasks = [await start(line, SMALL) for _ in range(5)]
+    assert await are_seated(*tasks) == "yyyyn"
+    assert [task.result().worker for task in tasks[:4]].count(three) == 3
+    tasks[4].cancel()

@@ -63,6 +63,10 @@ async def test_an_image_comes_back_upscaled_by_the_network(pool: LocalPool) -> N
     assert np.abs(shrunk - np.asarray(open_result(source), np.float32)).mean() < 4
 
 
+async def test_a_worker_says_how_many_images_it_takes_at_once(pool: LocalPool) -> None:
+    assert pool.figures().running_most == 4
+
+
 async def test_one_worker_serves_both_scales_and_both_formats(pool: LocalPool) -> None:
     opaque, seen_through = picture(64), picture(64, has_alpha=True)
     jpeg = await pool.upscale(opaque, request(scale=2, width_px=64, height_px=64))
