@@ -134,19 +134,18 @@ def _measured_window_px(spec: ModelSpec, *, is_cuda: bool, is_tuned: bool) -> in
     """On CUDA two windows of 800 px side by side make the longest side at x4, and take 4 GB with
     RRDB; where that is too much, half of it is tried.
 
-    On two CPU cores float32 by torch is 1.3 times as fast for 64 channels (srvgg) in 256 px as in
-    384, which fit the caches worse. Shorter types, which only tuning takes, lose nothing in 512 px,
-    and less to the halo: 512x512 through general-x4v3 is 1.7 times the arithmetic in windows of 256
-    px. RRDB takes 6 s for 256 px in bfloat16 and 12 s in float32, long for a cancelled request; but
-    192 px would keep only 44 % of what they compute, and not 56 %.
+    On two CPU cores 512x512 through general-x4v3 (srvgg) is 1.7 times the arithmetic in windows of
+    256 px, for their halos: float32 takes 5.4 s so and 4.3 s in 512 px, though large windows fit
+    the caches worse; the smaller networks (plain) win nothing over 384 px in float32, but do in
+    shorter types, which only tuning takes. RRDB takes 6 s for 256 px in bfloat16 and 13 s in
+    float32, long for a cancelled request; but 192 px would keep only 44 % of what they compute, and
+    not 56 %.
     """
     if is_cuda:
         return 800
     if spec.family == "rrdb":
         return 256
-    if is_tuned:
-        return 512
-    return {"srvgg": 256, "plain": 384}[spec.family]
+    return 512 if is_tuned or spec.family == "srvgg" else 384
 
 
 def _require_file(spec: ModelSpec, store: ModelStore, setting: str) -> Path:

@@ -95,7 +95,7 @@ def test_every_official_model_gets_a_window_with_a_core_on_its_multiple(
     ("name", "exact_px", "auto_px"),
     [
         ("realesrgan-x4plus", 256, 256),
-        ("realesr-general-x4v3", 256, 512),
+        ("realesr-general-x4v3", 512, 512),
         ("upscaled-x4", 384, 512),
     ],
 )
