@@ -6,7 +6,7 @@ and the enlarged input that compact and plain networks add. `models.graphs.finis
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -118,9 +118,9 @@ def _dense_in_pairs(x: Node, convolutions: Sequence[Convolution]) -> Node:
 def _convolve_sum(parts: Sequence[Node], layer: Convolution) -> Node:
     """The convolution of all parts joined, without joining them."""
     channels = [int(part.get_output_partial_shape(0)[1].get_length()) for part in parts]
-    ends = [*accumulate(channels)]
+    slices = pairwise(accumulate(channels, initial=0))
     total: Node | None = None
-    for part, start, end in zip(parts, [0, *ends], ends, strict=False):
+    for part, (start, end) in zip(parts, slices, strict=True):
         bias = layer.bias if total is None else None
         y = convolve(part, replace(layer, weight=layer.weight[:, start:end], bias=bias))
         total = y if total is None else import_openvino().opset15.add(total, y)
