@@ -6,6 +6,7 @@ of whatever it cannot do, and with its worker.
 """
 
 import argparse
+import errno
 import fcntl
 import os
 import resource
@@ -19,7 +20,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from service.decoding.complaints import Complaints
-from service.decoding.limits import constrain, limits_of, measure_address_space, stop_clocks
+from service.decoding.limits import (
+    NO_ROOM_STATUS,
+    constrain,
+    limits_of,
+    measure_address_space,
+    stop_clocks,
+)
 from service.decoding.memory import can_seal, write_memory
 from service.decoding.packing import pack
 from service.decoding.wire import receive_source, send_reply
@@ -32,6 +39,8 @@ from service.logs import configure_logging, log_what_nobody_catches
 OOM_SCORE_ADJ = 900
 """Where memory ends, the kernel ends a decoder before a worker."""
 _MAX_OPEN_FILES = 32
+# Of shared memory or of the disk that stands in for it. A limit of the file's own is EFBIG.
+_NO_ROOM_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM})
 _WHERE_DAMAGE_IS_ONLY_TOLD = frozenset({"TIFF"})
 
 
@@ -112,7 +121,12 @@ def _answer(
 
 def _send(sock: socket.socket, image: Image) -> None:
     facts, parts = pack(image)
-    fd = write_memory(parts, is_sealed=can_seal())
+    try:
+        fd = write_memory(parts, is_sealed=can_seal())
+    except OSError as error:
+        if error.errno in _NO_ROOM_ERRORS:
+            os._exit(NO_ROOM_STATUS)
+        raise
     try:
         send_reply(sock, facts, fd)
     finally:

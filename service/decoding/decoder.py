@@ -1,4 +1,4 @@
-"""Decoding files in processes that may die: each file has two lives, the service has many."""
+"""Decoding files in disposable processes: a file whose process dies is tried in a fresh one."""
 
 import logging
 import threading
@@ -9,7 +9,8 @@ from typing import Final, Self
 
 from service.cores import count_cores
 from service.decoding.process import DECODER_COMMAND, DecoderDied, DecoderProcess
-from service.errors import MalformedImage, ServiceError
+from service.decoding.watch import SILENCE_S
+from service.errors import InternalError, MalformedImage, ServiceError
 from service.image.types import Image
 from service.logs import event
 
@@ -22,7 +23,9 @@ _WITHIN_S = 120.0
 # started some files before, so that nobody waits for it.
 _FILES_PER_PROCESS = 500
 _SUCCESSOR_AT = 450
-_LIVES = 2
+# A file is given up with the second death of either cause: two crashes are the file's own fault,
+# two deaths from outside are not, and say nothing of the file.
+_DEATHS = 2
 
 _log = logging.getLogger(__name__)
 
@@ -49,6 +52,7 @@ class Decoder:
         *,
         processes: int,
         within_s: float = _WITHIN_S,
+        silence_s: float = SILENCE_S,
         command: Sequence[str] = DECODER_COMMAND,
         log_format: str = "auto",
         on_death: Callable[[], None] = _ignore,
@@ -57,11 +61,13 @@ class Decoder:
         Args:
             formats: what is decoded; everything else is refused.
             within_s: a process that takes longer over one file is ended.
+            silence_s: a process that uses no processor time for so long hangs, and is replaced.
             log_format: how a process tells of a fault of its own; see `service.logs`.
             on_death: called, by any thread, when a process died over a file.
         """
         self._formats = tuple(sorted(formats))
         self._within_s = within_s
+        self._silence_s = silence_s
         self._command = command
         self._log_format = log_format
         self._on_death = on_death
@@ -91,27 +97,29 @@ class Decoder:
             self._put_back(self._start())
 
     def decode(self, source: bytes) -> Image:
-        """`service.image.decode.decode`, in another process.
-
-        A file over which two processes died is refused as malformed.
+        """Decode a file as `service.image.decode.decode` does, in another process.
 
         Raises:
             MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused.
+            MalformedImage: two processes crashed over it, or went over the limits of a file.
+            InternalError: two processes were killed from outside, or hung, while they had it.
             OSError: no process can be started.
         """
         with self._places:
-            ends: list[str] = []
-            for _ in range(_LIVES):
-                process = self._take_idle() if not ends else None
+            deaths: list[DecoderDied] = []
+            while True:
+                process = self._take_idle() if not deaths else None
                 process = process or self._start()
                 try:
                     return self._decode_in(process, source)
                 except DecoderDied as death:
-                    ends.append(str(death))
-                    self._on_death()
-                    told = event("decoder_died", pid=process.pid, source_bytes=len(source))
-                    _log.warning("a decoder died over a file: %s", death, extra=told)
-        raise MalformedImage(detail=f"{_LIVES} decoders died over it: {'; '.join(ends)}")
+                    deaths.append(death)
+                    self._note_death(death, process.pid, len(source))
+                    alike = [str(each) for each in deaths if each.is_by_file == death.is_by_file]
+                    if len(alike) == _DEATHS:
+                        kind = MalformedImage if death.is_by_file else InternalError
+                        text = f"{_DEATHS} decoders died over it: {'; '.join(alike)}"
+                        raise kind(detail=text) from None
 
     def close(self) -> None:
         """End every process. Files under way are seen through first by their threads."""
@@ -126,10 +134,16 @@ class Decoder:
         with self._lock:
             return [process.pid for process in self._idle]
 
+    def _note_death(self, death: DecoderDied, pid: int, source_bytes: int) -> None:
+        self._on_death()
+        cause = "file" if death.is_by_file else "outside"
+        told = event("decoder_died", pid=pid, source_bytes=source_bytes, cause=cause)
+        _log.warning("a decoder died over a file: %s", death, extra=told)
+
     def _decode_in(self, process: DecoderProcess, source: bytes) -> Image:
         is_reusable = False
         try:
-            image = process.decode(source, self._within_s)
+            image = process.decode(source, self._within_s, self._silence_s)
             is_reusable = True
         except ServiceError:
             is_reusable = True

@@ -9,6 +9,7 @@ import resource
 import signal
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 MIB = 1024 * 1024
 # A header is read by walking it: 2 s of work is 20 times what the longest one takes.
@@ -23,6 +24,29 @@ _WALL_S = 5.0
 _WALL_PER_CPU = 2.5
 # Colour and alpha take 4 bytes, 8 where they have 16 bits; 16 are room for more.
 _RESULT_BYTES_PER_PIXEL = 16
+
+
+NO_ROOM_STATUS: Final = 75
+"""Exit status of a decoder that had pixels and found no memory to hand them over in: the machine's
+want, not the file's doing (EX_TEMPFAIL of sysexits.h)."""
+
+# Ends that a file brings about: its decoder's crash in C code, and the kernel's answer to going
+# over a limit set here or by RLIMIT_CPU. SIGALRM is not among them: what ends by that clock waited
+# without computing, which no file can make it do and a stopped or starved process does.
+_SIGNALS_BY_FILE: Final = frozenset(
+    {
+        signal.SIGSEGV,
+        signal.SIGABRT,
+        signal.SIGBUS,
+        signal.SIGILL,
+        signal.SIGFPE,
+        signal.SIGTRAP,
+        signal.SIGSYS,
+        signal.SIGPROF,
+        signal.SIGXCPU,
+        signal.SIGXFSZ,
+    }
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +81,20 @@ def constrain(limits: FileLimits, idle_bytes: int | None) -> None:
     _limit_softly(resource.RLIMIT_FSIZE, limits.result_bytes)
     signal.setitimer(signal.ITIMER_PROF, limits.cpu_s)
     signal.setitimer(signal.ITIMER_REAL, limits.wall_s)
+
+
+def is_ended_by_its_file(status: int) -> bool:
+    """Whether a decoder's end was the doing of the file that it had at the time.
+
+    An exit status of its own (a MemoryError under RLIMIT_AS, any other exception) and a crash are.
+    SIGKILL is not: no limit here sends it, so the kernel's out-of-memory killer, an operator or
+    another program did.
+
+    status: as `subprocess.Popen.returncode`: negative for a signal.
+    """
+    if status >= 0:
+        return status != NO_ROOM_STATUS
+    return -status in _SIGNALS_BY_FILE
 
 
 def stop_clocks() -> None:

@@ -4,6 +4,7 @@ The memory holds colour, then alpha where there is any, then the profile. Channe
 the machine's own byte order.
 """
 
+import errno
 import math
 from collections.abc import Callable, Mapping
 
@@ -49,6 +50,7 @@ def unpack(facts: Facts, read: Callable[[int], Bytes]) -> Image:
 
     Raises:
         WireError: the facts make no sense, or the memory is of another size.
+        MemoryError: this process cannot map or copy it.
     """
     height, width = _whole(facts, "height_px", 1), _whole(facts, "width_px", 1)
     icc_bytes = _whole(facts, "icc_bytes", 0)
@@ -64,6 +66,8 @@ def unpack(facts: Facts, read: Callable[[int], Bytes]) -> Image:
     try:
         memory = read(alpha_end + icc_bytes)
     except (OSError, ValueError) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+            raise MemoryError("no address space for a picture's pixels") from error  # our own want
         raise WireError(str(error)) from error
     return Image(
         rgb=memory[:colour_end].view(kind).reshape(height, width, 3),

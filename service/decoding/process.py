@@ -5,12 +5,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Collection, Mapping, Sequence
 from functools import partial
 
+from service.decoding.limits import NO_ROOM_STATUS, is_ended_by_its_file
 from service.decoding.memory import read_memory
 from service.decoding.packing import unpack
+from service.decoding.watch import SILENCE_S, ProcessHangs, Watch
 from service.decoding.wire import Facts, WireError, receive_reply, send_source
 from service.errors import (
     MalformedImage,
@@ -41,7 +42,15 @@ _END_S = 5.0
 
 
 class DecoderDied(Exception):
-    """The process ended, was ended, or lost its mind; the text says how."""
+    """The process ended, was ended, or broke the protocol; the text says how.
+
+    `is_by_file`: the file did it, by a crash or by going over a limit of its own. Otherwise the
+    process was killed from outside, stopped, or left without memory, and the file may be sound.
+    """
+
+    def __init__(self, text: str, *, is_by_file: bool) -> None:
+        super().__init__(text)
+        self.is_by_file = is_by_file
 
 
 class DecoderProcess:
@@ -62,6 +71,7 @@ class DecoderProcess:
         """
         self.files = 0
         self._sock, theirs = socket.socketpair()
+        self._sock.setblocking(False)
         try:
             lifeline, self._lifeline = os.pipe()
         except BaseException:
@@ -87,25 +97,33 @@ class DecoderProcess:
     def is_alive(self) -> bool:
         return self._process.poll() is None
 
-    def decode(self, source: bytes, within_s: float) -> Image:
-        """The image in a file. Whatever else this raises than a refusal, `end` follows.
+    def decode(self, source: bytes, within_s: float, silence_s: float = SILENCE_S) -> Image:
+        """Decode one file. After anything else than an image or a refusal, call `end`.
+
+        Args:
+            source: the encoded file.
+            within_s: seconds that it may take.
+            silence_s: seconds without processor time after which the process counts as hanging.
 
         Raises:
             MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused.
             DecoderDied: no sensible answer within that time.
         """
         self.files += 1
-        deadline = time.monotonic() + within_s
+        watch = Watch(self.pid, within_s=within_s, silence_s=silence_s)
         try:
-            send_source(self._sock, source, deadline)
-            facts, fd = receive_reply(self._sock, deadline)
+            send_source(self._sock, source, watch)
+            facts, fd = receive_reply(self._sock, watch)
             return _read_reply(facts, fd)
-        except TimeoutError:
-            raise DecoderDied(f"no answer within {within_s:g} s") from None
+        except ProcessHangs:
+            text = f"hung, no processor time for {silence_s:g} s"
+            raise DecoderDied(text, is_by_file=False) from None
+        except TimeoutError:  # busy all the time, and past limits that it should have died of
+            raise DecoderDied(f"no answer within {within_s:g} s", is_by_file=True) from None
         except WireError as error:
-            raise DecoderDied(f"spoke nonsense: {error}") from error
+            raise DecoderDied(f"broke the protocol: {error}", is_by_file=True) from error
         except (EOFError, OSError):
-            raise DecoderDied(self._describe_end()) from None
+            raise self._death() from None
 
     def end(self) -> None:
         """Kill the process and wait until it is gone; may be called again."""
@@ -116,20 +134,31 @@ class DecoderProcess:
         self._process.kill()
         self._process.wait()
 
-    def _describe_end(self) -> str:
+    def _death(self) -> DecoderDied:
+        """How the process ended, whose other end of the socket is closed."""
         try:
             status = self._process.wait(_END_S)
         except subprocess.TimeoutExpired:
-            return "closed its socket"
+            return DecoderDied("closed its socket", is_by_file=True)
+        is_by_file = is_ended_by_its_file(status)
+        if status == NO_ROOM_STATUS:
+            return DecoderDied("found no memory for its pixels", is_by_file=is_by_file)
         if status >= 0:
-            return f"ended with status {status}"
-        return f"ended by {signal.Signals(-status).name}"
+            return DecoderDied(f"ended with status {status}", is_by_file=is_by_file)
+        return DecoderDied(f"ended by {_signal_name(-status)}", is_by_file=is_by_file)
 
 
 def decoder_environment(environment: Mapping[str, str]) -> dict[str, str]:
     """What a decoder inherits of an environment: no key, no address, no home."""
     kept = {name: value for name, value in environment.items() if name in _NAMES}
     return {**kept, **_ONE_THREAD}
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal has no name
+        return f"signal {number}"
 
 
 def _start(command: Sequence[str], fd: int, lifeline: int) -> subprocess.Popen[bytes]:

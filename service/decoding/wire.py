@@ -14,8 +14,9 @@ import json
 import os
 import socket
 import struct
-import time
 from typing import Any
+
+from service.decoding.watch import Watch
 
 MAX_SOURCE_BYTES = 2**31
 MAX_FACTS_BYTES = 1024 * 1024
@@ -30,15 +31,18 @@ class WireError(Exception):
     """The other side broke the protocol."""
 
 
-def send_source(sock: socket.socket, source: bytes, deadline: float) -> None:
-    """`deadline` as of `time.monotonic`.
+def send_source(sock: socket.socket, source: bytes, watch: Watch) -> None:
+    """Send a file, on a socket that does not block.
 
     Raises:
-        TimeoutError, OSError
+        TimeoutError, ProcessHangs: as `watch` finds.
+        OSError: the process is gone.
     """
-    sock.settimeout(_seconds_to(deadline))
-    sock.sendall(_LENGTH.pack(len(source)))
-    sock.sendall(source)
+    for part in (_LENGTH.pack(len(source)), source):
+        view = memoryview(part)
+        while view:
+            watch.wait_writable(sock)
+            view = view[sock.send(view[:CHUNK_BYTES]) :]
 
 
 def receive_source(sock: socket.socket) -> bytes | None:
@@ -68,26 +72,27 @@ def send_reply(sock: socket.socket, facts: Facts, fd: int | None = None) -> None
     sock.sendall(text)
 
 
-def receive_reply(sock: socket.socket, deadline: float) -> tuple[Facts, int | None]:
+def receive_reply(sock: socket.socket, watch: Watch) -> tuple[Facts, int | None]:
     """The facts and, if one came, the descriptor, which is the caller's to close.
 
     Raises:
         EOFError: the process ended.
         WireError: it spoke nonsense.
-        TimeoutError, OSError
+        TimeoutError, ProcessHangs: as `watch` finds.
+        OSError
     """
-    sock.settimeout(_seconds_to(deadline))
+    watch.wait_readable(sock)
     first, fds, _, _ = socket.recv_fds(sock, _LENGTH.size, 1)
     try:
         for fd in fds:
             os.set_inheritable(fd, False)
         if not first:
             raise EOFError
-        rest = _receive(sock, _LENGTH.size - len(first), deadline)
+        rest = _receive(sock, _LENGTH.size - len(first), watch)
         (text_bytes,) = _LENGTH.unpack(first + rest)
         if text_bytes > MAX_FACTS_BYTES:
             raise WireError(f"facts of {text_bytes} bytes")
-        facts = _parse(bytes(_receive(sock, text_bytes, deadline)))
+        facts = _parse(bytes(_receive(sock, text_bytes, watch)))
     except BaseException:
         for fd in fds:
             os.close(fd)
@@ -105,21 +110,14 @@ def _parse(text: bytes) -> Facts:
     return facts
 
 
-def _receive(sock: socket.socket, size_bytes: int, deadline: float | None = None) -> bytearray:
+def _receive(sock: socket.socket, size_bytes: int, watch: Watch | None = None) -> bytearray:
     received = bytearray(size_bytes)
     view = memoryview(received)
     while view:
-        if deadline is not None:
-            sock.settimeout(_seconds_to(deadline))
+        if watch is not None:
+            watch.wait_readable(sock)
         count = sock.recv_into(view[:CHUNK_BYTES])
         if count == 0:
             raise EOFError
         view = view[count:]
     return received
-
-
-def _seconds_to(deadline: float) -> float:
-    left_s = deadline - time.monotonic()
-    if left_s <= 0:
-        raise TimeoutError
-    return left_s

@@ -1,5 +1,6 @@
 """A decoder process that does what its file says: die, hang, swell, lie."""
 
+import errno
 import json
 import os
 import signal
@@ -17,6 +18,14 @@ def decode(source: bytes, formats: object) -> Image:
     match word:
         case "crash":
             os.kill(os.getpid(), signal.SIGSEGV)
+        case "killed":  # as the kernel does where memory ends
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stopped":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "late":  # as after a stop that was longer than the file's own time
+            os.kill(os.getpid(), signal.SIGALRM)
+        case "no room":
+            vars(child)["write_memory"] = refuse_memory
         case "raise":
             raise RuntimeError("a bug")
         case "spin":
@@ -27,13 +36,14 @@ def decode(source: bytes, formats: object) -> Image:
             time.sleep(600)
         case "swell":
             bytearray(4 * 2**30)
-    if word.startswith("once "):  # dies in the first process that gets it
-        try:
-            os.close(os.open(word.removeprefix("once "), os.O_CREAT | os.O_EXCL))
-        except FileExistsError:
-            pass
-        else:
-            os.kill(os.getpid(), signal.SIGKILL)
+    if word.startswith("once "):  # in the first process that gets it
+        _, signals, mark = word.split()
+        for name in signals.split(","):
+            try:
+                os.close(os.open(f"{mark}-{name}", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                continue
+            os.kill(os.getpid(), signal.Signals[name])
     if word == "lie":
         text = json.dumps({"height_px": 9, "width_px": 9, "icc_bytes": 0}).encode()
         sock = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
@@ -42,6 +52,10 @@ def decode(source: bytes, formats: object) -> Image:
     import numpy as np
 
     return Image(rgb=np.full((64, 64, 3), os.getpid() % 251, np.uint8))
+
+
+def refuse_memory(parts: object, *, is_sealed: bool) -> int:
+    raise OSError(errno.ENOSPC, "no room")
 
 
 def probe(source: bytes, formats: object) -> object:

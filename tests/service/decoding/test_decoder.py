@@ -19,7 +19,7 @@ import pytest
 
 from service.decoding.decoder import Decoder
 from service.decoding.process import decoder_environment
-from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
+from service.errors import InternalError, MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from service.image.decode import decode
 from tests.service.image.samples import RGB, deep_samples, picture, png, save
 
@@ -68,7 +68,7 @@ def test_refusals_are_the_decoders(decoder: Decoder) -> None:
 def test_deaths_are_told_one_by_one(tmp_path: Path) -> None:
     deaths: list[int] = []
     with Decoder(["PNG"], processes=1, command=FAKE, on_death=lambda: deaths.append(1)) as decoder:
-        decoder.decode(f"once {tmp_path / 'died'}".encode())
+        decoder.decode(f"once SIGKILL {tmp_path / 'died'}".encode())
         assert len(deaths) == 1
         with pytest.raises(MalformedImage):
             decoder.decode(b"crash")
@@ -109,10 +109,54 @@ def test_a_file_that_kills_twice_is_refused_and_the_next_is_decoded(
     assert [child.pid for child in children() if child not in others] == fake.pids()
 
 
-def test_a_file_whose_decoder_died_once_is_tried_in_a_fresh_one(
-    fake: Decoder, tmp_path: Path
+@pytest.mark.parametrize("signals", ["SIGKILL", "SIGSEGV", "SIGKILL,SIGSEGV", "SIGABRT,SIGHUP"])
+def test_a_file_whose_decoder_died_once_of_a_cause_is_tried_in_a_fresh_one(
+    fake: Decoder, tmp_path: Path, signals: str
 ) -> None:
-    assert fake.decode(f"once {tmp_path / 'mark'}".encode()).rgb.shape == (64, 64, 3)
+    word = f"once {signals} {tmp_path / 'mark'}"
+    assert fake.decode(word.encode()).rgb.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("word", ["killed", "late", "no room"])
+def test_a_file_whose_decoders_are_killed_from_outside_is_not_blamed(
+    fake: Decoder, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), pytest.raises(InternalError) as failure:
+        fake.decode(word.encode())
+    assert failure.value.detail.startswith("2 decoders died over it")
+    assert [vars(record)["fields"]["cause"] for record in caplog.records] == ["outside"] * 2
+    assert fake.decode(b"a picture").rgb.shape == (64, 64, 3)
+
+
+def test_a_crash_between_two_kills_does_not_blame_the_file(fake: Decoder, tmp_path: Path) -> None:
+    word = f"once SIGKILL,SIGSEGV,SIGTERM,SIGUSR1 {tmp_path / 'mark'}"  # it ignores SIGTERM
+    with pytest.raises(InternalError):
+        fake.decode(word.encode())
+
+
+def test_a_stopped_decoder_is_replaced_after_its_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Decoder(THREE, processes=2, silence_s=0.5, command=FAKE) as fake:
+        word = f"once SIGSTOP {tmp_path / 'mark'}"
+        with caplog.at_level(logging.WARNING):
+            assert fake.decode(word.encode()).rgb.shape == (64, 64, 3)
+        assert "hung, no processor time for 0.5 s" in caplog.text
+        with pytest.raises(InternalError, match="hung"):
+            fake.decode(b"stopped")
+
+
+def test_idle_decoders_that_are_stopped_cost_no_file() -> None:
+    """Also a file that does not fit into the socket: sending it would wait for ever."""
+    noise = np.random.default_rng(1).integers(0, 256, (900, 900, 3), np.uint8)
+    source = save(noise, "PNG")
+    with Decoder(THREE, processes=2, silence_s=0.5) as decoder:
+        decoder.warm_up(2)
+        for pid in decoder.pids():
+            os.kill(pid, signal.SIGSTOP)
+        with ThreadPoolExecutor(4) as threads:
+            images = list(threads.map(decoder.decode, [source] * 4))
+    assert [image.rgb.shape for image in images] == [(900, 900, 3)] * 4
 
 
 @pytest.mark.slow

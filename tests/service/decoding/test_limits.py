@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from service.decoding.limits import MIB, limits_of, measure_address_space
+from service.decoding.limits import MIB, is_ended_by_its_file, limits_of, measure_address_space
 
 
 def run_limited(work: str, *, cpu_s: float = 5, wall_s: float = 5) -> int:
@@ -55,3 +55,17 @@ def test_the_address_space_is_at_least_what_is_held() -> None:
     assert before is not None
     assert after is not None
     assert after - before >= len(held)
+
+
+def test_a_crash_and_a_limit_are_the_files_doing() -> None:
+    assert is_ended_by_its_file(-signal.SIGSEGV)
+    assert is_ended_by_its_file(run_limited("import os; os.abort()"))
+    assert is_ended_by_its_file(run_limited("while True: pass", cpu_s=0.1))
+    assert is_ended_by_its_file(run_limited("bytearray(128 * 2**20)"))  # MemoryError
+
+
+def test_a_kill_a_stop_and_a_wait_are_not_the_files_doing() -> None:
+    assert not is_ended_by_its_file(-signal.SIGKILL)
+    assert not is_ended_by_its_file(-signal.SIGHUP)
+    assert not is_ended_by_its_file(run_limited("import time; time.sleep(60)", wall_s=0.1))
+    assert not is_ended_by_its_file(-signal.SIGRTMIN)

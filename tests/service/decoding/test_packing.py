@@ -1,4 +1,5 @@
 import dataclasses
+import errno
 from typing import Any
 
 import numpy as np
@@ -71,3 +72,13 @@ def test_the_full_image_has_every_field() -> None:
 def test_facts_that_cannot_be_are_not_believed(lie: dict[str, Any]) -> None:
     with pytest.raises(WireError):
         through(FULL, **lie)
+
+
+def test_a_lack_of_memory_here_is_not_blamed_on_the_decoder() -> None:
+    facts, _ = pack(Image(rgb=np.zeros((64, 64, 3), np.uint8)))
+
+    def refuse(size_bytes: int) -> Bytes:
+        raise OSError(errno.ENOMEM, "no memory")
+
+    with pytest.raises(MemoryError):
+        unpack(facts, refuse)

@@ -2,11 +2,11 @@ import os
 import socket
 import struct
 import threading
-import time
 from collections.abc import Iterator
 
 import pytest
 
+from service.decoding.watch import Watch
 from service.decoding.wire import (
     MAX_FACTS_BYTES,
     WireError,
@@ -22,12 +22,13 @@ Pair = tuple[socket.socket, socket.socket]
 @pytest.fixture
 def pair() -> Iterator[Pair]:
     ours, theirs = socket.socketpair()
+    ours.setblocking(False)
     with ours, theirs:
         yield ours, theirs
 
 
-def soon() -> float:
-    return time.monotonic() + 5
+def soon(within_s: float = 5) -> Watch:
+    return Watch(os.getpid(), within_s=within_s)
 
 
 @pytest.mark.parametrize("size", [0, 1, 5_000_000])
@@ -45,7 +46,7 @@ def test_no_further_file_is_the_end(pair: Pair) -> None:
 
 
 def test_a_file_that_stops_midway_is_an_error(pair: Pair) -> None:
-    pair[0].sendall(struct.pack("!Q", 10) + b"half")
+    pair[0].send(struct.pack("!Q", 10) + b"half")
     pair[0].close()
     with pytest.raises(EOFError):
         receive_source(pair[1])
@@ -94,9 +95,9 @@ def test_nonsense_leaves_no_descriptor_open(pair: Pair) -> None:
 
 def test_silence_has_an_end(pair: Pair) -> None:
     with pytest.raises(TimeoutError):
-        receive_reply(pair[0], time.monotonic() + 0.05)
+        receive_reply(pair[0], soon(0.05))
     with pytest.raises(TimeoutError):
-        send_source(pair[0], bytes(10_000_000), time.monotonic() + 0.05)
+        send_source(pair[0], bytes(10_000_000), soon(0.05))
 
 
 def test_a_process_that_ends_is_noticed(pair: Pair) -> None:
