@@ -39,9 +39,10 @@ SWEEP_EVERY_S: Final = 60.0
 # For what blocks for a moment: the database, the disk, a header. By default two cores get six.
 THREADS: Final = 16
 
-# A GET route answers HEAD too.
+# A GET route answers HEAD too. Clients that join a base URL and a path write a slash at the end.
 ROUTES: Final[tuple[BaseRoute, ...]] = (
     Route("/v1/upscale", answer_upscale, methods=["POST"]),
+    Route("/v1/upscale/", answer_upscale, methods=["POST"]),
     Route("/v1/credits", answer_credits, methods=["GET"]),
     Route(PROGRESS_PATH + "{request_id}", answer_progress, methods=["GET"]),
     Route(RESULT_PATH + "{file_name}", answer_result, methods=["GET"]),

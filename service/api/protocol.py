@@ -62,6 +62,11 @@ class ContractProtocol(HttpToolsProtocol):
         super().on_message_begin()
         self._await_head()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """White space around a value is no part of it (RFC 9110, 5.5); the parser leaves what
+        follows."""
+        super().on_header(name, value.strip(b" \t"))
+
     def on_headers_complete(self) -> None:
         if not self.parser.should_upgrade():
             self._end_head()

@@ -28,29 +28,33 @@ def perform(request: Request, target: Target, source: Source | None = None) -> R
 
 
 def needs_source(request: Request) -> bool:
-    named = [part.text for part in request.parts]
-    return SOURCE.encode() in (request.body or b"") or SOURCE in named
+    texts = [(request.body or b"").decode("latin-1"), *(part.text for part in request.parts)]
+    return any(SOURCE in text for text in texts)
 
 
 def body_of(request: Request, source: Source | None) -> bytes | None:
     url = source.url if source else SOURCE
     if request.parts:
         lines = [_part_bytes(part, url) for part in request.parts]
-        return b"".join(lines) + f"--{BOUNDARY}--\r\n".encode()
-    if request.body is None:
+        body = b"".join(lines) + f"--{BOUNDARY}--\r\n".encode()
+    elif request.body is None:
         return None
-    return request.body.replace(SOURCE.encode(), url.encode())
+    else:
+        body = request.body.replace(SOURCE.encode(), url.encode())
+    return request.rewrite(body) if request.rewrite else body
 
 
 def _part_bytes(part: Part, source_url: str) -> bytes:
     disposition = f'form-data; name="{part.name}"'
     media_type, content = part.media_type, part.text.replace(SOURCE, source_url).encode()
+    file_name = part.file_name
     if part.picture:
         picture = PICTURES[part.picture]
-        file_name = picture.file_name if part.file_name is None else part.file_name
-        disposition += f'; filename="{file_name}"'
+        file_name = picture.file_name if file_name is None else file_name
         media_type = media_type or picture.media_type
         content = picture.data
+    if file_name is not None:
+        disposition += f'; filename="{file_name}"'
     head = f"--{BOUNDARY}\r\nContent-Disposition: {disposition}\r\n"
     if media_type:
         head += f"Content-Type: {media_type}\r\n"

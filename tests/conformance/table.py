@@ -6,6 +6,7 @@ programs rely on it), `ours` (decided here; left out with `--hosted`).
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -43,7 +44,10 @@ STATUSES = {
 
 @dataclass(frozen=True)
 class Part:
-    """One part of a form. `picture` names what it carries, `text` is sent as it is."""
+    """One part of a form. `picture` names what it carries, `text` is sent as it is.
+
+    A text has a file name only where it is given.
+    """
 
     name: str
     text: str = ""
@@ -54,7 +58,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Request:
-    """One request. `picture` names the one whose upscaling the answer must show."""
+    """One request. `picture` names the one whose upscaling the answer must show.
+
+    `rewrite` changes the body's bytes before they are sent.
+    """
 
     method: str = "POST"
     path: str = "/v1/upscale"
@@ -64,6 +71,7 @@ class Request:
     parts: tuple[Part, ...] = ()
     picture: str = ""
     is_chunked: bool = False
+    rewrite: Callable[[bytes], bytes] | None = None
 
     def plus(self, *headers: tuple[str, str]) -> "Request":
         return replace(self, headers=(*self.headers, *headers))

@@ -118,7 +118,7 @@ def test_libraries_are_never_heard_at_debug(written: Callable[..., list[str]]) -
     """Some print what they read: tags of pictures, headers, statements."""
 
     def log() -> None:
-        for name in ("PIL.TiffImagePlugin", "python_multipart", "uvicorn.error", "service.part"):
+        for name in ("PIL.TiffImagePlugin", "asyncio", "uvicorn.error", "service.part"):
             logging.getLogger(name).debug("from %s", name)
 
     told = [json.loads(line)["logger"] for line in written("debug", "json", log)]

@@ -1,125 +1,189 @@
-"""The parts of a multipart/form-data body.
+"""The parts of a multipart/form-data body (RFC 7578), as browsers, HTTP and MIME libraries send it.
 
-python-multipart finds the parts. It takes a body without its final boundary for a whole one and
-knows no `filename*`; both are seen to here.
+A body is here whole and its file may be 25 MB of any bytes, so delimiters are found by searching,
+never byte by byte. What MIME (RFC 2046, 5.1.1) lets a sender write is taken: text before the first
+and behind the last delimiter, blanks behind one, folded headers. So are bodies whose lines end
+in LF alone, as Python's `email` writes them.
 """
 
+import binascii
 import re
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
 
-from python_multipart.exceptions import FormParserError
-from python_multipart.multipart import MultipartParser, parse_options_header
-
+from service.api.body.header_parameters import parse_value
 from service.errors import InvalidRequestBody
 
-if TYPE_CHECKING:
-    from python_multipart.multipart import MultipartCallbacks
-
 MAX_PARTS: Final = 100
-_FILE_NAME_EXTENDED: Final = re.compile(rb";[ \t]*filename\*(?:0\*?)?[ \t]*=", re.IGNORECASE)
-# Codecs a text part may name; Python knows some whose cost is quadratic.
-_CHARSETS: Final = {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "utf-16"}
+MAX_PART_HEADERS: Final = 16
+MAX_PART_HEAD_BYTES: Final = 8 * 1024
+# In one part: lines that begin with the delimiter and go on. It is chosen not to stand in the data.
+MAX_FALSE_DELIMITERS: Final = 1000
+MAX_PADDING_BYTES: Final = 256
+# What is decoded at a time: other threads wait for as long as that takes.
+_BASE64_PIECE: Final = 4 * 256 * 1024
+
+# Behind the boundary: the two hyphens of the last delimiter, or blanks and the line's end.
+_DELIMITER_END: Final = re.compile(rb"(--)|[ \t]{0,%d}+(\r?\n)" % MAX_PADDING_BYTES)
+_HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
+_LINE_END: Final = re.compile(r"\r?\n")
+_FOLD: Final = re.compile(r"\r?\n[ \t]+")
+_HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """`file_name` is None for a text part, and may be empty for a file."""
+    """One part. `data` is what was sent, a transfer encoding undone.
+
+    `file_name` is None where the part names none, and may be empty. `media_type` is in lower case,
+    without parameters, and empty where there is none; `charset` is as sent, or empty.
+    """
 
     name: str
     data: bytes
-    file_name: str | None
-    charset: str
-
-    @property
-    def text(self) -> str:
-        return self.data.decode(self.charset, errors="replace")
+    file_name: str | None = None
+    media_type: str = ""
+    charset: str = ""
 
 
 def parse_parts(body: bytes, content_type: str) -> list[Part]:
     """The parts in the order sent.
 
     Raises:
-        InvalidRequestBody: no boundary, a broken part, an unnamed one, a missing end or more than
-            `MAX_PARTS`.
+        InvalidRequestBody: no boundary, a broken part, an unnamed one, a missing end, more than
+            `MAX_PARTS` parts, or one of more than `MAX_PART_HEADERS` headers or
+            `MAX_PART_HEAD_BYTES` of them.
     """
-    boundary = parse_options_header(content_type)[1].get(b"boundary", b"")
+    boundary = parse_value(content_type)[1].get("boundary", "")
     if not boundary:
         raise InvalidRequestBody("Invalid multipart: the boundary is missing")
-    collector = _Collector()
-    try:
-        parser = MultipartParser(boundary, collector.callbacks(), max_header_count=16)
-        parser.write(body)
-        parser.finalize()
-    except FormParserError as error:
-        raise InvalidRequestBody("Invalid multipart", detail=str(error)) from None
-    if not collector.is_ended:
-        raise InvalidRequestBody("Invalid multipart: the final boundary is missing")
-    return collector.parts
+    parts: list[Part] = []
+    for begin, end in _find_parts(body, b"--" + boundary.encode("latin-1")):
+        if len(parts) == MAX_PARTS:
+            raise _invalid("too many parts")
+        parts.append(_parse_part(body, begin, end))
+    return parts
 
 
-@dataclass(slots=True)
-class _Collector:
-    """Gathers what the parser calls back with."""
-
-    parts: list[Part] = field(default_factory=list)
-    is_ended: bool = False
-    _data: list[bytes] = field(default_factory=list)
-    _headers: dict[bytes, bytes] = field(default_factory=dict)
-    _header_name: bytes = b""
-    _header_value: bytes = b""
-
-    def callbacks(self) -> "MultipartCallbacks":
-        return {
-            "on_part_begin": self._begin_part,
-            "on_header_field": self._extend_header_name,
-            "on_header_value": self._extend_header_value,
-            "on_header_end": self._end_header,
-            "on_part_data": self._extend_data,
-            "on_part_end": self._end_part,
-            "on_end": self._end,
-        }
-
-    def _begin_part(self) -> None:
-        if len(self.parts) >= MAX_PARTS:
-            raise FormParserError("too many parts")
-        self._data, self._headers = [], {}
-
-    def _extend_header_name(self, data: bytes, start: int, end: int) -> None:
-        self._header_name += data[start:end]
-
-    def _extend_header_value(self, data: bytes, start: int, end: int) -> None:
-        self._header_value += data[start:end]
-
-    def _end_header(self) -> None:
-        self._headers[self._header_name.lower()] = self._header_value
-        self._header_name = self._header_value = b""
-
-    def _extend_data(self, data: bytes, start: int, end: int) -> None:
-        self._data.append(data[start:end])
-
-    def _end_part(self) -> None:
-        self.parts.append(_build_part(self._headers, b"".join(self._data)))
-
-    def _end(self) -> None:
-        self.is_ended = True
+def _invalid(detail: str) -> InvalidRequestBody:
+    return InvalidRequestBody("Invalid multipart", detail=detail)
 
 
-def _build_part(headers: dict[bytes, bytes], data: bytes) -> Part:
-    disposition = headers.get(b"content-disposition", b"")
-    options = parse_options_header(disposition)[1]
-    if b"name" not in options:
-        raise FormParserError("a part without a name")
-    file_name = options.get(b"filename")
-    if file_name is None and _FILE_NAME_EXTENDED.search(disposition):
-        file_name = b"*"
-    media_type, parameters = parse_options_header(headers.get(b"content-type", b""))
-    if file_name is None and media_type and not media_type.startswith(b"text/"):
-        file_name = b"*"
-    charset = parameters.get(b"charset", b"utf-8").decode("latin-1").lower()
+def _find_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
+    """Where each part's headers begin and its data ends.
+
+    The line end before a delimiter belongs to it. That of the first delimiter tells which one it
+    is: where it is CRLF, a lone LF before what looks like a delimiter is data.
+
+    Raises:
+        InvalidRequestBody: the last delimiter is missing.
+    """
+    end = _DELIMITER_END.match(body, len(delimiter)) if body.startswith(delimiter) else None
+    if end is None:
+        preamble_end, end = _find_delimiter(body, b"\n" + delimiter, 0)
+        if end[1] and body[:preamble_end].strip():
+            raise _invalid("text without a part")
+    while not end[1]:
+        begin, line_end = end.end(), end[2]
+        # Without any data, the empty line behind the headers may be the delimiter's line end.
+        data_end, end = _find_delimiter(body, line_end + delimiter, begin - len(line_end))
+        yield begin, data_end
+
+
+def _find_delimiter(body: bytes, mark: bytes, position: int) -> tuple[int, re.Match[bytes]]:
+    """Where `mark`, a line end and the delimiter, next stands, and what ends the delimiter's line.
+
+    Raises:
+        InvalidRequestBody: nowhere, or too often as a part of something longer.
+    """
+    for _ in range(MAX_FALSE_DELIMITERS + 1):
+        found = body.find(mark, position)
+        if found == -1:
+            raise InvalidRequestBody("Invalid multipart: the final boundary is missing")
+        position = found + len(mark)
+        if end := _DELIMITER_END.match(body, position):
+            return found, end
+    raise _invalid("the boundary stands in the data")
+
+
+def _parse_part(body: bytes, begin: int, end: int) -> Part:
+    """
+    Raises:
+        InvalidRequestBody
+    """
+    # From the delimiter's LF, since the empty line that ends the headers may follow it at once, to
+    # the next delimiter's line end, since it may be that empty line.
+    window = body[begin - 1 : min(end + 2, begin + MAX_PART_HEAD_BYTES)]
+    head_end = _HEAD_END.search(window)
+    if head_end is None:
+        raise _invalid("a part's headers do not end")
+    headers = _parse_headers(window[1 : head_end.start()].decode(errors="replace"))
+    parameters = parse_value(headers.get("content-disposition", ""))[1]
+    if "name" not in parameters:
+        raise _invalid("a part without a name")
+    media_type, type_parameters = parse_value(headers.get("content-type", ""))
+    data = body[begin - 1 + head_end.end() : end]
     return Part(
-        name=options[b"name"].decode(errors="replace"),
-        data=data,
-        file_name=None if file_name is None else file_name.decode(errors="replace"),
-        charset=charset if charset in _CHARSETS else "utf-8",
+        name=parameters["name"],
+        data=_undo_transfer_encoding(data, headers.get("content-transfer-encoding", "")),
+        file_name=_file_name_in(parameters),
+        media_type=media_type,
+        charset=type_parameters.get("charset", ""),
     )
+
+
+def _file_name_in(parameters: dict[str, str]) -> str | None:
+    """`filename`, else what RFC 2231 makes of it: `filename*`, `filename*0`, `filename*0*`."""
+    extended = (parameters[name] for name in parameters if name.startswith("filename*"))
+    return parameters.get("filename", next(extended, None))
+
+
+def _parse_headers(head: str) -> dict[str, str]:
+    """Headers by name in lower case; of a repeated one the last counts.
+
+    Raises:
+        InvalidRequestBody
+    """
+    lines = [line for line in _LINE_END.split(_FOLD.sub(" ", head)) if line]
+    if len(lines) > MAX_PART_HEADERS:
+        raise _invalid("too many headers in a part")
+    headers = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        name = name.rstrip(" \t").lower()
+        if not colon or not _HEADER_NAME.fullmatch(name):
+            raise _invalid("a broken header in a part")
+        headers[name] = value.strip(" \t")
+    return headers
+
+
+def _undo_transfer_encoding(data: bytes, encoding: str) -> bytes:
+    """The bytes that were encoded for transport.
+
+    RFC 7578 (4.7) advises senders against it, but MIME libraries do so unless stopped. Data in an
+    encoding that is not known stay as they are (RFC 2045, 6.4).
+
+    Raises:
+        InvalidRequestBody
+    """
+    match encoding.lower():
+        case "base64":
+            return _decode_base64(data)
+        case "quoted-printable":
+            return binascii.a2b_qp(data)
+        case _:
+            return data
+
+
+def _decode_base64(data: bytes) -> bytes:
+    """
+    Raises:
+        InvalidRequestBody: broken base64.
+    """
+    letters = data.translate(None, b" \t\r\n")
+    pieces = (letters[at : at + _BASE64_PIECE] for at in range(0, len(letters), _BASE64_PIECE))
+    try:
+        return b"".join(binascii.a2b_base64(piece, strict_mode=True) for piece in pieces)
+    except binascii.Error:
+        raise _invalid("broken base64") from None

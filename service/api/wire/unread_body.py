@@ -58,7 +58,10 @@ class _Body:
         length = headers.get("content-length", "")
         # A client that waits for "100 Continue" sends nothing before it; reading would send it.
         self._is_small = (
-            length.isdigit() and int(length[:10]) <= SMALL_BODY_BYTES and "expect" not in headers
+            length.isascii()
+            and length.isdigit()
+            and int(length[:10]) <= SMALL_BODY_BYTES
+            and "expect" not in headers
         )
         self._receive = receive
         self.is_ended = False

@@ -1,18 +1,22 @@
 # ruff: noqa: E501 - a row of the table is a line
 """Other paths, other methods, and addresses that are refused without being fetched."""
 
+from dataclasses import replace
+
 from tests.conformance.table import (
     SOURCE,
     Part,
     Refused,
     Request,
     Row,
+    Upscaled,
     form,
     get,
     json_body,
 )
 
 PATHS = "404 not_found: any other path; no framework default body (detail) ever leaks, on any path"
+SLASH = "one slash behind /v1/upscale is the same path"
 METHODS = "405 method_not_allowed: any other method, with Allow"
 URLS = (
     "400 invalid_parameter: image_url of a bad scheme or syntax, unreachable, refused by policy (one "
@@ -21,7 +25,7 @@ URLS = (
 URI = "400 missing_parameter / invalid_parameter: a data: URI is no image"
 
 OTHER_PATHS = (
-    "/v1/upscale/", "/v1", "/v1/", "/v1/upscales", "/v2/upscale", "/V1/upscale", "/v1/upscale/x",
+    "/v1", "/v1/", "/v1/upscale//", "/v1/upscales", "/v2/upscale", "/V1/upscale", "/v1/upscale/x",
     "/v1/upscale%00", "/v1/%2e%2e/v1/upscale", "/%ff%fe", "//v1/upscale", "/favicon.icO", "/.env",
     "/public", "/public/result", "/public/result/", "/public/result/x.jpg",
     "/public/result/00000000-0000-4000-8000-000000000000.jpg",
@@ -75,8 +79,14 @@ ERRORS = (
         for path in OTHER_PATHS
     ),
     Row("POST on another path is 404", PATHS, without_key("POST", "/v1/nothing"), Refused("not_found")),
-    Row("POST /v1/upscale/ is 404 and not redirected", PATHS, without_key("POST", "/v1/upscale/"), Refused("not_found"), "ours"),
-    *(method_row(method, "/v1/upscale", "POST") for method in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")),
+    *(
+        method_row(method, path, "POST")
+        for path in ("/v1/upscale", "/v1/upscale/")
+        for method in ("GET", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "PROPFIND")
+    ),
+    Row("a form sent to /v1/upscale/ is taken", SLASH, replace(form(), path="/v1/upscale/"), Upscaled(), "ours"),
+    Row("a JSON body sent to /v1/upscale/?x is taken", SLASH, replace(json_body({"image_url": SOURCE, "scale": 2}), path="/v1/upscale/?x"), Upscaled(), "ours"),
+    Row("no key at /v1/upscale/ is 401", SLASH, without_key("POST", "/v1/upscale/"), Refused("invalid_auth_token"), "ours"),
     *(
         Row(f"JSON image_url {what} is refused", URLS, json_body({"image_url": url, "scale": 2}), UNTAKEN)
         for what, url in BAD_URLS

@@ -24,8 +24,19 @@ KEYS = (
     Row("a key in X-API-KEY is taken", LINE, form(), Upscaled()),
     Row("a key in x-api-key is taken", LINE, with_headers(("x-api-key", KEY)), Upscaled()),
     Row("a key in X-Api-Key is taken", LINE, with_headers(("X-Api-Key", KEY)), Upscaled()),
+    *(
+        Row(
+            f"white space around the key is none of it: {key!r}",
+            LINE,
+            with_headers(("X-API-KEY", key)),
+            Upscaled(),
+            "seen",
+        )
+        for key in (f"{KEY} ", f"{KEY}\t", f"  {KEY}", f" \t{KEY} \t")
+    ),
     Row("no key is 401", ABSENT, form().without_key(), UNAUTHORISED),
     Row("an empty key is 401", ABSENT, with_headers(("X-API-KEY", "")), UNAUTHORISED),
+    Row("a key of blanks is 401", ABSENT, with_headers(("X-API-KEY", " \t ")), UNAUTHORISED),
     Row("an unknown key is 401", ABSENT, with_headers(("X-API-KEY", "sk_nobody")), UNAUTHORISED),
     Row(
         "the key with a letter more is 401",

@@ -1,6 +1,8 @@
 # ruff: noqa: E501 - a row of the table is a line
 """Bodies that cannot be read, that lack something, or that are of another type."""
 
+from dataclasses import replace
+
 from tests.conformance.table import (
     BOUNDARY,
     SOURCE,
@@ -122,6 +124,23 @@ LACKING = (
     ),
 )
 
+# Names of other APIs: the text says under which one the field is expected.
+MISNAMED = tuple(replace(row, mark="ours") for row in (
+    *(
+        lacks(f"a JSON body with {name} names image_url", json_body({name: SOURCE, "scale": 2}), name, "send image_url")
+        for name in ("imageUrl", "imageURL", "url", "image", "file", "src")
+    ),
+    *(
+        lacks(f"a form with the file as {name} names image", fields(Part(name, picture="photo"), Part("scale", "2")), name, "send image")
+        for name in ("file", "Image", "image[]", "photo", "upload")
+    ),
+    *(
+        lacks(f"a form with the URL as {name} names image_url", form("", "2", Part(name, SOURCE)), name, "send image_url")
+        for name in ("imageUrl", "url", "file")
+    ),
+    lacks("a form with scaleFactor names scale", form("photo", None, Part("scaleFactor", "2")), "scaleFactor", "send scale"),
+))  # fmt: skip
+
 TEXT_IMAGE = tuple(
     Row(
         f"image as a text part of {what} is refused",
@@ -154,4 +173,4 @@ OTHER_TYPES = tuple(
     )
 )  # fmt: skip
 
-UNREADABLE = (*UNREADABLES, *LACKING, *TEXT_IMAGE, *OTHER_TYPES)
+UNREADABLE = (*UNREADABLES, *LACKING, *MISNAMED, *TEXT_IMAGE, *OTHER_TYPES)

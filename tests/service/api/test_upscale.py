@@ -225,7 +225,7 @@ def test_a_bad_scale_is_invalid(service: Service, scale: str) -> None:
     assert "scale" in assert_error(answer, 400, "invalid_parameter")
 
 
-@pytest.mark.parametrize("scale", ["1", "3", "2.27", "true", " 2 ", "NaN", "[]", "２", "2\r\n"])
+@pytest.mark.parametrize("scale", ["1", "3", "2.27", "true", " 2 ", "NaN", "[]", "２", "2\n\n"])
 def test_a_bad_scale_in_a_form_is_invalid(service: Service, scale: str) -> None:
     assert_error(service.upload(data={"scale": scale}), 400, "invalid_parameter")
 
@@ -237,12 +237,85 @@ def test_image_as_text_is_invalid(service: Service) -> None:
     assert_error(both, 400, "invalid_parameter")
 
 
-@pytest.mark.parametrize("name", ["scale", "image_url"])
-def test_a_file_in_place_of_a_text_is_invalid(service: Service, name: str) -> None:
-    data = {"scale": "2", "image_url": URL}
-    del data[name]
-    answer = service.upload(data=data, files={name: ("x", b"2"), "y": b""})
-    assert_error(answer, 400, "invalid_parameter")
+@pytest.mark.parametrize(
+    "media_type", [None, "text/plain", "application/octet-stream", "image/png"]
+)
+@pytest.mark.parametrize("sent", [b"2", b"2\n", b"2\r\n", b'"2"'])
+def test_a_scale_may_be_sent_as_a_file(
+    service: Service, media_type: str | None, sent: bytes
+) -> None:
+    scale = ("scale.txt", sent, media_type) if media_type else ("scale.txt", sent)
+    answer = service.upload(data={}, files={"image": ("a", picture()), "scale": scale})
+    assert answer.status_code == 200, answer.text
+
+
+def test_an_image_url_may_be_sent_as_a_file(service: Service) -> None:
+    own = service.upload().json()["result_url"].encode()
+    answer = service.upload(files={"image_url": ("url.txt", own + b"\n")})
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_file_that_is_no_scale_is_invalid(service: Service) -> None:
+    for sent in (b"3", b" 2 ", b"2 ", b"2\n\n", b"\xff", b"2" * 100_000, picture()):
+        answer = service.upload(data={}, files={"image": ("a", picture()), "scale": ("x", sent)})
+        assert "scale" in assert_error(answer, 400, "invalid_parameter")
+
+
+def test_a_picture_may_come_without_type_and_name(service: Service) -> None:
+    answer = service.upload(files={"image": (None, picture())})
+    assert answer.status_code == 200, answer.text
+
+
+@pytest.mark.parametrize(
+    ("body", "sentence"),
+    [
+        ({"imageUrl": URL, "scale": 2}, "instead of imageUrl send image_url"),
+        ({"image": "data:image/png;base64,AAAA", "scale": 2}, "instead of image send image_url"),
+        ({"image_url": URL, "scaleFactor": 2}, "instead of scaleFactor send scale"),
+    ],
+)
+def test_a_field_under_another_name_is_told_its_own(
+    service: Service, body: dict[str, Any], sentence: str
+) -> None:
+    text = assert_error(service.send_json(body), 400, "missing_parameter")
+    assert text.endswith("; " + sentence)
+
+
+def test_so_is_a_file_under_another_name(service: Service) -> None:
+    text = assert_error(service.upload(files={"file": picture()}), 400, "missing_parameter")
+    assert text == "Missing parameter: image or image_url; instead of file send image"
+
+
+@pytest.mark.parametrize("around", [("", " "), ("", "\t"), (" ", ""), (" \t ", " \t ")])
+def test_white_space_around_a_header_is_none_of_it(
+    service: Service, around: tuple[str, str]
+) -> None:
+    body = json.dumps({"image_url": service.upload().json()["result_url"], "scale": 2}).encode()
+    before, after = around
+    with Connection(service) as connection:
+        lines = [
+            "POST /v1/upscale HTTP/1.1",
+            *("Host: x", f"X-API-KEY:{before}{service.key}{after}"),
+            f"Content-Type:{before}application/json{after}",
+            f"Accept:{before}image/*{after}",
+            f"X-Request-Id:{before}mine{after}",
+            f"Content-Length: {len(body)}",
+        ]
+        connection.send("\r\n".join([*lines, "", ""]).encode() + body)
+        answer = connection.receive()
+    assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg"), answer.body
+    assert answer.headers["x-request-id"] == "mine"
+
+
+@pytest.mark.parametrize("path", ["/v1/upscale", "/v1/upscale/", "/v1/upscale/?a=b"])
+def test_a_slash_at_the_end_is_the_same_path(service: Service, path: str) -> None:
+    asked: dict[str, Any] = {"headers": service.headers, "timeout": 10, "allow_redirects": False}
+    files, data = {"image": picture()}, {"scale": "2"}
+    answer = requests.post(service.url + path, files=files, data=data, **asked)
+    assert answer.status_code == 200, answer.text
+    for method in ("GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS"):
+        answer = requests.request(method, service.url + path, **asked)
+        assert (answer.status_code, answer.headers["Allow"]) == (405, "POST"), method
 
 
 @pytest.mark.parametrize(

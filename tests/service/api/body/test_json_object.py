@@ -1,13 +1,14 @@
 import contextlib
 import json
 import math
+import time
 import tracemalloc
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.body.json_object import MAX_STRUCTURE, parse_json
+from service.api.body.json_object import MAX_ESCAPES, MAX_STRUCTURE, parse_json
 from service.errors import InvalidRequestBody
 
 
@@ -53,6 +54,42 @@ def test_many_values_are_refused_before_they_fill_the_memory() -> None:
     peak_bytes = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak_bytes < 1_000_000
+
+
+def test_many_escapes_are_refused_before_they_are_read() -> None:
+    assert len(parse_json(b'{"a": "' + b"\\/" * MAX_ESCAPES + b'"}')["a"]) == MAX_ESCAPES
+    with pytest.raises(InvalidRequestBody, match="too many escapes"):
+        parse_json(b'{"a": "' + b"\\/" * (MAX_ESCAPES + 1) + b'"}')
+
+
+@pytest.mark.parametrize(
+    "hostile",
+    [
+        b"\xff\xfe{\x00" + b"\x00\xd8" * 5_000_000,
+        b"\xff\xfe{\x00" + b"\x00\xdc" * 5_000_000,
+        b'{"a": "' + b"\xed\xa0\x80" * 3_000_000 + b'"}',
+        b'{"a": "' + b"\xff" * 10_000_000 + b'"}',
+        b'{"scale": ' + b"9" * 10_000_000 + b"}x",
+        b'{"scale": 0.' + b"0" * 10_000_000 + b"1}x",
+        b'{"scale": 1e' + b"9" * 10_000_000 + b"}x",
+        b'{"scale": -' + b"-" * 10_000_000 + b"}",
+        b'"' * 10_000_000,
+        b" " * 10_000_000,
+        b"{" * 9_999,
+    ],
+)
+def test_hostile_bodies_take_no_time(hostile: bytes) -> None:
+    started = time.process_time()
+    with pytest.raises(InvalidRequestBody):
+        parse_json(hostile)
+    assert time.process_time() - started < 0.5
+
+
+def test_a_lone_surrogate_may_be_escaped_and_not_be_encoded() -> None:
+    assert parse_json(b'{"a": "\\ud800"}') == {"a": "\ud800"}
+    for encoding in ("utf-8", "utf-16", "utf-32"):
+        with pytest.raises(InvalidRequestBody):
+            parse_json('{"a": "\ud800"}'.encode(encoding, "surrogatepass"))
 
 
 @given(st.binary(max_size=200))

@@ -15,7 +15,15 @@ PATHS += ["/openapi.json", "/assets/docs.js", "/assets/playground.js", "/assets/
 @pytest.mark.parametrize(
     "path",
     [
-        *("/v1", "/v1/", "/v1/upscale/", "/v1/Upscale", "/v2/upscale", "/v1/credits/", "/healthz/"),
+        *(
+            "/v1",
+            "/v1/",
+            "/v1/upscale//",
+            "/v1/Upscale",
+            "/v2/upscale",
+            "/v1/credits/",
+            "/healthz/",
+        ),
         *("/docs/", "/redoc", "/docs/oauth2-redirect", "/openapi.yaml", "/favicon.ico", "//"),
         *("/v1/upscale/x", "/assets/", "/assets/../app.py", "/assets/%2e%2e/app.py", "/%00", "/é"),
         *("/public/result/a/b", "/" + "x" * 20_000, "/%", "/v1/upscale%20"),
