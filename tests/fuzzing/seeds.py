@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL import ImageCms
 
 from tests.service.image.samples import (
     GREY_ALPHA,
@@ -21,6 +20,7 @@ from tests.service.image.samples import (
     picture,
     png,
     save,
+    srgb_profile,
 )
 
 SIDES_PX = (64, 80)
@@ -44,7 +44,7 @@ def make_seeds(images_dir: Path | None = None) -> dict[str, bytes]:
 def make_of_one_size(side_px: int) -> Iterator[tuple[str, bytes]]:
     opaque, cut_out = picture(side_px, side_px), picture(side_px, side_px, 4)
     exif = exif_with_orientation(6)
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    profile = srgb_profile()
     tagged: dict[str, Any] = {"exif": exif, "icc_profile": profile}
     palette = chunk(b"PLTE", bytes(range(48))) + chunk(b"tRNS", b"\x00\x80")
     yield "jpeg", save(opaque, "JPEG", comment=b"words", **tagged)

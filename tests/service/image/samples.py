@@ -7,6 +7,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from PIL import ImageCms
 
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
@@ -36,6 +37,16 @@ def save(pixels: NDArray[np.uint8], kind: str, **options: object) -> bytes:
     mode = PillowImage.fromarray(pixels)
     mode.save(file, format=kind, **options)
     return file.getvalue()
+
+
+def srgb_profile() -> bytes:
+    """LittleCMS's profile of sRGB, the same bytes at any time.
+
+    It stamps a profile with the second in which it is made (ICC.1:2022, 7.2.8), so two of them
+    differ now and then.
+    """
+    made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return made[:24] + struct.pack(">6H", 2026, 1, 1, 0, 0, 0) + made[36:]
 
 
 def exif_with_orientation(orientation: int, order: str = "<", kind: int = 3) -> bytes:

@@ -4,7 +4,6 @@ from io import BytesIO
 import numpy as np
 import pytest
 from PIL import Image as PillowImage
-from PIL import ImageCms
 
 from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from service.image.decode import decode
@@ -21,6 +20,7 @@ from tests.service.image.samples import (
     picture,
     png,
     save,
+    srgb_profile,
     stored_for,
 )
 
@@ -189,10 +189,6 @@ def test_cmyk_without_a_profile_is_ink_on_white() -> None:
         (255, 255, 255),
     ]
     assert np.abs(rgb - cyan_magenta_yellow_black_paper).max() <= 3
-
-
-def srgb_profile() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])

@@ -9,17 +9,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from PIL import ImageCms
 
 from service.image.decode import decode
 from service.image.encode import Encoder, encode
 from service.image.png_chunks import iterate_chunks
 from service.image.types import Credit, Image
-from tests.service.image.samples import exif_with_orientation, picture, save
-
-
-def profile() -> bytes:
-    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+from tests.service.image.samples import exif_with_orientation, picture, save, srgb_profile
 
 
 def with_alpha() -> Image:
@@ -70,18 +65,18 @@ def test_the_profile_is_embedded_byte_for_byte(has_alpha: bool) -> None:
     image = with_alpha()
     alpha = image.alpha if has_alpha else None
 
-    data, _ = encode(Image(image.rgb, alpha, icc=profile()), jpeg_quality=95)
+    data, _ = encode(Image(image.rgb, alpha, icc=srgb_profile()), jpeg_quality=95)
 
     with PillowImage.open(BytesIO(data)) as opened:
         opened.load()
-        assert opened.info["icc_profile"] == profile()
-    assert decode(data).icc == profile()
+        assert opened.info["icc_profile"] == srgb_profile()
+    assert decode(data).icc == srgb_profile()
 
 
 def test_a_png_with_a_profile_is_one_that_libpng_takes_and_holds_nothing_else() -> None:
     image = with_alpha()
 
-    data, _ = encode(Image(image.rgb, image.alpha, icc=profile()), jpeg_quality=95)
+    data, _ = encode(Image(image.rgb, image.alpha, icc=srgb_profile()), jpeg_quality=95)
 
     names = [chunk.name for chunk in iterate_chunks(data)]
     assert names[:2] == [b"IHDR", b"iCCP"]
@@ -154,7 +149,7 @@ def test_jpeg_strips_are_a_sound_file_to_libjpegs_own_program() -> None:
         pytest.skip("djpeg is not installed")
     rgb = noise(64 * 18 + 5, 50)
 
-    data, _ = encode(Image(rgb, icc=profile(), dpi=(300, 300)), jpeg_quality=95)
+    data, _ = encode(Image(rgb, icc=srgb_profile(), dpi=(300, 300)), jpeg_quality=95)
 
     done = subprocess.run(["djpeg", "-strict"], input=data, capture_output=True, check=True)
     assert done.stderr == b""
