@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from service.image.colour import MAX_PROFILE_BYTES
+
 MIB = 1024 * 1024
 # A header is read by walking it: 2 s of work is 20 times what the longest one takes.
 _HEADER_CPU_S = 2.0
@@ -24,6 +26,7 @@ _WALL_S = 5.0
 _WALL_PER_CPU = 2.5
 # Colour and alpha take 4 bytes, 8 where they have 16 bits; 16 are room for more.
 _RESULT_BYTES_PER_PIXEL = 16
+_RESULT_BYTES = MIB + MAX_PROFILE_BYTES
 
 
 NO_ROOM_STATUS: Final = 75
@@ -66,7 +69,7 @@ def limits_of(source_bytes: int, pixels: int = 0) -> FileLimits:
         memory_bytes=_HEADER_MEMORY_BYTES + 4 * source_bytes + _BYTES_PER_PIXEL * pixels,
         cpu_s=cpu_s,
         wall_s=_WALL_S + _WALL_PER_CPU * cpu_s,
-        result_bytes=MIB + source_bytes + _RESULT_BYTES_PER_PIXEL * pixels,
+        result_bytes=_RESULT_BYTES + source_bytes + _RESULT_BYTES_PER_PIXEL * pixels,
     )
 
 

@@ -16,12 +16,21 @@ from service.image.icc import SRGB_CURVE, make_grey_profile
 # What Adobe's programs do by default, and so what whoever made a CMYK file saw of it.
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
+# What a JPEG can hold: 255 pieces of 65,519 bytes (ICC.1:2022, B.4).
+MAX_PROFILE_BYTES = 255 * 65_519
 _BROKEN_PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 
 
 def keep_rgb_profile(icc: bytes | None) -> bytes | None:
-    """The profile as it came, if it is a sound one for RGB pixels; else None."""
-    return icc if icc and _to_srgb(icc, "RGB") is not None else None
+    """The profile as it came, if it is a sound one for RGB pixels that a result can hold."""
+    return icc if icc and is_sound_profile(icc, is_grey=False) else None
+
+
+def is_sound_profile(icc: bytes, *, is_grey: bool) -> bool:
+    """Whether a profile is one for grey, or for RGB, of at most `MAX_PROFILE_BYTES`."""
+    if not 0 < len(icc) <= MAX_PROFILE_BYTES:
+        return False
+    return (_grey_levels(icc) if is_grey else _to_srgb(icc, "RGB")) is not None
 
 
 def cmyk_to_rgb(picture: PillowImage.Image, icc: bytes | None) -> NDArray[np.uint8]:

@@ -16,9 +16,8 @@ from service.image.depth import Pixels, round_to_8bit
 from service.image.exif import Exif
 from service.image.header import BROKEN_FILE_ERRORS, Header, open_header
 from service.image.orientation import swaps_sides, turn_upright
-from service.image.png_chunks import find_exif, has_broken_pixels
 from service.image.png_colour import find_profile
-from service.image.png_depth import is_deep_png, read_deep
+from service.image.png_depth import read_deep
 from service.image.resolution import read_dpi, turned
 from service.image.sniff import ENABLED
 from service.image.types import Image
@@ -41,10 +40,11 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
     try:
         if _has_silent_damage(header):
             raise MalformedImage(detail=f"{header.format} pixels: damaged")
-        icc = header.icc
-        if header.format == "PNG":
-            icc = find_profile(header.source, icc)
-        image = read_deep(header, icc) if is_deep_png(header) else _read_plain(header, icc)
+        icc = header.icc if header.png is None else find_profile(header.png)
+        if header.png is not None and header.bit_depth == 16:
+            image = read_deep(header.picture, header.png, icc)
+        else:
+            image = _read_plain(header, icc)
         if header.format == "JPEG" and jpeg_end.ends_early(header.source, header.picture):
             raise MalformedImage(detail="JPEG pixels: they end early")
     except BROKEN_FILE_ERRORS as error:
@@ -53,9 +53,7 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
     if (rgb.shape[1], rgb.shape[0]) != header.upright_size_px:
         raise MalformedImage(detail=f"{header.format} pixels of another size: {rgb.shape}")
     exif = _read_exif(header)
-    # Pillow makes up a resolution for a TIFF without one.
-    pillows_dpi = None if header.format == "TIFF" else header.picture.info.get("dpi")
-    dpi = read_dpi(exif, pillows_dpi)
+    dpi = read_dpi(exif, _format_dpi(header))
     return Image(
         rgb=rgb,
         alpha=None if image.alpha is None else _upright(image.alpha, header.orientation),
@@ -67,8 +65,6 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
 
 def _has_silent_damage(header: Header) -> bool:
     """Whether pixels are damaged or missing that the decoder would make up without a word."""
-    if header.format == "PNG":
-        return has_broken_pixels(header.source)
     if header.format == "BMP":
         return leaves_pixels_out(header.source)
     if header.format == "TIFF":
@@ -76,9 +72,17 @@ def _has_silent_damage(header: Header) -> bool:
     return False
 
 
+def _format_dpi(header: Header) -> object:
+    """The resolution in the format's own field, None where it has none."""
+    if header.png is not None:
+        return header.png.dpi
+    # Pillow makes up a resolution for a TIFF without one.
+    return None if header.format == "TIFF" else header.picture.info.get("dpi")
+
+
 def _read_exif(header: Header) -> Exif:
-    if header.format == "PNG":
-        return Exif(find_exif(header.source))
+    if header.png is not None:
+        return Exif(header.png.find(b"eXIf"))
     if header.format == "TIFF":  # an EXIF block is a small TIFF file
         return Exif(header.source)
     return Exif(header.picture.info.get("exif") or b"")
@@ -124,11 +128,11 @@ def _grey_key_alpha(header: Header, grey: NDArray[np.uint8]) -> Pixels | None:
 
     Pillow compares it with levels already stretched to 0..255, which is wrong below 8 bits.
     """
-    key = header.picture.info.get("transparency")
-    if key is None:
+    if header.png is None or not header.png.transparency:
         return None
+    key = int.from_bytes(header.png.transparency, "big")
     highest = (1 << header.bit_depth) - 1
-    return alpha_from_key(grey == (key & highest) * 255 // highest)
+    return alpha_from_key(grey == key * 255 // highest)
 
 
 def _upright(pixels: Pixels, orientation: int) -> Pixels:

@@ -1,7 +1,7 @@
 """What the heads of some formats tell without their decoders, which are written in C.
 
-The front end reads headers of files that nobody vouches for. JPEG's, PNG's and BMP's are read by
-Pillow in Python; these are read here, so that no decoder in C runs beside keys and credits.
+The front end reads headers of files that nobody vouches for. JPEG's and BMP's are read by Pillow
+in Python; these are read here, so that no decoder in C runs beside keys and credits.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,17 +10,22 @@ from typing import Final
 
 from service.image.iso_media import read_still
 from service.image.orientation import read_orientation, swaps_sides
+from service.image.png_parts import read_png_parts
 from service.image.tiff import read_directory
 from service.image.webp import read_canvas
 
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """Upright size and transparency, as the decoder will have them or refuse the file."""
+    """Upright size and transparency, as the decoder will have them or refuse the file.
+
+    is_deep: a channel has 16 bits, and decoding keeps them.
+    """
 
     width_px: int
     height_px: int
     has_alpha: bool
+    is_deep: bool = False
 
 
 def read_head(source: bytes, format_name: str) -> Head | None:
@@ -36,6 +41,14 @@ def read_head(source: bytes, format_name: str) -> Head | None:
     if head.width_px < 1 or head.height_px < 1:
         raise ValueError("a side of no pixels")
     return head
+
+
+def _read_png(source: bytes) -> Head:
+    png = read_png_parts(source)
+    width, height = png.header.width_px, png.header.height_px
+    if swaps_sides(read_orientation(png.find(b"eXIf"))):
+        width, height = height, width
+    return Head(width, height, png.has_alpha, is_deep=png.header.bit_depth == 16)
 
 
 def _read_webp(source: bytes) -> Head:
@@ -71,6 +84,7 @@ def _turn(width_px: int, height_px: int, has_alpha: bool, *, is_turned: bool) ->
 _READERS: Final[Mapping[str, Callable[[bytes], Head]]] = {
     "AVIF": _read_avif,
     "HEIC": _read_heic,
+    "PNG": _read_png,
     "TIFF": _read_tiff,
     "WEBP": _read_webp,
 }

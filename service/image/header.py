@@ -12,14 +12,15 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
-from PIL import JpegImagePlugin, PngImagePlugin
+from PIL import JpegImagePlugin
 from PIL.Image import DecompressionBombError
 from PIL.ImageFile import ImageFile
 
 from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from service.image.head import read_head
 from service.image.orientation import UPRIGHT, read_orientation, swaps_sides
-from service.image.png_chunks import find_exif, read_bit_depth, without_animation
+from service.image.png_parts import PngParts, read_png_parts
+from service.image.png_pixels import PngPicture
 from service.image.sniff import ENABLED, sniff
 
 # No setting goes beyond it: a decoder never allocates more, whoever asks.
@@ -55,8 +56,8 @@ BROKEN_FILE_ERRORS: Final = (
 class Header:
     """An opened file whose pixels are not decoded yet.
 
-    `source` is the file without any animation, `picture` Pillow's view of it in stored
-    orientation. `orientation` is EXIF's, 1 to 8; `bit_depth` that of a channel or palette index.
+    `picture` is Pillow's view of the file `source` in stored orientation. `orientation` is EXIF's,
+    1 to 8; `bit_depth` that of a channel or palette index. `png`: a PNG's chunks, else None.
     """
 
     source: bytes
@@ -64,6 +65,7 @@ class Header:
     format: str
     orientation: int
     bit_depth: int
+    png: PngParts | None = None
 
     @property
     def upright_size_px(self) -> tuple[int, int]:
@@ -131,7 +133,7 @@ def refuse_too_large(width_px: int, height_px: int) -> None:
 
 def _open(source: bytes, format_name: str) -> Header:
     if format_name == "PNG":
-        source = without_animation(source)
+        return _open_png(source)
     if format_name == "JPEG" and source.count(_START_OF_SCAN) > MAX_SCANS:
         raise ValueError(f"more than {MAX_SCANS} scans")
     file = _LimitedFile(source)
@@ -141,17 +143,28 @@ def _open(source: bytes, format_name: str) -> Header:
         source=source,
         picture=picture,
         format=format_name,
-        orientation=_read_orientation(source, picture, format_name),
-        bit_depth=read_bit_depth(source) if format_name == "PNG" else 8,
+        orientation=_read_orientation(picture, format_name),
+        bit_depth=8,
     )
 
 
-def _read_orientation(source: bytes, picture: ImageFile, format_name: str) -> int:
+def _open_png(source: bytes) -> Header:
+    png = read_png_parts(source)
+    return Header(
+        source=source,
+        picture=PngPicture(png),
+        format="PNG",
+        orientation=read_orientation(png.find(b"eXIf")),
+        bit_depth=png.header.bit_depth,
+        png=png,
+    )
+
+
+def _read_orientation(picture: ImageFile, format_name: str) -> int:
     """What is left to be turned: Pillow and libheif turn TIFF and HEIC themselves."""
     if format_name in ("TIFF", "HEIC"):
         return UPRIGHT
-    exif = find_exif(source) if format_name == "PNG" else picture.info.get("exif")
-    return read_orientation(exif or b"")
+    return read_orientation(picture.info.get("exif") or b"")
 
 
 class _LimitedFile(BytesIO):
@@ -221,7 +234,6 @@ _READERS: Final[Mapping[str, Callable[[BytesIO], ImageFile]]] = {
     "BMP": _open_bmp,
     "HEIC": _open_heic,
     "JPEG": _JpegFile,
-    "PNG": PngImagePlugin.PngImageFile,
     "TIFF": _open_tiff,
     "WEBP": _open_webp,
 }

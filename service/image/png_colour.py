@@ -1,14 +1,17 @@
 """What a PNG says of its colours, with a profile or without (PNG third edition, 4.3 and 11.3.2).
 
-The first of cICP, iCCP, sRGB, and gAMA with cHRM counts, as in browsers. What is told by numbers
-gets the profile that says the same, so that the pixels stay what they are and are shown as before.
-HDR (PQ and HLG in cICP) cannot be said by a profile that everybody reads: it is passed over.
+The first sound one of cICP, iCCP, sRGB, and gAMA with cHRM counts, as in browsers. What is told by
+numbers gets the profile that says the same, so that the pixels stay what they are and are shown as
+before. HDR (PQ and HLG in cICP) cannot be said by a profile that everybody reads: it is passed
+over.
 """
 
 import struct
+import zlib
 from collections.abc import Mapping
 from typing import Final
 
+from service.image.colour import MAX_PROFILE_BYTES, is_sound_profile
 from service.image.icc import (
     BT709_CURVE,
     BT2020,
@@ -20,7 +23,7 @@ from service.image.icc import (
     make_grey_profile,
     make_rgb_profile,
 )
-from service.image.png_chunks import iterate_chunks
+from service.image.png_parts import PngParts
 
 # ITU-T H.273, tables 2 and 3.
 _PRIMARIES: Final[Mapping[int, Chromaticities]] = {
@@ -40,44 +43,41 @@ _CURVES: Final[Mapping[int, Curve]] = {
     13: SRGB_CURVE,
 }
 _RGB_FULL_RANGE: Final = (0, 1)
-_LENGTHS: Final = {b"cICP": 4, b"sRGB": 1, b"gAMA": 4, b"cHRM": 32}
 _UNIT: Final = 100_000
 _SRGB_GAMMA: Final = 2.2
 # What programs write for sRGB: gAMA 45455 and its neighbours, cHRM rounded to two digits.
 _GAMMA_TOLERANCE: Final = 0.05
 _POINT_TOLERANCE: Final = 0.005
 _STEEPEST: Final = 10.0
-_COLOUR_TYPE_AT: Final = 25
-_GREYS: Final = (0, 4)
+_DEFLATE: Final = b"\x00"
 
 _Colours = tuple[Chromaticities, Curve]
 
 
-def find_profile(source: bytes, embedded: bytes | None) -> bytes | None:
-    """The profile of a PNG file's pixels; None for sRGB, and where the file does not say.
-
-    embedded: what its iCCP holds, sound or not.
-    """
-    chunks = _read_chunks(source)
-    by_code = _read_cicp(chunks.get(b"cICP", b""))
-    if by_code is None and (embedded or b"sRGB" in chunks):
-        return embedded
-    colours = by_code or _read_gamma_and_primaries(chunks)
+def find_profile(png: PngParts) -> bytes | None:
+    """The profile of a PNG file's pixels; None for sRGB, and where the file does not say."""
+    colours = _read_cicp(png.find(b"cICP"))
+    if colours is None:
+        embedded = _read_profile(png)
+        if embedded or png.find(b"sRGB"):
+            return embedded
+        colours = _read_gamma_and_primaries(png)
     try:
-        return _make_profile(colours, is_grey=source[_COLOUR_TYPE_AT] in _GREYS)
+        return _make_profile(colours, is_grey=png.header.is_grey)
     except ValueError:  # numbers that describe no colours
         return None
 
 
-def _read_chunks(source: bytes) -> dict[bytes, bytes]:
-    """The chunks that speak of colour: the first of each, of sound length, before the pixels."""
-    found: dict[bytes, bytes] = {}
-    for chunk in iterate_chunks(source):
-        if chunk.name == b"IDAT":
-            break
-        if _LENGTHS.get(chunk.name) == chunk.length and chunk.name not in found:
-            found[chunk.name] = source[chunk.start : chunk.start + chunk.length]
-    return found
+def _read_profile(png: PngParts) -> bytes | None:
+    """The profile in iCCP (11.3.2.3) if it is a sound one for the pixels."""
+    _, _, rest = png.find(b"iCCP").partition(b"\x00")
+    if rest[:1] != _DEFLATE:
+        return None
+    try:
+        profile = zlib.decompressobj().decompress(rest[1:], MAX_PROFILE_BYTES + 1)
+    except zlib.error:
+        return None
+    return profile if is_sound_profile(profile, is_grey=png.header.is_grey) else None
 
 
 def _read_cicp(data: bytes) -> _Colours | None:
@@ -87,16 +87,17 @@ def _read_cicp(data: bytes) -> _Colours | None:
     return (primaries, curve) if primaries and curve else None
 
 
-def _read_gamma_and_primaries(chunks: Mapping[bytes, bytes]) -> _Colours:
+def _read_gamma_and_primaries(png: PngParts) -> _Colours:
     """What is not said, or nearly sRGB's, is sRGB's."""
     primaries, curve = SRGB, SRGB_CURVE
-    (gamma,) = struct.unpack(">I", chunks.get(b"gAMA", bytes(4)))
+    (gamma,) = struct.unpack(">I", png.find(b"gAMA") or bytes(4))
     exponent = _UNIT / gamma if gamma else _SRGB_GAMMA
     is_sane = 1 / _STEEPEST <= exponent <= _STEEPEST
     if is_sane and abs(exponent / _SRGB_GAMMA - 1) > _GAMMA_TOLERANCE:
         curve = Curve(exponent)
-    if b"cHRM" in chunks:
-        x = [each / _UNIT for each in struct.unpack(">8I", chunks[b"cHRM"])]
+    chrm = png.find(b"cHRM")
+    if chrm:
+        x = [each / _UNIT for each in struct.unpack(">8I", chrm)]
         told = Chromaticities((x[0], x[1]), (x[2], x[3]), (x[4], x[5]), (x[6], x[7]))
         primaries = told if _differ(told, SRGB) else SRGB
     return primaries, curve

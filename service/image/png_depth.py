@@ -5,16 +5,16 @@ unpacked twice, once as what they are and once by a layout that picks up the low
 """
 
 from dataclasses import dataclass
-from io import BytesIO
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import PngImagePlugin
+from PIL.ImageFile import ImageFile
 
 from service.image.colour import grey_to_rgb, keep_rgb_profile
 from service.image.colour_key import alpha_from_key
-from service.image.header import Header
+from service.image.png_parts import GREY, GREY_ALPHA, RGB, RGBA, PngParts
+from service.image.png_pixels import PngPicture
 from service.image.types import Image
 
 Deep = NDArray[np.uint16]
@@ -31,36 +31,32 @@ class _Layout:
 # PNG stores the high byte first. Unpacked as if the low byte came first, the layouts of Pillow
 # yield the low bytes; grey with alpha has no such twin, but its four bytes pass as RGBA.
 _LOW_BYTES: Final = {
-    "RGB;16B": _Layout("RGB;16L", "RGB"),
-    "RGBA;16B": _Layout("RGBA;16L", "RGBA"),
+    RGB: _Layout("RGB;16L", "RGB"),
+    RGBA: _Layout("RGBA;16L", "RGBA"),
 }
-_GREY: Final = "I;16B"
-_GREY_ALPHA: Final = "LA;16B"
 _GREY_ALPHA_BYTES: Final = _Layout("RGBA", "RGBA")
 
 
-def is_deep_png(header: Header) -> bool:
-    """Whether the file is a PNG of 16 bits a channel."""
-    return header.bit_depth == 16 and _rawmode(header) in (_GREY, _GREY_ALPHA, *_LOW_BYTES)
+def read_deep(picture: ImageFile, png: PngParts, icc: bytes | None) -> Image:
+    """The image in 16 bits, not turned yet.
 
-
-def read_deep(header: Header, icc: bytes | None) -> Image:
-    """The image in 16 bits, not turned yet. icc: the profile that its pixels have."""
-    rawmode = _rawmode(header)
-    header.picture.load()
-    key = header.picture.info.get("transparency")
-    if rawmode == _GREY:
-        deep: Deep = np.asarray(header.picture).astype(np.uint16)
+    picture: of `png`, which has 16 bits a channel. icc: the profile that its pixels have.
+    """
+    kind = png.header.colour_type
+    picture.load()
+    key = picture.info.get("transparency")
+    if kind == GREY:
+        deep: Deep = np.asarray(picture).astype(np.uint16)
         return Image(
             rgb=grey_to_rgb(deep, icc),
             alpha=None if key is None else alpha_from_key(deep == key, np.uint16),
         )
-    if rawmode == _GREY_ALPHA:
-        pixels = _unpack_as(header.source, _GREY_ALPHA_BYTES)
+    if kind == GREY_ALPHA:
+        pixels = _unpack_as(png, _GREY_ALPHA_BYTES)
         deep = pixels.view(">u2").astype(np.uint16)
         return Image(rgb=grey_to_rgb(deep[..., 0], icc), alpha=deep[..., 1])
-    deep = _join(np.asarray(header.picture), _unpack_as(header.source, _LOW_BYTES[rawmode]))
-    alpha = deep[..., 3] if rawmode == "RGBA;16B" else None
+    deep = _join(np.asarray(picture), _unpack_as(png, _LOW_BYTES[kind]))
+    alpha = deep[..., 3] if kind == RGBA else None
     if key is not None:
         is_key = (deep == np.asarray(key, np.uint16)).all(axis=-1)
         return Image(
@@ -71,13 +67,8 @@ def read_deep(header: Header, icc: bytes | None) -> Image:
     return Image(rgb=deep[..., :3], alpha=alpha, icc=keep_rgb_profile(icc))
 
 
-def _rawmode(header: Header) -> str:
-    args = header.picture.tile[0].args if header.picture.tile else ""
-    return args if isinstance(args, str) else ""
-
-
-def _unpack_as(source: bytes, layout: _Layout) -> NDArray[np.uint8]:
-    picture = PngImagePlugin.PngImageFile(BytesIO(source))
+def _unpack_as(png: PngParts, layout: _Layout) -> NDArray[np.uint8]:
+    picture = PngPicture(png)
     picture._mode = layout.mode
     picture.tile = [tile._replace(args=layout.rawmode) for tile in picture.tile]
     picture.load()

@@ -24,7 +24,7 @@ def probe(source: bytes, formats: Collection[str] = ENABLED) -> ImageInfo:
         raise MalformedImage(detail=f"{format_name} head: {error}") from error
     if head is not None:
         refuse_too_large(head.width_px, head.height_px)
-        return ImageInfo(format_name, head.width_px, head.height_px, head.has_alpha)
+        return ImageInfo(format_name, head.width_px, head.height_px, head.has_alpha, head.is_deep)
     header = open_header(source, formats)
     width_px, height_px = header.upright_size_px
-    return ImageInfo(format_name, width_px, height_px, header.has_alpha, header.bit_depth == 16)
+    return ImageInfo(format_name, width_px, height_px, header.has_alpha)

@@ -15,7 +15,8 @@ from service.decoding.decoder import Decoder
 from service.errors import ServiceError
 from service.image.sniff import BY_SETTING, ENABLED
 from tests.running import Server
-from tests.service.bombs import make_bombs
+from tests.service.bombs import make_bombs, make_swelling
+from tests.service.image.samples import picture, save
 from tests.service.test_corpus import serve_bilinear
 
 MIB = 1024 * 1024
@@ -67,16 +68,38 @@ def test_there_are_a_hundred(bombs: dict[str, bytes]) -> None:
 def test_the_front_end_refuses_all_of_them_in_little_memory(
     bombs: dict[str, bytes], tmp_path: Path
 ) -> None:
-    """Its largest memory ever grows by less than 5 MiB beyond room for two such files."""
-    for number, source in enumerate(bombs.values()):
-        (tmp_path / f"bomb{number:03}").write_bytes(source)
-    command = [sys.executable, "-c", PROBE, str(tmp_path), ",".join(ALL)]
+    words = probe_all(bombs, tmp_path)
+
+    assert {name for name, word in words.items() if word == "taken"} == set()
+
+
+def probe_all(sources: dict[str, bytes], folder: Path) -> dict[str, str]:
+    """What a process like the front end says of each, in little memory and time.
+
+    Its largest memory ever grows by less than 5 MiB beyond room for two such files.
+    """
+    for number, source in enumerate(sources.values()):
+        (folder / f"bomb{number:03}").write_bytes(source)
+    command = [sys.executable, "-c", PROBE, str(folder), ",".join(ALL)]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     *lines, last = done.stdout.splitlines()
-    words = dict(zip(bombs, (line.split()[0] for line in lines), strict=True))
-    assert {name for name, word in words.items() if word == "taken"} == set()
     assert p99([float(line.split()[1]) for line in lines]) < P99_S
     assert int(last.split()[0]) < 5 * 1024
+    return dict(zip(sources, (line.split()[0] for line in lines), strict=True))
+
+
+def test_pictures_beside_chunks_that_swell_are_taken_in_little_memory(tmp_path: Path) -> None:
+    """By the front end and by a decoder."""
+    swelling = make_swelling()
+    assert set(probe_all(swelling, tmp_path).values()) == {"taken"}
+    with Decoder({"PNG"}, processes=1) as decoder:
+        decoder.decode(save(picture(64, 64), "PNG"))
+        process = psutil.Process(decoder.pids()[0])
+        idle_bytes = process.memory_info().rss
+        for name, source in swelling.items():
+            assert decoder.decode(source).rgb.shape == (64, 64, 3), name
+        assert decoder.pids() == [process.pid]
+        assert peak_bytes(process) - idle_bytes < 64 * MIB
 
 
 @pytest.fixture(scope="module")

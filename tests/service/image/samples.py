@@ -101,6 +101,14 @@ def pack_rows(samples: NDArray[np.uint16], bits: int) -> bytes:
     return b"".join(b"\x00" + row.tobytes() for row in packed)
 
 
+def pack_passes(samples: NDArray[np.uint16], bits: int, *, interlaced: bool) -> bytes:
+    """All rows in the order of a PNG's stream, which is compressed next."""
+    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
+    return b"".join(
+        pack_rows(samples[top::down, left::across], bits) for left, top, across, down in passes
+    )
+
+
 def png(
     samples: NDArray[np.uint16],
     bits: int,
@@ -110,16 +118,16 @@ def png(
     after: bytes = b"",
     size: tuple[int, int] | None = None,
     interlaced: bool = False,
+    compressed: bytes | None = None,
 ) -> bytes:
     """A PNG of samples `[H, W, channels]` in 0..2^bits-1, written without any library's help.
 
-    `before` and `after` are chunks around the pixels; `size` (width, height) lies in the header.
+    `before` and `after` are chunks around the pixels; `size` (width, height) lies in the header;
+    `compressed` stands in the place of the compressed pixels.
     """
     height, width = samples.shape[:2]
-    passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
-    raw = b"".join(
-        pack_rows(samples[top::down, left::across], bits) for left, top, across, down in passes
-    )
+    if compressed is None:
+        compressed = zlib.compress(pack_passes(samples, bits, interlaced=interlaced))
     header = struct.pack(
         ">IIBBBBB", *(size or (width, height)), bits, colour, 0, 0, int(interlaced)
     )
@@ -128,7 +136,7 @@ def png(
             PNG_SIGNATURE,
             chunk(b"IHDR", header),
             before,
-            chunk(b"IDAT", zlib.compress(raw)),
+            chunk(b"IDAT", compressed),
             after,
             chunk(b"IEND", b""),
         )

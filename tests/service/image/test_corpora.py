@@ -25,7 +25,6 @@ BROKEN = {
     "github_47.heic",
     "libpng_bad_iCCP.png",
     "libpng_badcrc.png",
-    "libpng_empty_ancillary_chunks.png",
     "libpng_huge_bKGD_chunk.png",
     "libpng_huge_cHRM_chunk.png",
     "libpng_huge_eXIf_chunk.png",
