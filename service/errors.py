@@ -19,7 +19,20 @@
 An error crosses the worker boundary as its `error_code` and `public_text` (`rebuild`).
 """
 
-from typing import ClassVar
+from typing import ClassVar, Final, Literal, get_args
+
+RefusalReason = Literal[
+    "key_rate", "key_bodies", "body_memory", "queue", "gave_way", "starting", "stopping", "watchers"
+]
+"""Why an answer is 429.
+
+key_rate: the key's rate. key_bodies: the key has as many unfinished bodies as its credits allow.
+body_memory: the memory for bodies is full, and the key has its share of it. queue: the queue is
+full, and the key has its share of it. gave_way: another key came, and this one had more than its
+share. starting: no worker is ready, and several starts have failed. stopping: the server ends.
+watchers: the key watches the progress of too many requests.
+"""
+REFUSAL_REASONS: Final[tuple[RefusalReason, ...]] = get_args(RefusalReason)
 
 
 class ServiceError(Exception):
@@ -129,10 +142,13 @@ class RateLimitExceeded(ServiceError):
     error_code = "rate_limit_exceeded"
     default_text = "Too many requests"
 
-    def __init__(self, retry_after_s: int, *, detail: str = "") -> None:
+    def __init__(
+        self, retry_after_s: int, *, reason: RefusalReason = "queue", detail: str = ""
+    ) -> None:
         """`retry_after_s`: whole seconds after which the same request would pass, at least 1."""
         super().__init__(detail=detail)
         self.retry_after_s = max(1, retry_after_s)
+        self.reason = reason
 
     @property
     def headers(self) -> dict[str, str]:

@@ -124,7 +124,8 @@ class ProgressBoard:
             RateLimitExceeded: it has `MAX_WATCHERS_PER_KEY` already.
         """
         if self._watchers[key_id] >= MAX_WATCHERS_PER_KEY:
-            raise RateLimitExceeded(1, detail=f"key {key_id} watches too many requests")
+            detail = f"key {key_id} watches too many requests"
+            raise RateLimitExceeded(1, reason="watchers", detail=detail)
         self._watchers[key_id] += 1
         try:
             yield

@@ -32,7 +32,14 @@ class Books:
         return ready.labels.get(scale, "") if ready else ""
 
     def read(
-        self, *, waiting: int, waiting_most: int, running: int, workers_wanted: int
+        self,
+        *,
+        waiting: int,
+        waiting_most: int,
+        keys_waiting: int,
+        most_of_one_key: int,
+        running: int,
+        workers_wanted: int,
     ) -> PoolFigures:
         """All there is to tell, with what only the pool knows."""
         done = self._done_before
@@ -41,6 +48,8 @@ class Books:
         return PoolFigures(
             waiting=waiting,
             waiting_most=waiting_most,
+            keys_waiting=keys_waiting,
+            most_of_one_key=most_of_one_key,
             running=running,
             running_most=sum(ready.places for _, ready in self._present.values()),
             workers_ready=len(self._present),

@@ -26,6 +26,7 @@ class UpscaleRequest:
     `scale` is 2 or 4. `width_px` and `height_px` are the probed upright size of the source: with
     the scale they give the cost in trunk pixels, by which the queue estimates its waiting time.
     `is_deep`: its result has 16 bits a channel.
+    `key_id`: the API key that sent it; the queue and the workers are shared fairly between keys.
     `on_tile` hears how far the work is.
     """
 
@@ -35,6 +36,7 @@ class UpscaleRequest:
     height_px: int
     on_tile: OnTile = field(default=_ignore_tile, compare=False, repr=False)
     is_deep: bool = False
+    key_id: int = 0
 
     @property
     def result_px(self) -> int:
@@ -91,7 +93,9 @@ class Executor(Protocol):
         against an image. Cancelling the awaiting task stops the work at its next tile.
 
         Raises:
-            RateLimitExceeded: the queue is full; raised at once, with a truthful wait.
+            RateLimitExceeded: the queue is full, or no worker can be started for now; with a
+                truthful wait. Raised at once, but for a request that waits while its key has more
+                than its share and another key's request comes: it gives way.
             MalformedImage, UnsupportedImageFormat, ResolutionTooHigh: the worker refused the image.
             InternalError: two workers died under this image alone, or its work failed, or it
                 outran its deadline.

@@ -69,14 +69,18 @@ class EngineInUse(NamedTuple):
 class PoolFigures:
     """All workers of a pool.
 
-    waiting, waiting_most: images in the line, and how many it takes. running, running_most: images
-    at workers, and places at those that are ready. restarts: workers that died and were replaced.
-    failed_starts: those that never became ready. done: summed over all workers there ever were;
-    it is a second old at most. resident_bytes: by the number of each worker that is ready.
+    waiting, waiting_most: images in the queue, and how many it takes. keys_waiting,
+    most_of_one_key: API keys that have images there, and the most that one of them has. running,
+    running_most: images at workers, and places at those that are ready. restarts: workers that
+    died and were replaced. failed_starts: those that never became ready. done: summed over all
+    workers there ever were; it is a second old at most. resident_bytes: by the number of each
+    worker that is ready.
     """
 
     waiting: int = 0
     waiting_most: int = 0
+    keys_waiting: int = 0
+    most_of_one_key: int = 0
     running: int = 0
     running_most: int = 0
     workers_ready: int = 0

@@ -9,9 +9,10 @@ from service.logs import event
 from service.pool.limits import Limits
 from service.pool.messages import Ready
 from service.pool.process import WorkerDied, WorkerProcess
-from service.pool.spawn import WorkerUnusable
+from service.pool.spawn import SpawnFailed, WorkerUnusable
 
 HOPELESS_STARTS = 3
+"""After so many failed starts in a row requests are refused instead of kept waiting."""
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,13 @@ class Keeper:
         self._limits = limits
         self._crew = crew
         self._failures = 0
+        self._start_at = 0.0  # of the start under way, or of the next one
+        self._start_s = 0.0  # the last start, from its begin to its end, whatever came of it
+
+    def ready_in_s(self) -> float:
+        """Seconds until a worker is ready, if it takes as long to start as the last one did."""
+        now = asyncio.get_running_loop().time()
+        return max(0.0, self._start_at + self._start_s - now)
 
     @property
     def is_hopeless(self) -> bool:
@@ -58,12 +66,16 @@ class Keeper:
 
     async def keep(self) -> None:
         """Have a worker, whatever happens to it; cancelled, end it."""
+        now = asyncio.get_running_loop().time
         while True:
+            self._start_at = now()
             try:
                 worker, ready = await self._start()
-            except (WorkerUnusable, WorkerDied) as error:
+            except (WorkerUnusable, WorkerDied, SpawnFailed) as error:
+                self._start_s = now() - self._start_at
                 self._note_failure(error)
             else:
+                self._start_s = now() - self._start_at
                 await self._live_through(worker, ready)
             await asyncio.sleep(self._limits.restart_after_s(self._failures))
 
@@ -90,7 +102,7 @@ class Keeper:
         told = event("worker_ready", worker=self.number, pid=worker.pid, **models, **engines)
         _log.info("worker %d is ready on %s", self.number, ready.device, extra=told)
 
-    def _note_failure(self, error: WorkerUnusable | WorkerDied) -> None:
+    def _note_failure(self, error: WorkerUnusable | WorkerDied | SpawnFailed) -> None:
         told = event("worker_cannot_start", worker=self.number)
         _log.error("worker %d cannot start: %s", self.number, error, extra=told)
         self.trouble = str(error)
@@ -98,4 +110,6 @@ class Keeper:
         self.is_unusable = isinstance(error, WorkerUnusable)
         if self.is_unusable:  # it will say the same again
             self._failures = max(self._failures, HOPELESS_STARTS)
+        now = asyncio.get_running_loop().time()
+        self._start_at = now + self._limits.restart_after_s(self._failures)
         self._crew.note_failed_start()

@@ -1,17 +1,27 @@
-"""The waiting line: who gets the next place at a worker."""
+"""The request queue in front of the workers: which request gets the next slot, and where."""
 
 import asyncio
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import chain
 
 from service.pool.boundary import UpscaleRequest
+from service.pool.fair_queue import FairQueue, work_px
 from service.pool.process import WorkerProcess
 from service.pool.room import LARGE_RESULTS_PX, Place, Room, is_small
 
 
 class LineFull(Exception):
-    """As many images wait as may wait."""
+    """As many requests wait as may wait.
+
+    gave_way: the request had waited, and another key's took its place because its own key had more
+    than its share.
+    """
+
+    def __init__(self, *, gave_way: bool = False) -> None:
+        super().__init__("gave way to another key" if gave_way else "the queue is full")
+        self.gave_way = gave_way
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,63 +34,76 @@ class _Waiting:
 
 
 class Line:
-    """First come, first served, but that a small image may pass a large one that finds no room.
+    """Fair between API keys and in order within one (see `FairQueue`), with two exceptions.
+
+    A small image passes a large one that finds no room, and an image whose worker died goes before
+    all others. A request that has a slot keeps it, whatever comes.
 
     Args:
-        max_waiting: how many may wait; those that come again need no place in the line.
+        max_waiting: how many requests may wait; those that come again are not counted.
     """
 
     def __init__(self, max_waiting: int) -> None:
         self._max_waiting = max_waiting
         self._rooms: dict[WorkerProcess, Room] = {}
         self._again: deque[_Waiting] = deque()
-        self._waiting: deque[_Waiting] = deque()
+        self._queue: FairQueue[_Waiting] = FairQueue()
         self._end: Exception | None = None
 
     @property
     def is_full(self) -> bool:
-        """Whether a large image that comes now would be sent away."""
-        if len(self._waiting) < self._max_waiting:
+        """Whether a large image of a key that has nothing here would be refused now."""
+        if len(self._queue) < self._max_waiting:
             return False
-        return not any(
-            room.fits(LARGE_RESULTS_PX // 2, is_alone=False) for room in self._rooms.values()
-        )
+        if any(room.fits(LARGE_RESULTS_PX // 2, is_alone=False) for room in self._rooms.values()):
+            return False
+        return not self._queue.would_take_new_key()
 
     @property
     def waiting(self) -> int:
-        """How many wait."""
-        return len(self._again) + len(self._waiting)
+        """How many requests wait."""
+        return len(self._again) + len(self._queue)
+
+    @property
+    def keys_waiting(self) -> int:
+        """How many API keys have requests that wait."""
+        return len({request.key_id for request in self.requests()})
+
+    @property
+    def most_of_one_key(self) -> int:
+        """The largest number of waiting requests that one API key has."""
+        return max(Counter(request.key_id for request in self.requests()).values(), default=0)
 
     def requests(self) -> Iterator[UpscaleRequest]:
-        """What waits, in its order."""
-        return (waiting.request for waiting in (*self._again, *self._waiting))
+        """The requests that wait, in the order of service."""
+        return (waiting.request for waiting in chain(self._again, self._queue.in_order()))
 
     def join(self, worker: WorkerProcess, places: int) -> None:
-        """All `places` of a worker are free."""
+        """Give out the slots of a worker; all `places` of it are free."""
         self._rooms[worker] = Room(places)
-        self._seat()
+        self._assign()
 
     def withdraw(self, worker: WorkerProcess) -> None:
-        """Give out no place at a worker any more."""
+        """Give out no slot at a worker any more."""
         self._rooms.pop(worker, None)
 
     def release(self, place: Place) -> None:
-        """Give a place back, and to whoever is next."""
+        """Give back a slot that `take` returned."""
         if room := self._rooms.get(place.worker):
             room.free(place)
-            self._seat()
+            self._assign()
 
     async def take(
         self, request: UpscaleRequest, *, is_again: bool = False, is_alone: bool = False
     ) -> Place:
-        """A place at a worker that is alive at this moment; to be given back by `release`.
+        """Wait for a slot at a worker that is alive; to be given back by `release`.
 
         is_again: its worker died under this image, so it goes before those that never had one.
-        is_alone: nobody else is to be at that worker meanwhile.
+        is_alone: no other image is to be at that worker meanwhile.
 
         Raises:
-            LineFull: at once.
-            what `close` was told.
+            LineFull: at once, or when the request gives way to another key's.
+            what `close` or `dismiss` was given.
         """
         is_first = False
         while True:
@@ -95,50 +118,75 @@ class Line:
             raise self._end.with_traceback(None)
         if is_first:
             self._again.appendleft(waiting)
+        elif is_again:
+            self._again.append(waiting)
         else:
-            (self._again if is_again else self._waiting).append(waiting)
-        self._seat()
-        if not is_again and not waiting.turn.done() and len(self._waiting) > self._max_waiting:
-            self._forget(waiting)
-            raise LineFull
+            self._queue.push(waiting.request.key_id, work_px(waiting.request), waiting)
+        self._assign()
+        if waiting in self._queue and len(self._queue) > self._max_waiting:
+            self._refuse_excess(waiting)
         try:
             return await waiting.turn
         except asyncio.CancelledError:
             self._leave(waiting)
             raise
 
+    def _refuse_excess(self, newest: _Waiting) -> None:
+        """Refuse one request, for one more waits than may wait.
+
+        Raises:
+            LineFull: it is `newest` itself.
+        """
+        excess = self._queue.find_excess(newest)
+        self._queue.discard(excess)
+        if excess is newest:
+            raise LineFull
+        if not excess.turn.done():
+            excess.turn.set_exception(LineFull(gave_way=True))
+
     def _leave(self, waiting: _Waiting) -> None:
         if not waiting.turn.cancelled() and not waiting.turn.exception():
             self.release(waiting.turn.result())  # it came in the moment it was given up
             return
         self._forget(waiting)
-        self._seat()
+        self._assign()
 
     def _forget(self, waiting: _Waiting) -> None:
-        for line in (self._again, self._waiting):
-            if waiting in line:
-                line.remove(waiting)
+        self._queue.discard(waiting)
+        if waiting in self._again:
+            self._again.remove(waiting)
 
-    def _seat(self) -> None:
-        """Give places to all for whom there is room.
+    def _assign(self) -> None:
+        """Give slots to all for whom there is room.
 
         A large image never passes another, which might then wait for ever.
         """
         is_large_blocked = False
-        for line in (self._again, self._waiting):
-            for waiting in tuple(line):
-                if not any(room.has_place for room in self._rooms.values()):
-                    return
-                is_small_one = is_small(waiting.request.result_px)
-                if not waiting.turn.done() and (is_small_one or not is_large_blocked):
-                    self._find_place(waiting)
-                if waiting.turn.done():
-                    line.remove(waiting)
-                elif not is_small_one:
-                    is_large_blocked = True
+        for waiting in chain(tuple(self._again), self._queue.in_order()):
+            if not any(room.has_place for room in self._rooms.values()):
+                return
+            if waiting.turn.done():
+                self._forget(waiting)
+                continue
+            is_small_one = is_small(waiting.request.result_px)
+            if is_large_blocked and not is_small_one:
+                continue
+            place = self._find_place(waiting)
+            if place is not None:
+                self._seat(waiting, place)
+            elif not is_small_one:
+                is_large_blocked = True
 
-    def _find_place(self, waiting: _Waiting) -> None:
-        """Give it a place at the worker that has least under way, if one has room."""
+    def _seat(self, waiting: _Waiting, place: Place) -> None:
+        if waiting in self._queue:
+            self._queue.serve(waiting)
+        else:
+            self._again.remove(waiting)
+        self._rooms[place.worker].take(place)
+        waiting.turn.set_result(place)
+
+    def _find_place(self, waiting: _Waiting) -> Place | None:
+        """A slot at the worker that has least in flight, of those that have room for the image."""
         closed = None if waiting.is_alone else self._kept_for_one_alone()
         fitting = [
             worker
@@ -147,28 +195,26 @@ class Line:
             and worker is not closed
             and room.fits(waiting.request.result_px, is_alone=waiting.is_alone)
         ]
-        if fitting:
-            worker = min(fitting, key=lambda worker: self._rooms[worker].taken)
-            place = Place(worker, waiting.request, waiting.is_alone)
-            self._rooms[worker].take(place)
-            waiting.turn.set_result(place)
+        if not fitting:
+            return None
+        worker = min(fitting, key=lambda worker: self._rooms[worker].taken)
+        return Place(worker, waiting.request, waiting.is_alone)
 
     def _kept_for_one_alone(self) -> WorkerProcess | None:
-        """The worker that takes nobody new, until it is empty for one that is to be alone."""
+        """The worker that takes no other request until it is empty for one that is to be alone."""
         if not any(waiting.is_alone and not waiting.turn.done() for waiting in self._again):
             return None
         alive = [worker for worker in self._rooms if worker.is_alive]
         return min(alive, key=lambda worker: self._rooms[worker].taken, default=None)
 
     def dismiss(self, reason: Exception) -> None:
-        """End the waiting of everyone in the line with `reason`."""
-        for line in (self._again, self._waiting):
-            while line:
-                turn = line.popleft().turn
-                if not turn.done():
-                    turn.set_exception(reason)
+        """End the waiting of every request with `reason`."""
+        for waiting in (*self._again, *self._queue.in_order()):
+            self._forget(waiting)
+            if not waiting.turn.done():
+                waiting.turn.set_exception(reason)
 
     def close(self, reason: Exception) -> None:
-        """Dismiss everyone, and whoever still comes."""
+        """Dismiss every request, and each that still comes."""
         self._end = reason
         self.dismiss(reason)

@@ -1,6 +1,6 @@
-"""The executor of one machine: worker processes, kept alive, fed first come first served.
+"""The executor of one machine: supervised worker processes, shared fairly between API keys.
 
-    upscale() -> Line: a place at a worker, a place to wait, or RateLimitExceeded
+    upscale() -> Line: a slot at a worker, a place in the request queue, or RateLimitExceeded
               -> WorkerProcess.work: job out, answer in
               -> died? once more, before all others and alone in a worker; a death in company
                  counts for nothing, a second one alone is the image's own
@@ -15,6 +15,7 @@ import logging
 import math
 import os
 import sys
+from collections import defaultdict
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from itertools import count
 from typing import Any
 
 from service.config import Settings
-from service.errors import InternalError, RateLimitExceeded, rebuild
+from service.errors import InternalError, RateLimitExceeded, RefusalReason, ServiceError, rebuild
 from service.logs import event
 from service.pool.books import Books
 from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
@@ -32,7 +33,7 @@ from service.pool.keeper import Keeper
 from service.pool.limits import Limits
 from service.pool.line import Line, LineFull
 from service.pool.messages import Answer, Configure, Done, Job, Ready, Refused
-from service.pool.pace import Pace, retry_after_s
+from service.pool.pace import Pace, retry_after_s, work_before_s
 from service.pool.process import WorkerDied, WorkerProcess, WorkTookTooLong
 from service.pool.room import Place
 from service.pool.spawn import WorkerUnusable
@@ -116,7 +117,7 @@ class LocalPool:
         return tuple(worker.pid for worker in self._workers)
 
     def is_ready(self) -> bool:
-        """Whether an upscale sent now would be worked on."""
+        """Whether an upscale sent now, by a key that has none under way, would be worked on."""
         return bool(self._workers) and not self._is_draining and not self._line.is_full
 
     def figures(self) -> PoolFigures:
@@ -124,6 +125,8 @@ class LocalPool:
         return self._books.read(
             waiting=self._line.waiting,
             waiting_most=self._settings.max_queue,
+            keys_waiting=self._line.keys_waiting,
+            most_of_one_key=self._line.most_of_one_key,
             running=len(self._running),
             workers_wanted=self._settings.workers,
         )
@@ -148,7 +151,8 @@ class LocalPool:
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         """Upscale one encoded image; see `Executor.upscale`."""
         if self._is_stopping:
-            raise RateLimitExceeded(math.ceil(self._settings.shutdown_grace_s), detail="stopping")
+            grace_s = math.ceil(self._settings.shutdown_grace_s)
+            raise RateLimitExceeded(grace_s, reason="stopping", detail="stopping")
         self._admitted += 1
         try:
             return await self._upscale(source, request)
@@ -180,20 +184,32 @@ class LocalPool:
         raise InternalError(detail=f"{DEATHS_ALONE} workers died under this image alone")
 
     async def _take_place(self, request: UpscaleRequest, *, is_again: bool) -> Place:
-        if reason := self._hopeless_reason():
-            raise InternalError(detail=reason)
+        if refusal := self._refusal_without_workers():
+            raise refusal
         try:
             return await self._line.take(request, is_again=is_again, is_alone=is_again)
-        except LineFull:
-            wait_s = retry_after_s(self._work_left_s(), len(self._workers))
-            raise RateLimitExceeded(wait_s, detail="the queue is full") from None
+        except LineFull as error:
+            reason: RefusalReason = "gave_way" if error.gave_way else "queue"
+            wait_s = self._retry_after_s(request)
+            raise RateLimitExceeded(wait_s, reason=reason, detail=str(error)) from None
 
-    def _work_left_s(self) -> list[float]:
-        waiting = [self._pace.expected_s(request) for request in self._line.requests()]
-        running = [
+    def _retry_after_s(self, request: UpscaleRequest) -> int:
+        """Whole seconds until the queue takes one more request of this key."""
+        waiting_s: dict[int, float] = defaultdict(float)
+        for waiting in self._line.requests():
+            waiting_s[waiting.key_id] += self._pace.expected_s(waiting)
+        in_flight_s = [
             self._pace.expected_s(run.request) * (1 - run.done_part) for run in self._running
         ]
-        return waiting + running
+        own_s = self._pace.expected_s(request)
+        work_s = work_before_s(request.key_id, own_s, in_flight_s, waiting_s)
+        return retry_after_s(work_s, len(self._workers), self._starting_s())
+
+    def _starting_s(self) -> float:
+        """Seconds until a worker is ready, if the next start goes well; 0 while one is."""
+        if self._workers:
+            return 0
+        return min(keeper.ready_in_s() for keeper in self._keepers)
 
     async def _converse(self, place: Place, source: bytes) -> tuple[Answer, bytes]:
         request = place.request
@@ -248,14 +264,23 @@ class LocalPool:
         self._books.note_failed_start()
         if all(keeper.is_unusable for keeper in self._keepers):
             self._first_start_over.set()
-        if reason := self._hopeless_reason():
-            self._line.dismiss(InternalError(detail=reason))
+        if refusal := self._refusal_without_workers():
+            self._line.dismiss(refusal)
 
-    def _hopeless_reason(self) -> str:
-        """Why no worker will come in time for whoever waits; empty while there is hope."""
+    def _refusal_without_workers(self) -> ServiceError | None:
+        """The answer to every request while the starts of all workers fail; None otherwise.
+
+        Starts that fail are tried again, so the answer is to come back when the next one should be
+        ready. It is an error of the service only where every worker says itself that it cannot
+        work, a model or a device being gone: then no wait would be truthful.
+        """
         if self._workers or not all(keeper.is_hopeless for keeper in self._keepers):
-            return ""
-        return self._keepers[0].trouble
+            return None
+        if all(keeper.is_unusable for keeper in self._keepers):
+            return InternalError(detail=self._keepers[0].trouble)
+        wait_s = retry_after_s(0, 1, self._starting_s())
+        detail = f"no worker: {self._keepers[0].trouble}"
+        return RateLimitExceeded(wait_s, reason="starting", detail=detail)
 
 
 def _report_end(keeping: "asyncio.Task[None]") -> None:

@@ -39,9 +39,32 @@ class Pace:
         return _px(request) * self._s_per_px.get(_kind(request), _UNKNOWN_S_PER_PX)
 
 
-def retry_after_s(work_left_s: Iterable[float], workers: int) -> int:
-    """Whole seconds until `workers` have done all of it, from 1 to `MAX_RETRY_AFTER_S`."""
-    wait_s = math.ceil(sum(work_left_s) / max(1, workers))
+def work_before_s(
+    key_id: int, own_s: float, in_flight_s: Iterable[float], waiting_s: Mapping[int, float]
+) -> float:
+    """Worker seconds that are done before all that waits of one key is served.
+
+    Work in flight is finished first, whoever it is of. Of what waits, each other key gets as much
+    as this one, or what it has if that is less: a key that floods the queue does not lengthen it.
+
+    Args:
+        own_s: the request that was refused.
+        in_flight_s: what is left of each image at a worker.
+        waiting_s: what waits of each key.
+    """
+    mine_s = waiting_s.get(key_id, 0.0)
+    others_s = sum(
+        min(left_s, mine_s + own_s) for other, left_s in waiting_s.items() if other != key_id
+    )
+    return sum(in_flight_s) + mine_s + others_s
+
+
+def retry_after_s(work_s: float, workers: int, starting_s: float = 0.0) -> int:
+    """Whole seconds until `workers` have done the work, from 1 to `MAX_RETRY_AFTER_S`.
+
+    starting_s: until the first of them is ready.
+    """
+    wait_s = math.ceil(starting_s + work_s / max(1, workers))
     return min(MAX_RETRY_AFTER_S, max(1, wait_s))
 
 

@@ -1,16 +1,26 @@
 """Starting a worker process with one end of a socket pair."""
 
 import asyncio
+import errno
 import os
 import socket
 from asyncio.subprocess import DEVNULL, Process
 from collections.abc import Mapping, Sequence
+from typing import Final
 
 _STDERR = 2
 
 
+# The machine lacks something at this moment: memory, processes, file descriptors.
+_PASSING_ERRORS: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+
+
 class WorkerUnusable(Exception):
     """The process cannot serve, and says why: a model is missing, the device is not there."""
+
+
+class SpawnFailed(Exception):
+    """The machine cannot start a process now, and may be able to later."""
 
 
 async def spawn(
@@ -20,8 +30,12 @@ async def spawn(
 
     Raises:
         WorkerUnusable: the program cannot be run.
+        SpawnFailed: no memory, process or file descriptor is free for it.
     """
-    ours, theirs = socket.socketpair()
+    try:
+        ours, theirs = socket.socketpair()
+    except OSError as error:
+        raise _failure(command[0], error) from None
     ours.setblocking(False)
     try:
         with theirs:
@@ -37,10 +51,13 @@ async def spawn(
             )
     except OSError as error:
         ours.close()
-        raise WorkerUnusable(
-            f"cannot start {command[0]}: {os.strerror(error.errno or 0)}"
-        ) from None
+        raise _failure(command[0], error) from None
     except BaseException:
         ours.close()
         raise
     return process, ours
+
+
+def _failure(program: str, error: OSError) -> WorkerUnusable | SpawnFailed:
+    text = f"cannot start {program}: {os.strerror(error.errno or 0)}"
+    return SpawnFailed(text) if error.errno in _PASSING_ERRORS else WorkerUnusable(text)

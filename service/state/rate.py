@@ -43,7 +43,8 @@ class Rate:
             whole_at_ns = max(now_ns, self._whole_at_ns.get(key_id, now_ns))
             wait_ns = whole_at_ns - self._tolerance_ns - now_ns
             if wait_ns > 0:
-                raise RateLimitExceeded(math.ceil(wait_ns / _NS_PER_S), detail=f"key {key_id}")
+                retry_after_s = math.ceil(wait_ns / _NS_PER_S)
+                raise RateLimitExceeded(retry_after_s, reason="key_rate", detail=f"key {key_id}")
             self._whole_at_ns[key_id] = whole_at_ns + self._interval_ns
             if len(self._whole_at_ns) >= self._prune_at:
                 self._prune(now_ns)

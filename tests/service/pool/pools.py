@@ -43,9 +43,14 @@ def picture(side_px: int, *, has_alpha: bool = False) -> bytes:
 
 
 def request(
-    request_id: str = "r", *, scale: int = 4, width_px: int = 100, height_px: int = 100
+    request_id: str = "r",
+    *,
+    scale: int = 4,
+    width_px: int = 100,
+    height_px: int = 100,
+    key_id: int = 1,
 ) -> UpscaleRequest:
-    return UpscaleRequest(request_id, scale, width_px, height_px)
+    return UpscaleRequest(request_id, scale, width_px, height_px, key_id=key_id)
 
 
 @asynccontextmanager

@@ -92,5 +92,12 @@ async def test_what_a_dead_worker_did_stays_counted(tmp_path: Path) -> None:
 
 
 def test_books_without_workers_are_empty() -> None:
-    figures = Books().read(waiting=0, waiting_most=1, running=0, workers_wanted=1)
+    figures = Books().read(
+        waiting=0,
+        waiting_most=1,
+        keys_waiting=0,
+        most_of_one_key=0,
+        running=0,
+        workers_wanted=1,
+    )
     assert (figures.running_most, figures.done) == (0, WorkerFigures())

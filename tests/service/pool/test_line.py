@@ -232,3 +232,112 @@ async def test_each_worker_has_as_many_places_as_it_said() -> None:
     assert await are_seated(*tasks) == "yyyyn"
     assert [task.result().worker for task in tasks[:4]].count(three) == 3
     tasks[4].cancel()
+
+
+def of_key(key_id: int, like: UpscaleRequest = SMALL) -> UpscaleRequest:
+    return replace(like, key_id=key_id)
+
+
+async def test_a_key_that_comes_to_a_full_queue_takes_the_newest_place_of_the_key_with_most() -> (
+    None
+):
+    line = line_of(max_waiting=3)
+    flood = [await start(line, of_key(1)) for _ in range(3)]
+    assert line.is_full is False
+    with pytest.raises(LineFull, match="queue is full"):
+        await line.take(of_key(1))
+    other = await start(line, of_key(2))
+    assert await are_seated(*flood, other) == "nnyn"
+    with pytest.raises(LineFull, match="gave way") as caught:
+        await flood[2]
+    assert caught.value.gave_way
+    line.join(make_worker(), 9)
+    assert await are_seated(*flood, other) == "yyyy"
+
+
+async def test_a_key_with_its_share_of_the_queue_is_refused_like_any() -> None:
+    line = line_of(max_waiting=4)
+    tasks = [await start(line, of_key(key_id)) for key_id in (1, 1, 2, 2)]
+    for key_id in (1, 2):
+        with pytest.raises(LineFull):
+            await line.take(of_key(key_id))
+    assert await are_seated(*tasks) == "nnnn"
+    line.dismiss(ValueError())
+
+
+async def test_who_has_a_slot_keeps_it_whatever_comes() -> None:
+    line = line_of(make_worker(), max_waiting=1)
+    place = await line.take(of_key(1))
+    waiting = await start(line, of_key(1))
+    others = [await start(line, of_key(key_id)) for key_id in range(2, 9)]
+    for refused in (waiting, *others[1:]):
+        with pytest.raises(LineFull):
+            await refused
+    assert await are_seated(others[0]) == "n"
+    line.release(place)
+    assert await are_seated(others[0]) == "y"
+
+
+async def test_slots_go_to_the_keys_in_turn() -> None:
+    line = line_of(make_worker(), max_waiting=99)
+    at_work = await line.take(of_key(1))
+    flood = [await start(line, of_key(1)) for _ in range(20)]
+    others = [await start(line, of_key(2)) for _ in range(3)]
+    order = []
+    for _ in range(7):
+        line.release(at_work)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        (task,) = (task for task in (*flood, *others) if task.done())
+        order.append("o" if task in others else "f")
+        at_work = task.result()
+        (others if task in others else flood).remove(task)
+    assert "".join(order) == "ofofoff"
+    line.dismiss(ValueError())
+
+
+async def test_small_images_of_one_key_do_not_keep_a_large_one_of_another_from_its_slot() -> None:
+    """Its share is of pixels, so it waits for its first slot only, and is then ahead for long."""
+    line = line_of(make_worker(), max_waiting=99, places=4)
+    at_work = [await line.take(of_key(1)) for _ in range(4)]
+    flood = [await start(line, of_key(1)) for _ in range(50)]
+    large = [await start(line, of_key(2, LARGE)) for _ in range(2)]
+    line.release(at_work[0])
+    assert await are_seated(*large) == "yn"
+    line.release(at_work[1])
+    assert await are_seated(*large) == "yn"
+    assert sum(task.done() for task in flood) == 1
+    line.dismiss(ValueError())
+
+
+async def test_a_small_image_of_any_key_passes_a_large_one_that_finds_no_room() -> None:
+    line = line_of(make_worker(), places=4)
+    large = [await start(line, of_key(1, LARGE)) for _ in range(4)]
+    assert await are_seated(*large) == "yynn"
+    another = await start(line, of_key(2, LARGE))
+    small = [await start(line, of_key(key_id)) for key_id in (2, 1)]
+    assert await are_seated(another, *small) == "nyy"
+    line.release(large[0].result())
+    assert await are_seated(another, *large) == "y" + "yynn"
+    line.dismiss(ValueError())
+
+
+async def test_a_retry_is_not_charged_again() -> None:
+    line, worker = line_of(max_waiting=9), make_worker()
+    line.join(worker, 1)
+    for _ in range(3):
+        place = await line.take(of_key(1, LARGE), is_again=True)
+        line.release(place)
+    first, second = [await start(line, of_key(key_id)) for key_id in (1, 2)]
+    assert await are_seated(first, second) == "yn"
+    line.release(first.result())
+    assert await are_seated(second) == "y"
+
+
+async def test_what_a_line_tells_of_keys() -> None:
+    line = line_of(max_waiting=9)
+    assert (line.waiting, line.keys_waiting, line.most_of_one_key) == (0, 0, 0)
+    for key_id in (1, 2, 2, 2):
+        await start(line, of_key(key_id))
+    assert (line.waiting, line.keys_waiting, line.most_of_one_key) == (4, 2, 3)
+    line.dismiss(ValueError())

@@ -1,14 +1,18 @@
 """Supervision, queue and settlement, with real processes that obey their job (fake_worker.py)."""
 
 import asyncio
+import errno
 import os
 import signal
+import socket
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import accumulate
 from pathlib import Path
+from typing import NoReturn
 
 import psutil
 import pytest
@@ -206,14 +210,13 @@ async def test_the_queue_takes_its_number_and_refuses_one_more_at_once() -> None
             for number in range(1 + 3)
         ]
         await asyncio.sleep(0)
-        assert not pool.is_ready()
         started = time.monotonic()
-        with pytest.raises(RateLimitExceeded):
+        with pytest.raises(RateLimitExceeded) as caught:
             await pool.upscale(order("answer"), request("one more"))
+        assert caught.value.reason == "queue"
         assert time.monotonic() - started < 0.05
         assert not any(task.done() for task in admitted)
         await asyncio.gather(*admitted)
-        assert pool.is_ready()
         await pool.upscale(order("answer"), request("one more"))
 
 
@@ -222,6 +225,7 @@ async def test_without_a_queue_only_a_free_worker_takes_work() -> None:
         assert pool.is_ready()
         busy = asyncio.create_task(pool.upscale(order("answer", after_s=0.3), request()))
         await asyncio.sleep(0)
+        assert not pool.is_ready()
         with pytest.raises(RateLimitExceeded):
             await pool.upscale(order("answer"), request())
         await busy
@@ -245,11 +249,11 @@ async def test_giving_up_while_waiting_frees_the_place_at_once() -> None:
         running = asyncio.create_task(pool.upscale(order("answer", after_s=0.5), request()))
         waiting = asyncio.create_task(pool.upscale(order("die"), request("given up")))
         await asyncio.sleep(0.05)
-        assert not pool.is_ready()
+        assert pool.figures().waiting == 1
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert pool.is_ready()
+        assert pool.figures().waiting == 0
         [worker] = workers_of(pool)
         await pool.upscale(order("answer"), request())
         await running
@@ -408,10 +412,15 @@ async def test_a_worker_that_becomes_unusable_later_leaves_the_first_facts_stand
             await pool.upscale(order("answer"), request())
 
 
-@pytest.mark.parametrize("command", [fake_command("die"), ("/nowhere/python",)])
-async def test_workers_that_never_start_settle_whoever_waits(command: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [(fake_command("die"), RateLimitExceeded), (("/nowhere/python",), InternalError)],
+)
+async def test_workers_that_never_start_settle_whoever_waits(
+    command: tuple[str, ...], answer: type[ServiceError]
+) -> None:
     async with running_pool(command=command, is_waiting=False) as pool:
-        with pytest.raises(InternalError):
+        with pytest.raises(answer):
             await pool.upscale(order("answer"), request())
         assert not pool.is_ready()
 
@@ -419,7 +428,7 @@ async def test_workers_that_never_start_settle_whoever_waits(command: tuple[str,
 async def test_a_worker_that_is_never_ready_is_given_up() -> None:
     limits = Limits(work_s=20, start_s=0.5, end_s=0.1, restart_s=0.01)
     async with running_pool(command=fake_command("mute"), limits=limits, is_waiting=False) as pool:
-        with pytest.raises(InternalError, match=r"not ready within 0\.5 s"):
+        with pytest.raises(RateLimitExceeded, match=r"not ready within 0\.5 s"):
             await pool.upscale(order("answer"), request())
 
 
@@ -428,7 +437,7 @@ async def test_the_pool_recovers_unaided_once_workers_can_start(tmp_path: Path) 
     program.write_text("raise SystemExit(1)")
     command = (sys.executable, str(program), "ready")
     async with running_pool(command=command, is_waiting=False) as pool:
-        with pytest.raises(InternalError):
+        with pytest.raises(RateLimitExceeded):
             await pool.upscale(order("answer"), request())
         program.write_text(
             f"import runpy; runpy.run_path({fake_command()[1]!r}, run_name='__main__')"
@@ -626,6 +635,97 @@ async def test_the_promised_wait_counts_what_is_under_way_by_what_is_left_of_it(
         for task in admitted:
             task.cancel()
         await asyncio.gather(*admitted, return_exceptions=True)
+
+
+async def test_one_keys_flood_refuses_no_other_key_and_tells_each_its_own_wait() -> None:
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=4) as pool:
+        slow = order("answer", after_s=0.3)
+
+        def send(key_id: int, number: int) -> "asyncio.Task[Upscaled]":
+            return asyncio.create_task(
+                pool.upscale(slow, request(f"{key_id} {number}", key_id=key_id))
+            )
+
+        flood = [send(1, number) for number in range(5)]
+        await asyncio.sleep(0)
+        assert pool.figures().waiting == 4
+        assert pool.is_ready()  # for another key
+        with pytest.raises(RateLimitExceeded) as own:
+            await pool.upscale(slow, request(key_id=1))
+        others = [send(2, number) for number in range(2)]
+        assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*others))
+        outcomes = await asyncio.gather(*flood, return_exceptions=True)
+        refused = [each for each in outcomes if isinstance(each, RateLimitExceeded)]
+        assert [each.reason for each in refused] == ["gave_way", "gave_way"]
+        assert all(1 <= each.retry_after_s <= own.value.retry_after_s for each in refused)
+        assert outcomes[3:] == refused
+
+
+async def test_a_fresh_key_is_answered_before_a_floods_backlog() -> None:
+    finished: list[str] = []
+
+    async def upscale(pool: LocalPool, key_id: int) -> None:
+        await pool.upscale(order("answer", after_s=0.05), request(key_id=key_id))
+        finished.append(str(key_id))
+
+    async with running_pool(workers=1, jobs_per_worker=1) as pool:
+        await asyncio.gather(
+            *(upscale(pool, 1) for _ in range(8)), *(upscale(pool, 2) for _ in range(3))
+        )
+    assert "".join(finished) == "12121211111"
+
+
+async def test_while_starts_fail_requests_are_told_when_to_come_back(tmp_path: Path) -> None:
+    """Ready once, then four starts that come to nothing, then well again."""
+    limits = Limits(work_s=20, start_s=20, restart_s=0.2, restart_max_s=2, steady_s=0)
+    program = tmp_path / "worker.py"
+    good = f"import runpy; runpy.run_path({fake_command()[1]!r}, run_name='__main__')"
+    program.write_text(good)
+    command = (sys.executable, str(program), "ready")
+    async with running_pool(command=command, limits=limits) as pool:
+        await pool.upscale(order("answer"), request())
+        program.write_text("raise SystemExit(1)")
+        waiting = asyncio.create_task(pool.upscale(order("die"), request()))
+        with pytest.raises(RateLimitExceeded) as caught:
+            await waiting
+        assert caught.value.reason == "starting"
+        refusals = []
+        while not pool._workers:
+            assert not pool.is_ready()
+            with pytest.raises(RateLimitExceeded) as caught:
+                await pool.upscale(order("answer"), request())
+            refusals.append(caught.value)
+            if len(refusals) == 2:
+                program.write_text(good)
+            await asyncio.sleep(caught.value.retry_after_s)
+        assert {refusal.reason for refusal in refusals} == {"starting"}
+        assert len(refusals) <= 3  # so the wait that was told last was enough
+        await pool.upscale(order("answer"), request())
+
+
+async def test_a_machine_without_memory_for_a_process_is_tried_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running_pool() as pool:
+        with monkeypatch.context() as full:
+            full.setattr(asyncio, "create_subprocess_exec", fail_with(errno.ENOMEM))
+            [worker] = workers_of(pool)
+            worker.kill()
+            await until(lambda: pool.figures().failed_starts >= 3)
+            with pytest.raises(RateLimitExceeded, match="Cannot allocate memory"):
+                await pool.upscale(order("answer"), request())
+            full.setattr(socket, "socketpair", fail_with(errno.EMFILE))
+            failed = pool.figures().failed_starts
+            await until(lambda: pool.figures().failed_starts >= failed + 2)
+        await until(pool.is_ready)
+        await pool.upscale(order("answer"), request())
+
+
+def fail_with(number: int) -> Callable[..., NoReturn]:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    return fail
 
 
 @pytest.mark.slow

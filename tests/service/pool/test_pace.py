@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import pytest
 
-from service.pool.pace import MAX_RETRY_AFTER_S, Pace, retry_after_s
+from service.pool.pace import MAX_RETRY_AFTER_S, Pace, retry_after_s, work_before_s
 from tests.service.pool.pools import request
 
 
@@ -36,20 +36,41 @@ def test_the_pace_follows_what_is_measured() -> None:
 
 
 @pytest.mark.parametrize(
-    ("work_left_s", "workers", "wait_s"),
+    ("work_s", "workers", "starting_s", "wait_s"),
     [
-        ([], 1, 1),
-        ([0.2], 1, 1),
-        ([10, 10.5], 1, 21),
-        ([10, 10.5], 2, 11),
-        ([10], 0, 10),
-        ([1e9], 1, MAX_RETRY_AFTER_S),
+        (0, 1, 0, 1),
+        (0.2, 1, 0, 1),
+        (20.5, 1, 0, 21),
+        (20.5, 2, 0, 11),
+        (10, 0, 0, 10),
+        (10, 0, 2.5, 13),
+        (1e9, 1, 0, MAX_RETRY_AFTER_S),
     ],
 )
-def test_the_wait_is_the_work_left_shared_out(
-    work_left_s: list[float], workers: int, wait_s: int
+def test_the_wait_is_the_work_shared_out_behind_the_start(
+    work_s: float, workers: int, starting_s: float, wait_s: int
 ) -> None:
-    assert retry_after_s(work_left_s, workers) == wait_s
+    assert retry_after_s(work_s, workers, starting_s) == wait_s
+
+
+@pytest.mark.parametrize(
+    ("key_id", "own_s", "work_s"),
+    [
+        (1, 5, 7 + 100 + 20 + 3),  # a key that floods waits for its own, and a fair part of others
+        (2, 5, 7 + 20 + 25 + 3),  # one with less gets as much of the first as its own and one more
+        (4, 5, 7 + 5 + 5 + 3),  # one with nothing waiting
+        (4, 1, 7 + 1 + 1 + 1),
+    ],
+)
+def test_what_a_flooding_key_has_waiting_lengthens_nobody_elses_wait_beyond_a_share(
+    key_id: int, own_s: float, work_s: float
+) -> None:
+    waiting_s = {1: 100.0, 2: 20.0, 3: 3.0}
+    assert work_before_s(key_id, own_s, [3, 4], waiting_s) == work_s
+
+
+def test_a_key_alone_waits_for_all_its_work() -> None:
+    assert work_before_s(1, 5, [3, 4], {1: 10}) == 17
 
 
 def test_a_slow_deep_image_makes_no_other_look_slow() -> None:
