@@ -9,6 +9,7 @@ from typing import Final, Literal, NamedTuple, cast, get_args
 from starlette.requests import Request
 from starlette.types import Scope
 
+from service.errors import RefusalReason
 from service.pool.boundary import StageTimes
 
 Stage = Literal["receive", "fetch", "queue", "decode", "network", "encode", "store"]
@@ -32,14 +33,16 @@ class StageSpan(NamedTuple):
 class Facts:
     """Unknown facts stay None. Never a key, a URL, a path or a file name.
 
-    source: "upload" or "url". engine: what ran the model, as "torch float32". trace_id: where the
-    request is traced. stages: those that came to an end, in their order.
+    refusal: why the answer is 429. source: "upload" or "url". engine: what ran the model, as
+    "torch float32". trace_id: where the request is traced. stages: those that came to an end, in
+    their order.
     """
 
     request_id: str
     key_name: str | None = None
     error_code: str | None = None
     error_detail: str | None = None
+    refusal: RefusalReason | None = None
     scale: int | None = None
     source: str | None = None
     source_bytes: int | None = None

@@ -25,5 +25,13 @@ async def answer_readiness(request: Request) -> Response:
 
 
 async def is_ready(context: Context) -> bool:
-    """Whether a request sent now would succeed."""
-    return context.executor.is_ready() and await asyncio.to_thread(context.state.is_healthy)
+    """Whether a request sent now by a key that has none under way would succeed.
+
+    A key that uses up its own share is refused; that makes nothing unready for the others.
+    """
+    has_memory = context.budget.would_take_new_key(context.settings.max_file_bytes)
+    return (
+        has_memory
+        and context.executor.is_ready()
+        and await asyncio.to_thread(context.state.is_healthy)
+    )

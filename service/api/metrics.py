@@ -12,7 +12,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 import service
 from service.api.charge import CreditEvent
 from service.api.facts import STAGES, Exchange
-from service.errors import ServiceError
+from service.errors import REFUSAL_REASONS, ServiceError
 from service.state import Swept
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 180)
@@ -53,6 +53,7 @@ class Metrics:
         self.data_free_bytes = self._gauge(
             "data_free_bytes", "Free bytes on the disk of results, at the last sweep"
         )
+        self.refusals = self._counter("refusals", "Answers 429, by what was exhausted", "reason")
         self._begin_at_zero()
 
     def observe(self, exchange: Exchange) -> None:
@@ -60,6 +61,8 @@ class Metrics:
         facts, route = exchange.facts, exchange.route
         self.requests.labels(route, str(exchange.status or 0), facts.error_code or "").inc()
         self.request_seconds.labels(route).observe(exchange.seconds)
+        if facts.refusal is not None:
+            self.refusals.labels(facts.refusal).inc()
         if route != UPSCALE_ROUTE or exchange.status != 200:
             return
         for span in facts.stages:
@@ -89,6 +92,8 @@ class Metrics:
         self.requests.labels(UPSCALE_ROUTE, "200", "")
         for kind in ServiceError.__subclasses__():
             self.requests.labels(UPSCALE_ROUTE, str(kind.status), kind.error_code)
+        for reason in REFUSAL_REASONS:
+            self.refusals.labels(reason)
         for event in ("held", "captured", "released"):
             self.credits.labels(event)
 

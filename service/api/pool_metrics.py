@@ -12,6 +12,8 @@ from service.pool.figures import ModelFigures, PoolFigures
 _GAUGES: Final = {
     "waiting": ("queue_images", "Images that wait for a worker"),
     "waiting_most": ("queue_limit_images", "Images that may wait; more are answered 429"),
+    "keys_waiting": ("queue_keys", "API keys that have images waiting"),
+    "most_of_one_key": ("queue_most_of_one_key_images", "Images waiting of the key with most"),
     "running": ("running_images", "Images at workers"),
     "running_most": ("running_limit_images", "Images that the ready workers take at once"),
     "workers_ready": ("workers_ready", "Workers that are ready"),

@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from service.api.accept import wants_image
 from service.api.admission import admit
 from service.api.body.asked import Asked, read_asked
-from service.api.body.budget import Share
+from service.api.body.budget import Share, max_bodies
 from service.api.charge import Charge, hold_credit
 from service.api.context import Context, context_of
 from service.api.facts import facts_of
@@ -23,6 +23,7 @@ from service.api.source.url import UnusableUrl, parse_url
 from service.api.wire.client import Client, watch_client
 from service.errors import FileSizeTooLarge
 from service.image.probe import probe
+from service.image.types import ImageInfo
 from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
 
 
@@ -32,10 +33,11 @@ async def answer_upscale(request: Request) -> Response:
     api_key = await admit(request)
     with (
         context.board.show(api_key.id, facts_of(request).request_id) as progress,
-        context.budget.share() as share,
+        context.budget.share(api_key.id, max_bodies(context.settings, api_key.balance)) as share,
     ):
         with facts_of(request).timing("receive"):
-            asked = await read_asked(request, context.settings, share)
+            async with share.arriving():
+                asked = await read_asked(request, context.settings, share)
         metering, on_credit = context.settings.metering, context.metrics.note_credit
         async with (
             watch_client(request.receive) as client,
@@ -43,14 +45,41 @@ async def answer_upscale(request: Request) -> Response:
                 context.state, api_key.id, metering=metering, on_credit=on_credit
             ) as charge,
         ):
-            upscaled = await client.unless_gone(_upscale(request, asked, share, progress))
+            work = _upscale(request, asked, share, progress, api_key.id)
+            upscaled = await client.unless_gone(work)
             response = await _deliver(request, upscaled, client, charge)
     response.headers["Server-Timing"] = format_server_timing(upscaled.times)
     return response
 
 
-async def _upscale(request: Request, asked: Asked, share: Share, progress: Progress) -> Upscaled:
+async def _upscale(
+    request: Request, asked: Asked, share: Share, progress: Progress, key_id: int
+) -> Upscaled:
     """Source bytes, then what their header tells, then the work behind the boundary."""
+    context, facts = context_of(request), facts_of(request)
+    async with share.arriving():
+        source, info = await _read_source(request, asked, share)
+    progress.await_turn()
+    work = UpscaleRequest(
+        facts.request_id,
+        asked.scale,
+        info.width_px,
+        info.height_px,
+        progress.note_tile,
+        is_deep=info.is_deep and (info.has_alpha or context.settings.deep_png),
+        key_id=key_id,
+    )
+    admitted_s = time.perf_counter()
+    upscaled = await context.executor.upscale(source, work)
+    facts.note_work(admitted_s, upscaled.times)
+    facts.model, facts.engine = upscaled.model, upscaled.engine or None
+    facts.result_bytes = len(upscaled.data)
+    facts.result_width_px, facts.result_height_px = upscaled.width_px, upscaled.height_px
+    return upscaled
+
+
+async def _read_source(request: Request, asked: Asked, share: Share) -> tuple[bytes, ImageInfo]:
+    """The source's bytes and its header, within the limits on size."""
     context, facts = context_of(request), facts_of(request)
     source = asked.image
     if source is None:
@@ -62,22 +91,7 @@ async def _upscale(request: Request, asked: Asked, share: Share, progress: Progr
     info = await asyncio.to_thread(probe, source, context.settings.formats)
     facts.width_px, facts.height_px, facts.format = info.width_px, info.height_px, info.format
     judge_size(info, asked.scale, context.settings)
-    progress.await_turn()
-    work = UpscaleRequest(
-        facts.request_id,
-        asked.scale,
-        info.width_px,
-        info.height_px,
-        progress.note_tile,
-        is_deep=info.is_deep and (info.has_alpha or context.settings.deep_png),
-    )
-    admitted_s = time.perf_counter()
-    upscaled = await context.executor.upscale(source, work)
-    facts.note_work(admitted_s, upscaled.times)
-    facts.model, facts.engine = upscaled.model, upscaled.engine or None
-    facts.result_bytes = len(upscaled.data)
-    facts.result_width_px, facts.result_height_px = upscaled.width_px, upscaled.height_px
-    return upscaled
+    return source, info
 
 
 async def _load_source(context: Context, image_url: str, share: Share) -> bytes:

@@ -23,10 +23,11 @@ _NO_HASH = "0" * 64
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A caller that proved itself."""
+    """A caller that proved itself. `balance`: its credits, those on hold not counted."""
 
     id: int
     name: str
+    balance: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +83,14 @@ class Keys:
         if match is None:
             return None
         columns = API_KEYS.c
-        query = sa.select(columns.id, columns.name, columns.secret_sha256).where(
+        query = sa.select(columns.id, columns.name, columns.balance, columns.secret_sha256).where(
             columns.public_id == match[1], columns.revoked_at_s.is_(None)
         )
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         stored = _NO_HASH if row is None else row.secret_sha256
         is_right = secrets.compare_digest(hash_secret(secret), stored)
-        return ApiKey(row.id, row.name) if row is not None and is_right else None
+        return ApiKey(row.id, row.name, row.balance) if row is not None and is_right else None
 
     def list(self) -> tuple[ListedKey, ...]:
         """Every key ever made, revoked ones too, oldest first."""

@@ -18,15 +18,16 @@ async def read_body(request: Request, share: Share, *, limit_bytes: int, timeout
     Raises:
         FileSizeTooLarge: declared longer, at once; or found longer, reading no further.
         InvalidRequestBody: not complete within `timeout_s`.
-        RateLimitExceeded: too many bodies are arriving at once.
+        RateLimitExceeded: too many bodies of the key, or of all keys, are arriving at once.
         ClientGone: the client left before its end.
     """
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit_bytes:
         raise FileSizeTooLarge(detail=f"declared {declared[:20]} bytes")
     try:
-        async with asyncio.timeout(timeout_s):
-            return await _read_counted(request, share, limit_bytes)
+        with share.body():
+            async with asyncio.timeout(timeout_s):
+                return await _read_counted(request, share, limit_bytes)
     except TimeoutError:
         raise InvalidRequestBody("Request body not received in time") from None
 

@@ -14,6 +14,7 @@ from service.errors import (
     InvalidRequestBody,
     MethodNotAllowed,
     NotFound,
+    RateLimitExceeded,
     ServiceError,
 )
 
@@ -34,6 +35,8 @@ async def answer_service_error(request: Request, error: ServiceError) -> Respons
     facts = facts_of(request)
     facts.error_code = error.error_code
     facts.error_detail = error.detail or None
+    if isinstance(error, RateLimitExceeded):
+        facts.refusal = error.reason
     return error_response(error)
 
 

@@ -1,12 +1,27 @@
-from collections.abc import Callable
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from service.api.body.budget import ARRIVING, Budget, build_budget
+from service.api.body.budget import (
+    ARRIVING,
+    MOST_SLOTS,
+    UNPAID_BODIES,
+    Budget,
+    Share,
+    build_budget,
+    max_bodies,
+)
 from service.config import load_settings
 from service.errors import RateLimitExceeded
 from tests.service.api.answers import assert_error
-from tests.service.api.executors import HangingExecutor
+from tests.service.api.executors import HangingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture_of_bytes
 from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
@@ -17,9 +32,9 @@ MB = 1024 * 1024
 
 def test_what_is_taken_is_given_back() -> None:
     budget = Budget(100)
-    with budget.share() as first:
+    with budget.share(1) as first:
         first.take(60)
-        with budget.share() as second:
+        with budget.share(1) as second:
             second.take(40)
             with pytest.raises(RateLimitExceeded):
                 second.take(1)
@@ -33,33 +48,212 @@ def test_it_is_given_back_after_an_error_too() -> None:
     budget = Budget(100)
 
     def fail() -> None:
-        with budget.share() as share:
+        with budget.share(1) as share:
             share.take(100)
             raise ValueError("any")
 
     with pytest.raises(ValueError, match="any"):
         fail()
     assert budget.held_bytes == 0
+    assert not budget._accounts
 
 
-def test_the_queue_and_the_workers_fit_in() -> None:
-    settings = load_settings({}, max_queue=3, workers=2, max_file_bytes=MB)
-    assert build_budget(settings).limit_bytes == (3 + 2 + ARRIVING) * MB
+@pytest.mark.parametrize(("given", "slots"), [(0, MOST_SLOTS), (1, 1), (16, 16)])
+def test_the_queue_and_the_workers_fit_in(given: int, slots: int) -> None:
+    settings = load_settings({}, max_queue=3, workers=2, jobs_per_worker=given, max_file_bytes=MB)
+    assert build_budget(settings).limit_bytes == (3 + 2 * slots + ARRIVING) * MB
+
+
+Arrival = tuple[Share, "asyncio.Task[None]"]
+
+
+async def hold(budget: Budget, key_id: int, size_bytes: int) -> Arrival:
+    """An image of a key that goes on arriving until it gives way."""
+    begun: asyncio.Future[Share] = asyncio.get_running_loop().create_future()
+
+    async def arrive() -> None:
+        with budget.share(key_id) as share:
+            async with share.arriving():
+                share.take(size_bytes)
+                begun.set_result(share)
+                await asyncio.sleep(3600)
+
+    task = asyncio.create_task(arrive())
+    return await begun, task
+
+
+async def gave_way(*arrivals: Arrival) -> str:
+    """A letter for each: y or n."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+    for _, task in arrivals:
+        if task.done():
+            with pytest.raises(RateLimitExceeded) as caught:
+                task.result()
+            assert caught.value.reason == "gave_way"
+    return "".join("y" if task.done() else "n" for _, task in arrivals)
+
+
+async def test_the_newest_image_of_the_key_that_holds_most_gives_way() -> None:
+    budget = Budget(100)
+    flood = [await hold(budget, 1, 20) for _ in range(4)]
+    other = await hold(budget, 2, 20)
+    with budget.share(3) as share:
+        share.take(10)
+        assert budget.held_bytes == 90
+        assert await gave_way(*flood, other) == "nnnyn"
+        share.take(10)
+        share.take(10)
+        assert await gave_way(*flood, other) == "nnyyn"
+
+
+async def test_a_key_gets_no_more_than_the_one_it_takes_from_has_left() -> None:
+    budget = Budget(100)
+    flood = [await hold(budget, 1, 10) for _ in range(10)]
+    with budget.share(2) as share:
+        for _ in range(45):
+            share.take(1)
+        share.take(5)
+        with pytest.raises(RateLimitExceeded) as caught:
+            share.take(1)
+        assert caught.value.reason == "body_memory"
+        assert await gave_way(*flood) == "nnnnn" + "yyyyy"
+
+
+async def test_an_image_that_has_arrived_stays() -> None:
+    budget = Budget(100)
+    with budget.share(1) as arrived:
+        async with arrived.arriving():
+            arrived.take(100)
+        with budget.share(2) as late, pytest.raises(RateLimitExceeded):
+            late.take(1)
+        assert arrived.size_bytes == 100
+
+
+async def test_what_gave_way_takes_nothing_any_more_and_ends_at_once() -> None:
+    budget = Budget(100)
+    arrival = await hold(budget, 1, 100)
+    with budget.share(2) as other:
+        other.take(1)
+        with pytest.raises(RateLimitExceeded):
+            arrival[0].take(1)
+        assert budget.held_bytes == 1
+        assert await gave_way(arrival) == "y"
+    assert budget.held_bytes == 0
+
+
+async def test_one_that_gives_way_in_the_moment_it_has_arrived_is_refused_too() -> None:
+    budget = Budget(100)
+
+    async def arrive(share: Share) -> None:
+        async with share.arriving():
+            share.take(100)
+            with budget.share(2) as other:
+                other.take(50)
+
+    with budget.share(1) as share, pytest.raises(RateLimitExceeded):
+        await arrive(share)
+
+
+async def test_a_deadline_of_the_block_itself_stays_one() -> None:
+    with Budget(100).share(1) as share, pytest.raises(TimeoutError):
+        async with share.arriving(), asyncio.timeout(0):
+            await asyncio.sleep(1)
+
+
+@given(
+    st.integers(10, 200),
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 60)), max_size=60),
+)
+def test_no_key_loses_bytes_to_one_that_holds_as_many(
+    limit_bytes: int, steps: list[tuple[int, int]]
+) -> None:
+    """Every image is still arriving. The sum is always kept, and full whenever one is refused."""
+
+    async def play() -> None:
+        budget = Budget(limit_bytes)
+        shares: list[Share] = []
+
+        def held(key_id: int) -> int:
+            account = budget._accounts.get(key_id)
+            return account.held_bytes if account else 0
+
+        for key_id, size_bytes in steps:
+            before = {each: held(each) for each in range(1, 5)}
+            try:
+                shares.append(hold_or_refuse(budget, key_id, size_bytes))
+            except RateLimitExceeded:
+                assert budget.held_bytes + size_bytes > limit_bytes
+            lost = [each for each in before if each != key_id and held(each) < before[each]]
+            assert all(before[each] > before[key_id] + size_bytes for each in lost)
+            assert budget.held_bytes == sum(share.size_bytes for share in shares) <= limit_bytes
+        for share in shares:
+            share.close()
+
+    asyncio.run(play())
+
+
+def hold_or_refuse(budget: Budget, key_id: int, size_bytes: int) -> Share:
+    """As `hold`, without a task: what gives way only gives its bytes back."""
+    opened = budget.share(key_id)
+    share = opened.__enter__()
+    share._account.arriving[share] = None
+    try:
+        share.take(size_bytes)
+    except RateLimitExceeded:
+        opened.__exit__(None, None, None)
+        raise
+    return share
+
+
+@pytest.mark.parametrize(
+    ("metering", "balance", "most"),
+    [(False, 0, None), (True, 0, UNPAID_BODIES), (True, 7, 7 + UNPAID_BODIES)],
+)
+def test_unfinished_bodies_are_bounded_by_what_the_key_can_pay(
+    metering: bool, balance: int, most: int | None
+) -> None:
+    assert max_bodies(load_settings({}, metering=metering), balance) == most
+
+
+def test_one_body_more_than_may_be_unfinished_is_refused() -> None:
+    budget = Budget(100)
+    with budget.share(1, 1) as first, budget.share(1, 1) as second, budget.share(2, 1) as other:
+        with first.body():
+            with pytest.raises(RateLimitExceeded) as caught, second.body():
+                pass
+            assert caught.value.reason == "key_bodies"
+            with other.body():
+                pass
+        with second.body():
+            pass
 
 
 @pytest.fixture
 def crowded(make_service: Callable[..., Service]) -> Service:
-    """One worker, no queue: 9 images of a megabyte may be here at a time. None is finished."""
-    return make_service(HangingExecutor(), max_queue=0, max_file_bytes=MB)
+    """One slot, no queue: 9 images of a megabyte may be here at a time. None is finished."""
+    return make_service(HangingExecutor(), max_queue=0, jobs_per_worker=1, max_file_bytes=MB)
+
+
+def refusals(service: Service, reason: str) -> float:
+    name = f'upscaled_refusals_total{{reason="{reason}"}} '
+    (line,) = (each for each in service.get("/metrics").text.splitlines() if name in each)
+    return float(line.removeprefix(name))
+
+
+def send_unfinished(service: Service, count: int) -> list[Connection]:
+    """Uploads of a megabyte that lack their last byte."""
+    senders = [Connection(service) for _ in range(count)]
+    for sender in senders:
+        sender.send_head("Content-Type: application/json", f"Content-Length: {MB}")
+        sender.send(b" " * (MB - 1))
+    return senders
 
 
 def test_one_image_too_many_is_refused_and_the_others_stay(crowded: Service) -> None:
     """Uploads that hang in the middle; once they are gone there is room again."""
-    senders = [Connection(crowded) for _ in range(9)]
     budget = crowded.app.state.context.budget
-    for sender in senders:
-        sender.send_head("Content-Type: application/json", f"Content-Length: {MB}")
-        sender.send(b" " * (MB - 1))
+    senders = send_unfinished(crowded, 9)
     wait_until(lambda: budget.held_bytes == 9 * (MB - 1))
     refused = crowded.upload(picture_of_bytes(MB // 2))
     assert_error(refused, 429, "rate_limit_exceeded")
@@ -69,3 +263,114 @@ def test_one_image_too_many_is_refused_and_the_others_stay(crowded: Service) -> 
     for sender in senders:
         sender.socket.close()
     wait_until(lambda: budget.held_bytes == 0)
+
+
+def test_one_keys_unfinished_uploads_refuse_no_other_key(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(ResizingExecutor(), max_queue=0, jobs_per_worker=1, max_file_bytes=MB)
+    other = {"X-API-KEY": service.state.keys.create("other")}
+    budget = service.app.state.context.budget
+    senders = send_unfinished(service, 9)
+    wait_until(lambda: budget.held_bytes == 9 * (MB - 1))
+    assert service.get("/readyz").status_code == 200
+    for _ in range(5):
+        assert service.upload(headers=other).status_code == 200
+    for _ in range(2):
+        assert service.upload(picture_of_bytes(MB // 2), headers=other).status_code == 200
+    senders[-1].receive().assert_error(429, "rate_limit_exceeded")
+    assert budget.held_bytes == 8 * (MB - 1)
+    senders[0].send(b" ")  # the others go on
+    senders[0].receive().assert_error(400, "invalid_request_body")
+    for sender in senders:
+        sender.socket.close()
+    wait_until(lambda: refusals(service, "gave_way") == 1)
+
+
+def test_a_key_that_is_revoked_while_it_sends_holds_nothing_afterwards(crowded: Service) -> None:
+    budget = crowded.app.state.context.budget
+    senders = send_unfinished(crowded, 3)
+    wait_until(lambda: budget.held_bytes == 3 * (MB - 1))
+    crowded.state.keys.revoke("test")
+    assert_error(crowded.upload(), 401, "invalid_auth_token")
+    for sender in senders:
+        sender.socket.close()
+    wait_until(lambda: budget.held_bytes == 0 and not budget._accounts)
+
+
+@contextmanager
+def stalling_source(data: bytes) -> Iterator[str]:
+    """The URL of a web server that sends `data` of one byte more, and waits."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(data) + 1}\r\n\r\n".encode()
+    held = []
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connection.recv(65536)
+                connection.sendall(head + data)
+                held.append(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+            for connection in held:
+                connection.close()
+
+
+def test_pictures_that_are_being_fetched_give_way_too(
+    make_service: Callable[..., Service],
+) -> None:
+    """Sources that stop before their last byte; what they have on hold is given back."""
+    service = make_service(
+        ResizingExecutor(),
+        credits=9,
+        metering=True,
+        max_queue=0,
+        jobs_per_worker=1,
+        max_file_bytes=MB,
+        source_timeout_s=30,
+        allowed_source_cidrs="127.0.0.0/8",
+    )
+    other = {"X-API-KEY": service.state.keys.create("other", credits=9)}
+    budget = service.app.state.context.budget
+    with stalling_source(bytes(MB - 1000)) as url:
+        body = json.dumps({"scale": 2, "image_url": url}).encode()
+        senders = [Connection(service) for _ in range(9)]
+        for sender in senders:
+            sender.send_head("Content-Type: application/json", f"Content-Length: {len(body)}")
+            sender.send(body)
+        wait_until(lambda: budget.held_bytes > 9 * (MB - 1000))
+        assert service.balance() == 0
+        for _ in range(3):
+            assert service.upload(picture_of_bytes(MB // 2), headers=other).status_code == 200
+        assert budget.held_bytes <= 8 * MB
+        assert service.get("/readyz").status_code == 200
+        for sender in senders:
+            sender.socket.close()
+        wait_until(lambda: service.balance() == 9)
+
+
+def test_a_key_with_one_credit_has_few_unfinished_bodies(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(metering=True, credits=1, max_file_bytes=MB)
+    budget = service.app.state.context.budget
+    senders = send_unfinished(service, 1 + UNPAID_BODIES)
+    wait_until(lambda: budget.held_bytes == (1 + UNPAID_BODIES) * (MB - 1))
+    assert_error(service.upload(), 429, "rate_limit_exceeded")
+    with Connection(service) as too_long:  # judged before
+        too_long.send_head("Content-Type: application/json", f"Content-Length: {3 * MB}")
+        too_long.receive().assert_error(400, "file_size_too_large")
+    senders.pop().socket.close()
+    wait_until(lambda: budget.held_bytes == UNPAID_BODIES * (MB - 1))
+    assert service.upload().status_code == 200
+    for sender in senders:
+        sender.socket.close()
+    wait_until(lambda: refusals(service, "key_bodies") == 1)

@@ -49,7 +49,7 @@ async def inside() -> AsyncIterator[Origin]:
 
 
 async def fetch_source(url: str, table: Settings) -> bytes:
-    with Budget(10 * table.max_file_bytes).share() as share:
+    with Budget(10 * table.max_file_bytes).share(1) as share:
         return await fetch.fetch_source(url, table, NameLookup(), share)
 
 
@@ -212,7 +212,7 @@ async def test_a_redirect_is_checked_like_the_first_address(web: Origin, where: 
 async def test_what_is_fetched_counts_against_the_memory_of_all(web: Origin) -> None:
     budget = Budget(len(PHOTO))
     for is_room in (True, False):
-        with budget.share() as share:
+        with budget.share(1) as share:
             share.take(0 if is_room else 1)
             fetching = fetch.fetch_source(f"{web.url}/photo", settings(), NameLookup(), share)
             if is_room:
