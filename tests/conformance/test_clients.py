@@ -1,8 +1,9 @@
 """What the client libraries put on the wire, byte by byte, with every header they add.
 
 The files of `captured/` were recorded from curl 7.88, requests 2.34, httpx 0.28, aiohttp 3.14,
-axios 1.21 (with and without form-data) and node 20's fetch; those of .NET follow its documentation.
-Lines end in CRLF on the wire; <<HOST>>, <<KEY>>, <<SOURCE>>, <<IMAGE>>, <<LENGTH>> are filled in.
+axios 1.21 (with and without form-data), node 20's fetch and OkHttp 4.12 (its parts typed as
+Retrofit's converters do); those of .NET follow its documentation. Lines end in CRLF on the wire;
+<<HOST>>, <<KEY>>, <<SOURCE>>, <<IMAGE>>, <<IMAGE_LENGTH>> and <<LENGTH>> are filled in.
 """
 
 from pathlib import Path
@@ -29,6 +30,7 @@ def load(name: str, target: Target, image: bytes, source_url: str) -> tuple[byte
     head, _, body = text.partition(b"\r\n\r\n")
     head = head.replace(b" /v1", f" {target.base_path}/v1".encode(), 1)
     body = body.replace(b"<<SOURCE>>", source_url.encode()).replace(b"<<IMAGE>>", image)
+    body = body.replace(b"<<IMAGE_LENGTH>>", str(len(image)).encode())
     if b"Transfer-Encoding: chunked" in head:
         body = chunked(body, 777)
     for word, value in (("HOST", target.host), ("KEY", target.api_key), ("LENGTH", len(body))):
@@ -59,6 +61,6 @@ def test_curl_with_json_but_no_content_type_is_refused(target: Target, source: S
 
 
 def test_every_library_of_the_contract_is_here() -> None:
-    libraries = {"aiohttp", "axios", "curl", "dotnet", "httpx", "node", "requests"}
+    libraries = {"aiohttp", "axios", "curl", "dotnet", "httpx", "node", "okhttp", "requests"}
     assert {name.split("_")[0] for name in FORMS} == libraries
     assert {name.split("_")[0] for name in JSONS} == libraries

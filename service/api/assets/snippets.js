@@ -1,4 +1,5 @@
-// The same request as a command, and as a program in two languages, ready to run as it stands.
+// The same request as a command, and as a program in two languages, ready to run as it stands. Each
+// waits where it is told to: what is more than a key's rate is answered 429 with Retry-After.
 
 const inShell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 // Inside the double quotes of curl's -F.
@@ -7,7 +8,7 @@ const quote = JSON.stringify; // a JSON string is a string in Python and in Java
 
 function curl({ url, key, fileName, resultName, scale }) {
   return [
-    `curl --fail ${inShell(url)}`,
+    `curl --fail --retry 20 ${inShell(url)}`,
     `-H ${inShell(`X-API-KEY: ${key}`)}`,
     "-H 'Accept: image/*'",
     `-F ${inShell(`image=@${inForm(fileName)}`)}`,
@@ -18,9 +19,15 @@ function curl({ url, key, fileName, resultName, scale }) {
 
 function python({ url, key, fileName, resultName, scale }) {
   return `import requests
+from requests.adapters import HTTPAdapter
+from urllib3.util import Retry
 
+session = requests.Session()
+# After a 429 it waits for as long as Retry-After says.
+retry = Retry(total=20, read=0, allowed_methods=["POST"])
+session.mount(${quote(url)}, HTTPAdapter(max_retries=retry))
 with open(${quote(fileName)}, "rb") as picture:
-    answer = requests.post(
+    answer = session.post(
         ${quote(url)},
         headers={"X-API-KEY": ${quote(key)}, "Accept": "image/*"},
         files={"image": picture},
@@ -38,11 +45,17 @@ function javascript({ url, key, fileName, resultName, scale }) {
 const form = new FormData();
 form.append("image", new Blob([await readFile(${quote(fileName)})]), ${quote(fileName)});
 form.append("scale", "${scale}");
-const answer = await fetch(${quote(url)}, {
+const send = () => fetch(${quote(url)}, {
   method: "POST",
   headers: { "X-API-KEY": ${quote(key)}, Accept: "image/*" },
   body: form,
 });
+let answer = await send();
+while (answer.status === 429) {
+  const seconds = Number(answer.headers.get("Retry-After"));
+  await new Promise((resolve) => setTimeout(resolve, 1000 * seconds));
+  answer = await send();
+}
 if (!answer.ok) throw new Error((await answer.json()).error);
 await writeFile(${quote(resultName)}, Buffer.from(await answer.arrayBuffer()));`;
 }

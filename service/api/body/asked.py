@@ -78,6 +78,6 @@ def check_fields(fields: Fields) -> Asked:
         )
         raise MissingParameter("Missing parameter: " + ", ".join(missing) + hint)
     if isinstance(fields.image, str):
-        raise InvalidParameter("image must be a file")
+        raise InvalidParameter("image must be a file; a URL is sent as image_url")
     image_url = None if fields.image is not None else check_source_url(fields.image_url)
     return Asked(fields.image, image_url, parse_scale(fields.scale))
