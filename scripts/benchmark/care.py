@@ -1,4 +1,4 @@
-"""Part (f): what checking every window, and locking its colours, costs of one large image."""
+"""Part (f): what checking every window, and correcting colours, costs of one large image."""
 
 import time
 from collections.abc import Callable
@@ -18,9 +18,12 @@ from scripts.benchmark.pictures import make_pixels
 from scripts.benchmark.weights import Weights, add_general, add_small_compact, is_random
 from service.engine.choice import open_engine
 from service.engine.engine import Window
+from service.image.depth import Pixels
 from service.upscale.check import is_believable
 from service.upscale.lock import LOCK_PX, lock_colours
 from service.upscale.loop import Care
+from service.upscale.pattern_correction import PatternCorrection
+from service.upscale.region import Region
 from service.upscale.scheduler import Scheduler
 
 Result = TypeVar("Result")
@@ -72,8 +75,9 @@ def measure_one(data_dir: Path, model: str, side_px: int, device: str, *, is_tun
         with Scheduler() as scheduler:
             upscale_once(pixels[: side_px // 2], scale, engine, scheduler)
             began, cpu_began = time.perf_counter(), time.process_time()
-            upscale_once(pixels, scale, engine, scheduler, care)
+            result = upscale_once(pixels, scale, engine, scheduler, care)
             wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
+        patterns_s = _time_patterns(pixels, result)
     finally:
         cv2.setNumThreads(threads)
     return {
@@ -86,7 +90,19 @@ def measure_one(data_dir: Path, model: str, side_px: int, device: str, *, is_tun
         "lock_s": round(lock.seconds, 4),
         "check_share": round(check.seconds / cpu_s, 4),
         "lock_share": round(lock.seconds / cpu_s, 4),
+        "patterns_s": round(patterns_s, 4),
+        "patterns_share": round(patterns_s / (cpu_s + patterns_s), 4),
     }
+
+
+def _time_patterns(source: Pixels, result: Pixels) -> float:
+    """Seconds of a processor that the correction of fine patterns takes over the whole image."""
+    height, width = source.shape[:2]
+    began = time.thread_time()
+    correction = PatternCorrection(source, result)
+    correction.add(Region(0, 0, height, width))
+    correction.advance(height)
+    return time.thread_time() - began
 
 
 def _checked(model: str) -> Callable[[Window, Window], bool]:

@@ -139,7 +139,8 @@ def _care_rows(care: Mapping[str, Any]) -> Rows:
         lock = f", the colour lock {facts['lock_share']:.1%}" if facts["lock_s"] else ""
         yield (
             f"{facts['side_px']}x{facts['side_px']} by {model} ({facts['runs']})",
-            f"the checks are {facts['check_share']:.1%} of the processors' time{lock}",
+            f"the checks are {facts['check_share']:.1%} of the processors' time{lock}, "
+            f"the correction of patterns {facts['patterns_share']:.1%}",
         )
 
 

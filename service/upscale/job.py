@@ -103,10 +103,15 @@ def run_job(
 
 
 def choose_care(model: str, settings: Settings) -> Care:
-    """Every window is checked; colours are locked for models that shift them."""
-    if not settings.colour_lock or is_colour_exact(model):
+    """Check every window; correct colours: of fine patterns, and of all else where models shift it.
+
+    The setting `colour_lock` switches both corrections off.
+    """
+    if not settings.colour_lock:
         return Care(check=is_believable)
-    return Care(check=is_believable, lock=lock_colours, lock_px=LOCK_PX)
+    if is_colour_exact(model):
+        return Care(check=is_believable, corrects_patterns=True)
+    return Care(check=is_believable, lock=lock_colours, lock_px=LOCK_PX, corrects_patterns=True)
 
 
 def _with_what_goes_on(image: Image, gain: float, settings: Settings) -> Image:

@@ -13,6 +13,7 @@ from service.image.depth import Pixels
 from service.image.types import Image
 from service.upscale.lane import Lane
 from service.upscale.neutral import is_neutral, neutralise
+from service.upscale.pattern_correction import PatternCorrection
 from service.upscale.plan import Tile, TilePlan
 
 OnTile = Callable[[int, int], None]
@@ -35,11 +36,13 @@ class Care:
     check: whether the result can be believed. If not, the window is computed once more in float32.
     lock: the result with the source's colours, after the check. `lock_px`: how many source pixels
         around a pixel it looks at, which every tile is given as halo beyond the network's own.
+    corrects_patterns: whether fine patterns get their mean colour back, on the finished rows.
     """
 
     check: Check | None = None
     lock: Lock | None = None
     lock_px: int = 0
+    corrects_patterns: bool = False
 
 
 NO_CARE: Final = Care()
@@ -173,11 +176,16 @@ class _Work:
             canvas = np.empty((rgb.shape[0] * step.gain, rgb.shape[1] * step.gain, 3), rgb.dtype)
             is_last = at == len(self.passes) - 1
             tell_rows = begin(canvas) if is_last else _ignore
+            correction = PatternCorrection(rgb, canvas) if self.care.corrects_patterns else None
             for tile in self._run_pass(rgb, canvas, step, plan):
                 done += 1
                 self.on_tile(done, total)
+                if correction is not None:
+                    correction.add(tile.core)
                 if tile.core.right == rgb.shape[1]:
-                    tell_rows(tile.core.bottom * step.gain)
+                    rows = tile.core.bottom
+                    rows = rows if correction is None else correction.advance(rows)
+                    tell_rows(rows * step.gain)
             rgb = canvas
         return rgb
 

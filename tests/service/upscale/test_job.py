@@ -185,7 +185,7 @@ def warmer(result: Window) -> Window:
     return np.asarray(np.clip(result.astype(np.int16) + np.array((8, 0, -8)), 0, 255), np.uint8)
 
 
-def test_colours_are_locked_unless_the_setting_or_the_model_says_otherwise() -> None:
+def test_colours_are_corrected_unless_the_setting_says_otherwise() -> None:
     source = save(np.full((80, 90, 4), (128, 90, 60, 255), np.uint8), "PNG")
 
     def red_of(model: str, settings: Settings) -> int:
@@ -196,7 +196,8 @@ def test_colours_are_locked_unless_the_setting_or_the_model_says_otherwise() -> 
     assert red_of("realesr-general-x4v3", Settings()) == 128
     assert red_of("a-model-of-mine", Settings()) == 128
     assert red_of("realesr-general-x4v3", Settings(colour_lock=False)) == 136
-    assert red_of("upscaled-x2", Settings()) == 136
+    assert red_of("upscaled-x2", Settings()) == 128
+    assert red_of("upscaled-x2", Settings(colour_lock=False)) == 136
 
 
 @pytest.mark.parametrize(("scale", "largest", "dpi"), [(2, 6000, 144), (4, 6000, 288), (4, 60, 90)])
