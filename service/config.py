@@ -149,7 +149,8 @@ class Settings(BaseModel):
     )
     colour_lock: bool = Field(
         default=True,
-        description="whether colours are corrected: of models that shift them, and the mean of fine patterns",
+        description="whether colours are corrected: of models that shift them, "
+        "and the mean of fine patterns",
     )
     keep_copyright: bool = Field(
         default=False, description="whether EXIF's artist and copyright go on to the result"
