@@ -50,10 +50,11 @@ def fetch(
             return target
         if not spec.url:
             raise _Unusable("it has no address to fetch from")
-        target.parent.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
         with _open_part(target.with_name(target.name + ".part"), spec) as part:
             _complete(part, spec, progress, timeout_s)
             _check(part, spec)
+            os.fchmod(part.fileno(), 0o644)  # whatever the umask: read by others, written by none
             os.replace(part.name, target)
     except (OSError, http.client.HTTPException, _Unusable) as error:
         raise FetchError(_explain(spec, target, error)) from error

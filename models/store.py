@@ -248,7 +248,7 @@ def _incoming(file: Path, target: Path) -> Iterator[Path]:
     """
     if not file.is_file():
         raise ModelRefused(f"{file}: there is no such file")
-    target.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=".incoming-", suffix=target.suffix, dir=target.parent)
     os.close(handle)
     incoming = Path(name)

@@ -151,8 +151,11 @@ def _open_journal(output_dir: Path | None, settings: Settings) -> "Journal":
         except JournalUnusable as error:
             raise _give_up(str(error)) from None
     try:
-        settings.data_dir.mkdir(parents=True, exist_ok=True)
-        return Journal(settings.data_dir / BESIDE_JOURNAL)
+        settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = settings.data_dir / BESIDE_JOURNAL
+        # It names people's pictures, and a data folder that was there may be open to others.
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        return Journal(path)
     except (OSError, JournalUnusable) as error:
         print(f"upscaled: what is done will not be remembered: {error}", file=sys.stderr)
         return Journal(None)

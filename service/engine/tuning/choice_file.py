@@ -8,6 +8,7 @@ import hashlib
 import json
 import logging
 import os
+import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -89,7 +90,7 @@ def write_choice(path: Path, key: Key, choice: Choice) -> None:
     """Store a choice; a reader sees all of it or nothing. A folder that takes none is warned of."""
     data = _Record(key=dict(key), choice=choice).model_dump_json(indent=1).encode()
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        make_private_folder(path.parent)
         descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".part")
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -101,6 +102,18 @@ def write_choice(path: Path, key: Key, choice: Choice) -> None:
         _log.warning("%s: cannot be stored, so the next start tunes again: %s", path, error)
 
 
+def make_private_folder(folder: Path) -> None:
+    """Make a folder for its owner only, whatever the umask; one of version 0.1.0 becomes so.
+
+    Raises:
+        OSError
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
+        folder.chmod(0o700)
+
+
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
     """Alone in the folder for the block: whoever comes later waits, and then finds a choice.
@@ -108,7 +121,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     The kernel drops the lock however the process ends. A folder that takes no file is not locked.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
+        make_private_folder(folder)
         descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError:
         yield

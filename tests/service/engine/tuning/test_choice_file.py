@@ -1,6 +1,7 @@
 import json
 import logging
 import multiprocessing
+import os
 import time
 from collections.abc import Callable
 from multiprocessing.synchronize import Event
@@ -116,3 +117,20 @@ def test_a_choice_is_told_in_one_line() -> None:
         "torch bfloat16, windows of 256 px, 1 at a time, on 2 threads, 4.2 times as fast as "
         "float32: 57.1 dB against float32, largest error 3 of 255, mean 0.100, flat colours kept"
     )
+
+
+@pytest.mark.parametrize("umask", [0, 0o022, 0o077])
+def test_the_folder_is_its_owners_only_whatever_the_umask(tmp_path: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_choice(tmp_path / "written" / "choice.json", KEY, CHOICE)
+        with lock_folder(tmp_path / "locked"):
+            pass
+        (tmp_path / "old").mkdir(mode=0o755)
+        with lock_folder(tmp_path / "old"):
+            pass
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.rglob("*")}
+    assert {modes.pop(name) for name in ("written", "locked", "old")} == {0o700}
+    assert set(modes.values()) == {0o600}
