@@ -4,7 +4,7 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Final
 
 from fastapi import FastAPI
@@ -20,10 +20,12 @@ from service.api.metrics import Metrics
 from service.api.pages import build_page_routes
 from service.api.progress import ProgressBoard
 from service.api.progress_stream import PROGRESS_PATH, answer_progress
+from service.api.repair import settle_owed_for_ever
 from service.api.request_log import log_exchange
 from service.api.result_url import RESULT_PATH
 from service.api.results import answer_result
 from service.api.source.names import NameLookup
+from service.api.state_probe import StateProbe
 from service.api.tracing import open_tracing
 from service.api.upscale import answer_upscale
 from service.api.wire.error_responses import EXCEPTION_HANDLERS
@@ -64,6 +66,7 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
         names=NameLookup(),
         budget=build_budget(settings),
         board=ProgressBoard(),
+        probe=StateProbe(state.find_trouble),
     )
     tracing = open_tracing(settings)
     report = Report(
@@ -100,13 +103,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="front-end")
     asyncio.get_running_loop().set_default_executor(threads)
     await context.executor.start()
-    sweep = asyncio.create_task(_sweep_for_ever(context))
+    await context.probe.check()
+    chores = [
+        asyncio.create_task(_sweep_for_ever(context)),
+        asyncio.create_task(context.probe.run_for_ever()),
+        asyncio.create_task(settle_owed_for_ever(context.state, context.metrics.note_credit)),
+    ]
     try:
         yield
     finally:
-        sweep.cancel()
-        with suppress(asyncio.CancelledError):
-            await sweep
+        for chore in chores:
+            chore.cancel()
+        await asyncio.wait(chores)
         await context.executor.stop(context.settings.shutdown_grace_s)
         await app.state.report.close()
         if app.state.tracing:
@@ -114,10 +122,22 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
 
 
 async def _sweep_for_ever(context: Context) -> None:
-    """A failed sweep is only late: the result store itself refuses what has expired."""
+    """Sweep every minute. One that fails is only late: the store itself refuses what has expired.
+
+    The first of failures in a row is logged with its trace.
+    """
+    has_failed = False
     while True:
         try:
-            context.metrics.note_sweep(await asyncio.to_thread(context.state.sweep))
-        except Exception:
-            _logger.exception("expired results could not be swept", extra=event("sweep_failed"))
+            swept = await asyncio.to_thread(context.state.sweep)
+            has_failed = False
+            context.metrics.note_sweep(swept)
+            if swept.results.failed:
+                told = event("sweep_failed", files=swept.results.failed)
+                _logger.warning("files of results could not be swept", extra=told)
+        except Exception as error:
+            told = event("sweep_failed")
+            trace = None if has_failed else error
+            _logger.error("the sweep failed: %s", error, exc_info=trace, extra=told)
+            has_failed = True
         await asyncio.sleep(SWEEP_EVERY_S)

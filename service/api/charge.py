@@ -1,5 +1,6 @@
 """The credit of one request: held before any work, then captured once or released."""
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -9,11 +10,14 @@ from uuid import uuid4
 
 from service.api.run_to_end import run_to_end
 from service.logs import event
-from service.state import Hold, State
+from service.state import DatabaseFailed, Hold, PaidResult, State
 
 CreditEvent = Literal["held", "captured", "released"]
 OnCredit = Callable[[CreditEvent], None]
 """Told of each credit whose state has changed for good."""
+
+CAPTURE_AGAIN_AFTER_S: Final = (0.1, 0.3, 1.0, 3.0)
+"""The work is done: a server of the database that is being restarted is worth a moment's wait."""
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -32,27 +36,41 @@ class Charge:
         self._hold = hold
         self._on_credit = on_credit
 
-    async def capture(self) -> None:
-        """Take the held credit for good.
+    async def capture(self, paid: PaidResult | None = None) -> None:
+        """Take the held credit for good, and remember the stored result that it pays for.
 
         Raises:
             HoldReleased: it was given back before; the image must not be delivered.
+            DatabaseFailed: the same; whether it was taken is unknown, and `release` settles that.
         """
-        if self._hold is not None:
-            await run_to_end(partial(self._state.credits.capture, self._hold))
-            self._on_credit("captured")
+        if self._hold is None:
+            return
+        step = partial(self._state.credits.capture, self._hold, paid)
+        for wait_s in CAPTURE_AGAIN_AFTER_S:
+            try:
+                await run_to_end(step)
+                break
+            except DatabaseFailed as error:
+                if not error.is_connection_lost:
+                    raise
+                await asyncio.sleep(wait_s)
+        else:
+            await run_to_end(step)
+        self._on_credit("captured")
 
     async def release(self) -> None:
-        """Give the credit back. After a capture it changes nothing: the ledger sees to that."""
+        """Give the credit back, also a captured one: what it was taken for was not delivered.
+
+        Where that fails it is owed, and given back once the database works again.
+        """
         if self._hold is None:
             return
         try:
-            if await run_to_end(partial(self._state.credits.release, self._hold)):
+            if await run_to_end(partial(self._state.credits.give_back_or_owe, self._hold)):
                 self._on_credit("released")
-        except Exception:
-            # The request's own outcome stands; the state's sweep gives the credit back later.
-            told = event("release_failed")
-            _logger.exception("a credit on hold could not be released", extra=told)
+        except Exception as error:  # noqa: BLE001  (the request's own outcome stands)
+            told = event("release_failed", hold_id=self._hold.request_id)
+            _logger.warning("a credit could not be given back yet: %s", error, extra=told)
 
 
 @asynccontextmanager
@@ -69,7 +87,7 @@ async def hold_credit(
     hold = None
     if metering:
         take = partial(state.credits.hold, key_id, str(uuid4()))
-        hold = await run_to_end(take, state.credits.release)
+        hold = await run_to_end(take, state.credits.give_back_or_owe)
         on_credit("held")
     charge = Charge(state, hold, on_credit)
     try:

@@ -9,6 +9,7 @@ from service.api.body.budget import Budget
 from service.api.metrics import Metrics
 from service.api.progress import ProgressBoard
 from service.api.source.names import NameLookup
+from service.api.state_probe import StateProbe
 from service.config import Settings
 from service.pool.boundary import Executor
 from service.state import State
@@ -23,6 +24,7 @@ class Context:
     names: NameLookup
     budget: Budget
     board: ProgressBoard
+    probe: StateProbe
 
 
 def context_of(request: Request) -> Context:

@@ -14,9 +14,8 @@ _FACTS: Final = tuple(field.name for field in fields(Facts) if field.name != "st
 
 
 def log_exchange(exchange: Exchange) -> None:
-    """Write the line: sizes, stages in milliseconds, and how it ended."""
-    is_probe = exchange.route in _PROBES and exchange.status == HTTPStatus.OK
-    level = logging.DEBUG if is_probe else logging.INFO
+    """Write the line: sizes, stages in milliseconds, and how it ended; our failures as errors."""
+    level = choose_level(exchange)
     if not _logger.isEnabledFor(level):
         return
     facts = exchange.facts
@@ -44,6 +43,16 @@ def log_exchange(exchange: Exchange) -> None:
     )
     record.created = exchange.ended_at_s  # it may be told of a moment later
     _logger.handle(record)
+
+
+def choose_level(exchange: Exchange) -> int:
+    """ERROR for an answer that is this service's own failure. Not being ready is a WARNING: it is
+    asked for every few seconds, and its cause is logged as an error once."""
+    if judge_outcome(exchange.status) == "failed":
+        is_asked_for = exchange.status == HTTPStatus.SERVICE_UNAVAILABLE
+        return logging.WARNING if is_asked_for else logging.ERROR
+    is_probe = exchange.route in _PROBES and exchange.status == HTTPStatus.OK
+    return logging.DEBUG if is_probe else logging.INFO
 
 
 def judge_outcome(status: int | None) -> str:

@@ -25,6 +25,7 @@ from service.errors import FileSizeTooLarge
 from service.image.probe import probe
 from service.image.types import ImageInfo
 from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
+from service.state import PaidResult
 
 
 async def answer_upscale(request: Request) -> Response:
@@ -130,7 +131,7 @@ async def _deliver_url(
         file_name = await run_to_end(store, results.delete)
     try:
         client.raise_if_gone()
-        await charge.capture()
+        await charge.capture(PaidResult(file_name, upscaled.media_type))
     except BaseException:
         await run_to_end(partial(results.delete, file_name))
         raise

@@ -24,7 +24,7 @@ from service.config import Settings
 from service.logs import configure_logging, event, log_what_nobody_catches
 from service.pool.local import LocalPool
 from service.pool.spawn import WorkerUnusable
-from service.state import State, StateError, open_state
+from service.state import State, StateError, hide_password, open_state
 
 FIRST_KEY_NAME = "first"
 NOT_READY_BEFORE_CLOSING_S = 0.25
@@ -59,6 +59,8 @@ def run_server(settings: Settings, host: str, port: int) -> None:
     with listen(host, port) as listener, _open_state(settings) as state:
         url = describe_url(listener)
         _say(f"upscaled {version('upscaled')} on {url}")
+        if state.is_new:
+            _log_new_database(settings)
         if state.keys.is_empty():
             _say(describe_first_key(state.keys.create(FIRST_KEY_NAME), url, settings))
         pool = LocalPool(settings)
@@ -105,6 +107,19 @@ def describe_first_key(secret: str, url: str, settings: Settings) -> str:
             "    -F image=@photo.jpg -F scale=4 -o upscaled.jpg",
             "",
         ]
+    )
+
+
+def _log_new_database(settings: Settings) -> None:
+    """Say it as a warning: after the first start it means that keys and credits were lost, by a
+    volume that is not mounted, another UPSCALED_DATA_DIR or a folder that was deleted."""
+    database_url = settings.database_url
+    where = hide_password(database_url) if database_url else str(settings.data_dir)
+    _log.warning(
+        "made a new database in %s: it has no API keys and no credits. If this service had some, "
+        "stop it and see that this is the right place and that its disk is mounted",
+        where,
+        extra=event("database_created"),
     )
 
 

@@ -13,8 +13,8 @@ from service.config import Settings
 from service.doctor.clock import judge_drift
 from service.doctor.finding import Finding, failure, ok, warning
 from service.state.database import Database, find_sqlite_file, open_database
-from service.state.errors import DatabaseRefused
-from service.state.migrate import read_revision
+from service.state.errors import DatabaseRefused, StateError
+from service.state.migrate import read_revision, rewrite_revision
 from service.state.migrations import SCHEMA_REVISION
 
 CHECK: Final = "database"
@@ -41,7 +41,7 @@ def check_database(
         return [_judge_refusal(str(error))]
     try:
         return _look_into(database, file, _disk_type(file, mounts) if file else "", clock)
-    except (SQLAlchemyError, OSError) as error:
+    except (StateError, SQLAlchemyError, OSError) as error:
         return [_judge_refusal(str(getattr(error, "orig", None) or error))]
     finally:
         database.close()
@@ -52,8 +52,8 @@ def _look_into(
 ) -> list[Finding]:
     with database.write() as connection:
         revision = read_revision(connection)
-        if revision is not None:  # what a full disk, a lock or missing rights do not let through
-            connection.execute(sa.text("UPDATE alembic_version SET version_num = version_num"))
+        if revision is not None:
+            rewrite_revision(connection)
         drifts = [] if file else [_measure_drift(connection, clock)]
     name = f"SQLite: {file}" if file else "PostgreSQL"
     return [_judge_revision(name, revision, disk), *drifts]

@@ -12,16 +12,28 @@ from urllib.parse import quote
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from service.state.errors import DatabaseRefused
+from service.state.errors import DatabaseFailed, DatabaseLost, DatabaseRefused
 
 # Longest a write waits for writers of other processes; each of ours takes milliseconds.
 BUSY_TIMEOUT_S = 15
 CONNECT_TIMEOUT_S = 10
 _BEGIN = "begin_statement"
 _STARS = "***"
+_HAS_O_PATH = hasattr(os, "O_PATH")  # Linux
+_RESTORE = "put it back, or restart the service to begin with what is there now"
 
 
 class Database:
@@ -33,27 +45,102 @@ class Database:
     UPDATE and DELETE statements.
     """
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(self, engine: Engine, file: "OpenedFile | None" = None) -> None:
+        """file: SQLite's; every transaction begins by checking that it is still there."""
         self._engine = engine
+        self._file = file
         # SQLite has one writer and wakes waiting ones by polling: threads queue here instead.
         self._write_lock = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection that sees one state of the database."""
-        with self._engine.connect() as connection:
-            yield connection
+        """A connection that sees one state of the database.
+
+        Raises:
+            DatabaseFailed: it cannot be read, or its file was deleted or replaced.
+        """
+        with _translating_failures(self._engine):
+            self.check_file()
+            with self._engine.connect() as connection:
+                yield connection
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction: committed at the end of the block, rolled back if it raises."""
-        with self._write_lock, self._engine.connect() as connection:
-            begun = connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
-            with begun.begin():
-                yield begun
+        """A transaction: committed at the end of the block, rolled back if it raises.
+
+        Raises:
+            DatabaseFailed: it cannot be written, or its file was deleted or replaced.
+        """
+        with _translating_failures(self._engine), self._write_lock:
+            self.check_file()
+            with self._engine.connect() as connection:
+                begun = connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+                with begun.begin():
+                    yield begun
+
+    def check_file(self) -> None:
+        """Raise DatabaseLost where the path no longer leads to the SQLite file that is open."""
+        if self._file is not None:
+            self._file.check()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where SQLite's file is; None for a server."""
+        return None if self._file is None else self._file.path.parent
 
     def close(self) -> None:
         self._engine.dispose()
+        if self._file is not None:
+            self._file.close()
+
+
+@contextmanager
+def _translating_failures(engine: Engine) -> Iterator[None]:
+    """Turn what a database that does not work raises into DatabaseFailed.
+
+    A violated constraint is an answer, and a wrong statement is a bug: both stay as they are.
+    """
+    try:
+        yield
+    except (IntegrityError, ProgrammingError, DataError):
+        raise
+    except (DBAPIError, PoolTimeout) as error:
+        is_server = engine.dialect.name != "sqlite"
+        cause = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise DatabaseFailed(
+            f"the database does not work: {cause}",
+            is_connection_lost=is_server and isinstance(error, OperationalError),
+        ) from error
+
+
+class OpenedFile:
+    """The SQLite file at `path` as it was when it was opened.
+
+    A deleted file goes on working for those who have it open, and loses all that they write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        # Held open, its inode's number stays the same also where a file system makes numbers up.
+        # O_PATH, for closing any other descriptor of the file would drop SQLite's own locks.
+        self._descriptor = os.open(self.path, os.O_PATH | os.O_CLOEXEC) if _HAS_O_PATH else None
+        self._opened = os.stat(self.path)
+
+    def check(self) -> None:
+        """Raise DatabaseLost where `path` no longer leads to the file."""
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            reason = "was deleted" if isinstance(error, FileNotFoundError) else error.strerror
+            raise DatabaseLost(f"{self.path}: {reason} while in use; {_RESTORE}") from None
+        opened = self._opened if self._descriptor is None else os.fstat(self._descriptor)
+        if not os.path.samestat(found, opened):
+            raise DatabaseLost(f"{self.path}: was replaced while in use; {_RESTORE}")
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 def open_database(
@@ -81,7 +168,7 @@ def open_database(
         shown = hide_password(url.render_as_string(hide_password=False))
         cause = error.orig if isinstance(error, DatabaseError) else error
         raise DatabaseRefused(f"cannot open the database {shown}: {cause}") from None
-    return Database(engine)
+    return Database(engine, OpenedFile(Path(str(url.database))) if is_file else None)
 
 
 def _try_out(engine: Engine) -> None:

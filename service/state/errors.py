@@ -2,6 +2,9 @@
 
     StateError
     ├── DatabaseRefused    the database cannot be used: wrong URL, newer version, missing driver
+    ├── DatabaseFailed     it fails at work: full disk, lost connection, lock, damage
+    │   └── DatabaseLost   its file was deleted or replaced while it was in use
+    ├── FolderUnusable     a folder of the data folder takes no file
     ├── InvalidName        an API key's name breaks the rules
     ├── NameTaken          an active API key has that name
     ├── UnknownName        no active API key has that name
@@ -18,6 +21,23 @@ class StateError(Exception):
 
 
 class DatabaseRefused(StateError):
+    pass
+
+
+class DatabaseFailed(StateError):
+    """`is_connection_lost`: a server that is away, perhaps only for a moment; what was under way
+    may or may not have been committed."""
+
+    def __init__(self, text: str, *, is_connection_lost: bool = False) -> None:
+        super().__init__(text)
+        self.is_connection_lost = is_connection_lost
+
+
+class DatabaseLost(DatabaseFailed):
+    pass
+
+
+class FolderUnusable(StateError):
     pass
 
 

@@ -6,8 +6,17 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
+from service.state.errors import FolderUnusable
 from service.state.lockfile import adopt_orphan, create_locked
+
+
+class Holders(NamedTuple):
+    """Ids of processes, by their files: a process without one is in neither list."""
+
+    dead: list[str]
+    living: list[str]
 
 
 class Holder:
@@ -24,21 +33,46 @@ class Holder:
 
     @property
     def id(self) -> str:
-        """The id to write beside a hold; from the first call on this process counts as alive."""
+        """The id to write beside a hold; from the first call on this process counts as alive.
+
+        A file that was deleted meanwhile is made anew under another id: other processes would take
+        its holds for those of a dead one.
+
+        Raises:
+            FolderUnusable: the folder takes no file.
+        """
         with self._lock:
+            if self._descriptor is not None and not self._is_in_place(self._descriptor):
+                os.close(self._descriptor)
+                self._descriptor = None
+                self._id = uuid.uuid4().hex
             if self._descriptor is None:
-                self._descriptor = create_locked(self._folder / self._id)
-        return self._id
+                self._descriptor = self._create()
+            return self._id
 
     @contextmanager
-    def dead_ids(self) -> Iterator[list[str]]:
-        """Ids of processes that ended or closed; forgotten when the block ends well."""
+    def survey(self) -> Iterator[Holders]:
+        """Who lives and who ended or closed; the dead are forgotten when the block ends well."""
         with ExitStack() as adopted:
-            yield [
-                path.name
-                for path in sorted(self._folder.iterdir())
-                if adopted.enter_context(adopt_orphan(path))
-            ]
+            dead: list[str] = []
+            living: list[str] = []
+            for path in sorted(self._folder.iterdir()):
+                is_dead = adopted.enter_context(adopt_orphan(path))
+                (dead if is_dead else living).append(path.name)
+            yield Holders(dead, living)
+
+    def _is_in_place(self, descriptor: int) -> bool:
+        try:
+            return os.path.samestat(os.stat(self._folder / self._id), os.fstat(descriptor))
+        except OSError:
+            return False
+
+    def _create(self) -> int:
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            return create_locked(self._folder / self._id)
+        except OSError as error:
+            raise FolderUnusable(f"cannot use {self._folder}: {error.strerror}") from error
 
     def close(self) -> None:
         """Count as dead from now on: what is still on hold may be given back by anyone."""

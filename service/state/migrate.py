@@ -12,8 +12,10 @@ from service.state.migrations import SCHEMA_REVISION
 _POSTGRESQL_LOCK = 7_302_118_844_611_209
 
 
-def migrate(connection: Connection) -> None:
+def migrate(connection: Connection) -> bool:
     """Create or upgrade the tables, inside the write transaction `connection` is in.
+
+    Returns whether the database was empty before.
 
     Several processes may start at once: SQLite's write lock, on PostgreSQL an advisory lock,
     lets one of them work while the others wait and then find nothing to do.
@@ -25,7 +27,7 @@ def migrate(connection: Connection) -> None:
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_POSTGRESQL_LOCK)))
     revision = read_revision(connection)
     if revision == SCHEMA_REVISION:
-        return
+        return False
     # Loaded only here: most starts, and every command, find the tables as they should be.
     from alembic import command
     from alembic.config import Config
@@ -42,6 +44,7 @@ def migrate(connection: Connection) -> None:
             f"{SCHEMA_REVISION}: it was written by a newer version of upscaled; run that one"
         )
     command.upgrade(config, SCHEMA_REVISION)
+    return revision is None
 
 
 def read_revision(connection: Connection) -> str | None:
@@ -50,3 +53,8 @@ def read_revision(connection: Connection) -> str | None:
         return None
     revision = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
     return None if revision is None else str(revision)
+
+
+def rewrite_revision(connection: Connection) -> None:
+    """Write what is there already: no full disk, lock or missing right lets that through."""
+    connection.execute(sa.text("UPDATE alembic_version SET version_num = version_num"))

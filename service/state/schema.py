@@ -79,3 +79,16 @@ OPEN_HOLDS = Table(
     Column("holder_id", Text, nullable=False, index=True),
     Column("held_at_s", BigInteger, nullable=False),
 )
+
+# Which stored result a captured hold paid for: written with the capture, removed with the file.
+# A request that is asked again (by an idempotency key, as a job) finds by its hold's id what was
+# made and paid for, also where the process that made it died before it could answer.
+STORED_RESULTS = Table(
+    "stored_results",
+    METADATA,
+    Column("request_id", Text, primary_key=True),
+    Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), nullable=False),
+    Column("file_name", Text, nullable=False, unique=True),
+    Column("media_type", Text, nullable=False),
+    Column("stored_at_s", BigInteger, nullable=False, index=True),
+)

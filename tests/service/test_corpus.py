@@ -161,8 +161,10 @@ def check(reply: Reply, wanted: Outcome, data: bytes) -> None:
 
 
 def stored_files(server: Server) -> set[Path]:
-    """Whatever lies in the data folder but the database, which grows as it likes."""
+    """Whatever lies in the data folder but the database, which grows as it likes, and the server's
+    own probes."""
     files = {path for path in server.data_dir.rglob("*") if path.is_file()}
+    files = {path for path in files if path.parent.name != "trial"}
     return {path for path in files if ".db" not in path.name and "sqlite" not in path.name}
 
 

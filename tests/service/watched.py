@@ -100,6 +100,7 @@ class Service:
         data_dir = self.server.data_dir
         files = {path for path in data_dir.rglob("*") if path.is_file()}
         files |= {path for path in self.temporary_dir.rglob("*") if path.is_file()}
+        files = {path for path in files if path.parent.name != "trial"}  # the server's own probe
         results = {path for path in files if path.suffix in (".jpg", ".png")}
         known = {path for path in files if path.name.startswith("upscaled.sqlite3")}
         known |= {path for path in files if path.parent.name == "holders"}

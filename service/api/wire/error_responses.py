@@ -17,6 +17,7 @@ from service.errors import (
     RateLimitExceeded,
     ServiceError,
 )
+from service.state import StateError
 
 # Nobody receives it: the client has gone. The figure is the one nginx logs.
 CLIENT_CLOSED_REQUEST = 499
@@ -45,6 +46,11 @@ async def answer_framework_error(request: Request, error: HTTPException) -> Resp
     return await answer_service_error(request, _translate(error))
 
 
+async def answer_state_error(request: Request, error: StateError) -> Response:
+    """The stored state does not work, for a reason that the log tells: no bug, and so no trace."""
+    return await answer_service_error(request, InternalError(detail=str(error)))
+
+
 async def answer_nobody(request: Request, error: ClientGone) -> Response:
     facts_of(request).error_code = "client_gone"
     return Response(status_code=CLIENT_CLOSED_REQUEST)
@@ -52,6 +58,7 @@ async def answer_nobody(request: Request, error: ClientGone) -> Response:
 
 EXCEPTION_HANDLERS: dict[Any, Any] = {
     ServiceError: answer_service_error,
+    StateError: answer_state_error,
     HTTPException: answer_framework_error,
     ClientGone: answer_nobody,
 }

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.api.protocol import ContractProtocol
 from service.config import Settings, load_settings
-from service.state import State, open_state
+from service.state import Clocks, State, open_state
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
 
@@ -64,7 +64,9 @@ class Service:
         return self.state.credits.show("test")
 
     def stored_files(self) -> list[str]:
-        return [path.name for path in self.settings.results_dir.rglob("*") if path.is_file()]
+        """Those of requests; the server tries out the folder with files of its own."""
+        paths = [path for path in self.settings.results_dir.rglob("*") if path.is_file()]
+        return [path.name for path in paths if path.parent.name != "trial"]
 
 
 @contextmanager
@@ -73,13 +75,14 @@ def serve(
     executor: ResizingExecutor | None = None,
     *,
     credits: int = 0,
-    clock: Any = time.time,
+    clock: Any = None,
     stop_after_s: int = 5,
     **settings: Any,
 ) -> Iterator[Service]:
     table = load_settings({}, data_dir=data_dir, **{**ROOMY, **settings})
     executor = executor or ResizingExecutor()
-    with open_state(table, clock) as state:
+    clocks = Clocks() if clock is None else Clocks(clock, clock, clock)
+    with open_state(table, clocks) as state:
         key = state.keys.create("test", credits=credits)
         app = create_app(table, executor, state)
         with run_app(app, stop_after_s) as port:

@@ -14,13 +14,14 @@ import pytest
 from service.api.charge import hold_credit
 from service.config import load_settings
 from service.errors import InsufficientApiCredits, InternalError, MalformedImage
-from service.state import State, open_state
+from service.state import DatabaseFailed, Hold, State, open_state
 from service.state.credits import Credits
 from service.state.results import Results
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FailingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
+from tests.service.api.waiting import wait_until
 
 Make = Callable[..., Service]
 
@@ -103,7 +104,7 @@ def test_a_failed_job_costs_and_leaves_nothing(make_service: Make, error: Except
 def test_a_failed_capture_delivers_nothing(
     make_service: Make, monkeypatch: pytest.MonkeyPatch, accept: str
 ) -> None:
-    def refuse(self: Credits, hold: Any) -> None:
+    def refuse(self: Credits, hold: Any, paid: Any) -> None:
         raise OSError("the database is gone")
 
     service = metered(make_service)
@@ -121,8 +122,9 @@ def test_a_hold_given_back_meanwhile_delivers_nothing(make_service: Make) -> Non
     class Sweeping(FailingExecutor):
         async def upscale(self, source: bytes, request: Any) -> Any:
             with service.state.database.write() as connection:
-                connection.exec_driver_sql("UPDATE open_holds SET held_at_s = 0")
-            assert service.state.credits.release_stale() == 1
+                request_ids = connection.exec_driver_sql("SELECT request_id FROM open_holds")
+                (request_id,) = request_ids.scalars()
+            assert service.state.credits.release(Hold(1, request_id))
             return await super(FailingExecutor, self).upscale(source, request)
 
     service = metered(make_service, Sweeping(ValueError()))
@@ -145,16 +147,70 @@ def test_a_result_that_cannot_be_stored_is_not_charged(
     assert_books_are_right(service)
 
 
-def test_a_failed_release_leaves_the_answer_as_it_was(
+def test_a_failed_release_leaves_the_answer_as_it_was_and_is_made_up_for(
     make_service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Credits, hold: Any) -> bool:
         raise OSError("the database is gone")
 
+    monkeypatch.setattr("service.api.repair.FIRST_RETRY_S", 0.01)
     service = metered(make_service, FailingExecutor(MalformedImage()))
     with monkeypatch.context() as patched:
-        patched.setattr(Credits, "release", refuse)
-        assert_error(service.upload(), 400, "malformed_image")
+        patched.setattr(Credits, "give_back", refuse)
+        for _ in range(3):
+            assert_error(service.upload(), 400, "malformed_image")
+        assert service.balance() == 2
+    wait_until(lambda: service.balance() == 5)
+    assert_books_are_right(service)
+    wait_until(lambda: 'credits_total{event="released"} 3.0' in service.get("/metrics").text)
+
+
+@pytest.mark.parametrize(("losses", "status", "left"), [(1, 200, 4), (4, 200, 4), (5, 500, 5)])
+def test_a_capture_whose_answer_is_lost_is_asked_again(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch, losses: int, status: int, left: int
+) -> None:
+    """Each time it was committed, and the connection ended before it could say so."""
+    capture, tried = Credits.capture, []
+
+    def lose(self: Credits, hold: Any, paid: Any) -> None:
+        capture(self, hold, paid)
+        tried.append(hold)
+        if len(tried) <= losses:
+            raise DatabaseFailed("connection lost", is_connection_lost=True)
+
+    monkeypatch.setattr("service.api.charge.CAPTURE_AGAIN_AFTER_S", (0, 0, 0, 0))
+    monkeypatch.setattr(Credits, "capture", lose)
+    service = metered(make_service)
+    assert service.upload().status_code == status
+    assert service.balance() == left
+    assert len(service.stored_files()) == (status == 200)
+    assert_books_are_right(service)
+
+
+def test_a_full_disk_is_not_waited_out(make_service: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[Any] = []
+
+    def refuse(self: Credits, hold: Any, paid: Any) -> None:
+        tried.append(hold)
+        raise DatabaseFailed("database or disk is full")
+
+    monkeypatch.setattr(Credits, "capture", refuse)
+    service = metered(make_service)
+    assert_error(service.upload(), 500, "internal_error")
+    assert len(tried) == 1
+    assert service.balance() == 5
+
+
+def test_a_stored_result_is_remembered_with_the_hold_that_paid_for_it(make_service: Make) -> None:
+    service = metered(make_service)
+    file_name = service.upload().json()["result_url"].rpartition("/")[2]
+    assert service.upload(headers=service.headers | {"Accept": "image/*"}).status_code == 200
+    with service.state.database.read() as connection:
+        rows = connection.exec_driver_sql(
+            "SELECT s.file_name, s.media_type, s.key_id FROM stored_results s"
+            " JOIN credit_entries e ON e.request_id = s.request_id AND e.kind = 'capture'"
+        ).all()
+    assert [tuple(row) for row in rows] == [(file_name, "image/jpeg", 1)]
 
 
 def test_a_repeated_request_id_is_charged_each_time(make_service: Make) -> None:
@@ -199,7 +255,7 @@ async def use_credit(state: State, is_captured: bool) -> None:
 
 @pytest.mark.parametrize(
     ("step", "is_captured", "left"),
-    [("hold", True, 1), ("capture", True, 0), ("release", False, 1)],
+    [("hold", True, 1), ("capture", True, 1), ("give_back", False, 1)],
 )
 async def test_a_cancelled_step_is_never_left_half_done(
     state: State, monkeypatch: pytest.MonkeyPatch, step: str, is_captured: bool, left: int

@@ -2,10 +2,10 @@ from collections.abc import Callable
 
 import pytest
 
-from service.state import State
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.serving import Service
+from tests.service.api.waiting import wait_until
 
 
 def test_alive_and_ready(service: Service) -> None:
@@ -25,12 +25,58 @@ def test_alive_but_not_ready_without_a_worker(make_service: Callable[..., Servic
     assert service.get("/readyz").status_code == 200
 
 
-def test_alive_but_not_ready_without_its_state(
-    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("service.api.state_probe.PROBE_EVERY_S", 0.02)
+
+
+def is_ready(service: Service) -> bool:
+    return service.get("/readyz").status_code == 200
+
+
+@pytest.mark.usefixtures("quick")
+def test_alive_but_not_ready_while_no_result_can_be_stored(
+    make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
 ) -> None:
     service = make_service()
-    with monkeypatch.context() as broken:
-        broken.setattr(State, "is_healthy", lambda self: False)
-        assert service.get("/healthz").status_code == 200
-        assert_error(service.get("/readyz"), 503, "internal_error")
-    assert service.get("/readyz").status_code == 200
+    results = service.settings.results_dir
+    aside = results.rename(results.with_name("aside"))
+    results.write_bytes(b"")
+    wait_until(lambda: not is_ready(service))
+    assert service.get("/healthz").status_code == 200
+    assert assert_error(service.get("/readyz"), 503, "internal_error") == "Not ready"
+    results.unlink()
+    aside.rename(results)
+    wait_until(lambda: is_ready(service))
+    (told,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert "not ready: " in told.getMessage()
+    assert f"{results}: cannot store a result: File exists" in told.getMessage()
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_service_whose_data_was_deleted_is_not_ready_and_charges_nothing(
+    make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
+) -> None:
+    service = make_service(metering=True, credits=5)
+    database = service.settings.data_dir / "upscaled.sqlite3"
+    aside = database.rename(database.with_name("aside"))
+    wait_until(lambda: not is_ready(service))
+    for accept in ("*/*", "image/*"):
+        answer = service.upload(headers=service.headers | {"Accept": accept})
+        assert_error(answer, 500, "internal_error")
+    wait_until(lambda: _failures(caplog) == [f"{database}: was deleted while in use"] * 2)
+    assert not [record for record in caplog.records if record.exc_info]
+    aside.rename(database)
+    wait_until(lambda: is_ready(service))
+    assert service.balance() == 5
+    assert service.upload().status_code == 200
+
+
+def _failures(caplog: pytest.LogCaptureFixture) -> list[str]:
+    """Why requests failed, as their lines of the log say at level error, with a request's id."""
+    fields = [
+        vars(record)["fields"]
+        for record in caplog.records
+        if record.levelname == "ERROR" and vars(record).get("event") == "request"
+    ]
+    return [each["error_detail"].partition(";")[0] for each in fields if each["request_id"]]

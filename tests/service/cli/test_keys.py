@@ -1,7 +1,9 @@
 """`upscaled keys`, on a real database in a folder of each test's own."""
 
+import os
 import re
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from service.cli import app
 from service.config import load_settings
 from service.state import open_state
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
+from tests.service.state.disks import small_disk
 
 SECRET = r"upk_[0-9a-f]{16}_[\w-]{43}"
 
@@ -143,3 +146,55 @@ def test_a_database_of_a_newer_version_is_told(data_dir: Path) -> None:
     done = run("keys", "list")
     assert done.exit_code == 1
     assert "newer version" in done.stderr
+
+
+def run_on_full_disk(data_dir: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """A command that may not write one byte to a file, as on a full disk; no root is needed."""
+    return subprocess.run(
+        ["sh", "-c", 'ulimit -f 0; exec "$@"', "sh", *UPSCALED, *arguments],
+        cwd=REPOSITORY_DIR,
+        env=clean_environment(UPSCALED_DATA_DIR=str(data_dir)),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "keys create other",
+        "keys revoke web",
+        "keys list",
+        "credits add web 5",
+        "credits show web",
+    ],
+)
+def test_a_full_disk_is_one_line_and_status_1(data_dir: Path, command: str) -> None:
+    assert run("keys", "create", "web").exit_code == 0
+    done = run_on_full_disk(data_dir, *command.split())
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("upscaled: ")
+
+
+def test_a_full_disk_at_the_first_command_is_one_line_too(tmp_path: Path) -> None:
+    done = run_on_full_disk(tmp_path / "new", "keys", "create", "web")
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize("filled_at", [0, 30_000, 70_000])
+def test_a_disk_that_fills_up_on_the_way_is_one_line(tmp_path: Path, filled_at: int) -> None:
+    (tmp_path / "data").mkdir()
+    with small_disk(tmp_path / "data", 256 * 1024):
+        filler = tmp_path / "data" / "filler"
+        with suppress(OSError), filler.open("wb", buffering=0) as output:
+            while output.write(b"x" * 4096):
+                pass
+        os.truncate(filler, filler.stat().st_size - filled_at)
+        environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path / "data"))
+        done = run_upscaled(environment, "keys", "create", "web", is_checked=False)
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("upscaled: ")

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from service.config import Settings, load_settings
-from service.state import State, open_state
+from service.state import Clocks, State, open_state
 
 OpenState = Callable[..., State]
 
@@ -27,6 +27,11 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now_s
+
+
+def all_of(clock: Clock) -> Clocks:
+    """The three clocks, all turned by one."""
+    return Clocks(wall=clock, boot=clock, running=clock)
 
 
 @pytest.fixture
@@ -46,7 +51,7 @@ def make_settings(tmp_path: Path) -> Callable[..., Settings]:
 
 @pytest.fixture
 def state(make_settings: Callable[..., Settings], clock: Clock) -> Iterator[State]:
-    with open_state(make_settings(), clock) as opened:
+    with open_state(make_settings(), all_of(clock)) as opened:
         yield opened
 
 

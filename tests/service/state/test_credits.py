@@ -24,7 +24,7 @@ from service.state.credits import MAX_GRANT
 from service.state.errors import DuplicateRequest, HoldReleased, InvalidAmount, UnknownName
 from service.state.schema import CREDIT_ENTRIES
 from service.state.store import longest_request_s
-from tests.service.state.conftest import Clock
+from tests.service.state.conftest import Clock, all_of
 
 SPENDING = Path(__file__).with_name("spending.py")
 
@@ -33,7 +33,7 @@ SPENDING = Path(__file__).with_name("spending.py")
 def ledger(
     database_url: str, make_settings: Callable[..., Settings], clock: Clock
 ) -> Iterator[State]:
-    with open_state(make_settings(database_url=database_url), clock) as opened:
+    with open_state(make_settings(database_url=database_url), all_of(clock)) as opened:
         yield opened
 
 
@@ -196,7 +196,7 @@ def test_a_hold_of_a_living_process_stays(
 ) -> None:
     key_id = key_with(ledger, 2)
     hold = ledger.credits.hold(key_id, "r1")
-    with open_state(make_settings(database_url=database_url), clock) as other:
+    with open_state(make_settings(database_url=database_url), all_of(clock)) as other:
         assert other.credits.release_stale() == 0
         assert other.credits.balance(key_id) == 1
     ledger.credits.capture(hold)
@@ -207,10 +207,10 @@ def test_a_closed_state_gives_its_holds_back(
     database_url: str, make_settings: Callable[..., Settings], clock: Clock
 ) -> None:
     settings = make_settings(database_url=database_url)
-    with open_state(settings, clock) as first:
+    with open_state(settings, all_of(clock)) as first:
         key_id = key_with(first, 2)
         first.credits.hold(key_id, "r1")
-    with open_state(settings, clock) as second:
+    with open_state(settings, all_of(clock)) as second:
         assert second.credits.balance(key_id) == 2
     assert list((settings.data_dir / "holders").iterdir()) == []
 
@@ -220,7 +220,7 @@ def test_a_hold_is_given_back_when_it_is_too_old_for_any_request(
 ) -> None:
     settings = make_settings(work_timeout_s=10, source_timeout_s=5, max_queue=3, workers=1)
     assert longest_request_s(settings) == 5 + 3 * 10 * 5
-    with open_state(settings, clock) as state:
+    with open_state(settings, all_of(clock)) as state:
         key_id = key_with(state, 1)
         hold = state.credits.hold(key_id, "r1")
         clock.now_s += 155
@@ -350,7 +350,7 @@ class LedgerRules(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.state = open_state(load_settings({}, data_dir=self.folder), Clock())
+        self.state = open_state(load_settings({}, data_dir=self.folder), all_of(Clock()))
         self.name = f"key-{uuid.uuid4()}"  # not `random`: hypothesis seeds it
         self.key_id = key_with(self.state, 0, self.name)
         self.expected = 0

@@ -1,6 +1,7 @@
 """The connection: durable and private on SQLite, clear about what it refuses."""
 
 import builtins
+import os
 import sqlite3
 import subprocess
 import sys
@@ -16,7 +17,7 @@ from sqlalchemy.exc import IntegrityError
 from service.config import Settings
 from service.state import State, hide_password, open_state
 from service.state.database import open_database
-from service.state.errors import DatabaseRefused
+from service.state.errors import DatabaseFailed, DatabaseRefused
 
 
 def pragma(state: State, name: str) -> object:
@@ -92,6 +93,24 @@ def test_files_are_their_owners_only(make_settings: Callable[..., Settings]) -> 
     assert settings.data_dir.stat().st_mode & 0o777 == 0o700
 
 
+def test_no_umask_opens_anything_to_others(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings()
+    before = os.umask(0)
+    try:
+        with open_state(settings) as state:
+            state.keys.create("web", credits=1)
+            state.credits.hold(1, "r1")
+            state.results.store(b"x", "image/png")
+            assert state.find_trouble() == ""
+            paths = [settings.data_dir, *settings.data_dir.rglob("*")]
+            modes = {path: path.stat().st_mode & 0o777 for path in paths}
+    finally:
+        os.umask(before)
+    assert {mode for path, mode in modes.items() if path.is_dir()} <= {0o700}
+    assert len([path for path in modes if path.suffix in (".png", ".sqlite3")]) == 2
+    assert {mode for mode in modes.values() if mode != 0o700} == {0o600}
+
+
 def test_a_data_folder_that_exists_keeps_its_mode(make_settings: Callable[..., Settings]) -> None:
     """It may be anything, a home or /tmp: its owner's business."""
     settings = make_settings()
@@ -106,7 +125,7 @@ def test_a_data_folder_with_odd_characters_works(
 ) -> None:
     settings = make_settings(data_dir=tmp_path / "a b%41é?#&;'")
     with open_state(settings) as state:
-        assert state.is_healthy()
+        assert not state.find_trouble()
     assert (settings.data_dir / "upscaled.sqlite3").exists()
 
 
@@ -186,6 +205,19 @@ def test_a_file_that_is_no_database_is_refused(make_settings: Callable[..., Sett
 )
 def test_a_shown_url_has_no_password(database_url: str, shown: str) -> None:
     assert hide_password(database_url) == shown
+
+
+def test_a_failure_is_told_in_one_line_and_without_the_statement(
+    make_settings: Callable[..., Settings],
+) -> None:
+    with open_state(make_settings()) as state:
+        with (
+            pytest.raises(DatabaseFailed, match="no such table: missing") as failure,
+            state.database.write() as connection,
+        ):
+            connection.exec_driver_sql("DELETE FROM missing")
+        assert str(failure.value) == "the database does not work: no such table: missing"
+        assert not failure.value.is_connection_lost
 
 
 def test_state_loads_no_torch_and_no_migration_tool() -> None:

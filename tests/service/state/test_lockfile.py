@@ -96,12 +96,12 @@ time.sleep(60)
     with process.stdout as output:
         holder_id, child = output.readline().strip(), int(output.readline())
         try:
-            with Holder(tmp_path).dead_ids() as dead_ids:
-                assert dead_ids == []
+            with Holder(tmp_path).survey() as holders:
+                assert holders.dead == []
             process.send_signal(signal.SIGKILL)
             process.wait()
-            with Holder(tmp_path).dead_ids() as dead_ids:
-                assert dead_ids == [holder_id]
+            with Holder(tmp_path).survey() as holders:
+                assert holders.dead == [holder_id]
             assert list(tmp_path.iterdir()) == []
         finally:
             os.kill(child, signal.SIGKILL)

@@ -1,13 +1,16 @@
 """Migrations: from nothing, from version 1, by several processes at once, and never backwards."""
 
+import re
 import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
@@ -15,12 +18,12 @@ from alembic.script import ScriptDirectory
 
 import service.state.migrations
 from service.config import Settings
-from service.state import open_state
+from service.state import PaidResult, open_state
 from service.state.errors import DatabaseRefused
 from service.state.migrate import read_revision
 from service.state.migrations import SCHEMA_REVISION
 from service.state.schema import METADATA
-from tests.service.state.conftest import Clock
+from tests.service.state.conftest import Clock, all_of
 
 VERSION_1 = Path(__file__).with_name("version_1.sql")
 # The key whose hash is in version_1.sql; it never opened anything else.
@@ -68,7 +71,7 @@ def test_a_database_of_version_1_is_brought_here_with_all_it_holds(
     with sqlite3.connect(settings.data_dir / "upscaled.sqlite3") as connection:
         connection.executescript(VERSION_1.read_text())
     connection.close()
-    with open_state(settings, Clock(1_900_000_000)) as state:
+    with open_state(settings, all_of(Clock(1_900_000_000))) as state:
         assert [key.name for key in state.keys.list()] == ["web", "old"]
         key = state.keys.verify(VERSION_1_SECRET)
         assert key is not None
@@ -80,6 +83,65 @@ def test_a_database_of_version_1_is_brought_here_with_all_it_holds(
         with state.database.read() as connection_now:
             assert read_revision(connection_now) == SCHEMA_REVISION
             assert compare_metadata(MigrationContext.configure(connection_now), METADATA) == []
+
+
+def test_a_data_folder_of_version_1_is_brought_here_with_its_results(
+    make_settings: Callable[..., Settings],
+) -> None:
+    """Folders and files as 0.1.0 left them: a result, a part file and a holder that was killed."""
+    settings = make_settings()
+    name = "00c7a59c-04ca-4d24-9f64-3a1f35e8ad31.png"
+    for folder in (settings.results_dir / "00", settings.data_dir / "holders"):
+        folder.mkdir(parents=True, mode=0o700)
+    (settings.results_dir / "00" / name).write_bytes(b"picture")
+    (settings.results_dir / "00" / f"{name}.part").write_bytes(b"pic")
+    (settings.data_dir / "holders" / "4b1d").touch()
+    with closing(sqlite3.connect(settings.data_dir / "upscaled.sqlite3")) as connection:
+        connection.executescript(VERSION_1.read_text())
+        connection.execute("UPDATE open_holds SET holder_id = '4b1d', held_at_s = 4000000000")
+        connection.commit()
+    with open_state(settings) as state:
+        assert not state.is_new
+        assert state.find_trouble() == ""
+        key = state.keys.verify(VERSION_1_SECRET)
+        assert key is not None
+        assert state.credits.balance(key.id) == 9
+        assert state.results.find(name) is not None
+        assert state.sweep().results.removed == 1
+        hold = state.credits.hold(key.id, "new")
+        state.credits.capture(hold, PaidResult(name, "image/png"))
+        assert state.credits.audit() == ()
+
+
+def test_a_server_of_version_1_is_brought_here_with_all_it_holds(
+    request: pytest.FixtureRequest, make_settings: Callable[..., Settings]
+) -> None:
+    server = request.getfixturevalue("postgresql")
+    server.run("CREATE DATABASE version_1")
+    settings = make_settings(database_url=server.url("version_1"))
+    engine = sa.create_engine(
+        sa.make_url(settings.database_url).set(drivername="postgresql+psycopg")
+    )
+    config = Config()
+    config.set_main_option("script_location", str(Path(service.state.migrations.__file__).parent))
+    with engine.begin() as connection:
+        config.attributes["connection"] = connection
+        command.upgrade(config, "0001")
+        for line in VERSION_1.read_text().splitlines():
+            if line.startswith('INSERT INTO "credit_entries"'):  # the server numbers them itself
+                columns = "(key_id, request_id, kind, amount, at_s)"
+                line = re.sub(r"VALUES\(\d+,", f"{columns} VALUES (", line)
+            if line.startswith("INSERT INTO") and "alembic_version" not in line:
+                connection.execute(sa.text(line.removesuffix(";")))
+    engine.dispose()
+    with open_state(settings, all_of(Clock(1_900_000_000))) as state:
+        key = state.keys.verify(VERSION_1_SECRET)
+        assert key is not None
+        assert state.credits.balance(key.id) == 9
+        assert state.credits.audit() == ()
+        with state.database.read() as connection:
+            assert read_revision(connection) == SCHEMA_REVISION
+            assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(
@@ -108,7 +170,7 @@ import os
 from pathlib import Path
 import alembic.command
 from service.config import load_settings
-from service.state import open_state
+from service.state import PaidResult, open_state
 settings = load_settings(
     {{}}, data_dir=Path({str(settings.data_dir)!r}), database_url={database_url!r}
 )

@@ -12,9 +12,10 @@ from pathlib import Path
 import pytest
 
 from service.errors import InternalError
+from service.state.clocks import StampClock
 from service.state.lockfile import create_locked
 from service.state.results import Results
-from tests.service.state.conftest import Clock
+from tests.service.state.conftest import Clock, all_of
 from tests.service.state.disks import small_disk
 
 TTL_S = 3600
@@ -24,7 +25,7 @@ TTL_S = 3600
 def results(tmp_path: Path, clock: Clock) -> Results:
     folder = tmp_path / "results"
     folder.mkdir()
-    return Results(folder, TTL_S, clock)
+    return Results(folder, TTL_S, StampClock(all_of(clock)))
 
 
 def files(tmp_path: Path) -> list[Path]:

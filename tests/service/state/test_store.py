@@ -1,26 +1,31 @@
 """The state as a whole: what its health means and what a sweep takes."""
 
+import os
+import shutil
 import sqlite3
 import threading
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import closing, suppress
 from pathlib import Path
 
 import pytest
-from sqlalchemy.exc import OperationalError
+import sqlalchemy as sa
 
 from service.config import Settings
 from service.errors import RateLimitExceeded
-from service.state import State, open_state
+from service.state import Clocks, PaidResult, State, open_state
+from service.state.credits import Credits
+from service.state.errors import DatabaseFailed, DatabaseLost, FolderUnusable
 from service.state.results import SweptResults
+from service.state.schema import STORED_RESULTS
 from service.state.store import MIN_FREE_BYTES, longest_request_s
-from tests.service.state.conftest import Clock
+from tests.service.state.conftest import Clock, all_of
 from tests.service.state.disks import small_disk
 
 
 def test_a_new_state_is_healthy(database_url: str, make_settings: Callable[..., Settings]) -> None:
     with open_state(make_settings(database_url=database_url)) as state:
-        assert state.is_healthy()
+        assert not state.find_trouble()
 
 
 def test_the_rate_is_the_settings_own(make_settings: Callable[..., Settings]) -> None:
@@ -35,10 +40,10 @@ def test_the_rate_is_the_settings_own(make_settings: Callable[..., Settings]) ->
 def test_a_database_whose_tables_are_gone_is_not_healthy(state: State) -> None:
     with state.database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE api_keys RENAME TO elsewhere")
-    assert not state.is_healthy()
+    assert state.find_trouble()
     with state.database.write() as connection:
         connection.exec_driver_sql("ALTER TABLE elsewhere RENAME TO api_keys")
-    assert state.is_healthy()
+    assert not state.find_trouble()
 
 
 def test_a_server_that_went_away_is_not_healthy_and_comes_back(
@@ -51,9 +56,9 @@ def test_a_server_that_went_away_is_not_healthy_and_comes_back(
         server.run(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'health'"
         )
-        assert not state.is_healthy()
+        assert state.find_trouble()
         server.run("ALTER DATABASE health ALLOW_CONNECTIONS true")
-        assert state.is_healthy()
+        assert not state.find_trouble()
 
 
 def test_a_state_can_be_closed_while_its_server_is_away(
@@ -82,11 +87,11 @@ def test_a_full_disk_is_not_healthy_until_there_is_space_again(
     settings.data_dir.mkdir()
     filler = settings.data_dir / "filler"
     with small_disk(settings.data_dir, MIN_FREE_BYTES + 20_000_000), open_state(settings) as state:
-        assert state.is_healthy()
+        assert not state.find_trouble()
         filler.write_bytes(b"x" * 25_000_000)
-        assert not state.is_healthy()
+        assert state.find_trouble()
         filler.unlink()
-        assert state.is_healthy()
+        assert not state.find_trouble()
 
 
 def test_a_database_on_a_full_disk_refuses_and_recovers_whole(
@@ -120,11 +125,11 @@ def _spend_until_refused(state: State, key_id: int) -> int:
     for number in range(1000):
         try:
             hold = state.credits.hold(key_id, f"full-{number}")
-        except OperationalError:
+        except DatabaseFailed:
             return number
         try:
             state.credits.capture(hold)
-        except OperationalError:
+        except DatabaseFailed:
             return number + 1
     raise AssertionError("the disk never filled up")
 
@@ -133,7 +138,7 @@ def test_a_sweep_counts_results_and_holds(
     make_settings: Callable[..., Settings], clock: Clock
 ) -> None:
     settings = make_settings(work_timeout_s=1)
-    with open_state(settings, clock) as state:
+    with open_state(settings, all_of(clock)) as state:
         key = state.keys.verify(state.keys.create("web", credits=1))
         assert key is not None
         state.credits.hold(key.id, "r1")
@@ -145,21 +150,268 @@ def test_a_sweep_counts_results_and_holds(
     assert first.free_bytes > 0
 
 
-def test_opening_sweeps_what_expired_while_nothing_ran(
+def test_opening_leaves_the_results_of_a_running_server_alone(
     make_settings: Callable[..., Settings], clock: Clock
 ) -> None:
+    """A command that is run after the clock was set forward would take them for expired."""
     settings = make_settings()
-    with open_state(settings, clock) as state:
+    with open_state(settings, all_of(clock)) as server:
+        name = server.results.store(b"x", "image/png")
+        with open_state(settings, Clocks(wall=lambda: clock() + 100_000)) as command:
+            assert command.keys.is_empty()
+        assert server.results.find(name) is not None
+
+
+def key_with(state: State, credits: int) -> int:
+    key = state.keys.verify(state.keys.create("web", credits=credits))
+    assert key is not None
+    return key.id
+
+
+@pytest.mark.parametrize("set_by_s", [28 * 3600.0, -28 * 3600.0])
+def test_a_clock_that_is_set_changes_nothing_for_living_requests(
+    make_settings: Callable[..., Settings], clock: Clock, set_by_s: float
+) -> None:
+    running = Clock(5000)
+    clocks = Clocks(wall=lambda: clock() + running(), boot=running, running=running)
+    settings = make_settings(work_timeout_s=1)
+    with open_state(settings, clocks) as state:
+        key_id = key_with(state, 3)
+        hold = state.credits.hold(key_id, "r1")
+        name = state.results.store(b"x", "image/png")
+        clock.now_s += set_by_s
+        assert state.sweep().holds_released == 0
+        with open_state(settings, clocks):
+            pass  # a command, on the new time
+        state.credits.capture(hold, PaidResult(name, "image/png"))
+        assert state.results.find(name) is not None
+        assert state.sweep().results.removed == 0
+        assert paid_files(state) == [name]
+        running.now_s += settings.result_ttl_s - 1
+        assert state.results.find(name) is not None
+        running.now_s += 2
+        assert state.results.find(name) is None
+        assert state.sweep().results.removed == 1
+        later = state.results.store(b"y", "image/png")
+        found = state.results.find(later)
+        assert found is not None
+        assert found.expires_in_s == pytest.approx(settings.result_ttl_s, abs=1e-3)
+
+
+def paid_files(state: State) -> list[str]:
+    with state.database.read() as connection:
+        return list(connection.execute(sa.select(STORED_RESULTS.c.file_name)).scalars())
+
+
+def test_the_record_of_a_paid_result_goes_with_the_file(
+    database_url: str, make_settings: Callable[..., Settings], clock: Clock
+) -> None:
+    settings = make_settings(database_url=database_url)
+    with open_state(settings, all_of(clock)) as state:
+        key_id = key_with(state, 700)
+        for number in range(600):  # more than one statement takes
+            hold = state.credits.hold(key_id, f"r{number}")
+            state.credits.capture(hold, PaidResult(f"{number}.png", "image/png"))
+        state.credits.capture(hold, PaidResult("again.png", "image/png"))
+        assert len(paid_files(state)) == 600
+        clock.now_s += settings.result_ttl_s - 1
+        state.sweep()
+        assert len(paid_files(state)) == 600
+        clock.now_s += 2
+        state.sweep()
+        assert paid_files(state) == []
+
+
+def test_results_are_swept_although_the_database_takes_nothing(
+    make_settings: Callable[..., Settings], clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a full disk it needs the very space that they take."""
+    settings = make_settings()
+
+    def refuse(self: Credits) -> int:
+        raise DatabaseFailed("disk full")
+
+    with open_state(settings, all_of(clock)) as state:
         state.results.store(b"x", "image/png")
-    clock.now_s += settings.result_ttl_s
-    with open_state(settings, clock):
+        clock.now_s += settings.result_ttl_s
+        with monkeypatch.context() as patched:
+            patched.setattr(Credits, "release_stale", refuse)
+            with pytest.raises(DatabaseFailed, match="disk full"):
+                state.sweep()
         assert not [path for path in settings.results_dir.rglob("*") if path.is_file()]
+
+
+def test_holds_are_released_although_the_results_cannot_be_swept(
+    make_settings: Callable[..., Settings], clock: Clock
+) -> None:
+    settings = make_settings(work_timeout_s=1)
+    with open_state(settings, all_of(clock)) as state:
+        key_id = key_with(state, 1)
+        state.credits.hold(key_id, "r1")
+        clock.now_s += longest_request_s(settings) + 1
+        settings.results_dir.rmdir()
+        settings.results_dir.write_bytes(b"a file in its place")
+        with pytest.raises(NotADirectoryError):
+            state.sweep()
+        assert state.credits.balance(key_id) == 1
+
+
+def test_a_file_that_cannot_be_swept_keeps_no_other(
+    make_settings: Callable[..., Settings], clock: Clock
+) -> None:
+    with open_state(make_settings(), all_of(clock)) as state:
+        name = state.results.store(b"x", "image/png")
+        in_the_way = state.results.folder / "00" / name.replace(name[:2], "00", 1)
+        in_the_way.mkdir(parents=True)
+        os.utime(in_the_way, (0, 0))
+        link = state.results.folder / name[:2] / "link.part"
+        link.symlink_to("/nonexistent")
+        clock.now_s += 100_000
+        swept = state.sweep().results
+    assert (swept.removed, swept.failed) == (1, 2)
+
+
+Break = Callable[[Settings], None]
+
+
+def _delete_data(settings: Settings) -> None:
+    shutil.rmtree(settings.data_dir)
+
+
+def _delete_database(settings: Settings) -> None:
+    (settings.data_dir / "upscaled.sqlite3").unlink()
+
+
+def _replace_database(settings: Settings) -> None:
+    file = settings.data_dir / "upscaled.sqlite3"
+    shutil.copy(file, file.with_name("backup"))
+    file.with_name("backup").rename(file)
+
+
+def _put_a_file_in_place_of_results(settings: Settings) -> None:
+    shutil.rmtree(settings.results_dir)
+    settings.results_dir.write_bytes(b"")
+
+
+def _let_results_lead_nowhere(settings: Settings) -> None:
+    shutil.rmtree(settings.results_dir)
+    settings.results_dir.symlink_to("/nonexistent/folder")
+
+
+@pytest.mark.parametrize(
+    ("break_it", "reason"),
+    [
+        (_delete_data, "upscaled.sqlite3: was deleted while in use"),
+        (_delete_database, "upscaled.sqlite3: was deleted while in use"),
+        (_replace_database, "upscaled.sqlite3: was replaced while in use"),
+        (_put_a_file_in_place_of_results, "cannot store a result: File exists"),
+        (_let_results_lead_nowhere, "cannot store a result: File exists"),
+    ],
+)
+def test_trouble_is_found_and_named(
+    make_settings: Callable[..., Settings], break_it: Break, reason: str
+) -> None:
+    settings = make_settings()
+    with open_state(settings) as state:
+        assert state.find_trouble() == ""
+        break_it(settings)
+        assert reason in state.find_trouble()
+
+
+@pytest.mark.parametrize("break_it", [_delete_data, _delete_database, _replace_database])
+def test_nothing_is_charged_into_a_database_that_is_gone(
+    make_settings: Callable[..., Settings], break_it: Break
+) -> None:
+    settings = make_settings()
+    with open_state(settings) as state:
+        secret = state.keys.create("web", credits=2)
+        key_id = key_with_id(state, secret)
+        hold = state.credits.hold(key_id, "r1")
+        break_it(settings)
+        for step in (
+            lambda: state.keys.verify(secret),
+            lambda: state.credits.hold(key_id, "r2"),
+            lambda: state.credits.capture(hold),
+            lambda: state.credits.balance(key_id),
+        ):
+            with pytest.raises((DatabaseLost, FolderUnusable)):
+                step()
+        assert len(state.credits.owed) == 0
+
+
+def key_with_id(state: State, secret: str) -> int:
+    key = state.keys.verify(secret)
+    assert key is not None
+    return key.id
+
+
+def test_a_results_folder_that_was_deleted_is_made_again(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings()
+    with open_state(settings) as state:
+        shutil.rmtree(settings.results_dir)
+        assert state.find_trouble() == ""
+        assert settings.results_dir.stat().st_mode & 0o777 == 0o700
+
+
+def test_a_results_folder_may_be_a_link_to_another_disk(
+    make_settings: Callable[..., Settings], tmp_path: Path
+) -> None:
+    settings = make_settings()
+    (tmp_path / "large").mkdir()
+    settings.data_dir.mkdir()
+    settings.results_dir.symlink_to(tmp_path / "large")
+    with open_state(settings) as state:
+        assert state.find_trouble() == ""
+        assert state.results.find(state.results.store(b"x", "image/png")) is not None
+
+
+def test_full_results_are_trouble_where_only_they_lie_on_a_full_disk(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings()
+    with open_state(settings) as state, small_disk(settings.results_dir, 32 * 1024):
+        assert "No space left on device" in state.find_trouble()
+        assert not [path for path in settings.results_dir.rglob("*") if path.is_file()]
+
+
+def test_a_trial_leaves_no_file(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings()
+    with open_state(settings) as state:
+        assert state.find_trouble() == ""
+        assert not [path for path in settings.results_dir.rglob("*") if path.is_file()]
+
+
+def test_a_database_that_is_locked_is_waited_for(make_settings: Callable[..., Settings]) -> None:
+    settings = make_settings()
+    with open_state(settings) as state:
+        file = settings.data_dir / "upscaled.sqlite3"
+        with closing(sqlite3.connect(file, isolation_level=None, check_same_thread=False)) as other:
+            other.execute("BEGIN IMMEDIATE")
+            ending = threading.Timer(1, other.execute, ["COMMIT"])
+            ending.start()
+            assert key_with(state, 1) == 1
+            ending.join()
+
+
+def test_a_new_database_is_told_from_one_that_was_there(
+    database_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(database_url=database_url)
+    with open_state(settings) as state:
+        assert state.is_new
+    with open_state(settings) as state:
+        assert not state.is_new
 
 
 def test_sweeps_of_two_front_ends_at_once_agree(
     make_settings: Callable[..., Settings], clock: Clock
 ) -> None:
-    with open_state(make_settings(), clock) as first, open_state(make_settings(), clock) as second:
+    with (
+        open_state(make_settings(), all_of(clock)) as first,
+        open_state(make_settings(), all_of(clock)) as second,
+    ):
         for _ in range(50):
             first.results.store(b"x", "image/png")
         clock.now_s += 3600

@@ -1,0 +1,82 @@
+"""The clocks of the stored state, and the age of what a clock that may be set has stamped."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+_SMALLEST_JUMP_S: Final = 1.0
+"""NTP slews a clock by at most 500 parts in a million: 30 ms between two looks a minute apart."""
+
+_MOST_JUMPS: Final = 64
+
+
+def read_boot_time_s() -> float:
+    """Seconds since the machine started, those in which it slept included where that is known."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
+@dataclass(frozen=True, slots=True)
+class Clocks:
+    """Three clocks, each in seconds.
+
+    wall: since 1970; it may be set forward or back at any time. boot: never set, and goes on while
+    the machine sleeps. running: never set, and stands still while the machine sleeps, as this
+    process does.
+    """
+
+    wall: Callable[[], float] = time.time
+    boot: Callable[[], float] = read_boot_time_s
+    running: Callable[[], float] = time.monotonic
+
+
+@dataclass(frozen=True, slots=True)
+class _Jump:
+    """The wall clock was set from `before_s` to `after_s`."""
+
+    before_s: float
+    after_s: float
+
+
+class StampClock:
+    """Stamps of the wall clock, and their age although it was set since then; from any thread.
+
+    A stamp has to be readable by other processes and after a restart, so it is of the wall clock.
+    This process sees when that is set, by comparing it with the boot clock, and leaves what it was
+    set by out of the age of what was stamped before. Of two moments with the same stamp, the clock
+    having been set back between them, the later one is meant.
+    """
+
+    def __init__(self, clocks: Clocks) -> None:
+        self._clocks = clocks
+        self._lock = threading.Lock()
+        self._jumps: list[_Jump] = []
+        self._offset_s = clocks.wall() - clocks.boot()
+
+    def now_s(self) -> float:
+        """A stamp: seconds since 1970 by the wall clock."""
+        return self._observe()[0]
+
+    def age_s(self, stamp_s: float) -> float:
+        """Seconds since a stamp was made; below 0 for one that only another clock can have made."""
+        now_s, jumps = self._observe()
+        end_s, elapsed_s = now_s, 0.0
+        for jump in reversed(jumps):
+            if jump.after_s <= stamp_s <= end_s:
+                return elapsed_s + end_s - stamp_s
+            elapsed_s += end_s - jump.after_s
+            end_s = jump.before_s
+        return elapsed_s + end_s - stamp_s if stamp_s <= end_s else now_s - stamp_s
+
+    def _observe(self) -> tuple[float, list[_Jump]]:
+        with self._lock:
+            now_s = self._clocks.wall()
+            offset_s = now_s - self._clocks.boot()
+            jump_s = offset_s - self._offset_s
+            self._offset_s = offset_s
+            if abs(jump_s) > _SMALLEST_JUMP_S:
+                self._jumps = [*self._jumps, _Jump(now_s - jump_s, now_s)][-_MOST_JUMPS:]
+            return now_s, self._jumps
