@@ -34,6 +34,12 @@ _PATTERN_MEANINGS = {
 # What Kubernetes puts into every container of a namespace with a Service named "upscaled".
 _SERVICE_LINK = re.compile(r"service_(host|port(_\w+)?)|port(_\d+_(tcp|udp|sctp)(_\w+)?)?")
 
+# Names that settings had before, and have now.
+ALIASES = {
+    "allowed_source_cidrs": "source_private_cidrs",
+    "allowed_source_hosts": "source_only_hosts",
+}
+
 _HOST = re.compile(r"[A-Za-z0-9._:-]+")
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -164,14 +170,15 @@ class Settings(BaseModel):
     source_timeout_s: float = Field(
         default=10, gt=0, le=600, description="longest fetching an image_url may take in all"
     )
-    allowed_source_cidrs: tuple[Network, ...] = Field(
+    source_private_cidrs: tuple[Network, ...] = Field(
         default=(),
-        description="comma-separated networks image_url may reach though private, "
-        "for example 10.1.0.0/16",
+        description="widens: comma-separated private networks that image_url may reach too, "
+        "for example 10.1.0.0/16; once named `UPSCALED_ALLOWED_SOURCE_CIDRS`, which still counts",
     )
-    allowed_source_hosts: tuple[str, ...] = Field(
+    source_only_hosts: tuple[str, ...] = Field(
         default=(),
-        description="comma-separated host names image_url is limited to; empty: any public host",
+        description="narrows: comma-separated host names, the only ones that image_url may name; "
+        "empty: any; once named `UPSCALED_ALLOWED_SOURCE_HOSTS`, which still counts",
     )
     shutdown_grace_s: float = Field(
         default=20, ge=0, le=3600, description="how long a stop waits for images under way"
@@ -192,14 +199,14 @@ class Settings(BaseModel):
         "`OTEL_*` variables name; needs the extra `otel`",
     )
 
-    @field_validator("allowed_source_cidrs", mode="before")
+    @field_validator("source_private_cidrs", mode="before")
     @classmethod
     def _split_networks(cls, value: object) -> object:
         if not isinstance(value, str):
             return value
         return tuple(ipaddress.ip_network(part) for part in _split(value))
 
-    @field_validator("allowed_source_hosts", mode="before")
+    @field_validator("source_only_hosts", mode="before")
     @classmethod
     def _split_hosts(cls, value: object) -> object:
         if not isinstance(value, str):
@@ -268,10 +275,12 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
 
     Args:
         environment: read instead of `os.environ`. An empty value counts as unset.
-        overrides: field values that win over the environment, for the command line and tests.
+        overrides: field values that win over the environment, for the command line and tests; old
+            names count here too.
 
     Raises:
-        SettingsError: a value out of range or of the wrong kind, or an unknown `UPSCALED_` name.
+        SettingsError: a value out of range or of the wrong kind, an unknown `UPSCALED_` name, or
+            a setting given by its old name and its new one.
     """
     environment = os.environ if environment is None else environment
     given = {
@@ -281,10 +290,14 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
     }
     values = {name: value for name, value in given.items() if not _SERVICE_LINK.fullmatch(name)}
     _refuse_unknown(values)
+    aliases = _find_aliases(values)
+    renamed: dict[str, object] = {aliases.get(name, name): value for name, value in values.items()}
+    renamed |= {ALIASES.get(name, name): value for name, value in overrides.items()}
     try:
-        return Settings.model_validate({**values, **overrides})
+        return Settings.model_validate(renamed)
     except ValidationError as error:
-        raise SettingsError(_describe(error)) from None
+        given_names = {new: old for old, new in aliases.items()}
+        raise SettingsError(_describe(error, given_names)) from None
 
 
 def describe_settings(settings: Settings) -> list[tuple[str, str, str, str]]:
@@ -315,17 +328,32 @@ def _as_text(value: object) -> str:
 
 def _refuse_unknown(values: Mapping[str, str]) -> None:
     for name, value in values.items():
-        if name in Settings.model_fields:
+        if name in Settings.model_fields or name in ALIASES:
             continue
         near = difflib.get_close_matches(name, Settings.model_fields, n=1)
         hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
         raise SettingsError(f"{PREFIX}{name.upper()}={value!r}: there is no such setting{hint}")
 
 
-def _describe(error: ValidationError) -> str:
+def _find_aliases(values: Mapping[str, str]) -> dict[str, str]:
+    """The old names among the given ones, each with the setting it stands for."""
+    found = {old: new for old, new in ALIASES.items() if old in values}
+    for old, new in found.items():
+        if new in values:
+            variable, alias = PREFIX + new.upper(), PREFIX + old.upper()
+            raise SettingsError(
+                f"{variable}={values[new]!r} and {alias}={values[old]!r}: one setting by its name "
+                f"and its old name; keep {variable}"
+            )
+    return found
+
+
+def _describe(error: ValidationError, given_names: Mapping[str, str]) -> str:
+    """One line for each wrong value, by the name it was given by."""
     lines = []
     for problem in error.errors():
-        name = PREFIX + str(problem["loc"][0]).upper() if problem["loc"] else "settings"
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        name = PREFIX + given_names.get(field, field).upper() if field else "settings"
         reason = _PATTERN_MEANINGS.get(name) or problem["msg"].removeprefix("Value error, ")
         lines.append(f"{name}={problem['input']!r}: {reason}")
     return "\n".join(lines)

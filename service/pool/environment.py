@@ -21,8 +21,8 @@ _WAIT = "OMP_WAIT_POLICY"
 _FRONT_END_ONLY = {
     "database_url",
     "public_base_url",
-    "allowed_source_cidrs",
-    "allowed_source_hosts",
+    "source_private_cidrs",
+    "source_only_hosts",
     "traces",
 }
 

@@ -70,7 +70,7 @@ def site(
         UPSCALED_PUBLIC_BASE_URL=public_url,
         UPSCALED_RATE_PER_S="100000",
         UPSCALED_RATE_BURST="100000",
-        UPSCALED_ALLOWED_SOURCE_CIDRS="127.0.0.0/8",
+        UPSCALED_SOURCE_PRIVATE_CIDRS="127.0.0.0/8",
     ) as server:
         upstream = server.url.removeprefix("http://")
         with proxy(name, folder, port, upstream, certificate):

@@ -9,7 +9,7 @@ from typer.core import TyperGroup, TyperOption
 
 from service.api.metrics import Metrics
 from service.cli import app
-from service.config import PREFIX, Settings
+from service.config import ALIASES, PREFIX, Settings
 from tests.docs.blocks import DOCS, METRICS, PAGES, ROOT
 
 
@@ -50,7 +50,7 @@ def test_every_setting_is_in_the_table() -> None:
 
 
 def test_no_page_names_a_setting_that_there_is_not() -> None:
-    known = {PREFIX + name.upper() for name in Settings.model_fields}
+    known = {PREFIX + name.upper() for name in (*Settings.model_fields, *ALIASES)}
     unknown = {
         (page.name, name)
         for page in PAGES

@@ -7,6 +7,7 @@ import pytest
 from pydantic import ValidationError
 
 from service.config import (
+    ALIASES,
     MAX_OUTPUT_SIDE_PX,
     PREFIX,
     Settings,
@@ -68,12 +69,12 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "result_ttl_s": (["1", "31536000"], ["0", "31536001"]),
     "body_timeout_s": (["0.001", "3600"], ["0", "3600.5", "nan"]),
     "source_timeout_s": (["0.001", "600"], ["0", "600.5", "nan"]),
-    "allowed_source_cidrs": (
+    "source_private_cidrs": (
         ["10.0.0.0/8", "10.0.0.1", "fd00::/8, 10.1.0.0/16", ","],
         ["10.0.0.1/8", "10.0.0.0/33", "example.com", "10.0.0.0/8;10.1.0.0/16"],
     ),
     "extra_formats": (["avif", "AVIF, heic,bmp", "tiff"], ["gif", "avif;bmp"]),
-    "allowed_source_hosts": (["a.example", "a.example,b.example"], []),
+    "source_only_hosts": (["a.example", "a.example,b.example"], []),
     "shutdown_grace_s": (["0", "3600"], ["-0.1", "3600.5", "nan"]),
     "log_format": (["auto", "json", "text"], ["JSON", "logfmt", "text\n"]),
     "traces": (["true", "0"], ["maybe"]),
@@ -143,13 +144,55 @@ def test_a_kubernetes_service_of_our_name_stops_no_start(name: str, value: str) 
         ("DEVICE", "tpu", "must be auto, cpu, cuda, cuda:N or mps"),
         ("PRECISION", "best", "must be exact, auto or fast"),
         ("LOG_LEVEL", "loud", "must be debug, info, warning or error"),
-        ("ALLOWED_SOURCE_CIDRS", "10.0.0.1/8", "10.0.0.1/8 has host bits set"),
+        ("SOURCE_PRIVATE_CIDRS", "10.0.0.1/8", "10.0.0.1/8 has host bits set"),
     ],
 )
 def test_a_refusal_is_in_words_for_people(name: str, value: str, reason: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load_settings({f"UPSCALED_{name}": value})
     assert str(refused.value) == f"UPSCALED_{name}={value!r}: {reason}"
+
+
+OLD_NAMES = [
+    ("ALLOWED_SOURCE_CIDRS", "SOURCE_PRIVATE_CIDRS", "10.0.0.0/8"),
+    ("ALLOWED_SOURCE_HOSTS", "SOURCE_ONLY_HOSTS", "a.example"),
+]
+
+
+def test_every_old_name_is_tried() -> None:
+    assert {old.lower(): new.lower() for old, new, _ in OLD_NAMES} == ALIASES
+
+
+@pytest.mark.parametrize(("old", "new", "value"), OLD_NAMES)
+def test_an_old_name_means_the_setting_of_today(old: str, new: str, value: str) -> None:
+    settings = load_settings({PREFIX + old: value})
+    assert settings == load_settings({PREFIX + new: value})
+    assert settings != load_settings({})
+    assert load_settings({PREFIX + old: "", PREFIX + new: value}) == settings
+    assert load_settings({PREFIX + old: value, PREFIX + new: ""}) == settings
+
+
+@pytest.mark.parametrize(("old", "new", "value"), OLD_NAMES)
+@pytest.mark.parametrize("is_same", [True, False])
+def test_a_setting_by_both_its_names_stops_the_start(
+    old: str, new: str, value: str, is_same: bool
+) -> None:
+    with pytest.raises(SettingsError) as refused:
+        load_settings({PREFIX + old: value, PREFIX + new: value if is_same else "172.16.0.0/12"})
+    assert f"{PREFIX}{new}=" in str(refused.value)
+    assert f"{PREFIX}{old}={value!r}" in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["ALLOWED_SOURCE_CIDRS", "SOURCE_PRIVATE_CIDRS"])
+def test_a_wrong_value_is_named_by_the_name_it_was_given_by(name: str) -> None:
+    with pytest.raises(SettingsError, match=rf"^UPSCALED_{name}='10\.0\.0\.1/8': "):
+        load_settings({PREFIX + name: "10.0.0.1/8"})
+
+
+@pytest.mark.parametrize(("old", "new", "value"), OLD_NAMES)
+def test_an_old_name_is_told_where_the_setting_is_explained(old: str, new: str, value: str) -> None:
+    meanings = {variable: meaning for variable, *_, meaning in describe_settings(load_settings({}))}
+    assert PREFIX + old in meanings[PREFIX + new]
 
 
 def test_an_unknown_name_like_no_other_is_refused_too() -> None:
@@ -183,8 +226,8 @@ def test_values_become_what_they_mean() -> None:
             "UPSCALED_METERING": "true",
             "UPSCALED_RATE_PER_S": "2.5",
             "UPSCALED_PUBLIC_BASE_URL": "https://a.example/base/",
-            "UPSCALED_ALLOWED_SOURCE_CIDRS": "10.0.0.0/8, fd00::/8",
-            "UPSCALED_ALLOWED_SOURCE_HOSTS": " A.example ,b.example,",
+            "UPSCALED_SOURCE_PRIVATE_CIDRS": "10.0.0.0/8, fd00::/8",
+            "UPSCALED_SOURCE_ONLY_HOSTS": " A.example ,b.example,",
         }
     )
     assert settings.data_dir == Path("/data")
@@ -193,11 +236,11 @@ def test_values_become_what_they_mean() -> None:
     assert settings.metering is True
     assert settings.rate_per_s == 2.5
     assert settings.public_base_url == "https://a.example/base"
-    assert settings.allowed_source_cidrs == (
+    assert settings.source_private_cidrs == (
         ipaddress.ip_network("10.0.0.0/8"),
         ipaddress.ip_network("fd00::/8"),
     )
-    assert settings.allowed_source_hosts == ("a.example", "b.example")
+    assert settings.source_only_hosts == ("a.example", "b.example")
 
 
 def test_an_override_wins_over_the_environment() -> None:
@@ -225,7 +268,7 @@ def test_the_tables_values_can_be_set_again() -> None:
     chosen = load_settings(
         {
             "UPSCALED_METERING": "true",
-            "UPSCALED_ALLOWED_SOURCE_CIDRS": "10.0.0.0/8,fd00::/8",
+            "UPSCALED_SOURCE_PRIVATE_CIDRS": "10.0.0.0/8,fd00::/8",
             "UPSCALED_WORK_TIMEOUT_S": "12.5",
         }
     )

@@ -150,7 +150,7 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         "UPSCALED_METERING": "true",
         "UPSCALED_SOURCE_TIMEOUT_S": "1",
         "UPSCALED_MAX_FILE_BYTES": "300000",
-        "UPSCALED_ALLOWED_SOURCE_CIDRS": "127.0.0.1/32",
+        "UPSCALED_SOURCE_PRIVATE_CIDRS": "127.0.0.1/32",
     }
     with origin() as origin_url, serve(folder / "data", **settings) as server:
         server.run("credits", "add", "first", "100")

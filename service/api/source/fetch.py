@@ -71,7 +71,7 @@ async def _open_session(
     def open_socket(info: AddressInfo) -> socket.socket:
         family, kind, protocol, _, where = info
         address = ipaddress.ip_address(str(where[0]).partition("%")[0])
-        if is_forbidden(address, settings.allowed_source_cidrs):
+        if is_forbidden(address, settings.source_private_cidrs):
             raise ForbiddenAddress(f"{address} is refused")
         connection = socket.socket(family, kind, protocol)
         connection.setblocking(False)
@@ -97,7 +97,7 @@ async def _follow(
     """Walk the redirects by hand: each hop is checked like the first."""
     for _ in range(MAX_REDIRECTS + 1):
         check_url(url)
-        _check_host(url, settings.allowed_source_hosts)
+        _check_host(url, settings.source_only_hosts)
         async with session.get(url, allow_redirects=False) as response:
             if response.status == 200:
                 return await _read(response, share, settings.max_file_bytes)

@@ -13,7 +13,7 @@ from tests.service.api.serving import Service, serve
 @pytest.fixture(scope="session")
 def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Roomy limits, no metering, loopback allowed as a source. Do not change its state."""
-    with serve(tmp_path_factory.mktemp("service"), allowed_source_cidrs="127.0.0.1/32") as running:
+    with serve(tmp_path_factory.mktemp("service"), source_private_cidrs="127.0.0.1/32") as running:
         yield running
 
 

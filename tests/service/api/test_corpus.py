@@ -45,7 +45,7 @@ def front_end(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
         AcceptingExecutor(),
         credits=1000,
         metering=True,
-        allowed_source_cidrs="127.0.0.1/32",
+        source_private_cidrs="127.0.0.1/32",
     ) as service:
         yield service
 

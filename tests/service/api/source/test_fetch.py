@@ -25,7 +25,7 @@ LIMIT_BYTES = 10_000
 
 def settings(**changes: Any) -> Settings:
     given = {
-        "allowed_source_cidrs": "127.0.0.1/32",
+        "source_private_cidrs": "127.0.0.1/32",
         "max_file_bytes": LIMIT_BYTES,
         "source_timeout_s": 5,
     }
@@ -277,15 +277,15 @@ async def test_of_several_addresses_only_the_allowed_are_tried(
 
 
 async def test_a_list_of_hosts_is_a_further_limit(web: Origin) -> None:
-    limited = settings(allowed_source_hosts="localhost")
+    limited = settings(source_only_hosts="localhost")
     assert await fetch_source(f"http://LocalHost:{web.port}/photo", limited) == PHOTO
-    await assert_unusable(f"{web.url}/photo", allowed_source_hosts="localhost")
+    await assert_unusable(f"{web.url}/photo", source_only_hosts="localhost")
     web.answers["/x"] = redirect(f"{web.url}/photo")
-    await assert_unusable(f"http://localhost:{web.port}/x", allowed_source_hosts="localhost")
+    await assert_unusable(f"http://localhost:{web.port}/x", source_only_hosts="localhost")
 
 
 async def test_a_listed_host_is_still_guarded(inside: Origin) -> None:
-    await assert_unusable(f"{inside.url}/photo", allowed_source_hosts="127.0.0.2")
+    await assert_unusable(f"{inside.url}/photo", source_only_hosts="127.0.0.2")
     assert inside.connections == 0
 
 
