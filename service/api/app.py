@@ -24,7 +24,7 @@ from service.api.repair import settle_owed_for_ever
 from service.api.request_log import log_exchange
 from service.api.result_url import RESULT_PATH
 from service.api.results import answer_result
-from service.api.source.names import NameLookup
+from service.api.source.fetch import SourceFetcher
 from service.api.state_probe import StateProbe
 from service.api.tracing import open_tracing
 from service.api.upscale import answer_upscale
@@ -63,7 +63,7 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
         executor,
         state,
         metrics=Metrics(),
-        names=NameLookup(),
+        sources=SourceFetcher(settings),
         budget=build_budget(settings),
         board=ProgressBoard(),
         probe=StateProbe(state.find_trouble),

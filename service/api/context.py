@@ -8,7 +8,7 @@ from starlette.requests import Request
 from service.api.body.budget import Budget
 from service.api.metrics import Metrics
 from service.api.progress import ProgressBoard
-from service.api.source.names import NameLookup
+from service.api.source.fetch import SourceFetcher
 from service.api.state_probe import StateProbe
 from service.config import Settings
 from service.pool.boundary import Executor
@@ -21,7 +21,7 @@ class Context:
     executor: Executor
     state: State
     metrics: Metrics
-    names: NameLookup
+    sources: SourceFetcher
     budget: Budget
     board: ProgressBoard
     probe: StateProbe

@@ -18,7 +18,6 @@ from service.api.judge import judge_size
 from service.api.progress import Progress
 from service.api.result_url import build_result_url, find_result_name
 from service.api.run_to_end import run_to_end
-from service.api.source.fetch import fetch_source
 from service.api.source.url import UnusableUrl, parse_url
 from service.api.wire.client import Client, watch_client
 from service.errors import FileSizeTooLarge
@@ -100,7 +99,7 @@ async def _load_source(context: Context, image_url: str, share: Share) -> bytes:
     file_name = find_result_name(parse_url(image_url))
     stored = await asyncio.to_thread(context.state.results.find, file_name) if file_name else None
     if stored is None:
-        return await fetch_source(image_url, context.settings, context.names, share)
+        return await context.sources.fetch(image_url, share)
     if stored.size_bytes > context.settings.max_file_bytes:
         raise FileSizeTooLarge(detail=f"an own result of {stored.size_bytes} bytes")
     share.take(stored.size_bytes)

@@ -190,7 +190,7 @@ def test_a_wrong_value_is_named_by_the_name_it_was_given_by(name: str) -> None:
 
 
 @pytest.mark.parametrize(("old", "new", "value"), OLD_NAMES)
-def test_an_old_name_is_told_where_the_setting_is_explained(old: str, new: str, value: str) -> None:
+def test_an_old_name_is_explained_with_the_setting(old: str, new: str, value: str) -> None:
     meanings = {variable: meaning for variable, *_, meaning in describe_settings(load_settings({}))}
     assert PREFIX + old in meanings[PREFIX + new]
 

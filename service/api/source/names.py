@@ -10,15 +10,14 @@ import threading
 from contextlib import suppress
 from typing import Any, Final
 
-from aiohttp.abc import AbstractResolver, ResolveResult
-
 MAX_LOOKUPS: Final = 64
 
 AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any, ...]]
+"""family, kind, protocol, canonical name, socket address: as of `socket.getaddrinfo`."""
 
 
-class NameLookup(AbstractResolver):
-    """aiohttp's resolver over threads of its own, at most `max_lookups` at a time.
+class NameLookup:
+    """Resolves host names in threads of its own, at most `max_lookups` at a time.
 
     A thread whose caller gave up keeps its place until its lookup ends. Threads are daemons: one
     that hangs does not keep the process from ending.
@@ -27,34 +26,21 @@ class NameLookup(AbstractResolver):
     def __init__(self, max_lookups: int = MAX_LOOKUPS) -> None:
         self._places = asyncio.Semaphore(max_lookups)
 
-    async def resolve(
-        self, host: str, port: int = 0, family: socket.AddressFamily = socket.AF_UNSPEC
-    ) -> list[ResolveResult]:
-        """
+    async def resolve(self, host: str, port: int) -> list[AddressInfo]:
+        """Return the addresses to connect to for TCP, in the system's order of preference.
+
         Raises:
             OSError: no such name, or no answer about it.
+            UnicodeError: no name at all (a label of more than 63 characters, or an empty one).
         """
         await self._places.acquire()
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[list[AddressInfo]] = loop.create_future()
         look_up = threading.Thread(
-            target=self._look_up, args=(loop, answer, host, port, family), daemon=True
+            target=self._look_up, args=(loop, answer, host, port), daemon=True
         )
         look_up.start()
-        return [
-            ResolveResult(
-                hostname=host,
-                host=str(where[0]),
-                port=int(where[1]),
-                family=found,
-                proto=protocol,
-                flags=socket.AI_NUMERICHOST | socket.AI_NUMERICSERV,
-            )
-            for found, _, protocol, _, where in await answer
-        ]
-
-    async def close(self) -> None:
-        """Nothing to close: it outlives the connectors that use it."""
+        return await answer
 
     def _look_up(
         self,
@@ -62,11 +48,10 @@ class NameLookup(AbstractResolver):
         answer: "asyncio.Future[list[AddressInfo]]",
         host: str,
         port: int,
-        family: socket.AddressFamily,
     ) -> None:
         outcome: Any
         try:
-            outcome = socket.getaddrinfo(host, port, family=family, type=socket.SOCK_STREAM)
+            outcome = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
             outcome = error
         with suppress(RuntimeError):  # the loop has ended meanwhile

@@ -1,6 +1,7 @@
 import asyncio
 import gzip
 import os
+import re
 import socket
 import time
 import tracemalloc
@@ -11,10 +12,8 @@ import pytest
 import pytest_asyncio
 
 from service.api.body.budget import Budget
-from service.api.source import fetch
-from service.api.source.fetch import MAX_REDIRECTS
-from service.api.source.names import NameLookup
-from service.api.source.url import UNUSABLE_URL_TEXT
+from service.api.source.fetch import MAX_REDIRECTS, SourceFetcher
+from service.api.source.url import UNUSABLE_URL_TEXT, check_source_url
 from service.config import Settings, load_settings
 from service.errors import FileSizeTooLarge, InvalidParameter, RateLimitExceeded
 from tests.service.api.origin import Origin, origin, redirect, response
@@ -50,13 +49,15 @@ async def inside() -> AsyncIterator[Origin]:
 
 async def fetch_source(url: str, table: Settings) -> bytes:
     with Budget(10 * table.max_file_bytes).share(1) as share:
-        return await fetch.fetch_source(url, table, NameLookup(), share)
+        return await SourceFetcher(table).fetch(url, share)
 
 
-async def assert_unusable(url: str, **changes: Any) -> None:
+async def assert_unusable(url: str, **changes: Any) -> str:
+    """Returns what the log is told."""
     with pytest.raises(InvalidParameter) as refused:
         await fetch_source(url, settings(**changes))
     assert refused.value.public_text == UNUSABLE_URL_TEXT
+    return refused.value.detail
 
 
 async def test_the_bytes_come_as_they_are(web: Origin) -> None:
@@ -68,18 +69,107 @@ async def test_nothing_of_ours_is_told(web: Origin, monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     web.answers["/first"] = response(PHOTO, "Set-Cookie: a=b; Path=/")
-    await fetch_source(f"{web.url}/first", settings())
-    await fetch_source(f"{web.url}/photo", settings())
+    fetcher = SourceFetcher(settings())
+    for path in ("/first", "/photo"):
+        with Budget(LIMIT_BYTES).share(1) as share:
+            await fetcher.fetch(web.url + path, share)
     names = {line.partition(":")[0].lower() for line in web.heads[1].splitlines()[1:] if line}
     assert names - {"connection"} == {"host", "user-agent", "accept", "accept-encoding"}
     assert "accept-encoding: identity" in web.heads[1].lower()
 
 
-async def test_a_compressed_answer_is_never_unpacked(web: Origin) -> None:
+async def test_cookies_go_from_hop_to_hop_of_one_fetch(web: Origin) -> None:
+    web.answers["/1"] = response(b"", "Set-Cookie: a=b", "Location: /2", status="302 Found")
+    web.answers["/2"] = response(b"", "Set-Cookie: c=d", "Location: /photo", status="302 Found")
+    assert await fetch_source(f"{web.url}/1", settings()) == PHOTO
+    sent = [re.findall(r"(?m)^Cookie: (.*)\r$", head) for head in web.heads]
+    assert sent == [[], ["a=b"], ["a=b; c=d"]]
+
+
+async def test_a_packed_answer_is_unpacked_under_the_limit_of_all(web: Origin) -> None:
+    web.answers["/fits"] = response(gzip.compress(bytes(LIMIT_BYTES)), "Content-Encoding: gzip")
+    assert await fetch_source(f"{web.url}/fits", settings()) == bytes(LIMIT_BYTES)
     bomb = gzip.compress(bytes(5_000_000))
     assert len(bomb) < LIMIT_BYTES
     web.answers["/bomb"] = response(bomb, "Content-Encoding: gzip")
-    assert await fetch_source(f"{web.url}/bomb", settings()) == bomb
+    with pytest.raises(FileSizeTooLarge):
+        await fetch_source(f"{web.url}/bomb", settings())
+
+
+async def test_packing_may_make_a_file_of_the_limit_larger(web: Origin) -> None:
+    photo = os.urandom(LIMIT_BYTES)
+    packed = gzip.compress(photo, 0)
+    assert len(packed) > LIMIT_BYTES
+    for framing in (f"Content-Length: {len(packed)}", "Transfer-Encoding: chunked"):
+        chunks = b"%x\r\n%s\r\n0\r\n\r\n" % (len(packed), packed)
+        head = f"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n{framing}\r\n\r\n".encode()
+        web.answers["/x"] = head + (chunks if "chunked" in framing else packed)
+        assert await fetch_source(f"{web.url}/x", settings()) == photo
+
+
+def raw_answer(*lines: bytes, body: bytes = PHOTO) -> bytes:
+    return b"\r\n".join([b"HTTP/1.1 200 OK", *lines, b"", body])
+
+
+LENGTH = b"Content-Length: %d" % len(PHOTO)
+ODD_ANSWERS = {
+    "a header of 9 KB": raw_answer(LENGTH, b"X: " + b"y" * 9000),
+    "a header of 100 KB": raw_answer(LENGTH, b"X: " + b"y" * 100_000),
+    "400 headers": raw_answer(LENGTH, *[b"Link: <https://a.example>"] * 400),
+    "bytes behind the body": raw_answer(LENGTH) + b"extra",
+    "the length twice": raw_answer(LENGTH, LENGTH),
+    "the length twice in one line": raw_answer(LENGTH + b", %d" % len(PHOTO)),
+    "a space before a colon": raw_answer(b"X-A : 1", LENGTH),
+    "a space before the length's colon": raw_answer(b"Content-Length : %d" % len(PHOTO)),
+    "a space within a name": raw_answer(b"X-Bad Header: 1", LENGTH),
+    "a folded header": raw_answer(b"X-Fold: a", b" b", LENGTH),
+    "a control character": raw_answer(b"X: a\x01b", LENGTH),
+    "bytes outside ASCII": raw_answer(b"X: \xff\xe9", LENGTH),
+    "bare line feeds": raw_answer(LENGTH, body=b"").replace(b"\r\n", b"\n") + PHOTO,
+    "no reason": raw_answer(LENGTH).replace(b" OK", b""),
+    "HTTP/1.0 until it closes": raw_answer().replace(b"1.1", b"1.0"),
+    "early hints": b"HTTP/1.1 103 E\r\nLink: <a>\r\n\r\n" * 3 + raw_answer(LENGTH),
+    "a length and chunks": raw_answer(
+        b"Content-Length: 5",
+        b"Transfer-Encoding: chunked",
+        body=b"1388\r\n" + PHOTO + b"\r\n0\r\n\r\n",
+    ),
+    "a picture called gzip": raw_answer(LENGTH, b"Content-Encoding: gzip", body=b"\x89PNG" + PHOTO),
+    "an encoding that is none": raw_answer(LENGTH, b"Content-Encoding: UTF-8"),
+}
+
+
+@pytest.mark.parametrize("name", ODD_ANSWERS)
+async def test_an_answer_that_curl_reads_is_read(web: Origin, name: str) -> None:
+    answer = ODD_ANSWERS[name]
+    if "gzip" in name:
+        answer = answer.replace(LENGTH, b"Content-Length: %d" % (len(PHOTO) + 4))
+    web.answers["/x"] = answer
+    fetched = await fetch_source(f"{web.url}/x", settings())
+    assert fetched in (PHOTO, b"\x89PNG" + PHOTO)
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        (b"/ok/\xe9.png", "/ok/%E9.png"),
+        ("/ok/é ü.png".encode(), "/ok/%C3%A9%20%C3%BC.png"),
+        (b"/ok/a b.png", "/ok/a%20b.png"),
+        (b"ok/%7e%2B.png#x", "/ok/%7e%2B.png"),
+        (b"?b=2", "/x?b=2"),
+        (b"/p.png?sig=" + b"a" * 9000, "/p.png?sig=" + "a" * 9000),
+    ],
+)
+async def test_a_redirect_asks_for_the_bytes_that_it_names(
+    web: Origin, location: bytes, path: str
+) -> None:
+    web.answers["/x"] = b"HTTP/1.1 302 F\r\nLocation: " + location + b"\r\n\r\n"
+    web.answers[path] = response(PHOTO)
+    assert await fetch_source(f"{web.url}/x", settings()) == PHOTO
+
+
+async def test_white_space_around_the_url_is_not_asked_for(web: Origin) -> None:
+    assert await fetch_source(check_source_url(f"{web.url}/photo \n"), settings()) == PHOTO
 
 
 @pytest.mark.parametrize(
@@ -101,7 +191,12 @@ async def test_anything_but_200_is_unusable(web: Origin, status: str) -> None:
         *(b"", b"garbage\r\n\r\n", b"HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\nshort"),
         *(b"HTTP/1.1 200 OK\r\nContent-Length: -1\r\n\r\n", b"HTTP/1.1 999999 OK\r\n\r\n"),
         b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
-        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 100_000 + b"\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+        b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\nContent-Length: 9\r\n\r\nshort",
+        b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\n\r\n" + gzip.compress(PHOTO)[:-1],
+        b"HTTP/1.1 200 OK\r\nX: y",
+        b"HTTP/1.1 103 Early\r\n\r\n",
+        b"HTTP/1.1 200 OK\r\nX: " + b"y" * 400_000 + b"\r\n\r\n",
     ],
 )
 async def test_a_broken_answer_is_unusable(web: Origin, raw: bytes) -> None:
@@ -113,7 +208,8 @@ async def test_no_server_and_no_such_name_read_the_same(web: Origin) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     await assert_unusable(f"http://127.0.0.1:{port}/")
-    await assert_unusable("http://no-such-host.invalid/")
+    assert "gaierror" in await assert_unusable("http://no-such-host.invalid/")
+    assert await assert_unusable(f"http://{'a' * 64}.example/") == "UnicodeError"
     await assert_unusable(f"https://127.0.0.1:{web.port}/photo", source_timeout_s=0.5)
 
 
@@ -191,7 +287,7 @@ async def test_the_time_limit_spans_all_hops(web: Origin) -> None:
     assert time.monotonic() - started < 1
 
 
-@pytest.mark.parametrize("status", ["301 A", "302 B", "303 C", "307 D", "308 E"])
+@pytest.mark.parametrize("status", ["300 Z", "301 A", "302 B", "303 C", "307 D", "308 E"])
 async def test_every_kind_of_redirect(web: Origin, status: str) -> None:
     web.answers["/x"] = redirect(f"{web.url}/photo", status)
     assert await fetch_source(f"{web.url}/x", settings()) == PHOTO
@@ -214,7 +310,7 @@ async def test_what_is_fetched_counts_against_the_memory_of_all(web: Origin) -> 
     for is_room in (True, False):
         with budget.share(1) as share:
             share.take(0 if is_room else 1)
-            fetching = fetch.fetch_source(f"{web.url}/photo", settings(), NameLookup(), share)
+            fetching = SourceFetcher(settings()).fetch(f"{web.url}/photo", share)
             if is_room:
                 assert await fetching == PHOTO
             else:
@@ -282,6 +378,25 @@ async def test_a_list_of_hosts_is_a_further_limit(web: Origin) -> None:
     await assert_unusable(f"{web.url}/photo", source_only_hosts="localhost")
     web.answers["/x"] = redirect(f"{web.url}/photo")
     await assert_unusable(f"http://localhost:{web.port}/x", source_only_hosts="localhost")
+
+
+@pytest.mark.parametrize("listed", ["localhost.", "LOCALHOST", "exämple.invalid, localhost"])
+async def test_a_list_of_hosts_is_compared_as_names_are(web: Origin, listed: str) -> None:
+    limited = settings(source_only_hosts=listed)
+    assert await fetch_source(f"http://LocalHost:{web.port}/photo", limited) == PHOTO
+
+
+@pytest.mark.parametrize("host", ["exämple.invalid", "xn--exmple-cua.invalid", "EXÄMPLE.invalid."])
+async def test_a_listed_name_may_be_spelt_as_names_may(host: str) -> None:
+    detail = await assert_unusable(f"http://{host}/", source_only_hosts="exämple.invalid")
+    assert "gaierror" in detail  # it was looked up
+    detail = await assert_unusable(f"http://not-{host}/", source_only_hosts="exämple.invalid")
+    assert detail == "the host is not on the list"
+
+
+async def test_the_log_tells_what_would_open_a_private_address(inside: Origin) -> None:
+    detail = await assert_unusable(f"{inside.url}/photo")
+    assert detail == "127.0.0.2 is a private address, see UPSCALED_SOURCE_PRIVATE_CIDRS"
 
 
 async def test_a_listed_host_is_still_guarded(inside: Origin) -> None:

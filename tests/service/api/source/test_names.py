@@ -11,15 +11,15 @@ from service.api.source.names import NameLookup
 
 async def test_a_name_gives_its_addresses() -> None:
     (first, *_) = await NameLookup().resolve("localhost", 8080)
-    assert first["hostname"] == "localhost"
-    assert first["port"] == 8080
-    assert first["host"] in ("127.0.0.1", "::1")
+    *_, where = first
+    assert where[0] in ("127.0.0.1", "::1")
+    assert where[1] == 8080
 
 
 @pytest.mark.parametrize("name", ["no-such-host.invalid", "a" * 64 + ".example", "a..b"])
 async def test_an_unknown_or_impossible_name_raises(name: str) -> None:
     with pytest.raises((OSError, UnicodeError)):
-        await NameLookup().resolve(name)
+        await NameLookup().resolve(name, 80)
 
 
 class Hanging:
@@ -40,11 +40,11 @@ class Hanging:
 
 async def test_names_that_hang_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     hanging, names = Hanging(monkeypatch), NameLookup()
-    tasks = [asyncio.create_task(names.resolve(f"hanging{n}")) for n in range(40)]
+    tasks = [asyncio.create_task(names.resolve(f"hanging{n}", 80)) for n in range(40)]
     while hanging.calls < 40:
         await asyncio.sleep(0.01)
     started = time.monotonic()
-    assert await names.resolve("quick")
+    assert await names.resolve("quick", 80)
     assert await asyncio.to_thread(lambda: "the pool of all others") is not None
     assert time.monotonic() - started < 1
     hanging.let_go.set()
@@ -59,11 +59,11 @@ async def test_a_lookup_given_up_keeps_its_place_until_it_ends(
     for _ in range(2):
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.05):
-                await names.resolve("hanging")
+                await names.resolve("hanging", 80)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
-            await names.resolve("quick")
+            await names.resolve("quick", 80)
     assert hanging.calls == 2
     hanging.let_go.set()
     async with asyncio.timeout(5):
-        assert await names.resolve("quick")
+        assert await names.resolve("quick", 80)

@@ -1,0 +1,163 @@
+import asyncio
+import ipaddress
+import socket
+import ssl
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from service.api.source.connection import (
+    MAX_ADDRESSES,
+    READ_BYTES,
+    PrivateAddress,
+    choose_addresses,
+    make_tls_context,
+    open_connection,
+)
+from service.api.source.names import AddressInfo, NameLookup
+from service.api.source.url import parse_url
+from service.errors import FileSizeTooLarge
+from tests.certificates import make_certificate
+from tests.service.api.origin import Origin, origin
+
+LIMIT_BYTES = 1_000_000
+LOOPBACK = (ipaddress.ip_network("127.0.0.1/32"),)
+
+
+def info(address: str) -> AddressInfo:
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    where: tuple[Any, ...] = (address, 80, 0, 0) if ":" in address else (address, 80)
+    return (family, socket.SOCK_STREAM, 6, "", where)
+
+
+@pytest_asyncio.fixture
+async def web() -> AsyncIterator[Origin]:
+    async with origin() as running:
+        yield running
+
+
+def test_only_addresses_that_may_be_reached_are_dialled() -> None:
+    found = [info(text) for text in ("10.0.0.1", "8.8.8.8", "::1", "fe80::1%eth0", "2606:4700::1")]
+    chosen = choose_addresses(found, ())
+    assert [each[4][0] for each in chosen] == ["8.8.8.8", "2606:4700::1"]
+
+
+def test_a_private_address_is_named_with_the_setting_that_would_open_it() -> None:
+    with pytest.raises(PrivateAddress) as refused:
+        choose_addresses([info("10.0.0.1"), info("::1")], LOOPBACK)
+    assert str(refused.value) == (
+        "10.0.0.1, ::1 is a private address, see UPSCALED_SOURCE_PRIVATE_CIDRS"
+    )
+
+
+def test_a_name_of_many_addresses_is_tried_at_a_few() -> None:
+    found = [info(f"8.8.8.{last}") for last in range(MAX_ADDRESSES + 5)]
+    assert len(choose_addresses(found, ())) == MAX_ADDRESSES
+
+
+async def test_bytes_are_counted_before_they_are_read(web: Origin) -> None:
+    web.answers["/x"] = b"a" * (READ_BYTES + 5)
+    url = parse_url(f"{web.url}/x")
+    async with open_connection(url, NameLookup(), LOOPBACK, None, LIMIT_BYTES) as connection:
+        connection.send(b"GET /x HTTP/1.1\r\n\r\n")
+        read_bytes = 0
+        while data := await connection.read():
+            assert len(data) <= READ_BYTES
+            read_bytes += len(data)
+            assert connection.read_bytes == read_bytes
+    assert read_bytes == READ_BYTES + 5
+
+
+async def test_more_bytes_than_the_limit_are_not_given_out(web: Origin) -> None:
+    async def read_all(limit_bytes: int) -> None:
+        url = parse_url(f"{web.url}/x")
+        async with open_connection(url, NameLookup(), LOOPBACK, None, limit_bytes) as connection:
+            connection.send(b"GET /x HTTP/1.1\r\n\r\n")
+            while await connection.read():
+                assert connection.read_bytes <= limit_bytes
+
+    web.answers["/x"] = b"a" * 1000
+    await read_all(1000)
+    with pytest.raises(FileSizeTooLarge):
+        await read_all(999)
+
+
+async def test_what_is_not_read_is_not_taken(web: Origin) -> None:
+    """The source's bytes wait in the system's buffers, not in this process."""
+    written = 0
+
+    async def flood(writer: asyncio.StreamWriter) -> None:
+        nonlocal written
+        while True:
+            writer.write(bytes(65536))
+            await writer.drain()
+            written += 65536
+
+    web.answers["/x"] = flood
+    url = parse_url(f"{web.url}/x")
+    async with open_connection(url, NameLookup(), LOOPBACK, None, LIMIT_BYTES) as connection:
+        connection.send(b"GET /x HTTP/1.1\r\n\r\n")
+        await connection.read()
+        before = -1
+        while written != before:
+            before = written
+            await asyncio.sleep(0.05)
+        assert written < 16 * 1024 * 1024
+
+
+async def test_a_connection_ends_with_its_block(web: Origin) -> None:
+    async def read_on(writer: asyncio.StreamWriter) -> None:
+        await asyncio.sleep(30)
+
+    web.answers["/x"] = read_on
+    url = parse_url(f"{web.url}/x")
+    async with open_connection(url, NameLookup(), LOOPBACK, None, LIMIT_BYTES) as connection:
+        connection.send(b"GET /x HTTP/1.1\r\n\r\n")
+        while not web.heads:
+            await asyncio.sleep(0.01)
+    assert connection._writer.transport.is_closing()
+
+
+@pytest.mark.parametrize(
+    ("names", "days", "is_trusted", "is_right"),
+    [
+        ("DNS:localhost,IP:127.0.0.1", 90, True, True),
+        ("DNS:localhost,IP:127.0.0.1", 90, False, False),
+        ("DNS:other.example", 90, True, False),
+        ("DNS:localhost,IP:127.0.0.1", -1, True, False),
+    ],
+    ids=["sound", "of an unknown authority", "of another host", "ended"],
+)
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1"])
+async def test_a_certificate_must_hold(
+    tmp_path: Path, host: str, names: str, days: int, is_trusted: bool, is_right: bool
+) -> None:
+    certificate = make_certificate(tmp_path, names, days)
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(await reader.readline())
+        writer.close()
+
+    server = await asyncio.start_server(
+        answer, "127.0.0.1", 0, ssl=certificate.server_context(), family=socket.AF_INET
+    )
+    port = server.sockets[0].getsockname()[1]
+    tls = make_tls_context()
+    if is_trusted:
+        tls.load_verify_locations(certificate.certificate)
+
+    async def ask() -> bytes:
+        url = parse_url(f"https://{host}:{port}/")
+        async with open_connection(url, NameLookup(), LOOPBACK, tls, LIMIT_BYTES) as connection:
+            connection.send(b"hello\n")
+            return await connection.read()
+
+    async with server:
+        if is_right:
+            assert await ask() == b"hello\n"
+        else:
+            with pytest.raises(ssl.SSLCertVerificationError):
+                await ask()
