@@ -104,6 +104,15 @@ def answers(status: int, body: bytes, content_type: str = "image/jpeg") -> Behav
     return behave
 
 
+def writes(raw: bytes) -> Behaviour:
+    """Writes these bytes, head and all, and hangs up."""
+
+    def behave(visit: Visit) -> None:
+        visit.write(raw)
+
+    return behave
+
+
 def redirects(location: str, status: int = 302) -> Behaviour:
     def behave(visit: Visit) -> None:
         visit.send_response(status)

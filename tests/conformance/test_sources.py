@@ -10,6 +10,7 @@ from tests.conformance.listener import (
     MEGABYTE,
     Behaviour,
     Listener,
+    Visit,
     answers,
     breaks_off,
     declares,
@@ -17,10 +18,12 @@ from tests.conformance.listener import (
     falls_silent,
     redirects,
     streams,
+    writes,
 )
 from tests.conformance.own_settings import SOURCE_TIMEOUT_S
 from tests.conformance.pictures import MAX_FILE_BYTES, PICTURES
 from tests.conformance.requesting import perform
+from tests.conformance.rows.sources import ODD_SOURCES, SourceRow
 from tests.conformance.table import Part, Refused, Upscaled, fields, form, json_body
 from tests.conformance.wire import Reply, Target
 
@@ -91,11 +94,59 @@ def test_a_relative_redirect_is_followed(target: Target, listener: Listener) -> 
     check_upscaled(fetch(target, url), Upscaled(), PICTURES["photo"], target)
 
 
-def test_three_redirects_are_followed(target: Target, listener: Listener) -> None:
+def test_ten_redirects_are_followed_and_no_more(target: Target, listener: Listener) -> None:
     url = listener.on(next(PATHS), answers(200, photo()))
-    for _ in range(3):
+    for _ in range(10):
         url = listener.on(next(PATHS), redirects(url))
     check_upscaled(fetch(target, url), Upscaled(), PICTURES["photo"], target)
+    check_refused(fetch(target, listener.on(next(PATHS), redirects(url))), UNTAKEN)
+
+
+@pytest.mark.parametrize(
+    ("location", "path"),
+    [
+        (b"/source/\xe9.png", "/source/%E9.png"),
+        ("/source/é ü.png".encode(), "/source/%C3%A9%20%C3%BC.png"),
+        (b"/source/a b%7e.png", "/source/a%20b%7e.png"),
+        (b"/source/long.png?sig=" + b"a" * 9000, "/source/long.png"),
+    ],
+)
+def test_a_redirect_asks_for_the_bytes_that_it_names(
+    location: bytes, path: str, target: Target, listener: Listener
+) -> None:
+    listener.on(path, answers(200, photo()))
+    raw = b"HTTP/1.1 302 Found\r\nLocation: " + location + b"\r\nContent-Length: 0\r\n\r\n"
+    url = listener.on(next(PATHS), writes(raw))
+    check_upscaled(fetch(target, url), Upscaled(), PICTURES["photo"], target)
+
+
+def test_a_cookie_set_on_a_redirect_comes_with_the_next_request_of_that_fetch_alone(
+    target: Target, listener: Listener
+) -> None:
+    sent: list[str | None] = []
+
+    def note(visit: Visit) -> None:
+        sent.append(visit.headers["Cookie"])
+        answers(200, photo())(visit)
+
+    last = listener.on(next(PATHS), note)
+    raw = f"HTTP/1.1 302 Found\r\nSet-Cookie: a=b; Path=/\r\nLocation: {last}\r\n\r\n"
+    url = listener.on(next(PATHS), writes(raw.encode()))
+    for each in (url, last):
+        check_upscaled(fetch(target, each), Upscaled(), PICTURES["photo"], target)
+    assert sent == ["a=b", None]
+
+
+@pytest.mark.parametrize("row", ODD_SOURCES, ids=lambda row: row.claim)
+def test_a_source_is_read_as_curl_reads_it(
+    row: SourceRow, target: Target, listener: Listener
+) -> None:
+    print(f"the contract's line: {row.line}")
+    reply = fetch(target, listener.on(next(PATHS), writes(row.wire(photo()))))
+    if isinstance(row.answer, Upscaled):
+        check_upscaled(reply, row.answer, PICTURES["photo"], target)
+    else:
+        check_refused(reply, row.answer)
 
 
 def test_a_loop_of_redirects_ends(target: Target, listener: Listener) -> None:

@@ -9,6 +9,19 @@ from tests.conformance.rows.key import KEYS
 from tests.conformance.rows.limits import LIMITS
 from tests.conformance.rows.order import ORDER
 from tests.conformance.rows.scale import SCALES
+from tests.conformance.rows.sources import SPELLINGS
 from tests.conformance.rows.unreadable import UNREADABLE
 
-ROWS = (*KEYS, *BODY, *UNREADABLE, *SCALES, *LIMITS, *ACCEPT, *ERRORS, *ORDER, *IMAGES, *AROUND)
+ROWS = (
+    *KEYS,
+    *BODY,
+    *UNREADABLE,
+    *SCALES,
+    *LIMITS,
+    *ACCEPT,
+    *ERRORS,
+    *ORDER,
+    *IMAGES,
+    *AROUND,
+    *SPELLINGS,
+)
