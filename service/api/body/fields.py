@@ -37,8 +37,8 @@ class UnknownField:
 class Fields:
     """The three known fields; None where absent, null or empty.
 
-    `image` is a str where a form holds text in the file's place. `image_url` and `scale` are any
-    JSON value, or bytes where a form's part is too long for a text.
+    `image` is a str, the text's beginning, where a form holds text in the file's place. `image_url`
+    and `scale` are any JSON value, or bytes where a form's part is too long for a text.
     """
 
     image: bytes | str | None
@@ -82,11 +82,20 @@ def _image_in(part: Part) -> bytes | str | None:
         return None
     if part.file_name is not None or _is_of_a_file(part):
         return part.data
+    text = _read_text(part.data)
+    return part.data if text is None else text or None
+
+
+def _read_text(data: bytes) -> str | None:
+    """How the data begin, if that is text: every picture's header has bytes that text has not."""
+    beginning = data[:MAX_TEXT_BYTES]
     try:
-        text = part.data.decode()
+        text = codecs.getincrementaldecoder("utf-8")().decode(
+            beginning
+        )  # it may end in a character
     except UnicodeDecodeError:
-        return part.data
-    return part.data if "\x00" in text else text or None
+        return None
+    return None if "\x00" in text else text
 
 
 def _is_of_a_file(part: Part) -> bool:

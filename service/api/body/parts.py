@@ -55,7 +55,7 @@ def parse_parts(body: bytes, content_type: str) -> list[Part]:
             `MAX_PARTS` parts, or one of more than `MAX_PART_HEADERS` headers or
             `MAX_PART_HEAD_BYTES` of them.
     """
-    boundary = parse_value(content_type)[1].get("boundary", "")
+    boundary = parse_value(content_type)[1].get("boundary", "").rstrip(" \t")
     if not boundary:
         raise InvalidRequestBody("Invalid multipart: the boundary is missing")
     parts: list[Part] = []

@@ -33,17 +33,15 @@ async def read_body(request: Request, share: Share, *, limit_bytes: int, timeout
 
 
 async def _read_counted(request: Request, share: Share, limit_bytes: int) -> bytes:
-    chunks: list[bytes] = []
-    size_bytes = 0
+    body = bytearray()  # not a list: a client may send its body in pieces of one byte
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         chunk = message.get("body", b"")
-        size_bytes += len(chunk)
-        if size_bytes > limit_bytes:
-            raise FileSizeTooLarge(detail=f"read {size_bytes} bytes")
+        if len(body) + len(chunk) > limit_bytes:
+            raise FileSizeTooLarge(detail=f"read {len(body) + len(chunk)} bytes")
         share.take(len(chunk))
-        chunks.append(chunk)
+        body += chunk
         if not message.get("more_body", False):
-            return b"".join(chunks)
+            return bytes(body)
