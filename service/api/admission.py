@@ -18,7 +18,7 @@ async def admit(request: Request) -> ApiKey:
         RateLimitExceeded
     """
     api_key = await identify(request)
-    await asyncio.to_thread(context_of(request).state.rate.take, api_key.id)
+    await asyncio.to_thread(context_of(request).state.rate.take, api_key.id, api_key.rate)
     return api_key
 
 

@@ -1,4 +1,6 @@
-"""`upscaled keys`: make, list and revoke API keys. A running server notices at once."""
+"""`upscaled keys`: make, list and revoke API keys, and set their rates. A running server notices
+at once.
+"""
 
 import sys
 from collections.abc import Iterator
@@ -10,12 +12,22 @@ import typer
 
 from service.cli.columns import print_columns
 from service.cli.stored import opened_state
-from service.state import ListedKey
+from service.state import ListedKey, RateLimit
 
-commands = typer.Typer(no_args_is_help=True, help="Make, list and revoke API keys.")
+commands = typer.Typer(
+    no_args_is_help=True, help="Make, list and revoke API keys, and set their rates."
+)
 
 Name = Annotated[
     str, typer.Argument(metavar="NAME", help="Name of the key: letters, digits and . _ @ -")
+]
+PerSecond = Annotated[
+    float | None,
+    typer.Option("--rate", metavar="R", help="Requests a second; not given: UPSCALED_RATE_PER_S."),
+]
+Burst = Annotated[
+    int | None,
+    typer.Option("--burst", metavar="B", help="Requests at once; not given: UPSCALED_RATE_BURST."),
 ]
 
 
@@ -27,10 +39,12 @@ def register(app: typer.Typer) -> None:
 def create_key(
     name: Name,
     credits: Annotated[int, typer.Option(metavar="N", min=0, help="Credits to begin with.")] = 0,
+    rate: PerSecond = None,
+    burst: Burst = None,
 ) -> None:
     """Make an API key and print it: alone on the last line, and never again."""
     with opened_state() as state:
-        secret = state.keys.create(name, credits=credits)
+        secret = state.keys.create(name, credits=credits, rate=RateLimit(rate, burst))
     with _revoked_unless_shown(name):
         typer.echo(f"API key {name} with {credits} credits. Keep it now, it cannot be shown again:")
         typer.echo(secret)
@@ -38,14 +52,35 @@ def create_key(
 
 @commands.command("list")
 def list_keys() -> None:
-    """Print every key ever made, oldest first: its name, state, credits and beginning."""
+    """Print every key ever made, oldest first: name, state, credits, its beginning and its rate.
+
+    A rate or burst of "-" is that of the settings.
+    """
     with opened_state() as state:
         keys = state.keys.list()
     rows = [
-        (key.name, _state(key), str(key.balance), _as_text(key.created_at_s), key.shown_secret)
+        (
+            key.name,
+            _state(key),
+            str(key.balance),
+            _as_text(key.created_at_s),
+            key.shown_secret,
+            _or_dash(key.rate.per_s),
+            _or_dash(key.rate.burst),
+        )
         for key in keys
     ]
-    print_columns([("NAME", "STATE", "CREDITS", "CREATED", "KEY"), *rows])
+    print_columns([("NAME", "STATE", "CREDITS", "CREATED", "KEY", "RATE", "BURST"), *rows])
+
+
+@commands.command("rate")
+def set_rate(name: Name, rate: PerSecond = None, burst: Burst = None) -> None:
+    """Give an API key a rate of its own; what is not given is that of the settings again."""
+    own = RateLimit(rate, burst)
+    with opened_state() as state:
+        state.keys.set_rate(name, own)
+    shown = f"{_or_dash(own.per_s)} requests a second, {_or_dash(own.burst)} at once"
+    typer.echo(f"API key {name}: {shown} (-: as the settings say).")
 
 
 @commands.command("revoke")
@@ -72,6 +107,10 @@ def _revoked_unless_shown(name: str) -> Iterator[None]:
 
 def _state(key: ListedKey) -> str:
     return "active" if key.revoked_at_s is None else "revoked"
+
+
+def _or_dash(value: float | None) -> str:
+    return "-" if value is None else f"{value:.15g}"
 
 
 def _as_text(at_s: int) -> str:

@@ -6,6 +6,7 @@ from service.state.database import hide_password
 from service.state.errors import DatabaseFailed, StateError
 from service.state.keys import ApiKey, ListedKey
 from service.state.owed import Hold
+from service.state.rate import RateLimit
 from service.state.results import StoredResult
 from service.state.store import State, Swept, open_state
 
@@ -16,6 +17,7 @@ __all__ = [
     "Hold",
     "ListedKey",
     "PaidResult",
+    "RateLimit",
     "State",
     "StateError",
     "StoredResult",

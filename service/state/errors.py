@@ -9,6 +9,7 @@
     ├── NameTaken          an active API key has that name
     ├── UnknownName        no active API key has that name
     ├── InvalidAmount      credits out of range
+    ├── InvalidRate        a rate or burst out of range
     ├── DuplicateRequest   a request id was used for a hold before
     └── HoldReleased       a hold was given back before it was captured
 
@@ -54,6 +55,10 @@ class UnknownName(StateError):
 
 
 class InvalidAmount(StateError):
+    pass
+
+
+class InvalidRate(StateError):
     pass
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.exc import IntegrityError
 from service.state.credits import check_amount, grant
 from service.state.database import Database
 from service.state.errors import InvalidName, NameTaken, UnknownName
+from service.state.rate import AS_SET, RateLimit
 from service.state.schema import API_KEYS
 
 SECRET_PREFIX = "upk_"  # noqa: S105  a mark by which scanners find a leaked key, not a password
@@ -23,11 +24,15 @@ _NO_HASH = "0" * 64
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A caller that proved itself. `balance`: its credits, those on hold not counted."""
+    """A caller that proved itself.
+
+    balance: its credits, those on hold not counted. rate: its own, where it has one.
+    """
 
     id: int
     name: str
     balance: int = 0
+    rate: RateLimit = AS_SET
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,7 @@ class ListedKey:
     created_at_s: int
     revoked_at_s: int | None
     balance: int
+    rate: RateLimit
 
 
 class Keys:
@@ -52,22 +58,23 @@ class Keys:
         self._database = database
         self._clock = clock
 
-    def create(self, name: str, *, credits: int = 0) -> str:
+    def create(self, name: str, *, credits: int = 0, rate: RateLimit = AS_SET) -> str:
         """Make a key and return its secret, which cannot be read again.
 
         Names are 1 to 64 of letters, digits and `._@-`, and unique among the active keys: after a
         revoke the name may be used for a new key. Credits do not move to it.
 
         Raises:
-            InvalidName, NameTaken, InvalidAmount
+            InvalidName, NameTaken, InvalidAmount, InvalidRate
         """
         check_name(name)
         check_amount(credits, smallest=0)
+        rate.check()
         public_id = secrets.token_hex(8)
         secret = f"{SECRET_PREFIX}{public_id}_{secrets.token_urlsafe(32)}"
         try:
             with self._database.write() as connection:
-                key_id = self._insert(connection, name, public_id, secret)
+                key_id = self._insert(connection, name, public_id, secret, rate)
                 if credits:
                     grant(connection, key_id, credits, at_s=int(self._clock()))
         except IntegrityError:
@@ -83,14 +90,16 @@ class Keys:
         if match is None:
             return None
         columns = API_KEYS.c
-        query = sa.select(columns.id, columns.name, columns.balance, columns.secret_sha256).where(
+        query = sa.select(API_KEYS).where(
             columns.public_id == match[1], columns.revoked_at_s.is_(None)
         )
         with self._database.read() as connection:
             row = connection.execute(query).one_or_none()
         stored = _NO_HASH if row is None else row.secret_sha256
         is_right = secrets.compare_digest(hash_secret(secret), stored)
-        return ApiKey(row.id, row.name, row.balance) if row is not None and is_right else None
+        if row is None or not is_right:
+            return None
+        return ApiKey(row.id, row.name, row.balance, RateLimit(row.rate_per_s, row.rate_burst))
 
     def list(self) -> tuple[ListedKey, ...]:
         """Every key ever made, revoked ones too, oldest first."""
@@ -103,6 +112,7 @@ class Keys:
                 created_at_s=row.created_at_s,
                 revoked_at_s=row.revoked_at_s,
                 balance=row.balance,
+                rate=RateLimit(row.rate_per_s, row.rate_burst),
             )
             for row in rows
         )
@@ -131,13 +141,33 @@ class Keys:
             if changed.rowcount == 0:
                 raise UnknownName(f"there is no active API key named {name}")
 
-    def _insert(self, connection: Connection, name: str, public_id: str, secret: str) -> int:
+    def set_rate(self, name: str, rate: RateLimit) -> None:
+        """Give an active key a rate of its own, in every process from its next request on.
+
+        Raises:
+            UnknownName, InvalidRate
+        """
+        rate.check()
+        with self._database.write() as connection:
+            changed = connection.execute(
+                sa.update(API_KEYS)
+                .where(API_KEYS.c.name == name, API_KEYS.c.revoked_at_s.is_(None))
+                .values(rate_per_s=rate.per_s, rate_burst=rate.burst)
+            )
+            if changed.rowcount == 0:
+                raise UnknownName(f"there is no active API key named {name}")
+
+    def _insert(
+        self, connection: Connection, name: str, public_id: str, secret: str, rate: RateLimit
+    ) -> int:
         insert = sa.insert(API_KEYS).values(
             name=name,
             public_id=public_id,
             secret_sha256=hash_secret(secret),
             created_at_s=int(self._clock()),
             balance=0,
+            rate_per_s=rate.per_s,
+            rate_burst=rate.burst,
         )
         return int(connection.execute(insert.returning(API_KEYS.c.id)).scalar_one())
 

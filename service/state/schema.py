@@ -7,6 +7,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Double,
     ForeignKey,
     Index,
     Integer,
@@ -40,6 +41,9 @@ API_KEYS = Table(
     Column("created_at_s", BigInteger, nullable=False),
     Column("revoked_at_s", BigInteger),
     Column("balance", BigInteger, nullable=False),
+    # NULL: as the settings say.
+    Column("rate_per_s", Double),
+    Column("rate_burst", BigInteger),
     CheckConstraint("balance >= 0", name="balance_is_never_negative"),
 )
 # A revoked key keeps its row and its history; its name may be given to a new key.

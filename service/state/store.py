@@ -21,7 +21,7 @@ from service.state.errors import DatabaseRefused, StateError
 from service.state.holder import Holder
 from service.state.keys import Keys
 from service.state.migrate import migrate, rewrite_revision
-from service.state.rate import Rate
+from service.state.rate import Rate, build_rate
 from service.state.results import Results, SweptResults
 from service.state.schema import API_KEYS, STORED_RESULTS
 
@@ -160,7 +160,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         keys=Keys(database, clocks.wall),
         credits=Credits(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
         results=Results(settings.results_dir, settings.result_ttl_s, StampClock(clocks)),
-        rate=Rate(settings.rate_per_s, settings.rate_burst),
+        rate=build_rate(settings),
         database=database,
         holder=holder,
         data_dir=settings.data_dir,

@@ -6,6 +6,7 @@ import pytest
 import requests
 
 from service.errors import RateLimitExceeded
+from service.state import RateLimit
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FailingExecutor
 from tests.service.api.pictures import picture
@@ -29,6 +30,16 @@ def test_the_key_comes_before_the_rate(make_service: Callable[..., Service]) -> 
     assert service.upload().status_code == 200
     assert_error(service.upload(headers={"X-API-KEY": "wrong"}), 401, "invalid_auth_token")
     assert_error(service.upload(), 429, "rate_limit_exceeded")
+
+
+def test_a_key_has_its_own_rate_as_soon_as_it_is_set(make_service: Callable[..., Service]) -> None:
+    service = make_service(rate_per_s=0.01, rate_burst=1)
+    assert service.upload().status_code == 200
+    assert_error(service.upload(), 429, "rate_limit_exceeded")
+    service.state.keys.set_rate("test", RateLimit(per_s=1000, burst=3))
+    assert [service.upload().status_code for _ in range(3)] == [200] * 3
+    service.state.keys.set_rate("test", RateLimit())
+    assert [service.upload().status_code for _ in range(2)] == [200, 429]
 
 
 def test_the_rate_comes_before_the_content_type(make_service: Callable[..., Service]) -> None:

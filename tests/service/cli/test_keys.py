@@ -72,7 +72,7 @@ def test_the_list_shows_every_key_and_no_secret() -> None:
     run("keys", "create", "x" * 64)
     run("keys", "revoke", "x" * 64)
     head, first, second = run("keys", "list").stdout.splitlines()
-    assert head.split() == ["NAME", "STATE", "CREDITS", "CREATED", "KEY"]
+    assert head.split() == ["NAME", "STATE", "CREDITS", "CREATED", "KEY", "RATE", "BURST"]
     assert first.split()[:3] == ["web", "active", "1234567"]
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", first.split()[3])
     assert first.split()[4] == secret[:21] + "..."
@@ -81,7 +81,25 @@ def test_the_list_shows_every_key_and_no_secret() -> None:
 
 
 def test_the_list_of_no_keys_is_its_heading() -> None:
-    assert run("keys", "list").stdout.split() == ["NAME", "STATE", "CREDITS", "CREATED", "KEY"]
+    heads = ["NAME", "STATE", "CREDITS", "CREATED", "KEY", "RATE", "BURST"]
+    assert run("keys", "list").stdout.split() == heads
+
+
+def test_a_key_has_a_rate_of_its_own_that_can_be_changed_and_taken_back() -> None:
+    def rates() -> list[list[str]]:
+        return [line.split()[5:] for line in run("keys", "list").stdout.splitlines()[1:]]
+
+    run("keys", "create", "fast", "--rate", "2000000", "--burst", "3")
+    assert rates() == []
+    run("keys", "create", "fast", "--rate", "0.5", "--burst", "1000000")
+    run("keys", "create", "plain")
+    run("keys", "create", "half", "--burst", "7")
+    assert rates() == [["0.5", "1000000"], ["-", "-"], ["-", "7"]]
+    assert run("keys", "rate", "half", "--rate", "20").stdout == (
+        "API key half: 20 requests a second, - at once (-: as the settings say).\n"
+    )
+    run("keys", "rate", "fast")
+    assert rates() == [["-", "-"], ["-", "-"], ["20", "-"]]
 
 
 def test_a_revoked_key_is_unknown_and_its_name_free() -> None:
@@ -99,6 +117,10 @@ def test_a_revoked_key_is_unknown_and_its_name_free() -> None:
         (("keys", "create", "a b"), "'a b' is no name"),
         (("keys", "create", "x", "--credits", "1000000001"), "1000000001 credits"),
         (("keys", "revoke", "nobody"), "no active API key named nobody"),
+        (("keys", "rate", "nobody", "--rate", "5"), "no active API key named nobody"),
+        (("keys", "rate", "web", "--rate", "0"), "a rate of 0 per second: must be 0.001 to"),
+        (("keys", "rate", "web", "--rate", "nan"), "a rate of nan per second"),
+        (("keys", "create", "x", "--burst", "0"), "a burst of 0: must be 1 to 1000000"),
     ],
 )
 def test_what_cannot_be_done_is_told_on_stderr_with_status_1(
@@ -121,6 +143,8 @@ def test_what_cannot_be_done_is_told_on_stderr_with_status_1(
         ("keys", "create", "web", "--credits", "many"),
         ("keys", "create", "web", "more"),
         ("keys", "revoke"),
+        ("keys", "rate"),
+        ("keys", "rate", "web", "--burst", "1.5"),
         ("keys", "rotate", "web"),
     ],
 )

@@ -9,6 +9,7 @@ from service.config import Settings
 from service.doctor.database import check_database
 from service.doctor.finding import Status
 from service.state import open_state
+from service.state.migrations import SCHEMA_REVISION
 from tests.service.state.conftest import PostgreSQL
 
 MakeSettings = Callable[..., Settings]
@@ -33,7 +34,7 @@ def test_a_database_in_use_is_writable(make_settings: MakeSettings) -> None:
     with open_state(settings):
         (finding,) = check_database(settings)
     assert finding.status is Status.OK
-    assert "writable, schema 0001" in finding.found
+    assert f"writable, schema {SCHEMA_REVISION}" in finding.found
 
 
 def test_a_dead_server_is_a_failure_without_its_password(
@@ -105,7 +106,7 @@ def test_a_real_server_is_asked_for_its_schema_and_its_clock(
     with open_state(settings):
         pass
     database, _ = check_database(settings)
-    assert database.found == "PostgreSQL: writable, schema 0001"
+    assert database.found == f"PostgreSQL: writable, schema {SCHEMA_REVISION}"
     _, drift = check_database(settings, clock=lambda: 1_700_000_000.0)
     assert drift.status is Status.FAILURE
     assert "ahead of this machine's" in drift.found

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from service.config import Settings
-from service.state import State, open_state
-from service.state.errors import InvalidAmount, InvalidName, NameTaken, UnknownName
+from service.state import RateLimit, State, open_state
+from service.state.errors import InvalidAmount, InvalidName, InvalidRate, NameTaken, UnknownName
 from tests.service.state.conftest import Clock
 
 
@@ -36,6 +36,39 @@ def test_keys_work_on_both_databases(
         assert replacement is not None
         assert [key.balance for key in state.keys.list()] == [3, 0, 0]
         assert state.keys.names() == ("b", "a")
+
+
+def test_a_keys_own_rate_is_kept_on_both_databases(
+    database_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(database_url=database_url)
+    with open_state(settings) as state:
+        secret = state.keys.create("fast", rate=RateLimit(12.5, 40))
+        plain = state.keys.create("plain")
+    with open_state(settings) as state:
+        assert [key.rate for key in state.keys.list()] == [RateLimit(12.5, 40), RateLimit()]
+        assert [key and key.rate for key in map(state.keys.verify, (secret, plain))] == [
+            RateLimit(12.5, 40),
+            RateLimit(),
+        ]
+        state.keys.set_rate("fast", RateLimit(burst=1_000_000))
+        found = state.keys.verify(secret)
+        assert found is not None
+        assert found.rate == RateLimit(None, 1_000_000)
+
+
+def test_a_wrong_rate_or_name_changes_nothing(state: State) -> None:
+    state.keys.create("web", rate=RateLimit(2, 2))
+    with pytest.raises(InvalidRate):
+        state.keys.set_rate("web", RateLimit(0))
+    with pytest.raises(InvalidRate):
+        state.keys.create("other", rate=RateLimit(burst=0))
+    with pytest.raises(UnknownName):
+        state.keys.set_rate("other", RateLimit(3))
+    state.keys.revoke("web")
+    with pytest.raises(UnknownName):
+        state.keys.set_rate("web", RateLimit(3))
+    assert [key.rate for key in state.keys.list()] == [RateLimit(2, 2)]
 
 
 def test_secrets_carry_256_random_bits_and_a_mark(state: State) -> None:

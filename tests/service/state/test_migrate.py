@@ -18,8 +18,10 @@ from alembic.script import ScriptDirectory
 
 import service.state.migrations
 from service.config import Settings
-from service.state import PaidResult, open_state
+from service.state import PaidResult, RateLimit, open_state
+from service.state.database import open_database
 from service.state.errors import DatabaseRefused
+from service.state.keys import hash_secret
 from service.state.migrate import read_revision
 from service.state.migrations import SCHEMA_REVISION
 from service.state.schema import METADATA
@@ -77,6 +79,7 @@ def test_a_database_of_version_1_is_brought_here_with_all_it_holds(
         assert key is not None
         # 10 granted, 1 captured, 1 released; 1 was on hold by a process long dead.
         assert state.credits.balance(key.id) == 9
+        assert [each.rate for each in state.keys.list()] == [RateLimit(), RateLimit()]
         assert state.credits.audit() == ()
         state.credits.capture(state.credits.hold(key.id, "now"))
         assert state.credits.balance(key.id) == 8
@@ -142,6 +145,42 @@ def test_a_server_of_version_1_is_brought_here_with_all_it_holds(
         with state.database.read() as connection:
             assert read_revision(connection) == SCHEMA_REVISION
             assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+def test_keys_of_version_1_get_rates_on_both_databases(
+    database_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    settings = make_settings(database_url=database_url)
+    settings.data_dir.mkdir()
+    database = open_database(database_url, settings.data_dir)
+    with database.write() as connection:
+        upgrade(connection, "0001")
+        connection.execute(
+            sa.text(
+                "INSERT INTO api_keys (name, public_id, secret_sha256, created_at_s, balance)"
+                " VALUES ('web', '00112233aabbccdd', :secret, 1800000000, 3)"
+            ),
+            {"secret": hash_secret(VERSION_1_SECRET)},
+        )
+    database.close()
+    with open_state(settings) as state:
+        found = state.keys.verify(VERSION_1_SECRET)
+        assert found is not None
+        assert (found.name, found.balance, found.rate) == ("web", 3, RateLimit())
+        state.keys.set_rate("web", RateLimit(0.5, 9))
+        found = state.keys.verify(VERSION_1_SECRET)
+        assert found is not None
+        assert found.rate == RateLimit(0.5, 9)
+        with state.database.read() as connection:
+            assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
+
+
+def upgrade(connection: sa.Connection, revision: str) -> None:
+    config = Config()
+    folder = Path(service.state.migrations.__file__).parent
+    config.set_main_option("script_location", str(folder))
+    config.attributes["connection"] = connection
+    command.upgrade(config, revision)
 
 
 def test_a_database_of_a_newer_version_is_refused_and_left_alone(

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.errors import RateLimitExceeded
-from service.state.rate import Rate
+from service.state.errors import InvalidRate
+from service.state.rate import AS_SET, Rate, RateLimit
 
 
 @dataclass
@@ -31,9 +32,9 @@ def clock() -> Watch:
     return Watch()
 
 
-def passes(rate: Rate, key_id: int = 1) -> bool:
+def passes(rate: Rate, key_id: int = 1, own: RateLimit = AS_SET) -> bool:
     try:
-        rate.take(key_id)
+        rate.take(key_id, own)
     except RateLimitExceeded:
         return False
     return True
@@ -154,3 +155,77 @@ def test_a_busy_key_is_not_forgotten_among_many(clock: Watch) -> None:
     for key_id in range(5_000):
         rate.take(key_id)
     assert not any(passes(rate, key_id) for key_id in range(5_000))
+
+
+def count(rate: Rate, own: RateLimit, key_id: int = 1) -> int:
+    """How many pass at once."""
+    passed = 0
+    while passes(rate, key_id, own):
+        passed += 1
+    return passed
+
+
+def test_a_key_has_the_rate_of_its_own_and_others_keep_theirs(clock: Watch) -> None:
+    rate = Rate(5, 5, clock)
+    fast = RateLimit(per_s=50, burst=20)
+    assert (count(rate, fast, 1), count(rate, AS_SET, 2)) == (20, 5)
+    clock.wait(0.2)
+    assert (count(rate, fast, 1), count(rate, AS_SET, 2)) == (10, 1)
+
+
+@pytest.mark.parametrize(
+    ("own", "at_once", "after_a_second"),
+    [
+        (RateLimit(), 5, 5),
+        (RateLimit(per_s=2), 5, 2),
+        (RateLimit(burst=2), 2, 2),
+        (RateLimit(burst=9), 9, 5),
+    ],
+)
+def test_what_a_key_has_not_of_its_own_is_of_the_settings(
+    clock: Watch, own: RateLimit, at_once: int, after_a_second: int
+) -> None:
+    rate = Rate(5, 5, clock)
+    assert count(rate, own) == at_once
+    clock.wait(1)
+    assert count(rate, own) == after_a_second
+
+
+def test_a_rate_that_is_raised_holds_from_the_next_request_on(clock: Watch) -> None:
+    """What was spent at the slow rate is not waited for at its pace."""
+    rate = Rate(5, 5, clock)
+    slow, fast = RateLimit(per_s=0.001, burst=5), RateLimit(per_s=10, burst=5)
+    assert count(rate, slow) == 5
+    assert count(rate, fast) == 0
+    clock.wait(0.1)
+    assert count(rate, fast) == 1
+    assert count(rate, RateLimit(per_s=10, burst=8)) == 3
+
+
+def test_a_burst_that_is_lowered_owes_no_more_than_itself(clock: Watch) -> None:
+    rate = Rate(5, 5, clock)
+    assert count(rate, RateLimit(per_s=1, burst=1000)) == 1000
+    low = RateLimit(per_s=1, burst=2)
+    with pytest.raises(RateLimitExceeded) as refused:
+        rate.take(1, low)
+    assert refused.value.retry_after_s == 1
+    clock.wait(1)
+    assert count(rate, low) == 1
+
+
+@pytest.mark.parametrize("per_s", [0.001, 1_000_000, None])
+@pytest.mark.parametrize("burst", [1, 1_000_000, None])
+def test_the_bounds_of_a_keys_own_rate_are_taken(per_s: float | None, burst: int | None) -> None:
+    RateLimit(per_s, burst).check()
+
+
+@pytest.mark.parametrize(
+    "own",
+    [
+        *(RateLimit(per_s=per_s) for per_s in (0, -1, 0.0009, 1_000_001, float("nan"))),
+        *(RateLimit(burst=burst) for burst in (0, -1, 1_000_001)),
+    ],
+)
+def test_beyond_them_is_refused_by_name(own: RateLimit) -> None:
+    with pytest.raises(InvalidRate, match=r"a rate of|a burst of"):
+        own.check()
