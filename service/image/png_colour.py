@@ -8,40 +8,13 @@ over.
 
 import struct
 import zlib
-from collections.abc import Mapping
 from typing import Final
 
+from service.image.cicp import Colours, colours_of, make_profile
 from service.image.colour import MAX_PROFILE_BYTES, is_sound_profile
-from service.image.icc import (
-    BT709_CURVE,
-    BT2020,
-    DISPLAY_P3,
-    SRGB,
-    SRGB_CURVE,
-    Chromaticities,
-    Curve,
-    make_grey_profile,
-    make_rgb_profile,
-)
+from service.image.icc import SRGB, SRGB_CURVE, Chromaticities, Curve
 from service.image.png_parts import PngParts
 
-# ITU-T H.273, tables 2 and 3.
-_PRIMARIES: Final[Mapping[int, Chromaticities]] = {
-    1: SRGB,
-    5: Chromaticities((0.3127, 0.3290), (0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),
-    6: Chromaticities((0.3127, 0.3290), (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
-    7: Chromaticities((0.3127, 0.3290), (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
-    9: BT2020,
-    11: Chromaticities((0.314, 0.351), (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
-    12: DISPLAY_P3,
-}
-_CURVES: Final[Mapping[int, Curve]] = {
-    **dict.fromkeys((1, 6, 14, 15), BT709_CURVE),
-    4: Curve(2.2),
-    5: Curve(2.8),
-    8: Curve(1.0),
-    13: SRGB_CURVE,
-}
 _RGB_FULL_RANGE: Final = (0, 1)
 _UNIT: Final = 100_000
 _SRGB_GAMMA: Final = 2.2
@@ -50,8 +23,6 @@ _GAMMA_TOLERANCE: Final = 0.05
 _POINT_TOLERANCE: Final = 0.005
 _STEEPEST: Final = 10.0
 _DEFLATE: Final = b"\x00"
-
-_Colours = tuple[Chromaticities, Curve]
 
 
 def find_profile(png: PngParts) -> bytes | None:
@@ -63,7 +34,7 @@ def find_profile(png: PngParts) -> bytes | None:
             return embedded
         colours = _read_gamma_and_primaries(png)
     try:
-        return _make_profile(colours, is_grey=png.header.is_grey)
+        return make_profile(colours, is_grey=png.header.is_grey)
     except ValueError:  # numbers that describe no colours
         return None
 
@@ -80,14 +51,13 @@ def _read_profile(png: PngParts) -> bytes | None:
     return profile if is_sound_profile(profile, is_grey=png.header.is_grey) else None
 
 
-def _read_cicp(data: bytes) -> _Colours | None:
+def _read_cicp(data: bytes) -> Colours | None:
     if len(data) != 4 or tuple(data[2:]) != _RGB_FULL_RANGE:
         return None
-    primaries, curve = _PRIMARIES.get(data[0]), _CURVES.get(data[1])
-    return (primaries, curve) if primaries and curve else None
+    return colours_of(data[0], data[1])
 
 
-def _read_gamma_and_primaries(png: PngParts) -> _Colours:
+def _read_gamma_and_primaries(png: PngParts) -> Colours:
     """What is not said, or nearly sRGB's, is sRGB's."""
     primaries, curve = SRGB, SRGB_CURVE
     (gamma,) = struct.unpack(">I", png.find(b"gAMA") or bytes(4))
@@ -115,10 +85,3 @@ def _differ(one: Chromaticities, other: Chromaticities) -> bool:
         for first, second in pairs
         for a, b in zip(first, second, strict=True)
     )
-
-
-def _make_profile(colours: _Colours, *, is_grey: bool) -> bytes | None:
-    primaries, curve = colours
-    if is_grey:
-        return None if curve == SRGB_CURVE else make_grey_profile(curve)
-    return None if colours == (SRGB, SRGB_CURVE) else make_rgb_profile(primaries, curve)
