@@ -107,7 +107,8 @@ def _answer(
     try:
         constrain(limits_of(len(source)), idle_bytes)
         info = probe(source, formats)
-        constrain(limits_of(len(source), info.width_px * info.height_px), idle_bytes)
+        pixels = info.decoded_pixels or info.width_px * info.height_px
+        constrain(limits_of(len(source), pixels), idle_bytes)
         image = decode(source, formats)
         if info.format in _WHERE_DAMAGE_IS_ONLY_TOLD and (text := complaints.take()):
             raise MalformedImage(detail=f"{info.format} pixels: {text}")

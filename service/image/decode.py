@@ -7,9 +7,15 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from service.errors import MalformedImage, UnsupportedImageFormat
-from service.image import jpeg_end, tiff_strips
+from service.image import iso_colour, iso_items, jpeg_end, tiff_strips, webp_zeros
 from service.image.bmp_runs import leaves_pixels_out
-from service.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile, lab_to_rgb
+from service.image.colour import (
+    cmyk_to_rgb,
+    grey_to_rgb,
+    is_sound_profile,
+    keep_rgb_profile,
+    lab_to_rgb,
+)
 from service.image.colour_key import alpha_from_key
 from service.image.credit import read_credit
 from service.image.depth import Pixels, round_to_8bit
@@ -23,6 +29,7 @@ from service.image.sniff import ENABLED
 from service.image.types import Image
 
 _BITS_PER_SAMPLE = 258
+_ISO_MEDIA = frozenset({"AVIF", "HEIC"})
 
 
 def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
@@ -40,7 +47,7 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
     try:
         if _has_silent_damage(header):
             raise MalformedImage(detail=f"{header.format} pixels: damaged")
-        icc = header.icc if header.png is None else find_profile(header.png)
+        icc = _find_profile(header)
         if header.png is not None and header.bit_depth == 16:
             image = read_deep(header.picture, header.png, icc)
         else:
@@ -49,24 +56,40 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
             raise MalformedImage(detail="JPEG pixels: they end early")
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{header.format} pixels: {error}") from error
-    rgb = _upright(image.rgb, header.orientation)
+    rgb = _upright(image.rgb, header)
     if (rgb.shape[1], rgb.shape[0]) != header.upright_size_px:
         raise MalformedImage(detail=f"{header.format} pixels of another size: {rgb.shape}")
     exif = _read_exif(header)
     dpi = read_dpi(exif, _format_dpi(header))
     return Image(
         rgb=rgb,
-        alpha=None if image.alpha is None else _upright(image.alpha, header.orientation),
+        alpha=None if image.alpha is None else _upright(image.alpha, header),
         icc=image.icc,
         dpi=turned(dpi, swaps_sides=swaps_sides(header.orientation)),
         credit=read_credit(exif),
     )
 
 
+def _find_profile(header: Header) -> bytes | None:
+    """The profile of the stored pixels; None for sRGB, and where the file does not say."""
+    if header.png is not None:
+        return find_profile(header.png)
+    icc = header.icc
+    if header.format in _ISO_MEDIA:
+        is_grey = header.picture.mode in ("L", "LA")
+        if icc is None or not is_sound_profile(icc, is_grey=is_grey):
+            return iso_colour.find_profile(header.source, is_grey=is_grey)
+    return icc
+
+
 def _has_silent_damage(header: Header) -> bool:
     """Whether pixels are damaged or missing that the decoder would make up without a word."""
     if header.format == "BMP":
         return leaves_pixels_out(header.source)
+    if header.format == "WEBP":
+        return webp_zeros.has_unread_zeros(header.source)
+    if header.format in _ISO_MEDIA:
+        return iso_items.ends_in_zeros(header.source)
     if header.format == "TIFF":
         return tiff_strips.ends_early(header.source, getattr(header.picture, "tag_v2", {}))
     return False
@@ -135,5 +158,8 @@ def _grey_key_alpha(header: Header, grey: NDArray[np.uint8]) -> Pixels | None:
     return alpha_from_key(grey == key * 255 // highest)
 
 
-def _upright(pixels: Pixels, orientation: int) -> Pixels:
-    return np.ascontiguousarray(turn_upright(pixels, orientation))
+def _upright(pixels: Pixels, header: Header) -> Pixels:
+    if header.crop_px is not None:
+        left, top, right, bottom = header.crop_px
+        pixels = pixels[top:bottom, left:right]
+    return np.ascontiguousarray(turn_upright(pixels, header.orientation))

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from service.image.iso_media import read_still
+from service.image.iso_media import Still, read_still
+from service.image.iso_transforms import TRANSFORMS, Rectangle, transformed_size
 from service.image.orientation import read_orientation, swaps_sides
 from service.image.png_parts import read_png_parts
 from service.image.tiff import read_directory
@@ -19,13 +20,17 @@ from service.image.webp import read_canvas
 class Head:
     """Upright size and transparency, as the decoder will have them or refuse the file.
 
-    is_deep: a channel has 16 bits, and decoding keeps them.
+    is_deep: a channel has 16 bits, and decoding keeps them. crop_px: what of the stored picture is
+    kept, where the decoder leaves the crop to us. decoded_pixels: how many the decoder holds, 0
+    where nothing is cropped away.
     """
 
     width_px: int
     height_px: int
     has_alpha: bool
     is_deep: bool = False
+    crop_px: Rectangle | None = None
+    decoded_pixels: int = 0
 
 
 def read_head(source: bytes, format_name: str) -> Head | None:
@@ -64,15 +69,33 @@ def _read_tiff(source: bytes) -> Head:
 
 
 def _read_avif(source: bytes) -> Head:
-    """libavif leaves a crop to its caller, and Pillow leaves it be."""
+    """libavif leaves the crop to its caller, and Pillow leaves it be; it comes before a turn."""
     still = read_still(source)
-    return _turn(still.width_px, still.height_px, still.has_alpha, is_turned=still.is_turned)
+    transforms = sorted(still.transforms, key=lambda each: TRANSFORMS.index(each.name))
+    crop = next((each.crop for each in transforms if each.crop is not None), None)
+    width, height = transformed_size(still.width_px, still.height_px, transforms)
+    return Head(
+        width,
+        height,
+        has_alpha=still.has_alpha or still.tiles_have_alpha,
+        crop_px=crop.rectangle(still.width_px, still.height_px) if crop else None,
+        decoded_pixels=_count_decoded(still),
+    )
 
 
 def _read_heic(source: bytes) -> Head:
+    """libheif crops and turns by itself, in the order of the file."""
     still = read_still(source)
-    width, height = still.crop_px or (still.width_px, still.height_px)
-    return _turn(width, height, still.has_alpha, is_turned=still.is_turned)
+    return Head(
+        *transformed_size(still.width_px, still.height_px, still.transforms),
+        has_alpha=still.has_alpha,
+        decoded_pixels=_count_decoded(still),
+    )
+
+
+def _count_decoded(still: Still) -> int:
+    is_cropped = any(each.crop is not None for each in still.transforms)
+    return still.width_px * still.height_px if is_cropped else 0
 
 
 def _turn(width_px: int, height_px: int, has_alpha: bool, *, is_turned: bool) -> Head:

@@ -17,11 +17,14 @@ from PIL.Image import DecompressionBombError
 from PIL.ImageFile import ImageFile
 
 from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from service.image.head import read_head
+from service.image.bmp_alpha import drop_empty_alpha
+from service.image.head import Head, read_head
+from service.image.iso_transforms import Rectangle
 from service.image.orientation import UPRIGHT, read_orientation, swaps_sides
 from service.image.png_parts import PngParts, read_png_parts
 from service.image.png_pixels import PngPicture
 from service.image.sniff import ENABLED, sniff
+from service.image.webp import read_picture
 
 # No setting goes beyond it: a decoder never allocates more, whoever asks.
 MAX_PIXELS: Final = 100_000_000
@@ -56,8 +59,10 @@ BROKEN_FILE_ERRORS: Final = (
 class Header:
     """An opened file whose pixels are not decoded yet.
 
-    `picture` is Pillow's view of the file `source` in stored orientation. `orientation` is EXIF's,
-    1 to 8; `bit_depth` that of a channel or palette index. `png`: a PNG's chunks, else None.
+    `picture` is Pillow's view of the file `source` in stored orientation; of a WebP the file holds
+    the first picture alone. `orientation` is EXIF's, 1 to 8; `bit_depth` that of a channel or
+    palette index. `png`: a PNG's chunks, else None. `crop_px` is what is kept of the picture before
+    it is turned, None for all.
     """
 
     source: bytes
@@ -66,11 +71,15 @@ class Header:
     orientation: int
     bit_depth: int
     png: PngParts | None = None
+    crop_px: Rectangle | None = None
 
     @property
     def upright_size_px(self) -> tuple[int, int]:
-        """(width, height) once the orientation is applied."""
+        """(width, height) once crop and orientation are applied."""
         width, height = self.picture.size
+        if self.crop_px is not None:
+            left, top, right, bottom = self.crop_px
+            width, height = right - left, bottom - top
         return (height, width) if swaps_sides(self.orientation) else (width, height)
 
     @property
@@ -110,14 +119,14 @@ def open_header(source: bytes, formats: Collection[str] = ENABLED) -> Header:
     try:
         head = read_head(source, format_name)
         if head is not None:
-            refuse_too_large(head.width_px, head.height_px)
-        header = _open(source, format_name)
+            refuse_too_large(head)
+        header = _open(source, format_name, head)
     except DecompressionBombError as error:
         raise ResolutionTooHigh(detail=str(error)) from error
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{format_name} header: {error}") from error
     width, height = header.upright_size_px
-    refuse_too_large(width, height)
+    refuse_too_large(Head(width, height, header.has_alpha))
     if head is not None and (head.width_px, head.height_px) != (width, height):
         raise MalformedImage(detail=f"{width} x {height} is not what the head says: {head}")
     if head is not None and head.has_alpha != header.has_alpha:
@@ -125,15 +134,17 @@ def open_header(source: bytes, formats: Collection[str] = ENABLED) -> Header:
     return header
 
 
-def refuse_too_large(width_px: int, height_px: int) -> None:
-    """Raises `ResolutionTooHigh` beyond what any setting allows."""
-    if width_px * height_px > MAX_PIXELS:
-        raise ResolutionTooHigh(detail=f"{width_px} x {height_px}")
+def refuse_too_large(head: Head) -> None:
+    """Raises `ResolutionTooHigh` beyond what any setting allows, before a crop too."""
+    if max(head.width_px * head.height_px, head.decoded_pixels) > MAX_PIXELS:
+        raise ResolutionTooHigh(detail=f"{head.width_px} x {head.height_px}")
 
 
-def _open(source: bytes, format_name: str) -> Header:
+def _open(source: bytes, format_name: str, head: Head | None) -> Header:
     if format_name == "PNG":
         return _open_png(source)
+    if format_name == "WEBP":
+        source = read_picture(source).to_file()
     if format_name == "JPEG" and source.count(_START_OF_SCAN) > MAX_SCANS:
         raise ValueError(f"more than {MAX_SCANS} scans")
     file = _LimitedFile(source)
@@ -145,6 +156,7 @@ def _open(source: bytes, format_name: str) -> Header:
         format=format_name,
         orientation=_read_orientation(picture, format_name),
         bit_depth=8,
+        crop_px=head.crop_px if head is not None else None,
     )
 
 
@@ -207,7 +219,9 @@ def _open_avif(file: BytesIO) -> ImageFile:
 def _open_bmp(file: BytesIO) -> ImageFile:
     from PIL.BmpImagePlugin import BmpImageFile
 
-    return BmpImageFile(file)
+    picture = BmpImageFile(file)
+    drop_empty_alpha(picture, file.getbuffer())
+    return picture
 
 
 def _open_heic(file: BytesIO) -> ImageFile:

@@ -1,8 +1,8 @@
-"""What the head of an AVIF or HEIC file tells, read without either decoder.
+"""The primary picture of an AVIF or HEIC file, described by its boxes without either decoder.
 
 Both are ISO base media files (ISO/IEC 14496-12): boxes in boxes. The picture is the primary item
-of the `meta` box; its size, its turns and what it goes with are properties of items (ISO/IEC
-23008-12). Nothing is decoded and no picture byte is touched.
+of the `meta` box; its size, crop, rotation and colours are properties of items (ISO/IEC 23008-12).
+Nothing is decoded and no picture byte is touched.
 """
 
 import struct
@@ -10,62 +10,108 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
+from service.image.iso_transforms import TRANSFORMS, Transform, read_transform
+
 # A phone's picture in tiles has some 60 items and 200 boxes.
 _MAX_BOXES: Final = 20_000
 _ALPHA: Final = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
 _FULL_BOX_BYTES: Final = 4
+_AUXILIARY, _DERIVED_FROM = b"auxl", b"dimg"
 
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """The primary picture: stored size, crop (`clap`, None without), turn, transparency."""
+    """The primary picture: size as coded, transforms, transparency, colours.
+
+    `transforms` are in the order of the file. `has_alpha` is an alpha picture of its own,
+    `tiles_have_alpha` one for each tile of a grid. `cicp` is the primaries' and the transfer
+    curve's code of a `colr` box of type nclx (ITU-T H.273), None without one.
+    """
 
     width_px: int
     height_px: int
-    crop_px: tuple[int, int] | None
-    is_turned: bool
+    transforms: tuple[Transform, ...]
     has_alpha: bool
+    tiles_have_alpha: bool
+    cicp: tuple[int, int] | None
 
 
 @dataclass(frozen=True, slots=True)
-class _Box:
+class Box:
+    """A box's type and what is in it."""
+
     name: bytes
     body: memoryview
 
 
 @dataclass(frozen=True, slots=True)
-class _Meta:
-    """The three boxes of `meta` that matter: primary item, properties by item, references."""
+class Meta:
+    """The `meta` box: its boxes by type, and what it says of items.
 
+    `parts` are the items that an item is derived from (a grid's tiles, row by row), `alphas` those
+    that hold its transparency.
+    """
+
+    boxes: dict[bytes, memoryview]
     primary: int
-    properties: dict[int, list[_Box]]
-    alphas_of: dict[int, set[int]]
+    properties: dict[int, list[Box]]
+    parts: dict[int, list[int]]
+    alphas: dict[int, list[int]]
 
 
 def read_still(source: bytes) -> Still:
-    """The primary picture's facts.
+    """The primary picture of a file.
 
     Raises:
-        ValueError, struct.error, StopIteration: the boxes are broken, or there is no such picture.
+        ValueError, struct.error, IndexError, StopIteration: the boxes are broken, or there is no
+            such picture.
     """
-    boxes = iter_boxes(memoryview(source))
-    meta = _read_meta(next(box for box in boxes if box.name == b"meta").body)
+    meta = read_meta(source)
     own = meta.properties.get(meta.primary, [])
     size = next(box.body for box in own if box.name == b"ispe")
     width, height = struct.unpack_from(">II", size, _FULL_BOX_BYTES)
-    turns = [box.body[0] & 3 for box in own if box.name == b"irot"]
-    crops = [box.body for box in own if box.name == b"clap"]
-    auxiliaries = meta.alphas_of.get(meta.primary, set())
+    tiles = meta.parts.get(meta.primary, [])
     return Still(
         width_px=width,
         height_px=height,
-        crop_px=_read_crop(crops[0]) if crops else None,
-        is_turned=sum(turns) % 2 == 1,
-        has_alpha=any(_is_alpha(meta.properties.get(item, [])) for item in auxiliaries),
+        transforms=tuple(
+            read_transform(box.name, box.body) for box in own if box.name in TRANSFORMS
+        ),
+        has_alpha=meta.primary in meta.alphas,
+        tiles_have_alpha=bool(tiles) and all(tile in meta.alphas for tile in tiles),
+        cicp=next((code for box in own if (code := _read_nclx(box)) is not None), None),
     )
 
 
-def iter_boxes(space: memoryview) -> Iterator[_Box]:
+def read_meta(source: bytes) -> Meta:
+    """The `meta` box of a file.
+
+    Raises:
+        ValueError, struct.error, IndexError, StopIteration: it is broken, or there is none.
+    """
+    found = next(box for box in iter_boxes(memoryview(source)) if box.name == b"meta")
+    boxes = {box.name: box.body for box in iter_boxes(found.body[_FULL_BOX_BYTES:])}
+    try:
+        primary, properties = boxes[b"pitm"], _read_properties(boxes[b"iprp"])
+    except KeyError as error:
+        raise ValueError(f"no box {error}") from error
+    parts: dict[int, list[int]] = {}
+    alphas: dict[int, list[int]] = {}
+    for name, item, target in _iter_references(boxes.get(b"iref", memoryview(b""))):
+        if name == _DERIVED_FROM:
+            parts.setdefault(item, []).append(target)
+        elif name == _AUXILIARY and _is_alpha(properties.get(item, [])):
+            alphas.setdefault(target, []).append(item)
+    return Meta(
+        boxes=boxes,
+        primary=read_item_id(primary, _FULL_BOX_BYTES, is_wide=primary[0] > 0),
+        properties=properties,
+        parts=parts,
+        alphas=alphas,
+    )
+
+
+def iter_boxes(space: memoryview) -> Iterator[Box]:
     """The boxes that fill `space`.
 
     Raises:
@@ -83,34 +129,22 @@ def iter_boxes(space: memoryview) -> Iterator[_Box]:
         end = len(space) if length == 0 else at + length
         if not start <= end <= len(space):
             raise ValueError(f"box {name!r} of {length} bytes")
-        yield _Box(name, space[start:end])
+        yield Box(name, space[start:end])
         at = end
     raise ValueError(f"more than {_MAX_BOXES} boxes")
 
 
-def _read_meta(body: memoryview) -> _Meta:
-    boxes = {box.name: box.body for box in iter_boxes(body[_FULL_BOX_BYTES:])}
-    try:
-        primary, properties = boxes[b"pitm"], boxes[b"iprp"]
-    except KeyError as error:
-        raise ValueError(f"no box {error}") from error
-    return _Meta(
-        primary=_read_item(primary, _FULL_BOX_BYTES, is_wide=primary[0] > 0),
-        properties=_read_properties(properties),
-        alphas_of=_read_auxiliaries(boxes[b"iref"]) if b"iref" in boxes else {},
-    )
-
-
-def _read_item(space: memoryview, at: int, *, is_wide: bool) -> int:
+def read_item_id(space: memoryview, at: int, *, is_wide: bool) -> int:
+    """An item's number, in 2 bytes or 4."""
     (item,) = struct.unpack_from(">I" if is_wide else ">H", space, at)
     return int(item)
 
 
-def _read_properties(body: memoryview) -> dict[int, list[_Box]]:
+def _read_properties(body: memoryview) -> dict[int, list[Box]]:
     """Every item's properties: `ipco` lists them, `ipma` says whose they are."""
-    found: dict[int, list[_Box]] = {}
+    found: dict[int, list[Box]] = {}
     boxes = list(iter_boxes(body))
-    listed = [each for box in boxes if box.name == b"ipco" for each in iter_boxes(box.body)]
+    listed = list(iter_boxes(next(box.body for box in boxes if box.name == b"ipco")))
     for box in boxes:
         if box.name == b"ipma":
             for item, number in _iter_associations(box.body):
@@ -123,42 +157,52 @@ def _iter_associations(body: memoryview) -> Iterator[tuple[int, int]]:
     is_wide, has_long_numbers = body[0] > 0, bool(body[3] & 1)
     (count,) = struct.unpack_from(">I", body, _FULL_BOX_BYTES)
     at = _FULL_BOX_BYTES + 4
+    found = 0
     for _ in range(min(count, _MAX_BOXES)):
-        item = _read_item(body, at, is_wide=is_wide)
+        item = read_item_id(body, at, is_wide=is_wide)
         at += 4 if is_wide else 2
         own = body[at]
         at += 1
+        found += own
+        if found > _MAX_BOXES:
+            raise ValueError(f"more than {_MAX_BOXES} associations")
         for _ in range(own):
             number = int.from_bytes(body[at : at + 1 + has_long_numbers], "big")
             at += 1 + has_long_numbers
             yield item, number & (0x7FFF if has_long_numbers else 0x7F)
 
 
-def _read_auxiliaries(body: memoryview) -> dict[int, set[int]]:
-    """Which items are auxiliary to an item."""
-    auxiliaries: dict[int, set[int]] = {}
+def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
+    """Type of the reference, the item that refers, and the one it refers to.
+
+    Raises:
+        ValueError: there are too many.
+    """
+    if not body:
+        return
     is_wide = body[0] > 0
     step = 4 if is_wide else 2
+    found = 0
     for box in iter_boxes(body[_FULL_BOX_BYTES:]):
-        if box.name != b"auxl":
-            continue
-        item = _read_item(box.body, 0, is_wide=is_wide)
+        item = read_item_id(box.body, 0, is_wide=is_wide)
         (count,) = struct.unpack_from(">H", box.body, step)
+        found += count
+        if found > _MAX_BOXES:
+            raise ValueError(f"more than {_MAX_BOXES} references")
         for at in range(step + 2, step + 2 + count * step, step):
-            auxiliaries.setdefault(_read_item(box.body, at, is_wide=is_wide), set()).add(item)
-    return auxiliaries
+            yield box.name, item, read_item_id(box.body, at, is_wide=is_wide)
 
 
-def _is_alpha(properties: list[_Box]) -> bool:
+def _is_alpha(properties: list[Box]) -> bool:
     return any(
         box.name == b"auxC" and bytes(box.body[_FULL_BOX_BYTES:]).startswith(_ALPHA)
         for box in properties
     )
 
 
-def _read_crop(body: memoryview) -> tuple[int, int]:
-    """Width and height of the clean aperture, rounded; the crop's place does not matter here."""
-    across, across_parts, down, down_parts = struct.unpack_from(">IIII", body)
-    if not across_parts or not down_parts:
-        raise ValueError("a crop divided by zero")
-    return round(across / across_parts), round(down / down_parts)
+def _read_nclx(box: Box) -> tuple[int, int] | None:
+    """ISO/IEC 14496-12, 12.1.5: the codes of primaries and transfer, where they are given."""
+    if box.name != b"colr" or bytes(box.body[:4]) != b"nclx":
+        return None
+    primaries, transfer = struct.unpack_from(">HH", box.body, 4)
+    return primaries, transfer

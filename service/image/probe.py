@@ -23,8 +23,15 @@ def probe(source: bytes, formats: Collection[str] = ENABLED) -> ImageInfo:
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{format_name} head: {error}") from error
     if head is not None:
-        refuse_too_large(head.width_px, head.height_px)
-        return ImageInfo(format_name, head.width_px, head.height_px, head.has_alpha, head.is_deep)
+        refuse_too_large(head)
+        return ImageInfo(
+            format_name,
+            head.width_px,
+            head.height_px,
+            head.has_alpha,
+            head.is_deep,
+            head.decoded_pixels,
+        )
     header = open_header(source, formats)
     width_px, height_px = header.upright_size_px
     return ImageInfo(format_name, width_px, height_px, header.has_alpha)

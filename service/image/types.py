@@ -16,7 +16,8 @@ class ImageInfo:
 
     `format` is Pillow's name ("JPEG", "PNG", "WEBP"); `width_px` and `height_px` are upright, the
     EXIF orientation applied. `has_alpha` holds for RGBA, LA, palette or tRNS transparency, also
-    when every pixel is opaque. `is_deep`: decoding gives 16 bits a channel.
+    when every pixel is opaque. `is_deep`: decoding gives 16 bits a channel. `decoded_pixels`: how
+    many a decoder holds, 0 where that is width x height because the file crops nothing away.
     """
 
     format: str
@@ -24,6 +25,7 @@ class ImageInfo:
     height_px: int
     has_alpha: bool
     is_deep: bool = False
+    decoded_pixels: int = 0
 
 
 @dataclass(frozen=True, slots=True)

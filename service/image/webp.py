@@ -1,18 +1,31 @@
-"""What the head of a WebP file tells (RFC 9649), read without its decoder.
+"""The first picture of a WebP file (RFC 9649), found by its chunks and without libwebp.
 
-libwebp would make room for the whole canvas, twice, before it told the size: 2 GB for the largest.
+What counts is the bitstream: whether there is transparency is said by an ALPH chunk or by the bit
+in VP8L's own header, and not by the flag in VP8X, which programs forget to set and to clear. The
+decoder gets a file of the first picture alone, whose flags say what is in it.
+
+The size is known before libwebp sees a byte: it would allocate the whole canvas, twice, before it
+reported the size: 2 GB for the largest.
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
 _VP8_START_CODE: Final = b"\x9d\x01\x2a"
 _VP8L_SIGNATURE: Final = 0x2F
 _SIDE_MASK: Final = (1 << 14) - 1
-_ALPHA_FLAG, _EXIF_FLAG = 0x10, 0x08
-_FIRST_CHUNK: Final = 12
+# RFC 9649, 2.7.1: the flags of VP8X.
+_ICC_FLAG, _ALPHA_FLAG, _EXIF_FLAG, _ANIMATION_FLAG = 0x20, 0x10, 0x08, 0x02
+_METADATA_FLAGS: Final[Mapping[bytes, int]] = {b"ICCP": _ICC_FLAG, b"EXIF": _EXIF_FLAG}
+_BITSTREAMS: Final = frozenset({b"VP8 ", b"VP8L"})
+_FIRST_CHUNKS: Final = _BITSTREAMS | {b"VP8X", b"ALPH"}
+_VP8X_BYTES: Final = 10
+_FIRST_CHUNK_AT: Final = 12
+# RFC 9649, 2.7.1.1: position, size, duration and flags of a frame, before its chunks.
+_FRAME_HEADER_BYTES: Final = 16
+_ANIM_BYTES: Final = 6
 # A still picture has six chunks, an animation one for each frame and some.
 _MAX_CHUNKS: Final = 20_000
 
@@ -27,36 +40,161 @@ class Canvas:
     exif: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class Picture:
+    """The chunks of the first picture, each without its name and length.
+
+    `canvas_px` is what is shown, `size_px` what the bitstream holds: less, of a frame that leaves
+    some of its canvas free. `bitstream` is the data of the chunk `kind` (`VP8 ` or `VP8L`), `alpha`
+    that of ALPH, None without one. `frame_header` is that of an animation's first frame, None for a
+    still picture. `metadata` holds ICCP and EXIF, where VP8X announces them.
+    """
+
+    canvas_px: tuple[int, int]
+    size_px: tuple[int, int]
+    kind: bytes
+    bitstream: memoryview
+    alpha: memoryview | None
+    frame_header: bytes | None
+    metadata: Mapping[bytes, bytes]
+
+    @property
+    def has_alpha(self) -> bool:
+        """Whether the picture can be transparent; what a frame leaves of its canvas is."""
+        if self.frame_header is not None and not self._fills_canvas(self.frame_header):
+            return True
+        if self.kind == b"VP8L":
+            return _read_lossless(self.bitstream)[2]
+        return self.alpha is not None
+
+    def _fills_canvas(self, frame_header: bytes) -> bool:
+        left, top, width, height = (
+            int.from_bytes(frame_header[at : at + 3], "little") for at in range(0, 12, 3)
+        )
+        return (left, top) == (0, 0) and (width + 1, height + 1) == self.canvas_px
+
+    def to_file(self) -> bytes:
+        """A WebP file of this picture alone: a still one, or an animation of one frame."""
+        flags = _ALPHA_FLAG if self.has_alpha else 0
+        for name in self.metadata:
+            flags |= _METADATA_FLAGS[name]
+        parts: list[tuple[bytes, bytes | memoryview]] = [(self.kind, self.bitstream)]
+        if self.alpha is not None and self.kind == b"VP8 ":
+            parts.insert(0, (b"ALPH", self.alpha))
+        if self.frame_header is not None:
+            flags |= _ANIMATION_FLAG
+            frame = self.frame_header + b"".join(_chunk(*part) for part in parts)
+            parts = [(b"ANIM", bytes(_ANIM_BYTES)), (b"ANMF", frame)]
+        icc, exif = self.metadata.get(b"ICCP"), self.metadata.get(b"EXIF")
+        width, height = self.canvas_px
+        canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
+        chunks: list[tuple[bytes, bytes | memoryview]] = [
+            (b"VP8X", struct.pack("<I", flags) + canvas),
+            *([(b"ICCP", icc)] if icc is not None else []),
+            *parts,
+            *([(b"EXIF", exif)] if exif is not None else []),
+        ]
+        body = b"WEBP" + b"".join(_chunk(name, data) for name, data in chunks)
+        return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 def read_canvas(source: bytes) -> Canvas:
-    """The facts of a whole file.
+    """The size and transparency of the first picture, as `read_picture` finds it.
 
     Raises:
-        ValueError, struct.error: cut short, or no WebP that RFC 9649 knows.
+        ValueError, struct.error: as `read_picture`.
+    """
+    picture = read_picture(source)
+    exif = picture.metadata.get(b"EXIF", b"")
+    return Canvas(*picture.canvas_px, has_alpha=picture.has_alpha, exif=exif)
+
+
+def read_picture(source: bytes) -> Picture:
+    """The first picture of a whole file.
+
+    Raises:
+        ValueError, struct.error: cut short, without a picture, or no WebP that RFC 9649 knows.
     """
     (riff_bytes,) = struct.unpack_from("<I", source, 4)
     if riff_bytes + 8 > len(source):
         raise ValueError("cut short")
-    kind, body = source[12:16], source[20:30]
+    space = memoryview(source)[: riff_bytes + 8]
+    kind, data = next(_iter_chunks(space, _FIRST_CHUNK_AT), (b"", space[:0]))
+    if kind not in _FIRST_CHUNKS:
+        raise ValueError(f"first chunk {kind!r}")
+    canvas_px, flags = None, 0
     if kind == b"VP8X":
-        return _read_extended(source[: riff_bytes + 8], body)
-    if kind == b"VP8L":
-        return Canvas(*_read_lossless(body), exif=b"")
-    if kind == b"VP8 ":
-        return Canvas(*_read_lossy(body), has_alpha=False, exif=b"")
-    raise ValueError(f"first chunk {kind!r}")
+        canvas_px, flags = _read_extended(data)
+    wanted = {name for name, flag in _METADATA_FLAGS.items() if flags & flag}
+    frame_header, chunks, metadata = _collect(space, wanted)
+    bitstream_kind = next(name for name in chunks if name in _BITSTREAMS)
+    bitstream = chunks[bitstream_kind]
+    # Both readers are called for their check that there is a picture in the bitstream's header.
+    is_lossless = bitstream_kind == b"VP8L"
+    size_px = _read_lossless(bitstream)[:2] if is_lossless else _read_lossy(bitstream)
+    return Picture(
+        canvas_px=canvas_px or size_px,
+        size_px=size_px,
+        kind=bitstream_kind,
+        bitstream=bitstream,
+        alpha=chunks.get(b"ALPH"),
+        frame_header=frame_header,
+        metadata=metadata,
+    )
 
 
-def _read_extended(source: bytes, body: bytes) -> Canvas:
-    """RFC 9649, 2.7.1: flags, and three bytes for each side less one."""
-    flags = body[0]
+def _collect(
+    space: memoryview, wanted: set[bytes]
+) -> tuple[bytes | None, dict[bytes, memoryview], dict[bytes, bytes]]:
+    """A frame's header, if the first picture is one, its chunks, and those that are `wanted`.
+
+    The walk ends with the picture, or with the last of what is wanted behind it.
+    """
+    frame_header: bytes | None = None
+    chunks: dict[bytes, memoryview] = {}
+    metadata: dict[bytes, bytes] = {}
+    for name, data in _iter_chunks(space, _FIRST_CHUNK_AT):
+        has_picture = not _BITSTREAMS.isdisjoint(chunks)
+        if has_picture and metadata.keys() == wanted:
+            break
+        if name in wanted:
+            metadata.setdefault(name, bytes(data))
+        elif has_picture:
+            continue
+        elif name == b"ANMF" and not chunks:
+            frame_header = bytes(data[:_FRAME_HEADER_BYTES])
+            chunks = _collect_frame(data)
+        elif name in _BITSTREAMS or name == b"ALPH":
+            chunks.setdefault(name, data)
+    if _BITSTREAMS.isdisjoint(chunks):
+        raise ValueError("no picture")
+    return frame_header, chunks, metadata
+
+
+def _collect_frame(frame: memoryview) -> dict[bytes, memoryview]:
+    """The chunks of a frame up to its bitstream.
+
+    Raises:
+        ValueError: it has none.
+    """
+    chunks: dict[bytes, memoryview] = {}
+    for name, data in _iter_chunks(frame, _FRAME_HEADER_BYTES):
+        if name in _BITSTREAMS or name == b"ALPH":
+            chunks.setdefault(name, data)
+        if name in _BITSTREAMS:
+            return chunks
+    raise ValueError("a frame without a picture")
+
+
+def _read_extended(body: memoryview) -> tuple[tuple[int, int], int]:
+    """The canvas's size and the flags (RFC 9649, 2.7.1): three bytes for each side less one."""
+    if len(body) < _VP8X_BYTES:
+        raise ValueError("a short VP8X")
     width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
-    exif = b""
-    if flags & _EXIF_FLAG:
-        exif = next((data for name, data in _iter_chunks(source) if name == b"EXIF"), b"")
-    return Canvas(width, height, has_alpha=bool(flags & _ALPHA_FLAG), exif=exif)
+    return (width, height), body[0]
 
 
-def _read_lossless(body: bytes) -> tuple[int, int, bool]:
+def _read_lossless(body: memoryview) -> tuple[int, int, bool]:
     """RFC 9649, 3.4: a signature, twice 14 bits of a side less one, and whether there is alpha."""
     signature, bits = struct.unpack_from("<BI", body)
     if signature != _VP8L_SIGNATURE:
@@ -64,20 +202,30 @@ def _read_lossless(body: bytes) -> tuple[int, int, bool]:
     return (bits & _SIDE_MASK) + 1, (bits >> 14 & _SIDE_MASK) + 1, bool(bits >> 28 & 1)
 
 
-def _read_lossy(body: bytes) -> tuple[int, int]:
+def _read_lossy(body: memoryview) -> tuple[int, int]:
     """RFC 6386, 9.1: behind the start code, 14 bits for each side."""
-    if body[3:6] != _VP8_START_CODE:
+    if bytes(body[3:6]) != _VP8_START_CODE:
         raise ValueError("no key frame")
     width, height = struct.unpack_from("<HH", body, 6)
     return width & _SIDE_MASK, height & _SIDE_MASK
 
 
-def _iter_chunks(source: bytes) -> Iterator[tuple[bytes, bytes]]:
-    at = _FIRST_CHUNK
+def _iter_chunks(space: memoryview, at: int) -> Iterator[tuple[bytes, memoryview]]:
+    """Name and data of each chunk; the padding byte of the last one may be missing.
+
+    Raises:
+        ValueError: a chunk ends beyond `space`, or there are too many.
+    """
     for _ in range(_MAX_CHUNKS):
-        if at + 8 > len(source):
+        if at + 8 > len(space):
             return
-        name, length = struct.unpack_from("<4sI", source, at)
-        yield name, source[at + 8 : at + 8 + length]
+        name, length = struct.unpack_from("<4sI", space, at)
+        if at + 8 + length > len(space):
+            raise ValueError(f"chunk {name!r} is cut short")
+        yield name, space[at + 8 : at + 8 + length]
         at += 8 + length + length % 2
     raise ValueError(f"more than {_MAX_CHUNKS} chunks")
+
+
+def _chunk(name: bytes, data: bytes | memoryview) -> bytes:
+    return b"".join((name, struct.pack("<I", len(data)), data, bytes(len(data) % 2)))

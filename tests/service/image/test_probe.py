@@ -107,9 +107,10 @@ def test_a_size_beyond_every_setting_is_refused(size: tuple[int, int]) -> None:
 
 
 def webp_header(width: int, height: int) -> bytes:
-    """A WebP of the extended kind that promises a canvas and holds no picture."""
+    """A WebP of the extended kind that promises a canvas, and a picture that begins only."""
     canvas = struct.pack("<I", width - 1)[:3] + struct.pack("<I", height - 1)[:3]
     body = b"WEBPVP8X" + struct.pack("<I", 10) + bytes(4) + canvas
+    body += b"VP8L" + struct.pack("<IBI", 5, 0x2F, 0) + bytes(1)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 

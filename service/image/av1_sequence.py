@@ -1,0 +1,128 @@
+"""The colours that an AV1 bitstream states in its sequence header (AV1 specification, 5.5).
+
+A file may leave them to the bitstream alone; what its boxes say comes first.
+"""
+
+from typing import Final
+
+# AV1 specification, 6.2.2 and 6.4.1.
+_SEQUENCE_HEADER: Final = 1
+_SELECT: Final = 2
+_MOST_PIECES: Final = 8
+
+
+class _Bits:
+    """Unsigned numbers of so many bits, the highest first.
+
+    Raises:
+        ValueError: the data end.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data, "big")
+        self._left = 8 * len(data)
+
+    def take(self, count: int) -> int:
+        self._left -= count
+        if self._left < 0:
+            raise ValueError("a sequence header that is cut short")
+        return self._value >> self._left & ((1 << count) - 1)
+
+    def skip_variable(self) -> None:
+        """Over a number in the form uvlc(): zeros, a one, and as many bits again."""
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+        if zeros < 32:
+            self.take(zeros)
+
+
+def read_colour_codes(obus: bytes) -> tuple[int, int] | None:
+    """The codes of primaries and transfer in ITU-T H.273; None where it does not state them.
+
+    obus: the bitstream from its beginning, as much as holds the sequence header.
+
+    Raises:
+        ValueError, IndexError: it is cut short.
+    """
+    at = 0
+    for _ in range(_MOST_PIECES):
+        if at >= len(obus):
+            break
+        header = obus[at]
+        at += 1 + (header >> 2 & 1)  # a byte of extension
+        length = len(obus) - at
+        if header & 2:
+            length, at = _read_length(obus, at)
+        if header >> 3 & 15 == _SEQUENCE_HEADER:
+            return _read_sequence_header(_Bits(obus[at : at + length]))
+        at += length
+    return None
+
+
+def _read_length(obus: bytes, at: int) -> tuple[int, int]:
+    """A number in the form leb128(), and where it ends."""
+    value = 0
+    for place in range(8):
+        byte = obus[at + place]
+        value |= (byte & 0x7F) << 7 * place
+        if not byte & 0x80:
+            return value, at + place + 1
+    raise ValueError("a length of more than 8 bytes")
+
+
+def _read_sequence_header(bits: _Bits) -> tuple[int, int] | None:
+    profile = bits.take(3)
+    bits.take(1)
+    is_reduced = bool(bits.take(1))
+    if is_reduced:
+        bits.take(5)
+    else:
+        _skip_timing_and_operating_points(bits)
+    width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
+    bits.take(width_bits)
+    bits.take(height_bits)
+    if not is_reduced and bits.take(1):  # frames have numbers
+        bits.take(4 + 3)
+    bits.take(3)
+    if not is_reduced:
+        _skip_tools(bits)
+    bits.take(3)
+    is_deep = bits.take(1)
+    if profile == 2 and is_deep:
+        bits.take(1)
+    if profile != 1:
+        bits.take(1)  # monochrome
+    return (bits.take(8), bits.take(8)) if bits.take(1) else None
+
+
+def _skip_timing_and_operating_points(bits: _Bits) -> None:
+    delay_bits = 0
+    if bits.take(1):  # timing information
+        bits.take(32 + 32)
+        if bits.take(1):
+            bits.skip_variable()
+        if bits.take(1):  # a model of the decoder
+            delay_bits = bits.take(5) + 1
+            bits.take(32 + 5 + 5)
+    has_display_delay = bits.take(1)
+    for _ in range(bits.take(5) + 1):
+        bits.take(12)
+        if bits.take(5) > 7:
+            bits.take(1)
+        if delay_bits and bits.take(1):
+            bits.take(2 * delay_bits + 1)
+        if has_display_delay and bits.take(1):
+            bits.take(4)
+
+
+def _skip_tools(bits: _Bits) -> None:
+    bits.take(4)
+    has_order = bits.take(1)
+    if has_order:
+        bits.take(2)
+    screen_content = _SELECT if bits.take(1) else bits.take(1)
+    if screen_content and not bits.take(1):
+        bits.take(1)
+    if has_order:
+        bits.take(3)

@@ -1,0 +1,153 @@
+"""Where the coded pictures of an AVIF or HEIC file lie, and whether they are there to their ends.
+
+A file whose tail is zero bytes, as an interrupted copy into reserved space leaves it, decodes
+without an error: libdav1d and libde265 make pixels of zeros. Of 5,460 files with zeros in the place
+of 1/21 to 20/21 of their bytes (39 pictures of AVIF in 8, 10 and 12 bits and of HEIC, with alpha
+and as a grid) none passed. Random bytes are another matter, for neither format has a checksum: of
+700 AVIF files that ended in them 471 passed, of 600 HEIC files 500.
+"""
+
+from collections.abc import Iterator
+from typing import Final
+
+from service.image.iso_media import Meta, iter_boxes, read_item_id, read_meta
+
+_FULL_BOX_BYTES: Final = 4
+_MAX_ITEMS: Final = 20_000
+_FROM_FILE, _FROM_IDAT = 0, 1
+# Items that describe how others make up a picture, in a few numbers.
+_DERIVED: Final = frozenset({b"grid", b"iovl", b"iden", b"tmap"})
+# How many zero bytes at the end of a coded picture are no part of it. None were found in 476 AVIF
+# (8, 10 and 12 bits) and 388 HEIC files of flat colours, gradients, patterns, noise and photographs
+# of 1 x 1 to 1500 x 1500 px. H.265 (7.4.2.1) forbids a zero byte at the end; an AV1 tile ends in a
+# one bit and padding (8.2.4), which encoders in hardware may fill up to a multiple of 16 bytes.
+_MOST_ZEROS_BYTES: Final = 16
+# Small pictures have small ends: an eighth of the data, at least 4 bytes.
+_ZEROS_PART: Final = 8
+_FEWEST_ZEROS_BYTES: Final = 4
+
+Extents = list[memoryview]
+
+
+def ends_in_zeros(source: bytes) -> bool:
+    """Whether the data of a coded picture that is shown ends in a run of zero bytes.
+
+    Raises:
+        ValueError, struct.error, IndexError, StopIteration: the boxes are broken, or speak of bytes
+            that the file does not have.
+    """
+    return any(map(_is_tail_zero, iter_coded(source)))
+
+
+def iter_coded(source: bytes) -> Iterator[Extents]:
+    """The data of every coded picture that makes up the primary one: colour, alpha, tiles.
+
+    Raises:
+        ValueError, struct.error, IndexError, StopIteration: as `ends_in_zeros`.
+    """
+    meta = read_meta(source)
+    kinds = _read_kinds(meta.boxes.get(b"iinf", memoryview(bytes(6))))
+    extents = read_extents(source, meta)
+    for item in _reach(meta):
+        if kinds.get(item) not in _DERIVED and item in extents:
+            yield extents[item]
+
+
+def _is_tail_zero(extents: Extents) -> bool:
+    length = sum(map(len, extents))
+    run = max(_FEWEST_ZEROS_BYTES, min(_MOST_ZEROS_BYTES, length // _ZEROS_PART))
+    tail = b""
+    for extent in reversed(extents):
+        tail = bytes(extent[-run:]) + tail
+        if len(tail) >= run:
+            break
+    return len(tail) >= run and not any(tail[-run:])
+
+
+def _reach(meta: Meta) -> list[int]:
+    """The primary item, those it is derived from, and the alpha pictures of all of them."""
+    found = {meta.primary: None}
+    waiting = [meta.primary]
+    for item in waiting:
+        for further in (*meta.parts.get(item, []), *meta.alphas.get(item, [])):
+            if further not in found:
+                found[further] = None
+                waiting.append(further)
+    return waiting
+
+
+def _read_kinds(body: memoryview) -> dict[int, bytes]:
+    """The type of each item (ISO/IEC 14496-12, 8.11.6): entries of version 2 or 3 tell it."""
+    kinds: dict[int, bytes] = {}
+    for entry in iter_boxes(body[_FULL_BOX_BYTES + (4 if body[0] else 2) :]):
+        version = entry.body[0]
+        if version >= 2:
+            is_wide = version > 2
+            at = _FULL_BOX_BYTES + (4 if is_wide else 2) + 2  # behind the item's protection
+            kinds[read_item_id(entry.body, _FULL_BOX_BYTES, is_wide=is_wide)] = bytes(
+                entry.body[at : at + 4]
+            )
+    return kinds
+
+
+class _Numbers:
+    """Big-endian numbers of given lengths, one after the other."""
+
+    def __init__(self, body: memoryview) -> None:
+        self._body = body
+        self._at = 0
+
+    def take(self, length_bytes: int) -> int:
+        end = self._at + length_bytes
+        if end > len(self._body):
+            raise ValueError("a box is cut short")
+        value = int.from_bytes(self._body[self._at : end], "big")
+        self._at = end
+        return value
+
+
+def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
+    """The pieces of each item's data (ISO/IEC 14496-12, 8.11.3).
+
+    Raises:
+        ValueError: `iloc` is broken, or a piece lies outside of the file.
+    """
+    body = meta.boxes.get(b"iloc")
+    if body is None:
+        return {}
+    numbers = _Numbers(body)
+    version = numbers.take(4) >> 24
+    sizes = numbers.take(2)
+    offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+    index_bytes = sizes & 15 if version else 0
+    id_bytes = 4 if version > 1 else 2
+    spaces = {_FROM_FILE: memoryview(source)}
+    if b"idat" in meta.boxes:
+        spaces[_FROM_IDAT] = meta.boxes[b"idat"]
+    found: dict[int, Extents] = {}
+    pieces = 0
+    for _ in range(numbers.take(id_bytes)):
+        item = numbers.take(id_bytes)
+        space = spaces.get(numbers.take(2) & 15 if version else _FROM_FILE)
+        numbers.take(2)  # which file the data are in: this one
+        base = numbers.take(base_bytes)
+        extents: Extents = []
+        for _ in range(numbers.take(2)):
+            numbers.take(index_bytes)
+            start, length = base + numbers.take(offset_bytes), numbers.take(length_bytes)
+            pieces += 1
+            if pieces > _MAX_ITEMS:
+                raise ValueError(f"items of more than {_MAX_ITEMS} pieces")
+            if space is not None:
+                extents.append(_cut_out(space, start, length))
+        if space is not None:
+            found[item] = extents
+    return found
+
+
+def _cut_out(space: memoryview, start: int, length: int) -> memoryview:
+    """A piece; one of length 0 goes to the end."""
+    end = start + length if length else len(space)
+    if not start <= end <= len(space):
+        raise ValueError(f"{length} bytes at {start} of {len(space)}")
+    return space[start:end]

@@ -1,0 +1,98 @@
+"""Crop, rotation and mirroring of a HEIF picture (ISO/IEC 23008-12, 6.5.9 to 6.5.12).
+
+They are properties of the picture's item: `clap`, `irot` and `imir`.
+"""
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from math import floor
+from typing import Final
+
+TRANSFORMS: Final = (b"clap", b"irot", b"imir")
+"""The order in which MIAF (ISO/IEC 23000-22), and so AVIF, has them applied."""
+
+Rectangle = tuple[int, int, int, int]
+"""(left, top, right, bottom) in pixels, the last two excluded."""
+
+
+@dataclass(frozen=True, slots=True)
+class Crop:
+    """A clean aperture: its size, and how far its centre lies right of and below the picture's."""
+
+    width: Fraction
+    height: Fraction
+    right_of_centre: Fraction
+    below_centre: Fraction
+
+    def rectangle(self, width_px: int, height_px: int) -> Rectangle:
+        """What is kept of a picture of that size.
+
+        A fraction of a pixel is rounded as by libheif: left and top down, then the far sides to
+        the nearest pixel. What lies outside of the picture is left out.
+
+        Raises:
+            ValueError: nothing is left.
+        """
+        left, right = _span(self.width, self.right_of_centre, width_px)
+        top, bottom = _span(self.height, self.below_centre, height_px)
+        return left, top, right, bottom
+
+
+@dataclass(frozen=True, slots=True)
+class Transform:
+    """One property: a crop, or a count of turns by 90 degrees, or a mirroring (neither)."""
+
+    name: bytes
+    crop: Crop | None = None
+    quarter_turns: int = 0
+
+
+def read_transform(name: bytes, body: memoryview) -> Transform:
+    """One of `TRANSFORMS`.
+
+    Raises:
+        ValueError, struct.error, IndexError: it is broken.
+    """
+    if name == b"irot":
+        return Transform(name, quarter_turns=body[0] & 3)
+    if name == b"clap":
+        return Transform(name, crop=_read_crop(body))
+    return Transform(name)
+
+
+def transformed_size(
+    width_px: int, height_px: int, transforms: Sequence[Transform]
+) -> tuple[int, int]:
+    """(width, height) of a picture after its transforms, one after the other.
+
+    Raises:
+        ValueError: a crop leaves nothing.
+    """
+    for transform in transforms:
+        if transform.crop is not None:
+            left, top, right, bottom = transform.crop.rectangle(width_px, height_px)
+            width_px, height_px = right - left, bottom - top
+        elif transform.quarter_turns % 2:
+            width_px, height_px = height_px, width_px
+    return width_px, height_px
+
+
+def _read_crop(body: memoryview) -> Crop:
+    """ISO/IEC 14496-12, 12.1.4: four fractions; the offsets may be negative."""
+    numbers = struct.unpack_from(">IIIIiIiI", body)
+    if 0 in numbers[1::2]:
+        raise ValueError("a crop divided by zero")
+    return Crop(*(Fraction(numbers[at], numbers[at + 1]) for at in range(0, 8, 2)))
+
+
+def _span(length: Fraction, offset: Fraction, whole_px: int) -> tuple[int, int]:
+    """Where a crop begins and ends along one side."""
+    centre = offset + Fraction(whole_px - 1, 2)
+    start = int(centre - (length - 1) / 2)
+    end = floor(start + length + Fraction(1, 2))
+    start, end = max(0, start), min(whole_px, end)
+    if start >= end:
+        raise ValueError("a crop that leaves nothing")
+    return start, end

@@ -1,0 +1,110 @@
+"""The data of AVIF's and HEIC's pictures: found, and whole to their ends."""
+
+import struct
+
+import numpy as np
+import pytest
+
+from service.errors import MalformedImage
+from service.image.decode import decode
+from service.image.iso_items import ends_in_zeros, iter_coded
+from tests.service.image.iso_samples import (
+    Item,
+    build,
+    encode_avif,
+    encode_heic,
+    items_of,
+    mdat_at,
+)
+from tests.service.image.samples import picture
+
+pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
+
+BRANDS = {"AVIF": b"avif", "HEIC": b"heic"}
+
+
+def encode(kind: str, channels: int = 3) -> bytes:
+    pixels = picture(64, 96, channels)
+    return encode_avif(pixels) if kind == "AVIF" else encode_heic(pixels)
+
+
+def with_zeros(item: Item, count: int) -> Item:
+    return Item(item.kind, item.data[:-count] + bytes(count), item.properties, item.refers_to)
+
+
+@pytest.mark.parametrize("idat", [False, True])
+@pytest.mark.parametrize("kind", sorted(BRANDS))
+def test_colour_and_alpha_are_found_wherever_they_lie(kind: str, idat: bool) -> None:
+    items = items_of(encode(kind, 4))
+    source = build(items, brand=BRANDS[kind], idat=idat)
+    found = [b"".join(extents) for extents in iter_coded(source)]
+    assert found == [item.data for item in items]
+
+
+@pytest.mark.parametrize("which", [0, 1])
+@pytest.mark.parametrize("kind", sorted(BRANDS))
+def test_a_run_of_zeros_at_the_end_of_either_picture_is_damage(kind: str, which: int) -> None:
+    items = items_of(encode(kind, 4))
+    whole = build(items, brand=BRANDS[kind])
+    assert not ends_in_zeros(whole)
+    limit = max(4, min(16, len(items[which].data) // 8))
+    for count, is_damaged in ((limit - 1, False), (limit, True), (limit + 30, True)):
+        broken = [with_zeros(item, count) if at == which else item for at, item in enumerate(items)]
+        source = build(broken, brand=BRANDS[kind])
+        assert ends_in_zeros(source) is is_damaged, count
+        if is_damaged:
+            with pytest.raises(MalformedImage):
+                decode(source, BRANDS)
+
+
+def test_pieces_of_a_picture_are_read_in_their_order() -> None:
+    """The last piece may be shorter than the run that counts."""
+    (item,) = items_of(encode("AVIF"))
+    for tail, is_damaged in ((bytes(15), False), (bytes(40), True)):
+        data = item.data + b"\x01" + tail
+        source = split(build([Item(item.kind, data, item.properties)]), len(data) - 7)
+        ((first, second),) = iter_coded(source)
+        assert bytes(first) + bytes(second) == data
+        assert len(second) == 7
+        assert ends_in_zeros(source) is is_damaged
+
+
+def split(source: bytes, at: int) -> bytes:
+    """The same file with its only item in two pieces."""
+    place = source.index(b"iloc") + 4 + 4 + 4 + 2 + 2 + 2
+    _, start, length = struct.unpack_from(">HII", source, place)
+    more = struct.pack(">HIIII", 2, start + 8, at, start + 8 + at, length - at)
+    longer = bytearray(source[:place] + more + source[place + 10 :])
+    for name in (b"iloc", b"meta"):
+        box_at = longer.index(name) - 4
+        box_bytes = int.from_bytes(longer[box_at : box_at + 4], "big") + 8
+        longer[box_at : box_at + 4] = box_bytes.to_bytes(4, "big")
+    return bytes(longer)
+
+
+@pytest.mark.parametrize("kind", sorted(BRANDS))
+def test_even_and_tiny_pictures_are_whole(kind: str) -> None:
+    for height, width in ((64, 64), (65, 127), (300, 500)):
+        for level in (0, 128, 255):
+            pixels = np.full((height, width, 4), level, np.uint8)
+            source = encode_avif(pixels) if kind == "AVIF" else encode_heic(pixels)
+            assert decode(source, BRANDS).rgb.shape == (height, width, 3)
+
+
+@pytest.mark.parametrize("kind", sorted(BRANDS))
+def test_data_beyond_the_end_of_the_file_are_refused(kind: str) -> None:
+    source = encode(kind)
+    assert mdat_at(source) < len(source) - 50
+    with pytest.raises(ValueError, match="bytes at"):
+        ends_in_zeros(source[:-1])
+    with pytest.raises(MalformedImage):
+        decode(source[:-1], BRANDS)
+
+
+def test_a_list_of_items_that_is_cut_short_is_refused() -> None:
+    source = build(items_of(encode("AVIF")))
+    at = source.index(b"iloc") - 4
+    longer = bytearray(source)
+    longer[at + 4 + 4 + 4 + 2 : at + 4 + 4 + 4 + 4] = b"\xff\xff"  # so many items
+    with pytest.raises(ValueError, match="short"):
+        ends_in_zeros(bytes(longer))
