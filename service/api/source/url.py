@@ -16,7 +16,7 @@ import idna
 from service.errors import InvalidParameter
 
 MAX_URL_CHARACTERS: Final = 8192
-MAX_LOCATION_BYTES: Final = 32 * 1024  # signed ones of object stores take up to 10 KB
+MAX_LOCATION_BYTES: Final = 16 * 1024  # signed ones of object stores take up to 10 KB
 MAX_HOST_CHARACTERS: Final = 254  # RFC 1035, section 2.3.4, and the root's dot
 DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 FIRST_UNPRIVILEGED_PORT: Final = 1024
