@@ -2,7 +2,10 @@
 
 import os
 import shutil
+import signal
 import sqlite3
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from contextlib import closing, suppress
@@ -374,6 +377,59 @@ def test_full_results_are_trouble_where_only_they_lie_on_a_full_disk(
     with open_state(settings) as state, small_disk(settings.results_dir, 32 * 1024):
         assert "No space left on device" in state.find_trouble()
         assert not [path for path in settings.results_dir.rglob("*") if path.is_file()]
+
+
+def test_a_disk_that_takes_no_writes_is_trouble_until_it_does_again(
+    make_settings: Callable[..., Settings],
+) -> None:
+    settings = make_settings()
+    settings.results_dir.mkdir(parents=True)
+    with (
+        small_disk(settings.results_dir, MIN_FREE_BYTES + 20_000_000),
+        open_state(settings) as state,
+    ):
+        remount(settings.results_dir, "ro")
+        assert "cannot store a result: Read-only file system" in state.find_trouble()
+        remount(settings.results_dir, "rw")
+        assert state.find_trouble() == ""
+
+
+def remount(folder: Path, mode: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{mode}", str(folder)], check=True)
+
+
+def test_what_a_killed_process_had_paid_for_is_found_by_its_hold(
+    database_url: str, make_settings: Callable[..., Settings]
+) -> None:
+    """It dies after the capture and before the answer."""
+    settings = make_settings(database_url=database_url)
+    with open_state(settings) as state:
+        key_id = key_with(state, 2)
+    dying = f"""
+import os, signal
+from pathlib import Path
+from service.config import load_settings
+from service.state import PaidResult, open_state
+settings = load_settings(
+    {{}}, data_dir=Path({str(settings.data_dir)!r}), database_url={database_url!r}
+)
+state = open_state(settings)
+hold = state.credits.hold({key_id}, "the hold's id")
+name = state.results.store(b"picture", "image/png")
+state.credits.capture(hold, PaidResult(name, "image/png"))
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    assert subprocess.run([sys.executable, "-c", dying]).returncode == -signal.SIGKILL
+    with open_state(settings) as state:
+        assert state.credits.balance(key_id) == 1
+        query = sa.select(STORED_RESULTS.c.file_name).where(
+            STORED_RESULTS.c.request_id == "the hold's id", STORED_RESULTS.c.key_id == key_id
+        )
+        with state.database.read() as connection:
+            file_name = connection.execute(query).scalar_one()
+        found = state.results.find(file_name)
+        assert found is not None
+        assert found.path.read_bytes() == b"picture"
 
 
 def test_a_trial_leaves_no_file(make_settings: Callable[..., Settings]) -> None:
