@@ -80,7 +80,7 @@ class Bench:
     def _work(self, job: Job, source: bytes) -> None:
         """One job, from its frame to its answer."""
         try:
-            with self.scheduler.open_lane(self.engines[job.scale]) as lane:
+            with self.scheduler.open_lane(self.engines[job.scale], job.key_id) as lane:
                 self.inbox.on_cancel(job, lane.cancel)
                 finished = self._run(job, source, lane)
         except NobodyWaits:

@@ -213,7 +213,12 @@ class LocalPool:
 
     async def _converse(self, place: Place, source: bytes) -> tuple[Answer, bytes]:
         request = place.request
-        job = Job(job=next(self._jobs), request_id=request.request_id, scale=request.scale)
+        job = Job(
+            job=next(self._jobs),
+            request_id=request.request_id,
+            scale=request.scale,
+            key_id=request.key_id,
+        )
         running = _Running(request)
         self._running.add(running)
         conversation = self._keep_task(self._work(place, job, source, running))

@@ -31,12 +31,16 @@ class Configure(_Message):
 
 
 class Job(_Message):
-    """One image to upscale; its encoded bytes are the payload."""
+    """One image to upscale; its encoded bytes are the payload.
+
+    `key_id`: the API key that sent it; the images of one key share what it gets of the device.
+    """
 
     kind: Literal["job"] = "job"
     job: int
     request_id: str
     scale: int
+    key_id: int = 0
 
 
 class Cancel(_Message):

@@ -23,10 +23,10 @@ class Lane:
     `engine` is the one that all its windows go through. Made by `Scheduler.open_lane`.
     """
 
-    def __init__(self, turns: Turns, engine: Engine) -> None:
+    def __init__(self, turns: Turns, engine: Engine, key_id: int | None = None) -> None:
         self.engine = engine
         self._turns = turns
-        self._queue = turns.join()
+        self._queue = turns.join(key_id)
 
     @property
     def device_s(self) -> float:

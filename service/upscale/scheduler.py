@@ -85,9 +85,13 @@ class Scheduler:
         for thread in self._threads:
             thread.start()
 
-    def open_lane(self, engine: Engine) -> Lane:
-        """A way through `engine` for one image; its windows share batches with other lanes'."""
-        return Lane(self._turns, engine)
+    def open_lane(self, engine: Engine, key_id: int | None = None) -> Lane:
+        """A way through `engine` for one image; its windows share batches with other lanes'.
+
+        Args:
+            key_id: the API key whose share of the device the image uses; None: one of its own.
+        """
+        return Lane(self._turns, engine, key_id)
 
     def _live(self, work: Callable[[], None], taken: list[Ask]) -> None:
         try:

@@ -1,11 +1,12 @@
 """Whose window goes to the device next: in turn by trunk pixels, like windows together.
 
-Each image under way has a queue, charged with the pixels of every window it was served. The one
-charged least is next. A queue that is new, or had nothing to do for a while, begins at the clock:
-what a queue would be charged by now that had its share from the start. So a small image goes
-before the next window of a large one, and no number of small images can keep a large one waiting
-for ever. Where a device can do two things at once, a small image that comes while it is busy need
-not wait at all: it is taken aside.
+Start-time fair queueing (see `service.virtual_time`) on two levels. API keys share the device, and
+the images of a key share what it gets: a key with three images under way has no more of the device
+than one with a single image. Each image has a queue, charged with the pixels of every window it was
+served, and so is its key. Of the key charged least the queue charged least is next. So a small
+image goes before the next window of a large one, and no number of small images can keep a large
+one waiting for ever. Where a device can do two things at once, a small image that comes while it
+is busy need not wait at all: it is taken aside.
 """
 
 import threading
@@ -15,8 +16,10 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from typing import Final
+from weakref import WeakValueDictionary
 
 from service.engine.engine import Engine, Window
+from service.virtual_time import Flow, VirtualClock
 
 Finish = Callable[[], Window]
 
@@ -61,8 +64,16 @@ class Ask:
         )
 
 
-@dataclass(slots=True, eq=False)
-class Queue:
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class KeyFlow(Flow):
+    """One API key's images under way; `waiting` is how many of them have windows that wait."""
+
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    waiting: int = 0
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class Queue(Flow):
     """One image's windows that wait.
 
     asked_px: of all windows so far. device_s: seconds of the device that it had so far. end: why it
@@ -70,8 +81,8 @@ class Queue:
     """
 
     number: int
+    key: KeyFlow
     asked_px: int = 0
-    served_px: float = 0
     device_s: float = 0
     end: BaseException | None = None
     asks: deque[Ask] = field(default_factory=deque)
@@ -87,13 +98,20 @@ class Turns:
         self._busy_with: tuple[Queue, ...] = ()
         self._waiting: list[Queue] = []
         self._numbers = count()
-        self._clock_px = 0.0
+        self._clock = VirtualClock()
+        self._keys: WeakValueDictionary[int, KeyFlow] = WeakValueDictionary()
         self._end: BaseException | None = None
 
-    def join(self) -> Queue:
-        """A queue for one more image."""
+    def join(self, key_id: int | None = None) -> Queue:
+        """A queue for one more image.
+
+        Args:
+            key_id: images of one key share what the key gets of the device; None: the image is on
+                its own.
+        """
         with self._changed:
-            return Queue(next(self._numbers))
+            key = KeyFlow() if key_id is None else self._keys.setdefault(key_id, KeyFlow())
+            return Queue(number=next(self._numbers), key=key)
 
     def put(self, ask: Ask) -> None:
         """Let a window wait for its turn.
@@ -106,8 +124,7 @@ class Turns:
             if end := self._end or queue.end:
                 raise end
             if not queue.asks:
-                queue.served_px = max(queue.served_px, self._clock_px)
-                self._waiting.append(queue)
+                self._begin(queue)
             queue.asks.append(ask)
             queue.asked_px += ask.px
             self._changed.notify()
@@ -120,7 +137,7 @@ class Turns:
                 queue.asks.remove(ask)
                 ask.result.set_exception(reason)
             if queue in self._waiting and not queue.asks:
-                self._waiting.remove(queue)
+                self._end_waiting(queue)
 
     def leave(self, queue: Queue, reason: BaseException) -> None:
         """Drop a queue's windows; it takes none any more."""
@@ -192,17 +209,29 @@ class Turns:
 
     def _serve(self, queue: Queue) -> Ask:
         ask = queue.asks.popleft()
-        self._clock_px = max(self._clock_px, queue.served_px) + ask.px / len(self._waiting)
-        queue.served_px += ask.px
+        keys_waiting = len({id(each.key) for each in self._waiting})
+        queue.key.clock.charge(queue, ask.px, queue.key.waiting)
+        self._clock.charge(queue.key, ask.px, keys_waiting)
         if not queue.asks:
-            self._waiting.remove(queue)
+            self._end_waiting(queue)
         return ask
+
+    def _begin(self, queue: Queue) -> None:
+        if not queue.key.waiting:
+            self._clock.begin(queue.key)
+        queue.key.clock.begin(queue)
+        queue.key.waiting += 1
+        self._waiting.append(queue)
+
+    def _end_waiting(self, queue: Queue) -> None:
+        queue.key.waiting -= 1
+        self._waiting.remove(queue)
 
 
 def _largest_power_of_two(most: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-def _urgency(queue: Queue) -> tuple[float, int, int]:
-    """The least is next: by what it was served, then by how little it asks for, then by age."""
-    return queue.served_px, queue.asks[0].px, queue.number
+def _urgency(queue: Queue) -> tuple[float, float, int, int]:
+    """The least is next: by what its key and then it was charged, then by size, then by age."""
+    return queue.key.charged, queue.charged, queue.asks[0].px, queue.number

@@ -19,9 +19,11 @@ import pytest
 
 from service.config import load_settings
 from service.errors import InternalError, MalformedImage, RateLimitExceeded, ServiceError
-from service.pool.boundary import Upscaled, UpscaleRequest
+from service.pool.boundary import OnTile, Upscaled, UpscaleRequest
 from service.pool.limits import Limits
 from service.pool.local import LocalPool
+from service.pool.messages import Answer, Job
+from service.pool.process import WorkerProcess
 from service.pool.spawn import WorkerUnusable
 from tests.service.pool.pools import (
     QUICK,
@@ -659,6 +661,24 @@ async def test_one_keys_flood_refuses_no_other_key_and_tells_each_its_own_wait()
         assert [each.reason for each in refused] == ["gave_way", "gave_way"]
         assert all(1 <= each.retry_after_s <= own.value.retry_after_s for each in refused)
         assert outcomes[3:] == refused
+
+
+async def test_the_key_goes_with_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that a worker shares its device between keys, not between images."""
+    key_ids = []
+    work = WorkerProcess.work
+
+    async def note_and_work(
+        worker: WorkerProcess, job: Job, source: bytes, on_tile: OnTile
+    ) -> tuple[Answer, bytes]:
+        key_ids.append(job.key_id)
+        return await work(worker, job, source, on_tile)
+
+    monkeypatch.setattr(WorkerProcess, "work", note_and_work)
+    async with running_pool() as pool:
+        for key_id in (7, 8):
+            await pool.upscale(order("answer"), request(key_id=key_id))
+    assert key_ids == [7, 8]
 
 
 async def test_a_fresh_key_is_answered_before_a_floods_backlog() -> None:

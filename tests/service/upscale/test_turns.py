@@ -240,3 +240,69 @@ def test_the_first_of_several_windows_is_not_taken_aside_however_small() -> None
     first = Ask(queue, TWO_AT_ONCE, np.zeros((8, 8, 3), np.uint8), 1, False, is_last=False)
     assert not first.may_go_aside
     assert replace(first, is_last=True).may_go_aside
+
+
+def test_keys_share_the_device_however_many_images_each_has() -> None:
+    turns = Turns()
+    crowd = [turns.join(key_id=1) for _ in range(3)]
+    single = turns.join(key_id=2)
+    for queue in crowd:
+        for _ in range(2):
+            put(turns, queue, LARGE_PX)
+    for _ in range(6):
+        put(turns, single, LARGE_PX)
+    assert served(turns, 12, *crowd, single) == "adbdcdadbdcd"
+
+
+def test_a_key_that_comes_later_has_its_share_at_once_and_no_more() -> None:
+    turns = Turns()
+    crowd = [turns.join(key_id=1) for _ in range(2)]
+    for queue in crowd:
+        for _ in range(20):
+            put(turns, queue, LARGE_PX)
+    assert served(turns, 8, *crowd) == "abababab"
+    late = turns.join(key_id=2)
+    for _ in range(4):
+        put(turns, late, LARGE_PX)
+    order = served(turns, 8, *crowd, late)
+    assert order.count("c") == 4
+    assert served(turns, 4, *crowd, late).count("c") == 0
+
+
+def test_a_small_image_goes_before_the_large_ones_of_its_own_key() -> None:
+    turns = Turns()
+    large, small = turns.join(key_id=1), turns.join(key_id=1)
+    for _ in range(6):
+        put(turns, large, LARGE_PX)
+    assert served(turns, 3, large) == "aaa"
+    put(turns, small, SMALL_PX)
+    assert served(turns, 2, large, small) == "ba"
+
+
+def test_windows_of_different_keys_share_a_batch() -> None:
+    turns = Turns()
+    queues = [turns.join(key_id=number // 2) for number in range(4)]
+    for queue in queues:
+        put(turns, queue, LARGE_PX)
+    assert len(take(turns, most=8)) == 4
+
+
+def test_a_key_that_withdraws_its_images_leaves_nothing_waiting() -> None:
+    turns = Turns()
+    queues = [turns.join(key_id=1) for _ in range(2)]
+    for queue in queues:
+        put(turns, queue, LARGE_PX)
+        turns.leave(queue, ValueError("gone"))
+    assert queues[0].key is queues[1].key
+    assert queues[0].key.waiting == 0
+    assert take(turns) == []
+    other = turns.join(key_id=2)
+    put(turns, other, LARGE_PX)
+    assert len(take(turns)) == 1
+
+
+def test_keys_without_images_are_forgotten() -> None:
+    turns = Turns()
+    for key_id in range(50):
+        turns.join(key_id=key_id)
+    assert len(turns._keys) <= 1
