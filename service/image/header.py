@@ -17,7 +17,6 @@ from PIL.Image import DecompressionBombError
 from PIL.ImageFile import ImageFile
 
 from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from service.image.bmp_alpha import drop_empty_alpha
 from service.image.head import Head, read_head
 from service.image.iso_transforms import Rectangle
 from service.image.orientation import UPRIGHT, read_orientation, swaps_sides
@@ -218,6 +217,8 @@ def _open_avif(file: BytesIO) -> ImageFile:
 
 def _open_bmp(file: BytesIO) -> ImageFile:
     from PIL.BmpImagePlugin import BmpImageFile
+
+    from service.image.bmp_alpha import drop_empty_alpha
 
     picture = BmpImageFile(file)
     drop_empty_alpha(picture, file.getbuffer())

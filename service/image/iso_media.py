@@ -8,6 +8,7 @@ Nothing is decoded and no picture byte is touched.
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from typing import Final
 
 from service.image.iso_transforms import TRANSFORMS, Transform, read_transform
@@ -15,6 +16,9 @@ from service.image.iso_transforms import TRANSFORMS, Transform, read_transform
 # A phone's picture in tiles has some 60 items and 200 boxes.
 _MAX_BOXES: Final = 20_000
 _ALPHA: Final = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
+# One for each version, 0 and 1, and each value of its flags, 0 and 1 (ISO/IEC 23008-12, 9.3).
+_MAX_ASSOCIATION_BOXES: Final = 4
+_LONGEST_ALPHA_BYTES: Final = max(map(len, _ALPHA))
 _FULL_BOX_BYTES: Final = 4
 _AUXILIARY, _DERIVED_FROM = b"auxl", b"dimg"
 
@@ -97,10 +101,11 @@ def read_meta(source: bytes) -> Meta:
         raise ValueError(f"no box {error}") from error
     parts: dict[int, list[int]] = {}
     alphas: dict[int, list[int]] = {}
+    hold_alpha = {item for item, own in properties.items() if any(map(_is_alpha, own))}
     for name, item, target in _iter_references(boxes.get(b"iref", memoryview(b""))):
         if name == _DERIVED_FROM:
             parts.setdefault(item, []).append(target)
-        elif name == _AUXILIARY and _is_alpha(properties.get(item, [])):
+        elif name == _AUXILIARY and item in hold_alpha:
             alphas.setdefault(target, []).append(item)
     return Meta(
         boxes=boxes,
@@ -145,11 +150,15 @@ def _read_properties(body: memoryview) -> dict[int, list[Box]]:
     found: dict[int, list[Box]] = {}
     boxes = list(iter_boxes(body))
     listed = list(iter_boxes(next(box.body for box in boxes if box.name == b"ipco")))
-    for box in boxes:
-        if box.name == b"ipma":
-            for item, number in _iter_associations(box.body):
-                if 0 < number <= len(listed):
-                    found.setdefault(item, []).append(listed[number - 1])
+    lists = [box.body for box in boxes if box.name == b"ipma"]
+    if len(lists) > _MAX_ASSOCIATION_BOXES:
+        raise ValueError(f"more than {_MAX_ASSOCIATION_BOXES} boxes of associations")
+    associations = chain.from_iterable(map(_iter_associations, lists))
+    for count, (item, number) in enumerate(associations):
+        if count == _MAX_BOXES:
+            raise ValueError(f"more than {_MAX_BOXES} associations")
+        if 0 < number <= len(listed):
+            found.setdefault(item, []).append(listed[number - 1])
     return found
 
 
@@ -157,15 +166,11 @@ def _iter_associations(body: memoryview) -> Iterator[tuple[int, int]]:
     is_wide, has_long_numbers = body[0] > 0, bool(body[3] & 1)
     (count,) = struct.unpack_from(">I", body, _FULL_BOX_BYTES)
     at = _FULL_BOX_BYTES + 4
-    found = 0
     for _ in range(min(count, _MAX_BOXES)):
         item = read_item_id(body, at, is_wide=is_wide)
         at += 4 if is_wide else 2
         own = body[at]
         at += 1
-        found += own
-        if found > _MAX_BOXES:
-            raise ValueError(f"more than {_MAX_BOXES} associations")
         for _ in range(own):
             number = int.from_bytes(body[at : at + 1 + has_long_numbers], "big")
             at += 1 + has_long_numbers
@@ -193,11 +198,10 @@ def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
             yield box.name, item, read_item_id(box.body, at, is_wide=is_wide)
 
 
-def _is_alpha(properties: list[Box]) -> bool:
-    return any(
-        box.name == b"auxC" and bytes(box.body[_FULL_BOX_BYTES:]).startswith(_ALPHA)
-        for box in properties
-    )
+def _is_alpha(box: Box) -> bool:
+    """Whether a property says that its item is a picture of alpha."""
+    start = bytes(box.body[_FULL_BOX_BYTES : _FULL_BOX_BYTES + _LONGEST_ALPHA_BYTES])
+    return box.name == b"auxC" and start.startswith(_ALPHA)
 
 
 def _read_nclx(box: Box) -> tuple[int, int] | None:

@@ -11,6 +11,7 @@ from PIL import Image as PillowImage
 from PIL import ImageCms
 
 from service.errors import MalformedImage, ResolutionTooHigh
+from service.image import iso_media
 from service.image.decode import decode
 from service.image.head import read_head
 from service.image.icc import (
@@ -283,13 +284,43 @@ def test_lists_without_end_are_refused() -> None:
         read_head(build([many]), "AVIF")
     entries = struct.pack(">HB", 1, 255) + bytes(255)
     associations = full_box(b"ipma", 0, struct.pack(">I", 100), entries * 100)
-    source = build([item])
+    with pytest.raises(ValueError, match="20000 associations"):
+        read_head(with_associations(build([item]), associations), "AVIF")
+    empty = full_box(b"ipma", 0, bytes(4))
+    with pytest.raises(ValueError, match="boxes of associations"):
+        read_head(with_associations(build([item]), empty * 5), "AVIF")
+
+
+def with_associations(source: bytes, boxes: bytes) -> bytes:
+    """The file with other boxes in the place of its `ipma`."""
     at = source.index(b"ipma") - 4
     end = at + int.from_bytes(source[at : at + 4], "big")
-    longer = bytearray(source[:at] + associations + source[end:])
+    changed = bytearray(source[:at] + boxes + source[end:])
     for name in (b"meta", b"iprp"):
-        start = longer.index(name) - 4
-        length = int.from_bytes(longer[start : start + 4], "big") + len(associations) - (end - at)
-        longer[start : start + 4] = length.to_bytes(4, "big")
-    with pytest.raises(ValueError, match="associations"):
-        read_head(bytes(longer), "AVIF")
+        start = changed.index(name) - 4
+        length = int.from_bytes(changed[start : start + 4], "big") + len(boxes) - (end - at)
+        changed[start : start + 4] = length.to_bytes(4, "big")
+    return bytes(changed)
+
+
+def test_a_property_is_looked_at_once_however_often_it_is_referred_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Otherwise a small file makes the front end compare 20,000 properties 20,000 times."""
+    looks = 0
+    look = iso_media._is_alpha
+
+    def counted(box: iso_media.Box) -> bool:
+        nonlocal looks
+        looks += 1
+        return look(box)
+
+    monkeypatch.setattr(iso_media, "_is_alpha", counted)
+    colour, alpha = items_of(encode_avif(picture(64, 64, channels=4)))
+    many = Item(alpha.kind, alpha.data, alpha.properties, {b"auxl": [1] * 5000})
+    once = 0
+    for items in ([colour, alpha], [colour, many]):
+        looks = 0
+        assert read_head(build(items), "AVIF") == read_head(build([colour, alpha]), "AVIF")
+        once = once or looks
+        assert looks <= 2 * once
