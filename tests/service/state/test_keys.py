@@ -2,6 +2,7 @@
 
 import os
 import re
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Callable
@@ -115,6 +116,35 @@ def test_a_changed_secret_is_unknown(state: State, change: Callable[[str], str])
 def test_the_random_part_of_another_key_does_not_open_this_one(state: State) -> None:
     first, second = state.keys.create("a"), state.keys.create("b")
     assert state.keys.verify(first[:21] + second[21:]) is None
+
+
+def test_an_unknown_id_takes_the_steps_of_a_known_one(state: State) -> None:
+    """Counted in instructions of SQLite's machine; else the time would tell which ids exist."""
+    secrets = sorted(state.keys.create(f"key-{number}") for number in range(20))
+    state.keys.revoke("key-7")
+    with state.keys._database.read() as connection:
+        driver = connection.connection.driver_connection
+    assert isinstance(driver, sqlite3.Connection)
+
+    def count_steps(secret: str) -> int:
+        steps = 0
+
+        def step() -> int:
+            nonlocal steps
+            steps += 1
+            return 0
+
+        driver.set_progress_handler(step, 1)
+        try:
+            assert state.keys.verify(secret) is None
+        finally:
+            driver.set_progress_handler(None, 1)
+        return steps
+
+    known = {count_steps(secret[:21] + "A" * 43) for secret in secrets}
+    unknown = {count_steps(f"upk_{digit * 16}_" + "A" * 43) for digit in "89abcdef"}
+    assert len(known) == 1
+    assert known == unknown
 
 
 def test_a_revoke_by_another_process_holds_at_once(
