@@ -10,6 +10,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from service.api.facts import Exchange, Facts
+from service.api.wire.default_headers import DEFAULT_HEADERS
 from service.api.wire.error_responses import error_response
 from service.api.wire.report import Report
 from service.api.wire.request_id import choose_request_id
@@ -33,7 +34,7 @@ class ExchangeMiddleware:
             return
         begun_s = time.perf_counter()
         headers = Headers(scope=scope)
-        facts = Facts(choose_request_id(headers.get("x-request-id")))
+        facts = Facts(choose_request_id(headers.get("x-request-id"), headers.get("x-api-key")))
         scope.setdefault("state", {})["facts"] = facts
         answer = _Answer(send, facts.request_id)
         self.report.under_way += 1
@@ -86,7 +87,10 @@ class _Answer:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
-            MutableHeaders(scope=message)["X-Request-Id"] = self._request_id
+            headers = MutableHeaders(scope=message)
+            headers["X-Request-Id"] = self._request_id
+            for name, value in DEFAULT_HEADERS.items():
+                headers.setdefault(name, value)
         await self._send(message)
 
 
