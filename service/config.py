@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
 PREFIX = "UPSCALED_"
 MAX_OUTPUT_SIDE_PX = 6000
@@ -167,6 +167,32 @@ class Settings(BaseModel):
     body_timeout_s: float = Field(
         default=120, gt=0, le=3600, description="longest a client may take to send its body"
     )
+    write_timeout_s: float = Field(
+        default=30,
+        gt=0,
+        le=3600,
+        description="how long a client may take nothing of its answer before it is cut off; "
+        "one that reads slowly is not",
+    )
+    max_connections: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="open connections in all; at most 128 fewer than the process may have "
+        "descriptors. Beyond it the one that has been idle longest is closed",
+    )
+    max_connections_per_address: int = Field(
+        default=100,
+        ge=1,
+        le=1_000_000,
+        description="open connections of one address (of one /64 network in IPv6)",
+    )
+    trusted_proxies: tuple[Network, ...] = Field(
+        default=(ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")),
+        description="comma-separated networks of proxies before the service: their connections "
+        "are bounded only in all, and their `X-Forwarded-For` and `X-Forwarded-Proto` believed; "
+        "`none`: no such proxy",
+    )
     source_timeout_s: float = Field(
         default=10, gt=0, le=600, description="longest fetching an image_url may take in all"
     )
@@ -199,11 +225,13 @@ class Settings(BaseModel):
         "`OTEL_*` variables name; needs the extra `otel`",
     )
 
-    @field_validator("source_private_cidrs", mode="before")
+    @field_validator("source_private_cidrs", "trusted_proxies", mode="before")
     @classmethod
-    def _split_networks(cls, value: object) -> object:
+    def _split_networks(cls, value: object, info: ValidationInfo) -> object:
         if not isinstance(value, str):
             return value
+        if info.field_name == "trusted_proxies" and value.strip().lower() == "none":
+            return ()
         return tuple(ipaddress.ip_network(part) for part in _split(value))
 
     @field_validator("source_only_hosts", mode="before")

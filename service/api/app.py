@@ -28,6 +28,7 @@ from service.api.source.fetch import SourceFetcher
 from service.api.state_probe import StateProbe
 from service.api.tracing import open_tracing
 from service.api.upscale import answer_upscale
+from service.api.wire.connections import build_connections
 from service.api.wire.error_responses import EXCEPTION_HANDLERS
 from service.api.wire.exchange import ExchangeMiddleware
 from service.api.wire.report import Report
@@ -94,6 +95,7 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
     app.state.context = context
     app.state.tracing = tracing
     app.state.report = report
+    app.state.connections = build_connections(settings)
     return app
 
 

@@ -1,167 +1,385 @@
-"""uvicorn's HTTP protocol, its last holes closed: `uvicorn.Config(app, http=ContractProtocol)`.
+"""The server's side of an HTTP/1.1 connection: `uvicorn.Config(app, http=ContractProtocol)`.
 
-uvicorn answers a request that is no HTTP by itself, in plain text, and takes one whose method its
-parser does not know for no HTTP; waits for ever for a request's head, however long it grows; and
-loses the body of a request that offers an upgrade, as Java's HttpClient does by default
-(`Upgrade: h2c`).
+uvicorn brings the loop, the life of the server and the ASGI cycle of one request. What a client may
+send and how long it may take is decided here, since uvicorn's own protocols count nothing before
+their parsers, know no deadline for writing and drop a client that shuts its sending side:
+
+- one request at a time: what follows it waits, in a bounded buffer, until it is answered;
+- heads, chunk lines and trailers are bounded (`service.api.wire.head`, `.framing`);
+- a head has 30 s to come, a body and an answer must move on (`check`);
+- every refusal is in the contract's words.
 """
 
 import asyncio
-import re
+import logging
 import time
-from typing import Final
+from collections.abc import Callable
+from http import HTTPStatus
+from typing import Any, Final
+from urllib.parse import unquote
 from uuid import uuid4
 
-import httptools
-from fastapi import FastAPI
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from starlette.responses import Response
+from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+from uvicorn.config import Config
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
+from uvicorn.server import ServerState
 
 from service.api.facts import Exchange, Facts
+from service.api.wire.connections import Connections
+from service.api.wire.default_headers import DEFAULT_HEADERS
 from service.api.wire.error_responses import error_response
-from service.errors import InvalidRequestBody
+from service.api.wire.framing import BodyReader, read_body_of
+from service.api.wire.head import HeadReader, RequestHead
+from service.api.wire.lines import MalformedRequest
+from service.api.wire.output import Output
+from service.errors import InvalidRequestBody, RateLimitExceeded
 
-MAX_HEAD_BYTES: Final = 64 * 1024
 HEAD_TIMEOUT_S: Final = 30.0
-_REQUEST_LINE: Final = re.compile(rb"([A-Za-z0-9!#$%&'*+.^_`|~-]{1,32}) (/[!-~]*) HTTP/1\.[01]\r\n")
-_UPGRADE_HEADERS: Final = frozenset({b"connection", b"upgrade", b"http2-settings"})
+# Slower than this, as an average over the time, a body is given up. `UPSCALED_BODY_TIMEOUT_S`
+# bounds the whole.
+BODY_STALL_S: Final = 30.0
+MIN_BODY_BYTES_PER_S: Final = 256
+# Of the body at hand, and of requests that follow it: more is left in the socket.
+BODY_BUFFER_BYTES: Final = 64 * 1024
+READ_AHEAD_BYTES: Final = 64 * 1024
+# After a refusal the client's bytes are read and dropped for a moment: closing on unread bytes
+# resets the connection, and the client loses the answer.
+LINGER_S: Final = 2.0
+LINGER_BYTES: Final = 2 * 1024 * 1024
+_RETRY_AFTER_S: Final = 1
+
+_logger: Final = logging.getLogger(__name__)
 
 
-class ContractProtocol(HttpToolsProtocol):
-    """Refuses in the contract's words, declines every upgrade and goes on with the request.
+class ContractProtocol(asyncio.Protocol):
+    """One connection."""
 
-    A head is at most 64 KB long and 30 s in coming.
-    """
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        if not config.loaded:
+            config.load()
+        self._config = config
+        self._app: ASGI3Application = config.loaded_app
+        self._app_state = app_state
+        self._loop = _loop or asyncio.get_event_loop()
+        self._server_state = server_state
+        self._registry: Connections = config.app.state.connections  # type: ignore[union-attr]
+        self._transport: asyncio.Transport
+        self._output: Output
+        self._flow: _Flow
+        self._unread = bytearray()
+        self._head = HeadReader()
+        self._body: BodyReader | None = None  # of the request at hand, None once it was read
+        self._cycle: _Cycle | None = None  # of the request that is being answered
+        self._is_reading_paused = False
+        self._is_pump_due = False
+        self._has_input_ended = False
+        self._is_lingering = False
+        self._deadline_s = 0.0
+        self._body_bytes = 0  # since `_body_mark_s`
+        self._body_mark_s = 0.0
+        self._lingered_bytes = 0
 
-    _head_bytes = 0
-    _head_timer: asyncio.TimerHandle | None = None
-    _is_done_reading = False
+    # What uvicorn and the loop call.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
-        self._await_head()
+        self._transport = transport
+        self._output = Output(transport)
+        self._flow = _Flow(transport, self._pump_soon)
+        self._server_state.connections.add(self)  # type: ignore[arg-type]
+        self._client = get_remote_addr(transport)
+        self._deadline_s = time.monotonic() + HEAD_TIMEOUT_S
+        if not self._registry.admit(self, self._client[0] if self._client else ""):
+            self._write_last(error_response(RateLimitExceeded(_RETRY_AFTER_S)), str(uuid4()))
+            self._output.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._end_head()
-        super().connection_lost(exc)
+        self._registry.remove(self)
+        self._server_state.connections.discard(self)
+        self._disconnect_cycle()
+        self._flow.resume_writing()
+        self._unread.clear()
 
     def data_received(self, data: bytes) -> None:
-        if self._is_done_reading:
+        if self._is_lingering or self._transport.is_closing():
+            self._lingered_bytes += len(data)
+            if self._lingered_bytes > LINGER_BYTES:
+                self._output.abort()
             return
-        self._unset_keepalive_if_required()
-        self._head_bytes += len(data)
+        if not self._unread and self._body is None and self._is_between_requests():
+            self._deadline_s = min(self._deadline_s, time.monotonic() + HEAD_TIMEOUT_S)
+        self._unread += data
+        self._pump()
+
+    def eof_received(self) -> bool:
+        """The client has shut its sending side. One whose request is complete still gets its
+        answer; whether it has gone altogether is for `check` to find out."""
+        self._has_input_ended = True
+        self._output.expect_silence(time.monotonic())
+        self._settle_end_of_input()
+        return not self._is_lingering and not self._is_between_requests()
+
+    def pause_writing(self) -> None:
+        self._flow.pause_writing()
+
+    def resume_writing(self) -> None:
+        self._flow.resume_writing()
+
+    def shutdown(self) -> None:
+        """End with the request at hand; at once where there is none."""
+        if self._cycle is None or self._cycle.response_complete:
+            self._output.close()
+        else:
+            self._cycle.keep_alive = False
+
+    # What the registry calls.
+
+    def check(self, now_s: float) -> None:
+        if self._output.is_stalled(now_s, self._registry.limits.write_timeout_s):
+            self._output.abort()
+        elif self._is_lingering:
+            if now_s > self._deadline_s:
+                self._output.abort()
+        elif self._is_between_requests():
+            if now_s > self._deadline_s:
+                self._output.close()
+        elif self._body is not None:
+            self._check_body(now_s)
+        elif self._has_input_ended or self._is_reading_paused:
+            self._check_presence(now_s)
+
+    def evict(self) -> None:
+        self._output.close_or_abort()
+
+    def _check_presence(self, now_s: float) -> None:
+        """End the work for a client that has gone, though nothing is read that could say so."""
+        is_unanswered = self._cycle is not None and not self._cycle.response_started
+        if self._output.is_lost(now_s, may_probe=is_unanswered):
+            self._output.abort()
+
+    def _check_body(self, now_s: float) -> None:
+        is_ours_to_read = self._is_reading_paused or self._unread
+        enough_bytes = MIN_BODY_BYTES_PER_S * BODY_STALL_S
+        if is_ours_to_read or self._body_bytes >= enough_bytes:
+            self._body_bytes, self._body_mark_s = 0, now_s
+        elif now_s - self._body_mark_s > BODY_STALL_S:
+            self._refuse("the body came too slowly")
+
+    # The way of the bytes.
+
+    def _is_between_requests(self) -> bool:
+        return self._cycle is None or self._cycle.response_complete
+
+    def _pump_soon(self) -> None:
+        if not self._is_pump_due:
+            self._is_pump_due = True
+            self._loop.call_soon(self._pump_now)
+
+    def _pump_now(self) -> None:
+        self._is_pump_due = False
+        if not self._transport.is_closing() and not self._is_lingering:
+            self._pump()
+
+    def _pump(self) -> None:
+        """Parse what has arrived as far as the request at hand allows."""
         try:
-            self._feed(data)
-        except httptools.HttpParserError as error:
-            self.send_400_response(str(error))
-        if self._head_timer is None:
-            self._head_bytes = 0
-        elif self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.send_400_response("the request's head is too long")
+            position = self._take_head(0) if self._body is None else 0
+            if self._body is not None:
+                position = self._take_body(position)
+        except MalformedRequest as error:
+            self._refuse(str(error))
+            return
+        del self._unread[:position]
+        self._regulate_reading()
+        self._settle_end_of_input()
 
-    def on_message_begin(self) -> None:
-        super().on_message_begin()
-        self._await_head()
+    def _settle_end_of_input(self) -> None:
+        """Where nothing more will come, end what waits for it."""
+        if not self._has_input_ended or self._unread or self._is_lingering:
+            return
+        if self._body is not None or self._head.size_bytes:
+            self._refuse("the request ended early")
+        elif self._is_between_requests():
+            self._output.close()
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        """White space around a value is no part of it (RFC 9110, 5.5); the parser leaves what
-        follows."""
-        super().on_header(name, value.strip(b" \t"))
+    def _take_head(self, position: int) -> int:
+        if self._is_between_requests():
+            position = self._head.feed(self._unread, position)
+            if self._head.head is not None:
+                self._begin(self._head.head)
+                self._head = HeadReader()
+        return position
 
-    def on_headers_complete(self) -> None:
-        if not self.parser.should_upgrade():
-            self._end_head()
-            super().on_headers_complete()
+    def _take_body(self, position: int) -> int:
+        cycle, body = self._cycle, self._body
+        if cycle is None or body is None or len(cycle.body) > BODY_BUFFER_BYTES:
+            return position
+        begin, size_bytes = position, len(cycle.body)
+        position = body.feed(self._unread, begin, cycle.body)
+        self._body_bytes += position - begin
+        if body.is_complete:
+            self._body = None
+            cycle.more_body = False
+        elif position < len(self._unread):
+            self._pump_soon()
+        if body.is_complete or len(cycle.body) > size_bytes:
+            cycle.message_event.set()
+        return position
 
-    def on_body(self, body: bytes) -> None:
-        if not self.parser.should_upgrade():
-            super().on_body(body)
+    def _regulate_reading(self) -> None:
+        is_body_waiting = self._cycle is not None and len(self._cycle.body) > BODY_BUFFER_BYTES
+        is_full = is_body_waiting or len(self._unread) > READ_AHEAD_BYTES
+        if is_full == self._is_reading_paused or self._has_input_ended:
+            return
+        if self._transport.is_closing():
+            return
+        self._is_reading_paused = is_full
+        if is_full:
+            self._output.expect_silence(time.monotonic())
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
 
-    def on_message_complete(self) -> None:
-        if not self.parser.should_upgrade():
-            super().on_message_complete()
+    # Requests and answers.
 
-    def send_400_response(self, msg: str) -> None:
-        """Answer what is no HTTP; a request whose answer has begun is only cut off."""
-        is_between = self.cycle is None or self.cycle.response_complete
-        if is_between or not self.cycle.response_started:
+    def _begin(self, head: RequestHead) -> None:
+        self._registry.note_busy(self)
+        self._body = read_body_of(head)
+        self._body_bytes, self._body_mark_s = 0, time.monotonic()
+        self._cycle = cycle = _Cycle(
+            scope=self._build_scope(head),
+            transport=self._output,  # type: ignore[arg-type]
+            flow=self._flow,
+            logger=_logger,
+            access_logger=_logger,
+            access_log=False,
+            default_headers=self._server_state.default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=head.expects_continue,
+            keep_alive=head.keeps_alive,
+            on_response=self._end_exchange,
+        )
+        task = self._loop.create_task(cycle.run_asgi(self._app))
+        task.add_done_callback(self._server_state.tasks.discard)
+        self._server_state.tasks.add(task)
+
+    def _build_scope(self, head: RequestHead) -> HTTPScope:
+        raw_path, _, query = head.target.partition(b"?")
+        return {
+            "type": "http",
+            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
+            "http_version": head.version,
+            "server": get_local_addr(self._transport),
+            "client": self._client,
+            "scheme": "http",
+            "method": head.method,
+            "root_path": "",
+            "path": unquote(raw_path.decode("latin-1"), "utf-8"),
+            "raw_path": raw_path,
+            "query_string": query,
+            "headers": head.headers,
+            "state": self._app_state.copy(),
+        }
+
+    def _end_exchange(self) -> None:
+        """An answer is complete: go on with what follows on the connection."""
+        self._server_state.total_requests += 1
+        if self._transport.is_closing():
+            return
+        self._deadline_s = time.monotonic() + self._config.timeout_keep_alive
+        self._registry.note_idle(self)
+        if self._body is not None:  # the rest of it would be taken for a request
+            self._output.close()
+        elif self._unread:
+            self._deadline_s = min(self._deadline_s, time.monotonic() + HEAD_TIMEOUT_S)
+            self._pump_soon()
+        elif self._has_input_ended:
+            self._output.close()
+
+    def _disconnect_cycle(self) -> None:
+        cycle = self._cycle
+        if cycle is not None:
+            cycle.disconnected = not cycle.response_complete
+            cycle.message_event.set()
+
+    def _refuse(self, reason: str) -> None:
+        """Answer what is no request; one whose answer has begun is only cut off."""
+        is_between, cycle = self._is_between_requests(), self._cycle
+        if is_between or cycle is None or not cycle.response_started:
             request_id = str(uuid4())
-            self.transport.write(_render_refusal(request_id))
-            if is_between:  # else the request that broke off is told of by itself
-                self._report(request_id, msg)
-        self.transport.close()
+            self._write_last(error_response(InvalidRequestBody("Invalid HTTP request")), request_id)
+            if is_between:  # else the request that broke off is logged by itself
+                self._report(request_id, reason)
+        self._disconnect_cycle()
+        self._linger()
+
+    def _linger(self) -> None:
+        self._is_lingering = True
+        self._unread.clear()
+        self._body = None
+        self._deadline_s = time.monotonic() + LINGER_S
+        if self._has_input_ended:
+            self._output.close()
+            return
+        self._output.end_writing()
+        if self._is_reading_paused and not self._transport.is_closing():
+            self._is_reading_paused = False
+            self._transport.resume_reading()
 
     def _report(self, request_id: str, reason: str) -> None:
         """What never became a request is counted and logged like one."""
-        app = self.config.app
-        if not isinstance(app, FastAPI):
-            return
         code = InvalidRequestBody.error_code
         facts = Facts(request_id, error_code=code, error_detail=reason)
         begun_s, ended_at_s = time.perf_counter(), time.time()
         refusal = Exchange("other", "other", 400, begun_s, 0.0, ended_at_s, None, None, facts)
-        app.state.report.add(refusal)
+        self._config.app.state.report.add(refusal)  # type: ignore[union-attr]
 
-    def _feed(self, data: bytes) -> None:
-        """The parser takes what follows an offered upgrade for another protocol, and stops. A new
-        one is given the same request without the offer, and the rest."""
-        while True:
+    def _write_last(self, response: Response, request_id: str) -> None:
+        """An answer that no application gives; the connection ends with it."""
+        headers = {
+            **{name.decode(): value.decode() for name, value in self._server_state.default_headers},
+            **DEFAULT_HEADERS,
+            **dict(response.headers),
+            "x-request-id": request_id,
+            "connection": "close",
+        }
+        status = HTTPStatus(response.status_code)
+        lines = [f"HTTP/1.1 {status.value} {status.phrase}"]
+        lines += [f"{name.lower()}: {value}" for name, value in headers.items()]
+        self._output.write("\r\n".join([*lines, "", ""]).encode("latin-1") + bytes(response.body))
+
+
+class _Flow(FlowControl):
+    """Writing waits for the client; that the application wants more of the body has it parsed."""
+
+    def __init__(self, transport: asyncio.Transport, parse_on: Callable[[], None]) -> None:
+        super().__init__(transport)
+        self._parse_on = parse_on
+
+    def resume_reading(self) -> None:
+        self._parse_on()
+
+
+class _Cycle(RequestResponseCycle):
+    """One request and its answer."""
+
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        async def run_unless_cut_off(
+            scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+        ) -> None:
             try:
-                self.parser.feed_data(data)
-            except httptools.HttpParserUpgrade as upgrade:
-                if self.parser.get_method() == b"CONNECT":
-                    raise httptools.HttpParserError("this is no proxy") from None
-                data = self._render_head_without_upgrade() + data[upgrade.args[0] :]
-                self.parser = httptools.HttpRequestParser(self)
-                self.parser.set_dangerous_leniencies(lenient_data_after_close=True)
-            except httptools.HttpParserInvalidMethodError:
-                line = _REQUEST_LINE.match(data)
-                if line is None or not (self.cycle is None or self.cycle.response_complete):
-                    raise
-                self._refuse_method(*line.groups())
-                return
-            else:
-                return
+                await app(scope, receive, send)
+            except asyncio.CancelledError:
+                # The server ends before a slow reader does. That is no error of the application.
+                self.disconnected = True
+                self.transport.close()
 
-    def _refuse_method(self, method: bytes, url: bytes) -> None:
-        """Have the router refuse what the parser does not know: a new one is given a method that no
-        route has. Nothing else of the request is read; the connection ends with the answer."""
-        self._is_done_reading = True
-        self.parser = httptools.HttpRequestParser(self)
-        self.parser.feed_data(b"DELETE " + url + b" HTTP/1.1\r\nConnection: close\r\n\r\n")
-        self.scope["method"] = method.decode()  # the request's task has not begun
-
-    def _render_head_without_upgrade(self) -> bytes:
-        version = self.parser.get_http_version().encode()
-        lines = [self.parser.get_method() + b" " + self.url + b" HTTP/" + version]
-        for name, value in self.headers:
-            if name not in _UPGRADE_HEADERS:
-                lines.append(name + b": " + value)
-            elif name == b"connection" and b"close" in value.lower():
-                lines.append(b"connection: close")
-        return b"\r\n".join([*lines, b"", b""])
-
-    def _await_head(self) -> None:
-        self._end_head()
-        self._head_timer = self.loop.call_later(HEAD_TIMEOUT_S, self._give_up)
-
-    def _end_head(self) -> None:
-        if self._head_timer is not None:
-            self._head_timer.cancel()
-            self._head_timer = None
-
-    def _give_up(self) -> None:
-        if self.cycle is None or self.cycle.response_complete:
-            self.transport.close()
-        else:
-            self._await_head()
-
-
-def _render_refusal(request_id: str) -> bytes:
-    response = error_response(InvalidRequestBody("Invalid HTTP request"))
-    headers = [
-        *response.raw_headers,
-        (b"x-request-id", request_id.encode()),
-        (b"connection", b"close"),
-    ]
-    lines = [b"HTTP/1.1 400 Bad Request", *(name + b": " + value for name, value in headers)]
-    return b"\r\n".join([*lines, b"", bytes(response.body)])
+        await super().run_asgi(run_unless_cut_off)

@@ -60,6 +60,18 @@ NO_HTTP = {
     "a header with a NUL": b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: \x00\r\n\r\n",
     "a length of letters": b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n",
     "a negative length": b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "no Host": b"GET /healthz HTTP/1.1\r\n\r\n",
+    "two Hosts": b"GET /healthz HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
+    "HTTP/0.9": b"GET /healthz\r\n",
+    "lines that end in LF": b"GET /healthz HTTP/1.1\nHost: x\n\n",
+    "a folded header": b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: b\r\n c\r\n\r\n",
+    "white space before a colon": b"GET /healthz HTTP/1.1\r\nHost : x\r\n\r\n",
+    "gzip, chunked": b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\n"
+    b"Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "a length beside chunks": b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "an endless trailer": b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\n"
+    b"Transfer-Encoding: chunked\r\n\r\n0\r\nA: " + b"a" * 1_000_000,
     "a head of a megabyte": b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 1_000_000 + b"\r\n\r\n",
 }
 
@@ -78,6 +90,18 @@ def test_what_is_no_http_is_told_so_in_the_contracts_words(
     assert reply.status == STATUSES[body["error_code"]], reply
     assert 400 <= reply.status < 500, reply
     assert reply.header("content-type") == "application/json", reply
+
+
+def test_a_client_that_ends_its_sending_still_gets_its_answers(
+    target: Target, connection: socket.socket
+) -> None:
+    lines = (f"Content-Type: {FORM_TYPE}", f"Content-Length: {len(form_body())}")
+    upscale = head(target, *lines) + form_body()
+    connection.sendall(upscale + head(target, start="GET /v1/credits HTTP/1.1"))
+    connection.shutdown(socket.SHUT_WR)
+    conversation = Conversation(connection)
+    first, second = receive(conversation), receive(conversation)
+    assert (list(first.json()), second.status) == (["result_url"], 200)
 
 
 def test_http_1_0_is_answered(target: Target, connection: socket.socket) -> None:

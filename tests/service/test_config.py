@@ -68,6 +68,13 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "keep_copyright": (["true", "false"], ["2", "maybe"]),
     "result_ttl_s": (["1", "31536000"], ["0", "31536001"]),
     "body_timeout_s": (["0.001", "3600"], ["0", "3600.5", "nan"]),
+    "write_timeout_s": (["0.001", "3600"], ["0", "3600.5", "nan"]),
+    "max_connections": (["1", "1000000"], ["0", "1000001", "1.5"]),
+    "max_connections_per_address": (["1", "1000000"], ["0", "1000001", "many"]),
+    "trusted_proxies": (
+        ["none", "None", "10.0.0.0/8", "10.0.0.1, ::1", ","],
+        ["10.0.0.1/8", "*", "localhost", "none, 10.0.0.1"],
+    ),
     "source_timeout_s": (["0.001", "600"], ["0", "600.5", "nan"]),
     "source_private_cidrs": (
         ["10.0.0.0/8", "10.0.0.1", "fd00::/8, 10.1.0.0/16", ","],

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from service.api import protocol
-from service.api.protocol import MAX_HEAD_BYTES
+from service.api.wire.head import MAX_HEAD_BYTES
 from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
 
@@ -17,6 +17,13 @@ JSON = "Content-Type: application/json"
     [
         *(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"hello\r\n\r\n", b"GET\r\n\r\n"),
         *(b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n"),
+        *(b"GET /healthz HTTP/1.1\r\n\r\n", b"GET /healthz\r\n"),
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\nHost: a\n\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"GET /healthz HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
         b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
@@ -62,19 +69,18 @@ def test_an_unknown_method_is_refused_with_those_that_the_path_takes(
     with Connection(service) as connection:
         connection.send_head(method="GET", path="/healthz")
         assert connection.receive().status == 200
-        connection.send_head("Content-Length: 3", method="FOO", path=path)
-        connection.send(b"abc")
+        connection.send(f"FOO {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc".encode())
         answer = connection.receive()
         answer.assert_error(405, "method_not_allowed")
         assert answer.headers["allow"] == allow
-        assert connection.is_closed()
+        connection.send_head(method="GET", path="/healthz")
+        assert connection.receive().status == 200
 
 
 def test_an_unknown_method_on_an_unknown_path_is_not_found(service: Service) -> None:
     with Connection(service) as connection:
         connection.send_head(method="FOO", path="/nothing")
         connection.receive().assert_error(404, "not_found")
-        assert connection.is_closed()
 
 
 @pytest.mark.parametrize("line", ["FOO", "F(O / HTTP/1.1", "FOO x HTTP/1.1", "FOO / HTTP/2.0"])
@@ -106,6 +112,61 @@ def test_a_head_of_the_limit_passes_and_a_longer_one_does_not(service: Service) 
         connection.send(begun + b"y" * (MAX_HEAD_BYTES + 1 - len(begun)))
         connection.receive().assert_error(400, "invalid_request_body")
         assert connection.is_closed()
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_head_beyond_the_limit_is_refused_though_it_comes_in_one_read(
+    service: Service, before: int
+) -> None:
+    """Also behind another request, where a count of reads would begin too late."""
+    with Connection(service) as connection:
+        small = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        large = small[:-2] + b"X: " + b"y" * 66_000 + b"\r\n\r\n"
+        connection.send(small * before + large + small)
+        for _ in range(before):
+            assert connection.receive().status == 200
+        refusal = connection.receive()
+        refusal.assert_error(400, "invalid_request_body")
+        assert connection.is_closed()
+    assert refusal.headers["x-content-type-options"] == "nosniff"
+    assert refusal.headers["cache-control"] == "no-store"
+
+
+def test_a_client_that_still_sends_its_endless_head_gets_to_read_the_refusal(
+    service: Service,
+) -> None:
+    with Connection(service) as connection:
+        connection.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 1_000_000 + b"\r\n\r\n")
+        connection.receive().assert_error(400, "invalid_request_body")
+
+
+@pytest.mark.parametrize(
+    ("begun", "repeated"),
+    [
+        (b"", b"a"),
+        (b"GET /", b"a"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: ", b"a"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"A:b\r\n"),
+        (b"", b"\r\n"),
+        (b"CHUNKED", b"5"),
+        (b"CHUNKED5;", b"a"),
+        (b"CHUNKED0\r\nX-End: ", b"a"),
+        (b"CHUNKED0\r\n", b"A: b\r\n"),
+        (b"CHUNKED", b"1;aaaaaaaaaaaaaaaaa\r\na\r\n"),
+    ],
+)
+def test_what_has_no_end_is_cut_off(service: Service, begun: bytes, repeated: bytes) -> None:
+    head = b"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sent_bytes = 0
+    with Connection(service) as connection:
+        connection.send(begun.replace(b"CHUNKED", head))
+        try:
+            while sent_bytes < 64 * 2**20:
+                connection.send(repeated * 10_000)
+                sent_bytes += 10_000 * len(repeated)
+        except ConnectionError:
+            pass
+    assert sent_bytes < 32 * 2**20  # what the kernel's buffers hold, and what is read and dropped
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET /healthz HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
@@ -163,7 +224,7 @@ def test_a_websocket_is_declined_like_any_other_get(service: Service) -> None:
 
 
 def test_a_thousand_offers_in_one_packet_are_all_declined(service: Service) -> None:
-    offer = b"GET /nothing HTTP/1.1\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+    offer = b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
     with Connection(service) as connection:
         connection.send(offer * 1000)
         for _ in range(1000):

@@ -1,0 +1,140 @@
+"""What goes out on one connection, and how much of it the client has taken."""
+
+import asyncio
+import fcntl
+import socket
+import struct
+import termios
+import time
+from contextlib import suppress
+from typing import Final
+
+# Every answer begins so. These bytes may go out early: they commit to nothing.
+_PREFIX: Final = b"HTTP/1.1 "
+# Less taken than this, as an average over the time limit, counts as nothing.
+MIN_WRITE_BYTES_PER_S: Final = 256
+# A client is asked whether it is still there a moment after it stopped sending, then now and then.
+PROBE_AFTER_S: Final = 2.0
+PROBE_EVERY_S: Final = 5.0
+# Unsent bytes in the kernel, beside those on their way: what a client that reads nothing can hold.
+UNSENT_BYTES: Final = 256 * 1024
+_KEEP_ALIVE_S: Final = 15
+_RESET: Final = struct.pack("ii", 1, 0)
+
+
+class Output:
+    """The transport as uvicorn's request cycle uses it (`write`, `close`, `is_closing`), watched.
+
+    Closing is safe at any time: what is written to a connection that has ended is dropped.
+    """
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
+        self._socket: socket.socket | None = transport.get_extra_info("socket")
+        self._written_bytes = 0
+        self._prefix_bytes = 0  # of the next answer, already sent
+        self._taken_bytes = 0
+        self._progress_at_s = time.monotonic()
+        self._next_probe_s = 0.0
+        _set_options(self._socket)
+
+    def write(self, data: bytes) -> None:
+        """Send bytes; of an answer's head only what was not sent before it."""
+        if self._transport.is_closing():
+            return
+        if self._prefix_bytes:
+            data, self._prefix_bytes = data[self._prefix_bytes :], 0
+        self._written_bytes += len(data)
+        self._transport.write(data)
+
+    def close(self) -> None:
+        """End the connection once everything written has been sent."""
+        if not self._transport.is_closing():
+            self._transport.close()
+
+    def close_or_abort(self) -> None:
+        """End the connection at once: nobody waits for what the client does not take."""
+        if self._transport.get_write_buffer_size():
+            self.abort()
+        else:
+            self.close()
+
+    def is_closing(self) -> bool:
+        return self._transport.is_closing()
+
+    def abort(self) -> None:
+        """End the connection now, and what the kernel still holds for it."""
+        if self._socket is not None:
+            with suppress(OSError):  # it has ended by itself
+                self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+        self._transport.abort()
+
+    def end_writing(self) -> None:
+        """Shut the sending side once everything written has been sent."""
+        if not self._transport.is_closing() and self._transport.can_write_eof():
+            self._transport.write_eof()
+
+    def is_stalled(self, now_s: float, timeout_s: float) -> bool:
+        """Whether the client has taken next to nothing for `timeout_s` of what it was sent.
+
+        What counts are acknowledged bytes, so a slow reader behind large kernel buffers is seen to
+        make progress long before the transport's own buffer shrinks.
+        """
+        waiting_bytes = self._transport.get_write_buffer_size() + _unacknowledged(self._socket)
+        taken_bytes = self._written_bytes - waiting_bytes
+        least_bytes = MIN_WRITE_BYTES_PER_S * timeout_s
+        if waiting_bytes <= 0 or taken_bytes - self._taken_bytes >= least_bytes:
+            self._taken_bytes, self._progress_at_s = taken_bytes, now_s
+        return now_s - self._progress_at_s > timeout_s
+
+    def expect_silence(self, now_s: float) -> None:
+        """Nothing is read from now on that could say that the client leaves: ask `is_lost`."""
+        self._next_probe_s = now_s + PROBE_AFTER_S
+
+    def is_lost(self, now_s: float, *, may_probe: bool) -> bool:
+        """Whether a client that is not read from has gone.
+
+        A client that closes its socket and one that only shuts its sending side look alike (both
+        send FIN) until something is sent to them: then the first one's system answers with a reset.
+        So the first bytes of the answer, the same whatever it will be, are sent ahead, one by one.
+
+        Args:
+            may_probe: no byte of an answer has been sent, and one will be.
+        """
+        if self._socket is None or self._transport.is_closing():
+            return False
+        if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+            return True
+        if may_probe and now_s >= self._next_probe_s and self._prefix_bytes < len(_PREFIX):
+            self._next_probe_s = now_s + PROBE_EVERY_S
+            self._transport.write(_PREFIX[self._prefix_bytes : self._prefix_bytes + 1])
+            self._prefix_bytes += 1
+            self._written_bytes += 1
+        return False
+
+
+def _set_options(connection: socket.socket | None) -> None:
+    if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
+        return
+    options = [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)]
+    for name, value in (
+        ("TCP_NOTSENT_LOWAT", UNSENT_BYTES),
+        ("TCP_KEEPIDLE", _KEEP_ALIVE_S),
+        ("TCP_KEEPINTVL", _KEEP_ALIVE_S),
+    ):
+        if hasattr(socket, name):
+            options.append((socket.IPPROTO_TCP, getattr(socket, name), value))
+    with suppress(OSError):  # the client has gone already
+        for level, option, value in options:
+            connection.setsockopt(level, option, value)
+
+
+def _unacknowledged(connection: socket.socket | None) -> int:
+    """Bytes in the kernel that the client's system has not acknowledged; 0 where unknown."""
+    if connection is None or (descriptor := connection.fileno()) < 0:
+        return 0
+    try:
+        answer = fcntl.ioctl(descriptor, termios.TIOCOUTQ, b"\0\0\0\0")
+    except OSError:
+        return 0
+    return int(struct.unpack("i", answer)[0])
