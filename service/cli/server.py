@@ -2,6 +2,7 @@
 
 listening socket -> state -> first API key -> pool and app -> uvicorn -> "ready"
 SIGTERM or SIGINT -> not ready -> the socket closes -> what runs is finished -> workers end
+SIGHUP of a terminal that closes -> as SIGTERM; else SIGHUP, SIGUSR1, SIGUSR2 -> a log line
 """
 
 import asyncio
@@ -10,6 +11,8 @@ import math
 import os
 import signal
 import socket
+import sys
+from collections.abc import Sequence
 from importlib.metadata import version
 from types import FrameType
 
@@ -19,6 +22,7 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.api.protocol import ContractProtocol
 from service.cli.allocator import return_memory_early
+from service.cli.process_limits import ignore_signals, raise_descriptor_limit
 from service.cli.stored import describe_trouble
 from service.config import Settings
 from service.logs import configure_logging, event, log_what_nobody_catches
@@ -56,6 +60,8 @@ def run_server(settings: Settings, host: str, port: int) -> None:
     configure_logging(settings.log_level, settings.log_format)
     log_what_nobody_catches()
     return_memory_early()
+    survived = ignore_signals()  # until the loop can log them
+    raise_descriptor_limit()
     with listen(host, port) as listener, _open_state(settings) as state:
         url = describe_url(listener)
         _say(f"upscaled {version('upscaled')} on {url}")
@@ -66,7 +72,7 @@ def run_server(settings: Settings, host: str, port: int) -> None:
         pool = LocalPool(settings)
         config = _configure(create_app(settings, pool, state), settings)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(config, pool, listener, settings.shutdown_grace_s))
+            runner.run(_serve(config, pool, listener, settings.shutdown_grace_s, survived))
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -140,6 +146,7 @@ def _configure(app: FastAPI, settings: Settings) -> uvicorn.Config:
         log_config=None,
         access_log=False,
         server_header=False,
+        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
         timeout_keep_alive=KEEP_ALIVE_S,
         # The pool keeps the grace; this is for clients that then read their answers slowly.
         timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s) + SLOW_READERS_S,
@@ -147,9 +154,15 @@ def _configure(app: FastAPI, settings: Settings) -> uvicorn.Config:
 
 
 async def _serve(
-    config: uvicorn.Config, pool: LocalPool, listener: socket.socket, grace_s: float
+    config: uvicorn.Config,
+    pool: LocalPool,
+    listener: socket.socket,
+    grace_s: float,
+    survived: Sequence[signal.Signals],
 ) -> None:
     server = _Server(config, pool, grace_s)
+    for number in survived:
+        asyncio.get_running_loop().add_signal_handler(number, server.survive, number)
     announcing = asyncio.create_task(_announce_ready(pool, server))
     await server.serve(sockets=[listener])
     announcing.cancel()
@@ -187,6 +200,7 @@ class _Server(uvicorn.Server):
         self._loop = asyncio.get_running_loop()
         self._is_ending = False
         self._is_hurried = False
+        self._is_at_terminal = sys.stderr.isatty()
         self._stops: list[asyncio.Task[None]] = []
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -199,6 +213,14 @@ class _Server(uvicorn.Server):
             self._loop.call_soon_threadsafe(self._close, 0)
         elif sig == signal.SIGINT:
             self.should_exit = self.force_exit = True
+
+    def survive(self, number: signal.Signals) -> None:
+        """A signal that ends other programs: logged. Only a terminal that closes ends the service
+        that was started in it, in order."""
+        if number == signal.SIGHUP and self._is_at_terminal:
+            self.handle_exit(number, None)
+        else:
+            _log.info("passed over a signal", extra=event("signal_ignored", signal=number.name))
 
     def give_up(self, trouble: str) -> None:
         """End without grace, unless a signal ends it already."""

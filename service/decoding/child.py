@@ -41,6 +41,14 @@ OOM_SCORE_ADJ = 900
 _MAX_OPEN_FILES = 32
 # Of shared memory or of the disk that stands in for it. A limit of the file's own is EFBIG.
 _NO_ROOM_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM})
+# They may reach a whole control group; the front end decides what ends.
+_IGNORED_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
 _WHERE_DAMAGE_IS_ONLY_TOLD = frozenset({"TIFF"})
 
 
@@ -68,8 +76,8 @@ def _die_with(lifeline: int) -> None:
 
     A signal does it, also while the process hangs in C code.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # both are for the front end, which decides
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for ignored in _IGNORED_SIGNALS:
+        signal.signal(ignored, signal.SIG_IGN)
     for ending in (signal.SIGIO, signal.SIGPROF, signal.SIGALRM):
         signal.signal(ending, signal.SIG_DFL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())

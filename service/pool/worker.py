@@ -49,6 +49,14 @@ share of a core that they want at once, and mostly get it at once.
 OOM_SCORE_ADJ: Final = 500
 """Where memory ends, the kernel ends a worker, which is replaced, and not the front end."""
 
+IGNORED_SIGNALS: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+
 _log = logging.getLogger(__name__)
 
 
@@ -57,9 +65,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--fd", type=int, required=True, help="this end of the socket pair")
     fd = parser.parse_args().fd
-    # Both signals reach a whole process group or control group; the front end decides what ends.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    # Signals reach a whole process group or control group; the front end decides what ends.
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     faulthandler.enable()
     _step_back()
     wire = Wire(socket.socket(fileno=fd))

@@ -1,18 +1,23 @@
 """`upscaled serve` as an operator meets it: a process, its two streams, its signals."""
 
+import fcntl
+import os
 import re
 import signal
 import socket
+import subprocess
+import termios
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 
 import psutil
 import pytest
 import requests
 
-from tests.running import Server, clean_environment, run_upscaled, serve
+from tests.running import UPSCALED, Server, clean_environment, run_upscaled, serve
 from tests.service.pool.pools import picture
 
 
@@ -171,6 +176,56 @@ def test_a_second_ctrl_c_ends_the_grace(tmp_path: Path) -> None:
         server.wait_said("SIGINT")
         assert server.stop(signal.SIGINT, timeout_s=10) == 0
         assert running.result().json()["error_code"] == "internal_error"
+
+
+def test_signals_that_end_other_programs_lose_no_request(tmp_path: Path) -> None:
+    """Sent to the server and, as `systemctl kill` does, to its workers and decoders."""
+    with small(tmp_path) as server, ThreadPoolExecutor() as clients:
+        processes = [psutil.Process(server.process.pid), *workers_of(server)]
+        running = clients.submit(upscale, server, picture(200))
+        time.sleep(0.1)
+        for number in (signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+            for process in processes:
+                process.send_signal(number)
+            server.wait_said(number.name)
+        assert running.result().status_code == 200
+        assert upscale(server, picture(80)).status_code == 200
+        assert all(process.is_running() for process in processes)
+        assert server.stop() == 0
+        assert "Traceback" not in "".join(server.stderr)
+
+
+def test_a_terminal_that_closes_ends_the_server_in_order(tmp_path: Path) -> None:
+    """It is in a session of its own, whose terminal is gone: SIGHUP is sent by the kernel."""
+    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path), UPSCALED_PRECISION="exact")
+    ours, theirs = os.openpty()
+    with os.fdopen(theirs, "wb") as terminal:
+        process = subprocess.Popen(
+            [*UPSCALED, "serve", "--port", "0"],
+            env=environment,
+            stdin=terminal,
+            stdout=subprocess.DEVNULL,
+            stderr=terminal,
+            start_new_session=True,
+            preexec_fn=partial(fcntl.ioctl, 0, termios.TIOCSCTTY, 0),
+        )
+    try:
+        said = b""
+        while b"is ready on" not in said:
+            said += os.read(ours, 4096)
+        os.close(ours)
+        assert process.wait(30) == 0
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_the_server_takes_all_descriptors_that_it_may(tmp_path: Path) -> None:
+    limits = ("sh", "-c", 'ulimit -Sn 100; ulimit -Hn 400; exec "$0" "$@"', *UPSCALED)
+    with serve(tmp_path, program=limits, is_waiting=False) as server:
+        server.wait_listening()
+        assert psutil.Process(server.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (400, 400)
+        server.wait_said("few_descriptors")
 
 
 def test_a_third_ctrl_c_ends_it_whatever_happens(tmp_path: Path) -> None:
