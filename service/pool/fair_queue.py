@@ -3,7 +3,8 @@
 The work of a request is its pixels (`work_px`), so a key that sends large images gets as many
 pixels as one that sends small ones, not as many images. Where more wait than may wait, the key that
 has the most waiting gives up its newest request: a key alone may fill the queue, and a second one
-has its share of it from its first request on.
+has its share of it from its first request on. Each key has a place for certain as long as there
+are as many places as keys that have requests.
 """
 
 import heapq
