@@ -75,13 +75,13 @@ def serve(
     executor: ResizingExecutor | None = None,
     *,
     credits: int = 0,
-    clock: Any = None,
+    clock: Any = Clocks(),  # noqa: B008  (frozen)
     stop_after_s: int = 5,
     **settings: Any,
 ) -> Iterator[Service]:
     table = load_settings({}, data_dir=data_dir, **{**ROOMY, **settings})
     executor = executor or ResizingExecutor()
-    clocks = Clocks() if clock is None else Clocks(clock, clock, clock)
+    clocks = clock if isinstance(clock, Clocks) else Clocks(clock, clock, clock)
     with open_state(table, clocks) as state:
         key = state.keys.create("test", credits=credits)
         app = create_app(table, executor, state)

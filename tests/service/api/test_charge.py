@@ -14,11 +14,11 @@ import pytest
 from service.api.charge import hold_credit
 from service.config import load_settings
 from service.errors import InsufficientApiCredits, InternalError, MalformedImage
-from service.state import DatabaseFailed, Hold, State, open_state
+from service.state import Clocks, DatabaseFailed, Hold, State, open_state
 from service.state.credits import Credits
 from service.state.results import Results
 from tests.service.api.answers import assert_error
-from tests.service.api.executors import FailingExecutor
+from tests.service.api.executors import FailingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
@@ -131,6 +131,40 @@ def test_a_hold_given_back_meanwhile_delivers_nothing(make_service: Make) -> Non
     assert_error(service.upload(), 500, "internal_error")
     assert service.stored_files() == []
     assert service.balance() == 5
+    assert_books_are_right(service)
+
+
+@pytest.mark.parametrize("set_by_s", [28 * 3600, -28 * 3600])
+@pytest.mark.parametrize("stage", ["work", "capture"])
+def test_a_clock_that_is_set_in_the_midst_of_a_request_changes_nothing(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch, stage: str, set_by_s: int
+) -> None:
+    offset_s = [0]
+
+    def set_clock() -> None:
+        offset_s[0] = set_by_s
+        assert service.state.sweep().holds_released == 0
+
+    class Setting(ResizingExecutor):
+        async def upscale(self, source: bytes, request: Any) -> Any:
+            if stage == "work":
+                await asyncio.to_thread(set_clock)
+            return await super().upscale(source, request)
+
+    capture = Credits.capture
+
+    def set_and_capture(self: Credits, hold: Any, paid: Any) -> None:
+        if stage == "capture":
+            set_clock()
+        capture(self, hold, paid)
+
+    monkeypatch.setattr(Credits, "capture", set_and_capture)
+    service = metered(make_service, Setting(), clock=Clocks(wall=lambda: time.time() + offset_s[0]))
+    answer = service.upload()
+    assert answer.status_code == 200
+    service.state.sweep()
+    assert service.get("/public/result/" + answer.json()["result_url"][-40:]).status_code == 200
+    assert service.balance() == 4
     assert_books_are_right(service)
 
 
