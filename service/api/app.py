@@ -78,6 +78,8 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
         ]
     )
     context.metrics.open_requests.set_function(lambda: report.under_way)
+    context.metrics.credits_owed.set_function(lambda: len(state.credits.owed))
+    context.metrics.state_works.set_function(lambda: not context.probe.trouble)
     app = FastAPI(
         title="upscaled",
         routes=[*ROUTES, *build_page_routes()],

@@ -43,6 +43,12 @@ class Metrics:
         self.credits = self._counter(
             "credits", "Credits held before work, captured for a delivery, released", "event"
         )
+        self.credits_owed = self._gauge(
+            "credits_owed", "Credits of undelivered images that could not be given back yet"
+        )
+        self.state_works = self._gauge(
+            "state_works", "Whether the last check could write to the database and store a result"
+        )
         self.results_stored = self._counter("results_stored", "Results stored and delivered as URL")
         self.results_stored_bytes = self._counter("results_stored_bytes", "Bytes of those")
         self.results_expired = self._counter(

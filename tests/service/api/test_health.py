@@ -45,9 +45,11 @@ def test_alive_but_not_ready_while_no_result_can_be_stored(
     wait_until(lambda: not is_ready(service))
     assert service.get("/healthz").status_code == 200
     assert assert_error(service.get("/readyz"), 503, "internal_error") == "Not ready"
+    assert "\nupscaled_state_works 0.0\n" in service.get("/metrics").text
     results.unlink()
     aside.rename(results)
     wait_until(lambda: is_ready(service))
+    assert "\nupscaled_state_works 1.0\n" in service.get("/metrics").text
     (told,) = (record for record in caplog.records if record.levelname == "ERROR")
     assert "not ready: " in told.getMessage()
     assert f"{results}: cannot store a result: File exists" in told.getMessage()
