@@ -89,7 +89,7 @@ def _has_silent_damage(header: Header) -> bool:
     if header.format == "WEBP":
         return webp_zeros.has_unread_zeros(header.source)
     if header.format in _ISO_MEDIA:
-        return iso_items.ends_in_zeros(header.source)
+        return iso_items.is_damaged(header.source)
     if header.format == "TIFF":
         return tiff_strips.ends_early(header.source, getattr(header.picture, "tag_v2", {}))
     return False

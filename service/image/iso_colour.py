@@ -43,8 +43,8 @@ def _read_bitstream_codes(source: bytes) -> tuple[int, int] | None:
         box.name == b"av1C" for boxes in read_meta(source).properties.values() for box in boxes
     ):
         return None
-    first = next(iter_coded(source), [])
     try:
-        return read_colour_codes(b"".join(first)[:_HEADER_BYTES])
+        first = next(iter_coded(source))
+        return read_colour_codes(b"".join(first.extents)[:_HEADER_BYTES])
     except _BROKEN_ERRORS:
         return None

@@ -7,7 +7,7 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
-from service.image.iso_items import read_extents
+from service.image.iso_items import read_extents, read_kinds
 from service.image.iso_media import iter_boxes, read_meta
 from tests.service.image.samples import save
 
@@ -73,6 +73,26 @@ def items_of(source: bytes) -> list[Item]:
         kind = b"hvc1" if any(each[4:8] == b"hvcC" for each in properties) else b"av01"
         refers_to = {b"auxl": [1]} if found else {}
         found.append(Item(kind, b"".join(extents[number]), properties, refers_to))
+    return found
+
+
+def every_item_of(source: bytes) -> list[Item]:
+    """The items of a file numbered 1, 2, 3 ..., the first of them the primary one."""
+    meta = read_meta(source)
+    extents = read_extents(source, meta)
+    kinds = read_kinds(meta)
+    found: list[Item] = []
+    for number in range(1, len(kinds) + 1):
+        masters = [item for item, own in meta.alphas.items() if number in own]
+        refers_to = {b"auxl": masters, b"dimg": meta.parts.get(number, [])}
+        found.append(
+            Item(
+                kinds[number],
+                b"".join(extents[number]),
+                tuple(box(each.name, bytes(each.body)) for each in meta.properties[number]),
+                {name: to for name, to in refers_to.items() if to},
+            )
+        )
     return found
 
 

@@ -3,13 +3,14 @@
 What is missing is refused when it is cut off and when it is zeros. Random bytes in its place are
 mostly as good a bitstream as any other: none of these formats has a checksum. Of 100 tails a kind,
 at the same 20 places, so many passed that gave other pixels: AVIF 100 (8 bits), 93 (10 and 12), 85
-(alpha), 0 (a grid, or data in `idat`, whose file goes on behind them); HEIC 100, with alpha 0; WebP
+(alpha), 0 (a grid, or data in `idat`, whose file goes on behind them); HEIC 100, as a grid 5, with alpha 0; WebP
 lossless 100, lossy 90, with alpha 69, coarse 10, with EXIF behind it 0, animated 0. They are held
 to what they were probed as.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from io import BytesIO
 
 import cv2
@@ -21,8 +22,17 @@ from PIL import Image as PillowImage
 from service.errors import MalformedImage
 from service.image.decode import decode
 from service.image.probe import probe
-from tests.service.image.iso_samples import Item, build, encode_avif, encode_heic, grid, items_of
+from tests.service.image.iso_samples import (
+    Item,
+    build,
+    encode_avif,
+    encode_heic,
+    every_item_of,
+    grid,
+    items_of,
+)
 from tests.service.image.samples import exif_with_orientation, save
+from tests.service.image.webp_samples import chunks_of, webp
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 
@@ -133,3 +143,31 @@ def test_bytes_behind_a_whole_file_do_no_harm(kind: str) -> None:
     source = KINDS[kind]()
     whole = decode(source, FORMATS)
     assert np.array_equal(decode(source + bytes(5000), FORMATS).rgb, whole.rgb)
+
+
+@pytest.mark.parametrize("kind", sorted(each for each in KINDS if "animated" not in each))
+def test_data_that_end_early_are_refused_however_well_their_lengths_are_mended(kind: str) -> None:
+    source = KINDS[kind]()
+    decode(source, FORMATS)
+    for part in range(1, PLACES + 1):
+        for cut in cut_data(kind, source, part / (PLACES + 1)):
+            with pytest.raises(MalformedImage):
+                decode(cut, FORMATS)
+
+
+def cut_data(kind: str, source: bytes, share: float) -> Iterator[bytes]:
+    """Sound containers, in each of which another picture's data end at a share of their length."""
+    if kind.startswith("webp"):
+        chunks = chunks_of(source)
+        for name in chunks.keys() & {b"ALPH", b"VP8 ", b"VP8L"}:
+            shorter = {**chunks, name: chunks[name][: int(len(chunks[name]) * share)]}
+            yield webp(*shorter.items())
+        return
+    items = every_item_of(source)
+    for number, item in enumerate(items):
+        if item.kind != b"grid":
+            data = item.data[: int(len(item.data) * share)]
+            yield build(
+                [*items[:number], replace(item, data=data), *items[number + 1 :]],
+                brand=source[8:12],
+            )

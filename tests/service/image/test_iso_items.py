@@ -1,18 +1,21 @@
 """The data of AVIF's and HEIC's pictures: found, and whole to their ends."""
 
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from service.errors import MalformedImage
 from service.image.decode import decode
-from service.image.iso_items import ends_in_zeros, iter_coded
+from service.image.iso_items import is_damaged, iter_coded
 from tests.service.image.iso_samples import (
     Item,
     build,
     encode_avif,
     encode_heic,
+    every_item_of,
+    grid,
     items_of,
     mdat_at,
 )
@@ -37,7 +40,7 @@ def with_zeros(item: Item, count: int) -> Item:
 def test_colour_and_alpha_are_found_wherever_they_lie(kind: str, idat: bool) -> None:
     items = items_of(encode(kind, 4))
     source = build(items, brand=BRANDS[kind], idat=idat)
-    found = [b"".join(extents) for extents in iter_coded(source)]
+    found = [b"".join(coded.extents) for coded in iter_coded(source)]
     assert found == [item.data for item in items]
 
 
@@ -46,13 +49,13 @@ def test_colour_and_alpha_are_found_wherever_they_lie(kind: str, idat: bool) -> 
 def test_a_run_of_zeros_at_the_end_of_either_picture_is_damage(kind: str, which: int) -> None:
     items = items_of(encode(kind, 4))
     whole = build(items, brand=BRANDS[kind])
-    assert not ends_in_zeros(whole)
+    assert not is_damaged(whole)
     limit = max(4, min(16, len(items[which].data) // 8))
-    for count, is_damaged in ((limit - 1, False), (limit, True), (limit + 30, True)):
+    for count, counts in ((limit - 1, False), (limit, True), (limit + 30, True)):
         broken = [with_zeros(item, count) if at == which else item for at, item in enumerate(items)]
         source = build(broken, brand=BRANDS[kind])
-        assert ends_in_zeros(source) is is_damaged, count
-        if is_damaged:
+        assert is_damaged(source) is counts, count
+        if counts:
             with pytest.raises(MalformedImage):
                 decode(source, BRANDS)
 
@@ -60,13 +63,14 @@ def test_a_run_of_zeros_at_the_end_of_either_picture_is_damage(kind: str, which:
 def test_pieces_of_a_picture_are_read_in_their_order() -> None:
     """The last piece may be shorter than the run that counts."""
     (item,) = items_of(encode("AVIF"))
-    for tail, is_damaged in ((bytes(15), False), (bytes(40), True)):
+    for tail, counts in ((bytes(15), False), (bytes(40), True)):
         data = item.data + b"\x01" + tail
         source = split(build([Item(item.kind, data, item.properties)]), len(data) - 7)
-        ((first, second),) = iter_coded(source)
+        (coded,) = iter_coded(source)
+        first, second = coded.extents
         assert bytes(first) + bytes(second) == data
         assert len(second) == 7
-        assert ends_in_zeros(source) is is_damaged
+        assert is_damaged(source) is counts
 
 
 def split(source: bytes, at: int) -> bytes:
@@ -96,7 +100,7 @@ def test_data_beyond_the_end_of_the_file_are_refused(kind: str) -> None:
     source = encode(kind)
     assert mdat_at(source) < len(source) - 50
     with pytest.raises(ValueError, match="bytes at"):
-        ends_in_zeros(source[:-1])
+        is_damaged(source[:-1])
     with pytest.raises(MalformedImage):
         decode(source[:-1], BRANDS)
 
@@ -107,4 +111,43 @@ def test_a_list_of_items_that_is_cut_short_is_refused() -> None:
     longer = bytearray(source)
     longer[at + 4 + 4 + 4 + 2 : at + 4 + 4 + 4 + 4] = b"\xff\xff"  # so many items
     with pytest.raises(ValueError, match="short"):
-        ends_in_zeros(bytes(longer))
+        is_damaged(bytes(longer))
+
+
+def test_a_tile_that_libheif_would_leave_out_is_damage() -> None:
+    items = every_item_of(encode_heic(picture(128, 192), tile_size=64))
+    whole = build(items, brand=b"heic")
+    assert len(items) == 7
+    assert decode(whole, BRANDS).rgb.shape == (128, 192, 3)
+    tile = items[3]
+    (length,) = struct.unpack_from(">I", tile.data)
+    other_tiles = (
+        tile.data[:-5],
+        tile.data[:2],
+        tile.data + b"\x00\x00\x00\x09\x01",
+        tile.data + bytes(3),
+        struct.pack(">I", length + 1) + tile.data[4:],
+        bytes(4) + tile.data,
+    )
+    for data in other_tiles:
+        source = build([*items[:3], replace(tile, data=data), *items[4:]], brand=b"heic")
+        assert is_damaged(source), data[-8:]
+        with pytest.raises(MalformedImage):
+            decode(source, BRANDS)
+
+
+def test_a_tile_without_data_is_malformed() -> None:
+    for item in (encode("AVIF"), encode("HEIC")):
+        (tile,) = items_of(item)
+        source = build([grid(1, 2, 192, 64, 2, 3), tile], brand=item[8:12])
+        with pytest.raises(MalformedImage):
+            decode(source, BRANDS)
+
+
+def test_an_item_larger_than_its_file_is_refused() -> None:
+    """Pieces may overlap: 20,000 times the whole file would be joined."""
+    source = bytearray(split(build(items_of(encode("AVIF"))), 10))
+    at = source.index(b"iloc") + 4 + 4 + 4 + 2 + 2 + 2 + 2
+    source[at : at + 16] = struct.pack(">IIII", 0, len(source), 0, len(source))
+    with pytest.raises(ValueError, match="larger than the file"):
+        is_damaged(bytes(source))
