@@ -3,9 +3,9 @@
 What is missing is refused when it is cut off and when it is zeros. Random bytes in its place are
 mostly as good a bitstream as any other: none of these formats has a checksum. Of 100 tails a kind,
 at the same 20 places, so many passed that gave other pixels: AVIF 100 (8 bits), 93 (10 and 12), 85
-(alpha), 0 (a grid, or data in `idat`, whose file goes on behind them); HEIC 100, as a grid 5, with alpha 0; WebP
-lossless 100, lossy 90, with alpha 69, coarse 10, with EXIF behind it 0, animated 0. They are held
-to what they were probed as.
+(alpha), 0 (a grid, or data in `idat`, whose file goes on behind them); HEIC 100, as a grid 5, with
+alpha 0; WebP lossless 100, lossy 90, with alpha 69, coarse 10, with EXIF behind it 0, animated 0.
+They are held to what they were probed as.
 """
 
 from collections.abc import Callable, Iterator, Mapping
