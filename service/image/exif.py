@@ -17,29 +17,47 @@ COPYRIGHT: Final = 0x8298
 
 _PREFIX: Final = b"Exif\x00\x00"
 _ENTRY_BYTES: Final = 12
-_TEXT, _SHORT, _RATIO = 2, 3, 5
+_TEXT, _RATIO = 2, 5
+# TIFF 6.0, section 2: BYTE, SHORT, LONG and their signed kinds. Programs use any for a number.
+_WHOLE: Final[Mapping[int, str]] = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 _MOST_TEXT_BYTES: Final = 4096
+
+# Exif 2.32, 4.6.3 and 4.6.7: the directories beside the first one, and what tells a colour space.
+_EXIF_DIRECTORY: Final = 0x8769
+_INTEROPERABILITY_DIRECTORY: Final = 0xA005
+_COLOUR_SPACE: Final = 0xA001
+_INTEROPERABILITY_INDEX: Final = 0x0001
+_UNCALIBRATED: Final = 0xFFFF
+_DCF_OPTION_FILE: Final = "R03"
+
+_Entries = Mapping[int, tuple[int, int, int]]
 
 
 class Exif:
     """The first directory of an EXIF block, with or without its "Exif" prefix (TIFF 6.0, 2).
 
-    Broken blocks have the tags that can be found in them. The second directory describes the
-    thumbnail and is not looked at.
+    Broken blocks have the tags that can be found in them. Of the other directories only what tells
+    the colour space is looked at.
     """
 
     def __init__(self, block: bytes) -> None:
         self._tiff = block.removeprefix(_PREFIX)
         self._order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(self._tiff[:4], "")
-        self._entries = self._find_entries() if self._order and len(self._tiff) >= 8 else {}
+        has_directory = self._order and len(self._tiff) >= 8
+        self._entries = self._find_entries(self._offset(4)) if has_directory else {}
 
-    def short(self, tag: int) -> int | None:
-        """A tag's single 16-bit number."""
-        kind, count, at = self._entries.get(tag, (0, 0, 0))
-        if (kind, count) != (_SHORT, 1):
-            return None
-        (value,) = struct.unpack_from(f"{self._order}H", self._tiff, at)
-        return int(value)
+    def whole(self, tag: int) -> int | None:
+        """A tag's single whole number of 8, 16 or 32 bits, signed or not."""
+        return self._whole(self._entries, tag)
+
+    @property
+    def is_adobe_rgb(self) -> bool:
+        """Whether a camera says so: DCF 2.0's optional colour space, by its index "R03"."""
+        details = self._directory(self._entries, _EXIF_DIRECTORY)
+        interoperability = self._directory(details, _INTEROPERABILITY_DIRECTORY)
+        index = self._text(interoperability, _INTEROPERABILITY_INDEX)
+        space = self._whole(details, _COLOUR_SPACE)
+        return space == _UNCALIBRATED and index == _DCF_OPTION_FILE
 
     def ratio(self, tag: int) -> float | None:
         """A tag's single fraction."""
@@ -52,7 +70,17 @@ class Exif:
 
     def text(self, tag: int) -> str:
         """A tag's text, to its first NUL; "" where there is none. UTF-8, else Latin-1."""
-        kind, count, at = self._entries.get(tag, (0, 0, 0))
+        return self._text(self._entries, tag)
+
+    def _whole(self, entries: _Entries, tag: int) -> int | None:
+        kind, count, at = entries.get(tag, (0, 0, 0))
+        if kind not in _WHOLE or count != 1:
+            return None
+        (value,) = struct.unpack_from(f"{self._order}{_WHOLE[kind]}", self._tiff, at)
+        return int(value)
+
+    def _text(self, entries: _Entries, tag: int) -> str:
+        kind, count, at = entries.get(tag, (0, 0, 0))
         if kind != _TEXT:
             return ""
         count = min(count, _MOST_TEXT_BYTES)
@@ -63,10 +91,14 @@ class Exif:
         except UnicodeDecodeError:
             return raw.decode("latin-1")
 
-    def _find_entries(self) -> Mapping[int, tuple[int, int, int]]:
+    def _directory(self, entries: _Entries, tag: int) -> _Entries:
+        """The directory that a tag refers to; empty where there is none."""
+        at = self._whole(entries, tag)
+        return {} if at is None or at < 0 else self._find_entries(at)
+
+    def _find_entries(self, directory_at: int) -> _Entries:
         """tag -> (kind, count, where its value or the value's place stands)."""
         tiff, order = self._tiff, self._order
-        (directory_at,) = struct.unpack_from(f"{order}I", tiff, 4)
         if directory_at + 2 > len(tiff):
             return {}
         (entry_count,) = struct.unpack_from(f"{order}H", tiff, directory_at)
@@ -80,8 +112,12 @@ class Exif:
         return entries
 
     def _referenced(self, at: int, length: int) -> bytes:
-        (start,) = struct.unpack_from(f"{self._order}I", self._tiff, at)
+        start = self._offset(at)
         return self._tiff[start : start + length]
+
+    def _offset(self, at: int) -> int:
+        (start,) = struct.unpack_from(f"{self._order}I", self._tiff, at)
+        return int(start)
 
 
 def write_texts(texts: Mapping[int, str]) -> bytes:

@@ -46,6 +46,9 @@ BT709_CURVE: Final = Curve(1 / 0.45, 1 / 1.099, 0.099 / 1.099, 1 / 4.5, 0.081)
 _D65: Final = (0.3127, 0.3290)
 SRGB: Final = Chromaticities(_D65, (0.64, 0.33), (0.30, 0.60), (0.15, 0.06))
 DISPLAY_P3: Final = Chromaticities(_D65, (0.680, 0.320), (0.265, 0.690), (0.150, 0.060))
+# Adobe RGB (1998) Color Image Encoding, version 2005-05, 4.3.1 and 4.3.4.
+ADOBE_RGB: Final = Chromaticities(_D65, (0.64, 0.33), (0.21, 0.71), (0.15, 0.06))
+ADOBE_RGB_CURVE: Final = Curve(563 / 256)
 BT2020: Final = Chromaticities(_D65, (0.708, 0.292), (0.170, 0.797), (0.131, 0.046))
 
 _D50: Final = np.array([0.9642, 1.0, 0.8249])

@@ -18,7 +18,7 @@ def read_orientation(exif: bytes) -> int:
 
     1 (upright) where the block is broken, or holds none or a senseless one.
     """
-    value = Exif(exif).short(ORIENTATION)
+    value = Exif(exif).whole(ORIENTATION)
     return value if value is not None and 1 <= value <= 8 else UPRIGHT
 
 

@@ -25,7 +25,7 @@ def turned(dpi: Dpi | None, *, swaps_sides: bool) -> Dpi | None:
 
 
 def _of_exif(exif: Exif) -> object:
-    per_inch = _UNITS_PER_INCH.get(exif.short(RESOLUTION_UNIT) or 2)
+    per_inch = _UNITS_PER_INCH.get(exif.whole(RESOLUTION_UNIT) or 2)
     across, down = exif.ratio(X_RESOLUTION), exif.ratio(Y_RESOLUTION)
     if not per_inch or not across or not down:
         return None

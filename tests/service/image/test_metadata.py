@@ -139,6 +139,6 @@ def test_a_broken_block_never_raises() -> None:
 
 def read_all(exif: Exif) -> None:
     for tag in (0x0112, 0x011A, 0x0128, ARTIST, COPYRIGHT):
-        exif.short(tag)
+        exif.whole(tag)
         exif.ratio(tag)
         exif.text(tag)
