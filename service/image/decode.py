@@ -21,6 +21,7 @@ from service.image.credit import read_credit
 from service.image.depth import Pixels, round_to_8bit
 from service.image.exif import Exif
 from service.image.header import BROKEN_FILE_ERRORS, Header, open_header
+from service.image.icc import ADOBE_RGB, ADOBE_RGB_CURVE, make_rgb_profile
 from service.image.orientation import swaps_sides, turn_upright
 from service.image.png_colour import find_profile
 from service.image.png_depth import read_deep
@@ -30,6 +31,8 @@ from service.image.types import Image
 
 _BITS_PER_SAMPLE = 258
 _ISO_MEDIA = frozenset({"AVIF", "HEIC"})
+# A WebP file keeps the EXIF block of the JPEG it was made of.
+_FROM_CAMERAS = frozenset({"JPEG", "WEBP"})
 
 
 def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
@@ -52,8 +55,6 @@ def decode(source: bytes, formats: Collection[str] = ENABLED) -> Image:
             image = read_deep(header.picture, header.png, icc)
         else:
             image = _read_plain(header, icc)
-        if header.format == "JPEG" and jpeg_end.ends_early(header.source, header.picture):
-            raise MalformedImage(detail="JPEG pixels: they end early")
     except BROKEN_FILE_ERRORS as error:
         raise MalformedImage(detail=f"{header.format} pixels: {error}") from error
     rgb = _upright(image.rgb, header)
@@ -79,11 +80,15 @@ def _find_profile(header: Header) -> bytes | None:
         is_grey = header.picture.mode in ("L", "LA")
         if icc is None or not is_sound_profile(icc, is_grey=is_grey):
             return iso_colour.find_profile(header.source, is_grey=is_grey)
+    if icc is None and header.format in _FROM_CAMERAS and _read_exif(header).is_adobe_rgb:
+        return make_rgb_profile(ADOBE_RGB, ADOBE_RGB_CURVE)
     return icc
 
 
 def _has_silent_damage(header: Header) -> bool:
     """Whether pixels are damaged or missing that the decoder would make up without a word."""
+    if header.jpeg is not None:
+        jpeg_end.refuse_missing_pixels(header.jpeg)
     if header.format == "BMP":
         return leaves_pixels_out(header.source)
     if header.format == "WEBP":

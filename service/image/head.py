@@ -1,7 +1,7 @@
 """What the heads of some formats tell without their decoders, which are written in C.
 
-The front end reads headers of files that nobody vouches for. JPEG's and BMP's are read by Pillow
-in Python; these are read here, so that no decoder in C runs beside keys and credits.
+The front end reads headers of files that nobody vouches for. BMP's is read by Pillow in Python;
+these are read here, so that no decoder in C runs beside keys and credits.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,6 +10,7 @@ from typing import Final
 
 from service.image.iso_media import Still, read_still
 from service.image.iso_transforms import TRANSFORMS, Rectangle, transformed_size
+from service.image.jpeg_structure import read_header
 from service.image.orientation import read_orientation, swaps_sides
 from service.image.png_parts import read_png_parts
 from service.image.tiff import read_directory
@@ -62,6 +63,14 @@ def _read_webp(source: bytes) -> Head:
     return _turn(canvas.width_px, canvas.height_px, canvas.has_alpha, is_turned=is_turned)
 
 
+def _read_jpeg(source: bytes) -> Head:
+    header = read_header(source)
+    is_turned = swaps_sides(read_orientation(header.exif or b""))
+    return _turn(
+        header.frame.width_px, header.frame.height_px, has_alpha=False, is_turned=is_turned
+    )
+
+
 def _read_tiff(source: bytes) -> Head:
     directory = read_directory(source)
     is_turned = swaps_sides(directory.orientation)
@@ -107,6 +116,7 @@ def _turn(width_px: int, height_px: int, has_alpha: bool, *, is_turned: bool) ->
 _READERS: Final[Mapping[str, Callable[[bytes], Head]]] = {
     "AVIF": _read_avif,
     "HEIC": _read_heic,
+    "JPEG": _read_jpeg,
     "PNG": _read_png,
     "TIFF": _read_tiff,
     "WEBP": _read_webp,

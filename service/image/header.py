@@ -19,6 +19,7 @@ from PIL.ImageFile import ImageFile
 from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from service.image.head import Head, read_head
 from service.image.iso_transforms import Rectangle
+from service.image.jpeg_structure import Structure, read_structure
 from service.image.orientation import UPRIGHT, read_orientation, swaps_sides
 from service.image.png_parts import PngParts, read_png_parts
 from service.image.png_pixels import PngPicture
@@ -30,10 +31,6 @@ MAX_PIXELS: Final = 100_000_000
 # How often Pillow may ask for bytes: about 0.1 s of work before the pixels, 2 s among them.
 MAX_HEADER_READS: Final = 20_000
 MAX_PIXEL_READS: Final = 500_000
-# Each scan of a progressive JPEG is a pass over all its pixels, and may take 10 bytes. Programs
-# write about 10 scans; libjpeg-turbo's own fuzzers stop at 500.
-MAX_SCANS: Final = 500
-_START_OF_SCAN: Final = b"\xff\xda"
 
 # What Pillow's readers, libheif's and our own are known to raise on broken bytes.
 BROKEN_FILE_ERRORS: Final = (
@@ -60,8 +57,8 @@ class Header:
 
     `picture` is Pillow's view of the file `source` in stored orientation; of a WebP the file holds
     the first picture alone. `orientation` is EXIF's, 1 to 8; `bit_depth` that of a channel or
-    palette index. `png`: a PNG's chunks, else None. `crop_px` is what is kept of the picture before
-    it is turned, None for all.
+    palette index. `png`: a PNG's chunks, `jpeg`: a JPEG's parts, else None. `crop_px` is what is
+    kept of the picture before it is turned, None for all.
     """
 
     source: bytes
@@ -70,6 +67,7 @@ class Header:
     orientation: int
     bit_depth: int
     png: PngParts | None = None
+    jpeg: Structure | None = None
     crop_px: Rectangle | None = None
 
     @property
@@ -142,10 +140,10 @@ def refuse_too_large(head: Head) -> None:
 def _open(source: bytes, format_name: str, head: Head | None) -> Header:
     if format_name == "PNG":
         return _open_png(source)
+    if format_name == "JPEG":
+        return _open_jpeg(source)
     if format_name == "WEBP":
         source = read_picture(source).to_file()
-    if format_name == "JPEG" and source.count(_START_OF_SCAN) > MAX_SCANS:
-        raise ValueError(f"more than {MAX_SCANS} scans")
     file = _LimitedFile(source)
     picture = _READERS[format_name](file)
     file.reads_left = MAX_PIXEL_READS
@@ -194,11 +192,15 @@ class _LimitedFile(BytesIO):
         return super().read(size)
 
 
-class _JpegFile(JpegImagePlugin.JpegImageFile):
-    """A JPEG whose EXIF block is left alone: Pillow would look for a resolution in it, and warn."""
-
-    def _read_dpi_from_exif(self) -> None:
-        pass
+def _open_jpeg(source: bytes) -> Header:
+    """Pillow is given the parts that carry pixels; the metadata is what `read_structure` found."""
+    structure = read_structure(source)
+    source = structure.join()
+    picture = JpegImagePlugin.JpegImageFile(BytesIO(source))
+    picture.info["exif"] = structure.exif
+    picture.info["icc_profile"] = structure.icc
+    orientation = read_orientation(structure.exif or b"")
+    return Header(source, picture, "JPEG", orientation, bit_depth=8, jpeg=structure)
 
 
 # The further readers are loaded when they are needed, which is never in the front end.
@@ -248,7 +250,6 @@ _READERS: Final[Mapping[str, Callable[[BytesIO], ImageFile]]] = {
     "AVIF": _open_avif,
     "BMP": _open_bmp,
     "HEIC": _open_heic,
-    "JPEG": _JpegFile,
     "TIFF": _open_tiff,
     "WEBP": _open_webp,
 }

@@ -39,7 +39,6 @@ BROKEN = {
     "libpng_huge_tIME_chunk.png",
     "truncated.jpg",
     "truncated_image.png",
-    "truncated_jpeg.jpg",
 }
 NOT_ENABLED = {
     ".avif": "AVIF",

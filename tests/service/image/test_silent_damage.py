@@ -1,4 +1,4 @@
-"""Damage that a decoder would paint over without a word: in JPEG, fax in TIFF, runs in BMP."""
+"""Damage that a decoder would paint over without a word: fax in TIFF, runs in BMP."""
 
 import struct
 from io import BytesIO
@@ -12,7 +12,6 @@ from service.decoding.decoder import Decoder
 from service.errors import MalformedImage
 from service.image.bmp_runs import leaves_pixels_out
 from service.image.decode import decode
-from service.image.depth import Pixels
 from tests.service.image.samples import picture
 
 COUNTS = 279
@@ -160,60 +159,3 @@ def test_every_cut_of_runs_is_refused_or_the_whole_picture() -> None:
         except MalformedImage:
             refused += 1
     assert refused >= len(source) - 4
-
-
-JPEGS: dict[str, tuple[str, dict[str, object]]] = {
-    "baseline": ("RGB", {}),
-    "without subsampling": ("RGB", {"subsampling": 0}),
-    "with tables of its own": ("RGB", {"optimize": True}),
-    "progressive": ("RGB", {"progressive": True}),
-    "in intervals": ("RGB", {"restart_marker_blocks": 4}),
-    "grey": ("L", {}),
-    "cmyk": ("CMYK", {}),
-}
-
-
-def save_jpeg(mode: str, pixels: NDArray[np.uint8], **options: object) -> bytes:
-    file = BytesIO()
-    PillowImage.fromarray(pixels).convert(mode).save(file, "JPEG", **options)
-    return file.getvalue()
-
-
-def part_that_differs(found: Pixels, whole: Pixels) -> float:
-    return float((np.abs(found.astype(int) - whole).max(axis=2) > 40).mean())
-
-
-@pytest.mark.parametrize("name", sorted(JPEGS))
-def test_a_cut_jpeg_with_an_end_of_its_own_is_never_half_grey(name: str) -> None:
-    """A progressive one may lack its last details; that is no missing part."""
-    mode, options = JPEGS[name]
-    source = save_jpeg(mode, picture(128, 160), **options)
-    whole = decode(source).rgb
-    refused = 0
-    lengths = range(len(source) // 3, len(source) - 2, 7)
-    for length in lengths:
-        try:
-            found = decode(source[:length] + b"\xff\xd9").rgb
-        except MalformedImage:
-            refused += 1
-            continue
-        assert part_that_differs(found, whole) < 0.04, length
-    assert refused > len(lengths) * (0.2 if name == "progressive" else 0.9)
-
-
-def test_a_marker_among_a_jpegs_pixels_does_not_make_the_rest_grey() -> None:
-    source = bytearray(save_jpeg("RGB", picture(128, 160)))
-    source[-400:-398] = b"\xff\xd9"
-    with pytest.raises(MalformedImage):
-        decode(bytes(source))
-
-
-@pytest.mark.parametrize("name", sorted(JPEGS))
-def test_a_jpeg_that_is_mid_grey_is_taken(name: str) -> None:
-    mode, options = JPEGS[name]
-    pixels = picture(128, 160)
-    pixels[40:] = 128
-    for grey in (pixels, np.full_like(pixels, 128)):
-        assert decode(save_jpeg(mode, grey, quality=95, **options)).rgb.shape == (128, 160, 3)
-    source = save_jpeg("RGB", pixels, quality=95, comment=b"\xff\xda\xff\xd9")
-    assert decode(source).rgb[-1, -1].tolist() == [128, 128, 128]
