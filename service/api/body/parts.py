@@ -85,9 +85,8 @@ def _find_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
         if end[1] and body[:preamble_end].strip():
             raise _invalid("text without a part")
     while not end[1]:
-        begin, line_end = end.end(), end[2]
-        # Without any data, the empty line behind the headers may be the delimiter's line end.
-        data_end, end = _find_delimiter(body, line_end + delimiter, begin - len(line_end))
+        begin = end.end()
+        data_end, end = _find_delimiter(body, end[2] + delimiter, begin)
         yield begin, data_end
 
 

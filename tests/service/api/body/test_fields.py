@@ -83,6 +83,8 @@ def test_a_picture_is_one_whatever_its_type_and_file_name(
     media_type: str, file_name: str | None
 ) -> None:
     assert fields_of_parts([Part("image", PNG, file_name, media_type)]).image == PNG
+    tiff = b"II*\x00\x08\x00\x00\x00"
+    assert fields_of_parts([Part("image", tiff, file_name, media_type)]).image == tiff
     latin = b"no UTF-8: \xff\xd8"
     assert fields_of_parts([Part("image", latin, file_name, media_type)]).image == latin
 
@@ -106,6 +108,11 @@ def test_text_as_the_image_is_text_only_by_all_of_its_marks(
 ) -> None:
     part = Part("image", URL.encode(), file_name, media_type)
     assert fields_of_parts([part]).image == (URL.encode() if is_file else URL)
+
+
+def test_a_long_text_as_the_image_is_text_though_its_beginning_ends_in_a_character() -> None:
+    image = fields_of_parts([Part("image", b"x" + "ä".encode() * MAX_TEXT_BYTES)]).image
+    assert image == "x" + "ä" * (MAX_TEXT_BYTES // 2 - 1)
 
 
 def test_of_a_repeated_name_the_last_counts() -> None:
