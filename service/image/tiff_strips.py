@@ -1,15 +1,18 @@
 """Whether the strips and tiles of a TIFF file are there to their ends.
 
 libtiff refuses most that end early by itself. Of a fax it leaves the missing rows white, of a JPEG
-grey; both say in their own words where they end.
+grey; both say in their own words where they end. Of Deflate it takes the first bytes that fill the
+rows, whatever follows: damaged ones too, for it never comes to the checksum (RFC 1950, 2.2).
 """
 
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 _HEIGHT, _COMPRESSION, _FILL_ORDER, _ROWS_PER_STRIP, _TILE_HEIGHT = 257, 259, 266, 278, 323
 _OFFSETS_AND_COUNTS: Final = ((273, 279), (324, 325))
 _GROUP_3, _GROUP_4, _JPEG = 3, 4, 7
+_DEFLATE: Final = frozenset({8, 32946})
 _LOW_BIT_FIRST: Final = 2
 _TURNED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
@@ -25,9 +28,12 @@ _END_OF_IMAGE: Final = b"\xff\xd9"
 
 
 def ends_early(source: bytes, tags: Mapping[int, Any]) -> bool:
-    """Whether a strip or tile of fax or JPEG lacks its end. `tags`: the directory, by tag."""
+    """Whether a strip or tile of fax, JPEG or Deflate lacks its end, or Deflate is damaged.
+
+    tags: the directory, by tag.
+    """
     compression = tags.get(_COMPRESSION)
-    if compression not in (_GROUP_3, _GROUP_4, _JPEG):
+    if compression not in {_GROUP_3, _GROUP_4, _JPEG, *_DEFLATE}:
         return False
     return not all(
         _is_whole(piece, compression, rows, is_turned=tags.get(_FILL_ORDER) == _LOW_BIT_FIRST)
@@ -58,10 +64,25 @@ def _is_whole(piece: bytes, compression: int, rows: int, *, is_turned: bool) -> 
         return piece.rstrip(b"\x00").endswith(_END_OF_IMAGE)
     if is_turned:
         piece = piece.translate(_TURNED)
+    if compression in _DEFLATE:
+        return _is_inflated(piece)
     if compression == _GROUP_4:
         is_ended = _END_OF_PAGE in _bits(piece.rstrip(b"\x00")[-_PAGE_END_BYTES:])
         return is_ended and _count_line_ends(piece) == _LINE_ENDS_OF_PAGE
     return _count_line_ends(piece) >= rows
+
+
+def _is_inflated(piece: bytes) -> bool:
+    """Whether Deflate comes to its end and its checksum is right; nothing is kept of it."""
+    stream = zlib.decompressobj()
+    rest, output = piece, b""
+    try:
+        while not stream.eof and (rest or output):
+            output = stream.decompress(rest, _PIECE_BYTES)
+            rest = stream.unconsumed_tail
+    except zlib.error:
+        return False
+    return stream.eof
 
 
 def _count_line_ends(piece: bytes) -> int:

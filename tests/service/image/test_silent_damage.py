@@ -14,7 +14,7 @@ from service.image.bmp_runs import leaves_pixels_out
 from service.image.decode import decode
 from tests.service.image.samples import picture
 
-COUNTS = 279
+OFFSETS, COUNTS = 273, 279
 WIDTH, HEIGHT = 70, 64
 FAX = ("group3", "group4", "tiff_ccitt")
 
@@ -97,6 +97,38 @@ def test_fax_that_turns_to_garbage_on_the_way_is_refused() -> None:
         assert "Fax4Decode" in refusal.value.detail
         assert np.array_equal(decoder.decode(source).rgb[..., 0] > 0, drawing())
         assert len(decoder.pids()) == 1
+
+
+def strips_of(source: bytes) -> list[tuple[int, int]]:
+    """Where each strip begins and ends."""
+    with PillowImage.open(BytesIO(source)) as file:
+        tags = getattr(file, "tag_v2", {})
+        return [(at, at + count) for at, count in zip(tags[OFFSETS], tags[COUNTS], strict=True)]
+
+
+@pytest.mark.parametrize("number", [0, -1])
+def test_a_strip_of_deflate_whose_tail_is_damaged_is_refused(number: int) -> None:
+    """libtiff takes what fills the rows, and does not look at the checksum."""
+    chance = np.random.default_rng(3)
+    file = BytesIO()
+    pixels = chance.integers(0, 256, (160, 300, 3), dtype=np.uint8)
+    PillowImage.fromarray(pixels).save(file, "TIFF", compression="tiff_adobe_deflate")
+    source = file.getvalue()
+    assert np.array_equal(decode(source, {"TIFF"}).rgb, pixels)
+    start, end = strips_of(source)[number]
+    for part in range(1, 21):
+        at = start + (end - start) * part // 21
+        for tail in (bytes(end - at), chance.bytes(end - at)):
+            with pytest.raises(MalformedImage):
+                decode(source[:at] + tail + source[end:], {"TIFF"})
+
+
+def test_deflate_of_every_size_is_taken() -> None:
+    for height, width in ((1, 1), (64, 64), (1500, 1500)):
+        pixels = np.full((height, width, 3), 200, np.uint8)
+        file = BytesIO()
+        PillowImage.fromarray(pixels).save(file, "TIFF", compression="tiff_adobe_deflate")
+        assert np.array_equal(decode(file.getvalue(), {"TIFF"}).rgb, pixels)
 
 
 def bmp(runs: bytes, *, bits: int = 8, width: int = 4, height: int = 2) -> bytes:
