@@ -157,10 +157,15 @@ class Structure:
 def read_header(source: bytes) -> Structure:
     """The parts up to the first scan's header: there are no scans in it.
 
+    The rest is walked only where it may hold more scans than are allowed.
+
     Raises:
-        ValueError, IndexError, struct.error: the header is broken or cut short.
+        ValueError, IndexError, struct.error: the header is broken or cut short, or there are more
+            than `MAX_SCANS` scans.
         UnsupportedImageFormat: a JPEG process that is not decoded here (lossless, 12 bits ...).
     """
+    if source.count(bytes((0xFF, _SOS))) > MAX_SCANS:
+        read_structure(source)
     return _Reader(source).read_header()
 
 

@@ -209,5 +209,11 @@ def with_repeated_scan(count: int) -> bytes:
 def test_scans_are_counted_before_they_are_decoded() -> None:
     """Of 25 MB of scans each would cost a pass over all pixels: hours for a large picture."""
     assert len(read_structure(with_repeated_scan(500)).scans) == 500
-    with pytest.raises(MalformedImage, match="more than 500 scans"):
-        decode(with_repeated_scan(501))
+    assert probe(with_repeated_scan(500)).width_px == 64
+    for read in (probe, decode):
+        with pytest.raises(MalformedImage, match="more than 500 scans"):
+            read(with_repeated_scan(501))
+
+
+def test_scans_behind_the_end_marker_are_not_counted() -> None:
+    assert probe(save(picture(), "JPEG") + b"\xff\xda" * 600).width_px == 64
