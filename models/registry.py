@@ -159,6 +159,14 @@ def check_shape(family: Family, shape: Shape) -> None:
         raise ValueError(f"rrdb cannot have scale {shape['scale']}")
 
 
+def makes_every_scale(native_scale: int) -> bool:
+    """Whether x2 and x4 can both be made with a network of that scale.
+
+    A network of x2 runs twice for x4; a larger result is averaged down by a whole number.
+    """
+    return native_scale == 2 or native_scale % 4 == 0
+
+
 def read_default_models(default_dir: Path = DEFAULT_DIR) -> tuple[ModelSpec, ...]:
     """The models that ship inside the package, from its `manifest.json`.
 

@@ -27,6 +27,7 @@ from models.registry import (
     Family,
     ModelSpec,
     describe_model,
+    makes_every_scale,
     read_default_models,
 )
 
@@ -196,6 +197,7 @@ class ModelStore:
                 family=family,
                 shape=dict(shape),
             )
+            check_scale(_describe_own(name, record))
             self._refuse_other_file(name, record)
             os.replace(incoming, target)
         _write_atomically(self._record_path(name), record.model_dump_json(indent=2).encode())
@@ -212,6 +214,18 @@ class ModelStore:
 
 def _find_official(name: str) -> ModelSpec | None:
     return next((spec for spec in OFFICIAL if spec.name == name), None)
+
+
+def check_scale(spec: ModelSpec) -> None:
+    """Refuse a model with which x2 and x4 cannot both be made.
+
+    Raises:
+        ModelRefused: see `makes_every_scale`.
+    """
+    if not makes_every_scale(spec.native_scale):
+        raise ModelRefused(
+            f"{spec.name}: a model of x{spec.native_scale}; x2 and x4 cannot both be made with it"
+        )
 
 
 def check_file(path: Path, spec: ModelSpec) -> FileState:

@@ -31,8 +31,10 @@ _PATTERN_MEANINGS = {
     f"{PREFIX}LOG_FORMAT": "must be auto, json or text",
 }
 
-# What Kubernetes puts into every container of a namespace with a Service named "upscaled".
-_SERVICE_LINK = re.compile(r"service_(host|port(_\w+)?)|port(_\d+_(tcp|udp|sctp)(_\w+)?)?")
+# What Kubernetes puts into every container of a namespace with a Service named "upscaled". One of
+# these has the name of a setting, and is told from it by its value: tcp://10.0.0.1:8000.
+_SERVICE_LINK = re.compile(r"service_(host|port(_\w+)?)|port_\d+_(tcp|udp|sctp)(_\w+)?")
+_SERVICE_LINK_PORT = re.compile(r"(tcp|udp|sctp)://\S+")
 
 # Names that settings had before, and have now.
 ALIASES = {
@@ -65,6 +67,8 @@ class Settings(BaseModel):
     database_url: str = Field(
         default="", description="SQLAlchemy URL; empty: SQLite in the data folder"
     )
+    host: str = Field(default="127.0.0.1", description="address that `upscaled serve` listens on")
+    port: int = Field(default=8000, ge=0, le=65535, description="its port; 0: any free one")
     public_base_url: str = Field(
         default="",
         description="what result URLs begin with, for example https://upscale.example.com; "
@@ -225,6 +229,15 @@ class Settings(BaseModel):
         "`OTEL_*` variables name; needs the extra `otel`",
     )
 
+    @field_validator("data_dir")
+    @classmethod
+    def _expand_home(cls, value: Path) -> Path:
+        """Environment files (systemd, compose, .env) hand `~` on as it is, unlike a shell."""
+        try:
+            return value.expanduser()
+        except RuntimeError as error:
+            raise ValueError(f"there is no such home folder ({error})") from None
+
     @field_validator("source_private_cidrs", "trusted_proxies", mode="before")
     @classmethod
     def _split_networks(cls, value: object, info: ValidationInfo) -> object:
@@ -316,7 +329,7 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
         for name, value in environment.items()
         if name.startswith(PREFIX) and value != ""
     }
-    values = {name: value for name, value in given.items() if not _SERVICE_LINK.fullmatch(name)}
+    values = {name: value for name, value in given.items() if not _is_service_link(name, value)}
     _refuse_unknown(values)
     aliases = _find_aliases(values)
     renamed: dict[str, object] = {aliases.get(name, name): value for name, value in values.items()}
@@ -342,6 +355,12 @@ def describe_settings(settings: Settings) -> list[tuple[str, str, str, str]]:
             )
         )
     return rows
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    if name == "port":
+        return _SERVICE_LINK_PORT.fullmatch(value) is not None
+    return _SERVICE_LINK.fullmatch(name) is not None
 
 
 def _split(value: str) -> list[str]:

@@ -1,5 +1,6 @@
 """Reading sources whole and writing results whole, or not at all."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -9,8 +10,9 @@ from pathlib import Path
 from typing import Final
 
 from service.batch.journal import Made
-from service.errors import FileSizeTooLarge, InvalidParameter, NotFound
-from service.image.sniff import sniff
+from service.batch.outcome import BatchAborted
+from service.errors import FileSizeTooLarge, InvalidParameter, NotFound, UnsupportedImageFormat
+from service.image.sniff import BY_SETTING, sniff
 
 MAX_SOURCE_BYTES: Final = 2**30
 """A file of 100 megapixels, the most that is decoded, takes less in any format."""
@@ -22,8 +24,16 @@ class CannotWrite(Exception):
     """A result could not be written; the text names its file and the reason."""
 
 
+class OutputFull(BatchAborted):
+    """No further result can be written: the disk is full or read-only. The text says which."""
+
+
 class NotAnImage(Exception):
-    """A file is in no format that is enabled."""
+    """A file is no picture in any known format."""
+
+
+NO_MORE_WRITES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Errors after which every further write fails too, not only this file's."""
 
 
 def refuse_unreadable(error: OSError) -> NotFound | InvalidParameter:
@@ -33,13 +43,22 @@ def refuse_unreadable(error: OSError) -> NotFound | InvalidParameter:
     return kind(reason[:1].lower() + reason[1:])
 
 
+def refuse_format(name: str) -> UnsupportedImageFormat:
+    """The error for a picture in a format that is not enabled, with the setting that enables it."""
+    if name not in BY_SETTING:
+        return UnsupportedImageFormat(f"{name} is not supported")
+    setting = f"UPSCALED_EXTRA_FORMATS={name.lower()}"
+    return UnsupportedImageFormat(f"{name} is not enabled ({setting} enables it)")
+
+
 def read_source(path: Path, formats: Collection[str], *, is_any: bool) -> bytes:
     """A regular file's bytes. Only the ends of a file that is no image are read.
 
-    is_any: read it whatever it is.
+    is_any: read it also where it is no picture.
 
     Raises:
-        NotAnImage: its format is not among `formats`.
+        NotAnImage: it is no picture.
+        UnsupportedImageFormat: a picture whose format is not among `formats`.
         FileSizeTooLarge: over `MAX_SOURCE_BYTES`.
         InvalidParameter: it is no regular file.
         OSError: it cannot be read.
@@ -48,12 +67,14 @@ def read_source(path: Path, formats: Collection[str], *, is_any: bool) -> bytes:
         facts = os.fstat(file.fileno())
         if not stat.S_ISREG(facts.st_mode):
             raise InvalidParameter("is no regular file")
-        if not is_any:
-            head = file.read(_HEAD_BYTES)
-            file.seek(max(0, facts.st_size - _TAIL_BYTES))
-            if sniff(head + file.read(_TAIL_BYTES)) not in formats:
-                raise NotAnImage(path)
-            file.seek(0)
+        head = file.read(_HEAD_BYTES)
+        file.seek(max(0, facts.st_size - _TAIL_BYTES))
+        format_name = sniff(head + file.read(_TAIL_BYTES))
+        file.seek(0)
+        if format_name is not None and format_name not in formats:
+            raise refuse_format(format_name)
+        if format_name is None and not is_any:
+            raise NotAnImage(path)
         if facts.st_size > MAX_SOURCE_BYTES:
             raise FileSizeTooLarge
         return file.read(MAX_SOURCE_BYTES)
@@ -87,7 +108,8 @@ def write_part(target: Path, part: Path, data: bytes) -> int:
     """Write a result beside its place, on the disk when this returns: its modification time, ns.
 
     Raises:
-        CannotWrite
+        CannotWrite: this file cannot be written.
+        OutputFull: nor can any other.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -98,25 +120,32 @@ def write_part(target: Path, part: Path, data: bytes) -> int:
             return os.fstat(file.fileno()).st_mtime_ns
     except OSError as error:
         drop_part(part)
-        raise CannotWrite(f"{target}: cannot be written: {error.strerror}") from error
+        raise _describe_failed_write(target, error) from error
 
 
 def place_part(target: Path, part: Path) -> None:
     """Give a whole result its name. A reader sees what was there before, or this.
 
     Raises:
-        CannotWrite
+        CannotWrite: this file cannot be written.
+        OutputFull: nor can any other.
     """
     try:
         os.replace(part, target)
     except OSError as error:
-        raise CannotWrite(f"{target}: cannot be written: {error.strerror}") from error
+        raise _describe_failed_write(target, error) from error
     with suppress(OSError):  # some file systems cannot; the journal notices what is lost there
         descriptor = os.open(target.parent, os.O_RDONLY | os.O_CLOEXEC)
         try:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _describe_failed_write(target: Path, error: OSError) -> CannotWrite | OutputFull:
+    if error.errno in NO_MORE_WRITES:
+        return OutputFull(f"{target.parent}: {error.strerror}")
+    return CannotWrite(f"{target}: cannot be written: {error.strerror}")
 
 
 def drop_part(part: Path) -> None:

@@ -9,6 +9,9 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Final
 
+from service.batch.outcome import BatchAborted
+from service.image.sniff import sniff
+
 LIST: Final = "-"
 """The argument that stands for names on standard input."""
 _ANY_DEPTH: Final = "**"
@@ -17,6 +20,12 @@ _LOOK_EVERY_S: Final = 0.25
 _READ_BYTES: Final = 65_536
 
 IsOver = Callable[[], bool]
+
+
+class PictureOnInput(BatchAborted):
+    """Standard input holds a picture where a list of names belongs."""
+
+    exit_status = 2
 
 
 TOP: Final = PurePath()
@@ -88,7 +97,9 @@ class Finder:
 
     def _find_named(self, name: str) -> Iterator[Source]:
         path = Path(name)
-        if not path.is_dir():
+        if "\0" in name:
+            yield Source(path, is_named=True, trouble=OSError(errno.EINVAL, "is no file name"))
+        elif not os.path.isdir(path):  # False for a name that is too long, where Path raises
             yield Source(path, is_named=True)
         elif self.output_dir is None:
             text = "is a folder; -o says where its results go"
@@ -133,12 +144,23 @@ def matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def read_names(fd: int, separator: bytes, is_over: IsOver) -> Iterator[str]:
-    """Names as they come, until the end of the file or of the batch; empty ones are passed over."""
+    """Names as they come, until the end of the file or of the batch; empty ones are passed over.
+
+    Raises:
+        PictureOnInput: its first bytes are a picture's.
+    """
     rest = b""
+    is_first = True
     while not is_over():
         if not select.select([fd], [], [], _LOOK_EVERY_S)[0]:
             continue
         data = os.read(fd, _READ_BYTES)
+        if is_first and (format_name := sniff(data)):
+            raise PictureOnInput(
+                f"standard input is a {format_name} picture, and - reads names: give the file's "
+                "own name instead"
+            )
+        is_first = False
         *names, rest = (rest + data).split(separator)
         yield from (os.fsdecode(name) for name in names if name)
         if not data:

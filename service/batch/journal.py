@@ -23,6 +23,8 @@ from enum import IntEnum
 from pathlib import Path, PurePath
 from typing import Final, Self
 
+from service.batch.outcome import BatchAborted
+
 FILE_NAME: Final = ".upscaled-journal.sqlite3"
 FORMAT: Final = 1
 
@@ -42,8 +44,8 @@ _FACTS: Final = (
 )
 
 
-class JournalUnusable(Exception):
-    """It cannot be opened, or is none; the text names it and says why."""
+class JournalUnusable(BatchAborted):
+    """The journal cannot be opened, read or written, or is none; the text names it and says why."""
 
 
 class JournalBusy(JournalUnusable):
@@ -208,11 +210,21 @@ class Journal:
                 self._run("PRAGMA synchronous = NORMAL")
 
     def _run(self, statement: str, *values: bytes | str | int) -> None:
-        with self.lock:
+        with self.lock, self._as_unusable():
             self._database.execute(statement, values)
+
+    @contextmanager
+    def _as_unusable(self) -> Iterator[None]:
+        """SQLite's own errors (a full disk, an unreadable file) as `JournalUnusable`."""
+        try:
+            yield
+        except sqlite3.Error as error:
+            raise JournalUnusable(f"{self._path}: {error}") from error
 
     def _select(self, where: str, *values: bytes | str | int) -> Iterator[Row]:
         statement = f"SELECT place, source, phase, {_FACTS} FROM results WHERE {where}"  # noqa: S608
-        for place, source, phase, *facts in self._database.execute(statement, values).fetchall():
+        with self._as_unusable():
+            rows = self._database.execute(statement, values).fetchall()
+        for place, source, phase, *facts in rows:
             made = Made(*facts) if facts[2] is not None else None
             yield Row(PurePath(os.fsdecode(place)), Path(os.fsdecode(source)), Phase(phase), made)

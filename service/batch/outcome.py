@@ -1,20 +1,28 @@
-"""What became of each file, and of all."""
+"""What became of each file, of all, and why a batch could not go on."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
+
+
+class BatchAborted(Exception):
+    """No further file can be worked on; the text says why. `exit_status`: of the command."""
+
+    exit_status: ClassVar[int] = 1
 
 
 class Kind(StrEnum):
     """upscaled: through the network. copied: its content was upscaled before, to another place.
     skipped: it is done already. passed_over: in a folder, and no image or itself a result.
+    unsupported: a picture in a format that is not enabled.
     """
 
     UPSCALED = "upscaled"
     COPIED = "copied"
     SKIPPED = "skipped"
     PASSED_OVER = "passed_over"
+    UNSUPPORTED = "unsupported"
     FAILED = "failed"
 
 
@@ -112,5 +120,6 @@ _WORDS = {
     Kind.COPIED: "copied from results of the same content",
     Kind.SKIPPED: "done already",
     Kind.PASSED_OVER: "passed over (no images)",
+    Kind.UNSUPPORTED: "in formats that are not enabled",
     Kind.FAILED: "failed",
 }

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Final, Self
 
-from service.batch.files import CannotWrite, drop_part, is_intact, part_of, place_part, write_part
+from service.batch.files import (
+    CannotWrite,
+    OutputFull,
+    drop_part,
+    is_intact,
+    part_of,
+    place_part,
+    write_part,
+)
 from service.batch.journal import Journal, Made, Phase, Row
 from service.errors import InvalidParameter
 
@@ -52,7 +60,7 @@ class Shelf:
             target = self._root / row.place
             part = self._part(target)
             if row.phase is Phase.MADE and part.exists():
-                with suppress(CannotWrite):
+                with suppress(CannotWrite, OutputFull):
                     place_part(target, part)
             drop_part(part)
             self._journal.withdraw(row.place)
@@ -103,20 +111,27 @@ class Shelf:
         return None
 
     def write(self, taken: Taken, data: bytes) -> int:
-        """The first step of filling a place: its modification time. May raise `CannotWrite`."""
+        """Write the result of a place beside it, the first step of filling it.
+
+        Returns:
+            its modification time, in ns.
+
+        Raises:
+            CannotWrite, OutputFull: see `write_part`.
+        """
         return write_part(taken.target, self._part(taken.target), data)
 
     def fill(self, taken: Taken, made: Made) -> None:
         """The last steps, after which the result is there and known, whatever happens.
 
         Raises:
-            CannotWrite: the place is as it was before.
+            CannotWrite, OutputFull: the place is as it was before.
         """
         before = self._journal.at(taken.place)
         self._journal.note_made(taken.place, made)
         try:
             place_part(taken.target, self._part(taken.target))
-        except CannotWrite:
+        except (CannotWrite, OutputFull):
             if before is not None and before.made is not None:
                 self._journal.note_made(taken.place, before.made)
             raise

@@ -5,6 +5,7 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Final
@@ -12,16 +13,21 @@ from typing import Final
 from service.batch.files import CannotWrite, NotAnImage, read_source, refuse_unreadable
 from service.batch.fingerprint import MAX_RESULT_SIDE_PX
 from service.batch.found import Source
-from service.batch.journal import Made
+from service.batch.journal import JournalUnusable, Made
 from service.batch.naming import candidate_names
-from service.batch.outcome import Kind, Outcome
+from service.batch.outcome import BatchAborted, Kind, Outcome
 from service.batch.room import PixelRoom
 from service.batch.shelf import Found, Shelf, Taken
 from service.batch.stop import Stop
 from service.config import MAX_OUTPUT_SIDE_PX, Settings
 from service.decoding.decoder import Decoder
 from service.engine.engine import Engine, EngineOutOfMemory
-from service.errors import InternalError, ResolutionTooHigh, ServiceError
+from service.errors import (
+    InternalError,
+    ResolutionTooHigh,
+    ServiceError,
+    UnsupportedImageFormat,
+)
 from service.image.probe import probe
 from service.image.types import ImageInfo
 from service.pool.warm_up import warm_up
@@ -41,7 +47,7 @@ def ignore_part(source: Path, done_part: float) -> None:
     """Who tells nobody of tiles."""
 
 
-class EngineBroken(Exception):
+class EngineBroken(BatchAborted):
     """The device or its network fails, whatever it is given."""
 
 
@@ -69,7 +75,8 @@ class Bench:
 
         Raises:
             Cancelled: the batch was stopped; nothing is left of this file's work.
-            EngineBroken: after this file's failure nothing goes through the network any more.
+            BatchAborted: no further file can be worked on: nothing goes through the network any
+                more (`EngineBroken`), no result can be written, or the journal fails.
         """
         started = time.perf_counter()
         path = Path(os.path.abspath(source.path))
@@ -78,6 +85,8 @@ class Bench:
             outcome = self._work(source, path)
         except NotAnImage:
             outcome = replace(outcome, kind=Kind.PASSED_OVER)
+        except UnsupportedImageFormat as error:
+            outcome = replace(_failed(outcome, error, str(error)), kind=Kind.UNSUPPORTED)
         except ServiceError as error:
             outcome = _failed(outcome, error, str(error))
             if isinstance(error, InternalError):
@@ -87,7 +96,7 @@ class Bench:
             outcome = _failed(outcome, refusal, refusal.public_text)
         except (CannotWrite, MemoryError, EngineOutOfMemory) as error:
             outcome = _failed(outcome, InternalError(), str(error) or "not enough memory")
-        except Cancelled:
+        except (Cancelled, BatchAborted):
             raise
         except Exception as error:  # noqa: BLE001  (whatever it is, the other files are not to blame)
             _log.warning("%s", path, exc_info=error)
@@ -116,7 +125,8 @@ class Bench:
         try:
             return self._fill(taken, data, content, info, replace(outcome, result=taken.target))
         except BaseException:
-            self.shelf.give_back(taken)
+            with suppress(JournalUnusable):  # the next run clears the row away
+                self.shelf.give_back(taken)
             raise
 
     def _fill(

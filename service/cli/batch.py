@@ -76,15 +76,15 @@ def run_order(
     """Run one batch to its end, and say how it went.
 
     Raises:
-        typer.Exit: it could not begin, or the device failed; standard error says why.
+        typer.Exit: it could not begin or go on; standard error says why.
     """
     # Threads of the network that wait must not spin on cores that decode and encode; read once,
     # when its library is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     from service.batch.opening import open_bench
+    from service.batch.outcome import BatchAborted
     from service.batch.run import run_batch
     from service.batch.stop import Stop
-    from service.batch.work import EngineBroken
 
     if order.output_dir:
         require_writable(order.output_dir)
@@ -108,8 +108,9 @@ def run_order(
             ):
                 sources = make_sources(stop, report)
                 run_batch(sources, bench, report.tell, stop)
-        except EngineBroken as error:
-            raise _give_up(str(error)) from None
+        except BatchAborted as error:
+            report.conclude()
+            raise _give_up(str(error), error.exit_status) from None
     report.conclude()
     return report
 

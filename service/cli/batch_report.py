@@ -70,7 +70,7 @@ class BatchReport:
         self._parts.pop(outcome.source, None)
         if outcome.is_image and self._is_json:
             print(json.dumps(outcome.to_json()), flush=True)
-        if outcome.kind is Kind.FAILED:
+        if outcome.kind in (Kind.FAILED, Kind.UNSUPPORTED):
             self._say(f"upscaled: {outcome.source}: {outcome.error}")
         elif outcome.is_image and not self._is_json:
             self._say(_describe(outcome), is_result=True)

@@ -25,9 +25,13 @@ def register(app: typer.Typer) -> None:
 
 def examine(
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where the service listens.")
-    ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535, metavar="PORT", help="Its port.")] = 8000,
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Where the service listens; else UPSCALED_HOST."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, metavar="PORT", help="Its port; else UPSCALED_PORT."),
+    ] = None,
     is_expected: Annotated[
         bool, typer.Option("--running", help="A service that does not answer is a failure.")
     ] = False,
@@ -48,11 +52,12 @@ def examine(
     from service.doctor.given import read_given
 
     started = time.monotonic()
+    given = read_given(os.environ)
     checks = list_checks(
-        read_given(os.environ),
+        given,
         os.environ,
-        host=host,
-        port=port,
+        host=given.settings.host if host is None else host,
+        port=given.settings.port if port is None else port,
         is_expected=is_expected,
         may_connect=may_connect,
     )

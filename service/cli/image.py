@@ -52,14 +52,23 @@ def upscale_images(
         bool, typer.Option("-0", "--null", help="names on standard input end in NUL, not in a line")
     ] = False,
     is_overwriting: Overwrite = False,
+    ignores_unsupported: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-unsupported",
+            help="exit status 0 also where pictures are in formats that are not enabled",
+        ),
+    ] = False,
 ) -> None:
     """Upscale pictures: FILE.png becomes FILE-x4.jpg, or .png where it is see-through
     (or has 16 bits a channel, and UPSCALED_DEEP_PNG is set).
 
     What was found in a folder or by a pattern keeps its place below DIR.
     Hidden names are passed over, links to folders are not followed, files
-    that are no images are counted. Where two results would have one name,
-    the second is FILE.png-x4.jpg.
+    that are no images are counted, pictures in formats that are not enabled
+    are named, with the setting that enables theirs. Where two results would
+    have one name, the second is FILE.png-x4.jpg; a name too long for a file
+    is cut, and ends in ~ and ten digits of its own.
 
     What is done is skipped: the same content with the same settings,
     whatever its name. A journal in DIR (.upscaled-journal.sqlite3) knows it;
@@ -68,14 +77,15 @@ def upscale_images(
 
     On a terminal there is a bar. Elsewhere standard output has one JSON
     object a line for each image: source, result, outcome (upscaled, copied,
-    skipped, failed), error_code and error (null where it went well), model,
+    skipped, unsupported, failed), error_code and error (null where it went well), model,
     source_bytes, source_px (width, height), result_bytes, result_px,
     seconds, decode_s, network_s, encode_s. The last line is
     {"summary": {...}}: how many files by outcome (passed_over: no images),
     seconds, images_per_s, megapixels_per_s.
 
-    Exit status: 0, 1 if an image failed, 2 for a wrong call, 130 after
-    Ctrl-C, 143 after SIGTERM.
+    Exit status: 0, 1 if an image failed, is in a format that is not enabled
+    (unless --ignore-unsupported), or no result can be written any more, 2 for
+    a wrong call, 130 after Ctrl-C, 143 after SIGTERM.
     """
     _check_call(files, output_dir, ends_in_null=ends_in_null)
     order = Order(scale, model, output_dir, is_json, is_overwriting)
@@ -98,7 +108,8 @@ def upscale_images(
     if signals:
         print("upscaled: stopped; the same call goes on where it was", file=sys.stderr)
         raise typer.Exit(128 + signals[0])
-    if report.summary.counts[Kind.FAILED]:
+    counts = report.summary.counts
+    if counts[Kind.FAILED] or (counts[Kind.UNSUPPORTED] and not ignores_unsupported):
         raise typer.Exit(1)
 
 

@@ -50,7 +50,7 @@ class CannotUpscale(CannotServe):
     exit_status = 2
 
 
-def run_server(settings: Settings, host: str, port: int) -> None:
+def run_server(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
@@ -62,7 +62,7 @@ def run_server(settings: Settings, host: str, port: int) -> None:
     return_memory_early()
     survived = ignore_signals()  # until the loop can log them
     raise_descriptor_limit()
-    with listen(host, port) as listener, _open_state(settings) as state:
+    with listen(settings.host, settings.port) as listener, _open_state(settings) as state:
         url = describe_url(listener)
         _say(f"upscaled {version('upscaled')} on {url}")
         if state.is_new:

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Final
 
 from models.registry import ModelSpec
-from models.store import ModelStore
+from models.store import ModelStore, check_scale
 from models.weights import load_network
 from service.config import Settings, SettingsError
 from service.engine.device import Device, choose_device
@@ -93,12 +93,14 @@ def choose_model(
 
     Raises:
         UnknownModel: the settings name a model that does not exist.
+        ModelRefused: they name one with which x2 and x4 cannot both be made.
         SettingsError: its file is not here, or no model at all is.
     """
     name = settings.model_x2 if scale == 2 else settings.model_x4
     setting = f"{asked_by or f'UPSCALED_MODEL_X{scale}'}={name!r}"
     if name != "auto":
         spec = store.find(name)
+        check_scale(spec)
         return spec, _require_file(spec, store, setting)
     known = store.names()
     candidates = (_AUTO_CUDA[scale] if is_cuda else ()) + _AUTO_ANYWHERE[scale]

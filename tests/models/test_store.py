@@ -285,3 +285,26 @@ def test_a_folder_that_cannot_be_made_is_refused_by_name(
     for name, file in (("mine", own_file), ("tiny-official", official_file)):
         with pytest.raises(ModelRefused, match=rf"cannot be copied into {store.models_dir}"):
             store.add(name, file)
+
+
+@pytest.mark.parametrize("scale", [1, 3, 5, 6])
+def test_a_model_that_does_not_make_both_scales_is_refused_by_name(
+    tmp_path: Path, scale: int
+) -> None:
+    path = tmp_path / "theirs.safetensors"
+    shape = srvgg_shape(upscale=scale, num_conv=1, num_feat=4)
+    save_file(build_network("srvgg", shape).state_dict(), path)
+    store = ModelStore(tmp_path / "models")
+
+    with pytest.raises(ModelRefused, match=f"^mine: a model of x{scale}; x2 and x4 cannot both"):
+        store.add("mine", path)
+
+    assert not files_under(tmp_path / "models")
+
+
+@pytest.mark.parametrize("scale", [2, 4, 8])
+def test_a_model_that_makes_both_scales_is_taken(tmp_path: Path, scale: int) -> None:
+    path = tmp_path / "theirs.safetensors"
+    shape = srvgg_shape(upscale=scale, num_conv=1, num_feat=4)
+    save_file(build_network("srvgg", shape).state_dict(), path)
+    assert ModelStore(tmp_path / "models").add("mine", path).native_scale == scale

@@ -20,6 +20,8 @@ from service.config import (
 LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "data_dir": (["/data", "relative"], []),
     "database_url": (["postgresql://u:p@h/d"], []),
+    "host": (["127.0.0.1", "::", "localhost"], []),
+    "port": (["0", "8351", "65535"], ["-1", "65536", "http", "tcp:8000"]),
     "public_base_url": (
         [
             "https://a.example",
@@ -200,6 +202,28 @@ def test_a_wrong_value_is_named_by_the_name_it_was_given_by(name: str) -> None:
 def test_an_old_name_is_explained_with_the_setting(old: str, new: str, value: str) -> None:
     meanings = {variable: meaning for variable, *_, meaning in describe_settings(load_settings({}))}
     assert PREFIX + old in meanings[PREFIX + new]
+
+
+def test_a_port_of_ones_own_is_heeded() -> None:
+    assert load_settings({"UPSCALED_PORT": "8351"}).port == 8351
+    assert load_settings({"UPSCALED_PORT": "tcp://10.0.0.1:8351"}).port == 8000
+
+
+@pytest.mark.parametrize("folder", ["~", "~/upscaled", "~root/upscaled"])
+def test_a_tilde_is_the_home_folder(folder: str) -> None:
+    """As an environment file gives it: no shell has expanded it."""
+    data_dir = load_settings({"UPSCALED_DATA_DIR": folder}).data_dir
+    assert data_dir == Path(folder).expanduser()
+    assert data_dir.is_absolute()
+
+
+def test_a_tilde_of_no_user_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"UPSCALED_DATA_DIR='~no-such-user/x': there is no"):
+        load_settings({"UPSCALED_DATA_DIR": "~no-such-user/x"})
+
+
+def test_a_tilde_elsewhere_in_a_name_is_a_letter() -> None:
+    assert load_settings({"UPSCALED_DATA_DIR": "/data/a~b"}).data_dir == Path("/data/a~b")
 
 
 def test_an_unknown_name_like_no_other_is_refused_too() -> None:

@@ -8,6 +8,7 @@ from service.batch import files
 from service.batch.files import (
     CannotWrite,
     NotAnImage,
+    OutputFull,
     is_intact,
     part_of,
     place_part,
@@ -16,7 +17,7 @@ from service.batch.files import (
     write_part,
 )
 from service.batch.journal import Made
-from service.errors import FileSizeTooLarge, InvalidParameter
+from service.errors import FileSizeTooLarge, InvalidParameter, UnsupportedImageFormat
 from tests.service.image.samples import picture, save
 
 FORMATS = frozenset({"JPEG", "PNG", "WEBP"})
@@ -29,13 +30,43 @@ def test_an_image_is_read_whole_whatever_its_name(tmp_path: Path, is_any: bool) 
     assert read_source(path, FORMATS, is_any=is_any) == path.read_bytes()
 
 
-@pytest.mark.parametrize("data", [b"", b"text", save(picture(), "GIF"), save(picture(), "BMP")])
-def test_what_is_no_image_of_an_enabled_format_is_told_apart(tmp_path: Path, data: bytes) -> None:
+@pytest.mark.parametrize("data", [b"", b"text"])
+def test_what_is_no_picture_is_read_only_where_it_is_named(tmp_path: Path, data: bytes) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(data)
     with pytest.raises(NotAnImage):
         read_source(path, FORMATS, is_any=False)
     assert read_source(path, FORMATS, is_any=True) == data
+
+
+@pytest.mark.parametrize("is_any", [True, False])
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (save(picture(), "GIF"), "GIF is not supported"),
+        (b"%PDF-1.7", "PDF is not supported"),
+        (
+            save(picture(), "BMP"),
+            "BMP is not enabled (UPSCALED_EXTRA_FORMATS=bmp enables it)",
+        ),
+        (
+            save(picture(), "TIFF"),
+            "TIFF is not enabled (UPSCALED_EXTRA_FORMATS=tiff enables it)",
+        ),
+        (
+            b"\0\0\0\x18ftypheic" + bytes(12),
+            "HEIC is not enabled (UPSCALED_EXTRA_FORMATS=heic enables it)",
+        ),
+    ],
+)
+def test_a_format_that_is_not_enabled_is_refused_with_its_setting(
+    tmp_path: Path, data: bytes, text: str, is_any: bool
+) -> None:
+    path = tmp_path / "image.png"
+    path.write_bytes(data)
+    with pytest.raises(UnsupportedImageFormat) as refusal:
+        read_source(path, FORMATS, is_any=is_any)
+    assert refusal.value.public_text == text
 
 
 def test_of_a_huge_file_that_is_no_image_only_the_ends_are_read(tmp_path: Path) -> None:
@@ -103,7 +134,7 @@ def test_nothing_of_a_result_that_cannot_be_written_stays(tmp_path: Path) -> Non
         write_part(tmp_path / "sub" / "a.jpg", part_of(tmp_path / "sub" / "a.jpg"), b"")
     full = tmp_path / "full.part"
     full.symlink_to("/dev/full")  # the link goes with the part, the device itself must not
-    with pytest.raises(CannotWrite, match="No space left"):
+    with pytest.raises(OutputFull, match="No space left"):
         write_part(tmp_path / "full", full, b"x" * 100_000)
     assert [path.name for path in tmp_path.iterdir()] == ["sub"]
 

@@ -6,7 +6,8 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from service.batch.found import Finder, Source, is_pattern, matches, read_names
+from service.batch.found import Finder, PictureOnInput, Source, is_pattern, matches, read_names
+from tests.service.image.samples import picture, save
 
 
 @pytest.fixture
@@ -193,3 +194,16 @@ def test_a_list_that_does_not_end_is_left_when_the_batch_is_over() -> None:
     os.close(reading)
     assert not reader.is_alive()
     assert "half" not in names
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF"])
+def test_a_picture_where_names_belong_is_refused(kind: str) -> None:
+    with pytest.raises(PictureOnInput, match=f"standard input is a {kind} picture"):
+        names_of(save(picture(), kind), b"\n")
+
+
+def test_bytes_that_are_no_names_are_failures_of_their_own(tmp_path: Path) -> None:
+    names = ["a\0b", "x" * 5000, "/".join(["y" * 200] * 30)]
+    sources = list(Finder(tmp_path / "out", lambda: names).find(["-"]))
+    assert [source.is_named for source in sources] == [True] * 3
+    assert str(sources[0].trouble) == "[Errno 22] is no file name"

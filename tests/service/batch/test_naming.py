@@ -1,3 +1,4 @@
+import os
 from itertools import islice
 
 import pytest
@@ -16,3 +17,24 @@ from service.batch.naming import candidate_names
 )
 def test_a_name_that_is_taken_gives_way_to_longer_ones(name: str, expected: list[str]) -> None:
     assert list(islice(candidate_names(name, 4, "jpg"), len(expected))) == expected
+
+
+@pytest.mark.parametrize("letter", ["x", "ä", "漢", "\U0001f642", "\udcff"])
+@pytest.mark.parametrize("length", [240, 247, 248, 249, 250, 251])
+def test_no_name_is_longer_than_a_name_may_be(letter: str, length: int) -> None:
+    """It is cut between characters, and what differs only behind the cut stays apart."""
+    bytes_each = len(os.fsencode(letter))
+    stem = letter * (length // bytes_each)
+    sources = [f"{stem}.png", f"{stem[:-1]}y.png", f"{stem}.jpg"]
+    results = [list(islice(candidate_names(source, 4, "jpg"), 4)) for source in sources]
+
+    for names in results:
+        assert len(set(names)) == 4
+        for name in names:
+            assert len(os.fsencode(name)) <= 255
+            assert name.endswith("-x4.jpg")
+            assert letter == "\udcff" or name.encode(), "no character is cut in two"
+    assert results[0][0] != results[1][0]
+    assert not set(results[0][1:]) & set(results[2][1:])
+    if length <= 248:
+        assert results[0][0] == f"{stem}-x4.jpg"

@@ -1,3 +1,4 @@
+import errno
 import os
 import shutil
 from pathlib import Path
@@ -7,6 +8,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from service.batch import work
+from service.batch.files import OutputFull
 from service.batch.outcome import Kind
 from service.batch.work import EngineBroken
 from service.errors import InternalError
@@ -31,7 +33,8 @@ def test_a_folder_becomes_its_mirror_and_each_outcome_tells_all(batch: Batch) ->
     outcomes = batch.run()
 
     assert batch.results() == ["b-x2.jpg", "sub/a-x2.jpg"]
-    assert outcomes["notes.txt"].kind is outcomes["move.gif"].kind is Kind.PASSED_OVER
+    assert outcomes["notes.txt"].kind is Kind.PASSED_OVER
+    assert outcomes["move.gif"].kind is Kind.UNSUPPORTED
     told = outcomes["sub/a.png"]
     target = batch.output_dir / "sub" / "a-x2.jpg"
     assert (told.kind, told.result, told.model) == (Kind.UPSCALED, target, "upscaled-x2")
@@ -132,7 +135,11 @@ def test_every_failure_has_its_code_and_stops_nothing(batch: Batch) -> None:
         "pipe": "invalid_parameter",
         "good.png": "",
     }
-    assert all(bool(told.error) == (told.kind is Kind.FAILED) for told in outcomes.values())
+    kinds = {name: outcome.kind for name, outcome in outcomes.items()}
+    assert kinds.pop("move.gif") is Kind.UNSUPPORTED
+    assert kinds.pop("good.png") is Kind.UPSCALED
+    assert set(kinds.values()) == {Kind.FAILED}
+    assert all(outcome.error for name, outcome in outcomes.items() if name != "good.png")
     assert batch.results() == ["good-x2.jpg"]
     assert batch.run_kinds(str(source / "cut.jpg")) == {"cut.jpg": Kind.FAILED}, "tried again"
 
@@ -185,6 +192,33 @@ def test_a_result_that_cannot_be_written_fails_and_leaves_its_source_for_the_nex
     assert "cannot be written" in outcome.error
     (batch.output_dir / "sub").unlink()
     assert batch.run_kinds() == {"sub/a.png": Kind.UPSCALED}
+
+
+def test_a_full_disk_ends_the_batch_and_the_next_run_goes_on(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        batch.add(f"{number}.png", number)
+    with monkeypatch.context() as patched:
+        patched.setattr("service.batch.files.os.fsync", refuse_for_lack_of_space)
+        with pytest.raises(OutputFull, match="No space left on device"):
+            batch.run()
+    assert batch.results() == []
+    assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
+
+
+def refuse_for_lack_of_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("name_bytes", [251, 252, 253, 255])
+def test_a_name_as_long_as_a_name_may_be_gets_a_result(batch: Batch, name_bytes: int) -> None:
+    names = ["x" * (name_bytes - 4) + ".png", "x" * (name_bytes - 5) + "y.png"]
+    for number, name in enumerate(names):
+        batch.add(name, number)
+    assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
+    assert len(batch.results()) == 2
+    assert set(batch.run_kinds().values()) == {Kind.SKIPPED}
 
 
 def test_one_picture_that_the_network_fails_at_stops_nothing(batch: Batch) -> None:

@@ -90,12 +90,29 @@ def test_one_bad_file_does_not_stop_the_others(photo: Path, tmp_path: Path) -> N
     images, summary = lines_of(done)
     codes = {Path(line["source"]).name: line["error_code"] for line in images}
     assert codes == {**bad, "photo.png": None}
-    assert (summary["failed"], summary["upscaled"]) == (3, 1)
+    assert (summary["failed"], summary["unsupported"], summary["upscaled"]) == (2, 1, 1)
     assert photo.with_name("photo-x2.jpg").is_file()
     for name in bad:
         assert f"upscaled: {tmp_path / name}: " in done.stderr
     assert "Traceback" not in done.stderr
-    assert "1 upscaled, 3 failed; " in done.stderr
+    assert "1 upscaled, 1 in formats that are not enabled, 2 failed; " in done.stderr
+
+
+@pytest.mark.parametrize(("option", "status"), [((), 1), (("--ignore-unsupported",), 0)])
+def test_a_folder_s_pictures_in_other_formats_are_named_with_their_setting(
+    photo: Path, tmp_path: Path, option: tuple[str, ...], status: int
+) -> None:
+    PillowImage.new("RGB", (9, 9)).save(tmp_path / "scan.tif")
+    (tmp_path / "notes.txt").write_text("no picture")
+
+    done = run(tmp_path, "-o", tmp_path / "out", "--scale", "2", *option)
+
+    assert done.exit_code == status
+    images, summary = lines_of(done)
+    assert {Path(line["source"]).name for line in images} == {"scan.tif", "photo.png"}
+    assert summary["unsupported"] == summary["passed_over"] == summary["upscaled"] == 1
+    text = "TIFF is not enabled (UPSCALED_EXTRA_FORMATS=tiff enables it)"
+    assert f"upscaled: {tmp_path / 'scan.tif'}: {text}" in done.stderr
 
 
 def test_a_folder_is_mirrored_and_what_is_done_is_skipped(photo: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image as PillowImage
 
 from service.batch.journal import FILE_NAME, Journal
 from tests.running import UPSCALED, clean_environment
@@ -29,7 +30,7 @@ def source_dir(tmp_path: Path) -> Path:
     return folder
 
 
-def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(folder: Path, *arguments: str, is_text: bool = True) -> subprocess.Popen[Any]:
     environment = clean_environment(
         UPSCALED_DATA_DIR=str(folder / "data"), UPSCALED_PRECISION="exact"
     )
@@ -39,7 +40,7 @@ def start(folder: Path, *arguments: str) -> subprocess.Popen[str]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        text=is_text,
     )
 
 
@@ -169,3 +170,34 @@ def test_after_many_kills_at_any_moment_nothing_is_lost_half_or_done_twice(
 
 def _is_hidden(name: str) -> bool:
     return Path(name).name.startswith(".")
+
+
+def test_a_picture_on_standard_input_is_a_wrong_call(tmp_path: Path) -> None:
+    process = start(tmp_path, "-", is_text=False)
+    _, error = process.communicate(save(picture(), "JPEG"), timeout=100)
+    assert process.returncode == 2
+    assert b"Traceback" not in error
+    assert b"standard input is a JPEG picture, and - reads names" in error
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root may mount a small disk")
+def test_a_full_disk_ends_the_run_with_one_line(source_dir: Path, tmp_path: Path) -> None:
+    """The next run, with room, goes on; nothing half written is left."""
+    out = tmp_path / "out"
+    out.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=160k", "tmpfs", out], check=True)
+    try:
+        process = start(tmp_path, str(source_dir))
+        lines, error = process.communicate(timeout=100)
+        results = list(out.rglob("*.jpg"))
+        for result in results:
+            PillowImage.open(result).load()
+    finally:
+        subprocess.run(["umount", out], check=True)
+    assert process.returncode == 1
+    assert "Traceback" not in error
+    troubles = [line for line in error.splitlines() if line.startswith("upscaled: ")]
+    assert len(troubles) == 1, error
+    summary = json.loads(lines.splitlines()[-1])["summary"]
+    assert summary["failed"] == 0
+    assert summary["upscaled"] == len(results) < COUNT

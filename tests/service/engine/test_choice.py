@@ -1,9 +1,10 @@
+import json
 from pathlib import Path
 
 import pytest
 
-from models.errors import ModelError
-from models.registry import OFFICIAL, ModelSpec
+from models.errors import ModelError, ModelRefused
+from models.registry import OFFICIAL, ModelSpec, srvgg_shape
 from models.store import ModelStore
 from service.config import Settings, SettingsError
 from service.engine.choice import choose_model, choose_window_px, open_engine
@@ -125,3 +126,23 @@ def test_the_shipped_models_open_without_any_download(tmp_path: Path) -> None:
         engine = open_engine(Settings(device="cpu", precision="exact", data_dir=tmp_path), scale)
         assert (engine.model, engine.native_scale) == (f"upscaled-x{scale}", scale)
         assert engine.window_px % engine.multiple_px == 0
+
+
+def test_a_model_of_the_users_that_does_not_make_both_scales_is_refused_by_name(
+    tmp_path: Path,
+) -> None:
+    """As 0.1.0 took them: it is in the folder already, and would fail at every request."""
+    own = tmp_path / "models" / "own"
+    own.mkdir(parents=True)
+    record = {
+        "file": "mine.pth",
+        "sha256": "0" * 64,
+        "size_bytes": 1,
+        "family": "srvgg",
+        "shape": dict(srvgg_shape(upscale=3, num_conv=1, num_feat=4)),
+    }
+    (own / "mine.json").write_text(json.dumps(record))
+    for scale in (2, 4):
+        settings = Settings(data_dir=tmp_path, model_x2="mine", model_x4="mine")
+        with pytest.raises(ModelRefused, match="mine: a model of x3; x2 and x4 cannot both"):
+            open_engine(settings, scale)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from models.registry import makes_every_scale
 from service.engine.engine import EngineOutOfMemory, Window, least_window_px, round_up
 from service.errors import InternalError
 from service.image.depth import Pixels
@@ -309,3 +310,17 @@ def test_padding_mirrors_without_repeating_the_border() -> None:
 
     assert pad(pixels, 1, 7)[0, :, 0].tolist() == [0, 1, 2, 3, 2, 1, 0]
     assert pad(pixels, 1, 8)[0, :, 0].tolist() == [0, 1, 2, 3, 3, 3, 3, 3]
+
+
+@pytest.mark.parametrize("native_scale", range(1, 17))
+def test_a_scale_is_accepted_exactly_where_passes_through_the_network_make_x2_and_x4(
+    native_scale: int,
+) -> None:
+    def can_make(scale: int) -> bool:
+        try:
+            plan_passes(scale, native_scale)
+        except ValueError:
+            return False
+        return True
+
+    assert makes_every_scale(native_scale) == (can_make(2) and can_make(4))
