@@ -47,7 +47,7 @@ def test_every_program_of_the_page_waits_as_long_as_it_is_told(
     service = make_service()
     taken_at_s: dict[int, list[float]] = defaultdict(list)
 
-    def refuse_once(key_id: int) -> None:
+    def refuse_once(key_id: int, *_: object) -> None:
         taken_at_s[key_id].append(time.monotonic())
         if len(taken_at_s[key_id]) == 1:
             raise RateLimitExceeded(RETRY_AFTER_S)
