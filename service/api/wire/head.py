@@ -12,6 +12,7 @@ from service.api.wire.lines import LineReader, MalformedRequest
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_REQUEST_LINE_BYTES: Final = 32 * 1024
 MAX_HEADERS: Final = 256
+MAX_EMPTY_LINES: Final = 8  # before a request; section 2.2 asks for one
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -58,6 +59,7 @@ class HeadReader:
         self._line = LineReader()
         self._start: tuple[bytes, bytes, bytes] | None = None
         self._headers: Headers = []
+        self._empty_lines = 0
 
     def feed(self, data: bytes | bytearray, start: int = 0) -> int:
         """Take the head's bytes from `data[start:]`; `head` is set with its last one.
@@ -82,8 +84,12 @@ class HeadReader:
 
     def _take_line(self, line: bytes) -> None:
         if self._start is None:
-            if line:  # section 2.2: empty lines before the first are passed over
+            if line:
                 self._start = _parse_request_line(line)
+                return
+            self._empty_lines += 1
+            if self._empty_lines > MAX_EMPTY_LINES:
+                raise MalformedRequest("empty lines in place of a request")
         elif line:
             if len(self._headers) == MAX_HEADERS:
                 raise MalformedRequest("too many header fields")

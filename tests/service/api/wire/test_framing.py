@@ -84,12 +84,12 @@ def test_every_limit_has_two_sides(size_bytes: int) -> None:
     trailers = MAX_TRAILER_BYTES // 64 - 1
     field = b"A: " + b"b" * 59 + b"\r\n"
     last = b"A: " + b"b" * 57 + b"\r\n"  # with the empty line behind it
-    ones = MAX_FRAMING_BYTES * 2 // 9 - 2  # each byte: 5 of framing, of which half a byte is free
+    ones = MAX_FRAMING_BYTES * 16 // 79 - 1  # each byte: 5 of framing, a sixteenth of one is free
     for good, bad in (
         (chunks(b"hello", extension=b";" + b"x" * longest), None),
         (None, chunks(b"hello", extension=b";" + b"x" * (longest + 1))),
         (chunks(b"a", trailer=field * trailers + last), chunks(trailer=field * (trailers + 1))),
-        (chunks(*[b"x"] * ones), chunks(*[b"x"] * (ones + 3))),
+        (chunks(*[b"x"] * ones), chunks(*[b"x"] * (ones + 2))),
     ):
         if good is not None:
             reader = ChunkedReader()
@@ -132,7 +132,18 @@ def test_ten_thousand_tiny_chunks_pass_and_are_read_a_few_at_a_time() -> None:
         start = reader.feed(data, start, body)
         feeds += 1
     assert (len(body), start) == (10_000, len(data))
-    assert feeds >= 2 * 10_000 // MAX_LINES_PER_FEED
+    assert feeds >= 10_000 // MAX_LINES_PER_FEED
+
+
+@pytest.mark.parametrize(("size_bytes", "is_read"), [(100, True), (64, False)])
+def test_a_long_body_needs_chunks_that_are_worth_their_cost(size_bytes: int, is_read: bool) -> None:
+    data = chunks(*[b"x" * size_bytes] * 60_000)
+    try:
+        assert len(read(ChunkedReader(), data)[0]) == 60_000 * size_bytes
+    except MalformedRequest:
+        assert not is_read
+    else:
+        assert is_read
 
 
 @pytest.mark.parametrize("size_bytes", [1, 100, 1 << 20])

@@ -6,6 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from service.api.wire.head import (
+    MAX_EMPTY_LINES,
     MAX_HEAD_BYTES,
     MAX_HEADERS,
     MAX_REQUEST_LINE_BYTES,
@@ -191,8 +192,10 @@ def test_the_host_of_a_url_counts_in_place_of_the_header(target: str, path: byte
     assert (head.target, head.headers) == (path, [(b"host", b"other:81"), (b"a", b"b")])
 
 
-def test_empty_lines_before_a_request_are_passed_over() -> None:
-    assert read(b"\r\n\r\n" + request()).target == b"/"
+def test_a_few_empty_lines_before_a_request_are_passed_over() -> None:
+    assert read(b"\r\n" * MAX_EMPTY_LINES + request()).target == b"/"
+    with pytest.raises(MalformedRequest):
+        read(b"\r\n" * (MAX_EMPTY_LINES + 1) + request())
 
 
 def test_the_server_as_a_whole_may_be_asked_for_its_options() -> None:
