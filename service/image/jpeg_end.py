@@ -33,7 +33,7 @@ _RST0, _RST7 = 0xD0, 0xD7
 _UNKNOWN_SAMPLING: Final = "Could not determine subsampling level"
 _COARSEST: Final = 8
 _MAX_FINAL_ZEROS: Final = 3
-_MAX_DROPPED_ZEROS: Final = 1
+_MAX_DROPPED_ZEROS: Final = 2
 _MAX_FLAT_ZEROS: Final = 8
 _FLAT_ROWS: Final = 16
 _BLOCK_PX: Final = 8
@@ -183,9 +183,9 @@ def _refuse_missing_arithmetic_bytes(structure: Structure) -> None:
     """Raise where the arithmetic decoder reads past the end, or does not come to it.
 
     The encoder ends with the number of the fewest bits that still says the picture, and may drop
-    its final zeros (T.81, D.1.8). So the last byte counts; and a zero may follow, several only in a
-    picture that ends without detail, which takes next to no bits. A dropped zero cannot be told
-    from a lost byte: without an end marker only one is taken for dropped.
+    its final zeros (T.81, D.1.8). So the last byte counts; and two zeros may follow, several only
+    in a picture that ends without detail, which takes next to no bits. A dropped zero cannot be
+    told from a lost byte.
     """
     shorter = structure.last.rstrip(b"\x00")
     if len(structure.last) - len(shorter) > _MAX_FINAL_ZEROS:
@@ -194,6 +194,6 @@ def _refuse_missing_arithmetic_bytes(structure: Structure) -> None:
     if shorter and not changes(structure.with_last(shorter[:-1]), pixels):
         raise ValueError("bytes are left over behind the last arithmetic code")
     is_flat = bool((pixels[:, -_FLAT_ROWS:] == pixels[:, -1:, -1:]).all())
-    zeros = _MAX_FLAT_ZEROS if is_flat and structure.has_end else _MAX_DROPPED_ZEROS
-    if changes(structure.with_more(bytes(zeros) + _MORE), pixels):
+    zeros = _MAX_FLAT_ZEROS if is_flat else _MAX_DROPPED_ZEROS
+    if changes(structure.with_last(structure.last + bytes(zeros) + _MORE), pixels):
         raise ValueError("an arithmetic scan ends early")
