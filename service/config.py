@@ -268,7 +268,7 @@ class Settings(BaseModel):
         if unknown:
             raise ValueError(f"{unknown[0]} is none of {', '.join(sorted(_EXTRA_FORMATS))}")
         if "heic" in value and importlib.util.find_spec("pillow_heif") is None:
-            raise ValueError("heic needs pillow-heif: pip install '.[heic]'")
+            raise ValueError("heic needs pillow-heif: pip install -r requirements-extras.lock")
         return value
 
     @field_validator("traces")
@@ -276,7 +276,7 @@ class Settings(BaseModel):
     def _check_traces(cls, value: bool) -> bool:
         exporter = "opentelemetry-exporter-otlp-proto-http"
         if value and not any(importlib.metadata.distributions(name=exporter)):
-            raise ValueError(f"traces need {exporter}: pip install '.[otel]'")
+            raise ValueError(f"traces need {exporter}: pip install -r requirements-extras.lock")
         return value
 
     @field_validator("public_base_url")

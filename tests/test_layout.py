@@ -6,6 +6,7 @@ import re
 import socket
 import subprocess
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from packaging.utils import canonicalize_name
 import service
 
 ROOT = Path(__file__).resolve().parents[1]
+LOCKS = tuple(f"requirements{part}.lock" for part in ("", "-torch", "-cuda", "-extras", "-dev"))
 MAX_FILE_BYTES = 1_000_000
 MAX_WEIGHTS_BYTES = 8_000_000
 
@@ -132,15 +134,23 @@ def test_no_file_names_anyones_home() -> None:
     assert not found
 
 
+def _locked(*names: str) -> Iterator[tuple[Requirement, list[str]]]:
+    """Each requirement of these lock files, with the hashes of its files."""
+    for name in names:
+        for line in (ROOT / name).read_text().replace("\\\n", " ").splitlines():
+            if line and not line.startswith(("#", "-")):
+                text, *hashes = re.split(r"\s+--hash=", line)
+                yield Requirement(text), hashes
+
+
 def _pins(*names: str) -> dict[str, str]:
     pins: dict[str, str] = {}
-    for name in names:
-        for line in (ROOT / name).read_text().splitlines():
-            if line and not line.startswith(("#", "-r ")):
-                requirement = Requirement(line)
-                (specifier,) = requirement.specifier
-                assert specifier.operator == "=="
-                pins[canonicalize_name(requirement.name)] = specifier.version
+    for requirement, _ in _locked(*names):
+        (specifier,) = requirement.specifier
+        assert specifier.operator == "=="
+        name = canonicalize_name(requirement.name)
+        assert name not in pins, f"{name} is locked twice"
+        pins[name] = specifier.version
     return pins
 
 
@@ -157,12 +167,30 @@ def test_the_lock_answers_what_the_project_requires() -> None:
     project, build = manifest["project"], manifest["build-system"]
     assert isinstance(project, dict)
     assert isinstance(build, dict)
-    runtime = _pins("requirements.lock")
+    runtime = _pins("requirements.lock", "requirements-torch.lock")
     _assert_pinned([*project["dependencies"], *build["requires"]], runtime)
-    everything = runtime | _pins("requirements-dev.lock")
-    _assert_pinned(project["optional-dependencies"]["dev"], everything)
+    with_extras = runtime | _pins("requirements-extras.lock")
+    everything = with_extras | _pins("requirements-dev.lock")
+    for name, requirements in project["optional-dependencies"].items():
+        _assert_pinned(requirements, everything if name == "dev" else with_extras)
+
+
+def test_every_package_is_locked_once_and_all_but_torch_by_the_hashes_of_its_files() -> None:
+    _pins(*LOCKS)
+    without = [
+        (requirement.name, hashes)
+        for requirement, hashes in _locked(*LOCKS)
+        if not hashes or not all(re.fullmatch(r"sha256:[0-9a-f]{64}", text) for text in hashes)
+    ]
+    assert without == [("torch", [])]
+    assert list(_pins("requirements-torch.lock")) == ["torch"]
+
+
+def test_the_locks_name_no_place_to_take_files_from() -> None:
+    assert [name for name in LOCKS if "://" in (ROOT / name).read_text()] == []
 
 
 def test_the_lock_holds_no_package_of_one_accelerator() -> None:
-    pins = _pins("requirements.lock", "requirements-dev.lock")
-    assert [name for name in pins if re.match(r"nvidia-|cuda-|triton$|torchvision$", name)] == []
+    pins = _pins(*LOCKS)
+    found = {name for name in pins if re.match(r"nvidia-|cuda-|triton$|torchvision$", name)}
+    assert found == set(_pins("requirements-cuda.lock"))

@@ -4,7 +4,9 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -14,12 +16,22 @@ from scripts.bundling.target import Target
 from scripts.bundling.wheels import UnfitWheel, Wheel, needs_of_all, read_wheel
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = ("requirements.lock", "requirements-dev.lock")
-INSTALLER = "pip==26.3"
+LOCKS = tuple(f"requirements{part}.lock" for part in ("", "-torch", "-cuda", "-extras", "-dev"))
+INSTALLER = canonicalize_name("pip")
 """What installs the wheels over there: Debian's Python has no pip unless python3-venv is there."""
 
 Say = Callable[[str], None]
-Pins = dict[NormalizedName, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What a lock holds a package to. hashes: of all its files, as pip's options; "" for torch."""
+
+    version: str
+    hashes: str
+
+
+Pins = dict[NormalizedName, Pin]
 
 
 class NotFound(RuntimeError):
@@ -30,7 +42,8 @@ def gather(target: Target, extras: Sequence[str], folder: Path, say: Say) -> lis
     """Every wheel for the target, in `folder`: upscaled, all it needs there, and pip.
 
     Needs become known wave by wave: a wheel says what it needs only once it is here. What the locks
-    pin is taken in that version; the rest (what torch's CUDA build brings) as torch itself says.
+    pin is taken in that version and by its hash; torch in that version; the rest, which builds of
+    torch from another index than the default need, as torch itself says.
 
     Raises:
         NotFound: there is no wheel of something for the target.
@@ -39,27 +52,26 @@ def gather(target: Target, extras: Sequence[str], folder: Path, say: Say) -> lis
     pins = read_pins()
     upscaled = build_upscaled(folder)
     wheels = {upscaled.name: upscaled}
-    _take(wheels, download([INSTALLER], target, folder))
+    _take(wheels, _download_pinned([Requirement(INSTALLER)], pins, target, folder))
     while missing := _missing(upscaled, extras, wheels, target):
         if missing.pop(canonicalize_name("torch"), None):
             say("torch")
-            _take(
-                wheels, [take_torch(f"torch=={pins[canonicalize_name('torch')]}", target, folder)]
-            )
+            pinned = f"torch=={pins[canonicalize_name('torch')].version}"
+            _take(wheels, [take_torch(pinned, target, folder)])
         if missing:
             say(", ".join(sorted(missing)))
-            wanted = [_pinned(need, pins) for need in missing.values()]
-            _take(wheels, download(wanted, target, folder))
+            _take(wheels, _download_pinned(missing.values(), pins, target, folder))
     return sorted(wheels.values(), key=lambda wheel: wheel.name)
 
 
-def read_pins() -> Pins:
-    """The version that the locks hold every package to."""
+def read_pins(folder: Path = ROOT) -> Pins:
+    """What the lock files in `folder` hold every package to."""
     pins: Pins = {}
     for lock in LOCKS:
-        for line in (ROOT / lock).read_text().splitlines():
-            if found := re.match(r"([A-Za-z0-9._-]+)==([^\s;]+)", line):
-                pins[canonicalize_name(found[1])] = found[2]
+        for line in (folder / lock).read_text().replace("\\\n", " ").splitlines():
+            if found := re.match(r"([a-z0-9.-]+)==([^\s;]+)", line):
+                hashes = " ".join(re.findall(r"--hash=\S+", line))
+                pins[canonicalize_name(found[1])] = Pin(found[2], hashes)
     return pins
 
 
@@ -113,8 +125,10 @@ def download(
 ) -> list[Wheel]:
     """Exactly these, as wheels for the target.
 
+    requirements: lines as in pip's requirement files. Where one has hashes, all must have them.
+
     Raises:
-        NotFound: there is none of one of them.
+        NotFound: there is none of one of them, or none whose hash is listed.
     """
     before = set(folder.iterdir())
     command = ["download", "-qq", "--no-deps", "--dest", str(folder), *options]
@@ -122,8 +136,27 @@ def download(
     command += ["--python-version", target.python]
     for tag in target.platform_tags():
         command += ["--platform", tag]
-    _pip([*command, *requirements])
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as wanted:
+        wanted.write("\n".join(requirements))
+        wanted.flush()
+        _pip([*command, "--requirement", wanted.name])
     return [read_wheel(path) for path in sorted(set(folder.iterdir()) - before)]
+
+
+def _download_pinned(
+    needs: Iterable[Requirement], pins: Pins, target: Target, folder: Path
+) -> list[Wheel]:
+    """What the locks hold by hash; the rest, for builds of torch from other indexes, as it is."""
+    hashed, others = [], []
+    for need in needs:
+        pin = pins.get(canonicalize_name(need.name))
+        if pin and need.specifier.contains(pin.version):
+            hashed.append(f"{need.name}=={pin.version} {pin.hashes}")
+        else:
+            others.append(f"{need.name}{need.specifier}")
+    return [
+        wheel for lines in (hashed, others) if lines for wheel in download(lines, target, folder)
+    ]
 
 
 def _missing(
@@ -132,11 +165,6 @@ def _missing(
     needs = needs_of_all(root, extras, wheels, target)
     named = {canonicalize_name(need.name): need for need in needs}
     return {name: need for name, need in named.items() if name not in wheels}
-
-
-def _pinned(need: Requirement, pins: Pins) -> str:
-    pin = pins.get(canonicalize_name(need.name))
-    return f"{need.name}=={pin}" if pin else f"{need.name}{need.specifier}"
 
 
 def _take(wheels: dict[NormalizedName, Wheel], more: Sequence[Wheel]) -> None:

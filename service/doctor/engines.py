@@ -18,7 +18,10 @@ from service.pool.environment import worker_environment, worker_settings
 COMMAND: Final = (sys.executable, "-m", "service.doctor.golden_run")
 WITHIN_S: Final = 60.0
 _NVIDIA: Final = Path("/proc/driver/nvidia/version")
-_INSTALL: Final = "install upscaled again (`pip install -r requirements.lock`)"
+_INSTALL: Final = (
+    "install upscaled again (`pip install -r requirements-torch.lock` and `pip install "
+    "--require-hashes -r requirements.lock`)"
+)
 _INSTALL_OR_EXACT: Final = (
     f"{_INSTALL}, or keep to plain torch by UPSCALED_PRECISION=exact; memory that ends shows in "
     "the kernel's log (`dmesg`)"

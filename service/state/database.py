@@ -159,7 +159,7 @@ def open_database(
         engine = _sqlite_engine(url) if is_file else _server_engine(url, connect_timeout_s)
     except ModuleNotFoundError as error:
         raise DatabaseRefused(
-            f"the database driver {error.name} is missing: pip install '.[postgresql]'"
+            f"the database driver {error.name} is missing: pip install -r requirements-extras.lock"
         ) from None
     try:
         _try_out(engine)

@@ -1,6 +1,8 @@
 """compose.yaml says what test_image.py proves: the hardening, the volume and the profiles."""
 
+import os
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -74,7 +76,7 @@ def test_what_watches_is_pinned_hardened_and_closed_to_other_computers(
 ) -> None:
     assert sorted(watchers) == ["grafana", "prometheus"]
     for service in watchers.values():
-        assert re.search(r":v?\d+\.\d+\.\d+$", service["image"])
+        assert re.search(r":v?\d+\.\d+\.\d+@sha256:[0-9a-f]{64}$", service["image"])
         assert service["read_only"] is True
         assert service["cap_drop"] == ["ALL"]
         assert [port.split(":")[0] for port in service["ports"]] == ["127.0.0.1"]
@@ -102,6 +104,42 @@ def test_prometheus_asks_whichever_service_runs(compose: dict[str, Any]) -> None
         service = compose["services"][name]
         assert host in service["networks"]["default"]["aliases"]
         assert service["ports"] == [f"127.0.0.1:8000:{port}"]
+
+
+def test_what_the_service_is_built_on_is_pinned_by_its_digest() -> None:
+    dockerfile = (DOCKER_DIR / "Dockerfile").read_text()
+    (base,) = re.findall(r"^ARG BASE_IMAGE=(.*)$", dockerfile, re.MULTILINE)
+    assert re.fullmatch(r"python:3\.11\.\d+-slim@sha256:[0-9a-f]{64}", base)
+    assert set(re.findall(r"^FROM (\S+)", dockerfile, re.MULTILINE)) == {"${BASE_IMAGE}"}
+
+
+def _start_grafana(service: dict[str, Any], password: str) -> subprocess.CompletedProcess[str]:
+    """Run what its container runs, with `echo` in place of Grafana's own start script."""
+    *shell, script = (part.replace("$$", "$") for part in service["entrypoint"])
+    assert script.endswith("exec /run.sh")
+    variable = service["environment"]["GF_SECURITY_ADMIN_PASSWORD"]
+    assert variable == "${GRAFANA_ADMIN_PASSWORD:-}"
+    return subprocess.run(
+        [*shell, script.replace("/run.sh", "echo started")],
+        env={"PATH": os.environ["PATH"], "GF_SECURITY_ADMIN_PASSWORD": password},
+        capture_output=True,
+        text=True,
+    )
+
+
+def test_grafana_does_not_start_without_a_password(watchers: dict[str, Any]) -> None:
+    refused = _start_grafana(watchers["grafana"], "")
+    assert refused.returncode != 0
+    assert refused.stdout == ""
+    assert "set GRAFANA_ADMIN_PASSWORD" in refused.stderr
+    assert _start_grafana(watchers["grafana"], "a $trange one").stdout == "started\n"
+
+
+def test_nothing_is_asked_for_by_a_profile_that_is_off() -> None:
+    """`${NAME:?}` stops every profile: Compose reads the whole file before it chooses services."""
+    text = (DOCKER_DIR / "compose.yaml").read_text()
+    code = [line for line in text.splitlines() if not line.lstrip().startswith("#")]
+    assert [line for line in code if re.search(r"(?<!\$)\$\{\w+:?\?", line)] == []
 
 
 def test_grafana_calls_nobody(watchers: dict[str, Any]) -> None:

@@ -70,8 +70,8 @@ def scripts(tmp_path: Path) -> Scripts:
     bin_dir.mkdir()
     for name in ("setup", "torch_sources", "test", "check", "quickstart", "first_photo.py"):
         shutil.copy(ROOT / "scripts" / name, root / "scripts")
-    for name in ("requirements.lock", "requirements-dev.lock", "pyproject.toml"):
-        shutil.copy(ROOT / name, root)
+    for path in (*ROOT.glob("requirements*.lock"), ROOT / "pyproject.toml"):
+        shutil.copy(path, root)
     for name in SHELL_TOOLS:
         found = shutil.which(name)
         assert found is not None

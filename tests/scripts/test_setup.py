@@ -1,6 +1,18 @@
+import pytest
+
 from tests.scripts.conftest import Scripts
 
 PIP = "-m pip install -qq --disable-pip-version-check"
+
+
+# What is asked of pip where torch is there already, in the default build.
+_RUNTIME = [
+    "--require-hashes -r requirements.lock",
+    "--require-hashes -r requirements-cuda.lock",
+    "-r requirements-torch.lock",
+]
+_DEV = "--require-hashes --no-build-isolation -r requirements-dev.lock"
+_PROJECT = "--no-deps --no-build-isolation -e ."
 
 
 def _without_flags(lines: list[str]) -> list[str]:
@@ -9,7 +21,7 @@ def _without_flags(lines: list[str]) -> list[str]:
 
 def _torch(scripts: Scripts) -> str:
     """The requirement that the lock pins torch with."""
-    lines = (scripts.root / "requirements.lock").read_text().splitlines()
+    lines = (scripts.root / "requirements-torch.lock").read_text().splitlines()
     (torch,) = [line for line in lines if line.startswith("torch==")]
     return torch
 
@@ -46,11 +58,7 @@ def test_the_first_run_installs_the_lock_and_then_the_project(scripts: Scripts) 
     scripts.add_python("python3")
     finished = scripts.run("setup")
     assert finished.returncode == 0, finished.stderr
-    assert _without_flags(scripts.asked()) == [
-        "-m venv .venv",
-        "-r requirements.lock",
-        "--no-deps --no-build-isolation -e .",
-    ]
+    assert _without_flags(scripts.asked()) == ["-m venv .venv", *_RUNTIME, _PROJECT]
 
 
 def test_the_second_run_installs_nothing(scripts: Scripts) -> None:
@@ -65,32 +73,45 @@ def test_the_second_run_installs_nothing(scripts: Scripts) -> None:
 def test_what_development_needs_includes_what_running_needs(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.run("setup", "--dev")
-    assert "-r requirements-dev.lock" in _without_flags(scripts.asked())
+    assert _without_flags(scripts.asked()) == ["-m venv .venv", *_RUNTIME, _DEV, _PROJECT]
     scripts.run("setup")
     assert scripts.asked() == []
 
 
-def test_a_changed_lock_is_installed_into_the_same_environment(scripts: Scripts) -> None:
+@pytest.mark.parametrize("part", ["", "-torch", "-cuda"])
+def test_a_changed_lock_is_installed_into_the_same_environment(scripts: Scripts, part: str) -> None:
     scripts.add_python("python3")
     scripts.run("setup")
     scripts.asked()
-    with (scripts.root / "requirements.lock").open("a") as lock:
+    with (scripts.root / f"requirements{part}.lock").open("a") as lock:
         lock.write("a-new-package==1\n")
     scripts.run("setup")
-    assert _without_flags(scripts.asked()) == [
-        "-r requirements.lock",
-        "--no-deps --no-build-isolation -e .",
-    ]
+    assert _without_flags(scripts.asked()) == [*_RUNTIME, _PROJECT]
 
 
 def test_an_installation_that_failed_is_made_again(scripts: Scripts) -> None:
     scripts.add_python("python3")
-    scripts.environment["REFUSES"] = "-r requirements.lock"
+    scripts.environment["REFUSES"] = "-r requirements\\.lock"
     assert scripts.run("setup").returncode != 0
     scripts.asked()
     scripts.environment.clear()
     assert scripts.run("setup").returncode == 0
-    assert "-r requirements.lock" in _without_flags(scripts.asked())
+    assert _RUNTIME[0] in _without_flags(scripts.asked())
+
+
+@pytest.mark.parametrize("part", ["-extras", "-dev"])
+def test_a_changed_lock_of_development_is_installed_for_development(
+    scripts: Scripts, part: str
+) -> None:
+    scripts.add_python("python3")
+    scripts.run("setup", "--dev")
+    scripts.asked()
+    with (scripts.root / f"requirements{part}.lock").open("a") as lock:
+        lock.write("a-new-package==1\n")
+    scripts.run("setup")
+    assert scripts.asked() == []
+    scripts.run("setup", "--dev")
+    assert _DEV in _without_flags(scripts.asked())
 
 
 def test_a_clone_that_was_moved_is_installed_again(scripts: Scripts) -> None:
@@ -128,7 +149,7 @@ def test_a_computer_with_a_gpu_takes_the_default_build(scripts: Scripts) -> None
     scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index"
     assert scripts.run("setup").returncode == 0
     torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
-    assert torch[1:] == [f"--constraint requirements.lock {_torch(scripts)}"]
+    assert torch[1:] == [f"--no-deps {_torch(scripts)}"]
 
 
 def test_an_index_of_cpu_builds_that_does_not_answer_is_done_without(scripts: Scripts) -> None:
@@ -138,7 +159,7 @@ def test_an_index_of_cpu_builds_that_does_not_answer_is_done_without(scripts: Sc
     assert finished.returncode == 0
     assert "does not answer: taking the default build" in finished.stderr
     torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
-    assert torch[2:] == [f"--constraint requirements.lock {_torch(scripts)}"]
+    assert torch[2:] == [f"--no-deps {_torch(scripts)}"]
 
 
 def test_the_index_of_torch_can_be_named(scripts: Scripts) -> None:
@@ -147,6 +168,14 @@ def test_the_index_of_torch_can_be_named(scripts: Scripts) -> None:
     scripts.run("setup")
     torch = [line for line in _without_flags(scripts.asked()) if "torch==" in line]
     assert torch == [f"--no-deps --index-url https://mirror.example/cpu {_torch(scripts)}"]
+
+
+def test_what_cuda_needs_is_left_out_where_another_build_of_torch_is(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.environment["REFUSES"] = r"assert '\+' not in version\('torch'\)"
+    assert scripts.run("setup").returncode == 0
+    asked = _without_flags(scripts.asked())
+    assert [line for line in asked if line in _RUNTIME] == [_RUNTIME[0], _RUNTIME[2]]
 
 
 def test_an_unknown_argument_is_refused(scripts: Scripts) -> None:

@@ -311,5 +311,5 @@ def test_traces_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
     assert load_settings({"UPSCALED_TRACES": "true"}).traces
     monkeypatch.setattr("importlib.metadata.distributions", lambda **_: iter(()))
     assert not load_settings({"UPSCALED_TRACES": "false"}).traces
-    with pytest.raises(SettingsError, match=r"pip install '\.\[otel\]'"):
+    with pytest.raises(SettingsError, match=r"pip install -r requirements-extras.lock"):
         load_settings({"UPSCALED_TRACES": "true"})

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 import pytest
+from packaging.utils import canonicalize_name
 
+from models.store import hash_file
 from scripts.bundling.gathering import NotFound, build_upscaled, download, read_pins, take_torch
 from scripts.bundling.target import Accelerator, Target
 from tests.scripts.bundling.making import make_wheel
@@ -45,6 +47,17 @@ def test_what_there_is_no_wheel_of_is_named(shelf: Path, taken: Path) -> None:
         download(["part==1.0"], TARGET, taken)
 
 
+def test_what_is_locked_by_hash_is_taken_in_no_other_file(shelf: Path, taken: Path) -> None:
+    path = make_wheel(shelf, "part")
+    pinned = f"part==1.0 --hash=sha256:{hash_file(path)} --hash=sha256:{'0' * 64}"
+    assert [wheel.path.name for wheel in download([pinned], TARGET, taken)] == [path.name]
+    make_wheel(shelf, "part", "Summary: not what was locked")
+    (taken / path.name).unlink()
+    with pytest.raises(NotFound, match="DO NOT MATCH THE HASHES"):
+        download([pinned], TARGET, taken)
+    assert list(taken.iterdir()) == []
+
+
 @pytest.mark.parametrize("accelerator", ["cpu", "cuda"])
 def test_torch_is_taken_in_the_build_for_the_accelerator(
     shelf: Path, taken: Path, accelerator: Accelerator
@@ -66,7 +79,13 @@ def test_a_torch_of_the_wrong_build_is_not_taken(shelf: Path, taken: Path) -> No
 
 def test_the_locks_pin_what_extras_need_too() -> None:
     pins = {str(name) for name in read_pins()}
-    assert {"torch", "fastapi", "uvloop", "psycopg-binary", "pillow-heif"} < pins
+    assert {"torch", "fastapi", "uvloop", "psycopg-binary", "pillow-heif", "pip", "triton"} < pins
+
+
+def test_the_locks_give_every_file_s_hash_but_torch_s() -> None:
+    pins = read_pins()
+    assert [name for name, pin in pins.items() if not pin.hashes] == ["torch"]
+    assert pins[canonicalize_name("numpy")].hashes.count("--hash=sha256:") > 20
 
 
 @pytest.mark.slow
