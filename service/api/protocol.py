@@ -34,7 +34,7 @@ from service.api.wire.error_responses import error_response
 from service.api.wire.framing import BodyReader, read_body_of
 from service.api.wire.head import HeadReader, RequestHead
 from service.api.wire.lines import MalformedRequest
-from service.api.wire.output import Output
+from service.api.wire.output import ANSWER_AHEAD, CHUNK_AHEAD, Output
 from service.errors import InvalidRequestBody, RateLimitExceeded
 
 HEAD_TIMEOUT_S: Final = 30.0
@@ -161,8 +161,12 @@ class ContractProtocol(asyncio.Protocol):
 
     def _check_presence(self, now_s: float) -> None:
         """End the work for a client that has gone, though nothing is read that could say so."""
-        is_unanswered = self._cycle is not None and not self._cycle.response_started
-        if self._output.is_lost(now_s, may_probe=is_unanswered):
+        ahead, cycle = b"", self._cycle
+        if cycle is not None and not cycle.response_started:
+            ahead = ANSWER_AHEAD
+        elif cycle is not None and cycle.chunked_encoding:
+            ahead = CHUNK_AHEAD
+        if self._output.is_lost(now_s, ahead):
             self._output.abort()
 
     def _check_body(self, now_s: float) -> None:

@@ -9,8 +9,10 @@ import time
 from contextlib import suppress
 from typing import Final
 
-# Every answer begins so. These bytes may go out early: they commit to nothing.
-_PREFIX: Final = b"HTTP/1.1 "
+# Every answer begins so, and the size of a chunk may (RFC 9112, section 7.1: 1*HEXDIG). These bytes
+# may go out early: they commit to nothing.
+ANSWER_AHEAD: Final = b"HTTP/1.1 "
+CHUNK_AHEAD: Final = b"0000"
 # Less taken than this, as an average over the time limit, counts as nothing.
 MIN_WRITE_BYTES_PER_S: Final = 256
 # A client is asked whether it is still there a moment after it stopped sending, then now and then.
@@ -32,7 +34,8 @@ class Output:
         self._transport = transport
         self._socket: socket.socket | None = transport.get_extra_info("socket")
         self._written_bytes = 0
-        self._prefix_bytes = 0  # of the next answer, already sent
+        self._ahead_bytes = 0  # of `ANSWER_AHEAD` or `CHUNK_AHEAD`, already sent
+        self._is_answer_ahead = False
         self._taken_bytes = 0
         self._progress_at_s = time.monotonic()
         self._next_probe_s = 0.0
@@ -42,8 +45,9 @@ class Output:
         """Send bytes; of an answer's head only what was not sent before it."""
         if self._transport.is_closing():
             return
-        if self._prefix_bytes:
-            data, self._prefix_bytes = data[self._prefix_bytes :], 0
+        if self._is_answer_ahead:
+            data = data[self._ahead_bytes :]
+        self._ahead_bytes, self._is_answer_ahead = 0, False
         self._written_bytes += len(data)
         self._transport.write(data)
 
@@ -91,24 +95,26 @@ class Output:
         """Nothing is read from now on that could say that the client leaves: ask `is_lost`."""
         self._next_probe_s = now_s + PROBE_AFTER_S
 
-    def is_lost(self, now_s: float, *, may_probe: bool) -> bool:
+    def is_lost(self, now_s: float, ahead: bytes) -> bool:
         """Whether a client that is not read from has gone.
 
         A client that closes its socket and one that only shuts its sending side look alike (both
         send FIN) until something is sent to them: then the first one's system answers with a reset.
-        So the first bytes of the answer, the same whatever it will be, are sent ahead, one by one.
+        So bytes of what comes next, the same whatever it will be, are sent ahead, one by one.
 
         Args:
-            may_probe: no byte of an answer has been sent, and one will be.
+            ahead: `ANSWER_AHEAD` before an answer, `CHUNK_AHEAD` between two of its chunks, empty
+                where nothing may be sent.
         """
         if self._socket is None or self._transport.is_closing():
             return False
         if self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             return True
-        if may_probe and now_s >= self._next_probe_s and self._prefix_bytes < len(_PREFIX):
+        if now_s >= self._next_probe_s and self._ahead_bytes < len(ahead):
             self._next_probe_s = now_s + PROBE_EVERY_S
-            self._transport.write(_PREFIX[self._prefix_bytes : self._prefix_bytes + 1])
-            self._prefix_bytes += 1
+            self._transport.write(ahead[self._ahead_bytes : self._ahead_bytes + 1])
+            self._ahead_bytes += 1
+            self._is_answer_ahead = ahead == ANSWER_AHEAD
             self._written_bytes += 1
         return False
 

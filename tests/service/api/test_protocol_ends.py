@@ -1,6 +1,7 @@
 """How a connection ends: clients that stop sending, stop reading, leave, or are too many."""
 
 import asyncio
+import http.client
 import logging
 import socket
 import struct
@@ -102,6 +103,25 @@ def test_an_answer_begun_early_to_see_whether_its_client_is_there_is_whole(
         assert connection.socket.recv(100, socket.MSG_PEEK) == b"HTTP/1.1 "
         answer = connection.receive()
         assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
+
+
+def test_a_watcher_that_half_closes_gets_every_event(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between two events digits of the next chunk's size are sent ahead."""
+    monkeypatch.setattr(output, "PROBE_AFTER_S", 0.0)
+    monkeypatch.setattr(output, "PROBE_EVERY_S", 0.0)
+    monkeypatch.setattr("service.api.wire.connections.CHECK_EVERY_S", 0.02)
+    service = make_service(SlowExecutor())
+    with Connection(service) as sender, Connection(service) as watcher:
+        watcher.send_head(method="GET", path="/v1/progress/mine")
+        send_upload(sender, "X-Request-Id: mine")
+        watcher.socket.shutdown(socket.SHUT_WR)
+        response = http.client.HTTPResponse(watcher.socket)
+        response.begin()
+        events = response.read()
+        assert events.startswith(b"event: progress\ndata: ")
+        assert events.endswith(b'event: end\ndata: {"error_code": null}\n\n')
 
 
 @pytest.mark.parametrize(
