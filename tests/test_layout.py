@@ -17,6 +17,7 @@ import service
 
 ROOT = Path(__file__).resolve().parents[1]
 LOCKS = tuple(f"requirements{part}.lock" for part in ("", "-torch", "-cuda", "-extras", "-dev"))
+LISTS = ("tests/reference", "tests/models/kernels")
 MAX_FILE_BYTES = 1_000_000
 MAX_WEIGHTS_BYTES = 8_000_000
 
@@ -186,8 +187,20 @@ def test_every_package_is_locked_once_and_all_but_torch_by_the_hashes_of_its_fil
     assert list(_pins("requirements-torch.lock")) == ["torch"]
 
 
+@pytest.mark.parametrize("folder", LISTS)
+def test_the_lock_of_a_list_is_that_of_the_list_as_it_is(folder: str) -> None:
+    lines = (ROOT / folder / "requirements.txt").read_text().splitlines()
+    listed = [Requirement(line) for line in lines if line and not line.startswith("#")]
+    locked = list(_locked(f"{folder}/requirements.lock"))
+    assert {need.name: need.specifier for need in listed} == {
+        requirement.name: requirement.specifier for requirement, _ in locked
+    }
+    assert all(hashes for _, hashes in locked)
+
+
 def test_the_locks_name_no_place_to_take_files_from() -> None:
-    assert [name for name in LOCKS if "://" in (ROOT / name).read_text()] == []
+    names = [*LOCKS, *(f"{folder}/requirements.lock" for folder in LISTS)]
+    assert [name for name in names if "://" in (ROOT / name).read_text()] == []
 
 
 def test_the_lock_holds_no_package_of_one_accelerator() -> None:

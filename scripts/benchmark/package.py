@@ -80,4 +80,4 @@ def _import() -> PublishedRealEsrgan:
     try:
         return import_published()
     except ImportError as error:
-        raise Absent(f"tests/reference/requirements.txt is not installed: {error}") from error
+        raise Absent(f"tests/reference/requirements.lock is not installed: {error}") from error

@@ -19,7 +19,7 @@ def published() -> PublishedRealEsrgan:
     try:
         return import_published()
     except ModuleNotFoundError as error:
-        pytest.skip(f"tests/reference/requirements.txt is not installed: {error}")
+        pytest.skip(f"tests/reference/requirements.lock is not installed: {error}")
 
 
 @pytest.fixture

@@ -37,7 +37,7 @@ def import_published() -> PublishedRealEsrgan:
     """The published classes; takes about 3 s.
 
     Raises:
-        ImportError: the packages of requirements.txt beside this file are not installed.
+        ImportError: the packages of requirements.lock beside this file are not installed.
     """
     with warnings.catch_warnings(), _torchvision_stood_in():
         warnings.simplefilter("ignore")

@@ -92,6 +92,9 @@ def locked(index: Path, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
         publish(index, name)
     script = load_script(tmp_path_factory.mktemp("project"))
     (script.ROOT / "pyproject.toml").write_text(MANIFEST)
+    (script.ROOT / "listed").mkdir()
+    (script.ROOT / "listed" / "requirements.txt").write_text("part==1.0\n")
+    script.LISTS = ("listed",)  # type: ignore[attr-defined]
     script.main([])
     return script
 
@@ -151,6 +154,13 @@ def test_each_package_stands_in_the_lock_of_what_needs_it(locked: ModuleType) ->
     assert "\ntorch==9\n" in locks["requirements-torch.lock"]
     assert "\n-r requirements.lock\n" in locks["requirements-extras.lock"]
     assert "\n-r requirements-extras.lock\n" in locks["requirements-dev.lock"]
+
+
+def test_a_list_is_locked_without_what_it_needs(locked: ModuleType) -> None:
+    text = (locked.ROOT / "listed" / "requirements.lock").read_text()
+    assert list(locked.read_blocks(text)) == ["part"]
+    assert text.count("--hash=sha256:") == len(TAGS)
+    assert "from listed/requirements.txt: change that file" in text
 
 
 def test_the_index_is_not_written_into_the_locks(locked: ModuleType) -> None:
