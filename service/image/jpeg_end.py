@@ -133,9 +133,12 @@ def _refuse_changes(structure: Structure) -> None:
         raise ValueError("a scan ends early")
 
     def is_needed(count: int) -> bool:
-        last = structure.last
-        inverted = bytes((byte ^ 0xFF) & 0xFE for byte in last[len(last) - count :])
-        return changes(structure.with_last(last[: len(last) - count] + inverted), pixels)
+        kept = structure.last[: len(structure.last) - count]
+        lost = structure.last[len(kept) :]
+        if kept.endswith(b"\xff"):  # what followed it would be a marker's name
+            kept, lost = kept[:-1], b"\xff" + lost[1:]
+        inverted = bytes((byte ^ 0xFF) & 0xFE for byte in lost)
+        return changes(structure.with_last(kept + inverted), pixels)
 
     _refuse_bytes_left_over(structure, is_needed)
 

@@ -8,7 +8,7 @@ metadata, and whatever follows the picture, never reach a decoder.
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -35,6 +35,14 @@ _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {DHT, _DAC, 0xC8}
 _EXIF_HEAD, _ICC_HEAD = b"Exif\x00\x00", b"ICC_PROFILE\x00"
 _DNL_HEAD: Final = struct.pack(">BBH", 0xFF, _DNL, 4)
 _JFIF_HEAD, _ADOBE_HEAD = b"JFIF\x00", b"Adobe"
+# libjpeg heeds these segments only where they are so long, and warns of other versions than 1.
+_JFIF_BYTES, _JFIF_VERSION_AT, _JFIF_VERSION = 14, 5, b"\x01\x02"
+_ADOBE_BYTES, _ADOBE_TRANSFORM_AT = 12, 11
+# By channels: the transforms that Adobe defines, the first of them the one that libjpeg assumes in
+# the place of another (Technical Note 5116, section 18).
+_ADOBE_TRANSFORMS: Final[Mapping[int, Sequence[int]]] = {1: (0, 1, 2), 3: (1, 0), 4: (2, 0)}
+# T.81, B.2.3: first and last coefficient and approximation of a scan that is not progressive.
+_WHOLE_SCAN: Final = bytes((0, 63, 0))
 _BITS, _DEEP_BITS = 8, 12
 # A marker's second byte: neither 0 (a stuffed 0xFF) nor 0xFF (fill). Among coded data a restart
 # marker belongs to the data. One 0xFF is enough: those before it are fill bytes.
@@ -265,9 +273,9 @@ class _Reader:
                 raise ValueError("two frames")
             self._frame = _read_frame(marker, data)
         elif marker == _APP0 and data.startswith(_JFIF_HEAD):
-            self._jfif = self._jfif or data
+            self._jfif = self._jfif or _clean_jfif(data)
         elif marker == _APP14 and data.startswith(_ADOBE_HEAD):
-            self._adobe = data
+            self._adobe = data if len(data) >= _ADOBE_BYTES else self._adobe
         elif marker == _APP1 and data.startswith(_EXIF_HEAD):
             self._exif.append(data if not self._exif else data[len(_EXIF_HEAD) :])
         elif marker == _APP2 and data.startswith(_ICC_HEAD):
@@ -282,6 +290,9 @@ class _Reader:
         end = found.start() if found else len(self._source)
         coded = self._source[self._at : end].rstrip(b"\xff")  # fill bytes, or half a marker
         count = header[0]
+        if self._frame is not None and not self._frame.is_progressive:
+            # Some programs write other numbers. Decoders warn, and read the whole of each block.
+            header = header[: 1 + 2 * count] + _WHOLE_SCAN
         first, last, bits = header[1 + 2 * count : 4 + 2 * count]
         self._scans.append(
             Scan(
@@ -314,7 +325,7 @@ class _Reader:
         return Structure(
             frame=self._frame,
             jfif=self._jfif,
-            adobe=self._adobe,
+            adobe=_clean_adobe(self._adobe, len(self._frame.components)),
             exif=b"".join(self._exif) or None,
             icc=_join_profile(self._icc),
             scans=tuple(self._scans),
@@ -337,6 +348,22 @@ def _read_frame(marker: int, data: bytes) -> Frame:
     if any(not (1 <= each.across <= 4 and 1 <= each.down <= 4) for each in components):
         raise ValueError("a sampling factor that T.81, B.2.2 does not allow")
     return Frame(marker, data, height_px, width_px, components)
+
+
+def _clean_jfif(data: bytes) -> bytes | None:
+    """JFIF's segment with a version that decoders know; None where it is too short to count."""
+    if len(data) < _JFIF_BYTES:
+        return None
+    version_end = _JFIF_VERSION_AT + len(_JFIF_VERSION)
+    return data[:_JFIF_VERSION_AT] + _JFIF_VERSION + data[version_end:]
+
+
+def _clean_adobe(data: bytes | None, channels: int) -> bytes | None:
+    """Adobe's segment with a transform that it defines."""
+    if data is None or data[_ADOBE_TRANSFORM_AT] in _ADOBE_TRANSFORMS[channels]:
+        return data
+    transform = bytes(_ADOBE_TRANSFORMS[channels][:1])
+    return data[:_ADOBE_TRANSFORM_AT] + transform + data[_ADOBE_TRANSFORM_AT + 1 :]
 
 
 def _join_profile(pieces: Sequence[bytes]) -> bytes | None:

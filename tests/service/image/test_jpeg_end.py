@@ -135,6 +135,19 @@ def test_more_bytes_or_others_than_padding_are_refused(padding: bytes) -> None:
         decode(source[:-2] + padding + EOI)
 
 
+def test_a_stuffed_byte_at_the_end_of_a_scan_is_no_damage() -> None:
+    """Padding before a restart marker has the pixels compared, with other bytes at the end."""
+    for seed in range(200):
+        noise = np.random.default_rng(seed).integers(0, 256, (40, 40, 3), np.uint8)
+        source = save_jpeg(noise, "progressive with restarts")
+        if read_structure(source).last.endswith(b"\xff\x00"):
+            break
+    at = source.index(b"\xff\xd0")
+    padded = source[:at] + b"\x00" + source[at:]
+    assert read_structure(padded).last.endswith(b"\xff\x00")
+    assert np.array_equal(decode(padded).rgb, decode(source).rgb)
+
+
 def test_one_more_restart_marker_at_the_end_is_taken() -> None:
     source = save_jpeg(photograph(), "restarts")
     number = sum(source.count(bytes((0xFF, marker))) for marker in range(0xD0, 0xD8))

@@ -196,3 +196,36 @@ def test_the_orientation_is_read_in_the_front_end() -> None:
     source = save_jpeg(photograph(16, 24))
     turned = source[:2] + segment(0xE1, exif_with_orientation(6)) + source[2:]
     assert (probe(turned).width_px, probe(turned).height_px) == (16, 24)
+
+
+def _set_scan(source: bytes, numbers: bytes) -> bytes:
+    at = source.index(b"\xff\xda")
+    end = at + 2 + int.from_bytes(source[at + 2 : at + 4], "big")
+    return source[: end - 3] + numbers + source[end:]
+
+
+@pytest.mark.parametrize("numbers", [b"\0\0\0", b"\1\x3f\0", b"\0\x3f\x01", b"\0\x40\0"])
+@pytest.mark.parametrize("kind", ["baseline", "grey", "cmyk"])
+def test_what_a_baseline_scan_says_of_its_coefficients_does_not_matter(
+    kind: str, numbers: bytes
+) -> None:
+    source = make_jpeg(kind)
+    assert np.array_equal(decode(_set_scan(source, numbers)).rgb, decode(source).rgb)
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"\xff\xe0\0\x10JFIF\0\2\1\0\0\1\0\1\0\0",
+        b"\xff\xe0\0\x10JFIF\0\0\1\0\0\1\0\1\0\0",
+        b"\xff\xe0\0\x07JFIF\0",
+        b"\xff\xee\0\x07Adobe",
+        b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\2",
+        b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x07",
+    ],
+)
+def test_a_head_that_decoders_only_warn_of_is_taken(head: bytes) -> None:
+    source = make_jpeg("baseline")
+    end_of_jfif = 4 + int.from_bytes(source[4:6], "big")
+    changed = source[:2] + head + source[end_of_jfif:]
+    assert np.array_equal(decode(changed).rgb, decode(source).rgb)
