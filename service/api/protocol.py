@@ -125,7 +125,8 @@ class ContractProtocol(asyncio.Protocol):
         self._has_input_ended = True
         self._output.expect_silence(time.monotonic())
         self._settle_end_of_input()
-        return not self._is_lingering and not self._is_between_requests()
+        is_waiting = bool(self._unread) or not self._is_between_requests()
+        return is_waiting and not self._is_lingering
 
     def pause_writing(self) -> None:
         self._flow.pause_writing()
@@ -156,8 +157,11 @@ class ContractProtocol(asyncio.Protocol):
         elif self._has_input_ended or self._is_reading_paused:
             self._check_presence(now_s)
 
-    def evict(self) -> None:
-        self._output.close_or_abort()
+    def evict(self) -> bool:
+        if self._unread or self._output.has_unsent():  # a request or an answer is on its way
+            return False
+        self._output.close()
+        return True
 
     def _check_presence(self, now_s: float) -> None:
         """End the work for a client that has gone, though nothing is read that could say so."""

@@ -1,7 +1,8 @@
 """All connections of the server: how many there may be, in all and from one address.
 
 Where there are too many, the one that has been idle longest makes room; only where none is idle the
-new one is turned away. So silent connections cannot lock other clients out.
+new one is turned away. So silent connections cannot lock other clients out. A connection on which
+an answer is still being taken is not idle, and is never cut off for a new one.
 """
 
 import asyncio
@@ -45,8 +46,8 @@ class Connection(Protocol):
     def check(self, now_s: float) -> None:
         """End it if a deadline has passed. `now_s` is of `time.monotonic`."""
 
-    def evict(self) -> None:
-        """End it, idle as it is, to make room."""
+    def evict(self) -> bool:
+        """End it to make room; False where its client still takes an answer."""
 
 
 class Connections:
@@ -119,15 +120,11 @@ class Connections:
 
     def _evict(self, among: dict[Connection, None]) -> bool:
         """End the connection of `among` that has been idle longest."""
-        if among is self._idle:
-            oldest = next(iter(among), None)
-        else:
-            oldest = next((each for each in self._idle if each in among), None)
-        if oldest is None:
-            return False
-        self.remove(oldest)
-        oldest.evict()
-        return True
+        for oldest in self._idle:
+            if oldest in among and oldest.evict():
+                self.remove(oldest)
+                return True
+        return False
 
     def _refuse(self) -> bool:
         self._refused += 1
@@ -145,7 +142,11 @@ class Connections:
     def _check(self) -> None:
         now_s = time.monotonic()
         for connection in tuple(self._open):
-            connection.check(now_s)
+            try:
+                connection.check(now_s)
+            except Exception:  # a bug; the deadlines of all other connections go on
+                _logger.exception("a connection could not be checked", extra=event("crash"))
+                self.remove(connection)
         self._timer = None
         if self._open:
             self._check_later()

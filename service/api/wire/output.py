@@ -56,12 +56,9 @@ class Output:
         if not self._transport.is_closing():
             self._transport.close()
 
-    def close_or_abort(self) -> None:
-        """End the connection at once: nobody waits for what the client does not take."""
-        if self._transport.get_write_buffer_size():
-            self.abort()
-        else:
-            self.close()
+    def has_unsent(self) -> bool:
+        """Whether the transport holds bytes that the kernel has not taken yet."""
+        return self._transport.get_write_buffer_size() > 0
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()

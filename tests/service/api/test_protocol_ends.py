@@ -7,6 +7,7 @@ import socket
 import struct
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -34,6 +35,16 @@ class SlowExecutor(ResizingExecutor):
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         await asyncio.sleep(self.seconds)
         return await super().upscale(source, request)
+
+
+class LargeExecutor(ResizingExecutor):
+    """Gives more than the kernel's buffers of both sides take."""
+
+    size_bytes = 32_000_000
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        result = await super().upscale(source, request)
+        return replace(result, data=bytes(self.size_bytes))
 
 
 def send_upload(connection: Connection, *lines: str) -> None:
@@ -74,6 +85,22 @@ def test_a_client_that_half_closes_gets_all_its_answers(service: Service) -> Non
         connection.socket.shutdown(socket.SHUT_WR)
         assert connection.receive().headers["content-type"] == "image/jpeg"
         assert [connection.receive().status for _ in range(2)] == [200, 200]
+        assert connection.is_closed()
+
+
+def test_what_was_sent_ahead_is_answered_also_if_the_end_comes_between_two_answers(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pump_late(connection: protocol.ContractProtocol) -> None:
+        connection._loop.call_later(0.2, connection._pump_now)
+
+    service = make_service()
+    monkeypatch.setattr(protocol.ContractProtocol, "_pump_soon", pump_late)
+    with Connection(service) as connection:
+        connection.send(GET * 2)
+        assert connection.receive().status == 200
+        connection.socket.shutdown(socket.SHUT_WR)
+        assert connection.receive().status == 200
         assert connection.is_closed()
 
 
@@ -343,6 +370,23 @@ def test_where_all_are_busy_a_new_client_is_told_so(make_service: Make) -> None:
             assert late.is_closed()
     assert executor.is_cancelled.wait(5)
     wait_until(lambda: service.get("/healthz").status_code == 200)
+
+
+def test_an_answer_that_is_still_being_taken_is_not_cut_off_for_a_new_client(
+    make_service: Make,
+) -> None:
+    service = make_service(LargeExecutor(), max_connections=1)
+    with Connection(service) as reader:
+        send_upload(reader)
+        assert reader.socket.recv(1, socket.MSG_PEEK)
+        wait_until(lambda: service.app.state.report.under_way == 0)
+        with Connection(service) as late:
+            late.receive().assert_error(429, "rate_limit_exceeded")
+        received_bytes = 0
+        while received_bytes < LargeExecutor.size_bytes:  # and the head
+            data = reader.socket.recv(2**20)
+            assert data
+            received_bytes += len(data)
 
 
 def test_watched_events_that_are_never_read_end_with_their_request(make_service: Make) -> None:

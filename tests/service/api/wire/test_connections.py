@@ -20,15 +20,25 @@ from service.config import load_settings
 class Idle:
     """A connection that notes what is asked of it."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_answered: bool = True) -> None:
         self.is_evicted = False
         self.checks = 0
+        self._is_answered = is_answered
 
     def check(self, now_s: float) -> None:
         self.checks += 1
 
-    def evict(self) -> None:
-        self.is_evicted = True
+    def evict(self) -> bool:
+        self.is_evicted = self._is_answered
+        return self.is_evicted
+
+
+class Broken(Idle):
+    """A connection whose check fails."""
+
+    def check(self, now_s: float) -> None:
+        super().check(now_s)
+        raise ValueError("a bug")
 
 
 def fill(registry: Connections, *addresses: str) -> list[Idle]:
@@ -61,6 +71,33 @@ async def test_where_none_is_idle_the_new_one_is_refused(caplog: pytest.LogCaptu
     assert len(caplog.records) == 1  # a flood of connections is none of lines
     registry.remove(busy[0])
     assert registry.admit(Idle(), "3.3.3.3")
+
+
+async def test_one_that_still_takes_an_answer_makes_no_room() -> None:
+    registry = Connections(ConnectionLimits(total=2, per_address=1))
+    taking = Idle(is_answered=False)
+    assert registry.admit(taking, "1.1.1.1")
+    (idle,) = fill(registry, "2.2.2.2")
+    fill(registry, "3.3.3.3")
+    assert (taking.is_evicted, idle.is_evicted) == (False, True)
+    assert not registry.admit(Idle(), "1.1.1.1")
+    assert not taking.is_evicted
+    assert len(registry) == 2
+
+
+async def test_a_check_that_fails_ends_the_checks_of_no_other_connection(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("service.api.wire.connections.CHECK_EVERY_S", 0.005)
+    registry = Connections(ConnectionLimits())
+    broken = Broken()
+    assert registry.admit(broken, "1.1.1.1")
+    (sound,) = fill(registry, "1.1.1.1")
+    while sound.checks < 3:
+        await asyncio.sleep(0.005)
+    registry.remove(sound)
+    assert broken.checks == 1
+    assert [record.exc_text for record in caplog.records if "a bug" in (record.exc_text or "")]
 
 
 async def test_an_address_fills_its_own_share_and_no_other() -> None:
