@@ -63,7 +63,7 @@ class Budget:
         """
         account = self._accounts.setdefault(key_id, _Account())
         account.requests += 1
-        share = Share(self, account, max_bodies)
+        share = Share(self, account, key_id, max_bodies)
         try:
             yield share
         finally:
@@ -113,9 +113,12 @@ class Budget:
 
 
 class Share:
-    """What one request holds of the budget."""
+    """What one request of a key holds of the budget."""
 
-    def __init__(self, budget: Budget, account: _Account, max_bodies: int | None) -> None:
+    def __init__(
+        self, budget: Budget, account: _Account, key_id: int, max_bodies: int | None
+    ) -> None:
+        self.key_id = key_id
         self._budget = budget
         self._account = account
         self._max_bodies = max_bodies

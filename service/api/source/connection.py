@@ -64,18 +64,19 @@ async def open_connection(
     allowed: Sequence[Network],
     tls: ssl.SSLContext | None,
     limit_bytes: int,
+    key_id: int = 0,
 ) -> AsyncIterator[Connection]:
     """Connect to the URL's host until the block ends.
 
     allowed: private networks that may be reached. tls: what an https URL needs, None for http.
-    limit_bytes: what may be read of head and body together.
+    limit_bytes: what may be read of head and body together. key_id: whose name lookup it is.
 
     Raises:
         PrivateAddress: the host has no address that may be reached.
         OSError: no such host, no connection, or a certificate that does not hold (`ssl.SSLError`).
         UnicodeError: a host that can be no name.
     """
-    found = await names.resolve(url.host, url.port)
+    found = await names.resolve(url.host, url.port, key_id)
     dialled = await aiohappyeyeballs.start_connection(
         choose_addresses(found, allowed),
         happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S,

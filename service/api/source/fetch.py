@@ -80,7 +80,7 @@ class SourceFetcher:
             tls = await self._load_tls() if url.scheme == "https" else None
             allowed = self._settings.source_private_cidrs
             async with connect(
-                url, self._names, allowed, tls, self._wire_limit_bytes
+                url, self._names, allowed, tls, self._wire_limit_bytes, share.key_id
             ) as connection:
                 connection.send(render_request(url, cookies.header_for(url)))
                 head, rest = await self._read_head(connection)

@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import socket
 import threading
 import time
@@ -40,7 +41,7 @@ class Hanging:
 
 async def test_names_that_hang_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
     hanging, names = Hanging(monkeypatch), NameLookup()
-    tasks = [asyncio.create_task(names.resolve(f"hanging{n}", 80)) for n in range(40)]
+    tasks = [asyncio.create_task(names.resolve(f"hanging{n}", 80, n)) for n in range(40)]
     while hanging.calls < 40:
         await asyncio.sleep(0.01)
     started = time.monotonic()
@@ -67,3 +68,43 @@ async def test_a_lookup_given_up_keeps_its_place_until_it_ends(
     hanging.let_go.set()
     async with asyncio.timeout(5):
         assert await names.resolve("quick", 80)
+
+
+async def test_one_key_s_names_that_hang_hold_up_no_other_key_s(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    hanging, names = Hanging(monkeypatch), NameLookup(max_lookups=4, max_per_key=3)
+    tasks = [asyncio.create_task(names.resolve(f"hanging{n}", 80, key_id=1)) for n in range(40)]
+    while hanging.calls < 3:
+        await asyncio.sleep(0.01)
+    async with asyncio.timeout(5):
+        assert await names.resolve("quick", 80, key_id=2)
+    assert hanging.calls == 3 + 1
+    for task in tasks[20:]:
+        task.cancel()
+    hanging.let_go.set()
+    async with asyncio.timeout(5):
+        assert all(await asyncio.gather(*tasks[:20]))
+        assert await names.resolve("quick", 80, key_id=1)
+    assert hanging.calls == 20 + 2
+    await asyncio.gather(*tasks[20:], return_exceptions=True)
+    del task, tasks
+    async with asyncio.timeout(5):
+        while names._places_of_key:  # until the threads' last frames are gone
+            gc.collect()
+            await asyncio.sleep(0.01)
+
+
+async def test_a_system_without_a_further_thread_leaves_the_places_as_they_were(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(_: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    names = NameLookup(max_lookups=1)
+    with monkeypatch.context() as refusing:
+        refusing.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(OSError, match="new thread"):
+            await names.resolve("localhost", 80)
+    async with asyncio.timeout(5):
+        assert await names.resolve("localhost", 80)
