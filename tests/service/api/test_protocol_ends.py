@@ -294,7 +294,7 @@ def test_a_body_that_does_not_move_on_is_given_up(
 def test_a_body_that_comes_slowly_but_moves_on_is_read(
     make_service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(protocol, "BODY_STALL_S", 0.5)
+    monkeypatch.setattr(protocol, "BODY_STALL_S", 1.0)
     service = make_service()
     body = b'{"scale": "2", "x": "' + b"y" * 2000 + b'"}'
     with Connection(service) as connection:

@@ -414,7 +414,7 @@ async def test_many_slow_sources_do_not_hold_up_a_quick_one(web: Origin) -> None
         await asyncio.sleep(0.01)
     started = time.monotonic()
     assert await fetch_source(f"{web.url}/photo", settings()) == PHOTO
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 8  # the others say nothing for 30 s
     for task in slow:
         task.cancel()
     await asyncio.gather(*slow, return_exceptions=True)

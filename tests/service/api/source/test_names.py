@@ -47,7 +47,7 @@ async def test_names_that_hang_hold_up_nothing_else(monkeypatch: pytest.MonkeyPa
     started = time.monotonic()
     assert await names.resolve("quick", 80)
     assert await asyncio.to_thread(lambda: "the pool of all others") is not None
-    assert time.monotonic() - started < 1
+    assert time.monotonic() - started < 8  # the others hang for 10 s
     hanging.let_go.set()
     await asyncio.gather(*tasks)
 
