@@ -18,6 +18,10 @@ _ANY_DEPTH: Final = "**"
 _MAGIC: Final = frozenset("*?[")
 _LOOK_EVERY_S: Final = 0.25
 _READ_BYTES: Final = 65_536
+# The separators, and a tabulator, are no sign of a picture.
+_NOT_IN_NAMES: Final = bytes(set(range(1, 32)) - set(b"\t\n\r"))
+# Recognised by more than their first bytes.
+_TEXT_FORMATS: Final = frozenset({"SVG"})
 
 IsOver = Callable[[], bool]
 
@@ -155,7 +159,7 @@ def read_names(fd: int, separator: bytes, is_over: IsOver) -> Iterator[str]:
         if not select.select([fd], [], [], _LOOK_EVERY_S)[0]:
             continue
         data = os.read(fd, _READ_BYTES)
-        if is_first and (format_name := sniff(data)):
+        if is_first and (format_name := _sniff_picture(data)):
             raise PictureOnInput(
                 f"standard input is a {format_name} picture, and - reads names: give the file's "
                 "own name instead"
@@ -166,6 +170,16 @@ def read_names(fd: int, separator: bytes, is_over: IsOver) -> Iterator[str]:
         if not data:
             yield from [os.fsdecode(rest)] if rest else []
             return
+
+
+def _sniff_picture(data: bytes) -> str | None:
+    """The format of a picture, None for a list of names.
+
+    Names may begin like a picture ("BMW.png", "P5 final.jpg"), but do not hold control characters.
+    """
+    format_name = sniff(data)
+    is_text = data.translate(None, _NOT_IN_NAMES) == data
+    return None if is_text and format_name not in _TEXT_FORMATS else format_name
 
 
 def _list_folder(folder: Path) -> tuple[list[str], list[str]]:

@@ -10,6 +10,8 @@ from typing import Final
 MAX_NAME_BYTES: Final = 255
 """The longest file name that ext4, XFS, Btrfs, APFS and NTFS take."""
 _DIGEST_DIGITS: Final = 10
+_MAX_FURTHER_BYTES: Final = 3
+"""Of a character in UTF-8, behind its first (RFC 3629, 3); other encodings may have more."""
 
 
 def candidate_names(source_name: str, scale: int, ending: str) -> Iterator[str]:
@@ -38,6 +40,7 @@ def _shorten(stem: str, suffix: str) -> str:
         return stem
     digest = "~" + hashlib.sha256(name).hexdigest()[:_DIGEST_DIGITS]
     kept_bytes = room_bytes - len(digest)
-    while name[kept_bytes] & 0xC0 == 0x80:  # a UTF-8 character continues here
-        kept_bytes -= 1
+    for _ in range(_MAX_FURTHER_BYTES):
+        if name[kept_bytes] & 0xC0 == 0x80:  # a UTF-8 character continues here
+            kept_bytes -= 1
     return os.fsdecode(name[:kept_bytes]) + digest

@@ -196,7 +196,14 @@ def test_a_list_that_does_not_end_is_left_when_the_batch_is_over() -> None:
     assert "half" not in names
 
 
-@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF"])
+@pytest.mark.parametrize("name", ["BMW.png", "P5 final.jpg", "FLIF.png", "%PDF-.png", "GIF89a.jpg"])
+@pytest.mark.parametrize("separator", [b"\n", b"\0"])
+def test_names_that_begin_like_a_picture_are_names(name: str, separator: bytes) -> None:
+    listed = separator.join((name.encode(), b"b.png", b""))
+    assert names_of(listed, separator) == [name, "b.png"]
+
+
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "TIFF", "BMP", "WEBP", "PPM"])
 def test_a_picture_where_names_belong_is_refused(kind: str) -> None:
     with pytest.raises(PictureOnInput, match=f"standard input is a {kind} picture"):
         names_of(save(picture(), kind), b"\n")

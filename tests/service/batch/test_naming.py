@@ -19,7 +19,7 @@ def test_a_name_that_is_taken_gives_way_to_longer_ones(name: str, expected: list
     assert list(islice(candidate_names(name, 4, "jpg"), len(expected))) == expected
 
 
-@pytest.mark.parametrize("letter", ["x", "ä", "漢", "\U0001f642", "\udcff"])
+@pytest.mark.parametrize("letter", ["x", "ä", "漢", "\U0001f642", "\udcff", os.fsdecode(b"\x80")])
 @pytest.mark.parametrize("length", [240, 247, 248, 249, 250, 251])
 def test_no_name_is_longer_than_a_name_may_be(letter: str, length: int) -> None:
     """It is cut between characters, and what differs only behind the cut stays apart."""
@@ -33,7 +33,7 @@ def test_no_name_is_longer_than_a_name_may_be(letter: str, length: int) -> None:
         for name in names:
             assert len(os.fsencode(name)) <= 255
             assert name.endswith("-x4.jpg")
-            assert letter == "\udcff" or name.encode(), "no character is cut in two"
+            assert letter.encode(errors="ignore") == b"" or name.encode(), "no letter is cut in two"
     assert results[0][0] != results[1][0]
     assert not set(results[0][1:]) & set(results[2][1:])
     if length <= 248:
