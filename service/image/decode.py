@@ -128,8 +128,8 @@ def _read_plain(header: Header, icc: bytes | None) -> Image:
         return Image(rgb=lab_to_rgb(picture))
     if picture.mode.startswith("I;16"):
         return Image(rgb=grey_to_rgb(_round_deep_grey(picture), icc))
-    if picture.mode == "LA":
-        pixels = np.asarray(picture)
+    if picture.mode in ("LA", "La"):  # the second one is grey that was multiplied by its alpha
+        pixels = np.asarray(picture.convert("LA"))
         return Image(rgb=grey_to_rgb(pixels[..., 0], icc), alpha=pixels[..., 1])
     if picture.mode in ("1", "L"):
         grey = np.asarray(picture.convert("L"))

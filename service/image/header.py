@@ -81,7 +81,9 @@ class Header:
 
     @property
     def has_alpha(self) -> bool:
-        return self.picture.mode in ("RGBA", "LA", "PA") or "transparency" in self.picture.info
+        return (
+            self.picture.mode in ("RGBA", "LA", "La", "PA") or "transparency" in self.picture.info
+        )
 
     @property
     def icc(self) -> bytes | None:

@@ -18,6 +18,8 @@ _MAX_BOXES: Final = 20_000
 _ALPHA: Final = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
 # One for each version, 0 and 1, and each value of its flags, 0 and 1 (ISO/IEC 23008-12, 9.3).
 _MAX_ASSOCIATION_BOXES: Final = 4
+# A picture has one of each kind at most (MIAF, ISO/IEC 23000-22). Fractions cost 30 us each.
+_MAX_TRANSFORMS: Final = 16
 _LONGEST_ALPHA_BYTES: Final = max(map(len, _ALPHA))
 _FULL_BOX_BYTES: Final = 4
 _AUXILIARY, _DERIVED_FROM = b"auxl", b"dimg"
@@ -75,12 +77,13 @@ def read_still(source: bytes) -> Still:
     size = next(box.body for box in own if box.name == b"ispe")
     width, height = struct.unpack_from(">II", size, _FULL_BOX_BYTES)
     tiles = meta.parts.get(meta.primary, [])
+    transforms = [box for box in own if box.name in TRANSFORMS]
+    if len(transforms) > _MAX_TRANSFORMS:
+        raise ValueError(f"more than {_MAX_TRANSFORMS} transforms")
     return Still(
         width_px=width,
         height_px=height,
-        transforms=tuple(
-            read_transform(box.name, box.body) for box in own if box.name in TRANSFORMS
-        ),
+        transforms=tuple(read_transform(box.name, box.body) for box in transforms),
         has_alpha=meta.primary in meta.alphas,
         tiles_have_alpha=bool(tiles) and all(tile in meta.alphas for tile in tiles),
         cicp=next((code for box in own if (code := _read_nclx(box)) is not None), None),

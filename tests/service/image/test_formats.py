@@ -1,5 +1,6 @@
 """AVIF, BMP, HEIC and TIFF: where they are asked for, told and decoded as every other format."""
 
+import struct
 import subprocess
 import sys
 from io import BytesIO
@@ -145,6 +146,21 @@ def test_deep_grey_tiff_is_rounded_and_not_cut() -> None:
     image = decode(deep_grey(levels), {"TIFF"})
 
     assert np.array_equal(image.rgb[..., 1], np.rint(levels / 257).astype(np.uint8))
+
+
+def test_grey_tiff_that_was_multiplied_by_its_alpha_is_divided_again() -> None:
+    """ExtraSamples 1, associated alpha (TIFF 6.0, section 18)."""
+    stored = np.array([[[60, 120], [128, 255], [0, 0]]], np.uint8)
+    file = BytesIO()
+    PillowImage.fromarray(stored, "LA").save(file, "TIFF")
+    unassociated, associated = (struct.pack("<HHII", 338, 3, 1, kind) for kind in (2, 1))
+    assert file.getvalue().count(unassociated) == 1
+    source = file.getvalue().replace(unassociated, associated)
+    image = decode(source, {"TIFF"})
+    assert probe(source, {"TIFF"}).has_alpha
+    assert image.alpha is not None
+    assert image.alpha.tolist() == [[120, 255, 0]]
+    assert image.rgb[0, :, 0].tolist() == [60 * 255 // 120, 128, 0]
 
 
 def test_floating_tiff_is_another_format() -> None:

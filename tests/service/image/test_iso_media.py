@@ -136,6 +136,16 @@ def test_a_crop_that_leaves_nothing_is_malformed(kind: str, crop: bytes) -> None
 
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
+def test_transforms_are_counted(kind: str) -> None:
+    """A property may be named 20,000 times, and each crop costs fractions."""
+    most = [irot(0)] * 16
+    pixels = picture(HEIGHT, WIDTH)
+    assert probe(transformed(kind, pixels, *most), BRANDS).width_px == WIDTH
+    with pytest.raises(MalformedImage):
+        probe(transformed(kind, pixels, *most, irot(0)), BRANDS)
+
+
+@pytest.mark.parametrize("kind", sorted(BRANDS))
 def test_what_a_decoder_holds_is_counted_before_the_crop(kind: str) -> None:
     item = encode(kind, picture(HEIGHT, WIDTH))[0]
     crop = clap(64, 64)

@@ -180,6 +180,18 @@ def test_runs_of_half_bytes_are_counted_in_pixels() -> None:
     assert decode(bmp(whole, bits=4, width=5), {"BMP"}).rgb.shape == (2, 5, 3)
 
 
+@pytest.mark.parametrize(("bits", "width", "longest"), [(8, 70, 72), (4, 70, 72), (4, 65, 72)])
+def test_runs_may_go_on_to_four_bytes_behind_a_row(bits: int, width: int, longest: int) -> None:
+    """As ImageMagick writes them: rows are padded before they are coded."""
+    for count in (width, longest):
+        rows = bytes((count, 7, 0, 0)) * 2 + b"\0\1"
+        assert decode(bmp(rows, bits=bits, width=width), {"BMP"}).rgb.shape == (2, width, 3)
+    for count in (width - 1, longest + 1):
+        rows = bytes((count, 7, 0, 0)) * 2 + b"\0\1"
+        with pytest.raises(MalformedImage):
+            decode(bmp(rows, bits=bits, width=width), {"BMP"})
+
+
 def test_every_cut_of_runs_is_refused_or_the_whole_picture() -> None:
     rows = b"".join(bytes((2, at, 0, 3, at, 9, at, 0, 59, 7, 0, 0)) for at in range(64))
     source = bmp(rows + b"\0\1", width=64, height=64)
