@@ -22,15 +22,24 @@ An error crosses the worker boundary as its `error_code` and `public_text` (`reb
 from typing import ClassVar, Final, Literal, get_args
 
 RefusalReason = Literal[
-    "key_rate", "key_bodies", "body_memory", "queue", "gave_way", "starting", "stopping", "watchers"
+    "key_rate",
+    "key_bodies",
+    "unread_answers",
+    "body_memory",
+    "queue",
+    "gave_way",
+    "starting",
+    "stopping",
+    "watchers",
 ]
 """Why an answer is 429.
 
 key_rate: the key's rate. key_bodies: the key has as many unfinished bodies as its credits allow.
-body_memory: the memory for bodies is full, and the key has its share of it. queue: the queue is
-full, and the key has its share of it. gave_way: another key came, and this one had more than its
-share. starting: no worker is ready, and several starts have failed. stopping: the server ends.
-watchers: the key watches the progress of too many requests.
+unread_answers: the key's clients do not read the images they asked for. body_memory: the memory for
+bodies is full, and the key has its share of it. queue: the queue is full, and the key has its share
+of it. gave_way: another key came, and this one had more than its share. starting: no worker is
+ready, and several starts have failed. stopping: the server ends. watchers: the key watches the
+progress of too many requests.
 """
 REFUSAL_REASONS: Final[tuple[RefusalReason, ...]] = get_args(RefusalReason)
 

@@ -27,6 +27,7 @@ from service.api.results import answer_result
 from service.api.source.fetch import SourceFetcher
 from service.api.state_probe import StateProbe
 from service.api.tracing import open_tracing
+from service.api.unread_answers import UnreadAnswers
 from service.api.upscale import answer_upscale
 from service.api.wire.connections import build_connections
 from service.api.wire.error_responses import EXCEPTION_HANDLERS
@@ -66,6 +67,7 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
         metrics=Metrics(),
         sources=SourceFetcher(settings),
         budget=build_budget(settings),
+        unread=UnreadAnswers(),
         board=ProgressBoard(),
         probe=StateProbe(state.find_trouble),
     )

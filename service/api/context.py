@@ -10,6 +10,7 @@ from service.api.metrics import Metrics
 from service.api.progress import ProgressBoard
 from service.api.source.fetch import SourceFetcher
 from service.api.state_probe import StateProbe
+from service.api.unread_answers import UnreadAnswers
 from service.config import Settings
 from service.pool.boundary import Executor
 from service.state import State
@@ -23,6 +24,7 @@ class Context:
     metrics: Metrics
     sources: SourceFetcher
     budget: Budget
+    unread: UnreadAnswers
     board: ProgressBoard
     probe: StateProbe
 

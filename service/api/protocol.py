@@ -28,6 +28,7 @@ from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 from uvicorn.server import ServerState
 
 from service.api.facts import Exchange, Facts
+from service.api.unread_answers import OUTPUT_EXTENSION
 from service.api.wire.connections import Connections
 from service.api.wire.default_headers import DEFAULT_HEADERS
 from service.api.wire.error_responses import error_response
@@ -158,7 +159,7 @@ class ContractProtocol(asyncio.Protocol):
             self._check_presence(now_s)
 
     def evict(self) -> bool:
-        if self._unread or self._output.has_unsent():  # a request or an answer is on its way
+        if self._unread or self._output.unsent_bytes():  # a request or an answer is on its way
             return False
         self._output.close()
         return True
@@ -295,6 +296,7 @@ class ContractProtocol(asyncio.Protocol):
             "query_string": query,
             "headers": head.headers,
             "state": self._app_state.copy(),
+            "extensions": {OUTPUT_EXTENSION: {"unsent_bytes": self._output.unsent_bytes}},
         }
 
     def _end_exchange(self) -> None:

@@ -19,6 +19,7 @@ from service.api.progress import Progress
 from service.api.result_url import build_result_url, find_result_name
 from service.api.run_to_end import run_to_end
 from service.api.source.url import UnusableUrl, parse_url
+from service.api.unread_answers import ImageResponse
 from service.api.wire.client import Client, watch_client
 from service.errors import FileSizeTooLarge
 from service.image.probe import probe
@@ -31,6 +32,7 @@ async def answer_upscale(request: Request) -> Response:
     """The contract's order of checks, each cheaper than the next."""
     context = context_of(request)
     api_key = await admit(request)
+    context.unread.check(api_key.id)
     with (
         context.board.show(api_key.id, facts_of(request).request_id) as progress,
         context.budget.share(api_key.id, max_bodies(context.settings, api_key.balance)) as share,
@@ -47,7 +49,7 @@ async def answer_upscale(request: Request) -> Response:
         ):
             work = _upscale(request, asked, share, progress, api_key.id)
             upscaled = await client.unless_gone(work)
-            response = await _deliver(request, upscaled, client, charge)
+            response = await _deliver(request, upscaled, client, charge, api_key.id)
     response.headers["Server-Timing"] = format_server_timing(upscaled.times)
     return response
 
@@ -110,13 +112,14 @@ async def _load_source(context: Context, image_url: str, share: Share) -> bytes:
 
 
 async def _deliver(
-    request: Request, upscaled: Upscaled, client: Client, charge: Charge
+    request: Request, upscaled: Upscaled, client: Client, charge: Charge, key_id: int
 ) -> Response:
     if not wants_image(", ".join(request.headers.getlist("accept"))):
         return await _deliver_url(request, upscaled, client, charge)
     client.raise_if_gone()
     await charge.capture()
-    return Response(upscaled.data, media_type=upscaled.media_type)
+    unread = context_of(request).unread
+    return ImageResponse(upscaled.data, upscaled.media_type, unread, key_id)
 
 
 async def _deliver_url(

@@ -56,9 +56,9 @@ class Output:
         if not self._transport.is_closing():
             self._transport.close()
 
-    def has_unsent(self) -> bool:
-        """Whether the transport holds bytes that the kernel has not taken yet."""
-        return self._transport.get_write_buffer_size() > 0
+    def unsent_bytes(self) -> int:
+        """The bytes that the transport holds since the kernel has not taken them yet."""
+        return self._transport.get_write_buffer_size()
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
