@@ -1,0 +1,10 @@
+"""Reads ncnn's pairs of files (`.param` text, `.bin` weights) of RRDB and compact networks.
+
+    param    the text: layers, their blobs and options
+    binary   the weights, in the order of the layers
+    graph    both together: what each layer computes
+    matching which weight each convolution is, by its place in the graph
+    pair     a pair's files as a state dict, and as a safetensors file
+
+The format: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure. Loads no torch.
+"""

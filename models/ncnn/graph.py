@@ -1,0 +1,349 @@
+"""What each layer of an ncnn pair computes, as values that refer to the values they are made of.
+
+Exporters write the same network in many ways. Here they become one: a fused activation is a value
+of its own, `Split` gives no new value, a product with a number is part of the sum it goes into, and
+what is joined in steps is joined at once.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.ncnn.binary import WeightReader, Weights
+from models.ncnn.param import BadParam, Layer, Number, shorten
+
+IMAGE_CHANNELS: Final = 3
+MAX_PARTS: Final = 5
+"""No network here joins or adds more values at once."""
+
+_KERNEL_PX: Final = 3
+_NO_EFFECT: Final = frozenset({30, 31})
+"""Options of any layer that only say how to compute: shape hints and the features to leave out."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Value:
+    """What a layer gives: `channels` planes. Compared by identity: two layers are two values."""
+
+    layer: Layer
+    channels: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Image(Value):
+    """The network's input."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Convolved(Value):
+    """3x3, stride 1, one pixel of zeros around; weight [out, in, 3, 3], bias [out]."""
+
+    source: Value
+    weight: Weights
+    bias: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Activated(Value):
+    """Negative values times `slope`: one number, or one for each channel (PReLU)."""
+
+    source: Value
+    slope: float | NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Joined(Value):
+    """Channels behind one another; no part is itself a `Joined`."""
+
+    parts: tuple[Value, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Scaled(Value):
+    """Times a number, outside a sum."""
+
+    source: Value
+    factor: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Summed(Value):
+    """The sum of values, each times a number."""
+
+    terms: tuple[tuple[float, Value], ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Enlarged(Value):
+    """Each pixel `factor` times in both directions: nearest neighbour."""
+
+    source: Value
+    factor: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Unfolded(Value):
+    """torch's `pixel_shuffle`: channels to pixels."""
+
+    source: Value
+    factor: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Folded(Value):
+    """torch's `pixel_unshuffle`: pixels to channels."""
+
+    source: Value
+    factor: int
+
+
+def build_graph(layers: Sequence[Layer], reader: WeightReader) -> Value:
+    """The network's result, from which all that leads to it can be reached.
+
+    Every layer leads to it: one that does not, or a second result, is refused.
+
+    Raises:
+        BadParam: a layer or an option that no network here has, or a graph that does not hold
+            together; the text names the layer.
+        BadBinary: weights are missing, left over, or of a kind that is not read.
+    """
+    values: dict[str, Value] = {}
+    used: set[int] = set()
+    for layer in layers:
+        sources = [_look_up(layer, name, values) for name in layer.inputs]
+        used.update(id(source) for source in sources)
+        value = _make_value(layer, sources, reader)
+        for name in layer.outputs:
+            if name in values:
+                raise BadParam(f"{layer}: blob {shorten(name)} is made a second time")
+            values[name] = value
+    reader.end()
+    results = {id(value): value for value in values.values() if id(value) not in used}
+    if len(results) != 1:
+        ends = "; ".join(str(value.layer) for value in list(results.values())[:2])
+        raise BadParam(f"a network here has one result, and this has {len(results)} ({ends})")
+    return next(iter(results.values()))
+
+
+def _look_up(layer: Layer, name: str, values: Mapping[str, Value]) -> Value:
+    if name not in values:
+        raise BadParam(f"{layer}: reads blob {shorten(name)}, which no layer before it makes")
+    return values[name]
+
+
+def _make_value(layer: Layer, sources: list[Value], reader: WeightReader) -> Value:
+    if layer.kind not in _MAKERS:
+        raise BadParam(
+            f"{layer}: a layer of a kind that neither RRDB nor compact networks have; "
+            "no other ncnn networks run here"
+        )
+    least, most, make = _MAKERS[layer.kind]
+    if not least <= len(sources) <= most:
+        raise BadParam(f"{layer}: {len(sources)} inputs, must be {least} to {most}")
+    if not layer.outputs or (len(layer.outputs) > 1 and layer.kind != "Split"):
+        raise BadParam(f"{layer}: {len(layer.outputs)} outputs, must be 1")
+    options = _Options(layer)
+    value = make(options, sources, reader)
+    options.refuse_others()
+    return value
+
+
+class _Options:
+    """A layer's options; each is either looked at or refused."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self._left = {k: v for k, v in layer.options.items() if k not in _NO_EFFECT}
+
+    def number(self, key: int, default: Number) -> Number:
+        value = self._left.pop(key, default)
+        if isinstance(value, tuple):
+            raise BadParam(f"{self.layer}: option {key} is an array, must be one number")
+        return value
+
+    def count(self, key: int) -> int:
+        """A whole number above 0, which must be there."""
+        value = self.number(key, 0)
+        if not isinstance(value, int) or value < 1:
+            raise BadParam(f"{self.layer}: option {key} must be a whole number above 0")
+        return value
+
+    def numbers(self, key: int) -> tuple[Number, ...]:
+        """An array; one number is an array of one."""
+        value = self._left.pop(key, ())
+        return value if isinstance(value, tuple) else (value,)
+
+    def demand(self, key: int, must_be: Number, default: Number, meaning: str) -> None:
+        value = self.number(key, default)
+        if value != must_be:
+            raise BadParam(
+                f"{self.layer}: {meaning} is {value} (option {key}), in networks here {must_be}"
+            )
+
+    def ignore_all(self) -> None:
+        self._left.clear()
+
+    def refuse_others(self) -> None:
+        if self._left:
+            raise BadParam(f"{self.layer}: option {min(self._left)} is not known here")
+
+
+def _make_image(options: _Options, _sources: list[Value], _reader: WeightReader) -> Value:
+    options.ignore_all()  # hints of a size; any size will do
+    return Image(options.layer, IMAGE_CHANNELS)
+
+
+def _make_convolved(options: _Options, sources: list[Value], reader: WeightReader) -> Value:
+    layer, channels = options.layer, options.count(0)
+    options.demand(8, 0, 0, "the number of bits (8 where this is not 0)")
+    _demand_plain_convolution(options)
+    weight_count = options.count(6)
+    inputs = sources[0].channels
+    if weight_count != channels * inputs * _KERNEL_PX**2:
+        raise BadParam(
+            f"{layer}: {weight_count} weights (option 6), but {channels} times {inputs} channels "
+            f"in {_KERNEL_PX}x{_KERNEL_PX} are {channels * inputs * _KERNEL_PX**2}"
+        )
+    weight = reader.take_tagged(weight_count, str(layer))
+    bias = reader.take_plain(channels, str(layer))
+    shape = (channels, inputs, _KERNEL_PX, _KERNEL_PX)
+    convolved = Convolved(layer, channels, sources[0], weight.reshape(shape), bias)
+    slope = _fused_slope(options)
+    return convolved if slope is None else Activated(layer, channels, convolved, slope)
+
+
+def _demand_plain_convolution(options: _Options) -> None:
+    """3x3, stride 1, one pixel of zeros on each side, with biases. Heights default to widths."""
+    for across, down, must_be, default, meaning in (
+        (1, 11, _KERNEL_PX, 0, "kernel size"),
+        (2, 12, 1, 1, "dilation"),
+        (3, 13, 1, 1, "stride"),
+    ):
+        options.demand(across, must_be, default, meaning)
+        options.demand(down, must_be, must_be, meaning)
+    options.demand(4, 1, 0, "padding")
+    for side in (14, 15, 16):
+        options.demand(side, 1, 1, "padding")
+    options.demand(18, 0, 0, "the padding's value")
+    options.demand(5, 1, 0, "the number that says whether it has biases")
+    options.demand(19, 0, 0, "the number that says whether another layer makes its weights")
+
+
+def _fused_slope(options: _Options) -> float | None:
+    """A convolution's own activation: none, ReLU (slope 0) or LeakyReLU."""
+    kind, numbers = options.number(9, 0), options.numbers(10)
+    if kind == 2 and len(numbers) == 1:
+        return float(numbers[0])
+    if kind not in (0, 1):
+        raise BadParam(
+            f"{options.layer}: activation {kind} (option 9) with {len(numbers)} numbers is neither "
+            "ReLU nor LeakyReLU"
+        )
+    return None if kind == 0 else 0.0
+
+
+def _make_relu(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+    (source,) = sources
+    return Activated(options.layer, source.channels, source, float(options.number(0, 0.0)))
+
+
+def _make_prelu(options: _Options, sources: list[Value], reader: WeightReader) -> Value:
+    (source,) = sources
+    count = options.count(0)
+    if count != source.channels:
+        raise BadParam(f"{options.layer}: {count} slopes for {source.channels} channels")
+    slopes = reader.take_plain(count, str(options.layer))
+    return Activated(options.layer, source.channels, source, slopes)
+
+
+def _make_split(_options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+    return sources[0]
+
+
+def _make_joined(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+    options.demand(0, 0, 0, "the axis to join along")
+    parts: list[Value] = []
+    for source in sources:
+        parts += source.parts if isinstance(source, Joined) else (source,)
+        if len(parts) > MAX_PARTS:
+            raise BadParam(f"{options.layer}: joins more than {MAX_PARTS} values")
+    return Joined(options.layer, sum(part.channels for part in parts), tuple(parts))
+
+
+def _make_binary(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+    """ncnn's `BinaryOp`: of two values their sum, of one its product with a number."""
+    kind, has_scalar = options.number(0, 0), options.number(1, 0)
+    scalar = float(options.number(2, 0.0))
+    if kind == 2 and has_scalar == 1 and len(sources) == 1:
+        return Scaled(options.layer, sources[0].channels, sources[0], scalar)
+    if kind == 0 and has_scalar == 0 and len(sources) == 2:
+        return _sum_of(options.layer, [(1.0, source) for source in sources])
+    raise BadParam(
+        f"{options.layer}: operation {kind} (option 0) on {len(sources)} values is neither the sum "
+        "of two nor a product with a number"
+    )
+
+
+def _make_eltwise(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+    options.demand(0, 1, 0, "the operation (1: sum)")
+    factors = options.numbers(1) or (1.0,) * len(sources)
+    if len(factors) != len(sources):
+        raise BadParam(f"{options.layer}: {len(factors)} factors for {len(sources)} values")
+    return _sum_of(options.layer, list(zip(map(float, factors), sources, strict=True)))
+
+
+def _sum_of(layer: Layer, terms: list[tuple[float, Value]]) -> Value:
+    if len({value.channels for _, value in terms}) != 1:
+        raise BadParam(f"{layer}: adds values of different numbers of channels")
+    unscaled = (
+        (factor * value.factor, value.source) if isinstance(value, Scaled) else (factor, value)
+        for factor, value in terms
+    )
+    return Summed(layer, terms[0][1].channels, tuple(unscaled))
+
+
+def _make_enlarged(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+    options.demand(0, 1, 0, "the way to resize (1: nearest neighbour)")
+    height, width = options.number(1, 1.0), options.number(2, 1.0)
+    for key in (3, 4):
+        options.demand(key, 0, 0, "the size to resize to")
+    options.demand(5, 0, 0, "the number that says whether another layer gives the size")
+    options.demand(6, 0, 0, "the number that says whether corners are aligned")
+    if height != width or height != int(height) or height < 1:
+        raise BadParam(f"{options.layer}: resizes {width} by {height} times, no whole number")
+    return Enlarged(options.layer, sources[0].channels, sources[0], int(height))
+
+
+def _make_unfolded(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+    factor = options.count(0)
+    options.demand(1, 0, 0, "the order of pixels")
+    channels, rest = divmod(sources[0].channels, factor**2)
+    if rest:
+        raise BadParam(f"{options.layer}: {sources[0].channels} channels are no {factor}x{factor}")
+    return Unfolded(options.layer, channels, sources[0], factor)
+
+
+def _make_folded(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+    factor = options.count(0)
+    options.demand(1, 0, 0, "the order of pixels")
+    return Folded(options.layer, sources[0].channels * factor**2, sources[0], factor)
+
+
+_Maker = Callable[[_Options, list[Value], WeightReader], Value]
+_MAKERS: Mapping[str, tuple[int, int, _Maker]] = {
+    "Input": (0, 0, _make_image),
+    "Convolution": (1, 1, _make_convolved),
+    "ReLU": (1, 1, _make_relu),
+    "PReLU": (1, 1, _make_prelu),
+    "Split": (1, 1, _make_split),
+    "Concat": (1, MAX_PARTS, _make_joined),
+    "BinaryOp": (1, 2, _make_binary),
+    "Eltwise": (2, 2, _make_eltwise),
+    "Interp": (1, 1, _make_enlarged),
+    "PixelShuffle": (1, 1, _make_unfolded),
+    "Reorg": (1, 1, _make_folded),
+}
+"""By ncnn's name of a layer: the fewest and the most inputs, and what makes its value."""

@@ -1,0 +1,180 @@
+"""Writes ncnn pairs of small networks, in the several ways that exporters write them."""
+
+import struct
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from random import Random
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.registry import Family, Shape
+
+State = Mapping[str, NDArray[np.float32]]
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How an exporter writes.
+
+    bits: of convolutions' weights. fuses: whether activations and scaled sums are options of other
+    layers (ncnnoptimize) or layers of their own (pnnx). swaps: whether sums name their second value
+    first. nests: whether channels are joined two at a time. raw_tag: float32's other tag.
+    """
+
+    bits: int = 16
+    fuses: bool = True
+    swaps: bool = False
+    nests: bool = False
+    raw_tag: bool = False
+    seed: int = 1
+
+
+@dataclass(slots=True)
+class PairWriter:
+    """Collects layers and weights. Names say nothing, as those of real pairs."""
+
+    style: Style
+    lines: list[str] = field(default_factory=list)
+    blobs: int = 0
+    data: bytearray = field(default_factory=bytearray)
+    random: Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.random = Random(self.style.seed)
+
+    def layer(self, kind: str, inputs: list[str], options: str = "", outputs: int = 1) -> list[str]:
+        made = [f"b{self.blobs + index}_{self.random.randrange(99)}" for index in range(outputs)]
+        self.blobs += outputs
+        name = f"{kind.lower()}_{self.random.randrange(10**6)}"
+        words = [kind, name, str(len(inputs)), str(outputs), *inputs, *made, options]
+        self.lines.append(" ".join(words).strip())
+        return made
+
+    def one(self, kind: str, inputs: list[str], options: str = "") -> str:
+        return self.layer(kind, inputs, options)[0]
+
+    def split(self, blob: str, count: int) -> list[str]:
+        """`count` readers of one blob, in no particular order."""
+        made = self.layer("Split", [blob], outputs=count)
+        self.random.shuffle(made)
+        return made
+
+    def convolution(
+        self, blob: str, weight: NDArray[np.float32], bias: NDArray[np.float32], slope: str = ""
+    ) -> str:
+        """slope: of a LeakyReLU behind it, as text; "" for none."""
+        options = f"0={len(weight)} 1=3 4=1 5=1 6={weight.size}"
+        if slope and self.style.fuses:
+            options += " 9=1" if slope == "0" else f" 9=2 -23310=1,{slope}"
+        made = self.one("Convolution", [blob], options)
+        self._put(weight)
+        self.data += bias.astype("<f4").tobytes()
+        if slope and not self.style.fuses:
+            made = self.one("ReLU", [made], "" if slope == "0" else f"0={slope}")
+        return made
+
+    def prelu(self, blob: str, slopes: NDArray[np.float32]) -> str:
+        made = self.one("PReLU", [blob], f"0={slopes.size}")
+        self.data += slopes.astype("<f4").tobytes()
+        return made
+
+    def join(self, blobs: list[str]) -> str:
+        if not self.style.nests:
+            return self.one("Concat", blobs, "0=0")
+        made = blobs[0]
+        for blob in blobs[1:]:
+            made = self.one("Concat", [made, blob], "0=0")
+        return made
+
+    def add(self, first: str, second: str) -> str:
+        inputs = [second, first] if self.style.swaps else [first, second]
+        return self.one("BinaryOp", inputs, "0=0")
+
+    def add_residual(self, residual: str, blob: str) -> str:
+        """`0.2 * residual + blob`."""
+        if self.style.fuses and self.style.swaps:
+            return self.one("Eltwise", [blob, residual], "0=1 -23301=2,1.0,2.000000e-01")
+        if self.style.fuses:
+            return self.one("Eltwise", [residual, blob], "0=1 -23301=2,2.000000e-01,1.000000e+00")
+        return self.add(self.one("BinaryOp", [residual], "0=2 1=1 2=2.000000e-01"), blob)
+
+    def enlarge(self, blob: str, factor: int) -> str:
+        return self.one("Interp", [blob], f"0=1 1={factor:.6e} 2={factor:.6e}")
+
+    def param(self) -> bytes:
+        return "\n".join(["7767517", f"{len(self.lines)} {self.blobs}", *self.lines, ""]).encode()
+
+    def _put(self, weight: NDArray[np.float32]) -> None:
+        if self.style.bits == 32:
+            self.data += struct.pack("<I", 0x0002C056 if self.style.raw_tag else 0)
+            self.data += weight.astype("<f4").tobytes()
+            return
+        halves = weight.astype("<f2").tobytes()
+        self.data += struct.pack("<I", 0x01306B47) + halves + bytes(-len(halves) % 4)
+
+
+def random_state(family: Family, shape: Shape, seed: int = 1) -> dict[str, NDArray[np.float32]]:
+    """Weights that 16 bits hold exactly."""
+    from models.weights import build_network
+
+    rng = np.random.default_rng(seed)
+    state = build_network(family, shape).state_dict()
+    return {
+        key: rng.normal(0, 0.1, tuple(value.shape)).astype(np.float16).astype(np.float32)
+        for key, value in state.items()
+    }
+
+
+def write_pair(
+    family: Family, shape: Shape, state: State, style: Style | None = None
+) -> tuple[bytes, bytes]:
+    """The contents of the `.param` and the `.bin` file."""
+    writer = PairWriter(style or Style())
+    image = writer.one("Input", [], "0=64 1=64 2=3")
+    if family == "srvgg":
+        _write_compact(writer, image, shape, state)
+    else:
+        _write_rrdb(writer, image, shape, state)
+    return writer.param(), bytes(writer.data)
+
+
+def _write_compact(writer: PairWriter, image: str, shape: Shape, state: State) -> None:
+    slope = {"prelu": "", "relu": "0", "leakyrelu": "1.000000e-01"}[str(shape["act_type"])]
+    blob, picture = writer.split(image, 2)
+    for index in range(0, 2 * int(shape["num_conv"]) + 2, 2):
+        key = f"body.{index}"
+        blob = writer.convolution(blob, state[f"{key}.weight"], state[f"{key}.bias"], slope)
+        if not slope:
+            blob = writer.prelu(blob, state[f"body.{index + 1}.weight"])
+    last = f"body.{2 * int(shape['num_conv']) + 2}"
+    blob = writer.convolution(blob, state[f"{last}.weight"], state[f"{last}.bias"])
+    blob = writer.one("PixelShuffle", [blob], f"0={shape['upscale']}")
+    writer.add(blob, writer.enlarge(picture, int(shape["upscale"])))
+
+
+def _write_rrdb(writer: PairWriter, image: str, shape: Shape, state: State) -> None:
+    def convolve(blob: str, name: str, slope: str = "") -> str:
+        return writer.convolution(blob, state[f"{name}.weight"], state[f"{name}.bias"], slope)
+
+    leak = "2.000000e-01"
+    fold = 4 // int(shape["scale"])
+    if fold > 1:
+        image = writer.one("Reorg", [image], f"0={fold}")
+    shallow, blob = writer.split(convolve(image, "conv_first"), 2)
+    for index in range(int(shape["num_block"])):
+        entry, blob = writer.split(blob, 2)
+        for dense in (1, 2, 3):
+            *seen, last = writer.split(blob, 6)
+            parts = [blob]
+            for step in range(1, 5):
+                readers = seen.pop() if step == 1 else writer.join(list(parts))
+                grown = convolve(readers, f"body.{index}.rdb{dense}.conv{step}", leak)
+                parts.append(grown)
+            fifth = convolve(writer.join(parts), f"body.{index}.rdb{dense}.conv5")
+            blob = writer.add_residual(fifth, last)
+        blob = writer.add_residual(blob, entry)
+    blob = writer.add(shallow, convolve(blob, "conv_body"))
+    for name in ("conv_up1", "conv_up2"):
+        blob = convolve(writer.enlarge(blob, 2), name, leak)
+    convolve(convolve(blob, "conv_hr", leak), "conv_last")
