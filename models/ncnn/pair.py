@@ -2,6 +2,7 @@
 
 import json
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -11,10 +12,44 @@ from models.errors import WeightsError
 from models.ncnn.binary import BadBinary, WeightReader
 from models.ncnn.graph import build_graph
 from models.ncnn.matching import Tensors, match_network
-from models.ncnn.param import BadParam, parse_param
+from models.ncnn.param import MAX_PARAM_BYTES, BadParam, parse_param
 from models.registry import Family, Shape, check_shape
 
+PARAM_SUFFIX: Final = ".param"
+_PAIR_SUFFIXES: Final = (PARAM_SUFFIX, ".bin")
+MAX_BIN_BYTES: Final = 1 << 30
+"""As for every weights file: no network here comes near it."""
+
 _DTYPE_NAMES: Final = {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32"}
+
+
+def sort_pair(files: Sequence[Path]) -> tuple[Path, Path]:
+    """The `.param` and the `.bin` file, in whichever order they were given.
+
+    Raises:
+        WeightsError: there are others, or one is missing.
+    """
+    found = tuple(sorted(files, key=lambda file: file.suffix.lower() != PARAM_SUFFIX))
+    if tuple(file.suffix.lower() for file in found) != _PAIR_SUFFIXES:
+        given = " and ".join(str(file) for file in files)
+        raise WeightsError(
+            f"{given}: a model is one weights file, or two: the .param and the .bin of an ncnn pair"
+        )
+    return found[0], found[1]
+
+
+def read_pair_files(param: Path, weights: Path) -> tuple[Family, Shape, Tensors]:
+    """As `read_pair`, from the two files.
+
+    Raises:
+        WeightsError: as `read_pair`, or a file cannot be read or is larger than any network's.
+    """
+    return read_pair(
+        _read_bounded(param, MAX_PARAM_BYTES),
+        _read_bounded(weights, MAX_BIN_BYTES),
+        param_shown_as=param,
+        weights_shown_as=weights,
+    )
 
 
 def read_pair(
@@ -41,6 +76,18 @@ def read_pair(
     except (BadParam, ValueError) as error:
         raise WeightsError(f"{param_shown_as}: {error}") from error
     return family, shape, tensors
+
+
+def _read_bounded(path: Path, limit_bytes: int) -> bytes:
+    """Of a larger file so much that it is seen to be too large."""
+    try:
+        with path.open("rb") as opened:
+            data = opened.read(limit_bytes + 1)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > limit_bytes:
+        raise WeightsError(f"{path}: more than {limit_bytes} bytes, which no network here has")
+    return data
 
 
 def to_safetensors(tensors: Tensors) -> bytes:

@@ -50,16 +50,47 @@ def add_model(
     name: Annotated[
         str, typer.Argument(metavar="NAME", help="an official model's name, or a new one")
     ],
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="weights: .pth or .safetensors")],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE...",
+            help="weights: .pth or .safetensors, or the .param and the .bin of an ncnn pair",
+        ),
+    ],
 ) -> None:
-    """Take in a file carried in by hand: an official one, or one of your own."""
+    """Take in a model carried in by hand: an official one, or one of your own."""
     store = _store()
     with _told_plainly():
-        spec = store.add(name, file)
+        spec = store.add(name, *files)
     shape = ", ".join(f"{key} {value}" for key, value in spec.shape.items())
     typer.echo(f"{spec.name}: {spec.family}, x{spec.native_scale} ({shape})")
     typer.echo(f"SHA-256 {spec.sha256}")
     typer.echo(store.target(spec))
+    scale = 2 if spec.native_scale == 2 else 4
+    typer.echo(
+        f"To use it, set UPSCALED_MODEL_X{scale}={name} and start the service again; to try it, "
+        f"`upscaled image PHOTO --scale {scale} --model {name} -o FOLDER`.",
+        err=True,
+    )
+
+
+@commands.command("remove")
+def remove_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a fetched model, or your own")],
+) -> None:
+    """Delete the files of a model that was fetched or added; prints which."""
+    settings = load_settings()
+    with _told_plainly():
+        removed = ModelStore(settings.models_dir).remove(name)
+    for path in removed:
+        typer.echo(path)
+    for scale, chosen in ((2, settings.model_x2), (4, settings.model_x4)):
+        if chosen == name:
+            typer.echo(
+                f"UPSCALED_MODEL_X{scale}={name} still asks for it: set another, or the service "
+                "does not start again.",
+                err=True,
+            )
 
 
 @commands.command("quantise")

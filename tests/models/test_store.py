@@ -2,6 +2,7 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -11,6 +12,7 @@ from models.errors import ModelError, ModelRefused, UnknownModel, WeightsError
 from models.registry import OFFICIAL, Shape, describe_model, srvgg_shape
 from models.store import FileState, ModelStore, hash_file
 from models.weights import build_network, load_network
+from tests.models.ncnn.pairs import random_state, write_pair
 
 SHAPE: Shape = srvgg_shape(upscale=2, num_conv=1, num_feat=4)
 
@@ -178,6 +180,116 @@ def test_a_refused_file_leaves_nothing_behind(store: ModelStore, tmp_path: Path)
     with pytest.raises(ModelRefused, match=r"there is no such file"):
         store.add("mine", tmp_path)
     assert files_under(store.models_dir) == set()
+
+
+def test_an_ncnn_pair_is_kept_as_one_file_of_the_same_weights(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    state = random_state("srvgg", SHAPE)
+    param, weights = tmp_path / "theirs.param", tmp_path / "theirs.bin"
+    for file, content in zip((param, weights), write_pair("srvgg", SHAPE, state), strict=True):
+        file.write_bytes(content)
+    added = store.add("mine", weights, param)
+    assert (added.family, added.shape, added.source) == ("srvgg", SHAPE, "user")
+    path = store.path(added)
+    assert path is not None
+    loaded = load_network(added, path).state_dict()
+    assert loaded.keys() == state.keys()
+    assert all(np.array_equal(loaded[key].numpy(), state[key]) for key in state)
+    assert states(store)["mine"] is FileState.OK
+    path.write_bytes(b"x")
+    assert store.add("mine", param, weights) == added
+    assert states(store)["mine"] is FileState.OK
+
+
+def test_a_pair_keeps_what_its_weights_do_not_tell(store: ModelStore, tmp_path: Path) -> None:
+    """ReLU has no weights, so a weights file alone would be taken for LeakyReLU's."""
+    shape = srvgg_shape(upscale=4, num_conv=1, num_feat=4, act_type="relu")
+    param, weights = tmp_path / "theirs.param", tmp_path / "theirs.bin"
+    pair = write_pair("srvgg", shape, random_state("srvgg", shape))
+    for file, content in zip((param, weights), pair, strict=True):
+        file.write_bytes(content)
+    assert store.add("mine", param, weights).shape == shape
+    assert store.find("mine").shape == shape
+
+
+def test_a_pair_that_is_refused_leaves_nothing_behind(store: ModelStore, tmp_path: Path) -> None:
+    param, weights = tmp_path / "theirs.param", tmp_path / "theirs.bin"
+    param.write_bytes(b"7767517\n")
+    weights.write_bytes(b"")
+    with pytest.raises(WeightsError, match=r"theirs\.param: line 2 must be"):
+        store.add("mine", param, weights)
+    with pytest.raises(WeightsError, match=r"theirs\.param: a model is one weights file, or two"):
+        store.add("mine", param)
+    with pytest.raises(WeightsError, match=r"one weights file, or two"):
+        store.add("mine", param, weights, weights)
+    contents = write_pair("srvgg", SHAPE, random_state("srvgg", SHAPE))
+    for file, content in zip((param, weights), contents, strict=True):
+        file.write_bytes(content)
+    with pytest.raises(ModelRefused, match="realesrnet-x4plus is not known as an ncnn pair"):
+        store.add("realesrnet-x4plus", param, weights)
+    with pytest.raises(ModelRefused, match="its weights differ from the known ones"):
+        store.add("realesrgan-x4plus", param, weights)
+    assert files_under(store.models_dir) == set()
+
+
+def test_a_torch_file_may_be_called_bin(store: ModelStore, tmp_path: Path) -> None:
+    path = tmp_path / "pytorch_model.bin"
+    torch.save(build_network("srvgg", SHAPE).state_dict(), path)
+    assert store.add("mine", path).shape == SHAPE
+
+
+def test_a_users_own_model_is_removed_with_all_that_was_made_of_it(
+    store: ModelStore, own_file: Path
+) -> None:
+    store.add("mine", own_file)
+    store.add("other", own_file)
+    own = store.models_dir / "own"
+    for name in ("mine.int8.json", "mine.int8.safetensors"):
+        (own / name).write_bytes(b"x")
+    removed = store.remove("mine")
+    assert removed[0] == own / "mine.json", "first: without its record, a model is gone"
+    assert len(removed) == 4
+    assert files_under(store.models_dir) == {"own/other.json", "own/other.safetensors"}
+    with pytest.raises(UnknownModel):
+        store.find("mine")
+    with pytest.raises(UnknownModel):
+        store.remove("mine")
+
+
+def test_a_users_own_model_is_removed_though_its_record_is_damaged(
+    store: ModelStore, own_file: Path
+) -> None:
+    store.add("mine", own_file)
+    (store.models_dir / "own" / "mine.json").write_text("{")
+    store.remove("mine")
+    assert files_under(store.models_dir) == set()
+
+
+def test_an_official_model_is_removed_with_a_fetch_that_broke_off(
+    store: ModelStore, official_file: Path
+) -> None:
+    store.add("tiny-official", official_file)
+    part = store.models_dir / "Tiny_Official.pth.part"
+    part.write_bytes(b"x")
+    assert store.remove("tiny-official") == [store.models_dir / "Tiny_Official.pth", part]
+    assert states(store)["tiny-official"] is FileState.NOT_FETCHED
+    with pytest.raises(ModelRefused, match="none of the files of tiny-official is here"):
+        store.remove("tiny-official")
+
+
+def test_a_shipped_model_is_never_removed(store: ModelStore) -> None:
+    with pytest.raises(ModelRefused, match="upscaled-x4 is shipped"):
+        store.remove("upscaled-x4")
+    assert states(store)["upscaled-x4"] is FileState.OK
+
+
+@pytest.mark.parametrize("name", ["", "../own/mine", "/etc/passwd", "mine.json", "a\0b", "*"])
+def test_remove_never_leaves_the_folder(name: str, store: ModelStore, own_file: Path) -> None:
+    store.add("mine", own_file)
+    with pytest.raises(UnknownModel):
+        store.remove(name)
+    assert states(store)["mine"] is FileState.OK
 
 
 def test_an_official_file_carried_in_lies_under_its_official_name(

@@ -15,6 +15,7 @@ from models.registry import OFFICIAL, srvgg_shape
 from models.weights import build_network
 from service.cli import app
 from tests.models.file_server import CONTENT, LENGTH, serving
+from tests.models.ncnn.pairs import random_state, write_pair
 
 # A module of None cannot be imported: the command fails where it needs torch after all.
 _MAIN_WITHOUT_TORCH = (
@@ -110,11 +111,45 @@ def test_a_damaged_record_is_listed_and_fails_verify(tmp_path: Path) -> None:
 
 def test_add_says_what_it_recognised_and_where_it_put_it(tmp_path: Path, own_file: Path) -> None:
     done = upscaled(tmp_path, "add", "mine", str(own_file))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert done.stderr.startswith("To use it, set UPSCALED_MODEL_X2=mine and start")
+    assert len(done.stderr.splitlines()) == 1
     lines = done.stdout.splitlines()
     assert lines[0].startswith("mine: srvgg, x2 (")
     assert lines[-1] == str(tmp_path / "models" / "own" / "mine.safetensors")
     assert Path(lines[-1]).read_bytes() == own_file.read_bytes()
+
+
+def test_an_ncnn_pair_is_added_and_may_be_removed_again(tmp_path: Path) -> None:
+    shape = srvgg_shape(upscale=4, num_conv=1, num_feat=4)
+    pair = write_pair("srvgg", shape, random_state("srvgg", shape))
+    files = [tmp_path / "theirs.param", tmp_path / "theirs.bin"]
+    for file, content in zip(files, pair, strict=True):
+        file.write_bytes(content)
+    done = upscaled(tmp_path, "add", "mine", *map(str, files))
+    assert done.returncode == 0
+    assert "set UPSCALED_MODEL_X4=mine" in done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("mine: srvgg, x4 (")
+    own = tmp_path / "models" / "own"
+    assert lines[-1] == str(own / "mine.safetensors")
+    assert ["mine", "ok"] in cells(upscaled(tmp_path, "verify"))
+    done = upscaled_without_torch(tmp_path, "remove", "mine")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines() == [str(own / "mine.json"), str(own / "mine.safetensors")]
+    assert list(own.iterdir()) == []
+    assert "mine" not in [row[0] for row in cells(upscaled(tmp_path, "list"))]
+
+
+def test_remove_says_where_a_setting_still_asks_for_the_model(
+    tmp_path: Path, own_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert upscaled(tmp_path, "add", "mine", str(own_file)).returncode == 0
+    monkeypatch.setenv("UPSCALED_MODEL_X2", "mine")
+    done = upscaled(tmp_path, "remove", "mine")
+    assert done.returncode == 0
+    assert done.stderr.startswith("UPSCALED_MODEL_X2=mine still asks for it")
+    assert len(done.stderr.splitlines()) == 1
 
 
 def test_an_official_file_carried_in_is_present_from_then_on(
@@ -125,7 +160,8 @@ def test_an_official_file_carried_in_is_present_from_then_on(
         pytest.skip(f"no {file}")
     carried = shutil.copy(file, tmp_path / "downloaded")
     done = upscaled_without_torch(tmp_path, "add", "realesr-animevideov3", str(carried))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert done.returncode == 0
+    assert "UPSCALED_MODEL_X4=realesr-animevideov3" in done.stderr
     target = str(tmp_path / "models" / "realesr-animevideov3.pth")
     assert done.stdout.splitlines()[-1] == target
     rows = cells(upscaled(tmp_path, "list"))
@@ -141,6 +177,12 @@ def test_an_official_file_carried_in_is_present_from_then_on(
         (["add", "mine", "absent.pth"], "absent.pth: there is no such file"),
         (["add", "../mine", "absent.pth"], "'../mine' cannot be a model's name"),
         (["add", "upscaled-x4", "absent.pth"], "'upscaled-x4' is taken"),
+        (["add", "mine", "absent.param"], "absent.param: a model is one weights file, or two"),
+        (["add", "mine", "a.bin", "b.bin"], "a.bin and b.bin: a model is one weights file, or two"),
+        (["add", "mine", "a.bin", "b.param"], "b.param: cannot be read: No such file"),
+        (["remove", "upscaled-x4"], "upscaled-x4 is shipped with upscaled"),
+        (["remove", "realesrgan-x4plus"], "none of the files of realesrgan-x4plus is here"),
+        (["remove", "mine"], "there is no model 'mine'"),
         (["add", "mine", __file__], "no torch file of plain tensors"),
         (["add", "realesrgan-x4plus", __file__], "not the file of realesrgan-x4plus (wrong size)"),
     ],

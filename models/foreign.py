@@ -1,0 +1,109 @@
+"""Names what a file is that holds no network known here, so that a refusal can say so.
+
+Formats are told by their first bytes or their parts, networks by names of weights that no other
+network of the field has. Sources: each format's specification, and the published code of each
+network (the names are those of its `state_dict`). Loads no torch.
+"""
+
+import io
+import re
+import zipfile
+from collections.abc import Collection
+
+WHAT_RUNS = "RRDB (Real-ESRGAN), compact (SRVGG) and plain networks do"
+
+_MAGIC: tuple[tuple[int, bytes, str], ...] = (
+    (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
+    (4, b"TFL3", "a TensorFlow Lite model"),
+    (0, b"GGUF", "a GGUF model"),
+    (0, b"7767517\n", "the .param file of an ncnn pair"),
+    (0, b"7767517\r\n", "the .param file of an ncnn pair"),
+    (0, (7767517).to_bytes(4, "little"), "the .param file of an ncnn pair in binary form"),
+    (0, (0x01306B47).to_bytes(4, "little"), "the .bin file of an ncnn pair"),
+    (0, (0x000D4B38).to_bytes(4, "little"), "the .bin file of an ncnn pair in 8 bits"),
+)
+_NEEDS_BOTH = ", which is read with the other: `upscaled models add NAME FILE.param FILE.bin`"
+_RUNS_NOT = f", which does not run here: {WHAT_RUNS}"
+
+_OPENVINO = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<net\s[^>]*\bversion=")
+
+_ONNX_MAX_IR_VERSION = 64
+_ONNX_FIRST_FIELDS = frozenset({0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42})
+"""Wire tags of ModelProto's other fields (onnx.proto): its producer, version, graph, operators."""
+
+_NETWORKS: tuple[tuple[str, str], ...] = (
+    ("layers.0.residual_group.overlap_attn.qkv.weight", "a HAT network"),
+    ("layers.0.residual_group.layers.0.attn_atd.scale", "an ATD network"),
+    ("layers.0.swin1.norm1.weight", "a DRCT network"),
+    ("layers.0.residual_group.blocks.0.attn.logit_scale", "a Swin2SR network"),
+    ("layers.0.residual_group.blocks.0.norm1.weight", "a SwinIR network, or a kin of it"),
+    ("layers.0.blocks.0.gamma", "an RGT network"),
+    ("before_RG.1.weight", "a DAT network"),
+    ("residual_layer.0.residual_layer.0.layer.0.fn.0.weight", "an OmniSR network"),
+    ("feats.1.channel_mixer.0.weight", "a RealPLKSR network"),
+    ("feats.1.channe_mixer.0.weight", "a PLKSR network"),
+    ("block_1.c1_r.eval_conv.weight", "a SPAN network"),
+    ("block_1.c1_r.sk.weight", "a SPAN network"),
+    ("model.1.sub.0.RDB1.conv1.0.weight", "an ESRGAN network with the first release's names"),
+    ("RRDB_trunk.0.RDB1.conv1.weight", "an ESRGAN network with an older release's names"),
+    ("unet1.conv1.conv.0.weight", "a Real-CUGAN network"),
+)
+"""The name of one weight tells. The first match wins: HAT has what SwinIR has, RGT what DAT has."""
+
+_WRAPPERS = ("", "module.", "generator.")
+"""What training puts before every name."""
+
+
+def refusal_of_format(data: bytes) -> str | None:
+    """What these bytes are, where they are a model file of a kind that is not read here.
+
+    ->  a sentence without its file's name: "this is an ONNX model, which does not run here: ...".
+    """
+    kind = _name_format(data)
+    if kind is None:
+        return None
+    is_half = kind.endswith("of an ncnn pair")
+    return f"this is {kind}{_NEEDS_BOTH if is_half else _RUNS_NOT}"
+
+
+def refusal_of_network(keys: Collection[str]) -> str | None:
+    """Which network has weights of these names, where it is one of the field's that runs not here.
+
+    ->  a sentence without its file's name: "this is a SwinIR network, which does not run ...".
+    """
+    for telling, network in _NETWORKS:
+        if any(f"{wrapper}{telling}" in keys for wrapper in _WRAPPERS):
+            return f"this is {network}{_RUNS_NOT}"
+    return None
+
+
+def _name_format(data: bytes) -> str | None:
+    for at, magic, kind in _MAGIC:
+        if data[at : at + len(magic)] == magic:
+            return kind
+    if _OPENVINO.match(data[:1024]):
+        return "an OpenVINO model"
+    if _is_onnx(data[:16]):
+        return "an ONNX model"
+    return "a TorchScript model" if _is_torchscript(data) else None
+
+
+def _is_onnx(head: bytes) -> bool:
+    """A protobuf whose first field is 1, a small whole number (the IR version), then one of
+    ModelProto's others.
+    """
+    return (
+        len(head) > 2
+        and head[0] == 0x08
+        and 0 < head[1] <= _ONNX_MAX_IR_VERSION
+        and head[2] in _ONNX_FIRST_FIELDS
+    )
+
+
+def _is_torchscript(data: bytes) -> bool:
+    """A zip with code in it, beside what a weights file has."""
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            return any(re.match(r"[^/]+/(code/|constants\.pkl$)", n) for n in archive.namelist())
+    except (zipfile.BadZipFile, ValueError, NotImplementedError):
+        return False
