@@ -175,7 +175,9 @@ class ContractProtocol(asyncio.Protocol):
             self._output.abort()
 
     def _check_body(self, now_s: float) -> None:
-        is_ours_to_read = self._is_reading_paused or self._unread
+        # A client that waits for "100 Continue" sends nothing before the application reads.
+        is_awaited = self._cycle is not None and self._cycle.waiting_for_100_continue
+        is_ours_to_read = self._is_reading_paused or self._unread or is_awaited
         enough_bytes = MIN_BODY_BYTES_PER_S * BODY_STALL_S
         if is_ours_to_read or self._body_bytes >= enough_bytes:
             self._body_bytes, self._body_mark_s = 0, now_s

@@ -16,6 +16,7 @@ from service.api import protocol
 from service.api.wire import output
 from service.api.wire.connections import Connections
 from service.pool.boundary import Upscaled, UpscaleRequest
+from service.state import ApiKey
 from tests.service.api.executors import HangingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.raw import Connection
@@ -302,6 +303,26 @@ def test_a_body_that_comes_slowly_but_moves_on_is_read(
         for at in range(0, len(body), 100):
             connection.send(body[at : at + 100])
             time.sleep(0.06)
+        connection.receive().assert_error(400, "missing_parameter")
+
+
+def test_one_that_waits_to_be_asked_for_its_body_is_not_the_slow_one(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = make_service()
+    verify = service.state.keys.verify
+
+    def verify_slowly(secret: str) -> ApiKey | None:
+        time.sleep(1)
+        return verify(secret)
+
+    monkeypatch.setattr(protocol, "BODY_STALL_S", 0.3)
+    monkeypatch.setattr(service.state.keys, "verify", verify_slowly)
+    with Connection(service) as connection:
+        lines = ("Content-Type: application/json", "Content-Length: 2", "Expect: 100-continue")
+        connection.send_head(*lines)
+        assert connection.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"
+        connection.send(b"{}")
         connection.receive().assert_error(400, "missing_parameter")
 
 
