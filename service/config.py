@@ -32,7 +32,7 @@ _PATTERN_MEANINGS = {
 }
 
 # What Kubernetes puts into every container of a namespace with a Service named "upscaled". One of
-# these has the name of a setting, and is told from it by its value: tcp://10.0.0.1:8000.
+# these has the name of a setting, and is distinguished by its value: tcp://10.0.0.1:8000.
 _SERVICE_LINK = re.compile(r"service_(host|port(_\w+)?)|port_\d+_(tcp|udp|sctp)(_\w+)?")
 _SERVICE_LINK_PORT = re.compile(r"(tcp|udp|sctp)://\S+")
 

@@ -13,7 +13,7 @@ async def answer_health(request: Request) -> Response:
 
 
 async def answer_readiness(request: Request) -> Response:
-    """503 is only ever given here; the body has an error's shape, the log tells why."""
+    """503 is only ever given here; the body has an error's shape, the reason is in the log."""
     trouble = find_trouble(context_of(request))
     if not trouble:
         return JSONResponse({"status": "ready"})

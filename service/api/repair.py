@@ -6,7 +6,7 @@ from typing import Final
 
 from service.api.charge import OnCredit
 from service.logs import event
-from service.state import State
+from service.state import Hold, State
 
 FIRST_RETRY_S: Final = 0.5
 LONGEST_RETRY_S: Final = 30.0
@@ -25,18 +25,19 @@ async def settle_owed_for_ever(state: State, on_credit: OnCredit) -> None:
         owed = len(state.credits.owed)
         if owed == 0:
             continue
+        released: list[Hold] = []
         try:
-            released = await asyncio.to_thread(state.credits.settle_owed)
+            await asyncio.to_thread(state.credits.settle_owed, released.append)
         except Exception as error:  # noqa: BLE001  (tried again, whatever it is)
             failures += 1
             told = event("release_failed", owed=owed, failures=failures)
             _logger.warning("owed credits could not be given back yet: %s", error, extra=told)
-            continue
-        failures = 0
-        for _ in range(released):
+        else:
+            failures = 0
+            told = event("owed_released", owed=owed, released=len(released))
+            _logger.info("owed credits were given back", extra=told)
+        for _ in released:  # also those given back before one failed
             on_credit("released")
-        told = event("owed_released", owed=owed, released=released)
-        _logger.info("owed credits were given back", extra=told)
 
 
 def retry_after_s(failures: int) -> float:

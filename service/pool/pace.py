@@ -44,7 +44,7 @@ def work_before_s(
 ) -> float:
     """Worker seconds that are done before all that waits of one key is served.
 
-    Work in flight is finished first, whoever it is of. Of what waits, each other key gets as much
+    Work in flight is finished first, of whichever key. Of what waits, each other key gets as much
     as this one, or what it has if that is less: a key that floods the queue does not lengthen it.
 
     Args:

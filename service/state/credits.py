@@ -183,9 +183,9 @@ class Credits:
             self.owed.add(hold)
             raise
 
-    def settle_owed(self) -> int:
+    def settle_owed(self, on_given_back: Callable[[Hold], object] = lambda _: None) -> int:
         """Give back what is owed, in order, until it fails; returns how many credits that were."""
-        return self.owed.settle(self.give_back)
+        return self.owed.settle(self.give_back, on_given_back)
 
     def release_stale(self) -> int:
         """Give back the holds of processes that died, and forgotten ones; returns how many."""

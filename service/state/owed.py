@@ -23,6 +23,13 @@ class Hold:
     request_id: str
 
 
+OnGivenBack = Callable[[Hold], object]
+
+
+def _ignore(_: Hold) -> None:
+    """The `on_given_back` of a caller that counts nothing."""
+
+
 class OwedCredits:
     """Holds that are to be given back, in the order in which they failed; from any thread.
 
@@ -48,10 +55,15 @@ class OwedCredits:
         told = event("owed_credit_dropped", hold_id=dropped.request_id)
         _log.error("too many credits are owed; one is left to the sweep of old holds", extra=told)
 
-    def settle(self, give_back: Callable[[Hold], bool]) -> int:
+    def settle(
+        self, give_back: Callable[[Hold], bool], on_given_back: OnGivenBack = _ignore
+    ) -> int:
         """Give back what is owed until one fails; returns how many credits that were.
 
-        Whatever `give_back` raises is passed on; the hold it failed at, and those after it, stay.
+        on_given_back: called after each of them, also where a later one fails.
+
+        Whatever `give_back` raises is passed on; those left stay, the hold it failed at as the last
+        one: a hold that can never be given back is in the way of no other.
         """
         given_back = 0
         while True:
@@ -59,6 +71,15 @@ class OwedCredits:
                 hold = next(iter(self._holds.values()), None)
             if hold is None:
                 return given_back
-            given_back += give_back(hold)
+            try:
+                is_given_back = give_back(hold)
+            except BaseException:
+                with self._lock:
+                    if self._holds.pop(hold.request_id, None):
+                        self._holds[hold.request_id] = hold
+                raise
             with self._lock:
                 self._holds.pop(hold.request_id, None)
+            if is_given_back:
+                given_back += 1
+                on_given_back(hold)

@@ -136,7 +136,7 @@ class Results:
     def delete(self, file_name: str) -> None:
         """Remove a result that is not to be delivered after all; an unknown name is no error.
 
-        One that cannot be removed is left to the sweep: nobody was given its name.
+        One that cannot be removed is left to the sweep: no client was given its name.
         """
         if _FILE_NAME.fullmatch(file_name):
             try:

@@ -1,4 +1,4 @@
-"""Fields under names of other APIs: what a client that sends one is told to send instead."""
+"""Fields under names of other APIs: the names that this API expects instead."""
 
 import re
 from collections.abc import Iterable

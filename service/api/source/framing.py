@@ -72,7 +72,7 @@ def max_framed_bytes(body_bytes: int) -> int:
 
 
 class BodyOfLength:
-    """A body of `length_bytes`, as Content-Length tells."""
+    """A body of `length_bytes`, as Content-Length says."""
 
     def __init__(self, length_bytes: int) -> None:
         self._missing_bytes = length_bytes

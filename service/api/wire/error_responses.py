@@ -47,7 +47,7 @@ async def answer_framework_error(request: Request, error: HTTPException) -> Resp
 
 
 async def answer_state_error(request: Request, error: StateError) -> Response:
-    """The stored state does not work, for a reason that the log tells: no bug, and so no trace."""
+    """The stored state does not work, for a reason that is in the log: no bug, and so no trace."""
     return await answer_service_error(request, InternalError(detail=str(error)))
 
 

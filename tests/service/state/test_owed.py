@@ -23,8 +23,9 @@ def ledger(database_url: str, make_settings: Callable[..., Settings]) -> Iterato
         yield opened
 
 
-def test_what_fails_stays_and_keeps_its_order() -> None:
+def test_what_fails_stays_behind_all_others() -> None:
     owed, tried = OwedCredits(), []
+    given_back: list[Hold] = []
     for number in range(4):
         owed.add(Hold(1, f"r{number}"))
 
@@ -35,10 +36,11 @@ def test_what_fails_stays_and_keeps_its_order() -> None:
         return hold.request_id != "r2"
 
     with pytest.raises(DatabaseFailed):
-        owed.settle(give_back)
+        owed.settle(give_back, given_back.append)
     assert len(owed) == 3
-    assert owed.settle(give_back) == 2
-    assert tried == ["r0", "r1", "r1", "r2", "r3"]
+    assert owed.settle(give_back, given_back.append) == 2
+    assert tried == ["r0", "r1", "r2", "r3", "r1"]
+    assert [hold.request_id for hold in given_back] == ["r0", "r3", "r1"]
     assert len(owed) == 0
 
 
