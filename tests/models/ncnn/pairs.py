@@ -32,7 +32,10 @@ class Style:
 
 @dataclass(slots=True)
 class PairWriter:
-    """Collects layers and weights. Names say nothing, as those of real pairs."""
+    """Collects layers and weights. Names say nothing, as those of real pairs.
+
+    As in real pairs, one layer at most reads a blob: more readers have a `Split` before them.
+    """
 
     style: Style
     lines: list[str] = field(default_factory=list)
@@ -165,14 +168,14 @@ def _write_rrdb(writer: PairWriter, image: str, shape: Shape, state: State) -> N
     for index in range(int(shape["num_block"])):
         entry, blob = writer.split(blob, 2)
         for dense in (1, 2, 3):
-            *seen, last = writer.split(blob, 6)
-            parts = [blob]
+            blob, *readers = writer.split(blob, 6)
+            seen = [readers]
             for step in range(1, 5):
-                readers = seen.pop() if step == 1 else writer.join(list(parts))
-                grown = convolve(readers, f"body.{index}.rdb{dense}.conv{step}", leak)
-                parts.append(grown)
-            fifth = convolve(writer.join(parts), f"body.{index}.rdb{dense}.conv5")
-            blob = writer.add_residual(fifth, last)
+                source = seen[0].pop() if step == 1 else writer.join([r.pop() for r in seen])
+                grown = convolve(source, f"body.{index}.rdb{dense}.conv{step}", leak)
+                seen.append(writer.split(grown, 5 - step) if step < 4 else [grown])
+            fifth = convolve(writer.join([r.pop() for r in seen]), f"body.{index}.rdb{dense}.conv5")
+            blob = writer.add_residual(fifth, blob)
         blob = writer.add_residual(blob, entry)
     blob = writer.add(shallow, convolve(blob, "conv_body"))
     for name in ("conv_up1", "conv_up2"):

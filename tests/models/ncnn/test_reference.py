@@ -1,0 +1,64 @@
+"""Pairs as ncnn itself runs them, against our networks with the weights read from them."""
+
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from models.ncnn.pair import read_pair_files
+from models.registry import Family, Shape
+from models.weights import build_network
+from tests.models.ncnn.pairs import Style, random_state, write_pair
+from tests.models.ncnn.test_pair import SHAPES, STYLES
+
+Planes = NDArray[np.float32]
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def ncnn() -> ModuleType:
+    """The published ncnn; skips where tests/reference/requirements.lock is not installed."""
+    module: ModuleType = pytest.importorskip("ncnn", reason="ncnn is not installed")
+    return module
+
+
+def run_ncnn(ncnn: ModuleType, param: Path, weights: Path, image: Planes) -> Planes:
+    """`[3, h, w]` -> `[3, h * s, w * s]`, in float32 on one thread."""
+    network = ncnn.Net()
+    options = network.opt
+    options.use_fp16_packed = options.use_fp16_storage = options.use_fp16_arithmetic = False
+    options.use_bf16_storage = False
+    options.num_threads = 1
+    assert network.load_param(str(param)) == 0
+    assert network.load_model(str(weights)) == 0
+    lines = [line.split() for line in param.read_text().splitlines()[2:]]
+    image_blob, result_blob = lines[0][4], lines[-1][4 + int(lines[-1][2])]
+    extractor = network.create_extractor()
+    extractor.input(image_blob, ncnn.Mat(image).clone())
+    status, result = extractor.extract(result_blob)
+    assert status == 0
+    return np.array(result.clone())
+
+
+@pytest.mark.parametrize("style", STYLES, ids=str)
+@pytest.mark.parametrize(("family", "shape"), SHAPES)
+def test_our_network_gives_what_ncnn_gives(
+    family: Family, shape: Shape, style: Style, tmp_path: Path, ncnn: ModuleType
+) -> None:
+    param, weights = tmp_path / "net.param", tmp_path / "net.bin"
+    pair = write_pair(family, shape, random_state(family, shape), style)
+    for file, content in zip((param, weights), pair, strict=True):
+        file.write_bytes(content)
+    image = np.random.default_rng(3).random((3, 16, 20), dtype=np.float32)
+    theirs = run_ncnn(ncnn, param, weights, image)
+    _, _, tensors = read_pair_files(param, weights)
+    network = build_network(family, shape)
+    state = {key: torch.tensor(value.astype(np.float32)) for key, value in tensors.items()}
+    network.load_state_dict(state)
+    with torch.inference_mode():
+        ours = network(torch.from_numpy(image)[None])[0].numpy()
+    assert np.abs(ours - theirs).max() < 1e-5 * max(1.0, float(np.abs(ours).max()))
