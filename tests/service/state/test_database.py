@@ -38,7 +38,10 @@ def test_foreign_keys_are_enforced(state: State) -> None:
 
 
 def test_a_write_that_raises_is_undone(state: State) -> None:
-    insert = "INSERT INTO api_keys VALUES (1, 'web', 'id', 'hash', 0, NULL, 0)"
+    insert = (
+        "INSERT INTO api_keys (id, name, public_id, secret_sha256, created_at_s, balance)"
+        " VALUES (1, 'web', 'id', 'hash', 0, 0)"
+    )
     with suppress(ZeroDivisionError), state.database.write() as connection:
         connection.execute(sa.text(insert))
         raise ZeroDivisionError
