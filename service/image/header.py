@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
-from PIL import JpegImagePlugin
 from PIL.Image import DecompressionBombError
 from PIL.ImageFile import ImageFile
 
 from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from service.image.head import Head, read_head
 from service.image.iso_transforms import Rectangle
+from service.image.jpeg_pixels import open_jpeg
 from service.image.jpeg_structure import Structure, read_structure
 from service.image.orientation import UPRIGHT, read_orientation, swaps_sides
 from service.image.png_parts import PngParts, read_png_parts
@@ -198,7 +198,7 @@ def _open_jpeg(source: bytes) -> Header:
     """Pillow is given the parts that carry pixels; the metadata is what `read_structure` found."""
     structure = read_structure(source)
     source = structure.join()
-    picture = JpegImagePlugin.JpegImageFile(BytesIO(source))
+    picture = open_jpeg(source)
     picture.info["exif"] = structure.exif
     picture.info["icc_profile"] = structure.icc
     orientation = read_orientation(structure.exif or b"")

@@ -7,16 +7,15 @@ included, and bits that are no code of a Huffman table are made to be one, for l
 bits for the end of a block.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
-from io import BytesIO
 from itertools import starmap
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL.JpegImagePlugin import JpegImageFile
 
+from service.image.jpeg_pixels import open_jpeg
 from service.image.jpeg_structure import DHT, DQT, Segment, Structure
 
 _BLOCK_PX: Final = 8
@@ -37,14 +36,20 @@ def decode_exposed(structure: Structure) -> NDArray[np.uint8]:
     Raises:
         OSError, SyntaxError: libjpeg cannot decode it.
     """
-    structure = _as_stored(structure)
-    both = [structure, _without_means(structure)]
-    return np.stack([np.asarray(JpegImageFile(BytesIO(each.join()))) for each in both])
+    return np.stack(list(_iterate_exposed(structure)))
 
 
 def changes(structure: Structure, pixels: NDArray[np.uint8]) -> bool:
-    """Whether a file's exposed pixels are others than these."""
-    return not np.array_equal(decode_exposed(structure), pixels)
+    """Whether a file's exposed pixels are others than these; raises as `decode_exposed`."""
+    both = zip(_iterate_exposed(structure), pixels, strict=True)
+    return any(not np.array_equal(decoded, before) for decoded, before in both)
+
+
+def _iterate_exposed(structure: Structure) -> Iterator[NDArray[np.uint8]]:
+    """Both pictures, the second decoded only when it is asked for."""
+    structure = _as_stored(structure)
+    yield np.asarray(open_jpeg(structure.join()))
+    yield np.asarray(open_jpeg(_without_means(structure).join()))
 
 
 def _as_stored(structure: Structure) -> Structure:

@@ -44,6 +44,9 @@ def test_a_larger_picture_may_take_more_of_everything() -> None:
     assert large.memory_bytes > small.memory_bytes + 4 * 36_000_000
     assert large.cpu_s > small.cpu_s
     assert large.wall_s > large.cpu_s
+    longer = limits_of(9_000_000, 3000 * 3000)
+    assert longer.cpu_s >= limits_of(1000, 3000 * 3000).cpu_s + 8
+    assert limits_of(25_000_000).cpu_s == limits_of(1000).cpu_s, "a header has no more work"
     assert large.result_bytes > 8 * 36_000_000  # colour and alpha in 16 bits
 
 
