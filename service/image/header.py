@@ -17,6 +17,7 @@ from PIL.ImageFile import ImageFile
 
 from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from service.image.head import Head, read_head
+from service.image.iso_items import hide_exif
 from service.image.iso_transforms import Rectangle
 from service.image.jpeg_pixels import open_jpeg
 from service.image.jpeg_structure import Structure, read_structure
@@ -216,7 +217,11 @@ def _open_avif(file: BytesIO) -> ImageFile:
     from PIL import AvifImagePlugin
 
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # more only hold memory
-    return AvifImagePlugin.AvifImageFile(file)
+    try:
+        return AvifImagePlugin.AvifImageFile(file)
+    except BROKEN_FILE_ERRORS:
+        # A broken EXIF block is an error to libavif and Pillow. The turn stands in other boxes.
+        return AvifImagePlugin.AvifImageFile(_LimitedFile(hide_exif(file.getvalue())))
 
 
 def _open_bmp(file: BytesIO) -> ImageFile:

@@ -27,6 +27,7 @@ _MOST_ZEROS_BYTES: Final = 16
 _ZEROS_PART: Final = 8
 _FEWEST_ZEROS_BYTES: Final = 4
 
+_EXIF, _UNKNOWN = b"Exif", b"none"
 _HEVC: Final = frozenset({b"hvc1", b"hev1"})
 _LENGTH_SIZE_AT: Final = 21
 """In `hvcC`: the two lowest bits are the size of a unit's length, less one."""
@@ -117,17 +118,34 @@ def _reach(meta: Meta) -> list[int]:
 
 def read_kinds(meta: Meta) -> dict[int, bytes]:
     """The type of each item (ISO/IEC 14496-12, 8.11.6): entries of version 2 or 3 tell it."""
-    kinds: dict[int, bytes] = {}
+    return {item: bytes(kind) for item, kind in _iterate_kinds(meta)}
+
+
+def hide_exif(source: bytes) -> bytes:
+    """The same file, as long, whose EXIF items are of a type that no decoder knows.
+
+    Raises:
+        ValueError, struct.error, IndexError, StopIteration: as `is_damaged`.
+    """
+    hidden = bytearray(source)
+    for _, kind in _iterate_kinds(read_meta(hidden)):
+        if kind == _EXIF:
+            kind[:] = _UNKNOWN
+    return bytes(hidden)
+
+
+def _iterate_kinds(meta: Meta) -> Iterator[tuple[int, memoryview]]:
+    """(item, the four bytes of its type)."""
     body = meta.boxes.get(b"iinf", memoryview(bytes(_FULL_BOX_BYTES + 2)))
     for entry in iter_boxes(body[_FULL_BOX_BYTES + (4 if body[0] else 2) :]):
         version = entry.body[0]
         if version >= 2:
             is_wide = version > 2
             at = _FULL_BOX_BYTES + (4 if is_wide else 2) + 2  # behind the item's protection
-            kinds[read_item_id(entry.body, _FULL_BOX_BYTES, is_wide=is_wide)] = bytes(
-                entry.body[at : at + 4]
+            yield (
+                read_item_id(entry.body, _FULL_BOX_BYTES, is_wide=is_wide),
+                entry.body[at : at + 4],
             )
-    return kinds
 
 
 class _Numbers:

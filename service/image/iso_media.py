@@ -90,7 +90,7 @@ def read_still(source: bytes) -> Still:
     )
 
 
-def read_meta(source: bytes) -> Meta:
+def read_meta(source: bytes | bytearray) -> Meta:
     """The `meta` box of a file.
 
     Raises:

@@ -40,9 +40,9 @@ from tests.service.image.iso_samples import (
     items_of,
     nclx,
 )
-from tests.service.image.samples import picture
+from tests.service.image.samples import picture, save
 
-pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
+from_bytes = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif").from_bytes
 
 BRANDS = {"AVIF": b"avif", "HEIC": b"heic"}
 WIDTH, HEIGHT = 96, 72
@@ -334,3 +334,25 @@ def test_a_property_is_looked_at_once_however_often_it_is_referred_to(
         assert read_head(build(items), "AVIF") == read_head(build([colour, alpha]), "AVIF")
         once = once or looks
         assert looks <= 2 * once
+
+
+@pytest.mark.parametrize("kind", sorted(BRANDS))
+@pytest.mark.parametrize("orientation", [1, 6])
+@pytest.mark.parametrize("start", [b"XX*\x00", bytes(4), b"\xff\xff\xff\xff"])
+def test_a_broken_exif_block_is_left_out(kind: str, orientation: int, start: bytes) -> None:
+    tags = PillowImage.Exif()
+    tags[0x0112], tags[0x013B] = orientation, "Ann Example"
+    exif, pixels = tags.tobytes(), picture(HEIGHT, WIDTH)
+    if kind == "AVIF":
+        source = save(pixels, kind, exif=exif, quality=100)
+    else:
+        file = BytesIO()
+        heif = from_bytes("RGB", (WIDTH, HEIGHT), pixels.tobytes())
+        heif.save(file, quality=-1, exif=exif)
+        source = file.getvalue()
+    at = source.rindex(b"Exif\x00\x00") + 6
+    sound = decode(source, BRANDS)
+    broken = source[:at] + start + source[at + 4 :]
+    assert source[at : at + 4] == b"MM\x00*"
+    assert np.array_equal(decode(broken, BRANDS).rgb, sound.rgb)
+    assert (probe(broken, BRANDS).height_px, probe(broken, BRANDS).width_px) == sound.rgb.shape[:2]
