@@ -18,6 +18,8 @@ from models.ncnn.param import BadParam, Layer, Number, shorten
 IMAGE_CHANNELS: Final = 3
 MAX_PARTS: Final = 5
 """No network here joins or adds more values at once."""
+MAX_CHANNELS: Final = 1 << 16
+"""More than any network that could be run (`models.registry.MAX_SHAPE_NUMBER`) joins."""
 
 _KERNEL_PX: Final = 3
 _NO_EFFECT: Final = frozenset({30, 31})
@@ -114,7 +116,8 @@ def build_graph(layers: Sequence[Layer], reader: WeightReader) -> Value:
     used: set[int] = set()
     for layer in layers:
         sources = [_look_up(layer, name, values) for name in layer.inputs]
-        used.update(id(source) for source in sources)
+        if layer.kind != "Split":
+            used.update(id(source) for source in sources)
         value = _make_value(layer, sources, reader)
         for name in layer.outputs:
             if name in values:
@@ -148,6 +151,8 @@ def _make_value(layer: Layer, sources: list[Value], reader: WeightReader) -> Val
     options = _Options(layer)
     value = make(options, sources, reader)
     options.refuse_others()
+    if value.channels > MAX_CHANNELS:
+        raise BadParam(f"{layer}: more than {MAX_CHANNELS} channels, which no network here has")
     return value
 
 

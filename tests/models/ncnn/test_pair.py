@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import WeightsError
+from models.ncnn.graph import MAX_CHANNELS
 from models.ncnn.matching import Tensors
 from models.ncnn.pair import read_pair, to_safetensors
 from models.ncnn.param import MAX_LAYERS, MAX_PARAM_BYTES
@@ -257,6 +258,20 @@ def test_values_joined_with_themselves_again_and_again_stay_few(
     lines = ["Input in 0 1 v0"] + [f"Concat c{n} 2 1 v{n} v{n} v{n + 1}" for n in range(60)]
     param = "\n".join(["7767517", f"{len(lines)} {len(lines)}", *lines]).encode()
     assert "joins more than 5 values" in refusal(param, b"")
+
+
+def test_the_most_channels_are_taken_and_more_are_refused() -> None:
+    """Folded again and again, a picture's channels would be numbers of millions of digits."""
+    head = ["7767517", "2 2", "Input in 0 1 v0"]
+    assert 3 * 147**2 <= MAX_CHANNELS < 3 * 148**2
+    for factor, said in ((147, "this is neither"), (148, "more than 65536 channels")):
+        param = "\n".join([*head, f"Reorg r 1 1 v0 v1 0={factor}"]).encode()
+        assert said in refusal(param, b"")
+
+
+def test_a_network_that_only_splits_its_input_is_refused() -> None:
+    lines = ["7767517", "2 3", "Input in 0 1 v0", "Split s 1 2 v0 v1 v2"]
+    assert "line 3, Input in: the last layer of an RRDB" in refusal("\n".join(lines).encode(), b"")
 
 
 def test_the_most_layers_are_walked_without_recursion_and_one_more_is_refused() -> None:
