@@ -20,6 +20,11 @@ MAX_COOKIES_PER_ANSWER: Final = 50
 MAX_COOKIE_BYTES: Final = 4096
 MAX_HEADER_CHARACTERS: Final = 8190
 
+# An age without a number, or of more seconds than a fetch takes by far: `CookieJar` warns, with a
+# trace, of ages that are no numbers or that no float can hold.
+_USELESS_AGE: Final = re.compile(
+    rb";[ \t]*max-age(?![ \t]*=[ \t\"]*-?[0-9]{1,9}[ \t\"]*(?:;|$))[^;]*", re.IGNORECASE
+)
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
@@ -50,7 +55,7 @@ class CookieStore:
         """Keep what the answer to `url` sets; what is too long or holds control characters is
         passed over."""
         values = [
-            value
+            _USELESS_AGE.sub(b"", value)
             for value in head.fields.get("set-cookie", [])
             if len(value) <= MAX_COOKIE_BYTES and not _CONTROL.search(value)
         ]

@@ -31,6 +31,9 @@ def sent(set_by: str, asked: str, *cookies: bytes) -> str:
         ("http://a.example/x", "http://cdn.a.example/y", b"k=v; Domain=.a.example"),
         ("http://a.example/d/x", "http://a.example/d/e/y", b"k=v; Path=/d"),
         ("http://a.example/x", "http://a.example/y", b"k=v; Max-Age=60"),
+        ("http://a.example/x", "http://a.example/y", b"k=v;Max-Age = " + b"9" * 400),
+        ("http://a.example/x", "http://a.example/y", b"k=v; max-age; Path=/"),
+        ("http://a.example/x", "http://a.example/y", b"k=v; max-age=soon"),
     ],
 )
 def test_a_cookie_goes_where_it_belongs(set_by: str, asked: str, cookie: bytes) -> None:
