@@ -51,6 +51,23 @@ def test_auto_is_the_best_model_present_for_the_device(
     assert path.is_file()
 
 
+def test_a_model_in_16_bits_stands_for_its_release_until_that_is_here(tmp_path: Path) -> None:
+    release = BY_NAME["realesrgan-x4plus"]
+    half = release.packaged
+    assert half is not None
+    store = ModelStore(tmp_path)
+    store.target(half).touch()
+    named = Settings(model_x4=release.name)
+
+    assert choose_model(named, 4, store, is_cuda=False) == (half, store.target(half))
+    assert choose_model(Settings(), 4, store, is_cuda=True) == (half, store.target(half))
+    assert choose_model(Settings(), 4, store, is_cuda=False)[0].name == "upscaled-x4"
+
+    store.target(release).touch()
+
+    assert choose_model(named, 4, store, is_cuda=False) == (release, store.target(release))
+
+
 def test_a_model_named_for_one_scale_is_not_taken_for_the_other(tmp_path: Path) -> None:
     store = store_with(tmp_path, "realesr-animevideov3")
     settings = Settings(model_x2="realesr-animevideov3")
