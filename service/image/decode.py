@@ -29,7 +29,8 @@ from service.image.resolution import read_dpi, turned
 from service.image.sniff import ENABLED
 from service.image.types import Image
 
-_BITS_PER_SAMPLE = 258
+# TIFF 6.0, section 8.
+_BITS_PER_SAMPLE, _PHOTOMETRIC, _WHITE_IS_ZERO = 258, 262, 0
 _ISO_MEDIA = frozenset({"AVIF", "HEIC"})
 # A WebP file keeps the EXIF block of the JPEG it was made of.
 _FROM_CAMERAS = frozenset({"JPEG", "WEBP"})
@@ -143,11 +144,13 @@ def _read_plain(header: Header, icc: bytes | None) -> Image:
 
 
 def _round_deep_grey(picture: PillowImage.Image) -> NDArray[np.uint8]:
-    """Grey TIFF of 16 bits; one of 12 bits was not stretched by Pillow."""
+    """Grey TIFF of 16 bits; Pillow neither stretches one of 12 bits nor turns white at 0 round."""
     deep: NDArray[np.uint16] = np.asarray(picture).astype(np.uint16)
-    bits = getattr(picture, "tag_v2", {}).get(_BITS_PER_SAMPLE, (16,))
-    if bits == (12,):
+    tags = getattr(picture, "tag_v2", {})
+    if tags.get(_BITS_PER_SAMPLE, (16,)) == (12,):
         deep = np.asarray(deep << 4 | deep >> 8, np.uint16)
+    if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
+        deep = ~deep
     return round_to_8bit(deep)
 
 

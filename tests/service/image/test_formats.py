@@ -148,6 +148,17 @@ def test_deep_grey_tiff_is_rounded_and_not_cut() -> None:
     assert np.array_equal(image.rgb[..., 1], np.rint(levels / 257).astype(np.uint8))
 
 
+@pytest.mark.parametrize("photometric", [0, 1])
+def test_deep_grey_tiff_may_have_white_at_0(photometric: int) -> None:
+    levels = np.arange(64 * 64, dtype=np.uint16).reshape(64, 64) * 16
+    source = deep_grey(levels)
+    stored = struct.pack("<HHIH", 262, 3, 1, 1)
+    assert source.count(stored) == 1
+    image = decode(source.replace(stored, struct.pack("<HHIH", 262, 3, 1, photometric)), {"TIFF"})
+    expected = levels if photometric else 65_535 - levels
+    assert np.abs(image.rgb[..., 0] * 257.0 - expected).max() <= 129
+
+
 def test_grey_tiff_that_was_multiplied_by_its_alpha_is_divided_again() -> None:
     """ExtraSamples 1, associated alpha (TIFF 6.0, section 18)."""
     stored = np.array([[[60, 120], [128, 255], [0, 0]]], np.uint8)
