@@ -2,7 +2,8 @@
 
     param    the text: layers, their blobs and options
     binary   the weights, in the order of the layers
-    graph    both together: what each layer computes
+    values   what layers give
+    graph    text and weights together: what each layer computes
     matching which weight each convolution is, by its place in the graph
     pair     a pair's files as a state dict, and as a safetensors file
 

@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from typing import TypeVar
 
 from models.ncnn.binary import Weights
-from models.ncnn.graph import (
+from models.ncnn.param import BadParam
+from models.ncnn.values import (
     Activated,
     Convolved,
     Enlarged,
@@ -21,7 +22,6 @@ from models.ncnn.graph import (
     Unfolded,
     Value,
 )
-from models.ncnn.param import BadParam
 from models.registry import Family, Shape, rrdb_shape, srvgg_shape
 
 Tensors = Mapping[str, Weights]
