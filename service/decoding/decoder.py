@@ -137,8 +137,8 @@ class Decoder:
     def _note_death(self, death: DecoderDied, pid: int, source_bytes: int) -> None:
         self._on_death()
         cause = "file" if death.is_by_file else "outside"
-        told = event("decoder_died", pid=pid, source_bytes=source_bytes, cause=cause)
-        _log.warning("a decoder died over a file: %s", death, extra=told)
+        fields = event("decoder_died", pid=pid, source_bytes=source_bytes, cause=cause)
+        _log.warning("a decoder died over a file: %s", death, extra=fields)
 
     def _decode_in(self, process: DecoderProcess, source: bytes) -> Image:
         is_reusable = False

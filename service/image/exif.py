@@ -22,7 +22,7 @@ _TEXT, _RATIO = 2, 5
 _WHOLE: Final[Mapping[int, str]] = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
 _MOST_TEXT_BYTES: Final = 4096
 
-# Exif 2.32, 4.6.3 and 4.6.7: the directories beside the first one, and what tells a colour space.
+# Exif 2.32, 4.6.3 and 4.6.7: the directories beside the first one, and the tags of a colour space.
 _EXIF_DIRECTORY: Final = 0x8769
 _INTEROPERABILITY_DIRECTORY: Final = 0xA005
 _COLOUR_SPACE: Final = 0xA001
@@ -36,8 +36,8 @@ _Entries = Mapping[int, tuple[int, int, int]]
 class Exif:
     """The first directory of an EXIF block, with or without its "Exif" prefix (TIFF 6.0, 2).
 
-    Broken blocks have the tags that can be found in them. Of the other directories only what tells
-    the colour space is looked at.
+    Broken blocks have the tags that can be found in them. Of the other directories only the
+    tags of the colour space are read.
     """
 
     def __init__(self, block: bytes) -> None:

@@ -1,7 +1,7 @@
 """What the heads of some formats tell without their decoders, which are written in C.
 
-The front end reads headers of files that nobody vouches for. BMP's is read by Pillow in Python;
-these are read here, so that no decoder in C runs beside keys and credits.
+The front end reads headers of untrusted files. BMP's is read by Pillow in Python; these are read
+here, so that no decoder in C runs beside keys and credits.
 """
 
 from collections.abc import Callable, Mapping

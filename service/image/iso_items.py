@@ -117,7 +117,7 @@ def _reach(meta: Meta) -> list[int]:
 
 
 def read_kinds(meta: Meta) -> dict[int, bytes]:
-    """The type of each item (ISO/IEC 14496-12, 8.11.6): entries of version 2 or 3 tell it."""
+    """The type of each item (ISO/IEC 14496-12, 8.11.6), by entries of version 2 or 3."""
     return {item: bytes(kind) for item, kind in _iterate_kinds(meta)}
 
 

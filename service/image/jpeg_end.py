@@ -188,7 +188,7 @@ def _refuse_missing_arithmetic_bytes(structure: Structure) -> None:
     The encoder ends with the number of the fewest bits that still says the picture, and may drop
     its final zeros (T.81, D.1.8). So the last byte counts; and two zeros may follow, several only
     in a picture that ends without detail, which takes next to no bits. A dropped zero cannot be
-    told from a lost byte.
+    distinguished from a lost byte.
     """
     shorter = structure.last.rstrip(b"\x00")
     if len(structure.last) - len(shorter) > _MAX_FINAL_ZEROS:
