@@ -20,7 +20,14 @@ from urllib.parse import unquote
 from uuid import uuid4
 
 from starlette.responses import Response
-from uvicorn._types import ASGI3Application, ASGIReceiveCallable, ASGISendCallable, HTTPScope, Scope
+from uvicorn._types import (
+    ASGI3Application,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPScope,
+    Scope,
+)
 from uvicorn.config import Config
 from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
@@ -159,7 +166,8 @@ class ContractProtocol(asyncio.Protocol):
             self._check_presence(now_s)
 
     def evict(self) -> bool:
-        if self._unread or self._output.unsent_bytes():  # a request or an answer is on its way
+        is_request_at_hand = bool(self._unread) and self._is_between_requests()
+        if is_request_at_hand or self._output.unsent_bytes():
             return False
         self._output.close()
         return True
@@ -278,6 +286,7 @@ class ContractProtocol(asyncio.Protocol):
             keep_alive=head.keeps_alive,
             on_response=self._end_exchange,
         )
+        cycle.on_answered = self._note_answered
         task = self._loop.create_task(cycle.run_asgi(self._app))
         task.add_done_callback(self._server_state.tasks.discard)
         self._server_state.tasks.add(task)
@@ -300,6 +309,12 @@ class ContractProtocol(asyncio.Protocol):
             "state": self._app_state.copy(),
             "extensions": {OUTPUT_EXTENSION: {"unsent_bytes": self._output.unsent_bytes}},
         }
+
+    def _note_answered(self) -> None:
+        """The answer is written, and what is left of the body is only read to be dropped: the
+        connection may make room, or clients without a key could hold all connections so."""
+        if self._body is not None:
+            self._registry.note_idle(self)
 
     def _end_exchange(self) -> None:
         """An answer is complete: go on with what follows on the connection."""
@@ -381,7 +396,15 @@ class _Flow(FlowControl):
 
 
 class _Cycle(RequestResponseCycle):
-    """One request and its answer."""
+    """One request and its answer. `on_answered` is called once all of it is written."""
+
+    on_answered: Callable[[], None]
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        is_body = message["type"] == "http.response.body"
+        if is_body and self.chunked_encoding is False and not self.expected_content_length:
+            self.on_answered()
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         async def run_unless_cut_off(

@@ -410,6 +410,19 @@ def test_an_answer_that_is_still_being_taken_is_not_cut_off_for_a_new_client(
             received_bytes += len(data)
 
 
+def test_bodies_that_are_only_dropped_lock_no_other_out(make_service: Make) -> None:
+    service = make_service(max_connections=10)
+    held = open_silently(service, 10)
+    for each in held:
+        each.sendall(b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n{")
+    for each in held:
+        assert each.recv(12) == b"HTTP/1.1 401"
+    for _ in range(5):
+        assert service.get("/healthz").status_code == 200
+    for each in held:
+        each.close()
+
+
 def test_watched_events_that_are_never_read_end_with_their_request(make_service: Make) -> None:
     service = make_service(SlowExecutor(), write_timeout_s=0.5)
     with Connection(service) as sender, small_window(service) as watcher:
