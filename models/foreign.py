@@ -44,8 +44,8 @@ _NETWORKS: tuple[tuple[str, str], ...] = (
     ("feats.1.channe_mixer.0.weight", "a PLKSR network"),
     ("block_1.c1_r.eval_conv.weight", "a SPAN network"),
     ("block_1.c1_r.sk.weight", "a SPAN network"),
-    ("model.1.sub.0.RDB1.conv1.0.weight", "an ESRGAN network with the first release's names"),
-    ("RRDB_trunk.0.RDB1.conv1.weight", "an ESRGAN network with an older release's names"),
+    ("model.1.sub.0.RDB1.conv1.0.weight", "an ESRGAN network that is not the plain one of scale 4"),
+    ("RRDB_trunk.0.RDB1.conv1.weight", "an ESRGAN network that is not the plain one of scale 4"),
     ("unet1.conv1.conv.0.weight", "a Real-CUGAN network"),
 )
 """The name of one weight tells. The first match wins: HAT has what SwinIR has, RGT what DAT has."""

@@ -18,6 +18,7 @@ from models.mixing import mix_states
 from models.networks.plain import PlainNet
 from models.networks.rrdb import RRDBNet
 from models.networks.srvgg import SRVGGNetCompact
+from models.older_names import find_new_names
 from models.recognition import UnknownArchitecture, recognise
 from models.registry import Family, ModelSpec, Shape
 
@@ -100,7 +101,8 @@ def read_state(data: bytes, path: Path) -> State:
     """The state dict in a weights file's bytes, as float32 on the CPU.
 
     A `.safetensors` file holds tensors and nothing else. Any other is taken for a torch file, read
-    with `weights_only=True` and unwrapped from `params_ema` or `params`.
+    with `weights_only=True` and unwrapped from `params_ema` or `params`. Older ESRGAN files come
+    out under today's names.
 
     Raises:
         WeightsError: damaged, a pickle that asks to run something, not a dict of tensors, or of a
@@ -119,10 +121,12 @@ def read_state(data: bytes, path: Path) -> State:
             break
     if not isinstance(loaded, dict) or not loaded:
         raise WeightsError(f"{path}: holds no weights, but a {type(loaded).__name__}")
-    if (refusal := refusal_of_network({str(key) for key in loaded})) is not None:
+    new_names = find_new_names({str(key) for key in loaded})
+    if not new_names and (refusal := refusal_of_network({str(key) for key in loaded})) is not None:
         raise WeightsError(f"{path}: {refusal}")
     return {
-        str(key): _checked_value(str(key), value, path, len(data)) for key, value in loaded.items()
+        new_names.get(str(key), str(key)): _checked_value(str(key), value, path, len(data))
+        for key, value in loaded.items()
     }
 
 

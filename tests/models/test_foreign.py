@@ -50,11 +50,11 @@ def refusal(path: Path) -> str:
         (("module.block_1.c1_r.eval_conv.weight",), "a SPAN network"),
         (
             ("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"),
-            "an ESRGAN network with the first release's names",
+            "an ESRGAN network that is not the plain one of scale 4",
         ),
         (
             ("conv_first.weight", "RRDB_trunk.0.RDB1.conv1.weight"),
-            "an ESRGAN network with an older release's names",
+            "an ESRGAN network that is not the plain one of scale 4",
         ),
         (("unet1.conv1.conv.0.weight",), "a Real-CUGAN network"),
     ],
