@@ -9,7 +9,7 @@ from service.api.source.codings import MAX_CODINGS, STEP_BYTES, choose_stages, f
 from service.api.source.head import parse_head
 from service.api.source.url import UnusableUrl
 from service.errors import FileSizeTooLarge
-from tests.service.api.source.counting import count_lines
+from tests.counting import count_steps
 
 LIMIT_BYTES = 1_000_000
 PNG = b"\x89PNG\r\n\x1a\n" + os.urandom(3000) + bytes(20_000)
@@ -146,7 +146,7 @@ def test_an_unknown_transfer_coding_is_refused() -> None:
 @pytest.mark.parametrize("unit", [gzip.compress(b""), gzip.compress(b"x" * 100)])
 def test_twice_the_members_are_twice_the_work(unit: bytes) -> None:
     once, twice = (
-        count_lines(lambda n=n: read("Content-Encoding: gzip", unit * n, 16 * 1024))  # type: ignore[misc]
+        count_steps(lambda n=n: read("Content-Encoding: gzip", unit * n, 16 * 1024))  # type: ignore[misc]
         for n in (500, 1000)
     )
     assert once < twice <= 2.1 * once

@@ -8,7 +8,7 @@ from service.api.source.framing import (
 from service.api.source.head import parse_head
 from service.api.source.url import UnusableUrl
 from service.errors import FileSizeTooLarge
-from tests.service.api.source.counting import count_lines
+from tests.counting import count_steps
 
 LIMIT_BYTES = 10_000_000
 DATA = b"0123456789"
@@ -179,7 +179,7 @@ def test_twice_the_chunks_are_twice_the_work(unit: bytes, piece_bytes: int) -> N
         wire = unit * count + b"0\r\n\r\n"
         read(CHUNKED, *(wire[at : at + piece_bytes] for at in range(0, len(wire), piece_bytes)))
 
-    once, twice = count_lines(lambda: work(400)), count_lines(lambda: work(800))
+    once, twice = count_steps(lambda: work(400)), count_steps(lambda: work(800))
     assert once < twice <= 2.1 * once
 
 
@@ -187,7 +187,7 @@ def test_a_line_in_many_pieces_is_looked_at_once() -> None:
     def work(count: int) -> None:
         read(CHUNKED, b"1;", *[b"x"] * count, b"\r\na\r\n0\r\n\r\n")
 
-    once, twice = count_lines(lambda: work(2000)), count_lines(lambda: work(4000))
+    once, twice = count_steps(lambda: work(2000)), count_steps(lambda: work(4000))
     assert twice <= 2.1 * once
 
 
@@ -195,6 +195,6 @@ def test_a_caller_that_stops_between_two_pieces_has_done_no_further_work() -> No
     head = parse_head(b"HTTP/1.1 200 OK\r\n" + CHUNKED.encode() + b"\r\n\r\n")
     framing = choose_framing(head, LIMIT_BYTES)
     pieces = framing.feed(b"1\r\na\r\n" * 2000)
-    few = count_lines(lambda: [next(pieces) for _ in range(10)])
-    rest = count_lines(lambda: list(pieces))
+    few = count_steps(lambda: [next(pieces) for _ in range(10)])
+    rest = count_steps(lambda: list(pieces))
     assert few * 100 < rest

@@ -12,7 +12,7 @@ from service.api.source.head import (
     parse_head,
 )
 from service.api.source.url import UnusableUrl
-from tests.service.api.source.counting import count_lines
+from tests.counting import count_steps
 
 OK = b"HTTP/1.1 200 OK\r\n"
 
@@ -174,7 +174,7 @@ def test_each_byte_of_a_head_is_searched_once(
 )
 def test_twice_the_lines_are_at_most_twice_the_work(unit: bytes) -> None:
     once, twice = (
-        count_lines(lambda n=n: feed(OK + unit * n + b"\r\n"))  # type: ignore[misc]
+        count_steps(lambda n=n: feed(OK + unit * n + b"\r\n"))  # type: ignore[misc]
         for n in (500, 1000)
     )
     assert once <= twice <= 2.1 * once
@@ -182,7 +182,7 @@ def test_twice_the_lines_are_at_most_twice_the_work(unit: bytes) -> None:
 
 def test_interim_answers_are_linear_work() -> None:
     once, twice = (
-        count_lines(lambda n=n: feed(b"HTTP/1.1 103 E\r\n\r\n" * n))  # type: ignore[misc]
+        count_steps(lambda n=n: feed(b"HTTP/1.1 103 E\r\n\r\n" * n))  # type: ignore[misc]
         for n in (MAX_INTERIM_HEADS // 2, MAX_INTERIM_HEADS)
     )
     assert once < twice <= 2.1 * once
