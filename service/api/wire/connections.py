@@ -74,9 +74,9 @@ class Connections:
         source = self._source_of(address)
         same = self._of_address.get(source, {})
         if source and len(same) >= self.limits.per_address and not self._evict(same):
-            return self._refuse()
+            return self._refuse("UPSCALED_MAX_CONNECTIONS_PER_ADDRESS", source)
         if len(self._open) >= self.limits.total and not self._evict(self._idle):
-            return self._refuse()
+            return self._refuse("UPSCALED_MAX_CONNECTIONS", source)
         self._open[connection] = source
         self._of_address.setdefault(source, {})[connection] = None
         self._idle[connection] = None
@@ -126,12 +126,13 @@ class Connections:
                 return True
         return False
 
-    def _refuse(self) -> bool:
+    def _refuse(self, setting: str, source: str) -> bool:
         self._refused += 1
         now_s = time.monotonic()
         if now_s - self._logged_at_s >= _LOG_EVERY_S:
-            told = event("connections_refused", refused=self._refused, open=len(self._open))
-            _logger.warning("too many connections, see UPSCALED_MAX_CONNECTIONS", extra=told)
+            count = {"refused": self._refused, "open": len(self._open)}
+            fields = event("connections_refused", address=source, **count)
+            _logger.warning("too many connections, see %s", setting, extra=fields)
             self._refused, self._logged_at_s = 0, now_s
         return False
 
@@ -158,8 +159,8 @@ def build_connections(settings: Settings) -> Connections:
     if total != resource.RLIM_INFINITY:
         room = max(LEAST_CONNECTIONS, total - RESERVED_DESCRIPTORS)
         if room < settings.max_connections:
-            told = event("few_descriptors", descriptors=total, connections=room)
-            _logger.warning("fewer connections than set: too few descriptors", extra=told)
+            fields = event("few_descriptors", descriptors=total, connections=room)
+            _logger.warning("fewer connections than set: too few descriptors", extra=fields)
     else:
         room = settings.max_connections
     return Connections(

@@ -114,6 +114,25 @@ async def test_an_address_fills_its_own_share_and_no_other() -> None:
 
 
 @pytest.mark.parametrize(
+    ("limits", "setting"),
+    [
+        (ConnectionLimits(total=1, per_address=2), "UPSCALED_MAX_CONNECTIONS"),
+        (ConnectionLimits(total=2, per_address=1), "UPSCALED_MAX_CONNECTIONS_PER_ADDRESS"),
+    ],
+)
+async def test_the_log_names_the_limit_that_refused_a_connection_and_the_address(
+    limits: ConnectionLimits, setting: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    registry = Connections(limits)
+    (first,) = fill(registry, "1.1.1.1")
+    registry.note_busy(first)
+    assert not registry.admit(Idle(), "1.1.1.1")
+    (record,) = caplog.records
+    assert record.getMessage() == f"too many connections, see {setting}"
+    assert vars(record)["fields"]["address"] == "1.1.1.1"
+
+
+@pytest.mark.parametrize(
     ("one", "other", "is_same"),
     [
         ("2001:db8::1", "2001:db8::ffff:2", True),
