@@ -44,7 +44,7 @@ class PoolMetrics(Collector):
             yield _counter(name, meaning, getattr(figures, field))
         done = figures.done
         yield _counter(
-            "decoder_deaths", "Decoder processes that died over files", done.decoder_deaths
+            "decoder_deaths", "Decoder processes that crashed or were killed", done.decoder_deaths
         )
         yield _counter("worker_cpu_seconds", "Processor time of all workers", done.cpu_s)
         yield from self._by_model()

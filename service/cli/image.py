@@ -66,9 +66,9 @@ def upscale_images(
     What was found in a folder or by a pattern keeps its place below DIR.
     Hidden names are passed over, links to folders are not followed, files
     that are no images are counted, pictures in formats that are not enabled
-    are named, with the setting that enables theirs. Where two results would
-    have one name, the second is FILE.png-x4.jpg; a name too long for a file
-    is cut, and ends in ~ and ten digits of its own.
+    are named, with the setting that enables theirs if there is one. Where
+    two results would have one name, the second is FILE.png-x4.jpg; a name
+    too long for a file is cut, and ends in ~ and ten digits of its own.
 
     What is done is skipped: the same content with the same settings,
     whatever its name. A journal in DIR (.upscaled-journal.sqlite3) knows it;
@@ -77,9 +77,9 @@ def upscale_images(
 
     On a terminal there is a bar. Elsewhere standard output has one JSON
     object a line for each image: source, result, outcome (upscaled, copied,
-    skipped, unsupported, failed), error_code and error (null where it went well), model,
-    source_bytes, source_px (width, height), result_bytes, result_px,
-    seconds, decode_s, network_s, encode_s. The last line is
+    skipped, unsupported, failed), error_code and error (null where it went
+    well), model, source_bytes, source_px (width, height), result_bytes,
+    result_px, seconds, decode_s, network_s, encode_s. The last line is
     {"summary": {...}}: how many files by outcome (passed_over: no images),
     seconds, images_per_s, megapixels_per_s.
 

@@ -15,7 +15,9 @@ from models.store import FileState, ModelStore, find_official
 from service.cli.columns import print_columns
 from service.config import load_settings
 
-commands = typer.Typer(no_args_is_help=True, help="List, fetch, add and verify models.")
+commands = typer.Typer(
+    no_args_is_help=True, help="List, fetch, add, remove, verify and quantise models."
+)
 
 _WHERE_PRESENT = {"default": "shipped", "official": "present", "user": "your own"}
 

@@ -63,7 +63,7 @@ class Decoder:
             within_s: a process that takes longer over one file is ended.
             silence_s: a process that uses no processor time for so long hangs, and is replaced.
             log_format: how a process tells of a fault of its own; see `service.logs`.
-            on_death: called, by any thread, when a process died over a file.
+            on_death: called, by any thread, when a process died while it had a file.
         """
         self._formats = tuple(sorted(formats))
         self._within_s = within_s
@@ -138,7 +138,7 @@ class Decoder:
         self._on_death()
         cause = "file" if death.is_by_file else "outside"
         fields = event("decoder_died", pid=pid, source_bytes=source_bytes, cause=cause)
-        _log.warning("a decoder died over a file: %s", death, extra=fields)
+        _log.warning("a decoder died while it decoded a file: %s", death, extra=fields)
 
     def _decode_in(self, process: DecoderProcess, source: bytes) -> Image:
         is_reusable = False
