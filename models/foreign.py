@@ -1,7 +1,7 @@
 """Names what a file is that holds no network known here, so that a refusal can say so.
 
-Formats are told by their first bytes or their parts, networks by names of weights that no other
-network of the field has. Sources: each format's specification, and the published code of each
+Formats are recognised by their first bytes or their parts, networks by names of weights that no
+other network of the field has. Sources: each format's specification, and the published code of each
 network (the names are those of its `state_dict`). Loads no torch.
 """
 
@@ -48,7 +48,7 @@ _NETWORKS: tuple[tuple[str, str], ...] = (
     ("RRDB_trunk.0.RDB1.conv1.weight", "an ESRGAN network that is not the plain one of scale 4"),
     ("unet1.conv1.conv.0.weight", "a Real-CUGAN network"),
 )
-"""The name of one weight tells. The first match wins: HAT has what SwinIR has, RGT what DAT has."""
+"""A weight's name for each network. The first match wins: HAT has SwinIR's too, RGT DAT's."""
 
 _WRAPPERS = ("", "module.", "generator.")
 """What training puts before every name."""
@@ -71,8 +71,8 @@ def refusal_of_network(keys: Collection[str]) -> str | None:
 
     ->  a sentence without its file's name: "this is a SwinIR network, which does not run ...".
     """
-    for telling, network in _NETWORKS:
-        if any(f"{wrapper}{telling}" in keys for wrapper in _WRAPPERS):
+    for weight, network in _NETWORKS:
+        if any(f"{wrapper}{weight}" in keys for wrapper in _WRAPPERS):
             return f"this is {network}{_RUNS_NOT}"
     return None
 

@@ -139,11 +139,11 @@ async def _sweep_for_ever(context: Context) -> None:
             has_failed = False
             context.metrics.note_sweep(swept)
             if swept.results.failed:
-                told = event("sweep_failed", files=swept.results.failed)
-                _logger.warning("files of results could not be swept", extra=told)
+                fields = event("sweep_failed", files=swept.results.failed)
+                _logger.warning("files of results could not be swept", extra=fields)
         except Exception as error:
-            told = event("sweep_failed")
+            fields = event("sweep_failed")
             trace = None if has_failed else error
-            _logger.error("the sweep failed: %s", error, exc_info=trace, extra=told)
+            _logger.error("the sweep failed: %s", error, exc_info=trace, extra=fields)
             has_failed = True
         await asyncio.sleep(SWEEP_EVERY_S)

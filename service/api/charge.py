@@ -69,8 +69,8 @@ class Charge:
             if await run_to_end(partial(self._state.credits.give_back_or_owe, self._hold)):
                 self._on_credit("released")
         except Exception as error:  # noqa: BLE001  (the request's own outcome stands)
-            told = event("release_failed", hold_id=self._hold.request_id)
-            _logger.warning("a credit could not be given back yet: %s", error, extra=told)
+            fields = event("release_failed", hold_id=self._hold.request_id)
+            _logger.warning("a credit could not be given back yet: %s", error, extra=fields)
 
 
 @asynccontextmanager

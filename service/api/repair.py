@@ -30,12 +30,12 @@ async def settle_owed_for_ever(state: State, on_credit: OnCredit) -> None:
             await asyncio.to_thread(state.credits.settle_owed, released.append)
         except Exception as error:  # noqa: BLE001  (tried again, whatever it is)
             failures += 1
-            told = event("release_failed", owed=owed, failures=failures)
-            _logger.warning("owed credits could not be given back yet: %s", error, extra=told)
+            fields = event("release_failed", owed=owed, failures=failures)
+            _logger.warning("owed credits could not be given back yet: %s", error, extra=fields)
         else:
             failures = 0
-            told = event("owed_released", owed=owed, released=len(released))
-            _logger.info("owed credits were given back", extra=told)
+            fields = event("owed_released", owed=owed, released=len(released))
+            _logger.info("owed credits were given back", extra=fields)
         for _ in released:  # also those given back before one failed
             on_credit("released")
 

@@ -1,8 +1,8 @@
 """What a PNG says of its colours, with a profile or without (PNG third edition, 4.3 and 11.3.2).
 
-The first sound one of cICP, iCCP, sRGB, and gAMA with cHRM counts, as in browsers. What is told by
-numbers gets the profile that says the same, so that the pixels stay what they are and are shown as
-before. HDR (PQ and HLG in cICP) cannot be said by a profile that everybody reads: it is passed
+The first sound one of cICP, iCCP, sRGB, and gAMA with cHRM counts, as in browsers. What is stated
+in numbers gets the profile that says the same, so that the pixels stay what they are and are shown
+as before. HDR (PQ and HLG in cICP) cannot be said by a profile that everybody reads: it is passed
 over.
 """
 

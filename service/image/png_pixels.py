@@ -80,7 +80,7 @@ def count_pixel_bytes(header: PngHeader) -> int:
 def _iterate_inflated(png: PngParts) -> Iterator[bytes]:
     """The inflated stream in pieces of at most `_MAX_BLOCK_BYTES`, none of them empty.
 
-    Without the checksum behind its last piece the stream cannot be told from one that was cut and
+    Without the checksum behind its last piece the stream looks like one that was cut and
     goes on with whatever bytes follow, as long as they are codes; so it is asked for.
     """
     inflater = zlib.decompressobj()

@@ -87,7 +87,7 @@ class Keys:
 
         Reads the database each time, so that a revoke by another process holds at once. An unknown
         public id takes the steps of a known one with another secret: the row of the next smaller id
-        is read and its hash compared, so how long it takes does not tell which ids exist. The
+        is read and its hash compared, so its duration does not show which ids exist. The
         database may compare hashes byte by byte: no client can choose the bytes of a SHA-256.
         """
         match = _SECRET.fullmatch(secret)

@@ -52,8 +52,8 @@ class OwedCredits:
                 return
             dropped = next(iter(self._holds.values()))
             del self._holds[dropped.request_id]
-        told = event("owed_credit_dropped", hold_id=dropped.request_id)
-        _log.error("too many credits are owed; one is left to the sweep of old holds", extra=told)
+        fields = event("owed_credit_dropped", hold_id=dropped.request_id)
+        _log.error("too many credits are owed; one is left to the sweep of old holds", extra=fields)
 
     def settle(
         self, give_back: Callable[[Hold], bool], on_given_back: OnGivenBack = _ignore

@@ -142,8 +142,8 @@ class Results:
             try:
                 self._path(file_name).unlink(missing_ok=True)
             except OSError as error:
-                told = event("result_not_deleted")
-                _log.warning("a result could not be deleted: %s", error.strerror, extra=told)
+                fields = event("result_not_deleted")
+                _log.warning("a result could not be deleted: %s", error.strerror, extra=fields)
 
     def sweep(self) -> SweptResults:
         """Remove every expired result and every part file whose writer died.

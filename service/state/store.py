@@ -124,8 +124,8 @@ class State:
             self.credits.release_stale()
         except (StateError, SQLAlchemyError, OSError) as error:
             # Out of reach: the next start gives back what is on hold.
-            told = event("release_failed", owed=len(self.credits.owed))
-            _log.warning("credits on hold are left to the next start: %s", error, extra=told)
+            fields = event("release_failed", owed=len(self.credits.owed))
+            _log.warning("credits on hold are left to the next start: %s", error, extra=fields)
         self.database.close()
 
     def __enter__(self) -> Self:

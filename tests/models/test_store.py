@@ -202,7 +202,7 @@ def test_an_ncnn_pair_is_kept_as_one_file_of_the_same_weights(
     assert states(store)["mine"] is FileState.OK
 
 
-def test_a_pair_keeps_what_its_weights_do_not_tell(store: ModelStore, tmp_path: Path) -> None:
+def test_a_pair_keeps_what_its_weights_do_not_state(store: ModelStore, tmp_path: Path) -> None:
     """ReLU has no weights, so a weights file alone would be taken for LeakyReLU's."""
     shape = srvgg_shape(upscale=4, num_conv=1, num_feat=4, act_type="relu")
     param, weights = tmp_path / "theirs.param", tmp_path / "theirs.bin"

@@ -17,7 +17,7 @@ MAX_TEXT_BYTES: Final = 64 * 1024
 _KNOWN: Final = frozenset({"image", "image_url", "scale"})
 # Codecs a text part may name; Python knows some whose cost is quadratic.
 _CHARSETS: Final = {"utf-8", "utf8", "us-ascii", "ascii", "iso-8859-1", "latin-1", "utf-16"}
-# A byte order mark tells more than any name (WHATWG Encoding, 6): Windows' editors write them.
+# A byte order mark wins over any name (WHATWG Encoding, 6): Windows' editors write them.
 _BYTE_ORDER_MARKS: Final = {
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF16_LE: "utf-16",

@@ -73,8 +73,8 @@ def _invalid(detail: str) -> InvalidRequestBody:
 def _find_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
     """Where each part's headers begin and its data ends.
 
-    The line end before a delimiter belongs to it. That of the first delimiter tells which one it
-    is: where it is CRLF, a lone LF before what looks like a delimiter is data.
+    The line end before a delimiter belongs to it. That of the first delimiter is the form's: where
+    it is CRLF, a lone LF before what looks like a delimiter is data.
 
     Raises:
         InvalidRequestBody: the last delimiter is missing.

@@ -217,7 +217,7 @@ def swap_blobs(param: bytes, line: int, first: int, second: int) -> bytes:
 def test_values_joined_in_another_order_are_no_rrdb_network(
     rrdb_pair: tuple[bytes, bytes],
 ) -> None:
-    """Same layers, same sizes, same names: only the graph tells."""
+    """Same layers, same sizes, same names: only the graph differs."""
     param, weights = rrdb_pair
     joins = [
         index

@@ -50,9 +50,9 @@ def test_alive_but_not_ready_while_no_result_can_be_stored(
     aside.rename(results)
     wait_until(lambda: is_ready(service))
     assert "\nupscaled_state_works 1.0\n" in service.get("/metrics").text
-    (told,) = (record for record in caplog.records if record.levelname == "ERROR")
-    assert "not ready: " in told.getMessage()
-    assert f"{results}: cannot store a result: File exists" in told.getMessage()
+    (record,) = (record for record in caplog.records if record.levelname == "ERROR")
+    assert "not ready: " in record.getMessage()
+    assert f"{results}: cannot store a result: File exists" in record.getMessage()
 
 
 @pytest.mark.usefixtures("quick")

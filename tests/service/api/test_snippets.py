@@ -1,4 +1,4 @@
-"""The page's programs against a service that refuses each at first: they wait as they are told."""
+"""The page's programs against a service that refuses each at first: they wait for `Retry-After`."""
 
 import json
 import shutil
@@ -41,7 +41,7 @@ def write_programs(url: str, keys: dict[str, str], folder: Path) -> dict[str, Pa
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="the page's code runs in node")
-def test_every_program_of_the_page_waits_as_long_as_it_is_told(
+def test_every_program_of_the_page_waits_for_retry_after(
     make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     service = make_service()

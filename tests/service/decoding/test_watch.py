@@ -1,4 +1,4 @@
-"""A process that stands still is told from one that computes and from one that is merely slow."""
+"""A hung process is distinguished from one that computes and from one that is merely slow."""
 
 import os
 import signal

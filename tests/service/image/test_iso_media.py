@@ -235,17 +235,17 @@ def test_without_a_colour_box_the_bitstreams_own_codes_count(data: str) -> None:
     """libavif writes them into both places."""
     plain = items_of(encode_avif(picture(64, 64)))[0].with_properties(without=(b"colr",))
     assert decode(build([plain], idat=data == "idat"), BRANDS).icc is None
-    told = Item(plain.kind, with_codes(plain.data, 12, 13), plain.properties)
-    assert decode(build([told], idat=data == "idat"), BRANDS).icc == P3
-    tiles = build([grid(1, 1, 64, 64, 2), told])
+    coded = Item(plain.kind, with_codes(plain.data, 12, 13), plain.properties)
+    assert decode(build([coded], idat=data == "idat"), BRANDS).icc == P3
+    tiles = build([grid(1, 1, 64, 64, 2), coded])
     assert decode(tiles, BRANDS).icc == P3
 
 
 def with_codes(obus: bytes, primaries: int, transfer: int) -> bytes:
     """The bitstream with other colours in its sequence header, which has sRGB's."""
     bits = f"{int.from_bytes(obus, 'big'):0{8 * len(obus)}b}"
-    told = f"{1:08b}{13:08b}{6:08b}"
-    at = bits.index(told)
+    codes = f"{1:08b}{13:08b}{6:08b}"
+    at = bits.index(codes)
     assert at < 8 * 30
     bits = bits[:at] + f"{primaries:08b}{transfer:08b}" + bits[at + 16 :]
     return int(bits, 2).to_bytes(len(obus), "big")

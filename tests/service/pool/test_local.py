@@ -714,7 +714,7 @@ async def test_while_starts_fail_requests_are_told_when_to_come_back(tmp_path: P
                 program.write_text(good)
             await asyncio.sleep(caught.value.retry_after_s)
         assert {refusal.reason for refusal in refusals} == {"starting"}
-        assert len(refusals) <= 3  # so the wait that was told last was enough
+        assert len(refusals) <= 3  # so the last Retry-After was enough
         await pool.upscale(order("answer"), request())
 
 

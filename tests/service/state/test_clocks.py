@@ -10,7 +10,7 @@ from service.state.clocks import Clocks, StampClock, read_boot_time_s
 
 @dataclass
 class Machine:
-    """Its time passes, and its wall clock is set, only when told."""
+    """Its time passes, and its wall clock is set, by the test alone."""
 
     boot_s: float = 100.0
     offset_s: float = 1_800_000_000.0

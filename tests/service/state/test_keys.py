@@ -119,7 +119,7 @@ def test_the_random_part_of_another_key_does_not_open_this_one(state: State) -> 
 
 
 def test_an_unknown_id_takes_the_steps_of_a_known_one(state: State) -> None:
-    """Counted in instructions of SQLite's machine; else the time would tell which ids exist."""
+    """Counted in instructions of SQLite's machine; else the time would show which ids exist."""
     secrets = sorted(state.keys.create(f"key-{number}") for number in range(20))
     state.keys.revoke("key-7")
     with state.keys._database.read() as connection:

@@ -279,7 +279,7 @@ def test_one_keys_unfinished_uploads_refuse_no_other_key(
         assert service.upload(headers=other).status_code == 200
     for _ in range(2):
         assert service.upload(picture_of_bytes(MB // 2), headers=other).status_code == 200
-    # Which of them arrived last is not told by the order in which they were sent.
+    # The order in which they were sent does not say which of them arrived last.
     readable, _, _ = select.select([each.socket for each in senders], [], [], 10)
     (refused,) = (each for each in senders if each.socket in readable)
     refused.receive().assert_error(429, "rate_limit_exceeded")

@@ -53,7 +53,7 @@ async def fetch_source(url: str, table: Settings) -> bytes:
 
 
 async def assert_unusable(url: str, **changes: Any) -> str:
-    """Returns what the log is told."""
+    """Return the detail that the log gets."""
     with pytest.raises(InvalidParameter) as refused:
         await fetch_source(url, settings(**changes))
     assert refused.value.public_text == UNUSABLE_URL_TEXT
