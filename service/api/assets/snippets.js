@@ -1,5 +1,5 @@
 // The same request as a command, and as a program in two languages, ready to run as it stands. Each
-// waits where it is told to: what is more than a key's rate is answered 429 with Retry-After.
+// waits for Retry-After: what is more than a key's rate is answered 429.
 
 const inShell = (text) => `'${text.replaceAll("'", `'\\''`)}'`;
 // Inside the double quotes of curl's -F.
