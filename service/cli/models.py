@@ -73,7 +73,7 @@ def add_model(
     files: Annotated[
         list[Path],
         typer.Argument(
-            metavar="FILE...",
+            metavar="FILE",
             help="weights: .pth or .safetensors, or the .param and the .bin of an ncnn pair",
         ),
     ],

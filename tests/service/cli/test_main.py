@@ -27,7 +27,7 @@ def test_every_command_is_in_the_help() -> None:
         "credits show NAME",
         "image FILES...",
         "models fetch NAME",
-        "models add NAME FILE",
+        "models add NAME FILE...",
     ],
 )
 def test_the_help_names_arguments_as_the_readme_does(line: str) -> None:

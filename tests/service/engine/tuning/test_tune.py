@@ -134,15 +134,18 @@ def test_the_window_that_wastes_least_on_its_halo_is_chosen() -> None:
 
 
 @pytest.mark.parametrize(
-    ("us_per_px", "halo_px", "window_px"), [(3, 8, 64), (15, 8, 128), (3, 20, 128)]
+    ("us_per_px", "halo_px", "window_px"), [(6, 8, 64), (25, 8, 128), (6, 20, 128)]
 )
 def test_a_window_that_lets_others_in_soon_goes_first_unless_it_wastes_far_more(
     us_per_px: int, halo_px: int, window_px: int
 ) -> None:
-    """64 px take 12 ms or 61 ms; 128 px 4 times that, and keep 1.4 or 3.4 times the share."""
+    """64 px take 25 ms or 102 ms; 128 px 4 times that, and keep 1.4 or 3.4 times the share.
+
+    A busy machine only makes both longer: the limit lies just below the next longer time.
+    """
     engine = FakeEngine(seconds_per_px=us_per_px * 1e-6, halo_px=halo_px)
 
-    effort = Effort(budget_s=2.7, turn_s=0.03)
+    effort = Effort(budget_s=2.7, turn_s=0.09)
     sizes = Sizes((128, 64), (1,))
     choice, _ = tune(candidate(engine, "float32"), [], sizes, "auto", effort=effort)
 
