@@ -249,7 +249,8 @@ def _switch_to_wal(engine: Engine) -> None:
     """Let readers go on while one writes. The file remembers; only its first opener changes it.
 
     Raises:
-        OperationalError: other processes kept the file busy for `BUSY_TIMEOUT_S`.
+        OperationalError: other processes kept the file busy for `BUSY_TIMEOUT_S`, or the disk
+            does not work.
     """
     give_up_at_s = time.monotonic() + BUSY_TIMEOUT_S
     while True:
@@ -257,9 +258,11 @@ def _switch_to_wal(engine: Engine) -> None:
             with closing(engine.raw_connection()) as connection:
                 connection.cursor().execute("PRAGMA journal_mode = WAL")
             return
-        except sqlite3.OperationalError:
-            # Here SQLite does not wait for others by itself, whatever its timeout is.
-            if time.monotonic() > give_up_at_s:
+        except sqlite3.OperationalError as error:
+            # Here SQLite does not wait for others by itself, whatever its timeout is. Other errors,
+            # a full disk's for example, do not end by waiting.
+            is_busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not is_busy or time.monotonic() > give_up_at_s:
                 raise
             time.sleep(0.05)
 
