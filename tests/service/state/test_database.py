@@ -15,7 +15,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
 from service.config import Settings
-from service.state import State, hide_password, open_state
+from service.state import State, StateError, hide_password, open_state
 from service.state.database import open_database
 from service.state.errors import DatabaseFailed, DatabaseRefused
 
@@ -230,3 +230,23 @@ def test_state_loads_no_torch_and_no_migration_tool() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
+
+
+def test_a_disk_that_does_not_work_is_not_waited_for(
+    make_settings: Callable[..., Settings], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only a busy file is tried again; here SQLite cannot write its journal."""
+    settings = make_settings()
+    settings.data_dir.mkdir(parents=True, exist_ok=True)
+    file = settings.data_dir / "upscaled.sqlite3"
+    with closing(sqlite3.connect(file)) as connection:
+        connection.execute("CREATE TABLE t (n)")
+    file.with_name(file.name + "-journal").mkdir()
+    waits: list[float] = []
+    monkeypatch.setattr("service.state.database.time.sleep", waits.append)
+    monkeypatch.setattr("service.state.database.BUSY_TIMEOUT_S", 0.2)
+
+    with pytest.raises(StateError, match="cannot open the database"):
+        open_state(settings)
+
+    assert waits == []
