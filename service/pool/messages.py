@@ -17,6 +17,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from service.pool.figures import WorkerFigures
+from service.upscale.model_choice import Rung
 
 
 class _Message(BaseModel):
@@ -34,6 +35,7 @@ class Job(_Message):
     """One image to upscale; its encoded bytes are the payload.
 
     `key_id`: the API key that sent it; the images of one key share what it gets of the device.
+    `model`: the one that was asked for by name; "" for the best this machine can afford.
     """
 
     kind: Literal["job"] = "job"
@@ -41,6 +43,7 @@ class Job(_Message):
     request_id: str
     scale: int
     key_id: int = 0
+    model: str = ""
 
 
 class Cancel(_Message):
@@ -51,10 +54,12 @@ class Cancel(_Message):
 
 
 class Ready(_Message):
-    """Models are loaded and warm. All maps have the scales as keys.
+    """Models are loaded and warm. Maps have the scales as keys unless they say otherwise.
 
     `labels`: what runs each model and in which precision, as "torch float32".
     `seconds_per_px`: what the warm-up took for one input pixel; a first guess of the pace.
+    `ladders`: by scale, which models `auto` chooses from and for which pictures, best first.
+    `model_seconds_per_px`: device seconds for one input pixel of a large picture, by model name.
     `places`: how many jobs it takes at once.
     """
 
@@ -63,6 +68,8 @@ class Ready(_Message):
     models: dict[int, str]
     labels: dict[int, str]
     seconds_per_px: dict[int, float]
+    ladders: dict[int, list[Rung]] = {}
+    model_seconds_per_px: dict[str, float] = {}
     places: int = Field(ge=1)
 
 
@@ -91,7 +98,8 @@ class Done(_Message):
     """The finished image's facts; its encoded bytes are the payload.
 
     `network_s` is the time between decoding and encoding, in turn with other images; `device_s`
-    what this image alone had of the device.
+    what this image alone had of the device. `tempered_with`: the faithful model that the result of
+    `model` was mixed with, or "". `label`: what ran `model` and in which precision.
     """
 
     kind: Literal["done"] = "done"
@@ -100,6 +108,8 @@ class Done(_Message):
     width_px: int
     height_px: int
     model: str
+    tempered_with: str = ""
+    label: str = ""
     decode_s: float
     network_s: float
     encode_s: float

@@ -146,13 +146,19 @@ def _open_engines(
         from service.engine.device import choose_device
         from service.pool.jobs import count_places
         from service.pool.warm_up import warm_up
+        from service.upscale.model_choice import Rung
 
         engines = {scale: open_engine(settings, scale) for scale in SCALES}
+        seconds_per_px = {scale: warm_up(engine, scheduler) for scale, engine in engines.items()}
         ready = Ready(
             device=str(choose_device(settings).torch_device),
             models={scale: engine.model for scale, engine in engines.items()},
             labels={scale: engine.label for scale, engine in engines.items()},
-            seconds_per_px={scale: warm_up(engine, scheduler) for scale, engine in engines.items()},
+            seconds_per_px=seconds_per_px,
+            ladders={scale: [Rung(model=engine.model)] for scale, engine in engines.items()},
+            model_seconds_per_px={
+                engine.model: seconds_per_px[scale] for scale, engine in engines.items()
+            },
             places=count_places(settings),
         )
     except Exception as error:  # noqa: BLE001  (whatever it is, without engines there is no worker)
