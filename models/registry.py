@@ -59,7 +59,8 @@ class ModelSpec:
     result to be the untiled one, exactly (compact networks) or nearly (`RRDB_HALO_TRUNK_PX`). All
     in input pixels. url: "" where there is none to fetch from. wdn: the model to mix with where
     grain is to be kept (`models.mixing`). bits: of a weight in the file. packaged: the same
-    model in 16 bits, whose file is made of `pair`, from a package instead of a release.
+    model in 16 bits, whose file is made of `pair`, from a package instead of a release. same_as:
+    the model whose file this one shares under another name; "" for a file of its own.
     """
 
     name: str
@@ -79,6 +80,12 @@ class ModelSpec:
     bits: Literal[16, 32] = 32
     packaged: "ModelSpec | None" = None
     pair: PackagedPair | None = None
+    same_as: str = ""
+
+    @property
+    def file_owner(self) -> str:
+        """The name that stands for the file: two models of one name here run the same network."""
+        return self.same_as or self.name
 
     def trunk_pixels(self, width_px: int, height_px: int) -> int:
         """Pixels at which the network's body runs for an input of that size: the unit of cost."""
@@ -188,13 +195,15 @@ def makes_every_scale(native_scale: int) -> bool:
 def read_default_models(default_dir: Path = DEFAULT_DIR) -> tuple[ModelSpec, ...]:
     """The models that ship inside the package, from its `manifest.json`.
 
+    An entry of nothing but `same_as` is a second name of another entry's file.
+
     Raises:
         ModelError: the manifest is missing or incomplete: the installation is damaged.
     """
     manifest = default_dir / "manifest.json"
     try:
-        entries = json.loads(manifest.read_bytes())
-        return tuple(_default_model(name, entry) for name, entry in entries.items())
+        entries = dict(json.loads(manifest.read_bytes()).items())
+        return tuple(_default_model(name, entries) for name in entries)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"{manifest}: not a readable manifest of models ({error!r})") from error
 
@@ -208,7 +217,15 @@ def is_colour_exact(model: str) -> bool:
     return any(spec.name == model for spec in read_default_models())
 
 
-def _default_model(name: str, entry: Mapping[str, int | str]) -> ModelSpec:
+def _default_model(name: str, entries: Mapping[str, Mapping[str, int | str]]) -> ModelSpec:
+    entry = entries[name]
+    if "same_as" in entry:
+        owner = str(entry["same_as"])
+        return replace(_describe_default(owner, entries[owner]), name=name, same_as=owner)
+    return _describe_default(name, entry)
+
+
+def _describe_default(name: str, entry: Mapping[str, int | str]) -> ModelSpec:
     return describe_model(
         name,
         "plain",

@@ -25,7 +25,9 @@ def export(
     times the way from there to here further. It turns the dial of that stretch finely, without
     training again.
 
-    Raises `FileNotFoundError` where a folder has no checkpoint yet.
+    Raises:
+        FileNotFoundError: a folder has no checkpoint yet.
+        ValueError: another entry of the manifest shares the file that would change.
     """
     state = _read(run_folder)
     recipe = checkpoint.stored_recipe(state)
@@ -38,6 +40,7 @@ def export(
     }
     shape = {"features": recipe.features, "layers": recipe.layers, "scale": recipe.scale}
     metadata = {"family": "plain", **{key: str(value) for key, value in shape.items()}}
+    _refuse_shared(path, name, weights)
     save_file(weights, path, metadata=metadata)
     path.chmod(0o644)  # the library leaves it readable to its maker alone
     return _enter(path, name, recipe.features, recipe.layers, recipe.scale)
@@ -58,6 +61,23 @@ def _read(run_folder: Path) -> dict[str, Any]:
     if state is None:
         raise FileNotFoundError(f"{run_folder} holds no {checkpoint.FILE_NAME}")
     return state
+
+
+def _refuse_shared(path: Path, name: str, weights: dict[str, torch.Tensor]) -> None:
+    """A second name of a file stands for the weights that it has: it must get a copy first."""
+    manifest_path = path.with_name(MANIFEST)
+    manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
+    sharers = [other for other, entry in manifest.items() if entry.get("same_as") == name]
+    if not sharers:
+        return
+    before = load_file(path)
+    if before.keys() != weights.keys() or any(
+        not torch.equal(before[key], weights[key]) for key in weights
+    ):
+        raise ValueError(
+            f"{manifest_path}: {', '.join(sharers)} shares the file of {name}, which would change: "
+            "give it a file of its own first"
+        )
 
 
 def _enter(path: Path, name: str, features: int, layers: int, scale: int) -> dict[str, Any]:

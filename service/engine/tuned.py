@@ -77,7 +77,7 @@ def _what_is_known(
     reference = float32_candidate(model, device)
     candidates = list_candidates(model, device, settings.precision)
     key = make_key(model, device, settings, [reference, *candidates])
-    name = f"{model.spec.name}-{settings.precision}"
+    name = f"{model.spec.file_owner}-{settings.precision}"
     return reference, candidates, key, choice_path(settings.data_dir / "tuning", name, key)
 
 
@@ -105,7 +105,7 @@ def make_key(
     spec = model.spec
     return {
         "format": FORMAT,
-        "model": spec.name,
+        "model": spec.file_owner,
         "sha256": [spec.sha256, spec.wdn.sha256] if spec.wdn else [spec.sha256],
         "denoise": settings.denoise if spec.wdn else 1.0,
         "precision": settings.precision,

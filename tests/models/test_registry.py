@@ -110,6 +110,8 @@ def test_shipped_models_are_read_from_their_manifest(default_dir: Path) -> None:
         b"[]",
         b'{"upscaled-x4": []}',
         b'{"upscaled-x4": {"file": "a.safetensors"}}',
+        b'{"second": {"same_as": "upscaled-x4"}}',
+        b'{"second": {"same_as": "second"}}',
         json.dumps(
             {
                 "upscaled-x4": {

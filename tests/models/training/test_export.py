@@ -51,6 +51,21 @@ def test_the_manifest_describes_the_file_and_keeps_other_entries(tmp_path: Path)
     assert (entry["features"], entry["layers"], entry["scale"]) == (6, 2, 2)
 
 
+def test_a_file_with_a_second_name_is_exported_again_only_as_it_is(tmp_path: Path) -> None:
+    checkpoint.save(begin(Recipe(2, features=6, layers=2)), tmp_path / "run")
+    export(tmp_path / "run", "upscaled-x2", tmp_path)
+    manifest = json.loads((tmp_path / "manifest.json").read_text())
+    manifest["second"] = {"same_as": "upscaled-x2"}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+
+    export(tmp_path / "run", "upscaled-x2", tmp_path)
+    before = (tmp_path / "upscaled-x2.safetensors").read_bytes()
+    checkpoint.save(begin(Recipe(2, features=6, layers=2, seed=9)), tmp_path / "other")
+    with pytest.raises(ValueError, match="second shares the file of upscaled-x2"):
+        export(tmp_path / "other", "upscaled-x2", tmp_path)
+    assert (tmp_path / "upscaled-x2.safetensors").read_bytes() == before
+
+
 def test_a_run_without_checkpoint_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"checkpoint\.pt"):
         export(tmp_path, "upscaled-x2", tmp_path)

@@ -78,6 +78,8 @@ def test_list_names_every_model_its_scale_licence_and_place_without_torch(
     assert done.stdout.splitlines()[0].split() == ["MODEL", "SCALE", "LICENCE", "WHERE"]
     rows = {row[0]: row[1:] for row in cells(done)}
     assert rows["upscaled-x4"] == ["x4", "Apache-2.0", "shipped"]
+    same_file = "shipped, the same file as upscaled-x4"
+    assert rows["upscaled-x4-faithful"] == ["x4", "Apache-2.0", same_file]
     assert rows["realesrgan-x2plus"] == ["x2", "BSD-3-Clause", "not fetched"]
     assert rows["mine"] == ["x2", "the file's own", "your own"]
     assert {spec.name for spec in OFFICIAL} < rows.keys()
@@ -91,6 +93,7 @@ def test_verify_passes_without_torch_and_fails_once_a_file_is_wrong(
     assert (done.returncode, done.stderr) == (0, "")
     assert ["mine", "ok"] in cells(done)
     assert ["upscaled-x4", "ok"] in cells(done)
+    assert ["upscaled-x4-faithful", "ok"] in cells(done)
     copy = tmp_path / "models" / "own" / "mine.safetensors"
     copy.write_bytes(copy.read_bytes()[:-1] + b"x")
     done = upscaled_without_torch(tmp_path, "verify")

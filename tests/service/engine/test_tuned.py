@@ -52,6 +52,19 @@ def test_the_second_time_the_stored_choice_is_taken(
     assert sum(f"tiny: {first.label}, windows of" in line for line in caplog.messages) == 2
 
 
+def test_a_second_name_of_a_file_shares_its_choice(tmp_path: Path) -> None:
+    settings = settings_of(tmp_path)
+    device = choose_device(settings)
+    model = tiny_model()
+    open_tuned(model, device, settings)
+    assert has_stored_choice(
+        replace(model, spec=replace(model.spec, name="second", same_as="tiny")), device, settings
+    )
+    assert not has_stored_choice(
+        replace(model, spec=replace(model.spec, name="other")), device, settings
+    )
+
+
 def test_what_is_known_is_opened_as_a_start_would_and_nothing_is_measured(tmp_path: Path) -> None:
     settings = settings_of(tmp_path)
     unknown, is_chosen = open_known_engine(settings, 2)
