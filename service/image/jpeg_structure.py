@@ -177,6 +177,15 @@ def read_header(source: bytes) -> Structure:
     return _Reader(source).read_header()
 
 
+def read_frame_and_tables(source: bytes) -> tuple[Frame, tuple[Segment, ...]]:
+    """The frame header, and the tables before the first scan.
+
+    Raises:
+        ValueError, IndexError, struct.error, UnsupportedImageFormat: as `read_header`.
+    """
+    return _Reader(source).read_frame_and_tables()
+
+
 def read_structure(source: bytes) -> Structure:
     """All parts of the file, to its end marker or whatever else ends it.
 
@@ -206,6 +215,10 @@ class _Reader:
     def read_header(self) -> Structure:
         self._read_to_first_scan()
         return self._result(has_end=False)
+
+    def read_frame_and_tables(self) -> tuple[Frame, tuple[Segment, ...]]:
+        self._read_to_first_scan()
+        return self._result(has_end=False).frame, tuple(self._tables)
 
     def read_structure(self) -> Structure:
         header: bytes | None = self._read_to_first_scan()

@@ -1,0 +1,111 @@
+import time
+from io import BytesIO
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+
+from models.training.drawing import draw_page
+from service.image.depth import Pixels
+from service.image.harm import Harm, measure_harm, measure_noise
+from tests.service.image.jpeg_samples import save_jpeg
+
+
+def scene(height: int = 200, width: int = 240) -> NDArray[np.float64]:
+    """A photograph's make-up: smooth areas, an edge, and texture in one corner."""
+    ys, xs = np.mgrid[:height, :width]
+    smooth = 110 + 50 * np.sin(xs / 40) + 30 * np.cos(ys / 55) + 60 * (xs + ys > 300)
+    rough = np.random.default_rng(3).normal(0, 1, (height, width))
+    texture = cv2.GaussianBlur(rough, (0, 0), 1.0) * 60 * ((xs > width // 2) & (ys > height // 2))
+    return np.asarray(np.repeat((smooth + texture)[..., None], 3, 2) * [1, 0.9, 0.8])
+
+
+def noisy(sigma: float, depth: type = np.uint8, seed: int = 1) -> Pixels:
+    pixels = scene() + np.random.default_rng(seed).normal(0, sigma, scene().shape)
+    unit = np.iinfo(depth).max / 255
+    return np.asarray(np.clip(np.rint(pixels * unit), 0, 255 * unit), depth)
+
+
+def png(pixels: NDArray[np.uint8]) -> bytes:
+    file = BytesIO()
+    PillowImage.fromarray(pixels).save(file, "PNG")
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("sigma", [1, 2, 3, 5, 10, 20])
+def test_white_noise_is_measured(sigma: float) -> None:
+    assert abs(measure_noise(noisy(sigma)) - sigma) < 0.3 + 0.05 * sigma
+
+
+def test_deep_pictures_are_measured_in_the_same_levels() -> None:
+    assert abs(measure_noise(noisy(3, np.uint16)) - 3) < 0.3
+
+
+def test_a_clean_scene_has_next_to_no_noise() -> None:
+    assert measure_noise(noisy(0)) < 0.6
+
+
+def test_texture_alone_is_no_noise() -> None:
+    rough = np.random.default_rng(3).normal(0, 1, (160, 160))
+    for width in (1.0, 1.5):
+        texture = cv2.GaussianBlur(rough, (0, 0), width) * 20 + 128
+        assert measure_noise(np.asarray(np.repeat(texture[..., None], 3, 2), np.uint8)) == 0
+
+
+def test_patterns_and_drawn_pages_have_no_noise() -> None:
+    ys, xs = np.mgrid[:128, :128]
+    for mask in ((xs + ys) % 2, (xs // 2 + ys // 2) % 2, xs % 2 * (ys % 2), (xs + ys) % 3 == 0):
+        pattern = np.asarray(np.repeat(mask[..., None] * 40 + 100, 3, 2), np.uint8)
+        assert measure_noise(pattern) == 0
+    for seed in range(3):
+        assert measure_noise(draw_page(np.random.default_rng(seed))) < 1
+
+
+def test_a_noisy_photograph_on_white_is_noisy() -> None:
+    """White paper is clipped: it says nothing about the camera."""
+    page = np.full((600, 600, 3), 255, np.uint8)
+    page[100:300, 100:340] = noisy(5)
+    assert measure_noise(page) > 4
+
+
+def test_a_jpeg_file_has_its_quality_and_another_none() -> None:
+    pixels = np.asarray(noisy(0), np.uint8)
+    assert measure_harm(save_jpeg(pixels, quality=83), pixels) == Harm(83, measure_noise(pixels))
+    assert measure_harm(png(pixels), pixels) == Harm(None, measure_noise(pixels))
+
+
+@pytest.mark.parametrize("source", [b"", b"\xff\xd8\xff", b"\xff\xd8\xff" + bytes(500), b"RIFF"])
+def test_a_damaged_file_counts_as_not_compressed(source: bytes) -> None:
+    assert measure_harm(source, np.asarray(noisy(0))).jpeg_quality is None
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    height=st.integers(1, 70),
+    width=st.integers(1, 70),
+    depth=st.sampled_from([np.uint8, np.uint16]),
+    sigma=st.sampled_from([0, 1, 300]),
+)
+def test_any_size_and_content_gives_a_finite_figure(
+    height: int, width: int, depth: type, sigma: int
+) -> None:
+    grain = np.random.default_rng(height).normal(100, sigma, (height, width, 3))
+    pixels: Pixels = np.asarray(np.clip(grain, 0, 255), depth)
+    assert 0 <= measure_noise(pixels) < 255
+
+
+def test_the_same_picture_gives_the_same_figure() -> None:
+    assert measure_noise(noisy(4)) == measure_noise(noisy(4).copy())
+    assert measure_noise(np.asfortranarray(noisy(4))) == measure_noise(noisy(4))
+
+
+def test_a_large_picture_takes_hardly_longer() -> None:
+    """Blocks are sampled: 12 megapixels take 8 ms on one core of an AMD EPYC."""
+    large = np.tile(noisy(5), (15, 17, 1))
+    start = time.process_time()
+    assert measure_noise(large) > 4
+    assert time.process_time() - start < 0.5

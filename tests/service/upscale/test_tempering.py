@@ -1,0 +1,213 @@
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from service.image.depth import Pixels
+from service.image.harm import Harm
+from service.upscale.tempering import (
+    AUTO_STRENGTH,
+    TEMPER_PX,
+    Tempering,
+    is_harmed,
+    temper,
+)
+
+X4 = Tempering(14, 0.8)
+DEPTHS = [np.uint8, np.uint16]
+
+
+def noise(height: int, width: int, seed: int, depth: type = np.uint8) -> Pixels:
+    """Noise that is alike over one half and unlike over the other, by seed."""
+    peak = np.iinfo(depth).max
+    base = np.random.default_rng(0).integers(0, peak + 1, (height, width, 3))
+    other = np.random.default_rng(seed).integers(0, peak + 1, (height, width, 3))
+    near = np.clip(base + (other - base) // 50, 0, peak)
+    mixed = np.where(np.arange(width)[:, None] < width // 2, near, other)
+    return np.asarray(mixed, depth)
+
+
+def by_the_formula(vivid: Pixels, faithful: Pixels, tempering: Tempering) -> NDArray[np.float64]:
+    """The docstring's formula with plain numpy, in float64, by true Gaussians of its widths."""
+    peak = np.iinfo(vivid.dtype).max
+    d = np.subtract(vivid, faithful, dtype=np.float64)
+    e = np.sqrt(blurred((d**2).mean(2), 3))
+    g = 1 / np.sqrt(1 + (e / (tempering.limit_levels * peak / 255)) ** 2)
+    low = np.stack([blurred(d[..., at], 1.5) for at in range(3)], 2)
+    result = faithful + g[..., None] * (d - (1 - tempering.low_share) * low)
+    return np.asarray(np.clip(result, 0, peak))
+
+
+def blurred(plane: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
+    reach = math.ceil(4 * sigma)
+    taps = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)
+    padded = np.pad(plane, reach, mode="edge")
+    for axis in range(2):
+        padded = np.apply_along_axis(np.convolve, axis, padded, taps / taps.sum(), mode="valid")
+    return padded
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+def test_it_follows_the_formula(depth: type) -> None:
+    """Within a level of 255 on average over a picture that holds texture, edges and noise."""
+    ys, xs = np.mgrid[:60, :80]
+    scene = 120 + 60 * np.sin(xs / 7) + 50 * (ys > 30)
+    texture = np.random.default_rng(1).normal(0, 8, (60, 80, 3)) * (xs > 40)[..., None]
+    unit = np.iinfo(depth).max // 255
+    faithful: Pixels = np.asarray(np.repeat(scene[..., None], 3, 2) * unit, depth)
+    rolled = np.roll(scene, 2, 0)[..., None]
+    vivid: Pixels = np.asarray(np.clip(rolled + texture, 0, 255) * unit, depth)
+
+    result = temper(vivid, faithful, X4)
+
+    away = np.abs(result - by_the_formula(vivid, faithful, X4)) / unit
+    assert away.mean() < 1
+    assert np.abs(vivid.astype(float) - result).mean() / unit > 2
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@settings(max_examples=40, deadline=None)
+@given(data=st.data())
+def test_a_window_gives_what_the_whole_picture_gives(depth: type, data: st.DataObject) -> None:
+    """To the last bit, wherever it lies, over noise: the worst case for sums."""
+    height, width = data.draw(st.integers(1, 150)), data.draw(st.integers(1, 90))
+    top, left = data.draw(st.integers(0, height - 1)), data.draw(st.integers(0, width - 1))
+    bottom, right = data.draw(st.integers(top + 1, height)), data.draw(st.integers(left + 1, width))
+    tempering = data.draw(st.sampled_from([X4, Tempering(3.3, 0.37), Tempering(500, 0)]))
+    vivid, faithful = noise(height, width, 5, depth), noise(height, width, 9, depth)
+    seen_top, seen_left = max(0, top - TEMPER_PX), max(0, left - TEMPER_PX)
+    seen = (slice(seen_top, bottom + TEMPER_PX), slice(seen_left, right + TEMPER_PX))
+
+    window = temper(vivid[seen], faithful[seen], tempering)
+
+    whole = temper(vivid, faithful, tempering)[top:bottom, left:right]
+    kept = window[top - seen_top : bottom - seen_top, left - seen_left : right - seen_left]
+    assert np.array_equal(kept, whole)
+
+
+def test_a_halo_one_pixel_short_shows() -> None:
+    """The proof that the test above can fail."""
+    vivid, faithful = noise(60, 60, 5), noise(60, 60, 9)
+    short = TEMPER_PX - 1
+
+    window = temper(vivid[30 - short :], faithful[30 - short :], X4)[short:]
+
+    assert not np.array_equal(window, temper(vivid, faithful, X4)[30:])
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("strength", [0, 0.1, AUTO_STRENGTH, 1])
+def test_where_both_are_flat_so_is_the_result(depth: type, strength: float) -> None:
+    """Of one colour where the networks agree; where they do not, one colour between the two."""
+    tempering = Tempering.of(strength, 4, Harm())
+    for vivid, faithful in ((77, 77), (0, 0), (80, 77), (255, 0)):
+        unit = np.iinfo(depth).max // 255
+        shape = (70, 20, 3)
+        one: Pixels = np.full(shape, vivid * unit, depth)
+        other: Pixels = np.full(shape, faithful * unit, depth)
+        result = temper(one, other, tempering)
+        assert (result == result[0, 0]).all()
+        assert min(vivid, faithful) * unit <= result[0, 0, 0] <= max(vivid, faithful) * unit
+
+
+def test_a_grey_picture_stays_grey() -> None:
+    vivid, faithful = (np.repeat(noise(70, 50, seed)[..., :1], 3, 2) for seed in (5, 9))
+    result = temper(vivid, faithful, X4)
+    assert (result == result[..., :1]).all()
+
+
+def test_texture_passes_and_a_bent_stroke_does_not() -> None:
+    faithful = np.full((64, 64, 3), 128, np.uint8)
+    vivid = faithful + np.random.default_rng(3).integers(-4, 5, faithful.shape, np.int16)
+    vivid[:, 40:44] = 20
+
+    result = temper(np.asarray(vivid, np.uint8), faithful, X4).astype(int)
+
+    texture = (slice(None), slice(0, 20))
+    assert np.abs(result[texture] - vivid[texture]).mean() < 0.5
+    assert np.abs(result[:, 40:44] - 128).max() < 40
+
+
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("strength", [1e-12, 0.9999999])
+def test_any_strength_gives_finite_pixels_between_its_ends(depth: type, strength: float) -> None:
+    vivid, faithful = noise(20, 30, 5, depth), noise(20, 30, 9, depth)
+    result = temper(vivid, faithful, Tempering.of(strength, 4, Harm()))
+    end = vivid if strength < 0.5 else faithful
+    assert np.abs(result.astype(int) - end).max() <= 1
+
+
+def test_strength_0_is_the_vivid_network_and_1_the_faithful_one() -> None:
+    vivid, faithful = noise(20, 30, 5), noise(20, 30, 9)
+    for scale in (2, 4):
+        assert np.array_equal(temper(vivid, faithful, Tempering.of(0, scale, Harm())), vivid)
+        assert np.array_equal(temper(vivid, faithful, Tempering.of(1, scale, Harm())), faithful)
+
+
+def test_more_strength_is_nearer_to_the_faithful_network() -> None:
+    vivid, faithful = noise(40, 40, 5), noise(40, 40, 9)
+    away = []
+    for strength in (0, 0.2, 0.4, 0.5, 0.6, 0.8, 1):
+        result = temper(vivid, faithful, Tempering.of(strength, 4, Harm()))
+        away.append(np.abs(result.astype(int) - faithful).mean())
+    assert away == sorted(away, reverse=True)
+    assert len(set(away)) == len(away)
+
+
+def test_strips_are_not_seen() -> None:
+    """A picture of several strips is that of one: rows count from no strip's beginning."""
+    vivid, faithful = noise(150, 20, 5), noise(150, 20, 9)
+    whole = temper(vivid, faithful, X4)
+    for top in (1, 40, 63, 64, 65):
+        seen = slice(max(0, top - TEMPER_PX), None)
+        assert np.array_equal(
+            temper(vivid[seen], faithful[seen], X4)[top - seen.start :], whole[top:]
+        )
+
+
+@pytest.mark.parametrize("strength", [-0.01, 1.01, math.nan])
+def test_a_strength_out_of_range_is_refused(strength: float) -> None:
+    with pytest.raises(ValueError, match="strength"):
+        Tempering.of(strength, 4, Harm())
+
+
+@pytest.mark.parametrize(("limit", "share"), [(-1, 0.5), (math.nan, 0.5), (1, -0.1), (1, 1.1)])
+def test_figures_out_of_range_are_refused(limit: float, share: float) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Tempering(limit, share)
+
+
+@pytest.mark.parametrize("other", [(20, 31, 3), (20, 30, 1)])
+def test_results_of_other_sizes_are_refused(other: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="cannot be tempered"):
+        temper(np.zeros((20, 30, 3), np.uint8), np.zeros(other, np.uint8), X4)
+
+
+def test_at_x4_harm_changes_nothing() -> None:
+    for harm in (Harm(), Harm(30), Harm(None, 10)):
+        assert Tempering.of(AUTO_STRENGTH, 4, harm) == X4
+
+
+@pytest.mark.parametrize(
+    ("harm", "limit_levels"),
+    [
+        (Harm(96), 4),
+        (Harm(61), 4),
+        (Harm(60), 8),
+        (Harm(1), 8),
+        (Harm(96, 2.49), 4),
+        (Harm(96, 2.5), 8),
+        (Harm(None, 2.5), 8),
+    ],
+)
+def test_at_x2_more_harm_lets_more_through(harm: Harm, limit_levels: float) -> None:
+    assert is_harmed(harm)
+    assert Tempering.of(AUTO_STRENGTH, 2, harm) == Tempering(limit_levels, 0.9)
+
+
+@pytest.mark.parametrize("harm", [Harm(), Harm(97), Harm(100, 2.49), Harm(None, 2.49)])
+def test_a_clean_picture_is_not_harmed(harm: Harm) -> None:
+    assert not is_harmed(harm)
