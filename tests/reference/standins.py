@@ -39,7 +39,7 @@ def import_published() -> PublishedRealEsrgan:
     Raises:
         ImportError: the packages of requirements.lock beside this file are not installed.
     """
-    with warnings.catch_warnings(), _torchvision_stood_in():
+    with warnings.catch_warnings(), torchvision_stood_in():
         warnings.simplefilter("ignore")
         return PublishedRealEsrgan(
             RRDBNet=import_module("basicsr.archs.rrdbnet_arch").RRDBNet,
@@ -49,7 +49,7 @@ def import_published() -> PublishedRealEsrgan:
 
 
 @contextmanager
-def _torchvision_stood_in() -> Iterator[None]:
+def torchvision_stood_in() -> Iterator[None]:
     if "torchvision" in sys.modules:
         raise ImportError("torchvision is loaded: stand-ins must not hide a real one")
     for name, members in _NAMES_BY_MODULE.items():
