@@ -13,7 +13,7 @@ import psutil
 from scripts.benchmark.contestant import Entry
 from scripts.benchmark.effort import Effort
 from scripts.benchmark.machine import Facts
-from scripts.benchmark.ours import settings_of, upscale_once
+from scripts.benchmark.ours import open_upscaler_with, settings_of, upscale_once
 from scripts.benchmark.pictures import Pixels, make_pixels
 from service.batch.found import Finder
 from service.batch.journal import FILE_NAME, Journal
@@ -24,9 +24,8 @@ from service.batch.stop import Stop
 from service.batch.work import Bench
 from service.config import Settings
 from service.decoding.decoder import count_decoders
-from service.engine.choice import open_engine
+from service.engine.choice import open_model
 from service.engine.engine import Engine, Started, Window, most_windows
-from service.upscale.scheduler import Scheduler
 
 SCALE = 4
 MODEL = "upscaled-x4"
@@ -41,10 +40,12 @@ def measure_batch(data_dir: Path, effort: Effort, device: str) -> Facts:
     """
     entry = Entry("ours", str(data_dir), MODEL, "auto", device=device, is_tuned=not effort.is_tiny)
     settings = settings_of(entry)
-    engine = open_engine(settings, SCALE)
+    engine = open_model(settings, MODEL)
     sources = data_dir / "batch-in"
     pictures = _write_pictures(sources, effort.batch_images, effort.batch_px)
-    windows = [window for picture in pictures for window in record_windows(engine, picture)]
+    windows = [
+        window for picture in pictures for window in record_windows(engine, settings, picture)
+    ]
     run_windows(engine, windows[: 2 * engine.batch])
     kernel, batch = [], []
     for number in range(effort.batch_rounds):
@@ -55,7 +56,7 @@ def measure_batch(data_dir: Path, effort: Effort, device: str) -> Facts:
         "images": len(pictures),
         "side_px": effort.batch_px,
         "label": engine.label,
-        "places": count_under_way(settings, engine),
+        "places": count_under_way(settings, max(engine.batch, engine.small_batch)),
         "windows": len(windows),
         "kernel_s": [round(spent.seconds, 3) for spent in kernel],
         "batch_s": [round(spent.seconds, 3) for spent in batch],
@@ -123,7 +124,13 @@ def run_files(engine: Engine, settings: Settings, sources: Path, results: Path) 
     with (
         Journal(results / FILE_NAME) as journal,
         open_bench(
-            lambda: engine, SCALE, settings, journal, results, stop, is_overwriting=False
+            SCALE,
+            settings,
+            journal,
+            results,
+            stop,
+            is_overwriting=False,
+            open_engine=lambda _: engine,
         ) as bench,
     ):
         _wait_for_decoders(bench, next(sources.iterdir()).read_bytes())
@@ -139,14 +146,14 @@ def _wait_for_decoders(bench: Bench, photo: bytes) -> None:
     """They start while a model is loaded, which is not measured either."""
     decoders = count_decoders()
     with ThreadPoolExecutor(decoders) as pool:
-        list(pool.map(bench.decoder.decode, [photo] * decoders))
+        list(pool.map(bench.upscaler.decoder.decode, [photo] * decoders))
 
 
-def record_windows(engine: Engine, picture: Pixels) -> list[Window]:
+def record_windows(engine: Engine, settings: Settings, picture: Pixels) -> list[Window]:
     """What the network is given for a picture."""
     recorder = _Recorder(engine)
-    with Scheduler() as scheduler:
-        upscale_once(picture, SCALE, recorder, scheduler)
+    with open_upscaler_with(recorder, settings, SCALE) as upscaler:
+        upscale_once(picture, SCALE, upscaler)
     return recorder.windows
 
 

@@ -13,10 +13,10 @@ from models.store import ModelStore
 from scripts.benchmark.contestant import Entry
 from scripts.benchmark.effort import Effort
 from scripts.benchmark.machine import Facts
-from scripts.benchmark.ours import settings_of, upscale_once
+from scripts.benchmark.ours import open_upscaler_with, settings_of, upscale_once
 from scripts.benchmark.pictures import make_pixels
 from scripts.benchmark.weights import Weights, add_general, add_small_compact, is_random
-from service.engine.choice import open_engine
+from service.engine.choice import open_model
 from service.engine.engine import Window
 from service.image.depth import Pixels
 from service.upscale.check import is_believable
@@ -24,7 +24,6 @@ from service.upscale.lock import LOCK_PX, lock_colours
 from service.upscale.loop import Care
 from service.upscale.pattern_correction import PatternCorrection
 from service.upscale.region import Region
-from service.upscale.scheduler import Scheduler
 
 Result = TypeVar("Result")
 
@@ -63,19 +62,19 @@ def measure_one(data_dir: Path, model: str, side_px: int, device: str, *, is_tun
     """One image, square, after one that warms up; OpenCV has one thread, as in a worker."""
     entry = Entry("ours", str(data_dir), model, "auto", device, side_px, side_px, is_tuned=is_tuned)
     scale = ModelStore(data_dir / "models").find(model).native_scale
-    engine = open_engine(settings_of(entry), scale)
+    settings = settings_of(entry)
+    engine = open_model(settings, model)
     check, lock = Stopwatch(_checked(model)), Stopwatch(lock_colours)
     care = Care(check=check)
     if not is_colour_exact(model):
         care = replace(care, lock=lock, lock_px=LOCK_PX)
     pixels = make_pixels(side_px, side_px)
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)
+    threads = cv2.getNumThreads()  # an upscaler takes one
     try:
-        with Scheduler() as scheduler:
-            upscale_once(pixels[: side_px // 2], scale, engine, scheduler)
+        with open_upscaler_with(engine, settings, scale) as upscaler:
+            upscale_once(pixels[: side_px // 2], scale, upscaler)
             began, cpu_began = time.perf_counter(), time.process_time()
-            result = upscale_once(pixels, scale, engine, scheduler, care)
+            result = upscale_once(pixels, scale, upscaler, care)
             wall_s, cpu_s = time.perf_counter() - began, time.process_time() - cpu_began
         patterns_s = _time_patterns(pixels, result)
     finally:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -16,19 +17,19 @@ from scripts.benchmark.int8 import open_int8
 from scripts.benchmark.pictures import Pixels, make_pixels
 from scripts.benchmark.weights import is_random
 from service.config import Settings, load_settings
-from service.engine.choice import open_engine
+from service.engine.choice import open_model
 from service.engine.engine import Engine, Started, Window
 from service.image.types import Image
 from service.upscale.check import is_believable
 from service.upscale.job import choose_care
-from service.upscale.loop import NO_CARE, Care, upscale
-from service.upscale.scheduler import Scheduler
+from service.upscale.loop import NO_CARE, Care
+from service.upscale.upscaler import Upscaler, open_upscaler
 
 INT8 = "int8"
 
 
 class Ours:
-    """An engine as a worker opens it, behind a scheduler, and the loop over one image.
+    """The core as a worker opens it, and the loop over one image.
 
     Or, of precision `INT8`, one in 8 bits that no proof was asked of.
     """
@@ -39,9 +40,16 @@ class Ours:
         self._device = entry.device
         self._scale = spec.native_scale
         self._spec = spec
-        opened = open_int8 if entry.precision == INT8 else open_engine
-        self._watched = WatchedEngine(opened(settings, self._scale))
-        self._scheduler = Scheduler()
+        engine = (
+            open_int8(settings, self._scale)
+            if entry.precision == INT8
+            else open_model(settings, entry.model)
+        )
+        self._watched = WatchedEngine(engine)
+        self._open = ExitStack()
+        self._upscaler = self._open.enter_context(
+            open_upscaler_with(self._watched, settings, self._scale)
+        )
         care = choose_care(entry.model, settings)
         is_believed = is_random(entry.model) or entry.precision == INT8
         self._care = replace(care, check=_believe) if is_believed else care
@@ -53,9 +61,7 @@ class Ours:
 
     def run(self) -> Pixels:
         self._watched.windows.clear()
-        return upscale_once(
-            self._image.rgb, self._scale, self._watched, self._scheduler, self._care
-        )
+        return upscale_once(self._image.rgb, self._scale, self._upscaler, self._care)
 
     def gflop(self) -> float:
         network = build_network(self._spec.family, self._spec.shape)
@@ -91,13 +97,18 @@ def _believe(source: Window, result: Window) -> bool:
     return True
 
 
-def upscale_once(
-    rgb: Window, scale: int, engine: object, scheduler: Scheduler, care: Care = NO_CARE
-) -> Pixels:
+def open_upscaler_with(
+    engine: object, settings: Settings, scale: int
+) -> AbstractContextManager[Upscaler]:
+    """The core around an engine that stands for the settings' model of a scale."""
+    return open_upscaler(
+        settings, scales=(scale,), open_engine=lambda _: cast(Engine, engine), decoders=0
+    )
+
+
+def upscale_once(rgb: Window, scale: int, upscaler: Upscaler, care: Care = NO_CARE) -> Pixels:
     """RGB `[H, W, 3]` to `[H * scale, W * scale, 3]` through the loop over one image."""
-    image = Image(rgb=rgb)
-    with scheduler.open_lane(cast(Engine, engine)) as lane:
-        result = upscale(image, scale, lane, on_tile=lambda done, total: None, care=care)
+    result = upscaler.upscale_pixels(Image(rgb=rgb), scale, care=care)
     return np.asarray(result.rgb, np.uint8)
 
 

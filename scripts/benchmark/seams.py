@@ -6,7 +6,12 @@ from models.store import ModelStore
 from scripts.benchmark.contestant import Entry
 from scripts.benchmark.effort import Effort
 from scripts.benchmark.machine import Facts
-from scripts.benchmark.ours import WatchedEngine, settings_of, upscale_once
+from scripts.benchmark.ours import (
+    WatchedEngine,
+    open_upscaler_with,
+    settings_of,
+    upscale_once,
+)
 from scripts.benchmark.pictures import Pixels, largest_difference, make_pixels, mean_difference
 from scripts.benchmark.weights import (
     Weights,
@@ -15,9 +20,8 @@ from scripts.benchmark.weights import (
     add_lively_rrdb,
     add_small_compact,
 )
-from service.engine.choice import open_engine
+from service.engine.choice import open_model
 from service.engine.engine import least_window_px, round_up
-from service.upscale.scheduler import Scheduler
 
 TINY_CORE_PX = 16
 
@@ -60,10 +64,10 @@ def _upscale(entry: Entry, window_px: int) -> tuple[Pixels, int]:
     store = ModelStore(Path(entry.data_dir) / "models")
     scale = store.find(entry.model).native_scale
     settings = settings_of(entry, tile_window_px=window_px)
-    engine = WatchedEngine(open_engine(settings, scale))
-    with Scheduler() as scheduler:
+    engine = WatchedEngine(open_model(settings, entry.model))
+    with open_upscaler_with(engine, settings, scale) as upscaler:
         pixels = make_pixels(entry.height_px, entry.width_px)
-        result = upscale_once(pixels, scale, engine, scheduler)
+        result = upscale_once(pixels, scale, upscaler)
     return result, sum(engine.windows.values())
 
 

@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-import cv2
-
 from models.store import ModelStore
 from service.batch.fingerprint import fingerprint
 from service.batch.journal import Journal
@@ -14,14 +12,12 @@ from service.batch.shelf import Shelf
 from service.batch.stop import Stop
 from service.batch.work import RESULTS_UNDER_WAY_PX, Bench, TellPart, ignore_part
 from service.config import Settings
-from service.decoding.decoder import Decoder, count_decoders
 from service.engine.engine import Engine
-from service.upscale.scheduler import Scheduler
+from service.upscale.upscaler import open_upscaler
 
 
 @contextmanager
 def open_bench(
-    make_engine: Callable[[], Engine],
     scale: int,
     settings: Settings,
     journal: Journal,
@@ -30,27 +26,25 @@ def open_bench(
     *,
     is_overwriting: bool,
     tell_part: TellPart = ignore_part,
+    open_engine: Callable[[str], Engine] | None = None,
+    asked_by: str | None = None,
 ) -> Iterator[Bench]:
     """A bench for one batch. What a killed run left on the shelf is dealt with before.
 
-    make_engine: opens the engine, while the processes that decode start.
+    Args:
+        open_engine, asked_by: as of `service.upscale.upscaler.open_upscaler`.
 
     Raises:
-        whatever `make_engine` raises.
-        OSError: no process that decodes can be started.
+        as `open_upscaler`.
     """
-    cv2.setNumThreads(1)  # the other cores are the network's, which is what takes long
     with ExitStack() as stack:
         shelf = stack.enter_context(Shelf(output_dir, journal, is_overwriting=is_overwriting))
-        decoders = count_decoders()
-        decoder = stack.enter_context(Decoder(settings.formats, processes=decoders))
-        decoder.warm_up(decoders)
-        engine = make_engine()
-        spec = ModelStore(settings.models_dir).find(engine.model)
+        upscaler = stack.enter_context(
+            open_upscaler(settings, scales=(scale,), open_engine=open_engine, asked_by=asked_by)
+        )
+        spec = ModelStore(settings.models_dir).find(upscaler.ladders[scale][-1].model)
         yield Bench(
-            engine=engine,
-            scheduler=stack.enter_context(Scheduler()),
-            decoder=decoder,
+            upscaler=upscaler,
             settings=settings,
             scale=scale,
             fingerprint=fingerprint(settings, scale, spec),

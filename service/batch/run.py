@@ -10,20 +10,20 @@ from service.batch.outcome import Outcome
 from service.batch.stop import Stop
 from service.batch.work import Bench
 from service.config import Settings
-from service.engine.engine import Engine
 from service.upscale.lane import Cancelled
 
 MAX_PLACES: Final = 34
 
 
-def count_under_way(settings: Settings, engine: Engine) -> int:
+def count_under_way(settings: Settings, windows_at_once: int) -> int:
     """How many files are, at once; at least `jobs_per_worker`.
+
+    windows_at_once: the most that one batch on the device may have.
 
     While a batch of windows is on the device, another can be gathered, and files are decoded,
     encoded and written beside both. Each holds its file.
     """
-    for_batches = 2 * max(engine.batch, engine.small_batch) + 2
-    return max(settings.jobs_per_worker, min(MAX_PLACES, for_batches))
+    return max(settings.jobs_per_worker, min(MAX_PLACES, 2 * windows_at_once + 2))
 
 
 def run_batch(
@@ -40,7 +40,7 @@ def run_batch(
     Raises:
         whatever `sources` or `tell` raises; what is under way is dropped then.
     """
-    places = count_under_way(bench.settings, bench.engine)
+    places = count_under_way(bench.settings, bench.upscaler.windows_at_once)
     drawing, telling = threading.Lock(), threading.Lock()
 
     def draw() -> Source | None:

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from service.upscale.lane import Lane
+from service.upscale.cancellation import Cancellation
 
 
 class Stop:
@@ -13,7 +13,7 @@ class Stop:
     def __init__(self) -> None:
         self.asked = threading.Event()
         self._lock = threading.RLock()
-        self._lanes: set[Lane] = set()
+        self._under_way: set[Cancellation] = set()
         self._is_now = False
 
     def ask(self) -> None:
@@ -25,18 +25,19 @@ class Stop:
         self.asked.set()
         with self._lock:
             self._is_now = True
-            for lane in self._lanes:
-                lane.cancel()
+            for cancellation in self._under_way:
+                cancellation.cancel()
 
     @contextmanager
-    def reaching(self, lane: Lane) -> Iterator[None]:
-        """For the block `now` cancels the lane, also where it was called before."""
+    def reaching(self) -> Iterator[Cancellation]:
+        """For the block `now` cancels what it gives, also where it was called before."""
+        cancellation = Cancellation()
         with self._lock:
-            self._lanes.add(lane)
+            self._under_way.add(cancellation)
             if self._is_now:
-                lane.cancel()
+                cancellation.cancel()
         try:
-            yield
+            yield cancellation
         finally:
             with self._lock:
-                self._lanes.discard(lane)
+                self._under_way.discard(cancellation)

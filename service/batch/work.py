@@ -20,8 +20,7 @@ from service.batch.room import PixelRoom
 from service.batch.shelf import Found, Shelf, Taken
 from service.batch.stop import Stop
 from service.config import MAX_OUTPUT_SIDE_PX, Settings
-from service.decoding.decoder import Decoder
-from service.engine.engine import Engine, EngineOutOfMemory
+from service.engine.engine import EngineOutOfMemory
 from service.errors import (
     InternalError,
     ResolutionTooHigh,
@@ -30,10 +29,9 @@ from service.errors import (
 )
 from service.image.probe import probe
 from service.image.types import ImageInfo
-from service.pool.warm_up import warm_up
-from service.upscale.job import Finished, run_job
 from service.upscale.lane import Cancelled
-from service.upscale.scheduler import Scheduler
+from service.upscale.result import Result
+from service.upscale.upscaler import Upscaler
 
 TellPart = Callable[[Path, float], None]
 
@@ -59,9 +57,7 @@ class Bench:
     a file's tiles is done, 0 to 1.
     """
 
-    engine: Engine
-    scheduler: Scheduler
-    decoder: Decoder
+    upscaler: Upscaler
     settings: Settings
     scale: int
     fingerprint: bytes
@@ -137,46 +133,41 @@ class Bench:
             made, result = alike
             outcome = replace(outcome, kind=Kind.COPIED)
         else:
-            finished = self._upscale(outcome.source, data, info)
-            made, result = self._describe(finished, content), finished.data
+            upscaled = self._upscale(outcome.source, data, info)
+            made, result = self._describe(upscaled, content), upscaled.data
             outcome = replace(
                 outcome,
                 kind=Kind.UPSCALED,
-                decode_s=finished.decode_s,
-                network_s=finished.network_s,
-                encode_s=finished.encode_s,
+                decode_s=upscaled.timings.decode_s,
+                network_s=upscaled.timings.network_s,
+                encode_s=upscaled.timings.encode_s,
             )
         made = replace(made, mtime_ns=self.shelf.write(taken, result))
         self.shelf.fill(taken, made)
         return _of_made(outcome, made)
 
-    def _upscale(self, path: Path, data: bytes, info: ImageInfo) -> Finished:
+    def _upscale(self, path: Path, data: bytes, info: ImageInfo) -> Result:
         def on_tile(done: int, total: int) -> None:
             self.tell_part(path, done / max(1, total))
 
         is_deep = info.is_deep and (info.has_alpha or self.settings.deep_png)
         result_px = info.width_px * info.height_px * self.scale**2 * (2 if is_deep else 1)
-        with (
-            self.room.take(result_px),
-            self.scheduler.open_lane(self.engine) as lane,
-            self.stop.reaching(lane),
-        ):
-            return run_job(
+        with self.room.take(result_px), self.stop.reaching() as cancellation:
+            return self.upscaler.upscale(
                 data,
                 self.scale,
-                lane,
-                self.settings,
-                on_tile,
-                decode=self.decoder.decode,
+                on_tile=on_tile,
+                cancellation=cancellation,
                 max_output_side_px=MAX_RESULT_SIDE_PX,
             )
 
     def _prove_engine(self) -> None:
         """After some errors of a device every further call fails: then no file need be tried."""
         try:
-            warm_up(self.engine, self.scheduler)
+            self.upscaler.prove()
         except Exception as error:
-            raise EngineBroken(f"{self.engine.model} works no more: {error}") from error
+            models = ", ".join(self.upscaler.models.loaded())
+            raise EngineBroken(f"{models} works no more: {error}") from error
 
     def _refuse_too_large(self, info: ImageInfo) -> None:
         if max(info.width_px, info.height_px) * self.scale > MAX_RESULT_SIDE_PX:
@@ -191,16 +182,16 @@ class Bench:
         ending = "png" if is_png else "jpg"
         return (folder / name for name in candidate_names(path.name, self.scale, ending))
 
-    def _describe(self, finished: Finished, content: bytes) -> Made:
+    def _describe(self, upscaled: Result, content: bytes) -> Made:
         return Made(
             source_sha256=content,
             fingerprint=self.fingerprint,
-            sha256=hashlib.sha256(finished.data).digest(),
-            size_bytes=len(finished.data),
+            sha256=hashlib.sha256(upscaled.data).digest(),
+            size_bytes=len(upscaled.data),
             mtime_ns=0,
-            width_px=finished.width_px,
-            height_px=finished.height_px,
-            model=finished.model,
+            width_px=upscaled.width_px,
+            height_px=upscaled.height_px,
+            model=upscaled.model,
         )
 
 

@@ -8,7 +8,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Annotated
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
     from service.batch.found import Source
     from service.batch.journal import Journal
     from service.batch.stop import Stop
-    from service.engine.engine import Engine
 
 BESIDE_JOURNAL = "files-beside.sqlite3"
 """In the data folder: the journal of results that lie beside their sources."""
@@ -94,7 +92,6 @@ def run_order(
         try:
             with (
                 open_bench(
-                    partial(open_engine, settings, order.scale, asked_by=asked_by),
                     order.scale,
                     settings,
                     journal,
@@ -102,6 +99,7 @@ def run_order(
                     stop,
                     is_overwriting=order.is_overwriting,
                     tell_part=report.tell_part,
+                    asked_by=asked_by,
                 ) as bench,
                 _heard(stop, on_signal),
                 report,
@@ -111,6 +109,8 @@ def run_order(
         except BatchAborted as error:
             report.conclude()
             raise _give_up(str(error), error.exit_status) from None
+        except ModelError as error:
+            raise _give_up(str(error), status=2) from None
     report.conclude()
     return report
 
@@ -123,15 +123,6 @@ def require_writable(folder: Path) -> None:
     except OSError as error:
         reason = "is a file" if isinstance(error, FileExistsError) else error.strerror
         raise _give_up(f"output folder {folder}: {reason}") from None
-
-
-def open_engine(settings: Settings, scale: int, *, asked_by: str | None) -> "Engine":
-    from service.engine.choice import open_engine
-
-    try:
-        return open_engine(settings, scale, asked_by=asked_by)
-    except ModelError as error:
-        raise _give_up(str(error), status=2) from None
 
 
 def _give_up(reason: str, status: int = 1) -> typer.Exit:

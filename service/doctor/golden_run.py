@@ -8,18 +8,17 @@ has no network where the system lets it go without.
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Final
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
 
 from service.config import Settings
+from service.doctor.golden import JPEG_QUALITY, compare, read_expected, read_source
 from service.doctor.isolation import Watch
 from service.doctor.report import Connections, Made, Opened, Platform, Report, Trouble
 
 if TYPE_CHECKING:
-    from service.decoding.decoder import Decoder
     from service.engine.engine import Engine
-    from service.upscale.scheduler import Scheduler
-
-SCALES: Final = (2, 4)
+    from service.upscale.upscaler import Upscaler
 
 
 class _Stop(Exception):
@@ -46,20 +45,17 @@ def main() -> None:
 
 
 def _run(settings: Settings, out: int) -> None:
-    try:
-        _say(out, _describe_platform())
-        engines = {scale: _open(settings, scale, out) for scale in SCALES}
-    except Exception as error:
-        raise _told(out, "engine", error) from error
-    from service.decoding.decoder import Decoder
-    from service.upscale.scheduler import Scheduler
-
-    try:
-        with Scheduler() as scheduler, Decoder(settings.formats, processes=1) as decoder:
-            for scale, engine in engines.items():
-                _say(out, _make(scale, engine, settings, scheduler, decoder))
-    except Exception as error:
-        raise _told(out, "golden picture", error) from error
+    with ExitStack() as stack:
+        try:
+            _say(out, _describe_platform())
+            upscaler = _open(stack, settings, out)
+        except Exception as error:
+            raise _told(out, "engine", error) from error
+        try:
+            for scale in upscaler.ladders:
+                _say(out, _make(scale, upscaler))
+        except Exception as error:
+            raise _told(out, "golden picture", error) from error
 
 
 def _describe_platform() -> Platform:
@@ -81,13 +77,30 @@ def _describe_platform() -> Platform:
     )
 
 
-def _open(settings: Settings, scale: int, out: int) -> "Engine":
-    from service.engine.choice import open_known_engine
+def _open(stack: ExitStack, settings: Settings, out: int) -> "Upscaler":
+    from service.upscale.upscaler import open_upscaler
+
+    settings = settings.model_copy(update={"jpeg_quality": JPEG_QUALITY})
+    opened: dict[str, Opened] = {}
+
+    def open_engine(model: str) -> "Engine":
+        engine, opened[model] = _open_engine(settings, model)
+        return engine
+
+    upscaler = stack.enter_context(open_upscaler(settings, open_engine=open_engine, decoders=1))
+    for scale, ladder in upscaler.ladders.items():
+        for rung in ladder:
+            _say(out, opened[rung.model].model_copy(update={"scale": scale}))
+    return upscaler
+
+
+def _open_engine(settings: Settings, model: str) -> "tuple[Engine, Opened]":
+    from service.engine.choice import open_known_model
 
     started = time.perf_counter()
-    engine, is_chosen = open_known_engine(settings, scale)
-    opened = Opened(
-        scale=scale,
+    engine, is_chosen = open_known_model(settings, model)
+    return engine, Opened(
+        scale=engine.native_scale,
         model=engine.model,
         label=engine.label,
         proof=engine.proof,
@@ -95,32 +108,24 @@ def _open(settings: Settings, scale: int, out: int) -> "Engine":
         is_chosen=is_chosen,
         seconds=time.perf_counter() - started,
     )
-    _say(out, opened)
-    return engine
 
 
-def _make(
-    scale: int, engine: "Engine", settings: Settings, scheduler: "Scheduler", decoder: "Decoder"
-) -> Made:
-    from service.doctor.golden import JPEG_QUALITY, compare, read_expected, read_source
+def _make(scale: int, upscaler: "Upscaler") -> Made:
     from service.image.decode import decode
     from service.upscale.check import is_believable
-    from service.upscale.job import run_job
 
     source = read_source(scale)
-    settings = settings.model_copy(update={"jpeg_quality": JPEG_QUALITY})
-    with scheduler.open_lane(engine) as lane:
-        finished = run_job(source, scale, lane, settings, lambda *_: None, decode=decoder.decode)
-    got = decode(finished.data)
-    expected = read_expected(engine.model, scale)
+    result = upscaler.upscale(source, scale)
+    got = decode(result.data)
+    expected = read_expected(result.model, scale)
     return Made(
         scale=scale,
-        model=engine.model,
+        model=result.model,
         psnr_db=None if expected is None else compare(decode(expected), got),
         is_believable=is_believable(decode(source).rgb, got.rgb),
-        decode_s=finished.decode_s,
-        network_s=finished.network_s,
-        encode_s=finished.encode_s,
+        decode_s=result.timings.decode_s,
+        network_s=result.timings.network_s,
+        encode_s=result.timings.encode_s,
     )
 
 

@@ -25,6 +25,29 @@ _AUTO_ANYWHERE: Final = {
 }
 
 
+def open_model(settings: Settings, name: str) -> Engine:
+    """The engine of a model that is here, by its name, its weights placed on the device.
+
+    Raises:
+        SettingsError: a device that is not here, no file of the model, or a window too small for
+            it.
+        ModelError: an unknown model, or a weights file that cannot be used.
+        InternalError: the model's result is not finite in float32.
+    """
+    return _open(*_load_named(settings, name), settings)
+
+
+def open_known_model(settings: Settings, name: str) -> tuple[Engine, bool]:
+    """`open_model` without measuring: (engine, whether a start would open just this one).
+
+    Where a start would measure first, this one is float32 on CPUs and float16 on GPUs.
+
+    Raises:
+        as `open_model`.
+    """
+    return _open_known(*_load_named(settings, name), settings)
+
+
 def open_engine(settings: Settings, scale: int, *, asked_by: str | None = None) -> Engine:
     """The engine for scale 2 or 4, its weights loaded and placed on the device.
 
@@ -37,21 +60,25 @@ def open_engine(settings: Settings, scale: int, *, asked_by: str | None = None) 
         ModelError: an unknown model, or a weights file that cannot be used.
         InternalError: the model's result is not finite in float32.
     """
-    model, device = _load_model(settings, scale, asked_by)
+    return _open(*_load_model(settings, scale, asked_by), settings)
+
+
+def open_known_engine(settings: Settings, scale: int) -> tuple[Engine, bool]:
+    """As `open_known_model`, for the model of a scale.
+
+    Raises:
+        as `open_engine`.
+    """
+    return _open_known(*_load_model(settings, scale, None), settings)
+
+
+def _open(model: LoadedModel, device: Device, settings: Settings) -> Engine:
     if not _is_tuned(settings):
         return open_torch(model, device)
     return open_tuned(model, device, settings)
 
 
-def open_known_engine(settings: Settings, scale: int) -> tuple[Engine, bool]:
-    """`open_engine` without measuring: (engine, whether a start would open just this one).
-
-    Where a start would measure first, this one is float32 on CPUs and float16 on GPUs.
-
-    Raises:
-        as `open_engine`.
-    """
-    model, device = _load_model(settings, scale, None)
+def _open_known(model: LoadedModel, device: Device, settings: Settings) -> tuple[Engine, bool]:
     if not _is_tuned(settings):
         return open_torch(model, device), True
     if not has_stored_choice(model, device, settings):
@@ -67,7 +94,22 @@ def _load_model(settings: Settings, scale: int, asked_by: str | None) -> tuple[L
     device = choose_device(settings)
     store = ModelStore(settings.models_dir)
     spec, path = choose_model(settings, scale, store, is_cuda=device.is_cuda, asked_by=asked_by)
-    model = LoadedModel(
+    return _load(settings, store, spec, path, device), device
+
+
+def _load_named(settings: Settings, name: str) -> tuple[LoadedModel, Device]:
+    device = choose_device(settings)
+    store = ModelStore(settings.models_dir)
+    spec = store.find(name)
+    check_scale(spec)
+    path = _require_file(spec, store, f"model {name!r}")
+    return _load(settings, store, spec, path, device), device
+
+
+def _load(
+    settings: Settings, store: ModelStore, spec: ModelSpec, path: Path, device: Device
+) -> LoadedModel:
+    return LoadedModel(
         spec,
         load_network(
             spec, path, denoise=settings.denoise if spec.wdn else 1.0, wdn_path=_wdn(spec, store)
@@ -75,7 +117,6 @@ def _load_model(settings: Settings, scale: int, asked_by: str | None) -> tuple[L
         choose_window_px(settings, spec, is_cuda=device.is_cuda),
         weights=path if spec.wdn is None or settings.denoise == 1.0 else None,
     )
-    return model, device
 
 
 def choose_model(

@@ -4,24 +4,19 @@ import logging
 import os
 import threading
 import traceback
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
 
 from service.config import Settings
-from service.decoding.decoder import Decoder
 from service.engine.device import choose_device
-from service.engine.engine import Engine
 from service.errors import InternalError, ServiceError
 from service.logs import event
 from service.pool.messages import Answer, Cancelled, Done, Failed, Job, Progress, Refused
-from service.pool.warm_up import warm_up
 from service.pool.wire import FrontEndGone, Inbox, Wire
-from service.upscale.job import Finished, run_job
+from service.upscale.cancellation import Cancellation
 from service.upscale.lane import Cancelled as NobodyWaits
-from service.upscale.lane import Lane
-from service.upscale.scheduler import Scheduler
+from service.upscale.result import Result
+from service.upscale.upscaler import Upscaler
 
 _log = logging.getLogger(__name__)
 
@@ -49,12 +44,8 @@ class Bench:
 
     wire: Wire
     inbox: Inbox
-    engines: Mapping[int, Engine]
-    settings: Settings
-    scheduler: Scheduler
-    decoder: Decoder
+    upscaler: Upscaler
     places: int
-    care_pool: ThreadPoolExecutor | None = None
 
     def work_for_ever(self) -> None:
         """Work on jobs until the process ends, `places` of them at once."""
@@ -80,9 +71,7 @@ class Bench:
     def _work(self, job: Job, source: bytes) -> None:
         """One job, from its frame to its answer."""
         try:
-            with self.scheduler.open_lane(self.engines[job.scale], job.key_id) as lane:
-                self.inbox.on_cancel(job, lane.cancel)
-                finished = self._run(job, source, lane)
+            result = self._run(job, source)
         except NobodyWaits:
             self._answer(Cancelled(job=job.job))
         except FrontEndGone:
@@ -90,32 +79,28 @@ class Bench:
         except Exception as error:  # noqa: BLE001  (told whole)
             self._refuse_or_fail(job, error)
         else:
-            self._answer(_describe(job, finished), finished.data)
+            self._answer(_describe(job, result), result.data)
 
     def _answer(self, answer: Answer, data: bytes = b"") -> None:
         self.inbox.settle(answer.job)
         self.wire.say(answer, data)
 
-    def _run(self, job: Job, source: bytes, lane: Lane) -> Finished:
+    def _run(self, job: Job, source: bytes) -> Result:
+        cancellation = Cancellation()
+
         def on_tile(done: int, total: int) -> None:
-            self._leave_if_cancelled(job)
+            cancellation.check()
             self.wire.say(Progress(job=job.job, done=done, total=total))
 
-        self._leave_if_cancelled(job)
-        decode = self.decoder.decode
-        return run_job(
+        self.inbox.on_cancel(job, cancellation.cancel)
+        return self.upscaler.upscale(
             source,
             job.scale,
-            lane,
-            self.settings,
-            on_tile,
-            decode=decode,
-            care_pool=self.care_pool,
+            model=job.model,
+            key_id=job.key_id,
+            on_tile=on_tile,
+            cancellation=cancellation,
         )
-
-    def _leave_if_cancelled(self, job: Job) -> None:
-        if self.inbox.is_cancelled(job):
-            raise NobodyWaits
 
     def _refuse_or_fail(self, job: Job, error: Exception) -> None:
         """Say whose fault it is; where it may be the device's, prove that it still works.
@@ -137,19 +122,20 @@ class Bench:
             return
         trace = "".join(traceback.format_exception(error, limit=-8))
         self._answer(Failed(job=job.job, reason=trace[-8000:]))
-        for engine in self.engines.values():
-            warm_up(engine, self.scheduler)
+        self.upscaler.prove()
 
 
-def _describe(job: Job, finished: Finished) -> Done:
+def _describe(job: Job, result: Result) -> Done:
     return Done(
         job=job.job,
-        media_type=finished.media_type,
-        width_px=finished.width_px,
-        height_px=finished.height_px,
-        model=finished.model,
-        decode_s=finished.decode_s,
-        network_s=finished.network_s,
-        encode_s=finished.encode_s,
-        device_s=finished.device_s,
+        media_type=result.media_type,
+        width_px=result.width_px,
+        height_px=result.height_px,
+        model=result.model,
+        tempered_with=result.tempered_with,
+        label=result.label,
+        decode_s=result.timings.decode_s,
+        network_s=result.timings.network_s,
+        encode_s=result.timings.encode_s,
+        device_s=result.timings.device_s,
     )

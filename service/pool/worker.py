@@ -8,7 +8,8 @@ pair. Its threads:
     device     runs the networks (`service.upscale.scheduler`), and computes as the last in turn
     aside      runs them for small images where the device is busy with others
     job-N      one for each image under way: decode, the loop over its tiles, encode
-    main       opens the engines, then waits for the others
+    opener     opens models, at the start and when a job needs one that is not in memory
+    main       opens all else, then waits for the others
 
 Nothing heavy is imported before the listener runs, so that loading torch does not look like a hang.
 """
@@ -21,14 +22,11 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from service.config import Settings
-from service.cores import count_cores
 from service.logs import configure_logging, event, log_what_nobody_catches
 from service.pool.frames import FrameError
 from service.pool.messages import Configure, Ready, Unusable
@@ -36,10 +34,8 @@ from service.pool.tally import Tally
 from service.pool.wire import FrontEndGone, Inbox, Wire, listen
 
 if TYPE_CHECKING:
-    from service.engine.engine import Engine
-    from service.upscale.scheduler import Scheduler
+    from service.upscale.upscaler import Upscaler
 
-SCALES: Final = (2, 4)
 NICENESS: Final = 1
 """Below the front end, which must answer while every core computes."""
 NETWORK_NICENESS: Final = 5
@@ -105,68 +101,52 @@ def _hear_settings(wire: Wire) -> Settings:
 
 
 def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings, tally: Tally) -> None:
-    import cv2
+    with ExitStack() as stack:
+        try:
+            upscaler = _open_upscaler(stack, settings, tally)
+            ready = _describe(upscaler)
+        except Exception as error:  # noqa: BLE001  (whatever it is, without it there is no worker)
+            _log.debug("cannot open the engines", exc_info=True, extra=event("engines_unusable"))
+            wire.say(Unusable(reason=str(error) or type(error).__name__))
+            raise SystemExit(1) from None
+        wire.say(ready)
+        from service.pool.jobs import Bench
 
-    from service.decoding.decoder import Decoder, count_decoders
-    from service.engine.device import has_free_cores
+        Bench(wire, inbox, upscaler, ready.places).work_for_ever()
+
+
+def _open_upscaler(stack: ExitStack, settings: Settings, tally: Tally) -> "Upscaler":
     from service.pool.counting import count_batches
-    from service.pool.jobs import Bench
-    from service.upscale.scheduler import Scheduler
+    from service.upscale.upscaler import open_upscaler
 
-    cv2.setNumThreads(1)  # the other cores are the network's, or other images'
-    decoders = count_decoders()
-    with (
-        Scheduler(count_batches(tally, settings), begin=_compute_last) as scheduler,
-        Decoder(
-            settings.formats,
-            processes=decoders,
-            log_format=settings.log_format,
-            on_death=tally.note_decoder_death,
-        ) as decoder,
-    ):
-        decoder.warm_up(decoders)  # while the engines are opened
-        # Threads that libraries start for the network have the priority of whoever was first to use
-        # it: not this thread, which starts those of the jobs.
-        with ThreadPoolExecutor(1, initializer=_compute_last) as opener:
-            opening = opener.submit(_open_engines, wire, settings, scheduler)
-            engines, places = opening.result()
-        care_pool = ThreadPoolExecutor(count_cores()) if has_free_cores(settings) else None
-        bench = Bench(wire, inbox, engines, settings, scheduler, decoder, places, care_pool)
-        bench.work_for_ever()
-
-
-def _open_engines(
-    wire: Wire, settings: Settings, scheduler: "Scheduler"
-) -> tuple[Mapping[int, "Engine"], int]:
-    """Both engines, warm, and how many places there are; says `Ready`, or why not and ends the
-    process.
-    """
-    try:
-        from service.engine.choice import open_engine
-        from service.engine.device import choose_device
-        from service.pool.jobs import count_places
-        from service.pool.warm_up import warm_up
-        from service.upscale.model_choice import Rung
-
-        engines = {scale: open_engine(settings, scale) for scale in SCALES}
-        seconds_per_px = {scale: warm_up(engine, scheduler) for scale, engine in engines.items()}
-        ready = Ready(
-            device=str(choose_device(settings).torch_device),
-            models={scale: engine.model for scale, engine in engines.items()},
-            labels={scale: engine.label for scale, engine in engines.items()},
-            seconds_per_px=seconds_per_px,
-            ladders={scale: [Rung(model=engine.model)] for scale, engine in engines.items()},
-            model_seconds_per_px={
-                engine.model: seconds_per_px[scale] for scale, engine in engines.items()
-            },
-            places=count_places(settings),
+    return stack.enter_context(
+        open_upscaler(
+            settings,
+            on_batch=count_batches(tally, settings),
+            begin=_compute_last,
+            on_decoder_death=tally.note_decoder_death,
+            is_warm=True,
         )
-    except Exception as error:  # noqa: BLE001  (whatever it is, without engines there is no worker)
-        _log.debug("cannot open the engines", exc_info=True, extra=event("engines_unusable"))
-        wire.say(Unusable(reason=str(error) or type(error).__name__))
-        raise SystemExit(1) from None
-    wire.say(ready)
-    return engines, ready.places
+    )
+
+
+def _describe(upscaler: "Upscaler") -> Ready:
+    from service.engine.device import choose_device
+    from service.pool.jobs import count_places
+
+    ladders = upscaler.ladders
+    models = {scale: ladder[0].model for scale, ladder in ladders.items()}
+    return Ready(
+        device=str(choose_device(upscaler.settings).torch_device),
+        models=models,
+        labels={scale: upscaler.label(model) for scale, model in models.items()},
+        seconds_per_px={
+            scale: upscaler.seconds_per_px[ladder[-1].model] for scale, ladder in ladders.items()
+        },
+        ladders={scale: list(ladder) for scale, ladder in ladders.items()},
+        model_seconds_per_px=dict(upscaler.seconds_per_px),
+        places=count_places(upscaler.settings),
+    )
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -18,6 +18,7 @@ from service.upscale.fit import fit, scale_to_run
 from service.upscale.lane import Lane
 from service.upscale.lock import LOCK_PX, lock_colours
 from service.upscale.loop import Care, OnTile, ignore_rows, upscale
+from service.upscale.result import Result, Timings
 from service.upscale.spread import spread
 
 CARE_STRIPS: Final = 8
@@ -27,41 +28,37 @@ Decode = Callable[[bytes], Image]
 
 
 @dataclass(frozen=True, slots=True)
-class Finished:
-    """A finished image: the encoded file, its size, the model that made it, and where time went.
+class Way:
+    """What one image goes through. lane: its own way to the network."""
 
-    `network_s` is the time from the decoded image to the upscaled one, in turn with other images;
-    `device_s` is what this image alone had of the device.
-    """
+    lane: Lane
 
-    data: bytes
-    media_type: str
-    width_px: int
-    height_px: int
-    model: str
-    decode_s: float
-    network_s: float
-    encode_s: float
-    device_s: float
+
+OpenWay = Callable[[bytes, Image], AbstractContextManager[Way]]
+"""Opens the way of one image, given its file and its pixels."""
+
+
+def ignore_tile(done: int, total: int) -> None:
+    """The `on_tile` of who wants the result only."""
 
 
 def run_job(
     source: bytes,
     scale: int,
-    lane: Lane,
+    open_way: OpenWay,
     settings: Settings,
     on_tile: OnTile,
     *,
     decode: Decode = decode_here,
     care_pool: ThreadPoolExecutor | None = None,
     max_output_side_px: int = MAX_OUTPUT_SIDE_PX,
-) -> Finished:
+) -> Result:
     """Decode, upscale and encode one image.
 
     Args:
         source: a JPEG, PNG or WebP file.
         scale: 2 or 4; a result longer than `max_output_side_px` is scaled down to it.
-        lane: the image's own way to the network.
+        open_way: chooses and opens what the image goes through.
         on_tile: see `service.upscale.loop.upscale`.
         decode: what makes pixels of the source; raises the refusals below.
         care_pool: threads that look after results, where cores have nothing better to do.
@@ -79,26 +76,31 @@ def run_job(
     gain = max_output_side_px / longest_px if is_too_long else scale
     image = _with_what_goes_on(image, gain, settings)
     run_scale = scale_to_run(longest_px, scale, max_output_side_px)
-    care = choose_care(lane.engine.model, settings)
-    if care_pool is not None:
-        care = spread(care, care_pool, CARE_STRIPS)
-    with _Beside(settings.jpeg_quality) as beside:
+    with _Beside(settings.jpeg_quality) as beside, open_way(source, image) as way:
+        lane = way.lane
+        care = choose_care(lane.engine.model, settings)
+        if care_pool is not None:
+            care = spread(care, care_pool, CARE_STRIPS)
         on_rows = ignore_rows if is_too_long else beside.on_rows
         upscaled = upscale(image, run_scale, lane, on_tile=on_tile, on_rows=on_rows, care=care)
         if is_too_long:
             upscaled = fit(upscaled, max_output_side_px)
         computed = time.perf_counter()
         data, media_type = beside.finish(upscaled)
-    return Finished(
+        timings = Timings(
+            decode_s=decoded - started,
+            network_s=computed - decoded,
+            encode_s=time.perf_counter() - computed,
+            device_s=lane.device_s,
+        )
+    return Result(
         data=data,
         media_type=media_type,
         width_px=upscaled.width_px,
         height_px=upscaled.height_px,
         model=lane.engine.model,
-        decode_s=decoded - started,
-        network_s=computed - decoded,
-        encode_s=time.perf_counter() - computed,
-        device_s=lane.device_s,
+        label=lane.engine.label,
+        timings=timings,
     )
 
 

@@ -66,8 +66,8 @@ class Spoilt(nn.Module):
         return result
 
 
-def open_spoilt(order: Path, settings: Settings, scale: int) -> Engine:
-    engine = choice_open_engine(settings, scale)
+def open_spoilt(order: Path, settings: Settings, name: str) -> Engine:
+    engine = choice_open_model(settings, name)
     assert isinstance(engine, TorchEngine)
     return replace(
         engine,
@@ -76,7 +76,7 @@ def open_spoilt(order: Path, settings: Settings, scale: int) -> Engine:
     )
 
 
-choice_open_engine = choice.open_engine
+choice_open_model = choice.open_model
 
 
 if __name__ == "__main__":
@@ -87,6 +87,6 @@ if __name__ == "__main__":
         vars(server)["LocalPool"] = partial(LocalPool, command=command)
         main()
     else:
-        vars(choice)["open_engine"] = partial(open_spoilt, Path(order))
+        vars(choice)["open_model"] = partial(open_spoilt, Path(order))
         vars(decoder)["Decoder"] = partial(Decoder, command=(sys.executable, DEADLY_DECODER))
         worker.main()

@@ -52,13 +52,13 @@ class Batch:
         with (
             Journal(self.output_dir / FILE_NAME) as journal,
             open_bench(
-                lambda: cast(Engine, self.engine),
                 SCALE,
                 settings,
                 journal,
                 self.output_dir,
                 stop,
                 is_overwriting=self.is_overwriting,
+                open_engine=lambda _model: cast(Engine, self.engine),
             ) as bench,
         ):
             yield bench

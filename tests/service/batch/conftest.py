@@ -31,4 +31,4 @@ def shared_decoder() -> Iterator[Decoder]:
 
 @pytest.fixture
 def _lent_decoder(monkeypatch: pytest.MonkeyPatch, shared_decoder: Decoder) -> None:
-    monkeypatch.setattr("service.batch.opening.Decoder", lambda *_, **__: Lent(shared_decoder))
+    monkeypatch.setattr("service.upscale.upscaler.Decoder", lambda *_, **__: Lent(shared_decoder))

@@ -49,7 +49,7 @@ def test_no_more_sources_are_drawn_than_there_are_places(batch: Batch) -> None:
     stop = Stop()
     outcomes: list[Outcome] = []
     with batch.bench(stop) as bench:
-        places = count_under_way(bench.settings, bench.engine)
+        places = count_under_way(bench.settings, bench.upscaler.windows_at_once)
         running = threading.Thread(target=run_batch, args=(sources(), bench, outcomes.append, stop))
         running.start()
         assert engine.arrived.acquire(timeout=20)
@@ -126,10 +126,10 @@ def test_large_results_wait_for_room_and_all_come_through(
 
 def test_batches_of_the_device_decide_how_many_files_are_under_way(batch: Batch) -> None:
     with batch.bench(Stop()) as bench:
-        assert count_under_way(bench.settings, bench.engine) == 4
+        assert count_under_way(bench.settings, bench.upscaler.windows_at_once) == 4
         batch.engine.batch = 8
-        assert count_under_way(bench.settings, bench.engine) == 18
+        assert count_under_way(bench.settings, bench.upscaler.windows_at_once) == 18
         batch.engine.small_batch = 16
-        assert count_under_way(bench.settings, bench.engine) == 34
+        assert count_under_way(bench.settings, bench.upscaler.windows_at_once) == 34
         batch.engine.small_batch = 64
-        assert count_under_way(bench.settings, bench.engine) == 34
+        assert count_under_way(bench.settings, bench.upscaler.windows_at_once) == 34

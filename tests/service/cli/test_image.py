@@ -13,8 +13,9 @@ from PIL import Image as PillowImage
 from typer.testing import CliRunner, Result
 
 from service.batch.journal import FILE_NAME, Journal
-from service.cli import batch, image
+from service.cli import image
 from service.config import SettingsError
+from service.upscale import upscaler
 from tests.service.image.samples import RGB, RGBA, deep_samples, png
 
 SIZE = (70, 66)
@@ -145,7 +146,7 @@ def test_a_folder_that_takes_no_result_is_told_once_before_an_engine_is_opened(
     photo: Path, monkeypatch: pytest.MonkeyPatch, folder: str, reason: str
 ) -> None:
     opened: list[object] = []
-    monkeypatch.setattr(batch, "open_engine", lambda *asked, **_: opened.append(asked))
+    monkeypatch.setattr(upscaler, "open_model", lambda *asked: opened.append(asked))
     output_dir = photo.parent / folder
 
     done = run(photo, photo, "-o", output_dir, "--scale", "2")

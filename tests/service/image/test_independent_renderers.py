@@ -28,7 +28,7 @@ from service.image.icc import (
 from service.image.sniff import BY_SETTING, ENABLED
 from service.upscale.job import run_job
 from tests.service.image.samples import picture
-from tests.service.upscale.box_engine import lane_of
+from tests.service.upscale.box_engine import lane_of, way_of
 from tests.service.upscale.test_job import ignore
 from tests.service.upscale.true_engine import TrueEngine
 
@@ -167,7 +167,7 @@ def test_wide_gamut_goes_through_untouched_and_is_shown_as_before(
     PillowImage.fromarray(pixels).save(file, kind, icc_profile=WIDE[name], **options)
 
     with lane_of(TrueEngine()) as lane:
-        made = run_job(file.getvalue(), 2, lane, Settings(jpeg_quality=100), ignore)
+        made = run_job(file.getvalue(), 2, way_of(lane), Settings(jpeg_quality=100), ignore)
 
     with PillowImage.open(BytesIO(made.data)) as result:
         assert result.info["icc_profile"] == WIDE[name]
@@ -189,7 +189,7 @@ def test_published_test_pictures_are_shown_as_before(shared_dir: Path, name: str
         profile = opened.info["icc_profile"]
 
     with lane_of(TrueEngine(window_px=384)) as lane:
-        made = run_job(source, 2, lane, Settings(jpeg_quality=100), ignore)
+        made = run_job(source, 2, way_of(lane), Settings(jpeg_quality=100), ignore)
 
     with PillowImage.open(BytesIO(made.data)) as result:
         assert result.info["icc_profile"] == profile

@@ -1,13 +1,15 @@
 """A network whose pixels can be worked out by hand: an exact integer box filter."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from service.engine.engine import Engine, EngineOutOfMemory, Started, Window
+from service.image.types import Image
+from service.upscale.job import Way
 from service.upscale.lane import Lane
 from service.upscale.scheduler import Scheduler
 
@@ -90,6 +92,11 @@ def lane_of(engine: Engine) -> Iterator[Lane]:
     """A lane through the engine that nobody shares."""
     with Scheduler() as scheduler, scheduler.open_lane(engine) as lane:
         yield lane
+
+
+def way_of(lane: Lane) -> Callable[[bytes, Image], AbstractContextManager[Way]]:
+    """The way of an image that goes through one lane, whatever it is."""
+    return lambda _source, _image: nullcontext(Way(lane))
 
 
 def box_sum(pixels: NDArray[np.int64], radius: int) -> NDArray[np.int64]:

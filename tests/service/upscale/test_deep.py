@@ -20,7 +20,7 @@ from service.upscale.job import run_job
 from service.upscale.lock import LOCK_PX, lock_colours
 from service.upscale.loop import Care, upscale
 from tests.service.image.samples import GREY, GREY_ALPHA, RGB, RGBA, chunk, png
-from tests.service.upscale.box_engine import lane_of
+from tests.service.upscale.box_engine import lane_of, way_of
 from tests.service.upscale.test_job import decoded, ignore
 from tests.service.upscale.true_engine import TrueEngine
 
@@ -55,7 +55,7 @@ def upscaled(
     source: bytes, engine: Engine, scale: int = 4, **settings: object
 ) -> tuple[str, bytes]:
     with lane_of(engine) as lane:
-        made = run_job(source, scale, lane, Settings.model_validate(settings), ignore)
+        made = run_job(source, scale, way_of(lane), Settings.model_validate(settings), ignore)
     return made.media_type, made.data
 
 
@@ -154,7 +154,7 @@ def test_what_is_too_long_is_averaged_down_in_its_own_depth() -> None:
     source = png(gradient(60, 60), 16, RGBA)
 
     with lane_of(TrueEngine()) as lane:
-        made = run_job(source, 2, lane, Settings(), ignore, max_output_side_px=100)
+        made = run_job(source, 2, way_of(lane), Settings(), ignore, max_output_side_px=100)
 
     assert read_deep_png(made.data).shape == (100, 100, 4)
 

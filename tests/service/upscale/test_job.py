@@ -12,11 +12,11 @@ from service.config import Settings
 from service.engine.engine import EngineOutOfMemory, Window
 from service.errors import InternalError, MalformedImage
 from service.image.types import Image
-from service.upscale.job import Finished
 from service.upscale.job import run_job as run_in_lane
 from service.upscale.lane import Cancelled
+from service.upscale.result import Result
 from tests.service.image.samples import exif_with_orientation, picture, save
-from tests.service.upscale.box_engine import lane_of
+from tests.service.upscale.box_engine import lane_of, way_of
 from tests.service.upscale.true_engine import TrueEngine
 
 
@@ -26,9 +26,9 @@ def ignore(done: int, total: int) -> None:
 
 def run_job(
     source: bytes, scale: int, engine: TrueEngine, settings: Settings, *rest: Any, **options: Any
-) -> Finished:
+) -> Result:
     with lane_of(engine) as lane:
-        return run_in_lane(source, scale, lane, settings, *rest, **options)
+        return run_in_lane(source, scale, way_of(lane), settings, *rest, **options)
 
 
 def decoded(data: bytes) -> PillowImage.Image:
@@ -49,8 +49,9 @@ def test_an_opaque_file_becomes_an_upright_jpeg_of_exactly_the_scale(scale: int,
     result = decoded(finished.data)
     assert (result.format, result.mode, result.size) == ("JPEG", "RGB", (48 * scale, 64 * scale))
     assert finished.model == "box"
-    assert min(finished.decode_s, finished.network_s, finished.encode_s) > 0
-    assert 0 < finished.device_s <= finished.network_s
+    timings = finished.timings
+    assert min(timings.decode_s, timings.network_s, timings.encode_s) > 0
+    assert 0 < timings.device_s <= timings.network_s
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])

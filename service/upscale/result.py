@@ -1,0 +1,36 @@
+"""What an upscaled picture is handed on as, from the core to the answer, the report and the log."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Where the seconds of one picture went.
+
+    network_s: from the decoded picture to the upscaled one, in turn with other pictures. device_s:
+    what this picture alone had of the device.
+    """
+
+    decode_s: float
+    network_s: float
+    encode_s: float
+    device_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """A finished picture: the encoded file, its exact size and how it was made.
+
+    media_type: `image/jpeg` or `image/png`. model: the registry's name. label: what ran the model
+    and in which precision, as "torch float32". tempered_with: the faithful model that its result
+    was mixed with, or "".
+    """
+
+    data: bytes
+    media_type: str
+    width_px: int
+    height_px: int
+    model: str
+    label: str
+    timings: Timings
+    tempered_with: str = ""

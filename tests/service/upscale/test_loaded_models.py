@@ -1,0 +1,93 @@
+import threading
+from collections.abc import Callable
+from typing import cast
+
+import pytest
+
+from service.engine.engine import Engine
+from service.upscale.loaded_models import LoadedModels
+from tests.service.upscale.box_engine import BoxEngine
+
+
+def box(name: str) -> Engine:
+    return cast(Engine, BoxEngine(model=name))
+
+
+def counting(opened: list[str]) -> Callable[[str], Engine]:
+    def open_engine(name: str) -> Engine:
+        opened.append(name)
+        return box(name)
+
+    return open_engine
+
+
+def test_a_model_is_opened_when_it_is_first_needed_and_once_for_all() -> None:
+    opened: list[str] = []
+    with LoadedModels(counting(opened)) as models:
+        assert models.loaded() == ()
+        with models.use("a") as first, models.use("a") as second:
+            assert first is second
+        with models.use("a") as third:
+            assert third is first
+        assert (opened, models.loaded()) == (["a"], ("a",))
+
+
+def test_engines_are_opened_by_one_thread_that_was_made_ready_first() -> None:
+    seen: list[tuple[str, str]] = []
+
+    def open_engine(name: str) -> Engine:
+        seen.append((name, threading.current_thread().name))
+        return box(name)
+
+    with LoadedModels(
+        open_engine, begin=lambda: seen.append(("begin", threading.current_thread().name))
+    ) as models:
+        for name in "ab":
+            with models.use(name):
+                pass
+    assert [what for what, _ in seen] == ["begin", "a", "b"]
+    assert len({thread for _, thread in seen}) == 1
+    assert threading.current_thread().name not in {thread for _, thread in seen}
+
+
+def test_an_opening_that_fails_is_told_to_who_asked_and_tried_again() -> None:
+    tries: list[str] = []
+
+    def open_engine(name: str) -> Engine:
+        tries.append(name)
+        if len(tries) == 1:
+            raise OSError("no disk")
+        return box(name)
+
+    with LoadedModels(open_engine) as models:
+        with pytest.raises(OSError, match="no disk"), models.use("a"):
+            pass
+        assert models.loaded() == ()
+        with models.use("a") as engine:
+            assert engine.model == "a"
+
+
+def test_idle_models_are_let_go_but_for_those_in_use_and_those_that_stay() -> None:
+    opened: list[str] = []
+    with LoadedModels(counting(opened), kept=lambda name: name == "small") as models:
+        for name in ("small", "idle", "used"):
+            with models.use(name):
+                pass
+        models.unload_idle(60)
+        assert models.loaded() == ("small", "idle", "used"), "not idle for so long"
+        with models.use("used"):
+            models.unload_idle(0)
+            assert models.loaded() == ("small", "used")
+        with models.use("idle"):
+            assert opened == ["small", "idle", "used", "idle"]
+
+
+def test_idle_models_are_let_go_by_themselves_after_the_time_that_is_set() -> None:
+    with LoadedModels(box, idle_unload_s=0.05) as models:
+        with models.use("a"):
+            pass
+        for _ in range(200):
+            if not models.loaded():
+                break
+            threading.Event().wait(0.02)
+        assert models.loaded() == ()

@@ -1,0 +1,74 @@
+"""The core as Python code uses it, with the models that ship."""
+
+from collections.abc import Iterator
+from io import BytesIO
+
+import pytest
+from PIL import Image as PillowImage
+
+from models.errors import UnknownModel
+from service.config import Settings, load_settings
+from service.errors import InvalidParameter, MalformedImage
+from service.upscale.cancellation import Cancellation
+from service.upscale.lane import Cancelled
+from service.upscale.upscaler import Upscaler, open_upscaler
+from tests.service.image.samples import picture, save
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    folder = tmp_path_factory.mktemp("data")
+    return load_settings({}, data_dir=folder, device="cpu", precision="exact", threads=1)
+
+
+@pytest.fixture(scope="module")
+def upscaler(settings: Settings) -> Iterator[Upscaler]:
+    with open_upscaler(settings, decoders=1) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_file_becomes_a_file_that_says_how_it_was_made(upscaler: Upscaler, scale: int) -> None:
+    result = upscaler.upscale(save(picture(24, 32), "PNG"), scale)
+    assert (result.media_type, result.model) == ("image/jpeg", f"upscaled-x{scale}")
+    assert (result.label, result.tempered_with) == ("torch float32", "")
+    with PillowImage.open(BytesIO(result.data)) as image:
+        assert image.size == (32 * scale, 24 * scale) == (result.width_px, result.height_px)
+
+
+def test_any_model_that_is_here_can_be_asked_for_by_name(upscaler: Upscaler) -> None:
+    source = save(picture(24, 32), "PNG")
+    result = upscaler.upscale(source, 2, model="upscaled-x4")
+    assert (result.model, result.width_px) == ("upscaled-x4", 64)
+    for absent in ("realesrgan-x2plus", "nonsense", "../upscaled-x4"):
+        with pytest.raises(InvalidParameter, match="no model"):
+            upscaler.upscale(source, 2, model=absent)
+
+
+def test_a_bad_file_is_refused(upscaler: Upscaler) -> None:
+    with pytest.raises(MalformedImage):
+        upscaler.upscale(save(picture(24, 32), "PNG")[:-60], 2)
+
+
+def test_work_is_cancelled_before_it_begins_and_at_each_tile(upscaler: Upscaler) -> None:
+    source = save(picture(24, 32), "PNG")
+    early, late = Cancellation(), Cancellation()
+    early.cancel()
+    with pytest.raises(Cancelled):
+        upscaler.upscale(source, 2, cancellation=early)
+    told: list[int] = []
+
+    def on_tile(done: int, total: int) -> None:
+        told.append(done)
+        late.cancel()
+
+    with pytest.raises(Cancelled):
+        upscaler.upscale(source, 2, on_tile=on_tile, cancellation=late)
+    assert told == [0]
+    assert upscaler.upscale(source, 2).width_px == 64
+
+
+def test_what_cannot_be_opened_is_said_and_leaves_no_thread_behind(settings: Settings) -> None:
+    wrong = settings.model_copy(update={"model_x2": "nonsense"})
+    with pytest.raises(UnknownModel), open_upscaler(wrong, decoders=0):
+        pass
