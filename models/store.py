@@ -4,7 +4,7 @@
     models_dir/own/NAME.safetensors       a user's own (ncnn pairs too), and beside it
     models_dir/own/NAME.json              what it is: family, shape, size, SHA-256
 
-Loads no torch, except `ModelStore.add` for a user's own file.
+Loads neither torch nor numpy, except `ModelStore.add` for what it takes in.
 """
 
 import difflib
@@ -18,7 +18,6 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field
 
 from models.errors import ModelError, ModelRefused, UnknownModel
-from models.ncnn.pair import PARAM_SUFFIX, read_pair_files, sort_pair, to_safetensors
 from models.placing import Writer, copier, incoming_file, write_atomically
 from models.registry import (
     DEFAULT_DIR,
@@ -31,7 +30,9 @@ from models.registry import (
     read_default_models,
 )
 
-_SAFE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+MAX_NAME_CHARACTERS = 64
+NAME_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_CHARACTERS - 1}}}"
+_SAFE_NAME = re.compile(NAME_PATTERN)
 _RESERVED_NAMES = frozenset({"auto"})
 _QUANTISED = ".int8"  # models.quantised: a model's record in 8 bits is `NAME.int8.json`
 
@@ -132,6 +133,8 @@ class ModelStore:
                 to no one model, or cannot be copied.
             WeightsError: a file is damaged or no known network's.
         """
+        from models.ncnn.pair import PARAM_SUFFIX, sort_pair
+
         official = find_official(name)
         if official is None:
             self._refuse_name(name)
@@ -241,6 +244,8 @@ class ModelStore:
     def _place_pair(
         self, name: str, official: ModelSpec | None, param: Path, weights: Path
     ) -> ModelSpec:
+        from models.ncnn.pair import read_pair_files, to_safetensors
+
         family, shape, tensors = read_pair_files(param, weights)
 
         def write(path: Path) -> None:

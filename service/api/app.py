@@ -17,6 +17,7 @@ from service.api.credits import answer_credits
 from service.api.exposition import answer_metrics
 from service.api.health import answer_health, answer_readiness
 from service.api.metrics import Metrics
+from service.api.models import answer_models
 from service.api.pages import build_page_routes
 from service.api.progress import ProgressBoard
 from service.api.progress_stream import PROGRESS_PATH, answer_progress
@@ -48,6 +49,7 @@ ROUTES: Final[tuple[BaseRoute, ...]] = (
     Route("/v1/upscale", answer_upscale, methods=["POST"]),
     Route("/v1/upscale/", answer_upscale, methods=["POST"]),
     Route("/v1/credits", answer_credits, methods=["GET"]),
+    Route("/v1/models", answer_models, methods=["GET"]),
     Route(PROGRESS_PATH + "{request_id}", answer_progress, methods=["GET"]),
     Route(RESULT_PATH + "{file_name}", answer_result, methods=["GET"]),
     Route("/healthz", answer_health, methods=["GET"]),

@@ -30,7 +30,9 @@ async def answer_metrics(request: Request) -> Response:
     """Text, or OpenMetrics for whoever prefers it. Rendered beside the event loop."""
     context = context_of(request)
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
-    figures = _Both(context.metrics.registry, context.executor.figures())
+    pool = context.executor.figures()
+    context.metrics.expect(pool.ladders)
+    figures = _Both(context.metrics.registry, pool)
     report: Report = request.app.state.report
 
     def render() -> bytes:

@@ -33,9 +33,10 @@ class StageSpan(NamedTuple):
 class Facts:
     """Unknown facts stay None. Never a key, a URL, a path or a file name.
 
-    refusal: why the answer is 429. source: "upload" or "url". engine: what ran the model, as
-    "torch float32". trace_id: where the request is traced. stages: those that came to an end, in
-    their order.
+    refusal: why the answer is 429. source: "upload" or "url". requested_model: the one that the
+    request named, a model that is present. model: the one that was taken. tempered_with: the
+    faithful model that its result was mixed with. engine: what ran the model, as "torch float32".
+    trace_id: where the request is traced. stages: those that came to an end, in their order.
     """
 
     request_id: str
@@ -52,7 +53,9 @@ class Facts:
     result_bytes: int | None = None
     result_width_px: int | None = None
     result_height_px: int | None = None
+    requested_model: str | None = None
     model: str | None = None
+    tempered_with: str | None = None
     engine: str | None = None
     trace_id: str | None = None
     stages: list[StageSpan] = field(default_factory=list)

@@ -5,6 +5,7 @@ name or anything else that a client chose.
 """
 
 import platform
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info, ProcessCollector
@@ -14,6 +15,7 @@ from service.api.charge import CreditEvent
 from service.api.facts import STAGES, Exchange
 from service.errors import REFUSAL_REASONS, ServiceError
 from service.state import Swept
+from service.upscale.model_choice import Rung
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 180)
 UPSCALE_ROUTE: Final = "/v1/upscale"
@@ -40,6 +42,13 @@ class Metrics:
         self.source_bytes = self._counter("source_bytes", "Bytes of the images upscaled")
         self.result_bytes = self._counter("result_bytes", "Bytes of the images delivered")
         self.output_pixels = self._counter("output_pixels", "Pixels of the images delivered")
+        self.images = self._counter(
+            "images",
+            "Images delivered, by the model that made them and the one they were tempered with",
+            "model",
+            "scale",
+            "tempered_with",
+        )
         self.credits = self._counter(
             "credits", "Credits held before work, captured for a delivery, released", "event"
         )
@@ -76,6 +85,15 @@ class Metrics:
         self.source_bytes.inc(facts.source_bytes or 0)
         self.result_bytes.inc(facts.result_bytes or 0)
         self.output_pixels.inc((facts.result_width_px or 0) * (facts.result_height_px or 0))
+        # The worker's names, never the client's: a model that is not present is refused before.
+        labels = (facts.model or "", str(facts.scale or ""), facts.tempered_with or "")
+        self.images.labels(*labels).inc()
+
+    def expect(self, ladders: Mapping[int, Sequence[Rung]]) -> None:
+        """Begin the series of what `auto` may choose at zero: see `_begin_at_zero`."""
+        for scale, ladder in ladders.items():
+            for rung in ladder:
+                self.images.labels(rung.model, str(scale), rung.tempered_with)
 
     def note_credit(self, event: CreditEvent) -> None:
         self.credits.labels(event).inc()

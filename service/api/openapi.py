@@ -4,8 +4,10 @@ from collections.abc import Iterable
 from importlib.metadata import version
 from typing import Any, Final
 
+from models.store import MAX_NAME_CHARACTERS, NAME_PATTERN
 from service import errors
 from service.api.credits import UNMETERED_CREDITS
+from service.api.present_models import MODEL_HEADER, TEMPERED_HEADER
 from service.api.progress import ARRIVAL_WAIT_S, MAX_WATCHERS_PER_KEY
 from service.api.progress_stream import PROGRESS_PATH
 from service.api.result_url import RESULT_PATH
@@ -48,6 +50,7 @@ def build_openapi(settings: Settings) -> Document:
         "paths": {
             "/v1/upscale": {"post": _upscale(settings)},
             "/v1/credits": _read("credits", "Credits left to this API key", _credits()),
+            "/v1/models": _read("models", "The models a request may name", _models()),
             PROGRESS_PATH + "{request_id}": _read(
                 "progress", "How far a request of this API key is, while it runs", _progress()
             ),
@@ -79,11 +82,12 @@ def _upscale(settings: Settings) -> Document:
         f"most {MAX_OUTPUT_SIDE_PX} px. `Accept: image/*` answers with the image itself, anything "
         "else with a URL to it.",
         "security": [{"api_key": []}],
+        "parameters": [_model_header()],
         "requestBody": {"required": True, "content": _upscale_bodies()},
         "responses": {
             "200": {
                 "description": "The image, or where it is",
-                "headers": _REQUEST_ID | _server_timing(),
+                "headers": _REQUEST_ID | _server_timing() | _models_taken(),
                 "content": {
                     "application/json": {"schema": _closed_object(result_url={"type": "string"})},
                     "image/jpeg": {"schema": _BINARY},
@@ -154,6 +158,75 @@ def _credits() -> Document:
     return {
         "security": [{"api_key": []}],
         "responses": {"200": _answer(meaning, content), **_keyed_errors()},
+    }
+
+
+def _model_header() -> Document:
+    return {
+        "name": MODEL_HEADER,
+        "in": "header",
+        "required": False,
+        "description": "The model to take, one that `GET /v1/models` lists, or `auto`, which is "
+        "the same as no header: the best model that the server can afford for the picture. A "
+        "model that is not present, or is named twice, is `invalid_parameter`; nothing is charged.",
+        "schema": {
+            "type": "string",
+            "pattern": f"^{NAME_PATTERN}$",
+            "maxLength": MAX_NAME_CHARACTERS,
+            "default": "auto",
+        },
+    }
+
+
+def _models_taken() -> Document:
+    name: Document = {"type": "string"}
+    return {
+        MODEL_HEADER: {
+            "description": "The model that made the image",
+            "required": True,
+            "schema": name,
+        },
+        TEMPERED_HEADER: {
+            "description": "The faithful model that the result was mixed with; absent where it "
+            "was not",
+            "required": False,
+            "schema": name,
+        },
+    }
+
+
+def _models() -> Document:
+    scales: Document = {"type": "array", "items": {"enum": [2, 4]}}
+    seconds: Document = {"type": ["number", "null"]}
+    model = _closed_object(
+        name={"type": "string"},
+        native_scale={"type": "integer"},
+        scales=scales,
+        licence={"type": "string"},
+        bits={"enum": [16, 32]},
+        source={"enum": ["default", "official", "user"]},
+        auto_scales=scales,
+        seconds_per_megapixel={"type": "object", "additionalProperties": seconds},
+    )
+    rung = _closed_object(
+        model={"type": "string"},
+        tempered_with={"type": ["string", "null"]},
+        most_input_px={"type": ["integer", "null"]},
+        harmed_only={"type": "boolean"},
+    )
+    ladders = {"type": "object", "additionalProperties": {"type": "array", "items": rung}}
+    body = _closed_object(models={"type": "array", "items": model}, auto=ladders)
+    return {
+        "description": "`models`: those present on the server. `bits`: of a weight in the file. "
+        "`auto_scales`: where `auto` may take it. `seconds_per_megapixel`: of input, by scale, on "
+        "this server; null until measured. `auto`: by scale, the models that `auto` chooses from, "
+        "best first. A picture of at most `most_input_px` pixels (null: any) goes to the first, "
+        "if that is not for pictures with compression artefacts or noise alone (`harmed_only`).",
+        "security": [{"api_key": []}],
+        "responses": {
+            "200": _answer("The models present", _json(body)),
+            **_keyed_errors(),
+        },
     }
 
 

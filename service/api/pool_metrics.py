@@ -1,6 +1,7 @@
 """The workers' figures as Prometheus families: made anew of one snapshot for each scrape."""
 
 from collections.abc import Iterator
+from math import inf
 from typing import Final
 
 from prometheus_client import Metric
@@ -49,6 +50,7 @@ class PoolMetrics(Collector):
         yield _counter("worker_cpu_seconds", "Processor time of all workers", done.cpu_s)
         yield from self._by_model()
         yield self._engines()
+        yield self._ladders()
         yield self._memory()
 
     def _by_model(self) -> Iterator[Metric]:
@@ -68,6 +70,18 @@ class PoolMetrics(Collector):
         )
         for scale, model, label, device in sorted(self._figures.engines):
             family.add_metric([str(scale), model, label, device], 1)
+        return family
+
+    def _ladders(self) -> Metric:
+        family = GaugeMetricFamily(
+            "upscaled_auto_input_pixels",
+            "Input pixels up to which auto takes a model; +Inf: of any size",
+            labels=["scale", "model"],
+        )
+        for scale, ladder in sorted(self._figures.ladders.items()):
+            for rung in ladder:
+                most_px = inf if rung.most_px is None else rung.most_px
+                family.add_metric([str(scale), rung.model], most_px)
         return family
 
     def _memory(self) -> Metric:

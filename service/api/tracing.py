@@ -26,7 +26,9 @@ _FACTS: Final = {
     "height_px": "upscaled.height_px",
     "format": "upscaled.format",
     "result_bytes": "upscaled.result_bytes",
+    "requested_model": "upscaled.requested_model",
     "model": "upscaled.model",
+    "tempered_with": "upscaled.tempered_with",
     "engine": "upscaled.engine",
     "error_code": "error.type",
 }

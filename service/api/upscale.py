@@ -15,6 +15,7 @@ from service.api.charge import Charge, hold_credit
 from service.api.context import Context, context_of
 from service.api.facts import facts_of
 from service.api.judge import judge_size
+from service.api.present_models import MODEL_HEADER, TEMPERED_HEADER
 from service.api.progress import Progress
 from service.api.result_url import build_result_url, find_result_name
 from service.api.run_to_end import run_to_end
@@ -51,6 +52,9 @@ async def answer_upscale(request: Request) -> Response:
             upscaled = await client.unless_gone(work)
             response = await _deliver(request, upscaled, client, charge, api_key.id)
     response.headers["Server-Timing"] = format_server_timing(upscaled.times)
+    response.headers[MODEL_HEADER] = upscaled.model
+    if upscaled.tempered_with:
+        response.headers[TEMPERED_HEADER] = upscaled.tempered_with
     return response
 
 
@@ -70,11 +74,13 @@ async def _upscale(
         progress.note_tile,
         is_deep=info.is_deep and (info.has_alpha or context.settings.deep_png),
         key_id=key_id,
+        model=asked.model,
     )
     admitted_s = time.perf_counter()
     upscaled = await context.executor.upscale(source, work)
     facts.note_work(admitted_s, upscaled.times)
     facts.model, facts.engine = upscaled.model, upscaled.engine or None
+    facts.tempered_with = upscaled.tempered_with or None
     facts.result_bytes = len(upscaled.data)
     facts.result_width_px, facts.result_height_px = upscaled.width_px, upscaled.height_px
     return upscaled
@@ -88,6 +94,7 @@ async def _read_source(request: Request, asked: Asked, share: Share) -> tuple[by
         with facts.timing("fetch"):
             source = await _load_source(context, asked.image_url or "", share)
     facts.scale = asked.scale
+    facts.requested_model = asked.model or None
     facts.source = "upload" if asked.image is not None else "url"
     facts.source_bytes = len(source)
     info = await asyncio.to_thread(probe, source, context.settings.formats)

@@ -3,6 +3,7 @@
 from service.pool.figures import EngineInUse, PoolFigures, WorkerFigures
 from service.pool.messages import Ready
 from service.pool.process import WorkerProcess
+from service.upscale.model_choice import Rung
 
 
 class Books:
@@ -13,9 +14,17 @@ class Books:
         self.failed_starts = 0
         self._present: dict[WorkerProcess, tuple[int, Ready]] = {}
         self._done_before = WorkerFigures()
+        self._ladders: dict[int, tuple[Rung, ...]] = {}
+        self._seconds_per_px: dict[tuple[str, int], float] = {}
 
     def join(self, number: int, worker: WorkerProcess, ready: Ready) -> None:
         self._present[worker] = (number, ready)
+        self._ladders = {scale: tuple(ladder) for scale, ladder in ready.ladders.items()}
+        self._seconds_per_px = {
+            (model, scale): seconds
+            for model, seconds in ready.model_seconds_per_px.items()
+            for scale in ready.ladders
+        }
 
     def leave(self, worker: WorkerProcess) -> None:
         """What it did stays counted. It is a restart only if it died by itself."""
@@ -62,6 +71,8 @@ class Books:
                 number: worker.figures.resident_bytes
                 for worker, (number, _) in self._present.items()
             },
+            ladders=self._ladders,
+            seconds_per_px=self._seconds_per_px,
         )
 
     def _engines(self) -> set[EngineInUse]:

@@ -26,6 +26,7 @@ class UpscaleRequest:
     `scale` is 2 or 4. `width_px` and `height_px` are the probed upright size of the source: with
     the scale they give the cost in trunk pixels, by which the queue estimates its waiting time.
     `is_deep`: its result has 16 bits a channel.
+    `model`: the one that the client names; "" for the worker's own choice.
     `key_id`: the API key that sent it; the queue and the workers are shared fairly between keys.
     `on_tile` hears how far the work is.
     """
@@ -37,6 +38,7 @@ class UpscaleRequest:
     on_tile: OnTile = field(default=_ignore_tile, compare=False, repr=False)
     is_deep: bool = False
     key_id: int = 0
+    model: str = ""
 
     @property
     def result_px(self) -> int:
@@ -58,7 +60,8 @@ class StageTimes:
 class Upscaled:
     """A finished image: encoded bytes, `image/jpeg` or `image/png`, and its exact size.
 
-    model: the registry's name. engine: what ran it, as "torch float32".
+    model: the registry's name. engine: what ran it, as "torch float32". tempered_with: the faithful
+    model that the result was mixed with; "" for none.
     """
 
     data: bytes
@@ -68,6 +71,7 @@ class Upscaled:
     model: str
     times: StageTimes
     engine: str = ""
+    tempered_with: str = ""
 
 
 class Executor(Protocol):

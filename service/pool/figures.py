@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
+from service.upscale.model_choice import Rung
+
 
 class ModelFigures(BaseModel):
     """What one model's networks have done, summed.
@@ -74,7 +76,8 @@ class PoolFigures:
     running_most: images at workers, and places at those that are ready. restarts: workers that
     died and were replaced. failed_starts: those that never became ready. done: summed over all
     workers there ever were; it is a second old at most. resident_bytes: by the number of each
-    worker that is ready.
+    worker that is ready. ladders: by scale, what `auto` chooses from, best first. seconds_per_px:
+    device seconds for one input pixel, by model and scale, of those that have been measured.
     """
 
     waiting: int = 0
@@ -90,3 +93,5 @@ class PoolFigures:
     engines: frozenset[EngineInUse] = frozenset()
     done: WorkerFigures = field(default_factory=WorkerFigures)
     resident_bytes: Mapping[int, int] = field(default_factory=dict)
+    ladders: Mapping[int, tuple[Rung, ...]] = field(default_factory=dict)
+    seconds_per_px: Mapping[tuple[str, int], float] = field(default_factory=dict)

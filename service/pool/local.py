@@ -218,6 +218,7 @@ class LocalPool:
             request_id=request.request_id,
             scale=request.scale,
             key_id=request.key_id,
+            model=request.model,
         )
         running = _Running(request)
         self._running.add(running)
@@ -304,7 +305,8 @@ def _read_answer(answer: Answer, data: bytes, queue_s: float, label: str) -> Ups
             answer.height_px,
             answer.model,
             times,
-            engine=label,
+            engine=answer.label or label,
+            tempered_with=answer.tempered_with,
         )
     if isinstance(answer, Refused):
         raise rebuild(answer.error_code, answer.public_text)

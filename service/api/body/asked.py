@@ -1,7 +1,7 @@
 """What a request asks for, out of either body kind: the checks of missing and bad parameters."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from starlette.requests import Request
 
@@ -13,6 +13,7 @@ from service.api.body.misnamed import name_expected
 from service.api.body.parts import parse_parts
 from service.api.body.reading import OVERHEAD_BYTES, read_body
 from service.api.body.scale import parse_scale
+from service.api.present_models import MODEL_HEADER, parse_model_header, require_model
 from service.api.source.url import check_source_url
 from service.config import Settings
 from service.errors import FileSizeTooLarge, InvalidParameter, MissingParameter
@@ -20,15 +21,19 @@ from service.errors import FileSizeTooLarge, InvalidParameter, MissingParameter
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """Exactly one of `image` (encoded bytes) and `image_url` is given. `scale` is 2 or 4."""
+    """Exactly one of `image` (encoded bytes) and `image_url` is given. `scale` is 2 or 4.
+
+    model: the one that the request names; "" for the server's own choice.
+    """
 
     image: bytes | None
     image_url: str | None
     scale: int
+    model: str = ""
 
 
 async def read_asked(request: Request, settings: Settings, share: Share) -> Asked:
-    """Read and check the body, in the contract's order.
+    """Read and check the body, then the model's header, in the contract's order.
 
     Raises:
         UnsupportedContentType, FileSizeTooLarge, InvalidRequestBody, MissingParameter,
@@ -45,7 +50,11 @@ async def read_asked(request: Request, settings: Settings, share: Share) -> Aske
     fields = await asyncio.to_thread(_parse_fields, kind, body, content_type or "")
     if isinstance(fields.image, bytes) and len(fields.image) > settings.max_file_bytes:
         raise FileSizeTooLarge(detail=f"a part of {len(fields.image)} bytes")
-    return check_fields(fields)
+    asked = check_fields(fields)
+    model = parse_model_header(request.headers.getlist(MODEL_HEADER))
+    if model:
+        await asyncio.to_thread(require_model, model, asked.scale, settings.models_dir)
+    return replace(asked, model=model)
 
 
 def _parse_fields(kind: BodyKind, body: bytes, content_type: str) -> Fields:

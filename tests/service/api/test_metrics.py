@@ -1,4 +1,5 @@
 import io
+import math
 import time
 from collections.abc import Callable
 from typing import Any, Final
@@ -146,8 +147,39 @@ def test_the_workers_figures_are_told_as_they_are(make_service: Make) -> None:
     assert figure(figures, "batches_total", **model) == 2
     assert figure(figures, "batch_windows_total", **model) == 3
     assert figure(figures, "batch_places_total", **model) == 8
+    auto = {"scale": "4", "model": "realesrgan-x4plus"}
+    assert figure(figures, "auto_input_pixels", **auto) == 240_100
+    assert figure(figures, "auto_input_pixels", scale="4", model="upscaled-x4") == math.inf
     engine = {"scale": "2", "model": "resize", "engine": "pillow nearest", "device": "cpu"}
     assert figure(figures, "engine_info", **engine) == 1
+
+
+def test_images_are_counted_by_the_model_that_made_them(make_service: Make) -> None:
+    service = make_service()
+    service.upload()
+    service.upload(headers=service.headers | {"X-Upscale-Model": "upscaled-x4"})
+    service.executor.tempered_with = "upscaled-x4"
+    service.upload(headers=service.headers | {"X-Upscale-Model": "auto"})
+    service.upload(headers=service.headers | {"X-Upscale-Model": "nonsense"})
+    figures = read_once_over(service, 4)
+    counted = {
+        tuple(sorted(labels)): value
+        for (name, labels), value in figures.items()
+        if name == "upscaled_images_total"
+    }
+
+    def labels(model: str, scale: str, tempered_with: str) -> tuple[tuple[str, str], ...]:
+        return (("model", model), ("scale", scale), ("tempered_with", tempered_with))
+
+    assert counted == {
+        labels("resize", "2", ""): 1,
+        labels("resize", "2", "upscaled-x4"): 1,
+        labels("upscaled-x4", "2", ""): 1,
+        # What auto may choose is there before it is chosen.
+        labels("realesrgan-x4plus", "4", "upscaled-x4"): 0,
+        labels("upscaled-x4", "4", ""): 0,
+        labels("upscaled-x2", "2", ""): 0,
+    }
 
 
 def test_clients_add_no_series(make_service: Make) -> None:
@@ -159,13 +191,14 @@ def test_clients_add_no_series(make_service: Make) -> None:
         service.get(f"/v1/progress/{number}")
         requests.request(f"VERB{number}", service.url + "/healthz", timeout=10)
         service.upload(headers={"X-API-KEY": f"wrong{number}", "X-Request-Id": f"id{number}"})
+        service.upload(headers=service.headers | {"X-Upscale-Model": f"model{number}"})
 
     make_things_up(0)
-    read_once_over(service, 1)
+    read_once_over(service, 2)
     before = set(read(service))
     for number in range(1, 6):
         make_things_up(number)
-    assert set(read_once_over(service, 6)) == before
+    assert set(read_once_over(service, 12)) == before
 
 
 def test_two_services_share_no_figures(make_service: Make) -> None:

@@ -96,7 +96,9 @@ def test_a_request_and_its_stages_arrive_below_the_client_s_span(
     caplog.set_level(logging.INFO, "service.api.request_log")
     service = make_service(traces=True)
     parent = f"00-{TRACE_ID}-{PARENT_ID}-01"
-    service.upload(headers=service.headers | {"traceparent": parent, "tracestate": "a=b"})
+    service.executor.tempered_with = "upscaled-x2"
+    sent = {"traceparent": parent, "tracestate": "a=b", "X-Upscale-Model": "upscaled-x4"}
+    service.upload(headers=service.headers | sent)
     wait_until(lambda: len(receiver.spans()) == 7)
     lines = [each for each in caplog.records if each.name == "service.api.request_log"]
     # Requests that another test has left may end meanwhile, and are not traced.
@@ -110,7 +112,9 @@ def test_a_request_and_its_stages_arrive_below_the_client_s_span(
     facts = facts_of(request)
     assert facts["http.response.status_code"] == 200
     assert facts["http.route"] == "/v1/upscale"
-    assert (facts["upscaled.model"], facts["upscaled.scale"]) == ("resize", 2)
+    assert (facts["upscaled.model"], facts["upscaled.scale"]) == ("upscaled-x4", 2)
+    assert facts["upscaled.requested_model"] == "upscaled-x4"
+    assert facts["upscaled.tempered_with"] == "upscaled-x2"
     stages = [span for span in receiver.spans() if span.name != request.name]
     assert {span.name for span in stages} == set(STAGES) - {"fetch"}
     for span in stages:

@@ -73,6 +73,20 @@ def test_a_success_leaves_one_line_that_tells_it_all(service: Service, lines: Li
     }
 
 
+def test_the_line_names_the_model_asked_for_and_what_it_was_tempered_with(
+    make_service: Callable[..., Service], lines: Lines
+) -> None:
+    service = make_service()
+    service.executor.tempered_with = "upscaled-x2"
+    service.upload(headers=service.headers | {"X-Upscale-Model": "upscaled-x4"})
+    service.upload(headers=service.headers | {"X-Upscale-Model": "nonsense"})
+    upscaled, refused = lines(2)
+    assert (upscaled["model"], upscaled["requested_model"]) == ("upscaled-x4", "upscaled-x4")
+    assert upscaled["tempered_with"] == "upscaled-x2"
+    assert refused["error_code"] == "invalid_parameter"
+    assert not {"model", "requested_model", "tempered_with"} & set(refused)
+
+
 def test_a_refusal_says_why(service: Service, lines: Lines) -> None:
     service.upload(b"garbage")
     service.send_json({"image_url": "http://10.0.0.1/photo", "scale": 2})
