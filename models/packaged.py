@@ -16,6 +16,7 @@ from models.fetch import Progress, fetch
 from models.ncnn.pair import read_pair, to_safetensors
 from models.placing import incoming_file
 from models.registry import (
+    OFFICIAL,
     WEIGHTS_PACKAGE,
     WEIGHTS_PACKAGE_VERSION,
     ModelSpec,
@@ -39,6 +40,19 @@ def is_packaged_here(spec: ModelSpec, find: Finder = find_packaged_file) -> bool
     """Whether the package that has this official model's weights in 16 bits is installed."""
     pair = spec.pair or (spec.packaged.pair if spec.packaged else None)
     return pair is not None and find(pair.param) is not None
+
+
+def missing_packaged(store: ModelStore, find: Finder = find_packaged_file) -> list[ModelSpec]:
+    """The models that the installed package holds and of which no file is here, in 16 bits each.
+
+    A model of which the release's own file is here counts as here. Nothing is read or checked yet.
+    """
+    packaged = (spec.packaged for spec in OFFICIAL if store.path(spec) is None)
+    return [
+        spec
+        for spec in packaged
+        if spec is not None and store.path(spec) is None and is_packaged_here(spec, find)
+    ]
 
 
 def obtain(

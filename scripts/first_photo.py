@@ -56,6 +56,8 @@ def read_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="scripts/quickstart", description=__doc__)
     parser.add_argument("photo", nargs="?", type=Path, default=SAMPLE, help="default: a sample")
     parser.add_argument("--once", action="store_true", help="stop once the photo is saved")
+    without = "do not install the official weights (realesrgan-x4plus and two more, 43 MB)"
+    parser.add_argument("--without-weights", action="store_true", help=without)
     return parser.parse_args()
 
 
@@ -74,10 +76,11 @@ def run(photo: Path, *, is_once: bool) -> None:
         reason = "" if scale == 4 else f" (scale 4 takes sides to {settings.max_input_side_x4} px)"
         print(f"  {photo.name}: {info.width_px} x {info.height_px}, sent at scale {scale}{reason}")
         started_s = time.monotonic()
-        result = send(source, photo.name, scale, secret, port)
+        result, model = send(source, photo.name, scale, secret, port)
         seconds = time.monotonic() - started_s
         path, size = save(result, photo)
-        print(f"  {path.name}: {size.width_px} x {size.height_px}, after {seconds:.1f} s")
+        by = f"by {model}, " if model else ""
+        print(f"  {path.name}: {size.width_px} x {size.height_px}, {by}after {seconds:.1f} s")
         if is_once:
             return
         print(f"\nYour turn:\n  {describe_curl(scale, secret, port)}\n")
@@ -210,8 +213,8 @@ def read_log_end() -> str:
     return "\n".join([f"The end of {DATA_DIR / 'service.log'}:", *lines[-12:]])
 
 
-def send(source: bytes, name: str, scale: int, secret: str, port: int) -> bytes:
-    """The encoded result of one POST /v1/upscale.
+def send(source: bytes, name: str, scale: int, secret: str, port: int) -> tuple[bytes, str]:
+    """The encoded result of one POST /v1/upscale, and the model that made it ("" if untold).
 
     Raises:
         QuickstartError: the service answered an error, in its words, or not at all.
@@ -223,13 +226,14 @@ def send(source: bytes, name: str, scale: int, secret: str, port: int) -> bytes:
         connection.request("POST", "/v1/upscale", body, headers)
         response = connection.getresponse()
         answer = response.read()
+        model = response.headers.get("X-Upscale-Model", "")
     except OSError as error:
         raise QuickstartError(f"no answer: {error}\n{read_log_end()}") from None
     finally:
         connection.close()
     if response.status != http.HTTPStatus.OK:
         raise QuickstartError(f"answer {response.status}: {json.loads(answer)['error']}")
-    return answer
+    return answer, model
 
 
 def encode_form(source: bytes, name: str, scale: int) -> tuple[bytes, str]:

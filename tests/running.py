@@ -5,7 +5,8 @@
         server.key                                  # an API key that works
 
 Nothing of the environment's `UPSCALED_*` reaches it. It computes in float32 unless a test asks for
-another precision: the same picture on every machine, and no first start that measures.
+another precision: the same picture on every machine, and no first start that measures. For the same
+reason it takes no models out of an installed package unless a test asks for them.
 """
 
 import os
@@ -149,9 +150,12 @@ def serve(
 
 
 def clean_environment(**settings: str) -> dict[str, str]:
-    """This process's environment with no `UPSCALED_*` variables but the given ones."""
+    """This process's environment, its `UPSCALED_*` variables replaced by the given ones.
+
+    Models out of an installed package are left there, unless the given ones say otherwise.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("UPSCALED_")}
-    return {**kept, **settings}
+    return {**kept, "UPSCALED_PACKAGED_MODELS": "false", **settings}
 
 
 def run_upscaled(

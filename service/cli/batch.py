@@ -83,7 +83,9 @@ def run_order(
     from service.batch.outcome import BatchAborted
     from service.batch.run import run_batch
     from service.batch.stop import Stop
+    from service.cli.packaged_models import place_packaged_models
 
+    place_packaged_models(settings)
     if order.output_dir:
         require_writable(order.output_dir)
     with _open_journal(order.output_dir, settings) as journal:

@@ -22,6 +22,7 @@ from fastapi import FastAPI
 from service.api.app import create_app
 from service.api.protocol import ContractProtocol
 from service.cli.allocator import return_memory_early
+from service.cli.packaged_models import place_packaged_models
 from service.cli.process_limits import ignore_signals, raise_descriptor_limit
 from service.cli.stored import describe_trouble
 from service.config import Settings
@@ -69,6 +70,7 @@ def run_server(settings: Settings) -> None:
             _log_new_database(settings)
         if state.keys.is_empty():
             _say(describe_first_key(state.keys.create(FIRST_KEY_NAME), url, settings))
+        place_packaged_models(settings)
         pool = LocalPool(settings)
         config = _configure(create_app(settings, pool, state), settings)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

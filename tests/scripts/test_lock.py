@@ -26,6 +26,7 @@ requires-python = ">=3.11"
 dependencies = ["part>=1", "torch==9"]
 [project.optional-dependencies]
 driver = ["driver"]
+realesrgan = ["weights"]
 dev = ["checker", "driver"]
 """
 
@@ -88,7 +89,16 @@ def locked(index: Path, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
         publish(index, "part", "Requires-Dist: color; sys_platform == 'win32'", tags=tags)
     lines = ["Requires-Dist: symbols", "Requires-Dist: nvidia-blas==1; sys_platform == 'linux'"]
     publish(index, "torch", *lines, version="9+cpu")
-    for name in ("color", "symbols", "nvidia-blas", "builder", "editables", "driver", "checker"):
+    for name in (
+        "color",
+        "symbols",
+        "nvidia-blas",
+        "builder",
+        "editables",
+        "driver",
+        "checker",
+        "weights",
+    ):
         publish(index, name)
     script = load_script(tmp_path_factory.mktemp("project"))
     (script.ROOT / "pyproject.toml").write_text(MANIFEST)
@@ -148,11 +158,13 @@ def test_each_package_stands_in_the_lock_of_what_needs_it(locked: ModuleType) ->
         "requirements.lock": ["builder", "color", "editables", "part", "symbols"],
         "requirements-torch.lock": ["torch"],
         "requirements-cuda.lock": ["nvidia-blas"],
+        "requirements-weights.lock": ["weights"],
         "requirements-extras.lock": ["driver"],
         "requirements-dev.lock": ["checker"],
     }
     assert "\ntorch==9\n" in locks["requirements-torch.lock"]
-    assert "\n-r requirements.lock\n" in locks["requirements-extras.lock"]
+    for name in ("requirements.lock", "requirements-weights.lock"):
+        assert f"\n-r {name}\n" in locks["requirements-extras.lock"]
     assert "\n-r requirements-extras.lock\n" in locks["requirements-dev.lock"]
 
 

