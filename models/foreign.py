@@ -10,7 +10,7 @@ import re
 import zipfile
 from collections.abc import Collection
 
-WHAT_RUNS = "RRDB (Real-ESRGAN), compact (SRVGG) and plain networks do"
+WHAT_RUNS = "RRDB (Real-ESRGAN), compact (SRVGG), SPAN, RealPLKSR and plain networks do"
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),
@@ -40,10 +40,12 @@ _NETWORKS: tuple[tuple[str, str], ...] = (
     ("layers.0.blocks.0.gamma", "an RGT network"),
     ("before_RG.1.weight", "a DAT network"),
     ("residual_layer.0.residual_layer.0.layer.0.fn.0.weight", "an OmniSR network"),
-    ("feats.1.channel_mixer.0.weight", "a RealPLKSR network"),
     ("feats.1.channe_mixer.0.weight", "a PLKSR network"),
-    ("block_1.c1_r.eval_conv.weight", "a SPAN network"),
-    ("block_1.c1_r.sk.weight", "a SPAN network"),
+    ("feats.0.eval_conv.weight", "a SPANPlus network"),
+    ("gblocks.1.fc1.weight", "a MoSR network"),
+    ("blocks.0.blocks.0.conv.dwconv_hw.weight", "a MoESR network"),
+    ("groups.0.blocks.0.attn.bias", "an FDAT network"),
+    ("body.0.body.0.body.3.conv_du.0.weight", "an RCAN network"),
     ("model.1.sub.0.RDB1.conv1.0.weight", "an ESRGAN network that is not the plain one of scale 4"),
     ("RRDB_trunk.0.RDB1.conv1.weight", "an ESRGAN network that is not the plain one of scale 4"),
     ("unet1.conv1.conv.0.weight", "a Real-CUGAN network"),

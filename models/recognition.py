@@ -8,12 +8,22 @@ import math
 import re
 from collections.abc import Callable, Mapping
 
-from models.registry import Family, Shape, check_shape, plain_shape, rrdb_shape, srvgg_shape
+from models.registry import (
+    Family,
+    Shape,
+    check_shape,
+    plain_shape,
+    realplksr_shape,
+    rrdb_shape,
+    span_shape,
+    srvgg_shape,
+)
 
 Sizes = Mapping[str, tuple[int, ...]]
 
 _RRDB_BLOCK = re.compile(r"body\.(\d+)\.rdb1\.conv1\.weight")
 _BODY_WEIGHT = re.compile(r"body\.(\d+)\.weight")
+_PLKSR_PART = re.compile(r"feats\.(\d+)\..+")
 _SCALE_OF_RRDB_INPUT = {3: 4, 12: 2, 48: 1}
 
 
@@ -43,6 +53,10 @@ def _family_of(sizes: Sizes) -> tuple[Family, Callable[[Sizes], Shape]]:
         return "plain", _recognise_plain
     if "body.0.weight" in sizes:
         return "srvgg", _recognise_srvgg
+    if "block_1.c1_r.weight" in sizes and "conv_cat.weight" in sizes:
+        return "span", _recognise_span
+    if "feats.1.channel_mixer.0.weight" in sizes:
+        return "realplksr", _recognise_realplksr
     first = ", ".join(sorted(sizes)[:3]) or "none"
     raise UnknownArchitecture(f"no network known here has weights named like these: {first}")
 
@@ -77,6 +91,37 @@ def _recognise_srvgg(sizes: Sizes) -> Shape:
         )
     act_type = "prelu" if "body.1.weight" in sizes else "leakyrelu"
     return srvgg_shape(_scale_of(num_out), last // 2 - 1, num_feat, act_type)
+
+
+def _recognise_span(sizes: Sizes) -> Shape:
+    """Of a folded state dict (`models.networks.span.fold_state`)."""
+    features, num_in, *_ = _convolution(sizes, "conv_1.weight")
+    num_out, *_ = _convolution(sizes, "upsampler.0.weight")
+    if num_in != 3:
+        raise UnknownArchitecture(f"a SPAN network of {num_in} channels in")
+    return span_shape(_scale_of(num_out), features)
+
+
+def _recognise_realplksr(sizes: Sizes) -> Shape:
+    """The last of `feats` is a convolution, and before it is a dropout without weights."""
+    features, num_in, *_ = _convolution(sizes, "feats.0.weight")
+    last = max(int(found[1]) for key in sizes if (found := _PLKSR_PART.fullmatch(key)))
+    num_out, *_ = _convolution(sizes, f"feats.{last}.weight")
+    wide_features, _, kernel_px, _ = _convolution(sizes, "feats.1.lk.conv.weight")
+    if num_in != 3 or last < 3:
+        raise UnknownArchitecture(
+            f"a RealPLKSR network of {num_in} channels in whose last layer is feats.{last}"
+        )
+    return realplksr_shape(
+        _scale_of(num_out),
+        features,
+        last - 2,
+        kernel_px,
+        wide_features,
+        norm="layer" if "feats.1.layer_norm.weight" in sizes else "group",
+        attention="yes" if "feats.1.attn.f.0.weight" in sizes else "no",
+        upsampler="dysample" if "to_img.offset.weight" in sizes else "pixelshuffle",
+    )
 
 
 def _convolution(sizes: Sizes, key: str) -> tuple[int, int, int, int]:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from models.errors import ModelError
 
-Family = Literal["rrdb", "srvgg", "plain"]
+Family = Literal["rrdb", "srvgg", "plain", "span", "realplksr"]
 Source = Literal["official", "default", "user"]
 Shape = Mapping[str, int | str]
 
@@ -25,6 +25,33 @@ WEIGHTS_PACKAGE_VERSION = "1.0.1"
 
 MAX_SHAPE_NUMBER = 4096
 """More layers or channels than any network that could be run."""
+
+MAX_KERNEL_PX = 63
+"""The published RealPLKSR networks have 13 and 17."""
+
+GROUPS = 4
+"""Of RealPLKSR's group normalisation. A file does not tell; every training code's default."""
+
+SPAN_RADIUS_PX = 21
+"""Three convolutions in each of six blocks, one before, one behind, and the last."""
+
+_WORDS: Mapping[str, tuple[str, ...]] = {
+    "act_type": ("prelu", "leakyrelu", "relu"),
+    "norm": ("group", "layer"),
+    "attention": ("yes", "no"),
+    "upsampler": ("pixelshuffle", "dysample"),
+}
+
+REALPLKSR_HALO_PX = 48
+"""Halo of RealPLKSR networks, in input pixels: a trade, not exact, where they have many blocks.
+
+With 28 blocks and kernels of 17 px an output pixel's convolutions reach 310 px, too much to compute
+and discard, as with RRDB, whose trained weights need 48 to 64 px for a difference of a few levels.
+No published RealPLKSR weights were at hand to measure. Those with group normalisation also take
+means and variances of all that they are given, so a tile differs from the whole whatever its halo:
+upscalers that run these networks tile them all the same. Windows are wide (`service.engine.choice`)
+so that most of a small picture is one.
+"""
 
 RRDB_HALO_TRUNK_PX = 32
 """Halo of RRDB networks, in trunk pixels: a trade, not exact.
@@ -121,7 +148,7 @@ def describe_model(
         native_scale=_whole(shape, "upscale" if family == "srvgg" else "scale"),
         multiple_px=fold,
         radius_px=radius_px,
-        halo_px=min(radius_px, RRDB_HALO_TRUNK_PX * fold) if family == "rrdb" else radius_px,
+        halo_px=_halo_px(family, radius_px, fold),
         url=url,
         size_bytes=size_bytes,
         sha256=sha256,
@@ -158,30 +185,66 @@ def plain_shape(scale: int, layers: int, features: int) -> Shape:
     return {"features": features, "layers": layers, "scale": scale}
 
 
+def span_shape(scale: int, features: int = 48) -> Shape:
+    return {"scale": scale, "features": features}
+
+
+def realplksr_shape(
+    scale: int,
+    features: int = 64,
+    blocks: int = 28,
+    kernel_px: int = 17,
+    wide_features: int = 16,
+    norm: str = "group",
+    attention: str = "yes",
+    upsampler: str = "pixelshuffle",
+) -> Shape:
+    return {
+        "scale": scale,
+        "features": features,
+        "blocks": blocks,
+        "kernel_px": kernel_px,
+        "wide_features": wide_features,
+        "norm": norm,
+        "attention": attention,
+        "upsampler": upsampler,
+    }
+
+
 def check_shape(family: Family, shape: Shape) -> None:
     """Refuse what is no shape of that family, before a network is built from it.
 
     Raises:
         ValueError: arguments missing, unknown, of the wrong kind or out of range.
     """
-    model = {
-        "rrdb": rrdb_shape(scale=4, num_block=1),
-        "srvgg": srvgg_shape(upscale=4, num_conv=1),
-        "plain": plain_shape(scale=4, layers=1, features=1),
-    }[family]
+    model = _EXAMPLES[family]
     if shape.keys() != model.keys():
         raise ValueError(f"{family} takes {', '.join(model)}, not {', '.join(shape)}")
     for key, value in shape.items():
-        least = 0 if key in ("num_conv", "num_block", "layers") else 1
-        is_right = (
-            value in ("prelu", "leakyrelu", "relu")
-            if key == "act_type"
-            else type(value) is int and least <= value <= MAX_SHAPE_NUMBER
-        )
-        if not is_right:
+        if not _is_possible(key, value):
             raise ValueError(f"{family} cannot have {key} {value!r}")
     if family == "rrdb" and shape["scale"] not in (1, 2, 4):
         raise ValueError(f"rrdb cannot have scale {shape['scale']}")
+    if family == "realplksr":
+        _check_realplksr(shape)
+
+
+def _is_possible(key: str, value: int | str) -> bool:
+    if key in _WORDS:
+        return value in _WORDS[key]
+    least = 0 if key in ("num_conv", "num_block", "layers") else 1
+    return type(value) is int and least <= value <= MAX_SHAPE_NUMBER
+
+
+def _check_realplksr(shape: Shape) -> None:
+    features, wide = _whole(shape, "features"), _whole(shape, "wide_features")
+    kernel_px = _whole(shape, "kernel_px")
+    if wide > features:
+        raise ValueError(f"realplksr cannot have wide_features {wide} of {features} features")
+    if kernel_px % 2 == 0 or kernel_px > MAX_KERNEL_PX:
+        raise ValueError(f"realplksr cannot have kernel_px {kernel_px}")
+    if shape["norm"] == "group" and features % GROUPS:
+        raise ValueError(f"realplksr cannot have {features} features in {GROUPS} groups")
 
 
 def makes_every_scale(native_scale: int) -> bool:
@@ -255,12 +318,35 @@ def _radius_px(family: Family, shape: Shape) -> int:
 
     RRDB: 15 convolutions a block, `conv_first` and `conv_body`; the four behind the doublings run
     on finer grids and together reach two trunk pixels more, of `fold` input pixels each.
+    RealPLKSR: what its convolutions see, and one pixel for the sampling of DySample, which may go
+    farther where the weights say so; a group normalisation sees the whole window besides.
     """
     if family == "srvgg":
         return _whole(shape, "num_conv") + 2
     if family == "plain":
         return _whole(shape, "layers") + 3
+    if family == "span":
+        return SPAN_RADIUS_PX
+    if family == "realplksr":
+        block_px = 2 + _whole(shape, "kernel_px") // 2 + (shape["attention"] == "yes")
+        return _whole(shape, "blocks") * block_px + 2 + (shape["upsampler"] == "dysample")
     return (15 * _whole(shape, "num_block") + 4) * _fold(family, shape)
+
+
+def _halo_px(family: Family, radius_px: int, fold: int) -> int:
+    if family == "rrdb":
+        return min(radius_px, RRDB_HALO_TRUNK_PX * fold)
+    return min(radius_px, REALPLKSR_HALO_PX) if family == "realplksr" else radius_px
+
+
+_EXAMPLES: Mapping[Family, Shape] = {
+    "rrdb": rrdb_shape(scale=4, num_block=1),
+    "srvgg": srvgg_shape(upscale=4, num_conv=1),
+    "plain": plain_shape(scale=4, layers=1, features=1),
+    "span": span_shape(scale=4),
+    "realplksr": realplksr_shape(scale=4),
+}
+"""One shape of each family, for the names of its arguments."""
 
 
 def _official(

@@ -16,7 +16,9 @@ from models.errors import WeightsError
 from models.foreign import refusal_of_format, refusal_of_network
 from models.mixing import mix_states
 from models.networks.plain import PlainNet
+from models.networks.realplksr import RealPLKSR
 from models.networks.rrdb import RRDBNet
+from models.networks.span import SPAN, fold_state
 from models.networks.srvgg import SRVGGNetCompact
 from models.older_names import find_new_names
 from models.recognition import UnknownArchitecture, recognise
@@ -37,6 +39,8 @@ _NETWORKS: Mapping[Family, type[nn.Module]] = {
     "rrdb": RRDBNet,
     "srvgg": SRVGGNetCompact,
     "plain": PlainNet,
+    "span": SPAN,
+    "realplksr": RealPLKSR,
 }
 MAX_WEIGHTS_BYTES = 1 << 30
 """No network here comes near 1 GiB; a larger file is a mistake, refused before it is read."""
@@ -102,7 +106,7 @@ def read_state(data: bytes, path: Path) -> State:
 
     A `.safetensors` file holds tensors and nothing else. Any other is taken for a torch file, read
     with `weights_only=True` and unwrapped from `params_ema` or `params`. Older ESRGAN files come
-    out under today's names.
+    out under today's names, and SPAN's with the parts of each convolution summed up.
 
     Raises:
         WeightsError: damaged, a pickle that asks to run something, not a dict of tensors, or of a
@@ -124,10 +128,14 @@ def read_state(data: bytes, path: Path) -> State:
     new_names = find_new_names({str(key) for key in loaded})
     if not new_names and (refusal := refusal_of_network({str(key) for key in loaded})) is not None:
         raise WeightsError(f"{path}: {refusal}")
-    return {
+    state = {
         new_names.get(str(key), str(key)): _checked_value(str(key), value, path, len(data))
         for key, value in loaded.items()
     }
+    try:
+        return fold_state(state)
+    except ValueError as error:
+        raise WeightsError(f"{path}: a SPAN network, but {error}") from error
 
 
 def _read_checked(spec: ModelSpec, path: Path) -> State:

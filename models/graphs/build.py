@@ -17,16 +17,25 @@ from models.graphs.runtime import Graph, Node, import_openvino
 from models.networks.plain import LIMIT, SLOPE
 from models.networks.rrdb import LEAK as RRDB_LEAK
 from models.networks.rrdb import RESIDUAL_SCALE
+from models.networks.span import BLOCKS as SPAN_BLOCKS
 from models.networks.srvgg import LEAK as SRVGG_LEAK
 from models.registry import Family, Shape
+
+
+def has_graph(family: Family) -> bool:
+    """Whether networks of that family can be built as a graph."""
+    return family in _BODIES
 
 
 def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
     """An `openvino.Model` from uint8 `[N, h, w, 3]` to float32, any N, h and w.
 
-    Its result is in levels (0..255, not clamped): for rrdb the picture `[N, h*s, w*s, 3]`, for the
-    others what is added to the enlarged input, `[N, h, w, s*s*3]`, all of a pixel's rows, columns
-    and colours in this order.
+    Its result is in levels (0..255, not clamped): for rrdb the picture `[N, h*s, w*s, 3]`, for span
+    the picture as `[N, h, w, s*s*3]`, all of a pixel's rows, columns and colours in this order, and
+    for the others, in the same order, what is added to the enlarged input.
+
+    Raises:
+        KeyError: there is no graph of that family (`has_graph`).
     """
     openvino = import_openvino()
     ops = openvino.opset15
@@ -150,6 +159,35 @@ def _add_residual(x: Node, residual: Node) -> Node:
     return ops.add(x, ops.multiply(residual, np.float32(RESIDUAL_SCALE)))
 
 
+def _span(x: Node, shape: Shape, layers: Layers) -> Node:
+    ops = import_openvino().opset15
+    convolutions = layers.convolutions
+    mean = layers.constants["mean"].reshape(1, 3, 1, 1) * np.float32(LEVELS)
+    centred = ops.subtract(x, ops.constant(mean)) if mean.any() else x
+    gain = LEVELS / float(layers.constants["gain"][0])
+    shallow = convolve(centred, convolutions["conv_1"], input_gain=gain)
+    features = shallow
+    blocks: list[Node] = []
+    for number in range(1, SPAN_BLOCKS + 1):
+        features, activated = _span_block(features, f"block_{number}", layers)
+        blocks.append(features)
+    last = convolve(features, convolutions["conv_2"])
+    joined = ops.concat([shallow, last, blocks[0], activated], 1)
+    order = _shuffle_order(int(shape["scale"]))
+    y = convolve(joined, convolutions["conv_cat"])
+    return convolve(y, convolutions["upsampler.0"], output_gain=LEVELS, order=order)
+
+
+def _span_block(x: Node, name: str, layers: Layers) -> tuple[Node, Node]:
+    """See `models.networks.span.SpanBlock`."""
+    ops = import_openvino().opset15
+    one, two, three = (layers.convolutions[f"{name}.c{number}_r"] for number in (1, 2, 3))
+    first = ops.swish(convolve(x, one))
+    last = convolve(ops.swish(convolve(first, two)), three)
+    attention = ops.subtract(ops.sigmoid(last), np.float32(0.5))
+    return ops.multiply(ops.add(last, x), attention), first
+
+
 def _shuffle_order(scale: int) -> NDArray[np.intp]:
     """Channels (colour, row, column), as a pixel shuffle takes them, as (row, column, colour)."""
     return np.arange(3 * scale**2).reshape(3, scale, scale).transpose(1, 2, 0).ravel()
@@ -159,4 +197,5 @@ _BODIES: dict[Family, Callable[[Node, Shape, Layers], Node]] = {
     "plain": _plain,
     "srvgg": _srvgg,
     "rrdb": _rrdb,
+    "span": _span,
 }

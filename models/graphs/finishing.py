@@ -34,6 +34,8 @@ def finish_window(result: Floats, window: Pixels, family: Family, reduce: int) -
     scale = int((channels // 3) ** 0.5)
     rows = result.reshape(height, width, scale, scale * 3).transpose(0, 2, 1, 3)
     residual = np.ascontiguousarray(rows).reshape(height * scale, width * scale, 3)
+    if family not in _ENLARGED:
+        return _round(residual, None, reduce)
     size = (width * scale, height * scale)
     enlarged = cv2.resize(window.astype(np.float32), size, interpolation=_ENLARGED[family])
     return _round(residual, np.asarray(enlarged, dtype=np.float32), reduce)

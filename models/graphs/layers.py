@@ -1,7 +1,7 @@
 """A network's weights as a graph takes them in: plain arrays under the names of the state dict."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +24,7 @@ class Quantisation:
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """weight: `[O, I, 3, 3]`, float32, or int8 where it is quantised; bias: float32 `[O]`."""
+    """weight: `[O, I, k, k]`, float32, or int8 where it is quantised; bias: float32 `[O]`."""
 
     weight: Floats | NDArray[np.int8]
     bias: Floats | None
@@ -33,10 +33,13 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """convolutions and slopes (of PReLU, float32 `[C]`) by the name of their module."""
+    """convolutions and slopes (of PReLU, float32 `[C]`) by the name of their module; constants:
+    what else the network keeps (float32 `[C]`), by its own name.
+    """
 
     convolutions: Mapping[str, Convolution]
     slopes: Mapping[str, Floats]
+    constants: Mapping[str, Floats] = field(default_factory=dict)
 
 
 def common_grid(convolutions: Sequence[Convolution]) -> Quantisation | None:
@@ -59,4 +62,5 @@ def layers_of(state: Mapping[str, Floats]) -> Layers:
             if state[key].ndim == 4
         },
         slopes={name: state[key] for name, key in weights.items() if state[key].ndim == 1},
+        constants={key: value for key, value in state.items() if "." not in key},
     )

@@ -21,7 +21,7 @@ def convolve(
     order: NDArray[np.intp] | None = None,
     is_on_grid: bool = False,
 ) -> Node:
-    """A 3x3 convolution with zero padding, of `[N, I, h, w]` to `[N, O, h, w]`.
+    """A convolution with zero padding, of `[N, I, h, w]` to `[N, O, h, w]`.
 
     Args:
         input_gain: `x` is so much larger than what the layer was made for.
@@ -40,7 +40,8 @@ def convolve(
         scale = (quantised.weight_scale[order] * gain).reshape(-1, 1, 1, 1)
         whole = ops.convert(ops.constant(np.ascontiguousarray(layer.weight[order])), "f32")
         weight = ops.multiply(whole, ops.constant(scale))
-    y = ops.convolution(x, weight, [1, 1], [1, 1], [1, 1], [1, 1])
+    margin = [layer.weight.shape[2] // 2] * 2
+    y = ops.convolution(x, weight, [1, 1], margin, margin, [1, 1])
     if layer.bias is not None:
         bias = layer.bias[order] * np.float32(output_gain)
         y = ops.add(y, ops.constant(bias.reshape(1, -1, 1, 1)))

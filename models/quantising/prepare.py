@@ -51,10 +51,16 @@ def quantise(
         progress: of the tuning, called with (steps done, steps in all).
 
     Raises:
-        ModelRefused: the result is not near enough to float32's; nothing is written.
+        ModelRefused: networks of its family are not prepared in 8 bits, or the result is not near
+            enough to float32's; nothing is written.
         WeightsError: the weights are damaged or not those of `spec`.
         ValueError, OSError: there are no readable pictures, or the files cannot be written.
     """
+    if spec.family not in RATES:
+        raise ModelRefused(
+            f"{spec.name}: {spec.family} networks are not prepared in 8 bits; "
+            f"{', '.join(RATES)} networks are"
+        )
     network = load_network(spec, weights)
     calibrated, held_out = draw_pictures(pictures, SEED)
     say(f"{spec.name}: {len(calibrated)} pictures to calibrate with, {len(held_out)} to prove by")

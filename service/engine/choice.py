@@ -182,12 +182,14 @@ def _measured_window_px(spec: ModelSpec, *, is_cuda: bool, is_tuned: bool) -> in
     the caches worse; the smaller networks (plain) win nothing over 384 px in float32, but do in
     shorter types, which only tuning takes. RRDB takes 6 s for 256 px in bfloat16 and 13 s in
     float32, long for a cancelled request; but 192 px would keep only 44 % of what they compute, and
-    not 56 %.
+    not 56 %. RealPLKSR costs as much, and its statistics want windows as wide as can be waited for.
     """
     if is_cuda:
         return 800
     if spec.family == "rrdb":
         return 256
+    if spec.family == "realplksr":
+        return 384
     return 512 if is_tuned or spec.family == "srvgg" else 384
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from models.errors import WeightsError
+from models.graphs.build import has_graph
 from models.graphs.layers import Layers, layers_of
 from models.graphs.runtime import digest, has_fast_bfloat16
 from models.quantised import quantised_path, read_quantised, read_record
@@ -23,11 +24,12 @@ _log = logging.getLogger(__name__)
 
 
 def openvino_candidates(model: LoadedModel, device: Device, precision: str) -> Sequence[Candidate]:
-    """8 bits where `precision` is "fast" and a file of them is here, bfloat16, and float32.
+    """8 bits where `precision` is "fast" and a file of them is here, bfloat16, and float32; none
+    for networks that there is no graph of.
 
     Loads no OpenVINO: only opening one of them does.
     """
-    if device.torch_device.type != "cpu":
+    if device.torch_device.type != "cpu" or not has_graph(model.spec.family):
         return []
     try:
         runtime = f"{version('openvino')} {digest()}"

@@ -28,7 +28,12 @@ SHAPE_STEP_PX: Final = 32
 MAX_READY_SHAPES: Final = 8
 """Shapes kept ready. Each holds 5 to 20 MB, RRDB's 100 MB and more."""
 
-MAX_UNREADY_PX: Final[dict[Family, int]] = {"plain": 0, "srvgg": 0, "rrdb": 96 * 96}
+MAX_UNREADY_PX: Final[dict[Family, int]] = {
+    "plain": 0,
+    "srvgg": 0,
+    "rrdb": 96 * 96,
+    "span": 0,
+}
 """Windows of an odd shape up to this area are not worth a compilation: they take float32, but
 where an engine is tried."""
 

@@ -10,7 +10,12 @@ import torch
 from models.registry import plain_shape
 from models.store import ModelStore, hash_file
 from models.weights import build_network
-from tests.reference.standins import PublishedRealEsrgan, import_published
+from tests.reference.standins import (
+    PublishedCommunity,
+    PublishedRealEsrgan,
+    import_community,
+    import_published,
+)
 
 
 @pytest.fixture(scope="session")
@@ -18,6 +23,15 @@ def published() -> PublishedRealEsrgan:
     """The published Real-ESRGAN; skips where it is not installed."""
     try:
         return import_published()
+    except ModuleNotFoundError as error:
+        pytest.skip(f"tests/reference/requirements.lock is not installed: {error}")
+
+
+@pytest.fixture(scope="session")
+def community() -> PublishedCommunity:
+    """SPAN and RealPLKSR as spandrel has them; skips where it is not installed."""
+    try:
+        return import_community()
     except ModuleNotFoundError as error:
         pytest.skip(f"tests/reference/requirements.lock is not installed: {error}")
 

@@ -11,7 +11,10 @@ from safetensors.torch import save, save_file
 from models.errors import WeightsError
 from models.weights import read_state, recognise_file
 
-RUNS_NOT = ", which does not run here: RRDB (Real-ESRGAN), compact (SRVGG) and plain networks do"
+RUNS_NOT = (
+    ", which does not run here: RRDB (Real-ESRGAN), compact (SRVGG), SPAN, RealPLKSR and plain "
+    "networks do"
+)
 
 
 def refusal(path: Path) -> str:
@@ -44,10 +47,12 @@ def refusal(path: Path) -> str:
         (("before_RG.1.weight",), "a DAT network"),
         (("before_RG.1.weight", "layers.0.blocks.0.gamma"), "an RGT network"),
         (("residual_layer.0.residual_layer.0.layer.0.fn.0.weight",), "an OmniSR network"),
-        (("feats.1.channel_mixer.0.weight",), "a RealPLKSR network"),
         (("feats.1.channe_mixer.0.weight",), "a PLKSR network"),
-        (("block_1.c1_r.sk.weight",), "a SPAN network"),
-        (("module.block_1.c1_r.eval_conv.weight",), "a SPAN network"),
+        (("feats.0.eval_conv.weight", "feats.1.block_1.c1_r.sk.weight"), "a SPANPlus network"),
+        (("module.gblocks.1.fc1.weight",), "a MoSR network"),
+        (("blocks.0.blocks.0.conv.dwconv_hw.weight",), "a MoESR network"),
+        (("groups.0.blocks.0.attn.bias",), "an FDAT network"),
+        (("head.0.weight", "body.0.body.0.body.3.conv_du.0.weight"), "an RCAN network"),
         (
             ("model.0.weight", "model.1.sub.0.RDB1.conv1.0.weight"),
             "an ESRGAN network that is not the plain one of scale 4",

@@ -11,7 +11,9 @@ from models.registry import (
     Shape,
     describe_model,
     plain_shape,
+    realplksr_shape,
     rrdb_shape,
+    span_shape,
     srvgg_shape,
 )
 from models.weights import build_network
@@ -34,6 +36,9 @@ SMALL = [
     spec_of("srvgg", srvgg_shape(upscale=3, num_conv=0, num_feat=4)),
     spec_of("plain", plain_shape(scale=2, layers=2, features=4)),
     spec_of("plain", plain_shape(scale=4, layers=0, features=4)),
+    spec_of("span", span_shape(scale=2, features=4)),
+    spec_of("realplksr", realplksr_shape(2, 4, 2, 5, 2, norm="layer")),
+    spec_of("realplksr", realplksr_shape(4, 4, 1, 9, 2, norm="layer", attention="no")),
     spec_of("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=4, num_grow_ch=2)),
     spec_of("rrdb", rrdb_shape(scale=4, num_block=2, num_feat=4, num_grow_ch=2)),
     spec_of("rrdb", rrdb_shape(scale=2, num_block=1, num_feat=4, num_grow_ch=2)),
@@ -56,7 +61,7 @@ def farthest(values: Tensor, centre_px: int) -> int:
     return int((places - centre_px).abs().max())
 
 
-@pytest.mark.parametrize("spec", [*COMPACT, *SMALL[:4]], ids=describe)
+@pytest.mark.parametrize("spec", [*COMPACT, *SMALL[:7]], ids=describe)
 def test_one_changed_input_pixel_changes_no_output_beyond_the_radius(spec: ModelSpec) -> None:
     network = network_of(spec)
     side_px = 2 * spec.radius_px + 9

@@ -1,7 +1,16 @@
 import pytest
 
 from models.recognition import UnknownArchitecture, recognise
-from models.registry import OFFICIAL, Family, Shape, plain_shape, rrdb_shape, srvgg_shape
+from models.registry import (
+    OFFICIAL,
+    Family,
+    Shape,
+    plain_shape,
+    realplksr_shape,
+    rrdb_shape,
+    span_shape,
+    srvgg_shape,
+)
 from models.weights import build_network
 
 SHAPES: list[tuple[Family, Shape]] = [
@@ -15,6 +24,11 @@ SHAPES: list[tuple[Family, Shape]] = [
     ("srvgg", srvgg_shape(upscale=4, num_conv=0, num_feat=8)),
     ("plain", plain_shape(scale=2, layers=3, features=8)),
     ("plain", plain_shape(scale=4, layers=12, features=8)),
+    ("span", span_shape(scale=2, features=52)),
+    ("span", span_shape(scale=4, features=8)),
+    ("realplksr", realplksr_shape(scale=4, features=8, blocks=12, kernel_px=5, wide_features=2)),
+    ("realplksr", realplksr_shape(2, 7, 1, 3, 7, "layer", "no", "dysample")),
+    ("realplksr", realplksr_shape(8, 4, 2, 1, 1, "group", "no", "pixelshuffle")),
 ]
 
 
@@ -49,6 +63,15 @@ def test_activations_without_weights_are_taken_for_leaky_ones() -> None:
         ({"body.0.weight": (4097, 3, 3, 3), "body.2.weight": (48, 64, 3, 3)}, "num_feat 4097"),
         ({"head.weight": (0, 12, 3, 3), "tail.weight": (48, 0, 3, 3)}, "features 0"),
         ({"head.weight": (8, 12, 3, 3), "tail.weight": (5, 8, 3, 3)}, "no whole scale"),
+        (
+            {
+                "block_1.c1_r.weight": (8, 8, 3, 3),
+                "conv_cat.weight": (8, 32, 1, 1),
+                "conv_1.weight": (8, 1, 3, 3),
+                "upsampler.0.weight": (48, 8, 3, 3),
+            },
+            "a SPAN network of 1 channels in",
+        ),
     ],
 )
 def test_weights_of_no_known_network_are_refused_with_the_reason(
@@ -64,4 +87,26 @@ def test_an_rrdb_network_of_other_than_three_colours_is_refused(num_in: int, num
     sizes["conv_first.weight"] = (8, num_in, 3, 3)
     sizes["conv_last.weight"] = (num_out, 8, 3, 3)
     with pytest.raises(UnknownArchitecture, match=f"{num_in} channels in and {num_out} out"):
+        recognise(sizes)
+
+
+@pytest.mark.parametrize(
+    ("key", "size", "reason"),
+    [
+        ("feats.0.weight", (8, 1, 3, 3), "a RealPLKSR network of 1 channels in"),
+        ("feats.4.weight", (13, 8, 3, 3), "13 channels out"),
+        ("feats.1.lk.conv.weight", (4, 4, 4, 4), "cannot have kernel_px 4"),
+        ("feats.1.lk.conv.weight", (4, 4, 65, 65), "cannot have kernel_px 65"),
+        ("feats.1.lk.conv.weight", (9, 9, 5, 5), "cannot have wide_features 9 of 8 features"),
+        ("feats.1.lk.conv.weight", (4,), "not a convolution's four sizes"),
+        ("feats.0.weight", (10, 3, 3, 3), "cannot have 10 features in 4 groups"),
+    ],
+)
+def test_a_realplksr_network_that_cannot_be_is_refused(
+    key: str, size: tuple[int, ...], reason: str
+) -> None:
+    sizes = sizes_of("realplksr", realplksr_shape(2, 8, 2, 5, 4))
+    sizes["feats.4.weight"] = (12, 8, 3, 3)
+    sizes[key] = size
+    with pytest.raises(UnknownArchitecture, match=reason):
         recognise(sizes)

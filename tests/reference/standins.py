@@ -1,4 +1,4 @@
-"""Imports the published Real-ESRGAN without torchvision.
+"""Imports published networks without torchvision: Real-ESRGAN's, and the community's.
 
 Its packages import torchvision for training and face code that a comparison of networks never
 runs. For the time of the import alone, modules that hold only the names asked for stand in.
@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any
 
 _NAMES_BY_MODULE: dict[str, tuple[str, ...]] = {
@@ -31,6 +32,51 @@ class PublishedRealEsrgan:
     RRDBNet: Any
     SRVGGNetCompact: Any
     RealESRGANer: Any
+
+
+@dataclass(frozen=True)
+class PublishedCommunity:
+    """The networks of the community as spandrel has them."""
+
+    SPAN: Any
+    RealPLKSR: Any
+
+
+_SPANDREL_PACKAGES = (
+    "spandrel",
+    "spandrel.architectures",
+    "spandrel.architectures.SPAN",
+    "spandrel.architectures.PLKSR",
+)
+
+
+def import_community() -> PublishedCommunity:
+    """SPAN and RealPLKSR of the package spandrel.
+
+    Its packages import every network there is, and torchvision with them. For the time of the
+    import, empty ones stand in that only know their folders.
+
+    Raises:
+        ImportError: spandrel is not installed.
+    """
+    spec = find_spec("spandrel")
+    if spec is None or not spec.submodule_search_locations:
+        raise ModuleNotFoundError("spandrel")
+    (folder,) = spec.submodule_search_locations
+    for name in _SPANDREL_PACKAGES:
+        module = types.ModuleType(name)
+        module.__path__ = [folder.removesuffix("spandrel") + name.replace(".", "/")]
+        sys.modules[name] = module
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return PublishedCommunity(
+                SPAN=import_module("spandrel.architectures.SPAN.__arch.span").SPAN,
+                RealPLKSR=import_module("spandrel.architectures.PLKSR.__arch.RealPLKSR").RealPLKSR,
+            )
+    finally:
+        for name in [name for name in sys.modules if name.partition(".")[0] == "spandrel"]:
+            del sys.modules[name]
 
 
 def import_published() -> PublishedRealEsrgan:

@@ -7,11 +7,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.graphs.build import build_graph
+from models.graphs.build import build_graph, has_graph
 from models.graphs.finishing import finish_window
 from models.graphs.layers import Layers, Quantisation, layers_of
 from models.graphs.runtime import compile_graph
-from models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
+from models.registry import Family, Shape, plain_shape, rrdb_shape, span_shape, srvgg_shape
 from models.weights import build_network
 
 NETWORKS: list[tuple[Family, Shape]] = [
@@ -24,6 +24,8 @@ NETWORKS: list[tuple[Family, Shape]] = [
     ("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)),
     ("rrdb", rrdb_shape(scale=2, num_block=1, num_feat=8, num_grow_ch=4)),
     ("rrdb", rrdb_shape(scale=1, num_block=2, num_feat=8, num_grow_ch=4)),
+    ("span", span_shape(scale=2, features=8)),
+    ("span", span_shape(scale=4, features=4)),
 ]
 
 
@@ -40,6 +42,8 @@ def test_a_graph_gives_the_pixels_that_torch_gives(
         pytest.skip("nothing to reduce")
     torch.manual_seed(5)
     network = build_network(family, shape).eval()
+    for name, value in network.named_buffers():
+        value.copy_(torch.tensor([3.5] if name == "gain" else [0.25, 0.5, 0.75]))
     state = {key: value.numpy() for key, value in network.state_dict().items()}
     window = draw_window()
     graph = build_graph(family, shape, layers_of(state))
@@ -51,6 +55,11 @@ def test_a_graph_gives_the_pixels_that_torch_gives(
     expected = averaged[0].permute(1, 2, 0).numpy() * 255
     assert got.shape == expected.shape
     assert np.abs(got - expected).max() < 0.502  # the nearest whole level, but for float's noise
+
+
+def test_a_family_without_a_graph_is_known_as_such() -> None:
+    assert all(has_graph(family) for family, _ in NETWORKS)
+    assert not has_graph("realplksr")
 
 
 def test_openvino_calls_nobody_when_it_is_imported() -> None:

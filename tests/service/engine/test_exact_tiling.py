@@ -10,7 +10,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.registry import describe_model, rrdb_shape
+from models.registry import (
+    Family,
+    Shape,
+    describe_model,
+    realplksr_shape,
+    rrdb_shape,
+    span_shape,
+)
 from models.store import ModelStore
 from models.weights import build_network
 from service.config import Settings
@@ -114,6 +121,35 @@ def test_a_folding_network_tiles_exactly_on_sides_off_its_multiple(
 
     assert largest_difference(engine, scale, window_px, halo_px) == 0
     assert largest_difference(engine, scale, 24, 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        ("span", span_shape(scale=2, features=8)),
+        ("realplksr", realplksr_shape(2, 8, 2, 7, 4, norm="layer")),
+    ],
+    ids=["span", "realplksr"],
+)
+def test_a_community_network_tiles_as_its_radius_says(family: Family, shape: Shape) -> None:
+    """But for a level here and there: its sums are rounded in another order in another window."""
+    torch.manual_seed(1)
+    spec = describe_model(
+        "theirs", family, shape, file_name="", size_bytes=0, sha256="", licence="", source="user"
+    )
+    engine = build_engine(
+        Loud(build_network(family, shape)),
+        Device(torch.device("cpu"), torch.float32, threads=1),
+        model="theirs",
+        native_scale=2,
+        window_px=1000,
+        halo_px=spec.halo_px,
+        multiple_px=1,
+    )
+    assert spec.halo_px == spec.radius_px
+    window_px = least_window_px(spec.halo_px, 1) + 8
+    assert largest_difference(engine, 2, window_px, spec.halo_px) <= 1
+    assert largest_difference(engine, 2, 24, 0) > 8
 
 
 def test_flat_colours_stay_exact_in_a_shorter_type(tmp_path: Path) -> None:

@@ -105,3 +105,9 @@ def test_a_changed_8_bit_file_is_refused_when_it_is_opened(model: LoadedModel) -
 def test_no_candidate_is_for_a_gpu(model: LoadedModel) -> None:
     cuda = Device(torch.device("cuda"), torch.float16, threads=1)
     assert not openvino_candidates(model, cuda, "fast")
+
+
+def test_a_network_that_there_is_no_graph_of_has_no_candidate(model: LoadedModel) -> None:
+    spec = replace(model.spec, family="realplksr")
+    assert openvino_candidates(model, CPU, "auto")
+    assert not openvino_candidates(replace(model, spec=spec), CPU, "auto")
