@@ -1,6 +1,7 @@
 """Measures upscalers over a folder of ground truth."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -10,8 +11,9 @@ from numpy.typing import NDArray
 
 from models.evaluation.colour import mean_ciede2000
 from models.evaluation.metrics import acutance, checkerboard, luma, psnr_db, ssim
-from models.evaluation.tracks import TRACKS, make_clean
-from models.evaluation.upscalers import Upscaler
+from models.evaluation.perceptual import PerceptualMeter
+from models.evaluation.tracks import FILES, make_clean, make_small
+from models.evaluation.upscalers import AnyUpscaler, Upscaler, run
 from models.training.pictures import SUFFIXES, read_rgb
 
 Pixels = NDArray[np.uint8]
@@ -42,18 +44,42 @@ def read_truths(folder: Path, scale: int) -> list[Truth]:
 
 
 def measure(
-    truths: list[Truth], upscalers: Mapping[str, Upscaler], scale: int
+    truths: list[Truth],
+    upscalers: Mapping[str, AnyUpscaler],
+    scale: int,
+    tracks: Collection[str] = tuple(FILES),
+    meter: PerceptualMeter | None = None,
 ) -> dict[str, dict[str, Figures]]:
-    """Mean figures over all truths: track -> upscaler -> figure."""
-    report: dict[str, dict[str, Figures]] = {}
-    for track, make_small in TRACKS.items():
-        rows: dict[str, list[Figures]] = {name: [] for name in upscalers}
-        for truth in truths:
-            small = make_small(truth.pixels, scale, truth.name)
-            for name, upscale in upscalers.items():
-                rows[name].append(_measure_one(upscale(small), small, truth.pixels, scale))
-        report[track] = {name: _mean(figures) for name, figures in rows.items()}
-    return report
+    """Return mean figures over all truths: track -> upscaler -> figure.
+
+    Args:
+        tracks: names of `FILES` (models/evaluation/tracks.py).
+        meter: what measures the perceptual figures; None leaves them out.
+    """
+    meter = meter or PerceptualMeter()
+    rows: dict[str, dict[str, list[Figures]]] = {
+        track: {name: [] for name in upscalers} for track in tracks
+    }
+    for truth in truths:
+        reference = meter.refer_to(truth.pixels)
+        for track in tracks:
+            small = make_small(track, truth.pixels, scale, truth.name)
+            for name, upscaler in upscalers.items():
+                result = run(upscaler, small)
+                figures = _measure_one(result, small.pixels, truth.pixels, scale)
+                figures |= meter.measure(result, reference, scale)
+                rows[track][name].append(figures)
+    return {
+        track: {name: _mean(figures) for name, figures in by_name.items()}
+        for track, by_name in rows.items()
+    }
+
+
+def measure_truths(truths: list[Truth], scale: int, meter: PerceptualMeter) -> Figures:
+    """Return what needs no truth to compare with, of the truths themselves: their mean NIQE."""
+    if meter.natural_model is None:
+        return {}
+    return _mean([{"niqe": meter.measure_niqe(truth.pixels, scale)} for truth in truths])
 
 
 def compare(truths: list[Truth], one: Upscaler, other: Upscaler, scale: int) -> float:
@@ -90,4 +116,10 @@ def _measure_one(result: Pixels, small: Pixels, truth: Pixels, scale: int) -> Fi
 
 
 def _mean(rows: list[Figures]) -> Figures:
-    return {key: round(fmean(row[key] for row in rows), 4) for key in rows[0]}
+    """The mean of each figure over the pictures that have it; what none has is left out."""
+    means = {}
+    for key in rows[0]:
+        values = [row[key] for row in rows if not math.isnan(row[key])]
+        if values:
+            means[key] = round(fmean(values), 4)
+    return means

@@ -88,7 +88,35 @@ def shrink(truth: Pixels, scale: int, kernel: Image.Resampling) -> Pixels:
 
 def compress_jpeg(pixels: Pixels, quality: int) -> Pixels:
     """The pixels after JPEG with 4:2:0 chroma at `quality` (1 to 100)."""
-    return _through_codec(pixels, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+    return decode(encode_jpeg(pixels, quality))
+
+
+def compress_webp(pixels: Pixels, quality: int) -> Pixels:
+    """The pixels after lossy WebP at `quality` (1 to 100)."""
+    return decode(encode_webp(pixels, quality))
+
+
+def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
+    """A JPEG file with 4:2:0 chroma at `quality` (1 to 100)."""
+    return _encode(pixels, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def encode_webp(pixels: Pixels, quality: int) -> bytes:
+    """A lossy WebP file at `quality` (1 to 100)."""
+    return _encode(pixels, ".webp", [cv2.IMWRITE_WEBP_QUALITY, quality])
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """A PNG file, little compressed."""
+    return _encode(pixels, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+
+def decode(file: bytes) -> Pixels:
+    """The pixels of a file that was made here, `[h, w, 3]` uint8 RGB; raises `ValueError`."""
+    decoded = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise ValueError("the codec cannot read what it wrote")
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 def blur(pixels: Pixels, sigma_px: tuple[float, float], turn_rad: float = 0.0) -> Pixels:
@@ -122,7 +150,7 @@ def _noise(pixels: Pixels, rng: Generator, strongest: float) -> Pixels:
 def _compress(pixels: Pixels, rng: Generator, lowest: int) -> Pixels:
     quality = int(rng.integers(lowest, 96))
     if rng.random() < 1 / 6:
-        return _through_codec(pixels, ".webp", [cv2.IMWRITE_WEBP_QUALITY, quality])
+        return compress_webp(pixels, quality)
     return compress_jpeg(pixels, quality)
 
 
@@ -132,9 +160,6 @@ def _resize(pixels: Pixels, size: tuple[int, int], rng: Generator) -> Pixels:
     return np.asarray(Image.fromarray(pixels).resize(size, kernel))
 
 
-def _through_codec(pixels: Pixels, suffix: str, options: list[int]) -> Pixels:
+def _encode(pixels: Pixels, suffix: str, options: list[int]) -> bytes:
     _, code = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
-    decoded = cv2.imdecode(code, cv2.IMREAD_COLOR)
-    if decoded is None:
-        raise ValueError(f"the {suffix} codec cannot read what it wrote")
-    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return code.tobytes()

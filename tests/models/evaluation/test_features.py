@@ -11,6 +11,8 @@ from models.evaluation.installed import MissingPackage
 
 Pixels = NDArray[np.uint8]
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 
 def open_or_skip(name: str) -> FeatureNetwork:
     try:

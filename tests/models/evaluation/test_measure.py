@@ -22,7 +22,7 @@ def truths() -> list[Truth]:
 
 def test_a_report_has_every_track_and_upscaler(truths: list[Truth]) -> None:
     report = measure(truths, {"bicubic": BICUBIC}, 4)
-    assert set(report) == {"clean", "jpeg", "camera"}
+    assert set(report) == {"clean", "jpeg", "jpeg75", "camera", "webp"}
     scores = [report[track]["bicubic"]["psnr_db"] for track in ("clean", "jpeg", "camera")]
     assert scores[0] > scores[1] > 10
     assert scores[0] > scores[2] > 10
@@ -61,5 +61,5 @@ def test_a_folder_without_pictures_is_refused(tmp_path: Path) -> None:
 
 def test_a_sheet_has_a_row_for_each_truth_and_track(truths: list[Truth]) -> None:
     sheet = draw_sheet(truths, {"bicubic": BICUBIC}, 4)
-    assert sheet.size == (3 * 240, 2 * 3 * (240 + 16))
+    assert sheet.size == (3 * 240, 2 * 5 * (240 + 16))
     assert np.asarray(sheet).std() > 10

@@ -1,6 +1,8 @@
 """scripts/evaluate: a table for people, and one JSON document as the last line."""
 
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +11,8 @@ import pytest
 from PIL import Image
 
 import models.default
-from models.evaluation.command import main
 from models.training.drawing import draw_page
+from scripts.evaluation.command import main
 
 
 @pytest.fixture
@@ -20,8 +22,8 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def call(*arguments: str | Path) -> None:
-    main([*map(str, arguments), "--threads", "1"])
+def call(*arguments: str | Path, tracks: Sequence[str] = ("clean",)) -> None:
+    main([*map(str, arguments), "--threads", "1", "--tracks", *tracks])
 
 
 def document(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
@@ -41,7 +43,7 @@ def test_a_default_model_is_measured_by_name(
     assert clean["upscaled-x2"]["psnr_db"] > clean["bicubic"]["psnr_db"]
     assert found["flat_error_levels"] == {"upscaled-x2": 0}
     with Image.open(sheet) as drawn:
-        assert drawn.size == (5 * 240, 3 * 256)
+        assert drawn.size == (5 * 240, 256)
 
 
 def test_a_file_of_native_scale_4_also_serves_x2_by_area(
@@ -76,7 +78,7 @@ def test_only_named_truths_are_shown_on_the_sheet(
         "page",
     )
     with Image.open(sheet / "s.png") as drawn:
-        assert drawn.height == 3 * 256
+        assert drawn.height == 256
 
 
 def test_8_bits_are_held_against_their_own_float32(
@@ -88,3 +90,54 @@ def test_8_bits_are_held_against_their_own_float32(
     assert 40 < found["int8_psnr_db"]["upscaled-x2"] < 80
     assert abs(clean["upscaled-x2"]["psnr_db"] - clean["upscaled-x2 int8"]["psnr_db"]) < 0.5
     assert found["flat_error_levels"]["upscaled-x2 int8"] == 0
+
+
+def test_corrected_colours_are_measured_beside_the_model_itself(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    call("upscaled-x2", "--truth", folder, "--scale", "2", "--colour")
+    assert set(document(capsys)["tracks"]["clean"]) == {
+        *("bicubic", "lanczos"),
+        *("upscaled-x2", "upscaled-x2 colour"),
+    }
+
+
+def test_tracks_are_chosen_and_a_sheet_is_written_for_each(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sheets = folder / "sheets.dir"
+    call("--truth", folder, "--sheets", sheets, tracks=["webp", "jpeg75"])
+    assert set(document(capsys)["tracks"]) == {"webp", "jpeg75"}
+    assert {path.name for path in sheets.iterdir()} == {"page-webp.png", "page-jpeg75.png"}
+    with Image.open(sheets / "page-webp.png") as sheet:
+        assert sheet.size == (3 * 480, 496)
+
+
+def test_missing_packages_are_named_and_their_figures_left_out(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "ssimulacra2", None)
+    monkeypatch.setitem(sys.modules, "flip_evaluator", None)
+    call("--truth", folder, "--scale", "2")
+    said = capsys.readouterr()
+    assert "ssimulacra2 is not installed: pip install" in said.err
+    assert "flip-evaluator is not installed: pip install" in said.err
+    row = json.loads(said.out.splitlines()[-1])["tracks"]["clean"]["bicubic"]
+    assert "psnr_db" in row
+    assert not {"ssimulacra2", "flip"} & set(row)
+
+
+def test_what_cannot_be_measured_ends_with_one_line(folder: Path) -> None:
+    with pytest.raises(SystemExit, match="--truth FOLDER is needed"):
+        main([])
+    with pytest.raises(SystemExit, match="nonesuch"):
+        call("nonesuch", "--truth", folder)
+
+
+def test_drawn_subjects_are_the_same_on_every_run(folder: Path) -> None:
+    main(["--draw-subjects", str(folder / "one")])
+    main(["--draw-subjects", str(folder / "two")])
+    names = {"text.png", "line-art.png", "logo.png", "product-on-white.png", "old-scan.png"}
+    assert {path.name for path in (folder / "one").iterdir()} == names
+    for name in names:
+        assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes()

@@ -1,0 +1,173 @@
+"""What scripts/evaluate measures: kernels, models by name or file, and what the product adds."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.errors import UnknownModel
+from models.evaluation.cache import cached_upscaler
+from models.evaluation.upscalers import (
+    KERNELS,
+    AnyUpscaler,
+    FileUpscaler,
+    Upscaler,
+    graph_upscaler,
+    int8_upscaler,
+    kernel_upscaler,
+    network_upscaler,
+    open_network,
+)
+from models.store import ModelStore
+from models.training.degradation import decode
+from service.config import load_settings
+from service.image.harm import measure_harm
+from service.upscale.lock import lock_colours
+from service.upscale.neutral import is_neutral, neutralise
+from service.upscale.tempering import AUTO_STRENGTH, Tempering, temper
+from service.upscale.upscaler import open_upscaler
+
+Pixels = NDArray[np.uint8]
+
+TEMPERED = "tempered"
+VIVID_MODEL = "realesrgan-x4plus"
+
+
+@dataclass(frozen=True)
+class Options:
+    """How the models are opened.
+
+    models_dir: of weights. cache_dir: where large networks' results are kept; None: nowhere.
+    """
+
+    scale: int
+    models_dir: Path
+    cache_dir: Path | None = None
+
+
+@dataclass
+class Chosen:
+    """The upscalers by their label.
+
+    in_8_bits: (label, label of the same in 8 bits). small_networks: labels of those that are fast
+    enough to be shown every grey.
+    """
+
+    upscalers: dict[str, AnyUpscaler] = field(default_factory=dict)
+    in_8_bits: list[tuple[str, str]] = field(default_factory=list)
+    small_networks: list[str] = field(default_factory=list)
+
+
+def open_chosen(
+    names: Sequence[str], options: Options, *, int8: bool = False, colour: bool = False
+) -> Chosen:
+    """Open the kernels and every named model.
+
+    Args:
+        names: models by name, weights files, or `tempered`: x4plus with its colours corrected,
+            tempered by the project's own model, as the product does.
+        int8: each also in 8 bits. colour: each also with its colours corrected.
+
+    Raises:
+        ValueError: a model's native scale does not fit.
+        UnknownModel, WeightsError, FileNotFoundError: a model cannot be opened.
+    """
+    chosen = Chosen()
+    for kernel_name, kernel in KERNELS.items():
+        chosen.upscalers[kernel_name] = kernel_upscaler(kernel, options.scale)
+    for name in names:
+        if name == TEMPERED:
+            _add_tempered(chosen, options, int8=int8)
+            continue
+        _add_model(chosen, name, options, int8=int8, colour=colour)
+    return chosen
+
+
+def _add_model(chosen: Chosen, name: str, options: Options, *, int8: bool, colour: bool) -> None:
+    label, upscale, is_small = _open_model(name, options)
+    opened = {label: upscale}
+    if int8:
+        label_8 = f"{label} int8"
+        opened[label_8] = int8_upscaler(name, options.models_dir, options.scale)
+        chosen.in_8_bits.append((label, label_8))
+    for each, run_each in opened.items():
+        chosen.upscalers[each] = run_each
+        if colour:
+            chosen.upscalers[f"{each} colour"] = correct_colours(run_each)
+        if is_small:
+            chosen.small_networks.append(each)
+
+
+def correct_colours(upscale: Upscaler) -> Upscaler:
+    """Return the upscaler with the product's colour correction after it."""
+
+    def corrected(small: Pixels) -> Pixels:
+        result = lock_colours(small, upscale(small))
+        return np.asarray(neutralise(result) if is_neutral(small) else result, np.uint8)
+
+    return corrected
+
+
+def temper_by(vivid: Upscaler, faithful: Upscaler, scale: int) -> FileUpscaler:
+    """Return the vivid upscaler tempered by the faithful one, by the harm that the file tells."""
+
+    def upscale_file(file: bytes) -> Pixels:
+        small = decode(file)
+        tempering = Tempering.of(AUTO_STRENGTH, scale, measure_harm(file, small))
+        return np.asarray(temper(vivid(small), faithful(small), tempering), np.uint8)
+
+    return FileUpscaler(upscale_file)
+
+
+def _add_tempered(chosen: Chosen, options: Options, *, int8: bool) -> None:
+    _, faithful, _ = _open_model(f"upscaled-x{options.scale}-faithful", options)
+    _, vivid, _ = _open_model(VIVID_MODEL, options)
+    chosen.upscalers[TEMPERED] = temper_by(correct_colours(vivid), faithful, options.scale)
+    if int8:
+        vivid = int8_upscaler(VIVID_MODEL, options.models_dir, options.scale)
+        label = f"{TEMPERED} int8"
+        chosen.upscalers[label] = temper_by(correct_colours(vivid), faithful, options.scale)
+
+
+def _open_model(name: str, options: Options) -> tuple[str, Upscaler, bool]:
+    """Its label, what runs it in float32 on whole pictures, and whether it is small.
+
+    RRDB networks are not: they run by OpenVINO, and their results are kept.
+    """
+    label = Path(name).name.removesuffix(".safetensors").removesuffix(".pth")
+    try:
+        spec = ModelStore(options.models_dir).find(name)
+    except UnknownModel:
+        spec = None
+    if spec and spec.family == "rrdb" and not Path(name).is_file():
+        _check_scale(name, spec.native_scale, options.scale)
+        upscale = graph_upscaler(name, options.models_dir, options.scale)
+        if options.cache_dir:
+            upscale = cached_upscaler(upscale, options.cache_dir / f"{label}-x{options.scale}")
+        return label, upscale, False
+    network, native_scale = open_network(name, options.models_dir)
+    _check_scale(name, native_scale, options.scale)
+    return label, network_upscaler(network, native_scale, options.scale), True
+
+
+def _check_scale(name: str, native_scale: int, scale: int) -> None:
+    if native_scale % scale:
+        raise ValueError(f"{name} is a x{native_scale} model: it cannot be measured at x{scale}")
+
+
+@contextmanager
+def open_product(scale: int) -> Iterator[Callable[[bytes], Pixels]]:
+    """The product's own way from a file to the result, with the settings of the environment.
+
+    Raises:
+        whatever opening a worker raises: settings, models, device.
+    """
+    with open_upscaler(load_settings()) as upscaler:
+
+        def upscale_file(file: bytes) -> Pixels:
+            return decode(upscaler.upscale(file, scale).data)
+
+        yield upscale_file

@@ -1,0 +1,133 @@
+"""The command line of scripts/evaluate."""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import torch
+
+from models.errors import ModelError
+from models.evaluation.measure import (
+    Figures,
+    compare,
+    flat_error_levels,
+    measure,
+    measure_truths,
+    read_truths,
+)
+from models.evaluation.perceptual import PerceptualMeter
+from models.evaluation.sheet import draw_sheet, write_sheets
+from models.evaluation.tracks import FILES
+from models.evaluation.upscalers import FileUpscaler, Upscaler
+from scripts.evaluation.chosen import Options, open_chosen, open_product
+from scripts.evaluation.subjects import draw_subjects
+
+COLUMNS: Mapping[str, str] = {
+    "psnr_db": "PSNR dB",
+    "ssim": "SSIM",
+    "acutance": "acutance",
+    "checkerboard": "checker",
+    "ciede2000_to_input": "dE input",
+    "ciede2000_to_truth": "dE truth",
+    "niqe": "NIQE",
+    "ssimulacra2": "SSIMU2",
+    "flip": "FLIP",
+    "feature": "feature",
+}
+"""The figures in the order in which they are printed, and what heads their column."""
+
+
+def main(arguments_given: list[str] | None = None) -> None:
+    """Measure, print a table, and one JSON document as the last line."""
+    arguments = _parser().parse_args(arguments_given)
+    torch.set_num_threads(arguments.threads)
+    if arguments.draw_subjects is not None:
+        draw_subjects(arguments.draw_subjects)
+        return
+    if arguments.truth is None:
+        raise SystemExit("scripts/evaluate: --truth FOLDER is needed")
+    options = Options(arguments.scale, arguments.models_dir, arguments.cache)
+    with ExitStack() as stack:
+        try:
+            truths = read_truths(arguments.truth, options.scale)
+            chosen = open_chosen(
+                arguments.models, options, int8=arguments.int8, colour=arguments.colour
+            )
+            if arguments.product:
+                product = stack.enter_context(open_product(options.scale))
+                chosen.upscalers["product"] = FileUpscaler(product)
+        except (ValueError, ModelError, FileNotFoundError) as error:
+            raise SystemExit(f"scripts/evaluate: {error}") from error
+        meter = PerceptualMeter.open()
+        for text in meter.missing:
+            print(text, file=sys.stderr)
+        of_truths = measure_truths(truths, options.scale, meter)
+        report = measure(truths, chosen.upscalers, options.scale, arguments.tracks, meter)
+        _print_table(report, of_truths)
+        shown = [truth for truth in truths if not arguments.only or truth.name in arguments.only]
+        drawn = (shown, chosen.upscalers, options.scale, arguments.tracks)
+        if arguments.sheet is not None:
+            draw_sheet(*drawn).save(arguments.sheet)
+        if arguments.sheets is not None:
+            write_sheets(arguments.sheets, *drawn)
+        by_pixels: dict[str, Upscaler] = {
+            name: each
+            for name, each in chosen.upscalers.items()
+            if not isinstance(each, FileUpscaler)
+        }
+        document = {
+            "scale": options.scale,
+            "pictures": len(truths),
+            "truth": of_truths,
+            "tracks": report,
+            "flat_error_levels": {
+                name: flat_error_levels(by_pixels[name]) for name in chosen.small_networks
+            },
+            "int8_psnr_db": {
+                label: compare(truths, by_pixels[label], by_pixels[label_8], options.scale)
+                for label, label_8 in chosen.in_8_bits
+            },
+        }
+    print(json.dumps(document))
+
+
+def _print_table(report: Mapping[str, Mapping[str, Figures]], of_truths: Figures) -> None:
+    """One line per track and upscaler; a figure that was not measured shows as a dash."""
+    print(f"{'track':8}{'upscaler':28}" + "".join(f"{head:>10}" for head in COLUMNS.values()))
+    rows = [("", "truth", of_truths)]
+    rows += [
+        (track, name, row) for track, by_name in report.items() for name, row in by_name.items()
+    ]
+    for track, name, row in rows:
+        values = [f"{row[key]:10.3f}" if key in row else f"{'-':>10}" for key in COLUMNS]
+        print(f"{track:8}{name:28}{''.join(values)}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/evaluate", description="Measure upscalers against ground truth."
+    )
+    parser.add_argument("models", nargs="*", help="names of models, weights files, or `tempered`")
+    parser.add_argument("--truth", type=Path, help="folder of ground truth")
+    parser.add_argument("--scale", type=int, choices=(2, 4), default=4)
+    parser.add_argument(
+        "--tracks", nargs="+", choices=FILES, default=list(FILES), help="default: all"
+    )
+    parser.add_argument(
+        "--int8", action="store_true", help="also in 8 bits, and how near to its own float32"
+    )
+    parser.add_argument("--colour", action="store_true", help="also with corrected colours")
+    parser.add_argument(
+        "--product", action="store_true", help="also what the product makes of each file"
+    )
+    parser.add_argument("--sheet", type=Path, help="write one contact sheet PNG here")
+    parser.add_argument("--sheets", type=Path, help="write a sheet per truth and track here")
+    parser.add_argument("--only", nargs="*", help="names of the truths shown on the sheets")
+    parser.add_argument("--cache", type=Path, help="keep the results of large networks here")
+    parser.add_argument("--draw-subjects", type=Path, help="only draw the drawn subjects here")
+    parser.add_argument("--models-dir", type=Path, default=Path(".upscaled/models"))
+    parser.add_argument("--threads", type=int, default=2)
+    return parser
