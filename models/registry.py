@@ -289,7 +289,7 @@ def _default_model(name: str, entries: Mapping[str, Mapping[str, int | str]]) ->
 
 
 def _describe_default(name: str, entry: Mapping[str, int | str]) -> ModelSpec:
-    return describe_model(
+    spec = describe_model(
         name,
         "plain",
         plain_shape(_whole(entry, "scale"), _whole(entry, "layers"), _whole(entry, "features")),
@@ -299,6 +299,7 @@ def _describe_default(name: str, entry: Mapping[str, int | str]) -> ModelSpec:
         licence=str(entry["licence"]),
         source="default",
     )
+    return replace(spec, bits=16)  # as `models.training.export` writes them
 
 
 def _whole(values: Mapping[str, int | str], key: str) -> int:

@@ -234,8 +234,8 @@ def _progress() -> Document:
     description = (
         "Server-sent events, for a request that was sent with an `X-Request-Id` of the client's "
         "own: `progress` with `stage` (receive, queue, network, encode), `tiles_done`, "
-        "`tiles_total` (null until known) and `remaining_s` (an estimate for the network; null "
-        "before the first tile), then one `end` with `error_code` (null after a success). An id "
+        "`tiles_total` (null until known) and `remaining_s` (an estimate for the network, from its "
+        "begin on; null before), then one `end` with `error_code` (null after a success). An id "
         "that nobody sent, that belongs to another key or whose request is over is not found; one "
         f"that is not known yet is waited for, {ARRIVAL_WAIT_S:g} s. Takes nothing from the rate; "
         f"at most {MAX_WATCHERS_PER_KEY} at once for each key."

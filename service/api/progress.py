@@ -25,7 +25,8 @@ MAX_WATCHERS_PER_KEY: Final = 32
 class Step:
     """`receive`: head and body, or the fetching of `image_url`. `queue`: waiting, then decoding.
 
-    `remaining_s` is for the network alone, from the tiles done so far; None before the first.
+    `remaining_s` is for the network alone: before the first tile what the model is expected to take
+    for a picture of that size, then from the tiles done so far. None where neither is known.
     """
 
     stage: Stage = "receive"
@@ -57,17 +58,22 @@ class Progress:
         self.error_code: str | None = None
         self._clock = clock
         self._begun_at = 0.0
+        self._expected_s: float | None = None
         self._changed = Signal()
 
-    def await_turn(self) -> None:
-        """The source is there, and goes to a worker as soon as one is free."""
+    def await_turn(self, expected_s: float | None = None) -> None:
+        """The source is there, and goes to a worker as soon as one is free.
+
+        expected_s: how long it will take there.
+        """
+        self._expected_s = expected_s
         self._take(Step("queue"))
 
     def note_tile(self, done: int, total: int) -> None:
         """As `OnTile` of the boundary: before the first tile, after each, from 0 if all over."""
         if done == 0:
             self._begun_at = self._clock()
-            self._take(Step("network", 0, total))
+            self._take(Step("network", 0, total, self._expected_s))
         elif done >= total:
             self._take(Step("encode", total, total, 0.0))
         else:

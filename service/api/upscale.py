@@ -65,7 +65,6 @@ async def _upscale(
     context, facts = context_of(request), facts_of(request)
     async with share.arriving():
         source, info = await _read_source(request, asked, share)
-    progress.await_turn()
     work = UpscaleRequest(
         facts.request_id,
         asked.scale,
@@ -76,6 +75,7 @@ async def _upscale(
         key_id=key_id,
         model=asked.model,
     )
+    progress.await_turn(context.executor.expected_s(work))
     admitted_s = time.perf_counter()
     upscaled = await context.executor.upscale(source, work)
     facts.note_work(admitted_s, upscaled.times)

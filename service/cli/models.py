@@ -173,7 +173,8 @@ def _row(store: ModelStore, name: str) -> tuple[str, str, str, str]:
 def _where(store: ModelStore, spec: ModelSpec) -> str:
     if store.path(spec) is not None:
         same_file = f", the same file as {spec.same_as}" if spec.same_as else ""
-        return _WHERE_PRESENT[spec.source] + (", 16 bits" if spec.bits == 16 else same_file)
+        is_half = ", 16 bits" if spec.bits == 16 and spec.source == "official" else ""
+        return _WHERE_PRESENT[spec.source] + same_file + is_half
     if spec.source != "official":
         return str(FileState.MISSING)
     in_package = "; an installed package has it, 16 bits" if is_packaged_here(spec) else ""

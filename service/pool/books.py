@@ -1,5 +1,7 @@
 """The front end's books on its workers: who there is, what they did, and what those before did."""
 
+from collections.abc import Mapping
+
 from service.pool.figures import EngineInUse, PoolFigures, WorkerFigures
 from service.pool.messages import Ready
 from service.pool.process import WorkerProcess
@@ -15,16 +17,10 @@ class Books:
         self._present: dict[WorkerProcess, tuple[int, Ready]] = {}
         self._done_before = WorkerFigures()
         self._ladders: dict[int, tuple[Rung, ...]] = {}
-        self._seconds_per_px: dict[tuple[str, int], float] = {}
 
     def join(self, number: int, worker: WorkerProcess, ready: Ready) -> None:
         self._present[worker] = (number, ready)
         self._ladders = {scale: tuple(ladder) for scale, ladder in ready.ladders.items()}
-        self._seconds_per_px = {
-            (model, scale): seconds
-            for model, seconds in ready.model_seconds_per_px.items()
-            for scale in ready.ladders
-        }
 
     def leave(self, worker: WorkerProcess) -> None:
         """What it did stays counted. It is a restart only if it died by itself."""
@@ -49,6 +45,7 @@ class Books:
         most_of_one_key: int,
         running: int,
         workers_wanted: int,
+        seconds_per_px: Mapping[tuple[str, int], float] | None = None,
     ) -> PoolFigures:
         """All there is to tell, with what only the pool knows."""
         done = self._done_before
@@ -72,7 +69,7 @@ class Books:
                 for worker, (number, _) in self._present.items()
             },
             ladders=self._ladders,
-            seconds_per_px=self._seconds_per_px,
+            seconds_per_px=seconds_per_px or {},
         )
 
     def _engines(self) -> set[EngineInUse]:

@@ -89,6 +89,9 @@ class Executor(Protocol):
     def figures(self) -> PoolFigures:
         """How the workers are and what they have done; costs next to nothing."""
 
+    def expected_s(self, request: UpscaleRequest) -> float:
+        """Seconds that an image will take once its turn has come, alone on the device."""
+
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         """Upscale one encoded image.
 

@@ -1,7 +1,8 @@
 """The request queue's order: start-time fair queueing between API keys, in order within a key.
 
-The work of a request is its pixels (`work_px`), so a key that sends large images gets as many
-pixels as one that sends small ones, not as many images. Where more wait than may wait, the key that
+The work of a request is the seconds of a worker that it is expected to take, so a key that sends
+large images, or names a large model, gets as much of the device as one that sends small ones, not
+as many images. Where more wait than may wait, the key that
 has the most waiting gives up its newest request: a key alone may fill the queue, and a second one
 has its share of it from its first request on. Each key has a place for certain as long as there
 are as many places as keys that have requests.
@@ -15,7 +16,6 @@ from itertools import count
 from math import inf
 from typing import Final, Generic, TypeVar
 
-from service.pool.boundary import UpscaleRequest
 from service.virtual_time import Flow, VirtualClock
 
 _SMALLEST_PRUNE: Final = 64
@@ -23,21 +23,12 @@ _SMALLEST_PRUNE: Final = 64
 T = TypeVar("T")
 
 
-def work_px(request: UpscaleRequest) -> int:
-    """The work of a request, at least 1: pixels of its result, those of 16 bits counted twice.
-
-    Networks of one native scale differ in what they take for a result of scale 2, so this is no
-    measure of seconds between the two scales; it needs no measuring and no client can change it.
-    """
-    return max(1, request.result_px)
-
-
 @dataclass(eq=False, slots=True)
 class _Item(Generic[T]):
     """A request that waits; `number` is its arrival."""
 
     key_id: int
-    work: int
+    work: float
     payload: T
     number: int
 
@@ -47,7 +38,7 @@ class _KeyFlow(Flow, Generic[T]):
     """One key's requests that wait, oldest first, their work, and when it was served last."""
 
     items: deque[_Item[T]] = field(default_factory=deque)
-    waiting_work: int = 0
+    waiting_work: float = 0
     served_last: int = -1
 
     def remove(self, item: _Item[T]) -> None:
@@ -78,11 +69,15 @@ class FairQueue(Generic[T]):
     def __contains__(self, payload: T) -> bool:
         return payload in self._items
 
-    def push(self, key_id: int, work: int, payload: T) -> None:
+    def waiting_work(self) -> dict[int, float]:
+        """The work that waits of each key that has any."""
+        return {key_id: flow.waiting_work for key_id, flow in self._flows.items() if flow.items}
+
+    def push(self, key_id: int, work: float, payload: T) -> None:
         """Let a request wait behind those of its key.
 
         Args:
-            work: in pixels, at least 1.
+            work: in any one unit, above 0.
             payload: hashable, and not in the queue already.
         """
         flow = self._flow_of(key_id)

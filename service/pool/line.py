@@ -1,15 +1,16 @@
 """The request queue in front of the workers: which request gets the next slot, and where."""
 
 import asyncio
-from collections import Counter, deque
-from collections.abc import Iterator
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
 from service.pool.boundary import UpscaleRequest
-from service.pool.fair_queue import FairQueue, work_px
+from service.pool.cost import Estimate
+from service.pool.fair_queue import FairQueue
 from service.pool.process import WorkerProcess
-from service.pool.room import LARGE_RESULTS_PX, Place, Room, is_small
+from service.pool.room import LARGE_RESULTS_PX, Place, Room
 
 
 class LineFull(Exception):
@@ -27,6 +28,7 @@ class LineFull(Exception):
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     request: UpscaleRequest
+    estimate: Estimate
     is_alone: bool
     turn: asyncio.Future[Place] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
@@ -41,10 +43,12 @@ class Line:
 
     Args:
         max_waiting: how many requests may wait; those that come again are not counted.
+        estimate: what a request will take of a worker; asked once for each, when it comes.
     """
 
-    def __init__(self, max_waiting: int) -> None:
+    def __init__(self, max_waiting: int, estimate: Callable[[UpscaleRequest], Estimate]) -> None:
         self._max_waiting = max_waiting
+        self._estimate = estimate
         self._rooms: dict[WorkerProcess, Room] = {}
         self._again: deque[_Waiting] = deque()
         self._queue: FairQueue[_Waiting] = FairQueue()
@@ -55,7 +59,9 @@ class Line:
         """Whether a large image of a key that has nothing here would be refused now."""
         if len(self._queue) < self._max_waiting:
             return False
-        if any(room.fits(LARGE_RESULTS_PX // 2, is_alone=False) for room in self._rooms.values()):
+        large_px = LARGE_RESULTS_PX // 2
+        rooms = self._rooms.values()
+        if any(room.fits(large_px, is_small=False, is_alone=False) for room in rooms):
             return False
         return not self._queue.would_take_new_key()
 
@@ -77,6 +83,13 @@ class Line:
     def requests(self) -> Iterator[UpscaleRequest]:
         """The requests that wait, in the order of service."""
         return (waiting.request for waiting in chain(self._again, self._queue.in_order()))
+
+    def waiting_s(self) -> dict[int, float]:
+        """Seconds of a worker that the waiting requests of each key will take."""
+        waiting_s = defaultdict(float, self._queue.waiting_work())
+        for waiting in self._again:
+            waiting_s[waiting.request.key_id] += waiting.estimate.work_s
+        return waiting_s
 
     def join(self, worker: WorkerProcess, places: int) -> None:
         """Give out the slots of a worker; all `places` of it are free."""
@@ -107,7 +120,8 @@ class Line:
         """
         is_first = False
         while True:
-            place = await self._next(_Waiting(request, is_alone), is_again, is_first)
+            waiting = _Waiting(request, self._estimate(request), is_alone)
+            place = await self._next(waiting, is_again, is_first)
             if place.worker.is_alive:
                 return place
             self.release(place)
@@ -121,7 +135,7 @@ class Line:
         elif is_again:
             self._again.append(waiting)
         else:
-            self._queue.push(waiting.request.key_id, work_px(waiting.request), waiting)
+            self._queue.push(waiting.request.key_id, waiting.estimate.work_s, waiting)
         self._assign()
         if waiting in self._queue and len(self._queue) > self._max_waiting:
             self._refuse_excess(waiting)
@@ -168,13 +182,12 @@ class Line:
             if waiting.turn.done():
                 self._forget(waiting)
                 continue
-            is_small_one = is_small(waiting.request.result_px)
-            if is_large_blocked and not is_small_one:
+            if is_large_blocked and not waiting.estimate.is_small:
                 continue
             place = self._find_place(waiting)
             if place is not None:
                 self._seat(waiting, place)
-            elif not is_small_one:
+            elif not waiting.estimate.is_small:
                 is_large_blocked = True
 
     def _seat(self, waiting: _Waiting, place: Place) -> None:
@@ -193,12 +206,16 @@ class Line:
             for worker, room in self._rooms.items()
             if worker.is_alive
             and worker is not closed
-            and room.fits(waiting.request.result_px, is_alone=waiting.is_alone)
+            and room.fits(
+                waiting.request.result_px,
+                is_small=waiting.estimate.is_small,
+                is_alone=waiting.is_alone,
+            )
         ]
         if not fitting:
             return None
         worker = min(fitting, key=lambda worker: self._rooms[worker].taken)
-        return Place(worker, waiting.request, waiting.is_alone)
+        return Place(worker, waiting.request, waiting.is_alone, waiting.estimate.is_small)
 
     def _kept_for_one_alone(self) -> WorkerProcess | None:
         """The worker that takes no other request until it is empty for one that is to be alone."""

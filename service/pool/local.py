@@ -15,25 +15,28 @@ import logging
 import math
 import os
 import sys
-from collections import defaultdict
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import Any
 
+from models.errors import ModelError
+from models.registry import ModelSpec
+from models.store import ModelStore
 from service.config import Settings
 from service.errors import InternalError, RateLimitExceeded, RefusalReason, ServiceError, rebuild
 from service.logs import event
 from service.pool.books import Books
 from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
+from service.pool.cost import CostModel, retry_after_s, work_before_s
 from service.pool.environment import worker_environment, worker_settings
 from service.pool.figures import PoolFigures
 from service.pool.keeper import Keeper
 from service.pool.limits import Limits
 from service.pool.line import Line, LineFull
 from service.pool.messages import Answer, Configure, Done, Job, Ready, Refused
-from service.pool.pace import Pace, retry_after_s, work_before_s
 from service.pool.process import WorkerDied, WorkerProcess, WorkTookTooLong
 from service.pool.room import Place
 from service.pool.spawn import WorkerUnusable
@@ -76,8 +79,8 @@ class LocalPool:
         self._settings = settings
         self._command = tuple(command)
         self._limits = limits or Limits(work_s=settings.work_timeout_s)
-        self._line = Line(settings.max_queue)
-        self._pace = Pace()
+        self._cost = CostModel(partial(_find_spec, ModelStore(settings.models_dir)))
+        self._line = Line(settings.max_queue, self._cost.estimate)
         self._books = Books()
         self._keepers = [
             Keeper(number, self._start_worker, self._limits, self)
@@ -129,6 +132,7 @@ class LocalPool:
             most_of_one_key=self._line.most_of_one_key,
             running=len(self._running),
             workers_wanted=self._settings.workers,
+            seconds_per_px=self._cost.seconds_per_px(),
         )
 
     def drain(self) -> None:
@@ -147,6 +151,10 @@ class LocalPool:
         for keeping in self._keeping:
             keeping.cancel()
         await asyncio.gather(*self._keeping, *self._tasks, return_exceptions=True)
+
+    def expected_s(self, request: UpscaleRequest) -> float:
+        """Seconds of one worker that an image will take; see `Executor.expected_s`."""
+        return self._cost.expected_s(request)
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         """Upscale one encoded image; see `Executor.upscale`."""
@@ -195,13 +203,11 @@ class LocalPool:
 
     def _retry_after_s(self, request: UpscaleRequest) -> int:
         """Whole seconds until the queue takes one more request of this key."""
-        waiting_s: dict[int, float] = defaultdict(float)
-        for waiting in self._line.requests():
-            waiting_s[waiting.key_id] += self._pace.expected_s(waiting)
         in_flight_s = [
-            self._pace.expected_s(run.request) * (1 - run.done_part) for run in self._running
+            self._cost.expected_s(run.request) * (1 - run.done_part) for run in self._running
         ]
-        own_s = self._pace.expected_s(request)
+        own_s = self._cost.expected_s(request)
+        waiting_s = self._line.waiting_s()
         work_s = work_before_s(request.key_id, own_s, in_flight_s, waiting_s)
         return retry_after_s(work_s, len(self._workers), self._starting_s())
 
@@ -239,7 +245,7 @@ class LocalPool:
             self._line.release(place)
         if isinstance(answer, Done):
             worked_s = answer.decode_s + answer.device_s + answer.encode_s
-            self._pace.learn(place.request, worked_s)
+            self._cost.learn(place.request, answer.model, worked_s)
         return answer, data
 
     def _keep_task(self, work: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
@@ -255,7 +261,7 @@ class LocalPool:
 
     def join(self, number: int, worker: WorkerProcess, ready: Ready) -> None:
         self._books.join(number, worker, ready)
-        self._pace.assume(ready.seconds_per_px)
+        self._cost.assume(ready)
         self._facts = ready
         self._first_start_over.set()
         self._workers.add(worker)
@@ -293,6 +299,13 @@ def _report_end(keeping: "asyncio.Task[None]") -> None:
     if not keeping.cancelled() and (error := keeping.exception()):
         told = event("keeper_died")
         _log.critical("a worker is not kept alive any more", exc_info=error, extra=told)
+
+
+def _find_spec(store: ModelStore, model: str) -> ModelSpec | None:
+    try:
+        return store.find(model)
+    except ModelError:
+        return None
 
 
 def _read_answer(answer: Answer, data: bytes, queue_s: float, label: str) -> Upscaled:

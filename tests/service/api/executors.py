@@ -62,6 +62,9 @@ class ResizingExecutor:
     def figures(self) -> PoolFigures:
         return FIGURES
 
+    def expected_s(self, request: UpscaleRequest) -> float:
+        return 0.25
+
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         self.requests.append(request)
         upscaled = await asyncio.to_thread(resize, source, request.scale)

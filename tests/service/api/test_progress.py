@@ -32,6 +32,14 @@ def test_the_estimate_goes_on_at_the_pace_of_the_tiles_so_far() -> None:
     assert progress.step == Step("encode", 8, 8, 0.0)
 
 
+def test_before_the_first_tile_the_estimate_is_what_was_expected() -> None:
+    progress = Progress(Clock())
+    progress.await_turn(8.0)
+    assert progress.step == Step("queue", 0, None, None)
+    progress.note_tile(0, 4)
+    assert progress.step == Step("network", 0, 4, 8.0)
+
+
 def test_an_image_that_is_begun_anew_is_estimated_anew() -> None:
     clock = Clock()
     progress = Progress(clock)

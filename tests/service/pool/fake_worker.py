@@ -1,7 +1,8 @@
 """A worker that does what its jobs tell it: for tests of supervision, where pixels do not matter.
 
 Run as a script: `fake_worker.py START --fd N`; START is how it begins: "ready", "unusable", "die",
-"mute". The source bytes of a job begin with one line of JSON:
+"mute", or "ladder": ready, and `auto` takes the model `slow` for pictures of at most `SMALL_PX`
+input pixels. The source bytes of a job begin with one line of JSON:
 
     {"do": "answer", "after_s": 0.1, "size_bytes": 10}   sleep, then answer so many bytes
     {"do": "echo"}                       answer with the source
@@ -37,6 +38,13 @@ from service.pool.messages import (
     Unusable,
 )
 from service.pool.wire import FrontEndGone, Inbox, Wire, listen
+from service.upscale.model_choice import Rung
+
+SMALL_PX = 900
+
+
+FAKE = Rung(model="fake")
+LADDERS = {"ladder": [Rung(model="slow", most_px=SMALL_PX), FAKE]}
 
 
 def main() -> None:
@@ -59,6 +67,8 @@ def main() -> None:
             models={2: "fake", 4: "fake"},
             labels={2: "fake", 4: "fake"},
             seconds_per_px={2: 1e-4, 4: 1e-4},
+            ladders={scale: LADDERS.get(start, [FAKE]) for scale in (2, 4)},
+            model_seconds_per_px={"fake": 1e-4, "slow": 1e-2},
             places=Settings.model_validate(configure.settings).jobs_per_worker or 4,
         )
     )
@@ -137,7 +147,7 @@ def finished(job: Job, worked_s: float) -> Done:
         media_type="image/png",
         width_px=1,
         height_px=1,
-        model=f"fake {os.getpid()}",
+        model=job.model or f"fake {os.getpid()}",
         decode_s=0,
         network_s=worked_s,
         encode_s=0,

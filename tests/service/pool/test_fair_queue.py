@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.pool.fair_queue import FairQueue, work_px
-from tests.service.pool.pools import request
+from service.pool.fair_queue import FairQueue
 
 Request = tuple[int, int, int]
 """Key, number within the key, work."""
@@ -271,7 +270,11 @@ def test_keys_that_fell_silent_are_forgotten_and_debtors_are_not() -> None:
     assert serve_next(queue)[0] == 9999
 
 
-def test_the_work_of_a_request_is_the_pixels_of_its_result() -> None:
-    assert work_px(request(scale=2, width_px=300, height_px=200)) == 240_000
-    assert work_px(request(scale=4, width_px=300, height_px=200)) == 960_000
-    assert work_px(request(width_px=0, height_px=0)) == 1
+def test_the_work_that_waits_is_known_for_each_key() -> None:
+    queue: FairQueue[Request] = FairQueue()
+    for key_id, number, work in ((0, 0, 5), (0, 1, 7), (1, 0, 3), (2, 0, 1)):
+        push(queue, key_id, number, work)
+    serve_next(queue)
+    serve_next(queue)
+    serve_next(queue)
+    assert queue.waiting_work() == {0: 7}

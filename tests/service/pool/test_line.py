@@ -5,6 +5,7 @@ from typing import cast
 import pytest
 
 from service.pool.boundary import UpscaleRequest
+from service.pool.cost import SMALL_RESULT_PX, Estimate
 from service.pool.line import Line, LineFull
 from service.pool.process import WorkerProcess
 from service.pool.room import Place
@@ -23,12 +24,22 @@ def make_worker(*, is_alive: bool = True) -> WorkerProcess:
 
 
 SMALL = request(width_px=64, height_px=64)
+SLOW = replace(SMALL, model="slow")
 LARGE = request(width_px=1500, height_px=1500)  # two of them are a worker's limit
 MIDDLE = request(width_px=700, height_px=700)
 
 
+S_PER_PX = 2**-20  # sums of it are exact
+
+
+def estimate(request: UpscaleRequest) -> Estimate:
+    """About a microsecond for each pixel of the result, ten with a model that is named."""
+    is_small = not request.model and request.result_px <= SMALL_RESULT_PX
+    return Estimate(max(1, request.result_px) * (10 if request.model else 1) * S_PER_PX, is_small)
+
+
 def line_of(*workers: WorkerProcess, max_waiting: int = 5, places: int = 1) -> Line:
-    line = Line(max_waiting)
+    line = Line(max_waiting, estimate)
     for worker in workers:
         line.join(worker, places)
     return line
@@ -297,7 +308,7 @@ async def test_slots_go_to_the_keys_in_turn() -> None:
 
 
 async def test_small_images_of_one_key_do_not_keep_a_large_one_of_another_from_its_slot() -> None:
-    """Its share is of pixels, so it waits for its first slot only, and is then ahead for long."""
+    """Its share is of seconds, so it waits for its first slot only, and is then ahead for long."""
     line = line_of(make_worker(), max_waiting=99, places=4)
     at_work = [await line.take(of_key(1)) for _ in range(4)]
     flood = [await start(line, of_key(1)) for _ in range(50)]
@@ -319,6 +330,49 @@ async def test_a_small_image_of_any_key_passes_a_large_one_that_finds_no_room() 
     assert await are_seated(another, *small) == "nyy"
     line.release(large[0].result())
     assert await are_seated(another, *large) == "y" + "yynn"
+    line.dismiss(ValueError())
+
+
+async def test_a_picture_of_few_pixels_by_a_slow_model_is_no_small_one() -> None:
+    line = line_of(make_worker(), places=4)
+    slow = [await start(line, SLOW) for _ in range(4)]
+    small = await start(line, SMALL)
+    assert await are_seated(*slow, small) == "yyyn" + "y"
+    line.release(small.result())
+    assert await are_seated(slow[3]) == "n"
+    line.release(slow[0].result())
+    assert await are_seated(slow[3]) == "y"
+
+
+async def test_a_key_that_names_a_slow_model_is_served_as_much_less_often() -> None:
+    line = line_of(make_worker(), max_waiting=99)
+    at_work = await line.take(of_key(1))
+    slow = [await start(line, of_key(1, SLOW)) for _ in range(5)]
+    fast = [await start(line, of_key(2)) for _ in range(25)]
+    order = []
+    for _ in range(22):
+        line.release(at_work)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        (task,) = (task for task in (*slow, *fast) if task.done())
+        order.append("s" if task in slow else "f")
+        at_work = task.result()
+        (slow if task in slow else fast).remove(task)
+    assert "".join(order) == "fs" + 9 * "f" + "s" + 10 * "f"
+    line.dismiss(ValueError())
+
+
+async def test_the_seconds_that_wait_are_counted_by_key_those_that_come_again_too() -> None:
+    line = line_of()
+    for asked, how in (
+        (of_key(1), {}),
+        (of_key(1, SLOW), {}),
+        (of_key(2), {}),
+        (of_key(3), {"is_again": True}),
+    ):
+        await start(line, asked, **how)
+    small_s = 64 * 64 * 16 * S_PER_PX
+    assert line.waiting_s() == {1: 11 * small_s, 2: small_s, 3: small_s}
     line.dismiss(ValueError())
 
 

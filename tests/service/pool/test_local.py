@@ -634,6 +634,89 @@ async def test_the_promised_wait_counts_what_is_under_way_by_what_is_left_of_it(
         await asyncio.gather(*admitted, return_exceptions=True)
 
 
+@pytest.mark.parametrize(
+    ("waiting", "wait_s"),
+    [
+        # Seconds by model, before a picture of either was finished: 1 and 100 for 100x100 px.
+        (["", "", ""], 1 + 3),
+        (["", "slow", ""], 1 + 1 + 100 + 1),
+        (["slow", "slow", "slow"], 1 + 300),
+    ],
+)
+async def test_the_promised_wait_counts_each_picture_by_its_model(
+    waiting: list[str], wait_s: int
+) -> None:
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=3) as pool:
+        slow = order("answer", after_s=60)
+        admitted = [asyncio.create_task(pool.upscale(slow, request()))]
+        await asyncio.sleep(0.05)
+        for model in waiting:
+            asked = replace(request(), model=model)
+            admitted.append(asyncio.create_task(pool.upscale(slow, asked)))
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimitExceeded) as caught:
+            await pool.upscale(slow, request())
+        assert caught.value.retry_after_s == wait_s
+        for task in admitted:
+            task.cancel()
+        await asyncio.gather(*admitted, return_exceptions=True)
+
+
+async def test_a_mixed_queue_of_auto_is_counted_by_where_each_picture_will_go() -> None:
+    """Up to 900 px the ladder takes a model that is 100 times as slow for a pixel."""
+    command = fake_command("ladder")
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=2, command=command) as pool:
+        slow = order("answer", after_s=60)
+        sizes = [(100, 100), (30, 30), (30, 31)]  # 1 s, 9 s, 0.093 s
+        admitted = []
+        for width_px, height_px in sizes:
+            asked = request(width_px=width_px, height_px=height_px)
+            admitted.append(asyncio.create_task(pool.upscale(slow, asked)))
+            await asyncio.sleep(0.02)
+        with pytest.raises(RateLimitExceeded) as caught:
+            await pool.upscale(slow, request())
+        assert caught.value.retry_after_s == 11
+        assert pool.expected_s(request(width_px=30, height_px=30)) == pytest.approx(9)
+        for task in admitted:
+            task.cancel()
+        await asyncio.gather(*admitted, return_exceptions=True)
+
+
+async def test_after_the_promised_wait_of_a_mixed_queue_the_same_request_passes() -> None:
+    """The slow model takes 0.9 s for a picture, as its worker said; the fast one 0.09 s."""
+    command = fake_command("ladder")
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=2, command=command) as pool:
+        small, large = request(width_px=9, height_px=10), request(width_px=30, height_px=31)
+        admitted = [
+            asyncio.create_task(pool.upscale(order("answer", after_s=after_s), asked))
+            for asked, after_s in ((small, 0.9), (large, 0.09), (small, 0.9))
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimitExceeded) as caught:
+            await pool.upscale(order("answer"), small)
+        assert caught.value.retry_after_s == 2
+        await asyncio.sleep(caught.value.retry_after_s)
+        await pool.upscale(order("answer"), small)
+        await asyncio.gather(*admitted)
+
+
+async def test_what_a_model_took_corrects_its_estimate_and_no_other() -> None:
+    async with running_pool(command=fake_command("ladder")) as pool:
+        named = replace(request(), model="slow")
+        before_s = pool.expected_s(request())
+        await pool.upscale(order("answer", after_s=0.05), named)
+        assert 0.05 <= pool.expected_s(named) < 1
+        assert pool.expected_s(request()) == before_s
+        assert pool.figures().seconds_per_px[("slow", 4)] == 1e-2
+        assert pool.figures().ladders[4][0].model == "slow"
+
+
+async def test_a_model_that_is_named_goes_with_the_job() -> None:
+    async with running_pool() as pool:
+        upscaled = await pool.upscale(order("answer"), replace(request(), model="slow"))
+    assert upscaled.model == "slow"
+
+
 async def test_one_keys_flood_refuses_no_other_key_and_tells_each_its_own_wait() -> None:
     async with running_pool(workers=1, jobs_per_worker=1, max_queue=4) as pool:
         slow = order("answer", after_s=0.3)

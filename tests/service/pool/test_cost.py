@@ -1,0 +1,264 @@
+from dataclasses import replace
+
+import pytest
+
+from models.registry import OFFICIAL, ModelSpec, read_default_models
+from service.pool.boundary import UpscaleRequest
+from service.pool.cost import (
+    MAX_RETRY_AFTER_S,
+    SMALL_RESULT_PX,
+    CostModel,
+    retry_after_s,
+    work_before_s,
+)
+from service.pool.messages import Ready
+from service.upscale.model_choice import Rung
+from tests.service.pool.pools import request
+
+SPECS = {spec.name: spec for spec in (*read_default_models(), *OFFICIAL)}
+LARGE, FAST = "realesrgan-x4plus", "upscaled-x4"
+LADDER = [Rung(model=LARGE, tempered_with=FAST, most_px=240_100), Rung(model=FAST)]
+HARMED = [Rung(model=LARGE, most_px=240_100, harmed_only=True), Rung(model="upscaled-x2")]
+X4PLUS_S, X4_S, X2_S = 1e-4, 1e-6, 2e-6
+
+
+def make_cost(ladders: dict[int, list[Rung]] | None = None, **seconds_per_px: float) -> CostModel:
+    """A cost model to which a worker has told its ladders, and seconds by model."""
+    cost = CostModel(SPECS.get)
+    cost.assume(
+        Ready(
+            device="fake",
+            models={},
+            labels={},
+            seconds_per_px={},
+            ladders=ladders or {4: LADDER, 2: HARMED},
+            model_seconds_per_px={name.replace("_", "-"): s for name, s in seconds_per_px.items()},
+            places=4,
+        )
+    )
+    return cost
+
+
+def make_warm() -> CostModel:
+    return make_cost(realesrgan_x4plus=X4PLUS_S, upscaled_x4=X4_S, upscaled_x2=X2_S)
+
+
+def of(px: int, *, scale: int = 4, model: str = "", is_deep: bool = False) -> UpscaleRequest:
+    asked = request(scale=scale, width_px=px // 100, height_px=100)
+    return replace(asked, model=model, is_deep=is_deep)
+
+
+# Which model it will be, and what that takes.
+
+
+@pytest.mark.parametrize(
+    ("px", "expected_s"),
+    [(240_100, 240_100 * X4PLUS_S), (240_200, 240_200 * X4_S), (10_000, 10_000 * X4PLUS_S)],
+)
+def test_the_first_picture_is_estimated_by_the_model_that_auto_will_choose(
+    px: int, expected_s: float
+) -> None:
+    assert make_warm().expected_s(of(px)) == pytest.approx(expected_s)
+
+
+@pytest.mark.parametrize(("model", "s_per_px"), [(LARGE, X4PLUS_S), (FAST, X4_S)])
+def test_a_model_that_is_named_counts_whatever_the_size(model: str, s_per_px: float) -> None:
+    for px in (10_000, 1_000_000):
+        expected_s = px * s_per_px
+        assert make_warm().expected_s(of(px, model=model)) == pytest.approx(expected_s)
+
+
+def test_a_finished_picture_is_believed_over_what_was_measured_at_a_start() -> None:
+    cost = make_warm()
+    cost.learn(of(10_000), LARGE, 3)
+    cost.assume(
+        Ready(
+            device="fake",
+            models={},
+            labels={},
+            seconds_per_px={},
+            ladders={4: LADDER},
+            model_seconds_per_px={LARGE: 1e-9},
+            places=4,
+        )
+    )
+    assert cost.expected_s(of(10_000)) == pytest.approx(3)
+
+
+def test_what_one_model_takes_says_nothing_of_another() -> None:
+    cost = make_warm()
+    cost.learn(of(10_000), LARGE, 500)
+    assert cost.expected_s(of(500_000)) == pytest.approx(500_000 * X4_S)
+
+
+def test_each_scale_of_a_model_is_measured_by_itself() -> None:
+    cost = make_warm()
+    cost.learn(of(10_000, scale=2, model=FAST), FAST, 1)
+    cost.learn(of(10_000, scale=4, model=FAST), FAST, 5)
+    assert cost.expected_s(of(10_000, scale=2, model=FAST)) == pytest.approx(1)
+    assert cost.expected_s(of(10_000, scale=4, model=FAST)) == pytest.approx(5)
+
+
+def test_until_then_the_other_scale_is_the_guess_and_two_passes_see_five_times_the_pixels() -> None:
+    cost = make_cost()
+    cost.learn(of(10_000, scale=4, model=LARGE), LARGE, 3)
+    assert cost.expected_s(of(10_000, scale=2, model=LARGE)) == pytest.approx(3)
+    cost.learn(of(10_000, scale=2, model="upscaled-x2"), "upscaled-x2", 1)
+    assert cost.expected_s(of(10_000, scale=4, model="upscaled-x2")) == pytest.approx(5)
+    warm = make_warm()
+    assert warm.expected_s(of(10_000, scale=4, model="upscaled-x2")) == pytest.approx(
+        5 * 10_000 * X2_S
+    )
+
+
+def test_a_model_that_never_ran_takes_its_arithmetic_more_than_one_that_did() -> None:
+    """Against multiplications counted layer by layer: 36 and 0.72 MFLOP for a pixel."""
+    cost = make_cost(upscaled_x4=X4_S)
+    px = 10_000
+    ratio = cost.expected_s(of(px, model=LARGE)) / cost.expected_s(of(px, model=FAST))
+    assert ratio == pytest.approx(36 / 0.72, rel=0.15)
+    # x2plus runs at a quarter of the pixels, and twice for scale 4.
+    x2plus_s = cost.expected_s(of(px, scale=2, model="realesrgan-x2plus"))
+    assert x2plus_s == pytest.approx(cost.expected_s(of(px, scale=2, model=LARGE)) / 4, rel=0.01)
+
+
+def test_of_two_known_models_the_one_with_the_nearest_arithmetic_is_asked() -> None:
+    cost = make_cost(upscaled_x4=1.0, realesrgan_x4plus=1.0)
+    assert cost.expected_s(of(10_000, model="realesrnet-x4plus")) == pytest.approx(10_000, rel=0.01)
+
+
+def test_an_unknown_model_and_an_unknown_worker_have_some_estimate() -> None:
+    assert make_warm().expected_s(of(10_000, model="nonsense")) > 0
+    assert CostModel(SPECS.get).expected_s(of(10_000)) > 0
+
+
+def test_the_average_follows_what_is_measured() -> None:
+    cost = make_warm()
+    for _ in range(30):
+        cost.learn(of(10_000), LARGE, 5)
+    assert cost.expected_s(of(10_000)) == pytest.approx(5, rel=0.01)
+
+
+def test_a_slow_deep_image_makes_no_other_look_slow() -> None:
+    cost = make_warm()
+    cost.learn(of(10_000, is_deep=True), LARGE, worked_s=9.0)
+    assert cost.expected_s(of(10_000)) == pytest.approx(10_000 * X4PLUS_S)
+    assert cost.expected_s(of(10_000, is_deep=True)) == pytest.approx(9)
+
+
+# Harm, which a header does not tell.
+
+
+def test_before_the_first_picture_harm_is_assumed_where_the_model_depends_on_it() -> None:
+    cost = make_warm()
+    assert cost.expected_s(of(10_000, scale=2)) == pytest.approx(10_000 * X4PLUS_S)
+    assert cost.expected_s(of(250_000, scale=2)) == pytest.approx(250_000 * X2_S)
+
+
+def test_clean_pictures_in_a_row_bring_the_estimate_to_theirs() -> None:
+    cost = make_warm()
+    estimates_s = []
+    for _ in range(30):
+        cost.learn(of(10_000, scale=2), "upscaled-x2", 10_000 * X2_S)
+        estimates_s.append(cost.expected_s(of(10_000, scale=2)))
+    assert estimates_s == sorted(estimates_s, reverse=True)
+    assert estimates_s[-1] == pytest.approx(10_000 * X2_S, rel=0.01)
+    for _ in range(30):
+        cost.learn(of(10_000, scale=2), LARGE, 1.0)
+    assert cost.expected_s(of(10_000, scale=2)) == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_model_that_is_named_says_nothing_of_harm() -> None:
+    cost = make_warm()
+    before_s = cost.expected_s(of(10_000, scale=2))
+    for _ in range(9):
+        cost.learn(of(10_000, scale=2, model="upscaled-x2"), "upscaled-x2", 10_000 * X2_S)
+    assert cost.expected_s(of(10_000, scale=2)) == pytest.approx(before_s)
+
+
+# Small ones, and the list of models.
+
+
+def test_small_is_what_takes_no_longer_than_the_largest_small_result_of_the_fastest_model() -> None:
+    cost = make_warm()
+    limit_px = SMALL_RESULT_PX // 16
+    quick_px = int(limit_px * X4_S / X4PLUS_S)
+    assert cost.estimate(of(quick_px // 100 * 100)).is_small
+    assert not cost.estimate(of(quick_px // 100 * 100 + 100)).is_small
+    assert cost.estimate(of(limit_px // 100 * 100, model=FAST)).is_small
+    assert not cost.estimate(of(limit_px // 100 * 100 + 100, model=FAST)).is_small
+
+
+def test_with_one_model_the_pixels_of_the_result_alone_decide() -> None:
+    cost = make_cost({4: [Rung(model=LARGE)]}, realesrgan_x4plus=X4PLUS_S)
+    limit_px = SMALL_RESULT_PX // 16 // 100 * 100
+    for is_deep, px in ((False, limit_px), (True, limit_px // 200 * 100)):
+        assert cost.estimate(of(px, is_deep=is_deep)).is_small
+        assert not cost.estimate(of(px + 100, is_deep=is_deep)).is_small
+
+
+def test_seconds_are_known_for_what_a_worker_or_a_picture_told() -> None:
+    cost = make_cost(upscaled_x4=X4_S, upscaled_x2=X2_S)
+    cost.learn(of(10_000), LARGE, 3)
+    cost.learn(of(10_000, model=FAST), FAST, 3)
+    assert cost.seconds_per_px() == {
+        (FAST, 2): X4_S,
+        (FAST, 4): X4_S,
+        ("upscaled-x2", 2): X2_S,
+        ("upscaled-x2", 4): 5 * X2_S,
+        (LARGE, 4): 3e-4,
+    }
+
+
+def test_a_spec_is_looked_up_once() -> None:
+    asked = []
+
+    def find(name: str) -> ModelSpec | None:
+        asked.append(name)
+        return SPECS.get(name)
+
+    cost = CostModel(find)
+    for _ in range(5):
+        cost.expected_s(of(10_000, model=FAST))
+    assert asked == [FAST]
+
+
+# Waits.
+
+
+@pytest.mark.parametrize(
+    ("work_s", "workers", "starting_s", "wait_s"),
+    [
+        (0, 1, 0, 1),
+        (0.2, 1, 0, 1),
+        (20.5, 1, 0, 21),
+        (20.5, 2, 0, 11),
+        (10, 0, 0, 10),
+        (10, 0, 2.5, 13),
+        (1e9, 1, 0, MAX_RETRY_AFTER_S),
+    ],
+)
+def test_the_wait_is_the_work_shared_out_behind_the_start(
+    work_s: float, workers: int, starting_s: float, wait_s: int
+) -> None:
+    assert retry_after_s(work_s, workers, starting_s) == wait_s
+
+
+@pytest.mark.parametrize(
+    ("key_id", "own_s", "work_s"),
+    [
+        (1, 5, 7 + 100 + 20 + 3),  # a key that floods waits for its own, and a fair part of others
+        (2, 5, 7 + 20 + 25 + 3),  # one with less gets as much of the first as its own and one more
+        (4, 5, 7 + 5 + 5 + 3),  # one with nothing waiting
+        (4, 1, 7 + 1 + 1 + 1),
+    ],
+)
+def test_what_a_flooding_key_has_waiting_lengthens_nobody_elses_wait_beyond_a_share(
+    key_id: int, own_s: float, work_s: float
+) -> None:
+    waiting_s = {1: 100.0, 2: 20.0, 3: 3.0}
+    assert work_before_s(key_id, own_s, [3, 4], waiting_s) == work_s
+
+
+def test_a_key_alone_waits_for_all_its_work() -> None:
+    assert work_before_s(1, 5, [3, 4], {1: 10}) == 17
