@@ -8,6 +8,7 @@ Loads no torch. Made by `models.quantising`; run by OpenVINO alone (`models.grap
 
 import hashlib
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,11 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from models.errors import WeightsError
 from models.graphs.layers import Convolution, Layers, Quantisation
-from models.registry import ModelSpec
+from models.registry import Family, ModelSpec
+
+QUANTISABLE: Final[tuple[Family, ...]] = ("rrdb", "srvgg", "plain")
+"""Families that can be prepared in 8 bits. SPAN's attention multiplies what it rounds, and
+RealPLKSR has no graph."""
 
 Arrays = dict[str, NDArray[np.generic]]
 

@@ -15,7 +15,13 @@ from torch import Tensor, nn
 from models.errors import ModelRefused
 from models.graphs.layers import Layers
 from models.graphs.nodes import LEVELS
-from models.quantised import QuantisedRecord, quantised_path, record_path, serialise_layers
+from models.quantised import (
+    QUANTISABLE,
+    QuantisedRecord,
+    quantised_path,
+    record_path,
+    serialise_layers,
+)
 from models.quantising.equalisation import equalise
 from models.quantising.pictures import draw_pictures
 from models.quantising.proof import find_fault, prove
@@ -56,10 +62,10 @@ def quantise(
         WeightsError: the weights are damaged or not those of `spec`.
         ValueError, OSError: there are no readable pictures, or the files cannot be written.
     """
-    if spec.family not in RATES:
+    if spec.family not in QUANTISABLE:
         raise ModelRefused(
             f"{spec.name}: {spec.family} networks are not prepared in 8 bits; "
-            f"{', '.join(RATES)} networks are"
+            f"{', '.join(QUANTISABLE)} networks are"
         )
     network = load_network(spec, weights)
     calibrated, held_out = draw_pictures(pictures, SEED)

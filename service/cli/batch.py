@@ -31,13 +31,14 @@ OnSignal = Callable[["Stop", int], None]
 MakeSources = Callable[["Stop", BatchReport], Iterator["Source"]]
 
 
-def _check_scale(scale: int) -> int:
-    if scale not in (2, 4):
+def check_scale(scale: int | None) -> int | None:
+    """Refuse a scale that is neither 2 nor 4; None stands for one that was not given."""
+    if scale not in (2, 4, None):
         raise typer.BadParameter("must be 2 or 4")
     return scale
 
 
-Scale = Annotated[int, typer.Option(metavar="2|4", callback=_check_scale, help="2 or 4")]
+Scale = Annotated[int, typer.Option(metavar="2|4", callback=check_scale, help="2 or 4")]
 Model = Annotated[
     str | None, typer.Option(metavar="NAME", help="a model's name, see `upscaled models list`")
 ]

@@ -10,13 +10,15 @@ import typer
 from models.errors import ModelError
 from models.fetch import Progress
 from models.packaged import is_packaged_here, obtain
+from models.quantised import QUANTISABLE
 from models.registry import WEIGHTS_PACKAGE, ModelSpec
 from models.store import FileState, ModelStore, find_official
+from service.cli import model_trial
 from service.cli.columns import print_columns
 from service.config import load_settings
 
 commands = typer.Typer(
-    no_args_is_help=True, help="List, fetch, add, remove, verify and quantise models."
+    no_args_is_help=True, help="List, fetch, add, try, remove, verify and quantise models."
 )
 
 _WHERE_PRESENT = {"default": "shipped", "official": "present", "user": "your own"}
@@ -86,12 +88,23 @@ def add_model(
     typer.echo(f"{spec.name}: {spec.family}, x{spec.native_scale} ({shape})")
     typer.echo(f"SHA-256 {spec.sha256}")
     typer.echo(store.target(spec))
+    typer.echo(_say_what_next(spec), err=True)
+
+
+def _say_what_next(spec: ModelSpec) -> str:
+    """Four commands and settings, each on a line with what it is for."""
     scale = 2 if spec.native_scale == 2 else 4
-    typer.echo(
-        f"To use it, set UPSCALED_MODEL_X{scale}={name} and start the service again; to try it, "
-        f"`upscaled image PHOTO --scale {scale} --model {name} -o FOLDER`.",
-        err=True,
-    )
+    lines = [
+        ("see it on a photo:", f"upscaled models try {spec.name} PHOTO"),
+        (f"use it for every x{scale}:", f"UPSCALED_MODEL_X{scale}={spec.name}, and a new start"),
+        ("use it for a request:", f"the header X-Upscale-Model: {spec.name}"),
+    ]
+    if spec.family in QUANTISABLE:
+        lines.append(("make it faster on a CPU:", f"upscaled models quantise {spec.name}"))
+    return "\n".join(["What next:", *(f"  {what:<26}{how}" for what, how in lines)])
+
+
+model_trial.register(commands)
 
 
 @commands.command("remove")

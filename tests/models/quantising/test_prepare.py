@@ -15,7 +15,7 @@ from models.quantising.pictures import SIDE_PX, draw_pictures
 from models.quantising.prepare import quantise, quantise_network, to_inputs
 from models.quantising.proof import find_fault, prove, quantised_upscaler
 from models.quantising.simulation import choose_ranges, freeze, simulate
-from models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
+from models.registry import Family, Shape, plain_shape, rrdb_shape, span_shape, srvgg_shape
 from models.store import ModelStore
 from models.weights import build_network
 
@@ -138,3 +138,13 @@ def test_another_networks_8_bits_are_refused() -> None:
     _, held_out = draw_pictures(None, seed=1)
     assert find_fault(prove("plain", PLAIN, layers, network, held_out[:2])) == ""
     assert "dB against float32" in find_fault(prove("plain", PLAIN, layers, other, held_out[:2]))
+
+
+def test_a_network_that_is_not_prepared_in_8_bits_is_refused_by_its_family(
+    store: ModelStore, tmp_path: Path
+) -> None:
+    file = tmp_path / "theirs.pth"
+    torch.save(build_network("span", span_shape(scale=2, features=4)).state_dict(), file)
+    spec = store.add("theirs", file)
+    with pytest.raises(ModelRefused, match="theirs: span networks are not prepared in 8 bits"):
+        quantise(spec, store.target(spec), None, steps=0, say=print, progress=ignore)

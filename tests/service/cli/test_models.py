@@ -116,8 +116,13 @@ def test_a_damaged_record_is_listed_and_fails_verify(tmp_path: Path) -> None:
 def test_add_says_what_it_recognised_and_where_it_put_it(tmp_path: Path, own_file: Path) -> None:
     done = upscaled(tmp_path, "add", "mine", str(own_file))
     assert done.returncode == 0
-    assert done.stderr.startswith("To use it, set UPSCALED_MODEL_X2=mine and start")
-    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.splitlines() == [
+        "What next:",
+        "  see it on a photo:        upscaled models try mine PHOTO",
+        "  use it for every x2:      UPSCALED_MODEL_X2=mine, and a new start",
+        "  use it for a request:     the header X-Upscale-Model: mine",
+        "  make it faster on a CPU:  upscaled models quantise mine",
+    ]
     lines = done.stdout.splitlines()
     assert lines[0].startswith("mine: srvgg, x2 (")
     assert lines[-1] == str(tmp_path / "models" / "own" / "mine.safetensors")
@@ -132,7 +137,7 @@ def test_an_ncnn_pair_is_added_and_may_be_removed_again(tmp_path: Path) -> None:
         file.write_bytes(content)
     done = upscaled(tmp_path, "add", "mine", *map(str, files))
     assert done.returncode == 0
-    assert "set UPSCALED_MODEL_X4=mine" in done.stderr
+    assert "UPSCALED_MODEL_X4=mine, and a new start" in done.stderr
     lines = done.stdout.splitlines()
     assert lines[0].startswith("mine: srvgg, x4 (")
     own = tmp_path / "models" / "own"

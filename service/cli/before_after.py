@@ -1,0 +1,81 @@
+"""A picture beside what a model makes of it: the whole, and where it shows, at 200 %."""
+
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+Pixels = NDArray[np.uint8]
+
+CROP_PX: Final = (320, 240)
+"""Width and height of a detail, in pixels of the result."""
+
+ENLARGED: Final = 2
+COLUMN_PX: Final = CROP_PX[0] * ENLARGED
+LINE_PX: Final = 24
+GAP_PX: Final = 8
+_CANDIDATE_STEPS: Final = 4
+"""Details begin at so many places along their own side."""
+
+
+def draw_sheet(before: Pixels, after: Pixels, title: str, names: tuple[str, str]) -> Image.Image:
+    """Two columns, `before` and `after`: the whole picture, its busiest part and its smoothest.
+
+    Args:
+        before, after: uint8 `[h, w, 3]` of one size, RGB.
+        title: a line above it all. names: of the two columns.
+    """
+    rows = [("whole", _shrink(before), _shrink(after))]
+    for label, box in zip(("busiest", "smoothest"), _find(after), strict=True):
+        label = f"{label} part, {ENLARGED * 100} %"
+        rows.append((label, _cut(before, box), _cut(after, box)))
+    height = LINE_PX + sum(LINE_PX + left.height + GAP_PX for _, left, _ in rows)
+    sheet = Image.new("RGB", (2 * COLUMN_PX + GAP_PX, height), "white")
+    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(15)
+    draw.text((4, 3), title, fill="black", font=font)
+    top = LINE_PX
+    for label, *columns in rows:
+        for at, (name, column) in enumerate(zip(names, columns, strict=True)):
+            left = at * (COLUMN_PX + GAP_PX)
+            draw.text((left + 4, top + 3), f"{name}: {label}", fill="black", font=font)
+            sheet.paste(column, (left, top + LINE_PX))
+        top += LINE_PX + columns[0].height + GAP_PX
+    return sheet
+
+
+def _shrink(pixels: Pixels) -> Image.Image:
+    """The whole in one column, never enlarged."""
+    height, width = pixels.shape[:2]
+    gain = min(1.0, COLUMN_PX / width)
+    size = (max(1, round(width * gain)), max(1, round(height * gain)))
+    return Image.fromarray(pixels).resize(size, Image.Resampling.LANCZOS)
+
+
+def _cut(pixels: Pixels, box: tuple[int, int, int, int]) -> Image.Image:
+    left, top, width, height = box
+    part = Image.fromarray(np.ascontiguousarray(pixels[top : top + height, left : left + width]))
+    return part.resize((width * ENLARGED, height * ENLARGED), Image.Resampling.NEAREST)
+
+
+def _find(pixels: Pixels) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
+    """The parts with most and with least contrast: (left, top, width, height) of each."""
+    height, width = pixels.shape[:2]
+    crop_width, crop_height = min(CROP_PX[0], width), min(CROP_PX[1], height)
+    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
+    steps = np.abs(cv2.Laplacian(grey, cv2.CV_32F))
+    sums = cv2.integral(steps, sdepth=cv2.CV_64F)
+    corners = [
+        (left, top)
+        for top in range(0, height - crop_height + 1, max(1, crop_height // _CANDIDATE_STEPS))
+        for left in range(0, width - crop_width + 1, max(1, crop_width // _CANDIDATE_STEPS))
+    ]
+
+    def contrast(corner: tuple[int, int]) -> float:
+        left, top = corner
+        right, bottom = left + crop_width, top + crop_height
+        return float(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left])
+
+    busiest, smoothest = max(corners, key=contrast), min(corners, key=contrast)
+    return (*busiest, crop_width, crop_height), (*smoothest, crop_width, crop_height)
