@@ -33,6 +33,7 @@ from service.upscale.upscaler import open_upscaler
 Pixels = NDArray[np.uint8]
 
 TEMPERED = "tempered"
+COLOUR = "+colour"
 VIVID_MODEL = "realesrgan-x4plus"
 
 
@@ -61,15 +62,14 @@ class Chosen:
     small_networks: list[str] = field(default_factory=list)
 
 
-def open_chosen(
-    names: Sequence[str], options: Options, *, int8: bool = False, colour: bool = False
-) -> Chosen:
+def open_chosen(names: Sequence[str], options: Options, *, int8: bool = False) -> Chosen:
     """Open the kernels and every named model.
 
     Args:
-        names: models by name, weights files, or `tempered`: x4plus with its colours corrected,
+        names: models by name or weights files, either with `+colour` for the product's colour
+            correction after it; kernels; or `tempered`: x4plus with its colours corrected,
             tempered by the project's own model, as the product does.
-        int8: each also in 8 bits. colour: each also with its colours corrected.
+        int8: each also in 8 bits.
 
     Raises:
         ValueError: a model's native scale does not fit.
@@ -81,24 +81,24 @@ def open_chosen(
     for name in names:
         if name == TEMPERED:
             _add_tempered(chosen, options, int8=int8)
-            continue
-        _add_model(chosen, name, options, int8=int8, colour=colour)
+        elif name not in KERNELS:
+            _add_model(chosen, name, options, int8=int8)
     return chosen
 
 
-def _add_model(chosen: Chosen, name: str, options: Options, *, int8: bool, colour: bool) -> None:
-    label, upscale, is_small = _open_model(name, options)
+def _add_model(chosen: Chosen, name: str, options: Options, *, int8: bool) -> None:
+    model = name.removesuffix(COLOUR)
+    label, upscale, is_small = _open_model(model, options)
     opened = {label: upscale}
     if int8:
-        label_8 = f"{label} int8"
-        opened[label_8] = int8_upscaler(name, options.models_dir, options.scale)
-        chosen.in_8_bits.append((label, label_8))
-    for each, run_each in opened.items():
-        chosen.upscalers[each] = run_each
-        if colour:
-            chosen.upscalers[f"{each} colour"] = correct_colours(run_each)
-        if is_small:
-            chosen.small_networks.append(each)
+        opened[f"{label} int8"] = int8_upscaler(model, options.models_dir, options.scale)
+    if model != name:
+        opened = {f"{each}{COLOUR}": correct_colours(opened[each]) for each in opened}
+    chosen.upscalers.update(opened)
+    if int8:
+        own, in_8_bits = opened
+        chosen.in_8_bits.append((own, in_8_bits))
+    chosen.small_networks += list(opened) if is_small else []
 
 
 def correct_colours(upscale: Upscaler) -> Upscaler:

@@ -95,11 +95,10 @@ def test_8_bits_are_held_against_their_own_float32(
 def test_corrected_colours_are_measured_beside_the_model_itself(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    call("upscaled-x2", "--truth", folder, "--scale", "2", "--colour")
-    assert set(document(capsys)["tracks"]["clean"]) == {
-        *("bicubic", "lanczos"),
-        *("upscaled-x2", "upscaled-x2 colour"),
-    }
+    call("upscaled-x2+colour", "--truth", folder, "--scale", "2")
+    found = document(capsys)
+    assert set(found["tracks"]["clean"]) == {"bicubic", "lanczos", "upscaled-x2+colour"}
+    assert found["flat_error_levels"] == {"upscaled-x2+colour": 0}
 
 
 def test_tracks_are_chosen_and_a_sheet_is_written_for_each(
