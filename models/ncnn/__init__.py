@@ -1,4 +1,4 @@
-"""Reads ncnn's pairs of files (`.param` text, `.bin` weights) of RRDB and compact networks.
+"""Reads ncnn's pairs of files (`.param` text, `.bin` weights) of RRDB, compact and SPAN networks.
 
     param    the text: layers, their blobs and options
     binary   the weights, in the order of the layers

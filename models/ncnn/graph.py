@@ -6,18 +6,22 @@ what is joined in steps is joined at once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, Literal
 
 from models.ncnn.binary import WeightReader
 from models.ncnn.param import BadParam, Layer, Number, shorten
 from models.ncnn.values import (
     Activated,
+    Constant,
     Convolved,
+    Curved,
     Enlarged,
     Folded,
     Image,
     Joined,
+    Multiplied,
     Scaled,
+    Shifted,
     Summed,
     Unfolded,
     Value,
@@ -29,7 +33,7 @@ MAX_PARTS: Final = 5
 MAX_CHANNELS: Final = 1 << 16
 """More than any network that could be run (`models.registry.MAX_SHAPE_NUMBER`) joins."""
 
-_KERNEL_PX: Final = 3
+_KERNELS_PX: Final = (1, 3)
 _NO_EFFECT: Final = frozenset({30, 31})
 """Options of any layer that only say how to compute: shape hints and the features to leave out."""
 
@@ -72,7 +76,7 @@ def _look_up(layer: Layer, name: str, values: Mapping[str, Value]) -> Value:
 def _make_value(layer: Layer, sources: list[Value], reader: WeightReader) -> Value:
     if layer.kind not in _MAKERS:
         raise BadParam(
-            f"{layer}: a layer of a kind that neither RRDB nor compact networks have; "
+            f"{layer}: a layer of a kind that neither RRDB nor compact nor SPAN networks have; "
             "no other ncnn networks run here"
         )
     least, most, make = _MAKERS[layer.kind]
@@ -136,37 +140,44 @@ def _make_image(options: _Options, _sources: list[Value], _reader: WeightReader)
 def _make_convolved(options: _Options, sources: list[Value], reader: WeightReader) -> Value:
     layer, channels = options.layer, options.count(0)
     options.demand(8, 0, 0, "the number of bits (8 where this is not 0)")
-    _demand_plain_convolution(options)
+    kernel_px = _demand_plain_convolution(options)
     weight_count = options.count(6)
     inputs = sources[0].channels
-    if weight_count != channels * inputs * _KERNEL_PX**2:
+    if weight_count != channels * inputs * kernel_px**2:
         raise BadParam(
             f"{layer}: {weight_count} weights (option 6), but {channels} times {inputs} channels "
-            f"in {_KERNEL_PX}x{_KERNEL_PX} are {channels * inputs * _KERNEL_PX**2}"
+            f"in {kernel_px}x{kernel_px} are {channels * inputs * kernel_px**2}"
         )
     weight = reader.take_tagged(weight_count, str(layer))
     bias = reader.take_plain(channels, str(layer))
-    shape = (channels, inputs, _KERNEL_PX, _KERNEL_PX)
+    shape = (channels, inputs, kernel_px, kernel_px)
     convolved = Convolved(layer, channels, sources[0], weight.reshape(shape), bias)
     slope = _fused_slope(options)
     return convolved if slope is None else Activated(layer, channels, convolved, slope)
 
 
-def _demand_plain_convolution(options: _Options) -> None:
-    """3x3, stride 1, one pixel of zeros on each side, with biases. Heights default to widths."""
-    for across, down, must_be, default, meaning in (
-        (1, 11, _KERNEL_PX, 0, "kernel size"),
-        (2, 12, 1, 1, "dilation"),
-        (3, 13, 1, 1, "stride"),
-    ):
-        options.demand(across, must_be, default, meaning)
-        options.demand(down, must_be, must_be, meaning)
-    options.demand(4, 1, 0, "padding")
+def _demand_plain_convolution(options: _Options) -> int:
+    """3x3 with one pixel of zeros on each side, or 1x1, stride 1, with biases; the kernel's side.
+
+    Heights default to widths.
+    """
+    kernel_px = options.number(1, 0)
+    if not isinstance(kernel_px, int) or kernel_px not in _KERNELS_PX:
+        raise BadParam(
+            f"{options.layer}: kernel size is {kernel_px} (option 1), in networks here 1 or 3"
+        )
+    options.demand(11, kernel_px, kernel_px, "kernel size")
+    for across, down, meaning in ((2, 12, "dilation"), (3, 13, "stride")):
+        options.demand(across, 1, 1, meaning)
+        options.demand(down, 1, 1, meaning)
+    margin_px = kernel_px // 2
+    options.demand(4, margin_px, 0, "padding")
     for side in (14, 15, 16):
-        options.demand(side, 1, 1, "padding")
+        options.demand(side, margin_px, margin_px, "padding")
     options.demand(18, 0, 0, "the padding's value")
     options.demand(5, 1, 0, "the number that says whether it has biases")
     options.demand(19, 0, 0, "the number that says whether another layer makes its weights")
+    return kernel_px
 
 
 def _fused_slope(options: _Options) -> float | None:
@@ -210,18 +221,58 @@ def _make_joined(options: _Options, sources: list[Value], _reader: WeightReader)
     return Joined(options.layer, sum(part.channels for part in parts), tuple(parts))
 
 
+def _make_constant(options: _Options, _sources: list[Value], reader: WeightReader) -> Value:
+    """ncnn's `MemoryData` of one number for each channel: 1 wide, 1 high."""
+    options.demand(0, 1, 0, "the width of the kept numbers")
+    options.demand(1, 1, 0, "the height of the kept numbers")
+    channels = options.count(2)
+    options.demand(11, 0, 0, "the depth of the kept numbers")
+    options.demand(21, 1, 1, "the way that the numbers are kept (1: as float32)")
+    if channels > MAX_CHANNELS:
+        raise BadParam(f"{options.layer}: more than {MAX_CHANNELS} channels")
+    return Constant(options.layer, channels, reader.take_plain(channels, str(options.layer)))
+
+
+def _make_curved(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+    kind: Literal["sigmoid", "swish"] = "swish" if options.layer.kind == "Swish" else "sigmoid"
+    return Curved(options.layer, sources[0].channels, sources[0], kind)
+
+
 def _make_binary(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
-    """ncnn's `BinaryOp`: of two values their sum, of one its product with a number."""
+    """ncnn's `BinaryOp`: sums, differences and products, of two values or of one and a number."""
     kind, has_scalar = options.number(0, 0), options.number(1, 0)
     scalar = float(options.number(2, 0.0))
-    if kind == 2 and has_scalar == 1 and len(sources) == 1:
-        return Scaled(options.layer, sources[0].channels, sources[0], scalar)
-    if kind == 0 and has_scalar == 0 and len(sources) == 2:
-        return _sum_of(options.layer, [(1.0, source) for source in sources])
+    layer = options.layer
+    if has_scalar == 1 and len(sources) == 1 and kind in (0, 1, 2):
+        (source,) = sources
+        if kind == 2:
+            return Scaled(layer, source.channels, source, scalar)
+        return Shifted(layer, source.channels, source, scalar if kind == 0 else -scalar)
+    if has_scalar == 0 and len(sources) == 2 and kind in (0, 1, 2):
+        first, second = sources
+        if kind == 2:
+            return _product_of(layer, first, second)
+        if isinstance(first, Constant) and kind == 0:
+            first, second = second, first
+        if isinstance(second, Constant) and second.channels == first.channels:
+            offset = second.values if kind == 0 else -second.values
+            return Shifted(layer, first.channels, first, offset)
+        if kind == 0:
+            return _sum_of(layer, [(1.0, source) for source in sources])
     raise BadParam(
-        f"{options.layer}: operation {kind} (option 0) on {len(sources)} values is neither the sum "
-        "of two nor a product with a number"
+        f"{layer}: operation {kind} (option 0) on {len(sources)} values is neither the sum nor the "
+        "product of two, nor a sum, a difference or a product with numbers"
     )
+
+
+def _product_of(layer: Layer, first: Value, second: Value) -> Value:
+    """Some exporters write swish so: a value times its sigmoid."""
+    if first.channels != second.channels:
+        raise BadParam(f"{layer}: multiplies values of different numbers of channels")
+    for one, other in ((first, second), (second, first)):
+        if isinstance(other, Curved) and other.kind == "sigmoid" and other.source is one:
+            return Curved(layer, one.channels, one, "swish")
+    return Multiplied(layer, first.channels, first, second)
 
 
 def _make_eltwise(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
@@ -276,6 +327,9 @@ _MAKERS: Mapping[str, tuple[int, int, _Maker]] = {
     "ReLU": (1, 1, _make_relu),
     "PReLU": (1, 1, _make_prelu),
     "Split": (1, 1, _make_split),
+    "Sigmoid": (1, 1, _make_curved),
+    "Swish": (1, 1, _make_curved),
+    "MemoryData": (0, 0, _make_constant),
     "Concat": (1, MAX_PARTS, _make_joined),
     "BinaryOp": (1, 2, _make_binary),
     "Eltwise": (2, 2, _make_eltwise),

@@ -5,12 +5,18 @@ The walk goes from the result back to the input and takes nothing but what the n
 file or a layer's name.
 """
 
-import math
-from collections.abc import Mapping
-from typing import TypeVar
-
 from models.ncnn.binary import Weights
+from models.ncnn.expecting import (
+    Tensors,
+    expect,
+    expect_channels,
+    expect_same,
+    expect_slope,
+    name_convolution,
+    two_terms,
+)
 from models.ncnn.param import BadParam
+from models.ncnn.span_matching import match_span
 from models.ncnn.values import (
     Activated,
     Convolved,
@@ -24,16 +30,12 @@ from models.ncnn.values import (
 )
 from models.registry import Family, Shape, rrdb_shape, srvgg_shape
 
-Tensors = Mapping[str, Weights]
-
 RESIDUAL_SCALE = 0.2
 RRDB_LEAK = 0.2
 COMPACT_LEAK = 0.1
 DENSE_CONVOLUTIONS = 5
 DENSE_BLOCKS = 3
 _SCALE_BY_FOLD = {1: 4, 2: 2, 4: 1}
-
-Kind = TypeVar("Kind", bound=Value)
 
 
 def match_network(result: Value) -> tuple[Family, Shape, Tensors]:
@@ -42,8 +44,8 @@ def match_network(result: Value) -> tuple[Family, Shape, Tensors]:
     The state dict has the names of the family's published files; its values keep their precision.
 
     Raises:
-        BadParam: the graph is neither RRDB's nor the compact network's; the text names the layer
-            where it departs from it.
+        BadParam: the graph is none of RRDB's, the compact network's and SPAN's; the text names the
+            layer where it departs from it.
     """
     if isinstance(result, Convolved):
         shape, tensors = _match_rrdb(result)
@@ -51,36 +53,39 @@ def match_network(result: Value) -> tuple[Family, Shape, Tensors]:
     if isinstance(result, Summed):
         shape, tensors = _match_compact(result)
         return "srvgg", shape, tensors
+    if isinstance(result, Unfolded):
+        shape, tensors = match_span(result)
+        return "span", shape, tensors
     raise BadParam(
         f"{result.layer}: the last layer of an RRDB network is a convolution, that of a compact "
-        "network a sum; this is neither"
+        "network a sum, that of a SPAN network a pixel shuffle; this is none of them"
     )
 
 
 def _match_compact(result: Summed) -> tuple[Shape, Tensors]:
-    shuffled, picture = _two_terms(result, "compact", Unfolded, 1.0)
-    nearest = _expect(picture, Enlarged, "compact", "the enlarged picture")
-    image = _expect(nearest.source, Image, "compact", "the input")
+    shuffled, picture = two_terms(result, "compact", Unfolded, 1.0)
+    nearest = expect(picture, Enlarged, "compact", "the enlarged picture")
+    image = expect(nearest.source, Image, "compact", "the input")
     if shuffled.factor != nearest.factor:
         raise BadParam(f"{nearest.layer}: enlarges {nearest.factor} times, not {shuffled.factor}")
     steps: list[Activated] = []
-    last = _expect(shuffled.source, Convolved, "compact", "a convolution")
+    last = expect(shuffled.source, Convolved, "compact", "a convolution")
     convolutions = [last]
     while not isinstance(source := convolutions[-1].source, Image):
-        steps.append(_expect(source, Activated, "compact", "an activation"))
-        convolutions.append(_expect(steps[-1].source, Convolved, "compact", "a convolution"))
-    _expect_same(convolutions[-1].source, image, "compact")
+        steps.append(expect(source, Activated, "compact", "an activation"))
+        convolutions.append(expect(steps[-1].source, Convolved, "compact", "a convolution"))
+    expect_same(convolutions[-1].source, image, "compact")
     convolutions.reverse()
     steps.reverse()
     if not steps:
         raise BadParam(f"{last.layer}: a compact network has at least two convolutions")
     features = convolutions[0].channels
     for convolution in convolutions[:-1]:
-        _expect_channels(convolution, features, "compact")
-    _expect_channels(last, 3 * shuffled.factor**2, "compact")
+        expect_channels(convolution, features, "compact")
+    expect_channels(last, 3 * shuffled.factor**2, "compact")
     tensors: dict[str, Weights] = {}
     for index, convolution in enumerate(convolutions):
-        _name_convolution(tensors, f"body.{2 * index}", convolution)
+        name_convolution(tensors, f"body.{2 * index}", convolution)
     act_type = _match_activations(steps, tensors)
     return srvgg_shape(shuffled.factor, len(steps) - 1, features, act_type), tensors
 
@@ -102,7 +107,7 @@ def _activation_of(step: Activated) -> str:
         return "prelu"
     if step.slope == 0.0:
         return "relu"
-    _expect_slope(step, COMPACT_LEAK, "compact")
+    expect_slope(step, COMPACT_LEAK, "compact")
     return "leakyrelu"
 
 
@@ -111,12 +116,12 @@ def _match_rrdb(last: Convolved) -> tuple[Shape, Tensors]:
     high = _leaky_convolution(last.source)
     second = _leaky_convolution(high.source)
     first = _leaky_convolution(_doubled(second.source))
-    trunk = _expect(_doubled(first.source), Summed, "rrdb", "the sum of the trunk and its input")
+    trunk = expect(_doubled(first.source), Summed, "rrdb", "the sum of the trunk and its input")
     shallow, conv_body = _match_trunk_sum(trunk)
     blocks = _match_blocks(conv_body.source, shallow)
     source = shallow.source
     fold = source.factor if isinstance(source, Folded) else 1
-    _expect(source.source if isinstance(source, Folded) else source, Image, "rrdb", "the input")
+    expect(source.source if isinstance(source, Folded) else source, Image, "rrdb", "the input")
     if fold not in _SCALE_BY_FOLD:
         raise BadParam(f"{source.layer}: folds {fold} by {fold} pixels, in RRDB networks 2 or 4")
     features = shallow.channels
@@ -127,25 +132,25 @@ def _match_rrdb(last: Convolved) -> tuple[Shape, Tensors]:
         ("conv_up2", second),
         ("conv_hr", high),
     ):
-        _expect_channels(convolution, features, "rrdb")
-        _name_convolution(tensors, name, convolution)
-    _expect_channels(last, 3, "rrdb")
-    _name_convolution(tensors, "conv_last", last)
+        expect_channels(convolution, features, "rrdb")
+        name_convolution(tensors, name, convolution)
+    expect_channels(last, 3, "rrdb")
+    name_convolution(tensors, "conv_last", last)
     growth = blocks[0][0].channels if blocks else 32
     for index, convolutions in enumerate(blocks):
         for place, convolution in enumerate(convolutions):
             dense, step = divmod(place, DENSE_CONVOLUTIONS)
             is_fifth = step == DENSE_CONVOLUTIONS - 1
-            _expect_channels(convolution, features if is_fifth else growth, "rrdb")
+            expect_channels(convolution, features if is_fifth else growth, "rrdb")
             name = f"body.{index}.rdb{dense + 1}.conv{step + 1}"
-            _name_convolution(tensors, name, convolution)
+            name_convolution(tensors, name, convolution)
     return rrdb_shape(_SCALE_BY_FOLD[fold], len(blocks), features, growth), tensors
 
 
 def _match_trunk_sum(trunk: Summed) -> tuple[Convolved, Convolved]:
     """(conv_first, conv_body): the one that reads the picture and the one behind the blocks."""
     convolutions = [
-        _expect(value, Convolved, "rrdb", "a convolution")
+        expect(value, Convolved, "rrdb", "a convolution")
         for factor, value in trunk.terms
         if factor == 1.0
     ]
@@ -162,14 +167,14 @@ def _match_blocks(end: Value, start: Value) -> list[list[Convolved]]:
     """Each block's fifteen convolutions, first to last."""
     blocks: list[list[Convolved]] = []
     while end is not start:
-        outer = _expect(end, Summed, "rrdb", "a residual block's sum")
-        inner, entry = _two_terms(outer, "rrdb", Summed, RESIDUAL_SCALE)
+        outer = expect(end, Summed, "rrdb", "a residual block's sum")
+        inner, entry = two_terms(outer, "rrdb", Summed, RESIDUAL_SCALE)
         dense: list[list[Convolved]] = []
         source: Value = inner
         for _ in range(DENSE_BLOCKS):
             convolutions, source = _match_dense(source)
             dense.append(convolutions)
-        _expect_same(source, entry, "rrdb")
+        expect_same(source, entry, "rrdb")
         blocks.append([convolution for one in reversed(dense) for convolution in one])
         end = entry
     blocks.reverse()
@@ -178,12 +183,12 @@ def _match_blocks(end: Value, start: Value) -> list[list[Convolved]]:
 
 def _match_dense(end: Value) -> tuple[list[Convolved], Value]:
     """A dense block's five convolutions, first to last, and its input."""
-    summed = _expect(end, Summed, "rrdb", "a dense block's sum")
-    fifth, entry = _two_terms(summed, "rrdb", Convolved, RESIDUAL_SCALE)
-    joined = _expect(fifth.source, Joined, "rrdb", "a dense block's joined values")
+    summed = expect(end, Summed, "rrdb", "a dense block's sum")
+    fifth, entry = two_terms(summed, "rrdb", Convolved, RESIDUAL_SCALE)
+    joined = expect(fifth.source, Joined, "rrdb", "a dense block's joined values")
     if len(joined.parts) != DENSE_CONVOLUTIONS:
         raise BadParam(f"{joined.layer}: joins {len(joined.parts)} values, in RRDB networks 5")
-    _expect_same(joined.parts[0], entry, "rrdb")
+    expect_same(joined.parts[0], entry, "rrdb")
     convolutions = [_leaky_convolution(part) for part in joined.parts[1:]]
     for seen, convolution in enumerate(convolutions, start=1):
         _expect_reads(convolution, joined.parts[:seen])
@@ -200,54 +205,13 @@ def _expect_reads(convolution: Convolved, parts: tuple[Value, ...]) -> None:
 
 
 def _leaky_convolution(value: Value) -> Convolved:
-    activated = _expect(value, Activated, "rrdb", "LeakyReLU")
-    _expect_slope(activated, RRDB_LEAK, "rrdb")
-    return _expect(activated.source, Convolved, "rrdb", "a convolution")
+    activated = expect(value, Activated, "rrdb", "LeakyReLU")
+    expect_slope(activated, RRDB_LEAK, "rrdb")
+    return expect(activated.source, Convolved, "rrdb", "a convolution")
 
 
 def _doubled(value: Value) -> Value:
-    enlarged = _expect(value, Enlarged, "rrdb", "a doubling")
+    enlarged = expect(value, Enlarged, "rrdb", "a doubling")
     if enlarged.factor != 2:
         raise BadParam(f"{enlarged.layer}: enlarges {enlarged.factor} times, in RRDB networks 2")
     return enlarged.source
-
-
-def _two_terms(summed: Summed, family: str, kind: type[Kind], factor: float) -> tuple[Kind, Value]:
-    """The term of that kind times `factor`, and the other, which must be as it is."""
-    for (first, one), (second, other) in (summed.terms, summed.terms[::-1]):
-        if isinstance(one, kind) and math.isclose(first, factor, rel_tol=1e-6) and second == 1.0:
-            return one, other
-    raise BadParam(f"{summed.layer}: {_NAMES[family]} has another sum here")
-
-
-def _expect(value: Value, kind: type[Kind], family: str, meaning: str) -> Kind:
-    if not isinstance(value, kind):
-        raise BadParam(f"{value.layer}: {_NAMES[family]} has {meaning} here")
-    return value
-
-
-def _expect_same(value: Value, other: Value, family: str) -> None:
-    if value is not other:
-        raise BadParam(f"{value.layer}: {_NAMES[family]} reads {other.layer} here")
-
-
-def _expect_slope(step: Activated, slope: float, family: str) -> None:
-    if not isinstance(step.slope, float) or not math.isclose(step.slope, slope, rel_tol=1e-6):
-        found = step.slope if isinstance(step.slope, float) else "PReLU's own"
-        raise BadParam(f"{step.layer}: slope {found}, in {_NAMES[family]} {slope}")
-
-
-def _expect_channels(convolution: Convolved, channels: int, family: str) -> None:
-    if convolution.channels != channels:
-        raise BadParam(
-            f"{convolution.layer}: {convolution.channels} channels, in {_NAMES[family]} "
-            f"there are {channels} here"
-        )
-
-
-def _name_convolution(tensors: dict[str, Weights], name: str, convolution: Convolved) -> None:
-    tensors[f"{name}.weight"] = convolution.weight
-    tensors[f"{name}.bias"] = convolution.bias
-
-
-_NAMES = {"rrdb": "an RRDB network", "compact": "a compact network"}

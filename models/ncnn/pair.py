@@ -10,8 +10,9 @@ import numpy as np
 
 from models.errors import WeightsError
 from models.ncnn.binary import BadBinary, WeightReader
+from models.ncnn.expecting import Tensors
 from models.ncnn.graph import build_graph
-from models.ncnn.matching import Tensors, match_network
+from models.ncnn.matching import match_network
 from models.ncnn.param import MAX_PARAM_BYTES, BadParam, parse_param
 from models.registry import Family, Shape, check_shape
 
@@ -64,8 +65,8 @@ def read_pair(
         param_shown_as, weights_shown_as: the paths that error texts name.
 
     Raises:
-        WeightsError: a file is damaged, they do not belong together, or the network is neither
-            RRDB nor compact; the text names the file and the layer.
+        WeightsError: a file is damaged, they do not belong together, or the network is none of
+            RRDB, compact and SPAN; the text names the file and the layer.
     """
     try:
         result = build_graph(parse_param(param), WeightReader(weights))

@@ -1,6 +1,7 @@
 """What an ncnn network's layers give: values that refer to the values they are made of."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +25,7 @@ class Image(Value):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Convolved(Value):
-    """3x3, stride 1, one pixel of zeros around; weight [out, in, 3, 3], bias [out]."""
+    """3x3 with one pixel of zeros around, or 1x1; stride 1; weight [out, in, k, k], bias [out]."""
 
     source: Value
     weight: Weights
@@ -37,6 +38,37 @@ class Activated(Value):
 
     source: Value
     slope: float | NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Curved(Value):
+    """A curve of every value: sigmoid(x), or x sigmoid(x) ("swish")."""
+
+    source: Value
+    kind: Literal["sigmoid", "swish"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Constant(Value):
+    """One number for each channel, `[C]`."""
+
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Shifted(Value):
+    """Plus a number, or plus one for each channel (`[C]`)."""
+
+    source: Value
+    offset: float | NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Multiplied(Value):
+    """The product of two values."""
+
+    first: Value
+    second: Value
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -67,7 +67,8 @@ class PairWriter:
         self, blob: str, weight: NDArray[np.float32], bias: NDArray[np.float32], slope: str = ""
     ) -> str:
         """slope: of a LeakyReLU behind it, as text; "" for none."""
-        options = f"0={len(weight)} 1=3 4=1 5=1 6={weight.size}"
+        side = weight.shape[2]
+        options = f"0={len(weight)} 1={side} 4={side // 2} 5=1 6={weight.size}"
         if slope and self.style.fuses:
             options += " 9=1" if slope == "0" else f" 9=2 -23310=1,{slope}"
         made = self.one("Convolution", [blob], options)
@@ -81,6 +82,26 @@ class PairWriter:
         made = self.one("PReLU", [blob], f"0={slopes.size}")
         self.data += slopes.astype("<f4").tobytes()
         return made
+
+    def constant(self, values: NDArray[np.float32]) -> str:
+        self.data += values.astype("<f4").tobytes()
+        return self.one("MemoryData", [], f"0=1 1=1 2={values.size}")
+
+    def swish(self, blob: str) -> str:
+        if self.style.fuses:
+            return self.one("Swish", [blob])
+        first, second = self.split(blob, 2)
+        return self.multiply(first, self.one("Sigmoid", [second]))
+
+    def multiply(self, first: str, second: str) -> str:
+        inputs = [second, first] if self.style.swaps else [first, second]
+        return self.one("BinaryOp", inputs, "0=2")
+
+    def shift(self, blob: str, text: str) -> str:
+        """Less a number, or plus what is written as less."""
+        if self.style.swaps:
+            return self.one("BinaryOp", [blob], f"0=0 1=1 2=-{text}")
+        return self.one("BinaryOp", [blob], f"0=1 1=1 2={text}")
 
     def join(self, blobs: list[str]) -> str:
         if not self.style.nests:
@@ -137,6 +158,8 @@ def write_pair(
     image = writer.one("Input", [], "0=64 1=64 2=3")
     if family == "srvgg":
         _write_compact(writer, image, shape, state)
+    elif family == "span":
+        _write_span(writer, image, shape, state)
     else:
         _write_rrdb(writer, image, shape, state)
     return writer.param(), bytes(writer.data)
@@ -154,6 +177,39 @@ def _write_compact(writer: PairWriter, image: str, shape: Shape, state: State) -
     blob = writer.convolution(blob, state[f"{last}.weight"], state[f"{last}.bias"])
     blob = writer.one("PixelShuffle", [blob], f"0={shape['upscale']}")
     writer.add(blob, writer.enlarge(picture, int(shape["upscale"])))
+
+
+def _write_span(writer: PairWriter, image: str, shape: Shape, state: State) -> None:
+    def convolve(blob: str, name: str) -> str:
+        return writer.convolution(blob, state[f"{name}.weight"], state[f"{name}.bias"])
+
+    blob = image
+    if state["mean"].any():
+        mean = state["mean"]
+        if writer.style.swaps:
+            blob = writer.one("BinaryOp", [writer.constant(-mean), blob], "0=0")
+        else:
+            blob = writer.one("BinaryOp", [blob, writer.constant(mean)], "0=1")
+    if state["gain"] != 1:
+        blob = writer.one("BinaryOp", [blob], f"0=2 1=1 2={float(state['gain'][0]):.9e}")
+    blob, shallow = writer.split(convolve(blob, "conv_1"), 2)
+    kept = [shallow]
+    for number in range(1, 7):
+        blob, entry = writer.split(blob, 2)
+        blob = writer.swish(convolve(blob, f"block_{number}.c1_r"))
+        if number == 6:
+            blob, activated = writer.split(blob, 2)
+        blob = writer.swish(convolve(blob, f"block_{number}.c2_r"))
+        own, other = writer.split(convolve(blob, f"block_{number}.c3_r"), 2)
+        attention = writer.shift(writer.one("Sigmoid", [other]), "5.000000e-01")
+        blob = writer.multiply(writer.add(own, entry), attention)
+        if number == 1:
+            blob, first = writer.split(blob, 2)
+            kept.append(first)
+    shallow, first = kept
+    joined = writer.join([shallow, convolve(blob, "conv_2"), first, activated])
+    blob = convolve(convolve(joined, "conv_cat"), "upsampler.0")
+    writer.one("PixelShuffle", [blob], f"0={shape['scale']}")
 
 
 def _write_rrdb(writer: PairWriter, image: str, shape: Shape, state: State) -> None:

