@@ -1,7 +1,8 @@
-"""Where the partitions of a VP8 key frame end, which code the rows of blocks in turns (RFC 6386).
+"""The header of a VP8 key frame: its partitions and its quantisers (RFC 6386).
 
-How many there are stands in the frame's own header, behind what may be left out: it is read with
-the format's arithmetic decoder, of which a header needs even chances only.
+Partitions code the rows of blocks in turns. How many there are, and how coarsely blocks are
+quantised, stands in the frame's own header, behind what may be left out: it is read with the
+format's arithmetic decoder, of which a header needs even chances only.
 """
 
 from typing import Final
@@ -39,6 +40,13 @@ class _BoolDecoder:
         """Over a number with a flag before that says whether it is there."""
         if self.read(1):
             self.read(bits)
+
+    def read_optional_signed(self, bits: int) -> int:
+        """A number behind a flag that says whether it is there, its sign last; 0 without."""
+        if not self.read(1):
+            return 0
+        size = self.read(bits)
+        return -size if self.read(1) else size
 
     def _read_bit(self) -> int:
         split = 1 + ((self._range - 1) * _EVEN >> 8)
@@ -88,26 +96,54 @@ def join_partitions(frame: memoryview, sizes_at: int, partitions: list[memoryvie
     return b"".join((frame[:sizes_at], *sizes, *partitions))
 
 
+def read_quantiser(frame: memoryview) -> float:
+    """The index of the luma AC quantiser, 0 (finest) to 127, on average over the segments.
+
+    A frame has up to four segments of blocks, each quantised in its own way.
+
+    Raises:
+        IndexError: the frame is cut short.
+    """
+    header = _BoolDecoder(frame[_HEADER_BYTES:])
+    is_absolute, levels = _read_to_partitions(header)
+    header.read(2)
+    base = header.read(7)
+    segments = [level if is_absolute else base + level for level in levels] or [base]
+    return sum(min(127, max(0, level)) for level in segments) / len(segments)
+
+
 def _count_partitions(first: memoryview) -> int:
-    """RFC 6386, 9.2 to 9.5 and 19.2: 1, 2, 4 or 8."""
+    """RFC 6386, 9.5: 1, 2, 4 or 8."""
     header = _BoolDecoder(first)
+    _read_to_partitions(header)
+    return 1 << header.read(2)
+
+
+def _read_to_partitions(header: _BoolDecoder) -> tuple[bool, list[int]]:
+    """RFC 6386, 9.2 to 9.5 and 19.2: the segments' quantisers, and whether they are absolute.
+
+    None of them where a frame has no segments, or leaves their quantisers as they are.
+    """
+    is_absolute, levels = False, list[int]()
     header.read(1 + 1)  # colour space, clamping
     if header.read(1):
-        _skip_segments(header)
+        is_absolute, levels = _read_segments(header)
     header.read(1 + 6 + 3)  # the filter's kind, level and sharpness
     if header.read(1) and header.read(1):
         for _ in range(4 + 4):  # changes of the filter's level
             header.read_optional(6 + 1)
-    return 1 << header.read(2)
+    return is_absolute, levels
 
 
-def _skip_segments(header: _BoolDecoder) -> None:
+def _read_segments(header: _BoolDecoder) -> tuple[bool, list[int]]:
     has_map, has_data = header.read(1), header.read(1)
+    is_absolute, levels = False, list[int]()
     if has_data:
-        header.read(1)
-        for bits in (7 + 1, 6 + 1):  # quantiser, filter level: with a sign each
-            for _ in range(_SEGMENTS):
-                header.read_optional(bits)
+        is_absolute = bool(header.read(1))
+        levels = [header.read_optional_signed(7) for _ in range(_SEGMENTS)]
+        for _ in range(_SEGMENTS):
+            header.read_optional(6 + 1)  # the filter's level, with a sign
     if has_map:
         for _ in range(_SEGMENTS - 1):
             header.read_optional(8)
+    return is_absolute, levels

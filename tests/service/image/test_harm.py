@@ -30,9 +30,9 @@ def noisy(sigma: float, depth: type = np.uint8, seed: int = 1) -> Pixels:
     return np.asarray(np.clip(np.rint(pixels * unit), 0, 255 * unit), depth)
 
 
-def png(pixels: NDArray[np.uint8]) -> bytes:
+def save(pixels: NDArray[np.uint8], format_name: str, **options: object) -> bytes:
     file = BytesIO()
-    PillowImage.fromarray(pixels).save(file, "PNG")
+    PillowImage.fromarray(pixels).save(file, format_name, **options)
     return file.getvalue()
 
 
@@ -75,10 +75,33 @@ def test_a_noisy_photograph_on_white_is_noisy() -> None:
 def test_a_jpeg_file_has_its_quality_and_another_none() -> None:
     pixels = np.asarray(noisy(0), np.uint8)
     assert measure_harm(save_jpeg(pixels, quality=83), pixels) == Harm(83, measure_noise(pixels))
-    assert measure_harm(png(pixels), pixels) == Harm(None, measure_noise(pixels))
+    assert measure_harm(save(pixels, "PNG"), pixels) == Harm(None, measure_noise(pixels))
 
 
-@pytest.mark.parametrize("source", [b"", b"\xff\xd8\xff", b"\xff\xd8\xff" + bytes(500), b"RIFF"])
+@pytest.mark.parametrize(
+    ("quality", "like"), [(100, 98), (95, 96), (90, 94), (80, 87), (50, 69), (30, 46), (0, 5)]
+)
+def test_a_webp_file_has_the_quality_of_a_jpeg_with_its_loss(quality: int, like: int) -> None:
+    pixels = np.asarray(noisy(0), np.uint8)
+    for method in (0, 4, 6):
+        harm = measure_harm(save(pixels, "WEBP", quality=quality, method=method), pixels)
+        assert harm.jpeg_quality is not None
+        assert abs(harm.jpeg_quality - like) <= (14 if quality < 80 else 4)
+
+
+def test_a_webp_file_without_loss_has_no_quality() -> None:
+    pixels = np.asarray(noisy(0), np.uint8)
+    assert measure_harm(save(pixels, "WEBP", lossless=True), pixels).jpeg_quality is None
+
+
+def test_avif_counts_as_compressed_as_cameras_do() -> None:
+    pixels = np.asarray(noisy(0), np.uint8)
+    assert measure_harm(save(pixels, "AVIF"), pixels).jpeg_quality == 90
+
+
+@pytest.mark.parametrize(
+    "source", [b"", b"\xff\xd8\xff", b"\xff\xd8\xff" + bytes(500), b"RIFF0000WEBPVP8 "]
+)
 def test_a_damaged_file_counts_as_not_compressed(source: bytes) -> None:
     assert measure_harm(source, np.asarray(noisy(0))).jpeg_quality is None
 
