@@ -15,12 +15,13 @@ from service.engine.loaded import LoadedModel
 from service.engine.torch_candidates import open_torch
 from service.engine.torch_engine import Network, TorchEngine
 from service.engine.tuning.candidate import Candidate
+from service.engine.tuning.proof import FLOAT_BARS
 
 RUNTIME: Final = "kernel"
 _DTYPES: Final = (torch.float16, torch.bfloat16)
 
 
-def kernel_candidates(model: LoadedModel, device: Device) -> Sequence[Candidate]:
+def kernel_candidates(model: LoadedModel, device: Device, precision: str) -> Sequence[Candidate]:
     """Both 16-bit types, where the device is an NVIDIA GPU and the network one that fits."""
     if not device.is_cuda or not can_be_built(model.network):
         return []
@@ -30,6 +31,7 @@ def kernel_candidates(model: LoadedModel, device: Device) -> Sequence[Candidate]
             dtype=str(dtype).removeprefix("torch."),
             threads=device.threads,
             version=f"{torch.__version__} {digest()}",
+            bar=FLOAT_BARS[precision],
             open=partial(open_kernel, model, replace(device, dtype=dtype)),
         )
         for dtype in _DTYPES

@@ -6,6 +6,7 @@ from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Final
 
 import torch
 
@@ -13,19 +14,22 @@ from models.errors import WeightsError
 from models.graphs.build import has_graph
 from models.graphs.layers import Layers, layers_of
 from models.graphs.runtime import digest, has_fast_bfloat16
-from models.quantised import quantised_path, read_quantised, read_record
+from models.quantised import allowed_in, quantised_path, read_quantised, read_record
 from service.engine.device import Device
 from service.engine.loaded import LoadedModel
 from service.engine.openvino_engine import OpenVinoEngine, OpenVinoPrecision, build_openvino_engine
 from service.engine.torch_candidates import open_torch
 from service.engine.tuning.candidate import Candidate
+from service.engine.tuning.proof import FLOAT_BARS, INT8_BARS, RECORDED_BAR, Bar
+
+_FLOATS: Final[Sequence[OpenVinoPrecision]] = ("bfloat16", "float32")
 
 _log = logging.getLogger(__name__)
 
 
 def openvino_candidates(model: LoadedModel, device: Device, precision: str) -> Sequence[Candidate]:
-    """8 bits where `precision` is "fast" and a file of them is here, bfloat16, and float32; none
-    for networks that there is no graph of.
+    """8 bits where a file of them is here and proven for `precision`, bfloat16, and float32;
+    none for networks that there is no graph of.
 
     Loads no OpenVINO: only opening one of them does.
     """
@@ -35,37 +39,49 @@ def openvino_candidates(model: LoadedModel, device: Device, precision: str) -> S
         runtime = f"{version('openvino')} {digest()}"
     except PackageNotFoundError:
         return []
-    quantised = _int8_candidate(model, device, runtime) if precision == "fast" else None
-    floats = [_float_candidate(model, device, each, runtime) for each in ("bfloat16", "float32")]
+    quantised = _int8_candidate(model, device, precision, runtime)
+    floats = [
+        Candidate(
+            "openvino",
+            dtype,
+            device.threads,
+            runtime,
+            FLOAT_BARS[precision],
+            partial(_open_float, model, device, dtype),
+        )
+        for dtype in _FLOATS
+    ]
     return [quantised, *floats] if quantised else floats
 
 
-def _float_candidate(
-    model: LoadedModel, device: Device, precision: OpenVinoPrecision, runtime: str
-) -> Candidate:
-    opened = partial(_open_float, model, device, precision)
-    return Candidate("openvino", precision, device.threads, runtime, opened)
-
-
-def _int8_candidate(model: LoadedModel, device: Device, runtime: str) -> Candidate | None:
-    """None, and said, where there is no file that fits: `fast` is then `auto`."""
+def _int8_candidate(
+    model: LoadedModel, device: Device, precision: str, runtime: str
+) -> Candidate | None:
+    """None, and said, where there is no file that fits and is proven for `precision`."""
     name = model.spec.name
     if model.weights is None or not quantised_path(model.weights).is_file():
         _log.info(
-            "%s: not in 8 bits here, so `fast` is `auto`; `upscaled models quantise %s` may make "
-            "the file",
-            name,
-            name,
+            "%s: not in 8 bits here; `upscaled models quantise %s` may make the file", name, name
         )
         return None
     try:
         record = read_record(model.spec, model.weights)
     except WeightsError as error:
-        _log.warning("%s: so `fast` is `auto`: %s", name, error)
+        _log.warning("%s: not in 8 bits here: %s", name, error)
+        return None
+    if not allowed_in(record, precision):
+        _log.info("%s: its 8 bits are not proven near enough for `%s`", name, precision)
         return None
     opened = partial(_open_int8, model, model.weights, device)
     edition = f"{runtime} {record.sha256[:16]}"
-    return Candidate("openvino", "int8", device.threads, edition, opened)
+    return Candidate(
+        "openvino", "int8", device.threads, edition, _int8_bar(model, precision), opened
+    )
+
+
+def _int8_bar(model: LoadedModel, precision: str) -> Bar:
+    """Networks that invent texture are judged by the proof that came with their file."""
+    return RECORDED_BAR if model.spec.family == "rrdb" else INT8_BARS[precision]
 
 
 def _open_float(model: LoadedModel, device: Device, precision: OpenVinoPrecision) -> OpenVinoEngine:

@@ -12,6 +12,7 @@ from service.engine.loaded import LoadedModel
 from service.engine.machine import count_physical_cores
 from service.engine.torch_engine import Place, TorchEngine, build_engine
 from service.engine.tuning.candidate import Candidate
+from service.engine.tuning.proof import FLOAT_BARS
 
 _SHORT_DTYPES: Final = {
     "cuda": (torch.float16, torch.bfloat16),
@@ -43,13 +44,13 @@ def open_torch(
 
 def float32_candidate(model: LoadedModel, device: Device) -> Candidate:
     """What all others are held against."""
-    return _candidate(model, replace(device, dtype=torch.float32))
+    return _candidate(model, replace(device, dtype=torch.float32), "auto")
 
 
-def torch_candidates(model: LoadedModel, device: Device) -> Sequence[Candidate]:
+def torch_candidates(model: LoadedModel, device: Device, precision: str) -> Sequence[Candidate]:
     """Shorter types, and where cores share their arithmetic also fewer threads."""
     short = [
-        _candidate(model, replace(device, dtype=dtype))
+        _candidate(model, replace(device, dtype=dtype), precision)
         for dtype in _SHORT_DTYPES.get(device.torch_device.type, ())
     ]
     if device.torch_device.type != "cpu":
@@ -58,14 +59,18 @@ def torch_candidates(model: LoadedModel, device: Device) -> Sequence[Candidate]:
     if fewer.threads == device.threads:
         return short
     dtypes = (torch.bfloat16, torch.float32)
-    return [*short, *(_candidate(model, replace(fewer, dtype=dtype)) for dtype in dtypes)]
+    return [
+        *short,
+        *(_candidate(model, replace(fewer, dtype=dtype), precision) for dtype in dtypes),
+    ]
 
 
-def _candidate(model: LoadedModel, device: Device) -> Candidate:
+def _candidate(model: LoadedModel, device: Device, precision: str) -> Candidate:
     return Candidate(
         runtime="torch",
         dtype=str(device.dtype).removeprefix("torch."),
         threads=device.threads,
         version=torch.__version__,
+        bar=FLOAT_BARS[precision],
         open=partial(open_torch, model, device),
     )

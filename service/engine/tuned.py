@@ -1,7 +1,8 @@
-"""A model opened in the way that was found fastest here, or is found now."""
+"""Open a model in the way that was found fastest on this machine, or is found now."""
 
 import logging
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -27,12 +28,48 @@ from service.engine.tuning.choice_file import (
     read_choice,
     write_choice,
 )
-from service.engine.tuning.tune import CUDA_EFFORT, EFFORT, Sizes, sizes_around, tune
+from service.engine.tuning.likely import take_likeliest
+from service.engine.tuning.load import read_load
+from service.engine.tuning.race import Steps, drive
+from service.engine.tuning.table import find_instruction_set, likeliest_first
+from service.engine.tuning.timing import Meter, ProcessMeter
+from service.engine.tuning.tune import (
+    CUDA_START,
+    CUDA_UNHURRIED,
+    START,
+    UNHURRIED,
+    Options,
+    Sizes,
+    sizes_around,
+    tune,
+)
 
-FORMAT: Final = 4
+FORMAT: Final = 5
 """Of the procedure: where it changes, every machine chooses again."""
 
+SLOW_WEIGHTS: Final = 2_000_000
+"""Models with more are too slow on a CPU to be raced at a start: x4plus has 16.7 million and takes
+125 us of two cores for a pixel in float32, general-x4v3 has 1.2 million and takes 8 us."""
+
 _log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """All that is known before anything is measured. key, path: of the choice that is stored."""
+
+    options: Options
+    key: Key
+    path: Path
+
+    @property
+    def candidates(self) -> Sequence[Candidate]:
+        """With float32."""
+        return (*self.options.candidates, self.options.reference)
+
+    @property
+    def attempts(self) -> Attempts:
+        return Attempts(self.path.with_suffix(".tried"))
 
 
 def open_tuned(model: LoadedModel, device: Device, settings: Settings) -> Engine:
@@ -44,41 +81,104 @@ def open_tuned(model: LoadedModel, device: Device, settings: Settings) -> Engine
         InternalError: the model's result is not finite in float32.
         EngineOutOfMemory: not even a small picture fits.
     """
-    reference, candidates, key, path = _what_is_known(model, device, settings)
-    with lock_folder(path.parent):
-        found = _open_stored(path, key, [*candidates, reference])
+    known = describe_options(model, device, settings)
+    with lock_folder(known.path.parent):
+        found = _open_stored(known)
         if found is None:
-            sizes = _sizes(model, device, settings)
-            attempts = Attempts(path.with_suffix(".tried"))
-            effort = CUDA_EFFORT if device.is_cuda else EFFORT
-            found = tune(reference, candidates, sizes, settings.precision, attempts, effort)
-            write_choice(path, key, found[0])
-            attempts.forget()
+            found = _choose_now(known, device)
+            store(known, found[0])
     choice, engine = found
-    _log.info("%s: %s", model.spec.name, choice.describe())
-    for label, reason in choice.refused.items():
-        _log.info("%s: not %s: %s", model.spec.name, label, reason)
+    log_choice(model, choice)
+    return fit(engine, choice)
+
+
+def find_choice(model: LoadedModel, device: Device, settings: Settings) -> Choice | None:
+    """The stored choice by which `open_tuned` would open the model without measuring."""
+    known = describe_options(model, device, settings)
+    choice = read_choice(known.path, known.key)
+    is_known = choice is not None and any(_is_chosen(each, choice) for each in known.candidates)
+    return choice if is_known else None
+
+
+def has_stored_choice(model: LoadedModel, device: Device, settings: Settings) -> bool:
+    """Whether `open_tuned` would open the model without measuring."""
+    return find_choice(model, device, settings) is not None
+
+
+def measure(known: Known, device: Device) -> Steps[tuple[Choice, Tunable]]:
+    """Race all candidates and sizes, however long it takes; stores nothing.
+
+    Raises:
+        as `open_tuned`.
+    """
+    effort = CUDA_UNHURRIED if device.is_cuda else UNHURRIED
+    return tune(known.options, make_meter(device), effort, known.attempts)
+
+
+def open_by(known: Known, choice: Choice) -> Engine | None:
+    """The engine of a stored choice; None where it cannot be opened here."""
+    opened = _open_by(known, choice)
+    return None if opened is None else fit(opened, choice)
+
+
+def store(known: Known, choice: Choice) -> None:
+    """Keep a choice for the next start."""
+    write_choice(known.path, known.key, choice)
+    known.attempts.forget()
+
+
+def fit(engine: Tunable, choice: Choice) -> Engine:
+    """The engine in the sizes that were chosen."""
     return engine.sized(
         window_px=choice.window_px, batch=choice.batch, proof=str(choice.proof or "")
     )
 
 
-def has_stored_choice(model: LoadedModel, device: Device, settings: Settings) -> bool:
-    """Whether `open_tuned` would open the model without measuring."""
-    reference, candidates, key, path = _what_is_known(model, device, settings)
-    choice = read_choice(path, key)
-    return choice is not None and any(_is_chosen(each, choice) for each in (*candidates, reference))
+def log_choice(model: LoadedModel, choice: Choice) -> None:
+    """Say what runs, and why nothing else does."""
+    _log.info("%s: %s", model.spec.name, choice.describe())
+    for name, reason in choice.refused.items():
+        _log.info("%s: not %s: %s", model.spec.name, name, reason)
 
 
-def _what_is_known(
-    model: LoadedModel, device: Device, settings: Settings
-) -> tuple[Candidate, Sequence[Candidate], Key, Path]:
-    """float32, everything else that may be chosen, what a choice depends on and where it lies."""
+def describe_options(model: LoadedModel, device: Device, settings: Settings) -> Known:
+    """What may be chosen for a model here, what the choice depends on and where it lies."""
     reference = float32_candidate(model, device)
-    candidates = list_candidates(model, device, settings.precision)
-    key = make_key(model, device, settings, [reference, *candidates])
+    listed = list_candidates(model, device, settings.precision)
+    key = make_key(model, device, settings, [reference, *listed])
     name = f"{model.spec.file_owner}-{settings.precision}"
-    return reference, candidates, key, choice_path(settings.data_dir / "tuning", name, key)
+    is_cpu = device.torch_device.type == "cpu"
+    options = Options(
+        reference,
+        likeliest_first(listed, find_instruction_set()) if is_cpu else listed,
+        _sizes(model, device, settings),
+        is_slow=is_cpu and _count_weights(model) > SLOW_WEIGHTS,
+    )
+    return Known(options, key, choice_path(settings.data_dir / "tuning", name, key))
+
+
+def make_meter(device: Device) -> Meter:
+    """Of the device that computes."""
+    return ProcessMeter(is_cpu=device.torch_device.type == "cpu")
+
+
+def _choose_now(known: Known, device: Device) -> tuple[Choice, Tunable]:
+    """At a start: by a short race, or where that would take long, by the table."""
+    reason = ""
+    if known.options.is_slow:
+        reason = "its windows take seconds, so it is measured when the service is idle"
+    elif device.torch_device.type == "cpu" and (load := read_load()).is_busy:
+        reason = f"the machine was busy ({load})"
+    if reason:
+        meter, instructions = make_meter(device), find_instruction_set()
+        return take_likeliest(known.options, instructions, reason, meter, known.attempts)
+    effort = CUDA_START if device.is_cuda else START
+    return drive(tune(known.options, make_meter(device), effort, known.attempts))
+
+
+def _count_weights(model: LoadedModel) -> int:
+    """About half of the operations for each pixel: most weights are used once for each."""
+    return sum(each.numel() for each in model.network.parameters())
 
 
 def _is_chosen(candidate: Candidate, choice: Choice) -> bool:
@@ -93,8 +193,8 @@ def list_candidates(model: LoadedModel, device: Device, precision: str) -> list[
     """Every way but float32 by torch, the likeliest first. `precision`: "auto" or "fast"."""
     return [
         *openvino_candidates(model, device, precision),
-        *kernel_candidates(model, device),
-        *torch_candidates(model, device),
+        *kernel_candidates(model, device, precision),
+        *torch_candidates(model, device, precision),
     ]
 
 
@@ -118,20 +218,23 @@ def make_key(
     }
 
 
-def _open_stored(
-    path: Path, key: Key, candidates: Sequence[Candidate]
-) -> tuple[Choice, Tunable] | None:
-    choice = read_choice(path, key)
+def _open_stored(known: Known) -> tuple[Choice, Tunable] | None:
+    choice = read_choice(known.path, known.key)
     if choice is None:
         return None
-    for candidate in candidates:
+    engine = _open_by(known, choice)
+    return None if engine is None else (choice, engine)
+
+
+def _open_by(known: Known, choice: Choice) -> Tunable | None:
+    for candidate in known.candidates:
         if _is_chosen(candidate, choice):
             try:
-                return choice, candidate.open()
+                return candidate.open()
             except KernelUnavailable as error:  # another driver, or an image without the bindings
-                _log.warning("%s: %s, tuning again", path, error)
+                _log.warning("%s: %s, tuning again", known.path, error)
                 return None
-    _log.warning("%s: names no candidate, tuning again", path)
+    _log.warning("%s: names no candidate, tuning again", known.path)
     return None
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from service.engine.engine import Engine
+from service.engine.tuning.proof import Bar
 
 
 class Tunable(Engine, Protocol):
@@ -29,16 +30,23 @@ class Candidate:
 
     runtime: "torch" or "openvino". dtype: "float32", "bfloat16", "float16" or "int8". threads: of
     the CPU. version: of the runtime, and of a file of its own if it reads one: where it changes,
-    the choice is made again. open: makes the engine, weights in place; it may raise whatever its
-    runtime raises where this machine cannot do it, and the candidate is then refused.
+    the choice is made again. bar: what its picture must reach. open: makes the engine, weights in
+    place; it may raise whatever its runtime raises where this machine cannot do it, and the
+    candidate is then refused.
     """
 
     runtime: str
     dtype: str
     threads: int
     version: str
+    bar: Bar
     open: Callable[[], Tunable] = field(compare=False, repr=False)
 
     @property
     def label(self) -> str:
         return f"{self.runtime} {self.dtype}"
+
+    @property
+    def name(self) -> str:
+        """Tells it from the same on fewer threads."""
+        return f"{self.label} on {self.threads} threads"

@@ -12,7 +12,9 @@ import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -22,15 +24,39 @@ Key = Mapping[str, str | int | float | list[str]]
 """All that a choice depends on: machine, versions, model, settings. Where one differs, it is made
 again."""
 
+_LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+
 _log = logging.getLogger(__name__)
 
 
-class Choice(BaseModel):
-    """What runs, how fast it was, and why nothing else was taken.
+class Measured(BaseModel):
+    """How one candidate compared.
 
-    proof: None for float32 itself. ns_per_px: for a pixel that is kept, halo included; `float32_`:
-    the same of torch in float32 in a small picture. refused: label to reason. tuned_s: how long
-    the choosing took.
+    ns_per_px: cost of a pixel that goes through the network. ratio: of its cost to that of
+    `against`, in `pairs` pairs of runs, with the interval from low to high; None where it was
+    compared with nothing. is_settled: whether the order of the two is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    ns_per_px: float = Field(gt=0, allow_inf_nan=False)
+    against: str = ""
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    pairs: int = Field(default=0, ge=0)
+    is_settled: bool = True
+
+
+class Choice(BaseModel):
+    """What runs, how fast it was, why nothing else was taken, and how sure that is.
+
+    proof: None for float32 itself. ns_per_px: cost of a pixel that goes through the network (a
+    trunk pixel), on a machine left alone. times_as_fast: as float32 by torch; None where that was
+    not measured. refused: name to reason. tuned_s: how long the choosing took. unsettled: why it is
+    to be measured again; empty where the order is settled. is_from_table: taken from what is known
+    of such processors, not measured here. untried: what has not been compared yet.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -42,17 +68,33 @@ class Choice(BaseModel):
     batch: int = Field(ge=1)
     proof: Proof | None
     ns_per_px: float = Field(gt=0, allow_inf_nan=False)
-    times_as_fast: float = Field(gt=0, allow_inf_nan=False)
+    times_as_fast: float | None = Field(gt=0, allow_inf_nan=False)
     refused: dict[str, str]
     tuned_s: float = Field(ge=0, allow_inf_nan=False)
+    unsettled: str = ""
+    is_from_table: bool = False
+    untried: list[str] = Field(default_factory=list)
+    measured: list[Measured] = Field(default_factory=list)
+
+    @property
+    def is_settled(self) -> bool:
+        return not self.unsettled
+
+    @property
+    def label(self) -> str:
+        """As that of the engine."""
+        return f"{self.runtime} {self.dtype}"
 
     def describe(self) -> str:
         """One line for people."""
         proof = "the measure of all others" if self.proof is None else str(self.proof)
-        gain = f", {self.times_as_fast:.1f} times as fast as float32" if self.proof else ""
+        gain = ""
+        if self.proof and self.times_as_fast is not None:
+            gain = f", {self.times_as_fast:.1f} times as fast as float32"
+        rest = f"; not settled: {self.unsettled}" if self.unsettled else ""
         return (
             f"{self.runtime} {self.dtype}, windows of {self.window_px} px, {self.batch} at a time, "
-            f"on {self.threads} threads{gain}: {proof}"
+            f"on {self.threads} threads{gain}: {proof}{rest}"
         )
 
 
@@ -122,7 +164,7 @@ def lock_folder(folder: Path) -> Iterator[None]:
     """
     try:
         make_private_folder(folder)
-        descriptor = os.open(folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        descriptor = os.open(folder / ".lock", _LOCK_FLAGS, 0o600)
     except OSError:
         yield
         return
@@ -131,6 +173,35 @@ def lock_folder(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to measure, of one among the processes that share a folder; the kernel drops it
+    however the process ends.
+    """
+
+    descriptor: int
+
+    @classmethod
+    def take(cls, folder: Path) -> "Claim | None":
+        """None where another process has it. A folder that takes no file is shared with none."""
+        try:
+            make_private_folder(folder)
+            descriptor = os.open(folder / ".measuring", _LOCK_FLAGS, 0o600)
+        except OSError:
+            return cls(-1)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return None
+        return cls(descriptor)
+
+    def release(self) -> None:
+        """To be called once."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
 
 
 def _first_line(error: Exception) -> str:

@@ -1,91 +1,151 @@
-"""Timing candidates in full windows, in turn, so that other work on the machine disturbs all."""
+"""Racing two candidates, or two sizes of one, in runs that alternate until their order is settled.
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+Races are generators: they yield after each run and go on when they are sent whether that run was
+left alone. So they can be driven to their end at once, or slice by slice while a service is idle.
+"""
 
-from service.engine.engine import EngineOutOfMemory
-from service.engine.tuning.trial import Budget, Expected, Refused, Trial, time_batch
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final, TypeVar
 
-ROUNDS: Final = 4
-"""The first is for warming up and is counted only where no time is left for a second."""
+from service.engine.engine import EngineOutOfMemory, Window
+from service.engine.tuning.paired import MAX_PAIRS, PairedTest, Verdict
+from service.engine.tuning.pictures import fill_window
+from service.engine.tuning.timing import Meter, Timing
+from service.engine.tuning.trial import Budget, Expected, Trial, require_picture
+
+T = TypeVar("T")
+Steps = Generator[None, bool, T]
+"""Yields after each run; is sent whether this process had nothing else to do during it."""
 
 MAX_BATCH_S: Final = 15.0
 """Longest that one batch may take: a cancelled image goes on for so long."""
 
-WORTH_A_LONG_TURN: Final = 1.5
-"""RRDB's halo leaves windows of 128 px a quarter of what they compute, those of 256 px more than
-twice as much: nobody gains from turns that are short because most of the work is thrown away."""
 
-WORTH_RATIO: Final = 0.97
-"""Larger windows and batches must gain more than the noise: smaller ones let others in sooner."""
+def drive(steps: Steps[T]) -> T:
+    """Run to the end, with nothing else to do meanwhile."""
+    try:
+        next(steps)
+        while True:
+            steps.send(True)
+    except StopIteration as end:
+        result: T = end.value
+        return result
 
 
 @dataclass(slots=True)
 class Contender:
-    """A proven candidate in one size. ns_per_px: for each pixel kept, infinite until it ran."""
+    """A proven candidate in one size. timings: of its full batches."""
 
     trial: Trial
     window_px: int
     batch: int
-    ns_per_px: float = float("inf")
-    fault: str = ""
+    timings: list[Timing] = field(default_factory=list)
 
     @property
-    def likely_s(self) -> float:
-        """How long a batch will take, by what a picture took."""
-        return self.trial.ns_per_px * 1e-9 * self.batch * self.window_px**2
+    def px(self) -> int:
+        """Of a batch, all of which the network computes."""
+        return self.batch * self.window_px**2
 
     @property
-    def turn_s(self) -> float:
-        """How long a batch took."""
-        kept_px = max(1, self.window_px - 2 * self.trial.engine.halo_px) ** 2
-        return self.ns_per_px * 1e-9 * self.batch * kept_px
+    def kept_px(self) -> int:
+        """Of a batch, without its halos."""
+        return self.batch * max(1, self.window_px - 2 * self.trial.engine.halo_px) ** 2
+
+    @property
+    def batch_s(self) -> float:
+        """What a batch costs: measured, or else by what a picture cost."""
+        if not self.timings:
+            return self.trial.ns_per_px * 1e-9 * self.px
+        return median(each.cost_s for each in self.timings)
+
+    @property
+    def ns_per_px(self) -> float:
+        """What a pixel that the network computes costs."""
+        return self.batch_s * 1e9 / self.px
 
 
-def race(
-    contenders: Sequence[Contender], expected: Expected, budget: Budget, turn_s: float
-) -> Contender | None:
-    """Time all that fit the device, the budget and `MAX_BATCH_S`; the fastest, or None if none did.
+@dataclass(frozen=True, slots=True)
+class Race:
+    """expected: what float32 makes of the pictures that contenders run."""
 
-    Those whose turns are no longer than `turn_s` come before all others, unless these are far
-    faster. Of two that are about as fast, the one that lets others in sooner. A contender whose
-    result is wrong is left with its `fault` and no time.
-    """
-    running = [each for each in contenders if each.likely_s <= MAX_BATCH_S]
-    for _ in range(ROUNDS):
-        running = [each for each in running if _run(each, expected, budget)]
-    timed = [each for each in contenders if not each.fault and each.ns_per_px < float("inf")]
-    short = [each for each in timed if each.turn_s <= turn_s]
-    if short and _least_ns(short) <= WORTH_A_LONG_TURN * _least_ns(timed):
-        timed = short
-    best: Contender | None = None
-    for each in sorted(timed, key=lambda each: each.batch * each.window_px**2):
-        if best is None or each.ns_per_px < best.ns_per_px * _handicap(best, each):
-            best = each
-    return best
+    expected: Expected
+    meter: Meter
+    budget: Budget
+
+    def enter(self, contender: Contender) -> bool:
+        """Run a contender's size once, which makes its kernels; whether it fits the device.
+
+        Raises:
+            Refused: results in windows of this size are not those of the picture.
+        """
+        if contender.batch_s > MAX_BATCH_S:
+            return False
+        try:
+            results, _ = contender.trial.run(self.meter, self._windows(contender))
+        except EngineOutOfMemory:
+            return False
+        for result in results if contender.trial.proof else []:
+            require_picture(result, self.expected, contender.trial)
+        return True
+
+    def run(
+        self,
+        champion: Contender,
+        challenger: Contender,
+        handicap: float = 1.0,
+        most_pairs: int = MAX_PAIRS,
+        enough: float | None = None,
+    ) -> Steps[PairedTest]:
+        """Compare cost for each pixel kept, until the order is settled or the budget ends.
+
+        Args:
+            handicap: see `PairedTest`.
+            enough: end as soon as one is settled to be more than so many times as fast; without
+                it, as soon as there is a verdict.
+        """
+        test = PairedTest(handicap)
+        weight = champion.kept_px / challenger.kept_px
+        while len(test.logs) < most_pairs and not _is_decided(test, enough):
+            if not self.budget.allows(_likely_s(champion) + _likely_s(challenger)):
+                break
+            pair = (champion, challenger) if len(test.logs) % 2 == 0 else (challenger, champion)
+            try:
+                is_alone = yield from self._run_pair(*pair)
+            except EngineOutOfMemory:  # other work on the device has taken the room meanwhile
+                break
+            if is_alone:
+                test.add(challenger.timings[-1], champion.timings[-1], weight)
+        return test
+
+    def time(self, contender: Contender) -> Steps[None]:
+        """Time a contender that was compared in pictures alone, if the budget allows."""
+        if not contender.timings and self.budget.allows(2 * contender.batch_s):
+            with suppress(EngineOutOfMemory):
+                yield from self._run_pair(contender, contender)
+
+    def _run_pair(self, first: Contender, second: Contender) -> Steps[bool]:
+        """Whether both runs had this process to themselves; only then are they kept."""
+        is_alone = True
+        timings = []
+        for each in (first, second):
+            timings.append(each.trial.run(self.meter, self._windows(each))[1])
+            is_alone &= yield
+        if is_alone:
+            first.timings.append(timings[0])
+            second.timings.append(timings[1])
+        return is_alone
+
+    def _windows(self, contender: Contender) -> list[Window]:
+        return [fill_window(self.expected.pictures[0], contender.window_px)] * contender.batch
 
 
-def _run(contender: Contender, expected: Expected, budget: Budget) -> bool:
-    """Whether it may run again."""
-    if not budget.allows(contender.likely_s):
-        return False
-    size = contender.window_px, contender.batch
-    try:
-        ns_per_px = time_batch(contender.trial, expected, *size)
-    except EngineOutOfMemory:
-        return False
-    except Refused as error:
-        contender.fault = str(error)
-        return False
-    contender.ns_per_px = min(contender.ns_per_px, ns_per_px)
-    return True
+def _is_decided(test: PairedTest, enough: float | None) -> bool:
+    return test.verdict is not Verdict.OPEN if enough is None else test.is_beyond(enough)
 
 
-def _least_ns(timed: Sequence[Contender]) -> float:
-    return min(each.ns_per_px for each in timed)
-
-
-def _handicap(smaller: Contender, larger: Contender) -> float:
-    is_same = (smaller.window_px, smaller.batch) == (larger.window_px, larger.batch)
-    return 1.0 if is_same else WORTH_RATIO
+def _likely_s(contender: Contender) -> float:
+    """By the clock: what counts for the budget."""
+    return contender.timings[-1].clock_s if contender.timings else contender.batch_s

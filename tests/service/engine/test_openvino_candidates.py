@@ -7,10 +7,17 @@ import pytest
 import torch
 
 from models.graphs.runtime import has_fast_bfloat16
-from models.quantised import quantised_path
+from models.quantised import (
+    QuantisedProof,
+    QuantisedRecord,
+    allowed_in,
+    quantised_path,
+    read_record,
+    record_path,
+)
 from models.quantising.pictures import draw_pictures
 from models.quantising.prepare import quantise
-from models.registry import describe_model, plain_shape
+from models.registry import DEFAULT_DIR, describe_model, plain_shape, read_default_models
 from models.store import hash_file
 from models.weights import load_network
 from service.engine.device import Device
@@ -57,26 +64,73 @@ def labels(model: LoadedModel, precision: str) -> list[str]:
     return [each.label for each in openvino_candidates(model, CPU, precision)]
 
 
-def test_8_bits_are_tried_in_fast_alone_and_where_they_were_prepared(model: LoadedModel) -> None:
+def recorded(model: LoadedModel, psnr_db: float, *, are_flats_kept: bool = True) -> LoadedModel:
+    """The model with a record of 8 bits beside it, and nothing in their file."""
+    assert model.weights is not None
+    quantised_path(model.weights).write_bytes(b"")
+    proof = QuantisedProof(
+        psnr_db=psnr_db,
+        largest=9,
+        pictures=12,
+        flat_largest=0,
+        are_flats_kept=are_flats_kept,
+        float_layers=[],
+    )
+    record = QuantisedRecord(
+        model=model.spec.name,
+        weights_sha256=model.spec.sha256,
+        sha256="0" * 64,
+        size_bytes=0,
+        proof=proof,
+        versions={},
+    )
+    record_path(model.weights).write_text(record.model_dump_json())
+    return model
+
+
+def test_8_bits_are_tried_where_they_were_prepared(model: LoadedModel) -> None:
     floats = ["openvino bfloat16", "openvino float32"]
     assert labels(model, "fast") == floats
-    assert labels(quantised(model), "fast") == ["openvino int8", *floats]
-    assert labels(model, "auto") == floats
     assert labels(replace(model, weights=None), "fast") == floats
+    assert labels(recorded(model, 46.0), "fast") == ["openvino int8", *floats]
 
 
-def test_fast_says_that_it_is_auto_where_there_are_no_8_bits(
-    model: LoadedModel, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize(
+    ("psnr_db", "are_flats_kept", "precisions"),
+    [
+        (46.0, True, ["auto", "fast"]),
+        (45.9, True, ["fast"]),
+        (40.0, True, ["fast"]),
+        (39.9, True, []),
+        (60.0, False, []),
+    ],
+)
+def test_the_recorded_proof_decides_in_which_precision_8_bits_are_tried(
+    model: LoadedModel, psnr_db: float, are_flats_kept: bool, precisions: list[str]
 ) -> None:
+    recorded(model, psnr_db, are_flats_kept=are_flats_kept)
+    tried = [each for each in ("auto", "fast") if "openvino int8" in labels(model, each)]
+    assert tried == precisions
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_models_that_ship_are_proven_in_8_bits_for_auto(scale: int) -> None:
+    (spec,) = [each for each in read_default_models() if each.name == f"upscaled-x{scale}"]
+    assert allowed_in(read_record(spec, DEFAULT_DIR / spec.file_name), "auto")
+
+
+def test_what_is_missing_is_said(model: LoadedModel, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     labels(model, "fast")
-    assert "`fast` is `auto`; `upscaled models quantise mine`" in caplog.text
+    assert "not in 8 bits here; `upscaled models quantise mine`" in caplog.text
+    labels(recorded(model, 41.0), "auto")
+    assert "its 8 bits are not proven near enough for `auto`" in caplog.text
 
 
 def test_8_bits_of_other_weights_are_refused_by_name(
     model: LoadedModel, caplog: pytest.LogCaptureFixture
 ) -> None:
-    quantised(model)
+    recorded(model, 60.0)
     other = replace(model, spec=replace(model.spec, sha256="0" * 64))
     assert "openvino int8" not in labels(other, "fast")
     assert "mine.int8.json: was made from other weights" in caplog.text

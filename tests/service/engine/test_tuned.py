@@ -17,8 +17,20 @@ from service.engine.choice import open_engine, open_known_engine
 from service.engine.device import choose_device
 from service.engine.loaded import LoadedModel
 from service.engine.torch_candidates import float32_candidate
-from service.engine.tuned import has_stored_choice, list_candidates, make_key, open_tuned
+from service.engine.tuned import (
+    describe_options,
+    find_choice,
+    has_stored_choice,
+    list_candidates,
+    make_key,
+    measure,
+    open_tuned,
+    store,
+)
 from service.engine.tuning.candidate import Candidate, Tunable
+from service.engine.tuning.choice_file import read_choice
+from service.engine.tuning.load import NO_LOAD, Load
+from service.engine.tuning.race import drive
 from tests.running import serve
 
 SHAPE = plain_shape(scale=2, layers=1, features=8)
@@ -30,6 +42,11 @@ def tiny_model() -> LoadedModel:
         "tiny", "plain", SHAPE, file_name="", size_bytes=0, sha256="0", licence="", source="user"
     )
     return LoadedModel(spec, build_network("plain", SHAPE), window_px=96)
+
+
+@pytest.fixture(autouse=True)
+def _idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tuned, "read_load", lambda: NO_LOAD)
 
 
 def settings_of(data_dir: Path, precision: str = "auto") -> Settings:
@@ -81,6 +98,54 @@ def test_what_is_known_is_opened_as_a_start_would_and_nothing_is_measured(tmp_pa
         file.read_text().replace(f'"dtype": "{started.label.split()[1]}', '"dtype": "x')
     )
     assert not has_stored_choice(tiny_model(), device, settings)
+
+
+def test_a_start_on_a_busy_machine_takes_what_is_likely_and_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr(tuned, "read_load", lambda: Load(1.0, 0.0, 4.2, 0.9))
+    monkeypatch.setattr(tuned, "tune", None)
+    settings, device = settings_of(tmp_path), choose_device(settings_of(tmp_path))
+
+    open_tuned(tiny_model(), device, settings)
+
+    choice = find_choice(tiny_model(), device, settings)
+    assert choice is not None
+    assert choice.is_from_table
+    assert not choice.is_settled
+    assert "the machine was busy (other processes use 100% of the cores, load 4.2" in caplog.text
+
+
+def test_a_slow_model_is_not_raced_at_a_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tuned, "SLOW_WEIGHTS", 1)
+    monkeypatch.setattr(tuned, "tune", None)
+    settings = settings_of(tmp_path)
+    open_tuned(tiny_model(), choose_device(settings), settings)
+    choice = find_choice(tiny_model(), choose_device(settings), settings)
+    assert choice is not None
+    assert "measured when the service is idle" in choice.unsettled
+
+
+def test_a_choice_that_is_measured_without_hurry_is_settled_or_says_what_is_not(
+    tmp_path: Path,
+) -> None:
+    """A real race, with a real clock."""
+    settings = settings_of(tmp_path).model_copy(update={"tile_window_px": 96})
+    device = choose_device(settings)
+    known = describe_options(tiny_model(), device, settings)
+
+    choice, _ = drive(measure(known, device))
+    store(known, choice)
+
+    assert choice.untried == []
+    assert {each.name for each in choice.measured} | set(choice.refused) == {
+        each.name for each in known.candidates
+    }
+    assert choice.is_settled == all(each.is_settled for each in choice.measured)
+    assert read_choice(known.path, known.key) == choice
 
 
 @pytest.mark.parametrize("values", [{"precision": "exact"}, {"tuning": False}])

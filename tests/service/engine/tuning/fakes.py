@@ -1,6 +1,5 @@
-"""Candidates that are wrong on purpose, beside one that is right."""
+"""Candidates that are wrong on purpose, beside one that is right, and a clock by which they run."""
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Self
@@ -8,8 +7,10 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.engine import EngineOutOfMemory, Started, Window
+from service.engine.engine import Engine, EngineOutOfMemory, Started, Window
 from service.engine.tuning.candidate import Candidate
+from service.engine.tuning.proof import FLOAT_BARS, Bar
+from service.engine.tuning.timing import Timing
 from service.errors import InternalError
 
 Levels = NDArray[np.float64]
@@ -31,7 +32,8 @@ class Done:
 
 @dataclass(frozen=True)
 class FakeEngine:
-    """Doubles a picture by repeating pixels, then spoils its levels; takes a time for each pixel.
+    """Doubles a picture by repeating pixels, then spoils its levels; costs a time for each pixel,
+    by `FakeMeter`.
 
     A window of more than `room_px` pixels does not fit. `asked` are the shapes it was given.
     """
@@ -67,7 +69,6 @@ class FakeEngine:
         area_px = pixels.shape[0] * pixels.shape[1] * pixels.shape[2]
         if area_px > self.room_px:
             raise EngineOutOfMemory(str(pixels.shape))
-        time.sleep(self.seconds_per_px * area_px)
         levels = self.spoil(pixels.astype(np.float64).repeat(2, axis=1).repeat(2, axis=2))
         if not np.isfinite(levels).all():
             assert self.is_strict, "an engine that is tried must not mend its results"
@@ -75,6 +76,39 @@ class FakeEngine:
         return Done(list(np.clip(levels, 0, 255).round().astype(np.uint8)))
 
 
-def candidate(engine: FakeEngine | None = None, dtype: str = "int8") -> Candidate:
+Disturb = Callable[[float], tuple[float, float]]
+"""Seconds that a run costs to seconds by the clock and by the processor."""
+
+
+def undisturbed(cost_s: float) -> tuple[float, float]:
+    return cost_s, cost_s
+
+
+@dataclass
+class FakeMeter:
+    """Time that passes only while engines run. runs: each engine's cost for a pixel, in order."""
+
+    disturb: Disturb = undisturbed
+    passed_s: float = 0.0
+    runs: list[float] = field(default_factory=list)
+
+    def now_s(self) -> float:
+        return self.passed_s
+
+    def run(
+        self, engine: Engine, windows: Sequence[Window], threads: int
+    ) -> tuple[list[Window], Timing]:
+        assert isinstance(engine, FakeEngine)
+        results = engine.start(windows).finish()
+        cost_s = engine.seconds_per_px * sum(each.shape[0] * each.shape[1] for each in windows)
+        clock_s, processor_s = self.disturb(cost_s)
+        self.passed_s += clock_s
+        self.runs.append(engine.seconds_per_px)
+        return results, Timing(clock_s, processor_s * threads, threads, clock_s - processor_s)
+
+
+def candidate(
+    engine: FakeEngine | None = None, dtype: str = "int8", bar: Bar = FLOAT_BARS["auto"]
+) -> Candidate:
     chosen = engine or FakeEngine()
-    return Candidate("fake", dtype, threads=1, version="1", open=lambda: chosen)
+    return Candidate("fake", dtype, threads=1, version="1", bar=bar, open=lambda: chosen)

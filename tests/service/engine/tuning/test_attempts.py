@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from service.engine.tuning.attempts import Attempts
-from service.engine.tuning.tune import MAX_DEATHS, Sizes, tune
-from tests.service.engine.tuning.fakes import FakeEngine, candidate
+from service.engine.tuning.race import drive
+from service.engine.tuning.tune import MAX_DEATHS, UNHURRIED, Options, Sizes, tune
+from tests.service.engine.tuning.fakes import FakeEngine, FakeMeter, candidate
 
 DIES = """
 import os, sys
@@ -29,10 +30,11 @@ def test_a_candidate_that_ends_the_process_again_and_again_is_tried_no_more(tmp_
         assert Attempts(path).deaths("fake int8") == deaths
 
     float32 = candidate(FakeEngine(seconds_per_px=1e-6), "float32")
-    choice, _ = tune(float32, [candidate(deadly)], Sizes((64,), (1,)), "auto", Attempts(path))
+    options = Options(float32, [candidate(deadly)], Sizes((64,), (1,)))
+    choice, _ = drive(tune(options, FakeMeter(), UNHURRIED, Attempts(path)))
 
     assert deadly.asked == []
-    assert choice.refused == {"fake int8": f"ended the process {MAX_DEATHS} times"}
+    assert choice.refused == {"fake int8 on 1 threads": f"ended the process {MAX_DEATHS} times"}
 
 
 def test_what_ends_by_itself_or_by_an_exception_is_no_death(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ import pytest
 from service.engine.tuning.choice_file import (
     Choice,
     Key,
+    Measured,
     choice_path,
     lock_folder,
     read_choice,
@@ -32,6 +33,18 @@ CHOICE = Choice(
     times_as_fast=4.2,
     refused={"openvino int8": "38.1 dB of the 40 that fast asks"},
     tuned_s=2.1,
+    untried=["torch float16 on 2 threads"],
+    measured=[
+        Measured(
+            name="torch float32 on 2 threads",
+            ns_per_px=7140.0,
+            against="torch bfloat16 on 2 threads",
+            ratio=4.2,
+            low=4.1,
+            high=4.3,
+            pairs=3,
+        )
+    ],
 )
 
 
@@ -117,6 +130,16 @@ def test_a_choice_is_told_in_one_line() -> None:
         "torch bfloat16, windows of 256 px, 1 at a time, on 2 threads, 4.2 times as fast as "
         "float32: 57.1 dB against float32, largest error 3 of 255, mean 0.100, flat colours kept"
     )
+
+
+def test_a_choice_that_is_not_settled_says_why() -> None:
+    unsettled = CHOICE.model_copy(update={"unsettled": "no time was left for torch float16"})
+    assert unsettled.describe().endswith("; not settled: no time was left for torch float16")
+    assert (CHOICE.is_settled, unsettled.is_settled) == (True, False)
+
+
+def test_of_a_choice_that_was_not_raced_no_gain_is_told() -> None:
+    assert "times as fast" not in CHOICE.model_copy(update={"times_as_fast": None}).describe()
 
 
 @pytest.mark.parametrize("umask", [0, 0o022, 0o077])

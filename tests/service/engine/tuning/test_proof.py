@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from service.engine.engine import Window
-from service.engine.tuning.proof import Proof, prove
+from service.engine.tuning.proof import FLOAT_BARS, RECORDED_BAR, Proof, prove
 
 RAMP = np.linspace(0, 255, 3 * 32 * 32).reshape(32, 32, 3).astype(np.uint8)
 
@@ -21,12 +21,21 @@ def prove_flat(given: int, expected: int, got: int) -> Proof:
 
 @pytest.mark.parametrize(("got", "fault"), [(44, ""), (46, ""), (47, "its mean colour is off")])
 def test_a_flat_colour_between_two_levels_may_be_rounded_to_either(got: int, fault: str) -> None:
-    assert prove_flat(given=60, expected=45, got=got).find_fault("auto").startswith(fault)
-    assert bool(prove_flat(given=60, expected=45, got=got).find_fault("auto")) == bool(fault)
+    found = prove_flat(given=60, expected=45, got=got).find_fault(FLOAT_BARS["auto"])
+    assert found.startswith(fault)
+    assert bool(found) == bool(fault)
 
 
 def test_a_flat_colour_that_float32_keeps_may_not_move_at_all() -> None:
-    assert "flat colours" in prove_flat(given=45, expected=45, got=46).find_fault("fast")
+    moved = prove_flat(given=45, expected=45, got=46)
+    assert "flat colours" in moved.find_fault(FLOAT_BARS["fast"])
+    assert moved.find_fault(RECORDED_BAR) == ""
+
+
+def test_a_proof_without_flat_colours_says_so() -> None:
+    proof = prove([RAMP], [RAMP + (RAMP < 9)], flats=(), expected_flats=(), got_flats=())
+    assert proof.find_fault(RECORDED_BAR) == ""
+    assert "in one small picture, beside the proof that came with its file" in str(proof)
 
 
 @pytest.mark.parametrize(("share", "is_wrong"), [(0.45, False), (0.55, True)])
@@ -36,4 +45,4 @@ def test_a_picture_may_be_half_a_level_too_dark_and_no_more(share: float, is_wro
     got = [darker.clip(0).astype(np.uint8)]
     grey = [flat(9)]
     proof = prove([RAMP], got, flats=grey, expected_flats=grey, got_flats=grey)
-    assert bool(proof.find_fault("auto")) == is_wrong
+    assert bool(proof.find_fault(FLOAT_BARS["auto"])) == is_wrong
