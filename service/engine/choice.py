@@ -11,7 +11,7 @@ from service.engine.device import Device, choose_device
 from service.engine.engine import Engine, least_window_px
 from service.engine.loaded import LoadedModel
 from service.engine.torch_candidates import open_torch
-from service.engine.tuned import has_stored_choice, open_tuned
+from service.engine.tuned import find_choice, has_stored_choice, open_tuned
 
 # Best first; the last ones are shipped. Large networks only where they are fast enough to wait
 # for: x4plus needs about 35 times the arithmetic of general-x4v3.
@@ -34,7 +34,21 @@ def open_model(settings: Settings, name: str) -> Engine:
         ModelError: an unknown model, or a weights file that cannot be used.
         InternalError: the model's result is not finite in float32.
     """
-    return _open(*_load_named(settings, name), settings)
+    return _open(*load_model(settings, name), settings)
+
+
+def load_model(settings: Settings, name: str) -> tuple[LoadedModel, Device]:
+    """A model that is here, in memory, and the device that it is to run on.
+
+    Raises:
+        as `open_model`.
+    """
+    device = choose_device(settings)
+    store = ModelStore(settings.models_dir)
+    spec = store.find(name)
+    check_scale(spec)
+    path = _require_file(spec, store, f"model {name!r}")
+    return _load(settings, store, spec, path, device), device
 
 
 def open_known_model(settings: Settings, name: str) -> tuple[Engine, bool]:
@@ -45,7 +59,20 @@ def open_known_model(settings: Settings, name: str) -> tuple[Engine, bool]:
     Raises:
         as `open_model`.
     """
-    return _open_known(*_load_named(settings, name), settings)
+    return _open_known(*load_model(settings, name), settings)
+
+
+def find_unsettled(settings: Settings, name: str) -> str:
+    """Why the stored choice of a model is to be measured again; "" where there is none, or it is
+    settled.
+
+    Raises:
+        as `open_model`, but for `InternalError`.
+    """
+    if not is_tuned(settings):
+        return ""
+    choice = find_choice(*load_model(settings, name), settings)
+    return "" if choice is None else choice.unsettled
 
 
 def open_engine(settings: Settings, scale: int, *, asked_by: str | None = None) -> Engine:
@@ -73,20 +100,21 @@ def open_known_engine(settings: Settings, scale: int) -> tuple[Engine, bool]:
 
 
 def _open(model: LoadedModel, device: Device, settings: Settings) -> Engine:
-    if not _is_tuned(settings):
+    if not is_tuned(settings):
         return open_torch(model, device)
     return open_tuned(model, device, settings)
 
 
 def _open_known(model: LoadedModel, device: Device, settings: Settings) -> tuple[Engine, bool]:
-    if not _is_tuned(settings):
+    if not is_tuned(settings):
         return open_torch(model, device), True
     if not has_stored_choice(model, device, settings):
         return open_torch(model, device), False
     return open_tuned(model, device, settings), True
 
 
-def _is_tuned(settings: Settings) -> bool:
+def is_tuned(settings: Settings) -> bool:
+    """Whether what is fastest is measured, within the precision."""
     return settings.precision != "exact" and settings.tuning
 
 
@@ -94,15 +122,6 @@ def _load_model(settings: Settings, scale: int, asked_by: str | None) -> tuple[L
     device = choose_device(settings)
     store = ModelStore(settings.models_dir)
     spec, path = choose_model(settings, scale, store, is_cuda=device.is_cuda, asked_by=asked_by)
-    return _load(settings, store, spec, path, device), device
-
-
-def _load_named(settings: Settings, name: str) -> tuple[LoadedModel, Device]:
-    device = choose_device(settings)
-    store = ModelStore(settings.models_dir)
-    spec = store.find(name)
-    check_scale(spec)
-    path = _require_file(spec, store, f"model {name!r}")
     return _load(settings, store, spec, path, device), device
 
 
@@ -168,7 +187,7 @@ def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> i
             f"UPSCALED_TILE_WINDOW_PX={settings.tile_window_px}: {spec.name} needs at least "
             f"{least_px}"
         )
-    usual_px = _measured_window_px(spec, is_cuda=is_cuda, is_tuned=_is_tuned(settings))
+    usual_px = _measured_window_px(spec, is_cuda=is_cuda, is_tuned=is_tuned(settings))
     wanted_px = max(least_px, settings.tile_window_px or usual_px)
     return wanted_px // spec.multiple_px * spec.multiple_px
 

@@ -67,6 +67,13 @@ class Inbox:
         self._lock = threading.Lock()
         self._on_cancel: dict[int, list[Callable[[], None]]] = {}
         self._cancelled: set[int] = set()
+        self._idle_since_s = time.monotonic()
+
+    @property
+    def idle_s(self) -> float:
+        """For how long no job has been under way or waiting; 0 while one is."""
+        with self._lock:
+            return 0.0 if self._on_cancel else time.monotonic() - self._idle_since_s
 
     def put(self, message: ToWorker, payload: bytes) -> None:
         match message:
@@ -99,6 +106,7 @@ class Inbox:
         with self._lock:
             del self._on_cancel[job]
             self._cancelled.discard(job)
+            self._idle_since_s = time.monotonic()
 
     def _cancel(self, job: int) -> None:
         with self._lock:

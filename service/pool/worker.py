@@ -9,6 +9,7 @@ pair. Its threads:
     aside      runs them for small images where the device is busy with others
     job-N      one for each image under way: decode, the loop over its tiles, encode
     opener     opens models, at the start and when a job needs one that is not in memory
+    retuning   measures what is fastest, while the worker is idle (`service.pool.retuning`)
     main       opens all else, then waits for the others
 
 Nothing heavy is imported before the listener runs, so that loading torch does not look like a hang.
@@ -111,7 +112,9 @@ def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings, tally: Tally) -
             raise SystemExit(1) from None
         wire.say(ready)
         from service.pool.jobs import Bench
+        from service.pool.retuning import IdleMinutes
 
+        IdleMinutes(upscaler, inbox).start(_compute_last)
         Bench(wire, inbox, upscaler, ready.places).work_for_ever()
 
 

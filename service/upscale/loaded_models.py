@@ -79,6 +79,17 @@ class LoadedModels:
                 slot.users -= 1
                 slot.left_at = time.monotonic()
 
+    def adopt(self, model: str, engine: Engine) -> None:
+        """Have another engine of a model used from now on, if it is still in memory.
+
+        What uses the one before goes on with it to its end.
+        """
+        opened: Future[Engine] = Future()
+        opened.set_result(engine)
+        with self._lock:
+            if model in self._slots:
+                self._slots[model] = _Slot(opened)
+
     def loaded(self) -> tuple[str, ...]:
         """The names of the models that are in memory."""
         with self._lock:

@@ -209,7 +209,7 @@ def open_upscaler(
             )
         )
         decoder.warm_up(decoders)  # while the models are opened
-        ladders = _find_ladders(settings, scales, asked_by)
+        ladders = find_ladders(settings, scales, asked_by)
         models = stack.enter_context(
             LoadedModels(open_engine or (lambda name: open_model(settings, name)), begin=begin)
         )
@@ -225,9 +225,14 @@ def open_upscaler(
         yield Upscaler(settings, models, scheduler, decoder, ladders, seconds_per_px, pool)
 
 
-def _find_ladders(
-    settings: Settings, scales: tuple[int, ...], asked_by: str | None
+def find_ladders(
+    settings: Settings, scales: tuple[int, ...], asked_by: str | None = None
 ) -> Mapping[int, tuple[Rung, ...]]:
+    """By scale, which model is for which picture, best first.
+
+    Raises:
+        as `open_upscaler`, but for `InternalError` and `OSError`.
+    """
     store = ModelStore(settings.models_dir)
     is_cuda = choose_device(settings).is_cuda
     ladders = {}

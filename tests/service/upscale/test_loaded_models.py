@@ -91,3 +91,23 @@ def test_idle_models_are_let_go_by_themselves_after_the_time_that_is_set() -> No
                 break
             threading.Event().wait(0.02)
         assert models.loaded() == ()
+
+
+def test_another_engine_of_a_model_is_adopted_between_uses() -> None:
+    opened: list[str] = []
+    other = box("a")
+    with LoadedModels(counting(opened)) as models:
+        with models.use("a") as first:
+            models.adopt("a", other)
+            with models.use("a") as second:
+                assert second is other
+            assert first is not other
+        with models.use("a") as third:
+            assert third is other
+        assert opened == ["a"]
+
+
+def test_an_engine_of_a_model_that_was_let_go_is_not_adopted() -> None:
+    with LoadedModels(counting([])) as models:
+        models.adopt("a", box("a"))
+        assert models.loaded() == ()
