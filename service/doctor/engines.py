@@ -127,7 +127,14 @@ def _judge_opened(opened: Opened) -> Finding:
         return warning(
             check,
             f"{found}: nothing is measured yet on this machine",
-            "start `upscaled serve` once: it measures what is fastest, proves it and keeps it",
+            f"`upscaled tune {opened.model}`, or starting `upscaled serve` once, measures what is "
+            "fastest, proves it and keeps it",
+        )
+    if opened.unsettled:
+        return warning(
+            check,
+            f"{found}; not settled: {opened.unsettled}",
+            f"`upscaled tune {opened.model}` measures now; a service does so in an idle minute",
         )
     return ok(check, f"{found}; {opened.proof or 'the measure of all others'}")
 

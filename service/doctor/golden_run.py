@@ -95,7 +95,7 @@ def _open(stack: ExitStack, settings: Settings, out: int) -> "Upscaler":
 
 
 def _open_engine(settings: Settings, model: str) -> "tuple[Engine, Opened]":
-    from service.engine.choice import open_known_model
+    from service.engine.choice import find_unsettled, open_known_model
 
     started = time.perf_counter()
     engine, is_chosen = open_known_model(settings, model)
@@ -106,6 +106,7 @@ def _open_engine(settings: Settings, model: str) -> "tuple[Engine, Opened]":
         proof=engine.proof,
         window_px=engine.window_px,
         is_chosen=is_chosen,
+        unsettled=find_unsettled(settings, model) if is_chosen else "",
         seconds=time.perf_counter() - started,
     )
 

@@ -23,7 +23,9 @@ class Platform(_Report):
 
 
 class Opened(_Report):
-    """An engine is open. is_chosen: a start would open just this one, without measuring."""
+    """An engine is open. is_chosen: a start would open just this one, without measuring.
+    unsettled: why what was chosen is to be measured again; "" where it is not.
+    """
 
     kind: Literal["opened"] = "opened"
     scale: int
@@ -32,6 +34,7 @@ class Opened(_Report):
     proof: str
     window_px: int
     is_chosen: bool
+    unsettled: str = ""
     seconds: float
 
 

@@ -92,6 +92,32 @@ def test_what_dies_half_way_keeps_what_it_said(make_settings: MakeSettings) -> N
 
 
 @pytest.mark.parametrize(
+    ("is_chosen", "unsettled", "status", "words"),
+    [
+        (True, "", Status.OK, "windows of 1 px; p"),
+        (True, "the machine was busy", Status.WARNING, "not settled: the machine was busy"),
+        (False, "", Status.WARNING, "nothing is measured yet"),
+    ],
+)
+def test_a_choice_that_is_not_settled_is_warned_of_and_the_command_named(
+    make_settings: MakeSettings, is_chosen: bool, unsettled: str, status: Status, words: str
+) -> None:
+    opened = Opened(
+        scale=4,
+        model="m",
+        label="l",
+        proof="p",
+        window_px=1,
+        is_chosen=is_chosen,
+        unsettled=unsettled,
+        seconds=1,
+    )
+    found = judged(make_settings(), PLATFORM, opened)["engine x4"]
+    assert (found.status, words in found.found) == (status, True)
+    assert ("`upscaled tune m`" in found.advice) == (status is Status.WARNING)
+
+
+@pytest.mark.parametrize(
     ("report", "status"),
     [
         (made(psnr_db=38.0), Status.OK),
