@@ -52,6 +52,7 @@ def _describe(spec: ModelSpec, figures: PoolFigures) -> dict[str, Any]:
         "licence": spec.licence,
         "bits": spec.bits,
         "source": spec.source,
+        "same_as": spec.same_as or None,
         "auto_scales": _auto_scales(spec.name, figures.ladders),
         "seconds_per_megapixel": {
             str(scale): _seconds_per_megapixel(figures.seconds_per_px.get((spec.name, scale)))

@@ -205,6 +205,7 @@ def _models() -> Document:
         licence={"type": "string"},
         bits={"enum": [16, 32]},
         source={"enum": ["default", "official", "user"]},
+        same_as={"type": ["string", "null"]},
         auto_scales=scales,
         seconds_per_megapixel={"type": "object", "additionalProperties": seconds},
     )
@@ -218,6 +219,7 @@ def _models() -> Document:
     body = _closed_object(models={"type": "array", "items": model}, auto=ladders)
     return {
         "description": "`models`: those present on the server. `bits`: of a weight in the file. "
+        "`same_as`: the model whose file it is, where the name is a second one. "
         "`auto_scales`: where `auto` may take it. `seconds_per_megapixel`: of input, by scale, on "
         "this server; null until measured. `auto`: by scale, the models that `auto` chooses from, "
         "best first. A picture of at most `most_input_px` pixels (null: any) goes to the first, "

@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+from dataclasses import replace
 
 from PIL import Image, ImageChops
 
@@ -21,13 +22,16 @@ class PaintingExecutor(ResizingExecutor):
         self._may_go_on = threading.Semaphore(0)
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        self.requests.append(request)
         self.has_been_cancelled.clear()
         try:
             for done in range(TILES + 1):
                 request.on_tile(done, TILES)
                 while self.is_held and not self._may_go_on.acquire(blocking=False):
                     await asyncio.sleep(0.01)
-            return await asyncio.to_thread(paint, source, request.scale)
+            painted = await asyncio.to_thread(paint, source, request.scale)
+            model = request.model or painted.model
+            return replace(painted, model=model, tempered_with=self.tempered_with)
         except asyncio.CancelledError:
             self.has_been_cancelled.set()
             raise

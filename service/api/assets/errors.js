@@ -17,6 +17,7 @@ const WORDS = {
   rate_limit_exceeded: ["The server is busy, or you were too fast.", "Try again in a moment."],
   internal_error: ["Something went wrong in the server.", "It was not your picture's fault as far as the server can tell. Try again; if it stays so, give the request's number below to whoever runs the server."],
 };
+const NO_MODEL = ["The server cannot take this model.", "Choose another model, or let the server choose."];
 const UNREACHABLE = ["The server did not answer.", "It may have stopped, or the connection broke. Check the network and send again."];
 const FOREIGN = ["Something between you and the server refused the request.", "A proxy in front of the server may limit the size or the time of a request. Whoever runs it can tell."];
 
@@ -31,6 +32,7 @@ export class Refusal extends Error {
 
 export function explain({ status, code, text, requestId, retryAfterS }) {
   let [title, advice] = WORDS[code] ?? (status ? FOREIGN : UNREACHABLE);
+  if (text.startsWith("X-Upscale-Model")) [title, advice] = NO_MODEL;
   if (retryAfterS) advice = `Try again in ${retryAfterS} ${retryAfterS === 1 ? "second" : "seconds"}.`;
   const details = [text && `The server says: ${text}`, code || (status && `status ${status}`), requestId && `request ${requestId}`];
   return { title, advice, details: details.filter(Boolean).join(" · ") };

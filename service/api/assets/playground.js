@@ -1,6 +1,7 @@
 // The page at /: choosing, sending, showing. Served from here, loads nothing from elsewhere.
 
 import { explain, Refusal } from "./errors.js";
+import { ModelPicker } from "./models.js";
 import { upscale } from "./request.js";
 import { WRITERS } from "./snippets.js";
 import { describeBytes, describeSeconds, describeSize, nameResult, readServerTiming } from "./text.js";
@@ -55,6 +56,7 @@ async function choose(file) {
   element("no-preview").hidden = Boolean(chosen.size);
   setText("caption", chosen.size ? "Your picture, as it is now." : "");
   hintSize();
+  picker.show();
 }
 
 async function chooseSample() {
@@ -90,7 +92,9 @@ async function submit(event) {
   hide("failure");
   setBusy(true);
   try {
-    const answer = await upscale({ file: source.file, key, scale, signal: running.signal, report: showProgress });
+    const answer = await upscale({
+      file: source.file, key, scale, model: picker.name, signal: running.signal, report: showProgress,
+    });
     await showResult(answer, scale);
   } catch (error) {
     showFailure(error);
@@ -162,7 +166,7 @@ function showExplanation({ title, advice, details }) {
 
 // --- showing ---
 
-async function showResult({ blob, timing, seconds }, scale) {
+async function showResult({ blob, timing, seconds, model, temperedWith }, scale) {
   const answered = { url: URL.createObjectURL(blob), mediaType: blob.type, scale };
   const { before, after } = await viewer.showPair(source.url, answered.url);
   forgetResult();
@@ -174,12 +178,13 @@ async function showResult({ blob, timing, seconds }, scale) {
   setText("fact-before", [before && describeSize(before), describeBytes(source.file.size)].filter(Boolean).join(", "));
   setText("fact-after", `${describeSize(after)}, ${describeBytes(blob.size)}`);
   setText("fact-time", describeSeconds(seconds));
+  setText("fact-model", temperedWith ? `${model}, tempered with ${temperedWith}` : model);
   showTimes(readServerTiming(timing), seconds);
   element("download").href = result.url;
   element("download").download = nameResult(source.file.name, scale, blob.type);
   reveal("facts");
   writeSnippet();
-  setText("status", `Done in ${describeSeconds(seconds)}: ${describeSize(after)}.`);
+  setText("status", `Done in ${describeSeconds(seconds)} by ${model}: ${describeSize(after)}.`);
   const isCalm = matchMedia("(prefers-reduced-motion: reduce)").matches;
   element("stage").scrollIntoView({ block: "nearest", behavior: isCalm ? "instant" : "smooth" });
 }
@@ -216,6 +221,7 @@ function writeSnippet() {
     fileName,
     resultName: nameResult(fileName, scale, mediaType),
     scale,
+    model: picker.name,
   }));
 }
 
@@ -251,6 +257,14 @@ async function copySnippet() {
   setTimeout(() => setText("copy", "Copy"), 2000);
 }
 
+// --- the model ---
+
+const picker = new ModelPicker({
+  details: element("models"), list: element("model-list"), hint: element("model-hint"), chosen: element("model-chosen"),
+  readKey: () => element("key").value.trim(),
+  readPicture: () => ({ scale: scaleAsked(), px: source?.size ? source.size.width * source.size.height : null }),
+}, () => writeSnippet());
+
 // --- events ---
 
 const hasFiles = (event) => event.dataTransfer?.types.includes("Files");
@@ -276,9 +290,10 @@ listenToDrops();
 document.addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
 element("image").addEventListener("change", (event) => choose(event.target.files[0]));
 element("sample").addEventListener("click", chooseSample);
-element("scales").addEventListener("change", () => { hintSize(); writeSnippet(); });
+element("scales").addEventListener("change", () => { hintSize(); picker.show(); });
 element("zoom").addEventListener("change", ({ target }) => viewer.zoom(target.value === "fit" ? "fit" : Number(target.value)));
 element("key").addEventListener("input", writeSnippet);
+element("key").addEventListener("change", () => picker.refresh());
 for (const id of ["key", "image"]) {
   for (const name of ["input", "change"]) element(id).addEventListener(name, () => element(id).removeAttribute("aria-invalid"));
 }
@@ -288,5 +303,5 @@ element("cancel").addEventListener("click", () => running?.abort());
 element("copy").addEventListener("click", copySnippet);
 element("tabs").addEventListener("keydown", moveTab);
 for (const tab of element("tabs").children) tab.addEventListener("click", () => selectTab(tab));
-writeSnippet();
+picker.show();
 viewer.showPair("assets/sample.jpg", "assets/sample-x4.jpg");

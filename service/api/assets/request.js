@@ -8,18 +8,21 @@ function makeRequestId() {
 }
 
 /* Upscale `file`. `report` hears { phase, done, total, remainingS } of the phases send, wait, network,
-   encode and receive; `signal` cancels. Gives { blob, timing, seconds, requestId }, throws a `Refusal`,
-   or an AbortError once cancelled. */
-export async function upscale({ file, key, scale, signal, report }) {
+   encode and receive; `signal` cancels; `model` is a name, or "" for the server's own choice. Gives
+   { blob, timing, seconds, model, temperedWith, requestId }, throws a `Refusal`, or an AbortError once
+   cancelled. */
+export async function upscale({ file, key, scale, model, signal, report }) {
   const requestId = makeRequestId();
   const watching = new AbortController();
   const began = performance.now();
   try {
-    const xhr = await send({ file, key, scale, requestId, signal, report, watching });
+    const xhr = await send({ file, key, scale, model, requestId, signal, report, watching });
     if (xhr.status !== 200) throw await readRefusal(xhr, requestId);
     return {
       blob: xhr.response,
       timing: xhr.getResponseHeader("Server-Timing"),
+      model: xhr.getResponseHeader("X-Upscale-Model") ?? "",
+      temperedWith: xhr.getResponseHeader("X-Upscale-Tempered-With"),
       seconds: (performance.now() - began) / 1000,
       requestId,
     };
@@ -29,7 +32,7 @@ export async function upscale({ file, key, scale, signal, report }) {
 }
 
 // Not fetch, which does not tell how much of a body has been sent.
-function send({ file, key, scale, requestId, signal, report, watching }) {
+function send({ file, key, scale, model, requestId, signal, report, watching }) {
   const form = new FormData();
   form.append("scale", scale);
   form.append("image", file, file.name);
@@ -39,6 +42,7 @@ function send({ file, key, scale, requestId, signal, report, watching }) {
     xhr.responseType = "blob";
     xhr.setRequestHeader("Accept", "image/*");
     xhr.setRequestHeader("X-Request-Id", requestId);
+    if (model) xhr.setRequestHeader("X-Upscale-Model", model);
     try {
       xhr.setRequestHeader("X-API-KEY", key);
     } catch {

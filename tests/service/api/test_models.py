@@ -60,6 +60,7 @@ def test_the_models_present_are_listed_with_their_facts(
         "licence": "BSD-3-Clause",
         "bits": 16,
         "source": "official",
+        "same_as": None,
         "auto_scales": [4],
         "seconds_per_megapixel": {"2": None, "4": None},
     }

@@ -85,6 +85,17 @@ def test_every_asset_is_served_as_what_it_is(service: Service) -> None:
             assert answer.content == file.read_bytes()
 
 
+def test_every_example_of_a_model_that_the_page_names_is_there_and_small(service: Service) -> None:
+    script = service.get("/assets/models.js").text
+    (listed,) = re.findall(r"const EXAMPLES = new Set\(\[(.*?)\]\)", script, re.DOTALL)
+    named = re.findall(r'"([^"]+)"', listed)
+    assets = files("service.api") / "assets"
+    drawn = [file for file in assets.iterdir() if file.name.startswith("model-")]
+    assert sorted(f"model-{name}.jpg" for name in named) == sorted(file.name for file in drawn)
+    assert {size_of(file.read_bytes()) for file in drawn} == {(240, 180)}
+    assert max(len(file.read_bytes()) for file in drawn) < 10_000
+
+
 def test_the_sample_is_shown_with_a_result_of_its_size(service: Service) -> None:
     source = size_of(service.get("/assets/sample.jpg").content)
     result = size_of(service.get("/assets/sample-x4.jpg").content)

@@ -27,7 +27,8 @@ def write_programs(url: str, keys: dict[str, str], folder: Path) -> dict[str, Pa
     (folder / "write.mjs").write_text(
         'import { WRITERS } from "./snippets.mjs";\n'
         f"const [url, fileName, keys] = {json.dumps([url, FILE_NAME, keys])};\n"
-        "const asked = (name) => ({ url, fileName, key: keys[name], resultName: name, scale: 2 });"
+        "const asked = (name) => ({ url, fileName, key: keys[name], resultName: name, scale: 2,"
+        " model: 'upscaled-x4' });\n"
         "const write = ([name, program]) => [name, program(asked(name))];\n"
         "const programs = Object.fromEntries(Object.entries(WRITERS).map(write));\n"
         "console.log(JSON.stringify(programs));\n"
@@ -41,7 +42,7 @@ def write_programs(url: str, keys: dict[str, str], folder: Path) -> dict[str, Pa
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="the page's code runs in node")
-def test_every_program_of_the_page_waits_for_retry_after(
+def test_every_program_of_the_page_waits_for_retry_after_and_names_its_model(
     make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     service = make_service()
@@ -73,4 +74,5 @@ def test_every_program_of_the_page_waits_for_retry_after(
         assert size_of((folder / language).read_bytes()) == (160, 128)
     waits_s = [after - before for before, after in taken_at_s.values()]
     assert len(waits_s) == len(RUNNERS)
+    assert [asked.model for asked in service.executor.requests] == ["upscaled-x4"] * len(RUNNERS)
     assert min(waits_s) > RETRY_AFTER_S - 0.1
