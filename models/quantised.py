@@ -20,8 +20,8 @@ from models.graphs.layers import Convolution, Layers, Quantisation
 from models.registry import Family, ModelSpec
 
 QUANTISABLE: Final[tuple[Family, ...]] = ("rrdb", "srvgg", "plain")
-"""Families that can be prepared in 8 bits. SPAN's attention multiplies what it rounds, and
-RealPLKSR has no graph."""
+"""Families that can be prepared in 8 bits. SPAN and RealPLKSR multiply values by what they make of
+them, which nothing here calibrates."""
 
 Arrays = dict[str, NDArray[np.generic]]
 

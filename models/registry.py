@@ -46,11 +46,18 @@ REALPLKSR_HALO_PX = 48
 """Halo of RealPLKSR networks, in input pixels: a trade, not exact, where they have many blocks.
 
 With 28 blocks and kernels of 17 px an output pixel's convolutions reach 310 px, too much to compute
-and discard, as with RRDB, whose trained weights need 48 to 64 px for a difference of a few levels.
-No published RealPLKSR weights were at hand to measure. Those with group normalisation also take
-means and variances of all that they are given, so a tile differs from the whole whatever its halo:
-upscalers that run these networks tile them all the same. Windows are wide (`service.engine.choice`)
-so that most of a small picture is one.
+and discard, as with RRDB. No published weights were at hand. With random ones, scaled so that the
+network adds 20 levels (root mean square) to the enlarged picture, a tile of 48 px in 256x256 is off
+from the whole by so many levels, largest and mean:
+
+    halo                     16             32             48             64
+    layer normalisation      14, 1.0        0.9, 0.04      0.02, 0.001    0, 0
+    group normalisation      77, 12         66, 10         48, 7          25, 4
+
+Trained weights look farther than random ones (RRDB's do), hence 48. Group normalisation takes means
+and variances of all that the network is given, so only a wider window helps
+(`service.engine.choice`); by how much a trained network's tiles differ is not known here. Upscalers
+that run these networks tile them all the same.
 """
 
 RRDB_HALO_TRUNK_PX = 32
@@ -80,14 +87,15 @@ class PackagedPair:
 class ModelSpec:
     """One model: a network's family and shape, and the file of its weights.
 
-    shape: the network's arguments by name. native_scale: the network's own factor.
-    multiple_px: both input sides must be multiples of it. radius_px: an output pixel depends on
-    input pixels at most so far from its own. halo_px: what a tile's window needs around it for the
-    result to be the untiled one, exactly (compact networks) or nearly (`RRDB_HALO_TRUNK_PX`). All
-    in input pixels. url: "" where there is none to fetch from. wdn: the model to mix with where
-    grain is to be kept (`models.mixing`). bits: of a weight in the file. packaged: the same
-    model in 16 bits, whose file is made of `pair`, from a package instead of a release. same_as:
-    the model whose file this one shares under another name; "" for a file of its own.
+    shape: the network's arguments by name. native_scale: the network's own factor. multiple_px:
+    both input sides must be multiples of it. radius_px: an output pixel depends on input pixels at
+    most so far from its own. halo_px: what a tile's window needs around it for the result to be the
+    untiled one, exactly (compact networks, SPAN) or nearly (`RRDB_HALO_TRUNK_PX`,
+    `REALPLKSR_HALO_PX`, where group normalisation sees beyond either). All in input pixels. url: ""
+    where there is none to fetch from. wdn: the model to mix with where grain is to be kept
+    (`models.mixing`). bits: of a weight in the file. packaged: the same model in 16 bits, whose
+    file is made of `pair`, from a package instead of a release. same_as: the model whose file this
+    one shares under another name; "" for a file of its own.
     """
 
     name: str

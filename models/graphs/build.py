@@ -15,16 +15,17 @@ from models.graphs.layers import Convolution, Floats, Layers, common_grid
 from models.graphs.nodes import LEVELS, convolve, double, leak, to_grid
 from models.graphs.runtime import Graph, Node, import_openvino
 from models.networks.plain import LIMIT, SLOPE
+from models.networks.realplksr import GROUP_EPSILON, LAYER_EPSILON
 from models.networks.rrdb import LEAK as RRDB_LEAK
 from models.networks.rrdb import RESIDUAL_SCALE
 from models.networks.span import BLOCKS as SPAN_BLOCKS
 from models.networks.srvgg import LEAK as SRVGG_LEAK
-from models.registry import Family, Shape
+from models.registry import GROUPS, Family, Shape
 
 
-def has_graph(family: Family) -> bool:
-    """Whether networks of that family can be built as a graph."""
-    return family in _BODIES
+def has_graph(family: Family, shape: Shape) -> bool:
+    """Whether a network can be built as a graph: DySample takes its pixels from anywhere."""
+    return family in _BODIES and shape.get("upsampler") != "dysample"
 
 
 def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
@@ -35,8 +36,10 @@ def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
     for the others, in the same order, what is added to the enlarged input.
 
     Raises:
-        KeyError: there is no graph of that family (`has_graph`).
+        ValueError: there is no graph of such a network.
     """
+    if not has_graph(family, shape):
+        raise ValueError(f"there is no graph of a {family} network of shape {dict(shape)}")
     openvino = import_openvino()
     ops = openvino.opset15
     pixels = ops.parameter([-1, -1, -1, 3], openvino.Type.u8)
@@ -188,6 +191,45 @@ def _span_block(x: Node, name: str, layers: Layers) -> tuple[Node, Node]:
     return ops.multiply(ops.add(last, x), attention), first
 
 
+def _realplksr(x: Node, shape: Shape, layers: Layers) -> Node:
+    """See `models.networks.realplksr`; without the pixel shuffle and the enlarged picture."""
+    ops = import_openvino().opset15
+    features = convolve(x, layers.convolutions["feats.0"], input_gain=LEVELS)
+    blocks = int(shape["blocks"])
+    for number in range(1, blocks + 1):
+        features = ops.add(features, _plksr_residual(features, f"feats.{number}", shape, layers))
+    order = _shuffle_order(int(shape["scale"]))
+    last = layers.convolutions[f"feats.{blocks + 2}"]
+    return convolve(features, last, output_gain=LEVELS, order=order)
+
+
+def _plksr_residual(x: Node, name: str, shape: Shape, layers: Layers) -> Node:
+    """What a block adds to its input."""
+    ops = import_openvino().opset15
+    convolutions, constants = layers.convolutions, layers.constants
+    if shape["norm"] == "layer":
+        x = ops.mvn(x, ops.constant(np.array([1])), True, LAYER_EPSILON, "inside_sqrt")
+        x = ops.multiply(x, constants[f"{name}.layer_norm.weight"].reshape(1, -1, 1, 1))
+        x = ops.add(x, constants[f"{name}.layer_norm.bias"].reshape(1, -1, 1, 1))
+    y = ops.mish(convolve(x, convolutions[f"{name}.channel_mixer.0"]))
+    y = convolve(y, convolutions[f"{name}.channel_mixer.2"])
+    wide = int(shape["wide_features"])
+    rest = int(shape["features"]) - wide
+    large = convolutions[f"{name}.lk.conv"]
+    if rest:
+        parts = ops.variadic_split(y, 1, [wide, rest])
+        y = ops.concat([convolve(parts.output(0), large), parts.output(1)], 1)
+    else:
+        y = convolve(y, large)
+    if shape["attention"] == "yes":
+        y = ops.multiply(y, ops.sigmoid(convolve(y, convolutions[f"{name}.attn.f.0"])))
+    y = convolve(y, convolutions[f"{name}.refine"])
+    if shape["norm"] == "group":
+        weight, bias = constants[f"{name}.norm.weight"], constants[f"{name}.norm.bias"]
+        y = ops.group_normalization(y, weight, bias, GROUPS, GROUP_EPSILON)
+    return y
+
+
 def _shuffle_order(scale: int) -> NDArray[np.intp]:
     """Channels (colour, row, column), as a pixel shuffle takes them, as (row, column, colour)."""
     return np.arange(3 * scale**2).reshape(3, scale, scale).transpose(1, 2, 0).ravel()
@@ -198,4 +240,5 @@ _BODIES: dict[Family, Callable[[Node, Shape, Layers], Node]] = {
     "srvgg": _srvgg,
     "rrdb": _rrdb,
     "span": _span,
+    "realplksr": _realplksr,
 }

@@ -14,7 +14,11 @@ from models.registry import Family
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]
 
-_ENLARGED: Final[dict[Family, int]] = {"plain": cv2.INTER_LINEAR, "srvgg": cv2.INTER_NEAREST}
+_ENLARGED: Final[dict[Family, int]] = {
+    "plain": cv2.INTER_LINEAR,
+    "srvgg": cv2.INTER_NEAREST,
+    "realplksr": cv2.INTER_NEAREST,
+}
 
 
 def finish_window(result: Floats, window: Pixels, family: Family, reduce: int) -> Pixels:

@@ -34,7 +34,7 @@ class Convolution:
 @dataclass(frozen=True, slots=True)
 class Layers:
     """convolutions and slopes (of PReLU, float32 `[C]`) by the name of their module; constants:
-    what else the network keeps (float32 `[C]`), by its own name.
+    what else the network keeps (float32), by its name in the state dict.
     """
 
     convolutions: Mapping[str, Convolution]
@@ -53,14 +53,22 @@ def common_grid(convolutions: Sequence[Convolution]) -> Quantisation | None:
 
 
 def layers_of(state: Mapping[str, Floats]) -> Layers:
-    """The layers of a state dict of float32 arrays: four sizes are a convolution, one a PReLU."""
+    """The layers of a state dict of float32 arrays.
+
+    A weight of four sizes is a convolution's, one of one size and without a bias a PReLU's.
+    """
     weights = {key.removesuffix(".weight"): key for key in state if key.endswith(".weight")}
-    return Layers(
-        convolutions={
-            name: Convolution(state[key], state.get(f"{name}.bias"))
-            for name, key in weights.items()
-            if state[key].ndim == 4
-        },
-        slopes={name: state[key] for name, key in weights.items() if state[key].ndim == 1},
-        constants={key: value for key, value in state.items() if "." not in key},
-    )
+    convolutions = {
+        name: Convolution(state[key], state.get(f"{name}.bias"))
+        for name, key in weights.items()
+        if state[key].ndim == 4
+    }
+    slopes = {
+        name: state[key]
+        for name, key in weights.items()
+        if state[key].ndim == 1 and f"{name}.bias" not in state
+    }
+    used = {f"{name}.{kind}" for name in convolutions for kind in ("weight", "bias")}
+    used |= {f"{name}.weight" for name in slopes}
+    constants = {key: value for key, value in state.items() if key not in used}
+    return Layers(convolutions, slopes, constants)

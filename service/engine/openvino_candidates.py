@@ -33,7 +33,7 @@ def openvino_candidates(model: LoadedModel, device: Device, precision: str) -> S
 
     Loads no OpenVINO: only opening one of them does.
     """
-    if device.torch_device.type != "cpu" or not has_graph(model.spec.family):
+    if device.torch_device.type != "cpu" or not has_graph(model.spec.family, model.spec.shape):
         return []
     try:
         runtime = f"{version('openvino')} {digest()}"

@@ -33,6 +33,7 @@ MAX_UNREADY_PX: Final[dict[Family, int]] = {
     "srvgg": 0,
     "rrdb": 96 * 96,
     "span": 0,
+    "realplksr": 96 * 96,
 }
 """Windows of an odd shape up to this area are not worth a compilation: they take float32, but
 where an engine is tried."""

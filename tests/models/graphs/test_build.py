@@ -11,7 +11,15 @@ from models.graphs.build import build_graph, has_graph
 from models.graphs.finishing import finish_window
 from models.graphs.layers import Layers, Quantisation, layers_of
 from models.graphs.runtime import compile_graph
-from models.registry import Family, Shape, plain_shape, rrdb_shape, span_shape, srvgg_shape
+from models.registry import (
+    Family,
+    Shape,
+    plain_shape,
+    realplksr_shape,
+    rrdb_shape,
+    span_shape,
+    srvgg_shape,
+)
 from models.weights import build_network
 
 NETWORKS: list[tuple[Family, Shape]] = [
@@ -26,6 +34,9 @@ NETWORKS: list[tuple[Family, Shape]] = [
     ("rrdb", rrdb_shape(scale=1, num_block=2, num_feat=8, num_grow_ch=4)),
     ("span", span_shape(scale=2, features=8)),
     ("span", span_shape(scale=4, features=4)),
+    ("realplksr", realplksr_shape(2, 8, 2, 5, 4, norm="group")),
+    ("realplksr", realplksr_shape(4, 8, 1, 3, 8, norm="layer")),
+    ("realplksr", realplksr_shape(4, 8, 1, 7, 2, norm="group", attention="no")),
 ]
 
 
@@ -42,6 +53,9 @@ def test_a_graph_gives_the_pixels_that_torch_gives(
         pytest.skip("nothing to reduce")
     torch.manual_seed(5)
     network = build_network(family, shape).eval()
+    for weight in network.parameters():
+        if weight.ndim == 1:  # a normalisation's weight of 1 and bias of 0 would hide a mistake
+            torch.nn.init.uniform_(weight, 0.2, 0.6)
     for name, value in network.named_buffers():
         value.copy_(torch.tensor([3.5] if name == "gain" else [0.25, 0.5, 0.75]))
     state = {key: value.numpy() for key, value in network.state_dict().items()}
@@ -57,9 +71,12 @@ def test_a_graph_gives_the_pixels_that_torch_gives(
     assert np.abs(got - expected).max() < 0.502  # the nearest whole level, but for float's noise
 
 
-def test_a_family_without_a_graph_is_known_as_such() -> None:
-    assert all(has_graph(family) for family, _ in NETWORKS)
-    assert not has_graph("realplksr")
+def test_a_network_without_a_graph_is_known_as_such() -> None:
+    assert all(has_graph(family, shape) for family, shape in NETWORKS)
+    shape = realplksr_shape(2, 8, 1, 5, 4, upsampler="dysample")
+    assert not has_graph("realplksr", shape)
+    with pytest.raises(ValueError, match=r"no graph of a realplksr network .*dysample"):
+        build_graph("realplksr", shape, Layers({}, {}))
 
 
 def test_openvino_calls_nobody_when_it_is_imported() -> None:

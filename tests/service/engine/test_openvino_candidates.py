@@ -17,7 +17,13 @@ from models.quantised import (
 )
 from models.quantising.pictures import draw_pictures
 from models.quantising.prepare import quantise
-from models.registry import DEFAULT_DIR, describe_model, plain_shape, read_default_models
+from models.registry import (
+    DEFAULT_DIR,
+    describe_model,
+    plain_shape,
+    read_default_models,
+    realplksr_shape,
+)
 from models.store import hash_file
 from models.weights import load_network
 from service.engine.device import Device
@@ -162,6 +168,7 @@ def test_no_candidate_is_for_a_gpu(model: LoadedModel) -> None:
 
 
 def test_a_network_that_there_is_no_graph_of_has_no_candidate(model: LoadedModel) -> None:
-    spec = replace(model.spec, family="realplksr")
+    shape = realplksr_shape(2, 8, 1, 5, 4, upsampler="dysample")
+    spec = replace(model.spec, family="realplksr", shape=shape)
     assert openvino_candidates(model, CPU, "auto")
     assert not openvino_candidates(replace(model, spec=spec), CPU, "auto")
