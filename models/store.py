@@ -122,7 +122,7 @@ class ModelStore:
     def add(self, name: str, *files: Path) -> ModelSpec:
         """Take in a model: an official one carried in by hand, or a user's own under a new name.
 
-        A user's own model is recognised by its weights and loaded once, to be sure that it fits.
+        A user's own model is recognised by its weights, all of which must fit.
 
         Args:
             files: one weights file, or the `.param` and the `.bin` file of an ncnn pair, which is

@@ -88,17 +88,17 @@ def recognise_file(path: Path, *, shown_as: Path | None = None) -> tuple[Family,
         family, shape = recognise({key: tuple(value.shape) for key, value in state.items()})
     except UnknownArchitecture as error:
         raise WeightsError(f"{shown_as}: {error}") from error
-    _fill(build_network(family, shape), state, shown_as)
+    _check_fit(family, shape, state, shown_as)
     return family, shape
 
 
 def check_fit(path: Path, family: Family, shape: Shape, *, shown_as: Path) -> None:
-    """Load the weights at `path` into a network of that family and shape, to be sure they fit.
+    """Hold the weights at `path` against a network of that family and shape, to be sure they fit.
 
     Raises:
         WeightsError: they do not; the text names `shown_as` and the key.
     """
-    _fill(build_network(family, shape), read_state(_read_bytes(path), path), shown_as)
+    _check_fit(family, shape, read_state(_read_bytes(path), path), shown_as)
 
 
 def read_state(data: bytes, path: Path) -> State:
@@ -221,8 +221,20 @@ def _mix(spec: ModelSpec, state: State, denoise: float, wdn_path: Path | None) -
     return mix_states(state, _read_checked(spec.wdn, wdn_path), denoise)
 
 
+def _check_fit(family: Family, shape: Shape, state: State, path: Path) -> None:
+    """On a device without memory: what a small file claims to be may be of any size."""
+    with torch.device("meta"):
+        network = build_network(family, shape)
+    _compare(network.state_dict(), state, path)
+
+
 def _fill(network: nn.Module, state: State, path: Path) -> None:
-    own = network.state_dict()
+    _compare(network.state_dict(), state, path)
+    network.load_state_dict(state, strict=True)
+
+
+def _compare(own: State, state: State, path: Path) -> None:
+    """Insist on the keys and shapes of `own`."""
     for problem, keys in (
         ("is missing", own.keys() - state.keys()),
         ("belongs to no part of the network", state.keys() - own.keys()),
@@ -235,4 +247,3 @@ def _fill(network: nn.Module, state: State, path: Path) -> None:
             raise WeightsError(
                 f"{path}: {key} has shape {tuple(value.shape)}, must be {tuple(own[key].shape)}"
             )
-    network.load_state_dict(state, strict=True)

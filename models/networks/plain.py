@@ -54,11 +54,11 @@ class PlainNet(nn.Module):
     @torch.no_grad()
     def _initialise(self) -> None:
         """Start near the identity: deep plain stacks then train as fast as residual ones."""
+        every = torch.arange(self.features)
         for weight in self.body.parameters():
             nn.init.kaiming_normal_(weight, a=SLOPE)
             weight.mul_(0.5)
-            for channel in range(self.features):
-                weight[channel, channel, 1, 1] += 0.8
+            weight[every, every, 1, 1] += 0.8
         self.tail.weight.mul_(0.1)
 
 

@@ -340,3 +340,19 @@ def test_a_file_that_fits_its_network_but_for_one_key_is_not_recognised(tmp_path
     save_file({"something.else": torch.zeros(1)}, path)
     with pytest.raises(WeightsError, match=r"^/home/me/mine\.safetensors: no network known here"):
         recognise_file(path, shown_as=shown)
+
+
+def test_a_small_file_that_claims_a_huge_network_is_refused_without_building_it(
+    tmp_path: Path,
+) -> None:
+    """One block of it would take 18 GB."""
+    path = tmp_path / "huge.safetensors"
+    sizes = {
+        "conv_first.weight": (4096, 3, 1, 1),
+        "body.0.rdb1.conv1.weight": (4096, 1, 1, 1),
+        "conv_last.weight": (3, 1, 1, 1),
+    }
+    save_file({key: torch.zeros(size) for key, size in sizes.items()}, path)
+    assert path.stat().st_size < 100_000
+    with pytest.raises(WeightsError, match=r"body\.0\.rdb1\.conv1\.bias is missing \(and"):
+        recognise_file(path)

@@ -12,7 +12,7 @@ import pytest
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from models.registry import OFFICIAL, srvgg_shape
+from models.registry import OFFICIAL, span_shape, srvgg_shape
 from models.weights import build_network
 from service.cli import app
 from tests.models.file_server import CONTENT, LENGTH, serving
@@ -127,6 +127,15 @@ def test_add_says_what_it_recognised_and_where_it_put_it(tmp_path: Path, own_fil
     assert lines[0].startswith("mine: srvgg, x2 (")
     assert lines[-1] == str(tmp_path / "models" / "own" / "mine.safetensors")
     assert Path(lines[-1]).read_bytes() == own_file.read_bytes()
+
+
+def test_8_bits_are_not_recommended_where_they_cannot_be_prepared(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.safetensors"
+    save_file(build_network("span", span_shape(scale=4, features=4)).state_dict(), path)
+    done = upscaled(tmp_path, "add", "theirs", str(path))
+    assert done.stdout.startswith("theirs: span, x4 (scale 4, features 4)")
+    assert "UPSCALED_MODEL_X4=theirs" in done.stderr
+    assert "quantise" not in done.stderr
 
 
 def test_an_ncnn_pair_is_added_and_may_be_removed_again(tmp_path: Path) -> None:
