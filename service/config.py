@@ -114,7 +114,8 @@ class Settings(BaseModel):
         ge=0,
         le=64,
         description="images one worker has under way at once; 0: 4, and 8 on CUDA. The last "
-        "place is kept for small ones, and large ones share 72 megapixels of results",
+        "place is kept for small ones (results of 4 megapixels by the fastest model, or what takes "
+        "no longer), and large ones share 72 megapixels of results",
     )
     threads: int = Field(
         default=0, ge=0, le=1024, description="CPU threads per worker; 0: all cores shared out"

@@ -6,6 +6,7 @@ kind is finished: models differ by a factor of a hundred for one pixel.
 """
 
 import math
+from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -20,6 +21,7 @@ SMALL_RESULT_PX: Final = 2048 * 2048
 
 _UNKNOWN_S_PER_PX: Final = 4e-6
 _NEWEST_WEIGHT: Final = 0.3
+_KEYS_REMEMBERED: Final = 1000
 _BITS_OF_A_BYTE: Final = 8
 _SCALES: Final = (2, 4)
 
@@ -43,6 +45,27 @@ class _Kind(NamedTuple):
     is_deep: bool
 
 
+class _HarmedShares:
+    """How many of an API key's pictures were harmed, from 0 to 1: moving averages.
+
+    A key that was not seen yet, or not for long, has the share of all keys.
+    """
+
+    def __init__(self) -> None:
+        self._of_all = 1.0
+        self._by_key: OrderedDict[int, float] = OrderedDict()
+
+    def of(self, key_id: int) -> float:
+        return self._by_key.get(key_id, self._of_all)
+
+    def note(self, key_id: int, is_harmed: bool) -> None:
+        self._by_key[key_id] = _average(self.of(key_id), float(is_harmed))
+        self._by_key.move_to_end(key_id)
+        self._of_all = _average(self._of_all, float(is_harmed))
+        if len(self._by_key) > _KEYS_REMEMBERED:
+            self._by_key.popitem(last=False)
+
+
 class CostModel:
     """Seconds of a worker for each model, scale and depth, by the pixel.
 
@@ -60,7 +83,7 @@ class CostModel:
         self._ladders: Mapping[int, list[Rung]] = {}
         self._measured: dict[_Kind, float] = {}
         self._at_start: dict[str, float] = {}
-        self._harmed_share = 1.0
+        self._harmed = _HarmedShares()
 
     def assume(self, ready: Ready) -> None:
         """Take over a worker's ladders, and what it measured at its start."""
@@ -79,19 +102,21 @@ class CostModel:
         self._measured[kind] = _average(self._measured.get(kind, newest), newest)
         if_harmed, if_clean = self._choices(request)
         if if_harmed != if_clean and model in (if_harmed, if_clean):
-            self._harmed_share = _average(self._harmed_share, float(model == if_harmed))
+            self._harmed.note(request.key_id, model == if_harmed)
 
     def estimate(self, request: UpscaleRequest) -> Estimate:
         """What a picture will take, by its header.
 
         Whether a picture is harmed is seen only in its pixels. Where its model depends on that, the
-        estimate is the mean over the pictures so far; before the first it is a harmed one's.
+        estimate is the mean over the pictures of its API key so far; before the first of any key it
+        is a harmed one's.
         """
         if_harmed, if_clean = self._choices(request)
         work_s = self._expected_s(request, if_harmed)
         if if_clean != if_harmed:
             clean_s = self._expected_s(request, if_clean)
-            work_s = self._harmed_share * work_s + (1 - self._harmed_share) * clean_s
+            share = self._harmed.of(request.key_id)
+            work_s = share * work_s + (1 - share) * clean_s
         is_small = request.result_px <= SMALL_RESULT_PX and work_s <= self._quick_s(request)
         return Estimate(work_s, is_small)
 

@@ -43,9 +43,11 @@ def make_warm() -> CostModel:
     return make_cost(realesrgan_x4plus=X4PLUS_S, upscaled_x4=X4_S, upscaled_x2=X2_S)
 
 
-def of(px: int, *, scale: int = 4, model: str = "", is_deep: bool = False) -> UpscaleRequest:
+def of(
+    px: int, *, scale: int = 4, model: str = "", is_deep: bool = False, key_id: int = 1
+) -> UpscaleRequest:
     asked = request(scale=scale, width_px=px // 100, height_px=100)
-    return replace(asked, model=model, is_deep=is_deep)
+    return replace(asked, model=model, is_deep=is_deep, key_id=key_id)
 
 
 # Which model it will be, and what that takes.
@@ -166,6 +168,26 @@ def test_clean_pictures_in_a_row_bring_the_estimate_to_theirs() -> None:
     for _ in range(30):
         cost.learn(of(10_000, scale=2), LARGE, 1.0)
     assert cost.expected_s(of(10_000, scale=2)) == pytest.approx(1.0, rel=0.01)
+
+
+def test_a_key_is_estimated_by_its_own_pictures_and_a_new_one_by_those_of_all() -> None:
+    cost = make_warm()
+    for _ in range(20):
+        cost.learn(of(10_000, scale=2, key_id=1), "upscaled-x2", 10_000 * X2_S)
+        cost.learn(of(10_000, scale=2, key_id=2), LARGE, 10_000 * X4PLUS_S)
+    clean_s, harmed_s, new_s = (
+        cost.expected_s(of(10_000, scale=2, key_id=key_id)) for key_id in (1, 2, 3)
+    )
+    assert clean_s == pytest.approx(10_000 * X2_S, rel=0.1)
+    assert harmed_s == pytest.approx(10_000 * X4PLUS_S, rel=0.01)
+    assert clean_s < new_s < harmed_s
+
+
+def test_keys_that_come_and_go_are_forgotten() -> None:
+    cost = make_warm()
+    for key_id in range(3000):
+        cost.learn(of(10_000, scale=2, key_id=key_id), "upscaled-x2", 10_000 * X2_S)
+    assert len(cost._harmed._by_key) == 1000
 
 
 def test_a_model_that_is_named_says_nothing_of_harm() -> None:
