@@ -1,5 +1,9 @@
 """From a network's shape and weights to its graph.
 
+An RRDB network can also be had as two graphs: a trunk that sees a whole window and a tail that runs
+on a few rows of its features at a time. The tail works on 16 times the trunk's pixels, so that one
+graph of both needs most of its memory there, for a tenth of the arithmetic.
+
 A graph ends where bfloat16 would cost whole levels and OpenVINO is slow: before the pixel shuffle
 and the enlarged input that compact and plain networks add. `models.graphs.finishing` does these.
 """
@@ -40,13 +44,46 @@ def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
     """
     if not has_graph(family, shape):
         raise ValueError(f"there is no graph of a {family} network of shape {dict(shape)}")
+    pixels, x = _take_pixels()
+    return _end(_BODIES[family](x, shape, layers), pixels, family)
+
+
+def build_trunk(shape: Shape, layers: Layers) -> Graph:
+    """The trunk of an rrdb network: an `openvino.Model` from uint8 `[N, h, w, 3]` to its features,
+    float32 `[N, h / fold, w / fold, num_feat]`, with the input pixels per trunk pixel as fold.
+    """
+    pixels, x = _take_pixels()
+    return _end(_rrdb_trunk(x, shape, layers), pixels, "rrdb-trunk")
+
+
+def build_tail(shape: Shape, layers: Layers) -> Graph:
+    """What follows the trunk of an rrdb network: an `openvino.Model` from features, float32
+    `[N, h, w, num_feat]`, to levels, float32 `[N, 4h, 4w, 3]`, as `build_graph` has them.
+
+    A result pixel depends on features at most `models.networks.strips.TAIL_RADIUS_PX` from its own.
+    """
+    openvino = import_openvino()
+    features = openvino.opset15.parameter([-1, -1, -1, int(shape["num_feat"])], openvino.Type.f32)
+    return _end(_rrdb_tail(_to_planes(features), layers), features, "rrdb-tail")
+
+
+def _take_pixels() -> tuple[Node, Node]:
+    """The input of a graph, uint8 `[N, h, w, 3]`, and the same as floats `[N, 3, h, w]`."""
+    openvino = import_openvino()
+    pixels = openvino.opset15.parameter([-1, -1, -1, 3], openvino.Type.u8)
+    return pixels, _to_planes(openvino.opset15.convert(pixels, "f32"))
+
+
+def _to_planes(x: Node) -> Node:
+    ops = import_openvino().opset15
+    return ops.transpose(x, ops.constant(np.array([0, 3, 1, 2])))
+
+
+def _end(y: Node, given: Node, name: str) -> Graph:
     openvino = import_openvino()
     ops = openvino.opset15
-    pixels = ops.parameter([-1, -1, -1, 3], openvino.Type.u8)
-    x = ops.transpose(ops.convert(pixels, "f32"), ops.constant(np.array([0, 3, 1, 2])))
-    y = _BODIES[family](x, shape, layers)
     result = ops.result(ops.transpose(y, ops.constant(np.array([0, 2, 3, 1]))))
-    return openvino.Model([result], [pixels], family)
+    return openvino.Model([result], [given], name)
 
 
 def _plain(x: Node, shape: Shape, layers: Layers) -> Node:
@@ -89,6 +126,10 @@ def _srvgg_slope(name: str, act_type: str, layers: Layers) -> float | Floats:
 
 
 def _rrdb(x: Node, shape: Shape, layers: Layers) -> Node:
+    return _rrdb_tail(_rrdb_trunk(x, shape, layers), layers)
+
+
+def _rrdb_trunk(x: Node, shape: Shape, layers: Layers) -> Node:
     ops = import_openvino().opset15
     convolutions = layers.convolutions
     unshuffle = 4 // int(shape["scale"])
@@ -101,7 +142,11 @@ def _rrdb(x: Node, shape: Shape, layers: Layers) -> Node:
         for number in (1, 2, 3):
             inner = _dense(inner, f"body.{index}.rdb{number}", layers)
         features = _add_residual(features, inner)
-    features = ops.add(shallow, convolve(features, convolutions["conv_body"]))
+    return ops.add(shallow, convolve(features, convolutions["conv_body"]))
+
+
+def _rrdb_tail(features: Node, layers: Layers) -> Node:
+    convolutions = layers.convolutions
     for name in ("conv_up1", "conv_up2"):
         features = leak(convolve(double(features), convolutions[name]), RRDB_LEAK)
     features = leak(convolve(features, convolutions["conv_hr"]), RRDB_LEAK)

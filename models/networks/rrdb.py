@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from models.networks.strips import plan_strips
+
 RESIDUAL_SCALE = 0.2
 LEAK = 0.2
 
@@ -114,11 +116,35 @@ class RRDBNet(nn.Module):
         for block in self.body:
             features = block(features, room)
         features = shallow + self.conv_body(features.to(dtype))
+        del room
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return self._enlarge(features).to(x.dtype)
+        return self._enlarge_in_strips(features, x.dtype)
+
+    def _enlarge(self, features: Tensor) -> Tensor:
+        """The tail: features `[N, num_feat, h, w]` -> `[N, num_out_ch, 4h, 4w]`."""
         for conv in (self.conv_up1, self.conv_up2):
             doubled = F.interpolate(features, scale_factor=2, mode="nearest")
             features = F.leaky_relu(conv(doubled), LEAK, inplace=True)
         out: Tensor = self.conv_last(F.leaky_relu(self.conv_hr(features), LEAK, inplace=True))
-        return out.to(x.dtype)
+        return out
+
+    def _enlarge_in_strips(self, features: Tensor, dtype: torch.dtype) -> Tensor:
+        """The same for a few rows at a time: its layers hold 16 times the trunk's pixels, which at
+        512x512 would take 2 GB of a computer's memory. A GPU has it, and no time for small parts.
+        """
+        count, _, height, width = features.shape
+        rows, strips = plan_strips(height, width)
+        if len(strips) == 1:
+            return self._enlarge(features).to(dtype)
+        channels = self.conv_last.out_channels
+        result = features.new_empty((count, channels, 4 * height, 4 * width), dtype=dtype)
+        for strip in strips:
+            made = self._enlarge(features[:, :, strip.start : strip.start + rows])
+            above = strip.first - strip.start
+            kept = made[:, :, 4 * above : 4 * (above + strip.last - strip.first)]
+            result[:, :, 4 * strip.first : 4 * strip.last] = kept
+        return result
 
     def _make_room(self, shallow: Tensor) -> Tensor:
         """One for all blocks: they run one after the other, and new memory is slow memory."""

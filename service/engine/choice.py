@@ -24,6 +24,9 @@ _AUTO_ANYWHERE: Final = {
     4: ("realesr-general-x4v3", "upscaled-x4"),
 }
 
+MAX_QUICK_BLOCKS: Final = 6
+"""RRDB networks of more are too slow in float32 for windows that a cancelled request waits for."""
+
 
 def open_model(settings: Settings, name: str) -> Engine:
     """The engine of a model that is here, by its name, its weights placed on the device.
@@ -193,20 +196,25 @@ def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> i
 
 
 def _measured_window_px(spec: ModelSpec, *, is_cuda: bool, is_tuned: bool) -> int:
-    """On CUDA two windows of 800 px side by side make the longest side at x4, and take 4 GB with
-    RRDB; where that is too much, half of it is tried.
+    """On CUDA two windows of 800 px side by side make the longest side at x4 (816 px with RRDB's
+    halo), and take 4 GB with RRDB; where that is too much, half of it is tried.
 
     On two CPU cores 512x512 through general-x4v3 (srvgg) is 1.7 times the arithmetic in windows of
     256 px, for their halos: float32 takes 5.4 s so and 4.3 s in 512 px, though large windows fit
     the caches worse; the smaller networks (plain) win nothing over 384 px in float32, but do in
-    shorter types, which only tuning takes. RRDB takes 6 s for 256 px in bfloat16 and 13 s in
-    float32, long for a cancelled request; but 192 px would keep only 44 % of what they compute, and
-    not 56 %. RealPLKSR costs as much, and its statistics want windows as wide as can be waited for.
+    shorter types, which only tuning takes.
+
+    RRDB's windows are in trunk pixels: with 23 blocks those of 256 keep 28 % of what they compute,
+    384 47 %, 512 59 %, and a picture as large as the window all of it. 512 takes 10 s in 8 bits;
+    tuning takes less where a batch would be longer than it allows. Float32 without tuning takes
+    13 s for 256, 4 s with 6 blocks. Memory is 2 kB for a trunk pixel, 600 MB at 512 (OpenVINO).
+    RealPLKSR costs as much, and its statistics want windows as wide as can be waited for.
     """
+    if spec.family == "rrdb":
+        is_slow = not is_tuned and int(spec.shape["num_block"]) > MAX_QUICK_BLOCKS
+        return spec.multiple_px * (816 if is_cuda else 256 if is_slow else 512)
     if is_cuda:
         return 800
-    if spec.family == "rrdb":
-        return 256
     if spec.family == "realplksr":
         return 384
     return 512 if is_tuned or spec.family == "srvgg" else 384

@@ -9,7 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.registry import OFFICIAL, ModelSpec
+from models.packaged import is_packaged_here, place_packaged
+from models.registry import OFFICIAL, WEIGHTS_PACKAGE, ModelSpec
+from models.store import ModelStore
 from models.weights import build_network, load_network
 from tests.reference.standins import PublishedRealEsrgan
 
@@ -19,6 +21,10 @@ SHAPES = [
     spec for spec in OFFICIAL if spec.name not in ("realesrnet-x4plus", "realesr-general-wdn-x4v3")
 ]
 ANIMEVIDEO = next(spec for spec in OFFICIAL if spec.name == "realesr-animevideov3")
+PACKAGED_RRDB = [
+    spec.packaged for spec in OFFICIAL if spec.family == "rrdb" and spec.packaged is not None
+]
+PHOTO = Path(__file__).resolve().parents[2] / "scripts" / "sample" / "cat.jpg"
 
 Pixels = NDArray[np.uint8]
 
@@ -99,6 +105,26 @@ def test_the_official_file_gives_what_the_published_tool_gives_with_it(
     ours = run_ours(load_network(ANIMEVIDEO, animevideo_file), rgb)
     theirs = run_theirs(published, ANIMEVIDEO, animevideo_file, rgb)
     assert np.abs(ours.astype(int) - theirs).max() <= 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("spec", PACKAGED_RRDB, ids=lambda spec: spec.name)
+def test_real_weights_give_a_real_photo_within_one_level_of_the_published_tools(
+    spec: ModelSpec, published: PublishedRealEsrgan, tmp_path: Path
+) -> None:
+    if not is_packaged_here(spec):
+        pytest.skip(f"{WEIGHTS_PACKAGE} is not installed (the extra `realesrgan`)")
+    network = load_network(spec, place_packaged(spec, ModelStore(tmp_path)))
+    weights = tmp_path / "same.pth"
+    torch.save({"params_ema": network.state_dict()}, weights)
+    bgr = cv2.imread(str(PHOTO))
+    assert bgr is not None
+    rgb = np.ascontiguousarray(bgr[140:164, 180:212, ::-1]).astype(np.uint8)
+    ours = run_ours(network, rgb)
+    theirs = run_theirs(published, spec, weights, rgb)
+    assert ours.shape == theirs.shape == (96, 128, 3)
+    assert np.abs(ours.astype(int) - theirs).max() <= 1
+    assert ours.std() > 20, "a flat picture would agree by chance"
 
 
 def test_the_official_file_upscales_a_real_picture(animevideo_file: Path, shared_dir: Path) -> None:

@@ -13,6 +13,7 @@ from models.registry import (
     ModelSpec,
     Shape,
     check_shape,
+    describe_model,
     plain_shape,
     read_default_models,
     rrdb_shape,
@@ -55,10 +56,10 @@ def test_the_official_models_are_the_seven_published_files() -> None:
 @pytest.mark.parametrize(
     ("name", "native_scale", "multiple_px", "radius_px", "halo_px"),
     [
-        ("realesrgan-x4plus", 4, 1, 349, 32),
-        ("realesrgan-x2plus", 2, 2, 698, 64),
-        ("realesrnet-x4plus", 4, 1, 349, 32),
-        ("realesrgan-x4plus-anime-6b", 4, 1, 94, 32),
+        ("realesrgan-x4plus", 4, 1, 349, 60),
+        ("realesrgan-x2plus", 2, 2, 698, 120),
+        ("realesrnet-x4plus", 4, 1, 349, 60),
+        ("realesrgan-x4plus-anime-6b", 4, 1, 94, 44),
         ("realesr-animevideov3", 4, 1, 18, 18),
         ("realesr-general-x4v3", 4, 1, 34, 34),
         ("realesr-general-wdn-x4v3", 4, 1, 34, 34),
@@ -71,6 +72,25 @@ def test_a_models_demands_on_a_tiler_follow_from_its_shape(
     assert (spec.native_scale, spec.multiple_px) == (native_scale, multiple_px)
     assert (spec.radius_px, spec.halo_px) == (radius_px, halo_px)
     assert spec.halo_px % spec.multiple_px == 0
+
+
+@pytest.mark.parametrize(
+    ("num_block", "halo_px"), [(1, 19), (2, 34), (3, 44), (6, 44), (7, 60), (23, 60), (40, 60)]
+)
+def test_an_rrdb_networks_halo_is_that_of_the_measured_one_that_is_at_least_as_deep(
+    num_block: int, halo_px: int
+) -> None:
+    spec = describe_model(
+        "any",
+        "rrdb",
+        rrdb_shape(scale=4, num_block=num_block),
+        file_name="any.pth",
+        size_bytes=1,
+        sha256="0" * 64,
+        licence="",
+        source="user",
+    )
+    assert spec.halo_px == halo_px
 
 
 def test_twice_3000_px_costs_the_trunk_pixels_of_four_times_1500_px() -> None:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch import nn
 
+from models.networks import strips
 from models.networks.rrdb import RRDBNet
 from models.registry import OFFICIAL, ModelSpec, rrdb_shape
 from models.weights import build_network
@@ -77,6 +78,23 @@ def test_blocks_that_share_their_room_give_what_joined_ones_give(
     with torch.enable_grad():
         joined = network(image).detach()
     assert torch.equal(shared, joined)
+
+
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_a_tail_in_strips_gives_what_the_whole_one_gives(
+    memory_format: torch.memory_format, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = RRDBNet(3, 3, scale=4, num_feat=8, num_block=1, num_grow_ch=4).double()
+    network = network.to(memory_format=memory_format)  # type: ignore[call-overload]
+    image = torch.rand(2, 3, 40, 10, dtype=torch.float64).to(memory_format=memory_format)
+    heights: list[int] = []
+    network.conv_last.register_forward_hook(lambda _, __, made: heights.append(made.shape[2]))
+    with torch.inference_mode():
+        whole = network(image)
+        monkeypatch.setattr(strips, "STRIP_PX", 16 * 10)
+        parted = network(image)
+    assert heights == [160, 64, 64, 64]
+    assert torch.allclose(parted, whole, rtol=0, atol=1e-12)
 
 
 def test_gradients_flow_through_blocks() -> None:

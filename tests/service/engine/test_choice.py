@@ -9,6 +9,7 @@ from models.store import ModelStore
 from service.config import Settings, SettingsError
 from service.engine.choice import choose_model, choose_window_px, open_engine
 from service.engine.engine import least_window_px
+from service.upscale.plan import TilePlan
 
 BY_NAME = {spec.name: spec for spec in OFFICIAL}
 
@@ -110,21 +111,39 @@ def test_every_official_model_gets_a_window_with_a_core_on_its_multiple(
 
 
 @pytest.mark.parametrize(
-    ("name", "exact_px", "auto_px"),
+    ("name", "exact_px", "auto_px", "cuda_px"),
     [
-        ("realesrgan-x4plus", 256, 256),
-        ("realesr-general-x4v3", 512, 512),
-        ("upscaled-x4", 384, 512),
+        ("realesrgan-x4plus", 256, 512, 816),
+        ("realesrgan-x2plus", 512, 1024, 1632),
+        ("realesrgan-x4plus-anime-6b", 512, 512, 816),
+        ("realesr-general-x4v3", 512, 512, 800),
+        ("upscaled-x4", 384, 512, 800),
     ],
 )
 def test_windows_are_as_large_as_pays(
-    name: str, exact_px: int, auto_px: int, tmp_path: Path
+    name: str, exact_px: int, auto_px: int, cuda_px: int, tmp_path: Path
 ) -> None:
     spec = ModelStore(tmp_path).find(name)
     assert choose_window_px(Settings(precision="exact"), spec, is_cuda=False) == exact_px
     assert choose_window_px(Settings(tuning=False), spec, is_cuda=False) == exact_px
     assert choose_window_px(Settings(), spec, is_cuda=False) == auto_px
-    assert choose_window_px(Settings(), spec, is_cuda=True) == 800
+    assert choose_window_px(Settings(), spec, is_cuda=True) == cuda_px
+
+
+@pytest.mark.parametrize("name", ["realesrgan-x4plus", "realesr-general-x4v3", "upscaled-x4"])
+def test_two_windows_a_side_make_the_longest_side_on_cuda(name: str, tmp_path: Path) -> None:
+    spec = ModelStore(tmp_path).find(name)
+    window_px = choose_window_px(Settings(), spec, is_cuda=True)
+    for side_px, count in ((1500, 4), (2 * window_px, 9)):
+        plan = TilePlan.of(
+            side_px,
+            side_px,
+            window_px=window_px,
+            halo_px=spec.halo_px,
+            multiple_px=spec.multiple_px,
+            shape_step_px=16,
+        )
+        assert len(plan.tiles) == count
 
 
 def test_the_window_setting_is_heeded_down_to_the_least_that_works() -> None:

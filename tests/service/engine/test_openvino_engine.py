@@ -6,8 +6,10 @@ import torch
 from numpy.typing import NDArray
 
 import service.engine.openvino_engine as openvino_engine
+from models.graphs.build import build_graph
 from models.graphs.layers import layers_of
-from models.graphs.runtime import has_fast_bfloat16
+from models.graphs.runtime import compile_graph, has_fast_bfloat16
+from models.networks import strips
 from models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
 from models.weights import build_network
 from service.engine.device import Device
@@ -131,9 +133,10 @@ def test_a_strict_engine_refuses_a_result_that_is_not_finite() -> None:
 
 def test_only_the_last_shapes_are_kept_ready() -> None:
     engine = engine_of()
-    for width in range(1, 3 + openvino_engine.MAX_READY_SHAPES):
+    most = openvino_engine.MAX_READY_SHAPES["plain"]
+    for width in range(1, 3 + most):
         engine.start([draw_window(16, width)]).finish()
-    assert len(engine.graphs.kept) == openvino_engine.MAX_READY_SHAPES
+    assert len(engine.graphs.kept) == most
     assert (1, 16, width, 3) in engine.graphs.kept
 
 
@@ -168,6 +171,51 @@ def test_rrdb_is_tried_in_the_precision_that_it_serves_in() -> None:
     assert 0 < errors.max() <= 8
 
 
+SMALL_RRDB = rrdb_shape(scale=4, num_block=1, num_feat=16, num_grow_ch=8)
+
+
+# Largest difference in levels: by the order of sums; by one step of bfloat16 at 255.
+@pytest.mark.parametrize(("precision", "largest"), [("float32", 1e-3), ("bfloat16", 1.0)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_tail_in_strips_gives_what_one_graph_gives(
+    precision: OpenVinoPrecision, largest: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if precision == "bfloat16" and not has_fast_bfloat16():
+        pytest.skip("this CPU has no bfloat16 of its own")
+    windows = [draw_window(96, 64, seed) for seed in range(count)]
+    engine = engine_of("rrdb", SMALL_RRDB, precision)
+    assert engine.graphs.tail is not None
+    state = {key: value.numpy() for key, value in engine.exact.exact_network.state_dict().items()}
+    whole = compile_graph(
+        build_graph("rrdb", SMALL_RRDB, layers_of(state)), precision=engine.graphs.hint, threads=1
+    )
+    expected = whole(np.stack(windows))[0]
+    monkeypatch.setattr(strips, "STRIP_PX", 20 * 64)
+    got = engine.graphs.compute(np.stack(windows)).values
+    assert list(engine.graphs.tail.kept) == [(1, 20, 64, 16)], "several strips of one height"
+    np.testing.assert_allclose(got, expected, rtol=0, atol=largest)
+
+
+def test_a_network_whose_trunk_is_folded_goes_through_its_tail_too() -> None:
+    shape = rrdb_shape(scale=2, num_block=1, num_feat=16, num_grow_ch=8)
+    engine = replace(engine_of("rrdb", shape), shape_step_px=2)
+    window = draw_window(64, 96)
+    (expected,) = engine.exact.start([window]).finish()
+    (got,) = engine.start([window]).finish()
+    assert got.shape == (128, 192, 3)
+    assert np.abs(got.astype(int) - expected).max() <= 1
+
+
+def test_a_large_networks_results_outlive_the_memory_of_its_layers() -> None:
+    engine = engine_of("rrdb", SMALL_RRDB)
+    first, second = draw_window(seed=1), draw_window(seed=2)
+    started = engine.start([first])
+    again = engine.start([second])
+    for batch, window in ((started, first), (again, second)):
+        (exact,) = engine.exact.start([window]).finish()
+        assert np.abs(batch.finish()[0].astype(int) - exact).max() <= 1
+
+
 def test_openvinos_failures_ask_for_smaller_windows() -> None:
     engine = engine_of("srvgg", srvgg_shape(upscale=4, num_conv=1, num_feat=8))
     engine.graphs.request((1, 32, 64, 3))
@@ -179,7 +227,7 @@ class _Exhausted:
     def has(self, shape: tuple[int, ...]) -> bool:
         return True
 
-    def request(self, shape: tuple[int, ...]) -> None:
+    def compute(self, pixels: NDArray[np.uint8]) -> None:
         raise RuntimeError("bad allocation")
 
 
