@@ -16,7 +16,8 @@ from service.upscale.tempering import (
     temper,
 )
 
-X4 = Tempering(14, 0.8)
+X4 = Tempering(16, 0.75)
+STAINED = Tempering(16, 0.75, 1)
 DEPTHS = [np.uint8, np.uint16]
 
 
@@ -81,7 +82,7 @@ def test_a_window_gives_what_the_whole_picture_gives(depth: type, data: st.DataO
     bottom = 2 * data.draw(st.integers(first_row, rows))
     right = 2 * data.draw(st.integers(first_column, columns))
     height, width = 2 * rows, 2 * columns
-    tempering = data.draw(st.sampled_from([X4, Tempering(3.3, 0.37), Tempering(500, 0)]))
+    tempering = data.draw(st.sampled_from([X4, STAINED, Tempering(3.3, 0.37, 0.7)]))
     vivid, faithful = noise(height, width, 5, depth), noise(height, width, 9, depth)
     seen_top, seen_left = max(0, top - TEMPER_PX), max(0, left - TEMPER_PX)
     seen = (slice(seen_top, bottom + TEMPER_PX), slice(seen_left, right + TEMPER_PX))
@@ -96,18 +97,21 @@ def test_a_window_gives_what_the_whole_picture_gives(depth: type, data: st.DataO
 def test_a_halo_one_square_short_shows() -> None:
     """The proof that the test above can fail."""
     vivid, faithful = noise(60, 60, 5), noise(60, 60, 9)
-    short = TEMPER_PX - 2
+    short, undamped = TEMPER_PX - 2, Tempering(math.inf, 1)
 
-    window = temper(vivid[30 - short :], faithful[30 - short :], X4)[short:]
+    window = temper(vivid[30 - short :], faithful[30 - short :], undamped)[short:]
 
-    assert not np.array_equal(window, temper(vivid, faithful, X4)[30:])
+    assert not np.array_equal(window, temper(vivid, faithful, undamped)[30:])
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("harm", [Harm(), Harm(50)])
 @pytest.mark.parametrize("strength", [0, 0.1, AUTO_STRENGTH, 1])
-def test_where_both_are_flat_the_result_is_the_faithful_one(depth: type, strength: float) -> None:
+def test_where_both_are_flat_the_result_is_the_faithful_one(
+    depth: type, strength: float, harm: Harm
+) -> None:
     """To the last bit, however far off the vivid network's colour is."""
-    tempering = Tempering.of(strength, 4, Harm())
+    tempering = Tempering.of(strength, 4, harm)
     unit = np.iinfo(depth).max // 255
     for vivid, faithful in ((77, 77), (80, 77), (0, 0), (255, 0), (0, 255), (131, 255)):
         one: Pixels = np.full((150, 20, 3), vivid * unit, depth)
@@ -133,6 +137,30 @@ def test_a_grey_picture_stays_grey() -> None:
     vivid, faithful = (np.repeat(noise(70, 50, seed)[..., :1], 3, 2) for seed in (5, 9))
     result = temper(vivid, faithful, X4)
     assert (result == result[..., :1]).all()
+
+
+def test_stains_of_colour_go_where_the_vivid_network_has_removed_them() -> None:
+    """Areas 64 px wide, as JPEG's blocks of colour are at x4, under some light and shade."""
+    ys, xs = np.mgrid[:192, :192]
+    shade = np.repeat((120 + 10 * np.sin(xs / 9) + 10 * np.sin(ys / 11))[..., None], 3, 2)
+    stain = ((xs // 64 + ys // 64) % 2)[..., None] * np.array([8, -4, 1])
+    vivid: Pixels = np.asarray(np.rint(shade), np.uint8)
+    faithful: Pixels = np.asarray(np.rint(shade + stain), np.uint8)
+
+    def red_left(tempering: Tempering) -> float:
+        excess = temper(vivid, faithful, tempering).astype(float)
+        return float((excess[..., 0] - excess[..., 1])[70:122, :50].mean())
+
+    assert red_left(X4) > 11
+    assert red_left(STAINED) < 6
+
+
+def test_brightness_of_areas_stays_the_faithful_networks() -> None:
+    ys, xs = np.mgrid[:96, :96]
+    shade = 120 + 10 * np.sin(xs / 9) + 10 * np.sin(ys / 11)
+    faithful: Pixels = np.repeat(np.asarray(np.rint(shade), np.uint8)[..., None], 3, 2)
+    result = temper(faithful + np.uint8(6), faithful, STAINED)
+    assert np.array_equal(result, faithful)
 
 
 def test_texture_passes_and_a_bent_stroke_does_not() -> None:
@@ -194,6 +222,12 @@ def test_figures_out_of_range_are_refused(limit: float, share: float) -> None:
         Tempering(limit, share)
 
 
+@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
+def test_a_share_of_colour_out_of_range_is_refused(share: float) -> None:
+    with pytest.raises(ValueError, match="colour_share"):
+        Tempering(1, 0.5, share)
+
+
 @pytest.mark.parametrize("other", [(20, 32, 3), (20, 30, 1)])
 def test_results_of_other_sizes_are_refused(other: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="cannot be tempered by"):
@@ -212,28 +246,37 @@ def test_odd_sides_are_refused(size: tuple[int, ...]) -> None:
         temper(np.zeros(size, np.uint8), np.zeros(size, np.uint8), X4)
 
 
-def test_at_x4_harm_changes_nothing() -> None:
-    for harm in (Harm(), Harm(30), Harm(None, 10)):
-        assert Tempering.of(AUTO_STRENGTH, 4, harm) == X4
+@pytest.mark.parametrize("harm", [Harm(), Harm(76), Harm(100), Harm(None, 10)])
+def test_at_x4_colours_are_the_faithful_ones(harm: Harm) -> None:
+    assert Tempering.of(AUTO_STRENGTH, 4, harm) == X4
+
+
+@pytest.mark.parametrize("harm", [Harm(75), Harm(30), Harm(1, 10)])
+def test_at_x4_stains_of_compression_are_removed(harm: Harm) -> None:
+    assert Tempering.of(AUTO_STRENGTH, 4, harm) == STAINED
 
 
 @pytest.mark.parametrize(
-    ("harm", "limit_levels"),
+    ("harm", "limit_levels", "colour_share"),
     [
-        (Harm(96), 4),
-        (Harm(61), 4),
-        (Harm(60), 8),
-        (Harm(1), 8),
-        (Harm(96, 2.49), 4),
-        (Harm(96, 2.5), 8),
-        (Harm(None, 2.5), 8),
+        (Harm(95), 4, 0),
+        (Harm(81), 4, 0),
+        (Harm(80), 8, 0),
+        (Harm(76), 8, 0),
+        (Harm(75), 8, 1),
+        (Harm(1), 8, 1),
+        (Harm(95, 2.49), 4, 0),
+        (Harm(95, 2.5), 8, 0),
+        (Harm(None, 2.5), 8, 0),
     ],
 )
-def test_at_x2_more_harm_lets_more_through(harm: Harm, limit_levels: float) -> None:
+def test_at_x2_more_harm_lets_more_through(
+    harm: Harm, limit_levels: float, colour_share: float
+) -> None:
     assert is_harmed(harm)
-    assert Tempering.of(AUTO_STRENGTH, 2, harm) == Tempering(limit_levels, 0.9)
+    assert Tempering.of(AUTO_STRENGTH, 2, harm) == Tempering(limit_levels, 0.8, colour_share)
 
 
-@pytest.mark.parametrize("harm", [Harm(), Harm(97), Harm(100, 2.49), Harm(None, 2.49)])
+@pytest.mark.parametrize("harm", [Harm(), Harm(96), Harm(100, 2.49), Harm(None, 2.49)])
 def test_a_clean_picture_is_not_harmed(harm: Harm) -> None:
     assert not is_harmed(harm)
