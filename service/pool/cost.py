@@ -45,6 +45,22 @@ class _Kind(NamedTuple):
     is_deep: bool
 
 
+class _Measured(NamedTuple):
+    """Seconds and pixels of pictures that are finished, older ones counted ever less."""
+
+    worked_s: float = 0.0
+    px: float = 0.0
+
+    @property
+    def s_per_px(self) -> float:
+        return self.worked_s / self.px
+
+    def then(self, worked_s: float, px: int) -> "_Measured":
+        """With one more picture."""
+        old = 1 - _NEWEST_WEIGHT
+        return _Measured(old * self.worked_s + worked_s, old * self.px + px)
+
+
 class _HarmedShares:
     """How many of an API key's pictures were harmed, from 0 to 1: moving averages.
 
@@ -69,9 +85,10 @@ class _HarmedShares:
 class CostModel:
     """Seconds of a worker for each model, scale and depth, by the pixel.
 
-    They are a moving average of what finished pictures took; before the first of a kind, what the
-    same model took at the other scale, what the worker measured at its start, or what another model
-    takes, in proportion to their arithmetic.
+    They are a moving average over finished pictures, weighted by their pixels: what a small picture
+    takes beside its pixels says little of a large one. Before the first of a kind, they are what
+    the same model took at the other scale, what the worker measured at its start, or what another
+    model takes, in proportion to their arithmetic.
 
     Args:
         find_spec: the spec of a model by its name, None for one that is unknown.
@@ -81,7 +98,7 @@ class CostModel:
         self._find_spec = find_spec
         self._specs: dict[str, ModelSpec] = {}
         self._ladders: Mapping[int, list[Rung]] = {}
-        self._measured: dict[_Kind, float] = {}
+        self._measured: dict[_Kind, _Measured] = {}
         self._at_start: dict[str, float] = {}
         self._harmed = _HarmedShares()
 
@@ -91,15 +108,15 @@ class CostModel:
         self._at_start.update(ready.model_seconds_per_px)
 
     def learn(self, request: UpscaleRequest, model: str, worked_s: float) -> None:
-        """Take in what one finished picture had of its worker; the newest weighs 30 %.
+        """Take in what one finished picture had of its worker; of alike ones it weighs 30 %.
 
         Args:
             model: the one that made it.
             worked_s: for decoding and encoding, and its share of the device.
         """
         kind = _Kind(model, request.scale, request.is_deep)
-        newest = worked_s / _px(request)
-        self._measured[kind] = _average(self._measured.get(kind, newest), newest)
+        before = self._measured.get(kind, _Measured())
+        self._measured[kind] = before.then(worked_s, _px(request))
         if_harmed, if_clean = self._choices(request)
         if if_harmed != if_clean and model in (if_harmed, if_clean):
             self._harmed.note(request.key_id, model == if_harmed)
@@ -125,15 +142,14 @@ class CostModel:
         return self.estimate(request).work_s
 
     def seconds_per_px(self) -> dict[tuple[str, int], float]:
-        """Seconds for an input pixel of 8 bits, by model and scale, of what has been measured.
-
-        What a worker measured of a large picture at its start comes before an average over pictures
-        of any size, which have decoding and encoding in it.
-        """
-        found = {(kind.model, kind.scale): s for kind, s in self._measured.items()}
-        for model, seconds in self._at_start.items():
-            found |= {(model, scale): seconds * self._passes_px(model, scale) for scale in _SCALES}
-        return found
+        """Seconds for an input pixel of 8 bits, by model and scale, of what has been measured."""
+        found = {
+            (model, scale): seconds * self._passes_px(model, scale)
+            for model, seconds in self._at_start.items()
+            for scale in _SCALES
+        }
+        measured = (each for each in self._measured.items() if not each[0].is_deep)
+        return found | {(kind.model, kind.scale): sums.s_per_px for kind, sums in measured}
 
     def _choices(self, request: UpscaleRequest) -> tuple[str, str]:
         """The models that would make a picture if it is harmed, and if it is not."""
@@ -171,14 +187,15 @@ class CostModel:
     def _measured_like(self, kind: _Kind) -> Iterator[float]:
         """What was measured of the kind, or of the model at another scale."""
         if kind in self._measured:
-            yield self._measured[kind]
+            yield self._measured[kind].s_per_px
         if kind.is_deep:
             yield from self._measured_like(kind._replace(is_deep=False))
         passes_px = self._passes_px(kind.model, kind.scale)
         for scale in _SCALES:
             other = kind._replace(scale=scale)
             if other != kind and other in self._measured:
-                yield self._measured[other] * passes_px / self._passes_px(kind.model, scale)
+                ratio = passes_px / self._passes_px(kind.model, scale)
+                yield self._measured[other].s_per_px * ratio
 
     def _proportional(self, kind: _Kind) -> Iterator[float]:
         """From the known model whose arithmetic is nearest, in proportion."""
