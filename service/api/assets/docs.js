@@ -22,10 +22,21 @@ function describe(schema) {
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" or ");
   if ("const" in schema) return JSON.stringify(schema.const);
   if (schema.type === "object") {
+    if (schema.additionalProperties) return `{"…": ${describe(schema.additionalProperties)}, …}`;
     const fields = Object.entries(schema.properties ?? {});
     return `{${fields.map(([name, field]) => `"${name}": ${describe(field)}`).join(", ")}}`;
   }
+  if (schema.type === "array") return `[${describe(schema.items)}, …]`;
+  if (Array.isArray(schema.type)) return schema.type.join(" or ");
   return schema.contentMediaType ? "bytes" : (schema.format ?? schema.type ?? "");
+}
+
+function renderParameters(parameters) {
+  return [make("h3", "Parameters"), table(["Name", "Value", "Meaning"], parameters.map((each) => [
+    [make("code", each.name), `, ${each.in}`],
+    describe(each.schema),
+    prose(each.description ?? ""),
+  ]))];
 }
 
 function renderBodies(content) {
@@ -57,6 +68,7 @@ function renderOperation(path, method, operation) {
     make("p", operation.summary),
     operation.description ? make("p", prose(operation.description)) : "",
     operation.security ? make("p", ["Needs the header ", make("code", "X-API-KEY"), "."]) : "",
+    ...(operation.parameters ? renderParameters(operation.parameters) : []),
     ...(operation.requestBody ? renderBodies(operation.requestBody.content) : []),
     ...renderAnswers(operation.responses),
   ]);
