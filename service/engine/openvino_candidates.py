@@ -21,6 +21,7 @@ from service.engine.openvino_engine import OpenVinoEngine, OpenVinoPrecision, bu
 from service.engine.torch_candidates import open_torch
 from service.engine.tuning.candidate import Candidate
 from service.engine.tuning.proof import FLOAT_BARS, INT8_BARS, RECORDED_BAR, Bar
+from service.engine.tuning.table import EXACT_8_BITS, find_instruction_set
 
 _FLOATS: Final[Sequence[OpenVinoPrecision]] = ("bfloat16", "float32")
 
@@ -72,6 +73,9 @@ def _int8_candidate(
     if not allowed_in(record, precision):
         _log.info("%s: its 8 bits are not proven near enough for `%s`", name, precision)
         return None
+    if _invents_texture(model) and find_instruction_set() not in EXACT_8_BITS:
+        _log.info("%s: not in 8 bits here: this processor's sums of them may saturate", name)
+        return None
     opened = partial(_open_int8, model, model.weights, device)
     edition = f"{runtime} {record.sha256[:16]}"
     return Candidate(
@@ -81,7 +85,12 @@ def _int8_candidate(
 
 def _int8_bar(model: LoadedModel, precision: str) -> Bar:
     """Networks that invent texture are judged by the proof that came with their file."""
-    return RECORDED_BAR if model.spec.family == "rrdb" else INT8_BARS[precision]
+    return RECORDED_BAR if _invents_texture(model) else INT8_BARS[precision]
+
+
+def _invents_texture(model: LoadedModel) -> bool:
+    """Whether decibels against float32 in a small picture say little of its picture."""
+    return model.spec.family == "rrdb"
 
 
 def _open_float(model: LoadedModel, device: Device, precision: OpenVinoPrecision) -> OpenVinoEngine:

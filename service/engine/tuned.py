@@ -31,7 +31,7 @@ from service.engine.tuning.choice_file import (
 from service.engine.tuning.likely import take_likeliest
 from service.engine.tuning.load import read_load
 from service.engine.tuning.race import Steps, drive
-from service.engine.tuning.table import find_instruction_set, likeliest_first
+from service.engine.tuning.table import find_instruction_set, likeliest, likeliest_first
 from service.engine.tuning.timing import Meter, ProcessMeter
 from service.engine.tuning.tune import (
     CUDA_START,
@@ -56,9 +56,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """All that is known before anything is measured. key, path: of the choice that is stored."""
+    """All that is known before anything is measured.
+
+    order: labels of what may be taken unmeasured, the likeliest first. key, path: of the choice
+    that is stored.
+    """
 
     options: Options
+    order: Sequence[str]
     key: Key
     path: Path
 
@@ -148,13 +153,14 @@ def describe_options(model: LoadedModel, device: Device, settings: Settings) -> 
     key = make_key(model, device, settings, [reference, *listed])
     name = f"{model.spec.file_owner}-{settings.precision}"
     is_cpu = device.torch_device.type == "cpu"
+    order = likeliest(model.spec.family) if is_cpu else ()
     options = Options(
         reference,
-        likeliest_first(listed, find_instruction_set()) if is_cpu else listed,
+        likeliest_first(listed, order),
         _sizes(model, device, settings),
         is_slow=is_cpu and _count_weights(model) > SLOW_WEIGHTS,
     )
-    return Known(options, key, choice_path(settings.data_dir / "tuning", name, key))
+    return Known(options, order, key, choice_path(settings.data_dir / "tuning", name, key))
 
 
 def make_meter(device: Device) -> Meter:
@@ -170,8 +176,10 @@ def _choose_now(known: Known, device: Device) -> tuple[Choice, Tunable]:
     elif device.torch_device.type == "cpu" and (load := read_load()).is_busy:
         reason = f"the machine was busy ({load})"
     if reason:
-        meter, instructions = make_meter(device), find_instruction_set()
-        return take_likeliest(known.options, instructions, reason, meter, known.attempts)
+        reason = f"{find_instruction_set()}; {reason}"
+        return take_likeliest(
+            known.options, known.order, reason, make_meter(device), known.attempts
+        )
     effort = CUDA_START if device.is_cuda else START
     return drive(tune(known.options, make_meter(device), effort, known.attempts))
 
@@ -210,7 +218,7 @@ def make_key(
         "denoise": settings.denoise if spec.wdn else 1.0,
         "precision": settings.precision,
         "processor": describe_processor(),
-        "device": _describe_device(device),
+        "device": describe_device(device),
         "threads": device.threads,
         "workers": settings.workers,
         "window_px": settings.tile_window_px,
@@ -252,7 +260,7 @@ def _sizes(model: LoadedModel, device: Device, settings: Settings) -> Sizes:
     )
 
 
-def _describe_device(device: Device) -> str:
+def describe_device(device: Device) -> str:
     if device.is_cuda:
         return f"{torch.cuda.get_device_name(device.torch_device)} CUDA {torch.version.cuda}"
     return device.torch_device.type

@@ -3,13 +3,13 @@
 Guarded: what a broken backend computes is not taken, though the table says so.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from service.engine.tuning.attempts import Attempts
 from service.engine.tuning.candidate import Candidate, Tunable
 from service.engine.tuning.choice_file import Choice
 from service.engine.tuning.pictures import SIDE_PX, fill_window, load_pictures, make_flats
-from service.engine.tuning.table import InstructionSet, is_in_table
 from service.engine.tuning.timing import Meter
 from service.engine.tuning.trial import Budget, Expected, Refused, Trial, run_reference
 from service.engine.tuning.tune import Options, prove, short_enough_px
@@ -19,13 +19,13 @@ LARGER_PX: Final = 128
 """Windows that are timed: the difference of the two is what pixels cost, without what a batch costs
 by itself."""
 
-LONG_S: Final = 0.5
+LONG_S: Final = 0.25
 """A small window that takes so long is measured well enough by itself."""
 
 
 def take_likeliest(
     options: Options,
-    instructions: InstructionSet,
+    order: Sequence[str],
     reason: str,
     meter: Meter,
     attempts: Attempts,
@@ -34,6 +34,7 @@ def take_likeliest(
 
     Args:
         options: its candidates in the table's order.
+        order: the table's labels (`service.engine.tuning.table.likeliest`).
         reason: why nothing is raced, for the log and for people.
 
     Raises:
@@ -42,7 +43,7 @@ def take_likeliest(
     """
     budget = Budget(0.0, meter.now_s)
     float32 = Trial(options.reference, options.reference.open(), None, 0.0)
-    candidates = [each for each in options.candidates if is_in_table(each, instructions)]
+    candidates = [each for each in options.candidates if each.label in order]
     expected: Expected | None = None
     refused: dict[str, str] = {}
     chosen: Trial | None = None
@@ -68,7 +69,7 @@ def take_likeliest(
         times_as_fast=None,
         refused=refused,
         tuned_s=budget.spent_s,
-        unsettled=f"taken by the processor's instructions ({instructions}): {reason}",
+        unsettled=f"taken by what is known of such processors: {reason}",
         is_from_table=True,
         untried=[
             each.name
@@ -76,6 +77,10 @@ def take_likeliest(
             if each.name not in compared
         ],
     ), trial.engine
+
+
+SLOW_FLATS: Final = 2
+"""Colours that a start proves a slow model by; a race proves it by all of them."""
 
 
 def _run_reference(
@@ -86,8 +91,11 @@ def _run_reference(
     """
     if not candidate.bar.are_flats_checked:
         return run_reference(float32, meter, load_pictures(SMALL_PX)[:1], (), is_probed=False)
-    side_px = SIDE_PX // 2 if is_slow else SIDE_PX
-    return run_reference(float32, meter, load_pictures(side_px), make_flats(), is_probed=False)
+    if is_slow:
+        pictures, flats = load_pictures(SIDE_PX // 2)[:1], make_flats()[:SLOW_FLATS]
+    else:
+        pictures, flats = load_pictures(SIDE_PX), make_flats()
+    return run_reference(float32, meter, pictures, flats, is_probed=False)
 
 
 def _measure_ns_per_px(trial: Trial, meter: Meter) -> float:

@@ -179,7 +179,14 @@ class _Tuning:
                     best = yield from self._compare(race, best, challenger)
             except Refused as error:
                 self.refused[candidate.name] = str(error)
-        return best or self._contend(float32)
+        if best is None or self._is_beaten_in_pictures(best, float32):
+            return self._contend(float32)
+        return best
+
+    def _is_beaten_in_pictures(self, best: Contender, float32: Trial) -> bool:
+        """Whether float32, which no time was left to race, took much less for a picture."""
+        is_untried = float32.candidate.name in self.untried
+        return is_untried and best.trial.ns_per_px > CLOSE_RATIO * float32.ns_per_px
 
     def _prove(self, candidate: Candidate, race: Race) -> Trial:
         return prove(candidate, race.expected, self.meter, self.attempts)

@@ -26,10 +26,12 @@ from models.registry import (
 )
 from models.store import hash_file
 from models.weights import load_network
+from service.engine import openvino_candidates
 from service.engine.device import Device
 from service.engine.loaded import LoadedModel
-from service.engine.openvino_candidates import openvino_candidates
+from service.engine.tuning.table import EXACT_8_BITS, InstructionSet
 
+list_openvino = openvino_candidates.openvino_candidates
 CPU = Device(torch.device("cpu"), torch.float32, threads=1)
 SHAPE = plain_shape(scale=2, layers=1, features=4)
 
@@ -67,7 +69,7 @@ def quantised(model: LoadedModel) -> LoadedModel:
 
 
 def labels(model: LoadedModel, precision: str) -> list[str]:
-    return [each.label for each in openvino_candidates(model, CPU, precision)]
+    return [each.label for each in list_openvino(model, CPU, precision)]
 
 
 def recorded(model: LoadedModel, psnr_db: float, *, are_flats_kept: bool = True) -> LoadedModel:
@@ -119,6 +121,17 @@ def test_the_recorded_proof_decides_in_which_precision_8_bits_are_tried(
     assert tried == precisions
 
 
+@pytest.mark.parametrize("instructions", InstructionSet)
+def test_where_8_bit_sums_may_saturate_a_small_picture_is_no_proof_of_texture(
+    model: LoadedModel, instructions: InstructionSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_candidates, "find_instruction_set", lambda: instructions)
+    faithful = recorded(model, 60.0)
+    vivid = replace(faithful, spec=replace(faithful.spec, family="rrdb"))
+    assert "openvino int8" in labels(faithful, "auto")
+    assert ("openvino int8" in labels(vivid, "auto")) == (instructions in EXACT_8_BITS)
+
+
 @pytest.mark.parametrize("scale", [2, 4])
 def test_the_models_that_ship_are_proven_in_8_bits_for_auto(scale: int) -> None:
     (spec,) = [each for each in read_default_models() if each.name == f"upscaled-x{scale}"]
@@ -144,7 +157,7 @@ def test_8_bits_of_other_weights_are_refused_by_name(
 
 def test_what_is_opened_gives_nearly_the_float32_picture(model: LoadedModel) -> None:
     window = draw_pictures(None, seed=4)[1][0]
-    for candidate in openvino_candidates(quantised(model), CPU, "fast"):
+    for candidate in list_openvino(quantised(model), CPU, "fast"):
         if candidate.dtype == "bfloat16" and not has_fast_bfloat16():
             continue
         engine = candidate.open()
@@ -157,18 +170,18 @@ def test_what_is_opened_gives_nearly_the_float32_picture(model: LoadedModel) -> 
 def test_a_changed_8_bit_file_is_refused_when_it_is_opened(model: LoadedModel) -> None:
     path = quantised_path(quantised(model).weights or Path())
     path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    (candidate, *_) = openvino_candidates(model, CPU, "fast")
+    (candidate, *_) = list_openvino(model, CPU, "fast")
     with pytest.raises(Exception, match=r"mine\.int8\.safetensors: SHA-256 is"):
         candidate.open()
 
 
 def test_no_candidate_is_for_a_gpu(model: LoadedModel) -> None:
     cuda = Device(torch.device("cuda"), torch.float16, threads=1)
-    assert not openvino_candidates(model, cuda, "fast")
+    assert not list_openvino(model, cuda, "fast")
 
 
 def test_a_network_that_there_is_no_graph_of_has_no_candidate(model: LoadedModel) -> None:
     shape = realplksr_shape(2, 8, 1, 5, 4, upsampler="dysample")
     spec = replace(model.spec, family="realplksr", shape=shape)
-    assert openvino_candidates(model, CPU, "auto")
-    assert not openvino_candidates(replace(model, spec=spec), CPU, "auto")
+    assert list_openvino(model, CPU, "auto")
+    assert not list_openvino(replace(model, spec=spec), CPU, "auto")

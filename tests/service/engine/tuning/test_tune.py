@@ -215,6 +215,14 @@ def test_what_no_time_was_left_for_makes_the_choice_unsettled_and_is_named() -> 
     assert choice.refused == {}
 
 
+@pytest.mark.parametrize(("ratio", "dtype"), [(1.4, "a"), (1.6, "float32")])
+def test_what_is_much_slower_than_float32_is_not_taken_for_want_of_time(
+    ratio: float, dtype: str
+) -> None:
+    slower = candidate(FakeEngine(seconds_per_px=ratio * SLOW), "a")
+    assert choose(slower, effort=Effort(0.0, turn_s=1.0)).dtype == dtype
+
+
 def test_without_time_to_race_no_window_is_taken_that_would_go_on_for_too_long() -> None:
     lasting = int((1.1 * MAX_BATCH_S / SLOW) ** 0.5)
 
