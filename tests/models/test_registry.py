@@ -16,7 +16,9 @@ from models.registry import (
     describe_model,
     plain_shape,
     read_default_models,
+    realplksr_shape,
     rrdb_shape,
+    span_shape,
     srvgg_shape,
 )
 
@@ -189,6 +191,16 @@ def test_cost_falls_with_the_fold_and_not_with_the_scale() -> None:
         ("srvgg", {"dilation": 2}),
         ("plain", {"layers": -1}),
         ("plain", {"features": 4097}),
+        ("span", {"features": 0}),
+        ("span", {"norm": "group"}),
+        ("realplksr", {"blocks": 0}),
+        ("realplksr", {"kernel_px": 65}),
+        ("realplksr", {"kernel_px": 16}),
+        ("realplksr", {"wide_features": 65}),
+        ("realplksr", {"features": 62}),
+        ("realplksr", {"norm": "batch"}),
+        ("realplksr", {"attention": True}),
+        ("realplksr", {"upsampler": "nearest+conv"}),
     ],
 )
 def test_what_is_no_shape_of_its_family_is_refused(
@@ -198,6 +210,8 @@ def test_what_is_no_shape_of_its_family_is_refused(
         "rrdb": rrdb_shape(scale=4, num_block=1),
         "srvgg": srvgg_shape(upscale=4, num_conv=1),
         "plain": plain_shape(scale=4, layers=1, features=1),
+        "span": span_shape(scale=4),
+        "realplksr": realplksr_shape(scale=4),
     }
     check_shape(family, whole[family])
     with pytest.raises(ValueError, match=f"{family} (cannot have|takes)"):
@@ -208,6 +222,30 @@ def test_what_is_no_shape_of_its_family_is_refused(
 def test_a_shape_at_its_limits_is_taken(number: int) -> None:
     check_shape("srvgg", srvgg_shape(upscale=4, num_conv=number))
     check_shape("plain", plain_shape(scale=1, layers=number, features=4096))
+
+
+@pytest.mark.parametrize("kernel_px", [1, 63])
+def test_a_large_kernel_at_its_limits_is_taken_on_all_channels(kernel_px: int) -> None:
+    check_shape("realplksr", realplksr_shape(2, 8, 4096, kernel_px, wide_features=8))
+    check_shape("realplksr", realplksr_shape(2, 7, 1, kernel_px, wide_features=1, norm="layer"))
+
+
+@pytest.mark.parametrize(
+    ("shape", "radius_px", "halo_px"),
+    [
+        (realplksr_shape(scale=4), 28 * 11 + 2, 48),
+        (realplksr_shape(4, blocks=4, upsampler="dysample"), 47, 47),
+        (realplksr_shape(4, blocks=4, kernel_px=19), 50, 48),
+        (realplksr_shape(4, blocks=4, attention="no"), 42, 42),
+    ],
+)
+def test_the_halo_of_a_realplksr_network_is_its_radius_up_to_a_limit(
+    shape: Shape, radius_px: int, halo_px: int
+) -> None:
+    spec = describe_model(
+        "x", "realplksr", shape, file_name="", size_bytes=0, sha256="", licence="", source="user"
+    )
+    assert (spec.radius_px, spec.halo_px) == (radius_px, halo_px)
 
 
 def test_every_official_name_is_its_own() -> None:
