@@ -140,3 +140,14 @@ def test_drawn_subjects_are_the_same_on_every_run(folder: Path) -> None:
     assert {path.name for path in (folder / "one").iterdir()} == names
     for name in names:
         assert (folder / "one" / name).read_bytes() == (folder / "two" / name).read_bytes()
+
+
+def test_the_product_is_measured_by_what_it_answers_to_each_file(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"DATA_DIR": str(folder / "data"), "PRECISION": "exact", "THREADS": "1"}
+    for name, value in settings.items():
+        monkeypatch.setenv(f"UPSCALED_{name}", value)
+    call("--product", "--truth", folder, "--scale", "2", tracks=["clean", "jpeg"])
+    for row in document(capsys)["tracks"].values():
+        assert row["product"]["psnr_db"] > row["bicubic"]["psnr_db"]
