@@ -8,7 +8,7 @@ import functools
 import importlib
 import io
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TypeVar
@@ -25,6 +25,8 @@ from models.evaluation.niqe import NaturalModel, niqe, read_natural_model
 Pixels = NDArray[np.uint8]
 PairMetric = Callable[[Pixels, Pixels], float]
 Opened = TypeVar("Opened")
+
+FIGURES = ("niqe", "feature", "ssimulacra2", "flip")
 
 
 def open_ssimulacra2() -> PairMetric:
@@ -75,15 +77,21 @@ class PerceptualMeter:
     missing: tuple[str, ...] = ()
 
     @classmethod
-    def open(cls) -> "PerceptualMeter":
+    def open(cls, skip: Collection[str] = ()) -> "PerceptualMeter":
         """Open each metric; takes about a second.
+
+        Args:
+            skip: names of `FIGURES` that are not wanted: SSIMULACRA2 and FLIP take a second for
+                1000x1000 px, several times as long as all others together.
 
         Raises:
             ValueError: a package's file is not the known one.
         """
         missing: list[str] = []
 
-        def attempt(open_one: Callable[[], Opened]) -> Opened | None:
+        def attempt(name: str, open_one: Callable[[], Opened]) -> Opened | None:
+            if name in skip:
+                return None
             try:
                 return open_one()
             except MissingPackage as error:
@@ -91,10 +99,10 @@ class PerceptualMeter:
                 return None
 
         return cls(
-            natural_model=attempt(read_natural_model),
-            network=attempt(functools.partial(open_feature_network, "lite1")),
-            ssimulacra2=attempt(open_ssimulacra2),
-            flip=attempt(open_flip),
+            natural_model=attempt("niqe", read_natural_model),
+            network=attempt("feature", functools.partial(open_feature_network, "lite1")),
+            ssimulacra2=attempt("ssimulacra2", open_ssimulacra2),
+            flip=attempt("flip", open_flip),
             missing=tuple(missing),
         )
 

@@ -67,8 +67,8 @@ def open_chosen(names: Sequence[str], options: Options, *, int8: bool = False) -
 
     Args:
         names: models by name or weights files, either with `+colour` for the product's colour
-            correction after it; kernels; or `tempered`: x4plus with its colours corrected,
-            tempered by the project's own model, as the product does.
+            correction after it; kernels; or `tempered`: x4plus tempered by the project's own
+            model, as the product does.
         int8: each also in 8 bits.
 
     Raises:
@@ -125,11 +125,11 @@ def temper_by(vivid: Upscaler, faithful: Upscaler, scale: int) -> FileUpscaler:
 def _add_tempered(chosen: Chosen, options: Options, *, int8: bool) -> None:
     _, faithful, _ = _open_model(f"upscaled-x{options.scale}-faithful", options)
     _, vivid, _ = _open_model(VIVID_MODEL, options)
-    chosen.upscalers[TEMPERED] = temper_by(correct_colours(vivid), faithful, options.scale)
+    chosen.upscalers[TEMPERED] = temper_by(vivid, faithful, options.scale)
     if int8:
         vivid = int8_upscaler(VIVID_MODEL, options.models_dir, options.scale)
         label = f"{TEMPERED} int8"
-        chosen.upscalers[label] = temper_by(correct_colours(vivid), faithful, options.scale)
+        chosen.upscalers[label] = temper_by(vivid, faithful, options.scale)
 
 
 def _open_model(name: str, options: Options) -> tuple[str, Upscaler, bool]:

@@ -19,7 +19,7 @@ from models.evaluation.measure import (
     measure_truths,
     read_truths,
 )
-from models.evaluation.perceptual import PerceptualMeter
+from models.evaluation.perceptual import FIGURES, PerceptualMeter
 from models.evaluation.sheet import draw_sheet, write_sheets
 from models.evaluation.tracks import FILES
 from models.evaluation.upscalers import KERNELS, FileUpscaler, Upscaler
@@ -27,6 +27,9 @@ from scripts.evaluation.blind.pairs import Comparison
 from scripts.evaluation.blind.session import compare_blind
 from scripts.evaluation.chosen import Chosen, Options, open_chosen, open_product
 from scripts.evaluation.subjects import draw_subjects
+
+FLAT = "flat"
+"""The name under which `--skip` knows the runs over pictures of one colour."""
 
 COLUMNS: Mapping[str, str] = {
     "psnr_db": "PSNR dB",
@@ -79,7 +82,7 @@ def _measure(
 ) -> dict[str, object]:
     """Print the table, write the sheets that were asked for, and return the document."""
     scale, tracks = arguments.scale, arguments.tracks
-    meter = PerceptualMeter.open()
+    meter = PerceptualMeter.open(arguments.skip)
     for text in meter.missing:
         print(text, file=sys.stderr)
     of_truths = measure_truths(truths, scale, meter)
@@ -99,7 +102,9 @@ def _measure(
         "truth": of_truths,
         "tracks": report,
         "flat_error_levels": {
-            name: flat_error_levels(by_pixels[name]) for name in chosen.small_networks
+            name: flat_error_levels(by_pixels[name])
+            for name in chosen.small_networks
+            if FLAT not in arguments.skip
         },
         "int8_psnr_db": {
             label: compare(truths, by_pixels[label], by_pixels[label_8], scale)
@@ -166,6 +171,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--product", action="store_true", help="also what the product makes of each file"
+    )
+    parser.add_argument(
+        "--skip",
+        nargs="+",
+        choices=(*FIGURES, FLAT),
+        default=[],
+        help="figures that are not wanted",
     )
     parser.add_argument("--sheet", type=Path, help="write one contact sheet PNG here")
     parser.add_argument("--sheets", type=Path, help="write a sheet per truth and track here")
