@@ -5,6 +5,7 @@ Run as a script: `fake_worker.py START --fd N`; START is how it begins: "ready",
 input pixels. The source bytes of a job begin with one line of JSON:
 
     {"do": "answer", "after_s": 0.1, "size_bytes": 10}   sleep, then answer so many bytes
+    {"do": "answer", "tempered_with": "x", "label": "y"}   say these of the result
     {"do": "echo"}                       answer with the source
     {"do": "die", "after_s": 0.1}        SIGKILL itself
     {"do": "die", "marker": path}        the same, once: the file says that it was done
@@ -126,7 +127,9 @@ def obey(wire: Wire, inbox: Inbox, job: Job, source: bytes) -> None:
             return
     time.sleep(order.get("after_s", 0))
     data = source if order["do"] == "echo" else b"x" * order.get("size_bytes", 1)
-    wire.say(finished(job, time.perf_counter() - started), data)
+    done = finished(job, time.perf_counter() - started)
+    told = {name: order[name] for name in ("tempered_with", "label") if name in order}
+    wire.say(done.model_copy(update=told), data)
 
 
 def work_tiles(wire: Wire, inbox: Inbox, job: Job, order: dict[str, Any]) -> bool:

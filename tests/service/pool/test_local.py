@@ -712,6 +712,16 @@ async def test_what_a_model_took_corrects_its_estimate_and_no_other() -> None:
         assert pool.figures().ladders[4][0].model == "slow"
 
 
+async def test_what_a_worker_says_of_a_result_goes_with_it() -> None:
+    async with running_pool() as pool:
+        tempered = await pool.upscale(
+            order("answer", tempered_with="faithful", label="fake int8"), request()
+        )
+        plain = await pool.upscale(order("answer"), request())
+    assert (tempered.tempered_with, tempered.engine) == ("faithful", "fake int8")
+    assert (plain.tempered_with, plain.engine) == ("", "fake")
+
+
 async def test_a_model_that_is_named_goes_with_the_job() -> None:
     async with running_pool() as pool:
         upscaled = await pool.upscale(order("answer"), replace(request(), model="slow"))
