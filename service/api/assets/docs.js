@@ -33,8 +33,8 @@ function describe(schema) {
 
 function renderParameters(parameters) {
   return [make("h3", "Parameters"), table(["Name", "Value", "Meaning"], parameters.map((each) => [
-    [make("code", each.name), `, ${each.in}`],
-    describe(each.schema),
+    make("code", each.name),
+    `${describe(each.schema)}, in the ${each.in}`,
     prose(each.description ?? ""),
   ]))];
 }

@@ -16,13 +16,13 @@ const HINTS = {
 };
 
 export class ModelPicker {
-  // `elements`: details, list, hint, chosen, readKey(), readPicture() with { scale, px or null }.
+  // `elements`: list, hint, chosen, readKey(), readPicture() with { scale, px or null }.
   constructor(elements, onChange) {
     this.elements = elements;
     this.onChange = onChange;
     this.listed = null; // the answer of GET /v1/models, and the key that it was for
-    elements.details.addEventListener("toggle", () => this.refresh());
     elements.list.addEventListener("change", () => this.note());
+    this.show();
   }
 
   // The name to send; "" for the server's own choice.
@@ -33,7 +33,6 @@ export class ModelPicker {
 
   // The key, the picture or the scale may be another now.
   async refresh() {
-    if (!this.elements.details.open) return;
     const key = this.elements.readKey();
     if (key && key !== this.listed?.key) await this.load(key);
     else if (!key) this.hint(HINTS.key);

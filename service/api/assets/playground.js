@@ -1,7 +1,6 @@
 // The page at /: choosing, sending, showing. Served from here, loads nothing from elsewhere.
 
 import { explain, Refusal } from "./errors.js";
-import { ModelPicker } from "./models.js";
 import { upscale } from "./request.js";
 import { WRITERS } from "./snippets.js";
 import { describeBytes, describeSeconds, describeSize, nameResult, readServerTiming } from "./text.js";
@@ -56,7 +55,7 @@ async function choose(file) {
   element("no-preview").hidden = Boolean(chosen.size);
   setText("caption", chosen.size ? "Your picture, as it is now." : "");
   hintSize();
-  picker.show();
+  picker?.show();
 }
 
 async function chooseSample() {
@@ -93,7 +92,7 @@ async function submit(event) {
   setBusy(true);
   try {
     const answer = await upscale({
-      file: source.file, key, scale, model: picker.name, signal: running.signal, report: showProgress,
+      file: source.file, key, scale, model: modelAsked(), signal: running.signal, report: showProgress,
     });
     await showResult(answer, scale);
   } catch (error) {
@@ -221,7 +220,7 @@ function writeSnippet() {
     fileName,
     resultName: nameResult(fileName, scale, mediaType),
     scale,
-    model: picker.name,
+    model: modelAsked(),
   }));
 }
 
@@ -259,11 +258,20 @@ async function copySnippet() {
 
 // --- the model ---
 
-const picker = new ModelPicker({
-  details: element("models"), list: element("model-list"), hint: element("model-hint"), chosen: element("model-chosen"),
-  readKey: () => element("key").value.trim(),
-  readPicture: () => ({ scale: scaleAsked(), px: source?.size ? source.size.width * source.size.height : null }),
-}, () => writeSnippet());
+// Loaded once it is opened: most visitors let the server choose.
+let picker = null;
+const modelAsked = () => picker?.name ?? "";
+
+async function openModels() {
+  if (!element("models").open) return;
+  const { ModelPicker } = await import("./models.js");
+  picker ??= new ModelPicker({
+    list: element("model-list"), hint: element("model-hint"), chosen: element("model-chosen"),
+    readKey: () => element("key").value.trim(),
+    readPicture: () => ({ scale: scaleAsked(), px: source?.size ? source.size.width * source.size.height : null }),
+  }, writeSnippet);
+  await picker.refresh();
+}
 
 // --- events ---
 
@@ -290,10 +298,11 @@ listenToDrops();
 document.addEventListener("paste", (event) => choose(event.clipboardData.files[0]));
 element("image").addEventListener("change", (event) => choose(event.target.files[0]));
 element("sample").addEventListener("click", chooseSample);
-element("scales").addEventListener("change", () => { hintSize(); picker.show(); });
+element("scales").addEventListener("change", () => { hintSize(); picker?.show(); writeSnippet(); });
 element("zoom").addEventListener("change", ({ target }) => viewer.zoom(target.value === "fit" ? "fit" : Number(target.value)));
 element("key").addEventListener("input", writeSnippet);
-element("key").addEventListener("change", () => picker.refresh());
+element("key").addEventListener("change", openModels);
+element("models").addEventListener("toggle", openModels);
 for (const id of ["key", "image"]) {
   for (const name of ["input", "change"]) element(id).addEventListener(name, () => element(id).removeAttribute("aria-invalid"));
 }
@@ -303,5 +312,5 @@ element("cancel").addEventListener("click", () => running?.abort());
 element("copy").addEventListener("click", copySnippet);
 element("tabs").addEventListener("keydown", moveTab);
 for (const tab of element("tabs").children) tab.addEventListener("click", () => selectTab(tab));
-picker.show();
+writeSnippet();
 viewer.showPair("assets/sample.jpg", "assets/sample-x4.jpg");

@@ -156,7 +156,7 @@ def test_the_documentation_shows_every_operation_and_error(service: Service) -> 
     for path in service.get("/openapi.json").json()["paths"]:
         assert path in shown
     assert "`" not in shown
-    assert "X-Upscale-Model , header" in shown
+    assert "X-Upscale-Model string, in the header" in shown
     assert '"auto_scales": [2 or 4, …]' in shown
     assert '"most_input_px": integer or null' in shown
     for code in ("missing_parameter", "resolution_too_high", "rate_limit_exceeded", "X-API-KEY"):

@@ -128,7 +128,9 @@ def obey(wire: Wire, inbox: Inbox, job: Job, source: bytes) -> None:
     time.sleep(order.get("after_s", 0))
     data = source if order["do"] == "echo" else b"x" * order.get("size_bytes", 1)
     done = finished(job, time.perf_counter() - started)
-    told = {name: order[name] for name in ("tempered_with", "label") if name in order}
+    told: dict[str, Any] = {
+        name: order[name] for name in ("tempered_with", "label") if name in order
+    }
     wire.say(done.model_copy(update=told), data)
 
 
