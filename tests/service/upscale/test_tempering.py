@@ -1,13 +1,15 @@
 import math
+from io import BytesIO
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image as PillowImage
 
 from service.image.depth import Pixels
-from service.image.harm import Harm
+from service.image.harm import Harm, measure_harm
 from service.upscale.tempering import (
     AUTO_STRENGTH,
     TEMPER_PX,
@@ -259,24 +261,59 @@ def test_at_x4_stains_of_compression_are_removed(harm: Harm) -> None:
 @pytest.mark.parametrize(
     ("harm", "limit_levels", "colour_share"),
     [
-        (Harm(95), 4, 0),
-        (Harm(81), 4, 0),
-        (Harm(80), 8, 0),
-        (Harm(76), 8, 0),
-        (Harm(75), 8, 1),
+        (Harm(96), 3, 0),
+        (Harm(90), 4, 0),
+        (Harm(85), 5, 0),
+        (Harm(80), 6, 0),
+        (Harm(76), 6.4, 0),
+        (Harm(75), 6.5, 1),
+        (Harm(60), 8, 1),
         (Harm(1), 8, 1),
-        (Harm(95, 2.49), 4, 0),
-        (Harm(95, 2.5), 8, 0),
-        (Harm(None, 2.5), 8, 0),
+        (Harm(None, 2), 3, 0),
+        (Harm(None, 3), 4, 0),
+        (Harm(96, 3), 4, 0),
+        (Harm(80, 3), 6, 0),
+        (Harm(96, 10), 8, 0),
+        (Harm(None, 100), 8, 0),
     ],
 )
 def test_at_x2_more_harm_lets_more_through(
     harm: Harm, limit_levels: float, colour_share: float
 ) -> None:
     assert is_harmed(harm)
-    assert Tempering.of(AUTO_STRENGTH, 2, harm) == Tempering(limit_levels, 0.8, colour_share)
+    tempering = Tempering.of(AUTO_STRENGTH, 2, harm)
+    assert tempering.limit_levels == pytest.approx(limit_levels)
+    assert (tempering.low_share, tempering.colour_share) == (0.8, colour_share)
 
 
-@pytest.mark.parametrize("harm", [Harm(), Harm(96), Harm(100, 2.49), Harm(None, 2.49)])
+@pytest.mark.parametrize("harm", [Harm(), Harm(97), Harm(100, 1.99), Harm(None, 1.99)])
 def test_a_clean_picture_is_not_harmed(harm: Harm) -> None:
     assert not is_harmed(harm)
+
+
+@pytest.mark.parametrize(
+    ("format_name", "options", "counts"),
+    [
+        ("PNG", {}, False),
+        ("WEBP", {"lossless": True}, False),
+        ("JPEG", {"quality": 97}, False),
+        ("JPEG", {"quality": 96}, True),
+        ("JPEG", {"quality": "maximum"}, True),
+        ("WEBP", {"quality": 100}, False),
+        ("WEBP", {"quality": 90}, True),
+    ],
+)
+def test_files_of_real_encoders_fall_on_either_side(
+    format_name: str, options: dict[str, object], counts: bool
+) -> None:
+    pixels = np.repeat(np.arange(96, dtype=np.uint8)[:, None, None] + 60, 96, 1).repeat(3, 2)
+    file = BytesIO()
+    PillowImage.fromarray(pixels).save(file, format_name, **options)
+    assert is_harmed(measure_harm(file.getvalue(), pixels)) == counts
+
+
+@pytest.mark.parametrize(("sigma", "counts"), [(1, False), (3, True)])
+def test_noise_falls_on_either_side(sigma: float, counts: bool) -> None:
+    grain = np.random.default_rng(4).normal(128, sigma, (160, 160, 3))
+    pixels: Pixels = np.asarray(np.rint(grain), np.uint8)
+    assert is_harmed(measure_harm(b"", pixels)) == counts
