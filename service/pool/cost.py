@@ -18,6 +18,8 @@ from service.upscale.model_choice import Rung, choose_rung
 MAX_RETRY_AFTER_S: Final = 3600
 SMALL_RESULT_PX: Final = 2048 * 2048
 """In a worker for moments only with the fastest model, and 12 MB of canvas."""
+SMALL_WORK_S: Final = 0.25
+"""Moments by any model: on a GPU a large one takes less for the largest of small results."""
 
 _UNKNOWN_S_PER_PX: Final = 4e-6
 _NEWEST_WEIGHT: Final = 0.3
@@ -134,8 +136,8 @@ class CostModel:
             clean_s = self._expected_s(request, if_clean)
             share = self._harmed.of(request.key_id)
             work_s = share * work_s + (1 - share) * clean_s
-        is_small = request.result_px <= SMALL_RESULT_PX and work_s <= self._quick_s(request)
-        return Estimate(work_s, is_small)
+        is_quick = work_s <= max(SMALL_WORK_S, self._quick_s(request))
+        return Estimate(work_s, is_quick and request.result_px <= SMALL_RESULT_PX)
 
     def expected_s(self, request: UpscaleRequest) -> float:
         """Seconds of one worker that a picture will take."""

@@ -7,6 +7,7 @@ from service.pool.boundary import UpscaleRequest
 from service.pool.cost import (
     MAX_RETRY_AFTER_S,
     SMALL_RESULT_PX,
+    SMALL_WORK_S,
     CostModel,
     retry_after_s,
     work_before_s,
@@ -217,11 +218,18 @@ def test_a_model_that_is_named_says_nothing_of_harm() -> None:
 def test_small_is_what_takes_no_longer_than_the_largest_small_result_of_the_fastest_model() -> None:
     cost = make_warm()
     limit_px = SMALL_RESULT_PX // 16
+    assert limit_px * X4_S > SMALL_WORK_S
     quick_px = int(limit_px * X4_S / X4PLUS_S)
     assert cost.estimate(of(quick_px // 100 * 100)).is_small
     assert not cost.estimate(of(quick_px // 100 * 100 + 100)).is_small
     assert cost.estimate(of(limit_px // 100 * 100, model=FAST)).is_small
     assert not cost.estimate(of(limit_px // 100 * 100 + 100, model=FAST)).is_small
+
+
+def test_what_takes_a_quarter_of_a_second_is_small_by_any_model() -> None:
+    cost = make_cost(realesrgan_x4plus=1e-5, upscaled_x4=1e-8)
+    assert cost.estimate(of(25_000)).is_small
+    assert not cost.estimate(of(25_100)).is_small
 
 
 def test_with_one_model_the_pixels_of_the_result_alone_decide() -> None:
