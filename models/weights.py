@@ -9,7 +9,9 @@ import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from models.errors import WeightsError
@@ -31,6 +33,7 @@ __all__ = [
     "load_network",
     "read_state",
     "recognise_file",
+    "state_of",
 ]
 
 State = dict[str, Tensor]
@@ -71,6 +74,11 @@ def load_network(
 def build_network(family: Family, shape: Shape) -> nn.Module:
     """The network of that family and shape, with fresh weights."""
     return _NETWORKS[family](**shape)
+
+
+def state_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """A network's weights, biases and slopes as float32 arrays by name."""
+    return {key: value.float().numpy() for key, value in network.state_dict().items()}
 
 
 def recognise_file(path: Path, *, shown_as: Path | None = None) -> tuple[Family, Shape]:

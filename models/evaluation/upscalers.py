@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from models.errors import WeightsError
 from models.evaluation.tracks import Small
 from models.registry import ModelSpec
 from models.store import ModelStore
-from models.weights import build_network, load_network, read_state, recognise_file
+from models.weights import build_network, load_network, read_state, recognise_file, state_of
 
 if TYPE_CHECKING:
     from models.graphs.layers import Layers
@@ -95,12 +96,16 @@ def graph_upscaler(name: str, models_dir: Path, scale: int) -> Upscaler:
 
 
 def int8_upscaler(name: str, models_dir: Path, scale: int) -> Upscaler:
-    """The same of a model's 8-bit file, by OpenVINO; raises `WeightsError` for none that fits."""
-    from models.quantised import read_quantised
+    """The same of a model in 8 bits, by OpenVINO; raises `WeightsError` where there is no form."""
+    from models.prepared import find_prepared
 
     store = ModelStore(models_dir)
     spec = store.find(name)
-    return _run_graph(spec, read_quantised(spec, store.target(spec)), scale)
+    forms = find_prepared(spec, store.target(spec))
+    if not forms:
+        raise WeightsError(f"{name} is not in 8 bits here")
+    layers = forms[-1].read(lambda: state_of(load_network(spec, store.target(spec))))
+    return _run_graph(spec, layers, scale)
 
 
 def _run_graph(spec: ModelSpec, layers: "Layers", scale: int) -> Upscaler:

@@ -15,7 +15,7 @@ from itertools import accumulate, pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from models.graphs.layers import Convolution, Floats, Layers, common_grid
+from models.graphs.layers import Convolution, Floats, Layers, Quantisation, common_grid
 from models.graphs.nodes import LEVELS, convolve, double, leak, to_grid
 from models.graphs.runtime import Graph, Node, import_openvino
 from models.networks.plain import LIMIT, SLOPE
@@ -189,13 +189,37 @@ def _dense_joined(x: Node, convolutions: Sequence[Convolution]) -> Node:
     made it; else once for each that reads it, which takes a seventh of the time.
     """
     grid = common_grid(convolutions)
+    if grid is not None:
+        return _dense_on_grid(x, convolutions, grid)
     seen: list[Node] = []
     y = x
     for convolution in convolutions:
         y = leak(y, RRDB_LEAK) if seen else y
-        seen.append(y if grid is None else to_grid(y, grid))
-        y = convolve(_join(seen), convolution, is_on_grid=grid is not None)
+        seen.append(y)
+        y = convolve(_join(seen), convolution)
     return y
+
+
+def _dense_on_grid(x: Node, convolutions: Sequence[Convolution], grid: Quantisation) -> Node:
+    """What is divided by channel before it is rounded is made so small by its own convolution:
+    LeakyReLU keeps any positive factor.
+    """
+    start = convolutions[0].weight.shape[1]
+    seen = [to_grid(x, _on_channels(grid, 0, start))]
+    for convolution in convolutions[:-1]:
+        end = start + convolution.weight.shape[0]
+        part = _on_channels(grid, start, end)
+        gain = 1.0 if part.input_scale is None else np.reciprocal(part.input_scale)
+        y = convolve(_join(seen), convolution, output_gain=gain, is_on_grid=True)
+        seen.append(to_grid(leak(y, RRDB_LEAK), replace(part, input_scale=None)))
+        start = end
+    return convolve(_join(seen), convolutions[-1], is_on_grid=True)
+
+
+def _on_channels(grid: Quantisation, start: int, end: int) -> Quantisation:
+    """The grid of some of its channels."""
+    scale = grid.input_scale
+    return grid if scale is None else replace(grid, input_scale=scale[start:end])
 
 
 def _join(seen: Sequence[Node]) -> Node:

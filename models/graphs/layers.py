@@ -14,12 +14,15 @@ class Quantisation:
     """How 8-bit numbers stand for a convolution's weights and input.
 
     weight_scale: float32 `[O]`, a weight is its whole number times this. low, high: ends of the
-    range of the 256 input levels, in the network's own units; 0 is one of the levels.
+    range of the 256 input levels, in the network's own units; 0 is one of the levels. input_scale:
+    float32 `[I]`, positive: the input is divided by it, channel by channel, before it is rounded to
+    these levels, and the weights are those that read the divided input.
     """
 
     weight_scale: Floats
     low: float
     high: float
+    input_scale: Floats | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,13 +46,21 @@ class Layers:
 
 
 def common_grid(convolutions: Sequence[Convolution]) -> Quantisation | None:
-    """The levels that all of them take their input in, if all have the same."""
-    first = convolutions[0].quantised
-    if first is None:
+    """The levels of the last one, which reads all that the others read, if all have the same."""
+    found = [each.quantised for each in convolutions if each.quantised is not None]
+    if len(found) < len(convolutions):
         return None
-    ends = {(each.quantised.low, each.quantised.high) for each in convolutions if each.quantised}
-    is_common = len(ends) == 1 and all(each.quantised for each in convolutions)
-    return first if is_common else None
+    last = found[-1]
+    return last if all(_is_part_of(each, last) for each in found) else None
+
+
+def _is_part_of(one: Quantisation, whole: Quantisation) -> bool:
+    """Whether one takes the first channels of what `whole` takes on the same levels."""
+    if (one.low, one.high) != (whole.low, whole.high):
+        return False
+    if one.input_scale is None or whole.input_scale is None:
+        return one.input_scale is whole.input_scale
+    return np.array_equal(one.input_scale, whole.input_scale[: len(one.input_scale)])
 
 
 def layers_of(state: Mapping[str, Floats]) -> Layers:

@@ -17,7 +17,7 @@ def convolve(
     layer: Convolution,
     *,
     input_gain: float = 1.0,
-    output_gain: float = 1.0,
+    output_gain: float | Floats = 1.0,
     order: NDArray[np.intp] | None = None,
     is_on_grid: bool = False,
 ) -> Node:
@@ -25,33 +25,43 @@ def convolve(
 
     Args:
         input_gain: `x` is so much larger than what the layer was made for.
-        output_gain: the result is to be so much larger.
+        output_gain: the result is to be so much larger, each channel `[O]` or all.
         order: output channels in this order.
         is_on_grid: `x` went through `to_grid` before, for this layer's own levels.
     """
     ops = import_openvino().opset15
-    gain = np.float32(output_gain / input_gain)
-    order = np.arange(layer.weight.shape[0]) if order is None else order
+    count = layer.weight.shape[0]
+    gains = np.broadcast_to(np.asarray(output_gain, np.float32), count)
+    order = np.arange(count) if order is None else order
     quantised = layer.quantised
+    gain = (gains / np.float32(input_gain))[order].reshape(-1, 1, 1, 1)
     if quantised is None:
         weight = ops.constant(np.ascontiguousarray(layer.weight[order] * gain))
     else:
         x = x if is_on_grid else to_grid(x, quantised, input_gain)
-        scale = (quantised.weight_scale[order] * gain).reshape(-1, 1, 1, 1)
+        scale = quantised.weight_scale[order].reshape(-1, 1, 1, 1) * gain
         whole = ops.convert(ops.constant(np.ascontiguousarray(layer.weight[order])), "f32")
         weight = ops.multiply(whole, ops.constant(scale))
     margin = [layer.weight.shape[2] // 2] * 2
     y = ops.convolution(x, weight, [1, 1], margin, margin, [1, 1])
     if layer.bias is not None:
-        bias = layer.bias[order] * np.float32(output_gain)
+        bias = (layer.bias * gains)[order]
         y = ops.add(y, ops.constant(bias.reshape(1, -1, 1, 1)))
     return y
 
 
 def to_grid(x: Node, quantised: Quantisation, input_gain: float = 1.0) -> Node:
-    """`x`, each value on the nearest of the levels between the ends of the range."""
+    """`x`, each value on the nearest of the levels between the ends of the range.
+
+    Where channels are divided first, the result is what they were divided into: OpenVINO computes
+    both at once.
+    """
+    fake_quantize = import_openvino().opset15.fake_quantize
     low, high = (np.float32(end * input_gain) for end in (quantised.low, quantised.high))
-    return import_openvino().opset15.fake_quantize(x, low, high, low, high, ACTIVATION_LEVELS)
+    if quantised.input_scale is None:
+        return fake_quantize(x, low, high, low, high, ACTIVATION_LEVELS)
+    scale = quantised.input_scale.reshape(1, -1, 1, 1)
+    return fake_quantize(x, low * scale, high * scale, low, high, ACTIVATION_LEVELS)
 
 
 def leak(x: Node, slope: float | Floats) -> Node:

@@ -18,6 +18,8 @@ SIDE_PX: Final = 96
 PAGES: Final = 24
 PHOTOS: Final = 48
 HELD_OUT_ONE_IN: Final = 6
+TRUTHS: Final = 12
+TRUTH_PX: Final = 384
 
 Pixels = NDArray[np.uint8]
 
@@ -44,6 +46,29 @@ def draw_pictures(folder: Path | None, seed: int) -> tuple[Pixels, Pixels]:
     return np.stack([*kept, *flat_pictures(FLAT_COLOURS, SIDE_PX)]), np.stack(held_out)
 
 
+def draw_truths(folder: Path) -> list[Pixels]:
+    """Middles of photos that `draw_pictures` leaves out, uint8 `[384, 384, 3]`; 12 at most.
+
+    Smaller photos are left out. One in six is kept back, so there is none among fewer.
+    """
+    kept_back = _photos_in(folder)[HELD_OUT_ONE_IN - 1 :: HELD_OUT_ONE_IN]
+    found: list[Pixels] = []
+    for path in kept_back[:: max(1, len(kept_back) // TRUTHS)]:
+        photo = read_rgb(path)
+        top, left = ((side - TRUTH_PX) // 2 for side in photo.shape[:2])
+        if min(top, left) >= 0:
+            cut = photo[top : top + TRUTH_PX, left : left + TRUTH_PX]
+            found.append(np.ascontiguousarray(cut))
+    return found[:TRUTHS]
+
+
+def _photos_in(folder: Path) -> list[Path]:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ValueError(f"{folder} holds no picture")
+    return paths
+
+
 def flat_pictures(colours: tuple[tuple[int, int, int], ...], side_px: int) -> list[Pixels]:
     """One uint8 `[side_px, side_px, 3]` of each colour."""
     return [np.full((side_px, side_px, 3), colour, np.uint8) for colour in colours]
@@ -58,9 +83,7 @@ def _draw_small_page(rng: Generator) -> Pixels:
 
 
 def _cut_photos(folder: Path, rng: Generator) -> list[Pixels]:
-    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
-    if not paths:
-        raise ValueError(f"{folder} holds no picture")
+    paths = [path for at, path in enumerate(_photos_in(folder), 1) if at % HELD_OUT_ONE_IN]
     chosen = rng.choice(len(paths), PHOTOS, replace=len(paths) < PHOTOS)
     return [_cut_photo(read_rgb(paths[int(at)]), rng) for at in chosen]
 

@@ -5,7 +5,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Final
 
 import torch
@@ -14,13 +13,15 @@ from models.errors import WeightsError
 from models.graphs.build import has_graph
 from models.graphs.layers import Layers, layers_of
 from models.graphs.runtime import digest, has_fast_bfloat16
-from models.quantised import allowed_in, quantised_path, read_quantised, read_record
+from models.prepared import PreparedForm, find_prepared
+from models.quantised import allowed_in
+from models.weights import state_of
 from service.engine.device import Device
 from service.engine.loaded import LoadedModel
 from service.engine.openvino_engine import OpenVinoEngine, OpenVinoPrecision, build_openvino_engine
 from service.engine.torch_candidates import open_torch
 from service.engine.tuning.candidate import Candidate
-from service.engine.tuning.proof import FLOAT_BARS, INT8_BARS, RECORDED_BAR, Bar
+from service.engine.tuning.proof import FLOAT_BARS, INT8_BARS, RECORDED_BAR
 from service.engine.tuning.table import EXACT_8_BITS, find_instruction_set
 
 _FLOATS: Final[Sequence[OpenVinoPrecision]] = ("bfloat16", "float32")
@@ -29,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 def openvino_candidates(model: LoadedModel, device: Device, precision: str) -> Sequence[Candidate]:
-    """8 bits where a file of them is here and proven for `precision`, bfloat16, and float32;
+    """8 bits where a form of them is here and proven for `precision`, bfloat16, and float32;
     none for networks that there is no graph of.
 
     Loads no OpenVINO: only opening one of them does.
@@ -58,50 +59,40 @@ def openvino_candidates(model: LoadedModel, device: Device, precision: str) -> S
 def _int8_candidate(
     model: LoadedModel, device: Device, precision: str, runtime: str
 ) -> Candidate | None:
-    """None, and said, where there is no file that fits and is proven for `precision`."""
+    """None, and said, where there is no form that is proven for `precision`."""
     name = model.spec.name
-    if model.weights is None or not quantised_path(model.weights).is_file():
+    try:
+        forms = find_prepared(model.spec, model.weights) if model.weights else []
+    except WeightsError as error:
+        _log.warning("%s: not in 8 bits here: %s", name, error)
+        return None
+    if not forms:
         _log.info(
             "%s: not in 8 bits here; `upscaled models quantise %s` may make the file", name, name
         )
         return None
-    try:
-        record = read_record(model.spec, model.weights)
-    except WeightsError as error:
-        _log.warning("%s: not in 8 bits here: %s", name, error)
-        return None
-    if not allowed_in(record, precision):
+    form = next((each for each in forms if allowed_in(each.record, precision)), None)
+    if form is None:
         _log.info("%s: its 8 bits are not proven near enough for `%s`", name, precision)
         return None
-    if _invents_texture(model) and find_instruction_set() not in EXACT_8_BITS:
+    invents_texture = model.spec.family == "rrdb"  # a small picture's decibels say little of it
+    if invents_texture and find_instruction_set() not in EXACT_8_BITS:
         _log.info("%s: not in 8 bits here: this processor's sums of them may saturate", name)
         return None
-    opened = partial(_open_int8, model, model.weights, device)
-    edition = f"{runtime} {record.sha256[:16]}"
-    return Candidate(
-        "openvino", "int8", device.threads, edition, _int8_bar(model, precision), opened
-    )
-
-
-def _int8_bar(model: LoadedModel, precision: str) -> Bar:
-    """Networks that invent texture are judged by the proof that came with their file."""
-    return RECORDED_BAR if _invents_texture(model) else INT8_BARS[precision]
-
-
-def _invents_texture(model: LoadedModel) -> bool:
-    """Whether decibels against float32 in a small picture say little of its picture."""
-    return model.spec.family == "rrdb"
+    opened = partial(_open_int8, model, form, device)
+    edition = f"{runtime} {form.record.sha256[:16]}"
+    bar = RECORDED_BAR if invents_texture else INT8_BARS[precision]
+    return Candidate("openvino", "int8", device.threads, edition, bar, opened)
 
 
 def _open_float(model: LoadedModel, device: Device, precision: OpenVinoPrecision) -> OpenVinoEngine:
     if precision == "bfloat16" and not has_fast_bfloat16():
         raise RuntimeError("this CPU has no bfloat16 of its own")
-    state = {key: value.float().numpy() for key, value in model.network.state_dict().items()}
-    return _build(model, device, layers_of(state), precision)
+    return _build(model, device, layers_of(state_of(model.network)), precision)
 
 
-def _open_int8(model: LoadedModel, weights: Path, device: Device) -> OpenVinoEngine:
-    return _build(model, device, read_quantised(model.spec, weights), "int8")
+def _open_int8(model: LoadedModel, form: PreparedForm, device: Device) -> OpenVinoEngine:
+    return _build(model, device, form.read(lambda: state_of(model.network)), "int8")
 
 
 def _build(

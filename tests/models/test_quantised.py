@@ -7,13 +7,19 @@ import pytest
 from models.errors import WeightsError
 from models.graphs.layers import Convolution, Layers, Quantisation
 from models.quantised import (
+    TRACKS,
+    Pair,
     QuantisedProof,
     QuantisedRecord,
+    TrackProof,
+    TruthProof,
+    digest_layers,
     parse_layers,
     quantised_path,
     read_quantised,
     record_path,
     serialise_layers,
+    why_not,
 )
 from models.registry import ModelSpec, describe_model, plain_shape
 from models.store import hash_file
@@ -116,3 +122,86 @@ def test_a_missing_or_damaged_record_is_refused_by_name(
 def test_bytes_that_hold_no_layers_are_refused(data: bytes) -> None:
     with pytest.raises(WeightsError, match="not a file of 8-bit layers"):
         parse_layers(data, Path("any"))
+
+
+def proof_by_truth(**changes: float) -> QuantisedProof:
+    """As float32 is, but for what `changes` name."""
+
+    def pair(name: str, value: float) -> Pair:
+        return Pair(int8=value + changes.get(name, 0), float32=value)
+
+    track = TrackProof(
+        pictures=3,
+        mean_db=changes.get("mean_db", 40.0),
+        worst_db=33.0,
+        psnr_db=pair("psnr_db", 28.0),
+        niqe=pair("niqe", 6.0),
+        feature=pair("feature", 0.4),
+    )
+    return QuantisedProof(
+        psnr_db=36.0,
+        largest=90,
+        pictures=12,
+        flat_largest=3,
+        are_flats_kept=True,
+        float_layers=[],
+        truth=TruthProof(
+            tracks=dict.fromkeys(TRACKS, track), smooth_share=changes.get("smooth_share", 0.9999)
+        ),
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "good", "bad", "bad_for_fast"),
+    [
+        ("mean_db", 39.0, 38.9, 36.9),
+        ("psnr_db", -0.09, -0.11, -0.21),
+        ("niqe", 0.14, -0.16, None),
+        ("feature", 0.0029, 0.0031, 0.0101),
+        ("smooth_share", 0.999, 0.9989, 0.98),
+    ],
+)
+def test_a_network_that_invents_texture_is_allowed_by_the_truth(
+    name: str, good: float, bad: float, bad_for_fast: float | None
+) -> None:
+    assert why_not(proof_by_truth(**{name: good}), "auto") == ""
+    assert why_not(proof_by_truth(**{name: bad}), "auto") != ""
+    assert why_not(proof_by_truth(**{name: bad}), "fast") == ""
+    if bad_for_fast is not None:
+        assert why_not(proof_by_truth(**{name: bad_for_fast}), "fast") != ""
+
+
+def test_what_was_not_measured_allows_nothing() -> None:
+    proof = proof_by_truth()
+    assert proof.truth is not None
+    unmeasured = proof.truth.tracks["jpeg"].model_copy(update={"feature": None})
+    for tracks in ({"clean": proof.truth.tracks["clean"]}, dict.fromkeys(TRACKS, unmeasured)):
+        truth = proof.truth.model_copy(update={"tracks": tracks})
+        assert "not" in why_not(proof.model_copy(update={"truth": truth}), "fast")
+    assert why_not(proof.model_copy(update={"truth": None}), "fast").endswith("must be 40")
+
+
+@pytest.mark.parametrize(
+    ("psnr_db", "allowed"),
+    [(46.0, {"auto", "fast"}), (45.9, {"fast"}), (40.0, {"fast"}), (39, set())],
+)
+def test_any_network_is_allowed_by_its_pixels(psnr_db: float, allowed: set[str]) -> None:
+    proof = proof_by_truth().model_copy(update={"psnr_db": psnr_db, "truth": None})
+    assert {each for each in ("auto", "fast") if not why_not(proof, each)} == allowed
+    unlike = proof.model_copy(update={"are_flats_kept": False})
+    assert "flat colours" in why_not(unlike, "fast")
+
+
+def test_levels_by_channel_come_back_as_they_were() -> None:
+    layers = make_layers()
+    head = layers.convolutions["head"]
+    assert head.quantised is not None
+    scale = np.linspace(0.5, 2, 12).astype(np.float32)
+    divided = replace(head, quantised=replace(head.quantised, input_scale=scale))
+    layers = replace(layers, convolutions={**layers.convolutions, "head": divided})
+    again = parse_layers(serialise_layers(layers), Path("any"))
+    found = again.convolutions["head"].quantised
+    assert found is not None
+    assert found.input_scale is not None
+    np.testing.assert_array_equal(found.input_scale, scale)
+    assert digest_layers(again) == digest_layers(layers) != digest_layers(make_layers())

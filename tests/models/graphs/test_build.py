@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,8 +10,9 @@ from numpy.typing import NDArray
 
 from models.graphs.build import build_graph, has_graph
 from models.graphs.finishing import finish_window
-from models.graphs.layers import Layers, Quantisation, layers_of
+from models.graphs.layers import Convolution, Layers, Quantisation, layers_of
 from models.graphs.runtime import compile_graph
+from models.recipes.rounding import round_layers
 from models.registry import (
     Family,
     Shape,
@@ -20,7 +22,8 @@ from models.registry import (
     span_shape,
     srvgg_shape,
 )
-from models.weights import build_network
+from models.weights import build_network, state_of
+from tests.models.recipes.test_rounding import levels_of
 
 NETWORKS: list[tuple[Family, Shape]] = [
     ("plain", plain_shape(scale=2, layers=2, features=8)),
@@ -138,3 +141,40 @@ def test_what_a_dense_block_reads_is_rounded_once_if_all_its_layers_have_one_gri
 
     assert joined_and_rounded(high=1.0) == 0
     assert joined_and_rounded(high=2.0) == 3 * 4
+
+
+@pytest.mark.parametrize("float_layers", [(), ("conv_hr", "conv_last")])
+def test_inputs_divided_by_channel_give_what_their_numbers_say(
+    float_layers: tuple[str, ...],
+) -> None:
+    """Reference: torch on the same whole numbers, each layer for itself, nothing folded."""
+    shape = rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)
+    torch.manual_seed(5)
+    network = build_network("rrdb", shape).eval()
+    state = state_of(network)
+    layers = round_layers(state, levels_of(state), float_layers)
+    for name, module in network.named_modules():
+        if isinstance(module, torch.nn.Conv2d):
+            module.forward = partial(compute_in_8_bits, layers.convolutions[name])  # type: ignore[method-assign]
+    window = draw_window()
+    with torch.inference_mode():
+        result = network(torch.from_numpy(window[None]).permute(0, 3, 1, 2).float() / 255)
+    compiled = compile_graph(build_graph("rrdb", shape, layers), precision="f32", threads=1)
+    errors = np.abs(compiled(window[None])[0][0] - result[0].permute(1, 2, 0).numpy() * 255)
+    # A value on the edge between two of 256 levels may fall to either side.
+    assert np.median(errors) < 0.05
+    assert errors.mean() < 0.5
+
+
+def compute_in_8_bits(layer: Convolution, x: torch.Tensor) -> torch.Tensor:
+    weight = torch.from_numpy(layer.weight.astype(np.float32))
+    if layer.quantised is not None:
+        found = layer.quantised
+        assert found.input_scale is not None
+        step = (found.high - found.low) / 255
+        zero = round(-found.low / step)
+        divided = x / torch.from_numpy(found.input_scale).view(1, -1, 1, 1)
+        x = ((divided / step).round() + zero).clamp(0, 255).sub(zero) * step
+        weight = weight * torch.from_numpy(found.weight_scale).view(-1, 1, 1, 1)
+    assert layer.bias is not None
+    return torch.nn.functional.conv2d(x, weight, torch.from_numpy(layer.bias), padding=1)
