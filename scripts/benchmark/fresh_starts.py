@@ -59,21 +59,24 @@ def main() -> None:
     parser.add_argument("--models", nargs="+", default=DEFAULT_MODELS)
     parser.add_argument("--side", type=int, default=512, help="of the picture, in pixels")
     parser.add_argument("--open", nargs=2, metavar=("MODEL", "FOLDER"), help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--raced", action="store_true", help="race at the start however busy the machine is"
+    )
     given = parser.parse_args()
     if given.open:
-        _open(*given.open)
+        _open(*given.open, is_raced=given.raced)
         return
     starts = [
         each
         for model in given.models
-        for each in measure(model, folders=given.folders, side_px=given.side)
+        for each in measure(model, folders=given.folders, side_px=given.side, is_raced=given.raced)
     ]
     for each in starts:
         print(describe(each))
     print(json.dumps([asdict(each) for each in starts]))
 
 
-def measure(model: str, *, folders: int, side_px: int) -> list[Start]:
+def measure(model: str, *, folders: int, side_px: int, is_raced: bool = False) -> list[Start]:
     """Every second start beside `BUSY_PROCESSES` others."""
     starts = []
     with tempfile.TemporaryDirectory(prefix="fresh-") as root:
@@ -82,7 +85,7 @@ def measure(model: str, *, folders: int, side_px: int) -> list[Start]:
             is_busy = at % 2 == 1
             print(f"{model}: start {at + 1} of {folders}", file=sys.stderr, flush=True)
             with busy_machine(BUSY_PROCESSES if is_busy else 0):
-                starts.append(_start(model, folder, is_busy=is_busy))
+                starts.append(_start(model, folder, is_busy=is_busy, is_raced=is_raced))
     return _compare(model, starts, side_px)
 
 
@@ -116,8 +119,9 @@ def describe(start: Start) -> str:
     )
 
 
-def _start(model: str, folder: Path, *, is_busy: bool) -> Start:
+def _start(model: str, folder: Path, *, is_busy: bool, is_raced: bool) -> Start:
     command = [sys.executable, "-m", _MODULE, "--open", model, str(folder)]
+    command += ["--raced"] if is_raced else []
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     choice = json.loads(done.stdout.splitlines()[-1])
     return Start(
@@ -131,11 +135,15 @@ def _start(model: str, folder: Path, *, is_busy: bool) -> Start:
     )
 
 
-def _open(model: str, folder: str) -> None:
+def _open(model: str, folder: str, *, is_raced: bool) -> None:
     """As a worker does at its start; the choice goes to standard output."""
+    from service.engine import tuned
     from service.engine.choice import load_model
     from service.engine.tuned import find_choice, open_tuned
+    from service.engine.tuning.load import NO_LOAD
 
+    if is_raced:
+        vars(tuned)["read_load"] = lambda: NO_LOAD
     settings = _settings(Path(folder))
     loaded = load_model(settings, model)
     open_tuned(*loaded, settings)
