@@ -53,8 +53,9 @@ Tried and left: the difference of brightness alone for e (no nearer), limits tha
 local contrast (a few thousandths of feature distance for clean pictures, less for others).
 
 Low-passes are computed on squares of 2x2 pixels, in whole numbers and dyadic fractions: a pixel's
-result does not depend on where its window lies, so tiles have no seams. It takes 1.6 times as long
-as colour correction, and a thousandth of what Real-ESRGAN takes on the same processor.
+result does not depend on where its window lies, so tiles have no seams. It takes 1.3 times as long
+as colour correction, which it replaces, 2.1 times with colours, and a thousandth of what Real-ESRGAN
+takes on the same processor.
 """  # noqa: E501
 
 import math
