@@ -8,8 +8,10 @@ from scripts.benchmark.machine import Facts
 from scripts.benchmark.ours import INT8
 from scripts.benchmark.race import PEAK, Race, open_apart, open_here, run_race
 from scripts.benchmark.weights import (
+    X4PLUS,
     Weights,
     add_general,
+    add_packaged,
     add_rrdb,
     add_small_compact,
     is_random,
@@ -28,7 +30,8 @@ def measure_kernel(data_dir: Path, effort: Effort, device: str, general: Path | 
     if effort.is_tiny:
         compact, rrdb = add_small_compact(data_dir), add_rrdb(data_dir, num_block=1)
     else:
-        compact, rrdb = add_general(data_dir, general), add_rrdb(data_dir)
+        compact = add_general(data_dir, general)
+        rrdb = add_packaged(data_dir, X4PLUS) or add_rrdb(data_dir)
     races = (
         ("general-x4v3", compact, effort.compact_px, effort.compact_rounds, DEFAULT_MODEL),
         ("x4plus", rrdb, effort.rrdb_px, effort.rrdb_rounds, None),

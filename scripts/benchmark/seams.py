@@ -14,10 +14,13 @@ from scripts.benchmark.ours import (
 )
 from scripts.benchmark.pictures import Pixels, largest_difference, make_pixels, mean_difference
 from scripts.benchmark.weights import (
+    X4PLUS,
+    X4PLUS_ANIME,
     Weights,
     add_anime,
     add_general,
     add_lively_rrdb,
+    add_packaged,
     add_small_compact,
 )
 from service.engine.choice import open_model
@@ -76,5 +79,6 @@ def _models(data_dir: Path, general: Path | None, *, is_tiny: bool) -> list[Weig
     if is_tiny:
         return [add_small_compact(data_dir), add_lively_rrdb(data_dir, num_block=1)]
     anime = add_anime(data_dir)
-    more = [anime] if anime else []
-    return [*shipped, add_general(data_dir, general), *more, add_lively_rrdb(data_dir)]
+    official = [add_packaged(data_dir, X4PLUS), add_packaged(data_dir, X4PLUS_ANIME)]
+    rrdb = [each for each in official if each] or [add_lively_rrdb(data_dir)]
+    return [*shipped, add_general(data_dir, general), *([anime] if anime else []), *rrdb]

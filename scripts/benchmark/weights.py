@@ -10,7 +10,14 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.registry import Shape, rrdb_shape, srvgg_shape
+from models.packaged import missing_packaged, place_packaged
+from models.registry import (
+    WEIGHTS_PACKAGE,
+    WEIGHTS_PACKAGE_VERSION,
+    Shape,
+    rrdb_shape,
+    srvgg_shape,
+)
 from models.store import ModelStore
 from models.weights import build_network
 from scripts.benchmark.pictures import make_pixels
@@ -19,6 +26,8 @@ from service.config import load_settings
 GENERAL = "realesr-general-x4v3"
 GENERAL_NAMES = ("realesr-general-x4v3.pth", "realesr-general-x4v3.fp16.safetensors")
 ANIME = "realesr-animevideov3"
+X4PLUS = "realesrgan-x4plus"
+X4PLUS_ANIME = "realesrgan-x4plus-anime-6b"
 _RANDOM = "random-"
 RRDB = f"{_RANDOM}x4plus"
 LIVELY_RRDB = f"{_RANDOM}x4plus-lively"
@@ -56,13 +65,25 @@ def add_general(data_dir: Path, file: Path | None) -> Weights:
 
 
 def add_anime(data_dir: Path) -> Weights | None:
-    """realesr-animevideov3, where it is at hand."""
+    """realesr-animevideov3, where its file or its package is at hand."""
     store = ModelStore(data_dir / "models")
     for candidate in _places((f"{ANIME}.pth",)):
         if candidate.is_file():
             store.add(ANIME, candidate)
             return Weights(ANIME, candidate.name)
-    return None
+    return add_packaged(data_dir, ANIME)
+
+
+def add_packaged(data_dir: Path, name: str) -> Weights | None:
+    """An official model with its real weights, where the package that has them is installed."""
+    store = ModelStore(data_dir / "models")
+    for spec in missing_packaged(store):
+        if spec.name == name:
+            place_packaged(spec, store)
+            break
+    if store.path(store.find(name)) is None:
+        return None
+    return Weights(name, f"{WEIGHTS_PACKAGE} {WEIGHTS_PACKAGE_VERSION}")
 
 
 def add_rrdb(data_dir: Path, num_block: int = 23) -> Weights:

