@@ -1,9 +1,9 @@
 """Write the golden pictures of `upscaled doctor`: two small parts of the sample, and what the
-default models make of them in float32.
+default models and the official ones of the installed package make of them in float32.
 
     .venv/bin/python scripts/sample/golden.py
 
-Run it again when a default model changes.
+Run it again when a default model or the colour correction changes.
 """
 
 import os
@@ -23,6 +23,9 @@ from service.doctor.golden import FOLDER, JPEG_QUALITY, SOURCES  # noqa: E402
 PARTS = {2: (150, 60, 246, 124), 4: (100, 80, 196, 144)}
 """Left, top, right and bottom in cat.jpg, by scale."""
 
+OFFICIAL = ("realesrgan-x4plus", "realesrgan-x4plus-anime-6b")
+"""At both scales: x2 is averaged down."""
+
 SETTINGS = {"UPSCALED_PRECISION": "exact", "UPSCALED_JPEG_QUALITY": str(JPEG_QUALITY)}
 
 
@@ -34,16 +37,18 @@ def main() -> None:
             ramp = np.linspace(0, 255, part.width * part.height).astype(np.uint8)
             part.putalpha(Image.fromarray(ramp.reshape(part.height, part.width)))
         part.save(FOLDER / name, quality=JPEG_QUALITY, subsampling=0, optimize=True)
-        _upscale(FOLDER / name, scale)
+        for model in (f"upscaled-x{scale}", *OFFICIAL):
+            _upscale(FOLDER / name, scale, model)
 
 
-def _upscale(source: Path, scale: int) -> None:
-    model = f"upscaled-x{scale}"
+def _upscale(source: Path, scale: int, model: str) -> None:
     command = [str(Path(sys.executable).with_name("upscaled")), "image", str(source)]
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--scale", str(scale), "--model", model, "-o", folder]
-        subprocess.run([*command, *options], check=True, env={**os.environ, **SETTINGS})
-        (result,) = Path(folder).iterdir()
+        options = ["--scale", str(scale), "--model", model, "-o", str(Path(folder, "out"))]
+        data = {"UPSCALED_DATA_DIR": str(Path(folder, "data"))}
+        environment = {**os.environ, **SETTINGS, **data}
+        subprocess.run([*command, *options], check=True, env=environment)
+        (result,) = Path(folder, "out").glob(f"*{source.suffix}")
         (FOLDER / f"{model}-at-{scale}{source.suffix}").write_bytes(result.read_bytes())
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from service.config import Settings
 from service.doctor.finding import Finding, failure, ok, warning
-from service.doctor.golden import MAX_PSNR_DB, MIN_PSNR_DB
+from service.doctor.golden import MAX_PSNR_DB, find_least_psnr_db
 from service.doctor.report import Connections, Made, Opened, Platform, Report, Trouble, read_report
 from service.pool.environment import worker_environment, worker_settings
 
@@ -141,6 +141,7 @@ def _judge_opened(opened: Opened) -> Finding:
 
 def _judge_made(made: Made) -> Finding:
     check = f"golden x{made.scale}"
+    least_db = find_least_psnr_db(made.model)
     times = (
         f"decode {made.decode_s * 1e3:.0f} ms, network {made.network_s * 1e3:.0f} ms, "
         f"encode {made.encode_s * 1e3:.0f} ms"
@@ -151,11 +152,11 @@ def _judge_made(made: Made) -> Finding:
         return ok(check, f"{made.model} keeps its size and colours; {times}")
     else:
         found = f"{_describe_psnr(made.psnr_db)} what {made.model} must make of it"
-        if made.psnr_db >= MIN_PSNR_DB:
+        if made.psnr_db >= least_db:
             return ok(check, f"{found}; {times}")
     return failure(
         check,
-        f"{found}, and {MIN_PSNR_DB:.0f} dB is the least",
+        f"{found}, and {least_db:.0f} dB is the least",
         "set UPSCALED_PRECISION=exact; if that does not help, doubt the memory or the device",
     )
 

@@ -118,7 +118,7 @@ def _make(scale: int, upscaler: "Upscaler") -> Made:
     source = read_source(scale)
     result = upscaler.upscale(source, scale)
     got = decode(result.data)
-    expected = read_expected(result.model, scale)
+    expected = read_expected(result.model, scale, is_tempered=bool(result.tempered_with))
     return Made(
         scale=scale,
         model=result.model,

@@ -7,6 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from models.packaged import is_packaged_here, place_packaged
+from models.registry import WEIGHTS_PACKAGE
+from models.store import ModelStore
 from service.config import Settings
 from service.doctor.engines import Run, check_engines, judge_run
 from service.doctor.finding import Finding, Status
@@ -62,6 +65,25 @@ def test_an_engine_that_is_missing_is_a_failure(
     assert found["engine"].status is Status.FAILURE
     assert "libtorch_cpu.so" in found["engine"].found
     assert "install upscaled again" in found["engine"].advice
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["realesrgan-x4plus", "realesrgan-x4plus-anime-6b"])
+def test_official_models_make_their_golden_pictures(
+    make_settings: MakeSettings, model: str
+) -> None:
+    settings = make_settings(precision="exact", model_x2=model, model_x4=model)
+    store = ModelStore(settings.models_dir)
+    packaged = store.find(model).packaged
+    assert packaged is not None
+    if not is_packaged_here(packaged):
+        pytest.skip(f"{WEIGHTS_PACKAGE} is not installed (the extra `realesrgan`)")
+    place_packaged(packaged, store)
+    found = by_check(check_engines(settings, os.environ))
+    for scale in (2, 4):
+        text = found[f"golden x{scale}"].found
+        assert found[f"golden x{scale}"].status is Status.OK
+        assert text.startswith("exactly") or float(text.split()[0]) > 50
 
 
 @pytest.mark.parametrize(
@@ -120,8 +142,10 @@ def test_a_choice_that_is_not_settled_is_warned_of_and_the_command_named(
 @pytest.mark.parametrize(
     ("report", "status"),
     [
-        (made(psnr_db=38.0), Status.OK),
-        (made(psnr_db=37.9), Status.FAILURE),
+        (made(model="upscaled-x4", psnr_db=38.0), Status.OK),
+        (made(model="upscaled-x4", psnr_db=37.9), Status.FAILURE),
+        (made(model="realesrgan-x4plus", psnr_db=30.0), Status.OK),
+        (made(model="realesrgan-x4plus", psnr_db=29.9), Status.FAILURE),
         (made(psnr_db=None), Status.OK),
         (made(psnr_db=None, is_believable=False), Status.FAILURE),
         (made(psnr_db=60.0, is_believable=False), Status.FAILURE),

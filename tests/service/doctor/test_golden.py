@@ -1,9 +1,19 @@
 import numpy as np
 import pytest
 
-from service.doctor.golden import MAX_PSNR_DB, SOURCES, compare, read_expected, read_source
+from service.doctor.golden import (
+    MAX_PSNR_DB,
+    MIN_INVENTED_PSNR_DB,
+    MIN_PSNR_DB,
+    SOURCES,
+    compare,
+    find_least_psnr_db,
+    read_expected,
+    read_source,
+)
 from service.image.decode import decode
 from service.image.types import Image
+from service.upscale.check import is_believable
 
 
 def grey(level: int, *, alpha: int | None = None) -> Image:
@@ -21,9 +31,30 @@ def test_each_shipped_model_has_its_picture_at_its_scale(scale: int) -> None:
     assert (result.alpha is None) == (source.alpha is None) == (scale == 4)
 
 
+@pytest.mark.parametrize("scale", SOURCES)
+@pytest.mark.parametrize("model", ["realesrgan-x4plus", "realesrgan-x4plus-anime-6b"])
+def test_official_models_have_pictures_of_the_source_that_are_not_each_others(
+    model: str, scale: int
+) -> None:
+    source = decode(read_source(scale))
+    data = read_expected(model, scale)
+    shipped = read_expected(f"upscaled-x{scale}", scale)
+    assert data is not None
+    assert shipped is not None
+    expected, other = decode(data), decode(shipped)
+    assert is_believable(source.rgb, expected.rgb)
+    assert 22 < compare(expected, other) < 36
+
+
+def test_networks_that_invent_texture_need_not_come_as_near() -> None:
+    assert find_least_psnr_db("upscaled-x4") == MIN_PSNR_DB == 38
+    assert find_least_psnr_db("realesrgan-x4plus") == MIN_INVENTED_PSNR_DB == 30
+
+
 def test_other_models_have_none() -> None:
-    assert read_expected("realesrgan-x4plus", 4) is None
+    assert read_expected("realesrgan-x2plus", 2) is None
     assert read_expected("upscaled-x4", 2) is None
+    assert read_expected("upscaled-x4", 4, is_tempered=True) is None
 
 
 def test_pictures_are_compared_transparency_included() -> None:
