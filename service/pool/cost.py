@@ -22,6 +22,7 @@ SMALL_WORK_S: Final = 0.25
 """Moments by any model: on a GPU a large one takes less for the largest of small results."""
 
 _UNKNOWN_S_PER_PX: Final = 4e-6
+_LEAST_WORK_S: Final = 1e-6  # what costs nothing would never let another key pass
 _NEWEST_WEIGHT: Final = 0.3
 _KEYS_REMEMBERED: Final = 1000
 _BITS_OF_A_BYTE: Final = 8
@@ -66,7 +67,7 @@ class _Measured(NamedTuple):
 class _HarmedShares:
     """How many of an API key's pictures were harmed, from 0 to 1: moving averages.
 
-    A key that was not seen yet, or not for long, has the share of all keys.
+    A key without pictures so far, or none among those of the last keys, has the share of all.
     """
 
     def __init__(self) -> None:
@@ -137,7 +138,8 @@ class CostModel:
             share = self._harmed.of(request.key_id)
             work_s = share * work_s + (1 - share) * clean_s
         is_quick = work_s <= max(SMALL_WORK_S, self._quick_s(request))
-        return Estimate(work_s, is_quick and request.result_px <= SMALL_RESULT_PX)
+        is_small = is_quick and request.result_px <= SMALL_RESULT_PX
+        return Estimate(max(work_s, _LEAST_WORK_S), is_small)
 
     def expected_s(self, request: UpscaleRequest) -> float:
         """Seconds of one worker that a picture will take."""

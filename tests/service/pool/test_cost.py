@@ -155,6 +155,12 @@ def test_a_small_picture_says_little_of_a_large_one() -> None:
     assert cost.expected_s(of(100)) == pytest.approx(1, rel=0.05)
 
 
+def test_nothing_is_estimated_to_cost_nothing() -> None:
+    cost = make_warm()
+    cost.learn(of(100), LARGE, 0.0)
+    assert cost.expected_s(of(100)) > 0
+
+
 def test_a_slow_deep_image_makes_no_other_look_slow() -> None:
     cost = make_warm()
     cost.learn(of(10_000, is_deep=True), LARGE, worked_s=9.0)
