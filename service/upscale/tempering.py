@@ -50,8 +50,10 @@ quality 75). CIEDE2000 to the truth, against a share of 0: at x4, 0.2 less for j
 camera; at x2, 0.04 more at quality 90, 0.02 at 80, 0.03 less at 65, 0.05 at 50: not taken, as skin
 turns a little yellow with it.
 
-Tried and left: the difference of brightness alone for e (no nearer), limits that grow with the
-local contrast (a few thousandths of feature distance for clean pictures, less for others).
+Tried and left: the difference in linear light (the same to 0.001 in feature distance), brightness
+alone for e (the same), limits that grow with local contrast (0.003 nearer for clean pictures, 0.001
+further for others), all colour by the faithful network at x4 (0.004 nearer for clean, further for
+others: it is what colour_share is for).
 
 Low-passes are computed on squares of 2x2 pixels, in whole numbers and dyadic fractions: a pixel's
 result does not depend on where its window lies, so tiles have no seams. It takes 1.3 times as long
