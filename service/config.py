@@ -27,6 +27,7 @@ _EXTRA_FORMATS = frozenset({"avif", "bmp", "heic", "tiff"})
 _PATTERN_MEANINGS = {
     f"{PREFIX}DEVICE": "must be auto, cpu, cuda, cuda:N or mps",
     f"{PREFIX}PRECISION": "must be exact, auto or fast",
+    f"{PREFIX}TEMPER": "must be auto, off or a number from 0 to 1",
     f"{PREFIX}LOG_LEVEL": "must be debug, info, warning or error",
     f"{PREFIX}LOG_FORMAT": "must be auto, json or text",
 }
@@ -75,10 +76,35 @@ class Settings(BaseModel):
         "empty: the address the client called",
     )
     model_x2: str = Field(
-        default="auto", description="model for scale 2; auto: the best one present for the device"
+        default="auto",
+        description="model for scale 2; auto: the best one that this machine can afford, picture "
+        "by picture",
     )
     model_x4: str = Field(
-        default="auto", description="model for scale 4; auto: the best one present for the device"
+        default="auto",
+        description="model for scale 4; auto: the best one that this machine can afford, picture "
+        "by picture",
+    )
+    auto_budget_s: float = Field(
+        default=10,
+        ge=0,
+        le=86_400,
+        description="a picture goes to the best model that takes at most so many seconds for its "
+        "size, alone on the device; 0: always to the fastest",
+    )
+    temper: str = Field(
+        default="auto",
+        pattern=r"^(auto|off|0(\.\d+)?|1(\.0+)?|\.\d+)$",
+        description="how much models that invent texture are mixed with the faithful one: auto: as "
+        "measured best, but not of models asked for by name; off; or a number, 0 nothing to 1 the "
+        "faithful one alone",
+    )
+    idle_unload_s: float = Field(
+        default=900,
+        ge=0,
+        le=31_536_000,
+        description="a model that nothing has used for so long leaves the memory, and is loaded "
+        "again when it is needed; the fastest of each scale stays. 0: all stay",
     )
     packaged_models: bool = Field(
         default=True,

@@ -36,7 +36,7 @@ def open_int8(settings: Settings, scale: int) -> Engine:
     if device.torch_device.type != "cpu":
         raise Absent("8 bits run on CPUs only")
     store = ModelStore(settings.models_dir)
-    spec, path = choose_model(settings, scale, store, is_cuda=False)
+    spec, path = choose_model(settings, scale, store)
     network = load_network(spec, path)
     pictures = np.stack([make_pixels(SIDE_PX + at, SIDE_PX)[-SIDE_PX:] for at in range(PICTURES)])
     layers = quantise_network(

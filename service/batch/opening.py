@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from models.store import ModelStore
-from service.batch.fingerprint import fingerprint
 from service.batch.journal import Journal
 from service.batch.room import PixelRoom
 from service.batch.shelf import Shelf
@@ -42,12 +40,10 @@ def open_bench(
         upscaler = stack.enter_context(
             open_upscaler(settings, scales=(scale,), open_engine=open_engine, asked_by=asked_by)
         )
-        spec = ModelStore(settings.models_dir).find(upscaler.ladders[scale][-1].model)
         yield Bench(
             upscaler=upscaler,
             settings=settings,
             scale=scale,
-            fingerprint=fingerprint(settings, scale, spec),
             shelf=shelf,
             stop=stop,
             room=PixelRoom(RESULTS_UNDER_WAY_PX),

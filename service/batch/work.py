@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Final
 
+from models.store import ModelStore
 from service.batch.files import CannotWrite, NotAnImage, read_source, refuse_unreadable
-from service.batch.fingerprint import MAX_RESULT_SIDE_PX
+from service.batch.fingerprint import MAX_RESULT_SIDE_PX, fingerprint
 from service.batch.found import Source
 from service.batch.journal import JournalUnusable, Made
 from service.batch.naming import candidate_names
@@ -30,6 +31,7 @@ from service.errors import (
 from service.image.probe import probe
 from service.image.types import ImageInfo
 from service.upscale.lane import Cancelled
+from service.upscale.model_choice import rungs_for
 from service.upscale.result import Result
 from service.upscale.upscaler import Upscaler
 
@@ -53,14 +55,13 @@ class EngineBroken(BatchAborted):
 class Bench:
     """All that working on a file takes; any number of threads may.
 
-    fingerprint: as of `service.batch.fingerprint`. tell_part: hears, from any thread, what part of
+    tell_part: hears, from any thread, what part of
     a file's tiles is done, 0 to 1.
     """
 
     upscaler: Upscaler
     settings: Settings
     scale: int
-    fingerprint: bytes
     shelf: Shelf
     stop: Stop
     room: PixelRoom
@@ -115,26 +116,34 @@ class Bench:
         self._refuse_too_large(info)
         content = hashlib.sha256(data).digest()
         names = self._names(source, path, info)
-        taken = self.shelf.take(path, content, self.fingerprint, names)
+        mark = self._fingerprint(info)
+        taken = self.shelf.take(path, content, mark, names)
         if isinstance(taken, Found):
             return _of_made(replace(outcome, result=taken.target), taken.made)
         try:
-            return self._fill(taken, data, content, info, replace(outcome, result=taken.target))
+            outcome = replace(outcome, result=taken.target)
+            return self._fill(taken, data, content, mark, info, outcome)
         except BaseException:
             with suppress(JournalUnusable):  # the next run clears the row away
                 self.shelf.give_back(taken)
             raise
 
     def _fill(
-        self, taken: Taken, data: bytes, content: bytes, info: ImageInfo, outcome: Outcome
+        self,
+        taken: Taken,
+        data: bytes,
+        content: bytes,
+        mark: bytes,
+        info: ImageInfo,
+        outcome: Outcome,
     ) -> Outcome:
         """The place filled with what the network makes, or with a copy of what it made before."""
-        if alike := self.shelf.find_alike(content, self.fingerprint):
+        if alike := self.shelf.find_alike(content, mark):
             made, result = alike
             outcome = replace(outcome, kind=Kind.COPIED)
         else:
             upscaled = self._upscale(outcome.source, data, info)
-            made, result = self._describe(upscaled, content), upscaled.data
+            made, result = _describe(upscaled, content, mark), upscaled.data
             outcome = replace(
                 outcome,
                 kind=Kind.UPSCALED,
@@ -150,8 +159,8 @@ class Bench:
         def on_tile(done: int, total: int) -> None:
             self.tell_part(path, done / max(1, total))
 
-        is_deep = info.is_deep and (info.has_alpha or self.settings.deep_png)
-        result_px = info.width_px * info.height_px * self.scale**2 * (2 if is_deep else 1)
+        weight = 2 if self._is_deep(info) else 1
+        result_px = info.width_px * info.height_px * self.scale**2 * weight
         with self.room.take(result_px), self.stop.reaching() as cancellation:
             return self.upscaler.upscale(
                 data,
@@ -160,6 +169,18 @@ class Bench:
                 cancellation=cancellation,
                 max_output_side_px=MAX_RESULT_SIDE_PX,
             )
+
+    def _fingerprint(self, info: ImageInfo) -> bytes:
+        """All that the file's result depends on beside its content."""
+        ladder = self.upscaler.ladders[self.scale]
+        px = info.width_px * info.height_px
+        rungs = rungs_for(ladder, px, is_deep=self._is_deep(info))
+        find = ModelStore(self.settings.models_dir).find
+        return fingerprint(self.settings, self.scale, rungs, find)
+
+    def _is_deep(self, info: ImageInfo) -> bool:
+        """Whether its result has 16 bits a channel."""
+        return info.is_deep and (info.has_alpha or self.settings.deep_png)
 
     def _prove_engine(self) -> None:
         """After some errors of a device every further call fails: then no file need be tried."""
@@ -178,21 +199,22 @@ class Bench:
 
     def _names(self, source: Source, path: Path, info: ImageInfo) -> Iterator[PurePath]:
         folder = self.shelf.place_of(path, source.place)
-        is_png = info.has_alpha or (info.is_deep and self.settings.deep_png)
+        is_png = info.has_alpha or self._is_deep(info)
         ending = "png" if is_png else "jpg"
         return (folder / name for name in candidate_names(path.name, self.scale, ending))
 
-    def _describe(self, upscaled: Result, content: bytes) -> Made:
-        return Made(
-            source_sha256=content,
-            fingerprint=self.fingerprint,
-            sha256=hashlib.sha256(upscaled.data).digest(),
-            size_bytes=len(upscaled.data),
-            mtime_ns=0,
-            width_px=upscaled.width_px,
-            height_px=upscaled.height_px,
-            model=upscaled.model,
-        )
+
+def _describe(upscaled: Result, content: bytes, mark: bytes) -> Made:
+    return Made(
+        source_sha256=content,
+        fingerprint=mark,
+        sha256=hashlib.sha256(upscaled.data).digest(),
+        size_bytes=len(upscaled.data),
+        mtime_ns=0,
+        width_px=upscaled.width_px,
+        height_px=upscaled.height_px,
+        model=upscaled.model,
+    )
 
 
 def _failed(outcome: Outcome, error: ServiceError, text: str) -> Outcome:

@@ -70,14 +70,15 @@ def _names(settings: Settings, model: str | None) -> list[str]:
     """The one that is named, or those of both scales."""
     if model is not None:
         return [model]
-    from service.upscale.upscaler import SCALES, find_ladders
+    from service.upscale.ladder import ladder_models
+    from service.upscale.upscaler import SCALES
 
-    ladders = find_ladders(settings, SCALES)
-    return list(dict.fromkeys(rung.model for ladder in ladders.values() for rung in ladder))
+    return list(ladder_models(settings, SCALES))
 
 
 def _tune_one(settings: Settings, name: str, *, is_again: bool) -> Tuned:
     from service.engine.choice import load_model
+    from service.engine.speed import forget_speed
     from service.engine.tuned import describe_options, find_choice, measure, store
     from service.engine.tuning.choice_file import lock_folder
     from service.engine.tuning.race import drive
@@ -91,6 +92,7 @@ def _tune_one(settings: Settings, name: str, *, is_again: bool) -> Tuned:
     choice, _ = drive(measure(known, device))
     with lock_folder(known.path.parent):
         store(known, choice)
+    forget_speed(settings, model.spec)  # the next start says anew which pictures it is for
     return Tuned(name, choice, is_new=True)
 
 

@@ -12,7 +12,16 @@ from typing import Final
 from service.config import Settings
 from service.doctor.finding import Finding, failure, ok, warning
 from service.doctor.golden import MAX_PSNR_DB, find_least_psnr_db
-from service.doctor.report import Connections, Made, Opened, Platform, Report, Trouble, read_report
+from service.doctor.report import (
+    Connections,
+    Ladders,
+    Made,
+    Opened,
+    Platform,
+    Report,
+    Trouble,
+    read_report,
+)
 from service.pool.environment import worker_environment, worker_settings
 
 COMMAND: Final = (sys.executable, "-m", "service.doctor.golden_run")
@@ -84,6 +93,8 @@ def judge_run(run: Run, settings: Settings) -> Iterator[Finding]:
             case Opened():
                 yield _judge_opened(report)
                 step = "golden picture" if report.scale == 4 else step
+            case Ladders():
+                yield from _describe_ladders(report)
             case Made():
                 yield _judge_made(report)
             case Trouble():
@@ -137,6 +148,11 @@ def _judge_opened(opened: Opened) -> Finding:
             f"`upscaled tune {opened.model}` measures now; a service does so in an idle minute",
         )
     return ok(check, f"{found}; {opened.proof or 'the measure of all others'}")
+
+
+def _describe_ladders(report: Ladders) -> Iterator[Finding]:
+    for scale, ladder in report.ladders.items():
+        yield ok(f"models x{scale}", "; ".join(rung.describe() for rung in ladder))
 
 
 def _judge_made(made: Made) -> Finding:

@@ -9,12 +9,21 @@ import os
 import sys
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import TYPE_CHECKING
 
 from service.config import Settings
 from service.doctor.golden import JPEG_QUALITY, compare, read_expected, read_source
 from service.doctor.isolation import Watch
-from service.doctor.report import Connections, Made, Opened, Platform, Report, Trouble
+from service.doctor.report import (
+    Connections,
+    Ladders,
+    Made,
+    Opened,
+    Platform,
+    Report,
+    Trouble,
+)
 
 if TYPE_CHECKING:
     from service.engine.engine import Engine
@@ -52,8 +61,9 @@ def _run(settings: Settings, out: int) -> None:
         except Exception as error:
             raise _told(out, "engine", error) from error
         try:
-            for scale in upscaler.ladders:
-                _say(out, _make(scale, upscaler))
+            for scale, ladder in upscaler.ladders.items():
+                for rung in ladder:
+                    _say(out, _make(scale, rung.model, upscaler))
         except Exception as error:
             raise _told(out, "golden picture", error) from error
 
@@ -78,19 +88,28 @@ def _describe_platform() -> Platform:
 
 
 def _open(stack: ExitStack, settings: Settings, out: int) -> "Upscaler":
+    from service.engine.speed import read_speed
+    from service.upscale.ladder import find_ladder
     from service.upscale.upscaler import open_upscaler
 
-    settings = settings.model_copy(update={"jpeg_quality": JPEG_QUALITY})
+    golden = settings.model_copy(update={"jpeg_quality": JPEG_QUALITY, "temper": "auto"})
     opened: dict[str, Opened] = {}
 
     def open_engine(model: str) -> "Engine":
-        engine, opened[model] = _open_engine(settings, model)
+        engine, opened[model] = _open_engine(golden, model)
         return engine
 
-    upscaler = stack.enter_context(open_upscaler(settings, open_engine=open_engine, decoders=1))
+    upscaler = stack.enter_context(
+        open_upscaler(golden, open_engine=open_engine, decoders=1, measures=False)
+    )
     for scale, ladder in upscaler.ladders.items():
         for rung in ladder:
             _say(out, opened[rung.model].model_copy(update={"scale": scale}))
+    ladders = {
+        scale: list(find_ladder(settings, scale, partial(read_speed, settings)))
+        for scale in upscaler.ladders
+    }
+    _say(out, Ladders(ladders=ladders))
     return upscaler
 
 
@@ -111,12 +130,13 @@ def _open_engine(settings: Settings, model: str) -> "tuple[Engine, Opened]":
     )
 
 
-def _make(scale: int, upscaler: "Upscaler") -> Made:
+def _make(scale: int, model: str, upscaler: "Upscaler") -> Made:
+    """What a model alone makes of a golden picture: tempering is off for one that is named."""
     from service.image.decode import decode
     from service.upscale.check import is_believable
 
     source = read_source(scale)
-    result = upscaler.upscale(source, scale)
+    result = upscaler.upscale(source, scale, model=model)
     got = decode(result.data)
     expected = read_expected(result.model, scale, is_tempered=bool(result.tempered_with))
     return Made(

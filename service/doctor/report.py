@@ -4,6 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 
+from service.upscale.model_choice import Rung
+
 
 class _Report(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -38,6 +40,13 @@ class Opened(_Report):
     seconds: float
 
 
+class Ladders(_Report):
+    """By scale, which pictures go to which model, best first."""
+
+    kind: Literal["ladders"] = "ladders"
+    ladders: dict[int, list[Rung]]
+
+
 class Made(_Report):
     """A golden picture went the whole way. psnr_db: against what it must be, None where that is
     not known for this model; is_believable: everywhere the source's colours, and its size.
@@ -70,7 +79,7 @@ class Trouble(_Report):
     text: str
 
 
-Report = Platform | Opened | Made | Connections | Trouble
+Report = Platform | Opened | Ladders | Made | Connections | Trouble
 _READER: TypeAdapter[Report] = TypeAdapter(Annotated[Report, Field(discriminator="kind")])
 
 

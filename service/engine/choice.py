@@ -13,17 +13,6 @@ from service.engine.loaded import LoadedModel
 from service.engine.torch_candidates import open_torch
 from service.engine.tuned import find_choice, has_stored_choice, open_tuned
 
-# Best first; the last ones are shipped. Large networks only where they are fast enough to wait
-# for: x4plus needs about 35 times the arithmetic of general-x4v3.
-_AUTO_CUDA: Final = {
-    2: ("realesrgan-x2plus", "realesrgan-x4plus"),
-    4: ("realesrgan-x4plus",),
-}
-_AUTO_ANYWHERE: Final = {
-    2: ("realesr-general-x4v3", "upscaled-x2", "upscaled-x4"),
-    4: ("realesr-general-x4v3", "upscaled-x4"),
-}
-
 MAX_QUICK_BLOCKS: Final = 6
 """RRDB networks of more are too slow in float32 for windows that a cancelled request waits for."""
 
@@ -78,10 +67,22 @@ def find_unsettled(settings: Settings, name: str) -> str:
     return "" if choice is None else choice.unsettled
 
 
+def find_cost_s(settings: Settings, name: str) -> float | None:
+    """Seconds for a pixel of a window of a model, as they were measured when it was chosen how the
+    model runs; None where nothing was chosen.
+
+    Raises:
+        as `open_model`, but for `InternalError`.
+    """
+    choice = find_choice(*load_model(settings, name), settings) if is_tuned(settings) else None
+    return None if choice is None else choice.ns_per_px * 1e-9
+
+
 def open_engine(settings: Settings, scale: int, *, asked_by: str | None = None) -> Engine:
-    """The engine for scale 2 or 4, its weights loaded and placed on the device.
+    """The engine of the model that the settings name for a scale, or of the shipped one.
 
     Args:
+        scale: 2 or 4.
         asked_by: what gave the settings their model for this scale, where it was not its variable;
             error texts name it.
 
@@ -124,7 +125,7 @@ def is_tuned(settings: Settings) -> bool:
 def _load_model(settings: Settings, scale: int, asked_by: str | None) -> tuple[LoadedModel, Device]:
     device = choose_device(settings)
     store = ModelStore(settings.models_dir)
-    spec, path = choose_model(settings, scale, store, is_cuda=device.is_cuda, asked_by=asked_by)
+    spec, path = choose_model(settings, scale, store, asked_by=asked_by)
     return _load(settings, store, spec, path, device), device
 
 
@@ -142,14 +143,9 @@ def _load(
 
 
 def choose_model(
-    settings: Settings,
-    scale: int,
-    store: ModelStore,
-    *,
-    is_cuda: bool,
-    asked_by: str | None = None,
+    settings: Settings, scale: int, store: ModelStore, *, asked_by: str | None = None
 ) -> tuple[ModelSpec, Path]:
-    """The model for a scale and its file: the one the settings name, or the best one present.
+    """The model that the settings name for a scale, or the shipped one, and its file.
 
     Args:
         asked_by: as for `open_engine`.
@@ -157,7 +153,7 @@ def choose_model(
     Raises:
         UnknownModel: the settings name a model that does not exist.
         ModelRefused: they name one with which x2 and x4 cannot both be made.
-        SettingsError: its file is not here, or no model at all is.
+        SettingsError: its file is not here, or the shipped one's is not.
     """
     name = settings.model_x2 if scale == 2 else settings.model_x4
     setting = f"{asked_by or f'UPSCALED_MODEL_X{scale}'}={name!r}"
@@ -165,15 +161,13 @@ def choose_model(
         spec = store.find(name)
         check_scale(spec)
         return spec, _require_file(spec, store, setting)
-    known = store.names()
-    candidates = (_AUTO_CUDA[scale] if is_cuda else ()) + _AUTO_ANYWHERE[scale]
-    for spec in (store.find(name) for name in candidates if name in known):
-        path = store.path(spec)
-        if path is not None:
-            return spec, path
-    raise SettingsError(
-        f"{setting}: none of {', '.join(candidates)} is here; the installation is damaged"
-    )
+    spec = store.find(f"upscaled-x{scale}")
+    path = store.path(spec)
+    if path is None:
+        raise SettingsError(
+            f"{setting}: {store.target(spec)} is not here; the installation is damaged"
+        )
+    return spec, path
 
 
 def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> int:

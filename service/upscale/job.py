@@ -5,6 +5,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Final
 
 from models.registry import is_colour_exact
@@ -20,6 +21,7 @@ from service.upscale.lock import LOCK_PX, lock_colours
 from service.upscale.loop import Care, OnTile, ignore_rows, upscale
 from service.upscale.result import Result, Timings
 from service.upscale.spread import spread
+from service.upscale.tempering import TEMPER_PX, Tempering, temper
 
 CARE_STRIPS: Final = 8
 """Of a window, looked after at once."""
@@ -29,13 +31,23 @@ Decode = Callable[[bytes], Image]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """What one image goes through. lane: its own way to the network."""
+    """What one image goes through.
+
+    lane: its own way to the network. faithful: the way to the one that the result is tempered with,
+    by `tempering`; None for none.
+    """
 
     lane: Lane
+    faithful: Lane | None = None
+    tempering: Tempering | None = None
+
+    @property
+    def lanes(self) -> tuple[Lane, ...]:
+        return (self.lane,) if self.faithful is None else (self.lane, self.faithful)
 
 
-OpenWay = Callable[[bytes, Image], AbstractContextManager[Way]]
-"""Opens the way of one image, given its file and its pixels."""
+OpenWay = Callable[[bytes, Image, int], AbstractContextManager[Way]]
+"""Opens the way of one image, given its file, its pixels and the scale it is computed at."""
 
 
 def ignore_tile(done: int, total: int) -> None:
@@ -76,13 +88,15 @@ def run_job(
     gain = max_output_side_px / longest_px if is_too_long else scale
     image = _with_what_goes_on(image, gain, settings)
     run_scale = scale_to_run(longest_px, scale, max_output_side_px)
-    with _Beside(settings.jpeg_quality) as beside, open_way(source, image) as way:
-        lane = way.lane
-        care = choose_care(lane.engine.model, settings)
+    with _Beside(settings.jpeg_quality) as beside, open_way(source, image, run_scale) as way:
+        lane, faithful = way.lane, way.faithful
+        care = choose_care(lane.engine.model, settings, way.tempering)
         if care_pool is not None:
             care = spread(care, care_pool, CARE_STRIPS)
         on_rows = ignore_rows if is_too_long else beside.on_rows
-        upscaled = upscale(image, run_scale, lane, on_tile=on_tile, on_rows=on_rows, care=care)
+        upscaled = upscale(
+            image, run_scale, lane, on_tile=on_tile, on_rows=on_rows, care=care, faithful=faithful
+        )
         if is_too_long:
             upscaled = fit(upscaled, max_output_side_px)
         computed = time.perf_counter()
@@ -91,7 +105,7 @@ def run_job(
             decode_s=decoded - started,
             network_s=computed - decoded,
             encode_s=time.perf_counter() - computed,
-            device_s=lane.device_s,
+            device_s=sum(each.device_s for each in way.lanes),
         )
     return Result(
         data=data,
@@ -101,19 +115,22 @@ def run_job(
         model=lane.engine.model,
         label=lane.engine.label,
         timings=timings,
+        tempered_with="" if faithful is None else faithful.engine.model,
     )
 
 
-def choose_care(model: str, settings: Settings) -> Care:
+def choose_care(model: str, settings: Settings, tempering: Tempering | None = None) -> Care:
     """Check every window; correct colours: of fine patterns, and of all else where models shift it.
 
-    The setting `colour_lock` switches both corrections off.
+    What is tempered has the faithful network's colours. The setting `colour_lock` switches both
+    corrections off.
     """
-    if not settings.colour_lock:
-        return Care(check=is_believable)
-    if is_colour_exact(model):
-        return Care(check=is_believable, corrects_patterns=True)
-    return Care(check=is_believable, lock=lock_colours, lock_px=LOCK_PX, corrects_patterns=True)
+    care = Care(check=is_believable, corrects_patterns=settings.colour_lock)
+    if tempering is not None:
+        return replace(care, temper=partial(temper, tempering=tempering), temper_px=TEMPER_PX)
+    if settings.colour_lock and not is_colour_exact(model):
+        return replace(care, lock=lock_colours, lock_px=LOCK_PX)
+    return care
 
 
 def _with_what_goes_on(image: Image, gain: float, settings: Settings) -> Image:

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Final
 
 from service.engine.engine import Engine, Window, most_windows
-from service.upscale.turns import Ask, Finish, Turns
+from service.upscale.turns import USUAL_S_PER_PX, Ask, Finish, Queue, Turns
 
 BATCHES_AHEAD: Final = 3
 """One that its image stitches, one on the device, one that waits: nobody then waits for another."""
@@ -23,10 +23,19 @@ class Lane:
     `engine` is the one that all its windows go through. Made by `Scheduler.open_lane`.
     """
 
-    def __init__(self, turns: Turns, engine: Engine, key_id: int | None = None) -> None:
+    def __init__(
+        self,
+        turns: Turns,
+        engine: Engine,
+        key_id: int | None = None,
+        *,
+        beside: "Lane | None" = None,
+        s_per_px: float = USUAL_S_PER_PX,
+    ) -> None:
         self.engine = engine
         self._turns = turns
-        self._queue = turns.join(key_id)
+        self._queue: Queue = turns.join(key_id, beside=None if beside is None else beside._queue)
+        self._s_per_px = s_per_px
 
     @property
     def device_s(self) -> float:
@@ -55,7 +64,15 @@ class Lane:
                 while len(under_way) < most and window is not None:
                     following = next(source, None)
                     is_last = following is None
-                    ask = Ask(self._queue, self.engine, window, reduce, is_exact, is_last=is_last)
+                    ask = Ask(
+                        self._queue,
+                        self.engine,
+                        window,
+                        reduce,
+                        is_exact,
+                        is_last=is_last,
+                        s_per_px=self._s_per_px,
+                    )
                     most = BATCHES_AHEAD * most_windows(self.engine, ask.px)
                     self._turns.put(ask)
                     under_way.append(ask)

@@ -7,6 +7,7 @@ cores cut the image without gap or overlap, and each keeps at least the halo bet
 any window border that is not the image's own.
 """
 
+import math
 from dataclasses import dataclass
 from itertools import pairwise, product
 
@@ -60,6 +61,28 @@ class TilePlan:
         rows = _plan_axis(height_px, window_px, halo_px, multiple_px, step_px)
         columns = _plan_axis(width_px, window_px, halo_px, multiple_px, step_px)
         return cls(tuple(_cross(row, column) for row, column in product(rows, columns)))
+
+
+def count_window_px(
+    height_px: int,
+    width_px: int,
+    *,
+    window_px: int,
+    halo_px: int,
+    multiple_px: int,
+    shape_step_px: int = 1,
+) -> int:
+    """Pixels of all windows of a plan, halos included: what an image costs. Args as `TilePlan.of`.
+
+    Raises:
+        ValueError: the window leaves no room for a core.
+    """
+    step_px = _usable_step(window_px, halo_px, multiple_px, shape_step_px)
+    sums = (
+        sum(span.length for span in _plan_axis(side, window_px, halo_px, multiple_px, step_px))
+        for side in (height_px, width_px)
+    )
+    return math.prod(sums)
 
 
 @dataclass(frozen=True, slots=True)

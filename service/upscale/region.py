@@ -29,6 +29,13 @@ class Region:
             self.top * factor, self.left * factor, self.height * factor, self.width * factor
         )
 
+    def grown(self, by_px: int, limit: "Region") -> "Region":
+        """The same rectangle with `by_px` more on each side, as far as `limit` reaches."""
+        top, left = max(limit.top, self.top - by_px), max(limit.left, self.left - by_px)
+        bottom = min(limit.bottom, self.bottom + by_px)
+        right = min(limit.right, self.right + by_px)
+        return Region(top, left, bottom - top, right - left)
+
     def within(self, outer: "Region") -> "Region":
         """The same rectangle, its place counted from `outer`'s corner."""
         return Region(self.top - outer.top, self.left - outer.left, self.height, self.width)

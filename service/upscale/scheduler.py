@@ -14,7 +14,7 @@ from service.engine.engine import Engine, EngineOutOfMemory, Started, Window, mo
 from service.errors import InternalError
 from service.image.depth import is_deep
 from service.upscale.lane import Lane
-from service.upscale.turns import Ask, Turns
+from service.upscale.turns import USUAL_S_PER_PX, Ask, Turns
 
 _log = logging.getLogger(__name__)
 
@@ -71,7 +71,7 @@ class Scheduler:
         self._on_batch = on_batch
         self._begin = begin
         self._turns = Turns()
-        self._room_px: dict[int, int] = {}
+        self._room_px: dict[str, int] = {}
         self._handed_out_at = 0.0
         self._taken: list[Ask] = []
         self._taken_aside: list[Ask] = []
@@ -85,13 +85,22 @@ class Scheduler:
         for thread in self._threads:
             thread.start()
 
-    def open_lane(self, engine: Engine, key_id: int | None = None) -> Lane:
+    def open_lane(
+        self,
+        engine: Engine,
+        key_id: int | None = None,
+        *,
+        beside: Lane | None = None,
+        s_per_px: float = USUAL_S_PER_PX,
+    ) -> Lane:
         """A way through `engine` for one image; its windows share batches with other lanes'.
 
         Args:
             key_id: the API key whose share of the device the image uses; None: one of its own.
+            beside: another lane of the same image: both use one share.
+            s_per_px: seconds that the device should take for a pixel, by which its share counts.
         """
-        return Lane(self._turns, engine, key_id)
+        return Lane(self._turns, engine, key_id, beside=beside, s_per_px=s_per_px)
 
     def _live(self, work: Callable[[], None], taken: list[Ask]) -> None:
         try:
@@ -138,7 +147,7 @@ class Scheduler:
         """
         if ask.is_exact or is_deep(ask.window):
             return 1
-        room_px = self._room_px.get(id(ask.engine))
+        room_px = self._room_px.get(ask.engine.model)
         most = most_windows(ask.engine, ask.px)
         return most if room_px is None else max(1, min(most, room_px // ask.px))
 
@@ -180,7 +189,7 @@ class Scheduler:
             self._finish(self._start(asks[at : at + size], is_crowded=False))
 
     def _note_full(self, asks: Sequence[Ask]) -> None:
-        key = id(asks[0].engine)
+        key = asks[0].engine.model
         room_px = sum(ask.px for ask in asks) // 2
         room_px = min(self._room_px.get(key, room_px), room_px)
         _log.warning("%s: batches of %d px from now on", asks[0].engine.model, room_px)

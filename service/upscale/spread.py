@@ -8,7 +8,7 @@ import numpy as np
 
 from service.engine.engine import Window, round_up
 from service.upscale.check import BLOCK_PX
-from service.upscale.loop import Care, Check, Lock
+from service.upscale.loop import Care, Check, Lock, Temper
 
 LEAST_ROWS_PX: Final = 2 * BLOCK_PX
 """Of a strip, in source pixels: below, handing it over costs more than it saves."""
@@ -19,14 +19,15 @@ Span = tuple[int, int]
 def spread(care: Care, pool: Executor, strips: int) -> Care:
     """The same care, each window cut into at most `strips` strips of rows.
 
-    Its lock gives the same result to the last bit; its check compares blocks that lie elsewhere
-    where a window's height is no multiple of `BLOCK_PX`.
+    Its lock and its tempering give the same result to the last bit; its check compares blocks that
+    lie elsewhere where a window's height is no multiple of `BLOCK_PX`.
     """
-    check, lock = care.check, care.lock
+    check, lock, temper = care.check, care.lock, care.temper
     return replace(
         care,
         check=None if check is None else _spread_check(check, pool, strips),
         lock=None if lock is None else _spread_lock(lock, care.lock_px, pool, strips),
+        temper=None if temper is None else _spread_temper(temper, care.temper_px, pool, strips),
     )
 
 
@@ -67,6 +68,27 @@ def _spread_lock(lock: Lock, lock_px: int, pool: Executor, strips: int) -> Lock:
         return locked
 
     return lock_in_strips
+
+
+def _spread_temper(temper: Temper, temper_px: int, pool: Executor, strips: int) -> Temper:
+    def temper_in_strips(vivid: Window, faithful: Window) -> Window:
+        height = vivid.shape[0]
+        spans = _cut(height, strips)
+        if len(spans) == 1:
+            return temper(vivid, faithful)
+        tempered = np.empty_like(faithful)
+
+        def temper_one(span: Span) -> None:
+            start, end = span
+            seen = slice(max(0, start - temper_px), min(height, end + temper_px))
+            strip = temper(vivid[seen], faithful[seen])
+            tempered[start:end] = strip[start - seen.start : end - seen.start]
+
+        for _ in pool.map(temper_one, spans):
+            pass  # what one of them raises is raised here
+        return tempered
+
+    return temper_in_strips
 
 
 def _find_gain(source: Window, result: Window) -> int | None:

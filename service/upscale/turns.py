@@ -1,12 +1,12 @@
-"""Whose window goes to the device next: in turn by trunk pixels, like windows together.
+"""Whose window goes to the device next: in turn by device seconds, like windows together.
 
 Start-time fair queueing (see `service.virtual_time`) on two levels. API keys share the device, and
 the images of a key share what it gets: a key with three images under way has no more of the device
-than one with a single image. Each image has a queue, charged with the pixels of every window it was
-served, and so is its key. Of the key charged least the queue charged least is next. So a small
-image goes before the next window of a large one, and no number of small images can keep a large
-one waiting for ever. Where a device can do two things at once, a small image that comes while it
-is busy need not wait at all: it is taken aside.
+than one with a single image. Each image has a queue for each network it goes through, charged with
+the seconds that its windows should take, and so is its key. Of the key charged least the queue
+charged least is next. So a small image goes before the next window of a large one, and no number
+of small images can keep a large one waiting for ever. Where a device can do two things at once, a
+small image that comes while it is busy need not wait at all: it is taken aside.
 """
 
 import threading
@@ -25,14 +25,20 @@ Finish = Callable[[], Window]
 
 ASIDE_PX: Final = 192 * 192
 """Images up to this area may go aside. On two cores a network of ours takes 0.1 s for it there."""
+USUAL_S_PER_PX: Final = 0.1 / ASIDE_PX
+"""What a pixel costs through an engine of which nothing is known."""
+ASIDE_S: Final = 0.6
+"""Nor may they cost more: aside they have half of the cores only, which pays for moments. A slow
+network takes it for 64 x 64 px on two cores in float32, and for 120 x 120 px in 8 bits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Ask:
     """One window that wants to go through an engine.
 
-    is_last: no window of its image is to come behind it. `result` is what its image waits for: the
-    rest of the work, which needs the device no more.
+    is_last: no window of its image is to come behind it. s_per_px: seconds that the device should
+    take for one pixel of it. `result` is what its image waits for: the rest of the work, which
+    needs the device no more.
     """
 
     queue: "Queue"
@@ -41,6 +47,7 @@ class Ask:
     reduce: int
     is_exact: bool
     is_last: bool = True
+    s_per_px: float = USUAL_S_PER_PX
     result: Future[Finish] = field(default_factory=Future)
 
     @property
@@ -48,10 +55,14 @@ class Ask:
         return int(self.window.shape[0] * self.window.shape[1])
 
     @property
+    def cost_s(self) -> float:
+        return self.px * self.s_per_px
+
+    @property
     def may_go_aside(self) -> bool:
         """Whether its engine can, and all that its image asks for is little."""
-        is_small = self.is_last and self.queue.asked_px <= ASIDE_PX
-        return is_small and self.engine.aside is not None
+        is_small = self.queue.asked_px <= ASIDE_PX and self.queue.asked_s <= ASIDE_S
+        return self.is_last and is_small and self.engine.aside is not None
 
     def goes_with(self, other: "Ask") -> bool:
         """Whether both may be in one batch."""
@@ -76,13 +87,14 @@ class KeyFlow(Flow):
 class Queue(Flow):
     """One image's windows that wait.
 
-    asked_px: of all windows so far. device_s: seconds of the device that it had so far. end: why it
-    takes no windows any more.
+    asked_px, asked_s: pixels of all windows so far, and the seconds they should take. device_s:
+    seconds of the device that it had so far. end: why it takes no windows any more.
     """
 
     number: int
     key: KeyFlow
     asked_px: int = 0
+    asked_s: float = 0
     device_s: float = 0
     end: BaseException | None = None
     asks: deque[Ask] = field(default_factory=deque)
@@ -102,14 +114,17 @@ class Turns:
         self._keys: WeakValueDictionary[int, KeyFlow] = WeakValueDictionary()
         self._end: BaseException | None = None
 
-    def join(self, key_id: int | None = None) -> Queue:
+    def join(self, key_id: int | None = None, *, beside: Queue | None = None) -> Queue:
         """A queue for one more image.
 
         Args:
             key_id: images of one key share what the key gets of the device; None: the image is on
                 its own.
+            beside: another queue of the same image, whose key it shares.
         """
         with self._changed:
+            if beside is not None:
+                return Queue(number=next(self._numbers), key=beside.key)
             key = KeyFlow() if key_id is None else self._keys.setdefault(key_id, KeyFlow())
             return Queue(number=next(self._numbers), key=key)
 
@@ -127,6 +142,7 @@ class Turns:
                 self._begin(queue)
             queue.asks.append(ask)
             queue.asked_px += ask.px
+            queue.asked_s += ask.cost_s
             self._changed.notify()
             self._tell_aside()
 
@@ -210,8 +226,8 @@ class Turns:
     def _serve(self, queue: Queue) -> Ask:
         ask = queue.asks.popleft()
         keys_waiting = len({id(each.key) for each in self._waiting})
-        queue.key.clock.charge(queue, ask.px, queue.key.waiting)
-        self._clock.charge(queue.key, ask.px, keys_waiting)
+        queue.key.clock.charge(queue, ask.cost_s, queue.key.waiting)
+        self._clock.charge(queue.key, ask.cost_s, keys_waiting)
         if not queue.asks:
             self._end_waiting(queue)
         return ask
@@ -232,6 +248,6 @@ def _largest_power_of_two(most: int) -> int:
     return 1 << (most.bit_length() - 1)
 
 
-def _urgency(queue: Queue) -> tuple[float, float, int, int]:
+def _urgency(queue: Queue) -> tuple[float, float, float, int]:
     """The least is next: by what its key and then it was charged, then by size, then by age."""
-    return queue.key.charged, queue.charged, queue.asks[0].px, queue.number
+    return queue.key.charged, queue.charged, queue.asks[0].cost_s, queue.number

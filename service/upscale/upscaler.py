@@ -13,28 +13,36 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import cv2
+import numpy as np
 
 from models.errors import UnknownModel
+from models.registry import ModelSpec
 from models.store import ModelStore
 from service.config import MAX_OUTPUT_SIDE_PX, Settings
 from service.cores import count_cores
 from service.decoding.decoder import Decoder, count_decoders
-from service.engine.choice import choose_model, open_model
-from service.engine.device import choose_device, has_free_cores
+from service.engine.choice import open_model
+from service.engine.device import has_free_cores
 from service.engine.engine import Engine
+from service.engine.speed import Speed, find_speed, read_speed
 from service.errors import InvalidParameter
+from service.image.harm import Harm, measure_harm
 from service.image.types import Image
 from service.upscale.cancellation import Cancellation
 from service.upscale.job import Way, ignore_tile, run_job
+from service.upscale.ladder import find_ladder, log_ladders, name_rung
 from service.upscale.loaded_models import LoadedModels
-from service.upscale.loop import Care, OnTile, upscale
-from service.upscale.model_choice import Rung, choose_rung
+from service.upscale.loop import Care, OnTile, find_gain, upscale
+from service.upscale.model_choice import Rung, choose_rung, find_faithful, find_strength
 from service.upscale.result import Result
 from service.upscale.scheduler import OnBatch, Scheduler, ignore_batch
-from service.upscale.warm_up import warm_up
+from service.upscale.tempering import AUTO_STRENGTH, Tempering, is_harmed
+from service.upscale.turns import USUAL_S_PER_PX
+from service.upscale.warm_up import measure_speed, warm_up
 
 SCALES: Final = (2, 4)
 
@@ -89,13 +97,13 @@ class Upscaler:
             self._require(model)
 
         @contextmanager
-        def open_way(_source: bytes, image: Image) -> Iterator[Way]:
-            rung = self.choose(image, scale, model)
+        def open_way(source: bytes, image: Image, run_scale: int) -> Iterator[Way]:
+            rung, harm = self.choose(source, image, scale, model)
             with ExitStack() as stack:
                 engine = stack.enter_context(self.models.use(rung.model))
-                lane = stack.enter_context(self.scheduler.open_lane(engine, key_id))
-                stack.enter_context(cancellation.reaching(lane))
-                yield Way(lane)
+                way = self._open_way(stack, engine, rung, harm, run_scale, key_id)
+                stack.enter_context(cancellation.reaching(*way.lanes))
+                yield way
 
         return run_job(
             source,
@@ -109,22 +117,66 @@ class Upscaler:
         )
 
     def upscale_pixels(self, image: Image, scale: int, *, model: str = "", care: Care) -> Image:
-        """Upscale decoded pixels, and do with each window's result what `care` says.
+        """Upscale decoded pixels, and do with each window's result what `care` says; untempered.
 
         Args and errors are otherwise those of `upscale`.
         """
+        rung = choose_rung(
+            self._ladder(scale, model), image.width_px * image.height_px, is_harmed=False
+        )
         with (
-            self.models.use(self.choose(image, scale, model).model) as engine,
+            self.models.use(rung.model) as engine,
             self.scheduler.open_lane(engine) as lane,
         ):
             return upscale(image, scale, lane, on_tile=ignore_tile, care=care)
 
-    def choose(self, image: Image, scale: int, model: str = "") -> Rung:
-        """What upscales a picture: the model that is named, or the best that it may have."""
-        if model:
-            return Rung(model=model)
+    def choose(self, source: bytes, image: Image, scale: int, model: str = "") -> tuple[Rung, Harm]:
+        """What upscales a picture, and what the picture has been through.
+
+        Args:
+            source: its file, which says how it was compressed.
+            model: the one that is named; "": the best that the picture may have.
+        """
+        is_deep = image.rgb.dtype != np.uint8
         px = image.width_px * image.height_px
-        return choose_rung(self.ladders[scale], px, is_harmed=False)
+        ladder = self._ladder(scale, model)
+        if all(rung.tempered_with == "" and not rung.harmed_only for rung in ladder):
+            return choose_rung(ladder, px, is_harmed=False, is_deep=is_deep), Harm()
+        harm = measure_harm(source, image.rgb)
+        return choose_rung(ladder, px, is_harmed=is_harmed(harm), is_deep=is_deep), harm
+
+    def _ladder(self, scale: int, model: str) -> tuple[Rung, ...]:
+        if not model:
+            return self.ladders[scale]
+        spec = ModelStore(self.settings.models_dir).find(model)
+        return (name_rung(spec, scale, self.settings.temper),)
+
+    def _open_way(
+        self,
+        stack: ExitStack,
+        engine: Engine,
+        rung: Rung,
+        harm: Harm,
+        run_scale: int,
+        key_id: int | None,
+    ) -> Way:
+        """The lanes of one picture: through its model, and through what that is tempered with."""
+        lane = stack.enter_context(
+            self.scheduler.open_lane(engine, key_id, s_per_px=self._s_per_px(rung.model))
+        )
+        faithful = find_faithful(find_gain(run_scale, engine.native_scale))
+        if not rung.tempered_with or not faithful:
+            return Way(lane)
+        strength = find_strength(self.settings.temper, is_named=False)
+        tempering = Tempering.of(AUTO_STRENGTH if strength is None else strength, run_scale, harm)
+        calm = stack.enter_context(self.models.use(faithful))
+        beside = stack.enter_context(
+            self.scheduler.open_lane(calm, beside=lane, s_per_px=self._s_per_px(faithful))
+        )
+        return Way(lane, beside, tempering)
+
+    def _s_per_px(self, model: str) -> float:
+        return self.seconds_per_px.get(model, USUAL_S_PER_PX)
 
     def label(self, model: str) -> str:
         """What runs a model and in which precision, as "torch float32"."""
@@ -172,6 +224,7 @@ def open_upscaler(
     decoders: int | None = None,
     asked_by: str | None = None,
     is_warm: bool = False,
+    measures: bool = True,
 ) -> Iterator[Upscaler]:
     """Everything that upscaling takes: models of the ladders, decoding processes, threads.
 
@@ -188,7 +241,9 @@ def open_upscaler(
             this machine; 0: one, whose process starts when it is needed.
         asked_by: what named the model in the settings, where it was not its variable; error texts
             name it.
-        is_warm: run each opened model once, and measure it, before the first picture comes.
+        is_warm: run each model once as soon as it is opened, and measure it.
+        measures: measure what the ladders depend on, where this machine has not done so before;
+            else slow models of which nothing is known take no picture.
 
     Raises:
         SettingsError: a device or a model that is not here, or a window too small for the model.
@@ -209,34 +264,42 @@ def open_upscaler(
             )
         )
         decoder.warm_up(decoders)  # while the models are opened
-        ladders = find_ladders(settings, scales, asked_by)
+        speeds: dict[str, float] = {}
+        open_it = open_engine or (lambda name: open_model(settings, name))
+
+        def open_warm(name: str) -> Engine:
+            engine = open_it(name)
+            if is_warm:
+                speeds[name] = warm_up(engine, scheduler)
+            return engine
+
         models = stack.enter_context(
-            LoadedModels(open_engine or (lambda name: open_model(settings, name)), begin=begin)
+            LoadedModels(
+                open_warm,
+                begin=begin,
+                idle_unload_s=settings.idle_unload_s,
+                kept=lambda name: name in fastest,
+            )
         )
-        names = dict.fromkeys(rung.model for ladder in ladders.values() for rung in ladder)
-        seconds_per_px = {}
-        for name in names:
-            with models.use(name) as engine:
-                if is_warm:
-                    seconds_per_px[name] = warm_up(engine, scheduler)
+
+        def measure(spec: ModelSpec) -> Speed:
+            with models.use(spec.name) as engine:
+                return find_speed(
+                    settings, spec, lambda: measure_speed(engine, scheduler, settings)
+                )
+
+        ladders = {
+            scale: find_ladder(
+                settings, scale, measure if measures else partial(read_speed, settings), asked_by
+            )
+            for scale in scales
+        }
+        fastest = {ladder[-1].model for ladder in ladders.values()}
+        for name in dict.fromkeys(rung.model for ladder in ladders.values() for rung in ladder):
+            with models.use(name):
+                pass
         pool = None
         if has_free_cores(settings):
             pool = stack.enter_context(ThreadPoolExecutor(count_cores()))
-        yield Upscaler(settings, models, scheduler, decoder, ladders, seconds_per_px, pool)
-
-
-def find_ladders(
-    settings: Settings, scales: tuple[int, ...], asked_by: str | None = None
-) -> Mapping[int, tuple[Rung, ...]]:
-    """By scale, which model is for which picture, best first.
-
-    Raises:
-        as `open_upscaler`, but for `InternalError` and `OSError`.
-    """
-    store = ModelStore(settings.models_dir)
-    is_cuda = choose_device(settings).is_cuda
-    ladders = {}
-    for scale in scales:
-        spec, _ = choose_model(settings, scale, store, is_cuda=is_cuda, asked_by=asked_by)
-        ladders[scale] = (Rung(model=spec.name),)
-    return ladders
+        log_ladders(ladders)
+        yield Upscaler(settings, models, scheduler, decoder, ladders, speeds, pool)

@@ -45,6 +45,13 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     ),
     "model_x2": (["auto", "realesrgan-x2plus"], []),
     "model_x4": (["auto", "realesrgan-x4plus"], []),
+    "packaged_models": (["true", "false"], ["2", "maybe"]),
+    "auto_budget_s": (["0", "0.5", "86400"], ["-0.001", "86400.5", "nan", "inf", "long"]),
+    "temper": (
+        ["auto", "off", "0", "1", "0.25", ".5", "1.0"],
+        ["on", "1.01", "-0.1", "2", "Auto", "off\n", "0.5\n", "nan", "1e-1"],
+    ),
+    "idle_unload_s": (["0", "0.5", "31536000"], ["-1", "31536000.5", "nan", "inf"]),
     "denoise": (["0", "1", "0.5"], ["-0.001", "1.001", "nan", "much"]),
     "device": (
         ["auto", "cpu", "cuda", "cuda:0", "cuda:15", "mps"],

@@ -3,16 +3,22 @@ from typing import Any
 
 import pytest
 
-from models.registry import OFFICIAL, ModelSpec
+from models.registry import OFFICIAL, ModelSpec, read_default_models
 from service.batch.fingerprint import fingerprint
 from service.config import load_settings
+from service.upscale.model_choice import Rung, rungs_for
 
 GENERAL = next(spec for spec in OFFICIAL if spec.wdn is not None)
+BY_NAME = {spec.name: spec for spec in (*OFFICIAL, *read_default_models())}
 ANIME = next(spec for spec in OFFICIAL if spec.wdn is None)
 
 
 def of(spec: ModelSpec = GENERAL, scale: int = 4, **settings: object) -> bytes:
-    return fingerprint(load_settings({}, **settings), scale, spec)
+    return fingerprint(load_settings({}, **settings), scale, [Rung(model="x")], lambda _: spec)
+
+
+def of_rungs(*rungs: Rung, **settings: object) -> bytes:
+    return fingerprint(load_settings({}, **settings), 2, rungs, BY_NAME.__getitem__)
 
 
 @pytest.mark.parametrize(
@@ -41,3 +47,31 @@ def test_so_are_scale_model_and_weights() -> None:
 def test_what_no_result_depends_on_is_not() -> None:
     assert of(threads=3, jobs_per_worker=9, log_level="debug", tile_window_px=512) == of()
     assert of(ANIME, denoise=0.5) == of(ANIME), "a model without that dial"
+
+
+VIVID = Rung(model="realesrgan-x4plus", tempered_with="upscaled-x2", harmed_only=True, most_px=100)
+FAITHFUL = Rung(model="upscaled-x2")
+
+
+def test_tempering_and_each_model_that_the_picture_may_come_to_are_in_it() -> None:
+    ladder = (VIVID, FAITHFUL)
+    small, large = rungs_for(ladder, 100), rungs_for(ladder, 101)
+    assert [rung.model for rung in small] == ["realesrgan-x4plus", "upscaled-x2"]
+    assert [rung.model for rung in large] == ["upscaled-x2"]
+    untempered = VIVID.model_copy(update={"tempered_with": ""})
+    marks = {
+        of_rungs(*small),
+        of_rungs(*large),
+        of_rungs(*rungs_for((untempered, FAITHFUL), 100)),
+        of_rungs(VIVID),
+        of_rungs(*small, temper="0.3"),
+    }
+    assert len(marks) == 5
+
+
+def test_how_large_pictures_may_be_for_a_model_here_is_not() -> None:
+    """Nor is the budget: a batch goes on where a picture comes to the same model."""
+    other = VIVID.model_copy(update={"most_px": 5000, "most_deep_px": 90})
+    small = rungs_for((VIVID, FAITHFUL), 100)
+    assert of_rungs(*rungs_for((other, FAITHFUL), 100), auto_budget_s=99) == of_rungs(*small)
+    assert of_rungs(FAITHFUL, temper="off") == of_rungs(FAITHFUL)

@@ -24,34 +24,6 @@ def store_with(folder: Path, *names: str) -> ModelStore:
     return store
 
 
-@pytest.mark.parametrize(
-    ("present", "scale", "is_cuda", "chosen"),
-    [
-        ([], 2, False, "upscaled-x2"),
-        ([], 4, False, "upscaled-x4"),
-        ([], 4, True, "upscaled-x4"),
-        (["realesr-general-x4v3"], 4, False, "realesr-general-x4v3"),
-        (["realesr-general-x4v3"], 2, False, "realesr-general-x4v3"),
-        (["realesrgan-x4plus", "realesrgan-x2plus"], 4, False, "upscaled-x4"),
-        (["realesrgan-x4plus", "realesrgan-x2plus"], 2, False, "upscaled-x2"),
-        (["realesrgan-x4plus", "realesrgan-x2plus"], 4, True, "realesrgan-x4plus"),
-        (["realesrgan-x4plus", "realesrgan-x2plus"], 2, True, "realesrgan-x2plus"),
-        (["realesrgan-x4plus", "realesr-general-x4v3"], 2, True, "realesrgan-x4plus"),
-        (["realesrgan-x2plus", "realesr-general-x4v3"], 4, True, "realesr-general-x4v3"),
-        (["realesr-animevideov3", "realesrgan-x4plus-anime-6b"], 4, True, "upscaled-x4"),
-    ],
-)
-def test_auto_is_the_best_model_present_for_the_device(
-    tmp_path: Path, present: list[str], scale: int, is_cuda: bool, chosen: str
-) -> None:
-    store = store_with(tmp_path, *present)
-
-    spec, path = choose_model(Settings(), scale, store, is_cuda=is_cuda)
-
-    assert spec.name == chosen
-    assert path.is_file()
-
-
 def test_a_model_in_16_bits_stands_for_its_release_until_that_is_here(tmp_path: Path) -> None:
     release = BY_NAME["realesrgan-x4plus"]
     half = release.packaged
@@ -60,28 +32,26 @@ def test_a_model_in_16_bits_stands_for_its_release_until_that_is_here(tmp_path: 
     store.target(half).touch()
     named = Settings(model_x4=release.name)
 
-    assert choose_model(named, 4, store, is_cuda=False) == (half, store.target(half))
-    assert choose_model(Settings(), 4, store, is_cuda=True) == (half, store.target(half))
-    assert choose_model(Settings(), 4, store, is_cuda=False)[0].name == "upscaled-x4"
+    assert choose_model(named, 4, store) == (half, store.target(half))
 
     store.target(release).touch()
 
-    assert choose_model(named, 4, store, is_cuda=False) == (release, store.target(release))
+    assert choose_model(named, 4, store) == (release, store.target(release))
 
 
 def test_a_model_named_for_one_scale_is_not_taken_for_the_other(tmp_path: Path) -> None:
     store = store_with(tmp_path, "realesr-animevideov3")
     settings = Settings(model_x2="realesr-animevideov3")
 
-    assert choose_model(settings, 2, store, is_cuda=False)[0].name == "realesr-animevideov3"
-    assert choose_model(settings, 4, store, is_cuda=False)[0].name == "upscaled-x4"
+    assert choose_model(settings, 2, store)[0].name == "realesr-animevideov3"
+    assert choose_model(settings, 4, store)[0].name == "upscaled-x4"
 
 
 def test_a_named_model_that_is_not_here_tells_where_it_belongs(tmp_path: Path) -> None:
     settings = Settings(model_x4="realesrgan-x4plus")
 
     with pytest.raises(SettingsError) as error:
-        choose_model(settings, 4, ModelStore(tmp_path), is_cuda=False)
+        choose_model(settings, 4, ModelStore(tmp_path))
 
     assert "UPSCALED_MODEL_X4" in str(error.value)
     assert str(tmp_path / "RealESRGAN_x4plus.pth") in str(error.value)

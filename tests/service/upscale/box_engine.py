@@ -94,9 +94,9 @@ def lane_of(engine: Engine) -> Iterator[Lane]:
         yield lane
 
 
-def way_of(lane: Lane) -> Callable[[bytes, Image], AbstractContextManager[Way]]:
+def way_of(lane: Lane) -> Callable[[bytes, Image, int], AbstractContextManager[Way]]:
     """The way of an image that goes through one lane, whatever it is."""
-    return lambda _source, _image: nullcontext(Way(lane))
+    return lambda _source, _image, _scale: nullcontext(Way(lane))
 
 
 def box_sum(pixels: NDArray[np.int64], radius: int) -> NDArray[np.int64]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from service.engine.engine import Engine
-from service.upscale.turns import ASIDE_PX, Ask, Queue, Turns
+from service.upscale.turns import ASIDE_PX, ASIDE_S, USUAL_S_PER_PX, Ask, Queue, Turns
 from tests.service.upscale.box_engine import BoxEngine
 
 ENGINE = BoxEngine(batch=8)
@@ -25,8 +25,10 @@ def put(
     reduce: int = 1,
     is_exact: bool = False,
     dtype: type[np.uint8 | np.uint16] = np.uint8,
+    s_per_px: float = USUAL_S_PER_PX,
 ) -> Ask:
-    ask = Ask(queue, engine, np.zeros((side_px, side_px, 3), dtype), reduce, is_exact)
+    window = np.zeros((side_px, side_px, 3), dtype)
+    ask = Ask(queue, engine, window, reduce, is_exact, s_per_px=s_per_px)
     turns.put(ask)
     return ask
 
@@ -306,3 +308,36 @@ def test_keys_without_images_are_forgotten() -> None:
     for key_id in range(50):
         turns.join(key_id=key_id)
     assert len(turns._keys) <= 1
+
+
+def test_a_share_is_of_the_devices_time_and_not_of_pixels() -> None:
+    turns = Turns()
+    slow, fast = turns.join(), turns.join()
+    for _ in range(8):
+        put(turns, slow, LARGE_PX, s_per_px=4 * USUAL_S_PER_PX)
+        put(turns, fast, LARGE_PX)
+    assert served(turns, 9, slow, fast).count("b") >= 7
+
+
+def test_two_queues_of_one_image_use_one_share() -> None:
+    turns = Turns()
+    first, other = turns.join(), turns.join()
+    beside = turns.join(beside=first)
+    for queue in (first, beside, other):
+        for _ in range(6):
+            put(turns, queue, LARGE_PX)
+    assert served(turns, 6, first, beside, other).count("c") == 3
+
+
+@pytest.mark.parametrize(("more_s", "is_taken"), [(0.0, True), (0.001, False)])
+def test_what_costs_much_does_not_go_aside_however_small_it_is(
+    more_s: float, is_taken: bool
+) -> None:
+    turns = Turns()
+    put(turns, turns.join(), LARGE_PX, engine=TWO_AT_ONCE)
+    take(turns)
+    s_per_px = (ASIDE_S + more_s) / SMALL_PX**2
+    ask = put(turns, turns.join(), SMALL_PX, engine=TWO_AT_ONCE, s_per_px=s_per_px)
+    assert ask.may_go_aside == is_taken
+    if is_taken:
+        assert turns.take_aside() is ask

@@ -1,0 +1,159 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from models.registry import OFFICIAL, ModelSpec
+from models.store import ModelStore
+from service.config import Settings, SettingsError, load_settings
+from service.engine.speed import Speed
+from service.upscale.ladder import LARGEST_SIDE_PX, find_ladder, largest_px, name_rung
+from service.upscale.model_choice import Rung, choose_rung
+from service.upscale.plan import TilePlan
+
+BY_NAME = {spec.name: spec for spec in OFFICIAL}
+X4PLUS, X2PLUS = "realesrgan-x4plus", "realesrgan-x2plus"
+FAST, SLOW = 1e-9, 4e-5
+
+
+def settings_with(folder: Path, *names: str, **more: object) -> Settings:
+    """Settings of a data folder in which these models are here; their content is never read."""
+    settings = load_settings({}, data_dir=folder, device="cpu", **more)
+    store = ModelStore(settings.models_dir)
+    for name in names:
+        path = store.target(store.find(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return settings
+
+
+def speed(s_per_px: float, deep_s_per_px: float | None = None) -> Speed:
+    return Speed(
+        s_per_px=s_per_px,
+        deep_s_per_px=deep_s_per_px or 3 * s_per_px,
+        window_px=256,
+        shape_step_px=32,
+    )
+
+
+@pytest.mark.parametrize(
+    ("present", "scale", "models"),
+    [
+        ([], 2, ["upscaled-x2"]),
+        ([], 4, ["upscaled-x4"]),
+        (["realesr-general-x4v3", "realesr-animevideov3"], 4, ["upscaled-x4"]),
+        ([X4PLUS], 4, [X4PLUS, "upscaled-x4"]),
+        ([X4PLUS], 2, [X4PLUS, "upscaled-x2"]),
+        ([X4PLUS, X2PLUS], 2, [X2PLUS, "upscaled-x2"]),
+        ([X2PLUS], 4, ["upscaled-x4"]),
+    ],
+)
+def test_the_best_models_that_are_here_make_the_ladder(
+    tmp_path: Path, present: list[str], scale: int, models: list[str]
+) -> None:
+    ladder = find_ladder(settings_with(tmp_path, *present), scale, lambda _: speed(FAST))
+    assert [rung.model for rung in ladder] == models
+    assert ladder[-1] == Rung(model=f"upscaled-x{scale}")
+    for rung in ladder[:-1]:
+        assert (rung.tempered_with, rung.harmed_only) == (f"upscaled-x{scale}", scale == 2)
+
+
+def test_a_picture_takes_the_best_model_up_to_what_the_budget_pays_for(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, X4PLUS)
+    first, _ = ladder = find_ladder(settings, 4, lambda _: speed(SLOW))
+    assert first.most_px is not None
+    assert first.most_deep_px is not None
+    assert first.most_deep_px < first.most_px < 500 * 500
+    assert choose_rung(ladder, first.most_px, is_harmed=False).model == X4PLUS
+    assert choose_rung(ladder, first.most_px + 1, is_harmed=False).model == "upscaled-x4"
+    deep = choose_rung(ladder, first.most_deep_px + 1, is_harmed=False, is_deep=True)
+    assert deep.model == "upscaled-x4"
+
+
+@pytest.mark.parametrize(("budget_s", "is_more"), [(5, False), (20, True)])
+def test_the_setting_moves_the_bound(tmp_path: Path, budget_s: float, is_more: bool) -> None:
+    usual = find_ladder(settings_with(tmp_path, X4PLUS), 4, lambda _: speed(SLOW))[0].most_px
+    settings = settings_with(tmp_path, auto_budget_s=budget_s)
+    moved = find_ladder(settings, 4, lambda _: speed(SLOW))[0].most_px
+    assert usual is not None
+    assert moved is not None
+    assert (moved > usual) == is_more
+
+
+def test_a_fast_device_gives_the_best_model_to_any_picture(tmp_path: Path) -> None:
+    for scale in (2, 4):
+        first, _ = find_ladder(settings_with(tmp_path, X4PLUS), scale, lambda _: speed(FAST))
+        assert (first.most_px, first.most_deep_px) == (None, None)
+
+
+def test_without_a_budget_or_a_known_speed_all_goes_to_the_fastest(tmp_path: Path) -> None:
+    def never(spec: ModelSpec) -> Speed:
+        raise AssertionError(spec.name)
+
+    settings = settings_with(tmp_path, X4PLUS, auto_budget_s=0)
+    assert find_ladder(settings, 4, never) == (Rung(model="upscaled-x4"),)
+    settings = settings_with(tmp_path, auto_budget_s=10)
+    assert find_ladder(settings, 4, lambda _: None) == (Rung(model="upscaled-x4"),)
+    assert find_ladder(settings, 4, lambda _: speed(100.0)) == (Rung(model="upscaled-x4"),)
+
+
+@pytest.mark.parametrize(
+    ("temper", "in_ladder", "named"),
+    [
+        ("auto", "upscaled-x4", ""),
+        ("off", "", ""),
+        ("0", "", ""),
+        ("0.3", "upscaled-x4", "upscaled-x4"),
+        ("1", "upscaled-x4", "upscaled-x4"),
+    ],
+)
+def test_a_model_that_is_named_is_tempered_only_where_that_is_asked_for_too(
+    tmp_path: Path, temper: str, in_ladder: str, named: str
+) -> None:
+    settings = settings_with(tmp_path, X4PLUS, temper=temper)
+    assert find_ladder(settings, 4, lambda _: speed(FAST))[0].tempered_with == in_ladder
+    by_setting = find_ladder(
+        settings.model_copy(update={"model_x4": X4PLUS}), 4, lambda _: speed(FAST)
+    )
+    assert by_setting == (name_rung(BY_NAME[X4PLUS], 4, temper),)
+    assert by_setting == (Rung(model=X4PLUS, tempered_with=named),)
+
+
+def test_networks_that_invent_nothing_are_never_tempered(tmp_path: Path) -> None:
+    for name in ("upscaled-x2", "upscaled-x4"):
+        spec = ModelStore(tmp_path).find(name)
+        for scale in (2, 4):
+            assert name_rung(spec, scale, "0.5") == Rung(model=name)
+
+
+def test_a_model_of_two_passes_is_tempered_pass_by_pass() -> None:
+    assert name_rung(BY_NAME[X2PLUS], 4, "0.5").tempered_with == "upscaled-x2"
+    three = replace(BY_NAME[X2PLUS], native_scale=8)
+    assert name_rung(three, 4, "0.5").tempered_with == "upscaled-x4"
+
+
+def test_a_named_model_that_is_not_here_is_refused(tmp_path: Path) -> None:
+    settings = settings_with(tmp_path, model_x4=X4PLUS)
+    with pytest.raises(SettingsError, match="--model='realesrgan-x4plus'"):
+        find_ladder(settings, 4, lambda _: speed(FAST), "--model")
+
+
+@pytest.mark.parametrize("halo_px", [3, 40])
+@pytest.mark.parametrize("budget_s", [0.01, 1, 30])
+def test_the_bound_is_the_largest_square_whose_windows_fit_the_budget(
+    halo_px: int, budget_s: float
+) -> None:
+    s_per_px = 1e-5
+    shape = {"window_px": 256, "halo_px": halo_px, "multiple_px": 1, "shape_step_px": 32}
+
+    def takes_s(side_px: int) -> float:
+        tiles = TilePlan.of(side_px, side_px, **shape).tiles
+        return s_per_px * sum(tile.window.height * tile.window.width for tile in tiles)
+
+    most_px = largest_px(s_per_px, budget_s, **shape)
+    assert most_px is not None
+    side_px = int(most_px**0.5)
+    assert side_px**2 == most_px
+    assert takes_s(side_px) <= budget_s < takes_s(side_px + 1)
+    assert largest_px(s_per_px, takes_s(LARGEST_SIDE_PX), **shape) is None
+    assert largest_px(1.0, 0.5, **shape) == 0

@@ -1,0 +1,181 @@
+"""Two networks for one image: what comes of tiles, depths, flat colours, failures and shares."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from service.config import Settings
+from service.engine.engine import EngineOutOfMemory, Window
+from service.errors import InternalError
+from service.image.types import Image
+from service.upscale.flat import keep_flat
+from service.upscale.job import choose_care
+from service.upscale.loop import Care, find_gain, upscale
+from service.upscale.region import Region
+from service.upscale.scheduler import Scheduler
+from service.upscale.tempering import TEMPER_PX, Tempering, temper
+from tests.service.upscale.box_engine import BoxEngine, box_sum
+from tests.service.upscale.true_engine import TrueEngine
+
+TEMPERING = Tempering(8, 0.5)
+TEMPERED = Care(temper=partial(temper, tempering=TEMPERING), temper_px=TEMPER_PX)
+
+
+@dataclass
+class VividEngine(TrueEngine):
+    """Repeats pixels and adds texture, of what lies around a pixel."""
+
+    def filter(self, window: Window) -> Window:
+        texture = box_sum(window.astype(np.int64), self.radius_px) % 23 - 11
+        texture *= np.iinfo(window.dtype).max // 255
+        vivid = np.clip(window + texture, 0, np.iinfo(window.dtype).max).astype(window.dtype)
+        return super().filter(vivid)
+
+
+def run(
+    rgb: NDArray[Any],
+    scale: int,
+    vivid: BoxEngine,
+    faithful: BoxEngine | None,
+    care: Care = TEMPERED,
+    on_rows: Callable[[Image, int], None] = lambda image, rows: None,
+) -> NDArray[Any]:
+    with (
+        Scheduler() as scheduler,
+        scheduler.open_lane(vivid) as lane,
+        scheduler.open_lane(faithful or vivid, beside=lane) as beside,
+    ):
+        result = upscale(
+            Image(rgb),
+            scale,
+            lane,
+            on_tile=lambda done, total: None,
+            on_rows=on_rows,
+            care=care,
+            faithful=None if faithful is None else beside,
+        )
+    return np.asarray(result.rgb)
+
+
+def noise(height: int, width: int, dtype: type[np.uint8 | np.uint16] = np.uint8) -> NDArray[Any]:
+    random = np.random.default_rng(7)
+    smooth = random.integers(60, 190, (height // 8 + 1, width // 8 + 1, 3))
+    levels = smooth.repeat(8, 0).repeat(8, 1)[:height, :width]
+    return (levels * (np.iinfo(dtype).max // 255)).astype(dtype)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("native_scale", [2, 4])
+@pytest.mark.parametrize("halo_of_faithful_px", [0, 9])
+def test_tiled_is_untiled_whichever_network_sees_further(
+    dtype: type[np.uint8 | np.uint16], native_scale: int, halo_of_faithful_px: int
+) -> None:
+    rgb = noise(75, 130, dtype)
+
+    def tempered(window_px: int) -> NDArray[Any]:
+        vivid = VividEngine(window_px=window_px, native_scale=native_scale)
+        halo_px = halo_of_faithful_px
+        faithful = TrueEngine(radius_px=halo_px, halo_px=halo_px, native_scale=2)
+        return run(rgb, 2, vivid, faithful)
+
+    whole = tempered(200)
+    assert np.array_equal(tempered(48), whole)
+    alone = run(rgb, 2, VividEngine(window_px=200, native_scale=native_scale), None)
+    calm = run(rgb, 2, TrueEngine(window_px=200), None)
+    assert np.array_equal(whole, keep_flat(rgb, temper(alone, calm, TEMPERING), calm))
+    assert not np.array_equal(whole, alone)
+    assert not np.array_equal(whole, calm)
+
+
+def test_both_networks_see_the_same_windows() -> None:
+    vivid, faithful = VividEngine(window_px=40), TrueEngine(window_px=500)
+    run(noise(60, 90), 2, vivid, faithful)
+    assert len(vivid.seen) > 1
+    assert sorted(vivid.seen) == sorted(faithful.seen)
+
+
+def test_of_two_passes_each_is_tempered() -> None:
+    vivid, faithful = VividEngine(), TrueEngine()
+    result = run(noise(24, 24), 4, vivid, faithful)
+    assert result.shape == (96, 96, 3)
+    assert len(vivid.seen) == len(faithful.seen) > 1
+
+
+def test_a_flat_colour_stays_and_a_grey_picture_stays_grey() -> None:
+    care = choose_care("realesrgan-x4plus", Settings(), TEMPERING)
+    flat = np.full((60, 60, 3), (12, 130, 200), np.uint8)
+    shifted = VividEngine(window_px=48, fault=lambda result: result + np.uint8(3))
+    assert (run(flat, 2, shifted, TrueEngine(), care) == flat[0, 0]).all()
+    grey = noise(60, 60)[..., :1].repeat(3, axis=2)
+
+    def tint(result: Window) -> Window:
+        return np.asarray(result // 2 * 2 + np.array((1, 0, 0), np.uint8), np.uint8)
+
+    made = run(grey, 2, VividEngine(window_px=48, fault=tint), TrueEngine(), care)
+    assert (made == made[..., :1]).all()
+
+
+def black(result: Window) -> Window:
+    return np.zeros_like(result)
+
+
+@pytest.mark.parametrize("is_vivid", [True, False])
+def test_a_window_of_either_network_that_cannot_be_right_is_computed_again(is_vivid: bool) -> None:
+    care = choose_care("realesrgan-x4plus", Settings(), TEMPERING)
+    rgb = noise(60, 90)
+    right = run(rgb, 2, VividEngine(window_px=48), TrueEngine(), care)
+    vivid, faithful = VividEngine(window_px=48), TrueEngine()
+    broken = vivid if is_vivid else faithful
+    broken.fault = black
+    assert np.array_equal(run(rgb, 2, vivid, faithful, care), right)
+    broken.exact_fault = black
+    with pytest.raises(InternalError):
+        run(rgb, 2, vivid, faithful, care)
+
+
+def test_where_one_network_is_out_of_memory_both_take_smaller_windows() -> None:
+    rgb = noise(100, 100)
+    right = run(rgb, 2, VividEngine(window_px=100), TrueEngine())
+
+    def full(result: Window) -> Window:
+        if result.shape[0] > 150:
+            raise EngineOutOfMemory
+        return result
+
+    vivid = VividEngine(window_px=100)
+    faithful = TrueEngine(fault=full, exact_fault=full)
+    assert np.array_equal(run(rgb, 2, vivid, faithful), right)
+    assert min(vivid.seen) < (100, 100)
+
+
+def test_rows_are_final_when_they_are_told() -> None:
+    told: list[tuple[int, NDArray[Any]]] = []
+    result = run(
+        noise(90, 60),
+        2,
+        VividEngine(window_px=40),
+        TrueEngine(),
+        on_rows=lambda image, rows: told.append((rows, image.rgb[:rows].copy())),
+    )
+    assert [rows for rows, _ in told] == sorted({rows for rows, _ in told})
+    assert told[-1][0] == 180
+    for rows, seen in told:
+        assert np.array_equal(seen, result[:rows])
+
+
+@pytest.mark.parametrize(
+    ("scale", "native_scale", "gain"), [(2, 2, 2), (2, 4, 2), (4, 4, 4), (4, 2, 2), (4, 8, 4)]
+)
+def test_each_pass_enlarges_alike(scale: int, native_scale: int, gain: int) -> None:
+    assert find_gain(scale, native_scale) == gain
+
+
+def test_a_region_grows_as_far_as_its_limit() -> None:
+    limit = Region(0, 0, 20, 30)
+    assert Region(5, 6, 4, 4).grown(3, limit) == Region(2, 3, 10, 10)
+    assert Region(0, 0, 20, 30).grown(3, limit) == limit
