@@ -29,11 +29,13 @@ MAX_PSNR_DB: Final = 120.0
 class Bar:
     """How near to float32 a candidate must come on the autotuner's own pictures.
 
-    are_flats_checked: whether flat colours must come back as float32 gives them.
+    are_flats_checked: whether flat colours must come back as float32 gives them. max_mean_shift: in
+    levels of 255, of any picture's mean colour.
     """
 
     min_psnr_db: float
     are_flats_checked: bool = True
+    max_mean_shift: float = MAX_MEAN_SHIFT
 
 
 FLOAT_BARS: Final = {"auto": Bar(50.0), "fast": Bar(40.0)}
@@ -45,10 +47,12 @@ INT8_BARS: Final = {
 two small pictures scatter around the many of that proof (upscaled-x4: 47.1 dB there, 46.4 here).
 """
 
-RECORDED_BAR: Final = Bar(30.0, are_flats_checked=False)
+RECORDED_BAR: Final = Bar(25.0, are_flats_checked=False, max_mean_shift=4.0)
 """Of a model in 8 bits whose recorded proof was made against the truth. Texture that a network
-invents is chaotic, so decibels against float32 in one small picture say little (x4plus in 8 bits:
-33 to 44 dB by picture); what a broken backend computes is far below 30."""
+invents is chaotic, so decibels against float32 in one small picture say little. x4plus in 8 bits:
+40 dB on photographs, 37.7 on the photograph here, but 26.7 in the drawing's glaring colours, where
+its mean blue is off by 2.7 levels before colour correction, which sets that right. Both together
+are at 29.3 dB; what a broken backend computes is far below 25."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +78,7 @@ class Proof:
         """Why a candidate that has to reach `bar` may not be chosen; empty if it may."""
         if self.is_black:
             return "black"
-        if self.mean_shift > MAX_MEAN_SHIFT:
+        if self.mean_shift > bar.max_mean_shift:
             return f"its mean colour is off by {self.mean_shift:.2f} levels"
         if bar.are_flats_checked and (fault := self._find_flat_fault()):
             return fault

@@ -12,7 +12,7 @@ import numpy as np
 
 from service.engine.engine import Window, round_up
 from service.engine.tuning.candidate import Candidate, Tunable
-from service.engine.tuning.proof import MAX_MEAN_SHIFT, Proof, prove
+from service.engine.tuning.proof import Proof, prove
 from service.engine.tuning.timing import Meter, Timing
 
 PROBE_SIDES_PX: Final = (8, 32)
@@ -123,8 +123,9 @@ def require_picture(result: Window, expected: Expected, trial: Trial) -> None:
     sides = expected.pictures[0].shape[0], result.shape[0] // engine.native_scale
     part = slice(max(1, min(sides) - engine.halo_px) * engine.native_scale)
     errors = result[part, part].astype(np.float64) - expected.picture_results[0][part, part]
-    least_db = min(MIN_WINDOW_PSNR_DB, trial.candidate.bar.min_psnr_db)
-    if np.abs(errors.mean(axis=(0, 1))).max() > MAX_MEAN_SHIFT or np.square(
+    bar = trial.candidate.bar
+    least_db = min(MIN_WINDOW_PSNR_DB, bar.min_psnr_db)
+    if np.abs(errors.mean(axis=(0, 1))).max() > bar.max_mean_shift or np.square(
         errors
     ).mean() > 255**2 / 10 ** (least_db / 10):
         raise Refused("another picture in a larger window")

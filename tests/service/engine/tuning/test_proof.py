@@ -46,3 +46,12 @@ def test_a_picture_may_be_half_a_level_too_dark_and_no_more(share: float, is_wro
     grey = [flat(9)]
     proof = prove([RAMP], got, flats=grey, expected_flats=grey, got_flats=grey)
     assert bool(proof.find_fault(FLOAT_BARS["auto"])) == is_wrong
+
+
+@pytest.mark.parametrize(("levels", "is_wrong"), [(3, False), (5, True)])
+def test_what_invents_texture_may_be_four_levels_too_dark(levels: int, is_wrong: bool) -> None:
+    """Colour correction, which follows, sets that right."""
+    bright = RAMP // 2 + 100
+    proof = prove([bright], [bright - levels], flats=(), expected_flats=(), got_flats=())
+    assert bool(proof.find_fault(RECORDED_BAR)) == is_wrong
+    assert proof.find_fault(FLOAT_BARS["auto"]) != ""

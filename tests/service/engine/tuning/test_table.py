@@ -126,7 +126,7 @@ def test_what_a_broken_backend_computes_is_not_taken() -> None:
 
     assert choice.dtype == "float32"
     assert choice.runtime == "openvino"
-    assert "dB of the 30" in choice.refused["openvino int8 on 1 threads"]
+    assert "dB of the 25" in choice.refused["openvino int8 on 1 threads"]
 
 
 def test_where_nothing_of_the_table_works_float32_is_taken() -> None:

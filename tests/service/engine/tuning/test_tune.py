@@ -111,12 +111,12 @@ def test_of_two_that_are_as_fast_the_nearer_to_float32_is_chosen() -> None:
         (INT8_BARS["auto"], 1.7, False),
         (INT8_BARS["fast"], 2.5, True),
         (INT8_BARS["fast"], 3.5, False),
-        (RECORDED_BAR, 6.0, True),
-        (RECORDED_BAR, 9.0, False),
+        (RECORDED_BAR, 13.0, True),
+        (RECORDED_BAR, 15.0, False),
     ],
 )
 def test_each_kind_of_candidate_has_its_bar(bar: Bar, rms: float, is_chosen: bool) -> None:
-    """50 dB are an error of 0.8 levels, 45 dB of 1.4, 39 dB of 2.9, 30 dB of 8.1."""
+    """50 dB are an error of 0.8 levels, 45 dB of 1.4, 39 dB of 2.9, 25 dB of 14.3."""
     choice = choose(candidate(FakeEngine(with_error(rms), FAST), bar=bar))
 
     assert (choice.dtype == "int8") == is_chosen
