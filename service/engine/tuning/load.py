@@ -10,8 +10,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from service.cores import count_cores
-
 SAMPLE_S: Final = 0.1
 MAX_OTHERS_SHARE: Final = 0.5
 """Of the machine's cores, used by other processes. While a service starts, its front end and its
@@ -73,7 +71,7 @@ NO_LOAD: Final = Load(0.0, 0.0, 0.0, None)
 
 
 def read_load(proc: Path = Path("/proc"), sleep: Callable[[float], None] = time.sleep) -> Load:
-    """The load now; takes `SAMPLE_S`."""
+    """The load of the whole machine now, also in a container; takes `SAMPLE_S`."""
     before = _read_ticks(proc), time.process_time()
     sleep(SAMPLE_S)
     after = _read_ticks(proc), time.process_time()
@@ -84,7 +82,7 @@ def read_load(proc: Path = Path("/proc"), sleep: Callable[[float], None] = time.
     return Load(
         others_share=max(0.0, after[0].busy - before[0].busy - own) / total,
         steal_share=max(0, after[0].steal - before[0].steal) / total,
-        load_per_core=_read_number(proc / "loadavg", 0) / count_cores(),
+        load_per_core=_read_number(proc / "loadavg", 0) / (os.cpu_count() or 1),
         pressure=_read_pressure(proc / "pressure" / "cpu"),
     )
 

@@ -1,9 +1,9 @@
+import os
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from service.engine.tuning import load
 from service.engine.tuning.load import NO_LOAD, Load, read_load
 
 IDLE = Load(others_share=0.0, steal_share=0.0, load_per_core=0.0, pressure=0.0)
@@ -11,7 +11,7 @@ IDLE = Load(others_share=0.0, steal_share=0.0, load_per_core=0.0, pressure=0.0)
 
 @pytest.fixture
 def proc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(load, "count_cores", lambda: 2)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     (tmp_path / "pressure").mkdir()
     (tmp_path / "pressure" / "cpu").write_text("some avg10=37.50 avg60=9.00 total=1\nfull avg10=0")
     (tmp_path / "loadavg").write_text("3.00 1.00 0.50 2/173 22542\n")
