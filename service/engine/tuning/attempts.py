@@ -20,13 +20,17 @@ class Attempts:
 
     @contextmanager
     def trying(self, label: str) -> Iterator[None]:
-        """Remember the candidate, unless the block ends by itself."""
+        """Remember the candidate, unless the block ends by itself: then forget its deaths too.
+
+        A worker may be stopped from outside while it measures; only what ends the process time and
+        again is to blame.
+        """
         before = self._read()
         self._write([*before, label])
         try:
             yield
         finally:
-            self._write(before)
+            self._write([each for each in before if each != label])
 
     def forget(self) -> None:
         if self._path is not None:

@@ -37,6 +37,19 @@ def test_a_candidate_that_ends_the_process_again_and_again_is_tried_no_more(tmp_
     assert choice.refused == {"fake int8 on 1 threads": f"ended the process {MAX_DEATHS} times"}
 
 
+def test_a_candidate_that_gets_through_has_its_deaths_forgotten(tmp_path: Path) -> None:
+    """The process was stopped from outside, then."""
+    path = tmp_path / "tried"
+    die(path)
+    attempts = Attempts(path)
+    with attempts.trying("other"):
+        pass
+    assert attempts.deaths("fake int8") == 1
+    with attempts.trying("fake int8"):
+        pass
+    assert attempts.deaths("fake int8") == 0
+
+
 def test_what_ends_by_itself_or_by_an_exception_is_no_death(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path / "tried")
 
