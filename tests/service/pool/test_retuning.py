@@ -8,14 +8,18 @@ from typing import cast
 import pytest
 
 from service.config import Settings
+from service.engine import tuned
+from service.engine.choice import load_model
 from service.engine.engine import Engine
+from service.engine.tuned import find_choice
+from service.engine.tuning.choice_file import Choice
 from service.engine.tuning.load import NO_LOAD, Load
 from service.pool import retuning
 from service.pool.messages import Job
 from service.pool.retuning import IdleMinutes
 from service.pool.wire import Inbox
 from service.upscale.loaded_models import LoadedModels
-from service.upscale.upscaler import Upscaler
+from service.upscale.upscaler import Upscaler, open_upscaler
 from tests.service.upscale.box_engine import BoxEngine
 
 JOB = Job(job=1, request_id="r", scale=2)
@@ -123,3 +127,25 @@ def test_where_nothing_is_tuned_no_thread_is_started(
     upscaler = cast(Upscaler, SimpleNamespace(settings=settings))
     IdleMinutes(upscaler, Inbox()).start(lambda: begun.append(1))
     assert begun == []
+
+
+@pytest.mark.slow
+def test_a_busy_start_of_a_shipped_model_is_measured_in_the_idle_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the real model, runtimes and clock."""
+    monkeypatch.setattr(tuned, "read_load", lambda: Load(1.0, 0.0, 4.0, 0.9))
+    monkeypatch.setattr(retuning, "read_load", lambda: NO_LOAD)
+    settings = Settings(data_dir=tmp_path, device="cpu", model_x2="upscaled-x2", tile_window_px=96)
+
+    def choice() -> Choice:
+        found = find_choice(*load_model(settings, "upscaled-x2"), settings)
+        assert found is not None
+        return found
+
+    with open_upscaler(settings, scales=(2,), decoders=0) as upscaler:
+        assert choice().is_from_table
+        IdleMinutes(upscaler, Inbox(), idle_s=0.0).use()
+        assert not choice().is_from_table
+        assert choice().untried == []
+        assert upscaler.label("upscaled-x2") == choice().label
