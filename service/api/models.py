@@ -74,6 +74,7 @@ def _describe_rung(rung: Rung) -> dict[str, Any]:
         "model": rung.model,
         "tempered_with": rung.tempered_with or None,
         "most_input_px": rung.most_px,
+        "most_input_px_16_bits": rung.most_deep_px,
         "harmed_only": rung.harmed_only,
     }
 

@@ -213,6 +213,7 @@ def _models() -> Document:
         model={"type": "string"},
         tempered_with={"type": ["string", "null"]},
         most_input_px={"type": ["integer", "null"]},
+        most_input_px_16_bits={"type": ["integer", "null"]},
         harmed_only={"type": "boolean"},
     )
     ladders = {"type": "object", "additionalProperties": {"type": "array", "items": rung}}
@@ -222,7 +223,8 @@ def _models() -> Document:
         "`same_as`: the model whose file it is, where the name is a second one. "
         "`auto_scales`: where `auto` may take it. `seconds_per_megapixel`: of input, by scale, on "
         "this server; null until measured. `auto`: by scale, the models that `auto` chooses from, "
-        "best first. A picture of at most `most_input_px` pixels (null: any) goes to the first, "
+        "best first. A picture of at most `most_input_px` pixels (null: any; in 16 bits a channel "
+        "`most_input_px_16_bits`) goes to the first, "
         "if that is not for pictures with compression artefacts or noise alone (`harmed_only`).",
         "security": [{"api_key": []}],
         "responses": {

@@ -8,6 +8,7 @@ kind is finished: models differ by a factor of a hundred for one pixel.
 import math
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from typing import Final, NamedTuple
 
 from models.registry import ModelSpec
@@ -160,11 +161,8 @@ class CostModel:
         ladder = self._ladders.get(request.scale)
         if request.model or not ladder:
             return request.model, request.model
-        px = _px(request)
-        return (
-            choose_rung(ladder, px, is_harmed=True).model,
-            choose_rung(ladder, px, is_harmed=False).model,
-        )
+        choose = partial(choose_rung, ladder, _px(request), is_deep=request.is_deep)
+        return choose(is_harmed=True).model, choose(is_harmed=False).model
 
     def _quick_s(self, request: UpscaleRequest) -> float:
         """What the fastest model of a scale takes for the largest of small results."""

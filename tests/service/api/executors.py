@@ -33,7 +33,12 @@ FIGURES = PoolFigures(
     ladders={
         2: (Rung(model="upscaled-x2"),),
         4: (
-            Rung(model="realesrgan-x4plus", tempered_with="upscaled-x4", most_px=240_100),
+            Rung(
+                model="realesrgan-x4plus",
+                tempered_with="upscaled-x4",
+                most_px=240_100,
+                most_deep_px=60_000,
+            ),
             Rung(model="upscaled-x4"),
         ),
     },

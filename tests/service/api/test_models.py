@@ -70,8 +70,18 @@ def test_the_models_present_are_listed_with_their_facts(
 
 
 def test_what_auto_chooses_from_is_told_in_its_order(service: Service) -> None:
-    last = {"tempered_with": None, "most_input_px": None, "harmed_only": False}
-    first = {"tempered_with": "upscaled-x4", "most_input_px": 240_100, "harmed_only": False}
+    last = {
+        "tempered_with": None,
+        "most_input_px": None,
+        "most_input_px_16_bits": None,
+        "harmed_only": False,
+    }
+    first = {
+        "tempered_with": "upscaled-x4",
+        "most_input_px": 240_100,
+        "most_input_px_16_bits": 60_000,
+        "harmed_only": False,
+    }
     assert ask(service)["auto"] == {
         "2": [{"model": "upscaled-x2", **last}],
         "4": [{"model": "realesrgan-x4plus", **first}, {"model": "upscaled-x4", **last}],

@@ -64,6 +64,17 @@ def test_the_first_picture_is_estimated_by_the_model_that_auto_will_choose(
     assert make_warm().expected_s(of(px)) == pytest.approx(expected_s)
 
 
+def test_a_picture_of_16_bits_goes_by_its_own_bound() -> None:
+    first = Rung(model=LARGE, most_px=240_100, most_deep_px=50_000)
+    cost = make_cost({4: [first, Rung(model=FAST)]}, realesrgan_x4plus=X4PLUS_S, upscaled_x4=X4_S)
+    for px, is_deep, s_per_px in (
+        (50_000, True, X4PLUS_S),
+        (50_100, True, X4_S),
+        (50_100, False, X4PLUS_S),
+    ):
+        assert cost.expected_s(of(px, is_deep=is_deep)) == pytest.approx(px * s_per_px)
+
+
 @pytest.mark.parametrize(("model", "s_per_px"), [(LARGE, X4PLUS_S), (FAST, X4_S)])
 def test_a_model_that_is_named_counts_whatever_the_size(model: str, s_per_px: float) -> None:
     for px in (10_000, 1_000_000):
