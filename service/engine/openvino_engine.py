@@ -29,11 +29,11 @@ SHAPE_STEP_PX: Final = 32
 MAX_READY_SHAPES: Final[dict[Family, int]] = {
     "plain": 8,
     "srvgg": 8,
-    "rrdb": 3,
+    "rrdb": 2,
     "span": 8,
     "realplksr": 3,
 }
-"""Shapes kept ready. Each holds 5 to 20 MB, RRDB's with 23 blocks 40 (8 bits) to 100 MB."""
+"""Shapes kept ready. Each holds 5 to 20 MB, RRDB's with 23 blocks 85 (8 bits) to 115 MB."""
 
 MAX_UNREADY_PX: Final[dict[Family, int]] = {
     "plain": 0,
