@@ -38,18 +38,19 @@ def main() -> None:
             part.putalpha(Image.fromarray(ramp.reshape(part.height, part.width)))
         part.save(FOLDER / name, quality=JPEG_QUALITY, subsampling=0, optimize=True)
         for model in (f"upscaled-x{scale}", *OFFICIAL):
-            _upscale(FOLDER / name, scale, model)
+            _upscale(FOLDER / name, scale, model, ["--model", model])
+    _upscale(FOLDER / SOURCES[4], 4, f"{OFFICIAL[0]}-tempered", [])
 
 
-def _upscale(source: Path, scale: int, model: str) -> None:
+def _upscale(source: Path, scale: int, kept_as: str, choice: list[str]) -> None:
     command = [str(Path(sys.executable).with_name("upscaled")), "image", str(source)]
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--scale", str(scale), "--model", model, "-o", str(Path(folder, "out"))]
+        options = ["--scale", str(scale), *choice, "-o", str(Path(folder, "out"))]
         data = {"UPSCALED_DATA_DIR": str(Path(folder, "data"))}
         environment = {**os.environ, **SETTINGS, **data}
         subprocess.run([*command, *options], check=True, env=environment)
         (result,) = Path(folder, "out").glob(f"*{source.suffix}")
-        (FOLDER / f"{model}-at-{scale}{source.suffix}").write_bytes(result.read_bytes())
+        (FOLDER / f"{kept_as}-at-{scale}{source.suffix}").write_bytes(result.read_bytes())
 
 
 if __name__ == "__main__":

@@ -32,7 +32,12 @@ def _run(clone: Path, folder: Path, *arguments: str) -> subprocess.CompletedProc
     command = [str(clone / "scripts" / "quickstart"), *arguments]
     # No terminal and no input: a question would end it.
     return subprocess.run(
-        command, cwd=folder, stdin=subprocess.DEVNULL, capture_output=True, text=True
+        command,
+        cwd=folder,
+        env={**os.environ, "UPSCALED_PACKAGED_MODELS": "true"},  # as by default
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
     )
 
 

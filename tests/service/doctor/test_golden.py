@@ -46,6 +46,17 @@ def test_official_models_have_pictures_of_the_source_that_are_not_each_others(
     assert 22 < compare(expected, other) < 36
 
 
+def test_a_tempered_picture_lies_between_the_two_that_are_mixed() -> None:
+    data = [
+        read_expected("realesrgan-x4plus", 4, is_tempered=True),
+        read_expected("realesrgan-x4plus", 4),
+        read_expected("upscaled-x4", 4),
+    ]
+    tempered, vivid, faithful = (decode(each) for each in data if each is not None)
+    apart_db = compare(vivid, faithful)
+    assert apart_db < min(compare(tempered, vivid), compare(tempered, faithful))
+
+
 def test_networks_that_invent_texture_need_not_come_as_near() -> None:
     assert find_least_psnr_db("upscaled-x4") == MIN_PSNR_DB == 38
     assert find_least_psnr_db("realesrgan-x4plus") == MIN_INVENTED_PSNR_DB == 30
