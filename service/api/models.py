@@ -55,10 +55,16 @@ def _describe(spec: ModelSpec, figures: PoolFigures) -> dict[str, Any]:
         "same_as": spec.same_as or None,
         "auto_scales": _auto_scales(spec.name, figures.ladders),
         "seconds_per_megapixel": {
-            str(scale): _seconds_per_megapixel(figures.seconds_per_px.get((spec.name, scale)))
+            str(scale): _seconds_per_megapixel(_seconds_per_px(spec, scale, figures))
             for scale in scales_of(spec)
         },
     }
+
+
+def _seconds_per_px(spec: ModelSpec, scale: int, figures: PoolFigures) -> float | None:
+    """What the model took, or the one whose file it is; None where neither has been measured."""
+    known = figures.seconds_per_px
+    return known.get((spec.name, scale), known.get((spec.file_owner, scale)))
 
 
 def _auto_scales(model: str, ladders: Mapping[int, tuple[Rung, ...]]) -> list[int]:
