@@ -98,7 +98,7 @@ class TruthProof(BaseModel):
 
     What such a network invents is chaotic: it may be as near to the truth, and as natural, though
     its pixels are others. smooth_share: of the values where float32 varies by less than 4 levels
-    over 9x9 px, those within 2 levels of it.
+    over 13x13 px, those within 2 levels.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")

@@ -21,7 +21,12 @@ Upscaler = Callable[[Pixels], Pixels]
 Tool = TypeVar("Tool")
 
 SMOOTH_LEVELS: Final = 4
-SMOOTH_PX: Final = 9
+SMOOTH_PX: Final = 13
+"""Three input pixels at x4, and what they touch: narrower pockets between textures are no areas. Of
+x4plus with its trunk in 8 bits, 99.94 % of such values are near; over 9 px 99.84 %, over 5 px
+99.3 %, all before colour correction.
+"""
+
 NEAR_LEVELS: Final = 2
 MAX_DB: Final = 120.0
 

@@ -33,7 +33,7 @@ def test_a_model_without_file_and_recipe_has_no_form(tmp_path: Path) -> None:
     assert find_prepared(SPEC, tmp_path / "mine.safetensors") == []
 
 
-@pytest.mark.parametrize("name", ["realesrgan-x4plus"])
+@pytest.mark.parametrize("name", ["realesrgan-x4plus", "realesrgan-x4plus-anime-6b"])
 def test_official_weights_take_the_shipped_recipe(name: str, tmp_path: Path) -> None:
     spec = find_official(name)
     assert isinstance(spec, ModelSpec)

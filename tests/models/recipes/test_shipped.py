@@ -89,8 +89,8 @@ def test_a_damaged_recipe_is_refused_by_name(folder: Path, suffix: str) -> None:
         find_recipes(spec_of("a" * 64), folder)[0].prepare(small_state)
 
 
-def test_a_recipe_ships_for_either_file_of_x4plus() -> None:
-    assert SHIPPED == ["realesrgan-x4plus"]
+def test_recipes_ship_for_either_file_of_x4plus_and_anime() -> None:
+    assert SHIPPED == ["realesrgan-x4plus", "realesrgan-x4plus-anime-6b"]
     for name in SHIPPED:
         official = find_official(name)
         assert official is not None
