@@ -270,7 +270,7 @@ def open_upscaler(
         def open_warm(name: str) -> Engine:
             engine = open_it(name)
             if is_warm:
-                speeds[name] = warm_up(engine, scheduler)
+                speeds.setdefault(name, warm_up(engine, scheduler))
             return engine
 
         models = stack.enter_context(
@@ -284,9 +284,12 @@ def open_upscaler(
 
         def measure(spec: ModelSpec) -> Speed:
             with models.use(spec.name) as engine:
-                return find_speed(
+                speed = find_speed(
                     settings, spec, lambda: measure_speed(engine, scheduler, settings)
                 )
+            # Not the warm-up's: on a machine that is busy with other work the clock misleads.
+            speeds[spec.name] = speed.s_per_px
+            return speed
 
         ladders = {
             scale: find_ladder(
