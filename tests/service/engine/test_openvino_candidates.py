@@ -155,6 +155,7 @@ def test_8_bits_of_other_weights_are_refused_by_name(
     assert "mine.int8.json: was made from other weights" in caplog.text
 
 
+@pytest.mark.slow
 def test_what_is_opened_gives_nearly_the_float32_picture(model: LoadedModel) -> None:
     window = draw_pictures(None, seed=4)[1][0]
     for candidate in list_openvino(quantised(model), CPU, "fast"):
@@ -168,9 +169,8 @@ def test_what_is_opened_gives_nearly_the_float32_picture(model: LoadedModel) -> 
 
 
 def test_a_changed_8_bit_file_is_refused_when_it_is_opened(model: LoadedModel) -> None:
-    path = quantised_path(quantised(model).weights or Path())
-    path.write_bytes(path.read_bytes()[:-1] + b"\0")
-    (candidate, *_) = list_openvino(model, CPU, "fast")
+    """It is empty, which its record does not say."""
+    (candidate, *_) = list_openvino(recorded(model, 60.0), CPU, "fast")
     with pytest.raises(Exception, match=r"mine\.int8\.safetensors: SHA-256 is"):
         candidate.open()
 
