@@ -52,7 +52,7 @@ class Upscaler:
     """Upscales any number of pictures at once, a thread for each. Made by `open_upscaler`.
 
     ladders: by scale, which model is for which picture, best first. seconds_per_px: device seconds
-    for one input pixel, by model, of those that were warmed up.
+    for one input pixel, by model, of those that were measured.
     """
 
     settings: Settings
@@ -241,7 +241,8 @@ def open_upscaler(
             this machine; 0: one, whose process starts when it is needed.
         asked_by: what named the model in the settings, where it was not its variable; error texts
             name it.
-        is_warm: run each model once as soon as it is opened, and measure it.
+        is_warm: run each model once as soon as it is opened, and measure it, unless its speed is
+            known.
         measures: measure what the ladders depend on, where this machine has not done so before;
             else slow models of which nothing is known take no picture.
 
@@ -269,8 +270,8 @@ def open_upscaler(
 
         def open_warm(name: str) -> Engine:
             engine = open_it(name)
-            if is_warm:
-                speeds.setdefault(name, warm_up(engine, scheduler))
+            if is_warm and name not in speeds:
+                speeds[name] = warm_up(engine, scheduler)
             return engine
 
         models = stack.enter_context(
@@ -283,6 +284,12 @@ def open_upscaler(
         )
 
         def measure(spec: ModelSpec) -> Speed:
+            # What is known, or measured now, needs no warm-up: slow models would take seconds for
+            # it at every start.
+            known = read_speed(settings, spec)
+            speeds[spec.name] = known.s_per_px if known else 0.0
+            if known:
+                return known
             with models.use(spec.name) as engine:
                 speed = find_speed(
                     settings, spec, lambda: measure_speed(engine, scheduler, settings)

@@ -81,7 +81,7 @@ def test_ratios_and_shares_follow_from_the_times_that_are_told(tmp_path: Path) -
 def test_a_halo_that_is_too_narrow_is_seen_in_the_seams(tmp_path: Path) -> None:
     """The weights are alive enough: with less than the network sees, results differ."""
     weights = add_lively_rrdb(tmp_path, num_block=3)
-    entry = Entry("ours", str(tmp_path), weights.model, "exact", "cpu", 64, 88, is_tuned=False)
+    entry = Entry("ours", str(tmp_path), weights.model, "exact", "cpu", 64, 136, is_tuned=False)
     facts = measure_one(entry, is_tiny=True)
     assert int(str(facts["halo_px"])) < int(str(facts["radius_px"]))
     assert float(str(facts["mean_levels"])) > 0
