@@ -21,9 +21,9 @@ Steps = Generator[None, bool, T]
 """Yields after each run; is sent whether this process had nothing else to do during it."""
 
 MAX_BATCH_S: Final = 25.0
-"""Longest that one batch may take: a cancelled image goes on for so long. x4plus in 8 bits takes 11 s
-for 512x512 on two quiet cores and 16 s on busy ones; in windows of 352 px, halos would make every
-picture that does not fit into one of them take half as long again and more."""
+"""Longest that one batch may take: a cancelled image goes on for so long. x4plus in 8 bits takes
+11 s for 512x512 on two quiet cores and 16 s on busy ones; in windows of 352 px, halos would make
+every picture that does not fit into one of them take half as long again and more."""
 
 
 def drive(steps: Steps[T]) -> T:
