@@ -34,7 +34,7 @@ def upscale() -> Image.Image:
     command = Path(sys.executable).with_name("upscaled")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([command, "image", SAMPLE, "--scale", str(SCALE), "-o", folder], check=True)
-        (result,) = Path(folder).iterdir()
+        (result,) = Path(folder).glob("*.jpg")
         with Image.open(result) as picture:
             picture.load()
             return picture

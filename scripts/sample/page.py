@@ -27,7 +27,7 @@ def main() -> None:
     command = Path(sys.executable).with_name("upscaled")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([command, "image", source, "--scale", str(SCALE), "-o", folder], check=True)
-        (result,) = Path(folder).iterdir()
+        (result,) = Path(folder).glob("*.jpg")
         with Image.open(result) as picture:
             # Smaller than the real answer's quality of 95: it comes with every visit.
             picture.save(ASSETS / "sample-x4.jpg", quality=82, optimize=True, progressive=True)

@@ -17,7 +17,7 @@ def check_models(settings: Settings, store: ModelStore | None = None) -> list[Fi
     """
     store = store or ModelStore(settings.models_dir)
     try:
-        states = store.verify()
+        states = [each for each in store.verify() if not _is_second_name(store, each[0])]
     except (ModelError, OSError) as error:
         return [failure(CHECK, str(error), "install upscaled again: its own files are damaged")]
     named = {settings.model_x2, settings.model_x4} - {"auto"}
@@ -31,6 +31,14 @@ def check_models(settings: Settings, store: ModelStore | None = None) -> list[Fi
         return findings
     whole = [name for name, state in states if state is FileState.OK]
     return [ok(CHECK, f"{len(whole)} here, all as their SHA-256 says: {', '.join(whole)}")]
+
+
+def _is_second_name(store: ModelStore, name: str) -> bool:
+    """Whether another name stands for the same file, which is reported once."""
+    try:
+        return bool(store.find(name).same_as)
+    except ModelError:
+        return False
 
 
 def _is_here(store: ModelStore, name: str) -> bool:
