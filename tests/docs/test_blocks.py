@@ -19,6 +19,7 @@ WHY_NOT = {
     "downloads from the internet",
     "downloads gigabytes",
     "needs docker",
+    "needs a file from elsewhere",
     "needs docker and a GPU",
     "needs two GPUs",
     "serves until it is stopped",
