@@ -14,9 +14,7 @@ from models.evaluation.measure import Truth
 from scripts.evaluation.blind.pairs import Comparison, make_pairs
 from scripts.evaluation.blind.server import BlindServer
 from scripts.evaluation.blind.tally import Tally
-from tests.browser.conftest import chromium
-
-__all__ = ["chromium"]
+from tests.browser.conftest import open_chromium
 
 Pixels = NDArray[np.uint8]
 
@@ -29,6 +27,13 @@ def bright(small: Pixels) -> Pixels:
 
 def dark(small: Pixels) -> Pixels:
     return np.full((small.shape[0] * 2, small.shape[1] * 2, 3), 50, np.uint8)
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """For this module alone: asynchronous tests fail beside the browser's event loop."""
+    with open_chromium() as browser:
+        yield browser
 
 
 @pytest.fixture
