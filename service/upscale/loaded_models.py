@@ -39,14 +39,14 @@ class LoadedModels:
         *,
         begin: Callable[[], None] = lambda: None,
         idle_unload_s: float = 0,
-        kept: Callable[[str], bool] = lambda name: False,
+        kept: frozenset[str] = frozenset(),
     ) -> None:
         """
         Args:
             open_model: opens the engine of a model by its name; what it raises, `use` raises.
             begin: called first in the thread that opens engines.
             idle_unload_s: a model that nothing has used for so long is let go; 0: never.
-            kept: whether a model stays, however long it is idle.
+            kept: the models that stay, however long they are idle.
         """
         self._open_model = open_model
         self._idle_unload_s = idle_unload_s
@@ -105,7 +105,7 @@ class LoadedModels:
             idle = [
                 name
                 for name, slot in self._slots.items()
-                if not slot.users and slot.left_at <= before and not self._kept(name)
+                if not slot.users and slot.left_at <= before and name not in self._kept
             ]
             for name in idle:
                 del self._slots[name]

@@ -25,7 +25,7 @@ from models.store import ModelStore
 from service.config import MAX_OUTPUT_SIDE_PX, Settings
 from service.cores import count_cores
 from service.decoding.decoder import Decoder, count_decoders
-from service.engine.choice import open_model
+from service.engine.choice import choose_model, open_model
 from service.engine.device import has_free_cores
 from service.engine.engine import Engine
 from service.engine.speed import Speed, find_speed, read_speed
@@ -265,46 +265,19 @@ def open_upscaler(
             )
         )
         decoder.warm_up(decoders)  # while the models are opened
-        speeds: dict[str, float] = {}
-        open_it = open_engine or (lambda name: open_model(settings, name))
-
-        def open_warm(name: str) -> Engine:
-            engine = open_it(name)
-            if is_warm and name not in speeds:
-                speeds[name] = warm_up(engine, scheduler)
-            return engine
-
+        store = ModelStore(settings.models_dir)
+        # The last rung of each ladder, whatever the machine can afford beside it.
+        fastest = frozenset(
+            choose_model(settings, scale, store, asked_by=asked_by)[0].name for scale in scales
+        )
+        opening = _Opening(settings, scheduler, open_engine, is_warm=is_warm)
         models = stack.enter_context(
             LoadedModels(
-                open_warm,
-                begin=begin,
-                idle_unload_s=settings.idle_unload_s,
-                kept=lambda name: name in fastest,
+                opening.open, begin=begin, idle_unload_s=settings.idle_unload_s, kept=fastest
             )
         )
-
-        def measure(spec: ModelSpec) -> Speed:
-            # What is known, or measured now, needs no warm-up: slow models would take seconds for
-            # it at every start.
-            known = read_speed(settings, spec)
-            speeds[spec.name] = known.s_per_px if known else 0.0
-            if known:
-                return known
-            with models.use(spec.name) as engine:
-                speed = find_speed(
-                    settings, spec, lambda: measure_speed(engine, scheduler, settings)
-                )
-            # Not the warm-up's: on a machine that is busy with other work the clock misleads.
-            speeds[spec.name] = speed.s_per_px
-            return speed
-
-        ladders = {
-            scale: find_ladder(
-                settings, scale, measure if measures else partial(read_speed, settings), asked_by
-            )
-            for scale in scales
-        }
-        fastest = {ladder[-1].model for ladder in ladders.values()}
+        known = partial(opening.measure, models) if measures else partial(read_speed, settings)
+        ladders = {scale: find_ladder(settings, scale, known, asked_by) for scale in scales}
         for name in dict.fromkeys(rung.model for ladder in ladders.values() for rung in ladder):
             with models.use(name):
                 pass
@@ -312,4 +285,44 @@ def open_upscaler(
         if has_free_cores(settings):
             pool = stack.enter_context(ThreadPoolExecutor(count_cores()))
         log_ladders(ladders)
-        yield Upscaler(settings, models, scheduler, decoder, ladders, speeds, pool)
+        yield Upscaler(settings, models, scheduler, decoder, ladders, opening.seconds_per_px, pool)
+
+
+class _Opening:
+    """Opens engines, and finds out what a pixel takes with each: `seconds_per_px`, by model."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        scheduler: Scheduler,
+        open_engine: Callable[[str], Engine] | None,
+        *,
+        is_warm: bool,
+    ) -> None:
+        self.seconds_per_px: dict[str, float] = {}
+        self._settings = settings
+        self._scheduler = scheduler
+        self._open_engine = open_engine or partial(open_model, settings)
+        self._is_warm = is_warm
+        self._measured: set[str] = set()
+
+    def open(self, model: str) -> Engine:
+        """Open a model; warm it up where that is asked for and its speed is not found otherwise.
+
+        A slow model would take seconds for it at every start.
+        """
+        engine = self._open_engine(model)
+        if self._is_warm and model not in self._measured | self.seconds_per_px.keys():
+            self.seconds_per_px[model] = warm_up(engine, self._scheduler)
+        return engine
+
+    def measure(self, models: LoadedModels, spec: ModelSpec) -> Speed:
+        """The stored speed of a model; where there is none, open it, measure and store it."""
+        speed = read_speed(self._settings, spec)
+        if speed is None:
+            self._measured.add(spec.name)
+            with models.use(spec.name) as engine:
+                measure = partial(measure_speed, engine, self._scheduler, self._settings)
+                speed = find_speed(self._settings, spec, measure)
+        self.seconds_per_px[spec.name] = speed.s_per_px
+        return speed

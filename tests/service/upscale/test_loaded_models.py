@@ -69,7 +69,7 @@ def test_an_opening_that_fails_is_told_to_who_asked_and_tried_again() -> None:
 
 def test_idle_models_are_let_go_but_for_those_in_use_and_those_that_stay() -> None:
     opened: list[str] = []
-    with LoadedModels(counting(opened), kept=lambda name: name == "small") as models:
+    with LoadedModels(counting(opened), kept=frozenset({"small"})) as models:
         for name in ("small", "idle", "used"):
             with models.use(name):
                 pass

@@ -9,8 +9,10 @@ from PIL import Image as PillowImage
 from models.errors import UnknownModel
 from service.config import Settings, load_settings
 from service.errors import InvalidParameter, MalformedImage
+from service.upscale import ladder
 from service.upscale.cancellation import Cancellation
 from service.upscale.lane import Cancelled
+from service.upscale.scheduler import BatchDone
 from service.upscale.upscaler import Upscaler, open_upscaler
 from tests.service.image.samples import picture, save
 
@@ -72,3 +74,21 @@ def test_what_cannot_be_opened_is_said_and_leaves_no_thread_behind(settings: Set
     wrong = settings.model_copy(update={"model_x2": "nonsense"})
     with pytest.raises(UnknownModel), open_upscaler(wrong, decoders=0):
         pass
+
+
+def test_a_model_whose_speed_is_stored_is_not_run_again_at_the_next_start(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ladder, "VIVID", {4: ("upscaled-x2",)})
+    runs: list[list[str]] = []
+    for _ in range(2):
+        batches: list[BatchDone] = []
+        with open_upscaler(
+            settings, scales=(4,), is_warm=True, on_batch=batches.append, decoders=0
+        ) as opened:
+            assert opened.seconds_per_px.keys() == {"upscaled-x2", "upscaled-x4"}
+            assert min(opened.seconds_per_px.values()) > 0
+        runs.append([done.engine.model for done in batches])
+    assert runs[0].count("upscaled-x2") > 0
+    assert runs[1].count("upscaled-x2") == 0
+    assert runs[1].count("upscaled-x4") == 2
