@@ -19,11 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
-from service.config import Settings, SettingsError, load_settings
-from service.errors import ServiceError
-from service.image.probe import probe
-from service.image.types import ImageInfo
-from service.state import State, StateError, open_state
+from upscaled.config import Settings, SettingsError, load_settings
+from upscaled.errors import ServiceError
+from upscaled.image.probe import probe
+from upscaled.image.types import ImageInfo
+from upscaled.state import State, StateError, open_state
 
 ROOT = Path(__file__).resolve().parents[1]
 DATA_DIR = ROOT / ".upscaled"
@@ -209,7 +209,7 @@ def is_ready(port: int) -> bool:
 def read_log_end() -> str:
     """The log's last lines, but for what it says of each request."""
     text = (DATA_DIR / "service.log").read_text(errors="replace")
-    lines = [line for line in text.splitlines() if " service.api.request_log: " not in line]
+    lines = [line for line in text.splitlines() if " upscaled.api.request_log: " not in line]
     return "\n".join([f"The end of {DATA_DIR / 'service.log'}:", *lines[-12:]])
 
 

@@ -24,7 +24,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 REPOSITORY_DIR = Path(__file__).resolve().parents[1]
-UPSCALED = (sys.executable, "-c", "from service.cli import main; main()")
+UPSCALED = (sys.executable, "-c", "from upscaled.cli import main; main()")
 
 
 class ServerDied(Exception):

@@ -13,7 +13,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-import service
+import upscaled
 
 ROOT = Path(__file__).resolve().parents[1]
 _LOCK_PARTS = ("", "-torch", "-cuda", "-weights", "-extras", "-dev")
@@ -91,7 +91,7 @@ def test_torchvision_is_imported_nowhere() -> None:
 def test_version_is_the_same_everywhere() -> None:
     project = _project()["project"]
     assert isinstance(project, dict)
-    assert project["version"] == service.__version__
+    assert project["version"] == upscaled.__version__
 
 
 def test_the_changelog_is_headed_by_this_version() -> None:
@@ -100,8 +100,8 @@ def test_the_changelog_is_headed_by_this_version() -> None:
     headings = re.findall(r"^## \[?(Unreleased|\d+\.\d+\.\d+)", changelog, re.MULTILINE)
     versions = [heading for heading in headings if heading != "Unreleased"]
     assert headings
-    assert headings[0] == "Unreleased" or headings[0] == service.__version__
-    assert versions[:1] in ([], [service.__version__])
+    assert headings[0] == "Unreleased" or headings[0] == upscaled.__version__
+    assert versions[:1] in ([], [upscaled.__version__])
 
 
 def test_no_file_is_large() -> None:

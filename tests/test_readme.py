@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from service.cli import app
-from service.config import describe_settings, load_settings
+from upscaled.cli import app
+from upscaled.config import describe_settings, load_settings
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,7 +27,7 @@ def settings_table() -> str:
 
 
 def test_the_settings_table_is_the_code_s() -> None:
-    page = (ROOT / "service" / "docs" / "settings.md").read_text()
+    page = (ROOT / "service" / "upscaled" / "docs" / "settings.md").read_text()
     found = re.search(r"<!-- settings:.*?-->\n(.*?)\n<!-- /settings -->", page, re.DOTALL)
     assert found is not None
     assert found[1] == settings_table(), f"put this into the page:\n{settings_table()}"
@@ -46,8 +46,8 @@ def test_every_link_leads_somewhere(readme: str) -> None:
 
 
 def test_every_folder_of_the_packages_is_on_the_map(readme: str) -> None:
-    packages = {path.parent.name for path in (ROOT / "service").glob("*/__init__.py")}
-    assert [name for name in packages if f"(service/{name})" not in readme] == []
+    packages = {path.parent.name for path in (ROOT / "service" / "upscaled").glob("*/__init__.py")}
+    assert [name for name in packages if f"(service/upscaled/{name})" not in readme] == []
 
 
 def test_every_figure_is_a_number(readme: str) -> None:

@@ -15,17 +15,17 @@ from scripts.benchmark.effort import Effort
 from scripts.benchmark.machine import Facts
 from scripts.benchmark.ours import open_upscaler_with, settings_of, upscale_once
 from scripts.benchmark.pictures import Pixels, make_pixels
-from service.batch.found import Finder
-from service.batch.journal import FILE_NAME, Journal
-from service.batch.opening import open_bench
-from service.batch.outcome import Kind, Summary
-from service.batch.run import count_under_way, run_batch
-from service.batch.stop import Stop
-from service.batch.work import Bench
-from service.config import Settings
-from service.decoding.decoder import count_decoders
-from service.engine.choice import open_model
-from service.engine.engine import Engine, Started, Window, most_windows
+from upscaled.batch.found import Finder
+from upscaled.batch.journal import FILE_NAME, Journal
+from upscaled.batch.opening import open_bench
+from upscaled.batch.outcome import Kind, Summary
+from upscaled.batch.run import count_under_way, run_batch
+from upscaled.batch.stop import Stop
+from upscaled.batch.work import Bench
+from upscaled.config import Settings
+from upscaled.decoding.decoder import count_decoders
+from upscaled.engine.choice import open_model
+from upscaled.engine.engine import Engine, Started, Window, most_windows
 
 SCALE = 4
 MODEL = "upscaled-x4"

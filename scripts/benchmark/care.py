@@ -8,22 +8,22 @@ from typing import Generic, TypeVar
 
 import cv2
 
-from models.registry import is_colour_exact
-from models.store import ModelStore
 from scripts.benchmark.contestant import Entry
 from scripts.benchmark.effort import Effort
 from scripts.benchmark.machine import Facts
 from scripts.benchmark.ours import open_upscaler_with, settings_of, upscale_once
 from scripts.benchmark.pictures import make_pixels
 from scripts.benchmark.weights import Weights, add_general, add_small_compact, is_random
-from service.engine.choice import open_model
-from service.engine.engine import Window
-from service.image.depth import Pixels
-from service.upscale.check import is_believable
-from service.upscale.lock import LOCK_PX, lock_colours
-from service.upscale.loop import Care
-from service.upscale.pattern_correction import PatternCorrection
-from service.upscale.region import Region
+from upscaled.engine.choice import open_model
+from upscaled.engine.engine import Window
+from upscaled.image.depth import Pixels
+from upscaled.upscale.check import is_believable
+from upscaled.upscale.lock import LOCK_PX, lock_colours
+from upscaled.upscale.loop import Care
+from upscaled.upscale.pattern_correction import PatternCorrection
+from upscaled.upscale.region import Region
+from upscaled_models.registry import is_colour_exact
+from upscaled_models.store import ModelStore
 
 Result = TypeVar("Result")
 

@@ -25,8 +25,8 @@ from statistics import median
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from service.config import Settings
-    from service.engine.engine import Engine
+    from upscaled.config import Settings
+    from upscaled.engine.engine import Engine
 
 BUSY_PROCESSES: Final = 4
 ROUNDS: Final = 5
@@ -141,10 +141,10 @@ def _start(model: str, folder: Path, *, is_busy: bool, is_raced: bool) -> Start:
 
 def _open(model: str, folder: str, *, is_raced: bool) -> None:
     """As a worker does at its start; the choice goes to standard output."""
-    from service.engine import tuned
-    from service.engine.choice import load_model
-    from service.engine.tuned import find_choice, open_tuned
-    from service.engine.tuning.load import NO_LOAD
+    from upscaled.engine import tuned
+    from upscaled.engine.choice import load_model
+    from upscaled.engine.tuned import find_choice, open_tuned
+    from upscaled.engine.tuning.load import NO_LOAD
 
     if is_raced:
         vars(tuned)["read_load"] = lambda: NO_LOAD
@@ -156,15 +156,15 @@ def _open(model: str, folder: str, *, is_raced: bool) -> None:
 
 
 def _settings(folder: Path) -> "Settings":
-    from service.config import load_settings
+    from upscaled.config import load_settings
 
     return load_settings({}, data_dir=folder, device="cpu")
 
 
 def _compare(model: str, starts: list[Start], side_px: int) -> list[Start]:
     """With the ratio of each start's choice to the fastest of all."""
-    from service.engine.choice import load_model
-    from service.engine.tuned import describe_options
+    from upscaled.engine.choice import load_model
+    from upscaled.engine.tuned import describe_options
 
     settings = _settings(Path(tempfile.gettempdir()))
     loaded, device = load_model(settings, model)
@@ -195,7 +195,7 @@ def _time(
     """Each engine's processor time for one picture: the median of runs in turn."""
     from scripts.benchmark.ours import upscale_once
     from scripts.benchmark.pictures import make_pixels
-    from service.upscale.upscaler import open_upscaler
+    from upscaled.upscale.upscaler import open_upscaler
 
     pixels = make_pixels(side_px, side_px)
     times_s: dict[tuple[str, int], list[float]] = {form: [] for form in engines}

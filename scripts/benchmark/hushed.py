@@ -21,9 +21,9 @@ _is_hushed: ContextVar[bool] = ContextVar("is_hushed", default=False)
 
 def serve() -> None:
     """Run `upscaled` so."""
-    from service.api import facts, metrics
-    from service.api.wire import exchange, report
-    from service.cli import main
+    from upscaled.api import facts, metrics
+    from upscaled.api.wire import exchange, report
+    from upscaled.cli import main
 
     for owner, name in (
         (report.Report, "add"),

@@ -9,18 +9,18 @@ from dataclasses import replace
 import numpy as np
 import torch
 
-from models.quantising.prepare import quantise_network
-from models.store import ModelStore
-from models.weights import load_network
 from scripts.benchmark.contestant import Absent
 from scripts.benchmark.pictures import make_pixels
-from service.config import Settings
-from service.engine.choice import choose_model, choose_window_px
-from service.engine.device import choose_device
-from service.engine.engine import Engine
-from service.engine.loaded import LoadedModel
-from service.engine.openvino_engine import build_openvino_engine
-from service.engine.torch_candidates import open_torch
+from upscaled.config import Settings
+from upscaled.engine.choice import choose_model, choose_window_px
+from upscaled.engine.device import choose_device
+from upscaled.engine.engine import Engine
+from upscaled.engine.loaded import LoadedModel
+from upscaled.engine.openvino_engine import build_openvino_engine
+from upscaled.engine.torch_candidates import open_torch
+from upscaled_models.quantising.prepare import quantise_network
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import load_network
 
 PICTURES = 6
 SIDE_PX = 48

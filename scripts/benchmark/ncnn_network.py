@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import nn
 
-from models.networks.rrdb import LEAK, RESIDUAL_SCALE, ResidualDenseBlock, RRDBNet
-from models.networks.srvgg import SRVGGNetCompact
-from models.store import ModelStore
-from models.weights import load_network
 from scripts.benchmark.contestant import Absent, Entry
 from scripts.benchmark.flops import count_gflop
 from scripts.benchmark.pictures import Pixels, make_pixels
 from scripts.benchmark.weights import bias_of
+from upscaled_models.networks.rrdb import LEAK, RESIDUAL_SCALE, ResidualDenseBlock, RRDBNet
+from upscaled_models.networks.srvgg import SRVGGNetCompact
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import load_network
 
 MAGIC = 7767517
 ADD, MULTIPLY = 0, 2

@@ -22,12 +22,12 @@ import requests
 from scripts.benchmark.hushed import HEADER
 from scripts.benchmark.pictures import make_jpeg
 from scripts.benchmark.server import Server, serving
-from service.api.facts import Exchange, Facts
-from service.api.metrics import Metrics
-from service.api.request_log import log_exchange
-from service.logs import JsonFormatter
-from service.pool.boundary import StageTimes
-from service.pool.tally import Tally
+from upscaled.api.facts import Exchange, Facts
+from upscaled.api.metrics import Metrics
+from upscaled.api.request_log import log_exchange
+from upscaled.logs import JsonFormatter
+from upscaled.pool.boundary import StageTimes
+from upscaled.pool.tally import Tally
 
 SIDE_PX = 64
 WARM_UP_PAIRS = 20
@@ -98,7 +98,7 @@ def compare(told_s: Sequence[float], hushed_s: Sequence[float]) -> dict[str, flo
 def time_the_work(count: int) -> float:
     """Microseconds of one small request's counting, timing and logging, the worker's included."""
     metrics, tally = Metrics(), Tally()
-    with logging_to_a_file("service.api.request_log"):
+    with logging_to_a_file("upscaled.api.request_log"):
         for _ in range(500):
             _observe_one(metrics, tally)
         begun = time.process_time()

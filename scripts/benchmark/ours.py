@@ -9,21 +9,21 @@ from typing import cast
 
 import numpy as np
 
-from models.store import ModelStore
-from models.weights import build_network
 from scripts.benchmark.contestant import Entry, peak_of_cuda_mib
 from scripts.benchmark.flops import Shape, count_gflop
 from scripts.benchmark.int8 import open_int8
 from scripts.benchmark.pictures import Pixels, make_pixels
 from scripts.benchmark.weights import is_random
-from service.config import Settings, load_settings
-from service.engine.choice import open_model
-from service.engine.engine import Engine, Started, Window
-from service.image.types import Image
-from service.upscale.check import is_believable
-from service.upscale.job import choose_care
-from service.upscale.loop import NO_CARE, Care
-from service.upscale.upscaler import Upscaler, open_upscaler
+from upscaled.config import Settings, load_settings
+from upscaled.engine.choice import open_model
+from upscaled.engine.engine import Engine, Started, Window
+from upscaled.image.types import Image
+from upscaled.upscale.check import is_believable
+from upscaled.upscale.job import choose_care
+from upscaled.upscale.loop import NO_CARE, Care
+from upscaled.upscale.upscaler import Upscaler, open_upscaler
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import build_network
 
 INT8 = "int8"
 

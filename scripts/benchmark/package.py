@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.store import ModelStore
-from models.weights import load_network
 from scripts.benchmark.contestant import Absent, Entry, peak_of_cuda_mib
 from scripts.benchmark.flops import Shape, count_gflop
 from scripts.benchmark.pictures import Pixels, make_pixels
 from tests.reference.standins import PublishedRealEsrgan, import_published
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import load_network
 
 TILE_PX = 400
 TILE_PAD_PX = 10

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-from models.store import ModelStore
 from scripts.benchmark.contestant import Entry
 from scripts.benchmark.effort import Effort
 from scripts.benchmark.machine import Facts
@@ -23,8 +22,9 @@ from scripts.benchmark.weights import (
     add_packaged,
     add_small_compact,
 )
-from service.engine.choice import open_model
-from service.engine.engine import least_window_px, round_up
+from upscaled.engine.choice import open_model
+from upscaled.engine.engine import least_window_px, round_up
+from upscaled_models.store import ModelStore
 
 TINY_CORE_PX = 16
 

@@ -101,7 +101,7 @@ def read_stages(header: str) -> dict[str, float]:
     }
 
 
-PROGRAM = "from service.cli import main; main()"
+PROGRAM = "from upscaled.cli import main; main()"
 
 
 @contextmanager

@@ -10,18 +10,18 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from models.packaged import missing_packaged, place_packaged
-from models.registry import (
+from scripts.benchmark.pictures import make_pixels
+from upscaled.config import load_settings
+from upscaled_models.packaged import missing_packaged, place_packaged
+from upscaled_models.registry import (
     WEIGHTS_PACKAGE,
     WEIGHTS_PACKAGE_VERSION,
     Shape,
     rrdb_shape,
     srvgg_shape,
 )
-from models.store import ModelStore
-from models.weights import build_network
-from scripts.benchmark.pictures import make_pixels
-from service.config import load_settings
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import build_network
 
 GENERAL = "realesr-general-x4v3"
 GENERAL_NAMES = ("realesr-general-x4v3.pth", "realesr-general-x4v3.fp16.safetensors")

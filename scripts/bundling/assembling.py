@@ -48,7 +48,7 @@ def assemble(parts: Parts, folder: Path) -> None:
     (folder / "sbom.cdx.json").write_text(sbom)
     (folder / "requirements.txt").write_text(_write_requirements(parts.wheels))
     (folder / "facts").write_text(_write_facts(parts))
-    for notice in ("LICENSE", "models/THIRD_PARTY_NOTICES.md"):
+    for notice in ("LICENSE", "models/upscaled_models/THIRD_PARTY_NOTICES.md"):
         shutil.copy(ROOT / notice, folder)
     shutil.copy(INSTALLER, folder)
     (folder / "install").chmod(0o755)

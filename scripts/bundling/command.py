@@ -8,8 +8,6 @@ import tempfile
 import tomllib
 from pathlib import Path
 
-from models.errors import ModelError
-from models.store import ModelStore
 from scripts.bundling.archive import pack
 from scripts.bundling.assembling import Parts, assemble, name_bundle
 from scripts.bundling.gathering import ROOT, NotFound, gather
@@ -17,7 +15,9 @@ from scripts.bundling.manifest import SigningFailed, sign, write_manifest
 from scripts.bundling.models import UnfitModel, find_model_files
 from scripts.bundling.target import Target, UnfitTarget, read_target, this_platform
 from scripts.bundling.wheels import UnfitWheel
-from service.config import load_settings
+from upscaled.config import load_settings
+from upscaled_models.errors import ModelError
+from upscaled_models.store import ModelStore
 
 WEIGHTS_EXTRA = "realesrgan"
 

@@ -4,9 +4,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from models.quantised import quantised_path, record_path
-from models.registry import ModelSpec
-from models.store import FileState, ModelStore
+from upscaled_models.quantised import quantised_path, record_path
+from upscaled_models.registry import ModelSpec
+from upscaled_models.store import FileState, ModelStore
 
 
 class UnfitModel(ValueError):

@@ -12,10 +12,10 @@ from cyclonedx.output.json import JsonV1Dot6
 from packageurl import PackageURL
 from packaging.utils import NormalizedName, canonicalize_name
 
-from models.store import hash_file
 from scripts.bundling.models import ModelFile
 from scripts.bundling.target import Target
 from scripts.bundling.wheels import Wheel
+from upscaled_models.store import hash_file
 
 ROOT_NAME = "upscaled"
 

@@ -12,8 +12,8 @@ from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from models.store import hash_file
 from scripts.bundling.target import Glibc, Target, needed_glibc
+from upscaled_models.store import hash_file
 
 
 class UnfitWheel(ValueError):

@@ -8,9 +8,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.errors import UnknownModel
-from models.evaluation.cache import cached_upscaler
-from models.evaluation.upscalers import (
+from upscaled.config import load_settings
+from upscaled.image.harm import measure_harm
+from upscaled.upscale.lock import lock_colours
+from upscaled.upscale.neutral import is_neutral, neutralise
+from upscaled.upscale.tempering import AUTO_STRENGTH, Tempering, temper
+from upscaled.upscale.upscaler import open_upscaler
+from upscaled_models.errors import UnknownModel
+from upscaled_models.evaluation.cache import cached_upscaler
+from upscaled_models.evaluation.upscalers import (
     KERNELS,
     AnyUpscaler,
     FileUpscaler,
@@ -21,14 +27,8 @@ from models.evaluation.upscalers import (
     network_upscaler,
     open_network,
 )
-from models.store import ModelStore
-from models.training.degradation import decode
-from service.config import load_settings
-from service.image.harm import measure_harm
-from service.upscale.lock import lock_colours
-from service.upscale.neutral import is_neutral, neutralise
-from service.upscale.tempering import AUTO_STRENGTH, Tempering, temper
-from service.upscale.upscaler import open_upscaler
+from upscaled_models.store import ModelStore
+from upscaled_models.training.degradation import decode
 
 Pixels = NDArray[np.uint8]
 

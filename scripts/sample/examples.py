@@ -16,12 +16,12 @@ from typing import Final
 
 from PIL import Image
 
-from models.registry import ModelSpec
-from service.api.present_models import read_present_models
-from service.config import load_settings
+from upscaled.api.present_models import read_present_models
+from upscaled.config import load_settings
+from upscaled_models.registry import ModelSpec
 
 FOLDER: Final = Path(__file__).resolve().parent
-ASSETS: Final = FOLDER.parents[1] / "service" / "api" / "assets"
+ASSETS: Final = FOLDER.parents[1] / "service" / "upscaled" / "api" / "assets"
 SAMPLE: Final = ASSETS / "sample.jpg"
 SCALE: Final = 4
 PART: Final = (96, 48, 156, 93)

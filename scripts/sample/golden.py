@@ -18,7 +18,7 @@ from PIL import Image
 REPOSITORY_DIR = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY_DIR))
 
-from service.doctor.golden import FOLDER, JPEG_QUALITY, SOURCES  # noqa: E402
+from upscaled.doctor.golden import FOLDER, JPEG_QUALITY, SOURCES  # noqa: E402
 
 PARTS = {2: (150, 60, 246, 124), 4: (100, 80, 196, 144)}
 """Left, top, right and bottom in cat.jpg, by scale."""

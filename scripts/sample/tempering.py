@@ -18,18 +18,20 @@ from PIL import Image, ImageDraw, ImageFont
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
-from models.evaluation.tracks import make_small
-from models.evaluation.upscalers import network_upscaler, open_network
-from models.training.pictures import read_rgb
 from scripts.evaluation.subjects import draw_subjects
-from service.config import load_settings
-from service.image.harm import measure_harm
-from service.upscale.tempering import AUTO_STRENGTH, Tempering, temper
+from upscaled.config import load_settings
+from upscaled.image.harm import measure_harm
+from upscaled.upscale.tempering import AUTO_STRENGTH, Tempering, temper
+from upscaled_models.evaluation.tracks import make_small
+from upscaled_models.evaluation.upscalers import network_upscaler, open_network
+from upscaled_models.training.pictures import read_rgb
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]
 
-PAGE_FOLDER: Final = Path(__file__).resolve().parents[2] / "service" / "docs" / "tempering"
+PAGE_FOLDER: Final = (
+    Path(__file__).resolve().parents[2] / "service" / "upscaled" / "docs" / "tempering"
+)
 SCALE: Final = 4
 ENLARGED: Final = 2
 AROUND_PX: Final = 64

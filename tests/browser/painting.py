@@ -6,8 +6,8 @@ from dataclasses import replace
 
 from PIL import Image, ImageChops
 
-from service.pool.boundary import Upscaled, UpscaleRequest
 from tests.service.api.executors import TIMES, ResizingExecutor, decode, encode
+from upscaled.pool.boundary import Upscaled, UpscaleRequest
 
 TILES = 3
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from service.pool.boundary import Upscaled, UpscaleRequest
 from tests.browser.conftest import PHONE
 from tests.browser.playground import CYAN, RED, Playground, is_near, red_picture
 from tests.service.api.executors import TIMES, ResizingExecutor
 from tests.service.api.serving import serve
+from upscaled.pool.boundary import Upscaled, UpscaleRequest
 
 Open = Callable[..., Playground]
 

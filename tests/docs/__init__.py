@@ -1,1 +1,1 @@
-"""README and the pages of service/docs, held to the code: all is documented, every block runs."""
+"""README and the pages of the service, held to the code: all is documented, every block runs."""

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-DOCS: Final = ROOT / "service" / "docs"
+DOCS: Final = ROOT / "service" / "upscaled" / "docs"
 METRICS: Final = ROOT / "docker" / "metrics.md"
 PAGES: Final = (ROOT / "README.md", METRICS, *sorted(DOCS.glob("*.md")))
 

@@ -7,10 +7,10 @@ import pytest
 import typer.main
 from typer.core import TyperGroup, TyperOption
 
-from service.api.metrics import Metrics
-from service.cli import app
-from service.config import ALIASES, PREFIX, Settings
 from tests.docs.blocks import DOCS, METRICS, PAGES, ROOT
+from upscaled.api.metrics import Metrics
+from upscaled.cli import app
+from upscaled.config import ALIASES, PREFIX, Settings
 
 
 def _leaves(command: Any, words: tuple[str, ...] = ("upscaled",)) -> list[tuple[str, Any]]:
@@ -71,7 +71,9 @@ def test_every_metric_is_documented() -> None:
 def test_every_page_is_linked_from_the_readme() -> None:
     readme = (ROOT / "README.md").read_text()
     assert [
-        page.name for page in DOCS.glob("*.md") if f"(service/docs/{page.name})" not in readme
+        page.name
+        for page in DOCS.glob("*.md")
+        if f"(service/upscaled/docs/{page.name})" not in readme
     ] == []
 
 

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from service.cli import app
 from tests.docs.blocks import PAGES, Block, read_all
+from upscaled.cli import app
 
 # `text` is what is shown, or a command's form with [OPTIONAL] parts: nothing to run.
 LANGUAGES = {"bash", "caddy", "ini", "javascript", "json", "nginx", "python", "text"}

@@ -6,9 +6,6 @@ from random import Random
 
 import pytest
 
-from service.decoding.decoder import Decoder
-from service.errors import ServiceError
-from service.image.sniff import BY_SETTING, ENABLED
 from tests.fuzzing.campaign import Campaign, Tally
 from tests.fuzzing.command import FAST, find_images, still_works
 from tests.fuzzing.faults import find_faults
@@ -16,6 +13,9 @@ from tests.fuzzing.mutate import mutate
 from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
 from tests.service.test_corpus import add_bilinear_model
+from upscaled.decoding.decoder import Decoder
+from upscaled.errors import ServiceError
+from upscaled.image.sniff import BY_SETTING, ENABLED
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 

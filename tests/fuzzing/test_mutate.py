@@ -2,9 +2,9 @@ from random import Random
 
 import pytest
 
-from service.image.png_chunks import iterate_chunks
 from tests.fuzzing.mutate import cut, flip_bits, mutate, repair, set_number, splice
 from tests.fuzzing.seeds import make_seeds
+from upscaled.image.png_chunks import iterate_chunks
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 SEEDS = make_seeds()

@@ -7,15 +7,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from models.registry import plain_shape
-from models.store import ModelStore, hash_file
-from models.weights import build_network
 from tests.reference.standins import (
     PublishedCommunity,
     PublishedRealEsrgan,
     import_community,
     import_published,
 )
+from upscaled_models.registry import plain_shape
+from upscaled_models.store import ModelStore, hash_file
+from upscaled_models.weights import build_network
 
 
 @pytest.fixture(scope="session")

@@ -12,15 +12,15 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-import models.default
-from models.evaluation.measure import flat_error_levels
-from models.evaluation.metrics import acutance, luma, psnr_db
-from models.evaluation.tracks import make_clean
-from models.evaluation.upscalers import Upscaler, kernel_upscaler, network_upscaler
-from models.registry import is_colour_exact, read_default_models
-from models.training.export import read_network
+import upscaled_models.default
+from upscaled_models.evaluation.measure import flat_error_levels
+from upscaled_models.evaluation.metrics import acutance, luma, psnr_db
+from upscaled_models.evaluation.tracks import make_clean
+from upscaled_models.evaluation.upscalers import Upscaler, kernel_upscaler, network_upscaler
+from upscaled_models.registry import is_colour_exact, read_default_models
+from upscaled_models.training.export import read_network
 
-FOLDER = Path(models.default.__file__).parent
+FOLDER = Path(upscaled_models.default.__file__).parent
 MANIFEST: dict[str, dict[str, Any]] = json.loads((FOLDER / "manifest.json").read_text())
 NAMES = ("upscaled-x2", "upscaled-x4")
 SECOND_NAMES = {"upscaled-x2-faithful": "upscaled-x2", "upscaled-x4-faithful": "upscaled-x4"}

@@ -14,10 +14,6 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import FetchError
-from models.fetch import MAX_CONNECTIONS, _HttpsOnly, _Unusable, fetch
-from models.registry import OFFICIAL, ModelSpec
-from models.store import ModelStore
 from tests.models.file_server import (
     CONTENT,
     HALF,
@@ -31,6 +27,10 @@ from tests.models.file_server import (
     sends_without_length,
     serving,
 )
+from upscaled_models.errors import FetchError
+from upscaled_models.fetch import MAX_CONNECTIONS, _HttpsOnly, _Unusable, fetch
+from upscaled_models.registry import OFFICIAL, ModelSpec
+from upscaled_models.store import ModelStore
 
 
 @pytest.fixture

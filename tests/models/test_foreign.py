@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import save, save_file
 
-from models.errors import WeightsError
-from models.weights import read_state, recognise_file
+from upscaled_models.errors import WeightsError
+from upscaled_models.weights import read_state, recognise_file
 
 RUNS_NOT = (
     ", which does not run here: RRDB (Real-ESRGAN), compact (SRVGG), SPAN, RealPLKSR and plain "

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.errors import WeightsError
-from models.older_names import find_new_names
-from models.registry import rrdb_shape
-from models.weights import build_network, read_state, recognise_file
+from upscaled_models.errors import WeightsError
+from upscaled_models.older_names import find_new_names
+from upscaled_models.registry import rrdb_shape
+from upscaled_models.weights import build_network, read_state, recognise_file
 
 SHAPE = rrdb_shape(scale=4, num_block=3, num_feat=8, num_grow_ch=4)
 FIRST_LAYERS = {"conv_first": 0, "conv_up1": 3, "conv_up2": 6, "conv_hr": 8, "conv_last": 10}

@@ -13,12 +13,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models import packaged as packaged_module
-from models import store as store_module
-from models.errors import FetchError, WeightsError
-from models.ncnn.pair import read_pair, to_safetensors
-from models.packaged import find_packaged_file, is_packaged_here, obtain, place_packaged
-from models.registry import (
+from tests.models.file_server import CONTENT, LENGTH, Server, fails_with, serving
+from tests.models.ncnn.pairs import random_state, write_pair
+from upscaled_models import packaged as packaged_module
+from upscaled_models import store as store_module
+from upscaled_models.errors import FetchError, WeightsError
+from upscaled_models.ncnn.pair import read_pair, to_safetensors
+from upscaled_models.packaged import find_packaged_file, is_packaged_here, obtain, place_packaged
+from upscaled_models.registry import (
     OFFICIAL,
     WEIGHTS_PACKAGE,
     WEIGHTS_PACKAGE_VERSION,
@@ -26,10 +28,8 @@ from models.registry import (
     PackagedPair,
     srvgg_shape,
 )
-from models.store import FileState, ModelStore
-from models.weights import load_network
-from tests.models.file_server import CONTENT, LENGTH, Server, fails_with, serving
-from tests.models.ncnn.pairs import random_state, write_pair
+from upscaled_models.store import FileState, ModelStore
+from upscaled_models.weights import load_network
 
 SHAPE = srvgg_shape(upscale=4, num_conv=1, num_feat=4)
 THIRD_PARTY_NOTICES = Path(store_module.__file__).parent / "THIRD_PARTY_NOTICES.md"

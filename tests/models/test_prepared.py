@@ -2,13 +2,13 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import WeightsError
-from models.graphs.layers import Layers
-from models.prepared import find_prepared
-from models.quantised import allowed_in, digest_layers, record_path
-from models.registry import ModelSpec
-from models.store import ModelStore, find_official
 from tests.models.test_quantised import SPEC, make_layers, place
+from upscaled_models.errors import WeightsError
+from upscaled_models.graphs.layers import Layers
+from upscaled_models.prepared import find_prepared
+from upscaled_models.quantised import allowed_in, digest_layers, record_path
+from upscaled_models.registry import ModelSpec
+from upscaled_models.store import ModelStore, find_official
 
 
 def read_nothing() -> dict[str, object]:

@@ -9,11 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from models.packaged import is_packaged_here, place_packaged
-from models.registry import OFFICIAL, WEIGHTS_PACKAGE, ModelSpec
-from models.store import ModelStore
-from models.weights import build_network, load_network
 from tests.reference.standins import PublishedRealEsrgan
+from upscaled_models.packaged import is_packaged_here, place_packaged
+from upscaled_models.registry import OFFICIAL, WEIGHTS_PACKAGE, ModelSpec
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import build_network, load_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from models.errors import WeightsError
-from models.graphs.layers import Convolution, Layers, Quantisation
-from models.quantised import (
+from upscaled_models.errors import WeightsError
+from upscaled_models.graphs.layers import Convolution, Layers, Quantisation
+from upscaled_models.quantised import (
     TRACKS,
     Pair,
     QuantisedProof,
@@ -21,8 +21,8 @@ from models.quantised import (
     serialise_layers,
     why_not,
 )
-from models.registry import ModelSpec, describe_model, plain_shape
-from models.store import hash_file
+from upscaled_models.registry import ModelSpec, describe_model, plain_shape
+from upscaled_models.store import hash_file
 
 SPEC = describe_model(
     "mine",

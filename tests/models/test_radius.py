@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.registry import (
+from upscaled_models.registry import (
     OFFICIAL,
     Family,
     ModelSpec,
@@ -16,7 +16,7 @@ from models.registry import (
     span_shape,
     srvgg_shape,
 )
-from models.weights import build_network
+from upscaled_models.weights import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

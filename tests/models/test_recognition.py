@@ -1,7 +1,7 @@
 import pytest
 
-from models.recognition import UnknownArchitecture, recognise
-from models.registry import (
+from upscaled_models.recognition import UnknownArchitecture, recognise
+from upscaled_models.registry import (
     OFFICIAL,
     Family,
     Shape,
@@ -11,7 +11,7 @@ from models.registry import (
     span_shape,
     srvgg_shape,
 )
-from models.weights import build_network
+from upscaled_models.weights import build_network
 
 SHAPES: list[tuple[Family, Shape]] = [
     *((spec.family, spec.shape) for spec in OFFICIAL if spec.shape.get("num_block") != 23),

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import ModelError
-from models.registry import (
+from upscaled_models.errors import ModelError
+from upscaled_models.registry import (
     OFFICIAL,
     Family,
     ModelSpec,
@@ -161,9 +161,16 @@ def test_a_damaged_manifest_is_an_error_that_names_it(
 
 @pytest.mark.parametrize(
     "module",
-    ["models", "models.errors", "models.fetch", "models.recognition", "models.registry",
-     "models.store", "service.cli.models"],
-)  # fmt: skip
+    [
+        "upscaled_models",
+        "upscaled_models.errors",
+        "upscaled_models.fetch",
+        "upscaled_models.recognition",
+        "upscaled_models.registry",
+        "upscaled_models.store",
+        "upscaled.cli.models",
+    ],
+)
 def test_what_a_front_end_reads_loads_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -7,12 +7,12 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from models import store as store_module
-from models.errors import ModelError, ModelRefused, UnknownModel, WeightsError
-from models.registry import OFFICIAL, Shape, describe_model, srvgg_shape
-from models.store import FileState, ModelStore, hash_file
-from models.weights import build_network, load_network
 from tests.models.ncnn.pairs import random_state, write_pair
+from upscaled_models import store as store_module
+from upscaled_models.errors import ModelError, ModelRefused, UnknownModel, WeightsError
+from upscaled_models.registry import OFFICIAL, Shape, describe_model, srvgg_shape
+from upscaled_models.store import FileState, ModelStore, hash_file
+from upscaled_models.weights import build_network, load_network
 
 SHAPE: Shape = srvgg_shape(upscale=2, num_conv=1, num_feat=4)
 

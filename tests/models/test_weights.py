@@ -12,9 +12,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from models import weights
-from models.errors import WeightsError
-from models.registry import (
+from upscaled_models import weights
+from upscaled_models.errors import WeightsError
+from upscaled_models.registry import (
     OFFICIAL,
     Family,
     ModelSpec,
@@ -24,7 +24,7 @@ from models.registry import (
     rrdb_shape,
     srvgg_shape,
 )
-from models.weights import build_network, load_network, read_state, recognise_file
+from upscaled_models.weights import build_network, load_network, read_state, recognise_file
 
 TINY: list[tuple[Family, Shape]] = [
     ("rrdb", rrdb_shape(scale=2, num_block=1, num_feat=4, num_grow_ch=2)),

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.registry import OFFICIAL, ModelSpec, rrdb_shape
-from models.store import ModelStore
-from models.weights import build_network
-from service.config import Settings, load_settings
-from service.engine.choice import open_engine
-from service.image.types import Image
-from service.upscale.loop import upscale
-from service.upscale.scheduler import Scheduler
 from tests.models.test_published_tool import Pixels, bring_into_range, photo_of, run_theirs
 from tests.reference.standins import PublishedRealEsrgan
+from upscaled.config import Settings, load_settings
+from upscaled.engine.choice import open_engine
+from upscaled.image.types import Image
+from upscaled.upscale.loop import upscale
+from upscaled.upscale.scheduler import Scheduler
+from upscaled_models.registry import OFFICIAL, ModelSpec, rrdb_shape
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

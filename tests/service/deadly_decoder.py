@@ -4,9 +4,9 @@ import os
 import signal
 from collections.abc import Collection
 
-import service.decoding.child as child
-from service.image.decode import decode
-from service.image.types import Image
+import upscaled.decoding.child as child
+from upscaled.image.decode import decode
+from upscaled.image.types import Image
 
 DEADLY = "of this a decoder dies"
 

@@ -17,16 +17,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-import service.cli.server as server
-import service.decoding.decoder as decoder
-import service.engine.choice as choice
-import service.pool.worker as worker
-from service.cli import main
-from service.config import Settings
-from service.decoding.decoder import Decoder
-from service.engine.engine import Engine
-from service.engine.torch_engine import TorchEngine
-from service.pool.local import LocalPool
+import upscaled.cli.server as server
+import upscaled.decoding.decoder as decoder
+import upscaled.engine.choice as choice
+import upscaled.pool.worker as worker
+from upscaled.cli import main
+from upscaled.config import Settings
+from upscaled.decoding.decoder import Decoder
+from upscaled.engine.engine import Engine
+from upscaled.engine.torch_engine import TorchEngine
+from upscaled.pool.local import LocalPool
 
 
 def make_nan(result: Tensor) -> None:

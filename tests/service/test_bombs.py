@@ -11,13 +11,13 @@ import psutil
 import pytest
 import requests
 
-from service.decoding.decoder import Decoder
-from service.errors import ServiceError
-from service.image.sniff import BY_SETTING, ENABLED
 from tests.running import Server
 from tests.service.bombs import make_bombs, make_swelling
 from tests.service.image.samples import picture, save
 from tests.service.test_corpus import serve_bilinear
+from upscaled.decoding.decoder import Decoder
+from upscaled.errors import ServiceError
+from upscaled.image.sniff import BY_SETTING, ENABLED
 
 MIB = 1024 * 1024
 ALL = ENABLED | BY_SETTING
@@ -26,8 +26,8 @@ ROUNDS = 2  # each bomb's better time counts: the machine may have other work
 PROBE = """
 import resource, sys, time
 from pathlib import Path
-from service.errors import ServiceError
-from service.image.probe import probe
+from upscaled.errors import ServiceError
+from upscaled.image.probe import probe
 
 def rss_kib():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() // 1024
@@ -156,8 +156,8 @@ class Family:
     def of(cls, server: Server) -> "Family":
         front_end = psutil.Process(server.process.pid)
         children = front_end.children(recursive=True)
-        (worker,) = (child for child in children if "service.pool.worker" in child.cmdline())
-        decoders = [child for child in children if "service.decoding.child" in child.cmdline()]
+        (worker,) = (child for child in children if "upscaled.pool.worker" in child.cmdline())
+        decoders = [child for child in children if "upscaled.decoding.child" in child.cmdline()]
         return cls(front_end, worker, sorted(decoders, key=lambda process: process.pid))
 
 

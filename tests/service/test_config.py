@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from service.config import (
+from upscaled.config import (
     ALIASES,
     MAX_OUTPUT_SIDE_PX,
     PREFIX,

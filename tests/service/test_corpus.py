@@ -19,7 +19,6 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from service.config import Settings
 from tests.conformance.judge import check_refused
 from tests.conformance.listener import Listener, answers, listening
 from tests.conformance.requesting import perform
@@ -29,6 +28,7 @@ from tests.fuzzing.campaign import Campaign
 from tests.fuzzing.faults import find_faults
 from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
+from upscaled.config import Settings
 
 TABLE = Path(__file__).with_name("corpus.tsv")
 EXTRA_TABLE = Path(__file__).with_name("corpus_extra_formats.tsv")
@@ -99,8 +99,8 @@ def add_bilinear_model(data_dir: Path, scale: int = 2) -> None:
     from safetensors.torch import save_file
     from torch import zeros_like
 
-    from models.networks.plain import PlainNet
-    from models.store import ModelStore
+    from upscaled_models.networks.plain import PlainNet
+    from upscaled_models.store import ModelStore
 
     weights = PlainNet(features=4, layers=1, scale=scale).state_dict()
     weights["tail.weight"] = zeros_like(weights["tail.weight"])

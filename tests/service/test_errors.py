@@ -2,8 +2,8 @@
 
 import pytest
 
-from service import errors
-from service.errors import (
+from upscaled import errors
+from upscaled.errors import (
     InternalError,
     MalformedImage,
     MethodNotAllowed,

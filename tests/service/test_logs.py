@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from service.logs import (
+from upscaled.logs import (
     JsonFormatter,
     TextFormatter,
     choose_formatter,
@@ -147,7 +147,7 @@ def test_levels_are_kept(written: Callable[..., list[str]]) -> None:
 def test_what_nobody_catches_is_a_line_of_the_log(where: str) -> None:
     program = f"""
 import threading, warnings
-from service.logs import configure_logging, log_what_nobody_catches
+from upscaled.logs import configure_logging, log_what_nobody_catches
 configure_logging("info", "json")
 log_what_nobody_catches()
 warnings.warn("mind this")

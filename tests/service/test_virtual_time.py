@@ -1,7 +1,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.virtual_time import Flow, VirtualClock
+from upscaled.virtual_time import Flow, VirtualClock
 
 
 def test_a_flow_that_was_idle_begins_at_the_clock() -> None:

@@ -130,7 +130,9 @@ class Service:
 
     def worker(self) -> psutil.Process:
         processes = psutil.Process(self.server.process.pid).children(recursive=True)
-        (worker,) = (process for process in processes if "service.pool.worker" in process.cmdline())
+        (worker,) = (
+            process for process in processes if "upscaled.pool.worker" in process.cmdline()
+        )
         return worker
 
     def worker_starts(self) -> int:

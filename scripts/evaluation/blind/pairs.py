@@ -7,9 +7,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from models.evaluation.measure import Truth
-from models.evaluation.tracks import make_small
-from models.evaluation.upscalers import AnyUpscaler, run
+from upscaled_models.evaluation.measure import Truth
+from upscaled_models.evaluation.tracks import make_small
+from upscaled_models.evaluation.upscalers import AnyUpscaler, run
 
 Pixels = NDArray[np.uint8]
 

@@ -11,9 +11,9 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from models.training.degradation import encode_png
 from scripts.evaluation.blind.pairs import Pair
 from scripts.evaluation.blind.tally import Tally, Vote
+from upscaled_models.training.degradation import encode_png
 
 PAGE = Path(__file__).with_name("page.html")
 HOST = "127.0.0.1"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evaluation.cache import cached_upscaler, hash_pixels
+from upscaled_models.evaluation.cache import cached_upscaler, hash_pixels
 
 Pixels = NDArray[np.uint8]
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.evaluation.features import FeatureNetwork, open_feature_network
-from models.evaluation.installed import MissingPackage
+from upscaled_models.evaluation.features import FeatureNetwork, open_feature_network
+from upscaled_models.evaluation.installed import MissingPackage
 
 Pixels = NDArray[np.uint8]
 

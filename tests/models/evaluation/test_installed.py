@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from models.evaluation.installed import MissingPackage, PackagedFile, read_packaged
+from upscaled_models.evaluation.installed import MissingPackage, PackagedFile, read_packaged
 
 NUMPY = PackagedFile(
     "numpy", "numpy/py.typed", "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.evaluation.measure import Truth, flat_error_levels, measure, read_truths
-from models.evaluation.sheet import draw_sheet
-from models.evaluation.tracks import TRACKS
-from models.evaluation.upscalers import KERNELS, kernel_upscaler
-from models.training.drawing import draw_page
+from upscaled_models.evaluation.measure import Truth, flat_error_levels, measure, read_truths
+from upscaled_models.evaluation.sheet import draw_sheet
+from upscaled_models.evaluation.tracks import TRACKS
+from upscaled_models.evaluation.upscalers import KERNELS, kernel_upscaler
+from upscaled_models.training.drawing import draw_page
 
 BICUBIC = kernel_upscaler(KERNELS["bicubic"], 4)
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from models.evaluation.colour import ciede2000, mean_ciede2000
-from models.evaluation.metrics import acutance, checkerboard, luma, psnr_db, ssim
+from upscaled_models.evaluation.colour import ciede2000, mean_ciede2000
+from upscaled_models.evaluation.metrics import acutance, checkerboard, luma, psnr_db, ssim
 
 
 def test_luma_runs_from_16_to_235() -> None:

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.evaluation.installed import MissingPackage
-from models.evaluation.niqe import NaturalModel, niqe, read_natural_model
 from tests.reference.standins import torchvision_stood_in
+from upscaled_models.evaluation.installed import MissingPackage
+from upscaled_models.evaluation.niqe import NaturalModel, niqe, read_natural_model
 
 Pixels = NDArray[np.uint8]
 

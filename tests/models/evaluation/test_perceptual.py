@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.evaluation.installed import MissingPackage
-from models.evaluation.perceptual import PerceptualMeter, open_flip, open_ssimulacra2
+from upscaled_models.evaluation.installed import MissingPackage
+from upscaled_models.evaluation.perceptual import PerceptualMeter, open_flip, open_ssimulacra2
 
 Pixels = NDArray[np.uint8]
 

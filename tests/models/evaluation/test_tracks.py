@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.evaluation.tracks import FILES, TRACKS, make_clean, make_small
+from upscaled_models.evaluation.tracks import FILES, TRACKS, make_clean, make_small
 
 Pixels = NDArray[np.uint8]
 

@@ -8,12 +8,13 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.graphs.build import build_graph, has_graph
-from models.graphs.finishing import finish_window
-from models.graphs.layers import Convolution, Layers, Quantisation, layers_of
-from models.graphs.runtime import compile_graph
-from models.recipes.rounding import round_layers
-from models.registry import (
+from tests.models.recipes.test_rounding import levels_of
+from upscaled_models.graphs.build import build_graph, has_graph
+from upscaled_models.graphs.finishing import finish_window
+from upscaled_models.graphs.layers import Convolution, Layers, Quantisation, layers_of
+from upscaled_models.graphs.runtime import compile_graph
+from upscaled_models.recipes.rounding import round_layers
+from upscaled_models.registry import (
     Family,
     Shape,
     plain_shape,
@@ -22,8 +23,7 @@ from models.registry import (
     span_shape,
     srvgg_shape,
 )
-from models.weights import build_network, state_of
-from tests.models.recipes.test_rounding import levels_of
+from upscaled_models.weights import build_network, state_of
 
 NETWORKS: list[tuple[Family, Shape]] = [
     ("plain", plain_shape(scale=2, layers=2, features=8)),
@@ -89,7 +89,7 @@ import sys
 called = []
 watched = ("socket.connect", "socket.getaddrinfo", "subprocess.Popen", "os.posix_spawn", "os.fork")
 sys.addaudithook(lambda event, arguments: called.append(event) if event in watched else None)
-from models.graphs.runtime import open_core
+from upscaled_models.graphs.runtime import open_core
 open_core()
 import atexit
 atexit.register(print, called)
@@ -102,7 +102,7 @@ def test_telemetry_that_is_already_at_work_is_not_overlooked() -> None:
     script = """
 import sys, types
 sys.modules["openvino_telemetry"] = types.ModuleType("openvino_telemetry")
-from models.graphs.runtime import import_openvino
+from upscaled_models.graphs.runtime import import_openvino
 import_openvino()
 """
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)

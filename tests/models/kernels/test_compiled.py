@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.kernels.compiled import (
+from tests.models.kernels.torch_launcher import from_planes, launch_with_torch
+from upscaled_models.kernels.compiled import (
     Kernel,
     KernelUnavailable,
     compile_cubin,
@@ -16,12 +17,11 @@ from models.kernels.compiled import (
     digest,
     variant_of,
 )
-from models.kernels.layout import RING_PX, Grid, make_planes, make_trunk, to_planes
-from models.kernels.networks import build_kernel_network, list_steps
-from models.kernels.step import Step, make_layer
-from models.kernels.tiling import choose_tiling
-from models.networks.rrdb import RRDBNet
-from tests.models.kernels.torch_launcher import from_planes, launch_with_torch
+from upscaled_models.kernels.layout import RING_PX, Grid, make_planes, make_trunk, to_planes
+from upscaled_models.kernels.networks import build_kernel_network, list_steps
+from upscaled_models.kernels.step import Step, make_layer
+from upscaled_models.kernels.tiling import choose_tiling
+from upscaled_models.networks.rrdb import RRDBNet
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -1,14 +1,14 @@
 import pytest
 import torch
 
-from models.kernels.layout import (
+from tests.models.kernels.torch_launcher import from_planes, unpack_weights
+from upscaled_models.kernels.layout import (
     RING_PX,
     Grid,
     make_planes,
     pack_weights,
     to_planes,
 )
-from tests.models.kernels.torch_launcher import from_planes, unpack_weights
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(8, 16), (32, 64), (64, 192), (48, 48)])

@@ -6,12 +6,12 @@ import pytest
 import torch
 from torch import nn
 
-from models.kernels.networks import build_kernel_network, can_be_built, list_steps
-from models.kernels.step import Step
-from models.networks.plain import PlainNet
-from models.networks.rrdb import RRDBNet
-from models.networks.srvgg import SRVGGNetCompact
 from tests.models.kernels.torch_launcher import launch_with_torch
+from upscaled_models.kernels.networks import build_kernel_network, can_be_built, list_steps
+from upscaled_models.kernels.step import Step
+from upscaled_models.networks.plain import PlainNet
+from upscaled_models.networks.rrdb import RRDBNet
+from upscaled_models.networks.srvgg import SRVGGNetCompact
 
 CPU = torch.device("cpu")
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

@@ -1,7 +1,7 @@
 import pytest
 
-from models.kernels.step import COLUMNS
-from models.kernels.tiling import MAX_STAGES, MIN_STAGES, RESERVED_BYTES, choose_tiling
+from upscaled_models.kernels.step import COLUMNS
+from upscaled_models.kernels.tiling import MAX_STAGES, MIN_STAGES, RESERVED_BYTES, choose_tiling
 
 KIB = 1024
 H100 = (228 * KIB, 227 * KIB)

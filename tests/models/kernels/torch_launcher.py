@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from models.kernels.layout import CHUNK_CHANNELS, PLANE_CHANNELS, RING_PX, Grid
-from models.kernels.step import Step
+from upscaled_models.kernels.layout import CHUNK_CHANNELS, PLANE_CHANNELS, RING_PX, Grid
+from upscaled_models.kernels.step import Step
 
 
 def launch_with_torch(step: Step) -> None:

@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from models.registry import Family, Shape
+from upscaled_models.registry import Family, Shape
 
 State = Mapping[str, NDArray[np.float32]]
 
@@ -140,7 +140,7 @@ class PairWriter:
 
 def random_state(family: Family, shape: Shape, seed: int = 1) -> dict[str, NDArray[np.float32]]:
     """Weights that 16 bits hold exactly."""
-    from models.weights import build_network
+    from upscaled_models.weights import build_network
 
     rng = np.random.default_rng(seed)
     state = build_network(family, shape).state_dict()

@@ -10,11 +10,11 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.ncnn.pair import read_pair_files
-from models.registry import Family, Shape
-from models.weights import build_network
 from tests.models.ncnn.pairs import Style, random_state, write_pair
 from tests.models.ncnn.test_pair import SHAPES, STYLES
+from upscaled_models.ncnn.pair import read_pair_files
+from upscaled_models.registry import Family, Shape
+from upscaled_models.weights import build_network
 
 Planes = NDArray[np.float32]
 

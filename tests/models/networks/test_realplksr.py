@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from models.registry import realplksr_shape
-from models.weights import build_network, read_state, recognise_file
 from tests.reference.standins import PublishedCommunity
+from upscaled_models.registry import realplksr_shape
+from upscaled_models.weights import build_network, read_state, recognise_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

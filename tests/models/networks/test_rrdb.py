@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from models.networks import strips
-from models.networks.rrdb import RRDBNet
-from models.registry import OFFICIAL, ModelSpec, rrdb_shape
-from models.weights import build_network
 from tests.reference.standins import PublishedRealEsrgan
+from upscaled_models.networks import strips
+from upscaled_models.networks.rrdb import RRDBNet
+from upscaled_models.registry import OFFICIAL, ModelSpec, rrdb_shape
+from upscaled_models.weights import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.errors import WeightsError
-from models.networks.span import TRAINING_MEAN, TRAINING_RANGE, fold_state
-from models.registry import span_shape
-from models.weights import build_network, read_state, recognise_file
 from tests.reference.standins import PublishedCommunity
+from upscaled_models.errors import WeightsError
+from upscaled_models.networks.span import TRAINING_MEAN, TRAINING_RANGE, fold_state
+from upscaled_models.registry import span_shape
+from upscaled_models.weights import build_network, read_state, recognise_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from models.registry import OFFICIAL, ModelSpec, srvgg_shape
-from models.weights import build_network
 from tests.reference.standins import PublishedRealEsrgan
+from upscaled_models.registry import OFFICIAL, ModelSpec, srvgg_shape
+from upscaled_models.weights import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

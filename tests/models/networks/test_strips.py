@@ -1,6 +1,6 @@
 import pytest
 
-from models.networks.strips import MIN_CORE_ROWS, STRIP_PX, TAIL_RADIUS_PX, plan_strips
+from upscaled_models.networks.strips import MIN_CORE_ROWS, STRIP_PX, TAIL_RADIUS_PX, plan_strips
 
 
 @pytest.mark.parametrize("height", [1, 7, 12, 13, 32, 33, 64, 255, 256, 257, 512, 799])

@@ -8,11 +8,11 @@ import torch
 from PIL import Image
 from torch import nn
 
-from models import quantised
-from models.errors import ModelRefused
-from models.graphs.layers import common_grid
-from models.graphs.nodes import LEVELS
-from models.quantised import (
+from upscaled_models import quantised
+from upscaled_models.errors import ModelRefused
+from upscaled_models.graphs.layers import common_grid
+from upscaled_models.graphs.nodes import LEVELS
+from upscaled_models.quantised import (
     QuantisedProof,
     quantised_path,
     read_quantised,
@@ -20,16 +20,16 @@ from models.quantised import (
     record_path,
     why_not,
 )
-from models.quantising.equalisation import equalise
-from models.quantising.forms import find_forms
-from models.quantising.levels import find_levels
-from models.quantising.pictures import SIDE_PX, draw_pictures, draw_truths
-from models.quantising.prepare import quantise, quantise_network, to_inputs
-from models.quantising.proof import float_upscaler, prove, quantised_upscaler
-from models.quantising.simulation import choose_ranges, freeze, simulate
-from models.quantising.truth import decibels
-from models.recipes.rounding import InputLevels, round_layers
-from models.registry import (
+from upscaled_models.quantising.equalisation import equalise
+from upscaled_models.quantising.forms import find_forms
+from upscaled_models.quantising.levels import find_levels
+from upscaled_models.quantising.pictures import SIDE_PX, draw_pictures, draw_truths
+from upscaled_models.quantising.prepare import quantise, quantise_network, to_inputs
+from upscaled_models.quantising.proof import float_upscaler, prove, quantised_upscaler
+from upscaled_models.quantising.simulation import choose_ranges, freeze, simulate
+from upscaled_models.quantising.truth import decibels
+from upscaled_models.recipes.rounding import InputLevels, round_layers
+from upscaled_models.registry import (
     Family,
     Shape,
     describe_model,
@@ -38,8 +38,8 @@ from models.registry import (
     span_shape,
     srvgg_shape,
 )
-from models.store import ModelStore
-from models.weights import build_network, state_of
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import build_network, state_of
 
 PLAIN = plain_shape(scale=4, layers=1, features=8)
 COMPACT = srvgg_shape(upscale=2, num_conv=1, num_feat=8)

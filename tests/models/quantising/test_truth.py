@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.evaluation import features, niqe
-from models.evaluation.installed import MissingPackage
-from models.quantised import TRACKS
-from models.quantising import truth
-from models.quantising.truth import Sample, TruthJudge, decibels, make_samples
+from upscaled_models.evaluation import features, niqe
+from upscaled_models.evaluation.installed import MissingPackage
+from upscaled_models.quantised import TRACKS
+from upscaled_models.quantising import truth
+from upscaled_models.quantising.truth import Sample, TruthJudge, decibels, make_samples
 
 Pixels = NDArray[np.uint8]
 SIDE_PX = 64

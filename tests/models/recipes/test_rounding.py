@@ -2,10 +2,10 @@ import numpy as np
 import pytest
 import torch
 
-from models.graphs.layers import Convolution, Floats
-from models.recipes.rounding import InputLevels, cut_to_half, is_among, round_layers
-from models.registry import rrdb_shape
-from models.weights import build_network, state_of
+from upscaled_models.graphs.layers import Convolution, Floats
+from upscaled_models.recipes.rounding import InputLevels, cut_to_half, is_among, round_layers
+from upscaled_models.registry import rrdb_shape
+from upscaled_models.weights import build_network, state_of
 
 SHAPE = rrdb_shape(scale=4, num_block=2, num_feat=8, num_grow_ch=4)
 

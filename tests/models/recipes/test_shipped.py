@@ -7,16 +7,16 @@ import numpy as np
 import pytest
 import torch
 
-from models.errors import WeightsError
-from models.graphs.layers import Floats
-from models.packaged import is_packaged_here, place_packaged
-from models.quantised import QuantisedProof, allowed_in, digest_layers, serialise_layers
-from models.recipes.rounding import cut_to_half, round_layers
-from models.recipes.shipped import RECIPES_DIR, RecipeForm, find_recipes, write_recipe
-from models.registry import ModelSpec, rrdb_shape
-from models.store import ModelStore, find_official
-from models.weights import build_network, load_network, state_of
 from tests.models.recipes.test_rounding import levels_of
+from upscaled_models.errors import WeightsError
+from upscaled_models.graphs.layers import Floats
+from upscaled_models.packaged import is_packaged_here, place_packaged
+from upscaled_models.quantised import QuantisedProof, allowed_in, digest_layers, serialise_layers
+from upscaled_models.recipes.rounding import cut_to_half, round_layers
+from upscaled_models.recipes.shipped import RECIPES_DIR, RecipeForm, find_recipes, write_recipe
+from upscaled_models.registry import ModelSpec, rrdb_shape
+from upscaled_models.store import ModelStore, find_official
+from upscaled_models.weights import build_network, load_network, state_of
 
 SHAPE = rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)
 SHIPPED = sorted(path.stem for path in RECIPES_DIR.glob("*.json"))

@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from models.training.batches import batches_from, draw_pair
-from models.training.degradation import shrink
-from models.training.pictures import Pictures
-from models.training.recipe import Recipe
+from upscaled_models.training.batches import batches_from, draw_pair
+from upscaled_models.training.degradation import shrink
+from upscaled_models.training.pictures import Pictures
+from upscaled_models.training.recipe import Recipe
 
 RECIPE = Recipe(4, batch=2, patch_px=16, steps=9)
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.training.command import main
+from upscaled_models.training.command import main
 
 TINY = ("features=4", "layers=1", "batch=1", "patch_px=8", "pages=1", "steps=3")
 

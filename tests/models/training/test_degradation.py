@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.training import degradation
-from models.training.degradation import Harm, Pixels
-from models.training.drawing import draw_page
+from upscaled_models.training import degradation
+from upscaled_models.training.degradation import Harm, Pixels
+from upscaled_models.training.drawing import draw_page
 
 
 @pytest.fixture(scope="module")

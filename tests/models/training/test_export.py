@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from models.training import checkpoint
-from models.training.export import export, read_network
-from models.training.loop import begin
-from models.training.recipe import Recipe
+from upscaled_models.training import checkpoint
+from upscaled_models.training.export import export, read_network
+from upscaled_models.training.loop import begin
+from upscaled_models.training.recipe import Recipe
 
 
 def test_an_exported_network_is_the_runs_average_to_half_precision(tmp_path: Path) -> None:

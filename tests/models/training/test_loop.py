@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.training import checkpoint
-from models.training.batches import Batches
-from models.training.checkpoint import Run
-from models.training.loop import begin, resume, train
-from models.training.pictures import Pictures
-from models.training.recipe import Recipe
+from upscaled_models.training import checkpoint
+from upscaled_models.training.batches import Batches
+from upscaled_models.training.checkpoint import Run
+from upscaled_models.training.loop import begin, resume, train
+from upscaled_models.training.pictures import Pictures
+from upscaled_models.training.recipe import Recipe
 
 TINY = Recipe(2, features=6, layers=1, batch=2, patch_px=12, steps=8, warmup_steps=2, pages=1)
 

@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.training import losses
-from models.training.degradation import Harm
-from models.training.losses import sharpen
-from models.training.recipe import Recipe
+from upscaled_models.training import losses
+from upscaled_models.training.degradation import Harm
+from upscaled_models.training.losses import sharpen
+from upscaled_models.training.recipe import Recipe
 
 BARE = Recipe(
     4,

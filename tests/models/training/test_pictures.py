@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from models.training.drawing import draw_page
-from models.training.pictures import load_pictures, read_rgb
+from upscaled_models.training.drawing import draw_page
+from upscaled_models.training.pictures import load_pictures, read_rgb
 
 
 def test_photos_are_kept_at_several_sizes_and_small_ones_left_out(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from models.training.recipe import Recipe, override
+from upscaled_models.training.recipe import Recipe, override
 
 RECIPE = Recipe(4, steps=1000, rate=1e-3, warmup_steps=10, cooldown_share=0.4)
 

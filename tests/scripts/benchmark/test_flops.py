@@ -1,9 +1,9 @@
 import pytest
 from torch import nn
 
-from models.registry import plain_shape, rrdb_shape, srvgg_shape
-from models.weights import build_network
 from scripts.benchmark.flops import count_gflop
+from upscaled_models.registry import plain_shape, rrdb_shape, srvgg_shape
+from upscaled_models.weights import build_network
 
 
 def test_a_convolution_costs_two_operations_for_each_weight_and_result_pixel() -> None:

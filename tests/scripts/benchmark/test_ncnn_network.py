@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import nn
 
-from models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
-from models.weights import build_network
 from scripts.benchmark.contestant import Absent
 from scripts.benchmark.ncnn_network import write_network
+from upscaled_models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
+from upscaled_models.weights import build_network
 
 NETWORKS: list[tuple[Family, Shape]] = [
     ("srvgg", srvgg_shape(4, 2, num_feat=8)),

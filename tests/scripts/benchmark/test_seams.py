@@ -2,10 +2,10 @@ from pathlib import Path
 
 import pytest
 
-from models.store import ModelStore
 from scripts.benchmark.effort import CUDA, FULL, Effort
-from service.config import Settings
-from service.engine.choice import choose_window_px
+from upscaled.config import Settings
+from upscaled.engine.choice import choose_window_px
+from upscaled_models.store import ModelStore
 
 
 @pytest.mark.parametrize(("effort", "is_cuda"), [(FULL, False), (CUDA, True)])

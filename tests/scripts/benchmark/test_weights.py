@@ -4,13 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from models import packaged
-from models.packaged import is_packaged_here
-from models.registry import rrdb_shape
-from models.store import ModelStore
-from models.weights import build_network, load_network
 from scripts.benchmark.pictures import make_pixels
 from scripts.benchmark.weights import X4PLUS, add_packaged, add_rrdb, bring_to_life, is_random
+from upscaled_models import packaged
+from upscaled_models.packaged import is_packaged_here
+from upscaled_models.registry import rrdb_shape
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import build_network, load_network
 
 
 def test_random_weights_make_a_picture_and_every_block_counts() -> None:

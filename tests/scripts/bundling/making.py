@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from models.registry import plain_shape
-from models.store import ModelStore
-from models.weights import build_network
+from upscaled_models.registry import plain_shape
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import build_network
 
 
 def make_signing_key(path: Path) -> Path:

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import OFFICIAL
 from scripts.bundling import command
 from scripts.bundling.command import main
 from scripts.bundling.target import Target
 from scripts.bundling.wheels import UnfitWheel
+from upscaled_models.registry import OFFICIAL
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@ from pathlib import Path
 
 import pytest
 
-from models.packaged import is_packaged_here, obtain
-from models.registry import OFFICIAL
-from models.store import ModelStore
 from scripts.bundling.models import UnfitModel, find_model_files
 from tests.scripts.bundling.making import make_own_model
+from upscaled_models.packaged import is_packaged_here, obtain
+from upscaled_models.registry import OFFICIAL
+from upscaled_models.store import ModelStore
 
 
 def _relative(models_dir: Path) -> set[str]:

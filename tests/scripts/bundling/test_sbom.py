@@ -6,12 +6,12 @@ from typing import Any
 import jsonschema_rs
 import pytest
 
-from models.store import ModelStore
 from scripts.bundling.models import find_model_files
 from scripts.bundling.sbom import write_sbom
 from scripts.bundling.target import Target
 from scripts.bundling.wheels import Wheel, read_wheel
 from tests.scripts.bundling.making import make_own_model, make_wheel
+from upscaled_models.store import ModelStore
 
 TARGET = Target("3.11", (2, 28), "x86_64", "cpu")
 

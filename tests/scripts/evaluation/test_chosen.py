@@ -4,9 +4,9 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from models.evaluation.tracks import make_small
-from models.evaluation.upscalers import KERNELS, kernel_upscaler, run
 from scripts.evaluation.chosen import correct_colours, temper_by
+from upscaled_models.evaluation.tracks import make_small
+from upscaled_models.evaluation.upscalers import KERNELS, kernel_upscaler, run
 
 Pixels = NDArray[np.uint8]
 

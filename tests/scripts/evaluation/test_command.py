@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import models.default
-from models.packaged import is_packaged_here, obtain
-from models.store import ModelStore
-from models.training.drawing import draw_page
+import upscaled_models.default
 from scripts.evaluation.command import main
+from upscaled_models.packaged import is_packaged_here, obtain
+from upscaled_models.store import ModelStore
+from upscaled_models.training.drawing import draw_page
 
 
 @pytest.fixture
@@ -59,7 +59,7 @@ def test_a_default_model_is_measured_by_name(
 def test_a_file_of_native_scale_4_also_serves_x2_by_area(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file = Path(models.default.__file__).parent / "upscaled-x4.safetensors"
+    file = Path(upscaled_models.default.__file__).parent / "upscaled-x4.safetensors"
     call(file, "--truth", folder, "--scale", "2")
     clean = document(capsys)["tracks"]["clean"]
     assert clean["upscaled-x4"]["psnr_db"] > clean["bicubic"]["psnr_db"] - 2

@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from PIL import Image
 
-from service.errors import MalformedImage
-from service.pool.boundary import StageTimes, Upscaled, UpscaleRequest
-from service.pool.figures import EngineInUse, ModelFigures, PoolFigures, WorkerFigures
-from service.upscale.model_choice import Rung
+from upscaled.errors import MalformedImage
+from upscaled.pool.boundary import StageTimes, Upscaled, UpscaleRequest
+from upscaled.pool.figures import EngineInUse, ModelFigures, PoolFigures, WorkerFigures
+from upscaled.upscale.model_choice import Rung
 
 TIMES = StageTimes(queue_s=0.001, decode_s=0.002, network_s=0.25, encode_s=0.003)
 JPEG = ("JPEG", "image/jpeg")

@@ -12,12 +12,12 @@ import requests
 import uvicorn
 from fastapi import FastAPI
 
-from service.api.app import create_app
-from service.api.protocol import ContractProtocol
-from service.config import Settings, load_settings
-from service.state import Clocks, State, open_state
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
+from upscaled.api.app import create_app
+from upscaled.api.protocol import ContractProtocol
+from upscaled.config import Settings, load_settings
+from upscaled.state import Clocks, State, open_state
 
 # Everything a test does not ask about is out of its way.
 ROOMY = {"rate_per_s": 100_000, "rate_burst": 100_000}

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.api.accept import MediaRange, parse_accept, wants_image
 from tests.counting import assert_linear
+from upscaled.api.accept import MediaRange, parse_accept, wants_image
 
 JSON = [
     None,

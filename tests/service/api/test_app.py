@@ -7,13 +7,13 @@ from typing import Any
 import psutil
 import pytest
 
-from service.api import app
-from service.state import State
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.serving import Service, serve
+from upscaled.api import app
+from upscaled.state import State
 
 IMPORTING = """
-import sys, service.api.app, service.api.protocol
+import sys, upscaled.api.app, upscaled.api.protocol
 print(" ".join(sys.modules), flush=True)
 input()
 """
@@ -28,10 +28,10 @@ def test_the_front_end_is_light() -> None:
         modules = set(process.stdout.readline().split())
         memory_bytes = psutil.Process(process.pid).memory_info().rss
         process.communicate("\n")
-    assert "service.api.upscale" in modules
-    assert not {"torch", "numpy", "cv2", "torchvision", "service.engine"} & modules
-    upscaling = {name for name in modules if name.startswith("service.upscale.")}
-    assert upscaling <= {"service.upscale.model_choice"}
+    assert "upscaled.api.upscale" in modules
+    assert not {"torch", "numpy", "cv2", "torchvision", "upscaled.engine"} & modules
+    upscaling = {name for name in modules if name.startswith("upscaled.upscale.")}
+    assert upscaling <= {"upscaled.upscale.model_choice"}
     assert memory_bytes < 100 * 1024 * 1024
 
 

@@ -11,17 +11,17 @@ from typing import Any
 
 import pytest
 
-from service.api.charge import hold_credit
-from service.config import load_settings
-from service.errors import InsufficientApiCredits, InternalError, MalformedImage
-from service.state import Clocks, DatabaseFailed, Hold, State, open_state
-from service.state.credits import Credits
-from service.state.results import Results
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FailingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
+from upscaled.api.charge import hold_credit
+from upscaled.config import load_settings
+from upscaled.errors import InsufficientApiCredits, InternalError, MalformedImage
+from upscaled.state import Clocks, DatabaseFailed, Hold, State, open_state
+from upscaled.state.credits import Credits
+from upscaled.state.results import Results
 
 Make = Callable[..., Service]
 
@@ -187,7 +187,7 @@ def test_a_failed_release_leaves_the_answer_as_it_was_and_is_made_up_for(
     def refuse(self: Credits, hold: Any) -> bool:
         raise OSError("the database is gone")
 
-    monkeypatch.setattr("service.api.repair.FIRST_RETRY_S", 0.01)
+    monkeypatch.setattr("upscaled.api.repair.FIRST_RETRY_S", 0.01)
     service = metered(make_service, FailingExecutor(MalformedImage()))
     with monkeypatch.context() as patched:
         patched.setattr(Credits, "give_back", refuse)
@@ -212,7 +212,7 @@ def test_a_capture_whose_answer_is_lost_is_asked_again(
         if len(tried) <= losses:
             raise DatabaseFailed("connection lost", is_connection_lost=True)
 
-    monkeypatch.setattr("service.api.charge.CAPTURE_AGAIN_AFTER_S", (0, 0, 0, 0))
+    monkeypatch.setattr("upscaled.api.charge.CAPTURE_AGAIN_AFTER_S", (0, 0, 0, 0))
     monkeypatch.setattr(Credits, "capture", lose)
     service = metered(make_service)
     assert service.upload().status_code == status

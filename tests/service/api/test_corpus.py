@@ -15,10 +15,10 @@ from urllib.parse import quote
 import pytest
 import requests
 
-from service.pool.boundary import Upscaled, UpscaleRequest
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import TIMES, ResizingExecutor
 from tests.service.api.serving import Service, serve
+from upscaled.pool.boundary import Upscaled, UpscaleRequest
 
 REFUSED = {
     "malformed_image",

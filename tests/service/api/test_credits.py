@@ -1,8 +1,8 @@
 from collections.abc import Callable
 
-from service.api.credits import UNMETERED_CREDITS
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.serving import Service
+from upscaled.api.credits import UNMETERED_CREDITS
 
 
 def test_the_balance_in_both_spellings(make_service: Callable[..., Service]) -> None:

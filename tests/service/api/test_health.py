@@ -27,7 +27,7 @@ def test_alive_but_not_ready_without_a_worker(make_service: Callable[..., Servic
 
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.state_probe.PROBE_EVERY_S", 0.02)
+    monkeypatch.setattr("upscaled.api.state_probe.PROBE_EVERY_S", 0.02)
 
 
 def is_ready(service: Service) -> bool:

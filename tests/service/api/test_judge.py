@@ -1,9 +1,9 @@
 import pytest
 
-from service.api.judge import judge_size
-from service.config import load_settings
-from service.errors import InvalidParameter, ResolutionTooHigh
-from service.image.types import ImageInfo
+from upscaled.api.judge import judge_size
+from upscaled.config import load_settings
+from upscaled.errors import InvalidParameter, ResolutionTooHigh
+from upscaled.image.types import ImageInfo
 
 SETTINGS = load_settings({})
 

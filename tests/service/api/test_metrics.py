@@ -9,12 +9,12 @@ import requests
 from PIL import Image
 from prometheus_client.parser import text_string_to_metric_families
 
-from service.errors import ServiceError
-from service.state import Swept
-from service.state.results import SweptResults
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
+from upscaled.errors import ServiceError
+from upscaled.state import Swept
+from upscaled.state.results import SweptResults
 
 Make = Callable[..., Service]
 Figures = dict[tuple[str, frozenset[tuple[str, str]]], float]
@@ -226,7 +226,7 @@ def test_a_scrape_does_not_hold_up_the_event_loop(
         return b""
 
     choose: Any = lambda accept: (render_slowly, "text/plain")  # noqa: E731
-    monkeypatch.setattr("service.api.exposition.choose_encoder", choose)
+    monkeypatch.setattr("upscaled.api.exposition.choose_encoder", choose)
     service = make_service()
     service.get("/healthz")
     with pytest.raises(requests.Timeout):

@@ -2,11 +2,11 @@ import jsonschema_rs
 import pytest
 from starlette.routing import Route
 
-from service.api.openapi import build_openapi
-from service.config import load_settings
-from service.errors import InternalError, MethodNotAllowed, ServiceError
 from tests.service.api.serving import Service
 from tests.service.api.wire.test_error_responses import all_errors
+from upscaled.api.openapi import build_openapi
+from upscaled.config import load_settings
+from upscaled.errors import InternalError, MethodNotAllowed, ServiceError
 
 DOCUMENT = build_openapi(load_settings({}))
 

@@ -5,12 +5,12 @@ from collections.abc import Callable
 import pytest
 import requests
 
-from service.errors import RateLimitExceeded
-from service.state import RateLimit
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FailingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
+from upscaled.errors import RateLimitExceeded
+from upscaled.state import RateLimit
 
 FORBIDDEN_URL = "http://127.0.0.2:49999/"
 

@@ -4,8 +4,8 @@ import asyncio
 
 import pytest
 
-from service.api.progress import MAX_WATCHERS_PER_KEY, Progress, ProgressBoard, Step
-from service.errors import MalformedImage, RateLimitExceeded
+from upscaled.api.progress import MAX_WATCHERS_PER_KEY, Progress, ProgressBoard, Step
+from upscaled.errors import MalformedImage, RateLimitExceeded
 
 
 class Clock:

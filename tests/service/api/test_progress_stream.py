@@ -10,14 +10,14 @@ from typing import Any
 import pytest
 import requests
 
-from service.api import progress_stream
-from service.api.progress import MAX_WATCHERS_PER_KEY, Progress
-from service.api.progress_stream import write_events
-from service.pool.boundary import Upscaled, UpscaleRequest
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.executors import FailingExecutor, ResizingExecutor
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
+from upscaled.api import progress_stream
+from upscaled.api.progress import MAX_WATCHERS_PER_KEY, Progress
+from upscaled.api.progress_stream import write_events
+from upscaled.pool.boundary import Upscaled, UpscaleRequest
 
 Make = Callable[..., Service]
 TILES = 3

@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import pytest
 
-from service.api import protocol
-from service.api.wire.head import MAX_HEAD_BYTES
 from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
+from upscaled.api import protocol
+from upscaled.api.wire.head import MAX_HEAD_BYTES
 
 JSON = "Content-Type: application/json"
 
@@ -43,7 +43,7 @@ def test_what_is_no_http_is_refused_in_the_words_of_the_contract(
 def test_what_is_no_http_is_counted_and_logged(
     make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "service.api.request_log")
+    caplog.set_level(logging.INFO, "upscaled.api.request_log")
     service = make_service()
     with Connection(service) as connection:
         connection.send(b"nonsense-4711\r\n\r\n")

@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from service.api import protocol
-from service.api.wire import output
-from service.api.wire.connections import Connections
-from service.pool.boundary import Upscaled, UpscaleRequest
-from service.state import ApiKey
 from tests.service.api.executors import HangingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
+from upscaled.api import protocol
+from upscaled.api.wire import output
+from upscaled.api.wire.connections import Connections
+from upscaled.pool.boundary import Upscaled, UpscaleRequest
+from upscaled.state import ApiKey
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 LARGE = b"GET /assets/sample-x4.jpg HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -121,7 +121,7 @@ def test_an_answer_begun_early_to_see_whether_its_client_is_there_is_whole(
 ) -> None:
     monkeypatch.setattr(output, "PROBE_AFTER_S", 0.0)
     monkeypatch.setattr(output, "PROBE_EVERY_S", 0.0)
-    monkeypatch.setattr("service.api.wire.connections.CHECK_EVERY_S", 0.02)
+    monkeypatch.setattr("upscaled.api.wire.connections.CHECK_EVERY_S", 0.02)
     service = make_service(SlowExecutor())
     with Connection(service) as connection:
         send_upload(connection)
@@ -139,7 +139,7 @@ def test_a_watcher_that_half_closes_gets_every_event(
     """Between two events digits of the next chunk's size are sent ahead."""
     monkeypatch.setattr(output, "PROBE_AFTER_S", 0.0)
     monkeypatch.setattr(output, "PROBE_EVERY_S", 0.0)
-    monkeypatch.setattr("service.api.wire.connections.CHECK_EVERY_S", 0.02)
+    monkeypatch.setattr("upscaled.api.wire.connections.CHECK_EVERY_S", 0.02)
     service = make_service(SlowExecutor())
     with Connection(service) as sender, Connection(service) as watcher:
         watcher.send_head(method="GET", path="/v1/progress/mine")

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from service.api.repair import FIRST_RETRY_S, LONGEST_RETRY_S, retry_after_s, settle_owed_for_ever
-from service.state import DatabaseFailed
+from upscaled.api.repair import FIRST_RETRY_S, LONGEST_RETRY_S, retry_after_s, settle_owed_for_ever
+from upscaled.state import DatabaseFailed
 
 
 def test_the_wait_doubles_to_an_end() -> None:
@@ -50,7 +50,7 @@ async def test_it_goes_on_until_all_is_given_back(monkeypatch: pytest.MonkeyPatc
         waits.append(seconds)
         await sleep(0)
 
-    monkeypatch.setattr("service.api.repair.asyncio.sleep", note)
+    monkeypatch.setattr("upscaled.api.repair.asyncio.sleep", note)
     state: Any = FailingState(4)
     events: list[str] = []
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.result_url import find_result_name
-from service.api.source.url import UnusableUrl, check_source_url, parse_url
+from upscaled.api.result_url import find_result_name
+from upscaled.api.source.url import UnusableUrl, check_source_url, parse_url
 
 
 @pytest.mark.parametrize(

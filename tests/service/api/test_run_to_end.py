@@ -3,7 +3,7 @@ import threading
 
 import pytest
 
-from service.api.run_to_end import run_to_end
+from upscaled.api.run_to_end import run_to_end
 
 
 async def test_the_result_comes_back() -> None:

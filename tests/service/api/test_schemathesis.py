@@ -16,10 +16,10 @@ from schemathesis.specs.openapi.checks import (
     positive_data_acceptance,
 )
 
-from service.api.openapi import build_openapi
-from service.config import load_settings
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service, serve
+from upscaled.api.openapi import build_openapi
+from upscaled.config import load_settings
 
 # Nearly every file and URL that a machine makes up is rightly refused, and beside a good `image` an
 # `image_url` of any kind is rightly ignored: what is taken and what is not, other tests say.

@@ -8,15 +8,15 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import requests
 
-from service.config import load_settings
-from service.pool.boundary import Upscaled, UpscaleRequest
-from service.pool.figures import PoolFigures
-from service.pool.local import LocalPool
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
 from tests.service.pool.pools import QUICK, fake_command, order
+from upscaled.config import load_settings
+from upscaled.pool.boundary import Upscaled, UpscaleRequest
+from upscaled.pool.figures import PoolFigures
+from upscaled.pool.local import LocalPool
 
 QUEUE = 6
 

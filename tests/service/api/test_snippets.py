@@ -11,11 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import RateLimitExceeded
 from tests.service.api.pictures import picture, size_of
 from tests.service.api.serving import Service
+from upscaled.errors import RateLimitExceeded
 
-SNIPPETS = Path(__file__).resolve().parents[3] / "service" / "api" / "assets" / "snippets.js"
+SNIPPETS = (
+    Path(__file__).resolve().parents[3] / "service" / "upscaled" / "api" / "assets" / "snippets.js"
+)
 RUNNERS = {"curl": ("bash", "sh"), "python": (sys.executable, "py"), "javascript": ("node", "mjs")}
 RETRY_AFTER_S = 2
 FILE_NAME = 'a "photo".png'

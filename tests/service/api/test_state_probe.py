@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from service.api.state_probe import StateProbe
+from upscaled.api.state_probe import StateProbe
 
 
 async def test_the_answer_is_remembered() -> None:
@@ -21,7 +21,7 @@ async def test_the_answer_is_remembered() -> None:
 async def test_a_check_that_hangs_is_trouble_and_is_never_begun_twice(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.api.state_probe.PROBE_WITHIN_S", 0.02)
+    monkeypatch.setattr("upscaled.api.state_probe.PROBE_WITHIN_S", 0.02)
     begun, may_end = [], threading.Event()
 
     def hang() -> str:
@@ -35,7 +35,7 @@ async def test_a_check_that_hangs_is_trouble_and_is_never_begun_twice(
         assert probe.trouble == "no answer within 0.02 s"
     assert len(begun) == 1
     may_end.set()
-    monkeypatch.setattr("service.api.state_probe.PROBE_WITHIN_S", 10)
+    monkeypatch.setattr("upscaled.api.state_probe.PROBE_WITHIN_S", 10)
     await probe.check()
     assert probe.trouble == ""
     await probe.check()
@@ -67,7 +67,7 @@ async def test_each_cause_is_logged_once(caplog: pytest.LogCaptureFixture) -> No
 
 
 async def test_it_is_repeated_until_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("service.api.state_probe.PROBE_EVERY_S", 0.001)
+    monkeypatch.setattr("upscaled.api.state_probe.PROBE_EVERY_S", 0.001)
     is_enough, checks = asyncio.Event(), []
     loop = asyncio.get_running_loop()
 

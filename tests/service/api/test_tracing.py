@@ -14,13 +14,13 @@ import pytest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from service.api.facts import STAGES
-from service.api.tracing import open_tracing
-from service.config import load_settings
-from service.errors import InternalError
 from tests.service.api.executors import FailingExecutor
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
+from upscaled.api.facts import STAGES
+from upscaled.api.tracing import open_tracing
+from upscaled.config import load_settings
+from upscaled.errors import InternalError
 
 Make = Callable[..., Service]
 
@@ -93,14 +93,14 @@ def facts_of(span: Span) -> dict[str, Any]:
 def test_a_request_and_its_stages_arrive_below_the_client_s_span(
     make_service: Make, receiver: Receiver, caplog: pytest.LogCaptureFixture
 ) -> None:
-    caplog.set_level(logging.INFO, "service.api.request_log")
+    caplog.set_level(logging.INFO, "upscaled.api.request_log")
     service = make_service(traces=True)
     parent = f"00-{TRACE_ID}-{PARENT_ID}-01"
     service.executor.tempered_with = "upscaled-x2"
     sent = {"traceparent": parent, "tracestate": "a=b", "X-Upscale-Model": "upscaled-x4"}
     service.upload(headers=service.headers | sent)
     wait_until(lambda: len(receiver.spans()) == 7)
-    lines = [each for each in caplog.records if each.name == "service.api.request_log"]
+    lines = [each for each in caplog.records if each.name == "upscaled.api.request_log"]
     # Requests that another test has left may end meanwhile, and are not traced.
     traced = [each for each in lines if getattr(each, "fields", {}).get("trace_id")]
     assert [getattr(each, "fields", {})["trace_id"] for each in traced] == [TRACE_ID]
@@ -191,7 +191,9 @@ def test_without_the_setting_nothing_is_loaded_and_nobody_is_called(
 
 
 def test_the_front_end_imports_without_the_sdk() -> None:
-    program = "import sys, service.api.app; print([m for m in sys.modules if 'telemetry.sdk' in m])"
+    program = (
+        "import sys, upscaled.api.app; print([m for m in sys.modules if 'telemetry.sdk' in m])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )

@@ -6,14 +6,14 @@ from dataclasses import replace
 
 import pytest
 
-from service.api.unread_answers import UnreadAnswers
-from service.errors import RateLimitExceeded
-from service.pool.boundary import Upscaled, UpscaleRequest
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
+from upscaled.api.unread_answers import UnreadAnswers
+from upscaled.errors import RateLimitExceeded
+from upscaled.pool.boundary import Upscaled, UpscaleRequest
 
 IMAGE_BYTES = 24_000_000
 

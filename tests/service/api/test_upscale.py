@@ -7,12 +7,12 @@ from typing import Any
 import pytest
 import requests
 
-from service.errors import InternalError, MalformedImage, RateLimitExceeded
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.executors import FailingExecutor
 from tests.service.api.pictures import picture, picture_of_bytes, size_of
 from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
+from upscaled.errors import InternalError, MalformedImage, RateLimitExceeded
 
 UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 TIMING = r"queue;dur=1\.0, decode;dur=2\.0, network;dur=250\.0, encode;dur=3\.0"

@@ -8,17 +8,17 @@ from typing import cast
 
 from PIL import Image as PillowImage
 
-from service.batch.found import Finder
-from service.batch.journal import FILE_NAME, Journal
-from service.batch.opening import open_bench
-from service.batch.outcome import Kind, Outcome
-from service.batch.run import run_batch
-from service.batch.stop import Stop
-from service.batch.work import Bench
-from service.config import load_settings
-from service.engine.engine import Engine
 from tests.service.image.samples import picture
 from tests.service.upscale.true_engine import TrueEngine
+from upscaled.batch.found import Finder
+from upscaled.batch.journal import FILE_NAME, Journal
+from upscaled.batch.opening import open_bench
+from upscaled.batch.outcome import Kind, Outcome
+from upscaled.batch.run import run_batch
+from upscaled.batch.stop import Stop
+from upscaled.batch.work import Bench
+from upscaled.config import load_settings
+from upscaled.engine.engine import Engine
 
 SCALE = 2
 

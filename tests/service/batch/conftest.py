@@ -2,8 +2,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.config import load_settings
-from service.decoding.decoder import Decoder
+from upscaled.config import load_settings
+from upscaled.decoding.decoder import Decoder
 
 
 class Lent:
@@ -31,4 +31,4 @@ def shared_decoder() -> Iterator[Decoder]:
 
 @pytest.fixture
 def _lent_decoder(monkeypatch: pytest.MonkeyPatch, shared_decoder: Decoder) -> None:
-    monkeypatch.setattr("service.upscale.upscaler.Decoder", lambda *_, **__: Lent(shared_decoder))
+    monkeypatch.setattr("upscaled.upscale.upscaler.Decoder", lambda *_, **__: Lent(shared_decoder))

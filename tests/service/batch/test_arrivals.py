@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from service.batch.arrivals import Arrivals, is_being_written
-from service.batch.found import Finder, Source
+from upscaled.batch.arrivals import Arrivals, is_being_written
+from upscaled.batch.found import Finder, Source
 
 SETTLE_S = 0.2
 LONG_S = 10.0

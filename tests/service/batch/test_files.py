@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from service.batch import files
-from service.batch.files import (
+from tests.service.image.samples import picture, save
+from upscaled.batch import files
+from upscaled.batch.files import (
     CannotWrite,
     NotAnImage,
     OutputFull,
@@ -16,9 +17,8 @@ from service.batch.files import (
     refuse_unreadable,
     write_part,
 )
-from service.batch.journal import Made
-from service.errors import FileSizeTooLarge, InvalidParameter, UnsupportedImageFormat
-from tests.service.image.samples import picture, save
+from upscaled.batch.journal import Made
+from upscaled.errors import FileSizeTooLarge, InvalidParameter, UnsupportedImageFormat
 
 FORMATS = frozenset({"JPEG", "PNG", "WEBP"})
 

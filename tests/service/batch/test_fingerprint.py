@@ -3,10 +3,10 @@ from typing import Any
 
 import pytest
 
-from models.registry import OFFICIAL, ModelSpec, read_default_models
-from service.batch.fingerprint import fingerprint
-from service.config import load_settings
-from service.upscale.model_choice import Rung, rungs_for
+from upscaled.batch.fingerprint import fingerprint
+from upscaled.config import load_settings
+from upscaled.upscale.model_choice import Rung, rungs_for
+from upscaled_models.registry import OFFICIAL, ModelSpec, read_default_models
 
 GENERAL = next(spec for spec in OFFICIAL if spec.wdn is not None)
 BY_NAME = {spec.name: spec for spec in (*OFFICIAL, *read_default_models())}

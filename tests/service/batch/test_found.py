@@ -6,8 +6,8 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from service.batch.found import Finder, PictureOnInput, Source, is_pattern, matches, read_names
 from tests.service.image.samples import picture, save
+from upscaled.batch.found import Finder, PictureOnInput, Source, is_pattern, matches, read_names
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from service.batch.journal import FORMAT, Journal, JournalBusy, JournalUnusable, Made, Phase
+from upscaled.batch.journal import FORMAT, Journal, JournalBusy, JournalUnusable, Made, Phase
 
 PLACE = PurePath("sub/a-x4.jpg")
 SOURCE = Path("/in/sub/a.png")

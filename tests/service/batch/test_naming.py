@@ -3,7 +3,7 @@ from itertools import islice
 
 import pytest
 
-from service.batch.naming import candidate_names
+from upscaled.batch.naming import candidate_names
 
 
 @pytest.mark.parametrize(

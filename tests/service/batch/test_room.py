@@ -1,6 +1,6 @@
 import threading
 
-from service.batch.room import PixelRoom
+from upscaled.batch.room import PixelRoom
 
 
 def test_results_share_the_room_and_one_alone_may_be_larger() -> None:

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from service.batch.found import Source
-from service.batch.journal import FILE_NAME
-from service.batch.outcome import Kind, Outcome
-from service.batch.run import count_under_way, run_batch
-from service.batch.stop import Stop
 from tests.service.batch.benches import Batch
 from tests.service.upscale.true_engine import TrueEngine
+from upscaled.batch.found import Source
+from upscaled.batch.journal import FILE_NAME
+from upscaled.batch.outcome import Kind, Outcome
+from upscaled.batch.run import count_under_way, run_batch
+from upscaled.batch.stop import Stop
 
 
 @pytest.fixture
@@ -118,7 +118,7 @@ def test_whoever_is_told_may_fail_and_the_batch_ends_with_that(batch: Batch) -> 
 def test_large_results_wait_for_room_and_all_come_through(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("service.batch.opening.RESULTS_UNDER_WAY_PX", 5000)
+    monkeypatch.setattr("upscaled.batch.opening.RESULTS_UNDER_WAY_PX", 5000)
     for number in range(6):
         batch.add(f"{number}.png", number)  # 4800 px of result each
     assert set(batch.run_kinds().values()) == {Kind.UPSCALED}

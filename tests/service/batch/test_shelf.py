@@ -4,11 +4,11 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from service.batch.files import CannotWrite, part_of
-from service.batch.journal import Journal, Made, Phase
-from service.batch.naming import candidate_names
-from service.batch.shelf import Found, Shelf, Taken
-from service.errors import InvalidParameter
+from upscaled.batch.files import CannotWrite, part_of
+from upscaled.batch.journal import Journal, Made, Phase
+from upscaled.batch.naming import candidate_names
+from upscaled.batch.shelf import Found, Shelf, Taken
+from upscaled.errors import InvalidParameter
 
 SETTINGS = b"f" * 32
 
@@ -203,7 +203,7 @@ def test_a_result_that_cannot_be_placed_leaves_the_old_one_known(
     shelf = Shelf(root, journal, is_overwriting=False)
     old = fill(shelf, A_PNG, "old")
     with monkeypatch.context() as patched:
-        patched.setattr("service.batch.files.os.replace", refuse)
+        patched.setattr("upscaled.batch.files.os.replace", refuse)
         with pytest.raises(CannotWrite):
             fill(shelf, A_PNG, "new")
     shelf.give_back(Taken(PurePath(old.name), old))

@@ -7,14 +7,14 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from service.batch import work
-from service.batch.files import OutputFull
-from service.batch.outcome import Kind
-from service.batch.work import EngineBroken
-from service.errors import InternalError
 from tests.service.batch.benches import Batch
 from tests.service.image.samples import picture, save
 from tests.service.upscale.true_engine import TrueEngine
+from upscaled.batch import work
+from upscaled.batch.files import OutputFull
+from upscaled.batch.outcome import Kind
+from upscaled.batch.work import EngineBroken
+from upscaled.errors import InternalError
 
 pytestmark = pytest.mark.usefixtures("_lent_decoder")
 
@@ -200,7 +200,7 @@ def test_a_full_disk_ends_the_batch_and_the_next_run_goes_on(
     for number in range(6):
         batch.add(f"{number}.png", number)
     with monkeypatch.context() as patched:
-        patched.setattr("service.batch.files.os.fsync", refuse_for_lack_of_space)
+        patched.setattr("upscaled.batch.files.os.fsync", refuse_for_lack_of_space)
         with pytest.raises(OutputFull, match="No space left on device"):
             batch.run()
     assert batch.results() == []

@@ -15,7 +15,7 @@ def rss_bytes():
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
 
 if sys.argv[1] == "early":
-    from service.cli.allocator import return_memory_early
+    from upscaled.cli.allocator import return_memory_early
     return_memory_early()
 bytearray(16 * 2**20)
 before = rss_bytes()

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from service.batch.outcome import Kind, Outcome
-from service.cli.batch_report import BatchReport
+from upscaled.batch.outcome import Kind, Outcome
+from upscaled.cli.batch_report import BatchReport
 
 DONE = Outcome(
     Path("/in/a.png"), Kind.UPSCALED, Path("/out/a-x4.jpg"), model="m",

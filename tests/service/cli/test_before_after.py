@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from service.cli.before_after import CROP_PX, ENLARGED, GAP_PX, LINE_PX, draw_sheet
+from upscaled.cli.before_after import CROP_PX, ENLARGED, GAP_PX, LINE_PX, draw_sheet
 
 NAMES = ("bicubic", "mine")
 

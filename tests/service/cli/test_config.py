@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from service.cli import app
-from service.config import PREFIX, Settings
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
+from upscaled.cli import app
+from upscaled.config import PREFIX, Settings
 
 
 def run(**settings: str) -> Result:

@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from service.cli import app
-from service.config import load_settings
-from service.state import open_state
+from upscaled.cli import app
+from upscaled.config import load_settings
+from upscaled.state import open_state
 
 
 @pytest.fixture(autouse=True)

@@ -16,10 +16,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from models.registry import OFFICIAL
-from service.cli import app
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled, serve
 from tests.service.state.disks import small_disk
+from upscaled.cli import app
+from upscaled_models.registry import OFFICIAL
 
 WITHIN_S = 15.0
 GENERAL = next(spec for spec in OFFICIAL if spec.name == "realesr-general-x4v3")

@@ -12,11 +12,11 @@ import typer
 from PIL import Image as PillowImage
 from typer.testing import CliRunner, Result
 
-from service.batch.journal import FILE_NAME, Journal
-from service.cli import image
-from service.config import SettingsError
-from service.upscale import upscaler
 from tests.service.image.samples import RGB, RGBA, deep_samples, png
+from upscaled.batch.journal import FILE_NAME, Journal
+from upscaled.cli import image
+from upscaled.config import SettingsError
+from upscaled.upscale import upscaler
 
 SIZE = (70, 66)
 
@@ -258,7 +258,7 @@ def test_a_model_that_is_not_fetched_is_told_by_what_asked_for_it(
 
 def test_the_command_module_loads_no_network_code() -> None:
     """Every other command imports it too."""
-    code = "import sys, service.cli; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
+    code = "import sys, upscaled.cli; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 from PIL import Image as PillowImage
 
-from service.batch.journal import FILE_NAME, Journal
 from tests.running import UPSCALED, clean_environment
 from tests.service.image.samples import picture, save
+from upscaled.batch.journal import FILE_NAME, Journal
 
 COUNT = 24
 FIRST = 4

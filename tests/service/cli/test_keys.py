@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from service.cli import app
-from service.config import load_settings
-from service.state import open_state
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
 from tests.service.state.disks import small_disk
+from upscaled.cli import app
+from upscaled.config import load_settings
+from upscaled.state import open_state
 
 SECRET = r"upk_[0-9a-f]{16}_[\w-]{43}"
 

@@ -4,8 +4,8 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
-from service.cli import app
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
+from upscaled.cli import app
 
 
 def test_the_version_is_printed() -> None:
@@ -40,12 +40,12 @@ def test_the_help_names_arguments_as_the_readme_does(line: str) -> None:
 
 
 def test_the_command_line_and_the_server_load_no_torch() -> None:
-    program = "import service.cli, service.cli.server, sys; sys.exit('torch' in sys.modules)"
+    program = "import upscaled.cli, upscaled.cli.server, sys; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_help_loads_no_web_server() -> None:
-    program = "import service.cli, sys; sys.exit(bool({'uvicorn', 'fastapi'} & set(sys.modules)))"
+    program = "import upscaled.cli, sys; sys.exit(bool({'uvicorn', 'fastapi'} & set(sys.modules)))"
     subprocess.run([sys.executable, "-c", program], check=True)
 
 

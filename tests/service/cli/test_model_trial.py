@@ -7,11 +7,11 @@ import pytest
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
-from models.store import ModelStore
-from service.cli import app
-from service.cli.model_trial import MOST_SIDE_PX, cut_middle, to_png
-from service.image.decode import decode
-from service.image.types import Image
+from upscaled.cli import app
+from upscaled.cli.model_trial import MOST_SIDE_PX, cut_middle, to_png
+from upscaled.image.decode import decode
+from upscaled.image.types import Image
+from upscaled_models.store import ModelStore
 
 
 def try_model(data_dir: Path, *words: str) -> tuple[int, str, str]:

@@ -12,15 +12,15 @@ import pytest
 from safetensors.torch import save_file
 from typer.testing import CliRunner
 
-from models.registry import OFFICIAL, span_shape, srvgg_shape
-from models.weights import build_network
-from service.cli import app
 from tests.models.file_server import CONTENT, LENGTH, serving
 from tests.models.ncnn.pairs import random_state, write_pair
+from upscaled.cli import app
+from upscaled_models.registry import OFFICIAL, span_shape, srvgg_shape
+from upscaled_models.weights import build_network
 
 # A module of None cannot be imported: the command fails where it needs torch after all.
 _MAIN_WITHOUT_TORCH = (
-    "import sys; sys.modules['torch'] = None; from service.cli import main; main()"
+    "import sys; sys.modules['torch'] = None; from upscaled.cli import main; main()"
 )
 
 
@@ -269,7 +269,7 @@ def test_fetch_prints_the_path_and_a_bar_only_on_a_terminal(
             sha256=hashlib.sha256(CONTENT).hexdigest(),
             packaged=None,
         )
-        monkeypatch.setattr("models.store.OFFICIAL", (spec,))
+        monkeypatch.setattr("upscaled_models.store.OFFICIAL", (spec,))
         done = upscaled(tmp_path, "fetch", spec.name)
     path = tmp_path / "models" / spec.file_name
     assert (done.returncode, done.stdout) == (0, f"{path}\n")

@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from service.cli.process_limits import SURVIVED_SIGNALS, ignore_signals
+from upscaled.cli.process_limits import SURVIVED_SIGNALS, ignore_signals
 
 
 def run(program: str) -> str:
@@ -18,7 +18,7 @@ def run(program: str) -> str:
 def test_descriptors_are_raised_to_the_hard_limit(soft: int, hard: int) -> None:
     program = (
         "import resource\n"
-        "from service.cli.process_limits import raise_descriptor_limit\n"
+        "from upscaled.cli.process_limits import raise_descriptor_limit\n"
         f"resource.setrlimit(resource.RLIMIT_NOFILE, ({soft}, {hard}))\n"
         "print(raise_descriptor_limit(), *resource.getrlimit(resource.RLIMIT_NOFILE))\n"
     )

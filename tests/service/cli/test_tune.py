@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from service.cli import app
-from service.config import Settings
-from service.engine import tuned
-from service.engine.choice import find_unsettled, open_known_model
-from service.engine.tuning.load import NO_LOAD
-from service.engine.tuning.timing import Meter
 from tests.service.engine.tuning.fakes import FakeEngine, FakeMeter, candidate
+from upscaled.cli import app
+from upscaled.config import Settings
+from upscaled.engine import tuned
+from upscaled.engine.choice import find_unsettled, open_known_model
+from upscaled.engine.tuning.load import NO_LOAD
+from upscaled.engine.tuning.timing import Meter
 
 
 @pytest.fixture(autouse=True)

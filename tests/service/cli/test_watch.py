@@ -15,10 +15,10 @@ import typer
 from PIL import Image as PillowImage
 from typer.testing import CliRunner
 
-from service.batch.arrivals import is_being_written
-from service.cli import watch
 from tests.running import UPSCALED, clean_environment
 from tests.service.image.samples import picture, save
+from upscaled.batch.arrivals import is_being_written
+from upscaled.cli import watch
 
 PATIENCE_S = 60.0
 

@@ -9,8 +9,8 @@ import struct
 import sys
 import time
 
-import service.decoding.child as child
-from service.image.types import Image, ImageInfo
+import upscaled.decoding.child as child
+from upscaled.image.types import Image, ImageInfo
 
 
 def decode(source: bytes, formats: object) -> Image:

@@ -17,11 +17,11 @@ import numpy as np
 import psutil
 import pytest
 
-from service.decoding.decoder import Decoder
-from service.decoding.process import decoder_environment
-from service.errors import InternalError, MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from service.image.decode import decode
 from tests.service.image.samples import RGB, deep_samples, picture, png, save
+from upscaled.decoding.decoder import Decoder
+from upscaled.decoding.process import decoder_environment
+from upscaled.errors import InternalError, MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
+from upscaled.image.decode import decode
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_decoder.py")))
 THREE = ("JPEG", "PNG", "WEBP")
@@ -223,7 +223,7 @@ def test_nothing_is_left_of_decoders_that_were_killed(decoder: Decoder) -> None:
 
 WORKER = """
 import sys, threading, time
-from service.decoding.decoder import Decoder
+from upscaled.decoding.decoder import Decoder
 decoder = Decoder(["JPEG"], processes=2, within_s=60, command=sys.argv[1:])
 decoder.warm_up()
 decoder.decode(b"a picture")

@@ -5,14 +5,14 @@ import sys
 
 import pytest
 
-from service.decoding.limits import MIB, is_ended_by_its_file, limits_of, measure_address_space
+from upscaled.decoding.limits import MIB, is_ended_by_its_file, limits_of, measure_address_space
 
 
 def run_limited(work: str, *, cpu_s: float = 5, wall_s: float = 5) -> int:
     """The exit status of a process that works under the limits of a small file."""
     program = (
         "import signal\n"
-        "from service.decoding.limits import FileLimits, constrain, measure_address_space\n"
+        "from upscaled.decoding.limits import FileLimits, constrain, measure_address_space\n"
         f"constrain(FileLimits({64 * MIB}, {cpu_s}, {wall_s}, {MIB}), measure_address_space())\n"
         f"{work}\n"
     )

@@ -5,10 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.decoding.memory import Bytes
-from service.decoding.packing import pack, unpack
-from service.decoding.wire import WireError
-from service.image.types import Credit, Image
+from upscaled.decoding.memory import Bytes
+from upscaled.decoding.packing import pack, unpack
+from upscaled.decoding.wire import WireError
+from upscaled.image.types import Credit, Image
 
 RGB = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 ALPHA = np.arange(8, dtype=np.uint8).reshape(2, 4)

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.decoding.watch import ProcessHangs, Watch, read_cpu_ticks
+from upscaled.decoding.watch import ProcessHangs, Watch, read_cpu_ticks
 
 pytestmark = pytest.mark.skipif(
     read_cpu_ticks(os.getpid()) is None, reason="this system has no /proc"
@@ -59,8 +59,8 @@ def test_processor_time_begins_the_count_anew(
     busy: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch, quiet: socket.socket
 ) -> None:
     ticks = iter([1, 1, 1, 2, 2, 2, 2, 2])
-    monkeypatch.setattr("service.decoding.watch.read_cpu_ticks", lambda _: next(ticks))
-    monkeypatch.setattr("service.decoding.watch._LOOK_EVERY_S", 0.01)
+    monkeypatch.setattr("upscaled.decoding.watch.read_cpu_ticks", lambda _: next(ticks))
+    monkeypatch.setattr("upscaled.decoding.watch._LOOK_EVERY_S", 0.01)
     with pytest.raises(ProcessHangs):
         Watch(1, within_s=60, silence_s=0.03).wait_readable(quiet)
     assert list(ticks) == [2]  # two silent looks, one busy one, three silent ones
@@ -69,7 +69,7 @@ def test_processor_time_begins_the_count_anew(
 def test_where_nothing_is_known_only_the_deadline_ends_the_wait(
     monkeypatch: pytest.MonkeyPatch, quiet: socket.socket
 ) -> None:
-    monkeypatch.setattr("service.decoding.watch.read_cpu_ticks", lambda _: None)
+    monkeypatch.setattr("upscaled.decoding.watch.read_cpu_ticks", lambda _: None)
     with pytest.raises(TimeoutError):
         Watch(1, within_s=0.3, silence_s=0.05).wait_readable(quiet)
 

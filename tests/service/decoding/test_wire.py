@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.decoding.watch import Watch
-from service.decoding.wire import (
+from upscaled.decoding.watch import Watch
+from upscaled.decoding.wire import (
     MAX_FACTS_BYTES,
     WireError,
     receive_reply,

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Settings, load_settings
 from tests.service.state.conftest import postgresql
+from upscaled.config import Settings, load_settings
 
 __all__ = ["make_settings", "postgresql"]
 

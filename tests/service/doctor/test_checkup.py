@@ -1,9 +1,9 @@
 import threading
 import time
 
-from service.doctor.checkup import Check, list_checks, run_checks
-from service.doctor.finding import Finding, Status, ok, worst_of
-from service.doctor.given import read_given
+from upscaled.doctor.checkup import Check, list_checks, run_checks
+from upscaled.doctor.finding import Finding, Status, ok, worst_of
+from upscaled.doctor.given import read_given
 
 
 def test_findings_keep_their_order_though_checks_run_at_once() -> None:

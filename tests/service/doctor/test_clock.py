@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from service.config import Settings
-from service.doctor.clock import FAIL_DRIFT_S, WARN_DRIFT_S, check_clock, judge_drift
-from service.doctor.finding import Status
+from upscaled.config import Settings
+from upscaled.doctor.clock import FAIL_DRIFT_S, WARN_DRIFT_S, check_clock, judge_drift
+from upscaled.doctor.finding import Status
 
 MakeSettings = Callable[..., Settings]
 

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Settings
-from service.doctor.database import check_database
-from service.doctor.finding import Status
-from service.state import open_state
-from service.state.migrations import SCHEMA_REVISION
 from tests.service.state.conftest import PostgreSQL
+from upscaled.config import Settings
+from upscaled.doctor.database import check_database
+from upscaled.doctor.finding import Status
+from upscaled.state import open_state
+from upscaled.state.migrations import SCHEMA_REVISION
 
 MakeSettings = Callable[..., Settings]
 

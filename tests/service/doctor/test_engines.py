@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from models.packaged import is_packaged_here, place_packaged
-from models.registry import WEIGHTS_PACKAGE
-from models.store import ModelStore
-from service.config import Settings
-from service.doctor.engines import Run, check_engines, judge_run
-from service.doctor.finding import Finding, Status
-from service.doctor.report import Connections, Made, Opened, Platform, Report, Trouble
+from upscaled.config import Settings
+from upscaled.doctor.engines import Run, check_engines, judge_run
+from upscaled.doctor.finding import Finding, Status
+from upscaled.doctor.report import Connections, Made, Opened, Platform, Report, Trouble
+from upscaled_models.packaged import is_packaged_here, place_packaged
+from upscaled_models.registry import WEIGHTS_PACKAGE
+from upscaled_models.store import ModelStore
 
 MakeSettings = Callable[..., Settings]
 PLATFORM = Platform(torch="2", cuda="", openvino="2026", is_openvino_usable=True, gpus=[])

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Settings
-from service.doctor.finding import Finding, Status
-from service.doctor.folders import check_folders
-from service.state.store import MIN_FREE_BYTES
 from tests.service.state.disks import small_disk
+from upscaled.config import Settings
+from upscaled.doctor.finding import Finding, Status
+from upscaled.doctor.folders import check_folders
+from upscaled.state.store import MIN_FREE_BYTES
 
 MakeSettings = Callable[..., Settings]
 MIB = 2**20
@@ -51,8 +51,8 @@ def test_a_folder_of_another_user_is_a_failure(tmp_path: Path) -> None:
     folder.mkdir(mode=0o500)
     program = (
         "import os, sys\n"
-        "from service.config import load_settings\n"
-        "from service.doctor.folders import check_folders\n"
+        "from upscaled.config import load_settings\n"
+        "from upscaled.doctor.folders import check_folders\n"
         "if os.geteuid() == 0: os.setuid(65534)\n"
         "print(check_folders(load_settings({}, data_dir=sys.argv[1]))[0])"
     )

@@ -1,6 +1,6 @@
-from service.config import load_settings
-from service.doctor.finding import Status
-from service.doctor.given import check_settings, read_given
+from upscaled.config import load_settings
+from upscaled.doctor.finding import Status
+from upscaled.doctor.given import check_settings, read_given
 
 
 def test_valid_settings_are_named_without_their_values() -> None:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.doctor.golden import (
+from upscaled.doctor.golden import (
     MAX_PSNR_DB,
     MIN_INVENTED_PSNR_DB,
     MIN_PSNR_DB,
@@ -11,9 +11,9 @@ from service.doctor.golden import (
     read_expected,
     read_source,
 )
-from service.image.decode import decode
-from service.image.types import Image
-from service.upscale.check import is_believable
+from upscaled.image.decode import decode
+from upscaled.image.types import Image
+from upscaled.upscale.check import is_believable
 
 
 def grey(level: int, *, alpha: int | None = None) -> Image:

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from service.config import load_settings
-from service.doctor.finding import Status
-from service.doctor.hardware import MIN_MEMORY_BYTES, Hardware, check_hardware, read_hardware
+from upscaled.config import load_settings
+from upscaled.doctor.finding import Status
+from upscaled.doctor.hardware import MIN_MEMORY_BYTES, Hardware, check_hardware, read_hardware
 
 GIB = 2**30
 CPU_INFO = (

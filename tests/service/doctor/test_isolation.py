@@ -6,11 +6,11 @@ import sys
 
 import pytest
 
-from service.doctor.isolation import count_unroutable
+from upscaled.doctor.isolation import count_unroutable
 
 PROGRAM = """
 import json, socket, subprocess, sys
-from service.doctor.isolation import Watch
+from upscaled.doctor.isolation import Watch
 watch = Watch()
 {attempt}
 print(json.dumps([watch.is_isolated, watch.targets, watch.count_lost_packets()]))

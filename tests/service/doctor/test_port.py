@@ -4,9 +4,9 @@ import threading
 
 import pytest
 
-from service.doctor.finding import Finding, Status
-from service.doctor.port import check_port
 from tests.service.doctor.answering import ANOTHER, NOT_READY, OURS, answering
+from upscaled.doctor.finding import Finding, Status
+from upscaled.doctor.port import check_port
 
 
 def checked(port: int, *, host: str = "127.0.0.1", is_expected: bool = False) -> Finding:

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Settings
-from service.doctor.finding import Finding, Status
-from service.doctor.public_url import WARN_DAYS, check_public_url
 from tests.certificates import make_certificate
 from tests.service.doctor.answering import ANOTHER, NOT_READY, OURS, answering
+from upscaled.config import Settings
+from upscaled.doctor.finding import Finding, Status
+from upscaled.doctor.public_url import WARN_DAYS, check_public_url
 
 MakeSettings = Callable[..., Settings]
 

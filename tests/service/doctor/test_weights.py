@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import DEFAULT_DIR, OFFICIAL
-from models.store import ModelStore
-from service.config import Settings
-from service.doctor.finding import Finding, Status
-from service.doctor.weights import check_models
+from upscaled.config import Settings
+from upscaled.doctor.finding import Finding, Status
+from upscaled.doctor.weights import check_models
+from upscaled_models.registry import DEFAULT_DIR, OFFICIAL
+from upscaled_models.store import ModelStore
 
 MakeSettings = Callable[..., Settings]
 GENERAL = next(spec for spec in OFFICIAL if spec.name == "realesr-general-x4v3")

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from models.errors import ModelError, ModelRefused
-from models.registry import OFFICIAL, ModelSpec, srvgg_shape
-from models.store import ModelStore
-from service.config import Settings, SettingsError
-from service.engine.choice import choose_model, choose_window_px, open_engine
-from service.engine.engine import least_window_px
-from service.upscale.plan import TilePlan
+from upscaled.config import Settings, SettingsError
+from upscaled.engine.choice import choose_model, choose_window_px, open_engine
+from upscaled.engine.engine import least_window_px
+from upscaled.upscale.plan import TilePlan
+from upscaled_models.errors import ModelError, ModelRefused
+from upscaled_models.registry import OFFICIAL, ModelSpec, srvgg_shape
+from upscaled_models.store import ModelStore
 
 BY_NAME = {spec.name: spec for spec in OFFICIAL}
 

@@ -5,16 +5,16 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.registry import plain_shape
-from models.weights import build_network
-from service.engine.device import Device
-from service.engine.torch_engine import TorchEngine, build_engine
-from service.errors import InternalError
 from tests.service.engine.test_openvino_engine import engine_of as openvino_engine_of
 from tests.service.engine.test_pipeline import engine_of as pipelined_engine_of
 from tests.service.engine.test_pipeline import needs_cuda
 from tests.service.engine.test_torch_engine import CPU, CPU_HALF, Nearest, Overflows
 from tests.service.engine.test_torch_engine import engine_of as torch_engine_of
+from upscaled.engine.device import Device
+from upscaled.engine.torch_engine import TorchEngine, build_engine
+from upscaled.errors import InternalError
+from upscaled_models.registry import plain_shape
+from upscaled_models.weights import build_network
 
 CUDA_HALF = Device(torch.device("cuda"), torch.float16, threads=1)
 EVERY_LEVEL = np.arange(65536, dtype=np.uint16).reshape(256, 256, 1).repeat(3, axis=2)

@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from service.config import Settings, SettingsError
-from service.cores import count_cores
-from service.engine.device import choose_device
+from upscaled.config import Settings, SettingsError
+from upscaled.cores import count_cores
+from upscaled.engine.device import choose_device
 
 
 def test_the_cpu_computes_in_float32() -> None:

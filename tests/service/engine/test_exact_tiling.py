@@ -10,7 +10,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from models.registry import (
+from tests.service.upscale.box_engine import lane_of
+from upscaled.config import Settings
+from upscaled.engine.choice import open_engine
+from upscaled.engine.device import Device
+from upscaled.engine.engine import least_window_px
+from upscaled.engine.torch_engine import TorchEngine, build_engine
+from upscaled.image.types import Image
+from upscaled.upscale.loop import upscale
+from upscaled_models.registry import (
     Family,
     Shape,
     describe_model,
@@ -18,16 +26,8 @@ from models.registry import (
     rrdb_shape,
     span_shape,
 )
-from models.store import ModelStore
-from models.weights import build_network
-from service.config import Settings
-from service.engine.choice import open_engine
-from service.engine.device import Device
-from service.engine.engine import least_window_px
-from service.engine.torch_engine import TorchEngine, build_engine
-from service.image.types import Image
-from service.upscale.loop import upscale
-from tests.service.upscale.box_engine import lane_of
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import build_network
 
 
 def drawing(height: int, width: int) -> NDArray[np.uint8]:

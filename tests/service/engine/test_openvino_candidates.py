@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from models.graphs.runtime import has_fast_bfloat16
-from models.quantised import (
+from upscaled.engine import openvino_candidates
+from upscaled.engine.device import Device
+from upscaled.engine.loaded import LoadedModel
+from upscaled.engine.tuning.table import EXACT_8_BITS, InstructionSet
+from upscaled_models.graphs.runtime import has_fast_bfloat16
+from upscaled_models.quantised import (
     QuantisedProof,
     QuantisedRecord,
     allowed_in,
@@ -15,21 +19,17 @@ from models.quantised import (
     read_record,
     record_path,
 )
-from models.quantising.pictures import draw_pictures
-from models.quantising.prepare import quantise
-from models.registry import (
+from upscaled_models.quantising.pictures import draw_pictures
+from upscaled_models.quantising.prepare import quantise
+from upscaled_models.registry import (
     DEFAULT_DIR,
     describe_model,
     plain_shape,
     read_default_models,
     realplksr_shape,
 )
-from models.store import hash_file
-from models.weights import load_network
-from service.engine import openvino_candidates
-from service.engine.device import Device
-from service.engine.loaded import LoadedModel
-from service.engine.tuning.table import EXACT_8_BITS, InstructionSet
+from upscaled_models.store import hash_file
+from upscaled_models.weights import load_network
 
 list_openvino = openvino_candidates.openvino_candidates
 CPU = Device(torch.device("cpu"), torch.float32, threads=1)
@@ -44,7 +44,7 @@ def model(tmp_path: Path) -> LoadedModel:
     """A tiny model on disk, not quantised."""
     from safetensors.torch import save_file
 
-    from models.weights import build_network
+    from upscaled_models.weights import build_network
 
     torch.manual_seed(1)
     file = tmp_path / "mine.safetensors"

@@ -5,18 +5,18 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import service.engine.openvino_engine as openvino_engine
-from models.graphs.build import build_graph
-from models.graphs.layers import layers_of
-from models.graphs.runtime import compile_graph, has_fast_bfloat16
-from models.networks import strips
-from models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
-from models.weights import build_network
-from service.engine.device import Device
-from service.engine.engine import EngineOutOfMemory
-from service.engine.openvino_engine import OpenVinoEngine, OpenVinoPrecision, build_openvino_engine
-from service.engine.torch_engine import build_engine
-from service.errors import InternalError
+import upscaled.engine.openvino_engine as openvino_engine
+from upscaled.engine.device import Device
+from upscaled.engine.engine import EngineOutOfMemory
+from upscaled.engine.openvino_engine import OpenVinoEngine, OpenVinoPrecision, build_openvino_engine
+from upscaled.engine.torch_engine import build_engine
+from upscaled.errors import InternalError
+from upscaled_models.graphs.build import build_graph
+from upscaled_models.graphs.layers import layers_of
+from upscaled_models.graphs.runtime import compile_graph, has_fast_bfloat16
+from upscaled_models.networks import strips
+from upscaled_models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
+from upscaled_models.weights import build_network
 
 CPU = Device(torch.device("cpu"), torch.float32, threads=1)
 PLAIN = plain_shape(scale=4, layers=2, features=8)

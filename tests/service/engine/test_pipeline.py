@@ -9,12 +9,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from service.engine.device import Device
-from service.engine.engine import EngineOutOfMemory
-from service.engine.pipeline import MAX_GRAPHS, Pipeline
-from service.engine.seam import CudaSeam, InlineSeam, Seam, Tensors
-from service.engine.torch_engine import TorchEngine, build_engine, make_pipeline
-from service.errors import InternalError
+from upscaled.engine.device import Device
+from upscaled.engine.engine import EngineOutOfMemory
+from upscaled.engine.pipeline import MAX_GRAPHS, Pipeline
+from upscaled.engine.seam import CudaSeam, InlineSeam, Seam, Tensors
+from upscaled.engine.torch_engine import TorchEngine, build_engine, make_pipeline
+from upscaled.errors import InternalError
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 SEAMS = [

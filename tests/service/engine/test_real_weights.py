@@ -12,21 +12,21 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from models.graphs.runtime import has_fast_bfloat16
-from models.packaged import is_packaged_here, place_packaged
-from models.registry import OFFICIAL, WEIGHTS_PACKAGE, ModelSpec
-from models.store import ModelStore
-from models.weights import load_network
-from service.config import Settings
-from service.engine.choice import open_engine
-from service.engine.device import Device
-from service.engine.engine import Engine, round_up
-from service.engine.loaded import LoadedModel
-from service.engine.openvino_candidates import openvino_candidates
-from service.engine.openvino_engine import OpenVinoEngine
-from service.image.types import Image
-from service.upscale.loop import upscale
 from tests.service.upscale.box_engine import lane_of
+from upscaled.config import Settings
+from upscaled.engine.choice import open_engine
+from upscaled.engine.device import Device
+from upscaled.engine.engine import Engine, round_up
+from upscaled.engine.loaded import LoadedModel
+from upscaled.engine.openvino_candidates import openvino_candidates
+from upscaled.engine.openvino_engine import OpenVinoEngine
+from upscaled.image.types import Image
+from upscaled.upscale.loop import upscale
+from upscaled_models.graphs.runtime import has_fast_bfloat16
+from upscaled_models.packaged import is_packaged_here, place_packaged
+from upscaled_models.registry import OFFICIAL, WEIGHTS_PACKAGE, ModelSpec
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import load_network
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
@@ -85,7 +85,7 @@ def psnr_db(a: Pixels, b: Pixels) -> float:
 def test_a_tiled_photo_is_the_untiled_one_but_for_a_few_levels(
     data_dir: Path, photo: Pixels, name: str, width_px: int
 ) -> None:
-    """Across one seam, the halo as served: `models.registry.RRDB_HALO_TRUNK_PX` has the curve."""
+    """Across one seam, the halo as served: `RRDB_HALO_TRUNK_PX` has the curve."""
     engine = open_float32(data_dir, name)
     source = Image(np.ascontiguousarray(photo[130:178, 60 : 60 + width_px]))
     window_px = round_up((width_px + 2 * engine.halo_px) // 2, engine.shape_step_px)

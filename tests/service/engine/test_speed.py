@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import OFFICIAL
-from service.config import Settings, load_settings
-from service.engine.speed import Speed, find_speed, forget_speed, read_speed
+from upscaled.config import Settings, load_settings
+from upscaled.engine.speed import Speed, find_speed, forget_speed, read_speed
+from upscaled_models.registry import OFFICIAL
 
 SPEC = next(spec for spec in OFFICIAL if spec.name == "realesrgan-x4plus")
 SPEED = Speed(s_per_px=4e-5, deep_s_per_px=1.3e-4, window_px=256, shape_step_px=32)

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from service.engine.device import Device
-from service.engine.engine import EngineOutOfMemory
-from service.engine.torch_engine import TorchEngine, build_engine, to_input, to_windows
-from service.errors import InternalError
+from upscaled.engine.device import Device
+from upscaled.engine.engine import EngineOutOfMemory
+from upscaled.engine.torch_engine import TorchEngine, build_engine, to_input, to_windows
+from upscaled.errors import InternalError
 
 CPU = Device(torch.device("cpu"), torch.float32, threads=1)
 CPU_HALF = Device(torch.device("cpu"), torch.bfloat16, threads=1)
@@ -254,7 +254,7 @@ def test_no_gradient_is_kept() -> None:
 
 def test_the_interface_and_the_loop_load_no_torch() -> None:
     code = (
-        "import sys, service.engine.engine, service.upscale.job, service.image.decode;"
+        "import sys, upscaled.engine.engine, upscaled.upscale.job, upscaled.image.decode;"
         "sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

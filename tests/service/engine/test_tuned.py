@@ -8,16 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.kernels.compiled import KernelUnavailable
-from models.registry import describe_model, plain_shape
-from models.weights import build_network
-from service.config import Settings
-from service.engine import tuned
-from service.engine.choice import open_engine, open_known_engine
-from service.engine.device import choose_device
-from service.engine.loaded import LoadedModel
-from service.engine.torch_candidates import float32_candidate
-from service.engine.tuned import (
+from tests.running import serve
+from upscaled.config import Settings
+from upscaled.engine import tuned
+from upscaled.engine.choice import open_engine, open_known_engine
+from upscaled.engine.device import choose_device
+from upscaled.engine.loaded import LoadedModel
+from upscaled.engine.torch_candidates import float32_candidate
+from upscaled.engine.tuned import (
     describe_options,
     find_choice,
     has_stored_choice,
@@ -27,11 +25,13 @@ from service.engine.tuned import (
     open_tuned,
     store,
 )
-from service.engine.tuning.candidate import Candidate, Tunable
-from service.engine.tuning.choice_file import read_choice
-from service.engine.tuning.load import NO_LOAD, Load
-from service.engine.tuning.race import drive
-from tests.running import serve
+from upscaled.engine.tuning.candidate import Candidate, Tunable
+from upscaled.engine.tuning.choice_file import read_choice
+from upscaled.engine.tuning.load import NO_LOAD, Load
+from upscaled.engine.tuning.race import drive
+from upscaled_models.kernels.compiled import KernelUnavailable
+from upscaled_models.registry import describe_model, plain_shape
+from upscaled_models.weights import build_network
 
 SHAPE = plain_shape(scale=2, layers=1, features=8)
 
@@ -60,7 +60,7 @@ def test_the_second_time_the_stored_choice_is_taken(
     settings = settings_of(tmp_path)
     device = choose_device(settings)
     first = open_tuned(tiny_model(), device, settings)
-    monkeypatch.setattr("service.engine.tuned.tune", None)
+    monkeypatch.setattr("upscaled.engine.tuned.tune", None)
 
     second = open_tuned(tiny_model(), device, settings)
 

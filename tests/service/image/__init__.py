@@ -1,1 +1,1 @@
-"""Tests of service/image."""
+"""Tests of service/upscaled/image."""

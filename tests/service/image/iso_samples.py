@@ -7,9 +7,9 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 
-from service.image.iso_items import read_extents, read_kinds
-from service.image.iso_media import iter_boxes, read_meta
 from tests.service.image.samples import save
+from upscaled.image.iso_items import read_extents, read_kinds
+from upscaled.image.iso_media import iter_boxes, read_meta
 
 TRANSFORMS = (b"clap", b"irot", b"imir")
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.image.alpha import REACH_PX, bleed_colour, upscale_alpha
+from upscaled.image.alpha import REACH_PX, bleed_colour, upscale_alpha
 
 
 @pytest.mark.parametrize("scale", [2, 4])

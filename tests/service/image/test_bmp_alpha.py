@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.errors import MalformedImage
-from service.image.decode import decode
-from service.image.probe import probe
 from tests.service.image.samples import picture, save
+from upscaled.errors import MalformedImage
+from upscaled.image.decode import decode
+from upscaled.image.probe import probe
 
 MASKS = {  # where each channel stands in a pixel's four bytes
     "BGRA": (0xFF0000, 0xFF00, 0xFF, 0xFF000000),

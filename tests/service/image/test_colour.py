@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
-from service.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile
-from service.image.decode import decode
+from upscaled.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile
+from upscaled.image.decode import decode
 
 # sRGB's linear primaries from XYZ under D50 (IEC 61966-2-1 with Bradford adaptation, Lindbloom).
 XYZ_D50_TO_LINEAR = np.array(

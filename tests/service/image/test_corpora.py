@@ -7,9 +7,9 @@ import cv2
 import numpy as np
 import pytest
 
-from service.errors import MalformedImage, ServiceError, UnsupportedImageFormat
-from service.image.decode import decode
-from service.image.probe import probe
+from upscaled.errors import MalformedImage, ServiceError, UnsupportedImageFormat
+from upscaled.image.decode import decode
+from upscaled.image.probe import probe
 
 LONGEST_REFUSAL_S = 1.0
 _GAMMA_1 = b"gAMA\x00\x01\x86\xa0"

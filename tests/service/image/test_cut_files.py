@@ -19,9 +19,6 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from service.errors import MalformedImage
-from service.image.decode import decode
-from service.image.probe import probe
 from tests.service.image.iso_samples import (
     Item,
     build,
@@ -33,6 +30,9 @@ from tests.service.image.iso_samples import (
 )
 from tests.service.image.samples import exif_with_orientation, save
 from tests.service.image.webp_samples import chunks_of, webp
+from upscaled.errors import MalformedImage
+from upscaled.image.decode import decode
+from upscaled.image.probe import probe
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 

@@ -5,8 +5,6 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from service.image.decode import decode
 from tests.service.image.samples import (
     CHANNELS,
     GREY,
@@ -23,6 +21,8 @@ from tests.service.image.samples import (
     srgb_profile,
     stored_for,
 )
+from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
+from upscaled.image.decode import decode
 
 
 def stretched(samples: np.ndarray, bits: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 import numpy as np
 
-from service.image.depth import is_deep, round_to_8bit, rounded
-from service.image.types import Image
+from upscaled.image.depth import is_deep, round_to_8bit, rounded
+from upscaled.image.types import Image
 
 EVERY_LEVEL = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 

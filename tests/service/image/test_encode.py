@@ -10,11 +10,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from service.image.decode import decode
-from service.image.encode import Encoder, encode
-from service.image.png_chunks import iterate_chunks
-from service.image.types import Credit, Image
 from tests.service.image.samples import exif_with_orientation, picture, save, srgb_profile
+from upscaled.image.decode import decode
+from upscaled.image.encode import Encoder, encode
+from upscaled.image.png_chunks import iterate_chunks
+from upscaled.image.types import Credit, Image
 
 
 def with_alpha() -> Image:

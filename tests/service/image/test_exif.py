@@ -8,11 +8,11 @@ import pytest
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
-from service.image.decode import decode
-from service.image.exif import Exif
-from service.image.icc import ADOBE_RGB, ADOBE_RGB_CURVE, SRGB, SRGB_CURVE, make_rgb_profile
-from service.image.probe import probe
 from tests.service.image.samples import chunk, picture, png, save
+from upscaled.image.decode import decode
+from upscaled.image.exif import Exif
+from upscaled.image.icc import ADOBE_RGB, ADOBE_RGB_CURVE, SRGB, SRGB_CURVE, make_rgb_profile
+from upscaled.image.probe import probe
 
 BYTE, ASCII, SHORT, LONG, SBYTE, SSHORT, SLONG = 1, 2, 3, 4, 6, 8, 9
 KINDS = {BYTE: "B", SHORT: "H", LONG: "I", SBYTE: "b", SSHORT: "h", SLONG: "i"}

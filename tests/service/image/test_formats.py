@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
-from service.config import Settings
-from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from service.image.decode import decode
-from service.image.head import read_head
-from service.image.probe import probe
-from service.image.sniff import BY_SETTING, ENABLED, sniff
 from tests.service.image.samples import exif_with_orientation, picture, save, stored_for
+from upscaled.config import Settings
+from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
+from upscaled.image.decode import decode
+from upscaled.image.head import read_head
+from upscaled.image.probe import probe
+from upscaled.image.sniff import BY_SETTING, ENABLED, sniff
 
 ALL = ENABLED | BY_SETTING
 TURNED = [kind for kind in sorted(ALL) if kind != "BMP"]  # BMP knows no orientation
@@ -210,7 +210,7 @@ def test_the_head_is_read_without_a_decoder(kind: str, tmp_path: Path) -> None:
     file = tmp_path / "picture"
     file.write_bytes(encode(picture(72, 96), kind))
     code = (
-        "import sys, service.image.probe as p\n"
+        "import sys, upscaled.image.probe as p\n"
         f"info = p.probe(open(sys.argv[1], 'rb').read(), {{'{kind}'}})\n"
         "assert (info.width_px, info.height_px) == (96, 72)\n"
         "loaded = {'PIL._avif', 'PIL._webp', '_pillow_heif', 'PIL.TiffImagePlugin', 'numpy'}\n"

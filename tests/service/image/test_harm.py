@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from models.training.drawing import draw_page
-from service.image.depth import Pixels
-from service.image.harm import Harm, measure_harm, measure_noise
 from tests.service.image.jpeg_samples import save_jpeg
+from upscaled.image.depth import Pixels
+from upscaled.image.harm import Harm, measure_harm, measure_noise
+from upscaled_models.training.drawing import draw_page
 
 
 def scene(height: int = 200, width: int = 240) -> NDArray[np.float64]:

@@ -13,10 +13,14 @@ import pyvips  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from service.config import Settings
-from service.image.decode import decode
-from service.image.depth import Pixels
-from service.image.icc import (
+from tests.service.image.samples import picture
+from tests.service.upscale.box_engine import lane_of, way_of
+from tests.service.upscale.test_job import ignore
+from tests.service.upscale.true_engine import TrueEngine
+from upscaled.config import Settings
+from upscaled.image.decode import decode
+from upscaled.image.depth import Pixels
+from upscaled.image.icc import (
     BT709_CURVE,
     BT2020,
     DISPLAY_P3,
@@ -25,12 +29,8 @@ from service.image.icc import (
     make_grey_profile,
     make_rgb_profile,
 )
-from service.image.sniff import BY_SETTING, ENABLED
-from service.upscale.job import run_job
-from tests.service.image.samples import picture
-from tests.service.upscale.box_engine import lane_of, way_of
-from tests.service.upscale.test_job import ignore
-from tests.service.upscale.true_engine import TrueEngine
+from upscaled.image.sniff import BY_SETTING, ENABLED
+from upscaled.upscale.job import run_job
 
 ALL_FORMATS = ENABLED | BY_SETTING
 _ADOBE = b"\xff\xee\x00\x0eAdobe"

@@ -6,9 +6,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.errors import MalformedImage
-from service.image.decode import decode
-from service.image.iso_items import is_damaged, iter_coded
 from tests.service.image.iso_samples import (
     Item,
     build,
@@ -20,6 +17,9 @@ from tests.service.image.iso_samples import (
     mdat_at,
 )
 from tests.service.image.samples import picture
+from upscaled.errors import MalformedImage
+from upscaled.image.decode import decode
+from upscaled.image.iso_items import is_damaged, iter_coded
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 

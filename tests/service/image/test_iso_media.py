@@ -10,20 +10,6 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
-from service.errors import MalformedImage, ResolutionTooHigh
-from service.image import iso_media
-from service.image.decode import decode
-from service.image.head import read_head
-from service.image.icc import (
-    BT709_CURVE,
-    BT2020,
-    DISPLAY_P3,
-    SRGB_CURVE,
-    Curve,
-    make_grey_profile,
-    make_rgb_profile,
-)
-from service.image.probe import probe
 from tests.service.image.iso_samples import (
     Item,
     box,
@@ -41,6 +27,20 @@ from tests.service.image.iso_samples import (
     nclx,
 )
 from tests.service.image.samples import picture, save
+from upscaled.errors import MalformedImage, ResolutionTooHigh
+from upscaled.image import iso_media
+from upscaled.image.decode import decode
+from upscaled.image.head import read_head
+from upscaled.image.icc import (
+    BT709_CURVE,
+    BT2020,
+    DISPLAY_P3,
+    SRGB_CURVE,
+    Curve,
+    make_grey_profile,
+    make_rgb_profile,
+)
+from upscaled.image.probe import probe
 
 from_bytes = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif").from_bytes
 

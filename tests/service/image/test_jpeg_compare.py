@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from service.image.jpeg_compare import changes, decode_exposed
-from service.image.jpeg_structure import read_structure
 from tests.service.image.jpeg_samples import photograph, save_jpeg
+from upscaled.image.jpeg_compare import changes, decode_exposed
+from upscaled.image.jpeg_structure import read_structure
 
 
 @pytest.mark.parametrize("kind", ["optimised", "progressive", "grey"])

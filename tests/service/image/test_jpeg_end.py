@@ -8,10 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from service.errors import MalformedImage
-from service.image import jpeg_end
-from service.image.decode import decode
-from service.image.jpeg_structure import read_structure
 from tests.service.image.jpeg_samples import (
     EOI,
     KINDS,
@@ -23,6 +19,10 @@ from tests.service.image.jpeg_samples import (
     save_jpeg,
 )
 from tests.service.image.samples import picture
+from upscaled.errors import MalformedImage
+from upscaled.image import jpeg_end
+from upscaled.image.decode import decode
+from upscaled.image.jpeg_structure import read_structure
 
 PLACES = 20
 WITH_ZEROS = ("baseline", "optimised", "progressive", "progressive grey", "restarts")

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL.ImageFile import MAXBLOCK
 
-from service.image.decode import decode
-from service.image.jpeg_structure import DQT, read_structure
 from tests.service.image.jpeg_samples import KINDS, make_jpeg
+from upscaled.image.decode import decode
+from upscaled.image.jpeg_structure import DQT, read_structure
 
 
 def lengthen(source: bytes) -> bytes:

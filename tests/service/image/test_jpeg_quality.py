@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from service.errors import UnsupportedImageFormat
-from service.image.jpeg_quality import find_quality, read_quality
 from tests.service.image.jpeg_samples import KINDS, make_jpeg, photograph, save_jpeg
+from upscaled.errors import UnsupportedImageFormat
+from upscaled.image.jpeg_quality import find_quality, read_quality
 
 PRESETS_FALLING = ["maximum", "high", "medium", "low"]
 """Photoshop's tables, as Pillow has them."""

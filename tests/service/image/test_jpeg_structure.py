@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from service.image import jpeg_end, jpeg_structure
-from service.image.decode import decode
-from service.image.jpeg_structure import MAX_SEGMENTS, read_header, read_structure
-from service.image.probe import probe
 from tests.service.image.jpeg_samples import EOI, KINDS, make_jpeg, photograph, save_jpeg
 from tests.service.image.samples import exif_with_orientation
+from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
+from upscaled.image import jpeg_end, jpeg_structure
+from upscaled.image.decode import decode
+from upscaled.image.jpeg_structure import MAX_SEGMENTS, read_header, read_structure
+from upscaled.image.probe import probe
 
 SMALL = save_jpeg(photograph(16, 16), "grey")
 FRAME_AT = SMALL.index(b"\xff\xc0")

@@ -8,11 +8,11 @@ import pytest
 from PIL import Image as PillowImage
 from PIL.PngImagePlugin import PngInfo
 
-from service.image.decode import decode
-from service.image.encode import encode
-from service.image.exif import Exif, write_texts
-from service.image.types import Credit
 from tests.service.image.samples import GREY, chunk, deep_samples, picture, png, save
+from upscaled.image.decode import decode
+from upscaled.image.encode import encode
+from upscaled.image.exif import Exif, write_texts
+from upscaled.image.types import Credit
 
 ARTIST, COPYRIGHT = 0x013B, 0x8298
 SECRETS = ("Hauptstrasse 12", "51 deg 28 min", "serial 5550123", "jane@example.com")

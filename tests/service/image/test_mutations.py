@@ -3,10 +3,6 @@
 import numpy as np
 import pytest
 
-from service.errors import MalformedImage, ResolutionTooHigh
-from service.image.decode import decode
-from service.image.png_chunks import iterate_chunks
-from service.image.probe import probe
 from tests.service.image.samples import (
     GREY_ALPHA,
     PALETTE,
@@ -19,6 +15,10 @@ from tests.service.image.samples import (
     png,
     save,
 )
+from upscaled.errors import MalformedImage, ResolutionTooHigh
+from upscaled.image.decode import decode
+from upscaled.image.png_chunks import iterate_chunks
+from upscaled.image.probe import probe
 
 MUTATIONS = 400
 

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from service.image.orientation import read_orientation, swaps_sides, turn_upright
 from tests.service.image.samples import exif_with_orientation, picture, stored_for
+from upscaled.image.orientation import read_orientation, swaps_sides, turn_upright
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))

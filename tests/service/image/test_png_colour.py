@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
-from service.image.decode import decode
-from service.image.icc import BT2020, DISPLAY_P3, SRGB, SRGB_CURVE, Curve, make_rgb_profile
-from service.image.types import Image
 from tests.service.image.samples import GREY, PALETTE, RGB, chunk, deep_samples, png
+from upscaled.image.decode import decode
+from upscaled.image.icc import BT2020, DISPLAY_P3, SRGB, SRGB_CURVE, Curve, make_rgb_profile
+from upscaled.image.types import Image
 
 # Chromaticities x, y of white, red, green and blue, in 100,000ths.
 SRGB_CHRM = (31270, 32900, 64000, 33000, 30000, 60000, 15000, 6000)

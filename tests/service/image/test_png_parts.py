@@ -10,16 +10,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.decoding.decoder import Decoder
-from service.errors import MalformedImage
-from service.image.colour import MAX_PROFILE_BYTES
-from service.image.decode import decode
-from service.image.encode import encode
-from service.image.icc import BT2020, DISPLAY_P3, SRGB_CURVE, make_grey_profile, make_rgb_profile
-from service.image.png_chunks import MAX_CHUNKS
-from service.image.png_parts import read_png_parts
-from service.image.probe import probe
-from service.image.types import Image
 from tests.service.image.samples import (
     GREY,
     GREY_ALPHA,
@@ -32,6 +22,16 @@ from tests.service.image.samples import (
     exif_with_orientation,
     png,
 )
+from upscaled.decoding.decoder import Decoder
+from upscaled.errors import MalformedImage
+from upscaled.image.colour import MAX_PROFILE_BYTES
+from upscaled.image.decode import decode
+from upscaled.image.encode import encode
+from upscaled.image.icc import BT2020, DISPLAY_P3, SRGB_CURVE, make_grey_profile, make_rgb_profile
+from upscaled.image.png_chunks import MAX_CHUNKS
+from upscaled.image.png_parts import read_png_parts
+from upscaled.image.probe import probe
+from upscaled.image.types import Image
 
 P3 = make_rgb_profile(DISPLAY_P3, SRGB_CURVE)
 SAMPLES = deep_samples(3, 8)

@@ -10,12 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from service.errors import MalformedImage, ServiceError
-from service.image.decode import decode
-from service.image.png_chunks import iterate_chunks
-from service.image.png_parts import PngHeader
-from service.image.png_pixels import MAX_SURPLUS_BYTES, count_pixel_bytes
-from service.image.types import Image
 from tests.service.image.samples import (
     CHANNELS,
     GREY,
@@ -30,6 +24,12 @@ from tests.service.image.samples import (
     picture,
     png,
 )
+from upscaled.errors import MalformedImage, ServiceError
+from upscaled.image.decode import decode
+from upscaled.image.png_chunks import iterate_chunks
+from upscaled.image.png_parts import PngHeader
+from upscaled.image.png_pixels import MAX_SURPLUS_BYTES, count_pixel_bytes
+from upscaled.image.types import Image
 
 IEND = chunk(b"IEND", b"")
 CUTS = 20

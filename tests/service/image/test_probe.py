@@ -9,11 +9,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from service.image.decode import decode
-from service.image.jpeg_structure import read_structure
-from service.image.probe import probe
-from service.image.types import ImageInfo
 from tests.service.image.samples import (
     GREY,
     RGB,
@@ -24,6 +19,11 @@ from tests.service.image.samples import (
     png,
     save,
 )
+from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
+from upscaled.image.decode import decode
+from upscaled.image.jpeg_structure import read_structure
+from upscaled.image.probe import probe
+from upscaled.image.types import ImageInfo
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -146,7 +146,7 @@ def test_the_probe_loads_neither_torch_nor_opencv_nor_numpy(tmp_path: Path) -> N
     source = tmp_path / "one.png"
     source.write_bytes(save(picture(), "PNG"))
     code = (
-        "import sys, service.image.probe as p; p.probe(open(sys.argv[1], 'rb').read());"
+        "import sys, upscaled.image.probe as p; p.probe(open(sys.argv[1], 'rb').read());"
         "sys.exit(' '.join({'torch', 'cv2', 'numpy'} & set(sys.modules)) or 0)"
     )
 

@@ -8,11 +8,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from service.decoding.decoder import Decoder
-from service.errors import MalformedImage
-from service.image.bmp_runs import leaves_pixels_out
-from service.image.decode import decode
 from tests.service.image.samples import picture
+from upscaled.decoding.decoder import Decoder
+from upscaled.errors import MalformedImage
+from upscaled.image.bmp_runs import leaves_pixels_out
+from upscaled.image.decode import decode
 
 OFFSETS, COUNTS = 273, 279
 WIDTH, HEIGHT = 70, 64

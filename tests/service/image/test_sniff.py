@@ -1,6 +1,6 @@
 import pytest
 
-from service.image.sniff import ENABLED, sniff
+from upscaled.image.sniff import ENABLED, sniff
 
 
 @pytest.mark.parametrize(

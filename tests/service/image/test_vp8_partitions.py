@@ -3,9 +3,9 @@ from io import BytesIO
 import pytest
 from PIL import Image as PillowImage
 
-from service.image.vp8_partitions import read_quantiser
-from service.image.webp import read_picture
 from tests.service.image.jpeg_samples import photograph
+from upscaled.image.vp8_partitions import read_quantiser
+from upscaled.image.webp import read_picture
 
 TAG = bytes(10)
 """Where a frame's size and start code stand: the quantisers lie behind it."""

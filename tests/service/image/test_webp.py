@@ -7,11 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.errors import MalformedImage
-from service.image.decode import decode
-from service.image.depth import Pixels
-from service.image.probe import probe
-from service.image.webp import Canvas, read_canvas
 from tests.service.image.samples import exif_with_orientation, picture, save
 from tests.service.image.test_probe import webp_header
 from tests.service.image.webp_samples import (
@@ -25,6 +20,11 @@ from tests.service.image.webp_samples import (
     frame,
     webp,
 )
+from upscaled.errors import MalformedImage
+from upscaled.image.decode import decode
+from upscaled.image.depth import Pixels
+from upscaled.image.probe import probe
+from upscaled.image.webp import Canvas, read_canvas
 
 WIDTH, HEIGHT = 97, 75
 ANIM: Chunk = (b"ANIM", bytes(6))
@@ -69,8 +69,8 @@ def test_a_huge_canvas_is_refused_where_there_is_no_room_for_it() -> None:
     """In a process that may hold 300 MB; the canvas would take 1 GB, twice."""
     program = (
         "import sys\n"
-        "from service.image.probe import probe\n"
-        "from service.errors import ResolutionTooHigh\n"
+        "from upscaled.image.probe import probe\n"
+        "from upscaled.errors import ResolutionTooHigh\n"
         "try: probe(bytes.fromhex(sys.argv[1]))\n"
         "except ResolutionTooHigh: print('refused')\n"
     )

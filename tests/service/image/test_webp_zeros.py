@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.errors import MalformedImage
-from service.image.decode import decode
-from service.image.vp8_partitions import find_partitions, join_partitions
-from service.image.webp import read_picture
-from service.image.webp_zeros import has_unread_zeros
 from tests.service.image.samples import picture, save
 from tests.service.image.webp_samples import chunks_of, extended, frame, webp
+from upscaled.errors import MalformedImage
+from upscaled.image.decode import decode
+from upscaled.image.vp8_partitions import find_partitions, join_partitions
+from upscaled.image.webp import read_picture
+from upscaled.image.webp_zeros import has_unread_zeros
 
 # 80 x 96 px of noise on a gradient, by libwebp with four partitions.
 FOUR_PARTITIONS = base64.b64decode(

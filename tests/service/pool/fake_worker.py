@@ -26,8 +26,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from service.config import Settings
-from service.pool.messages import (
+from upscaled.config import Settings
+from upscaled.pool.messages import (
     Cancelled,
     Configure,
     Done,
@@ -38,8 +38,8 @@ from service.pool.messages import (
     Refused,
     Unusable,
 )
-from service.pool.wire import FrontEndGone, Inbox, Wire, listen
-from service.upscale.model_choice import Rung
+from upscaled.pool.wire import FrontEndGone, Inbox, Wire, listen
+from upscaled.upscale.model_choice import Rung
 
 SMALL_PX = 900
 

@@ -2,9 +2,9 @@ from dataclasses import replace
 
 import pytest
 
-from models.registry import OFFICIAL, ModelSpec, read_default_models
-from service.pool.boundary import UpscaleRequest
-from service.pool.cost import (
+from tests.service.pool.pools import request
+from upscaled.pool.boundary import UpscaleRequest
+from upscaled.pool.cost import (
     MAX_RETRY_AFTER_S,
     SMALL_RESULT_PX,
     SMALL_WORK_S,
@@ -12,9 +12,9 @@ from service.pool.cost import (
     retry_after_s,
     work_before_s,
 )
-from service.pool.messages import Ready
-from service.upscale.model_choice import Rung
-from tests.service.pool.pools import request
+from upscaled.pool.messages import Ready
+from upscaled.upscale.model_choice import Rung
+from upscaled_models.registry import OFFICIAL, ModelSpec, read_default_models
 
 SPECS = {spec.name: spec for spec in (*read_default_models(), *OFFICIAL)}
 LARGE, FAST = "realesrgan-x4plus", "upscaled-x4"

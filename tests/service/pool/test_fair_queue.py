@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.pool.fair_queue import FairQueue
+from upscaled.pool.fair_queue import FairQueue
 
 Request = tuple[int, int, int]
 """Key, number within the key, work."""

@@ -3,11 +3,11 @@
 import asyncio
 from pathlib import Path
 
-from service.pool.books import Books
-from service.pool.figures import EngineInUse, ModelFigures, WorkerFigures
-from service.pool.messages import Alive, decode_from_worker, encode
-from service.pool.tally import Tally, read_resident_bytes
 from tests.service.pool.pools import order, request, running_pool, until
+from upscaled.pool.books import Books
+from upscaled.pool.figures import EngineInUse, ModelFigures, WorkerFigures
+from upscaled.pool.messages import Alive, decode_from_worker, encode
+from upscaled.pool.tally import Tally, read_resident_bytes
 
 ONE = ModelFigures(batches=1, windows=2, places=4, trunk_px=100, device_s=0.5)
 

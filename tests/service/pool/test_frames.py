@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from service.pool import frames
+from upscaled.pool import frames
 
 
 @pytest.fixture

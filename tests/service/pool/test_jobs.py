@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from service.config import load_settings
-from service.engine.device import Device
-from service.pool import jobs
-from service.pool.jobs import count_places
+from upscaled.config import load_settings
+from upscaled.engine.device import Device
+from upscaled.pool import jobs
+from upscaled.pool.jobs import count_places
 
 
 @pytest.mark.parametrize(("kind", "places"), [("cpu", 4), ("mps", 4), ("cuda", 8)])

@@ -1,6 +1,6 @@
 import pytest
 
-from service.pool.limits import Limits
+from upscaled.pool.limits import Limits
 
 
 @pytest.mark.parametrize(

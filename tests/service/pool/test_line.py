@@ -4,12 +4,12 @@ from typing import cast
 
 import pytest
 
-from service.pool.boundary import UpscaleRequest
-from service.pool.cost import SMALL_RESULT_PX, Estimate
-from service.pool.line import Line, LineFull
-from service.pool.process import WorkerProcess
-from service.pool.room import Place
 from tests.service.pool.pools import request
+from upscaled.pool.boundary import UpscaleRequest
+from upscaled.pool.cost import SMALL_RESULT_PX, Estimate
+from upscaled.pool.line import Line, LineFull
+from upscaled.pool.process import WorkerProcess
+from upscaled.pool.room import Place
 
 
 @dataclass(eq=False)

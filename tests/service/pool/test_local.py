@@ -17,14 +17,6 @@ from typing import NoReturn
 import psutil
 import pytest
 
-from service.config import load_settings
-from service.errors import InternalError, MalformedImage, RateLimitExceeded, ServiceError
-from service.pool.boundary import OnTile, Upscaled, UpscaleRequest
-from service.pool.limits import Limits
-from service.pool.local import LocalPool
-from service.pool.messages import Answer, Job
-from service.pool.process import WorkerProcess
-from service.pool.spawn import WorkerUnusable
 from tests.service.pool.pools import (
     QUICK,
     fake_command,
@@ -34,6 +26,14 @@ from tests.service.pool.pools import (
     until,
     workers_of,
 )
+from upscaled.config import load_settings
+from upscaled.errors import InternalError, MalformedImage, RateLimitExceeded, ServiceError
+from upscaled.pool.boundary import OnTile, Upscaled, UpscaleRequest
+from upscaled.pool.limits import Limits
+from upscaled.pool.local import LocalPool
+from upscaled.pool.messages import Answer, Job
+from upscaled.pool.process import WorkerProcess
+from upscaled.pool.spawn import WorkerUnusable
 
 
 async def test_bytes_cross_intact_both_ways() -> None:

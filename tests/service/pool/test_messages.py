@@ -1,7 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
-from service.pool.messages import (
+from upscaled.pool.messages import (
     Cancel,
     Done,
     FromWorker,

@@ -8,15 +8,15 @@ from pathlib import Path
 import psutil
 import pytest
 
-from service.config import Settings, load_settings
-from service.pool.local import WORKER_COMMAND
 from tests.service.pool.pools import fake_command, picture
+from upscaled.config import Settings, load_settings
+from upscaled.pool.local import WORKER_COMMAND
 
 FRONT_END = """
 import asyncio, sys
-from service.config import Settings
-from service.pool.boundary import UpscaleRequest
-from service.pool.local import LocalPool
+from upscaled.config import Settings
+from upscaled.pool.boundary import UpscaleRequest
+from upscaled.pool.local import LocalPool
 
 async def main():
     settings, *command = sys.argv[1:]

@@ -7,20 +7,20 @@ from typing import cast
 
 import pytest
 
-from service.config import Settings
-from service.engine import tuned
-from service.engine.choice import load_model
-from service.engine.engine import Engine
-from service.engine.tuned import find_choice
-from service.engine.tuning.choice_file import Choice
-from service.engine.tuning.load import NO_LOAD, Load
-from service.pool import retuning
-from service.pool.messages import Job
-from service.pool.retuning import IdleMinutes
-from service.pool.wire import Inbox
-from service.upscale.loaded_models import LoadedModels
-from service.upscale.upscaler import Upscaler, open_upscaler
 from tests.service.upscale.box_engine import BoxEngine
+from upscaled.config import Settings
+from upscaled.engine import tuned
+from upscaled.engine.choice import load_model
+from upscaled.engine.engine import Engine
+from upscaled.engine.tuned import find_choice
+from upscaled.engine.tuning.choice_file import Choice
+from upscaled.engine.tuning.load import NO_LOAD, Load
+from upscaled.pool import retuning
+from upscaled.pool.messages import Job
+from upscaled.pool.retuning import IdleMinutes
+from upscaled.pool.wire import Inbox
+from upscaled.upscale.loaded_models import LoadedModels
+from upscaled.upscale.upscaler import Upscaler, open_upscaler
 
 JOB = Job(job=1, request_id="r", scale=2)
 

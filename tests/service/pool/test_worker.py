@@ -13,13 +13,13 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from service.config import Settings, load_settings
-from service.errors import InternalError, MalformedImage
-from service.pool.environment import worker_environment
-from service.pool.figures import ModelFigures
-from service.pool.limits import ALIVE_EVERY_S
-from service.pool.local import WORKER_COMMAND, LocalPool
 from tests.service.pool.pools import picture, real_pool, request, running_pool, until, workers_of
+from upscaled.config import Settings, load_settings
+from upscaled.errors import InternalError, MalformedImage
+from upscaled.pool.environment import worker_environment
+from upscaled.pool.figures import ModelFigures
+from upscaled.pool.limits import ALIVE_EVERY_S
+from upscaled.pool.local import WORKER_COMMAND, LocalPool
 
 MODEL = "upscaled-x4"
 

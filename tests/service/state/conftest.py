@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Settings, load_settings
-from service.state import Clocks, State, open_state
+from upscaled.config import Settings, load_settings
+from upscaled.state import Clocks, State, open_state
 
 OpenState = Callable[..., State]
 

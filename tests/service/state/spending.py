@@ -14,9 +14,9 @@ import sys
 import time
 from pathlib import Path
 
-from service.config import Settings, load_settings
-from service.errors import InsufficientApiCredits
-from service.state import State, open_state
+from upscaled.config import Settings, load_settings
+from upscaled.errors import InsufficientApiCredits
+from upscaled.state import State, open_state
 
 
 def main() -> None:

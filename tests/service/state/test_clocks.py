@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from service.state.clocks import Clocks, StampClock, read_boot_time_s
+from upscaled.state.clocks import Clocks, StampClock, read_boot_time_s
 
 
 @dataclass

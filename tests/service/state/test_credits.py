@@ -17,14 +17,14 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from service.config import Settings, load_settings
-from service.errors import InsufficientApiCredits
-from service.state import Hold, State, open_state
-from service.state.credits import MAX_GRANT
-from service.state.errors import DuplicateRequest, HoldReleased, InvalidAmount, UnknownName
-from service.state.schema import CREDIT_ENTRIES
-from service.state.store import longest_request_s
 from tests.service.state.conftest import Clock, all_of
+from upscaled.config import Settings, load_settings
+from upscaled.errors import InsufficientApiCredits
+from upscaled.state import Hold, State, open_state
+from upscaled.state.credits import MAX_GRANT
+from upscaled.state.errors import DuplicateRequest, HoldReleased, InvalidAmount, UnknownName
+from upscaled.state.schema import CREDIT_ENTRIES
+from upscaled.state.store import longest_request_s
 
 SPENDING = Path(__file__).with_name("spending.py")
 
@@ -241,8 +241,8 @@ def test_the_holds_of_a_killed_process_are_given_back_at_the_next_start(
     holding = f"""
 import time
 from pathlib import Path
-from service.config import load_settings
-from service.state import open_state
+from upscaled.config import load_settings
+from upscaled.state import open_state
 settings = load_settings(
     {{}}, data_dir=Path({str(settings.data_dir)!r}), database_url={database_url!r}
 )

@@ -14,10 +14,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.exc import IntegrityError
 
-from service.config import Settings
-from service.state import State, StateError, hide_password, open_state
-from service.state.database import open_database
-from service.state.errors import DatabaseFailed, DatabaseRefused
+from upscaled.config import Settings
+from upscaled.state import State, StateError, hide_password, open_state
+from upscaled.state.database import open_database
+from upscaled.state.errors import DatabaseFailed, DatabaseRefused
 
 
 def pragma(state: State, name: str) -> object:
@@ -225,9 +225,8 @@ def test_a_failure_is_told_in_one_line_and_without_the_statement(
 
 def test_state_loads_no_torch_and_no_migration_tool() -> None:
     """The front end stays small, and a command starts at once."""
-    code = (
-        "import sys, service.state; print(sorted({'torch', 'alembic', 'numpy'} & set(sys.modules)))"
-    )
+    heavy = "{'torch', 'alembic', 'numpy'}"
+    code = f"import sys, upscaled.state; print(sorted({heavy} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert done.stdout == "[]\n"
 
@@ -243,8 +242,8 @@ def test_a_disk_that_does_not_work_is_not_waited_for(
         connection.execute("CREATE TABLE t (n)")
     file.with_name(file.name + "-journal").mkdir()
     waits: list[float] = []
-    monkeypatch.setattr("service.state.database.time.sleep", waits.append)
-    monkeypatch.setattr("service.state.database.BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("upscaled.state.database.time.sleep", waits.append)
+    monkeypatch.setattr("upscaled.state.database.BUSY_TIMEOUT_S", 0.2)
 
     with pytest.raises(StateError, match="cannot open the database"):
         open_state(settings)

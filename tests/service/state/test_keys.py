@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from service.config import Settings
-from service.state import RateLimit, State, open_state
-from service.state.errors import InvalidAmount, InvalidName, InvalidRate, NameTaken, UnknownName
 from tests.service.state.conftest import Clock
+from upscaled.config import Settings
+from upscaled.state import RateLimit, State, open_state
+from upscaled.state.errors import InvalidAmount, InvalidName, InvalidRate, NameTaken, UnknownName
 
 
 def test_a_new_key_is_let_in_under_its_name(state: State) -> None:
@@ -153,7 +153,7 @@ def test_a_revoke_by_another_process_holds_at_once(
     secret = state.keys.create("web")
     assert state.keys.verify(secret) is not None
     environment = {**os.environ, "UPSCALED_DATA_DIR": str(make_settings().data_dir)}
-    command = "from service.cli import main; main()"
+    command = "from upscaled.cli import main; main()"
     subprocess.run(
         [sys.executable, "-c", command, "keys", "revoke", "web"], check=True, env=environment
     )

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from service.state.holder import Holder
-from service.state.lockfile import adopt_orphan, create_locked
+from upscaled.state.holder import Holder
+from upscaled.state.lockfile import adopt_orphan, create_locked
 
 
 def test_a_file_whose_maker_lives_cannot_be_adopted(tmp_path: Path) -> None:
@@ -85,7 +85,7 @@ def test_a_holder_is_dead_once_it_was_killed_though_its_child_lives(tmp_path: Pa
     holding = f"""
 import subprocess, sys, time
 from pathlib import Path
-from service.state.holder import Holder
+from upscaled.state.holder import Holder
 print(Holder(Path({str(tmp_path)!r})).id)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(child.pid, flush=True)

@@ -16,16 +16,16 @@ from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-import service.state.migrations
-from service.config import Settings
-from service.state import PaidResult, RateLimit, open_state
-from service.state.database import open_database
-from service.state.errors import DatabaseRefused
-from service.state.keys import hash_secret
-from service.state.migrate import read_revision
-from service.state.migrations import SCHEMA_REVISION
-from service.state.schema import METADATA
+import upscaled.state.migrations
 from tests.service.state.conftest import Clock, all_of
+from upscaled.config import Settings
+from upscaled.state import PaidResult, RateLimit, open_state
+from upscaled.state.database import open_database
+from upscaled.state.errors import DatabaseRefused
+from upscaled.state.keys import hash_secret
+from upscaled.state.migrate import read_revision
+from upscaled.state.migrations import SCHEMA_REVISION
+from upscaled.state.schema import METADATA
 
 VERSION_1 = Path(__file__).with_name("version_1.sql")
 # The key whose hash is in version_1.sql; it never opened anything else.
@@ -60,7 +60,7 @@ def test_the_migrations_make_the_schema_that_the_code_uses(
 
 
 def test_the_revision_in_the_code_is_the_last_migration() -> None:
-    scripts = open_folders(str(Path(service.state.migrations.__file__).parent))
+    scripts = open_folders(str(Path(upscaled.state.migrations.__file__).parent))
     assert scripts.get_heads() == [SCHEMA_REVISION]
 
 
@@ -126,7 +126,7 @@ def test_a_server_of_version_1_is_brought_here_with_all_it_holds(
         sa.make_url(settings.database_url).set(drivername="postgresql+psycopg")
     )
     config = Config()
-    config.set_main_option("script_location", str(Path(service.state.migrations.__file__).parent))
+    config.set_main_option("script_location", str(Path(upscaled.state.migrations.__file__).parent))
     with engine.begin() as connection:
         config.attributes["connection"] = connection
         command.upgrade(config, "0001")
@@ -177,7 +177,7 @@ def test_keys_of_version_1_get_rates_on_both_databases(
 
 def upgrade(connection: sa.Connection, revision: str) -> None:
     config = Config()
-    folder = Path(service.state.migrations.__file__).parent
+    folder = Path(upscaled.state.migrations.__file__).parent
     config.set_main_option("script_location", str(folder))
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
@@ -208,8 +208,8 @@ def test_processes_that_start_at_once_all_find_the_schema(
 import os
 from pathlib import Path
 import alembic.command
-from service.config import load_settings
-from service.state import PaidResult, open_state
+from upscaled.config import load_settings
+from upscaled.state import PaidResult, open_state
 settings = load_settings(
     {{}}, data_dir=Path({str(settings.data_dir)!r}), database_url={database_url!r}
 )

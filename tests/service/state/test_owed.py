@@ -7,13 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import sqlalchemy as sa
 
-from service.config import Settings
-from service.state import Hold, PaidResult, State, open_state
-from service.state.database import Database
-from service.state.errors import DatabaseFailed, HoldReleased
-from service.state.owed import OwedCredits
-from service.state.schema import STORED_RESULTS
 from tests.service.state.conftest import PostgreSQL
+from upscaled.config import Settings
+from upscaled.state import Hold, PaidResult, State, open_state
+from upscaled.state.database import Database
+from upscaled.state.errors import DatabaseFailed, HoldReleased
+from upscaled.state.owed import OwedCredits
+from upscaled.state.schema import STORED_RESULTS
 
 
 @pytest.fixture

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.errors import RateLimitExceeded
-from service.state.errors import InvalidRate
-from service.state.rate import AS_SET, Rate, RateLimit
+from upscaled.errors import RateLimitExceeded
+from upscaled.state.errors import InvalidRate
+from upscaled.state.rate import AS_SET, Rate, RateLimit
 
 
 @dataclass

@@ -11,12 +11,12 @@ from pathlib import Path
 
 import pytest
 
-from service.errors import InternalError
-from service.state.clocks import StampClock
-from service.state.lockfile import create_locked
-from service.state.results import Results
 from tests.service.state.conftest import Clock, all_of
 from tests.service.state.disks import small_disk
+from upscaled.errors import InternalError
+from upscaled.state.clocks import StampClock
+from upscaled.state.lockfile import create_locked
+from upscaled.state.results import Results
 
 TTL_S = 3600
 
@@ -213,7 +213,7 @@ def test_a_writer_killed_at_any_time_leaves_whole_files_or_orphans_for_one_sweep
     storing = f"""
 import time
 from pathlib import Path
-from service.state.results import Results
+from upscaled.state.results import Results
 results = Results(Path({str(tmp_path / "results")!r}), 3600, lambda: {1_800_000_000.0})
 print("ready", flush=True)
 while True:
@@ -256,8 +256,8 @@ def test_a_write_that_breaks_off_leaves_nothing_behind(tmp_path: Path) -> None:
     storing = f"""
 import resource
 from pathlib import Path
-from service.errors import InternalError
-from service.state.results import Results
+from upscaled.errors import InternalError
+from upscaled.state.results import Results
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
 results = Results(Path({str(tmp_path / "results")!r}), 3600, lambda: 0)
 try:

@@ -14,16 +14,16 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from service.config import Settings
-from service.errors import RateLimitExceeded
-from service.state import Clocks, PaidResult, State, open_state
-from service.state.credits import Credits
-from service.state.errors import DatabaseFailed, DatabaseLost, FolderUnusable
-from service.state.results import SweptResults
-from service.state.schema import STORED_RESULTS
-from service.state.store import MIN_FREE_BYTES, longest_request_s
 from tests.service.state.conftest import Clock, all_of
 from tests.service.state.disks import small_disk
+from upscaled.config import Settings
+from upscaled.errors import RateLimitExceeded
+from upscaled.state import Clocks, PaidResult, State, open_state
+from upscaled.state.credits import Credits
+from upscaled.state.errors import DatabaseFailed, DatabaseLost, FolderUnusable
+from upscaled.state.results import SweptResults
+from upscaled.state.schema import STORED_RESULTS
+from upscaled.state.store import MIN_FREE_BYTES, longest_request_s
 
 
 def test_a_new_state_is_healthy(database_url: str, make_settings: Callable[..., Settings]) -> None:
@@ -408,8 +408,8 @@ def test_what_a_killed_process_had_paid_for_is_found_by_its_hold(
     dying = f"""
 import os, signal
 from pathlib import Path
-from service.config import load_settings
-from service.state import PaidResult, open_state
+from upscaled.config import load_settings
+from upscaled.state import PaidResult, open_state
 settings = load_settings(
     {{}}, data_dir=Path({str(settings.data_dir)!r}), database_url={database_url!r}
 )

@@ -1,1 +1,1 @@
-"""Tests of service/upscale."""
+"""Tests of service/upscaled/upscale."""

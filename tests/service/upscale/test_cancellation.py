@@ -1,10 +1,10 @@
 import pytest
 
-from service.upscale.cancellation import Cancellation
-from service.upscale.lane import Cancelled
-from service.upscale.scheduler import Scheduler
 from tests.service.image.samples import picture
 from tests.service.upscale.box_engine import BoxEngine
+from upscaled.upscale.cancellation import Cancellation
+from upscaled.upscale.lane import Cancelled
+from upscaled.upscale.scheduler import Scheduler
 
 
 @pytest.mark.parametrize("is_early", [True, False])

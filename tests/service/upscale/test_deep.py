@@ -9,20 +9,20 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from models.store import ModelStore
-from models.weights import load_network
-from service.config import Settings
-from service.engine.choice import open_engine
-from service.engine.engine import Engine
-from service.image.types import Image
-from service.upscale.check import is_believable
-from service.upscale.job import run_job
-from service.upscale.lock import LOCK_PX, lock_colours
-from service.upscale.loop import Care, upscale
 from tests.service.image.samples import GREY, GREY_ALPHA, RGB, RGBA, chunk, png
 from tests.service.upscale.box_engine import lane_of, way_of
 from tests.service.upscale.test_job import decoded, ignore
 from tests.service.upscale.true_engine import TrueEngine
+from upscaled.config import Settings
+from upscaled.engine.choice import open_engine
+from upscaled.engine.engine import Engine
+from upscaled.image.types import Image
+from upscaled.upscale.check import is_believable
+from upscaled.upscale.job import run_job
+from upscaled.upscale.lock import LOCK_PX, lock_colours
+from upscaled.upscale.loop import Care, upscale
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import load_network
 
 Deep = NDArray[np.uint16]
 CHANNELS = {GREY: 1, GREY_ALPHA: 2, RGB: 3, RGBA: 4}

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from service.image.types import Image
-from service.upscale.fit import fit, scale_to_run
+from upscaled.image.types import Image
+from upscaled.upscale.fit import fit, scale_to_run
 
 
 def flat(height: int, width: int, level: int = 77) -> Image:

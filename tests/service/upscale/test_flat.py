@@ -3,7 +3,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from service.upscale.flat import FLAT_PX, keep_flat
+from upscaled.upscale.flat import FLAT_PX, keep_flat
 
 
 @pytest.mark.parametrize("gain", [2, 4])

@@ -8,16 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image as PillowImage
 
-from service.config import Settings
-from service.engine.engine import EngineOutOfMemory, Window
-from service.errors import InternalError, MalformedImage
-from service.image.types import Image
-from service.upscale.job import run_job as run_in_lane
-from service.upscale.lane import Cancelled
-from service.upscale.result import Result
 from tests.service.image.samples import exif_with_orientation, picture, save
 from tests.service.upscale.box_engine import lane_of, way_of
 from tests.service.upscale.true_engine import TrueEngine
+from upscaled.config import Settings
+from upscaled.engine.engine import EngineOutOfMemory, Window
+from upscaled.errors import InternalError, MalformedImage
+from upscaled.image.types import Image
+from upscaled.upscale.job import run_job as run_in_lane
+from upscaled.upscale.lane import Cancelled
+from upscaled.upscale.result import Result
 
 
 def ignore(done: int, total: int) -> None:

@@ -3,13 +3,13 @@ from pathlib import Path
 
 import pytest
 
-from models.registry import OFFICIAL, ModelSpec
-from models.store import ModelStore
-from service.config import Settings, SettingsError, load_settings
-from service.engine.speed import Speed
-from service.upscale.ladder import LARGEST_SIDE_PX, find_ladder, largest_px, name_rung
-from service.upscale.model_choice import Rung, choose_rung
-from service.upscale.plan import TilePlan
+from upscaled.config import Settings, SettingsError, load_settings
+from upscaled.engine.speed import Speed
+from upscaled.upscale.ladder import LARGEST_SIDE_PX, find_ladder, largest_px, name_rung
+from upscaled.upscale.model_choice import Rung, choose_rung
+from upscaled.upscale.plan import TilePlan
+from upscaled_models.registry import OFFICIAL, ModelSpec
+from upscaled_models.store import ModelStore
 
 BY_NAME = {spec.name: spec for spec in OFFICIAL}
 X4PLUS, X2PLUS = "realesrgan-x4plus", "realesrgan-x2plus"

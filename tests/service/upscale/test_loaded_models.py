@@ -4,9 +4,9 @@ from typing import cast
 
 import pytest
 
-from service.engine.engine import Engine
-from service.upscale.loaded_models import LoadedModels
 from tests.service.upscale.box_engine import BoxEngine
+from upscaled.engine.engine import Engine
+from upscaled.upscale.loaded_models import LoadedModels
 
 
 def box(name: str) -> Engine:

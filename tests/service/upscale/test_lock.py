@@ -5,14 +5,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.evaluation.measure import read_truths
-from models.evaluation.metrics import acutance, luma, psnr_db
-from models.evaluation.tracks import GOAL_TRACKS, TRACKS
-from models.evaluation.upscalers import network_upscaler, open_network
-from service.image.types import Image
-from service.upscale.lock import LOCK_PX, lock_colours
-from service.upscale.loop import Care, upscale
 from tests.service.upscale.box_engine import BoxEngine, lane_of
+from upscaled.image.types import Image
+from upscaled.upscale.lock import LOCK_PX, lock_colours
+from upscaled.upscale.loop import Care, upscale
+from upscaled_models.evaluation.measure import read_truths
+from upscaled_models.evaluation.metrics import acutance, luma, psnr_db
+from upscaled_models.evaluation.tracks import GOAL_TRACKS, TRACKS
+from upscaled_models.evaluation.upscalers import network_upscaler, open_network
 
 Pixels = NDArray[np.uint8]
 

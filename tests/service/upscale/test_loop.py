@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.registry import makes_every_scale
-from service.engine.engine import EngineOutOfMemory, Window, least_window_px, round_up
-from service.errors import InternalError
-from service.image.depth import Pixels
-from service.image.types import Image
-from service.upscale.lane import BATCHES_AHEAD, Cancelled
-from service.upscale.loop import Care, Pass, pad, plan_passes
-from service.upscale.loop import upscale as upscale_in_lane
 from tests.service.upscale.box_engine import BoxEngine, average_down, lane_of
+from upscaled.engine.engine import EngineOutOfMemory, Window, least_window_px, round_up
+from upscaled.errors import InternalError
+from upscaled.image.depth import Pixels
+from upscaled.image.types import Image
+from upscaled.upscale.lane import BATCHES_AHEAD, Cancelled
+from upscaled.upscale.loop import Care, Pass, pad, plan_passes
+from upscaled.upscale.loop import upscale as upscale_in_lane
+from upscaled_models.registry import makes_every_scale
 
 
 def ignore(done: int, total: int) -> None:

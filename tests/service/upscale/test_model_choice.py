@@ -1,6 +1,6 @@
 import pytest
 
-from service.upscale.model_choice import Rung, choose_rung
+from upscaled.upscale.model_choice import Rung, choose_rung
 
 LADDER = [
     Rung(model="best", tempered_with="faithful", most_px=240_000, harmed_only=True),

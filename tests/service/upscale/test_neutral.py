@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 
-from service.image.depth import Pixels
-from service.image.types import Image
-from service.upscale.loop import upscale
-from service.upscale.neutral import is_neutral, neutralise
 from tests.service.upscale.box_engine import lane_of
 from tests.service.upscale.test_job import ignore
 from tests.service.upscale.true_engine import TrueEngine
+from upscaled.image.depth import Pixels
+from upscaled.image.types import Image
+from upscaled.upscale.loop import upscale
+from upscaled.upscale.neutral import is_neutral, neutralise
 
 
 def greys(height: int, width: int, kind: type[np.uint8 | np.uint16] = np.uint8) -> Pixels:

@@ -7,18 +7,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.evaluation.measure import read_truths
-from models.evaluation.metrics import acutance, luma, psnr_db
-from models.evaluation.tracks import GOAL_TRACKS, TRACKS
-from service.config import Settings
-from service.engine.choice import open_engine
-from service.engine.engine import Engine
-from service.image.types import Image
-from service.upscale.job import choose_care
-from service.upscale.loop import Care, upscale
-from service.upscale.pattern_correction import REACH_PX, PatternCorrection
-from service.upscale.region import Region
 from tests.service.upscale.box_engine import BoxEngine, lane_of
+from upscaled.config import Settings
+from upscaled.engine.choice import open_engine
+from upscaled.engine.engine import Engine
+from upscaled.image.types import Image
+from upscaled.upscale.job import choose_care
+from upscaled.upscale.loop import Care, upscale
+from upscaled.upscale.pattern_correction import REACH_PX, PatternCorrection
+from upscaled.upscale.region import Region
+from upscaled_models.evaluation.measure import read_truths
+from upscaled_models.evaluation.metrics import acutance, luma, psnr_db
+from upscaled_models.evaluation.tracks import GOAL_TRACKS, TRACKS
 
 Pixels = NDArray[np.uint8]
 

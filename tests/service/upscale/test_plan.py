@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from service.engine.engine import least_window_px, round_up
-from service.upscale.plan import Tile, TilePlan
+from upscaled.engine.engine import least_window_px, round_up
+from upscaled.upscale.plan import Tile, TilePlan
 
 Case = tuple[int, int, int, int, int, int]
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from service.upscale.region import Region
+from upscaled.upscale.region import Region
 
 
 def test_a_region_reads_what_it_wrote() -> None:

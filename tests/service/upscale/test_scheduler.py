@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from service.engine.engine import EngineOutOfMemory, Started, Window
-from service.errors import InternalError
-from service.upscale.lane import BATCHES_AHEAD, Cancelled, Lane
-from service.upscale.scheduler import BatchDone, Scheduler
 from tests.service.upscale.box_engine import BoxEngine
+from upscaled.engine.engine import EngineOutOfMemory, Started, Window
+from upscaled.errors import InternalError
+from upscaled.upscale.lane import BATCHES_AHEAD, Cancelled, Lane
+from upscaled.upscale.scheduler import BatchDone, Scheduler
 
 
 def windows_of(count: int, side_px: int = 16, seed: int = 0) -> list[Window]:

@@ -9,18 +9,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from service.config import Settings
-from service.engine.engine import EngineOutOfMemory, Window
-from service.errors import InternalError
-from service.image.types import Image
-from service.upscale.flat import keep_flat
-from service.upscale.job import choose_care
-from service.upscale.loop import Care, find_gain, upscale
-from service.upscale.region import Region
-from service.upscale.scheduler import Scheduler
-from service.upscale.tempering import TEMPER_PX, Tempering, temper
 from tests.service.upscale.box_engine import BoxEngine, box_sum
 from tests.service.upscale.true_engine import TrueEngine
+from upscaled.config import Settings
+from upscaled.engine.engine import EngineOutOfMemory, Window
+from upscaled.errors import InternalError
+from upscaled.image.types import Image
+from upscaled.upscale.flat import keep_flat
+from upscaled.upscale.job import choose_care
+from upscaled.upscale.loop import Care, find_gain, upscale
+from upscaled.upscale.region import Region
+from upscaled.upscale.scheduler import Scheduler
+from upscaled.upscale.tempering import TEMPER_PX, Tempering, temper
 
 TEMPERING = Tempering(8, 0.5)
 TEMPERED = Care(temper=partial(temper, tempering=TEMPERING), temper_px=TEMPER_PX)

@@ -8,9 +8,9 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from service.image.depth import Pixels
-from service.image.harm import Harm, measure_harm
-from service.upscale.tempering import (
+from upscaled.image.depth import Pixels
+from upscaled.image.harm import Harm, measure_harm
+from upscaled.upscale.tempering import (
     AUTO_STRENGTH,
     TEMPER_PX,
     Tempering,

@@ -6,9 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from service.engine.engine import Engine
-from service.upscale.turns import ASIDE_PX, ASIDE_S, USUAL_S_PER_PX, Ask, Queue, Turns
 from tests.service.upscale.box_engine import BoxEngine
+from upscaled.engine.engine import Engine
+from upscaled.upscale.turns import ASIDE_PX, ASIDE_S, USUAL_S_PER_PX, Ask, Queue, Turns
 
 ENGINE = BoxEngine(batch=8)
 TWO_AT_ONCE = BoxEngine(aside=BoxEngine())

@@ -6,15 +6,15 @@ from io import BytesIO
 import pytest
 from PIL import Image as PillowImage
 
-from models.errors import UnknownModel
-from service.config import Settings, load_settings
-from service.errors import InvalidParameter, MalformedImage
-from service.upscale import ladder
-from service.upscale.cancellation import Cancellation
-from service.upscale.lane import Cancelled
-from service.upscale.scheduler import BatchDone
-from service.upscale.upscaler import Upscaler, open_upscaler
 from tests.service.image.samples import picture, save
+from upscaled.config import Settings, load_settings
+from upscaled.errors import InvalidParameter, MalformedImage
+from upscaled.upscale import ladder
+from upscaled.upscale.cancellation import Cancellation
+from upscaled.upscale.lane import Cancelled
+from upscaled.upscale.scheduler import BatchDone
+from upscaled.upscale.upscaler import Upscaler, open_upscaler
+from upscaled_models.errors import UnknownModel
 
 
 @pytest.fixture(scope="module")

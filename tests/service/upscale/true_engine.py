@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from service.engine.engine import Started, Window
 from tests.service.upscale.box_engine import BoxEngine, Computed, average_down
+from upscaled.engine.engine import Started, Window
 
 
 def untouched(result: Window) -> Window:

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.evaluation.measure import Truth
 from scripts.evaluation.blind.pairs import Comparison, make_pairs
 from scripts.evaluation.blind.server import BlindServer
 from scripts.evaluation.blind.tally import Tally
 from tests.browser.conftest import open_chromium
+from upscaled_models.evaluation.measure import Truth
 
 Pixels = NDArray[np.uint8]
 

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from models.evaluation.measure import Truth
 from scripts.evaluation.blind.pairs import CROP_PX, Comparison, make_pairs
+from upscaled_models.evaluation.measure import Truth
 
 Pixels = NDArray[np.uint8]
 

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 import requests
 
-from models.training.degradation import decode
 from scripts.evaluation.blind.pairs import Pair
 from scripts.evaluation.blind.server import BlindServer
 from scripts.evaluation.blind.tally import Tally
+from upscaled_models.training.degradation import decode
 
 
 def crop(level: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

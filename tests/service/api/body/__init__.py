@@ -1,1 +1,1 @@
-"""Tests of service/api/body."""
+"""Tests of service/upscaled/api/body."""

@@ -1,8 +1,8 @@
 import pytest
 
-from service.api.body.asked import Asked, check_fields
-from service.api.body.fields import Fields, UnknownField
-from service.errors import InvalidParameter, MissingParameter
+from upscaled.api.body.asked import Asked, check_fields
+from upscaled.api.body.fields import Fields, UnknownField
+from upscaled.errors import InvalidParameter, MissingParameter
 
 URL = "https://example.com/a.jpg"
 

@@ -10,7 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.body.budget import (
+from tests.service.api.answers import assert_error
+from tests.service.api.executors import HangingExecutor, ResizingExecutor
+from tests.service.api.pictures import picture_of_bytes
+from tests.service.api.raw import Connection
+from tests.service.api.serving import Service
+from tests.service.api.waiting import wait_until
+from upscaled.api.body.budget import (
     ARRIVING,
     MOST_SLOTS,
     UNPAID_BODIES,
@@ -19,14 +25,8 @@ from service.api.body.budget import (
     build_budget,
     max_bodies,
 )
-from service.config import load_settings
-from service.errors import RateLimitExceeded
-from tests.service.api.answers import assert_error
-from tests.service.api.executors import HangingExecutor, ResizingExecutor
-from tests.service.api.pictures import picture_of_bytes
-from tests.service.api.raw import Connection
-from tests.service.api.serving import Service
-from tests.service.api.waiting import wait_until
+from upscaled.config import load_settings
+from upscaled.errors import RateLimitExceeded
 
 MB = 1024 * 1024
 

@@ -1,7 +1,7 @@
 import pytest
 
-from service.api.body.content_type import BodyKind, choose_body_kind
-from service.errors import UnsupportedContentType
+from upscaled.api.body.content_type import BodyKind, choose_body_kind
+from upscaled.errors import UnsupportedContentType
 
 
 @pytest.mark.parametrize(

@@ -5,14 +5,14 @@ from typing import Any
 
 import pytest
 
-from service.api.body.fields import (
+from upscaled.api.body.fields import (
     MAX_TEXT_BYTES,
     Fields,
     UnknownField,
     fields_of_json,
     fields_of_parts,
 )
-from service.api.body.parts import Part
+from upscaled.api.body.parts import Part
 
 URL = "https://example.com/a.jpg"
 PNG = b"\x89PNG\r\n\x1a\n\x00"

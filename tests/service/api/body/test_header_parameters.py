@@ -2,8 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.body.header_parameters import parse_value
 from tests.counting import assert_linear
+from upscaled.api.body.header_parameters import parse_value
 
 
 @pytest.mark.parametrize(

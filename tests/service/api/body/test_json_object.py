@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.body.json_object import MAX_ESCAPES, MAX_STRUCTURE, parse_json
-from service.errors import InvalidRequestBody
+from upscaled.api.body.json_object import MAX_ESCAPES, MAX_STRUCTURE, parse_json
+from upscaled.errors import InvalidRequestBody
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])

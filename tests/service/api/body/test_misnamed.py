@@ -1,7 +1,7 @@
 import pytest
 
-from service.api.body.fields import UnknownField
-from service.api.body.misnamed import name_expected
+from upscaled.api.body.fields import UnknownField
+from upscaled.api.body.misnamed import name_expected
 
 
 def expected(*unknown: UnknownField, image: bool = True, scale: bool = True) -> str:

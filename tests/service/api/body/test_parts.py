@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.body.parts import (
+from tests.counting import count_steps
+from upscaled.api.body.parts import (
     MAX_FALSE_DELIMITERS,
     MAX_PADDING_BYTES,
     MAX_PART_HEAD_BYTES,
@@ -22,8 +23,7 @@ from service.api.body.parts import (
     MAX_PARTS,
     parse_parts,
 )
-from service.errors import InvalidRequestBody
-from tests.counting import count_steps
+from upscaled.errors import InvalidRequestBody
 
 TYPE = "multipart/form-data; boundary=XX"
 FILE = b"\x00\xff\r\n--X\r\n--XXno\r\n\r\n--" + bytes(range(256))

@@ -7,11 +7,11 @@ import psutil
 import pytest
 import requests
 
-from service.api.body.reading import OVERHEAD_BYTES
 from tests.service.api.answers import assert_error
 from tests.service.api.pictures import picture, picture_of_bytes
 from tests.service.api.raw import Connection, seconds_since
 from tests.service.api.serving import Service
+from upscaled.api.body.reading import OVERHEAD_BYTES
 
 LIMIT_BYTES = 25 * 1024 * 1024
 JSON = "Content-Type: application/json"

@@ -3,8 +3,8 @@ from typing import Any
 
 import pytest
 
-from service.api.body.scale import parse_scale
-from service.errors import InvalidParameter
+from upscaled.api.body.scale import parse_scale
+from upscaled.errors import InvalidParameter
 
 
 @pytest.mark.parametrize("value", [2, 2.0, "2", "2.0", "2.00"])

@@ -1,1 +1,1 @@
-"""Tests of service/api/source."""
+"""Tests of service/upscaled/api/source."""

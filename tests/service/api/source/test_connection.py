@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from service.api.source.connection import (
+from tests.certificates import make_certificate
+from tests.service.api.origin import Origin, origin
+from upscaled.api.source.connection import (
     MAX_ADDRESSES,
     READ_BYTES,
     PrivateAddress,
@@ -17,11 +19,9 @@ from service.api.source.connection import (
     make_tls_context,
     open_connection,
 )
-from service.api.source.names import AddressInfo, NameLookup
-from service.api.source.url import parse_url
-from service.errors import FileSizeTooLarge
-from tests.certificates import make_certificate
-from tests.service.api.origin import Origin, origin
+from upscaled.api.source.names import AddressInfo, NameLookup
+from upscaled.api.source.url import parse_url
+from upscaled.errors import FileSizeTooLarge
 
 LIMIT_BYTES = 1_000_000
 LOOPBACK = (ipaddress.ip_network("127.0.0.1/32"),)

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from service.api.body.budget import Budget
-from service.api.source.fetch import MAX_REDIRECTS, SourceFetcher
-from service.api.source.url import UNUSABLE_URL_TEXT, check_source_url
-from service.config import Settings, load_settings
-from service.errors import FileSizeTooLarge, InvalidParameter, RateLimitExceeded
 from tests.service.api.origin import Origin, origin, redirect, response
+from upscaled.api.body.budget import Budget
+from upscaled.api.source.fetch import MAX_REDIRECTS, SourceFetcher
+from upscaled.api.source.url import UNUSABLE_URL_TEXT, check_source_url
+from upscaled.config import Settings, load_settings
+from upscaled.errors import FileSizeTooLarge, InvalidParameter, RateLimitExceeded
 
 PHOTO = os.urandom(5000)
 LIMIT_BYTES = 10_000

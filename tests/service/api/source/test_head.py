@@ -2,8 +2,9 @@ from typing import Any
 
 import pytest
 
-from service.api.source import head as head_module
-from service.api.source.head import (
+from tests.counting import count_steps
+from upscaled.api.source import head as head_module
+from upscaled.api.source.head import (
     MAX_HEAD_BYTES,
     MAX_HEAD_LINES,
     MAX_INTERIM_HEADS,
@@ -11,8 +12,7 @@ from service.api.source.head import (
     ResponseHead,
     parse_head,
 )
-from service.api.source.url import UnusableUrl
-from tests.counting import count_steps
+from upscaled.api.source.url import UnusableUrl
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

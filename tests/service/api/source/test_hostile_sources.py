@@ -15,15 +15,15 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from service.api.body.budget import Budget, Share
-from service.api.source.connection import READ_BYTES
-from service.api.source.fetch import PIECES_PER_ITERATION, SourceFetcher
-from service.api.source.framing import ChunkedBody
-from service.api.source.head import HeadParser
-from service.api.source.url import UNUSABLE_URL_TEXT
-from service.config import load_settings
-from service.errors import FileSizeTooLarge, InvalidParameter, ServiceError
 from tests.service.api.origin import Origin, origin
+from upscaled.api.body.budget import Budget, Share
+from upscaled.api.source.connection import READ_BYTES
+from upscaled.api.source.fetch import PIECES_PER_ITERATION, SourceFetcher
+from upscaled.api.source.framing import ChunkedBody
+from upscaled.api.source.head import HeadParser
+from upscaled.api.source.url import UNUSABLE_URL_TEXT
+from upscaled.config import load_settings
+from upscaled.errors import FileSizeTooLarge, InvalidParameter, ServiceError
 
 LIMIT_BYTES = 1_000_000
 SOURCES = 16

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from service.api.source.url import (
+from upscaled.api.source.url import (
     MAX_LOCATION_BYTES,
     MAX_URL_CHARACTERS,
     UNUSABLE_URL_TEXT,
@@ -14,7 +14,7 @@ from service.api.source.url import (
     join_url,
     parse_url,
 )
-from service.errors import InvalidParameter
+from upscaled.errors import InvalidParameter
 
 
 @pytest.mark.parametrize(

@@ -1,1 +1,1 @@
-"""Tests of service/api/wire."""
+"""Tests of service/upscaled/api/wire."""

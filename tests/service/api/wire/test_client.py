@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 import requests
 
-from service.api.wire.client import Client, ClientGone, watch_client
-from service.state import open_state
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FailingExecutor, HangingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service, serve
 from tests.service.api.waiting import wait_until
+from upscaled.api.wire.client import Client, ClientGone, watch_client
+from upscaled.state import open_state
 
 
 def start_upload(service: Service) -> socket.socket:

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from service.api.wire.connections import (
+from upscaled.api.wire.connections import (
     RESERVED_DESCRIPTORS,
     ConnectionLimits,
     Connections,
     build_connections,
 )
-from service.config import load_settings
+from upscaled.config import load_settings
 
 
 class Idle:
@@ -88,7 +88,7 @@ async def test_one_that_still_takes_an_answer_makes_no_room() -> None:
 async def test_a_check_that_fails_ends_the_checks_of_no_other_connection(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("service.api.wire.connections.CHECK_EVERY_S", 0.005)
+    monkeypatch.setattr("upscaled.api.wire.connections.CHECK_EVERY_S", 0.005)
     registry = Connections(ConnectionLimits())
     broken = Broken()
     assert registry.admit(broken, "1.1.1.1")
@@ -161,7 +161,7 @@ async def test_trusted_proxies_and_unknown_addresses_are_bounded_only_in_all() -
 async def test_deadlines_are_checked_while_there_is_a_connection(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("service.api.wire.connections.CHECK_EVERY_S", 0.005)
+    monkeypatch.setattr("upscaled.api.wire.connections.CHECK_EVERY_S", 0.005)
     registry = Connections(ConnectionLimits())
     (first,) = fill(registry, "1.1.1.1")
     while first.checks < 3:

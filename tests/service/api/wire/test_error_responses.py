@@ -3,10 +3,10 @@
 import pytest
 import requests
 
-from service.api.wire.error_responses import error_response
-from service.errors import ServiceError
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.serving import Service
+from upscaled.api.wire.error_responses import error_response
+from upscaled.errors import ServiceError
 
 PATHS = ["/v1/credits", "/public/result/x", "/healthz", "/readyz", "/metrics", "/docs", "/"]
 PATHS += ["/openapi.json", "/assets/docs.js", "/assets/playground.js", "/assets/style.css"]

@@ -6,15 +6,15 @@ from typing import Any
 import pytest
 import requests
 
-from service.errors import InternalError
-from service.logs import JsonFormatter
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FailingExecutor, HangingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
+from upscaled.errors import InternalError
+from upscaled.logs import JsonFormatter
 
-LOGGER = "service.api.request_log"
+LOGGER = "upscaled.api.request_log"
 
 
 @pytest.fixture
@@ -155,7 +155,7 @@ def test_what_nobody_foresaw_is_logged_with_its_trace_and_answered_without(
     assert "secret" not in assert_error(service.upload(), 500, "internal_error")
     wait_until(lambda: bool([each for each in caplog.records if each.exc_info]))
     (record,) = [each for each in caplog.records if each.exc_info]
-    assert record.name == "service.api.wire.exchange"
+    assert record.name == "upscaled.api.wire.exchange"
     assert "ValueError: a secret" in caplog.text
     line = json.loads(JsonFormatter().format(record))
     assert (line["event"], line["level"]) == ("request_failed", "error")

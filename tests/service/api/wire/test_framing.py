@@ -2,7 +2,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.wire.framing import (
+from tests.service.api.wire.counting import count_calls
+from upscaled.api.wire.framing import (
     MAX_CHUNK_LINE_BYTES,
     MAX_FRAMING_BYTES,
     MAX_LINES_PER_FEED,
@@ -11,8 +12,7 @@ from service.api.wire.framing import (
     ChunkedReader,
     LengthReader,
 )
-from service.api.wire.lines import MalformedRequest
-from tests.service.api.wire.counting import count_calls
+from upscaled.api.wire.lines import MalformedRequest
 
 
 def read(reader: BodyReader, data: bytes, size_bytes: int = 1 << 20) -> tuple[bytes, int]:

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.api.wire.head import (
+from tests.service.api.wire.counting import count_calls
+from upscaled.api.wire.head import (
     MAX_EMPTY_LINES,
     MAX_HEAD_BYTES,
     MAX_HEADERS,
@@ -13,8 +14,7 @@ from service.api.wire.head import (
     HeadReader,
     RequestHead,
 )
-from service.api.wire.lines import MalformedRequest
-from tests.service.api.wire.counting import count_calls
+from upscaled.api.wire.lines import MalformedRequest
 
 
 def read(data: bytes, size_bytes: int = 1 << 20) -> RequestHead:

@@ -1,7 +1,7 @@
 import pytest
 
-from service.api.wire.lines import LineReader, MalformedRequest
 from tests.service.api.wire.counting import SeenBytes, count_calls
+from upscaled.api.wire.lines import LineReader, MalformedRequest
 
 
 def take_all(data: bytes, size_bytes: int) -> list[bytes]:

@@ -5,8 +5,8 @@ from collections.abc import Callable
 
 import pytest
 
-from service.api.facts import Exchange, Facts
-from service.api.wire.report import Report
+from upscaled.api.facts import Exchange, Facts
+from upscaled.api.wire.report import Report
 
 
 def exchange(name: str) -> Exchange:

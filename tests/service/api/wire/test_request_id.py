@@ -2,7 +2,7 @@ import uuid
 
 import pytest
 
-from service.api.wire.request_id import choose_request_id
+from upscaled.api.wire.request_id import choose_request_id
 
 
 @pytest.mark.parametrize("sent", ["a", "A-1_b.c", "x" * 128, str(uuid.uuid4())])

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 import requests
 
-from service.api.wire.unread_body import SMALL_BODY_BYTES
 from tests.service.api.answers import assert_error
 from tests.service.api.raw import Connection, seconds_since
 from tests.service.api.serving import Service
+from upscaled.api.wire.unread_body import SMALL_BODY_BYTES
 
 JSON = "Content-Type: application/json"
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")

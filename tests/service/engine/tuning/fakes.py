@@ -7,11 +7,11 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from service.engine.engine import Engine, EngineOutOfMemory, Started, Window
-from service.engine.tuning.candidate import Candidate
-from service.engine.tuning.proof import FLOAT_BARS, Bar
-from service.engine.tuning.timing import Timing
-from service.errors import InternalError
+from upscaled.engine.engine import Engine, EngineOutOfMemory, Started, Window
+from upscaled.engine.tuning.candidate import Candidate
+from upscaled.engine.tuning.proof import FLOAT_BARS, Bar
+from upscaled.engine.tuning.timing import Timing
+from upscaled.errors import InternalError
 
 Levels = NDArray[np.float64]
 Spoil = Callable[[Levels], Levels]

@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.tuning.attempts import Attempts
-from service.engine.tuning.race import drive
-from service.engine.tuning.tune import MAX_DEATHS, UNHURRIED, Options, Sizes, tune
 from tests.service.engine.tuning.fakes import FakeEngine, FakeMeter, candidate
+from upscaled.engine.tuning.attempts import Attempts
+from upscaled.engine.tuning.race import drive
+from upscaled.engine.tuning.tune import MAX_DEATHS, UNHURRIED, Options, Sizes, tune
 
 DIES = """
 import os, sys
 from pathlib import Path
-from service.engine.tuning.attempts import Attempts
+from upscaled.engine.tuning.attempts import Attempts
 with Attempts(Path(sys.argv[1])).trying("fake int8"):
     os._exit(4)
 """

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from service.engine.tuning.choice_file import (
+from upscaled.engine.tuning.choice_file import (
     Choice,
     Key,
     Measured,
@@ -18,7 +18,7 @@ from service.engine.tuning.choice_file import (
     read_choice,
     write_choice,
 )
-from service.engine.tuning.proof import Proof
+from upscaled.engine.tuning.proof import Proof
 
 KEY: Key = {"model": "upscaled-x4", "threads": 2, "candidates": ["torch bfloat16"]}
 PROOF = Proof(57.1, 3, 0.1, 0.01, 0, 0.0, is_flat_kept=True, is_black=False)

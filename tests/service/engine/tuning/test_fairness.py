@@ -4,12 +4,12 @@ from random import Random
 
 import pytest
 
-from service.engine.tuning.paired import MAX_PAIRS, MIN_PAIRS, PairedTest, Verdict
-from service.engine.tuning.pictures import load_pictures
-from service.engine.tuning.race import Contender, Race, drive
-from service.engine.tuning.timing import Timing, cost_ratio
-from service.engine.tuning.trial import Budget, Expected, Trial
 from tests.service.engine.tuning.fakes import Disturb, FakeEngine, FakeMeter, candidate
+from upscaled.engine.tuning.paired import MAX_PAIRS, MIN_PAIRS, PairedTest, Verdict
+from upscaled.engine.tuning.pictures import load_pictures
+from upscaled.engine.tuning.race import Contender, Race, drive
+from upscaled.engine.tuning.timing import Timing, cost_ratio
+from upscaled.engine.tuning.trial import Budget, Expected, Trial
 
 COST_S = 0.1
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from service.engine.engine import Window
-from service.engine.tuning.proof import FLOAT_BARS, RECORDED_BAR, Proof, prove
+from upscaled.engine.engine import Window
+from upscaled.engine.tuning.proof import FLOAT_BARS, RECORDED_BAR, Proof, prove
 
 RAMP = np.linspace(0, 255, 3 * 32 * 32).reshape(32, 32, 3).astype(np.uint8)
 

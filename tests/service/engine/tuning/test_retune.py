@@ -6,17 +6,17 @@ from pathlib import Path
 
 import pytest
 
-from service.engine import tuned
-from service.engine.device import choose_device
-from service.engine.engine import Engine
-from service.engine.tuned import describe_options, find_choice, open_tuned, store
-from service.engine.tuning import retune
-from service.engine.tuning.choice_file import Choice, Claim
-from service.engine.tuning.load import Load
-from service.engine.tuning.retune import MOST_ROUNDS, Adopted, Retuner
-from service.engine.tuning.timing import Meter
 from tests.service.engine.test_tuned import settings_of, tiny_model
 from tests.service.engine.tuning.fakes import FakeEngine, FakeMeter, candidate
+from upscaled.engine import tuned
+from upscaled.engine.device import choose_device
+from upscaled.engine.engine import Engine
+from upscaled.engine.tuned import describe_options, find_choice, open_tuned, store
+from upscaled.engine.tuning import retune
+from upscaled.engine.tuning.choice_file import Choice, Claim
+from upscaled.engine.tuning.load import Load
+from upscaled.engine.tuning.retune import MOST_ROUNDS, Adopted, Retuner
+from upscaled.engine.tuning.timing import Meter
 
 Step = Callable[[Retuner], Adopted | None]
 

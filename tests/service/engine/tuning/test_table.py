@@ -1,19 +1,19 @@
 import pytest
 
-from service.engine.tuning.attempts import Attempts
-from service.engine.tuning.candidate import Candidate
-from service.engine.tuning.choice_file import Choice
-from service.engine.tuning.likely import take_likeliest
-from service.engine.tuning.proof import RECORDED_BAR
-from service.engine.tuning.table import (
+from tests.service.engine.tuning.fakes import FakeEngine, FakeMeter, Levels, candidate
+from upscaled.engine.tuning.attempts import Attempts
+from upscaled.engine.tuning.candidate import Candidate
+from upscaled.engine.tuning.choice_file import Choice
+from upscaled.engine.tuning.likely import take_likeliest
+from upscaled.engine.tuning.proof import RECORDED_BAR
+from upscaled.engine.tuning.table import (
     LIKELIEST,
     InstructionSet,
     find_instruction_set,
     likeliest,
     likeliest_first,
 )
-from service.engine.tuning.tune import Options, Sizes
-from tests.service.engine.tuning.fakes import FakeEngine, FakeMeter, Levels, candidate
+from upscaled.engine.tuning.tune import Options, Sizes
 
 LABELS = ("torch bfloat16", "openvino float32", "openvino bfloat16", "openvino int8")
 SLOW = 125e-6

@@ -6,12 +6,12 @@ from math import inf
 import numpy as np
 import pytest
 
-from service.engine.tuning.candidate import Candidate, Tunable
-from service.engine.tuning.choice_file import Choice
-from service.engine.tuning.proof import FLOAT_BARS, INT8_BARS, RECORDED_BAR, Bar
-from service.engine.tuning.race import MAX_BATCH_S, drive
-from service.engine.tuning.tune import Effort, Options, Sizes, sizes_around, tune
 from tests.service.engine.tuning.fakes import FakeEngine, FakeMeter, Levels, Spoil, candidate
+from upscaled.engine.tuning.candidate import Candidate, Tunable
+from upscaled.engine.tuning.choice_file import Choice
+from upscaled.engine.tuning.proof import FLOAT_BARS, INT8_BARS, RECORDED_BAR, Bar
+from upscaled.engine.tuning.race import MAX_BATCH_S, drive
+from upscaled.engine.tuning.tune import Effort, Options, Sizes, sizes_around, tune
 
 SLOW = 2e-6  # seconds for a pixel: float32, in which everything is right
 FAST = 2e-7

@@ -1,0 +1,95 @@
+"""The binary half of an ncnn pair: the layers' weights one after the other, without a heading.
+
+A convolution's weights begin with a tag of four bytes that says how they are kept; its biases, and
+a PReLU's slopes, are float32 without a tag. Source: `ModelBinFromDataReader::load` in ncnn's
+`src/modelbin.cpp`.
+"""
+
+from typing import Final, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upscaled_models.errors import WeightsError
+
+Values = TypeVar("Values", NDArray[np.float32], NDArray[np.float16])
+Weights = NDArray[np.float32] | NDArray[np.float16]
+
+TAG_BYTES: Final = 4
+FLOAT32_TAGS: Final = (0, 0x0002C056)
+FLOAT16_TAG: Final = 0x01306B47
+INT8_TAG: Final = 0x000D4B38
+ALIGNMENT: Final = 4
+"""Float16 weights are filled up to a multiple of so many bytes."""
+
+
+class BadBinary(WeightsError):
+    """A `.bin` file that cannot be used; the text does not name the file."""
+
+
+class WeightReader:
+    """Takes weights from the front of a `.bin` file's bytes; nothing is copied."""
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+        self._at = 0
+
+    def take_tagged(self, count: int, owner: str) -> Weights:
+        """The next `count` weights, as float32 or float16 as their tag says.
+
+        Raises:
+            BadBinary: the file ends before, or the tag is another; the text names `owner`.
+        """
+        start = self._at
+        tag = int.from_bytes(self._take(TAG_BYTES, owner), "little")
+        if tag in FLOAT32_TAGS:
+            return self._floats(count, owner)
+        if tag == FLOAT16_TAG:
+            padded_bytes = -(-2 * count // ALIGNMENT) * ALIGNMENT
+            data = self._take(padded_bytes, owner)
+            return _finite(np.frombuffer(data, "<f2", count), owner)
+        if tag == INT8_TAG:
+            raise BadBinary(
+                f"{owner}: its weights are in 8 bits, which are not read here: "
+                "take the pair in 16 or 32 bits"
+            )
+        raise BadBinary(
+            f"{owner}: at byte {start} is the tag 0x{tag:08X}, neither 16 nor 32 bits: "
+            "the file is damaged, or not this .param file's"
+        )
+
+    def take_plain(self, count: int, owner: str) -> NDArray[np.float32]:
+        """The next `count` float32 values, without a tag.
+
+        Raises:
+            BadBinary: the file ends before.
+        """
+        return self._floats(count, owner)
+
+    def end(self) -> None:
+        """Insist that all was taken.
+
+        Raises:
+            BadBinary: bytes are left.
+        """
+        if self._at != len(self._data):
+            raise BadBinary(
+                f"it has {len(self._data)} bytes, and the layers of the .param file {self._at}"
+            )
+
+    def _floats(self, count: int, owner: str) -> NDArray[np.float32]:
+        return _finite(np.frombuffer(self._take(4 * count, owner), "<f4", count), owner)
+
+    def _take(self, size_bytes: int, owner: str) -> memoryview:
+        start, self._at = self._at, self._at + size_bytes
+        if self._at > len(self._data):
+            raise BadBinary(
+                f"it ends after {len(self._data)} bytes, and {owner} has weights up to {self._at}"
+            )
+        return memoryview(self._data)[start : self._at]
+
+
+def _finite(values: Values, owner: str) -> Values:
+    if not np.isfinite(values).all():
+        raise BadBinary(f"{owner} has weights that are not finite")
+    return values

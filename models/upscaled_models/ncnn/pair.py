@@ -1,0 +1,116 @@
+"""An ncnn pair as a state dict, and as the bytes of a safetensors file."""
+
+import json
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from upscaled_models.errors import WeightsError
+from upscaled_models.ncnn.binary import BadBinary, WeightReader
+from upscaled_models.ncnn.expecting import Tensors
+from upscaled_models.ncnn.graph import build_graph
+from upscaled_models.ncnn.matching import match_network
+from upscaled_models.ncnn.param import MAX_PARAM_BYTES, BadParam, parse_param
+from upscaled_models.registry import Family, Shape, check_shape
+
+PARAM_SUFFIX: Final = ".param"
+_PAIR_SUFFIXES: Final = (PARAM_SUFFIX, ".bin")
+MAX_BIN_BYTES: Final = 1 << 30
+"""As for every weights file: no network here comes near it."""
+
+_DTYPE_NAMES: Final = {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32"}
+
+
+def sort_pair(files: Sequence[Path]) -> tuple[Path, Path]:
+    """The `.param` and the `.bin` file, in whichever order they were given.
+
+    Raises:
+        WeightsError: there are others, or one is missing.
+    """
+    found = tuple(sorted(files, key=lambda file: file.suffix.lower() != PARAM_SUFFIX))
+    if tuple(file.suffix.lower() for file in found) != _PAIR_SUFFIXES:
+        given = " and ".join(str(file) for file in files)
+        raise WeightsError(
+            f"{given}: a model is one weights file, or two: the .param and the .bin of an ncnn pair"
+        )
+    return found[0], found[1]
+
+
+def read_pair_files(param: Path, weights: Path) -> tuple[Family, Shape, Tensors]:
+    """As `read_pair`, from the two files.
+
+    Raises:
+        WeightsError: as `read_pair`, or a file cannot be read or is larger than any network's.
+    """
+    return read_pair(
+        _read_bounded(param, MAX_PARAM_BYTES),
+        _read_bounded(weights, MAX_BIN_BYTES),
+        param_shown_as=param,
+        weights_shown_as=weights,
+    )
+
+
+def read_pair(
+    param: bytes, weights: bytes, *, param_shown_as: Path, weights_shown_as: Path
+) -> tuple[Family, Shape, Tensors]:
+    """The network in an ncnn pair: family, shape, and a state dict in the pair's own precision.
+
+    Time and memory grow with the files' sizes only; the tensors are views of `weights`.
+
+    Args:
+        param, weights: the contents of the `.param` and the `.bin` file.
+        param_shown_as, weights_shown_as: the paths that error texts name.
+
+    Raises:
+        WeightsError: a file is damaged, they do not belong together, or the network is none of
+            RRDB, compact and SPAN; the text names the file and the layer.
+    """
+    try:
+        result = build_graph(parse_param(param), WeightReader(weights))
+        family, shape, tensors = match_network(result)
+        check_shape(family, shape)
+    except BadBinary as error:
+        raise WeightsError(f"{weights_shown_as}: {error}") from error
+    except (BadParam, ValueError) as error:
+        raise WeightsError(f"{param_shown_as}: {error}") from error
+    return family, shape, tensors
+
+
+def _read_bounded(path: Path, limit_bytes: int) -> bytes:
+    """Of a larger file so much that it is seen to be too large."""
+    try:
+        with path.open("rb") as opened:
+            data = opened.read(limit_bytes + 1)
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    if len(data) > limit_bytes:
+        raise WeightsError(f"{path}: more than {limit_bytes} bytes, which no network here has")
+    return data
+
+
+def to_safetensors(tensors: Tensors) -> bytes:
+    """A safetensors file of float16 and float32 tensors, the same bytes for the same tensors.
+
+    Written here because a hash of the result is pinned in the registry: the library promises no
+    order of tensors. The format: https://github.com/huggingface/safetensors#format.
+    """
+    header: dict[str, object] = {}
+    parts: list[bytes] = []
+    at = 0
+    # Wide values first, so that each begins at a multiple of its width.
+    for name in sorted(tensors, key=lambda name: (-tensors[name].itemsize, name)):
+        values = tensors[name]
+        part = values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()
+        header[name] = {
+            "dtype": _DTYPE_NAMES[values.dtype],
+            "shape": list(values.shape),
+            "data_offsets": [at, at + len(part)],
+        }
+        at += len(part)
+        parts.append(part)
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((struct.pack("<Q", len(text)), text, *parts))

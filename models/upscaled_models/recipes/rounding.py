@@ -1,0 +1,99 @@
+"""Weights to 8 bits by a recipe: input levels that were found once, and weights rounded to fit.
+
+Only multiplications, divisions and rounding of float32, one value at a time, each of which IEEE 754
+fixes to the last bit: the same recipe and weights give the same bytes on every machine.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upscaled_models.graphs.layers import Convolution, Floats, Layers, Quantisation, layers_of
+
+WEIGHT_LIMIT: Final = 127
+LEAST_SCALE: Final = np.float32(1e-8)
+
+
+@dataclass(frozen=True, slots=True)
+class InputLevels:
+    """The 256 levels in which a convolution takes its input.
+
+    scale: float16 `[I]`, positive: the input's channels are divided by it first. low, high: ends of
+    the range of levels, of the divided input; 0 is one of the levels.
+    """
+
+    scale: NDArray[np.float16]
+    low: float
+    high: float
+
+
+def group_of(convolution: str) -> str:
+    """What shares its input levels: the convolutions of a dense block, or one alone.
+
+    All five read front parts of one joined input. With levels of their own each part is rounded
+    once for each convolution that reads it, which takes a seventh of the time.
+    """
+    return convolution.rpartition(".conv")[0] if ".rdb" in convolution else convolution
+
+
+def is_among(convolution: str, names: Collection[str]) -> bool:
+    """Whether `names` holds the convolution, or a block that it is part of."""
+    return any(convolution == name or convolution.startswith(f"{name}.") for name in names)
+
+
+def round_layers(
+    state: Mapping[str, Floats],
+    levels: Mapping[str, InputLevels],
+    float_layers: Collection[str],
+) -> Layers:
+    """The layers of a network in 8 bits.
+
+    Args:
+        state: float32 weights and biases by name.
+        levels: by `group_of`.
+        float_layers: convolutions, or blocks of them (`body.3`), that stay in floats.
+
+    Raises:
+        KeyError: there are no levels for a layer.
+    """
+    floats = layers_of(state)
+    return Layers(
+        convolutions={
+            name: layer
+            if is_among(name, float_layers)
+            else round_convolution(layer, levels[group_of(name)])
+            for name, layer in floats.convolutions.items()
+        },
+        slopes=floats.slopes,
+    )
+
+
+def round_convolution(layer: Convolution, levels: InputLevels) -> Convolution:
+    """One layer in 8 bits: each output channel's weights are whole multiples of its own scale."""
+    scale = levels.scale[: layer.weight.shape[1]].astype(np.float32)
+    weight = layer.weight * scale.reshape(1, -1, 1, 1)
+    step = np.maximum(np.abs(weight).max((1, 2, 3)) / np.float32(WEIGHT_LIMIT), LEAST_SCALE)
+    whole = np.rint(weight / step.reshape(-1, 1, 1, 1))
+    return Convolution(
+        np.clip(whole, -WEIGHT_LIMIT, WEIGHT_LIMIT).astype(np.int8),
+        layer.bias,
+        Quantisation(step, levels.low, levels.high, scale),
+    )
+
+
+def cut_to_half(state: Mapping[str, Floats]) -> dict[str, Floats]:
+    """Weights (not biases) rounded to float16 towards 0, as float32.
+
+    So the makers of ncnn's 16-bit files round: of the release's own file in 32 bits this makes the
+    very weights of the file in 16 bits, and leaves those as they are.
+    """
+    return {key: _cut(value) if value.ndim == 4 else value for key, value in state.items()}
+
+
+def _cut(values: Floats) -> Floats:
+    half = values.astype(np.float16)
+    is_larger = np.abs(half.astype(np.float32)) > np.abs(values)
+    return np.where(is_larger, np.nextafter(half, np.float16(0)), half).astype(np.float32)

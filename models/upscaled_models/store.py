@@ -1,0 +1,355 @@
+"""Where models lie: shipped in the package, fetched or carried into a folder, or a user's own.
+
+    models_dir/RealESRGAN_x4plus.pth      an official file, under its official name
+    models_dir/own/NAME.safetensors       a user's own (ncnn pairs too), and beside it
+    models_dir/own/NAME.json              what it is: family, shape, size, SHA-256
+
+Loads neither torch nor numpy, except `ModelStore.add` for what it takes in.
+"""
+
+import difflib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from upscaled_models.errors import ModelError, ModelRefused, UnknownModel
+from upscaled_models.placing import Writer, copier, incoming_file, write_atomically
+from upscaled_models.registry import (
+    DEFAULT_DIR,
+    OFFICIAL,
+    Family,
+    ModelSpec,
+    Shape,
+    describe_model,
+    makes_every_scale,
+    read_default_models,
+)
+
+MAX_NAME_CHARACTERS = 64
+NAME_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_CHARACTERS - 1}}}"
+_SAFE_NAME = re.compile(NAME_PATTERN)
+_RESERVED_NAMES = frozenset({"auto"})
+_QUANTISED = ".int8"  # upscaled_models.quantised: a model's record in 8 bits is `NAME.int8.json`
+
+
+class FileState(StrEnum):
+    """What `verify` finds of one model's file."""
+
+    OK = "ok"
+    NOT_FETCHED = "not fetched"
+    MISSING = "missing"
+    WRONG_SIZE = "wrong size"
+    WRONG_HASH = "wrong hash"
+    UNREADABLE = "unreadable"
+    DAMAGED_RECORD = "damaged record"
+
+    @property
+    def is_fault(self) -> bool:
+        return self not in (FileState.OK, FileState.NOT_FETCHED)
+
+
+class _OwnModel(BaseModel):
+    """The record of a user's own model, as it lies in `own/NAME.json`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size_bytes: int
+    family: Family
+    shape: dict[str, int | str]
+
+
+class ModelStore:
+    """The models of one folder, beside the shipped ones."""
+
+    def __init__(self, models_dir: Path, default_dir: Path = DEFAULT_DIR) -> None:
+        self.models_dir = models_dir
+        self.default_dir = default_dir
+
+    def names(self) -> tuple[str, ...]:
+        """Every model's name: shipped, official, then the user's own in alphabetical order."""
+        shipped = (spec.name for spec in (*read_default_models(self.default_dir), *OFFICIAL))
+        own = sorted(record.stem for record in self._own_dir.glob("*.json"))
+        return (*shipped, *(name for name in own if not name.endswith(_QUANTISED)))
+
+    def find(self, name: str) -> ModelSpec:
+        """The model of that name, whether or not its file is here.
+
+        An official model of which only the file in 16 bits is here is that one.
+
+        Raises:
+            UnknownModel: there is none; the text lists near names.
+            ModelError: the record of a user's own model, or the shipped manifest, is damaged.
+        """
+        official = find_official(name)
+        if official is not None:
+            return self._present_variant(official)
+        for spec in read_default_models(self.default_dir):
+            if spec.name == name:
+                return spec
+        if _SAFE_NAME.fullmatch(name) and self._record_path(name).is_file():
+            return self._read_own(name)
+        near = difflib.get_close_matches(name, self.names(), n=3) or self.names()
+        raise UnknownModel(f"there is no model {name!r}; there is: {', '.join(near)}")
+
+    def _present_variant(self, spec: ModelSpec) -> ModelSpec:
+        """The model in 16 bits where its file is here and that of the release is not."""
+        packaged = spec.packaged
+        if packaged is None or self.target(spec).is_file() or not self.target(packaged).is_file():
+            return spec
+        return packaged
+
+    def target(self, spec: ModelSpec) -> Path:
+        """Where the file of `spec` belongs, present or not."""
+        folder = {
+            "default": self.default_dir,
+            "official": self.models_dir,
+            "user": self._own_dir,
+        }[spec.source]
+        return folder / spec.file_name
+
+    def path(self, spec: ModelSpec) -> Path | None:
+        """The file of `spec`, or None if it is not here. Its hash is checked when it is loaded."""
+        target = self.target(spec)
+        return target if target.is_file() else None
+
+    def add(self, name: str, *files: Path) -> ModelSpec:
+        """Take in a model: an official one carried in by hand, or a user's own under a new name.
+
+        A user's own model is recognised by its weights, all of which must fit.
+
+        Args:
+            files: one weights file, or the `.param` and the `.bin` file of an ncnn pair, which is
+                kept as one safetensors file of the same values.
+
+        Raises:
+            ModelRefused: the name is unsafe or taken, the files are not the official ones, belong
+                to no one model, or cannot be copied.
+            WeightsError: a file is damaged or no known network's.
+        """
+        from upscaled_models.ncnn.pair import PARAM_SUFFIX, sort_pair
+
+        official = find_official(name)
+        if official is None:
+            self._refuse_name(name)
+        shown_as = files[0]
+        try:
+            if len(files) > 1 or shown_as.suffix.lower() == PARAM_SUFFIX:
+                return self._place_pair(name, official, *sort_pair(files))
+            place = copier(shown_as)
+            if official:
+                return self._place_official(official, shown_as, place)
+            return self._place_own(name, shown_as, place)
+        except OSError as error:
+            raise ModelRefused(
+                f"{shown_as}: cannot be copied into {self.models_dir}: {error}"
+            ) from error
+
+    def remove(self, name: str) -> list[Path]:
+        """Delete the files of a fetched model or of a user's own, and say which they were.
+
+        A user's own model goes even where its record is damaged. A service that runs keeps the
+        model it has loaded.
+
+        Raises:
+            UnknownModel: there is no model of that name.
+            ModelRefused: it is shipped inside the package, or none of its files is here, or one
+                cannot be deleted.
+        """
+        removed: list[Path] = []
+        try:
+            for path in self._files_of(name):
+                if path.is_file():
+                    path.unlink()
+                    removed.append(path)
+        except OSError as error:
+            raise ModelRefused(f"{path}: cannot be deleted: {error.strerror}") from error
+        if not removed:
+            raise ModelRefused(f"none of the files of {name} is here")
+        return removed
+
+    def verify(self) -> list[tuple[str, FileState]]:
+        """The state of every model's file, by size and SHA-256, in the order of `names`."""
+        return [(name, self._verify_one(name)) for name in self.names()]
+
+    @property
+    def _own_dir(self) -> Path:
+        return self.models_dir / "own"
+
+    def _record_path(self, name: str) -> Path:
+        return self._own_dir / f"{name}.json"
+
+    def _files_of(self, name: str) -> Iterator[Path]:
+        """Where the files of a model belong that is not shipped, the record of a user's first:
+        without it, the model is gone.
+        """
+        official = find_official(name)
+        if official is not None:
+            for spec in (official, official.packaged):
+                if spec is not None:
+                    target = self.target(spec)
+                    yield from (target, target.with_name(f"{target.name}.part"))
+                    yield from self._quantised_files(target)
+            return
+        if any(spec.name == name for spec in read_default_models(self.default_dir)):
+            raise ModelRefused(f"{name} is shipped with upscaled and cannot be removed")
+        if name not in self.names():
+            self.find(name)  # refuses it, with near names
+        yield self._record_path(name)
+        for suffix in (".safetensors", ".pth"):
+            yield self._own_dir / f"{name}{suffix}"
+        yield from self._quantised_files(self._own_dir / f"{name}.pth")
+
+    def _quantised_files(self, weights: Path) -> Iterator[Path]:
+        for suffix in (".json", ".safetensors"):
+            yield weights.with_name(f"{weights.stem}{_QUANTISED}{suffix}")
+
+    def _verify_one(self, name: str) -> FileState:
+        try:
+            spec = self.find(name)
+        except ModelError:
+            return FileState.DAMAGED_RECORD
+        path = self.path(spec)
+        if path is None:
+            return FileState.NOT_FETCHED if spec.source == "official" else FileState.MISSING
+        try:
+            return check_file(path, spec)
+        except OSError:
+            return FileState.UNREADABLE
+
+    def _read_own(self, name: str) -> ModelSpec:
+        record_path = self._record_path(name)
+        try:
+            record = _OwnModel.model_validate_json(record_path.read_bytes())
+            return _describe_own(name, record)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{record_path}: not a readable record of a model") from error
+
+    def _refuse_name(self, name: str) -> None:
+        if not _SAFE_NAME.fullmatch(name):
+            raise ModelRefused(
+                f"{name!r} cannot be a model's name: at most 64 letters, digits, dots, hyphens "
+                "and underscores, the first a letter or digit"
+            )
+        shipped = {spec.name for spec in (*read_default_models(self.default_dir), *OFFICIAL)}
+        if name.lower() in shipped | _RESERVED_NAMES or name.lower().endswith(_QUANTISED):
+            raise ModelRefused(f"{name!r} is taken: choose another name for a file of your own")
+
+    def _place_pair(
+        self, name: str, official: ModelSpec | None, param: Path, weights: Path
+    ) -> ModelSpec:
+        from upscaled_models.ncnn.pair import read_pair_files, to_safetensors
+
+        family, shape, tensors = read_pair_files(param, weights)
+
+        def write(path: Path) -> None:
+            path.write_bytes(to_safetensors(tensors))
+
+        if official is None:
+            return self._place_own(name, param, write, network=(family, shape))
+        if official.packaged is None:
+            raise ModelRefused(f"{param}: {name} is not known as an ncnn pair")
+        return self._place_official(official.packaged, param, write)
+
+    def _place_official(self, spec: ModelSpec, shown_as: Path, write: Writer) -> ModelSpec:
+        target = self.target(spec)
+        with incoming_file(target, write) as incoming:
+            state = check_file(incoming, spec)
+            if state is not FileState.OK:
+                must_have = f"must have {spec.size_bytes} bytes and SHA-256 {spec.sha256}"
+                if spec.bits == 16:
+                    must_have = "its weights differ from the known ones"
+                raise ModelRefused(
+                    f"{shown_as}: not the file of {spec.name} ({state}): {must_have}"
+                )
+            os.replace(incoming, target)
+        return spec
+
+    def _place_own(
+        self,
+        name: str,
+        shown_as: Path,
+        write: Writer,
+        *,
+        network: tuple[Family, Shape] | None = None,
+    ) -> ModelSpec:
+        """network: family and shape where they are known already, as those of a pair are."""
+        from upscaled_models.weights import check_fit, recognise_file
+
+        is_safetensors = network is not None or shown_as.suffix == ".safetensors"
+        target = self._own_dir / f"{name}{'.safetensors' if is_safetensors else '.pth'}"
+        with incoming_file(target, write) as incoming:
+            if network is None:
+                family, shape = recognise_file(incoming, shown_as=shown_as)
+            else:
+                family, shape = network
+                check_fit(incoming, family, shape, shown_as=shown_as)
+            record = _OwnModel(
+                file=target.name,
+                sha256=hash_file(incoming),
+                size_bytes=incoming.stat().st_size,
+                family=family,
+                shape=dict(shape),
+            )
+            check_scale(_describe_own(name, record))
+            self._refuse_other_file(name, record)
+            os.replace(incoming, target)
+        write_atomically(self._record_path(name), record.model_dump_json(indent=2).encode())
+        return _describe_own(name, record)
+
+    def _refuse_other_file(self, name: str, record: _OwnModel) -> None:
+        """The same file may be added again, which repairs a damaged copy of it."""
+        record_path = self._record_path(name)
+        if record_path.is_file() and self._read_own(name).sha256 != record.sha256:
+            raise ModelRefused(
+                f"{name!r} already names another file: choose another name, or delete {record_path}"
+            )
+
+
+def find_official(name: str) -> ModelSpec | None:
+    """The official model of that name, as its release has it."""
+    return next((spec for spec in OFFICIAL if spec.name == name), None)
+
+
+def check_scale(spec: ModelSpec) -> None:
+    """Refuse a model with which x2 and x4 cannot both be made.
+
+    Raises:
+        ModelRefused: see `makes_every_scale`.
+    """
+    if not makes_every_scale(spec.native_scale):
+        raise ModelRefused(
+            f"{spec.name}: a model of x{spec.native_scale}; x2 and x4 cannot both be made with it"
+        )
+
+
+def check_file(path: Path, spec: ModelSpec) -> FileState:
+    """Whether the file at `path` is the one `spec` names, by size and SHA-256."""
+    if path.stat().st_size != spec.size_bytes:
+        return FileState.WRONG_SIZE
+    return FileState.OK if hash_file(path) == spec.sha256 else FileState.WRONG_HASH
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 in lower-case hexadecimal."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _describe_own(name: str, record: _OwnModel) -> ModelSpec:
+    return describe_model(
+        name,
+        record.family,
+        record.shape,
+        file_name=record.file,
+        size_bytes=record.size_bytes,
+        sha256=record.sha256,
+        licence="the file's own",
+        source="user",
+    )

@@ -1,0 +1,257 @@
+"""From a weights file to a network that is ready to run. Loading executes nothing from the file.
+
+A file is read once; its hash is taken of the very bytes that are then loaded.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from upscaled_models.errors import WeightsError
+from upscaled_models.foreign import refusal_of_format, refusal_of_network
+from upscaled_models.mixing import mix_states
+from upscaled_models.networks.plain import PlainNet
+from upscaled_models.networks.realplksr import RealPLKSR
+from upscaled_models.networks.rrdb import RRDBNet
+from upscaled_models.networks.span import SPAN, fold_state
+from upscaled_models.networks.srvgg import SRVGGNetCompact
+from upscaled_models.older_names import find_new_names
+from upscaled_models.recognition import UnknownArchitecture, recognise
+from upscaled_models.registry import Family, ModelSpec, Shape
+
+__all__ = [
+    "WeightsError",
+    "build_network",
+    "check_fit",
+    "load_network",
+    "read_state",
+    "recognise_file",
+    "state_of",
+]
+
+State = dict[str, Tensor]
+
+_NETWORKS: Mapping[Family, type[nn.Module]] = {
+    "rrdb": RRDBNet,
+    "srvgg": SRVGGNetCompact,
+    "plain": PlainNet,
+    "span": SPAN,
+    "realplksr": RealPLKSR,
+}
+MAX_WEIGHTS_BYTES = 1 << 30
+"""No network here comes near 1 GiB; a larger file is a mistake, refused before it is read."""
+
+
+def load_network(
+    spec: ModelSpec, path: Path, *, denoise: float = 1.0, wdn_path: Path | None = None
+) -> nn.Module:
+    """The network of `spec` with the weights at `path`, in eval mode, float32, on the CPU.
+
+    Args:
+        denoise: for a model with a `wdn` partner only: 1 takes the model as it is, 0 its partner,
+            between them the weights are mixed.
+        wdn_path: the partner's file, needed for any `denoise` below 1.
+
+    Raises:
+        WeightsError: a file is not the one `spec` names, is damaged, or holds other keys, shapes
+            or kinds of values than the network; or `denoise` is asked of a model without partner.
+    """
+    state = _read_checked(spec, path)
+    if denoise != 1.0:
+        state = _mix(spec, state, denoise, wdn_path)
+    network = build_network(spec.family, spec.shape)
+    _fill(network, state, path)
+    return network.requires_grad_(False).eval()
+
+
+def build_network(family: Family, shape: Shape) -> nn.Module:
+    """The network of that family and shape, with fresh weights."""
+    return _NETWORKS[family](**shape)
+
+
+def state_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
+    """A network's weights, biases and slopes as float32 arrays by name."""
+    return {key: value.float().numpy() for key, value in network.state_dict().items()}
+
+
+def recognise_file(path: Path, *, shown_as: Path | None = None) -> tuple[Family, Shape]:
+    """The family and shape of the network that the weights at `path` fill exactly.
+
+    Args:
+        shown_as: the path that error texts name, where `path` is a copy of it.
+
+    Raises:
+        WeightsError: the file cannot be read, or fits no known network; the text names the key.
+    """
+    shown_as = shown_as or path
+    state = read_state(_read_bytes(path), shown_as)
+    try:
+        family, shape = recognise({key: tuple(value.shape) for key, value in state.items()})
+    except UnknownArchitecture as error:
+        raise WeightsError(f"{shown_as}: {error}") from error
+    _check_fit(family, shape, state, shown_as)
+    return family, shape
+
+
+def check_fit(path: Path, family: Family, shape: Shape, *, shown_as: Path) -> None:
+    """Hold the weights at `path` against a network of that family and shape, to be sure they fit.
+
+    Raises:
+        WeightsError: they do not; the text names `shown_as` and the key.
+    """
+    _check_fit(family, shape, read_state(_read_bytes(path), path), shown_as)
+
+
+def read_state(data: bytes, path: Path) -> State:
+    """The state dict in a weights file's bytes, as float32 on the CPU.
+
+    A `.safetensors` file holds tensors and nothing else. Any other is taken for a torch file, read
+    with `weights_only=True` and unwrapped from `params_ema` or `params`. Older ESRGAN files come
+    out under today's names, and SPAN's with the parts of each convolution summed up.
+
+    Raises:
+        WeightsError: damaged, a pickle that asks to run something, not a dict of tensors, or of a
+            format or a network that does not run here; the text says which.
+    """
+    try:
+        is_safetensors = path.suffix == ".safetensors"
+        loaded = _parse_safetensors(data, path) if is_safetensors else _parse_torch(data, path)
+    except WeightsError as error:
+        if (refusal := refusal_of_format(data)) is not None:
+            raise WeightsError(f"{path}: {refusal}") from error
+        raise
+    for wrapper in ("params_ema", "params"):
+        if isinstance(loaded, dict) and isinstance(loaded.get(wrapper), dict):
+            loaded = loaded[wrapper]
+            break
+    if not isinstance(loaded, dict) or not loaded:
+        raise WeightsError(f"{path}: holds no weights, but a {type(loaded).__name__}")
+    new_names = find_new_names({str(key) for key in loaded})
+    if not new_names and (refusal := refusal_of_network({str(key) for key in loaded})) is not None:
+        raise WeightsError(f"{path}: {refusal}")
+    state = {
+        new_names.get(str(key), str(key)): _checked_value(str(key), value, path, len(data))
+        for key, value in loaded.items()
+    }
+    try:
+        return fold_state(state)
+    except ValueError as error:
+        raise WeightsError(f"{path}: a SPAN network, but {error}") from error
+
+
+def _read_checked(spec: ModelSpec, path: Path) -> State:
+    data = _read_bytes(path)
+    found = hashlib.sha256(data).hexdigest()
+    if found != spec.sha256:
+        raise WeightsError(
+            f"{path}: not the file of {spec.name}: SHA-256 is {found} ({len(data)} bytes), "
+            f"must be {spec.sha256} ({spec.size_bytes} bytes)"
+        )
+    return read_state(data, path)
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        size_bytes = path.stat().st_size
+        if size_bytes > MAX_WEIGHTS_BYTES:
+            raise WeightsError(f"{path}: {size_bytes} bytes are more than any network here has")
+        return path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+
+
+def _parse_safetensors(data: bytes, path: Path) -> object:
+    import safetensors.torch
+
+    try:
+        return safetensors.torch.load(data)
+    except Exception as error:
+        raise WeightsError(f"{path}: not a safetensors file, or a damaged one: {error}") from error
+
+
+def _parse_torch(data: bytes, path: Path) -> object:
+    """Official files hold CUDA tensors, hence `map_location`.
+
+    What torch says of a bad file is not passed on: it may be advice to load it unsafely, or mere
+    internals.
+    """
+    _refuse_compressed(data, path)
+    try:
+        return torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise WeightsError(
+            f"{path}: not a weights file, or a damaged one: no torch file of plain tensors"
+        ) from error
+
+
+def _refuse_compressed(data: bytes, path: Path) -> None:
+    """A torch file is a zip that stores its tensors as they are. torch would unpack a compressed
+    one too, to whatever size it claims.
+    """
+    try:
+        with zipfile.ZipFile(io.BytesIO(data)) as archive:
+            is_compressed = any(entry.compress_type for entry in archive.infolist())
+    except zipfile.BadZipFile:
+        return  # the old format, or no torch file at all: torch will tell
+    if is_compressed:
+        raise WeightsError(f"{path}: holds compressed tensors, which no torch file does")
+
+
+def _checked_value(key: str, value: object, path: Path, file_bytes: int) -> Tensor:
+    if not isinstance(value, Tensor) or not value.is_floating_point():
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise WeightsError(f"{path}: {key} holds {kind}, not floating-point weights")
+    if value.layout is not torch.strided or value.is_meta:
+        raise WeightsError(f"{path}: {key} holds no plain tensor")
+    if value.numel() * value.itemsize > file_bytes:
+        raise WeightsError(f"{path}: {key} claims more values than the file holds")
+    value = value.float().contiguous()
+    if not torch.isfinite(value).all():
+        raise WeightsError(f"{path}: {key} holds values that are not finite")
+    return value
+
+
+def _mix(spec: ModelSpec, state: State, denoise: float, wdn_path: Path | None) -> State:
+    if spec.wdn is None:
+        raise WeightsError(f"{spec.name} has no denoise strength: only 1 is possible")
+    if wdn_path is None:
+        raise WeightsError(
+            f"{spec.name} with denoise {denoise} also needs {spec.wdn.name}, which is not here; "
+            f"get it with `upscaled models fetch {spec.wdn.name}`"
+        )
+    return mix_states(state, _read_checked(spec.wdn, wdn_path), denoise)
+
+
+def _check_fit(family: Family, shape: Shape, state: State, path: Path) -> None:
+    """On a device without memory: what a small file claims to be may be of any size."""
+    with torch.device("meta"):
+        network = build_network(family, shape)
+    _compare(network.state_dict(), state, path)
+
+
+def _fill(network: nn.Module, state: State, path: Path) -> None:
+    _compare(network.state_dict(), state, path)
+    network.load_state_dict(state, strict=True)
+
+
+def _compare(own: State, state: State, path: Path) -> None:
+    """Insist on the keys and shapes of `own`."""
+    for problem, keys in (
+        ("is missing", own.keys() - state.keys()),
+        ("belongs to no part of the network", state.keys() - own.keys()),
+    ):
+        if keys:
+            more = f" (and {len(keys) - 1} more)" if len(keys) > 1 else ""
+            raise WeightsError(f"{path}: {min(keys)} {problem}{more}")
+    for key, value in state.items():
+        if value.shape != own[key].shape:
+            raise WeightsError(
+                f"{path}: {key} has shape {tuple(value.shape)}, must be {tuple(own[key].shape)}"
+            )

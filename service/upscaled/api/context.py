@@ -1,0 +1,33 @@
+"""What every route needs, put together once by `create_app`."""
+
+from dataclasses import dataclass
+from typing import cast
+
+from starlette.requests import Request
+
+from upscaled.api.body.budget import Budget
+from upscaled.api.metrics import Metrics
+from upscaled.api.progress import ProgressBoard
+from upscaled.api.source.fetch import SourceFetcher
+from upscaled.api.state_probe import StateProbe
+from upscaled.api.unread_answers import UnreadAnswers
+from upscaled.config import Settings
+from upscaled.pool.boundary import Executor
+from upscaled.state import State
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    settings: Settings
+    executor: Executor
+    state: State
+    metrics: Metrics
+    sources: SourceFetcher
+    budget: Budget
+    unread: UnreadAnswers
+    board: ProgressBoard
+    probe: StateProbe
+
+
+def context_of(request: Request) -> Context:
+    return cast(Context, request.app.state.context)

@@ -1,0 +1,90 @@
+"""The models on this machine, and the request header that names one of them.
+
+The files are looked at anew for each request that asks: a model that was added or removed while
+the service runs counts at once.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from upscaled.errors import InvalidParameter
+from upscaled_models.errors import ModelError
+from upscaled_models.registry import ModelSpec, makes_every_scale
+from upscaled_models.store import MAX_NAME_CHARACTERS, NAME_PATTERN, ModelStore
+
+MODEL_HEADER: Final = "X-Upscale-Model"
+"""Of a request: the model to take. Of an answer: the model that was taken."""
+TEMPERED_HEADER: Final = "X-Upscale-Tempered-With"
+"""Of an answer: the faithful model that the result was mixed with; absent where it was not."""
+AUTO: Final = "auto"
+SCALES: Final = (2, 4)
+
+_NAME: Final = re.compile(NAME_PATTERN)
+
+
+def read_present_models(models_dir: Path) -> tuple[ModelSpec, ...]:
+    """The models whose files are here, in the order of `upscaled models list`.
+
+    One whose record is damaged is left out; `upscaled doctor` reports it. Reads the disk.
+
+    Raises:
+        ModelError: the manifest of the shipped models is damaged.
+    """
+    store = ModelStore(models_dir)
+    present = []
+    for name in store.names():
+        try:
+            spec = store.find(name)
+        except ModelError:
+            continue
+        if store.path(spec) is not None:
+            present.append(spec)
+    return tuple(present)
+
+
+def scales_of(spec: ModelSpec) -> tuple[int, ...]:
+    """The scales of the service that a model can make; it runs twice or its result is averaged."""
+    return SCALES if makes_every_scale(spec.native_scale) else ()
+
+
+def parse_model_header(values: Sequence[str]) -> str:
+    """The model that a request names; "" where it names none, or `auto`.
+
+    Args:
+        values: one for each header of that name, without white space around.
+
+    Raises:
+        InvalidParameter: several headers, or a value that no model can have as its name. The value
+            is not repeated in the text: it may hold anything.
+    """
+    if not values:
+        return ""
+    if len(values) > 1:
+        raise InvalidParameter(f"{MODEL_HEADER} must be sent once")
+    (name,) = values
+    if not _NAME.fullmatch(name):
+        raise InvalidParameter(
+            f"{MODEL_HEADER} must be {AUTO} or the name of one model: at most "
+            f"{MAX_NAME_CHARACTERS} letters, digits, dots, hyphens and underscores"
+        )
+    return "" if name == AUTO else name
+
+
+def require_model(name: str, scale: int, models_dir: Path) -> None:
+    """Refuse a model that is not here or cannot make the scale. Reads the disk.
+
+    Raises:
+        InvalidParameter: the text says which of the two, and where the names are.
+    """
+    spec = next((each for each in read_present_models(models_dir) if each.name == name), None)
+    if spec is None:
+        raise InvalidParameter(
+            f"{MODEL_HEADER}: there is no model {name} here; GET /v1/models lists those that are"
+        )
+    if scale not in scales_of(spec):
+        raise InvalidParameter(
+            f"{MODEL_HEADER}: {name}, a model of scale {spec.native_scale}, cannot make scale "
+            f"{scale}"
+        )

@@ -1,0 +1,123 @@
+"""Connecting to a source: resolve, classify, and dial only the addresses that passed.
+
+Nothing resolves again between the check and the connection, so a name that changes its address in
+between (DNS rebinding) gains nothing. Literal addresses go the same way as names.
+"""
+
+import asyncio
+import ipaddress
+import ssl
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Final
+
+import aiohappyeyeballs
+
+from upscaled.api.source.addresses import Network, is_forbidden
+from upscaled.api.source.names import AddressInfo, NameLookup
+from upscaled.api.source.url import SourceUrl
+from upscaled.config import PREFIX
+from upscaled.errors import FileSizeTooLarge
+
+# What is read at once. The transport holds at most a few times as much before it stops reading.
+READ_BYTES: Final = 16 * 1024
+MAX_ADDRESSES: Final = 16
+HAPPY_EYEBALLS_DELAY_S: Final = 0.25  # RFC 8305, section 8
+
+
+class PrivateAddress(OSError):
+    """A host of which every address is refused; the text is for the log only."""
+
+
+class Connection:
+    """One request's connection to a source. Every byte is counted before anything parses it."""
+
+    def __init__(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit_bytes: int
+    ) -> None:
+        self.read_bytes = 0
+        self._limit_bytes = limit_bytes
+        self._reader = reader
+        self._writer = writer
+
+    def send(self, data: bytes) -> None:
+        self._writer.write(data)
+
+    async def read(self) -> bytes:
+        """Return the next bytes, `READ_BYTES` at most; none at the connection's end.
+
+        Raises:
+            OSError: the connection was reset.
+            FileSizeTooLarge: more than `limit_bytes` have come, whatever they are.
+        """
+        data = await self._reader.read(READ_BYTES)
+        self.read_bytes += len(data)
+        if self.read_bytes > self._limit_bytes:
+            raise FileSizeTooLarge(detail=f"received {self.read_bytes} bytes")
+        return data
+
+
+@asynccontextmanager
+async def open_connection(
+    url: SourceUrl,
+    names: NameLookup,
+    allowed: Sequence[Network],
+    tls: ssl.SSLContext | None,
+    limit_bytes: int,
+    key_id: int = 0,
+) -> AsyncIterator[Connection]:
+    """Connect to the URL's host until the block ends.
+
+    allowed: private networks that may be reached. tls: what an https URL needs, None for http.
+    limit_bytes: what may be read of head and body together. key_id: whose name lookup it is.
+
+    Raises:
+        PrivateAddress: the host has no address that may be reached.
+        OSError: no such host, no connection, or a certificate that does not hold (`ssl.SSLError`).
+        UnicodeError: a host that can be no name.
+    """
+    found = await names.resolve(url.host, url.port, key_id)
+    dialled = await aiohappyeyeballs.start_connection(
+        choose_addresses(found, allowed),
+        happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S,
+        interleave=1,
+    )
+    try:
+        reader, writer = await asyncio.open_connection(
+            sock=dialled,
+            limit=READ_BYTES,
+            ssl=tls,
+            server_hostname=url.host.rstrip(".") if tls else None,
+        )
+    except BaseException:
+        dialled.close()
+        raise
+    try:
+        yield Connection(reader, writer, limit_bytes)
+    finally:
+        writer.transport.abort()
+
+
+def choose_addresses(found: Iterable[AddressInfo], allowed: Sequence[Network]) -> list[AddressInfo]:
+    """Return those of a host's addresses that may be dialled, at most `MAX_ADDRESSES`.
+
+    Raises:
+        PrivateAddress: none of them.
+    """
+    considered = list(found)[:MAX_ADDRESSES]
+    refused = [info for info in considered if is_forbidden(_address(info), allowed)]
+    if len(refused) == len(considered):
+        shown = ", ".join(str(_address(info)) for info in refused)
+        raise PrivateAddress(f"{shown} is a private address, see {PREFIX}SOURCE_PRIVATE_CIDRS")
+    return [info for info in considered if info not in refused]
+
+
+def _address(info: AddressInfo) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    return ipaddress.ip_address(str(info[4][0]).partition("%")[0])
+
+
+def make_tls_context() -> ssl.SSLContext:
+    """The system's authorities, host names checked, HTTP/1.1 only."""
+    context = ssl.create_default_context()
+    context.set_alpn_protocols(["http/1.1"])
+    return context

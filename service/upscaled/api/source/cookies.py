@@ -1,0 +1,76 @@
+"""The cookies of one fetch: an image host may set one on a redirect and ask for it on the next.
+
+Hosts, paths, domains and `Secure` are decided by `http.cookiejar` (RFC 6265's rules, and no cookies
+for whole country domains). A store lives for one fetch: no cookie goes from one client's image to
+another's.
+"""
+
+import re
+from email.message import Message
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from typing import Final
+from urllib.request import Request
+
+from upscaled.api.source.head import ResponseHead
+from upscaled.api.source.url import SourceUrl
+
+# curl's limits, of lib/cookie.h: MAX_SET_COOKIE_AMOUNT, MAX_NAME (of one cookie), and
+# MAX_COOKIE_HEADER_LEN.
+MAX_COOKIES_PER_ANSWER: Final = 50
+MAX_COOKIE_BYTES: Final = 4096
+MAX_HEADER_CHARACTERS: Final = 8190
+
+# An age without a number, or of more seconds than a fetch takes by far: `CookieJar` warns, with a
+# trace, of ages that are no numbers or that no float can hold.
+_USELESS_AGE: Final = re.compile(
+    rb";[ \t]*max-age(?![ \t]*=[ \t\"]*-?[0-9]{1,9}[ \t\"]*(?:;|$))[^;]*", re.IGNORECASE
+)
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
+
+
+class _Answer:
+    """An answer as `CookieJar.extract_cookies` wants it."""
+
+    def __init__(self, values: list[bytes]) -> None:
+        self._message = Message()
+        for value in values:
+            self._message["Set-Cookie"] = value.decode("latin-1")
+
+    def info(self) -> Message:
+        return self._message
+
+
+class CookieStore:
+    """Cookies between the hops of one fetch."""
+
+    def __init__(self) -> None:
+        self._jar = CookieJar(
+            DefaultCookiePolicy(
+                strict_domain=True,  # nothing for all of .co.uk
+                strict_ns_domain=DefaultCookiePolicy.DomainStrictNonDomain,  # host-only cookies
+            )
+        )
+
+    def note(self, url: SourceUrl, head: ResponseHead) -> None:
+        """Keep what the answer to `url` sets; what is too long or holds control characters is
+        passed over."""
+        values = [
+            _USELESS_AGE.sub(b"", value)
+            for value in head.fields.get("set-cookie", [])
+            if len(value) <= MAX_COOKIE_BYTES and not _CONTROL.search(value)
+        ]
+        answer = _Answer(values[:MAX_COOKIES_PER_ANSWER])
+        self._jar.extract_cookies(answer, _request(url))  # type: ignore[arg-type]
+
+    def header_for(self, url: SourceUrl) -> str:
+        """The value of the Cookie header for a request to `url`, or an empty text."""
+        request = _request(url)
+        self._jar.add_cookie_header(request)
+        header = request.get_header("Cookie") or ""
+        if len(header) <= MAX_HEADER_CHARACTERS:
+            return header
+        return header[:MAX_HEADER_CHARACTERS].rpartition("; ")[0]
+
+
+def _request(url: SourceUrl) -> Request:
+    return Request(str(url))  # noqa: S310 - nothing is opened: the jar only reads its URL

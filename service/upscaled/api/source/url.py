@@ -1,0 +1,191 @@
+"""What an `image_url` may look like, before anything is resolved or connected.
+
+URLs are parsed here rather than by a general library, for three promises that none keeps at once:
+the path and the query are sent byte for byte (a signature may cover them), only what cannot stand
+in a request line is escaped, and no text raises anything but UnusableUrl.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass, replace
+from typing import Final
+from urllib.parse import unquote, urljoin
+
+import idna
+
+from upscaled.errors import InvalidParameter
+
+MAX_URL_CHARACTERS: Final = 8192
+MAX_LOCATION_BYTES: Final = 16 * 1024  # signed ones of object stores take up to 10 KB
+MAX_HOST_CHARACTERS: Final = 254  # RFC 1035, section 2.3.4, and the root's dot
+DEFAULT_PORTS: Final = {"http": 80, "https": 443}
+FIRST_UNPRIVILEGED_PORT: Final = 1024
+
+_CONTROL: Final = re.compile(r"[\x00-\x1f\x7f]")
+_NEEDS_QUOTING: Final = re.compile(r"(?:[^\x21-\x7e]|[\"<>\\^`{|}])+")
+_ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
+_SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, section 3.1
+_AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]+)(?::([0-9]{0,5}))?")
+_HOST_NAME: Final = re.compile(r"[a-z0-9._-]+")
+_NOT_ASCII: Final = re.compile(rb"[\x80-\xff]+")
+
+# One text for every failure: a client learns nothing about the network behind this service.
+UNUSABLE_URL_TEXT: Final = "image_url could not be fetched"
+
+
+class UnusableUrl(InvalidParameter):
+    default_text = UNUSABLE_URL_TEXT
+
+
+@dataclass(frozen=True, slots=True)
+class SourceUrl:
+    """An http or https URL, ready to be asked for.
+
+    scheme: "http" or "https". host: a lower-case ASCII name, or an address without brackets.
+    target: path and query as they stand in the request line, in ASCII.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def path(self) -> str:
+        return self.target.partition("?")[0]
+
+    @property
+    def authority(self) -> str:
+        """The value of the Host header: the port only where it is not the scheme's own."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"{self.scheme}://{self.authority}{self.target}"
+
+
+def check_source_url(value: object) -> str:
+    """Return the URL's text without white space around it, once it is one that could be fetched.
+
+    Raises:
+        UnusableUrl: no text, too long, or refused by `parse_url`.
+    """
+    if not isinstance(value, str) or len(value) > MAX_URL_CHARACTERS:
+        raise UnusableUrl(detail="not a URL")
+    text = value.strip()
+    parse_url(text)
+    return text
+
+
+def parse_url(text: str) -> SourceUrl:
+    """Take a URL apart; escapes are left as they are, what cannot be sent as it is gets escaped.
+
+    Raises:
+        UnusableUrl: not http or https, no host, a user name, a port that no web server uses, a
+            control character, or a broken syntax.
+    """
+    if _CONTROL.search(text):
+        raise UnusableUrl(detail="control characters")
+    parts = _ABSOLUTE.match(text)
+    if parts is None:
+        raise UnusableUrl(detail="neither http nor https")
+    scheme, authority, target = parts[1].lower(), parts[2], quote_target(parts[3])
+    host, port = _split_authority(authority, DEFAULT_PORTS[scheme])
+    return SourceUrl(scheme, host, port, target if target.startswith("/") else "/" + target)
+
+
+def join_url(base: SourceUrl, location: bytes) -> SourceUrl:
+    """Resolve a Location header's value against the URL that answered with it.
+
+    Bytes outside ASCII are UTF-8 or else kept as they are: a Latin-1 `é` is asked for as `%E9`.
+
+    Raises:
+        UnusableUrl: empty, too long, or refused by `parse_url`.
+    """
+    if len(location) > MAX_LOCATION_BYTES:
+        raise UnusableUrl(detail=f"redirected to an address of {len(location)} bytes")
+    try:
+        text = location.decode().strip()
+    except UnicodeDecodeError:
+        text = _NOT_ASCII.sub(_escape_bytes, location).decode().strip()
+    if not text or _CONTROL.search(text):
+        raise UnusableUrl(detail="redirected to nowhere")
+    if _SCHEME.match(text):
+        return parse_url(text)
+    if text.startswith("//"):
+        return parse_url(f"{base.scheme}:{text}")
+    relative = quote_target(text.partition("#")[0])
+    if relative.startswith("/"):
+        return replace(base, target=relative)
+    try:
+        return parse_url(urljoin(str(base), relative))
+    except ValueError:
+        raise UnusableUrl(detail="redirected to a broken address") from None
+
+
+def quote_target(text: str) -> str:
+    """Escape what cannot stand in a request line, as UTF-8, and nothing else.
+
+    Raises:
+        UnusableUrl: half a surrogate pair, which has no UTF-8.
+    """
+    try:
+        return _NEEDS_QUOTING.sub(
+            lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text
+        )
+    except UnicodeEncodeError:
+        raise UnusableUrl(detail="half a surrogate pair") from None
+
+
+def encode_host(text: str) -> str:
+    """Return a host name in lower-case ASCII: by IDNA 2008, or else (emoji) by IDNA 2003.
+
+    Raises:
+        UnusableUrl: too long, or with characters that no host name has.
+    """
+    host = unquote(text) if "%" in text else text  # of no UTF-8: U+FFFD, which is refused below
+    if len(host) > MAX_HOST_CHARACTERS:
+        raise UnusableUrl(detail="host name too long")
+    if not host.isascii():
+        try:
+            host = idna.encode(host, uts46=True).decode()
+        except (UnicodeError, IndexError):
+            host = _encode_idna_2003(host)
+    host = host.lower()
+    if not _HOST_NAME.fullmatch(host) or not host.strip("."):
+        raise UnusableUrl(detail="host name")
+    return host
+
+
+def _escape_bytes(found: "re.Match[bytes]") -> bytes:
+    return b"".join(b"%%%02X" % byte for byte in found[0])
+
+
+def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
+    if "@" in authority:
+        raise UnusableUrl(detail="holds a user name")
+    parts = _AUTHORITY.fullmatch(authority)
+    if parts is None:
+        raise UnusableUrl(detail="host or port")
+    port = int(parts[2] or default_port)
+    if port > 65535 or (port < FIRST_UNPRIVILEGED_PORT and port not in DEFAULT_PORTS.values()):
+        raise UnusableUrl(detail=f"port {port}")
+    is_address = parts[1].startswith("[")
+    return (_parse_ipv6(parts[1][1:-1]) if is_address else encode_host(parts[1])), port
+
+
+def _parse_ipv6(text: str) -> str:
+    """Zones are refused: they name an interface of this machine."""
+    try:
+        if "%" in text:
+            raise ValueError
+        return str(ipaddress.IPv6Address(text))
+    except ValueError:
+        raise UnusableUrl(detail="no IPv6 address") from None
+
+
+def _encode_idna_2003(host: str) -> str:
+    try:
+        return host.encode("idna").decode()
+    except (UnicodeError, IndexError):
+        raise UnusableUrl(detail="host name") from None

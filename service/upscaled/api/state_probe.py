@@ -1,0 +1,74 @@
+"""A background check of the stored state, whose last answer readiness gives."""
+
+import asyncio
+import logging
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from upscaled.logs import event
+
+PROBE_EVERY_S: Final = 5.0
+PROBE_WITHIN_S: Final = 5.0
+"""A result on a disk that works is stored and read back within milliseconds."""
+
+_logger: Final = logging.getLogger(__name__)
+
+
+class StateProbe:
+    """Finds out in the background whether the stored state works, and remembers the last answer.
+
+    trouble: why it does not, for an operator; empty where it does.
+    """
+
+    def __init__(self, find_trouble: Callable[[], str]) -> None:
+        """find_trouble: the check itself; it may block, for ever at the worst."""
+        self.trouble = "not looked at yet"
+        self._find_trouble = find_trouble
+        self._pending: asyncio.Future[str] | None = None
+
+    async def run_for_ever(self) -> None:
+        """Check every `PROBE_EVERY_S` until cancelled."""
+        while True:
+            await asyncio.sleep(PROBE_EVERY_S)
+            await self.check()
+
+    async def check(self) -> None:
+        """Check once; a check that takes longer than `PROBE_WITHIN_S` is trouble by itself.
+
+        One that hangs is left alone and waited for again the next time: they never pile up.
+        """
+        pending = self._pending or self._start()
+        done, _ = await asyncio.wait([pending], timeout=PROBE_WITHIN_S)
+        self._pending = None if done else pending
+        self._note(pending.result() if done else f"no answer within {PROBE_WITHIN_S:g} s")
+
+    def _start(self) -> "asyncio.Future[str]":
+        """Run the check in a thread of its own: those that requests share may all be stuck."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[str] = loop.create_future()
+
+        def settle(trouble: str) -> None:
+            if not answer.done():
+                answer.set_result(trouble)
+
+        def run() -> None:
+            try:
+                trouble = self._find_trouble()
+            except Exception as error:
+                _logger.exception("the check of the state failed", extra=event("crash"))
+                trouble = f"{type(error).__name__}: {error}"
+            with suppress(RuntimeError):  # the service has ended meanwhile
+                loop.call_soon_threadsafe(settle, trouble)
+
+        threading.Thread(target=run, name="state-probe", daemon=True).start()
+        return answer
+
+    def _note(self, trouble: str) -> None:
+        """Log the beginning, each change of the cause, and the end."""
+        before, self.trouble = self.trouble, trouble
+        if trouble and trouble != before:
+            _logger.error("not ready: %s", trouble, extra=event("state_unusable"))
+        elif before and not trouble:
+            _logger.info("the stored state works", extra=event("state_usable"))

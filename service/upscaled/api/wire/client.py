@@ -1,0 +1,70 @@
+"""The client at the other end: noticing that it has gone, and stopping its work then."""
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, TypeVar
+
+from starlette.types import Receive
+
+from upscaled.errors import InternalError
+
+T = TypeVar("T")
+
+
+class ClientGone(Exception):
+    """The client closed the connection; there is nobody to answer."""
+
+
+class Client:
+    """Made by `watch_client`, once the whole request body has been read."""
+
+    def __init__(self, departure: asyncio.Task[None]) -> None:
+        self._departure = departure
+
+    def raise_if_gone(self) -> None:
+        if self._departure.done():
+            raise ClientGone
+
+    async def unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
+        """The work's result. A client that goes cancels the work, and waits for it to stop.
+
+        Raises:
+            ClientGone: after the work has ended.
+            InternalError: the work was cancelled, but not by this request.
+        """
+        task = asyncio.create_task(work)
+        try:
+            await asyncio.wait({task, self._departure}, return_when=asyncio.FIRST_COMPLETED)
+            if task.done():
+                return _result(task)
+        finally:
+            await _end(task)
+        raise ClientGone
+
+
+def _result(task: asyncio.Task[T]) -> T:
+    """Seen from outside, a task that was cancelled looks as if its caller had been."""
+    if task.cancelled():
+        raise InternalError(detail="the work was cancelled")
+    return task.result()
+
+
+@asynccontextmanager
+async def watch_client(receive: Receive) -> AsyncIterator[Client]:
+    departure = asyncio.create_task(_wait_for_departure(receive))
+    try:
+        yield Client(departure)
+    finally:
+        await _end(departure)
+
+
+async def _wait_for_departure(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    """Cancel a task, wait for its end and leave its outcome aside."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,173 @@
+"""All connections of the server: how many there may be, in all and from one address.
+
+Where there are too many, the one that has been idle longest makes room; only where none is idle the
+new one is turned away. So silent connections cannot lock other clients out. A connection on which
+an answer is still being taken is not idle, and is never cut off for a new one.
+"""
+
+import asyncio
+import ipaddress
+import logging
+import resource
+import time
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+from upscaled.config import Network, Settings
+from upscaled.logs import event
+
+CHECK_EVERY_S: Final = 0.25
+# Of the process's descriptors these are for all but clients: workers, database, results, sources.
+RESERVED_DESCRIPTORS: Final = 128
+LEAST_CONNECTIONS: Final = 16
+_LOG_EVERY_S: Final = 10.0
+# One customer of an access provider has at least such a network (RFC 6177).
+_IPV6_PREFIX: Final = 64
+
+_logger: Final = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectionLimits:
+    """Bounds on connections. `trusted` addresses are of proxies, whose clients are many.
+
+    write_timeout_s: the longest that a client may take nothing of what is sent to it.
+    """
+
+    total: int = 1000
+    per_address: int = 100
+    trusted: tuple[Network, ...] = ()
+    write_timeout_s: float = 30.0
+
+
+class Connection(Protocol):
+    """A client's connection, as the registry needs it."""
+
+    def check(self, now_s: float) -> None:
+        """End it if a deadline has passed. `now_s` is of `time.monotonic`."""
+
+    def evict(self) -> bool:
+        """End it to make room; False where its client still takes an answer."""
+
+
+class Connections:
+    """The open connections; belongs to the event loop. Their deadlines are checked while any is."""
+
+    def __init__(self, limits: ConnectionLimits) -> None:
+        self.limits = limits
+        self._open: dict[Connection, str] = {}
+        self._of_address: dict[str, dict[Connection, None]] = {}
+        self._idle: dict[Connection, None] = {}  # longest idle first
+        self._timer: asyncio.TimerHandle | None = None
+        self._refused = 0
+        self._logged_at_s = -_LOG_EVERY_S
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def admit(self, connection: Connection, address: str) -> bool:
+        """Count a new connection, idle so far; False where there are too many.
+
+        Args:
+            address: of the client: an IP address, or empty where it has none.
+        """
+        source = self._source_of(address)
+        same = self._of_address.get(source, {})
+        if source and len(same) >= self.limits.per_address and not self._evict(same):
+            return self._refuse("UPSCALED_MAX_CONNECTIONS_PER_ADDRESS", source)
+        if len(self._open) >= self.limits.total and not self._evict(self._idle):
+            return self._refuse("UPSCALED_MAX_CONNECTIONS", source)
+        self._open[connection] = source
+        self._of_address.setdefault(source, {})[connection] = None
+        self._idle[connection] = None
+        if self._timer is None:
+            self._check_later()
+        return True
+
+    def remove(self, connection: Connection) -> None:
+        """Forget a connection; one that was never admitted is passed over."""
+        source = self._open.pop(connection, None)
+        if source is None:
+            return
+        self._idle.pop(connection, None)
+        same = self._of_address[source]
+        del same[connection]
+        if not same:
+            del self._of_address[source]
+
+    def note_busy(self, connection: Connection) -> None:
+        """A request has come: the connection no longer makes room for others."""
+        self._idle.pop(connection, None)
+
+    def note_idle(self, connection: Connection) -> None:
+        """It waits for its next request."""
+        if connection in self._open:
+            self._idle[connection] = None
+
+    def _source_of(self, address: str) -> str:
+        """What is counted together: an IPv4 address, an IPv6 network; empty: not counted."""
+        try:
+            ip = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return ""
+        if isinstance(ip, ipaddress.IPv6Address) and ip.ipv4_mapped is not None:
+            ip = ip.ipv4_mapped
+        if any(ip in network for network in self.limits.trusted):
+            return ""
+        if isinstance(ip, ipaddress.IPv4Address):
+            return str(ip)
+        return str(ipaddress.ip_network((ip, _IPV6_PREFIX), strict=False))
+
+    def _evict(self, among: dict[Connection, None]) -> bool:
+        """End the connection of `among` that has been idle longest."""
+        for oldest in self._idle:
+            if oldest in among and oldest.evict():
+                self.remove(oldest)
+                return True
+        return False
+
+    def _refuse(self, setting: str, source: str) -> bool:
+        self._refused += 1
+        now_s = time.monotonic()
+        if now_s - self._logged_at_s >= _LOG_EVERY_S:
+            count = {"refused": self._refused, "open": len(self._open)}
+            fields = event("connections_refused", address=source, **count)
+            _logger.warning("too many connections, see %s", setting, extra=fields)
+            self._refused, self._logged_at_s = 0, now_s
+        return False
+
+    def _check_later(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(CHECK_EVERY_S, self._check)
+
+    def _check(self) -> None:
+        now_s = time.monotonic()
+        for connection in tuple(self._open):
+            try:
+                connection.check(now_s)
+            except Exception:  # a bug; the deadlines of all other connections go on
+                _logger.exception("a connection could not be checked", extra=event("crash"))
+                self.remove(connection)
+        self._timer = None
+        if self._open:
+            self._check_later()
+
+
+def build_connections(settings: Settings) -> Connections:
+    """The registry for these settings, with room in this process's descriptors."""
+    total, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if total != resource.RLIM_INFINITY:
+        room = max(LEAST_CONNECTIONS, total - RESERVED_DESCRIPTORS)
+        if room < settings.max_connections:
+            fields = event("few_descriptors", descriptors=total, connections=room)
+            _logger.warning("fewer connections than set: too few descriptors", extra=fields)
+    else:
+        room = settings.max_connections
+    return Connections(
+        ConnectionLimits(
+            total=min(room, settings.max_connections),
+            per_address=settings.max_connections_per_address,
+            trusted=settings.trusted_proxies,
+            write_timeout_s=settings.write_timeout_s,
+        )
+    )

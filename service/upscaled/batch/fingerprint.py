@@ -1,0 +1,69 @@
+"""All that a result depends on beside its source."""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from typing import Final
+
+from upscaled.config import Settings
+from upscaled.upscale.model_choice import Rung
+from upscaled_models.registry import ModelSpec
+
+MAX_RESULT_SIDE_PX: Final = 20_000
+"""20,000 x 20,000 pixels take 1.2 GB while they are made; JPEG itself ends at 65,500 a side."""
+
+FORMAT: Final = 1
+"""Of the way from source to result: where it changes, everything is made again."""
+
+
+TEMPERING_FORMAT: Final = 1
+"""Of tempering and of the measuring of harm: where either changes, what depends on it is made
+again."""
+
+
+def fingerprint(
+    settings: Settings,
+    scale: int,
+    rungs: Sequence[Rung],
+    find: Callable[[str], ModelSpec],
+) -> bytes:
+    """SHA-256 of it: the same where a result would be the same, as far as anyone asked for it.
+
+    The number type that `precision` came to on a machine is not in it, nor how large pictures may
+    be for a model there, but the models that come to it: a batch that moves to another machine goes
+    on there with the pictures that the same model would make.
+
+    Args:
+        rungs: those that the source may come to, as of `upscaled.upscale.model_choice.rungs_for`.
+        find: the model of a name.
+    """
+    first, *others = rungs
+    spec = find(first.model)
+    facts: dict[str, object] = {
+        "format": FORMAT,
+        "scale": scale,
+        "model": spec.name,
+        "weights": _weights(spec),
+        "denoise": settings.denoise if spec.wdn else None,
+        "precision": settings.precision,
+        "jpeg_quality": settings.jpeg_quality,
+        "colour_lock": settings.colour_lock,
+        "keep_copyright": settings.keep_copyright,
+        "deep_png": settings.deep_png,
+        "max_result_side_px": MAX_RESULT_SIDE_PX,
+    }
+    if others or first.tempered_with:
+        facts["temper"] = settings.temper
+        facts["tempering_format"] = TEMPERING_FORMAT
+        facts["rungs"] = [
+            [
+                rung.harmed_only,
+                *(_weights(find(name)) for name in (rung.model, rung.tempered_with) if name),
+            ]
+            for rung in rungs
+        ]
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
+
+
+def _weights(spec: ModelSpec) -> list[str]:
+    return [spec.sha256, *([spec.wdn.sha256] if spec.wdn else [])]

@@ -1,0 +1,65 @@
+"""A batch: files in, outcomes out, several under way at once."""
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from typing import Final
+
+from upscaled.batch.found import Source
+from upscaled.batch.outcome import Outcome
+from upscaled.batch.stop import Stop
+from upscaled.batch.work import Bench
+from upscaled.config import Settings
+from upscaled.upscale.lane import Cancelled
+
+MAX_PLACES: Final = 34
+
+
+def count_under_way(settings: Settings, windows_at_once: int) -> int:
+    """How many files are, at once; at least `jobs_per_worker`.
+
+    windows_at_once: the most that one batch on the device may have.
+
+    While a batch of windows is on the device, another can be gathered, and files are decoded,
+    encoded and written beside both. Each holds its file.
+    """
+    return max(settings.jobs_per_worker, min(MAX_PLACES, 2 * windows_at_once + 2))
+
+
+def run_batch(
+    sources: Iterator[Source],
+    bench: Bench,
+    tell: Callable[[Outcome], None],
+    stop: Stop,
+) -> None:
+    """Work on every source until there is none, or until `stop` is asked for.
+
+    Sources are drawn as places become free, so that there may be any number of them. `sources` may
+    block; `tell` hears one outcome at a time, in no order.
+
+    Raises:
+        whatever `sources` or `tell` raises; what is under way is dropped then.
+    """
+    places = count_under_way(bench.settings, bench.upscaler.windows_at_once)
+    drawing, telling = threading.Lock(), threading.Lock()
+
+    def draw() -> Source | None:
+        with drawing:
+            return None if stop.asked.is_set() else next(sources, None)
+
+    def work_alone() -> None:
+        while (source := draw()) is not None:
+            try:
+                outcome = bench.work(source)
+            except Cancelled:
+                return
+            with telling:
+                tell(outcome)
+
+    with ThreadPoolExecutor(places, thread_name_prefix="file") as pool:
+        tasks = [pool.submit(work_alone) for _ in range(places)]
+        wait(tasks, return_when=FIRST_EXCEPTION)
+        if any(task.done() and task.exception() for task in tasks):
+            stop.now()
+    for task in tasks:
+        task.result()

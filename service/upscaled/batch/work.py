@@ -1,0 +1,232 @@
+"""One file of a batch, from its name to its result."""
+
+import hashlib
+import logging
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePath
+from typing import Final
+
+from upscaled.batch.files import CannotWrite, NotAnImage, read_source, refuse_unreadable
+from upscaled.batch.fingerprint import MAX_RESULT_SIDE_PX, fingerprint
+from upscaled.batch.found import Source
+from upscaled.batch.journal import JournalUnusable, Made
+from upscaled.batch.naming import candidate_names
+from upscaled.batch.outcome import BatchAborted, Kind, Outcome
+from upscaled.batch.room import PixelRoom
+from upscaled.batch.shelf import Found, Shelf, Taken
+from upscaled.batch.stop import Stop
+from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
+from upscaled.engine.engine import EngineOutOfMemory
+from upscaled.errors import (
+    InternalError,
+    ResolutionTooHigh,
+    ServiceError,
+    UnsupportedImageFormat,
+)
+from upscaled.image.probe import probe
+from upscaled.image.types import ImageInfo
+from upscaled.upscale.lane import Cancelled
+from upscaled.upscale.model_choice import rungs_for
+from upscaled.upscale.result import Result
+from upscaled.upscale.upscaler import Upscaler
+from upscaled_models.store import ModelStore
+
+TellPart = Callable[[Path, float], None]
+
+RESULTS_UNDER_WAY_PX: Final = 2 * MAX_OUTPUT_SIDE_PX**2
+"""As in a worker of the service: 216 MB of canvas."""
+
+_log = logging.getLogger(__name__)
+
+
+def ignore_part(source: Path, done_part: float) -> None:
+    """Who tells nobody of tiles."""
+
+
+class EngineBroken(BatchAborted):
+    """The device or its network fails, whatever it is given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """All that working on a file takes; any number of threads may.
+
+    tell_part: hears, from any thread, what part of
+    a file's tiles is done, 0 to 1.
+    """
+
+    upscaler: Upscaler
+    settings: Settings
+    scale: int
+    shelf: Shelf
+    stop: Stop
+    room: PixelRoom
+    tell_part: TellPart = ignore_part
+
+    def work(self, source: Source) -> Outcome:
+        """What became of one file. Its own failure is told, never raised.
+
+        Raises:
+            Cancelled: the batch was stopped; nothing is left of this file's work.
+            BatchAborted: no further file can be worked on: nothing goes through the network any
+                more (`EngineBroken`), no result can be written, or the journal fails.
+        """
+        started = time.perf_counter()
+        path = Path(os.path.abspath(source.path))
+        outcome = Outcome(path, Kind.FAILED)
+        try:
+            outcome = self._work(source, path)
+        except NotAnImage:
+            outcome = replace(outcome, kind=Kind.PASSED_OVER)
+        except UnsupportedImageFormat as error:
+            outcome = replace(_failed(outcome, error, str(error)), kind=Kind.UNSUPPORTED)
+        except ServiceError as error:
+            outcome = _failed(outcome, error, str(error))
+            if isinstance(error, InternalError):
+                self._prove_engine()
+        except OSError as error:
+            refusal = refuse_unreadable(error)
+            outcome = _failed(outcome, refusal, refusal.public_text)
+        except (CannotWrite, MemoryError, EngineOutOfMemory) as error:
+            outcome = _failed(outcome, InternalError(), str(error) or "not enough memory")
+        except (Cancelled, BatchAborted):
+            raise
+        except Exception as error:  # noqa: BLE001  (whatever it is, the other files are not to blame)
+            _log.warning("%s", path, exc_info=error)
+            outcome = _failed(outcome, InternalError(), f"{type(error).__name__}: {error}")
+        return replace(outcome, seconds=time.perf_counter() - started)
+
+    def _work(self, source: Source, path: Path) -> Outcome:
+        if source.trouble is not None:
+            raise source.trouble
+        if not source.is_named and self.shelf.holds(path):
+            raise NotAnImage(path)
+        data = read_source(path, self.settings.formats, is_any=source.is_named)
+        info = probe(data, self.settings.formats)
+        outcome = Outcome(
+            path,
+            Kind.SKIPPED,
+            source_bytes=len(data),
+            source_px=(info.width_px, info.height_px),
+        )
+        self._refuse_too_large(info)
+        content = hashlib.sha256(data).digest()
+        names = self._names(source, path, info)
+        mark = self._fingerprint(info)
+        taken = self.shelf.take(path, content, mark, names)
+        if isinstance(taken, Found):
+            return _of_made(replace(outcome, result=taken.target), taken.made)
+        try:
+            outcome = replace(outcome, result=taken.target)
+            return self._fill(taken, data, content, mark, info, outcome)
+        except BaseException:
+            with suppress(JournalUnusable):  # the next run clears the row away
+                self.shelf.give_back(taken)
+            raise
+
+    def _fill(
+        self,
+        taken: Taken,
+        data: bytes,
+        content: bytes,
+        mark: bytes,
+        info: ImageInfo,
+        outcome: Outcome,
+    ) -> Outcome:
+        """The place filled with what the network makes, or with a copy of what it made before."""
+        if alike := self.shelf.find_alike(content, mark):
+            made, result = alike
+            outcome = replace(outcome, kind=Kind.COPIED)
+        else:
+            upscaled = self._upscale(outcome.source, data, info)
+            made, result = _describe(upscaled, content, mark), upscaled.data
+            outcome = replace(
+                outcome,
+                kind=Kind.UPSCALED,
+                decode_s=upscaled.timings.decode_s,
+                network_s=upscaled.timings.network_s,
+                encode_s=upscaled.timings.encode_s,
+            )
+        made = replace(made, mtime_ns=self.shelf.write(taken, result))
+        self.shelf.fill(taken, made)
+        return _of_made(outcome, made)
+
+    def _upscale(self, path: Path, data: bytes, info: ImageInfo) -> Result:
+        def on_tile(done: int, total: int) -> None:
+            self.tell_part(path, done / max(1, total))
+
+        weight = 2 if self._is_deep(info) else 1
+        result_px = info.width_px * info.height_px * self.scale**2 * weight
+        with self.room.take(result_px), self.stop.reaching() as cancellation:
+            return self.upscaler.upscale(
+                data,
+                self.scale,
+                on_tile=on_tile,
+                cancellation=cancellation,
+                max_output_side_px=MAX_RESULT_SIDE_PX,
+            )
+
+    def _fingerprint(self, info: ImageInfo) -> bytes:
+        """All that the file's result depends on beside its content."""
+        ladder = self.upscaler.ladders[self.scale]
+        px = info.width_px * info.height_px
+        rungs = rungs_for(ladder, px, is_deep=self._is_deep(info))
+        find = ModelStore(self.settings.models_dir).find
+        return fingerprint(self.settings, self.scale, rungs, find)
+
+    def _is_deep(self, info: ImageInfo) -> bool:
+        """Whether its result has 16 bits a channel."""
+        return info.is_deep and (info.has_alpha or self.settings.deep_png)
+
+    def _prove_engine(self) -> None:
+        """After some errors of a device every further call fails: then no file need be tried."""
+        try:
+            self.upscaler.prove()
+        except Exception as error:
+            models = ", ".join(self.upscaler.models.loaded())
+            raise EngineBroken(f"{models} works no more: {error}") from error
+
+    def _refuse_too_large(self, info: ImageInfo) -> None:
+        if max(info.width_px, info.height_px) * self.scale > MAX_RESULT_SIDE_PX:
+            raise ResolutionTooHigh(
+                f"{info.width_px} x {info.height_px} px would become longer than "
+                f"{MAX_RESULT_SIDE_PX} px at scale {self.scale}"
+            )
+
+    def _names(self, source: Source, path: Path, info: ImageInfo) -> Iterator[PurePath]:
+        folder = self.shelf.place_of(path, source.place)
+        is_png = info.has_alpha or self._is_deep(info)
+        ending = "png" if is_png else "jpg"
+        return (folder / name for name in candidate_names(path.name, self.scale, ending))
+
+
+def _describe(upscaled: Result, content: bytes, mark: bytes) -> Made:
+    return Made(
+        source_sha256=content,
+        fingerprint=mark,
+        sha256=hashlib.sha256(upscaled.data).digest(),
+        size_bytes=len(upscaled.data),
+        mtime_ns=0,
+        width_px=upscaled.width_px,
+        height_px=upscaled.height_px,
+        model=upscaled.model,
+    )
+
+
+def _failed(outcome: Outcome, error: ServiceError, text: str) -> Outcome:
+    return replace(outcome, kind=Kind.FAILED, error_code=error.error_code, error=text)
+
+
+def _of_made(outcome: Outcome, made: Made | None) -> Outcome:
+    if made is None:
+        return outcome
+    return replace(
+        outcome,
+        model=made.model,
+        result_bytes=made.size_bytes,
+        result_px=(made.width_px, made.height_px),
+    )

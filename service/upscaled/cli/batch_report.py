@@ -1,0 +1,141 @@
+"""What a batch says of itself: a bar and lines on a terminal, JSON lines elsewhere."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+from upscaled.batch.outcome import Kind, Outcome, Summary
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
+
+
+class BatchReport:
+    """A context around a batch; `tell` is called for one outcome at a time.
+
+    Standard output gets a line for each image: JSON where it is no terminal or `is_json`. Failures
+    and the summary go to standard error too. The bar is drawn where there is a terminal for it.
+    """
+
+    def __init__(self, *, is_json: bool) -> None:
+        from rich.console import Console
+
+        self.summary = Summary()
+        self._is_json = is_json or not _is_terminal(sys.stdout)
+        self._parts: dict[Path, float] = {}
+        self._started = time.monotonic()
+        stderr = Console(stderr=True)
+        has_terminal = stderr.is_terminal and not (self._is_json and _is_terminal(sys.stdout))
+        self._bar = _make_bar(stderr if self._is_json else Console()) if has_terminal else None
+        self._task = self._bar.add_task("", total=None, pace="") if self._bar else None
+
+    def __enter__(self) -> Self:
+        self._started = time.monotonic()
+        if self._bar:
+            self._bar.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    @property
+    def has_bar(self) -> bool:
+        """Whether anybody sees how many files there are in all."""
+        return self._bar is not None
+
+    def expect(self, files: int) -> None:
+        """How many files there are; may be called from any thread."""
+        if self._bar and self._task is not None:
+            self._bar.update(self._task, total=files)
+
+    def tell_part(self, source: Path, done_part: float) -> None:
+        """How far one file is; from any thread."""
+        if self._bar:
+            self._parts[source] = done_part
+            self._advance()
+
+    def tell(self, outcome: Outcome) -> None:
+        self.summary.add(outcome)
+        self._parts.pop(outcome.source, None)
+        if outcome.is_image and self._is_json:
+            print(json.dumps(outcome.to_json()), flush=True)
+        if outcome.kind in (Kind.FAILED, Kind.UNSUPPORTED):
+            self._say(f"upscaled: {outcome.source}: {outcome.error}")
+        elif outcome.is_image and not self._is_json:
+            self._say(_describe(outcome), is_result=True)
+        self._advance()
+
+    def conclude(self) -> None:
+        """Say how it all went."""
+        seconds = time.monotonic() - self._started
+        if self._is_json:
+            print(json.dumps({"summary": self.summary.to_json(seconds)}), flush=True)
+        self._say(self.summary.describe(seconds))
+
+    def _advance(self) -> None:
+        if self._bar and self._task is not None:
+            completed = self.summary.files + sum(list(self._parts.values()))
+            self._bar.update(self._task, completed=completed, pace=self._pace())
+
+    def _pace(self) -> str:
+        facts = self.summary.to_json(time.monotonic() - self._started)
+        return f"{facts['images_per_s']:.1f} images/s {facts['megapixels_per_s']:.1f} MP/s"
+
+    def _say(self, line: str, *, is_result: bool = False) -> None:
+        """Above the bar, if there is one: it is drawn again below."""
+        line = to_printable(line)
+        if self._bar and self._bar.live.is_started:
+            self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        else:
+            print(line, file=sys.stdout if is_result else sys.stderr, flush=True)
+
+
+def to_printable(line: str) -> str:
+    """What of a name is no text, or would steer a terminal, is replaced."""
+    text = os.fsencode(line).decode(errors="replace")
+    return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
+
+
+def _describe(outcome: Outcome) -> str:
+    text = str(outcome.result or outcome.source)
+    if outcome.result_px:
+        text += f"  {outcome.result_px[0]} x {outcome.result_px[1]} px"
+    if outcome.kind is Kind.UPSCALED:
+        return f"{text}  by {outcome.model} in {outcome.seconds:.1f} s"
+    return f"{text}  {'done already' if outcome.kind is Kind.SKIPPED else 'copied'}"
+
+
+def _is_terminal(stream: object) -> bool:
+    isatty = getattr(stream, "isatty", None)
+    return bool(isatty and isatty())
+
+
+def _make_bar(console: "Console") -> "Progress":
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
+    )
+
+    return Progress(
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[pace]}"),
+        TextColumn("left:"),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+    )

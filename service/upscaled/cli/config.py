@@ -1,0 +1,38 @@
+"""`upscaled config`: every setting, what it is now, what it is by default and what it means."""
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from upscaled.config import describe_settings, load_settings
+from upscaled.state import hide_password
+
+
+def register(app: typer.Typer) -> None:
+    app.command("config")(print_config)
+
+
+def print_config() -> None:
+    """Print all settings: variable, value, default and meaning. Passwords are never shown.
+
+    Settings are environment variables. Where the output is no terminal, each is one line of four
+    columns with tabs between.
+    """
+    rows = [
+        (variable, hide_password(value) if _may_hold_password(variable, value) else value, *rest)
+        for variable, value, *rest in describe_settings(load_settings())
+    ]
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal:
+        for row in rows:
+            typer.echo("\t".join(row))
+        return
+    table = Table("VARIABLE", "VALUE", "DEFAULT", "MEANING", box=None, pad_edge=False)
+    for variable, value, *rest in rows:
+        table.add_row(variable, value, *rest)
+    table.columns[0].no_wrap = True
+    console.print(table)
+
+
+def _may_hold_password(variable: str, value: str) -> bool:
+    return variable == "UPSCALED_DATABASE_URL" and value != ""

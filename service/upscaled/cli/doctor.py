@@ -1,0 +1,122 @@
+"""`upscaled doctor`: what is wrong with this installation, and what to do about it."""
+
+import json
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import asdict
+from importlib.metadata import version
+from typing import Annotated, Final
+
+import typer
+from rich.console import Console
+from rich.text import Text
+
+from upscaled.doctor.finding import Finding, Status
+
+_COLOURS: Final = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILURE: "bold red"}
+_STATUS_WIDTH: Final = 9
+_CHECK_WIDTH: Final = 15
+
+
+def register(app: typer.Typer) -> None:
+    app.command("doctor")(examine)
+
+
+def examine(
+    host: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Where the service listens; else UPSCALED_HOST."),
+    ] = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=1, max=65535, metavar="PORT", help="Its port; else UPSCALED_PORT."),
+    ] = None,
+    is_expected: Annotated[
+        bool, typer.Option("--running", help="A service that does not answer is a failure.")
+    ] = False,
+    may_connect: Annotated[
+        bool,
+        typer.Option("--connect", help="Call UPSCALED_PUBLIC_BASE_URL though it leads elsewhere."),
+    ] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Look at everything the service needs; each line is ok, a warning or a failure.
+
+    Sends two golden pictures the whole way through the engines. Changes nothing, and connects to
+    nothing but the database and the service; --connect adds the public URL. Exit status 1 if there
+    is a failure, 0 without.
+    """
+    from upscaled.doctor.checkup import list_checks, run_checks
+    from upscaled.doctor.finding import worst_of
+    from upscaled.doctor.given import read_given
+
+    started = time.monotonic()
+    given = read_given(os.environ)
+    checks = list_checks(
+        given,
+        os.environ,
+        host=given.settings.host if host is None else host,
+        port=given.settings.port if port is None else port,
+        is_expected=is_expected,
+        may_connect=may_connect,
+    )
+    findings = _collect(run_checks(checks), is_shown=not is_json)
+    worst, seconds = worst_of(findings), time.monotonic() - started
+    if is_json:
+        typer.echo(_as_json(findings, worst, seconds))
+    else:
+        typer.echo(_summarise(findings, seconds))
+    if worst is Status.FAILURE:
+        raise typer.Exit(1)
+
+
+def _collect(findings: Iterable[Finding], *, is_shown: bool) -> list[Finding]:
+    """All of them; each is shown as it comes."""
+    console = Console(highlight=False, markup=False, emoji=False)
+    seen = []
+    for finding in findings:
+        seen.append(finding)
+        if is_shown:
+            _show(finding, console)
+    return seen
+
+
+def _show(finding: Finding, console: Console) -> None:
+    """One line, its advice below it; only a terminal gets colours, and lines folded to its width.
+
+    A pipe gets each on one line, for `grep`.
+    """
+    status, check = f"{finding.status:<{_STATUS_WIDTH}}", f"{finding.check:<{_CHECK_WIDTH}}"
+    indent = " " * (_STATUS_WIDTH + _CHECK_WIDTH)
+    if not console.is_terminal:
+        typer.echo(f"{status}{check}{finding.found}")
+        if finding.advice:
+            typer.echo(f"{indent}do: {finding.advice}")
+        return
+    body = Text(finding.found)
+    if finding.advice:
+        body.append(f"\ndo: {finding.advice}", style="cyan")
+    first, *rest = body.wrap(console, max(20, console.width - len(indent)))
+    console.print(Text.assemble((status, _COLOURS[finding.status]), (check, "bold"), first))
+    for part in rest:
+        console.print(Text.assemble(indent, part))
+
+
+def _summarise(findings: list[Finding], seconds: float) -> str:
+    counts = {status: sum(finding.status is status for finding in findings) for status in Status}
+    words = [f"{counts[Status.OK]} ok"]
+    for status in (Status.WARNING, Status.FAILURE):
+        if counts[status]:
+            words.append(f"{counts[status]} {status}{'s' if counts[status] > 1 else ''}")
+    return f"\nupscaled {version('upscaled')}: {', '.join(words)}, in {seconds:.1f} s"
+
+
+def _as_json(findings: list[Finding], worst: Status, seconds: float) -> str:
+    document = {
+        "version": version("upscaled"),
+        "status": worst,
+        "seconds": round(seconds, 2),
+        "findings": [asdict(finding) for finding in findings],
+    }
+    return json.dumps(document, indent=2, ensure_ascii=False)

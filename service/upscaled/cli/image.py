@@ -1,0 +1,133 @@
+"""`upscaled image`: upscale files on this machine, without the HTTP service.
+
+The service's limits on file size and input sides do not hold here; what a picture may grow to is
+bounded by memory alone (`upscaled.batch.fingerprint.MAX_RESULT_SIDE_PX`).
+"""
+
+import itertools
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from upscaled.batch.found import LIST, Finder, Source, read_names
+from upscaled.batch.outcome import Kind
+from upscaled.cli.batch import Json, Model, Order, Overwrite, Scale, run_order
+from upscaled.cli.batch_report import BatchReport
+
+if TYPE_CHECKING:
+    from upscaled.batch.stop import Stop
+
+
+def register(app: typer.Typer) -> None:
+    app.command("image")(upscale_images)
+
+
+def upscale_images(
+    files: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="FILES",
+            help="files, folders, quoted patterns like 'in/**/*.png', or - for names on "
+            "standard input, one a line",
+        ),
+    ],
+    scale: Scale,
+    output_dir: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output-dir",
+            metavar="DIR",
+            help="folder of the results; beside each file if none",
+        ),
+    ] = None,
+    model: Model = None,
+    is_json: Json = False,
+    ends_in_null: Annotated[
+        bool, typer.Option("-0", "--null", help="names on standard input end in NUL, not in a line")
+    ] = False,
+    is_overwriting: Overwrite = False,
+    ignores_unsupported: Annotated[
+        bool,
+        typer.Option(
+            "--ignore-unsupported",
+            help="exit status 0 also where pictures are in formats that are not enabled",
+        ),
+    ] = False,
+) -> None:
+    """Upscale pictures: FILE.png becomes FILE-x4.jpg, or .png where it is see-through
+    (or has 16 bits a channel, and UPSCALED_DEEP_PNG is set).
+
+    What was found in a folder or by a pattern keeps its place below DIR.
+    Hidden names are passed over, links to folders are not followed, files
+    that are no images are counted, pictures in formats that are not enabled
+    are named, with the setting that enables theirs if there is one. Where
+    two results would have one name, the second is FILE.png-x4.jpg; a name
+    too long for a file is cut, and ends in ~ and ten digits of its own.
+
+    What is done is skipped: the same content with the same settings,
+    whatever its name. A journal in DIR (.upscaled-journal.sqlite3) knows it;
+    delete it, with the results, to begin anew. A run that was killed goes on
+    where it was. What this command did not make is never replaced.
+
+    On a terminal there is a bar. Elsewhere standard output has one JSON
+    object a line for each image: source, result, outcome (upscaled, copied,
+    skipped, unsupported, failed), error_code and error (null where it went
+    well), model, source_bytes, source_px (width, height), result_bytes,
+    result_px, seconds, decode_s, network_s, encode_s. The last line is
+    {"summary": {...}}: how many files by outcome (passed_over: no images),
+    seconds, images_per_s, megapixels_per_s.
+
+    Exit status: 0, 1 if an image failed, is in a format that is not enabled
+    (unless --ignore-unsupported), or no result can be written any more, 2 for
+    a wrong call, 130 after Ctrl-C, 143 after SIGTERM.
+    """
+    _check_call(files, output_dir, ends_in_null=ends_in_null)
+    order = Order(scale, model, output_dir, is_json, is_overwriting)
+    signals: list[int] = []
+
+    def make_sources(stop: "Stop", report: BatchReport) -> Iterator[Source]:
+        separator = b"\0" if ends_in_null else b"\n"
+        names = partial(read_names, 0, separator, stop.asked.is_set)
+        finder = Finder(output_dir, names)
+        if report.has_bar and LIST not in files:
+            count = partial(_count, finder, files, report, stop)
+            threading.Thread(target=count, daemon=True).start()
+        return finder.find(files)
+
+    def on_signal(stop: "Stop", number: int) -> None:
+        signals.append(number)
+        stop.now()
+
+    report = run_order(order, order.load_settings(), make_sources, on_signal)
+    if signals:
+        print("upscaled: stopped; the same call goes on where it was", file=sys.stderr)
+        raise typer.Exit(128 + signals[0])
+    counts = report.summary.counts
+    if counts[Kind.FAILED] or (counts[Kind.UNSUPPORTED] and not ignores_unsupported):
+        raise typer.Exit(1)
+
+
+def _check_call(files: list[str], output_dir: Path | None, *, ends_in_null: bool) -> None:
+    if ends_in_null and LIST not in files:
+        raise typer.BadParameter("-0 is about names on standard input: give - as well")
+    if files.count(LIST) > 1:
+        raise typer.BadParameter("standard input can be read once: give one -")
+    if LIST in files and sys.stdin is None:
+        raise typer.BadParameter("there is no standard input")
+    for folder in (Path(name) for name in files if Path(name).is_dir()):
+        if output_dir is None:
+            raise typer.BadParameter(f"{folder} is a folder: -o says where its results go")
+        if output_dir.exists() and output_dir.samefile(folder):
+            raise typer.BadParameter(f"{folder} is the output folder itself")
+
+
+def _count(finder: Finder, files: list[str], report: BatchReport, stop: "Stop") -> None:
+    """Tell the bar how many files there are; the batch has begun meanwhile."""
+    seen = itertools.takewhile(lambda _: not stop.asked.is_set(), finder.find(files))
+    report.expect(sum(1 for _ in seen))

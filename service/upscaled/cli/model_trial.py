@@ -1,0 +1,173 @@
+"""`upscaled models try`: a model on one photo, shown beside the enlarged photo itself."""
+
+import io
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final
+
+import numpy as np
+import typer
+
+from upscaled.cli.batch import check_scale
+from upscaled.config import load_settings
+from upscaled.errors import ServiceError
+from upscaled.image.types import Image
+from upscaled_models.errors import ModelError, ModelRefused
+from upscaled_models.store import ModelStore
+
+MOST_SIDE_PX: Final = 512
+"""Of a photo so much is tried, its middle: a large network takes a minute for more on few cores."""
+
+_SUFFIXES: Final = (".png", ".jpg", ".jpeg")
+
+
+def register(commands: typer.Typer) -> None:
+    commands.command("try")(try_model)
+
+
+def try_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a model that is here")],
+    photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="a picture to try it on")],
+    scale: Annotated[
+        int | None,
+        typer.Option(
+            metavar="2|4", callback=check_scale, help="2 or 4; without it, the model's own"
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="the sheet, .png or .jpg; PHOTO-NAME-x4.png in this folder without it",
+        ),
+    ] = None,
+    whole: Annotated[
+        bool,
+        typer.Option("--whole", help=f"all of PHOTO, not its middle {MOST_SIDE_PX} px alone"),
+    ] = False,
+) -> None:
+    """Upscale a photo with a model, and draw a sheet: bicubic at the left, the model at the right,
+    the whole and the busiest and the smoothest part at 200 %.
+
+    The photo goes the way that the service's pictures go: tiles, colour correction, and whatever
+    runs the model fastest here, which is measured first where it has not been.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see upscaled.cli.batch.run_order
+    try:
+        scale = scale or _own_scale(name)
+        sheet = output or Path(f"{photo.stem}-{name}-x{scale}.png")
+        _check_output(sheet, is_asked_for=output is not None)
+        trial = run_trial(name, photo, scale, is_whole=whole)
+        _write(trial, sheet)
+    except (ModelError, OSError) as error:
+        raise _give_up(str(error)) from None
+    except ServiceError as error:
+        raise _give_up(f"{photo}: {error.public_text}") from None
+    typer.echo(sheet)
+    typer.echo(trial.title, err=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Trial:
+    """A photo and what a model made of it, in 8 bits a channel; `title` is all in a line."""
+
+    model: str
+    scale: int
+    source: Image
+    result: Image
+    title: str
+
+
+def run_trial(name: str, photo: Path, scale: int, *, is_whole: bool = False) -> Trial:
+    """Upscale the photo, or its middle, with that model.
+
+    Raises:
+        ModelError, SettingsError: the model is not here, or cannot be used.
+        ServiceError: the photo is refused, or the network failed.
+        OSError: the photo cannot be read.
+    """
+    from upscaled.cli.packaged_models import place_packaged_models
+    from upscaled.image.depth import rounded
+    from upscaled.upscale.upscaler import open_upscaler
+
+    source = photo.read_bytes()
+    settings = load_settings(None, **{f"model_x{scale}": name})
+    place_packaged_models(settings)
+    with open_upscaler(settings, scales=(scale,), decoders=0, asked_by="NAME") as upscaler:
+        decoded = rounded(upscaler.decoder.decode(source))
+        tried = decoded if is_whole else cut_middle(decoded)
+        result = upscaler.upscale(to_png(tried), scale, model=name)
+        after = rounded(upscaler.decoder.decode(result.data))
+    size = f"{tried.width_px}x{tried.height_px}"
+    if tried is not decoded:
+        size += f", the middle of {decoded.width_px}x{decoded.height_px}"
+    title = (
+        f"{result.model}, x{scale}: {photo.name} ({size}) "
+        f"in {result.timings.network_s:.1f} s by {result.label}"
+    )
+    return Trial(name, scale, tried, after, title)
+
+
+def cut_middle(image: Image) -> Image:
+    """The middle of an image, `MOST_SIDE_PX` wide and high at most; the same where it fits."""
+    height, width = image.height_px, image.width_px
+    if max(height, width) <= MOST_SIDE_PX:
+        return image
+    top, left = (max(0, side - MOST_SIDE_PX) // 2 for side in (height, width))
+    part = (slice(top, top + MOST_SIDE_PX), slice(left, left + MOST_SIDE_PX))
+    alpha = None if image.alpha is None else image.alpha[part]
+    return Image(image.rgb[part], alpha, image.icc)
+
+
+def to_png(image: Image) -> bytes:
+    """A file of the pixels as they are, 8 bits a channel."""
+    from PIL import Image as Pillow
+
+    planes = [image.rgb] if image.alpha is None else [image.rgb, image.alpha[..., None]]
+    file = io.BytesIO()
+    pixels = np.concatenate(planes, axis=2)
+    Pillow.fromarray(pixels).save(file, "PNG", icc_profile=image.icc, compress_level=1)
+    return file.getvalue()
+
+
+def _write(trial: Trial, path: Path) -> None:
+    from PIL import Image as Pillow
+
+    from upscaled.cli.before_after import draw_sheet
+
+    after = _on_white(trial.result)
+    size = (after.shape[1], after.shape[0])
+    before = Pillow.fromarray(_on_white(trial.source)).resize(size, Pillow.Resampling.BICUBIC)
+    names = ("bicubic", trial.model)
+    sheet = draw_sheet(np.asarray(before, np.uint8), after, trial.title, names)
+    sheet.save(path, icc_profile=trial.source.icc, quality=95)
+
+
+def _on_white(image: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    if image.alpha is None:
+        return np.asarray(image.rgb, np.uint8)
+    share = image.alpha[..., None].astype(np.float32) / 255
+    return np.rint(image.rgb * share + 255 * (1 - share)).astype(np.uint8)
+
+
+def _own_scale(name: str) -> int:
+    spec = ModelStore(load_settings().models_dir).find(name)
+    return 2 if spec.native_scale == 2 else 4
+
+
+def _check_output(path: Path, *, is_asked_for: bool) -> None:
+    """Before the work: what was not asked for by name replaces nothing."""
+    if path.suffix.lower() not in _SUFFIXES:
+        raise ModelRefused(f"{path}: the sheet is a .png or a .jpg file")
+    if not path.parent.is_dir():
+        raise ModelRefused(f"{path.parent}: there is no such folder")
+    if path.exists() and not is_asked_for:
+        raise ModelRefused(f"{path} is there already; `-o {path}` replaces it")
+
+
+def _give_up(text: str) -> typer.Exit:
+    typer.echo(f"upscaled: {text}", err=True)
+    return typer.Exit(1)

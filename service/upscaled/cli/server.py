@@ -1,0 +1,245 @@
+"""A server's life, from the first line to the last.
+
+listening socket -> state -> first API key -> pool and app -> uvicorn -> "ready"
+SIGTERM or SIGINT -> not ready -> the socket closes -> what runs is finished -> workers end
+SIGHUP of a terminal that closes -> as SIGTERM; else SIGHUP, SIGUSR1, SIGUSR2 -> a log line
+"""
+
+import asyncio
+import logging
+import math
+import os
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from importlib.metadata import version
+from types import FrameType
+
+import uvicorn
+from fastapi import FastAPI
+
+from upscaled.api.app import create_app
+from upscaled.api.protocol import ContractProtocol
+from upscaled.cli.allocator import return_memory_early
+from upscaled.cli.packaged_models import place_packaged_models
+from upscaled.cli.process_limits import ignore_signals, raise_descriptor_limit
+from upscaled.cli.stored import describe_trouble
+from upscaled.config import Settings
+from upscaled.logs import configure_logging, event, log_what_nobody_catches
+from upscaled.pool.local import LocalPool
+from upscaled.pool.spawn import WorkerUnusable
+from upscaled.state import State, StateError, hide_password, open_state
+
+FIRST_KEY_NAME = "first"
+NOT_READY_BEFORE_CLOSING_S = 0.25
+KEEP_ALIVE_S = 75
+SLOW_READERS_S = 10
+
+_log = logging.getLogger(__name__)
+
+
+class CannotServe(Exception):
+    """The server does not start; the text says why."""
+
+    exit_status = 1
+
+
+class CannotUpscale(CannotServe):
+    """No worker can do what the settings ask for: a model is missing, the device is not there."""
+
+    exit_status = 2
+
+
+def run_server(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        CannotServe: the address is taken or the data folder cannot be used.
+        CannotUpscale: at the first start every worker says why it cannot work.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+    log_what_nobody_catches()
+    return_memory_early()
+    survived = ignore_signals()  # until the loop can log them
+    raise_descriptor_limit()
+    with listen(settings.host, settings.port) as listener, _open_state(settings) as state:
+        url = describe_url(listener)
+        _say(f"upscaled {version('upscaled')} on {url}")
+        if state.is_new:
+            _log_new_database(settings)
+        if state.keys.is_empty():
+            _say(describe_first_key(state.keys.create(FIRST_KEY_NAME), url, settings))
+        place_packaged_models(settings)
+        pool = LocalPool(settings)
+        config = _configure(create_app(settings, pool, state), settings)
+        with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
+            runner.run(_serve(config, pool, listener, settings.shutdown_grace_s, survived))
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        CannotServe: the host name is unknown, another program has the port, or this machine has no
+            such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.getaddrinfo(host or None, port, family=family, type=socket.SOCK_STREAM)
+        return socket.create_server((host, port), family=family)
+    except (socket.gaierror, UnicodeError):
+        reason = "the host name is unknown"
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+    raise CannotServe(f"cannot listen on {host} port {port}: {reason}")
+
+
+def describe_url(listener: socket.socket) -> str:
+    """The URL at which this machine reaches the socket."""
+    host, port = listener.getsockname()[:2]
+    host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared only)
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+def describe_first_key(secret: str, url: str, settings: Settings) -> str:
+    """What is printed once, when the first start makes an API key."""
+    credits = f"It has no credits yet: upscaled credits add {FIRST_KEY_NAME} 100"
+    return "\n".join(
+        [
+            "",
+            f"Your API key, shown this once: {secret}",
+            *([credits] if settings.metering else []),
+            "Try it:",
+            f"  curl {url}/v1/upscale -H 'X-API-KEY: {secret}' -H 'Accept: image/*' \\",
+            "    -F image=@photo.jpg -F scale=4 -o upscaled.jpg",
+            "",
+        ]
+    )
+
+
+def _log_new_database(settings: Settings) -> None:
+    """Say it as a warning: after the first start it means that keys and credits were lost, by a
+    volume that is not mounted, another UPSCALED_DATA_DIR or a folder that was deleted."""
+    database_url = settings.database_url
+    where = hide_password(database_url) if database_url else str(settings.data_dir)
+    _log.warning(
+        "made a new database in %s: it has no API keys and no credits. If this service had some, "
+        "stop it and see that this is the right place and that its disk is mounted",
+        where,
+        extra=event("database_created"),
+    )
+
+
+def _open_state(settings: Settings) -> State:
+    try:
+        return open_state(settings)
+    except (StateError, OSError) as error:
+        raise CannotServe(describe_trouble(error)) from error
+
+
+def _configure(app: FastAPI, settings: Settings) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="uvloop",
+        http=ContractProtocol,
+        ws="none",
+        lifespan="on",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
+        timeout_keep_alive=KEEP_ALIVE_S,
+        # The pool keeps the grace; this is for clients that then read their answers slowly.
+        timeout_graceful_shutdown=math.ceil(settings.shutdown_grace_s) + SLOW_READERS_S,
+    )
+
+
+async def _serve(
+    config: uvicorn.Config,
+    pool: LocalPool,
+    listener: socket.socket,
+    grace_s: float,
+    survived: Sequence[signal.Signals],
+) -> None:
+    server = _Server(config, pool, grace_s)
+    for number in survived:
+        asyncio.get_running_loop().add_signal_handler(number, server.survive, number)
+    announcing = asyncio.create_task(_announce_ready(pool, server))
+    await server.serve(sockets=[listener])
+    announcing.cancel()
+    if server.trouble:
+        await pool.stop(0)
+        raise CannotUpscale(server.trouble)
+    if not server.started:
+        raise CannotServe("the service could not start; see the log above")
+
+
+async def _announce_ready(pool: LocalPool, server: "_Server") -> None:
+    try:
+        facts = await pool.wait_ready()
+    except WorkerUnusable as error:
+        server.give_up(str(error))
+        return
+    models = ", ".join(
+        f"x{scale} {model} by {facts.labels[scale]}" for scale, model in facts.models.items()
+    )
+    _say(f"ready ({facts.device}; {models})")
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server that ends in order, with exit status 0, on the first signal.
+
+    Whoever is still waiting when the grace is over is answered too. A further SIGINT, a person's
+    second Ctrl-C, ends the grace, and one more the process. `trouble` is why it gave up.
+    """
+
+    def __init__(self, config: uvicorn.Config, pool: LocalPool, grace_s: float) -> None:
+        super().__init__(config)
+        self.trouble = ""
+        self._pool = pool
+        self._grace_s = grace_s
+        self._loop = asyncio.get_running_loop()
+        self._is_ending = False
+        self._is_hurried = False
+        self._is_at_terminal = sys.stderr.isatty()
+        self._stops: list[asyncio.Task[None]] = []
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """The signal handler; uvicorn's own would raise the signal again at the end."""
+        if not self._is_ending:
+            self._is_ending = True
+            self._loop.call_soon_threadsafe(self._end, signal.Signals(sig).name)
+        elif sig == signal.SIGINT and not self._is_hurried:
+            self._is_hurried = True
+            self._loop.call_soon_threadsafe(self._close, 0)
+        elif sig == signal.SIGINT:
+            self.should_exit = self.force_exit = True
+
+    def survive(self, number: signal.Signals) -> None:
+        """A signal that ends other programs: logged. Only a terminal that closes ends the service
+        that was started in it, in order."""
+        if number == signal.SIGHUP and self._is_at_terminal:
+            self.handle_exit(number, None)
+        else:
+            _log.info("passed over a signal", extra=event("signal_ignored", signal=number.name))
+
+    def give_up(self, trouble: str) -> None:
+        """End without grace, unless a signal ends it already."""
+        if not self._is_ending:
+            self._is_ending = True
+            self.trouble = trouble
+            self._close(0)
+
+    def _end(self, signal_name: str) -> None:
+        _log.info("finishing what is under way", extra=event("stopping", signal=signal_name))
+        self._pool.drain()
+        self._loop.call_later(NOT_READY_BEFORE_CLOSING_S, self._close, self._grace_s)
+
+    def _close(self, grace_s: float) -> None:
+        self._stops.append(asyncio.create_task(self._pool.stop(grace_s)))
+        self.should_exit = True
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)

@@ -1,0 +1,125 @@
+"""`upscaled tune`: measure what is fastest on this machine, at will."""
+
+import json
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from upscaled.cli.columns import print_columns
+from upscaled.config import Settings, load_settings
+from upscaled_models.errors import ModelError
+
+if TYPE_CHECKING:
+    from upscaled.engine.tuning.choice_file import Choice, Measured
+
+
+def register(app: typer.Typer) -> None:
+    app.command("tune")(tune)
+
+
+def tune(
+    model: Annotated[
+        str | None,
+        typer.Argument(metavar="MODEL", help="One model; without it, those that the service uses."),
+    ] = None,
+    is_again: Annotated[
+        bool, typer.Option("--again", help="Measure although the order is settled.")
+    ] = False,
+    is_json: Annotated[bool, typer.Option("--json", help="One JSON document.")] = False,
+) -> None:
+    """Measure which way of running a model is fastest on this machine, and keep it.
+
+    What a start had no time for, or took without measuring on a busy machine, is settled here. A
+    running service adopts it in its next idle minute.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a worker; before torch is loaded
+    settings = load_settings()
+    from upscaled.engine.choice import is_tuned
+
+    if not is_tuned(settings):
+        raise _refuse("UPSCALED_PRECISION=exact or UPSCALED_TUNING=false leave nothing to measure")
+    try:
+        results = [_tune_one(settings, name, is_again=is_again) for name in _names(settings, model)]
+    except ModelError as error:
+        raise _refuse(str(error)) from None
+    if is_json:
+        document = [
+            {"model": each.model, "is_new": each.is_new} | each.choice.model_dump()
+            for each in results
+        ]
+        typer.echo(json.dumps(document, indent=2, ensure_ascii=False))
+        return
+    for at, result in enumerate(results):
+        if at:
+            typer.echo()
+        _show(result)
+
+
+@dataclass(frozen=True, slots=True)
+class Tuned:
+    """is_new: whether it was measured now."""
+
+    model: str
+    choice: "Choice"
+    is_new: bool
+
+
+def _names(settings: Settings, model: str | None) -> list[str]:
+    """The one that is named, or those of both scales."""
+    if model is not None:
+        return [model]
+    from upscaled.upscale.ladder import ladder_models
+    from upscaled.upscale.upscaler import SCALES
+
+    return list(ladder_models(settings, SCALES))
+
+
+def _tune_one(settings: Settings, name: str, *, is_again: bool) -> Tuned:
+    from upscaled.engine.choice import load_model
+    from upscaled.engine.speed import forget_speed
+    from upscaled.engine.tuned import describe_options, find_choice, measure, store
+    from upscaled.engine.tuning.choice_file import lock_folder
+    from upscaled.engine.tuning.race import drive
+
+    model, device = load_model(settings, name)
+    stored = find_choice(model, device, settings)
+    if stored is not None and stored.is_settled and not is_again:
+        return Tuned(name, stored, is_new=False)
+    typer.echo(f"measuring {name}", err=True)
+    known = describe_options(model, device, settings)
+    choice, _ = drive(measure(known, device))
+    with lock_folder(known.path.parent):
+        store(known, choice)
+    forget_speed(settings, model.spec)  # the next start says anew which pictures it is for
+    return Tuned(name, choice, is_new=True)
+
+
+def _show(tuned: Tuned) -> None:
+    choice = tuned.choice
+    when = f"measured now, in {choice.tuned_s:.0f} s" if tuned.is_new else "measured before"
+    typer.echo(f"{tuned.model}: {choice.label}, windows of {choice.window_px} px ({when})")
+    rows = [_row(each, at == 0) for at, each in enumerate(choice.measured)]
+    head = ("CANDIDATE", "S/MEGAPIXEL", "COST RATIO", "99 % INTERVAL", "PAIRS", "VERDICT")
+    print_columns([head, *rows])
+    for name, reason in choice.refused.items():
+        typer.echo(f"refused: {name}: {reason}")
+    if choice.unsettled:
+        typer.echo(f"not settled: {choice.unsettled}")
+
+
+def _row(measured: "Measured", is_chosen: bool) -> tuple[str, ...]:
+    ratio, interval = "", ""
+    if measured.ratio is not None:
+        ratio = f"{measured.ratio:.2f} of {measured.against}"
+    if measured.low is not None and measured.high is not None:
+        interval = f"{measured.low:.2f} to {measured.high:.2f}"
+    verdict = "chosen" if is_chosen else "settled" if measured.is_settled else "not settled"
+    pairs = str(measured.pairs) if measured.pairs else ""
+    return measured.name, f"{measured.ns_per_px / 1000:.2f}", ratio, interval, pairs, verdict
+
+
+def _refuse(reason: str) -> typer.Exit:
+    typer.echo(f"upscaled: {reason}", err=True)
+    return typer.Exit(2)

@@ -1,0 +1,77 @@
+"""`upscaled watch`: upscale a folder's files as they arrive, until told to stop."""
+
+import signal
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from upscaled.batch.found import Finder, Source
+from upscaled.cli.batch import Json, Model, Order, Overwrite, Scale, run_order
+from upscaled.cli.batch_report import BatchReport
+
+if TYPE_CHECKING:
+    from upscaled.batch.stop import Stop
+
+
+def register(app: typer.Typer) -> None:
+    app.command("watch")(watch_folder)
+
+
+def watch_folder(
+    input_dir: Annotated[
+        Path,
+        typer.Argument(
+            metavar="IN", exists=True, file_okay=False, help="folder that files arrive in"
+        ),
+    ],
+    output_dir: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the results")],
+    scale: Scale,
+    model: Model = None,
+    settle_s: Annotated[
+        float,
+        typer.Option(
+            "--settle", metavar="SECONDS", min=0, max=3600, help="how long a file must not change"
+        ),
+    ] = 2,
+    is_json: Json = False,
+    is_overwriting: Overwrite = False,
+) -> None:
+    """Upscale what is in a folder and what comes into it, until SIGTERM or Ctrl-C.
+
+    Names, journal, skipping and output are those of `upscaled image IN -o OUT`,
+    where they are described. A file is taken once it is complete: nobody has
+    it open for writing, as far as the system tells, and it has not changed for
+    a while. Files that are moved in, also in folders, or changed later are
+    taken too. The folder is looked through every second, or more rarely where
+    that takes long, so that network file systems work as well.
+
+    The first signal ends it cleanly: images under way are finished for at most
+    UPSCALED_SHUTDOWN_GRACE_S; the next run takes the others. Exit status: 0
+    after a signal, 1 if it could not begin or the device failed, 2 for a wrong
+    call. Images that fail do not end it.
+    """
+    if output_dir.exists() and output_dir.samefile(input_dir):
+        raise typer.BadParameter(f"{output_dir} is the watched folder itself")
+    order = Order(scale, model, output_dir, is_json, is_overwriting)
+    settings = order.load_settings()
+
+    def make_sources(stop: "Stop", _report: BatchReport) -> Iterator[Source]:
+        from upscaled.batch.arrivals import Arrivals
+
+        signal.signal(signal.SIGIO, signal.SIG_IGN)  # see `arrivals.is_being_written`
+        finder = Finder(output_dir)
+        return Arrivals(finder, input_dir, settle_s=settle_s).wait_for(stop.asked)
+
+    def on_signal(stop: "Stop", _number: int) -> None:
+        if stop.asked.is_set():
+            stop.now()
+            return
+        stop.ask()
+        grace = threading.Timer(settings.shutdown_grace_s, stop.now)
+        grace.daemon = True
+        grace.start()
+
+    run_order(order, settings, make_sources, on_signal)

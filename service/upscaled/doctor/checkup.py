@@ -1,0 +1,100 @@
+"""All checks at once, each in a thread with a deadline, told in a fixed order."""
+
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from upscaled.doctor.clock import check_clock
+from upscaled.doctor.database import check_database
+from upscaled.doctor.engines import check_engines
+from upscaled.doctor.finding import Finding, failure
+from upscaled.doctor.folders import check_folders
+from upscaled.doctor.given import Given, check_settings
+from upscaled.doctor.hardware import check_hardware, read_hardware
+from upscaled.doctor.port import check_port
+from upscaled.doctor.public_url import check_public_url
+from upscaled.doctor.weights import check_models
+
+QUICK_S: Final = 12.0
+ENGINES_S: Final = 70.0
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """name: of the line that tells that it took too long. within_s: how long it may take."""
+
+    name: str
+    run: Callable[[], list[Finding]]
+    within_s: float = QUICK_S
+
+
+def list_checks(
+    given: Given,
+    environment: Mapping[str, str],
+    *,
+    host: str,
+    port: int,
+    is_expected: bool,
+    may_connect: bool,
+) -> list[Check]:
+    """Every check, in the order of the report.
+
+    Args:
+        host, port: where the service listens, or is to.
+        is_expected: whether it should be running now.
+        may_connect: whether the public URL may be called where it leads elsewhere.
+    """
+    settings = given.settings
+    return [
+        Check("settings", lambda: check_settings(given)),
+        Check("processor", lambda: check_hardware(read_hardware(), settings)),
+        Check("data folder", lambda: check_folders(settings)),
+        Check("clock", lambda: check_clock(settings)),
+        Check("database", lambda: check_database(settings)),
+        Check("models", lambda: check_models(settings)),
+        Check("port", lambda: check_port(host, port, is_expected=is_expected)),
+        Check("public URL", lambda: check_public_url(settings, may_connect=may_connect)),
+        Check("engine", lambda: check_engines(settings, environment), ENGINES_S),
+    ]
+
+
+def run_checks(checks: Sequence[Check]) -> Iterator[Finding]:
+    """Every finding, as soon as those before it are known. A check that hangs is left behind."""
+    started = time.monotonic()
+    answers = [_start(check) for check in checks]
+    for check, answer in zip(checks, answers, strict=True):
+        left_s = max(0.0, check.within_s - (time.monotonic() - started))
+        try:
+            yield from answer.get(timeout=left_s)
+        except queue.Empty:
+            yield failure(
+                check.name,
+                f"took longer than {check.within_s:.0f} s",
+                "see whether the disk, the database or the name lookup hangs, then try again",
+            )
+
+
+def _start(check: Check) -> "queue.SimpleQueue[list[Finding]]":
+    answer: queue.SimpleQueue[list[Finding]] = queue.SimpleQueue()
+
+    def run() -> None:
+        answer.put(_run(check))
+
+    threading.Thread(target=run, daemon=True, name=check.name).start()
+    return answer
+
+
+def _run(check: Check) -> list[Finding]:
+    try:
+        return check.run()
+    except Exception as error:  # noqa: BLE001  (a report with a hole in it is no report)
+        return [
+            failure(
+                check.name,
+                f"the check itself failed: {type(error).__name__}: {error}",
+                "report this as a bug",
+            )
+        ]

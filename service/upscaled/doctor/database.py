@@ -1,0 +1,112 @@
+"""The database: reachable, writable, and of this version's schema."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.exc import SQLAlchemyError
+
+from upscaled.config import Settings
+from upscaled.doctor.clock import judge_drift
+from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.state.database import Database, find_sqlite_file, open_database
+from upscaled.state.errors import DatabaseRefused, StateError
+from upscaled.state.migrate import read_revision, rewrite_revision
+from upscaled.state.migrations import SCHEMA_REVISION
+
+CHECK: Final = "database"
+CONNECT_TIMEOUT_S: Final = 5
+
+# Write-ahead logging needs shared memory, which machines that share a disk do not share.
+_NETWORK_DISKS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"})
+
+
+def check_database(
+    settings: Settings,
+    mounts: Path = Path("/proc/self/mounts"),
+    clock: Callable[[], float] = time.time,
+) -> list[Finding]:
+    """A finding on the database and, of a server, one on its clock. Creates and changes nothing."""
+    try:
+        file = find_sqlite_file(settings.database_url, settings.data_dir)
+        if file is not None and not file.exists():
+            return [ok(CHECK, f"SQLite: {file} will be made at the first start")]
+        database = open_database(
+            settings.database_url, settings.data_dir, connect_timeout_s=CONNECT_TIMEOUT_S
+        )
+    except (DatabaseRefused, OSError) as error:
+        return [_judge_refusal(str(error))]
+    try:
+        return _look_into(database, file, _disk_type(file, mounts) if file else "", clock)
+    except (StateError, SQLAlchemyError, OSError) as error:
+        return [_judge_refusal(str(getattr(error, "orig", None) or error))]
+    finally:
+        database.close()
+
+
+def _look_into(
+    database: Database, file: Path | None, disk: str, clock: Callable[[], float]
+) -> list[Finding]:
+    with database.write() as connection:
+        revision = read_revision(connection)
+        if revision is not None:
+            rewrite_revision(connection)
+        drifts = [] if file else [_measure_drift(connection, clock)]
+    name = f"SQLite: {file}" if file else "PostgreSQL"
+    return [_judge_revision(name, revision, disk), *drifts]
+
+
+def _measure_drift(connection: Connection, clock: Callable[[], float]) -> Finding:
+    asked = clock()
+    theirs = float(
+        connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar() or 0
+    )
+    return judge_drift("database clock", theirs - (asked + clock()) / 2)
+
+
+def _judge_revision(name: str, revision: str | None, disk: str) -> Finding:
+    if disk in _NETWORK_DISKS:
+        return warning(
+            CHECK,
+            f"{name}: lies on a disk of the network ({disk}), where SQLite loses data",
+            "name a local disk by UPSCALED_DATA_DIR, or a PostgreSQL by UPSCALED_DATABASE_URL",
+        )
+    if revision is None:
+        return ok(CHECK, f"{name}: empty; the next start makes its tables")
+    if revision > SCHEMA_REVISION:
+        return failure(
+            CHECK,
+            f"{name}: its schema {revision} is newer than this version's {SCHEMA_REVISION}",
+            "run the newer version of upscaled that wrote it",
+        )
+    if revision < SCHEMA_REVISION:
+        return warning(
+            CHECK,
+            f"{name}: its schema {revision} is older than {SCHEMA_REVISION}",
+            "back it up: the next start migrates it",
+        )
+    return ok(CHECK, f"{name}: writable, schema {revision}")
+
+
+def _judge_refusal(reason: str) -> Finding:
+    text = " ".join(reason.split())
+    return failure(
+        CHECK,
+        text,
+        "start the database, or correct UPSCALED_DATABASE_URL; empty, SQLite in the data folder "
+        "is used",
+    )
+
+
+def _disk_type(file: Path, mounts: Path) -> str:
+    """The type of the file system that holds `file`; empty where the system does not tell."""
+    try:
+        lines = [line.split() for line in mounts.read_text().splitlines()]
+    except OSError:
+        return ""
+    resolved = file.resolve()
+    held = [(point, kind) for _, point, kind, *_ in lines if resolved.is_relative_to(point)]
+    return max(held, key=lambda each: len(each[0]), default=("", ""))[1]

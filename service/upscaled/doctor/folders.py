@@ -1,0 +1,75 @@
+"""The data folder: that it can be written, and that its disk takes more."""
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+
+from upscaled.config import Settings
+from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.state.store import MIN_FREE_BYTES
+
+COMFORTABLE_BYTES: Final = 2**30
+"""A dozen of the largest results; one is up to 89 MB."""
+
+_SAMPLE_BYTES: Final = 256 * 1024
+_MIN_FREE_FILES: Final = 1000
+_MIB: Final = 2**20
+
+
+def check_folders(settings: Settings) -> list[Finding]:
+    """A finding on writing and one on room. Leaves nothing behind, and makes no folder."""
+    folder = settings.data_dir
+    inner = (settings.results_dir, settings.models_dir, folder / "holders", folder / "tuning")
+    existing = _nearest_existing(folder)
+    faults = [_try_to_write(each) for each in (existing, *inner) if os.path.lexists(each)]
+    writing = next((each for each in faults if each is not None), None)
+    if writing is None:
+        is_new = existing != folder
+        found = f"{folder} will be made at the first start" if is_new else f"{folder} is writable"
+        writing = ok("data folder", found)
+    return [writing, _judge_room(existing)]
+
+
+def _nearest_existing(folder: Path) -> Path:
+    """The folder itself, or the parent that it would be made in."""
+    for each in (folder, *folder.absolute().parents):
+        if os.path.lexists(each):
+            return each
+    return Path("/")
+
+
+def _try_to_write(folder: Path) -> Finding | None:
+    """Modes alone do not tell what a disk allows: a nameless file is made, filled and gone."""
+    try:
+        with tempfile.TemporaryFile(dir=folder) as file:
+            file.write(b"\0" * _SAMPLE_BYTES)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        reason = "is a file, not a folder" if folder.is_file() else error.strerror
+        return failure(
+            "data folder",
+            f"{folder}: cannot be written by user {os.geteuid()}: {reason}",
+            "give the folder to the user that runs the service, free its disk, or name another "
+            "one by UPSCALED_DATA_DIR",
+        )
+    return None
+
+
+def _judge_room(folder: Path) -> Finding:
+    try:
+        usage, status = shutil.disk_usage(folder), os.statvfs(folder)
+    except OSError as error:
+        return failure("disk", f"{folder}: {error.strerror}", "name another UPSCALED_DATA_DIR")
+    found = f"{usage.free // _MIB:,} MiB free of {usage.total // _MIB:,} at {folder}"
+    advice = "free some of it, lower UPSCALED_RESULT_TTL_S, or name another UPSCALED_DATA_DIR"
+    if usage.free < MIN_FREE_BYTES:
+        least = f"below {MIN_FREE_BYTES // _MIB} MiB the service is not ready"
+        return failure("disk", f"{found}: {least}", advice)
+    if status.f_files and status.f_favail < _MIN_FREE_FILES:
+        return failure("disk", f"{found}, but it takes only {status.f_favail} more files", advice)
+    if usage.free < COMFORTABLE_BYTES:
+        return warning("disk", f"{found}: a dozen large results fill it", advice)
+    return ok("disk", found)

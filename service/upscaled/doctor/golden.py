@@ -1,0 +1,62 @@
+"""Two small pictures and what known models make of them, in float32.
+
+golden/at-2.png    96x64 with transparency: becomes a PNG
+golden/at-4.jpg    96x64: becomes a JPEG
+golden/MODEL-at-2.png, golden/MODEL-at-4.jpg    the results, of the shipped models at their scale
+    and of the official RRDB networks in 16 bits at both (averaged down at 2), untempered
+golden/MODEL-tempered-at-4.jpg    the same, tempered as by default
+"""
+
+import math
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from upscaled.image.types import Image
+from upscaled_models.registry import is_colour_exact
+
+FOLDER: Final = Path(__file__).parent / "golden"
+SOURCES: Final = {2: "at-2.png", 4: "at-4.jpg"}
+JPEG_QUALITY: Final = 95
+
+MIN_PSNR_DB: Final = 38.0
+"""Of shipped models: in 8 bits they are within 40 dB of float32, and JPEG then takes a little."""
+
+MIN_INVENTED_PSNR_DB: Final = 30.0
+"""Of others. Texture that a network invents is chaotic: x4plus in 8 bits is 33 to 44 dB from
+float32 by picture, and looks the same. What a broken device computes is far below."""
+
+MAX_PSNR_DB: Final = 120.0
+"""Stands for "the same"."""
+
+
+def read_source(scale: int) -> bytes:
+    """The file that goes in at scale 2 or 4."""
+    return (FOLDER / SOURCES[scale]).read_bytes()
+
+
+def read_expected(model: str, scale: int, *, is_tempered: bool = False) -> bytes | None:
+    """The file that must come out; None for models whose result is not kept."""
+    name = f"{model}-tempered" if is_tempered else model
+    path = FOLDER / f"{name}-at-{scale}{Path(SOURCES[scale]).suffix}"
+    return path.read_bytes() if path.is_file() else None
+
+
+def find_least_psnr_db(model: str) -> float:
+    """How near a model's result must come to the picture that is kept of it."""
+    return MIN_PSNR_DB if is_colour_exact(model) else MIN_INVENTED_PSNR_DB
+
+
+def compare(expected: Image, got: Image) -> float:
+    """Decibels between two pictures, transparency included; 0 where their sizes differ."""
+    a, b = _planes(expected), _planes(got)
+    if a.shape != b.shape:
+        return 0.0
+    error = float(np.square(a - b).mean())
+    return min(MAX_PSNR_DB, 10 * math.log10(255**2 / error)) if error else MAX_PSNR_DB
+
+
+def _planes(image: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+    planes = [image.rgb] if image.alpha is None else [image.rgb, image.alpha[..., None]]
+    return np.concatenate(planes, axis=2).astype(np.float64)

@@ -1,0 +1,117 @@
+"""The processor, the memory, and what a container may use of them."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from upscaled.config import Settings
+from upscaled.cores import count_cores
+from upscaled.doctor.finding import Finding, ok, warning
+
+MIN_MEMORY_BYTES: Final = 3 * 2**29
+"""A worker with the default models and a 1500x1500 image at x4 takes a gigabyte in all."""
+
+_MIB: Final = 2**20
+_GIB: Final = 2**30
+# Of /proc/cpuinfo, what makes a network fast, best first.
+_FLAGS: Final = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd")
+
+
+@dataclass(frozen=True, slots=True)
+class Hardware:
+    """What this process may use. core_quota: of a container's limit; None where there is none.
+    memory_bytes: in all, the container's limit where that is less; free_bytes: of it, now.
+    """
+
+    processor: str
+    flags: tuple[str, ...]
+    cores: int
+    core_quota: float | None
+    memory_bytes: int
+    free_bytes: int
+
+
+def read_hardware(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Hardware:
+    """What the kernel says; a figure that it hides (another system, a sandbox) is 0."""
+    cpu_info, memory = _read(proc / "cpuinfo"), _read(proc / "meminfo")
+    total, free = _kib(memory, "MemTotal"), _kib(memory, "MemAvailable")
+    limit, used = _read(cgroup / "memory.max"), _read(cgroup / "memory.current")
+    if limit.isdigit() and int(limit) < total:
+        total = int(limit)
+        free = min(free, max(0, total - int(used or 0)))
+    known = set(re.findall(r"\w+", _field(cpu_info, "flags") or _field(cpu_info, "Features")))
+    return Hardware(
+        processor=_field(cpu_info, "model name") or "a processor that does not say its name",
+        flags=tuple(flag for flag in _FLAGS if flag in known),
+        cores=count_cores(),
+        core_quota=_quota(_read(cgroup / "cpu.max")),
+        memory_bytes=total,
+        free_bytes=free,
+    )
+
+
+def check_hardware(hardware: Hardware, settings: Settings) -> list[Finding]:
+    """A finding on the processor and one on memory."""
+    return [_judge_processor(hardware, settings), _judge_memory(hardware)]
+
+
+def _judge_processor(hardware: Hardware, settings: Settings) -> Finding:
+    fast = hardware.flags[0] if hardware.flags else "no fast arithmetic known"
+    found = f"{hardware.processor}, cores {hardware.cores or '?'}, {fast}"
+    quota, wanted = hardware.core_quota, settings.threads * settings.workers
+    if quota is not None and quota < hardware.cores and not settings.threads:
+        return warning(
+            "processor",
+            f"{found}; a container's limit leaves {quota:.1f} of the cores",
+            f"set UPSCALED_THREADS={max(1, int(quota // settings.workers))}: more threads than "
+            "the limit allows only wait for one another",
+        )
+    if hardware.cores and wanted > hardware.cores:
+        return warning(
+            "processor",
+            f"{found}; the settings ask for {wanted} threads",
+            "lower UPSCALED_THREADS or UPSCALED_WORKERS: threads beyond the cores make all slower",
+        )
+    return ok("processor", found)
+
+
+def _judge_memory(hardware: Hardware) -> Finding:
+    if not hardware.memory_bytes:
+        return ok("memory", "the system does not say")
+    found = f"{_shown(hardware.free_bytes)} free of {_shown(hardware.memory_bytes)}"
+    if hardware.free_bytes < MIN_MEMORY_BYTES:
+        return warning(
+            "memory",
+            found,
+            f"leave {_shown(MIN_MEMORY_BYTES)} free, or lower UPSCALED_MAX_INPUT_SIDE_X2 and _X4: "
+            "where memory ends, the kernel ends a worker and its images fail",
+        )
+    return ok("memory", found)
+
+
+def _shown(size_bytes: int) -> str:
+    return f"{size_bytes / _GIB:.1f} GiB" if size_bytes >= _GIB else f"{size_bytes // _MIB} MiB"
+
+
+def _quota(cpu_max: str) -> float | None:
+    """Cores' worth of time, from "QUOTA PERIOD" or "max PERIOD"."""
+    quota, _, period = cpu_max.partition(" ")
+    return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
+
+
+def _field(text: str, name: str) -> str:
+    match = re.search(rf"^{re.escape(name)}\s*:\s*(.+)$", text, re.MULTILINE)
+    return match[1].strip() if match else ""
+
+
+def _kib(text: str, name: str) -> int:
+    number = _field(text, name).partition(" ")[0]
+    return int(number) * 1024 if number.isdigit() else 0
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError:
+        return ""

@@ -1,0 +1,105 @@
+"""What result URLs begin with: whether clients will take it, and whether it leads here."""
+
+import ipaddress
+import ssl
+import time
+from typing import Final
+from urllib.parse import SplitResult, urlsplit
+
+from upscaled.config import Settings
+from upscaled.doctor.asking import NoAnswer, ask
+from upscaled.doctor.certificate import days_left
+from upscaled.doctor.finding import Finding, failure, ok, warning
+
+CHECK: Final = "public URL"
+WARN_DAYS: Final = 14
+_PORTS: Final = {"http": 80, "https": 443}
+
+
+def check_public_url(settings: Settings, *, may_connect: bool) -> list[Finding]:
+    """Judge the setting; follow it where it leads to this machine, or `may_connect`."""
+    if not settings.public_base_url:
+        return [ok(CHECK, "not set: result URLs begin with the address that the client called")]
+    url = urlsplit(settings.public_base_url)
+    findings = _judge_text(url)
+    if may_connect or _is_loopback(url.hostname or ""):
+        return [*findings, *_follow(url)]
+    if not findings:
+        findings = [ok(CHECK, f"{url.geturl()} (not called: --connect does)")]
+    return findings
+
+
+def _judge_text(url: SplitResult) -> list[Finding]:
+    if _is_loopback(url.hostname or ""):
+        return [
+            warning(
+                CHECK,
+                f"{url.geturl()} leads every other computer to itself",
+                "set UPSCALED_PUBLIC_BASE_URL to the name that clients know this server by",
+            )
+        ]
+    if url.scheme != "https":
+        return [
+            warning(
+                CHECK,
+                f"{url.geturl()} is not https, and some clients refuse such result URLs",
+                "put TLS in front (service/upscaled/docs/proxy.md) and set "
+                f"UPSCALED_PUBLIC_BASE_URL=https://{url.netloc}",
+            )
+        ]
+    return []
+
+
+def _follow(url: SplitResult) -> list[Finding]:
+    host, port = url.hostname or "", url.port or _PORTS[url.scheme]
+    shown = url.geturl()
+    tls = ssl.create_default_context() if url.scheme == "https" else None
+    try:
+        answer = ask(host, port, prefix=url.path, tls=tls)
+    except ConnectionRefusedError:
+        return [failure(CHECK, f"{shown}: nothing listens there", _proxy_advice())]
+    except ssl.SSLError as error:
+        return [_judge_certificate(shown, error)]
+    except NoAnswer as error:
+        return [failure(CHECK, f"{shown}: {error}", _proxy_advice())]
+    if not answer.is_ours:
+        return [failure(CHECK, f"{shown}: leads to something else", _proxy_advice())]
+    if not answer.is_ready:
+        return [failure(CHECK, f"{shown}: leads here, but the service is not ready", "see `port`")]
+    return [
+        ok(CHECK, f"{shown} leads to the service, which is ready"),
+        *_judge_age(host, port, tls),
+    ]
+
+
+def _judge_certificate(shown: str, error: ssl.SSLError) -> Finding:
+    reason = getattr(error, "verify_message", "") or error.reason or str(error)
+    return failure(
+        "certificate",
+        f"{shown}: {reason}",
+        "renew it, send the whole chain, and name the host in it; an authority of your own must "
+        "be trusted by every client, and here by SSL_CERT_FILE",
+    )
+
+
+def _judge_age(host: str, port: int, tls: ssl.SSLContext | None) -> list[Finding]:
+    if tls is None:
+        return []
+    try:
+        days = days_left(host, port, tls, time.time())
+    except OSError as error:
+        return [warning("certificate", f"not to be had: {error}", _proxy_advice())]
+    if days < WARN_DAYS:
+        return [warning("certificate", f"ends in {days:.0f} days", "renew it")]
+    return [ok("certificate", f"trusted here, ends in {days:.0f} days")]
+
+
+def _proxy_advice() -> str:
+    return "correct UPSCALED_PUBLIC_BASE_URL, or the proxy, name or firewall before the service"
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")

@@ -1,0 +1,102 @@
+"""Colour: profiles kept with RGB pixels, CMYK and grey turned into sRGB.
+
+Profiles are read by LittleCMS through Pillow. One that cannot be used is as good as none.
+"""
+
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import ImageCms
+
+from upscaled.image.depth import Pixels, is_deep, round_to_8bit
+from upscaled.image.icc import SRGB_CURVE, make_grey_profile
+
+# What Adobe's programs do by default, and so what whoever made a CMYK file saw of it.
+_INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
+_FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
+# What a JPEG can hold: 255 pieces of 65,519 bytes (ICC.1:2022, B.4).
+MAX_PROFILE_BYTES = 255 * 65_519
+_BROKEN_PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
+
+
+def keep_rgb_profile(icc: bytes | None) -> bytes | None:
+    """The profile as it came, if it is a sound one for RGB pixels that a result can hold."""
+    return icc if icc and is_sound_profile(icc, is_grey=False) else None
+
+
+def is_sound_profile(icc: bytes, *, is_grey: bool) -> bool:
+    """Whether a profile is one for grey, or for RGB, of at most `MAX_PROFILE_BYTES`."""
+    if not 0 < len(icc) <= MAX_PROFILE_BYTES:
+        return False
+    return (_grey_levels(icc) if is_grey else _to_srgb(icc, "RGB")) is not None
+
+
+def cmyk_to_rgb(picture: PillowImage.Image, icc: bytes | None) -> NDArray[np.uint8]:
+    """A picture of mode CMYK (255 full ink) as sRGB `[H, W, 3]`.
+
+    Through its profile, else by the plain formula `(1 - ink) * (1 - black)`.
+    """
+    transform = _to_srgb(icc, "CMYK") if icc else None
+    if transform is None:
+        return np.asarray(picture.convert("RGB"))
+    converted = ImageCms.applyTransform(picture, transform)
+    return np.asarray(converted)
+
+
+def lab_to_rgb(picture: PillowImage.Image) -> NDArray[np.uint8]:
+    """A picture of mode LAB (CIE, white D50) as sRGB `[H, W, 3]`."""
+    transform = ImageCms.buildTransform(
+        ImageCms.createProfile("LAB"),
+        ImageCms.createProfile("sRGB"),
+        "LAB",
+        "RGB",
+        _INTENT,
+        ImageCms.Flags.HIGHRESPRECALC,
+    )
+    return np.asarray(ImageCms.applyTransform(picture, transform))
+
+
+def grey_to_rgb(grey: Pixels, icc: bytes | None) -> Pixels:
+    """Grey `[H, W]` as sRGB `[H, W, 3]` of its own type, through its profile if that is sound.
+
+    Stays neutral: all three channels are equal, whatever the profile's white.
+    """
+    levels = _grey_levels(icc) if icc else None
+    if levels is not None:
+        grey = levels[grey] if is_deep(grey) else round_to_8bit(levels[::257])[grey]
+    return np.repeat(grey[..., None], 3, axis=-1)
+
+
+def _grey_levels(icc: bytes) -> NDArray[np.uint16] | None:
+    """What a profile makes of each of 65,536 levels of grey; None where it is not for grey.
+
+    Not optimised: LittleCMS would put 4,096 steps in the place of the curve, and be wrong by
+    350 of 65,535 in the dark.
+    """
+    ramp = PillowImage.fromarray(np.arange(65_536, dtype=np.uint16).reshape(256, 256))
+    try:
+        transform = ImageCms.buildTransform(
+            ImageCms.ImageCmsProfile(BytesIO(icc)),
+            ImageCms.ImageCmsProfile(BytesIO(make_grey_profile(SRGB_CURVE))),
+            "I;16",
+            "I;16",
+            _INTENT,
+            _FLAGS | ImageCms.Flags.NOOPTIMIZE,
+        )
+        levels = np.asarray(ImageCms.applyTransform(ramp, transform), np.uint16)
+    except _BROKEN_PROFILE_ERRORS:
+        return None
+    return levels.ravel()
+
+
+def _to_srgb(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
+    """The way from a profile to sRGB, or None where the profile is broken or not for `mode`."""
+    try:
+        profile = ImageCms.ImageCmsProfile(BytesIO(icc))
+        return ImageCms.buildTransform(
+            profile, ImageCms.createProfile("sRGB"), mode, "RGB", _INTENT, _FLAGS
+        )
+    except _BROKEN_PROFILE_ERRORS:
+        return None

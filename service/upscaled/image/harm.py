@@ -1,0 +1,134 @@
+"""What a picture has been through before it came here: lossy compression, and noise.
+
+Lossy compression is read from the file, which says how coarsely it was quantised, and expressed as
+JPEG's quality; noise from the pixels: the finest diagonal detail of blocks that show nothing else.
+"""
+
+import math
+import struct
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upscaled.errors import UnsupportedImageFormat
+from upscaled.image.depth import Pixels
+from upscaled.image.jpeg_quality import read_quality
+from upscaled.image.sniff import sniff
+from upscaled.image.vp8_partitions import read_quantiser
+from upscaled.image.webp import Picture, read_picture
+
+# VP8's quantiser and the quality of JPEG with the same PSNR, from libwebp's and libjpeg's results
+# for 16 photographs shrunk to 64 to 180 px.
+_WEBP_QUANTISERS: Final = (0, 9, 20, 40, 53, 75, 127)
+_WEBP_QUALITIES: Final = (98, 94, 87, 69, 46, 25, 5)
+# AVIF and HEIC are hardly ever lossless. Cameras and encoders' defaults lie about here.
+_TYPICAL_QUALITY: Final = 90
+
+_BLOCK_PX: Final = 16
+_MAX_BLOCKS: Final = 2_048
+_LEAST_BLOCKS: Final = 8
+_MAX_CONTRAST_LEVELS: Final = 8
+_MAX_CLIPPED: Final = 0.25
+# How alike diagonal detail is to that some places on: some 0.2 in noise, 1 in a pattern.
+_MAX_REPEATS: Final = 0.6
+_PERIODS: Final = (1, 2, 3, 4)
+# Powers of straight and diagonal detail in the calmest blocks of 34 photographs shrunk to half: 1.5
+# to 10, in the roughest (baboon, waves) 2.7 and 2.8; of white noise 1.
+_TEXTURE_RATIO: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Harm:
+    """What lossy compression and noise have done to a picture.
+
+    jpeg_quality: 1 to 100, the quality of JPEG whose loss is as great; None for a file that was
+        compressed without loss.
+    noise_levels: standard deviation of a channel's noise, in levels of 255.
+    """
+
+    jpeg_quality: int | None = None
+    noise_levels: float = 0.0
+
+
+def measure_harm(source: bytes, rgb: Pixels) -> Harm:
+    """Measure in some ms, whatever the size. The same file gives the same figures.
+
+    Args:
+        source: the file's bytes; a damaged file counts as compressed without loss.
+        rgb: its pixels, `[H, W, 3]`, uint8 or uint16.
+    """
+    try:
+        quality = _find_quality(source)
+    except (ValueError, IndexError, StopIteration, struct.error, UnsupportedImageFormat):
+        quality = None
+    return Harm(quality, measure_noise(rgb))
+
+
+def _find_quality(source: bytes) -> int | None:
+    format_name = sniff(source)
+    if format_name == "JPEG":
+        return read_quality(source)
+    if format_name == "WEBP":
+        picture = read_picture(source)
+        return _find_webp_quality(picture) if picture.kind == b"VP8 " else None
+    return _TYPICAL_QUALITY if format_name in ("AVIF", "HEIC") else None
+
+
+def _find_webp_quality(picture: Picture) -> int:
+    quantiser = read_quantiser(picture.bitstream)
+    return round(float(np.interp(quantiser, _WEBP_QUANTISERS, _WEBP_QUALITIES)))
+
+
+def measure_noise(rgb: Pixels) -> float:
+    """The standard deviation of noise in green, in levels of 255; 0 where no block shows it.
+
+    Of blocks of 16x16 on an even grid, the quarter with the least contrast at half the size is
+    looked at. White noise has as much finest detail along rows and columns as along diagonals,
+    texture about `_TEXTURE_RATIO` times as much: that share is taken off. Blocks that hold one
+    colour, clipped levels or a pattern (dither, hatching) say nothing.
+
+    Of white noise of 3 levels it finds 2.3 to 3.4 in 30 of 34 photographs shrunk to 250 px, of 10
+    levels 9.1 to 10.8, and in these photographs as they are at most 2.4.
+    """
+    blocks = _sample(rgb[..., 1]) * np.float32(255 / np.iinfo(rgb.dtype).max)
+    left, right = blocks[:, :, ::2], blocks[:, :, 1::2]
+    sums, steps = left + right, left - right
+    half = (sums[:, ::2] + sums[:, 1::2]) / 4
+    across, down = (steps[:, ::2] + steps[:, 1::2]) / 2, (sums[:, ::2] - sums[:, 1::2]) / 2
+    diagonal = (steps[:, ::2] - steps[:, 1::2]) / 2
+    fine, straight = _power(diagonal), (_power(across) + _power(down)) / 2
+    clipped = ((blocks <= 0) | (blocks >= 255)).mean((1, 2))
+    contrast = half.std((1, 2))
+    tells = (fine > 0) & (clipped < _MAX_CLIPPED) & (_find_repeats(diagonal) < _MAX_REPEATS * fine)
+    tells &= contrast < _MAX_CONTRAST_LEVELS + np.sqrt(fine)
+    count = int(tells.sum())
+    if count < _LEAST_BLOCKS:
+        return 0.0
+    calm = np.argsort(contrast[tells], kind="stable")[: max(_LEAST_BLOCKS, count // 4)]
+    noise = (_TEXTURE_RATIO * fine - straight)[tells][calm] / (_TEXTURE_RATIO - 1)
+    return float(np.sqrt(max(0.0, float(np.median(noise)))))
+
+
+def _find_repeats(detail: NDArray[np.floating]) -> NDArray[np.floating]:
+    """The most that a block of `[n, 8, 8]` is like itself a few columns on."""
+    alike = [
+        np.abs((detail[:, :, period:] * detail[:, :, :-period]).mean((1, 2))) for period in _PERIODS
+    ]
+    return np.asarray(np.max(alike, axis=0))
+
+
+def _power(detail: NDArray[np.floating]) -> NDArray[np.float32]:
+    """The mean square of each block."""
+    return np.asarray(np.square(detail).mean((1, 2)), np.float32)
+
+
+def _sample(plane: Pixels) -> NDArray[np.float32]:
+    """At most `_MAX_BLOCKS` blocks on an even grid: `[n, 16, 16]`."""
+    rows, columns = plane.shape[0] // _BLOCK_PX, plane.shape[1] // _BLOCK_PX
+    step = max(1, math.ceil(math.sqrt(rows * columns / _MAX_BLOCKS)))
+    whole = plane[: rows * _BLOCK_PX, : columns * _BLOCK_PX]
+    grid = whole.reshape(rows, _BLOCK_PX, columns, _BLOCK_PX)
+    some = grid[::step, :, ::step].transpose(0, 2, 1, 3)
+    return some.reshape(-1, _BLOCK_PX, _BLOCK_PX).astype(np.float32)

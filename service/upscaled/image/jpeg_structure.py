@@ -1,0 +1,395 @@
+"""The markers, segments and scans of a JPEG file (ITU-T T.81, annex B), found without decoding.
+
+`read_structure` walks the whole file; `read_header` stops at the first scan. Both take time
+proportional to the bytes they pass: no byte is looked at by two searches, and no pattern repeats.
+What a decoder needs of the file is joined anew by `Structure.join`, so that broken or foreign
+metadata, and whatever follows the picture, never reach a decoder.
+"""
+
+import re
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+from upscaled.errors import UnsupportedImageFormat
+
+SOI: Final = b"\xff\xd8"
+EOI: Final = b"\xff\xd9"
+# A file of 25 MB whose metadata comes in full segments has 400, one of 45 MB of XMP 700.
+MAX_SEGMENTS: Final = 5_000
+# Each scan of a progressive JPEG is a pass over all its pixels, and may take 10 bytes. Programs
+# write about 10 scans; libjpeg-turbo's own fuzzers stop at 500.
+MAX_SCANS: Final = 500
+
+DHT, _DAC, DQT, DRI, _DNL = 0xC4, 0xCC, 0xDB, 0xDD, 0xDC
+_SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
+_APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_WITHOUT_SEGMENT: Final = frozenset({0x01, *range(0xD0, 0xD8)})
+_TABLES: Final = frozenset({DHT, _DAC, DQT, DRI})
+_CUT: Final = _TABLES | {_SOS, _COM, *range(_APP0, _APP15 + 1)}
+_SEQUENTIAL: Final = frozenset({0xC0, 0xC1, 0xC9})
+_PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
+_ARITHMETIC: Final = frozenset({0xC9, 0xCA})
+_FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {DHT, _DAC, 0xC8}
+_EXIF_HEAD, _ICC_HEAD = b"Exif\x00\x00", b"ICC_PROFILE\x00"
+_DNL_HEAD: Final = struct.pack(">BBH", 0xFF, _DNL, 4)
+_JFIF_HEAD, _ADOBE_HEAD = b"JFIF\x00", b"Adobe"
+# libjpeg heeds these segments only where they are so long, and warns of other versions than 1.
+_JFIF_BYTES, _JFIF_VERSION_AT, _JFIF_VERSION = 14, 5, b"\x01\x02"
+_ADOBE_BYTES, _ADOBE_TRANSFORM_AT = 12, 11
+# By channels: the transforms that Adobe defines, the first of them the one that libjpeg assumes in
+# the place of another (Technical Note 5116, section 18).
+_ADOBE_TRANSFORMS: Final[Mapping[int, Sequence[int]]] = {1: (0, 1, 2), 3: (1, 0), 4: (2, 0)}
+# T.81, B.2.3: first and last coefficient and approximation of a scan that is not progressive.
+_WHOLE_SCAN: Final = bytes((0, 63, 0))
+_BITS, _DEEP_BITS = 8, 12
+# A marker's second byte: neither 0 (a stuffed 0xFF) nor 0xFF (fill). Among coded data a restart
+# marker belongs to the data. One 0xFF is enough: those before it are fill bytes.
+_MARKER: Final = re.compile(rb"\xff[^\x00\xff]")
+_END_OF_DATA: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
+
+
+@dataclass(frozen=True, slots=True)
+class Component:
+    """One channel of a frame, with its sampling factors across and down."""
+
+    number: int
+    across: int
+    down: int
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What the frame header says (T.81, B.2.2)."""
+
+    marker: int
+    data: bytes
+    height_px: int
+    width_px: int
+    components: tuple[Component, ...]
+
+    def with_size(self, width_px: int, height_px: int) -> "Frame":
+        """The same frame of another size."""
+        sides = struct.pack(">HH", height_px, width_px)
+        data = self.data[:1] + sides + self.data[5:]
+        return replace(self, data=data, width_px=width_px, height_px=height_px)
+
+    @property
+    def is_progressive(self) -> bool:
+        return self.marker in _PROGRESSIVE
+
+    @property
+    def is_arithmetic(self) -> bool:
+        return self.marker in _ARITHMETIC
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """A marker and what its segment holds."""
+
+    marker: int
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """A scan's header, the tables that come before it, and its entropy-coded bytes.
+
+    `first` and `last` are the coefficients it holds in zigzag order, `high` and `low` the bits of
+    successive approximation (T.81, B.2.3): `low` bits are still missing behind it.
+    """
+
+    tables: tuple[Segment, ...]
+    header: bytes
+    components: tuple[int, ...]
+    first: int
+    last: int
+    high: int
+    low: int
+    coded: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """A JPEG file's parts. `has_end`: an end marker follows the last scan."""
+
+    frame: Frame
+    jfif: bytes | None
+    adobe: bytes | None
+    exif: bytes | None
+    icc: bytes | None
+    scans: tuple[Scan, ...]
+    has_end: bool
+
+    def count_units(self, scan: Scan) -> int:
+        """Coded units of a scan: blocks where it has one channel, else MCUs (T.81, A.2)."""
+        frame = self.frame
+        across = max(component.across for component in frame.components)
+        down = max(component.down for component in frame.components)
+        width, height = 8 * across, 8 * down
+        if len(scan.components) == 1:
+            (one,) = (each for each in frame.components if each.number == scan.components[0])
+            columns = -(-frame.width_px * one.across // width)
+            rows = -(-frame.height_px * one.down // height)
+            return columns * rows
+        return -(-frame.width_px // width) * -(-frame.height_px // height)
+
+    @property
+    def last(self) -> bytes:
+        """The last scan's entropy-coded bytes."""
+        return self.scans[-1].coded
+
+    def with_last(self, coded: bytes) -> "Structure":
+        """The same with other entropy-coded bytes in the last scan."""
+        return replace(self, scans=(*self.scans[:-1], replace(self.scans[-1], coded=coded)))
+
+    def with_more(self, more: bytes) -> "Structure":
+        """The same with `more` behind the entropy-coded bytes of each scan."""
+        return replace(
+            self, scans=tuple(replace(scan, coded=scan.coded + more) for scan in self.scans)
+        )
+
+    def join(self) -> bytes:
+        """A file of the parts that its pixels are decoded from, with an end marker."""
+        parts = [SOI]
+        parts += [_segment(_APP0, self.jfif)] if self.jfif else []
+        parts += [_segment(_APP14, self.adobe)] if self.adobe else []
+        for number, scan in enumerate(self.scans):
+            parts += [_segment(table.marker, table.data) for table in scan.tables]
+            parts += [_segment(self.frame.marker, self.frame.data)] if number == 0 else []
+            parts += [_segment(_SOS, scan.header), scan.coded]
+        return b"".join((*parts, EOI))
+
+
+def read_header(source: bytes) -> Structure:
+    """The parts up to the first scan's header: there are no scans in it.
+
+    The rest is walked only where it may hold more scans than are allowed.
+
+    Raises:
+        ValueError, IndexError, struct.error: the header is broken or cut short, or there are more
+            than `MAX_SCANS` scans.
+        UnsupportedImageFormat: a JPEG process that is not decoded here (lossless, 12 bits ...).
+    """
+    if source.count(bytes((0xFF, _SOS))) > MAX_SCANS:
+        read_structure(source)
+    return _Reader(source).read_header()
+
+
+def read_frame_and_tables(source: bytes) -> tuple[Frame, tuple[Segment, ...]]:
+    """The frame header, and the tables before the first scan.
+
+    Raises:
+        ValueError, IndexError, struct.error, UnsupportedImageFormat: as `read_header`.
+    """
+    return _Reader(source).read_frame_and_tables()
+
+
+def read_structure(source: bytes) -> Structure:
+    """All parts of the file, to its end marker or whatever else ends it.
+
+    A file that ends within the tables or metadata behind a scan is read as if it ended before them.
+
+    Raises:
+        ValueError, IndexError, struct.error, UnsupportedImageFormat: as `read_header`.
+    """
+    return _Reader(source).read_structure()
+
+
+class _Reader:
+    """Walks a file once, from its beginning."""
+
+    def __init__(self, source: bytes) -> None:
+        self._source = source
+        self._at = len(SOI)
+        self._segments = 0
+        self._tables: list[Segment] = []
+        self._frame: Frame | None = None
+        self._jfif: bytes | None = None
+        self._adobe: bytes | None = None
+        self._exif: list[bytes] = []
+        self._icc: list[bytes] = []
+        self._scans: list[Scan] = []
+
+    def read_header(self) -> Structure:
+        self._read_to_first_scan()
+        return self._result(has_end=False)
+
+    def read_frame_and_tables(self) -> tuple[Frame, tuple[Segment, ...]]:
+        self._read_to_first_scan()
+        return self._result(has_end=False).frame, tuple(self._tables)
+
+    def read_structure(self) -> Structure:
+        header: bytes | None = self._read_to_first_scan()
+        has_end = False
+        while header is not None:
+            self._read_scan(header)
+            header, has_end = self._read_to_next_scan()
+        return self._result(has_end=has_end)
+
+    def _read_to_first_scan(self) -> bytes:
+        """The scan's header; whatever cannot stand before it is an error."""
+        for segment in self._iterate():
+            if segment.marker == _SOS:
+                if self._frame is None:
+                    raise ValueError("a scan without a frame")
+                if self._frame.height_px == 0:
+                    self._read_height(self._frame)
+                return segment.data
+            self._take(segment)
+        raise ValueError("no scan")
+
+    def _read_to_next_scan(self) -> tuple[bytes | None, bool]:
+        """(the scan's header or None, whether an end marker was met)."""
+        self._tables = []
+        for segment in self._iterate(may_be_cut=True):
+            if segment.marker == _SOS:
+                return segment.data, False
+            if segment.marker in _TABLES:
+                self._tables.append(segment)
+            elif not (_APP0 <= segment.marker <= _APP15 or segment.marker in (_COM, _DNL)):
+                raise ValueError(f"marker {segment.marker:#x} behind a scan")
+        return None, self._source[self._at : self._at + 2] == EOI
+
+    def _iterate(self, *, may_be_cut: bool = False) -> Iterator[Segment]:
+        """Segments from here to an end marker or the end of the file.
+
+        may_be_cut: the file may end within the last of them, which is then left out.
+        """
+        source = self._source
+        while (found := _MARKER.search(source, self._at)) is not None:
+            self._segments += 1
+            if self._segments > MAX_SEGMENTS:
+                raise ValueError(f"more than {MAX_SEGMENTS} segments")
+            self._at = found.start()
+            marker = source[self._at + 1]
+            if marker == _EOI:
+                return
+            if marker in _WITHOUT_SEGMENT:
+                self._at = found.end()
+                continue
+            end = found.end() + int.from_bytes(source[found.end() : found.end() + 2], "big")
+            if end > len(source) and may_be_cut and marker in _CUT:
+                return
+            if end < found.end() + 2 or end > len(source):
+                raise ValueError(f"segment {marker:#x} of a wrong length")
+            self._at = end
+            yield Segment(marker, source[found.end() + 2 : end])
+
+    def _take(self, segment: Segment) -> None:
+        marker, data = segment.marker, segment.data
+        if marker in _TABLES:
+            self._tables.append(segment)
+        elif marker in _FRAMES:
+            if self._frame is not None:
+                raise ValueError("two frames")
+            self._frame = _read_frame(marker, data)
+        elif marker == _APP0 and data.startswith(_JFIF_HEAD):
+            self._jfif = self._jfif or _clean_jfif(data)
+        elif marker == _APP14 and data.startswith(_ADOBE_HEAD):
+            self._adobe = data if len(data) >= _ADOBE_BYTES else self._adobe
+        elif marker == _APP1 and data.startswith(_EXIF_HEAD):
+            self._exif.append(data if not self._exif else data[len(_EXIF_HEAD) :])
+        elif marker == _APP2 and data.startswith(_ICC_HEAD):
+            self._icc.append(data[len(_ICC_HEAD) :])
+        elif not (_APP0 <= marker <= _APP15 or marker == _COM):
+            raise ValueError(f"marker {marker:#x} before the first scan")
+
+    def _read_scan(self, header: bytes) -> None:
+        if len(self._scans) == MAX_SCANS:
+            raise ValueError(f"more than {MAX_SCANS} scans")
+        found = _END_OF_DATA.search(self._source, self._at)
+        end = found.start() if found else len(self._source)
+        coded = self._source[self._at : end].rstrip(b"\xff")  # fill bytes, or half a marker
+        count = header[0]
+        if self._frame is not None and not self._frame.is_progressive:
+            # Some programs write other numbers. Decoders warn, and read the whole of each block.
+            header = header[: 1 + 2 * count] + _WHOLE_SCAN
+        first, last, bits = header[1 + 2 * count : 4 + 2 * count]
+        self._scans.append(
+            Scan(
+                tables=tuple(self._tables),
+                header=header,
+                components=tuple(header[1 : 1 + 2 * count : 2]),
+                first=first,
+                last=last,
+                high=bits >> 4,
+                low=bits & 15,
+                coded=coded,
+            )
+        )
+        self._at = end
+
+    def _read_height(self, frame: Frame) -> None:
+        """The number of lines that follows the first scan where the frame leaves it open.
+
+        T.81, B.2.5.
+        """
+        found = self._source.find(_DNL_HEAD, self._at)
+        lines = self._source[found + len(_DNL_HEAD) :][:2] if found >= 0 else b""
+        if len(lines) != 2 or lines == bytes(2):
+            raise ValueError("no height")
+        self._frame = frame.with_size(frame.width_px, int.from_bytes(lines, "big"))
+
+    def _result(self, *, has_end: bool) -> Structure:
+        if self._frame is None:
+            raise ValueError("no frame")
+        return Structure(
+            frame=self._frame,
+            jfif=self._jfif,
+            adobe=_clean_adobe(self._adobe, len(self._frame.components)),
+            exif=b"".join(self._exif) or None,
+            icc=_join_profile(self._icc),
+            scans=tuple(self._scans),
+            has_end=has_end,
+        )
+
+
+def _read_frame(marker: int, data: bytes) -> Frame:
+    precision, height_px, width_px, count = struct.unpack_from(">BHHB", data)
+    if len(data) != 6 + 3 * count or width_px == 0:
+        raise ValueError("a broken frame")
+    if marker not in _SEQUENTIAL | _PROGRESSIVE or precision == _DEEP_BITS:
+        raise UnsupportedImageFormat(detail=f"JPEG process {marker:#x} of {precision} bits")
+    if precision != _BITS or count not in (1, 3, 4):
+        raise ValueError(f"{count} channels of {precision} bits")
+    components = tuple(
+        Component(data[at], data[at + 1] >> 4, data[at + 1] & 15)
+        for at in range(6, 6 + 3 * count, 3)
+    )
+    if any(not (1 <= each.across <= 4 and 1 <= each.down <= 4) for each in components):
+        raise ValueError("a sampling factor that T.81, B.2.2 does not allow")
+    return Frame(marker, data, height_px, width_px, components)
+
+
+def _clean_jfif(data: bytes) -> bytes | None:
+    """JFIF's segment with a version that decoders know; None where it is too short to count."""
+    if len(data) < _JFIF_BYTES:
+        return None
+    version_end = _JFIF_VERSION_AT + len(_JFIF_VERSION)
+    return data[:_JFIF_VERSION_AT] + _JFIF_VERSION + data[version_end:]
+
+
+def _clean_adobe(data: bytes | None, channels: int) -> bytes | None:
+    """Adobe's segment with a transform that it defines."""
+    if data is None or data[_ADOBE_TRANSFORM_AT] in _ADOBE_TRANSFORMS[channels]:
+        return data
+    transform = bytes(_ADOBE_TRANSFORMS[channels][:1])
+    return data[:_ADOBE_TRANSFORM_AT] + transform + data[_ADOBE_TRANSFORM_AT + 1 :]
+
+
+def _join_profile(pieces: Sequence[bytes]) -> bytes | None:
+    """The ICC profile in these numbered pieces (ICC.1:2022, B.4); None where one is missing."""
+    by_number: dict[int, bytes] = {}
+    for piece in pieces:
+        if len(piece) > 2:
+            by_number.setdefault(piece[0], piece)
+    count = max((piece[1] for piece in by_number.values()), default=0)
+    if not count or sorted(by_number) != list(range(1, count + 1)):
+        return None
+    return b"".join(by_number[number][2:] for number in sorted(by_number))
+
+
+def _segment(marker: int, data: bytes) -> bytes:
+    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data

@@ -1,0 +1,166 @@
+"""The request queue's order: start-time fair queueing between API keys, in order within a key.
+
+The work of a request is the seconds of a worker that it is expected to take, so a key that sends
+large images, or names a large model, gets as much of the device as one that sends small ones, not
+as many images. Where more wait than may wait, the key that
+has the most waiting gives up its newest request: a key alone may fill the queue, and a second one
+has its share of it from its first request on. Each key has a place for certain as long as there
+are as many places as keys that have requests.
+"""
+
+import heapq
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from itertools import count
+from math import inf
+from typing import Final, Generic, TypeVar
+
+from upscaled.virtual_time import Flow, VirtualClock
+
+_SMALLEST_PRUNE: Final = 64
+
+T = TypeVar("T")
+
+
+@dataclass(eq=False, slots=True)
+class _Item(Generic[T]):
+    """A request that waits; `number` is its arrival."""
+
+    key_id: int
+    work: float
+    payload: T
+    number: int
+
+
+@dataclass(eq=False, slots=True)
+class _KeyFlow(Flow, Generic[T]):
+    """One key's requests that wait, oldest first, their work, and when it was served last."""
+
+    items: deque[_Item[T]] = field(default_factory=deque)
+    waiting_work: float = 0
+    served_last: int = -1
+
+    def remove(self, item: _Item[T]) -> None:
+        self.items.remove(item)
+        self.waiting_work -= item.work
+
+    def tail_order(self) -> tuple[float, float]:
+        """When the newest request would be served: its start tag, then its key's last service."""
+        tag = self.charged + self.waiting_work - self.items[-1].work
+        return tag, self.served_last if len(self.items) == 1 else inf
+
+
+class FairQueue(Generic[T]):
+    """Waiting requests of many keys. Belongs to the event loop; knows no time and no workers."""
+
+    def __init__(self) -> None:
+        self._clock = VirtualClock()
+        self._flows: dict[int, _KeyFlow[T]] = {}
+        self._items: dict[T, _Item[T]] = {}
+        self._arrivals = count()
+        self._services = count()
+        self._prune_at = _SMALLEST_PRUNE
+
+    def __len__(self) -> int:
+        """How many requests wait."""
+        return len(self._items)
+
+    def __contains__(self, payload: T) -> bool:
+        return payload in self._items
+
+    def waiting_work(self) -> dict[int, float]:
+        """The work that waits of each key that has any."""
+        return {key_id: flow.waiting_work for key_id, flow in self._flows.items() if flow.items}
+
+    def push(self, key_id: int, work: float, payload: T) -> None:
+        """Let a request wait behind those of its key.
+
+        Args:
+            work: in any one unit, above 0.
+            payload: hashable, and not in the queue already.
+        """
+        flow = self._flow_of(key_id)
+        if not flow.items:
+            self._clock.begin(flow)
+        item = _Item(key_id, work, payload, next(self._arrivals))
+        flow.items.append(item)
+        flow.waiting_work += work
+        self._items[payload] = item
+
+    def discard(self, payload: T) -> None:
+        """Let a request wait no longer, uncharged; nothing happens if it does not wait."""
+        item = self._items.pop(payload, None)
+        if item is not None:
+            self._flows[item.key_id].remove(item)
+
+    def serve(self, payload: T) -> None:
+        """Take a waiting request out and charge its key."""
+        item = self._items.pop(payload)
+        flow = self._flows[item.key_id]
+        self._clock.charge(flow, item.work, sum(1 for each in self._flows.values() if each.items))
+        flow.remove(item)
+        flow.served_last = next(self._services)
+
+    def in_order(self) -> Iterator[T]:
+        """The requests in the order in which they would be served if nothing else came.
+
+        Of two keys charged alike the one that was not served for longer is first.
+        What is served or discarded while iterating changes nothing of the order of the rest.
+        """
+        heads: list[tuple[float, float, int, _Item[T], Iterator[_Item[T]]]] = []
+        for flow in self._flows.values():
+            if flow.items:
+                rest = iter(tuple(flow.items))
+                head = next(rest)
+                heads.append((flow.charged, flow.served_last, head.number, head, rest))
+        heapq.heapify(heads)
+        while heads:
+            tag, _, _, item, rest = heads[0]
+            yield item.payload
+            following = next(rest, None)
+            if following is None:
+                heapq.heappop(heads)
+            else:
+                entry = (tag + item.work, inf, following.number, following, rest)
+                heapq.heapreplace(heads, entry)
+
+    def find_excess(self, newest: T) -> T:
+        """The request that should give way, one more waiting than may wait.
+
+        It is the newest of the key that has the most waiting, so no key loses one that has no more
+        than its share. Where there are more keys than places, each with one request at most, it is
+        the one that would be served last. Otherwise it is `newest` itself, the last that came.
+        """
+        own = self._items[newest]
+        flow = self._flows[own.key_id]
+        waiting = [each for each in self._flows.values() if each.items]
+        longest = max(waiting, key=lambda each: (len(each.items), each.tail_order()))
+        is_longer = len(longest.items) > len(flow.items)
+        is_later = len(flow.items) == 1 and longest.tail_order() > flow.tail_order()
+        if is_longer or is_later:
+            return longest.items[-1].payload
+        return newest
+
+    def would_take_new_key(self) -> bool:
+        """Whether `find_excess` would spare the request of a key that was not seen before."""
+        waiting = [flow for flow in self._flows.values() if flow.items]
+        newcomer = (self._clock.time, -1)
+        return any(len(flow.items) > 1 or flow.tail_order() > newcomer for flow in waiting)
+
+    def _flow_of(self, key_id: int) -> _KeyFlow[T]:
+        flow = self._flows.get(key_id)
+        if flow is None:
+            if len(self._flows) >= self._prune_at:
+                self._prune()
+            flow = self._flows[key_id] = _KeyFlow()
+        return flow
+
+    def _prune(self) -> None:
+        """Forget keys that would start at the clock anyway: there is nothing to remember."""
+        self._flows = {
+            key_id: flow
+            for key_id, flow in self._flows.items()
+            if flow.items or flow.charged > self._clock.time
+        }
+        self._prune_at = max(_SMALLEST_PRUNE, 2 * len(self._flows))

@@ -1,0 +1,285 @@
+"""The connection to SQLite or PostgreSQL: how a read and a write are done on each."""
+
+import os
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager, nullcontext
+from pathlib import Path
+from urllib.parse import quote
+
+import sqlalchemy as sa
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.exc import (
+    ArgumentError,
+    DatabaseError,
+    DataError,
+    DBAPIError,
+    IntegrityError,
+    NoSuchModuleError,
+    OperationalError,
+    ProgrammingError,
+)
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from upscaled.state.errors import DatabaseFailed, DatabaseLost, DatabaseRefused
+
+# Longest a write waits for writers of other processes; each of ours takes milliseconds.
+BUSY_TIMEOUT_S = 15
+CONNECT_TIMEOUT_S = 10
+_BEGIN = "begin_statement"
+_STARS = "***"
+_HAS_O_PATH = hasattr(os, "O_PATH")  # Linux
+_RESTORE = "put it back, or restart the service to begin with what is there now"
+
+
+class Database:
+    """Transactions on one database, from any thread.
+
+    On SQLite a write begins with BEGIN IMMEDIATE: it takes the write lock at once, so what it
+    reads cannot change before it commits, and it never fails half-way with "database is locked".
+    On PostgreSQL both kinds run at READ COMMITTED, and writers rely on the row locks of their
+    UPDATE and DELETE statements.
+    """
+
+    def __init__(self, engine: Engine, file: "OpenedFile | None" = None) -> None:
+        """file: SQLite's; every transaction begins by checking that it is still there."""
+        self._engine = engine
+        self._file = file
+        # SQLite has one writer and wakes waiting ones by polling: threads queue here instead.
+        self._write_lock = threading.Lock() if engine.dialect.name == "sqlite" else nullcontext()
+
+    @contextmanager
+    def read(self) -> Iterator[Connection]:
+        """A connection that sees one state of the database.
+
+        Raises:
+            DatabaseFailed: it cannot be read, or its file was deleted or replaced.
+        """
+        with _translating_failures(self._engine):
+            self.check_file()
+            with self._engine.connect() as connection:
+                yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[Connection]:
+        """A transaction: committed at the end of the block, rolled back if it raises.
+
+        Raises:
+            DatabaseFailed: it cannot be written, or its file was deleted or replaced.
+        """
+        with _translating_failures(self._engine), self._write_lock:
+            self.check_file()
+            with self._engine.connect() as connection:
+                begun = connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+                with begun.begin():
+                    yield begun
+
+    def check_file(self) -> None:
+        """Raise DatabaseLost where the path no longer leads to the SQLite file that is open."""
+        if self._file is not None:
+            self._file.check()
+
+    @property
+    def folder(self) -> Path | None:
+        """Where SQLite's file is; None for a server."""
+        return None if self._file is None else self._file.path.parent
+
+    def close(self) -> None:
+        self._engine.dispose()
+        if self._file is not None:
+            self._file.close()
+
+
+@contextmanager
+def _translating_failures(engine: Engine) -> Iterator[None]:
+    """Turn what a database that does not work raises into DatabaseFailed.
+
+    A violated constraint is an answer, and a wrong statement is a bug: both stay as they are.
+    """
+    try:
+        yield
+    except (IntegrityError, ProgrammingError, DataError):
+        raise
+    except (DBAPIError, PoolTimeout) as error:
+        is_server = engine.dialect.name != "sqlite"
+        cause = " ".join(str(getattr(error, "orig", None) or error).split())
+        raise DatabaseFailed(
+            f"the database does not work: {cause}",
+            is_connection_lost=is_server and isinstance(error, OperationalError),
+        ) from error
+
+
+class OpenedFile:
+    """The SQLite file at `path` as it was when it was opened.
+
+    A deleted file goes on working for those who have it open, and loses all that they write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        # Held open, its inode's number stays the same also where a file system makes numbers up.
+        # O_PATH, for closing any other descriptor of the file would drop SQLite's own locks.
+        self._descriptor = os.open(self.path, os.O_PATH | os.O_CLOEXEC) if _HAS_O_PATH else None
+        self._opened = os.stat(self.path)
+
+    def check(self) -> None:
+        """Raise DatabaseLost where `path` no longer leads to the file."""
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            reason = "was deleted" if isinstance(error, FileNotFoundError) else error.strerror
+            raise DatabaseLost(f"{self.path}: {reason} while in use; {_RESTORE}") from None
+        opened = self._opened if self._descriptor is None else os.fstat(self._descriptor)
+        if not os.path.samestat(found, opened):
+            raise DatabaseLost(f"{self.path}: was replaced while in use; {_RESTORE}")
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def open_database(
+    database_url: str, data_dir: Path, *, connect_timeout_s: int = CONNECT_TIMEOUT_S
+) -> Database:
+    """Connect to `database_url`, or where it is empty to SQLite in `data_dir` (which exists).
+
+    connect_timeout_s: longest a server may take to answer.
+
+    Raises:
+        DatabaseRefused: a URL of another kind, a missing driver, or a server that is not there.
+    """
+    url = _parse_url(database_url) if database_url else _default_url(data_dir)
+    try:
+        is_file = url.get_backend_name() == "sqlite"
+        engine = _sqlite_engine(url) if is_file else _server_engine(url, connect_timeout_s)
+    except ModuleNotFoundError as error:
+        raise DatabaseRefused(
+            f"the database driver {error.name} is missing: pip install -r requirements-extras.lock"
+        ) from None
+    try:
+        _try_out(engine)
+    except (DatabaseError, sqlite3.DatabaseError) as error:
+        engine.dispose()
+        shown = hide_password(url.render_as_string(hide_password=False))
+        cause = error.orig if isinstance(error, DatabaseError) else error
+        raise DatabaseRefused(f"cannot open the database {shown}: {cause}") from None
+    return Database(engine, OpenedFile(Path(str(url.database))) if is_file else None)
+
+
+def _try_out(engine: Engine) -> None:
+    if engine.dialect.name == "sqlite":
+        _switch_to_wal(engine)
+    with engine.connect():
+        pass
+
+
+def hide_password(database_url: str) -> str:
+    """The URL with its passwords replaced by stars; one that cannot be parsed is hidden whole."""
+    try:
+        url = sa.make_url(database_url)
+    except ArgumentError:
+        return _STARS
+    if _has_raw_at_sign(url):
+        return _STARS
+    hidden = {name: _STARS for name in url.query if "pass" in name.lower()}
+    shown = url.update_query_dict(hidden).render_as_string(hide_password=True)
+    return shown.replace(quote(_STARS), _STARS)
+
+
+def _default_url(data_dir: Path) -> URL:
+    return URL.create("sqlite", database=str(data_dir / "upscaled.sqlite3"))
+
+
+def _has_raw_at_sign(url: URL) -> bool:
+    """Whether a password's own @ made the rest of it look like part of the host."""
+    return "@" in (url.host or "")
+
+
+def find_sqlite_file(database_url: str, data_dir: Path) -> Path | None:
+    """Where SQLite's file is, or would be made; None for another database.
+
+    Raises:
+        DatabaseRefused: a URL of another kind.
+    """
+    url = _parse_url(database_url) if database_url else _default_url(data_dir)
+    return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
+
+
+def _parse_url(database_url: str) -> URL:
+    try:
+        url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1))
+        backend = url.get_backend_name()
+    except (ArgumentError, NoSuchModuleError):
+        raise DatabaseRefused("UPSCALED_DATABASE_URL is not a database URL") from None
+    if _has_raw_at_sign(url):
+        raise DatabaseRefused("UPSCALED_DATABASE_URL: an @ in the password is written %40")
+    if backend == "sqlite" and url.database and url.database != ":memory:":
+        return url.set(drivername="sqlite")
+    if backend == "postgresql":
+        return url.set(drivername="postgresql+psycopg")
+    raise DatabaseRefused(
+        f"UPSCALED_DATABASE_URL={hide_password(database_url)}: "
+        "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
+    )
+
+
+def _server_engine(url: URL, connect_timeout_s: int) -> Engine:
+    return sa.create_engine(
+        url,
+        isolation_level="READ COMMITTED",
+        pool_pre_ping=True,
+        connect_args={"connect_timeout": connect_timeout_s},
+    )
+
+
+def _sqlite_engine(url: URL) -> Engine:
+    _create_private(Path(str(url.database)))
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def _switch_to_wal(engine: Engine) -> None:
+    """Let readers go on while one writes. The file remembers; only its first opener changes it.
+
+    Raises:
+        OperationalError: other processes kept the file busy for `BUSY_TIMEOUT_S`, or the disk
+            does not work.
+    """
+    give_up_at_s = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            with closing(engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # Here SQLite does not wait for others by itself, whatever its timeout is. Other errors,
+            # a full disk's for example, do not end by waiting.
+            is_busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not is_busy or time.monotonic() > give_up_at_s:
+                raise
+            time.sleep(0.05)
+
+
+def _create_private(file: Path) -> None:
+    """Let SQLite find an empty file only its owner may read; its side files copy the mode."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver opens no transactions of its own
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))

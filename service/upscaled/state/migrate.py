@@ -1,0 +1,60 @@
+"""Bringing a database to this version's schema, one process at a time."""
+
+from pathlib import Path
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from upscaled.state.errors import DatabaseRefused
+from upscaled.state.migrations import SCHEMA_REVISION
+
+# Any number, as long as every process of ours takes the same: PostgreSQL's lock for migrating.
+_POSTGRESQL_LOCK = 7_302_118_844_611_209
+
+
+def migrate(connection: Connection) -> bool:
+    """Create or upgrade the tables, inside the write transaction `connection` is in.
+
+    Returns whether the database was empty before.
+
+    Several processes may start at once: SQLite's write lock, on PostgreSQL an advisory lock,
+    lets one of them work while the others wait and then find nothing to do.
+
+    Raises:
+        DatabaseRefused: the database was written by a newer version.
+    """
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_POSTGRESQL_LOCK)))
+    revision = read_revision(connection)
+    if revision == SCHEMA_REVISION:
+        return False
+    # Loaded only here: most starts, and every command, find the tables as they should be.
+    from alembic import command
+    from alembic.config import Config
+    from alembic.script import ScriptDirectory
+
+    config = Config()
+    folder = Path(__file__).parent / "migrations"
+    config.set_main_option("script_location", str(folder).replace("%", "%%"))
+    config.attributes["connection"] = connection
+    known = {script.revision for script in ScriptDirectory.from_config(config).walk_revisions()}
+    if revision is not None and revision not in known:
+        raise DatabaseRefused(
+            f"the database has schema revision {revision}, this version knows only "
+            f"{SCHEMA_REVISION}: it was written by a newer version of upscaled; run that one"
+        )
+    command.upgrade(config, SCHEMA_REVISION)
+    return revision is None
+
+
+def read_revision(connection: Connection) -> str | None:
+    """The schema revision the database says it has, None for an empty database."""
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    revision = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
+    return None if revision is None else str(revision)
+
+
+def rewrite_revision(connection: Connection) -> None:
+    """Write what is there already: no full disk, lock or missing right lets that through."""
+    connection.execute(sa.text("UPDATE alembic_version SET version_num = version_num"))

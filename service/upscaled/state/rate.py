@@ -1,0 +1,122 @@
+"""How fast one API key may send requests."""
+
+import math
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+from upscaled.config import Settings
+from upscaled.errors import RateLimitExceeded
+from upscaled.state.errors import InvalidRate
+
+SMALLEST_PER_S: Final = 0.001
+LARGEST_PER_S: Final = 1_000_000.0
+LARGEST_BURST: Final = 1_000_000
+_NS_PER_S = 1_000_000_000
+_SMALLEST_PRUNE = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """A key's own rate. None: what the settings say.
+
+    per_s: requests a second in the long run, 0.001 to 1,000,000. burst: requests at once, 1 to
+    1,000,000.
+    """
+
+    per_s: float | None = None
+    burst: int | None = None
+
+    def check(self) -> None:
+        """Raise InvalidRate for a rate that no key may have."""
+        if self.per_s is not None and not SMALLEST_PER_S <= self.per_s <= LARGEST_PER_S:
+            raise InvalidRate(
+                f"a rate of {self.per_s:g} per second: must be {SMALLEST_PER_S:g} to "
+                f"{LARGEST_PER_S:.0f}"
+            )
+        if self.burst is not None and not 1 <= self.burst <= LARGEST_BURST:
+            raise InvalidRate(f"a burst of {self.burst}: must be 1 to {LARGEST_BURST}")
+
+
+AS_SET: Final = RateLimit()
+
+
+@dataclass(frozen=True, slots=True)
+class _Spent:
+    """When a key's allowance is whole again, and what one request takes of it."""
+
+    whole_at_ns: int
+    interval_ns: int
+
+
+class Rate:
+    """Lets `burst` requests of a key through at once and `per_s` a second in the long run.
+
+    The generic cell rate algorithm (ITU-T I.371): one number per key, the time at which its
+    allowance is whole again. Written out here, for these lines are all of it: the libraries
+    at hand count whole milliseconds, keep one object and one timer per key, and cannot say after
+    which whole second a refused request will pass.
+    """
+
+    def __init__(
+        self, per_s: float, burst: int, clock_ns: Callable[[], int] = time.monotonic_ns
+    ) -> None:
+        self._per_s = per_s
+        self._burst = burst
+        self._clock_ns = clock_ns
+        self._spent: dict[int, _Spent] = {}
+        self._prune_at = _SMALLEST_PRUNE
+        self._lock = threading.Lock()
+
+    def take(self, key_id: int, own: RateLimit = AS_SET) -> None:
+        """Count one request of this key.
+
+        Args:
+            own: the key's rate as it is now. Where it changed, what was spent is carried over as a
+                number of requests.
+
+        Raises:
+            RateLimitExceeded: not counted; its `retry_after_s` is the least number of whole
+                seconds after which a single request would pass.
+        """
+        burst = self._burst if own.burst is None else own.burst
+        # Whole nanoseconds: sums of many intervals stay exact.
+        interval_ns = round(_NS_PER_S / (self._per_s if own.per_s is None else own.per_s))
+        with self._lock:
+            now_ns = self._clock_ns()
+            whole_at_ns = self._whole_at_ns(key_id, now_ns, interval_ns, burst)
+            wait_ns = whole_at_ns - (burst - 1) * interval_ns - now_ns
+            if wait_ns > 0:
+                retry_after_s = math.ceil(wait_ns / _NS_PER_S)
+                raise RateLimitExceeded(retry_after_s, reason="key_rate", detail=f"key {key_id}")
+            self._spent[key_id] = _Spent(whole_at_ns + interval_ns, interval_ns)
+            if len(self._spent) >= self._prune_at:
+                self._prune(now_ns)
+
+    def _whole_at_ns(self, key_id: int, now_ns: int, interval_ns: int, burst: int) -> int:
+        """When the key's allowance is whole, at its rate of now; not before now.
+
+        What a changed rate makes of it is kept, for a refused request must find it again.
+        """
+        spent = self._spent.get(key_id)
+        if spent is None or spent.whole_at_ns <= now_ns:
+            return now_ns
+        left_ns = (spent.whole_at_ns - now_ns) * interval_ns // spent.interval_ns
+        whole_at_ns = now_ns + min(left_ns, burst * interval_ns)
+        if whole_at_ns != spent.whole_at_ns:
+            self._spent[key_id] = _Spent(whole_at_ns, interval_ns)
+        return whole_at_ns
+
+    def _prune(self, now_ns: int) -> None:
+        """Forget keys with a whole allowance: for them there is nothing to remember."""
+        self._spent = {
+            key_id: spent for key_id, spent in self._spent.items() if spent.whole_at_ns > now_ns
+        }
+        self._prune_at = max(_SMALLEST_PRUNE, 2 * len(self._spent))
+
+
+def build_rate(settings: Settings) -> Rate:
+    """The rates of all keys, those without one of their own as the settings say."""
+    return Rate(settings.rate_per_s, settings.rate_burst)

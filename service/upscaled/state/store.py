@@ -1,0 +1,204 @@
+"""Everything the service remembers, opened together."""
+
+import logging
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Self, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.exc import SQLAlchemyError
+
+from upscaled.config import Settings
+from upscaled.errors import InternalError
+from upscaled.logs import event
+from upscaled.state.clocks import Clocks, StampClock
+from upscaled.state.credits import Credits
+from upscaled.state.database import Database, open_database
+from upscaled.state.errors import DatabaseRefused, StateError
+from upscaled.state.holder import Holder
+from upscaled.state.keys import Keys
+from upscaled.state.migrate import migrate, rewrite_revision
+from upscaled.state.rate import Rate, build_rate
+from upscaled.state.results import Results, SweptResults
+from upscaled.state.schema import API_KEYS, STORED_RESULTS
+
+# Room for the largest result: a noisy 6000x6000 RGBA PNG is 78 to 89 MB.
+MIN_FREE_BYTES = 100 * 1024 * 1024
+_MIB: Final = 2**20
+_FORGOTTEN_AT_ONCE: Final = 500
+"""Rows in one statement: SQLite takes at least 999 parameters."""
+
+T = TypeVar("T")
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep did: holds of dead processes given back, results, and the disk afterwards."""
+
+    holds_released: int
+    results: SweptResults
+    free_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """Keys, credits, rates and results. Every call may block, and any thread may make it.
+
+    is_new: the database was empty until this start.
+    """
+
+    keys: Keys
+    credits: Credits
+    results: Results
+    rate: Rate
+    database: Database
+    holder: Holder
+    data_dir: Path
+    is_new: bool
+
+    def find_trouble(self) -> str:
+        """Why a request would fail now, for an operator; empty where it would not.
+
+        Writes to the database, which has to be the file that was opened, and stores, reads and
+        deletes a result.
+        """
+        try:
+            with self.database.write() as connection:
+                connection.execute(sa.update(API_KEYS).where(sa.false()).values(balance=0))
+                rewrite_revision(connection)
+            self.results.try_out()
+            return self._find_lack_of_space()
+        except InternalError as error:
+            return f"{self.results.folder}: {error.detail}"
+        except OSError as error:
+            return f"{error.filename or self.data_dir}: {error.strerror}"
+        except (StateError, SQLAlchemyError) as error:
+            return " ".join(str(error).split())
+
+    def _find_lack_of_space(self) -> str:
+        for folder in filter(None, (self.results.folder, self.database.folder)):
+            free_bytes = shutil.disk_usage(folder).free
+            if free_bytes < MIN_FREE_BYTES:
+                return f"{folder}: only {free_bytes // _MIB} of {MIN_FREE_BYTES // _MIB} MiB free"
+        return ""
+
+    def sweep(self) -> Swept:
+        """Remove what expired or was left by dead processes. Every minute.
+
+        Files first: the database may need the space that they take. Each step is done whatever
+        becomes of the others; the first failure is raised at the end.
+        """
+        failures: list[Exception] = []
+        results = _attempt(self.results.sweep, failures) or SweptResults()
+        _attempt(self._forget_expired, failures)
+        holds_released = _attempt(self.credits.release_stale, failures) or 0
+        if failures:
+            raise failures[0]
+        return Swept(holds_released, results, shutil.disk_usage(self.results.folder).free)
+
+    def _forget_expired(self) -> None:
+        """Remove the records of results whose time is over."""
+        stored = STORED_RESULTS.c
+        latest_s = self.results.clock.now_s() - self.results.ttl_s
+        query = sa.select(stored.request_id, stored.stored_at_s).where(
+            stored.stored_at_s <= latest_s
+        )
+        with self.database.read() as connection:
+            rows = connection.execute(query).all()
+        expired = [row.request_id for row in rows if self.results.is_expired(row.stored_at_s)]
+        for first in range(0, len(expired), _FORGOTTEN_AT_ONCE):
+            ids = expired[first : first + _FORGOTTEN_AT_ONCE]
+            with self.database.write() as connection:
+                connection.execute(sa.delete(STORED_RESULTS).where(stored.request_id.in_(ids)))
+
+    def close(self) -> None:
+        """Give back what this process still has on hold, and let go of the database."""
+        self.holder.close()
+        try:
+            self.credits.settle_owed()
+            self.credits.release_stale()
+        except (StateError, SQLAlchemyError, OSError) as error:
+            # Out of reach: the next start gives back what is on hold.
+            fields = event("release_failed", owed=len(self.credits.owed))
+            _log.warning("credits on hold are left to the next start: %s", error, extra=fields)
+        self.database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa: B008  (frozen)
+    """Open the state of this installation, made or migrated where need be.
+
+    Folders are made for their owner only (0700), whatever the umask. A data folder that exists
+    keeps its mode: the files in it are private by themselves. Credits that dead processes had on
+    hold are given back.
+
+    Raises:
+        DatabaseRefused, DatabaseFailed: the database cannot be used.
+        OSError: the data folder cannot be made.
+    """
+    holders_dir = settings.data_dir / "holders"
+    for folder in (settings.data_dir, settings.results_dir, holders_dir):
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    database, is_new = _open_migrated(settings)
+    holder = Holder(holders_dir)
+    state = State(
+        keys=Keys(database, clocks.wall),
+        credits=Credits(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
+        results=Results(settings.results_dir, settings.result_ttl_s, StampClock(clocks)),
+        rate=build_rate(settings),
+        database=database,
+        holder=holder,
+        data_dir=settings.data_dir,
+        is_new=is_new,
+    )
+    try:
+        # Not the results: by a clock that was just set, those of a running server would be too old.
+        state.credits.release_stale()
+    except BaseException:
+        state.close()
+        raise
+    return state
+
+
+def _attempt(step: Callable[[], T], failures: list[Exception]) -> T | None:
+    try:
+        return step()
+    except Exception as error:  # noqa: BLE001  (raised by the caller)
+        failures.append(error)
+        return None
+
+
+def _open_migrated(settings: Settings) -> tuple[Database, bool]:
+    """The database, and whether it was empty until now."""
+    database = open_database(settings.database_url, settings.data_dir)
+    try:
+        with database.write() as connection:
+            is_new = migrate(connection)
+    except BaseException as error:
+        database.close()
+        if isinstance(error, SQLAlchemyError):
+            raise DatabaseRefused(f"cannot prepare the database: {error}") from error
+        raise
+    return database, is_new
+
+
+def longest_request_s(settings: Settings) -> float:
+    """How long a credit can rightly be on hold: a full queue of images that are each tried as often
+    as an image is: once in company and twice alone."""
+    turns = settings.max_queue // settings.workers + 2
+    return settings.source_timeout_s + 3 * settings.work_timeout_s * turns

@@ -1,0 +1,140 @@
+"""The models in memory: each is opened when it is first needed, and let go when it is idle."""
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from upscaled.engine.engine import Engine
+from upscaled.logs import event
+
+OpenModel = Callable[[str], Engine]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True, eq=False)
+class _Slot:
+    """One model: its engine, or the opening of it; how many use it, and when the last one left."""
+
+    engine: Future[Engine]
+    users: int = 0
+    left_at: float = field(default_factory=time.monotonic)
+
+
+class LoadedModels:
+    """A context that owns the engines; every method may be called from any thread.
+
+    Engines are opened one after the other, by a thread of their own: threads that libraries start
+    for a network have the priority of whoever was first to use it.
+    """
+
+    def __init__(
+        self,
+        open_model: OpenModel,
+        *,
+        begin: Callable[[], None] = lambda: None,
+        idle_unload_s: float = 0,
+        kept: frozenset[str] = frozenset(),
+    ) -> None:
+        """
+        Args:
+            open_model: opens the engine of a model by its name; what it raises, `use` raises.
+            begin: called first in the thread that opens engines.
+            idle_unload_s: a model that nothing has used for so long is let go; 0: never.
+            kept: the models that stay, however long they are idle.
+        """
+        self._open_model = open_model
+        self._idle_unload_s = idle_unload_s
+        self._kept = kept
+        self._lock = threading.Lock()
+        self._slots: dict[str, _Slot] = {}
+        self._opener = ThreadPoolExecutor(1, thread_name_prefix="opener", initializer=begin)
+        self._is_closed = threading.Event()
+        self._sweeper: threading.Thread | None = None
+        if idle_unload_s:
+            self._sweeper = threading.Thread(target=self._sweep, name="idle-models", daemon=True)
+            self._sweeper.start()
+
+    @contextmanager
+    def use(self, model: str) -> Iterator[Engine]:
+        """The engine of a model, which stays for the block; opened first where it is not there.
+
+        Raises:
+            whatever opening it raises; the next call then tries again.
+        """
+        with self._lock:
+            slot = self._slots.get(model)
+            if slot is None:
+                slot = self._slots[model] = _Slot(self._opener.submit(self._open_model, model))
+            slot.users += 1
+        try:
+            yield self._wait(model, slot)
+        finally:
+            with self._lock:
+                slot.users -= 1
+                slot.left_at = time.monotonic()
+
+    def adopt(self, model: str, engine: Engine) -> None:
+        """Have another engine of a model used from now on, if it is still in memory.
+
+        What uses the one before goes on with it to its end.
+        """
+        opened: Future[Engine] = Future()
+        opened.set_result(engine)
+        with self._lock:
+            if model in self._slots:
+                self._slots[model] = _Slot(opened)
+
+    def loaded(self) -> tuple[str, ...]:
+        """The names of the models that are in memory."""
+        with self._lock:
+            slots = tuple(self._slots.items())
+        return tuple(
+            name for name, slot in slots if slot.engine.done() and not slot.engine.exception()
+        )
+
+    def unload_idle(self, idle_s: float) -> None:
+        """Let go of the models that nothing has used for at least `idle_s` seconds."""
+        before = time.monotonic() - idle_s
+        with self._lock:
+            idle = [
+                name
+                for name, slot in self._slots.items()
+                if not slot.users and slot.left_at <= before and name not in self._kept
+            ]
+            for name in idle:
+                del self._slots[name]
+        for name in idle:
+            _log.info("%s: not used for a while, let go", name, extra=event("model_unloaded"))
+
+    def _wait(self, model: str, slot: _Slot) -> Engine:
+        try:
+            return slot.engine.result()
+        except BaseException:
+            with self._lock:
+                if self._slots.get(model) is slot:
+                    del self._slots[model]
+            raise
+
+    def _sweep(self) -> None:
+        while not self._is_closed.wait(min(60.0, self._idle_unload_s / 2)):
+            self.unload_idle(self._idle_unload_s)
+
+    def __enter__(self) -> "LoadedModels":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._is_closed.set()
+        self._opener.shutdown(cancel_futures=True)
+        if self._sweeper is not None:
+            self._sweeper.join()

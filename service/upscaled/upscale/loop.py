@@ -1,0 +1,293 @@
+"""The upscaling of one image: a plain loop over its tiles."""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, replace
+from itertools import repeat
+from typing import Final
+
+import numpy as np
+
+from upscaled.engine.engine import EngineOutOfMemory, Window, least_window_px
+from upscaled.errors import InternalError
+from upscaled.image.alpha import bleed_colour, upscale_alpha
+from upscaled.image.depth import Pixels
+from upscaled.image.types import Image
+from upscaled.upscale.flat import FLAT_PX, keep_flat
+from upscaled.upscale.lane import Lane
+from upscaled.upscale.neutral import is_neutral, neutralise
+from upscaled.upscale.pattern_correction import PatternCorrection
+from upscaled.upscale.plan import Tile, TilePlan
+
+OnTile = Callable[[int, int], None]
+OnRows = Callable[[Image, int], None]
+Check = Callable[[Window, Window], bool]
+Lock = Callable[[Window, Window], Window]
+Temper = Callable[[Window, Window], Window]
+
+
+def ignore_rows(image: Image, rows_ready: int) -> None:
+    """The `on_rows` of who wants the whole result only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Care:
+    """What is done with each window's result before it is kept; by default nothing.
+
+    `check` and `lock` are given the window as the network saw it, `[h, w, 3]`, and its result, of
+    the same type, `[h * gain, w * gain, 3]`.
+
+    check: whether the result can be believed. If not, the window is computed once more in float32.
+    lock: the result with the source's colours, after the check. `lock_px`: how many source pixels
+        around a pixel it looks at, which every tile is given as halo beyond the network's own.
+    temper: the result mixed with that of a faithful network, which is taken as it is where the
+        source is flat; only where an image has a lane for one. `temper_px`: how many result pixels
+        around a pixel it looks at, which every tile is given too.
+    corrects_patterns: whether fine patterns get their mean colour back, on the finished rows.
+    """
+
+    check: Check | None = None
+    lock: Lock | None = None
+    lock_px: int = 0
+    temper: Temper | None = None
+    temper_px: int = 0
+    corrects_patterns: bool = False
+
+
+NO_CARE: Final = Care()
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """One way of the whole image through the network: `gain` times as large afterwards."""
+
+    gain: int
+    reduce: int
+
+
+def upscale(
+    image: Image,
+    scale: int,
+    lane: Lane,
+    *,
+    on_tile: OnTile,
+    on_rows: OnRows = ignore_rows,
+    care: Care = NO_CARE,
+    faithful: Lane | None = None,
+) -> Image:
+    """Upscale an image to exactly `scale` times its width and height, in its own depth.
+
+    A picture without colour stays without.
+
+    Args:
+        scale: at least 1; any scale goes through any network (see `plan_passes`).
+        lane: the way to the network.
+        on_tile: called with (done, total) before the first tile and after each; what it raises
+            ends the work. Starts again from 0, with another total, when the device runs out of
+            memory and the image is computed again in smaller windows.
+        on_rows: called with the result and how many of its rows, from the top, are final. They
+            grow to all of them; where the image is computed again it is another result, from 0.
+        care: see `Care`.
+        faithful: the way to a network whose result each window's is tempered with. In one pass it
+            makes the same scale as each pass of the other (`find_gain`).
+
+    Raises:
+        Cancelled: the lane was cancelled, or `on_tile` raised it.
+        EngineOutOfMemory: not even the smallest window fits the device.
+        InternalError: the network's result is not finite, or fails its check twice.
+    """
+    rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
+    alpha = None if image.alpha is None else upscale_alpha(image.alpha, scale)
+    passes = plan_passes(scale, lane.engine.native_scale)
+    work = _Work(lane, passes, on_tile, care, faithful, is_neutral=is_neutral(rgb))
+
+    def begin(canvas: Pixels) -> Callable[[int], None]:
+        result = replace(image, rgb=canvas, alpha=alpha)
+        return lambda rows_ready: on_rows(result, rows_ready)
+
+    return replace(image, rgb=work.run(rgb, begin), alpha=alpha)
+
+
+def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
+    """How often the image goes through the network, and how much the last pass is averaged down.
+
+    x2 through an x4 network is one pass averaged by 2; x4 through an x2 network is two passes.
+
+    Raises:
+        ValueError: no number of passes gives the scale exactly.
+    """
+    count = 1
+    while native_scale > 1 and native_scale**count < scale:
+        count += 1
+    reduce, rest = divmod(native_scale**count, scale)
+    if not reduce or rest or native_scale % reduce:
+        raise ValueError(f"a network of native scale {native_scale} cannot make scale {scale}")
+    return (*[Pass(native_scale, 1)] * (count - 1), Pass(native_scale // reduce, reduce))
+
+
+def find_gain(scale: int, native_scale: int) -> int | None:
+    """How much each pass of an image enlarges it; None where they differ.
+
+    Raises:
+        ValueError: as `plan_passes`.
+    """
+    gains = {each.gain for each in plan_passes(scale, native_scale)}
+    return gains.pop() if len(gains) == 1 else None
+
+
+def cut(pixels: Pixels, plan: TilePlan) -> Iterator[Window]:
+    """The plan's windows of `[H, W, 3]` one by one, padded to their full size."""
+    return (cut_one(pixels, tile) for tile in plan.tiles)
+
+
+def cut_one(pixels: Pixels, tile: Tile) -> Window:
+    """A tile's window of `[H, W, 3]`."""
+    return pad(tile.window.read(pixels), tile.window.height, tile.window.width)
+
+
+def pad(pixels: Pixels, height: int, width: int) -> Window:
+    """`[h, w, 3]` made `[height, width, 3]` by mirroring at the right and bottom edge.
+
+    An axis too short to be mirrored repeats its last pixel.
+    """
+    missing = (height - pixels.shape[0], width - pixels.shape[1])
+    for axis, count in enumerate(missing):
+        if count:
+            mode = "reflect" if count < pixels.shape[axis] else "edge"
+            widths = [(0, count if axis == at else 0) for at in range(3)]
+            pixels = np.pad(pixels, widths, mode=mode)  # type: ignore[call-overload]
+    return np.ascontiguousarray(pixels)
+
+
+Begin = Callable[[Pixels], Callable[[int], None]]
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """One image's way through all its passes."""
+
+    lane: Lane
+    passes: tuple[Pass, ...]
+    on_tile: OnTile
+    care: Care
+    faithful: Lane | None
+    is_neutral: bool
+
+    def run(self, rgb: Pixels, begin: Begin) -> Pixels:
+        """Through windows as large as fit. `begin` is told the last canvas when it is made."""
+        engine = self.lane.engine
+        least_px = least_window_px(self.halo_px, engine.multiple_px)
+        window_px = max(least_px, engine.window_px)
+        while True:
+            try:
+                return self._run_passes(rgb, window_px, begin)
+            except EngineOutOfMemory:
+                if window_px <= least_px:
+                    raise
+                window_px = max(least_px, window_px // 2)
+
+    @property
+    def halo_px(self) -> int:
+        """What a window needs around its core, in source pixels."""
+        lanes = (self.lane,) if self.faithful is None else (self.lane, self.faithful)
+        halo_px = max(lane.engine.halo_px for lane in lanes) + self.care.lock_px
+        if self.faithful is None:
+            return halo_px
+        gain = min(step.gain for step in self.passes)
+        return halo_px + max(FLAT_PX, -(-self.care.temper_px // gain))
+
+    def _run_passes(self, rgb: Pixels, window_px: int, begin: Begin) -> Pixels:
+        plans = self._plan_all(rgb.shape[0], rgb.shape[1], window_px)
+        total = sum(len(plan.tiles) for plan in plans)
+        done = 0
+        self.on_tile(done, total)
+        for at, (step, plan) in enumerate(zip(self.passes, plans, strict=True)):
+            canvas = np.empty((rgb.shape[0] * step.gain, rgb.shape[1] * step.gain, 3), rgb.dtype)
+            is_last = at == len(self.passes) - 1
+            tell_rows = begin(canvas) if is_last else _ignore
+            correction = PatternCorrection(rgb, canvas) if self.care.corrects_patterns else None
+            for tile in self._run_pass(rgb, canvas, step, plan):
+                done += 1
+                self.on_tile(done, total)
+                if correction is not None:
+                    correction.add(tile.core)
+                if tile.core.right == rgb.shape[1]:
+                    rows = tile.core.bottom
+                    rows = rows if correction is None else correction.advance(rows)
+                    tell_rows(rows * step.gain)
+            rgb = canvas
+        return rgb
+
+    def _run_pass(self, rgb: Pixels, canvas: Pixels, step: Pass, plan: TilePlan) -> Iterator[Tile]:
+        """Fill the canvas; each tile once it is there."""
+        results = self.lane.run(cut(rgb, plan), step.reduce)
+        faithful_results: Iterable[Window | None] = repeat(None, len(plan.tiles))
+        if self.faithful is not None:
+            faithful_results = self._run_faithful(self.faithful, rgb, step, plan)
+        # The faithful network first: it is ahead, and fast, while the other computes.
+        for tile, faithful, result in zip(plan.tiles, faithful_results, results, strict=True):
+            kept = self._post_process(rgb, tile, result, faithful, step)
+            kept = neutralise(kept) if self.is_neutral else kept
+            tile.core.scaled(step.gain).write(canvas, kept)
+            yield tile
+
+    def _run_faithful(
+        self, lane: Lane, rgb: Pixels, step: Pass, plan: TilePlan
+    ) -> Iterator[Window]:
+        """The faithful network's results for the same windows."""
+        reduce = lane.engine.native_scale // step.gain
+        results = lane.run(cut(rgb, plan), reduce)
+        for tile, result in zip(plan.tiles, results, strict=True):
+            yield self._require_sound(lane, rgb, tile, result, reduce)
+
+    def _post_process(
+        self, rgb: Pixels, tile: Tile, result: Window, faithful: Window | None, step: Pass
+    ) -> Window:
+        """What is kept of a window's result: its core, checked, corrected and tempered."""
+        result = self._require_sound(self.lane, rgb, tile, result, step.reduce)
+        if self.care.lock is not None:
+            result = self.care.lock(cut_one(rgb, tile), result)
+        core = tile.core.within(tile.window)
+        if faithful is None or self.care.temper is None:
+            return core.scaled(step.gain).read(result)
+        reach_px = max(FLAT_PX, -(-self.care.temper_px // step.gain))
+        seen = core.grown(reach_px, tile.window.within(tile.window))
+        place = seen.scaled(step.gain)
+        calm = place.read(faithful)
+        tempered = self.care.temper(place.read(result), calm)
+        tempered = keep_flat(seen.read(cut_one(rgb, tile)), tempered, calm)
+        return core.within(seen).scaled(step.gain).read(tempered)
+
+    def _require_sound(
+        self, lane: Lane, rgb: Pixels, tile: Tile, result: Window, reduce: int
+    ) -> Window:
+        """The result, computed again in float32 where it fails its check."""
+        check = self.care.check
+        if check is None:
+            return result
+        source = cut_one(rgb, tile)
+        if not check(source, result):
+            (result,) = lane.run([source], reduce, is_exact=True)
+            if not check(source, result):
+                raise InternalError(detail=f"{lane.engine.model}: a window fails its check")
+        return result
+
+    def _plan_all(self, height: int, width: int, window_px: int) -> list[TilePlan]:
+        engine = self.lane.engine
+        plans = []
+        for step in self.passes:
+            plans.append(
+                TilePlan.of(
+                    height,
+                    width,
+                    window_px=window_px,
+                    halo_px=self.halo_px,
+                    multiple_px=engine.multiple_px,
+                    shape_step_px=engine.shape_step_px,
+                )
+            )
+            height, width = height * step.gain, width * step.gain
+        return plans
+
+
+def _ignore(rows_ready: int) -> None:
+    """The rows of a pass that is not the last."""
