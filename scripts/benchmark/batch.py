@@ -23,7 +23,7 @@ from upscaled.batch.run import count_under_way, run_batch
 from upscaled.batch.stop import Stop
 from upscaled.batch.work import Bench
 from upscaled.config import Settings
-from upscaled.decoding.decoder import count_decoders
+from upscaled.decoder.pool import count_decoders
 from upscaled.engine.choice import open_model
 from upscaled.engine.engine import Engine, Started, Window, most_windows
 

@@ -26,8 +26,8 @@ from upscaled.api.facts import Exchange, Facts
 from upscaled.api.metrics import Metrics
 from upscaled.api.request_log import log_exchange
 from upscaled.logs import JsonFormatter
-from upscaled.pool.boundary import StageTimes
-from upscaled.pool.tally import Tally
+from upscaled.pool.executor import StageTimes
+from upscaled.worker.stats import Tally
 
 SIDE_PX = 64
 WARM_UP_PAIRS = 20

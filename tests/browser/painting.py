@@ -7,7 +7,7 @@ from dataclasses import replace
 from PIL import Image, ImageChops
 
 from tests.service.api.executors import TIMES, ResizingExecutor, decode, encode
-from upscaled.pool.boundary import Upscaled, UpscaleRequest
+from upscaled.pool.executor import Upscaled, UpscaleRequest
 
 TILES = 3
 

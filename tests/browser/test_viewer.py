@@ -13,7 +13,7 @@ from tests.browser.conftest import PHONE
 from tests.browser.playground import CYAN, RED, Playground, is_near, red_picture
 from tests.service.api.executors import TIMES, ResizingExecutor
 from tests.service.api.serving import serve
-from upscaled.pool.boundary import Upscaled, UpscaleRequest
+from upscaled.pool.executor import Upscaled, UpscaleRequest
 
 Open = Callable[..., Playground]
 

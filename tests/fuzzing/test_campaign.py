@@ -13,7 +13,7 @@ from tests.fuzzing.mutate import mutate
 from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
 from tests.service.test_corpus import add_bilinear_model
-from upscaled.decoding.decoder import Decoder
+from upscaled.decoder.pool import Decoder
 from upscaled.errors import ServiceError
 from upscaled.image.sniff import BY_SETTING, ENABLED
 

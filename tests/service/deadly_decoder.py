@@ -4,7 +4,7 @@ import os
 import signal
 from collections.abc import Collection
 
-import upscaled.decoding.child as child
+import upscaled.decoder.child as child
 from upscaled.image.decode import decode
 from upscaled.image.types import Image
 

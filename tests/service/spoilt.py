@@ -18,12 +18,12 @@ import torch
 from torch import Tensor, nn
 
 import upscaled.cli.server as server
-import upscaled.decoding.decoder as decoder
+import upscaled.decoder.pool as decoder
 import upscaled.engine.choice as choice
-import upscaled.pool.worker as worker
+import upscaled.worker.main as worker
 from upscaled.cli import main
 from upscaled.config import Settings
-from upscaled.decoding.decoder import Decoder
+from upscaled.decoder.pool import Decoder
 from upscaled.engine.engine import Engine
 from upscaled.engine.torch_engine import TorchEngine
 from upscaled.pool.local import LocalPool

@@ -15,7 +15,7 @@ from tests.running import Server
 from tests.service.bombs import make_bombs, make_swelling
 from tests.service.image.samples import picture, save
 from tests.service.test_corpus import serve_bilinear
-from upscaled.decoding.decoder import Decoder
+from upscaled.decoder.pool import Decoder
 from upscaled.errors import ServiceError
 from upscaled.image.sniff import BY_SETTING, ENABLED
 
@@ -156,8 +156,8 @@ class Family:
     def of(cls, server: Server) -> "Family":
         front_end = psutil.Process(server.process.pid)
         children = front_end.children(recursive=True)
-        (worker,) = (child for child in children if "upscaled.pool.worker" in child.cmdline())
-        decoders = [child for child in children if "upscaled.decoding.child" in child.cmdline()]
+        (worker,) = (child for child in children if "upscaled.worker.main" in child.cmdline())
+        decoders = [child for child in children if "upscaled.decoder.child" in child.cmdline()]
         return cls(front_end, worker, sorted(decoders, key=lambda process: process.pid))
 
 

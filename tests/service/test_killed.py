@@ -42,10 +42,10 @@ class Watched:
         return [child for child in children if module in _command(child)]
 
     def decoders(self) -> list[psutil.Process]:
-        return self.processes("upscaled.decoding.child")
+        return self.processes("upscaled.decoder.child")
 
     def workers(self) -> list[psutil.Process]:
-        return self.processes("upscaled.pool.worker")
+        return self.processes("upscaled.worker.main")
 
     def left_behind(self) -> list[str]:
         """Temporary files, named shared memory, and anonymous memory that a process still holds."""

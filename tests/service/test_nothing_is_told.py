@@ -134,7 +134,7 @@ class _Session:
 
 def kill_worker(server: Server) -> None:
     processes = psutil.Process(server.process.pid).children(recursive=True)
-    (worker,) = (process for process in processes if "upscaled.pool.worker" in process.cmdline())
+    (worker,) = (process for process in processes if "upscaled.worker.main" in process.cmdline())
     os.kill(worker.pid, signal.SIGKILL)
     server.wait_said("worker_died")
     server.wait_ready()

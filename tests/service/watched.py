@@ -131,7 +131,7 @@ class Service:
     def worker(self) -> psutil.Process:
         processes = psutil.Process(self.server.process.pid).children(recursive=True)
         (worker,) = (
-            process for process in processes if "upscaled.pool.worker" in process.cmdline()
+            process for process in processes if "upscaled.worker.main" in process.cmdline()
         )
         return worker
 

@@ -37,7 +37,7 @@ from upscaled.api.wire.report import Report
 from upscaled.api.wire.unread_body import UnreadBodyMiddleware
 from upscaled.config import Settings
 from upscaled.logs import event
-from upscaled.pool.boundary import Executor
+from upscaled.pool.executor import Executor
 from upscaled.state import State
 
 SWEEP_EVERY_S: Final = 60.0

@@ -12,7 +12,7 @@ from upscaled.api.source.fetch import SourceFetcher
 from upscaled.api.state_probe import StateProbe
 from upscaled.api.unread_answers import UnreadAnswers
 from upscaled.config import Settings
-from upscaled.pool.boundary import Executor
+from upscaled.pool.executor import Executor
 from upscaled.state import State
 
 

@@ -12,7 +12,7 @@ from starlette.responses import Response
 from upscaled.api.context import context_of
 from upscaled.api.pool_metrics import PoolMetrics
 from upscaled.api.wire.report import Report
-from upscaled.pool.figures import PoolFigures
+from upscaled.pool.stats import PoolFigures
 
 
 class _Both(Collector):

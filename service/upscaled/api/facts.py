@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.types import Scope
 
 from upscaled.errors import RefusalReason
-from upscaled.pool.boundary import StageTimes
+from upscaled.pool.executor import StageTimes
 
 Stage = Literal["receive", "fetch", "queue", "decode", "network", "encode", "store"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)

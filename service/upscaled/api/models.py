@@ -10,7 +10,7 @@ from starlette.responses import JSONResponse, Response
 from upscaled.api.admission import admit
 from upscaled.api.context import context_of
 from upscaled.api.present_models import read_present_models, scales_of
-from upscaled.pool.figures import PoolFigures
+from upscaled.pool.stats import PoolFigures
 from upscaled.upscale.model_choice import Rung
 from upscaled_models.registry import ModelSpec
 

@@ -25,7 +25,7 @@ from upscaled.api.wire.client import Client, watch_client
 from upscaled.errors import FileSizeTooLarge
 from upscaled.image.probe import probe
 from upscaled.image.types import ImageInfo
-from upscaled.pool.boundary import StageTimes, Upscaled, UpscaleRequest
+from upscaled.pool.executor import StageTimes, Upscaled, UpscaleRequest
 from upscaled.state import PaidResult
 
 

@@ -28,7 +28,7 @@ from upscaled.cli.stored import describe_trouble
 from upscaled.config import Settings
 from upscaled.logs import configure_logging, event, log_what_nobody_catches
 from upscaled.pool.local import LocalPool
-from upscaled.pool.spawn import WorkerUnusable
+from upscaled.process.child import WorkerUnusable
 from upscaled.state import State, StateError, hide_password, open_state
 
 FIRST_KEY_NAME = "first"

@@ -1,1 +1,1 @@
-"""The process boundary: image bytes in, image bytes and facts out."""
+"""The front end's side of the worker processes."""

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 
-from upscaled.pool.figures import EngineInUse, PoolFigures, WorkerFigures
 from upscaled.pool.messages import Ready
-from upscaled.pool.process import WorkerProcess
+from upscaled.pool.stats import EngineInUse, PoolFigures, WorkerFigures
+from upscaled.pool.worker_process import WorkerProcess
 from upscaled.upscale.model_choice import Rung
 
 

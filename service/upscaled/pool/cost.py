@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 from typing import Final, NamedTuple
 
-from upscaled.pool.boundary import UpscaleRequest
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.messages import Ready
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled_models.registry import ModelSpec

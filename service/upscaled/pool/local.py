@@ -26,22 +26,22 @@ from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, ServiceError, rebuild
 from upscaled.logs import event
 from upscaled.pool.books import Books
-from upscaled.pool.boundary import StageTimes, Upscaled, UpscaleRequest
 from upscaled.pool.cost import CostModel, retry_after_s, work_before_s
 from upscaled.pool.environment import worker_environment, worker_settings
-from upscaled.pool.figures import PoolFigures
-from upscaled.pool.keeper import Keeper
-from upscaled.pool.limits import Limits
-from upscaled.pool.line import Line, LineFull
+from upscaled.pool.executor import StageTimes, Upscaled, UpscaleRequest
 from upscaled.pool.messages import Answer, Configure, Done, Job, Ready, Refused
-from upscaled.pool.process import WorkerDied, WorkerProcess, WorkTookTooLong
+from upscaled.pool.queue import Line, LineFull
 from upscaled.pool.room import Place
-from upscaled.pool.spawn import WorkerUnusable
+from upscaled.pool.stats import PoolFigures
+from upscaled.pool.supervisor import Keeper
+from upscaled.pool.worker_process import WorkerDied, WorkerProcess, WorkTookTooLong
+from upscaled.process.child import WorkerUnusable
+from upscaled.process.supervision import Limits
 from upscaled_models.errors import ModelError
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
-WORKER_COMMAND = (sys.executable, "-m", "upscaled.pool.worker")
+WORKER_COMMAND = (sys.executable, "-m", "upscaled.worker.main")
 DEATHS_ALONE = 2
 """So many say that it is the image; those in company may be anybody's."""
 

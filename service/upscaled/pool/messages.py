@@ -16,7 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
-from upscaled.pool.figures import WorkerFigures
+from upscaled.pool.stats import WorkerFigures
 from upscaled.upscale.model_choice import Rung
 
 

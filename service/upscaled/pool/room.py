@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from upscaled.config import MAX_OUTPUT_SIDE_PX
-from upscaled.pool.boundary import UpscaleRequest
+from upscaled.pool.executor import UpscaleRequest
 
 if TYPE_CHECKING:
-    from upscaled.pool.process import WorkerProcess
+    from upscaled.pool.worker_process import WorkerProcess
 
 LARGE_RESULTS_PX: Final = 2 * MAX_OUTPUT_SIDE_PX**2
 """All large results of one worker together: 216 MB of canvas. One alone may be of any size."""

@@ -6,7 +6,7 @@
 
 A worker, a batch, the doctor and the benchmarks all work through it. It owns the loaded models, the
 threads that use the device (`upscaled.upscale.scheduler`), the processes that decode
-(`upscaled.decoding.decoder`) and the threads that look after results.
+(`upscaled.decoder.pool`) and the threads that look after results.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -21,7 +21,7 @@ import numpy as np
 
 from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
 from upscaled.cores import count_cores
-from upscaled.decoding.decoder import Decoder, count_decoders
+from upscaled.decoder.pool import Decoder, count_decoders
 from upscaled.engine.choice import choose_model, open_model
 from upscaled.engine.device import has_free_cores
 from upscaled.engine.engine import Engine
@@ -236,7 +236,7 @@ def open_upscaler(
         on_batch: see `upscaled.upscale.scheduler.OnBatch`.
         begin: called first in every thread that the network computes in, to lower its priority;
             not in that of small pictures.
-        on_decoder_death: see `upscaled.decoding.decoder.Decoder`.
+        on_decoder_death: see `upscaled.decoder.pool.Decoder`.
         decoders: how many files are decoded at once, by processes that start now; None: as suits
             this machine; 0: one, whose process starts when it is needed.
         asked_by: what named the model in the settings, where it was not its variable; error texts

@@ -8,8 +8,8 @@ from dataclasses import replace
 from PIL import Image
 
 from upscaled.errors import MalformedImage
-from upscaled.pool.boundary import StageTimes, Upscaled, UpscaleRequest
-from upscaled.pool.figures import EngineInUse, ModelFigures, PoolFigures, WorkerFigures
+from upscaled.pool.executor import StageTimes, Upscaled, UpscaleRequest
+from upscaled.pool.stats import EngineInUse, ModelFigures, PoolFigures, WorkerFigures
 from upscaled.upscale.model_choice import Rung
 
 TIMES = StageTimes(queue_s=0.001, decode_s=0.002, network_s=0.25, encode_s=0.003)

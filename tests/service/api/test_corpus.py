@@ -18,7 +18,7 @@ import requests
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import TIMES, ResizingExecutor
 from tests.service.api.serving import Service, serve
-from upscaled.pool.boundary import Upscaled, UpscaleRequest
+from upscaled.pool.executor import Upscaled, UpscaleRequest
 
 REFUSED = {
     "malformed_image",

@@ -17,7 +17,7 @@ from tests.service.api.waiting import wait_until
 from upscaled.api import progress_stream
 from upscaled.api.progress import MAX_WATCHERS_PER_KEY, Progress
 from upscaled.api.progress_stream import write_events
-from upscaled.pool.boundary import Upscaled, UpscaleRequest
+from upscaled.pool.executor import Upscaled, UpscaleRequest
 
 Make = Callable[..., Service]
 TILES = 3

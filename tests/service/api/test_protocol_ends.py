@@ -20,7 +20,7 @@ from tests.service.api.waiting import wait_until
 from upscaled.api import protocol
 from upscaled.api.wire import output
 from upscaled.api.wire.connections import Connections
-from upscaled.pool.boundary import Upscaled, UpscaleRequest
+from upscaled.pool.executor import Upscaled, UpscaleRequest
 from upscaled.state import ApiKey
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"

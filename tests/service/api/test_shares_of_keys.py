@@ -14,9 +14,9 @@ from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
 from tests.service.pool.pools import QUICK, fake_command, order
 from upscaled.config import load_settings
-from upscaled.pool.boundary import Upscaled, UpscaleRequest
-from upscaled.pool.figures import PoolFigures
+from upscaled.pool.executor import Upscaled, UpscaleRequest
 from upscaled.pool.local import LocalPool
+from upscaled.pool.stats import PoolFigures
 
 QUEUE = 6
 

@@ -13,7 +13,7 @@ from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.unread_answers import UnreadAnswers
 from upscaled.errors import RateLimitExceeded
-from upscaled.pool.boundary import Upscaled, UpscaleRequest
+from upscaled.pool.executor import Upscaled, UpscaleRequest
 
 IMAGE_BYTES = 24_000_000
 

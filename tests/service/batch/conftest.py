@@ -3,7 +3,7 @@ from collections.abc import Iterator
 import pytest
 
 from upscaled.config import load_settings
-from upscaled.decoding.decoder import Decoder
+from upscaled.decoder.pool import Decoder
 
 
 class Lent:

@@ -22,7 +22,7 @@ from tests.service.image.samples import (
     exif_with_orientation,
     png,
 )
-from upscaled.decoding.decoder import Decoder
+from upscaled.decoder.pool import Decoder
 from upscaled.errors import MalformedImage
 from upscaled.image.colour import MAX_PROFILE_BYTES
 from upscaled.image.decode import decode

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from tests.service.image.samples import picture
-from upscaled.decoding.decoder import Decoder
+from upscaled.decoder.pool import Decoder
 from upscaled.errors import MalformedImage
 from upscaled.image.bmp_runs import leaves_pixels_out
 from upscaled.image.decode import decode

@@ -38,8 +38,8 @@ from upscaled.pool.messages import (
     Refused,
     Unusable,
 )
-from upscaled.pool.wire import FrontEndGone, Inbox, Wire, listen
 from upscaled.upscale.model_choice import Rung
+from upscaled.worker.connection import FrontEndGone, Inbox, Wire, listen
 
 SMALL_PX = 900
 

@@ -15,9 +15,9 @@ import psutil
 from PIL import Image
 
 from upscaled.config import Settings, load_settings
-from upscaled.pool.boundary import UpscaleRequest
-from upscaled.pool.limits import Limits
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
+from upscaled.process.supervision import Limits
 
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 QUICK = Limits(work_s=20, start_s=20, silence_s=10, end_s=2, restart_s=0.02, restart_max_s=0.1)

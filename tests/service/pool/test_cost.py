@@ -3,7 +3,6 @@ from dataclasses import replace
 import pytest
 
 from tests.service.pool.pools import request
-from upscaled.pool.boundary import UpscaleRequest
 from upscaled.pool.cost import (
     MAX_RETRY_AFTER_S,
     SMALL_RESULT_PX,
@@ -12,6 +11,7 @@ from upscaled.pool.cost import (
     retry_after_s,
     work_before_s,
 )
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.messages import Ready
 from upscaled.upscale.model_choice import Rung
 from upscaled_models.registry import OFFICIAL, ModelSpec, read_default_models

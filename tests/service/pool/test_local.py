@@ -28,12 +28,12 @@ from tests.service.pool.pools import (
 )
 from upscaled.config import load_settings
 from upscaled.errors import InternalError, MalformedImage, RateLimitExceeded, ServiceError
-from upscaled.pool.boundary import OnTile, Upscaled, UpscaleRequest
-from upscaled.pool.limits import Limits
+from upscaled.pool.executor import OnTile, Upscaled, UpscaleRequest
 from upscaled.pool.local import LocalPool
 from upscaled.pool.messages import Answer, Job
-from upscaled.pool.process import WorkerProcess
-from upscaled.pool.spawn import WorkerUnusable
+from upscaled.pool.worker_process import WorkerProcess
+from upscaled.process.child import WorkerUnusable
+from upscaled.process.supervision import Limits
 
 
 async def test_bytes_cross_intact_both_ways() -> None:

@@ -15,7 +15,7 @@ from upscaled.pool.local import WORKER_COMMAND
 FRONT_END = """
 import asyncio, sys
 from upscaled.config import Settings
-from upscaled.pool.boundary import UpscaleRequest
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import LocalPool
 
 async def main():

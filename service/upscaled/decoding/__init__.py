@@ -1,1 +1,0 @@
-"""Untrusted files are decoded in disposable processes that own nothing and may die."""

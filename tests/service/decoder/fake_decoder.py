@@ -1,0 +1,67 @@
+"""A decoder process that does what its file says: die, hang, swell, lie."""
+
+import errno
+import json
+import os
+import signal
+import socket
+import struct
+import sys
+import time
+
+import upscaled.decoder.child as child
+from upscaled.image.types import Image, ImageInfo
+
+
+def decode(source: bytes, formats: object) -> Image:
+    word = source.decode()
+    match word:
+        case "crash":
+            os.kill(os.getpid(), signal.SIGSEGV)
+        case "killed":  # as the kernel does where memory ends
+            os.kill(os.getpid(), signal.SIGKILL)
+        case "stopped":
+            os.kill(os.getpid(), signal.SIGSTOP)
+        case "late":  # as after a stop that was longer than the file's own time
+            os.kill(os.getpid(), signal.SIGALRM)
+        case "no room":
+            vars(child)["write_memory"] = refuse_memory
+        case "raise":
+            raise RuntimeError("a bug")
+        case "spin":
+            while True:
+                pass
+        case "hang":
+            signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+            time.sleep(600)
+        case "swell":
+            bytearray(4 * 2**30)
+    if word.startswith("once "):  # in the first process that gets it
+        _, signals, mark = word.split()
+        for name in signals.split(","):
+            try:
+                os.close(os.open(f"{mark}-{name}", os.O_CREAT | os.O_EXCL))
+            except FileExistsError:
+                continue
+            os.kill(os.getpid(), signal.Signals[name])
+    if word == "lie":
+        text = json.dumps({"height_px": 9, "width_px": 9, "icc_bytes": 0}).encode()
+        sock = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
+        socket.send_fds(sock, [struct.pack("!Q", len(text)) + text], [os.memfd_create("lie")])
+        time.sleep(600)
+    import numpy as np
+
+    return Image(rgb=np.full((64, 64, 3), os.getpid() % 251, np.uint8))
+
+
+def refuse_memory(parts: object, *, is_sealed: bool) -> int:
+    raise OSError(errno.ENOSPC, "no room")
+
+
+def probe(source: bytes, formats: object) -> ImageInfo:
+    return ImageInfo("JPEG", 64, 64, has_alpha=False)
+
+
+if __name__ == "__main__":
+    vars(child).update(decode=decode, probe=probe)
+    child.main()

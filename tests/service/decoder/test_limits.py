@@ -1,0 +1,74 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from upscaled.decoder.limits import MIB, is_ended_by_its_file, limits_of, measure_address_space
+
+
+def run_limited(work: str, *, cpu_s: float = 5, wall_s: float = 5) -> int:
+    """The exit status of a process that works under the limits of a small file."""
+    program = (
+        "import signal\n"
+        "from upscaled.decoder.limits import FileLimits, constrain, measure_address_space\n"
+        f"constrain(FileLimits({64 * MIB}, {cpu_s}, {wall_s}, {MIB}), measure_address_space())\n"
+        f"{work}\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
+    return done.returncode
+
+
+def test_who_computes_too_long_is_ended() -> None:
+    assert run_limited("while True: pass", cpu_s=0.1) == -signal.SIGPROF
+
+
+def test_who_waits_too_long_is_ended() -> None:
+    assert run_limited("import time; time.sleep(60)", wall_s=0.1) == -signal.SIGALRM
+
+
+def test_who_swells_gets_no_memory() -> None:
+    assert run_limited("bytearray(32 * 2**20)") == 0
+    assert run_limited("bytearray(128 * 2**20)") == 1
+
+
+def test_who_writes_too_much_may_not() -> None:
+    work = "import os; fd = os.memfd_create('a'); [os.write(fd, bytes(2**20)) for _ in range({})]"
+    assert run_limited(work.format(1)) == 0
+    assert run_limited(work.format(2)) == 1
+
+
+def test_a_larger_picture_may_take_more_of_everything() -> None:
+    small, large = limits_of(1000, 64 * 64), limits_of(1000, 6000 * 6000)
+    assert large.memory_bytes > small.memory_bytes + 4 * 36_000_000
+    assert large.cpu_s > small.cpu_s
+    assert large.wall_s > large.cpu_s
+    longer = limits_of(9_000_000, 3000 * 3000)
+    assert longer.cpu_s >= limits_of(1000, 3000 * 3000).cpu_s + 8
+    assert limits_of(25_000_000).cpu_s == limits_of(1000).cpu_s, "a header has no more work"
+    assert large.result_bytes > 8 * 36_000_000  # colour and alpha in 16 bits
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="no /proc")
+def test_the_address_space_is_at_least_what_is_held() -> None:
+    before = measure_address_space()
+    held = bytearray(64 * MIB)
+    after = measure_address_space()
+    assert before is not None
+    assert after is not None
+    assert after - before >= len(held)
+
+
+def test_a_crash_and_a_limit_are_the_files_doing() -> None:
+    assert is_ended_by_its_file(-signal.SIGSEGV)
+    assert is_ended_by_its_file(run_limited("import os; os.abort()"))
+    assert is_ended_by_its_file(run_limited("while True: pass", cpu_s=0.1))
+    assert is_ended_by_its_file(run_limited("bytearray(128 * 2**20)"))  # MemoryError
+
+
+def test_a_kill_a_stop_and_a_wait_are_not_the_files_doing() -> None:
+    assert not is_ended_by_its_file(-signal.SIGKILL)
+    assert not is_ended_by_its_file(-signal.SIGHUP)
+    assert not is_ended_by_its_file(run_limited("import time; time.sleep(60)", wall_s=0.1))
+    assert not is_ended_by_its_file(-signal.SIGRTMIN)

@@ -1,0 +1,300 @@
+"""Decoders that crash, hang, swell and lie: each dies alone."""
+
+import gc
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+
+from tests.service.image.samples import RGB, deep_samples, picture, png, save
+from upscaled.decoder.pool import Decoder
+from upscaled.decoder.process import decoder_environment
+from upscaled.errors import InternalError, MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
+from upscaled.image.decode import decode
+
+FAKE = (sys.executable, str(Path(__file__).with_name("fake_decoder.py")))
+THREE = ("JPEG", "PNG", "WEBP")
+
+
+@pytest.fixture(scope="module")
+def decoder() -> Iterator[Decoder]:
+    with Decoder(THREE, processes=2) as decoder:
+        yield decoder
+
+
+@pytest.fixture
+def fake() -> Iterator[Decoder]:
+    with Decoder(THREE, processes=2, within_s=2, command=FAKE) as fake:
+        yield fake
+
+
+def children() -> list[psutil.Process]:
+    return psutil.Process().children(recursive=True)
+
+
+@pytest.mark.parametrize("kind", THREE)
+def test_pixels_are_those_of_the_same_decoder_here(decoder: Decoder, kind: str) -> None:
+    source = save(picture(300, 200, 3 if kind == "JPEG" else 4), kind)
+    far, near = decoder.decode(source), decode(source)
+    assert np.array_equal(far.rgb, near.rgb)
+    if kind != "JPEG":
+        assert far.alpha is not None
+        assert near.alpha is not None
+        assert np.array_equal(far.alpha, near.alpha)
+    assert (far.icc, far.dpi, far.credit) == (near.icc, near.dpi, near.credit)
+
+
+def test_refusals_are_the_decoders(decoder: Decoder) -> None:
+    with pytest.raises(MalformedImage):
+        decoder.decode(save(picture(), "JPEG")[:-200])
+    with pytest.raises(UnsupportedImageFormat):
+        decoder.decode(save(picture(), "GIF"))
+    with pytest.raises(ResolutionTooHigh):
+        decoder.decode(png(deep_samples(3, 8), 8, RGB, size=(20_000, 20_000)))
+    assert len(decoder.pids()) == 1  # a refusal is no reason to start anew
+
+
+def test_deaths_are_told_one_by_one(tmp_path: Path) -> None:
+    deaths: list[int] = []
+    with Decoder(["PNG"], processes=1, command=FAKE, on_death=lambda: deaths.append(1)) as decoder:
+        decoder.decode(f"once SIGKILL {tmp_path / 'died'}".encode())
+        assert len(deaths) == 1
+        with pytest.raises(MalformedImage):
+            decoder.decode(b"crash")
+        assert len(deaths) == 3
+        decoder.decode(b"a picture")
+        assert len(deaths) == 3
+
+
+@pytest.mark.parametrize(("log_format", "begins"), [("json", "{"), ("text", "20")])
+def test_a_decoder_tells_of_a_fault_of_its_own_as_the_log_does(
+    capfd: pytest.CaptureFixture[str], log_format: str, begins: str
+) -> None:
+    with (
+        Decoder(["PNG"], processes=1, command=FAKE, log_format=log_format) as decoder,
+        pytest.raises(MalformedImage),
+    ):
+        decoder.decode(b"raise")
+    lines = capfd.readouterr().err.splitlines()
+    assert lines[0].startswith(begins)
+    assert any("RuntimeError: a bug" in line for line in lines)
+    if log_format == "json":
+        assert [json.loads(line)["event"] for line in lines] == ["crash", "crash"]
+
+
+@pytest.mark.parametrize(
+    "word", ["crash", "raise", "swell", "lie", pytest.param("spin", marks=pytest.mark.slow)]
+)
+def test_a_file_that_kills_twice_is_refused_and_the_next_is_decoded(
+    fake: Decoder, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    others = children()
+    with caplog.at_level(logging.WARNING):
+        with pytest.raises(MalformedImage) as refusal:
+            fake.decode(word.encode())
+        assert fake.decode(b"a picture").rgb.shape == (64, 64, 3)
+    assert refusal.value.detail.startswith("2 decoders died over it")
+    assert len(caplog.records) == 2
+    assert [child.pid for child in children() if child not in others] == fake.pids()
+
+
+@pytest.mark.parametrize("signals", ["SIGKILL", "SIGSEGV", "SIGKILL,SIGSEGV", "SIGABRT,SIGRTMIN"])
+def test_a_file_whose_decoder_died_once_of_a_cause_is_tried_in_a_fresh_one(
+    fake: Decoder, tmp_path: Path, signals: str
+) -> None:
+    word = f"once {signals} {tmp_path / 'mark'}"
+    assert fake.decode(word.encode()).rgb.shape == (64, 64, 3)
+
+
+@pytest.mark.parametrize("word", ["killed", "late", "no room"])
+def test_a_file_whose_decoders_are_killed_from_outside_is_not_blamed(
+    fake: Decoder, word: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING), pytest.raises(InternalError) as failure:
+        fake.decode(word.encode())
+    assert failure.value.detail.startswith("2 decoders died over it")
+    assert [vars(record)["fields"]["cause"] for record in caplog.records] == ["outside"] * 2
+    assert fake.decode(b"a picture").rgb.shape == (64, 64, 3)
+
+
+def test_a_crash_between_two_kills_does_not_blame_the_file(fake: Decoder, tmp_path: Path) -> None:
+    word = f"once SIGKILL,SIGSEGV,SIGRTMIN {tmp_path / 'mark'}"
+    with pytest.raises(InternalError):
+        fake.decode(word.encode())
+
+
+def test_a_stopped_decoder_is_replaced_after_its_silence(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with Decoder(THREE, processes=2, silence_s=0.5, command=FAKE) as fake:
+        word = f"once SIGSTOP {tmp_path / 'mark'}"
+        with caplog.at_level(logging.WARNING):
+            assert fake.decode(word.encode()).rgb.shape == (64, 64, 3)
+        assert "hung, no processor time for 0.5 s" in caplog.text
+        with pytest.raises(InternalError, match="hung"):
+            fake.decode(b"stopped")
+
+
+def test_idle_decoders_that_are_stopped_cost_no_file() -> None:
+    """Also a file that does not fit into the socket: sending it would wait for ever."""
+    noise = np.random.default_rng(1).integers(0, 256, (900, 900, 3), np.uint8)
+    source = save(noise, "PNG")
+    with Decoder(THREE, processes=2, silence_s=0.5) as decoder:
+        decoder.warm_up(2)
+        for pid in decoder.pids():
+            os.kill(pid, signal.SIGSTOP)
+        with ThreadPoolExecutor(4) as threads:
+            images = list(threads.map(decoder.decode, [source] * 4))
+    assert [image.rgb.shape for image in images] == [(900, 900, 3)] * 4
+
+
+@pytest.mark.slow
+def test_one_file_that_hangs_holds_up_no_other(fake: Decoder) -> None:
+    fake.decode(b"a picture")
+    with ThreadPoolExecutor(1) as threads:
+        hanging = threads.submit(fake.decode, b"hang")
+        while fake.pids():
+            time.sleep(0.01)
+        for _ in range(20):
+            fake.decode(b"a picture")
+        assert not hanging.done()
+        assert isinstance(hanging.exception(), MalformedImage)
+
+
+def test_processes_are_bounded_and_kept_warm(decoder: Decoder) -> None:
+    source = save(picture(), "PNG")
+    with ThreadPoolExecutor(8) as threads:
+        images = list(threads.map(decoder.decode, [source] * 40))
+    assert len(images) == 40
+    assert 1 <= len(decoder.pids()) <= 2
+
+
+def test_a_process_is_replaced_after_so_many_files(fake: Decoder) -> None:
+    shades = {int(fake.decode(b"a picture").rgb[0, 0, 0]) for _ in range(501)}
+    assert len(shades) == 2  # each process has its own
+    assert len(fake.pids()) == 1
+
+
+def test_an_idle_process_that_is_killed_costs_nothing(decoder: Decoder) -> None:
+    source = save(picture(), "PNG")
+    decoder.decode(source)
+    for pid in decoder.pids():
+        os.kill(pid, signal.SIGKILL)
+    assert np.array_equal(decoder.decode(source).rgb, picture())
+
+
+def shared_pixels() -> set[str]:
+    """Where this process maps decoders' pixels, and which; other tests may still hold some."""
+    maps = Path("/proc/self/maps")
+    if not maps.exists():
+        return set()
+    return {line for line in maps.read_text().splitlines() if "memfd:pixels" in line}
+
+
+def test_nothing_is_left_of_decoders_that_were_killed(decoder: Decoder) -> None:
+    """Descriptors, processes, shared memory with and without a name."""
+    source = save(picture(400, 400), "PNG")
+    decoder.decode(source)
+    gc.collect()  # what earlier tests left would hide what is left here
+    others = {child.pid for child in children()} - set(decoder.pids())
+    shared = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
+    descriptors, mapped = psutil.Process().num_fds(), shared_pixels()
+    for _ in range(5):
+        for pid in decoder.pids():
+            os.kill(pid, signal.SIGKILL)
+        image = decoder.decode(source)
+    del image
+    assert psutil.Process().num_fds() <= descriptors
+    assert {child.pid for child in children()} - others == set(decoder.pids())
+    assert (set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()) == shared
+    assert shared_pixels() <= mapped
+
+
+WORKER = """
+import sys, threading, time
+from upscaled.decoder.pool import Decoder
+decoder = Decoder(["JPEG"], processes=2, within_s=60, command=sys.argv[1:])
+decoder.warm_up()
+decoder.decode(b"a picture")
+threading.Thread(target=decoder.decode, args=(b"hang",), daemon=True).start()
+time.sleep(0.3)
+decoder.warm_up()
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+def test_no_decoder_outlives_its_worker_idle_or_hanging() -> None:
+    worker = subprocess.Popen([sys.executable, "-c", WORKER, *FAKE], stdout=subprocess.PIPE)
+    assert worker.stdout is not None
+    with worker.stdout as lines:
+        assert lines.readline() == b"ready\n"
+    decoders = psutil.Process(worker.pid).children(recursive=True)
+    assert len(decoders) == 2
+    worker.kill()
+    worker.wait()
+    _, alive = psutil.wait_procs(decoders, timeout=5)
+    assert alive == []
+
+
+def test_a_decoder_holds_nothing_of_its_worker(decoder: Decoder, tmp_path: Path) -> None:
+    with (tmp_path / "secret").open("w") as secret, pytest.MonkeyPatch.context() as patch:
+        os.set_inheritable(secret.fileno(), True)
+        patch.setenv("UPSCALED_DATABASE_URL", "secret")
+        patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        with Decoder(THREE, processes=1) as fresh:
+            fresh.decode(save(picture(), "PNG"))
+            process = psutil.Process(fresh.pids()[0])
+            assert "secret" not in "".join(process.environ().values())
+            assert str(tmp_path / "secret") not in [file.path for file in process.open_files()]
+            assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
+            assert process.rlimit(psutil.RLIMIT_AS)[0] < 1.5 * 2**30
+            mapped = "".join(entry.path for entry in process.memory_maps())
+            assert "torch" not in mapped
+            assert "cv2" not in mapped  # nor any library that decoding does without
+
+
+def test_the_environment_has_only_what_python_needs() -> None:
+    environment = {"PATH": "/bin", "HOME": "/root", "UPSCALED_X": "1", "TOKEN": "t"}
+    kept = decoder_environment(environment)
+    assert kept["PATH"] == "/bin"
+    assert not {"HOME", "UPSCALED_X", "TOKEN"} & set(kept)
+
+
+def test_closing_ends_every_process_while_threads_still_decode() -> None:
+    decoder = Decoder(THREE, processes=2)
+    source = save(picture(1000, 1000), "PNG")
+    threads = [threading.Thread(target=decoder.decode, args=(source,)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    decoder.close()
+    for thread in threads:
+        thread.join()
+    decoder.close()
+    assert decoder.pids() == []
+
+
+def test_a_warm_decoder_costs_less_than_three_milliseconds(decoder: Decoder) -> None:
+    source = save(picture(64, 64), "JPEG")
+    decoder.decode(source)
+
+    def fastest(call: object) -> float:
+        times = []
+        for _ in range(30):
+            started = time.perf_counter()
+            call(source)  # type: ignore[operator]
+            times.append(time.perf_counter() - started)
+        return min(times)
+
+    assert fastest(decoder.decode) - fastest(decode) < 0.003

@@ -1,0 +1,21 @@
+import pytest
+import torch
+
+from upscaled.config import load_settings
+from upscaled.engine.device import Device
+from upscaled.worker import jobs
+from upscaled.worker.jobs import count_places
+
+
+@pytest.mark.parametrize(("kind", "places"), [("cpu", 4), ("mps", 4), ("cuda", 8)])
+def test_an_nvidia_gpu_takes_more_images_at_once(
+    kind: str, places: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device(torch.device(kind), torch.float32, threads=1)
+    monkeypatch.setattr(jobs, "choose_device", lambda settings: device)
+    assert count_places(load_settings({})) == places
+
+
+@pytest.mark.parametrize("wanted", [1, 5, 64])
+def test_whoever_sets_a_number_of_places_gets_it(wanted: int) -> None:
+    assert count_places(load_settings({}, device="cpu", jobs_per_worker=wanted)) == wanted

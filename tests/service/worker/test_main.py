@@ -1,0 +1,213 @@
+"""The real worker with the model that ships: pixels, cancellation, deaths, orphans."""
+
+import asyncio
+import os
+import time
+from collections.abc import AsyncIterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+import pytest_asyncio
+from PIL import Image
+
+from tests.service.pool.pools import picture, real_pool, request, running_pool, until, workers_of
+from upscaled.config import Settings, load_settings
+from upscaled.errors import InternalError, MalformedImage
+from upscaled.pool.environment import worker_environment
+from upscaled.pool.local import WORKER_COMMAND, LocalPool
+from upscaled.pool.stats import ModelFigures
+from upscaled.process.supervision import ALIVE_EVERY_S
+
+MODEL = "upscaled-x4"
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")  # starting a real worker takes seconds
+
+
+@pytest.fixture(scope="module")
+def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
+    # One model for both scales and small tiles: a quick start, and many places to stop at.
+    return load_settings(
+        {},
+        data_dir=tmp_path_factory.mktemp("data"),
+        model_x2=MODEL,
+        model_x4=MODEL,
+        tile_window_px=128,
+        device="cpu",
+        precision="exact",
+    )
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pool(settings: Settings) -> AsyncIterator[LocalPool]:
+    async with real_pool(settings) as pool:
+        yield pool
+
+
+def open_result(data: bytes) -> Image.Image:
+    with Image.open(BytesIO(data)) as image:
+        image.load()
+        return image
+
+
+async def test_an_image_comes_back_upscaled_by_the_network(pool: LocalPool) -> None:
+    source = picture(96)
+    upscaled = await pool.upscale(source, request(scale=4, width_px=96, height_px=96))
+    result = open_result(upscaled.data)
+    assert (upscaled.media_type, upscaled.model) == ("image/jpeg", MODEL)
+    assert result.size == (384, 384) == (upscaled.width_px, upscaled.height_px)
+    assert min(upscaled.times.decode_s, upscaled.times.network_s, upscaled.times.encode_s) > 0
+    shrunk = np.asarray(result.resize((96, 96), Image.Resampling.BOX), np.float32)
+    assert np.abs(shrunk - np.asarray(open_result(source), np.float32)).mean() < 4
+
+
+async def test_a_worker_says_how_many_images_it_takes_at_once(pool: LocalPool) -> None:
+    assert pool.figures().running_most == 4
+
+
+async def test_one_worker_serves_both_scales_and_both_formats(pool: LocalPool) -> None:
+    opaque, seen_through = picture(64), picture(64, has_alpha=True)
+    jpeg = await pool.upscale(opaque, request(scale=2, width_px=64, height_px=64))
+    png = await pool.upscale(seen_through, request(scale=4, width_px=64, height_px=64))
+    assert (jpeg.media_type, open_result(jpeg.data).size) == ("image/jpeg", (128, 128))
+    assert (png.media_type, open_result(png.data).mode) == ("image/png", "RGBA")
+
+
+async def test_images_worked_on_at_once_are_those_worked_on_alone(pool: LocalPool) -> None:
+    """Sizes that share batches and sizes that do not, both scales, and some that are given up."""
+    kinds = [
+        (picture(side, has_alpha=side == 70), side, 4 if side == 150 else 2)
+        for side in (64, 70, 64, 150)
+    ]
+    alone = [await upscale_square(pool, *kind) for kind in kinds]
+    jobs = [asyncio.create_task(upscale_square(pool, *kind)) for kind in kinds * 5]
+    for job in jobs[2::7]:
+        job.cancel()
+    together = await asyncio.gather(*jobs, return_exceptions=True)
+    for number, data in enumerate(together):
+        if number % 7 == 2:
+            assert isinstance(data, asyncio.CancelledError)
+        else:
+            assert data == alone[number % len(kinds)]
+
+
+async def upscale_square(pool: LocalPool, source: bytes, side_px: int, scale: int) -> bytes:
+    asked = request(scale=scale, width_px=side_px, height_px=side_px)
+    return (await pool.upscale(source, asked)).data
+
+
+async def test_a_broken_image_is_refused_and_the_worker_lives_on(pool: LocalPool) -> None:
+    [worker] = workers_of(pool)
+    with pytest.raises(MalformedImage):
+        await pool.upscale(picture(96)[:-40], request())
+    await pool.upscale(picture(64), request())
+    assert workers_of(pool) == [worker]
+
+
+async def test_an_image_whose_worker_is_killed_in_the_middle_is_still_answered(
+    pool: LocalPool,
+) -> None:
+    [worker] = workers_of(pool)
+    upscaling = asyncio.create_task(pool.upscale(picture(700), request()))  # a second and more
+    await asyncio.sleep(0.2)
+    assert not upscaling.done()
+    worker.kill()
+    upscaled = await upscaling
+    assert (upscaled.width_px, upscaled.height_px) == (2800, 2800)
+    assert [other.pid for other in workers_of(pool)] != [worker.pid]
+
+
+async def test_many_images_whose_worker_is_killed_in_the_middle_are_all_answered(
+    pool: LocalPool,
+) -> None:
+    [worker] = workers_of(pool)
+    upscaling = [asyncio.create_task(pool.upscale(picture(300), request())) for _ in range(6)]
+    await asyncio.sleep(0.2)
+    assert not any(task.done() for task in upscaling)
+    worker.kill()
+    answers = await asyncio.gather(*upscaling)
+    assert {(answer.width_px, answer.height_px) for answer in answers} == {(1200, 1200)}
+
+
+@pytest.mark.slow
+async def test_an_image_whose_workers_are_killed_twice_fails_and_the_next_does_not(
+    pool: LocalPool,
+) -> None:
+    killed: set[int] = set()
+    upscaling = asyncio.create_task(pool.upscale(picture(1500), request()))
+    for _ in range(2):
+        await until(lambda: set(pool.worker_pids()) - killed, timeout_s=60)
+        await asyncio.sleep(0.5)
+        [worker] = workers_of(pool)
+        killed.add(worker.pid)
+        worker.kill()
+    with pytest.raises(InternalError, match="2 workers died"):
+        await upscaling
+    await pool.upscale(picture(64), request())
+
+
+async def test_giving_up_frees_the_real_worker_long_before_it_would_be_done(
+    pool: LocalPool,
+) -> None:
+    [worker] = workers_of(pool)
+    started = time.monotonic()
+    await pool.upscale(picture(150), request())
+    short_s = time.monotonic() - started
+    upscaling = asyncio.create_task(pool.upscale(picture(1500), request()))  # 100 times as long
+    await asyncio.sleep(0.3)
+    upscaling.cancel()
+    started = time.monotonic()
+    await pool.upscale(picture(64), request())
+    assert time.monotonic() - started < 20 * short_s
+    assert workers_of(pool) == [worker]
+
+
+async def test_the_worker_steps_back_for_the_front_end_and_its_network_for_the_rest(
+    pool: LocalPool,
+) -> None:
+    [worker] = workers_of(pool)
+    own = psutil.Process().nice()
+    assert worker.nice() == own + 1  # and so are its jobs
+    threads = [each.id for each in worker.threads()]
+    levels = {os.getpriority(os.PRIO_PROCESS, thread) for thread in threads}
+    assert levels == {own + 1, own + 6}  # what computes in turn is behind those
+    assert Path(f"/proc/{worker.pid}/oom_score_adj").read_text() == "500\n"
+
+
+async def test_the_worker_inherits_no_more_than_it_needs(pool: LocalPool) -> None:
+    [worker] = workers_of(pool)
+    assert set(worker.environ()) <= set(worker_environment(load_settings({}), os.environ))
+
+
+async def test_a_missing_model_is_named(tmp_path: Path) -> None:
+    settings = load_settings({}, data_dir=tmp_path, model_x4="realesrgan-x4plus", model_x2=MODEL)
+    async with running_pool(settings, command=WORKER_COMMAND, is_waiting=False) as pool:
+        with pytest.raises(InternalError, match="upscaled models fetch realesrgan-x4plus"):
+            await pool.upscale(picture(64), request())
+        assert not pool.is_ready()
+
+
+async def test_the_front_end_hears_what_the_device_has_done(pool: LocalPool) -> None:
+    """64 px at a halo of 11 is one window, at 300 px it is nine or more; both are counted."""
+
+    def done() -> ModelFigures:
+        return pool.figures().done.models[MODEL]
+
+    await until(lambda: MODEL in pool.figures().done.models)
+    await asyncio.sleep(2.5 * ALIVE_EVERY_S)  # what other tests did has been told
+    before = done()
+    upscaled = await pool.upscale(picture(64), request(scale=4, width_px=64, height_px=64))
+    await until(lambda: done().windows == before.windows + 1)
+    assert done().trunk_px - before.trunk_px == 64 * 64
+    assert 0 < done().device_s - before.device_s < 60
+    assert upscaled.engine == "torch float32"
+    before = done()
+    await pool.upscale(picture(300), request(scale=4, width_px=300, height_px=300))
+    await until(lambda: done().windows >= before.windows + 9)
+    assert done().trunk_px - before.trunk_px > 300 * 300
+    assert done().places - before.places >= done().windows - before.windows
+    (resident_bytes,) = pool.figures().resident_bytes.values()
+    assert 50_000_000 < resident_bytes < 5_000_000_000
+    assert pool.figures().done.cpu_s > 0

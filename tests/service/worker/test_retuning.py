@@ -1,0 +1,151 @@
+"""When a worker measures: never beside a request."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from tests.service.upscale.box_engine import BoxEngine
+from upscaled.config import Settings
+from upscaled.engine import tuned
+from upscaled.engine.choice import load_model
+from upscaled.engine.engine import Engine
+from upscaled.engine.tuned import find_choice
+from upscaled.engine.tuning.choice_file import Choice
+from upscaled.engine.tuning.load import NO_LOAD, Load
+from upscaled.pool.messages import Job
+from upscaled.upscale.loaded_models import LoadedModels
+from upscaled.upscale.upscaler import Upscaler, open_upscaler
+from upscaled.worker import retuning
+from upscaled.worker.connection import Inbox
+from upscaled.worker.retuning import IdleMinutes
+
+JOB = Job(job=1, request_id="r", scale=2)
+
+
+def box() -> Engine:
+    return cast(Engine, BoxEngine(model="a"))
+
+
+@dataclass
+class FakeRetuner:
+    """Hands an engine over after `slices`, if nothing comes between."""
+
+    inbox: Inbox
+    slices: int = 3
+    job_at: int = 0
+    done: int = 0
+    interrupted: int = 0
+    better: Engine = field(default_factory=box)
+
+    @property
+    def is_done(self) -> bool:
+        return self.done >= self.slices
+
+    @property
+    def is_measuring(self) -> bool:
+        return not self.is_done
+
+    def slice(self, is_idle: object) -> object:
+        self.done += 1
+        if self.done == self.job_at:
+            self.inbox.put(JOB, b"")
+        return SimpleNamespace(engine=self.better) if self.is_done else None
+
+    def interrupt(self) -> None:
+        self.interrupted += 1
+
+
+@pytest.fixture
+def models(monkeypatch: pytest.MonkeyPatch) -> object:
+    monkeypatch.setattr(retuning, "read_load", lambda: NO_LOAD)
+    with LoadedModels(lambda name: box()) as opened:
+        with opened.use("a"):
+            pass
+        yield opened
+
+
+def minutes(models: LoadedModels, retuner: FakeRetuner, idle_s: float = 0.0) -> IdleMinutes:
+    upscaler = cast(Upscaler, SimpleNamespace(models=models, settings=Settings()))
+    return IdleMinutes(upscaler, retuner.inbox, idle_s, {"a": retuner})  # type: ignore[dict-item]
+
+
+def test_an_idle_worker_measures_and_adopts(models: LoadedModels) -> None:
+    retuner = FakeRetuner(Inbox())
+    minutes(models, retuner).use()
+    with models.use("a") as engine:
+        assert engine is retuner.better
+
+
+def test_a_worker_that_had_a_job_a_moment_ago_does_not_measure(models: LoadedModels) -> None:
+    retuner = FakeRetuner(Inbox())
+    minutes(models, retuner, idle_s=30).use()
+    assert retuner.done == 0
+
+
+def test_a_worker_on_a_busy_machine_does_not_measure(
+    models: LoadedModels, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retuning, "read_load", lambda: Load(0.3, 0.0, 0.0, None))
+    retuner = FakeRetuner(Inbox())
+    minutes(models, retuner).use()
+    assert retuner.done == 0
+
+
+def test_a_job_interrupts_and_what_was_begun_goes_on_when_it_is_answered(
+    models: LoadedModels,
+) -> None:
+    retuner = FakeRetuner(Inbox(), job_at=2)
+    idle = minutes(models, retuner, idle_s=1e-9)
+    idle.use()
+    assert (retuner.done, retuner.interrupted) == (2, 1)
+    idle.use()
+    assert retuner.done == 2
+    retuner.inbox.settle(JOB.job)
+    idle.use()
+    assert (retuner.done, retuner.interrupted) == (3, 1)
+
+
+def test_an_inbox_is_idle_from_the_last_answer_on() -> None:
+    inbox = Inbox()
+    assert inbox.idle_s > 0
+    inbox.put(JOB, b"")
+    inbox.next()
+    assert inbox.idle_s == 0
+    inbox.settle(JOB.job)
+    assert 0 < inbox.idle_s < 5
+
+
+@pytest.mark.parametrize("values", [{"precision": "exact"}, {"tuning": False}])
+def test_where_nothing_is_tuned_no_thread_is_started(
+    values: dict[str, object], tmp_path: Path
+) -> None:
+    begun: list[int] = []
+    settings = Settings(data_dir=tmp_path).model_copy(update=values)
+    upscaler = cast(Upscaler, SimpleNamespace(settings=settings))
+    IdleMinutes(upscaler, Inbox()).start(lambda: begun.append(1))
+    assert begun == []
+
+
+@pytest.mark.slow
+def test_a_busy_start_of_a_shipped_model_is_measured_in_the_idle_minute(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With the real model, runtimes and clock."""
+    monkeypatch.setattr(tuned, "read_load", lambda: Load(1.0, 0.0, 4.0, 0.9))
+    monkeypatch.setattr(retuning, "read_load", lambda: NO_LOAD)
+    settings = Settings(data_dir=tmp_path, device="cpu", model_x2="upscaled-x2", tile_window_px=96)
+
+    def choice() -> Choice:
+        found = find_choice(*load_model(settings, "upscaled-x2"), settings)
+        assert found is not None
+        return found
+
+    with open_upscaler(settings, scales=(2,), decoders=0) as upscaler:
+        assert choice().is_from_table
+        IdleMinutes(upscaler, Inbox(), idle_s=0.0).use()
+        assert not choice().is_from_table
+        assert choice().untried == []
+        assert upscaler.label("upscaled-x2") == choice().label
