@@ -16,7 +16,7 @@ from scripts.benchmark.pictures import make_pixels
 from scripts.benchmark.weights import Weights, add_general, add_small_compact, is_random
 from upscaled.engine.choice import open_model
 from upscaled.engine.engine import Window
-from upscaled.image.depth import Pixels
+from upscaled.image.pixels import Pixels
 from upscaled.upscale.check import is_believable
 from upscaled.upscale.lock import LOCK_PX, lock_colours
 from upscaled.upscale.loop import Care

@@ -337,7 +337,7 @@ class Settings(BaseModel):
 
     @property
     def formats(self) -> frozenset[str]:
-        """What is taken: names as of `upscaled.image.sniff`."""
+        """What is taken: names as of `upscaled.image.formats.sniff`."""
         return _FORMATS | {name.upper() for name in self.extra_formats}
 
     def max_input_side_px(self, scale: int) -> int:

@@ -15,7 +15,7 @@ from tests.running import Server, serve
 from tests.service.test_corpus import add_bilinear_model
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import ServiceError
-from upscaled.image.sniff import BY_SETTING, ENABLED
+from upscaled.image.formats.sniff import BY_SETTING, ENABLED
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 

@@ -17,7 +17,7 @@ from tests.service.image.samples import picture, save
 from tests.service.test_corpus import serve_bilinear
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import ServiceError
-from upscaled.image.sniff import BY_SETTING, ENABLED
+from upscaled.image.formats.sniff import BY_SETTING, ENABLED
 
 MIB = 1024 * 1024
 ALL = ENABLED | BY_SETTING

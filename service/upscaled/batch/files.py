@@ -12,7 +12,7 @@ from typing import Final
 from upscaled.batch.journal import Made
 from upscaled.batch.outcome import BatchAborted
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, NotFound, UnsupportedImageFormat
-from upscaled.image.sniff import BY_SETTING, sniff
+from upscaled.image.formats.sniff import BY_SETTING, sniff
 
 MAX_SOURCE_BYTES: Final = 2**30
 """A file of 100 megapixels, the most that is decoded, takes less in any format."""

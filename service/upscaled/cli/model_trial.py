@@ -90,7 +90,7 @@ def run_trial(name: str, photo: Path, scale: int, *, is_whole: bool = False) -> 
         OSError: the photo cannot be read.
     """
     from upscaled.cli.packaged_models import place_packaged_models
-    from upscaled.image.depth import rounded
+    from upscaled.image.pixels import rounded
     from upscaled.upscale.upscaler import open_upscaler
 
     source = photo.read_bytes()

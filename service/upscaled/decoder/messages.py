@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from upscaled.decoder.wire import Facts, WireError
-from upscaled.image.depth import is_deep
 from upscaled.image.header import MAX_PIXELS
+from upscaled.image.pixels import is_deep
 from upscaled.image.types import Credit, Image
 from upscaled.process.shared_memory import Bytes
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from upscaled.image.depth import Pixels
+from upscaled.image.pixels import Pixels
 
 Window = Pixels
 """Pixels `[h, w, 3]`, RGB. Engines give results of the type they are given, and compute those of 16

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from upscaled.engine.engine import EngineOutOfMemory, Started, Window, round_up
 from upscaled.engine.torch_engine import TorchEngine
 from upscaled.errors import InternalError
-from upscaled.image.depth import is_deep
+from upscaled.image.pixels import is_deep
 from upscaled_models.graphs.build import build_graph, build_tail, build_trunk
 from upscaled_models.graphs.finishing import finish_window
 from upscaled_models.graphs.layers import Layers

@@ -16,7 +16,7 @@ from upscaled.engine.engine import EngineOutOfMemory, Started, Window, round_up
 from upscaled.engine.pipeline import Flight, Pipeline
 from upscaled.engine.seam import CudaSeam, Seam
 from upscaled.errors import InternalError
-from upscaled.image.depth import is_deep
+from upscaled.image.pixels import is_deep
 
 SMALL_BATCH: Final = 32
 """A few windows of an avatar leave most of a GPU idle; so many of 64 px fill any."""

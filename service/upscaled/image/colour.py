@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
-from upscaled.image.depth import Pixels, is_deep, round_to_8bit
 from upscaled.image.icc import SRGB_CURVE, make_grey_profile
+from upscaled.image.pixels import Pixels, is_deep, round_to_8bit
 
 # What Adobe's programs do by default, and so what whoever made a CMYK file saw of it.
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC

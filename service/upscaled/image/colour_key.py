@@ -3,7 +3,7 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.image.depth import Pixels
+from upscaled.image.pixels import Pixels
 
 
 def alpha_from_key(

@@ -7,8 +7,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from upscaled.errors import MalformedImage, UnsupportedImageFormat
-from upscaled.image import iso_colour, iso_items, jpeg_end, tiff_strips, webp_zeros
-from upscaled.image.bmp_runs import leaves_pixels_out
+from upscaled.image import tiff_strips
 from upscaled.image.colour import (
     cmyk_to_rgb,
     grey_to_rgb,
@@ -18,15 +17,20 @@ from upscaled.image.colour import (
 )
 from upscaled.image.colour_key import alpha_from_key
 from upscaled.image.credit import read_credit
-from upscaled.image.depth import Pixels, round_to_8bit
 from upscaled.image.exif import Exif
+from upscaled.image.formats.bmp import leaves_pixels_out
+from upscaled.image.formats.isobmff import colour as iso_colour
+from upscaled.image.formats.isobmff import items as iso_items
+from upscaled.image.formats.jpeg import damage as jpeg_damage
+from upscaled.image.formats.png.colour import find_profile
+from upscaled.image.formats.png.depth import read_deep
+from upscaled.image.formats.sniff import ENABLED
+from upscaled.image.formats.webp import damage as webp_damage
 from upscaled.image.header import BROKEN_FILE_ERRORS, Header, open_header
 from upscaled.image.icc import ADOBE_RGB, ADOBE_RGB_CURVE, make_rgb_profile
 from upscaled.image.orientation import swaps_sides, turn_upright
-from upscaled.image.png_colour import find_profile
-from upscaled.image.png_depth import read_deep
+from upscaled.image.pixels import Pixels, round_to_8bit
 from upscaled.image.resolution import read_dpi, turned
-from upscaled.image.sniff import ENABLED
 from upscaled.image.types import Image
 
 # TIFF 6.0, section 8.
@@ -89,11 +93,11 @@ def _find_profile(header: Header) -> bytes | None:
 def _has_silent_damage(header: Header) -> bool:
     """Whether pixels are damaged or missing that the decoder would make up without a word."""
     if header.jpeg is not None:
-        jpeg_end.refuse_missing_pixels(header.jpeg)
+        jpeg_damage.refuse_missing_pixels(header.jpeg)
     if header.format == "BMP":
         return leaves_pixels_out(header.source)
     if header.format == "WEBP":
-        return webp_zeros.has_unread_zeros(header.source)
+        return webp_damage.has_unread_zeros(header.source)
     if header.format in _ISO_MEDIA:
         return iso_items.is_damaged(header.source)
     if header.format == "TIFF":

@@ -6,9 +6,10 @@ from types import TracebackType
 import cv2
 import numpy as np
 
-from upscaled.image import jpeg_file, png_file
 from upscaled.image.credit import write_exif
-from upscaled.image.depth import Pixels, is_deep
+from upscaled.image.formats.jpeg import writer as jpeg_file
+from upscaled.image.formats.png import writer as png_file
+from upscaled.image.pixels import Pixels, is_deep
 from upscaled.image.strips import Strips
 from upscaled.image.types import Image
 

@@ -13,11 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.errors import UnsupportedImageFormat
-from upscaled.image.depth import Pixels
-from upscaled.image.jpeg_quality import read_quality
-from upscaled.image.sniff import sniff
-from upscaled.image.vp8_partitions import read_quantiser
-from upscaled.image.webp import Picture, read_picture
+from upscaled.image.formats.jpeg.quality import read_quality
+from upscaled.image.formats.sniff import sniff
+from upscaled.image.formats.webp.structure import Picture, read_picture
+from upscaled.image.formats.webp.vp8 import read_quantiser
+from upscaled.image.pixels import Pixels
 
 # VP8's quantiser and the quality of JPEG with the same PSNR, from libwebp's and libjpeg's results
 # for 16 photographs shrunk to 64 to 180 px.

@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from upscaled.image.iso_media import Still, read_still
-from upscaled.image.iso_transforms import TRANSFORMS, Rectangle, transformed_size
-from upscaled.image.jpeg_structure import read_header
+from upscaled.image.formats.isobmff.boxes import Still, read_still
+from upscaled.image.formats.isobmff.transforms import TRANSFORMS, Rectangle, transformed_size
+from upscaled.image.formats.jpeg.structure import read_header
+from upscaled.image.formats.png.structure import read_png_parts
+from upscaled.image.formats.tiff import read_directory
+from upscaled.image.formats.webp.structure import read_canvas
 from upscaled.image.orientation import read_orientation, swaps_sides
-from upscaled.image.png_parts import read_png_parts
-from upscaled.image.tiff import read_directory
-from upscaled.image.webp import read_canvas
 
 
 @dataclass(frozen=True, slots=True)

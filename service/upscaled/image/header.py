@@ -16,16 +16,16 @@ from PIL.Image import DecompressionBombError
 from PIL.ImageFile import ImageFile
 
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
+from upscaled.image.formats.isobmff.items import hide_exif
+from upscaled.image.formats.isobmff.transforms import Rectangle
+from upscaled.image.formats.jpeg.reader import open_jpeg
+from upscaled.image.formats.jpeg.structure import Structure, read_structure
+from upscaled.image.formats.png.pixels import PngPicture
+from upscaled.image.formats.png.structure import PngParts, read_png_parts
+from upscaled.image.formats.sniff import ENABLED, sniff
+from upscaled.image.formats.webp.structure import read_picture
 from upscaled.image.head import Head, read_head
-from upscaled.image.iso_items import hide_exif
-from upscaled.image.iso_transforms import Rectangle
-from upscaled.image.jpeg_pixels import open_jpeg
-from upscaled.image.jpeg_structure import Structure, read_structure
 from upscaled.image.orientation import UPRIGHT, read_orientation, swaps_sides
-from upscaled.image.png_parts import PngParts, read_png_parts
-from upscaled.image.png_pixels import PngPicture
-from upscaled.image.sniff import ENABLED, sniff
-from upscaled.image.webp import read_picture
 
 # No setting goes beyond it: a decoder never allocates more, whoever asks.
 MAX_PIXELS: Final = 100_000_000

@@ -3,9 +3,9 @@
 from collections.abc import Collection
 
 from upscaled.errors import MalformedImage
+from upscaled.image.formats.sniff import ENABLED
 from upscaled.image.head import read_head
 from upscaled.image.header import BROKEN_FILE_ERRORS, admit, open_header, refuse_too_large
-from upscaled.image.sniff import ENABLED
 from upscaled.image.types import ImageInfo
 
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import cv2
 import numpy as np
 
-from upscaled.image.depth import Pixels
+from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 
 

@@ -10,8 +10,8 @@ from typing import Final
 
 from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
 from upscaled.image.decode import decode as decode_here
-from upscaled.image.depth import rounded
 from upscaled.image.encode import Encoder
+from upscaled.image.pixels import rounded
 from upscaled.image.types import Image
 from upscaled.upscale.check import is_believable
 from upscaled.upscale.fit import fit, scale_to_run

@@ -10,7 +10,7 @@ import numpy as np
 from upscaled.engine.engine import EngineOutOfMemory, Window, least_window_px
 from upscaled.errors import InternalError
 from upscaled.image.alpha import bleed_colour, upscale_alpha
-from upscaled.image.depth import Pixels
+from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 from upscaled.upscale.flat import FLAT_PX, keep_flat
 from upscaled.upscale.lane import Lane

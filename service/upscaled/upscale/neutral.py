@@ -7,7 +7,7 @@ coloured picture is left alone: its neighbours would show a seam.
 import cv2
 import numpy as np
 
-from upscaled.image.depth import Pixels
+from upscaled.image.pixels import Pixels
 
 _ROWS_AT_ONCE = 64
 

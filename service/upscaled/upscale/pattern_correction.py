@@ -36,7 +36,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.image.depth import Pixels
+from upscaled.image.pixels import Pixels
 from upscaled.upscale.region import Region
 
 REACH_PX: Final = 8

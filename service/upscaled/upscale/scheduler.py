@@ -12,7 +12,7 @@ from types import TracebackType
 
 from upscaled.engine.engine import Engine, EngineOutOfMemory, Started, Window, most_windows
 from upscaled.errors import InternalError
-from upscaled.image.depth import is_deep
+from upscaled.image.pixels import is_deep
 from upscaled.upscale.lane import Lane
 from upscaled.upscale.turns import USUAL_S_PER_PX, Ask, Turns
 

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from tests.service.image.samples import save
-from upscaled.image.iso_items import read_extents, read_kinds
-from upscaled.image.iso_media import iter_boxes, read_meta
+from upscaled.image.formats.isobmff.boxes import iter_boxes, read_meta
+from upscaled.image.formats.isobmff.items import read_extents, read_kinds
 
 TRANSFORMS = (b"clap", b"irot", b"imir")
 

@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from tests.service.image.samples import exif_with_orientation, picture, save, srgb_profile
 from upscaled.image.decode import decode
 from upscaled.image.encode import Encoder, encode
-from upscaled.image.png_chunks import iterate_chunks
+from upscaled.image.formats.png.chunks import iterate_chunks
 from upscaled.image.types import Credit, Image
 
 

@@ -16,9 +16,9 @@ from tests.service.image.samples import exif_with_orientation, picture, save, st
 from upscaled.config import Settings
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.decode import decode
+from upscaled.image.formats.sniff import BY_SETTING, ENABLED, sniff
 from upscaled.image.head import read_head
 from upscaled.image.probe import probe
-from upscaled.image.sniff import BY_SETTING, ENABLED, sniff
 
 ALL = ENABLED | BY_SETTING
 TURNED = [kind for kind in sorted(ALL) if kind != "BMP"]  # BMP knows no orientation

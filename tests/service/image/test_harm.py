@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from tests.service.image.jpeg_samples import save_jpeg
-from upscaled.image.depth import Pixels
 from upscaled.image.harm import Harm, measure_harm, measure_noise
+from upscaled.image.pixels import Pixels
 from upscaled_models.training.drawing import draw_page
 
 

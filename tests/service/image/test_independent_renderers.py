@@ -19,7 +19,7 @@ from tests.service.upscale.test_job import ignore
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.image.decode import decode
-from upscaled.image.depth import Pixels
+from upscaled.image.formats.sniff import BY_SETTING, ENABLED
 from upscaled.image.icc import (
     BT709_CURVE,
     BT2020,
@@ -29,7 +29,7 @@ from upscaled.image.icc import (
     make_grey_profile,
     make_rgb_profile,
 )
-from upscaled.image.sniff import BY_SETTING, ENABLED
+from upscaled.image.pixels import Pixels
 from upscaled.upscale.job import run_job
 
 ALL_FORMATS = ENABLED | BY_SETTING

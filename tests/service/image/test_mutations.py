@@ -17,7 +17,7 @@ from tests.service.image.samples import (
 )
 from upscaled.errors import MalformedImage, ResolutionTooHigh
 from upscaled.image.decode import decode
-from upscaled.image.png_chunks import iterate_chunks
+from upscaled.image.formats.png.chunks import iterate_chunks
 from upscaled.image.probe import probe
 
 MUTATIONS = 400

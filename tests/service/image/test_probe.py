@@ -21,7 +21,7 @@ from tests.service.image.samples import (
 )
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.decode import decode
-from upscaled.image.jpeg_structure import read_structure
+from upscaled.image.formats.jpeg.structure import read_structure
 from upscaled.image.probe import probe
 from upscaled.image.types import ImageInfo
 

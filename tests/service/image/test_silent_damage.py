@@ -11,8 +11,8 @@ from PIL import Image as PillowImage
 from tests.service.image.samples import picture
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import MalformedImage
-from upscaled.image.bmp_runs import leaves_pixels_out
 from upscaled.image.decode import decode
+from upscaled.image.formats.bmp import leaves_pixels_out
 
 OFFSETS, COUNTS = 273, 279
 WIDTH, HEIGHT = 70, 64

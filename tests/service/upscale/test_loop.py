@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tests.service.upscale.box_engine import BoxEngine, average_down, lane_of
 from upscaled.engine.engine import EngineOutOfMemory, Window, least_window_px, round_up
 from upscaled.errors import InternalError
-from upscaled.image.depth import Pixels
+from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 from upscaled.upscale.lane import BATCHES_AHEAD, Cancelled
 from upscaled.upscale.loop import Care, Pass, pad, plan_passes

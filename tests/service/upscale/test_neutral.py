@@ -4,7 +4,7 @@ import pytest
 from tests.service.upscale.box_engine import lane_of
 from tests.service.upscale.test_job import ignore
 from tests.service.upscale.true_engine import TrueEngine
-from upscaled.image.depth import Pixels
+from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 from upscaled.upscale.loop import upscale
 from upscaled.upscale.neutral import is_neutral, neutralise

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from upscaled.image.depth import Pixels
 from upscaled.image.harm import Harm, measure_harm
+from upscaled.image.pixels import Pixels
 from upscaled.upscale.tempering import (
     AUTO_STRENGTH,
     TEMPER_PX,

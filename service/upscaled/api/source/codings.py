@@ -13,7 +13,7 @@ from upscaled.api.source.framing import CHUNKED
 from upscaled.api.source.head import ResponseHead
 from upscaled.api.source.url import UnusableUrl
 from upscaled.errors import FileSizeTooLarge
-from upscaled.image.sniff import sniff
+from upscaled.image.formats.sniff import sniff
 
 MAX_CODINGS: Final = 5  # curl's limit, MAX_ENCODE_STACK of lib/content_encoding.c
 STEP_BYTES: Final = 16 * 1024  # unpacked at once

@@ -1,0 +1,215 @@
+"""The primary picture of an AVIF or HEIC file, described by its boxes without either decoder.
+
+Both are ISO base media files (ISO/IEC 14496-12): boxes in boxes. The picture is the primary item
+of the `meta` box; its size, crop, rotation and colours are properties of items (ISO/IEC 23008-12).
+Nothing is decoded and no picture byte is touched.
+"""
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import chain
+from typing import Final
+
+from upscaled.image.formats.isobmff.transforms import TRANSFORMS, Transform, read_transform
+
+# A phone's picture in tiles has some 60 items and 200 boxes.
+_MAX_BOXES: Final = 20_000
+_ALPHA: Final = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
+# One for each version, 0 and 1, and each value of its flags, 0 and 1 (ISO/IEC 23008-12, 9.3).
+_MAX_ASSOCIATION_BOXES: Final = 4
+# A picture has one of each kind at most (MIAF, ISO/IEC 23000-22). Fractions cost 30 us each.
+_MAX_TRANSFORMS: Final = 16
+_LONGEST_ALPHA_BYTES: Final = max(map(len, _ALPHA))
+_FULL_BOX_BYTES: Final = 4
+_AUXILIARY, _DERIVED_FROM = b"auxl", b"dimg"
+
+
+@dataclass(frozen=True, slots=True)
+class Still:
+    """The primary picture: size as coded, transforms, transparency, colours.
+
+    `transforms` are in the order of the file. `has_alpha` is an alpha picture of its own,
+    `tiles_have_alpha` one for each tile of a grid. `cicp` is the primaries' and the transfer
+    curve's code of a `colr` box of type nclx (ITU-T H.273), None without one.
+    """
+
+    width_px: int
+    height_px: int
+    transforms: tuple[Transform, ...]
+    has_alpha: bool
+    tiles_have_alpha: bool
+    cicp: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
+class Box:
+    """A box's type and what is in it."""
+
+    name: bytes
+    body: memoryview
+
+
+@dataclass(frozen=True, slots=True)
+class Meta:
+    """The `meta` box: its boxes by type, and what it says of items.
+
+    `parts` are the items that an item is derived from (a grid's tiles, row by row), `alphas` those
+    that hold its transparency.
+    """
+
+    boxes: dict[bytes, memoryview]
+    primary: int
+    properties: dict[int, list[Box]]
+    parts: dict[int, list[int]]
+    alphas: dict[int, list[int]]
+
+
+def read_still(source: bytes) -> Still:
+    """The primary picture of a file.
+
+    Raises:
+        ValueError, struct.error, IndexError, StopIteration: the boxes are broken, or there is no
+            such picture.
+    """
+    meta = read_meta(source)
+    own = meta.properties.get(meta.primary, [])
+    size = next(box.body for box in own if box.name == b"ispe")
+    width, height = struct.unpack_from(">II", size, _FULL_BOX_BYTES)
+    tiles = meta.parts.get(meta.primary, [])
+    transforms = [box for box in own if box.name in TRANSFORMS]
+    if len(transforms) > _MAX_TRANSFORMS:
+        raise ValueError(f"more than {_MAX_TRANSFORMS} transforms")
+    return Still(
+        width_px=width,
+        height_px=height,
+        transforms=tuple(read_transform(box.name, box.body) for box in transforms),
+        has_alpha=meta.primary in meta.alphas,
+        tiles_have_alpha=bool(tiles) and all(tile in meta.alphas for tile in tiles),
+        cicp=next((code for box in own if (code := _read_nclx(box)) is not None), None),
+    )
+
+
+def read_meta(source: bytes | bytearray) -> Meta:
+    """The `meta` box of a file.
+
+    Raises:
+        ValueError, struct.error, IndexError, StopIteration: it is broken, or there is none.
+    """
+    found = next(box for box in iter_boxes(memoryview(source)) if box.name == b"meta")
+    boxes = {box.name: box.body for box in iter_boxes(found.body[_FULL_BOX_BYTES:])}
+    try:
+        primary, properties = boxes[b"pitm"], _read_properties(boxes[b"iprp"])
+    except KeyError as error:
+        raise ValueError(f"no box {error}") from error
+    parts: dict[int, list[int]] = {}
+    alphas: dict[int, list[int]] = {}
+    hold_alpha = {item for item, own in properties.items() if any(map(_is_alpha, own))}
+    for name, item, target in _iter_references(boxes.get(b"iref", memoryview(b""))):
+        if name == _DERIVED_FROM:
+            parts.setdefault(item, []).append(target)
+        elif name == _AUXILIARY and item in hold_alpha:
+            alphas.setdefault(target, []).append(item)
+    return Meta(
+        boxes=boxes,
+        primary=read_item_id(primary, _FULL_BOX_BYTES, is_wide=primary[0] > 0),
+        properties=properties,
+        parts=parts,
+        alphas=alphas,
+    )
+
+
+def iter_boxes(space: memoryview) -> Iterator[Box]:
+    """The boxes that fill `space`.
+
+    Raises:
+        ValueError: a length that cannot be, or too many.
+    """
+    at = 0
+    for _ in range(_MAX_BOXES):
+        if at + 8 > len(space):
+            return
+        length, name = struct.unpack_from(">I4s", space, at)
+        start = at + 8
+        if length == 1:
+            (length,) = struct.unpack_from(">Q", space, start)
+            start += 8
+        end = len(space) if length == 0 else at + length
+        if not start <= end <= len(space):
+            raise ValueError(f"box {name!r} of {length} bytes")
+        yield Box(name, space[start:end])
+        at = end
+    raise ValueError(f"more than {_MAX_BOXES} boxes")
+
+
+def read_item_id(space: memoryview, at: int, *, is_wide: bool) -> int:
+    """An item's number, in 2 bytes or 4."""
+    (item,) = struct.unpack_from(">I" if is_wide else ">H", space, at)
+    return int(item)
+
+
+def _read_properties(body: memoryview) -> dict[int, list[Box]]:
+    """Every item's properties: `ipco` lists them, `ipma` says whose they are."""
+    found: dict[int, list[Box]] = {}
+    boxes = list(iter_boxes(body))
+    listed = list(iter_boxes(next(box.body for box in boxes if box.name == b"ipco")))
+    lists = [box.body for box in boxes if box.name == b"ipma"]
+    if len(lists) > _MAX_ASSOCIATION_BOXES:
+        raise ValueError(f"more than {_MAX_ASSOCIATION_BOXES} boxes of associations")
+    associations = chain.from_iterable(map(_iter_associations, lists))
+    for count, (item, number) in enumerate(associations):
+        if count == _MAX_BOXES:
+            raise ValueError(f"more than {_MAX_BOXES} associations")
+        if 0 < number <= len(listed):
+            found.setdefault(item, []).append(listed[number - 1])
+    return found
+
+
+def _iter_associations(body: memoryview) -> Iterator[tuple[int, int]]:
+    is_wide, has_long_numbers = body[0] > 0, bool(body[3] & 1)
+    (count,) = struct.unpack_from(">I", body, _FULL_BOX_BYTES)
+    at = _FULL_BOX_BYTES + 4
+    for _ in range(min(count, _MAX_BOXES)):
+        item = read_item_id(body, at, is_wide=is_wide)
+        at += 4 if is_wide else 2
+        own = body[at]
+        at += 1
+        for _ in range(own):
+            number = int.from_bytes(body[at : at + 1 + has_long_numbers], "big")
+            at += 1 + has_long_numbers
+            yield item, number & (0x7FFF if has_long_numbers else 0x7F)
+
+
+def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
+    """Type of the reference, the item that refers, and the one it refers to.
+
+    Raises:
+        ValueError: there are too many.
+    """
+    if not body:
+        return
+    is_wide = body[0] > 0
+    step = 4 if is_wide else 2
+    found = 0
+    for box in iter_boxes(body[_FULL_BOX_BYTES:]):
+        item = read_item_id(box.body, 0, is_wide=is_wide)
+        (count,) = struct.unpack_from(">H", box.body, step)
+        found += count
+        if found > _MAX_BOXES:
+            raise ValueError(f"more than {_MAX_BOXES} references")
+        for at in range(step + 2, step + 2 + count * step, step):
+            yield box.name, item, read_item_id(box.body, at, is_wide=is_wide)
+
+
+def _is_alpha(box: Box) -> bool:
+    """Whether a property says that its item is a picture of alpha."""
+    start = bytes(box.body[_FULL_BOX_BYTES : _FULL_BOX_BYTES + _LONGEST_ALPHA_BYTES])
+    return box.name == b"auxC" and start.startswith(_ALPHA)
+
+
+def _read_nclx(box: Box) -> tuple[int, int] | None:
+    """ISO/IEC 14496-12, 12.1.5: the codes of primaries and transfer, where they are given."""
+    if box.name != b"colr" or bytes(box.body[:4]) != b"nclx":
+        return None
+    primaries, transfer = struct.unpack_from(">HH", box.body, 4)
+    return primaries, transfer

@@ -1,0 +1,213 @@
+"""Where the coded pictures of an AVIF or HEIC file lie, and whether they are there to their ends.
+
+A file whose tail is zero bytes, as an interrupted copy into reserved space leaves it, decodes
+without an error: libdav1d and libde265 make pixels of zeros. Of 5,460 files with zeros in the place
+of 1/21 to 20/21 of their bytes (39 pictures of AVIF in 8, 10 and 12 bits and of HEIC, with alpha
+and as a grid) none passed. Random bytes are another matter, for neither format has a checksum: of
+700 AVIF files that ended in them 471 passed, of 600 HEIC files 405 (of 100 grids 5).
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Final
+
+from upscaled.image.formats.isobmff.boxes import Box, Meta, iter_boxes, read_item_id, read_meta
+
+_FULL_BOX_BYTES: Final = 4
+_MAX_ITEMS: Final = 20_000
+_FROM_FILE, _FROM_IDAT = 0, 1
+# Items that describe how others make up a picture, in a few numbers.
+_DERIVED: Final = frozenset({b"grid", b"iovl", b"iden", b"tmap"})
+# How many zero bytes at the end of a coded picture are no part of it. None were found in 476 AVIF
+# (8, 10 and 12 bits) and 388 HEIC files of flat colours, gradients, patterns, noise and photographs
+# of 1 x 1 to 1500 x 1500 px. H.265 (7.4.2.1) forbids a zero byte at the end; an AV1 tile ends in a
+# one bit and padding (8.2.4), which encoders in hardware may fill up to a multiple of 16 bytes.
+_MOST_ZEROS_BYTES: Final = 16
+# Small pictures have small ends: an eighth of the data, at least 4 bytes.
+_ZEROS_PART: Final = 8
+_FEWEST_ZEROS_BYTES: Final = 4
+
+_EXIF, _UNKNOWN = b"Exif", b"none"
+_HEVC: Final = frozenset({b"hvc1", b"hev1"})
+_LENGTH_SIZE_AT: Final = 21
+"""In `hvcC`: the two lowest bits are the size of a unit's length, less one."""
+
+Extents = list[memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class Coded:
+    """A coded picture: its item's type ("av01", "hvc1"), properties, and data in pieces."""
+
+    kind: bytes
+    properties: list[Box]
+    extents: Extents
+
+
+def is_damaged(source: bytes) -> bool:
+    """Whether the data of a coded picture that is shown end in zeros, or are cut short.
+
+    libheif decodes a grid without the tiles whose data it finds cut short, and reports nothing.
+
+    Raises:
+        ValueError, struct.error, IndexError, StopIteration: the boxes are broken, or speak of bytes
+            that the file does not have.
+    """
+    return any(
+        _is_tail_zero(coded.extents) or (coded.kind in _HEVC and _has_broken_units(coded))
+        for coded in iter_coded(source)
+    )
+
+
+def iter_coded(source: bytes) -> Iterator[Coded]:
+    """Every coded picture that makes up the primary one: colour, alpha, tiles.
+
+    Raises:
+        ValueError, struct.error, IndexError, StopIteration: as `is_damaged`.
+    """
+    meta = read_meta(source)
+    kinds = read_kinds(meta)
+    extents = read_extents(source, meta)
+    for item in _reach(meta):
+        kind = kinds.get(item, b"")
+        if kind in _DERIVED:
+            continue
+        if not extents.get(item):
+            raise ValueError(f"no data of item {item}")
+        yield Coded(kind, meta.properties.get(item, []), extents[item])
+
+
+def _has_broken_units(coded: Coded) -> bool:
+    """Whether the data are no chain of units, each with its length before it (ISO/IEC 14496-15)."""
+    setup = next((box.body for box in coded.properties if box.name == b"hvcC"), None)
+    length_bytes = (setup[_LENGTH_SIZE_AT] & 3) + 1 if setup is not None else 4
+    data = b"".join(coded.extents) if len(coded.extents) > 1 else coded.extents[0]
+    at = 0
+    for _ in range(_MAX_ITEMS):
+        if at == len(data):
+            return False
+        unit_bytes = int.from_bytes(data[at : at + length_bytes], "big")
+        at += length_bytes + unit_bytes
+        if not unit_bytes or at > len(data):
+            return True
+    return True
+
+
+def _is_tail_zero(extents: Extents) -> bool:
+    length = sum(map(len, extents))
+    run = max(_FEWEST_ZEROS_BYTES, min(_MOST_ZEROS_BYTES, length // _ZEROS_PART))
+    tail = b""
+    for extent in reversed(extents):
+        tail = bytes(extent[-run:]) + tail
+        if len(tail) >= run:
+            break
+    return len(tail) >= run and not any(tail[-run:])
+
+
+def _reach(meta: Meta) -> list[int]:
+    """The primary item, those it is derived from, and the alpha pictures of all of them."""
+    found = {meta.primary: None}
+    waiting = [meta.primary]
+    for item in waiting:
+        for further in (*meta.parts.get(item, []), *meta.alphas.get(item, [])):
+            if further not in found:
+                found[further] = None
+                waiting.append(further)
+    return waiting
+
+
+def read_kinds(meta: Meta) -> dict[int, bytes]:
+    """The type of each item (ISO/IEC 14496-12, 8.11.6), by entries of version 2 or 3."""
+    return {item: bytes(kind) for item, kind in _iterate_kinds(meta)}
+
+
+def hide_exif(source: bytes) -> bytes:
+    """The same file, as long, whose EXIF items are of a type that no decoder knows.
+
+    Raises:
+        ValueError, struct.error, IndexError, StopIteration: as `is_damaged`.
+    """
+    hidden = bytearray(source)
+    for _, kind in _iterate_kinds(read_meta(hidden)):
+        if kind == _EXIF:
+            kind[:] = _UNKNOWN
+    return bytes(hidden)
+
+
+def _iterate_kinds(meta: Meta) -> Iterator[tuple[int, memoryview]]:
+    """(item, the four bytes of its type)."""
+    body = meta.boxes.get(b"iinf", memoryview(bytes(_FULL_BOX_BYTES + 2)))
+    for entry in iter_boxes(body[_FULL_BOX_BYTES + (4 if body[0] else 2) :]):
+        version = entry.body[0]
+        if version >= 2:
+            is_wide = version > 2
+            at = _FULL_BOX_BYTES + (4 if is_wide else 2) + 2  # behind the item's protection
+            yield (
+                read_item_id(entry.body, _FULL_BOX_BYTES, is_wide=is_wide),
+                entry.body[at : at + 4],
+            )
+
+
+class _Numbers:
+    """Big-endian numbers of given lengths, one after the other."""
+
+    def __init__(self, body: memoryview) -> None:
+        self._body = body
+        self._at = 0
+
+    def take(self, length_bytes: int) -> int:
+        end = self._at + length_bytes
+        if end > len(self._body):
+            raise ValueError("a box is cut short")
+        value = int.from_bytes(self._body[self._at : end], "big")
+        self._at = end
+        return value
+
+
+def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
+    """The pieces of each item's data (ISO/IEC 14496-12, 8.11.3).
+
+    Raises:
+        ValueError: `iloc` is broken, or a piece lies outside of the file.
+    """
+    body = meta.boxes.get(b"iloc")
+    if body is None:
+        return {}
+    numbers = _Numbers(body)
+    version = numbers.take(4) >> 24
+    sizes = numbers.take(2)
+    offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
+    index_bytes = sizes & 15 if version else 0
+    id_bytes = 4 if version > 1 else 2
+    spaces = {_FROM_FILE: memoryview(source)}
+    if b"idat" in meta.boxes:
+        spaces[_FROM_IDAT] = meta.boxes[b"idat"]
+    found: dict[int, Extents] = {}
+    pieces = 0
+    for _ in range(numbers.take(id_bytes)):
+        item = numbers.take(id_bytes)
+        space = spaces.get(numbers.take(2) & 15 if version else _FROM_FILE)
+        numbers.take(2)  # which file the data are in: this one
+        base = numbers.take(base_bytes)
+        extents: Extents = []
+        for _ in range(numbers.take(2)):
+            numbers.take(index_bytes)
+            start, length = base + numbers.take(offset_bytes), numbers.take(length_bytes)
+            pieces += 1
+            if pieces > _MAX_ITEMS:
+                raise ValueError(f"items of more than {_MAX_ITEMS} pieces")
+            if space is not None:
+                extents.append(_cut_out(space, start, length))
+        if sum(map(len, extents)) > len(source):
+            raise ValueError(f"item {item} is larger than the file")
+        if space is not None:
+            found[item] = extents
+    return found
+
+
+def _cut_out(space: memoryview, start: int, length: int) -> memoryview:
+    """A piece; one of length 0 goes to the end."""
+    end = start + length if length else len(space)
+    if not start <= end <= len(space):
+        raise ValueError(f"{length} bytes at {start} of {len(space)}")
+    return space[start:end]

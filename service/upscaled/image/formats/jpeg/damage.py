@@ -1,0 +1,202 @@
+"""Whether a JPEG file holds every coefficient that its headers promise, and ends where they end.
+
+libjpeg never fails over coded bytes that end too early: it warns, Pillow hides the warning, and the
+rest of the picture is grey or blocks. Here three things are checked, none by looking at pixels
+where it can be helped:
+
+- the scans' headers together deliver every coefficient of every channel to its last bit;
+- libjpeg-turbo, in the mode that turns warnings into errors, finds nothing to warn of. It is asked
+  for an eighth of the size, which costs little beside the entropy decoding;
+- the last scan ends with its last coded unit: without its last byte libjpeg warns. A tail of zeros
+  or noise is decoded as valid codes, and ends before its bytes do.
+
+The arithmetic decoder takes any number of zeros for the bytes that are missing (T.81, D.2.6), so
+with it bytes are added and the pixels compared.
+"""
+
+import re
+from bisect import bisect_left
+from collections.abc import Callable
+from typing import Final
+
+import simplejpeg  # type: ignore[import-untyped]
+
+from upscaled.image.formats.jpeg.comparison import changes, decode_exposed
+from upscaled.image.formats.jpeg.structure import DRI, EOI, Structure
+
+_COEFFICIENTS: Final = 64
+_MAX_PADDING_BYTES: Final = 16
+"""Bytes that some cameras write between the last coded unit and the end marker."""
+_PADDING: Final = re.compile(r"(\d+) extraneous bytes before marker 0x(\w+)")
+_RESTART: Final = re.compile(rb"\xff[\xd0-\xd7]")
+_RST0, _RST7 = 0xD0, 0xD7
+_UNKNOWN_SAMPLING: Final = "Could not determine subsampling level"
+_COARSEST: Final = 8
+_MAX_FINAL_ZEROS: Final = 3
+_MAX_DROPPED_ZEROS: Final = 2
+_MAX_FLAT_ZEROS: Final = 8
+_FLAT_ROWS: Final = 16
+_BLOCK_PX: Final = 8
+_ZERO_RUN_BYTES: Final = 4
+"""So many zero bytes are no chance: 1 in 2^32."""
+_NOISE: Final = bytes(at * 167 % 255 for at in range(1, 255))
+# A decoder of restart intervals goes on only behind its next restart marker, whichever that is.
+_MORE: Final = _NOISE + b"".join(bytes((0xFF, 0xD0 + at % 8)) + _NOISE for at in range(16))
+
+
+def refuse_missing_pixels(structure: Structure) -> None:
+    """Raise where the decoder would make up pixels. Runs libjpeg: only in a decoder process.
+
+    Raises:
+        ValueError: coded bytes are missing, broken, or not what the headers say.
+    """
+    _refuse_missing_coefficients(structure)
+    structure = _refuse_missing_intervals(structure)
+    warning = _find_warning(structure)
+    padding = _PADDING.search(warning)
+    count, marker = (int(padding[1]), int(padding[2], 16)) if padding else (0, EOI[1])
+    is_restart = _RST0 <= marker <= _RST7  # decoding goes on with the next interval
+    is_judged = _UNKNOWN_SAMPLING not in warning
+    is_padding = padding is not None and (is_restart or count <= _MAX_PADDING_BYTES)
+    if warning and is_judged and not is_padding:
+        raise ValueError(warning)
+    if structure.frame.is_arithmetic:
+        _refuse_missing_arithmetic_bytes(structure)
+        return
+    if not is_judged or marker != EOI[1]:  # the first warning may hide others
+        _refuse_changes(structure)
+        return
+
+    def is_needed(count: int) -> bool:
+        warning = _find_warning(structure.with_last(_without_last(structure.last, count)))
+        return bool(warning) and not _PADDING.search(warning)
+
+    _refuse_bytes_left_over(structure, is_needed)
+
+
+def _refuse_missing_coefficients(structure: Structure) -> None:
+    """Successive approximation sends a coefficient's high bits first (T.81, G.1.1.1.2)."""
+    frame = structure.frame
+    whole = [0] * _COEFFICIENTS
+    missing = {component.number: [-1] * _COEFFICIENTS for component in frame.components}
+    for scan in structure.scans:
+        for number in scan.components:
+            if number not in missing or scan.last >= _COEFFICIENTS:
+                raise ValueError("a scan of a channel or coefficient that is not there")
+            if not frame.is_progressive:
+                missing[number] = whole
+                continue
+            for coefficient in range(scan.first, scan.last + 1):
+                missing[number][coefficient] = scan.low
+    if any(bits != whole for bits in missing.values()):
+        raise ValueError("the scans do not deliver every coefficient")
+
+
+def _refuse_missing_intervals(structure: Structure) -> Structure:
+    """Every scan's restart markers count its intervals (T.81, B.2.1).
+
+    Returns the structure without the marker that some programs write behind the last interval.
+    """
+    interval = 0
+    for scan in structure.scans:
+        for table in scan.tables:
+            if table.marker == DRI:
+                interval = int.from_bytes(table.data, "big")
+        units = structure.count_units(scan)
+        expected = -(-units // interval) - 1 if interval else 0
+        count = 0
+        for count, found in enumerate(_RESTART.finditer(scan.coded), 1):
+            if count > expected + 1 or found[0][1] != _RST0 + (count - 1) % 8:
+                raise ValueError(f"restart marker {count} of {expected} is {found[0][1]:#x}")
+        if count < expected:
+            raise ValueError(f"{count} restart markers, not {expected}")
+    last = structure.last
+    if count > expected and _RESTART.fullmatch(last, len(last) - 2):
+        return structure.with_last(last[:-2].rstrip(b"\xff"))
+    return structure
+
+
+def _find_warning(structure: Structure) -> str:
+    """libjpeg's first warning or its error over the file; "" where it has none."""
+    smallest = {"min_height": 1, "min_width": 1, "min_factor": _COARSEST}
+    try:
+        simplejpeg.decode_jpeg(structure.join(), colorspace="GRAY", strict=True, **smallest)
+    except ValueError as error:
+        return str(error) or "no JPEG"
+    return ""
+
+
+def _refuse_changes(structure: Structure) -> None:
+    """The same by pixels, where warnings cannot be had: each coded byte counts, and no more do."""
+    pixels = decode_exposed(structure)
+    if changes(structure.with_more(_MORE), pixels):
+        raise ValueError("a scan ends early")
+
+    def is_needed(count: int) -> bool:
+        kept = structure.last[: len(structure.last) - count]
+        lost = structure.last[len(kept) :]
+        if kept.endswith(b"\xff"):  # what followed it would be a marker's name
+            kept, lost = kept[:-1], b"\xff" + lost[1:]
+        inverted = bytes((byte ^ 0xFF) & 0xFE for byte in lost)
+        return changes(structure.with_last(kept + inverted), pixels)
+
+    _refuse_bytes_left_over(structure, is_needed)
+
+
+def _refuse_bytes_left_over(structure: Structure, is_needed: Callable[[int], bool]) -> None:
+    """Raise where more than padding lies between the last coded unit and the end of its scan.
+
+    Raise too where the last units were zeros that no encoder writes.
+
+    is_needed: whether any of that many bytes at the end is part of the picture.
+    """
+    left_over = 0
+    if not is_needed(1):
+        left_over = bisect_left(range(2, _MAX_PADDING_BYTES + 2), True, key=is_needed) + 1
+        is_uniform = len(set(structure.last[-left_over:])) == 1
+        most = _MAX_PADDING_BYTES if structure.has_end else len(EOI)
+        if left_over > most or not is_uniform:
+            raise ValueError("bytes are left over behind the last coded unit")
+    zeros = len(structure.last) - len(structure.last.rstrip(b"\x00"))
+    if zeros - left_over >= _ZERO_RUN_BYTES and not _ends_flat(structure):
+        raise ValueError("the last coded units are zeros, and not of one colour")
+
+
+def _ends_flat(structure: Structure) -> bool:
+    """Whether the last blocks of the last scan's channels are of one colour.
+
+    Whole blocks of zeros are, in a sound file: their only code is then the end of a block, for were
+    it another, no block would ever end.
+    """
+    numbers = [component.number for component in structure.frame.components]
+    corner = decode_exposed(structure)[:, -_BLOCK_PX:, -2 * _BLOCK_PX :]
+    if len(numbers) > 1:
+        corner = corner[..., [numbers.index(each) for each in structure.scans[-1].components]]
+    return bool((corner == corner[:, -1:, -1:]).all())
+
+
+def _without_last(coded: bytes, count: int) -> bytes:
+    """Coded bytes without the last ones; a 0xFF goes together with its stuffed zero."""
+    for _ in range(count):
+        coded = coded[:-2] if coded.endswith(b"\xff\x00") else coded[:-1]
+    return coded
+
+
+def _refuse_missing_arithmetic_bytes(structure: Structure) -> None:
+    """Raise where the arithmetic decoder reads past the end, or does not come to it.
+
+    The encoder ends with the number of the fewest bits that still says the picture, and may drop
+    its final zeros (T.81, D.1.8). So the last byte counts; and two zeros may follow, several only
+    in a picture that ends without detail, which takes next to no bits. A dropped zero cannot be
+    distinguished from a lost byte.
+    """
+    shorter = structure.last.rstrip(b"\x00")
+    if len(structure.last) - len(shorter) > _MAX_FINAL_ZEROS:
+        raise ValueError("zeros behind arithmetic codes")
+    pixels = decode_exposed(structure)
+    if shorter and not changes(structure.with_last(shorter[:-1]), pixels):
+        raise ValueError("bytes are left over behind the last arithmetic code")
+    is_flat = bool((pixels[:, -_FLAT_ROWS:] == pixels[:, -1:, -1:]).all())
+    zeros = _MAX_FLAT_ZEROS if is_flat else _MAX_DROPPED_ZEROS
+    if changes(structure.with_last(structure.last + bytes(zeros) + _MORE), pixels):
+        raise ValueError("an arithmetic scan ends early")

@@ -1,0 +1,76 @@
+"""How much a JPEG file was compressed: the quality that its quantisation table stands for.
+
+"Quality" is libjpeg's number of 1 to 100, by which it scales the example table of ITU-T T.81,
+annex K. Each number gives a table of another sum, so a table's sum gives the number back. Other
+encoders (Photoshop, cameras, mozjpeg) have tables of their own: theirs is the number whose table
+has the nearest sum, that is the same mean step.
+"""
+
+import bisect
+import struct
+from collections.abc import Iterator
+from functools import cache
+from typing import Final
+
+from upscaled.image.formats.jpeg.structure import read_frame_and_tables
+
+_VALUES: Final = 64
+_DQT: Final = 0xDB
+# T.81, table K.1: the example for luminance, in rows.
+_LUMINANCE: Final = (
+    *(16, 11, 10, 16, 24, 40, 51, 61),
+    *(12, 12, 14, 19, 26, 58, 60, 55),
+    *(14, 13, 16, 24, 40, 57, 69, 56),
+    *(14, 17, 22, 29, 51, 87, 80, 62),
+    *(18, 22, 37, 56, 68, 109, 103, 77),
+    *(24, 35, 55, 64, 81, 104, 113, 92),
+    *(49, 64, 78, 87, 103, 121, 120, 101),
+    *(72, 92, 95, 98, 112, 100, 103, 99),
+)
+
+
+def read_quality(source: bytes) -> int:
+    """libjpeg's quality, 1 to 100, for the table of the file's first channel.
+
+    Raises:
+        ValueError, IndexError, struct.error: the header is broken or has no such table.
+        UnsupportedImageFormat: a JPEG process that is not decoded here.
+    """
+    frame, segments = read_frame_and_tables(source)
+    wanted = frame.data[8]  # T.81, B.2.2: the table's number follows a channel's sampling factors
+    tables = dict(
+        table for each in segments if each.marker == _DQT for table in _iter_tables(each.data)
+    )
+    if wanted not in tables:
+        raise ValueError(f"no quantisation table {wanted}")
+    return find_quality(tables[wanted])
+
+
+def find_quality(table: tuple[int, ...]) -> int:
+    """The quality, 1 to 100, whose table has the sum nearest to that of 64 quantisation steps."""
+    sums = _list_sums()
+    total = sum(table)
+    above = bisect.bisect_left(sums, -total, key=lambda each: -each)
+    nearest = min(sums[max(0, above - 1) : above + 1], key=lambda each: abs(each - total))
+    return sums.index(nearest) + 1
+
+
+@cache
+def _list_sums() -> tuple[int, ...]:
+    """The sum of libjpeg's luminance table for each quality of 1 to 100; they fall."""
+    sums = []
+    for quality in range(1, 101):
+        percent = 5000 // quality if quality < 50 else 200 - 2 * quality
+        steps = ((step * percent + 50) // 100 for step in _LUMINANCE)
+        sums.append(sum(min(255, max(1, step)) for step in steps))
+    return tuple(sums)
+
+
+def _iter_tables(data: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Each table of a DQT segment by its number (T.81, B.2.4.1), in zigzag order."""
+    at = 0
+    while at < len(data):
+        is_wide, number = data[at] >> 4, data[at] & 15
+        layout = f">{_VALUES}{'H' if is_wide else 'B'}"
+        yield number, struct.unpack_from(layout, data, at + 1)
+        at += 1 + struct.calcsize(layout)

@@ -1,0 +1,1 @@
+"""PNG files: their structure, pixels and colours, and writing them."""

@@ -1,0 +1,87 @@
+"""What a PNG says of its colours, with a profile or without (PNG third edition, 4.3 and 11.3.2).
+
+The first sound one of cICP, iCCP, sRGB, and gAMA with cHRM counts, as in browsers. What is stated
+in numbers gets the profile that says the same, so that the pixels stay what they are and are shown
+as before. HDR (PQ and HLG in cICP) cannot be said by a profile that everybody reads: it is passed
+over.
+"""
+
+import struct
+import zlib
+from typing import Final
+
+from upscaled.image.cicp import Colours, colours_of, make_profile
+from upscaled.image.colour import MAX_PROFILE_BYTES, is_sound_profile
+from upscaled.image.formats.png.structure import PngParts
+from upscaled.image.icc import SRGB, SRGB_CURVE, Chromaticities, Curve
+
+_RGB_FULL_RANGE: Final = (0, 1)
+_UNIT: Final = 100_000
+_SRGB_GAMMA: Final = 2.2
+# What programs write for sRGB: gAMA 45455 and its neighbours, cHRM rounded to two digits.
+_GAMMA_TOLERANCE: Final = 0.05
+_POINT_TOLERANCE: Final = 0.005
+_STEEPEST: Final = 10.0
+_DEFLATE: Final = b"\x00"
+
+
+def find_profile(png: PngParts) -> bytes | None:
+    """The profile of a PNG file's pixels; None for sRGB, and where the file does not say."""
+    colours = _read_cicp(png.find(b"cICP"))
+    if colours is None:
+        embedded = _read_profile(png)
+        if embedded or png.find(b"sRGB"):
+            return embedded
+        colours = _read_gamma_and_primaries(png)
+    try:
+        return make_profile(colours, is_grey=png.header.is_grey)
+    except ValueError:  # numbers that describe no colours
+        return None
+
+
+def _read_profile(png: PngParts) -> bytes | None:
+    """The profile in iCCP (11.3.2.3) if it is a sound one for the pixels."""
+    _, _, rest = png.find(b"iCCP").partition(b"\x00")
+    if rest[:1] != _DEFLATE:
+        return None
+    try:
+        profile = zlib.decompressobj().decompress(rest[1:], MAX_PROFILE_BYTES + 1)
+    except zlib.error:
+        return None
+    return profile if is_sound_profile(profile, is_grey=png.header.is_grey) else None
+
+
+def _read_cicp(data: bytes) -> Colours | None:
+    if len(data) != 4 or tuple(data[2:]) != _RGB_FULL_RANGE:
+        return None
+    return colours_of(data[0], data[1])
+
+
+def _read_gamma_and_primaries(png: PngParts) -> Colours:
+    """What is not said, or nearly sRGB's, is sRGB's."""
+    primaries, curve = SRGB, SRGB_CURVE
+    (gamma,) = struct.unpack(">I", png.find(b"gAMA") or bytes(4))
+    exponent = _UNIT / gamma if gamma else _SRGB_GAMMA
+    is_sane = 1 / _STEEPEST <= exponent <= _STEEPEST
+    if is_sane and abs(exponent / _SRGB_GAMMA - 1) > _GAMMA_TOLERANCE:
+        curve = Curve(exponent)
+    chrm = png.find(b"cHRM")
+    if chrm:
+        x = [each / _UNIT for each in struct.unpack(">8I", chrm)]
+        told = Chromaticities((x[0], x[1]), (x[2], x[3]), (x[4], x[5]), (x[6], x[7]))
+        primaries = told if _differ(told, SRGB) else SRGB
+    return primaries, curve
+
+
+def _differ(one: Chromaticities, other: Chromaticities) -> bool:
+    pairs = (
+        (one.white, other.white),
+        (one.red, other.red),
+        (one.green, other.green),
+        (one.blue, other.blue),
+    )
+    return any(
+        abs(a - b) > _POINT_TOLERANCE
+        for first, second in pairs
+        for a, b in zip(first, second, strict=True)
+    )

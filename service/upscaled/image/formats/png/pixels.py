@@ -1,0 +1,116 @@
+"""Pixels of a PNG file, by Pillow's decoder, and whether all of them are there.
+
+Left to itself Pillow passes over IDAT's checksums, leaves rows black where the compressed stream
+ends early, and never reads the stream's own checksum. So the stream is inflated here and counted,
+and the decoder is given the same bytes as stored blocks (RFC 1951, 3.2.4): it undoes filters and
+interlacing, and nothing is inflated twice.
+"""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from typing import Final
+
+from PIL.PngImagePlugin import PngImageFile
+
+from upscaled.image.formats.png.structure import (
+    GREY,
+    GREY_ALPHA,
+    PALETTE,
+    RGB,
+    RGBA,
+    PngHeader,
+    PngParts,
+)
+
+_CHANNELS: Final = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
+# (first column, first row, step across, step down) of each pass of Adam7 (PNG third edition, 8.1).
+_ADAM7: Final = (
+    *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
+    *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
+)
+_ONE_PASS: Final = ((0, 0, 1, 1),)
+_ZLIB_HEAD: Final = b"\x78\x01"
+_INPUT_BYTES: Final = 64 * 1024
+_MAX_BLOCK_BYTES: Final = 65_535
+# Some programs write rows too many. What is more goes on where a stream turned to garbage.
+MAX_SURPLUS_BYTES: Final = 4 * 1024 * 1024
+
+
+class PngPicture(PngImageFile):
+    """Pillow's view of a PNG file of which it sees the header, palette and pixels only.
+
+    Loading it gives every pixel, or fails with ValueError (a checksum of an IDAT is wrong, or the
+    stream ends before the last pixel or before its end), zlib.error (the stream is damaged, or its
+    Adler-32 is wrong: RFC 1950, 2.2), or as Pillow does. Taken are, as by libpng: empty IDATs,
+    bytes behind the stream, and up to `MAX_SURPLUS_BYTES` behind the last row.
+    """
+
+    def __init__(self, png: PngParts) -> None:
+        self._inflated = _iterate_inflated(png)
+        self._left_bytes = count_pixel_bytes(png.header)
+        self._is_begun = False
+        super().__init__(BytesIO(png.without_pixels()))
+
+    def load_read(self, read_bytes: int) -> bytes:
+        """The next stored block of the stream; it ends exactly behind the last row."""
+        inflated = next(self._inflated, b"")
+        piece = inflated[: max(0, self._left_bytes)]
+        if not piece:
+            raise ValueError(f"{self._left_bytes} bytes of pixels are missing")
+        self._left_bytes -= len(inflated)
+        head = b"" if self._is_begun else _ZLIB_HEAD
+        self._is_begun = True
+        return b"".join((head, struct.pack("<BHH", 0, len(piece), len(piece) ^ 0xFFFF), piece))
+
+    def load_end(self) -> None:
+        """Read on to the stream's end, where its checksum is."""
+        for inflated in self._inflated:
+            self._left_bytes -= len(inflated)
+            if self._left_bytes < -MAX_SURPLUS_BYTES:
+                raise ValueError("pixels without end behind the last row")
+        super().load_end()
+
+
+def count_pixel_bytes(header: PngHeader) -> int:
+    """Bytes of the picture before compression: its rows, a filter's number before each (9.2)."""
+    bits = header.bit_depth * _CHANNELS[header.colour_type]
+    total = 0
+    for left, top, across, down in _ADAM7 if header.is_interlaced else _ONE_PASS:
+        columns = -(-(header.width_px - left) // across)
+        rows = -(-(header.height_px - top) // down)
+        if columns > 0 and rows > 0:
+            total += rows * (1 + -(-columns * bits // 8))
+    return total
+
+
+def _iterate_inflated(png: PngParts) -> Iterator[bytes]:
+    """The inflated stream in pieces of at most `_MAX_BLOCK_BYTES`, none of them empty.
+
+    Without the checksum behind its last piece the stream looks like one that was cut and
+    goes on with whatever bytes follow, as long as they are codes; so it is asked for.
+    """
+    inflater = zlib.decompressobj()
+    for waiting in _iterate_compressed(png):
+        is_more = True
+        while is_more and not inflater.eof:
+            piece = inflater.decompress(waiting, _MAX_BLOCK_BYTES)
+            waiting = inflater.unconsumed_tail
+            # A full piece may have left some behind, also when no input is waiting.
+            is_more = bool(waiting) or len(piece) == _MAX_BLOCK_BYTES
+            if piece:
+                yield piece
+    if not inflater.eof:
+        raise ValueError("the stream of pixels has no end")
+
+
+def _iterate_compressed(png: PngParts) -> Iterator[bytes | memoryview]:
+    """The data of all IDATs, each checked before any of it is given."""
+    view = memoryview(png.source)
+    for chunk in png.idat:
+        if not chunk.is_sound(png.source):
+            raise ValueError("IDAT: wrong checksum")
+        end = chunk.start + chunk.length
+        for start in range(chunk.start, end, _INPUT_BYTES):
+            yield view[start : min(start + _INPUT_BYTES, end)]

@@ -1,0 +1,185 @@
+"""A PNG file taken apart: what carries its pixels, and the ancillary chunks that are used.
+
+Pillow refuses a file for any ancillary chunk that is broken or swells, and reads many that this
+service has no use for. So it is given nothing but the chunks that carry pixels, and what else is
+used is read here, as libpng does it: an ancillary chunk with a wrong checksum or a length that its
+kind cannot have is passed over. No pixel is decoded, no chunk decompressed.
+"""
+
+import struct
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from upscaled.image.formats.png.chunks import SIGNATURE, Chunk, iterate_chunks, make_chunk
+
+GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
+"""Colour types (PNG third edition, table 9)."""
+_BIT_DEPTHS: Final[Mapping[int, Collection[int]]] = {
+    GREY: (1, 2, 4, 8, 16),
+    RGB: (8, 16),
+    PALETTE: (1, 2, 4, 8),
+    GREY_ALPHA: (8, 16),
+    RGBA: (8, 16),
+}
+_HEADER: Final = struct.Struct(">IIBBBBB")
+_ENTRY_BYTES: Final = 3
+_MAX_ENTRIES: Final = 256
+_KEY_LEVELS: Final[Mapping[int, int]] = {GREY: 1, RGB: 3}
+# Lengths of the ancillary chunks that are used (11.3); None: any but 0.
+_LENGTHS: Final[Mapping[bytes, int | None]] = {
+    b"cHRM": 32,
+    b"cICP": 4,
+    b"eXIf": None,
+    b"gAMA": 4,
+    b"iCCP": None,
+    b"pHYs": 9,
+    b"sRGB": 1,
+}
+# They describe the pixels that follow them (5.6); eXIf and pHYs are heeded anywhere.
+_BEFORE_PIXELS: Final = frozenset({b"cHRM", b"cICP", b"gAMA", b"iCCP", b"sRGB"})
+_PER_METRE: Final = 1
+_METRES_PER_INCH: Final = 0.0254
+
+
+@dataclass(frozen=True, slots=True)
+class PngHeader:
+    """A sound IHDR. bit_depth: bits of a channel or palette index."""
+
+    width_px: int
+    height_px: int
+    bit_depth: int
+    colour_type: int
+    is_interlaced: bool
+
+    @property
+    def is_grey(self) -> bool:
+        return self.colour_type in (GREY, GREY_ALPHA)
+
+
+@dataclass(frozen=True, slots=True)
+class PngParts:
+    """A PNG file's header, and the chunks of it that are used.
+
+    palette: RGB triples, as many as indices can have, b"" unless pixels are indices. transparency:
+    the data of a sound tRNS, b"" where there is none. idat: the chunks of compressed pixels, in
+    order, not checked yet. ancillary: those whose name, length and place are right, not checked.
+    """
+
+    source: bytes
+    header: PngHeader
+    palette: bytes
+    transparency: bytes
+    idat: tuple[Chunk, ...]
+    ancillary: tuple[Chunk, ...]
+
+    @property
+    def has_alpha(self) -> bool:
+        return self.header.colour_type in (GREY_ALPHA, RGBA) or bool(self.transparency)
+
+    @property
+    def dpi(self) -> tuple[float, float] | None:
+        """Pixels an inch (across, down) by pHYs; None where it gives only the pixel's shape."""
+        across, down, unit = struct.unpack(">IIB", self.find(b"pHYs") or bytes(9))
+        if unit != _PER_METRE:
+            return None
+        return across * _METRES_PER_INCH, down * _METRES_PER_INCH
+
+    def find(self, name: bytes) -> bytes:
+        """The data of the first sound ancillary chunk of that name; b"" where there is none."""
+        for chunk in self.ancillary:
+            if chunk.name == name and chunk.is_sound(self.source):
+                return chunk.data(self.source)
+        return b""
+
+    def without_pixels(self) -> bytes:
+        """A file of IHDR, PLTE, tRNS, an empty IDAT and IEND."""
+        head = self.header
+        ihdr = _HEADER.pack(
+            *(head.width_px, head.height_px, head.bit_depth, head.colour_type),
+            *(0, 0, head.is_interlaced),
+        )
+        parts = [SIGNATURE, make_chunk(b"IHDR", ihdr)]
+        if self.palette:
+            parts.append(make_chunk(b"PLTE", self.palette))
+        if self.transparency:
+            parts.append(make_chunk(b"tRNS", self.transparency))
+        return b"".join((*parts, make_chunk(b"IDAT", b""), make_chunk(b"IEND", b"")))
+
+
+def read_png_parts(source: bytes) -> PngParts:
+    """Take a PNG file apart. IDAT's checksums are left to `pixels.PngPicture`.
+
+    Raises:
+        ValueError: no sound IHDR at the start, a kind of pixels that PNG does not have, no pixels,
+            no sound palette before the pixels that need one, or too many chunks.
+    """
+    chunks = iterate_chunks(source)
+    header = _read_header(source, next(chunks, None))
+    palette = transparency = b""
+    idat: list[Chunk] = []
+    ancillary: list[Chunk] = []
+    for chunk in chunks:
+        if chunk.name == b"IDAT":
+            idat.append(chunk)
+        elif chunk.name == b"PLTE" and header.colour_type == PALETTE and not palette and not idat:
+            palette = _read_palette(source, chunk)
+        elif chunk.name == b"tRNS" and not transparency and not idat:
+            transparency = _read_transparency(source, chunk, header, palette)
+        elif _may_be_used(chunk, is_before_pixels=not idat):
+            ancillary.append(chunk)
+    if not idat:
+        raise ValueError("no pixels")
+    if header.colour_type == PALETTE and not palette:
+        raise ValueError("no palette before the pixels")
+    palette = palette[: _ENTRY_BYTES << header.bit_depth]
+    return PngParts(source, header, palette, transparency, tuple(idat), tuple(ancillary))
+
+
+def _read_header(source: bytes, chunk: Chunk | None) -> PngHeader:
+    if chunk is None or chunk.name != b"IHDR" or chunk.length != _HEADER.size:
+        raise ValueError("no IHDR at the start")
+    if not chunk.is_sound(source):
+        raise ValueError("IHDR: wrong checksum")
+    width, height, bit_depth, colour_type, *methods = _HEADER.unpack(chunk.data(source))
+    if bit_depth not in _BIT_DEPTHS.get(colour_type, ()):
+        raise ValueError(f"{bit_depth} bits of colour type {colour_type}")
+    if methods not in ([0, 0, 0], [0, 0, 1]):
+        raise ValueError(f"compression, filter and interlace methods {methods}")
+    return PngHeader(width, height, bit_depth, colour_type, bool(methods[-1]))
+
+
+def _read_palette(source: bytes, chunk: Chunk) -> bytes:
+    """PLTE of a palette picture (11.2.2): a critical chunk, so a broken one is an error."""
+    entries, rest = divmod(chunk.length, _ENTRY_BYTES)
+    if rest or not 1 <= entries <= _MAX_ENTRIES:
+        raise ValueError(f"a palette of {chunk.length} bytes")
+    if not chunk.is_sound(source):
+        raise ValueError("PLTE: wrong checksum")
+    return chunk.data(source)
+
+
+def _read_transparency(source: bytes, chunk: Chunk, header: PngHeader, palette: bytes) -> bytes:
+    """tRNS (11.3.1.1), b"" for a broken one. Of levels only the bits of the depth count."""
+    levels = _KEY_LEVELS.get(header.colour_type, 0)
+    if header.colour_type == PALETTE:
+        is_possible = 1 <= chunk.length <= len(palette) // _ENTRY_BYTES
+    else:
+        is_possible = levels > 0 and chunk.length == 2 * levels
+    if not is_possible or not chunk.is_sound(source):
+        return b""
+    data = chunk.data(source)
+    if header.colour_type == PALETTE:
+        return data
+    return _mask_levels(struct.unpack(f">{levels}H", data), (1 << header.bit_depth) - 1)
+
+
+def _mask_levels(levels: Iterable[int], highest: int) -> bytes:
+    return b"".join(struct.pack(">H", level & highest) for level in levels)
+
+
+def _may_be_used(chunk: Chunk, *, is_before_pixels: bool) -> bool:
+    if chunk.name not in _LENGTHS or (chunk.name in _BEFORE_PIXELS and not is_before_pixels):
+        return False
+    length = _LENGTHS[chunk.name]
+    return chunk.length > 0 if length is None else chunk.length == length

@@ -1,0 +1,322 @@
+"""PNGs that lack pixels: refused at every cut, whatever follows it; whole ones are taken."""
+
+import struct
+import zlib
+from collections.abc import Iterator
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from tests.service.image.samples import (
+    CHANNELS,
+    GREY,
+    GREY_ALPHA,
+    PALETTE,
+    PNG_SIGNATURE,
+    RGB,
+    RGBA,
+    chunk,
+    deep_samples,
+    pack_passes,
+    picture,
+    png,
+)
+from upscaled.errors import MalformedImage, ServiceError
+from upscaled.image.decode import decode
+from upscaled.image.formats.png.chunks import iterate_chunks
+from upscaled.image.formats.png.pixels import MAX_SURPLUS_BYTES, count_pixel_bytes
+from upscaled.image.formats.png.structure import PngHeader
+from upscaled.image.types import Image
+
+IEND = chunk(b"IEND", b"")
+CUTS = 20
+KINDS = [
+    *((GREY, bits) for bits in (1, 2, 4, 8, 16)),
+    *((PALETTE, bits) for bits in (1, 2, 4, 8)),
+    *((colour, bits) for colour in (RGB, GREY_ALPHA, RGBA) for bits in (8, 16)),
+]
+HEIGHT, WIDTH = 33, 37
+"""Neither a multiple of 8: Adam7's passes are of all sizes."""
+
+
+def tails(source: bytes, cut: int) -> Iterator[tuple[str, bytes]]:
+    """What may stand behind a cut."""
+    missing = len(source) - cut
+    yield "plain", b""
+    yield "an end marker", IEND
+    yield "zeros", bytes(missing)
+    yield "random bytes", np.random.default_rng(cut).bytes(missing)
+
+
+def refused_or_whole(source: bytes, whole: Image) -> bool:
+    """Whether a damaged file is refused; its pixels are the whole picture's if it is not."""
+    try:
+        image = decode(source)
+    except MalformedImage:
+        return True
+    assert np.array_equal(image.rgb, whole.rgb)
+    assert (image.alpha is None) == (whole.alpha is None)
+    if image.alpha is not None and whole.alpha is not None:
+        assert np.array_equal(image.alpha, whole.alpha)
+    return False
+
+
+def cut_everywhere(source: bytes, cuts: int = CUTS) -> None:
+    """Each cut before the end of the pixels is refused with each tail."""
+    whole = decode(source)
+    last = [each for each in iterate_chunks(source) if each.name == b"IDAT"][-1]
+    pixels_end = last.start + last.length + 4
+    for number in range(cuts):
+        cut = len(source) * number // cuts
+        for name, tail in tails(source, cut):
+            is_refused = refused_or_whole(source[:cut] + tail, whole)
+            assert is_refused or cut >= pixels_end, (cut, name)
+
+
+def sample_file(
+    colour: int, bits: int, *, interlaced: bool = False, compressed: bytes | None = None
+) -> bytes:
+    """A file of that kind, or what its pixels' stream is replaced by."""
+    samples = deep_samples(CHANNELS[colour], bits, HEIGHT, WIDTH)
+    colours = np.random.default_rng(4).bytes(3 << bits) if colour == PALETTE else b""
+    before = chunk(b"PLTE", colours) if colours else b""
+    return png(samples, bits, colour, before=before, interlaced=interlaced, compressed=compressed)
+
+
+def raw_pixels(colour: int, bits: int, *, interlaced: bool = False) -> bytes:
+    """What the stream of `sample_file` holds."""
+    samples = deep_samples(CHANNELS[colour], bits, HEIGHT, WIDTH)
+    return pack_passes(samples, bits, interlaced=interlaced)
+
+
+def in_chunks(source: bytes, chunk_bytes: int) -> bytes:
+    """The same file, its only IDAT parted into many."""
+    (idat,) = (each for each in iterate_chunks(source) if each.name == b"IDAT")
+    data = idat.data(source)
+    parts = (data[at : at + chunk_bytes] for at in range(0, len(data), chunk_bytes))
+    many = b"".join(chunk(b"IDAT", part) for part in parts)
+    return source[: idat.start - 8] + many + source[idat.start + idat.length + 4 :]
+
+
+def refuse(source: bytes) -> None:
+    with pytest.raises(MalformedImage):
+        decode(source)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("colour", "bits"), KINDS)
+def test_a_cut_file_is_refused(colour: int, bits: int, interlaced: bool) -> None:
+    source = sample_file(colour, bits, interlaced=interlaced)
+
+    cut_everywhere(source)
+    cut_everywhere(in_chunks(source, 1 + len(source) // 7))
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("colour", "bits"), KINDS)
+def test_rows_that_are_missing_are_noticed_though_the_file_is_sound(
+    colour: int, bits: int, interlaced: bool
+) -> None:
+    """All checksums are right, of the chunks and of the stream."""
+    raw = raw_pixels(colour, bits, interlaced=interlaced)
+    whole = decode(sample_file(colour, bits, interlaced=interlaced))
+    for length in (*(len(raw) * number // CUTS for number in range(CUTS)), len(raw) - 1):
+        stream = zlib.compress(raw[:length])
+        refuse(sample_file(colour, bits, interlaced=interlaced, compressed=stream))
+    stream = zlib.compress(raw)
+    assert not refused_or_whole(
+        sample_file(colour, bits, interlaced=interlaced, compressed=stream), whole
+    )
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("colour", "bits"), KINDS)
+def test_a_stream_cut_within_a_sound_chunk_is_refused(
+    colour: int, bits: int, interlaced: bool
+) -> None:
+    """Zeros are codes too, which make pixels as well as any."""
+    stream = zlib.compress(raw_pixels(colour, bits, interlaced=interlaced))
+    lengths = (len(stream) * number // CUTS for number in range(CUTS))
+    for length in (*lengths, *range(len(stream) - 6, len(stream))):
+        cut = stream[:length]
+        for ending in (
+            b"",
+            bytes(8),
+            bytes(100_000),
+            cut[-4:],
+            struct.pack(">I", zlib.adler32(b"")),
+        ):
+            refuse(sample_file(colour, bits, interlaced=interlaced, compressed=cut + ending))
+
+
+def animated_file() -> bytes:
+    """Three frames; the still picture is the first."""
+    frames = [PillowImage.fromarray(picture(HEIGHT, WIDTH) + np.uint8(at)) for at in (0, 30, 60)]
+    file = BytesIO()
+    frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
+    return file.getvalue()
+
+
+def test_a_cut_animation_is_refused_until_its_first_frame_is_whole() -> None:
+    source = animated_file()
+    assert {b"acTL", b"fcTL", b"fdAT"} < {each.name for each in iterate_chunks(source)}
+
+    cut_everywhere(source, cuts=60)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+def test_a_file_cut_between_its_chunks_is_refused(interlaced: bool) -> None:
+    """At every border between IDATs no chunk is broken."""
+    source = in_chunks(sample_file(RGB, 8, interlaced=interlaced), 100)
+    whole = decode(source)
+    borders = [each.start - 8 for each in iterate_chunks(source) if each.name == b"IDAT"]
+    assert len(borders) > 20
+    for border in borders:
+        for _, tail in tails(source, border):
+            assert refused_or_whole(source[:border] + tail, whole)
+
+
+@pytest.mark.parametrize("name", [b"IDAT", b"IHDR"])
+def test_a_wrong_checksum_of_a_chunk_that_matters_is_refused(name: bytes) -> None:
+    source = in_chunks(sample_file(RGB, 8), 500)
+    for each in iterate_chunks(source):
+        if each.name == name:
+            broken = bytearray(source)
+            broken[each.start + each.length] ^= 1
+            refuse(bytes(broken))
+
+
+def test_every_flipped_bit_of_the_stream_is_noticed_though_the_chunk_is_sound() -> None:
+    """By the stream's own checksum; its last bits may mean nothing."""
+    source = sample_file(RGB, 8)
+    whole = decode(source)
+    stream = zlib.compress(raw_pixels(RGB, 8))
+    taken = 0
+    for at in (*range(0, len(stream), 13), *range(len(stream) - 8, len(stream))):
+        broken = bytearray(stream)
+        broken[at] ^= 1 << at % 8
+        taken += not refused_or_whole(sample_file(RGB, 8, compressed=bytes(broken)), whole)
+    assert taken <= 1
+
+
+def odd_streams() -> dict[str, bytes]:
+    """Streams that hold all pixels, as some programs write them."""
+    raw = raw_pixels(RGB, 8)
+    usual = zlib.compress(raw)
+    small_window = zlib.compressobj(9, zlib.DEFLATED, 9)
+    fixed = zlib.compressobj(9, zlib.DEFLATED, 15, 9, zlib.Z_FIXED)
+    return {
+        "bytes behind the stream": usual + b"trailing" * 20,
+        "another stream behind it": usual + usual,
+        "rows too many": zlib.compress(raw + bytes(5000)),
+        "part of a row too many": zlib.compress(raw + b"x"),
+        "a small window": small_window.compress(raw) + small_window.flush(),
+        "stored": zlib.compress(raw, 0),
+        "fixed codes": fixed.compress(raw) + fixed.flush(),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(odd_streams()))
+def test_an_odd_stream_that_holds_all_pixels_is_taken(name: str) -> None:
+    source = sample_file(RGB, 8, compressed=odd_streams()[name])
+
+    assert not refused_or_whole(source, decode(sample_file(RGB, 8)))
+
+
+def odd_files() -> dict[str, bytes]:
+    """Files whose pixels are whole though not all is as it should be."""
+    source = sample_file(RGB, 8)
+    start = source.index(b"IDAT") - 4
+    end = len(source) - len(IEND)
+    idat = source[start:end]
+    empty = chunk(b"IDAT", b"")
+    half = len(idat) // 2
+    return {
+        "many small chunks": in_chunks(source, 1),
+        "empty chunks": source[:start] + empty * 9 + idat + empty * 9 + IEND,
+        "a chunk among the pixels": source[:start]
+        + chunk(b"IDAT", idat[8:half])
+        + chunk(b"tEXt", b"a\x00b")
+        + chunk(b"IDAT", idat[half:-4])
+        + IEND,
+        "no end": source[:end],
+        "part of an end": source[:-5],
+        "an end with a wrong checksum": source[:-1] + b"x",
+        "zeros for an end": source[:end] + bytes(2_000_000),
+        "bytes behind the end": source + b"trailing" * 1000,
+        "a file behind the end": source + source,
+        "a video behind the end": source + b"\x00\x00\x00\x18ftypmp42" + bytes(500),
+    }
+
+
+@pytest.mark.parametrize("name", sorted(odd_files()))
+def test_an_odd_file_that_holds_all_pixels_is_taken(name: str) -> None:
+    assert not refused_or_whole(odd_files()[name], decode(sample_file(RGB, 8)))
+
+
+def test_so_much_behind_the_last_row_is_taken_and_no_more_is_inflated() -> None:
+    """100 MB more are refused before the second half of them is looked at."""
+    raw = raw_pixels(RGB, 8)
+    whole = decode(sample_file(RGB, 8))
+
+    most = sample_file(RGB, 8, compressed=zlib.compress(raw + bytes(MAX_SURPLUS_BYTES)))
+    assert not refused_or_whole(most, whole)
+    refuse(sample_file(RGB, 8, compressed=zlib.compress(raw + bytes(MAX_SURPLUS_BYTES + 1))))
+    bomb = sample_file(RGB, 8, compressed=zlib.compress(raw + bytes(100_000_000)))
+    halves = bytearray(in_chunks(bomb, len(bomb) // 2))
+    halves[-len(IEND) - 40] ^= 1  # the last chunk's checksum is wrong
+    with pytest.raises(MalformedImage) as refusal:
+        decode(bytes(halves))
+    assert "behind the last row" in refusal.value.detail
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize(("colour", "bits"), KINDS)
+def test_the_bytes_of_a_picture_are_those_that_an_encoder_packs(
+    colour: int, bits: int, interlaced: bool
+) -> None:
+    for height in (1, 2, 3, 5, 8, 9):
+        for width in range(1, 18):
+            samples = deep_samples(CHANNELS[colour], bits, height, width)
+            header = PngHeader(width, height, bits, colour, interlaced)
+            packed = pack_passes(samples, bits, interlaced=interlaced)
+            assert count_pixel_bytes(header) == len(packed), (width, height)
+
+
+@pytest.mark.parametrize("interlaced", [False, True])
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("chunk_bytes", [8192, 65_536, 10_000_000])
+def test_large_pictures_come_through_in_many_pieces(
+    interlaced: bool, bits: int, chunk_bytes: int
+) -> None:
+    samples = deep_samples(4, bits, 200, 450)
+
+    image = decode(in_chunks(png(samples, bits, RGBA, interlaced=interlaced), chunk_bytes))
+
+    assert image.alpha is not None
+    assert np.array_equal(image.rgb, samples[..., :3])
+    assert np.array_equal(image.alpha, samples[..., 3])
+
+
+def test_the_cases_are_refused(shared_dir: Path) -> None:
+    for name in ("png-rows-missing/pshort_200.png", "zero-filled-tail/half.png"):
+        refuse((shared_dir / "cases" / name).read_bytes())
+
+
+@pytest.mark.slow
+def test_other_peoples_files_are_refused_at_every_cut(shared_dir: Path) -> None:
+    tried = 0
+    for path in sorted((shared_dir / "images").rglob("*.png")):
+        source = path.read_bytes()
+        try:
+            decode(source)
+        except ServiceError:
+            continue
+        if not source.startswith(PNG_SIGNATURE) or len(source) > 300_000:
+            continue
+        cut_everywhere(source)
+        tried += 1
+    assert tried > 50

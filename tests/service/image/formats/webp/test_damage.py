@@ -1,0 +1,145 @@
+"""Zeros at the end of a WebP picture's data: sound ones of even areas, and lost ones."""
+
+import base64
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.service.image.samples import picture, save
+from tests.service.image.webp_samples import chunks_of, extended, frame, webp
+from upscaled.errors import MalformedImage
+from upscaled.image.decode import decode
+from upscaled.image.formats.webp.damage import has_unread_zeros
+from upscaled.image.formats.webp.structure import read_picture
+from upscaled.image.formats.webp.vp8 import find_partitions, join_partitions
+
+# 80 x 96 px of noise on a gradient, by libwebp with four partitions.
+FOUR_PARTITIONS = base64.b64decode(
+    "UklGRmQDAABXRUJQVlA4IFgDAADwCgCdASpQAGAAPrVapFAnJSMioSlg4JaJYlmCdFr7nL9diOaUdQ/Y5vZSHLK7"
+    "MyABmrShFjEwy2fmjcBpp3N3/gA+luVhZFD+et05Orl//9q/3FT89m9rZyEHz+jj2wAA9QAA6AAAhgAA/u8MDw+4"
+    "kJBxuFon//maPz++y2pHNzbcn04WkZ1u+xQP+jIe3uhIZF6G4zp8JI7F7fc+n4IgWNf+zpvm91odeobsThNzfaZz"
+    "Pw6/JX1su+hxF+fJtRYLEPnHdIqov8XtHsytU93bN27EL1+69wzlSWGTrdAXulBEv2+gdY3ddmRjur+43ZeqsSr/"
+    "/o1rnlAy4BPgur61kFZJEIIULitI1DHFf3+L3Pj/H1Gqsejh+7XMdT3hwGyjZsEEtlg3RyQKTW+ZdEiFYs71WEfs"
+    "sbqDUcnmDUMP7Ce7k5kfUClRgPF+O/1xR7GU1Oecc0eT8D7cVmDQAAD6lhIcQUVa5y3X2mfqPrL8ErCGl//CiEbb"
+    "PNxUhcnkXpVFeM5m9ZIu0x+EWSJeOrQEuftTZT3hc1e180jYCq7yHJ9kvE/yaMPdD8X9W+jak+d+Zh8ZLmKQkHk7"
+    "XHyY9eYyLbSlxtWp0JrKNHA/rvK17+DwbBKcvJG/DgU2+IRLDz2I8NELtSoLPvfnLwDCOHVG6uicsYoUawdUfL0Y"
+    "FyVQqQimxvyM3408pIZ2z7s8F9Fm5kFWUFiRWsEXJ/DHbsOx1wbbMuY53+QDklbNpoihEofTNU8Th9yXq4HFmvSk"
+    "ZUDqCa+vZJAA+RCF6ZFYfjbM37TcC8bdcxuqzi7uSVlhhilz+P5vsCUv/xUq6bat9dSHLm9PaEZhBhdcMDX1WF4F"
+    "17jWGrNsIhdlE228YhyG3VXVfA59H5Nt3KjmtIkYvEngf56AsQs/0FGKZHAZoDmC6zDTixkmyRmiRGKNTTuxnVB0"
+    "Yy2/7u7QX2KkAAD6qXV7tSxnsyAXjXloRG74VrldnE/voGGZC7aTo+g/Symzs8sJpYU7dRs6RV3s35Wj0soptQmJ"
+    "KGc2XhOLpy0fM89U/P21q1wA2lAAhas05woo7LNzvVOGtXxcXoFMrV1Du8RNQ8s7uQ8wB+XP1n6vilmmS3PYpmU4"
+    "jGJFoB0NJNF5pTG70rK5oAAA"
+)
+
+
+def even(height: int, width: int) -> NDArray[np.uint8]:
+    """A product on white, black below: what makes zeros."""
+    pixels = np.full((height, width, 3), 255, np.uint8)
+    pixels[: height // 4, : width // 4] = noise(height // 4, width // 4)
+    pixels[height // 2 :] = 0
+    return pixels
+
+
+def noise(height: int, width: int, channels: int = 3) -> NDArray[np.uint8]:
+    chance = np.random.default_rng(height)
+    return chance.integers(0, 256, (height, width, channels), dtype=np.uint8)
+
+
+def zeros_at_end(data: bytes | memoryview) -> int:
+    return len(data) - len(bytes(data).rstrip(b"\0"))
+
+
+KINDS: dict[str, dict[str, object]] = {
+    "lossy": {},
+    "coarse": {"quality": 5, "method": 0},
+    "lossless": {"lossless": True},
+    "fast lossless": {"lossless": True, "quality": 0, "method": 0},
+}
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_the_zeros_of_even_areas_are_taken(kind: str) -> None:
+    most = 0
+    for height, width in ((64, 64), (65, 127), (300, 400), (1200, 900)):
+        cut_out = np.dstack([even(height, width), np.full((height, width), 255, np.uint8)])
+        cut_out[height // 3 :, :, 3] = 0
+        for pixels in (even(height, width), cut_out, np.zeros((height, width, 3), np.uint8)):
+            source = save(pixels, "WEBP", **KINDS[kind])
+            assert decode(source).rgb.shape[:2] == (height, width)
+            most = max(most, zeros_at_end(read_picture(source).bitstream))
+    if kind in ("lossy", "fast lossless"):
+        assert most > 100  # so they have been looked into
+
+
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_zeros_behind_whole_data_are_padding(kind: str) -> None:
+    source = save(picture(64, 64), "WEBP", **KINDS[kind])
+    ((name, data),) = chunks_of(source).items()
+    padded = webp((name, data + bytes(500)))
+    assert np.array_equal(decode(padded).rgb, decode(source).rgb)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("kind", sorted(KINDS))
+def test_lost_noise_is_refused_at_every_cut(kind: str, channels: int) -> None:
+    """Of lossless noise all codes are of one length, so that every byte is as good as another."""
+    pixels = noise(96, 80, channels)
+    source = save(np.repeat(pixels, 3, axis=2) if channels == 1 else pixels, "WEBP", **KINDS[kind])
+    assert decode(source).rgb.shape == (96, 80, 3)
+    for part in range(1, 21):
+        at = len(source) * part // 21
+        with pytest.raises(MalformedImage):
+            decode(source[:at] + bytes(len(source) - at))
+
+
+def test_a_first_frame_that_leaves_its_canvas_free_is_looked_into_as_well() -> None:
+    source = save(noise(96, 80), "WEBP", lossless=True)
+    ((name, data),) = chunks_of(source).items()
+    canvas, start = extended(400, 300, 0x02), (b"ANIM", bytes(6))
+    lost = data[: len(data) // 2] + bytes(len(data) - len(data) // 2)
+    assert decode(webp(canvas, start, frame(0, 0, 80, 96, (name, data)))).rgb.shape == (300, 400, 3)
+    with pytest.raises(MalformedImage):
+        decode(webp(canvas, start, frame(0, 0, 80, 96, (name, lost))))
+
+
+def test_lost_alpha_is_refused() -> None:
+    alpha = noise(96, 80, 1) // 128 * 200
+    chunks = chunks_of(save(np.dstack([picture(96, 80), alpha]), "WEBP", exact=True))
+    coded = chunks[b"ALPH"]
+    assert len(coded) > 500
+    for part in range(1, 21):
+        at = len(coded) * part // 21
+        lost = coded[:at] + bytes(len(coded) - at)
+        with pytest.raises(MalformedImage):
+            decode(webp(extended(80, 96, 0x10), (b"ALPH", lost), (b"VP8 ", chunks[b"VP8 "])))
+
+
+def test_the_partitions_of_a_frame_are_found_and_joined_again() -> None:
+    frames = [read_picture(save(picture(64, 64), "WEBP", quality=q)).bitstream for q in (1, 80)]
+    for whole in frames:
+        sizes_at, partitions = find_partitions(whole)
+        assert len(partitions) == 1
+        assert join_partitions(whole, sizes_at, partitions) == whole
+    whole = read_picture(FOUR_PARTITIONS).bitstream
+    sizes_at, partitions = find_partitions(whole)
+    assert len(partitions) == 4
+    assert all(len(each) > 20 for each in partitions)
+    assert sizes_at + 3 * 3 + sum(map(len, partitions)) == len(whole)
+    assert join_partitions(whole, sizes_at, partitions) == whole
+
+
+def test_every_partition_that_ends_in_the_zeros_is_looked_into() -> None:
+    assert not has_unread_zeros(FOUR_PARTITIONS)
+    for part in range(1, 21):
+        at = len(FOUR_PARTITIONS) * part // 21
+        with pytest.raises(MalformedImage):
+            decode(FOUR_PARTITIONS[:at] + bytes(len(FOUR_PARTITIONS) - at))
+
+
+def test_a_frame_without_its_partitions_is_refused() -> None:
+    whole = read_picture(FOUR_PARTITIONS).bitstream
+    sizes_at, _ = find_partitions(whole)
+    for length in (0, 5, 10, 12, sizes_at, sizes_at + 8):
+        with pytest.raises((ValueError, IndexError)):
+            find_partitions(whole[:length])
