@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from upscaled_models.graphs.layers import Layers
+from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.quantised import (
     QuantisedRecord,
     quantised_path,

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation
 from upscaled_models.errors import WeightsError
-from upscaled_models.graphs.layers import Convolution, Layers, Quantisation
 from upscaled_models.registry import Family, ModelSpec
 
 QUANTISABLE: Final[tuple[Family, ...]] = ("rrdb", "srvgg", "plain")

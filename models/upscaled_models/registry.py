@@ -55,9 +55,8 @@ from the whole by so many levels, largest and mean:
     group normalisation      77, 12         66, 10         48, 7          25, 4
 
 Trained weights look farther than random ones (RRDB's do), hence 48. Group normalisation takes means
-and variances of all that the network is given, so only a wider window helps
-(`engine.choice`); by how much a trained network's tiles differ is not known here. Upscalers
-that run these networks tile them all the same.
+and variances of all that the network is given, so only a wider window helps; by how much a trained
+network's tiles differ is not known here. Upscalers that run these networks tile them all the same.
 """
 
 RRDB_HALO_TRUNK_PX: Mapping[int, int] = {6: 44, 23: 60}

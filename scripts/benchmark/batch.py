@@ -24,8 +24,8 @@ from upscaled.batch.stop import Stop
 from upscaled.batch.work import Bench
 from upscaled.config import Settings
 from upscaled.decoder.pool import count_decoders
-from upscaled.engine.choice import open_model
-from upscaled.engine.engine import Engine, Started, Window, most_windows
+from upscaled.upscale.engines import open_model
+from upscaled_models.backends.base import Engine, Started, Window, most_windows
 
 SCALE = 4
 MODEL = "upscaled-x4"

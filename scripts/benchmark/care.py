@@ -14,14 +14,14 @@ from scripts.benchmark.machine import Facts
 from scripts.benchmark.ours import open_upscaler_with, settings_of, upscale_once
 from scripts.benchmark.pictures import make_pixels
 from scripts.benchmark.weights import Weights, add_general, add_small_compact, is_random
-from upscaled.engine.choice import open_model
-from upscaled.engine.engine import Window
 from upscaled.image.pixels import Pixels
 from upscaled.upscale.check import is_believable
+from upscaled.upscale.engines import open_model
 from upscaled.upscale.lock import LOCK_PX, lock_colours
 from upscaled.upscale.loop import Care
 from upscaled.upscale.pattern_correction import PatternCorrection
 from upscaled.upscale.region import Region
+from upscaled_models.backends.base import Window
 from upscaled_models.registry import is_colour_exact
 from upscaled_models.store import ModelStore
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     from upscaled.config import Settings
-    from upscaled.engine.engine import Engine
+    from upscaled_models.backends.base import Engine
 
 BUSY_PROCESSES: Final = 4
 ROUNDS: Final = 5
@@ -141,13 +141,13 @@ def _start(model: str, folder: Path, *, is_busy: bool, is_raced: bool) -> Start:
 
 def _open(model: str, folder: str, *, is_raced: bool) -> None:
     """As a worker does at its start; the choice goes to standard output."""
-    from upscaled.engine import tuned
-    from upscaled.engine.choice import load_model
-    from upscaled.engine.tuned import find_choice, open_tuned
-    from upscaled.engine.tuning.load import NO_LOAD
+    from upscaled.upscale.engines import load_model
+    from upscaled_models.autotune import autotuner
+    from upscaled_models.autotune.autotuner import find_choice, open_tuned
+    from upscaled_models.autotune.load import NO_LOAD
 
     if is_raced:
-        vars(tuned)["read_load"] = lambda: NO_LOAD
+        vars(autotuner)["read_load"] = lambda: NO_LOAD
     settings = _settings(Path(folder))
     loaded = load_model(settings, model)
     open_tuned(*loaded, settings)
@@ -163,8 +163,8 @@ def _settings(folder: Path) -> "Settings":
 
 def _compare(model: str, starts: list[Start], side_px: int) -> list[Start]:
     """With the ratio of each start's choice to the fastest of all."""
-    from upscaled.engine.choice import load_model
-    from upscaled.engine.tuned import describe_options
+    from upscaled.upscale.engines import load_model
+    from upscaled_models.autotune.autotuner import describe_options
 
     settings = _settings(Path(tempfile.gettempdir()))
     loaded, device = load_model(settings, model)

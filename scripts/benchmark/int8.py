@@ -12,12 +12,12 @@ import torch
 from scripts.benchmark.contestant import Absent
 from scripts.benchmark.pictures import make_pixels
 from upscaled.config import Settings
-from upscaled.engine.choice import choose_model, choose_window_px
-from upscaled.engine.device import choose_device
-from upscaled.engine.engine import Engine
-from upscaled.engine.loaded import LoadedModel
-from upscaled.engine.openvino_engine import build_openvino_engine
-from upscaled.engine.torch_candidates import open_torch
+from upscaled.upscale.engines import choose_model, choose_window_px
+from upscaled_models.autotune.torch_candidates import open_torch
+from upscaled_models.backends.base import Engine
+from upscaled_models.backends.device import choose_device
+from upscaled_models.backends.loaded import LoadedModel
+from upscaled_models.backends.openvino.engine import build_openvino_engine
 from upscaled_models.quantising.prepare import quantise_network
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network

@@ -15,13 +15,13 @@ from scripts.benchmark.int8 import open_int8
 from scripts.benchmark.pictures import Pixels, make_pixels
 from scripts.benchmark.weights import is_random
 from upscaled.config import Settings, load_settings
-from upscaled.engine.choice import open_model
-from upscaled.engine.engine import Engine, Started, Window
 from upscaled.image.types import Image
 from upscaled.upscale.check import is_believable
+from upscaled.upscale.engines import open_model
 from upscaled.upscale.job import choose_care
 from upscaled.upscale.loop import NO_CARE, Care
 from upscaled.upscale.upscaler import Upscaler, open_upscaler
+from upscaled_models.backends.base import Engine, Started, Window
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 

@@ -22,8 +22,8 @@ from scripts.benchmark.weights import (
     add_packaged,
     add_small_compact,
 )
-from upscaled.engine.choice import open_model
-from upscaled.engine.engine import least_window_px, round_up
+from upscaled.upscale.engines import open_model
+from upscaled_models.backends.base import least_window_px, round_up
 from upscaled_models.store import ModelStore
 
 TINY_CORE_PX = 16

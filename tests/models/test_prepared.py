@@ -3,8 +3,8 @@ from pathlib import Path
 import pytest
 
 from tests.models.test_quantised import SPEC, make_layers, place
+from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.errors import WeightsError
-from upscaled_models.graphs.layers import Layers
 from upscaled_models.prepared import find_prepared
 from upscaled_models.quantised import allowed_in, digest_layers, record_path
 from upscaled_models.registry import ModelSpec

@@ -4,8 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation
 from upscaled_models.errors import WeightsError
-from upscaled_models.graphs.layers import Convolution, Layers, Quantisation
 from upscaled_models.quantised import (
     TRACKS,
     Pair,

@@ -19,14 +19,14 @@ from torch import Tensor, nn
 
 import upscaled.cli.server as server
 import upscaled.decoder.pool as decoder
-import upscaled.engine.choice as choice
+import upscaled.upscale.engines as choice
 import upscaled.worker.main as worker
 from upscaled.cli import main
 from upscaled.config import Settings
 from upscaled.decoder.pool import Decoder
-from upscaled.engine.engine import Engine
-from upscaled.engine.torch_engine import TorchEngine
 from upscaled.pool.local import LocalPool
+from upscaled_models.backends.base import Engine
+from upscaled_models.backends.torch.engine import TorchEngine
 
 
 def make_nan(result: Tensor) -> None:

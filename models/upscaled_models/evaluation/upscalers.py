@@ -24,7 +24,7 @@ from upscaled_models.weights import (
 )
 
 if TYPE_CHECKING:
-    from upscaled_models.graphs.layers import Layers
+    from upscaled_models.backends.openvino.layers import Layers
 
 Pixels = NDArray[np.uint8]
 Upscaler = Callable[[Pixels], Pixels]
@@ -90,7 +90,7 @@ def graph_upscaler(name: str, models_dir: Path, scale: int) -> Upscaler:
 
     Raises `UnknownModel`, or `FileNotFoundError` for a model whose file is not here.
     """
-    from upscaled_models.graphs.layers import layers_of
+    from upscaled_models.backends.openvino.layers import layers_of
 
     store = ModelStore(models_dir)
     spec = store.find(name)
@@ -115,9 +115,9 @@ def int8_upscaler(name: str, models_dir: Path, scale: int) -> Upscaler:
 
 
 def _run_graph(spec: ModelSpec, layers: "Layers", scale: int) -> Upscaler:
-    from upscaled_models.graphs.build import build_graph
-    from upscaled_models.graphs.finishing import finish_window
-    from upscaled_models.graphs.runtime import compile_graph
+    from upscaled_models.backends.openvino.finishing import finish_window
+    from upscaled_models.backends.openvino.graph import build_graph
+    from upscaled_models.backends.openvino.runtime import compile_graph
 
     graph = build_graph(spec.family, spec.shape, layers)
     compiled = compile_graph(graph, precision="f32", threads=torch.get_num_threads())

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from upscaled_models.graphs.layers import Floats, Layers
+from upscaled_models.backends.openvino.layers import Floats, Layers
 from upscaled_models.quantising.levels import find_levels
 from upscaled_models.quantising.proof import Upscaler, quantised_upscaler
 from upscaled_models.quantising.truth import decibels

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from upscaled_models.graphs.layers import Floats
+from upscaled_models.backends.openvino.layers import Floats
 from upscaled_models.quantising.simulation import LAST_LEVEL
 from upscaled_models.recipes.rounding import InputLevels, group_of
 

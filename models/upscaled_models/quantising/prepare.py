@@ -12,9 +12,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from upscaled_models.backends.openvino.layers import Layers
+from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.errors import ModelRefused
-from upscaled_models.graphs.layers import Layers
-from upscaled_models.graphs.nodes import LEVELS
 from upscaled_models.quantised import (
     QUANTISABLE,
     QuantisedProof,

@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from upscaled_models.graphs.build import build_graph
-from upscaled_models.graphs.finishing import finish_window
-from upscaled_models.graphs.layers import Layers
-from upscaled_models.graphs.nodes import LEVELS
-from upscaled_models.graphs.runtime import compile_graph
+from upscaled_models.backends.openvino.finishing import finish_window
+from upscaled_models.backends.openvino.graph import build_graph
+from upscaled_models.backends.openvino.layers import Layers
+from upscaled_models.backends.openvino.nodes import LEVELS
+from upscaled_models.backends.openvino.runtime import compile_graph
 from upscaled_models.quantised import QuantisedProof, TruthProof
 from upscaled_models.quantising.pictures import FLAT_COLOURS, flat_pictures
 from upscaled_models.registry import Family, Shape

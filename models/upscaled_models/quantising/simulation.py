@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscaled_models.graphs.layers import Convolution, Floats, Layers, Quantisation
+from upscaled_models.backends.openvino.layers import Convolution, Floats, Layers, Quantisation
 
 WEIGHT_LIMIT: Final = 127
 LAST_LEVEL: Final = 255

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.evaluation.features import (
     FeatureNetwork,
     feature_distance,
@@ -17,7 +18,6 @@ from upscaled_models.evaluation.installed import MissingPackage
 from upscaled_models.evaluation.metrics import luma, psnr_db
 from upscaled_models.evaluation.niqe import NaturalModel, niqe, read_natural_model
 from upscaled_models.evaluation.tracks import make_small
-from upscaled_models.graphs.nodes import LEVELS
 from upscaled_models.quantised import TRACKS, Pair, TrackProof, TruthProof
 
 Pixels = NDArray[np.uint8]

@@ -11,7 +11,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from upscaled_models.graphs.nodes import LEVELS
+from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.quantising.simulation import Grid, simulated
 
 BATCH: Final = 4

@@ -11,7 +11,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled_models.graphs.layers import Convolution, Floats, Layers, Quantisation, layers_of
+from upscaled_models.backends.openvino.layers import (
+    Convolution,
+    Floats,
+    Layers,
+    Quantisation,
+    layers_of,
+)
 
 WEIGHT_LIMIT: Final = 127
 LEAST_SCALE: Final = np.float32(1e-8)

@@ -13,8 +13,8 @@ from typing import Final
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from upscaled_models.backends.openvino.layers import Floats, Layers
 from upscaled_models.errors import WeightsError
-from upscaled_models.graphs.layers import Floats, Layers
 from upscaled_models.quantised import QuantisedProof, QuantisedRecord, digest_layers
 from upscaled_models.recipes.rounding import InputLevels, cut_to_half, round_layers
 from upscaled_models.registry import ModelSpec

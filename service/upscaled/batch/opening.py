@@ -10,8 +10,8 @@ from upscaled.batch.shelf import Shelf
 from upscaled.batch.stop import Stop
 from upscaled.batch.work import RESULTS_UNDER_WAY_PX, Bench, TellPart, ignore_part
 from upscaled.config import Settings
-from upscaled.engine.engine import Engine
 from upscaled.upscale.upscaler import open_upscaler
+from upscaled_models.backends.base import Engine
 
 
 @contextmanager

@@ -20,7 +20,6 @@ from upscaled.batch.room import PixelRoom
 from upscaled.batch.shelf import Found, Shelf, Taken
 from upscaled.batch.stop import Stop
 from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
-from upscaled.engine.engine import EngineOutOfMemory
 from upscaled.errors import (
     InternalError,
     ResolutionTooHigh,
@@ -33,6 +32,7 @@ from upscaled.upscale.lane import Cancelled
 from upscaled.upscale.model_choice import rungs_for
 from upscaled.upscale.result import Result
 from upscaled.upscale.upscaler import Upscaler
+from upscaled_models.backends.base import EngineOutOfMemory
 from upscaled_models.store import ModelStore
 
 TellPart = Callable[[Path, float], None]

@@ -12,7 +12,7 @@ from upscaled.config import Settings, load_settings
 from upscaled_models.errors import ModelError
 
 if TYPE_CHECKING:
-    from upscaled.engine.tuning.choice_file import Choice, Measured
+    from upscaled_models.autotune.cache import Choice, Measured
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +36,7 @@ def tune(
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as in a worker; before torch is loaded
     settings = load_settings()
-    from upscaled.engine.choice import is_tuned
+    from upscaled.upscale.engines import is_tuned
 
     if not is_tuned(settings):
         raise _refuse("UPSCALED_PRECISION=exact or UPSCALED_TUNING=false leave nothing to measure")
@@ -77,11 +77,11 @@ def _names(settings: Settings, model: str | None) -> list[str]:
 
 
 def _tune_one(settings: Settings, name: str, *, is_again: bool) -> Tuned:
-    from upscaled.engine.choice import load_model
-    from upscaled.engine.speed import forget_speed
-    from upscaled.engine.tuned import describe_options, find_choice, measure, store
-    from upscaled.engine.tuning.choice_file import lock_folder
-    from upscaled.engine.tuning.race import drive
+    from upscaled.upscale.engines import load_model
+    from upscaled.upscale.speed import forget_speed
+    from upscaled_models.autotune.autotuner import describe_options, find_choice, measure, store
+    from upscaled_models.autotune.cache import lock_folder
+    from upscaled_models.autotune.race import drive
 
     model, device = load_model(settings, name)
     stored = find_choice(model, device, settings)

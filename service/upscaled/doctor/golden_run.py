@@ -26,8 +26,8 @@ from upscaled.doctor.report import (
 )
 
 if TYPE_CHECKING:
-    from upscaled.engine.engine import Engine
     from upscaled.upscale.upscaler import Upscaler
+    from upscaled_models.backends.base import Engine
 
 
 class _Stop(Exception):
@@ -71,7 +71,7 @@ def _run(settings: Settings, out: int) -> None:
 def _describe_platform() -> Platform:
     import torch
 
-    from upscaled_models.graphs.runtime import import_openvino
+    from upscaled_models.backends.openvino.runtime import import_openvino
 
     try:
         openvino, is_usable = str(import_openvino().__version__), True
@@ -88,8 +88,8 @@ def _describe_platform() -> Platform:
 
 
 def _open(stack: ExitStack, settings: Settings, out: int) -> "Upscaler":
-    from upscaled.engine.speed import read_speed
     from upscaled.upscale.ladder import find_ladder
+    from upscaled.upscale.speed import read_speed
     from upscaled.upscale.upscaler import open_upscaler
 
     golden = settings.model_copy(update={"jpeg_quality": JPEG_QUALITY, "temper": "auto"})
@@ -114,7 +114,7 @@ def _open(stack: ExitStack, settings: Settings, out: int) -> "Upscaler":
 
 
 def _open_engine(settings: Settings, model: str) -> "tuple[Engine, Opened]":
-    from upscaled.engine.choice import find_unsettled, open_known_model
+    from upscaled.upscale.engines import find_unsettled, open_known_model
 
     started = time.perf_counter()
     engine, is_chosen = open_known_model(settings, model)

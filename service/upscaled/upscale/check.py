@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.engine.engine import Window
+from upscaled_models.backends.base import Window
 
 BLOCK_PX: Final = 32
 """Side of the compared blocks, in source pixels."""

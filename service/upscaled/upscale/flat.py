@@ -9,7 +9,7 @@ from typing import Final
 import cv2
 import numpy as np
 
-from upscaled.engine.engine import Window
+from upscaled_models.backends.base import Window
 
 FLAT_PX: Final = 2
 """How far around a source pixel all must be of its colour."""

@@ -5,9 +5,7 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 from upscaled.config import Settings
-from upscaled.engine.choice import choose_model
-from upscaled.engine.engine import least_window_px
-from upscaled.engine.speed import Speed
+from upscaled.upscale.engines import choose_model
 from upscaled.upscale.lock import LOCK_PX
 from upscaled.upscale.loop import find_gain
 from upscaled.upscale.model_choice import (
@@ -19,7 +17,9 @@ from upscaled.upscale.model_choice import (
     find_strength,
 )
 from upscaled.upscale.plan import count_window_px
+from upscaled.upscale.speed import Speed
 from upscaled.upscale.tempering import TEMPER_PX
+from upscaled_models.backends.base import least_window_px
 from upscaled_models.registry import ModelSpec, is_colour_exact
 from upscaled_models.store import ModelStore
 

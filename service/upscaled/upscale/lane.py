@@ -6,8 +6,8 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Final
 
-from upscaled.engine.engine import Engine, Window, most_windows
 from upscaled.upscale.turns import USUAL_S_PER_PX, Ask, Finish, Queue, Turns
+from upscaled_models.backends.base import Engine, Window, most_windows
 
 BATCHES_AHEAD: Final = 3
 """One that its image stitches, one on the device, one that waits: nobody then waits for another."""

@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from upscaled.engine.engine import Engine
 from upscaled.logs import event
+from upscaled_models.backends.base import Engine
 
 OpenModel = Callable[[str], Engine]
 

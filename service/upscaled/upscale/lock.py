@@ -30,7 +30,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.engine.engine import Window
+from upscaled_models.backends.base import Window
 
 LOCK_PX: Final = 3
 """How far the lock looks, in source pixels: 2 by either filter, 1 by the interpolation after it."""

@@ -7,7 +7,6 @@ from typing import Final
 
 import numpy as np
 
-from upscaled.engine.engine import EngineOutOfMemory, Window, least_window_px
 from upscaled.errors import InternalError
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
@@ -17,6 +16,7 @@ from upscaled.upscale.lane import Lane
 from upscaled.upscale.neutral import is_neutral, neutralise
 from upscaled.upscale.pattern_correction import PatternCorrection
 from upscaled.upscale.plan import Tile, TilePlan
+from upscaled_models.backends.base import EngineOutOfMemory, Window, least_window_px
 
 OnTile = Callable[[int, int], None]
 OnRows = Callable[[Image, int], None]

@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 from itertools import pairwise, product
 
-from upscaled.engine.engine import least_window_px, round_up
 from upscaled.upscale.region import Region
+from upscaled_models.backends.base import least_window_px, round_up
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from functools import partial
 from types import TracebackType
 
-from upscaled.engine.engine import Engine, EngineOutOfMemory, Started, Window, most_windows
 from upscaled.errors import InternalError
 from upscaled.image.pixels import is_deep
 from upscaled.upscale.lane import Lane
 from upscaled.upscale.turns import USUAL_S_PER_PX, Ask, Turns
+from upscaled_models.backends.base import Engine, EngineOutOfMemory, Started, Window, most_windows
 
 _log = logging.getLogger(__name__)
 

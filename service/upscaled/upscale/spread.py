@@ -6,9 +6,9 @@ from typing import Final
 
 import numpy as np
 
-from upscaled.engine.engine import Window, round_up
 from upscaled.upscale.check import BLOCK_PX
 from upscaled.upscale.loop import Care, Check, Lock, Temper
+from upscaled_models.backends.base import Window, round_up
 
 LEAST_ROWS_PX: Final = 2 * BLOCK_PX
 """Of a strip, in source pixels: below, handing it over costs more than it saves."""

@@ -69,8 +69,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.engine.engine import Window
 from upscaled.image.harm import Harm
+from upscaled_models.backends.base import Window
 
 Floats = NDArray[np.float32]
 

@@ -18,8 +18,8 @@ from itertools import count, takewhile
 from typing import Final
 from weakref import WeakValueDictionary
 
-from upscaled.engine.engine import Engine, Window
 from upscaled.virtual_time import Flow, VirtualClock
+from upscaled_models.backends.base import Engine, Window
 
 Finish = Callable[[], Window]
 

@@ -22,14 +22,11 @@ import numpy as np
 from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
 from upscaled.cores import count_cores
 from upscaled.decoder.pool import Decoder, count_decoders
-from upscaled.engine.choice import choose_model, open_model
-from upscaled.engine.device import has_free_cores
-from upscaled.engine.engine import Engine
-from upscaled.engine.speed import Speed, find_speed, read_speed
 from upscaled.errors import InvalidParameter
 from upscaled.image.harm import Harm, measure_harm
 from upscaled.image.types import Image
 from upscaled.upscale.cancellation import Cancellation
+from upscaled.upscale.engines import choose_model, open_model
 from upscaled.upscale.job import Way, ignore_tile, run_job
 from upscaled.upscale.ladder import find_ladder, log_ladders, name_rung
 from upscaled.upscale.loaded_models import LoadedModels
@@ -37,9 +34,12 @@ from upscaled.upscale.loop import Care, OnTile, find_gain, upscale
 from upscaled.upscale.model_choice import Rung, choose_rung, find_faithful, find_strength
 from upscaled.upscale.result import Result
 from upscaled.upscale.scheduler import OnBatch, Scheduler, ignore_batch
+from upscaled.upscale.speed import Speed, find_speed, read_speed
 from upscaled.upscale.tempering import AUTO_STRENGTH, Tempering, is_harmed
 from upscaled.upscale.turns import USUAL_S_PER_PX
 from upscaled.upscale.warm_up import measure_speed, warm_up
+from upscaled_models.backends.base import Engine
+from upscaled_models.backends.device import has_free_cores
 from upscaled_models.errors import UnknownModel
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
@@ -232,7 +232,7 @@ def open_upscaler(
 
     Args:
         scales: those that will be asked for; their models are opened now, others when needed.
-        open_engine: opens a model by its name, instead of `upscaled.engine.choice.open_model`.
+        open_engine: opens a model by its name, instead of `upscaled.upscale.engines.open_model`.
         on_batch: see `upscaled.upscale.scheduler.OnBatch`.
         begin: called first in every thread that the network computes in, to lower its priority;
             not in that of small pictures.

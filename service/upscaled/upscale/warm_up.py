@@ -6,11 +6,11 @@ from typing import Final
 import numpy as np
 
 from upscaled.config import Settings
-from upscaled.engine.choice import find_cost_s
-from upscaled.engine.device import choose_device
-from upscaled.engine.engine import Engine, Window, round_up
-from upscaled.engine.speed import Speed
+from upscaled.upscale.engines import find_cost_s
 from upscaled.upscale.scheduler import Scheduler
+from upscaled.upscale.speed import Speed
+from upscaled_models.backends.base import Engine, Window, round_up
+from upscaled_models.backends.device import choose_device
 
 CORE_PX: Final = 64
 SPEED_RUNS: Final = 2

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Final
 
 from upscaled.config import Settings
-from upscaled.engine.device import choose_device
 from upscaled.errors import InternalError, ServiceError
 from upscaled.logs import event
 from upscaled.pool.messages import Answer, Cancelled, Done, Failed, Job, Progress, Refused
@@ -17,6 +16,7 @@ from upscaled.upscale.lane import Cancelled as NobodyWaits
 from upscaled.upscale.result import Result
 from upscaled.upscale.upscaler import Upscaler
 from upscaled.worker.connection import FrontEndGone, Inbox, Wire
+from upscaled_models.backends.device import choose_device
 
 _log = logging.getLogger(__name__)
 

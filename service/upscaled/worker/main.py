@@ -134,8 +134,8 @@ def _open_upscaler(stack: ExitStack, settings: Settings, tally: Tally) -> "Upsca
 
 
 def _describe(upscaler: "Upscaler") -> Ready:
-    from upscaled.engine.device import choose_device
     from upscaled.worker.jobs import count_places
+    from upscaled_models.backends.device import choose_device
 
     ladders = upscaler.ladders
     models = {scale: ladder[0].model for scale, ladder in ladders.items()}

@@ -10,11 +10,11 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from upscaled.engine.choice import is_tuned, load_model
-from upscaled.engine.tuning.load import read_load
-from upscaled.engine.tuning.retune import Retuner
+from upscaled.upscale.engines import is_tuned, load_model
 from upscaled.upscale.upscaler import Upscaler
 from upscaled.worker.connection import Inbox
+from upscaled_models.autotune.load import read_load
+from upscaled_models.autotune.retuner import Retuner
 
 IDLE_S: Final = 60.0
 """Without a job for so long a worker is idle; the averages of load have forgotten its last one."""

@@ -9,9 +9,9 @@ from PIL import Image
 from torch import nn
 
 from upscaled_models import quantised
+from upscaled_models.backends.openvino.layers import common_grid
+from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.errors import ModelRefused
-from upscaled_models.graphs.layers import common_grid
-from upscaled_models.graphs.nodes import LEVELS
 from upscaled_models.quantised import (
     QuantisedProof,
     quantised_path,

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from upscaled_models.graphs.layers import Convolution, Floats
+from upscaled_models.backends.openvino.layers import Convolution, Floats
 from upscaled_models.recipes.rounding import InputLevels, cut_to_half, is_among, round_layers
 from upscaled_models.registry import rrdb_shape
 from upscaled_models.weights import build_network, state_of

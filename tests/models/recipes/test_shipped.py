@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.models.recipes.test_rounding import levels_of
+from upscaled_models.backends.openvino.layers import Floats
 from upscaled_models.errors import WeightsError
-from upscaled_models.graphs.layers import Floats
 from upscaled_models.packaged import is_packaged_here, place_packaged
 from upscaled_models.quantised import QuantisedProof, allowed_in, digest_layers, serialise_layers
 from upscaled_models.recipes.rounding import cut_to_half, round_layers

@@ -4,7 +4,7 @@ import pytest
 
 from scripts.benchmark.effort import CUDA, FULL, Effort
 from upscaled.config import Settings
-from upscaled.engine.choice import choose_window_px
+from upscaled.upscale.engines import choose_window_px
 from upscaled_models.store import ModelStore
 
 

@@ -18,7 +18,7 @@ from upscaled.batch.run import run_batch
 from upscaled.batch.stop import Stop
 from upscaled.batch.work import Bench
 from upscaled.config import load_settings
-from upscaled.engine.engine import Engine
+from upscaled_models.backends.base import Engine
 
 SCALE = 2
 

@@ -1,4 +1,4 @@
-"""`upscaled tune` with a scripted race: the real one is in tests/service/engine/test_tuned.py."""
+"""`upscaled tune` with a scripted race; `test_autotuner.py` has the real one."""
 
 import json
 from pathlib import Path
@@ -6,13 +6,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.service.engine.tuning.fakes import FakeEngine, FakeMeter, candidate
+from tests.models.autotune.fakes import FakeEngine, FakeMeter, candidate
 from upscaled.cli import app
 from upscaled.config import Settings
-from upscaled.engine import tuned
-from upscaled.engine.choice import find_unsettled, open_known_model
-from upscaled.engine.tuning.load import NO_LOAD
-from upscaled.engine.tuning.timing import Meter
+from upscaled.upscale.engines import find_unsettled, open_known_model
+from upscaled_models.autotune import autotuner
+from upscaled_models.autotune.load import NO_LOAD
+from upscaled_models.autotune.timing import Meter
 
 
 @pytest.fixture(autouse=True)
@@ -20,21 +20,21 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     def meter(*given: object) -> Meter:
         return FakeMeter()
 
-    monkeypatch.setattr(tuned, "read_load", lambda: NO_LOAD)
+    monkeypatch.setattr(autotuner, "read_load", lambda: NO_LOAD)
     monkeypatch.setattr(
-        tuned,
+        autotuner,
         "float32_candidate",
         lambda *given: candidate(FakeEngine(seconds_per_px=2e-6), "float32"),
     )
     monkeypatch.setattr(
-        tuned,
+        autotuner,
         "list_candidates",
         lambda *given: [
             candidate(FakeEngine(seconds_per_px=4e-7), "bfloat16"),
             candidate(FakeEngine(lambda levels: levels * 0), "int8"),
         ],
     )
-    monkeypatch.setattr(tuned, "make_meter", meter)
+    monkeypatch.setattr(autotuner, "make_meter", meter)
 
 
 def upscaled(data_dir: Path, *words: str, **settings: str) -> Result:

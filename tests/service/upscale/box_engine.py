@@ -7,11 +7,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.engine.engine import Engine, EngineOutOfMemory, Started, Window
 from upscaled.image.types import Image
 from upscaled.upscale.job import Way
 from upscaled.upscale.lane import Lane
 from upscaled.upscale.scheduler import Scheduler
+from upscaled_models.backends.base import Engine, EngineOutOfMemory, Started, Window
 
 
 @dataclass

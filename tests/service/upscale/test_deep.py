@@ -14,13 +14,13 @@ from tests.service.upscale.box_engine import lane_of, way_of
 from tests.service.upscale.test_job import decoded, ignore
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
-from upscaled.engine.choice import open_engine
-from upscaled.engine.engine import Engine
 from upscaled.image.types import Image
 from upscaled.upscale.check import is_believable
+from upscaled.upscale.engines import open_engine
 from upscaled.upscale.job import run_job
 from upscaled.upscale.lock import LOCK_PX, lock_colours
 from upscaled.upscale.loop import Care, upscale
+from upscaled_models.backends.base import Engine
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network
 

@@ -12,12 +12,12 @@ from tests.service.image.samples import exif_with_orientation, picture, save
 from tests.service.upscale.box_engine import lane_of, way_of
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
-from upscaled.engine.engine import EngineOutOfMemory, Window
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.image.types import Image
 from upscaled.upscale.job import run_job as run_in_lane
 from upscaled.upscale.lane import Cancelled
 from upscaled.upscale.result import Result
+from upscaled_models.backends.base import EngineOutOfMemory, Window
 
 
 def ignore(done: int, total: int) -> None:

@@ -4,10 +4,10 @@ from pathlib import Path
 import pytest
 
 from upscaled.config import Settings, SettingsError, load_settings
-from upscaled.engine.speed import Speed
 from upscaled.upscale.ladder import LARGEST_SIDE_PX, find_ladder, largest_px, name_rung
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled.upscale.plan import TilePlan
+from upscaled.upscale.speed import Speed
 from upscaled_models.registry import OFFICIAL, ModelSpec
 from upscaled_models.store import ModelStore
 

@@ -5,8 +5,8 @@ from typing import cast
 import pytest
 
 from tests.service.upscale.box_engine import BoxEngine
-from upscaled.engine.engine import Engine
 from upscaled.upscale.loaded_models import LoadedModels
+from upscaled_models.backends.base import Engine
 
 
 def box(name: str) -> Engine:

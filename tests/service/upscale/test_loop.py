@@ -7,13 +7,13 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.service.upscale.box_engine import BoxEngine, average_down, lane_of
-from upscaled.engine.engine import EngineOutOfMemory, Window, least_window_px, round_up
 from upscaled.errors import InternalError
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 from upscaled.upscale.lane import BATCHES_AHEAD, Cancelled
 from upscaled.upscale.loop import Care, Pass, pad, plan_passes
 from upscaled.upscale.loop import upscale as upscale_in_lane
+from upscaled_models.backends.base import EngineOutOfMemory, Window, least_window_px, round_up
 from upscaled_models.registry import makes_every_scale
 
 

@@ -9,13 +9,13 @@ from numpy.typing import NDArray
 
 from tests.service.upscale.box_engine import BoxEngine, lane_of
 from upscaled.config import Settings
-from upscaled.engine.choice import open_engine
-from upscaled.engine.engine import Engine
 from upscaled.image.types import Image
+from upscaled.upscale.engines import open_engine
 from upscaled.upscale.job import choose_care
 from upscaled.upscale.loop import Care, upscale
 from upscaled.upscale.pattern_correction import REACH_PX, PatternCorrection
 from upscaled.upscale.region import Region
+from upscaled_models.backends.base import Engine
 from upscaled_models.evaluation.measure import read_truths
 from upscaled_models.evaluation.metrics import acutance, luma, psnr_db
 from upscaled_models.evaluation.tracks import GOAL_TRACKS, TRACKS

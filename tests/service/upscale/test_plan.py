@@ -5,8 +5,8 @@ import random
 import numpy as np
 import pytest
 
-from upscaled.engine.engine import least_window_px, round_up
 from upscaled.upscale.plan import Tile, TilePlan
+from upscaled_models.backends.base import least_window_px, round_up
 
 Case = tuple[int, int, int, int, int, int]
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from tests.service.upscale.box_engine import BoxEngine
-from upscaled.engine.engine import EngineOutOfMemory, Started, Window
 from upscaled.errors import InternalError
 from upscaled.upscale.lane import BATCHES_AHEAD, Cancelled, Lane
 from upscaled.upscale.scheduler import BatchDone, Scheduler
+from upscaled_models.backends.base import EngineOutOfMemory, Started, Window
 
 
 def windows_of(count: int, side_px: int = 16, seed: int = 0) -> list[Window]:

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from upscaled.engine.engine import Window
 from upscaled.upscale.check import is_believable
 from upscaled.upscale.lock import LOCK_PX, lock_colours
 from upscaled.upscale.loop import NO_CARE, Care
 from upscaled.upscale.spread import LEAST_ROWS_PX, spread
+from upscaled_models.backends.base import Window
 
 CARE = Care(check=is_believable, lock=lock_colours, lock_px=LOCK_PX)
 

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from tests.service.upscale.box_engine import BoxEngine, box_sum
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
-from upscaled.engine.engine import EngineOutOfMemory, Window
 from upscaled.errors import InternalError
 from upscaled.image.types import Image
 from upscaled.upscale.flat import keep_flat
@@ -21,6 +20,7 @@ from upscaled.upscale.loop import Care, find_gain, upscale
 from upscaled.upscale.region import Region
 from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.tempering import TEMPER_PX, Tempering, temper
+from upscaled_models.backends.base import EngineOutOfMemory, Window
 
 TEMPERING = Tempering(8, 0.5)
 TEMPERED = Care(temper=partial(temper, tempering=TEMPERING), temper_px=TEMPER_PX)

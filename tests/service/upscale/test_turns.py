@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from tests.service.upscale.box_engine import BoxEngine
-from upscaled.engine.engine import Engine
 from upscaled.upscale.turns import ASIDE_PX, ASIDE_S, USUAL_S_PER_PX, Ask, Queue, Turns
+from upscaled_models.backends.base import Engine
 
 ENGINE = BoxEngine(batch=8)
 TWO_AT_ONCE = BoxEngine(aside=BoxEngine())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from tests.service.upscale.box_engine import BoxEngine, Computed, average_down
-from upscaled.engine.engine import Started, Window
+from upscaled_models.backends.base import Started, Window
 
 
 def untouched(result: Window) -> Window:

@@ -2,9 +2,9 @@ import pytest
 import torch
 
 from upscaled.config import load_settings
-from upscaled.engine.device import Device
 from upscaled.worker import jobs
 from upscaled.worker.jobs import count_places
+from upscaled_models.backends.device import Device
 
 
 @pytest.mark.parametrize(("kind", "places"), [("cpu", 4), ("mps", 4), ("cuda", 8)])

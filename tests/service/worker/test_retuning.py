@@ -9,18 +9,18 @@ import pytest
 
 from tests.service.upscale.box_engine import BoxEngine
 from upscaled.config import Settings
-from upscaled.engine import tuned
-from upscaled.engine.choice import load_model
-from upscaled.engine.engine import Engine
-from upscaled.engine.tuned import find_choice
-from upscaled.engine.tuning.choice_file import Choice
-from upscaled.engine.tuning.load import NO_LOAD, Load
 from upscaled.pool.messages import Job
+from upscaled.upscale.engines import load_model
 from upscaled.upscale.loaded_models import LoadedModels
 from upscaled.upscale.upscaler import Upscaler, open_upscaler
 from upscaled.worker import retuning
 from upscaled.worker.connection import Inbox
 from upscaled.worker.retuning import IdleMinutes
+from upscaled_models.autotune import autotuner
+from upscaled_models.autotune.autotuner import find_choice
+from upscaled_models.autotune.cache import Choice
+from upscaled_models.autotune.load import NO_LOAD, Load
+from upscaled_models.backends.base import Engine
 
 JOB = Job(job=1, request_id="r", scale=2)
 
@@ -134,7 +134,7 @@ def test_a_busy_start_of_a_shipped_model_is_measured_in_the_idle_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the real model, runtimes and clock."""
-    monkeypatch.setattr(tuned, "read_load", lambda: Load(1.0, 0.0, 4.0, 0.9))
+    monkeypatch.setattr(autotuner, "read_load", lambda: Load(1.0, 0.0, 4.0, 0.9))
     monkeypatch.setattr(retuning, "read_load", lambda: NO_LOAD)
     settings = Settings(data_dir=tmp_path, device="cpu", model_x2="upscaled-x2", tile_window_px=96)
 

@@ -1,0 +1,208 @@
+"""What was chosen on this machine, with its proof: one JSON file for each model and key.
+
+tuning/upscaled-x4-auto-5f0c….json      the key it holds for, the choice and its proof
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from upscaled_models.autotune.accuracy import Proof
+
+Key = Mapping[str, str | int | float | list[str]]
+"""All that a choice depends on: machine, versions, model, settings. Where one differs, it is made
+again."""
+
+_LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+
+_log = logging.getLogger(__name__)
+
+
+class Measured(BaseModel):
+    """How one candidate compared.
+
+    ns_per_px: cost of a pixel that goes through the network. ratio: of its cost to that of
+    `against`, in `pairs` pairs of runs, with the interval from low to high; None where it was
+    compared with nothing. is_settled: whether the order of the two is.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    name: str
+    ns_per_px: float = Field(gt=0, allow_inf_nan=False)
+    against: str = ""
+    ratio: float | None = None
+    low: float | None = None
+    high: float | None = None
+    pairs: int = Field(default=0, ge=0)
+    is_settled: bool = True
+
+
+class Choice(BaseModel):
+    """What runs, how fast it was, why nothing else was taken, and how sure that is.
+
+    proof: None for float32 itself. ns_per_px: cost of a pixel that goes through the network (a
+    trunk pixel), on a machine left alone. times_as_fast: as float32 by torch; None where that was
+    not measured. refused: name to reason. tuned_s: how long the choosing took. unsettled: why it is
+    to be measured again; empty where the order is settled. is_from_table: taken from what is known
+    of such processors, not measured here. untried: what has not been compared yet.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    runtime: str
+    dtype: str
+    threads: int = Field(ge=1)
+    window_px: int = Field(ge=1)
+    batch: int = Field(ge=1)
+    proof: Proof | None
+    ns_per_px: float = Field(gt=0, allow_inf_nan=False)
+    times_as_fast: float | None = Field(gt=0, allow_inf_nan=False)
+    refused: dict[str, str]
+    tuned_s: float = Field(ge=0, allow_inf_nan=False)
+    unsettled: str = ""
+    is_from_table: bool = False
+    untried: list[str] = Field(default_factory=list)
+    measured: list[Measured] = Field(default_factory=list)
+
+    @property
+    def is_settled(self) -> bool:
+        return not self.unsettled
+
+    @property
+    def label(self) -> str:
+        """As that of the engine."""
+        return f"{self.runtime} {self.dtype}"
+
+    def describe(self) -> str:
+        """One line for people."""
+        proof = "the measure of all others" if self.proof is None else str(self.proof)
+        gain = ""
+        if self.proof and self.times_as_fast is not None:
+            gain = f", {self.times_as_fast:.1f} times as fast as float32"
+        rest = f"; not settled: {self.unsettled}" if self.unsettled else ""
+        return (
+            f"{self.runtime} {self.dtype}, windows of {self.window_px} px, {self.batch} at a time, "
+            f"on {self.threads} threads{gain}: {proof}{rest}"
+        )
+
+
+class _Record(BaseModel):
+    """A whole file."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: dict[str, str | int | float | list[str]]
+    choice: Choice
+
+
+def choice_path(folder: Path, name: str, key: Key) -> Path:
+    """Where the choice for `key` lies; machines that share a folder do not share files."""
+    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+    return folder / f"{name}-{digest[:16]}.json"
+
+
+def read_choice(path: Path, key: Key) -> Choice | None:
+    """The choice stored for `key`, or None: there is none, or it cannot be trusted (warned of)."""
+    try:
+        record = _Record.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        return None
+    except (OSError, ValidationError) as error:
+        _log.warning("%s: not readable, tuning again: %s", path, _first_line(error))
+        return None
+    if record.key != key:
+        _log.warning("%s: is of another machine, version or model, tuning again", path)
+        return None
+    return record.choice
+
+
+def write_choice(path: Path, key: Key, choice: Choice) -> None:
+    """Store a choice; a reader sees all of it or nothing. A folder that takes none is warned of."""
+    data = _Record(key=dict(key), choice=choice).model_dump_json(indent=1).encode()
+    try:
+        make_private_folder(path.parent)
+        descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".part")
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(data)
+            os.replace(partial, path)
+        finally:
+            Path(partial).unlink(missing_ok=True)
+    except OSError as error:
+        _log.warning("%s: cannot be stored, so the next start tunes again: %s", path, error)
+
+
+def make_private_folder(folder: Path) -> None:
+    """Make a folder for its owner only, whatever the umask; one of version 0.1.0 becomes so.
+
+    Raises:
+        OSError
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    status = folder.stat()
+    if status.st_uid == os.geteuid() and stat.S_IMODE(status.st_mode) & 0o077:
+        folder.chmod(0o700)
+
+
+@contextmanager
+def lock_folder(folder: Path) -> Iterator[None]:
+    """Alone in the folder for the block: whoever comes later waits, and then finds a choice.
+
+    The kernel drops the lock however the process ends. A folder that takes no file is not locked.
+    """
+    try:
+        make_private_folder(folder)
+        descriptor = os.open(folder / ".lock", _LOCK_FLAGS, 0o600)
+    except OSError:
+        yield
+        return
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The right to measure, of one among the processes that share a folder; the kernel drops it
+    however the process ends.
+    """
+
+    descriptor: int
+
+    @classmethod
+    def take(cls, folder: Path) -> "Claim | None":
+        """None where another process has it. A folder that takes no file is shared with none."""
+        try:
+            make_private_folder(folder)
+            descriptor = os.open(folder / ".measuring", _LOCK_FLAGS, 0o600)
+        except OSError:
+            return cls(-1)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(descriptor)
+            return None
+        return cls(descriptor)
+
+    def release(self) -> None:
+        """To be called once."""
+        if self.descriptor >= 0:
+            os.close(self.descriptor)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

@@ -1,0 +1,101 @@
+"""Which of two candidates is faster: a sequential test on the ratios of runs that lay side by side.
+
+Runs alternate, so what disturbs one disturbs its neighbour, and the ratio of the two is kept. After
+each pair Student's interval of the mean logarithm of the ratios says whether the order is settled:
+the interval lies on one side of 1, or so near to 1 that either may be taken (equivalence by
+repeated confidence intervals: Jennison and Turnbull, Sequential Analysis 12, 1993). Looking ten
+times, each look at 99 % makes 95 % for all of them (Pocock, Biometrika 64, 1977: 0.0106 at each of
+ten).
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from statistics import fmean, stdev
+from typing import Final
+
+from upscaled_models.autotune.timing import Timing, cost_ratio
+
+MIN_PAIRS: Final = 3
+MAX_PAIRS: Final = 12
+"""From the third to the twelfth pair: ten looks."""
+
+SAME_RATIO: Final = 1.05
+"""Two that differ by less are as fast as each other: half of the tenth by which a choice may be
+slower than the best, for the chosen one may be the end of two such steps."""
+
+_T_99: Final[Sequence[float]] = (
+    *(9.925, 5.841, 4.604, 4.032, 3.707),
+    *(3.499, 3.355, 3.250, 3.169, 3.106),
+)
+"""Student's t for two-sided 99 %, from 2 degrees of freedom (`MIN_PAIRS` pairs) upwards."""
+
+
+class Verdict(StrEnum):
+    """On a challenger against a champion."""
+
+    FASTER = "faster"
+    SLOWER = "slower"
+    AS_FAST = "as fast"
+    OPEN = "not settled"
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """The challenger's cost by the champion's: above 1 it is slower. low, high: the interval;
+    the ratio itself, infinitely uncertain, before there are `MIN_PAIRS`.
+    """
+
+    ratio: float
+    low: float
+    high: float
+    pairs: int
+
+
+@dataclass(slots=True)
+class PairedTest:
+    """handicap: the challenger has to be faster by this factor; 1: than the champion as it is."""
+
+    handicap: float = 1.0
+    logs: list[float] = field(default_factory=list)
+
+    def add(self, challenger: Timing, champion: Timing, weight: float = 1.0) -> None:
+        """One more pair of runs.
+
+        Args:
+            weight: what the ratio is multiplied by, where the two did not do the same work.
+        """
+        self.logs.append(math.log(cost_ratio(challenger, champion) * weight))
+
+    @property
+    def is_exhausted(self) -> bool:
+        return len(self.logs) >= MAX_PAIRS
+
+    @property
+    def estimate(self) -> Estimate:
+        if not self.logs:
+            return Estimate(1.0, 0.0, math.inf, 0)
+        mean = fmean(self.logs)
+        if len(self.logs) < MIN_PAIRS:
+            return Estimate(math.exp(mean), 0.0, math.inf, len(self.logs))
+        half = _T_99[len(self.logs) - MIN_PAIRS] * stdev(self.logs) / math.sqrt(len(self.logs))
+        return Estimate(
+            math.exp(mean), math.exp(mean - half), math.exp(mean + half), len(self.logs)
+        )
+
+    @property
+    def verdict(self) -> Verdict:
+        """Against the handicap."""
+        found = self.estimate
+        if found.low > self.handicap / SAME_RATIO and found.high < self.handicap * SAME_RATIO:
+            return Verdict.AS_FAST
+        if found.high < self.handicap:
+            return Verdict.FASTER
+        if found.low > self.handicap:
+            return Verdict.SLOWER
+        return Verdict.OPEN
+
+    def is_beyond(self, factor: float) -> bool:
+        """Whether it is settled that one is more than `factor` times as fast as the other."""
+        return self.estimate.low > factor or self.estimate.high < 1 / factor

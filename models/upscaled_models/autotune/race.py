@@ -1,0 +1,153 @@
+"""Racing two candidates, or two sizes of one, in runs that alternate until their order is settled.
+
+Races are generators: they yield after each run and go on when they are sent whether that run was
+left alone. So they can be driven to their end at once, or slice by slice while a service is idle.
+"""
+
+from collections.abc import Generator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Final, TypeVar
+
+from upscaled_models.autotune.paired import MAX_PAIRS, PairedTest, Verdict
+from upscaled_models.autotune.pictures import fill_window
+from upscaled_models.autotune.timing import Meter, Timing
+from upscaled_models.autotune.trial import Budget, Expected, Trial, require_picture
+from upscaled_models.backends.base import EngineOutOfMemory, Window
+
+T = TypeVar("T")
+Steps = Generator[None, bool, T]
+"""Yields after each run; is sent whether this process had nothing else to do during it."""
+
+MAX_BATCH_S: Final = 25.0
+"""Longest that one batch may take: a cancelled image goes on for so long. x4plus in 8 bits takes
+11 s for 512x512 on two quiet cores and 16 s on busy ones; in windows of 352 px, halos would make
+every picture that does not fit into one of them take half as long again and more."""
+
+
+def drive(steps: Steps[T]) -> T:
+    """Run to the end, with nothing else to do meanwhile."""
+    try:
+        next(steps)
+        while True:
+            steps.send(True)
+    except StopIteration as end:
+        result: T = end.value
+        return result
+
+
+@dataclass(slots=True)
+class Contender:
+    """A proven candidate in one size. timings: of its full batches."""
+
+    trial: Trial
+    window_px: int
+    batch: int
+    timings: list[Timing] = field(default_factory=list)
+
+    @property
+    def px(self) -> int:
+        """Of a batch, all of which the network computes."""
+        return self.batch * self.window_px**2
+
+    @property
+    def kept_px(self) -> int:
+        """Of a batch, without its halos."""
+        return self.batch * max(1, self.window_px - 2 * self.trial.engine.halo_px) ** 2
+
+    @property
+    def batch_s(self) -> float:
+        """What a batch costs: measured, or else by what a picture cost."""
+        if not self.timings:
+            return self.trial.ns_per_px * 1e-9 * self.px
+        return median(each.cost_s for each in self.timings)
+
+    @property
+    def ns_per_px(self) -> float:
+        """What a pixel that the network computes costs."""
+        return self.batch_s * 1e9 / self.px
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """expected: what float32 makes of the pictures that contenders run."""
+
+    expected: Expected
+    meter: Meter
+    budget: Budget
+
+    def enter(self, contender: Contender) -> bool:
+        """Run a contender's size once, which makes its kernels; whether it fits the device.
+
+        Raises:
+            Refused: results in windows of this size are not those of the picture.
+        """
+        if contender.batch_s > MAX_BATCH_S:
+            return False
+        try:
+            results, _ = contender.trial.run(self.meter, self._windows(contender))
+        except EngineOutOfMemory:
+            return False
+        for result in results if contender.trial.proof else []:
+            require_picture(result, self.expected, contender.trial)
+        return True
+
+    def run(
+        self,
+        champion: Contender,
+        challenger: Contender,
+        handicap: float = 1.0,
+        most_pairs: int = MAX_PAIRS,
+        enough: float | None = None,
+    ) -> Steps[PairedTest]:
+        """Compare cost for each pixel kept, until the order is settled or the budget ends.
+
+        Args:
+            handicap: see `PairedTest`.
+            enough: end as soon as one is settled to be more than so many times as fast; without
+                it, as soon as there is a verdict.
+        """
+        test = PairedTest(handicap)
+        weight = champion.kept_px / challenger.kept_px
+        while len(test.logs) < most_pairs and not _is_decided(test, enough):
+            if not self.budget.allows(_likely_s(champion) + _likely_s(challenger)):
+                break
+            pair = (champion, challenger) if len(test.logs) % 2 == 0 else (challenger, champion)
+            try:
+                is_alone = yield from self._run_pair(*pair)
+            except EngineOutOfMemory:  # other work on the device has taken the room meanwhile
+                break
+            if is_alone:
+                test.add(challenger.timings[-1], champion.timings[-1], weight)
+        return test
+
+    def time(self, contender: Contender) -> Steps[None]:
+        """Time a contender that was compared in pictures alone, if the budget allows."""
+        if not contender.timings and self.budget.allows(2 * contender.batch_s):
+            with suppress(EngineOutOfMemory):
+                yield from self._run_pair(contender, contender)
+
+    def _run_pair(self, first: Contender, second: Contender) -> Steps[bool]:
+        """Whether both runs had this process to themselves; only then are they kept."""
+        is_alone = True
+        timings = []
+        for each in (first, second):
+            timings.append(each.trial.run(self.meter, self._windows(each))[1])
+            is_alone &= yield
+        if is_alone:
+            first.timings.append(timings[0])
+            second.timings.append(timings[1])
+        return is_alone
+
+    def _windows(self, contender: Contender) -> list[Window]:
+        return [fill_window(self.expected.pictures[0], contender.window_px)] * contender.batch
+
+
+def _is_decided(test: PairedTest, enough: float | None) -> bool:
+    return test.verdict is not Verdict.OPEN if enough is None else test.is_beyond(enough)
+
+
+def _likely_s(contender: Contender) -> float:
+    """By the clock: what counts for the budget."""
+    return contender.timings[-1].clock_s if contender.timings else contender.batch_s

@@ -1,0 +1,338 @@
+"""The choosing: prove the candidates, race them, then find the winner's window."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from math import inf
+from typing import Final
+
+from upscaled_models.autotune.attempts import Attempts
+from upscaled_models.autotune.cache import Choice, Measured
+from upscaled_models.autotune.candidates import Candidate, Tunable
+from upscaled_models.autotune.paired import PairedTest, Verdict
+from upscaled_models.autotune.pictures import SIDE_PX, load_pictures, make_flats
+from upscaled_models.autotune.race import MAX_BATCH_S, Contender, Race, Steps
+from upscaled_models.autotune.timing import Meter
+from upscaled_models.autotune.trial import (
+    Budget,
+    Expected,
+    Refused,
+    Trial,
+    run_reference,
+    try_candidate,
+)
+from upscaled_models.backends.base import least_window_px, round_up
+
+MAX_DEATHS: Final = 2
+"""A processor may lack what a runtime takes for granted, and the kernel then ends the process. One
+death may have been another process's doing."""
+
+CLOSE_RATIO: Final = 1.5
+"""In pictures; what is slower there by more is not raced in windows."""
+
+PICTURE_PAIRS: Final = 5
+"""Most pairs in pictures: whether two are that far apart shows in few."""
+
+WINDOW_RATIOS: Final = (1.0, 2 / 3, 1 / 2, 4 / 3)
+
+WORTH_A_LONG_BATCH: Final = 1.5
+"""RRDB's halo leaves windows of 128 px a quarter of what they compute, those of 256 px more than
+twice as much: short batches are no gain where most of their work is thrown away."""
+
+WORTH_RATIO: Final = 0.97
+"""Larger windows and batches must gain more than this: smaller ones let other images in sooner."""
+
+SLOW_RACE_PX: Final = 128
+"""Largest window in which models are raced that are slow: 2 s for x4plus in float32 on two cores,
+for which a request may have to wait."""
+
+
+@dataclass(frozen=True, slots=True)
+class Effort:
+    """budget_s: how long one model's choosing may take. turn_s: how long an image should wait at
+    most for the batch of a large one that has just begun; sizes that keep to it win over faster
+    ones that do not, and a model too slow for any of them is not held to it.
+    """
+
+    budget_s: float
+    turn_s: float
+
+
+START: Final = Effort(budget_s=2.7, turn_s=2.0)
+"""At a start, on a CPU; a default installation opens two models. At 0.25 s a turn two fast cores
+took windows of 256 px for general-x4v3, which keep 54 % of what they compute; those of 512 px keep
+75 %, and take 1.5 s."""
+
+CUDA_START: Final = Effort(budget_s=30.0, turn_s=0.08)
+"""Compiling our kernel in both types takes about 15 s; and large networks fill a GPU's turn."""
+
+UNHURRIED: Final = Effort(budget_s=inf, turn_s=2.0)
+CUDA_UNHURRIED: Final = Effort(budget_s=inf, turn_s=0.08)
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What may be tried. windows_px: sides, the likeliest first. batches: windows at a time."""
+
+    windows_px: tuple[int, ...]
+    batches: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """All that may be chosen for one model.
+
+    reference: computes in float32; candidates: all others, the likeliest first. is_slow: a window
+    takes seconds.
+    """
+
+    reference: Candidate
+    candidates: Sequence[Candidate]
+    sizes: Sizes
+    is_slow: bool = False
+
+
+def sizes_around(
+    window_px: int, halo_px: int, step_px: int, *, is_fixed: bool, batches: tuple[int, ...]
+) -> Sizes:
+    """Windows to try around the usual one; that one alone if it `is_fixed`."""
+    if is_fixed:
+        return Sizes((window_px,), batches)
+    least_px = round_up(least_window_px(halo_px, step_px) + halo_px, step_px)
+    sides = [round_up(round(window_px * ratio), step_px) for ratio in WINDOW_RATIOS]
+    return Sizes(tuple(dict.fromkeys(side for side in sides if side >= least_px)), batches)
+
+
+def tune(
+    options: Options, meter: Meter, effort: Effort, attempts: Attempts | None = None
+) -> Steps[tuple[Choice, Tunable]]:
+    """Choose among float32 and the candidates that are proven to give its picture.
+
+    Args:
+        attempts: remembers which candidate is being tried, should it end this process.
+
+    Raises:
+        InternalError: float32's own result is not finite.
+        EngineOutOfMemory: not even float32's smallest pictures fit.
+    """
+    return _Tuning(options, meter, effort, attempts or Attempts(None)).run()
+
+
+def prove(candidate: Candidate, expected: Expected, meter: Meter, attempts: Attempts) -> Trial:
+    """Try a candidate, unless it has ended the process before.
+
+    Raises:
+        Refused: as `try_candidate`, or it did.
+    """
+    if attempts.deaths(candidate.label) >= MAX_DEATHS:
+        raise Refused(f"ended the process {MAX_DEATHS} times")
+    with attempts.trying(candidate.label):
+        return try_candidate(candidate, expected, meter)
+
+
+def short_enough_px(sizes: Sizes, ns_per_px: float) -> int:
+    """The likeliest window that a cancelled image would not go on in for too long."""
+    short = [px for px in sizes.windows_px if ns_per_px * 1e-9 * px**2 <= MAX_BATCH_S]
+    return short[0] if short else sizes.windows_px[0]
+
+
+@dataclass(slots=True)
+class _Tuning:
+    """One choosing under way: who was refused, compared, not tried."""
+
+    options: Options
+    meter: Meter
+    effort: Effort
+    attempts: Attempts
+    refused: dict[str, str] = field(default_factory=dict)
+    measured: list[Measured] = field(default_factory=list)
+    untried: list[str] = field(default_factory=list)
+    open_orders: list[str] = field(default_factory=list)
+
+    def run(self) -> Steps[tuple[Choice, Tunable]]:
+        budget = Budget(self.effort.budget_s, self.meter.now_s)
+        reference = Trial(self.options.reference, self.options.reference.open(), None, 0.0)
+        side_px = SIDE_PX // 2 if self.options.is_slow else SIDE_PX
+        expected = run_reference(reference, self.meter, load_pictures(side_px), make_flats())
+        yield
+        race = Race(expected, self.meter, budget)
+        float32 = Trial(reference.candidate, reference.engine, None, expected.ns_per_px)
+        best = yield from self._find_best(race, float32)
+        chosen = yield from self._find_size(race, best)
+        return self._conclude(chosen, expected, budget), chosen.trial.engine
+
+    def _find_best(self, race: Race, float32: Trial) -> Steps[Contender]:
+        """The fastest of all; the likeliest, as far as the time does not suffice to tell."""
+        best: Contender | None = None
+        for candidate in (*self.options.candidates, float32.candidate):
+            if best is not None and not race.budget.allows(0):
+                self.untried.append(candidate.name)
+                continue
+            try:
+                is_float32 = candidate is float32.candidate
+                trial = float32 if is_float32 else self._prove(candidate, race)
+                yield
+                challenger = self._contend(trial)
+                if best is None:
+                    self._enter(race, challenger)
+                    best = challenger
+                else:
+                    best = yield from self._compare(race, best, challenger)
+            except Refused as error:
+                self.refused[candidate.name] = str(error)
+        if best is None or self._is_beaten_in_pictures(best, float32):
+            return self._contend(float32)
+        return best
+
+    def _is_beaten_in_pictures(self, best: Contender, float32: Trial) -> bool:
+        """Whether float32, which no time was left to race, took much less for a picture."""
+        is_untried = float32.candidate.name in self.untried
+        return is_untried and best.trial.ns_per_px > CLOSE_RATIO * float32.ns_per_px
+
+    def _prove(self, candidate: Candidate, race: Race) -> Trial:
+        return prove(candidate, race.expected, self.meter, self.attempts)
+
+    def _contend(self, trial: Trial) -> Contender:
+        window_px = short_enough_px(self.options.sizes, trial.ns_per_px)
+        if self.options.is_slow:
+            window_px = min(window_px, SLOW_RACE_PX)
+        return Contender(trial, window_px, self.options.sizes.batches[0])
+
+    def _enter(self, race: Race, contender: Contender) -> bool:
+        """Whether it fits; without time it is taken to."""
+        return not race.budget.allows(contender.batch_s) or race.enter(contender)
+
+    def _compare(self, race: Race, best: Contender, challenger: Contender) -> Steps[Contender]:
+        """In pictures first; then, if they are close there or the challenger won, in windows.
+
+        Raises:
+            Refused: as `Race.enter`, of the challenger.
+        """
+        pair = _in_picture(best, race.expected), _in_picture(challenger, race.expected)
+        test = yield from race.run(*pair, most_pairs=PICTURE_PAIRS, enough=CLOSE_RATIO)
+        if test.is_beyond(CLOSE_RATIO) and test.verdict is Verdict.SLOWER:
+            self._note(*pair, test)
+            return best
+        if not self._enter(race, challenger):
+            self.refused[challenger.trial.candidate.name] = "no room for a window"
+            return best
+        if not test.is_beyond(CLOSE_RATIO):
+            test = yield from race.run(best, challenger)
+            pair = best, challenger
+        self._note(*pair, test)
+        return self._winner(test, best, challenger)
+
+    def _winner(self, test: PairedTest, best: Contender, challenger: Contender) -> Contender:
+        """By the verdict; of two that are as fast, the one whose picture is nearer to float32's."""
+        match test.verdict:
+            case Verdict.FASTER:
+                return challenger
+            case Verdict.SLOWER:
+                return best
+            case Verdict.AS_FAST:
+                return max(best, challenger, key=_nearness)
+            case Verdict.OPEN:
+                return challenger if test.is_exhausted and test.estimate.ratio < 1 else best
+
+    def _find_size(self, race: Race, best: Contender) -> Steps[Contender]:
+        """The winner's window, then how many at a time. A slow model keeps the usual one."""
+        sizes = self.options.sizes
+        yield from race.time(best)
+        if self.options.is_slow:
+            return best
+        for window_px in sizes.windows_px:
+            if window_px != best.window_px:
+                other = Contender(best.trial, window_px, best.batch)
+                best = yield from self._compare_sizes(race, best, other)
+        for batch in sizes.batches[1:]:
+            other = Contender(best.trial, best.window_px, batch)
+            best = yield from self._compare_sizes(race, best, other)
+        return best
+
+    def _compare_sizes(self, race: Race, best: Contender, other: Contender) -> Steps[Contender]:
+        name = f"windows of {other.window_px} px, {other.batch} at a time"
+        if not race.budget.allows(other.batch_s):
+            self.untried.append(name)
+            return best
+        try:
+            if not race.enter(other):
+                return best
+        except Refused:
+            return best
+        yield
+        test = yield from race.run(best, other, self._handicap(best, other))
+        if test.verdict is Verdict.OPEN:
+            self.open_orders.append(name)
+        return other if test.verdict is Verdict.FASTER else best
+
+    def _handicap(self, best: Contender, other: Contender) -> float:
+        """What the other's cost may be at most, as a share of the best's."""
+        turns_s = best.batch_s, other.batch_s
+        if min(turns_s) <= self.effort.turn_s < max(turns_s):
+            return WORTH_A_LONG_BATCH if turns_s[1] < turns_s[0] else 1 / WORTH_A_LONG_BATCH
+        return WORTH_RATIO if other.px > best.px else 1.0
+
+    def _note(self, against: Contender, challenger: Contender, test: PairedTest) -> None:
+        """One row of the table."""
+        found = test.estimate
+        is_settled = test.verdict is not Verdict.OPEN
+        name = challenger.trial.candidate.name
+        self.measured.append(
+            Measured(
+                name=name,
+                ns_per_px=challenger.ns_per_px,
+                against=against.trial.candidate.name,
+                ratio=found.ratio if found.pairs else None,
+                low=found.low if found.high < inf else None,
+                high=found.high if found.high < inf else None,
+                pairs=found.pairs,
+                is_settled=is_settled,
+            )
+        )
+        if not is_settled:
+            self.open_orders.append(name)
+
+    def _conclude(self, best: Contender, expected: Expected, budget: Budget) -> Choice:
+        trial = best.trial
+        window_px = best.window_px
+        if self.options.is_slow:
+            window_px = short_enough_px(self.options.sizes, best.ns_per_px)
+        return Choice(
+            runtime=trial.candidate.runtime,
+            dtype=trial.candidate.dtype,
+            threads=trial.candidate.threads,
+            window_px=window_px,
+            batch=best.batch,
+            proof=trial.proof,
+            ns_per_px=best.ns_per_px,
+            times_as_fast=expected.ns_per_px / trial.ns_per_px,
+            refused=self.refused,
+            tuned_s=budget.spent_s,
+            unsettled=self._why_unsettled(),
+            untried=self.untried,
+            measured=self._rows(best),
+        )
+
+    def _why_unsettled(self) -> str:
+        words = []
+        if self.untried:
+            words.append(f"no time was left for {', '.join(self.untried)}")
+        if self.open_orders:
+            words.append(f"too close or too restless: {', '.join(self.open_orders)}")
+        return "; ".join(words)
+
+    def _rows(self, best: Contender) -> list[Measured]:
+        """What was compared, and what was chosen."""
+        name = best.trial.candidate.name
+        rows = [each for each in self.measured if each.name != name]
+        own = [each for each in self.measured if each.name == name]
+        chosen = own[-1] if own else Measured(name=name, ns_per_px=best.ns_per_px)
+        return [chosen.model_copy(update={"ns_per_px": best.ns_per_px}), *rows]
+
+
+def _in_picture(contender: Contender, expected: Expected) -> Contender:
+    return Contender(contender.trial, expected.pictures[0].shape[0], 1)
+
+
+def _nearness(contender: Contender) -> float:
+    """Decibels to float32; the first of equals stays."""
+    return inf if contender.trial.proof is None else contender.trial.proof.psnr_db

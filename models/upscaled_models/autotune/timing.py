@@ -1,0 +1,129 @@
+"""How long a run took, by the clock and by the processor, and which of the two can be believed.
+
+Beside other work the clock is noise: on two cores with a load of ten, runs of one network took 0.35
+to 0.48 s by the clock, and 0.060 to 0.070 s of each core. Processor time alone misses cores that
+stood idle, as in a network that does not spread over them. So the clock counts where nothing else
+kept this process waiting, and the processor's time where something did.
+"""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from upscaled_models.backends.base import Engine, Window
+
+MAX_WAITED_SHARE: Final = 0.02
+"""Of the clock's time: threads that were ready waited no longer than this for a core, all together.
+The order of two candidates is asked for within 5 %, so this much may hide in it."""
+
+_TASKS: Final = Path("/proc/self/task")
+_LEAST_S: Final = 1e-9
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """One run. processor_s: of all threads of this process; None where another device computes.
+
+    threads: that the run could use. waited_s: how long threads that were ready waited for a core;
+    None where the system does not say.
+    """
+
+    clock_s: float
+    processor_s: float | None = None
+    threads: int = 1
+    waited_s: float | None = None
+
+    @property
+    def is_disturbed(self) -> bool:
+        """Whether other processes may have made it longer."""
+        if self.processor_s is None:
+            return False
+        return self.waited_s is None or self.waited_s > MAX_WAITED_SHARE * self.clock_s
+
+    @property
+    def share_s(self) -> float:
+        """Seconds that each of the threads computed: the clock's time on a machine left alone, if
+        all of them computed all the time.
+        """
+        seconds = self.clock_s if self.processor_s is None else self.processor_s / self.threads
+        return max(_LEAST_S, seconds)
+
+    @property
+    def cost_s(self) -> float:
+        """What it would take on a machine left alone."""
+        return self.share_s if self.is_disturbed else max(_LEAST_S, self.clock_s)
+
+
+def cost_ratio(first: Timing, second: Timing) -> float:
+    """The first's cost by the second's; both by the clock, or both by the processor."""
+    if first.is_disturbed or second.is_disturbed:
+        return first.share_s / second.share_s
+    return first.cost_s / second.cost_s
+
+
+class Meter(Protocol):
+    """What runs an engine and says how long it took."""
+
+    def now_s(self) -> float:
+        """Seconds by a clock that only goes forward."""
+        ...
+
+    def run(
+        self, engine: Engine, windows: Sequence[Window], threads: int
+    ) -> tuple[list[Window], Timing]:
+        """Results of one batch, and its time on so many threads.
+
+        Raises:
+            what the engine does.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ProcessMeter:
+    """Of this process. is_cpu: whether the processor computes, not another device."""
+
+    is_cpu: bool = True
+
+    def now_s(self) -> float:
+        return time.perf_counter()
+
+    def run(
+        self, engine: Engine, windows: Sequence[Window], threads: int
+    ) -> tuple[list[Window], Timing]:
+        waited_s = read_waited_s() if self.is_cpu else None
+        processor_s, clock_s = time.process_time(), time.perf_counter()
+        results = engine.start(windows).finish()
+        clock_s = time.perf_counter() - clock_s
+        processor_s = time.process_time() - processor_s
+        if not self.is_cpu:
+            return results, Timing(clock_s)
+        return results, Timing(clock_s, processor_s, threads, _since(waited_s))
+
+
+def read_waited_s(tasks: Path = _TASKS) -> float | None:
+    """How long threads of this process were ready and waited for a core, all together so far.
+
+    The second number of Linux's `schedstat` (Documentation/scheduler/sched-stats.rst); None where
+    there is none.
+    """
+    waited_ns = 0
+    try:
+        for task in tasks.iterdir():
+            try:
+                waited_ns += int((task / "schedstat").read_text().split()[1])
+            except (FileNotFoundError, ProcessLookupError):
+                if not task.exists():  # the thread has just ended
+                    continue
+                return None
+    except (OSError, ValueError, IndexError):
+        return None
+    return waited_ns * 1e-9
+
+
+def _since(before_s: float | None) -> float | None:
+    """None where it is not known; threads that ended meanwhile took theirs away."""
+    after_s = read_waited_s()
+    return None if before_s is None or after_s is None else max(0.0, after_s - before_s)

@@ -1,0 +1,1 @@
+"""The CUDA backend: our convolution kernel on NVIDIA GPUs, driven by torch."""

@@ -1,0 +1,321 @@
+"""The engine that runs networks with OpenVINO, on CPUs: in float32, bfloat16 or 8 bits."""
+
+import dataclasses
+import threading
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upscaled.errors import InternalError
+from upscaled.image.pixels import is_deep
+from upscaled_models.backends.base import EngineOutOfMemory, Started, Window, round_up
+from upscaled_models.backends.openvino.finishing import finish_window
+from upscaled_models.backends.openvino.graph import build_graph, build_tail, build_trunk
+from upscaled_models.backends.openvino.layers import Layers
+from upscaled_models.backends.openvino.runtime import Graph, OpenVino, compile_graph
+from upscaled_models.backends.torch.engine import TorchEngine
+from upscaled_models.networks.strips import plan_strips
+from upscaled_models.registry import Family, Shape
+
+OpenVinoPrecision = Literal["float32", "bfloat16", "int8"]
+
+SHAPE_STEP_PX: Final = 32
+"""Each new shape is compiled: 0.05 to 0.1 s for small networks, 1 s and more for RRDB."""
+
+MAX_READY_SHAPES: Final[dict[Family, int]] = {
+    "plain": 8,
+    "srvgg": 8,
+    "rrdb": 2,
+    "span": 8,
+    "realplksr": 3,
+}
+"""Shapes kept ready. Each holds 5 to 20 MB, RRDB's with 23 blocks 85 (8 bits) to 115 MB."""
+
+MAX_UNREADY_PX: Final[dict[Family, int]] = {
+    "plain": 0,
+    "srvgg": 0,
+    "rrdb": 96 * 96,
+    "span": 0,
+    "realplksr": 96 * 96,
+}
+"""Windows of an odd shape up to this area are not worth a compilation: they take float32, but
+where an engine is tried."""
+
+_HINTS: Final[dict[OpenVinoPrecision, str]] = {
+    "float32": "f32",
+    "bfloat16": "bf16",
+    # Layers that are left in floats stay in float32: between 8-bit ones they cost little.
+    "int8": "f32",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class OpenVinoEngine:
+    """A network as an OpenVINO graph (see `upscaled_models.backends.base.Engine`).
+
+    `exact` is the same network in torch, for windows that are asked for in float32, or whose
+    results are not finite (refused instead if it `is_strict`), or, unless it `is_strict`, for whose
+    shape alone no graph is worth compiling. Graphs have fixed shapes: with one of any shape, memory
+    grew by 0.8 MB for every shape ever seen, and RRDB took twice as long. `graphs_aside` are the
+    same on fewer cores: those are lent to small windows while `graphs` compute.
+    """
+
+    exact: TorchEngine
+    family: Family
+    precision: OpenVinoPrecision
+    window_px: int
+    shape_step_px: int
+    batch: int
+    graphs: "ReadyGraphs"
+    graphs_aside: "ReadyGraphs"
+    is_strict: bool = False
+    proof: str = ""
+
+    @property
+    def model(self) -> str:
+        return self.exact.model
+
+    @property
+    def native_scale(self) -> int:
+        return self.exact.native_scale
+
+    @property
+    def halo_px(self) -> int:
+        return self.exact.halo_px
+
+    @property
+    def multiple_px(self) -> int:
+        return self.exact.multiple_px
+
+    @property
+    def small_batch(self) -> int:
+        """A processor has no use for more: one window keeps it busy."""
+        return self.batch
+
+    @property
+    def label(self) -> str:
+        return f"openvino {self.precision}"
+
+    @property
+    def aside(self) -> "OpenVinoEngine":
+        return dataclasses.replace(self, graphs=self.graphs_aside)
+
+    def strict(self) -> "OpenVinoEngine":
+        return dataclasses.replace(self, is_strict=True)
+
+    def sized(self, *, window_px: int, batch: int, proof: str) -> "OpenVinoEngine":
+        """The same; of the shapes it was tried in, only its windows' stay compiled."""
+        return dataclasses.replace(
+            self,
+            window_px=window_px,
+            batch=batch,
+            proof=proof,
+            is_strict=False,
+            graphs=self.graphs.of_side(window_px),
+        )
+
+    def start(
+        self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
+    ) -> Started:
+        pixels = np.stack(windows)
+        if is_exact or is_deep(pixels) or not self._is_for_graphs(pixels.shape):
+            return self.exact.start(windows, reduce, is_exact=True)
+        try:
+            # A batch waiting behind this one would make nothing faster on a processor, and a small
+            # image that comes meanwhile would have to wait for both. So it is computed here, by the
+            # calling thread, as the first of its threads: its priority is the caller's to choose.
+            levels = self.graphs.compute(pixels)
+        except (MemoryError, RuntimeError) as error:
+            raise _out_of_memory(error, pixels.shape) from error
+        return _Running(self, pixels.view(np.uint8), levels, reduce)
+
+    def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
+        for window in windows:
+            yield from self.start([window], reduce).finish()
+
+    def _is_for_graphs(self, shape: tuple[int, ...]) -> bool:
+        """Always, where the engine is tried: float32 instead would prove and time nothing."""
+        if self.is_strict:
+            return True
+        _, height, width, _ = shape
+        is_tile = height % self.shape_step_px == 0 and width % self.shape_step_px == 0
+        return is_tile or height * width > MAX_UNREADY_PX[self.family] or self.graphs.has(shape)
+
+
+@dataclass(slots=True)
+class _Running:
+    """A batch whose graph was computed (see `backends.base.Started`)."""
+
+    engine: OpenVinoEngine
+    pixels: NDArray[np.uint8]
+    levels: "Levels"
+    reduce: int
+    is_done: bool = True
+
+    def finish(self) -> list[Window]:
+        results = self.levels.values
+        return [self._finish_one(at, results[at]) for at in range(len(self.pixels))]
+
+    def _finish_one(self, at: int, result: NDArray[np.float32]) -> Window:
+        """The sum is not finite if a single value is not."""
+        window = self.pixels[at]
+        if not np.isfinite(result.sum()):
+            if self.engine.is_strict:
+                raise InternalError(detail=f"{self.engine.label}: result is not finite")
+            (exact,) = self.engine.exact.start([window], self.reduce, is_exact=True).finish()
+            return exact
+        return finish_window(result, window, self.engine.family, self.reduce)
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """What graphs made of a batch: float32 `[N, ...]` (see `graphs.build.build_graph`).
+
+    owner: what the memory of `values` belongs to, and must live as long as they do.
+    """
+
+    values: NDArray[np.float32]
+    owner: OpenVino = None
+
+
+@dataclass(slots=True)
+class ReadyGraphs:
+    """A graph compiled for shapes `(N, h, w, C)`, the last `max_shapes` of which are kept.
+
+    hint: "f32" or "bf16", what is computed in beside 8 bits. threads: of the CPU. copying: held
+    while the graph is copied, which others may share. tail: takes what this graph makes, its
+    trunk's features, in strips; None: this graph is the whole network.
+    """
+
+    graph: Graph
+    hint: str
+    threads: int
+    max_shapes: int
+    tail: "ReadyGraphs | None" = None
+    kept: OrderedDict[tuple[int, ...], OpenVino] = field(default_factory=OrderedDict)
+    copying: threading.Lock = field(default_factory=threading.Lock)
+
+    def on_fewer_threads(self) -> "ReadyGraphs":
+        """The same graphs on half of the threads, for one thread beside that of these."""
+        fewer = max(1, self.threads // 2)
+        tail = self.tail.on_fewer_threads() if self.tail else None
+        return dataclasses.replace(self, threads=fewer, tail=tail, kept=OrderedDict())
+
+    def of_side(self, side_px: int) -> "ReadyGraphs":
+        """The same graphs, ready for squares of that side alone, if they are now."""
+        kept = {shape: each for shape, each in self.kept.items() if shape[1:3] == (side_px,) * 2}
+        return dataclasses.replace(self, kept=OrderedDict(kept))
+
+    def has(self, shape: tuple[int, ...]) -> bool:
+        return shape in self.kept
+
+    def compute(self, pixels: NDArray[np.generic]) -> Levels:
+        """The network's result for a batch, uint8 `[N, h, w, 3]`.
+
+        Raises:
+            MemoryError, RuntimeError: memory is short, or OpenVINO fails otherwise.
+        """
+        request = self.request(pixels.shape)
+        request.infer([pixels], share_inputs=True)
+        made = request.get_output_tensor(0).data
+        if self.tail is None:
+            return Levels(made, request)
+        features = np.array(made)
+        del made, request
+        self.release_memory(pixels.shape)
+        return Levels(self.tail.compute_in_strips(features))
+
+    def compute_in_strips(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+        """A tail's result `[N, 4h, 4w, 3]` for features `[N, h, w, C]`, a few rows at a time."""
+        count, height, width, channels = features.shape
+        rows, strips = plan_strips(height, width)
+        shape = (1, rows, width, channels)
+        request = self.request(shape)
+        levels = np.empty((count, 4 * height, 4 * width, 3), np.float32)
+        for at in range(count):
+            for strip in strips:
+                request.infer(
+                    [features[at : at + 1, strip.start : strip.start + rows]], share_inputs=True
+                )
+                made = request.get_output_tensor(0).data[0]
+                above = strip.first - strip.start
+                kept = made[4 * above : 4 * (above + strip.last - strip.first)]
+                levels[at, 4 * strip.first : 4 * strip.last] = kept
+        del made, kept, request
+        self.release_memory(shape)
+        return levels
+
+    def request(self, shape: tuple[int, ...]) -> OpenVino:
+        """A new inference request, compiled for `shape` where that is not kept."""
+        compiled = self.kept.pop(shape, None)
+        if compiled is None:
+            with self.copying:
+                graph = self.graph.clone()
+            graph.reshape([int(side) for side in shape])
+            compiled = compile_graph(graph, precision=self.hint, threads=self.threads)
+        self.kept[shape] = compiled
+        if len(self.kept) > self.max_shapes:
+            self.kept.popitem(last=False)
+        return compiled.create_infer_request()
+
+    def release_memory(self, shape: tuple[int, ...]) -> None:
+        """Give back what the layers of a kept shape took: OpenVINO keeps it for the next request.
+
+        For 512x512 through an RRDB trunk that is 400 MB, and to take it anew costs 1 to 2 % of the
+        time. No request of that shape may be running or its result be read afterwards.
+        """
+        self.kept[shape].release_memory()
+
+
+def build_openvino_engine(
+    exact: TorchEngine,
+    family: Family,
+    shape: Shape,
+    layers: Layers,
+    precision: OpenVinoPrecision,
+    *,
+    window_px: int,
+    batch: int = 1,
+) -> OpenVinoEngine:
+    """An engine beside a torch engine of the same network on the CPU, whose sizes it takes over.
+
+    Args:
+        layers: the network's weights (`graphs.layers.layers_of`), quantised ones for int8.
+        window_px: the longest window side.
+
+    Raises:
+        ImportError: OpenVINO is not installed.
+    """
+    graphs = _make_graphs(family, shape, layers, _HINTS[precision], exact.device.threads)
+    return OpenVinoEngine(
+        exact=exact,
+        family=family,
+        precision=precision,
+        window_px=window_px,
+        shape_step_px=round_up(SHAPE_STEP_PX, exact.multiple_px),
+        batch=batch,
+        graphs=graphs,
+        graphs_aside=graphs.on_fewer_threads(),
+    )
+
+
+def _make_graphs(
+    family: Family, shape: Shape, layers: Layers, hint: str, threads: int
+) -> ReadyGraphs:
+    """One graph, or a trunk and a tail: `upscaled_models.backends.openvino.graph` says why."""
+    most = MAX_READY_SHAPES[family]
+    if family != "rrdb":
+        return ReadyGraphs(build_graph(family, shape, layers), hint, threads, most)
+    tail = ReadyGraphs(build_tail(shape, layers), hint, threads, most)
+    return ReadyGraphs(build_trunk(shape, layers), hint, threads, most, tail)
+
+
+def _out_of_memory(error: Exception, shape: tuple[int, ...]) -> EngineOutOfMemory:
+    """OpenVINO says by RuntimeError that memory is short, and by nothing more exact: smaller
+    windows are the right answer to that, and for all else the smallest one fails as well.
+    """
+    return EngineOutOfMemory(f"{shape} in OpenVINO: {error}")

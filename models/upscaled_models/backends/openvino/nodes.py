@@ -1,0 +1,86 @@
+"""The nodes that graphs are made of, float and 8 bits."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upscaled_models.backends.openvino.layers import Convolution, Floats, Quantisation
+from upscaled_models.backends.openvino.runtime import Node, import_openvino
+
+LEVELS = 255
+"""Graphs take pixels in 0..255, not in 0..1: whole numbers up to 256 are exact in bfloat16 too."""
+
+ACTIVATION_LEVELS = 256
+
+
+def convolve(
+    x: Node,
+    layer: Convolution,
+    *,
+    input_gain: float = 1.0,
+    output_gain: float | Floats = 1.0,
+    order: NDArray[np.intp] | None = None,
+    is_on_grid: bool = False,
+) -> Node:
+    """A convolution with zero padding, of `[N, I, h, w]` to `[N, O, h, w]`.
+
+    Args:
+        input_gain: `x` is so much larger than what the layer was made for.
+        output_gain: the result is to be so much larger, each channel `[O]` or all.
+        order: output channels in this order.
+        is_on_grid: `x` went through `to_grid` before, for this layer's own levels.
+    """
+    ops = import_openvino().opset15
+    count = layer.weight.shape[0]
+    gains = np.broadcast_to(np.asarray(output_gain, np.float32), count)
+    order = np.arange(count) if order is None else order
+    quantised = layer.quantised
+    gain = (gains / np.float32(input_gain))[order].reshape(-1, 1, 1, 1)
+    if quantised is None:
+        weight = ops.constant(np.ascontiguousarray(layer.weight[order] * gain))
+    else:
+        x = x if is_on_grid else to_grid(x, quantised, input_gain)
+        scale = quantised.weight_scale[order].reshape(-1, 1, 1, 1) * gain
+        whole = ops.convert(ops.constant(np.ascontiguousarray(layer.weight[order])), "f32")
+        weight = ops.multiply(whole, ops.constant(scale))
+    margin = [layer.weight.shape[2] // 2] * 2
+    y = ops.convolution(x, weight, [1, 1], margin, margin, [1, 1])
+    if layer.bias is not None:
+        bias = (layer.bias * gains)[order]
+        y = ops.add(y, ops.constant(bias.reshape(1, -1, 1, 1)))
+    return y
+
+
+def to_grid(x: Node, quantised: Quantisation, input_gain: float = 1.0) -> Node:
+    """`x`, each value on the nearest of the levels between the ends of the range.
+
+    Where channels are divided first, the result is what they were divided into: OpenVINO computes
+    both at once.
+    """
+    fake_quantize = import_openvino().opset15.fake_quantize
+    low, high = (np.float32(end * input_gain) for end in (quantised.low, quantised.high))
+    if quantised.input_scale is None:
+        return fake_quantize(x, low, high, low, high, ACTIVATION_LEVELS)
+    scale = quantised.input_scale.reshape(1, -1, 1, 1)
+    return fake_quantize(x, low * scale, high * scale, low, high, ACTIVATION_LEVELS)
+
+
+def leak(x: Node, slope: float | Floats) -> Node:
+    """LeakyReLU, or PReLU for one slope a channel (`[C]`: any other shape is not fused)."""
+    slopes = np.atleast_1d(np.asarray(slope, dtype=np.float32))
+    ops = import_openvino().opset15
+    return ops.relu(x) if not slopes.any() else ops.prelu(x, ops.constant(slopes))
+
+
+def double(x: Node) -> Node:
+    """`[N, C, h, w]` to `[N, C, 2h, 2w]`, each pixel four times."""
+    ops = import_openvino().opset15
+    factors = ops.constant(np.array([2, 2], np.float32))
+    return ops.interpolate(
+        x,
+        factors,
+        "nearest",
+        "scales",
+        coordinate_transformation_mode="asymmetric",
+        nearest_mode="floor",
+        axes=ops.constant(np.array([2, 3])),
+    )

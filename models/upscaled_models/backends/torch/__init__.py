@@ -1,0 +1,1 @@
+"""The torch backend: CPUs, NVIDIA GPUs and Apple's."""

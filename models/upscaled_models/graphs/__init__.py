@@ -1,1 +1,0 @@
-"""Our networks as OpenVINO graphs, and what happens to their results outside of them."""

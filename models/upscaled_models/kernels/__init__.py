@@ -1,1 +1,0 @@
-"""Networks of 3x3 convolutions on NVIDIA GPUs, through one kernel of our own."""

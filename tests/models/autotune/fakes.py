@@ -1,0 +1,114 @@
+"""Candidates that are wrong on purpose, beside one that is right, and a clock by which they run."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from upscaled.errors import InternalError
+from upscaled_models.autotune.accuracy import FLOAT_BARS, Bar
+from upscaled_models.autotune.candidates import Candidate
+from upscaled_models.autotune.timing import Timing
+from upscaled_models.backends.base import Engine, EngineOutOfMemory, Started, Window
+
+Levels = NDArray[np.float64]
+Spoil = Callable[[Levels], Levels]
+
+
+def unspoiled(levels: Levels) -> Levels:
+    return levels
+
+
+@dataclass(frozen=True)
+class Done:
+    windows: list[Window]
+    is_done: bool = True
+
+    def finish(self) -> list[Window]:
+        return self.windows
+
+
+@dataclass(frozen=True)
+class FakeEngine:
+    """Doubles a picture by repeating pixels, then spoils its levels; costs a time for each pixel,
+    by `FakeMeter`.
+
+    A window of more than `room_px` pixels does not fit. `asked` are the shapes it was given.
+    """
+
+    spoil: Spoil = unspoiled
+    seconds_per_px: float = 0.0
+    room_px: int = 10**9
+    asked: list[tuple[int, ...]] = field(default_factory=list)
+    model: str = "fake"
+    native_scale: int = 2
+    window_px: int = 64
+    halo_px: int = 2
+    multiple_px: int = 1
+    shape_step_px: int = 1
+    batch: int = 1
+    small_batch: int = 1
+    label: str = "fake float32"
+    proof: str = ""
+    aside: None = None
+    is_strict: bool = False
+
+    def strict(self) -> Self:
+        return replace(self, is_strict=True)
+
+    def sized(self, *, window_px: int, batch: int, proof: str) -> Self:
+        return replace(self, window_px=window_px, batch=batch, proof=proof, is_strict=False)
+
+    def start(
+        self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
+    ) -> Started:
+        pixels = np.stack(windows)
+        self.asked.append(pixels.shape)
+        area_px = pixels.shape[0] * pixels.shape[1] * pixels.shape[2]
+        if area_px > self.room_px:
+            raise EngineOutOfMemory(str(pixels.shape))
+        levels = self.spoil(pixels.astype(np.float64).repeat(2, axis=1).repeat(2, axis=2))
+        if not np.isfinite(levels).all():
+            assert self.is_strict, "an engine that is tried must not mend its results"
+            raise InternalError(detail="not finite")
+        return Done(list(np.clip(levels, 0, 255).round().astype(np.uint8)))
+
+
+Disturb = Callable[[float], tuple[float, float]]
+"""Seconds that a run costs to seconds by the clock and by the processor."""
+
+
+def undisturbed(cost_s: float) -> tuple[float, float]:
+    return cost_s, cost_s
+
+
+@dataclass
+class FakeMeter:
+    """Time that passes only while engines run. runs: each engine's cost for a pixel, in order."""
+
+    disturb: Disturb = undisturbed
+    passed_s: float = 0.0
+    runs: list[float] = field(default_factory=list)
+
+    def now_s(self) -> float:
+        return self.passed_s
+
+    def run(
+        self, engine: Engine, windows: Sequence[Window], threads: int
+    ) -> tuple[list[Window], Timing]:
+        assert isinstance(engine, FakeEngine)
+        results = engine.start(windows).finish()
+        cost_s = engine.seconds_per_px * sum(each.shape[0] * each.shape[1] for each in windows)
+        clock_s, processor_s = self.disturb(cost_s)
+        self.passed_s += clock_s
+        self.runs.append(engine.seconds_per_px)
+        return results, Timing(clock_s, processor_s * threads, threads, clock_s - processor_s)
+
+
+def candidate(
+    engine: FakeEngine | None = None, dtype: str = "int8", bar: Bar = FLOAT_BARS["auto"]
+) -> Candidate:
+    chosen = engine or FakeEngine()
+    return Candidate("fake", dtype, threads=1, version="1", bar=bar, open=lambda: chosen)

@@ -1,0 +1,68 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.models.autotune.fakes import FakeEngine, FakeMeter, candidate
+from upscaled_models.autotune.attempts import Attempts
+from upscaled_models.autotune.race import drive
+from upscaled_models.autotune.search import MAX_DEATHS, UNHURRIED, Options, Sizes, tune
+
+DIES = """
+import os, sys
+from pathlib import Path
+from upscaled_models.autotune.attempts import Attempts
+with Attempts(Path(sys.argv[1])).trying("fake int8"):
+    os._exit(4)
+"""
+
+
+def die(path: Path) -> None:
+    assert subprocess.run([sys.executable, "-c", DIES, str(path)], check=False).returncode == 4
+
+
+def test_a_candidate_that_ends_the_process_again_and_again_is_tried_no_more(tmp_path: Path) -> None:
+    path = tmp_path / "tried"
+    deadly = FakeEngine()
+    for deaths in range(1, MAX_DEATHS + 1):
+        die(path)
+        assert Attempts(path).deaths("fake int8") == deaths
+
+    float32 = candidate(FakeEngine(seconds_per_px=1e-6), "float32")
+    options = Options(float32, [candidate(deadly)], Sizes((64,), (1,)))
+    choice, _ = drive(tune(options, FakeMeter(), UNHURRIED, Attempts(path)))
+
+    assert deadly.asked == []
+    assert choice.refused == {"fake int8 on 1 threads": f"ended the process {MAX_DEATHS} times"}
+
+
+def test_a_candidate_that_gets_through_has_its_deaths_forgotten(tmp_path: Path) -> None:
+    """The process was stopped from outside, then."""
+    path = tmp_path / "tried"
+    die(path)
+    attempts = Attempts(path)
+    with attempts.trying("other"):
+        pass
+    assert attempts.deaths("fake int8") == 1
+    with attempts.trying("fake int8"):
+        pass
+    assert attempts.deaths("fake int8") == 0
+
+
+def test_what_ends_by_itself_or_by_an_exception_is_no_death(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path / "tried")
+
+    with attempts.trying("good"):
+        assert Attempts(tmp_path / "tried").deaths("good") == 1
+    with pytest.raises(RuntimeError), attempts.trying("bad"):
+        raise RuntimeError
+
+    assert (attempts.deaths("good"), attempts.deaths("bad")) == (0, 0)
+
+
+def test_where_no_file_can_be_written_nothing_is_remembered(tmp_path: Path) -> None:
+    attempts = Attempts(tmp_path / "absent" / "tried")
+    with attempts.trying("good"):
+        assert attempts.deaths("good") == 0
+    attempts.forget()

@@ -1,0 +1,130 @@
+"""Choosing is fair and can be repeated on machines that have other work."""
+
+from random import Random
+
+import pytest
+
+from tests.models.autotune.fakes import Disturb, FakeEngine, FakeMeter, candidate
+from upscaled_models.autotune.paired import MAX_PAIRS, MIN_PAIRS, PairedTest, Verdict
+from upscaled_models.autotune.pictures import load_pictures
+from upscaled_models.autotune.race import Contender, Race, drive
+from upscaled_models.autotune.timing import Timing, cost_ratio
+from upscaled_models.autotune.trial import Budget, Expected, Trial
+
+COST_S = 0.1
+
+
+def stolen_half(random: Random) -> Disturb:
+    """Another process has half of the cores, in bursts: the clock shows 1 to 3 times the cost; the
+    caches it empties make the processor's own time scatter by 2 %.
+    """
+
+    def disturb(cost_s: float) -> tuple[float, float]:
+        processor_s = cost_s * random.gauss(1, 0.02)
+        return processor_s * random.uniform(1.05, 3), processor_s
+
+    return disturb
+
+
+def verdict(ratio: float, disturb: Disturb) -> Verdict:
+    """Of a challenger whose cost is `ratio` times the champion's."""
+    meter = FakeMeter(disturb)
+    champion, challenger = contender(1e-5), contender(1e-5 * ratio)
+    race = Race(_expected(), meter, Budget(float("inf"), meter.now_s))
+    return drive(race.run(champion, challenger)).verdict
+
+
+def contender(seconds_per_px: float) -> Contender:
+    engine = FakeEngine(seconds_per_px=seconds_per_px)
+    return Contender(Trial(candidate(engine), engine, None, 1.0), 64, 1)
+
+
+def _expected() -> Expected:
+    return Expected(load_pictures(64), (), (), (), (), 1.0)
+
+
+def test_the_faster_by_a_tenth_wins_though_others_steal_half_the_time() -> None:
+    random = Random(1)
+    faster = [verdict(1 / 1.1, stolen_half(random)) for _ in range(50)]
+    slower = [verdict(1.1, stolen_half(random)) for _ in range(50)]
+
+    assert faster.count(Verdict.FASTER) >= 48
+    assert slower.count(Verdict.SLOWER) >= 48
+    assert Verdict.SLOWER not in faster
+    assert Verdict.FASTER not in slower
+
+
+def test_equals_are_found_to_be_equal_though_others_steal_half_the_time() -> None:
+    random = Random(2)
+    verdicts = [verdict(1.0, stolen_half(random)) for _ in range(50)]
+
+    assert verdicts.count(Verdict.AS_FAST) >= 45
+
+
+def test_by_the_clock_alone_the_order_would_be_left_open() -> None:
+    """What makes the difference is the processor's time."""
+    random = Random(3)
+
+    def by_the_clock(cost_s: float) -> tuple[float, float]:
+        clock_s, _ = stolen_half(random)(cost_s)
+        return clock_s, clock_s
+
+    verdicts = [verdict(1.1, by_the_clock) for _ in range(50)]
+
+    assert verdicts.count(Verdict.SLOWER) < 10
+
+
+@pytest.mark.parametrize("scatter", [0.02, 0.1, 0.3])
+def test_what_is_settled_is_wrong_in_less_than_one_of_twenty(scatter: float) -> None:
+    """Looking after every pair must not make it more."""
+    random = Random(4)
+    wrong = 0
+    for _ in range(400):
+        test = PairedTest()
+        while not test.is_exhausted and test.verdict is Verdict.OPEN:
+            challenger, champion = (COST_S * random.lognormvariate(0, scatter) for _ in "ab")
+            test.add(Timing(1.001 * challenger), Timing(champion))
+        wrong += test.verdict is Verdict.FASTER
+    assert wrong < 400 / 20
+
+
+def test_a_great_difference_is_settled_by_the_fewest_pairs_and_a_restless_one_by_none() -> None:
+    clear, restless = PairedTest(), PairedTest()
+    for at in range(MAX_PAIRS):
+        restless.add(Timing(COST_S * (3 if at % 2 else 1)), Timing(COST_S * (1 if at % 2 else 3)))
+    for at in range(MIN_PAIRS):
+        assert clear.verdict is Verdict.OPEN
+        clear.add(Timing(COST_S * (1 + at / 50)), Timing(3 * COST_S))
+
+    assert clear.verdict is Verdict.FASTER
+    assert clear.is_beyond(1.5)
+    assert (restless.verdict, restless.is_exhausted) == (Verdict.OPEN, True)
+
+
+def test_runs_alternate_and_take_turns_in_going_first() -> None:
+    meter = FakeMeter()
+    race = Race(_expected(), meter, Budget(float("inf"), meter.now_s))
+
+    drive(race.run(contender(1e-6), contender(1.2e-6)))
+
+    assert meter.runs == [1e-6, 1.2e-6, 1.2e-6, 1e-6, 1e-6, 1.2e-6]
+
+
+@pytest.mark.parametrize(
+    ("waited_s", "cost_s"),
+    [(0.0, 1.0), (0.02, 1.0), (0.021, 0.6), (None, 0.6)],
+)
+def test_the_clock_counts_only_where_nothing_kept_the_process_waiting(
+    waited_s: float | None, cost_s: float
+) -> None:
+    """Two threads computed for 1.2 s between them, in a second."""
+    assert Timing(1.0, 1.2, threads=2, waited_s=waited_s).cost_s == pytest.approx(cost_s)
+    assert Timing(1.0).cost_s == 1.0  # of a GPU
+
+
+def test_two_runs_are_compared_by_one_measure() -> None:
+    alone = Timing(1.0, 1.2, threads=2, waited_s=0.0)
+    beside_others = Timing(3.0, 1.2, threads=2, waited_s=2.0)
+
+    assert cost_ratio(alone, beside_others) == pytest.approx(1.0)
+    assert cost_ratio(alone, alone) == 1.0

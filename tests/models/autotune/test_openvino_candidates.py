@@ -1,0 +1,187 @@
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from upscaled_models.autotune import openvino_candidates
+from upscaled_models.autotune.defaults import EXACT_8_BITS, InstructionSet
+from upscaled_models.backends.device import Device
+from upscaled_models.backends.loaded import LoadedModel
+from upscaled_models.backends.openvino.runtime import has_fast_bfloat16
+from upscaled_models.quantised import (
+    QuantisedProof,
+    QuantisedRecord,
+    allowed_in,
+    quantised_path,
+    read_record,
+    record_path,
+)
+from upscaled_models.quantising.pictures import draw_pictures
+from upscaled_models.quantising.prepare import quantise
+from upscaled_models.registry import (
+    DEFAULT_DIR,
+    describe_model,
+    plain_shape,
+    read_default_models,
+    realplksr_shape,
+)
+from upscaled_models.store import hash_file
+from upscaled_models.weights import load_network
+
+list_openvino = openvino_candidates.openvino_candidates
+CPU = Device(torch.device("cpu"), torch.float32, threads=1)
+SHAPE = plain_shape(scale=2, layers=1, features=4)
+
+
+def ignore(*arguments: object) -> None: ...
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> LoadedModel:
+    """A tiny model on disk, not quantised."""
+    from safetensors.torch import save_file
+
+    from upscaled_models.weights import build_network
+
+    torch.manual_seed(1)
+    file = tmp_path / "mine.safetensors"
+    save_file(build_network("plain", SHAPE).state_dict(), file)
+    spec = describe_model(
+        "mine",
+        "plain",
+        SHAPE,
+        file_name=file.name,
+        size_bytes=file.stat().st_size,
+        sha256=hash_file(file),
+        licence="",
+        source="user",
+    )
+    return LoadedModel(spec, load_network(spec, file), window_px=64, weights=file)
+
+
+def quantised(model: LoadedModel) -> LoadedModel:
+    assert model.weights is not None
+    quantise(model.spec, model.weights, None, steps=0, say=ignore, progress=ignore)
+    return model
+
+
+def labels(model: LoadedModel, precision: str) -> list[str]:
+    return [each.label for each in list_openvino(model, CPU, precision)]
+
+
+def recorded(model: LoadedModel, psnr_db: float, *, are_flats_kept: bool = True) -> LoadedModel:
+    """The model with a record of 8 bits beside it, and nothing in their file."""
+    assert model.weights is not None
+    quantised_path(model.weights).write_bytes(b"")
+    proof = QuantisedProof(
+        psnr_db=psnr_db,
+        largest=9,
+        pictures=12,
+        flat_largest=0,
+        are_flats_kept=are_flats_kept,
+        float_layers=[],
+    )
+    record = QuantisedRecord(
+        model=model.spec.name,
+        weights_sha256=model.spec.sha256,
+        sha256="0" * 64,
+        size_bytes=0,
+        proof=proof,
+        versions={},
+    )
+    record_path(model.weights).write_text(record.model_dump_json())
+    return model
+
+
+def test_8_bits_are_tried_where_they_were_prepared(model: LoadedModel) -> None:
+    floats = ["openvino bfloat16", "openvino float32"]
+    assert labels(model, "fast") == floats
+    assert labels(replace(model, weights=None), "fast") == floats
+    assert labels(recorded(model, 46.0), "fast") == ["openvino int8", *floats]
+
+
+@pytest.mark.parametrize(
+    ("psnr_db", "are_flats_kept", "precisions"),
+    [
+        (46.0, True, ["auto", "fast"]),
+        (45.9, True, ["fast"]),
+        (40.0, True, ["fast"]),
+        (39.9, True, []),
+        (60.0, False, []),
+    ],
+)
+def test_the_recorded_proof_decides_in_which_precision_8_bits_are_tried(
+    model: LoadedModel, psnr_db: float, are_flats_kept: bool, precisions: list[str]
+) -> None:
+    recorded(model, psnr_db, are_flats_kept=are_flats_kept)
+    tried = [each for each in ("auto", "fast") if "openvino int8" in labels(model, each)]
+    assert tried == precisions
+
+
+@pytest.mark.parametrize("instructions", InstructionSet)
+def test_where_8_bit_sums_may_saturate_a_small_picture_is_no_proof_of_texture(
+    model: LoadedModel, instructions: InstructionSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(openvino_candidates, "find_instruction_set", lambda: instructions)
+    faithful = recorded(model, 60.0)
+    vivid = replace(faithful, spec=replace(faithful.spec, family="rrdb"))
+    assert "openvino int8" in labels(faithful, "auto")
+    assert ("openvino int8" in labels(vivid, "auto")) == (instructions in EXACT_8_BITS)
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_the_models_that_ship_are_proven_in_8_bits_for_auto(scale: int) -> None:
+    (spec,) = [each for each in read_default_models() if each.name == f"upscaled-x{scale}"]
+    assert allowed_in(read_record(spec, DEFAULT_DIR / spec.file_name), "auto")
+
+
+def test_what_is_missing_is_said(model: LoadedModel, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    labels(model, "fast")
+    assert "not in 8 bits here; `upscaled models quantise mine`" in caplog.text
+    labels(recorded(model, 41.0), "auto")
+    assert "its 8 bits are not proven near enough for `auto`" in caplog.text
+
+
+def test_8_bits_of_other_weights_are_refused_by_name(
+    model: LoadedModel, caplog: pytest.LogCaptureFixture
+) -> None:
+    recorded(model, 60.0)
+    other = replace(model, spec=replace(model.spec, sha256="0" * 64))
+    assert "openvino int8" not in labels(other, "fast")
+    assert "mine.int8.json: was made from other weights" in caplog.text
+
+
+@pytest.mark.slow
+def test_what_is_opened_gives_nearly_the_float32_picture(model: LoadedModel) -> None:
+    window = draw_pictures(None, seed=4)[1][0]
+    for candidate in list_openvino(quantised(model), CPU, "fast"):
+        if candidate.dtype == "bfloat16" and not has_fast_bfloat16():
+            continue
+        engine = candidate.open()
+        (got,) = engine.start([window]).finish()
+        (exact,) = engine.start([window], is_exact=True).finish()
+        assert engine.label == candidate.label
+        assert np.square(got.astype(int) - exact).mean() < 6.5  # 40 dB
+
+
+def test_a_changed_8_bit_file_is_refused_when_it_is_opened(model: LoadedModel) -> None:
+    """It is empty, which its record does not say."""
+    (candidate, *_) = list_openvino(recorded(model, 60.0), CPU, "fast")
+    with pytest.raises(Exception, match=r"mine\.int8\.safetensors: SHA-256 is"):
+        candidate.open()
+
+
+def test_no_candidate_is_for_a_gpu(model: LoadedModel) -> None:
+    cuda = Device(torch.device("cuda"), torch.float16, threads=1)
+    assert not list_openvino(model, cuda, "fast")
+
+
+def test_a_network_that_there_is_no_graph_of_has_no_candidate(model: LoadedModel) -> None:
+    shape = realplksr_shape(2, 8, 1, 5, 4, upsampler="dysample")
+    spec = replace(model.spec, family="realplksr", shape=shape)
+    assert list_openvino(model, CPU, "auto")
+    assert not list_openvino(replace(model, spec=spec), CPU, "auto")

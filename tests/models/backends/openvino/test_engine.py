@@ -1,0 +1,243 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+import upscaled_models.backends.openvino.engine as openvino_engine
+from upscaled.errors import InternalError
+from upscaled_models.backends.base import EngineOutOfMemory
+from upscaled_models.backends.device import Device
+from upscaled_models.backends.openvino.engine import (
+    OpenVinoEngine,
+    OpenVinoPrecision,
+    build_openvino_engine,
+)
+from upscaled_models.backends.openvino.graph import build_graph
+from upscaled_models.backends.openvino.layers import layers_of
+from upscaled_models.backends.openvino.runtime import compile_graph, has_fast_bfloat16
+from upscaled_models.backends.torch.engine import build_engine
+from upscaled_models.networks import strips
+from upscaled_models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
+from upscaled_models.weights import build_network
+
+CPU = Device(torch.device("cpu"), torch.float32, threads=1)
+PLAIN = plain_shape(scale=4, layers=2, features=8)
+
+
+def engine_of(
+    family: Family = "plain",
+    shape: Shape = PLAIN,
+    precision: OpenVinoPrecision = "float32",
+    *,
+    weights: float | None = None,
+    threads: int = 1,
+) -> OpenVinoEngine:
+    """An engine of a network with random weights, or with one value for all of them."""
+    torch.manual_seed(7)
+    network = build_network(family, shape)
+    state = {key: value.numpy().copy() for key, value in network.state_dict().items()}
+    if weights is not None:
+        state = {key: np.full_like(value, weights) for key, value in state.items()}
+    exact = build_engine(
+        network,
+        replace(CPU, threads=threads),
+        model="any",
+        native_scale=4,
+        window_px=64,
+        halo_px=5,
+        multiple_px=1,
+    )
+    return build_openvino_engine(
+        exact, family, shape, layers_of(state), precision, window_px=64, batch=4
+    )
+
+
+def draw_window(height: int = 32, width: int = 64, seed: int = 1) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("reduce", [1, 2, 4])
+def test_a_batch_gives_what_torch_gives(reduce: int) -> None:
+    engine = engine_of()
+    windows = [draw_window(seed=seed) for seed in range(3)]
+    expected = engine.exact.start(windows, reduce).finish()
+    got = engine.start(windows, reduce).finish()
+    assert len(got) == 3
+    for one, other in zip(got, expected, strict=True):
+        assert one.shape == other.shape
+        assert np.abs(one.astype(int) - other).max() <= 1  # where float32 lies between two levels
+
+
+def test_two_batches_may_be_under_way() -> None:
+    engine = engine_of()
+    first, second = draw_window(seed=1), draw_window(seed=2)
+    started = engine.start([first]), engine.start([second])
+    for batch, window in reversed(list(zip(started, (first, second), strict=True))):
+        (got,) = batch.finish()
+        assert batch.is_done
+        np.testing.assert_array_equal(got, engine.start([window]).finish()[0])
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_aside_it_gives_the_same_pixels_on_half_of_the_cores(precision: OpenVinoPrecision) -> None:
+    if precision == "bfloat16" and not has_fast_bfloat16():
+        pytest.skip("this CPU has no bfloat16 of its own")
+    engine = engine_of(precision=precision, threads=4)
+    assert (engine.graphs.threads, engine.aside.graphs.threads) == (4, 2)
+    assert engine_of().aside.graphs.threads == 1
+    window = draw_window()
+    (expected,) = engine.start([window]).finish()
+    np.testing.assert_array_equal(engine.aside.start([window]).finish()[0], expected)
+
+
+def test_a_window_may_be_written_over_once_it_is_started() -> None:
+    engine = engine_of()
+    window = draw_window()
+    (expected,) = engine.start([window]).finish()
+    started = engine.start([window])
+    window[:] = 0
+    np.testing.assert_array_equal(started.finish()[0], expected)
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(), reason="this CPU has no bfloat16 of its own")
+def test_bfloat16_stays_near_and_leaves_flat_colours_alone() -> None:
+    engine = engine_of(precision="bfloat16")
+    window = draw_window()
+    (got,) = engine.start([window]).finish()
+    (exact,) = engine.start([window], is_exact=True).finish()
+    errors = np.abs(got.astype(int) - exact)
+    assert 0 < errors.max() <= 8
+    for level in range(0, 256, 5):
+        flat = np.full((32, 32, 3), level, np.uint8)
+        assert (engine.start([flat]).finish()[0] == level).all()
+
+
+def test_what_is_asked_for_exactly_is_torchs_own() -> None:
+    engine = engine_of()
+    window = draw_window()
+    (expected,) = engine.exact.start([window], 2).finish()
+    (got,) = engine.start([window], 2, is_exact=True).finish()
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_result_that_is_not_finite_is_computed_again_by_torch() -> None:
+    engine = engine_of(weights=1e30)
+    window = draw_window()
+    (expected,) = engine.exact.start([window]).finish()
+    (got,) = engine.start([window]).finish()
+    np.testing.assert_array_equal(got, expected)
+
+
+def test_a_strict_engine_refuses_a_result_that_is_not_finite() -> None:
+    with pytest.raises(InternalError):
+        engine_of(weights=1e30).strict().start([draw_window()]).finish()
+
+
+def test_only_the_last_shapes_are_kept_ready() -> None:
+    engine = engine_of()
+    most = openvino_engine.MAX_READY_SHAPES["plain"]
+    for width in range(1, 3 + most):
+        engine.start([draw_window(16, width)]).finish()
+    assert len(engine.graphs.kept) == most
+    assert (1, 16, width, 3) in engine.graphs.kept
+
+
+def test_a_small_odd_shape_of_a_large_network_is_not_compiled() -> None:
+    engine = engine_of("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4))
+    engine.start([draw_window(17, 23)]).finish()
+    assert not engine.graphs.kept
+    engine.start([draw_window(32, 64)]).finish()
+    assert list(engine.graphs.kept) == [(1, 32, 64, 3)]
+
+
+def test_what_is_tried_runs_as_a_graph_in_any_shape() -> None:
+    """Proofs of RRDB in bfloat16 and 8 bits were of float32: their pictures have odd shapes."""
+    engine = engine_of("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4))
+    tried = engine.strict()
+    tried.start([draw_window(17, 23)]).finish()
+    tried.start([draw_window(32, 32)]).finish()
+    assert list(engine.graphs.kept) == [(1, 17, 23, 3), (1, 32, 32, 3)]
+    serving = tried.sized(window_px=32, batch=1, proof="")
+    assert list(serving.graphs.kept) == [(1, 32, 32, 3)], "the others would only take memory"
+
+
+def test_rrdb_is_tried_in_the_precision_that_it_serves_in() -> None:
+    if not has_fast_bfloat16():
+        pytest.skip("this CPU has no bfloat16 of its own")
+    shape = rrdb_shape(scale=4, num_block=1, num_feat=16, num_grow_ch=8)
+    engine = engine_of("rrdb", shape, "bfloat16")
+    windows = [draw_window(17, 23)]
+    (exact,) = engine.start(windows, is_exact=True).finish()
+    (unlike,) = engine.strict().start(windows).finish()
+    errors = np.abs(unlike.astype(int) - exact)
+    assert 0 < errors.max() <= 8
+
+
+SMALL_RRDB = rrdb_shape(scale=4, num_block=1, num_feat=16, num_grow_ch=8)
+
+
+# Largest difference in levels: by the order of sums; by one step of bfloat16 at 255.
+@pytest.mark.parametrize(("precision", "largest"), [("float32", 1e-3), ("bfloat16", 1.0)])
+@pytest.mark.parametrize("count", [1, 2])
+def test_a_tail_in_strips_gives_what_one_graph_gives(
+    precision: OpenVinoPrecision, largest: float, count: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if precision == "bfloat16" and not has_fast_bfloat16():
+        pytest.skip("this CPU has no bfloat16 of its own")
+    windows = [draw_window(96, 64, seed) for seed in range(count)]
+    engine = engine_of("rrdb", SMALL_RRDB, precision)
+    assert engine.graphs.tail is not None
+    state = {key: value.numpy() for key, value in engine.exact.exact_network.state_dict().items()}
+    whole = compile_graph(
+        build_graph("rrdb", SMALL_RRDB, layers_of(state)), precision=engine.graphs.hint, threads=1
+    )
+    expected = whole(np.stack(windows))[0]
+    monkeypatch.setattr(strips, "STRIP_PX", 20 * 64)
+    got = engine.graphs.compute(np.stack(windows)).values
+    assert list(engine.graphs.tail.kept) == [(1, 20, 64, 16)], "several strips of one height"
+    np.testing.assert_allclose(got, expected, rtol=0, atol=largest)
+
+
+def test_a_network_whose_trunk_is_folded_goes_through_its_tail_too() -> None:
+    shape = rrdb_shape(scale=2, num_block=1, num_feat=16, num_grow_ch=8)
+    engine = replace(engine_of("rrdb", shape), shape_step_px=2)
+    window = draw_window(64, 96)
+    (expected,) = engine.exact.start([window]).finish()
+    (got,) = engine.start([window]).finish()
+    assert got.shape == (128, 192, 3)
+    assert np.abs(got.astype(int) - expected).max() <= 1
+
+
+def test_a_large_networks_results_outlive_the_memory_of_its_layers() -> None:
+    engine = engine_of("rrdb", SMALL_RRDB)
+    first, second = draw_window(seed=1), draw_window(seed=2)
+    started = engine.start([first])
+    again = engine.start([second])
+    for batch, window in ((started, first), (again, second)):
+        (exact,) = engine.exact.start([window]).finish()
+        assert np.abs(batch.finish()[0].astype(int) - exact).max() <= 1
+
+
+def test_openvinos_failures_ask_for_smaller_windows() -> None:
+    engine = engine_of("srvgg", srvgg_shape(upscale=4, num_conv=1, num_feat=8))
+    engine.graphs.request((1, 32, 64, 3))
+    with pytest.raises(EngineOutOfMemory, match="32, 64"):
+        replace(engine, graphs=_Exhausted()).start([draw_window()])  # type: ignore[arg-type]
+
+
+class _Exhausted:
+    def has(self, shape: tuple[int, ...]) -> bool:
+        return True
+
+    def compute(self, pixels: NDArray[np.uint8]) -> None:
+        raise RuntimeError("bad allocation")
+
+
+def test_its_label_says_what_it_computes_in() -> None:
+    engine = engine_of()
+    assert engine.label == "openvino float32"
+    sized = engine.strict().sized(window_px=96, batch=2, proof="57 dB")
+    assert (sized.window_px, sized.batch, sized.proof) == (96, 2, "57 dB")
+    assert not sized.is_strict

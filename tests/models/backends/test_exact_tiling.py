@@ -1,0 +1,181 @@
+"""Real networks in float32: what tiles give against one window over the whole picture."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from tests.service.upscale.box_engine import lane_of
+from upscaled.config import Settings
+from upscaled.image.types import Image
+from upscaled.upscale.engines import open_engine
+from upscaled.upscale.loop import upscale
+from upscaled_models.backends.base import least_window_px
+from upscaled_models.backends.device import Device
+from upscaled_models.backends.torch.engine import TorchEngine, build_engine
+from upscaled_models.registry import (
+    Family,
+    Shape,
+    describe_model,
+    realplksr_shape,
+    rrdb_shape,
+    span_shape,
+)
+from upscaled_models.store import ModelStore
+from upscaled_models.weights import build_network
+
+
+def drawing(height: int, width: int) -> NDArray[np.uint8]:
+    """Lines, text, noise and gradients: something for every part of a network to answer to."""
+    rng = np.random.default_rng(4)
+    rows, columns = np.mgrid[0:height, 0:width]
+    rgb = np.stack([columns * 2, rows * 2, (rows + columns)], axis=-1).astype(np.uint8)
+    rgb[: height // 2] = cv2.add(
+        rgb[: height // 2], rng.integers(0, 90, (height // 2, width, 3), dtype=np.uint8)
+    )
+    for at in range(0, width, 9):
+        cv2.line(rgb, (at, 0), (width - at, height), (250, 250 - at, at), 1, cv2.LINE_AA)
+    cv2.putText(rgb, "upscaled", (5, height - 9), cv2.FONT_HERSHEY_SIMPLEX, 0.6, (0, 0, 0), 1)
+    return rgb
+
+
+def largest_difference(engine: TorchEngine, scale: int, window_px: int, halo_px: int) -> int:
+    image = Image(drawing(118, 131))
+    tiled = replace(engine, window_px=window_px, halo_px=halo_px)
+    results = []
+    for each in (tiled, replace(engine, window_px=1000)):
+        with lane_of(each) as lane:
+            result = upscale(image, scale, lane, on_tile=lambda done, total: None)
+        results.append(result.rgb.astype(np.int16))
+    return int(np.abs(results[0] - results[1]).max())
+
+
+def open_exact(data_dir: Path, name: str, scale: int) -> TorchEngine:
+    settings = Settings(
+        device="cpu",
+        precision="exact",
+        threads=1,
+        data_dir=data_dir,
+        model_x2=name,
+        model_x4=name,
+    )
+    engine = open_engine(settings, scale)
+    assert isinstance(engine, TorchEngine)
+    return engine
+
+
+@pytest.mark.parametrize(("name", "scale"), [("upscaled-x2", 2), ("upscaled-x4", 4)])
+def test_shipped_models_tile_without_a_single_level_of_difference(
+    tmp_path: Path, name: str, scale: int
+) -> None:
+    engine = open_exact(tmp_path, name, scale)
+
+    assert largest_difference(engine, scale, 2 * engine.halo_px + 40, engine.halo_px) == 0
+
+
+def test_without_halo_the_same_comparison_finds_seams(tmp_path: Path) -> None:
+    engine = open_exact(tmp_path, "upscaled-x4", 4)
+
+    assert largest_difference(engine, 4, 60, 0) > 8
+
+
+class Loud(nn.Module):
+    """A fresh network's faint answer made large enough to show in 8 bits."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x: Tensor) -> Tensor:
+        result: Tensor = self.network(x)
+        return result * 20 + 0.5
+
+
+@pytest.mark.parametrize(("scale", "multiple_px"), [(2, 2), (1, 4)])
+def test_a_folding_network_tiles_exactly_on_sides_off_its_multiple(
+    scale: int, multiple_px: int
+) -> None:
+    """RRDB of one block; its whole radius is affordable as halo."""
+    torch.manual_seed(1)
+    shape = rrdb_shape(scale=scale, num_block=1, num_feat=8, num_grow_ch=4)
+    spec = describe_model(
+        "one-block", "rrdb", shape, file_name="", size_bytes=0, sha256="", licence="", source="user"
+    )
+    assert spec.multiple_px == multiple_px
+    halo_px = spec.radius_px
+    engine = build_engine(
+        Loud(build_network("rrdb", shape)),
+        Device(torch.device("cpu"), torch.float32, threads=1),
+        model="one-block",
+        native_scale=scale,
+        window_px=1000,
+        halo_px=halo_px,
+        multiple_px=multiple_px,
+    )
+    window_px = least_window_px(halo_px, multiple_px) + 8
+
+    assert largest_difference(engine, scale, window_px, halo_px) == 0
+    assert largest_difference(engine, scale, 24, 0) > 0
+
+
+@pytest.mark.parametrize(
+    ("family", "shape"),
+    [
+        ("span", span_shape(scale=2, features=8)),
+        ("realplksr", realplksr_shape(2, 8, 2, 7, 4, norm="layer")),
+    ],
+    ids=["span", "realplksr"],
+)
+def test_a_community_network_tiles_as_its_radius_says(family: Family, shape: Shape) -> None:
+    """But for a level here and there: its sums are rounded in another order in another window."""
+    torch.manual_seed(1)
+    spec = describe_model(
+        "theirs", family, shape, file_name="", size_bytes=0, sha256="", licence="", source="user"
+    )
+    engine = build_engine(
+        Loud(build_network(family, shape)),
+        Device(torch.device("cpu"), torch.float32, threads=1),
+        model="theirs",
+        native_scale=2,
+        window_px=1000,
+        halo_px=spec.halo_px,
+        multiple_px=1,
+    )
+    assert spec.halo_px == spec.radius_px
+    window_px = least_window_px(spec.halo_px, 1) + 8
+    assert largest_difference(engine, 2, window_px, spec.halo_px) <= 1
+    assert largest_difference(engine, 2, 24, 0) > 8
+
+
+def test_flat_colours_stay_exact_in_a_shorter_type(tmp_path: Path) -> None:
+    """The shipped networks take float32 pixels though their weights are bfloat16."""
+    engine = open_exact(tmp_path, "upscaled-x4", 4)
+    short = build_engine(
+        engine.exact_network,
+        Device(torch.device("cpu"), torch.bfloat16, threads=1),
+        model=engine.model,
+        native_scale=4,
+        window_px=engine.window_px,
+        halo_px=engine.halo_px,
+        multiple_px=1,
+        takes_float32=True,
+    )
+    for level in (0, 1, 100, 128, 254, 255):
+        (result,) = short.start([np.full((9, 9, 3), level, np.uint8)]).finish()
+        assert (result == level).all()
+
+
+def test_an_official_compact_model_tiles_without_a_single_level_of_difference(
+    tmp_path: Path, shared_dir: Path
+) -> None:
+    file = shared_dir / "weights" / "realesr-animevideov3.pth"
+    ModelStore(tmp_path / "models").add("realesr-animevideov3", file)
+    engine = open_exact(tmp_path, "realesr-animevideov3", 4)
+
+    assert largest_difference(engine, 4, 2 * engine.halo_px + 40, engine.halo_px) == 0
+    assert largest_difference(engine, 2, 2 * engine.halo_px + 40, engine.halo_px) == 0

@@ -1,0 +1,260 @@
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from upscaled.errors import InternalError
+from upscaled_models.backends.base import EngineOutOfMemory
+from upscaled_models.backends.device import Device
+from upscaled_models.backends.torch.engine import TorchEngine, build_engine, to_input, to_windows
+
+CPU = Device(torch.device("cpu"), torch.float32, threads=1)
+CPU_HALF = Device(torch.device("cpu"), torch.bfloat16, threads=1)
+
+
+class Nearest(nn.Module):
+    """Repeats pixels `scale` times, then applies `after`."""
+
+    def __init__(self, scale: int = 2, after: nn.Module | None = None) -> None:
+        super().__init__()
+        self.scale = scale
+        self.after = after or nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        large = x.repeat_interleave(self.scale, 2).repeat_interleave(self.scale, 3)
+        result: Tensor = self.after(large)
+        return result
+
+
+class Brighten(nn.Module):
+    def __init__(self, by: float) -> None:
+        super().__init__()
+        self.by = by
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.by
+
+
+class Overflows(nn.Module):
+    """Not finite in any type shorter than float32, and there too if `always`."""
+
+    def __init__(self, always: bool = False) -> None:
+        super().__init__()
+        self.always = always
+        self.runs: list[torch.dtype] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.runs.append(x.dtype)
+        if self.always or x.dtype != torch.float32:
+            x = x.clone()
+            x[0, 0, 0, 0] = float("nan")
+        return x
+
+
+def engine_of(network: nn.Module, device: Device = CPU, native_scale: int = 2) -> TorchEngine:
+    return build_engine(
+        network,
+        device,
+        model="test",
+        native_scale=native_scale,
+        window_px=64,
+        halo_px=0,
+        multiple_px=1,
+    )
+
+
+def noise(height: int = 11, width: int = 7, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def test_every_level_comes_back_as_itself() -> None:
+    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+
+    for device in (CPU, CPU_HALF):
+        (result,) = engine_of(Nearest(1), device, native_scale=1).start([levels]).finish()
+        assert np.array_equal(result, levels), device
+
+
+def test_a_cpu_takes_small_windows_aside_and_a_gpu_does_not() -> None:
+    engine = engine_of(Nearest())
+    assert engine.aside is engine
+    gpu = replace(CPU, torch_device=torch.device("cuda"))
+    assert replace(engine, device=gpu).aside is None
+
+
+def test_results_are_in_order_in_rgb_and_contiguous() -> None:
+    windows = [noise(seed=seed) for seed in range(3)]
+
+    results = engine_of(Nearest()).start(windows).finish()
+
+    for window, result in zip(windows, results, strict=True):
+        assert result.dtype == np.uint8
+        assert result.flags.c_contiguous
+        assert np.array_equal(result, window.repeat(2, axis=0).repeat(2, axis=1))
+
+
+@pytest.mark.parametrize(("by", "expected"), [(3.0, 255), (-3.0, 0), (1e30, 255), (-1e30, 0)])
+def test_results_are_clamped_not_wrapped(by: float, expected: int) -> None:
+    (result,) = engine_of(Nearest(after=Brighten(by))).start([noise()]).finish()
+
+    assert (result == expected).all()
+
+
+@pytest.mark.parametrize(("share", "rounded"), [(0.49, 100), (0.51, 101), (-0.49, 100)])
+def test_results_are_rounded_to_the_nearest_level(share: float, rounded: int) -> None:
+    flat = np.full((4, 4, 3), 100, np.uint8)
+
+    (result,) = engine_of(Nearest(after=Brighten(share / 255))).start([flat]).finish()
+
+    assert (result == rounded).all()
+
+
+def test_reducing_averages_before_it_rounds() -> None:
+    """Four results of 100.4 are 100 each; of 100.4, 100.4, 100.4 and 101.4 the mean is 100.65."""
+    levels = torch.tensor([[100.4, 100.4], [100.4, 101.4]])
+    result = (levels / 255).expand(1, 3, 2, 2).clone()
+
+    assert to_windows(result.clone(), 1)[0].max() == 101
+    assert to_windows(result.clone(), 1)[0].min() == 100
+    assert (to_windows(result.clone(), 2)[0] == 101).all()
+
+
+def test_reducing_averages_after_it_clamps() -> None:
+    """A ringing edge far beyond white must not lighten its dark neighbour."""
+    levels = torch.tensor([[3.0, 0.0], [0.0, 0.0]])
+
+    (reduced,) = to_windows(levels.expand(1, 3, 2, 2).clone(), 2)
+
+    assert (reduced == 64).all()
+
+
+def test_a_window_goes_up_as_bytes_and_channels_last() -> None:
+    tensor = to_input([noise(5, 6)], torch.device("cpu"), torch.float32)
+
+    assert tensor.shape == (1, 3, 5, 6)
+    assert tensor.is_contiguous(memory_format=torch.channels_last)
+    assert np.allclose(tensor[0].permute(1, 2, 0).numpy() * 255, noise(5, 6))
+
+
+def test_memory_that_may_not_be_written_is_taken() -> None:
+    window = noise()
+    window.flags.writeable = False
+
+    (result,) = engine_of(Nearest()).start([window]).finish()
+
+    assert np.array_equal(result[::2, ::2], window)
+
+
+def test_what_overflows_in_a_short_type_is_computed_again_in_float32() -> None:
+    network = Overflows()
+
+    (result,) = engine_of(network, CPU_HALF, native_scale=1).start([noise()]).finish()
+
+    assert np.array_equal(result, noise())
+    assert network.runs == [torch.float32]  # the short-typed run was that of the copy
+
+
+def test_what_is_not_finite_in_float32_either_is_an_error_never_a_picture() -> None:
+    for device in (CPU, CPU_HALF):
+        with pytest.raises(InternalError):
+            engine_of(Overflows(always=True), device, native_scale=1).start([noise()]).finish()
+
+
+class Full(nn.Module):
+    def __init__(self, error: Exception) -> None:
+        super().__init__()
+        self.error = error
+
+    def forward(self, x: Tensor) -> Tensor:
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError()])
+def test_out_of_memory_is_told_by_its_own_class(error: Exception) -> None:
+    with pytest.raises(EngineOutOfMemory):
+        engine_of(Full(error)).start([noise()]).finish()
+
+
+def test_other_errors_are_not_taken_for_out_of_memory() -> None:
+    with pytest.raises(RuntimeError, match="CUDA out of memory, it says"):
+        engine_of(Full(RuntimeError("CUDA out of memory, it says"))).start([noise()]).finish()
+
+
+def test_a_batch_is_what_its_windows_are_alone_in_their_order() -> None:
+    torch.manual_seed(0)
+    engine = replace(engine_of(nn.Conv2d(3, 3, 3, padding=1), native_scale=1), batch=3)
+    windows = [noise(seed=seed) for seed in range(3)]
+
+    together = engine.start(windows).finish()
+
+    alone = [engine.start([window]).finish()[0] for window in windows]
+    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+    assert not np.array_equal(together[0], together[1])
+
+
+def test_only_the_windows_that_overflow_are_computed_again() -> None:
+    network = Overflows()
+    engine = engine_of(network, CPU_HALF, native_scale=1)
+
+    results = engine.start([noise(seed=1), noise(seed=2)]).finish()
+
+    assert np.array_equal(results[0], noise(seed=1))
+    assert np.array_equal(results[1], noise(seed=2))
+    assert network.runs == [torch.float32]
+
+
+def test_what_is_asked_for_exactly_is_computed_in_float32() -> None:
+    network = Overflows()
+    engine = engine_of(network, CPU_HALF, native_scale=1)
+
+    results = engine.start([noise(seed=1), noise(seed=2)], is_exact=True).finish()
+
+    assert network.runs == [torch.float32, torch.float32]
+    assert np.array_equal(results[1], noise(seed=2))
+
+
+def test_the_label_says_what_runs_and_in_which_precision() -> None:
+    assert engine_of(Nearest()).label == "torch float32"
+    assert engine_of(Nearest(), CPU_HALF).label == "torch bfloat16"
+
+
+def test_whichever_thread_calls_computes_on_the_engines_threads() -> None:
+    class Asked(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            numbers.append(torch.get_num_threads())
+            return x
+
+    numbers: list[int] = []
+    one = engine_of(Asked(), native_scale=1)
+    two = engine_of(Asked(), replace(CPU, threads=2), native_scale=1)
+    for engine in (two, one, two):
+        engine.start([noise()]).finish()
+        caller = threading.Thread(target=engine.start, args=([noise()],))
+        caller.start()
+        caller.join()
+
+    assert numbers == [2, 2, 1, 1, 2, 2]
+
+
+def test_no_gradient_is_kept() -> None:
+    network = nn.Conv2d(3, 3, 3, padding=1)
+    assert network.weight.requires_grad
+
+    engine = engine_of(network, native_scale=1)
+    engine.start([noise()]).finish()
+
+    assert network.weight.grad is None
+
+
+def test_the_interface_and_the_loop_load_no_torch() -> None:
+    code = (
+        "import sys, upscaled_models.backends.base, upscaled.upscale.job, upscaled.image.decode;"
+        "sys.exit('torch' in sys.modules)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,179 @@
+"""The way of batches through a GPU, run where there may be none: everything but the streams."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from upscaled.errors import InternalError
+from upscaled_models.backends.base import EngineOutOfMemory
+from upscaled_models.backends.device import Device
+from upscaled_models.backends.torch.engine import TorchEngine, build_engine, make_pipeline
+from upscaled_models.backends.torch.pipeline import MAX_GRAPHS, Pipeline
+from upscaled_models.backends.torch.streams import CudaSeam, InlineSeam, Seam, Tensors
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+SEAMS = [
+    pytest.param("cpu", id="inline"),
+    pytest.param("cuda", id="cuda", marks=needs_cuda),
+]
+
+
+class CountingSeam(InlineSeam):
+    """Tells what was captured and released."""
+
+    def __init__(self) -> None:
+        self.captures = 0
+        self.releases = 0
+
+    def capture(self, work: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
+        self.captures += 1
+        return super().capture(work)
+
+    def release(self) -> None:
+        self.releases += 1
+
+
+def window(height: int = 8, width: int = 6, seed: int = 0) -> NDArray[np.uint8]:
+    return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def engine_of(network: nn.Module, seam: Seam | None = None, where: str = "cpu") -> TorchEngine:
+    """An engine as CUDA's, with a pipeline, on the CPU or on CUDA."""
+    device = Device(torch.device(where), torch.float32, threads=1)
+    engine = build_engine(
+        network, device, model="test", native_scale=1, window_px=64, halo_px=0, multiple_px=1
+    )
+    if where == "cuda":
+        return engine
+    pipeline = make_pipeline(engine.network, device, torch.float32, seam or InlineSeam())
+    return replace(engine, pipeline=pipeline)
+
+
+def convolution() -> nn.Module:
+    torch.manual_seed(0)
+    return nn.Conv2d(3, 3, 3, padding=1)
+
+
+@pytest.mark.parametrize("where", SEAMS)
+def test_first_captured_and_replayed_batches_are_what_the_plain_way_gives(where: str) -> None:
+    engine = engine_of(convolution(), where=where)
+    plain = replace(engine, pipeline=None)
+
+    for seed in range(5):
+        windows = [window(seed=2 * seed), window(seed=2 * seed + 1)]
+        for reduce in (1, 2):
+            results = engine.start(windows, reduce).finish()
+            expected = plain.start(windows, reduce).finish()
+            for result, right in zip(results, expected, strict=True):
+                assert np.abs(result.astype(int) - right).max() <= (where == "cuda")
+
+
+@pytest.mark.parametrize("where", SEAMS)
+def test_batches_that_are_finished_late_and_in_any_order_keep_their_own_results(where: str) -> None:
+    engine = engine_of(nn.Identity(), where=where)
+    windows = [window(8 + seed % 2, 6, seed) for seed in range(8)]
+
+    started = [engine.start([each]) for each in windows]
+
+    for at in (7, 0, 3, 1, 6, 2, 5, 4):
+        (result,) = started[at].finish()
+        assert np.array_equal(result, windows[at])
+        assert started[at].is_done
+
+
+def test_sources_may_be_overwritten_once_a_batch_is_started() -> None:
+    engine = engine_of(nn.Identity())
+    source = window()
+    before = source.copy()
+
+    started = engine.start([source])
+    source[:] = 0
+
+    assert np.array_equal(started.finish()[0], before)
+
+
+def test_a_shape_is_captured_when_it_comes_again_and_once() -> None:
+    seam = CountingSeam()
+    engine = engine_of(nn.Identity(), seam)
+
+    counts = []
+    for _ in range(4):
+        engine.start([window()]).finish()
+        counts.append(seam.captures)
+    engine.start([window(), window()]).finish()
+
+    assert counts == [0, 1, 1, 1]
+    assert seam.captures == 1
+
+
+def test_only_the_graphs_that_were_used_last_are_kept() -> None:
+    seam = CountingSeam()
+    engine = engine_of(nn.Identity(), seam)
+    sides = range(1, MAX_GRAPHS + 2)
+    for side in sides:
+        for _ in range(2):
+            engine.start([window(side, side)]).finish()
+    assert engine.pipeline is not None
+    assert len(engine.pipeline.graphs) == MAX_GRAPHS
+
+    engine.start([window(sides[-1], sides[-1])]).finish()
+    assert seam.captures == len(sides)
+    engine.start([window(1, 1)]).finish()
+    assert seam.captures == len(sides) + 1
+
+
+class Full(nn.Module):
+    """Has no room for more than one window."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) > 1:
+            raise torch.OutOfMemoryError("full")
+        return x
+
+
+def test_without_room_graphs_are_given_up_and_the_next_smaller_batch_goes_on() -> None:
+    seam = CountingSeam()
+    engine = engine_of(Full(), seam)
+    for _ in range(2):
+        engine.start([window()]).finish()
+    assert isinstance(engine.pipeline, Pipeline)
+    assert len(engine.pipeline.graphs) == 1
+
+    with pytest.raises(EngineOutOfMemory):
+        engine.start([window(), window()])
+
+    assert (len(engine.pipeline.graphs), seam.releases) == (0, 1)
+    assert np.array_equal(engine.start([window()]).finish()[0], window())
+
+
+class Overflows(nn.Module):
+    """Not finite for a window whose first level is 255."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.where(x[:, :1, :1, :1] == 1, x * torch.inf, x)
+
+
+def test_windows_that_are_not_finite_are_computed_again_or_refused() -> None:
+    good, bad = window(seed=1), window(seed=2)
+    good[0, 0], bad[0, 0] = 0, 255
+    engine = replace(engine_of(Overflows()), exact_network=nn.Identity())
+
+    results = engine.start([good, bad]).finish()
+
+    assert np.array_equal(results[0], good)
+    assert np.array_equal(results[1], bad)
+    with pytest.raises(InternalError):
+        engine.strict().start([good, bad]).finish()
+
+
+@needs_cuda
+def test_a_cuda_device_gets_the_real_seam() -> None:
+    engine = engine_of(convolution(), where="cuda")
+
+    assert engine.pipeline is not None
+    assert isinstance(engine.pipeline.seam, CudaSeam)

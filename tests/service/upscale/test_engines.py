@@ -1,0 +1,154 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from upscaled.config import Settings, SettingsError
+from upscaled.upscale.engines import choose_model, choose_window_px, open_engine
+from upscaled.upscale.plan import TilePlan
+from upscaled_models.backends.base import least_window_px
+from upscaled_models.errors import ModelError, ModelRefused
+from upscaled_models.registry import OFFICIAL, ModelSpec, srvgg_shape
+from upscaled_models.store import ModelStore
+
+BY_NAME = {spec.name: spec for spec in OFFICIAL}
+
+
+def store_with(folder: Path, *names: str) -> ModelStore:
+    """A store in which these official models are present; their content is never read here."""
+    store = ModelStore(folder)
+    for name in names:
+        path = store.target(store.find(name))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    return store
+
+
+def test_a_model_in_16_bits_stands_for_its_release_until_that_is_here(tmp_path: Path) -> None:
+    release = BY_NAME["realesrgan-x4plus"]
+    half = release.packaged
+    assert half is not None
+    store = ModelStore(tmp_path)
+    store.target(half).touch()
+    named = Settings(model_x4=release.name)
+
+    assert choose_model(named, 4, store) == (half, store.target(half))
+
+    store.target(release).touch()
+
+    assert choose_model(named, 4, store) == (release, store.target(release))
+
+
+def test_a_model_named_for_one_scale_is_not_taken_for_the_other(tmp_path: Path) -> None:
+    store = store_with(tmp_path, "realesr-animevideov3")
+    settings = Settings(model_x2="realesr-animevideov3")
+
+    assert choose_model(settings, 2, store)[0].name == "realesr-animevideov3"
+    assert choose_model(settings, 4, store)[0].name == "upscaled-x4"
+
+
+def test_a_named_model_that_is_not_here_tells_where_it_belongs(tmp_path: Path) -> None:
+    settings = Settings(model_x4="realesrgan-x4plus")
+
+    with pytest.raises(SettingsError) as error:
+        choose_model(settings, 4, ModelStore(tmp_path))
+
+    assert "UPSCALED_MODEL_X4" in str(error.value)
+    assert str(tmp_path / "RealESRGAN_x4plus.pth") in str(error.value)
+    assert "upscaled models fetch realesrgan-x4plus" in str(error.value)
+
+
+def test_an_unknown_model_and_a_file_that_is_not_the_models_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no model 'x'"):
+        open_engine(Settings(device="cpu", data_dir=tmp_path, model_x4="x"), 4)
+    store_with(tmp_path / "models", "realesrgan-x4plus")
+    settings = Settings(device="cpu", data_dir=tmp_path, model_x4="realesrgan-x4plus")
+    with pytest.raises(ModelError, match="SHA-256"):
+        open_engine(settings, 4)
+
+
+@pytest.mark.parametrize("name", sorted(BY_NAME))
+@pytest.mark.parametrize("is_cuda", [False, True])
+def test_every_official_model_gets_a_window_with_a_core_on_its_multiple(
+    name: str, is_cuda: bool
+) -> None:
+    spec = BY_NAME[name]
+
+    window_px = choose_window_px(Settings(), spec, is_cuda=is_cuda)
+
+    assert window_px >= least_window_px(spec.halo_px, spec.multiple_px)
+    assert window_px % spec.multiple_px == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "exact_px", "auto_px", "cuda_px"),
+    [
+        ("realesrgan-x4plus", 256, 512, 816),
+        ("realesrgan-x2plus", 512, 1024, 1632),
+        ("realesrgan-x4plus-anime-6b", 512, 512, 816),
+        ("realesr-general-x4v3", 512, 512, 800),
+        ("upscaled-x4", 384, 512, 800),
+    ],
+)
+def test_windows_are_as_large_as_pays(
+    name: str, exact_px: int, auto_px: int, cuda_px: int, tmp_path: Path
+) -> None:
+    spec = ModelStore(tmp_path).find(name)
+    assert choose_window_px(Settings(precision="exact"), spec, is_cuda=False) == exact_px
+    assert choose_window_px(Settings(tuning=False), spec, is_cuda=False) == exact_px
+    assert choose_window_px(Settings(), spec, is_cuda=False) == auto_px
+    assert choose_window_px(Settings(), spec, is_cuda=True) == cuda_px
+
+
+@pytest.mark.parametrize("name", ["realesrgan-x4plus", "realesr-general-x4v3", "upscaled-x4"])
+def test_two_windows_a_side_make_the_longest_side_on_cuda(name: str, tmp_path: Path) -> None:
+    spec = ModelStore(tmp_path).find(name)
+    window_px = choose_window_px(Settings(), spec, is_cuda=True)
+    for side_px, count in ((1500, 4), (2 * window_px, 9)):
+        plan = TilePlan.of(
+            side_px,
+            side_px,
+            window_px=window_px,
+            halo_px=spec.halo_px,
+            multiple_px=spec.multiple_px,
+            shape_step_px=16,
+        )
+        assert len(plan.tiles) == count
+
+
+def test_the_window_setting_is_heeded_down_to_the_least_that_works() -> None:
+    spec: ModelSpec = BY_NAME["realesrgan-x2plus"]
+    least_px = least_window_px(spec.halo_px, spec.multiple_px)
+
+    for wanted_px in (least_px, least_px + 1, 2048):
+        chosen_px = choose_window_px(Settings(tile_window_px=wanted_px), spec, is_cuda=False)
+        assert chosen_px == wanted_px // spec.multiple_px * spec.multiple_px
+    with pytest.raises(SettingsError, match="UPSCALED_TILE_WINDOW_PX"):
+        choose_window_px(Settings(tile_window_px=least_px - 1), spec, is_cuda=False)
+
+
+def test_the_shipped_models_open_without_any_download(tmp_path: Path) -> None:
+    for scale in (2, 4):
+        engine = open_engine(Settings(device="cpu", precision="exact", data_dir=tmp_path), scale)
+        assert (engine.model, engine.native_scale) == (f"upscaled-x{scale}", scale)
+        assert engine.window_px % engine.multiple_px == 0
+
+
+def test_a_model_of_the_users_that_does_not_make_both_scales_is_refused_by_name(
+    tmp_path: Path,
+) -> None:
+    """As 0.1.0 took them: it is in the folder already, and would fail at every request."""
+    own = tmp_path / "models" / "own"
+    own.mkdir(parents=True)
+    record = {
+        "file": "mine.pth",
+        "sha256": "0" * 64,
+        "size_bytes": 1,
+        "family": "srvgg",
+        "shape": dict(srvgg_shape(upscale=3, num_conv=1, num_feat=4)),
+    }
+    (own / "mine.json").write_text(json.dumps(record))
+    for scale in (2, 4):
+        settings = Settings(data_dir=tmp_path, model_x2="mine", model_x4="mine")
+        with pytest.raises(ModelRefused, match="mine: a model of x3; x2 and x4 cannot both"):
+            open_engine(settings, scale)
