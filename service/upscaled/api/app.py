@@ -16,6 +16,7 @@ from upscaled.api.context import Context
 from upscaled.api.credits import answer_credits
 from upscaled.api.exposition import answer_metrics
 from upscaled.api.health import answer_health, answer_readiness
+from upscaled.api.image_url import SourceFetcher
 from upscaled.api.metrics import Metrics
 from upscaled.api.models import answer_models
 from upscaled.api.pages import build_page_routes
@@ -25,7 +26,6 @@ from upscaled.api.repair import settle_owed_for_ever
 from upscaled.api.request_log import log_exchange
 from upscaled.api.result_url import RESULT_PATH
 from upscaled.api.results import answer_result
-from upscaled.api.source.fetch import SourceFetcher
 from upscaled.api.state_probe import StateProbe
 from upscaled.api.tracing import open_tracing
 from upscaled.api.unread_answers import UnreadAnswers

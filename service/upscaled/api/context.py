@@ -6,9 +6,9 @@ from typing import cast
 from starlette.requests import Request
 
 from upscaled.api.body.budget import Budget
+from upscaled.api.image_url import SourceFetcher
 from upscaled.api.metrics import Metrics
 from upscaled.api.progress import ProgressBoard
-from upscaled.api.source.fetch import SourceFetcher
 from upscaled.api.state_probe import StateProbe
 from upscaled.api.unread_answers import UnreadAnswers
 from upscaled.config import Settings

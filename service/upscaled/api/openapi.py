@@ -10,9 +10,9 @@ from upscaled.api.present_models import MODEL_HEADER, TEMPERED_HEADER
 from upscaled.api.progress import ARRIVAL_WAIT_S, MAX_WATCHERS_PER_KEY
 from upscaled.api.progress_stream import PROGRESS_PATH
 from upscaled.api.result_url import RESULT_PATH
-from upscaled.api.source.url import MAX_URL_CHARACTERS
 from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
 from upscaled.errors import ServiceError
+from upscaled.fetch.url import MAX_URL_CHARACTERS
 from upscaled_models.store import MAX_NAME_CHARACTERS, NAME_PATTERN
 
 Document = dict[str, Any]

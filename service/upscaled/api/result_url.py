@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 from starlette.requests import Request
 
-from upscaled.api.source.url import SourceUrl
+from upscaled.fetch.url import SourceUrl
 
 RESULT_PATH: Final = "/public/result/"
 

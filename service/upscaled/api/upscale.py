@@ -19,10 +19,10 @@ from upscaled.api.present_models import MODEL_HEADER, TEMPERED_HEADER
 from upscaled.api.progress import Progress
 from upscaled.api.result_url import build_result_url, find_result_name
 from upscaled.api.run_to_end import run_to_end
-from upscaled.api.source.url import UnusableUrl, parse_url
 from upscaled.api.unread_answers import ImageResponse
 from upscaled.api.wire.client import Client, watch_client
 from upscaled.errors import FileSizeTooLarge
+from upscaled.fetch.url import UnusableUrl, parse_url
 from upscaled.image.probe import probe
 from upscaled.image.types import ImageInfo
 from upscaled.pool.executor import StageTimes, Upscaled, UpscaleRequest

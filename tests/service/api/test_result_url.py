@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from upscaled.api.result_url import find_result_name
-from upscaled.api.source.url import UnusableUrl, check_source_url, parse_url
+from upscaled.fetch.url import UnusableUrl, check_source_url, parse_url
 
 
 @pytest.mark.parametrize(

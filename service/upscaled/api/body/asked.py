@@ -14,9 +14,9 @@ from upscaled.api.body.parts import parse_parts
 from upscaled.api.body.reading import OVERHEAD_BYTES, read_body
 from upscaled.api.body.scale import parse_scale
 from upscaled.api.present_models import MODEL_HEADER, parse_model_header, require_model
-from upscaled.api.source.url import check_source_url
 from upscaled.config import Settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, MissingParameter
+from upscaled.fetch.url import check_source_url
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ import re
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from upscaled.api.source.head import ResponseHead
-from upscaled.api.source.url import UnusableUrl
 from upscaled.errors import FileSizeTooLarge
+from upscaled.fetch.head import ResponseHead
+from upscaled.fetch.url import UnusableUrl
 
 CHUNKED: Final = "chunked"
 

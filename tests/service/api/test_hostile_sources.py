@@ -17,13 +17,13 @@ import pytest_asyncio
 
 from tests.service.api.origin import Origin, origin
 from upscaled.api.body.budget import Budget, Share
-from upscaled.api.source.connection import READ_BYTES
-from upscaled.api.source.fetch import PIECES_PER_ITERATION, SourceFetcher
-from upscaled.api.source.framing import ChunkedBody
-from upscaled.api.source.head import HeadParser
-from upscaled.api.source.url import UNUSABLE_URL_TEXT
+from upscaled.api.image_url import PIECES_PER_ITERATION, SourceFetcher
 from upscaled.config import load_settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, ServiceError
+from upscaled.fetch.connection import READ_BYTES
+from upscaled.fetch.framing import ChunkedBody
+from upscaled.fetch.head import HeadParser
+from upscaled.fetch.url import UNUSABLE_URL_TEXT
 
 LIMIT_BYTES = 1_000_000
 SOURCES = 16

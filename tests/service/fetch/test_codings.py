@@ -6,10 +6,10 @@ import zlib
 import pytest
 
 from tests.counting import count_steps
-from upscaled.api.source.codings import MAX_CODINGS, STEP_BYTES, choose_stages, finish, unpack
-from upscaled.api.source.head import parse_head
-from upscaled.api.source.url import UnusableUrl
 from upscaled.errors import FileSizeTooLarge
+from upscaled.fetch.codings import MAX_CODINGS, STEP_BYTES, choose_stages, finish, unpack
+from upscaled.fetch.head import parse_head
+from upscaled.fetch.url import UnusableUrl
 
 LIMIT_BYTES = 1_000_000
 PNG = b"\x89PNG\r\n\x1a\n" + os.urandom(3000) + bytes(20_000)

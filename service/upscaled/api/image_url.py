@@ -13,16 +13,16 @@ from collections.abc import Iterable
 from typing import Final
 
 from upscaled.api.body.budget import Share
-from upscaled.api.source.codings import choose_stages, finish, unpack
-from upscaled.api.source.connection import Connection, PrivateAddress, make_tls_context
-from upscaled.api.source.connection import open_connection as connect
-from upscaled.api.source.cookies import CookieStore
-from upscaled.api.source.framing import choose_framing, max_framed_bytes
-from upscaled.api.source.head import MAX_HEAD_BYTES, HeadParser, ResponseHead
-from upscaled.api.source.names import NameLookup
-from upscaled.api.source.url import SourceUrl, UnusableUrl, encode_host, join_url, parse_url
 from upscaled.config import Settings
 from upscaled.errors import FileSizeTooLarge
+from upscaled.fetch.codings import choose_stages, finish, unpack
+from upscaled.fetch.connection import Connection, PrivateAddress, make_tls_context
+from upscaled.fetch.connection import open_connection as connect
+from upscaled.fetch.cookies import CookieStore
+from upscaled.fetch.framing import choose_framing, max_framed_bytes
+from upscaled.fetch.head import MAX_HEAD_BYTES, HeadParser, ResponseHead
+from upscaled.fetch.names import NameLookup
+from upscaled.fetch.url import SourceUrl, UnusableUrl, encode_host, join_url, parse_url
 
 MAX_REDIRECTS: Final = 10
 PIECES_PER_ITERATION: Final = 64

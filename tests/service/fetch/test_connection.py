@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from tests.certificates import make_certificate
 from tests.service.api.origin import Origin, origin
-from upscaled.api.source.connection import (
+from upscaled.errors import FileSizeTooLarge
+from upscaled.fetch.connection import (
     MAX_ADDRESSES,
     READ_BYTES,
     PrivateAddress,
@@ -19,9 +20,8 @@ from upscaled.api.source.connection import (
     make_tls_context,
     open_connection,
 )
-from upscaled.api.source.names import AddressInfo, NameLookup
-from upscaled.api.source.url import parse_url
-from upscaled.errors import FileSizeTooLarge
+from upscaled.fetch.names import AddressInfo, NameLookup
+from upscaled.fetch.url import parse_url
 
 LIMIT_BYTES = 1_000_000
 LOOPBACK = (ipaddress.ip_network("127.0.0.1/32"),)

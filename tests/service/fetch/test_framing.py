@@ -1,14 +1,14 @@
 import pytest
 
 from tests.counting import count_steps
-from upscaled.api.source.framing import (
+from upscaled.errors import FileSizeTooLarge
+from upscaled.fetch.framing import (
     BODY_BYTES_PER_FRAMING_BYTE,
     FREE_FRAMING_BYTES,
     choose_framing,
 )
-from upscaled.api.source.head import parse_head
-from upscaled.api.source.url import UnusableUrl
-from upscaled.errors import FileSizeTooLarge
+from upscaled.fetch.head import parse_head
+from upscaled.fetch.url import UnusableUrl
 
 LIMIT_BYTES = 10_000_000
 DATA = b"0123456789"

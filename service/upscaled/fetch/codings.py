@@ -9,10 +9,10 @@ import zlib
 from collections.abc import Iterator, Sequence
 from typing import Final, Protocol
 
-from upscaled.api.source.framing import CHUNKED
-from upscaled.api.source.head import ResponseHead
-from upscaled.api.source.url import UnusableUrl
 from upscaled.errors import FileSizeTooLarge
+from upscaled.fetch.framing import CHUNKED
+from upscaled.fetch.head import ResponseHead
+from upscaled.fetch.url import UnusableUrl
 from upscaled.image.formats.sniff import sniff
 
 MAX_CODINGS: Final = 5  # curl's limit, MAX_ENCODE_STACK of lib/content_encoding.c

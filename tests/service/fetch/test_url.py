@@ -5,7 +5,8 @@ from hypothesis import example, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
-from upscaled.api.source.url import (
+from upscaled.errors import InvalidParameter
+from upscaled.fetch.url import (
     MAX_LOCATION_BYTES,
     MAX_URL_CHARACTERS,
     UNUSABLE_URL_TEXT,
@@ -14,7 +15,6 @@ from upscaled.api.source.url import (
     join_url,
     parse_url,
 )
-from upscaled.errors import InvalidParameter
 
 
 @pytest.mark.parametrize(

@@ -3,8 +3,8 @@ from typing import Any
 import pytest
 
 from tests.counting import count_steps
-from upscaled.api.source import head as head_module
-from upscaled.api.source.head import (
+from upscaled.fetch import head as head_module
+from upscaled.fetch.head import (
     MAX_HEAD_BYTES,
     MAX_HEAD_LINES,
     MAX_INTERIM_HEADS,
@@ -12,7 +12,7 @@ from upscaled.api.source.head import (
     ResponseHead,
     parse_head,
 )
-from upscaled.api.source.url import UnusableUrl
+from upscaled.fetch.url import UnusableUrl
 
 OK = b"HTTP/1.1 200 OK\r\n"
 

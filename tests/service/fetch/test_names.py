@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from upscaled.api.source.names import NameLookup
+from upscaled.fetch.names import NameLookup
 
 
 async def test_a_name_gives_its_addresses() -> None:

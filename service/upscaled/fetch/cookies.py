@@ -11,8 +11,8 @@ from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import Final
 from urllib.request import Request
 
-from upscaled.api.source.head import ResponseHead
-from upscaled.api.source.url import SourceUrl
+from upscaled.fetch.head import ResponseHead
+from upscaled.fetch.url import SourceUrl
 
 # curl's limits, of lib/cookie.h: MAX_SET_COOKIE_AMOUNT, MAX_NAME (of one cookie), and
 # MAX_COOKIE_HEADER_LEN.

@@ -13,10 +13,10 @@ import pytest_asyncio
 
 from tests.service.api.origin import Origin, origin, redirect, response
 from upscaled.api.body.budget import Budget
-from upscaled.api.source.fetch import MAX_REDIRECTS, SourceFetcher
-from upscaled.api.source.url import UNUSABLE_URL_TEXT, check_source_url
+from upscaled.api.image_url import MAX_REDIRECTS, SourceFetcher
 from upscaled.config import Settings, load_settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, RateLimitExceeded
+from upscaled.fetch.url import UNUSABLE_URL_TEXT, check_source_url
 
 PHOTO = os.urandom(5000)
 LIMIT_BYTES = 10_000

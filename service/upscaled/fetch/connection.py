@@ -13,11 +13,11 @@ from typing import Final
 
 import aiohappyeyeballs
 
-from upscaled.api.source.addresses import Network, is_forbidden
-from upscaled.api.source.names import AddressInfo, NameLookup
-from upscaled.api.source.url import SourceUrl
 from upscaled.config import PREFIX
 from upscaled.errors import FileSizeTooLarge
+from upscaled.fetch.addresses import Network, is_forbidden
+from upscaled.fetch.names import AddressInfo, NameLookup
+from upscaled.fetch.url import SourceUrl
 
 # What is read at once. The transport holds at most a few times as much before it stops reading.
 READ_BYTES: Final = 16 * 1024

@@ -1,13 +1,13 @@
 import pytest
 
-from upscaled.api.source.cookies import (
+from upscaled.fetch.cookies import (
     MAX_COOKIE_BYTES,
     MAX_COOKIES_PER_ANSWER,
     MAX_HEADER_CHARACTERS,
     CookieStore,
 )
-from upscaled.api.source.head import ResponseHead
-from upscaled.api.source.url import parse_url
+from upscaled.fetch.head import ResponseHead
+from upscaled.fetch.url import parse_url
 
 
 def sent(set_by: str, asked: str, *cookies: bytes) -> str:

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from upscaled.api.source.url import UnusableUrl
+from upscaled.fetch.url import UnusableUrl
 
 # All heads of one answer together, interim ones (1xx) included: curl's limit,
 # MAX_HTTP_RESP_HEADER_SIZE of lib/http.h.
