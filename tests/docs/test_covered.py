@@ -11,6 +11,7 @@ from tests.docs.blocks import DOCS, METRICS, PAGES, ROOT
 from upscaled.api.metrics import Metrics
 from upscaled.cli import app
 from upscaled.config import ALIASES, PREFIX, Settings
+from upscaled.errors import ServiceError
 
 
 def _leaves(command: Any, words: tuple[str, ...] = ("upscaled",)) -> list[tuple[str, Any]]:
@@ -66,6 +67,15 @@ def test_every_metric_is_documented() -> None:
     names = [each.name for each in families if each.name.startswith("upscaled_")]
     assert len(names) >= 5
     assert [name for name in names if f"`{name}" not in text] == []
+
+
+def test_every_error_code_has_a_row_with_its_status() -> None:
+    text = (DOCS / "errors.md").read_text()
+    kinds = [kind for kind in ServiceError.__subclasses__() if kind.error_code]
+    assert len(kinds) >= 14
+    assert [
+        kind.error_code for kind in kinds if f"| `{kind.error_code}` | {kind.status} |" not in text
+    ] == []
 
 
 def test_every_page_is_linked_from_the_readme() -> None:

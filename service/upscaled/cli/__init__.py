@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from upscaled.cli import config, credits, doctor, image, keys, models, serve, tune, watch
+from upscaled.cli import backup, config, credits, doctor, image, keys, models, serve, tune, watch
 from upscaled.config import SettingsError
 
 app = typer.Typer(
@@ -37,7 +37,7 @@ def _upscaled(
     pass
 
 
-for _module in (serve, image, watch, keys, credits, models, tune, config, doctor):
+for _module in (serve, image, watch, keys, credits, models, tune, backup, config, doctor):
     _module.register(app)
 
 

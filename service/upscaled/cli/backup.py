@@ -1,0 +1,35 @@
+"""`upscaled backup`: copy the database into one file while the service runs."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from upscaled.config import load_settings
+from upscaled.state import StateError
+from upscaled.state.backup import back_up
+
+
+def register(app: typer.Typer) -> None:
+    app.command("backup")(write_backup)
+
+
+def write_backup(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to make; must not exist.")],
+) -> None:
+    """Copy API keys, credits and the records of results into FILE; the service may be running.
+
+    For SQLite, the default database; PostgreSQL has pg_dump. Models of your own are not in it:
+    copy the folder models/own beside the database too.
+    """
+    settings = load_settings()
+    try:
+        size_bytes = back_up(settings.database_url, settings.data_dir, file)
+    except FileExistsError as error:
+        reason = error.args[0] if error.errno is None else f"{file} exists already"
+        typer.echo(f"upscaled: {reason}", err=True)
+        raise typer.Exit(1) from None
+    except (StateError, OSError) as error:
+        typer.echo(f"upscaled: cannot back up to {file}: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"Backed up the database ({size_bytes} bytes, verified) to {file}")
