@@ -5,7 +5,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from tests.debian import make_debian_root, require_programs
 
@@ -44,3 +46,24 @@ def debian_root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     make_debian_root(folder)
     yield folder
     shutil.rmtree(folder)
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Runs torch on one thread: on a few pixels threads mostly wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(scope="session")
+def texture() -> NDArray[np.uint8]:
+    """Coloured noise of 320x224 px that is the same on every machine: metrics of it are known."""
+    noise = np.random.default_rng(7).integers(0, 256, (224, 320, 3)).astype(np.float64)
+    for _ in range(2):
+        moved = (np.roll(noise, 1, 0), np.roll(noise, 1, 1), np.roll(noise, (1, 1), (0, 1)))
+        noise = (noise + sum(moved)) / 4
+    return np.clip(np.rint(128 + (noise - 128) * 2), 0, 255).astype(np.uint8)

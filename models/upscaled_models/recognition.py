@@ -94,7 +94,7 @@ def _recognise_srvgg(sizes: Sizes) -> Shape:
 
 
 def _recognise_span(sizes: Sizes) -> Shape:
-    """Of a folded state dict (`upscaled_models.networks.span.fold_state`)."""
+    """Of a folded state dict (`upscaled_models.families.span.fold_state`)."""
     features, num_in, *_ = _convolution(sizes, "conv_1.weight")
     num_out, *_ = _convolution(sizes, "upsampler.0.weight")
     if num_in != 3:

@@ -320,7 +320,7 @@ def _describe_default(name: str, entry: Mapping[str, int | str]) -> ModelSpec:
         licence=str(entry["licence"]),
         source="default",
     )
-    return replace(spec, bits=16)  # as `upscaled_models.training.export` writes them
+    return replace(spec, bits=16)  # as `scripts.training.export` writes them
 
 
 def _whole(values: Mapping[str, int | str], key: str) -> int:

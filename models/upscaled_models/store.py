@@ -34,7 +34,9 @@ MAX_NAME_CHARACTERS = 64
 NAME_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_CHARACTERS - 1}}}"
 _SAFE_NAME = re.compile(NAME_PATTERN)
 _RESERVED_NAMES = frozenset({"auto"})
-_QUANTISED = ".int8"  # upscaled_models.quantised: a model's record in 8 bits is `NAME.int8.json`
+_QUANTISED = (
+    ".int8"  # upscaled_models.quantise.record: a model's record in 8 bits is `NAME.int8.json`
+)
 
 
 class FileState(StrEnum):

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upscaled_models.errors import WeightsError
+from upscaled_models.families.compact import SRVGGNetCompact
+from upscaled_models.families.plain import PlainNet
+from upscaled_models.families.realplksr import RealPLKSR
+from upscaled_models.families.rrdb import RRDBNet
+from upscaled_models.families.span import SPAN, fold_state
 from upscaled_models.foreign import refusal_of_format, refusal_of_network
 from upscaled_models.mixing import mix_states
-from upscaled_models.networks.plain import PlainNet
-from upscaled_models.networks.realplksr import RealPLKSR
-from upscaled_models.networks.rrdb import RRDBNet
-from upscaled_models.networks.span import SPAN, fold_state
-from upscaled_models.networks.srvgg import SRVGGNetCompact
 from upscaled_models.older_names import find_new_names
 from upscaled_models.recognition import UnknownArchitecture, recognise
 from upscaled_models.registry import Family, ModelSpec, Shape

@@ -18,7 +18,7 @@ from upscaled_models.backends.base import Engine
 from upscaled_models.backends.device import choose_device
 from upscaled_models.backends.loaded import LoadedModel
 from upscaled_models.backends.openvino.engine import build_openvino_engine
-from upscaled_models.quantising.prepare import quantise_network
+from upscaled_models.quantise.prepare import quantise_network
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from upscaled_models.quantised import quantised_path, record_path
+from upscaled_models.quantise.record import quantised_path, record_path
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import FileState, ModelStore
 

@@ -8,15 +8,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.config import load_settings
-from upscaled.image.harm import measure_harm
-from upscaled.upscale.lock import lock_colours
-from upscaled.upscale.neutral import is_neutral, neutralise
-from upscaled.upscale.tempering import AUTO_STRENGTH, Tempering, temper
-from upscaled.upscale.upscaler import open_upscaler
-from upscaled_models.errors import UnknownModel
-from upscaled_models.evaluation.cache import cached_upscaler
-from upscaled_models.evaluation.upscalers import (
+from scripts.evaluation.cache import cached_upscaler
+from scripts.evaluation.upscalers import (
     KERNELS,
     AnyUpscaler,
     FileUpscaler,
@@ -27,8 +20,15 @@ from upscaled_models.evaluation.upscalers import (
     network_upscaler,
     open_network,
 )
+from upscaled.config import load_settings
+from upscaled.image.harm import measure_harm
+from upscaled.upscale.lock import lock_colours
+from upscaled.upscale.neutral import is_neutral, neutralise
+from upscaled.upscale.tempering import AUTO_STRENGTH, Tempering, temper
+from upscaled.upscale.upscaler import open_upscaler
+from upscaled_models.errors import UnknownModel
+from upscaled_models.quantise.tracks import decode
 from upscaled_models.store import ModelStore
-from upscaled_models.training.degradation import decode
 
 Pixels = NDArray[np.uint8]
 

@@ -12,9 +12,7 @@ import torch
 from scripts.evaluation.blind.pairs import Comparison
 from scripts.evaluation.blind.session import compare_blind
 from scripts.evaluation.chosen import Chosen, Options, open_chosen, open_product
-from scripts.evaluation.subjects import draw_subjects
-from upscaled_models.errors import ModelError
-from upscaled_models.evaluation.measure import (
+from scripts.evaluation.measure import (
     Figures,
     Truth,
     compare,
@@ -23,10 +21,12 @@ from upscaled_models.evaluation.measure import (
     measure_truths,
     read_truths,
 )
-from upscaled_models.evaluation.perceptual import FIGURES, PerceptualMeter
-from upscaled_models.evaluation.sheet import draw_sheet, write_sheets
-from upscaled_models.evaluation.tracks import FILES
-from upscaled_models.evaluation.upscalers import KERNELS, FileUpscaler, Upscaler
+from scripts.evaluation.perceptual import FIGURES, PerceptualMeter
+from scripts.evaluation.sheet import draw_sheet, write_sheets
+from scripts.evaluation.subjects import draw_subjects
+from scripts.evaluation.upscalers import KERNELS, FileUpscaler, Upscaler
+from upscaled_models.errors import ModelError
+from upscaled_models.quantise.tracks import FILES
 
 FLAT = "flat"
 """The name under which `--skip` knows the runs over pictures of one colour."""

@@ -19,12 +19,12 @@ from PIL import Image, ImageDraw, ImageFont
 sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 from scripts.evaluation.subjects import draw_subjects
+from scripts.evaluation.upscalers import network_upscaler, open_network
 from upscaled.config import load_settings
 from upscaled.image.harm import measure_harm
 from upscaled.upscale.tempering import AUTO_STRENGTH, Tempering, temper
-from upscaled_models.evaluation.tracks import make_small
-from upscaled_models.evaluation.upscalers import network_upscaler, open_network
-from upscaled_models.training.pictures import read_rgb
+from upscaled_models.quantise.pictures import read_rgb
+from upscaled_models.quantise.tracks import make_small
 
 Pixels = NDArray[np.uint8]
 Box = tuple[int, int, int, int]

@@ -1,11 +1,9 @@
 """Fixtures for models: a store of shipped stand-ins, and the published implementation."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
 
 from tests.reference.standins import (
     PublishedCommunity,
@@ -34,15 +32,6 @@ def community() -> PublishedCommunity:
         return import_community()
     except ModuleNotFoundError as error:
         pytest.skip(f"tests/reference/requirements.lock is not installed: {error}")
-
-
-@pytest.fixture
-def one_thread() -> Iterator[None]:
-    """Runs torch on one thread: on a few pixels threads mostly wait for each other."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture

@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import upscaled_models.default
-from upscaled_models.evaluation.measure import flat_error_levels
-from upscaled_models.evaluation.metrics import acutance, luma, psnr_db
-from upscaled_models.evaluation.tracks import make_clean
-from upscaled_models.evaluation.upscalers import Upscaler, kernel_upscaler, network_upscaler
+from scripts.evaluation.measure import flat_error_levels
+from scripts.evaluation.metrics import acutance
+from scripts.evaluation.upscalers import Upscaler, kernel_upscaler, network_upscaler
+from scripts.training.export import read_network
+from upscaled_models.quantise.metrics import luma, psnr_db
+from upscaled_models.quantise.tracks import make_clean
 from upscaled_models.registry import is_colour_exact, read_default_models
-from upscaled_models.training.export import read_network
 
 FOLDER = Path(upscaled_models.default.__file__).parent
 MANIFEST: dict[str, dict[str, Any]] = json.loads((FOLDER / "manifest.json").read_text())

@@ -1,5 +1,5 @@
-"""The fixtures that tests of models have: the published implementation and one thread."""
+"""The fixtures that tests of models have: the published implementation and an official file."""
 
-from tests.models.conftest import animevideo_file, one_thread, published
+from tests.models.conftest import animevideo_file, published
 
-__all__ = ["animevideo_file", "one_thread", "published"]
+__all__ = ["animevideo_file", "published"]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled_models.backends.base import Window
-from upscaled_models.quantised import MIN_PSNR_DB
+from upscaled_models.quantise.record import MIN_PSNR_DB
 
 MAX_MEAN_SHIFT: Final = 0.5
 """In levels of 255, of any picture's mean colour: what is evenly too dark is wrong at any PSNR."""

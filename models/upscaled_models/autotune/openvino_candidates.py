@@ -24,8 +24,8 @@ from upscaled_models.backends.openvino.graph import has_graph
 from upscaled_models.backends.openvino.layers import Layers, layers_of
 from upscaled_models.backends.openvino.runtime import digest, has_fast_bfloat16
 from upscaled_models.errors import WeightsError
-from upscaled_models.prepared import PreparedForm, find_prepared
-from upscaled_models.quantised import allowed_in
+from upscaled_models.quantise.prepared import PreparedForm, find_prepared
+from upscaled_models.quantise.record import allowed_in
 from upscaled_models.weights import state_of
 
 _FLOATS: Final[Sequence[OpenVinoPrecision]] = ("bfloat16", "float32")

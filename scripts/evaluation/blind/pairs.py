@@ -7,9 +7,9 @@ import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
 
-from upscaled_models.evaluation.measure import Truth
-from upscaled_models.evaluation.tracks import make_small
-from upscaled_models.evaluation.upscalers import AnyUpscaler, run
+from scripts.evaluation.measure import Truth
+from scripts.evaluation.upscalers import AnyUpscaler, run
+from upscaled_models.quantise.tracks import make_small
 
 Pixels = NDArray[np.uint8]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from scripts.evaluation.blind.pairs import Pair
 from scripts.evaluation.blind.tally import Tally, Vote
-from upscaled_models.training.degradation import encode_png
+from upscaled_models.quantise.tracks import encode_png
 
 PAGE = Path(__file__).with_name("page.html")
 HOST = "127.0.0.1"

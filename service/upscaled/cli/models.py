@@ -13,7 +13,7 @@ from upscaled.config import load_settings
 from upscaled_models.errors import ModelError
 from upscaled_models.fetch import Progress
 from upscaled_models.packaged import is_packaged_here, obtain
-from upscaled_models.quantised import QUANTISABLE
+from upscaled_models.quantise.record import QUANTISABLE
 from upscaled_models.registry import WEIGHTS_PACKAGE, ModelSpec
 from upscaled_models.store import FileState, ModelStore, find_official
 
@@ -136,8 +136,8 @@ def quantise_model(
     steps: Annotated[int, typer.Option(min=0, metavar="N", help="steps of tuning, 1 s each")] = 300,
 ) -> None:
     """Prepare a model in 8 bits, for `UPSCALED_PRECISION=fast`: once, and it takes minutes."""
-    from upscaled_models.quantised import quantised_path
-    from upscaled_models.quantising.prepare import quantise
+    from upscaled_models.quantise.prepare import quantise
+    from upscaled_models.quantise.record import quantised_path
 
     store = _store()
     with _told_plainly():

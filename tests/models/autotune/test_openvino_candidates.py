@@ -11,7 +11,9 @@ from upscaled_models.autotune.defaults import EXACT_8_BITS, InstructionSet
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.loaded import LoadedModel
 from upscaled_models.backends.openvino.runtime import has_fast_bfloat16
-from upscaled_models.quantised import (
+from upscaled_models.quantise.pictures import draw_pictures
+from upscaled_models.quantise.prepare import quantise
+from upscaled_models.quantise.record import (
     QuantisedProof,
     QuantisedRecord,
     allowed_in,
@@ -19,8 +21,6 @@ from upscaled_models.quantised import (
     read_record,
     record_path,
 )
-from upscaled_models.quantising.pictures import draw_pictures
-from upscaled_models.quantising.prepare import quantise
 from upscaled_models.registry import (
     DEFAULT_DIR,
     describe_model,

@@ -5,8 +5,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from scripts.evaluation.chosen import correct_colours, temper_by
-from upscaled_models.evaluation.tracks import make_small
-from upscaled_models.evaluation.upscalers import KERNELS, kernel_upscaler, run
+from scripts.evaluation.upscalers import KERNELS, kernel_upscaler, run
+from upscaled_models.quantise.tracks import make_small
 
 Pixels = NDArray[np.uint8]
 

@@ -13,8 +13,8 @@ from PIL import Image
 import upscaled_models.default
 from scripts.evaluation.command import main
 from upscaled_models.packaged import is_packaged_here, obtain
+from upscaled_models.quantise.drawing import draw_page
 from upscaled_models.store import ModelStore
-from upscaled_models.training.drawing import draw_page
 
 
 @pytest.fixture

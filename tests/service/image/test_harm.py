@@ -12,7 +12,7 @@ from PIL import Image as PillowImage
 from tests.service.image.jpeg_samples import save_jpeg
 from upscaled.image.harm import Harm, measure_harm, measure_noise
 from upscaled.image.pixels import Pixels
-from upscaled_models.training.drawing import draw_page
+from upscaled_models.quantise.drawing import draw_page
 
 
 def scene(height: int = 200, width: int = 240) -> NDArray[np.float64]:

@@ -6,8 +6,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from scripts.evaluation.upscalers import Upscaler, network_upscaler, open_network
 from upscaled.upscale.check import BLOCK_PX, is_believable
-from upscaled_models.evaluation.upscalers import Upscaler, network_upscaler, open_network
 
 Pixels = NDArray[np.uint8]
 SIDE_PX = 64

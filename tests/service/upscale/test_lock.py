@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from scripts.evaluation.measure import read_truths
+from scripts.evaluation.metrics import acutance
+from scripts.evaluation.upscalers import network_upscaler, open_network
 from tests.service.upscale.box_engine import BoxEngine, lane_of
 from upscaled.image.types import Image
 from upscaled.upscale.lock import LOCK_PX, lock_colours
 from upscaled.upscale.loop import Care, upscale
-from upscaled_models.evaluation.measure import read_truths
-from upscaled_models.evaluation.metrics import acutance, luma, psnr_db
-from upscaled_models.evaluation.tracks import GOAL_TRACKS, TRACKS
-from upscaled_models.evaluation.upscalers import network_upscaler, open_network
+from upscaled_models.quantise.metrics import luma, psnr_db
+from upscaled_models.quantise.tracks import GOAL_TRACKS, TRACKS
 
 Pixels = NDArray[np.uint8]
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from scripts.evaluation.measure import read_truths
+from scripts.evaluation.metrics import acutance
 from tests.service.upscale.box_engine import BoxEngine, lane_of
 from upscaled.config import Settings
 from upscaled.image.types import Image
@@ -16,9 +18,8 @@ from upscaled.upscale.loop import Care, upscale
 from upscaled.upscale.pattern_correction import REACH_PX, PatternCorrection
 from upscaled.upscale.region import Region
 from upscaled_models.backends.base import Engine
-from upscaled_models.evaluation.measure import read_truths
-from upscaled_models.evaluation.metrics import acutance, luma, psnr_db
-from upscaled_models.evaluation.tracks import GOAL_TRACKS, TRACKS
+from upscaled_models.quantise.metrics import luma, psnr_db
+from upscaled_models.quantise.tracks import GOAL_TRACKS, TRACKS
 
 Pixels = NDArray[np.uint8]
 

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from upscaled_models.backends.cuda.layout import Grid, make_planes, make_trunk, to_planes
 from upscaled_models.backends.cuda.step import COLUMNS, Launcher, Layer, Step, make_layer
-from upscaled_models.networks import plain, rrdb, srvgg
+from upscaled_models.families import compact, plain, rrdb
 
 LEAST_SIDE_PX: Final = 4
 """Of any picture that every network can fold."""
@@ -28,7 +28,7 @@ class KernelNetwork(Protocol):
 
 def can_be_built(network: nn.Module) -> bool:
     """Whether the kernel has what a network's layers take."""
-    if not isinstance(network, rrdb.RRDBNet | srvgg.SRVGGNetCompact | plain.PlainNet):
+    if not isinstance(network, rrdb.RRDBNet | compact.SRVGGNetCompact | plain.PlainNet):
         return False
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
     inner = {layer.out_channels for layer in layers[:-1]} | {layers[1].in_channels}
@@ -47,7 +47,7 @@ def build_kernel_network(
     """
     if isinstance(network, rrdb.RRDBNet):
         return _build_rrdb(network, dtype, device, launch)
-    if isinstance(network, srvgg.SRVGGNetCompact):
+    if isinstance(network, compact.SRVGGNetCompact):
         return _build_compact(network, dtype, device, launch)
     if isinstance(network, plain.PlainNet):
         return _build_plain(network, dtype, device, launch)
@@ -67,7 +67,7 @@ def list_steps(network: nn.Module, dtype: torch.dtype) -> list[Step]:
 
 @dataclass(frozen=True, slots=True)
 class Rrdb:
-    """layers: by the names of `upscaled_models.networks.rrdb.RRDBNet`'s modules."""
+    """layers: by the names of `upscaled_models.families.rrdb.RRDBNet`'s modules."""
 
     layers: dict[str, Layer]
     blocks: int
@@ -206,7 +206,7 @@ def _build_rrdb(
 
 
 def _build_compact(
-    network: srvgg.SRVGGNetCompact, dtype: torch.dtype, device: torch.device, launch: Launcher
+    network: compact.SRVGGNetCompact, dtype: torch.dtype, device: torch.device, launch: Launcher
 ) -> Compact:
     *inner, last = (layer for layer in network.body if isinstance(layer, nn.Conv2d))
     slopes = [_slope(layer) for layer in network.body if not isinstance(layer, nn.Conv2d)]

@@ -24,12 +24,12 @@ from upscaled_models.backends.openvino.layers import (
 )
 from upscaled_models.backends.openvino.nodes import LEVELS, convolve, double, leak, to_grid
 from upscaled_models.backends.openvino.runtime import Graph, Node, import_openvino
-from upscaled_models.networks.plain import LIMIT, SLOPE
-from upscaled_models.networks.realplksr import GROUP_EPSILON, LAYER_EPSILON
-from upscaled_models.networks.rrdb import LEAK as RRDB_LEAK
-from upscaled_models.networks.rrdb import RESIDUAL_SCALE
-from upscaled_models.networks.span import BLOCKS as SPAN_BLOCKS
-from upscaled_models.networks.srvgg import LEAK as SRVGG_LEAK
+from upscaled_models.families.compact import LEAK as SRVGG_LEAK
+from upscaled_models.families.plain import LIMIT, SLOPE
+from upscaled_models.families.realplksr import GROUP_EPSILON, LAYER_EPSILON
+from upscaled_models.families.rrdb import LEAK as RRDB_LEAK
+from upscaled_models.families.rrdb import RESIDUAL_SCALE
+from upscaled_models.families.span import BLOCKS as SPAN_BLOCKS
 from upscaled_models.registry import GROUPS, Family, Shape
 
 
@@ -105,7 +105,7 @@ def _plain(x: Node, shape: Shape, layers: Layers) -> Node:
 
 
 def _differences(x: Node) -> Node:
-    """See `upscaled_models.networks.plain.differences`; whole levels, so exact in any precision."""
+    """See `upscaled_models.families.plain.differences`; whole levels, so exact in any precision."""
     ops = import_openvino().opset15
     end = np.iinfo(np.int64).max
     padded = ops.pad(x, [0, 0, 0, 0], [0, 0, 1, 1], "edge")
@@ -257,7 +257,7 @@ def _span(x: Node, shape: Shape, layers: Layers) -> Node:
 
 
 def _span_block(x: Node, name: str, layers: Layers) -> tuple[Node, Node]:
-    """See `upscaled_models.networks.span.SpanBlock`."""
+    """See `upscaled_models.families.span.SpanBlock`."""
     ops = import_openvino().opset15
     one, two, three = (layers.convolutions[f"{name}.c{number}_r"] for number in (1, 2, 3))
     first = ops.swish(convolve(x, one))

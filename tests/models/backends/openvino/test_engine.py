@@ -18,7 +18,7 @@ from upscaled_models.backends.openvino.graph import build_graph
 from upscaled_models.backends.openvino.layers import layers_of
 from upscaled_models.backends.openvino.runtime import compile_graph, has_fast_bfloat16
 from upscaled_models.backends.torch.engine import build_engine
-from upscaled_models.networks import strips
+from upscaled_models.families import strips
 from upscaled_models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
 from upscaled_models.weights import build_network
 

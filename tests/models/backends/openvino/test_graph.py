@@ -8,12 +8,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.models.recipes.test_rounding import levels_of
+from tests.models.quantise.test_rounding import levels_of
 from upscaled_models.backends.openvino.finishing import finish_window
 from upscaled_models.backends.openvino.graph import build_graph, has_graph
 from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation, layers_of
 from upscaled_models.backends.openvino.runtime import compile_graph
-from upscaled_models.recipes.rounding import round_layers
+from upscaled_models.quantise.rounding import round_layers
 from upscaled_models.registry import (
     Family,
     Shape,

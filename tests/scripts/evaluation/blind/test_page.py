@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from scripts.evaluation.blind.pairs import Comparison, make_pairs
 from scripts.evaluation.blind.server import BlindServer
 from scripts.evaluation.blind.tally import Tally
+from scripts.evaluation.measure import Truth
 from tests.browser.conftest import open_chromium
-from upscaled_models.evaluation.measure import Truth
 
 Pixels = NDArray[np.uint8]
 

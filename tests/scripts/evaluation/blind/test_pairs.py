@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 
 from scripts.evaluation.blind.pairs import CROP_PX, Comparison, make_pairs
-from upscaled_models.evaluation.measure import Truth
+from scripts.evaluation.measure import Truth
 
 Pixels = NDArray[np.uint8]
 

@@ -11,7 +11,7 @@ import requests
 from scripts.evaluation.blind.pairs import Pair
 from scripts.evaluation.blind.server import BlindServer
 from scripts.evaluation.blind.tally import Tally
-from upscaled_models.training.degradation import decode
+from upscaled_models.quantise.tracks import decode
 
 
 def crop(level: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:

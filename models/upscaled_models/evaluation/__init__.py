@@ -1,1 +1,0 @@
-"""How a model's results are measured against ground truth, and shown beside others'."""

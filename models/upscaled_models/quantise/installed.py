@@ -1,0 +1,55 @@
+"""Find data files of installed packages without importing the packages.
+
+The reference parameters of NIQE and the weights of the feature network lie in packages whose code
+is not needed, or cannot even be imported beside a current torchvision. Files are found by the
+packages' metadata and checked by their SHA-256 before they are read.
+"""
+
+import hashlib
+import importlib.metadata
+from dataclasses import dataclass
+from pathlib import Path
+
+REQUIREMENTS = "scripts/evaluation/requirements.lock"
+INSTALL_HINT = (
+    f"pip install --no-deps --no-build-isolation --require-hashes -r {REQUIREMENTS} "
+    "(in upscaled's environment)"
+)
+"""What to run for the packages that measuring needs and the service does not."""
+
+
+class MissingPackage(Exception):
+    """A package that measuring needs is not installed; the text says how to install it."""
+
+    def __init__(self, package: str) -> None:
+        super().__init__(f"{package} is not installed: {INSTALL_HINT}")
+
+
+@dataclass(frozen=True)
+class PackagedFile:
+    """One file of an installed package: where it lies, and what it must hold."""
+
+    package: str
+    path: str
+    sha256: str
+
+
+def read_packaged(file: PackagedFile) -> bytes:
+    """Return the content of a package's file.
+
+    Raises:
+        MissingPackage: the package is not installed, or lacks the file.
+        ValueError: the file is not the known one, so figures could not be compared.
+    """
+    try:
+        distribution = importlib.metadata.distribution(file.package)
+    except importlib.metadata.PackageNotFoundError as error:
+        raise MissingPackage(file.package) from error
+    path = Path(str(distribution.locate_file(file.path)))
+    if not path.is_file():
+        raise MissingPackage(f"{file.package} with {file.path}")
+    data = path.read_bytes()
+    found = hashlib.sha256(data).hexdigest()
+    if found != file.sha256:
+        raise ValueError(f"{path}: SHA-256 is {found}, must be {file.sha256}")
+    return data

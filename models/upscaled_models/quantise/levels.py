@@ -1,0 +1,116 @@
+"""Find the input levels of an RRDB network's layers: a scale for each channel, a range for all.
+
+All channels of an input share 256 levels, so a small channel would get few. Each is divided by a
+scale first, and the weights that read it multiplied by it, which leaves the result as it is
+(SmoothQuant, arXiv:2211.10438). For what a convolution in 8 bits has made, that costs nothing: its
+own outputs are made smaller. x4plus on its own weights, all in 8 bits: 34.0 dB from float32 without
+scales, 37.8 dB with them; what follows the trunk in floats, 40.1 dB.
+"""
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from upscaled_models.backends.openvino.layers import Floats
+from upscaled_models.quantise.rounding import InputLevels, group_of
+from upscaled_models.quantise.simulation import LAST_LEVEL
+
+Values = NDArray[np.float32]
+
+SAMPLES_PER_PICTURE = 100
+"""Pixels, all channels of each."""
+
+LARGEST_SHARE = 0.9995
+"""A channel counts as large as this share of its values are small: a single spike would leave the
+rest few levels."""
+
+SHRINKS = np.geomspace(1.0, 0.1, 12)
+
+
+def find_levels(network: nn.Module, inputs: Tensor, seed: int) -> dict[str, InputLevels]:
+    """The input levels of every group of layers (`upscaled_models.quantise.rounding.group_of`).
+
+    Args:
+        inputs: `[N, 3, h, w]` in 0..1, to see what the layers read.
+    """
+    convolutions = {
+        name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)
+    }
+    groups: dict[str, list[nn.Conv2d]] = {}
+    for name, convolution in convolutions.items():
+        groups.setdefault(group_of(name), []).append(convolution)
+    widest = {name: max(group, key=lambda each: each.in_channels) for name, group in groups.items()}
+    samples = _sample(network, widest, inputs, seed)
+    return {
+        name: _choose_levels(samples[name], [each.weight.numpy() for each in group])
+        for name, group in groups.items()
+    }
+
+
+def _sample(
+    network: nn.Module, readers: dict[str, nn.Conv2d], inputs: Tensor, seed: int
+) -> dict[str, Values]:
+    """What the convolutions read, `[channels, samples]` each."""
+    generator = torch.Generator().manual_seed(seed)
+    seen: dict[str, list[Tensor]] = {name: [] for name in readers}
+
+    def watch(name: str, read: Tensor) -> None:
+        flat = read[0].flatten(1)
+        at = torch.randint(0, flat.shape[1], (SAMPLES_PER_PICTURE,), generator=generator)
+        seen[name].append(flat[:, at].clone())
+
+    hooks = [
+        reader.register_forward_pre_hook(
+            lambda _module, arguments, name=name: watch(name, arguments[0])
+        )
+        for name, reader in readers.items()
+    ]
+    with torch.inference_mode():
+        for one in inputs:
+            network(one[None].contiguous(memory_format=torch.channels_last))
+    for hook in hooks:
+        hook.remove()
+    return {name: torch.cat(each, 1).float().numpy() for name, each in seen.items()}
+
+
+def _choose_levels(samples: Values, weights: list[Floats]) -> InputLevels:
+    """Scales halfway between alike inputs and alike weights, and the range of the least error."""
+    size = np.maximum(np.quantile(np.abs(samples), LARGEST_SHARE, axis=1), 1e-4)
+    read, energy = np.zeros(len(size)), np.zeros(len(size))
+    for weight in weights:
+        count = weight.shape[1]
+        read[:count] = np.maximum(read[:count], np.abs(weight).max((0, 2, 3)))
+        energy[:count] += np.square(weight).sum((0, 2, 3))
+    scale = np.sqrt(size / np.maximum(read, 1e-5))
+    half = (scale / np.exp(np.log(scale).mean())).clip(1e-3, 1e3).astype(np.float16)
+    divisor = half.astype(np.float32)[:, None]
+    low, high = _choose_range(samples / divisor, np.square(divisor) * energy[:, None])
+    return InputLevels(half, low, high)
+
+
+def _choose_range(values: Values, importance: NDArray[np.float64]) -> tuple[float, float]:
+    """The range that leaves the least square error: less than all that occurs, mostly.
+
+    importance: `[channels, 1]`, of an error in that channel for what is computed from it.
+    """
+    least, most = min(0.0, float(values.min())), max(0.0, float(values.max()))
+    found = [
+        _try_range(values, importance, least * below, most * above)
+        for below in (SHRINKS if least < 0 else (1.0,))
+        for above in SHRINKS
+    ]
+    _, low, high = min(found)
+    return low, high
+
+
+def _try_range(
+    values: Values, importance: NDArray[np.float64], low: float, high: float
+) -> tuple[float, float, float]:
+    """The error, and the ends of the range with 0 on a level."""
+    step = max((high - low) / LAST_LEVEL, 1e-8)
+    zero = round(-low / step)
+    levels = np.clip(np.rint(values / np.float32(step)) + zero, 0, LAST_LEVEL) - zero
+    error = float((np.square(levels * np.float32(step) - values) * importance).mean())
+    ends = np.float32(-zero * step), np.float32((LAST_LEVEL - zero) * step)
+    return error, float(ends[0]), float(ends[1])

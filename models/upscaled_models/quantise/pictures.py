@@ -1,0 +1,123 @@
+"""What a network is quantised with: drawn pages, flat colours, and photos where there are some.
+
+Pictures alone teach no white: without flat colours among them, 255 came back as 247.
+"""
+
+from pathlib import Path
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.random import Generator
+from numpy.typing import NDArray
+
+from upscaled_models.quantise.drawing import draw_page
+
+SIDE_PX: Final = 96
+PAGES: Final = 24
+PHOTOS: Final = 48
+HELD_OUT_ONE_IN: Final = 6
+TRUTHS: Final = 12
+TRUTH_PX: Final = 384
+
+SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
+
+Pixels = NDArray[np.uint8]
+
+FLAT_COLOURS: Final = tuple(
+    (red, green, blue) for red in (0, 128, 255) for green in (0, 128, 255) for blue in (0, 128, 255)
+)
+
+
+def draw_pictures(folder: Path | None, seed: int) -> tuple[Pixels, Pixels]:
+    """Pictures to calibrate with and others to prove by, uint8 `[n, 96, 96, 3]` each.
+
+    Half of the photos are shrunk, which makes them sharper; a third is compressed.
+
+    Raises:
+        ValueError: the folder holds no picture, or one that is not readable.
+        OSError: there is no such folder.
+    """
+    rng = np.random.default_rng(seed)
+    pictures = [_draw_small_page(rng) for _ in range(PAGES)]
+    if folder is not None:
+        pictures += _cut_photos(folder, rng)
+    held_out = pictures[::HELD_OUT_ONE_IN]
+    kept = [picture for at, picture in enumerate(pictures) if at % HELD_OUT_ONE_IN]
+    return np.stack([*kept, *flat_pictures(FLAT_COLOURS, SIDE_PX)]), np.stack(held_out)
+
+
+def draw_truths(folder: Path) -> list[Pixels]:
+    """Middles of photos that `draw_pictures` leaves out, uint8 `[384, 384, 3]`; 12 at most.
+
+    Smaller photos are left out. One in six is kept back, so there is none among fewer.
+    """
+    kept_back = _photos_in(folder)[HELD_OUT_ONE_IN - 1 :: HELD_OUT_ONE_IN]
+    found: list[Pixels] = []
+    for path in kept_back[:: max(1, len(kept_back) // TRUTHS)]:
+        photo = read_rgb(path)
+        top, left = ((side - TRUTH_PX) // 2 for side in photo.shape[:2])
+        if min(top, left) >= 0:
+            cut = photo[top : top + TRUTH_PX, left : left + TRUTH_PX]
+            found.append(np.ascontiguousarray(cut))
+    return found[:TRUTHS]
+
+
+def read_rgb(path: Path) -> NDArray[np.uint8]:
+    """Decode one file to `[h, w, 3]` uint8 RGB; raises `ValueError` where it cannot."""
+    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
+    if pixels is None or pixels.dtype != np.uint8:
+        raise ValueError(f"{path} is no 8-bit picture")
+    if pixels.ndim == 2:
+        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
+    if pixels.shape[2] == 4:
+        alpha = pixels[..., 3:].astype(np.float32) / 255
+        laid = pixels[..., :3] * alpha + 255 * (1 - alpha)
+        pixels = np.rint(laid).astype(np.uint8)
+    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _photos_in(folder: Path) -> list[Path]:
+    paths = sorted(path for path in folder.iterdir() if path.suffix.lower() in SUFFIXES)
+    if not paths:
+        raise ValueError(f"{folder} holds no picture")
+    return paths
+
+
+def flat_pictures(colours: tuple[tuple[int, int, int], ...], side_px: int) -> list[Pixels]:
+    """One uint8 `[side_px, side_px, 3]` of each colour."""
+    return [np.full((side_px, side_px, 3), colour, np.uint8) for colour in colours]
+
+
+def _draw_small_page(rng: Generator) -> Pixels:
+    """A corner of a page at a third to all of its size: letters of a few pixels, too."""
+    page = draw_page(rng)
+    factor = float(rng.choice([0.35, 0.5, 1.0]))
+    small = cv2.resize(page, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return _cut(np.asarray(small, np.uint8), rng)
+
+
+def _cut_photos(folder: Path, rng: Generator) -> list[Pixels]:
+    paths = [path for at, path in enumerate(_photos_in(folder), 1) if at % HELD_OUT_ONE_IN]
+    chosen = rng.choice(len(paths), PHOTOS, replace=len(paths) < PHOTOS)
+    return [_cut_photo(read_rgb(paths[int(at)]), rng) for at in chosen]
+
+
+def _cut_photo(photo: Pixels, rng: Generator) -> Pixels:
+    factor = max(float(rng.choice([1.0, 0.5, 0.25])), SIDE_PX / min(photo.shape[:2]))
+    if factor != 1.0:
+        kind = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        size = (round(photo.shape[1] * factor), round(photo.shape[0] * factor))
+        photo = np.asarray(cv2.resize(photo, size, interpolation=kind), np.uint8)
+    cut = _cut(photo, rng)
+    if rng.random() < 1 / 3:
+        quality = int(rng.integers(30, 90))
+        _, encoded = cv2.imencode(".jpg", cut, [cv2.IMWRITE_JPEG_QUALITY, quality])
+        cut = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+    return cut
+
+
+def _cut(picture: Pixels, rng: Generator) -> Pixels:
+    top = int(rng.integers(0, picture.shape[0] - SIDE_PX + 1))
+    left = int(rng.integers(0, picture.shape[1] - SIDE_PX + 1))
+    return np.ascontiguousarray(picture[top : top + SIDE_PX, left : left + SIDE_PX])

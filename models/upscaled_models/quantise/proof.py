@@ -1,0 +1,101 @@
+"""How near 8-bit layers come to float32 of their own network, computed by OpenVINO as they will be.
+
+The largest differences count as much as the mean: a white that is grey is no small error.
+"""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from upscaled_models.backends.openvino.finishing import finish_window
+from upscaled_models.backends.openvino.graph import build_graph
+from upscaled_models.backends.openvino.layers import Layers
+from upscaled_models.backends.openvino.nodes import LEVELS
+from upscaled_models.backends.openvino.runtime import compile_graph
+from upscaled_models.quantise.pictures import FLAT_COLOURS, flat_pictures
+from upscaled_models.quantise.record import QuantisedProof, TruthProof
+from upscaled_models.registry import Family, Shape
+
+Pixels = NDArray[np.uint8]
+Upscaler = Callable[[Pixels], Pixels]
+
+FLAT_SIDE_PX: Final = 16
+MAX_PSNR_DB: Final = 120.0
+
+
+def prove(
+    layers: Layers,
+    upscale: Upscaler,
+    expect: Upscaler,
+    pictures: Iterable[Pixels],
+    truth: TruthProof | None = None,
+) -> QuantisedProof:
+    """Compare on `pictures` (uint8 `[h, w, 3]`) that were not calibrated with, and on flat ones.
+
+    Args:
+        layers: what `upscale` runs.
+        upscale, expect: the network in 8 bits and in float32, whole pictures.
+        truth: what was found of a network that invents texture.
+    """
+    errors = [upscale(picture).astype(int) - expect(picture) for picture in pictures]
+    square = float(np.mean([np.square(error).mean() for error in errors]))
+    flat_largest, are_flats_kept = _compare_flats(upscale, expect)
+    return QuantisedProof(
+        psnr_db=round(10 * math.log10(LEVELS**2 / square), 2) if square else MAX_PSNR_DB,
+        largest=int(max(np.abs(error).max() for error in errors)),
+        pictures=len(errors),
+        flat_largest=flat_largest,
+        are_flats_kept=are_flats_kept,
+        float_layers=[
+            name for name, layer in layers.convolutions.items() if layer.quantised is None
+        ],
+        truth=truth,
+    )
+
+
+def quantised_upscaler(family: Family, shape: Shape, layers: Layers) -> Upscaler:
+    """Whole pictures, untiled, uint8 `[h, w, 3]` to uint8 at the network's own scale."""
+    compiled = compile_graph(
+        build_graph(family, shape, layers), precision="f32", threads=torch.get_num_threads()
+    )
+
+    def upscale(picture: Pixels) -> Pixels:
+        result = compiled(picture[None])[0][0]
+        return finish_window(result, picture, family, 1)
+
+    return upscale
+
+
+def float_upscaler(network: nn.Module) -> Upscaler:
+    """Whole pictures in float32, each computed once: forms in 8 bits are compared with the same."""
+    known: dict[tuple[tuple[int, ...], bytes], Pixels] = {}
+
+    @torch.inference_mode()
+    def upscale(picture: Pixels) -> Pixels:
+        key = (picture.shape, picture.tobytes())
+        if key not in known:
+            x = torch.from_numpy(picture.copy()).permute(2, 0, 1)[None].float() / LEVELS
+            y = network(x.contiguous(memory_format=torch.channels_last))
+            levels = (y[0].clamp(0, 1) * LEVELS + 0.5).to(torch.uint8)
+            known[key] = np.asarray(levels.permute(1, 2, 0).contiguous().numpy())
+        return known[key]
+
+    return upscale
+
+
+def _compare_flats(upscale: Upscaler, expect: Upscaler) -> tuple[int, bool]:
+    """The largest difference, and whether what float32 keeps exactly is kept."""
+    greys = tuple((level, level, level) for level in range(LEVELS + 1))
+    largest, are_kept = 0, True
+    for flat in flat_pictures((*greys, *FLAT_COLOURS), FLAT_SIDE_PX):
+        expected = expect(flat)
+        difference = upscale(flat).astype(int) - expected
+        largest = max(largest, int(np.abs(difference).max()))
+        if difference.any() and (expected == flat[0, 0]).all():
+            are_kept = False
+    return largest, are_kept

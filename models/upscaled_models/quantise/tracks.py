@@ -1,0 +1,144 @@
+"""The ways a truth is made small for measuring: clean, jpeg, jpeg75, camera, webp.
+
+Each track makes a file, as people send them: a compressed one says how coarsely it was quantised.
+"""
+
+import zlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+Pixels = NDArray[np.uint8]
+
+BLUR_PX_PER_SCALE = 0.3
+"""Width of the camera's blur on the truth: sigma 1.2 at x4. With it bicubic enlargement of Set14
+measures 24.97 dB, as the goals for this track assume."""
+
+WEBP_QUALITY = 60
+"""Between the 50 and 75 of the JPEG tracks; the web's own tools default to 75 to 80."""
+
+
+@dataclass(frozen=True)
+class Small:
+    """A truth made small: the file, and its pixels, `[h, w, 3]` uint8 RGB."""
+
+    file: bytes
+
+    @cached_property
+    def pixels(self) -> Pixels:
+        return decode(self.file)
+
+
+def make_clean(truth: Pixels, scale: int, name: str) -> Pixels:
+    """Anti-aliased bicubic."""
+    return shrink(truth, scale, Image.Resampling.BICUBIC)
+
+
+def _clean_file(truth: Pixels, scale: int, name: str) -> bytes:
+    return encode_png(make_clean(truth, scale, name))
+
+
+def _jpeg_file(truth: Pixels, scale: int, name: str) -> bytes:
+    """Bicubic, then JPEG of quality 50 with 4:2:0 chroma."""
+    return encode_jpeg(make_clean(truth, scale, name), 50)
+
+
+def _jpeg75_file(truth: Pixels, scale: int, name: str) -> bytes:
+    """Bicubic, then JPEG of quality 75 with 4:2:0 chroma."""
+    return encode_jpeg(make_clean(truth, scale, name), 75)
+
+
+def _camera_file(truth: Pixels, scale: int, name: str) -> bytes:
+    """Light blur, bicubic, Gaussian noise of sigma 5 seeded by the picture's name, JPEG 75."""
+    sigma_px = BLUR_PX_PER_SCALE * scale
+    small = make_clean(blur(truth, (sigma_px, sigma_px)), scale, name)
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    noisy = np.rint(small + rng.standard_normal(small.shape) * 5)
+    return encode_jpeg(np.clip(noisy, 0, 255).astype(np.uint8), 75)
+
+
+def _webp_file(truth: Pixels, scale: int, name: str) -> bytes:
+    """Bicubic, then lossy WebP."""
+    return encode_webp(make_clean(truth, scale, name), WEBP_QUALITY)
+
+
+FILES: Mapping[str, Callable[[Pixels, int, str], bytes]] = {
+    "clean": _clean_file,
+    "jpeg": _jpeg_file,
+    "jpeg75": _jpeg75_file,
+    "camera": _camera_file,
+    "webp": _webp_file,
+}
+
+GOAL_TRACKS = ("clean", "jpeg", "camera")
+"""The tracks that the goals of the project's own models are set for."""
+
+
+def make_small(track: str, truth: Pixels, scale: int, name: str) -> Small:
+    """Make a truth small by the track of that name.
+
+    Args:
+        truth: `[h, w, 3]` uint8 RGB; its sides are multiples of `scale`.
+        name: of the picture; it seeds the camera's noise.
+    """
+    return Small(FILES[track](truth, scale, name))
+
+
+def _pixels_of(track: str) -> Callable[[Pixels, int, str], Pixels]:
+    return lambda truth, scale, name: make_small(track, truth, scale, name).pixels
+
+
+TRACKS: Mapping[str, Callable[[Pixels, int, str], Pixels]] = {
+    track: _pixels_of(track) for track in FILES
+}
+"""The same as pixels alone."""
+
+
+def shrink(truth: Pixels, scale: int, kernel: Image.Resampling) -> Pixels:
+    """Shrink by `scale` with an anti-aliased kernel; sides must be multiples of it."""
+    height, width = truth.shape[0] // scale, truth.shape[1] // scale
+    return np.asarray(Image.fromarray(truth).resize((width, height), kernel))
+
+
+def blur(pixels: Pixels, sigma_px: tuple[float, float], turn_rad: float = 0.0) -> Pixels:
+    """Gaussian blur with two widths along turned axes; mirrored beyond the border."""
+    reach = max(1, int(np.ceil(3 * max(sigma_px))))
+    ys, xs = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float64)
+    along = (xs * np.cos(turn_rad) + ys * np.sin(turn_rad)) / max(sigma_px[0], 1e-3)
+    beside = (ys * np.cos(turn_rad) - xs * np.sin(turn_rad)) / max(sigma_px[1], 1e-3)
+    kernel = np.exp(-0.5 * (along**2 + beside**2))
+    kernel /= kernel.sum()
+    return np.asarray(cv2.filter2D(pixels, -1, kernel, borderType=cv2.BORDER_REFLECT_101), np.uint8)
+
+
+def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
+    """A JPEG file with 4:2:0 chroma at `quality` (1 to 100)."""
+    return _encode(pixels, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
+
+
+def encode_webp(pixels: Pixels, quality: int) -> bytes:
+    """A lossy WebP file at `quality` (1 to 100)."""
+    return _encode(pixels, ".webp", [cv2.IMWRITE_WEBP_QUALITY, quality])
+
+
+def encode_png(pixels: Pixels) -> bytes:
+    """A PNG file, little compressed."""
+    return _encode(pixels, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
+
+
+def decode(file: bytes) -> Pixels:
+    """The pixels of a file that was made here, `[h, w, 3]` uint8 RGB; raises `ValueError`."""
+    decoded = cv2.imdecode(np.frombuffer(file, np.uint8), cv2.IMREAD_COLOR)
+    if decoded is None:
+        raise ValueError("the codec cannot read what it wrote")
+    return np.asarray(cv2.cvtColor(decoded, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+
+
+def _encode(pixels: Pixels, suffix: str, options: list[int]) -> bytes:
+    _, code = cv2.imencode(suffix, cv2.cvtColor(pixels, cv2.COLOR_RGB2BGR), options)
+    return code.tobytes()

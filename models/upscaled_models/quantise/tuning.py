@@ -1,0 +1,85 @@
+"""Tunes a simulated network until it gives what the float network gives.
+
+Distillation of a network into its own 8 bits: weights, their scales and the ranges of activations
+move a little (Esser et al., arXiv:1902.08153), truth plays no part.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from upscaled_models.backends.openvino.nodes import LEVELS
+from upscaled_models.quantise.simulation import Grid, simulated
+
+BATCH: Final = 4
+PATCH_PX: Final = 48
+WARM_STEPS: Final = 15
+SCALE_RATE: Final = 0.001
+"""Of the logarithm of a range."""
+
+Progress = Callable[[int, int], None]
+
+
+def tune(
+    network: nn.Module,
+    teacher: nn.Module,
+    inputs: Tensor,
+    *,
+    steps: int,
+    rate: float,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Tune the simulated `network` in place.
+
+    Args:
+        inputs: `[N, 3, h, w]` in 0..1, to cut patches from.
+        rate: how far a weight moves in a step, in steps of its 8-bit scale. Deep networks without
+            residuals bear less than 0.01.
+        progress: called with (steps done, steps in all).
+    """
+    optimiser = torch.optim.Adam(_groups(network, rate), betas=(0.9, 0.99))
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, lambda step: _share(step, steps))
+    generator = torch.Generator().manual_seed(seed)
+    for step in range(steps):
+        patches = _cut(inputs, generator)
+        with torch.no_grad():
+            wanted = teacher(patches)
+        loss = (network(patches) - wanted).mul(LEVELS).square().mean()
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        schedule.step()
+        progress(step + 1, steps)
+
+
+def _groups(network: nn.Module, rate: float) -> list[dict[str, object]]:
+    groups: list[dict[str, object]] = []
+    rest: list[nn.Parameter] = []
+    for layer in simulated(network).values():
+        step = float(layer.log_weight_scale.detach().exp().mean())
+        weights = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+        groups.append({"params": weights, "lr": rate * step})
+        rest.append(layer.log_weight_scale)
+    rest += [module.log_scale for module in network.modules() if isinstance(module, Grid)]
+    return [*groups, {"params": rest, "lr": min(SCALE_RATE, rate / 10)}]
+
+
+def _share(step: int, steps: int) -> float:
+    """Of the rate: up in a few steps, then down along a cosine."""
+    return min(1.0, (step + 1) / WARM_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
+
+
+def _cut(inputs: Tensor, generator: torch.Generator) -> Tensor:
+    patches = []
+    for _ in range(BATCH):
+        at = int(torch.randint(0, len(inputs), (), generator=generator))
+        top, left = (
+            int(torch.randint(0, side - PATCH_PX + 1, (), generator=generator))
+            for side in inputs.shape[2:]
+        )
+        patches.append(inputs[at, :, top : top + PATCH_PX, left : left + PATCH_PX])
+    return torch.stack(patches)

@@ -1,0 +1,150 @@
+"""Figures that follow what people see, by packages that the service itself does not need.
+
+NIQE, the feature distance, SSIMULACRA2 and FLIP. Each is measured where its package is installed;
+what is missing is named once, with the way to install it.
+"""
+
+import functools
+import importlib
+import io
+import math
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from types import ModuleType
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from upscaled_models.quantise.features import (
+    FeatureNetwork,
+    feature_distance,
+    open_feature_network,
+)
+from upscaled_models.quantise.installed import MissingPackage
+from upscaled_models.quantise.metrics import NaturalModel, niqe, read_natural_model
+
+Pixels = NDArray[np.uint8]
+PairMetric = Callable[[Pixels, Pixels], float]
+Opened = TypeVar("Opened")
+
+FIGURES = ("niqe", "feature", "ssimulacra2", "flip")
+
+
+def open_ssimulacra2() -> PairMetric:
+    """SSIMULACRA2 of a result and its truth: 100 is equal, 90 hardly seen, below 30 bad.
+
+    Source: the metric of libjxl, in the Python package of that name. Raises `MissingPackage`.
+    """
+    measure = _import("ssimulacra2").compute_ssimulacra2
+
+    def ssimulacra2(result: Pixels, truth: Pixels) -> float:
+        return float(measure(_as_file(truth), _as_file(result)))
+
+    return ssimulacra2
+
+
+def open_flip() -> PairMetric:
+    """Mean FLIP of a result and its truth: 0 is equal, 1 the most, as seen when flipping.
+
+    Source: Andersson et al., "FLIP: A Difference Evaluator for Alternating Images", 2020; NVIDIA's
+    own package, at its 67 pixels per degree. Raises `MissingPackage`.
+    """
+    evaluate = _import("flip_evaluator", package="flip-evaluator").evaluate
+
+    def flip(result: Pixels, truth: Pixels) -> float:
+        reference, test = (np.asarray(each, np.float32) / 255 for each in (truth, result))
+        _, mean, _ = evaluate(reference, test, "LDR", inputsRGB=True, applyMagma=False)
+        return float(mean)
+
+    return flip
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A truth with all that is worked out of it once, however many results are measured by it."""
+
+    pixels: Pixels
+    features: list[Tensor] | None
+
+
+@dataclass(frozen=True)
+class PerceptualMeter:
+    """The figures whose packages are installed; `missing` says what to install for the others."""
+
+    natural_model: NaturalModel | None = None
+    network: FeatureNetwork | None = None
+    ssimulacra2: PairMetric | None = None
+    flip: PairMetric | None = None
+    missing: tuple[str, ...] = ()
+
+    @classmethod
+    def open(cls, skip: Collection[str] = ()) -> "PerceptualMeter":
+        """Open each metric; takes about a second.
+
+        Args:
+            skip: names of `FIGURES` that are not wanted: SSIMULACRA2 and FLIP take a second for
+                1000x1000 px, several times as long as all others together.
+
+        Raises:
+            ValueError: a package's file is not the known one.
+        """
+        missing: list[str] = []
+
+        def attempt(name: str, open_one: Callable[[], Opened]) -> Opened | None:
+            if name in skip:
+                return None
+            try:
+                return open_one()
+            except MissingPackage as error:
+                missing.append(str(error))
+                return None
+
+        return cls(
+            natural_model=attempt("niqe", read_natural_model),
+            network=attempt("feature", functools.partial(open_feature_network, "lite1")),
+            ssimulacra2=attempt("ssimulacra2", open_ssimulacra2),
+            flip=attempt("flip", open_flip),
+            missing=tuple(missing),
+        )
+
+    def refer_to(self, truth: Pixels) -> Reference:
+        """Prepare a truth, `[h, w, 3]` uint8 RGB."""
+        return Reference(truth, self.network.features(truth) if self.network else None)
+
+    def measure(self, result: Pixels, reference: Reference, border_px: int) -> dict[str, float]:
+        """Return the figures of a result by name; `border_px` is left out of NIQE, as is usual."""
+        figures = {"niqe": self.measure_niqe(result, border_px)} if self.natural_model else {}
+        if self.network and reference.features is not None:
+            found = self.network.features(result)
+            figures["feature"] = feature_distance(found, reference.features)
+        for name, metric in (("ssimulacra2", self.ssimulacra2), ("flip", self.flip)):
+            if metric:
+                figures[name] = metric(result, reference.pixels)
+        return figures
+
+    def measure_niqe(self, pixels: Pixels, border_px: int) -> float:
+        """Return a picture's NIQE, or NaN for one that is too small or flat to have one."""
+        if self.natural_model is None:
+            return math.nan
+        try:
+            return niqe(pixels, self.natural_model, border_px)
+        except ValueError:
+            return math.nan
+
+
+def _import(module: str, package: str = "") -> ModuleType:
+    try:
+        return importlib.import_module(module)
+    except ImportError as error:
+        raise MissingPackage(package or module) from error
+
+
+def _as_file(pixels: Pixels) -> io.BytesIO:
+    """The picture as an uncompressed file in memory."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "BMP")
+    file.seek(0)
+    return file

@@ -1,0 +1,98 @@
+"""The command line of scripts/train."""
+
+import argparse
+import dataclasses
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from PIL import Image
+
+from scripts.training import checkpoint
+from scripts.training.export import export, read_network
+from scripts.training.loop import begin, resume, train
+from scripts.training.pictures import load_pictures
+from scripts.training.recipe import Recipe, override
+from upscaled_models.quantise.drawing import draw_page
+
+
+def main(arguments_given: list[str] | None = None) -> None:
+    """Parse the command line and run or export."""
+    arguments = _parser().parse_args(arguments_given)
+    arguments.act(arguments)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="scripts/train", description=__doc__)
+    commands = parser.add_subparsers(required=True)
+    run = commands.add_parser("run", help="start a run, or go on with the one in --out")
+    run.add_argument("--photos", type=Path, required=True, help="folder of ground truth photos")
+    run.add_argument("--out", type=Path, required=True, help="folder of the run's checkpoint")
+    run.add_argument("--scale", type=int, choices=(2, 4), default=4)
+    run.add_argument("--from", dest="start_from", type=Path, help="a .safetensors to start from")
+    run.add_argument("--set", action="append", default=[], help="name=value of the recipe")
+    run.add_argument("--until", type=int, help="stop, saved, at this step")
+    run.add_argument("--threads", type=int, default=2)
+    run.add_argument("--full", action="store_true", help="float32 in place of bfloat16")
+    run.set_defaults(act=_run)
+    store = commands.add_parser("export", help="store a run's average as a default model")
+    store.add_argument("--out", type=Path, required=True, help="the run's folder")
+    store.add_argument("--name", required=True, help="upscaled-x2 or upscaled-x4")
+    store.add_argument("--folder", type=Path, default=Path("models/upscaled_models/default"))
+    store.add_argument("--past", type=Path, help="a copy of --out from before its last stretch")
+    store.add_argument(
+        "--beyond", type=float, default=0.0, help="how much further than the way from --past"
+    )
+    store.set_defaults(act=_export)
+    draw = commands.add_parser("draw", help="write pages of text and line art, to measure on")
+    draw.add_argument("--out", type=Path, required=True)
+    draw.add_argument("--count", type=int, default=8)
+    draw.add_argument("--seed", type=int, default=1000, help="training's own is the recipe's seed")
+    draw.set_defaults(act=_draw)
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    torch.set_num_threads(arguments.threads)
+    state = checkpoint.read(arguments.out)
+    recipe = Recipe(arguments.scale) if state is None else checkpoint.stored_recipe(state)
+    recipe = override(recipe, arguments.set)
+    if state is not None:
+        run = resume(state, recipe)
+    else:
+        run = begin(recipe, read_network(arguments.start_from) if arguments.start_from else None)
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    with (arguments.out / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"begins_at": run.step, **dataclasses.asdict(recipe)}) + "\n")
+    least_px = (recipe.patch_px + 8) * recipe.scale
+    cv2.setNumThreads(1)
+    pictures = load_pictures(
+        arguments.photos, drawn=recipe.pages, seed=recipe.seed, least_side_px=least_px
+    )
+    train(
+        run,
+        pictures,
+        arguments.out,
+        half=not arguments.full,
+        until=arguments.until,
+    )
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    entry = export(
+        arguments.out,
+        arguments.name,
+        arguments.folder,
+        past=arguments.past,
+        beyond=arguments.beyond,
+    )
+    print(json.dumps({arguments.name: entry}))
+
+
+def _draw(arguments: argparse.Namespace) -> None:
+    arguments.out.mkdir(parents=True, exist_ok=True)
+    for number in range(arguments.count):
+        page = draw_page(np.random.default_rng([arguments.seed, number]))
+        Image.fromarray(page).save(arguments.out / f"page{number}.png")

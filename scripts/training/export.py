@@ -1,0 +1,99 @@
+"""From a run's checkpoint to a default model: float16 safetensors and its manifest entry."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from scripts.training import checkpoint
+from upscaled_models.families.plain import PlainNet
+
+LICENCE = "Apache-2.0"
+MANIFEST = "manifest.json"
+
+
+def export(
+    run_folder: Path, name: str, folder: Path, *, past: Path | None = None, beyond: float = 0.0
+) -> dict[str, Any]:
+    """Store the run's averaged weights as `folder/name.safetensors`; returns its manifest entry.
+
+    `past` is a copy of the run's folder from before its last stretch: the weights then go `beyond`
+    times the way from there to here further. It turns the dial of that stretch finely, without
+    training again.
+
+    Raises:
+        FileNotFoundError: a folder has no checkpoint yet.
+        ValueError: another entry of the manifest shares the file that would change.
+    """
+    state = _read(run_folder)
+    recipe = checkpoint.stored_recipe(state)
+    path = folder / f"{name}.safetensors"
+    average: dict[str, torch.Tensor] = state["average"]
+    before: dict[str, torch.Tensor] = average if past is None else _read(past)["average"]
+    weights = {
+        key: (tensor + beyond * (tensor - before[key])).half().contiguous()
+        for key, tensor in average.items()
+    }
+    shape = {"features": recipe.features, "layers": recipe.layers, "scale": recipe.scale}
+    metadata = {"family": "plain", **{key: str(value) for key, value in shape.items()}}
+    _refuse_shared(path, name, weights)
+    save_file(weights, path, metadata=metadata)
+    path.chmod(0o644)  # the library leaves it readable to its maker alone
+    return _enter(path, name, recipe.features, recipe.layers, recipe.scale)
+
+
+def read_network(path: Path) -> PlainNet:
+    """The network stored in a `.safetensors` file of ours, float32, in eval mode."""
+    with safe_open(path, framework="pt") as file:
+        metadata = file.metadata()
+    network = PlainNet(*(int(metadata[key]) for key in ("features", "layers", "scale")))
+    weights = {key: tensor.to(torch.float32) for key, tensor in load_file(path).items()}
+    network.load_state_dict(weights)
+    return network.eval()
+
+
+def _read(run_folder: Path) -> dict[str, Any]:
+    state = checkpoint.read(run_folder)
+    if state is None:
+        raise FileNotFoundError(f"{run_folder} holds no {checkpoint.FILE_NAME}")
+    return state
+
+
+def _refuse_shared(path: Path, name: str, weights: dict[str, torch.Tensor]) -> None:
+    """A second name of a file stands for the weights that it has: it must get a copy first."""
+    manifest_path = path.with_name(MANIFEST)
+    manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
+    sharers = [other for other, entry in manifest.items() if entry.get("same_as") == name]
+    if not sharers:
+        return
+    before = load_file(path)
+    if before.keys() != weights.keys() or any(
+        not torch.equal(before[key], weights[key]) for key in weights
+    ):
+        raise ValueError(
+            f"{manifest_path}: {', '.join(sharers)} shares the file of {name}, which would change: "
+            "give it a file of its own first"
+        )
+
+
+def _enter(path: Path, name: str, features: int, layers: int, scale: int) -> dict[str, Any]:
+    content = path.read_bytes()
+    entry = {
+        "file": path.name,
+        "sha256": hashlib.sha256(content).hexdigest(),
+        "size_bytes": len(content),
+        "features": features,
+        "layers": layers,
+        "scale": scale,
+        "radius_px": PlainNet(features, layers, scale).radius_px,
+        "licence": LICENCE,
+    }
+    manifest_path = path.with_name(MANIFEST)
+    manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
+    manifest[name] = entry
+    manifest_path.write_text(json.dumps(dict(sorted(manifest.items())), indent=2) + "\n")
+    return entry

@@ -1,0 +1,117 @@
+"""The training loop: resumes where its folder's checkpoint stands, bit for bit."""
+
+import copy
+import json
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from scripts.training import checkpoint
+from scripts.training.batches import Batch, batches_from
+from scripts.training.checkpoint import Run
+from scripts.training.losses import loss_of
+from scripts.training.pictures import Pictures
+from scripts.training.recipe import Recipe
+from upscaled_models.families.plain import PlainNet
+
+SAVE_EVERY_S = 60.0
+LOG_EVERY_STEPS = 100
+
+
+def begin(recipe: Recipe, start_from: nn.Module | None = None) -> Run:
+    """A run at step 0, from a fresh network or from `start_from`'s fitting weights."""
+    torch.manual_seed(recipe.seed)
+    network = PlainNet(recipe.features, recipe.layers, recipe.scale)
+    if start_from is not None:
+        _take_fitting(network, start_from)
+    network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return Run(recipe, 0, network, copy.deepcopy(network), _optimizer(network, recipe))
+
+
+def resume(state: dict[str, Any], recipe: Recipe) -> Run:
+    """The run of a stored state, going on under `recipe` (the stored one or an override)."""
+    run = begin(recipe)
+    run.step = state["step"]
+    run.network.load_state_dict(state["network"])
+    run.average.load_state_dict(state["average"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    return run
+
+
+def train(
+    run: Run, pictures: Pictures, folder: Path, *, half: bool, until: int | None = None
+) -> None:
+    """Train to the recipe's last step, or to step `until`, saving about once a minute.
+
+    `half` runs the convolutions in bfloat16. SIGTERM and SIGINT end it after the step in hand,
+    saved.
+    """
+    last = run.recipe.steps if until is None else min(until, run.recipe.steps)
+    batches = batches_from(pictures, run.recipe, run.step)
+    log_path = folder / "log.jsonl"
+    saved_at = time.monotonic()
+    with _asked_to_stop() as is_asked_to_stop, log_path.open("a") as log:
+        while run.step < last and not is_asked_to_stop():
+            figures = take_step(run, next(batches), half=half)
+            if run.step % LOG_EVERY_STEPS == 0:
+                log.write(json.dumps({"step": run.step, "time": time.time(), **figures}) + "\n")
+                log.flush()
+            if time.monotonic() - saved_at > SAVE_EVERY_S:
+                checkpoint.save(run, folder)
+                saved_at = time.monotonic()
+    checkpoint.save(run, folder)
+
+
+def take_step(run: Run, batch: Batch, *, half: bool) -> dict[str, float]:
+    """One step of Adam and of the moving average; returns the step's figures."""
+    recipe = run.recipe
+    for group in run.optimizer.param_groups:
+        group["lr"] = recipe.rate_at(run.step)
+    x = (batch.inputs.float() / 255).contiguous(memory_format=torch.channels_last)
+    with torch.autocast("cpu", torch.bfloat16, enabled=half):
+        output = run.network(x)
+    loss, figures = loss_of(output.float(), batch.truths.float() / 255, batch.harms, recipe)
+    run.optimizer.zero_grad()
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(run.network.parameters(), recipe.clip_norm)
+    run.optimizer.step()
+    run.step += 1
+    _move_average(run)
+    return {"loss": float(loss.detach()), **figures}
+
+
+@torch.no_grad()
+def _move_average(run: Run) -> None:
+    decay = min(run.recipe.ema_decay, (1 + run.step) / (10 + run.step))
+    averages: list[Tensor] = list(run.average.parameters())
+    weights: list[Tensor] = list(run.network.parameters())
+    torch._foreach_lerp_(averages, weights, 1 - decay)
+
+
+def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    return torch.optim.Adam(network.parameters(), lr=recipe.rate, betas=(0.9, 0.99))
+
+
+def _take_fitting(network: nn.Module, other: nn.Module) -> None:
+    """Take over every weight whose name and shape agree: a x2 network starts from x4's trunk."""
+    own = network.state_dict()
+    fitting = {k: v for k, v in other.state_dict().items() if k in own and v.shape == own[k].shape}
+    network.load_state_dict(own | fitting)
+
+
+@contextmanager
+def _asked_to_stop() -> Iterator[Any]:
+    asked: list[int] = []
+    numbers = (signal.SIGTERM, signal.SIGINT)
+    before = {number: signal.signal(number, lambda n, _: asked.append(n)) for number in numbers}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

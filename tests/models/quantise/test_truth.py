@@ -1,0 +1,88 @@
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from upscaled_models.quantise import features, metrics, truth
+from upscaled_models.quantise.installed import MissingPackage
+from upscaled_models.quantise.record import TRACKS
+from upscaled_models.quantise.truth import Sample, TruthJudge, decibels, make_samples
+
+Pixels = NDArray[np.uint8]
+SIDE_PX = 64
+
+
+def draw_truths(count: int = 2) -> list[Pixels]:
+    rng = np.random.default_rng(2)
+    truths = [rng.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8) for _ in range(count)]
+    for each in truths:
+        each[: SIDE_PX // 2] = 90  # smooth
+    return truths
+
+
+def enlarge(small: Pixels) -> Pixels:
+    return small.repeat(4, 0).repeat(4, 1)
+
+
+@pytest.fixture
+def judge(monkeypatch: pytest.MonkeyPatch) -> TruthJudge:
+    """Of nearest-neighbour enlargement, where the packages for NIQE and features are missing."""
+
+    def refuse(*_: object) -> None:
+        raise MissingPackage("basicsr")
+
+    monkeypatch.setattr(truth, "read_natural_model", refuse)
+    monkeypatch.setattr(truth, "open_feature_network", refuse)
+    return TruthJudge(make_samples(draw_truths(), 4, enlarge))
+
+
+def test_what_cannot_be_judged_is_said_and_left_empty(judge: TruthJudge) -> None:
+    assert all("basicsr is not installed" in reason for reason in judge.missing)
+    proof = judge.judge(enlarge)
+    assert set(proof.tracks) == set(TRACKS)
+    for track in proof.tracks.values():
+        assert (track.niqe, track.feature) == (None, None)
+        assert (track.pictures, track.mean_db, track.psnr_db.rise) == (2, 120.0, 0.0)
+    assert proof.smooth_share == 1.0
+
+
+def test_smooth_areas_are_judged_apart_from_busy_ones(judge: TruthJudge) -> None:
+    def shift_smooth(small: Pixels) -> Pixels:
+        result = enlarge(small)
+        result[: SIDE_PX // 4] += 3
+        return result
+
+    def shift_busy(small: Pixels) -> Pixels:
+        result = enlarge(small)
+        result[SIDE_PX * 3 // 4 :] //= 2
+        return result
+
+    assert 0.3 < judge.judge(shift_smooth).smooth_share < 0.8
+    assert judge.judge(shift_busy).smooth_share > 0.9
+    assert judge.judge(shift_busy).mean_db < judge.judge(shift_smooth).mean_db
+
+
+def test_nearer_to_the_truth_is_a_rise(judge: TruthJudge) -> None:
+    truths = iter(draw_truths() * 3)
+    proof = judge.judge(lambda small: next(truths))
+    assert all(track.psnr_db.rise > 1 for track in proof.tracks.values())
+
+
+def test_niqe_and_features_are_measured_where_their_packages_are() -> None:
+    try:
+        metrics.read_natural_model()
+        features.open_feature_network()
+    except MissingPackage as error:
+        pytest.skip(str(error))
+    rng = np.random.default_rng(2)
+    large = rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    judge = TruthJudge({"clean": [Sample(large, large[::4, ::4].copy(), large)]})
+    track = judge.judge(lambda small: enlarge(small)).tracks["clean"]
+    assert track.niqe is not None
+    assert track.feature is not None
+    assert track.feature.float32 == 0 < track.feature.int8
+
+
+def test_decibels_of_a_known_error() -> None:
+    black = np.zeros((8, 8, 3), np.uint8)
+    assert decibels(black + 1, black) == pytest.approx(48.13, abs=0.01)
+    assert decibels(black, black) == 120
