@@ -209,7 +209,9 @@ def is_ready(port: int) -> bool:
 def read_log_end() -> str:
     """The log's last lines, but for what it says of each request."""
     text = (DATA_DIR / "service.log").read_text(errors="replace")
-    lines = [line for line in text.splitlines() if " upscaled.api.request_log: " not in line]
+    lines = [
+        line for line in text.splitlines() if " upscaled.api.telemetry.access_log: " not in line
+    ]
     return "\n".join([f"The end of {DATA_DIR / 'service.log'}:", *lines[-12:]])
 
 

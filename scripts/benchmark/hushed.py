@@ -21,19 +21,19 @@ _is_hushed: ContextVar[bool] = ContextVar("is_hushed", default=False)
 
 def serve() -> None:
     """Run `upscaled` so."""
-    from upscaled.api import facts, metrics
-    from upscaled.api.wire import exchange, report
+    from upscaled.api import middleware
+    from upscaled.api.telemetry import access_log, metrics
     from upscaled.cli import main
 
     for owner, name in (
-        (report.Report, "add"),
+        (access_log.Report, "add"),
         (metrics.Metrics, "note_stored"),
-        (facts.Facts, "note_work"),
-        (facts.Facts, "timing"),
+        (access_log.Facts, "note_work"),
+        (access_log.Facts, "timing"),
     ):
         setattr(owner, name, _unless_hushed(getattr(owner, name)))
-    middleware = exchange.ExchangeMiddleware
-    setattr(middleware, "__call__", _listening(middleware.__call__))  # noqa: B010
+    kind = middleware.ExchangeMiddleware
+    setattr(kind, "__call__", _listening(kind.__call__))  # noqa: B010
     main()
 
 

@@ -22,9 +22,8 @@ import requests
 from scripts.benchmark.hushed import HEADER
 from scripts.benchmark.pictures import make_jpeg
 from scripts.benchmark.server import Server, serving
-from upscaled.api.facts import Exchange, Facts
-from upscaled.api.metrics import Metrics
-from upscaled.api.request_log import log_exchange
+from upscaled.api.telemetry.access_log import Exchange, Facts, log_exchange
+from upscaled.api.telemetry.metrics import Metrics
 from upscaled.logs import JsonFormatter
 from upscaled.pool.executor import StageTimes
 from upscaled.worker.stats import Tally
@@ -98,7 +97,7 @@ def compare(told_s: Sequence[float], hushed_s: Sequence[float]) -> dict[str, flo
 def time_the_work(count: int) -> float:
     """Microseconds of one small request's counting, timing and logging, the worker's included."""
     metrics, tally = Metrics(), Tally()
-    with logging_to_a_file("upscaled.api.request_log"):
+    with logging_to_a_file("upscaled.api.telemetry.access_log"):
         for _ in range(500):
             _observe_one(metrics, tally)
         begun = time.process_time()

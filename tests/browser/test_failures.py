@@ -8,7 +8,7 @@ import pytest
 
 from tests.browser.playground import Playground, red_picture
 from tests.service.api.serving import Service
-from tests.service.api.wire.test_error_responses import all_errors
+from tests.service.api.test_errors import all_errors
 
 Open = Callable[..., Playground]
 BY_CODE = {kind.error_code: kind.status for kind in all_errors()}

@@ -10,8 +10,8 @@ from tests.browser.conftest import PHONE
 from tests.browser.painting import PaintingExecutor
 from tests.browser.playground import Playground, red_picture
 from tests.browser.test_access import SCHEMES, violations
+from tests.service.api.routes.test_models import place_official, place_own
 from tests.service.api.serving import Service
-from tests.service.api.test_models import place_official, place_own
 
 Open = Callable[..., Playground]
 AUTO = "The best model that this server can afford for the picture."

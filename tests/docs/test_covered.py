@@ -8,7 +8,7 @@ import typer.main
 from typer.core import TyperGroup, TyperOption
 
 from tests.docs.blocks import DOCS, METRICS, PAGES, ROOT
-from upscaled.api.metrics import Metrics
+from upscaled.api.telemetry.metrics import Metrics
 from upscaled.cli import app
 from upscaled.config import ALIASES, PREFIX, Settings
 from upscaled.errors import ServiceError

@@ -147,7 +147,9 @@ def test_a_service_that_does_not_start_is_told_with_its_log(
 
 def test_what_the_log_says_of_requests_is_left_out(settings: Settings) -> None:
     settings.data_dir.mkdir()
-    asked = "2026-11-26T01:49:15.323Z INFO upscaled.api.request_log: GET /readyz status=503"
+    asked = (
+        "2026-11-26T01:49:15.323Z INFO upscaled.api.telemetry.access_log: GET /readyz status=503"
+    )
     lines = ["worker 0 cannot start", *[asked] * 50]
     (settings.data_dir / "service.log").write_text(os.linesep.join(lines))
     assert first_photo.read_log_end().splitlines()[1:] == ["worker 0 cannot start"]

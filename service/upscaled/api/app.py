@@ -11,30 +11,25 @@ from fastapi import FastAPI
 from starlette.middleware import Middleware
 from starlette.routing import BaseRoute, Route
 
-from upscaled.api.body.budget import build_budget
+from upscaled.api.billing import settle_owed_for_ever
 from upscaled.api.context import Context
-from upscaled.api.credits import answer_credits
-from upscaled.api.exposition import answer_metrics
-from upscaled.api.health import answer_health, answer_readiness
+from upscaled.api.errors import EXCEPTION_HANDLERS
 from upscaled.api.image_url import SourceFetcher
-from upscaled.api.metrics import Metrics
-from upscaled.api.models import answer_models
-from upscaled.api.pages import build_page_routes
+from upscaled.api.memory import UnreadAnswers, build_budget
+from upscaled.api.middleware import ExchangeMiddleware, UnreadBodyMiddleware
 from upscaled.api.progress import ProgressBoard
-from upscaled.api.progress_stream import PROGRESS_PATH, answer_progress
-from upscaled.api.repair import settle_owed_for_ever
-from upscaled.api.request_log import log_exchange
-from upscaled.api.result_url import RESULT_PATH
-from upscaled.api.results import answer_result
+from upscaled.api.protocol.registry import build_connections
+from upscaled.api.routes.credits import answer_credits
+from upscaled.api.routes.models import answer_models
+from upscaled.api.routes.ops import answer_health, answer_metrics, answer_readiness
+from upscaled.api.routes.pages import build_page_routes
+from upscaled.api.routes.progress import PROGRESS_PATH, answer_progress
+from upscaled.api.routes.results import RESULT_PATH, answer_result
+from upscaled.api.routes.upscale import answer_upscale
 from upscaled.api.state_probe import StateProbe
-from upscaled.api.tracing import open_tracing
-from upscaled.api.unread_answers import UnreadAnswers
-from upscaled.api.upscale import answer_upscale
-from upscaled.api.wire.connections import build_connections
-from upscaled.api.wire.error_responses import EXCEPTION_HANDLERS
-from upscaled.api.wire.exchange import ExchangeMiddleware
-from upscaled.api.wire.report import Report
-from upscaled.api.wire.unread_body import UnreadBodyMiddleware
+from upscaled.api.telemetry.access_log import Report, log_exchange
+from upscaled.api.telemetry.metrics import Metrics
+from upscaled.api.telemetry.tracing import open_tracing
 from upscaled.config import Settings
 from upscaled.logs import event
 from upscaled.pool.executor import Executor
@@ -95,7 +90,7 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
         ],
         redirect_slashes=False,
         openapi_url=None,
-        # Its spans hold paths, so the names of results; ours: `upscaled.api.tracing`.
+        # Its spans hold paths, so the names of results; ours: `upscaled.api.telemetry.tracing`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
     app.state.context = context

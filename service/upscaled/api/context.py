@@ -5,12 +5,11 @@ from typing import cast
 
 from starlette.requests import Request
 
-from upscaled.api.body.budget import Budget
 from upscaled.api.image_url import SourceFetcher
-from upscaled.api.metrics import Metrics
+from upscaled.api.memory import Budget, UnreadAnswers
 from upscaled.api.progress import ProgressBoard
 from upscaled.api.state_probe import StateProbe
-from upscaled.api.unread_answers import UnreadAnswers
+from upscaled.api.telemetry.metrics import Metrics
 from upscaled.config import Settings
 from upscaled.pool.executor import Executor
 from upscaled.state import State

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Iterable
 from typing import Final
 
-from upscaled.api.body.budget import Share
+from upscaled.api.memory import Share
 from upscaled.config import Settings
 from upscaled.errors import FileSizeTooLarge
 from upscaled.fetch.codings import choose_stages, finish, unpack

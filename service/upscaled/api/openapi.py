@@ -5,11 +5,11 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from upscaled import errors
-from upscaled.api.credits import UNMETERED_CREDITS
-from upscaled.api.present_models import MODEL_HEADER, TEMPERED_HEADER
+from upscaled.api.available_models import MODEL_HEADER, TEMPERED_HEADER
 from upscaled.api.progress import ARRIVAL_WAIT_S, MAX_WATCHERS_PER_KEY
-from upscaled.api.progress_stream import PROGRESS_PATH
-from upscaled.api.result_url import RESULT_PATH
+from upscaled.api.routes.credits import UNMETERED_CREDITS
+from upscaled.api.routes.progress import PROGRESS_PATH
+from upscaled.api.routes.results import RESULT_PATH
 from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
 from upscaled.errors import ServiceError
 from upscaled.fetch.url import MAX_URL_CHARACTERS

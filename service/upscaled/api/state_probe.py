@@ -1,4 +1,4 @@
-"""A background check of the stored state, whose last answer readiness gives."""
+"""A background check of the stored state, whose last result readiness reports."""
 
 import asyncio
 import logging

@@ -20,7 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from upscaled.api.app import create_app
-from upscaled.api.protocol import ContractProtocol
+from upscaled.api.protocol.http1 import ContractProtocol
 from upscaled.cli.allocator import return_memory_early
 from upscaled.cli.packaged_models import place_packaged_models
 from upscaled.cli.process_limits import ignore_signals, raise_descriptor_limit

@@ -15,7 +15,7 @@ from fastapi import FastAPI
 from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
 from upscaled.api.app import create_app
-from upscaled.api.protocol import ContractProtocol
+from upscaled.api.protocol.http1 import ContractProtocol
 from upscaled.config import Settings, load_settings
 from upscaled.state import Clocks, State, open_state
 

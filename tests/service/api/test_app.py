@@ -13,7 +13,7 @@ from upscaled.api import app
 from upscaled.state import State
 
 IMPORTING = """
-import sys, upscaled.api.app, upscaled.api.protocol
+import sys, upscaled.api.app, upscaled.api.protocol.http1
 print(" ".join(sys.modules), flush=True)
 input()
 """
@@ -28,8 +28,8 @@ def test_the_front_end_is_light() -> None:
         modules = set(process.stdout.readline().split())
         memory_bytes = psutil.Process(process.pid).memory_info().rss
         process.communicate("\n")
-    assert "upscaled.api.upscale" in modules
-    assert not {"torch", "numpy", "cv2", "torchvision", "upscaled_models.backends"} & modules
+    assert "upscaled.api.routes.upscale" in modules
+    assert not {"torch", "numpy", "cv2", "torchvision", "upscaled.engine"} & modules
     upscaling = {name for name in modules if name.startswith("upscaled.upscale.")}
     assert upscaling <= {"upscaled.upscale.model_choice"}
     assert memory_bytes < 100 * 1024 * 1024

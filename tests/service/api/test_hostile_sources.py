@@ -16,8 +16,8 @@ import pytest
 import pytest_asyncio
 
 from tests.service.api.origin import Origin, origin
-from upscaled.api.body.budget import Budget, Share
 from upscaled.api.image_url import PIECES_PER_ITERATION, SourceFetcher
+from upscaled.api.memory import Budget, Share
 from upscaled.config import load_settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, ServiceError
 from upscaled.fetch.connection import READ_BYTES

@@ -12,8 +12,8 @@ import pytest
 import pytest_asyncio
 
 from tests.service.api.origin import Origin, origin, redirect, response
-from upscaled.api.body.budget import Budget
 from upscaled.api.image_url import MAX_REDIRECTS, SourceFetcher
+from upscaled.api.memory import Budget
 from upscaled.config import Settings, load_settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, RateLimitExceeded
 from upscaled.fetch.url import UNUSABLE_URL_TEXT, check_source_url

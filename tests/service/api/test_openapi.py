@@ -3,7 +3,7 @@ import pytest
 from starlette.routing import Route
 
 from tests.service.api.serving import Service
-from tests.service.api.wire.test_error_responses import all_errors
+from tests.service.api.test_errors import all_errors
 from upscaled.api.openapi import build_openapi
 from upscaled.config import load_settings
 from upscaled.errors import InternalError, MethodNotAllowed, ServiceError

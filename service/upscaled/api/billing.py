@@ -1,0 +1,132 @@
+"""The credit of one request: held before any work, then captured once or released."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from typing import Final, Literal
+from uuid import uuid4
+
+from upscaled.api.cancellation import run_to_end
+from upscaled.logs import event
+from upscaled.state import DatabaseFailed, Hold, PaidResult, State
+
+CreditEvent = Literal["held", "captured", "released"]
+OnCredit = Callable[[CreditEvent], None]
+"""Told of each credit whose state has changed for good."""
+
+CAPTURE_AGAIN_AFTER_S: Final = (0.1, 0.3, 1.0, 3.0)
+"""The work is done: a server of the database that is being restarted is worth a moment's wait."""
+
+_logger: Final = logging.getLogger(__name__)
+
+
+def ignore_credit(_: CreditEvent) -> None:
+    """The `on_credit` of who counts nothing."""
+
+
+class Charge:
+    """What a request costs; nothing where `hold` is None, metering being off."""
+
+    def __init__(
+        self, state: State, hold: Hold | None, on_credit: OnCredit = ignore_credit
+    ) -> None:
+        self._state = state
+        self._hold = hold
+        self._on_credit = on_credit
+
+    async def capture(self, paid: PaidResult | None = None) -> None:
+        """Take the held credit for good, and remember the stored result that it pays for.
+
+        Raises:
+            HoldReleased: it was given back before; the image must not be delivered.
+            DatabaseFailed: the same; whether it was taken is unknown, and `release` settles that.
+        """
+        if self._hold is None:
+            return
+        step = partial(self._state.credits.capture, self._hold, paid)
+        for wait_s in CAPTURE_AGAIN_AFTER_S:
+            try:
+                await run_to_end(step)
+                break
+            except DatabaseFailed as error:
+                if not error.is_connection_lost:
+                    raise
+                await asyncio.sleep(wait_s)
+        else:
+            await run_to_end(step)
+        self._on_credit("captured")
+
+    async def release(self) -> None:
+        """Give the credit back, also a captured one: what it was taken for was not delivered.
+
+        Where that fails it is owed, and given back once the database works again.
+        """
+        if self._hold is None:
+            return
+        try:
+            if await run_to_end(partial(self._state.credits.give_back_or_owe, self._hold)):
+                self._on_credit("released")
+        except Exception as error:  # noqa: BLE001  (the request's own outcome stands)
+            fields = event("release_failed", hold_id=self._hold.request_id)
+            _logger.warning("a credit could not be given back yet: %s", error, extra=fields)
+
+
+@asynccontextmanager
+async def hold_credit(
+    state: State, key_id: int, *, metering: bool, on_credit: OnCredit = ignore_credit
+) -> AsyncIterator[Charge]:
+    """A credit on hold for the time of the block. It is released when the block raises.
+
+    The hold's id is made here: a client may send the same X-Request-Id twice.
+
+    Raises:
+        InsufficientApiCredits: the balance is too low.
+    """
+    hold = None
+    if metering:
+        take = partial(state.credits.hold, key_id, str(uuid4()))
+        hold = await run_to_end(take, state.credits.give_back_or_owe)
+        on_credit("held")
+    charge = Charge(state, hold, on_credit)
+    try:
+        yield charge
+    except BaseException:
+        await charge.release()
+        raise
+
+
+FIRST_RETRY_S: Final = 0.5
+LONGEST_RETRY_S: Final = 30.0
+
+
+async def settle_owed_for_ever(state: State, on_credit: OnCredit) -> None:
+    """Retry with exponential backoff what is owed, until cancelled.
+
+    on_credit: called with "released" for each credit that was given back.
+    """
+    failures = 0
+    while True:
+        await asyncio.sleep(retry_after_s(failures))
+        owed = len(state.credits.owed)
+        if owed == 0:
+            continue
+        released: list[Hold] = []
+        try:
+            await asyncio.to_thread(state.credits.settle_owed, released.append)
+        except Exception as error:  # noqa: BLE001  (tried again, whatever it is)
+            failures += 1
+            fields = event("release_failed", owed=owed, failures=failures)
+            _logger.warning("owed credits could not be given back yet: %s", error, extra=fields)
+        else:
+            failures = 0
+            fields = event("owed_released", owed=owed, released=len(released))
+            _logger.info("owed credits were given back", extra=fields)
+        for _ in released:  # also those given back before one failed
+            on_credit("released")
+
+
+def retry_after_s(failures: int) -> float:
+    """The wait before the next try, `failures` tries having failed in a row."""
+    return min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 30))

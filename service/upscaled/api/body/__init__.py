@@ -1,1 +1,0 @@
-"""The request body: which kind it is, reading it, and what it asks for."""

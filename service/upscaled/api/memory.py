@@ -1,0 +1,276 @@
+"""The memory that images take while the front end has them, shared out between API keys.
+
+The request queue is bounded, but a client may send its image long before the queue is asked:
+without this a few hundred uploads at once would be held in memory, to be refused one by one.
+
+A key alone may use all of the memory. Where another key's bytes find none free, the key that holds
+most, and more than the other one, gives up the newest image that is still arriving; its client is
+answered 429. An image that has arrived is not given up: the request queue bounds those.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from typing import Final, cast
+
+from starlette.responses import Response
+from starlette.types import Receive, Scope, Send
+
+from upscaled.config import Settings
+from upscaled.errors import RateLimitExceeded
+
+# Beyond what may be queued or worked on: images that are just arriving.
+ARRIVING: Final = 8
+# A worker's slots where the settings leave them open: the most it then takes, on CUDA.
+MOST_SLOTS: Final = 8
+# Unfinished bodies of a key with metering on, beyond one for each credit: requests that end with
+# 403 for want of credits, or with another error that costs none.
+UNPAID_BODIES: Final = 4
+# Which sender will be slow cannot be known; the queue's own wait is not asked yet.
+RETRY_AFTER_S: Final = 5
+
+
+@dataclass(slots=True, eq=False)
+class _Account:
+    """What one key holds: bytes, requests, and the shares that still arrive, oldest first."""
+
+    held_bytes: int = 0
+    requests: int = 0
+    bodies: int = 0
+    arriving: dict["Share", None] = field(default_factory=dict)
+
+    def newest_arriving(self) -> "Share | None":
+        """The newest share that arrives and holds bytes; None without one."""
+        return next((share for share in reversed(self.arriving) if share.size_bytes), None)
+
+
+class Budget:
+    """Belongs to the event loop.
+
+    Args:
+        limit_bytes: of all requests together.
+    """
+
+    def __init__(self, limit_bytes: int) -> None:
+        self.limit_bytes = limit_bytes
+        self.held_bytes = 0
+        self._accounts: dict[int, _Account] = {}
+
+    @contextmanager
+    def share(self, key_id: int, max_bodies: int | None = None) -> Iterator["Share"]:
+        """One request's share, given back at the end of the block.
+
+        Args:
+            max_bodies: most bodies of the key that may arrive at once; None: any number.
+        """
+        account = self._accounts.setdefault(key_id, _Account())
+        account.requests += 1
+        share = Share(self, account, key_id, max_bodies)
+        try:
+            yield share
+        finally:
+            share.close()
+            account.requests -= 1
+            if not account.requests:
+                del self._accounts[key_id]
+
+    def would_take_new_key(self, size_bytes: int) -> bool:
+        """Whether an image of this size would be taken from a key that holds nothing."""
+        free_bytes = self.limit_bytes - self.held_bytes
+        arriving_bytes = sum(
+            share.size_bytes
+            for account in self._accounts.values()
+            if account.held_bytes > size_bytes
+            for share in account.arriving
+        )
+        return free_bytes + arriving_bytes >= size_bytes
+
+    def _take(self, account: _Account, size_bytes: int) -> None:
+        """Count bytes for an account, others giving way to it where they hold more.
+
+        Raises:
+            RateLimitExceeded: the budget is full, and no other key that holds more has an image
+                that is still arriving.
+        """
+        while self.held_bytes + size_bytes > self.limit_bytes:
+            share = self._find_excess(account.held_bytes + size_bytes)
+            if share is None:
+                raise RateLimitExceeded(
+                    RETRY_AFTER_S, reason="body_memory", detail="too many images at once"
+                )
+            share.give_way()
+        self._change(account, size_bytes)
+
+    def _find_excess(self, more_than_bytes: int) -> "Share | None":
+        """What is to give way: the newest that arrives, of the key that holds most."""
+        larger = [each for each in self._accounts.values() if each.held_bytes > more_than_bytes]
+        for account in sorted(larger, key=lambda each: each.held_bytes, reverse=True):
+            if (share := account.newest_arriving()) is not None:
+                return share
+        return None
+
+    def _change(self, account: _Account, size_bytes: int) -> None:
+        account.held_bytes += size_bytes
+        self.held_bytes += size_bytes
+
+
+class Share:
+    """What one request of a key holds of the budget."""
+
+    def __init__(
+        self, budget: Budget, account: _Account, key_id: int, max_bodies: int | None
+    ) -> None:
+        self.key_id = key_id
+        self._budget = budget
+        self._account = account
+        self._max_bodies = max_bodies
+        self._interrupt: asyncio.Timeout | None = None
+        self._gave_way = False
+        self.size_bytes = 0
+
+    @contextmanager
+    def body(self) -> Iterator[None]:
+        """Count the request's body as unfinished for the time of the block.
+
+        Raises:
+            RateLimitExceeded: the key has as many of them as it may have at once.
+        """
+        account = self._account
+        if self._max_bodies is not None and account.bodies >= self._max_bodies:
+            detail = f"{account.bodies} unfinished bodies are what the key's credits allow"
+            raise RateLimitExceeded(RETRY_AFTER_S, reason="key_bodies", detail=detail)
+        account.bodies += 1
+        try:
+            yield
+        finally:
+            account.bodies -= 1
+
+    @asynccontextmanager
+    async def arriving(self) -> AsyncIterator[None]:
+        """Let what the block holds and takes give way to a key that holds less.
+
+        Raises:
+            RateLimitExceeded: it had to; the block is interrupted at once.
+        """
+        try:
+            async with asyncio.timeout(None) as self._interrupt:
+                self._account.arriving[self] = None
+                try:
+                    yield
+                finally:
+                    self._account.arriving.pop(self, None)
+        except TimeoutError:
+            if not self._gave_way:
+                raise
+        if self._gave_way:
+            raise _gave_way()
+
+    def take(self, size_bytes: int) -> None:
+        """Count bytes that have just arrived.
+
+        Raises:
+            RateLimitExceeded: all requests together hold more than the budget, and no other key
+                more than this one. Or this share gave way.
+        """
+        if self._gave_way:
+            raise _gave_way()
+        self._budget._take(self._account, size_bytes)
+        self.size_bytes += size_bytes
+
+    def give_way(self) -> None:
+        """Give the bytes back now and interrupt the block that `arriving` guards.
+
+        The buffers themselves go as soon as the event loop comes to the request's task.
+        """
+        self._gave_way = True
+        self._account.arriving.pop(self, None)
+        self.close()
+        if self._interrupt is not None:
+            self._interrupt.reschedule(asyncio.get_running_loop().time())
+
+    def close(self) -> None:
+        """Give the bytes back."""
+        self._budget._change(self._account, -self.size_bytes)
+        self.size_bytes = 0
+
+
+def build_budget(settings: Settings) -> Budget:
+    """Memory for every image that may be queued or worked on, and for some that are arriving."""
+    slots = settings.workers * (settings.jobs_per_worker or MOST_SLOTS)
+    return Budget((settings.max_queue + slots + ARRIVING) * settings.max_file_bytes)
+
+
+def max_bodies(settings: Settings, balance: int) -> int | None:
+    """How many unfinished bodies a key may have at once; None: any number.
+
+    Args:
+        balance: the key's credits, those on hold not counted.
+    """
+    return balance + UNPAID_BODIES if settings.metering else None
+
+
+def _gave_way() -> RateLimitExceeded:
+    return RateLimitExceeded(
+        RETRY_AFTER_S, reason="gave_way", detail="another key's image needed the memory"
+    )
+
+
+MAX_UNREAD_BYTES: Final = 512 * 1024 * 1024
+OUTPUT_EXTENSION: Final = "upscaled.output"
+"""The key in a scope's `extensions` under which the protocol gives `unsent_bytes`."""
+
+# How fast a client will read is not known; one that reads at all is soon below the limit.
+READ_RETRY_AFTER_S: Final = 5
+
+UnsentBytes = Callable[[], int]
+"""The bytes that one connection holds for its client, beyond those in the kernel's buffers."""
+
+
+class UnreadAnswers:
+    """Connections with answers that are not read yet, by API key. Belongs to the event loop."""
+
+    def __init__(self, limit_bytes: int = MAX_UNREAD_BYTES) -> None:
+        """limit_bytes: of one key; requests that are under way already may exceed it."""
+        self.limit_bytes = limit_bytes
+        self._of_key: dict[int, dict[UnsentBytes, None]] = {}
+
+    def check(self, key_id: int) -> None:
+        """Refuse a request of a key that does not read what it asked for.
+
+        Raises:
+            RateLimitExceeded: the key's unread answers have `limit_bytes` or more.
+        """
+        held_bytes = self._measure(key_id)
+        if held_bytes >= self.limit_bytes:
+            detail = f"{held_bytes} bytes of answers are not read yet"
+            raise RateLimitExceeded(READ_RETRY_AFTER_S, reason="unread_answers", detail=detail)
+
+    def note(self, key_id: int, unsent_bytes: UnsentBytes) -> None:
+        """Count what is left of an answer that was given to the connection."""
+        self._measure(key_id)
+        if unsent_bytes():
+            self._of_key.setdefault(key_id, {})[unsent_bytes] = None
+
+    def _measure(self, key_id: int) -> int:
+        """The key's bytes; connections that hold none any more are forgotten."""
+        sizes_bytes = {each: each() for each in self._of_key.pop(key_id, {})}
+        unread = {each: None for each, size_bytes in sizes_bytes.items() if size_bytes}
+        if unread:
+            self._of_key[key_id] = unread
+        return sum(sizes_bytes.values())
+
+
+class ImageResponse(Response):
+    """An image as an answer's body, counted until its client has read it."""
+
+    def __init__(self, data: bytes, media_type: str, unread: UnreadAnswers, key_id: int) -> None:
+        super().__init__(data, media_type=media_type)
+        self._unread = unread
+        self._key_id = key_id
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await super().__call__(scope, receive, send)
+        output = scope.get("extensions", {}).get(OUTPUT_EXTENSION)
+        if output is not None:
+            self._unread.note(self._key_id, cast(UnsentBytes, output["unsent_bytes"]))

@@ -1,0 +1,1 @@
+"""Access records of finished requests, and the log, the metrics and the traces made of them."""

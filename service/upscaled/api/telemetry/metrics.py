@@ -1,0 +1,238 @@
+"""What the front end counts for Prometheus, in a registry of its own for each app.
+
+Labels take their values from small closed sets: routes, stages, error codes. None holds a key's
+name or anything else that a client chose.
+"""
+
+import platform
+from collections.abc import Iterator, Mapping, Sequence
+from math import inf
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    Info,
+    Metric,
+    ProcessCollector,
+)
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+import upscaled
+from upscaled.api.billing import CreditEvent
+from upscaled.api.telemetry.access_log import STAGES, Exchange
+from upscaled.errors import REFUSAL_REASONS, ServiceError
+from upscaled.pool.stats import ModelFigures, PoolFigures
+from upscaled.state import Swept
+from upscaled.upscale.model_choice import Rung
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 180)
+UPSCALE_ROUTE: Final = "/v1/upscale"
+
+
+class Metrics:
+    """May be written by any thread; read by `upscaled.api.routes.ops`."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        ProcessCollector(registry=self.registry)
+        build = Info("upscaled_build", "The version that runs", registry=self.registry)
+        build.info({"version": upscaled.__version__, "python": platform.python_version()})
+        self.requests = self._counter(
+            "requests", "Answers, by how they ended", "route", "status", "error_code"
+        )
+        self.request_seconds = self._histogram(
+            "request_seconds", "From a request's head to its answer's last byte", "route"
+        )
+        self.stage_seconds = self._histogram(
+            "stage_seconds", "Time of one delivered image in each stage", "stage"
+        )
+        self.open_requests = self._gauge("open_requests", "Requests under way")
+        self.source_bytes = self._counter("source_bytes", "Bytes of the images upscaled")
+        self.result_bytes = self._counter("result_bytes", "Bytes of the images delivered")
+        self.output_pixels = self._counter("output_pixels", "Pixels of the images delivered")
+        self.images = self._counter(
+            "images",
+            "Images delivered, by the model that made them and the one they were tempered with",
+            "model",
+            "scale",
+            "tempered_with",
+        )
+        self.credits = self._counter(
+            "credits", "Credits held before work, captured for a delivery, released", "event"
+        )
+        self.credits_owed = self._gauge(
+            "credits_owed", "Credits of undelivered images that could not be given back yet"
+        )
+        self.state_works = self._gauge(
+            "state_works", "Whether the last check could write to the database and store a result"
+        )
+        self.results_stored = self._counter("results_stored", "Results stored and delivered as URL")
+        self.results_stored_bytes = self._counter("results_stored_bytes", "Bytes of those")
+        self.results_expired = self._counter(
+            "results_expired", "Results removed after their time, and parts nobody finished"
+        )
+        self.results_kept = self._gauge("results_kept", "Valid results on disk, at the last sweep")
+        self.results_kept_bytes = self._gauge("results_kept_bytes", "Bytes of those")
+        self.data_free_bytes = self._gauge(
+            "data_free_bytes", "Free bytes on the disk of results, at the last sweep"
+        )
+        self.refusals = self._counter("refusals", "Answers 429, by what was exhausted", "reason")
+        self._begin_at_zero()
+
+    def observe(self, exchange: Exchange) -> None:
+        """Count one exchange that is over."""
+        facts, route = exchange.facts, exchange.route
+        self.requests.labels(route, str(exchange.status or 0), facts.error_code or "").inc()
+        self.request_seconds.labels(route).observe(exchange.seconds)
+        if facts.refusal is not None:
+            self.refusals.labels(facts.refusal).inc()
+        if route != UPSCALE_ROUTE or exchange.status != 200:
+            return
+        for span in facts.stages:
+            self._stages[span.stage].observe(span.seconds)
+        self.source_bytes.inc(facts.source_bytes or 0)
+        self.result_bytes.inc(facts.result_bytes or 0)
+        self.output_pixels.inc((facts.result_width_px or 0) * (facts.result_height_px or 0))
+        # The worker's names, never the client's: a model that is not present is refused before.
+        labels = (facts.model or "", str(facts.scale or ""), facts.tempered_with or "")
+        self.images.labels(*labels).inc()
+
+    def expect(self, ladders: Mapping[int, Sequence[Rung]]) -> None:
+        """Begin the series of what `auto` may choose at zero: see `_begin_at_zero`."""
+        for scale, ladder in ladders.items():
+            for rung in ladder:
+                self.images.labels(rung.model, str(scale), rung.tempered_with)
+
+    def note_credit(self, event: CreditEvent) -> None:
+        self.credits.labels(event).inc()
+
+    def note_stored(self, size_bytes: int) -> None:
+        self.results_stored.inc()
+        self.results_stored_bytes.inc(size_bytes)
+
+    def note_sweep(self, swept: Swept) -> None:
+        """Holds that a sweep gives back were taken by processes that are gone: not our credits."""
+        self.results_expired.inc(swept.results.removed)
+        self.results_kept.set(swept.results.kept)
+        self.results_kept_bytes.set(swept.results.kept_bytes)
+        self.data_free_bytes.set(swept.free_bytes)
+
+    def _begin_at_zero(self) -> None:
+        """A series that begins at its first event hides that event from `rate()`."""
+        self._stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
+        self.request_seconds.labels(UPSCALE_ROUTE)
+        self.requests.labels(UPSCALE_ROUTE, "200", "")
+        for kind in ServiceError.__subclasses__():
+            self.requests.labels(UPSCALE_ROUTE, str(kind.status), kind.error_code)
+        for reason in REFUSAL_REASONS:
+            self.refusals.labels(reason)
+        for event in ("held", "captured", "released"):
+            self.credits.labels(event)
+
+    def _counter(self, name: str, meaning: str, *labels: str) -> Counter:
+        return Counter(f"upscaled_{name}", meaning, labels, registry=self.registry)
+
+    def _gauge(self, name: str, meaning: str) -> Gauge:
+        return Gauge(f"upscaled_{name}", meaning, registry=self.registry)
+
+    def _histogram(self, name: str, meaning: str, label: str) -> Histogram:
+        return Histogram(
+            f"upscaled_{name}", meaning, [label], buckets=_SECONDS, registry=self.registry
+        )
+
+
+_GAUGES: Final = {
+    "waiting": ("queue_images", "Images that wait for a worker"),
+    "waiting_most": ("queue_limit_images", "Images that may wait; more are answered 429"),
+    "keys_waiting": ("queue_keys", "API keys that have images waiting"),
+    "most_of_one_key": ("queue_most_of_one_key_images", "Images waiting of the key with most"),
+    "running": ("running_images", "Images at workers"),
+    "running_most": ("running_limit_images", "Images that the ready workers take at once"),
+    "workers_ready": ("workers_ready", "Workers that are ready"),
+    "workers_wanted": ("workers_wanted", "Workers that the settings ask for"),
+}
+_COUNTERS: Final = {
+    "restarts": ("worker_restarts", "Workers that died and were replaced"),
+    "failed_starts": ("worker_failed_starts", "Starts of a worker that came to nothing"),
+}
+_OF_MODELS: Final = {
+    "trunk_px": ("trunk_pixels", "Pixels at which the network's body ran, halo included"),
+    "device_s": ("device_seconds", "Seconds that the device was at work"),
+    "batches": ("batches", "Batches that the device was given"),
+    "windows": ("batch_windows", "Windows in those batches"),
+    "places": ("batch_places", "Windows that those batches had room for"),
+}
+
+
+class PoolMetrics(Collector):
+    def __init__(self, figures: PoolFigures) -> None:
+        self._figures = figures
+
+    def collect(self) -> Iterator[Metric]:
+        figures = self._figures
+        for field, (name, meaning) in _GAUGES.items():
+            yield _gauge(name, meaning, getattr(figures, field))
+        for field, (name, meaning) in _COUNTERS.items():
+            yield _counter(name, meaning, getattr(figures, field))
+        done = figures.done
+        yield _counter(
+            "decoder_deaths", "Decoder processes that crashed or were killed", done.decoder_deaths
+        )
+        yield _counter("worker_cpu_seconds", "Processor time of all workers", done.cpu_s)
+        yield from self._by_model()
+        yield self._engines()
+        yield self._ladders()
+        yield self._memory()
+
+    def _by_model(self) -> Iterator[Metric]:
+        # A model that has done nothing yet is there too, at zero.
+        models = {engine.model: ModelFigures() for engine in self._figures.engines}
+        models |= self._figures.done.models
+        for field, (name, meaning) in _OF_MODELS.items():
+            family = CounterMetricFamily(f"upscaled_{name}", meaning, labels=["model"])
+            for model, figures in sorted(models.items()):
+                family.add_metric([model], getattr(figures, field))
+            yield family
+
+    def _engines(self) -> Metric:
+        labels = ["scale", "model", "engine", "device"]
+        family = GaugeMetricFamily(
+            "upscaled_engine_info", "What runs each scale's model", labels=labels
+        )
+        for scale, model, label, device in sorted(self._figures.engines):
+            family.add_metric([str(scale), model, label, device], 1)
+        return family
+
+    def _ladders(self) -> Metric:
+        family = GaugeMetricFamily(
+            "upscaled_auto_input_pixels",
+            "Input pixels up to which auto takes a model; +Inf: of any size",
+            labels=["scale", "model"],
+        )
+        for scale, ladder in sorted(self._figures.ladders.items()):
+            for rung in ladder:
+                most_px = inf if rung.most_px is None else rung.most_px
+                family.add_metric([str(scale), rung.model], most_px)
+        return family
+
+    def _memory(self) -> Metric:
+        family = GaugeMetricFamily(
+            "upscaled_worker_resident_bytes",
+            "Resident memory of each worker, without its decoders",
+            labels=["worker"],
+        )
+        for number, size_bytes in sorted(self._figures.resident_bytes.items()):
+            family.add_metric([str(number)], size_bytes)
+        return family
+
+
+def _gauge(name: str, meaning: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"upscaled_{name}", meaning, value=value)
+
+
+def _counter(name: str, meaning: str, value: float) -> Metric:
+    return CounterMetricFamily(f"upscaled_{name}", meaning, value=value)

@@ -1,1 +1,0 @@
-"""What holds for every exchange, whatever its route."""

@@ -1,0 +1,230 @@
+import logging
+import time
+from collections.abc import Callable
+
+import pytest
+
+from tests.service.api.raw import Connection
+from tests.service.api.serving import Service
+from upscaled.api.protocol import http1
+from upscaled.api.protocol.head import MAX_HEAD_BYTES
+
+JSON = "Content-Type: application/json"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"hello\r\n\r\n", b"GET\r\n\r\n"),
+        *(b"GET / HTTP/9.9\r\n\r\n", b"GET / HTTP/1.1\r\nbad header\r\n\r\n"),
+        *(b"GET /healthz HTTP/1.1\r\n\r\n", b"GET /healthz\r\n"),
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\nHost: a\n\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nA: b\r\n c\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nA : b\r\n\r\n",
+        b"GET /healthz HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+        b"GET /healthz HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: x\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST / HTTP/1.1\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        b"GET / HTTP/1.1\r\nA\x00B: c\r\n\r\n",
+        b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n",
+    ],
+)
+def test_what_is_no_http_is_refused_in_the_words_of_the_contract(
+    service: Service, data: bytes
+) -> None:
+    with Connection(service) as connection:
+        connection.send(data)
+        connection.receive().assert_error(400, "invalid_request_body")
+        assert connection.is_closed()
+
+
+def test_what_is_no_http_is_counted_and_logged(
+    make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "upscaled.api.telemetry.access_log")
+    service = make_service()
+    with Connection(service) as connection:
+        connection.send(b"nonsense-4711\r\n\r\n")
+        request_id = connection.receive().headers["x-request-id"]
+    refused = (
+        'upscaled_requests_total{error_code="invalid_request_body",route="other",status="400"}'
+    )
+    assert f"{refused} 1.0" in service.get("/metrics").text
+    lines = [getattr(each, "fields", {}) for each in caplog.records]
+    (fields,) = [each for each in lines if each.get("request_id") == request_id]
+    assert (fields["outcome"], fields["method"]) == ("refused", "other")
+    assert "4711" not in str(fields)
+
+
+@pytest.mark.parametrize(
+    ("path", "allow"),
+    [("/v1/upscale", "POST"), ("/v1/upscale?a=b", "POST"), ("/healthz", "GET, HEAD")],
+)
+def test_an_unknown_method_is_refused_with_those_that_the_path_takes(
+    service: Service, path: str, allow: str
+) -> None:
+    with Connection(service) as connection:
+        connection.send_head(method="GET", path="/healthz")
+        assert connection.receive().status == 200
+        connection.send(f"FOO {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc".encode())
+        answer = connection.receive()
+        answer.assert_error(405, "method_not_allowed")
+        assert answer.headers["allow"] == allow
+        connection.send_head(method="GET", path="/healthz")
+        assert connection.receive().status == 200
+
+
+def test_an_unknown_method_on_an_unknown_path_is_not_found(service: Service) -> None:
+    with Connection(service) as connection:
+        connection.send_head(method="FOO", path="/nothing")
+        connection.receive().assert_error(404, "not_found")
+
+
+@pytest.mark.parametrize("line", ["FOO", "F(O / HTTP/1.1", "FOO x HTTP/1.1", "FOO / HTTP/2.0"])
+def test_a_request_line_that_is_none_stays_no_http(service: Service, line: str) -> None:
+    with Connection(service) as connection:
+        connection.send(line.encode() + b"\r\n\r\n")
+        connection.receive().assert_error(400, "invalid_request_body")
+        assert connection.is_closed()
+
+
+def test_a_broken_chunk_is_refused_so_too(service: Service) -> None:
+    with Connection(service) as connection:
+        connection.send_head(JSON, "Transfer-Encoding: chunked")
+        connection.send(b'5\r\n{"a":\r\n')
+        time.sleep(0.05)
+        connection.send(b"zz\r\n")
+        connection.receive().assert_error(400, "invalid_request_body")
+        assert connection.is_closed()
+
+
+def test_a_head_of_the_limit_passes_and_a_longer_one_does_not(service: Service) -> None:
+    with Connection(service) as connection:
+        connection.send_head("X: " + "y" * (MAX_HEAD_BYTES - 1000), method="GET", path="/healthz")
+        assert connection.receive().status == 200
+        connection.send_head(method="GET", path="/healthz")
+        assert connection.receive().status == 200
+    with Connection(service) as connection:
+        begun = b"GET /healthz HTTP/1.1\r\nX: "
+        connection.send(begun + b"y" * (MAX_HEAD_BYTES + 1 - len(begun)))
+        connection.receive().assert_error(400, "invalid_request_body")
+        assert connection.is_closed()
+
+
+@pytest.mark.parametrize("before", [0, 1])
+def test_a_head_beyond_the_limit_is_refused_though_it_comes_in_one_read(
+    service: Service, before: int
+) -> None:
+    """Also behind another request, where a count of reads would begin too late."""
+    with Connection(service) as connection:
+        small = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+        large = small[:-2] + b"X: " + b"y" * 66_000 + b"\r\n\r\n"
+        connection.send(small * before + large + small)
+        for _ in range(before):
+            assert connection.receive().status == 200
+        refusal = connection.receive()
+        refusal.assert_error(400, "invalid_request_body")
+        assert connection.is_closed()
+    assert refusal.headers["x-content-type-options"] == "nosniff"
+    assert refusal.headers["cache-control"] == "no-store"
+
+
+def test_a_client_that_still_sends_its_endless_head_gets_to_read_the_refusal(
+    service: Service,
+) -> None:
+    with Connection(service) as connection:
+        connection.send(b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 1_000_000 + b"\r\n\r\n")
+        connection.receive().assert_error(400, "invalid_request_body")
+
+
+@pytest.mark.parametrize(
+    ("begun", "repeated"),
+    [
+        (b"", b"a"),
+        (b"GET /", b"a"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: ", b"a"),
+        (b"GET / HTTP/1.1\r\nHost: x\r\n", b"A:b\r\n"),
+        (b"", b"\r\n"),
+        (b"CHUNKED", b"5"),
+        (b"CHUNKED5;", b"a"),
+        (b"CHUNKED0\r\nX-End: ", b"a"),
+        (b"CHUNKED0\r\n", b"A: b\r\n"),
+        (b"CHUNKED", b"1;aaaaaaaaaaaaaaaaa\r\na\r\n"),
+    ],
+)
+def test_what_has_no_end_is_cut_off(service: Service, begun: bytes, repeated: bytes) -> None:
+    head = b"POST /healthz HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+    sent_bytes = 0
+    with Connection(service) as connection:
+        connection.send(begun.replace(b"CHUNKED", head))
+        try:
+            while sent_bytes < 64 * 2**20:
+                connection.send(repeated * 10_000)
+                sent_bytes += 10_000 * len(repeated)
+        except ConnectionError:
+            pass
+    assert sent_bytes < 32 * 2**20  # what the kernel's buffers hold, and what is read and dropped
+
+
+@pytest.mark.parametrize("begun", [b"", b"GET /healthz HT", b"GET / HTTP/1.1\r\nHost: x\r\n"])
+def test_a_head_that_never_ends_is_given_up(
+    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch, begun: bytes
+) -> None:
+    monkeypatch.setattr(http1, "HEAD_TIMEOUT_S", 0.2)
+    service = make_service()
+    with Connection(service) as connection:
+        connection.send(begun)
+        started = time.monotonic()
+        assert connection.is_closed(within_s=3)
+        assert time.monotonic() - started > 0.1
+
+
+def test_a_slow_answer_is_not_cut_off(
+    make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(http1, "HEAD_TIMEOUT_S", 0.1)
+    service = make_service(body_timeout_s=0.5)
+    with Connection(service) as connection:
+        connection.send_head(JSON, "Content-Length: 2")
+        connection.send(b"{")
+        connection.receive().assert_error(400, "invalid_request_body")
+
+
+OFFER = ("Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAEAAEAA")
+
+
+@pytest.mark.parametrize("pause_s", [0, 0.05])
+def test_the_upgrade_that_java_offers_is_declined_and_the_body_read(
+    service: Service, pause_s: float
+) -> None:
+    with Connection(service) as connection:
+        for _ in range(2):
+            connection.send_head(*OFFER, JSON, "Content-Length: 10")
+            time.sleep(pause_s)
+            connection.send(b'{"scale":')
+            time.sleep(pause_s)
+            connection.send(b"}")
+            connection.receive().assert_error(400, "invalid_request_body")
+            connection.send_head(*OFFER, JSON, "Content-Length: 2")
+            connection.send(b"{}")
+            connection.receive().assert_error(400, "missing_parameter")
+
+
+def test_a_websocket_is_declined_like_any_other_get(service: Service) -> None:
+    with Connection(service) as connection:
+        offer = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Version: 13")
+        connection.send_head(*offer, method="GET", path="/healthz")
+        assert connection.receive().status == 200
+        connection.send_head(*offer, "Connection: close", method="GET", path="/nothing")
+        connection.receive().assert_error(404, "not_found")
+        assert connection.is_closed()
+
+
+def test_a_thousand_offers_in_one_packet_are_all_declined(service: Service) -> None:
+    offer = b"GET /nothing HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: x\r\n\r\n"
+    with Connection(service) as connection:
+        connection.send(offer * 1000)
+        for _ in range(1000):
+            connection.receive().assert_error(404, "not_found")

@@ -1,0 +1,286 @@
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import psutil
+import pytest
+import requests
+
+from tests.service.api.answers import assert_error
+from tests.service.api.pictures import picture, picture_of_bytes
+from tests.service.api.raw import Connection, seconds_since
+from tests.service.api.serving import Service
+from upscaled.api.request.fields import Fields, UnknownField
+from upscaled.api.request.reader import (
+    OVERHEAD_BYTES,
+    Asked,
+    BodyKind,
+    check_fields,
+    choose_body_kind,
+    parse_scale,
+)
+from upscaled.errors import InvalidParameter, MissingParameter, UnsupportedContentType
+
+URL = "https://example.com/a.jpg"
+
+
+def test_the_image_wins_over_any_url() -> None:
+    assert check_fields(Fields(b"photo", "nonsense", "4")) == Asked(b"photo", None, 4)
+    assert check_fields(Fields(None, URL, 2)) == Asked(None, URL, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "missing"),
+    [
+        (Fields(None, None, None), "image or image_url, scale"),
+        (Fields(None, None, 3), "image or image_url"),
+        (Fields("text", None, None), "scale"),
+        (Fields(None, "nonsense", None), "scale"),
+    ],
+)
+def test_missing_comes_before_invalid(fields: Fields, missing: str) -> None:
+    with pytest.raises(MissingParameter) as refused:
+        check_fields(fields)
+    assert refused.value.public_text == f"Missing parameter: {missing}"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [Fields("text", None, 2), Fields("text", URL, 2), Fields(b"x", None, 3), Fields(None, 5, 2)],
+)
+def test_what_is_there_may_be_invalid(fields: Fields) -> None:
+    with pytest.raises(InvalidParameter):
+        check_fields(fields)
+
+
+def test_what_is_missing_is_named_by_the_name_it_came_under_too() -> None:
+    unknown = (UnknownField("file", is_file=True), UnknownField("factor"))
+    with pytest.raises(MissingParameter) as refused:
+        check_fields(Fields(None, None, None, unknown))
+    assert refused.value.public_text == (
+        "Missing parameter: image or image_url, scale"
+        "; instead of file send image; instead of factor send scale"
+    )
+    assert check_fields(Fields(b"photo", None, 2, unknown)) == Asked(b"photo", None, 2)
+    with pytest.raises(InvalidParameter):
+        check_fields(Fields(None, b"x" * 100_000, 2))
+
+
+LIMIT_BYTES = 25 * 1024 * 1024
+JSON = "Content-Type: application/json"
+
+
+def form(*parts: bytes) -> bytes:
+    return b"".join(b"--XX\r\n" + each + b"\r\n" for each in parts) + b"--XX--\r\n"
+
+
+def file_part(data: bytes) -> bytes:
+    return b'Content-Disposition: form-data; name="image"; filename="a"\r\n\r\n' + data
+
+
+SCALE = b'Content-Disposition: form-data; name="scale"\r\n\r\n2'
+FORM = "Content-Type: multipart/form-data; boundary=XX"
+
+
+def chunked(data: bytes, chunk_bytes: int = 1 << 18) -> Iterator[bytes]:
+    """Sent as Transfer-Encoding: chunked by `requests`."""
+    for start in range(0, len(data), chunk_bytes):
+        yield data[start : start + chunk_bytes]
+
+
+def test_25_mb_pass_and_a_byte_more_does_not(service: Service) -> None:
+    assert service.upload(picture_of_bytes(LIMIT_BYTES)).status_code == 200
+    answer = service.upload(picture_of_bytes(LIMIT_BYTES + 1))
+    assert assert_error(answer, 400, "file_size_too_large") == "File size too large"
+
+
+def test_the_same_without_a_declared_length(service: Service) -> None:
+    headers = service.headers | {"Content-Type": "multipart/form-data; boundary=XX"}
+    for size_bytes, status in ((LIMIT_BYTES, 200), (LIMIT_BYTES + 1, 400)):
+        body = form(SCALE, file_part(picture_of_bytes(size_bytes)))
+        answer = requests.post(
+            f"{service.url}/v1/upscale", headers=headers, data=chunked(body), timeout=30
+        )
+        assert answer.status_code == status, answer.text
+    assert_error(answer, 400, "file_size_too_large")
+
+
+def test_many_small_parts_count_together(service: Service) -> None:
+    part = b'Content-Disposition: form-data; name="other"\r\n\r\n' + bytes(1000)
+    body = form(*[part] * 27_000, SCALE, file_part(picture()))
+    assert len(body) > LIMIT_BYTES + OVERHEAD_BYTES
+    headers = service.headers | {"Content-Type": "multipart/form-data; boundary=XX"}
+    for data in (body, chunked(body)):
+        answer = requests.post(f"{service.url}/v1/upscale", headers=headers, data=data, timeout=30)
+        assert_error(answer, 400, "file_size_too_large")
+
+
+def test_a_large_json_is_too_large_as_well(service: Service) -> None:
+    answer = service.send_json({"image": "A" * (LIMIT_BYTES + OVERHEAD_BYTES), "scale": 2})
+    assert_error(answer, 400, "file_size_too_large")
+    assert_error(
+        service.send_json({"image": "A" * 20_000_000, "scale": 2}), 400, "missing_parameter"
+    )
+
+
+@pytest.mark.parametrize("length", ["99999999999999999999999999", str(LIMIT_BYTES * 2)])
+def test_a_declared_length_is_refused_before_a_byte_is_sent(service: Service, length: str) -> None:
+    with Connection(service) as connection:
+        started = time.monotonic()
+        connection.send_head(JSON, f"Content-Length: {length}")
+        answer = connection.receive()
+        assert seconds_since(started) < 1
+        assert answer.status == 400
+        assert b"file_size_too_large" in answer.body or b"Invalid HTTP request" in answer.body
+
+
+def test_an_endless_body_is_not_kept(service: Service) -> None:
+    """No more than the limit is held in memory, whatever is sent."""
+    process = psutil.Process()
+    before_bytes = process.memory_info().rss
+    with Connection(service) as connection:
+        connection.send_head(FORM, "Transfer-Encoding: chunked")
+        block = b"100000\r\n" + bytes(1 << 20) + b"\r\n"
+        sent = 0
+        try:
+            for _ in range(500):
+                connection.send(block)
+                sent += 1
+        except (ConnectionError, TimeoutError):
+            pass
+    assert 25 < sent < 200
+    assert process.memory_info().rss - before_bytes < 80 * 1024 * 1024
+
+
+def test_a_slow_body_is_given_up(make_service: Callable[..., Service]) -> None:
+    service = make_service(body_timeout_s=0.3)
+    with Connection(service) as connection:
+        connection.send_head(JSON, "Content-Length: 100")
+        connection.send(b"{")
+        started = time.monotonic()
+        answer = connection.receive()
+        answer.assert_error(400, "invalid_request_body")
+        assert 0.1 < seconds_since(started) < 2
+        assert answer.headers["connection"] == "close"
+        assert connection.is_closed(within_s=4)
+
+
+def test_so_is_one_that_dribbles(make_service: Callable[..., Service]) -> None:
+    """The limit is on the whole body, not on the pause between two bytes."""
+    service = make_service(body_timeout_s=0.5)
+    with Connection(service) as connection:
+        connection.send_head(JSON, "Content-Length: 100")
+        for _ in range(8):
+            connection.send(b" ")
+            time.sleep(0.1)
+        connection.receive().assert_error(400, "invalid_request_body")
+
+
+def test_a_body_in_time_is_taken(make_service: Callable[..., Service]) -> None:
+    service = make_service(body_timeout_s=5)
+    body = form(SCALE, file_part(picture()))
+    with Connection(service) as connection:
+        connection.send_head(FORM, f"Content-Length: {len(body)}")
+        for start in range(0, len(body), 40):
+            connection.send(body[start : start + 40])
+            time.sleep(0.01)
+        assert connection.receive().status == 200
+
+
+def test_many_slow_bodies_do_not_hold_up_a_quick_one(service: Service) -> None:
+    slow = [Connection(service) for _ in range(50)]
+    try:
+        for connection in slow:
+            connection.send_head(JSON, "Content-Length: 100")
+            connection.send(b"{")
+        started = time.monotonic()
+        assert service.upload().status_code == 200
+        assert seconds_since(started) < 2
+    finally:
+        for connection in slow:
+            connection.socket.close()
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [[], ["Content-Length: 0"], ["Transfer-Encoding: chunked"]],
+)
+def test_no_body_at_all_is_invalid(service: Service, headers: list[str]) -> None:
+    with Connection(service) as connection:
+        connection.send_head(JSON, *headers)
+        if "chunked" in "".join(headers):
+            connection.send(b"0\r\n\r\n")
+        connection.receive().assert_error(400, "invalid_request_body")
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        "application/json",
+        "Application/JSON",
+        "application/json; charset=utf-8",
+        "application/json;charset=UTF-8",
+        " application/json ",
+        "application/json ; x=y",
+    ],
+)
+def test_json_in_any_letter_case_and_with_parameters(content_type: str) -> None:
+    assert choose_body_kind(content_type) is BodyKind.JSON
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    ["multipart/form-data; boundary=x", "MULTIPART/Form-Data", "multipart/form-data"],
+)
+def test_multipart_with_or_without_its_boundary(content_type: str) -> None:
+    assert choose_body_kind(content_type) is BodyKind.MULTIPART
+
+
+@pytest.mark.parametrize(
+    "content_type",
+    [
+        None,
+        "",
+        ";",
+        "application/x-www-form-urlencoded",
+        "text/plain",
+        "text/json",
+        "image/jpeg",
+        "application/jsonx",
+        "application/vnd.api+json",
+        "application/json, text/plain",
+        "multipart/mixed; boundary=x",
+        "application/octet-stream",
+        "json",
+    ],
+)
+def test_anything_else_is_unsupported(content_type: str | None) -> None:
+    with pytest.raises(UnsupportedContentType):
+        choose_body_kind(content_type)
+
+
+@pytest.mark.parametrize("value", [2, 2.0, "2", "2.0", "2.00"])
+def test_every_spelling_of_two(value: Any) -> None:
+    scale = parse_scale(value)
+    assert scale == 2
+    assert type(scale) is int
+
+
+@pytest.mark.parametrize("value", [4, 4.0, "4", "4.0"])
+def test_every_spelling_of_four(value: Any) -> None:
+    assert parse_scale(value) == 4
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *(0, 1, 3, 5, -2, 8, 2.27, 2.0000001, math.nan, math.inf, -math.inf, 10**400),
+        *(True, False, [], [2], {}, {"2": 2}, b"2", b""),
+        *(" 2 ", "2 ", " 2", "2\n", "２", "٢", "²", "2.", "2,0", "+2", "02", "2e0", "2x", "x2"),
+        *("0x2", "two", "nan", "true", "2.01", "2.5", "3", "22", "2" * 100_000),
+    ],
+)
+def test_anything_else_is_invalid(value: Any) -> None:
+    with pytest.raises(InvalidParameter, match="scale must be 2 or 4"):
+        parse_scale(value)

@@ -1,0 +1,218 @@
+"""A client that leaves: its work stops, nothing is stored, nothing is charged."""
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from tests.service.api.answers import assert_error
+from tests.service.api.executors import FailingExecutor, HangingExecutor, ResizingExecutor
+from tests.service.api.pictures import picture
+from tests.service.api.serving import Service, serve
+from tests.service.api.waiting import wait_until
+from upscaled.api.cancellation import Client, ClientGone, run_to_end, watch_client
+from upscaled.state import open_state
+
+
+def start_upload(service: Service) -> socket.socket:
+    """Send a whole good upload and do not wait for the answer."""
+    asked = requests.Request(
+        "POST",
+        f"{service.url}/v1/upscale",
+        headers=service.headers,
+        data={"scale": "2"},
+        files={"image": ("a.png", picture())},
+    ).prepare()
+    head = "".join(f"{name}: {value!s}\r\n" for name, value in asked.headers.items())
+    connection = socket.create_connection((service.host, service.port), timeout=10)
+    assert isinstance(asked.body, bytes)
+    connection.sendall(f"POST /v1/upscale HTTP/1.1\r\nHost: x\r\n{head}\r\n".encode() + asked.body)
+    return connection
+
+
+def test_a_client_that_leaves_stops_its_work(make_service: Callable[..., Service]) -> None:
+    executor = HangingExecutor()
+    service = make_service(executor, metering=True, credits=5)
+    connection = start_upload(service)
+    assert executor.has_begun.wait(5)
+    assert service.balance() == 4
+    connection.close()
+    assert executor.is_cancelled.wait(5)
+    wait_until(lambda: service.balance() == 5)
+    assert service.stored_files() == []
+    assert service.state.credits.audit() == ()
+
+
+def test_one_that_leaves_just_before_the_end_finds_nothing_stored(
+    make_service: Callable[..., Service],
+) -> None:
+    class LeftBehind(ResizingExecutor):
+        """Finishes although it was told to stop, as a worker between two tiles may."""
+
+        async def upscale(self, source: bytes, request: Any) -> Any:
+            connections.pop().close()
+            try:
+                await asyncio.sleep(5)
+            except asyncio.CancelledError:
+                return await super().upscale(source, request)
+
+    connections: list[socket.socket] = []
+    service = make_service(LeftBehind(), metering=True, credits=5)
+    connections.append(start_upload(service))
+    wait_until(lambda: not connections)
+    wait_until(lambda: service.balance() == 5)
+    assert service.stored_files() == []
+    assert service.state.credits.audit() == ()
+
+
+def test_one_that_leaves_while_sending_has_cost_nothing(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(metering=True, credits=5)
+    connection = socket.create_connection((service.host, service.port))
+    head = (
+        f"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nX-API-KEY: {service.key}\r\n"
+        "Content-Type: application/json\r\nContent-Length: 100\r\n\r\n{"
+    )
+    connection.sendall(head.encode())
+    time.sleep(0.1)
+    connection.close()
+    wait_until(lambda: "client_gone" in service.get("/metrics").text)
+    assert service.balance() == 5
+
+
+def test_one_that_still_waits_when_the_server_ends_is_told_so(tmp_path: Path) -> None:
+    """In the contract's words, and with its credit back."""
+    executor = HangingExecutor()
+    with serve(tmp_path, executor, metering=True, credits=5, stop_after_s=1) as service:
+        connection = start_upload(service)
+        assert executor.has_begun.wait(5)
+    answer = connection.recv(4096)
+    connection.close()
+    assert answer.startswith(b"HTTP/1.1 500 ")
+    assert answer.endswith(b'{"error":"Internal service error","error_code":"internal_error"}')
+    with open_state(service.settings) as state:
+        assert state.credits.show("test") == 5
+        assert state.credits.audit() == ()
+
+
+def test_work_that_others_cancelled_is_an_internal_error(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(FailingExecutor(asyncio.CancelledError()), metering=True, credits=5)
+    assert_error(service.upload(), 500, "internal_error")
+    assert service.balance() == 5
+
+
+# The watch itself.
+
+
+class Line:
+    """An ASGI receive that says nothing until the client leaves."""
+
+    def __init__(self) -> None:
+        self.left = asyncio.Event()
+
+    async def receive(self) -> Any:
+        await self.left.wait()
+        return {"type": "http.disconnect"}
+
+
+async def test_work_that_ends_first_gives_its_result() -> None:
+    async with watch_client(Line().receive) as client:
+        assert await client.unless_gone(asyncio.sleep(0, "done")) == "done"
+        client.raise_if_gone()
+
+
+async def test_work_that_fails_fails() -> None:
+    async def fail() -> None:
+        raise ValueError("as it was")
+
+    async with watch_client(Line().receive) as client:
+        with pytest.raises(ValueError, match="as it was"):
+            await client.unless_gone(fail())
+
+
+async def test_a_client_that_goes_cancels_the_work_and_waits_for_its_end() -> None:
+    line, ended = Line(), asyncio.Event()
+
+    async def work() -> None:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            await asyncio.sleep(0.01)
+            ended.set()
+
+    async with watch_client(line.receive) as client:
+        asyncio.get_running_loop().call_later(0.01, line.left.set)
+        with pytest.raises(ClientGone):
+            await client.unless_gone(work())
+        assert ended.is_set()
+        with pytest.raises(ClientGone):
+            client.raise_if_gone()
+
+
+async def test_a_cancelled_request_cancels_the_work() -> None:
+    begun, ended = asyncio.Event(), asyncio.Event()
+
+    async def work() -> None:
+        begun.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    async def handle() -> None:
+        async with watch_client(Line().receive) as client:
+            await client.unless_gone(work())
+
+    task = asyncio.create_task(handle())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended.is_set()
+
+
+async def test_nothing_is_left_running() -> None:
+    async with watch_client(Line().receive) as client:
+        assert isinstance(client, Client)
+    assert asyncio.all_tasks() == {asyncio.current_task()}
+
+
+async def test_the_result_comes_back() -> None:
+    assert await run_to_end(lambda: 5) == 5
+
+
+async def test_an_error_comes_back() -> None:
+    with pytest.raises(ZeroDivisionError):
+        await run_to_end(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("is_failing", [False, True])
+async def test_a_cancelled_step_is_waited_for_and_undone(is_failing: bool) -> None:
+    begun, go_on = threading.Event(), threading.Event()
+    undone: list[str] = []
+
+    def step() -> str:
+        begun.set()
+        go_on.wait(5)
+        if is_failing:
+            raise ValueError
+        return "made"
+
+    task = asyncio.create_task(run_to_end(step, undone.append))
+    await asyncio.to_thread(begun.wait)
+    task.cancel()
+    await asyncio.sleep(0.02)
+    assert not task.done()
+    go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert undone == ([] if is_failing else ["made"])

@@ -1,0 +1,101 @@
+"""No path, no method and no header brings out a body of the framework's own."""
+
+import pytest
+import requests
+
+from tests.service.api.answers import assert_error, assert_request_id
+from tests.service.api.serving import Service
+from upscaled.api.errors import error_response
+from upscaled.errors import ServiceError
+
+PATHS = ["/v1/credits", "/public/result/x", "/healthz", "/readyz", "/metrics", "/docs", "/"]
+PATHS += ["/openapi.json", "/assets/docs.js", "/assets/playground.js", "/assets/style.css"]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        *(
+            "/v1",
+            "/v1/",
+            "/v1/upscale//",
+            "/v1/Upscale",
+            "/v2/upscale",
+            "/v1/credits/",
+            "/healthz/",
+        ),
+        *("/docs/", "/redoc", "/docs/oauth2-redirect", "/openapi.yaml", "/favicon.ico", "//"),
+        *("/v1/upscale/x", "/assets/", "/assets/../app.py", "/assets/%2e%2e/app.py", "/%00", "/é"),
+        *("/public/result/a/b", "/" + "x" * 20_000, "/%", "/v1/upscale%20"),
+    ],
+)
+def test_any_other_path_is_not_found(service: Service, path: str) -> None:
+    for method in ("GET", "POST", "PUT", "OPTIONS"):
+        asked = requests.Request(method, service.url, headers=service.headers).prepare()
+        asked.url = service.url + path
+        with requests.Session() as session:
+            answer = session.send(asked, timeout=5, allow_redirects=False)
+        assert_error(answer, 404, "not_found")
+
+
+def test_head_of_a_path_that_is_not_there_has_no_body(service: Service) -> None:
+    answer = requests.head(f"{service.url}/nothing", timeout=5)
+    assert (answer.status_code, answer.content) == (404, b"")
+    assert answer.headers["Content-Type"] == "application/json"
+    assert_request_id(answer)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_upscale_is_only_posted(service: Service, method: str) -> None:
+    answer = requests.request(method, f"{service.url}/v1/upscale", timeout=5)
+    assert answer.status_code == 405
+    assert answer.headers["Allow"] == "POST"
+    assert_request_id(answer)
+    if method != "HEAD":
+        assert_error(answer, 405, "method_not_allowed")
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_all_others_are_only_read(service: Service, path: str) -> None:
+    for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
+        answer = requests.request(method, service.url + path, timeout=5)
+        assert_error(answer, 405, "method_not_allowed")
+        assert answer.headers["Allow"] == "GET, HEAD"
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_head_says_what_get_would(service: Service, path: str) -> None:
+    head = requests.head(service.url + path, headers=service.headers, timeout=5)
+    got = requests.get(service.url + path, headers=service.headers, timeout=5)
+    assert head.content == b""
+    assert head.status_code == got.status_code
+    assert head.headers["Content-Type"] == got.headers["Content-Type"]
+    assert_request_id(head)
+
+
+def test_cors_is_off(service: Service) -> None:
+    origin = {"Origin": "https://example.com", "Access-Control-Request-Method": "POST"}
+    for answer in (
+        service.upload(headers=service.headers | origin),
+        requests.options(f"{service.url}/v1/upscale", headers=origin, timeout=5),
+        service.get("/healthz", headers=origin),
+    ):
+        assert not [name for name in answer.headers if name.lower().startswith("access-control")]
+
+
+def test_no_answer_tells_the_server_s_make(service: Service) -> None:
+    assert "server" not in service.get("/healthz").headers
+
+
+def all_errors(kind: type[ServiceError] = ServiceError) -> list[type[ServiceError]]:
+    return [kind] + [each for below in kind.__subclasses__() for each in all_errors(below)]
+
+
+def test_every_error_has_a_status_of_the_contract() -> None:
+    for kind in all_errors():
+        assert kind.status in (400, 401, 403, 404, 405, 429, 500), kind
+
+
+def test_the_detail_is_never_sent() -> None:
+    body = bytes(error_response(ServiceError(detail="at /etc/passwd")).body)
+    assert body == b'{"error":"Internal service error","error_code":"internal_error"}'

@@ -1,0 +1,576 @@
+import asyncio
+import json
+import select
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+
+import pytest
+import requests
+from hypothesis import given
+from hypothesis import strategies as st
+
+from tests.service.api.answers import assert_error
+from tests.service.api.executors import HangingExecutor, ResizingExecutor
+from tests.service.api.pictures import picture, picture_of_bytes
+from tests.service.api.raw import Connection
+from tests.service.api.serving import Service
+from tests.service.api.waiting import wait_until
+from tests.service.pool.pools import QUICK, fake_command, order
+from upscaled.api.memory import (
+    ARRIVING,
+    MOST_SLOTS,
+    UNPAID_BODIES,
+    Budget,
+    Share,
+    UnreadAnswers,
+    build_budget,
+    max_bodies,
+)
+from upscaled.config import load_settings
+from upscaled.errors import RateLimitExceeded
+from upscaled.pool.executor import Upscaled, UpscaleRequest
+from upscaled.pool.local import LocalPool
+from upscaled.pool.stats import PoolFigures
+
+MB = 1024 * 1024
+
+
+def test_what_is_taken_is_given_back() -> None:
+    budget = Budget(100)
+    with budget.share(1) as first:
+        first.take(60)
+        with budget.share(1) as second:
+            second.take(40)
+            with pytest.raises(RateLimitExceeded):
+                second.take(1)
+            with pytest.raises(RateLimitExceeded):
+                first.take(1)
+        first.take(40)
+    assert budget.held_bytes == 0
+
+
+def test_it_is_given_back_after_an_error_too() -> None:
+    budget = Budget(100)
+
+    def fail() -> None:
+        with budget.share(1) as share:
+            share.take(100)
+            raise ValueError("any")
+
+    with pytest.raises(ValueError, match="any"):
+        fail()
+    assert budget.held_bytes == 0
+    assert not budget._accounts
+
+
+@pytest.mark.parametrize(("given", "slots"), [(0, MOST_SLOTS), (1, 1), (16, 16)])
+def test_the_queue_and_the_workers_fit_in(given: int, slots: int) -> None:
+    settings = load_settings({}, max_queue=3, workers=2, jobs_per_worker=given, max_file_bytes=MB)
+    assert build_budget(settings).limit_bytes == (3 + 2 * slots + ARRIVING) * MB
+
+
+Arrival = tuple[Share, "asyncio.Task[None]"]
+
+
+async def hold(budget: Budget, key_id: int, size_bytes: int) -> Arrival:
+    """An image of a key that goes on arriving until it gives way."""
+    begun: asyncio.Future[Share] = asyncio.get_running_loop().create_future()
+
+    async def arrive() -> None:
+        with budget.share(key_id) as share:
+            async with share.arriving():
+                share.take(size_bytes)
+                begun.set_result(share)
+                await asyncio.sleep(3600)
+
+    task = asyncio.create_task(arrive())
+    return await begun, task
+
+
+async def gave_way(*arrivals: Arrival) -> str:
+    """A letter for each: y or n."""
+    for _ in range(3):
+        await asyncio.sleep(0)
+    for _, task in arrivals:
+        if task.done():
+            with pytest.raises(RateLimitExceeded) as caught:
+                task.result()
+            assert caught.value.reason == "gave_way"
+    return "".join("y" if task.done() else "n" for _, task in arrivals)
+
+
+async def test_the_newest_image_of_the_key_that_holds_most_gives_way() -> None:
+    budget = Budget(100)
+    flood = [await hold(budget, 1, 20) for _ in range(4)]
+    other = await hold(budget, 2, 20)
+    with budget.share(3) as share:
+        share.take(10)
+        assert budget.held_bytes == 90
+        assert await gave_way(*flood, other) == "nnnyn"
+        share.take(10)
+        share.take(10)
+        assert await gave_way(*flood, other) == "nnyyn"
+
+
+async def test_a_key_gets_no_more_than_the_one_it_takes_from_has_left() -> None:
+    budget = Budget(100)
+    flood = [await hold(budget, 1, 10) for _ in range(10)]
+    with budget.share(2) as share:
+        for _ in range(45):
+            share.take(1)
+        share.take(5)
+        with pytest.raises(RateLimitExceeded) as caught:
+            share.take(1)
+        assert caught.value.reason == "body_memory"
+        assert await gave_way(*flood) == "nnnnn" + "yyyyy"
+
+
+async def test_an_image_that_has_arrived_stays() -> None:
+    budget = Budget(100)
+    with budget.share(1) as arrived:
+        async with arrived.arriving():
+            arrived.take(100)
+        with budget.share(2) as late, pytest.raises(RateLimitExceeded):
+            late.take(1)
+        assert arrived.size_bytes == 100
+
+
+async def test_what_gave_way_takes_nothing_any_more_and_ends_at_once() -> None:
+    budget = Budget(100)
+    arrival = await hold(budget, 1, 100)
+    with budget.share(2) as other:
+        other.take(1)
+        with pytest.raises(RateLimitExceeded):
+            arrival[0].take(1)
+        assert budget.held_bytes == 1
+        assert await gave_way(arrival) == "y"
+    assert budget.held_bytes == 0
+
+
+async def test_one_that_gives_way_in_the_moment_it_has_arrived_is_refused_too() -> None:
+    budget = Budget(100)
+
+    async def arrive(share: Share) -> None:
+        async with share.arriving():
+            share.take(100)
+            with budget.share(2) as other:
+                other.take(50)
+
+    with budget.share(1) as share, pytest.raises(RateLimitExceeded):
+        await arrive(share)
+
+
+async def test_a_deadline_of_the_block_itself_stays_one() -> None:
+    with Budget(100).share(1) as share, pytest.raises(TimeoutError):
+        async with share.arriving(), asyncio.timeout(0):
+            await asyncio.sleep(1)
+
+
+@given(
+    st.integers(10, 200),
+    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 60)), max_size=60),
+)
+def test_no_key_loses_bytes_to_one_that_holds_as_many(
+    limit_bytes: int, steps: list[tuple[int, int]]
+) -> None:
+    """Every image is still arriving. The sum is always kept, and full whenever one is refused."""
+
+    async def play() -> None:
+        budget = Budget(limit_bytes)
+        shares: list[Share] = []
+
+        def held(key_id: int) -> int:
+            account = budget._accounts.get(key_id)
+            return account.held_bytes if account else 0
+
+        for key_id, size_bytes in steps:
+            before = {each: held(each) for each in range(1, 5)}
+            try:
+                shares.append(hold_or_refuse(budget, key_id, size_bytes))
+            except RateLimitExceeded:
+                assert budget.held_bytes + size_bytes > limit_bytes
+            lost = [each for each in before if each != key_id and held(each) < before[each]]
+            assert all(before[each] > before[key_id] + size_bytes for each in lost)
+            assert budget.held_bytes == sum(share.size_bytes for share in shares) <= limit_bytes
+        for share in shares:
+            share.close()
+
+    asyncio.run(play())
+
+
+def hold_or_refuse(budget: Budget, key_id: int, size_bytes: int) -> Share:
+    """As `hold`, without a task: what gives way only gives its bytes back."""
+    opened = budget.share(key_id)
+    share = opened.__enter__()
+    share._account.arriving[share] = None
+    try:
+        share.take(size_bytes)
+    except RateLimitExceeded:
+        opened.__exit__(None, None, None)
+        raise
+    return share
+
+
+@pytest.mark.parametrize(
+    ("metering", "balance", "most"),
+    [(False, 0, None), (True, 0, UNPAID_BODIES), (True, 7, 7 + UNPAID_BODIES)],
+)
+def test_unfinished_bodies_are_bounded_by_what_the_key_can_pay(
+    metering: bool, balance: int, most: int | None
+) -> None:
+    assert max_bodies(load_settings({}, metering=metering), balance) == most
+
+
+def test_one_body_more_than_may_be_unfinished_is_refused() -> None:
+    budget = Budget(100)
+    with budget.share(1, 1) as first, budget.share(1, 1) as second, budget.share(2, 1) as other:
+        with first.body():
+            with pytest.raises(RateLimitExceeded) as caught, second.body():
+                pass
+            assert caught.value.reason == "key_bodies"
+            with other.body():
+                pass
+        with second.body():
+            pass
+
+
+@pytest.fixture
+def crowded(make_service: Callable[..., Service]) -> Service:
+    """One slot, no queue: 9 images of a megabyte may be here at a time. None is finished."""
+    return make_service(HangingExecutor(), max_queue=0, jobs_per_worker=1, max_file_bytes=MB)
+
+
+def refusals(service: Service, reason: str) -> float:
+    name = f'upscaled_refusals_total{{reason="{reason}"}} '
+    (line,) = (each for each in service.get("/metrics").text.splitlines() if name in each)
+    return float(line.removeprefix(name))
+
+
+def send_unfinished(service: Service, count: int) -> list[Connection]:
+    """Uploads of a megabyte that lack their last byte."""
+    senders = [Connection(service) for _ in range(count)]
+    for sender in senders:
+        sender.send_head("Content-Type: application/json", f"Content-Length: {MB}")
+        sender.send(b" " * (MB - 1))
+    return senders
+
+
+def test_one_image_too_many_is_refused_and_the_others_stay(crowded: Service) -> None:
+    """Uploads that hang in the middle; once they are gone there is room again."""
+    budget = crowded.app.state.context.budget
+    senders = send_unfinished(crowded, 9)
+    wait_until(lambda: budget.held_bytes == 9 * (MB - 1))
+    refused = crowded.upload(picture_of_bytes(MB // 2))
+    assert_error(refused, 429, "rate_limit_exceeded")
+    assert int(refused.headers["Retry-After"]) >= 1
+    senders[0].send(b" ")
+    senders[0].receive().assert_error(400, "invalid_request_body")
+    for sender in senders:
+        sender.socket.close()
+    wait_until(lambda: budget.held_bytes == 0)
+
+
+def test_one_keys_unfinished_uploads_refuse_no_other_key(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(ResizingExecutor(), max_queue=0, jobs_per_worker=1, max_file_bytes=MB)
+    other = {"X-API-KEY": service.state.keys.create("other")}
+    budget = service.app.state.context.budget
+    senders = send_unfinished(service, 9)
+    wait_until(lambda: budget.held_bytes == 9 * (MB - 1))
+    assert service.get("/readyz").status_code == 200
+    for _ in range(5):
+        assert service.upload(headers=other).status_code == 200
+    for _ in range(2):
+        assert service.upload(picture_of_bytes(MB // 2), headers=other).status_code == 200
+    # The order in which they were sent does not say which of them arrived last.
+    readable, _, _ = select.select([each.socket for each in senders], [], [], 10)
+    (refused,) = (each for each in senders if each.socket in readable)
+    refused.receive().assert_error(429, "rate_limit_exceeded")
+    assert budget.held_bytes == 8 * (MB - 1)
+    other_sender = next(each for each in senders if each is not refused)  # the others go on
+    other_sender.send(b" ")
+    other_sender.receive().assert_error(400, "invalid_request_body")
+    for sender in senders:
+        sender.socket.close()
+    wait_until(lambda: refusals(service, "gave_way") == 1)
+
+
+def test_a_key_that_is_revoked_while_it_sends_holds_nothing_afterwards(crowded: Service) -> None:
+    budget = crowded.app.state.context.budget
+    senders = send_unfinished(crowded, 3)
+    wait_until(lambda: budget.held_bytes == 3 * (MB - 1))
+    crowded.state.keys.revoke("test")
+    assert_error(crowded.upload(), 401, "invalid_auth_token")
+    for sender in senders:
+        sender.socket.close()
+    wait_until(lambda: budget.held_bytes == 0 and not budget._accounts)
+
+
+@contextmanager
+def stalling_source(data: bytes) -> Iterator[str]:
+    """The URL of a web server that sends `data` of one byte more, and waits."""
+    head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(data) + 1}\r\n\r\n".encode()
+    held = []
+
+    def serve(listener: socket.socket) -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                connection.recv(65536)
+                connection.sendall(head + data)
+                held.append(connection)
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}/"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+            for connection in held:
+                connection.close()
+
+
+def test_pictures_that_are_being_fetched_give_way_too(
+    make_service: Callable[..., Service],
+) -> None:
+    """Sources that stop before their last byte; what they have on hold is given back."""
+    service = make_service(
+        ResizingExecutor(),
+        credits=9,
+        metering=True,
+        max_queue=0,
+        jobs_per_worker=1,
+        max_file_bytes=MB,
+        source_timeout_s=30,
+        allowed_source_cidrs="127.0.0.0/8",
+    )
+    other = {"X-API-KEY": service.state.keys.create("other", credits=9)}
+    budget = service.app.state.context.budget
+    with stalling_source(bytes(MB - 1000)) as url:
+        body = json.dumps({"scale": 2, "image_url": url}).encode()
+        senders = [Connection(service) for _ in range(9)]
+        for sender in senders:
+            sender.send_head("Content-Type: application/json", f"Content-Length: {len(body)}")
+            sender.send(body)
+        wait_until(lambda: budget.held_bytes > 9 * (MB - 1000))
+        assert service.balance() == 0
+        for _ in range(3):
+            assert service.upload(picture_of_bytes(MB // 2), headers=other).status_code == 200
+        assert budget.held_bytes <= 8 * MB
+        assert service.get("/readyz").status_code == 200
+        for sender in senders:
+            sender.socket.close()
+        wait_until(lambda: service.balance() == 9)
+
+
+def test_a_key_with_one_credit_has_few_unfinished_bodies(
+    make_service: Callable[..., Service],
+) -> None:
+    service = make_service(metering=True, credits=1, max_file_bytes=MB)
+    budget = service.app.state.context.budget
+    senders = send_unfinished(service, 1 + UNPAID_BODIES)
+    wait_until(lambda: budget.held_bytes == (1 + UNPAID_BODIES) * (MB - 1))
+    assert_error(service.upload(), 429, "rate_limit_exceeded")
+    with Connection(service) as too_long:  # judged before
+        too_long.send_head("Content-Type: application/json", f"Content-Length: {3 * MB}")
+        too_long.receive().assert_error(400, "file_size_too_large")
+    senders.pop().socket.close()
+    wait_until(lambda: budget.held_bytes == UNPAID_BODIES * (MB - 1))
+    assert service.upload().status_code == 200
+    for sender in senders:
+        sender.socket.close()
+    wait_until(lambda: refusals(service, "key_bodies") == 1)
+
+
+IMAGE_BYTES = 24_000_000
+
+
+class LargeExecutor(ResizingExecutor):
+    """Gives more than the kernel's buffers of both sides take."""
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        return replace(await super().upscale(source, request), data=bytes(IMAGE_BYTES))
+
+
+class Held:
+    """A connection that holds so many bytes."""
+
+    def __init__(self, size_bytes: int) -> None:
+        self.size_bytes = size_bytes
+
+    def unsent_bytes(self) -> int:
+        return self.size_bytes
+
+
+def test_a_key_is_refused_from_the_limit_on_and_no_other() -> None:
+    unread = UnreadAnswers(limit_bytes=100)
+    first, second = Held(60), Held(39)
+    for each in (first, second, first):  # two answers on one connection are counted once
+        unread.note(1, each.unsent_bytes)
+    unread.check(1)
+    second.size_bytes = 40
+    with pytest.raises(RateLimitExceeded) as caught:
+        unread.check(1)
+    assert caught.value.reason == "unread_answers"
+    unread.check(2)
+    first.size_bytes = 0
+    unread.check(1)
+
+
+def test_what_was_read_leaves_no_trace() -> None:
+    unread = UnreadAnswers()
+    held = Held(5)
+    unread.note(1, held.unsent_bytes)
+    held.size_bytes = 0
+    unread.check(1)
+    unread.note(2, held.unsent_bytes)
+    assert not unread._of_key
+
+
+def ask(service: Service, key: str) -> Connection:
+    """Send a picture, and read the first byte of its answer."""
+    body = (
+        b'--b\r\nContent-Disposition: form-data; name="scale"\r\n\r\n2\r\n'
+        b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+        + picture()
+        + b"\r\n--b--\r\n"
+    )
+    connection = Connection(service)
+    head = (
+        f"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nX-API-KEY: {key}\r\nAccept: image/*\r\n"
+        f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(body)}\r\n\r\n"
+    )
+    connection.send(head.encode() + body)
+    assert connection.socket.recv(1, socket.MSG_PEEK)
+    return connection
+
+
+def read_all(connection: Connection) -> None:
+    left_bytes = IMAGE_BYTES
+    while left_bytes > 0:
+        data = connection.socket.recv(2**20)
+        assert data
+        left_bytes -= len(data)
+
+
+@pytest.mark.parametrize("is_read", [True, False], ids=["read in the end", "left"])
+def test_a_key_that_does_not_read_its_images_gets_no_more_of_them(
+    make_service: Callable[..., Service], is_read: bool
+) -> None:
+    service = make_service(LargeExecutor(), metering=True, credits=10)
+    service.app.state.context.unread.limit_bytes = IMAGE_BYTES
+    other = service.state.keys.create("other", credits=10)
+    silent = [ask(service, service.key) for _ in range(2)]
+    wait_until(lambda: service.app.state.report.under_way == 0)
+    refused = service.upload(headers=service.headers | {"Accept": "image/*"})
+    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
+    assert service.balance() == 8
+    with ask(service, other) as connection:
+        read_all(connection)
+    for connection in silent:
+        if is_read:
+            read_all(connection)
+        connection.socket.close()
+    wait_until(lambda: service.upload().status_code == 200)
+    wait_until(lambda: 'refusals_total{reason="unread_answers"}' in service.get("/metrics").text)
+
+
+QUEUE = 6
+
+
+class QueueingExecutor(ResizingExecutor):
+    """The pool of one worker with one slot, which takes 0.1 s for any image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        settings = load_settings({}, max_queue=QUEUE, workers=1, jobs_per_worker=1)
+        self.pool = LocalPool(settings, command=fake_command(), limits=QUICK)
+
+    async def start(self) -> None:
+        await self.pool.start()
+        await self.pool.wait_ready()
+
+    async def stop(self, grace_s: float) -> None:
+        await self.pool.stop(grace_s)
+
+    def is_ready(self) -> bool:
+        return self.pool.is_ready()
+
+    def figures(self) -> PoolFigures:
+        return self.pool.figures()
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        return await self.pool.upscale(order("answer", after_s=0.1), request)
+
+
+@pytest.fixture
+def shared(make_service: Callable[..., Service]) -> Service:
+    return make_service(QueueingExecutor(), max_queue=QUEUE, jobs_per_worker=1)
+
+
+def upload(service: Service, key: str, side_px: int = 64) -> requests.Response:
+    headers = {"X-API-KEY": key, "Accept": "image/*"}
+    return service.upload(picture(side_px, side_px), headers=headers)
+
+
+def flood(service: Service, pool: ThreadPoolExecutor, keys: list[str], until_s: float) -> list[int]:
+    """Statuses of 12 clients, each of which sends its next picture at once."""
+
+    def send_on(number: int) -> list[int]:
+        statuses = []
+        while time.monotonic() < until_s:
+            statuses.append(upload(service, keys[number % len(keys)], 300).status_code)
+        return statuses
+
+    return [status for each in pool.map(send_on, range(12)) for status in each]
+
+
+@pytest.mark.parametrize("many", [1, QUEUE - 1], ids=["one key floods", "many keys flood"])
+def test_a_flood_refuses_no_picture_of_another_key(shared: Service, many: int) -> None:
+    flooding = [shared.state.keys.create(f"flood{number}") for number in range(many)]
+    with ThreadPoolExecutor(20) as pool:
+        until_s = time.monotonic() + 3
+        flooded = pool.submit(flood, shared, pool, flooding, until_s)
+        wait_until(lambda: shared.executor.figures().waiting == QUEUE)
+        own: Counter[int] = Counter()
+        while time.monotonic() < until_s:
+            own[upload(shared, shared.key).status_code] += 1
+        statuses = Counter(flooded.result())
+    assert set(own) == {200}
+    assert own[200] >= 3
+    assert set(statuses) == {200, 429}
+
+
+def test_a_flood_of_one_key_leaves_the_service_ready_and_counts_its_refusals(
+    shared: Service,
+) -> None:
+    with ThreadPoolExecutor(20) as pool:
+        flooded = pool.submit(flood, shared, pool, [shared.key], time.monotonic() + 2)
+        wait_until(lambda: shared.executor.figures().most_of_one_key == QUEUE)
+        assert shared.get("/readyz").status_code == 200
+        statuses = Counter(flooded.result())
+    assert set(statuses) == {200, 429}
+    reason = 'upscaled_refusals_total{reason="queue"} '
+    wait_until(lambda: reason in shared.get("/metrics").text)
+
+
+def test_what_waits_of_a_key_that_is_revoked_is_answered(shared: Service) -> None:
+    key = shared.state.keys.create("revoked")
+    with ThreadPoolExecutor(8) as pool:
+        answers = [pool.submit(upload, shared, key) for _ in range(QUEUE)]
+        wait_until(lambda: shared.executor.figures().waiting >= 2)
+        shared.state.keys.revoke("revoked")
+        assert upload(shared, key).status_code == 401
+        assert upload(shared, shared.key).status_code == 200
+        statuses = Counter(answer.result().status_code for answer in answers)
+    assert set(statuses) <= {200, 401}  # one may have come too late
+    assert statuses[200] >= 3
