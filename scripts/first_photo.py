@@ -21,8 +21,8 @@ from types import FrameType
 
 from upscaled.config import Settings, SettingsError, load_settings
 from upscaled.errors import ServiceError
-from upscaled.image.probe import probe
-from upscaled.image.types import ImageInfo
+from upscaled.image.header import read_header
+from upscaled.image.types import Header
 from upscaled.state import State, StateError, open_state
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -66,15 +66,17 @@ def end_as_told(number: int, _frame: FrameType | None) -> None:
 
 
 def run(photo: Path, *, is_once: bool) -> None:
-    source, info = read_photo(photo)
+    source, header = read_photo(photo)
     settings = load_settings(data_dir=DATA_DIR)
-    scale = choose_scale(info, settings)
+    scale = choose_scale(header, settings)
     secret = make_key(settings)
     port = find_port()
     with serving(port) as process:
         print(f"Serving on http://{HOST}:{port}")
         reason = "" if scale == 4 else f" (scale 4 takes sides to {settings.max_input_side_x4} px)"
-        print(f"  {photo.name}: {info.width_px} x {info.height_px}, sent at scale {scale}{reason}")
+        print(
+            f"  {photo.name}: {header.width_px} x {header.height_px}, sent at scale {scale}{reason}"
+        )
         started_s = time.monotonic()
         result, model = send(source, photo.name, scale, secret, port)
         seconds = time.monotonic() - started_s
@@ -89,7 +91,7 @@ def run(photo: Path, *, is_once: bool) -> None:
         raise QuickstartError(f"the service ended by itself\n{read_log_end()}")
 
 
-def read_photo(photo: Path) -> tuple[bytes, ImageInfo]:
+def read_photo(photo: Path) -> tuple[bytes, Header]:
     """The photo's bytes, and what its header says.
 
     Raises:
@@ -97,20 +99,20 @@ def read_photo(photo: Path) -> tuple[bytes, ImageInfo]:
     """
     try:
         source = photo.read_bytes()
-        return source, probe(source)
+        return source, read_header(source)
     except OSError as error:
         raise QuickstartError(f"cannot read {photo}: {error.strerror}") from None
     except ServiceError as error:
         raise QuickstartError(f"{photo}: {error.public_text}") from None
 
 
-def choose_scale(info: ImageInfo, settings: Settings) -> int:
+def choose_scale(header: Header, settings: Settings) -> int:
     """4 where the limits allow it, else 2.
 
     Raises:
         QuickstartError: the photo is too large for either.
     """
-    side_px = max(info.width_px, info.height_px)
+    side_px = max(header.width_px, header.height_px)
     for scale in (4, 2):
         if side_px <= settings.max_input_side_px(scale):
             return scale
@@ -251,15 +253,15 @@ def encode_form(source: bytes, name: str, scale: int) -> tuple[bytes, str]:
     return body, f"multipart/form-data; boundary={boundary}"
 
 
-def save(result: bytes, photo: Path) -> tuple[Path, ImageInfo]:
+def save(result: bytes, photo: Path) -> tuple[Path, Header]:
     """Write the result into the current folder: its path, and what its header says."""
-    info = probe(result)
-    path = Path(f"result-{photo.stem}.{'png' if info.format == 'PNG' else 'jpg'}")
+    header = read_header(result)
+    path = Path(f"result-{photo.stem}.{'png' if header.format == 'PNG' else 'jpg'}")
     try:
         path.write_bytes(result)
     except OSError as error:
         raise QuickstartError(f"cannot write {path.absolute()}: {error.strerror}") from None
-    return path, info
+    return path, header
 
 
 def describe_curl(scale: int, secret: str, port: int) -> str:

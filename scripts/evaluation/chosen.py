@@ -21,6 +21,7 @@ from scripts.evaluation.upscalers import (
     open_network,
 )
 from upscaled.config import load_settings
+from upscaled.image.decode import decode_file
 from upscaled.image.harm import measure_harm
 from upscaled.upscale.lock import lock_colours
 from upscaled.upscale.neutral import is_neutral, neutralise
@@ -116,7 +117,7 @@ def temper_by(vivid: Upscaler, faithful: Upscaler, scale: int) -> FileUpscaler:
 
     def upscale_file(file: bytes) -> Pixels:
         small = decode(file)
-        tempering = Tempering.of(AUTO_STRENGTH, scale, measure_harm(file, small))
+        tempering = Tempering.of(AUTO_STRENGTH, scale, measure_harm(decode_file(file)))
         return np.asarray(temper(vivid(small), faithful(small), tempering), np.uint8)
 
     return FileUpscaler(upscale_file)

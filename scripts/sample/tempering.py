@@ -21,6 +21,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from scripts.evaluation.subjects import draw_subjects
 from scripts.evaluation.upscalers import network_upscaler, open_network
 from upscaled.config import load_settings
+from upscaled.image.decode import decode_file
 from upscaled.image.harm import measure_harm
 from upscaled.upscale.tempering import AUTO_STRENGTH, Tempering, temper
 from upscaled_models.quantise.pictures import read_rgb
@@ -61,7 +62,7 @@ def main() -> None:
             truth, inner = cut(read_rgb(path if path.is_file() else Path(drawn) / file), box)
             small = make_small(track, truth, SCALE, name)
             results = faithful(small.pixels), vivid(small.pixels)
-            tempering = Tempering.of(AUTO_STRENGTH, SCALE, measure_harm(small.file, small.pixels))
+            tempering = Tempering.of(AUTO_STRENGTH, SCALE, measure_harm(decode_file(small.file)))
             tempered = np.asarray(temper(results[1], results[0], tempering), np.uint8)
             columns = {
                 "upscaled-x4-faithful": results[0],

@@ -16,12 +16,13 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 
+from upscaled.image.formats.table import ALWAYS_DECODED, OPTIONAL
+
 PREFIX = "UPSCALED_"
 MAX_OUTPUT_SIDE_PX = 6000
 MIN_INPUT_SIDE_PX = 64
 
-_FORMATS = frozenset({"JPEG", "PNG", "WEBP"})
-_EXTRA_FORMATS = frozenset({"avif", "bmp", "heic", "tiff"})
+_EXTRA_FORMATS = frozenset(name.lower() for name in OPTIONAL)
 
 # Said instead of the pattern itself.
 _PATTERN_MEANINGS = {
@@ -337,8 +338,8 @@ class Settings(BaseModel):
 
     @property
     def formats(self) -> frozenset[str]:
-        """What is taken: names as of `upscaled.image.formats.sniff`."""
-        return _FORMATS | {name.upper() for name in self.extra_formats}
+        """Names of the formats that are decoded; see `upscaled.image.formats.table`."""
+        return ALWAYS_DECODED | {name.upper() for name in self.extra_formats}
 
     def max_input_side_px(self, scale: int) -> int:
         return self.max_input_side_x2 if scale == 2 else self.max_input_side_x4

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from random import Random
 
 from tests.service.image.samples import chunk
-from upscaled.image.formats.png.chunks import SIGNATURE, iterate_chunks
+from upscaled.image.formats.png.structure import SIGNATURE, iterate_chunks
 
 # Where heads end: most damage goes there, for it is what decides how the rest is read.
 _REACHES = (40, 200, 1000)

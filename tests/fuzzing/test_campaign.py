@@ -15,7 +15,7 @@ from tests.running import Server, serve
 from tests.service.test_corpus import add_bilinear_model
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import ServiceError
-from upscaled.image.formats.sniff import BY_SETTING, ENABLED
+from upscaled.image.formats.table import ALWAYS_DECODED, OPTIONAL
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 
@@ -30,7 +30,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def test_every_sound_file_is_decoded_and_no_damaged_one_ends_a_decoder() -> None:
     seeds = make_seeds()
-    with Decoder(ENABLED | BY_SETTING, processes=1) as decoder:
+    with Decoder(ALWAYS_DECODED | OPTIONAL, processes=1) as decoder:
         for source in seeds.values():
             decoder.decode(source)
         pids = decoder.pids()

@@ -4,7 +4,7 @@ import pytest
 
 from tests.fuzzing.mutate import cut, flip_bits, mutate, repair, set_number, splice
 from tests.fuzzing.seeds import make_seeds
-from upscaled.image.formats.png.chunks import iterate_chunks
+from upscaled.image.formats.png.structure import iterate_chunks
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 SEEDS = make_seeds()

@@ -11,7 +11,7 @@ from PIL import Image
 from scripts import first_photo
 from scripts.first_photo import QuickstartError
 from upscaled.config import Settings, load_settings
-from upscaled.image.types import ImageInfo
+from upscaled.image.types import Header
 from upscaled.state import open_state
 
 
@@ -23,8 +23,8 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     return load_settings({}, data_dir=tmp_path / ".upscaled")
 
 
-def _info(width_px: int, height_px: int) -> ImageInfo:
-    return ImageInfo("JPEG", width_px, height_px, has_alpha=False)
+def _info(width_px: int, height_px: int) -> Header:
+    return Header("JPEG", width_px, height_px, has_alpha=False)
 
 
 @pytest.mark.parametrize(

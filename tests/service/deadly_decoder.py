@@ -5,7 +5,7 @@ import signal
 from collections.abc import Collection
 
 import upscaled.decoder.child as child
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 from upscaled.image.types import Image
 
 DEADLY = "of this a decoder dies"
@@ -14,7 +14,7 @@ DEADLY = "of this a decoder dies"
 def decode_or_die(source: bytes, formats: Collection[str]) -> Image:
     if DEADLY.encode() in source:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return decode(source, formats)
+    return decode_file(source, formats)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from typing import Final
 from upscaled.batch.journal import Made
 from upscaled.batch.outcome import BatchAborted
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, NotFound, UnsupportedImageFormat
-from upscaled.image.formats.sniff import BY_SETTING, sniff
+from upscaled.image.formats.table import OPTIONAL, sniff
 
 MAX_SOURCE_BYTES: Final = 2**30
 """A file of 100 megapixels, the most that is decoded, takes less in any format."""
@@ -45,7 +45,7 @@ def refuse_unreadable(error: OSError) -> NotFound | InvalidParameter:
 
 def refuse_format(name: str) -> UnsupportedImageFormat:
     """The error for a picture in a format that is not enabled, with the setting that enables it."""
-    if name not in BY_SETTING:
+    if name not in OPTIONAL:
         return UnsupportedImageFormat(f"{name} is not supported")
     setting = f"UPSCALED_EXTRA_FORMATS={name.lower()}"
     return UnsupportedImageFormat(f"{name} is not enabled ({setting} enables it)")

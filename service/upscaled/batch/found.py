@@ -10,7 +10,7 @@ from pathlib import Path, PurePath
 from typing import Final
 
 from upscaled.batch.outcome import BatchAborted
-from upscaled.image.formats.sniff import sniff
+from upscaled.image.formats.table import sniff
 
 LIST: Final = "-"
 """The argument that stands for names on standard input."""

@@ -26,8 +26,8 @@ from upscaled.errors import (
     ServiceError,
     UnsupportedImageFormat,
 )
-from upscaled.image.probe import probe
-from upscaled.image.types import ImageInfo
+from upscaled.image.header import read_header
+from upscaled.image.types import Header
 from upscaled.upscale.lane import Cancelled
 from upscaled.upscale.model_choice import rungs_for
 from upscaled.upscale.result import Result
@@ -106,23 +106,23 @@ class Bench:
         if not source.is_named and self.shelf.holds(path):
             raise NotAnImage(path)
         data = read_source(path, self.settings.formats, is_any=source.is_named)
-        info = probe(data, self.settings.formats)
+        header = read_header(data, self.settings.formats)
         outcome = Outcome(
             path,
             Kind.SKIPPED,
             source_bytes=len(data),
-            source_px=(info.width_px, info.height_px),
+            source_px=(header.width_px, header.height_px),
         )
-        self._refuse_too_large(info)
+        self._refuse_too_large(header)
         content = hashlib.sha256(data).digest()
-        names = self._names(source, path, info)
-        mark = self._fingerprint(info)
+        names = self._names(source, path, header)
+        mark = self._fingerprint(header)
         taken = self.shelf.take(path, content, mark, names)
         if isinstance(taken, Found):
             return _of_made(replace(outcome, result=taken.target), taken.made)
         try:
             outcome = replace(outcome, result=taken.target)
-            return self._fill(taken, data, content, mark, info, outcome)
+            return self._fill(taken, data, content, mark, header, outcome)
         except BaseException:
             with suppress(JournalUnusable):  # the next run clears the row away
                 self.shelf.give_back(taken)
@@ -134,7 +134,7 @@ class Bench:
         data: bytes,
         content: bytes,
         mark: bytes,
-        info: ImageInfo,
+        header: Header,
         outcome: Outcome,
     ) -> Outcome:
         """The place filled with what the network makes, or with a copy of what it made before."""
@@ -142,7 +142,7 @@ class Bench:
             made, result = alike
             outcome = replace(outcome, kind=Kind.COPIED)
         else:
-            upscaled = self._upscale(outcome.source, data, info)
+            upscaled = self._upscale(outcome.source, data, header)
             made, result = _describe(upscaled, content, mark), upscaled.data
             outcome = replace(
                 outcome,
@@ -155,12 +155,12 @@ class Bench:
         self.shelf.fill(taken, made)
         return _of_made(outcome, made)
 
-    def _upscale(self, path: Path, data: bytes, info: ImageInfo) -> Result:
+    def _upscale(self, path: Path, data: bytes, header: Header) -> Result:
         def on_tile(done: int, total: int) -> None:
             self.tell_part(path, done / max(1, total))
 
-        weight = 2 if self._is_deep(info) else 1
-        result_px = info.width_px * info.height_px * self.scale**2 * weight
+        weight = 2 if self._is_deep(header) else 1
+        result_px = header.width_px * header.height_px * self.scale**2 * weight
         with self.room.take(result_px), self.stop.reaching() as cancellation:
             return self.upscaler.upscale(
                 data,
@@ -170,17 +170,17 @@ class Bench:
                 max_output_side_px=MAX_RESULT_SIDE_PX,
             )
 
-    def _fingerprint(self, info: ImageInfo) -> bytes:
+    def _fingerprint(self, header: Header) -> bytes:
         """All that the file's result depends on beside its content."""
         ladder = self.upscaler.ladders[self.scale]
-        px = info.width_px * info.height_px
-        rungs = rungs_for(ladder, px, is_deep=self._is_deep(info))
+        px = header.width_px * header.height_px
+        rungs = rungs_for(ladder, px, is_deep=self._is_deep(header))
         find = ModelStore(self.settings.models_dir).find
         return fingerprint(self.settings, self.scale, rungs, find)
 
-    def _is_deep(self, info: ImageInfo) -> bool:
+    def _is_deep(self, header: Header) -> bool:
         """Whether its result has 16 bits a channel."""
-        return info.is_deep and (info.has_alpha or self.settings.deep_png)
+        return header.is_deep and (header.has_alpha or self.settings.deep_png)
 
     def _prove_engine(self) -> None:
         """After some errors of a device every further call fails: then no file need be tried."""
@@ -190,16 +190,16 @@ class Bench:
             models = ", ".join(self.upscaler.models.loaded())
             raise EngineBroken(f"{models} works no more: {error}") from error
 
-    def _refuse_too_large(self, info: ImageInfo) -> None:
-        if max(info.width_px, info.height_px) * self.scale > MAX_RESULT_SIDE_PX:
+    def _refuse_too_large(self, header: Header) -> None:
+        if max(header.width_px, header.height_px) * self.scale > MAX_RESULT_SIDE_PX:
             raise ResolutionTooHigh(
-                f"{info.width_px} x {info.height_px} px would become longer than "
+                f"{header.width_px} x {header.height_px} px would become longer than "
                 f"{MAX_RESULT_SIDE_PX} px at scale {self.scale}"
             )
 
-    def _names(self, source: Source, path: Path, info: ImageInfo) -> Iterator[PurePath]:
+    def _names(self, source: Source, path: Path, header: Header) -> Iterator[PurePath]:
         folder = self.shelf.place_of(path, source.place)
-        is_png = info.has_alpha or self._is_deep(info)
+        is_png = header.has_alpha or self._is_deep(header)
         ending = "png" if is_png else "jpg"
         return (folder / name for name in candidate_names(path.name, self.scale, ending))
 

@@ -30,7 +30,8 @@ from upscaled.decoder.messages import pack
 from upscaled.decoder.wire import receive_source, send_reply
 from upscaled.errors import MalformedImage, ServiceError
 from upscaled.image.decode import decode
-from upscaled.image.probe import probe
+from upscaled.image.formats.table import FORMATS
+from upscaled.image.header import read_header
 from upscaled.image.types import Image
 from upscaled.logs import configure_logging, log_what_nobody_catches
 from upscaled.process.shared_memory import can_seal, write_memory
@@ -49,7 +50,6 @@ _IGNORED_SIGNALS = (
     signal.SIGUSR1,
     signal.SIGUSR2,
 )
-_WHERE_DAMAGE_IS_ONLY_TOLD = frozenset({"TIFF"})
 
 
 def main() -> None:
@@ -114,12 +114,13 @@ def _answer(
     complaints.take()
     try:
         constrain(limits_of(len(source)), idle_bytes)
-        info = probe(source, formats)
-        pixels = info.decoded_pixels or info.width_px * info.height_px
+        header = read_header(source, formats)
+        pixels = header.decoded_pixels or header.width_px * header.height_px
         constrain(limits_of(len(source), pixels), idle_bytes)
-        image = decode(source, formats)
-        if info.format in _WHERE_DAMAGE_IS_ONLY_TOLD and (text := complaints.take()):
-            raise MalformedImage(detail=f"{info.format} pixels: {text}")
+        image = decode(source, header)
+        reports_damage = FORMATS[header.format].reports_damage_on_stderr
+        if reports_damage and (text := complaints.take()):
+            raise MalformedImage(detail=f"{header.format} pixels: {text}")
         stop_clocks()
     except ServiceError as error:
         stop_clocks()

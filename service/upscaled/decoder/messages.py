@@ -33,6 +33,7 @@ def pack(image: Image) -> tuple[Facts, list[memoryview]]:
         "icc_bytes": len(image.icc or b""),
         "dpi": image.dpi,
         "credit": [image.credit.artist, image.credit.copyright] if image.credit else None,
+        "jpeg_quality": image.jpeg_quality,
     }
     parts = [np.ascontiguousarray(image.rgb).data]
     if image.alpha is not None:
@@ -75,6 +76,7 @@ def unpack(facts: Facts, read: Callable[[int], Bytes]) -> Image:
         icc=memory[alpha_end:].tobytes() or None,
         dpi=_read_dpi(facts.get("dpi")),
         credit=_read_credit(facts.get("credit")),
+        jpeg_quality=_read_quality(facts.get("jpeg_quality")),
     )
 
 
@@ -103,3 +105,11 @@ def _read_credit(value: object) -> Credit | None:
         case [str() as artist, str() as owner]:
             return Credit(artist=artist, copyright=owner)
     raise WireError("credit is no pair of texts")
+
+
+def _read_quality(value: object) -> int | None:
+    if value is None:
+        return None
+    if type(value) is not int or not 1 <= value <= 100:
+        raise WireError(f"jpeg_quality is {value!r}")
+    return value

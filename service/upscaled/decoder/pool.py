@@ -97,7 +97,7 @@ class Decoder:
             self._put_back(self._start())
 
     def decode(self, source: bytes) -> Image:
-        """Decode a file as `upscaled.image.decode.decode` does, in another process.
+        """Decode a file as `upscaled.image.decode.decode_file` does, in another process.
 
         Raises:
             MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused.

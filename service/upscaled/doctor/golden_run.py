@@ -132,18 +132,18 @@ def _open_engine(settings: Settings, model: str) -> "tuple[Engine, Opened]":
 
 def _make(scale: int, model: str, upscaler: "Upscaler") -> Made:
     """What a model alone makes of a golden picture: tempering is off for one that is named."""
-    from upscaled.image.decode import decode
+    from upscaled.image.decode import decode_file
     from upscaled.upscale.check import is_believable
 
     source = read_source(scale)
     result = upscaler.upscale(source, scale, model=model)
-    got = decode(result.data)
+    got = decode_file(result.data)
     expected = read_expected(result.model, scale, is_tempered=bool(result.tempered_with))
     return Made(
         scale=scale,
         model=result.model,
-        psnr_db=None if expected is None else compare(decode(expected), got),
-        is_believable=is_believable(decode(source).rgb, got.rgb),
+        psnr_db=None if expected is None else compare(decode_file(expected), got),
+        is_believable=is_believable(decode_file(source).rgb, got.rgb),
         decode_s=result.timings.decode_s,
         network_s=result.timings.network_s,
         encode_s=result.timings.encode_s,

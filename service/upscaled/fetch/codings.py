@@ -13,7 +13,7 @@ from upscaled.errors import FileSizeTooLarge
 from upscaled.fetch.framing import CHUNKED
 from upscaled.fetch.head import ResponseHead
 from upscaled.fetch.url import UnusableUrl
-from upscaled.image.formats.sniff import sniff
+from upscaled.image.formats.table import sniff
 
 MAX_CODINGS: Final = 5  # curl's limit, MAX_ENCODE_STACK of lib/content_encoding.c
 STEP_BYTES: Final = 16 * 1024  # unpacked at once

@@ -1,20 +1,70 @@
 """Pixels to an encoded file: JPEG, or PNG where there is transparency or 16 bits a channel."""
 
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from types import TracebackType
 
 import cv2
 import numpy as np
 
-from upscaled.image.credit import write_exif
 from upscaled.image.formats.jpeg import writer as jpeg_file
 from upscaled.image.formats.png import writer as png_file
+from upscaled.image.metadata import write_credit
 from upscaled.image.pixels import Pixels, is_deep
-from upscaled.image.strips import Strips
 from upscaled.image.types import Image
 
 JPEG_MEDIA_TYPE = "image/jpeg"
 PNG_MEDIA_TYPE = "image/png"
+
+
+THREADS = 2
+"""Strips compressed at once: what a 36-megapixel PNG needs to keep up with a fast device."""
+
+
+class _Strips:
+    """Compress the strips of a canvas, each compressed alone as soon as its rows are final.
+
+        with _Strips(height_px, 64, compress) as strips:
+            strips.advance(100)              # rows 0 to 99 will not change any more
+            pieces = strips.finish()         # all rows are final
+
+    Leaving the block without `finish` drops what was not begun.
+    """
+
+    def __init__(
+        self, height_px: int, strip_px: int, compress: Callable[[int, int], bytes]
+    ) -> None:
+        """`compress` makes bytes of rows `top` to `bottom`, end excluded; it runs in threads."""
+        self._height_px = height_px
+        self._strip_px = strip_px
+        self._compress = compress
+        self._pieces: list[Future[bytes]] = []
+        self._pool = ThreadPoolExecutor(THREADS, thread_name_prefix="encode")
+
+    def __enter__(self) -> "_Strips":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._pool.shutdown(cancel_futures=True)
+
+    def advance(self, rows_ready: int) -> None:
+        """Begin every strip above row `rows_ready` that is not begun yet; never waits."""
+        while (top := len(self._pieces) * self._strip_px) < self._height_px:
+            bottom = min(top + self._strip_px, self._height_px)
+            if bottom > rows_ready:
+                return
+            self._pieces.append(self._pool.submit(self._compress, top, bottom))
+
+    def finish(self) -> list[bytes]:
+        """All strips in order; raises what compressing raised."""
+        self.advance(self._height_px)
+        return [piece.result() for piece in self._pieces]
 
 
 class Encoder:
@@ -40,7 +90,7 @@ class Encoder:
             else partial(_compress_png, image.rgb, image.alpha)
         )
         strip_px = jpeg_file.STRIP_PX if self._is_jpeg else png_file.STRIP_PX
-        self._strips = Strips(image.height_px, strip_px, compress)
+        self._strips = _Strips(image.height_px, strip_px, compress)
 
     def __enter__(self) -> "Encoder":
         self._strips.__enter__()
@@ -66,7 +116,7 @@ class Encoder:
         """The file; all pixels are final."""
         image = self._image
         strips = self._strips.finish()
-        exif = write_exif(image.credit) if image.credit else None
+        exif = write_credit(image.credit) if image.credit else None
         if self._is_jpeg:
             return jpeg_file.join_strips(
                 strips, image.height_px, image.width_px, icc=image.icc, exif=exif, dpi=image.dpi

@@ -1,30 +1,18 @@
-"""What a picture has been through before it came here: lossy compression, and noise.
+"""Measure what a picture has lost before it came here: to lossy compression, and to noise.
 
-Lossy compression is read from the file, which says how coarsely it was quantised, and expressed as
-JPEG's quality; noise from the pixels: the finest diagonal detail of blocks that show nothing else.
+How coarsely it was quantised its file says, expressed as JPEG's quality; noise is measured in the
+pixels: the finest diagonal detail of blocks that show nothing else.
 """
 
 import math
-import struct
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.errors import UnsupportedImageFormat
-from upscaled.image.formats.jpeg.quality import read_quality
-from upscaled.image.formats.sniff import sniff
-from upscaled.image.formats.webp.structure import Picture, read_picture
-from upscaled.image.formats.webp.vp8 import read_quantiser
 from upscaled.image.pixels import Pixels
-
-# VP8's quantiser and the quality of JPEG with the same PSNR, from libwebp's and libjpeg's results
-# for 16 photographs shrunk to 64 to 180 px.
-_WEBP_QUANTISERS: Final = (0, 9, 20, 40, 53, 75, 127)
-_WEBP_QUALITIES: Final = (98, 94, 87, 69, 46, 25, 5)
-# AVIF and HEIC are hardly ever lossless. Cameras and encoders' defaults lie about here.
-_TYPICAL_QUALITY: Final = 90
+from upscaled.image.types import Image
 
 _BLOCK_PX: Final = 16
 _MAX_BLOCKS: Final = 2_048
@@ -52,33 +40,9 @@ class Harm:
     noise_levels: float = 0.0
 
 
-def measure_harm(source: bytes, rgb: Pixels) -> Harm:
-    """Measure in some ms, whatever the size. The same file gives the same figures.
-
-    Args:
-        source: the file's bytes; a damaged file counts as compressed without loss.
-        rgb: its pixels, `[H, W, 3]`, uint8 or uint16.
-    """
-    try:
-        quality = _find_quality(source)
-    except (ValueError, IndexError, StopIteration, struct.error, UnsupportedImageFormat):
-        quality = None
-    return Harm(quality, measure_noise(rgb))
-
-
-def _find_quality(source: bytes) -> int | None:
-    format_name = sniff(source)
-    if format_name == "JPEG":
-        return read_quality(source)
-    if format_name == "WEBP":
-        picture = read_picture(source)
-        return _find_webp_quality(picture) if picture.kind == b"VP8 " else None
-    return _TYPICAL_QUALITY if format_name in ("AVIF", "HEIC") else None
-
-
-def _find_webp_quality(picture: Picture) -> int:
-    quantiser = read_quantiser(picture.bitstream)
-    return round(float(np.interp(quantiser, _WEBP_QUANTISERS, _WEBP_QUALITIES)))
+def measure_harm(image: Image) -> Harm:
+    """Measure in some ms, whatever the size. The same picture gives the same figures."""
+    return Harm(image.jpeg_quality, measure_noise(image.rgb))
 
 
 def measure_noise(rgb: Pixels) -> float:

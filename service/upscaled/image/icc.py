@@ -12,6 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from upscaled.image.metadata import Exif
+
 Matrix = NDArray[np.float64]
 Point = tuple[float, float]
 
@@ -59,6 +61,13 @@ _NAME: Final = "as the picture's file describes"
 _VERSION: Final = 0x04300000
 _MADE: Final = (2026, 1, 1, 0, 0, 0)
 _HIGHEST: Final = 32_767.0
+
+
+def choose_camera_profile(embedded: bytes | None, exif: Exif) -> bytes | None:
+    """The embedded profile, else that of Adobe RGB where a camera's EXIF block states it."""
+    if embedded is None and exif.is_adobe_rgb:
+        return make_rgb_profile(ADOBE_RGB, ADOBE_RGB_CURVE)
+    return embedded
 
 
 def make_grey_profile(curve: Curve) -> bytes:

@@ -1,13 +1,16 @@
-"""How many bits a channel has: 8, or 16 where the source has as many and the result keeps them."""
+"""Operations on arrays of pixels with 8 or 16 bits a channel: depth, orientation, colour keys."""
 
 from dataclasses import replace
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from upscaled.image.metadata import swaps_sides
 from upscaled.image.types import Image
 
 Pixels = NDArray[np.uint8 | np.uint16]
+_AnyPixels = TypeVar("_AnyPixels", bound=NDArray[np.generic])
 
 
 def is_deep(pixels: Pixels) -> bool:
@@ -33,3 +36,24 @@ def rounded(image: Image) -> Image:
         return image
     alpha = None if image.alpha is None else round_to_8bit(image.alpha)
     return replace(image, rgb=round_to_8bit(image.rgb), alpha=alpha)
+
+
+def turn_upright(pixels: _AnyPixels, orientation: int) -> _AnyPixels:
+    """A view of `[H, W, ...]` pixels, turned and mirrored as orientation 1 to 8 asks.
+
+    EXIF 2.32, table of tag 274: the values name where the stored row 0 and column 0 are seen.
+    """
+    if swaps_sides(orientation):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]  # type: ignore[assignment]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]  # type: ignore[assignment]
+    return pixels
+
+
+def alpha_from_key(
+    is_key: NDArray[np.bool_], kind: type[np.uint8 | np.uint16] = np.uint8
+) -> Pixels:
+    """The alpha plane of a colour key: transparent where the mask `[H, W]` holds, else opaque."""
+    return np.where(is_key, kind(0), kind(np.iinfo(kind).max))

@@ -1,23 +1,33 @@
-"""The nouns of this package: what a header tells, the pixels themselves, what goes with them."""
+"""The types of this package: a file's header, a picture's pixels, and what goes with them.
+
+The front end reads headers alone, so nothing here loads numpy.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:  # the front end reads headers only, and loads no numpy for it
+if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
 
-@dataclass(frozen=True, slots=True)
-class ImageInfo:
-    """What the header alone tells, before any pixel is decoded.
+Rectangle = tuple[int, int, int, int]
+"""(left, top, right, bottom) in pixels, the last two excluded."""
 
-    `format` is Pillow's name ("JPEG", "PNG", "WEBP"); `width_px` and `height_px` are upright, the
-    EXIF orientation applied. `has_alpha` holds for RGBA, LA, palette or tRNS transparency, also
-    when every pixel is opaque. `is_deep`: decoding gives 16 bits a channel. `decoded_pixels`: how
-    many a decoder holds, 0 where that is width x height because the file crops nothing away.
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What the header of a picture file says, read once in a process and handed on.
+
+    format: the name of a row of `upscaled.image.formats.table`.
+    width_px, height_px: the upright size, after the crop and the turn that the file asks for.
+    has_alpha: holds for RGBA, LA, palette or tRNS transparency, also when every pixel is opaque.
+    is_deep: decoding gives 16 bits a channel.
+    decoded_pixels: how many a decoder holds; 0 where that is width x height because the file crops
+        nothing away.
+    parts: what the format's reader parsed, for its own use when the file is decoded.
     """
 
     format: str
@@ -26,6 +36,7 @@ class ImageInfo:
     has_alpha: bool
     is_deep: bool = False
     decoded_pixels: int = 0
+    parts: Any = field(default=None, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +51,13 @@ class Credit:
 class Image:
     """Upright pixels, with 8 or 16 bits a channel.
 
-    rgb: uint8 or uint16 `[H, W, 3]` in RGB order. alpha: `[H, W]` of the same type, its highest
-    value opaque, or None.
+    rgb: uint8 or uint16 `[H, W, 3]` in RGB order.
+    alpha: `[H, W]` of the same type, its highest value opaque, or None.
     icc: profile bytes that describe `rgb`, or None for sRGB.
     dpi: pixels an inch (across, down), or None where the source does not say.
+    credit: the source's, or None without one.
+    jpeg_quality: 1 to 100, the quality of JPEG whose loss is as great as that of the source; None
+        for a file that was compressed without loss.
     """
 
     rgb: NDArray[np.uint8 | np.uint16]
@@ -51,6 +65,7 @@ class Image:
     icc: bytes | None = None
     dpi: tuple[float, float] | None = None
     credit: Credit | None = None
+    jpeg_quality: int | None = None
 
     @property
     def height_px(self) -> int:

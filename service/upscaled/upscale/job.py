@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final
 
 from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
-from upscaled.image.decode import decode as decode_here
+from upscaled.image.decode import decode_file
 from upscaled.image.encode import Encoder
 from upscaled.image.pixels import rounded
 from upscaled.image.types import Image
@@ -61,7 +61,7 @@ def run_job(
     settings: Settings,
     on_tile: OnTile,
     *,
-    decode: Decode = decode_here,
+    decode: Decode = decode_file,
     care_pool: ThreadPoolExecutor | None = None,
     max_output_side_px: int = MAX_OUTPUT_SIDE_PX,
 ) -> Result:

@@ -98,7 +98,7 @@ class Upscaler:
 
         @contextmanager
         def open_way(source: bytes, image: Image, run_scale: int) -> Iterator[Way]:
-            rung, harm = self.choose(source, image, scale, model)
+            rung, harm = self.choose(image, scale, model)
             with ExitStack() as stack:
                 engine = stack.enter_context(self.models.use(rung.model))
                 way = self._open_way(stack, engine, rung, harm, run_scale, key_id)
@@ -130,11 +130,10 @@ class Upscaler:
         ):
             return upscale(image, scale, lane, on_tile=ignore_tile, care=care)
 
-    def choose(self, source: bytes, image: Image, scale: int, model: str = "") -> tuple[Rung, Harm]:
+    def choose(self, image: Image, scale: int, model: str = "") -> tuple[Rung, Harm]:
         """What upscales a picture, and what the picture has been through.
 
         Args:
-            source: its file, which says how it was compressed.
             model: the one that is named; "": the best that the picture may have.
         """
         is_deep = image.rgb.dtype != np.uint8
@@ -142,7 +141,7 @@ class Upscaler:
         ladder = self._ladder(scale, model)
         if all(rung.tempered_with == "" and not rung.harmed_only for rung in ladder):
             return choose_rung(ladder, px, is_harmed=False, is_deep=is_deep), Harm()
-        harm = measure_harm(source, image.rgb)
+        harm = measure_harm(image)
         return choose_rung(ladder, px, is_harmed=is_harmed(harm), is_deep=is_deep), harm
 
     def _ladder(self, scale: int, model: str) -> tuple[Rung, ...]:

@@ -10,7 +10,7 @@ import sys
 import time
 
 import upscaled.decoder.child as child
-from upscaled.image.types import Image, ImageInfo
+from upscaled.image.types import Header, Image
 
 
 def decode(source: bytes, formats: object) -> Image:
@@ -58,10 +58,10 @@ def refuse_memory(parts: object, *, is_sealed: bool) -> int:
     raise OSError(errno.ENOSPC, "no room")
 
 
-def probe(source: bytes, formats: object) -> ImageInfo:
-    return ImageInfo("JPEG", 64, 64, has_alpha=False)
+def read_header(source: bytes, formats: object) -> Header:
+    return Header("JPEG", 64, 64, has_alpha=False)
 
 
 if __name__ == "__main__":
-    vars(child).update(decode=decode, probe=probe)
+    vars(child).update(decode=decode, read_header=read_header)
     child.main()

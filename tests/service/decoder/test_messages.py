@@ -12,7 +12,14 @@ from upscaled.process.shared_memory import Bytes
 
 RGB = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 ALPHA = np.arange(8, dtype=np.uint8).reshape(2, 4)
-FULL = Image(rgb=RGB, alpha=ALPHA, icc=b"profile", dpi=(72.0, 300.5), credit=Credit("a", "b"))
+FULL = Image(
+    rgb=RGB,
+    alpha=ALPHA,
+    icc=b"profile",
+    dpi=(72.0, 300.5),
+    credit=Credit("a", "b"),
+    jpeg_quality=83,
+)
 
 
 def through(image: Image, **changes: Any) -> Image:
@@ -65,6 +72,10 @@ def test_the_full_image_has_every_field() -> None:
         {"bits": 16},
         {"bits": 12},
         {"bits": None},
+        {"jpeg_quality": 0},
+        {"jpeg_quality": 101},
+        {"jpeg_quality": 90.0},
+        {"jpeg_quality": True},
         {"credit": ["a", 1]},
         {"credit": {"artist": "a"}},
     ],

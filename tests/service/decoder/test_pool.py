@@ -21,7 +21,7 @@ from tests.service.image.samples import RGB, deep_samples, picture, png, save
 from upscaled.decoder.pool import Decoder
 from upscaled.decoder.process import decoder_environment
 from upscaled.errors import InternalError, MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_decoder.py")))
 THREE = ("JPEG", "PNG", "WEBP")
@@ -46,7 +46,7 @@ def children() -> list[psutil.Process]:
 @pytest.mark.parametrize("kind", THREE)
 def test_pixels_are_those_of_the_same_decoder_here(decoder: Decoder, kind: str) -> None:
     source = save(picture(300, 200, 3 if kind == "JPEG" else 4), kind)
-    far, near = decoder.decode(source), decode(source)
+    far, near = decoder.decode(source), decode_file(source)
     assert np.array_equal(far.rgb, near.rgb)
     if kind != "JPEG":
         assert far.alpha is not None
@@ -297,4 +297,4 @@ def test_a_warm_decoder_costs_less_than_three_milliseconds(decoder: Decoder) -> 
             times.append(time.perf_counter() - started)
         return min(times)
 
-    assert fastest(decoder.decode) - fastest(decode) < 0.003
+    assert fastest(decoder.decode) - fastest(decode_file) < 0.003

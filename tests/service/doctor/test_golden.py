@@ -11,7 +11,7 @@ from upscaled.doctor.golden import (
     read_expected,
     read_source,
 )
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 from upscaled.image.types import Image
 from upscaled.upscale.check import is_believable
 
@@ -23,10 +23,10 @@ def grey(level: int, *, alpha: int | None = None) -> Image:
 
 @pytest.mark.parametrize("scale", SOURCES)
 def test_each_shipped_model_has_its_picture_at_its_scale(scale: int) -> None:
-    source = decode(read_source(scale))
+    source = decode_file(read_source(scale))
     expected = read_expected(f"upscaled-x{scale}", scale)
     assert expected is not None
-    result = decode(expected)
+    result = decode_file(expected)
     assert result.rgb.shape == (source.height_px * scale, source.width_px * scale, 3)
     assert (result.alpha is None) == (source.alpha is None) == (scale == 4)
 
@@ -36,12 +36,12 @@ def test_each_shipped_model_has_its_picture_at_its_scale(scale: int) -> None:
 def test_official_models_have_pictures_of_the_source_that_are_not_each_others(
     model: str, scale: int
 ) -> None:
-    source = decode(read_source(scale))
+    source = decode_file(read_source(scale))
     data = read_expected(model, scale)
     shipped = read_expected(f"upscaled-x{scale}", scale)
     assert data is not None
     assert shipped is not None
-    expected, other = decode(data), decode(shipped)
+    expected, other = decode_file(data), decode_file(shipped)
     assert is_believable(source.rgb, expected.rgb)
     assert 22 < compare(expected, other) < 36
 
@@ -52,7 +52,7 @@ def test_a_tempered_picture_lies_between_the_two_that_are_mixed() -> None:
         read_expected("realesrgan-x4plus", 4),
         read_expected("upscaled-x4", 4),
     ]
-    tempered, vivid, faithful = (decode(each) for each in data if each is not None)
+    tempered, vivid, faithful = (decode_file(each) for each in data if each is not None)
     apart_db = compare(vivid, faithful)
     assert apart_db < min(compare(tempered, vivid), compare(tempered, faithful))
 

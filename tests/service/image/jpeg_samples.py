@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from tests.service.image.samples import picture
+from upscaled.image.formats.jpeg.structure import Structure, read_leading_segments, read_scans
 
 EOI = b"\xff\xd9"
 FOLDER = Path(__file__).parent / "jpegs"
@@ -59,6 +60,11 @@ def make_jpeg(kind: str) -> bytes:
     if kind in STORED:
         return (FOLDER / f"{kind}.jpg").read_bytes()
     return save_jpeg(photograph(), kind)
+
+
+def read_structure(source: bytes) -> Structure:
+    """All parts of a JPEG file."""
+    return read_scans(source, read_leading_segments(source))
 
 
 def cut(source: bytes, places: int, chance: np.random.Generator) -> Iterator[tuple[str, bytes]]:

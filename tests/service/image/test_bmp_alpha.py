@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from tests.service.image.samples import picture, save
 from upscaled.errors import MalformedImage
-from upscaled.image.decode import decode
-from upscaled.image.probe import probe
+from upscaled.image.decode import decode_file
+from upscaled.image.header import read_header
 
 MASKS = {  # where each channel stands in a pixel's four bytes
     "BGRA": (0xFF0000, 0xFF00, 0xFF, 0xFF000000),
@@ -38,8 +38,8 @@ def test_alpha_that_is_0_everywhere_is_none(order: str, top_first: bool) -> None
     pixels = np.dstack([picture(64, 70), np.zeros((64, 70), np.uint8)])
     source = bmp(pixels, order, top_first=top_first)
 
-    assert not probe(source, {"BMP"}).has_alpha
-    image = decode(source, {"BMP"})
+    assert not read_header(source, {"BMP"}).has_alpha
+    image = decode_file(source, {"BMP"})
 
     assert image.alpha is None
     assert np.array_equal(image.rgb, pixels[..., :3])
@@ -52,9 +52,9 @@ def test_a_single_visible_pixel_makes_it_alpha(order: str, place: tuple[int, int
     pixels[(*place, 3)] = 1
     source = bmp(pixels, order)
 
-    image = decode(source, {"BMP"})
+    image = decode_file(source, {"BMP"})
 
-    assert probe(source, {"BMP"}).has_alpha
+    assert read_header(source, {"BMP"}).has_alpha
     assert image.alpha is not None
     assert np.array_equal(image.alpha, pixels[..., 3])
     assert np.array_equal(image.rgb, pixels[..., :3])
@@ -64,7 +64,7 @@ def test_a_cut_file_with_empty_alpha_is_refused() -> None:
     source = bmp(np.zeros((64, 70, 4), np.uint8), "BGRA")
     for length in range(60, len(source), 997):
         with pytest.raises(MalformedImage):
-            decode(source[:length], {"BMP"})
+            decode_file(source[:length], {"BMP"})
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
@@ -72,10 +72,10 @@ def test_other_formats_mean_what_they_say(kind: str) -> None:
     pixels = np.dstack([picture(64, 70), np.zeros((64, 70), np.uint8)])
     options = {"WEBP": {"lossless": True, "exact": True}}.get(kind, {})
     source = save(pixels, kind, **options)
-    assert probe(source, {kind}).has_alpha
-    assert decode(source, {kind}).alpha is not None
+    assert read_header(source, {kind}).has_alpha
+    assert decode_file(source, {kind}).alpha is not None
 
 
 def test_the_file_of_the_shared_cases_is_opaque(shared_dir: Path) -> None:
     source = (shared_dir / "cases" / "bmp-empty-alpha" / "bmp_v4_alpha0.bmp").read_bytes()
-    assert decode(source, {"BMP"}).alpha is None
+    assert decode_file(source, {"BMP"}).alpha is None

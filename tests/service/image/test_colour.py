@@ -10,7 +10,7 @@ from PIL import Image as PillowImage
 from PIL import ImageCms
 
 from upscaled.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 
 # sRGB's linear primaries from XYZ under D50 (IEC 61966-2-1 with Bradford adaptation, Lindbloom).
 XYZ_D50_TO_LINEAR = np.array(
@@ -56,7 +56,7 @@ def test_a_flat_picture_has_the_colour_its_profile_names(shared_dir: Path, name:
         expected = lab_to_srgb(lab_of(opened, opened.info["icc_profile"]))
         ignored = np.asarray(opened.convert("RGB"))[0, 0]
 
-    image = decode(source)
+    image = decode_file(source)
 
     assert image.icc is None
     # Black point compensation, which the formulas leave out, darkens this colour by 4 levels.
@@ -95,7 +95,7 @@ def test_wide_gamut_pixels_are_not_touched_and_keep_their_profile(shared_dir: Pa
     for name in names:
         source = (shared_dir / "images" / "decode" / "icc" / name).read_bytes()
         with PillowImage.open(BytesIO(source)) as opened:
-            image = decode(source)
+            image = decode_file(source)
             assert image.icc == opened.info["icc_profile"], name
             assert np.array_equal(image.rgb, np.asarray(opened.convert("RGB"))), name
 

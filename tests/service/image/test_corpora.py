@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from upscaled.errors import MalformedImage, ServiceError, UnsupportedImageFormat
-from upscaled.image.decode import decode
-from upscaled.image.probe import probe
+from upscaled.image.decode import decode_file
+from upscaled.image.header import read_header
 
 LONGEST_REFUSAL_S = 1.0
 _GAMMA_1 = b"gAMA\x00\x01\x86\xa0"
@@ -75,13 +75,13 @@ def test_every_file_has_the_outcome_of_the_table_within_a_second(shared_dir: Pat
         expected = expected_error(path)
         started = time.perf_counter()
         if expected is None:
-            image = decode(source)
-            info = probe(source)
+            image = decode_file(source)
+            info = read_header(source)
             assert (image.width_px, image.height_px) == (info.width_px, info.height_px), path
             assert (image.alpha is not None) == info.has_alpha, path
         else:
             with pytest.raises(expected):
-                decode(source)
+                decode_file(source)
             assert time.perf_counter() - started < LONGEST_REFUSAL_S, path
 
 
@@ -89,7 +89,7 @@ def test_the_refusal_names_the_format(shared_dir: Path) -> None:
     for path in all_files(shared_dir):
         if expected_error(path) is UnsupportedImageFormat:
             with pytest.raises(UnsupportedImageFormat) as refusal:
-                probe(path.read_bytes())
+                read_header(path.read_bytes())
             assert refusal.value.detail == NOT_ENABLED[path.suffix.lower()], path
 
 
@@ -99,7 +99,7 @@ def test_png_pixels_equal_opencvs_to_the_level(shared_dir: Path) -> None:
     for path in all_files(shared_dir):
         if path.suffix != ".png" or expected_error(path) or path.name in NOT_COMPARED:
             continue
-        image = decode(path.read_bytes())
+        image = decode_file(path.read_bytes())
         other = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
         if other is None or other.shape[:2] != image.rgb.shape[:2]:
             continue

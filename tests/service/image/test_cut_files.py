@@ -31,8 +31,8 @@ from tests.service.image.iso_samples import (
 from tests.service.image.samples import exif_with_orientation, save
 from tests.service.image.webp_samples import chunks_of, webp
 from upscaled.errors import MalformedImage
-from upscaled.image.decode import decode
-from upscaled.image.probe import probe
+from upscaled.image.decode import decode_file
+from upscaled.image.header import read_header
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 
@@ -115,7 +115,7 @@ KINDS: Mapping[str, Callable[[], bytes]] = {
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_no_part_of_a_picture_is_taken_for_the_whole(kind: str) -> None:
     source = KINDS[kind]()
-    whole = decode(source, FORMATS)
+    whole = decode_file(source, FORMATS)
     chance = np.random.default_rng(9)
     refused = 0
     for part in range(1, PLACES + 1):
@@ -123,7 +123,7 @@ def test_no_part_of_a_picture_is_taken_for_the_whole(kind: str) -> None:
         rest = len(source) - at
         for tail in (b"", bytes(rest)):
             try:
-                image = decode(source[:at] + tail, FORMATS)
+                image = decode_file(source[:at] + tail, FORMATS)
             except MalformedImage:
                 refused += 1
                 continue
@@ -131,8 +131,8 @@ def test_no_part_of_a_picture_is_taken_for_the_whole(kind: str) -> None:
             assert np.array_equal(image.rgb, whole.rgb), (part, len(tail))
         damaged = source[:at] + chance.bytes(rest)
         with suppress(MalformedImage):
-            image = decode(damaged, FORMATS)
-            info = probe(damaged, FORMATS)
+            image = decode_file(damaged, FORMATS)
+            info = read_header(damaged, FORMATS)
             assert (image.width_px, image.height_px) == (info.width_px, info.height_px)
             assert (image.alpha is not None) == info.has_alpha
     assert refused >= PLACES + 5
@@ -141,18 +141,18 @@ def test_no_part_of_a_picture_is_taken_for_the_whole(kind: str) -> None:
 @pytest.mark.parametrize("kind", sorted(KINDS))
 def test_bytes_behind_a_whole_file_do_no_harm(kind: str) -> None:
     source = KINDS[kind]()
-    whole = decode(source, FORMATS)
-    assert np.array_equal(decode(source + bytes(5000), FORMATS).rgb, whole.rgb)
+    whole = decode_file(source, FORMATS)
+    assert np.array_equal(decode_file(source + bytes(5000), FORMATS).rgb, whole.rgb)
 
 
 @pytest.mark.parametrize("kind", sorted(each for each in KINDS if "animated" not in each))
 def test_data_that_end_early_are_refused_however_well_their_lengths_are_mended(kind: str) -> None:
     source = KINDS[kind]()
-    decode(source, FORMATS)
+    decode_file(source, FORMATS)
     for part in range(1, PLACES + 1):
         for cut in cut_data(kind, source, part / (PLACES + 1)):
             with pytest.raises(MalformedImage):
-                decode(cut, FORMATS)
+                decode_file(cut, FORMATS)
 
 
 def cut_data(kind: str, source: bytes, share: float) -> Iterator[bytes]:

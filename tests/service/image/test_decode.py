@@ -22,7 +22,7 @@ from tests.service.image.samples import (
     stored_for,
 )
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 
 
 def stretched(samples: np.ndarray, bits: int) -> np.ndarray:
@@ -38,7 +38,7 @@ def test_png_and_lossless_webp_come_out_upright_to_the_pixel(orientation: int) -
     exif = exif_with_orientation(orientation)
     for kind, options in (("PNG", {}), ("WEBP", {"lossless": True})):
         source = save(stored_for(upright, orientation), kind, exif=exif, **options)
-        assert np.array_equal(decode(source).rgb, upright), kind
+        assert np.array_equal(decode_file(source).rgb, upright), kind
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -52,7 +52,7 @@ def test_jpeg_comes_out_upright(orientation: int) -> None:
         exif=exif_with_orientation(orientation),
     )
 
-    difference = np.abs(decode(source).rgb.astype(int) - upright)
+    difference = np.abs(decode_file(source).rgb.astype(int) - upright)
 
     assert difference.max() <= 4
 
@@ -61,7 +61,7 @@ def test_jpeg_comes_out_upright(orientation: int) -> None:
 def test_grey_of_every_depth_is_stretched_to_the_full_range(bits: int) -> None:
     samples = deep_samples(1, bits)
 
-    image = decode(png(samples, bits, GREY))
+    image = decode_file(png(samples, bits, GREY))
 
     assert np.array_equal(image.rgb, stretched(samples, bits).repeat(3, axis=2))
     assert image.alpha is None
@@ -72,7 +72,7 @@ def test_the_transparent_grey_level_counts_in_the_files_own_depth(bits: int) -> 
     samples = deep_samples(1, bits)
     level = (1 << bits) - 1
 
-    image = decode(png(samples, bits, GREY, before=chunk(b"tRNS", level.to_bytes(2, "big"))))
+    image = decode_file(png(samples, bits, GREY, before=chunk(b"tRNS", level.to_bytes(2, "big"))))
 
     assert image.alpha is not None
     assert np.array_equal(image.alpha == 0, samples[..., 0] == level)
@@ -87,7 +87,7 @@ def test_colour_and_alpha_come_out_to_the_level(colour: int, channels: int, bits
     samples = deep_samples(channels, bits, 60, 70)
     expected = stretched(samples, bits)
 
-    image = decode(png(samples, bits, colour))
+    image = decode_file(png(samples, bits, colour))
 
     colours = expected[..., :1].repeat(3, axis=2) if channels == 2 else expected[..., :3]
     assert np.array_equal(image.rgb, colours)
@@ -106,7 +106,7 @@ def test_a_colour_key_makes_only_its_exact_colour_transparent(bits: int) -> None
     samples[3, 5, 2] += 1
     key = b"".join(value.to_bytes(2, "big") for value in (200, 100, 50))
 
-    image = decode(png(samples, bits, RGB, before=chunk(b"tRNS", key)))
+    image = decode_file(png(samples, bits, RGB, before=chunk(b"tRNS", key)))
 
     assert image.alpha is not None
     assert image.alpha[3, 4] == 0
@@ -121,8 +121,8 @@ def test_palette_colours_and_their_alpha_are_looked_up(bits: int) -> None:
     alphas = np.array([0, 128], np.uint8)
     plte = chunk(b"PLTE", palette.tobytes())
 
-    opaque = decode(png(indices, bits, PALETTE, before=plte))
-    clear = decode(png(indices, bits, PALETTE, before=plte + chunk(b"tRNS", alphas.tobytes())))
+    opaque = decode_file(png(indices, bits, PALETTE, before=plte))
+    clear = decode_file(png(indices, bits, PALETTE, before=plte + chunk(b"tRNS", alphas.tobytes())))
 
     assert opaque.alpha is None
     assert np.array_equal(opaque.rgb, palette[indices[..., 0]])
@@ -141,7 +141,7 @@ def test_an_opaque_palette_file_with_transparency_entries_still_has_alpha() -> N
         before=chunk(b"PLTE", bytes(6)) + chunk(b"tRNS", b"\x00"),
     )
 
-    alpha = decode(source).alpha
+    alpha = decode_file(source).alpha
 
     assert alpha is not None
     assert (alpha == 255).all()
@@ -163,8 +163,8 @@ def test_an_interlaced_file_is_the_plain_one(colour: int, bits: int, size: tuple
     plte = chunk(b"PLTE", palette) if colour == PALETTE else b""
     key = {GREY: b"\x00\x01", RGB: b"\x00\x01" * 3, PALETTE: b"\x07"}.get(colour)
     for before in (plte, plte + chunk(b"tRNS", key)) if key else (plte,):
-        plain = decode(png(samples, bits, colour, before=before))
-        image = decode(png(samples, bits, colour, before=before, interlaced=True))
+        plain = decode_file(png(samples, bits, colour, before=before))
+        image = decode_file(png(samples, bits, colour, before=before, interlaced=True))
 
         assert np.array_equal(image.rgb, plain.rgb)
         assert (image.alpha is None) == (plain.alpha is None)
@@ -179,7 +179,7 @@ def test_cmyk_without_a_profile_is_ink_on_white() -> None:
     source = BytesIO()
     PillowImage.fromarray(inks, mode="CMYK").save(source, "JPEG", quality=100, subsampling=0)
 
-    rgb = decode(source.getvalue()).rgb[8, 8::16].astype(int)
+    rgb = decode_file(source.getvalue()).rgb[8, 8::16].astype(int)
 
     cyan_magenta_yellow_black_paper = [
         (0, 255, 255),
@@ -195,14 +195,14 @@ def test_cmyk_without_a_profile_is_ink_on_white() -> None:
 def test_an_rgb_profile_comes_along_byte_for_byte(kind: str) -> None:
     profile = srgb_profile()
 
-    assert decode(save(picture(), kind, icc_profile=profile)).icc == profile
+    assert decode_file(save(picture(), kind, icc_profile=profile)).icc == profile
 
 
 @pytest.mark.parametrize("profile", [b"junk", b"\x00" * 200, None])
 def test_a_broken_profile_is_dropped_and_the_picture_kept(profile: bytes | None) -> None:
     profile = srgb_profile()[:300] if profile is None else profile
 
-    image = decode(save(picture(), "PNG", icc_profile=profile))
+    image = decode_file(save(picture(), "PNG", icc_profile=profile))
 
     assert image.icc is None
     assert np.array_equal(image.rgb, picture())
@@ -214,14 +214,14 @@ def test_a_profile_that_is_not_for_grey_leaves_grey_as_it_is(colour: int, bits: 
     samples = deep_samples(1 if colour == GREY else 2, bits)
     iccp = b"x\x00\x00" + zlib.compress(srgb_profile())
 
-    image = decode(png(samples, bits, colour, before=chunk(b"iCCP", iccp)))
+    image = decode_file(png(samples, bits, colour, before=chunk(b"iCCP", iccp)))
 
     assert image.icc is None
     assert np.array_equal(image.rgb[..., 0], stretched(samples, bits)[..., 0])
 
 
 def test_grey_jpeg_is_neutral() -> None:
-    image = decode(save(picture(channels=1)[..., 0].copy(), "JPEG"))
+    image = decode_file(save(picture(channels=1)[..., 0].copy(), "JPEG"))
 
     assert (image.rgb[..., 0] == image.rgb[..., 1]).all()
     assert (image.rgb[..., 0] == image.rgb[..., 2]).all()
@@ -234,7 +234,7 @@ def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
         first, kind, save_all=True, append_images=[PillowImage.fromarray(second)], lossless=True
     )
 
-    assert np.array_equal(decode(source).rgb, first)
+    assert np.array_equal(decode_file(source).rgb, first)
 
 
 def animation(frame_count: int) -> bytes:
@@ -247,7 +247,7 @@ def test_a_senseless_animation_is_ignored(frame_count: int) -> None:
     samples = deep_samples(3, 16)
     extras = animation(frame_count) * 2 + chunk(b"fcTL", bytes(26))
 
-    image = decode(png(samples, 16, RGB, before=extras, after=chunk(b"fdAT", bytes(40))))
+    image = decode_file(png(samples, 16, RGB, before=extras, after=chunk(b"fdAT", bytes(40))))
 
     assert np.array_equal(image.rgb, stretched(samples, 16))
 
@@ -258,14 +258,14 @@ def test_a_picture_of_several_in_one_jpeg_is_the_first() -> None:
         file, "MPO", save_all=True, append_images=[PillowImage.fromarray(255 - picture())]
     )
 
-    difference = np.abs(decode(file.getvalue()).rgb.astype(int) - picture())
+    difference = np.abs(decode_file(file.getvalue()).rgb.astype(int) - picture())
 
     assert difference.mean() < 4
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
 def test_pixels_are_writable_by_nobody_else_and_contiguous(interlaced: bool) -> None:
-    image = decode(save(picture(channels=4), "PNG", interlace=interlaced))
+    image = decode_file(save(picture(channels=4), "PNG", interlace=interlaced))
 
     assert image.alpha is not None
     for plane in (image.rgb, image.alpha):
@@ -288,11 +288,11 @@ def test_every_cut_of_a_file_is_refused_or_the_whole_picture(
 ) -> None:
     """Never a picture that is grey from the middle on."""
     source = save(picture(24, 32), kind, **options)
-    whole = decode(source).rgb
+    whole = decode_file(source).rgb
     refused = 0
     for length in range(len(source)):
         try:
-            assert np.array_equal(decode(source[:length]).rgb, whole), length
+            assert np.array_equal(decode_file(source[:length]).rgb, whole), length
         except MalformedImage:
             refused += 1
     assert refused > 0.9 * len(source)
@@ -305,16 +305,16 @@ def test_every_flipped_bit_in_png_pixels_is_noticed() -> None:
         broken = bytearray(source)
         broken[at] ^= 1 << (at % 8)
         with pytest.raises(MalformedImage):
-            decode(bytes(broken))
+            decode_file(bytes(broken))
 
 
 def test_a_size_that_the_pixels_do_not_fill_is_malformed() -> None:
     with pytest.raises(MalformedImage):
-        decode(png(deep_samples(3, 8), 8, RGB, size=(3000, 3000)))
+        decode_file(png(deep_samples(3, 8), 8, RGB, size=(3000, 3000)))
 
 
 def test_refusals_are_the_probes() -> None:
     with pytest.raises(UnsupportedImageFormat):
-        decode(save(picture(), "GIF"))
+        decode_file(save(picture(), "GIF"))
     with pytest.raises(ResolutionTooHigh):
-        decode(png(deep_samples(3, 8), 8, RGB, size=(20_000, 20_000)))
+        decode_file(png(deep_samples(3, 8), 8, RGB, size=(20_000, 20_000)))

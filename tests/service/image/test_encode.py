@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from tests.service.image.samples import exif_with_orientation, picture, save, srgb_profile
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 from upscaled.image.encode import Encoder, encode
-from upscaled.image.formats.png.chunks import iterate_chunks
+from upscaled.image.formats.png.structure import iterate_chunks
 from upscaled.image.types import Credit, Image
 
 
@@ -70,7 +70,7 @@ def test_the_profile_is_embedded_byte_for_byte(has_alpha: bool) -> None:
     with PillowImage.open(BytesIO(data)) as opened:
         opened.load()
         assert opened.info["icc_profile"] == srgb_profile()
-    assert decode(data).icc == srgb_profile()
+    assert decode_file(data).icc == srgb_profile()
 
 
 def test_a_png_with_a_profile_is_one_that_libpng_takes_and_holds_nothing_else() -> None:
@@ -95,7 +95,7 @@ def test_nothing_a_camera_or_a_program_wrote_reaches_the_output(kind: str) -> No
     assert secret in source
 
     for alpha in (None, np.full((64, 48), 255, np.uint8)):
-        data, _ = encode(Image(decode(source).rgb, alpha), jpeg_quality=95)
+        data, _ = encode(Image(decode_file(source).rgb, alpha), jpeg_quality=95)
         assert secret not in data
         assert b"Exif" not in data
         assert b"eXIf" not in data
@@ -105,7 +105,7 @@ def test_the_longest_sides_are_encoded_exactly() -> None:
     for rgb in (np.zeros((6000, 1, 3), np.uint8), np.full((1, 6000, 3), 255, np.uint8)):
         for alpha in (None, np.zeros(rgb.shape[:2], np.uint8)):
             data, _ = encode(Image(rgb, alpha), jpeg_quality=95)
-            assert decode(data).rgb.shape == rgb.shape
+            assert decode_file(data).rgb.shape == rgb.shape
 
 
 def noise(height: int, width: int, channels: int = 3) -> NDArray[np.uint8]:
@@ -251,7 +251,7 @@ def test_the_credit_is_written_and_nothing_else_of_exif(has_alpha: bool) -> None
 
     with PillowImage.open(BytesIO(data)) as opened:
         assert set(opened.getexif()) == {0x013B, 0x8298}
-    assert decode(data).credit == credit
+    assert decode_file(data).credit == credit
 
 
 def test_36_megapixels_are_encoded_in_time() -> None:

@@ -9,10 +9,10 @@ from PIL import Image as PillowImage
 from PIL import ImageCms
 
 from tests.service.image.samples import chunk, picture, png, save
-from upscaled.image.decode import decode
-from upscaled.image.exif import Exif
+from upscaled.image.decode import decode_file
+from upscaled.image.header import read_header
 from upscaled.image.icc import ADOBE_RGB, ADOBE_RGB_CURVE, SRGB, SRGB_CURVE, make_rgb_profile
-from upscaled.image.probe import probe
+from upscaled.image.metadata import Exif
 
 BYTE, ASCII, SHORT, LONG, SBYTE, SSHORT, SLONG = 1, 2, 3, 4, 6, 8, 9
 KINDS = {BYTE: "B", SHORT: "H", LONG: "I", SBYTE: "b", SSHORT: "h", SLONG: "i"}
@@ -69,8 +69,8 @@ def test_an_orientation_of_any_whole_kind_is_applied(kind: int, order: str) -> N
     exif = oriented(order, kind)
     files = [save(picture(20, 30), each, exif=exif) for each in ("JPEG", "WEBP")]
     for source in (*files, in_png(exif)):
-        assert (probe(source).width_px, probe(source).height_px) == (20, 30)
-        assert decode(source).rgb.shape == (30, 20, 3)
+        assert (read_header(source).width_px, read_header(source).height_px) == (20, 30)
+        assert decode_file(source).rgb.shape == (30, 20, 3)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_an_orientation_of_any_whole_kind_is_applied(kind: int, order: str) -> N
 )
 def test_a_senseless_orientation_of_any_kind_is_upright(kind: int, value: int) -> None:
     source = save(picture(20, 30), "JPEG", exif=oriented(">", kind, value))
-    assert decode(source).rgb.shape == (20, 30, 3)
+    assert decode_file(source).rgb.shape == (20, 30, 3)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
@@ -86,7 +86,7 @@ def test_a_senseless_orientation_of_any_kind_is_upright(kind: int, value: int) -
 def test_a_cameras_adobe_rgb_becomes_a_profile(order: str, kind: str) -> None:
     source = save(picture(), kind, exif=camera(order))
 
-    image = decode(source)
+    image = decode_file(source)
 
     assert image.icc == ADOBE
     with PillowImage.open(io.BytesIO(source)) as opened:
@@ -107,7 +107,7 @@ def test_a_cameras_adobe_rgb_becomes_a_profile(order: str, kind: str) -> None:
 )
 def test_nothing_else_is_adobe_rgb(exif: bytes) -> None:
     assert not Exif(exif).is_adobe_rgb
-    assert decode(save(picture(), "JPEG", exif=exif)).icc is None
+    assert decode_file(save(picture(), "JPEG", exif=exif)).icc is None
 
 
 def test_a_colour_space_written_as_a_long_counts_as_well() -> None:
@@ -117,7 +117,7 @@ def test_a_colour_space_written_as_a_long_counts_as_well() -> None:
 def test_an_embedded_profile_counts_before_a_cameras_colour_space() -> None:
     own = make_rgb_profile(SRGB, SRGB_CURVE)
     source = save(picture(), "JPEG", exif=camera(), icc_profile=own)
-    assert decode(source).icc == own
+    assert decode_file(source).icc == own
 
 
 def test_the_profile_maps_adobe_rgbs_green_out_of_srgb() -> None:

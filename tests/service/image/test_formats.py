@@ -11,16 +11,16 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageCms
+from PIL.BmpImagePlugin import BmpImageFile
 
 from tests.service.image.samples import exif_with_orientation, picture, save, stored_for
 from upscaled.config import Settings
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from upscaled.image.decode import decode
-from upscaled.image.formats.sniff import BY_SETTING, ENABLED, sniff
-from upscaled.image.head import read_head
-from upscaled.image.probe import probe
+from upscaled.image.decode import decode, decode_file
+from upscaled.image.formats.table import ALWAYS_DECODED, OPTIONAL, sniff
+from upscaled.image.header import read_header
 
-ALL = ENABLED | BY_SETTING
+ALL = ALWAYS_DECODED | OPTIONAL
 TURNED = [kind for kind in sorted(ALL) if kind != "BMP"]  # BMP knows no orientation
 LOSSY = 6.0
 
@@ -49,19 +49,19 @@ def encode_heic(pixels: NDArray[np.uint8], exif: bytes) -> bytes:
 
 
 def test_what_the_settings_name_is_what_there_is() -> None:
-    assert Settings().formats == ENABLED
+    assert Settings().formats == ALWAYS_DECODED
     assert Settings(extra_formats=("avif", "bmp", "heic", "tiff")).formats == ALL
 
 
-@pytest.mark.parametrize("kind", sorted(BY_SETTING))
+@pytest.mark.parametrize("kind", sorted(OPTIONAL))
 def test_a_format_is_refused_unless_it_is_asked_for(kind: str) -> None:
     source = encode(picture(), kind)
-    for others in (ENABLED, ALL - {kind}):
-        for read in (probe, decode):
+    for others in (ALWAYS_DECODED, ALL - {kind}):
+        for read in (read_header, decode_file):
             with pytest.raises(UnsupportedImageFormat) as refusal:
                 read(source, others)
             assert refusal.value.detail == kind
-    assert probe(source, {kind}).format == kind
+    assert read_header(source, {kind}).format == kind
 
 
 @pytest.mark.parametrize("kind", TURNED)
@@ -70,7 +70,7 @@ def test_pixels_and_sizes_are_upright(kind: str, orientation: int) -> None:
     upright = picture(72, 96)
     source = encode(stored_for(upright, orientation), kind, orientation)
 
-    info, image = probe(source, ALL), decode(source, ALL)
+    info, image = read_header(source, ALL), decode_file(source, ALL)
 
     assert (info.width_px, info.height_px) == (96, 72)
     assert image.rgb.shape == upright.shape
@@ -82,27 +82,27 @@ def test_alpha_is_told_and_kept(kind: str) -> None:
     pixels = picture(72, 96, channels=4)
     source = encode(pixels, kind)
 
-    image = decode(source, ALL)
+    image = decode_file(source, ALL)
 
-    assert probe(source, ALL).has_alpha
+    assert read_header(source, ALL).has_alpha
     assert image.alpha is not None
     assert np.abs(image.alpha.astype(int) - pixels[..., 3]).mean() < LOSSY
 
 
-@pytest.mark.parametrize("kind", sorted(BY_SETTING))
+@pytest.mark.parametrize("kind", sorted(OPTIONAL))
 def test_every_cut_is_refused_or_the_whole_picture(kind: str) -> None:
     source = encode(picture(64, 64), kind)
-    whole = decode(source, ALL).rgb
+    whole = decode_file(source, ALL).rgb
     refused = 0
     for length in range(0, len(source), max(1, len(source) // 150)):
         try:
-            assert np.array_equal(decode(source[:length], ALL).rgb, whole), length
+            assert np.array_equal(decode_file(source[:length], ALL).rgb, whole), length
         except (MalformedImage, UnsupportedImageFormat):
             refused += 1
     assert refused > 100
 
 
-@pytest.mark.parametrize("kind", sorted(BY_SETTING))
+@pytest.mark.parametrize("kind", sorted(OPTIONAL))
 def test_damage_is_refused_or_decoded_as_probed(kind: str) -> None:
     from tests.service.image.test_mutations import mutate
 
@@ -114,8 +114,8 @@ def test_damage_is_refused_or_decoded_as_probed(kind: str) -> None:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("warnings.warn", lambda *_, **__: None)  # Pillow's, of broken tags
             try:
-                info = probe(damaged, ALL)
-                image = decode(damaged, ALL)
+                info = read_header(damaged, ALL)
+                image = decode_file(damaged, ALL)
             except (MalformedImage, ResolutionTooHigh, UnsupportedImageFormat) as refusal:
                 outcomes.add(type(refusal))
                 continue
@@ -143,7 +143,7 @@ def deep_grey(levels: NDArray[np.uint16]) -> bytes:
 def test_deep_grey_tiff_is_rounded_and_not_cut() -> None:
     levels = np.linspace(0, 65535, 64 * 64).reshape(64, 64).round().astype(np.uint16)
 
-    image = decode(deep_grey(levels), {"TIFF"})
+    image = decode_file(deep_grey(levels), {"TIFF"})
 
     assert np.array_equal(image.rgb[..., 1], np.rint(levels / 257).astype(np.uint8))
 
@@ -154,7 +154,9 @@ def test_deep_grey_tiff_may_have_white_at_0(photometric: int) -> None:
     source = deep_grey(levels)
     stored = struct.pack("<HHIH", 262, 3, 1, 1)
     assert source.count(stored) == 1
-    image = decode(source.replace(stored, struct.pack("<HHIH", 262, 3, 1, photometric)), {"TIFF"})
+    image = decode_file(
+        source.replace(stored, struct.pack("<HHIH", 262, 3, 1, photometric)), {"TIFF"}
+    )
     expected = levels if photometric else 65_535 - levels
     assert np.abs(image.rgb[..., 0] * 257.0 - expected).max() <= 129
 
@@ -167,8 +169,8 @@ def test_grey_tiff_that_was_multiplied_by_its_alpha_is_divided_again() -> None:
     unassociated, associated = (struct.pack("<HHII", 338, 3, 1, kind) for kind in (2, 1))
     assert file.getvalue().count(unassociated) == 1
     source = file.getvalue().replace(unassociated, associated)
-    image = decode(source, {"TIFF"})
-    assert probe(source, {"TIFF"}).has_alpha
+    image = decode_file(source, {"TIFF"})
+    assert read_header(source, {"TIFF"}).has_alpha
     assert image.alpha is not None
     assert image.alpha.tolist() == [[120, 255, 0]]
     assert image.rgb[0, :, 0].tolist() == [60 * 255 // 120, 128, 0]
@@ -176,14 +178,14 @@ def test_grey_tiff_that_was_multiplied_by_its_alpha_is_divided_again() -> None:
 
 def test_floating_tiff_is_another_format() -> None:
     with pytest.raises(UnsupportedImageFormat):
-        decode(save(np.ones((64, 64), np.float32), "TIFF"), {"TIFF"})
+        decode_file(save(np.ones((64, 64), np.float32), "TIFF"), {"TIFF"})
 
 
 def test_cmyk_tiff_becomes_srgb() -> None:
     file = BytesIO()
     PillowImage.new("CMYK", (64, 64), (255, 0, 0, 0)).save(file, "TIFF")
 
-    image = decode(file.getvalue(), {"TIFF"})
+    image = decode_file(file.getvalue(), {"TIFF"})
 
     assert image.icc is None
     assert image.rgb[0, 0].tolist() == [0, 255, 255]
@@ -198,20 +200,20 @@ def test_lab_tiff_becomes_the_same_srgb_as_by_littlecms() -> None:
     assert converted is not None
     converted.save(file, "TIFF")
 
-    image = decode(file.getvalue(), {"TIFF"})
+    image = decode_file(file.getvalue(), {"TIFF"})
 
     assert np.abs(image.rgb.astype(int) - picture(64, 64)).max() <= 20
     assert np.abs(image.rgb.astype(int) - picture(64, 64)).mean() < 1.5
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "HEIC", "JPEG", "TIFF", "WEBP"])
-def test_the_head_is_read_without_a_decoder(kind: str, tmp_path: Path) -> None:
+def test_the_header_is_read_without_a_decoder(kind: str, tmp_path: Path) -> None:
     """In the front end no library in C sees the file."""
     file = tmp_path / "picture"
     file.write_bytes(encode(picture(72, 96), kind))
     code = (
-        "import sys, upscaled.image.probe as p\n"
-        f"info = p.probe(open(sys.argv[1], 'rb').read(), {{'{kind}'}})\n"
+        "import sys, upscaled.image.header as p\n"
+        f"info = p.read_header(open(sys.argv[1], 'rb').read(), {{'{kind}'}})\n"
         "assert (info.width_px, info.height_px) == (96, 72)\n"
         "loaded = {'PIL._avif', 'PIL._webp', '_pillow_heif', 'PIL.TiffImagePlugin', 'numpy'}\n"
         "loaded.add('simplejpeg')\n"
@@ -221,14 +223,16 @@ def test_the_head_is_read_without_a_decoder(kind: str, tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, b"")
 
 
-@pytest.mark.parametrize("kind", ["BMP"])
-def test_pillow_tells_the_head_of_the_others(kind: str) -> None:
-    assert read_head(encode(picture(), kind), kind) is None
+def test_the_header_of_a_bmp_is_read_by_pillow_which_then_decodes_it() -> None:
+    source = encode(picture(), "BMP")
+    header = read_header(source, {"BMP"})
+    assert isinstance(header.parts, BmpImageFile)
+    assert np.array_equal(decode(source, header).rgb, picture())
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "HEIC", "WEBP"])
 def test_what_comes_out_is_of_the_size_by_which_it_was_judged(kind: str) -> None:
-    """libavif stretches the picture to the head's size; the others refuse the file."""
+    """libavif stretches the picture to the header's size; the others refuse the file."""
     if kind == "WEBP":
         source = bytearray(save(picture(72, 96), kind, exif=b"Exif\0\0tags"))
         source[24] = 99
@@ -236,16 +240,16 @@ def test_what_comes_out_is_of_the_size_by_which_it_was_judged(kind: str) -> None
         source = bytearray(encode(picture(72, 96), kind))
         at = source.index(b"ispe") + 8
         source[at : at + 4] = (100).to_bytes(4, "big")
-    assert probe(bytes(source), ALL).width_px == 100
+    assert read_header(bytes(source), ALL).width_px == 100
     try:
-        assert decode(bytes(source), ALL).width_px == 100
+        assert decode_file(bytes(source), ALL).width_px == 100
     except MalformedImage:
         assert kind != "AVIF"
     else:
         assert kind == "AVIF"
 
 
-@pytest.mark.parametrize("kind", sorted(BY_SETTING))
+@pytest.mark.parametrize("kind", sorted(OPTIONAL))
 def test_a_huge_size_is_refused_from_the_head(kind: str) -> None:
     source = bytearray(encode(picture(72, 96), kind))
     if kind == "BMP":
@@ -257,6 +261,6 @@ def test_a_huge_size_is_refused_from_the_head(kind: str) -> None:
     else:
         at = source.index(b"ispe") + 8
         source[at : at + 8] = (30_000).to_bytes(4, "big") * 2
-    for read in (probe, decode):
+    for read in (read_header, decode_file):
         with pytest.raises(ResolutionTooHigh):
             read(bytes(source), ALL)

@@ -18,8 +18,8 @@ from tests.service.upscale.box_engine import lane_of, way_of
 from tests.service.upscale.test_job import ignore
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
-from upscaled.image.decode import decode
-from upscaled.image.formats.sniff import BY_SETTING, ENABLED
+from upscaled.image.decode import decode_file
+from upscaled.image.formats.table import ALWAYS_DECODED, OPTIONAL
 from upscaled.image.icc import (
     BT709_CURVE,
     BT2020,
@@ -32,7 +32,7 @@ from upscaled.image.icc import (
 from upscaled.image.pixels import Pixels
 from upscaled.upscale.job import run_job
 
-ALL_FORMATS = ENABLED | BY_SETTING
+ALL_FORMATS = ALWAYS_DECODED | OPTIONAL
 _ADOBE = b"\xff\xee\x00\x0eAdobe"
 _TRANSFORM_AT = 11
 """Of the marker's data: which colours the four components are. 0: CMYK, 2: YCCK."""
@@ -85,11 +85,11 @@ def test_cmyk_through_its_profile_is_libvips_picture(store: object) -> None:
     assert callable(store)
     source = store(inks(), cmyk_profile())
 
-    image = decode(source)
+    image = decode_file(source)
 
     assert image.icc is None
     assert distance(image.rgb, by_vips(source)).max() <= 2
-    plain = decode(store(inks())).rgb
+    plain = decode_file(store(inks())).rgb
     assert distance(image.rgb, plain).mean() > 10  # the profile says something else
 
 
@@ -99,14 +99,14 @@ def test_cmyk_without_a_profile_is_opencvs_picture() -> None:
     bgr = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR)
 
     assert bgr is not None
-    assert distance(decode(source).rgb, np.asarray(bgr[..., ::-1], np.uint8)).max() <= 2
+    assert distance(decode_file(source).rgb, np.asarray(bgr[..., ::-1], np.uint8)).max() <= 2
 
 
 def test_ycck_without_a_profile_is_cmyks_picture() -> None:
-    rgb = decode(ycck_jpeg(inks())).rgb
+    rgb = decode_file(ycck_jpeg(inks())).rgb
 
-    assert distance(rgb, decode(cmyk_jpeg(inks())).rgb).max() <= 4
-    assert distance(rgb, decode(cmyk_jpeg(inks())).rgb).mean() < 1
+    assert distance(rgb, decode_file(cmyk_jpeg(inks())).rgb).max() <= 4
+    assert distance(rgb, decode_file(cmyk_jpeg(inks())).rgb).mean() < 1
 
 
 @pytest.mark.parametrize("curve", [Curve(1.0), Curve(1.8), Curve(2.2), SRGB_CURVE])
@@ -118,7 +118,7 @@ def test_grey_through_its_profile_is_libvips_picture(kind: str, curve: Curve) ->
     profile = make_grey_profile(curve)
     PillowImage.fromarray(ramp).save(file, kind, quality=100, icc_profile=profile)
 
-    rgb = decode(file.getvalue()).rgb
+    rgb = decode_file(file.getvalue()).rgb
 
     assert (rgb[..., :1] == rgb[..., 1:]).all()
     is_compared = ramp > (20 if curve.gamma == 1 else 0)
@@ -132,7 +132,7 @@ def test_lab_is_libvips_picture() -> None:
     lab = pyvips.Image.new_from_array(levels).copy(interpretation="lab")
     source = lab.colourspace("labq").tiffsave_buffer()
 
-    rgb = decode(source, ALL_FORMATS).rgb
+    rgb = decode_file(source, ALL_FORMATS).rgb
 
     other = lab.icc_export(output_profile="srgb", intent="relative").numpy()
     errors = distance(rgb, np.asarray(other, np.uint8))

@@ -9,9 +9,9 @@ from PIL import Image as PillowImage
 from PIL.PngImagePlugin import PngInfo
 
 from tests.service.image.samples import GREY, chunk, deep_samples, picture, png, save
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 from upscaled.image.encode import encode
-from upscaled.image.exif import Exif, write_texts
+from upscaled.image.metadata import Exif, write_credit
 from upscaled.image.types import Credit
 
 ARTIST, COPYRIGHT = 0x013B, 0x8298
@@ -61,7 +61,7 @@ def test_of_fifty_tagged_files_nothing_goes_on_but_resolution_and_credit(is_kept
     for number in range(50):
         source = tagged_file(number)
         assert any(secret.encode() in source for secret in SECRETS), number
-        image = decode(source)
+        image = decode_file(source)
         assert image.dpi == pytest.approx((300, 300)), number
         assert image.credit == Credit("Ann Example", "(c) Ann Example"), number
 
@@ -70,7 +70,7 @@ def test_of_fifty_tagged_files_nothing_goes_on_but_resolution_and_credit(is_kept
         for word in (*SECRETS, "xmpmeta", "8BIM", "2026:11:22", "GPS"):
             assert word.encode() not in data, (number, word)
         assert (b"Ann Example" in data) == is_kept, number
-        again = decode(data)
+        again = decode_file(data)
         assert again.dpi == pytest.approx((300, 300), abs=0.02), number
         assert (again.credit == image.credit) == is_kept, number
 
@@ -80,7 +80,7 @@ def test_the_formats_own_resolution_counts_before_exifs(kind: str) -> None:
     exif = PillowImage.Exif()
     exif[0x011A], exif[0x011B], exif[0x0128] = 72.0, 72.0, 2
 
-    assert decode(save(picture(), kind, dpi=(240, 240), exif=exif)).dpi == pytest.approx(
+    assert decode_file(save(picture(), kind, dpi=(240, 240), exif=exif)).dpi == pytest.approx(
         (240, 240), abs=0.02
     )
 
@@ -92,7 +92,7 @@ def test_exifs_resolution_is_in_inches_or_centimetres(
     exif = PillowImage.Exif()
     exif[0x011A], exif[0x011B], exif[0x0128] = 72.0, 36.0, unit
 
-    found = decode(save(picture(), "WEBP", exif=exif.tobytes())).dpi
+    found = decode_file(save(picture(), "WEBP", exif=exif.tobytes())).dpi
 
     assert found == (None if dpi is None else pytest.approx(dpi))
 
@@ -101,25 +101,25 @@ def test_turning_upright_turns_the_resolution() -> None:
     exif = PillowImage.Exif()
     exif[0x0112] = 6
 
-    assert decode(save(picture(), "JPEG", dpi=(300, 150), exif=exif)).dpi == (150, 300)
+    assert decode_file(save(picture(), "JPEG", dpi=(300, 150), exif=exif)).dpi == (150, 300)
 
 
 @pytest.mark.parametrize("per_m", [(0, 0), (0, 3000), (2**32 - 1, 2**32 - 1)])
 def test_a_senseless_resolution_is_none(per_m: tuple[int, int]) -> None:
     phys = chunk(b"pHYs", struct.pack(">IIB", *per_m, 1))
 
-    assert decode(png(deep_samples(1, 8), 8, GREY, before=phys)).dpi is None
+    assert decode_file(png(deep_samples(1, 8), 8, GREY, before=phys)).dpi is None
 
 
 def test_a_file_that_says_nothing_has_neither() -> None:
-    image = decode(save(picture(), "PNG"))
+    image = decode_file(save(picture(), "PNG"))
 
     assert (image.dpi, image.credit) == (None, None)
 
 
 @pytest.mark.parametrize("text", ["a", "abc", "abcd", "Ann", "Ünï ©", "x" * 4000])
 def test_texts_come_back_as_they_were_written(text: str) -> None:
-    exif = Exif(write_texts({ARTIST: text, COPYRIGHT: text[::-1]}))
+    exif = Exif(write_credit(Credit(artist=text, copyright=text[::-1])))
 
     assert exif.text(ARTIST) == text
     assert exif.text(COPYRIGHT) == text[::-1]

@@ -16,9 +16,9 @@ from tests.service.image.samples import (
     save,
 )
 from upscaled.errors import MalformedImage, ResolutionTooHigh
-from upscaled.image.decode import decode
-from upscaled.image.formats.png.chunks import iterate_chunks
-from upscaled.image.probe import probe
+from upscaled.image.decode import decode_file
+from upscaled.image.formats.png.structure import iterate_chunks
+from upscaled.image.header import read_header
 
 MUTATIONS = 400
 
@@ -69,13 +69,13 @@ def repair(source: bytes) -> bytes:
 def test_damage_is_refused_or_decoded_as_probed(name: str) -> None:
     chance = np.random.default_rng(len(name))
     source = good_files()[name]
-    decode(source)
+    decode_file(source)
     refused = 0
     for _ in range(MUTATIONS):
         damaged = repair(mutate(source, chance))
         try:
-            info = probe(damaged)
-            image = decode(damaged)
+            info = read_header(damaged)
+            image = decode_file(damaged)
         except (MalformedImage, ResolutionTooHigh):
             refused += 1
             continue

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from tests.service.image.samples import exif_with_orientation, picture, stored_for
-from upscaled.image.orientation import read_orientation, swaps_sides, turn_upright
+from upscaled.image.metadata import Exif, swaps_sides
+from upscaled.image.pixels import turn_upright
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
@@ -22,27 +23,27 @@ def test_the_tag_is_read_in_both_byte_orders_with_and_without_prefix(
 ) -> None:
     exif = exif_with_orientation(orientation, order)
 
-    assert read_orientation(exif) == orientation
-    assert read_orientation(exif.removeprefix(b"Exif\x00\x00")) == orientation
+    assert Exif(exif).orientation == orientation
+    assert Exif(exif.removeprefix(b"Exif\x00\x00")).orientation == orientation
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 65535])
 def test_a_senseless_value_is_upright(orientation: int) -> None:
-    assert read_orientation(exif_with_orientation(orientation)) == 1
+    assert Exif(exif_with_orientation(orientation)).orientation == 1
 
 
 def test_a_tag_of_another_kind_is_upright() -> None:
-    assert read_orientation(exif_with_orientation(6, kind=2)) == 1
+    assert Exif(exif_with_orientation(6, kind=2)).orientation == 1
 
 
 def test_no_broken_block_raises() -> None:
     whole = exif_with_orientation(6)
     rng = np.random.default_rng(0)
     for length in range(len(whole)):
-        assert read_orientation(whole[:length]) in (1, 6)
+        assert Exif(whole[:length]).orientation in (1, 6)
     for _ in range(2000):
         broken = bytearray(whole)
         broken[rng.integers(len(broken))] = rng.integers(256)
         broken[rng.integers(len(broken))] = rng.integers(256)
-        assert 1 <= read_orientation(bytes(broken)) <= 8
-    assert read_orientation(b"II*\x00\xff\xff\xff\xff" + bytes(20)) == 1
+        assert 1 <= Exif(bytes(broken)).orientation <= 8
+    assert Exif(b"II*\x00\xff\xff\xff\xff" + bytes(20)).orientation == 1

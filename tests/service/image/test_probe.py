@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.service.image.jpeg_samples import read_structure
 from tests.service.image.samples import (
     GREY,
     RGB,
@@ -20,10 +21,9 @@ from tests.service.image.samples import (
     save,
 )
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from upscaled.image.decode import decode
-from upscaled.image.formats.jpeg.structure import read_structure
-from upscaled.image.probe import probe
-from upscaled.image.types import ImageInfo
+from upscaled.image.decode import decode_file
+from upscaled.image.header import read_header
+from upscaled.image.types import Header
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
@@ -33,7 +33,7 @@ def test_sizes_are_upright(kind: str, orientation: int) -> None:
 
     expected = (48, 64) if orientation >= 5 else (64, 48)
 
-    assert probe(source) == ImageInfo(kind, *expected, has_alpha=False)
+    assert read_header(source) == Header(kind, *expected, has_alpha=False)
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
@@ -41,16 +41,16 @@ def test_alpha_is_told_though_every_pixel_is_opaque(kind: str) -> None:
     pixels = picture(channels=4)
     pixels[..., 3] = 255
 
-    assert probe(save(pixels, kind, lossless=True, exact=True)).has_alpha == (kind == "PNG")
+    assert read_header(save(pixels, kind, lossless=True, exact=True)).has_alpha == (kind == "PNG")
     pixels[0, 0, 3] = 0
-    assert probe(save(pixels, kind, lossless=True, exact=True)).has_alpha
+    assert read_header(save(pixels, kind, lossless=True, exact=True)).has_alpha
 
 
 def test_a_colour_key_is_alpha() -> None:
     grey = deep_samples(1, 8)
 
-    assert not probe(png(grey, 8, GREY)).has_alpha
-    assert probe(png(grey, 8, GREY, before=chunk(b"tRNS", b"\x00\x07"))).has_alpha
+    assert not read_header(png(grey, 8, GREY)).has_alpha
+    assert read_header(png(grey, 8, GREY, before=chunk(b"tRNS", b"\x00\x07"))).has_alpha
 
 
 def test_orientation_behind_the_pixels_counts() -> None:
@@ -58,34 +58,34 @@ def test_orientation_behind_the_pixels_counts() -> None:
     exif = exif_with_orientation(6).removeprefix(b"Exif\x00\x00")
     source = png(deep_samples(3, 8, 20, 30), 8, RGB, after=chunk(b"eXIf", exif))
 
-    assert probe(source) == ImageInfo("PNG", 20, 30, has_alpha=False)
+    assert read_header(source) == Header("PNG", 20, 30, has_alpha=False)
 
 
 def test_a_broken_exif_block_is_ignored() -> None:
     source = save(picture(48, 64), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xffjunk")
 
-    assert probe(source) == ImageInfo("JPEG", 64, 48, has_alpha=False)
+    assert read_header(source) == Header("JPEG", 64, 48, has_alpha=False)
 
 
 @pytest.mark.parametrize("source", [b"", b"\x00", b"<html>not found</html>", b"\xff\xd8\xff"])
 def test_no_image_is_malformed(source: bytes) -> None:
     with pytest.raises(MalformedImage):
-        probe(source)
+        read_header(source)
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "BMP", "PPM", "ICO", "TGA", "AVIF", "DDS", "PDF"])
 def test_known_formats_that_are_not_enabled_are_refused_as_such(kind: str) -> None:
     with pytest.raises(UnsupportedImageFormat):
-        probe(save(picture(), kind))
+        read_header(save(picture(), kind))
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
 def test_every_cut_of_a_header_is_malformed_or_the_whole_header(kind: str) -> None:
     source = save(picture(), kind, exif=exif_with_orientation(6))
-    whole = probe(source)
+    whole = read_header(source)
     for length in range(len(source)):
         try:
-            assert probe(source[:length]) == whole
+            assert read_header(source[:length]) == whole
         except MalformedImage:
             continue
 
@@ -94,7 +94,7 @@ def test_a_claimed_size_is_told_without_memory_for_its_pixels() -> None:
     source = png(deep_samples(3, 8, 1, 1), 8, RGB, size=(10_000, 10_000))
 
     tracemalloc.start()
-    info = probe(source)
+    info = read_header(source)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
@@ -105,7 +105,7 @@ def test_a_claimed_size_is_told_without_memory_for_its_pixels() -> None:
 @pytest.mark.parametrize("size", [(10_001, 10_000), (2**31 - 1, 2**31 - 1), (65_535, 65_535)])
 def test_a_size_beyond_every_setting_is_refused(size: tuple[int, int]) -> None:
     with pytest.raises(ResolutionTooHigh):
-        probe(png(deep_samples(3, 8, 1, 1), 8, RGB, size=size))
+        read_header(png(deep_samples(3, 8, 1, 1), 8, RGB, size=size))
 
 
 def webp_header(width: int, height: int) -> bytes:
@@ -118,12 +118,12 @@ def webp_header(width: int, height: int) -> bytes:
 
 def test_a_huge_webp_is_refused_before_its_canvas_is_made() -> None:
     with pytest.raises(ResolutionTooHigh):
-        probe(webp_header(16_000, 16_000))
+        read_header(webp_header(16_000, 16_000))
 
 
 def test_a_side_of_no_pixels_is_malformed() -> None:
     with pytest.raises(MalformedImage):
-        probe(png(deep_samples(3, 8, 1, 1), 8, RGB, size=(0, 64)))
+        read_header(png(deep_samples(3, 8, 1, 1), 8, RGB, size=(0, 64)))
 
 
 @pytest.mark.parametrize("name", [b"zTXt", b"iCCP", b"iTXt"])
@@ -134,11 +134,11 @@ def test_a_compressed_chunk_that_swells_takes_no_memory(name: bytes) -> None:
     source = png(deep_samples(3, 8), 8, RGB, before=chunk(name, keyword + zeros))
 
     tracemalloc.start()
-    info = probe(source)
+    info = read_header(source)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
 
-    assert info == ImageInfo("PNG", 30, 20, has_alpha=False)
+    assert info == Header("PNG", 30, 20, has_alpha=False)
     assert peak_bytes < 1_000_000
 
 
@@ -146,7 +146,7 @@ def test_the_probe_loads_neither_torch_nor_opencv_nor_numpy(tmp_path: Path) -> N
     source = tmp_path / "one.png"
     source.write_bytes(save(picture(), "PNG"))
     code = (
-        "import sys, upscaled.image.probe as p; p.probe(open(sys.argv[1], 'rb').read());"
+        "import sys, upscaled.image.header as p; p.read_header(open(sys.argv[1], 'rb').read());"
         "sys.exit(' '.join({'torch', 'cv2', 'numpy'} & set(sys.modules)) or 0)"
     )
 
@@ -165,7 +165,7 @@ def test_probing_random_bytes_behind_each_signature_never_raises_anything_else()
     for case in range(600):
         source = heads[case % 3] + chance.bytes(int(chance.integers(0, 400)))
         try:
-            probe(source)
+            read_header(source)
         except (MalformedImage, ResolutionTooHigh):
             continue
 
@@ -185,7 +185,7 @@ def test_a_header_in_a_million_pieces_is_given_up_early(source: bytes) -> None:
     """All of it would take Pillow 3 to 20 s of one core."""
     started_s = time.process_time()
     with pytest.raises(MalformedImage):
-        probe(source)
+        read_header(source)
     assert time.process_time() - started_s < 1
 
 
@@ -193,9 +193,9 @@ def test_a_header_of_many_ordinary_pieces_is_read() -> None:
     """A profile of 4 MB in a JPEG, and a PNG whose pixels come in 1,000 chunks."""
     segments = b"".join(b"\xff\xe2\xff\xff" + bytes(65_533) for _ in range(64))
     jpeg = save(picture(), "JPEG")
-    assert probe(jpeg[:2] + segments + jpeg[2:]).width_px == 64
+    assert read_header(jpeg[:2] + segments + jpeg[2:]).width_px == 64
     source = png(deep_samples(3, 8), 8, RGB, before=chunk(b"IDAT", b"") * 1000)
-    assert probe(source).width_px == 30
+    assert read_header(source).width_px == 30
 
 
 def with_repeated_scan(count: int) -> bytes:
@@ -209,11 +209,11 @@ def with_repeated_scan(count: int) -> bytes:
 def test_scans_are_counted_before_they_are_decoded() -> None:
     """Of 25 MB of scans each would cost a pass over all pixels: hours for a large picture."""
     assert len(read_structure(with_repeated_scan(500)).scans) == 500
-    assert probe(with_repeated_scan(500)).width_px == 64
-    for read in (probe, decode):
+    assert read_header(with_repeated_scan(500)).width_px == 64
+    for read in (read_header, decode_file):
         with pytest.raises(MalformedImage, match="more than 500 scans"):
             read(with_repeated_scan(501))
 
 
 def test_scans_behind_the_end_marker_are_not_counted() -> None:
-    assert probe(save(picture(), "JPEG") + b"\xff\xda" * 600).width_px == 64
+    assert read_header(save(picture(), "JPEG") + b"\xff\xda" * 600).width_px == 64

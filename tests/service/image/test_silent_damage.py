@@ -11,7 +11,7 @@ from PIL import Image as PillowImage
 from tests.service.image.samples import picture
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import MalformedImage
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 from upscaled.image.formats.bmp import leaves_pixels_out
 
 OFFSETS, COUNTS = 273, 279
@@ -53,9 +53,9 @@ def shorten_strips(source: bytes, part: float) -> bytes:
 @pytest.mark.parametrize("compression", [*FAX, "jpeg"])
 def test_a_strip_that_ends_early_is_refused(compression: str, part: float) -> None:
     source = save_tiff(compression)
-    decode(source, {"TIFF"})
+    decode_file(source, {"TIFF"})
     with pytest.raises(MalformedImage):
-        decode(shorten_strips(source, part), {"TIFF"})
+        decode_file(shorten_strips(source, part), {"TIFF"})
 
 
 @pytest.mark.parametrize("options", [0, 1, 4, 5])
@@ -63,18 +63,18 @@ def test_fax_of_every_kind_is_read_whole(options: int) -> None:
     """292 is T4Options: in two dimensions, and with lines that begin at whole bytes."""
     source = save_tiff("group3", tiffinfo={292: options})
 
-    shown = decode(source, {"TIFF"}).rgb[..., 0] > 0
+    shown = decode_file(source, {"TIFF"}).rgb[..., 0] > 0
 
     assert np.array_equal(shown, drawing())
     with pytest.raises(MalformedImage):
-        decode(shorten_strips(source, 0.8), {"TIFF"})
+        decode_file(shorten_strips(source, 0.8), {"TIFF"})
 
 
 @pytest.mark.parametrize("compression", FAX)
 def test_fax_with_its_low_bits_first_is_read_whole(compression: str) -> None:
     source = save_tiff(compression, tiffinfo={266: 2})
 
-    assert np.array_equal(decode(source, {"TIFF"}).rgb[..., 0] > 0, drawing())
+    assert np.array_equal(decode_file(source, {"TIFF"}).rgb[..., 0] > 0, drawing())
 
 
 def test_zeros_within_fax_are_no_end() -> None:
@@ -82,7 +82,7 @@ def test_zeros_within_fax_are_no_end() -> None:
     source = bytearray(save_tiff("group4"))
     source[60:62] = bytes(2)
     with pytest.raises(MalformedImage):
-        decode(bytes(source), {"TIFF"})
+        decode_file(bytes(source), {"TIFF"})
 
 
 def test_fax_that_turns_to_garbage_on_the_way_is_refused() -> None:
@@ -90,7 +90,7 @@ def test_fax_that_turns_to_garbage_on_the_way_is_refused() -> None:
     source = save_tiff("group4")
     broken = bytearray(source)
     broken[60:62] = b"\x02\x02"
-    assert not np.array_equal(decode(bytes(broken), {"TIFF"}).rgb[..., 0] > 0, drawing())
+    assert not np.array_equal(decode_file(bytes(broken), {"TIFF"}).rgb[..., 0] > 0, drawing())
     with Decoder({"TIFF"}, processes=1) as decoder:
         with pytest.raises(MalformedImage) as refusal:
             decoder.decode(bytes(broken))
@@ -114,13 +114,13 @@ def test_a_strip_of_deflate_whose_tail_is_damaged_is_refused(number: int) -> Non
     pixels = chance.integers(0, 256, (160, 300, 3), dtype=np.uint8)
     PillowImage.fromarray(pixels).save(file, "TIFF", compression="tiff_adobe_deflate")
     source = file.getvalue()
-    assert np.array_equal(decode(source, {"TIFF"}).rgb, pixels)
+    assert np.array_equal(decode_file(source, {"TIFF"}).rgb, pixels)
     start, end = strips_of(source)[number]
     for part in range(1, 21):
         at = start + (end - start) * part // 21
         for tail in (bytes(end - at), chance.bytes(end - at)):
             with pytest.raises(MalformedImage):
-                decode(source[:at] + tail + source[end:], {"TIFF"})
+                decode_file(source[:at] + tail + source[end:], {"TIFF"})
 
 
 def test_deflate_of_every_size_is_taken() -> None:
@@ -128,7 +128,7 @@ def test_deflate_of_every_size_is_taken() -> None:
         pixels = np.full((height, width, 3), 200, np.uint8)
         file = BytesIO()
         PillowImage.fromarray(pixels).save(file, "TIFF", compression="tiff_adobe_deflate")
-        assert np.array_equal(decode(file.getvalue(), {"TIFF"}).rgb, pixels)
+        assert np.array_equal(decode_file(file.getvalue(), {"TIFF"}).rgb, pixels)
 
 
 def bmp(runs: bytes, *, bits: int = 8, width: int = 4, height: int = 2) -> bytes:
@@ -164,20 +164,20 @@ IN_PART = (
 @pytest.mark.parametrize("runs", WHOLE)
 def test_runs_that_fill_the_picture_are_taken(runs: bytes) -> None:
     assert not leaves_pixels_out(bmp(runs))
-    assert decode(bmp(runs), {"BMP"}).rgb.shape == (2, 4, 3)
+    assert decode_file(bmp(runs), {"BMP"}).rgb.shape == (2, 4, 3)
 
 
 @pytest.mark.parametrize("runs", IN_PART)
 def test_runs_that_leave_pixels_out_are_refused(runs: bytes) -> None:
     with pytest.raises(MalformedImage):
-        decode(bmp(runs), {"BMP"})
+        decode_file(bmp(runs), {"BMP"})
 
 
 def test_runs_of_half_bytes_are_counted_in_pixels() -> None:
     whole = bytes((5, 0x12, 0, 0, 0, 5, 0x12, 0x34, 0x50, 0, 0, 1))
     assert not leaves_pixels_out(bmp(whole, bits=4, width=5))
     assert leaves_pixels_out(bmp(whole, bits=4, width=6))
-    assert decode(bmp(whole, bits=4, width=5), {"BMP"}).rgb.shape == (2, 5, 3)
+    assert decode_file(bmp(whole, bits=4, width=5), {"BMP"}).rgb.shape == (2, 5, 3)
 
 
 @pytest.mark.parametrize(("bits", "width", "longest"), [(8, 70, 72), (4, 70, 72), (4, 65, 72)])
@@ -185,21 +185,21 @@ def test_runs_may_go_on_to_four_bytes_behind_a_row(bits: int, width: int, longes
     """As ImageMagick writes them: rows are padded before they are coded."""
     for count in (width, longest):
         rows = bytes((count, 7, 0, 0)) * 2 + b"\0\1"
-        assert decode(bmp(rows, bits=bits, width=width), {"BMP"}).rgb.shape == (2, width, 3)
+        assert decode_file(bmp(rows, bits=bits, width=width), {"BMP"}).rgb.shape == (2, width, 3)
     for count in (width - 1, longest + 1):
         rows = bytes((count, 7, 0, 0)) * 2 + b"\0\1"
         with pytest.raises(MalformedImage):
-            decode(bmp(rows, bits=bits, width=width), {"BMP"})
+            decode_file(bmp(rows, bits=bits, width=width), {"BMP"})
 
 
 def test_every_cut_of_runs_is_refused_or_the_whole_picture() -> None:
     rows = b"".join(bytes((2, at, 0, 3, at, 9, at, 0, 59, 7, 0, 0)) for at in range(64))
     source = bmp(rows + b"\0\1", width=64, height=64)
-    whole = decode(source, {"BMP"}).rgb
+    whole = decode_file(source, {"BMP"}).rgb
     refused = 0
     for length in range(len(source)):
         try:
-            assert np.array_equal(decode(source[:length], {"BMP"}).rgb, whole), length
+            assert np.array_equal(decode_file(source[:length], {"BMP"}).rgb, whole), length
         except MalformedImage:
             refused += 1
     assert refused >= len(source) - 4

@@ -8,8 +8,10 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
+from upscaled.image.decode import decode_file
 from upscaled.image.harm import Harm, measure_harm
 from upscaled.image.pixels import Pixels
+from upscaled.image.types import Image
 from upscaled.upscale.tempering import (
     AUTO_STRENGTH,
     TEMPER_PX,
@@ -307,11 +309,11 @@ def test_files_of_real_encoders_fall_on_either_side(
     pixels = np.repeat(np.arange(96, dtype=np.uint8)[:, None, None] + 60, 96, 1).repeat(3, 2)
     file = BytesIO()
     PillowImage.fromarray(pixels).save(file, format_name, **options)
-    assert is_harmed(measure_harm(file.getvalue(), pixels)) == counts
+    assert is_harmed(measure_harm(decode_file(file.getvalue()))) == counts
 
 
 @pytest.mark.parametrize(("sigma", "counts"), [(1, False), (3, True)])
 def test_noise_falls_on_either_side(sigma: float, counts: bool) -> None:
     grain = np.random.default_rng(4).normal(128, sigma, (160, 160, 3))
     pixels: Pixels = np.asarray(np.rint(grain), np.uint8)
-    assert is_harmed(measure_harm(b"", pixels)) == counts
+    assert is_harmed(measure_harm(Image(pixels))) == counts

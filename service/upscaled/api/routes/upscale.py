@@ -21,8 +21,8 @@ from upscaled.api.telemetry.access_log import facts_of
 from upscaled.config import MIN_INPUT_SIDE_PX, Settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, ResolutionTooHigh
 from upscaled.fetch.url import UnusableUrl, parse_url
-from upscaled.image.probe import probe
-from upscaled.image.types import ImageInfo
+from upscaled.image.header import read_header
+from upscaled.image.types import Header
 from upscaled.pool.executor import StageTimes, Upscaled, UpscaleRequest
 from upscaled.state import PaidResult
 
@@ -62,14 +62,14 @@ async def _upscale(
     """Source bytes, then what their header tells, then the work behind the boundary."""
     context, facts = context_of(request), facts_of(request)
     async with share.arriving():
-        source, info = await _read_source(request, asked, share)
+        source, header = await _read_source(request, asked, share)
     work = UpscaleRequest(
         facts.request_id,
         asked.scale,
-        info.width_px,
-        info.height_px,
+        header.width_px,
+        header.height_px,
         progress.note_tile,
-        is_deep=info.is_deep and (info.has_alpha or context.settings.deep_png),
+        is_deep=header.is_deep and (header.has_alpha or context.settings.deep_png),
         key_id=key_id,
         model=asked.model,
     )
@@ -84,7 +84,7 @@ async def _upscale(
     return upscaled
 
 
-async def _read_source(request: Request, asked: Asked, share: Share) -> tuple[bytes, ImageInfo]:
+async def _read_source(request: Request, asked: Asked, share: Share) -> tuple[bytes, Header]:
     """The source's bytes and its header, within the limits on size."""
     context, facts = context_of(request), facts_of(request)
     source = asked.image
@@ -95,10 +95,10 @@ async def _read_source(request: Request, asked: Asked, share: Share) -> tuple[by
     facts.requested_model = asked.model or None
     facts.source = "upload" if asked.image is not None else "url"
     facts.source_bytes = len(source)
-    info = await asyncio.to_thread(probe, source, context.settings.formats)
-    facts.width_px, facts.height_px, facts.format = info.width_px, info.height_px, info.format
-    judge_size(info, asked.scale, context.settings)
-    return source, info
+    header = await asyncio.to_thread(read_header, source, context.settings.formats)
+    facts.width_px, facts.height_px, facts.format = header.width_px, header.height_px, header.format
+    judge_size(header, asked.scale, context.settings)
+    return source, header
 
 
 async def _load_source(context: Context, image_url: str, share: Share) -> bytes:
@@ -160,18 +160,18 @@ def format_server_timing(times: StageTimes) -> str:
     )
 
 
-def judge_size(info: ImageInfo, scale: int, settings: Settings) -> None:
+def judge_size(header: Header, scale: int, settings: Settings) -> None:
     """
     Raises:
         InvalidParameter: a side under 64 px, whatever the other one is.
         ResolutionTooHigh: a side over the limit of this scale.
     """
-    if min(info.width_px, info.height_px) < MIN_INPUT_SIDE_PX:
+    if min(header.width_px, header.height_px) < MIN_INPUT_SIDE_PX:
         raise InvalidParameter(
             f"Image too small: at least {MIN_INPUT_SIDE_PX}x{MIN_INPUT_SIDE_PX} pixels"
         )
     max_side_px = settings.max_input_side_px(scale)
-    if max(info.width_px, info.height_px) > max_side_px:
+    if max(header.width_px, header.height_px) > max_side_px:
         raise ResolutionTooHigh(
             f"Image resolution too high: at most {max_side_px}x{max_side_px} pixels "
             f"for scale {scale}"

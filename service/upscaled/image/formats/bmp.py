@@ -1,11 +1,15 @@
-"""Whether the runs of a compressed BMP file fill its picture.
-
-A run-length coded BMP may leave pixels out, by a jump or by ending a row early, and damage looks
-just the same: Pillow paints what is missing black.
-"""
+"""The reader of BMP files, whose header Pillow reads in Python."""
 
 import struct
-from typing import Final
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Final
+
+from upscaled.image.formats.format import LimitedFile, Stored
+from upscaled.image.metadata import Exif
+from upscaled.image.types import Header
+
+if TYPE_CHECKING:
+    from PIL.BmpImagePlugin import BmpImageFile
 
 _PIXELS_AT, _WIDTH_AT, _COMPRESSION_AT = 10, 18, 30
 _NEW_HEADER_BYTES: Final = 40
@@ -13,10 +17,62 @@ _RLE8, _RLE4 = 1, 2
 _END_OF_ROW, _END_OF_BITMAP, _JUMP = 0, 1, 2
 # Pixels in the four bytes to which rows are padded without compression. ImageMagick codes these.
 _ROW_STEP_PX: Final = {_RLE8: 4, _RLE4: 8}
+# Pillow's orders of bytes with alpha, and the same without regard to it.
+_WITHOUT_ALPHA: Final[Mapping[str, str]] = {
+    "ABGR": "XBGR",
+    "BGAR": "BGXR",
+    "BGRA": "BGRX",
+    "RGBA": "RGBX",
+}
+_PIXEL_BYTES: Final = 4
+
+
+def read_header(source: bytes) -> Header:
+    """Read size and transparency by Pillow's reader, which for BMP is written in Python."""
+    from PIL.BmpImagePlugin import BmpImageFile
+
+    file = LimitedFile(source)
+    picture = BmpImageFile(file)
+    _drop_empty_alpha(picture, file.getbuffer())
+    file.allow_pixels()
+    has_alpha = picture.mode == "RGBA" or "transparency" in picture.info
+    return Header("BMP", *picture.size, has_alpha=has_alpha, parts=picture)
+
+
+def open_stored(source: bytes, header: Header) -> Stored:
+    """Refuse a file whose runs do not fill the picture; its header opened it."""
+    if leaves_pixels_out(source):
+        raise ValueError("runs leave pixels out")
+    picture: BmpImageFile = header.parts
+    icc = picture.info.get("icc_profile") or None
+    return Stored(picture, Exif(b""), icc, dpi=picture.info.get("dpi"))
+
+
+def _drop_empty_alpha(picture: "BmpImageFile", source: memoryview) -> None:
+    """Have a picture of 32 bits decoded as RGB where the alpha of every pixel is 0.
+
+    Programs leave the fourth byte of a pixel at zero under a header that calls it alpha: Windows'
+    own bitmaps in memory do. Other programs show such a picture opaque, and so it is meant.
+
+    Args:
+        picture: of `source`, its pixels not decoded yet.
+    """
+    tile = picture.tile[0]
+    if picture.mode != "RGBA" or not isinstance(tile.args, tuple):
+        return
+    order, row_bytes, *_ = tile.args
+    pixels = bytes(source[tile.offset : tile.offset + row_bytes * picture.height])
+    if pixels[order.index("A") :: _PIXEL_BYTES].rstrip(b"\0"):
+        return
+    picture._mode = "RGB"
+    picture.tile = [tile._replace(args=(_WITHOUT_ALPHA[order], *tile.args[1:]))]
 
 
 def leaves_pixels_out(source: bytes) -> bool:
-    """Whether a run-length coded file does not give every pixel exactly once; others never do.
+    """Whether a run-length coded file does not give every pixel exactly once.
+
+    It may leave pixels out, by a jump or by ending a row early, and damage looks just the same:
+    Pillow paints what is missing black. Other files never do.
 
     Raises:
         struct.error: the header is cut short.

@@ -21,7 +21,7 @@ from upscaled.errors import (
     RateLimitExceeded,
     ResolutionTooHigh,
 )
-from upscaled.image.types import ImageInfo
+from upscaled.image.types import Header
 
 UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 TIMING = r"queue;dur=1\.0, decode;dur=2\.0, network;dur=250\.0, encode;dur=3\.0"
@@ -512,7 +512,7 @@ SETTINGS = load_settings({})
 
 
 def judge(width_px: int, height_px: int, scale: int) -> None:
-    judge_size(ImageInfo("PNG", width_px, height_px, False), scale, SETTINGS)
+    judge_size(Header("PNG", width_px, height_px, False), scale, SETTINGS)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 import pytest
 
-from upscaled.image.formats.sniff import ENABLED, sniff
+from upscaled.image.formats.table import ALWAYS_DECODED, sniff
 
 
 @pytest.mark.parametrize(
@@ -55,4 +55,4 @@ def test_what_is_no_image_has_no_name(source: bytes) -> None:
 
 
 def test_only_three_formats_are_enabled() -> None:
-    assert {"JPEG", "PNG", "WEBP"} == ENABLED
+    assert {"JPEG", "PNG", "WEBP"} == ALWAYS_DECODED

@@ -29,10 +29,12 @@ _AUXILIARY, _DERIVED_FROM = b"auxl", b"dimg"
 class Still:
     """The primary picture: size as coded, transforms, transparency, colours.
 
-    `transforms` are in the order of the file. `has_alpha` is an alpha picture of its own,
-    `tiles_have_alpha` one for each tile of a grid. `cicp` is the primaries' and the transfer
-    curve's code of a `colr` box of type nclx (ITU-T H.273), None without one.
+    `meta` describes all items. `transforms` are in the order of the file. `has_alpha` is an alpha
+    picture of its own, `tiles_have_alpha` one for each tile of a grid. `cicp` is the primaries' and
+    the transfer curve's code of a `colr` box of type nclx (ITU-T H.273), None without one.
     """
+
+    meta: "Meta"
 
     width_px: int
     height_px: int
@@ -40,6 +42,12 @@ class Still:
     has_alpha: bool
     tiles_have_alpha: bool
     cicp: tuple[int, int] | None
+
+    @property
+    def decoded_pixels(self) -> int:
+        """Pixels that a decoder holds, 0 where nothing is cropped away."""
+        is_cropped = any(each.crop is not None for each in self.transforms)
+        return self.width_px * self.height_px if is_cropped else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +89,7 @@ def read_still(source: bytes) -> Still:
     if len(transforms) > _MAX_TRANSFORMS:
         raise ValueError(f"more than {_MAX_TRANSFORMS} transforms")
     return Still(
+        meta=meta,
         width_px=width,
         height_px=height,
         transforms=tuple(read_transform(box.name, box.body) for box in transforms),

@@ -2,15 +2,18 @@
 
 An ICC profile in the file describes the colours; the codes beside it are then for the decoder
 alone (MIAF, ISO/IEC 23000-22, 7.3.6.4; AV1 Image File Format, 2.3). Without one the codes of `colr`
-count, and without these those of AV1's own header. What they leave open is sRGB's.
+count, and without these those of AV1's own sequence header (AV1 specification, 5.5), to which a
+file may leave them. What they leave open is sRGB's.
 """
 
 import struct
 from typing import Final
 
+from PIL.ImageFile import ImageFile
+
 from upscaled.image.cicp import colours_of, make_profile
-from upscaled.image.formats.isobmff.av1 import read_colour_codes
-from upscaled.image.formats.isobmff.boxes import read_meta, read_still
+from upscaled.image.colour import is_sound_profile
+from upscaled.image.formats.isobmff.boxes import Meta, Still
 from upscaled.image.formats.isobmff.items import iter_coded
 
 _UNSPECIFIED: Final = 2
@@ -18,15 +21,28 @@ _SRGB_PRIMARIES, _SRGB_TRANSFER = 1, 13
 # A sequence header has some 20 bytes, and none of its fields is longer than 8.
 _HEADER_BYTES: Final = 256
 _BROKEN_ERRORS: Final = (ValueError, IndexError, StopIteration, struct.error)
+# AV1 specification, 6.2.2 and 6.4.1.
+_SEQUENCE_HEADER: Final = 1
+_SELECT: Final = 2
+_MOST_PIECES: Final = 8
 
 
-def find_profile(source: bytes, *, is_grey: bool) -> bytes | None:
-    """The ICC profile that says what the file's codes say; None for sRGB, PQ and HLG.
+def choose_profile(source: bytes, still: Still, picture: ImageFile) -> bytes | None:
+    """The embedded profile if it is sound, else the one that says what the file's codes say.
 
     Raises:
         ValueError, struct.error, IndexError, StopIteration: the boxes are broken.
     """
-    codes = read_still(source).cicp or _read_bitstream_codes(source)
+    is_grey = picture.mode in ("L", "LA")
+    embedded: bytes | None = picture.info.get("icc_profile") or None
+    if embedded is not None and is_sound_profile(embedded, is_grey=is_grey):
+        return embedded
+    return _find_profile(source, still, is_grey=is_grey)
+
+
+def _find_profile(source: bytes, still: Still, *, is_grey: bool) -> bytes | None:
+    """The ICC profile that says what the file's codes say; None for sRGB, PQ and HLG."""
+    codes = still.cicp or _read_bitstream_codes(source, still.meta)
     if codes is None:
         return None
     primaries, transfer = codes
@@ -37,14 +53,129 @@ def find_profile(source: bytes, *, is_grey: bool) -> bytes | None:
     return make_profile(colours, is_grey=is_grey) if colours is not None else None
 
 
-def _read_bitstream_codes(source: bytes) -> tuple[int, int] | None:
+def _read_bitstream_codes(source: bytes, meta: Meta) -> tuple[int, int] | None:
     """What the first coded picture, of AV1, says of itself."""
-    if not any(
-        box.name == b"av1C" for boxes in read_meta(source).properties.values() for box in boxes
-    ):
+    if not any(box.name == b"av1C" for boxes in meta.properties.values() for box in boxes):
         return None
     try:
-        first = next(iter_coded(source))
+        first = next(iter_coded(source, meta))
         return read_colour_codes(b"".join(first.extents)[:_HEADER_BYTES])
     except _BROKEN_ERRORS:
         return None
+
+
+class _Bits:
+    """Unsigned numbers of so many bits, the highest first.
+
+    Raises:
+        ValueError: the data end.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._value = int.from_bytes(data, "big")
+        self._left = 8 * len(data)
+
+    def take(self, count: int) -> int:
+        self._left -= count
+        if self._left < 0:
+            raise ValueError("a sequence header that is cut short")
+        return self._value >> self._left & ((1 << count) - 1)
+
+    def skip_variable(self) -> None:
+        """Over a number in the form uvlc(): zeros, a one, and as many bits again."""
+        zeros = 0
+        while not self.take(1):
+            zeros += 1
+        if zeros < 32:
+            self.take(zeros)
+
+
+def read_colour_codes(obus: bytes) -> tuple[int, int] | None:
+    """The codes of primaries and transfer in ITU-T H.273; None where it does not state them.
+
+    obus: the bitstream from its beginning, as much as holds the sequence header.
+
+    Raises:
+        ValueError, IndexError: it is cut short.
+    """
+    at = 0
+    for _ in range(_MOST_PIECES):
+        if at >= len(obus):
+            break
+        header = obus[at]
+        at += 1 + (header >> 2 & 1)  # a byte of extension
+        length = len(obus) - at
+        if header & 2:
+            length, at = _read_length(obus, at)
+        if header >> 3 & 15 == _SEQUENCE_HEADER:
+            return _read_sequence_header(_Bits(obus[at : at + length]))
+        at += length
+    return None
+
+
+def _read_length(obus: bytes, at: int) -> tuple[int, int]:
+    """A number in the form leb128(), and where it ends."""
+    value = 0
+    for place in range(8):
+        byte = obus[at + place]
+        value |= (byte & 0x7F) << 7 * place
+        if not byte & 0x80:
+            return value, at + place + 1
+    raise ValueError("a length of more than 8 bytes")
+
+
+def _read_sequence_header(bits: _Bits) -> tuple[int, int] | None:
+    profile = bits.take(3)
+    bits.take(1)
+    is_reduced = bool(bits.take(1))
+    if is_reduced:
+        bits.take(5)
+    else:
+        _skip_timing_and_operating_points(bits)
+    width_bits, height_bits = bits.take(4) + 1, bits.take(4) + 1
+    bits.take(width_bits)
+    bits.take(height_bits)
+    if not is_reduced and bits.take(1):  # frames have numbers
+        bits.take(4 + 3)
+    bits.take(3)
+    if not is_reduced:
+        _skip_tools(bits)
+    bits.take(3)
+    is_deep = bits.take(1)
+    if profile == 2 and is_deep:
+        bits.take(1)
+    if profile != 1:
+        bits.take(1)  # monochrome
+    return (bits.take(8), bits.take(8)) if bits.take(1) else None
+
+
+def _skip_timing_and_operating_points(bits: _Bits) -> None:
+    delay_bits = 0
+    if bits.take(1):  # timing information
+        bits.take(32 + 32)
+        if bits.take(1):
+            bits.skip_variable()
+        if bits.take(1):  # a model of the decoder
+            delay_bits = bits.take(5) + 1
+            bits.take(32 + 5 + 5)
+    has_display_delay = bits.take(1)
+    for _ in range(bits.take(5) + 1):
+        bits.take(12)
+        if bits.take(5) > 7:
+            bits.take(1)
+        if delay_bits and bits.take(1):
+            bits.take(2 * delay_bits + 1)
+        if has_display_delay and bits.take(1):
+            bits.take(4)
+
+
+def _skip_tools(bits: _Bits) -> None:
+    bits.take(4)
+    has_order = bits.take(1)
+    if has_order:
+        bits.take(2)
+    screen_content = _SELECT if bits.take(1) else bits.take(1)
+    if screen_content and not bits.take(1):
+        bits.take(1)
+    if has_order:
+        bits.take(3)

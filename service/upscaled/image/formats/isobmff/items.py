@@ -27,6 +27,10 @@ _MOST_ZEROS_BYTES: Final = 16
 _ZEROS_PART: Final = 8
 _FEWEST_ZEROS_BYTES: Final = 4
 
+TYPICAL_QUALITY: Final = 90
+"""The quality of JPEG that stands for an AVIF or HEIC file's: hardly any is lossless, and cameras
+and encoders' defaults lie about here."""
+
 _EXIF, _UNKNOWN = b"Exif", b"none"
 _HEVC: Final = frozenset({b"hvc1", b"hev1"})
 _LENGTH_SIZE_AT: Final = 21
@@ -44,7 +48,7 @@ class Coded:
     extents: Extents
 
 
-def is_damaged(source: bytes) -> bool:
+def is_damaged(source: bytes, meta: Meta) -> bool:
     """Whether the data of a coded picture that is shown end in zeros, or are cut short.
 
     libheif decodes a grid without the tiles whose data it finds cut short, and reports nothing.
@@ -55,17 +59,16 @@ def is_damaged(source: bytes) -> bool:
     """
     return any(
         _is_tail_zero(coded.extents) or (coded.kind in _HEVC and _has_broken_units(coded))
-        for coded in iter_coded(source)
+        for coded in iter_coded(source, meta)
     )
 
 
-def iter_coded(source: bytes) -> Iterator[Coded]:
+def iter_coded(source: bytes, meta: Meta) -> Iterator[Coded]:
     """Every coded picture that makes up the primary one: colour, alpha, tiles.
 
     Raises:
         ValueError, struct.error, IndexError, StopIteration: as `is_damaged`.
     """
-    meta = read_meta(source)
     kinds = read_kinds(meta)
     extents = read_extents(source, meta)
     for item in _reach(meta):

@@ -10,11 +10,10 @@ from fractions import Fraction
 from math import floor
 from typing import Final
 
+from upscaled.image.types import Rectangle
+
 TRANSFORMS: Final = (b"clap", b"irot", b"imir")
 """The order in which MIAF (ISO/IEC 23000-22), and so AVIF, has them applied."""
-
-Rectangle = tuple[int, int, int, int]
-"""(left, top, right, bottom) in pixels, the last two excluded."""
 
 
 @dataclass(frozen=True, slots=True)

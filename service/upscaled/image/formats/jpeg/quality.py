@@ -12,10 +12,9 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Final
 
-from upscaled.image.formats.jpeg.structure import read_frame_and_tables
+from upscaled.image.formats.jpeg.structure import DQT, LeadingSegments
 
 _VALUES: Final = 64
-_DQT: Final = 0xDB
 # T.81, table K.1: the example for luminance, in rows.
 _LUMINANCE: Final = (
     *(16, 11, 10, 16, 24, 40, 51, 61),
@@ -29,17 +28,16 @@ _LUMINANCE: Final = (
 )
 
 
-def read_quality(source: bytes) -> int:
-    """libjpeg's quality, 1 to 100, for the table of the file's first channel.
+def read_quality(leading: LeadingSegments) -> int:
+    """Find libjpeg's quality, 1 to 100, for the table of the file's first channel.
 
     Raises:
-        ValueError, IndexError, struct.error: the header is broken or has no such table.
-        UnsupportedImageFormat: a JPEG process that is not decoded here.
+        ValueError, IndexError, struct.error: there is no such table, or it is broken.
     """
-    frame, segments = read_frame_and_tables(source)
-    wanted = frame.data[8]  # T.81, B.2.2: the table's number follows a channel's sampling factors
+    # T.81, B.2.2: the table's number follows a channel's sampling factors.
+    wanted = leading.frame.data[8]
     tables = dict(
-        table for each in segments if each.marker == _DQT for table in _iter_tables(each.data)
+        table for each in leading.tables if each.marker == DQT for table in _iter_tables(each.data)
     )
     if wanted not in tables:
         raise ValueError(f"no quantisation table {wanted}")

@@ -1,12 +1,53 @@
-"""Pillow's decoder of JPEG files, given each file in one piece."""
+"""The reader of JPEG files; Pillow gets the parts that carry pixels, and nothing else."""
 
+import struct
+from contextlib import suppress
 from io import BytesIO
+from typing import TYPE_CHECKING
 
-from PIL.JpegImagePlugin import JpegImageFile
+from upscaled.image.formats.format import Stored
+from upscaled.image.formats.jpeg.structure import LeadingSegments, read_leading_segments, read_scans
+from upscaled.image.metadata import Exif, upright_size
+from upscaled.image.types import Header
+
+if TYPE_CHECKING:
+    from PIL.JpegImagePlugin import JpegImageFile
 
 
-def open_jpeg(source: bytes) -> JpegImageFile:
-    """Pillow's view of a JPEG file, its pixels not decoded yet.
+def read_header(source: bytes) -> Header:
+    """Read size and orientation; see `upscaled.image.formats.format.Reader`."""
+    leading = read_leading_segments(source)
+    orientation = Exif(leading.exif or b"").orientation
+    width_px, height_px = upright_size(leading.frame.width_px, leading.frame.height_px, orientation)
+    return Header("JPEG", width_px, height_px, has_alpha=False, parts=leading)
+
+
+def open_stored(source: bytes, header: Header) -> Stored:
+    """Read the scans, refuse missing pixels, and open the parts that carry pixels."""
+    from upscaled.image.formats.jpeg.damage import refuse_missing_pixels
+    from upscaled.image.formats.jpeg.quality import read_quality
+    from upscaled.image.icc import choose_camera_profile
+
+    leading: LeadingSegments = header.parts
+    structure = read_scans(source, leading)
+    refuse_missing_pixels(structure)
+    exif = Exif(leading.exif or b"")
+    quality = None
+    with suppress(ValueError, IndexError, struct.error):
+        quality = read_quality(leading)
+    picture = open_jpeg(structure.join())
+    return Stored(
+        picture,
+        exif,
+        choose_camera_profile(leading.icc, exif),
+        dpi=picture.info.get("dpi"),
+        orientation=exif.orientation,
+        jpeg_quality=quality,
+    )
+
+
+def open_jpeg(source: bytes) -> "JpegImageFile":
+    """Open a JPEG file in Pillow, which gets it in one piece.
 
     Left to itself Pillow reads 64 KB at a time, and libjpeg has to stop where they end. Its
     arithmetic decoder cannot: it fails with "Suspension not allowed here" on any longer file.
@@ -14,6 +55,8 @@ def open_jpeg(source: bytes) -> JpegImageFile:
     Raises:
         OSError, SyntaxError, struct.error, ...: as Pillow on a broken header.
     """
+    from PIL.JpegImagePlugin import JpegImageFile
+
     picture = JpegImageFile(BytesIO(source))
     picture.decodermaxblock = len(source)
     return picture

@@ -1,6 +1,6 @@
 """The markers, segments and scans of a JPEG file (ITU-T T.81, annex B), found without decoding.
 
-`read_structure` walks the whole file; `read_header` stops at the first scan. Both take time
+`read_leading_segments` stops at the first scan, `read_scans` goes on from there. Both take time
 proportional to the bytes they pass: no byte is looked at by two searches, and no pattern repeats.
 What a decoder needs of the file is joined anew by `Structure.join`, so that broken or foreign
 metadata, and whatever follows the picture, never reach a decoder.
@@ -111,14 +111,35 @@ class Scan:
 
 
 @dataclass(frozen=True, slots=True)
-class Structure:
-    """A JPEG file's parts. `has_end`: an end marker follows the last scan."""
+class LeadingSegments:
+    """What comes before the first scan's coded bytes.
+
+    tables: those before the first scan, whose header is `scan_header`.
+    scans_at: where the coded bytes of the first scan begin.
+    segments: how many there were; more count towards `MAX_SEGMENTS`.
+    """
 
     frame: Frame
     jfif: bytes | None
     adobe: bytes | None
     exif: bytes | None
     icc: bytes | None
+    tables: tuple[Segment, ...]
+    scan_header: bytes
+    scans_at: int
+    segments: int
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """The parts of a JPEG file that its pixels are decoded from.
+
+    has_end: an end marker follows the last scan.
+    """
+
+    frame: Frame
+    jfif: bytes | None
+    adobe: bytes | None
     scans: tuple[Scan, ...]
     has_end: bool
 
@@ -162,95 +183,40 @@ class Structure:
         return b"".join((*parts, EOI))
 
 
-def read_header(source: bytes) -> Structure:
-    """The parts up to the first scan's header: there are no scans in it.
+def read_leading_segments(source: bytes) -> LeadingSegments:
+    """Read all that comes before the first scan.
 
     The rest is walked only where it may hold more scans than are allowed.
 
     Raises:
-        ValueError, IndexError, struct.error: the header is broken or cut short, or there are more
-            than `MAX_SCANS` scans.
+        ValueError, IndexError, struct.error: they are broken or cut short, or there are more than
+            `MAX_SCANS` scans.
         UnsupportedImageFormat: a JPEG process that is not decoded here (lossless, 12 bits ...).
     """
+    leading = _LeadingReader(source).read()
     if source.count(bytes((0xFF, _SOS))) > MAX_SCANS:
-        read_structure(source)
-    return _Reader(source).read_header()
+        read_scans(source, leading)
+    return leading
 
 
-def read_frame_and_tables(source: bytes) -> tuple[Frame, tuple[Segment, ...]]:
-    """The frame header, and the tables before the first scan.
-
-    Raises:
-        ValueError, IndexError, struct.error, UnsupportedImageFormat: as `read_header`.
-    """
-    return _Reader(source).read_frame_and_tables()
-
-
-def read_structure(source: bytes) -> Structure:
-    """All parts of the file, to its end marker or whatever else ends it.
+def read_scans(source: bytes, leading: LeadingSegments) -> Structure:
+    """Read the scans, to the end marker or whatever else ends the file.
 
     A file that ends within the tables or metadata behind a scan is read as if it ended before them.
 
     Raises:
-        ValueError, IndexError, struct.error, UnsupportedImageFormat: as `read_header`.
+        ValueError, IndexError: they are broken, or there are more than `MAX_SCANS`.
     """
-    return _Reader(source).read_structure()
+    return _ScanReader(source, leading).read()
 
 
-class _Reader:
-    """Walks a file once, from its beginning."""
+class _Walker:
+    """Walks a file's segments once, from a given place."""
 
-    def __init__(self, source: bytes) -> None:
+    def __init__(self, source: bytes, at: int, segments: int) -> None:
         self._source = source
-        self._at = len(SOI)
-        self._segments = 0
-        self._tables: list[Segment] = []
-        self._frame: Frame | None = None
-        self._jfif: bytes | None = None
-        self._adobe: bytes | None = None
-        self._exif: list[bytes] = []
-        self._icc: list[bytes] = []
-        self._scans: list[Scan] = []
-
-    def read_header(self) -> Structure:
-        self._read_to_first_scan()
-        return self._result(has_end=False)
-
-    def read_frame_and_tables(self) -> tuple[Frame, tuple[Segment, ...]]:
-        self._read_to_first_scan()
-        return self._result(has_end=False).frame, tuple(self._tables)
-
-    def read_structure(self) -> Structure:
-        header: bytes | None = self._read_to_first_scan()
-        has_end = False
-        while header is not None:
-            self._read_scan(header)
-            header, has_end = self._read_to_next_scan()
-        return self._result(has_end=has_end)
-
-    def _read_to_first_scan(self) -> bytes:
-        """The scan's header; whatever cannot stand before it is an error."""
-        for segment in self._iterate():
-            if segment.marker == _SOS:
-                if self._frame is None:
-                    raise ValueError("a scan without a frame")
-                if self._frame.height_px == 0:
-                    self._read_height(self._frame)
-                return segment.data
-            self._take(segment)
-        raise ValueError("no scan")
-
-    def _read_to_next_scan(self) -> tuple[bytes | None, bool]:
-        """(the scan's header or None, whether an end marker was met)."""
-        self._tables = []
-        for segment in self._iterate(may_be_cut=True):
-            if segment.marker == _SOS:
-                return segment.data, False
-            if segment.marker in _TABLES:
-                self._tables.append(segment)
-            elif not (_APP0 <= segment.marker <= _APP15 or segment.marker in (_COM, _DNL)):
-                raise ValueError(f"marker {segment.marker:#x} behind a scan")
-        return None, self._source[self._at : self._at + 2] == EOI
+        self._at = at
+        self._segments = segments
 
     def _iterate(self, *, may_be_cut: bool = False) -> Iterator[Segment]:
         """Segments from here to an end marker or the end of the file.
@@ -277,6 +243,44 @@ class _Reader:
             self._at = end
             yield Segment(marker, source[found.end() + 2 : end])
 
+
+class _LeadingReader(_Walker):
+    """Reads what comes before the first scan."""
+
+    def __init__(self, source: bytes) -> None:
+        super().__init__(source, len(SOI), segments=0)
+        self._tables: list[Segment] = []
+        self._frame: Frame | None = None
+        self._jfif: bytes | None = None
+        self._adobe: bytes | None = None
+        self._exif: list[bytes] = []
+        self._icc: list[bytes] = []
+
+    def read(self) -> LeadingSegments:
+        scan_header = self._read_to_first_scan()
+        if self._frame is None:
+            raise ValueError("a scan without a frame")
+        frame = self._frame if self._frame.height_px else self._read_height(self._frame)
+        return LeadingSegments(
+            frame=frame,
+            jfif=self._jfif,
+            adobe=_clean_adobe(self._adobe, len(frame.components)),
+            exif=b"".join(self._exif) or None,
+            icc=_join_profile(self._icc),
+            tables=tuple(self._tables),
+            scan_header=scan_header,
+            scans_at=self._at,
+            segments=self._segments,
+        )
+
+    def _read_to_first_scan(self) -> bytes:
+        """Read to the first scan's header; segments that cannot stand before it are an error."""
+        for segment in self._iterate():
+            if segment.marker == _SOS:
+                return segment.data
+            self._take(segment)
+        raise ValueError("no scan")
+
     def _take(self, segment: Segment) -> None:
         marker, data = segment.marker, segment.data
         if marker in _TABLES:
@@ -296,6 +300,47 @@ class _Reader:
         elif not (_APP0 <= marker <= _APP15 or marker == _COM):
             raise ValueError(f"marker {marker:#x} before the first scan")
 
+    def _read_height(self, frame: Frame) -> Frame:
+        """Read the number of lines behind the first scan, for a frame without it (T.81, B.2.5)."""
+        found = self._source.find(_DNL_HEAD, self._at)
+        lines = self._source[found + len(_DNL_HEAD) :][:2] if found >= 0 else b""
+        if len(lines) != 2 or lines == bytes(2):
+            raise ValueError("no height")
+        return frame.with_size(frame.width_px, int.from_bytes(lines, "big"))
+
+
+class _ScanReader(_Walker):
+    """Reads the scans that follow the leading segments."""
+
+    def __init__(self, source: bytes, leading: LeadingSegments) -> None:
+        super().__init__(source, leading.scans_at, leading.segments)
+        self._leading = leading
+        self._tables = list(leading.tables)
+        self._scans: list[Scan] = []
+
+    def read(self) -> Structure:
+        leading = self._leading
+        header: bytes | None = leading.scan_header
+        has_end = False
+        while header is not None:
+            self._read_scan(header)
+            header, has_end = self._read_to_next_scan()
+        return Structure(
+            leading.frame, leading.jfif, leading.adobe, tuple(self._scans), has_end=has_end
+        )
+
+    def _read_to_next_scan(self) -> tuple[bytes | None, bool]:
+        """(the scan's header or None, whether an end marker was met)."""
+        self._tables = []
+        for segment in self._iterate(may_be_cut=True):
+            if segment.marker == _SOS:
+                return segment.data, False
+            if segment.marker in _TABLES:
+                self._tables.append(segment)
+            elif not (_APP0 <= segment.marker <= _APP15 or segment.marker in (_COM, _DNL)):
+                raise ValueError(f"marker {segment.marker:#x} behind a scan")
+        return None, self._source[self._at : self._at + 2] == EOI
+
     def _read_scan(self, header: bytes) -> None:
         if len(self._scans) == MAX_SCANS:
             raise ValueError(f"more than {MAX_SCANS} scans")
@@ -303,7 +348,7 @@ class _Reader:
         end = found.start() if found else len(self._source)
         coded = self._source[self._at : end].rstrip(b"\xff")  # fill bytes, or half a marker
         count = header[0]
-        if self._frame is not None and not self._frame.is_progressive:
+        if not self._leading.frame.is_progressive:
             # Some programs write other numbers. Decoders warn, and read the whole of each block.
             header = header[: 1 + 2 * count] + _WHOLE_SCAN
         first, last, bits = header[1 + 2 * count : 4 + 2 * count]
@@ -320,30 +365,6 @@ class _Reader:
             )
         )
         self._at = end
-
-    def _read_height(self, frame: Frame) -> None:
-        """The number of lines that follows the first scan where the frame leaves it open.
-
-        T.81, B.2.5.
-        """
-        found = self._source.find(_DNL_HEAD, self._at)
-        lines = self._source[found + len(_DNL_HEAD) :][:2] if found >= 0 else b""
-        if len(lines) != 2 or lines == bytes(2):
-            raise ValueError("no height")
-        self._frame = frame.with_size(frame.width_px, int.from_bytes(lines, "big"))
-
-    def _result(self, *, has_end: bool) -> Structure:
-        if self._frame is None:
-            raise ValueError("no frame")
-        return Structure(
-            frame=self._frame,
-            jfif=self._jfif,
-            adobe=_clean_adobe(self._adobe, len(self._frame.components)),
-            exif=b"".join(self._exif) or None,
-            icc=_join_profile(self._icc),
-            scans=tuple(self._scans),
-            has_end=has_end,
-        )
 
 
 def _read_frame(marker: int, data: bytes) -> Frame:

@@ -1,18 +1,21 @@
-"""A PNG file taken apart: what carries its pixels, and the ancillary chunks that are used.
+"""The structure of a PNG file: its chunks, and those of them that are used.
 
-Pillow refuses a file for any ancillary chunk that is broken or swells, and reads many that this
-service has no use for. So it is given nothing but the chunks that carry pixels, and what else is
-used is read here, as libpng does it: an ancillary chunk with a wrong checksum or a length that its
-kind cannot have is passed over. No pixel is decoded, no chunk decompressed.
+Chunks are found by their lengths alone (PNG third edition, section 5). Pillow refuses a file for
+any ancillary chunk that is broken or swells, and reads many that this service has no use for. So it
+is given nothing but the chunks that carry pixels, and what else is used is read here, as libpng
+does it: an ancillary chunk with a wrong checksum or a length that its kind cannot have is passed
+over. No pixel is decoded, no chunk decompressed.
 """
 
 import struct
-from collections.abc import Collection, Iterable, Mapping
+import zlib
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from upscaled.image.formats.png.chunks import SIGNATURE, Chunk, iterate_chunks, make_chunk
-
+SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
+# A file of 25 MB has so many when each holds 250 bytes; programs write 8 KB and more.
+MAX_CHUNKS: Final = 100_000
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 """Colour types (PNG third edition, table 9)."""
 _BIT_DEPTHS: Final[Mapping[int, Collection[int]]] = {
@@ -40,6 +43,55 @@ _LENGTHS: Final[Mapping[bytes, int | None]] = {
 _BEFORE_PIXELS: Final = frozenset({b"cHRM", b"cICP", b"gAMA", b"iCCP", b"sRGB"})
 _PER_METRE: Final = 1
 _METRES_PER_INCH: Final = 0.0254
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """Where a chunk's data lies in its file; past the end where the file is cut short."""
+
+    name: bytes
+    start: int
+    length: int
+
+    def is_sound(self, source: bytes) -> bool:
+        """Whether the chunk is whole and its checksum right: CRC-32 of name and data (5.3)."""
+        view = memoryview(source)
+        end = self.start + self.length
+        return view[end : end + 4] == struct.pack(">I", zlib.crc32(view[self.start - 4 : end]))
+
+    def data(self, source: bytes) -> bytes:
+        """The chunk's data, cut short where the file is."""
+        return source[self.start : self.start + self.length]
+
+
+def iterate_chunks(source: bytes) -> Iterator[Chunk]:
+    """Every chunk in order, to IEND, the end of the file or what cannot be a chunk.
+
+    No data is touched. A chunk's name is four ASCII letters: where something else stands, the
+    length before it means nothing either, and the walk ends.
+
+    Raises:
+        ValueError: more than `MAX_CHUNKS`.
+    """
+    at, count = len(SIGNATURE), 0
+    while at + 8 <= len(source):
+        name = source[at + 4 : at + 8]
+        if not name.isalpha():  # of bytes, so ASCII letters only
+            return
+        count += 1
+        if count > MAX_CHUNKS:
+            raise ValueError(f"more than {MAX_CHUNKS} chunks")
+        chunk = Chunk(name, at + 8, int.from_bytes(source[at : at + 4], "big"))
+        yield chunk
+        if name == b"IEND":
+            return
+        at = chunk.start + chunk.length + 4
+
+
+def make_chunk(name: bytes, data: bytes) -> bytes:
+    """A whole chunk: length, name, data, checksum."""
+    checksum = zlib.crc32(data, zlib.crc32(name))
+    return b"".join((struct.pack(">I", len(data)), name, data, struct.pack(">I", checksum)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.image.formats.png.chunks import SIGNATURE, make_chunk
+from upscaled.image.formats.png.structure import SIGNATURE, make_chunk
 
 STRIP_PX: Final = 64
 _COLOUR_TYPES: Final = {3: 2, 4: 6}

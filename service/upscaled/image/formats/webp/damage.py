@@ -31,7 +31,7 @@ from typing import Final
 
 from PIL.WebPImagePlugin import WebPImageFile
 
-from upscaled.image.formats.webp.structure import Picture, read_picture
+from upscaled.image.formats.webp.structure import Picture
 from upscaled.image.formats.webp.vp8 import find_partitions, join_partitions
 
 # How many bytes at the end libwebp may leave unread. Shorter runs of zeros are not looked into.
@@ -46,18 +46,17 @@ _TABLES_MARGIN: Final = 4
 _PutIn = Callable[[memoryview], Picture]
 
 
-def has_unread_zeros(source: bytes) -> bool:
+def has_unread_zeros(picture: Picture) -> bool:
     """Whether the zeros at the end of a picture's data stand for others.
 
     Zeros behind data that are whole without them do no harm.
 
     Args:
-        source: a file that libwebp decodes.
+        picture: one that libwebp decodes.
 
     Raises:
-        ValueError, IndexError, struct.error: as `structure.read_picture`.
+        ValueError, IndexError: a frame of VP8 is cut short.
     """
-    picture = read_picture(source)
     alpha = picture.alpha
     if alpha is not None and _has_unread(alpha, lambda data: replace(picture, alpha=data)):
         return True

@@ -31,23 +31,16 @@ _MAX_CHUNKS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Canvas:
-    """Stored size, transparency, and the EXIF block, b"" without one."""
-
-    width_px: int
-    height_px: int
-    has_alpha: bool
-    exif: bytes
-
-
-@dataclass(frozen=True, slots=True)
 class Picture:
     """The chunks of the first picture, each without its name and length.
 
-    `canvas_px` is what is shown, `size_px` what the bitstream holds: less, of a frame that leaves
-    some of its canvas free. `bitstream` is the data of the chunk `kind` (`VP8 ` or `VP8L`), `alpha`
-    that of ALPH, None without one. `frame_header` is that of an animation's first frame, None for a
-    still picture. `metadata` holds ICCP and EXIF, where VP8X announces them.
+    canvas_px: what is shown.
+    size_px: what the bitstream holds: less, of a frame that leaves some of its canvas free.
+    kind: the chunk of the bitstream, `VP8 ` or `VP8L`.
+    bitstream: the data of that chunk.
+    alpha: the data of ALPH; None without one, and for VP8L, which has alpha of its own.
+    frame_header: that of an animation's first frame, None for a still picture.
+    metadata: ICCP and EXIF, where VP8X announces them.
     """
 
     canvas_px: tuple[int, int]
@@ -79,7 +72,7 @@ class Picture:
         for name in self.metadata:
             flags |= _METADATA_FLAGS[name]
         parts: list[tuple[bytes, bytes | memoryview]] = [(self.kind, self.bitstream)]
-        if self.alpha is not None and self.kind == b"VP8 ":
+        if self.alpha is not None:
             parts.insert(0, (b"ALPH", self.alpha))
         if self.frame_header is not None:
             flags |= _ANIMATION_FLAG
@@ -96,17 +89,6 @@ class Picture:
         ]
         body = b"WEBP" + b"".join(_chunk(name, data) for name, data in chunks)
         return b"RIFF" + struct.pack("<I", len(body)) + body
-
-
-def read_canvas(source: bytes) -> Canvas:
-    """The size and transparency of the first picture, as `read_picture` finds it.
-
-    Raises:
-        ValueError, struct.error: as `read_picture`.
-    """
-    picture = read_picture(source)
-    exif = picture.metadata.get(b"EXIF", b"")
-    return Canvas(*picture.canvas_px, has_alpha=picture.has_alpha, exif=exif)
 
 
 def read_picture(source: bytes) -> Picture:
@@ -137,7 +119,7 @@ def read_picture(source: bytes) -> Picture:
         size_px=size_px,
         kind=bitstream_kind,
         bitstream=bitstream,
-        alpha=chunks.get(b"ALPH"),
+        alpha=chunks.get(b"ALPH") if bitstream_kind == b"VP8 " else None,
         frame_header=frame_header,
         metadata=metadata,
     )

@@ -28,9 +28,9 @@ from tests.service.image.iso_samples import (
 )
 from tests.service.image.samples import picture, save
 from upscaled.errors import MalformedImage, ResolutionTooHigh
-from upscaled.image.decode import decode
-from upscaled.image.formats.isobmff import boxes
-from upscaled.image.head import read_head
+from upscaled.image.decode import decode_file
+from upscaled.image.formats.isobmff import avif, boxes
+from upscaled.image.header import read_header
 from upscaled.image.icc import (
     BT709_CURVE,
     BT2020,
@@ -40,7 +40,6 @@ from upscaled.image.icc import (
     make_grey_profile,
     make_rgb_profile,
 )
-from upscaled.image.probe import probe
 
 from_bytes = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif").from_bytes
 
@@ -98,7 +97,7 @@ def test_a_crop_comes_before_turn_and_mirror(kind: str, chain: tuple[bytes, ...]
     source = transformed(kind, pixels, *chain)
     expected = apply(pixels, chain)
 
-    info, image = probe(source, BRANDS), decode(source, BRANDS)
+    info, image = read_header(source, BRANDS), decode_file(source, BRANDS)
 
     assert (info.height_px, info.width_px) == expected.shape[:2] == image.rgb.shape[:2]
     assert np.abs(image.rgb.astype(int) - expected[..., :3]).mean() < 2
@@ -110,16 +109,17 @@ def test_another_order_is_the_files_in_heic_and_the_standards_in_avif() -> None:
     pixels, chain = picture(HEIGHT, WIDTH), (irot(1), clap(40, 30, 10, 5))
     for kind, expected in (("HEIC", apply(pixels, chain)), ("AVIF", apply(pixels, chain[::-1]))):
         source = transformed(kind, pixels, *chain)
-        image = decode(source, BRANDS)
+        image = decode_file(source, BRANDS)
         assert image.rgb.shape == expected.shape
-        assert (probe(source, BRANDS).height_px, image.height_px) == (expected.shape[0],) * 2
+        assert (read_header(source, BRANDS).height_px, image.height_px) == (expected.shape[0],) * 2
         assert np.abs(image.rgb.astype(int) - expected).mean() < 2
 
 
 def test_a_crop_between_pixels_is_rounded_as_libheif_does() -> None:
     for crop in (clap(81, 61, 3, 0, parts=2), clap(80, 61, 3, -5, parts=2)):
         sizes = {
-            decode(transformed(kind, picture(72, 96), crop), BRANDS).rgb.shape for kind in BRANDS
+            decode_file(transformed(kind, picture(72, 96), crop), BRANDS).rgb.shape
+            for kind in BRANDS
         }
         assert len(sizes) == 1
 
@@ -130,7 +130,7 @@ def test_a_crop_between_pixels_is_rounded_as_libheif_does() -> None:
 )
 def test_a_crop_that_leaves_nothing_is_malformed(kind: str, crop: bytes) -> None:
     source = transformed(kind, picture(HEIGHT, WIDTH), crop)
-    for read in (probe, decode):
+    for read in (read_header, decode_file):
         with pytest.raises(MalformedImage):
             read(source, BRANDS)
 
@@ -140,9 +140,9 @@ def test_transforms_are_counted(kind: str) -> None:
     """A property may be named 20,000 times, and each crop costs fractions."""
     most = [irot(0)] * 16
     pixels = picture(HEIGHT, WIDTH)
-    assert probe(transformed(kind, pixels, *most), BRANDS).width_px == WIDTH
+    assert read_header(transformed(kind, pixels, *most), BRANDS).width_px == WIDTH
     with pytest.raises(MalformedImage):
-        probe(transformed(kind, pixels, *most, irot(0)), BRANDS)
+        read_header(transformed(kind, pixels, *most, irot(0)), BRANDS)
 
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
@@ -150,11 +150,11 @@ def test_what_a_decoder_holds_is_counted_before_the_crop(kind: str) -> None:
     item = encode(kind, picture(HEIGHT, WIDTH))[0]
     crop = clap(64, 64)
     sound = build([item.with_properties(crop)], brand=BRANDS[kind])
-    assert probe(sound, BRANDS).decoded_pixels == WIDTH * HEIGHT
+    assert read_header(sound, BRANDS).decoded_pixels == WIDTH * HEIGHT
     huge = build(
         [item.with_properties(ispe(20_000, 20_000), crop, without=(b"ispe",))], brand=BRANDS[kind]
     )
-    for read in (probe, decode):
+    for read in (read_header, decode_file):
         with pytest.raises(ResolutionTooHigh):
             read(huge, BRANDS)
 
@@ -174,9 +174,9 @@ def tiles_with_alpha(with_alpha: int) -> bytes:
 def test_a_grid_whose_tiles_have_alpha_is_transparent() -> None:
     pixels, source = picture(128, 64, channels=4), tiles_with_alpha(2)
 
-    image = decode(source, BRANDS)
+    image = decode_file(source, BRANDS)
 
-    assert probe(source, BRANDS).has_alpha
+    assert read_header(source, BRANDS).has_alpha
     assert np.abs(image.rgb.astype(int) - pixels[..., :3]).mean() < 2
     assert image.alpha is not None
     assert np.abs(image.alpha.astype(int) - pixels[..., 3]).mean() < 2
@@ -185,8 +185,8 @@ def test_a_grid_whose_tiles_have_alpha_is_transparent() -> None:
 @pytest.mark.parametrize("with_alpha", [0, 1])
 def test_a_grid_with_alpha_for_some_tiles_is_opaque(with_alpha: int) -> None:
     source = tiles_with_alpha(with_alpha)
-    assert not probe(source, BRANDS).has_alpha
-    assert decode(source, BRANDS).alpha is None
+    assert not read_header(source, BRANDS).has_alpha
+    assert decode_file(source, BRANDS).alpha is None
 
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
@@ -214,7 +214,7 @@ def test_colours_by_code_get_the_profile_that_says_so(
     (item,) = encode(kind, picture(64, 64))
     code = nclx(primaries, transfer)
     source = build([item.with_properties(code, without=(b"colr",))], brand=BRANDS[kind])
-    assert decode(source, BRANDS).icc == expected
+    assert decode_file(source, BRANDS).icc == expected
 
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
@@ -227,18 +227,18 @@ def test_an_embedded_profile_wins_over_the_code_unless_it_is_broken(kind: str) -
         ((icc_box(b"no profile" * 20), nclx(12, 13)), P3),
     ):
         source = build([item.with_properties(*described, without=(b"colr",))], brand=BRANDS[kind])
-        assert decode(source, BRANDS).icc == expected
+        assert decode_file(source, BRANDS).icc == expected
 
 
 @pytest.mark.parametrize("data", ["idat", "mdat"])
 def test_without_a_colour_box_the_bitstreams_own_codes_count(data: str) -> None:
     """libavif writes them into both places."""
     plain = items_of(encode_avif(picture(64, 64)))[0].with_properties(without=(b"colr",))
-    assert decode(build([plain], idat=data == "idat"), BRANDS).icc is None
+    assert decode_file(build([plain], idat=data == "idat"), BRANDS).icc is None
     coded = Item(plain.kind, with_codes(plain.data, 12, 13), plain.properties)
-    assert decode(build([coded], idat=data == "idat"), BRANDS).icc == P3
+    assert decode_file(build([coded], idat=data == "idat"), BRANDS).icc == P3
     tiles = build([grid(1, 1, 64, 64, 2), coded])
-    assert decode(tiles, BRANDS).icc == P3
+    assert decode_file(tiles, BRANDS).icc == P3
 
 
 def with_codes(obus: bytes, primaries: int, transfer: int) -> bytes:
@@ -256,7 +256,7 @@ def test_grey_heic_gets_a_grey_profiles_light() -> None:
     (item,) = items_of(encode_heic(grey))
     source = build([item.with_properties(nclx(1, 8), without=(b"colr",))], brand=b"heic")
 
-    rgb = decode(source, BRANDS).rgb
+    rgb = decode_file(source, BRANDS).rgb
 
     profile = ImageCms.ImageCmsProfile(BytesIO(make_grey_profile(LINEAR)))
     shown = ImageCms.profileToProfile(
@@ -269,7 +269,7 @@ def test_grey_heic_gets_a_grey_profiles_light() -> None:
 def test_the_files_of_the_shared_cases_are_right(shared_dir: Path) -> None:
     cases = shared_dir / "cases"
     colours = {
-        file.name: decode(file.read_bytes(), BRANDS).icc
+        file.name: decode_file(file.read_bytes(), BRANDS).icc
         for file in (cases / "nclx-colours").iterdir()
         if file.suffix in (".avif", ".heic")
     }
@@ -280,9 +280,11 @@ def test_the_files_of_the_shared_cases_are_right(shared_dir: Path) -> None:
         "avif_2020_srgb.avif": make_rgb_profile(BT2020, SRGB_CURVE),
         "avif_srgb.avif": None,
     }
-    crop = decode((cases / "avif-clap/blue-and-magenta-crop.avif").read_bytes(), BRANDS)
+    crop = decode_file((cases / "avif-clap/blue-and-magenta-crop.avif").read_bytes(), BRANDS)
     assert crop.rgb.shape == (100, 180, 3)
-    tiles = decode((cases / "avif-grid-alpha/color_grid_alpha_nogrid.avif").read_bytes(), BRANDS)
+    tiles = decode_file(
+        (cases / "avif-grid-alpha/color_grid_alpha_nogrid.avif").read_bytes(), BRANDS
+    )
     assert tiles.alpha is not None
     assert set(np.unique(tiles.alpha)) >= {0, 255}
 
@@ -291,14 +293,14 @@ def test_lists_without_end_are_refused() -> None:
     (item,) = encode("AVIF", picture(64, 64))
     many = Item(item.kind, item.data, item.properties, {b"auxl": [1] * 30_000})
     with pytest.raises(ValueError, match="references"):
-        read_head(build([many]), "AVIF")
+        avif.read_header(build([many]))
     entries = struct.pack(">HB", 1, 255) + bytes(255)
     associations = full_box(b"ipma", 0, struct.pack(">I", 100), entries * 100)
     with pytest.raises(ValueError, match="20000 associations"):
-        read_head(with_associations(build([item]), associations), "AVIF")
+        avif.read_header(with_associations(build([item]), associations))
     empty = full_box(b"ipma", 0, bytes(4))
     with pytest.raises(ValueError, match="boxes of associations"):
-        read_head(with_associations(build([item]), empty * 5), "AVIF")
+        avif.read_header(with_associations(build([item]), empty * 5))
 
 
 def with_associations(source: bytes, boxes: bytes) -> bytes:
@@ -331,7 +333,7 @@ def test_a_property_is_looked_at_once_however_often_it_is_referred_to(
     once = 0
     for items in ([colour, alpha], [colour, many]):
         looks = 0
-        assert read_head(build(items), "AVIF") == read_head(build([colour, alpha]), "AVIF")
+        assert avif.read_header(build(items)) == avif.read_header(build([colour, alpha]))
         once = once or looks
         assert looks <= 2 * once
 
@@ -351,8 +353,11 @@ def test_a_broken_exif_block_is_left_out(kind: str, orientation: int, start: byt
         heif.save(file, quality=-1, exif=exif)
         source = file.getvalue()
     at = source.rindex(b"Exif\x00\x00") + 6
-    sound = decode(source, BRANDS)
+    sound = decode_file(source, BRANDS)
     broken = source[:at] + start + source[at + 4 :]
     assert source[at : at + 4] == b"MM\x00*"
-    assert np.array_equal(decode(broken, BRANDS).rgb, sound.rgb)
-    assert (probe(broken, BRANDS).height_px, probe(broken, BRANDS).width_px) == sound.rgb.shape[:2]
+    assert np.array_equal(decode_file(broken, BRANDS).rgb, sound.rgb)
+    assert (
+        read_header(broken, BRANDS).height_px,
+        read_header(broken, BRANDS).width_px,
+    ) == sound.rgb.shape[:2]

@@ -18,12 +18,18 @@ from tests.service.image.iso_samples import (
 )
 from tests.service.image.samples import picture
 from upscaled.errors import MalformedImage
-from upscaled.image.decode import decode
-from upscaled.image.formats.isobmff.items import is_damaged, iter_coded
+from upscaled.image.decode import decode_file
+from upscaled.image.formats.isobmff.boxes import read_meta
+from upscaled.image.formats.isobmff.items import is_damaged as is_damaged_by
+from upscaled.image.formats.isobmff.items import iter_coded
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 
 BRANDS = {"AVIF": b"avif", "HEIC": b"heic"}
+
+
+def is_damaged(source: bytes) -> bool:
+    return is_damaged_by(source, read_meta(source))
 
 
 def encode(kind: str, channels: int = 3) -> bytes:
@@ -40,7 +46,7 @@ def with_zeros(item: Item, count: int) -> Item:
 def test_colour_and_alpha_are_found_wherever_they_lie(kind: str, idat: bool) -> None:
     items = items_of(encode(kind, 4))
     source = build(items, brand=BRANDS[kind], idat=idat)
-    found = [b"".join(coded.extents) for coded in iter_coded(source)]
+    found = [b"".join(coded.extents) for coded in iter_coded(source, read_meta(source))]
     assert found == [item.data for item in items]
 
 
@@ -57,7 +63,7 @@ def test_a_run_of_zeros_at_the_end_of_either_picture_is_damage(kind: str, which:
         assert is_damaged(source) is counts, count
         if counts:
             with pytest.raises(MalformedImage):
-                decode(source, BRANDS)
+                decode_file(source, BRANDS)
 
 
 def test_pieces_of_a_picture_are_read_in_their_order() -> None:
@@ -66,7 +72,7 @@ def test_pieces_of_a_picture_are_read_in_their_order() -> None:
     for tail, counts in ((bytes(15), False), (bytes(40), True)):
         data = item.data + b"\x01" + tail
         source = split(build([Item(item.kind, data, item.properties)]), len(data) - 7)
-        (coded,) = iter_coded(source)
+        (coded,) = iter_coded(source, read_meta(source))
         first, second = coded.extents
         assert bytes(first) + bytes(second) == data
         assert len(second) == 7
@@ -92,7 +98,7 @@ def test_even_and_tiny_pictures_are_whole(kind: str) -> None:
         for level in (0, 128, 255):
             pixels = np.full((height, width, 4), level, np.uint8)
             source = encode_avif(pixels) if kind == "AVIF" else encode_heic(pixels)
-            assert decode(source, BRANDS).rgb.shape == (height, width, 3)
+            assert decode_file(source, BRANDS).rgb.shape == (height, width, 3)
 
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
@@ -102,7 +108,7 @@ def test_data_beyond_the_end_of_the_file_are_refused(kind: str) -> None:
     with pytest.raises(ValueError, match="bytes at"):
         is_damaged(source[:-1])
     with pytest.raises(MalformedImage):
-        decode(source[:-1], BRANDS)
+        decode_file(source[:-1], BRANDS)
 
 
 def test_a_list_of_items_that_is_cut_short_is_refused() -> None:
@@ -118,7 +124,7 @@ def test_a_tile_that_libheif_would_leave_out_is_damage() -> None:
     items = every_item_of(encode_heic(picture(128, 192), tile_size=64))
     whole = build(items, brand=b"heic")
     assert len(items) == 7
-    assert decode(whole, BRANDS).rgb.shape == (128, 192, 3)
+    assert decode_file(whole, BRANDS).rgb.shape == (128, 192, 3)
     tile = items[3]
     (length,) = struct.unpack_from(">I", tile.data)
     other_tiles = (
@@ -133,7 +139,7 @@ def test_a_tile_that_libheif_would_leave_out_is_damage() -> None:
         source = build([*items[:3], replace(tile, data=data), *items[4:]], brand=b"heic")
         assert is_damaged(source), data[-8:]
         with pytest.raises(MalformedImage):
-            decode(source, BRANDS)
+            decode_file(source, BRANDS)
 
 
 def test_a_tile_without_data_is_malformed() -> None:
@@ -141,7 +147,7 @@ def test_a_tile_without_data_is_malformed() -> None:
         (tile,) = items_of(item)
         source = build([grid(1, 2, 192, 64, 2, 3), tile], brand=item[8:12])
         with pytest.raises(MalformedImage):
-            decode(source, BRANDS)
+            decode_file(source, BRANDS)
 
 
 def test_an_item_larger_than_its_file_is_refused() -> None:

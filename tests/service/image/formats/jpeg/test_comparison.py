@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 
-from tests.service.image.jpeg_samples import photograph, save_jpeg
+from tests.service.image.jpeg_samples import photograph, read_structure, save_jpeg
 from upscaled.image.formats.jpeg.comparison import changes, decode_exposed
-from upscaled.image.formats.jpeg.structure import read_structure
 
 
 @pytest.mark.parametrize("kind", ["optimised", "progressive", "grey"])

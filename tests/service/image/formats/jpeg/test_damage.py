@@ -16,23 +16,23 @@ from tests.service.image.jpeg_samples import (
     make_jpeg,
     photograph,
     product,
+    read_structure,
     save_jpeg,
 )
 from tests.service.image.samples import picture
 from upscaled.errors import MalformedImage
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 from upscaled.image.formats.jpeg import damage
-from upscaled.image.formats.jpeg.structure import read_structure
 
 PLACES = 20
 WITH_ZEROS = ("baseline", "optimised", "progressive", "progressive grey", "restarts")
 
 
 def assert_no_half_picture(source: bytes, files: Iterator[tuple[str, bytes]]) -> None:
-    whole = decode(source).rgb
+    whole = decode_file(source).rgb
     for name, file in files:
         try:
-            found = decode(file).rgb
+            found = decode_file(file).rgb
         except MalformedImage:
             continue
         assert np.array_equal(found, whole), name
@@ -49,7 +49,7 @@ def test_no_cut_gives_half_a_picture(kind: str) -> None:
 def test_noise_passes_for_the_end_of_a_small_picture_once_in_hundreds(kind: str) -> None:
     """A tail of a few hundred bytes may be valid codes that end where the file does."""
     source = make_jpeg(kind)
-    whole = decode(source).rgb
+    whole = decode_file(source).rgb
     tried = wrong = 0
     for seed in range(30):
         for name, file in cut(source, PLACES, np.random.default_rng(seed)):
@@ -57,7 +57,7 @@ def test_noise_passes_for_the_end_of_a_small_picture_once_in_hundreds(kind: str)
                 continue
             tried += 1
             try:
-                wrong += not np.array_equal(decode(file).rgb, whole)
+                wrong += not np.array_equal(decode_file(file).rgb, whole)
             except MalformedImage:
                 continue
     assert wrong <= tried / (50 if kind in STORED else 200)
@@ -67,26 +67,26 @@ def test_noise_passes_for_the_end_of_a_small_picture_once_in_hundreds(kind: str)
 def test_every_short_cut_is_refused_or_the_whole_picture(kind: str) -> None:
     """An arithmetic decoder may take lost last bytes for an end without detail: T.81, D.1.8."""
     source = make_jpeg(kind)
-    whole = decode(source).rgb
+    whole = decode_file(source).rgb
     seen = len(whole) - 18 if kind.startswith("arithmetic") else len(whole)
     wrong = 0
     for lost in range(1, 40):
         try:
-            found = decode(source[:-lost]).rgb
+            found = decode_file(source[:-lost]).rgb
         except MalformedImage:
             continue
         assert np.array_equal(found[:seen], whole[:seen]), lost
         wrong += not np.array_equal(found, whole)
     assert wrong <= (8 if kind.startswith("arithmetic") else 0)
     with pytest.raises(MalformedImage):
-        decode(source[:-40])
+        decode_file(source[:-40])
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("end", [b"", b"\xff", bytes(2)], ids=["none", "half", "zeros"])
 def test_a_jpeg_that_lacks_only_its_end_marker_is_taken(kind: str, end: bytes) -> None:
     source = make_jpeg(kind)
-    assert np.array_equal(decode(source[:-2] + end).rgb, decode(source).rgb)
+    assert np.array_equal(decode_file(source[:-2] + end).rgb, decode_file(source).rgb)
 
 
 @pytest.mark.parametrize("kind", WITH_ZEROS)
@@ -96,7 +96,7 @@ def test_a_product_on_white_is_taken_with_and_without_its_end_marker(
 ) -> None:
     """Its coded bytes end in thousands of zeros where tables are its own."""
     source = save_jpeg(product(height), kind)
-    assert np.array_equal(decode(source[:-2]).rgb, decode(source).rgb)
+    assert np.array_equal(decode_file(source[:-2]).rgb, decode_file(source).rgb)
 
 
 def test_white_is_coded_in_zeros() -> None:
@@ -114,25 +114,25 @@ def test_no_cut_of_a_product_on_white_gives_half_a_picture(kind: str) -> None:
 def test_what_lies_behind_the_end_marker_does_not_count(kind: str) -> None:
     """Motion photos carry a video there, MPO files further pictures."""
     source = make_jpeg(kind)
-    whole = decode(source).rgb
+    whole = decode_file(source).rgb
     video = np.random.default_rng(2).bytes(3_000_000)
     assert video.count(b"\xff\xda") > 40
     for behind in (video, source, b"\xff\xda" * 600, bytes(100), EOI):
-        assert np.array_equal(decode(source + behind).rgb, whole)
+        assert np.array_equal(decode_file(source + behind).rgb, whole)
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("arithmetic")])
 @pytest.mark.parametrize("padding", [b"\0", bytes(4), bytes(16), b"\xff" * 9, b"\x55" * 8])
 def test_a_few_padding_bytes_before_the_end_marker_are_taken(kind: str, padding: bytes) -> None:
     source = make_jpeg(kind)
-    assert np.array_equal(decode(source[:-2] + padding + EOI).rgb, decode(source).rgb)
+    assert np.array_equal(decode_file(source[:-2] + padding + EOI).rgb, decode_file(source).rgb)
 
 
 @pytest.mark.parametrize("padding", [bytes(17), bytes(1000), b"\x01\x02"])
 def test_more_bytes_or_others_than_padding_are_refused(padding: bytes) -> None:
     source = save_jpeg(photograph())
     with pytest.raises(MalformedImage):
-        decode(source[:-2] + padding + EOI)
+        decode_file(source[:-2] + padding + EOI)
 
 
 def test_a_stuffed_byte_at_the_end_of_a_scan_is_no_damage() -> None:
@@ -145,21 +145,21 @@ def test_a_stuffed_byte_at_the_end_of_a_scan_is_no_damage() -> None:
     at = source.index(b"\xff\xd0")
     padded = source[:at] + b"\x00" + source[at:]
     assert read_structure(padded).last.endswith(b"\xff\x00")
-    assert np.array_equal(decode(padded).rgb, decode(source).rgb)
+    assert np.array_equal(decode_file(padded).rgb, decode_file(source).rgb)
 
 
 def test_one_more_restart_marker_at_the_end_is_taken() -> None:
     source = save_jpeg(photograph(), "restarts")
     number = sum(source.count(bytes((0xFF, marker))) for marker in range(0xD0, 0xD8))
     behind = source[:-2] + bytes((0xFF, 0xD0 + number % 8)) + EOI
-    assert np.array_equal(decode(behind).rgb, decode(source).rgb)
+    assert np.array_equal(decode_file(behind).rgb, decode_file(source).rgb)
 
 
 @pytest.mark.parametrize("marker", [b"\xff\xd3", b""])
 def test_a_wrong_or_lost_restart_marker_is_refused(marker: bytes) -> None:
     source = save_jpeg(photograph(), "restarts")
     with pytest.raises(MalformedImage):
-        decode(source.replace(b"\xff\xd1", marker, 1))
+        decode_file(source.replace(b"\xff\xd1", marker, 1))
 
 
 def test_a_progressive_jpeg_without_one_of_its_scans_is_refused() -> None:
@@ -181,7 +181,7 @@ def test_a_marker_among_the_pixels_is_refused(kind: str) -> None:
     source = bytearray(make_jpeg(kind))
     source[-60:-58] = b"\xff\xd9"
     with pytest.raises(MalformedImage):
-        decode(bytes(source))
+        decode_file(bytes(source))
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in STORED])
@@ -189,9 +189,9 @@ def test_a_jpeg_that_is_mid_grey_is_taken(kind: str) -> None:
     pixels = picture(128, 160)
     pixels[40:] = 128
     for grey in (pixels, np.full_like(pixels, 128)):
-        assert decode(save_jpeg(grey, kind, quality=95)).rgb.shape == (128, 160, 3)
+        assert decode_file(save_jpeg(grey, kind, quality=95)).rgb.shape == (128, 160, 3)
     source = save_jpeg(pixels, kind, quality=95, comment=b"\xff\xda\xff\xd9")
-    assert decode(source).rgb[-1, -1].tolist() == [128, 128, 128]
+    assert decode_file(source).rgb[-1, -1].tolist() == [128, 128, 128]
 
 
 def test_every_jpeg_of_the_quality_pictures_is_taken(shared_dir: Path) -> None:
@@ -202,4 +202,4 @@ def test_every_jpeg_of_the_quality_pictures_is_taken(shared_dir: Path) -> None:
         with PillowImage.open(path) as opened:
             pixels = np.asarray(opened.convert("RGB"))
         for kind in WITH_ZEROS:
-            decode(save_jpeg(pixels, kind, quality=85))
+            decode_file(save_jpeg(pixels, kind, quality=85))

@@ -8,10 +8,16 @@ from hypothesis import strategies as st
 
 from tests.service.image.jpeg_samples import KINDS, make_jpeg, photograph, save_jpeg
 from upscaled.errors import UnsupportedImageFormat
-from upscaled.image.formats.jpeg.quality import find_quality, read_quality
+from upscaled.image.formats.jpeg.quality import find_quality
+from upscaled.image.formats.jpeg.quality import read_quality as quality_of
+from upscaled.image.formats.jpeg.structure import read_leading_segments
 
 PRESETS_FALLING = ["maximum", "high", "medium", "low"]
 """Photoshop's tables, as Pillow has them."""
+
+
+def read_quality(source: bytes) -> int:
+    return quality_of(read_leading_segments(source))
 
 
 @pytest.mark.parametrize("kind", ["baseline", "progressive", "grey", "cmyk", "4:4:4"])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL.ImageFile import MAXBLOCK
 
-from tests.service.image.jpeg_samples import KINDS, make_jpeg
-from upscaled.image.decode import decode
-from upscaled.image.formats.jpeg.structure import DQT, read_structure
+from tests.service.image.jpeg_samples import KINDS, make_jpeg, read_structure
+from upscaled.image.decode import decode_file
+from upscaled.image.formats.jpeg.structure import DQT
 
 
 def lengthen(source: bytes) -> bytes:
@@ -28,4 +28,4 @@ def test_the_border_of_a_piece_that_is_read_does_not_matter(kind: str) -> None:
     structure = read_structure(long)
     joined = structure.join()
     assert joined.index(structure.scans[0].coded) < MAXBLOCK < len(joined)
-    assert np.array_equal(decode(long).rgb, decode(source).rgb)
+    assert np.array_equal(decode_file(long).rgb, decode_file(source).rgb)

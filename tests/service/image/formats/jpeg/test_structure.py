@@ -10,13 +10,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tests.service.image.jpeg_samples import EOI, KINDS, make_jpeg, photograph, save_jpeg
+from tests.service.image.jpeg_samples import (
+    EOI,
+    KINDS,
+    make_jpeg,
+    photograph,
+    read_structure,
+    save_jpeg,
+)
 from tests.service.image.samples import exif_with_orientation
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 from upscaled.image.formats.jpeg import damage, structure
-from upscaled.image.formats.jpeg.structure import MAX_SEGMENTS, read_header, read_structure
-from upscaled.image.probe import probe
+from upscaled.image.formats.jpeg.structure import MAX_SEGMENTS, read_leading_segments
+from upscaled.image.header import read_header
 
 SMALL = save_jpeg(photograph(16, 16), "grey")
 FRAME_AT = SMALL.index(b"\xff\xc0")
@@ -37,7 +44,7 @@ def test_what_is_joined_anew_has_the_same_pixels_and_none_of_the_metadata(kind: 
     noted = source[:2] + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0") + source[2:]
     joined = read_structure(noted).join()
     assert joined == read_structure(source).join()
-    assert np.array_equal(decode(joined).rgb, decode(source).rgb)
+    assert np.array_equal(decode_file(joined).rgb, decode_file(source).rgb)
 
 
 @pytest.mark.parametrize(
@@ -56,25 +63,25 @@ def test_what_is_joined_anew_has_the_same_pixels_and_none_of_the_metadata(kind: 
     ],
 )
 def test_broken_or_foreign_metadata_does_not_matter(between: bytes) -> None:
-    assert np.array_equal(decode(behind_start(between)).rgb, decode(SMALL).rgb)
+    assert np.array_equal(decode_file(behind_start(between)).rgb, decode_file(SMALL).rgb)
 
 
 def test_a_profile_is_joined_by_its_numbers() -> None:
     pieces = [
         segment(0xE2, b"ICC_PROFILE\0" + bytes((at, 3)) + bytes((at,)) * 9) for at in (3, 1, 2)
     ]
-    assert read_header(behind_start(*pieces)).icc == b"\1" * 9 + b"\2" * 9 + b"\3" * 9
-    assert read_header(behind_start(*pieces[:2])).icc is None
+    assert read_leading_segments(behind_start(*pieces)).icc == b"\1" * 9 + b"\2" * 9 + b"\3" * 9
+    assert read_leading_segments(behind_start(*pieces[:2])).icc is None
 
 
 def test_a_height_that_follows_the_first_scan_is_read() -> None:
     """T.81, B.2.5: the marker DNL."""
     height = SMALL[FRAME_AT + 5 : FRAME_AT + 7]
     late = SMALL[: FRAME_AT + 5] + bytes(2) + SMALL[FRAME_AT + 7 : -2] + segment(0xDC, height) + EOI
-    assert probe(late) == probe(SMALL)
-    assert np.array_equal(decode(late).rgb, decode(SMALL).rgb)
+    assert read_header(late) == read_header(SMALL)
+    assert np.array_equal(decode_file(late).rgb, decode_file(SMALL).rgb)
     with pytest.raises(MalformedImage):
-        probe(late.replace(b"\xff\xdc", b"\xff\xfe"))
+        read_header(late.replace(b"\xff\xdc", b"\xff\xfe"))
 
 
 @pytest.mark.parametrize(
@@ -83,7 +90,7 @@ def test_a_height_that_follows_the_first_scan_is_read() -> None:
 def test_a_process_that_is_not_decoded_is_another_format(marker: int, bits: int) -> None:
     source = bytearray(SMALL)
     source[FRAME_AT + 1], source[FRAME_AT + 4] = marker, bits
-    for read in (probe, decode):
+    for read in (read_header, decode_file):
         with pytest.raises(UnsupportedImageFormat):
             read(bytes(source))
 
@@ -97,7 +104,7 @@ def test_a_broken_frame_is_refused(at: int, value: int) -> None:
     source[FRAME_AT + at] = value
     if at == 7:
         source[FRAME_AT + 8] = 0
-    for read in (probe, decode):
+    for read in (read_header, decode_file):
         with pytest.raises(MalformedImage):
             read(bytes(source))
 
@@ -112,7 +119,7 @@ def test_no_cut_or_change_of_a_header_raises_anything_else(kind: str) -> None:
         for place in chance.integers(2, min(length, 700), case % 4):
             broken[place] ^= int(chance.integers(1, 256))
         try:
-            decode(bytes(broken))
+            decode_file(bytes(broken))
         except (MalformedImage, ResolutionTooHigh, UnsupportedImageFormat):
             continue
 
@@ -121,9 +128,9 @@ def test_segments_are_counted() -> None:
     comment = segment(0xFE, b"")
     there = len(re.findall(rb"\xff[\xc0-\xfe]", SMALL[: SMALL.index(b"\xff\xda") + 2])) - 1
     most = MAX_SEGMENTS - there - 1
-    assert probe(behind_start(comment * most)).width_px == 16
+    assert read_header(behind_start(comment * most)).width_px == 16
     with pytest.raises(MalformedImage, match="segments"):
-        probe(behind_start(comment * (most + 1)))
+        read_header(behind_start(comment * (most + 1)))
 
 
 class CountingPattern:
@@ -195,7 +202,7 @@ def test_twice_the_bytes_take_twice_the_steps(
 def test_the_orientation_is_read_in_the_front_end() -> None:
     source = save_jpeg(photograph(16, 24))
     turned = source[:2] + segment(0xE1, exif_with_orientation(6)) + source[2:]
-    assert (probe(turned).width_px, probe(turned).height_px) == (16, 24)
+    assert (read_header(turned).width_px, read_header(turned).height_px) == (16, 24)
 
 
 def _set_scan(source: bytes, numbers: bytes) -> bytes:
@@ -210,7 +217,7 @@ def test_what_a_baseline_scan_says_of_its_coefficients_does_not_matter(
     kind: str, numbers: bytes
 ) -> None:
     source = make_jpeg(kind)
-    assert np.array_equal(decode(_set_scan(source, numbers)).rgb, decode(source).rgb)
+    assert np.array_equal(decode_file(_set_scan(source, numbers)).rgb, decode_file(source).rgb)
 
 
 @pytest.mark.parametrize(
@@ -228,4 +235,4 @@ def test_a_head_that_decoders_only_warn_of_is_taken(head: bytes) -> None:
     source = make_jpeg("baseline")
     end_of_jfif = 4 + int.from_bytes(source[4:6], "big")
     changed = source[:2] + head + source[end_of_jfif:]
-    assert np.array_equal(decode(changed).rgb, decode(source).rgb)
+    assert np.array_equal(decode_file(changed).rgb, decode_file(source).rgb)

@@ -11,7 +11,7 @@ from PIL import Image as PillowImage
 from PIL import ImageCms
 
 from tests.service.image.samples import GREY, PALETTE, RGB, chunk, deep_samples, png
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 from upscaled.image.icc import BT2020, DISPLAY_P3, SRGB, SRGB_CURVE, Curve, make_rgb_profile
 from upscaled.image.types import Image
 
@@ -41,7 +41,7 @@ def iccp(profile: bytes) -> bytes:
 
 def read(before: bytes, colour: int = RGB, bits: int = 8) -> Image:
     samples = deep_samples(1 if colour == GREY else 3, bits)
-    image = decode(png(samples, bits, colour, before=before))
+    image = decode_file(png(samples, bits, colour, before=before))
     if colour == RGB:
         assert np.array_equal(image.rgb, samples)
     return image
@@ -159,7 +159,7 @@ def test_grey_is_converted_and_stays_neutral(bits: int) -> None:
     peak = (1 << bits) - 1
     samples[0, 0] = (peak + 1) // 2
 
-    image = decode(png(samples, bits, GREY, before=gama(100_000)))
+    image = decode_file(png(samples, bits, GREY, before=gama(100_000)))
 
     assert image.icc is None
     assert (image.rgb[..., :1] == image.rgb[..., 1:]).all()
@@ -173,10 +173,10 @@ def test_a_palettes_colours_are_described_too() -> None:
     plte = chunk(b"PLTE", bytes(range(48)))
     source = png(deep_samples(1, 4), 4, PALETTE, before=cicp(P3_CICP) + plte)
 
-    assert decode(source).icc == P3
+    assert decode_file(source).icc == P3
 
 
 def test_what_comes_behind_the_pixels_is_too_late() -> None:
     source = png(deep_samples(3, 8), 8, RGB, after=gama(100_000))
 
-    assert decode(source).icc is None
+    assert decode_file(source).icc is None

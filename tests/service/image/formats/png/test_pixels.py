@@ -25,10 +25,9 @@ from tests.service.image.samples import (
     png,
 )
 from upscaled.errors import MalformedImage, ServiceError
-from upscaled.image.decode import decode
-from upscaled.image.formats.png.chunks import iterate_chunks
+from upscaled.image.decode import decode_file
 from upscaled.image.formats.png.pixels import MAX_SURPLUS_BYTES, count_pixel_bytes
-from upscaled.image.formats.png.structure import PngHeader
+from upscaled.image.formats.png.structure import PngHeader, iterate_chunks
 from upscaled.image.types import Image
 
 IEND = chunk(b"IEND", b"")
@@ -54,7 +53,7 @@ def tails(source: bytes, cut: int) -> Iterator[tuple[str, bytes]]:
 def refused_or_whole(source: bytes, whole: Image) -> bool:
     """Whether a damaged file is refused; its pixels are the whole picture's if it is not."""
     try:
-        image = decode(source)
+        image = decode_file(source)
     except MalformedImage:
         return True
     assert np.array_equal(image.rgb, whole.rgb)
@@ -66,7 +65,7 @@ def refused_or_whole(source: bytes, whole: Image) -> bool:
 
 def cut_everywhere(source: bytes, cuts: int = CUTS) -> None:
     """Each cut before the end of the pixels is refused with each tail."""
-    whole = decode(source)
+    whole = decode_file(source)
     last = [each for each in iterate_chunks(source) if each.name == b"IDAT"][-1]
     pixels_end = last.start + last.length + 4
     for number in range(cuts):
@@ -103,7 +102,7 @@ def in_chunks(source: bytes, chunk_bytes: int) -> bytes:
 
 def refuse(source: bytes) -> None:
     with pytest.raises(MalformedImage):
-        decode(source)
+        decode_file(source)
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
@@ -122,7 +121,7 @@ def test_rows_that_are_missing_are_noticed_though_the_file_is_sound(
 ) -> None:
     """All checksums are right, of the chunks and of the stream."""
     raw = raw_pixels(colour, bits, interlaced=interlaced)
-    whole = decode(sample_file(colour, bits, interlaced=interlaced))
+    whole = decode_file(sample_file(colour, bits, interlaced=interlaced))
     for length in (*(len(raw) * number // CUTS for number in range(CUTS)), len(raw) - 1):
         stream = zlib.compress(raw[:length])
         refuse(sample_file(colour, bits, interlaced=interlaced, compressed=stream))
@@ -171,7 +170,7 @@ def test_a_cut_animation_is_refused_until_its_first_frame_is_whole() -> None:
 def test_a_file_cut_between_its_chunks_is_refused(interlaced: bool) -> None:
     """At every border between IDATs no chunk is broken."""
     source = in_chunks(sample_file(RGB, 8, interlaced=interlaced), 100)
-    whole = decode(source)
+    whole = decode_file(source)
     borders = [each.start - 8 for each in iterate_chunks(source) if each.name == b"IDAT"]
     assert len(borders) > 20
     for border in borders:
@@ -192,7 +191,7 @@ def test_a_wrong_checksum_of_a_chunk_that_matters_is_refused(name: bytes) -> Non
 def test_every_flipped_bit_of_the_stream_is_noticed_though_the_chunk_is_sound() -> None:
     """By the stream's own checksum; its last bits may mean nothing."""
     source = sample_file(RGB, 8)
-    whole = decode(source)
+    whole = decode_file(source)
     stream = zlib.compress(raw_pixels(RGB, 8))
     taken = 0
     for at in (*range(0, len(stream), 13), *range(len(stream) - 8, len(stream))):
@@ -223,7 +222,7 @@ def odd_streams() -> dict[str, bytes]:
 def test_an_odd_stream_that_holds_all_pixels_is_taken(name: str) -> None:
     source = sample_file(RGB, 8, compressed=odd_streams()[name])
 
-    assert not refused_or_whole(source, decode(sample_file(RGB, 8)))
+    assert not refused_or_whole(source, decode_file(sample_file(RGB, 8)))
 
 
 def odd_files() -> dict[str, bytes]:
@@ -254,13 +253,13 @@ def odd_files() -> dict[str, bytes]:
 
 @pytest.mark.parametrize("name", sorted(odd_files()))
 def test_an_odd_file_that_holds_all_pixels_is_taken(name: str) -> None:
-    assert not refused_or_whole(odd_files()[name], decode(sample_file(RGB, 8)))
+    assert not refused_or_whole(odd_files()[name], decode_file(sample_file(RGB, 8)))
 
 
 def test_so_much_behind_the_last_row_is_taken_and_no_more_is_inflated() -> None:
     """100 MB more are refused before the second half of them is looked at."""
     raw = raw_pixels(RGB, 8)
-    whole = decode(sample_file(RGB, 8))
+    whole = decode_file(sample_file(RGB, 8))
 
     most = sample_file(RGB, 8, compressed=zlib.compress(raw + bytes(MAX_SURPLUS_BYTES)))
     assert not refused_or_whole(most, whole)
@@ -269,7 +268,7 @@ def test_so_much_behind_the_last_row_is_taken_and_no_more_is_inflated() -> None:
     halves = bytearray(in_chunks(bomb, len(bomb) // 2))
     halves[-len(IEND) - 40] ^= 1  # the last chunk's checksum is wrong
     with pytest.raises(MalformedImage) as refusal:
-        decode(bytes(halves))
+        decode_file(bytes(halves))
     assert "behind the last row" in refusal.value.detail
 
 
@@ -294,7 +293,7 @@ def test_large_pictures_come_through_in_many_pieces(
 ) -> None:
     samples = deep_samples(4, bits, 200, 450)
 
-    image = decode(in_chunks(png(samples, bits, RGBA, interlaced=interlaced), chunk_bytes))
+    image = decode_file(in_chunks(png(samples, bits, RGBA, interlaced=interlaced), chunk_bytes))
 
     assert image.alpha is not None
     assert np.array_equal(image.rgb, samples[..., :3])
@@ -312,7 +311,7 @@ def test_other_peoples_files_are_refused_at_every_cut(shared_dir: Path) -> None:
     for path in sorted((shared_dir / "images").rglob("*.png")):
         source = path.read_bytes()
         try:
-            decode(source)
+            decode_file(source)
         except ServiceError:
             continue
         if not source.startswith(PNG_SIGNATURE) or len(source) > 300_000:

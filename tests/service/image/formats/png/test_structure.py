@@ -25,12 +25,11 @@ from tests.service.image.samples import (
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import MalformedImage
 from upscaled.image.colour import MAX_PROFILE_BYTES
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 from upscaled.image.encode import encode
-from upscaled.image.formats.png.chunks import MAX_CHUNKS
-from upscaled.image.formats.png.structure import read_png_parts
+from upscaled.image.formats.png.structure import MAX_CHUNKS, read_png_parts
+from upscaled.image.header import read_header
 from upscaled.image.icc import BT2020, DISPLAY_P3, SRGB_CURVE, make_grey_profile, make_rgb_profile
-from upscaled.image.probe import probe
 from upscaled.image.types import Image
 
 P3 = make_rgb_profile(DISPLAY_P3, SRGB_CURVE)
@@ -94,8 +93,8 @@ NOTHING = Said(icc=None, has_alpha=False, dpi=None, is_turned=False)
 
 
 def read(source: bytes) -> Said:
-    """By the decoder, whose pixels are right and whose header is the probe's."""
-    image, info = decode(source), probe(source)
+    """By the decoder, whose pixels are right and whose size is the header's."""
+    image, info = decode_file(source), read_header(source)
     is_turned = image.rgb.shape == (30, 20, 3)
     assert np.array_equal(np.rot90(image.rgb, k=int(is_turned)), SAMPLES)
     assert (info.width_px, info.height_px) == (image.width_px, image.height_px)
@@ -178,7 +177,7 @@ def test_a_sound_profile_of_any_size_goes_on_byte_for_byte(length: int) -> None:
     assert image.icc == icc
     for alpha in (None, np.zeros(image.rgb.shape[:2], np.uint8)):
         data, _ = encode(Image(image.rgb, alpha, icc=image.icc), jpeg_quality=95)
-        assert decode(data).icc == icc
+        assert decode_file(data).icc == icc
 
 
 def test_a_profile_that_no_jpeg_can_hold_is_dropped_and_the_picture_kept() -> None:
@@ -228,16 +227,19 @@ def test_broken_transparency_is_left_out_and_so_is_alpha(
     bits = 4 if colour == PALETTE else 8
     pixels = deep_samples(samples, bits)
     plte = chunk(b"PLTE", HUGE[:48]) if colour == PALETTE else b""
-    without = decode(png(pixels, bits, colour, before=plte))
+    without = decode_file(png(pixels, bits, colour, before=plte))
     assert without.alpha is None
-    assert decode(png(pixels, bits, colour, before=plte + chunk(b"tRNS", sound))).alpha is not None
+    assert (
+        decode_file(png(pixels, bits, colour, before=plte + chunk(b"tRNS", sound))).alpha
+        is not None
+    )
 
     wrong = [chunk(b"tRNS", data) for data in broken]
     for trns in (*wrong, chunk(b"tRNS", sound)[:-1] + b"x"):
-        image = decode(png(pixels, bits, colour, before=plte + trns))
+        image = decode_file(png(pixels, bits, colour, before=plte + trns))
         assert image.alpha is None
         assert np.array_equal(image.rgb, without.rgb)
-        assert not probe(png(pixels, bits, colour, before=plte + trns)).has_alpha
+        assert not read_header(png(pixels, bits, colour, before=plte + trns)).has_alpha
 
 
 @pytest.mark.parametrize(("colour", "channels"), [(GREY_ALPHA, 2), (RGBA, 4)])
@@ -246,9 +248,9 @@ def test_transparency_beside_an_alpha_channel_means_nothing(
     colour: int, channels: int, bits: int
 ) -> None:
     samples = deep_samples(channels, bits)
-    plain = decode(png(samples, bits, colour)).alpha
+    plain = decode_file(png(samples, bits, colour)).alpha
 
-    alpha = decode(png(samples, bits, colour, before=chunk(b"tRNS", bytes(6)))).alpha
+    alpha = decode_file(png(samples, bits, colour, before=chunk(b"tRNS", bytes(6)))).alpha
 
     assert plain is not None
     assert alpha is not None
@@ -267,7 +269,7 @@ def test_of_a_transparent_colour_only_the_depths_bits_count(
     high = [int(level) | 0xFF00 << bits & 0xFFFF for level in samples[0, 1]]
     key = struct.pack(f">{channels}H", *high)
 
-    alpha = decode(png(samples, bits, colour, before=chunk(b"tRNS", key))).alpha
+    alpha = decode_file(png(samples, bits, colour, before=chunk(b"tRNS", key))).alpha
 
     assert alpha is not None
     assert np.array_equal(alpha == 0, (samples == samples[0, 1]).all(axis=-1))
@@ -277,14 +279,14 @@ def test_transparency_before_the_palette_is_out_of_place() -> None:
     plte, trns = chunk(b"PLTE", HUGE[:48]), chunk(b"tRNS", bytes(3))
     pixels = deep_samples(1, 4)
 
-    assert decode(png(pixels, 4, PALETTE, before=plte + trns)).alpha is not None
-    assert decode(png(pixels, 4, PALETTE, before=trns + plte)).alpha is None
+    assert decode_file(png(pixels, 4, PALETTE, before=plte + trns)).alpha is not None
+    assert decode_file(png(pixels, 4, PALETTE, before=trns + plte)).alpha is None
 
 
 @pytest.mark.parametrize("plte", [b"", bytes(1), bytes(5), bytes(771)])
 def test_a_broken_palette_is_refused_where_pixels_are_indices_alone(plte: bytes) -> None:
     with pytest.raises(MalformedImage):
-        decode(png(deep_samples(1, 8), 8, PALETTE, before=chunk(b"PLTE", plte)))
+        decode_file(png(deep_samples(1, 8), 8, PALETTE, before=chunk(b"PLTE", plte)))
     assert read(png(SAMPLES, 8, RGB, before=chunk(b"PLTE", plte))) == NOTHING
 
 
@@ -292,11 +294,11 @@ def test_a_palettes_wrong_checksum_is_refused_where_pixels_are_indices_alone() -
     broken = chunk(b"PLTE", HUGE[:768])[:-1] + b"x"
 
     with pytest.raises(MalformedImage):
-        decode(png(deep_samples(1, 8), 8, PALETTE, before=broken))
+        decode_file(png(deep_samples(1, 8), 8, PALETTE, before=broken))
     with pytest.raises(MalformedImage):
-        decode(png(deep_samples(1, 8), 8, PALETTE, before=b""))
+        decode_file(png(deep_samples(1, 8), 8, PALETTE, before=b""))
     with pytest.raises(MalformedImage):
-        decode(png(deep_samples(1, 8), 8, PALETTE, after=chunk(b"PLTE", HUGE[:768])))
+        decode_file(png(deep_samples(1, 8), 8, PALETTE, after=chunk(b"PLTE", HUGE[:768])))
     assert read(png(SAMPLES, 8, RGB, before=broken)) == NOTHING
 
 
@@ -305,7 +307,7 @@ def test_a_palette_longer_than_its_indices_reach_is_taken() -> None:
     pixels = deep_samples(1, 4)
     before = chunk(b"PLTE", palette.tobytes()) + chunk(b"tRNS", HUGE[:256])
 
-    image = decode(png(pixels, 4, PALETTE, before=before))
+    image = decode_file(png(pixels, 4, PALETTE, before=before))
 
     assert np.array_equal(image.rgb, palette[pixels[..., 0]])
     assert image.alpha is not None
@@ -338,7 +340,7 @@ def header(*fields: int) -> bytes:
 def test_a_broken_header_is_refused(ihdr: bytes) -> None:
     sound = png(SAMPLES, 8, RGB)
     rest = sound[len(PNG_SIGNATURE) + 25 :]
-    for refusing in (decode, probe):
+    for refusing in (decode_file, read_header):
         with pytest.raises(MalformedImage):
             refusing(PNG_SIGNATURE + ihdr + rest)
 
@@ -347,7 +349,7 @@ def test_a_chunk_longer_than_the_file_ends_it() -> None:
     """Before the pixels none are found; behind them nothing is missing."""
     endless = struct.pack(">I", 2**31 - 1) + b"tEXt" + b"words"
     with pytest.raises(MalformedImage):
-        decode(png(SAMPLES, 8, RGB, before=endless))
+        decode_file(png(SAMPLES, 8, RGB, before=endless))
     assert read(png(SAMPLES, 8, RGB, after=endless)) == NOTHING
 
 
@@ -356,7 +358,7 @@ def test_so_many_chunks_are_walked_and_no_more() -> None:
 
     assert read(png(SAMPLES, 8, RGB, before=few)) == NOTHING
     with pytest.raises(MalformedImage):
-        probe(png(SAMPLES, 8, RGB, before=few + chunk(b"juNk", b"")))
+        read_header(png(SAMPLES, 8, RGB, before=few + chunk(b"juNk", b"")))
 
 
 def test_the_stronger_of_two_profiles_is_the_first_sound_one() -> None:
@@ -378,6 +380,6 @@ def test_only_used_chunks_are_kept() -> None:
 def test_the_cases_are_answered(shared_dir: Path) -> None:
     for folder in ("png-ancillary-damage", "png-ancillary-size"):
         for path in sorted((shared_dir / "cases" / folder).glob("*.png")):
-            image = decode(path.read_bytes())
+            image = decode_file(path.read_bytes())
             assert image.alpha is None, path
             assert (image.icc is not None) == (path.name == "png_iccp_1500kb.png"), path

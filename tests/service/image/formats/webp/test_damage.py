@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tests.service.image.samples import picture, save
 from tests.service.image.webp_samples import chunks_of, extended, frame, webp
 from upscaled.errors import MalformedImage
-from upscaled.image.decode import decode
+from upscaled.image.decode import decode_file
 from upscaled.image.formats.webp.damage import has_unread_zeros
 from upscaled.image.formats.webp.structure import read_picture
 from upscaled.image.formats.webp.vp8 import find_partitions, join_partitions
@@ -66,7 +66,7 @@ def test_the_zeros_of_even_areas_are_taken(kind: str) -> None:
         cut_out[height // 3 :, :, 3] = 0
         for pixels in (even(height, width), cut_out, np.zeros((height, width, 3), np.uint8)):
             source = save(pixels, "WEBP", **KINDS[kind])
-            assert decode(source).rgb.shape[:2] == (height, width)
+            assert decode_file(source).rgb.shape[:2] == (height, width)
             most = max(most, zeros_at_end(read_picture(source).bitstream))
     if kind in ("lossy", "fast lossless"):
         assert most > 100  # so they have been looked into
@@ -77,7 +77,7 @@ def test_zeros_behind_whole_data_are_padding(kind: str) -> None:
     source = save(picture(64, 64), "WEBP", **KINDS[kind])
     ((name, data),) = chunks_of(source).items()
     padded = webp((name, data + bytes(500)))
-    assert np.array_equal(decode(padded).rgb, decode(source).rgb)
+    assert np.array_equal(decode_file(padded).rgb, decode_file(source).rgb)
 
 
 @pytest.mark.parametrize("channels", [1, 3, 4])
@@ -86,11 +86,11 @@ def test_lost_noise_is_refused_at_every_cut(kind: str, channels: int) -> None:
     """Of lossless noise all codes are of one length, so that every byte is as good as another."""
     pixels = noise(96, 80, channels)
     source = save(np.repeat(pixels, 3, axis=2) if channels == 1 else pixels, "WEBP", **KINDS[kind])
-    assert decode(source).rgb.shape == (96, 80, 3)
+    assert decode_file(source).rgb.shape == (96, 80, 3)
     for part in range(1, 21):
         at = len(source) * part // 21
         with pytest.raises(MalformedImage):
-            decode(source[:at] + bytes(len(source) - at))
+            decode_file(source[:at] + bytes(len(source) - at))
 
 
 def test_a_first_frame_that_leaves_its_canvas_free_is_looked_into_as_well() -> None:
@@ -98,9 +98,13 @@ def test_a_first_frame_that_leaves_its_canvas_free_is_looked_into_as_well() -> N
     ((name, data),) = chunks_of(source).items()
     canvas, start = extended(400, 300, 0x02), (b"ANIM", bytes(6))
     lost = data[: len(data) // 2] + bytes(len(data) - len(data) // 2)
-    assert decode(webp(canvas, start, frame(0, 0, 80, 96, (name, data)))).rgb.shape == (300, 400, 3)
+    assert decode_file(webp(canvas, start, frame(0, 0, 80, 96, (name, data)))).rgb.shape == (
+        300,
+        400,
+        3,
+    )
     with pytest.raises(MalformedImage):
-        decode(webp(canvas, start, frame(0, 0, 80, 96, (name, lost))))
+        decode_file(webp(canvas, start, frame(0, 0, 80, 96, (name, lost))))
 
 
 def test_lost_alpha_is_refused() -> None:
@@ -112,7 +116,7 @@ def test_lost_alpha_is_refused() -> None:
         at = len(coded) * part // 21
         lost = coded[:at] + bytes(len(coded) - at)
         with pytest.raises(MalformedImage):
-            decode(webp(extended(80, 96, 0x10), (b"ALPH", lost), (b"VP8 ", chunks[b"VP8 "])))
+            decode_file(webp(extended(80, 96, 0x10), (b"ALPH", lost), (b"VP8 ", chunks[b"VP8 "])))
 
 
 def test_the_partitions_of_a_frame_are_found_and_joined_again() -> None:
@@ -130,11 +134,11 @@ def test_the_partitions_of_a_frame_are_found_and_joined_again() -> None:
 
 
 def test_every_partition_that_ends_in_the_zeros_is_looked_into() -> None:
-    assert not has_unread_zeros(FOUR_PARTITIONS)
+    assert not has_unread_zeros(read_picture(FOUR_PARTITIONS))
     for part in range(1, 21):
         at = len(FOUR_PARTITIONS) * part // 21
         with pytest.raises(MalformedImage):
-            decode(FOUR_PARTITIONS[:at] + bytes(len(FOUR_PARTITIONS) - at))
+            decode_file(FOUR_PARTITIONS[:at] + bytes(len(FOUR_PARTITIONS) - at))
 
 
 def test_a_frame_without_its_partitions_is_refused() -> None:

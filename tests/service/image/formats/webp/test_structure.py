@@ -21,10 +21,10 @@ from tests.service.image.webp_samples import (
     webp,
 )
 from upscaled.errors import MalformedImage
-from upscaled.image.decode import decode
-from upscaled.image.formats.webp.structure import Canvas, read_canvas
+from upscaled.image.decode import decode_file
+from upscaled.image.formats.webp.structure import read_picture
+from upscaled.image.header import read_header
 from upscaled.image.pixels import Pixels
-from upscaled.image.probe import probe
 
 WIDTH, HEIGHT = 97, 75
 ANIM: Chunk = (b"ANIM", bytes(6))
@@ -44,34 +44,36 @@ def test_every_kind_tells_its_size_and_alpha(height: int, width: int) -> None:
     for (kind, has_alpha), source in sources.items():
         assert source[12:16] == kind
         exif = b"tags" if kind == b"VP8X" else b""
-        assert read_canvas(source) == Canvas(width, height, has_alpha, exif)
+        first = read_picture(source)
+        assert (first.canvas_px, first.has_alpha) == ((width, height), has_alpha)
+        assert first.metadata.get(b"EXIF", b"") == exif
 
 
 def test_a_cut_file_is_refused_wherever_it_is_cut() -> None:
     source = save(picture(64, 64), "WEBP")
     for length in range(len(source)):
         with pytest.raises((ValueError, struct.error)):
-            read_canvas(source[:length])
+            read_picture(source[:length])
 
 
 def test_another_first_chunk_is_refused() -> None:
     with pytest.raises(ValueError, match="JUNK"):
-        read_canvas(b"RIFF\x18\0\0\0WEBPJUNK" + bytes(40))
+        read_picture(b"RIFF\x18\0\0\0WEBPJUNK" + bytes(40))
 
 
 def test_chunks_without_end_are_refused() -> None:
     body = b"WEBPVP8X" + struct.pack("<IB", 10, 0x08) + bytes(9) + b"JUNK\0\0\0\0" * 30_000
     with pytest.raises(ValueError, match="chunks"):
-        read_canvas(b"RIFF" + struct.pack("<I", len(body)) + body)
+        read_picture(b"RIFF" + struct.pack("<I", len(body)) + body)
 
 
 def test_a_huge_canvas_is_refused_where_there_is_no_room_for_it() -> None:
     """In a process that may hold 300 MB; the canvas would take 1 GB, twice."""
     program = (
         "import sys\n"
-        "from upscaled.image.probe import probe\n"
+        "from upscaled.image.header import read_header\n"
         "from upscaled.errors import ResolutionTooHigh\n"
-        "try: probe(bytes.fromhex(sys.argv[1]))\n"
+        "try: read_header(bytes.fromhex(sys.argv[1]))\n"
         "except ResolutionTooHigh: print('refused')\n"
     )
     limit = 300 * 1024 * 1024
@@ -95,7 +97,7 @@ def bitstreams(kind: str, *, cut_out: bool) -> list[Chunk]:
 
 def pixels_of(source: bytes) -> tuple[Pixels, Pixels | None]:
     """Colour and alpha, which are as they were probed."""
-    image, info = decode(source), probe(source)
+    image, info = decode_file(source), read_header(source)
     assert (info.width_px, info.height_px) == (image.width_px, image.height_px)
     assert info.has_alpha == (image.alpha is not None)
     return image.rgb, image.alpha
@@ -145,7 +147,7 @@ def test_alpha_beside_a_lossless_picture_is_not_its_own() -> None:
     chunks = bitstreams("lossless", cut_out=False)
     source = webp(extended(WIDTH, HEIGHT, ALPHA_FLAG), alpha, *chunks)
     assert np.array_equal(pixels_of(source)[0], picture(HEIGHT, WIDTH))
-    assert not probe(source).has_alpha
+    assert not read_header(source).has_alpha
 
 
 @pytest.mark.parametrize("flags", [0, ALPHA_FLAG])
@@ -176,10 +178,10 @@ def test_metadata_count_where_the_header_announces_them() -> None:
     exif = exif_with_orientation(6)
     for flags, is_turned in ((EXIF_FLAG, True), (0, False), (EXIF_FLAG | ICC_FLAG, True)):
         source = webp(extended(WIDTH, HEIGHT, flags), *chunks, (b"EXIF", exif))
-        assert (probe(source).width_px == HEIGHT) is is_turned
-        assert (decode(source).width_px == HEIGHT) is is_turned
+        assert (read_header(source).width_px == HEIGHT) is is_turned
+        assert (decode_file(source).width_px == HEIGHT) is is_turned
     for flags in (EXIF_FLAG, ICC_FLAG):  # and the chunk is missing
-        assert decode(webp(extended(WIDTH, HEIGHT, flags), *chunks)).icc is None
+        assert decode_file(webp(extended(WIDTH, HEIGHT, flags), *chunks)).icc is None
 
 
 def test_a_file_without_a_whole_picture_on_its_canvas_is_malformed() -> None:
@@ -197,7 +199,7 @@ def test_a_file_without_a_whole_picture_on_its_canvas_is_malformed() -> None:
         webp(moving, ANIM, frame(2, 0, WIDTH, HEIGHT, *lossy)),
     ):
         with pytest.raises(MalformedImage):
-            decode(broken)
+            decode_file(broken)
 
 
 def test_files_of_the_shared_cases_have_their_alpha(shared_dir: Path) -> None:

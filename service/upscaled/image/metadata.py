@@ -1,12 +1,15 @@
-"""The tags of an EXIF block that this service knows: read without fail, and a few written.
+"""Read what a picture's file says beside its pixels: orientation, resolution, and credit.
 
-Only the tags' own values are read, by a reader that cannot fail: whatever else is broken in a
-camera's EXIF block is no reason to refuse its picture.
+EXIF is read by a reader that cannot fail: whatever else is broken in a camera's EXIF block is no
+reason to refuse its picture. Only the credit is ever written.
 """
 
+import math
 import struct
 from collections.abc import Mapping
 from typing import Final
+
+from upscaled.image.types import Credit
 
 ORIENTATION: Final = 0x0112
 X_RESOLUTION: Final = 0x011A
@@ -14,6 +17,9 @@ Y_RESOLUTION: Final = 0x011B
 RESOLUTION_UNIT: Final = 0x0128
 ARTIST: Final = 0x013B
 COPYRIGHT: Final = 0x8298
+
+UPRIGHT: Final = 1
+"""The orientation of a picture that is stored as it is shown."""
 
 _PREFIX: Final = b"Exif\x00\x00"
 _ENTRY_BYTES: Final = 12
@@ -30,6 +36,10 @@ _INTEROPERABILITY_INDEX: Final = 0x0001
 _UNCALIBRATED: Final = 0xFFFF
 _DCF_OPTION_FILE: Final = "R03"
 
+_UNITS_PER_INCH: Final = {2: 1.0, 3: 2.54}
+_MAX_DPI: Final = 1_000_000.0
+
+Dpi = tuple[float, float]
 _Entries = Mapping[int, tuple[int, int, int]]
 
 
@@ -58,6 +68,14 @@ class Exif:
         index = self._text(interoperability, _INTEROPERABILITY_INDEX)
         space = self._whole(details, _COLOUR_SPACE)
         return space == _UNCALIBRATED and index == _DCF_OPTION_FILE
+
+    @property
+    def orientation(self) -> int:
+        """How the stored picture is to be turned, 1 to 8; `UPRIGHT` where the block is broken, or
+        holds no orientation or a senseless one.
+        """
+        value = self.whole(ORIENTATION)
+        return value if value is not None and 1 <= value <= 8 else UPRIGHT
 
     def ratio(self, tag: int) -> float | None:
         """A tag's single fraction."""
@@ -120,7 +138,62 @@ class Exif:
         return int(start)
 
 
-def write_texts(texts: Mapping[int, str]) -> bytes:
+def swaps_sides(orientation: int) -> bool:
+    """Whether turning a picture of this orientation upright exchanges width and height."""
+    return orientation >= 5
+
+
+def upright_size(width_px: int, height_px: int, orientation: int) -> tuple[int, int]:
+    """The (width, height) of a stored picture once it is turned upright."""
+    return (height_px, width_px) if swaps_sides(orientation) else (width_px, height_px)
+
+
+def read_dpi(exif: Exif, format_dpi: object, orientation: int) -> Dpi | None:
+    """Read the pixels an inch, across and down, of the upright picture.
+
+    Args:
+        exif: looked into where the format's own field holds no sensible value.
+        format_dpi: what Pillow found in the format's own field, if anything.
+        orientation: that of the stored picture, which both fields describe.
+
+    Returns:
+        None where neither holds a sensible value.
+    """
+    dpi = _sensible(format_dpi) or _sensible(_exif_dpi(exif))
+    return (dpi[1], dpi[0]) if dpi and swaps_sides(orientation) else dpi
+
+
+def _exif_dpi(exif: Exif) -> object:
+    per_inch = _UNITS_PER_INCH.get(exif.whole(RESOLUTION_UNIT) or 2)
+    across, down = exif.ratio(X_RESOLUTION), exif.ratio(Y_RESOLUTION)
+    if not per_inch or not across or not down:
+        return None
+    return across * per_inch, down * per_inch
+
+
+def _sensible(dpi: object) -> Dpi | None:
+    if not isinstance(dpi, tuple) or len(dpi) != 2:
+        return None
+    try:
+        across, down = (float(side) for side in dpi)
+    except (TypeError, ValueError, ZeroDivisionError, OverflowError):
+        return None
+    is_sensible = all(math.isfinite(side) and 1 <= side <= _MAX_DPI for side in (across, down))
+    return (across, down) if is_sensible else None
+
+
+def read_credit(exif: Exif) -> Credit | None:
+    """Read who made a picture and whose it is; None where its file says neither."""
+    credit = Credit(artist=exif.text(ARTIST), copyright=exif.text(COPYRIGHT))
+    return credit if credit.artist or credit.copyright else None
+
+
+def write_credit(credit: Credit) -> bytes:
+    """Write an EXIF block, without its "Exif" prefix, that holds the credit alone."""
+    return _write_texts({ARTIST: credit.artist, COPYRIGHT: credit.copyright})
+
+
+def _write_texts(texts: Mapping[int, str]) -> bytes:
     """A TIFF block with these tags' texts in one directory; empty ones are left out."""
     values = {tag: text.encode() + b"\x00" for tag, text in sorted(texts.items()) if text}
     values_at = 8 + 2 + len(values) * _ENTRY_BYTES + 4

@@ -1,16 +1,55 @@
-"""Which format a file is in, told by its bytes alone: names and media types are never trusted."""
+"""The table of picture formats, and how a file's format is recognised by its bytes alone.
 
+A new format is a row here and the module that reads it. What else is recognised is refused by name.
+"""
+
+from collections.abc import Mapping
 from typing import Final
 
-# The formats that are always decoded, and those that a setting adds. Everything else that is
-# recognised is refused by name.
-ENABLED: Final = frozenset({"JPEG", "PNG", "WEBP"})
-BY_SETTING: Final = frozenset({"AVIF", "BMP", "HEIC", "TIFF"})
+from upscaled.image.formats import bmp, tiff
+from upscaled.image.formats.format import Format
+from upscaled.image.formats.isobmff import avif, heic
+from upscaled.image.formats.jpeg import reader as jpeg
+from upscaled.image.formats.png import reader as png
+from upscaled.image.formats.webp import reader as webp
+
+JPEG: Final = Format(
+    "JPEG", jpeg, signatures=(b"\xff\xd8\xff",), media_type="image/jpeg", suffix="jpg"
+)
+PNG: Final = Format(
+    "PNG", png, signatures=(b"\x89PNG\r\n\x1a\n",), media_type="image/png", suffix="png"
+)
+_TABLE: Final = (
+    JPEG,
+    PNG,
+    Format("WEBP", webp),  # its signature is in two pieces: see `sniff`
+    Format("AVIF", avif, brands=(b"avif", b"avis"), is_optional=True),
+    Format("BMP", bmp, signatures=(b"BM",), is_optional=True),
+    Format(
+        "HEIC",
+        heic,
+        brands=(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"),
+        is_optional=True,
+    ),
+    Format(
+        "TIFF",
+        tiff,
+        # Also DNG, CR2, NEF and ARW; the other two are BigTIFF's.
+        signatures=(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
+        is_optional=True,
+        reports_damage_on_stderr=True,
+    ),
+)
+
+FORMATS: Final[Mapping[str, Format]] = {each.name: each for each in _TABLE}
+"""Every format that can be decoded, by its name."""
+ALWAYS_DECODED: Final = frozenset(each.name for each in _TABLE if not each.is_optional)
+OPTIONAL: Final = frozenset(each.name for each in _TABLE if each.is_optional)
+"""Decoded where the setting `extra_formats` names them."""
 
 # First bytes -> format, from the formats' own specifications and the `file` magic database.
-_PREFIXES: Final[tuple[tuple[bytes, str], ...]] = (
-    (b"\xff\xd8\xff", "JPEG"),
-    (b"\x89PNG\r\n\x1a\n", "PNG"),
+_SIGNATURES: Final[tuple[tuple[bytes, str], ...]] = (
+    *((signature, each.name) for each in _TABLE for signature in each.signatures),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
     (b"IIU\x00", "RAW"),  # Panasonic RW2
@@ -19,11 +58,6 @@ _PREFIXES: Final[tuple[tuple[bytes, str], ...]] = (
     (b"MMOR", "RAW"),
     (b"FUJIFILMCCD-RAW", "RAW"),
     (b"FOVb", "RAW"),  # Sigma X3F
-    (b"II*\x00", "TIFF"),  # also DNG, CR2, NEF, ARW
-    (b"MM\x00*", "TIFF"),
-    (b"II+\x00", "TIFF"),  # BigTIFF
-    (b"MM\x00+", "TIFF"),
-    (b"BM", "BMP"),
     (b"%PDF-", "PDF"),
     (b"8BPS", "PSD"),
     (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG2000"),
@@ -59,31 +93,24 @@ _PREFIXES: Final[tuple[tuple[bytes, str], ...]] = (
 
 # Brands of ISO base media files that hold a still picture (ISO/IEC 23008-12, AV1 image format).
 _BRANDS: Final = {
-    b"avif": "AVIF",
-    b"avis": "AVIF",
-    b"heic": "HEIC",
-    b"heix": "HEIC",
-    b"heim": "HEIC",
-    b"heis": "HEIC",
-    b"hevc": "HEIC",
-    b"hevx": "HEIC",
+    **{brand: each.name for each in _TABLE for brand in each.brands},
     b"crx ": "RAW",  # Canon CR3
 }
-# What says that there are pictures, and not how they are coded: HEIC in what people have.
+# They say that there are pictures, and not how these are coded: HEIC in practice.
 _GENERAL_BRANDS: Final = frozenset({b"mif1", b"msf1", b"miaf"})
 
 _SVG_SEARCH_BYTES: Final = 4096
 
 
 def sniff(source: bytes) -> str | None:
-    """The format's name ("JPEG", "PNG", "WEBP", "GIF" ...), or None where the bytes are no image.
+    """Recognise a format ("JPEG", "PNG", "GIF" ...); None where the bytes are no image.
 
     Looks at the first 4 KB and the last 18 bytes at most.
     """
     if source[:4] == b"RIFF" and source[8:12] == b"WEBP":
         return "WEBP"
-    for prefix, name in _PREFIXES:
-        if source.startswith(prefix):
+    for signature, name in _SIGNATURES:
+        if source.startswith(signature):
             return name
     return (
         _sniff_iso_media(source)

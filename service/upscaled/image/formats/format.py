@@ -1,0 +1,121 @@
+"""What every picture format is described by, and what its reader offers."""
+
+import struct
+import zlib
+from dataclasses import dataclass
+from io import BytesIO
+from typing import TYPE_CHECKING, Final, Protocol
+
+from upscaled.image.metadata import UPRIGHT, Exif
+from upscaled.image.types import Header, Rectangle
+
+if TYPE_CHECKING:
+    from PIL.ImageFile import ImageFile
+
+# How often Pillow may ask for bytes: about 0.1 s of work before the pixels, 2 s among them.
+_MAX_HEADER_READS: Final = 20_000
+_MAX_PIXEL_READS: Final = 500_000
+
+BROKEN_FILE_ERRORS: Final = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    EOFError,
+    OverflowError,
+    IndexError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    AssertionError,
+    StopIteration,
+    RuntimeError,
+    struct.error,
+    zlib.error,
+)
+"""What Pillow's readers, libheif's and our own are known to raise on broken bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """A file that its decoder has opened; its pixels are neither decoded nor turned yet.
+
+    picture: Pillow's view of the file.
+    exif: the file's EXIF block, empty without one.
+    icc: the profile of the pixels, sound or not; None for sRGB, and where the file does not say.
+    dpi: what stands in the format's own field of the resolution, None without one.
+    orientation: how decoded pixels are still to be turned, as EXIF numbers it (1 to 8).
+    crop_px: what is kept of decoded pixels before they are turned; None for all.
+    jpeg_quality: see `upscaled.image.types.Image`.
+    transparent_level: the level of grey, of 0 to 255, that is transparent; None for none.
+    """
+
+    picture: "ImageFile"
+    exif: Exif
+    icc: bytes | None
+    dpi: object = None
+    orientation: int = UPRIGHT
+    crop_px: Rectangle | None = None
+    jpeg_quality: int | None = None
+    transparent_level: int | None = None
+
+
+class Reader(Protocol):
+    """What the module of a format offers. Both raise `BROKEN_FILE_ERRORS` for a broken file."""
+
+    def read_header(self, source: bytes) -> Header:
+        """Read a file's header without any code in C, as is safe in the front end."""
+
+    def open_stored(self, source: bytes, header: Header) -> Stored:
+        """Open a file for decoding, in a decoder process.
+
+        Args:
+            source: the file's bytes.
+            header: what `read_header` made of them.
+
+        Raises:
+            ValueError: pixels are damaged or missing that the decoder would make up without an
+                error.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A picture format that can be decoded.
+
+    name: Pillow's name of it, which settings, logs and reports use too.
+    reader: the module that reads it.
+    signatures: a file begins with one of these.
+    brands: those of an ISO base media file in this format, instead of a signature.
+    is_optional: decoded only where the setting `extra_formats` names it.
+    reports_damage_on_stderr: its decoder reports damaged pixels there and nowhere else.
+    media_type, suffix: of a file that is written in this format; "" where none is.
+    """
+
+    name: str
+    reader: Reader
+    signatures: tuple[bytes, ...] = ()
+    brands: tuple[bytes, ...] = ()
+    is_optional: bool = False
+    reports_damage_on_stderr: bool = False
+    media_type: str = ""
+    suffix: str = ""
+
+
+class LimitedFile(BytesIO):
+    """A file that may be asked for bytes only so often.
+
+    Pillow walks a header piece by piece in Python: of 25 MB in pieces of 4 bytes it would make
+    20 s of work.
+    """
+
+    _reads_left = _MAX_HEADER_READS
+
+    def allow_pixels(self) -> None:
+        """Allow as many reads as sound pixels take, once the header is read."""
+        self._reads_left = _MAX_PIXEL_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self._reads_left -= 1
+        if self._reads_left < 0:
+            raise OSError("too many pieces")
+        return super().read(size)

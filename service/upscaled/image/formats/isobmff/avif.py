@@ -1,0 +1,72 @@
+"""The reader of AVIF files, decoded by libavif through Pillow."""
+
+from typing import TYPE_CHECKING
+
+from upscaled.image.formats.format import BROKEN_FILE_ERRORS, LimitedFile, Stored
+from upscaled.image.formats.isobmff.boxes import Still, read_still
+from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, hide_exif, is_damaged
+from upscaled.image.formats.isobmff.transforms import TRANSFORMS, Transform, transformed_size
+from upscaled.image.metadata import Exif
+from upscaled.image.types import Header, Rectangle
+
+if TYPE_CHECKING:
+    from PIL.AvifImagePlugin import AvifImageFile
+
+
+def read_header(source: bytes) -> Header:
+    """Read size and transparency from the boxes, with the transforms in the order of MIAF."""
+    still = read_still(source)
+    return Header(
+        "AVIF",
+        *transformed_size(still.width_px, still.height_px, _in_order(still)),
+        has_alpha=still.has_alpha or still.tiles_have_alpha,
+        decoded_pixels=still.decoded_pixels,
+        parts=still,
+    )
+
+
+def open_stored(source: bytes, header: Header) -> Stored:
+    """Open an AVIF file, and refuse one whose coded data are cut short or end in zeros.
+
+    Pillow reports the turn as an EXIF orientation. libavif leaves the crop to its caller.
+    """
+    from upscaled.image.formats.isobmff.colour import choose_profile
+
+    still: Still = header.parts
+    picture = _open(source)
+    if is_damaged(source, still.meta):
+        raise ValueError("coded data end early")
+    exif = Exif(picture.info.get("exif") or b"")
+    return Stored(
+        picture,
+        exif,
+        choose_profile(source, still, picture),
+        dpi=picture.info.get("dpi"),
+        orientation=exif.orientation,
+        crop_px=_find_crop(still),
+        jpeg_quality=TYPICAL_QUALITY,
+    )
+
+
+def _in_order(still: Still) -> list[Transform]:
+    return sorted(still.transforms, key=lambda each: TRANSFORMS.index(each.name))
+
+
+def _find_crop(still: Still) -> Rectangle | None:
+    crop = next((each.crop for each in _in_order(still) if each.crop is not None), None)
+    return crop.rectangle(still.width_px, still.height_px) if crop else None
+
+
+def _open(source: bytes) -> "AvifImageFile":
+    from PIL import AvifImagePlugin
+
+    AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # more only hold memory
+    file = LimitedFile(source)
+    try:
+        picture = AvifImagePlugin.AvifImageFile(file)
+    except BROKEN_FILE_ERRORS:
+        # A broken EXIF block is an error to libavif and Pillow. The turn stands in other boxes.
+        file = LimitedFile(hide_exif(source))
+        picture = AvifImagePlugin.AvifImageFile(file)
+    file.allow_pixels()
+    return picture

@@ -1,0 +1,47 @@
+"""The reader of HEIC files, decoded by libheif through pillow-heif."""
+
+from upscaled.image.formats.format import LimitedFile, Stored
+from upscaled.image.formats.isobmff.boxes import Still, read_still
+from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, is_damaged
+from upscaled.image.formats.isobmff.transforms import transformed_size
+from upscaled.image.metadata import Exif
+from upscaled.image.types import Header
+
+
+def read_header(source: bytes) -> Header:
+    """Read size and transparency from the boxes, with the transforms in the order of the file."""
+    still = read_still(source)
+    return Header(
+        "HEIC",
+        *transformed_size(still.width_px, still.height_px, still.transforms),
+        has_alpha=still.has_alpha,
+        decoded_pixels=still.decoded_pixels,
+        parts=still,
+    )
+
+
+def open_stored(source: bytes, header: Header) -> Stored:
+    """Open a HEIC file, and refuse one whose coded data are cut short or end in zeros.
+
+    libheif crops and turns by itself.
+    """
+    from pillow_heif import options
+    from pillow_heif.as_plugin import HeifImageFile
+
+    from upscaled.image.formats.isobmff.colour import choose_profile
+
+    still: Still = header.parts
+    options.DECODE_THREADS = 1
+    options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
+    file = LimitedFile(source)
+    picture = HeifImageFile(file)  # type: ignore[no-untyped-call]
+    file.allow_pixels()
+    if is_damaged(source, still.meta):
+        raise ValueError("coded data end early")
+    return Stored(
+        picture,
+        Exif(picture.info.get("exif") or b""),
+        choose_profile(source, still, picture),
+        dpi=picture.info.get("dpi"),
+        jpeg_quality=TYPICAL_QUALITY,
+    )
