@@ -26,11 +26,11 @@ def main(arguments_given: list[str] | None = None) -> None:
     wanted = PARTS if "all" in arguments.parts else tuple(dict.fromkeys(arguments.parts))
     with tempfile.TemporaryDirectory(prefix="bench-") as data_dir:
         report = measure(Path(data_dir), wanted, effort, device, arguments.weights)
-    from scripts.benchmark.report import to_table, write_into_readme
+    from scripts.benchmark.report import to_table, write_into_page
 
     print(to_table(report))
-    if arguments.readme:
-        write_into_readme(report, ROOT / "README.md")
+    if arguments.page:
+        write_into_page(report, ROOT / "service" / "upscaled" / "docs" / "performance.md")
     print(json.dumps(report))
 
 
@@ -122,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         help="a file of realesr-general-x4v3; default: the one fetched, else random ones",
     )
     parser.add_argument(
-        "--readme", action="store_true", help="write the results and the plots into README.md"
+        "--page", action="store_true", help="write results and plots into the page of performance"
     )
     return parser
 

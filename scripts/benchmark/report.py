@@ -1,4 +1,4 @@
-"""Results as README shows them: a table, and the picture of throughput."""
+"""Results as the page of performance shows them: a table, and the picture of throughput."""
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -8,7 +8,7 @@ from scripts.benchmark.machine import Facts, describe_in_a_line
 from scripts.benchmark.plot import Panel, draw
 from scripts.benchmark.race import PEAK
 
-BEGIN, END = "<!-- results: written by scripts/bench --readme -->", "<!-- /results -->"
+BEGIN, END = "<!-- results: written by scripts/bench --page -->", "<!-- /results -->"
 PLOT = Path(__file__).resolve().parent / "throughput.svg"
 
 Rows = Iterator[tuple[str, str]]
@@ -26,22 +26,22 @@ def to_table(report: Facts) -> str:
     return "\n".join([heading, "", "| what | figure |", "|---|---|", *lines])
 
 
-def write_into_readme(report: Facts, readme: Path, plot: Path = PLOT) -> None:
-    """Put the table between README's markers, and the picture where it points to.
+def write_into_page(report: Facts, page: Path, plot: Path = PLOT) -> None:
+    """Put the table between the page's markers, and the picture where it points to.
 
     Raises:
-        ValueError: README has no such markers.
+        ValueError: the page has no such markers.
     """
-    text = readme.read_text()
+    text = page.read_text()
     before, found_begin, rest = text.partition(BEGIN)
     _, found_end, after = rest.partition(END)
     if not found_begin or not found_end:
-        raise ValueError(f"{readme}: has no {BEGIN} and {END}")
+        raise ValueError(f"{page}: has no {BEGIN} and {END}")
     middle = to_table(report)
     if "http" in report:
         plot.write_text(draw_throughput(cast(Mapping[str, Any], report["http"])))
-        middle += f"\n\n![Throughput by image size and by clients]({_link(plot, readme)})"
-    readme.write_text(f"{before}{BEGIN}\n{middle}\n{END}{after}")
+        middle += f"\n\n![Throughput by image size and by clients]({_link(plot, page)})"
+    page.write_text(f"{before}{BEGIN}\n{middle}\n{END}{after}")
 
 
 def draw_throughput(http: Mapping[str, Any]) -> str:
@@ -58,11 +58,9 @@ def draw_throughput(http: Mapping[str, Any]) -> str:
     )
 
 
-def _link(file: Path, readme: Path) -> str:
+def _link(file: Path, page: Path) -> str:
     return (
-        file.relative_to(readme.parent).as_posix()
-        if file.is_relative_to(readme.parent)
-        else file.name
+        file.relative_to(page.parent).as_posix() if file.is_relative_to(page.parent) else file.name
     )
 
 

@@ -22,6 +22,7 @@ import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
 from tests.docker.prometheus import Prometheus, run_prometheus
+from tests.docs.blocks import DOCS
 from tests.running import Server, serve
 from tests.service.api.pictures import picture
 from tests.service.api.serving import serve as serve_here
@@ -105,15 +106,15 @@ def figures_table(exposition: str) -> str:
 
 
 def test_every_figure_is_documented(exposition: str) -> None:
-    page = (DOCKER_DIR / "metrics.md").read_text()
+    page = (DOCS / "metrics.md").read_text()
     found = re.search(r"<!-- figures:.*?-->\n(.*?)\n<!-- /figures -->", page, re.DOTALL)
     assert found is not None
     table = figures_table(exposition)
-    assert found[1] == table, f"put this into docker/metrics.md:\n{table}"
+    assert found[1] == table, f"put this into metrics.md:\n{table}"
 
 
 def test_every_alert_and_every_event_of_the_log_is_documented() -> None:
-    page = (DOCKER_DIR / "metrics.md").read_text()
+    page = (DOCS / "metrics.md").read_text()
     assert [alert["alert"] for alert in alerts() if f"`{alert['alert']}`" not in page] == []
     sources = [path.read_text() for path in (DOCKER_DIR.parent / "service").rglob("*.py")]
     events = {name for text in sources for name in re.findall(r'\bevent\(\s*"(\w+)"', text)}

@@ -11,8 +11,8 @@ from typing import Final
 
 ROOT: Final = Path(__file__).resolve().parents[2]
 DOCS: Final = ROOT / "service" / "upscaled" / "docs"
-METRICS: Final = ROOT / "docker" / "metrics.md"
-PAGES: Final = (ROOT / "README.md", METRICS, *sorted(DOCS.glob("*.md")))
+METRICS: Final = DOCS / "metrics.md"
+PAGES: Final = (ROOT / "README.md", *sorted(DOCS.glob("*.md")))
 
 _BLOCK: Final = re.compile(
     r"^(?:<!-- not run: (?P<why>[^>]+) -->\n)?```(?P<language>\w*)\n(?P<text>.*?)^```$",

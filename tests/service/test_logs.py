@@ -24,7 +24,7 @@ def written() -> Iterator[Callable[..., list[str]]]:
     """Configures the logging of this process, and gives the lines that `log` leaves."""
     root = logging.getLogger()
     before = (root.level, root.handlers[:])
-    names = ("service", "models", "uvicorn", "asyncio", "alembic")
+    names = ("upscaled", "upscaled_models", "uvicorn", "asyncio", "alembic")
     levels = {name: logging.getLogger(name).level for name in names}
 
     def write(level: str, format_: str, log: Callable[[], None]) -> list[str]:
@@ -41,9 +41,9 @@ def written() -> Iterator[Callable[..., list[str]]]:
 
 
 def record_of(message: str, *arguments: object, **extra: Any) -> logging.LogRecord:
-    logger = logging.Logger("service.part")
+    logger = logging.Logger("upscaled.part")
     record = logger.makeRecord(
-        "service.part", logging.WARNING, "f.py", 1, message, arguments, None, extra=extra
+        "upscaled.part", logging.WARNING, "f.py", 1, message, arguments, None, extra=extra
     )
     record.created = 1_700_000_000.25
     return record
@@ -56,7 +56,7 @@ def test_a_json_line_is_one_object_with_the_event_s_facts() -> None:
     assert json.loads(line) == {
         "time": "2023-11-14T22:13:20.250Z",
         "level": "warning",
-        "logger": "service.part",
+        "logger": "upscaled.part",
         "event": "worker_died",
         "message": "it is 2\nlines",
         "worker": 3,
@@ -76,7 +76,7 @@ def test_facts_that_json_does_not_know_become_text() -> None:
 def test_text_is_for_people_with_the_facts_behind_it() -> None:
     record = record_of("it died", **event("worker_died", worker=3, why='a "b"', nothing=""))
     assert TextFormatter().format(record) == (
-        '2023-11-14T22:13:20.250Z WARNING service.part: it died worker=3 why="a \\"b\\"" nothing='
+        '2023-11-14T22:13:20.250Z WARNING upscaled.part: it died worker=3 why="a \\"b\\"" nothing='
     )
 
 
@@ -105,7 +105,7 @@ def test_an_exception_stays_in_its_line(written: Callable[..., list[str]]) -> No
         try:
             raise ValueError("broken")
         except ValueError:
-            logging.getLogger("service.part").exception("oh", extra=event("crash"))
+            logging.getLogger("upscaled.part").exception("oh", extra=event("crash"))
 
     (line,) = written("info", "json", log)
     read = json.loads(line)
@@ -118,16 +118,16 @@ def test_libraries_are_never_heard_at_debug(written: Callable[..., list[str]]) -
     """Some print what they read: tags of pictures, headers, statements."""
 
     def log() -> None:
-        for name in ("PIL.TiffImagePlugin", "asyncio", "uvicorn.error", "service.part"):
+        for name in ("PIL.TiffImagePlugin", "asyncio", "uvicorn.error", "upscaled.part"):
             logging.getLogger(name).debug("from %s", name)
 
     told = [json.loads(line)["logger"] for line in written("debug", "json", log)]
-    assert told == ["service.part"]
+    assert told == ["upscaled.part"]
 
 
 def test_levels_are_kept(written: Callable[..., list[str]]) -> None:
     def log() -> None:
-        for name in ("service.part", "uvicorn.error", "anybody"):
+        for name in ("upscaled.part", "uvicorn.error", "anybody"):
             logging.getLogger(name).info("info")
             logging.getLogger(name).warning("warning")
 
@@ -137,9 +137,9 @@ def test_levels_are_kept(written: Callable[..., list[str]]) -> None:
 
     assert count("error") == []
     assert count("warning") == [
-        (name, "warning") for name in ("service.part", "uvicorn.error", "anybody")
+        (name, "warning") for name in ("upscaled.part", "uvicorn.error", "anybody")
     ]
-    assert ("service.part", "info") in count("info")
+    assert ("upscaled.part", "info") in count("info")
     assert ("uvicorn.error", "info") not in count("info")
 
 
@@ -174,7 +174,7 @@ def test_lines_of_many_threads_stay_whole(written: Callable[..., list[str]]) -> 
     def log() -> None:
         def write(number: int) -> None:
             for _ in range(50):
-                logging.getLogger("service.part").info("x" * 500, extra=event("e", number=number))
+                logging.getLogger("upscaled.part").info("x" * 500, extra=event("e", number=number))
 
         threads = [threading.Thread(target=write, args=(number,)) for number in range(8)]
         for thread in threads:

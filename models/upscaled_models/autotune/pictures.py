@@ -9,6 +9,7 @@ from typing import Final
 
 import cv2
 import numpy as np
+from PIL import Image as PictureFile
 
 from upscaled_models.backends.base import Window
 
@@ -49,10 +50,8 @@ def fill_window(picture: Window, side_px: int) -> Window:
 
 
 def _read_photo() -> Window:
-    bgr = cv2.imread(str(_PHOTO), cv2.IMREAD_COLOR)
-    if bgr is None:
-        raise FileNotFoundError(f"{_PHOTO} is missing; the installation is damaged")
-    return np.ascontiguousarray(bgr[..., ::-1], np.uint8)
+    with PictureFile.open(_PHOTO) as photo:
+        return np.array(photo.convert("RGB"), np.uint8)
 
 
 def _draw() -> Window:

@@ -3,6 +3,7 @@
 Pictures alone teach no white: without flat colours among them, 255 came back as 247.
 """
 
+import io
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 from numpy.random import Generator
 from numpy.typing import NDArray
+from PIL import Image as PictureFile
 
 from upscaled_models.quantise.drawing import draw_page
 
@@ -113,7 +115,8 @@ def _cut_photo(photo: Pixels, rng: Generator) -> Pixels:
     if rng.random() < 1 / 3:
         quality = int(rng.integers(30, 90))
         _, encoded = cv2.imencode(".jpg", cut, [cv2.IMWRITE_JPEG_QUALITY, quality])
-        cut = np.asarray(cv2.imdecode(encoded, cv2.IMREAD_COLOR), np.uint8)
+        with PictureFile.open(io.BytesIO(encoded.tobytes())) as compressed:
+            cut = np.array(compressed, np.uint8)[..., ::-1]
     return cut
 
 

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from scripts.benchmark.plot import nice_ceiling
-from scripts.benchmark.report import BEGIN, END, draw_throughput, to_table, write_into_readme
+from scripts.benchmark.report import BEGIN, END, draw_throughput, to_table, write_into_page
 
 
 @pytest.fixture
@@ -35,27 +35,27 @@ def test_parts_that_were_not_measured_have_no_rows(report: dict[str, Any]) -> No
     assert to_table(report).splitlines()[-1] == "|---|---|"
 
 
-def test_readme_keeps_all_that_is_not_between_the_marks(
+def test_the_page_keeps_all_that_is_not_between_the_marks(
     report: dict[str, Any], tmp_path: Path
 ) -> None:
-    readme, plot = tmp_path / "README.md", tmp_path / "plots" / "throughput.svg"
+    page, plot = tmp_path / "performance.md", tmp_path / "plots" / "throughput.svg"
     plot.parent.mkdir()
-    readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
+    page.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
     for _ in range(2):
-        write_into_readme(report, readme, plot)
-    text = readme.read_text()
+        write_into_page(report, page, plot)
+    text = page.read_text()
     assert text.startswith(f"before\n{BEGIN}\n2 cores of A")
     assert text.endswith(f"(plots/throughput.svg)\n{END}\nafter\n")
     assert "old" not in text
     assert plot.is_file()
 
 
-def test_readme_without_marks_is_left_alone(report: dict[str, Any], tmp_path: Path) -> None:
-    readme = tmp_path / "README.md"
-    readme.write_text("nothing")
+def test_the_page_without_marks_is_left_alone(report: dict[str, Any], tmp_path: Path) -> None:
+    page = tmp_path / "performance.md"
+    page.write_text("nothing")
     with pytest.raises(ValueError, match="has no"):
-        write_into_readme(report, readme)
-    assert readme.read_text() == "nothing"
+        write_into_page(report, page)
+    assert page.read_text() == "nothing"
 
 
 def test_the_picture_is_drawn_to_scale(report: dict[str, Any]) -> None:
