@@ -95,3 +95,16 @@ def test_every_link_leads_somewhere() -> None:
         if "://" not in link and not (page.parent / link).exists()
     ]
     assert broken == []
+
+
+def test_every_file_that_a_page_names_is_there() -> None:
+    guides = [ROOT / name for name in ("CONTRIBUTING.md", "SECURITY.md")]
+    missing = [
+        (page.name, name)
+        for page in (*PAGES, *guides)
+        for name in re.findall(
+            r"(?<![\w./-])(?:tests|scripts|service|models)/[\w./-]*\w", page.read_text()
+        )
+        if not (ROOT / name).exists()
+    ]
+    assert missing == []

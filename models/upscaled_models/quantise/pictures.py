@@ -66,17 +66,20 @@ def draw_truths(folder: Path) -> list[Pixels]:
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
-    """Decode one file to `[h, w, 3]` uint8 RGB; raises `ValueError` where it cannot."""
-    pixels = cv2.imread(str(path), cv2.IMREAD_UNCHANGED)
-    if pixels is None or pixels.dtype != np.uint8:
-        raise ValueError(f"{path} is no 8-bit picture")
-    if pixels.ndim == 2:
-        return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_GRAY2RGB), dtype=np.uint8)
-    if pixels.shape[2] == 4:
-        alpha = pixels[..., 3:].astype(np.float32) / 255
-        laid = pixels[..., :3] * alpha + 255 * (1 - alpha)
-        pixels = np.rint(laid).astype(np.uint8)
-    return np.asarray(cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    """Decode one file to `[h, w, 3]` uint8 RGB, laid on white where it has alpha.
+
+    Raises:
+        ValueError: the file cannot be decoded, or has more than 8 bits a channel.
+    """
+    try:
+        with PictureFile.open(path) as photo:
+            if photo.mode.startswith(("I", "F")):
+                raise ValueError(f"{path} is no 8-bit picture")
+            rgba = np.array(photo.convert("RGBA"), np.float32)
+    except OSError as error:
+        raise ValueError(f"{path} is no 8-bit picture") from error
+    alpha = rgba[..., 3:] / 255
+    return np.rint(rgba[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
 
 
 def _photos_in(folder: Path) -> list[Path]:
