@@ -11,12 +11,12 @@ import tempfile
 from pathlib import Path
 
 from PIL import Image
-from playwright.sync_api import sync_playwright
+from playwright.sync_api import ViewportSize, sync_playwright
 
 FOLDER = Path(__file__).resolve().parent
 sys.path.insert(0, str(FOLDER.parents[1]))
 
-SIZE_PX = {"width": 1200, "height": 1150}
+SIZE_PX: ViewportSize = {"width": 1200, "height": 1150}
 
 
 def main() -> None:
