@@ -15,13 +15,12 @@ from scripts.benchmark.effort import Effort
 from scripts.benchmark.machine import Facts
 from scripts.benchmark.ours import open_upscaler_with, settings_of, upscale_once
 from scripts.benchmark.pictures import Pixels, make_pixels
-from upscaled.batch.found import Finder
+from upscaled.batch.discovery import Finder
+from upscaled.batch.file_job import FileUpscaler, open_file_upscaler
+from upscaled.batch.in_flight import Stop
 from upscaled.batch.journal import FILE_NAME, Journal
-from upscaled.batch.opening import open_bench
 from upscaled.batch.outcome import Kind, Summary
-from upscaled.batch.run import count_under_way, run_batch
-from upscaled.batch.stop import Stop
-from upscaled.batch.work import Bench
+from upscaled.batch.run import count_in_flight, run_batch
 from upscaled.config import Settings
 from upscaled.decoder.pool import count_decoders
 from upscaled.upscale.engines import open_model
@@ -56,7 +55,7 @@ def measure_batch(data_dir: Path, effort: Effort, device: str) -> Facts:
         "images": len(pictures),
         "side_px": effort.batch_px,
         "label": engine.label,
-        "places": count_under_way(settings, max(engine.batch, engine.small_batch)),
+        "places": count_in_flight(settings, max(engine.batch, engine.small_batch)),
         "windows": len(windows),
         "kernel_s": [round(spent.seconds, 3) for spent in kernel],
         "batch_s": [round(spent.seconds, 3) for spent in batch],
@@ -123,7 +122,7 @@ def run_files(engine: Engine, settings: Settings, sources: Path, results: Path) 
     stop, summary = Stop(), Summary()
     with (
         Journal(results / FILE_NAME) as journal,
-        open_bench(
+        open_file_upscaler(
             SCALE,
             settings,
             journal,
@@ -131,22 +130,22 @@ def run_files(engine: Engine, settings: Settings, sources: Path, results: Path) 
             stop,
             is_overwriting=False,
             open_engine=lambda _: engine,
-        ) as bench,
+        ) as upscaling,
     ):
-        _wait_for_decoders(bench, next(sources.iterdir()).read_bytes())
+        _wait_for_decoders(upscaling, next(sources.iterdir()).read_bytes())
         started = Spent.now()
-        run_batch(Finder(results).find([str(sources)]), bench, summary.add, stop)
+        run_batch(Finder(results).find([str(sources)]), upscaling, summary.add, stop)
         spent = started.since()
     if summary.counts[Kind.UPSCALED] != summary.files:
         raise RuntimeError(summary.describe(spent.seconds))
     return spent
 
 
-def _wait_for_decoders(bench: Bench, photo: bytes) -> None:
+def _wait_for_decoders(upscaling: FileUpscaler, photo: bytes) -> None:
     """They start while a model is loaded, which is not measured either."""
     decoders = count_decoders()
     with ThreadPoolExecutor(decoders) as pool:
-        list(pool.map(bench.upscaler.decoder.decode, [photo] * decoders))
+        list(pool.map(upscaling.upscaler.decoder.decode, [photo] * decoders))
 
 
 def record_windows(engine: Engine, settings: Settings, picture: Pixels) -> list[Window]:

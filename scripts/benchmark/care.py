@@ -15,12 +15,12 @@ from scripts.benchmark.ours import open_upscaler_with, settings_of, upscale_once
 from scripts.benchmark.pictures import make_pixels
 from scripts.benchmark.weights import Weights, add_general, add_small_compact, is_random
 from upscaled.image.pixels import Pixels
-from upscaled.upscale.check import is_believable
 from upscaled.upscale.engines import open_model
-from upscaled.upscale.lock import LOCK_PX, lock_colours
-from upscaled.upscale.loop import Care
-from upscaled.upscale.pattern_correction import PatternCorrection
-from upscaled.upscale.region import Region
+from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX, correct_colours
+from upscaled.upscale.post_process.pattern_correction import PatternCorrection
+from upscaled.upscale.post_process.sanity_check import is_plausible
+from upscaled.upscale.post_process.steps import PostProcessing
+from upscaled.upscale.tiles import Region
 from upscaled_models.backends.base import Window
 from upscaled_models.registry import is_colour_exact
 from upscaled_models.store import ModelStore
@@ -64,10 +64,10 @@ def measure_one(data_dir: Path, model: str, side_px: int, device: str, *, is_tun
     scale = ModelStore(data_dir / "models").find(model).native_scale
     settings = settings_of(entry)
     engine = open_model(settings, model)
-    check, lock = Stopwatch(_checked(model)), Stopwatch(lock_colours)
-    care = Care(check=check)
+    check, lock = Stopwatch(_checked(model)), Stopwatch(correct_colours)
+    care = PostProcessing(check=check)
     if not is_colour_exact(model):
-        care = replace(care, lock=lock, lock_px=LOCK_PX)
+        care = replace(care, lock=lock, correction_reach_px=CORRECTION_REACH_PX)
     pixels = make_pixels(side_px, side_px)
     threads = cv2.getNumThreads()  # an upscaler takes one
     try:
@@ -107,5 +107,5 @@ def _time_patterns(source: Pixels, result: Pixels) -> float:
 def _checked(model: str) -> Callable[[Window, Window], bool]:
     """The service's own check; what random weights make is looked at as long, and believed."""
     if not is_random(model):
-        return is_believable
-    return lambda source, result: is_believable(source, result) or True
+        return is_plausible
+    return lambda source, result: is_plausible(source, result) or True

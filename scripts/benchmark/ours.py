@@ -16,10 +16,13 @@ from scripts.benchmark.pictures import Pixels, make_pixels
 from scripts.benchmark.weights import is_random
 from upscaled.config import Settings, load_settings
 from upscaled.image.types import Image
-from upscaled.upscale.check import is_believable
 from upscaled.upscale.engines import open_model
-from upscaled.upscale.job import choose_care
-from upscaled.upscale.loop import NO_CARE, Care
+from upscaled.upscale.post_process.sanity_check import is_plausible
+from upscaled.upscale.post_process.steps import (
+    NO_POST_PROCESSING,
+    PostProcessing,
+    choose_post_processing,
+)
 from upscaled.upscale.upscaler import Upscaler, open_upscaler
 from upscaled_models.backends.base import Engine, Started, Window
 from upscaled_models.store import ModelStore
@@ -50,7 +53,7 @@ class Ours:
         self._upscaler = self._open.enter_context(
             open_upscaler_with(self._watched, settings, self._scale)
         )
-        care = choose_care(entry.model, settings)
+        care = choose_post_processing(entry.model, settings)
         is_believed = is_random(entry.model) or entry.precision == INT8
         self._care = replace(care, check=_believe) if is_believed else care
         self._image = Image(rgb=make_pixels(entry.height_px, entry.width_px))
@@ -93,7 +96,7 @@ def _believe(source: Window, result: Window) -> bool:
     """Look as the service does, and believe: what random weights make resembles nothing, and what 8
     bits make here is not meant to be looked at.
     """
-    is_believable(source, result)
+    is_plausible(source, result)
     return True
 
 
@@ -106,7 +109,9 @@ def open_upscaler_with(
     )
 
 
-def upscale_once(rgb: Window, scale: int, upscaler: Upscaler, care: Care = NO_CARE) -> Pixels:
+def upscale_once(
+    rgb: Window, scale: int, upscaler: Upscaler, care: PostProcessing = NO_POST_PROCESSING
+) -> Pixels:
     """RGB `[H, W, 3]` to `[H * scale, W * scale, 3]` through the loop over one image."""
     result = upscaler.upscale_pixels(Image(rgb=rgb), scale, care=care)
     return np.asarray(result.rgb, np.uint8)

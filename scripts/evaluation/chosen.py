@@ -23,9 +23,9 @@ from scripts.evaluation.upscalers import (
 from upscaled.config import load_settings
 from upscaled.image.decode import decode_file
 from upscaled.image.harm import measure_harm
-from upscaled.upscale.lock import lock_colours
-from upscaled.upscale.neutral import is_neutral, neutralise
-from upscaled.upscale.tempering import AUTO_STRENGTH, Tempering, temper
+from upscaled.upscale.post_process.colour_correction import correct_colours as correct_window
+from upscaled.upscale.post_process.colour_correction import is_neutral, neutralise
+from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering, temper
 from upscaled.upscale.upscaler import open_upscaler
 from upscaled_models.errors import UnknownModel
 from upscaled_models.quantise.tracks import decode
@@ -106,7 +106,7 @@ def correct_colours(upscale: Upscaler) -> Upscaler:
     """Return the upscaler with the product's colour correction after it."""
 
     def corrected(small: Pixels) -> Pixels:
-        result = lock_colours(small, upscale(small))
+        result = correct_window(small, upscale(small))
         return np.asarray(neutralise(result) if is_neutral(small) else result, np.uint8)
 
     return corrected

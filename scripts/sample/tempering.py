@@ -23,7 +23,7 @@ from scripts.evaluation.upscalers import network_upscaler, open_network
 from upscaled.config import load_settings
 from upscaled.image.decode import decode_file
 from upscaled.image.harm import measure_harm
-from upscaled.upscale.tempering import AUTO_STRENGTH, Tempering, temper
+from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering, temper
 from upscaled_models.quantise.pictures import read_rgb
 from upscaled_models.quantise.tracks import make_small
 

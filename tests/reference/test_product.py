@@ -25,8 +25,10 @@ ANIMEVIDEO = next(spec for spec in OFFICIAL if spec.name == "realesr-animevideov
 def run_product(rgb: Pixels, scale: int, settings: Settings) -> tuple[Pixels, int]:
     """The upscaled picture and how many tiles it took."""
     totals: list[int] = []
-    with Scheduler() as scheduler, scheduler.open_lane(open_engine(settings, scale)) as lane:
-        result = upscale(Image(rgb), scale, lane, on_tile=lambda _done, total: totals.append(total))
+    with Scheduler() as scheduler, scheduler.open_stream(open_engine(settings, scale)) as stream:
+        result = upscale(
+            Image(rgb), scale, stream, on_tile=lambda _done, total: totals.append(total)
+        )
     return np.asarray(result.rgb, np.uint8), totals[-1]
 
 

@@ -5,17 +5,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from typing import Final
 
-from upscaled.batch.found import Source
+from upscaled.batch.discovery import Source
+from upscaled.batch.file_job import FileUpscaler
+from upscaled.batch.in_flight import Stop
 from upscaled.batch.outcome import Outcome
-from upscaled.batch.stop import Stop
-from upscaled.batch.work import Bench
 from upscaled.config import Settings
-from upscaled.upscale.lane import Cancelled
+from upscaled.upscale.stream import Cancelled
 
 MAX_PLACES: Final = 34
 
 
-def count_under_way(settings: Settings, windows_at_once: int) -> int:
+def count_in_flight(settings: Settings, windows_at_once: int) -> int:
     """How many files are, at once; at least `jobs_per_worker`.
 
     windows_at_once: the most that one batch on the device may have.
@@ -28,7 +28,7 @@ def count_under_way(settings: Settings, windows_at_once: int) -> int:
 
 def run_batch(
     sources: Iterator[Source],
-    bench: Bench,
+    upscaling: FileUpscaler,
     tell: Callable[[Outcome], None],
     stop: Stop,
 ) -> None:
@@ -40,7 +40,7 @@ def run_batch(
     Raises:
         whatever `sources` or `tell` raises; what is under way is dropped then.
     """
-    places = count_under_way(bench.settings, bench.upscaler.windows_at_once)
+    places = count_in_flight(upscaling.settings, upscaling.upscaler.windows_at_once)
     drawing, telling = threading.Lock(), threading.Lock()
 
     def draw() -> Source | None:
@@ -50,7 +50,7 @@ def run_batch(
     def work_alone() -> None:
         while (source := draw()) is not None:
             try:
-                outcome = bench.work(source)
+                outcome = upscaling.work(source)
             except Cancelled:
                 return
             with telling:

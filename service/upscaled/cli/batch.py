@@ -19,9 +19,9 @@ from upscaled.config import Settings, load_settings
 from upscaled_models.errors import ModelError
 
 if TYPE_CHECKING:
-    from upscaled.batch.found import Source
+    from upscaled.batch.discovery import Source
+    from upscaled.batch.in_flight import Stop
     from upscaled.batch.journal import Journal
-    from upscaled.batch.stop import Stop
 
 BESIDE_JOURNAL = "files-beside.sqlite3"
 """In the data folder: the journal of results that lie beside their sources."""
@@ -80,10 +80,10 @@ def run_order(
     # Threads of the network that wait must not spin on cores that decode and encode; read once,
     # when its library is loaded.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from upscaled.batch.opening import open_bench
+    from upscaled.batch.file_job import open_file_upscaler
+    from upscaled.batch.in_flight import Stop
     from upscaled.batch.outcome import BatchAborted
     from upscaled.batch.run import run_batch
-    from upscaled.batch.stop import Stop
     from upscaled.cli.packaged_models import place_packaged_models
 
     place_packaged_models(settings)
@@ -94,21 +94,21 @@ def run_order(
         stop, report = Stop(), BatchReport(is_json=order.is_json)
         try:
             with (
-                open_bench(
+                open_file_upscaler(
                     order.scale,
                     settings,
                     journal,
                     order.output_dir,
                     stop,
                     is_overwriting=order.is_overwriting,
-                    tell_part=report.tell_part,
+                    on_part=report.on_part,
                     asked_by=asked_by,
-                ) as bench,
+                ) as upscaling,
                 _heard(stop, on_signal),
                 report,
             ):
                 sources = make_sources(stop, report)
-                run_batch(sources, bench, report.tell, stop)
+                run_batch(sources, upscaling, report.tell, stop)
         except BatchAborted as error:
             report.conclude()
             raise _give_up(str(error), error.exit_status) from None

@@ -59,7 +59,7 @@ class BatchReport:
         if self._bar and self._task is not None:
             self._bar.update(self._task, total=files)
 
-    def tell_part(self, source: Path, done_part: float) -> None:
+    def on_part(self, source: Path, done_part: float) -> None:
         """How far one file is; from any thread."""
         if self._bar:
             self._parts[source] = done_part

@@ -48,11 +48,11 @@ def examine(
     is a failure, 0 without.
     """
     from upscaled.doctor.checkup import list_checks, run_checks
+    from upscaled.doctor.environment import read_environment
     from upscaled.doctor.finding import worst_of
-    from upscaled.doctor.given import read_given
 
     started = time.monotonic()
-    given = read_given(os.environ)
+    given = read_environment(os.environ)
     checks = list_checks(
         given,
         os.environ,

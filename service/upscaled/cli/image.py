@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from upscaled.batch.found import LIST, Finder, Source, read_names
+from upscaled.batch.discovery import LIST, Finder, Source, read_names
 from upscaled.batch.outcome import Kind
 from upscaled.cli.batch import Json, Model, Order, Overwrite, Scale, run_order
 from upscaled.cli.batch_report import BatchReport
 
 if TYPE_CHECKING:
-    from upscaled.batch.stop import Stop
+    from upscaled.batch.in_flight import Stop
 
 
 def register(app: typer.Typer) -> None:

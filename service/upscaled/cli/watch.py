@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from upscaled.batch.found import Finder, Source
+from upscaled.batch.discovery import Finder, Source
 from upscaled.cli.batch import Json, Model, Order, Overwrite, Scale, run_order
 from upscaled.cli.batch_report import BatchReport
 
 if TYPE_CHECKING:
-    from upscaled.batch.stop import Stop
+    from upscaled.batch.in_flight import Stop
 
 
 def register(app: typer.Typer) -> None:
@@ -59,11 +59,11 @@ def watch_folder(
     settings = order.load_settings()
 
     def make_sources(stop: "Stop", _report: BatchReport) -> Iterator[Source]:
-        from upscaled.batch.arrivals import Arrivals
+        from upscaled.batch.watcher import FolderWatcher
 
         signal.signal(signal.SIGIO, signal.SIG_IGN)  # see `arrivals.is_being_written`
         finder = Finder(output_dir)
-        return Arrivals(finder, input_dir, settle_s=settle_s).wait_for(stop.asked)
+        return FolderWatcher(finder, input_dir, settle_s=settle_s).wait_for(stop.asked)
 
     def on_signal(stop: "Stop", _number: int) -> None:
         if stop.asked.is_set():

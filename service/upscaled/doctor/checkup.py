@@ -10,9 +10,9 @@ from typing import Final
 from upscaled.doctor.clock import check_clock
 from upscaled.doctor.database import check_database
 from upscaled.doctor.engines import check_engines
+from upscaled.doctor.environment import Given, check_settings
 from upscaled.doctor.finding import Finding, failure
 from upscaled.doctor.folders import check_folders
-from upscaled.doctor.given import Given, check_settings
 from upscaled.doctor.hardware import check_hardware, read_hardware
 from upscaled.doctor.port import check_port
 from upscaled.doctor.public_url import check_public_url

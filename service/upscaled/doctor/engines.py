@@ -162,7 +162,7 @@ def _judge_made(made: Made) -> Finding:
         f"decode {made.decode_s * 1e3:.0f} ms, network {made.network_s * 1e3:.0f} ms, "
         f"encode {made.encode_s * 1e3:.0f} ms"
     )
-    if not made.is_believable:
+    if not made.is_plausible:
         found = f"{made.model} made another picture of it"
     elif made.psnr_db is None:
         return ok(check, f"{made.model} keeps its size and colours; {times}")

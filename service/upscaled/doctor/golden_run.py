@@ -133,7 +133,7 @@ def _open_engine(settings: Settings, model: str) -> "tuple[Engine, Opened]":
 def _make(scale: int, model: str, upscaler: "Upscaler") -> Made:
     """What a model alone makes of a golden picture: tempering is off for one that is named."""
     from upscaled.image.decode import decode_file
-    from upscaled.upscale.check import is_believable
+    from upscaled.upscale.post_process.sanity_check import is_plausible
 
     source = read_source(scale)
     result = upscaler.upscale(source, scale, model=model)
@@ -143,7 +143,7 @@ def _make(scale: int, model: str, upscaler: "Upscaler") -> Made:
         scale=scale,
         model=result.model,
         psnr_db=None if expected is None else compare(decode_file(expected), got),
-        is_believable=is_believable(decode_file(source).rgb, got.rgb),
+        is_plausible=is_plausible(decode_file(source).rgb, got.rgb),
         decode_s=result.timings.decode_s,
         network_s=result.timings.network_s,
         encode_s=result.timings.encode_s,

@@ -4,15 +4,15 @@ import os
 import socket
 from typing import Final
 
-from upscaled.doctor.asking import NoAnswer, ask
 from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.doctor.http_check import NoAnswer, ask
 
 CHECK: Final = "port"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared only)
 
 
 def check_port(host: str, port: int, *, is_expected: bool) -> list[Finding]:
-    """Ask whoever listens on the address; where nobody does, try to listen.
+    """TileRequest whoever listens on the address; where nobody does, try to listen.
 
     Args:
         host: as for `upscaled serve --host`.

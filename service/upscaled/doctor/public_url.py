@@ -7,9 +7,8 @@ from typing import Final
 from urllib.parse import SplitResult, urlsplit
 
 from upscaled.config import Settings
-from upscaled.doctor.asking import NoAnswer, ask
-from upscaled.doctor.certificate import days_left
 from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.doctor.http_check import NoAnswer, ask, days_left
 
 CHECK: Final = "public URL"
 WARN_DAYS: Final = 14

@@ -49,14 +49,14 @@ class Ladders(_Report):
 
 class Made(_Report):
     """A golden picture went the whole way. psnr_db: against what it must be, None where that is
-    not known for this model; is_believable: everywhere the source's colours, and its size.
+    not known for this model; is_plausible: everywhere the source's colours, and its size.
     """
 
     kind: Literal["made"] = "made"
     scale: int
     model: str
     psnr_db: float | None
-    is_believable: bool
+    is_plausible: bool
     decode_s: float
     network_s: float
     encode_s: float

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from upscaled.upscale.lane import Cancelled, Lane
+from upscaled.upscale.stream import Cancelled, Stream
 
 
 class Cancellation:
@@ -12,7 +12,7 @@ class Cancellation:
 
     def __init__(self) -> None:
         self._lock = threading.RLock()  # a signal's handler may cancel
-        self._lanes: list[Lane] = []
+        self._lanes: list[Stream] = []
         self._is_cancelled = False
 
     @property
@@ -23,8 +23,8 @@ class Cancellation:
         """Withdraw every window that is not on the device yet; the work then raises `Cancelled`."""
         with self._lock:
             self._is_cancelled = True
-            for lane in self._lanes:
-                lane.cancel()
+            for stream in self._lanes:
+                stream.cancel()
 
     def check(self) -> None:
         """
@@ -35,15 +35,15 @@ class Cancellation:
             raise Cancelled
 
     @contextmanager
-    def reaching(self, *lanes: Lane) -> Iterator[None]:
-        """For the block `cancel` reaches these lanes, also where it was called before."""
+    def reaching(self, *streams: Stream) -> Iterator[None]:
+        """For the block `cancel` reaches these streams, also where it was called before."""
         with self._lock:
-            self._lanes += lanes
+            self._lanes += streams
             if self._is_cancelled:
                 self.cancel()
         try:
             yield
         finally:
             with self._lock:
-                for lane in lanes:
-                    self._lanes.remove(lane)
+                for stream in streams:
+                    self._lanes.remove(stream)

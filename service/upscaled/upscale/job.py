@@ -5,7 +5,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Final
 
 from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
@@ -13,40 +12,38 @@ from upscaled.image.decode import decode_file
 from upscaled.image.encode import Encoder
 from upscaled.image.pixels import rounded
 from upscaled.image.types import Image
-from upscaled.upscale.check import is_believable
 from upscaled.upscale.fit import fit, scale_to_run
-from upscaled.upscale.lane import Lane
-from upscaled.upscale.lock import LOCK_PX, lock_colours
-from upscaled.upscale.loop import Care, OnTile, ignore_rows, upscale
+from upscaled.upscale.loop import OnTile, ignore_rows, upscale
+from upscaled.upscale.post_process.steps import choose_post_processing
+from upscaled.upscale.post_process.strips import spread
+from upscaled.upscale.post_process.tempering import Tempering
 from upscaled.upscale.result import Result, Timings
-from upscaled.upscale.spread import spread
-from upscaled.upscale.tempering import TEMPER_PX, Tempering, temper
-from upscaled_models.registry import is_colour_exact
+from upscaled.upscale.stream import Stream
 
-CARE_STRIPS: Final = 8
+STRIPS_PER_WINDOW: Final = 8
 """Of a window, looked after at once."""
 
 Decode = Callable[[bytes], Image]
 
 
 @dataclass(frozen=True, slots=True)
-class Way:
-    """What one image goes through.
+class ImageStreams:
+    """The streams of windows that one image puts through networks.
 
-    lane: its own way to the network. faithful: the way to the one that the result is tempered with,
-    by `tempering`; None for none.
+    stream: through the network that upscales it. faithful: through the one that its result is
+    tempered with, by `tempering`; None where it is not tempered.
     """
 
-    lane: Lane
-    faithful: Lane | None = None
+    stream: Stream
+    faithful: Stream | None = None
     tempering: Tempering | None = None
 
     @property
-    def lanes(self) -> tuple[Lane, ...]:
-        return (self.lane,) if self.faithful is None else (self.lane, self.faithful)
+    def streams(self) -> tuple[Stream, ...]:
+        return (self.stream,) if self.faithful is None else (self.stream, self.faithful)
 
 
-OpenWay = Callable[[bytes, Image, int], AbstractContextManager[Way]]
+OpenStreams = Callable[[bytes, Image, int], AbstractContextManager[ImageStreams]]
 """Opens the way of one image, given its file, its pixels and the scale it is computed at."""
 
 
@@ -57,12 +54,12 @@ def ignore_tile(done: int, total: int) -> None:
 def run_job(
     source: bytes,
     scale: int,
-    open_way: OpenWay,
+    open_streams: OpenStreams,
     settings: Settings,
     on_tile: OnTile,
     *,
     decode: Decode = decode_file,
-    care_pool: ThreadPoolExecutor | None = None,
+    strips_pool: ThreadPoolExecutor | None = None,
     max_output_side_px: int = MAX_OUTPUT_SIDE_PX,
 ) -> Result:
     """Decode, upscale and encode one image.
@@ -70,14 +67,14 @@ def run_job(
     Args:
         source: a JPEG, PNG or WebP file.
         scale: 2 or 4; a result longer than `max_output_side_px` is scaled down to it.
-        open_way: chooses and opens what the image goes through.
+        open_streams: chooses and opens what the image goes through.
         on_tile: see `upscaled.upscale.loop.upscale`.
         decode: what makes pixels of the source; raises the refusals below.
-        care_pool: threads that look after results, where cores have nothing better to do.
+        strips_pool: threads that look after results, where cores have nothing better to do.
 
     Raises:
         MalformedImage, UnsupportedImageFormat, ResolutionTooHigh: the source is refused.
-        Cancelled: the lane was cancelled, or `on_tile` raised it.
+        Cancelled: the stream was cancelled, or `on_tile` raised it.
         InternalError, EngineOutOfMemory: the network failed.
     """
     started = time.perf_counter()
@@ -88,14 +85,14 @@ def run_job(
     gain = max_output_side_px / longest_px if is_too_long else scale
     image = _with_what_goes_on(image, gain, settings)
     run_scale = scale_to_run(longest_px, scale, max_output_side_px)
-    with _Beside(settings.jpeg_quality) as beside, open_way(source, image, run_scale) as way:
-        lane, faithful = way.lane, way.faithful
-        care = choose_care(lane.engine.model, settings, way.tempering)
-        if care_pool is not None:
-            care = spread(care, care_pool, CARE_STRIPS)
+    with _Beside(settings.jpeg_quality) as beside, open_streams(source, image, run_scale) as way:
+        stream, faithful = way.stream, way.faithful
+        care = choose_post_processing(stream.engine.model, settings, way.tempering)
+        if strips_pool is not None:
+            care = spread(care, strips_pool, STRIPS_PER_WINDOW)
         on_rows = ignore_rows if is_too_long else beside.on_rows
         upscaled = upscale(
-            image, run_scale, lane, on_tile=on_tile, on_rows=on_rows, care=care, faithful=faithful
+            image, run_scale, stream, on_tile=on_tile, on_rows=on_rows, care=care, faithful=faithful
         )
         if is_too_long:
             upscaled = fit(upscaled, max_output_side_px)
@@ -105,32 +102,18 @@ def run_job(
             decode_s=decoded - started,
             network_s=computed - decoded,
             encode_s=time.perf_counter() - computed,
-            device_s=sum(each.device_s for each in way.lanes),
+            device_s=sum(each.device_s for each in way.streams),
         )
     return Result(
         data=data,
         media_type=media_type,
         width_px=upscaled.width_px,
         height_px=upscaled.height_px,
-        model=lane.engine.model,
-        label=lane.engine.label,
+        model=stream.engine.model,
+        label=stream.engine.label,
         timings=timings,
         tempered_with="" if faithful is None else faithful.engine.model,
     )
-
-
-def choose_care(model: str, settings: Settings, tempering: Tempering | None = None) -> Care:
-    """Check every window; correct colours: of fine patterns, and of all else where models shift it.
-
-    What is tempered has the faithful network's colours. The setting `colour_lock` switches both
-    corrections off.
-    """
-    care = Care(check=is_believable, corrects_patterns=settings.colour_lock)
-    if tempering is not None:
-        return replace(care, temper=partial(temper, tempering=tempering), temper_px=TEMPER_PX)
-    if settings.colour_lock and not is_colour_exact(model):
-        return replace(care, lock=lock_colours, lock_px=LOCK_PX)
-    return care
 
 
 def _with_what_goes_on(image: Image, gain: float, settings: Settings) -> Image:

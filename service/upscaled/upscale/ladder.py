@@ -6,7 +6,6 @@ from typing import Final
 
 from upscaled.config import Settings
 from upscaled.upscale.engines import choose_model
-from upscaled.upscale.lock import LOCK_PX
 from upscaled.upscale.loop import find_gain
 from upscaled.upscale.model_choice import (
     AUTO,
@@ -16,9 +15,10 @@ from upscaled.upscale.model_choice import (
     find_faithful,
     find_strength,
 )
-from upscaled.upscale.plan import count_window_px
+from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX
+from upscaled.upscale.post_process.tempering import TEMPER_REACH_PX
 from upscaled.upscale.speed import Speed
-from upscaled.upscale.tempering import TEMPER_PX
+from upscaled.upscale.tiles import count_window_px
 from upscaled_models.backends.base import least_window_px
 from upscaled_models.registry import ModelSpec, is_colour_exact
 from upscaled_models.store import ModelStore
@@ -128,7 +128,7 @@ def _find_bounds(
     spec: ModelSpec, speed: Speed, scale: int, budget_s: float
 ) -> tuple[int | None, int | None]:
     """Most input pixels of a picture, and of one of 16 bits a channel."""
-    halo_px = spec.halo_px + max(LOCK_PX, -(-TEMPER_PX // scale))
+    halo_px = spec.halo_px + max(CORRECTION_REACH_PX, -(-TEMPER_REACH_PX // scale))
 
     def bound(s_per_px: float) -> int | None:
         return largest_px(

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import repeat
-from typing import Final
 
 import numpy as np
 
@@ -11,49 +10,24 @@ from upscaled.errors import InternalError
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.flat import FLAT_PX, keep_flat
-from upscaled.upscale.lane import Lane
-from upscaled.upscale.neutral import is_neutral, neutralise
-from upscaled.upscale.pattern_correction import PatternCorrection
-from upscaled.upscale.plan import Tile, TilePlan
+from upscaled.upscale.post_process.colour_correction import (
+    FLAT_PX,
+    is_neutral,
+    keep_flat,
+    neutralise,
+)
+from upscaled.upscale.post_process.pattern_correction import PatternCorrection
+from upscaled.upscale.post_process.steps import NO_POST_PROCESSING, PostProcessing
+from upscaled.upscale.stream import Stream
+from upscaled.upscale.tiles import Tile, TilePlan, cut, cut_one
 from upscaled_models.backends.base import EngineOutOfMemory, Window, least_window_px
 
 OnTile = Callable[[int, int], None]
 OnRows = Callable[[Image, int], None]
-Check = Callable[[Window, Window], bool]
-Lock = Callable[[Window, Window], Window]
-Temper = Callable[[Window, Window], Window]
 
 
 def ignore_rows(image: Image, rows_ready: int) -> None:
     """The `on_rows` of who wants the whole result only."""
-
-
-@dataclass(frozen=True, slots=True)
-class Care:
-    """What is done with each window's result before it is kept; by default nothing.
-
-    `check` and `lock` are given the window as the network saw it, `[h, w, 3]`, and its result, of
-    the same type, `[h * gain, w * gain, 3]`.
-
-    check: whether the result can be believed. If not, the window is computed once more in float32.
-    lock: the result with the source's colours, after the check. `lock_px`: how many source pixels
-        around a pixel it looks at, which every tile is given as halo beyond the network's own.
-    temper: the result mixed with that of a faithful network, which is taken as it is where the
-        source is flat; only where an image has a lane for one. `temper_px`: how many result pixels
-        around a pixel it looks at, which every tile is given too.
-    corrects_patterns: whether fine patterns get their mean colour back, on the finished rows.
-    """
-
-    check: Check | None = None
-    lock: Lock | None = None
-    lock_px: int = 0
-    temper: Temper | None = None
-    temper_px: int = 0
-    corrects_patterns: bool = False
-
-
-NO_CARE: Final = Care()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,12 +41,12 @@ class Pass:
 def upscale(
     image: Image,
     scale: int,
-    lane: Lane,
+    stream: Stream,
     *,
     on_tile: OnTile,
     on_rows: OnRows = ignore_rows,
-    care: Care = NO_CARE,
-    faithful: Lane | None = None,
+    care: PostProcessing = NO_POST_PROCESSING,
+    faithful: Stream | None = None,
 ) -> Image:
     """Upscale an image to exactly `scale` times its width and height, in its own depth.
 
@@ -80,25 +54,25 @@ def upscale(
 
     Args:
         scale: at least 1; any scale goes through any network (see `plan_passes`).
-        lane: the way to the network.
+        stream: the way to the network.
         on_tile: called with (done, total) before the first tile and after each; what it raises
             ends the work. Starts again from 0, with another total, when the device runs out of
             memory and the image is computed again in smaller windows.
         on_rows: called with the result and how many of its rows, from the top, are final. They
             grow to all of them; where the image is computed again it is another result, from 0.
-        care: see `Care`.
+        care: see `PostProcessing`.
         faithful: the way to a network whose result each window's is tempered with. In one pass it
             makes the same scale as each pass of the other (`find_gain`).
 
     Raises:
-        Cancelled: the lane was cancelled, or `on_tile` raised it.
+        Cancelled: the stream was cancelled, or `on_tile` raised it.
         EngineOutOfMemory: not even the smallest window fits the device.
         InternalError: the network's result is not finite, or fails its check twice.
     """
     rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
     alpha = None if image.alpha is None else upscale_alpha(image.alpha, scale)
-    passes = plan_passes(scale, lane.engine.native_scale)
-    work = _Work(lane, passes, on_tile, care, faithful, is_neutral=is_neutral(rgb))
+    passes = plan_passes(scale, stream.engine.native_scale)
+    work = _Work(stream, passes, on_tile, care, faithful, is_neutral=is_neutral(rgb))
 
     def begin(canvas: Pixels) -> Callable[[int], None]:
         result = replace(image, rgb=canvas, alpha=alpha)
@@ -134,30 +108,6 @@ def find_gain(scale: int, native_scale: int) -> int | None:
     return gains.pop() if len(gains) == 1 else None
 
 
-def cut(pixels: Pixels, plan: TilePlan) -> Iterator[Window]:
-    """The plan's windows of `[H, W, 3]` one by one, padded to their full size."""
-    return (cut_one(pixels, tile) for tile in plan.tiles)
-
-
-def cut_one(pixels: Pixels, tile: Tile) -> Window:
-    """A tile's window of `[H, W, 3]`."""
-    return pad(tile.window.read(pixels), tile.window.height, tile.window.width)
-
-
-def pad(pixels: Pixels, height: int, width: int) -> Window:
-    """`[h, w, 3]` made `[height, width, 3]` by mirroring at the right and bottom edge.
-
-    An axis too short to be mirrored repeats its last pixel.
-    """
-    missing = (height - pixels.shape[0], width - pixels.shape[1])
-    for axis, count in enumerate(missing):
-        if count:
-            mode = "reflect" if count < pixels.shape[axis] else "edge"
-            widths = [(0, count if axis == at else 0) for at in range(3)]
-            pixels = np.pad(pixels, widths, mode=mode)  # type: ignore[call-overload]
-    return np.ascontiguousarray(pixels)
-
-
 Begin = Callable[[Pixels], Callable[[int], None]]
 
 
@@ -165,16 +115,16 @@ Begin = Callable[[Pixels], Callable[[int], None]]
 class _Work:
     """One image's way through all its passes."""
 
-    lane: Lane
+    stream: Stream
     passes: tuple[Pass, ...]
     on_tile: OnTile
-    care: Care
-    faithful: Lane | None
+    care: PostProcessing
+    faithful: Stream | None
     is_neutral: bool
 
     def run(self, rgb: Pixels, begin: Begin) -> Pixels:
         """Through windows as large as fit. `begin` is told the last canvas when it is made."""
-        engine = self.lane.engine
+        engine = self.stream.engine
         least_px = least_window_px(self.halo_px, engine.multiple_px)
         window_px = max(least_px, engine.window_px)
         while True:
@@ -188,12 +138,12 @@ class _Work:
     @property
     def halo_px(self) -> int:
         """What a window needs around its core, in source pixels."""
-        lanes = (self.lane,) if self.faithful is None else (self.lane, self.faithful)
-        halo_px = max(lane.engine.halo_px for lane in lanes) + self.care.lock_px
+        streams = (self.stream,) if self.faithful is None else (self.stream, self.faithful)
+        halo_px = max(stream.engine.halo_px for stream in streams) + self.care.correction_reach_px
         if self.faithful is None:
             return halo_px
         gain = min(step.gain for step in self.passes)
-        return halo_px + max(FLAT_PX, -(-self.care.temper_px // gain))
+        return halo_px + max(FLAT_PX, -(-self.care.temper_reach_px // gain))
 
     def _run_passes(self, rgb: Pixels, window_px: int, begin: Begin) -> Pixels:
         plans = self._plan_all(rgb.shape[0], rgb.shape[1], window_px)
@@ -219,7 +169,7 @@ class _Work:
 
     def _run_pass(self, rgb: Pixels, canvas: Pixels, step: Pass, plan: TilePlan) -> Iterator[Tile]:
         """Fill the canvas; each tile once it is there."""
-        results = self.lane.run(cut(rgb, plan), step.reduce)
+        results = self.stream.run(cut(rgb, plan), step.reduce)
         faithful_results: Iterable[Window | None] = repeat(None, len(plan.tiles))
         if self.faithful is not None:
             faithful_results = self._run_faithful(self.faithful, rgb, step, plan)
@@ -231,25 +181,25 @@ class _Work:
             yield tile
 
     def _run_faithful(
-        self, lane: Lane, rgb: Pixels, step: Pass, plan: TilePlan
+        self, stream: Stream, rgb: Pixels, step: Pass, plan: TilePlan
     ) -> Iterator[Window]:
         """The faithful network's results for the same windows."""
-        reduce = lane.engine.native_scale // step.gain
-        results = lane.run(cut(rgb, plan), reduce)
+        reduce = stream.engine.native_scale // step.gain
+        results = stream.run(cut(rgb, plan), reduce)
         for tile, result in zip(plan.tiles, results, strict=True):
-            yield self._require_sound(lane, rgb, tile, result, reduce)
+            yield self._require_sound(stream, rgb, tile, result, reduce)
 
     def _post_process(
         self, rgb: Pixels, tile: Tile, result: Window, faithful: Window | None, step: Pass
     ) -> Window:
         """What is kept of a window's result: its core, checked, corrected and tempered."""
-        result = self._require_sound(self.lane, rgb, tile, result, step.reduce)
+        result = self._require_sound(self.stream, rgb, tile, result, step.reduce)
         if self.care.lock is not None:
             result = self.care.lock(cut_one(rgb, tile), result)
         core = tile.core.within(tile.window)
         if faithful is None or self.care.temper is None:
             return core.scaled(step.gain).read(result)
-        reach_px = max(FLAT_PX, -(-self.care.temper_px // step.gain))
+        reach_px = max(FLAT_PX, -(-self.care.temper_reach_px // step.gain))
         seen = core.grown(reach_px, tile.window.within(tile.window))
         place = seen.scaled(step.gain)
         calm = place.read(faithful)
@@ -258,7 +208,7 @@ class _Work:
         return core.within(seen).scaled(step.gain).read(tempered)
 
     def _require_sound(
-        self, lane: Lane, rgb: Pixels, tile: Tile, result: Window, reduce: int
+        self, stream: Stream, rgb: Pixels, tile: Tile, result: Window, reduce: int
     ) -> Window:
         """The result, computed again in float32 where it fails its check."""
         check = self.care.check
@@ -266,13 +216,13 @@ class _Work:
             return result
         source = cut_one(rgb, tile)
         if not check(source, result):
-            (result,) = lane.run([source], reduce, is_exact=True)
+            (result,) = stream.run([source], reduce, is_exact=True)
             if not check(source, result):
-                raise InternalError(detail=f"{lane.engine.model}: a window fails its check")
+                raise InternalError(detail=f"{stream.engine.model}: a window fails its check")
         return result
 
     def _plan_all(self, height: int, width: int, window_px: int) -> list[TilePlan]:
-        engine = self.lane.engine
+        engine = self.stream.engine
         plans = []
         for step in self.passes:
             plans.append(

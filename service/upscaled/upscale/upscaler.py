@@ -27,16 +27,17 @@ from upscaled.image.harm import Harm, measure_harm
 from upscaled.image.types import Image
 from upscaled.upscale.cancellation import Cancellation
 from upscaled.upscale.engines import choose_model, open_model
-from upscaled.upscale.job import Way, ignore_tile, run_job
+from upscaled.upscale.fair_queue import USUAL_S_PER_PX
+from upscaled.upscale.job import ImageStreams, ignore_tile, run_job
 from upscaled.upscale.ladder import find_ladder, log_ladders, name_rung
 from upscaled.upscale.loaded_models import LoadedModels
-from upscaled.upscale.loop import Care, OnTile, find_gain, upscale
+from upscaled.upscale.loop import OnTile, find_gain, upscale
 from upscaled.upscale.model_choice import Rung, choose_rung, find_faithful, find_strength
+from upscaled.upscale.post_process.steps import PostProcessing
+from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering, is_harmed
 from upscaled.upscale.result import Result
 from upscaled.upscale.scheduler import OnBatch, Scheduler, ignore_batch
 from upscaled.upscale.speed import Speed, find_speed, read_speed
-from upscaled.upscale.tempering import AUTO_STRENGTH, Tempering, is_harmed
-from upscaled.upscale.turns import USUAL_S_PER_PX
 from upscaled.upscale.warm_up import measure_speed, warm_up
 from upscaled_models.backends.base import Engine
 from upscaled_models.backends.device import has_free_cores
@@ -97,26 +98,28 @@ class Upscaler:
             self._require(model)
 
         @contextmanager
-        def open_way(source: bytes, image: Image, run_scale: int) -> Iterator[Way]:
+        def open_streams(source: bytes, image: Image, run_scale: int) -> Iterator[ImageStreams]:
             rung, harm = self.choose(image, scale, model)
             with ExitStack() as stack:
                 engine = stack.enter_context(self.models.use(rung.model))
                 way = self._open_way(stack, engine, rung, harm, run_scale, key_id)
-                stack.enter_context(cancellation.reaching(*way.lanes))
+                stack.enter_context(cancellation.reaching(*way.streams))
                 yield way
 
         return run_job(
             source,
             scale,
-            open_way,
+            open_streams,
             self.settings,
             on_tile,
             decode=self.decoder.decode,
-            care_pool=self.pool,
+            strips_pool=self.pool,
             max_output_side_px=max_output_side_px,
         )
 
-    def upscale_pixels(self, image: Image, scale: int, *, model: str = "", care: Care) -> Image:
+    def upscale_pixels(
+        self, image: Image, scale: int, *, model: str = "", care: PostProcessing
+    ) -> Image:
         """Upscale decoded pixels, and do with each window's result what `care` says; untempered.
 
         Args and errors are otherwise those of `upscale`.
@@ -126,9 +129,9 @@ class Upscaler:
         )
         with (
             self.models.use(rung.model) as engine,
-            self.scheduler.open_lane(engine) as lane,
+            self.scheduler.open_stream(engine) as stream,
         ):
-            return upscale(image, scale, lane, on_tile=ignore_tile, care=care)
+            return upscale(image, scale, stream, on_tile=ignore_tile, care=care)
 
     def choose(self, image: Image, scale: int, model: str = "") -> tuple[Rung, Harm]:
         """What upscales a picture, and what the picture has been through.
@@ -158,21 +161,21 @@ class Upscaler:
         harm: Harm,
         run_scale: int,
         key_id: int | None,
-    ) -> Way:
-        """The lanes of one picture: through its model, and through what that is tempered with."""
-        lane = stack.enter_context(
-            self.scheduler.open_lane(engine, key_id, s_per_px=self._s_per_px(rung.model))
+    ) -> ImageStreams:
+        """The streams of one picture: through its model, and through what that is tempered with."""
+        stream = stack.enter_context(
+            self.scheduler.open_stream(engine, key_id, s_per_px=self._s_per_px(rung.model))
         )
         faithful = find_faithful(find_gain(run_scale, engine.native_scale))
         if not rung.tempered_with or not faithful:
-            return Way(lane)
+            return ImageStreams(stream)
         strength = find_strength(self.settings.temper, is_named=False)
         tempering = Tempering.of(AUTO_STRENGTH if strength is None else strength, run_scale, harm)
         calm = stack.enter_context(self.models.use(faithful))
         beside = stack.enter_context(
-            self.scheduler.open_lane(calm, beside=lane, s_per_px=self._s_per_px(faithful))
+            self.scheduler.open_stream(calm, beside=stream, s_per_px=self._s_per_px(faithful))
         )
-        return Way(lane, beside, tempering)
+        return ImageStreams(stream, beside, tempering)
 
     def _s_per_px(self, model: str) -> float:
         return self.seconds_per_px.get(model, USUAL_S_PER_PX)

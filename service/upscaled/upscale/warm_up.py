@@ -71,7 +71,7 @@ def _measure(engine: Engine, scheduler: Scheduler, window: Window, threads: int)
 
 def _run(engine: Engine, scheduler: Scheduler, window: Window) -> float:
     """Device seconds for a pixel."""
-    with scheduler.open_lane(engine) as lane:
-        for _result in lane.run([window]):
+    with scheduler.open_stream(engine) as stream:
+        for _result in stream.run([window]):
             pass
-        return lane.device_s / float(window.shape[0] * window.shape[1])
+        return stream.device_s / float(window.shape[0] * window.shape[1])

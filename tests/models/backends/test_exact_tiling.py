@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from tests.service.upscale.box_engine import lane_of
+from tests.service.upscale.box_engine import stream_of
 from upscaled.config import Settings
 from upscaled.image.types import Image
 from upscaled.upscale.engines import open_engine
@@ -49,8 +49,8 @@ def largest_difference(engine: TorchEngine, scale: int, window_px: int, halo_px:
     tiled = replace(engine, window_px=window_px, halo_px=halo_px)
     results = []
     for each in (tiled, replace(engine, window_px=1000)):
-        with lane_of(each) as lane:
-            result = upscale(image, scale, lane, on_tile=lambda done, total: None)
+        with stream_of(each) as stream:
+            result = upscale(image, scale, stream, on_tile=lambda done, total: None)
         results.append(result.rgb.astype(np.int16))
     return int(np.abs(results[0] - results[1]).max())
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.service.upscale.box_engine import lane_of
+from tests.service.upscale.box_engine import stream_of
 from upscaled.config import Settings
 from upscaled.image.types import Image
 from upscaled.upscale.engines import open_engine
@@ -72,8 +72,8 @@ def run(engine: Engine, window: Pixels) -> Pixels:
 def upscale_in_windows(engine: Engine, source: Image, window_px: int) -> tuple[Pixels, int]:
     """The picture at x4 through windows up to that side, and how many they were."""
     counts: list[int] = []
-    with lane_of(replace(engine, window_px=window_px)) as lane:  # type: ignore[type-var]
-        result = upscale(source, 4, lane, on_tile=lambda _, total: counts.append(total))
+    with stream_of(replace(engine, window_px=window_px)) as stream:  # type: ignore[type-var]
+        result = upscale(source, 4, stream, on_tile=lambda _, total: counts.append(total))
     return result.rgb.astype(np.uint8), counts[0]
 
 

@@ -10,13 +10,12 @@ from PIL import Image as PillowImage
 
 from tests.service.image.samples import picture
 from tests.service.upscale.true_engine import TrueEngine
-from upscaled.batch.found import Finder
+from upscaled.batch.discovery import Finder
+from upscaled.batch.file_job import FileUpscaler, open_file_upscaler
+from upscaled.batch.in_flight import Stop
 from upscaled.batch.journal import FILE_NAME, Journal
-from upscaled.batch.opening import open_bench
 from upscaled.batch.outcome import Kind, Outcome
 from upscaled.batch.run import run_batch
-from upscaled.batch.stop import Stop
-from upscaled.batch.work import Bench
 from upscaled.config import load_settings
 from upscaled_models.backends.base import Engine
 
@@ -46,12 +45,12 @@ class Batch:
         return self.folder / "out"
 
     @contextmanager
-    def bench(self, stop: Stop) -> Iterator[Bench]:
+    def upscaling(self, stop: Stop) -> Iterator[FileUpscaler]:
         self.output_dir.mkdir(exist_ok=True)
         settings = load_settings({}, data_dir=self.folder / "data", **self.settings)
         with (
             Journal(self.output_dir / FILE_NAME) as journal,
-            open_bench(
+            open_file_upscaler(
                 SCALE,
                 settings,
                 journal,
@@ -59,9 +58,9 @@ class Batch:
                 stop,
                 is_overwriting=self.is_overwriting,
                 open_engine=lambda _model: cast(Engine, self.engine),
-            ) as bench,
+            ) as upscaling,
         ):
-            yield bench
+            yield upscaling
 
     def run(self, *arguments: str, stop: Stop | None = None) -> dict[str, Outcome]:
         """Outcomes by the source's name below `source_dir`, or by its whole one."""
@@ -73,9 +72,9 @@ class Batch:
             is_below = path.is_relative_to(self.source_dir)
             outcomes[str(path.relative_to(self.source_dir) if is_below else path)] = outcome
 
-        with self.bench(stop) as bench:
+        with self.upscaling(stop) as upscaling:
             found = Finder(self.output_dir).find(arguments or [str(self.source_dir)])
-            run_batch(found, bench, tell, stop)
+            run_batch(found, upscaling, tell, stop)
         return outcomes
 
     def run_kinds(self, *arguments: str) -> dict[str, Kind]:

@@ -8,11 +8,11 @@ import pytest
 
 from tests.service.batch.benches import Batch
 from tests.service.upscale.true_engine import TrueEngine
-from upscaled.batch.found import Source
+from upscaled.batch.discovery import Source
+from upscaled.batch.in_flight import Stop
 from upscaled.batch.journal import FILE_NAME
 from upscaled.batch.outcome import Kind, Outcome
-from upscaled.batch.run import count_under_way, run_batch
-from upscaled.batch.stop import Stop
+from upscaled.batch.run import count_in_flight, run_batch
 
 
 @pytest.fixture
@@ -48,9 +48,11 @@ def test_no_more_sources_are_drawn_than_there_are_places(batch: Batch) -> None:
 
     stop = Stop()
     outcomes: list[Outcome] = []
-    with batch.bench(stop) as bench:
-        places = count_under_way(bench.settings, bench.upscaler.windows_at_once)
-        running = threading.Thread(target=run_batch, args=(sources(), bench, outcomes.append, stop))
+    with batch.upscaling(stop) as upscaling:
+        places = count_in_flight(upscaling.settings, upscaling.upscaler.windows_at_once)
+        running = threading.Thread(
+            target=run_batch, args=(sources(), upscaling, outcomes.append, stop)
+        )
         running.start()
         assert engine.arrived.acquire(timeout=20)
         time.sleep(0.1)
@@ -109,8 +111,8 @@ def test_whoever_is_told_may_fail_and_the_batch_ends_with_that(batch: Batch) -> 
 
     stop = Stop()
     paths = sorted(batch.source_dir.iterdir())
-    with batch.bench(stop) as bench, pytest.raises(BrokenPipeError):
-        run_batch((Source(path) for path in paths), bench, tell, stop)
+    with batch.upscaling(stop) as upscaling, pytest.raises(BrokenPipeError):
+        run_batch((Source(path) for path in paths), upscaling, tell, stop)
     assert all(not name.startswith(".") for name in batch.results()), "no unfinished file"
     assert (batch.output_dir / FILE_NAME).exists()
 
@@ -118,18 +120,18 @@ def test_whoever_is_told_may_fail_and_the_batch_ends_with_that(batch: Batch) -> 
 def test_large_results_wait_for_room_and_all_come_through(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("upscaled.batch.opening.RESULTS_UNDER_WAY_PX", 5000)
+    monkeypatch.setattr("upscaled.batch.file_job.MAX_RESULT_PX_IN_FLIGHT", 5000)
     for number in range(6):
         batch.add(f"{number}.png", number)  # 4800 px of result each
     assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
 
 
 def test_batches_of_the_device_decide_how_many_files_are_under_way(batch: Batch) -> None:
-    with batch.bench(Stop()) as bench:
-        assert count_under_way(bench.settings, bench.upscaler.windows_at_once) == 4
+    with batch.upscaling(Stop()) as upscaling:
+        assert count_in_flight(upscaling.settings, upscaling.upscaler.windows_at_once) == 4
         batch.engine.batch = 8
-        assert count_under_way(bench.settings, bench.upscaler.windows_at_once) == 18
+        assert count_in_flight(upscaling.settings, upscaling.upscaler.windows_at_once) == 18
         batch.engine.small_batch = 16
-        assert count_under_way(bench.settings, bench.upscaler.windows_at_once) == 34
+        assert count_in_flight(upscaling.settings, upscaling.upscaler.windows_at_once) == 34
         batch.engine.small_batch = 64
-        assert count_under_way(bench.settings, bench.upscaler.windows_at_once) == 34
+        assert count_in_flight(upscaling.settings, upscaling.upscaler.windows_at_once) == 34

@@ -26,7 +26,7 @@ def report(*, is_json: bool) -> None:
     with reporting:
         reporting.expect(3)
         for outcome in (DONE, FAILED, PASSED):
-            reporting.tell_part(outcome.source, 0.5)
+            reporting.on_part(outcome.source, 0.5)
             reporting.tell(outcome)
     reporting.conclude()
 

@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 
 from tests.running import UPSCALED, clean_environment
 from tests.service.image.samples import picture, save
-from upscaled.batch.arrivals import is_being_written
+from upscaled.batch.watcher import is_being_written
 from upscaled.cli import watch
 
 PATIENCE_S = 60.0

@@ -2,8 +2,8 @@ import threading
 import time
 
 from upscaled.doctor.checkup import Check, list_checks, run_checks
+from upscaled.doctor.environment import read_environment
 from upscaled.doctor.finding import Finding, Status, ok, worst_of
-from upscaled.doctor.given import read_given
 
 
 def test_findings_keep_their_order_though_checks_run_at_once() -> None:
@@ -54,7 +54,7 @@ def test_the_worst_counts() -> None:
 
 def test_no_check_is_named_twice() -> None:
     checks = list_checks(
-        read_given({}), {}, host="127.0.0.1", port=1, is_expected=False, may_connect=False
+        read_environment({}), {}, host="127.0.0.1", port=1, is_expected=False, may_connect=False
     )
     names = [check.name for check in checks]
     assert len(set(names)) == len(names) == 9

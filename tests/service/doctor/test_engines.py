@@ -28,7 +28,7 @@ def judged(settings: Settings, *reports: Report, ending: str = "") -> dict[str, 
 
 
 def made(**values: object) -> Made:
-    plain = {"scale": 4, "model": "m", "psnr_db": 50.0, "is_believable": True}
+    plain = {"scale": 4, "model": "m", "psnr_db": 50.0, "is_plausible": True}
     times = {"decode_s": 0.1, "network_s": 0.1, "encode_s": 0.1}
     return Made.model_validate({**plain, **times, **values})
 
@@ -147,8 +147,8 @@ def test_a_choice_that_is_not_settled_is_warned_of_and_the_command_named(
         (made(model="realesrgan-x4plus", psnr_db=30.0), Status.OK),
         (made(model="realesrgan-x4plus", psnr_db=29.9), Status.FAILURE),
         (made(psnr_db=None), Status.OK),
-        (made(psnr_db=None, is_believable=False), Status.FAILURE),
-        (made(psnr_db=60.0, is_believable=False), Status.FAILURE),
+        (made(psnr_db=None, is_plausible=False), Status.FAILURE),
+        (made(psnr_db=60.0, is_plausible=False), Status.FAILURE),
     ],
 )
 def test_a_picture_is_judged_on_both_sides_of_its_limit(

@@ -13,7 +13,7 @@ from upscaled.doctor.golden import (
 )
 from upscaled.image.decode import decode_file
 from upscaled.image.types import Image
-from upscaled.upscale.check import is_believable
+from upscaled.upscale.post_process.sanity_check import is_plausible
 
 
 def grey(level: int, *, alpha: int | None = None) -> Image:
@@ -42,7 +42,7 @@ def test_official_models_have_pictures_of_the_source_that_are_not_each_others(
     assert data is not None
     assert shipped is not None
     expected, other = decode_file(data), decode_file(shipped)
-    assert is_believable(source.rgb, expected.rgb)
+    assert is_plausible(source.rgb, expected.rgb)
     assert 22 < compare(expected, other) < 36
 
 

@@ -8,9 +8,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.types import Image
-from upscaled.upscale.job import Way
-from upscaled.upscale.lane import Lane
+from upscaled.upscale.job import ImageStreams
 from upscaled.upscale.scheduler import Scheduler
+from upscaled.upscale.stream import Stream
 from upscaled_models.backends.base import Engine, EngineOutOfMemory, Started, Window
 
 
@@ -88,15 +88,17 @@ class Computed:
 
 
 @contextmanager
-def lane_of(engine: Engine) -> Iterator[Lane]:
-    """A lane through the engine that nobody shares."""
-    with Scheduler() as scheduler, scheduler.open_lane(engine) as lane:
-        yield lane
+def stream_of(engine: Engine) -> Iterator[Stream]:
+    """A stream through the engine that nobody shares."""
+    with Scheduler() as scheduler, scheduler.open_stream(engine) as stream:
+        yield stream
 
 
-def way_of(lane: Lane) -> Callable[[bytes, Image, int], AbstractContextManager[Way]]:
-    """The way of an image that goes through one lane, whatever it is."""
-    return lambda _source, _image, _scale: nullcontext(Way(lane))
+def streams_of(
+    stream: Stream,
+) -> Callable[[bytes, Image, int], AbstractContextManager[ImageStreams]]:
+    """The way of an image that goes through one stream, whatever it is."""
+    return lambda _source, _image, _scale: nullcontext(ImageStreams(stream))
 
 
 def box_sum(pixels: NDArray[np.int64], radius: int) -> NDArray[np.int64]:

@@ -3,8 +3,8 @@ import pytest
 from tests.service.image.samples import picture
 from tests.service.upscale.box_engine import BoxEngine
 from upscaled.upscale.cancellation import Cancellation
-from upscaled.upscale.lane import Cancelled
 from upscaled.upscale.scheduler import Scheduler
+from upscaled.upscale.stream import Cancelled
 
 
 @pytest.mark.parametrize("is_early", [True, False])
@@ -16,12 +16,12 @@ def test_it_reaches_every_lane_whether_it_comes_before_or_while_they_are_open(
     if is_early:
         cancellation.cancel()
     with Scheduler() as scheduler:
-        lanes = scheduler.open_lane(BoxEngine()), scheduler.open_lane(BoxEngine())
-        with cancellation.reaching(*lanes):
+        streams = scheduler.open_stream(BoxEngine()), scheduler.open_stream(BoxEngine())
+        with cancellation.reaching(*streams):
             cancellation.cancel()
-            for lane in lanes:
+            for stream in streams:
                 with pytest.raises(Cancelled):
-                    list(lane.run([picture(16, 16)]))
+                    list(stream.run([picture(16, 16)]))
     with pytest.raises(Cancelled):
         cancellation.check()
 
@@ -29,8 +29,8 @@ def test_it_reaches_every_lane_whether_it_comes_before_or_while_they_are_open(
 def test_it_does_not_reach_lanes_of_work_that_is_over() -> None:
     cancellation = Cancellation()
     with Scheduler() as scheduler:
-        lane = scheduler.open_lane(BoxEngine())
-        with cancellation.reaching(lane):
+        stream = scheduler.open_stream(BoxEngine())
+        with cancellation.reaching(stream):
             pass
         cancellation.cancel()
-        assert len(list(lane.run([picture(16, 16)]))) == 1
+        assert len(list(stream.run([picture(16, 16)]))) == 1

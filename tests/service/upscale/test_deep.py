@@ -10,16 +10,17 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from tests.service.image.samples import GREY, GREY_ALPHA, RGB, RGBA, chunk, png
-from tests.service.upscale.box_engine import lane_of, way_of
+from tests.service.upscale.box_engine import stream_of, streams_of
 from tests.service.upscale.test_job import decoded, ignore
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.image.types import Image
-from upscaled.upscale.check import is_believable
 from upscaled.upscale.engines import open_engine
 from upscaled.upscale.job import run_job
-from upscaled.upscale.lock import LOCK_PX, lock_colours
-from upscaled.upscale.loop import Care, upscale
+from upscaled.upscale.loop import upscale
+from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX, correct_colours
+from upscaled.upscale.post_process.sanity_check import is_plausible
+from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled_models.backends.base import Engine
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network
@@ -54,8 +55,8 @@ def read_deep_png(data: bytes) -> Deep:
 def upscaled(
     source: bytes, engine: Engine, scale: int = 4, **settings: object
 ) -> tuple[str, bytes]:
-    with lane_of(engine) as lane:
-        made = run_job(source, scale, way_of(lane), Settings.model_validate(settings), ignore)
+    with stream_of(engine) as stream:
+        made = run_job(source, scale, streams_of(stream), Settings.model_validate(settings), ignore)
     return made.media_type, made.data
 
 
@@ -95,12 +96,14 @@ def test_a_faint_gradient_keeps_its_thousands_of_levels(engine: Engine) -> None:
 def test_tiles_have_no_seams(engine: Engine) -> None:
     """Nothing but float32's own last digit, which depends on how a processor adds up a row."""
     image = Image(gradient(90, 100, channels=3))
-    care = Care(check=is_believable, lock=lock_colours, lock_px=LOCK_PX)
+    care = PostProcessing(
+        check=is_plausible, lock=correct_colours, correction_reach_px=CORRECTION_REACH_PX
+    )
     whole = open_engine(Settings(precision="exact", threads=1, tile_window_px=256), 4)
     results = []
     for each in (engine, whole):
-        with lane_of(each) as lane:
-            results.append(upscale(image, 4, lane, on_tile=ignore, care=care).rgb.astype(int))
+        with stream_of(each) as stream:
+            results.append(upscale(image, 4, stream, on_tile=ignore, care=care).rgb.astype(int))
 
     assert np.abs(results[0] - results[1]).max() <= 1
 
@@ -153,8 +156,8 @@ def test_grey_stays_neutral_to_the_last_bit(engine: Engine) -> None:
 def test_what_is_too_long_is_averaged_down_in_its_own_depth() -> None:
     source = png(gradient(60, 60), 16, RGBA)
 
-    with lane_of(TrueEngine()) as lane:
-        made = run_job(source, 2, way_of(lane), Settings(), ignore, max_output_side_px=100)
+    with stream_of(TrueEngine()) as stream:
+        made = run_job(source, 2, streams_of(stream), Settings(), ignore, max_output_side_px=100)
 
     assert read_deep_png(made.data).shape == (100, 100, 4)
 

@@ -5,7 +5,7 @@ import pytest
 
 from upscaled.config import Settings, SettingsError
 from upscaled.upscale.engines import choose_model, choose_window_px, open_engine
-from upscaled.upscale.plan import TilePlan
+from upscaled.upscale.tiles import TilePlan
 from upscaled_models.backends.base import least_window_px
 from upscaled_models.errors import ModelError, ModelRefused
 from upscaled_models.registry import OFFICIAL, ModelSpec, srvgg_shape

@@ -9,14 +9,14 @@ import pytest
 from PIL import Image as PillowImage
 
 from tests.service.image.samples import exif_with_orientation, picture, save
-from tests.service.upscale.box_engine import lane_of, way_of
+from tests.service.upscale.box_engine import stream_of, streams_of
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.image.types import Image
 from upscaled.upscale.job import run_job as run_in_lane
-from upscaled.upscale.lane import Cancelled
 from upscaled.upscale.result import Result
+from upscaled.upscale.stream import Cancelled
 from upscaled_models.backends.base import EngineOutOfMemory, Window
 
 
@@ -27,8 +27,8 @@ def ignore(done: int, total: int) -> None:
 def run_job(
     source: bytes, scale: int, engine: TrueEngine, settings: Settings, *rest: Any, **options: Any
 ) -> Result:
-    with lane_of(engine) as lane:
-        return run_in_lane(source, scale, way_of(lane), settings, *rest, **options)
+    with stream_of(engine) as stream:
+        return run_in_lane(source, scale, streams_of(stream), settings, *rest, **options)
 
 
 def decoded(data: bytes) -> PillowImage.Image:

@@ -6,8 +6,8 @@ import pytest
 from upscaled.config import Settings, SettingsError, load_settings
 from upscaled.upscale.ladder import LARGEST_SIDE_PX, find_ladder, largest_px, name_rung
 from upscaled.upscale.model_choice import Rung, choose_rung
-from upscaled.upscale.plan import TilePlan
 from upscaled.upscale.speed import Speed
+from upscaled.upscale.tiles import TilePlan
 from upscaled_models.registry import OFFICIAL, ModelSpec
 from upscaled_models.store import ModelStore
 

@@ -6,13 +6,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.service.upscale.box_engine import BoxEngine, average_down, lane_of
+from tests.service.upscale.box_engine import BoxEngine, average_down, stream_of
 from upscaled.errors import InternalError
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.lane import BATCHES_AHEAD, Cancelled
-from upscaled.upscale.loop import Care, Pass, pad, plan_passes
+from upscaled.upscale.loop import Pass, plan_passes
 from upscaled.upscale.loop import upscale as upscale_in_lane
+from upscaled.upscale.post_process.steps import PostProcessing
+from upscaled.upscale.stream import BATCHES_AHEAD, Cancelled
+from upscaled.upscale.tiles import pad
 from upscaled_models.backends.base import EngineOutOfMemory, Window, least_window_px, round_up
 from upscaled_models.registry import makes_every_scale
 
@@ -22,8 +24,8 @@ def ignore(done: int, total: int) -> None:
 
 
 def upscale(image: Image, scale: int, engine: BoxEngine, **options: Any) -> Image:
-    with lane_of(engine) as lane:
-        return upscale_in_lane(image, scale, lane, **options)
+    with stream_of(engine) as stream:
+        return upscale_in_lane(image, scale, stream, **options)
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -260,8 +262,12 @@ def test_a_lock_sees_each_window_beside_its_result_and_its_reach_makes_no_seams(
         return locked
 
     engine, rgb = BoxEngine(window_px=40), noise(120, 90)
-    result = upscale(Image(rgb), 2, engine, on_tile=ignore, care=Care(lock=lock, lock_px=5))
-    short = upscale(Image(rgb), 2, engine, on_tile=ignore, care=Care(lock=lock, lock_px=1))
+    result = upscale(
+        Image(rgb), 2, engine, on_tile=ignore, care=PostProcessing(lock=lock, correction_reach_px=5)
+    )
+    short = upscale(
+        Image(rgb), 2, engine, on_tile=ignore, care=PostProcessing(lock=lock, correction_reach_px=1)
+    )
 
     expected = untiled(rgb, engine) + wide.filter(rgb)
     assert np.array_equal(result.rgb, expected)
@@ -275,7 +281,7 @@ def test_a_window_that_fails_its_check_is_computed_once_more_and_exactly() -> No
             return result * 0 if len(self.batches) == 3 and not self.exact else result
 
     engine, rgb = WrongOnce(window_px=40), noise(120, 90)
-    care = Care(check=lambda source, result: bool(result.any()))
+    care = PostProcessing(check=lambda source, result: bool(result.any()))
 
     result = upscale(Image(rgb), 2, engine, on_tile=ignore, care=care)
 
@@ -290,7 +296,7 @@ def test_a_window_that_fails_its_check_twice_fails_the_image() -> None:
             2,
             BoxEngine(window_px=40),
             on_tile=ignore,
-            care=Care(check=lambda source, result: False),
+            care=PostProcessing(check=lambda source, result: False),
         )
 
 

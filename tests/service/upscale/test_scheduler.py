@@ -11,8 +11,8 @@ import pytest
 
 from tests.service.upscale.box_engine import BoxEngine
 from upscaled.errors import InternalError
-from upscaled.upscale.lane import BATCHES_AHEAD, Cancelled, Lane
 from upscaled.upscale.scheduler import BatchDone, Scheduler
+from upscaled.upscale.stream import BATCHES_AHEAD, Cancelled, Stream
 from upscaled_models.backends.base import EngineOutOfMemory, Started, Window
 
 
@@ -53,9 +53,9 @@ class Alarming(BoxEngine):
         return super().filter(window)
 
 
-def run_all(lane: Lane, windows: list[Window]) -> list[Window]:
-    with lane:
-        return list(lane.run(windows))
+def run_all(stream: Stream, windows: list[Window]) -> list[Window]:
+    with stream:
+        return list(stream.run(windows))
 
 
 def behind(
@@ -81,7 +81,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def waiting_in(scheduler: Scheduler) -> Callable[[], int]:
-    return lambda: len(scheduler._turns._waiting)
+    return lambda: len(scheduler._fair_queue._waiting)
 
 
 def test_many_images_at_once_each_get_their_own_results_in_order() -> None:
@@ -93,11 +93,11 @@ def test_many_images_at_once_each_get_their_own_results_in_order() -> None:
         chance = random.Random(seed)
         windows = windows_of(chance.randint(1, 12), chance.choice([8, 16, 24]), seed)
         is_leaving = chance.random() < 0.3
-        with scheduler.open_lane(engine) as lane:
+        with scheduler.open_stream(engine) as stream:
             if is_leaving:
-                threading.Timer(chance.uniform(0, 0.004), lane.cancel).start()
+                threading.Timer(chance.uniform(0, 0.004), stream.cancel).start()
             try:
-                results = list(lane.run(windows))
+                results = list(stream.run(windows))
             except Cancelled:
                 return True
         assert are_right(engine, windows, results)
@@ -114,7 +114,7 @@ def test_every_batch_is_told_with_its_room_and_its_time() -> None:
     engine = Held(batch=8)
     told: list[BatchDone] = []
     with Scheduler(told.append) as scheduler:
-        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(1)) for _ in range(5)]
+        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(1)) for _ in range(5)]
         behind(engine, jobs, waiting_in(scheduler))
     assert [(done.windows, done.places) for done in told] == [(1, 8), (4, 8)]
     for done in told:
@@ -127,7 +127,7 @@ def test_a_batch_has_no_more_room_than_the_device_was_found_to_have() -> None:
     engine = BoxEngine(batch=4, room_windows=2)
     told: list[BatchDone] = []
     with Scheduler(told.append) as scheduler:
-        run_all(scheduler.open_lane(engine), windows_of(9))
+        run_all(scheduler.open_stream(engine), windows_of(9))
     assert sum(done.windows for done in told) == 9
     assert {done.places for done in told if done.windows == 2} == {2}
 
@@ -135,7 +135,7 @@ def test_a_batch_has_no_more_room_than_the_device_was_found_to_have() -> None:
 def test_small_images_share_a_batch() -> None:
     engine = Held(batch=8)
     with Scheduler() as scheduler:
-        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(1)) for _ in range(9)]
+        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(1)) for _ in range(9)]
         behind(engine, jobs, waiting_in(scheduler))
     assert engine.batches == [1, 8]
 
@@ -143,12 +143,12 @@ def test_small_images_share_a_batch() -> None:
 def test_a_full_device_gets_half_the_batch_and_never_more_again() -> None:
     engine = Held(batch=8, room_windows=3)
     with Scheduler() as scheduler:
-        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(4)) for _ in range(9)]
+        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(4)) for _ in range(9)]
         outcomes = behind(engine, jobs, waiting_in(scheduler))
         assert all(are_right(engine, windows_of(4), each.result()) for each in outcomes)
         tried = len(engine.seen)
         assert are_right(
-            engine, windows_of(20), run_all(scheduler.open_lane(engine), windows_of(20))
+            engine, windows_of(20), run_all(scheduler.open_stream(engine), windows_of(20))
         )
         assert len(engine.seen) == tried + 20  # none in vain
     assert sum(engine.batches) == 36 + 20
@@ -158,11 +158,11 @@ def test_a_full_device_gets_half_the_batch_and_never_more_again() -> None:
 def test_smaller_windows_may_come_in_larger_batches_after_the_device_was_full() -> None:
     engine = Held(batch=8, room_windows=4)
     with Scheduler() as scheduler:
-        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(2, 32)) for _ in range(9)]
+        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(2, 32)) for _ in range(9)]
         behind(engine, jobs, waiting_in(scheduler))
         engine.room_windows = 8
         engine.batches.clear()
-        run_all(scheduler.open_lane(engine), windows_of(40, 16))
+        run_all(scheduler.open_stream(engine), windows_of(40, 16))
     assert 4 < max(engine.batches) <= 8
 
 
@@ -170,8 +170,8 @@ def test_a_window_too_large_alone_is_told_to_its_own_image_only() -> None:
     engine = Held(batch=1, room_px=16)
     with Scheduler() as scheduler:
         jobs = [
-            lambda: run_all(scheduler.open_lane(engine), windows_of(5)),
-            lambda: run_all(scheduler.open_lane(engine), windows_of(5, 17)),
+            lambda: run_all(scheduler.open_stream(engine), windows_of(5)),
+            lambda: run_all(scheduler.open_stream(engine), windows_of(5, 17)),
         ]
         fits, too_large = behind(engine, jobs, waiting_in(scheduler))
     assert are_right(engine, windows_of(5), fits.result())
@@ -187,8 +187,8 @@ def test_an_error_of_the_engine_fails_the_image_that_made_it_and_no_other() -> N
     engine = HeldAlarming(batch=8)
     flat = [*windows_of(2), np.full((16, 16, 3), 9, np.uint8), *windows_of(2)]
     with Scheduler() as scheduler:
-        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(5)) for _ in range(5)]
-        jobs.append(lambda: run_all(scheduler.open_lane(engine), flat))
+        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(5)) for _ in range(5)]
+        jobs.append(lambda: run_all(scheduler.open_stream(engine), flat))
         *good, bad = behind(engine, jobs, waiting_in(scheduler))
     assert all(are_right(engine, windows_of(5), each.result()) for each in good)
     with pytest.raises(ValueError, match="of one colour"):
@@ -198,10 +198,10 @@ def test_an_error_of_the_engine_fails_the_image_that_made_it_and_no_other() -> N
 def test_a_cancelled_image_leaves_with_the_batch_under_way() -> None:
     engine = Held(batch=1)
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
-        lane = scheduler.open_lane(engine)
-        outcome = pool.submit(run_all, lane, windows_of(50))
+        stream = scheduler.open_stream(engine)
+        outcome = pool.submit(run_all, stream, windows_of(50))
         assert engine.is_reached.wait(20)
-        lane.cancel()
+        stream.cancel()
         engine.is_released.set()
         with pytest.raises(Cancelled):
             outcome.result()
@@ -211,12 +211,12 @@ def test_a_cancelled_image_leaves_with_the_batch_under_way() -> None:
 def test_an_image_whose_turn_has_not_come_leaves_at_once() -> None:
     engine = Held(batch=1)
     with Scheduler() as scheduler, ThreadPoolExecutor(2) as pool:
-        first = pool.submit(run_all, scheduler.open_lane(engine), windows_of(1))
+        first = pool.submit(run_all, scheduler.open_stream(engine), windows_of(1))
         assert engine.is_reached.wait(20)
-        lane = scheduler.open_lane(engine)
-        waiting = pool.submit(run_all, lane, windows_of(1))
+        stream = scheduler.open_stream(engine)
+        waiting = pool.submit(run_all, stream, windows_of(1))
         wait_until(lambda: waiting_in(scheduler)() == 1)
-        lane.cancel()
+        stream.cancel()
         with pytest.raises(Cancelled):
             waiting.result(5)
         assert not first.done()
@@ -227,11 +227,11 @@ def test_a_small_image_passes_a_large_ones_batch_where_the_device_can_do_two_thi
     engine = Held(aside=BoxEngine())
     large, small = windows_of(3, 200), windows_of(1)
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(run_all, scheduler.open_lane(engine), large)
+        waiting = pool.submit(run_all, scheduler.open_stream(engine), large)
         assert engine.is_reached.wait(20)
-        with scheduler.open_lane(engine) as lane:
-            assert are_right(engine, small, list(lane.run(small)))
-            assert lane.device_s > 0
+        with scheduler.open_stream(engine) as stream:
+            assert are_right(engine, small, list(stream.run(small)))
+            assert stream.device_s > 0
         assert not waiting.done()
         engine.is_released.set()
         assert are_right(engine, large, waiting.result(20))
@@ -242,11 +242,13 @@ def test_what_fails_aside_is_told_to_its_own_image_only() -> None:
     engine = Held(aside=Alarming())
     flat: list[Window] = [np.full((16, 16, 3), 9, np.uint8)]
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(run_all, scheduler.open_lane(engine), windows_of(1, 200))
+        waiting = pool.submit(run_all, scheduler.open_stream(engine), windows_of(1, 200))
         assert engine.is_reached.wait(20)
         with pytest.raises(ValueError, match="of one colour"):
-            run_all(scheduler.open_lane(engine), flat)
-        assert are_right(engine, windows_of(1), run_all(scheduler.open_lane(engine), windows_of(1)))
+            run_all(scheduler.open_stream(engine), flat)
+        assert are_right(
+            engine, windows_of(1), run_all(scheduler.open_stream(engine), windows_of(1))
+        )
         engine.is_released.set()
         assert are_right(engine, windows_of(1, 200), waiting.result(20))
 
@@ -275,7 +277,7 @@ def test_a_processors_results_are_finished_by_their_own_images(aside: BoxEngine 
     engine = Late(aside=aside)
     windows = windows_of(4, 200)
     with Scheduler() as scheduler:
-        assert are_right(engine, windows, run_all(scheduler.open_lane(engine), windows))
+        assert are_right(engine, windows, run_all(scheduler.open_stream(engine), windows))
     assert len(finished_by) == 4
     is_here = {thread is threading.current_thread() for thread in finished_by}
     assert is_here == {aside is not None}
@@ -284,12 +286,12 @@ def test_a_processors_results_are_finished_by_their_own_images(aside: BoxEngine 
 def test_a_lane_left_half_way_leaves_nothing_behind() -> None:
     engine = BoxEngine(batch=2)
     with Scheduler() as scheduler:
-        with scheduler.open_lane(engine) as lane:
-            results = lane.run(windows_of(100))
+        with scheduler.open_stream(engine) as stream:
+            results = stream.run(windows_of(100))
             next(results)
         wait_until(lambda: waiting_in(scheduler)() == 0)
         with pytest.raises(Cancelled):
-            list(lane.run(windows_of(1)))
+            list(stream.run(windows_of(1)))
     assert len(engine.seen) <= BATCHES_AHEAD * 2
 
 
@@ -324,11 +326,11 @@ def test_a_device_that_works_by_itself_has_its_next_batch_before_it_is_waited_fo
     engine = Log(batch=2)
     with Scheduler() as scheduler:
         windows = windows_of(12)
-        assert are_right(engine, windows, run_all(scheduler.open_lane(engine), windows))
+        assert are_right(engine, windows, run_all(scheduler.open_stream(engine), windows))
     order = engine.log
     assert sorted(order) == sorted(f"{did} {at}" for did in ("start", "finish") for at in range(6))
     ahead = [order.index(f"start {at + 1}") < order.index(f"finish {at}") for at in range(5)]
-    assert sum(ahead) >= 3  # not where the image was too slow to ask
+    assert sum(ahead) >= 3  # not where the image was too slow to request
 
 
 def test_what_is_done_when_it_is_started_waits_for_no_other_batch() -> None:
@@ -340,8 +342,8 @@ def test_what_is_done_when_it_is_started_waits_for_no_other_batch() -> None:
             assert len(self.batches) == 1 or is_released.wait(20)
             return super().filter(window)
 
-    with Scheduler() as scheduler, scheduler.open_lane(Slow()) as lane:
-        results = lane.run(windows_of(3))
+    with Scheduler() as scheduler, scheduler.open_stream(Slow()) as stream:
+        results = stream.run(windows_of(3))
         assert next(results) is not None
         is_released.set()
         assert len(list(results)) == 2
@@ -352,16 +354,16 @@ def test_the_death_of_the_devices_thread_is_told_to_all_who_wait_and_who_come() 
     flat = np.zeros((16, 16, 3), np.uint8)
     with Scheduler() as scheduler:
         with pytest.raises(InternalError, match="the device is gone"):
-            run_all(scheduler.open_lane(engine), [*windows_of(3), flat, *windows_of(20)])
+            run_all(scheduler.open_stream(engine), [*windows_of(3), flat, *windows_of(20)])
         with pytest.raises(InternalError, match="the device is gone"):
-            run_all(scheduler.open_lane(engine), windows_of(1))
+            run_all(scheduler.open_stream(engine), windows_of(1))
 
 
 def test_who_still_waits_when_the_scheduler_ends_is_told() -> None:
     engine = Held()
     with ThreadPoolExecutor(1) as pool:
         with Scheduler() as scheduler:
-            outcome = pool.submit(run_all, scheduler.open_lane(engine), windows_of(20))
+            outcome = pool.submit(run_all, scheduler.open_stream(engine), windows_of(20))
             assert engine.is_reached.wait(20)
             threading.Timer(0.05, engine.is_released.set).start()
         with pytest.raises(InternalError, match="was stopped"):
@@ -370,7 +372,7 @@ def test_who_still_waits_when_the_scheduler_ends_is_told() -> None:
 
 def test_each_image_is_told_its_share_of_the_device() -> None:
     with Scheduler() as scheduler:
-        few, many = scheduler.open_lane(BoxEngine()), scheduler.open_lane(BoxEngine())
+        few, many = scheduler.open_stream(BoxEngine()), scheduler.open_stream(BoxEngine())
         run_all(few, windows_of(1, 100))
         run_all(many, windows_of(30, 100))
     assert 0 < few.device_s * 3 < many.device_s
@@ -385,15 +387,15 @@ def test_windows_are_cut_only_when_there_is_room_for_them() -> None:
             cut += 1
             yield window
 
-    with Scheduler() as scheduler, scheduler.open_lane(BoxEngine(batch=2)) as lane:
-        for taken, _ in enumerate(lane.run(cutting())):
+    with Scheduler() as scheduler, scheduler.open_stream(BoxEngine(batch=2)) as stream:
+        for taken, _ in enumerate(stream.run(cutting())):
             assert cut <= taken + BATCHES_AHEAD * 2 + 1
 
 
 def test_where_a_device_wants_it_small_windows_share_the_room_of_a_large_one() -> None:
     engine = Held(batch=1, small_batch=32, window_px=32)
     with Scheduler() as scheduler:
-        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(1, 8)) for _ in range(18)]
+        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(1, 8)) for _ in range(18)]
         behind(engine, jobs, waiting_in(scheduler))
     assert engine.batches == [1, 16, 1]
 
@@ -401,7 +403,7 @@ def test_where_a_device_wants_it_small_windows_share_the_room_of_a_large_one() -
 def test_no_more_small_windows_share_a_batch_than_a_device_wants() -> None:
     engine = Held(batch=1, small_batch=4, window_px=32)
     with Scheduler() as scheduler:
-        jobs = [lambda: run_all(scheduler.open_lane(engine), windows_of(1, 8)) for _ in range(9)]
+        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(1, 8)) for _ in range(9)]
         behind(engine, jobs, waiting_in(scheduler))
     assert engine.batches == [1, 4, 4]
 
@@ -411,7 +413,9 @@ def test_windows_computed_in_float32_share_no_batch(dtype: type) -> None:
     engine = Held(batch=8)
     windows: list[Window] = [window.astype(dtype) for window in windows_of(4)]
     with Scheduler() as scheduler:
-        lanes = [scheduler.open_lane(engine) for _ in range(2)]
-        jobs = [lambda lane=lane: list(lane.run(windows, is_exact=True)) for lane in lanes]
+        streams = [scheduler.open_stream(engine) for _ in range(2)]
+        jobs = [
+            lambda stream=stream: list(stream.run(windows, is_exact=True)) for stream in streams
+        ]
         behind(engine, jobs, waiting_in(scheduler))
     assert set(engine.batches) == {1}

@@ -14,16 +14,18 @@ from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.errors import InternalError
 from upscaled.image.types import Image
-from upscaled.upscale.flat import keep_flat
-from upscaled.upscale.job import choose_care
-from upscaled.upscale.loop import Care, find_gain, upscale
-from upscaled.upscale.region import Region
+from upscaled.upscale.loop import find_gain, upscale
+from upscaled.upscale.post_process.colour_correction import keep_flat
+from upscaled.upscale.post_process.steps import PostProcessing, choose_post_processing
+from upscaled.upscale.post_process.tempering import TEMPER_REACH_PX, Tempering, temper
 from upscaled.upscale.scheduler import Scheduler
-from upscaled.upscale.tempering import TEMPER_PX, Tempering, temper
+from upscaled.upscale.tiles import Region
 from upscaled_models.backends.base import EngineOutOfMemory, Window
 
 TEMPERING = Tempering(8, 0.5)
-TEMPERED = Care(temper=partial(temper, tempering=TEMPERING), temper_px=TEMPER_PX)
+TEMPERED = PostProcessing(
+    temper=partial(temper, tempering=TEMPERING), temper_reach_px=TEMPER_REACH_PX
+)
 
 
 @dataclass
@@ -42,18 +44,18 @@ def run(
     scale: int,
     vivid: BoxEngine,
     faithful: BoxEngine | None,
-    care: Care = TEMPERED,
+    care: PostProcessing = TEMPERED,
     on_rows: Callable[[Image, int], None] = lambda image, rows: None,
 ) -> NDArray[Any]:
     with (
         Scheduler() as scheduler,
-        scheduler.open_lane(vivid) as lane,
-        scheduler.open_lane(faithful or vivid, beside=lane) as beside,
+        scheduler.open_stream(vivid) as stream,
+        scheduler.open_stream(faithful or vivid, beside=stream) as beside,
     ):
         result = upscale(
             Image(rgb),
             scale,
-            lane,
+            stream,
             on_tile=lambda done, total: None,
             on_rows=on_rows,
             care=care,
@@ -107,7 +109,7 @@ def test_of_two_passes_each_is_tempered() -> None:
 
 
 def test_a_flat_colour_stays_and_a_grey_picture_stays_grey() -> None:
-    care = choose_care("realesrgan-x4plus", Settings(), TEMPERING)
+    care = choose_post_processing("realesrgan-x4plus", Settings(), TEMPERING)
     flat = np.full((60, 60, 3), (12, 130, 200), np.uint8)
     shifted = VividEngine(window_px=48, fault=lambda result: result + np.uint8(3))
     assert (run(flat, 2, shifted, TrueEngine(), care) == flat[0, 0]).all()
@@ -126,7 +128,7 @@ def black(result: Window) -> Window:
 
 @pytest.mark.parametrize("is_vivid", [True, False])
 def test_a_window_of_either_network_that_cannot_be_right_is_computed_again(is_vivid: bool) -> None:
-    care = choose_care("realesrgan-x4plus", Settings(), TEMPERING)
+    care = choose_post_processing("realesrgan-x4plus", Settings(), TEMPERING)
     rgb = noise(60, 90)
     right = run(rgb, 2, VividEngine(window_px=48), TrueEngine(), care)
     vivid, faithful = VividEngine(window_px=48), TrueEngine()

@@ -11,8 +11,8 @@ from upscaled.config import Settings, load_settings
 from upscaled.errors import InvalidParameter, MalformedImage
 from upscaled.upscale import ladder
 from upscaled.upscale.cancellation import Cancellation
-from upscaled.upscale.lane import Cancelled
 from upscaled.upscale.scheduler import BatchDone
+from upscaled.upscale.stream import Cancelled
 from upscaled.upscale.upscaler import Upscaler, open_upscaler
 from upscaled_models.errors import UnknownModel
 

@@ -1,0 +1,257 @@
+"""Whose window goes to the device next: in turn by device seconds, like windows together.
+
+Start-time fair queueing (see `upscaled.virtual_time`) on two levels. API keys share the device, and
+the images of a key share what it gets: a key with three images under way has no more of the device
+than one with a single image. Each image has a queue for each network it goes through, charged with
+the seconds that its windows should take, and so is its key. Of the key charged least the queue
+charged least is next. So a small image goes before the next window of a large one, and no number
+of small images can keep a large one waiting for ever. Where a device can do two things at once, a
+small image that comes while it is busy need not wait at all: it is taken aside.
+"""
+
+import threading
+from collections import deque
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from itertools import count, takewhile
+from typing import Final
+from weakref import WeakValueDictionary
+
+from upscaled.virtual_time import Flow, VirtualClock
+from upscaled_models.backends.base import Engine, Window
+
+Finish = Callable[[], Window]
+
+FAST_PATH_PX: Final = 192 * 192
+"""Images up to this area may go aside. On two cores a network of ours takes 0.1 s for it there."""
+USUAL_S_PER_PX: Final = 0.1 / FAST_PATH_PX
+"""What a pixel costs through an engine of which nothing is known."""
+FAST_PATH_S: Final = 0.6
+"""Nor may they cost more: aside they have half of the cores only, which pays for moments. A slow
+network takes it for 64 x 64 px on two cores in float32, and for 120 x 120 px in 8 bits."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TileRequest:
+    """One window that wants to go through an engine.
+
+    is_last: no window of its image is to come behind it. s_per_px: seconds that the device should
+    take for one pixel of it. `result` is what its image waits for: the rest of the work, which
+    needs the device no more.
+    """
+
+    queue: "ImageQueue"
+    engine: Engine
+    window: Window
+    reduce: int
+    is_exact: bool
+    is_last: bool = True
+    s_per_px: float = USUAL_S_PER_PX
+    result: Future[Finish] = field(default_factory=Future)
+
+    @property
+    def px(self) -> int:
+        return int(self.window.shape[0] * self.window.shape[1])
+
+    @property
+    def cost_s(self) -> float:
+        return self.px * self.s_per_px
+
+    @property
+    def fits_fast_path(self) -> bool:
+        """Whether its engine can, and all that its image requests for is little."""
+        is_small = self.queue.total_px <= FAST_PATH_PX and self.queue.total_s <= FAST_PATH_S
+        return self.is_last and is_small and self.engine.aside is not None
+
+    def goes_with(self, other: "TileRequest") -> bool:
+        """Whether both may be in one batch."""
+        return (
+            self.engine is other.engine
+            and self.window.shape == other.window.shape
+            and self.window.dtype == other.window.dtype
+            and self.reduce == other.reduce
+            and self.is_exact == other.is_exact
+        )
+
+
+@dataclass(slots=True, eq=False, weakref_slot=True)
+class KeyFlow(Flow):
+    """One API key's images under way; `waiting` is how many of them have windows that wait."""
+
+    clock: VirtualClock = field(default_factory=VirtualClock)
+    waiting: int = 0
+
+
+@dataclass(slots=True, eq=False, kw_only=True)
+class ImageQueue(Flow):
+    """One image's windows that wait.
+
+    total_px, total_s: pixels of all windows so far, and the seconds they should take. device_s:
+    seconds of the device that it had so far. end: why it takes no windows any more.
+    """
+
+    number: int
+    key: KeyFlow
+    total_px: int = 0
+    total_s: float = 0
+    device_s: float = 0
+    end: BaseException | None = None
+    requests: deque[TileRequest] = field(default_factory=deque)
+
+
+class FairQueue:
+    """The queues of all images under way; every method may be called from any thread."""
+
+    def __init__(self) -> None:
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        self._fast_path_changed = threading.Condition(lock)
+        self._busy_with: tuple[ImageQueue, ...] = ()
+        self._waiting: list[ImageQueue] = []
+        self._numbers = count()
+        self._clock = VirtualClock()
+        self._keys: WeakValueDictionary[int, KeyFlow] = WeakValueDictionary()
+        self._end: BaseException | None = None
+
+    def join(self, key_id: int | None = None, *, beside: ImageQueue | None = None) -> ImageQueue:
+        """A queue for one more image.
+
+        Args:
+            key_id: images of one key share what the key gets of the device; None: the image is on
+                its own.
+            beside: another queue of the same image, whose key it shares.
+        """
+        with self._changed:
+            if beside is not None:
+                return ImageQueue(number=next(self._numbers), key=beside.key)
+            key = KeyFlow() if key_id is None else self._keys.setdefault(key_id, KeyFlow())
+            return ImageQueue(number=next(self._numbers), key=key)
+
+    def put(self, request: TileRequest) -> None:
+        """Let a window wait for its turn.
+
+        Raises:
+            what `close`, or `leave` for this queue, was told before.
+        """
+        with self._changed:
+            queue = request.queue
+            if end := self._end or queue.end:
+                raise end
+            if not queue.requests:
+                self._begin(queue)
+            queue.requests.append(request)
+            queue.total_px += request.px
+            queue.total_s += request.cost_s
+            self._changed.notify()
+            self._wake_fast_path()
+
+    def drop(
+        self, queue: ImageQueue, requests: Collection[TileRequest], reason: BaseException
+    ) -> None:
+        """Let some windows of a queue wait no more; whoever waits for one is told the reason."""
+        with self._changed:
+            for request in [request for request in queue.requests if request in requests]:
+                queue.requests.remove(request)
+                request.result.set_exception(reason)
+            if queue in self._waiting and not queue.requests:
+                self._end_waiting(queue)
+
+    def leave(self, queue: ImageQueue, reason: BaseException) -> None:
+        """Drop a queue's windows; it takes none any more."""
+        with self._changed:
+            queue.end = reason
+            self.drop(queue, tuple(queue.requests), reason)
+
+    def take(self, most: Callable[[TileRequest], int], *, is_patient: bool) -> list[TileRequest]:
+        """The next batch: at most `most(first window)`, all alike; none once closed.
+
+        Their number is a power of two, so that devices, which make something anew for each shape
+        and number that comes, see few.
+
+        is_patient: wait for a window if there is none.
+        """
+        with self._changed:
+            self._busy_with = ()
+            while is_patient and not self._waiting and self._end is None:
+                self._changed.wait()
+            if not self._waiting:
+                return []
+            batch = [self._serve(min(self._waiting, key=_urgency))]
+            limit = _largest_power_of_two(min(most(batch[0]), 1 + self._count_like(batch[0])))
+            while len(batch) < limit and (queue := self._next_like(batch[0])):
+                batch.append(self._serve(queue))
+            self._busy_with = tuple(request.queue for request in batch)
+            self._wake_fast_path()
+            return batch
+
+    def take_for_fast_path(self) -> TileRequest | None:
+        """A window of a small image, as soon as one would wait for what `take` gave of others.
+
+        Waits for it; None once closed.
+        """
+        with self._fast_path_changed:
+            while self._end is None:
+                if (queue := self._next_for_fast_path()) is not None:
+                    return self._serve(queue)
+                self._fast_path_changed.wait()
+            return None
+
+    def close(self, reason: BaseException) -> None:
+        """Nothing is taken any more; every window that waits ends with `reason`."""
+        with self._changed:
+            self._end = self._end or reason
+            for queue in tuple(self._waiting):
+                self.drop(queue, tuple(queue.requests), reason)
+            self._changed.notify_all()
+            self._fast_path_changed.notify_all()
+
+    def _count_like(self, request: TileRequest) -> int:
+        """How many windows `_next_like` would find, one after the other."""
+        return sum(
+            sum(1 for _ in takewhile(request.goes_with, queue.requests)) for queue in self._waiting
+        )
+
+    def _next_like(self, request: TileRequest) -> ImageQueue | None:
+        like = [queue for queue in self._waiting if queue.requests[0].goes_with(request)]
+        return min(like, key=_urgency, default=None)
+
+    def _next_for_fast_path(self) -> ImageQueue | None:
+        if not self._busy_with:
+            return None
+        others = [queue for queue in self._waiting if queue not in self._busy_with]
+        small = [queue for queue in others if queue.requests[0].fits_fast_path]
+        return min(small, key=_urgency, default=None)
+
+    def _wake_fast_path(self) -> None:
+        if self._next_for_fast_path() is not None:
+            self._fast_path_changed.notify()
+
+    def _serve(self, queue: ImageQueue) -> TileRequest:
+        request = queue.requests.popleft()
+        keys_waiting = len({id(each.key) for each in self._waiting})
+        queue.key.clock.charge(queue, request.cost_s, queue.key.waiting)
+        self._clock.charge(queue.key, request.cost_s, keys_waiting)
+        if not queue.requests:
+            self._end_waiting(queue)
+        return request
+
+    def _begin(self, queue: ImageQueue) -> None:
+        if not queue.key.waiting:
+            self._clock.begin(queue.key)
+        queue.key.clock.begin(queue)
+        queue.key.waiting += 1
+        self._waiting.append(queue)
+
+    def _end_waiting(self, queue: ImageQueue) -> None:
+        queue.key.waiting -= 1
+        self._waiting.remove(queue)
+
+
+def _largest_power_of_two(most: int) -> int:
+    return 1 << (most.bit_length() - 1)
+
+
+def _urgency(queue: ImageQueue) -> tuple[float, float, float, int]:
+    """The least is next: by what its key and then it was charged, then by size, then by age."""
+    return queue.key.charged, queue.charged, queue.requests[0].cost_s, queue.number

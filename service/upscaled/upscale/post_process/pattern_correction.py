@@ -1,0 +1,163 @@
+"""Give fine patterns back the mean colour that a network has taken from them.
+
+A network that keeps flat colours exactly still changes the mean of what alternates from pixel to
+pixel: dither, hatching, gingham, screen tones, scan lines. Its strokes overshoot, and what would
+lie beyond black or white is cut off. So the result is averaged down to the source's size and
+compared with the source:
+
+    drift    source minus the averaged result, in levels of 255
+    gate     0 where the drift, averaged over some 8 px, is at most `_TOLERANCE_LEVELS`, 1 from
+             twice that on: photographs (0.1 to 0.2 levels) and single strokes are left alone
+    wanted   the drift averaged over some 4 px, times the gate
+    result   moved towards white by wanted / (mean room below white), or towards black by
+             wanted / (mean level): as far as it has room, so nothing is cut off again
+
+246 patterns (18 masks in 10 pairs of colours, inverted ones, dithered ramps, photographs under scan
+lines), mean over blocks of 8 px of |result - source| in levels; and Set14 / twelve drawn pages,
+dB of Y-PSNR and acutance against the truth:
+
+                       patterns over 4   worst   Set14 clean      Set14 jpeg       pages clean
+    x2 without               87          37.3    32.576 / 0.751   29.078 / 0.611   29.916 / 0.921
+    x2 with                   0           3.6    32.577 / 0.751   29.079 / 0.611   29.922 / 0.918
+    x4 without              138          49.3    27.756 / 0.557   25.412 / 0.451   23.211 / 0.667
+    x4 with                   2           5.3    27.756 / 0.557   25.413 / 0.451   23.222 / 0.662
+
+The two left are lines 3 px apart, which no block of 8 px averages evenly; over 24 px they are
+under 4 too. Adding the drift instead of moving by the room left 24 over 4 at x4, the worst 18.5.
+
+It works on rows of the finished canvas, not on a network's window: it needs no halo, and its
+result does not depend on how the image was tiled.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from upscaled.image.pixels import Pixels
+from upscaled.upscale.tiles import Region
+
+REACH_PX: Final = 8
+"""How far a corrected pixel looks, in source pixels: 7 by the gate, 1 by the interpolation."""
+
+_TOLERANCE_LEVELS: Final = 2.5
+_GATE_SIDE_PX: Final = 8
+# A triangle of 7: zero at the frequencies of patterns that repeat every 2 and 4 px. Its weights are
+# dyadic, so float32 sums are exact and do not depend on where the rows begin.
+_TAPS: Final = (0.0625, 0.125, 0.1875, 0.25, 0.1875, 0.125, 0.0625)
+_BLOCK_ROWS_PX: Final = 32
+_BLOCK_COLUMNS_PX: Final = 128
+
+
+@dataclass(slots=True)
+class PatternCorrection:
+    """The correction of one canvas, in bands of rows as they become complete.
+
+    source: `[H, W, 3]`, uint8 or uint16. canvas: `[H * gain, W * gain, 3]` of the same type, which
+    is filled by others and corrected in place.
+    """
+
+    source: Pixels
+    canvas: Pixels
+    _averaged: Pixels = field(init=False)
+    _done_rows: int = field(init=False, default=0)
+
+    def __post_init__(self) -> None:
+        self._averaged = np.empty_like(self.source)
+
+    def add(self, region: Region) -> None:
+        """Take note of a region of the source whose part of the canvas has been filled."""
+        filled = region.scaled(self._gain).read(self.canvas)
+        size = (region.width, region.height)
+        region.write(self._averaged, cv2.resize(filled, size, interpolation=cv2.INTER_AREA))
+
+    def advance(self, filled_rows: int) -> int:
+        """Correct the rows whose neighbourhood is filled.
+
+        Args:
+            filled_rows: rows of the source, from the top, that `add` has seen in full.
+
+        Returns:
+            how many rows of the source, from the top, now have their final canvas.
+        """
+        height = self.source.shape[0]
+        end = height if filled_rows >= height else max(self._done_rows, filled_rows - REACH_PX)
+        for top in range(self._done_rows, end, _BLOCK_ROWS_PX):
+            self._correct(top, min(end, top + _BLOCK_ROWS_PX))
+        self._done_rows = end
+        return end
+
+    @property
+    def _gain(self) -> int:
+        return int(self.canvas.shape[0] // self.source.shape[0])
+
+    def _correct(self, top: int, bottom: int) -> None:
+        seen = slice(max(0, top - REACH_PX), bottom + REACH_PX)
+        moves = _find_moves(self.source[seen], self._averaged[seen])
+        if moves is None:
+            return
+        for left in range(0, self.source.shape[1], _BLOCK_COLUMNS_PX):
+            width = min(_BLOCK_COLUMNS_PX, self.source.shape[1] - left)
+            block = Region(top, left, bottom - top, width)
+            _move(self.canvas, block, moves, seen.start, self._gain)
+
+
+def _find_moves(source: Pixels, averaged: Pixels) -> NDArray[np.float32] | None:
+    """How far each pixel goes: `[h, w, 3]`, 1 all the way to white, -1 to black.
+
+    None where no pixel moves.
+    """
+    peak = np.iinfo(source.dtype).max
+    drift = np.asarray(cv2.subtract(source, averaged, dtype=cv2.CV_32S), np.int32)
+    tolerance = _TOLERANCE_LEVELS * peak / 255
+    gate = np.abs(_average_widely(drift)) / np.float32(tolerance) - 1
+    if gate.max() <= 0:
+        return None
+    wanted = _average(drift.astype(np.float32)) * np.clip(gate, 0, 1)
+    level = _average(averaged.astype(np.float32))
+    room = np.maximum(np.where(wanted > 0, peak - level, level), 1)
+    return np.asarray(np.clip(wanted / room, -1, 1), np.float32)
+
+
+def _average(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
+    taps = np.array(_TAPS, np.float32)
+    averaged = cv2.sepFilter2D(pixels, cv2.CV_32F, taps, taps, borderType=cv2.BORDER_REPLICATE)
+    return np.asarray(averaged, np.float32)
+
+
+def _average_widely(drift: NDArray[np.int32]) -> NDArray[np.float32]:
+    """By a triangle of 15, as two boxes of 8: in whole numbers, since a box keeps a running sum."""
+    summed: NDArray[np.int32] = drift
+    for anchor in (_GATE_SIDE_PX // 2 - 1, _GATE_SIDE_PX // 2):
+        summed = np.asarray(
+            cv2.boxFilter(
+                summed,
+                cv2.CV_32S,
+                (_GATE_SIDE_PX, _GATE_SIDE_PX),
+                anchor=(anchor, anchor),
+                normalize=False,
+                borderType=cv2.BORDER_REPLICATE,
+            )
+        )
+    return np.asarray(summed / np.float32(_GATE_SIDE_PX**4), np.float32)
+
+
+def _move(
+    canvas: Pixels, block: Region, moves: NDArray[np.float32], first_row: int, gain: int
+) -> None:
+    """Move a block's canvas; `moves` begins at the source's row `first_row`."""
+    top, left = max(first_row, block.top - 1), max(0, block.left - 1)
+    around = moves[top - first_row : block.bottom + 1 - first_row, left : block.right + 1]
+    if not around.any():
+        return
+    peak = np.iinfo(canvas.dtype).max
+    kept = np.rint((1 - np.abs(around)) * peak).astype(canvas.dtype)
+    added = np.rint(np.maximum(around, 0) * peak).astype(canvas.dtype)
+    size = (around.shape[1] * gain, around.shape[0] * gain)
+    inner = block.within(Region(top, left, 0, 0)).scaled(gain)
+    pixels = block.scaled(gain).read(canvas)
+    factors = inner.read(cv2.resize(kept, size, interpolation=cv2.INTER_LINEAR))
+    summands = inner.read(cv2.resize(added, size, interpolation=cv2.INTER_LINEAR))
+    pixels[:] = cv2.add(cv2.multiply(pixels, factors, scale=1 / peak), summands)

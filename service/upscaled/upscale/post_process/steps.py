@@ -1,0 +1,62 @@
+"""The steps between a network's result for a window and the pixels that are kept of it."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Final
+
+from upscaled.config import Settings
+from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX, correct_colours
+from upscaled.upscale.post_process.sanity_check import is_plausible
+from upscaled.upscale.post_process.tempering import TEMPER_REACH_PX, Tempering, temper
+from upscaled_models.backends.base import Window
+from upscaled_models.registry import is_colour_exact
+
+Check = Callable[[Window, Window], bool]
+Lock = Callable[[Window, Window], Window]
+Temper = Callable[[Window, Window], Window]
+
+
+@dataclass(frozen=True, slots=True)
+class PostProcessing:
+    """What is done with each window's result before it is kept; by default nothing.
+
+    `check` and `lock` are given the window as the network saw it, `[h, w, 3]`, and its result, of
+    the same type, `[h * gain, w * gain, 3]`.
+
+    check: whether the result can be believed. If not, the window is computed once more in float32.
+    lock: the result with the source's colours, after the check. `correction_reach_px`: how many
+        source pixels around a pixel it reads; every tile gets them as halo beyond the network's.
+    temper: the result mixed with that of a faithful network, which is taken as it is where the
+        source is flat; only where an image has a stream for one. `temper_reach_px`: how many result
+        pixels around a pixel it reads; every tile gets them too.
+    corrects_patterns: whether fine patterns get their mean colour back, on the finished rows.
+    """
+
+    check: Check | None = None
+    lock: Lock | None = None
+    correction_reach_px: int = 0
+    temper: Temper | None = None
+    temper_reach_px: int = 0
+    corrects_patterns: bool = False
+
+
+NO_POST_PROCESSING: Final = PostProcessing()
+
+
+def choose_post_processing(
+    model: str, settings: Settings, tempering: Tempering | None = None
+) -> PostProcessing:
+    """Check every window; correct colours: of fine patterns, and of all else where models shift it.
+
+    What is tempered has the faithful network's colours. The setting `colour_lock` switches both
+    corrections off.
+    """
+    care = PostProcessing(check=is_plausible, corrects_patterns=settings.colour_lock)
+    if tempering is not None:
+        return replace(
+            care, temper=partial(temper, tempering=tempering), temper_reach_px=TEMPER_REACH_PX
+        )
+    if settings.colour_lock and not is_colour_exact(model):
+        return replace(care, lock=correct_colours, correction_reach_px=CORRECTION_REACH_PX)
+    return care

@@ -1,0 +1,256 @@
+import errno
+import os
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+from tests.service.batch.benches import Batch
+from tests.service.image.samples import picture, save
+from tests.service.upscale.true_engine import TrueEngine
+from upscaled.batch import file_job
+from upscaled.batch.file_job import EngineBroken
+from upscaled.batch.files import OutputFull
+from upscaled.batch.outcome import Kind
+from upscaled.errors import InternalError
+
+pytestmark = pytest.mark.usefixtures("_lent_decoder")
+
+
+@pytest.fixture
+def batch(tmp_path: Path) -> Batch:
+    return Batch(tmp_path)
+
+
+def test_a_folder_becomes_its_mirror_and_each_outcome_tells_all(batch: Batch) -> None:
+    source = batch.add("sub/a.png", size=(40, 30))
+    batch.add("b.jpg", 10)
+    (batch.source_dir / "notes.txt").write_text("no picture")
+    (batch.source_dir / "move.gif").write_bytes(save(picture(), "GIF"))
+
+    outcomes = batch.run()
+
+    assert batch.results() == ["b-x2.jpg", "sub/a-x2.jpg"]
+    assert outcomes["notes.txt"].kind is Kind.PASSED_OVER
+    assert outcomes["move.gif"].kind is Kind.UNSUPPORTED
+    told = outcomes["sub/a.png"]
+    target = batch.output_dir / "sub" / "a-x2.jpg"
+    assert (told.kind, told.result, told.model) == (Kind.UPSCALED, target, "upscaled-x2")
+    assert (told.source_px, told.result_px) == ((40, 30), (80, 60))
+    assert told.source_bytes == source.stat().st_size
+    assert told.result_bytes == target.stat().st_size
+    assert told.seconds >= told.decode_s + told.network_s + told.encode_s > 0
+    with PillowImage.open(target) as result, PillowImage.open(source) as before:
+        near = np.asarray(result.resize(before.size, PillowImage.Resampling.BOX), np.int16)
+        assert np.abs(near - np.asarray(before)).mean() < 3
+
+
+def test_a_second_run_does_nothing_and_a_changed_source_or_setting_does(batch: Batch) -> None:
+    batch.add("a.png")
+    batch.add("b.png", 10)
+    assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
+    computed = len(batch.engine.seen)
+
+    assert set(batch.run_kinds().values()) == {Kind.SKIPPED}
+    assert len(batch.engine.seen) == computed
+
+    os.utime(batch.add("a.png"))
+    assert batch.run_kinds() == {"a.png": Kind.SKIPPED, "b.png": Kind.SKIPPED}, "the same content"
+    batch.add("a.png", 20)
+    assert batch.run_kinds() == {"a.png": Kind.UPSCALED, "b.png": Kind.SKIPPED}
+    batch.settings["jpeg_quality"] = 50
+    assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
+    assert batch.results() == ["a-x2.jpg", "b-x2.jpg"]
+
+
+def test_a_moved_source_is_copied_and_not_computed_again(batch: Batch) -> None:
+    path = batch.add("a.png")
+    batch.run()
+    (batch.source_dir / "sub").mkdir()
+    path.rename(batch.source_dir / "sub" / "b.png")
+    computed = len(batch.engine.seen)
+
+    assert batch.run_kinds() == {"sub/b.png": Kind.COPIED}
+    assert len(batch.engine.seen) == computed
+    first, second = (batch.output_dir / name for name in ("a-x2.jpg", "sub/b-x2.jpg"))
+    assert first.read_bytes() == second.read_bytes()
+    assert batch.run_kinds() == {"sub/b.png": Kind.SKIPPED}
+
+
+def test_the_whole_tree_may_lie_elsewhere_in_the_next_run(batch: Batch, tmp_path: Path) -> None:
+    batch.add("sub/a.png")
+    batch.run()
+    shutil.move(batch.source_dir, tmp_path / "mounted")
+    (outcome,) = batch.run(str(tmp_path / "mounted")).values()
+    assert outcome.kind is Kind.SKIPPED
+    assert batch.results() == ["sub/a-x2.jpg"]
+
+
+def test_two_sources_never_share_a_result(batch: Batch) -> None:
+    batch.add("a.png", 0)
+    batch.add("a.webp", 10)
+    batch.add("other/a.png", 20)
+    folders = [str(batch.source_dir), str(batch.source_dir / "other")]
+    outcomes = batch.run(*folders)
+    assert {outcome.kind for outcome in outcomes.values()} <= {Kind.UPSCALED, Kind.COPIED}
+    assert len(batch.results()) == 4
+    contents = {(batch.output_dir / name).read_bytes() for name in batch.results()}
+    assert len(contents) == 3
+    assert set(batch.run_kinds(*folders).values()) == {Kind.SKIPPED}
+
+
+def test_results_that_fall_into_the_input_folder_are_not_upscaled_again(batch: Batch) -> None:
+    top = batch.output_dir / "in"
+    (top / "in").mkdir(parents=True)
+    batch.add("a.png").rename(top / "in" / "a.png")
+    assert set(batch.run_kinds(str(top)).values()) == {Kind.UPSCALED}
+    assert (top / "a-x2.jpg").is_file(), "the mirror of in/a.png lies in the input folder"
+    assert batch.run_kinds(str(top)) == {
+        str(top / "in" / "a.png"): Kind.SKIPPED,
+        str(top / "a-x2.jpg"): Kind.PASSED_OVER,
+    }
+
+
+def test_every_failure_has_its_code_and_stops_nothing(batch: Batch) -> None:
+    source = batch.source_dir
+    batch.add("good.png")
+    (source / "cut.jpg").write_bytes(save(picture(), "JPEG")[:300])
+    (source / "text.jpg").write_text("no picture")
+    (source / "move.gif").write_bytes(save(picture(), "GIF"))
+    (source / "long.png").write_bytes(save(np.zeros((1, 10_001, 3), np.uint8), "PNG"))
+    (source / "pipe").parent.mkdir(exist_ok=True)
+    os.mkfifo(source / "pipe")
+    names = ["absent.png", "cut.jpg", "text.jpg", "move.gif", "long.png", "pipe", "good.png"]
+
+    outcomes = batch.run(*(str(source / name) for name in names))
+
+    assert {name: outcome.error_code for name, outcome in outcomes.items()} == {
+        "absent.png": "not_found",
+        "cut.jpg": "malformed_image",
+        "text.jpg": "malformed_image",
+        "move.gif": "unsupported_image_format",
+        "long.png": "resolution_too_high",
+        "pipe": "invalid_parameter",
+        "good.png": "",
+    }
+    kinds = {name: outcome.kind for name, outcome in outcomes.items()}
+    assert kinds.pop("move.gif") is Kind.UNSUPPORTED
+    assert kinds.pop("good.png") is Kind.UPSCALED
+    assert set(kinds.values()) == {Kind.FAILED}
+    assert all(outcome.error for name, outcome in outcomes.items() if name != "good.png")
+    assert batch.results() == ["good-x2.jpg"]
+    assert batch.run_kinds(str(source / "cut.jpg")) == {"cut.jpg": Kind.FAILED}, "tried again"
+
+
+@pytest.mark.parametrize(("width", "kind"), [(100, Kind.UPSCALED), (101, Kind.FAILED)])
+def test_a_picture_may_grow_to_the_limit_and_no_further(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch, width: int, kind: Kind
+) -> None:
+    monkeypatch.setattr(file_job, "MAX_RESULT_SIDE_PX", 200)
+    batch.add("a.png", size=(width, 9))
+    assert batch.run_kinds() == {"a.png": kind}
+
+
+def test_a_file_that_goes_between_finding_and_reading_is_one_failure(batch: Batch) -> None:
+    paths = [batch.add(f"{number}.png", number) for number in range(3)]
+
+    class Vanishing(TrueEngine):
+        def start(self, *arguments: object, **more: object) -> object:  # type: ignore[override]
+            paths[2].unlink(missing_ok=True)
+            return super().start(*arguments, **more)  # type: ignore[arg-type]
+
+    batch.engine = Vanishing(model="upscaled-x2")
+    batch.settings["jobs_per_worker"] = 1
+    kinds = {name: told.error_code for name, told in batch.run(*map(str, paths)).items()}
+    assert kinds["0.png"] == ""
+    assert kinds["2.png"] in ("", "not_found")  # whichever came first
+    assert set(batch.run_kinds(*map(str, paths[:2])).values()) == {Kind.SKIPPED}
+    assert batch.run(str(paths[2]))["2.png"].error_code == "not_found"
+
+
+def test_a_name_that_is_no_text_goes_all_the_way(batch: Batch) -> None:
+    path = batch.add("a.png")
+    name = os.fsdecode(b"caf\xe9.png")
+    path.rename(path.with_name(name))
+    assert batch.run_kinds() == {name: Kind.UPSCALED}
+    assert os.fsencode(batch.output_dir) + b"/caf\xe9-x2.jpg" in {
+        os.fsencode(batch.output_dir / result) for result in batch.results()
+    }
+    assert batch.run_kinds() == {name: Kind.SKIPPED}
+
+
+def test_a_result_that_cannot_be_written_fails_and_leaves_its_source_for_the_next_run(
+    batch: Batch,
+) -> None:
+    batch.add("sub/a.png")
+    batch.output_dir.mkdir()
+    (batch.output_dir / "sub").write_text("a file where a folder belongs")
+    (outcome,) = batch.run().values()
+    assert (outcome.kind, outcome.error_code) == (Kind.FAILED, "internal_error")
+    assert "cannot be written" in outcome.error
+    (batch.output_dir / "sub").unlink()
+    assert batch.run_kinds() == {"sub/a.png": Kind.UPSCALED}
+
+
+def test_a_full_disk_ends_the_batch_and_the_next_run_goes_on(
+    batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(6):
+        batch.add(f"{number}.png", number)
+    with monkeypatch.context() as patched:
+        patched.setattr("upscaled.batch.files.os.fsync", refuse_for_lack_of_space)
+        with pytest.raises(OutputFull, match="No space left on device"):
+            batch.run()
+    assert batch.results() == []
+    assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
+
+
+def refuse_for_lack_of_space(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("name_bytes", [251, 252, 253, 255])
+def test_a_name_as_long_as_a_name_may_be_gets_a_result(batch: Batch, name_bytes: int) -> None:
+    names = ["x" * (name_bytes - 4) + ".png", "x" * (name_bytes - 5) + "y.png"]
+    for number, name in enumerate(names):
+        batch.add(name, number)
+    assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
+    assert len(batch.results()) == 2
+    assert set(batch.run_kinds().values()) == {Kind.SKIPPED}
+
+
+def test_one_picture_that_the_network_fails_at_stops_nothing(batch: Batch) -> None:
+    batch.add("wide.png", size=(60, 20))
+    batch.add("other.png", 10)
+
+    def spoil(result: np.ndarray) -> np.ndarray:
+        return np.zeros_like(result) if result.shape[1] > 100 else result
+
+    batch.engine = TrueEngine(model="upscaled-x2", window_px=64, fault=spoil, exact_fault=spoil)
+    outcomes = batch.run()
+    assert (outcomes["wide.png"].kind, outcomes["wide.png"].error_code) == (
+        Kind.FAILED, "internal_error",
+    )  # fmt: skip
+    assert outcomes["other.png"].kind is Kind.UPSCALED
+
+
+def test_a_network_that_fails_at_everything_ends_the_batch(batch: Batch) -> None:
+    class Broken(TrueEngine):
+        def start(self, *_: object, **__: object) -> object:  # type: ignore[override]
+            raise InternalError(detail="the device is gone")
+
+    batch.engine = Broken(model="upscaled-x2")
+    for number in range(20):
+        batch.add(f"{number}.png", number)
+    with pytest.raises(EngineBroken, match="the device is gone"):
+        batch.run()
+    assert batch.results() == []
+
+
+def test_transparency_becomes_png(batch: Batch) -> None:
+    (batch.source_dir).mkdir()
+    (batch.source_dir / "a.png").write_bytes(save(picture(channels=4), "PNG"))
+    assert batch.run_kinds() == {"a.png": Kind.UPSCALED}
+    assert batch.results() == ["a-x2.png"]

@@ -1,0 +1,152 @@
+import os
+import shutil
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from upscaled.batch.discovery import Finder, Source
+from upscaled.batch.watcher import FolderWatcher, is_being_written
+
+SETTLE_S = 0.2
+LONG_S = 10.0
+
+
+class Watched:
+    """The sources that a watched folder has given so far."""
+
+    def __init__(self) -> None:
+        self.sources: list[Source] = []
+
+    def names(self) -> list[str]:
+        return sorted(source.path.name for source in self.sources)
+
+    def wait(self, count: int) -> list[str]:
+        give_up_at = time.monotonic() + LONG_S
+        while len(self.sources) < count and time.monotonic() < give_up_at:
+            time.sleep(0.01)
+        return self.names()
+
+    def settle(self) -> list[str]:
+        """What was given until long after anything complete would have been."""
+        time.sleep(5 * SETTLE_S)
+        return self.names()
+
+
+@contextmanager
+def watching(top: Path, output_dir: Path, settle_s: float = SETTLE_S) -> Iterator[Watched]:
+    over, watched = threading.Event(), Watched()
+    arrivals = FolderWatcher(Finder(output_dir), top, settle_s=settle_s, every_s=0.05)
+
+    def watch() -> None:
+        for source in arrivals.wait_for(over):
+            watched.sources.append(source)
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        yield watched
+    finally:
+        over.set()
+        thread.join(LONG_S)
+    assert not thread.is_alive(), "it ends when it is told to"
+
+
+@pytest.fixture
+def top(tmp_path: Path) -> Path:
+    (tmp_path / "in").mkdir()
+    return tmp_path / "in"
+
+
+def test_what_is_there_and_what_comes_is_given_once(top: Path, tmp_path: Path) -> None:
+    (top / "old.png").write_text("there before")
+    os.utime(top / "old.png", (1, 1))
+    with watching(top, tmp_path / "out") as watched:
+        assert watched.wait(1) == ["old.png"]
+        (top / "sub").mkdir()
+        (top / "sub" / "new.png").write_text("came")
+        (top / ".hidden.png").write_text("an upload of some tool")
+        assert watched.wait(2) == ["new.png", "old.png"]
+        assert str(watched.sources[-1].place) == "sub"
+        assert watched.settle() == ["new.png", "old.png"]
+
+
+def test_a_file_that_grows_is_not_taken_until_it_has_settled(top: Path, tmp_path: Path) -> None:
+    """Each write opens and closes it, as some tools do: only its size and time tell."""
+    with watching(top, tmp_path / "out", settle_s=1.0) as watched:
+        for _ in range(8):
+            with open(top / "a.png", "ab") as file:
+                file.write(b"part")
+            time.sleep(0.1)
+            assert watched.names() == []
+        assert watched.wait(1) == ["a.png"]
+
+
+def can_tell_writers(folder: Path) -> bool:
+    with open(folder / "probe", "wb"):
+        found = is_being_written(folder / "probe")
+    (folder / "probe").unlink()
+    return found
+
+
+def test_a_file_that_is_open_for_writing_is_not_taken_however_long_it_rests(
+    top: Path, tmp_path: Path
+) -> None:
+    if not can_tell_writers(tmp_path):
+        pytest.skip("this file system does not tell who writes")
+    with watching(top, tmp_path / "out") as watched:
+        with open(top / "a.png", "wb", buffering=0) as file:
+            file.write(b"half")
+            assert watched.settle() == []
+            file.write(b"whole")
+        assert watched.wait(1) == ["a.png"]
+
+
+def test_whoever_only_reads_a_file_does_not_keep_it_from_being_taken(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_text("whole")
+    with open(path, "rb"):
+        assert not is_being_written(path)
+    assert not is_being_written(tmp_path / "absent")
+
+
+def test_what_is_moved_in_is_taken_also_in_folders(top: Path, tmp_path: Path) -> None:
+    (tmp_path / "box" / "inner").mkdir(parents=True)
+    (tmp_path / "box" / "inner" / "a.png").write_text("in a folder")
+    (tmp_path / "b.png").write_text("alone")
+    with watching(top, tmp_path / "out") as watched:
+        (tmp_path / "b.png").rename(top / "b.png")
+        (tmp_path / "box").rename(top / "box")
+        assert watched.wait(2) == ["a.png", "b.png"]
+
+
+def test_a_file_that_changes_or_is_replaced_is_given_again(top: Path, tmp_path: Path) -> None:
+    with watching(top, tmp_path / "out") as watched:
+        (top / "a.png").write_text("first")
+        assert watched.wait(1) == ["a.png"]
+        (tmp_path / "next").write_text("other")
+        (tmp_path / "next").replace(top / "a.png")
+        assert watched.wait(2) == ["a.png", "a.png"]
+
+
+def test_files_and_folders_may_go_at_any_time(top: Path, tmp_path: Path) -> None:
+    with watching(top, tmp_path / "out") as watched:
+        (top / "gone.png").write_text("for a moment")
+        (top / "gone.png").unlink()
+        shutil.rmtree(top)
+        assert isinstance(watched.wait(1) and watched.sources[0].trouble, FileNotFoundError)
+        time.sleep(SETTLE_S)
+        assert len(watched.sources) == 1, "told once"
+        top.mkdir()
+        (top / "a.png").write_text("mounted again")
+        assert "a.png" in watched.wait(2)
+
+
+def test_the_output_folder_inside_is_not_looked_into(top: Path) -> None:
+    (top / "out").mkdir()
+    (top / "out" / "a-x4.jpg").write_text("a result")
+    with watching(top, top / "out") as watched:
+        assert watched.settle() == []

@@ -1,0 +1,237 @@
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from scripts.evaluation.measure import read_truths
+from scripts.evaluation.metrics import acutance
+from tests.service.upscale.box_engine import BoxEngine, stream_of
+from upscaled.config import Settings
+from upscaled.image.types import Image
+from upscaled.upscale.engines import open_engine
+from upscaled.upscale.loop import upscale
+from upscaled.upscale.post_process.pattern_correction import REACH_PX, PatternCorrection
+from upscaled.upscale.post_process.steps import PostProcessing, choose_post_processing
+from upscaled.upscale.tiles import Region
+from upscaled_models.backends.base import Engine
+from upscaled_models.quantise.metrics import luma, psnr_db
+from upscaled_models.quantise.tracks import GOAL_TRACKS, TRACKS
+
+Pixels = NDArray[np.uint8]
+
+SIDE_PX = 96
+BLOCK_PX = 24
+"""A multiple of every pattern's period: a block's mean is then the pattern's own."""
+
+YS, XS = np.mgrid[:SIDE_PX, :SIDE_PX]
+MASKS = {
+    "checks of 1 px": (XS + YS) % 2 == 0,
+    "checks of 2 px": (XS // 2 + YS // 2) % 2 == 0,
+    "diagonals": (XS + YS) % 3 == 0,
+    "wide diagonals": (XS + YS) % 4 == 0,
+    "upright lines": XS % 2 == 0,
+    "scan lines": YS % 2 == 0,
+    "lines 3 px apart": XS % 3 == 0,
+    "lines 4 px apart": YS % 4 == 0,
+    "dots 2 px apart": (XS % 2 == 0) & (YS % 2 == 0),
+    "dots 3 px apart": (XS % 3 == 0) & (YS % 3 == 0),
+    "gingham": np.where(XS // 4 % 2 == 0, (XS + YS) % 2 == 0, (YS // 4 % 2 == 0)),
+    "screen": np.hypot(XS % 6 - 2.5, YS % 6 - 2.5) < 2.2,
+}
+COLOURS = {
+    "black on white": ((0, 0, 0), (255, 255, 255)),
+    "white on black": ((255, 255, 255), (0, 0, 0)),
+    "red on black": ((255, 0, 0), (0, 0, 0)),
+    "green on black": ((0, 255, 0), (0, 0, 0)),
+    "red on blue": ((255, 0, 0), (0, 0, 255)),
+    "greys": ((64, 64, 64), (192, 192, 192)),
+}
+
+
+def painted(mask: NDArray[np.bool_], colours: tuple[tuple[int, ...], tuple[int, ...]]) -> Pixels:
+    ink, paper = np.array(colours, np.uint8)
+    return np.asarray(np.where(mask[..., None], ink, paper), np.uint8)
+
+
+def dithered() -> Pixels:
+    """A ramp from black to white in Bayer's ordered dither of 8x8."""
+    order = np.zeros((1, 1), int)
+    for _ in range(3):
+        order = np.block([[4 * order, 4 * order + 2], [4 * order + 3, 4 * order + 1]])
+    ramp = np.linspace(0, 64, SIDE_PX)[None, :].repeat(SIDE_PX, 0)
+    on = ramp > np.tile(order, (SIDE_PX // 8, SIDE_PX // 8))
+    return painted(on, COLOURS["white on black"])
+
+
+def drift_levels(source: Pixels, result: Pixels) -> float:
+    """Mean over blocks of how far the result's mean colour is from the source's."""
+    size = (source.shape[1] // BLOCK_PX, source.shape[0] // BLOCK_PX)
+    means = [
+        cv2.resize(p.astype(float), size, interpolation=cv2.INTER_AREA) for p in (source, result)
+    ]
+    return float(np.abs(means[0] - means[1]).mean())
+
+
+@cache
+def shipped(scale: int) -> Engine:
+    return open_engine(Settings(precision="exact", tuning=False, threads=1), scale)
+
+
+def upscaled(source: Pixels, scale: int, *, is_corrected: bool = True) -> Pixels:
+    """Through the shipped network, as the service does it."""
+    engine = shipped(scale)
+    care = choose_post_processing(engine.model, Settings(colour_lock=is_corrected))
+    with stream_of(engine) as stream:
+        result = upscale(Image(source), scale, stream, on_tile=ignore, care=care)
+    return np.asarray(result.rgb, np.uint8)
+
+
+def ignore(done: int, total: int) -> None:
+    """An `on_tile` that counts nothing."""
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("colours", COLOURS)
+def test_fine_patterns_keep_their_mean_colour(scale: int, colours: str) -> None:
+    for name, mask in MASKS.items():
+        source = painted(mask, COLOURS[colours])
+        assert drift_levels(source, upscaled(source, scale)) <= 4, name
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_dither_keeps_its_brightness(scale: int) -> None:
+    source = dithered()
+    without = drift_levels(source, upscaled(source, scale, is_corrected=False))
+    assert drift_levels(source, upscaled(source, scale)) < min(4, without / 2)
+
+
+def test_the_setting_switches_it_off() -> None:
+    source = painted(MASKS["checks of 1 px"], COLOURS["green on black"])
+    assert drift_levels(source, upscaled(source, 4, is_corrected=False)) > 20
+
+
+def test_a_smooth_picture_is_left_alone() -> None:
+    coarse = np.random.default_rng(3).integers(100, 156, (6, 6, 3), dtype=np.uint8)
+    large = cv2.resize(coarse, (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_CUBIC)
+    source = np.asarray(large, np.uint8)
+    assert np.array_equal(upscaled(source, 4), upscaled(source, 4, is_corrected=False))
+
+
+def noise(height: int, width: int, dtype: type = np.uint8) -> NDArray[np.uint8]:
+    most = int(np.iinfo(dtype).max)
+    values = np.random.default_rng(height).integers(0, most + 1, (height, width, 3), dtype)
+    return np.asarray(values)
+
+
+def corrected(source: Pixels, canvas: Pixels, bands: Iterator[int] | None = None) -> Pixels:
+    """The canvas, corrected in bands that end at these rows of the source."""
+    canvas = canvas.copy()
+    correction = PatternCorrection(source, canvas)
+    height, width = source.shape[:2]
+    top = 0
+    for bottom in bands or iter([height]):
+        correction.add(Region(top, 0, bottom - top, width))
+        correction.advance(bottom)
+        top = bottom
+    return canvas
+
+
+@pytest.mark.parametrize("gain", [1, 2, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_shifted_mean_is_put_back(gain: int, dtype: type) -> None:
+    """In 8 and 16 bits, for what the network made lighter and what it made darker."""
+    level = np.iinfo(dtype).max // 255
+    source: Pixels = np.full((40, 50, 3), 128 * level, dtype)
+    for shift in (-60, -6, 6, 60):
+        canvas: Pixels = np.full((40 * gain, 50 * gain, 3), (128 + shift) * level, dtype)
+        result = corrected(source, canvas)
+        assert result.dtype == dtype
+        assert np.abs(result.astype(int) - 128 * level).max() <= level
+
+
+@pytest.mark.parametrize(("shift", "is_moved"), [(2, False), (6, True)])
+def test_only_what_is_beyond_the_tolerance_moves(shift: int, is_moved: bool) -> None:
+    source = np.full((40, 50, 3), 128, np.uint8)
+    canvas = np.full((160, 200, 3), 128 + shift, np.uint8)
+    assert (corrected(source, canvas) != canvas).any() == is_moved
+
+
+def test_nothing_is_cut_off_at_black_or_white() -> None:
+    """Half of the pixels have no room: the others go the whole way, and the mean is right."""
+    source = np.full((48, 48, 3), 160, np.uint8)
+    canvas = np.zeros((96, 96, 3), np.uint8)
+    canvas[:, ::2] = 255
+    result = corrected(source, canvas)
+    assert (result[:, ::2] == 255).all()
+    assert abs(float(result.mean()) - 160) < 1
+
+
+@pytest.mark.parametrize("gain", [2, 4])
+def test_bands_leave_no_seam(gain: int) -> None:
+    """To the last bit, over noise, whatever the rows at which the bands end."""
+    source, canvas = noise(150, 140), noise(150 * gain, 140 * gain)
+    whole = corrected(source, canvas)
+    assert not np.array_equal(whole, canvas)
+    for step in (1, 7, REACH_PX, 33, 149):
+        bands = iter([*range(step, 150, step), 150])
+        assert np.array_equal(corrected(source, canvas, bands), whole), step
+
+
+@pytest.mark.parametrize(("scale", "native"), [(4, 4), (2, 4), (4, 2)])
+def test_tiles_leave_no_seam(scale: int, native: int) -> None:
+    results = []
+    for window_px in (32, 47, 400):
+        with stream_of(BoxEngine(native_scale=native, window_px=window_px)) as stream:
+            care = PostProcessing(corrects_patterns=True)
+            image = Image(noise(97, 70))
+            results.append(upscale(image, scale, stream, on_tile=ignore, care=care).rgb)
+    assert np.array_equal(results[0], results[2])
+    assert np.array_equal(results[1], results[2])
+
+
+def test_rows_are_announced_only_when_they_are_final() -> None:
+    announced: list[tuple[int, Pixels]] = []
+
+    def note(image: Image, rows_ready: int) -> None:
+        announced.append((rows_ready, np.asarray(image.rgb[:rows_ready], np.uint8).copy()))
+
+    with stream_of(BoxEngine(window_px=32)) as stream:
+        care = PostProcessing(corrects_patterns=True)
+        result = upscale(
+            Image(noise(97, 70)), 2, stream, on_tile=ignore, on_rows=note, care=care
+        ).rgb
+    assert announced[-1][0] == 194
+    assert any(0 < rows < 194 for rows, _ in announced)
+    for rows, seen in announced:
+        assert np.array_equal(seen, result[:rows])
+
+
+def test_a_picture_without_colour_stays_without() -> None:
+    source = painted(MASKS["checks of 1 px"], COLOURS["black on white"])
+    result = upscaled(source, 4)
+    assert (result[..., 0] == result[..., 1]).all()
+    assert (result[..., 0] == result[..., 2]).all()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("scale", [2, 4])
+def test_photographs_are_as_true_and_as_crisp_as_before(shared_dir: Path, scale: int) -> None:
+    """Set14 in all three tracks: no dB and at most 0.1 % of the acutance lost."""
+    folder = shared_dir / "images" / "quality" / "Set14"
+    inner = (slice(scale, -scale), slice(scale, -scale))
+    for track in GOAL_TRACKS:
+        figures = []
+        for truth in read_truths(folder, scale):
+            small = TRACKS[track](truth.pixels, scale, truth.name)
+            results = [upscaled(small, scale, is_corrected=on) for on in (False, True)]
+            planes = [luma(result)[inner] for result in results]
+            right = luma(truth.pixels)[inner]
+            figures.append([(psnr_db(plane, right), acutance(plane)) for plane in planes])
+        without, with_it = np.mean(figures, axis=0)
+        assert with_it[0] > without[0] - 0.001, track
+        assert with_it[1] > 0.999 * without[1], track

@@ -1,0 +1,164 @@
+"""Properties of every plan, on some thousand sizes; what they are for is shown in test_loop.py."""
+
+import random
+
+import numpy as np
+import pytest
+
+from upscaled.upscale.tiles import Region, Tile, TilePlan
+from upscaled_models.backends.base import least_window_px, round_up
+
+Case = tuple[int, int, int, int, int, int]
+
+
+def random_cases(count: int) -> list[Case]:
+    """(height, width, window, halo, multiple, step), small and thin images among them."""
+    chance = random.Random(20)
+    cases = []
+    for _ in range(count):
+        multiple, halo = chance.choice([1, 2, 4, 8]), chance.randint(0, 20)
+        window = least_window_px(halo, multiple) + chance.randint(0, 90)
+        height, width = (chance.choice([1, 2, 5, 64, 100, 200, 333]) for _ in range(2))
+        step = chance.choice([1, round_up(16, multiple), 48])
+        cases.append((height + chance.randint(0, 3), width, window, halo, multiple, step))
+    return cases
+
+
+def plan_of(case: Case) -> TilePlan:
+    height, width, window, halo, multiple, step = case
+    return TilePlan.of(
+        height,
+        width,
+        window_px=window,
+        halo_px=halo,
+        multiple_px=multiple,
+        shape_step_px=step,
+    )
+
+
+def test_cores_cover_every_pixel_exactly_once() -> None:
+    for case in random_cases(400):
+        covered = np.zeros(case[:2], np.uint8)
+        for tile in plan_of(case).tiles:
+            tile.core.read(covered)[...] += 1
+        assert (covered == 1).all(), case
+
+
+def test_all_windows_of_a_plan_have_one_size_no_longer_than_allowed() -> None:
+    for case in random_cases(400):
+        sizes = {(tile.window.height, tile.window.width) for tile in plan_of(case).tiles}
+        assert len(sizes) == 1, case
+        assert max(sizes.pop()) <= case[2], case
+
+
+def test_windows_start_and_end_on_the_networks_multiple() -> None:
+    for case in random_cases(400):
+        multiple = case[4]
+        for tile in plan_of(case).tiles:
+            window = tile.window
+            edges = (window.top, window.left, window.height, window.width)
+            assert all(edge % multiple == 0 for edge in edges), case
+
+
+def test_windows_stay_inside_the_image_padded_to_the_multiple() -> None:
+    for case in random_cases(400):
+        height, width, _, _, multiple, _ = case
+        for tile in plan_of(case).tiles:
+            assert tile.window.top >= 0, case
+            assert tile.window.left >= 0, case
+            assert tile.window.bottom < height + multiple, case
+            assert tile.window.right < width + multiple, case
+
+
+def test_each_core_keeps_its_halo_to_every_window_border_that_is_not_the_images_own() -> None:
+    for case in random_cases(400):
+        height, width, _, halo, _, _ = case
+        for tile in plan_of(case).tiles:
+            assert least_halo_px(tile, height, width) >= halo, (case, tile)
+
+
+def least_halo_px(tile: Tile, height: int, width: int) -> int:
+    core, window = tile.core, tile.window
+    gaps = [
+        (core.top - window.top, window.top == 0),
+        (core.left - window.left, window.left == 0),
+        (window.bottom - core.bottom, window.bottom >= height),
+        (window.right - core.right, window.right >= width),
+    ]
+    return min((gap for gap, is_image_border in gaps if not is_image_border), default=10**6)
+
+
+def test_an_image_of_one_window_is_one_tile_and_one_pixel_more_is_two() -> None:
+    one = TilePlan.of(64, 64, window_px=64, halo_px=10, multiple_px=1)
+    two = TilePlan.of(64, 65, window_px=64, halo_px=10, multiple_px=1)
+
+    assert len(one.tiles) == 1
+    assert len(two.tiles) == 2
+
+
+def test_windows_of_a_tiled_axis_have_a_length_on_the_step_where_a_core_fits() -> None:
+    on_step = 0
+    for case in random_cases(1000):
+        height, width, window, halo, multiple, step = case
+        if window // step * step < least_window_px(halo, multiple):
+            continue
+        shape = plan_of(case).tiles[0].window
+        for side, length in ((height, shape.height), (width, shape.width)):
+            padded = round_up(side, multiple)
+            assert length == padded if padded <= window else length % step == 0, case
+            on_step += padded > window and step > 1
+    assert on_step > 200
+
+
+def test_images_of_many_sizes_make_few_shapes() -> None:
+    shapes = set()
+    for side in range(257, 1500, 7):
+        plan = TilePlan.of(side, side, window_px=256, halo_px=10, multiple_px=1, shape_step_px=16)
+        shapes |= {tile.window.height for tile in plan.tiles}
+    assert shapes <= set(range(144, 257, 16))
+
+
+def test_windows_are_as_short_as_their_number_allows() -> None:
+    """1500 px takes 4 windows of at most 512: 404 px each do, 38 % less area."""
+    plan = TilePlan.of(1500, 1500, window_px=512, halo_px=19, multiple_px=1)
+
+    assert len(plan.tiles) == 16
+    assert {tile.window.width for tile in plan.tiles} == {404}
+
+
+@pytest.mark.parametrize(("halo", "multiple", "least"), [(0, 1, 1), (10, 1, 21), (9, 4, 24)])
+def test_the_least_window_works_and_one_pixel_less_is_refused(
+    halo: int, multiple: int, least: int
+) -> None:
+    assert least_window_px(halo, multiple) == least
+    TilePlan.of(100, 100, window_px=least, halo_px=halo, multiple_px=multiple)
+    with pytest.raises(ValueError, match="no core"):
+        TilePlan.of(100, 100, window_px=least - 1, halo_px=halo, multiple_px=multiple)
+
+
+def test_a_region_reads_what_it_wrote() -> None:
+    canvas = np.zeros((10, 12, 3), np.uint8)
+    region = Region(2, 3, 4, 5)
+    pixels = np.arange(4 * 5 * 3, dtype=np.uint8).reshape(4, 5, 3)
+
+    region.write(canvas, pixels)
+
+    assert np.array_equal(region.read(canvas), pixels)
+    assert canvas.astype(int).sum() == pixels.astype(int).sum()
+
+
+def test_scaled_regions_of_a_partition_are_a_partition() -> None:
+    left, right = Region(0, 0, 7, 3), Region(0, 3, 7, 4)
+
+    assert left.scaled(4).right == right.scaled(4).left
+    assert right.scaled(4) == Region(0, 12, 28, 16)
+
+
+def test_within_counts_from_the_outer_corner() -> None:
+    assert Region(10, 20, 3, 4).within(Region(8, 15, 50, 50)) == Region(2, 5, 3, 4)
+
+
+@pytest.mark.parametrize("shape", [(3, 5, 3), (4, 1, 3), (1, 1, 3)])
+def test_pixels_of_another_size_are_refused_not_broadcast(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="does not fill"):
+        Region(0, 0, 4, 5).write(np.zeros((9, 9, 3), np.uint8), np.zeros(shape, np.uint8))
