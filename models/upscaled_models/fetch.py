@@ -18,8 +18,9 @@ from typing import IO, BinaryIO, cast
 from urllib.parse import urlsplit
 
 from upscaled_models.errors import FetchError
+from upscaled_models.files import FileState, check_file
 from upscaled_models.registry import ModelSpec
-from upscaled_models.store import FileState, ModelStore, check_file
+from upscaled_models.store import ModelStore
 
 Progress = Callable[[int, int], None]
 

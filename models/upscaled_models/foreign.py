@@ -10,7 +10,10 @@ import re
 import zipfile
 from collections.abc import Collection
 
-WHAT_RUNS = "RRDB (Real-ESRGAN), compact (SRVGG), SPAN, RealPLKSR and plain networks do"
+from upscaled_models.families import FAMILIES
+
+_LABELS = [family.label for family in FAMILIES.values()]
+WHAT_RUNS = f"{', '.join(_LABELS[:-1])} and {_LABELS[-1]} networks do"
 
 _MAGIC: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x89HDF\r\n\x1a\n", "an HDF5 file, as Keras writes"),

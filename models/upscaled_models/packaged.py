@@ -13,16 +13,16 @@ from pathlib import Path
 
 from upscaled_models.errors import FetchError, WeightsError
 from upscaled_models.fetch import Progress, fetch
+from upscaled_models.files import FileState, check_file, incoming_file
 from upscaled_models.ncnn.pair import read_pair, to_safetensors
-from upscaled_models.placing import incoming_file
-from upscaled_models.registry import (
+from upscaled_models.official import (
     OFFICIAL,
     WEIGHTS_PACKAGE,
     WEIGHTS_PACKAGE_VERSION,
-    ModelSpec,
-    PackagedPair,
+    find_official,
 )
-from upscaled_models.store import FileState, ModelStore, check_file, find_official
+from upscaled_models.registry import ModelSpec, PackagedPair
+from upscaled_models.store import ModelStore
 
 Finder = Callable[[str], Path | None]
 
@@ -106,7 +106,7 @@ def place_packaged(spec: ModelSpec, store: ModelStore, find: Finder = find_packa
         raise WeightsError(f"{spec.name} is in no package")
     data = _convert(spec.pair, find)
     target = store.target(spec)
-    with incoming_file(target, lambda path: _write(path, data)) as incoming:
+    with incoming_file(target, lambda path: path.write_bytes(data)) as incoming:
         if check_file(incoming, spec) is not FileState.OK:
             raise WeightsError(f"{spec.name}: what was made of the package's files is not as known")
         os.replace(incoming, target)
@@ -137,10 +137,6 @@ def _read_checked(name: str, sha256: str, find: Finder) -> tuple[Path, bytes]:
     if found != sha256:
         raise WeightsError(f"{path}: SHA-256 is {found}, must be {sha256}")
     return path, data
-
-
-def _write(path: Path, data: bytes) -> None:
-    path.write_bytes(data)
 
 
 def _is_whole(path: Path, spec: ModelSpec) -> bool:

@@ -8,23 +8,28 @@ Loads neither torch nor numpy, except `ModelStore.add` for what it takes in.
 """
 
 import difflib
-import hashlib
 import os
 import re
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from upscaled_models.errors import ModelError, ModelRefused, UnknownModel
-from upscaled_models.placing import Writer, copier, incoming_file, write_atomically
+from upscaled_models.families import Family, Shape
+from upscaled_models.files import (
+    FileState,
+    Writer,
+    check_file,
+    copier,
+    hash_file,
+    incoming_file,
+    write_atomically,
+)
+from upscaled_models.official import OFFICIAL, find_official
 from upscaled_models.registry import (
     DEFAULT_DIR,
-    OFFICIAL,
-    Family,
     ModelSpec,
-    Shape,
     describe_model,
     makes_every_scale,
     read_default_models,
@@ -37,22 +42,6 @@ _RESERVED_NAMES = frozenset({"auto"})
 _QUANTISED = (
     ".int8"  # upscaled_models.quantise.record: a model's record in 8 bits is `NAME.int8.json`
 )
-
-
-class FileState(StrEnum):
-    """What `verify` finds of one model's file."""
-
-    OK = "ok"
-    NOT_FETCHED = "not fetched"
-    MISSING = "missing"
-    WRONG_SIZE = "wrong size"
-    WRONG_HASH = "wrong hash"
-    UNREADABLE = "unreadable"
-    DAMAGED_RECORD = "damaged record"
-
-    @property
-    def is_fault(self) -> bool:
-        return self not in (FileState.OK, FileState.NOT_FETCHED)
 
 
 class _OwnModel(BaseModel):
@@ -314,11 +303,6 @@ class ModelStore:
             )
 
 
-def find_official(name: str) -> ModelSpec | None:
-    """The official model of that name, as its release has it."""
-    return next((spec for spec in OFFICIAL if spec.name == name), None)
-
-
 def check_scale(spec: ModelSpec) -> None:
     """Refuse a model with which x2 and x4 cannot both be made.
 
@@ -329,19 +313,6 @@ def check_scale(spec: ModelSpec) -> None:
         raise ModelRefused(
             f"{spec.name}: a model of x{spec.native_scale}; x2 and x4 cannot both be made with it"
         )
-
-
-def check_file(path: Path, spec: ModelSpec) -> FileState:
-    """Whether the file at `path` is the one `spec` names, by size and SHA-256."""
-    if path.stat().st_size != spec.size_bytes:
-        return FileState.WRONG_SIZE
-    return FileState.OK if hash_file(path) == spec.sha256 else FileState.WRONG_HASH
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 in lower-case hexadecimal."""
-    with path.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def _describe_own(name: str, record: _OwnModel) -> ModelSpec:

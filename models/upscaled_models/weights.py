@@ -8,6 +8,7 @@ import io
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -15,22 +16,23 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upscaled_models.errors import WeightsError
-from upscaled_models.families.compact import SRVGGNetCompact
-from upscaled_models.families.plain import PlainNet
-from upscaled_models.families.realplksr import RealPLKSR
-from upscaled_models.families.rrdb import RRDBNet
-from upscaled_models.families.span import SPAN, fold_state
+from upscaled_models.families import Family, Shape, UnknownArchitecture, recognise
+from upscaled_models.families.rrdb import find_new_names
+from upscaled_models.files import read_bounded
 from upscaled_models.foreign import refusal_of_format, refusal_of_network
-from upscaled_models.mixing import mix_states
-from upscaled_models.older_names import find_new_names
-from upscaled_models.recognition import UnknownArchitecture, recognise
-from upscaled_models.registry import Family, ModelSpec, Shape
+from upscaled_models.networks.compact import SRVGGNetCompact
+from upscaled_models.networks.plain import PlainNet
+from upscaled_models.networks.realplksr import RealPLKSR
+from upscaled_models.networks.rrdb import RRDBNet
+from upscaled_models.networks.span import SPAN, fold_state
+from upscaled_models.registry import ModelSpec
 
 __all__ = [
     "WeightsError",
     "build_network",
     "check_fit",
     "load_network",
+    "mix_states",
     "read_state",
     "recognise_file",
     "state_of",
@@ -38,14 +40,15 @@ __all__ = [
 
 State = dict[str, Tensor]
 
-_NETWORKS: Mapping[Family, type[nn.Module]] = {
+NETWORKS: Final[Mapping[Family, type[nn.Module]]] = {
     "rrdb": RRDBNet,
     "srvgg": SRVGGNetCompact,
-    "plain": PlainNet,
     "span": SPAN,
     "realplksr": RealPLKSR,
+    "plain": PlainNet,
 }
-MAX_WEIGHTS_BYTES = 1 << 30
+
+MAX_WEIGHTS_BYTES: Final = 1 << 30
 """No network here comes near 1 GiB; a larger file is a mistake, refused before it is read."""
 
 
@@ -73,7 +76,7 @@ def load_network(
 
 def build_network(family: Family, shape: Shape) -> nn.Module:
     """The network of that family and shape, with fresh weights."""
-    return _NETWORKS[family](**shape)
+    return NETWORKS[family](**shape)
 
 
 def state_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
@@ -91,7 +94,7 @@ def recognise_file(path: Path, *, shown_as: Path | None = None) -> tuple[Family,
         WeightsError: the file cannot be read, or fits no known network; the text names the key.
     """
     shown_as = shown_as or path
-    state = read_state(_read_bytes(path), shown_as)
+    state = read_state(read_bounded(path, MAX_WEIGHTS_BYTES), shown_as)
     try:
         family, shape = recognise({key: tuple(value.shape) for key, value in state.items()})
     except UnknownArchitecture as error:
@@ -106,7 +109,7 @@ def check_fit(path: Path, family: Family, shape: Shape, *, shown_as: Path) -> No
     Raises:
         WeightsError: they do not; the text names `shown_as` and the key.
     """
-    _check_fit(family, shape, read_state(_read_bytes(path), path), shown_as)
+    _check_fit(family, shape, read_state(read_bounded(path, MAX_WEIGHTS_BYTES), path), shown_as)
 
 
 def read_state(data: bytes, path: Path) -> State:
@@ -143,11 +146,11 @@ def read_state(data: bytes, path: Path) -> State:
     try:
         return fold_state(state)
     except ValueError as error:
-        raise WeightsError(f"{path}: a SPAN network, but {error}") from error
+        raise WeightsError(f"{path}: {error}") from error
 
 
 def _read_checked(spec: ModelSpec, path: Path) -> State:
-    data = _read_bytes(path)
+    data = read_bounded(path, MAX_WEIGHTS_BYTES)
     found = hashlib.sha256(data).hexdigest()
     if found != spec.sha256:
         raise WeightsError(
@@ -155,16 +158,6 @@ def _read_checked(spec: ModelSpec, path: Path) -> State:
             f"must be {spec.sha256} ({spec.size_bytes} bytes)"
         )
     return read_state(data, path)
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        size_bytes = path.stat().st_size
-        if size_bytes > MAX_WEIGHTS_BYTES:
-            raise WeightsError(f"{path}: {size_bytes} bytes are more than any network here has")
-        return path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def _parse_safetensors(data: bytes, path: Path) -> object:
@@ -227,6 +220,25 @@ def _mix(spec: ModelSpec, state: State, denoise: float, wdn_path: Path | None) -
             f"get it with `upscaled models fetch {spec.wdn.name}`"
         )
     return mix_states(state, _read_checked(spec.wdn, wdn_path), denoise)
+
+
+def mix_states(
+    general: Mapping[str, Tensor], wdn: Mapping[str, Tensor], denoise: float
+) -> dict[str, Tensor]:
+    """Mix two networks of one shape: `denoise * general + (1 - denoise) * wdn`, for every weight.
+
+    Deep network interpolation (Wang et al., arXiv:1811.10515), as Real-ESRGAN uses it for
+    `realesr-general-x4v3`: one network removes noise, the other (`wdn`) keeps it.
+
+    Raises:
+        WeightsError: `denoise` out of range, or the two do not have the same keys and shapes.
+    """
+    if not 0.0 <= denoise <= 1.0:
+        raise WeightsError(f"denoise must be in 0..1, not {denoise}")
+    for key in sorted(general.keys() | wdn.keys()):
+        if key not in general or key not in wdn or general[key].shape != wdn[key].shape:
+            raise WeightsError(f"the two networks of a denoise mix differ at {key}")
+    return {key: denoise * general[key] + (1.0 - denoise) * wdn[key] for key in general}
 
 
 def _check_fit(family: Family, shape: Shape, state: State, path: Path) -> None:

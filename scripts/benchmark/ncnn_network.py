@@ -14,8 +14,9 @@ from scripts.benchmark.contestant import Absent, Entry
 from scripts.benchmark.flops import count_gflop
 from scripts.benchmark.pictures import Pixels, make_pixels
 from scripts.benchmark.weights import bias_of
-from upscaled_models.families.compact import SRVGGNetCompact
-from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE, ResidualDenseBlock, RRDBNet
+from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE
+from upscaled_models.networks.compact import SRVGGNetCompact
+from upscaled_models.networks.rrdb import ResidualDenseBlock, RRDBNet
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network
 

@@ -12,14 +12,11 @@ from torch import Tensor, nn
 
 from scripts.benchmark.pictures import make_pixels
 from upscaled.config import load_settings
+from upscaled_models.families import Shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.official import WEIGHTS_PACKAGE, WEIGHTS_PACKAGE_VERSION
 from upscaled_models.packaged import missing_packaged, place_packaged
-from upscaled_models.registry import (
-    WEIGHTS_PACKAGE,
-    WEIGHTS_PACKAGE_VERSION,
-    Shape,
-    rrdb_shape,
-    srvgg_shape,
-)
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 

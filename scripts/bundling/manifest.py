@@ -7,7 +7,7 @@ on every Debian machine that one can log in to, and need nothing of the bundle t
 import subprocess
 from pathlib import Path
 
-from upscaled_models.store import hash_file
+from upscaled_models.files import hash_file
 
 MANIFEST = "MANIFEST.sha256"
 SIGNATURE = f"{MANIFEST}.sig"

@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from upscaled_models.files import FileState
 from upscaled_models.quantise.record import quantised_path, record_path
 from upscaled_models.registry import ModelSpec
-from upscaled_models.store import FileState, ModelStore
+from upscaled_models.store import ModelStore
 
 
 class UnfitModel(ValueError):

@@ -15,7 +15,7 @@ from packaging.utils import NormalizedName, canonicalize_name
 from scripts.bundling.models import ModelFile
 from scripts.bundling.target import Target
 from scripts.bundling.wheels import Wheel
-from upscaled_models.store import hash_file
+from upscaled_models.files import hash_file
 
 ROOT_NAME = "upscaled"
 

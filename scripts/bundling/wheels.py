@@ -13,7 +13,7 @@ from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filen
 from packaging.version import Version
 
 from scripts.bundling.target import Glibc, Target, needed_glibc
-from upscaled_models.store import hash_file
+from upscaled_models.files import hash_file
 
 
 class UnfitWheel(ValueError):

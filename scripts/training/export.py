@@ -10,7 +10,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from scripts.training import checkpoint
-from upscaled_models.families.plain import PlainNet
+from upscaled_models.networks.plain import PlainNet
 
 LICENCE = "Apache-2.0"
 MANIFEST = "manifest.json"

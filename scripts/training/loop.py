@@ -18,7 +18,7 @@ from scripts.training.checkpoint import Run
 from scripts.training.losses import loss_of
 from scripts.training.pictures import Pictures
 from scripts.training.recipe import Recipe
-from upscaled_models.families.plain import PlainNet
+from upscaled_models.networks.plain import PlainNet
 
 SAVE_EVERY_S = 60.0
 LOG_EVERY_STEPS = 100

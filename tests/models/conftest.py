@@ -11,8 +11,9 @@ from tests.reference.standins import (
     import_community,
     import_published,
 )
-from upscaled_models.registry import plain_shape
-from upscaled_models.store import ModelStore, hash_file
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.files import hash_file
+from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 
 

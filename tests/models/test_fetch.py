@@ -29,7 +29,8 @@ from tests.models.file_server import (
 )
 from upscaled_models.errors import FetchError
 from upscaled_models.fetch import MAX_CONNECTIONS, _HttpsOnly, _Unusable, fetch
-from upscaled_models.registry import OFFICIAL, ModelSpec
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
 

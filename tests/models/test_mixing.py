@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from upscaled_models.errors import WeightsError
-from upscaled_models.mixing import mix_states
-from upscaled_models.registry import srvgg_shape
-from upscaled_models.weights import build_network, read_state
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.weights import build_network, mix_states, read_state
 
 GENERAL = {"a": torch.tensor([1.0, 2.0]), "b": torch.tensor([[4.0]])}
 WDN = {"a": torch.tensor([3.0, -2.0]), "b": torch.tensor([[0.0]])}

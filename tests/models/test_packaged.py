@@ -15,20 +15,17 @@ from numpy.typing import NDArray
 
 from tests.models.file_server import CONTENT, LENGTH, Server, fails_with, serving
 from tests.models.ncnn.pairs import random_state, write_pair
+from upscaled_models import official as official_module
 from upscaled_models import packaged as packaged_module
 from upscaled_models import store as store_module
 from upscaled_models.errors import FetchError, WeightsError
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.files import FileState
 from upscaled_models.ncnn.pair import read_pair, to_safetensors
+from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE, WEIGHTS_PACKAGE_VERSION
 from upscaled_models.packaged import find_packaged_file, is_packaged_here, obtain, place_packaged
-from upscaled_models.registry import (
-    OFFICIAL,
-    WEIGHTS_PACKAGE,
-    WEIGHTS_PACKAGE_VERSION,
-    ModelSpec,
-    PackagedPair,
-    srvgg_shape,
-)
-from upscaled_models.store import FileState, ModelStore
+from upscaled_models.registry import ModelSpec, PackagedPair
+from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network
 
 SHAPE = srvgg_shape(upscale=4, num_conv=1, num_feat=4)
@@ -95,7 +92,8 @@ def tiny(package: Package, server: Server, monkeypatch: pytest.MonkeyPatch) -> M
         ),
     )  # fmt: skip
     spec = dataclasses.replace(original, packaged=half)
-    monkeypatch.setattr(store_module, "OFFICIAL", (*OFFICIAL, spec))
+    for module in (official_module, store_module):
+        monkeypatch.setattr(module, "OFFICIAL", (*OFFICIAL, spec))
     return spec
 
 
@@ -165,7 +163,8 @@ def test_a_model_that_is_in_no_package_names_none(
 ) -> None:
     spec = next(spec for spec in OFFICIAL if spec.name == "realesrgan-x2plus")
     server.spoils = [fails_with(404)]
-    monkeypatch.setattr(store_module, "OFFICIAL", (dataclasses.replace(spec, url=server.url),))
+    for module in (official_module, store_module):
+        monkeypatch.setattr(module, "OFFICIAL", (dataclasses.replace(spec, url=server.url),))
     with pytest.raises(FetchError) as refused:
         obtain(spec.name, store, ignore_progress, find=package.find)
     assert WEIGHTS_PACKAGE not in str(refused.value)

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tests.reference.standins import PublishedRealEsrgan
+from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE
 from upscaled_models.packaged import is_packaged_here, place_packaged
-from upscaled_models.registry import OFFICIAL, WEIGHTS_PACKAGE, ModelSpec
+from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network, load_network
 

@@ -7,20 +7,14 @@ from pathlib import Path
 import pytest
 
 from upscaled_models.errors import ModelError
-from upscaled_models.registry import (
-    OFFICIAL,
-    Family,
-    ModelSpec,
-    Shape,
-    check_shape,
-    describe_model,
-    plain_shape,
-    read_default_models,
-    realplksr_shape,
-    rrdb_shape,
-    span_shape,
-    srvgg_shape,
-)
+from upscaled_models.families import Family, Shape, check_shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.families.realplksr import realplksr_shape
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.families.span import span_shape
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import ModelSpec, describe_model, read_default_models
 
 BY_NAME = {spec.name: spec for spec in OFFICIAL}
 
@@ -121,6 +115,14 @@ def test_shipped_models_are_read_from_their_manifest(default_dir: Path) -> None:
     assert (spec.name, spec.source, spec.family) == ("upscaled-x4", "default", "plain")
     assert (spec.native_scale, spec.multiple_px, spec.radius_px, spec.halo_px) == (4, 1, 4, 4)
     assert spec.trunk_pixels(64, 65) == 64 * 65
+    assert spec.keeps_colour
+    assert not any(official.keeps_colour for official in OFFICIAL)
+
+
+def test_the_manifest_is_parsed_once_a_process(default_dir: Path) -> None:
+    specs = read_default_models(default_dir)
+    (default_dir / "manifest.json").unlink()
+    assert read_default_models(default_dir) is specs
 
 
 @pytest.mark.parametrize(
@@ -165,7 +167,7 @@ def test_a_damaged_manifest_is_an_error_that_names_it(
         "upscaled_models",
         "upscaled_models.errors",
         "upscaled_models.fetch",
-        "upscaled_models.recognition",
+        "upscaled_models.families",
         "upscaled_models.registry",
         "upscaled_models.store",
         "upscaled.cli.models",

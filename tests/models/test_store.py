@@ -8,10 +8,16 @@ import torch
 from safetensors.torch import save_file
 
 from tests.models.ncnn.pairs import random_state, write_pair
+from upscaled_models import files
+from upscaled_models import official as official_module
 from upscaled_models import store as store_module
 from upscaled_models.errors import ModelError, ModelRefused, UnknownModel, WeightsError
-from upscaled_models.registry import OFFICIAL, Shape, describe_model, srvgg_shape
-from upscaled_models.store import FileState, ModelStore, hash_file
+from upscaled_models.families import Shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.files import FileState, hash_file
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import describe_model
+from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network, load_network
 
 SHAPE: Shape = srvgg_shape(upscale=2, num_conv=1, num_feat=4)
@@ -42,7 +48,8 @@ def official_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         source="official",
         url="https://example.com/Tiny_Official.pth",
     )
-    monkeypatch.setattr(store_module, "OFFICIAL", (*OFFICIAL, spec))
+    for module in (official_module, store_module):
+        monkeypatch.setattr(module, "OFFICIAL", (*OFFICIAL, spec))
     return path
 
 
@@ -357,7 +364,7 @@ def test_a_file_that_cannot_be_read_is_a_fault_and_no_crash(
     def refuse(_path: Path) -> str:
         raise PermissionError
 
-    monkeypatch.setattr(store_module, "hash_file", refuse)
+    monkeypatch.setattr(files, "hash_file", refuse)
     assert states(store)["mine"] is FileState.UNREADABLE
 
 

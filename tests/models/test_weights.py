@@ -14,16 +14,12 @@ from torch import Tensor
 
 from upscaled_models import weights
 from upscaled_models.errors import WeightsError
-from upscaled_models.registry import (
-    OFFICIAL,
-    Family,
-    ModelSpec,
-    Shape,
-    describe_model,
-    plain_shape,
-    rrdb_shape,
-    srvgg_shape,
-)
+from upscaled_models.families import Family, Shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import ModelSpec, describe_model
 from upscaled_models.weights import build_network, load_network, read_state, recognise_file
 
 TINY: list[tuple[Family, Shape]] = [

@@ -13,7 +13,9 @@ from upscaled.image.types import Image
 from upscaled.upscale.engines import open_engine
 from upscaled.upscale.loop import upscale
 from upscaled.upscale.scheduler import Scheduler
-from upscaled_models.registry import OFFICIAL, ModelSpec, rrdb_shape
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 

@@ -14,7 +14,7 @@ from types import ModuleType
 import pytest
 
 from tests.scripts.bundling.making import make_wheel
-from upscaled_models.store import hash_file
+from upscaled_models.files import hash_file
 
 SCRIPT = Path(__file__).resolve().parents[2] / "scripts" / "lock"
 TAGS = ("py3-none-any", "cp313-cp313-win_amd64", "cp312-cp312-macosx_11_0_arm64")

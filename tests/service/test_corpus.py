@@ -99,7 +99,7 @@ def add_bilinear_model(data_dir: Path, scale: int = 2) -> None:
     from safetensors.torch import save_file
     from torch import zeros_like
 
-    from upscaled_models.families.plain import PlainNet
+    from upscaled_models.networks.plain import PlainNet
     from upscaled_models.store import ModelStore
 
     weights = PlainNet(features=4, layers=1, scale=scale).state_dict()

@@ -22,8 +22,8 @@ from enum import StrEnum
 from typing import Final
 
 from upscaled_models.autotune.candidates import Candidate
+from upscaled_models.families import Family
 from upscaled_models.processor import read_processor_flags
-from upscaled_models.registry import Family
 
 
 class InstructionSet(StrEnum):

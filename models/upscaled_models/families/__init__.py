@@ -1,1 +1,72 @@
-"""The published network shapes and our own."""
+"""The families of networks that run here: one module each, and the one table of them.
+
+Loads neither torch nor numpy. What runs or reads a family has a table of its own: the torch modules
+(`weights.NETWORKS`), the graphs of OpenVINO, the steps of CUDA, and the readers of ncnn pairs.
+"""
+
+from collections.abc import Mapping
+from typing import Final, Literal
+
+from upscaled_models.families.base import NetworkFamily, Shape, Sizes, UnknownArchitecture
+from upscaled_models.families.compact import CompactFamily
+from upscaled_models.families.plain import PlainFamily
+from upscaled_models.families.realplksr import RealPlksrFamily
+from upscaled_models.families.rrdb import RrdbFamily
+from upscaled_models.families.span import SpanFamily
+
+__all__ = [
+    "FAMILIES",
+    "Family",
+    "NetworkFamily",
+    "Shape",
+    "Sizes",
+    "UnknownArchitecture",
+    "check_shape",
+    "recognise",
+]
+
+Family = Literal["rrdb", "srvgg", "span", "realplksr", "plain"]
+
+FAMILIES: Final[Mapping[Family, NetworkFamily]] = {
+    "rrdb": RrdbFamily(),
+    "srvgg": CompactFamily(),
+    "span": SpanFamily(),
+    "realplksr": RealPlksrFamily(),
+    "plain": PlainFamily(),
+}
+
+
+def check_shape(family: Family, shape: Shape) -> None:
+    """Refuse a shape that no network of that family has, before a network is built from it.
+
+    Raises:
+        ValueError: arguments are missing, unknown, of the wrong kind or out of range.
+    """
+    arguments = FAMILIES[family].example
+    if shape.keys() != arguments.keys():
+        raise ValueError(f"{family} takes {', '.join(arguments)}, not {', '.join(shape)}")
+    try:
+        FAMILIES[family].check_shape(shape)
+    except ValueError as error:
+        raise ValueError(f"{family} {error}") from error
+
+
+def recognise(sizes: Sizes) -> tuple[Family, Shape]:
+    """Find the family and shape of a network by the names and sizes of its weights alone.
+
+    Only the few weights are looked at that show the shape; whether all others fit is checked by
+    strict loading (`upscaled_models.weights`).
+
+    Raises:
+        UnknownArchitecture: none of the known networks has such weights; the text says why.
+    """
+    for name, family in FAMILIES.items():
+        if family.recognises(sizes.keys()):
+            shape = family.shape_of(sizes)
+            try:
+                check_shape(name, shape)
+            except ValueError as error:
+                raise UnknownArchitecture(str(error)) from error
+            return name, shape
+    first = ", ".join(sorted(sizes)[:3]) or "none"
+    raise UnknownArchitecture(f"no network known here has weights named like these: {first}")

@@ -1,56 +1,67 @@
-"""SRVGGNetCompact: the small plain network of Real-ESRGAN (realesr-general, realesr-animevideo).
+"""Compact networks (SRVGGNetCompact): the small ones of Real-ESRGAN, in a row of convolutions."""
 
-All convolutions run at the input's size; the last gives the pixels of one input pixel as channels.
-Attribute names are those of the published weight files: `body.N.weight`, `body.N.bias`.
-"""
+import re
+from collections.abc import Collection
+from typing import ClassVar, Final
 
-from torch import Tensor, nn
-from torch.nn import functional as F
+from upscaled_models.families.base import (
+    NetworkFamily,
+    Shape,
+    Sizes,
+    UnknownArchitecture,
+    convolution_size,
+    numbers_in,
+    scale_of_channels,
+    whole,
+)
 
-LEAK = 0.1
+LEAK: Final = 0.1
+"""Slope of LeakyReLU below 0."""
+
+_BODY: Final = re.compile(r"body\.(\d+)\.weight")
 
 
-class SRVGGNetCompact(nn.Module):
-    """`num_conv + 2` 3x3 convolutions, a pixel shuffle, and the nearest-neighbour picture added."""
+def srvgg_shape(upscale: int, num_conv: int, num_feat: int = 64, act_type: str = "prelu") -> Shape:
+    return {
+        "num_in_ch": 3,
+        "num_out_ch": 3,
+        "num_feat": num_feat,
+        "num_conv": num_conv,
+        "upscale": upscale,
+        "act_type": act_type,
+    }
 
-    def __init__(
-        self,
-        num_in_ch: int = 3,
-        num_out_ch: int = 3,
-        num_feat: int = 64,
-        num_conv: int = 16,
-        upscale: int = 4,
-        act_type: str = "prelu",
-    ) -> None:
-        super().__init__()
-        self.upscale = upscale
-        self.body = nn.ModuleList()
-        for index in range(num_conv + 1):
-            in_channels = num_in_ch if index == 0 else num_feat
-            self.body.append(nn.Conv2d(in_channels, num_feat, kernel_size=3, padding=1))
-            self.body.append(_activation(act_type, num_feat))
-        out_channels = num_out_ch * upscale**2
-        self.body.append(nn.Conv2d(num_feat, out_channels, kernel_size=3, padding=1))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, h, w] floats in 0..1 -> [N, 3, h * s, w * s], about 0..1, not clamped.
+class CompactFamily(NetworkFamily):
+    """Networks of `num_conv + 2` convolutions; the input, enlarged as it is, is added."""
 
-        The picture that is added keeps the input's own precision, and the convolutions run in
-        that of the weights: bfloat16 weights on a float32 image leave out the coarsest rounding.
+    label = "compact (SRVGG)"
+    example = srvgg_shape(upscale=4, num_conv=1)
+    words: ClassVar = {"act_type": ("prelu", "leakyrelu", "relu")}
+    counts = ("num_conv",)
+    scale_argument = "upscale"
+    skip = "nearest"
+    is_quantisable = True
+    tuning_rate = 0.003
+
+    def recognises(self, names: Collection[str]) -> bool:
+        return "body.0.weight" in names and "tail.weight" not in names
+
+    def shape_of(self, sizes: Sizes) -> Shape:
+        """Read the shape; activations without weights are taken for LeakyReLU.
+
+        PReLU has one weight a channel. ReLU and LeakyReLU have none and look alike in a file.
         """
-        out = x.to(next(self.parameters()).dtype)
-        for layer in self.body:
-            out = layer(out)
-        nearest = F.interpolate(x, scale_factor=self.upscale, mode="nearest")
-        return F.pixel_shuffle(out.to(x.dtype), self.upscale) + nearest
+        num_feat, num_in, *_ = convolution_size(sizes, "body.0.weight")
+        last = max(numbers_in(sizes, _BODY))
+        num_out, *_ = convolution_size(sizes, f"body.{last}.weight")
+        if num_in != 3 or last < 2 or last % 2:
+            raise UnknownArchitecture(
+                f"an SRVGGNetCompact of {num_in} channels in whose last layer is body.{last}"
+            )
+        act_type = "prelu" if "body.1.weight" in sizes else "leakyrelu"
+        return srvgg_shape(scale_of_channels(num_out), last // 2 - 1, num_feat, act_type)
 
-
-def _activation(act_type: str, num_feat: int) -> nn.Module:
-    match act_type:
-        case "prelu":
-            return nn.PReLU(num_parameters=num_feat)
-        case "leakyrelu":
-            return nn.LeakyReLU(negative_slope=LEAK, inplace=True)
-        case "relu":
-            return nn.ReLU(inplace=True)
-    raise ValueError(f"SRVGGNetCompact has no activation {act_type!r}")
+    def radius_px(self, shape: Shape) -> int:
+        """Return 1 for each convolution."""
+        return whole(shape, "num_conv") + 2

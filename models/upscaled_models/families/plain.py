@@ -1,80 +1,50 @@
-"""The default models' network: plain 3x3 convolutions that leave flat colour exactly as it is.
+"""Plain networks, the default models': 3x3 convolutions of the differences between pixels."""
 
-The convolutions never see colours, only the differences between neighbouring pixels, and carry
-no biases; LeakyReLU maps 0 to 0. So an area of one colour, at the image's border too, has a
-residual of exactly zero in every precision (float32, bfloat16, int8): its result is the bilinear
-skip, which is that colour.
-"""
+import re
+from collections.abc import Collection
+from typing import Final
 
-import torch
-import torch.nn.functional as F
-from torch import Tensor, nn
+from upscaled_models.families.base import (
+    NetworkFamily,
+    Shape,
+    Sizes,
+    convolution_size,
+    numbers_in,
+    scale_of_channels,
+    whole,
+)
 
-DIFFERENCE_CHANNELS = 12
-LIMIT = 16.0
+LIMIT: Final = 16.0
 """A difference beyond 1/16 of the range (16 levels of 255) saturates the limited view."""
 
-SLOPE = 0.1
+SLOPE: Final = 0.1
+"""Slope of LeakyReLU below 0."""
+
+_BODY: Final = re.compile(r"body\.(\d+)\.weight")
 
 
-class PlainNet(nn.Module):
-    """A plain convolutional upscaler: `12-F-...-F-(3*scale^2)`, pixel shuffle, bilinear skip.
-
-    `features` is F, `layers` the number of F-to-F convolutions between head and tail, so one
-    output pixel depends on input pixels at most `layers + 3` away (`radius_px`).
-    """
-
-    def __init__(self, features: int, layers: int, scale: int) -> None:
-        super().__init__()
-        self.features, self.layers, self.scale = features, layers, scale
-        self.head = _convolution(DIFFERENCE_CHANNELS, features)
-        self.body = nn.ModuleList(_convolution(features, features) for _ in range(layers))
-        self.tail = _convolution(features, 3 * scale**2)
-        self._initialise()
-
-    @property
-    def radius_px(self) -> int:
-        """How far, in input pixels, an output pixel looks: 1 per convolution, 1 for differences."""
-        return self.layers + 3
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Upscale `[N, 3, h, w]` in 0..1 to `[N, 3, h*scale, w*scale]`, not clamped.
-
-        The input's own precision is kept for differences and skip, and the convolutions run in
-        the precision of the weights: bfloat16 weights on a float32 image lose no level of it.
-        """
-        z = differences(x).to(self.head.weight.dtype)
-        z = F.leaky_relu(self.head(z), SLOPE, inplace=True)
-        for convolution in self.body:
-            z = F.leaky_relu(convolution(z), SLOPE, inplace=True)
-        residual = F.pixel_shuffle(self.tail(z).to(x.dtype), self.scale)
-        skip = F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        return skip + residual
-
-    @torch.no_grad()
-    def _initialise(self) -> None:
-        """Start near the identity: deep plain stacks then train as fast as residual ones."""
-        every = torch.arange(self.features)
-        for weight in self.body.parameters():
-            nn.init.kaiming_normal_(weight, a=SLOPE)
-            weight.mul_(0.5)
-            weight[every, every, 1, 1] += 0.8
-        self.tail.weight.mul_(0.1)
+def plain_shape(scale: int, layers: int, features: int) -> Shape:
+    return {"features": features, "layers": layers, "scale": scale}
 
 
-def differences(x: Tensor) -> Tensor:
-    """Horizontal and vertical steps to the next pixel, plain and limited: `[N, 12, h, w]`.
+class PlainFamily(NetworkFamily):
+    """Networks of `layers + 2` convolutions; the bilinearly enlarged input is added."""
 
-    The limited view is `clamp(16 * step, -1, 1)`: it tells the network, which is otherwise blind
-    to contrast (without biases it is homogeneous), how large a step is, and keeps small steps
-    alive where activations are quantised to 8 bits. The last row and column step to themselves.
-    """
-    padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
-    across = padded[..., :-1, 1:] - x
-    down = padded[..., 1:, :-1] - x
-    steps = torch.cat([across, down], dim=1)
-    return torch.cat([steps, (steps * LIMIT).clamp(-1.0, 1.0)], dim=1)
+    label = "plain"
+    example = plain_shape(scale=4, layers=1, features=1)
+    counts = ("layers",)
+    skip = "bilinear"
+    is_quantisable = True
+    tuning_rate = 0.01
 
+    def recognises(self, names: Collection[str]) -> bool:
+        return "head.weight" in names and "tail.weight" in names
 
-def _convolution(channels_in: int, channels_out: int) -> nn.Conv2d:
-    return nn.Conv2d(channels_in, channels_out, 3, padding=1, bias=False)
+    def shape_of(self, sizes: Sizes) -> Shape:
+        features, *_ = convolution_size(sizes, "head.weight")
+        num_out, *_ = convolution_size(sizes, "tail.weight")
+        return plain_shape(scale_of_channels(num_out), len(numbers_in(sizes, _BODY)), features)
+
+    def radius_px(self, shape: Shape) -> int:
+        """Return 1 for each convolution and 1 for the difference to the next pixel."""
+        return whole(shape, "layers") + 3

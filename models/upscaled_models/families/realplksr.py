@@ -1,191 +1,126 @@
-"""RealPLKSR: blocks with a large kernel on part of their channels, after PLKSR (arXiv:2404.11848).
+"""RealPLKSR: blocks with a large kernel on part of their channels (after arXiv:2404.11848)."""
 
-The community's form of it (neosr, traiNNer-redux): doubled channel mixers with Mish, one group or
-layer normalisation a block, and either a pixel shuffle or DySample (arXiv:2308.15085) at the end.
-Attribute names are those of the published weight files.
-"""
+import re
+from collections.abc import Collection
+from typing import ClassVar, Final
 
-from typing import Final
+from upscaled_models.families.base import (
+    NetworkFamily,
+    Shape,
+    Sizes,
+    UnknownArchitecture,
+    convolution_size,
+    numbers_in,
+    scale_of_channels,
+    whole,
+)
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+MAX_KERNEL_PX: Final = 63
+"""The published networks have 13 and 17."""
 
-from upscaled_models.registry import GROUPS
+GROUPS: Final = 4
+"""Groups of the group normalisation: a file does not hold them, every training code has 4."""
 
 GROUP_EPSILON: Final = 1e-5
 LAYER_EPSILON: Final = 1e-6
 
+HALO_PX: Final = 48
+"""Halo in input pixels: a trade, not exact, for networks of many blocks.
 
-class LayerNorm(nn.Module):
-    """Each pixel by itself: its channels' mean becomes 0 and their variance 1."""
+With 28 blocks and kernels of 17 px an output pixel's convolutions reach 310 px, too much to compute
+and discard, as with RRDB. No published weights were at hand. With random ones, scaled so that the
+network adds 20 levels (root mean square) to the enlarged picture, a tile of 48 px in 256x256 is off
+from the whole by so many levels, largest and mean:
 
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(features))
-        self.bias = nn.Parameter(torch.zeros(features))
+    halo                     16             32             48             64
+    layer normalisation      14, 1.0        0.9, 0.04      0.02, 0.001    0, 0
+    group normalisation      77, 12         66, 10         48, 7          25, 4
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, features, h, w] -> same shape."""
-        centred = x - x.mean(1, keepdim=True)
-        normalised = centred / (centred.square().mean(1, keepdim=True) + LAYER_EPSILON).sqrt()
-        return normalised * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
+Trained weights look farther than random ones (RRDB's do), hence 48. Group normalisation takes means
+and variances of all that the network is given, so only a wider window helps; by how much a trained
+network's tiles differ was not measured. Upscalers that run these networks tile them all the same.
+"""
 
-
-class LargeKernel(nn.Module):
-    """A wide convolution over the first channels; the others pass."""
-
-    def __init__(self, features: int, kernel_px: int) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(features, features, kernel_px, padding=kernel_px // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, C, h, w] -> same shape; overwritten where no gradient will ask for it."""
-        seen = self.conv.in_channels
-        wide = self.conv(x[:, :seen])
-        if torch.is_grad_enabled():
-            return torch.cat((wide, x[:, seen:]), dim=1)
-        x[:, :seen] = wide
-        return x
+_PART: Final = re.compile(r"feats\.(\d+)\..+")
 
 
-class Attention(nn.Module):
-    """Every value times a factor in 0..1 that a convolution makes of its surroundings."""
+def realplksr_shape(
+    scale: int,
+    features: int = 64,
+    blocks: int = 28,
+    kernel_px: int = 17,
+    wide_features: int = 16,
+    norm: str = "group",
+    attention: str = "yes",
+    upsampler: str = "pixelshuffle",
+) -> Shape:
+    return {
+        "scale": scale,
+        "features": features,
+        "blocks": blocks,
+        "kernel_px": kernel_px,
+        "wide_features": wide_features,
+        "norm": norm,
+        "attention": attention,
+        "upsampler": upsampler,
+    }
 
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.f = nn.ModuleList([_conv(features, features)])
 
-    def forward(self, x: Tensor) -> Tensor:
-        return x * torch.sigmoid(self.f[0](x))
+class RealPlksrFamily(NetworkFamily):
+    """RealPLKSR networks; the input, enlarged as it is, is added before the upsampling."""
 
+    label = "RealPLKSR"
+    example = realplksr_shape(scale=4)
+    words: ClassVar = {
+        "norm": ("group", "layer"),
+        "attention": ("yes", "no"),
+        "upsampler": ("pixelshuffle", "dysample"),
+    }
+    skip = "nearest"
 
-class Block(nn.Module):
-    """Channel mixer, large kernel, attention, 1x1 convolution, and the block's input added."""
+    def check_shape(self, shape: Shape) -> None:
+        super().check_shape(shape)
+        features, wide = whole(shape, "features"), whole(shape, "wide_features")
+        kernel_px = whole(shape, "kernel_px")
+        if wide > features:
+            raise ValueError(f"cannot have wide_features {wide} of {features} features")
+        if kernel_px % 2 == 0 or kernel_px > MAX_KERNEL_PX:
+            raise ValueError(f"cannot have kernel_px {kernel_px}")
+        if shape["norm"] == "group" and features % GROUPS:
+            raise ValueError(f"cannot have {features} features in {GROUPS} groups")
 
-    def __init__(
-        self, features: int, kernel_px: int, wide_features: int, norm: str, attention: str
-    ) -> None:
-        super().__init__()
-        self.layer_norm = LayerNorm(features) if norm == "layer" else nn.Identity()
-        mixer = (_conv(features, 2 * features), nn.Mish(), _conv(2 * features, features))
-        self.channel_mixer = nn.Sequential(*mixer)
-        self.lk = LargeKernel(wide_features, kernel_px)
-        self.attn = Attention(features) if attention == "yes" else nn.Identity()
-        self.refine = nn.Conv2d(features, features, kernel_size=1)
-        self.norm = nn.GroupNorm(GROUPS, features) if norm == "group" else nn.Identity()
+    def recognises(self, names: Collection[str]) -> bool:
+        return "feats.1.channel_mixer.0.weight" in names
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, features, h, w] -> same shape and dtype.
+    def shape_of(self, sizes: Sizes) -> Shape:
+        """Read the shape; before the last of `feats`, a convolution, stands a dropout."""
+        features, num_in, *_ = convolution_size(sizes, "feats.0.weight")
+        last = max(numbers_in(sizes, _PART))
+        num_out, *_ = convolution_size(sizes, f"feats.{last}.weight")
+        wide_features, _, kernel_px, _ = convolution_size(sizes, "feats.1.lk.conv.weight")
+        if num_in != 3 or last < 3:
+            raise UnknownArchitecture(
+                f"a RealPLKSR network of {num_in} channels in whose last layer is feats.{last}"
+            )
+        return realplksr_shape(
+            scale_of_channels(num_out),
+            features,
+            last - 2,
+            kernel_px,
+            wide_features,
+            norm="layer" if "feats.1.layer_norm.weight" in sizes else "group",
+            attention="yes" if "feats.1.attn.f.0.weight" in sizes else "no",
+            upsampler="dysample" if "to_img.offset.weight" in sizes else "pixelshuffle",
+        )
 
-        The sum and the normalisations keep the dtype of `x`; convolutions run in the weights'.
+    def radius_px(self, shape: Shape) -> int:
+        """Return what the convolutions see, and one pixel for the sampling of DySample.
+
+        DySample may look farther where its weights say so, and a group normalisation sees the whole
+        window besides.
         """
-        y = x
-        if isinstance(self.layer_norm, LayerNorm):
-            y = self.layer_norm(x)
-        y = self.channel_mixer(y.to(self.refine.weight.dtype))
-        y = self.refine(self.attn(self.lk(y))).to(x.dtype)
-        if isinstance(self.norm, nn.GroupNorm):
-            weight, bias = self.norm.weight.to(x.dtype), self.norm.bias.to(x.dtype)
-            y = F.group_norm(y, GROUPS, weight, bias, GROUP_EPSILON)
-        return x + y
+        block_px = 2 + whole(shape, "kernel_px") // 2 + (shape["attention"] == "yes")
+        return whole(shape, "blocks") * block_px + 2 + (shape["upsampler"] == "dysample")
 
-
-class DySample(nn.Module):
-    """Enlarges by sampling `[N, 3 * scale^2, h, w]` at places that it computes from it.
-
-    All of it keeps the input's own precision: a place in a wide window needs more than 8 bits.
-    """
-
-    init_pos: Tensor
-
-    def __init__(self, scale: int) -> None:
-        super().__init__()
-        self.scale = scale
-        self.groups = 4 if scale % 2 == 0 else 3
-        channels, places = 3 * scale**2, 2 * self.groups * scale**2
-        self.offset = nn.Conv2d(channels, places, kernel_size=1)
-        self.scope = nn.Conv2d(channels, places, kernel_size=1, bias=False)
-        self.end_conv = nn.Conv2d(channels, 3, kernel_size=1) if scale > 1 else None
-        steps = (torch.arange(scale) - (scale - 1) / 2) / scale
-        down, across = torch.meshgrid(steps, steps, indexing="ij")
-        start = torch.stack((across, down)).reshape(2, 1, -1)
-        self.register_buffer("init_pos", start.repeat(1, self.groups, 1).reshape(1, -1, 1, 1))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, 3 * scale^2, h, w] -> [N, 3, h * scale, w * scale]."""
-        count, _, height, width = x.shape
-        offset = _run_in(x, self.offset) * _run_in(x, self.scope).sigmoid() * 0.5
-        offset = (offset + self.init_pos.to(x.dtype)).view(count, 2, -1, height, width)
-        rows = torch.arange(height, dtype=x.dtype, device=x.device).view(1, 1, height, 1) + 0.5
-        columns = torch.arange(width, dtype=x.dtype, device=x.device).view(1, 1, 1, width) + 0.5
-        across = 2 * (columns + offset[:, 0]) / width - 1
-        down = 2 * (rows + offset[:, 1]) / height - 1
-        places = torch.stack([self._spread(each) for each in (across, down)], dim=-1)
-        parts = x.reshape(count * self.groups, -1, height, width)
-        sampled = F.grid_sample(
-            parts, places, mode="bilinear", align_corners=False, padding_mode="border"
-        ).view(count, -1, height * self.scale, width * self.scale)
-        return sampled if self.end_conv is None else _run_in(sampled, self.end_conv)
-
-    def _spread(self, places: Tensor) -> Tensor:
-        """[N, groups * scale^2, h, w] -> [N * groups, h * scale, w * scale]."""
-        return F.pixel_shuffle(places, self.scale).flatten(0, 1)
-
-
-class RealPLKSR(nn.Module):
-    """A convolution, `blocks` blocks, a convolution, and the nearest-neighbour picture added.
-
-    Args:
-        scale: the network's own factor.
-        features: channels between the blocks; a multiple of 4 with group normalisation.
-        kernel_px: side of the large kernels, odd. wide_features: the channels they work on.
-        norm: "group" or "layer". attention: "yes" or "no". upsampler: "pixelshuffle" or "dysample".
-
-    Group normalisation takes its mean and variance from the whole picture that the network is
-    given: a part of a picture by itself comes out different, however large its margin.
-    """
-
-    def __init__(
-        self,
-        scale: int,
-        features: int,
-        blocks: int,
-        kernel_px: int,
-        wide_features: int,
-        norm: str,
-        attention: str,
-        upsampler: str,
-    ) -> None:
-        super().__init__()
-        self.scale = scale
-        body = (Block(features, kernel_px, wide_features, norm, attention) for _ in range(blocks))
-        last = _conv(features, 3 * scale**2)
-        # The published list has a dropout, which has no weights, before the last convolution.
-        self.feats = nn.ModuleList([_conv(3, features), *body, nn.Identity(), last])
-        self.to_img = DySample(scale) if upsampler == "dysample" else nn.PixelShuffle(scale)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, h, w] floats in 0..1 -> [N, 3, h * scale, w * scale], about 0..1, not clamped.
-
-        The sum over the blocks is kept in the input's own precision, and the convolutions run in
-        that of the weights: bfloat16 weights on a float32 image round each residual once.
-        """
-        first, *blocks, _, last = self.feats
-        dtype = next(last.parameters()).dtype
-        features = first(x.to(dtype)).to(x.dtype)
-        for block in blocks:
-            features = block(features)
-        residual = last(features.to(dtype)).to(x.dtype)
-        enlarged: Tensor = self.to_img(residual + x.repeat_interleave(self.scale**2, dim=1))
-        return enlarged
-
-
-def _run_in(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution in the dtype of `x`, whatever that of its weights."""
-    bias = None if layer.bias is None else layer.bias.to(x.dtype)
-    return F.conv2d(x, layer.weight.to(x.dtype), bias)
-
-
-def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+    def halo_px(self, shape: Shape) -> int:
+        return min(self.radius_px(shape), HALO_PX)

@@ -1,139 +1,42 @@
-"""SPAN: six blocks of 3x3 convolutions that weigh their own result (Wan et al., arXiv:2311.12770).
+"""SPAN: six blocks of convolutions that weigh their own result (Wan et al., arXiv:2311.12770)."""
 
-Each of its convolutions is trained as several (a 1x1, a 3x3 and a 1x1 beside a second 1x1) and sums
-up to one 3x3 convolution, which is what runs here: `fold_state` makes it. Attribute names are those
-of the published weight files, without the parts.
-"""
-
-import re
-from collections.abc import Mapping
+from collections.abc import Collection
 from typing import Final
 
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
-
-State = dict[str, Tensor]
+from upscaled_models.families.base import (
+    NetworkFamily,
+    Shape,
+    Sizes,
+    UnknownArchitecture,
+    convolution_size,
+    scale_of_channels,
+)
 
 BLOCKS: Final = 6
-TRAINING_MEAN: Final = (0.4488, 0.4371, 0.4040)
-TRAINING_RANGE: Final = 255.0
-"""What the published code takes from the picture, and multiplies it by (DIV2K's mean colour).
 
-A file does not hold them. It only says, by an entry `no_norm`, that neither is done.
-"""
-
-_PART: Final = re.compile(r"(.+)\.(sk|eval_conv|conv\.[012])\.(weight|bias)")
-_PARTS: Final = ("sk", "conv.0", "conv.1", "conv.2")
+RADIUS_PX: Final = 3 * BLOCKS + 3
+"""Three convolutions in each block, one before, one behind, and the last."""
 
 
-class SpanBlock(nn.Module):
-    """Three convolutions, then an attention that has no weights of its own."""
-
-    def __init__(self, features: int) -> None:
-        super().__init__()
-        self.c1_r = _conv(features, features)
-        self.c2_r = _conv(features, features)
-        self.c3_r = _conv(features, features)
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, features, h, w] -> (the result, the first convolution's activated one), both so."""
-        first = F.silu(self.c1_r(x))
-        last = self.c3_r(F.silu(self.c2_r(first), inplace=True))
-        return (last + x) * (torch.sigmoid(last) - 0.5), first
+def span_shape(scale: int, features: int = 48) -> Shape:
+    return {"scale": scale, "features": features}
 
 
-class SPAN(nn.Module):
-    """One convolution, six blocks, and a pixel shuffle; nothing is added to an enlarged picture.
+class SpanFamily(NetworkFamily):
+    """SPAN networks, with the parts of each convolution summed up (`networks.span.fold_state`)."""
 
-    `mean` `[3]` and `gain` `[1]` are what the picture is normalised by: 0 and 1 where it is not.
-    """
+    label = "SPAN"
+    example = span_shape(scale=4)
 
-    mean: Tensor
-    gain: Tensor
+    def recognises(self, names: Collection[str]) -> bool:
+        return "block_1.c1_r.weight" in names and "conv_cat.weight" in names
 
-    def __init__(self, scale: int, features: int) -> None:
-        super().__init__()
-        self.scale = scale
-        self.register_buffer("mean", torch.zeros(3))
-        self.register_buffer("gain", torch.ones(1))
-        self.conv_1 = _conv(3, features)
-        for number in range(1, BLOCKS + 1):
-            setattr(self, f"block_{number}", SpanBlock(features))
-        self.conv_2 = _conv(features, features)
-        self.conv_cat = nn.Conv2d(4 * features, features, kernel_size=1)
-        self.upsampler = nn.ModuleList([_conv(features, 3 * scale**2)])
+    def shape_of(self, sizes: Sizes) -> Shape:
+        features, num_in, *_ = convolution_size(sizes, "conv_1.weight")
+        num_out, *_ = convolution_size(sizes, "upsampler.0.weight")
+        if num_in != 3:
+            raise UnknownArchitecture(f"a SPAN network of {num_in} channels in")
+        return span_shape(scale_of_channels(num_out), features)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, h, w] floats in 0..1 -> [N, 3, h * scale, w * scale], about 0..1, not clamped.
-
-        The picture is normalised in its own precision, and the convolutions run in that of the
-        weights.
-        """
-        normalised = (x - self.mean.to(x.dtype).view(1, 3, 1, 1)) * self.gain.to(x.dtype)
-        shallow = self.conv_1(normalised.to(self.conv_1.weight.dtype))
-        after_first, activated = self.get_submodule("block_1")(shallow)
-        features = after_first
-        for number in range(2, BLOCKS + 1):
-            features, activated = self.get_submodule(f"block_{number}")(features)
-        joined = torch.cat((shallow, self.conv_2(features), after_first, activated), dim=1)
-        out = self.upsampler[0](self.conv_cat(joined))
-        return F.pixel_shuffle(out.to(x.dtype), self.scale)
-
-
-def fold_state(state: Mapping[str, Tensor]) -> State:
-    """The state dict of a SPAN file as `SPAN` takes it: each convolution's parts in one.
-
-    Sums are made in float64. Files that hold convolutions whole already (`eval_conv` alone) and
-    state dicts that are folded come out unharmed; so does that of any other network.
-
-    Raises:
-        ValueError: parts of a convolution are missing or do not fit together; the text names it.
-    """
-    if not is_span(state):
-        return dict(state)
-    parts: dict[str, State] = {}
-    folded: State = {}
-    for key, value in state.items():
-        if found := _PART.fullmatch(key):
-            parts.setdefault(found[1], {})[f"{found[2]}.{found[3]}"] = value
-        elif key != "no_norm":
-            folded[key] = value
-    if parts and "mean" not in folded and "gain" not in folded:
-        is_plain = "no_norm" in state
-        folded["mean"] = torch.zeros(3) if is_plain else torch.tensor(TRAINING_MEAN)
-        folded["gain"] = torch.ones(1) if is_plain else torch.tensor([TRAINING_RANGE])
-    for name, own in parts.items():
-        folded[f"{name}.weight"], folded[f"{name}.bias"] = _fold(name, own)
-    return folded
-
-
-def is_span(keys: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict of these keys is a SPAN network's, folded or not."""
-    return "conv_cat.weight" in keys and any(key.startswith("block_1.c1_r.") for key in keys)
-
-
-def _fold(name: str, parts: State) -> tuple[Tensor, Tensor]:
-    """The weight `[out, in, 3, 3]` and the bias `[out]` of the one convolution that these are."""
-    whole = ("eval_conv.weight", "eval_conv.bias")
-    if parts.keys() == set(whole):
-        return parts[whole[0]], parts[whole[1]]
-    needed = [f"{part}.{kind}" for part in _PARTS for kind in ("weight", "bias")]
-    if missing := [key for key in needed if key not in parts]:
-        raise ValueError(f"{name}.{missing[0]} is missing")
-    weights = [parts[f"{part}.weight"].double() for part in _PARTS]
-    biases = [parts[f"{part}.bias"].double() for part in _PARTS]
-    skip, first, middle, last = weights
-    try:
-        weight = torch.einsum("ob,bayx,ai->oiyx", last[..., 0, 0], middle, first[..., 0, 0])
-        weight[..., 1, 1] += skip[..., 0, 0]
-        inner = torch.einsum("bayx,a->b", middle, biases[1]) + biases[2]
-        bias = last[..., 0, 0] @ inner + biases[3] + biases[0]
-    except (RuntimeError, IndexError) as error:
-        sizes = ", ".join(str(tuple(each.shape)) for each in weights)
-        raise ValueError(f"{name}: its parts do not fit together: {sizes}") from error
-    return weight.float(), bias.float()
-
-
-def _conv(in_channels: int, out_channels: int) -> nn.Conv2d:
-    return nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1)
+    def radius_px(self, shape: Shape) -> int:
+        return RADIUS_PX

@@ -2,9 +2,10 @@
 
     param    the text: layers, their blobs and options
     binary   the weights, in the order of the layers
-    values   what layers give
+    values   the results of layers
     graph    text and weights together: what each layer computes
-    matching which weight each convolution is, by its place in the graph
+    rrdb, compact, span
+             which weight each convolution is, by its place in the graph
     pair     a pair's files as a state dict, and as a safetensors file
 
 The format: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure. Loads no torch.

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from upscaled_models.ncnn.binary import WeightReader
-from upscaled_models.ncnn.param import BadParam, Layer, Number, shorten
+from upscaled_models.ncnn.param import BadParam, Layer, Options, shorten
 from upscaled_models.ncnn.values import (
     Activated,
     Constant,
@@ -34,8 +34,6 @@ MAX_CHANNELS: Final = 1 << 16
 """More than any network that could be run (`upscaled_models.registry.MAX_SHAPE_NUMBER`) joins."""
 
 _KERNELS_PX: Final = (1, 3)
-_NO_EFFECT: Final = frozenset({30, 31})
-"""Options of any layer that only say how to compute: shape hints and the features to leave out."""
 
 
 def build_graph(layers: Sequence[Layer], reader: WeightReader) -> Value:
@@ -84,7 +82,7 @@ def _make_value(layer: Layer, sources: list[Value], reader: WeightReader) -> Val
         raise BadParam(f"{layer}: {len(sources)} inputs, must be {least} to {most}")
     if not layer.outputs or (len(layer.outputs) > 1 and layer.kind != "Split"):
         raise BadParam(f"{layer}: {len(layer.outputs)} outputs, must be 1")
-    options = _Options(layer)
+    options = Options(layer)
     value = make(options, sources, reader)
     options.refuse_others()
     if value.channels > MAX_CHANNELS:
@@ -92,52 +90,12 @@ def _make_value(layer: Layer, sources: list[Value], reader: WeightReader) -> Val
     return value
 
 
-class _Options:
-    """A layer's options; each is either looked at or refused."""
-
-    def __init__(self, layer: Layer) -> None:
-        self.layer = layer
-        self._left = {k: v for k, v in layer.options.items() if k not in _NO_EFFECT}
-
-    def number(self, key: int, default: Number) -> Number:
-        value = self._left.pop(key, default)
-        if isinstance(value, tuple):
-            raise BadParam(f"{self.layer}: option {key} is an array, must be one number")
-        return value
-
-    def count(self, key: int) -> int:
-        """A whole number above 0, which must be there."""
-        value = self.number(key, 0)
-        if not isinstance(value, int) or value < 1:
-            raise BadParam(f"{self.layer}: option {key} must be a whole number above 0")
-        return value
-
-    def numbers(self, key: int) -> tuple[Number, ...]:
-        """An array; one number is an array of one."""
-        value = self._left.pop(key, ())
-        return value if isinstance(value, tuple) else (value,)
-
-    def demand(self, key: int, must_be: Number, default: Number, meaning: str) -> None:
-        value = self.number(key, default)
-        if value != must_be:
-            raise BadParam(
-                f"{self.layer}: {meaning} is {value} (option {key}), in networks here {must_be}"
-            )
-
-    def ignore_all(self) -> None:
-        self._left.clear()
-
-    def refuse_others(self) -> None:
-        if self._left:
-            raise BadParam(f"{self.layer}: option {min(self._left)} is not known here")
-
-
-def _make_image(options: _Options, _sources: list[Value], _reader: WeightReader) -> Value:
+def _make_image(options: Options, _sources: list[Value], _reader: WeightReader) -> Value:
     options.ignore_all()  # hints of a size; any size will do
     return Image(options.layer, IMAGE_CHANNELS)
 
 
-def _make_convolved(options: _Options, sources: list[Value], reader: WeightReader) -> Value:
+def _make_convolved(options: Options, sources: list[Value], reader: WeightReader) -> Value:
     layer, channels = options.layer, options.count(0)
     options.demand(8, 0, 0, "the number of bits (8 where this is not 0)")
     kernel_px = _demand_plain_convolution(options)
@@ -156,7 +114,7 @@ def _make_convolved(options: _Options, sources: list[Value], reader: WeightReade
     return convolved if slope is None else Activated(layer, channels, convolved, slope)
 
 
-def _demand_plain_convolution(options: _Options) -> int:
+def _demand_plain_convolution(options: Options) -> int:
     """3x3 with one pixel of zeros on each side, or 1x1, stride 1, with biases; the kernel's side.
 
     Heights default to widths.
@@ -180,7 +138,7 @@ def _demand_plain_convolution(options: _Options) -> int:
     return kernel_px
 
 
-def _fused_slope(options: _Options) -> float | None:
+def _fused_slope(options: Options) -> float | None:
     """A convolution's own activation: none, ReLU (slope 0) or LeakyReLU."""
     kind, numbers = options.number(9, 0), options.numbers(10)
     if kind == 2 and len(numbers) == 1:
@@ -193,12 +151,12 @@ def _fused_slope(options: _Options) -> float | None:
     return None if kind == 0 else 0.0
 
 
-def _make_relu(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+def _make_relu(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
     (source,) = sources
     return Activated(options.layer, source.channels, source, float(options.number(0, 0.0)))
 
 
-def _make_prelu(options: _Options, sources: list[Value], reader: WeightReader) -> Value:
+def _make_prelu(options: Options, sources: list[Value], reader: WeightReader) -> Value:
     (source,) = sources
     count = options.count(0)
     if count != source.channels:
@@ -207,11 +165,11 @@ def _make_prelu(options: _Options, sources: list[Value], reader: WeightReader) -
     return Activated(options.layer, source.channels, source, slopes)
 
 
-def _make_split(_options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+def _make_split(_options: Options, sources: list[Value], _reader: WeightReader) -> Value:
     return sources[0]
 
 
-def _make_joined(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+def _make_joined(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
     options.demand(0, 0, 0, "the axis to join along")
     parts: list[Value] = []
     for source in sources:
@@ -221,7 +179,7 @@ def _make_joined(options: _Options, sources: list[Value], _reader: WeightReader)
     return Joined(options.layer, sum(part.channels for part in parts), tuple(parts))
 
 
-def _make_constant(options: _Options, _sources: list[Value], reader: WeightReader) -> Value:
+def _make_constant(options: Options, _sources: list[Value], reader: WeightReader) -> Value:
     """ncnn's `MemoryData` of one number for each channel: 1 wide, 1 high."""
     options.demand(0, 1, 0, "the width of the kept numbers")
     options.demand(1, 1, 0, "the height of the kept numbers")
@@ -233,12 +191,12 @@ def _make_constant(options: _Options, _sources: list[Value], reader: WeightReade
     return Constant(options.layer, channels, reader.take_plain(channels, str(options.layer)))
 
 
-def _make_curved(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+def _make_curved(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
     kind: Literal["sigmoid", "swish"] = "swish" if options.layer.kind == "Swish" else "sigmoid"
     return Curved(options.layer, sources[0].channels, sources[0], kind)
 
 
-def _make_binary(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+def _make_binary(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
     """ncnn's `BinaryOp`: sums, differences and products, of two values or of one and a number."""
     kind, has_scalar = options.number(0, 0), options.number(1, 0)
     scalar = float(options.number(2, 0.0))
@@ -275,7 +233,7 @@ def _product_of(layer: Layer, first: Value, second: Value) -> Value:
     return Multiplied(layer, first.channels, first, second)
 
 
-def _make_eltwise(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+def _make_eltwise(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
     options.demand(0, 1, 0, "the operation (1: sum)")
     factors = options.numbers(1) or (1.0,) * len(sources)
     if len(factors) != len(sources):
@@ -293,7 +251,7 @@ def _sum_of(layer: Layer, terms: list[tuple[float, Value]]) -> Value:
     return Summed(layer, terms[0][1].channels, tuple(unscaled))
 
 
-def _make_enlarged(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+def _make_enlarged(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
     options.demand(0, 1, 0, "the way to resize (1: nearest neighbour)")
     height, width = options.number(1, 1.0), options.number(2, 1.0)
     for key in (3, 4):
@@ -305,7 +263,7 @@ def _make_enlarged(options: _Options, sources: list[Value], _reader: WeightReade
     return Enlarged(options.layer, sources[0].channels, sources[0], int(height))
 
 
-def _make_unfolded(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+def _make_unfolded(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
     factor = options.count(0)
     options.demand(1, 0, 0, "the order of pixels")
     channels, rest = divmod(sources[0].channels, factor**2)
@@ -314,13 +272,13 @@ def _make_unfolded(options: _Options, sources: list[Value], _reader: WeightReade
     return Unfolded(options.layer, channels, sources[0], factor)
 
 
-def _make_folded(options: _Options, sources: list[Value], _reader: WeightReader) -> Value:
+def _make_folded(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
     factor = options.count(0)
     options.demand(1, 0, 0, "the order of pixels")
     return Folded(options.layer, sources[0].channels * factor**2, sources[0], factor)
 
 
-_Maker = Callable[[_Options, list[Value], WeightReader], Value]
+_Maker = Callable[[Options, list[Value], WeightReader], Value]
 _MAKERS: Mapping[str, tuple[int, int, _Maker]] = {
     "Input": (0, 0, _make_image),
     "Convolution": (1, 1, _make_convolved),

@@ -9,12 +9,16 @@ from typing import Final
 import numpy as np
 
 from upscaled_models.errors import WeightsError
+from upscaled_models.families import Family, Shape, check_shape
+from upscaled_models.files import read_bounded
 from upscaled_models.ncnn.binary import BadBinary, WeightReader
+from upscaled_models.ncnn.compact import match_compact
 from upscaled_models.ncnn.expecting import Tensors
 from upscaled_models.ncnn.graph import build_graph
-from upscaled_models.ncnn.matching import match_network
 from upscaled_models.ncnn.param import MAX_PARAM_BYTES, BadParam, parse_param
-from upscaled_models.registry import Family, Shape, check_shape
+from upscaled_models.ncnn.rrdb import match_rrdb
+from upscaled_models.ncnn.span import match_span
+from upscaled_models.ncnn.values import Convolved, Summed, Unfolded, Value
 
 PARAM_SUFFIX: Final = ".param"
 _PAIR_SUFFIXES: Final = (PARAM_SUFFIX, ".bin")
@@ -46,8 +50,8 @@ def read_pair_files(param: Path, weights: Path) -> tuple[Family, Shape, Tensors]
         WeightsError: as `read_pair`, or a file cannot be read or is larger than any network's.
     """
     return read_pair(
-        _read_bounded(param, MAX_PARAM_BYTES),
-        _read_bounded(weights, MAX_BIN_BYTES),
+        read_bounded(param, MAX_PARAM_BYTES),
+        read_bounded(weights, MAX_BIN_BYTES),
         param_shown_as=param,
         weights_shown_as=weights,
     )
@@ -79,16 +83,28 @@ def read_pair(
     return family, shape, tensors
 
 
-def _read_bounded(path: Path, limit_bytes: int) -> bytes:
-    """Of a larger file so much that it is seen to be too large."""
-    try:
-        with path.open("rb") as opened:
-            data = opened.read(limit_bytes + 1)
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
-    if len(data) > limit_bytes:
-        raise WeightsError(f"{path}: more than {limit_bytes} bytes, which no network here has")
-    return data
+def match_network(result: Value) -> tuple[Family, Shape, Tensors]:
+    """Find the network that has this result: its family, shape and state dict.
+
+    The last layer shows the family. The walk then goes from the result back to the input and
+    accepts nothing but what the network's own `forward` does, so the place in the graph names a
+    weight, not its place in the file or a layer's name. The state dict has the names of the
+    family's published files; its values keep their precision.
+
+    Raises:
+        BadParam: the graph is no network's that is known here; the text names the layer where it
+            departs.
+    """
+    if isinstance(result, Convolved):
+        return "rrdb", *match_rrdb(result)
+    if isinstance(result, Summed):
+        return "srvgg", *match_compact(result)
+    if isinstance(result, Unfolded):
+        return "span", *match_span(result)
+    raise BadParam(
+        f"{result.layer}: the last layer of an RRDB network is a convolution, that of a compact "
+        "network a sum, that of a SPAN network a pixel shuffle; this is none of them"
+    )
 
 
 def to_safetensors(tensors: Tensors) -> bytes:

@@ -26,6 +26,8 @@ _ARRAY_BASE = -23300
 _WHOLE = re.compile(r"-?\d{1,9}", re.ASCII)
 _REAL = re.compile(r"-?\d{1,12}(\.\d{0,20})?([eE][+-]?\d{1,3})?", re.ASCII)
 _MAX_SHOWN = 40
+_NO_EFFECT = frozenset({30, 31})
+"""Options of any layer that only say how to compute: shape hints and the features to leave out."""
 
 
 class BadParam(WeightsError):
@@ -45,6 +47,46 @@ class Layer:
 
     def __str__(self) -> str:
         return f"line {self.line}, {shorten(self.kind)} {shorten(self.name)}"
+
+
+class Options:
+    """A layer's options, each of which must be read: `refuse_others` refuses the rest."""
+
+    def __init__(self, layer: Layer) -> None:
+        self.layer = layer
+        self._left = {k: v for k, v in layer.options.items() if k not in _NO_EFFECT}
+
+    def number(self, key: int, default: Number) -> Number:
+        value = self._left.pop(key, default)
+        if isinstance(value, tuple):
+            raise BadParam(f"{self.layer}: option {key} is an array, must be one number")
+        return value
+
+    def count(self, key: int) -> int:
+        """Return an option that must be there, as a whole number above 0."""
+        value = self.number(key, 0)
+        if not isinstance(value, int) or value < 1:
+            raise BadParam(f"{self.layer}: option {key} must be a whole number above 0")
+        return value
+
+    def numbers(self, key: int) -> tuple[Number, ...]:
+        """Return an array; one number is an array of one."""
+        value = self._left.pop(key, ())
+        return value if isinstance(value, tuple) else (value,)
+
+    def demand(self, key: int, must_be: Number, default: Number, meaning: str) -> None:
+        value = self.number(key, default)
+        if value != must_be:
+            raise BadParam(
+                f"{self.layer}: {meaning} is {value} (option {key}), in networks here {must_be}"
+            )
+
+    def ignore_all(self) -> None:
+        self._left.clear()
+
+    def refuse_others(self) -> None:
+        if self._left:
+            raise BadParam(f"{self.layer}: option {min(self._left)} is not known here")
 
 
 def parse_param(data: bytes) -> list[Layer]:

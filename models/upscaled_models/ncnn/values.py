@@ -1,4 +1,4 @@
-"""What an ncnn network's layers give: values that refer to the values they are made of."""
+"""The results of an ncnn network's layers: values that refer to the values they are made of."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,7 +12,7 @@ from upscaled_models.ncnn.param import Layer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
-    """What a layer gives: `channels` planes. Compared by identity: two layers are two values."""
+    """The result of a layer: `channels` planes. Compared by identity: two layers, two values."""
 
     layer: Layer
     channels: int
@@ -24,27 +24,31 @@ class Image(Value):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Convolved(Value):
-    """3x3 with one pixel of zeros around, or 1x1; stride 1; weight [out, in, k, k], bias [out]."""
+class Derived(Value):
+    """A value that is made of one other, its source."""
 
     source: Value
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Convolved(Derived):
+    """3x3 with one pixel of zeros around, or 1x1; stride 1; weight [out, in, k, k], bias [out]."""
+
     weight: Weights
     bias: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Activated(Value):
+class Activated(Derived):
     """Negative values times `slope`: one number, or one for each channel (PReLU)."""
 
-    source: Value
     slope: float | NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Curved(Value):
+class Curved(Derived):
     """A curve of every value: sigmoid(x), or x sigmoid(x) ("swish")."""
 
-    source: Value
     kind: Literal["sigmoid", "swish"]
 
 
@@ -56,10 +60,9 @@ class Constant(Value):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Shifted(Value):
+class Shifted(Derived):
     """Plus a number, or plus one for each channel (`[C]`)."""
 
-    source: Value
     offset: float | NDArray[np.float32]
 
 
@@ -79,10 +82,9 @@ class Joined(Value):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Scaled(Value):
+class Scaled(Derived):
     """Times a number, outside a sum."""
 
-    source: Value
     factor: float
 
 
@@ -94,24 +96,21 @@ class Summed(Value):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Enlarged(Value):
+class Enlarged(Derived):
     """Each pixel `factor` times in both directions: nearest neighbour."""
 
-    source: Value
     factor: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Unfolded(Value):
+class Unfolded(Derived):
     """torch's `pixel_shuffle`: channels to pixels."""
 
-    source: Value
     factor: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Folded(Value):
+class Folded(Derived):
     """torch's `pixel_unshuffle`: pixels to channels."""
 
-    source: Value
     factor: int

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.errors import ModelRefused
+from upscaled_models.families import Family
 from upscaled_models.quantise.equalisation import equalise
 from upscaled_models.quantise.forms import find_forms
 from upscaled_models.quantise.levels import find_levels
@@ -34,7 +35,7 @@ from upscaled_models.quantise.rounding import round_layers
 from upscaled_models.quantise.simulation import choose_ranges, freeze, simulate
 from upscaled_models.quantise.truth import TruthJudge, make_samples
 from upscaled_models.quantise.tuning import Progress, tune
-from upscaled_models.registry import Family, ModelSpec
+from upscaled_models.registry import ModelSpec
 from upscaled_models.weights import load_network, state_of
 
 Pixels = NDArray[np.uint8]

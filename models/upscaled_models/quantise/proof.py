@@ -17,9 +17,9 @@ from upscaled_models.backends.openvino.graph import build_graph
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.backends.openvino.runtime import compile_graph
+from upscaled_models.families import Family, Shape
 from upscaled_models.quantise.pictures import FLAT_COLOURS, flat_pictures
 from upscaled_models.quantise.record import QuantisedProof, TruthProof
-from upscaled_models.registry import Family, Shape
 
 Pixels = NDArray[np.uint8]
 Upscaler = Callable[[Pixels], Pixels]

@@ -18,7 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation
 from upscaled_models.errors import WeightsError
-from upscaled_models.registry import Family, ModelSpec
+from upscaled_models.families import Family
+from upscaled_models.registry import ModelSpec
 
 QUANTISABLE: Final[tuple[Family, ...]] = ("rrdb", "srvgg", "plain")
 """Families that can be prepared in 8 bits. SPAN and RealPLKSR multiply values by what they make of

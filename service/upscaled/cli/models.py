@@ -12,10 +12,12 @@ from upscaled.cli.columns import print_columns
 from upscaled.config import load_settings
 from upscaled_models.errors import ModelError
 from upscaled_models.fetch import Progress
+from upscaled_models.files import FileState
+from upscaled_models.official import WEIGHTS_PACKAGE, find_official
 from upscaled_models.packaged import is_packaged_here, obtain
 from upscaled_models.quantise.record import QUANTISABLE
-from upscaled_models.registry import WEIGHTS_PACKAGE, ModelSpec
-from upscaled_models.store import FileState, ModelStore, find_official
+from upscaled_models.registry import ModelSpec
+from upscaled_models.store import ModelStore
 
 commands = typer.Typer(
     no_args_is_help=True, help="List, fetch, add, try, remove, verify and quantise models."

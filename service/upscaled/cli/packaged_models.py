@@ -4,8 +4,8 @@ import logging
 
 from upscaled.config import Settings
 from upscaled_models.errors import WeightsError
+from upscaled_models.official import WEIGHTS_PACKAGE
 from upscaled_models.packaged import missing_packaged, place_packaged
-from upscaled_models.registry import WEIGHTS_PACKAGE
 from upscaled_models.store import ModelStore
 
 _log = logging.getLogger(__name__)

@@ -5,7 +5,8 @@ from typing import Final
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, failure, ok, warning
 from upscaled_models.errors import ModelError
-from upscaled_models.store import FileState, ModelStore
+from upscaled_models.files import FileState
+from upscaled_models.store import ModelStore
 
 CHECK: Final = "models"
 

@@ -18,7 +18,7 @@ from upscaled.config import Settings
 from upscaled_models.autotune.autotuner import describe_device
 from upscaled_models.autotune.cache import Key, choice_path, lock_folder, make_private_folder
 from upscaled_models.backends.device import choose_device
-from upscaled_models.placing import write_atomically
+from upscaled_models.files import write_atomically
 from upscaled_models.processor import describe_processor
 from upscaled_models.registry import ModelSpec
 

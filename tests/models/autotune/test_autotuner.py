@@ -30,7 +30,8 @@ from upscaled_models.autotune.torch_candidates import float32_candidate
 from upscaled_models.backends.cuda.kernel import KernelUnavailable
 from upscaled_models.backends.device import choose_device
 from upscaled_models.backends.loaded import LoadedModel
-from upscaled_models.registry import describe_model, plain_shape
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.registry import describe_model
 from upscaled_models.weights import build_network
 
 SHAPE = plain_shape(scale=2, layers=1, features=8)

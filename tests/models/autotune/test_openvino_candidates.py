@@ -11,6 +11,9 @@ from upscaled_models.autotune.defaults import EXACT_8_BITS, InstructionSet
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.loaded import LoadedModel
 from upscaled_models.backends.openvino.runtime import has_fast_bfloat16
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.families.realplksr import realplksr_shape
+from upscaled_models.files import hash_file
 from upscaled_models.quantise.pictures import draw_pictures
 from upscaled_models.quantise.prepare import quantise
 from upscaled_models.quantise.record import (
@@ -21,14 +24,7 @@ from upscaled_models.quantise.record import (
     read_record,
     record_path,
 )
-from upscaled_models.registry import (
-    DEFAULT_DIR,
-    describe_model,
-    plain_shape,
-    read_default_models,
-    realplksr_shape,
-)
-from upscaled_models.store import hash_file
+from upscaled_models.registry import DEFAULT_DIR, describe_model, read_default_models
 from upscaled_models.weights import load_network
 
 list_openvino = openvino_candidates.openvino_candidates

@@ -18,14 +18,11 @@ from upscaled.upscale.loop import upscale
 from upscaled_models.backends.base import least_window_px
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.torch.engine import TorchEngine, build_engine
-from upscaled_models.registry import (
-    Family,
-    Shape,
-    describe_model,
-    realplksr_shape,
-    rrdb_shape,
-    span_shape,
-)
+from upscaled_models.families import Family, Shape
+from upscaled_models.families.realplksr import realplksr_shape
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.families.span import span_shape
+from upscaled_models.registry import describe_model
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 

@@ -23,8 +23,9 @@ from upscaled_models.backends.device import Device
 from upscaled_models.backends.loaded import LoadedModel
 from upscaled_models.backends.openvino.engine import OpenVinoEngine
 from upscaled_models.backends.openvino.runtime import has_fast_bfloat16
+from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE
 from upscaled_models.packaged import is_packaged_here, place_packaged
-from upscaled_models.registry import OFFICIAL, WEIGHTS_PACKAGE, ModelSpec
+from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network
 

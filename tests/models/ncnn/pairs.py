@@ -8,7 +8,7 @@ from random import Random
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled_models.registry import Family, Shape
+from upscaled_models.families import Family, Shape
 
 State = Mapping[str, NDArray[np.float32]]
 

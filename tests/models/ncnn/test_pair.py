@@ -13,11 +13,14 @@ from hypothesis import strategies as st
 
 from tests.models.ncnn.pairs import Style, random_state, write_pair
 from upscaled_models.errors import WeightsError
+from upscaled_models.families import Family, Shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.families.span import span_shape
 from upscaled_models.ncnn.expecting import Tensors
 from upscaled_models.ncnn.graph import MAX_CHANNELS
 from upscaled_models.ncnn.pair import read_pair, to_safetensors
 from upscaled_models.ncnn.param import MAX_LAYERS, MAX_PARAM_BYTES
-from upscaled_models.registry import Family, Shape, rrdb_shape, span_shape, srvgg_shape
 
 PARAM, BIN = Path("net.param"), Path("net.bin")
 RRDB = rrdb_shape(scale=4, num_block=2, num_feat=6, num_grow_ch=3)

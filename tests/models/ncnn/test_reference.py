@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 
 from tests.models.ncnn.pairs import Style, random_state, write_pair
 from tests.models.ncnn.test_pair import SHAPES, STYLES
+from upscaled_models.families import Family, Shape
 from upscaled_models.ncnn.pair import read_pair_files
-from upscaled_models.registry import Family, Shape
 from upscaled_models.weights import build_network
 
 Planes = NDArray[np.float32]

@@ -11,6 +11,11 @@ from torch import nn
 from upscaled_models.backends.openvino.layers import common_grid
 from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.errors import ModelRefused
+from upscaled_models.families import Family, Shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.families.span import span_shape
 from upscaled_models.quantise import record
 from upscaled_models.quantise.equalisation import equalise
 from upscaled_models.quantise.forms import find_forms
@@ -29,15 +34,7 @@ from upscaled_models.quantise.record import (
 from upscaled_models.quantise.rounding import InputLevels, round_layers
 from upscaled_models.quantise.simulation import choose_ranges, freeze, simulate
 from upscaled_models.quantise.truth import decibels
-from upscaled_models.registry import (
-    Family,
-    Shape,
-    describe_model,
-    plain_shape,
-    rrdb_shape,
-    span_shape,
-    srvgg_shape,
-)
+from upscaled_models.registry import describe_model
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network, state_of
 

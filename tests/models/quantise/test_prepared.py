@@ -5,10 +5,11 @@ import pytest
 from tests.models.quantise.test_record import SPEC, make_layers, place
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.errors import WeightsError
+from upscaled_models.official import find_official
 from upscaled_models.quantise.prepared import find_prepared
 from upscaled_models.quantise.record import allowed_in, digest_layers, record_path
 from upscaled_models.registry import ModelSpec
-from upscaled_models.store import ModelStore, find_official
+from upscaled_models.store import ModelStore
 
 
 def read_nothing() -> dict[str, object]:

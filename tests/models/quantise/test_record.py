@@ -6,6 +6,8 @@ import pytest
 
 from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation
 from upscaled_models.errors import WeightsError
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.files import hash_file
 from upscaled_models.quantise.record import (
     TRACKS,
     Pair,
@@ -21,8 +23,7 @@ from upscaled_models.quantise.record import (
     serialise_layers,
     why_not,
 )
-from upscaled_models.registry import ModelSpec, describe_model, plain_shape
-from upscaled_models.store import hash_file
+from upscaled_models.registry import ModelSpec, describe_model
 
 SPEC = describe_model(
     "mine",

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from upscaled_models.backends.openvino.layers import Convolution, Floats
+from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.quantise.rounding import InputLevels, cut_to_half, is_among, round_layers
-from upscaled_models.registry import rrdb_shape
 from upscaled_models.weights import build_network, state_of
 
 SHAPE = rrdb_shape(scale=4, num_block=2, num_feat=8, num_grow_ch=4)

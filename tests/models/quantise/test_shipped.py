@@ -10,6 +10,8 @@ import torch
 from tests.models.quantise.test_rounding import levels_of
 from upscaled_models.backends.openvino.layers import Floats
 from upscaled_models.errors import WeightsError
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.official import find_official
 from upscaled_models.packaged import is_packaged_here, place_packaged
 from upscaled_models.quantise.record import (
     QuantisedProof,
@@ -19,8 +21,8 @@ from upscaled_models.quantise.record import (
 )
 from upscaled_models.quantise.rounding import cut_to_half, round_layers
 from upscaled_models.quantise.shipped import RECIPES_DIR, RecipeForm, find_recipes, write_recipe
-from upscaled_models.registry import ModelSpec, rrdb_shape
-from upscaled_models.store import ModelStore, find_official
+from upscaled_models.registry import ModelSpec
+from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network, load_network, state_of
 
 SHAPE = rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)

@@ -2,7 +2,9 @@ import pytest
 from torch import nn
 
 from scripts.benchmark.flops import count_gflop
-from upscaled_models.registry import plain_shape, rrdb_shape, srvgg_shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.weights import build_network
 
 

@@ -8,7 +8,10 @@ from torch import nn
 
 from scripts.benchmark.contestant import Absent
 from scripts.benchmark.ncnn_network import write_network
-from upscaled_models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
+from upscaled_models.families import Family, Shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.weights import build_network
 
 NETWORKS: list[tuple[Family, Shape]] = [

@@ -7,8 +7,8 @@ from torch import nn
 from scripts.benchmark.pictures import make_pixels
 from scripts.benchmark.weights import X4PLUS, add_packaged, add_rrdb, bring_to_life, is_random
 from upscaled_models import packaged
+from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.packaged import is_packaged_here
-from upscaled_models.registry import rrdb_shape
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network, load_network
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from upscaled_models.registry import plain_shape
+from upscaled_models.families.plain import plain_shape
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 

@@ -6,7 +6,7 @@ from scripts.bundling import command
 from scripts.bundling.command import main
 from scripts.bundling.target import Target
 from scripts.bundling.wheels import UnfitWheel
-from upscaled_models.registry import OFFICIAL
+from upscaled_models.official import OFFICIAL
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from packaging.utils import canonicalize_name
 from scripts.bundling.gathering import NotFound, build_upscaled, download, read_pins, take_torch
 from scripts.bundling.target import Accelerator, Target
 from tests.scripts.bundling.making import make_wheel
-from upscaled_models.store import hash_file
+from upscaled_models.files import hash_file
 
 TARGET = Target("3.12", (2, 28), "aarch64", "cpu")
 BINARY = "cp312-cp312-manylinux_2_{}_aarch64"

@@ -4,8 +4,8 @@ import pytest
 
 from scripts.bundling.models import UnfitModel, find_model_files
 from tests.scripts.bundling.making import make_own_model
+from upscaled_models.official import OFFICIAL
 from upscaled_models.packaged import is_packaged_here, obtain
-from upscaled_models.registry import OFFICIAL
 from upscaled_models.store import ModelStore
 
 

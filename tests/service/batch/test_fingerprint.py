@@ -6,7 +6,8 @@ import pytest
 from upscaled.batch.fingerprint import fingerprint
 from upscaled.config import load_settings
 from upscaled.upscale.model_choice import Rung, rungs_for
-from upscaled_models.registry import OFFICIAL, ModelSpec, read_default_models
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import ModelSpec, read_default_models
 
 GENERAL = next(spec for spec in OFFICIAL if spec.wdn is not None)
 BY_NAME = {spec.name: spec for spec in (*OFFICIAL, *read_default_models())}

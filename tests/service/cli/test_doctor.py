@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled, serve
 from tests.service.state.disks import small_disk
 from upscaled.cli import app
-from upscaled_models.registry import OFFICIAL
+from upscaled_models.official import OFFICIAL
 
 WITHIN_S = 15.0
 GENERAL = next(spec for spec in OFFICIAL if spec.name == "realesr-general-x4v3")

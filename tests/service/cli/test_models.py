@@ -15,7 +15,9 @@ from typer.testing import CliRunner
 from tests.models.file_server import CONTENT, LENGTH, serving
 from tests.models.ncnn.pairs import random_state, write_pair
 from upscaled.cli import app
-from upscaled_models.registry import OFFICIAL, span_shape, srvgg_shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.families.span import span_shape
+from upscaled_models.official import OFFICIAL
 from upscaled_models.weights import build_network
 
 # A module of None cannot be imported: the command fails where it needs torch after all.
@@ -269,7 +271,8 @@ def test_fetch_prints_the_path_and_a_bar_only_on_a_terminal(
             sha256=hashlib.sha256(CONTENT).hexdigest(),
             packaged=None,
         )
-        monkeypatch.setattr("upscaled_models.store.OFFICIAL", (spec,))
+        for module in ("official", "store"):
+            monkeypatch.setattr(f"upscaled_models.{module}.OFFICIAL", (spec,))
         done = upscaled(tmp_path, "fetch", spec.name)
     path = tmp_path / "models" / spec.file_name
     assert (done.returncode, done.stdout) == (0, f"{path}\n")

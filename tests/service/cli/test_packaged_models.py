@@ -7,8 +7,8 @@ from tests.running import serve
 from upscaled.cli.packaged_models import place_packaged_models
 from upscaled.config import load_settings
 from upscaled_models import packaged
+from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE
 from upscaled_models.packaged import find_packaged_file
-from upscaled_models.registry import OFFICIAL, WEIGHTS_PACKAGE
 from upscaled_models.store import ModelStore
 
 PACKAGED = [spec.packaged for spec in OFFICIAL if spec.packaged is not None]

@@ -11,8 +11,8 @@ from upscaled.config import Settings
 from upscaled.doctor.engines import Run, check_engines, judge_run
 from upscaled.doctor.finding import Finding, Status
 from upscaled.doctor.report import Connections, Made, Opened, Platform, Report, Trouble
+from upscaled_models.official import WEIGHTS_PACKAGE
 from upscaled_models.packaged import is_packaged_here, place_packaged
-from upscaled_models.registry import WEIGHTS_PACKAGE
 from upscaled_models.store import ModelStore
 
 MakeSettings = Callable[..., Settings]

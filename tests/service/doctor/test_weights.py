@@ -7,7 +7,8 @@ import pytest
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, Status
 from upscaled.doctor.weights import check_models
-from upscaled_models.registry import DEFAULT_DIR, OFFICIAL
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import DEFAULT_DIR
 from upscaled_models.store import ModelStore
 
 MakeSettings = Callable[..., Settings]

@@ -14,7 +14,8 @@ from upscaled.pool.cost import (
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.messages import Ready
 from upscaled.upscale.model_choice import Rung
-from upscaled_models.registry import OFFICIAL, ModelSpec, read_default_models
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import ModelSpec, read_default_models
 
 SPECS = {spec.name: spec for spec in (*read_default_models(), *OFFICIAL)}
 LARGE, FAST = "realesrgan-x4plus", "upscaled-x4"

@@ -8,7 +8,9 @@ from upscaled.upscale.engines import choose_model, choose_window_px, open_engine
 from upscaled.upscale.tiles import TilePlan
 from upscaled_models.backends.base import least_window_px
 from upscaled_models.errors import ModelError, ModelRefused
-from upscaled_models.registry import OFFICIAL, ModelSpec, srvgg_shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
 BY_NAME = {spec.name: spec for spec in OFFICIAL}

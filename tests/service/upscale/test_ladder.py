@@ -8,7 +8,8 @@ from upscaled.upscale.ladder import LARGEST_SIDE_PX, find_ladder, largest_px, na
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled.upscale.speed import Speed
 from upscaled.upscale.tiles import TilePlan
-from upscaled_models.registry import OFFICIAL, ModelSpec
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
 BY_NAME = {spec.name: spec for spec in OFFICIAL}

@@ -14,7 +14,9 @@ from torch.nn import functional as F
 
 from upscaled_models.backends.cuda.layout import Grid, make_planes, make_trunk, to_planes
 from upscaled_models.backends.cuda.step import COLUMNS, Launcher, Layer, Step, make_layer
-from upscaled_models.families import compact, plain, rrdb
+from upscaled_models.families.plain import SLOPE
+from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE
+from upscaled_models.networks import compact, plain, rrdb
 
 LEAST_SIDE_PX: Final = 4
 """Of any picture that every network can fold."""
@@ -67,7 +69,7 @@ def list_steps(network: nn.Module, dtype: torch.dtype) -> list[Step]:
 
 @dataclass(frozen=True, slots=True)
 class Rrdb:
-    """layers: by the names of `upscaled_models.families.rrdb.RRDBNet`'s modules."""
+    """layers: by the names of `upscaled_models.networks.rrdb.RRDBNet`'s modules."""
 
     layers: dict[str, Layer]
     blocks: int
@@ -100,7 +102,7 @@ class Rrdb:
             for number, residual in ((1, before), (2, inner), (3, inner)):
                 self._grow(f"body.{index}.rdb{number}", old, grown, grid)
                 is_last = number == 3
-                scale = rrdb.RESIDUAL_SCALE
+                scale = RESIDUAL_SCALE
                 self.launch(
                     Step(
                         layers[f"body.{index}.rdb{number}.conv5"],
@@ -196,9 +198,7 @@ def _build_rrdb(
 ) -> Rrdb:
     leaky = ("conv1", "conv2", "conv3", "conv4", "conv_up1", "conv_up2", "conv_hr")
     layers = {
-        name: make_layer(
-            layer, dtype, device, rrdb.LEAK if name.rpartition(".")[2] in leaky else 1.0
-        )
+        name: make_layer(layer, dtype, device, LEAK if name.rpartition(".")[2] in leaky else 1.0)
         for name, layer in network.named_modules()
         if isinstance(layer, nn.Conv2d)
     }
@@ -220,9 +220,7 @@ def _build_compact(
 def _build_plain(
     network: plain.PlainNet, dtype: torch.dtype, device: torch.device, launch: Launcher
 ) -> Plain:
-    layers = [
-        make_layer(each, dtype, device, plain.SLOPE) for each in (network.head, *network.body)
-    ]
+    layers = [make_layer(each, dtype, device, SLOPE) for each in (network.head, *network.body)]
     tail = make_layer(network.tail, dtype, device)
     return Plain(Stack((*layers, tail), network.tail.out_channels, dtype, launch), network.scale)
 

@@ -18,8 +18,8 @@ from upscaled_models.backends.openvino.graph import build_graph, build_tail, bui
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.runtime import Graph, OpenVino, compile_graph
 from upscaled_models.backends.torch.engine import TorchEngine
-from upscaled_models.families.strips import plan_strips
-from upscaled_models.registry import Family, Shape
+from upscaled_models.families import Family, Shape
+from upscaled_models.networks.rrdb import plan_strips
 
 OpenVinoPrecision = Literal["float32", "bfloat16", "int8"]
 

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled_models.registry import Family
+from upscaled_models.families import Family
 
 Pixels = NDArray[np.uint8]
 Floats = NDArray[np.float32]

@@ -24,13 +24,13 @@ from upscaled_models.backends.openvino.layers import (
 )
 from upscaled_models.backends.openvino.nodes import LEVELS, convolve, double, leak, to_grid
 from upscaled_models.backends.openvino.runtime import Graph, Node, import_openvino
+from upscaled_models.families import Family, Shape
 from upscaled_models.families.compact import LEAK as SRVGG_LEAK
 from upscaled_models.families.plain import LIMIT, SLOPE
-from upscaled_models.families.realplksr import GROUP_EPSILON, LAYER_EPSILON
+from upscaled_models.families.realplksr import GROUP_EPSILON, GROUPS, LAYER_EPSILON
 from upscaled_models.families.rrdb import LEAK as RRDB_LEAK
 from upscaled_models.families.rrdb import RESIDUAL_SCALE
 from upscaled_models.families.span import BLOCKS as SPAN_BLOCKS
-from upscaled_models.registry import GROUPS, Family, Shape
 
 
 def has_graph(family: Family, shape: Shape) -> bool:

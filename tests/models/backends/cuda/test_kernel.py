@@ -27,7 +27,7 @@ from upscaled_models.backends.cuda.layout import (
 from upscaled_models.backends.cuda.networks import build_kernel_network, list_steps
 from upscaled_models.backends.cuda.step import Step, make_layer
 from upscaled_models.backends.cuda.tiling import choose_tiling
-from upscaled_models.families.rrdb import RRDBNet
+from upscaled_models.networks.rrdb import RRDBNet
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 DTYPES = {"float16": torch.float16, "bfloat16": torch.bfloat16}

@@ -13,9 +13,9 @@ from upscaled_models.backends.cuda.networks import (
     list_steps,
 )
 from upscaled_models.backends.cuda.step import Step
-from upscaled_models.families.compact import SRVGGNetCompact
-from upscaled_models.families.plain import PlainNet
-from upscaled_models.families.rrdb import RRDBNet
+from upscaled_models.networks.compact import SRVGGNetCompact
+from upscaled_models.networks.plain import PlainNet
+from upscaled_models.networks.rrdb import RRDBNet
 
 CPU = torch.device("cpu")
 NETWORKS: dict[str, Callable[[], nn.Module]] = {

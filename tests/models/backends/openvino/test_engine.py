@@ -18,8 +18,11 @@ from upscaled_models.backends.openvino.graph import build_graph
 from upscaled_models.backends.openvino.layers import layers_of
 from upscaled_models.backends.openvino.runtime import compile_graph, has_fast_bfloat16
 from upscaled_models.backends.torch.engine import build_engine
-from upscaled_models.families import strips
-from upscaled_models.registry import Family, Shape, plain_shape, rrdb_shape, srvgg_shape
+from upscaled_models.families import Family, Shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.networks import rrdb
 from upscaled_models.weights import build_network
 
 CPU = Device(torch.device("cpu"), torch.float32, threads=1)
@@ -194,7 +197,7 @@ def test_a_tail_in_strips_gives_what_one_graph_gives(
         build_graph("rrdb", SMALL_RRDB, layers_of(state)), precision=engine.graphs.hint, threads=1
     )
     expected = whole(np.stack(windows))[0]
-    monkeypatch.setattr(strips, "STRIP_PX", 20 * 64)
+    monkeypatch.setattr(rrdb, "STRIP_PX", 20 * 64)
     got = engine.graphs.compute(np.stack(windows)).values
     assert list(engine.graphs.tail.kept) == [(1, 20, 64, 16)], "several strips of one height"
     np.testing.assert_allclose(got, expected, rtol=0, atol=largest)

@@ -13,16 +13,13 @@ from upscaled_models.backends.openvino.finishing import finish_window
 from upscaled_models.backends.openvino.graph import build_graph, has_graph
 from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation, layers_of
 from upscaled_models.backends.openvino.runtime import compile_graph
+from upscaled_models.families import Family, Shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.families.realplksr import realplksr_shape
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.families.span import span_shape
 from upscaled_models.quantise.rounding import round_layers
-from upscaled_models.registry import (
-    Family,
-    Shape,
-    plain_shape,
-    realplksr_shape,
-    rrdb_shape,
-    span_shape,
-    srvgg_shape,
-)
 from upscaled_models.weights import build_network, state_of
 
 NETWORKS: list[tuple[Family, Shape]] = [

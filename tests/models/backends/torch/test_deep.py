@@ -13,7 +13,7 @@ from tests.models.backends.torch.test_pipeline import needs_cuda
 from upscaled.errors import InternalError
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.torch.engine import TorchEngine, build_engine
-from upscaled_models.registry import plain_shape
+from upscaled_models.families.plain import plain_shape
 from upscaled_models.weights import build_network
 
 CUDA_HALF = Device(torch.device("cuda"), torch.float16, threads=1)

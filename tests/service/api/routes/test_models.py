@@ -11,7 +11,8 @@ from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
 from upscaled.api.openapi import build_openapi
-from upscaled_models.registry import OFFICIAL, read_default_models
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import read_default_models
 
 SHIPPED = [spec.name for spec in read_default_models()]
 

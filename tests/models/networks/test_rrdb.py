@@ -5,9 +5,17 @@ import torch
 from torch import nn
 
 from tests.reference.standins import PublishedRealEsrgan
-from upscaled_models.families import strips
-from upscaled_models.families.rrdb import RRDBNet
-from upscaled_models.registry import OFFICIAL, ModelSpec, rrdb_shape
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.networks import rrdb
+from upscaled_models.networks.rrdb import (
+    MIN_CORE_ROWS,
+    STRIP_PX,
+    TAIL_RADIUS_PX,
+    RRDBNet,
+    plan_strips,
+)
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import ModelSpec
 from upscaled_models.weights import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -91,7 +99,7 @@ def test_a_tail_in_strips_gives_what_the_whole_one_gives(
     network.conv_last.register_forward_hook(lambda _, __, made: heights.append(made.shape[2]))
     with torch.inference_mode():
         whole = network(image)
-        monkeypatch.setattr(strips, "STRIP_PX", 16 * 10)
+        monkeypatch.setattr(rrdb, "STRIP_PX", 16 * 10)
         parted = network(image)
     assert heights == [160, 64, 64, 64]
     assert torch.allclose(parted, whole, rtol=0, atol=1e-12)
@@ -119,3 +127,25 @@ def test_the_trunk_of_a_shorter_network_keeps_the_images_precision() -> None:
         kept, rounded = short(image), short(image.bfloat16())
     assert kept.dtype == torch.float32
     assert (kept - right).square().mean() < (rounded.float() - right).square().mean()
+
+
+@pytest.mark.parametrize("height", [1, 7, 12, 13, 32, 33, 64, 255, 256, 257, 512, 799])
+@pytest.mark.parametrize("width", [1, 16, 127, 128, 384, 512, 4096])
+def test_strips_keep_every_row_once_and_see_what_its_result_depends_on(
+    height: int, width: int
+) -> None:
+    rows, strips = plan_strips(height, width)
+    kept = [row for strip in strips for row in range(strip.first, strip.last)]
+    assert kept == list(range(height))
+    for strip in strips:
+        assert strip.start >= 0
+        assert strip.start + rows <= height
+        assert strip.start == 0 or strip.first - strip.start >= TAIL_RADIUS_PX
+        end = strip.start + rows
+        assert end == height or end - strip.last >= TAIL_RADIUS_PX
+    assert rows * width <= STRIP_PX or rows <= MIN_CORE_ROWS + 2 * TAIL_RADIUS_PX
+
+
+def test_what_fits_is_one_strip() -> None:
+    assert len(plan_strips(128, 128)[1]) == 1
+    assert len(plan_strips(129, 128)[1]) == 2

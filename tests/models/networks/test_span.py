@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from tests.reference.standins import PublishedCommunity
 from upscaled_models.errors import WeightsError
-from upscaled_models.families.span import TRAINING_MEAN, TRAINING_RANGE, fold_state
-from upscaled_models.registry import span_shape
+from upscaled_models.families.span import span_shape
+from upscaled_models.networks.span import TRAINING_MEAN, TRAINING_RANGE, fold_state
 from upscaled_models.weights import build_network, read_state, recognise_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -1,16 +1,12 @@
 import pytest
 
-from upscaled_models.recognition import UnknownArchitecture, recognise
-from upscaled_models.registry import (
-    OFFICIAL,
-    Family,
-    Shape,
-    plain_shape,
-    realplksr_shape,
-    rrdb_shape,
-    span_shape,
-    srvgg_shape,
-)
+from upscaled_models.families import Family, Shape, UnknownArchitecture, recognise
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.families.realplksr import realplksr_shape
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.families.span import span_shape
+from upscaled_models.official import OFFICIAL
 from upscaled_models.weights import build_network
 
 SHAPES: list[tuple[Family, Shape]] = [

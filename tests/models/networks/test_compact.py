@@ -2,7 +2,9 @@ import pytest
 import torch
 
 from tests.reference.standins import PublishedRealEsrgan
-from upscaled_models.registry import OFFICIAL, ModelSpec, srvgg_shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import ModelSpec
 from upscaled_models.weights import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -4,18 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from upscaled_models.registry import (
-    OFFICIAL,
-    Family,
-    ModelSpec,
-    Shape,
-    describe_model,
-    plain_shape,
-    realplksr_shape,
-    rrdb_shape,
-    span_shape,
-    srvgg_shape,
-)
+from upscaled_models.families import Family, Shape
+from upscaled_models.families.compact import srvgg_shape
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.families.realplksr import realplksr_shape
+from upscaled_models.families.rrdb import rrdb_shape
+from upscaled_models.families.span import span_shape
+from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import ModelSpec, describe_model
 from upscaled_models.weights import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from tests.reference.standins import PublishedCommunity
-from upscaled_models.registry import realplksr_shape
+from upscaled_models.families.realplksr import realplksr_shape
 from upscaled_models.weights import build_network, read_state, recognise_file
 
 pytestmark = pytest.mark.usefixtures("one_thread")

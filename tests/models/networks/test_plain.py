@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from upscaled_models.families.plain import PlainNet, differences
+from upscaled_models.networks.plain import PlainNet, differences
 
 
 @pytest.fixture

@@ -1,0 +1,135 @@
+"""What a family of networks decides: its shapes, its reach, and how its weights are recognised.
+
+A shape holds a network's arguments by name; sizes are those of the tensors in a weights file, by
+the tensor's name. Loads neither torch nor numpy: the front end reads this.
+"""
+
+import math
+import re
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from typing import ClassVar, Literal
+
+Shape = Mapping[str, int | str]
+Sizes = Mapping[str, tuple[int, ...]]
+Skip = Literal["bilinear", "nearest", "none"]
+
+MAX_SHAPE_NUMBER = 4096
+"""More layers or channels than any network that could be run."""
+
+
+class UnknownArchitecture(ValueError):
+    """Weights that belong to no network of the known families."""
+
+
+class NetworkFamily(ABC):
+    """One family of networks: everything that follows from a shape without running the network."""
+
+    label: ClassVar[str]
+    """The family's name in lists for people, as in "SPAN and RealPLKSR networks"."""
+
+    example: ClassVar[Shape]
+    """A valid shape, which defines the names of the arguments."""
+
+    words: ClassVar[Mapping[str, tuple[str, ...]]] = {}
+    """The allowed values of the arguments that are words."""
+
+    counts: ClassVar[Collection[str]] = ()
+    """Arguments that count repeated layers: they may be 0, all other numbers are at least 1."""
+
+    scale_argument: ClassVar[str] = "scale"
+
+    skip: ClassVar[Skip] = "none"
+    """How the input is enlarged that the network adds its own result to."""
+
+    invents_texture: ClassVar[bool] = False
+    """Whether the network invents texture, so that the truth judges its results in 8 bits too."""
+
+    is_quantisable: ClassVar[bool] = False
+
+    tuning_rate: ClassVar[float] = 0.0
+    """How far an 8-bit weight moves per tuning step, in its own steps; 0: it is not tuned."""
+
+    @abstractmethod
+    def recognises(self, names: Collection[str]) -> bool:
+        """Return whether weights of these names belong to this family."""
+
+    @abstractmethod
+    def shape_of(self, sizes: Sizes) -> Shape:
+        """Read the network's shape from the sizes of its weights.
+
+        Raises:
+            UnknownArchitecture: the sizes are those of no such network; the text says why.
+        """
+
+    @abstractmethod
+    def radius_px(self, shape: Shape) -> int:
+        """Return how far an output pixel looks, in input pixels."""
+
+    def halo_px(self, shape: Shape) -> int:
+        """Return what a tile's window needs around it, in input pixels: the radius, exactly."""
+        return self.radius_px(shape)
+
+    def fold(self, shape: Shape) -> int:
+        """Return the input pixels per trunk pixel and side."""
+        return 1
+
+    def native_scale(self, shape: Shape) -> int:
+        return whole(shape, self.scale_argument)
+
+    def check_shape(self, shape: Shape) -> None:
+        """Refuse arguments that no network of this family has, before one is built from them.
+
+        Raises:
+            ValueError: arguments are missing, unknown, of the wrong kind or out of range.
+        """
+        for key, value in shape.items():
+            if not self._is_possible(key, value):
+                raise ValueError(f"cannot have {key} {value!r}")
+
+    def _is_possible(self, key: str, value: int | str) -> bool:
+        if key in self.words:
+            return value in self.words[key]
+        least = 0 if key in self.counts else 1
+        return type(value) is int and least <= value <= MAX_SHAPE_NUMBER
+
+
+def whole(values: Mapping[str, int | str], key: str) -> int:
+    """Return a whole number of a shape or of a manifest's entry.
+
+    Raises:
+        TypeError: the value is no whole number.
+    """
+    value = values[key]
+    if not isinstance(value, int):
+        raise TypeError(f"{key} must be a whole number, not {value!r}")
+    return value
+
+
+def convolution_size(sizes: Sizes, key: str) -> tuple[int, int, int, int]:
+    """Return the size of a convolution's weights: channels out, channels in, height, width.
+
+    Raises:
+        UnknownArchitecture: there is no tensor of that name, or it has not four sizes.
+    """
+    size = sizes.get(key)
+    if size is None or len(size) != 4:
+        raise UnknownArchitecture(f"{key} is {size}, not a convolution's four sizes")
+    return size[0], size[1], size[2], size[3]
+
+
+def numbers_in(names: Collection[str], pattern: re.Pattern[str]) -> list[int]:
+    """Return the number in each name that matches the pattern, whose group 1 it is."""
+    return [int(match[1]) for name in names if (match := pattern.fullmatch(name))]
+
+
+def scale_of_channels(num_out: int) -> int:
+    """Return the scale of a pixel shuffle whose input has `num_out` channels.
+
+    Raises:
+        UnknownArchitecture: they are three colours at no whole scale.
+    """
+    scale = math.isqrt(num_out // 3)
+    if scale < 1 or num_out != 3 * scale**2:
+        raise UnknownArchitecture(f"{num_out} channels out are 3 colours at no whole scale")
+    return scale

@@ -1,0 +1,105 @@
+"""Weights files: checked by size and SHA-256, and moved into place at once, never half written."""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+
+from upscaled_models.errors import ModelRefused, WeightsError
+from upscaled_models.registry import ModelSpec
+
+Writer = Callable[[Path], object]
+"""Fills the file at a path with its contents."""
+
+
+class FileState(StrEnum):
+    """The state of one model's file."""
+
+    OK = "ok"
+    NOT_FETCHED = "not fetched"
+    MISSING = "missing"
+    WRONG_SIZE = "wrong size"
+    WRONG_HASH = "wrong hash"
+    UNREADABLE = "unreadable"
+    DAMAGED_RECORD = "damaged record"
+
+    @property
+    def is_fault(self) -> bool:
+        return self not in (FileState.OK, FileState.NOT_FETCHED)
+
+
+def check_file(path: Path, spec: ModelSpec) -> FileState:
+    """Compare the file at `path` with the size and the SHA-256 that `spec` names.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    if path.stat().st_size != spec.size_bytes:
+        return FileState.WRONG_SIZE
+    return FileState.OK if hash_file(path) == spec.sha256 else FileState.WRONG_HASH
+
+
+def hash_file(path: Path) -> str:
+    """Return a file's SHA-256 in lower-case hexadecimal."""
+    with path.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def read_bounded(path: Path, limit_bytes: int) -> bytes:
+    """Read a file of weights, unless it is larger than any network's.
+
+    Raises:
+        WeightsError: it cannot be read or is too large; the text names it.
+    """
+    try:
+        with path.open("rb") as opened:
+            size_bytes = os.fstat(opened.fileno()).st_size
+            if size_bytes <= limit_bytes:
+                return opened.read()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    raise WeightsError(f"{path}: {size_bytes} bytes are more than any network here has")
+
+
+def copier(file: Path) -> Writer:
+    """Return a function that copies `file` to a path.
+
+    Raises:
+        ModelRefused: there is no such file.
+    """
+
+    def copy(path: Path) -> None:
+        shutil.copyfile(file, path)
+
+    if not file.is_file():
+        raise ModelRefused(f"{file}: there is no such file")
+    return copy
+
+
+@contextmanager
+def incoming_file(target: Path, write: Writer) -> Iterator[Path]:
+    """Provide a private file beside `target`, filled by `write`, to be checked, then moved there.
+
+    What is checked is then what is installed, even if the user's own file changes meanwhile. The
+    file is deleted afterwards unless it was moved.
+    """
+    target.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".incoming-", suffix=target.suffix, dir=target.parent)
+    os.close(handle)
+    incoming = Path(name)
+    try:
+        write(incoming)
+        incoming.chmod(0o644)
+        yield incoming
+    finally:
+        incoming.unlink(missing_ok=True)
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace the file at `path` at once; every user may read it."""
+    with incoming_file(path, lambda incoming: incoming.write_bytes(data)) as incoming:
+        os.replace(incoming, path)

@@ -1,0 +1,1 @@
+"""The networks as torch modules, one file for each family of `upscaled_models.families`."""
