@@ -9,7 +9,8 @@ from scripts.benchmark.plot import Panel, draw
 from scripts.benchmark.race import PEAK
 
 BEGIN, END = "<!-- results: written by scripts/bench --page -->", "<!-- /results -->"
-PLOT = Path(__file__).resolve().parent / "throughput.svg"
+DOCS = Path(__file__).resolve().parents[2] / "service" / "upscaled" / "docs"
+PLOT = DOCS / "performance" / "throughput.svg"
 
 Rows = Iterator[tuple[str, str]]
 

@@ -20,6 +20,7 @@ from upscaled.api.middleware import ExchangeMiddleware, UnreadBodyMiddleware
 from upscaled.api.progress import ProgressBoard
 from upscaled.api.protocol.registry import build_connections
 from upscaled.api.routes.credits import answer_credits
+from upscaled.api.routes.documentation import build_documentation_routes
 from upscaled.api.routes.models import answer_models
 from upscaled.api.routes.ops import answer_health, answer_metrics, answer_readiness
 from upscaled.api.routes.pages import build_page_routes
@@ -81,7 +82,7 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
     context.metrics.state_works.set_function(lambda: not context.probe.trouble)
     app = FastAPI(
         title="upscaled",
-        routes=[*ROUTES, *build_page_routes()],
+        routes=[*ROUTES, *build_page_routes(), *build_documentation_routes()],
         lifespan=_lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[

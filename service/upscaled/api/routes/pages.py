@@ -18,7 +18,7 @@ CONTENT_SECURITY_POLICY: Final = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
     "require-trusted-types-for 'script'; trusted-types 'none'"
 )
-_HEADERS: Final = {
+HEADERS: Final = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
@@ -26,7 +26,7 @@ _HEADERS: Final = {
 }
 _PAGES: Final = {"/": "playground.html", "/docs": "docs.html"}
 # What they load, by its name's end.
-_MEDIA_TYPES: Final = {
+MEDIA_TYPES: Final = {
     ".css": "text/css",
     ".js": "text/javascript",
     ".jpg": "image/jpeg",
@@ -41,20 +41,20 @@ def build_page_routes() -> list[Route]:
     for path, name in _PAGES.items():
         routes.append(_route(path, assets / name, "text/html"))
     for file in sorted(assets.iterdir(), key=lambda file: file.name):
-        media_type = _MEDIA_TYPES.get(PurePath(file.name).suffix)
+        media_type = MEDIA_TYPES.get(PurePath(file.name).suffix)
         if media_type is not None:
             routes.append(_route(f"/assets/{file.name}", file, media_type))
     return routes
 
 
 async def answer_openapi(request: Request) -> Response:
-    return JSONResponse(build_openapi(context_of(request).settings), headers=_HEADERS)
+    return JSONResponse(build_openapi(context_of(request).settings), headers=HEADERS)
 
 
 def _route(path: str, file: Traversable, media_type: str) -> Route:
     content = file.read_bytes()
 
     async def answer_page(request: Request) -> Response:
-        return Response(content, media_type=media_type, headers=_HEADERS)
+        return Response(content, media_type=media_type, headers=HEADERS)
 
     return Route(path, answer_page, methods=["GET"])
