@@ -23,6 +23,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
+
 REPOSITORY_DIR = Path(__file__).resolve().parents[1]
 UPSCALED = (sys.executable, "-c", "from upscaled.cli import main; main()")
 
@@ -51,6 +53,11 @@ class Server:
     def create_key(self, name: str, *, credits: int = 0) -> str:
         """A further API key."""
         return self.run("keys", "create", name, "--credits", str(credits)).split()[-1]
+
+    def front_end(self) -> psutil.Process:
+        """The process that answers; `process` is its supervisor."""
+        (front_end,) = psutil.Process(self.process.pid).children()
+        return front_end
 
     def is_ready(self) -> bool:
         return self._status("/readyz") == 200

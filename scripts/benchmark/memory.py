@@ -38,7 +38,8 @@ def measure_memory(server: Server, effort: Effort, device: str) -> Facts:
         time.sleep(IDLE_S if not effort.is_tiny else 4 * PERIOD_S)
     with watching(server, is_on_device=device == "cuda") as seen:
         answer = server.upscale(effort.poster_px)
-    front_end_mib = server.process.memory_info().rss / MIB
+    (front_end,) = server.process.children()
+    front_end_mib = front_end.memory_info().rss / MIB
     return {
         "side_px": effort.poster_px,
         "seconds": round(answer.seconds, 3),
@@ -103,10 +104,10 @@ def device_mib() -> float:
     return float(answer.stdout.partition("\n")[0])
 
 
-def _note_memory(front_end: psutil.Process, seen: Seen) -> None:
+def _note_memory(supervisor: psutil.Process, seen: Seen) -> None:
     rss = pss = 0.0
     count = 0
-    for process in (front_end, *front_end.children(recursive=True)):
+    for process in (supervisor, *supervisor.children(recursive=True)):
         with suppress(psutil.NoSuchProcess):  # decoders come and go
             memory = process.memory_full_info()
             rss += memory.rss / MIB

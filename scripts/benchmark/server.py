@@ -54,7 +54,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Server:
-    """A ready service."""
+    """A ready service. `process` is the supervisor, whose one child is the front end."""
 
     url: str
     key: str

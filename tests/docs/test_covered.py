@@ -9,7 +9,7 @@ from typer.core import TyperGroup, TyperOption
 
 from tests.docs.blocks import DOCS, METRICS, PAGES, ROOT
 from upscaled.api.telemetry.metrics import Metrics
-from upscaled.cli import app
+from upscaled.cli import build_app
 from upscaled.config import ALIASES, PREFIX, Settings
 from upscaled.errors import ServiceError
 
@@ -24,7 +24,7 @@ def _leaves(command: Any, words: tuple[str, ...] = ("upscaled",)) -> list[tuple[
     return [(" ".join(words), command)]
 
 
-COMMANDS = _leaves(typer.main.get_command(app))
+COMMANDS = _leaves(typer.main.get_command(build_app()))
 
 
 @pytest.mark.parametrize(("name", "command"), COMMANDS, ids=[name for name, _ in COMMANDS])

@@ -11,7 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.docs.blocks import PAGES, Block, read_all
-from upscaled.cli import app
+from upscaled.cli import build_app
 
 # `text` is what is shown, or a command's form with [OPTIONAL] parts: nothing to run.
 LANGUAGES = {"bash", "caddy", "ini", "javascript", "json", "nginx", "python", "text"}
@@ -90,5 +90,5 @@ def _may_precede(word: str) -> bool:
 def test_every_command_line_is_one_that_the_program_takes(block: Block) -> None:
     """Options are parsed before the last one is heeded, and nothing is run."""
     for words in _commands(block):
-        done = CliRunner().invoke(app, [*words, "--help"])
+        done = CliRunner().invoke(build_app(), [*words, "--help"])
         assert done.exit_code == 0, done.output

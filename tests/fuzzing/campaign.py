@@ -70,7 +70,7 @@ class Campaign:
         self._seed = seed
         self._numbers = count()
         self._lock = threading.Lock()
-        self._front_end = psutil.Process(server.process.pid)
+        self._front_end = server.front_end()
 
     def make(self, number: int) -> bytes:
         return mutate(self._seeds, Random(f"{self._seed}/{number}"))
@@ -87,7 +87,7 @@ class Campaign:
         for client in clients:
             client.join()
         self.tally.decoder_deaths = sum('"decoder_died"' in line for line in self._server.stderr)
-        self.tally.is_front_end_alive = self._server.process.poll() is None
+        self.tally.is_front_end_alive = self._front_end.is_running()
         return self.tally
 
     def _send_until(self, deadline: float, files: float) -> None:

@@ -154,7 +154,7 @@ class Family:
 
     @classmethod
     def of(cls, server: Server) -> "Family":
-        front_end = psutil.Process(server.process.pid)
+        front_end = server.front_end()
         children = front_end.children(recursive=True)
         (worker,) = (child for child in children if "upscaled.worker.main" in child.cmdline())
         decoders = [child for child in children if "upscaled.decoder.child" in child.cmdline()]

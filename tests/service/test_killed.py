@@ -50,7 +50,7 @@ class Watched:
     def left_behind(self) -> list[str]:
         """Temporary files, named shared memory, and anonymous memory that a process still holds."""
         named = SHARED_DIR.iterdir() if SHARED_DIR.is_dir() else iter(())
-        family = [psutil.Process(self.server.process.pid), *self.workers(), *self.decoders()]
+        family = psutil.Process(self.server.process.pid).children(recursive=True)
         return [
             *(str(path) for path in self.temporary_dir.rglob("*")),
             *(str(path) for path in named),

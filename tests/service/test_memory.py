@@ -20,8 +20,8 @@ MIB = 1024 * 1024
 @contextmanager
 def peak_mib(server: Server) -> Iterator[list[float]]:
     """The largest sum of resident memory seen in the block, looked at every 50 ms."""
-    front_end = psutil.Process(server.process.pid)
-    processes = [front_end, *front_end.children(recursive=True)]
+    supervisor = psutil.Process(server.process.pid)
+    processes = [supervisor, *supervisor.children(recursive=True)]
     peak = [0.0]
     is_over = threading.Event()
 
@@ -49,7 +49,15 @@ def noise(side_px: int) -> bytes:
 def test_the_idle_front_end_stays_under_150_mib(tmp_path: Path) -> None:
     with serve(tmp_path) as server:
         server.wait_ready()
-        assert psutil.Process(server.process.pid).memory_info().rss < 150 * MIB
+        assert server.front_end().memory_info().rss < 150 * MIB
+
+
+def test_the_supervisor_takes_under_50_mib_and_shares_most_of_it(tmp_path: Path) -> None:
+    with serve(tmp_path) as server:
+        server.wait_ready()
+        memory = psutil.Process(server.process.pid).memory_full_info()
+        assert memory.rss < 50 * MIB
+        assert memory.uss < 20 * MIB
 
 
 @pytest.mark.slow

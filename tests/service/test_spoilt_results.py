@@ -10,7 +10,6 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import requests
 from PIL import Image
@@ -88,7 +87,7 @@ def test_the_second_death_over_a_file_refuses_it_and_everything_else_goes_on(
 ) -> None:
     deadly = save(picture(100, 100), "JPEG", comment=DEADLY.encode())
     assert spoiler.send(SOUND).status_code == 200
-    workers = psutil.Process(spoiler.server.process.pid).children()
+    workers = spoiler.server.front_end().children()
     deaths = count_deaths(spoiler.server)
 
     with ThreadPoolExecutor(4) as clients:
@@ -100,7 +99,7 @@ def test_the_second_death_over_a_file_refuses_it_and_everything_else_goes_on(
         (400, "malformed_image")
     }
     assert count_deaths(spoiler.server) == deaths + 3 * 2
-    assert psutil.Process(spoiler.server.process.pid).children() == workers
+    assert spoiler.server.front_end().children() == workers
 
 
 def count_deaths(server: Server) -> int:

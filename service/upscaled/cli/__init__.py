@@ -1,21 +1,47 @@
-"""The `upscaled` command. Each command is a module here that offers `register(app)`."""
+"""The `upscaled` command. Each command is a module of its name that offers `register(app)`."""
 
 import os
 import sys
+from collections.abc import Sequence
+from importlib import import_module
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from upscaled.cli import backup, config, credits, doctor, image, keys, models, serve, tune, watch
 from upscaled.config import SettingsError
 
-app = typer.Typer(
-    help="Self-hosted image upscaling: the hosted POST /v1/upscale contract on your own hardware.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
+COMMANDS: Final = (
+    "serve",
+    "image",
+    "watch",
+    "keys",
+    "credits",
+    "models",
+    "tune",
+    "backup",
+    "config",
+    "doctor",
 )
+
+
+def build_app(commands: Sequence[str] = COMMANDS) -> typer.Typer:
+    """Build the command line, importing no other commands than those named.
+
+    The module of `serve` stays in memory as long as the service, so it comes without the others'
+    NumPy and database library.
+    """
+    app = typer.Typer(
+        help="Self-hosted image upscaling: the hosted POST /v1/upscale contract on your own "
+        "hardware.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    app.callback()(_upscaled)
+    for command in commands:
+        import_module(f"upscaled.cli.{command}").register(app)
+    return app
 
 
 def _print_version(is_wanted: bool) -> None:
@@ -24,7 +50,6 @@ def _print_version(is_wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
 def _upscaled(
     _version: Annotated[
         bool,
@@ -37,18 +62,16 @@ def _upscaled(
     pass
 
 
-for _module in (serve, image, watch, keys, credits, models, tune, backup, config, doctor):
-    _module.register(app)
-
-
 def main() -> None:
-    """Run the command line; a wrong setting is told in its own words, with exit status 2.
+    """Run the command line.
 
-    So is an output that takes no more, with exit status 1.
+    A wrong setting is reported in its own words with exit status 2, an output that takes no more
+    with exit status 1.
     """
+    called = [argument for argument in sys.argv[1:2] if argument in COMMANDS]
     try:
         try:
-            app()
+            build_app(called or COMMANDS)()
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()

@@ -1,11 +1,22 @@
 """`upscaled serve`: the HTTP service and its workers."""
 
+import os
+import socket
 import sys
 from typing import Annotated
 
 import typer
 
+from upscaled.cli.process_limits import ignore_signals, raise_descriptor_limit
+from upscaled.cli.supervisor import supervise
 from upscaled.config import load_settings
+from upscaled.logs import configure_logging, log_what_nobody_catches
+
+
+class CannotServe(Exception):
+    """The server does not start; the text says why."""
+
+    exit_status = 1
 
 
 def register(app: typer.Typer) -> None:
@@ -22,13 +33,38 @@ def serve(
     ] = None,
 ) -> None:
     """Serve POST /v1/upscale until stopped. Settings: see `upscaled config`."""
-    given = {"host": host, "port": port}
-    given = {name: value for name, value in given.items() if value is not None}
-    settings = load_settings(None, **given)
-    from upscaled.cli.server import CannotServe, run_server  # the whole service, seldom wanted
-
+    options = {"host": host, "port": port}
+    options = {name: value for name, value in options.items() if value is not None}
+    settings = load_settings(None, **options)
+    configure_logging(settings.log_level, settings.log_format)
+    log_what_nobody_catches()
+    survived = ignore_signals()
+    raise_descriptor_limit()
     try:
-        run_server(settings)
+        with listen(settings.host, settings.port) as listener:
+            link = supervise(listener, survived)
+            # A front end from here on; the supervisor has no use for what it imports.
+            from upscaled.cli.server import run_server
+
+            run_server(settings, listener, link)
     except CannotServe as error:
         print(f"upscaled: {error}", file=sys.stderr)
         raise typer.Exit(error.exit_status) from None
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """Open a listening socket.
+
+    Raises:
+        CannotServe: the host name is unknown, another program has the port, or this machine has no
+            such address.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.getaddrinfo(host or None, port, family=family, type=socket.SOCK_STREAM)
+        return socket.create_server((host, port), family=family)
+    except (socket.gaierror, UnicodeError):
+        reason = "the host name is unknown"
+    except OSError as error:
+        reason = os.strerror(error.errno or 0)
+    raise CannotServe(f"cannot listen on {host} port {port}: {reason}")

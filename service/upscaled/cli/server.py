@@ -1,20 +1,20 @@
-"""A server's life, from the first line to the last.
+"""The front end process: what it does from its first line to its last.
 
 listening socket -> state -> first API key -> pool and app -> uvicorn -> "ready"
 SIGTERM or SIGINT -> not ready -> the socket closes -> what runs is finished -> workers end
 SIGHUP of a terminal that closes -> as SIGTERM; else SIGHUP, SIGUSR1, SIGUSR2 -> a log line
+
+Signals come from the supervisor, over `SupervisorLink`.
 """
 
 import asyncio
 import logging
 import math
-import os
 import signal
 import socket
-import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Generator
+from contextlib import contextmanager
 from importlib.metadata import version
-from types import FrameType
 
 import uvicorn
 from fastapi import FastAPI
@@ -23,10 +23,11 @@ from upscaled.api.app import create_app
 from upscaled.api.protocol.http1 import ContractProtocol
 from upscaled.cli.allocator import return_memory_early
 from upscaled.cli.packaged_models import place_packaged_models
-from upscaled.cli.process_limits import ignore_signals, raise_descriptor_limit
+from upscaled.cli.serve import CannotServe
 from upscaled.cli.stored import describe_trouble
+from upscaled.cli.supervisor import SupervisorLink
 from upscaled.config import Settings
-from upscaled.logs import configure_logging, event, log_what_nobody_catches
+from upscaled.logs import event
 from upscaled.pool.local import LocalPool
 from upscaled.process.child import WorkerUnusable
 from upscaled.state import State, StateError, hide_password, open_state
@@ -39,31 +40,21 @@ SLOW_READERS_S = 10
 _log = logging.getLogger(__name__)
 
 
-class CannotServe(Exception):
-    """The server does not start; the text says why."""
-
-    exit_status = 1
-
-
 class CannotUpscale(CannotServe):
     """No worker can do what the settings ask for: a model is missing, the device is not there."""
 
     exit_status = 2
 
 
-def run_server(settings: Settings) -> None:
-    """Serve until SIGTERM or SIGINT.
+def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink) -> None:
+    """Serve until the supervisor passes SIGTERM or SIGINT on.
 
     Raises:
-        CannotServe: the address is taken or the data folder cannot be used.
+        CannotServe: the data folder cannot be used.
         CannotUpscale: at the first start every worker says why it cannot work.
     """
-    configure_logging(settings.log_level, settings.log_format)
-    log_what_nobody_catches()
     return_memory_early()
-    survived = ignore_signals()  # until the loop can log them
-    raise_descriptor_limit()
-    with listen(settings.host, settings.port) as listener, _open_state(settings) as state:
+    with _open_state(settings) as state:
         url = describe_url(listener)
         _say(f"upscaled {version('upscaled')} on {url}")
         if state.is_new:
@@ -74,25 +65,7 @@ def run_server(settings: Settings) -> None:
         pool = LocalPool(settings)
         config = _configure(create_app(settings, pool, state), settings)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(config, pool, listener, settings.shutdown_grace_s, survived))
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A listening socket.
-
-    Raises:
-        CannotServe: the host name is unknown, another program has the port, or this machine has no
-            such address.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    try:
-        socket.getaddrinfo(host or None, port, family=family, type=socket.SOCK_STREAM)
-        return socket.create_server((host, port), family=family)
-    except (socket.gaierror, UnicodeError):
-        reason = "the host name is unknown"
-    except OSError as error:
-        reason = os.strerror(error.errno or 0)
-    raise CannotServe(f"cannot listen on {host} port {port}: {reason}")
+            runner.run(_serve(config, pool, listener, settings.shutdown_grace_s, link))
 
 
 def describe_url(listener: socket.socket) -> str:
@@ -160,12 +133,11 @@ async def _serve(
     pool: LocalPool,
     listener: socket.socket,
     grace_s: float,
-    survived: Sequence[signal.Signals],
+    link: SupervisorLink,
 ) -> None:
-    server = _Server(config, pool, grace_s)
-    for number in survived:
-        asyncio.get_running_loop().add_signal_handler(number, server.survive, number)
-    announcing = asyncio.create_task(_announce_ready(pool, server))
+    server = _Server(config, pool, grace_s, link.ending)
+    link.start(asyncio.get_running_loop(), server.take_signal)
+    announcing = asyncio.create_task(_announce_ready(pool, server, link))
     await server.serve(sockets=[listener])
     announcing.cancel()
     if server.trouble:
@@ -175,7 +147,7 @@ async def _serve(
         raise CannotServe("the service could not start; see the log above")
 
 
-async def _announce_ready(pool: LocalPool, server: "_Server") -> None:
+async def _announce_ready(pool: LocalPool, server: "_Server", link: SupervisorLink) -> None:
     try:
         facts = await pool.wait_ready()
     except WorkerUnusable as error:
@@ -184,45 +156,50 @@ async def _announce_ready(pool: LocalPool, server: "_Server") -> None:
     models = ", ".join(
         f"x{scale} {model} by {facts.labels[scale]}" for scale, model in facts.models.items()
     )
+    link.announce_ready()
     _say(f"ready ({facts.device}; {models})")
 
 
 class _Server(uvicorn.Server):
     """uvicorn's server that ends in order, with exit status 0, on the first signal.
 
-    Whoever is still waiting when the grace is over is answered too. A further SIGINT, a person's
+    A request that still waits when the grace is over is answered too. A further SIGINT, a person's
     second Ctrl-C, ends the grace, and one more the process. `trouble` is why it gave up.
     """
 
-    def __init__(self, config: uvicorn.Config, pool: LocalPool, grace_s: float) -> None:
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        pool: LocalPool,
+        grace_s: float,
+        ending: Collection[signal.Signals],
+    ) -> None:
         super().__init__(config)
         self.trouble = ""
         self._pool = pool
         self._grace_s = grace_s
-        self._loop = asyncio.get_running_loop()
+        self._ending = ending
         self._is_ending = False
         self._is_hurried = False
-        self._is_at_terminal = sys.stderr.isatty()
         self._stops: list[asyncio.Task[None]] = []
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """The signal handler; uvicorn's own would raise the signal again at the end."""
-        if not self._is_ending:
-            self._is_ending = True
-            self._loop.call_soon_threadsafe(self._end, signal.Signals(sig).name)
-        elif sig == signal.SIGINT and not self._is_hurried:
-            self._is_hurried = True
-            self._loop.call_soon_threadsafe(self._close, 0)
-        elif sig == signal.SIGINT:
-            self.should_exit = self.force_exit = True
+    @contextmanager
+    def capture_signals(self) -> Generator[None]:
+        """Leave this process's signals alone: the supervisor has them."""
+        yield
 
-    def survive(self, number: signal.Signals) -> None:
-        """A signal that ends other programs: logged. Only a terminal that closes ends the service
-        that was started in it, in order."""
-        if number == signal.SIGHUP and self._is_at_terminal:
-            self.handle_exit(number, None)
-        else:
+    def take_signal(self, number: signal.Signals) -> None:
+        """Act on a signal that came to the service."""
+        if number not in self._ending:
             _log.info("passed over a signal", extra=event("signal_ignored", signal=number.name))
+        elif not self._is_ending:
+            self._is_ending = True
+            self._end(number.name)
+        elif number == signal.SIGINT and not self._is_hurried:
+            self._is_hurried = True
+            self._close(0)
+        elif number == signal.SIGINT:
+            self.should_exit = self.force_exit = True
 
     def give_up(self, trouble: str) -> None:
         """End without grace, unless a signal ends it already."""
@@ -234,7 +211,9 @@ class _Server(uvicorn.Server):
     def _end(self, signal_name: str) -> None:
         _log.info("finishing what is under way", extra=event("stopping", signal=signal_name))
         self._pool.drain()
-        self._loop.call_later(NOT_READY_BEFORE_CLOSING_S, self._close, self._grace_s)
+        asyncio.get_running_loop().call_later(
+            NOT_READY_BEFORE_CLOSING_S, self._close, self._grace_s
+        )
 
     def _close(self, grace_s: float) -> None:
         self._stops.append(asyncio.create_task(self._pool.stop(grace_s)))

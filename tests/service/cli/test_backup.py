@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from upscaled.cli import app
+from upscaled.cli import build_app
 
 
 @pytest.fixture(autouse=True)
@@ -14,7 +14,7 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
+    return CliRunner().invoke(build_app(), arguments)
 
 
 def test_the_command_names_the_file_and_its_size(tmp_path: Path) -> None:

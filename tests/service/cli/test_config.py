@@ -10,12 +10,12 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
-from upscaled.cli import app
+from upscaled.cli import build_app
 from upscaled.config import PREFIX, Settings
 
 
 def run(**settings: str) -> Result:
-    return CliRunner().invoke(app, ["config"], env=settings)
+    return CliRunner().invoke(build_app(), ["config"], env=settings)
 
 
 def test_each_setting_is_a_line_of_four_columns() -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner, Result
 
-from upscaled.cli import app
+from upscaled.cli import build_app
 from upscaled.config import load_settings
 from upscaled.state import open_state
 
@@ -17,7 +17,7 @@ def web_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
+    return CliRunner().invoke(build_app(), arguments)
 
 
 def test_the_balance_is_alone_on_the_last_line() -> None:

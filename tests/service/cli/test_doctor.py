@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled, serve
 from tests.service.state.disks import small_disk
-from upscaled.cli import app
+from upscaled.cli import build_app
 from upscaled_models.official import OFFICIAL
 
 WITHIN_S = 15.0
@@ -190,4 +190,4 @@ def test_a_terminal_gets_colours_and_folded_lines(tmp_path: Path, closed_port: i
 
 @pytest.mark.parametrize("options", [["--port", "0"], ["--port", "70000"], ["--what"]])
 def test_wrong_options_are_usage_errors(options: list[str]) -> None:
-    assert CliRunner().invoke(app, ["doctor", *options]).exit_code == 2
+    assert CliRunner().invoke(build_app(), ["doctor", *options]).exit_code == 2

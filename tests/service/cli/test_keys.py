@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
 from tests.service.state.disks import small_disk
-from upscaled.cli import app
+from upscaled.cli import build_app
 from upscaled.config import load_settings
 from upscaled.state import open_state
 
@@ -25,7 +25,7 @@ def data_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(app, arguments)
+    return CliRunner().invoke(build_app(), arguments)
 
 
 def test_the_new_key_is_alone_on_the_last_line_and_works(data_dir: Path) -> None:

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
-from upscaled.cli import app
+from upscaled.cli import build_app
 
 
 def test_the_version_is_printed() -> None:
@@ -33,7 +33,7 @@ def test_every_command_is_in_the_help() -> None:
 def test_the_help_names_arguments_as_the_readme_does(line: str) -> None:
     words = line.split()
     command = [word for word in words if word.islower()]
-    done = CliRunner().invoke(app, [*command, "--help"], prog_name="upscaled")
+    done = CliRunner().invoke(build_app(), [*command, "--help"], prog_name="upscaled")
     usage = next(text for text in done.stdout.splitlines() if "Usage:" in text)
     shown = usage.replace("[OPTIONS] ", "").translate(str.maketrans("", "", "{}"))
     assert shown.strip() == f"Usage: upscaled {line}"

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image as Pillow
 from typer.testing import CliRunner
 
-from upscaled.cli import app
+from upscaled.cli import build_app
 from upscaled.cli.model_trial import MOST_SIDE_PX, cut_middle, to_png
 from upscaled.image.decode import decode_file
 from upscaled.image.types import Image
@@ -22,7 +22,7 @@ def try_model(data_dir: Path, *words: str) -> tuple[int, str, str]:
         "UPSCALED_DEVICE": "cpu",
         "UPSCALED_PACKAGED_MODELS": "false",
     }
-    result = CliRunner().invoke(app, ["models", "try", *words], env=settings)
+    result = CliRunner().invoke(build_app(), ["models", "try", *words], env=settings)
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -91,7 +91,7 @@ def test_a_file_that_is_not_here_is_named_with_the_way_to_get_it(
     photo: Path, tmp_path: Path
 ) -> None:
     result = CliRunner().invoke(
-        app,
+        build_app(),
         ["models", "try", "realesrgan-x2plus", str(photo), "-o", str(tmp_path / "sheet.png")],
         env={"UPSCALED_DATA_DIR": str(tmp_path), "UPSCALED_DEVICE": "cpu"},
     )

@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from tests.models.file_server import CONTENT, LENGTH, serving
 from tests.models.ncnn.pairs import random_state, write_pair
-from upscaled.cli import app
+from upscaled.cli import build_app
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.span import span_shape
 from upscaled_models.official import OFFICIAL
@@ -38,7 +38,7 @@ class Done:
 def upscaled(data_dir: Path, *words: str) -> Done:
     """Run `upscaled models ...` in this process."""
     settings = {"UPSCALED_DATA_DIR": str(data_dir)}
-    result = CliRunner().invoke(app, ["models", *words], env=settings)
+    result = CliRunner().invoke(build_app(), ["models", *words], env=settings)
     return Done(result.exit_code, result.stdout, result.stderr)
 
 

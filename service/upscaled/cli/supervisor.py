@@ -1,0 +1,343 @@
+"""The parent process of the front end: it passes signals on, and replaces a front end that hangs.
+
+    supervisor                                    front end
+    holds the listening socket               ->   accepts connections on it
+    a signal's number, one byte for each     ->   ends in order, or logs the signal
+                                             <-   BEAT every second from its event loop, READY once
+    SIGQUIT once it has been silent too long ->   the stacks of all its threads, in words
+
+The front end is forked, not started anew: nothing is imported twice, and the socket never closes,
+so connections that are made during a replacement wait for the next front end. What a dead front end
+had on hold, its successor gives back when it opens the state.
+
+The supervisor itself imports no web framework and no library that starts threads.
+"""
+
+import ctypes
+import faulthandler
+import gc
+import logging
+import os
+import selectors
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from upscaled.logs import event
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+
+BEAT_EVERY_S = 1.0
+SILENCE_S = 10.0
+"""An event loop that gets to no beat for so long serves no client either. Ten beats leave room for
+a machine that swaps, and clients wait for 60 s and more."""
+START_S = 300.0
+"""From a fork to the first beat: as long as a worker may take to start. Until one front end was
+ready there is no such limit: it may have a large database to migrate."""
+DUMP_S: Final = 1.0
+"""How long a hung front end may take to write its stacks; they come within milliseconds."""
+RESTART_S = 0.5
+RESTART_MAX_S = 30.0
+STEADY_S = 60.0
+"""The end of a front end that lived so long counts as the first."""
+MAX_FAILED_STARTS: Final = 3
+"""After so many replacements in a row that never got ready the service ends, for systemd or Docker
+to decide: until then connections wait, and are not refused."""
+
+ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+
+_BEAT: Final = b"\x01"
+_READY: Final = b"\x02"
+_DUMP_SIGNAL: Final = signal.SIGQUIT
+_READ_BYTES: Final = 64 * 1024
+_PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
+
+_log: Final = logging.getLogger(__name__)
+
+
+class SupervisorLink:
+    """The front end's end of the link to its supervisor."""
+
+    def __init__(self, beats_fd: int, signals_fd: int, ending: Collection[signal.Signals]) -> None:
+        """
+        Args:
+            beats_fd: a pipe that the supervisor reads.
+            signals_fd: a pipe into which it writes the numbers of signals.
+            ending: the signals that end the service; the others are only logged.
+        """
+        self.ending = frozenset(ending)
+        self._beats_fd = beats_fd
+        self._signals_fd = signals_fd
+
+    def start(self, loop: "AbstractEventLoop", on_signal: Callable[[signal.Signals], None]) -> None:
+        """Beat from this event loop from now on, and hand each signal to `on_signal`."""
+        loop.add_reader(self._signals_fd, self._read_signals, on_signal)
+        self._beat(loop)
+
+    def announce_ready(self) -> None:
+        """Have an end from now on be followed by a replacement."""
+        self._write(_READY)
+
+    def _beat(self, loop: "AbstractEventLoop") -> None:
+        self._write(_BEAT)
+        loop.call_later(BEAT_EVERY_S, self._beat, loop)
+
+    def _write(self, message: bytes) -> None:
+        # A supervisor that is stopped leaves the pipe full; one that is gone is noticed below.
+        with suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._beats_fd, message)
+
+    def _read_signals(self, on_signal: Callable[[signal.Signals], None]) -> None:
+        numbers = os.read(self._signals_fd, _READ_BYTES)
+        if not numbers:  # where the kernel does not end this process with its parent
+            os._exit(1)
+        for number in numbers:
+            on_signal(signal.Signals(number))
+
+
+def supervise(listener: socket.socket, survived: Sequence[signal.Signals] = ()) -> SupervisorLink:
+    """Fork front ends, each after the end of the last, until the service is to end.
+
+    Args:
+        listener: the listening socket that every front end takes over.
+        survived: signals that are passed on beside those that end the service.
+
+    Returns:
+        In a front end only: its link to the supervisor, which has stayed behind in this call.
+
+    Raises:
+        SystemExit: in the supervisor, once the service has ended: with the status of its front
+            end, or 1 for one that had to be killed.
+    """
+    ending = [*ENDING_SIGNALS]
+    if signal.SIGHUP in survived and sys.stderr.isatty():  # the terminal it was started in closes
+        ending.append(signal.SIGHUP)
+    return _Supervisor(listener, [*ENDING_SIGNALS, *survived], ending).run()
+
+
+@dataclass(slots=True)
+class _FrontEnd:
+    """The supervisor's view of one front end. `silent_s`: seconds since it last wrote anything."""
+
+    pid: int
+    beats_fd: int
+    signals_fd: int
+    started_at: float
+    silent_s: float = 0.0
+    has_beaten: bool = False
+    is_ready: bool = False
+    is_killed: bool = False
+
+    @property
+    def is_steady(self) -> bool:
+        return self.is_ready and time.monotonic() - self.started_at >= STEADY_S
+
+
+class _Supervisor:
+    """One front end at a time, and the counts that decide when the next is started, if at all."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        passed_on: Sequence[signal.Signals],
+        ending: Collection[signal.Signals],
+    ) -> None:
+        self._listener = listener
+        self._passed_on = passed_on
+        self._ending = ending
+        self._ended_by: signal.Signals | None = None
+        self._was_ready = False  # any front end so far
+        self._failures = 0
+        self._failed_starts = 0
+        self._selector = selectors.DefaultSelector()
+        self._arrived_fd, self._wakeup_fd = os.pipe()
+        for descriptor in (self._arrived_fd, self._wakeup_fd):
+            os.set_blocking(descriptor, False)
+        self._selector.register(self._arrived_fd, selectors.EVENT_READ)
+        signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
+        for number in passed_on:
+            signal.signal(number, _leave_to_wakeup_fd)
+
+    def run(self) -> SupervisorLink:
+        """As `supervise`."""
+        while True:
+            started = self._fork()
+            if isinstance(started, SupervisorLink):
+                return started
+            status = self._watch(started)
+            self._was_ready |= started.is_ready
+            self._decide(started, status)
+            self._wait_before_next()
+
+    def _fork(self) -> "_FrontEnd | SupervisorLink":
+        beats_fd, front_beats_fd = os.pipe()
+        front_signals_fd, signals_fd = os.pipe()
+        for descriptor in (beats_fd, front_beats_fd, signals_fd):
+            os.set_blocking(descriptor, False)
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            stream.flush()
+        gc.collect()
+        gc.freeze()  # a collection in either process would unshare the memory of both
+        supervisor_pid = os.getpid()
+        pid = os.fork()
+        if pid:
+            os.close(front_beats_fd)
+            os.close(front_signals_fd)
+            self._selector.register(beats_fd, selectors.EVENT_READ)
+            return _FrontEnd(pid, beats_fd, signals_fd, time.monotonic())
+        os.close(beats_fd)
+        os.close(signals_fd)
+        self._become_front_end(supervisor_pid, front_beats_fd)
+        return SupervisorLink(front_beats_fd, front_signals_fd, self._ending)
+
+    def _become_front_end(self, supervisor_pid: int, dump_fd: int) -> None:
+        """Leave to the supervisor what is for the whole service, and end with it."""
+        signal.set_wakeup_fd(-1)
+        for number in self._passed_on:  # sent to a control group they reach this process too
+            signal.signal(number, signal.SIG_IGN)
+        self._selector.close()
+        os.close(self._arrived_fd)
+        os.close(self._wakeup_fd)
+        os.setsid()  # a Ctrl-C is for the supervisor
+        faulthandler.register(_DUMP_SIGNAL, dump_fd, all_threads=True)
+        _die_with(supervisor_pid)
+
+    def _watch(self, front_end: _FrontEnd) -> int:
+        """Wait for the end of a front end, killing one that hangs: its status as of Popen."""
+        looked_at = time.monotonic()
+        while True:
+            for key, _ in self._selector.select(BEAT_EVERY_S):
+                if key.fd == self._arrived_fd:
+                    self._pass_on_signals(front_end)
+                elif not self._read_beats(front_end):
+                    return self._reap(front_end)
+            now = time.monotonic()
+            # While this process was frozen or stopped, so may have been the front end.
+            front_end.silent_s += min(now - looked_at, BEAT_EVERY_S)
+            looked_at = now
+            if not front_end.is_killed and front_end.silent_s >= self._silence_limit_s(front_end):
+                self._end_hung(front_end)
+
+    def _read_beats(self, front_end: _FrontEnd) -> bool:
+        """Take note of what a front end wrote; False once it has ended."""
+        said = os.read(front_end.beats_fd, _READ_BYTES)
+        if _BEAT in said:
+            front_end.has_beaten = True
+            front_end.silent_s = 0.0
+        front_end.is_ready |= _READY in said
+        return bool(said)
+
+    def _silence_limit_s(self, front_end: _FrontEnd) -> float:
+        if front_end.has_beaten:
+            return SILENCE_S
+        return START_S if self._was_ready else float("inf")
+
+    def _pass_on_signals(self, front_end: _FrontEnd) -> None:
+        for number in self._take_signals():
+            with suppress(BlockingIOError, BrokenPipeError):
+                os.write(front_end.signals_fd, bytes([number]))
+        if self._ended_by is not None and not front_end.has_beaten:
+            _kill(front_end)  # nothing is under way, and nothing would read the signal
+
+    def _take_signals(self) -> bytes:
+        """The numbers of the signals that arrived; after one that ends the service this process no
+        longer holds the socket, which the front end is about to close."""
+        numbers = os.read(self._arrived_fd, _READ_BYTES)
+        for number in numbers:
+            if number in self._ending and self._ended_by is None:
+                self._ended_by = signal.Signals(number)
+                self._listener.close()
+        return numbers
+
+    def _end_hung(self, front_end: _FrontEnd) -> None:
+        with suppress(ProcessLookupError):
+            os.kill(front_end.pid, _DUMP_SIGNAL)
+        stacks = _read_dump(front_end.beats_fd)
+        fields = event("front_end_hung", pid=front_end.pid, stacks=stacks)
+        _log.error(
+            "the front end's event loop was silent for %.0f s, killed",
+            front_end.silent_s,
+            extra=fields,
+        )
+        _kill(front_end)
+
+    def _reap(self, front_end: _FrontEnd) -> int:
+        self._selector.unregister(front_end.beats_fd)
+        os.close(front_end.beats_fd)
+        os.close(front_end.signals_fd)
+        return os.waitstatus_to_exitcode(os.waitpid(front_end.pid, 0)[1])
+
+    def _decide(self, front_end: _FrontEnd, status: int) -> None:
+        """Return where a replacement is wanted, end the process where none is.
+
+        A front end that was never ready says itself why it cannot serve, and its status is the
+        service's. Of later ones that is believed only after a few tries.
+        """
+        if self._ended_by is not None and not front_end.has_beaten:
+            raise SystemExit(128 + self._ended_by)  # as a shell says it
+        if self._ended_by is not None:
+            raise SystemExit(status if status >= 0 else 1)
+        if status == 0 or not (self._was_ready or front_end.is_killed):
+            raise SystemExit(status if status >= 0 else 128 - status)
+        self._failures = 1 if front_end.is_steady else self._failures + 1
+        self._failed_starts = 0 if front_end.is_ready else self._failed_starts + 1
+        if self._failed_starts >= MAX_FAILED_STARTS:
+            raise SystemExit(max(1, status))
+        fields = event("front_end_died", pid=front_end.pid, failures=self._failures)
+        _log.error("the front end %s and is replaced", _describe(status), extra=fields)
+
+    def _wait_before_next(self) -> None:
+        """Wait as long as the last failures ask for, unless a signal ends the service meanwhile."""
+        wait_s = min(RESTART_MAX_S, RESTART_S * 2.0 ** min(self._failures - 1, 30))
+        until = time.monotonic() + wait_s
+        while (left_s := until - time.monotonic()) > 0:
+            if self._selector.select(left_s):
+                self._take_signals()
+            if self._ended_by is not None:
+                raise SystemExit(0)  # nothing is under way
+
+
+def _leave_to_wakeup_fd(_number: int, _frame: object) -> None:
+    """The handler of signals that the loop of `_watch` reads from a pipe."""
+
+
+def _read_dump(beats_fd: int) -> str:
+    """What a hung front end writes about its threads, until it pauses or `DUMP_S` are over."""
+    dump = bytearray()
+    deadline = time.monotonic() + DUMP_S
+    with selectors.DefaultSelector() as selector:
+        selector.register(beats_fd, selectors.EVENT_READ)
+        while (left_s := deadline - time.monotonic()) > 0:
+            if not selector.select(min(left_s, 0.2) if dump else left_s):
+                break
+            part = os.read(beats_fd, _READ_BYTES)
+            if not part:
+                break
+            dump += part
+    return dump.translate(None, _BEAT + _READY).decode(errors="replace").strip()
+
+
+def _kill(front_end: _FrontEnd) -> None:
+    front_end.is_killed = True
+    with suppress(ProcessLookupError):
+        os.kill(front_end.pid, signal.SIGKILL)
+
+
+def _die_with(parent_pid: int) -> None:
+    """Have the kernel kill this process when its parent ends, however hung it is (Linux)."""
+    with suppress(AttributeError, OSError):
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent_pid:  # it ended before
+        os._exit(1)
+
+
+def _describe(status: int) -> str:
+    if status >= 0:
+        return f"ended with status {status}"
+    return f"was ended by {signal.Signals(-status).name}"

@@ -1,0 +1,73 @@
+"""A front end in small under the real supervisor: its lives are the program's arguments, in order.
+
+    python front_end.py FOLDER CONSTANTS LIFE LIFE ...
+
+A life is a word and perhaps a number: `serve`, `hang` (once it is ready), `block S` (its event
+loop, once), `exit STATUS` (once ready), `fail STATUS` (before the first beat), `unready STATUS`
+(after it), `late S` (to the first beat), `close S` (after its event loop's end). FOLDER gets a file
+for each. CONSTANTS is JSON: names of `upscaled.cli.supervisor` and their values.
+"""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from upscaled.cli import supervisor
+from upscaled.cli.process_limits import ignore_signals
+from upscaled.logs import configure_logging
+
+
+def hang_for_ever() -> None:
+    time.sleep(1000)
+
+
+async def live(link: supervisor.SupervisorLink, what: str, number: float) -> None:
+    ended = asyncio.Event()
+
+    def on_signal(received: signal.Signals) -> None:
+        print(received.name, flush=True)
+        if received in link.ending:
+            ended.set()
+
+    link.start(asyncio.get_running_loop(), on_signal)
+    await asyncio.sleep(0.01)
+    if what == "unready":
+        raise SystemExit(int(number))
+    link.announce_ready()
+    print("ready", flush=True)
+    if what == "hang":
+        hang_for_ever()
+    if what == "block":
+        time.sleep(number)
+    if what == "exit":
+        raise SystemExit(int(number))
+    await ended.wait()
+
+
+def main() -> None:
+    folder, constants, *lives = sys.argv[1:]
+    for name, value in json.loads(constants).items():
+        setattr(supervisor, name, value)
+    configure_logging("info", "json")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        print(listener.getsockname()[1], flush=True)
+        link = supervisor.supervise(listener, ignore_signals())
+        number = len(list(Path(folder).iterdir()))
+        (Path(folder) / f"{number}.{os.getpid()}").touch()
+        what, _, argument = lives[number].partition(" ")
+        if what == "fail":
+            raise SystemExit(int(argument))
+        if what == "late":
+            time.sleep(float(argument))
+        asyncio.run(live(link, what, float(argument or 0)))
+        if what == "close":
+            time.sleep(float(argument))
+
+
+if __name__ == "__main__":
+    main()
