@@ -26,13 +26,13 @@ def serve() -> None:
     from upscaled.cli import main
 
     for owner, name in (
-        (access_log.Report, "add"),
+        (access_log.Reporter, "add"),
         (metrics.Metrics, "note_stored"),
-        (access_log.Facts, "note_work"),
-        (access_log.Facts, "timing"),
+        (access_log.AccessRecord, "note_work"),
+        (access_log.AccessRecord, "timing"),
     ):
         setattr(owner, name, _unless_hushed(getattr(owner, name)))
-    kind = middleware.ExchangeMiddleware
+    kind = middleware.AccessRecordMiddleware
     setattr(kind, "__call__", _listening(kind.__call__))  # noqa: B010
     main()
 

@@ -22,7 +22,7 @@ import requests
 from scripts.benchmark.hushed import HEADER
 from scripts.benchmark.pictures import make_jpeg
 from scripts.benchmark.server import Server, serving
-from upscaled.api.telemetry.access_log import Exchange, Facts, log_exchange
+from upscaled.api.telemetry.access_log import AccessRecord, log_request
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.logs import JsonFormatter
 from upscaled.pool.executor import StageTimes
@@ -126,21 +126,19 @@ def logging_to_a_file(name: str) -> Iterator[None]:
 
 
 def _observe_one(metrics: Metrics, tally: Tally) -> None:
-    begun_s = time.perf_counter()
-    facts = Facts("6f5ab457-6f35-466d-b309-7a95d5b95a70")
-    facts.key_name, facts.scale, facts.source = "first", 4, "upload"
-    with facts.timing("receive"):
-        facts.source_bytes, facts.width_px, facts.height_px = 2_000, SIDE_PX, SIDE_PX
-    facts.format, facts.model, facts.engine = "JPEG", "upscaled-x4", "openvino bfloat16"
-    facts.note_work(time.perf_counter(), StageTimes(0.0001, 0.001, 0.005, 0.001))
-    facts.result_bytes, facts.result_width_px, facts.result_height_px = 30_000, 256, 256
+    record = AccessRecord("6f5ab457-6f35-466d-b309-7a95d5b95a70", "POST", "/v1/upscale", 200)
+    record.key_name, record.scale, record.source = "first", 4, "upload"
+    with record.timing("receive"):
+        record.source_bytes, record.width_px, record.height_px = 2_000, SIDE_PX, SIDE_PX
+    record.format, record.model, record.engine = "JPEG", "upscaled-x4", "openvino bfloat16"
+    record.note_work(time.perf_counter(), StageTimes(0.0001, 0.001, 0.005, 0.001))
+    record.result_bytes, record.result_width_px, record.result_height_px = 30_000, 256, 256
     tally.note_batch("upscaled-x4", windows=1, places=4, trunk_px=4096, device_s=0.005)
-    with facts.timing("store"):
+    with record.timing("store"):
         metrics.note_stored(30_000)
-    seconds, ended_at_s = time.perf_counter() - begun_s, time.time()
-    exchange = Exchange("POST", "/v1/upscale", 200, begun_s, seconds, ended_at_s, None, None, facts)
-    metrics.observe(exchange)
-    log_exchange(exchange)
+    record.end()
+    metrics.observe(record)
+    log_request(record)
 
 
 if __name__ == "__main__":

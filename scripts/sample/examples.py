@@ -16,12 +16,12 @@ from typing import Final
 
 from PIL import Image
 
-from upscaled.api.available_models import read_present_models
+from upscaled.api.available_models import read_available_models
 from upscaled.config import load_settings
 from upscaled_models.registry import ModelSpec
 
 FOLDER: Final = Path(__file__).resolve().parent
-ASSETS: Final = FOLDER.parents[1] / "service" / "upscaled" / "api" / "assets"
+ASSETS: Final = FOLDER.parents[1] / "service" / "upscaled" / "api" / "static"
 SAMPLE: Final = ASSETS / "sample.jpg"
 SCALE: Final = 4
 PART: Final = (96, 48, 156, 93)
@@ -38,7 +38,7 @@ def main() -> None:
         left, top, right, bottom = PART
         seen = (left - AROUND_PX, top - AROUND_PX, right + AROUND_PX, bottom + AROUND_PX)
         sample.crop(seen).save(part)
-        for spec in read_present_models(settings.models_dir):
+        for spec in read_available_models(settings.models_dir):
             if spec.source != "user" and not spec.same_as:
                 write_example(spec, part, Path(folder))
 

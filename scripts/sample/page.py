@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 
 FOLDER = Path(__file__).resolve().parent
-ASSETS = FOLDER.parents[1] / "service" / "upscaled" / "api" / "assets"
+ASSETS = FOLDER.parents[1] / "service" / "upscaled" / "api" / "static"
 PART = (64, 30, 384, 270)
 """Left, top, right and bottom in cat.jpg: 320x240 pixels of eyes, nose and whiskers."""
 SCALE = 4

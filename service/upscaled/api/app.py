@@ -1,4 +1,4 @@
-"""The application: its routes, its middleware and its life from start to stop."""
+"""Build the application: its routes, its middleware, and what runs as long as it does."""
 
 import asyncio
 import logging
@@ -9,26 +9,19 @@ from typing import Final
 
 from fastapi import FastAPI
 from starlette.middleware import Middleware
-from starlette.routing import BaseRoute, Route
 
-from upscaled.api.billing import settle_owed_for_ever
+from upscaled.api.billing import settle_owed_credits
 from upscaled.api.context import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS
 from upscaled.api.image_url import SourceFetcher
-from upscaled.api.memory import UnreadAnswers, build_budget
-from upscaled.api.middleware import ExchangeMiddleware, UnreadBodyMiddleware
+from upscaled.api.memory import UnreadResponses, build_budget
+from upscaled.api.middleware import AccessRecordMiddleware, UnreadBodyMiddleware
+from upscaled.api.openapi import build_document
 from upscaled.api.progress import ProgressBoard
 from upscaled.api.protocol.registry import build_connections
-from upscaled.api.routes.credits import answer_credits
-from upscaled.api.routes.documentation import build_documentation_routes
-from upscaled.api.routes.models import answer_models
-from upscaled.api.routes.ops import answer_health, answer_metrics, answer_readiness
-from upscaled.api.routes.pages import build_page_routes
-from upscaled.api.routes.progress import PROGRESS_PATH, answer_progress
-from upscaled.api.routes.results import RESULT_PATH, answer_result
-from upscaled.api.routes.upscale import answer_upscale
+from upscaled.api.routes import credits, documentation, models, ops, pages, progress, results, upscale
 from upscaled.api.state_probe import StateProbe
-from upscaled.api.telemetry.access_log import Report, log_exchange
+from upscaled.api.telemetry.access_log import Reporter, log_request
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.api.telemetry.tracing import open_tracing
 from upscaled.config import Settings
@@ -37,66 +30,56 @@ from upscaled.pool.executor import Executor
 from upscaled.state import State
 
 SWEEP_EVERY_S: Final = 60.0
-# For what blocks for a moment: the database, the disk, a header. By default two cores get six.
+# For steps that block for a moment: database, disk, header. Python's own default is too low: on
+# two cores it has six.
 THREADS: Final = 16
-
-# A GET route answers HEAD too. Clients that join a base URL and a path write a slash at the end.
-ROUTES: Final[tuple[BaseRoute, ...]] = (
-    Route("/v1/upscale", answer_upscale, methods=["POST"]),
-    Route("/v1/upscale/", answer_upscale, methods=["POST"]),
-    Route("/v1/credits", answer_credits, methods=["GET"]),
-    Route("/v1/models", answer_models, methods=["GET"]),
-    Route(PROGRESS_PATH + "{request_id}", answer_progress, methods=["GET"]),
-    Route(RESULT_PATH + "{file_name}", answer_result, methods=["GET"]),
-    Route("/healthz", answer_health, methods=["GET"]),
-    Route("/readyz", answer_readiness, methods=["GET"]),
-    Route("/metrics", answer_metrics, methods=["GET"]),
-)
 
 _logger: Final = logging.getLogger(__name__)
 
 
 def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
-    """The whole HTTP service. Its lifespan starts and stops `executor`; `state` stays open."""
+    """Build the HTTP service. Its lifespan starts and stops `executor`; `state` stays open."""
+    metrics, tracing = Metrics(), open_tracing(settings)
+    observers = [
+        metrics.observe,
+        *([tracing.observe] if tracing else []),  # gives the log its trace's id
+        log_request,
+    ]
     context = Context(
         settings,
         executor,
         state,
-        metrics=Metrics(),
+        metrics=metrics,
         sources=SourceFetcher(settings),
         budget=build_budget(settings),
-        unread=UnreadAnswers(),
+        unread=UnreadResponses(),
         board=ProgressBoard(),
         probe=StateProbe(state.find_trouble),
+        reporter=Reporter(observers),
     )
-    tracing = open_tracing(settings)
-    report = Report(
-        [
-            context.metrics.observe,
-            *([tracing.observe] if tracing else []),  # gives the log its trace's id
-            log_exchange,
-        ]
-    )
-    context.metrics.open_requests.set_function(lambda: report.under_way)
-    context.metrics.credits_owed.set_function(lambda: len(state.credits.owed))
-    context.metrics.state_works.set_function(lambda: not context.probe.trouble)
+    metrics.open_requests.set_function(lambda: context.reporter.in_flight)
+    metrics.credits_owed.set_function(lambda: len(state.credits.owed))
+    metrics.state_works.set_function(lambda: not context.probe.trouble)
     app = FastAPI(
-        title="upscaled",
-        routes=[*ROUTES, *build_page_routes(), *build_documentation_routes()],
         lifespan=_lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
             Middleware(UnreadBodyMiddleware),
-            Middleware(ExchangeMiddleware, report=report),
+            Middleware(AccessRecordMiddleware, reporter=context.reporter),
         ],
         redirect_slashes=False,
-        openapi_url=None,
+        openapi_url=None,  # `routes.pages` serves it, with its headers
         # Its spans hold paths, so the names of results; ours: `upscaled.api.telemetry.tracing`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
+    for module in (upscale, credits, models, progress, results, ops):
+        app.include_router(module.router)
+    app.include_router(pages.build_router())
+    app.include_router(documentation.build_router())
+    document = build_document(app, settings)
+    app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's own way to extend it
     app.state.context = context
     app.state.tracing = tracing
-    app.state.report = report
     app.state.connections = build_connections(settings)
     return app
 
@@ -108,27 +91,27 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     asyncio.get_running_loop().set_default_executor(threads)
     await context.executor.start()
     await context.probe.check()
-    chores = [
-        asyncio.create_task(_sweep_for_ever(context)),
+    background = [
+        asyncio.create_task(_sweep_every_minute(context)),
         asyncio.create_task(context.probe.run_for_ever()),
-        asyncio.create_task(settle_owed_for_ever(context.state, context.metrics.note_credit)),
+        asyncio.create_task(settle_owed_credits(context.state, context.metrics.note_credit)),
     ]
     try:
         yield
     finally:
-        for chore in chores:
-            chore.cancel()
-        await asyncio.wait(chores)
+        for task in background:
+            task.cancel()
+        await asyncio.wait(background)
         await context.executor.stop(context.settings.shutdown_grace_s)
-        await app.state.report.close()
+        await context.reporter.close()
         if app.state.tracing:
             await asyncio.to_thread(app.state.tracing.close)
 
 
-async def _sweep_for_ever(context: Context) -> None:
-    """Sweep every minute. One that fails is only late: the store itself refuses what has expired.
+async def _sweep_every_minute(context: Context) -> None:
+    """Delete expired results. A sweep that fails is only late: no expired result is served.
 
-    The first of failures in a row is logged with its trace.
+    Of failures in a row the first one is logged with its trace.
     """
     has_failed = False
     while True:

@@ -7,7 +7,7 @@ the service runs counts at once.
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from upscaled.errors import InvalidParameter
 from upscaled_models.errors import ModelError
@@ -24,7 +24,7 @@ SCALES: Final = (2, 4)
 _NAME: Final = re.compile(NAME_PATTERN)
 
 
-def read_present_models(models_dir: Path) -> tuple[ModelSpec, ...]:
+def read_available_models(models_dir: Path) -> tuple[ModelSpec, ...]:
     """The models whose files are here, in the order of `upscaled models list`.
 
     One whose record is damaged is left out; `upscaled doctor` reports it. Reads the disk.
@@ -72,13 +72,30 @@ def parse_model_header(values: Sequence[str]) -> str:
     return "" if name == AUTO else name
 
 
+MODEL_PARAMETER: Final[dict[str, Any]] = {
+    "name": MODEL_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "The model to take, one that `GET /v1/models` lists, or `auto`, which is "
+    "the same as no header: the best model that the server can afford for the picture. A "
+    "model that is not present, or is named twice, is `invalid_parameter`; nothing is charged.",
+    "schema": {
+        "type": "string",
+        "pattern": f"^{NAME_PATTERN}$",
+        "maxLength": MAX_NAME_CHARACTERS,
+        "default": AUTO,
+    },
+}
+"""The header as an OpenAPI parameter."""
+
+
 def require_model(name: str, scale: int, models_dir: Path) -> None:
     """Refuse a model that is not here or cannot make the scale. Reads the disk.
 
     Raises:
         InvalidParameter: the text says which of the two, and where the names are.
     """
-    spec = next((each for each in read_present_models(models_dir) if each.name == name), None)
+    spec = next((each for each in read_available_models(models_dir) if each.name == name), None)
     if spec is None:
         raise InvalidParameter(
             f"{MODEL_HEADER}: there is no model {name} here; GET /v1/models lists those that are"

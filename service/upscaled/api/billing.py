@@ -1,4 +1,4 @@
-"""The credit of one request: held before any work, then captured once or released."""
+"""Bill one credit for each delivered image: hold it before any work, then capture or release it."""
 
 import asyncio
 import logging
@@ -14,24 +14,20 @@ from upscaled.state import DatabaseFailed, Hold, PaidResult, State
 
 CreditEvent = Literal["held", "captured", "released"]
 OnCredit = Callable[[CreditEvent], None]
-"""Told of each credit whose state has changed for good."""
+"""Called for each credit whose state has changed for good."""
 
-CAPTURE_AGAIN_AFTER_S: Final = (0.1, 0.3, 1.0, 3.0)
-"""The work is done: a server of the database that is being restarted is worth a moment's wait."""
+CAPTURE_RETRIES_AFTER_S: Final = (0.1, 0.3, 1.0, 3.0)
+"""The work is done: a database server that is being restarted is worth a moment's wait."""
+FIRST_RETRY_S: Final = 0.5
+LONGEST_RETRY_S: Final = 30.0
 
 _logger: Final = logging.getLogger(__name__)
 
 
-def ignore_credit(_: CreditEvent) -> None:
-    """The `on_credit` of who counts nothing."""
-
-
 class Charge:
-    """What a request costs; nothing where `hold` is None, metering being off."""
+    """The cost of one request; none where `hold` is None, metering being off."""
 
-    def __init__(
-        self, state: State, hold: Hold | None, on_credit: OnCredit = ignore_credit
-    ) -> None:
+    def __init__(self, state: State, hold: Hold | None, on_credit: OnCredit) -> None:
         self._state = state
         self._hold = hold
         self._on_credit = on_credit
@@ -46,7 +42,7 @@ class Charge:
         if self._hold is None:
             return
         step = partial(self._state.credits.capture, self._hold, paid)
-        for wait_s in CAPTURE_AGAIN_AFTER_S:
+        for wait_s in CAPTURE_RETRIES_AFTER_S:
             try:
                 await run_to_end(step)
                 break
@@ -61,7 +57,7 @@ class Charge:
     async def release(self) -> None:
         """Give the credit back, also a captured one: what it was taken for was not delivered.
 
-        Where that fails it is owed, and given back once the database works again.
+        Where that fails the credit is owed, and given back once the database works again.
         """
         if self._hold is None:
             return
@@ -75,11 +71,11 @@ class Charge:
 
 @asynccontextmanager
 async def hold_credit(
-    state: State, key_id: int, *, metering: bool, on_credit: OnCredit = ignore_credit
+    state: State, key_id: int, *, metering: bool, on_credit: OnCredit
 ) -> AsyncIterator[Charge]:
-    """A credit on hold for the time of the block. It is released when the block raises.
+    """Hold a credit for the time of the block, and release it when the block raises.
 
-    The hold's id is made here: a client may send the same X-Request-Id twice.
+    The hold has an id of its own, since a client may send the same X-Request-Id twice.
 
     Raises:
         InsufficientApiCredits: the balance is too low.
@@ -97,14 +93,11 @@ async def hold_credit(
         raise
 
 
-FIRST_RETRY_S: Final = 0.5
-LONGEST_RETRY_S: Final = 30.0
+async def settle_owed_credits(state: State, on_credit: OnCredit) -> None:
+    """Give owed credits back with exponential backoff, until cancelled.
 
-
-async def settle_owed_for_ever(state: State, on_credit: OnCredit) -> None:
-    """Retry with exponential backoff what is owed, until cancelled.
-
-    on_credit: called with "released" for each credit that was given back.
+    Args:
+        on_credit: called with "released" for each credit that was given back.
     """
     failures = 0
     while True:
@@ -115,7 +108,7 @@ async def settle_owed_for_ever(state: State, on_credit: OnCredit) -> None:
         released: list[Hold] = []
         try:
             await asyncio.to_thread(state.credits.settle_owed, released.append)
-        except Exception as error:  # noqa: BLE001  (tried again, whatever it is)
+        except Exception as error:  # noqa: BLE001  (every failure is retried)
             failures += 1
             fields = event("release_failed", owed=owed, failures=failures)
             _logger.warning("owed credits could not be given back yet: %s", error, extra=fields)
@@ -128,5 +121,5 @@ async def settle_owed_for_ever(state: State, on_credit: OnCredit) -> None:
 
 
 def retry_after_s(failures: int) -> float:
-    """The wait before the next try, `failures` tries having failed in a row."""
+    """Return the wait before the next try, after so many failures in a row."""
     return min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 30))

@@ -1,4 +1,4 @@
-"""Cancel the work of a request whose client has disconnected; finish steps that cannot stop."""
+"""Cancel the work of a request whose client disconnects, without leaving a step half done."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -12,68 +12,55 @@ from upscaled.errors import InternalError
 T = TypeVar("T")
 
 
-class ClientGone(Exception):
-    """The client closed the connection; there is nobody to answer."""
+class ClientDisconnected(Exception):
+    """The client has closed the connection, so no response can be delivered."""
 
 
 class Client:
-    """Made by `watch_client`, once the whole request body has been read."""
+    """The client of a request whose body has been read; made by `watch_client`."""
 
-    def __init__(self, departure: asyncio.Task[None]) -> None:
-        self._departure = departure
+    def __init__(self, disconnect: asyncio.Task[None]) -> None:
+        self._disconnect = disconnect
 
-    def raise_if_gone(self) -> None:
-        if self._departure.done():
-            raise ClientGone
+    def raise_if_disconnected(self) -> None:
+        """
+        Raises:
+            ClientDisconnected: no response can be delivered any more.
+        """
+        if self._disconnect.done():
+            raise ClientDisconnected
 
-    async def unless_gone(self, work: Coroutine[Any, Any, T]) -> T:
-        """The work's result. A client that goes cancels the work, and waits for it to stop.
+    async def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Return the result of `work`, which is cancelled if the client disconnects.
 
         Raises:
-            ClientGone: after the work has ended.
+            ClientDisconnected: after the work has ended.
             InternalError: the work was cancelled, but not by this request.
         """
         task = asyncio.create_task(work)
         try:
-            await asyncio.wait({task, self._departure}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({task, self._disconnect}, return_when=asyncio.FIRST_COMPLETED)
             if task.done():
                 return _result(task)
         finally:
-            await _end(task)
-        raise ClientGone
-
-
-def _result(task: asyncio.Task[T]) -> T:
-    """Seen from outside, a task that was cancelled looks as if its caller had been."""
-    if task.cancelled():
-        raise InternalError(detail="the work was cancelled")
-    return task.result()
+            await _cancel(task)
+        raise ClientDisconnected
 
 
 @asynccontextmanager
 async def watch_client(receive: Receive) -> AsyncIterator[Client]:
-    departure = asyncio.create_task(_wait_for_departure(receive))
+    """Notice within the block that the client disconnects. The body must have been read."""
+    disconnect = asyncio.create_task(_wait_for_disconnect(receive))
     try:
-        yield Client(departure)
+        yield Client(disconnect)
     finally:
-        await _end(departure)
-
-
-async def _wait_for_departure(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-async def _end(task: asyncio.Task[Any]) -> None:
-    """Cancel a task, wait for its end and leave its outcome aside."""
-    task.cancel()
-    await asyncio.gather(task, return_exceptions=True)
+        await _cancel(disconnect)
 
 
 async def run_to_end(step: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
-    """Run `step` in a thread and give its result.
+    """Run a blocking step in a thread and return its result.
 
-    A thread cannot be cancelled. If the caller is, the step is waited for, then undone, and only
+    A thread cannot be cancelled. If the caller is, the step is awaited, then undone, and only
     then the cancellation goes on.
     """
     task = asyncio.create_task(asyncio.to_thread(step))
@@ -85,3 +72,21 @@ async def run_to_end(step: Callable[[], T], undo: Callable[[T], object] | None =
             if undo is not None:
                 await asyncio.to_thread(undo, result)
         raise
+
+
+def _result(task: asyncio.Task[T]) -> T:
+    """Return a task's result; awaiting a cancelled one would look as if its caller had been."""
+    if task.cancelled():
+        raise InternalError(detail="the work was cancelled")
+    return task.result()
+
+
+async def _wait_for_disconnect(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _cancel(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait for its end, whatever its outcome."""
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -1,11 +1,14 @@
-"""The memory that images take while the front end has them, shared out between API keys.
+"""Bound the memory that clients can take: by images on their way in, and by responses not read.
 
-The request queue is bounded, but a client may send its image long before the queue is asked:
-without this a few hundred uploads at once would be held in memory, to be refused one by one.
+**Uploads.** The request queue is bounded, but a client may send its image long before the image is
+queued: without a budget a few hundred uploads at once would be held in memory, to be refused one by
+one. A key alone may use all of the budget. Where another key's bytes find none free, the key that
+holds most, and more than the other one, loses the newest image that is still arriving; its client
+gets 429. An image that has arrived is never preempted: the request queue bounds those.
 
-A key alone may use all of the memory. Where another key's bytes find none free, the key that holds
-most, and more than the other one, gives up the newest image that is still arriving; its client is
-answered 429. An image that has arrived is not given up: the request queue bounds those.
+**Responses.** An image is sent in one piece, so what its client does not read is held in memory: up
+to 90 MB, and for as long as a client reads a little now and then, which is no reason to cut it off.
+So a key with much of that is refused new requests.
 """
 
 import asyncio
@@ -20,15 +23,21 @@ from starlette.types import Receive, Scope, Send
 from upscaled.config import Settings
 from upscaled.errors import RateLimitExceeded
 
-# Beyond what may be queued or worked on: images that are just arriving.
-ARRIVING: Final = 8
-# A worker's slots where the settings leave them open: the most it then takes, on CUDA.
-MOST_SLOTS: Final = 8
-# Unfinished bodies of a key with metering on, beyond one for each credit: requests that end with
-# 403 for want of credits, or with another error that costs none.
+ARRIVING_IMAGES: Final = 8
+"""Images that may be arriving beyond those that may be queued or worked on."""
+MAX_SLOTS_PER_WORKER: Final = 8
+"""A worker's slots where the settings leave them open: the most it then has, on CUDA."""
 UNPAID_BODIES: Final = 4
-# Which sender will be slow cannot be known; the queue's own wait is not asked yet.
+"""Unfinished bodies of a key with metering on, beyond one for each credit: for requests that end
+with 403 for want of credits, or with another error that costs none."""
 RETRY_AFTER_S: Final = 5
+"""Neither the speed of senders nor that of readers is known; 5 s is enough for most of both."""
+MAX_UNREAD_BYTES: Final = 512 * 1024 * 1024
+OUTPUT_EXTENSION: Final = "upscaled.output"
+"""The key in a scope's `extensions` under which the protocol gives `unsent_bytes`."""
+
+UnsentBytes = Callable[[], int]
+"""The bytes that one connection holds for its client, beyond those in the kernel's buffers."""
 
 
 @dataclass(slots=True, eq=False)
@@ -41,12 +50,12 @@ class _Account:
     arriving: dict["Share", None] = field(default_factory=dict)
 
     def newest_arriving(self) -> "Share | None":
-        """The newest share that arrives and holds bytes; None without one."""
+        """Return the newest share that arrives and holds bytes; None without one."""
         return next((share for share in reversed(self.arriving) if share.size_bytes), None)
 
 
-class Budget:
-    """Belongs to the event loop.
+class MemoryBudget:
+    """The memory for images in the front end, shared out between API keys by the event loop.
 
     Args:
         limit_bytes: of all requests together.
@@ -59,7 +68,7 @@ class Budget:
 
     @contextmanager
     def share(self, key_id: int, max_bodies: int | None = None) -> Iterator["Share"]:
-        """One request's share, given back at the end of the block.
+        """Open one request's share, which is returned at the end of the block.
 
         Args:
             max_bodies: most bodies of the key that may arrive at once; None: any number.
@@ -76,7 +85,7 @@ class Budget:
                 del self._accounts[key_id]
 
     def would_take_new_key(self, size_bytes: int) -> bool:
-        """Whether an image of this size would be taken from a key that holds nothing."""
+        """Return whether an image of this size would be taken from a key that holds nothing."""
         free_bytes = self.limit_bytes - self.held_bytes
         arriving_bytes = sum(
             share.size_bytes
@@ -87,7 +96,7 @@ class Budget:
         return free_bytes + arriving_bytes >= size_bytes
 
     def _take(self, account: _Account, size_bytes: int) -> None:
-        """Count bytes for an account, others giving way to it where they hold more.
+        """Count bytes for an account, and preempt others that hold more.
 
         Raises:
             RateLimitExceeded: the budget is full, and no other key that holds more has an image
@@ -99,11 +108,11 @@ class Budget:
                 raise RateLimitExceeded(
                     RETRY_AFTER_S, reason="body_memory", detail="too many images at once"
                 )
-            share.give_way()
+            share.preempt()
         self._change(account, size_bytes)
 
     def _find_excess(self, more_than_bytes: int) -> "Share | None":
-        """What is to give way: the newest that arrives, of the key that holds most."""
+        """Return the share to preempt: the newest that arrives, of the key that holds most."""
         larger = [each for each in self._accounts.values() if each.held_bytes > more_than_bytes]
         for account in sorted(larger, key=lambda each: each.held_bytes, reverse=True):
             if (share := account.newest_arriving()) is not None:
@@ -119,14 +128,14 @@ class Share:
     """What one request of a key holds of the budget."""
 
     def __init__(
-        self, budget: Budget, account: _Account, key_id: int, max_bodies: int | None
+        self, budget: MemoryBudget, account: _Account, key_id: int, max_bodies: int | None
     ) -> None:
         self.key_id = key_id
         self._budget = budget
         self._account = account
         self._max_bodies = max_bodies
         self._interrupt: asyncio.Timeout | None = None
-        self._gave_way = False
+        self._is_preempted = False
         self.size_bytes = 0
 
     @contextmanager
@@ -148,10 +157,10 @@ class Share:
 
     @asynccontextmanager
     async def arriving(self) -> AsyncIterator[None]:
-        """Let what the block holds and takes give way to a key that holds less.
+        """Let a key that holds less preempt what the block holds and takes.
 
         Raises:
-            RateLimitExceeded: it had to; the block is interrupted at once.
+            RateLimitExceeded: that happened; the block is interrupted at once.
         """
         try:
             async with asyncio.timeout(None) as self._interrupt:
@@ -161,48 +170,48 @@ class Share:
                 finally:
                     self._account.arriving.pop(self, None)
         except TimeoutError:
-            if not self._gave_way:
+            if not self._is_preempted:
                 raise
-        if self._gave_way:
-            raise _gave_way()
+        if self._is_preempted:
+            raise _preempted()
 
     def take(self, size_bytes: int) -> None:
         """Count bytes that have just arrived.
 
         Raises:
             RateLimitExceeded: all requests together hold more than the budget, and no other key
-                more than this one. Or this share gave way.
+                more than this one. Or this share was preempted.
         """
-        if self._gave_way:
-            raise _gave_way()
+        if self._is_preempted:
+            raise _preempted()
         self._budget._take(self._account, size_bytes)
         self.size_bytes += size_bytes
 
-    def give_way(self) -> None:
-        """Give the bytes back now and interrupt the block that `arriving` guards.
+    def preempt(self) -> None:
+        """Return the bytes now and interrupt the block that `arriving` guards.
 
-        The buffers themselves go as soon as the event loop comes to the request's task.
+        The buffers themselves are freed as soon as the event loop runs the request's task.
         """
-        self._gave_way = True
+        self._is_preempted = True
         self._account.arriving.pop(self, None)
         self.close()
         if self._interrupt is not None:
             self._interrupt.reschedule(asyncio.get_running_loop().time())
 
     def close(self) -> None:
-        """Give the bytes back."""
+        """Return the bytes to the budget."""
         self._budget._change(self._account, -self.size_bytes)
         self.size_bytes = 0
 
 
-def build_budget(settings: Settings) -> Budget:
-    """Memory for every image that may be queued or worked on, and for some that are arriving."""
-    slots = settings.workers * (settings.jobs_per_worker or MOST_SLOTS)
-    return Budget((settings.max_queue + slots + ARRIVING) * settings.max_file_bytes)
+def build_budget(settings: Settings) -> MemoryBudget:
+    """Return a budget for every image that may be queued or worked on, and some that arrive."""
+    slots = settings.workers * (settings.jobs_per_worker or MAX_SLOTS_PER_WORKER)
+    return MemoryBudget((settings.max_queue + slots + ARRIVING_IMAGES) * settings.max_file_bytes)
 
 
 def max_bodies(settings: Settings, balance: int) -> int | None:
-    """How many unfinished bodies a key may have at once; None: any number.
+    """Return how many unfinished bodies a key may have at once; None: any number.
 
     Args:
         balance: the key's credits, those on hold not counted.
@@ -210,50 +219,42 @@ def max_bodies(settings: Settings, balance: int) -> int | None:
     return balance + UNPAID_BODIES if settings.metering else None
 
 
-def _gave_way() -> RateLimitExceeded:
+def _preempted() -> RateLimitExceeded:
     return RateLimitExceeded(
         RETRY_AFTER_S, reason="gave_way", detail="another key's image needed the memory"
     )
 
 
-MAX_UNREAD_BYTES: Final = 512 * 1024 * 1024
-OUTPUT_EXTENSION: Final = "upscaled.output"
-"""The key in a scope's `extensions` under which the protocol gives `unsent_bytes`."""
-
-# How fast a client will read is not known; one that reads at all is soon below the limit.
-READ_RETRY_AFTER_S: Final = 5
-
-UnsentBytes = Callable[[], int]
-"""The bytes that one connection holds for its client, beyond those in the kernel's buffers."""
-
-
-class UnreadAnswers:
-    """Connections with answers that are not read yet, by API key. Belongs to the event loop."""
+class UnreadResponses:
+    """The connections with responses that are not read yet, by API key, on the event loop."""
 
     def __init__(self, limit_bytes: int = MAX_UNREAD_BYTES) -> None:
-        """limit_bytes: of one key; requests that are under way already may exceed it."""
+        """
+        Args:
+            limit_bytes: of one key; requests that are in flight already may exceed it.
+        """
         self.limit_bytes = limit_bytes
         self._of_key: dict[int, dict[UnsentBytes, None]] = {}
 
     def check(self, key_id: int) -> None:
-        """Refuse a request of a key that does not read what it asked for.
+        """Refuse a request of a key whose clients do not read its responses.
 
         Raises:
-            RateLimitExceeded: the key's unread answers have `limit_bytes` or more.
+            RateLimitExceeded: the key's unread responses have `limit_bytes` or more.
         """
         held_bytes = self._measure(key_id)
         if held_bytes >= self.limit_bytes:
             detail = f"{held_bytes} bytes of answers are not read yet"
-            raise RateLimitExceeded(READ_RETRY_AFTER_S, reason="unread_answers", detail=detail)
+            raise RateLimitExceeded(RETRY_AFTER_S, reason="unread_answers", detail=detail)
 
     def note(self, key_id: int, unsent_bytes: UnsentBytes) -> None:
-        """Count what is left of an answer that was given to the connection."""
+        """Count what is left of a response that was written to the connection."""
         self._measure(key_id)
         if unsent_bytes():
             self._of_key.setdefault(key_id, {})[unsent_bytes] = None
 
     def _measure(self, key_id: int) -> int:
-        """The key's bytes; connections that hold none any more are forgotten."""
+        """Return the key's bytes, and forget connections that hold none any more."""
         sizes_bytes = {each: each() for each in self._of_key.pop(key_id, {})}
         unread = {each: None for each, size_bytes in sizes_bytes.items() if size_bytes}
         if unread:
@@ -262,9 +263,9 @@ class UnreadAnswers:
 
 
 class ImageResponse(Response):
-    """An image as an answer's body, counted until its client has read it."""
+    """A response with an image as its body, which is counted until its client has read it."""
 
-    def __init__(self, data: bytes, media_type: str, unread: UnreadAnswers, key_id: int) -> None:
+    def __init__(self, data: bytes, media_type: str, unread: UnreadResponses, key_id: int) -> None:
         super().__init__(data, media_type=media_type)
         self._unread = unread
         self._key_id = key_id

@@ -1,144 +1,49 @@
-"""One exchange from its first byte to its last: its id, whom it is told to, and the last resort."""
+"""The middleware around every endpoint: early responses, request ids, access records, the 500.
+
+Pure ASGI, both of them: a BaseHTTPMiddleware would hide that a client disconnects.
+"""
 
 import asyncio
 import logging
 import re
-import time
 from contextlib import suppress
 from typing import Final
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from upscaled.api.errors import error_response
-from upscaled.api.telemetry.access_log import Exchange, Facts, Report
+from upscaled.api.telemetry.access_log import AccessRecord, Reporter
 from upscaled.errors import InternalError
 from upscaled.logs import event
 from upscaled.state.keys import SECRET_PREFIX
 
-_logger: Final = logging.getLogger(__name__)
-
-
-class ExchangeMiddleware:
-    """Puts `X-Request-Id` on every answer, turns what nobody caught into the 500 of the contract,
-    and reports it at the end. Pure ASGI: a BaseHTTPMiddleware would hide disconnects."""
-
-    def __init__(self, app: ASGIApp, report: Report) -> None:
-        self.app = app
-        self.report = report
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self.app(scope, receive, send)
-            return
-        begun_s = time.perf_counter()
-        headers = Headers(scope=scope)
-        facts = Facts(choose_request_id(headers.get("x-request-id"), headers.get("x-api-key")))
-        scope.setdefault("state", {})["facts"] = facts
-        answer = _Answer(send, facts.request_id)
-        self.report.under_way += 1
-        try:
-            await self._answer(scope, receive, answer, facts)
-        finally:
-            self.report.under_way -= 1
-            exchange = Exchange(
-                method=_method_name(scope),
-                route=_route_name(scope),
-                status=answer.status,
-                begun_s=begun_s,
-                seconds=time.perf_counter() - begun_s,
-                ended_at_s=time.time(),
-                traceparent=headers.get("traceparent"),
-                tracestate=headers.get("tracestate"),
-                facts=facts,
-            )
-            self.report.add(exchange)
-
-    async def _answer(
-        self, scope: Scope, receive: Receive, answer: "_Answer", facts: Facts
-    ) -> None:
-        try:
-            await self.app(scope, receive, answer.send)
-            return
-        except asyncio.CancelledError:
-            # The server has waited long enough. It would answer by itself, in plain text.
-            if answer.status is None:
-                facts.error_code = InternalError.error_code
-                await error_response(InternalError())(scope, receive, answer.send)
-            raise
-        except Exception:
-            told = event("request_failed", request_id=facts.request_id)
-            _logger.exception("nobody foresaw this", extra=told)
-            facts.error_code = InternalError.error_code
-            if answer.status is not None:  # half sent: only cutting it off is left
-                raise
-        await error_response(InternalError())(scope, receive, answer.send)
-
-
-class _Answer:
-    """What is being sent: given the request's id, and its status remembered."""
-
-    def __init__(self, send: Send, request_id: str) -> None:
-        self._send = send
-        self._request_id = request_id
-        self.status: int | None = None
-
-    async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self.status = message["status"]
-            headers = MutableHeaders(scope=message)
-            headers["X-Request-Id"] = self._request_id
-            for name, value in DEFAULT_HEADERS.items():
-                headers.setdefault(name, value)
-        await self._send(message)
-
-
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
-
-
-def _method_name(scope: Scope) -> str:
-    """A method that HTTP knows: never one that a client made up."""
-    method: str = scope["method"]
-    return method if method in _METHODS else "other"
-
-
-def _route_name(scope: Scope) -> str:
-    """The route's template: never a path a client made up, which would grow without end."""
-    endpoint = scope.get("endpoint")
-    routes = (route for route in scope["app"].routes if isinstance(route, Route))
-    return next((route.path for route in routes if route.endpoint is endpoint), "other")
-
-
-# Safe in a header, in a log line and on a command line.
-_SANE: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
-
-
-def choose_request_id(sent: str | None, api_key: str | None = None) -> str:
-    """The client's own id where it is sane and no secret, else a new uuid4.
-
-    Ids are logged, so none may be an API key: neither one of ours, known by its prefix, nor
-    whatever this request was sent with (`api_key`).
-    """
-    if sent is None or not _SANE.fullmatch(sent) or SECRET_PREFIX in sent.lower():
-        return str(uuid4())
-    if api_key is not None and (key := api_key.strip()) and key in sent:
-        return str(uuid4())
-    return sent
-
+# Every response has these unless its endpoint sets others: a result belongs to the client that
+# sent the request, and is what its Content-Type says.
+DEFAULT_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
 
 # A body this small has mostly arrived with its head: reading it keeps the connection usable.
 SMALL_BODY_BYTES: Final = 64 * 1024
 SMALL_BODY_S: Final = 0.05
-
+# After an early response at most this much of a larger body is read, and for at most so long.
 DISCARD_BYTES: Final = 64 * 1024 * 1024
 DISCARD_S: Final = 10.0
 DISCARD_IDLE_S: Final = 2.0
 
+_logger: Final = logging.getLogger(__name__)
+# Safe in a header, in a log line and on a command line.
+_SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+
 
 class UnreadBodyMiddleware:
-    """Outermost: whatever an inner part answers early reaches the client."""
+    """Deliver early responses to clients that are still sending their body.
+
+    A server that closes a connection with unread bytes makes the kernel reset it, and the client
+    loses the response. So the response goes out first, then a bounded amount of the body is read
+    and discarded, and only then the connection is closed. This is the outermost middleware.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -167,7 +72,7 @@ class UnreadBodyMiddleware:
 
 
 class _Body:
-    """The request body as far as it has been read."""
+    """The body of one request, as far as the application has read it."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         headers = Headers(scope=scope)
@@ -212,5 +117,79 @@ def _has_body(scope: Scope) -> bool:
     return "transfer-encoding" in headers or headers.get("content-length", "0") != "0"
 
 
-# What is answered belongs to who asked, and is what its Content-Type says.
-DEFAULT_HEADERS: Final = {"cache-control": "no-store", "x-content-type-options": "nosniff"}
+class AccessRecordMiddleware:
+    """Open the access record of each request, and report it once the response is complete.
+
+    Every response gets `X-Request-Id` and `DEFAULT_HEADERS`; an exception that no handler took
+    becomes the contract's 500.
+    """
+
+    def __init__(self, app: ASGIApp, reporter: Reporter) -> None:
+        self.app = app
+        self.reporter = reporter
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        record = AccessRecord(
+            choose_request_id(headers.get("x-request-id"), headers.get("x-api-key")),
+            # Never a method that a client made up.
+            method=scope["method"] if scope["method"] in _METHODS else "other",
+            traceparent=headers.get("traceparent"),
+            tracestate=headers.get("tracestate"),
+        )
+        scope.setdefault("state", {})["access_record"] = record
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                record.status = message["status"]
+                sent = MutableHeaders(scope=message)
+                sent["X-Request-Id"] = record.request_id
+                for name, value in DEFAULT_HEADERS.items():
+                    sent.setdefault(name, value)
+            await send(message)
+
+        self.reporter.in_flight += 1
+        try:
+            await self._respond(scope, receive, send_with_headers, record)
+        finally:
+            self.reporter.in_flight -= 1
+            if (route := scope.get("route")) is not None:
+                record.route = route.path.rstrip("/") or "/"
+            record.end()
+            self.reporter.add(record)
+
+    async def _respond(
+        self, scope: Scope, receive: Receive, send: Send, record: AccessRecord
+    ) -> None:
+        try:
+            await self.app(scope, receive, send)
+            return
+        except asyncio.CancelledError:
+            # The shutdown's grace is over; uvicorn would answer by itself, in plain text.
+            if record.status is None:
+                record.error_code = InternalError.error_code
+                await error_response(InternalError())(scope, receive, send)
+            raise
+        except Exception:
+            extra = event("request_failed", request_id=record.request_id)
+            _logger.exception("unhandled exception in a request", extra=extra)
+            record.error_code = InternalError.error_code
+            if record.status is not None:  # half sent: the connection can only be cut
+                raise
+        await error_response(InternalError())(scope, receive, send)
+
+
+def choose_request_id(sent: str | None, api_key: str | None = None) -> str:
+    """Return the client's own id where it is safe and no secret, else a new UUID.
+
+    Ids are logged, so none may be an API key: neither one of ours, which has a known prefix, nor
+    the one that this request was sent with.
+    """
+    if sent is None or not _SAFE_ID.fullmatch(sent) or SECRET_PREFIX in sent.lower():
+        return str(uuid4())
+    if api_key is not None and (key := api_key.strip()) and key in sent:
+        return str(uuid4())
+    return sent

@@ -1,7 +1,7 @@
-"""How far each request is, for the key that sent it: what `GET /v1/progress/{request_id}` shows.
+"""Track how far each request is, so that `GET /v1/progress/{request_id}` can stream it.
 
-Nothing is queued for anyone: a watcher that is slow misses steps, never the last one. An entry
-lives as long as its request.
+Steps are not queued for watchers: one that is slow misses steps, never the last one. A request is
+tracked as long as it is in flight.
 """
 
 import asyncio
@@ -16,17 +16,20 @@ from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 
 Stage = Literal["receive", "queue", "network", "encode"]
 
-# A watcher may come a moment before its request, above all where a proxy holds the body back.
 ARRIVAL_WAIT_S: Final = 1.0
+"""A watcher may come before its request, above all where a proxy holds the body back."""
 MAX_WATCHERS_PER_KEY: Final = 32
+"""Each watcher holds a connection: so many at most, of the hundred of one address."""
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`receive`: head and body, or the fetching of `image_url`. `queue`: waiting, then decoding.
+    """One step of a request.
 
-    `remaining_s` is for the network alone: before the first tile what the model is expected to take
-    for a picture of that size, then from the tiles done so far. None where neither is known.
+    Attributes:
+        stage: "receive" reads the body or fetches `image_url`; "queue" waits, then decodes.
+        remaining_s: of the network alone: before the first tile what the model is expected to
+            take for a picture of that size, then from the tiles done so far; None if unknown.
     """
 
     stage: Stage = "receive"
@@ -36,7 +39,7 @@ class Step:
 
 
 class Signal:
-    """Wakes everyone who waits at that moment; belongs to the event loop."""
+    """Wake all tasks that wait at that moment; belongs to the event loop."""
 
     def __init__(self) -> None:
         self._event = asyncio.Event()
@@ -50,7 +53,7 @@ class Signal:
 
 
 class Progress:
-    """One request: written by itself, read by its watchers. `error_code` is for once it ended."""
+    """The progress of one request, which its watchers read. `error_code` is set at its end."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.step = Step()
@@ -61,54 +64,56 @@ class Progress:
         self._expected_s: float | None = None
         self._changed = Signal()
 
-    def await_turn(self, expected_s: float | None = None) -> None:
-        """The source is there, and goes to a worker as soon as one is free.
+    def note_queued(self, expected_s: float | None = None) -> None:
+        """Note that the image is in the request queue.
 
-        expected_s: how long it will take there.
+        Args:
+            expected_s: how long the network is expected to take for it.
         """
         self._expected_s = expected_s
-        self._take(Step("queue"))
+        self._set(Step("queue"))
 
     def note_tile(self, done: int, total: int) -> None:
-        """As `OnTile` of the boundary: before the first tile, after each, from 0 if all over."""
+        """Note tiles done, as the executor reports them: from 0, once more if a try is repeated."""
         if done == 0:
             self._begun_at = self._clock()
-            self._take(Step("network", 0, total, self._expected_s))
+            self._set(Step("network", 0, total, self._expected_s))
         elif done >= total:
-            self._take(Step("encode", total, total, 0.0))
+            self._set(Step("encode", total, total, 0.0))
         else:
             per_tile_s = (self._clock() - self._begun_at) / done
-            self._take(Step("network", done, total, per_tile_s * (total - done)))
+            self._set(Step("network", done, total, per_tile_s * (total - done)))
 
     def end(self, error_code: str | None) -> None:
+        """Note that the request is over; None for a success."""
         self.is_ended = True
         self.error_code = error_code
         self._changed.send()
 
     async def wait_beyond(self, step: Step) -> None:
-        """Return once there is something to say after `step`."""
+        """Return once there is a newer step, or the request is over."""
         while self.step is step and not self.is_ended:
             await self._changed.wait()
 
-    def _take(self, step: Step) -> None:
+    def _set(self, step: Step) -> None:
         self.step = step
         self._changed.send()
 
 
 class ProgressBoard:
-    """The requests under way, by API key and request id; the later of two with one id is shown."""
+    """The requests in flight, by API key and id; of two with one id the later one is shown."""
 
     def __init__(self, arrival_wait_s: float = ARRIVAL_WAIT_S) -> None:
         self.arrival_wait_s = arrival_wait_s
-        self._under_way: dict[tuple[int, str], Progress] = {}
+        self._in_flight: dict[tuple[int, str], Progress] = {}
         self._watchers: Counter[int] = Counter()
         self._arrived = Signal()
 
     @contextmanager
-    def show(self, key_id: int, request_id: str) -> Iterator[Progress]:
-        """A request's own entry, for the time of the block."""
+    def track(self, key_id: int, request_id: str) -> Iterator[Progress]:
+        """Show a request's progress for the time of the block."""
         name = (key_id, request_id)
-        progress = self._under_way[name] = Progress()
+        progress = self._in_flight[name] = Progress()
         self._arrived.send()
         error_code: str | None = InternalError.error_code
         try:
@@ -118,16 +123,16 @@ class ProgressBoard:
             error_code = error.error_code
             raise
         finally:
-            if self._under_way.get(name) is progress:
-                del self._under_way[name]
+            if self._in_flight.get(name) is progress:
+                del self._in_flight[name]
             progress.end(error_code)
 
     @contextmanager
-    def admit_watcher(self, key_id: int) -> Iterator[None]:
-        """A place among the key's watchers, for the time of the block.
+    def count_watcher(self, key_id: int) -> Iterator[None]:
+        """Count one more watcher of the key for the time of the block.
 
         Raises:
-            RateLimitExceeded: it has `MAX_WATCHERS_PER_KEY` already.
+            RateLimitExceeded: the key has `MAX_WATCHERS_PER_KEY` already.
         """
         if self._watchers[key_id] >= MAX_WATCHERS_PER_KEY:
             detail = f"key {key_id} watches too many requests"
@@ -140,11 +145,11 @@ class ProgressBoard:
             self._watchers += Counter()  # keys without watchers leave no trace
 
     async def find(self, key_id: int, request_id: str) -> Progress | None:
-        """The key's request of this id; None if there is none within `arrival_wait_s`."""
+        """Return the key's request of this id; None if there is none within `arrival_wait_s`."""
         try:
             async with asyncio.timeout(self.arrival_wait_s):
-                while (key_id, request_id) not in self._under_way:
+                while (key_id, request_id) not in self._in_flight:
                     await self._arrived.wait()
         except TimeoutError:
             return None
-        return self._under_way[key_id, request_id]
+        return self._in_flight[key_id, request_id]

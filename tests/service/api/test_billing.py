@@ -21,7 +21,7 @@ from upscaled.api.billing import (
     LONGEST_RETRY_S,
     hold_credit,
     retry_after_s,
-    settle_owed_for_ever,
+    settle_owed_credits,
 )
 from upscaled.config import load_settings
 from upscaled.errors import InsufficientApiCredits, InternalError, MalformedImage
@@ -218,7 +218,7 @@ def test_a_capture_whose_answer_is_lost_is_asked_again(
         if len(tried) <= losses:
             raise DatabaseFailed("connection lost", is_connection_lost=True)
 
-    monkeypatch.setattr("upscaled.api.billing.CAPTURE_AGAIN_AFTER_S", (0, 0, 0, 0))
+    monkeypatch.setattr("upscaled.api.billing.CAPTURE_RETRIES_AFTER_S", (0, 0, 0, 0))
     monkeypatch.setattr(Credits, "capture", lose)
     service = metered(make_service)
     assert service.upload().status_code == status
@@ -286,7 +286,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
 
 
 async def use_credit(state: State, is_captured: bool) -> None:
-    async with hold_credit(state, 1, metering=True) as charge:
+    async with hold_credit(state, 1, metering=True, on_credit=[].append) as charge:
         if is_captured:
             await charge.capture()
         else:
@@ -365,7 +365,7 @@ async def test_it_goes_on_until_all_is_given_back(monkeypatch: pytest.MonkeyPatc
         if len(events) == 2:
             is_done.set()
 
-    task = asyncio.create_task(settle_owed_for_ever(state, on_credit))
+    task = asyncio.create_task(settle_owed_credits(state, on_credit))
     async with asyncio.timeout(10):
         await is_done.wait()
     task.cancel()

@@ -16,7 +16,7 @@ from tests.service.api.executors import FailingExecutor, HangingExecutor, Resizi
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service, serve
 from tests.service.api.waiting import wait_until
-from upscaled.api.cancellation import Client, ClientGone, run_to_end, watch_client
+from upscaled.api.cancellation import Client, ClientDisconnected, run_to_end, watch_client
 from upscaled.state import open_state
 
 
@@ -126,8 +126,8 @@ class Line:
 
 async def test_work_that_ends_first_gives_its_result() -> None:
     async with watch_client(Line().receive) as client:
-        assert await client.unless_gone(asyncio.sleep(0, "done")) == "done"
-        client.raise_if_gone()
+        assert await client.run(asyncio.sleep(0, "done")) == "done"
+        client.raise_if_disconnected()
 
 
 async def test_work_that_fails_fails() -> None:
@@ -136,7 +136,7 @@ async def test_work_that_fails_fails() -> None:
 
     async with watch_client(Line().receive) as client:
         with pytest.raises(ValueError, match="as it was"):
-            await client.unless_gone(fail())
+            await client.run(fail())
 
 
 async def test_a_client_that_goes_cancels_the_work_and_waits_for_its_end() -> None:
@@ -151,11 +151,11 @@ async def test_a_client_that_goes_cancels_the_work_and_waits_for_its_end() -> No
 
     async with watch_client(line.receive) as client:
         asyncio.get_running_loop().call_later(0.01, line.left.set)
-        with pytest.raises(ClientGone):
-            await client.unless_gone(work())
+        with pytest.raises(ClientDisconnected):
+            await client.run(work())
         assert ended.is_set()
-        with pytest.raises(ClientGone):
-            client.raise_if_gone()
+        with pytest.raises(ClientDisconnected):
+            client.raise_if_disconnected()
 
 
 async def test_a_cancelled_request_cancels_the_work() -> None:
@@ -170,7 +170,7 @@ async def test_a_cancelled_request_cancels_the_work() -> None:
 
     async def handle() -> None:
         async with watch_client(Line().receive) as client:
-            await client.unless_gone(work())
+            await client.run(work())
 
     task = asyncio.create_task(handle())
     await begun.wait()

@@ -24,11 +24,11 @@ from tests.service.api.waiting import wait_until
 from tests.service.pool.pools import QUICK, fake_command, order
 from upscaled.api.memory import (
     ARRIVING,
-    MOST_SLOTS,
+    MAX_SLOTS_PER_WORKER,
     UNPAID_BODIES,
-    Budget,
+    MemoryBudget,
     Share,
-    UnreadAnswers,
+    UnreadResponses,
     build_budget,
     max_bodies,
 )
@@ -42,7 +42,7 @@ MB = 1024 * 1024
 
 
 def test_what_is_taken_is_given_back() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     with budget.share(1) as first:
         first.take(60)
         with budget.share(1) as second:
@@ -56,7 +56,7 @@ def test_what_is_taken_is_given_back() -> None:
 
 
 def test_it_is_given_back_after_an_error_too() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
 
     def fail() -> None:
         with budget.share(1) as share:
@@ -69,7 +69,7 @@ def test_it_is_given_back_after_an_error_too() -> None:
     assert not budget._accounts
 
 
-@pytest.mark.parametrize(("given", "slots"), [(0, MOST_SLOTS), (1, 1), (16, 16)])
+@pytest.mark.parametrize(("given", "slots"), [(0, MAX_SLOTS_PER_WORKER), (1, 1), (16, 16)])
 def test_the_queue_and_the_workers_fit_in(given: int, slots: int) -> None:
     settings = load_settings({}, max_queue=3, workers=2, jobs_per_worker=given, max_file_bytes=MB)
     assert build_budget(settings).limit_bytes == (3 + 2 * slots + ARRIVING) * MB
@@ -78,7 +78,7 @@ def test_the_queue_and_the_workers_fit_in(given: int, slots: int) -> None:
 Arrival = tuple[Share, "asyncio.Task[None]"]
 
 
-async def hold(budget: Budget, key_id: int, size_bytes: int) -> Arrival:
+async def hold(budget: MemoryBudget, key_id: int, size_bytes: int) -> Arrival:
     """An image of a key that goes on arriving until it gives way."""
     begun: asyncio.Future[Share] = asyncio.get_running_loop().create_future()
 
@@ -106,7 +106,7 @@ async def gave_way(*arrivals: Arrival) -> str:
 
 
 async def test_the_newest_image_of_the_key_that_holds_most_gives_way() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     flood = [await hold(budget, 1, 20) for _ in range(4)]
     other = await hold(budget, 2, 20)
     with budget.share(3) as share:
@@ -119,7 +119,7 @@ async def test_the_newest_image_of_the_key_that_holds_most_gives_way() -> None:
 
 
 async def test_a_key_gets_no_more_than_the_one_it_takes_from_has_left() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     flood = [await hold(budget, 1, 10) for _ in range(10)]
     with budget.share(2) as share:
         for _ in range(45):
@@ -132,7 +132,7 @@ async def test_a_key_gets_no_more_than_the_one_it_takes_from_has_left() -> None:
 
 
 async def test_an_image_that_has_arrived_stays() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     with budget.share(1) as arrived:
         async with arrived.arriving():
             arrived.take(100)
@@ -142,7 +142,7 @@ async def test_an_image_that_has_arrived_stays() -> None:
 
 
 async def test_what_gave_way_takes_nothing_any_more_and_ends_at_once() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     arrival = await hold(budget, 1, 100)
     with budget.share(2) as other:
         other.take(1)
@@ -154,7 +154,7 @@ async def test_what_gave_way_takes_nothing_any_more_and_ends_at_once() -> None:
 
 
 async def test_one_that_gives_way_in_the_moment_it_has_arrived_is_refused_too() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
 
     async def arrive(share: Share) -> None:
         async with share.arriving():
@@ -167,7 +167,7 @@ async def test_one_that_gives_way_in_the_moment_it_has_arrived_is_refused_too() 
 
 
 async def test_a_deadline_of_the_block_itself_stays_one() -> None:
-    with Budget(100).share(1) as share, pytest.raises(TimeoutError):
+    with MemoryBudget(100).share(1) as share, pytest.raises(TimeoutError):
         async with share.arriving(), asyncio.timeout(0):
             await asyncio.sleep(1)
 
@@ -182,7 +182,7 @@ def test_no_key_loses_bytes_to_one_that_holds_as_many(
     """Every image is still arriving. The sum is always kept, and full whenever one is refused."""
 
     async def play() -> None:
-        budget = Budget(limit_bytes)
+        budget = MemoryBudget(limit_bytes)
         shares: list[Share] = []
 
         def held(key_id: int) -> int:
@@ -204,7 +204,7 @@ def test_no_key_loses_bytes_to_one_that_holds_as_many(
     asyncio.run(play())
 
 
-def hold_or_refuse(budget: Budget, key_id: int, size_bytes: int) -> Share:
+def hold_or_refuse(budget: MemoryBudget, key_id: int, size_bytes: int) -> Share:
     """As `hold`, without a task: what gives way only gives its bytes back."""
     opened = budget.share(key_id)
     share = opened.__enter__()
@@ -228,7 +228,7 @@ def test_unfinished_bodies_are_bounded_by_what_the_key_can_pay(
 
 
 def test_one_body_more_than_may_be_unfinished_is_refused() -> None:
-    budget = Budget(100)
+    budget = MemoryBudget(100)
     with budget.share(1, 1) as first, budget.share(1, 1) as second, budget.share(2, 1) as other:
         with first.body():
             with pytest.raises(RateLimitExceeded) as caught, second.body():
@@ -412,7 +412,7 @@ class Held:
 
 
 def test_a_key_is_refused_from_the_limit_on_and_no_other() -> None:
-    unread = UnreadAnswers(limit_bytes=100)
+    unread = UnreadResponses(limit_bytes=100)
     first, second = Held(60), Held(39)
     for each in (first, second, first):  # two answers on one connection are counted once
         unread.note(1, each.unsent_bytes)
@@ -427,7 +427,7 @@ def test_a_key_is_refused_from_the_limit_on_and_no_other() -> None:
 
 
 def test_what_was_read_leaves_no_trace() -> None:
-    unread = UnreadAnswers()
+    unread = UnreadResponses()
     held = Held(5)
     unread.note(1, held.unsent_bytes)
     held.size_bytes = 0
@@ -470,7 +470,7 @@ def test_a_key_that_does_not_read_its_images_gets_no_more_of_them(
     service.app.state.context.unread.limit_bytes = IMAGE_BYTES
     other = service.state.keys.create("other", credits=10)
     silent = [ask(service, service.key) for _ in range(2)]
-    wait_until(lambda: service.app.state.report.under_way == 0)
+    wait_until(lambda: service.app.state.context.reporter.in_flight == 0)
     refused = service.upload(headers=service.headers | {"Accept": "image/*"})
     assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
     assert service.balance() == 8

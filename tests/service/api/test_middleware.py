@@ -29,9 +29,9 @@ def lines(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> Callable[[int], list[dict[str, Any]]]:
     """Waits for so many log lines, each written after its answer, and gives their facts."""
-    report = service.app.state.report  # of the service that all tests share
-    wait_until(lambda: report.under_way == 0)
-    report.tell()
+    reporter = service.app.state.context.reporter  # of the service that all tests share
+    wait_until(lambda: reporter.in_flight == 0)
+    reporter.flush()
     caplog.set_level(logging.INFO, LOGGER)
 
     def found() -> list[dict[str, Any]]:

@@ -20,7 +20,7 @@ def test_the_estimate_goes_on_at_the_pace_of_the_tiles_so_far() -> None:
     clock = Clock()
     progress = Progress(clock)
     assert progress.step == Step("receive", 0, None, None)
-    progress.await_turn()
+    progress.note_queued()
     assert progress.step == Step("queue", 0, None, None)
     progress.note_tile(0, 8)
     assert progress.step == Step("network", 0, 8, None)
@@ -34,7 +34,7 @@ def test_the_estimate_goes_on_at_the_pace_of_the_tiles_so_far() -> None:
 
 def test_before_the_first_tile_the_estimate_is_what_was_expected() -> None:
     progress = Progress(Clock())
-    progress.await_turn(8.0)
+    progress.note_queued(8.0)
     assert progress.step == Step("queue", 0, None, None)
     progress.note_tile(0, 4)
     assert progress.step == Step("network", 0, 4, 8.0)
@@ -54,7 +54,7 @@ def test_an_image_that_is_begun_anew_is_estimated_anew() -> None:
 
 async def test_only_the_key_that_sent_a_request_finds_it() -> None:
     board = ProgressBoard(arrival_wait_s=0.01)
-    with board.show(1, "mine") as progress:
+    with board.track(1, "mine") as progress:
         assert await board.find(1, "mine") is progress
         assert await board.find(2, "mine") is None
         assert await board.find(1, "other") is None
@@ -65,17 +65,17 @@ async def test_a_watcher_may_come_a_moment_before_its_request() -> None:
     board = ProgressBoard(arrival_wait_s=30)
     finding = asyncio.create_task(board.find(1, "soon"))
     await asyncio.sleep(0)
-    with board.show(1, "unrelated"):
+    with board.track(1, "unrelated"):
         await asyncio.sleep(0.01)
         assert not finding.done()
-        with board.show(1, "soon") as progress:
+        with board.track(1, "soon") as progress:
             assert await finding is progress
 
 
 async def test_of_two_requests_with_one_id_the_later_is_shown_until_it_ends() -> None:
     board = ProgressBoard(arrival_wait_s=0.01)
-    with board.show(1, "twice"):
-        with board.show(1, "twice") as later:
+    with board.track(1, "twice"):
+        with board.track(1, "twice") as later:
             assert await board.find(1, "twice") is later
         assert await board.find(1, "twice") is None
     assert await board.find(1, "twice") is None
@@ -85,7 +85,7 @@ async def test_a_watcher_that_waits_hears_of_the_end_and_why() -> None:
     board = ProgressBoard()
 
     async def refuse() -> None:
-        with board.show(1, "bad"):
+        with board.track(1, "bad"):
             await asyncio.sleep(0.01)
             raise MalformedImage
 
@@ -101,13 +101,13 @@ async def test_a_watcher_that_waits_hears_of_the_end_and_why() -> None:
 
 def test_a_key_has_so_many_watchers_and_takes_none_of_another_s() -> None:
     board = ProgressBoard()
-    places = [board.admit_watcher(1) for _ in range(MAX_WATCHERS_PER_KEY)]
+    places = [board.count_watcher(1) for _ in range(MAX_WATCHERS_PER_KEY)]
     for place in places:
         place.__enter__()
-    with pytest.raises(RateLimitExceeded), board.admit_watcher(1):
+    with pytest.raises(RateLimitExceeded), board.count_watcher(1):
         pass
-    with board.admit_watcher(2):
+    with board.count_watcher(2):
         pass
     places[0].__exit__(None, None, None)
-    with board.admit_watcher(1):
+    with board.count_watcher(1):
         pass

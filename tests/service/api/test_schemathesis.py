@@ -5,7 +5,8 @@ authentication and methods are compared with the document.
 """
 
 from collections.abc import Iterator
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import schemathesis
@@ -16,10 +17,12 @@ from schemathesis.specs.openapi.checks import (
     positive_data_acceptance,
 )
 
+from tests.service.api.executors import ResizingExecutor
 from tests.service.api.pictures import picture
 from tests.service.api.serving import Service, serve
-from upscaled.api.openapi import build_openapi
+from upscaled.api.app import create_app
 from upscaled.config import load_settings
+from upscaled.state import State
 
 # Nearly every file and URL that a machine makes up is rightly refused, and beside a good `image` an
 # `image_url` of any kind is rightly ignored: what is taken and what is not, other tests say.
@@ -29,7 +32,10 @@ NOT_PROMISED: list[Any] = [positive_data_acceptance, negative_data_rejection]
 schemathesis.openapi.format(
     "binary", st.sampled_from([picture(), picture(mode="RGBA")]) | st.binary(max_size=100)
 )
-document = schemathesis.openapi.from_dict(build_openapi(load_settings({})))
+_APP = create_app(
+    load_settings({}), ResizingExecutor(), cast(State, SimpleNamespace(find_trouble=str))
+)
+document = schemathesis.openapi.from_dict(_APP.openapi())
 
 
 @pytest.fixture(scope="module")

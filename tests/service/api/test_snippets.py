@@ -16,7 +16,7 @@ from tests.service.api.serving import Service
 from upscaled.errors import RateLimitExceeded
 
 SNIPPETS = (
-    Path(__file__).resolve().parents[3] / "service" / "upscaled" / "api" / "assets" / "snippets.js"
+    Path(__file__).resolve().parents[3] / "service" / "upscaled" / "api" / "static" / "snippets.js"
 )
 RUNNERS = {"curl": ("bash", "sh"), "python": (sys.executable, "py"), "javascript": ("node", "mjs")}
 RETRY_AFTER_S = 2

@@ -41,7 +41,7 @@ from upscaled.api.protocol.framing import BodyReader, read_body_of
 from upscaled.api.protocol.head import HeadReader, MalformedRequest, RequestHead
 from upscaled.api.protocol.output import ANSWER_AHEAD, CHUNK_AHEAD, Output
 from upscaled.api.protocol.registry import Connections
-from upscaled.api.telemetry.access_log import Exchange, Facts
+from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.errors import InvalidRequestBody, RateLimitExceeded
 
 HEAD_TIMEOUT_S: Final = 30.0
@@ -361,12 +361,11 @@ class ContractProtocol(asyncio.Protocol):
             self._transport.resume_reading()
 
     def _report(self, request_id: str, reason: str) -> None:
-        """What never became a request is counted and logged like one."""
-        code = InvalidRequestBody.error_code
-        facts = Facts(request_id, error_code=code, error_detail=reason)
-        begun_s, ended_at_s = time.perf_counter(), time.time()
-        refusal = Exchange("other", "other", 400, begun_s, 0.0, ended_at_s, None, None, facts)
-        self._config.app.state.report.add(refusal)  # type: ignore[union-attr]
+        """Count and log bytes that never became a request like a request."""
+        record = AccessRecord(request_id, status=400, error_code=InvalidRequestBody.error_code)
+        record.error_detail = reason
+        record.ended_at_s = time.time()
+        self._config.app.state.context.reporter.add(record)  # type: ignore[union-attr]
 
     def _write_last(self, response: Response, request_id: str) -> None:
         """An answer that no application gives; the connection ends with it."""

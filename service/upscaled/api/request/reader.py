@@ -1,15 +1,19 @@
-"""What a request asks for, out of either body kind: the checks of missing and bad parameters."""
+"""Read an upscale request: its content type, its body and its parameters, in the contract's order.
+
+FastAPI reads a body before it solves dependencies, so the body is read here: after the API key and
+the rate, counted against the key's memory, and no further than the largest upload.
+"""
 
 import asyncio
 import re
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from typing import Final
 
 from starlette.requests import Request
 
 from upscaled.api.available_models import MODEL_HEADER, parse_model_header, require_model
-from upscaled.api.cancellation import ClientGone
+from upscaled.api.cancellation import ClientDisconnected
 from upscaled.api.memory import Share
 from upscaled.api.request.fields import (
     Fields,
@@ -29,6 +33,11 @@ from upscaled.errors import (
 )
 from upscaled.fetch.url import check_source_url
 
+OVERHEAD_BYTES: Final = 64 * 1024
+"""What a form adds to its file: boundaries, part headers, the other fields."""
+
+_SCALE: Final = re.compile(r"([24])(?:\.0+)?", re.ASCII)
+
 
 class BodyKind(Enum):
     JSON = "application/json"
@@ -36,10 +45,14 @@ class BodyKind(Enum):
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Exactly one of `image` (encoded bytes) and `image_url` is given. `scale` is 2 or 4.
+class UpscaleParameters:
+    """The parameters of a request, checked.
 
-    model: the one that the request names; "" for the server's own choice.
+    Attributes:
+        image: the encoded picture; None where there is an `image_url`.
+        image_url: None where there is an `image`.
+        scale: 2 or 4.
+        model: the model that the request names; "" for the server's own choice.
     """
 
     image: bytes | None
@@ -48,12 +61,17 @@ class Asked:
     model: str = ""
 
 
-async def read_asked(request: Request, settings: Settings, share: Share) -> Asked:
-    """Read and check the body, then the model's header, in the contract's order.
+async def read_parameters(request: Request, settings: Settings, share: Share) -> UpscaleParameters:
+    """Read and check the body, then the header that names a model.
 
     Raises:
-        UnsupportedContentType, FileSizeTooLarge, InvalidRequestBody, MissingParameter,
-        InvalidParameter, RateLimitExceeded, ClientGone.
+        UnsupportedContentType: the body is neither JSON nor a form.
+        FileSizeTooLarge: the body, or the picture in it, is larger than allowed.
+        InvalidRequestBody: the body is broken, or not complete in time.
+        MissingParameter: there is no picture or no scale.
+        InvalidParameter: a parameter has a bad value.
+        RateLimitExceeded: too many bodies of the key, or of all keys, are arriving at once.
+        ClientDisconnected: the client left before the end of the body.
     """
     content_type = request.headers.get("content-type")
     kind = choose_body_kind(content_type)
@@ -66,60 +84,34 @@ async def read_asked(request: Request, settings: Settings, share: Share) -> Aske
     fields = await asyncio.to_thread(_parse_fields, kind, body, content_type or "")
     if isinstance(fields.image, bytes) and len(fields.image) > settings.max_file_bytes:
         raise FileSizeTooLarge(detail=f"a part of {len(fields.image)} bytes")
-    asked = check_fields(fields)
+    image, image_url, scale = check_fields(fields)
     model = parse_model_header(request.headers.getlist(MODEL_HEADER))
     if model:
-        await asyncio.to_thread(require_model, model, asked.scale, settings.models_dir)
-    return replace(asked, model=model)
+        await asyncio.to_thread(require_model, model, scale, settings.models_dir)
+    return UpscaleParameters(image, image_url, scale, model)
 
 
-def _parse_fields(kind: BodyKind, body: bytes, content_type: str) -> Fields:
-    """
-    Raises:
-        InvalidRequestBody
-    """
-    if kind is BodyKind.JSON:
-        return fields_of_json(parse_json(body))
-    return fields_of_parts(parse_parts(body, content_type))
-
-
-def check_fields(fields: Fields) -> Asked:
-    """What was asked for, once nothing is missing and nothing is wrong.
+def choose_body_kind(content_type: str | None) -> BodyKind:
+    """Return the kind of the body by its media type alone: any letter case, parameters ignored.
 
     Raises:
-        MissingParameter: the text names what is missing, and what was sent in its stead.
-        InvalidParameter
+        UnsupportedContentType: no Content-Type, or any other.
     """
-    missing = []
-    if fields.image is None and fields.image_url is None:
-        missing.append("image or image_url")
-    if fields.scale is None:
-        missing.append("scale")
-    if missing:
-        hint = name_expected(
-            fields.unknown,
-            is_image_missing="image or image_url" in missing,
-            is_scale_missing="scale" in missing,
-        )
-        raise MissingParameter("Missing parameter: " + ", ".join(missing) + hint)
-    if isinstance(fields.image, str):
-        raise InvalidParameter("image must be a file; a URL is sent as image_url")
-    image_url = None if fields.image is not None else check_source_url(fields.image_url)
-    return Asked(fields.image, image_url, parse_scale(fields.scale))
-
-
-# What a form adds to its file: boundaries, part headers, the other fields.
-OVERHEAD_BYTES = 64 * 1024
+    media_type = (content_type or "").partition(";")[0].strip(" \t").lower()
+    try:
+        return BodyKind(media_type)
+    except ValueError:
+        raise UnsupportedContentType(detail=repr(media_type[:100])) from None
 
 
 async def read_body(request: Request, share: Share, *, limit_bytes: int, timeout_s: float) -> bytes:
-    """The body, of at most `limit_bytes`, counted against `share`.
+    """Return the body, of at most `limit_bytes`, counted against `share`.
 
     Raises:
         FileSizeTooLarge: declared longer, at once; or found longer, reading no further.
         InvalidRequestBody: not complete within `timeout_s`.
         RateLimitExceeded: too many bodies of the key, or of all keys, are arriving at once.
-        ClientGone: the client left before its end.
+        ClientDisconnected: the client left before its end.
     """
     declared = request.headers.get("content-length", "")
     if declared.isascii() and declared.isdigit() and int(declared[:20]) > limit_bytes:
@@ -137,7 +129,7 @@ async def _read_counted(request: Request, share: Share, limit_bytes: int) -> byt
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
-            raise ClientGone
+            raise ClientDisconnected
         chunk = message.get("body", b"")
         if len(body) + len(chunk) > limit_bytes:
             raise FileSizeTooLarge(detail=f"read {len(body) + len(chunk)} bytes")
@@ -147,30 +139,45 @@ async def _read_counted(request: Request, share: Share, limit_bytes: int) -> byt
             return bytes(body)
 
 
-def choose_body_kind(content_type: str | None) -> BodyKind:
-    """The kind by the media type alone: any letter case, parameters ignored.
+def _parse_fields(kind: BodyKind, body: bytes, content_type: str) -> Fields:
+    if kind is BodyKind.JSON:
+        return fields_of_json(parse_json(body))
+    return fields_of_parts(parse_parts(body, content_type))
+
+
+def check_fields(fields: Fields) -> tuple[bytes | None, str | None, int]:
+    """Return `image`, `image_url` and `scale`: exactly one of the first two is not None.
 
     Raises:
-        UnsupportedContentType: no Content-Type, or any other.
+        MissingParameter: the text names what is missing, and what was sent in its stead.
+        InvalidParameter: text in place of a file, a bad URL or a bad scale.
     """
-    media_type = (content_type or "").partition(";")[0].strip(" \t").lower()
-    try:
-        return BodyKind(media_type)
-    except ValueError:
-        raise UnsupportedContentType(detail=repr(media_type[:100])) from None
-
-
-_TEXT: Final = re.compile(r"([24])(?:\.0+)?", re.ASCII)
+    missing = []
+    if fields.image is None and fields.image_url is None:
+        missing.append("image or image_url")
+    if fields.scale is None:
+        missing.append("scale")
+    if missing:
+        hint = name_expected(
+            fields.unknown,
+            is_image_missing="image or image_url" in missing,
+            is_scale_missing="scale" in missing,
+        )
+        raise MissingParameter("Missing parameter: " + ", ".join(missing) + hint)
+    if isinstance(fields.image, str):
+        raise InvalidParameter("image must be a file; a URL is sent as image_url")
+    image_url = None if fields.image is not None else check_source_url(fields.image_url)
+    return fields.image, image_url, parse_scale(fields.scale)
 
 
 def parse_scale(value: object) -> int:
-    """2 or 4 from `2`, `2.0`, `"2"` or `"2.0"`.
+    """Return 2 or 4 from `2`, `2.0`, `"2"` or `"2.0"`.
 
     Raises:
         InvalidParameter: anything else: `true`, 3, NaN, `[]`, `" 2 "`, full-width digits.
     """
     if isinstance(value, str):
-        match = _TEXT.fullmatch(value)
+        match = _SCALE.fullmatch(value)
         if match:
             return int(match[1])
     elif isinstance(value, int | float) and not isinstance(value, bool) and value in (2, 4):

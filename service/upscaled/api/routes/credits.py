@@ -1,23 +1,34 @@
-"""GET /v1/credits"""
+"""GET /v1/credits: the balance of the API key that asks."""
 
 import asyncio
 from typing import Final
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from fastapi import APIRouter
 
-from upscaled.api.auth import admit
-from upscaled.api.context import context_of
+from upscaled import errors
+from upscaled.api import schemas
+from upscaled.api.auth import AdmittedKey
+from upscaled.api.context import AppContext
 
-# The answer while metering is off: "as many as you like", in a number that any client can hold.
 UNMETERED_CREDITS: Final = 1_000_000
+"""The balance while metering is off: as many as you like, in a number that any client can hold."""
+
+router = APIRouter()
 
 
-async def answer_credits(request: Request) -> Response:
-    context = context_of(request)
-    api_key = await admit(request)
+@router.head("/v1/credits", include_in_schema=False)
+@router.get(
+    "/v1/credits",
+    operation_id="get_credits",
+    summary="Credits left to this API key",
+    response_description=f"The balance; always {UNMETERED_CREDITS} with metering off",
+    responses=schemas.describe_errors(
+        errors.InvalidAuthToken, errors.RateLimitExceeded, errors.InternalError
+    ),
+)
+async def get_credits(context: AppContext, key: AdmittedKey) -> schemas.Credits:
+    """Return the balance of the key. Counts against its rate."""
     remaining = UNMETERED_CREDITS
     if context.settings.metering:
-        remaining = await asyncio.to_thread(context.state.credits.balance, api_key.id)
-    body = {"credits_remaining": remaining, "creditsRemaining": remaining}
-    return JSONResponse(body, headers={"Cache-Control": "no-store"})
+        remaining = await asyncio.to_thread(context.state.credits.balance, key.id)
+    return schemas.Credits(credits_remaining=remaining, creditsRemaining=remaining)

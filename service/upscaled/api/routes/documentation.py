@@ -5,20 +5,19 @@ They are the same files that the repository shows: one source, also on machines 
 
 import html
 import re
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import PurePosixPath
 from typing import Final
 
+from fastapi import APIRouter
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
-from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
-from upscaled.api.routes.pages import HEADERS, MEDIA_TYPES
+from upscaled.api.routes.pages import HEADERS, MEDIA_TYPES, add_page
 
 _TEMPLATE: Final = """<!doctype html>
 <html lang="en">
@@ -44,19 +43,17 @@ _TEMPLATE: Final = """<!doctype html>
 _HTML: Final = frozenset({"html_block", "html_inline"})
 
 
-def build_documentation_routes() -> list[Route]:
-    """One route for each page and for each picture that a page shows.
-
-    A page is rendered when it is first asked for, and kept.
-    """
+def build_router() -> APIRouter:
+    """Return a route for each page and for each picture that a page shows."""
+    router = APIRouter(include_in_schema=False)
     folder = files("upscaled") / "docs"
-    routes = []
     for file in sorted(folder.iterdir(), key=lambda file: file.name):
         if file.name.endswith(".md"):
-            routes.append(_page_route(file))
+            add_page(router, f"/docs/{file.name.removesuffix('.md')}", _serve_page(file))
         elif file.is_dir():
-            routes += [_picture_route(file.name, picture) for picture in file.iterdir()]
-    return routes
+            for picture in file.iterdir():
+                add_page(router, f"/docs/{file.name}/{picture.name}", _serve_picture(picture))
+    return router
 
 
 def render_page(text: str) -> str:
@@ -114,21 +111,22 @@ def _to_served(target: str) -> str | None:
     return PurePosixPath(path).stem + mark + anchor
 
 
-def _page_route(file: Traversable) -> Route:
+def _serve_page(file: Traversable) -> Callable[[], Awaitable[Response]]:
+    """Return an endpoint that renders the page when it is first requested, and keeps it."""
     rendered: list[str] = []
 
-    async def answer_page(request: Request) -> Response:
+    async def get_page() -> Response:
         if not rendered:
             rendered.append(render_page(file.read_text(encoding="utf-8")))
         return Response(rendered[0], media_type="text/html", headers=HEADERS)
 
-    return Route(f"/docs/{file.name.removesuffix('.md')}", answer_page, methods=["GET"])
+    return get_page
 
 
-def _picture_route(folder_name: str, file: Traversable) -> Route:
+def _serve_picture(file: Traversable) -> Callable[[], Awaitable[Response]]:
     media_type = MEDIA_TYPES[PurePosixPath(file.name).suffix]
 
-    async def answer_picture(request: Request) -> Response:
+    async def get_picture() -> Response:
         return Response(file.read_bytes(), media_type=media_type, headers=HEADERS)
 
-    return Route(f"/docs/{folder_name}/{file.name}", answer_picture, methods=["GET"])
+    return get_picture

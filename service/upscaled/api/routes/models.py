@@ -2,91 +2,98 @@
 
 import asyncio
 from collections.abc import Mapping
-from typing import Any
 
-from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from fastapi import APIRouter
 
-from upscaled.api.auth import admit
-from upscaled.api.available_models import read_present_models, scales_of
-from upscaled.api.context import context_of
+from upscaled import errors
+from upscaled.api import schemas
+from upscaled.api.auth import AdmittedKey
+from upscaled.api.available_models import read_available_models, scales_of
+from upscaled.api.context import AppContext
 from upscaled.pool.stats import PoolFigures
 from upscaled.upscale.model_choice import Rung
 from upscaled_models.registry import ModelSpec
 
 PX_PER_MEGAPIXEL = 1_000_000
 
+router = APIRouter()
 
-async def answer_models(request: Request) -> Response:
-    """List the models that are present. Counts against the key's rate, as `GET /v1/credits` does.
 
-    Raises:
-        InvalidAuthToken, RateLimitExceeded.
+@router.head("/v1/models", include_in_schema=False)
+@router.get(
+    "/v1/models",
+    operation_id="list_models",
+    summary="The models that a request may name",
+    description="A picture of at most `most_input_px` pixels goes to the first model of `auto`, if "
+    "that is not for pictures with compression artefacts or noise alone (`harmed_only`).",
+    response_description="The models present on this server",
+    responses=schemas.describe_errors(
+        errors.InvalidAuthToken, errors.RateLimitExceeded, errors.InternalError
+    ),
+)
+async def list_models(context: AppContext, key: AdmittedKey) -> schemas.ModelList:
+    """List the models that are present. Counts against the key's rate."""
+    available = await asyncio.to_thread(read_available_models, context.settings.models_dir)
+    return describe_models(available, context.executor.figures())
+
+
+def describe_models(available: tuple[ModelSpec, ...], figures: PoolFigures) -> schemas.ModelList:
+    """Return the response's body.
+
+    `auto` is empty, and seconds are null, until a worker has reported what it measured.
     """
-    context = context_of(request)
-    await admit(request)
-    present = await asyncio.to_thread(read_present_models, context.settings.models_dir)
-    body = describe_models(present, context.executor.figures())
-    return JSONResponse(body, headers={"Cache-Control": "no-store"})
-
-
-def describe_models(present: tuple[ModelSpec, ...], figures: PoolFigures) -> dict[str, Any]:
-    """The answer's body.
-
-    `auto` is empty, and seconds are null, until a worker has said what it measured.
-    """
-    return {
-        "models": [_describe(spec, figures) for spec in present],
-        "auto": {
+    return schemas.ModelList(
+        models=[_describe(spec, figures) for spec in available],
+        auto={
             str(scale): [_describe_rung(rung) for rung in ladder]
             for scale, ladder in sorted(figures.ladders.items())
         },
-    }
+    )
 
 
-def _describe(spec: ModelSpec, figures: PoolFigures) -> dict[str, Any]:
-    return {
-        "name": spec.name,
-        "native_scale": spec.native_scale,
-        "scales": list(scales_of(spec)),
-        "licence": spec.licence,
-        "bits": spec.bits,
-        "source": spec.source,
-        "same_as": spec.same_as or None,
-        "auto_scales": _auto_scales(spec.name, figures.ladders),
-        "seconds_per_megapixel": {
+def _describe(spec: ModelSpec, figures: PoolFigures) -> schemas.Model:
+    return schemas.Model(
+        name=spec.name,
+        native_scale=spec.native_scale,
+        scales=[schemas.Scale(scale) for scale in scales_of(spec)],
+        licence=spec.licence,
+        bits=spec.bits,
+        source=spec.source,
+        same_as=spec.same_as or None,
+        auto_scales=_auto_scales(spec.name, figures.ladders),
+        seconds_per_megapixel={
             str(scale): _seconds_per_megapixel(_seconds_per_px(spec, scale, figures))
             for scale in scales_of(spec)
         },
-    }
+    )
 
 
 def _seconds_per_px(spec: ModelSpec, scale: int, figures: PoolFigures) -> float | None:
-    """What the model took, or the one whose file it is; None where neither has been measured."""
+    """Return what the model took, or the one whose file it is; None if neither was measured."""
     known = figures.seconds_per_px
     return known.get((spec.name, scale), known.get((spec.file_owner, scale)))
 
 
-def _auto_scales(model: str, ladders: Mapping[int, tuple[Rung, ...]]) -> list[int]:
+def _auto_scales(model: str, ladders: Mapping[int, tuple[Rung, ...]]) -> list[schemas.Scale]:
     return [
-        scale
+        schemas.Scale(scale)
         for scale, ladder in sorted(ladders.items())
         if any(rung.model == model for rung in ladder)
     ]
 
 
-def _describe_rung(rung: Rung) -> dict[str, Any]:
-    return {
-        "model": rung.model,
-        "tempered_with": rung.tempered_with or None,
-        "most_input_px": rung.most_px,
-        "most_input_px_16_bits": rung.most_deep_px,
-        "harmed_only": rung.harmed_only,
-    }
+def _describe_rung(rung: Rung) -> schemas.AutoChoice:
+    return schemas.AutoChoice(
+        model=rung.model,
+        tempered_with=rung.tempered_with or None,
+        most_input_px=rung.most_px,
+        most_input_px_16_bits=rung.most_deep_px,
+        harmed_only=rung.harmed_only,
+    )
 
 
 def _seconds_per_megapixel(seconds_per_px: float | None) -> float | None:
-    """Three significant digits: what is measured is no more exact."""
+    """Round to three significant digits: what is measured is no more exact."""
     if seconds_per_px is None:
         return None
     return float(f"{seconds_per_px * PX_PER_MEGAPIXEL:.3g}")

@@ -3,21 +3,24 @@
 import asyncio
 from collections.abc import Iterator
 
+from fastapi import APIRouter
 from prometheus_client import Metric
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 
-from upscaled.api.context import Context, context_of
-from upscaled.api.telemetry.access_log import Report, facts_of
+from upscaled.api import schemas
+from upscaled.api.context import AppContext, Context, Record
 from upscaled.api.telemetry.metrics import PoolMetrics
 from upscaled.errors import InternalError
 from upscaled.pool.stats import PoolFigures
 
+router = APIRouter()
 
-class _Both(Collector):
-    """The front end's figures and one snapshot of the workers'."""
+
+class _AllMetrics(Collector):
+    """The front end's metrics and one snapshot of the workers'."""
 
     def __init__(self, front_end: Collector, pool: PoolFigures) -> None:
         self._parts = (front_end, PoolMetrics(pool))
@@ -27,41 +30,63 @@ class _Both(Collector):
             yield from part.collect()
 
 
-async def answer_metrics(request: Request) -> Response:
-    """Text, or OpenMetrics for whoever prefers it. Rendered beside the event loop."""
-    context = context_of(request)
-    encode, media_type = choose_encoder(request.headers.get("accept", ""))
-    pool = context.executor.figures()
-    context.metrics.expect(pool.ladders)
-    figures = _Both(context.metrics.registry, pool)
-    report: Report = request.app.state.report
-
-    def render() -> bytes:
-        report.tell()
-        return encode(figures)
-
-    text = await asyncio.to_thread(render)
-    return Response(text, headers={"Content-Type": media_type, "Cache-Control": "no-store"})
+@router.head("/healthz", include_in_schema=False)
+@router.get(
+    "/healthz",
+    operation_id="get_health",
+    summary="Whether the process answers",
+    response_description="It does",
+)
+async def get_health() -> schemas.Live:
+    """Answer as long as the process lives."""
+    return schemas.Live(status="ok")
 
 
-async def answer_health(request: Request) -> Response:
-    return JSONResponse({"status": "ok"})
-
-
-async def answer_readiness(request: Request) -> Response:
-    """503 is only ever given here; the body has an error's shape, the reason is in the log."""
-    trouble = find_trouble(context_of(request))
+@router.head("/readyz", include_in_schema=False)
+@router.get(
+    "/readyz",
+    operation_id="get_readiness",
+    summary="Whether an image sent now would be taken",
+    response_model=schemas.Ready,
+    response_description="It would",
+    responses={503: {"model": schemas.Error, "description": "It would not"}},
+)
+async def get_readiness(context: AppContext, record: Record) -> Response:
+    """Respond 503, as no other endpoint does, while not ready; the reason is in the log."""
+    trouble = find_trouble(context)
     if not trouble:
         return JSONResponse({"status": "ready"})
-    facts_of(request).error_code = InternalError.error_code
-    facts_of(request).error_detail = trouble
+    record.error_code, record.error_detail = InternalError.error_code, trouble
     return JSONResponse(
         {"error": "Not ready", "error_code": InternalError.error_code}, status_code=503
     )
 
 
+@router.head("/metrics", include_in_schema=False)
+@router.get(
+    "/metrics",
+    operation_id="get_metrics",
+    summary="Metrics for Prometheus",
+    response_class=PlainTextResponse,
+    response_description="In its text format, or as OpenMetrics for a client that prefers it",
+)
+async def get_metrics(request: Request, context: AppContext) -> Response:
+    """Render all metrics in a thread, beside the event loop."""
+    encode, media_type = choose_encoder(request.headers.get("accept", ""))
+    pool = context.executor.figures()
+    context.metrics.expect(pool.ladders)
+    metrics = _AllMetrics(context.metrics.registry, pool)
+
+    def render() -> bytes:
+        context.reporter.flush()
+        return encode(metrics)
+
+    text = await asyncio.to_thread(render)
+    return Response(text, headers={"Content-Type": media_type})
+
+
 def find_trouble(context: Context) -> str:
-    """Why a request sent now by a key that has none under way would fail; empty where it would not.
+    """Return why a request would fail that an idle key sends now; empty where it would not.
 
     A key that uses up its own share is refused; that makes nothing unready for the others.
     """

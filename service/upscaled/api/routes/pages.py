@@ -1,18 +1,21 @@
-"""The pages for people: playground and documentation. All they need is served from here."""
+"""The pages for people, playground and documentation, and the OpenAPI documents.
 
+All that the pages need is served from here, so they work with the network unplugged.
+"""
+
+from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import PurePath
 from typing import Final
 
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import Route
 
-from upscaled.api.context import context_of
-from upscaled.api.openapi import build_openapi
+from upscaled.api.openapi import keep_upload_only
 
-# Nothing from outside, nothing inline: the pages work with the network unplugged.
+# Nothing from outside, nothing inline.
 CONTENT_SECURITY_POLICY: Final = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; "
@@ -25,7 +28,7 @@ HEADERS: Final = {
     "Cache-Control": "no-cache",
 }
 _PAGES: Final = {"/": "playground.html", "/docs": "docs.html"}
-# What they load, by its name's end.
+# Of what the pages load, by the end of its name.
 MEDIA_TYPES: Final = {
     ".css": "text/css",
     ".js": "text/javascript",
@@ -34,27 +37,44 @@ MEDIA_TYPES: Final = {
 }
 
 
-def build_page_routes() -> list[Route]:
-    """The routes of every page and of what they load; the files are read once, here."""
-    assets = files("upscaled.api") / "assets"
-    routes = [Route("/openapi.json", answer_openapi, methods=["GET"])]
+def build_router() -> APIRouter:
+    """Return the routes of every page and of what it loads; the files are read once, here."""
+    router = APIRouter(include_in_schema=False)
+    for path, endpoint in (
+        ("/openapi.json", get_openapi),
+        ("/openapi-upload.json", get_upload_openapi),
+    ):
+        add_page(router, path, endpoint)
+    static = files("upscaled.api") / "static"
     for path, name in _PAGES.items():
-        routes.append(_route(path, assets / name, "text/html"))
-    for file in sorted(assets.iterdir(), key=lambda file: file.name):
+        add_page(router, path, _serve(static / name, "text/html"))
+    for file in sorted(static.iterdir(), key=lambda file: file.name):
         media_type = MEDIA_TYPES.get(PurePath(file.name).suffix)
         if media_type is not None:
-            routes.append(_route(f"/assets/{file.name}", file, media_type))
-    return routes
+            add_page(router, f"/assets/{file.name}", _serve(file, media_type))
+    return router
 
 
-async def answer_openapi(request: Request) -> Response:
-    return JSONResponse(build_openapi(context_of(request).settings), headers=HEADERS)
+async def get_openapi(request: Request) -> Response:
+    """Return the OpenAPI document of the service."""
+    return JSONResponse(request.app.openapi(), headers=HEADERS)
 
 
-def _route(path: str, file: Traversable, media_type: str) -> Route:
+async def get_upload_openapi(request: Request) -> Response:
+    """Return the document without the JSON body, for generators that know one body at most."""
+    return JSONResponse(keep_upload_only(request.app.openapi()), headers=HEADERS)
+
+
+def _serve(file: Traversable, media_type: str) -> Callable[[], Awaitable[Response]]:
     content = file.read_bytes()
 
-    async def answer_page(request: Request) -> Response:
+    async def get_page() -> Response:
         return Response(content, media_type=media_type, headers=HEADERS)
 
-    return Route(path, answer_page, methods=["GET"])
+    return get_page
+
+
+def add_page(router: APIRouter, path: str, endpoint: Callable[..., Awaitable[Response]]) -> None:
+    """Answer GET and HEAD of a page."""
+    for method in ("GET", "HEAD"):
+        router.add_api_route(path, endpoint, methods=[method])

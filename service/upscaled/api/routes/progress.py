@@ -3,20 +3,20 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import ExitStack
 from dataclasses import asdict
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
-from starlette.requests import Request
+from fastapi import APIRouter, Depends
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
 
-from upscaled.api.auth import identify
-from upscaled.api.context import context_of
-from upscaled.api.progress import Progress
+from upscaled import errors
+from upscaled.api import schemas
+from upscaled.api.auth import AuthenticatedKey
+from upscaled.api.context import AppContext
+from upscaled.api.progress import ARRIVAL_WAIT_S, MAX_WATCHERS_PER_KEY, Progress
 from upscaled.errors import NotFound
 
-PROGRESS_PATH: Final = "/v1/progress/"
+PROGRESS_PATH: Final = "/v1/progress/{request_id}"
 KEEP_ALIVE_S: Final = 15.0
 LEAST_INTERVAL_S: Final = 0.1
 
@@ -24,40 +24,64 @@ _MEDIA_TYPE: Final = "text/event-stream"
 # nginx would hold the events back until the request is over.
 _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 
+router = APIRouter()
 
-async def answer_progress(request: Request) -> Response:
-    """`progress` events, then one `end`. It takes nothing from the key's rate.
+
+async def _watch(
+    context: AppContext, key: AuthenticatedKey, request_id: str
+) -> AsyncIterator[Progress]:
+    """Count a watcher of the key until the response is sent; find what it watches.
 
     Raises:
-        NotFound: the key has no such request; nobody learns whether another key has.
+        NotFound: the key has no such request; whether another key has one stays secret.
         RateLimitExceeded: the key watches too many requests at once.
     """
-    board = context_of(request).board
-    api_key = await identify(request)
-    with ExitStack() as stack:
-        stack.enter_context(board.admit_watcher(api_key.id))
-        progress = await board.find(api_key.id, request.path_params["request_id"])
+    with context.board.count_watcher(key.id):
+        progress = await context.board.find(key.id, request_id)
         if progress is None:
             raise NotFound
-        if request.method == "HEAD":
-            return Response(headers=_HEADERS, media_type=_MEDIA_TYPE)
-        return _EventStream(progress, stack.pop_all())
+        yield progress
 
 
-class _EventStream(StreamingResponse):
-    """`place`, among the key's watchers, is given up at the end."""
+Watched = Annotated[Progress, Depends(_watch)]
 
-    def __init__(self, progress: Progress, place: ExitStack) -> None:
-        super().__init__(write_events(progress), headers=_HEADERS, media_type=_MEDIA_TYPE)
-        self._place = place
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._place:
-            await super().__call__(scope, receive, send)
+@router.head(PROGRESS_PATH, include_in_schema=False)
+async def head_progress(progress: Watched) -> Response:
+    """Return the headers of the events."""
+    return Response(headers=_HEADERS, media_type=_MEDIA_TYPE)
+
+
+@router.get(
+    PROGRESS_PATH,
+    operation_id="watch_progress",
+    summary="How far a request of this API key is, while it runs",
+    description="Server-sent events, for a request that was sent with an `X-Request-Id` of the "
+    "client's own: `progress` with `stage` (receive, queue, network, encode), `tiles_done`, "
+    "`tiles_total` (null until known) and `remaining_s` (an estimate for the network, from its "
+    "begin on; null before), then one `end` with `error_code` (null after a success). An id "
+    "that is not in use, that belongs to another key or whose request is over is not found; one "
+    f"that is not known yet is waited for, {ARRIVAL_WAIT_S:g} s. Takes nothing from the rate; "
+    f"at most {MAX_WATCHERS_PER_KEY} at once for each key.",
+    response_class=Response,
+    response_description="Events until the request ends",
+    responses={
+        200: {"content": {_MEDIA_TYPE: {"schema": {"type": "string"}}}},
+        **schemas.describe_errors(
+            errors.InvalidAuthToken,
+            errors.NotFound,
+            errors.RateLimitExceeded,
+            errors.InternalError,
+        ),
+    },
+)
+async def watch_progress(progress: Watched) -> Response:
+    """Stream `progress` events, then one `end`. Takes nothing from the key's rate."""
+    return StreamingResponse(write_events(progress), headers=_HEADERS, media_type=_MEDIA_TYPE)
 
 
 async def write_events(progress: Progress) -> AsyncIterator[bytes]:
-    """What is on the wire: the newest step at most ten times a second, and a comment in silence."""
+    """Yield the newest step, at most ten times a second, and comments while there is none."""
     step = progress.step
     yield _format("progress", asdict(step))
     while not (progress.is_ended and progress.step is step):

@@ -1,74 +1,78 @@
-"""GET and HEAD /public/result/{file_name}: a stored result, for whoever knows its name."""
+"""GET /public/result/{file_name}: serve a stored result; build its URL, and recognise it again."""
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import BinaryIO, Final
+from typing import Annotated, BinaryIO, Final
 from urllib.parse import urlsplit
 
+from fastapi import APIRouter, Depends
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
-from starlette.types import Receive, Scope, Send
 
-from upscaled.api.context import context_of
-from upscaled.errors import NotFound
+from upscaled.api import schemas
+from upscaled.api.context import AppContext
+from upscaled.errors import InternalError, NotFound
 from upscaled.fetch.url import SourceUrl
 from upscaled.state import StoredResult
 
+RESULT_PATH: Final = "/public/result/"
 _CHUNK_BYTES: Final = 256 * 1024
 
+router = APIRouter()
 
-async def answer_result(request: Request) -> Response:
-    """No Range, no redirect: true length and type, and 404 from the moment of expiry."""
-    results = context_of(request).state.results
-    stored = await asyncio.to_thread(results.find, request.path_params["file_name"])
+
+async def _find(context: AppContext, file_name: str) -> StoredResult:
+    stored = await asyncio.to_thread(context.state.results.find, file_name)
     if stored is None:
         raise NotFound
-    headers = {
-        "Content-Length": str(stored.size_bytes),
-        "Cache-Control": "private, no-store",
-        "X-Content-Type-Options": "nosniff",
-    }
-    if request.method == "HEAD":
-        return Response(headers=headers, media_type=stored.media_type)
-    file = await asyncio.to_thread(_open, stored)
-    return _FileResponse(file, headers, stored.media_type)
+    return stored
 
 
-class _FileResponse(StreamingResponse):
-    def __init__(self, file: BinaryIO, headers: dict[str, str], media_type: str) -> None:
-        super().__init__(_read(file), headers=headers, media_type=media_type)
-        self._file = file
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._file:
-            await super().__call__(scope, receive, send)
-
-
-def _open(stored: StoredResult) -> BinaryIO:
+async def _open(stored: Annotated[StoredResult, Depends(_find)]) -> AsyncIterator[BinaryIO]:
+    """Open the file until the response is sent."""
     try:
-        return stored.path.open("rb")
+        file = await asyncio.to_thread(stored.path.open, "rb")
     except FileNotFoundError:
         raise NotFound from None
+    with file:
+        yield file
 
 
-async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
-    while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
-        yield chunk
+@router.head(RESULT_PATH + "{file_name}", include_in_schema=False)
+async def head_result(stored: Annotated[StoredResult, Depends(_find)]) -> Response:
+    """Return the headers of a stored result, without opening its file."""
+    return Response(headers=_headers(stored), media_type=stored.media_type)
 
 
-RESULT_PATH: Final = "/public/result/"
+@router.get(
+    RESULT_PATH + "{file_name}",
+    operation_id="get_result",
+    summary="Download a result",
+    description="Needs no key: the URL alone is the permission, until the result expires.",
+    response_class=Response,
+    response_description="The image",
+    responses={
+        200: {"content": {"image/jpeg": schemas.BINARY, "image/png": schemas.BINARY}},
+        **schemas.describe_errors(NotFound, InternalError),
+    },
+)
+async def get_result(
+    stored: Annotated[StoredResult, Depends(_find)], file: Annotated[BinaryIO, Depends(_open)]
+) -> Response:
+    """Stream a stored result: true length and type, no Range, and 404 from its expiry on."""
+    return StreamingResponse(_read(file), headers=_headers(stored), media_type=stored.media_type)
 
 
 def build_result_url(request: Request, public_base_url: str, file_name: str) -> str:
-    """Below the public base, or where that is empty below the address the client called."""
+    """Return a result's URL below the public base, or where that is empty below the called one."""
     return f"{public_base_url or _called_url(request)}{RESULT_PATH}{file_name}"
 
 
 def find_result_name(url: SourceUrl) -> str | None:
-    """The file name in what looks like a result URL, of whatever server.
+    """Return the file name in what looks like a result URL, of any server; else None.
 
-    A proxy may have changed scheme, host, port and the path before it. The name tells: whoever
-    knows one of ours, which nobody can guess, may have the result.
+    A proxy may have changed scheme, host, port and the path before it. The name is enough: it
+    cannot be guessed, and a client that knows one may have the result.
     """
     _, mark, file_name = url.path.rpartition(RESULT_PATH)
     return file_name if mark else None
@@ -83,3 +87,16 @@ def _called_url(request: Request) -> str:
         host, port = request.scope["server"]
         return f"{request.url.scheme}://{host}:{port}"
     return called
+
+
+def _headers(stored: StoredResult) -> dict[str, str]:
+    return {
+        "Content-Length": str(stored.size_bytes),
+        "Cache-Control": "private, no-store",
+        "X-Content-Type-Options": "nosniff",
+    }
+
+
+async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
+        yield chunk

@@ -1,108 +1,192 @@
-"""POST /v1/upscale: the way of one image through the front end."""
+"""POST /v1/upscale: read one image, have it upscaled by a worker, and deliver the result."""
 
 import asyncio
 import time
+from dataclasses import dataclass
 from functools import partial
+from typing import Any, Final
 
+from fastapi import APIRouter
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from upscaled.api.auth import admit
-from upscaled.api.available_models import MODEL_HEADER, TEMPERED_HEADER
+from upscaled import errors
+from upscaled.api import schemas
+from upscaled.api.auth import AdmittedKey
+from upscaled.api.available_models import MODEL_HEADER, MODEL_PARAMETER, TEMPERED_HEADER
 from upscaled.api.billing import Charge, hold_credit
 from upscaled.api.cancellation import Client, run_to_end, watch_client
-from upscaled.api.context import Context, context_of
+from upscaled.api.context import AppContext, Context, Record
 from upscaled.api.memory import ImageResponse, Share, max_bodies
 from upscaled.api.progress import Progress
 from upscaled.api.request.accept import wants_image
-from upscaled.api.request.reader import Asked, read_asked
+from upscaled.api.request.reader import UpscaleParameters, read_parameters
 from upscaled.api.routes.results import build_result_url, find_result_name
-from upscaled.api.telemetry.access_log import facts_of
+from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.config import MIN_INPUT_SIDE_PX, Settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, ResolutionTooHigh
 from upscaled.fetch.url import UnusableUrl, parse_url
 from upscaled.image.header import read_header
 from upscaled.image.types import Header
 from upscaled.pool.executor import StageTimes, Upscaled, UpscaleRequest
-from upscaled.state import PaidResult
+from upscaled.state import ApiKey, PaidResult
+
+_RESPONSE_HEADERS: Final[dict[str, Any]] = {
+    "Server-Timing": {
+        "description": "Milliseconds in queue, decode, network and encode",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    MODEL_HEADER: {
+        "description": "The model that made the image",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+    TEMPERED_HEADER: {
+        "description": "The faithful model that the result was mixed with; absent where it was not",
+        "required": False,
+        "schema": {"type": "string"},
+    },
+}
+# FastAPI would read the body before it solves dependencies, so before the key is checked.
+_OPENAPI: Final[dict[str, Any]] = {
+    "parameters": [MODEL_PARAMETER],
+    "requestBody": {
+        "required": True,
+        "content": {
+            "multipart/form-data": {"schema": {"$ref": "#/components/schemas/UpscaleUpload"}},
+            "application/json": {"schema": {"$ref": "#/components/schemas/UpscaleByUrl"}},
+        },
+    },
+}
+
+router = APIRouter()
 
 
-async def answer_upscale(request: Request) -> Response:
-    """The contract's order of checks, each cheaper than the next."""
-    context = context_of(request)
-    api_key = await admit(request)
-    context.unread.check(api_key.id)
+@dataclass(frozen=True, slots=True)
+class _Upscaling:
+    """One request on its way: what each step of it needs."""
+
+    request: Request
+    context: Context
+    record: AccessRecord
+    key: ApiKey
+    share: Share
+    progress: Progress
+
+
+# The contract: one slash behind the path is the same path. Some clients join URLs so.
+@router.post(schemas.UPSCALE_PATH + "/", include_in_schema=False)
+@router.post(
+    schemas.UPSCALE_PATH,
+    operation_id="upscale",
+    summary="Upscale one image",
+    response_model=schemas.Upscaled,
+    response_description="The image, or where it is",
+    responses={
+        200: {
+            "headers": _RESPONSE_HEADERS,
+            "content": {"image/jpeg": schemas.BINARY, "image/png": schemas.BINARY},
+        },
+        **schemas.describe_errors(
+            errors.InvalidRequestBody,
+            errors.MissingParameter,
+            errors.InvalidParameter,
+            errors.UnsupportedContentType,
+            errors.MalformedImage,
+            errors.UnsupportedImageFormat,
+            errors.FileSizeTooLarge,
+            errors.ResolutionTooHigh,
+            errors.InvalidAuthToken,
+            errors.InsufficientApiCredits,
+            errors.RateLimitExceeded,
+            errors.InternalError,
+        ),
+    },
+    openapi_extra=_OPENAPI,
+)
+async def upscale(
+    request: Request, context: AppContext, record: Record, key: AdmittedKey
+) -> Response:
+    """Take one image through the contract's checks, each cheaper than the next, to its result."""
+    context.unread.check(key.id)
     with (
-        context.board.show(api_key.id, facts_of(request).request_id) as progress,
-        context.budget.share(api_key.id, max_bodies(context.settings, api_key.balance)) as share,
+        context.board.track(key.id, record.request_id) as progress,
+        context.budget.share(key.id, max_bodies(context.settings, key.balance)) as share,
     ):
-        with facts_of(request).timing("receive"):
+        upscaling = _Upscaling(request, context, record, key, share, progress)
+        with record.timing("receive"):
             async with share.arriving():
-                asked = await read_asked(request, context.settings, share)
-        metering, on_credit = context.settings.metering, context.metrics.note_credit
+                parameters = await read_parameters(request, context.settings, share)
         async with (
             watch_client(request.receive) as client,
             hold_credit(
-                context.state, api_key.id, metering=metering, on_credit=on_credit
+                context.state,
+                key.id,
+                metering=context.settings.metering,
+                on_credit=context.metrics.note_credit,
             ) as charge,
         ):
-            work = _upscale(request, asked, share, progress, api_key.id)
-            upscaled = await client.unless_gone(work)
-            response = await _deliver(request, upscaled, client, charge, api_key.id)
-    response.headers["Server-Timing"] = format_server_timing(upscaled.times)
-    response.headers[MODEL_HEADER] = upscaled.model
-    if upscaled.tempered_with:
-        response.headers[TEMPERED_HEADER] = upscaled.tempered_with
+            result = await client.run(_upscale(upscaling, parameters))
+            response = await _deliver(upscaling, result, client, charge)
+    response.headers["Server-Timing"] = format_server_timing(result.times)
+    response.headers[MODEL_HEADER] = result.model
+    if result.tempered_with:
+        response.headers[TEMPERED_HEADER] = result.tempered_with
     return response
 
 
-async def _upscale(
-    request: Request, asked: Asked, share: Share, progress: Progress, key_id: int
-) -> Upscaled:
-    """Source bytes, then what their header tells, then the work behind the boundary."""
-    context, facts = context_of(request), facts_of(request)
-    async with share.arriving():
-        source, header = await _read_source(request, asked, share)
+async def _upscale(upscaling: _Upscaling, parameters: UpscaleParameters) -> Upscaled:
+    """Read the source and its header, then have the executor upscale it."""
+    context, record = upscaling.context, upscaling.record
+    async with upscaling.share.arriving():
+        source, header = await _read_source(upscaling, parameters)
     work = UpscaleRequest(
-        facts.request_id,
-        asked.scale,
+        record.request_id,
+        parameters.scale,
         header.width_px,
         header.height_px,
-        progress.note_tile,
+        upscaling.progress.note_tile,
         is_deep=header.is_deep and (header.has_alpha or context.settings.deep_png),
-        key_id=key_id,
-        model=asked.model,
+        key_id=upscaling.key.id,
+        model=parameters.model,
     )
-    progress.await_turn(context.executor.expected_s(work))
-    admitted_s = time.perf_counter()
-    upscaled = await context.executor.upscale(source, work)
-    facts.note_work(admitted_s, upscaled.times)
-    facts.model, facts.engine = upscaled.model, upscaled.engine or None
-    facts.tempered_with = upscaled.tempered_with or None
-    facts.result_bytes = len(upscaled.data)
-    facts.result_width_px, facts.result_height_px = upscaled.width_px, upscaled.height_px
-    return upscaled
+    upscaling.progress.note_queued(context.executor.expected_s(work))
+    queued_s = time.perf_counter()
+    result = await context.executor.upscale(source, work)
+    record.note_work(queued_s, result.times)
+    record.model, record.engine = result.model, result.engine or None
+    record.tempered_with = result.tempered_with or None
+    record.result_bytes = len(result.data)
+    record.result_width_px, record.result_height_px = result.width_px, result.height_px
+    return result
 
 
-async def _read_source(request: Request, asked: Asked, share: Share) -> tuple[bytes, Header]:
-    """The source's bytes and its header, within the limits on size."""
-    context, facts = context_of(request), facts_of(request)
-    source = asked.image
+async def _read_source(
+    upscaling: _Upscaling, parameters: UpscaleParameters
+) -> tuple[bytes, Header]:
+    """Return the image's bytes and what its header says, within the limits on size."""
+    context, record = upscaling.context, upscaling.record
+    source = parameters.image
     if source is None:
-        with facts.timing("fetch"):
-            source = await _load_source(context, asked.image_url or "", share)
-    facts.scale = asked.scale
-    facts.requested_model = asked.model or None
-    facts.source = "upload" if asked.image is not None else "url"
-    facts.source_bytes = len(source)
+        with record.timing("fetch"):
+            source = await _fetch(context, parameters.image_url or "", upscaling.share)
+    record.scale = parameters.scale
+    record.requested_model = parameters.model or None
+    record.source = "upload" if parameters.image is not None else "url"
+    record.source_bytes = len(source)
     header = await asyncio.to_thread(read_header, source, context.settings.formats)
-    facts.width_px, facts.height_px, facts.format = header.width_px, header.height_px, header.format
-    judge_size(header, asked.scale, context.settings)
+    record.width_px, record.height_px, record.format = (
+        header.width_px,
+        header.height_px,
+        header.format,
+    )
+    check_size(header, parameters.scale, context.settings)
     return source, header
 
 
-async def _load_source(context: Context, image_url: str, share: Share) -> bytes:
-    """Our own results come from the store, not over the network: some clients chain two calls."""
+async def _fetch(context: Context, image_url: str, share: Share) -> bytes:
+    """Fetch an image; our own results come from the store: some clients chain two calls."""
     file_name = find_result_name(parse_url(image_url))
     stored = await asyncio.to_thread(context.state.results.find, file_name) if file_name else None
     if stored is None:
@@ -116,52 +200,9 @@ async def _load_source(context: Context, image_url: str, share: Share) -> bytes:
         raise UnusableUrl(detail="an own result that expired just now") from None
 
 
-async def _deliver(
-    request: Request, upscaled: Upscaled, client: Client, charge: Charge, key_id: int
-) -> Response:
-    if not wants_image(", ".join(request.headers.getlist("accept"))):
-        return await _deliver_url(request, upscaled, client, charge)
-    client.raise_if_gone()
-    await charge.capture()
-    unread = context_of(request).unread
-    return ImageResponse(upscaled.data, upscaled.media_type, unread, key_id)
+def check_size(header: Header, scale: int, settings: Settings) -> None:
+    """Check an image's size by its header, before any pixel is decoded.
 
-
-async def _deliver_url(
-    request: Request, upscaled: Upscaled, client: Client, charge: Charge
-) -> Response:
-    """The result stays stored only if it is paid for and somebody is there to hear of it."""
-    context = context_of(request)
-    results = context.state.results
-    store = partial(results.store, upscaled.data, upscaled.media_type)
-    with facts_of(request).timing("store"):
-        file_name = await run_to_end(store, results.delete)
-    try:
-        client.raise_if_gone()
-        await charge.capture(PaidResult(file_name, upscaled.media_type))
-    except BaseException:
-        await run_to_end(partial(results.delete, file_name))
-        raise
-    context.metrics.note_stored(len(upscaled.data))
-    url = build_result_url(request, context.settings.public_base_url, file_name)
-    return JSONResponse({"result_url": url})
-
-
-def format_server_timing(times: StageTimes) -> str:
-    """The `Server-Timing` header's value, in milliseconds."""
-    return ", ".join(
-        f"{stage};dur={seconds * 1000:.1f}"
-        for stage, seconds in (
-            ("queue", times.queue_s),
-            ("decode", times.decode_s),
-            ("network", times.network_s),
-            ("encode", times.encode_s),
-        )
-    )
-
-
-def judge_size(header: Header, scale: int, settings: Settings) -> None:
-    """
     Raises:
         InvalidParameter: a side under 64 px, whatever the other one is.
         ResolutionTooHigh: a side over the limit of this scale.
@@ -176,3 +217,48 @@ def judge_size(header: Header, scale: int, settings: Settings) -> None:
             f"Image resolution too high: at most {max_side_px}x{max_side_px} pixels "
             f"for scale {scale}"
         )
+
+
+async def _deliver(
+    upscaling: _Upscaling, result: Upscaled, client: Client, charge: Charge
+) -> Response:
+    """Capture the credit and return the image, or the URL that it is stored under."""
+    request, context = upscaling.request, upscaling.context
+    if not wants_image(", ".join(request.headers.getlist("accept"))):
+        return await _deliver_url(upscaling, result, client, charge)
+    client.raise_if_disconnected()
+    await charge.capture()
+    return ImageResponse(result.data, result.media_type, context.unread, upscaling.key.id)
+
+
+async def _deliver_url(
+    upscaling: _Upscaling, result: Upscaled, client: Client, charge: Charge
+) -> Response:
+    """Store the result; it stays only if it is paid for and the client is still connected."""
+    context = upscaling.context
+    results = context.state.results
+    store = partial(results.store, result.data, result.media_type)
+    with upscaling.record.timing("store"):
+        file_name = await run_to_end(store, results.delete)
+    try:
+        client.raise_if_disconnected()
+        await charge.capture(PaidResult(file_name, result.media_type))
+    except BaseException:
+        await run_to_end(partial(results.delete, file_name))
+        raise
+    context.metrics.note_stored(len(result.data))
+    url = build_result_url(upscaling.request, context.settings.public_base_url, file_name)
+    return JSONResponse({"result_url": url})
+
+
+def format_server_timing(times: StageTimes) -> str:
+    """Return the value of the `Server-Timing` header, in milliseconds."""
+    return ", ".join(
+        f"{stage};dur={seconds * 1000:.1f}"
+        for stage, seconds in (
+            ("queue", times.queue_s),
+            ("decode", times.decode_s),
+            ("network", times.network_s),
+            ("encode", times.encode_s),
+        )
+    )

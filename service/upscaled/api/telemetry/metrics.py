@@ -23,14 +23,14 @@ from prometheus_client.registry import Collector
 
 import upscaled
 from upscaled.api.billing import CreditEvent
-from upscaled.api.telemetry.access_log import STAGES, Exchange
+from upscaled.api.schemas import UPSCALE_PATH
+from upscaled.api.telemetry.access_log import STAGES, AccessRecord
 from upscaled.errors import REFUSAL_REASONS, ServiceError
 from upscaled.pool.stats import ModelFigures, PoolFigures
 from upscaled.state import Swept
 from upscaled.upscale.model_choice import Rung
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 180)
-UPSCALE_ROUTE: Final = "/v1/upscale"
 
 
 class Metrics:
@@ -83,22 +83,22 @@ class Metrics:
         self.refusals = self._counter("refusals", "Answers 429, by what was exhausted", "reason")
         self._begin_at_zero()
 
-    def observe(self, exchange: Exchange) -> None:
-        """Count one exchange that is over."""
-        facts, route = exchange.facts, exchange.route
-        self.requests.labels(route, str(exchange.status or 0), facts.error_code or "").inc()
-        self.request_seconds.labels(route).observe(exchange.seconds)
-        if facts.refusal is not None:
-            self.refusals.labels(facts.refusal).inc()
-        if route != UPSCALE_ROUTE or exchange.status != 200:
+    def observe(self, record: AccessRecord) -> None:
+        """Count one request that is over."""
+        route = record.route
+        self.requests.labels(route, str(record.status or 0), record.error_code or "").inc()
+        self.request_seconds.labels(route).observe(record.seconds)
+        if record.refusal is not None:
+            self.refusals.labels(record.refusal).inc()
+        if route != UPSCALE_PATH or record.status != 200:
             return
-        for span in facts.stages:
+        for span in record.stages:
             self._stages[span.stage].observe(span.seconds)
-        self.source_bytes.inc(facts.source_bytes or 0)
-        self.result_bytes.inc(facts.result_bytes or 0)
-        self.output_pixels.inc((facts.result_width_px or 0) * (facts.result_height_px or 0))
+        self.source_bytes.inc(record.source_bytes or 0)
+        self.result_bytes.inc(record.result_bytes or 0)
+        self.output_pixels.inc((record.result_width_px or 0) * (record.result_height_px or 0))
         # The worker's names, never the client's: a model that is not present is refused before.
-        labels = (facts.model or "", str(facts.scale or ""), facts.tempered_with or "")
+        labels = (record.model or "", str(record.scale or ""), record.tempered_with or "")
         self.images.labels(*labels).inc()
 
     def expect(self, ladders: Mapping[int, Sequence[Rung]]) -> None:
@@ -124,10 +124,10 @@ class Metrics:
     def _begin_at_zero(self) -> None:
         """A series that begins at its first event hides that event from `rate()`."""
         self._stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
-        self.request_seconds.labels(UPSCALE_ROUTE)
-        self.requests.labels(UPSCALE_ROUTE, "200", "")
+        self.request_seconds.labels(UPSCALE_PATH)
+        self.requests.labels(UPSCALE_PATH, "200", "")
         for kind in ServiceError.__subclasses__():
-            self.requests.labels(UPSCALE_ROUTE, str(kind.status), kind.error_code)
+            self.requests.labels(UPSCALE_PATH, str(kind.status), kind.error_code)
         for reason in REFUSAL_REASONS:
             self.refusals.labels(reason)
         for event in ("held", "captured", "released"):

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 import upscaled
-from upscaled.api.telemetry.access_log import Exchange
+from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.config import Settings
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 _NS: Final = 1_000_000_000
-_FACTS: Final = {
+_ATTRIBUTES: Final = {
     "request_id": "upscaled.request_id",
     "scale": "upscaled.scale",
     "source": "upscaled.source",
@@ -45,7 +45,7 @@ def open_tracing(settings: Settings) -> "Tracing | None":
 
 
 class Tracing:
-    """An observer of exchanges. `processor` gets each span when it is whole."""
+    """An observer of access records. `processor` gets each span once it is complete."""
 
     def __init__(self, processor: "SpanProcessor") -> None:
         from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
@@ -53,17 +53,17 @@ class Tracing:
 
         # OTEL_SERVICE_NAME and OTEL_RESOURCE_ATTRIBUTES win over ours.
         ours = {SERVICE_NAME: "upscaled", SERVICE_VERSION: upscaled.__version__}
-        told = Resource.create().attributes
-        if str(told[SERVICE_NAME]).startswith("unknown_service"):  # the SDK's own makeshift
-            told = {**told, **ours}
+        operators = Resource.create().attributes
+        if str(operators[SERVICE_NAME]).startswith("unknown_service"):  # the SDK's own makeshift
+            operators = {**operators, **ours}
         self._provider: TracerProvider = TracerProvider(
-            resource=Resource({**ours, **told}), shutdown_on_exit=False
+            resource=Resource({**ours, **operators}), shutdown_on_exit=False
         )
         self._provider.add_span_processor(processor)
         self._tracer: Tracer = self._provider.get_tracer("upscaled", upscaled.__version__)
 
-    def observe(self, exchange: Exchange) -> None:
-        """Tell of one exchange, below the client's own span where it named one, and note its id."""
+    def observe(self, record: AccessRecord) -> None:
+        """Make the spans of one request, below the client's own where it named one; note the id."""
         from opentelemetry.trace import (
             SpanKind,
             Status,
@@ -73,40 +73,40 @@ class Tracing:
         )
         from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-        sent = {"traceparent": exchange.traceparent, "tracestate": exchange.tracestate}
+        sent = {"traceparent": record.traceparent, "tracestate": record.tracestate}
         carrier = {name: value for name, value in sent.items() if value}
         clock_ns = time.time_ns() - round(time.perf_counter() * _NS)
         span = self._tracer.start_span(
-            f"{exchange.method} {exchange.route}",
+            f"{record.method} {record.route}",
             context=TraceContextTextMapPropagator().extract(carrier),
             kind=SpanKind.SERVER,
-            attributes=_describe(exchange),
-            start_time=clock_ns + round(exchange.begun_s * _NS),
+            attributes=_describe(record),
+            start_time=clock_ns + round(record.begun_s * _NS),
         )
-        exchange.facts.trace_id = format_trace_id(span.get_span_context().trace_id)
-        if exchange.status is None or exchange.status >= 500:
+        record.trace_id = format_trace_id(span.get_span_context().trace_id)
+        if record.status is None or record.status >= 500:
             span.set_status(Status(StatusCode.ERROR))
         inside = set_span_in_context(span)
-        for stage in exchange.facts.stages if span.is_recording() else ():
+        for stage in record.stages if span.is_recording() else ():
             child = self._tracer.start_span(
                 stage.stage, context=inside, start_time=clock_ns + round(stage.begun_s * _NS)
             )
             child.end(clock_ns + round(stage.ended_s * _NS))
-        span.end(clock_ns + round((exchange.begun_s + exchange.seconds) * _NS))
+        span.end(clock_ns + round((record.begun_s + record.seconds) * _NS))
 
     def close(self) -> None:
         """Send what is left. Blocks, for as long as the exporter's timeouts let it."""
         self._provider.shutdown()
 
 
-def _describe(exchange: Exchange) -> dict[str, str | int]:
+def _describe(record: AccessRecord) -> dict[str, str | int]:
     attributes: dict[str, str | int] = {
-        "http.request.method": exchange.method,
-        "http.route": exchange.route,
+        "http.request.method": record.method,
+        "http.route": record.route,
     }
-    if exchange.status is not None:
-        attributes["http.response.status_code"] = exchange.status
-    for name, attribute in _FACTS.items():
-        if (value := getattr(exchange.facts, name)) is not None:
+    if record.status is not None:
+        attributes["http.response.status_code"] = record.status
+    for name, attribute in _ATTRIBUTES.items():
+        if (value := getattr(record, name)) is not None:
             attributes[attribute] = value
     return attributes

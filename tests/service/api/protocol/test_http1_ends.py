@@ -219,8 +219,8 @@ def test_clients_that_leave_amid_their_answers_are_no_errors(
                 reset = struct.pack("ii", 1, 0)
                 connection.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, reset)
     wait_until(lambda: len(connections_of(service)) == 0)
-    wait_until(lambda: service.app.state.report.under_way == 0)
-    service.app.state.report.tell()
+    wait_until(lambda: service.app.state.context.reporter.in_flight == 0)
+    service.app.state.context.reporter.flush()
     wrong = [each for each in caplog.records if each.exc_info or each.levelno >= logging.ERROR]
     assert not wrong
     assert 'error_code="internal_error",route="/assets' not in service.get("/metrics").text
@@ -267,7 +267,7 @@ def test_requests_sent_ahead_are_kept_only_so_far(make_service: Make) -> None:
         (kept,) = list(connections_of(service)._open)
         assert isinstance(kept, http1.ContractProtocol)
         assert len(kept._unread) < http1.READ_AHEAD_BYTES + 256 * 1024
-        assert service.app.state.report.under_way == 1
+        assert service.app.state.context.reporter.in_flight == 1
         assert service.get("/healthz").status_code == 200
     assert executor.is_cancelled.wait(10)  # though its end is behind what is not read
 
@@ -399,7 +399,7 @@ def test_an_answer_that_is_still_being_taken_is_not_cut_off_for_a_new_client(
     with Connection(service) as reader:
         send_upload(reader)
         assert reader.socket.recv(1, socket.MSG_PEEK)
-        wait_until(lambda: service.app.state.report.under_way == 0)
+        wait_until(lambda: service.app.state.context.reporter.in_flight == 0)
         with Connection(service) as late:
             late.receive().assert_error(429, "rate_limit_exceeded")
         received_bytes = 0
@@ -428,7 +428,7 @@ def test_watched_events_that_are_never_read_end_with_their_request(make_service:
         watcher.send_head(method="GET", path="/v1/progress/mine")
         send_upload(sender, "X-Request-Id: mine")
         assert sender.receive().status == 200
-        wait_until(lambda: service.app.state.report.under_way == 0)
+        wait_until(lambda: service.app.state.context.reporter.in_flight == 0)
 
 
 def answers_of(service: Service) -> dict[str, Any]:

@@ -14,7 +14,6 @@ from tests.service.api.serving import Service
 from upscaled.api.request.fields import Fields, UnknownField
 from upscaled.api.request.reader import (
     OVERHEAD_BYTES,
-    Asked,
     BodyKind,
     check_fields,
     choose_body_kind,
@@ -26,8 +25,8 @@ URL = "https://example.com/a.jpg"
 
 
 def test_the_image_wins_over_any_url() -> None:
-    assert check_fields(Fields(b"photo", "nonsense", "4")) == Asked(b"photo", None, 4)
-    assert check_fields(Fields(None, URL, 2)) == Asked(None, URL, 2)
+    assert check_fields(Fields(b"photo", "nonsense", "4")) == (b"photo", None, 4)
+    assert check_fields(Fields(None, URL, 2)) == (None, URL, 2)
 
 
 @pytest.mark.parametrize(
@@ -62,7 +61,7 @@ def test_what_is_missing_is_named_by_the_name_it_came_under_too() -> None:
         "Missing parameter: image or image_url, scale"
         "; instead of file send image; instead of factor send scale"
     )
-    assert check_fields(Fields(b"photo", None, 2, unknown)) == Asked(b"photo", None, 2)
+    assert check_fields(Fields(b"photo", None, 2, unknown)) == (b"photo", None, 2)
     with pytest.raises(InvalidParameter):
         check_fields(Fields(None, b"x" * 100_000, 2))
 

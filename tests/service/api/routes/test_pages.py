@@ -76,8 +76,8 @@ def test_the_playground_fetches_its_modules_at_once(service: Service) -> None:
 
 def test_every_asset_is_served_as_what_it_is(service: Service) -> None:
     kinds = {".js": "text/javascript", ".css": "text/css", ".jpg": "image/jpeg"}
-    assets = files("upscaled.api") / "assets"
-    for file in assets.iterdir():
+    static = files("upscaled.api") / "static"
+    for file in static.iterdir():
         wanted = kinds.get(PurePath(file.name).suffix)
         if wanted is not None:
             answer = service.get(f"/assets/{file.name}")
@@ -89,8 +89,8 @@ def test_every_example_of_a_model_that_the_page_names_is_there_and_small(service
     script = service.get("/assets/models.js").text
     (listed,) = re.findall(r"const EXAMPLES = new Set\(\[(.*?)\]\)", script, re.DOTALL)
     named = re.findall(r'"([^"]+)"', listed)
-    assets = files("upscaled.api") / "assets"
-    drawn = [file for file in assets.iterdir() if file.name.startswith("model-")]
+    static = files("upscaled.api") / "static"
+    drawn = [file for file in static.iterdir() if file.name.startswith("model-")]
     assert sorted(f"model-{name}.jpg" for name in named) == sorted(file.name for file in drawn)
     assert {size_of(file.read_bytes()) for file in drawn} == {(240, 180)}
     assert max(len(file.read_bytes()) for file in drawn) < 10_000
@@ -106,7 +106,7 @@ def test_the_sample_is_shown_with_a_result_of_its_size(service: Service) -> None
 
 def test_no_style_shows_what_is_hidden() -> None:
     """A class that sets `display` wins over the browser's own rule for `hidden`."""
-    style = (files("upscaled.api") / "assets" / "style.css").read_text()
+    style = (files("upscaled.api") / "static" / "style.css").read_text()
     assert "[hidden] { display: none !important; }" in style
 
 
@@ -133,7 +133,7 @@ const at = document.getElementById;
 
 
 def run_in_browser(script: str, *, before: str, after: str) -> str:
-    source = (files("upscaled.api") / "assets" / script).read_text()
+    source = (files("upscaled.api") / "static" / script).read_text()
     command = ["node", "--input-type=module"]
     whole = "\n".join([BROWSER, before, source, after])
     done = subprocess.run(command, input=whole, capture_output=True, check=False, text=True)

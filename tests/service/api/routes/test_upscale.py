@@ -12,7 +12,7 @@ from tests.service.api.executors import FailingExecutor
 from tests.service.api.pictures import picture, picture_of_bytes, size_of
 from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
-from upscaled.api.routes.upscale import judge_size
+from upscaled.api.routes.upscale import check_size
 from upscaled.config import load_settings
 from upscaled.errors import (
     InternalError,
@@ -512,7 +512,7 @@ SETTINGS = load_settings({})
 
 
 def judge(width_px: int, height_px: int, scale: int) -> None:
-    judge_size(Header("PNG", width_px, height_px, False), scale, SETTINGS)
+    check_size(Header("PNG", width_px, height_px, False), scale, SETTINGS)
 
 
 @pytest.mark.parametrize(

@@ -17,8 +17,15 @@ function table(heads, rows) {
   return make("table", [make("thead", cells(heads, "th")), make("tbody", rows.map((row) => cells(row, "td")))]);
 }
 
-function describe(schema) {
-  if (!schema) return "";
+// The schema that `$ref` names, with what stands beside it.
+function resolve(schema) {
+  return schema.$ref ? { ...openapi.components.schemas[schema.$ref.split("/").pop()], ...schema } : schema;
+}
+
+function describe(reference) {
+  if (!reference) return "";
+  const schema = resolve(reference);
+  if (schema.anyOf) return schema.anyOf.map(describe).join(" or ");
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" or ");
   if ("const" in schema) return JSON.stringify(schema.const);
   if (schema.type === "object") {
@@ -27,8 +34,7 @@ function describe(schema) {
     return `{${fields.map(([name, field]) => `"${name}": ${describe(field)}`).join(", ")}}`;
   }
   if (schema.type === "array") return `[${describe(schema.items)}, …]`;
-  if (Array.isArray(schema.type)) return schema.type.join(" or ");
-  return schema.contentMediaType ? "bytes" : (schema.format ?? schema.type ?? "");
+  return schema.format === "binary" ? "bytes" : (schema.format ?? schema.type ?? "");
 }
 
 function renderParameters(parameters) {
@@ -40,23 +46,26 @@ function renderParameters(parameters) {
 }
 
 function renderBodies(content) {
-  return Object.entries(content).flatMap(([mediaType, { schema }]) => [
-    make("h3", ["Body ", make("code", mediaType)]),
-    schema.description ? make("p", prose(schema.description)) : "",
-    table(["Field", "Value", "Needed"], Object.entries(schema.properties).map(([name, field]) => [
-      make("code", name),
-      describe(field),
-      schema.required?.includes(name) ? "required" : "",
-    ])),
-  ]);
+  return Object.entries(content).flatMap(([mediaType, { schema: reference }]) => {
+    const schema = resolve(reference);
+    return [
+      make("h3", ["Body ", make("code", mediaType)]),
+      schema.description ? make("p", prose(schema.description)) : "",
+      table(["Field", "Value", "Needed"], Object.entries(schema.properties).map(([name, field]) => [
+        make("code", name),
+        describe(field),
+        schema.required?.includes(name) ? "required" : "",
+      ])),
+    ];
+  });
 }
 
 function renderAnswers(responses) {
   const rows = Object.entries(responses).map(([status, answer]) => [
     make("code", status),
     answer.description,
-    Object.entries(answer.content ?? {}).map(([mediaType, { schema }]) =>
-      make("div", make("code", `${mediaType} ${describe(schema)}`))),
+    Object.entries(answer.content ?? {}).map(([mediaType, { schema, examples }]) =>
+      make("div", examples ? Object.keys(examples).join(", ") : make("code", `${mediaType} ${describe(schema)}`))),
     Object.keys(answer.headers ?? {}).join(", "),
   ]);
   return [make("h3", "Answers"), table(["Status", "Meaning", "Body", "Headers"], rows)];
@@ -67,7 +76,7 @@ function renderOperation(path, method, operation) {
     make("h2", [make("span", method, "method"), " ", make("code", path)]),
     make("p", operation.summary),
     operation.description ? make("p", prose(operation.description)) : "",
-    operation.security ? make("p", ["Needs the header ", make("code", "X-API-KEY"), "."]) : "",
+    operation.security.length ? make("p", ["Needs the header ", make("code", "X-API-KEY"), "."]) : "",
     ...(operation.parameters ? renderParameters(operation.parameters) : []),
     ...(operation.requestBody ? renderBodies(operation.requestBody.content) : []),
     ...renderAnswers(operation.responses),
@@ -82,6 +91,6 @@ const openapi = await (await fetch("openapi.json")).json();
 document.getElementById("about").replaceChildren(`Version ${openapi.info.version}. `, ...prose(openapi.info.description));
 for (const [path, methods] of Object.entries(openapi.paths)) {
   for (const [method, operation] of Object.entries(methods)) {
-    if (method !== "head") document.getElementById("operations").append(renderOperation(path, method, operation));
+    document.getElementById("operations").append(renderOperation(path, method, operation));
   }
 }

@@ -1,0 +1,142 @@
+"""The bodies of requests and responses, from which the OpenAPI document is generated.
+
+Endpoints check requests by themselves, in the contract's words and order: these classes describe.
+"""
+
+from enum import IntEnum, StrEnum
+from http import HTTPStatus
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from upscaled.errors import ServiceError
+from upscaled.fetch.url import MAX_URL_CHARACTERS
+
+BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
+"""The OpenAPI content of a response that is a file."""
+
+UPSCALE_PATH: Final = "/v1/upscale"
+
+ErrorCode = StrEnum(  # type: ignore[misc]  # its members are the errors that there are
+    "ErrorCode",
+    {kind.error_code.upper(): kind.error_code for kind in ServiceError.__subclasses__()},
+)
+
+
+class Scale(IntEnum):
+    """How many times as wide and as high as the image the result is."""
+
+    X2 = 2
+    X4 = 4
+
+
+class UpscaleUpload(BaseModel):
+    """An image as a file. A form with `image_url` in place of `image` is taken too."""
+
+    image: bytes = Field(description="The encoded image: its bytes decide what format it is")
+    scale: Scale
+
+
+class UpscaleByUrl(BaseModel):
+    """An image that the server fetches. The texts "2" and "4" are taken as `scale`, too."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"example": {"image_url": "https://example.com/photo.jpg", "scale": 4}}
+    )
+
+    image_url: str = Field(max_length=MAX_URL_CHARACTERS, json_schema_extra={"format": "uri"})
+    scale: Scale
+
+
+class _Response(BaseModel):
+    """A body that has these fields and no others."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Upscaled(_Response):
+    """Where the result is."""
+
+    result_url: str = Field(
+        examples=["https://example.com/public/result/6f5ab457-6f35-466d-b309-7a95d5b95a70.jpg"]
+    )
+
+
+class Error(_Response):
+    """The body of every response that is no success."""
+
+    error: str = Field(description="A short text for people")
+    error_code: ErrorCode = Field(description="What a program decides by")
+
+
+class Credits(_Response):
+    """The balance of an API key, under both names that clients read."""
+
+    credits_remaining: int = Field(examples=[42])
+    creditsRemaining: int = Field(examples=[42])  # noqa: N815  (older clients read this name)
+
+
+class Live(_Response):
+    """The process answers."""
+
+    status: Literal["ok"]
+
+
+class Ready(_Response):
+    """A request sent now would be taken."""
+
+    status: Literal["ready"]
+
+
+class Model(_Response):
+    """A model that a request may name."""
+
+    name: str
+    native_scale: int
+    scales: list[Scale]
+    licence: str
+    bits: Literal[16, 32] = Field(description="Of a weight in the file")
+    source: Literal["default", "official", "user"]
+    same_as: str | None = Field(
+        description="The model whose file it is, where the name is a second one"
+    )
+    auto_scales: list[Scale] = Field(description="Where `auto` may take it")
+    seconds_per_megapixel: dict[str, float | None] = Field(
+        description="Of input, by scale, on this server; null until measured"
+    )
+
+
+class AutoChoice(_Response):
+    """A model that `auto` takes for pictures up to a size."""
+
+    model: str
+    tempered_with: str | None = Field(description="The faithful model that it is mixed with")
+    most_input_px: int | None = Field(description="Null: pictures of any size")
+    most_input_px_16_bits: int | None = Field(description="The same for 16 bits a channel")
+    harmed_only: bool = Field(
+        description="For pictures with compression artefacts or noise, and for no others"
+    )
+
+
+class ModelList(_Response):
+    """The models that are present, and by scale those that `auto` chooses from, best first."""
+
+    models: list[Model]
+    auto: dict[str, list[AutoChoice]]
+
+
+def describe_errors(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:
+    """Return the OpenAPI responses of these errors, by status, with an example of each body."""
+    responses: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        response = responses.setdefault(
+            kind.status,
+            {
+                "model": Error,
+                "description": HTTPStatus(kind.status).phrase,
+                "content": {"application/json": {"examples": {}}},
+            },
+        )
+        body = {"error": kind.default_text, "error_code": kind.error_code}
+        response["content"]["application/json"]["examples"][kind.error_code] = {"value": body}
+    return responses
