@@ -19,6 +19,7 @@ from tests.service.api.waiting import wait_until
 from upscaled.api.billing import (
     FIRST_RETRY_S,
     LONGEST_RETRY_S,
+    CreditEvent,
     hold_credit,
     retry_after_s,
     settle_owed_credits,
@@ -286,7 +287,8 @@ def slow(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
 
 
 async def use_credit(state: State, is_captured: bool) -> None:
-    async with hold_credit(state, 1, metering=True, on_credit=[].append) as charge:
+    noted: list[CreditEvent] = []
+    async with hold_credit(state, 1, metering=True, on_credit=noted.append) as charge:
         if is_captured:
             await charge.capture()
         else:

@@ -17,7 +17,7 @@ import pytest_asyncio
 
 from tests.service.api.origin import Origin, origin
 from upscaled.api.image_url import PIECES_PER_ITERATION, SourceFetcher
-from upscaled.api.memory import Budget, Share
+from upscaled.api.memory import MemoryBudget, Share
 from upscaled.config import load_settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, ServiceError
 from upscaled.fetch.connection import READ_BYTES
@@ -89,7 +89,7 @@ def fetcher() -> SourceFetcher:
 
 
 async def fetch(fetcher: SourceFetcher, url: str) -> bytes | ServiceError:
-    with Budget(100 * LIMIT_BYTES).share(1) as share:
+    with MemoryBudget(100 * LIMIT_BYTES).share(1) as share:
         try:
             return await fetcher.fetch(url, share)
         except (InvalidParameter, FileSizeTooLarge) as error:
@@ -195,7 +195,7 @@ async def test_a_bomb_is_unpacked_a_few_pieces_per_iteration_of_the_loop(
     web.answers["/x"] = OK + b"Content-Encoding: gzip\r\n\r\n" + bomb
 
     async def unpack() -> None:
-        with Budget(100 * LIMIT_BYTES).share(1) as share, pytest.raises(FileSizeTooLarge):
+        with MemoryBudget(100 * LIMIT_BYTES).share(1) as share, pytest.raises(FileSizeTooLarge):
             await fetcher.fetch(f"{web.url}/x", share)
 
     with Iterations() as iterations:

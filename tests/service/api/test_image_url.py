@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from tests.service.api.origin import Origin, origin, redirect, response
 from upscaled.api.image_url import MAX_REDIRECTS, SourceFetcher
-from upscaled.api.memory import Budget
+from upscaled.api.memory import MemoryBudget
 from upscaled.config import Settings, load_settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, RateLimitExceeded
 from upscaled.fetch.url import UNUSABLE_URL_TEXT, check_source_url
@@ -48,7 +48,7 @@ async def inside() -> AsyncIterator[Origin]:
 
 
 async def fetch_source(url: str, table: Settings) -> bytes:
-    with Budget(10 * table.max_file_bytes).share(1) as share:
+    with MemoryBudget(10 * table.max_file_bytes).share(1) as share:
         return await SourceFetcher(table).fetch(url, share)
 
 
@@ -71,7 +71,7 @@ async def test_nothing_of_ours_is_told(web: Origin, monkeypatch: pytest.MonkeyPa
     web.answers["/first"] = response(PHOTO, "Set-Cookie: a=b; Path=/")
     fetcher = SourceFetcher(settings())
     for path in ("/first", "/photo"):
-        with Budget(LIMIT_BYTES).share(1) as share:
+        with MemoryBudget(LIMIT_BYTES).share(1) as share:
             await fetcher.fetch(web.url + path, share)
     names = {line.partition(":")[0].lower() for line in web.heads[1].splitlines()[1:] if line}
     assert names - {"connection"} == {"host", "user-agent", "accept", "accept-encoding"}
@@ -306,7 +306,7 @@ async def test_a_redirect_is_checked_like_the_first_address(web: Origin, where: 
 
 
 async def test_what_is_fetched_counts_against_the_memory_of_all(web: Origin) -> None:
-    budget = Budget(len(PHOTO))
+    budget = MemoryBudget(len(PHOTO))
     for is_room in (True, False):
         with budget.share(1) as share:
             share.take(0 if is_room else 1)

@@ -23,7 +23,7 @@ from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
 from tests.service.pool.pools import QUICK, fake_command, order
 from upscaled.api.memory import (
-    ARRIVING,
+    ARRIVING_IMAGES,
     MAX_SLOTS_PER_WORKER,
     UNPAID_BODIES,
     MemoryBudget,
@@ -72,7 +72,7 @@ def test_it_is_given_back_after_an_error_too() -> None:
 @pytest.mark.parametrize(("given", "slots"), [(0, MAX_SLOTS_PER_WORKER), (1, 1), (16, 16)])
 def test_the_queue_and_the_workers_fit_in(given: int, slots: int) -> None:
     settings = load_settings({}, max_queue=3, workers=2, jobs_per_worker=given, max_file_bytes=MB)
-    assert build_budget(settings).limit_bytes == (3 + 2 * slots + ARRIVING) * MB
+    assert build_budget(settings).limit_bytes == (3 + 2 * slots + ARRIVING_IMAGES) * MB
 
 
 Arrival = tuple[Share, "asyncio.Task[None]"]
