@@ -19,7 +19,16 @@ from upscaled.api.middleware import AccessRecordMiddleware, UnreadBodyMiddleware
 from upscaled.api.openapi import build_document
 from upscaled.api.progress import ProgressBoard
 from upscaled.api.protocol.registry import build_connections
-from upscaled.api.routes import credits, documentation, models, ops, pages, progress, results, upscale
+from upscaled.api.routes import (
+    credits,
+    documentation,
+    models,
+    ops,
+    pages,
+    progress,
+    results,
+    upscale,
+)
 from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import Reporter, log_request
 from upscaled.api.telemetry.metrics import Metrics
