@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from upscaled_models.backends.openvino.finishing import finish_window
-from upscaled_models.backends.openvino.graph import build_graph
+from upscaled_models.backends.openvino.graph import build_graph, build_tail, build_trunk
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.nodes import LEVELS
-from upscaled_models.backends.openvino.runtime import compile_graph
+from upscaled_models.backends.openvino.runtime import choose_tail_precision, compile_graph
 from upscaled_models.families import Family, Shape
 from upscaled_models.quantise.pictures import FLAT_COLOURS, flat_pictures
 from upscaled_models.quantise.record import QuantisedProof, TruthProof
@@ -60,13 +60,19 @@ def prove(
 
 def quantised_upscaler(family: Family, shape: Shape, layers: Layers) -> Upscaler:
     """Whole pictures, untiled, uint8 `[h, w, 3]` to uint8 at the network's own scale."""
-    compiled = compile_graph(
-        build_graph(family, shape, layers), precision="f32", threads=torch.get_num_threads()
-    )
+    threads = torch.get_num_threads()
+    if family == "rrdb":
+        graphs = [(build_trunk(shape, layers), "f32")]
+        graphs += [(build_tail(shape, layers), choose_tail_precision())]
+    else:
+        graphs = [(build_graph(family, shape, layers), "f32")]
+    steps = [compile_graph(graph, precision=hint, threads=threads) for graph, hint in graphs]
 
     def upscale(picture: Pixels) -> Pixels:
-        result = compiled(picture[None])[0][0]
-        return finish_window(result, picture, family, 1)
+        made = picture[None]
+        for step in steps:
+            made = step(made)[0]
+        return finish_window(made[0], picture, family, 1)
 
     return upscale
 

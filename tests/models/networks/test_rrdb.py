@@ -147,5 +147,5 @@ def test_strips_keep_every_row_once_and_see_what_its_result_depends_on(
 
 
 def test_what_fits_is_one_strip() -> None:
-    assert len(plan_strips(128, 128)[1]) == 1
-    assert len(plan_strips(129, 128)[1]) == 2
+    assert len(plan_strips(256, 128)[1]) == 1
+    assert len(plan_strips(257, 128)[1]) == 2

@@ -1,3 +1,4 @@
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
@@ -6,6 +7,7 @@ import torch
 from numpy.typing import NDArray
 
 import upscaled_models.backends.openvino.engine as openvino_engine
+from tests.models.quantise.test_rounding import levels_of
 from upscaled.errors import InternalError
 from upscaled_models.backends.base import EngineOutOfMemory
 from upscaled_models.backends.device import Device
@@ -23,10 +25,13 @@ from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.networks import rrdb
+from upscaled_models.quantise.forms import FIRST, TAIL
+from upscaled_models.quantise.rounding import round_layers
 from upscaled_models.weights import build_network
 
 CPU = Device(torch.device("cpu"), torch.float32, threads=1)
 PLAIN = plain_shape(scale=4, layers=2, features=8)
+SMALL_RRDB = rrdb_shape(scale=4, num_block=1, num_feat=16, num_grow_ch=8)
 
 
 def engine_of(
@@ -37,7 +42,10 @@ def engine_of(
     weights: float | None = None,
     threads: int = 1,
 ) -> OpenVinoEngine:
-    """An engine of a network with random weights, or with one value for all of them."""
+    """An engine of a network with random weights, or with one value for all of them.
+
+    In 8 bits it is an RRDB network, whose tail stays in floats.
+    """
     torch.manual_seed(7)
     network = build_network(family, shape)
     state = {key: value.numpy().copy() for key, value in network.state_dict().items()}
@@ -52,9 +60,10 @@ def engine_of(
         halo_px=5,
         multiple_px=1,
     )
-    return build_openvino_engine(
-        exact, family, shape, layers_of(state), precision, window_px=64, batch=4
-    )
+    layers = layers_of(state)
+    if precision == "int8":
+        layers = round_layers(state, levels_of(state), (FIRST, *TAIL))
+    return build_openvino_engine(exact, family, shape, layers, precision, window_px=64, batch=4)
 
 
 def draw_window(height: int = 32, width: int = 64, seed: int = 1) -> NDArray[np.uint8]:
@@ -166,6 +175,43 @@ def test_what_is_tried_runs_as_a_graph_in_any_shape() -> None:
     assert list(serving.graphs.kept) == [(1, 32, 32, 3)], "the others would only take memory"
 
 
+def test_a_trunk_in_8_bits_is_compiled_once_for_windows_of_every_size() -> None:
+    engine = engine_of("rrdb", SMALL_RRDB, "int8")
+    sizes = [(32, 64), (17, 23), (32, 64), (40, 31)]
+    for height, width in sizes:
+        pixels = draw_window(height, width)[None]
+        fixed = replace(engine.graphs, takes_any_size=False, kept=OrderedDict())
+        expected, got = fixed.compute(pixels).values, engine.graphs.compute(pixels).values
+        assert list(fixed.kept) == [(1, height, width, 3)]
+        np.testing.assert_allclose(got, expected, rtol=0, atol=1.0)
+    assert list(engine.graphs.kept) == [(1, -1, -1, 3)]
+    assert list(engine.graphs.of_side(96).kept) == [(1, -1, -1, 3)], "it is ready for them too"
+
+
+def test_a_small_odd_shape_goes_through_a_graph_that_takes_any() -> None:
+    engine = engine_of("rrdb", SMALL_RRDB, "int8")
+    window = draw_window(17, 23)
+    (exact,) = engine.start([window], is_exact=True).finish()
+    (before,) = engine.start([window]).finish()
+    engine.start([draw_window(32, 64)]).finish()
+    (after,) = engine.start([window]).finish()
+    np.testing.assert_array_equal(before, exact)
+    assert (after != exact).any()
+
+
+@pytest.mark.skipif(not has_fast_bfloat16(), reason="this CPU has no bfloat16 of its own")
+def test_what_follows_a_trunk_in_8_bits_is_computed_in_bfloat16() -> None:
+    engine = engine_of("rrdb", SMALL_RRDB, "int8")
+    assert engine.graphs.tail is not None
+    assert (engine.graphs.hint, engine.graphs.tail.hint) == ("f32", "bf16")
+    pixels = draw_window()[None]
+    float32 = replace(
+        engine.graphs, tail=replace(engine.graphs.tail, hint="f32", kept=OrderedDict())
+    )
+    error = np.abs(engine.graphs.compute(pixels).values - float32.compute(pixels).values).max()
+    assert 0 < error <= 1
+
+
 def test_rrdb_is_tried_in_the_precision_that_it_serves_in() -> None:
     if not has_fast_bfloat16():
         pytest.skip("this CPU has no bfloat16 of its own")
@@ -176,9 +222,6 @@ def test_rrdb_is_tried_in_the_precision_that_it_serves_in() -> None:
     (unlike,) = engine.strict().start(windows).finish()
     errors = np.abs(unlike.astype(int) - exact)
     assert 0 < errors.max() <= 8
-
-
-SMALL_RRDB = rrdb_shape(scale=4, num_block=1, num_feat=16, num_grow_ch=8)
 
 
 # Largest difference in levels: by the order of sums; by one step of bfloat16 at 255.
