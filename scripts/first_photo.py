@@ -139,7 +139,7 @@ def make_key(settings: Settings) -> str:
 
 def create_key(state: State) -> str:
     if any(key.name == KEY_NAME and key.revoked_at_s is None for key in state.keys.list()):
-        state.keys.revoke(KEY_NAME)  # its secret is lost, so nobody can be using it
+        state.keys.revoke(KEY_NAME)  # its secret is lost, so no client can be using it
     return state.keys.create(KEY_NAME, credits=1000)
 
 

@@ -25,7 +25,7 @@ MAX_WEIGHTS_BYTES = 8_000_000
 
 def _tracked(*patterns: str) -> list[Path]:
     if not (ROOT / ".git").exists():
-        pytest.skip("not a git clone, so what belongs to the project cannot be told")
+        pytest.skip("not a git clone, so what belongs to the project is unknown")
     command = ["git", "-C", str(ROOT), "ls-files", "-z", "--", *patterns]
     names = subprocess.run(command, check=True, capture_output=True).stdout.decode().split("\0")
     return [ROOT / name for name in names if name and (ROOT / name).is_file()]

@@ -35,7 +35,7 @@ def measure_batch(data_dir: Path, effort: Effort, device: str) -> Facts:
 
     `ratio`: of the kernel's seconds to the batch's, of the median pair of rounds. `cpu_ratio`: the
     same of processor seconds, those of the decoding processes included: on a machine without a GPU
-    it is what `ratio` would be with every core busy and nobody else there.
+    it is what `ratio` would be with every core busy and nothing else running.
     """
     entry = Entry("ours", str(data_dir), MODEL, "auto", device=device, is_tuned=not effort.is_tiny)
     settings = settings_of(entry)

@@ -24,7 +24,7 @@ from upscaled.pool.environment import worker_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 LAST_WORDS = 400
-"""Characters of a dead child's standard error that are told."""
+"""Most characters of a dead child's standard error that are reported."""
 
 
 class Child:
@@ -57,7 +57,7 @@ class Child:
             self._questions.write(question + "\n")
             self._questions.flush()
         except BrokenPipeError:
-            pass  # its last words are told below
+            pass  # its last words are raised below
         return self._hear()
 
     def _hear(self) -> Mapping[str, object]:

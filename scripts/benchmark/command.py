@@ -72,7 +72,7 @@ def _measure_network(
 def _measure_service(parts: tuple[str, ...], data_dir: Path, effort: Effort, device: str) -> Facts:
     """One service for both parts, with the model that ships and otherwise as it is out of the box.
 
-    Memory comes first: what it is of a service that has not worked yet can be told only then.
+    Memory comes first: what it is of a service that has not worked yet can be measured only then.
     """
     from scripts.benchmark.http_requests import measure_http
     from scripts.benchmark.memory import measure_memory

@@ -25,7 +25,7 @@ DEFAULT_MODEL = "upscaled-x4"
 
 
 def measure_kernel(data_dir: Path, effort: Effort, device: str, general: Path | None) -> Facts:
-    """Both races: by their name, what `run_race` tells, and where the weights come from."""
+    """Both races: by their name, what `run_race` returns, and where the weights come from."""
     opened = open_apart if effort.is_apart else open_here
     if effort.is_tiny:
         compact, rrdb = add_small_compact(data_dir), add_rrdb(data_dir, num_block=1)

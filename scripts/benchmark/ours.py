@@ -121,7 +121,7 @@ def settings_of(entry: Entry, **more: object) -> Settings:
     """The settings of a service that has this contestant's model for its own scale.
 
     Nothing of the environment: two runs of one command measure the same. Colours are not locked:
-    nobody else does that, and the picture compared is the network's own.
+    no other contestant does that, and the picture compared is the network's own.
     """
     data_dir = Path(entry.data_dir)
     spec = ModelStore(data_dir / "models").find(entry.model)

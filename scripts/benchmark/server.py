@@ -47,7 +47,7 @@ class Answer:
     def outside_s(self) -> float:
         """The client's time during which the network was not at work.
 
-        Cutting, checking and stitching count as outside where the service tells them apart.
+        Cutting, checking and stitching count as outside where the service reports them apart.
         """
         return self.seconds - self.stages_s.get("device", self.stages_s["network"])
 

@@ -1,4 +1,4 @@
-"""One file out of a folder; the same bytes whoever packs it, when and where."""
+"""One file out of a folder; the same bytes on every machine at any time."""
 
 import os
 import tarfile

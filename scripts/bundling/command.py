@@ -35,7 +35,7 @@ examples:
   .venv/bin/upscaled models fetch realesrgan-x2plus         # and then: scripts/bundle
 
 Over there: tar -xf ARCHIVE, then ./install --help in the folder that came out of it.
-Whoever installs needs the signer's public key from somewhere else than the archive.
+The machine that installs needs the signer's public key from somewhere else than the archive.
 The same tree, models and packages give the same archive, byte for byte.
 """
 

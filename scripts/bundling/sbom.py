@@ -62,7 +62,7 @@ def _describe_wheel(wheel: Wheel) -> Component:
         name=wheel.name,
         version=version,
         bom_ref=f"{wheel.name}=={version}",
-        # What is built here is in no registry: a package URL would name somebody else's.
+        # What is built here is in no registry: a package URL would name another project's.
         purl=None if is_root else PackageURL("pypi", name=wheel.name, version=version),
         scope=ComponentScope.EXCLUDED if wheel.name == "pip" else ComponentScope.REQUIRED,
         hashes=[HashType(alg=HashAlgorithm.SHA_256, content=wheel.sha256)],

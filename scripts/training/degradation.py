@@ -29,7 +29,7 @@ class Harm(IntEnum):
 def degrade(truth: Pixels, scale: int, rng: Generator) -> tuple[Pixels, Harm]:
     """Shrink `[h*scale, w*scale, 3]` uint8 RGB to `[h, w, 3]` by a randomly drawn kind.
 
-    Also tells what harm the kind does.
+    Also says what harm the kind does.
     """
     kinds: tuple[tuple[Kind, Harm], ...] = (
         (clean, Harm.NONE),

@@ -4,7 +4,7 @@ import os
 
 
 def count_cores() -> int:
-    """Those it may run on, where the system can tell; else those of the machine."""
+    """Return the number of cores this process may run on; the machine's where the system has no such limit."""
     return len(usable_cores())
 
 

@@ -1,4 +1,4 @@
-"""Every error a client can see: status, code and public text, apart from what the log is told.
+"""Every error a client can see: status, code and public text, and a detail for the log alone.
 
     ServiceError
     ├── InvalidRequestBody       400 invalid_request_body

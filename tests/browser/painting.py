@@ -1,4 +1,4 @@
-"""An executor whose results can be told from their sources at a glance: every colour inverted."""
+"""An executor whose results differ from their sources at a glance: every colour inverted."""
 
 import asyncio
 import threading
@@ -13,7 +13,7 @@ TILES = 3
 
 
 class PaintingExecutor(ResizingExecutor):
-    """`is_held`: each tile then waits for a `go_on`. `has_been_cancelled` tells of the last one."""
+    """`is_held`: each tile then waits for a `go_on`. `has_been_cancelled` is about the last one."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""For whoever has no mouse, cannot see the page, prefers it dark, or holds a phone."""
+"""The page without a mouse, with a screen reader, in the dark, and on a phone."""
 
 import json
 from collections.abc import Callable

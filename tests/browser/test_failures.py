@@ -18,7 +18,7 @@ def test_every_error_is_told_in_plain_words(open_page: Open) -> None:
     playground = open_page()
     playground.expect_complaint("Failed to load resource")
     playground.choose(red_picture())
-    told = set()
+    titles = set()
     for code, status in BY_CODE.items():
         with answered_with(playground, code, status):
             playground.send()
@@ -29,8 +29,8 @@ def test_every_error_is_told_in_plain_words(open_page: Open) -> None:
         assert len(advice) > 20
         assert f"The server says: A text · {code} · request id-1" in failure
         assert ("Try again in 7 seconds." in failure) == (status == 429)
-        told.add(title)
-    assert len(told) == len(BY_CODE)
+        titles.add(title)
+    assert len(titles) == len(BY_CODE)
 
 
 @contextmanager

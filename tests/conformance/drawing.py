@@ -52,7 +52,7 @@ def png_header_only(width_px: int, height_px: int) -> bytes:
 
 
 def padded_png(image: Image.Image, size_bytes: int) -> bytes:
-    """A valid PNG of exactly `size_bytes`: the padding is a private chunk that nobody reads."""
+    """A valid PNG of exactly `size_bytes`: the padding is a private chunk that no decoder reads."""
     plain = encoded(image, "PNG")
     padding = size_bytes - len(plain) - 12
     end = plain.index(b"IEND") - 4

@@ -96,7 +96,7 @@ def check_result_path(result_url: str) -> None:
 
 
 def fetch_result(result_url: str, target: Target, method: str = "GET") -> Reply:
-    """Get a result as anybody would: no key, and a redirect counts as a failure."""
+    """Get a result without a key, and a redirect counts as a failure."""
     parts = urlsplit(result_url)
     holder = Target(f"{parts.scheme}://{parts.netloc}", "", target.pace)
     reply = holder.send(method, parts.path)

@@ -1,4 +1,4 @@
-"""`image_url`: the addresses inside, none of which is contacted or can be told from another."""
+"""`image_url`: the addresses inside, none of which is contacted or can be distinguished from another."""
 
 import itertools
 import socket
@@ -30,10 +30,10 @@ def photo() -> bytes:
 def test_every_untaken_url_is_answered_the_same_text(
     target: Target, strict: Target, listener: Listener
 ) -> None:
-    """Nobody maps the inside network: closed, open, forbidden and unknown all look alike."""
+    """The inside network cannot be mapped: closed, open, forbidden and unknown all look alike."""
     urls = (
         "http://127.0.0.1:9/photo.jpg",
-        "http://nobody.invalid/photo.jpg",
+        "http://unknown.invalid/photo.jpg",
         "http://10.0.0.1/photo.jpg",
         "http://169.254.169.254/latest/meta-data/",
         "ftp://example.com/photo.jpg",

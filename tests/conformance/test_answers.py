@@ -1,4 +1,4 @@
-"""What holds for every answer: nothing private, no browser's doors, headers that tell the way."""
+"""What holds for every answer: nothing private, no browser's doors, headers that say what to do."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor

@@ -1,4 +1,4 @@
-"""The judge itself: it can tell a right picture from a wrong one."""
+"""The picture check itself: it distinguishes a right picture from a wrong one."""
 
 import dataclasses
 

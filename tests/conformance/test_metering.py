@@ -1,4 +1,4 @@
-"""Credits: who pays, when, and what is checked before anybody pays."""
+"""Credits: which key pays, when, and what is checked before it pays."""
 
 import time
 from concurrent.futures import ThreadPoolExecutor

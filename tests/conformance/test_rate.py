@@ -1,4 +1,4 @@
-"""The rate: five at once and five per second for each key, told truthfully."""
+"""The rate: five at once and five per second for each key, with a truthful wait."""
 
 import time
 from dataclasses import replace

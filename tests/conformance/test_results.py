@@ -81,7 +81,7 @@ def test_a_result_url_is_taken_as_image_url(
 
 @pytest.mark.ours
 def test_a_result_fed_back_needs_no_network_and_no_allowance(strict: Target) -> None:
-    """Its address is a name that nobody resolves, on a server that may fetch from no loopback."""
+    """Its address is a name that does not resolve, on a server that may fetch from no loopback."""
     result_url = check_result_json(perform(form(), strict))
     assert result_url.startswith(f"{PUBLIC_BASE_URL}/public/result/")
     request = form("", "2", Part("image_url", result_url)).plus(("Accept", "image/*"))

@@ -194,7 +194,7 @@ def test_a_damaged_json_body_is_answered_in_the_contracts_words(seed: int, targe
     chance = random.Random(seed)
     headers = [("X-API-KEY", target.api_key), ("Content-Type", "application/json")]
     for _ in range(25):
-        body = mutated(b'{"image_url": "http://nobody.invalid/photo.jpg", "scale": 2}', chance)
+        body = mutated(b'{"image_url": "http://unknown.invalid/photo.jpg", "scale": 2}', chance)
         check_contract(target.send("POST", "/v1/upscale", headers, body))
 
 

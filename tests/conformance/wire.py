@@ -24,7 +24,7 @@ Headers = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `sent_bytes` tells how much of the request's body had left by then."""
+    """What came back. `sent_bytes` says how much of the request's body had left by then."""
 
     status: int
     headers: tuple[tuple[str, str], ...]

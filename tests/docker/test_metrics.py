@@ -100,8 +100,8 @@ def figures_table(exposition: str) -> str:
             continue
         name = family.name + "_total" * (family.type == "counter")
         labels = {label for sample in family.samples for label in sample.labels} - {"le"}
-        told = ", ".join(f"`{label}`" for label in sorted(labels))
-        lines.append(f"| `{name}` | {family.type} | {told} | {family.documentation} |")
+        names = ", ".join(f"`{label}`" for label in sorted(labels))
+        lines.append(f"| `{name}` | {family.type} | {names} | {family.documentation} |")
     return "\n".join(lines)
 
 
@@ -183,8 +183,8 @@ def test_promtool_takes_the_configuration_and_the_rules() -> None:
 def test_each_alert_fires_when_it_should_and_only_then() -> None:
     cases = Path(__file__).with_name("alerts.test.yaml")
     assert "SUCCESS" in promtool("test", "rules", cases)
-    told = cases.read_text()
-    assert [alert["alert"] for alert in alerts() if alert["alert"] not in told] == []
+    text = cases.read_text()
+    assert [alert["alert"] for alert in alerts() if alert["alert"] not in text] == []
 
 
 @needs_prometheus

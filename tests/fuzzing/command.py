@@ -1,4 +1,4 @@
-"""`scripts/fuzz`: damaged files against a server of its own, for as long as it is told."""
+"""`scripts/fuzz`: damaged files against a server of its own, for as long as is asked for."""
 
 import argparse
 import json

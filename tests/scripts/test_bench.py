@@ -103,8 +103,8 @@ def test_a_contestant_in_a_process_of_its_own_runs_and_shows_its_picture(tmp_pat
 
 
 def test_a_contestant_that_dies_is_absent_with_its_last_words() -> None:
-    nobody = Entry.from_json('{"kind": "nobody"}')
-    with pytest.raises(Absent, match="KeyError: 'nobody'"), in_child(nobody):
+    unknown = Entry.from_json('{"kind": "unknown"}')
+    with pytest.raises(Absent, match="KeyError: 'unknown'"), in_child(unknown):
         pass
 
 

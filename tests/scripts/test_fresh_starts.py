@@ -24,6 +24,6 @@ def test_a_busy_machine_is_busy_for_the_block_and_no_longer() -> None:
 
 def test_a_start_is_told_in_one_line() -> None:
     start = Start("m", True, "openvino int8", 512, True, False, 3.25, 1.04)
-    told = describe(start)
-    assert told.startswith("m ")
-    assert told.endswith("px  by the table   3.2 s  1.040 of the fastest")
+    line = describe(start)
+    assert line.startswith("m ")
+    assert line.endswith("px  by the table   3.2 s  1.040 of the fastest")

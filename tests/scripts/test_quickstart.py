@@ -86,7 +86,7 @@ def test_a_photo_that_cannot_be_sent_fails_the_command(clone: Path, tmp_path: Pa
 
 
 def _heed_ctrl_c() -> None:
-    """As in a terminal: what a shell starts in the background is told to ignore SIGINT."""
+    """As in a terminal: what a shell starts in the background ignores SIGINT."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

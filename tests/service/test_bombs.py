@@ -129,7 +129,7 @@ def test_the_decoder_refuses_all_of_them_in_little_memory(
 
 
 def peak_bytes(process: psutil.Process) -> int:
-    """The most memory it ever held; what it holds where no system tells."""
+    """The most memory it ever held; what it holds now where the system keeps no maximum."""
     status = Path(f"/proc/{process.pid}/status")
     if not status.exists():
         return int(process.memory_info().rss)

@@ -1,7 +1,7 @@
 """Other people's images, sound and broken, through the real server: every file, both ways.
 
 `corpus.tsv` says what each is answered at 2x. The outcome was reviewed by eye; a failure prints the
-line that would be true now, to be put there once somebody has looked at the picture.
+line that would be true now, to be put there after looking at the picture.
 `corpus_extra_formats.tsv` says what is answered otherwise where every format is switched on. The
 network is a bilinear one, so that the time goes where files differ: into reading, probing and
 decoding.
@@ -121,7 +121,7 @@ def listener() -> Iterator[Listener]:
 
 
 def upload(data: bytes, target: Target) -> Reply:
-    """A form whose file has neither a name that tells nor a type."""
+    """A form whose file has neither a telling name nor a type."""
     lines = (
         f'--{BOUNDARY}\r\nContent-Disposition: form-data; name="image"; filename="file"\r\n\r\n',
         f'\r\n--{BOUNDARY}\r\nContent-Disposition: form-data; name="scale"\r\n\r\n2\r\n'

@@ -121,13 +121,13 @@ def test_libraries_are_never_heard_at_debug(written: Callable[..., list[str]]) -
         for name in ("PIL.TiffImagePlugin", "asyncio", "uvicorn.error", "upscaled.part"):
             logging.getLogger(name).debug("from %s", name)
 
-    told = [json.loads(line)["logger"] for line in written("debug", "json", log)]
-    assert told == ["upscaled.part"]
+    loggers = [json.loads(line)["logger"] for line in written("debug", "json", log)]
+    assert loggers == ["upscaled.part"]
 
 
 def test_levels_are_kept(written: Callable[..., list[str]]) -> None:
     def log() -> None:
-        for name in ("upscaled.part", "uvicorn.error", "anybody"):
+        for name in ("upscaled.part", "uvicorn.error", "another"):
             logging.getLogger(name).info("info")
             logging.getLogger(name).warning("warning")
 
@@ -137,7 +137,7 @@ def test_levels_are_kept(written: Callable[..., list[str]]) -> None:
 
     assert count("error") == []
     assert count("warning") == [
-        (name, "warning") for name in ("upscaled.part", "uvicorn.error", "anybody")
+        (name, "warning") for name in ("upscaled.part", "uvicorn.error", "another")
     ]
     assert ("upscaled.part", "info") in count("info")
     assert ("uvicorn.error", "info") not in count("info")
@@ -151,7 +151,7 @@ from upscaled.logs import configure_logging, log_what_nobody_catches
 configure_logging("info", "json")
 log_what_nobody_catches()
 warnings.warn("mind this")
-def fail(): raise ValueError("nobody")
+def fail(): raise ValueError("unexpected")
 if {where!r} == "main": fail()
 thread = threading.Thread(target=fail); thread.start(); thread.join()
 """
@@ -161,7 +161,7 @@ thread = threading.Thread(target=fail); thread.start(); thread.join()
     warned, failed = [json.loads(line) for line in done.stderr.splitlines()]
     assert "mind this" in warned["message"]
     assert (failed["event"], failed["level"]) == ("crash", "critical")
-    assert failed["exception"].endswith("ValueError: nobody")
+    assert failed["exception"].endswith("ValueError: unexpected")
     assert done.returncode == (1 if where == "main" else 0)
 
 

@@ -17,8 +17,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.service.state.disks import small_disk
-from tests.service.watched import (
+from tests.service.observed_server import (
     IMAGE_PART,
     LARGE,
     MAX_FILE_BYTES,
@@ -34,6 +33,7 @@ from tests.service.watched import (
     running,
     send_without_waiting,
 )
+from tests.service.state.disks import small_disk
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +88,7 @@ REFUSED: dict[str, tuple[int, str, Send]] = {
         "invalid_parameter",
         lambda s: s.send_url("file:///etc/passwd"),
     ),
-    "an image_url nobody answers": (
+    "an image_url that does not answer": (
         400,
         "invalid_parameter",
         lambda s: s.send_url("http://127.0.0.1:1/"),

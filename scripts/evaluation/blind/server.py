@@ -1,6 +1,6 @@
 """The page of a blind comparison, on this machine alone.
 
-Which upscaler made which crop stays in this process: the page is told numbers and sides.
+Which upscaler made which crop stays in this process: the page gets numbers and sides.
 """
 
 import json

@@ -27,7 +27,7 @@ BESIDE_JOURNAL = "files-beside.sqlite3"
 """In the data folder: the journal of results that lie beside their sources."""
 
 OnSignal = Callable[["Stop", int], None]
-"""Told a signal's number and how many have come before."""
+"""Called with a signal's number and how many have come before."""
 MakeSources = Callable[["Stop", BatchReport], Iterator["Source"]]
 
 
@@ -108,7 +108,7 @@ def run_order(
                 report,
             ):
                 sources = make_sources(stop, report)
-                run_batch(sources, upscaling, report.tell, stop)
+                run_batch(sources, upscaling, report.add, stop)
         except BatchAborted as error:
             report.conclude()
             raise _give_up(str(error), error.exit_status) from None
@@ -119,7 +119,7 @@ def run_order(
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder and a nameless file in it: modes alone do not tell what a disk allows."""
+    """Make the folder and a nameless file in it: modes alone do not show what a disk allows."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
@@ -169,7 +169,7 @@ def _heard(stop: "Stop", on_signal: OnSignal) -> Iterator[None]:
         heard += 1
         on_signal(stop, number)
         if heard > 1:
-            signal.signal(number, signal.SIG_DFL)  # whoever insists need not wait
+            signal.signal(number, signal.SIG_DFL)  # a third signal ends it at once
 
     before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

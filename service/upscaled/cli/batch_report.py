@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class BatchReport:
-    """A context around a batch; `tell` is called for one outcome at a time.
+    """A context around a batch; `add` is called for one outcome at a time.
 
     Standard output gets a line for each image: JSON where it is no terminal or `is_json`. Failures
     and the summary go to standard error too. The bar is drawn where there is a terminal for it.
@@ -51,7 +51,7 @@ class BatchReport:
 
     @property
     def has_bar(self) -> bool:
-        """Whether anybody sees how many files there are in all."""
+        """Whether the number of all files is shown."""
         return self._bar is not None
 
     def expect(self, files: int) -> None:
@@ -65,7 +65,7 @@ class BatchReport:
             self._parts[source] = done_part
             self._advance()
 
-    def tell(self, outcome: Outcome) -> None:
+    def add(self, outcome: Outcome) -> None:
         self.summary.add(outcome)
         self._parts.pop(outcome.source, None)
         if outcome.is_image and self._is_json:

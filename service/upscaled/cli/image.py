@@ -128,6 +128,6 @@ def _check_call(files: list[str], output_dir: Path | None, *, ends_in_null: bool
 
 
 def _count(finder: Finder, files: list[str], report: BatchReport, stop: "Stop") -> None:
-    """Tell the bar how many files there are; the batch has begun meanwhile."""
+    """Set the progress bar's total once all files are found; the batch has begun meanwhile."""
     seen = itertools.takewhile(lambda _: not stop.asked.is_set(), finder.find(files))
     report.expect(sum(1 for _ in seen))

@@ -93,7 +93,7 @@ def revoke_key(name: Name) -> None:
 
 @contextmanager
 def _revoked_unless_shown(name: str) -> Iterator[None]:
-    """A secret that nobody saw must not stay active."""
+    """Revoke a key whose secret could not be printed."""
     try:
         if sys.stdout is None:  # it was closed before Python began; printing would do nothing
             raise typer.Exit(1)

@@ -11,7 +11,7 @@ from upscaled.state import State, StateError, open_state
 
 @contextmanager
 def opened_state() -> Iterator[State]:
-    """The state that the settings name; what it refuses is told in its words, with exit status 1.
+    """The state that the settings name; a refusal is printed with its reason, with exit status 1.
 
     Safe while a server runs on the same state.
     """

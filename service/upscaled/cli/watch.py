@@ -1,4 +1,4 @@
-"""`upscaled watch`: upscale a folder's files as they arrive, until told to stop."""
+"""`upscaled watch`: upscale a folder's files as they arrive, until a signal stops it."""
 
 import signal
 import threading
@@ -42,8 +42,8 @@ def watch_folder(
     """Upscale what is in a folder and what comes into it, until SIGTERM or Ctrl-C.
 
     Names, journal, skipping and output are those of `upscaled image IN -o OUT`,
-    where they are described. A file is taken once it is complete: nobody has
-    it open for writing, as far as the system tells, and it has not changed for
+    where they are described. A file is taken once it is complete: no process has
+    it open for writing, where the system can say, and it has not changed for
     a while. Files that are moved in, also in folders, or changed later are
     taken too. The folder is looked through every second, or more rarely where
     that takes long, so that network file systems work as well.

@@ -1,4 +1,4 @@
-"""Files that tell whether the process which made them still lives.
+"""Lock files that show whether the process which made them still lives.
 
 The maker keeps the file open and locked. The kernel drops the lock however the process ends, so
 a file that can be locked is an orphan. Process ids would not do: they are used again, and two

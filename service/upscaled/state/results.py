@@ -60,7 +60,7 @@ class Results:
         self.clock = clock
 
     def store(self, data: bytes, media_type: str) -> str:
-        """Write a result, whole or not at all; returns its file name, which nobody can guess.
+        """Write a result, whole or not at all; returns its file name, which cannot be guessed.
 
         media_type: `image/jpeg` or `image/png`.
 

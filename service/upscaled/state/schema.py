@@ -73,7 +73,7 @@ CREDIT_ENTRIES = Table(
     ),
 )
 
-# The holds that are neither captured nor released yet. Whoever deletes the row settles the hold,
+# The holds that are neither captured nor released yet. The process that deletes the row settles the hold,
 # and only one can.
 OPEN_HOLDS = Table(
     "open_holds",

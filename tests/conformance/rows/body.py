@@ -75,7 +75,7 @@ KINDS = (
     Row(
         "of image and image_url the image wins",
         FORM,
-        form("photo", "2", Part("image_url", "https://nobody.invalid/photo.jpg")),
+        form("photo", "2", Part("image_url", "https://unknown.invalid/photo.jpg")),
         Upscaled(),
     ),
 )

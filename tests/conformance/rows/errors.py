@@ -49,7 +49,7 @@ BAD_URLS = (
     ("with an open bracket", "http://[::1/photo.jpg"),
     ("with a line break", "http://example.com/a\r\nX-Evil: 1"),
     ("with a NUL", "http://example.com/\x00"),
-    ("of a host that does not exist", "http://nobody.invalid/photo.jpg"),
+    ("of a host that does not exist", "http://unknown.invalid/photo.jpg"),
     ("of a label too long", "http://" + "a" * 64 + ".example.com/photo.jpg"),
     ("of 100 000 letters", "http://example.com/" + "a" * 100_000),
 )

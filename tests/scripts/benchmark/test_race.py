@@ -14,7 +14,7 @@ order: list[str] = []
 
 
 class Runs:
-    """Takes part with the seconds it is told, one after another; the first is the warm-up's."""
+    """Takes part with the given seconds, one after another; the first is the warm-up's."""
 
     def __init__(self, entry: Entry, seconds: list[float]) -> None:
         self.label = f"it {entry.precision}"
@@ -74,7 +74,7 @@ def test_a_share_is_of_the_product_of_the_same_type(race: Race) -> None:
     assert isinstance(table, dict)
     assert table["auto"]["gflop_per_s"] == 6 / 2
     assert table["auto"]["share_of_peak"] == (6 / 2) / (6 / 1)
-    assert table["package"]["share_of_peak"] is None  # nobody multiplied in float32
+    assert table["package"]["share_of_peak"] is None  # no product of float32 was measured
 
 
 def test_who_is_absent_says_why_and_leaves_the_others_to_run(race: Race) -> None:
@@ -123,7 +123,7 @@ def test_without_the_package_there_is_no_ratio_but_every_time(race: Race) -> Non
     assert facts["contestants"]["auto"]["fastest_s"] == 2.0
 
 
-def test_time_is_measured_and_not_told() -> None:
+def test_time_is_measured() -> None:
     class Sleeps:
         label = "sleep"
 

@@ -84,7 +84,7 @@ def archive(work: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def machine(work: Path, archive: Path, debian_root: Path) -> Machine:
-    """A Debian with the unpacked bundle, no pip, and a name server that nobody answers for."""
+    """A Debian with the unpacked bundle, no pip, and a name server that does not answer."""
     root = work / "root"
     subprocess.run(["cp", "-a", str(debian_root), str(root)], check=True)
     for pip in (*root.glob("usr/lib/python3*/ensurepip"), root / "usr/share/python-wheels"):

@@ -44,5 +44,5 @@ def test_large_blocks_are_given_back_as_soon_as_they_are_freed() -> None:
 
 
 def test_without_being_told_the_allocator_keeps_them() -> None:
-    """Should this fail, glibc has learned it, and nothing need tell it any more."""
+    """Should this fail, glibc has learned it, and the setting is no longer needed."""
     assert left_bytes("late") > MIB

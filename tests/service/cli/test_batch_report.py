@@ -27,7 +27,7 @@ def report(*, is_json: bool) -> None:
         reporting.expect(3)
         for outcome in (DONE, FAILED, PASSED):
             reporting.on_part(outcome.source, 0.5)
-            reporting.tell(outcome)
+            reporting.add(outcome)
     reporting.conclude()
 
 
@@ -35,13 +35,13 @@ def test_where_nobody_looks_each_image_is_a_line_of_json(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     report(is_json=False)
-    told = capsys.readouterr()
-    *images, summary = [json.loads(line) for line in told.out.splitlines()]
+    output = capsys.readouterr()
+    *images, summary = [json.loads(line) for line in output.out.splitlines()]
     assert [line["source"] for line in images] == ["/in/a.png", "/in/b.png"]
     assert images[0]["error_code"] is images[1]["result"] is None
     assert (images[1]["outcome"], images[1]["error_code"]) == ("failed", "malformed_image")
     assert summary["summary"]["passed_over"] == summary["summary"]["failed"] == 1
-    assert told.err.startswith("upscaled: /in/b.png: Bad\n1 upscaled, 1 passed over")
+    assert output.err.startswith("upscaled: /in/b.png: Bad\n1 upscaled, 1 passed over")
 
 
 def test_a_terminal_gets_a_bar_with_pace_and_time_left_and_lines_above_it(
@@ -89,11 +89,11 @@ def test_names_cannot_steer_a_terminal_nor_stop_the_report(
     monkeypatch.setattr(sys, "stderr", err)
     path = Path("/in/\x1b[31m\udce9.png")
     with BatchReport(is_json=False) as reporting:
-        reporting.tell(Outcome(path, Kind.FAILED, error=f"{path} is there"))
-        reporting.tell(Outcome(path, Kind.SKIPPED, path))
-    told = out.buffer.getvalue() + err.buffer.getvalue()
-    assert "/in/\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}.png".encode() in told
-    assert b"\x1b[31m\xef" not in told
+        reporting.add(Outcome(path, Kind.FAILED, error=f"{path} is there"))
+        reporting.add(Outcome(path, Kind.SKIPPED, path))
+    output = out.buffer.getvalue() + err.buffer.getvalue()
+    assert "/in/\N{REPLACEMENT CHARACTER}[31m\N{REPLACEMENT CHARACTER}.png".encode() in output
+    assert b"\x1b[31m\xef" not in output
 
 
 def test_json_tells_names_that_are_no_text_without_loss() -> None:

@@ -34,11 +34,11 @@ def test_credits_on_hold_are_not_counted() -> None:
         assert run("credits", "show", "web").stdout == "5\n"
 
 
-@pytest.mark.parametrize("command", [("show", "nobody"), ("add", "nobody", "1")])
+@pytest.mark.parametrize("command", [("show", "unknown"), ("add", "unknown", "1")])
 def test_an_unknown_name_is_told_on_stderr_with_status_1(command: tuple[str, ...]) -> None:
     done = run("credits", *command)
     assert (done.exit_code, done.stdout) == (1, "")
-    assert "no active API key named nobody" in done.stderr
+    assert "no active API key named unknown" in done.stderr
 
 
 def test_a_revoked_key_takes_no_credits() -> None:

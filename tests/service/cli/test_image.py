@@ -23,7 +23,7 @@ SIZE = (70, 66)
 
 @pytest.fixture(autouse=True)
 def _is_exact(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """No run that measures this machine first, and nothing in anybody's data folder."""
+    """No run that measures this machine first, and nothing in the user's own data folder."""
     monkeypatch.setenv("UPSCALED_PRECISION", "exact")
     monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path_factory.mktemp("data")))
 
@@ -281,8 +281,8 @@ def test_16_bits_a_channel_stay_where_the_result_is_a_png(
     done = run(deep, "--scale", "2")
 
     target = tmp_path / f"deep-x2.{ending}"
-    told = json.loads(done.stdout.splitlines()[0])
-    assert (done.exit_code, told["result"]) == (0, str(target))
+    line = json.loads(done.stdout.splitlines()[0])
+    assert (done.exit_code, line["result"]) == (0, str(target))
     result = cv2.imread(str(target), cv2.IMREAD_UNCHANGED)
     assert result is not None
     assert result.shape == (132, 140, channels)

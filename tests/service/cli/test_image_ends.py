@@ -53,7 +53,7 @@ def run(folder: Path, *arguments: str, names: str = "") -> tuple[int, list[dict[
 
 
 def run_until(folder: Path, number: int, *arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    """As `run`, with a signal once there are some results; every line that came is told."""
+    """As `run`, with a signal once there are some results; returns every line that came."""
     process = start(folder, *arguments)
     assert process.stdout is not None
     first = [process.stdout.readline() for _ in range(FIRST)]

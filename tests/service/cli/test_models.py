@@ -289,7 +289,7 @@ def test_quantise_refuses_in_one_sentence(tmp_path: Path, own_file: Path) -> Non
     empty = tmp_path / "empty"
     empty.mkdir()
     for arguments, reason in (
-        (["nobody"], "there is no model 'nobody'"),
+        (["unknown"], "there is no model 'unknown'"),
         (["realesrgan-x4plus"], "is not there; get it first"),
         (["mine", "--pictures", str(empty)], "holds no picture"),
         (["mine", "--pictures", str(tmp_path / "none")], "No such file or directory"),

@@ -56,7 +56,7 @@ def test_nothing_is_taken_where_the_settings_forbid_it(tmp_path: Path) -> None:
 def test_nothing_is_taken_where_the_package_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(packaged, "WEIGHTS_PACKAGE", "a-package-that-nobody-has")
+    monkeypatch.setattr(packaged, "WEIGHTS_PACKAGE", "a-package-that-is-not-there")
     place_packaged_models(load_settings({}, data_dir=tmp_path))
     assert not _names_here(tmp_path)
     assert not caplog.records

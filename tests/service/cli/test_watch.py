@@ -97,7 +97,7 @@ def test_files_are_upscaled_as_they_come_until_a_signal_ends_it(tmp_path: Path) 
 
 
 def _can_tell_writers(folder: Path) -> bool:
-    """Some file systems do not; then only time tells whether a file is complete."""
+    """Some file systems do not; then only time shows whether a file is complete."""
     with open(folder / "probe", "wb"):
         found = is_being_written(folder / "probe")
     (folder / "probe").unlink()

@@ -21,7 +21,7 @@ OpenState = Callable[..., State]
 
 @dataclass
 class Clock:
-    """Seconds since 1970 that pass only when told."""
+    """Seconds since 1970 that pass only when a test sets them."""
 
     now_s: float = 1_800_000_000.0
 
@@ -118,7 +118,7 @@ def postgresql() -> Iterator[PostgreSQL]:
 
 
 def _unprivileged_user() -> int | None:
-    """PostgreSQL refuses to run as root: then somebody else."""
+    """Return another user's id where this is root: PostgreSQL refuses to run as root."""
     return pwd.getpwnam("nobody").pw_uid if os.geteuid() == 0 else None
 
 

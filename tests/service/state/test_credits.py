@@ -139,10 +139,10 @@ def test_credits_at_the_ends_of_the_range_are_added(state: State, amount: int) -
 
 
 def test_a_name_nobody_has_is_named_in_the_error(state: State) -> None:
-    with pytest.raises(UnknownName, match="nobody"):
-        state.credits.add("nobody", 1)
-    with pytest.raises(UnknownName, match="nobody"):
-        state.credits.show("nobody")
+    with pytest.raises(UnknownName, match="unknown"):
+        state.credits.add("unknown", 1)
+    with pytest.raises(UnknownName, match="unknown"):
+        state.credits.show("unknown")
 
 
 def test_the_database_itself_refuses_a_negative_balance(ledger: State) -> None:

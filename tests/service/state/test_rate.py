@@ -16,7 +16,7 @@ from upscaled.state.rate import AS_SET, Rate, RateLimit
 
 @dataclass
 class Watch:
-    """A monotonic clock that runs only when told."""
+    """A monotonic clock that runs only when a test advances it."""
 
     now_ns: int = 1_000_000_000_000
 

@@ -1,4 +1,4 @@
-"""The page's server: it tells no labels, takes votes once each, and answers this machine alone."""
+"""The page's server: it sends no labels, takes votes once each, and answers this machine alone."""
 
 import threading
 from collections.abc import Iterator

@@ -23,11 +23,11 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from tests.running import Server, serve
-from tests.service.watched import origin
+from tests.service.observed_server import origin
 
 pytestmark = pytest.mark.slow
 
-# Each is told once in a place where a client has reason to put something private.
+# Each is sent once in a place where a client has reason to put something private.
 NAME = "passport-scan-7361.png"
 FIELD = "fieldname-8823"
 COMMENT = "comment-inside-the-picture-5519"
@@ -42,7 +42,7 @@ SECRETS = [NAME, FIELD, COMMENT, PATH, QUERY, FRAGMENT, USER, PASSWORD, WRONG_KE
 
 
 @dataclass(frozen=True)
-class Told:
+class Session:
     """What a session left: standard error's lines, the figures, and what must be in neither."""
 
     lines: list[str]
@@ -141,9 +141,9 @@ def kill_worker(server: Server) -> None:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     picture = draw()
-    folder: Path = tmp_path_factory.mktemp("told")
+    folder: Path = tmp_path_factory.mktemp("session")
     settings: dict[str, Any] = {
         "UPSCALED_LOG_LEVEL": "debug",
         "UPSCALED_RATE_BURST": "1000",
@@ -158,17 +158,19 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         names = session.say_everything(picture)
         kill_worker(server)
         assert session.upload(picture).status_code == 200
-        time.sleep(1.2)  # until the worker has told its figures
+        time.sleep(1.2)  # until the worker has reported its figures
         figures = requests.get(f"{server.url}/metrics", timeout=10).text
         server.stop()
-        told = Told(server.stderr, figures, [server.key, *names, *SECRETS])
-    return told
+        session = Session(server.stderr, figures, [server.key, *names, *SECRETS])
+    return session
 
 
-def test_the_session_was_heard(told: Told) -> None:
+def test_the_session_was_logged(session: Session) -> None:
     """Else the tests below would pass over an empty log."""
-    requests_told = [line for line in map(json.loads, told.lines) if line["event"] == "request"]
-    codes = {line.get("error_code") for line in requests_told}
+    requests_logged = [
+        line for line in map(json.loads, session.lines) if line["event"] == "request"
+    ]
+    codes = {line.get("error_code") for line in requests_logged}
     assert codes >= {
         None,
         "invalid_auth_token",
@@ -177,29 +179,29 @@ def test_the_session_was_heard(told: Told) -> None:
         "file_size_too_large",
         "not_found",
     }
-    assert len(requests_told) >= 30
-    assert "upscaled_requests_total" in told.figures
+    assert len(requests_logged) >= 30
+    assert "upscaled_requests_total" in session.figures
 
 
-def test_every_line_is_one_json_object(told: Told) -> None:
-    for line in map(json.loads, told.lines):
+def test_every_line_is_one_json_object(session: Session) -> None:
+    for line in map(json.loads, session.lines):
         assert list(line)[:5] == ["time", "level", "logger", "event", "message"]
-    events = {json.loads(line)["event"] for line in told.lines}
+    events = {json.loads(line)["event"] for line in session.lines}
     assert {"request", "worker_ready", "worker_died", "stopping"} <= events
 
 
-def test_no_secret_is_in_the_log(told: Told) -> None:
-    log = "".join(told.lines)
-    assert [secret for secret in told.secrets if secret in log] == []
+def test_no_secret_is_in_the_log(session: Session) -> None:
+    log = "".join(session.lines)
+    assert [secret for secret in session.secrets if secret in log] == []
 
 
-def test_no_secret_is_in_the_figures(told: Told) -> None:
-    assert [secret for secret in told.secrets if secret in told.figures] == []
+def test_no_secret_is_in_the_figures(session: Session) -> None:
+    assert [secret for secret in session.secrets if secret in session.figures] == []
 
 
-def test_no_piece_of_the_picture_is_in_the_log(told: Told) -> None:
+def test_no_piece_of_the_picture_is_in_the_log(session: Session) -> None:
     """Any run of eight of its bytes, raw, escaped or as hexadecimal digits."""
-    log = "".join(told.lines)
+    log = "".join(session.lines)
     data = draw()[41:]  # behind signature and header, which are the same in every PNG
     for at in range(0, len(data) - 8, 4):
         piece = data[at : at + 8]
@@ -208,7 +210,7 @@ def test_no_piece_of_the_picture_is_in_the_log(told: Told) -> None:
         assert piece.decode("latin-1") not in log
 
 
-def test_the_key_is_told_by_its_name(told: Told) -> None:
-    lines = [json.loads(line) for line in told.lines]
+def test_the_key_is_logged_by_its_name(session: Session) -> None:
+    lines = [json.loads(line) for line in session.lines]
     named = [line["key_name"] for line in lines if "key_name" in line]
     assert set(named) == {"first"}

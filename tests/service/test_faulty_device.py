@@ -1,6 +1,6 @@
-"""What a broken device makes never reaches a client: it is computed again, or told as an error.
+"""What a broken device makes never reaches a client: it is computed again, or answered as an error.
 
-And a file that kills decoders costs nobody else anything.
+And a file that kills decoders costs other requests nothing.
 """
 
 import sys
@@ -15,12 +15,12 @@ import requests
 from PIL import Image
 
 from tests.running import Server, serve
-from tests.service.deadly_decoder import DEADLY
+from tests.service.crashing_decoder import DEADLY
+from tests.service.faulty_device import FAULTS, WRONG_SIZE
 from tests.service.image.samples import picture, save
-from tests.service.spoilt import FAULTS, WRONG_SIZE
 from tests.service.test_corpus import SETTINGS, add_bilinear_model
 
-PROGRAM = Path(__file__).with_name("spoilt.py")
+PROGRAM = Path(__file__).with_name("faulty_device.py")
 SOUND = "none nowhere"
 SOURCE = save(picture(200, 160), "PNG")
 

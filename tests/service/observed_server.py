@@ -79,7 +79,7 @@ class Service:
         return f"{self.server.url}/v1/upscale"
 
     def send(self, image: bytes = SMALL, scale: object = 2, **changes: Any) -> requests.Response:
-        """A good upload, changed where told."""
+        """A good upload, with the given changes."""
         good: dict[str, Any] = {
             "headers": {"X-API-KEY": self.server.key},
             "data": {"scale": scale},

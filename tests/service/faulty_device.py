@@ -1,11 +1,11 @@
 """The real server with a worker whose network makes what a broken device would.
 
-    python spoilt.py serve ORDER ARGUMENTS...      `upscaled ARGUMENTS`
-    python spoilt.py work ORDER --fd N             its worker
+    python faulty_device.py serve ORDER ARGUMENTS...      `upscaled ARGUMENTS`
+    python faulty_device.py work ORDER --fd N             its worker
 
 Everything is the product's own but the network, which reads the file ORDER at each window: the
 fault and where it shows: `fast`, where float32 would be right, or `both`. And its decoders are
-those of deadly_decoder.py.
+those of crashing_decoder.py.
 """
 
 import sys
@@ -43,7 +43,7 @@ def shift_mean(result: Tensor) -> None:
 
 FAULTS = {"nan": make_nan, "black tile": make_black, "shifted mean": shift_mean}
 WRONG_SIZE = "wrong size"
-DEADLY_DECODER = str(Path(__file__).with_name("deadly_decoder.py"))
+DEADLY_DECODER = str(Path(__file__).with_name("crashing_decoder.py"))
 
 
 class Spoilt(nn.Module):
