@@ -113,7 +113,7 @@ def correct_colours(upscale: Upscaler) -> Upscaler:
 
 
 def temper_by(vivid: Upscaler, faithful: Upscaler, scale: int) -> FileUpscaler:
-    """Return the vivid upscaler tempered by the faithful one, by the harm that is read from the file."""
+    """Return the vivid upscaler tempered by the faithful one, by the harm read from its file."""
 
     def upscale_file(file: bytes) -> Pixels:
         small = decode(file)

@@ -4,7 +4,7 @@ import os
 
 
 def count_cores() -> int:
-    """Return the number of cores this process may run on; the machine's where the system has no such limit."""
+    """Return the number of cores that this process may run on, else the machine's."""
     return len(usable_cores())
 
 

@@ -1,4 +1,4 @@
-"""`image_url`: the addresses inside, none of which is contacted or can be distinguished from another."""
+"""`image_url`: the addresses inside, none of which is contacted or looks unlike another."""
 
 import itertools
 import socket

@@ -167,10 +167,8 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
 
 def test_the_session_was_logged(session: Session) -> None:
     """Else the tests below would pass over an empty log."""
-    requests_logged = [
-        line for line in map(json.loads, session.lines) if line["event"] == "request"
-    ]
-    codes = {line.get("error_code") for line in requests_logged}
+    logged = [line for line in map(json.loads, session.lines) if line["event"] == "request"]
+    codes = {line.get("error_code") for line in logged}
     assert codes >= {
         None,
         "invalid_auth_token",
@@ -179,7 +177,7 @@ def test_the_session_was_logged(session: Session) -> None:
         "file_size_too_large",
         "not_found",
     }
-    assert len(requests_logged) >= 30
+    assert len(logged) >= 30
     assert "upscaled_requests_total" in session.figures
 
 

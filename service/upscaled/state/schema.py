@@ -73,8 +73,8 @@ CREDIT_ENTRIES = Table(
     ),
 )
 
-# The holds that are neither captured nor released yet. The process that deletes the row settles the hold,
-# and only one can.
+# The holds that are neither captured nor released yet. The process that deletes the row settles
+# the hold, and only one can.
 OPEN_HOLDS = Table(
     "open_holds",
     METADATA,

@@ -143,7 +143,9 @@ def test_an_unknown_transfer_coding_is_refused() -> None:
         read("Transfer-Encoding: br, chunked", PNG)
 
 
-@pytest.mark.parametrize("unit", [gzip.compress(b""), gzip.compress(b"x" * 100)])
+@pytest.mark.parametrize(
+    "unit", [gzip.compress(b""), gzip.compress(b"x" * 100)], ids=["empty", "100 bytes"]
+)
 def test_twice_the_members_are_twice_the_work(unit: bytes) -> None:
     once, twice = (
         count_steps(lambda n=n: read("Content-Encoding: gzip", unit * n, 16 * 1024))  # type: ignore[misc]

@@ -73,7 +73,7 @@ class Metrics:
         self.results_stored = self._counter("results_stored", "Results stored and delivered as URL")
         self.results_stored_bytes = self._counter("results_stored_bytes", "Bytes of those")
         self.results_expired = self._counter(
-            "results_expired", "Results removed after their time, and parts nobody finished"
+            "results_expired", "Results removed after their time, and unfinished parts"
         )
         self.results_kept = self._gauge("results_kept", "Valid results on disk, at the last sweep")
         self.results_kept_bytes = self._gauge("results_kept_bytes", "Bytes of those")
