@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.running import serve
-from tests.service.watched import SETTINGS, Service, encode_plain
+from tests.service.observed_server import SETTINGS, Service, encode_plain
 from upscaled.config import Settings
 from upscaled.state import open_state
 

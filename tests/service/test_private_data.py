@@ -60,7 +60,7 @@ def draw() -> bytes:
     return file.getvalue()
 
 
-class _Session:
+class _Client:
     """A client of one server that is free with its secrets."""
 
     def __init__(self, server: Server, origin_url: str) -> None:
@@ -154,15 +154,14 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> Session:
     }
     with origin() as origin_url, serve(folder / "data", **settings) as server:
         server.run("credits", "add", "first", "100")
-        session = _Session(server, origin_url)
-        names = session.say_everything(picture)
+        client = _Client(server, origin_url)
+        names = client.say_everything(picture)
         kill_worker(server)
-        assert session.upload(picture).status_code == 200
+        assert client.upload(picture).status_code == 200
         time.sleep(1.2)  # until the worker has reported its figures
         figures = requests.get(f"{server.url}/metrics", timeout=10).text
         server.stop()
-        session = Session(server.stderr, figures, [server.key, *names, *SECRETS])
-    return session
+        return Session(server.stderr, figures, [server.key, *names, *SECRETS])
 
 
 def test_the_session_was_logged(session: Session) -> None:
