@@ -45,7 +45,7 @@ def measure_batch(data_dir: Path, effort: Effort, device: str) -> Facts:
     windows = [
         window for picture in pictures for window in record_windows(engine, settings, picture)
     ]
-    run_windows(engine, windows[: 2 * engine.batch])
+    run_windows(engine, windows[: 2 * engine.info.batch])
     kernel, batch = [], []
     for number in range(effort.batch_rounds):
         kernel.append(run_windows(engine, windows))
@@ -54,8 +54,8 @@ def measure_batch(data_dir: Path, effort: Effort, device: str) -> Facts:
     return {
         "images": len(pictures),
         "side_px": effort.batch_px,
-        "label": engine.label,
-        "places": count_in_flight(settings, max(engine.batch, engine.small_batch)),
+        "label": engine.info.label,
+        "places": count_in_flight(settings, max(engine.info.batch, engine.info.small_batch)),
         "windows": len(windows),
         "kernel_s": [round(spent.seconds, 3) for spent in kernel],
         "batch_s": [round(spent.seconds, 3) for spent in batch],
@@ -99,7 +99,7 @@ def run_windows(engine: Engine, windows: Sequence[Window]) -> Spent:
 
     windows: all of one shape.
     """
-    most = most_windows(engine, windows[0].shape[0] * windows[0].shape[1])
+    most = most_windows(engine.info, windows[0].shape[0] * windows[0].shape[1])
     started = Spent.now()
     before: Started | None = None
     for at in range(0, len(windows), most):

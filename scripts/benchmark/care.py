@@ -81,7 +81,7 @@ def measure_one(data_dir: Path, model: str, side_px: int, device: str, *, is_tun
         cv2.setNumThreads(threads)
     return {
         "side_px": side_px,
-        "runs": engine.label,
+        "runs": engine.info.label,
         "windows": check.calls,
         "wall_s": round(wall_s, 3),
         "cpu_s": round(cpu_s, 3),

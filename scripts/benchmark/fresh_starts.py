@@ -141,17 +141,15 @@ def _start(model: str, folder: Path, *, is_busy: bool, is_raced: bool) -> Start:
 
 def _open(model: str, folder: str, *, is_raced: bool) -> None:
     """As a worker does at its start; the choice goes to standard output."""
-    from upscaled.upscale.engines import load_model
+    from upscaled.upscale.engines import open_autotuner
     from upscaled_models.autotune import autotuner
-    from upscaled_models.autotune.autotuner import find_choice, open_tuned
     from upscaled_models.autotune.load import NO_LOAD
 
     if is_raced:
         vars(autotuner)["read_load"] = lambda: NO_LOAD
-    settings = _settings(Path(folder))
-    loaded = load_model(settings, model)
-    open_tuned(*loaded, settings)
-    if (choice := find_choice(*loaded, settings)) is not None:
+    opening = open_autotuner(_settings(Path(folder)), model)
+    opening.open()
+    if (choice := opening.find_choice()) is not None:
         print(choice.model_dump_json())
 
 
@@ -163,26 +161,25 @@ def _settings(folder: Path) -> "Settings":
 
 def _compare(model: str, starts: list[Start], side_px: int) -> list[Start]:
     """With the ratio of each start's choice to the fastest of all."""
-    from upscaled.upscale.engines import load_model
-    from upscaled_models.autotune.autotuner import describe_options
+    from upscaled.upscale.engines import open_autotuner
+    from upscaled_models.errors import BackendUnavailable
 
     settings = _settings(Path(tempfile.gettempdir()))
-    loaded, device = load_model(settings, model)
-    known = describe_options(loaded, device, settings)
-    usual_px = known.options.sizes.windows_px[0]
+    autotuner = open_autotuner(settings, model)
+    usual_px = autotuner.space.sizes.windows_px[0]
     forms = {(each.chosen, each.window_px) for each in starts}
     engines: dict[tuple[str, int], Engine] = {}
-    for candidate in known.candidates:
+    for candidate in autotuner.candidates:
         opened = None
         for window_px in {usual_px} | {px for label, px in forms if label == candidate.label}:
             try:
                 opened = opened or candidate.open()
-            except RuntimeError as error:
+            except (RuntimeError, BackendUnavailable) as error:
                 print(f"not {candidate.label}: {error}", file=sys.stderr)
                 break
             sized = opened.sized(window_px=window_px, batch=1, proof="")
             engines.setdefault((candidate.label, window_px), sized)
-    costs_s = _time(engines, loaded.spec.native_scale, side_px, settings)
+    costs_s = _time(engines, autotuner.model.spec.native_scale, side_px, settings)
     for (label, window_px), cost_s in sorted(costs_s.items(), key=lambda item: item[1]):
         print(f"{model}: {label}, {window_px} px: {cost_s:.3f} s", file=sys.stderr)
     best_s = min(costs_s.values())

@@ -12,12 +12,10 @@ import torch
 from scripts.benchmark.contestant import Absent
 from scripts.benchmark.pictures import make_pixels
 from upscaled.config import Settings
-from upscaled.upscale.engines import choose_model, choose_window_px
-from upscaled_models.autotune.torch_candidates import open_torch
-from upscaled_models.backends.base import Engine
-from upscaled_models.backends.device import choose_device
-from upscaled_models.backends.loaded import LoadedModel
-from upscaled_models.backends.openvino.engine import build_openvino_engine
+from upscaled.upscale.engines import choose_device, choose_model, choose_window_px
+from upscaled_models.backends.base import Engine, LoadedModel
+from upscaled_models.backends.openvino.engine import open_openvino
+from upscaled_models.backends.torch.engine import open_torch
 from upscaled_models.quantise.prepare import quantise_network
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network
@@ -44,12 +42,9 @@ def open_int8(settings: Settings, scale: int) -> Engine:
     )
     as_fast = settings.model_copy(update={"precision": "fast", "tuning": True})
     window_px = choose_window_px(as_fast, spec, is_cuda=False)
-    exact = open_torch(
-        LoadedModel(spec, network, window_px, weights=path), replace(device, dtype=torch.float32)
-    )
+    model = LoadedModel(spec, network, window_px, weights=path)
+    exact = open_torch(model, replace(device, dtype=torch.float32))
     try:
-        return build_openvino_engine(
-            exact, spec.family, spec.shape, layers, "int8", window_px=window_px
-        )
+        return open_openvino(model, exact, layers, "int8")
     except ImportError as error:
         raise Absent(str(error)) from error

@@ -60,7 +60,7 @@ class Ours:
 
     @property
     def label(self) -> str:
-        return str(self._watched.label)
+        return self._watched.info.label
 
     def run(self) -> Pixels:
         self._watched.windows.clear()
@@ -79,6 +79,7 @@ class WatchedEngine:
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
+        self.info = engine.info
         self.windows: Counter[Shape] = Counter()
 
     def __getattr__(self, name: str) -> object:

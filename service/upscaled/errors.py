@@ -19,7 +19,11 @@
 An error crosses the worker boundary as its `error_code` and `public_text` (`rebuild`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Final, Literal, get_args
+
+from upscaled_models.errors import ResultNotFinite
 
 RefusalReason = Literal[
     "key_rate",
@@ -166,6 +170,18 @@ class RateLimitExceeded(ServiceError):
 
 class InternalError(ServiceError):
     pass
+
+
+@contextmanager
+def engine_errors() -> Iterator[None]:
+    """Raise `ResultNotFinite` of an engine as the `InternalError` that clients and the log see.
+
+    `EngineOutOfMemory` passes: its caller tries smaller windows.
+    """
+    try:
+        yield
+    except ResultNotFinite as error:
+        raise InternalError(detail=str(error)) from error
 
 
 # What a worker may say about one job. Anything else it says becomes an InternalError.

@@ -8,9 +8,9 @@ import torch
 
 from tests.models.test_published_tool import Pixels, bring_into_range, photo_of, run_theirs
 from tests.reference.standins import PublishedRealEsrgan
+from tests.service.opened import open_engine
 from upscaled.config import Settings, load_settings
 from upscaled.image.types import Image
-from upscaled.upscale.engines import open_engine
 from upscaled.upscale.loop import upscale
 from upscaled.upscale.scheduler import Scheduler
 from upscaled_models.families.rrdb import rrdb_shape

@@ -1,4 +1,4 @@
-"""What was chosen on this machine, with its proof: one JSON file for each model and key.
+"""The choice cache: what was chosen on this machine, one JSON file for each model and key.
 
 tuning/upscaled-x4-auto-5f0c….json      the key it holds for, the choice and its proof
 """
@@ -18,11 +18,11 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from upscaled_models.autotune.accuracy import Proof
+from upscaled_models.accuracy import Proof
 
 Key = Mapping[str, str | int | float | list[str]]
-"""All that a choice depends on: machine, versions, model, settings. Where one differs, it is made
-again."""
+"""All that a choice depends on: machine, versions, model, settings. Where one differs, the model is
+measured again."""
 
 _LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
 
@@ -30,7 +30,7 @@ _log = logging.getLogger(__name__)
 
 
 class Measured(BaseModel):
-    """How one candidate compared.
+    """How one candidate compared with another.
 
     ns_per_px: cost of a pixel that goes through the network. ratio: of its cost to that of
     `against`, in `pairs` pairs of runs, with the interval from low to high; None where it was
@@ -52,11 +52,12 @@ class Measured(BaseModel):
 class Choice(BaseModel):
     """What runs, how fast it was, why nothing else was taken, and how sure that is.
 
-    proof: None for float32 itself. ns_per_px: cost of a pixel that goes through the network (a
-    trunk pixel), on a machine left alone. times_as_fast: as float32 by torch; None where that was
-    not measured. refused: name to reason. tuned_s: how long the choosing took. unsettled: why it is
-    to be measured again; empty where the order is settled. is_from_table: taken from what is known
-    of such processors, not measured here. untried: what has not been compared yet.
+    runtime: the backend. proof: None for float32 itself. ns_per_px: cost of a pixel that goes
+    through the network (a trunk pixel), on a machine without other work. times_as_fast: as float32
+    by torch; None where that was not measured. refused: name to reason. tuned_s: how long the
+    search took. unsettled: why it is to be measured again; empty where the order is settled.
+    is_from_table: taken from the shipped defaults, not measured here. untried: what has not been
+    compared yet.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -82,11 +83,11 @@ class Choice(BaseModel):
 
     @property
     def label(self) -> str:
-        """As that of the engine."""
+        """The engine's label."""
         return f"{self.runtime} {self.dtype}"
 
     def describe(self) -> str:
-        """One line for people."""
+        """Describe the choice in one line of the log."""
         proof = "the measure of all others" if self.proof is None else str(self.proof)
         gain = ""
         if self.proof and self.times_as_fast is not None:
@@ -99,7 +100,7 @@ class Choice(BaseModel):
 
 
 class _Record(BaseModel):
-    """A whole file."""
+    """The content of a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -108,13 +109,13 @@ class _Record(BaseModel):
 
 
 def choice_path(folder: Path, name: str, key: Key) -> Path:
-    """Where the choice for `key` lies; machines that share a folder do not share files."""
+    """Return the path of the choice for `key`; machines that share a folder do not share files."""
     digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
     return folder / f"{name}-{digest[:16]}.json"
 
 
 def read_choice(path: Path, key: Key) -> Choice | None:
-    """The choice stored for `key`, or None: there is none, or it cannot be trusted (warned of)."""
+    """Read the choice stored for `key`; None where there is none, or none that can be used."""
     try:
         record = _Record.model_validate_json(path.read_bytes())
     except FileNotFoundError:
@@ -129,7 +130,7 @@ def read_choice(path: Path, key: Key) -> Choice | None:
 
 
 def write_choice(path: Path, key: Key, choice: Choice) -> None:
-    """Store a choice; a reader sees all of it or nothing. A folder that takes none is warned of."""
+    """Store a choice atomically; warn where the folder takes no file."""
     data = _Record(key=dict(key), choice=choice).model_dump_json(indent=1).encode()
     try:
         make_private_folder(path.parent)
@@ -145,10 +146,12 @@ def write_choice(path: Path, key: Key, choice: Choice) -> None:
 
 
 def make_private_folder(folder: Path) -> None:
-    """Make a folder for its owner only, whatever the umask; one of version 0.1.0 becomes so.
+    """Make a folder that only its owner can read, whatever the umask.
+
+    A folder that version 0.1.0 made readable by others becomes private.
 
     Raises:
-        OSError
+        OSError: the folder cannot be made or changed.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     status = folder.stat()
@@ -158,7 +161,7 @@ def make_private_folder(folder: Path) -> None:
 
 @contextmanager
 def lock_folder(folder: Path) -> Iterator[None]:
-    """Alone in the folder for the block: whoever comes later waits, and then finds a choice.
+    """Hold the folder's lock for the block: processes that start later wait, and find a choice.
 
     The kernel drops the lock however the process ends. A folder that takes no file is not locked.
     """
@@ -177,15 +180,16 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """The right to measure, of one among the processes that share a folder; the kernel drops it
-    however the process ends.
+    """The lock by which one process measures among those that share a folder.
+
+    The kernel drops it however the process ends.
     """
 
     descriptor: int
 
     @classmethod
     def take(cls, folder: Path) -> "Claim | None":
-        """None where another process has it. A folder that takes no file is shared with none."""
+        """Take the lock; None where another process has it. A folder without files needs none."""
         try:
             make_private_folder(folder)
             descriptor = os.open(folder / ".measuring", _LOCK_FLAGS, 0o600)
@@ -199,7 +203,7 @@ class Claim:
         return cls(descriptor)
 
     def release(self) -> None:
-        """To be called once."""
+        """Release the lock; call it once."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
 

@@ -1,6 +1,6 @@
-"""What is likely fastest on a processor, by its instructions: taken where measuring has to wait.
+"""Shipped defaults: the likeliest candidates by instruction set, taken where measuring has to wait.
 
-Orders by runtime and type, the likeliest first. Measured by processor time on two cores of an AMD
+Orders by backend and type, the likeliest first. Measured by processor time on two cores of an AMD
 EPYC (Zen 4), its instructions hidden for the lower rows: seconds per megapixel and core.
 
 | | upscaled-x4 | upscaled-x4, AVX2 alone |
@@ -18,33 +18,25 @@ Extensions), and of NEON only torch's float32 is taken for granted.
 """
 
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from typing import Final
 
+from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.candidates import Candidate
+from upscaled_models.autotune.pictures import SIDE_PX, fill_window, load_pictures, make_flats
+from upscaled_models.autotune.search import SearchSpace, short_enough_px
+from upscaled_models.autotune.timing import Meter
+from upscaled_models.autotune.trial import (
+    Attempts,
+    Budget,
+    Expected,
+    Refused,
+    Trial,
+    run_reference,
+    try_guarded,
+)
+from upscaled_models.backends.base import Tunable
 from upscaled_models.families import Family
-from upscaled_models.processor import read_processor_flags
-
-
-class InstructionSet(StrEnum):
-    """What a processor computes small networks with, the most capable first."""
-
-    AMX = "AMX"
-    AVX512_BF16 = "AVX-512 bf16"
-    VNNI = "VNNI"
-    AVX2 = "AVX2"
-    NEON = "NEON"
-    OTHER = "no known instruction set"
-
-
-_FLAGS: Final[Mapping[InstructionSet, Sequence[str]]] = {
-    InstructionSet.AMX: ("amx_int8", "amx_bf16"),
-    InstructionSet.AVX512_BF16: ("avx512_bf16", "avx512_vnni"),
-    InstructionSet.VNNI: ("avx512_vnni|avx_vnni",),
-    InstructionSet.AVX2: ("avx2",),
-    InstructionSet.NEON: ("asimd",),
-}
-"""By Linux's names in `/proc/cpuinfo`; each row needs every word, or one of a pair."""
+from upscaled_models.processor import InstructionSet, find_instruction_set
 
 _FLOAT32: Final = ("openvino float32", "torch float32")
 _BFLOAT16: Final = ("openvino bfloat16", "torch bfloat16")
@@ -59,41 +51,128 @@ LIKELIEST: Final[Mapping[InstructionSet, Sequence[str]]] = {
 }
 """Labels of candidates; every order ends with float32 by torch, which runs everywhere."""
 
-_REFUSED: Final[Mapping[Family, frozenset[str]]] = {"rrdb": frozenset(_BFLOAT16)}
-"""By family, what would only be proven and refused: bfloat16 moves flat colours of x4plus by up to
-5 levels."""
+_INACCURATE: Final[Mapping[Family, frozenset[str]]] = {"rrdb": frozenset(_BFLOAT16)}
+"""Labels that would fail their accuracy check, by family: bfloat16 moves flat colours of x4plus by
+up to 5 levels."""
 
+SMALL_PX: Final = 64
+LARGER_PX: Final = 128
+"""Windows that are timed: the difference of the two is what pixels cost, without what a batch costs
+by itself."""
 
-EXACT_8_BITS: Final = frozenset(
-    {InstructionSet.AMX, InstructionSet.AVX512_BF16, InstructionSet.VNNI}
-)
-"""Where 8-bit products are added up in 32 bits, as in every proof that comes with a file."""
+LONG_S: Final = 0.25
+"""A small window that takes this long is measured well enough by itself."""
 
-
-def find_instruction_set(flags: frozenset[str] | None = None) -> InstructionSet:
-    """This processor's, or that of one with such flags."""
-    present = read_processor_flags() if flags is None else flags
-    for name, needed in _FLAGS.items():
-        if all(any(word in present for word in each.split("|")) for each in needed):
-            return name
-    return InstructionSet.OTHER
+SLOW_FLATS: Final = 2
+"""Flat colours that a start checks a slow model with; a race checks all of them."""
 
 
 def likeliest(family: Family, instructions: InstructionSet | None = None) -> Sequence[str]:
-    """Labels of the candidates that may be taken unmeasured, the likeliest first.
+    """List the labels of candidates that may be taken unmeasured, the likeliest first.
 
     Args:
-        instructions: None: of this processor.
+        instructions: None for those of this processor.
     """
     order = LIKELIEST[find_instruction_set() if instructions is None else instructions]
-    refused = _REFUSED.get(family, frozenset())
+    refused = _INACCURATE.get(family, frozenset())
     return [label for label in order if label not in refused]
 
 
 def likeliest_first(candidates: Sequence[Candidate], order: Sequence[str]) -> list[Candidate]:
-    """The same, in the table's order; what the table does not name comes behind it."""
+    """Sort candidates by the table's order, those that it does not name last."""
 
     def rank(candidate: Candidate) -> int:
         return order.index(candidate.label) if candidate.label in order else len(order)
 
     return sorted(candidates, key=rank)
+
+
+def take_likeliest(
+    space: SearchSpace,
+    order: Sequence[str],
+    reason: str,
+    meter: Meter,
+    attempts: Attempts,
+) -> tuple[Choice, Tunable]:
+    """Take the first candidate of the table that passes its accuracy check, else float32.
+
+    It is checked even so: what a broken backend computes is not taken, though the table names it.
+
+    Args:
+        space: its candidates in the table's order.
+        order: the table's labels (`likeliest`).
+        reason: why nothing is raced, for the log and for people.
+
+    Raises:
+        ResultNotFinite: float32's own result is not finite.
+        EngineOutOfMemory: not even float32's smallest pictures fit.
+    """
+    budget = Budget(0.0, meter.now_s)
+    float32 = Trial(space.reference, space.reference.open(), None, 0.0)
+    candidates = [each for each in space.candidates if each.label in order]
+    expected: Expected | None = None
+    refused: dict[str, str] = {}
+    chosen: Trial | None = None
+    for candidate in candidates:
+        if expected is None or candidate.bar.are_flats_checked > bool(expected.flats):
+            expected = _run_reference(float32, candidate, meter, is_slow=space.is_slow)
+        try:
+            chosen = try_guarded(candidate, expected, meter, attempts)
+            break
+        except Refused as error:
+            refused[candidate.name] = str(error)
+    trial = chosen or float32
+    ns_per_px = _measure_ns_per_px(trial, meter)
+    compared = {trial.candidate.name, *refused}
+    return Choice(
+        runtime=trial.candidate.backend,
+        dtype=trial.candidate.dtype,
+        threads=trial.candidate.threads,
+        window_px=short_enough_px(space.sizes, ns_per_px),
+        batch=space.sizes.batches[0],
+        proof=trial.proof,
+        ns_per_px=ns_per_px,
+        times_as_fast=None,
+        refused=refused,
+        tuned_s=budget.spent_s,
+        unsettled=f"taken by what is known of such processors: {reason}",
+        is_from_table=True,
+        untried=[
+            each.name for each in (*space.candidates, space.reference) if each.name not in compared
+        ],
+    ), trial.engine
+
+
+def _run_reference(
+    float32: Trial, candidate: Candidate, meter: Meter, *, is_slow: bool
+) -> Expected:
+    """Compute as little in float32 as the candidate's bar needs.
+
+    For a slow model with a recorded proof that is one small picture, which shows that the backend
+    computes at all.
+    """
+    if not candidate.bar.are_flats_checked:
+        return run_reference(float32, meter, load_pictures(SMALL_PX)[:1], (), is_probed=False)
+    if is_slow:
+        pictures, flats = load_pictures(SIDE_PX // 2)[:1], make_flats()[:SLOW_FLATS]
+    else:
+        pictures, flats = load_pictures(SIDE_PX), make_flats()
+    return run_reference(float32, meter, pictures, flats, is_probed=False)
+
+
+def _measure_ns_per_px(trial: Trial, meter: Meter) -> float:
+    """Estimate the cost of a pixel from two small windows."""
+    small_s = _cost_s(trial, meter, SMALL_PX)
+    if small_s > LONG_S:
+        return small_s * 1e9 / SMALL_PX**2
+    larger_s = _cost_s(trial, meter, LARGER_PX)
+    if larger_s <= small_s:
+        return larger_s * 1e9 / LARGER_PX**2
+    return (larger_s - small_s) * 1e9 / (LARGER_PX**2 - SMALL_PX**2)
+
+
+def _cost_s(trial: Trial, meter: Meter, side_px: int) -> float:
+    """Measure one window, after a run that makes its kernels."""
+    windows = [fill_window(load_pictures(SMALL_PX)[0], side_px)]
+    trial.run(meter, windows)
+    return trial.run(meter, windows)[1].cost_s

@@ -1,4 +1,4 @@
-"""Whether this machine has other work, so much that measuring now would tell little and take long.
+"""The machine's load: under other work, measuring shows little and takes long.
 
 Read from Linux's `/proc`; elsewhere a machine counts as idle.
 """
@@ -30,7 +30,7 @@ IDLE_SHARE: Final = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Shares are of all cores. pressure: None where the kernel does not say."""
+    """Other work on the machine; shares are of all cores. pressure: None where unknown."""
 
     others_share: float
     steal_share: float
@@ -47,7 +47,7 @@ class Load:
 
     @property
     def _worst(self) -> float:
-        """The largest, as a part of its limit."""
+        """The largest sign of other work, as a share of its limit."""
         return max(
             self.others_share / MAX_OTHERS_SHARE,
             self.steal_share / MAX_STEAL_SHARE,
@@ -71,7 +71,7 @@ NO_LOAD: Final = Load(0.0, 0.0, 0.0, None)
 
 
 def read_load(proc: Path = Path("/proc"), sleep: Callable[[float], None] = time.sleep) -> Load:
-    """The load of the whole machine now, also in a container; takes `SAMPLE_S`."""
+    """Measure the load of the whole machine, also in a container; takes `SAMPLE_S`."""
     before = _read_ticks(proc), time.process_time()
     sleep(SAMPLE_S)
     after = _read_ticks(proc), time.process_time()
@@ -89,7 +89,7 @@ def read_load(proc: Path = Path("/proc"), sleep: Callable[[float], None] = time.
 
 @dataclass(frozen=True, slots=True)
 class _Ticks:
-    """Of all cores since the machine started."""
+    """Clock ticks of all cores since the machine started."""
 
     total: int
     busy: int
@@ -97,7 +97,7 @@ class _Ticks:
 
 
 def _read_ticks(proc: Path) -> _Ticks | None:
-    """The first line of `/proc/stat`: user nice system idle iowait irq softirq steal guest ..."""
+    """Read `/proc/stat`, first line: user nice system idle iowait irq softirq steal guest ..."""
     try:
         line = (proc / "stat").read_text().partition("\n")[0]
         ticks = [int(each) for each in line.split()[1:9]]
@@ -116,7 +116,7 @@ def _read_number(path: Path, at: int) -> float:
 
 
 def _read_pressure(path: Path) -> float | None:
-    """some avg10=1.23 avg60=... in percent."""
+    """Read a file such as "some avg10=1.23 avg60=...", in percent."""
     try:
         words = path.read_text().split()
         return float(words[1].removeprefix("avg10=")) / 100

@@ -1,4 +1,4 @@
-"""Which of two candidates is faster: a sequential test on the ratios of runs that lay side by side.
+"""Paired test: which of two candidates is faster, by the ratios of runs that were side by side.
 
 Runs alternate, so what disturbs one disturbs its neighbour, and the ratio of the two is kept. After
 each pair Student's interval of the mean logarithm of the ratios says whether the order is settled:
@@ -33,7 +33,7 @@ _T_99: Final[Sequence[float]] = (
 
 
 class Verdict(StrEnum):
-    """On a challenger against a champion."""
+    """How a challenger compares with a champion."""
 
     FASTER = "faster"
     SLOWER = "slower"
@@ -61,7 +61,7 @@ class PairedTest:
     logs: list[float] = field(default_factory=list)
 
     def add(self, challenger: Timing, champion: Timing, weight: float = 1.0) -> None:
-        """One more pair of runs.
+        """Add a pair of runs.
 
         Args:
             weight: what the ratio is multiplied by, where the two did not do the same work.
@@ -86,7 +86,7 @@ class PairedTest:
 
     @property
     def verdict(self) -> Verdict:
-        """Against the handicap."""
+        """Compare the challenger with the handicap."""
         found = self.estimate
         if found.low > self.handicap / SAME_RATIO and found.high < self.handicap * SAME_RATIO:
             return Verdict.AS_FAST
@@ -97,5 +97,5 @@ class PairedTest:
         return Verdict.OPEN
 
     def is_beyond(self, factor: float) -> bool:
-        """Whether it is settled that one is more than `factor` times as fast as the other."""
+        """Whether one is settled to be more than `factor` times as fast as the other."""
         return self.estimate.low > factor or self.estimate.high < 1 / factor

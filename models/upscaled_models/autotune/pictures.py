@@ -1,4 +1,4 @@
-"""What candidates are proven on: a photograph, a drawing, and flat colours.
+"""The pictures of the accuracy check: a photograph, a drawing, and flat colours.
 
 `photo.png` is cut from "Chelsea the cat" by Stefan van der Walt, who gave it up to the public
 domain (CC0 1.0): fur, an eye with a highlight, and a soft background.
@@ -23,7 +23,7 @@ _PHOTO: Final = Path(__file__).with_name("photo.png")
 
 
 def load_pictures(side_px: int) -> tuple[Window, ...]:
-    """The photograph's and the drawing's middle, uint8 `[side_px, side_px, 3]`, RGB.
+    """Load the photograph's and the drawing's middle, uint8 `[side_px, side_px, 3]`, RGB.
 
     Raises:
         ValueError: `side_px` is beyond `SIDE_PX`.
@@ -36,14 +36,14 @@ def load_pictures(side_px: int) -> tuple[Window, ...]:
 
 
 def make_flats() -> tuple[Window, ...]:
-    """One window for each colour, uint8 `[FLAT_SIDE_PX, FLAT_SIDE_PX, 3]`, RGB."""
+    """Make one window for each flat colour, uint8 `[FLAT_SIDE_PX, FLAT_SIDE_PX, 3]`, RGB."""
     return tuple(
         np.full((FLAT_SIDE_PX, FLAT_SIDE_PX, 3), colour, np.uint8) for colour in _FLAT_COLOURS
     )
 
 
 def fill_window(picture: Window, side_px: int) -> Window:
-    """A window of `side_px` with the picture in its top left corner, mirrored on and on."""
+    """Make a window of `side_px` with the picture in its top left corner, mirrored to fill it."""
     height, width = picture.shape[:2]
     widths = ((0, max(0, side_px - height)), (0, max(0, side_px - width)), (0, 0))
     return np.pad(picture, widths, mode="symmetric")[:side_px, :side_px]
@@ -55,7 +55,7 @@ def _read_photo() -> Window:
 
 
 def _draw() -> Window:
-    """Ramps, thin lines at many angles, letters, and grain: what a photograph has too little of."""
+    """Draw what a photograph has little of: ramps, thin lines at many angles, letters, grain."""
     rows, columns = np.mgrid[0:SIDE_PX, 0:SIDE_PX]
     ramps = np.stack([columns * 2, rows * 2, 255 - columns - rows], axis=-1)
     rgb: Window = np.clip(ramps, 0, 255).astype(np.uint8)

@@ -1,7 +1,7 @@
-"""Racing two candidates, or two sizes of one, in runs that alternate until their order is settled.
+"""Race two candidates, or two sizes of one, in runs that alternate until their order is settled.
 
-Races are generators: they yield after each run and go on when they are sent whether that run was
-left alone. So they can be driven to their end at once, or slice by slice while a service is idle.
+Races are generators: they yield after each run and are sent whether that run was undisturbed. So
+they can be driven to their end at once, or slice by slice while a service is idle.
 """
 
 from collections.abc import Generator
@@ -14,20 +14,21 @@ from upscaled_models.autotune.paired import MAX_PAIRS, PairedTest, Verdict
 from upscaled_models.autotune.pictures import fill_window
 from upscaled_models.autotune.timing import Meter, Timing
 from upscaled_models.autotune.trial import Budget, Expected, Trial, require_picture
-from upscaled_models.backends.base import EngineOutOfMemory, Window
+from upscaled_models.backends.base import Window
+from upscaled_models.errors import EngineOutOfMemory
 
 T = TypeVar("T")
 Steps = Generator[None, bool, T]
-"""Yields after each run; is sent whether this process had nothing else to do during it."""
+"""Yields after each run, and is sent whether this process had no other work during it."""
 
 MAX_BATCH_S: Final = 25.0
-"""Longest that one batch may take: a cancelled image goes on for so long. x4plus in 8 bits takes
+"""Longest that one batch may take, for a cancelled image goes on until then. x4plus in 8 bits takes
 11 s for 512x512 on two quiet cores and 16 s on busy ones; in windows of 352 px, halos would make
 every picture that does not fit into one of them take half as long again and more."""
 
 
 def drive(steps: Steps[T]) -> T:
-    """Run to the end, with nothing else to do meanwhile."""
+    """Run to the end in this thread, every run counted as undisturbed."""
     try:
         next(steps)
         while True:
@@ -39,7 +40,7 @@ def drive(steps: Steps[T]) -> T:
 
 @dataclass(slots=True)
 class Contender:
-    """A proven candidate in one size. timings: of its full batches."""
+    """A candidate in one size, its accuracy checked. timings: of its full batches."""
 
     trial: Trial
     window_px: int
@@ -48,24 +49,24 @@ class Contender:
 
     @property
     def px(self) -> int:
-        """Of a batch, all of which the network computes."""
+        """Pixels of a batch, all of which the network computes."""
         return self.batch * self.window_px**2
 
     @property
     def kept_px(self) -> int:
-        """Of a batch, without its halos."""
-        return self.batch * max(1, self.window_px - 2 * self.trial.engine.halo_px) ** 2
+        """Pixels of a batch without its halos."""
+        return self.batch * max(1, self.window_px - 2 * self.trial.engine.info.spec.halo_px) ** 2
 
     @property
     def batch_s(self) -> float:
-        """What a batch costs: measured, or else by what a picture cost."""
+        """Cost of a batch in seconds: measured, or else estimated from a picture's."""
         if not self.timings:
             return self.trial.ns_per_px * 1e-9 * self.px
         return median(each.cost_s for each in self.timings)
 
     @property
     def ns_per_px(self) -> float:
-        """What a pixel that the network computes costs."""
+        """Cost of a pixel that the network computes."""
         return self.batch_s * 1e9 / self.px
 
 
@@ -78,7 +79,7 @@ class Race:
     budget: Budget
 
     def enter(self, contender: Contender) -> bool:
-        """Run a contender's size once, which makes its kernels; whether it fits the device.
+        """Run a contender's size once, which makes its kernels; False where it does not fit.
 
         Raises:
             Refused: results in windows of this size are not those of the picture.
@@ -115,10 +116,10 @@ class Race:
                 break
             pair = (champion, challenger) if len(test.logs) % 2 == 0 else (challenger, champion)
             try:
-                is_alone = yield from self._run_pair(*pair)
+                is_undisturbed = yield from self._run_pair(*pair)
             except EngineOutOfMemory:  # other work on the device has taken the room meanwhile
                 break
-            if is_alone:
+            if is_undisturbed:
                 test.add(challenger.timings[-1], champion.timings[-1], weight)
         return test
 
@@ -129,16 +130,16 @@ class Race:
                 yield from self._run_pair(contender, contender)
 
     def _run_pair(self, first: Contender, second: Contender) -> Steps[bool]:
-        """Whether both runs had this process to themselves; only then are they kept."""
-        is_alone = True
+        """Run both; True where this process had no other work, and only then are both kept."""
+        is_undisturbed = True
         timings = []
         for each in (first, second):
             timings.append(each.trial.run(self.meter, self._windows(each))[1])
-            is_alone &= yield
-        if is_alone:
+            is_undisturbed &= yield
+        if is_undisturbed:
             first.timings.append(timings[0])
             second.timings.append(timings[1])
-        return is_alone
+        return is_undisturbed
 
     def _windows(self, contender: Contender) -> list[Window]:
         return [fill_window(self.expected.pictures[0], contender.window_px)] * contender.batch
@@ -149,5 +150,5 @@ def _is_decided(test: PairedTest, enough: float | None) -> bool:
 
 
 def _likely_s(contender: Contender) -> float:
-    """By the clock: what counts for the budget."""
+    """Estimate a batch's time by the clock, which the budget counts."""
     return contender.timings[-1].clock_s if contender.timings else contender.batch_s

@@ -1,8 +1,8 @@
-"""Measure again what a start left unsettled, slice by slice while a worker is idle.
+"""Measure in idle time what a start left unsettled, slice by slice.
 
-A start under load, or of a slow model, takes what is likely; this finds out what is best, and hands
-the engine over between requests. A slice is a run of one window, or the opening and proof of one
-candidate: a request that comes meanwhile waits for nothing, but computes beside it until it ends.
+A start under load, or of a slow model, takes the shipped defaults; this finds the fastest, and the
+worker adopts it between requests. A slice is a run of one window, or the opening and trial of one
+candidate: a request that comes meanwhile does not wait, but computes beside it until it ends.
 """
 
 import logging
@@ -11,52 +11,36 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from upscaled.config import Settings
-from upscaled_models.autotune.autotuner import (
-    Known,
-    describe_options,
-    fit,
-    log_choice,
-    measure,
-    open_by,
-    store,
-)
-from upscaled_models.autotune.cache import Choice, Claim, lock_folder, read_choice
-from upscaled_models.autotune.candidates import Tunable
+from upscaled_models.autotune.autotuner import Autotuner, fit
+from upscaled_models.autotune.cache import Choice, Claim, read_choice
 from upscaled_models.autotune.race import Steps
-from upscaled_models.backends.base import Engine
-from upscaled_models.backends.device import Device
-from upscaled_models.backends.loaded import LoadedModel
+from upscaled_models.backends.base import Engine, Tunable
 
 MOST_ROUNDS: Final = 3
-"""A race that leaves something unsettled is run again, but not for ever: two candidates may be too
-close and too restless to be told apart here."""
+"""Limit on races of one model: two candidates may be too close and too noisy to ever be settled."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Adopted:
-    """What is to run from now on."""
+    """The choice and the engine that the worker runs from now on."""
 
     choice: Choice
     engine: Engine
 
 
 class Retuner:
-    """One model's measuring, which goes on where the last slice ended."""
+    """Measures one model, and goes on where the last slice ended."""
 
-    def __init__(
-        self, load: Callable[[], tuple[LoadedModel, Device]], settings: Settings, running: Engine
-    ) -> None:
+    def __init__(self, load: Callable[[], Autotuner], running: Engine) -> None:
         """
         Args:
-            load: puts the model into memory for measuring, which lets go of it at its end.
+            load: loads the model for measuring; its memory is freed at the end of the race.
             running: the engine that serves, by what was chosen at the start.
         """
         self._load = load
-        self._settings = settings
-        self._name = running.model
+        self._name = running.info.model
         self._running = _form_of(running)
         self._rounds = 0
         self._race: _Race | None = None
@@ -67,7 +51,7 @@ class Retuner:
 
     @property
     def is_done(self) -> bool:
-        """Whether there is nothing to measure (any more), and no other process has measured."""
+        """Whether nothing is left to measure, and no other process has stored a choice since."""
         is_measured = self._is_settled or self._rounds >= MOST_ROUNDS
         return is_measured and _changed_ns(self._path) == self._seen_ns
 
@@ -80,62 +64,60 @@ class Retuner:
         """Measure for one slice.
 
         Args:
-            is_idle: whether this process has nothing else to do; asked when the slice is over, for
-                what was disturbed does not count.
+            is_idle: whether this process has no other work; called when the slice is over, for a
+                disturbed run does not count.
 
         Returns:
-            what runs from now on, where the race is over, or where another process was first.
+            What to run from now on, where the race is over or another process was first.
         """
         try:
             if self._race is None:
                 return self._begin()
-            found = self._race.step(is_idle)
-            return None if found is None else self._end(self._race, *found)
-        except Exception:  # noqa: BLE001  (whatever it is, what serves goes on serving)
+            chosen = self._race.step(is_idle)
+            return None if chosen is None else self._end(self._race, *chosen)
+        except Exception:  # noqa: BLE001  (a failed measurement must not end the worker)
             _log.warning("%s: cannot be measured", self._name, exc_info=True)
             self._leave()
             self._rounds = MOST_ROUNDS
             return None
 
     def interrupt(self) -> None:
-        """A request has come: let go of what takes much memory, to begin anew later."""
-        if self._race is not None and self._race.known.options.is_slow:
+        """Drop a slow model's race when a request comes: it holds much memory, and begins anew."""
+        if self._race is not None and self._race.autotuner.space.is_slow:
             self._leave()
 
     def _begin(self) -> Adopted | None:
-        model, device = self._load()
-        known = describe_options(model, device, self._settings)
-        self._path, self._seen_ns = known.path, _changed_ns(known.path)
-        stored = read_choice(known.path, known.key)
+        autotuner = self._load()
+        self._path, self._seen_ns = autotuner.path, _changed_ns(autotuner.path)
+        stored = read_choice(autotuner.path, autotuner.key)
         if stored is not None and stored.is_settled:
             self._is_settled = True
-            return self._adopt_stored(model, known, stored)
+            return self._adopt_stored(autotuner, stored)
         self._is_settled = False
-        if self._rounds < MOST_ROUNDS and (claim := Claim.take(known.path.parent)):
+        if self._rounds < MOST_ROUNDS and (claim := Claim.take(autotuner.path.parent)):
             self._claim = claim
-            self._race = _Race(model, known, measure(known, device))
-            _log.info("%s: idle, so what is fastest is measured again", model.spec.name)
+            self._race = _Race(autotuner, autotuner.measure())
+            _log.info("%s: idle, so what is fastest is measured again", self._name)
         return None
 
-    def _adopt_stored(self, model: LoadedModel, known: Known, stored: Choice) -> Adopted | None:
-        """Another worker, or `upscaled tune`, may have measured meanwhile."""
+    def _adopt_stored(self, autotuner: Autotuner, stored: Choice) -> Adopted | None:
+        """Adopt what another worker or `upscaled tune` has measured, unless it runs already."""
         if (stored.label, stored.window_px, stored.batch) == self._running:
             return None
-        engine = open_by(known, stored)
-        return None if engine is None else self._adopt(model, stored, engine)
+        engine = autotuner.open_by(stored)
+        return None if engine is None else self._adopt(autotuner, stored, engine)
 
     def _end(self, race: "_Race", choice: Choice, engine: Tunable) -> Adopted:
         self._leave()
         self._rounds += 1
         self._is_settled = choice.is_settled
-        with lock_folder(race.known.path.parent):
-            store(race.known, choice)
-        self._seen_ns = _changed_ns(race.known.path)
-        return self._adopt(race.model, choice, fit(engine, choice))
+        race.autotuner.store(choice)
+        self._seen_ns = _changed_ns(race.autotuner.path)
+        return self._adopt(race.autotuner, choice, fit(engine, choice))
 
-    def _adopt(self, model: LoadedModel, choice: Choice, engine: Engine) -> Adopted:
+    def _adopt(self, autotuner: Autotuner, choice: Choice, engine: Engine) -> Adopted:
         self._running = _form_of(engine)
-        log_choice(model, choice)
+        autotuner.log(choice)
         return Adopted(choice, engine)
 
     def _leave(self) -> None:
@@ -147,15 +129,14 @@ class Retuner:
 
 @dataclass(slots=True)
 class _Race:
-    """What is measured, and how far it is."""
+    """A race under way."""
 
-    model: LoadedModel
-    known: Known
+    autotuner: Autotuner
     steps: Steps[tuple[Choice, Tunable]]
     is_begun: bool = False
 
     def step(self, is_idle: Callable[[], bool]) -> tuple[Choice, Tunable] | None:
-        """What was chosen, once the race is over."""
+        """Go on to the next run; return what was chosen once the race is over."""
         try:
             if self.is_begun:
                 self.steps.send(is_idle())
@@ -163,17 +144,17 @@ class _Race:
                 self.is_begun = True
                 next(self.steps)
         except StopIteration as end:
-            found: tuple[Choice, Tunable] = end.value
-            return found
+            chosen: tuple[Choice, Tunable] = end.value
+            return chosen
         return None
 
 
 def _form_of(engine: Engine) -> tuple[str, int, int]:
-    return engine.label, engine.window_px, engine.batch
+    return engine.info.label, engine.info.window_px, engine.info.batch
 
 
 def _changed_ns(path: Path | None) -> int:
-    """When a file was last written; 0 where there is none."""
+    """Return when a file was last written; 0 where there is none."""
     try:
         return path.stat().st_mtime_ns if path else 0
     except OSError:

@@ -1,30 +1,29 @@
-"""The choosing: prove the candidates, race them, then find the winner's window."""
+"""The search for the fastest: check every candidate's accuracy, race them, then race sizes.
+
+As a race (`race.py`), it yields after each run.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from math import inf
 from typing import Final
 
-from upscaled_models.autotune.attempts import Attempts
 from upscaled_models.autotune.cache import Choice, Measured
-from upscaled_models.autotune.candidates import Candidate, Tunable
+from upscaled_models.autotune.candidates import Candidate
 from upscaled_models.autotune.paired import PairedTest, Verdict
 from upscaled_models.autotune.pictures import SIDE_PX, load_pictures, make_flats
 from upscaled_models.autotune.race import MAX_BATCH_S, Contender, Race, Steps
 from upscaled_models.autotune.timing import Meter
 from upscaled_models.autotune.trial import (
+    Attempts,
     Budget,
     Expected,
     Refused,
     Trial,
     run_reference,
-    try_candidate,
+    try_guarded,
 )
-from upscaled_models.backends.base import least_window_px, round_up
-
-MAX_DEATHS: Final = 2
-"""A processor may lack what a runtime takes for granted, and the kernel then ends the process. One
-death may have been another process's doing."""
+from upscaled_models.backends.base import Tunable, least_window_px, round_up
 
 CLOSE_RATIO: Final = 1.5
 """In pictures; what is slower there by more is not raced in windows."""
@@ -65,24 +64,24 @@ took windows of 256 px for general-x4v3, which keep 54 % of what they compute; t
 CUDA_START: Final = Effort(budget_s=30.0, turn_s=0.08)
 """Compiling our kernel in both types takes about 15 s; and large networks fill a GPU's turn."""
 
-UNHURRIED: Final = Effort(budget_s=inf, turn_s=2.0)
-CUDA_UNHURRIED: Final = Effort(budget_s=inf, turn_s=0.08)
+IDLE: Final = Effort(budget_s=inf, turn_s=2.0)
+CUDA_IDLE: Final = Effort(budget_s=inf, turn_s=0.08)
 
 
 @dataclass(frozen=True, slots=True)
 class Sizes:
-    """What may be tried. windows_px: sides, the likeliest first. batches: windows at a time."""
+    """The sizes to try. windows_px: sides, the likeliest first. batches: windows at a time."""
 
     windows_px: tuple[int, ...]
     batches: tuple[int, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class SearchSpace:
     """All that may be chosen for one model.
 
-    reference: computes in float32; candidates: all others, the likeliest first. is_slow: a window
-    takes seconds.
+    reference: computes in float32. candidates: all others, the likeliest first. is_slow: whether a
+    window takes seconds.
     """
 
     reference: Candidate
@@ -94,7 +93,7 @@ class Options:
 def sizes_around(
     window_px: int, halo_px: int, step_px: int, *, is_fixed: bool, batches: tuple[int, ...]
 ) -> Sizes:
-    """Windows to try around the usual one; that one alone if it `is_fixed`."""
+    """List windows to try around the usual one; that one alone if it `is_fixed`."""
     if is_fixed:
         return Sizes((window_px,), batches)
     least_px = round_up(least_window_px(halo_px, step_px) + halo_px, step_px)
@@ -103,43 +102,31 @@ def sizes_around(
 
 
 def tune(
-    options: Options, meter: Meter, effort: Effort, attempts: Attempts | None = None
+    space: SearchSpace, meter: Meter, effort: Effort, attempts: Attempts | None = None
 ) -> Steps[tuple[Choice, Tunable]]:
-    """Choose among float32 and the candidates that are proven to give its picture.
+    """Choose the fastest of float32 and the candidates that compute float32's picture.
 
     Args:
-        attempts: remembers which candidate is being tried, should it end this process.
+        attempts: records which candidate is being tried, should it end this process.
 
     Raises:
-        InternalError: float32's own result is not finite.
+        ResultNotFinite: float32's own result is not finite.
         EngineOutOfMemory: not even float32's smallest pictures fit.
     """
-    return _Tuning(options, meter, effort, attempts or Attempts(None)).run()
-
-
-def prove(candidate: Candidate, expected: Expected, meter: Meter, attempts: Attempts) -> Trial:
-    """Try a candidate, unless it has ended the process before.
-
-    Raises:
-        Refused: as `try_candidate`, or it did.
-    """
-    if attempts.deaths(candidate.label) >= MAX_DEATHS:
-        raise Refused(f"ended the process {MAX_DEATHS} times")
-    with attempts.trying(candidate.label):
-        return try_candidate(candidate, expected, meter)
+    return _Search(space, meter, effort, attempts or Attempts(None)).run()
 
 
 def short_enough_px(sizes: Sizes, ns_per_px: float) -> int:
-    """The likeliest window that a cancelled image would not go on in for too long."""
+    """Return the likeliest window that ends soon enough after its image is cancelled."""
     short = [px for px in sizes.windows_px if ns_per_px * 1e-9 * px**2 <= MAX_BATCH_S]
     return short[0] if short else sizes.windows_px[0]
 
 
 @dataclass(slots=True)
-class _Tuning:
-    """One choosing under way: who was refused, compared, not tried."""
+class _Search:
+    """One search under way: which candidates were refused, compared or not tried."""
 
-    options: Options
+    space: SearchSpace
     meter: Meter
     effort: Effort
     attempts: Attempts
@@ -150,8 +137,8 @@ class _Tuning:
 
     def run(self) -> Steps[tuple[Choice, Tunable]]:
         budget = Budget(self.effort.budget_s, self.meter.now_s)
-        reference = Trial(self.options.reference, self.options.reference.open(), None, 0.0)
-        side_px = SIDE_PX // 2 if self.options.is_slow else SIDE_PX
+        reference = Trial(self.space.reference, self.space.reference.open(), None, 0.0)
+        side_px = SIDE_PX // 2 if self.space.is_slow else SIDE_PX
         expected = run_reference(reference, self.meter, load_pictures(side_px), make_flats())
         yield
         race = Race(expected, self.meter, budget)
@@ -161,15 +148,15 @@ class _Tuning:
         return self._conclude(chosen, expected, budget), chosen.trial.engine
 
     def _find_best(self, race: Race, float32: Trial) -> Steps[Contender]:
-        """The fastest of all; the likeliest, as far as the time does not suffice to tell."""
+        """Find the fastest of all; the likeliest, where the budget ends before that is known."""
         best: Contender | None = None
-        for candidate in (*self.options.candidates, float32.candidate):
+        for candidate in (*self.space.candidates, float32.candidate):
             if best is not None and not race.budget.allows(0):
                 self.untried.append(candidate.name)
                 continue
             try:
                 is_float32 = candidate is float32.candidate
-                trial = float32 if is_float32 else self._prove(candidate, race)
+                trial = float32 if is_float32 else self._try(candidate, race)
                 yield
                 challenger = self._contend(trial)
                 if best is None:
@@ -184,25 +171,25 @@ class _Tuning:
         return best
 
     def _is_beaten_in_pictures(self, best: Contender, float32: Trial) -> bool:
-        """Whether float32, which no time was left to race, took much less for a picture."""
+        """Whether float32, which the budget left no race, took much less for a picture."""
         is_untried = float32.candidate.name in self.untried
         return is_untried and best.trial.ns_per_px > CLOSE_RATIO * float32.ns_per_px
 
-    def _prove(self, candidate: Candidate, race: Race) -> Trial:
-        return prove(candidate, race.expected, self.meter, self.attempts)
+    def _try(self, candidate: Candidate, race: Race) -> Trial:
+        return try_guarded(candidate, race.expected, self.meter, self.attempts)
 
     def _contend(self, trial: Trial) -> Contender:
-        window_px = short_enough_px(self.options.sizes, trial.ns_per_px)
-        if self.options.is_slow:
+        window_px = short_enough_px(self.space.sizes, trial.ns_per_px)
+        if self.space.is_slow:
             window_px = min(window_px, SLOW_RACE_PX)
-        return Contender(trial, window_px, self.options.sizes.batches[0])
+        return Contender(trial, window_px, self.space.sizes.batches[0])
 
     def _enter(self, race: Race, contender: Contender) -> bool:
-        """Whether it fits; without time it is taken to."""
+        """Whether a contender fits the device; assumed where the budget is spent."""
         return not race.budget.allows(contender.batch_s) or race.enter(contender)
 
     def _compare(self, race: Race, best: Contender, challenger: Contender) -> Steps[Contender]:
-        """In pictures first; then, if they are close there or the challenger won, in windows.
+        """Race two in pictures; then in windows, if they are close there or the challenger won.
 
         Raises:
             Refused: as `Race.enter`, of the challenger.
@@ -222,7 +209,7 @@ class _Tuning:
         return self._winner(test, best, challenger)
 
     def _winner(self, test: PairedTest, best: Contender, challenger: Contender) -> Contender:
-        """By the verdict; of two that are as fast, the one whose picture is nearer to float32's."""
+        """Follow the verdict; of two that are as fast, take the one nearer to float32's picture."""
         match test.verdict:
             case Verdict.FASTER:
                 return challenger
@@ -234,10 +221,10 @@ class _Tuning:
                 return challenger if test.is_exhausted and test.estimate.ratio < 1 else best
 
     def _find_size(self, race: Race, best: Contender) -> Steps[Contender]:
-        """The winner's window, then how many at a time. A slow model keeps the usual one."""
-        sizes = self.options.sizes
+        """Find the winner's window, then its batch; a slow model keeps the usual sizes."""
+        sizes = self.space.sizes
         yield from race.time(best)
-        if self.options.is_slow:
+        if self.space.is_slow:
             return best
         for window_px in sizes.windows_px:
             if window_px != best.window_px:
@@ -265,14 +252,14 @@ class _Tuning:
         return other if test.verdict is Verdict.FASTER else best
 
     def _handicap(self, best: Contender, other: Contender) -> float:
-        """What the other's cost may be at most, as a share of the best's."""
+        """Return what the other's cost may be at most, as a share of the best's."""
         turns_s = best.batch_s, other.batch_s
         if min(turns_s) <= self.effort.turn_s < max(turns_s):
             return WORTH_A_LONG_BATCH if turns_s[1] < turns_s[0] else 1 / WORTH_A_LONG_BATCH
         return WORTH_RATIO if other.px > best.px else 1.0
 
     def _note(self, against: Contender, challenger: Contender, test: PairedTest) -> None:
-        """One row of the table."""
+        """Add a comparison to the choice's table."""
         found = test.estimate
         is_settled = test.verdict is not Verdict.OPEN
         name = challenger.trial.candidate.name
@@ -294,10 +281,10 @@ class _Tuning:
     def _conclude(self, best: Contender, expected: Expected, budget: Budget) -> Choice:
         trial = best.trial
         window_px = best.window_px
-        if self.options.is_slow:
-            window_px = short_enough_px(self.options.sizes, best.ns_per_px)
+        if self.space.is_slow:
+            window_px = short_enough_px(self.space.sizes, best.ns_per_px)
         return Choice(
-            runtime=trial.candidate.runtime,
+            runtime=trial.candidate.backend,
             dtype=trial.candidate.dtype,
             threads=trial.candidate.threads,
             window_px=window_px,
@@ -321,7 +308,7 @@ class _Tuning:
         return "; ".join(words)
 
     def _rows(self, best: Contender) -> list[Measured]:
-        """What was compared, and what was chosen."""
+        """List what was compared, the chosen one first."""
         name = best.trial.candidate.name
         rows = [each for each in self.measured if each.name != name]
         own = [each for each in self.measured if each.name == name]
@@ -334,5 +321,5 @@ def _in_picture(contender: Contender, expected: Expected) -> Contender:
 
 
 def _nearness(contender: Contender) -> float:
-    """Decibels to float32; the first of equals stays."""
+    """Rank by decibels to float32; of equals, `max` keeps the first."""
     return inf if contender.trial.proof is None else contender.trial.proof.psnr_db

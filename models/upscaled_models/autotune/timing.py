@@ -1,4 +1,4 @@
-"""How long a run took, by the clock and by the processor, and which of the two can be believed.
+"""How long a run took, by the clock and by the processor, and which of the two counts.
 
 Beside other work the clock is noise: on two cores with a load of ten, runs of one network took 0.35
 to 0.48 s by the clock, and 0.060 to 0.070 s of each core. Processor time alone misses cores that
@@ -44,46 +44,40 @@ class Timing:
 
     @property
     def share_s(self) -> float:
-        """Seconds that each of the threads computed: the clock's time on a machine left alone, if
-        all of them computed all the time.
-        """
+        """Seconds that each thread computed, as if all threads had computed all the time."""
         seconds = self.clock_s if self.processor_s is None else self.processor_s / self.threads
         return max(_LEAST_S, seconds)
 
     @property
     def cost_s(self) -> float:
-        """What it would take on a machine left alone."""
+        """Seconds that the run would take on a machine without other work."""
         return self.share_s if self.is_disturbed else max(_LEAST_S, self.clock_s)
 
 
 def cost_ratio(first: Timing, second: Timing) -> float:
-    """The first's cost by the second's; both by the clock, or both by the processor."""
+    """Divide the first's cost by the second's, both by the clock or both by the processor."""
     if first.is_disturbed or second.is_disturbed:
         return first.share_s / second.share_s
     return first.cost_s / second.cost_s
 
 
 class Meter(Protocol):
-    """What runs an engine and says how long it took."""
+    """Runs an engine and measures it."""
 
     def now_s(self) -> float:
-        """Seconds by a clock that only goes forward."""
+        """Return seconds by a monotonic clock."""
         ...
 
     def run(
         self, engine: Engine, windows: Sequence[Window], threads: int
     ) -> tuple[list[Window], Timing]:
-        """Results of one batch, and its time on so many threads.
-
-        Raises:
-            what the engine does.
-        """
+        """Run one batch, and measure it on that many threads; raises what the engine raises."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class ProcessMeter:
-    """Of this process. is_cpu: whether the processor computes, not another device."""
+    """Measures this process. is_cpu: whether the processor computes, not another device."""
 
     is_cpu: bool = True
 
@@ -104,7 +98,7 @@ class ProcessMeter:
 
 
 def read_waited_s(tasks: Path = _TASKS) -> float | None:
-    """How long threads of this process were ready and waited for a core, all together so far.
+    """Return how long threads of this process were ready and waited for a core, summed.
 
     The second number of Linux's `schedstat` (Documentation/scheduler/sched-stats.rst); None where
     there is none.
@@ -124,6 +118,6 @@ def read_waited_s(tasks: Path = _TASKS) -> float | None:
 
 
 def _since(before_s: float | None) -> float | None:
-    """None where it is not known; threads that ended meanwhile took theirs away."""
+    """Return the wait since then; None where unknown. Threads that ended no longer count."""
     after_s = read_waited_s()
     return None if before_s is None or after_s is None else max(0.0, after_s - before_s)

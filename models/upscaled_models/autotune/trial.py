@@ -1,19 +1,23 @@
-"""Trying one candidate: first with next to nothing, so that a hopeless one costs next to nothing.
+"""Trying one candidate: a few pixels first, so that a hopeless one costs next to nothing.
 
 On some CPUs a convolution in bfloat16 takes 89 times as long as in float32. So a candidate runs a
-few pixels first, and is left when they take much longer than float32's.
+few pixels first, and is refused when they take much longer than float32's. And a processor may lack
+an instruction that a backend takes for granted: then the kernel ends the process, and no exception
+says so. So each trial is recorded in a file while it runs.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
 
 import numpy as np
 
-from upscaled_models.autotune.accuracy import Proof, prove
-from upscaled_models.autotune.candidates import Candidate, Tunable
+from upscaled_models.accuracy import Proof, prove
+from upscaled_models.autotune.candidates import Candidate
 from upscaled_models.autotune.timing import Meter, Timing
-from upscaled_models.backends.base import Window, round_up
+from upscaled_models.backends.base import Tunable, Window, round_up
 
 PROBE_SIDES_PX: Final = (8, 32)
 PROBE_RUNS: Final = 8
@@ -32,12 +36,17 @@ MIN_WINDOW_PSNR_DB: Final = 40.0
 """The same picture in a larger window, of candidates that must reach as much in pictures."""
 
 
+MAX_DEATHS: Final = 2
+"""Trials that may end the process before a candidate is refused: one death may have been caused by
+another process."""
+
+
 class Refused(Exception):
-    """A candidate may not be chosen; the text says why."""
+    """A candidate that may not be chosen; the text says why."""
 
 
 class Budget:
-    """The time that is left for tuning. now_s: a clock that only goes forward."""
+    """The time that is left for tuning, by `now_s`, a monotonic clock."""
 
     def __init__(self, seconds: float, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
@@ -49,8 +58,55 @@ class Budget:
         return self._now_s() - self._started_s
 
     def allows(self, seconds: float) -> bool:
-        """Whether what takes so long would end in time."""
+        """Whether work of that length would end within the budget."""
         return self.spent_s + seconds <= self._seconds
+
+
+class Attempts:
+    """A file with the label of each candidate whose trial began and has not ended, a line each.
+
+    path: None to record nothing. In a folder that takes no file, nothing is recorded either.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+
+    def deaths(self, label: str) -> int:
+        """Return how often the process ended while it tried that candidate."""
+        return self._read().count(label)
+
+    @contextmanager
+    def trying(self, label: str) -> Iterator[None]:
+        """Record the candidate during the block; where the block ends, clear its deaths too.
+
+        A worker may be stopped from outside while it measures, so a candidate that gets through
+        once is not the cause.
+        """
+        before = self._read()
+        self._write([*before, label])
+        try:
+            yield
+        finally:
+            self._write([each for each in before if each != label])
+
+    def forget(self) -> None:
+        """Delete the record."""
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.unlink(missing_ok=True)
+
+    def _read(self) -> list[str]:
+        if self._path is None:
+            return []
+        try:
+            return self._path.read_text(errors="replace").splitlines()
+        except OSError:
+            return []
+
+    def _write(self, labels: list[str]) -> None:
+        if self._path is not None:
+            with suppress(OSError):
+                self._path.write_text("".join(f"{label}\n" for label in labels))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +127,10 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A candidate that was proven; float32 itself has no proof. ns_per_px: cost of a picture."""
+    """A candidate that passed its accuracy check.
+
+    proof: None for float32 itself. ns_per_px: cost of a picture.
+    """
 
     candidate: Candidate
     engine: Tunable
@@ -79,7 +138,7 @@ class Trial:
     ns_per_px: float
 
     def run(self, meter: Meter, windows: Sequence[Window]) -> tuple[list[Window], Timing]:
-        """Raises what the engine does."""
+        """Run a batch and measure it; raises what the engine raises."""
         return meter.run(self.engine, windows, self.candidate.threads)
 
 
@@ -91,15 +150,29 @@ def run_reference(
     *,
     is_probed: bool = True,
 ) -> Expected:
-    """What all candidates are held against: `trial` computes in float32."""
+    """Compute with `trial`, in float32, what all candidates are compared with."""
     probes_s = tuple(_probe(trial, meter, side) for side in PROBE_SIDES_PX) if is_probed else ()
     flat_results = _run_each(trial, meter, flats)
     results, ns_per_px = _run_pictures(trial, meter, pictures)
     return Expected(pictures, flats, results, flat_results, probes_s, ns_per_px)
 
 
+def try_guarded(
+    candidate: Candidate, expected: Expected, meter: Meter, attempts: Attempts
+) -> Trial:
+    """Try a candidate, unless it has ended the process before.
+
+    Raises:
+        Refused: as `try_candidate`, or for the deaths that `attempts` records.
+    """
+    if attempts.deaths(candidate.label) >= MAX_DEATHS:
+        raise Refused(f"ended the process {MAX_DEATHS} times")
+    with attempts.trying(candidate.label):
+        return try_candidate(candidate, expected, meter)
+
+
 def try_candidate(candidate: Candidate, expected: Expected, meter: Meter) -> Trial:
-    """Open, probe and prove one candidate.
+    """Open one candidate, probe its speed and check its accuracy.
 
     Raises:
         Refused: it is far too slow, wrong, or fails.
@@ -108,20 +181,21 @@ def try_candidate(candidate: Candidate, expected: Expected, meter: Meter) -> Tri
         return _try(candidate, expected, meter)
     except Refused:
         raise
-    except Exception as error:  # whatever a runtime raises, this candidate is not chosen
+    except Exception as error:  # whatever a backend raises, this candidate is not chosen
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise Refused(f"fails: {reason}") from error
 
 
 def require_picture(result: Window, expected: Expected, trial: Trial) -> None:
-    """The first picture lies in the window's corner: but for the halo, its result must too.
+    """Check a window that has the first picture in its corner, all but the halo, by its result.
 
     Raises:
-        Refused: it does not.
+        Refused: the picture's result is another one in this window.
     """
-    engine = trial.engine
-    sides = expected.pictures[0].shape[0], result.shape[0] // engine.native_scale
-    part = slice(max(1, min(sides) - engine.halo_px) * engine.native_scale)
+    spec = trial.engine.info.spec
+    scale = spec.native_scale
+    sides = expected.pictures[0].shape[0], result.shape[0] // scale
+    part = slice(max(1, min(sides) - spec.halo_px) * scale)
     errors = result[part, part].astype(np.float64) - expected.picture_results[0][part, part]
     bar = trial.candidate.bar
     least_db = min(MIN_WINDOW_PSNR_DB, bar.min_psnr_db)
@@ -157,8 +231,8 @@ def _refuse_hopeless(trial: Trial, expected: Expected, meter: Meter) -> None:
 
 
 def _probe(trial: Trial, meter: Meter, side_px: int) -> float:
-    """The least cost in seconds of a few pixels, but for the first time: kernels are made then."""
-    side_px = round_up(side_px, trial.engine.multiple_px)
+    """Return the least cost in seconds of a few pixels, after a run that makes the kernels."""
+    side_px = round_up(side_px, trial.engine.info.spec.multiple_px)
     windows = [np.zeros((side_px, side_px, 3), np.uint8)]
     trial.run(meter, windows)
     return _least_s(trial, meter, windows, PROBE_RUNS, [])
@@ -167,7 +241,7 @@ def _probe(trial: Trial, meter: Meter, side_px: int) -> float:
 def _run_pictures(
     trial: Trial, meter: Meter, pictures: Sequence[Window]
 ) -> tuple[tuple[Window, ...], float]:
-    """All results, and nanoseconds for each input pixel of the last picture: others warm it up."""
+    """Return all results, and the cost in ns of an input pixel of the last picture."""
     runs = [trial.run(meter, [picture]) for picture in pictures]
     height, width = pictures[-1].shape[:2]
     seconds = _least_s(trial, meter, [pictures[-1]], PICTURE_RUNS, [runs[-1][1]])
@@ -177,7 +251,7 @@ def _run_pictures(
 def _least_s(
     trial: Trial, meter: Meter, windows: Sequence[Window], most_runs: int, timings: list[Timing]
 ) -> float:
-    """The least cost in seconds of `timings` and of more runs, within `PROBE_LONGEST_S`."""
+    """Return the least cost in seconds of `timings` and of more runs, within `PROBE_LONGEST_S`."""
     while not timings or (
         len(timings) < most_runs and sum(each.clock_s for each in timings) < PROBE_LONGEST_S
     ):

@@ -1,17 +1,73 @@
-"""What the rest of the service knows of a network: windows in, windows out."""
+"""What every backend offers: an engine that takes windows of pixels and gives windows of pixels.
+
+load_network ─▶ LoadedModel ─▶ a backend opens it ─▶ Engine
+                                                      .start(windows) ─▶ Started
+                                                                          .finish() ─▶ windows
+"""
 
 from collections.abc import Sequence
-from typing import Protocol
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol, Self
 
-from upscaled.image.pixels import Pixels
+import numpy as np
+from numpy.typing import NDArray
 
-Window = Pixels
-"""Pixels `[h, w, 3]`, RGB. Engines give results of the type they are given, and compute those of 16
-bits a channel in float32."""
+from upscaled_models.registry import ModelSpec
+
+if TYPE_CHECKING:  # what tiles and schedules imports this module, and loads no torch
+    from torch import nn
+
+Window = NDArray[np.uint8 | np.uint16]
+"""Pixels `[h, w, 3]`, RGB. Results have the type of their source; 16 bits a channel are always
+computed in float32."""
 
 
-class EngineOutOfMemory(Exception):
-    """The device has no room for a window of this size; a smaller one may still fit."""
+def is_deep(window: NDArray[np.generic]) -> bool:
+    """Whether a channel of the window has 16 bits."""
+    return window.dtype == np.uint16
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model in memory, before a backend opens it.
+
+    network: in float32 on the CPU, weights mixed and filled in; engines copy it, or read its
+    `state_dict`. window_px: the usual longest side of a window. weights: the file that `network`
+    was read from, beside which the model may lie in 8 bits; None for a mix of two files. denoise:
+    the share of the first network in a mix of two.
+    """
+
+    spec: ModelSpec
+    network: "nn.Module"
+    window_px: int
+    weights: Path | None = None
+    denoise: float = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class EngineInfo:
+    """What an engine runs and in which sizes.
+
+    label: the backend and its precision, as "torch float32". window_px: the longest window side it
+    is given. shape_step_px: a multiple of the model's own multiple; where an image takes several
+    windows, sides that are multiples of it keep the number of different shapes small. batch: most
+    windows of the longest side in one `start`. small_batch: most windows of any side in one
+    `start` (`most_windows`). proof: how near its picture is to float32's, in words; empty where the
+    two were not compared.
+    """
+
+    spec: ModelSpec
+    label: str
+    window_px: int
+    shape_step_px: int
+    batch: int = 1
+    small_batch: int = 1
+    proof: str = ""
+
+    @property
+    def model(self) -> str:
+        return self.spec.name
 
 
 class Started(Protocol):
@@ -21,13 +77,11 @@ class Started(Protocol):
     def is_done(self) -> bool: ...
 
     def finish(self) -> list[Window]:
-        """Wait for the device: one result for each window, in their order.
-
-        To be called once.
+        """Wait for the device and return one result for each window, in order; call it once.
 
         Raises:
             EngineOutOfMemory: the caller may start again with fewer or smaller windows.
-            InternalError: the network's result is not finite, not even in float32.
+            ResultNotFinite: the network's result is not finite, not even in float32.
         """
         ...
 
@@ -35,78 +89,78 @@ class Started(Protocol):
 class Engine(Protocol):
     """A network on a device.
 
-    model: the registry's name. native_scale: the network's own factor. window_px: the longest
-    window side it is given. halo_px: input pixels around a core that the result depends on.
-    multiple_px: window sides are a multiple of it. shape_step_px: a multiple of `multiple_px`;
-    where an image takes several windows, sides that are multiples of it keep shapes few. batch:
-    most windows of the longest side in one `start`; small_batch: most of any side, see
-    `most_windows`. label: what runs and in which precision, as "torch float32".
-    proof: how near its picture is to float32's, in words; empty where it was not compared.
-    aside: the same network, for another thread to run small windows by while this one is at work;
-    None where the device does one thing after the other.
+    concurrent: the same network for a second thread, which runs small windows while this engine is
+    at work; None where the device computes one batch after the other.
     """
 
     @property
-    def native_scale(self) -> int: ...
+    def info(self) -> EngineInfo: ...
     @property
-    def window_px(self) -> int: ...
-    @property
-    def halo_px(self) -> int: ...
-    @property
-    def multiple_px(self) -> int: ...
-    @property
-    def model(self) -> str: ...
-    @property
-    def shape_step_px(self) -> int: ...
-    @property
-    def batch(self) -> int: ...
-    @property
-    def small_batch(self) -> int: ...
-    @property
-    def label(self) -> str: ...
-    @property
-    def proof(self) -> str: ...
-    @property
-    def aside(self) -> "Engine | None": ...
+    def concurrent(self) -> "Engine | None": ...
 
     def start(
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
     ) -> Started:
-        """Set a batch of windows going: at once here, or on the device behind what is under way.
+        """Start a batch: computed at once on a CPU, queued behind earlier batches on a GPU.
 
         Args:
-            windows: `[h, w, 3]` of one shape and type, RGB, sides multiples of `multiple_px`; 1 to
-                `most_windows` of them. They are not read any more when this returns.
+            windows: `[h, w, 3]` of one shape and type, RGB, sides multiples of the model's
+                `multiple_px`; 1 to `most_windows` of them. They are not read after this returns.
             reduce: average squares of `reduce` x `reduce` result pixels into one, before rounding;
-                divides `native_scale`.
-            is_exact: compute in float32, whatever the precision this engine was opened in. Windows
-                of 16 bits a channel always are.
+                divides the model's `native_scale`.
+            is_exact: compute in float32, whatever the precision this engine was opened in.
 
         Returns:
-            what gives `[h * native_scale / reduce, w * native_scale / reduce, 3]` for each, of the
-                windows' type.
+            A batch whose results are `[h * native_scale / reduce, w * native_scale / reduce, 3]`.
 
         Raises:
             EngineOutOfMemory: as `Started.finish`.
-            InternalError: as `Started.finish`.
+            ResultNotFinite: as `Started.finish`.
         """
         ...
 
 
-def most_windows(engine: Engine, px: int) -> int:
-    """How many windows of `px` pixels each may be in one `start`.
+class Tunable(Engine, Protocol):
+    """An engine that the autotuner can try."""
+
+    def strict(self) -> Self:
+        """Return the same engine, which raises `ResultNotFinite` instead of using float32.
+
+        An engine that serves computes such a window again in float32; one that is tried must show
+        that it never needs to.
+        """
+        ...
+
+    def sized(self, *, window_px: int, batch: int, proof: str) -> Self:
+        """Return the same engine with another `window_px`, `batch` and `proof`, not strict."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Computed:
+    """A batch that was finished when it was started."""
+
+    windows: list[Window]
+    is_done: bool = True
+
+    def finish(self) -> list[Window]:
+        return self.windows
+
+
+def most_windows(info: EngineInfo, px: int) -> int:
+    """Return how many windows of `px` pixels each may be in one `start`.
 
     As many pixels as `batch` windows of the longest side have, where `small_batch` allows so many.
     """
-    like_full = engine.batch * engine.window_px**2 // px
-    return max(engine.batch, min(engine.small_batch, like_full))
+    like_full = info.batch * info.window_px**2 // px
+    return max(info.batch, min(info.small_batch, like_full))
 
 
 def least_window_px(halo_px: int, multiple_px: int) -> int:
-    """The smallest window that still keeps a core of one multiple between its halos."""
+    """Return the smallest window that still keeps a core of one multiple between its halos."""
     return round_up(2 * halo_px, multiple_px) + multiple_px
 
 
 def round_up(number: int, multiple: int) -> int:
-    """The least multiple of `multiple` that is not below `number`."""
+    """Return the least multiple of `multiple` that is not below `number`."""
     return -(-number // multiple) * multiple

@@ -1,16 +1,18 @@
-"""Which device a worker computes on, in which precision and with how many threads."""
+"""Which device a network runs on, in which type and on how many CPU threads."""
 
 from dataclasses import dataclass
 
 import torch
 
-from upscaled.config import Settings, SettingsError
-from upscaled.cores import count_cores
+from upscaled_models.errors import DeviceUnavailable
 
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device and how it is used. `dtype` is the one the network's body runs in."""
+    """A device and how it is used.
+
+    dtype: the type of the network's weights. threads: CPU threads that one engine computes with.
+    """
 
     torch_device: torch.device
     dtype: torch.dtype
@@ -20,45 +22,37 @@ class Device:
     def is_cuda(self) -> bool:
         return self.torch_device.type == "cuda"
 
+    @property
+    def is_cpu(self) -> bool:
+        return self.torch_device.type == "cpu"
 
-def choose_device(settings: Settings) -> Device:
-    """The device the settings name; `auto` is the first GPU, of NVIDIA or Apple, or the CPU.
+    def describe(self) -> str:
+        """What measurements depend on: the GPU's name and CUDA's version, else the kind alone."""
+        if self.is_cuda:
+            return f"{torch.cuda.get_device_name(self.torch_device)} CUDA {torch.version.cuda}"
+        return self.torch_device.type
+
+
+def choose_device(name: str, *, is_exact: bool, threads: int) -> Device:
+    """Find the device of that name; `auto` is the first GPU, of NVIDIA or Apple, or the CPU.
+
+    Args:
+        name: "auto", "cpu", "cuda", "cuda:N" or "mps".
+        is_exact: compute in float32 on GPUs too, instead of in float16.
 
     Raises:
-        SettingsError: the settings name a device this machine does not have.
+        DeviceUnavailable: this machine has no such device.
     """
-    device = torch.device(_find_best() if settings.device == "auto" else settings.device)
-    if device.type == "cuda":
-        _require_cuda(settings.device, device)
+    device = torch.device(_find_best() if name == "auto" else name)
+    if device.type == "cuda" and (device.index or 0) >= (count := torch.cuda.device_count()):
+        raise DeviceUnavailable(f"CUDA devices on this machine: {count}")
     if device.type == "mps" and not torch.backends.mps.is_available():
-        raise SettingsError(f"UPSCALED_DEVICE={settings.device!r}: this machine has no Apple GPU")
-    is_short = device.type != "cpu" and settings.precision != "exact"
-    dtype = torch.float16 if is_short else torch.float32
-    return Device(device, dtype, _share_of_cores(settings))
-
-
-def has_free_cores(settings: Settings) -> bool:
-    """Whether the network leaves the processor's cores to others.
-
-    Raises:
-        SettingsError: as `choose_device`.
-    """
-    return choose_device(settings).torch_device.type != "cpu"
+        raise DeviceUnavailable("this machine has no Apple GPU")
+    is_short = device.type != "cpu" and not is_exact
+    return Device(device, torch.float16 if is_short else torch.float32, threads)
 
 
 def _find_best() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def _require_cuda(setting: str, device: torch.device) -> None:
-    count = torch.cuda.device_count()
-    if (device.index or 0) >= count:
-        raise SettingsError(f"UPSCALED_DEVICE={setting!r}: CUDA devices on this machine: {count}")
-
-
-def _share_of_cores(settings: Settings) -> int:
-    if settings.threads:
-        return settings.threads
-    return max(1, count_cores() // settings.workers)

@@ -31,7 +31,8 @@ from upscaled.upscale.model_choice import rungs_for
 from upscaled.upscale.result import Result
 from upscaled.upscale.stream import Cancelled
 from upscaled.upscale.upscaler import Upscaler, open_upscaler
-from upscaled_models.backends.base import Engine, EngineOutOfMemory
+from upscaled_models.backends.base import Engine
+from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.store import ModelStore
 
 OnPart = Callable[[Path, float], None]

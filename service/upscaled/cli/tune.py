@@ -77,22 +77,19 @@ def _names(settings: Settings, model: str | None) -> list[str]:
 
 
 def _tune_one(settings: Settings, name: str, *, is_again: bool) -> Tuned:
-    from upscaled.upscale.engines import load_model
+    from upscaled.upscale.engines import open_autotuner
     from upscaled.upscale.speed import forget_speed
-    from upscaled_models.autotune.autotuner import describe_options, find_choice, measure, store
-    from upscaled_models.autotune.cache import lock_folder
     from upscaled_models.autotune.race import drive
 
-    model, device = load_model(settings, name)
-    stored = find_choice(model, device, settings)
+    autotuner = open_autotuner(settings, name)
+    stored = autotuner.find_choice()
     if stored is not None and stored.is_settled and not is_again:
         return Tuned(name, stored, is_new=False)
     typer.echo(f"measuring {name}", err=True)
-    known = describe_options(model, device, settings)
-    choice, _ = drive(measure(known, device))
-    with lock_folder(known.path.parent):
-        store(known, choice)
-    forget_speed(settings, model.spec)  # the next start says anew which pictures it is for
+    choice, _ = drive(autotuner.measure())
+    autotuner.store(choice)
+    # The next start works out anew which pictures the model is for.
+    forget_speed(settings, autotuner.model.spec)
     return Tuned(name, choice, is_new=True)
 
 

@@ -7,12 +7,12 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, Self
 
-from upscaled.cores import count_cores
 from upscaled.decoder.process import DECODER_COMMAND, DecoderDied, DecoderProcess
 from upscaled.errors import InternalError, MalformedImage, ServiceError
 from upscaled.image.types import Image
 from upscaled.logs import event
 from upscaled.process.watchdog import SILENCE_S
+from upscaled_models.processor import count_cores
 
 MAX_DECODERS: Final = 4
 """Files decoded at once: each takes a core for a moment, and memory for its pixels."""

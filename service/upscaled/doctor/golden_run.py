@@ -119,11 +119,11 @@ def _open_engine(settings: Settings, model: str) -> "tuple[Engine, Opened]":
     started = time.perf_counter()
     engine, is_chosen = open_known_model(settings, model)
     return engine, Opened(
-        scale=engine.native_scale,
-        model=engine.model,
-        label=engine.label,
-        proof=engine.proof,
-        window_px=engine.window_px,
+        scale=engine.info.spec.native_scale,
+        model=engine.info.model,
+        label=engine.info.label,
+        proof=engine.info.proof,
+        window_px=engine.info.window_px,
         is_chosen=is_chosen,
         unsettled=find_unsettled(settings, model) if is_chosen else "",
         seconds=time.perf_counter() - started,

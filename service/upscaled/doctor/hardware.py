@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Final
 
 from upscaled.config import Settings
-from upscaled.cores import count_cores
 from upscaled.doctor.finding import Finding, ok, warning
+from upscaled_models.processor import count_cores
 
 MIN_MEMORY_BYTES: Final = 3 * 2**29
 """A worker with the default models and a 1500x1500 image at x4 takes a gigabyte in all."""

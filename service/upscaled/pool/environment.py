@@ -7,7 +7,7 @@ environment holds stay with the front end.
 from collections.abc import Mapping
 
 from upscaled.config import Settings
-from upscaled.cores import count_cores
+from upscaled_models.processor import count_cores
 
 _NAMES = frozenset(
     {"PATH", "HOME", "LANG", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "LD_PRELOAD", "PYTHONPATH"}

@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Final
 
 from upscaled.config import Settings, SettingsError
-from upscaled_models.autotune.autotuner import find_choice, has_stored_choice, open_tuned
-from upscaled_models.autotune.torch_candidates import open_torch
-from upscaled_models.backends.base import Engine, least_window_px
-from upscaled_models.backends.device import Device, choose_device
-from upscaled_models.backends.loaded import LoadedModel
+from upscaled_models.autotune.autotuner import Autotuner, TuningOptions
+from upscaled_models.backends.base import Engine, LoadedModel, least_window_px
+from upscaled_models.backends.device import Device
+from upscaled_models.backends.device import choose_device as find_device
+from upscaled_models.backends.torch.engine import open_torch
+from upscaled_models.errors import DeviceUnavailable
+from upscaled_models.processor import count_cores
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore, check_scale
 from upscaled_models.weights import load_network
@@ -17,138 +19,122 @@ MAX_QUICK_BLOCKS: Final = 6
 """RRDB networks of more are too slow in float32 for windows that a cancelled request waits for."""
 
 
+def choose_device(settings: Settings) -> Device:
+    """Choose the device that the settings name, with this worker's share of the cores.
+
+    Raises:
+        SettingsError: the settings name a device that this machine does not have.
+    """
+    threads = settings.threads or max(1, count_cores() // settings.workers)
+    try:
+        return find_device(settings.device, is_exact=settings.precision == "exact", threads=threads)
+    except DeviceUnavailable as error:
+        raise SettingsError(f"UPSCALED_DEVICE={settings.device!r}: {error}") from error
+
+
+def is_tuned(settings: Settings) -> bool:
+    """Whether the settings let the autotuner measure what is fastest."""
+    return settings.precision != "exact" and settings.tuning
+
+
 def open_model(settings: Settings, name: str) -> Engine:
-    """The engine of a model that is here, by its name, its weights placed on the device.
+    """Open a model that is on this machine, by its name, in the way that is fastest here.
 
     Raises:
         SettingsError: a device that is not here, no file of the model, or a window too small for
             it.
         ModelError: an unknown model, or a weights file that cannot be used.
-        InternalError: the model's result is not finite in float32.
+        EngineError: the model's result is not finite in float32, or not even small pictures fit.
     """
-    return _open(*load_model(settings, name), settings)
+    if not is_tuned(settings):
+        return open_torch(load_model(settings, name), choose_device(settings))
+    return open_autotuner(settings, name).open()
 
 
-def load_model(settings: Settings, name: str) -> tuple[LoadedModel, Device]:
-    """A model that is here, in memory, and the device that it is to run on.
+def open_known_model(settings: Settings, name: str) -> tuple[Engine, bool]:
+    """Open a model without measuring anything, as the doctor does.
+
+    Returns:
+        The engine, and whether a start would open just this one. Where a start would measure
+            first, it is float32 on CPUs and float16 on GPUs.
 
     Raises:
-        as `open_model`.
+        SettingsError, ModelError, EngineError: as `open_model`.
+    """
+    if not is_tuned(settings):
+        return open_model(settings, name), True
+    autotuner = open_autotuner(settings, name)
+    if autotuner.find_choice() is None:
+        return open_torch(autotuner.model, autotuner.device), False
+    return autotuner.open(), True
+
+
+def open_autotuner(settings: Settings, name: str) -> Autotuner:
+    """Load a model for the autotuner; measures nothing.
+
+    Raises:
+        SettingsError, ModelError: as `open_model`.
+    """
+    options = TuningOptions(
+        folder=settings.data_dir / "tuning",
+        precision=settings.precision,
+        workers=settings.workers,
+        window_px=settings.tile_window_px,
+    )
+    return Autotuner.of(load_model(settings, name), choose_device(settings), options)
+
+
+def find_unsettled(settings: Settings, name: str) -> str:
+    """Say why the stored choice of a model is to be measured again; "" where it is not.
+
+    Raises:
+        SettingsError, ModelError: as `open_model`.
+    """
+    choice = open_autotuner(settings, name).find_choice() if is_tuned(settings) else None
+    return "" if choice is None else choice.unsettled
+
+
+def find_cost_s(settings: Settings, name: str) -> float | None:
+    """Return seconds for a pixel of a window, as the autotuner measured them; None without that.
+
+    Raises:
+        SettingsError, ModelError: as `open_model`.
+    """
+    choice = open_autotuner(settings, name).find_choice() if is_tuned(settings) else None
+    return None if choice is None else choice.ns_per_px * 1e-9
+
+
+def load_model(settings: Settings, name: str) -> LoadedModel:
+    """Load a model's network into memory, before a backend opens it.
+
+    Raises:
+        SettingsError, ModelError: as `open_model`.
     """
     device = choose_device(settings)
     store = ModelStore(settings.models_dir)
     spec = store.find(name)
     check_scale(spec)
     path = _require_file(spec, store, f"model {name!r}")
-    return _load(settings, store, spec, path, device), device
-
-
-def open_known_model(settings: Settings, name: str) -> tuple[Engine, bool]:
-    """`open_model` without measuring: (engine, whether a start would open just this one).
-
-    Where a start would measure first, this one is float32 on CPUs and float16 on GPUs.
-
-    Raises:
-        as `open_model`.
-    """
-    return _open_known(*load_model(settings, name), settings)
-
-
-def find_unsettled(settings: Settings, name: str) -> str:
-    """Why the stored choice of a model is to be measured again; "" where there is none, or it is
-    settled.
-
-    Raises:
-        as `open_model`, but for `InternalError`.
-    """
-    if not is_tuned(settings):
-        return ""
-    choice = find_choice(*load_model(settings, name), settings)
-    return "" if choice is None else choice.unsettled
-
-
-def find_cost_s(settings: Settings, name: str) -> float | None:
-    """Seconds for a pixel of a window of a model, as they were measured when it was chosen how the
-    model runs; None where nothing was chosen.
-
-    Raises:
-        as `open_model`, but for `InternalError`.
-    """
-    choice = find_choice(*load_model(settings, name), settings) if is_tuned(settings) else None
-    return None if choice is None else choice.ns_per_px * 1e-9
-
-
-def open_engine(settings: Settings, scale: int, *, asked_by: str | None = None) -> Engine:
-    """The engine of the model that the settings name for a scale, or of the shipped one.
-
-    Args:
-        scale: 2 or 4.
-        asked_by: what gave the settings their model for this scale, where it was not its variable;
-            error texts name it.
-
-    Raises:
-        SettingsError: a device or a model that is not here, or a window too small for the model.
-        ModelError: an unknown model, or a weights file that cannot be used.
-        InternalError: the model's result is not finite in float32.
-    """
-    return _open(*_load_model(settings, scale, asked_by), settings)
-
-
-def open_known_engine(settings: Settings, scale: int) -> tuple[Engine, bool]:
-    """As `open_known_model`, for the model of a scale.
-
-    Raises:
-        as `open_engine`.
-    """
-    return _open_known(*_load_model(settings, scale, None), settings)
-
-
-def _open(model: LoadedModel, device: Device, settings: Settings) -> Engine:
-    if not is_tuned(settings):
-        return open_torch(model, device)
-    return open_tuned(model, device, settings)
-
-
-def _open_known(model: LoadedModel, device: Device, settings: Settings) -> tuple[Engine, bool]:
-    if not is_tuned(settings):
-        return open_torch(model, device), True
-    if not has_stored_choice(model, device, settings):
-        return open_torch(model, device), False
-    return open_tuned(model, device, settings), True
-
-
-def is_tuned(settings: Settings) -> bool:
-    """Whether what is fastest is measured, within the precision."""
-    return settings.precision != "exact" and settings.tuning
-
-
-def _load_model(settings: Settings, scale: int, asked_by: str | None) -> tuple[LoadedModel, Device]:
-    device = choose_device(settings)
-    store = ModelStore(settings.models_dir)
-    spec, path = choose_model(settings, scale, store, asked_by=asked_by)
-    return _load(settings, store, spec, path, device), device
-
-
-def _load(
-    settings: Settings, store: ModelStore, spec: ModelSpec, path: Path, device: Device
-) -> LoadedModel:
+    denoise = settings.denoise if spec.wdn else 1.0
+    wdn_path = store.path(spec.wdn) if spec.wdn else None
     return LoadedModel(
         spec,
-        load_network(
-            spec, path, denoise=settings.denoise if spec.wdn else 1.0, wdn_path=_wdn(spec, store)
-        ),
+        load_network(spec, path, denoise=denoise, wdn_path=wdn_path),
         choose_window_px(settings, spec, is_cuda=device.is_cuda),
-        weights=path if spec.wdn is None or settings.denoise == 1.0 else None,
+        weights=path if denoise == 1.0 else None,
+        denoise=denoise,
     )
 
 
 def choose_model(
     settings: Settings, scale: int, store: ModelStore, *, asked_by: str | None = None
 ) -> tuple[ModelSpec, Path]:
-    """The model that the settings name for a scale, or the shipped one, and its file.
+    """Choose the model that the settings name for a scale, or the shipped one, with its file.
 
     Args:
-        asked_by: as for `open_engine`.
+        scale: 2 or 4.
+        asked_by: what named the model for this scale, where it was not its variable; error texts
+            name it.
 
     Raises:
         UnknownModel: the settings name a model that does not exist.
@@ -171,9 +157,9 @@ def choose_model(
 
 
 def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> int:
-    """The longest window side for a model: the setting, or what was measured for its kind.
+    """Choose the longest window side for a model: the setting, or what was measured for its kind.
 
-    A multiple of the model's own multiple, with room for a core between its halos.
+    It is a multiple of the model's own multiple, with room for a core between its halos.
 
     Raises:
         SettingsError: the setting leaves no such room.
@@ -190,7 +176,9 @@ def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> i
 
 
 def _measured_window_px(spec: ModelSpec, *, is_cuda: bool, is_tuned: bool) -> int:
-    """On CUDA two windows of 800 px side by side make the longest side at x4 (816 px with RRDB's
+    """Return the window side that was measured best for a family.
+
+    On CUDA two windows of 800 px side by side make the longest side at x4 (816 px with RRDB's
     halo), and take 4 GB with RRDB; where that is too much, half of it is tried.
 
     On two CPU cores 512x512 through general-x4v3 (srvgg) is 1.7 times the arithmetic in windows of
@@ -222,7 +210,3 @@ def _require_file(spec: ModelSpec, store: ModelStore, setting: str) -> Path:
             f"`upscaled models fetch {spec.name}`"
         )
     return path
-
-
-def _wdn(spec: ModelSpec, store: ModelStore) -> Path | None:
-    return store.path(spec.wdn) if spec.wdn else None

@@ -62,7 +62,7 @@ class TileRequest:
     def fits_fast_path(self) -> bool:
         """Whether its engine can, and all that its image requests for is little."""
         is_small = self.queue.total_px <= FAST_PATH_PX and self.queue.total_s <= FAST_PATH_S
-        return self.is_last and is_small and self.engine.aside is not None
+        return self.is_last and is_small and self.engine.concurrent is not None
 
     def goes_with(self, other: "TileRequest") -> bool:
         """Whether both may be in one batch."""

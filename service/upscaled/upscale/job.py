@@ -87,7 +87,7 @@ def run_job(
     run_scale = scale_to_run(longest_px, scale, max_output_side_px)
     with _Beside(settings.jpeg_quality) as beside, open_streams(source, image, run_scale) as way:
         stream, faithful = way.stream, way.faithful
-        care = choose_post_processing(stream.engine.model, settings, way.tempering)
+        care = choose_post_processing(stream.engine.info.model, settings, way.tempering)
         if strips_pool is not None:
             care = spread(care, strips_pool, STRIPS_PER_WINDOW)
         on_rows = ignore_rows if is_too_long else beside.on_rows
@@ -109,10 +109,10 @@ def run_job(
         media_type=media_type,
         width_px=upscaled.width_px,
         height_px=upscaled.height_px,
-        model=stream.engine.model,
-        label=stream.engine.label,
+        model=stream.engine.info.model,
+        label=stream.engine.info.label,
         timings=timings,
-        tempered_with="" if faithful is None else faithful.engine.model,
+        tempered_with="" if faithful is None else faithful.engine.info.model,
     )
 
 

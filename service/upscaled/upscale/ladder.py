@@ -20,7 +20,7 @@ from upscaled.upscale.post_process.tempering import TEMPER_REACH_PX
 from upscaled.upscale.speed import Speed
 from upscaled.upscale.tiles import count_window_px
 from upscaled_models.backends.base import least_window_px
-from upscaled_models.registry import ModelSpec, is_colour_exact
+from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
 LARGEST_SIDE_PX: Final = 8192
@@ -81,7 +81,7 @@ def name_rung(spec: ModelSpec, scale: int, temper: str) -> Rung:
     was asked for too.
     """
     strength = find_strength(temper, is_named=True)
-    is_vivid = strength != 0 and not is_colour_exact(spec.name)
+    is_vivid = strength != 0 and not spec.keeps_colour
     faithful = find_faithful(find_gain(scale, spec.native_scale)) if is_vivid else ""
     return Rung(model=spec.name, tempered_with=faithful)
 

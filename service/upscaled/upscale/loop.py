@@ -20,7 +20,8 @@ from upscaled.upscale.post_process.pattern_correction import PatternCorrection
 from upscaled.upscale.post_process.steps import NO_POST_PROCESSING, PostProcessing
 from upscaled.upscale.stream import Stream
 from upscaled.upscale.tiles import Tile, TilePlan, cut, cut_one
-from upscaled_models.backends.base import EngineOutOfMemory, Window, least_window_px
+from upscaled_models.backends.base import Window, least_window_px
+from upscaled_models.errors import EngineOutOfMemory
 
 OnTile = Callable[[int, int], None]
 OnRows = Callable[[Image, int], None]
@@ -71,7 +72,7 @@ def upscale(
     """
     rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
     alpha = None if image.alpha is None else upscale_alpha(image.alpha, scale)
-    passes = plan_passes(scale, stream.engine.native_scale)
+    passes = plan_passes(scale, stream.engine.info.spec.native_scale)
     work = _Work(stream, passes, on_tile, care, faithful, is_neutral=is_neutral(rgb))
 
     def begin(canvas: Pixels) -> Callable[[int], None]:
@@ -125,8 +126,8 @@ class _Work:
     def run(self, rgb: Pixels, begin: Begin) -> Pixels:
         """Through windows as large as fit. `begin` is told the last canvas when it is made."""
         engine = self.stream.engine
-        least_px = least_window_px(self.halo_px, engine.multiple_px)
-        window_px = max(least_px, engine.window_px)
+        least_px = least_window_px(self.halo_px, engine.info.spec.multiple_px)
+        window_px = max(least_px, engine.info.window_px)
         while True:
             try:
                 return self._run_passes(rgb, window_px, begin)
@@ -139,7 +140,10 @@ class _Work:
     def halo_px(self) -> int:
         """What a window needs around its core, in source pixels."""
         streams = (self.stream,) if self.faithful is None else (self.stream, self.faithful)
-        halo_px = max(stream.engine.halo_px for stream in streams) + self.care.correction_reach_px
+        halo_px = (
+            max(stream.engine.info.spec.halo_px for stream in streams)
+            + self.care.correction_reach_px
+        )
         if self.faithful is None:
             return halo_px
         gain = min(step.gain for step in self.passes)
@@ -184,7 +188,7 @@ class _Work:
         self, stream: Stream, rgb: Pixels, step: Pass, plan: TilePlan
     ) -> Iterator[Window]:
         """The faithful network's results for the same windows."""
-        reduce = stream.engine.native_scale // step.gain
+        reduce = stream.engine.info.spec.native_scale // step.gain
         results = stream.run(cut(rgb, plan), reduce)
         for tile, result in zip(plan.tiles, results, strict=True):
             yield self._require_sound(stream, rgb, tile, result, reduce)
@@ -218,7 +222,7 @@ class _Work:
         if not check(source, result):
             (result,) = stream.run([source], reduce, is_exact=True)
             if not check(source, result):
-                raise InternalError(detail=f"{stream.engine.model}: a window fails its check")
+                raise InternalError(detail=f"{stream.engine.info.model}: a window fails its check")
         return result
 
     def _plan_all(self, height: int, width: int, window_px: int) -> list[TilePlan]:
@@ -231,8 +235,8 @@ class _Work:
                     width,
                     window_px=window_px,
                     halo_px=self.halo_px,
-                    multiple_px=engine.multiple_px,
-                    shape_step_px=engine.shape_step_px,
+                    multiple_px=engine.info.spec.multiple_px,
+                    shape_step_px=engine.info.shape_step_px,
                 )
             )
             height, width = height * step.gain, width * step.gain

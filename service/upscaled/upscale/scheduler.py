@@ -14,7 +14,8 @@ from upscaled.errors import InternalError
 from upscaled.image.pixels import is_deep
 from upscaled.upscale.fair_queue import USUAL_S_PER_PX, FairQueue, TileRequest
 from upscaled.upscale.stream import Stream
-from upscaled_models.backends.base import Engine, EngineOutOfMemory, Started, Window, most_windows
+from upscaled_models.backends.base import Engine, Started, Window, most_windows
+from upscaled_models.errors import EngineOutOfMemory
 
 _log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ class Scheduler:
             self._in_fast_path[:] = [request]
             began_at = time.perf_counter()
             try:
-                started = _start([request], request.engine.aside or request.engine)
+                started = _start([request], request.engine.concurrent or request.engine)
             except Exception as error:  # noqa: BLE001  (its own image is told)
                 _fail([request], error)
             else:
@@ -147,8 +148,8 @@ class Scheduler:
         """
         if request.is_exact or is_deep(request.window):
             return 1
-        room_px = self._room_px.get(request.engine.model)
-        most = most_windows(request.engine, request.px)
+        room_px = self._room_px.get(request.engine.info.model)
+        most = most_windows(request.engine.info, request.px)
         return most if room_px is None else max(1, min(most, room_px // request.px))
 
     def _start(self, requests: list[TileRequest], *, is_crowded: bool) -> _Batch:
@@ -191,10 +192,10 @@ class Scheduler:
             self._finish(self._start(requests[at : at + size], is_crowded=False))
 
     def _note_full(self, requests: Sequence[TileRequest]) -> None:
-        key = requests[0].engine.model
+        key = requests[0].engine.info.model
         room_px = sum(request.px for request in requests) // 2
         room_px = min(self._room_px.get(key, room_px), room_px)
-        _log.warning("%s: batches of %d px from now on", requests[0].engine.model, room_px)
+        _log.warning("%s: batches of %d px from now on", requests[0].engine.info.model, room_px)
         self._room_px[key] = room_px
 
     def _hand_out(self, batch: _Batch, results: list[Window]) -> None:
@@ -239,7 +240,9 @@ def _start(requests: Sequence[TileRequest], engine: Engine) -> Started:
 def _can_finish_elsewhere(batch: _Batch) -> bool:
     """A processor needs no thread of its own for what is left, and one window has one image."""
     return (
-        len(batch.requests) == 1 and batch.requests[0].engine.aside is not None and _is_over(batch)
+        len(batch.requests) == 1
+        and batch.requests[0].engine.concurrent is not None
+        and _is_over(batch)
     )
 
 

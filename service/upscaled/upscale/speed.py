@@ -1,4 +1,4 @@
-"""How fast a model is on this machine: measured once, stored, and then believed.
+"""The speed of a model on this machine: measured once and stored.
 
     tuning/speed-realesrgan-x4plus-auto-5f0c….json      the key it holds for, and the speed
 
@@ -15,15 +15,14 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from upscaled.config import Settings
-from upscaled_models.autotune.autotuner import describe_device
+from upscaled.upscale.engines import choose_device
 from upscaled_models.autotune.cache import Key, choice_path, lock_folder, make_private_folder
-from upscaled_models.backends.device import choose_device
 from upscaled_models.files import write_atomically
 from upscaled_models.processor import describe_processor
 from upscaled_models.registry import ModelSpec
 
 FORMAT: Final = 1
-"""Of the measuring: where it changes, every machine measures again."""
+"""Version of the measurement: where it changes, every machine measures again."""
 
 _log = logging.getLogger(__name__)
 
@@ -31,7 +30,7 @@ _log = logging.getLogger(__name__)
 class Speed(BaseModel):
     """What a window costs. s_per_px: device seconds for one of its pixels, halo included.
     deep_s_per_px: the same in float32, as windows of 16 bits a channel take it. window_px: its
-    longest side. shape_step_px: as of `upscaled_models.backends.base.Engine`.
+    longest side. shape_step_px: as of `EngineInfo`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -43,7 +42,7 @@ class Speed(BaseModel):
 
 
 class _Record(BaseModel):
-    """A whole file."""
+    """The content of a file."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -52,12 +51,9 @@ class _Record(BaseModel):
 
 
 def find_speed(settings: Settings, spec: ModelSpec, measure: Callable[[], Speed]) -> Speed:
-    """The stored speed of a model, or what `measure` says now, which is stored.
+    """Return the stored speed of a model; without one, measure it now and store that.
 
-    Workers that start together measure once: the others wait and read.
-
-    Raises:
-        whatever `measure` raises.
+    Workers that start together measure once: the others wait and read. Raises what `measure` does.
     """
     key, path = _place(settings, spec)
     with lock_folder(path.parent):
@@ -69,13 +65,13 @@ def find_speed(settings: Settings, spec: ModelSpec, measure: Callable[[], Speed]
 
 
 def read_speed(settings: Settings, spec: ModelSpec) -> Speed | None:
-    """The stored speed of a model; None where there is none for this machine and these settings."""
+    """Return the stored speed of a model; None without one for this machine and these settings."""
     key, path = _place(settings, spec)
     return _read(path, key)
 
 
 def forget_speed(settings: Settings, spec: ModelSpec) -> None:
-    """Have the next start measure anew.
+    """Delete the stored speed, so that the next start measures it.
 
     Raises:
         OSError: the file cannot be deleted.
@@ -85,7 +81,7 @@ def forget_speed(settings: Settings, spec: ModelSpec) -> None:
 
 
 def _place(settings: Settings, spec: ModelSpec) -> tuple[Key, Path]:
-    """All that a speed depends on, and where it lies."""
+    """Return all that a speed depends on, and the path of its file."""
     device = choose_device(settings)
     key: Key = {
         "format": FORMAT,
@@ -94,7 +90,7 @@ def _place(settings: Settings, spec: ModelSpec) -> tuple[Key, Path]:
         "precision": settings.precision,
         "tuning": str(settings.tuning),
         "processor": describe_processor(),
-        "device": describe_device(device),
+        "device": device.describe(),
         "threads": device.threads,
         "workers": settings.workers,
         "window_px": settings.tile_window_px,

@@ -6,6 +6,7 @@ from concurrent.futures import Future
 from types import TracebackType
 from typing import Final
 
+from upscaled.errors import engine_errors
 from upscaled.upscale.fair_queue import USUAL_S_PER_PX, FairQueue, Finish, ImageQueue, TileRequest
 from upscaled_models.backends.base import Engine, Window, most_windows
 
@@ -75,7 +76,7 @@ class Stream:
                         is_last=is_last,
                         s_per_px=self._s_per_px,
                     )
-                    most = BATCHES_AHEAD * most_windows(self.engine, request.px)
+                    most = BATCHES_AHEAD * most_windows(self.engine.info, request.px)
                     self._fair_queue.put(request)
                     under_way.append(request)
                     window = following
@@ -93,7 +94,8 @@ class Stream:
         self._fair_queue.leave(self._queue, Cancelled())
 
     def _wait(self, result: Future[Finish]) -> Window:
-        window = result.result()()
+        with engine_errors():
+            window = result.result()()
         if self._queue.end is not None:
             raise self._queue.end
         return window

@@ -20,13 +20,12 @@ import cv2
 import numpy as np
 
 from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
-from upscaled.cores import count_cores
 from upscaled.decoder.pool import Decoder, count_decoders
 from upscaled.errors import InvalidParameter
 from upscaled.image.harm import Harm, measure_harm
 from upscaled.image.types import Image
 from upscaled.upscale.cancellation import Cancellation
-from upscaled.upscale.engines import choose_model, open_model
+from upscaled.upscale.engines import choose_device, choose_model, open_model
 from upscaled.upscale.fair_queue import USUAL_S_PER_PX
 from upscaled.upscale.job import ImageStreams, ignore_tile, run_job
 from upscaled.upscale.ladder import find_ladder, log_ladders, name_rung
@@ -40,8 +39,8 @@ from upscaled.upscale.scheduler import OnBatch, Scheduler, ignore_batch
 from upscaled.upscale.speed import Speed, find_speed, read_speed
 from upscaled.upscale.warm_up import measure_speed, warm_up
 from upscaled_models.backends.base import Engine
-from upscaled_models.backends.device import has_free_cores
 from upscaled_models.errors import UnknownModel
+from upscaled_models.processor import count_cores
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
@@ -166,7 +165,7 @@ class Upscaler:
         stream = stack.enter_context(
             self.scheduler.open_stream(engine, key_id, s_per_px=self._s_per_px(rung.model))
         )
-        faithful = find_faithful(find_gain(run_scale, engine.native_scale))
+        faithful = find_faithful(find_gain(run_scale, engine.info.spec.native_scale))
         if not rung.tempered_with or not faithful:
             return ImageStreams(stream)
         strength = find_strength(self.settings.temper, is_named=False)
@@ -183,7 +182,7 @@ class Upscaler:
     def label(self, model: str) -> str:
         """What runs a model and in which precision, as "torch float32"."""
         with self.models.use(model) as engine:
-            return engine.label
+            return engine.info.label
 
     @property
     def windows_at_once(self) -> int:
@@ -191,7 +190,7 @@ class Upscaler:
         most = 1
         for model in self.models.loaded():
             with self.models.use(model) as engine:
-                most = max(most, engine.batch, engine.small_batch)
+                most = max(most, engine.info.batch, engine.info.small_batch)
         return most
 
     def prove(self) -> None:
@@ -284,7 +283,7 @@ def open_upscaler(
             with models.use(name):
                 pass
         pool = None
-        if has_free_cores(settings):
+        if not choose_device(settings).is_cpu:  # the network leaves the cores to others
             pool = stack.enter_context(ThreadPoolExecutor(count_cores()))
         log_ladders(ladders)
         yield Upscaler(settings, models, scheduler, decoder, ladders, opening.seconds_per_px, pool)

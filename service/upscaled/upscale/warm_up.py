@@ -6,11 +6,10 @@ from typing import Final
 import numpy as np
 
 from upscaled.config import Settings
-from upscaled.upscale.engines import find_cost_s
+from upscaled.upscale.engines import choose_device, find_cost_s
 from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.speed import Speed
 from upscaled_models.backends.base import Engine, Window, round_up
-from upscaled_models.backends.device import choose_device
 
 CORE_PX: Final = 64
 SPEED_RUNS: Final = 2
@@ -39,24 +38,24 @@ def measure_speed(engine: Engine, scheduler: Scheduler, settings: Settings) -> S
         whatever the engine does.
     """
     device = choose_device(settings)
-    threads = device.threads if device.torch_device.type == "cpu" else 0
+    threads = device.threads if device.is_cpu else 0
     window = _make_window(engine)
-    deep_px = min(window.shape[0], round_up(DEEP_PX, engine.multiple_px))
+    deep_px = min(window.shape[0], round_up(DEEP_PX, engine.info.spec.multiple_px))
     deep = np.zeros((deep_px, deep_px, 3), np.uint16)
-    s_per_px = find_cost_s(settings, engine.model) or min(
+    s_per_px = find_cost_s(settings, engine.info.model) or min(
         _measure(engine, scheduler, window, threads) for _ in range(SPEED_RUNS)
     )
     return Speed(
         s_per_px=s_per_px,
         deep_s_per_px=_measure(engine, scheduler, deep, threads),
-        window_px=engine.window_px,
-        shape_step_px=engine.shape_step_px,
+        window_px=engine.info.window_px,
+        shape_step_px=engine.info.shape_step_px,
     )
 
 
 def _make_window(engine: Engine) -> Window:
-    side_px = round_up(2 * engine.halo_px + CORE_PX, engine.multiple_px)
-    side_px = min(engine.window_px, side_px)
+    side_px = round_up(2 * engine.info.spec.halo_px + CORE_PX, engine.info.spec.multiple_px)
+    side_px = min(engine.info.window_px, side_px)
     return np.zeros((side_px, side_px, 3), np.uint8)
 
 

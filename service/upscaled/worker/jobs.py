@@ -12,11 +12,11 @@ from upscaled.errors import InternalError, ServiceError
 from upscaled.logs import event
 from upscaled.pool.messages import Answer, Cancelled, Done, Failed, Job, Progress, Refused
 from upscaled.upscale.cancellation import Cancellation
+from upscaled.upscale.engines import choose_device
 from upscaled.upscale.result import Result
 from upscaled.upscale.stream import Cancelled as NobodyWaits
 from upscaled.upscale.upscaler import Upscaler
 from upscaled.worker.connection import FrontEndGone, Inbox, Wire
-from upscaled_models.backends.device import choose_device
 
 _log = logging.getLogger(__name__)
 

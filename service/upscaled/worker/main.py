@@ -125,7 +125,7 @@ def _open_upscaler(stack: ExitStack, settings: Settings, tally: Tally) -> "Upsca
     return stack.enter_context(
         open_upscaler(
             settings,
-            on_batch=count_batches(tally, settings),
+            on_batch=count_batches(tally),
             begin=_compute_last,
             on_decoder_death=tally.note_decoder_death,
             is_warm=True,
@@ -134,8 +134,8 @@ def _open_upscaler(stack: ExitStack, settings: Settings, tally: Tally) -> "Upsca
 
 
 def _describe(upscaler: "Upscaler") -> Ready:
+    from upscaled.upscale.engines import choose_device
     from upscaled.worker.jobs import count_places
-    from upscaled_models.backends.device import choose_device
 
     ladders = upscaler.ladders
     models = {scale: ladder[0].model for scale, ladder in ladders.items()}

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from upscaled.upscale.engines import is_tuned, load_model
+from upscaled.upscale.engines import is_tuned, open_autotuner
 from upscaled.upscale.upscaler import Upscaler
 from upscaled.worker.connection import Inbox
 from upscaled_models.autotune.load import read_load
@@ -75,8 +75,7 @@ class IdleMinutes:
         if name not in self.retuners:
             settings = self.upscaler.settings
             with self.upscaler.models.use(name) as engine:
-                load = partial(load_model, settings, name)
-                self.retuners[name] = Retuner(load, settings, engine)
+                self.retuners[name] = Retuner(partial(open_autotuner, settings, name), engine)
         return self.retuners[name]
 
     def _is_idle(self) -> bool:

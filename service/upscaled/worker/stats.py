@@ -4,14 +4,10 @@ import os
 import threading
 import time
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from upscaled.config import Settings
 from upscaled.pool.stats import ModelFigures, WorkerFigures
-from upscaled_models.registry import ModelSpec
-from upscaled_models.store import ModelStore
 
 if TYPE_CHECKING:  # the scheduler loads numpy, which starts threads
     from upscaled.upscale.scheduler import BatchDone, OnBatch
@@ -74,21 +70,16 @@ def read_resident_bytes() -> int:
         return 0
 
 
-def count_batches(tally: Tally, settings: Settings) -> "OnBatch":
-    """What has every batch counted by its model's name, its cost in trunk pixels."""
-    store = ModelStore(settings.models_dir)
-
-    @cache
-    def find(model: str) -> ModelSpec:
-        return store.find(model)
+def count_batches(tally: Tally) -> "OnBatch":
+    """Count every batch by its model's name, its cost in trunk pixels."""
 
     def count(done: "BatchDone") -> None:
-        trunk_px = find(done.engine.model).trunk_pixels(done.width_px, done.height_px)
+        spec = done.engine.info.spec
         tally.note_batch(
-            done.engine.model,
+            spec.name,
             windows=done.windows,
             places=done.places,
-            trunk_px=done.windows * trunk_px,
+            trunk_px=done.windows * spec.trunk_pixels(done.width_px, done.height_px),
             device_s=done.seconds,
         )
 

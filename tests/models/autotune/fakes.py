@@ -7,11 +7,12 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.errors import InternalError
-from upscaled_models.autotune.accuracy import FLOAT_BARS, Bar
+from tests.models.specs import spec_of
+from upscaled_models.accuracy import FLOAT_BARS, Bar
 from upscaled_models.autotune.candidates import Candidate
 from upscaled_models.autotune.timing import Timing
-from upscaled_models.backends.base import Engine, EngineOutOfMemory, Started, Window
+from upscaled_models.backends.base import Computed, Engine, EngineInfo, Started, Window
+from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
 
 Levels = NDArray[np.float64]
 Spoil = Callable[[Levels], Levels]
@@ -19,15 +20,6 @@ Spoil = Callable[[Levels], Levels]
 
 def unspoiled(levels: Levels) -> Levels:
     return levels
-
-
-@dataclass(frozen=True)
-class Done:
-    windows: list[Window]
-    is_done: bool = True
-
-    def finish(self) -> list[Window]:
-        return self.windows
 
 
 @dataclass(frozen=True)
@@ -42,18 +34,18 @@ class FakeEngine:
     seconds_per_px: float = 0.0
     room_px: int = 10**9
     asked: list[tuple[int, ...]] = field(default_factory=list)
-    model: str = "fake"
-    native_scale: int = 2
     window_px: int = 64
     halo_px: int = 2
-    multiple_px: int = 1
-    shape_step_px: int = 1
     batch: int = 1
-    small_batch: int = 1
     label: str = "fake float32"
     proof: str = ""
-    aside: None = None
+    concurrent: None = None
     is_strict: bool = False
+
+    @property
+    def info(self) -> EngineInfo:
+        spec = spec_of("fake", native_scale=2, halo_px=self.halo_px)
+        return EngineInfo(spec, self.label, self.window_px, 1, self.batch, proof=self.proof)
 
     def strict(self) -> Self:
         return replace(self, is_strict=True)
@@ -72,8 +64,8 @@ class FakeEngine:
         levels = self.spoil(pixels.astype(np.float64).repeat(2, axis=1).repeat(2, axis=2))
         if not np.isfinite(levels).all():
             assert self.is_strict, "an engine that is tried must not mend its results"
-            raise InternalError(detail="not finite")
-        return Done(list(np.clip(levels, 0, 255).round().astype(np.uint8)))
+            raise ResultNotFinite("not finite")
+        return Computed(list(np.clip(levels, 0, 255).round().astype(np.uint8)))
 
 
 Disturb = Callable[[float], tuple[float, float]]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from upscaled_models.autotune.accuracy import Proof
+from upscaled_models.accuracy import Proof
 from upscaled_models.autotune.cache import (
     Choice,
     Key,

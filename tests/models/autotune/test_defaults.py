@@ -1,33 +1,32 @@
 import pytest
 
 from tests.models.autotune.fakes import FakeEngine, FakeMeter, Levels, candidate
-from upscaled_models.autotune.accuracy import RECORDED_BAR
-from upscaled_models.autotune.attempts import Attempts
+from upscaled_models.accuracy import RECORDED_BAR
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.candidates import Candidate
 from upscaled_models.autotune.defaults import (
     LIKELIEST,
-    InstructionSet,
-    find_instruction_set,
     likeliest,
     likeliest_first,
+    take_likeliest,
 )
-from upscaled_models.autotune.likely import take_likeliest
-from upscaled_models.autotune.search import Options, Sizes
+from upscaled_models.autotune.search import SearchSpace, Sizes
+from upscaled_models.autotune.trial import Attempts
+from upscaled_models.processor import InstructionSet, find_instruction_set
 
 LABELS = ("torch bfloat16", "openvino float32", "openvino bfloat16", "openvino int8")
 SLOW = 125e-6
 """Seconds for a pixel, as x4plus in float32 on two cores."""
 
 
-def candidates(**spoilt: FakeEngine) -> list[Candidate]:
-    """As many as there are labels; runtimes and types are only names here."""
+def candidates(**broken: FakeEngine) -> list[Candidate]:
+    """One candidate for each label; backends and types are only names here."""
     made = []
     for label in LABELS:
-        runtime, dtype = label.split()
-        engine = spoilt.get(dtype, FakeEngine(seconds_per_px=SLOW / 5))
+        backend, dtype = label.split()
+        engine = broken.get(dtype, FakeEngine(seconds_per_px=SLOW / 5))
         bare = candidate(engine, dtype, RECORDED_BAR if dtype == "int8" else FLOAT_BAR)
-        made.append(Candidate(runtime, dtype, bare.threads, bare.version, bare.bar, bare.open))
+        made.append(Candidate(backend, dtype, bare.threads, bare.version, bare.bar, bare.open))
     return made
 
 
@@ -35,16 +34,16 @@ FLOAT_BAR = candidate().bar
 
 
 def take(
-    instructions: InstructionSet, meter: FakeMeter, reference: FakeEngine, **spoilt: FakeEngine
+    instructions: InstructionSet, meter: FakeMeter, reference: FakeEngine, **broken: FakeEngine
 ) -> Choice:
-    options = Options(
+    space = SearchSpace(
         candidate(reference, "float32"),
-        likeliest_first(candidates(**spoilt), likeliest("plain", instructions)),
+        likeliest_first(candidates(**broken), likeliest("plain", instructions)),
         Sizes((256, 128), (1,)),
         is_slow=True,
     )
     order = likeliest("plain", instructions)
-    return take_likeliest(options, order, "no time", meter, Attempts(None))[0]
+    return take_likeliest(space, order, "no time", meter, Attempts(None))[0]
 
 
 @pytest.mark.parametrize(
@@ -121,8 +120,8 @@ def test_what_a_broken_backend_computes_is_not_taken() -> None:
     def noise(levels: Levels) -> Levels:
         return levels[:, ::-1]
 
-    broken = FakeEngine(noise, SLOW / 5)
-    choice = take(InstructionSet.VNNI, FakeMeter(), FakeEngine(seconds_per_px=SLOW), int8=broken)
+    wrong = FakeEngine(noise, SLOW / 5)
+    choice = take(InstructionSet.VNNI, FakeMeter(), FakeEngine(seconds_per_px=SLOW), int8=wrong)
 
     assert choice.dtype == "float32"
     assert choice.runtime == "openvino"
@@ -130,13 +129,13 @@ def test_what_a_broken_backend_computes_is_not_taken() -> None:
 
 
 def test_where_nothing_of_the_table_works_float32_is_taken() -> None:
-    broken = FakeEngine(lambda levels: levels * 0, SLOW)
+    wrong = FakeEngine(lambda levels: levels * 0, SLOW)
     choice = take(
         InstructionSet.VNNI,
         FakeMeter(),
         FakeEngine(seconds_per_px=SLOW),
-        int8=broken,
-        float32=broken,
+        int8=wrong,
+        float32=wrong,
     )
 
     assert (choice.runtime, choice.dtype, choice.proof) == ("fake", "float32", None)

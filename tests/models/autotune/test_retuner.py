@@ -1,58 +1,50 @@
-"""What a start left open is measured while nothing else is to do, and adopted."""
+"""What a start left unsettled is measured in idle time, and adopted."""
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from tests.models.autotune.fakes import FakeEngine, FakeMeter, candidate
-from tests.models.autotune.test_autotuner import settings_of, tiny_model
-from upscaled_models.autotune import autotuner, retuner
-from upscaled_models.autotune.autotuner import describe_options, find_choice, open_tuned, store
+from tests.models.autotune.test_autotuner import BUSY, tuner_of
+from upscaled_models.autotune import autotuner
+from upscaled_models.autotune.autotuner import Autotuner
 from upscaled_models.autotune.cache import Choice, Claim
-from upscaled_models.autotune.load import Load
 from upscaled_models.autotune.retuner import MOST_ROUNDS, Adopted, Retuner
 from upscaled_models.autotune.timing import Meter
 from upscaled_models.backends.base import Engine
-from upscaled_models.backends.device import choose_device
-
-Step = Callable[[Retuner], Adopted | None]
 
 
 @pytest.fixture(autouse=True)
 def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine at the start, and candidates of known speed."""
 
-    def float32(*given: object) -> object:
+    def float32(*args: object) -> object:
         return candidate(FakeEngine(seconds_per_px=2e-6), "float32")
 
-    def faster(*given: object) -> object:
+    def faster(*args: object) -> object:
         return [candidate(FakeEngine(seconds_per_px=4e-7, label="fake bfloat16"), "bfloat16")]
 
-    def meter(*given: object) -> Meter:
+    def meter(*args: object) -> Meter:
         return FakeMeter()
 
-    monkeypatch.setattr(autotuner, "read_load", lambda: Load(1.0, 0.0, 4.0, 0.9))
+    monkeypatch.setattr(autotuner, "read_load", lambda: BUSY)
     monkeypatch.setattr(autotuner, "float32_candidate", float32)
     monkeypatch.setattr(autotuner, "list_candidates", faster)
     monkeypatch.setattr(autotuner, "make_meter", meter)
 
 
 def start(data_dir: Path) -> tuple[Retuner, Engine]:
-    settings = settings_of(data_dir)
-    engine = open_tuned(tiny_model(), choose_device(settings), settings)
+    engine = tuner_of(data_dir).open()
     return retuner_of(data_dir, engine), engine
 
 
 def retuner_of(data_dir: Path, engine: Engine) -> Retuner:
-    settings = settings_of(data_dir)
-    return Retuner(lambda: (tiny_model(), choose_device(settings)), settings, engine)
+    return Retuner(lambda: tuner_of(data_dir), engine)
 
 
 def stored(data_dir: Path) -> Choice:
-    settings = settings_of(data_dir)
-    choice = find_choice(tiny_model(), choose_device(settings), settings)
+    choice = tuner_of(data_dir).find_choice()
     assert choice is not None
     return choice
 
@@ -106,16 +98,14 @@ def test_a_choice_that_is_stored_later_is_noticed(tmp_path: Path) -> None:
     """As `upscaled tune` does beside a service."""
     measuring, _ = start(tmp_path)
     run(measuring)
-    settings = settings_of(tmp_path)
-    known = describe_options(tiny_model(), choose_device(settings), settings)
     before = measuring.is_done
 
-    store(known, stored(tmp_path).model_copy(update={"batch": 2}))
+    tuner_of(tmp_path).store(stored(tmp_path).model_copy(update={"batch": 2}))
 
     assert (before, measuring.is_done) == (True, False)
     adopted = measuring.slice(lambda: True)
     assert adopted is not None
-    assert adopted.engine.batch == 2
+    assert adopted.engine.info.batch == 2
 
 
 def test_two_processes_do_not_measure_at_once(tmp_path: Path) -> None:
@@ -153,12 +143,12 @@ def test_what_never_settles_is_measured_a_few_times_and_no_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measuring, _ = start(tmp_path)
-    real_store = store
+    real_store = Autotuner.store
 
-    def store_unsettled(known: autotuner.Known, choice: Choice) -> None:
-        real_store(known, choice.model_copy(update={"unsettled": "too restless"}))
+    def store_unsettled(tuner: Autotuner, choice: Choice) -> None:
+        real_store(tuner, choice.model_copy(update={"unsettled": "too restless"}))
 
-    monkeypatch.setattr(retuner, "store", store_unsettled)
+    monkeypatch.setattr(Autotuner, "store", store_unsettled)
     monkeypatch.setattr(Choice, "is_settled", property(lambda choice: False))
 
     assert len(run(measuring)) == MOST_ROUNDS
@@ -169,7 +159,7 @@ def test_what_fails_leaves_what_serves(
 ) -> None:
     measuring, _ = start(tmp_path)
     broken = replace(candidate(), open=lambda: 1 / 0)  # type: ignore[arg-type, return-value]
-    monkeypatch.setattr(autotuner, "float32_candidate", lambda *given: broken)
+    monkeypatch.setattr(autotuner, "float32_candidate", lambda *args: broken)
 
     assert run(measuring) == []
     assert "fake: cannot be measured" in caplog.text

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from tests.models.autotune.fakes import FakeEngine, FakeMeter, Levels, Spoil, candidate
-from upscaled_models.autotune.accuracy import FLOAT_BARS, INT8_BARS, RECORDED_BAR, Bar
+from upscaled_models.accuracy import FLOAT_BARS, INT8_BARS, RECORDED_BAR, Bar
 from upscaled_models.autotune.cache import Choice
-from upscaled_models.autotune.candidates import Candidate, Tunable
+from upscaled_models.autotune.candidates import Candidate
 from upscaled_models.autotune.race import MAX_BATCH_S, drive
-from upscaled_models.autotune.search import Effort, Options, Sizes, sizes_around, tune
+from upscaled_models.autotune.search import Effort, SearchSpace, Sizes, sizes_around, tune
+from upscaled_models.backends.base import Tunable
 
 SLOW = 2e-6  # seconds for a pixel: float32, in which everything is right
 FAST = 2e-7
@@ -30,7 +31,7 @@ def choose(
     effort: Effort = WITHOUT_HURRY,
     meter: FakeMeter | None = None,
 ) -> Choice:
-    options = Options(reference or float32(), candidates, sizes)
+    options = SearchSpace(reference or float32(), candidates, sizes)
     return drive(tune(options, meter or FakeMeter(), effort))[0]
 
 
@@ -236,7 +237,7 @@ def test_a_race_can_wait_between_any_two_runs_and_leaves_out_what_was_disturbed(
     meter = FakeMeter()
     busy = False
     meter.disturb = lambda cost_s: (cost_s * 10, cost_s * 10) if busy else (cost_s, cost_s)
-    options = Options(float32(), [candidate(FakeEngine(seconds_per_px=FAST))], SIZES)
+    options = SearchSpace(float32(), [candidate(FakeEngine(seconds_per_px=FAST))], SIZES)
     steps = tune(options, meter, WITHOUT_HURRY)
     next(steps)
     pauses = 0

@@ -1,15 +1,15 @@
 import pytest
 import torch
 
-from upscaled.config import Settings, SettingsError
-from upscaled.cores import count_cores
 from upscaled_models.backends.device import choose_device
+from upscaled_models.errors import DeviceUnavailable
 
 
 def test_the_cpu_computes_in_float32() -> None:
-    device = choose_device(Settings(device="cpu"))
+    device = choose_device("cpu", is_exact=False, threads=3)
 
     assert (device.torch_device.type, device.dtype) == ("cpu", torch.float32)
+    assert (device.threads, device.is_cpu, device.describe()) == (3, True, "cpu")
 
 
 @pytest.mark.parametrize(
@@ -23,30 +23,15 @@ def test_auto_takes_the_gpu_that_is_there_and_the_cpu_elsewhere(
     monkeypatch.setattr(torch.cuda, "device_count", lambda: int(has_cuda))
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: has_mps)
 
-    device = choose_device(Settings(device="auto"))
+    device = choose_device("auto", is_exact=False, threads=1)
 
     assert device.torch_device.type == chosen
     assert device.dtype == (torch.float32 if chosen == "cpu" else torch.float16)
-    assert choose_device(Settings(device="auto", precision="exact")).dtype == torch.float32
+    assert choose_device("auto", is_exact=True, threads=1).dtype == torch.float32
 
 
-def test_a_device_that_is_not_there_stops_the_start() -> None:
-    absent = f"cuda:{torch.cuda.device_count()}"
-
-    with pytest.raises(SettingsError, match=f"UPSCALED_DEVICE='{absent}'"):
-        choose_device(Settings(device=absent))
-
-
-def test_an_apple_gpu_that_is_not_there_stops_the_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_apple_gpu_that_is_not_there_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
 
-    with pytest.raises(SettingsError, match="UPSCALED_DEVICE='mps'"):
-        choose_device(Settings(device="mps"))
-
-
-def test_cores_are_shared_out_among_workers_and_each_gets_one() -> None:
-    cores = count_cores()
-
-    assert choose_device(Settings(device="cpu", workers=1)).threads == cores
-    assert choose_device(Settings(device="cpu", workers=min(64, 2 * cores))).threads == 1
-    assert choose_device(Settings(device="cpu", threads=7)).threads == 7
+    with pytest.raises(DeviceUnavailable, match="no Apple GPU"):
+        choose_device("mps", is_exact=False, threads=1)

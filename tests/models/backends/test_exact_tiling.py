@@ -10,21 +10,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from tests.models.specs import spec_of
+from tests.service.opened import open_engine
 from tests.service.upscale.box_engine import stream_of
 from upscaled.config import Settings
 from upscaled.image.types import Image
-from upscaled.upscale.engines import open_engine
 from upscaled.upscale.loop import upscale
-from upscaled_models.backends.base import least_window_px
+from upscaled_models.backends.base import LoadedModel, least_window_px
 from upscaled_models.backends.device import Device
-from upscaled_models.backends.torch.engine import TorchEngine, build_engine
+from upscaled_models.backends.torch.engine import TorchEngine, open_torch
 from upscaled_models.families import Family, Shape
 from upscaled_models.families.realplksr import realplksr_shape
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.families.span import span_shape
-from upscaled_models.registry import describe_model
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
+
+CPU = Device(torch.device("cpu"), torch.float32, threads=1)
 
 
 def drawing(height: int, width: int) -> NDArray[np.uint8]:
@@ -43,9 +45,11 @@ def drawing(height: int, width: int) -> NDArray[np.uint8]:
 
 def largest_difference(engine: TorchEngine, scale: int, window_px: int, halo_px: int) -> int:
     image = Image(drawing(118, 131))
-    tiled = replace(engine, window_px=window_px, halo_px=halo_px)
+    spec = replace(engine.info.spec, halo_px=halo_px)
+    tiled = replace(engine.info, spec=spec, window_px=window_px)
     results = []
-    for each in (tiled, replace(engine, window_px=1000)):
+    for info in (tiled, replace(engine.info, window_px=1000)):
+        each = replace(engine, info=info)
         with stream_of(each) as stream:
             result = upscale(image, scale, stream, on_tile=lambda done, total: None)
         results.append(result.rgb.astype(np.int16))
@@ -72,7 +76,12 @@ def test_shipped_models_tile_without_a_single_level_of_difference(
 ) -> None:
     engine = open_exact(tmp_path, name, scale)
 
-    assert largest_difference(engine, scale, 2 * engine.halo_px + 40, engine.halo_px) == 0
+    assert (
+        largest_difference(
+            engine, scale, 2 * engine.info.spec.halo_px + 40, engine.info.spec.halo_px
+        )
+        == 0
+    )
 
 
 def test_without_halo_the_same_comparison_finds_seams(tmp_path: Path) -> None:
@@ -100,20 +109,10 @@ def test_a_folding_network_tiles_exactly_on_sides_off_its_multiple(
     """RRDB of one block; its whole radius is affordable as halo."""
     torch.manual_seed(1)
     shape = rrdb_shape(scale=scale, num_block=1, num_feat=8, num_grow_ch=4)
-    spec = describe_model(
-        "one-block", "rrdb", shape, file_name="", size_bytes=0, sha256="", licence="", source="user"
-    )
+    spec = spec_of("one-block", "rrdb", shape)
     assert spec.multiple_px == multiple_px
     halo_px = spec.radius_px
-    engine = build_engine(
-        Loud(build_network("rrdb", shape)),
-        Device(torch.device("cpu"), torch.float32, threads=1),
-        model="one-block",
-        native_scale=scale,
-        window_px=1000,
-        halo_px=halo_px,
-        multiple_px=multiple_px,
-    )
+    engine = open_torch(LoadedModel(spec, Loud(build_network("rrdb", shape)), 1000), CPU)
     window_px = least_window_px(halo_px, multiple_px) + 8
 
     assert largest_difference(engine, scale, window_px, halo_px) == 0
@@ -131,18 +130,8 @@ def test_a_folding_network_tiles_exactly_on_sides_off_its_multiple(
 def test_a_community_network_tiles_as_its_radius_says(family: Family, shape: Shape) -> None:
     """But for a level here and there: its sums are rounded in another order in another window."""
     torch.manual_seed(1)
-    spec = describe_model(
-        "theirs", family, shape, file_name="", size_bytes=0, sha256="", licence="", source="user"
-    )
-    engine = build_engine(
-        Loud(build_network(family, shape)),
-        Device(torch.device("cpu"), torch.float32, threads=1),
-        model="theirs",
-        native_scale=2,
-        window_px=1000,
-        halo_px=spec.halo_px,
-        multiple_px=1,
-    )
+    spec = spec_of("theirs", family, shape)
+    engine = open_torch(LoadedModel(spec, Loud(build_network(family, shape)), 1000), CPU)
     assert spec.halo_px == spec.radius_px
     window_px = least_window_px(spec.halo_px, 1) + 8
     assert largest_difference(engine, 2, window_px, spec.halo_px) <= 1
@@ -152,16 +141,8 @@ def test_a_community_network_tiles_as_its_radius_says(family: Family, shape: Sha
 def test_flat_colours_stay_exact_in_a_shorter_type(tmp_path: Path) -> None:
     """The shipped networks take float32 pixels though their weights are bfloat16."""
     engine = open_exact(tmp_path, "upscaled-x4", 4)
-    short = build_engine(
-        engine.exact_network,
-        Device(torch.device("cpu"), torch.bfloat16, threads=1),
-        model=engine.model,
-        native_scale=4,
-        window_px=engine.window_px,
-        halo_px=engine.halo_px,
-        multiple_px=1,
-        takes_float32=True,
-    )
+    model = LoadedModel(engine.info.spec, engine.exact_network, engine.info.window_px)
+    short = open_torch(model, replace(CPU, dtype=torch.bfloat16))
     for level in (0, 1, 100, 128, 254, 255):
         (result,) = short.start([np.full((9, 9, 3), level, np.uint8)]).finish()
         assert (result == level).all()
@@ -174,5 +155,11 @@ def test_an_official_compact_model_tiles_without_a_single_level_of_difference(
     ModelStore(tmp_path / "models").add("realesr-animevideov3", file)
     engine = open_exact(tmp_path, "realesr-animevideov3", 4)
 
-    assert largest_difference(engine, 4, 2 * engine.halo_px + 40, engine.halo_px) == 0
-    assert largest_difference(engine, 2, 2 * engine.halo_px + 40, engine.halo_px) == 0
+    assert (
+        largest_difference(engine, 4, 2 * engine.info.spec.halo_px + 40, engine.info.spec.halo_px)
+        == 0
+    )
+    assert (
+        largest_difference(engine, 2, 2 * engine.info.spec.halo_px + 40, engine.info.spec.halo_px)
+        == 0
+    )

@@ -3,8 +3,8 @@
 The weights come out of the package of the extra `realesrgan`; without it, these tests skip.
 """
 
-from dataclasses import replace
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -12,15 +12,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from tests.service.opened import open_engine
 from tests.service.upscale.box_engine import stream_of
 from upscaled.config import Settings
 from upscaled.image.types import Image
-from upscaled.upscale.engines import open_engine
 from upscaled.upscale.loop import upscale
-from upscaled_models.autotune.openvino_candidates import openvino_candidates
-from upscaled_models.backends.base import Engine, round_up
+from upscaled_models.autotune.candidates import list_candidates
+from upscaled_models.backends.base import Engine, LoadedModel, Tunable, round_up
 from upscaled_models.backends.device import Device
-from upscaled_models.backends.loaded import LoadedModel
 from upscaled_models.backends.openvino.engine import OpenVinoEngine
 from upscaled_models.backends.openvino.runtime import has_fast_bfloat16
 from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE
@@ -58,11 +57,11 @@ def photo() -> Pixels:
     return np.ascontiguousarray(bgr[:, :, ::-1]).astype(np.uint8)
 
 
-def open_float32(data_dir: Path, name: str, scale: int = 4) -> Engine:
+def open_float32(data_dir: Path, name: str, scale: int = 4) -> Tunable:
     settings = Settings(
         device="cpu", precision="exact", data_dir=data_dir, model_x2=name, model_x4=name
     )
-    return open_engine(settings, scale)
+    return cast(Tunable, open_engine(settings, scale))
 
 
 def run(engine: Engine, window: Pixels) -> Pixels:
@@ -70,10 +69,10 @@ def run(engine: Engine, window: Pixels) -> Pixels:
     return result.astype(np.uint8)
 
 
-def upscale_in_windows(engine: Engine, source: Image, window_px: int) -> tuple[Pixels, int]:
+def upscale_in_windows(engine: Tunable, source: Image, window_px: int) -> tuple[Pixels, int]:
     """The picture at x4 through windows up to that side, and how many they were."""
     counts: list[int] = []
-    with stream_of(replace(engine, window_px=window_px)) as stream:  # type: ignore[type-var]
+    with stream_of(engine.sized(window_px=window_px, batch=1, proof="")) as stream:
         result = upscale(source, 4, stream, on_tile=lambda _, total: counts.append(total))
     return result.rgb.astype(np.uint8), counts[0]
 
@@ -89,7 +88,7 @@ def test_a_tiled_photo_is_the_untiled_one_but_for_a_few_levels(
     """Across one seam, the halo as served: `RRDB_HALO_TRUNK_PX` has the curve."""
     engine = open_float32(data_dir, name)
     source = Image(np.ascontiguousarray(photo[130:178, 60 : 60 + width_px]))
-    window_px = round_up((width_px + 2 * engine.halo_px) // 2, engine.shape_step_px)
+    window_px = round_up((width_px + 2 * engine.info.spec.halo_px) // 2, engine.info.shape_step_px)
     tiled, tiles = upscale_in_windows(engine, source, window_px)
     whole, windows = upscale_in_windows(engine, source, width_px)
     assert (tiles, windows) == (2, 1)
@@ -122,8 +121,8 @@ def open_in_openvino(data_dir: Path, name: str, precision: str) -> OpenVinoEngin
     assert path is not None
     model = LoadedModel(spec, load_network(spec, path), 256, weights=path)
     device = Device(torch.device("cpu"), torch.float32, threads=2)
-    for candidate in openvino_candidates(model, device, "auto"):
-        if candidate.dtype == precision:
+    for candidate in list_candidates(model, device, "auto"):
+        if candidate.label == f"openvino {precision}":
             opened = candidate.open().strict()  # else torch takes windows as small as these
             assert isinstance(opened, OpenVinoEngine)
             return opened

@@ -29,7 +29,7 @@ def test_the_front_end_is_light() -> None:
         memory_bytes = psutil.Process(process.pid).memory_info().rss
         process.communicate("\n")
     assert "upscaled.api.routes.upscale" in modules
-    assert not {"torch", "numpy", "cv2", "torchvision", "upscaled.engine"} & modules
+    assert not {"torch", "numpy", "cv2", "torchvision", "upscaled_models.backends"} & modules
     upscaling = {name for name in modules if name.startswith("upscaled.upscale.")}
     assert upscaling <= {"upscaled.upscale.model_choice"}
     assert memory_bytes < 100 * 1024 * 1024

@@ -7,11 +7,13 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from tests.models.specs import spec_of
 from upscaled.image.types import Image
 from upscaled.upscale.job import ImageStreams
 from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.stream import Stream
-from upscaled_models.backends.base import Engine, EngineOutOfMemory, Started, Window
+from upscaled_models.backends.base import Engine, EngineInfo, Started, Window
+from upscaled_models.errors import EngineOutOfMemory
 
 
 @dataclass
@@ -38,10 +40,21 @@ class BoxEngine:
     model: str = "box"
     label: str = "box"
     proof: str = ""
-    aside: "BoxEngine | None" = None
+    concurrent: "BoxEngine | None" = None
     seen: list[tuple[int, int]] = field(default_factory=list)
     batches: list[int] = field(default_factory=list)
     exact: list[Window] = field(default_factory=list)
+
+    @property
+    def info(self) -> EngineInfo:
+        spec = spec_of(
+            self.model,
+            native_scale=self.native_scale,
+            halo_px=self.halo_px,
+            multiple_px=self.multiple_px,
+        )
+        sizes = self.window_px, self.shape_step_px, self.batch, self.small_batch
+        return EngineInfo(spec, self.label, *sizes, proof=self.proof)
 
     def start(
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False

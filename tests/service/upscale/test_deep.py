@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from tests.service.image.samples import GREY, GREY_ALPHA, RGB, RGBA, chunk, png
+from tests.service.opened import open_engine
 from tests.service.upscale.box_engine import stream_of, streams_of
 from tests.service.upscale.test_job import decoded, ignore
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.image.types import Image
-from upscaled.upscale.engines import open_engine
 from upscaled.upscale.job import run_job
 from upscaled.upscale.loop import upscale
 from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX, correct_colours

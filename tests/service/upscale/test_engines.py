@@ -2,14 +2,22 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 
 from upscaled.config import Settings, SettingsError
-from upscaled.upscale.engines import choose_model, choose_window_px, open_engine
+from upscaled.upscale.engines import (
+    choose_device,
+    choose_model,
+    choose_window_px,
+    open_known_model,
+    open_model,
+)
 from upscaled.upscale.tiles import TilePlan
 from upscaled_models.backends.base import least_window_px
 from upscaled_models.errors import ModelError, ModelRefused
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.official import OFFICIAL
+from upscaled_models.processor import count_cores
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
@@ -62,11 +70,10 @@ def test_a_named_model_that_is_not_here_tells_where_it_belongs(tmp_path: Path) -
 
 def test_an_unknown_model_and_a_file_that_is_not_the_models_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no model 'x'"):
-        open_engine(Settings(device="cpu", data_dir=tmp_path, model_x4="x"), 4)
+        open_model(Settings(device="cpu", data_dir=tmp_path), "x")
     store_with(tmp_path / "models", "realesrgan-x4plus")
-    settings = Settings(device="cpu", data_dir=tmp_path, model_x4="realesrgan-x4plus")
     with pytest.raises(ModelError, match="SHA-256"):
-        open_engine(settings, 4)
+        open_model(Settings(device="cpu", data_dir=tmp_path), "realesrgan-x4plus")
 
 
 @pytest.mark.parametrize("name", sorted(BY_NAME))
@@ -131,9 +138,10 @@ def test_the_window_setting_is_heeded_down_to_the_least_that_works() -> None:
 
 def test_the_shipped_models_open_without_any_download(tmp_path: Path) -> None:
     for scale in (2, 4):
-        engine = open_engine(Settings(device="cpu", precision="exact", data_dir=tmp_path), scale)
-        assert (engine.model, engine.native_scale) == (f"upscaled-x{scale}", scale)
-        assert engine.window_px % engine.multiple_px == 0
+        settings = Settings(device="cpu", precision="exact", data_dir=tmp_path)
+        info = open_model(settings, f"upscaled-x{scale}").info
+        assert (info.model, info.spec.native_scale) == (f"upscaled-x{scale}", scale)
+        assert info.window_px % info.spec.multiple_px == 0
 
 
 def test_a_model_of_the_users_that_does_not_make_both_scales_is_refused_by_name(
@@ -153,4 +161,39 @@ def test_a_model_of_the_users_that_does_not_make_both_scales_is_refused_by_name(
     for scale in (2, 4):
         settings = Settings(data_dir=tmp_path, model_x2="mine", model_x4="mine")
         with pytest.raises(ModelRefused, match="mine: a model of x3; x2 and x4 cannot both"):
-            open_engine(settings, scale)
+            choose_model(settings, scale, ModelStore(settings.models_dir))
+
+
+@pytest.mark.parametrize("values", [{"precision": "exact"}, {"tuning": False}])
+def test_nothing_is_tuned_in_float32_or_where_it_is_off(
+    tmp_path: Path, values: dict[str, object]
+) -> None:
+    settings = Settings(device="cpu", threads=1, data_dir=tmp_path).model_copy(update=values)
+    engine, is_chosen = open_known_model(settings, "upscaled-x4")
+
+    info = open_model(settings, "upscaled-x4").info
+    assert (info.label, info.window_px, info.proof) == ("torch float32", 384, "")
+    assert (engine.info.label, is_chosen) == ("torch float32", True)
+    assert not (tmp_path / "tuning").exists()
+
+
+def test_without_a_stored_choice_float32_is_opened_and_nothing_is_measured(tmp_path: Path) -> None:
+    settings = Settings(device="cpu", threads=1, data_dir=tmp_path)
+    unknown, is_chosen = open_known_model(settings, "upscaled-x2")
+    assert (unknown.info.label, is_chosen) == ("torch float32", False)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_device_that_is_not_there_stops_the_start() -> None:
+    absent = f"cuda:{torch.cuda.device_count()}"
+
+    with pytest.raises(SettingsError, match=f"UPSCALED_DEVICE='{absent}'"):
+        choose_device(Settings(device=absent))
+
+
+def test_cores_are_shared_out_among_workers_and_each_gets_one() -> None:
+    cores = count_cores()
+
+    assert choose_device(Settings(device="cpu", workers=1)).threads == cores
+    assert choose_device(Settings(device="cpu", workers=min(64, 2 * cores))).threads == 1
+    assert choose_device(Settings(device="cpu", threads=7)).threads == 7

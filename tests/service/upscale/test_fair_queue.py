@@ -18,7 +18,7 @@ from upscaled.upscale.fair_queue import (
 from upscaled_models.backends.base import Engine
 
 ENGINE = BoxEngine(batch=8)
-TWO_AT_ONCE = BoxEngine(aside=BoxEngine())
+TWO_AT_ONCE = BoxEngine(concurrent=BoxEngine())
 SMALL_PX, LARGE_PX = 8, 64
 LEAST_SIDE_ASIDE_PX = int(FAST_PATH_PX**0.5)
 

@@ -17,7 +17,8 @@ from upscaled.image.types import Image
 from upscaled.upscale.job import run_job as run_in_lane
 from upscaled.upscale.result import Result
 from upscaled.upscale.stream import Cancelled
-from upscaled_models.backends.base import EngineOutOfMemory, Window
+from upscaled_models.backends.base import Window
+from upscaled_models.errors import EngineOutOfMemory
 
 
 def ignore(done: int, total: int) -> None:

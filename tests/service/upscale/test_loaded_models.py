@@ -64,7 +64,7 @@ def test_an_opening_that_fails_is_told_to_who_asked_and_tried_again() -> None:
             pass
         assert models.loaded() == ()
         with models.use("a") as engine:
-            assert engine.model == "a"
+            assert engine.info.model == "a"
 
 
 def test_idle_models_are_let_go_but_for_those_in_use_and_those_that_stay() -> None:

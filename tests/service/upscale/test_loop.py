@@ -15,7 +15,8 @@ from upscaled.upscale.loop import upscale as upscale_in_lane
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled.upscale.stream import BATCHES_AHEAD, Cancelled
 from upscaled.upscale.tiles import pad
-from upscaled_models.backends.base import EngineOutOfMemory, Window, least_window_px, round_up
+from upscaled_models.backends.base import Window, least_window_px, round_up
+from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.registry import makes_every_scale
 
 

@@ -13,7 +13,8 @@ from tests.service.upscale.box_engine import BoxEngine
 from upscaled.errors import InternalError
 from upscaled.upscale.scheduler import BatchDone, Scheduler
 from upscaled.upscale.stream import BATCHES_AHEAD, Cancelled, Stream
-from upscaled_models.backends.base import EngineOutOfMemory, Started, Window
+from upscaled_models.backends.base import Started, Window
+from upscaled_models.errors import EngineOutOfMemory
 
 
 def windows_of(count: int, side_px: int = 16, seed: int = 0) -> list[Window]:
@@ -224,7 +225,7 @@ def test_an_image_whose_turn_has_not_come_leaves_at_once() -> None:
 
 
 def test_a_small_image_passes_a_large_ones_batch_where_the_device_can_do_two_things() -> None:
-    engine = Held(aside=BoxEngine())
+    engine = Held(concurrent=BoxEngine())
     large, small = windows_of(3, 200), windows_of(1)
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(run_all, scheduler.open_stream(engine), large)
@@ -239,7 +240,7 @@ def test_a_small_image_passes_a_large_ones_batch_where_the_device_can_do_two_thi
 
 
 def test_what_fails_aside_is_told_to_its_own_image_only() -> None:
-    engine = Held(aside=Alarming())
+    engine = Held(concurrent=Alarming())
     flat: list[Window] = [np.full((16, 16, 3), 9, np.uint8)]
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(run_all, scheduler.open_stream(engine), windows_of(1, 200))
@@ -253,8 +254,10 @@ def test_what_fails_aside_is_told_to_its_own_image_only() -> None:
         assert are_right(engine, windows_of(1, 200), waiting.result(20))
 
 
-@pytest.mark.parametrize("aside", [None, BoxEngine()])
-def test_a_processors_results_are_finished_by_their_own_images(aside: BoxEngine | None) -> None:
+@pytest.mark.parametrize("concurrent", [None, BoxEngine()])
+def test_a_processors_results_are_finished_by_their_own_images(
+    concurrent: BoxEngine | None,
+) -> None:
     """So that it computes the next window meanwhile; a GPU's are by the thread that uses it."""
     finished_by = []
 
@@ -274,13 +277,13 @@ def test_a_processors_results_are_finished_by_their_own_images(aside: BoxEngine 
             finished_by.append(threading.current_thread())
             return self.windows
 
-    engine = Late(aside=aside)
+    engine = Late(concurrent=concurrent)
     windows = windows_of(4, 200)
     with Scheduler() as scheduler:
         assert are_right(engine, windows, run_all(scheduler.open_stream(engine), windows))
     assert len(finished_by) == 4
     is_here = {thread is threading.current_thread() for thread in finished_by}
-    assert is_here == {aside is not None}
+    assert is_here == {concurrent is not None}
 
 
 def test_a_lane_left_half_way_leaves_nothing_behind() -> None:

@@ -20,7 +20,8 @@ from upscaled.upscale.post_process.steps import PostProcessing, choose_post_proc
 from upscaled.upscale.post_process.tempering import TEMPER_REACH_PX, Tempering, temper
 from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.tiles import Region
-from upscaled_models.backends.base import EngineOutOfMemory, Window
+from upscaled_models.backends.base import Window
+from upscaled_models.errors import EngineOutOfMemory
 
 TEMPERING = Tempering(8, 0.5)
 TEMPERED = PostProcessing(

@@ -88,7 +88,7 @@ def test_a_model_whose_speed_is_stored_is_not_run_again_at_the_next_start(
         ) as opened:
             assert opened.seconds_per_px.keys() == {"upscaled-x2", "upscaled-x4"}
             assert min(opened.seconds_per_px.values()) > 0
-        runs.append([done.engine.model for done in batches])
+        runs.append([done.engine.info.model for done in batches])
     assert runs[0].count("upscaled-x2") > 0
     assert runs[1].count("upscaled-x2") == 0
     assert runs[1].count("upscaled-x4") == 2

@@ -10,14 +10,13 @@ import pytest
 from tests.service.upscale.box_engine import BoxEngine
 from upscaled.config import Settings
 from upscaled.pool.messages import Job
-from upscaled.upscale.engines import load_model
+from upscaled.upscale.engines import open_autotuner
 from upscaled.upscale.loaded_models import LoadedModels
 from upscaled.upscale.upscaler import Upscaler, open_upscaler
 from upscaled.worker import retuning
 from upscaled.worker.connection import Inbox
 from upscaled.worker.retuning import IdleMinutes
 from upscaled_models.autotune import autotuner
-from upscaled_models.autotune.autotuner import find_choice
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.load import NO_LOAD, Load
 from upscaled_models.backends.base import Engine
@@ -139,7 +138,7 @@ def test_a_busy_start_of_a_shipped_model_is_measured_in_the_idle_minute(
     settings = Settings(data_dir=tmp_path, device="cpu", model_x2="upscaled-x2", tile_window_px=96)
 
     def choice() -> Choice:
-        found = find_choice(*load_model(settings, "upscaled-x2"), settings)
+        found = open_autotuner(settings, "upscaled-x2").find_choice()
         assert found is not None
         return found
 

@@ -19,6 +19,7 @@ from torch import Tensor
 from upscaled_models.backends.cuda.layout import PLANE_CHANNELS
 from upscaled_models.backends.cuda.step import Step
 from upscaled_models.backends.cuda.tiling import Tiling, choose_tiling
+from upscaled_models.errors import BackendUnavailable
 
 LEAST_CAPABILITY: Final = (8, 0)
 """Ampere: asynchronous copies into shared memory, products of bfloat16."""
@@ -47,10 +48,6 @@ Definitions = tuple[tuple[str, int], ...]
 """Names and values of the macros that conv3x3.cu wants."""
 
 
-class KernelUnavailable(Exception):
-    """This machine cannot compile or run the kernel; the text says why."""
-
-
 class _Arguments(ctypes.Structure):
     """`struct Convolution` of conv3x3.cu."""
 
@@ -73,7 +70,7 @@ class Kernel:
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
         """
         Raises:
-            KernelUnavailable: the bindings are not here, or the GPU is too old.
+            BackendUnavailable: the bindings are not here, or the GPU is too old.
         """
         self._device = device
         self._dtype = dtype
@@ -81,13 +78,13 @@ class Kernel:
         self._functions: dict[Variant, tuple[Handle, Tiling]] = {}
         capability = torch.cuda.get_device_capability(device)
         if capability < LEAST_CAPABILITY:
-            raise KernelUnavailable(f"compute capability {capability}: too old")
+            raise BackendUnavailable(f"compute capability {capability}: too old")
         self._architecture = "sm_{}{}".format(*capability)
 
     def __call__(self, step: Step) -> None:
         """
         Raises:
-            KernelUnavailable: it could not be compiled or launched.
+            BackendUnavailable: it could not be compiled or launched.
         """
         variant = variant_of(step)
         if variant not in self._functions:
@@ -118,7 +115,7 @@ class Kernel:
         """Compile what these steps take, side by side, before the first of them is launched.
 
         Raises:
-            KernelUnavailable: it does not compile.
+            BackendUnavailable: it does not compile.
         """
         wanted = {variant_of(step) for step in steps}
         with ThreadPoolExecutor(MAX_COMPILERS) as pool:
@@ -136,7 +133,7 @@ class Kernel:
         shared_bytes = int(properties.shared_memory_per_multiprocessor)
         tiling = choose_tiling(columns, shared_bytes, int(properties.shared_memory_per_block_optin))
         if tiling is None:
-            raise KernelUnavailable(f"{shared_bytes} bytes of shared memory are too few")
+            raise BackendUnavailable(f"{shared_bytes} bytes of shared memory are too few")
         return tiling
 
     def _load(self, code: bytes, shared_bytes: int) -> Handle:
@@ -154,7 +151,7 @@ def compile_cubin(architecture: str, definitions: Definitions) -> bytes:
     """conv3x3.cu as machine code for `architecture`, for example "sm_90". Needs no GPU.
 
     Raises:
-        KernelUnavailable: the compiler is not here, or refuses.
+        BackendUnavailable: the compiler is not here, or refuses.
     """
     nvrtc = _import("cuda.bindings.nvrtc")
     source = _read_source()
@@ -165,7 +162,7 @@ def compile_cubin(architecture: str, definitions: Definitions) -> bytes:
     if int(failure):
         log = bytes(_check(nvrtc.nvrtcGetProgramLogSize(program)))
         _check(nvrtc.nvrtcGetProgramLog(program, log))
-        raise KernelUnavailable(f"does not compile: {log.decode(errors='replace')}")
+        raise BackendUnavailable(f"does not compile: {log.decode(errors='replace')}")
     code = bytes(_check(nvrtc.nvrtcGetCUBINSize(program)))
     _check(nvrtc.nvrtcGetCUBIN(program, code))
     _check(nvrtc.nvrtcDestroyProgram(program))
@@ -252,12 +249,12 @@ def _import(name: str) -> Bindings:
     try:
         return importlib.import_module(name)
     except ImportError as error:
-        raise KernelUnavailable(f"{name} is not here: {error}") from error
+        raise BackendUnavailable(f"{name} is not here: {error}") from error
 
 
 def _check(answer: tuple[Handle, ...]) -> Handle:
     """What a call of the bindings returned beside its error, if it was none."""
     error, *results = answer
     if int(error):
-        raise KernelUnavailable(f"{error!r}")
+        raise BackendUnavailable(f"{error!r}")
     return results[0] if results else None

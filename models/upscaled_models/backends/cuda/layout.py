@@ -10,6 +10,8 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from upscaled_models.backends.base import round_up
+
 PLANE_CHANNELS: Final = 8
 CHUNK_CHANNELS: Final = 16
 TILE_WIDTH_PX: Final = 64
@@ -88,8 +90,3 @@ def pack_weights(weight: Tensor, dtype: torch.dtype) -> Tensor:
         2, 6, 0, 1, 4, 3, 5
     )  # chunk, tap, column, channel, pair, half, of pair
     return fragments.reshape(chunks, 9, outputs // 8, LANES, 4).to(dtype).contiguous()
-
-
-def round_up(number: int, multiple: int) -> int:
-    """The least multiple of `multiple` that is not below `number`."""
-    return -(-number // multiple) * multiple

@@ -3,16 +3,21 @@
 import dataclasses
 import threading
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.errors import InternalError
-from upscaled.image.pixels import is_deep
-from upscaled_models.backends.base import EngineOutOfMemory, Started, Window, round_up
+from upscaled_models.backends.base import (
+    EngineInfo,
+    LoadedModel,
+    Started,
+    Window,
+    is_deep,
+    round_up,
+)
 from upscaled_models.backends.openvino.finishing import finish_window
 from upscaled_models.backends.openvino.graph import build_graph, build_tail, build_trunk
 from upscaled_models.backends.openvino.layers import Layers
@@ -23,6 +28,7 @@ from upscaled_models.backends.openvino.runtime import (
     compile_graph,
 )
 from upscaled_models.backends.torch.engine import TorchEngine
+from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
 from upscaled_models.families import Family, Shape
 from upscaled_models.networks.rrdb import plan_strips
 
@@ -63,65 +69,33 @@ ANY_PX: Final = -1
 
 @dataclass(frozen=True, slots=True)
 class OpenVinoEngine:
-    """A network as an OpenVINO graph (see `upscaled_models.backends.base.Engine`).
+    """A network as an OpenVINO graph (see `backends.base.Engine`).
 
-    `exact` is the same network in torch, for windows that are asked for in float32, or whose
-    results are not finite (refused instead if it `is_strict`), or, unless it `is_strict`, for whose
-    shape alone no graph is worth compiling. Graphs have fixed shapes, but for RRDB's trunk in 8
-    bits (see `_make_graphs`). `graphs_aside` are the same on fewer cores: those are lent to small
-    windows while `graphs` compute.
+    exact: the same network in torch, for windows that are asked for in float32, or whose results
+    are not finite (refused instead if it `is_strict`), or, unless it `is_strict`, for whose shape
+    alone no graph is worth compiling. Graphs have fixed shapes, but for RRDB's trunk in 8 bits (see
+    `_make_graphs`). concurrent_graphs: the same graphs on fewer cores, which compute small windows
+    while `graphs` are at work.
     """
 
+    info: EngineInfo
     exact: TorchEngine
-    family: Family
-    precision: OpenVinoPrecision
-    window_px: int
-    shape_step_px: int
-    batch: int
     graphs: "ReadyGraphs"
-    graphs_aside: "ReadyGraphs"
+    concurrent_graphs: "ReadyGraphs"
     is_strict: bool = False
-    proof: str = ""
 
     @property
-    def model(self) -> str:
-        return self.exact.model
-
-    @property
-    def native_scale(self) -> int:
-        return self.exact.native_scale
-
-    @property
-    def halo_px(self) -> int:
-        return self.exact.halo_px
-
-    @property
-    def multiple_px(self) -> int:
-        return self.exact.multiple_px
-
-    @property
-    def small_batch(self) -> int:
-        """A processor has no use for more: one window keeps it busy."""
-        return self.batch
-
-    @property
-    def label(self) -> str:
-        return f"openvino {self.precision}"
-
-    @property
-    def aside(self) -> "OpenVinoEngine":
-        return dataclasses.replace(self, graphs=self.graphs_aside)
+    def concurrent(self) -> "OpenVinoEngine":
+        return dataclasses.replace(self, graphs=self.concurrent_graphs)
 
     def strict(self) -> "OpenVinoEngine":
         return dataclasses.replace(self, is_strict=True)
 
     def sized(self, *, window_px: int, batch: int, proof: str) -> "OpenVinoEngine":
-        """The same; of the shapes it was tried in, only its windows' stay compiled."""
+        """Return the same engine; of the shapes it was tried in, only its windows' are kept."""
         return dataclasses.replace(
             self,
-            window_px=window_px,
-            batch=batch,
-            proof=proof,
+            info=dataclasses.replace(self.info, window_px=window_px, batch=batch, proof=proof),
             is_strict=False,
             graphs=self.graphs.of_side(window_px),
         )
@@ -141,17 +115,15 @@ class OpenVinoEngine:
             raise _out_of_memory(error, pixels.shape) from error
         return _Running(self, pixels.view(np.uint8), levels, reduce)
 
-    def run(self, windows: Iterable[Window], reduce: int = 1) -> Iterator[Window]:
-        for window in windows:
-            yield from self.start([window], reduce).finish()
-
     def _is_for_graphs(self, shape: tuple[int, ...]) -> bool:
-        """Always, where the engine is tried: float32 instead would prove and time nothing."""
+        """Whether graphs compute a shape: always where the engine is tried, to test them alone."""
         if self.is_strict:
             return True
         _, height, width, _ = shape
-        is_tile = height % self.shape_step_px == 0 and width % self.shape_step_px == 0
-        return is_tile or height * width > MAX_UNREADY_PX[self.family] or self.graphs.has(shape)
+        step_px = self.info.shape_step_px
+        is_tile = height % step_px == 0 and width % step_px == 0
+        is_large = height * width > MAX_UNREADY_PX[self.info.spec.family]
+        return is_tile or is_large or self.graphs.has(shape)
 
 
 @dataclass(slots=True)
@@ -173,15 +145,15 @@ class _Running:
         window = self.pixels[at]
         if not np.isfinite(result.sum()):
             if self.engine.is_strict:
-                raise InternalError(detail=f"{self.engine.label}: result is not finite")
+                raise ResultNotFinite(f"{self.engine.info.label}: result is not finite")
             (exact,) = self.engine.exact.start([window], self.reduce, is_exact=True).finish()
             return exact
-        return finish_window(result, window, self.engine.family, self.reduce)
+        return finish_window(result, window, self.engine.info.spec.family, self.reduce)
 
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """What graphs made of a batch: float32 `[N, ...]` (see `graphs.build.build_graph`).
+    """What graphs made of a batch: float32 `[N, ...]` (see `graph.build_graph`).
 
     owner: what the memory of `values` belongs to, and must live as long as they do.
     """
@@ -289,42 +261,34 @@ class ReadyGraphs:
         return (shape[0], ANY_PX, ANY_PX, *shape[3:])
 
 
-def build_openvino_engine(
-    exact: TorchEngine,
-    family: Family,
-    shape: Shape,
-    layers: Layers,
-    precision: OpenVinoPrecision,
-    *,
-    window_px: int,
-    batch: int = 1,
+def open_openvino(
+    model: LoadedModel, exact: TorchEngine, layers: Layers, precision: OpenVinoPrecision
 ) -> OpenVinoEngine:
-    """An engine beside a torch engine of the same network on the CPU, whose sizes it takes over.
+    """Open a model with OpenVINO on the CPU.
 
     Args:
-        layers: the network's weights (`graphs.layers.layers_of`), quantised ones for int8.
-        window_px: the longest window side.
+        exact: the same model in torch and float32, on the same CPU threads.
+        layers: the model's weights (`layers.layers_of`), quantised ones for int8.
 
     Raises:
         ImportError: OpenVINO is not installed.
     """
-    graphs = _make_graphs(family, shape, layers, precision, exact.device.threads)
-    return OpenVinoEngine(
-        exact=exact,
-        family=family,
-        precision=precision,
-        window_px=window_px,
-        shape_step_px=round_up(SHAPE_STEP_PX, exact.multiple_px),
-        batch=batch,
-        graphs=graphs,
-        graphs_aside=graphs.on_fewer_threads(),
+    graphs = _make_graphs(
+        model.spec.family, model.spec.shape, layers, precision, exact.device.threads
     )
+    info = EngineInfo(
+        spec=model.spec,
+        label=f"openvino {precision}",
+        window_px=model.window_px,
+        shape_step_px=round_up(SHAPE_STEP_PX, model.spec.multiple_px),
+    )
+    return OpenVinoEngine(info, exact, graphs, graphs.on_fewer_threads())
 
 
 def _make_graphs(
     family: Family, shape: Shape, layers: Layers, precision: OpenVinoPrecision, threads: int
 ) -> ReadyGraphs:
-    """One graph, or a trunk and a tail: `upscaled_models.backends.openvino.graph` says why.
+    """Make one graph of a network, or a trunk and a tail (the module `graph` says why).
 
     A trunk in 8 bits is compiled once, for windows of any size: x4plus takes 3 s of a processor for
     that, a size that is new 0.5 s, and a window 2 % more than with a graph of its own. In floats

@@ -5,7 +5,7 @@ on a few rows of its features at a time. The tail works on 16 times the trunk's 
 graph of both needs most of its memory there, for a tenth of the arithmetic.
 
 A graph ends where bfloat16 would cost whole levels and OpenVINO is slow: before the pixel shuffle
-and the enlarged input that compact and plain networks add. `graphs.finishing` does these.
+and the enlarged input that compact and plain networks add. `finishing` does these.
 """
 
 from collections.abc import Callable, Sequence

@@ -5,73 +5,68 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Self
 
-import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscaled.errors import InternalError
-from upscaled.image.pixels import is_deep
-from upscaled_models.backends.base import EngineOutOfMemory, Started, Window, round_up
+from upscaled_models.backends.base import (
+    Computed,
+    EngineInfo,
+    LoadedModel,
+    Started,
+    Window,
+    is_deep,
+    round_up,
+)
 from upscaled_models.backends.device import Device
-from upscaled_models.backends.torch.deep import to_deep_input, to_deep_window
-from upscaled_models.backends.torch.pipeline import Flight, Pipeline
-from upscaled_models.backends.torch.streams import CudaSeam, Seam
+from upscaled_models.backends.torch.pipeline import CudaStreams, Flight, Pipeline
+from upscaled_models.backends.torch.windows import (
+    find_finite,
+    to_deep_input,
+    to_deep_window,
+    to_input,
+    to_levels,
+    to_pixels,
+    to_windows,
+)
+from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
 
 SMALL_BATCH: Final = 32
-"""A few windows of an avatar leave most of a GPU idle; so many of 64 px fill any."""
-
-Network = Callable[[Tensor], Tensor]
-Place = Callable[[nn.Module, Device], Network]
+"""A few windows of an avatar leave most of a GPU idle; 32 windows of 64 px fill any."""
 
 SHAPE_STEP_PX: Final = 16
 """Each new shape costs a few milliseconds once; a longer step would compute more for nothing."""
 
+Network = Callable[[Tensor], Tensor]
+"""Maps `[N, 3, h, w]` in 0..1 to `[N, 3, h * native_scale, w * native_scale]`, both float32: where
+weights are of a shorter type, the network converts."""
+
 
 @dataclass(frozen=True, slots=True)
 class TorchEngine:
-    """A network on a torch device (see `upscaled_models.backends.base.Engine`).
+    """A network on a torch device (see `backends.base.Engine`).
 
-    `network` maps `[N, 3, h, w]` in 0..1 to `[N, 3, h * native_scale, w * native_scale]`, lies on
-    `device` in its dtype and in eval mode; `runtime` names what runs it. `exact_network` is the
-    same in float32, for windows that overflow a shorter type; it may lie elsewhere. `input_dtype`
-    is what `network` is given. `is_strict`: such windows raise `InternalError` instead. `pipeline`:
-    of a GPU that computes by itself; without one, a batch is finished when it is started.
+    network: lies on `device`, in its dtype and in eval mode. exact_network: the same in float32,
+    for windows that overflow a shorter type; it may lie elsewhere. pipeline: runs `network` on a
+    CUDA GPU; without one, a batch is finished when it is started. is_strict: see `Tunable.strict`.
     """
 
-    model: str
+    info: EngineInfo
     network: Network
     exact_network: nn.Module
     device: Device
-    input_dtype: torch.dtype
-    native_scale: int
-    window_px: int
-    halo_px: int
-    multiple_px: int
-    shape_step_px: int
-    batch: int
-    proof: str = ""
-    runtime: str = "torch"
-    is_strict: bool = False
     pipeline: Pipeline | None = None
+    is_strict: bool = False
+
+    @property
+    def concurrent(self) -> "TorchEngine | None":
+        return self if self.device.is_cpu else None
 
     def strict(self) -> Self:
         return replace(self, is_strict=True)
 
     def sized(self, *, window_px: int, batch: int, proof: str) -> Self:
-        return replace(self, window_px=window_px, batch=batch, proof=proof, is_strict=False)
-
-    @property
-    def small_batch(self) -> int:
-        return self.batch if self.pipeline is None else max(self.batch, SMALL_BATCH)
-
-    @property
-    def label(self) -> str:
-        return f"{self.runtime} {str(self.device.dtype).removeprefix('torch.')}"
-
-    @property
-    def aside(self) -> "TorchEngine | None":
-        return self if self.device.torch_device.type == "cpu" else None
+        info = replace(self.info, window_px=window_px, batch=batch, proof=proof)
+        return replace(self, info=info, is_strict=False)
 
     def start(
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
@@ -90,7 +85,7 @@ class TorchEngine:
             raise EngineOutOfMemory(f"{shape} on {self.device}") from error
 
     def make_room(self) -> None:
-        """Let go of what is kept only for speed, so that what failed may fit."""
+        """Free what is kept only for speed, so that the batch that failed may fit."""
         if self.pipeline is not None:
             self.pipeline.make_room()
 
@@ -98,7 +93,7 @@ class TorchEngine:
     def _run_batch(self, windows: Sequence[Window], reduce: int, is_exact: bool) -> list[Window]:
         if is_exact:
             return [to_windows(self._run_exact(window), reduce)[0] for window in windows]
-        result = self.network(to_input(windows, self.device.torch_device, self.input_dtype))
+        result = self.network(to_input(windows, self.device.torch_device))
         is_finite = find_finite(result).tolist()
         return self.mend(windows, to_windows(result, reduce), is_finite, reduce)
 
@@ -110,21 +105,25 @@ class TorchEngine:
         is_finite: Sequence[bool],
         reduce: int,
     ) -> list[Window]:
-        """`finished`, with those of `windows` that are not finite computed again in float32."""
+        """Return `finished`, with each result that is not finite computed again in float32.
+
+        Raises:
+            ResultNotFinite: a result is not, and the engine is strict or float32's is not either.
+        """
         for at, window in enumerate(windows):
             if not is_finite[at]:
                 if self.is_strict:
-                    raise InternalError(detail=f"{self.model}: not finite in {self.label}")
+                    raise ResultNotFinite(f"{self.info.model}: not finite in {self.info.label}")
                 (finished[at],) = to_windows(self._run_exact(window), reduce)
         return finished
 
     def _run_exact(self, window: Window) -> Tensor:
-        """In float32 alone, one window at a time: it is rare, and must fit where a batch did."""
-        return self._compute_exact(to_input([window], self.device.torch_device, torch.float32))
+        """Run one window alone in float32: it is rare, and must fit where a batch did."""
+        return self._compute_exact(to_input([window], self.device.torch_device))
 
     @torch.inference_mode()
     def _run_deep(self, window: Window, reduce: int) -> Window:
-        """16 bits a channel: shorter types have 8 to 11."""
+        """Run a window of 16 bits a channel in float32: shorter types keep 8 to 11 bits."""
         pixels = to_deep_input(window, self.device.torch_device)
         return to_deep_window(self._compute_exact(pixels), reduce)
 
@@ -132,19 +131,8 @@ class TorchEngine:
         exact = self.exact_network.to(self.device.torch_device)
         result: Tensor = exact(pixels)
         if not bool(result.isfinite().all()):
-            raise InternalError(detail=f"{self.model}: result is not finite in float32")
+            raise ResultNotFinite(f"{self.info.model}: result is not finite in float32")
         return result
-
-
-@dataclass(frozen=True, slots=True)
-class Computed:
-    """A batch that was finished when it was started (see `backends.base.Started`)."""
-
-    windows: list[Window]
-    is_done: bool = True
-
-    def finish(self) -> list[Window]:
-        return self.windows
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,7 +145,7 @@ class Launched:
 
     @property
     def is_done(self) -> bool:
-        return self.flight.landed.query()
+        return bool(self.flight.landed.query())  # type: ignore[no-untyped-call]
 
     def finish(self) -> list[Window]:
         self.flight.landed.synchronize()
@@ -171,104 +159,59 @@ class Launched:
             raise EngineOutOfMemory(f"{windows[0].shape} in float32") from error
 
 
-def build_engine(
-    network: nn.Module,
-    device: Device,
-    *,
-    model: str,
-    native_scale: int,
-    window_px: int,
-    halo_px: int,
-    multiple_px: int,
-    batch: int = 1,
-    takes_float32: bool = False,
-    runtime: str = "torch",
-    place: Place | None = None,
-) -> TorchEngine:
-    """An engine from a float32 network on the CPU, which it takes over.
+def open_torch(model: LoadedModel, device: Device) -> TorchEngine:
+    """Open a model with torch's own modules; on a CPU in float32 its network is shared, not copied.
 
-    takes_float32: the network wants float32 pixels though its weights have the device's shorter
-        type, and mixes the two itself. place: makes what runs on the device, by `runtime`; without
-        it, torch runs the network's own modules.
+    The network is put into eval mode and channels-last memory.
     """
-    network = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
-    placed = (place or _place)(network, device)
-    input_dtype = torch.float32 if takes_float32 else device.dtype
+    network = _prepare(model.network)
+    placed = network
+    if device.dtype != torch.float32 or device.is_cuda:
+        placed = copy.deepcopy(network).to(device=device.torch_device, dtype=device.dtype)
+    return build_engine(model, device, placed)
+
+
+def build_engine(
+    model: LoadedModel, device: Device, network: Network, backend: str = "torch"
+) -> TorchEngine:
+    """Build the engine of a model around what runs its network on a device.
+
+    Args:
+        network: the model's network on `device`, in its dtype.
+        backend: the name of what runs `network`, for the engine's label.
+    """
+    pipeline = None
     if device.is_cuda:
         _set_up_cuda()
-        seam = CudaSeam(device.torch_device)
-    return TorchEngine(
-        model=model,
-        network=placed,
-        exact_network=network,
-        device=device,
-        input_dtype=input_dtype,
-        pipeline=make_pipeline(placed, device, input_dtype, seam) if device.is_cuda else None,
-        native_scale=native_scale,
-        window_px=window_px,
-        halo_px=halo_px,
-        multiple_px=multiple_px,
-        shape_step_px=round_up(SHAPE_STEP_PX, multiple_px),
-        batch=batch,
-        runtime=runtime,
+        pipeline = make_pipeline(network, device, CudaStreams(device.torch_device))
+    info = EngineInfo(
+        spec=model.spec,
+        label=f"{backend} {str(device.dtype).removeprefix('torch.')}",
+        window_px=model.window_px,
+        shape_step_px=round_up(SHAPE_STEP_PX, model.spec.multiple_px),
+        small_batch=SMALL_BATCH if device.is_cuda else 1,
     )
+    return TorchEngine(info, network, _prepare(model.network), device, pipeline)
 
 
-def make_pipeline(
-    network: Network, device: Device, input_dtype: torch.dtype, seam: Seam
-) -> Pipeline:
-    """What runs `network`, placed on the device, from bytes to bytes."""
+def make_pipeline(network: Network, device: Device, streams: CudaStreams) -> Pipeline:
+    """Build the pipeline that runs `network`, placed on the device, from bytes to bytes."""
 
     def compute(levels: Tensor, reduce: int) -> tuple[Tensor, Tensor]:
-        result = network(to_pixels(levels, input_dtype))
+        result = network(to_pixels(levels))
         is_finite = find_finite(result)
         return to_levels(result, reduce), is_finite
 
-    return Pipeline(compute, device.torch_device, seam)
+    return Pipeline(compute, device.torch_device, streams)
+
+
+def _prepare(network: nn.Module) -> nn.Module:
+    prepared: nn.Module = network.eval().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return prepared
 
 
 def _set_up_cuda() -> None:
-    """float32 means float32, and few shapes come so often that searching kernels for them pays."""
+    """Make float32 mean float32, and search for kernels: few shapes come, but often."""
     torch.backends.cudnn.conv.fp32_precision = "ieee"  # type: ignore[attr-defined]
     torch.backends.cuda.matmul.fp32_precision = "ieee"
     torch.backends.cudnn.benchmark = True
-
-
-def _place(network: nn.Module, device: Device) -> nn.Module:
-    if device.dtype == torch.float32 and not device.is_cuda:
-        return network
-    return copy.deepcopy(network).to(device=device.torch_device, dtype=device.dtype)
-
-
-def to_input(windows: Sequence[Window], device: torch.device, dtype: torch.dtype) -> Tensor:
-    """uint8 `[h, w, 3]` each to channels-last `[N, 3, h, w]` in 0..1; they travel as bytes."""
-    if len(windows) == 1:
-        levels = np.require(windows[0][None], requirements=("C", "W"))  # torch warns of any other
-    else:
-        levels = np.stack(windows)
-    return to_pixels(torch.from_numpy(levels).to(device), dtype)
-
-
-def to_pixels(levels: Tensor, dtype: torch.dtype) -> Tensor:
-    """uint8 `[N, h, w, 3]` to channels-last `[N, 3, h, w]` in 0..1."""
-    return levels.permute(0, 3, 1, 2).to(dtype).div_(255)
-
-
-def to_windows(result: Tensor, reduce: int) -> list[Window]:
-    """The same, each window by itself in host memory."""
-    return list(to_levels(result, reduce).cpu().numpy())
-
-
-def to_levels(result: Tensor, reduce: int) -> Tensor:
-    """`[N, 3, h, w]`, which may be overwritten, to uint8 `[N, h / reduce, w / reduce, 3]`:
-    clamp, average, round.
-    """
-    pixels = result.float().clamp_(0, 1)
-    if reduce > 1:
-        pixels = F.avg_pool2d(pixels, reduce)
-    return pixels.mul_(255).add_(0.5).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
-
-
-def find_finite(result: Tensor) -> Tensor:
-    """Whether each of `[N, ...]` is finite throughout: bool `[N]`."""
-    return result.isfinite().flatten(1).all(1)

@@ -1,36 +1,97 @@
-"""Batches through a GPU: bytes up, network, bytes down, each in a stream of its own.
+"""Batches through an NVIDIA GPU: upload, network, download, each in a CUDA stream of its own.
 
-While one batch computes, the next is on its way up and the one before on its way down. A shape that
-comes a second time is captured in a graph: the device then runs all of a network's kernels by
-itself, where launching them one by one takes longer than small windows compute.
+While one batch computes, the next is uploaded and the one before downloaded. A shape that comes a
+second time is captured as a CUDA graph: the device then runs all of a network's kernels by itself,
+where launching them one by one takes longer than small windows compute.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar, cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from upscaled_models.backends.base import Window
-from upscaled_models.backends.torch.streams import Moment, Seam, Tensors
 
 MAX_GRAPHS: Final = 8
 """Graphs kept; each holds its input, and all share the memory between it and the result."""
 
 MAX_SEEN: Final = 256
-"""Shapes remembered that came once."""
+"""Shapes remembered that came once and are not captured yet."""
 
+Tensors = tuple[Tensor, ...]
+StreamName = Literal["upload", "compute", "download"]
 Key = tuple[tuple[int, ...], int]
 Value = TypeVar("Value")
 Compute = Callable[[Tensor, int], Tensors]
 
 
+class CudaStreams:
+    """The streams, events, pinned memory and CUDA graphs of one NVIDIA GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device: Final = device
+        self._streams: Final = {
+            name: torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+            for name in ("upload", "compute", "download")
+        }
+        self._pool: Final = torch.cuda.graph_pool_handle()
+
+    def make_pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """Allocate host memory that the GPU copies from and to by itself."""
+        return torch.empty(shape, dtype=dtype, pin_memory=True)
+
+    def on(self, stream: StreamName) -> AbstractContextManager[object]:
+        """Run the work of a block in that stream."""
+        return torch.cuda.stream(self._streams[stream])
+
+    def mark(self, stream: StreamName) -> torch.cuda.Event:
+        """Record an event behind the work that the stream has so far."""
+        return cast(torch.cuda.Event, self._streams[stream].record_event())
+
+    def wait(self, stream: StreamName, event: torch.cuda.Event) -> None:
+        """Let later work of the stream begin after the event; does not block the caller."""
+        self._streams[stream].wait_event(event)
+
+    def keep(self, tensor: Tensor, stream: StreamName) -> None:
+        """Keep the memory of a tensor of another stream until this stream's work is done."""
+        tensor.record_stream(self._streams[stream])
+
+    def capture(self, work: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
+        """Record `work` of the compute stream: what replays it, and where its results lie.
+
+        All graphs share one pool: they run one after the other in one stream, and the results of
+        each are copied out in that stream before the next. Warm-up runs in the same stream, so
+        that libraries make their handles and choose their kernels before anything is recorded.
+        """
+        with self.on("compute"):
+            work()
+        graph = torch.cuda.CUDAGraph()
+        with (
+            torch.cuda.device(self._device),
+            torch.cuda.graph(
+                graph,
+                pool=self._pool,
+                stream=self._streams["compute"],
+                capture_error_mode="thread_local",
+            ),
+        ):
+            results = work()
+        return graph.replay, results
+
+    def release(self) -> None:
+        """Give back memory that no tensor uses."""
+        torch.cuda.synchronize(self._device)
+        torch.cuda.empty_cache()
+
+
 @dataclass(frozen=True, slots=True)
 class Graph:
-    """Captured work. source: where its input is put; results: where its output lies."""
+    """A captured CUDA graph. source: where its input is put; results: where its output lies."""
 
     source: Tensor
     replay: Callable[[], None]
@@ -39,56 +100,56 @@ class Graph:
 
 @dataclass(frozen=True, slots=True)
 class Flight:
-    """A batch on its way: pinned host memory. `results` are not to be read before `landed`."""
+    """A batch on its way, in pinned host memory; read `results` only after `landed`."""
 
     sources: Tensor
     results: Tensors
-    landed: Moment
+    landed: torch.cuda.Event
 
 
 @dataclass(slots=True)
 class Pipeline:
     """Runs `compute` on `device`: uint8 `[N, h, w, 3]` and `reduce` to tensors of N along axis 0.
 
-    For one thread. Captured work reads the same memory each time it is done again, so `compute` may
-    depend on nothing but its arguments, and asks the device nothing.
+    To be used by one thread. A captured graph reads the same memory each time it is replayed, so
+    `compute` may depend on nothing but its arguments, and must not synchronise with the device.
     """
 
     compute: Compute
     device: torch.device
-    seam: Seam
+    streams: CudaStreams
     graphs: OrderedDict[Key, Graph] = field(default_factory=OrderedDict)
     seen: OrderedDict[Key, None] = field(default_factory=OrderedDict)
 
     @torch.inference_mode()
     def launch(self, windows: Sequence[Window], reduce: int) -> Flight:
-        """Set a batch going behind those under way.
+        """Queue a batch behind those under way.
 
         Raises:
-            torch.OutOfMemoryError: see `make_room`.
+            torch.OutOfMemoryError: the batch does not fit; `make_room` frees what graphs hold.
         """
-        seam = self.seam
-        sources = seam.make_pinned((len(windows), *windows[0].shape), torch.uint8)
+        streams = self.streams
+        sources = streams.make_pinned((len(windows), *windows[0].shape), torch.uint8)
         np.stack(windows, out=sources.numpy())
-        with seam.on("upload"):
+        with streams.on("upload"):
             levels = sources.to(self.device, non_blocking=True)
-        seam.wait("compute", seam.mark("upload"))
-        seam.keep(levels, "compute")
-        with seam.on("compute"):
+        streams.wait("compute", streams.mark("upload"))
+        streams.keep(levels, "compute")
+        with streams.on("compute"):
             computed = self._run(levels, reduce)
-        seam.wait("download", seam.mark("compute"))
+        streams.wait("download", streams.mark("compute"))
         results = tuple(self._download(each) for each in computed)
-        return Flight(sources, results, seam.mark("download"))
+        return Flight(sources, results, streams.mark("download"))
 
     def make_room(self) -> None:
-        """Let go of all graphs and of the memory they hold, so that a smaller batch finds room."""
+        """Drop all graphs and the memory they hold, so that a smaller batch fits."""
         self.graphs.clear()
-        self.seam.release()
+        self.streams.release()
 
     def _download(self, computed: Tensor) -> Tensor:
-        self.seam.keep(computed, "download")
-        result = self.seam.make_pinned(tuple(computed.shape), computed.dtype)
-        with self.seam.on("download"):
+        self.streams.keep(computed, "download")
+        result = self.streams.make_pinned(tuple(computed.shape), computed.dtype)
+        with self.streams.on("download"):
             return result.copy_(computed, non_blocking=True)
 
     def _run(self, levels: Tensor, reduce: int) -> Tensors:
@@ -107,12 +168,12 @@ class Pipeline:
 
     def _capture(self, levels: Tensor, reduce: int) -> Graph:
         source = levels.clone()
-        replay, results = self.seam.capture(lambda: self.compute(source, reduce))
+        replay, results = self.streams.capture(lambda: self.compute(source, reduce))
         return Graph(source, replay, results)
 
 
 def _remember(kept: OrderedDict[Key, Value], key: Key, value: Value, most: int) -> None:
-    """Keep the ones that came last."""
+    """Keep the `most` entries that were used last."""
     kept[key] = value
     kept.move_to_end(key)
     while len(kept) > most:

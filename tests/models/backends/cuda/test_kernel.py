@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from tests.models.backends.cuda.torch_launcher import from_planes, launch_with_torch
 from upscaled_models.backends.cuda.kernel import (
     Kernel,
-    KernelUnavailable,
     compile_cubin,
     definitions_of,
     digest,
@@ -27,6 +26,7 @@ from upscaled_models.backends.cuda.layout import (
 from upscaled_models.backends.cuda.networks import build_kernel_network, list_steps
 from upscaled_models.backends.cuda.step import Step, make_layer
 from upscaled_models.backends.cuda.tiling import choose_tiling
+from upscaled_models.errors import BackendUnavailable
 from upscaled_models.networks.rrdb import RRDBNet
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -146,7 +146,7 @@ def test_every_variant_compiles_for_the_gpus_it_is_meant_for(architecture: str) 
         assert tiling is not None
         try:
             code = compile_cubin(architecture, definitions_of(variant, tiling, torch.float16))
-        except KernelUnavailable as error:
+        except BackendUnavailable as error:
             if "does not compile" in str(error):
                 raise
             pytest.skip(f"NVIDIA's compiler is not here: {error}")

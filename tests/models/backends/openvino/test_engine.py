@@ -8,18 +8,19 @@ from numpy.typing import NDArray
 
 import upscaled_models.backends.openvino.engine as openvino_engine
 from tests.models.quantise.test_rounding import levels_of
-from upscaled.errors import InternalError
-from upscaled_models.backends.base import EngineOutOfMemory
+from tests.models.specs import spec_of
+from upscaled_models.backends.base import LoadedModel
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.openvino.engine import (
     OpenVinoEngine,
     OpenVinoPrecision,
-    build_openvino_engine,
+    open_openvino,
 )
 from upscaled_models.backends.openvino.graph import build_graph
 from upscaled_models.backends.openvino.layers import layers_of
 from upscaled_models.backends.openvino.runtime import compile_graph, has_fast_bfloat16
-from upscaled_models.backends.torch.engine import build_engine
+from upscaled_models.backends.torch.engine import open_torch
+from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
 from upscaled_models.families import Family, Shape
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
@@ -51,19 +52,13 @@ def engine_of(
     state = {key: value.numpy().copy() for key, value in network.state_dict().items()}
     if weights is not None:
         state = {key: np.full_like(value, weights) for key, value in state.items()}
-    exact = build_engine(
-        network,
-        replace(CPU, threads=threads),
-        model="any",
-        native_scale=4,
-        window_px=64,
-        halo_px=5,
-        multiple_px=1,
-    )
+    model = LoadedModel(spec_of("any", family, shape), network, window_px=64)
+    exact = open_torch(model, replace(CPU, threads=threads))
     layers = layers_of(state)
     if precision == "int8":
         layers = round_layers(state, levels_of(state), (FIRST, *TAIL))
-    return build_openvino_engine(exact, family, shape, layers, precision, window_px=64, batch=4)
+    engine = open_openvino(model, exact, layers, precision)
+    return engine.sized(window_px=64, batch=4, proof="")
 
 
 def draw_window(height: int = 32, width: int = 64, seed: int = 1) -> NDArray[np.uint8]:
@@ -93,15 +88,17 @@ def test_two_batches_may_be_under_way() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_aside_it_gives_the_same_pixels_on_half_of_the_cores(precision: OpenVinoPrecision) -> None:
+def test_its_concurrent_engine_gives_the_same_pixels_on_half_of_the_cores(
+    precision: OpenVinoPrecision,
+) -> None:
     if precision == "bfloat16" and not has_fast_bfloat16():
         pytest.skip("this CPU has no bfloat16 of its own")
     engine = engine_of(precision=precision, threads=4)
-    assert (engine.graphs.threads, engine.aside.graphs.threads) == (4, 2)
-    assert engine_of().aside.graphs.threads == 1
+    assert (engine.graphs.threads, engine.concurrent.graphs.threads) == (4, 2)
+    assert engine_of().concurrent.graphs.threads == 1
     window = draw_window()
     (expected,) = engine.start([window]).finish()
-    np.testing.assert_array_equal(engine.aside.start([window]).finish()[0], expected)
+    np.testing.assert_array_equal(engine.concurrent.start([window]).finish()[0], expected)
 
 
 def test_a_window_may_be_written_over_once_it_is_started() -> None:
@@ -143,7 +140,7 @@ def test_a_result_that_is_not_finite_is_computed_again_by_torch() -> None:
 
 
 def test_a_strict_engine_refuses_a_result_that_is_not_finite() -> None:
-    with pytest.raises(InternalError):
+    with pytest.raises(ResultNotFinite):
         engine_of(weights=1e30).strict().start([draw_window()]).finish()
 
 
@@ -248,7 +245,7 @@ def test_a_tail_in_strips_gives_what_one_graph_gives(
 
 def test_a_network_whose_trunk_is_folded_goes_through_its_tail_too() -> None:
     shape = rrdb_shape(scale=2, num_block=1, num_feat=16, num_grow_ch=8)
-    engine = replace(engine_of("rrdb", shape), shape_step_px=2)
+    engine = engine_of("rrdb", shape)
     window = draw_window(64, 96)
     (expected,) = engine.exact.start([window]).finish()
     (got,) = engine.start([window]).finish()
@@ -283,7 +280,7 @@ class _Exhausted:
 
 def test_its_label_says_what_it_computes_in() -> None:
     engine = engine_of()
-    assert engine.label == "openvino float32"
+    assert engine.info.label == "openvino float32"
     sized = engine.strict().sized(window_px=96, batch=2, proof="57 dB")
-    assert (sized.window_px, sized.batch, sized.proof) == (96, 2, "57 dB")
+    assert (sized.info.window_px, sized.info.batch, sized.info.proof) == (96, 2, "57 dB")
     assert not sized.is_strict

@@ -10,9 +10,10 @@ from tests.models.backends.torch.test_engine import CPU, CPU_HALF, Nearest, Over
 from tests.models.backends.torch.test_engine import engine_of as torch_engine_of
 from tests.models.backends.torch.test_pipeline import engine_of as pipelined_engine_of
 from tests.models.backends.torch.test_pipeline import needs_cuda
-from upscaled.errors import InternalError
+from tests.models.specs import loaded
 from upscaled_models.backends.device import Device
-from upscaled_models.backends.torch.engine import TorchEngine, build_engine
+from upscaled_models.backends.torch.engine import TorchEngine, open_torch
+from upscaled_models.errors import ResultNotFinite
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.weights import build_network
 
@@ -63,16 +64,14 @@ def test_a_short_type_is_never_used() -> None:
 
 
 def test_what_is_not_finite_is_an_error_never_a_picture() -> None:
-    with pytest.raises(InternalError):
+    with pytest.raises(ResultNotFinite):
         torch_engine_of(Overflows(always=True), native_scale=1).start([deep_noise()])
 
 
 def plain_engine(device: Device) -> TorchEngine:
     torch.manual_seed(7)
     network = build_network("plain", plain_shape(scale=4, layers=2, features=8))
-    return build_engine(
-        network, device, model="any", native_scale=4, window_px=64, halo_px=5, multiple_px=1
-    )
+    return open_torch(loaded(network, native_scale=4), device)
 
 
 def test_a_networks_result_is_what_float64_makes_of_it_to_the_level() -> None:

@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from upscaled.errors import InternalError
-from upscaled_models.backends.base import EngineOutOfMemory
+from tests.models.specs import loaded
 from upscaled_models.backends.device import Device
-from upscaled_models.backends.torch.engine import TorchEngine, build_engine, to_input, to_windows
+from upscaled_models.backends.torch.engine import TorchEngine, open_torch
+from upscaled_models.backends.torch.windows import to_input, to_windows
+from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
 
 CPU = Device(torch.device("cpu"), torch.float32, threads=1)
 CPU_HALF = Device(torch.device("cpu"), torch.bfloat16, threads=1)
@@ -47,26 +48,19 @@ class Overflows(nn.Module):
     def __init__(self, always: bool = False) -> None:
         super().__init__()
         self.always = always
+        self.weight = nn.Parameter(torch.ones(1))
         self.runs: list[torch.dtype] = []
 
     def forward(self, x: Tensor) -> Tensor:
-        self.runs.append(x.dtype)
-        if self.always or x.dtype != torch.float32:
+        self.runs.append(self.weight.dtype)
+        if self.always or self.weight.dtype != torch.float32:
             x = x.clone()
             x[0, 0, 0, 0] = float("nan")
         return x
 
 
 def engine_of(network: nn.Module, device: Device = CPU, native_scale: int = 2) -> TorchEngine:
-    return build_engine(
-        network,
-        device,
-        model="test",
-        native_scale=native_scale,
-        window_px=64,
-        halo_px=0,
-        multiple_px=1,
-    )
+    return open_torch(loaded(network, native_scale=native_scale), device)
 
 
 def noise(height: int = 11, width: int = 7, seed: int = 0) -> NDArray[np.uint8]:
@@ -81,11 +75,11 @@ def test_every_level_comes_back_as_itself() -> None:
         assert np.array_equal(result, levels), device
 
 
-def test_a_cpu_takes_small_windows_aside_and_a_gpu_does_not() -> None:
+def test_a_cpu_computes_small_windows_in_a_second_thread_and_a_gpu_does_not() -> None:
     engine = engine_of(Nearest())
-    assert engine.aside is engine
+    assert engine.concurrent is engine
     gpu = replace(CPU, torch_device=torch.device("cuda"))
-    assert replace(engine, device=gpu).aside is None
+    assert replace(engine, device=gpu).concurrent is None
 
 
 def test_results_are_in_order_in_rgb_and_contiguous() -> None:
@@ -135,7 +129,7 @@ def test_reducing_averages_after_it_clamps() -> None:
 
 
 def test_a_window_goes_up_as_bytes_and_channels_last() -> None:
-    tensor = to_input([noise(5, 6)], torch.device("cpu"), torch.float32)
+    tensor = to_input([noise(5, 6)], torch.device("cpu"))
 
     assert tensor.shape == (1, 3, 5, 6)
     assert tensor.is_contiguous(memory_format=torch.channels_last)
@@ -162,7 +156,7 @@ def test_what_overflows_in_a_short_type_is_computed_again_in_float32() -> None:
 
 def test_what_is_not_finite_in_float32_either_is_an_error_never_a_picture() -> None:
     for device in (CPU, CPU_HALF):
-        with pytest.raises(InternalError):
+        with pytest.raises(ResultNotFinite):
             engine_of(Overflows(always=True), device, native_scale=1).start([noise()]).finish()
 
 
@@ -176,7 +170,7 @@ class Full(nn.Module):
 
 
 @pytest.mark.parametrize("error", [torch.OutOfMemoryError("full"), MemoryError()])
-def test_out_of_memory_is_told_by_its_own_class(error: Exception) -> None:
+def test_out_of_memory_is_recognised_by_its_class(error: Exception) -> None:
     with pytest.raises(EngineOutOfMemory):
         engine_of(Full(error)).start([noise()]).finish()
 
@@ -188,7 +182,8 @@ def test_other_errors_are_not_taken_for_out_of_memory() -> None:
 
 def test_a_batch_is_what_its_windows_are_alone_in_their_order() -> None:
     torch.manual_seed(0)
-    engine = replace(engine_of(nn.Conv2d(3, 3, 3, padding=1), native_scale=1), batch=3)
+    one = engine_of(nn.Conv2d(3, 3, 3, padding=1), native_scale=1)
+    engine = one.sized(window_px=64, batch=3, proof="")
     windows = [noise(seed=seed) for seed in range(3)]
 
     together = engine.start(windows).finish()
@@ -220,11 +215,11 @@ def test_what_is_asked_for_exactly_is_computed_in_float32() -> None:
 
 
 def test_the_label_says_what_runs_and_in_which_precision() -> None:
-    assert engine_of(Nearest()).label == "torch float32"
-    assert engine_of(Nearest(), CPU_HALF).label == "torch bfloat16"
+    assert engine_of(Nearest()).info.label == "torch float32"
+    assert engine_of(Nearest(), CPU_HALF).info.label == "torch bfloat16"
 
 
-def test_whichever_thread_calls_computes_on_the_engines_threads() -> None:
+def test_every_calling_thread_computes_on_the_engines_threads() -> None:
     class Asked(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             numbers.append(torch.get_num_threads())

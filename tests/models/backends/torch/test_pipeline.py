@@ -1,7 +1,9 @@
-"""The way of batches through a GPU, run where there may be none: everything but the streams."""
+"""Batches through a GPU, run where there may be none: everything but the streams."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -9,30 +11,66 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from upscaled.errors import InternalError
-from upscaled_models.backends.base import EngineOutOfMemory
+from tests.models.specs import loaded
 from upscaled_models.backends.device import Device
-from upscaled_models.backends.torch.engine import TorchEngine, build_engine, make_pipeline
-from upscaled_models.backends.torch.pipeline import MAX_GRAPHS, Pipeline
-from upscaled_models.backends.torch.streams import CudaSeam, InlineSeam, Seam, Tensors
+from upscaled_models.backends.torch.engine import TorchEngine, make_pipeline, open_torch
+from upscaled_models.backends.torch.pipeline import (
+    MAX_GRAPHS,
+    CudaStreams,
+    Pipeline,
+    StreamName,
+    Tensors,
+)
+from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-SEAMS = [
+DEVICES = [
     pytest.param("cpu", id="inline"),
     pytest.param("cuda", id="cuda", marks=needs_cuda),
 ]
 
 
-class CountingSeam(InlineSeam):
-    """Tells what was captured and released."""
+class Past:
+    """An event that is over."""
+
+    def query(self) -> bool:
+        return True
+
+    def synchronize(self) -> None:
+        """Nothing is left to wait for."""
+
+
+class InlineStreams(CudaStreams):
+    """No streams: work is done, on any device, when its call returns. Counts what is captured."""
 
     def __init__(self) -> None:
         self.captures = 0
         self.releases = 0
 
+    def make_pinned(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        return torch.empty(shape, dtype=dtype)
+
+    def on(self, stream: StreamName) -> AbstractContextManager[object]:
+        return nullcontext()
+
+    def mark(self, stream: StreamName) -> torch.cuda.Event:
+        return cast(torch.cuda.Event, Past())
+
+    def wait(self, stream: StreamName, event: torch.cuda.Event) -> None:
+        event.synchronize()
+
+    def keep(self, tensor: Tensor, stream: StreamName) -> None:
+        """Nothing is given away early."""
+
     def capture(self, work: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
         self.captures += 1
-        return super().capture(work)
+        results = work()
+
+        def replay() -> None:
+            for result, again in zip(results, work(), strict=True):
+                result.copy_(again)
+
+        return replay, results
 
     def release(self) -> None:
         self.releases += 1
@@ -42,15 +80,15 @@ def window(height: int = 8, width: int = 6, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def engine_of(network: nn.Module, seam: Seam | None = None, where: str = "cpu") -> TorchEngine:
+def engine_of(
+    network: nn.Module, streams: CudaStreams | None = None, where: str = "cpu"
+) -> TorchEngine:
     """An engine as CUDA's, with a pipeline, on the CPU or on CUDA."""
     device = Device(torch.device(where), torch.float32, threads=1)
-    engine = build_engine(
-        network, device, model="test", native_scale=1, window_px=64, halo_px=0, multiple_px=1
-    )
+    engine = open_torch(loaded(network, native_scale=1), device)
     if where == "cuda":
         return engine
-    pipeline = make_pipeline(engine.network, device, torch.float32, seam or InlineSeam())
+    pipeline = make_pipeline(engine.network, device, streams or InlineStreams())
     return replace(engine, pipeline=pipeline)
 
 
@@ -59,8 +97,10 @@ def convolution() -> nn.Module:
     return nn.Conv2d(3, 3, 3, padding=1)
 
 
-@pytest.mark.parametrize("where", SEAMS)
-def test_first_captured_and_replayed_batches_are_what_the_plain_way_gives(where: str) -> None:
+@pytest.mark.parametrize("where", DEVICES)
+def test_first_captured_and_replayed_batches_are_those_of_an_engine_without_a_pipeline(
+    where: str,
+) -> None:
     engine = engine_of(convolution(), where=where)
     plain = replace(engine, pipeline=None)
 
@@ -73,7 +113,7 @@ def test_first_captured_and_replayed_batches_are_what_the_plain_way_gives(where:
                 assert np.abs(result.astype(int) - right).max() <= (where == "cuda")
 
 
-@pytest.mark.parametrize("where", SEAMS)
+@pytest.mark.parametrize("where", DEVICES)
 def test_batches_that_are_finished_late_and_in_any_order_keep_their_own_results(where: str) -> None:
     engine = engine_of(nn.Identity(), where=where)
     windows = [window(8 + seed % 2, 6, seed) for seed in range(8)]
@@ -98,22 +138,22 @@ def test_sources_may_be_overwritten_once_a_batch_is_started() -> None:
 
 
 def test_a_shape_is_captured_when_it_comes_again_and_once() -> None:
-    seam = CountingSeam()
-    engine = engine_of(nn.Identity(), seam)
+    streams = InlineStreams()
+    engine = engine_of(nn.Identity(), streams)
 
     counts = []
     for _ in range(4):
         engine.start([window()]).finish()
-        counts.append(seam.captures)
+        counts.append(streams.captures)
     engine.start([window(), window()]).finish()
 
     assert counts == [0, 1, 1, 1]
-    assert seam.captures == 1
+    assert streams.captures == 1
 
 
 def test_only_the_graphs_that_were_used_last_are_kept() -> None:
-    seam = CountingSeam()
-    engine = engine_of(nn.Identity(), seam)
+    streams = InlineStreams()
+    engine = engine_of(nn.Identity(), streams)
     sides = range(1, MAX_GRAPHS + 2)
     for side in sides:
         for _ in range(2):
@@ -122,9 +162,9 @@ def test_only_the_graphs_that_were_used_last_are_kept() -> None:
     assert len(engine.pipeline.graphs) == MAX_GRAPHS
 
     engine.start([window(sides[-1], sides[-1])]).finish()
-    assert seam.captures == len(sides)
+    assert streams.captures == len(sides)
     engine.start([window(1, 1)]).finish()
-    assert seam.captures == len(sides) + 1
+    assert streams.captures == len(sides) + 1
 
 
 class Full(nn.Module):
@@ -136,9 +176,9 @@ class Full(nn.Module):
         return x
 
 
-def test_without_room_graphs_are_given_up_and_the_next_smaller_batch_goes_on() -> None:
-    seam = CountingSeam()
-    engine = engine_of(Full(), seam)
+def test_out_of_memory_frees_the_graphs_and_a_smaller_batch_then_works() -> None:
+    streams = InlineStreams()
+    engine = engine_of(Full(), streams)
     for _ in range(2):
         engine.start([window()]).finish()
     assert isinstance(engine.pipeline, Pipeline)
@@ -147,7 +187,7 @@ def test_without_room_graphs_are_given_up_and_the_next_smaller_batch_goes_on() -
     with pytest.raises(EngineOutOfMemory):
         engine.start([window(), window()])
 
-    assert (len(engine.pipeline.graphs), seam.releases) == (0, 1)
+    assert (len(engine.pipeline.graphs), streams.releases) == (0, 1)
     assert np.array_equal(engine.start([window()]).finish()[0], window())
 
 
@@ -167,13 +207,13 @@ def test_windows_that_are_not_finite_are_computed_again_or_refused() -> None:
 
     assert np.array_equal(results[0], good)
     assert np.array_equal(results[1], bad)
-    with pytest.raises(InternalError):
+    with pytest.raises(ResultNotFinite):
         engine.strict().start([good, bad]).finish()
 
 
 @needs_cuda
-def test_a_cuda_device_gets_the_real_seam() -> None:
+def test_a_cuda_device_gets_streams() -> None:
     engine = engine_of(convolution(), where="cuda")
 
     assert engine.pipeline is not None
-    assert isinstance(engine.pipeline.seam, CudaSeam)
+    assert isinstance(engine.pipeline.streams, CudaStreams)

@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 
 from scripts.evaluation.measure import read_truths
 from scripts.evaluation.metrics import acutance
+from tests.service.opened import open_engine
 from tests.service.upscale.box_engine import BoxEngine, stream_of
 from upscaled.config import Settings
 from upscaled.image.types import Image
-from upscaled.upscale.engines import open_engine
 from upscaled.upscale.loop import upscale
 from upscaled.upscale.post_process.pattern_correction import REACH_PX, PatternCorrection
 from upscaled.upscale.post_process.steps import PostProcessing, choose_post_processing
@@ -84,7 +84,7 @@ def shipped(scale: int) -> Engine:
 def upscaled(source: Pixels, scale: int, *, is_corrected: bool = True) -> Pixels:
     """Through the shipped network, as the service does it."""
     engine = shipped(scale)
-    care = choose_post_processing(engine.model, Settings(colour_lock=is_corrected))
+    care = choose_post_processing(engine.info.model, Settings(colour_lock=is_corrected))
     with stream_of(engine) as stream:
         result = upscale(Image(source), scale, stream, on_tile=ignore, care=care)
     return np.asarray(result.rgb, np.uint8)

@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 
 from tests.models.autotune.fakes import FakeEngine, FakeMeter, candidate
-from upscaled_models.autotune.attempts import Attempts
 from upscaled_models.autotune.race import drive
-from upscaled_models.autotune.search import MAX_DEATHS, UNHURRIED, Options, Sizes, tune
+from upscaled_models.autotune.search import IDLE, SearchSpace, Sizes, tune
+from upscaled_models.autotune.trial import MAX_DEATHS, Attempts
 
 DIES = """
 import os, sys
 from pathlib import Path
-from upscaled_models.autotune.attempts import Attempts
+from upscaled_models.autotune.trial import Attempts
 with Attempts(Path(sys.argv[1])).trying("fake int8"):
     os._exit(4)
 """
@@ -30,8 +30,8 @@ def test_a_candidate_that_ends_the_process_again_and_again_is_tried_no_more(tmp_
         assert Attempts(path).deaths("fake int8") == deaths
 
     float32 = candidate(FakeEngine(seconds_per_px=1e-6), "float32")
-    options = Options(float32, [candidate(deadly)], Sizes((64,), (1,)))
-    choice, _ = drive(tune(options, FakeMeter(), UNHURRIED, Attempts(path)))
+    space = SearchSpace(float32, [candidate(deadly)], Sizes((64,), (1,)))
+    choice, _ = drive(tune(space, FakeMeter(), IDLE, Attempts(path)))
 
     assert deadly.asked == []
     assert choice.refused == {"fake int8 on 1 threads": f"ended the process {MAX_DEATHS} times"}

@@ -1,4 +1,4 @@
-"""How far a candidate's picture is from float32's, and whether that is near enough."""
+"""The accuracy check: how far a picture is from float32's, and whether that is near enough."""
 
 import math
 from collections.abc import Sequence
@@ -12,22 +12,23 @@ from upscaled_models.backends.base import Window
 from upscaled_models.quantise.record import MIN_PSNR_DB
 
 MAX_MEAN_SHIFT: Final = 0.5
-"""In levels of 255, of any picture's mean colour: what is evenly too dark is wrong at any PSNR."""
+"""Limit on the shift of any picture's mean colour, in levels of 255: a picture that is evenly too
+dark is wrong at any PSNR."""
 
 MAX_FLAT_SHIFT: Final = 1.0
-"""The same of a flat colour. One that lies between two levels is rounded to either: that alone is a
-whole level all over, for an error of next to nothing."""
+"""The same limit for a flat colour. A colour between two levels may be rounded to either, a whole
+level everywhere for a tiny error."""
 
 MAX_FLAT_LEVELS: Final = 4
 """Most that any pixel of a flat colour may be off, where float32 itself does not keep it flat."""
 
 MAX_PSNR_DB: Final = 120.0
-"""Stands for "the same"; a number, so that it can be stored and compared."""
+"""Stands for equal pictures: a number, so that it can be stored and compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """How near to float32 a candidate must come on the autotuner's own pictures.
+    """How near to float32's picture a candidate must come on the autotuner's own pictures.
 
     are_flats_checked: whether flat colours must come back as float32 gives them. max_mean_shift: in
     levels of 255, of any picture's mean colour.
@@ -43,16 +44,16 @@ INT8_MARGIN_DB: Final = 1.0
 INT8_BARS: Final = {
     precision: Bar(least_db - INT8_MARGIN_DB) for precision, least_db in MIN_PSNR_DB.items()
 }
-"""Of a model in 8 bits that invents no texture: what its recorded proof had to reach, but for what
-two small pictures scatter around the many of that proof (upscaled-x4: 47.1 dB there, 46.4 here).
+"""Bars of a model in 8 bits that invents no texture: what its recorded proof had to reach, less the
+scatter of two small pictures around the many of that proof (upscaled-x4: 47.1 dB there, 46.4 here).
 """
 
 RECORDED_BAR: Final = Bar(25.0, are_flats_checked=False, max_mean_shift=4.0)
-"""Of a model in 8 bits whose recorded proof was made against the truth. Texture that a network
-invents is chaotic, so decibels against float32 in one small picture say little. x4plus in 8 bits:
-40 dB on photographs, 37.7 on the photograph here, but 26.7 in the drawing's glaring colours, where
-its mean blue is off by 2.7 levels before colour correction, which sets that right. Both together
-are at 29.3 dB; what a broken backend computes is far below 25."""
+"""Bar of a model in 8 bits whose recorded proof was made against the true pictures. Texture that a
+network invents is chaotic, so decibels against float32 in one small picture say little. x4plus in 8
+bits: 40 dB on photographs, 37.7 on the photograph here, but 26.7 in the drawing's glaring colours,
+where its mean blue is off by 2.7 levels before colour correction, which sets that right. Both
+together are at 29.3 dB; what a broken backend computes is far below 25."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +76,7 @@ class Proof:
     is_black: bool
 
     def find_fault(self, bar: Bar) -> str:
-        """Why a candidate that has to reach `bar` may not be chosen; empty if it may."""
+        """Say why a candidate that must reach `bar` may not be chosen; empty if it may."""
         if self.is_black:
             return "black"
         if self.mean_shift > bar.max_mean_shift:
@@ -128,7 +129,7 @@ def prove(
     flat_errors = [_difference(a, b) for a, b in zip(expected_flats, got_flats, strict=True)]
     squares = float(np.mean([np.square(error).mean() for error in errors]))
     return Proof(
-        psnr_db=min(MAX_PSNR_DB, 10 * math.log10(255**2 / squares)) if squares else MAX_PSNR_DB,
+        psnr_db=psnr_db(squares),
         largest=int(max(np.abs(error).max() for error in errors)),
         mean=float(np.mean([np.abs(error).mean() for error in errors])),
         mean_shift=max(_mean_shift(error) for error in errors),
@@ -141,6 +142,13 @@ def prove(
         ),
         is_black=any(a.any() and not b.any() for a, b in zip(expected, got, strict=True)),
     )
+
+
+def psnr_db(mean_square: float) -> float:
+    """Return the peak signal-to-noise ratio in dB of a mean square error in levels of 255."""
+    if not mean_square:
+        return MAX_PSNR_DB
+    return min(MAX_PSNR_DB, 10 * math.log10(255**2 / mean_square))
 
 
 def _difference(expected: Window, got: Window) -> NDArray[np.float64]:

@@ -6,14 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from upscaled_models.autotune import openvino_candidates
-from upscaled_models.autotune.defaults import EXACT_8_BITS, InstructionSet
+from upscaled_models.autotune import candidates
+from upscaled_models.autotune.candidates import Candidate, list_candidates
+from upscaled_models.backends.base import LoadedModel
 from upscaled_models.backends.device import Device
-from upscaled_models.backends.loaded import LoadedModel
 from upscaled_models.backends.openvino.runtime import has_fast_bfloat16
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.realplksr import realplksr_shape
 from upscaled_models.files import hash_file
+from upscaled_models.processor import EXACT_8_BITS, InstructionSet
 from upscaled_models.quantise.pictures import draw_pictures
 from upscaled_models.quantise.prepare import quantise
 from upscaled_models.quantise.record import (
@@ -27,7 +28,6 @@ from upscaled_models.quantise.record import (
 from upscaled_models.registry import DEFAULT_DIR, describe_model, read_default_models
 from upscaled_models.weights import load_network
 
-list_openvino = openvino_candidates.openvino_candidates
 CPU = Device(torch.device("cpu"), torch.float32, threads=1)
 SHAPE = plain_shape(scale=2, layers=1, features=4)
 
@@ -62,6 +62,11 @@ def quantised(model: LoadedModel) -> LoadedModel:
     assert model.weights is not None
     quantise(model.spec, model.weights, None, steps=0, say=ignore, progress=ignore)
     return model
+
+
+def list_openvino(model: LoadedModel, device: Device, precision: str) -> list[Candidate]:
+    listed = list_candidates(model, device, precision)
+    return [each for each in listed if each.backend == "openvino"]
 
 
 def labels(model: LoadedModel, precision: str) -> list[str]:
@@ -121,7 +126,7 @@ def test_the_recorded_proof_decides_in_which_precision_8_bits_are_tried(
 def test_where_8_bit_sums_may_saturate_a_small_picture_is_no_proof_of_texture(
     model: LoadedModel, instructions: InstructionSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(openvino_candidates, "find_instruction_set", lambda: instructions)
+    monkeypatch.setattr(candidates, "find_instruction_set", lambda: instructions)
     faithful = recorded(model, 60.0)
     vivid = replace(faithful, spec=replace(faithful.spec, family="rrdb"))
     assert "openvino int8" in labels(faithful, "auto")
@@ -160,7 +165,7 @@ def test_what_is_opened_gives_nearly_the_float32_picture(model: LoadedModel) -> 
         engine = candidate.open()
         (got,) = engine.start([window]).finish()
         (exact,) = engine.start([window], is_exact=True).finish()
-        assert engine.label == candidate.label
+        assert engine.info.label == candidate.label
         assert np.square(got.astype(int) - exact).mean() < 6.5  # 40 dB
 
 

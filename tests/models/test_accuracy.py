@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from upscaled_models.autotune.accuracy import FLOAT_BARS, RECORDED_BAR, Proof, prove
+from upscaled_models.accuracy import FLOAT_BARS, RECORDED_BAR, Proof, prove
 from upscaled_models.backends.base import Window
 
 RAMP = np.linspace(0, 255, 3 * 32 * 32).reshape(32, 32, 3).astype(np.uint8)
