@@ -26,6 +26,7 @@ from upscaled.errors import (
     UnsupportedImageFormat,
 )
 from upscaled.image.header import read_header
+from upscaled.image.output import OutputSpec, decide_output
 from upscaled.image.types import Header
 from upscaled.upscale.model_choice import rungs_for
 from upscaled.upscale.result import Result
@@ -115,14 +116,20 @@ class FileUpscaler:
         )
         self._refuse_too_large(header)
         content = hashlib.sha256(data).digest()
-        names = self._names(source, path, header)
-        mark = self._fingerprint(header)
+        output = decide_output(
+            header,
+            self.scale,
+            keeps_depth=self.settings.deep_png,
+            max_side_px=MAX_RESULT_SIDE_PX,
+        )
+        names = self._names(source, path, output)
+        mark = self._fingerprint(header, output)
         taken = self.store.take(path, content, mark, names)
         if isinstance(taken, Found):
             return _of_made(replace(outcome, result=taken.target), taken.made)
         try:
             outcome = replace(outcome, result=taken.target)
-            return self._fill(taken, data, content, mark, header, outcome)
+            return self._fill(taken, data, content, mark, output, outcome)
         except BaseException:
             with suppress(JournalUnusable):  # the next run clears the row away
                 self.store.give_back(taken)
@@ -134,7 +141,7 @@ class FileUpscaler:
         data: bytes,
         content: bytes,
         mark: bytes,
-        header: Header,
+        output: OutputSpec,
         outcome: Outcome,
     ) -> Outcome:
         """The place filled with what the network makes, or with a copy of what it made before."""
@@ -142,7 +149,7 @@ class FileUpscaler:
             made, result = alike
             outcome = replace(outcome, kind=Kind.COPIED)
         else:
-            upscaled = self._upscale(outcome.source, data, header)
+            upscaled = self._upscale(outcome.source, data, output)
             made, result = _describe(upscaled, content, mark), upscaled.data
             outcome = replace(
                 outcome,
@@ -155,32 +162,26 @@ class FileUpscaler:
         self.store.fill(taken, made)
         return _of_made(outcome, made)
 
-    def _upscale(self, path: Path, data: bytes, header: Header) -> Result:
+    def _upscale(self, path: Path, data: bytes, output: OutputSpec) -> Result:
         def on_tile(done: int, total: int) -> None:
             self.on_part(path, done / max(1, total))
 
-        weight = 2 if self._is_deep(header) else 1
-        result_px = header.width_px * header.height_px * self.scale**2 * weight
-        with self.room.take(result_px), self.stop.reaching() as cancellation:
+        with self.room.take(output.canvas_px), self.stop.reaching() as cancellation:
             return self.upscaler.upscale(
                 data,
                 self.scale,
                 on_tile=on_tile,
                 cancellation=cancellation,
-                max_output_side_px=MAX_RESULT_SIDE_PX,
+                output=output,
             )
 
-    def _fingerprint(self, header: Header) -> bytes:
+    def _fingerprint(self, header: Header, output: OutputSpec) -> bytes:
         """All that the file's result depends on beside its content."""
         ladder = self.upscaler.ladders[self.scale]
         px = header.width_px * header.height_px
-        rungs = rungs_for(ladder, px, is_deep=self._is_deep(header))
+        rungs = rungs_for(ladder, px, is_deep=output.is_deep)
         find = ModelStore(self.settings.models_dir).find
         return fingerprint(self.settings, self.scale, rungs, find)
-
-    def _is_deep(self, header: Header) -> bool:
-        """Whether its result has 16 bits a channel."""
-        return header.is_deep and (header.has_alpha or self.settings.deep_png)
 
     def _prove_engine(self) -> None:
         """After some errors of a device every further call fails: then no file need be tried."""
@@ -197,11 +198,9 @@ class FileUpscaler:
                 f"{MAX_RESULT_SIDE_PX} px at scale {self.scale}"
             )
 
-    def _names(self, source: Source, path: Path, header: Header) -> Iterator[PurePath]:
+    def _names(self, source: Source, path: Path, output: OutputSpec) -> Iterator[PurePath]:
         folder = self.store.place_of(path, source.place)
-        is_png = header.has_alpha or self._is_deep(header)
-        ending = "png" if is_png else "jpg"
-        return (folder / name for name in candidate_names(path.name, self.scale, ending))
+        return (folder / name for name in candidate_names(path.name, self.scale, output.suffix))
 
 
 @contextmanager

@@ -68,6 +68,15 @@ class Image:
     jpeg_quality: int | None = None
 
     @property
+    def has_alpha(self) -> bool:
+        return self.alpha is not None
+
+    @property
+    def is_deep(self) -> bool:
+        """Whether a channel has 16 bits."""
+        return self.rgb.dtype.itemsize == 2
+
+    @property
     def height_px(self) -> int:
         return int(self.rgb.shape[0])
 

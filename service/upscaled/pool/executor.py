@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from upscaled.image.output import OutputSpec
 from upscaled.pool.stats import PoolFigures
 
 OnTile = Callable[[int, int], None]
@@ -25,7 +26,7 @@ class UpscaleRequest:
 
     `scale` is 2 or 4. `width_px` and `height_px` are the probed upright size of the source: with
     the scale they give the cost in trunk pixels, by which the queue estimates its waiting time.
-    `is_deep`: its result has 16 bits a channel.
+    `output`: what its result is to be.
     `model`: the one that the client names; "" for the worker's own choice.
     `key_id`: the API key that sent it; the queue and the workers are shared fairly between keys.
     `on_tile` hears how far the work is.
@@ -35,15 +36,20 @@ class UpscaleRequest:
     scale: int
     width_px: int
     height_px: int
+    output: OutputSpec
     on_tile: OnTile = field(default=_ignore_tile, compare=False, repr=False)
-    is_deep: bool = False
     key_id: int = 0
     model: str = ""
 
     @property
+    def is_deep(self) -> bool:
+        """Whether its result has 16 bits a channel."""
+        return self.output.is_deep
+
+    @property
     def result_px(self) -> int:
         """Pixels of the canvas that a worker keeps for it; deep ones count twice, as they weigh."""
-        return self.width_px * self.height_px * self.scale**2 * (2 if self.is_deep else 1)
+        return self.output.canvas_px
 
 
 @dataclass(frozen=True, slots=True)

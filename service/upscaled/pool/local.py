@@ -223,6 +223,7 @@ class LocalPool:
             job=next(self._jobs),
             request_id=request.request_id,
             scale=request.scale,
+            output=request.output,
             key_id=request.key_id,
             model=request.model,
         )

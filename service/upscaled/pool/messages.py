@@ -16,6 +16,7 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
+from upscaled.image.output import OutputSpec
 from upscaled.pool.stats import WorkerFigures
 from upscaled.upscale.model_choice import Rung
 
@@ -35,6 +36,7 @@ class Job(_Message):
     """One image to upscale; its encoded bytes are the payload.
 
     `key_id`: the API key that sent it; the images of one key share what it gets of the device.
+    `output`: what its result is to be, decided from its header.
     `model`: the one that was asked for by name; "" for the best this machine can afford.
     """
 
@@ -42,6 +44,7 @@ class Job(_Message):
     job: int
     request_id: str
     scale: int
+    output: OutputSpec
     key_id: int = 0
     model: str = ""
 

@@ -10,6 +10,7 @@ from typing import Final
 from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
 from upscaled.image.decode import decode_file
 from upscaled.image.encode import Encoder
+from upscaled.image.output import OutputSpec, decide_output
 from upscaled.image.pixels import rounded
 from upscaled.image.types import Image
 from upscaled.upscale.fit import fit, scale_to_run
@@ -58,17 +59,19 @@ def run_job(
     settings: Settings,
     on_tile: OnTile,
     *,
+    output: OutputSpec | None = None,
     decode: Decode = decode_file,
     strips_pool: ThreadPoolExecutor | None = None,
-    max_output_side_px: int = MAX_OUTPUT_SIDE_PX,
 ) -> Result:
     """Decode, upscale and encode one image.
 
     Args:
         source: a JPEG, PNG or WebP file.
-        scale: 2 or 4; a result longer than `max_output_side_px` is scaled down to it.
+        scale: 2 or 4.
         open_streams: chooses and opens what the image goes through.
         on_tile: see `upscaled.upscale.loop.upscale`.
+        output: what the result is to be, decided from the file's header; None: as the decoded
+            picture asks for, and no longer than `MAX_OUTPUT_SIDE_PX`.
         decode: what makes pixels of the source; raises the refusals below.
         strips_pool: threads that look after results, where cores have nothing better to do.
 
@@ -80,12 +83,18 @@ def run_job(
     started = time.perf_counter()
     image = decode(source)
     decoded = time.perf_counter()
-    longest_px = max(image.width_px, image.height_px)
-    is_too_long = longest_px * scale > max_output_side_px
-    gain = max_output_side_px / longest_px if is_too_long else scale
-    image = _with_what_goes_on(image, gain, settings)
-    run_scale = scale_to_run(longest_px, scale, max_output_side_px)
-    with _Beside(settings.jpeg_quality) as beside, open_streams(source, image, run_scale) as way:
+    if output is None:
+        output = decide_output(
+            image, scale, keeps_depth=settings.deep_png, max_side_px=MAX_OUTPUT_SIDE_PX
+        )
+    longest_px, result_px = max(image.width_px, image.height_px), output.longest_px
+    is_too_long = longest_px * scale > result_px
+    image = _with_what_goes_on(image, output, result_px / longest_px, settings)
+    run_scale = scale_to_run(longest_px, scale, result_px)
+    with (
+        _Beside(output, settings.jpeg_quality) as beside,
+        open_streams(source, image, run_scale) as way,
+    ):
         stream, faithful = way.stream, way.faithful
         care = choose_post_processing(stream.engine.info.model, settings, way.tempering)
         if strips_pool is not None:
@@ -95,9 +104,9 @@ def run_job(
             image, run_scale, stream, on_tile=on_tile, on_rows=on_rows, care=care, faithful=faithful
         )
         if is_too_long:
-            upscaled = fit(upscaled, max_output_side_px)
+            upscaled = fit(upscaled, result_px)
         computed = time.perf_counter()
-        data, media_type = beside.finish(upscaled)
+        data = beside.finish(upscaled)
         timings = Timings(
             decode_s=decoded - started,
             network_s=computed - decoded,
@@ -106,7 +115,7 @@ def run_job(
         )
     return Result(
         data=data,
-        media_type=media_type,
+        media_type=output.media_type,
         width_px=upscaled.width_px,
         height_px=upscaled.height_px,
         model=stream.engine.info.model,
@@ -116,11 +125,11 @@ def run_job(
     )
 
 
-def _with_what_goes_on(image: Image, gain: float, settings: Settings) -> Image:
-    """The image with what its result says of itself: as large on paper, its credit if asked for; in
-    16 bits a channel where its result has them.
+def _with_what_goes_on(image: Image, output: OutputSpec, gain: float, settings: Settings) -> Image:
+    """The image as its result describes itself: as large on paper, and with its credit if asked
+    for; in 16 bits a channel where its result has them.
     """
-    if image.alpha is None and not settings.deep_png:
+    if not output.is_deep:
         image = rounded(image)
     return replace(
         image,
@@ -135,7 +144,8 @@ class _Beside:
     An image that is computed again, in smaller windows, begins again.
     """
 
-    def __init__(self, jpeg_quality: int) -> None:
+    def __init__(self, output: OutputSpec, jpeg_quality: int) -> None:
+        self._output = output
         self._jpeg_quality = jpeg_quality
         self._image: Image | None = None
         self._encoder: Encoder | None = None
@@ -150,16 +160,16 @@ class _Beside:
     def on_rows(self, image: Image, rows_ready: int) -> None:
         self._of(image).advance(rows_ready)
 
-    def finish(self, image: Image) -> tuple[bytes, str]:
-        """(file, media type) of the result, whose pixels are the ones that came in, if any did."""
+    def finish(self, image: Image) -> bytes:
+        """The file of the result, whose pixels are the ones that came in, if any did."""
         begun = self._image
         encoder = self._of(begun if begun is not None and begun.rgb is image.rgb else image)
-        return encoder.finish(), encoder.media_type
+        return encoder.finish()
 
     def _of(self, image: Image) -> Encoder:
         if self._encoder is None or self._image is not image:
             self._open.close()
             self._image = image
-            self._encoder = Encoder(image, jpeg_quality=self._jpeg_quality)
+            self._encoder = Encoder(image, self._output.format, jpeg_quality=self._jpeg_quality)
             self._open.enter_context(self._encoder)
         return self._encoder

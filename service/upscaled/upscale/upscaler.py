@@ -19,10 +19,11 @@ from typing import Final
 import cv2
 import numpy as np
 
-from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
+from upscaled.config import Settings
 from upscaled.decoder.pool import Decoder, count_decoders
 from upscaled.errors import InvalidParameter
 from upscaled.image.harm import Harm, measure_harm
+from upscaled.image.output import OutputSpec
 from upscaled.image.types import Image
 from upscaled.upscale.cancellation import Cancellation
 from upscaled.upscale.engines import choose_device, choose_model, open_model
@@ -72,15 +73,16 @@ class Upscaler:
         key_id: int | None = None,
         on_tile: OnTile = ignore_tile,
         cancellation: Cancellation | None = None,
-        max_output_side_px: int = MAX_OUTPUT_SIDE_PX,
+        output: OutputSpec | None = None,
     ) -> Result:
         """Decode, upscale and encode one picture.
 
         Args:
             source: a file of one of the settings' formats.
-            scale: 2 or 4; a result longer than `max_output_side_px` is scaled down to it.
+            scale: 2 or 4.
             model: one that is here, by name; "": the best for this picture (`ladders`).
             key_id: the API key whose share of the device the picture uses; None: one of its own.
+            output: what the result is to be; None: see `upscaled.upscale.job.run_job`.
             on_tile: called with (done, total) before the first tile and after each.
             cancellation: ends the work from another thread.
 
@@ -113,7 +115,7 @@ class Upscaler:
             on_tile,
             decode=self.decoder.decode,
             strips_pool=self.pool,
-            max_output_side_px=max_output_side_px,
+            output=output,
         )
 
     def upscale_pixels(

@@ -96,6 +96,7 @@ class Bench:
         return self.upscaler.upscale(
             source,
             job.scale,
+            output=job.output,
             model=job.model,
             key_id=job.key_id,
             on_tile=on_tile,

@@ -199,7 +199,7 @@ def test_rows_are_encoded_as_they_become_ready_and_never_before(has_alpha: bool)
     alpha = noise(500, 70)[..., 0].copy() if has_alpha else None
     canvas = Image(np.zeros_like(rgb), None if alpha is None else np.zeros_like(alpha))
 
-    with Encoder(canvas, jpeg_quality=95) as encoder:
+    with Encoder(canvas, "PNG" if has_alpha else "JPEG", jpeg_quality=95) as encoder:
         for ready in (0, 1, 63, 64, 65, 300, 300, 499):
             canvas.rgb[:ready] = rgb[:ready]
             if canvas.alpha is not None and alpha is not None:
@@ -215,7 +215,7 @@ def test_rows_are_encoded_as_they_become_ready_and_never_before(has_alpha: bool)
 
 def test_leaving_early_leaves_no_thread_behind() -> None:
     before = threading.active_count()
-    with Encoder(Image(noise(900, 900)), jpeg_quality=95) as encoder:
+    with Encoder(Image(noise(900, 900)), "JPEG", jpeg_quality=95) as encoder:
         encoder.advance(900)
     assert threading.active_count() == before
 

@@ -15,6 +15,8 @@ import psutil
 from PIL import Image
 
 from upscaled.config import Settings, load_settings
+from upscaled.image.output import decide_output
+from upscaled.image.types import Header
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
 from upscaled.process.supervision import Limits
@@ -49,8 +51,12 @@ def request(
     width_px: int = 100,
     height_px: int = 100,
     key_id: int = 1,
+    has_alpha: bool = False,
+    is_deep: bool = False,
 ) -> UpscaleRequest:
-    return UpscaleRequest(request_id, scale, width_px, height_px, key_id=key_id)
+    header = Header("PNG", width_px, height_px, has_alpha, is_deep)
+    output = decide_output(header, scale, keeps_depth=True, max_side_px=100_000)
+    return UpscaleRequest(request_id, scale, width_px, height_px, output, key_id=key_id)
 
 
 @asynccontextmanager

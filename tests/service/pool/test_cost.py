@@ -48,8 +48,8 @@ def make_warm() -> CostModel:
 def of(
     px: int, *, scale: int = 4, model: str = "", is_deep: bool = False, key_id: int = 1
 ) -> UpscaleRequest:
-    asked = request(scale=scale, width_px=px // 100, height_px=100)
-    return replace(asked, model=model, is_deep=is_deep, key_id=key_id)
+    asked = request(scale=scale, width_px=px // 100, height_px=100, is_deep=is_deep, key_id=key_id)
+    return replace(asked, model=model)
 
 
 # Which model it will be, and what that takes.

@@ -1,6 +1,7 @@
 import pytest
 from pydantic import ValidationError
 
+from tests.service.pool.pools import request
 from upscaled.pool.messages import (
     Cancel,
     Done,
@@ -14,7 +15,9 @@ from upscaled.pool.messages import (
 )
 
 
-@pytest.mark.parametrize("message", [Job(job=1, request_id="ä", scale=4), Cancel(job=7)])
+@pytest.mark.parametrize(
+    "message", [Job(job=1, request_id="ä", scale=4, output=request().output), Cancel(job=7)]
+)
 def test_what_the_worker_hears_is_what_was_said(message: ToWorker) -> None:
     assert decode_to_worker(encode(message)) == message
 

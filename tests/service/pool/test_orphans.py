@@ -15,6 +15,7 @@ from upscaled.pool.local import WORKER_COMMAND
 FRONT_END = """
 import asyncio, sys
 from upscaled.config import Settings
+from upscaled.image.output import OutputSpec
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import LocalPool
 
@@ -26,8 +27,10 @@ async def main():
     while len(pool.worker_pids()) < settings.workers:
         await asyncio.sleep(0.01)
     source = sys.stdin.buffer.read()
+    output = OutputSpec("JPEG", 6000, 6000, is_deep=False, canvas_px=6000 * 6000)
+    request = UpscaleRequest("r", 4, 1500, 1500, output)
     if source:
-        work = asyncio.create_task(pool.upscale(source, UpscaleRequest("r", 4, 1500, 1500)))
+        work = asyncio.create_task(pool.upscale(source, request))
         await asyncio.sleep(0.5)
     print(*pool.worker_pids(), flush=True)
     await asyncio.sleep(60)

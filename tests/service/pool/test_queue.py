@@ -146,7 +146,7 @@ async def test_large_images_share_a_limit_in_pixels_and_small_ones_pass() -> Non
 
 async def test_deep_images_take_twice_the_room() -> None:
     line = line_of(make_worker(), places=10)
-    deep = replace(LARGE, is_deep=True)
+    deep = request(width_px=LARGE.width_px, height_px=LARGE.height_px, is_deep=True)
     assert await are_seated(*[await start(line, each) for each in (deep, deep)]) == "yn"
     line.dismiss(ValueError())
 

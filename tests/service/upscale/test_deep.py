@@ -15,6 +15,8 @@ from tests.service.upscale.box_engine import stream_of, streams_of
 from tests.service.upscale.test_job import decoded, ignore
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
+from upscaled.image.header import read_header
+from upscaled.image.output import decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.job import run_job
 from upscaled.upscale.loop import upscale
@@ -155,9 +157,10 @@ def test_grey_stays_neutral_to_the_last_bit(engine: Engine) -> None:
 
 def test_what_is_too_long_is_averaged_down_in_its_own_depth() -> None:
     source = png(gradient(60, 60), 16, RGBA)
+    output = decide_output(read_header(source), 2, keeps_depth=False, max_side_px=100)
 
     with stream_of(TrueEngine()) as stream:
-        made = run_job(source, 2, streams_of(stream), Settings(), ignore, max_output_side_px=100)
+        made = run_job(source, 2, streams_of(stream), Settings(), ignore, output=output)
 
     assert read_deep_png(made.data).shape == (100, 100, 4)
 

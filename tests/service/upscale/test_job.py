@@ -13,6 +13,8 @@ from tests.service.upscale.box_engine import stream_of, streams_of
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.errors import InternalError, MalformedImage
+from upscaled.image.header import read_header
+from upscaled.image.output import OutputSpec, decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.job import run_job as run_in_lane
 from upscaled.upscale.result import Result
@@ -30,6 +32,11 @@ def run_job(
 ) -> Result:
     with stream_of(engine) as stream:
         return run_in_lane(source, scale, streams_of(stream), settings, *rest, **options)
+
+
+def limited(source: bytes, scale: int, largest_px: int) -> OutputSpec:
+    header = read_header(source)
+    return decide_output(header, scale, keeps_depth=False, max_side_px=largest_px)
 
 
 def decoded(data: bytes) -> PillowImage.Image:
@@ -99,7 +106,9 @@ def test_a_result_ends_at_the_largest_side(
 ) -> None:
     source = save(picture(side, side // 2), "PNG")
 
-    finished = run_job(source, scale, TrueEngine(), Settings(), ignore, max_output_side_px=largest)
+    finished = run_job(
+        source, scale, TrueEngine(), Settings(), ignore, output=limited(source, scale, largest)
+    )
 
     assert finished.height_px == expected
     assert abs(finished.width_px - expected / side * (side // 2)) <= 0.5
@@ -209,7 +218,9 @@ def test_the_resolution_grows_with_the_picture(
 ) -> None:
     source = save(picture(48, 48, channels), "PNG", dpi=(72, 72))
 
-    finished = run_job(source, scale, TrueEngine(), Settings(), ignore, max_output_side_px=largest)
+    finished = run_job(
+        source, scale, TrueEngine(), Settings(), ignore, output=limited(source, scale, largest)
+    )
 
     assert decoded(finished.data).info["dpi"] == pytest.approx((dpi, dpi), abs=0.1)
 

@@ -16,7 +16,9 @@ from PIL import Image
 from tests.service.pool.pools import picture, real_pool, request, running_pool, until, workers_of
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InternalError, MalformedImage
+from upscaled.image.header import read_header
 from upscaled.pool.environment import worker_environment
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
 from upscaled.pool.stats import ModelFigures
 from upscaled.process.supervision import ALIVE_EVERY_S
@@ -24,6 +26,10 @@ from upscaled.process.supervision import ALIVE_EVERY_S
 MODEL = "upscaled-x4"
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")  # starting a real worker takes seconds
+
+
+def square(side_px: int) -> UpscaleRequest:
+    return request(width_px=side_px, height_px=side_px)
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +60,7 @@ def open_result(data: bytes) -> Image.Image:
 
 async def test_an_image_comes_back_upscaled_by_the_network(pool: LocalPool) -> None:
     source = picture(96)
-    upscaled = await pool.upscale(source, request(scale=4, width_px=96, height_px=96))
+    upscaled = await pool.upscale(source, square(96))
     result = open_result(upscaled.data)
     assert (upscaled.media_type, upscaled.model) == ("image/jpeg", MODEL)
     assert result.size == (384, 384) == (upscaled.width_px, upscaled.height_px)
@@ -69,8 +75,9 @@ async def test_a_worker_says_how_many_images_it_takes_at_once(pool: LocalPool) -
 
 async def test_one_worker_serves_both_scales_and_both_formats(pool: LocalPool) -> None:
     opaque, seen_through = picture(64), picture(64, has_alpha=True)
+    seen_through_request = request(scale=4, width_px=64, height_px=64, has_alpha=True)
     jpeg = await pool.upscale(opaque, request(scale=2, width_px=64, height_px=64))
-    png = await pool.upscale(seen_through, request(scale=4, width_px=64, height_px=64))
+    png = await pool.upscale(seen_through, seen_through_request)
     assert (jpeg.media_type, open_result(jpeg.data).size) == ("image/jpeg", (128, 128))
     assert (png.media_type, open_result(png.data).mode) == ("image/png", "RGBA")
 
@@ -94,15 +101,16 @@ async def test_images_worked_on_at_once_are_those_worked_on_alone(pool: LocalPoo
 
 
 async def upscale_square(pool: LocalPool, source: bytes, side_px: int, scale: int) -> bytes:
-    asked = request(scale=scale, width_px=side_px, height_px=side_px)
+    has_alpha = read_header(source).has_alpha
+    asked = request(scale=scale, width_px=side_px, height_px=side_px, has_alpha=has_alpha)
     return (await pool.upscale(source, asked)).data
 
 
 async def test_a_broken_image_is_refused_and_the_worker_lives_on(pool: LocalPool) -> None:
     [worker] = workers_of(pool)
     with pytest.raises(MalformedImage):
-        await pool.upscale(picture(96)[:-40], request())
-    await pool.upscale(picture(64), request())
+        await pool.upscale(picture(96)[:-40], square(96))
+    await pool.upscale(picture(64), square(64))
     assert workers_of(pool) == [worker]
 
 
@@ -110,7 +118,7 @@ async def test_an_image_whose_worker_is_killed_in_the_middle_is_still_answered(
     pool: LocalPool,
 ) -> None:
     [worker] = workers_of(pool)
-    upscaling = asyncio.create_task(pool.upscale(picture(700), request()))  # a second and more
+    upscaling = asyncio.create_task(pool.upscale(picture(700), square(700)))  # a second and more
     await asyncio.sleep(0.2)
     assert not upscaling.done()
     worker.kill()
@@ -123,7 +131,7 @@ async def test_many_images_whose_worker_is_killed_in_the_middle_are_all_answered
     pool: LocalPool,
 ) -> None:
     [worker] = workers_of(pool)
-    upscaling = [asyncio.create_task(pool.upscale(picture(300), request())) for _ in range(6)]
+    upscaling = [asyncio.create_task(pool.upscale(picture(300), square(300))) for _ in range(6)]
     await asyncio.sleep(0.2)
     assert not any(task.done() for task in upscaling)
     worker.kill()
@@ -136,7 +144,7 @@ async def test_an_image_whose_workers_are_killed_twice_fails_and_the_next_does_n
     pool: LocalPool,
 ) -> None:
     killed: set[int] = set()
-    upscaling = asyncio.create_task(pool.upscale(picture(1500), request()))
+    upscaling = asyncio.create_task(pool.upscale(picture(1500), square(1500)))
     for _ in range(2):
         await until(lambda: set(pool.worker_pids()) - killed, timeout_s=60)
         await asyncio.sleep(0.5)
@@ -145,7 +153,7 @@ async def test_an_image_whose_workers_are_killed_twice_fails_and_the_next_does_n
         worker.kill()
     with pytest.raises(InternalError, match="2 workers died"):
         await upscaling
-    await pool.upscale(picture(64), request())
+    await pool.upscale(picture(64), square(64))
 
 
 async def test_giving_up_frees_the_real_worker_long_before_it_would_be_done(
@@ -153,13 +161,13 @@ async def test_giving_up_frees_the_real_worker_long_before_it_would_be_done(
 ) -> None:
     [worker] = workers_of(pool)
     started = time.monotonic()
-    await pool.upscale(picture(150), request())
+    await pool.upscale(picture(150), square(150))
     short_s = time.monotonic() - started
-    upscaling = asyncio.create_task(pool.upscale(picture(1500), request()))  # 100 times as long
+    upscaling = asyncio.create_task(pool.upscale(picture(1500), square(1500)))  # 100 times as long
     await asyncio.sleep(0.3)
     upscaling.cancel()
     started = time.monotonic()
-    await pool.upscale(picture(64), request())
+    await pool.upscale(picture(64), square(64))
     assert time.monotonic() - started < 20 * short_s
     assert workers_of(pool) == [worker]
 
@@ -185,7 +193,7 @@ async def test_a_missing_model_is_named(tmp_path: Path) -> None:
     settings = load_settings({}, data_dir=tmp_path, model_x4="realesrgan-x4plus", model_x2=MODEL)
     async with running_pool(settings, command=WORKER_COMMAND, is_waiting=False) as pool:
         with pytest.raises(InternalError, match="upscaled models fetch realesrgan-x4plus"):
-            await pool.upscale(picture(64), request())
+            await pool.upscale(picture(64), square(64))
         assert not pool.is_ready()
 
 
@@ -198,13 +206,13 @@ async def test_the_front_end_hears_what_the_device_has_done(pool: LocalPool) -> 
     await until(lambda: MODEL in pool.figures().done.models)
     await asyncio.sleep(2.5 * ALIVE_EVERY_S)  # what other tests did has been told
     before = done()
-    upscaled = await pool.upscale(picture(64), request(scale=4, width_px=64, height_px=64))
+    upscaled = await pool.upscale(picture(64), square(64))
     await until(lambda: done().windows == before.windows + 1)
     assert done().trunk_px - before.trunk_px == 64 * 64
     assert 0 < done().device_s - before.device_s < 60
     assert upscaled.engine == "torch float32"
     before = done()
-    await pool.upscale(picture(300), request(scale=4, width_px=300, height_px=300))
+    await pool.upscale(picture(300), square(300))
     await until(lambda: done().windows >= before.windows + 9)
     assert done().trunk_px - before.trunk_px > 300 * 300
     assert done().places - before.places >= done().windows - before.windows

@@ -7,6 +7,7 @@ from typing import cast
 
 import pytest
 
+from tests.service.pool.pools import request
 from tests.service.upscale.box_engine import BoxEngine
 from upscaled.config import Settings
 from upscaled.pool.messages import Job
@@ -21,7 +22,7 @@ from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.load import NO_LOAD, Load
 from upscaled_models.backends.base import Engine
 
-JOB = Job(job=1, request_id="r", scale=2)
+JOB = Job(job=1, request_id="r", scale=2, output=request(scale=2).output)
 
 
 def box() -> Engine:

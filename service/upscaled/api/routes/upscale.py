@@ -23,10 +23,11 @@ from upscaled.api.request.accept import wants_image
 from upscaled.api.request.reader import UpscaleParameters, read_parameters
 from upscaled.api.routes.results import build_result_url, find_result_name
 from upscaled.api.telemetry.access_log import AccessRecord
-from upscaled.config import MIN_INPUT_SIDE_PX, Settings
+from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, ResolutionTooHigh
 from upscaled.fetch.url import UnusableUrl, parse_url
 from upscaled.image.header import read_header
+from upscaled.image.output import decide_output
 from upscaled.image.types import Header
 from upscaled.pool.executor import StageTimes, Upscaled, UpscaleRequest
 from upscaled.state import ApiKey, PaidResult
@@ -141,13 +142,19 @@ async def _upscale(upscaling: _Upscaling, parameters: UpscaleParameters) -> Upsc
     context, record = upscaling.context, upscaling.record
     async with upscaling.share.arriving():
         source, header = await _read_source(upscaling, parameters)
+    output = decide_output(
+        header,
+        parameters.scale,
+        keeps_depth=context.settings.deep_png,
+        max_side_px=MAX_OUTPUT_SIDE_PX,
+    )
     work = UpscaleRequest(
         record.request_id,
         parameters.scale,
         header.width_px,
         header.height_px,
+        output,
         upscaling.progress.note_tile,
-        is_deep=header.is_deep and (header.has_alpha or context.settings.deep_png),
         key_id=upscaling.key.id,
         model=parameters.model,
     )

@@ -12,9 +12,10 @@ from typing import Final
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from upscaled.errors import InternalError
+from upscaled.image.metadata import write_credit
+from upscaled.image.types import Image
 
 STRIP_PX: Final = 64
 """Rows of a strip: 65,535 blocks, the longest restart interval, are 65,528 pixels wide then."""
@@ -32,53 +33,51 @@ _PARAMETERS: Final = (
 )
 
 
-def compress_strip(rgb: NDArray[np.uint8], quality: int) -> bytes:
-    """Rows `[h, W, 3]` as a whole JPEG file without chroma subsampling.
+class JpegWriter:
+    """Writes an opaque image of 8 bits a channel, without chroma subsampling."""
 
-    OpenCV lets other threads of Python run meanwhile.
-    """
-    bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
-    is_done, encoded = cv2.imencode(".jpg", bgr, (*_PARAMETERS, quality))
-    if not is_done:
-        raise InternalError(detail=f"JPEG strip of {rgb.shape} could not be encoded")
-    return encoded.tobytes()
+    strip_px: Final = STRIP_PX
 
+    def __init__(self, image: Image, quality: int) -> None:
+        """`image` may hold unfinished pixels. Quality: libjpeg's, 1 to 100."""
+        self._image = image
+        self._parameters = (*_PARAMETERS, quality)
 
-def join_strips(
-    strips: Sequence[bytes],
-    height_px: int,
-    width_px: int,
-    *,
-    icc: bytes | None,
-    exif: bytes | None,
-    dpi: tuple[float, float] | None,
-) -> bytes:
-    """One file from the strips of `compress_strip`, all but the last `STRIP_PX` high.
+    def compress(self, top: int, bottom: int) -> bytes:
+        """Compress rows as a JPEG file of their own; other threads of Python run meanwhile."""
+        rgb = self._image.rgb[top:bottom].view(np.uint8)
+        bgr = cv2.cvtColor(rgb, cv2.COLOR_RGB2BGR)
+        is_done, encoded = cv2.imencode(".jpg", bgr, self._parameters)
+        if not is_done:
+            raise InternalError(detail=f"JPEG strip of {rgb.shape} could not be encoded")
+        return encoded.tobytes()
 
-    exif: a TIFF block. Nothing that the strips' own heads say but the coding goes in.
-    """
-    segments = dict[int, bytes]()
-    for marker, data in _segments(strips[0]):
-        segments[marker] = segments.get(marker, b"") + data
-    frame = bytearray(segments[_SOF0])
-    frame[1:3] = struct.pack(">H", height_px)
-    blocks = -(-width_px // _BLOCK_PX) * (STRIP_PX // _BLOCK_PX)
-    parts: list[bytes | memoryview] = [
-        _SOI,
-        _segment(_APP0, _jfif(dpi)),
-        _segment(_APP1, b"Exif\x00\x00" + exif) if exif else b"",
-        *(_segment(_APP2, piece) for piece in _icc_pieces(icc or b"")),
-        _segment(_DQT, segments[_DQT]),
-        _segment(_SOF0, bytes(frame)),
-        _segment(_DHT, segments[_DHT]),
-        _segment(_DRI, struct.pack(">H", blocks)) if len(strips) > 1 else b"",
-        _segment(_SOS, segments[_SOS]),
-    ]
-    for number, strip in enumerate(strips):
-        if number:
-            parts.append(bytes((0xFF, _RST0 + (number - 1) % 8)))
-        parts.append(memoryview(strip)[_scan_start(strip) : -len(_EOI)])
-    return b"".join((*parts, _EOI))
+    def join(self, strips: Sequence[bytes]) -> bytes:
+        """One file from all strips; of what their own heads say only the coding goes in."""
+        image = self._image
+        exif = write_credit(image.credit) if image.credit else None
+        segments = dict[int, bytes]()
+        for marker, data in _segments(strips[0]):
+            segments[marker] = segments.get(marker, b"") + data
+        frame = bytearray(segments[_SOF0])
+        frame[1:3] = struct.pack(">H", image.height_px)
+        blocks = -(-image.width_px // _BLOCK_PX) * (STRIP_PX // _BLOCK_PX)
+        parts: list[bytes | memoryview] = [
+            _SOI,
+            _segment(_APP0, _jfif(image.dpi)),
+            _segment(_APP1, b"Exif\x00\x00" + exif) if exif else b"",
+            *(_segment(_APP2, piece) for piece in _icc_pieces(image.icc or b"")),
+            _segment(_DQT, segments[_DQT]),
+            _segment(_SOF0, bytes(frame)),
+            _segment(_DHT, segments[_DHT]),
+            _segment(_DRI, struct.pack(">H", blocks)) if len(strips) > 1 else b"",
+            _segment(_SOS, segments[_SOS]),
+        ]
+        for number, strip in enumerate(strips):
+            if number:
+                parts.append(bytes((0xFF, _RST0 + (number - 1) % 8)))
+            parts.append(memoryview(strip)[_scan_start(strip) : -len(_EOI)])
+        return b"".join((*parts, _EOI))
 
 
 def _segments(strip: bytes) -> Iterator[tuple[int, bytes]]:

@@ -6,16 +6,19 @@ the stream; the checksum of the whole is worked out from those of the pieces.
 
 import struct
 import zlib
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.image.formats.png.structure import SIGNATURE, make_chunk
+from upscaled.image.formats.png.structure import RGB, RGBA, SIGNATURE, make_chunk
+from upscaled.image.metadata import write_credit
+from upscaled.image.pixels import Pixels
+from upscaled.image.types import Image
 
 STRIP_PX: Final = 64
-_COLOUR_TYPES: Final = {3: 2, 4: 6}
 _UP: Final = 2
 _ADLER_BASE: Final = 65_521
 _NO_WRAPPER: Final = -15
@@ -26,58 +29,65 @@ _INCHES_PER_M: Final = 1 / 0.0254
 _TRAILER: Final = struct.Struct(">IQ")
 
 
-def compress_strip(pixels: NDArray[np.unsignedinteger], above: int) -> bytes:
-    """Rows of `[above + h, W, 3 or 4]`, each as its difference to the row above it.
+class PngWriter:
+    """Writes an image with or without alpha, of 8 or 16 bits a channel."""
 
-    above: 1 where the first row is the one above the strip, 0 at the picture's top. The checksum
-    and the length of what was compressed stand in the last 12 bytes.
-    """
-    rows = _as_bytes(pixels)
-    filtered = np.empty((len(rows) - above, 1 + rows.shape[1]), np.uint8)
-    filtered[:, 0] = _UP
-    if not above:
-        filtered[0, 1:] = rows[0]
-    np.subtract(rows[1:], rows[:-1], out=filtered[1 - above :, 1:])
-    data = filtered.data.cast("B")
-    packer = zlib.compressobj(1, zlib.DEFLATED, _NO_WRAPPER, _MEMORY_LEVEL, zlib.Z_RLE)
-    packed = packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)
-    return packed + _TRAILER.pack(zlib.adler32(data), len(data))
+    strip_px: Final = STRIP_PX
 
+    def __init__(self, image: Image) -> None:
+        """`image` may hold unfinished pixels."""
+        self._image = image
 
-def join_strips(
-    strips: Iterable[bytes],
-    height_px: int,
-    width_px: int,
-    *,
-    channels: int,
-    depth: int,
-    icc: bytes | None,
-    exif: bytes | None,
-    dpi: tuple[float, float] | None,
-) -> bytes:
-    """One file from the strips of `compress_strip`.
+    def compress(self, top: int, bottom: int) -> bytes:
+        """Compress rows, each as its difference to the row above it.
 
-    channels: 3 or 4, the last one alpha. depth: bits a channel, 8 or 16. exif: a TIFF block.
-    """
-    header = struct.pack(">IIBBBBB", width_px, height_px, depth, _COLOUR_TYPES[channels], 0, 0, 0)
-    parts = [SIGNATURE, make_chunk(b"IHDR", header)]
-    if icc:
-        parts.append(make_chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(icc)))
-    if dpi:
-        across, down = (max(1, round(side * _INCHES_PER_M)) for side in dpi)
-        parts.append(make_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
-    if exif:
-        parts.append(make_chunk(b"eXIf", exif))
-    checksum = 1
-    head = _ZLIB_HEAD
-    for strip in strips:
-        strip_checksum, length = _TRAILER.unpack(strip[-_TRAILER.size :])
-        checksum = combine_adler32(checksum, strip_checksum, length)
-        parts.append(make_chunk(b"IDAT", head + strip[: -_TRAILER.size]))
-        head = b""
-    parts.append(make_chunk(b"IDAT", _LAST_BLOCK + struct.pack(">I", checksum)))
-    parts.append(make_chunk(b"IEND", b""))
-    return b"".join(parts)
+        The checksum and the length of what was compressed stand in the last 12 bytes.
+        """
+        above = min(1, top)
+        rows = _as_bytes(self._channels(top - above, bottom))
+        filtered = np.empty((len(rows) - above, 1 + rows.shape[1]), np.uint8)
+        filtered[:, 0] = _UP
+        if not above:
+            filtered[0, 1:] = rows[0]
+        np.subtract(rows[1:], rows[:-1], out=filtered[1 - above :, 1:])
+        data = filtered.data.cast("B")
+        packer = zlib.compressobj(1, zlib.DEFLATED, _NO_WRAPPER, _MEMORY_LEVEL, zlib.Z_RLE)
+        packed = packer.compress(data) + packer.flush(zlib.Z_SYNC_FLUSH)
+        return packed + _TRAILER.pack(zlib.adler32(data), len(data))
+
+    def _channels(self, top: int, bottom: int) -> Pixels:
+        pixels, alpha = self._image.rgb[top:bottom], self._image.alpha
+        if alpha is None:
+            return pixels
+        both = np.empty((*pixels.shape[:2], 4), pixels.dtype)
+        cv2.mixChannels([pixels, alpha[top:bottom]], [both], [0, 0, 1, 1, 2, 2, 3, 3])
+        return both
+
+    def join(self, strips: Sequence[bytes]) -> bytes:
+        """One file from all strips."""
+        image = self._image
+        colour_type = RGB if image.alpha is None else RGBA
+        depth = 8 * image.rgb.itemsize
+        size = (image.width_px, image.height_px)
+        header = struct.pack(">IIBBBBB", *size, depth, colour_type, 0, 0, 0)
+        parts = [SIGNATURE, make_chunk(b"IHDR", header)]
+        if image.icc:
+            parts.append(make_chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(image.icc)))
+        if image.dpi:
+            across, down = (max(1, round(side * _INCHES_PER_M)) for side in image.dpi)
+            parts.append(make_chunk(b"pHYs", struct.pack(">IIB", across, down, 1)))
+        if image.credit:
+            parts.append(make_chunk(b"eXIf", write_credit(image.credit)))
+        checksum = 1
+        head = _ZLIB_HEAD
+        for strip in strips:
+            strip_checksum, length = _TRAILER.unpack(strip[-_TRAILER.size :])
+            checksum = combine_adler32(checksum, strip_checksum, length)
+            parts.append(make_chunk(b"IDAT", head + strip[: -_TRAILER.size]))
+            head = b""
+        parts.append(make_chunk(b"IDAT", _LAST_BLOCK + struct.pack(">I", checksum)))
+        parts.append(make_chunk(b"IEND", b""))
+        return b"".join(parts)
 
 
 def combine_adler32(first: int, second: int, second_length: int) -> int:

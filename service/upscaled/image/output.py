@@ -1,0 +1,65 @@
+"""Decide what the file of a result will be, once and before any pixel is decoded."""
+
+from dataclasses import dataclass
+
+from upscaled.image.formats.table import FORMATS, JPEG, PNG
+from upscaled.image.types import Header, Image
+
+
+@dataclass(frozen=True, slots=True)
+class OutputSpec:
+    """The format, size and depth of a result.
+
+    format: "JPEG", or "PNG" where there is transparency or 16 bits a channel.
+    width_px, height_px: its upright size.
+    is_deep: it has 16 bits a channel.
+    canvas_px: pixels of the canvas that a worker holds for it, larger than the result where that
+        is scaled down; deep ones count twice, as they weigh.
+    """
+
+    format: str
+    width_px: int
+    height_px: int
+    is_deep: bool
+    canvas_px: int
+
+    @property
+    def longest_px(self) -> int:
+        return max(self.width_px, self.height_px)
+
+    @property
+    def media_type(self) -> str:
+        return FORMATS[self.format].media_type
+
+    @property
+    def suffix(self) -> str:
+        """The end of a file name, without its dot."""
+        return FORMATS[self.format].suffix
+
+
+def decide_output(
+    source: Header | Image, scale: int, *, keeps_depth: bool, max_side_px: int
+) -> OutputSpec:
+    """Decide the result of upscaling a picture.
+
+    Args:
+        source: the header of its file, or its pixels where there is no file.
+        scale: 2 or 4.
+        keeps_depth: an opaque picture of 16 bits keeps them (the setting `deep_png`). One with
+            alpha always does: its result is a PNG in any case.
+        max_side_px: a longer result is scaled down to it, its shape kept.
+    """
+    is_deep = source.is_deep and (source.has_alpha or keeps_depth)
+    width, height = source.width_px * scale, source.height_px * scale
+    canvas_px = width * height * (2 if is_deep else 1)
+    longest_px = max(source.width_px, source.height_px)
+    if longest_px * scale > max_side_px:
+        width = max(1, round(source.width_px * max_side_px / longest_px))
+        height = max(1, round(source.height_px * max_side_px / longest_px))
+    name = choose_format(has_alpha=source.has_alpha, is_deep=is_deep)
+    return OutputSpec(name, width, height, is_deep, canvas_px)
+
+
+def choose_format(*, has_alpha: bool, is_deep: bool) -> str:
+    """The format of a result: JPEG holds neither alpha nor 16 bits a channel."""
+    return PNG.name if has_alpha or is_deep else JPEG.name
