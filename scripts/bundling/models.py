@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upscaled_models.files import FileState
-from upscaled_models.quantise.record import quantised_path, record_path
+from upscaled_models.quantise.files import quantised_path, record_path
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 

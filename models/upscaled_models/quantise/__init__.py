@@ -1,13 +1,14 @@
-"""Prepares models in 8 bits, once and offline: what they run by is `quantised` alone.
+"""Models in 8 bits: `prepare` makes and proves them offline, `prepared` reads what is to be run.
 
-No compact network with PReLU that was tried passes its proof: `fast` is `auto` there. general-x4v3,
-all in 8 bits, is 36.8 dB from float32 after tuning, of 40. No few of its layers are to blame: each
-alone costs about as much (39.5 to 45 dB, untuned; only the first two, 51 and 49).
+No compact network with PReLU that was tried passes its proof, so `fast` is `auto` for them.
+general-x4v3, all in 8 bits, reaches 36.8 dB against float32 after tuning, and 40 are needed. The
+loss is spread over its layers: each alone costs about as much (39.5 to 45 dB, untuned; only the
+first two cost less, 51 and 49).
 
-What was tried beyond: layers fitted one after the other to what the rounded ones before them give,
+Also tried: layers fitted one after the other to the results of the rounded ones before them,
 weights rounded as GPTQ does (arXiv:2210.17323), `equalisation.ALPHA` 0.7. All in 8 bits:
 general-x4v3 37.9 dB, animevideov3 39.7 dB, LSDIRCompact 37.3 dB. With the first 14 of 34
-convolutions in bfloat16 besides, and tuned, general-x4v3 is 40.5 dB from float32 on held-out
+convolutions in bfloat16 and tuned, general-x4v3 reaches 40.5 dB against float32 on held-out
 pictures, at 1.3 times the speed of bfloat16 alone; but thin lines in full colours are at 31 dB
 (38.6 where no range is ever exceeded), and flat colours up to 25 levels off beside an edge, where 4
 are allowed (20 and 24 for the other two).

@@ -1,4 +1,4 @@
-"""Text, line art and flat shapes, drawn: what photos hardly show and screens are full of."""
+"""Draw pages of text, line art and flat shapes, which photos hardly show and screens do."""
 
 import string
 
@@ -37,7 +37,7 @@ def draw_page(rng: Generator) -> NDArray[np.uint8]:
 
 
 def _colour(rng: Generator) -> tuple[int, int, int]:
-    """Ink is often black or white, paper likewise; else any colour."""
+    """Draw a colour: often black, white or nearly so, else any."""
     kind = rng.random()
     if kind < 0.3:
         level = int(rng.choice([0, 0, 16, 235, 255, 255]))
@@ -47,7 +47,7 @@ def _colour(rng: Generator) -> tuple[int, int, int]:
 
 
 def _ground(rng: Generator, side: int) -> NDArray[np.uint8]:
-    """A flat ground, or a gradient between two colours."""
+    """Draw a flat ground, or a gradient between two colours."""
     first, second = np.array(_colour(rng), np.float32), np.array(_colour(rng), np.float32)
     if rng.random() < 0.7:
         second = first
@@ -76,7 +76,7 @@ def _shape(rng: Generator, canvas: NDArray[np.uint8]) -> None:
 
 
 def _line(rng: Generator, canvas: NDArray[np.uint8]) -> None:
-    """A straight line or a fan of parallel ones, hair-fine to bold."""
+    """Draw a straight line or a fan of parallel ones, hair-fine to bold."""
     side = canvas.shape[0]
     start, end = rng.integers(0, side, 2), rng.integers(0, side, 2)
     thickness = int(rng.choice([1, 2, 2, 3, 4, 6, 10]))
@@ -89,7 +89,7 @@ def _line(rng: Generator, canvas: NDArray[np.uint8]) -> None:
 
 
 def _screen(rng: Generator, canvas: NDArray[np.uint8]) -> None:
-    """A patch of checkerboard, stripes or dots, the worst case for aliasing."""
+    """Draw a patch of checkerboard, stripes or dots, the worst case for aliasing."""
     side, period = canvas.shape[0], int(rng.integers(4, 24))
     top, left = (int(value) for value in rng.integers(0, side - 200, 2))
     ys, xs = np.mgrid[0:200, 0:200]
@@ -104,7 +104,7 @@ def _screen(rng: Generator, canvas: NDArray[np.uint8]) -> None:
 
 
 def _text(rng: Generator, page: Image.Image) -> None:
-    """Lines of words in Pillow's own font and OpenCV's stroke fonts."""
+    """Draw words in Pillow's own font and OpenCV's stroke fonts."""
     draw = ImageDraw.Draw(page)
     for _ in range(int(rng.integers(1, 9))):
         left, top = int(rng.integers(-40, 560)), int(rng.integers(0, 720))
@@ -112,14 +112,14 @@ def _text(rng: Generator, page: Image.Image) -> None:
         font = ImageFont.load_default(size_px)
         colour = _colour(rng)
         for row in range(int(rng.integers(1, 7))):
-            place = (left, top + int(row * size_px * 1.3))
-            draw.text(place, _words(rng), fill=colour, font=font)
+            corner = (left, top + int(row * size_px * 1.3))
+            draw.text(corner, _words(rng), fill=colour, font=font)
     strokes = np.array(page)
     for _ in range(int(rng.integers(0, 3))):
-        place = (int(rng.integers(0, 500)), int(rng.integers(40, 760)))
+        corner = (int(rng.integers(0, 500)), int(rng.integers(40, 760)))
         face, scale = int(rng.integers(0, 8)), float(rng.uniform(0.6, 2.5))
         thickness = int(rng.integers(1, 4))
-        cv2.putText(strokes, _words(rng), place, face, scale, _colour(rng), thickness, cv2.LINE_AA)
+        cv2.putText(strokes, _words(rng), corner, face, scale, _colour(rng), thickness, cv2.LINE_AA)
     page.paste(Image.fromarray(strokes))
 
 

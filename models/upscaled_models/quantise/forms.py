@@ -1,7 +1,7 @@
-"""Which layers of an RRDB network stay in floats: few at first, then those that cost the most.
+"""Choose the layers of an RRDB network that stay in floats: few at first, then the costliest.
 
-x4plus on its own weights, four photographs (dB against float32, mean / worst; seconds for 256x256
-on two cores with AVX-512 VNNI, all in float32: 8.19):
+x4plus with its own weights on four photographs (dB against float32, mean / worst; seconds for
+256x256 on two cores with AVX-512 VNNI, where all in float32 takes 8.19):
 
     all in 8 bits                           37.8 / 34.1     2.12
     what follows the trunk in floats        40.1 / 34.7     2.67
@@ -29,15 +29,15 @@ from upscaled_models.weights import state_of
 Pixels = NDArray[np.uint8]
 
 FIRST: Final = "conv_first"
-"""Reads pixels, costs next to nothing, and everything hangs on it."""
+"""Stays in floats: it costs next to nothing, and every other layer depends on it."""
 
 TAIL: Final = ("conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last")
-"""What follows the trunk: 8 % of the arithmetic, and half of the error in 8 bits."""
+"""The layers after the trunk: 8 % of the arithmetic, and half of the error in 8 bits."""
 
 RANKED_PICTURES: Final = 2
 BLOCK_STEP: Final = 2
 MAX_FLOAT_BLOCKS: Final = 6
-"""With more, 8 bits win too little."""
+"""Most blocks in floats: with more, 8 bits save too little time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +48,7 @@ class Form:
     layers: Layers
 
     def describe(self) -> str:
-        """Which layers are left in floats, for people."""
+        """Return which layers stay in floats, for people."""
         return f"{', '.join(self.float_layers)} in floats"
 
 
@@ -60,11 +60,11 @@ def find_forms(
     expect: Upscaler,
     seed: int,
 ) -> Iterator[Form]:
-    """Forms of a network, the fastest first.
+    """Yield forms of a network, the fastest first.
 
     Args:
-        inputs: `[N, 3, h, w]` in 0..1, to find input levels with.
-        pictures: uint8 `[h, w, 3]`, to find by which blocks cost the most.
+        inputs: `[N, 3, h, w]` in 0..1, from which input levels are measured.
+        pictures: uint8 `[h, w, 3]`, on which the costliest blocks are measured.
         expect: the network in float32.
     """
     state = state_of(network)
@@ -89,7 +89,7 @@ def _rank_blocks(
     pictures: Sequence[Pixels],
     expect: Upscaler,
 ) -> list[str]:
-    """The trunk's blocks, that first which alone in 8 bits takes the result furthest away."""
+    """Return the trunk's blocks, that first whose 8 bits alone change the result the most."""
     blocks = dict.fromkeys(".".join(name.split(".")[:2]) for name in names if ".rdb" in name)
 
     def distance(block: str) -> float:

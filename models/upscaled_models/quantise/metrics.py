@@ -1,9 +1,10 @@
-"""NIQE: how far a picture's statistics are from those of natural photographs; no truth needed.
+"""Metrics of pictures that need no network: luma PSNR against a truth, and NIQE without one.
 
-Source: Mittal, Soundararajan, Bovik, "Making a 'Completely Blind' Image Quality Analyzer", IEEE
-Signal Processing Letters 20(3), 2013; equation numbers below are the paper's. The model of natural
-pictures is the authors' own, in the form in which basicsr 1.4.2 carries it. Results agree with that
-package's `calculate_niqe` to 1e-3 (tested), so its precision (float32 planes) is kept.
+NIQE measures how far a picture's statistics are from those of natural photographs. Source: Mittal,
+Soundararajan, Bovik, "Making a 'Completely Blind' Image Quality Analyzer", IEEE Signal Processing
+Letters 20(3), 2013; equation numbers below are the paper's. The model of natural pictures is the
+authors' own, in the form in which basicsr 1.4.2 carries it. Results agree with that package's
+`calculate_niqe` to 1e-3 (tested), so its precision (float32 planes) is kept.
 """
 
 import functools
@@ -36,13 +37,13 @@ NEIGHBOURS = ((0, 1), (1, 0), (1, 1), (1, -1))
 
 
 def luma(pixels: Pixels) -> Plane:
-    """`[h, w, 3]` uint8 RGB to ITU-R BT.601 luma, 16 to 235, as MATLAB's rgb2ycbcr."""
+    """Convert `[h, w, 3]` uint8 RGB to ITU-R BT.601 luma, 16 to 235, as MATLAB's rgb2ycbcr does."""
     weights = np.array([65.481, 128.553, 24.966]) / 255
     return np.asarray(16 + pixels.astype(np.float64) @ weights)
 
 
 def psnr_db(plane: Plane, truth: Plane) -> float:
-    """Peak signal-to-noise ratio for a peak of 255; infinite for equal planes."""
+    """Return the peak signal-to-noise ratio for a peak of 255; infinite for equal planes."""
     error = float(np.mean(np.square(plane - truth)))
     return float("inf") if error == 0 else float(10 * np.log10(255**2 / error))
 

@@ -1,6 +1,6 @@
-"""What a network is quantised with: drawn pages, flat colours, and photos where there are some.
+"""Pictures to calibrate a network with: drawn pages, flat colours, and the user's photos.
 
-Pictures alone teach no white: without flat colours among them, 255 came back as 247.
+Flat colours are needed: without them, white came back as 247 of 255.
 """
 
 import io
@@ -32,12 +32,12 @@ FLAT_COLOURS: Final = tuple(
 
 
 def draw_pictures(folder: Path | None, seed: int) -> tuple[Pixels, Pixels]:
-    """Pictures to calibrate with and others to prove by, uint8 `[n, 96, 96, 3]` each.
+    """Return pictures to calibrate with and others to prove by, uint8 `[n, 96, 96, 3]` each.
 
     Half of the photos are shrunk, which makes them sharper; a third is compressed.
 
     Raises:
-        ValueError: the folder holds no picture, or one that is not readable.
+        ValueError: the folder holds no picture, or an unreadable one.
         OSError: there is no such folder.
     """
     rng = np.random.default_rng(seed)
@@ -50,19 +50,20 @@ def draw_pictures(folder: Path | None, seed: int) -> tuple[Pixels, Pixels]:
 
 
 def draw_truths(folder: Path) -> list[Pixels]:
-    """Middles of photos that `draw_pictures` leaves out, uint8 `[384, 384, 3]`; 12 at most.
+    """Return the middles of photos that `draw_pictures` leaves out, uint8 `[384, 384, 3]`.
 
-    Smaller photos are left out. One in six is kept back, so there is none among fewer.
+    At most 12. Smaller photos are left out. One photo in six is kept back, so fewer than six yield
+    none.
     """
     kept_back = _photos_in(folder)[HELD_OUT_ONE_IN - 1 :: HELD_OUT_ONE_IN]
-    found: list[Pixels] = []
+    truths: list[Pixels] = []
     for path in kept_back[:: max(1, len(kept_back) // TRUTHS)]:
         photo = read_rgb(path)
         top, left = ((side - TRUTH_PX) // 2 for side in photo.shape[:2])
         if min(top, left) >= 0:
             cut = photo[top : top + TRUTH_PX, left : left + TRUTH_PX]
-            found.append(np.ascontiguousarray(cut))
-    return found[:TRUTHS]
+            truths.append(np.ascontiguousarray(cut))
+    return truths[:TRUTHS]
 
 
 def read_rgb(path: Path) -> NDArray[np.uint8]:
@@ -90,12 +91,12 @@ def _photos_in(folder: Path) -> list[Path]:
 
 
 def flat_pictures(colours: tuple[tuple[int, int, int], ...], side_px: int) -> list[Pixels]:
-    """One uint8 `[side_px, side_px, 3]` of each colour."""
+    """Return one uint8 `[side_px, side_px, 3]` of each colour."""
     return [np.full((side_px, side_px, 3), colour, np.uint8) for colour in colours]
 
 
 def _draw_small_page(rng: Generator) -> Pixels:
-    """A corner of a page at a third to all of its size: letters of a few pixels, too."""
+    """Draw a corner of a page at 35 to 100 % of its size, for letters of a few pixels too."""
     page = draw_page(rng)
     factor = float(rng.choice([0.35, 0.5, 1.0]))
     small = cv2.resize(page, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)

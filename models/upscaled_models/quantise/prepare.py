@@ -1,7 +1,6 @@
-"""From a model's weights to its 8-bit file, proven."""
+"""Quantise a model: from its weights to its proven 8-bit file."""
 
 import hashlib
-import os
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -15,25 +14,18 @@ from torch import Tensor, nn
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.errors import ModelRefused
-from upscaled_models.families import Family
+from upscaled_models.families import FAMILIES, Family
+from upscaled_models.files import write_atomically
 from upscaled_models.quantise.equalisation import equalise
+from upscaled_models.quantise.files import quantised_path, record_path, serialise_layers
 from upscaled_models.quantise.forms import find_forms
 from upscaled_models.quantise.levels import find_levels
 from upscaled_models.quantise.pictures import draw_pictures, draw_truths
 from upscaled_models.quantise.proof import float_upscaler, prove, quantised_upscaler
-from upscaled_models.quantise.record import (
-    QUANTISABLE,
-    QuantisedProof,
-    QuantisedRecord,
-    allowed_in,
-    quantised_path,
-    record_path,
-    serialise_layers,
-    why_not,
-)
+from upscaled_models.quantise.record import QuantisedProof, QuantisedRecord, allowed_in, why_not
 from upscaled_models.quantise.rounding import round_layers
 from upscaled_models.quantise.simulation import choose_ranges, freeze, simulate
-from upscaled_models.quantise.truth import TruthJudge, make_samples
+from upscaled_models.quantise.truth import TruthComparison, make_samples
 from upscaled_models.quantise.tuning import Progress, tune
 from upscaled_models.registry import ModelSpec
 from upscaled_models.weights import load_network, state_of
@@ -42,9 +34,8 @@ Pixels = NDArray[np.uint8]
 Say = Callable[[str], None]
 
 SEED: Final = 1
-RATES: Final[dict[Family, float]] = {"plain": 0.01, "srvgg": 0.003}
 CALIBRATED_RRDB: Final = 12
-"""Pictures: one takes a large network seconds, and ranges are all that is taken from them."""
+"""Pictures that ranges of an untuned network are taken from: each takes a large network seconds."""
 CALIBRATED_RRDB_PX: Final = 64
 PRECISIONS: Final = ("auto", "fast")
 
@@ -56,42 +47,50 @@ def quantise(
     *,
     steps: int,
     say: Say,
-    progress: Progress,
+    progress: Progress | None = None,
 ) -> QuantisedRecord:
-    """Make the 8-bit file and its record beside `weights`, if they prove good enough.
+    """Write the 8-bit file and its record beside `weights`, if the layers prove good enough.
 
     Args:
         pictures: a folder of photos to calibrate with, beside drawn pages and flat colours. Some
             are kept back: a network that invents texture is proven by them.
-        steps: of tuning; 0 leaves weights as they are but for rounding. RRDB networks are not
-            tuned: their channels are scaled instead, and layers are left in floats.
-        say: called with a line for people, now and then.
-        progress: of the tuning, called with (steps done, steps in all).
+        steps: steps of tuning; 0 only rounds the weights. RRDB networks are not tuned: their
+            channels are scaled instead, and some layers stay in floats.
+        say: called with lines for people.
+        progress: called with (steps done, steps in all) of the tuning.
 
     Raises:
-        ModelRefused: networks of its family are not prepared in 8 bits, or the result is not near
-            enough to float32's; nothing is written.
+        ModelRefused: networks of this family are not prepared in 8 bits, or the result is too far
+            from float32's; nothing is written.
         WeightsError: the weights are damaged or not those of `spec`.
         ValueError, OSError: there are no readable pictures, or the files cannot be written.
     """
-    if spec.family not in QUANTISABLE:
+    if not spec.network.is_quantisable:
+        possible = ", ".join(name for name, family in FAMILIES.items() if family.is_quantisable)
         raise ModelRefused(
             f"{spec.name}: {spec.family} networks are not prepared in 8 bits; "
-            f"{', '.join(QUANTISABLE)} networks are"
+            f"{possible} networks are"
         )
     network = load_network(spec, weights)
     calibrated, held_out = draw_pictures(pictures, SEED)
     say(f"{spec.name}: {len(calibrated)} pictures to calibrate with, {len(held_out)} to prove by")
-    if spec.family == "rrdb":
-        truths = draw_truths(pictures) if pictures else []
-        layers, proof = _quantise_large(spec, network, calibrated, held_out, truths, say)
-    else:
+    if spec.network.tuning_rate:
         layers = quantise_network(
             spec.family, network, calibrated, steps=steps, seed=SEED, progress=progress
         )
         upscale = quantised_upscaler(spec.family, spec.shape, layers)
         proof = prove(layers, upscale, float_upscaler(network), list(held_out))
         say(f"{spec.name}: {_describe(proof)}")
+    else:
+        truths = draw_truths(pictures) if pictures else []
+        layers, proof = _quantise_large(spec, network, calibrated, held_out, truths, say)
+    return _write_proven(spec, weights, layers, proof, say)
+
+
+def _write_proven(
+    spec: ModelSpec, weights: Path, layers: Layers, proof: QuantisedProof, say: Say
+) -> QuantisedRecord:
+    """Write the 8-bit file and its record, unless no precision allows the layers."""
     data = serialise_layers(layers)
     record = QuantisedRecord(
         model=spec.name,
@@ -106,8 +105,8 @@ def quantise(
         fault = why_not(proof, PRECISIONS[-1])
         raise ModelRefused(f"{spec.name} is not usable in 8 bits: {fault}; nothing was written")
     say(f"{spec.name}: proven for {' and '.join(allowed)}")
-    _replace(quantised_path(weights), data)
-    _replace(record_path(weights), (record.model_dump_json(indent=2) + "\n").encode())
+    write_atomically(quantised_path(weights), data)
+    write_atomically(record_path(weights), (record.model_dump_json(indent=2) + "\n").encode())
     return record
 
 
@@ -119,21 +118,21 @@ def _quantise_large(
     truths: Sequence[Pixels],
     say: Say,
 ) -> tuple[Layers, QuantisedProof]:
-    """The fastest form that is proven for `auto`; else the first that is for `fast`; else the last.
+    """Return the fastest form that is proven for `auto`, else for `fast`, else the last one tried.
 
-    Forms leave ever more layers in floats (`upscaled_models.quantise.forms`).
+    Forms leave ever more layers in floats (`quantise.forms`).
     """
     expect = float_upscaler(network)
-    judge = None
+    comparison = None
     if truths:
         say(f"{spec.name}: {len(truths)} photographs in float32, clean, jpeg and camera each")
-        judge = TruthJudge(make_samples(truths, spec.native_scale, expect))
-        for reason in judge.missing:
+        comparison = TruthComparison(make_samples(truths, spec.native_scale, expect))
+        for reason in comparison.missing:
             say(f"{spec.name}: a part of the proof is not made: {reason}")
     tried: list[tuple[Layers, QuantisedProof]] = []
     for form in find_forms(spec, network, _calibration(calibrated), list(held_out), expect, SEED):
         upscale = quantised_upscaler(spec.family, spec.shape, form.layers)
-        truth = judge.judge(upscale) if judge else None
+        truth = comparison.compare(upscale) if comparison else None
         proof = prove(form.layers, upscale, expect, list(held_out), truth)
         say(f"{spec.name}, {form.describe()}: {_describe(proof)}")
         tried.append((form.layers, proof))
@@ -162,40 +161,33 @@ def quantise_network(
     *,
     steps: int,
     seed: int,
-    progress: Progress,
+    progress: Progress | None = None,
 ) -> Layers:
-    """The network in 8 bits, every layer of it, proven by nothing yet.
+    """Return every layer of the network in 8 bits, not proven yet.
 
     Args:
         calibrated: uint8 `[N, h, w, 3]`; h and w at least `tuning.PATCH_PX` if it is tuned.
-        steps: of tuning, which RRDB networks do not take.
+        steps: steps of tuning; ignored for a network without a tuning rate.
     """
     torch.manual_seed(seed)
-    if family == "rrdb":
+    rate = FAMILIES[family].tuning_rate
+    if not rate:
         levels = find_levels(network, _calibration(calibrated), seed)
         return round_layers(state_of(network), levels, ())
     inputs = to_inputs(calibrated)
     simulation = simulate(equalise(network, inputs))
     choose_ranges(simulation, inputs)
     if steps:
-        rate = RATES[family]
         tune(simulation, network, inputs, steps=steps, rate=rate, seed=seed, progress=progress)
     return freeze(simulation)
 
 
 def _calibration(calibrated: Pixels) -> Tensor:
-    """A few corners of the pictures: a large network takes seconds for each."""
+    """Return a few corners of the pictures: a large network takes seconds for each."""
     few = calibrated[:: max(1, len(calibrated) // CALIBRATED_RRDB)]
     return to_inputs(few[:, :CALIBRATED_RRDB_PX, :CALIBRATED_RRDB_PX])
 
 
 def to_inputs(pictures: Pixels) -> Tensor:
-    """uint8 `[N, h, w, 3]` to float32 `[N, 3, h, w]` in 0..1."""
+    """Convert uint8 `[N, h, w, 3]` to float32 `[N, 3, h, w]` in 0..1."""
     return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / LEVELS
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write it whole or not at all."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_bytes(data)
-    os.replace(partial, path)

@@ -1,54 +1,40 @@
-"""Models in 8 bits: a file of whole numbers and its record, beside the weights they came from.
+"""The record of a model in 8 bits: its proof, and the precisions that the proof allows.
 
-    upscaled-x4.int8.safetensors    the layers
-    upscaled-x4.int8.json           what they came from and how near they come to it
-
-Loads no torch. Made by `quantising`; run by OpenVINO alone (`graphs`).
+Loads no torch.
 """
 
-import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
-from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation
-from upscaled_models.errors import WeightsError
-from upscaled_models.families import Family
-from upscaled_models.registry import ModelSpec
-
-QUANTISABLE: Final[tuple[Family, ...]] = ("rrdb", "srvgg", "plain")
-"""Families that can be prepared in 8 bits. SPAN and RealPLKSR multiply values by what they make of
-them, which nothing here calibrates."""
-
-Arrays = dict[str, NDArray[np.generic]]
-
-_HASH = Field(pattern="^[0-9a-f]{64}$")
+_SHA256 = Field(pattern="^[0-9a-f]{64}$")
 
 MIN_PSNR_DB: Final[Mapping[str, float]] = {"auto": 46.0, "fast": 40.0}
-"""Decibels against float32 on pictures that were not calibrated with, by precision; 46 dB are a
-root mean square error of 1.3 levels of 255, 40 dB one of 2.6."""
+"""Lowest PSNR against float32, by precision, on pictures that were not used for calibration: 46 dB
+are a root mean square error of 1.3 levels of 255, 40 dB one of 2.6."""
 
 MAX_FLAT_LEVELS: Final = 4
-"""Where float32 itself does not keep a colour flat."""
+"""Largest difference from float32 on flat colours that float32 itself does not keep exactly."""
 
 TRACKS: Final = ("clean", "jpeg", "camera")
-"""Of inputs, each of which a proof by the truth must hold."""
+"""Kinds of input that a proof by the truth must cover (`quantise.tracks`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class TruthBars:
-    """How far a network that invents texture may be from float32 in 8 bits, track by track.
+    """How far a network that invents texture may be from float32 in 8 bits, on every track.
 
-    mean_db: least mean against float32. psnr_db: how much further from the truth. niqe: difference
-    to either side; None: not asked for. feature: how much further from the truth. smooth_share: see
-    `TruthProof`. Nothing is asked of flat colours: such networks do not keep them in float32 either
-    (x4plus: 111 levels off at the border of pure magenta), and colour correction, which follows,
-    gives them back exactly.
+    Flat colours have no limit: such networks do not keep them in float32 either (x4plus: 111 levels
+    off at the border of pure magenta), and colour correction, which follows, restores them exactly.
+
+    Attributes:
+        mean_db: lowest mean PSNR against float32.
+        psnr_db: how much further from the truth than float32 the result may be.
+        niqe: largest difference from float32's NIQE to either side; None: no limit.
+        feature: how much larger the feature distance to the truth may be.
+        smooth_share: lowest `TruthProof.smooth_share`.
     """
 
     mean_db: float
@@ -65,7 +51,7 @@ TRUTH_BARS: Final[Mapping[str, TruthBars]] = {
 
 
 class Pair(BaseModel):
-    """A figure of the result in 8 bits, and of the same network's in float32."""
+    """One metric of the result in 8 bits, and of the same network's result in float32."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,10 +64,13 @@ class Pair(BaseModel):
 
 
 class TrackProof(BaseModel):
-    """Results of one track (clean, jpeg, camera), means over pictures that have a truth.
+    """Results of one track, as means over its pictures.
 
-    mean_db, worst_db: of 8 bits against float32. psnr_db: luma against the truth. niqe, feature:
-    see `metrics` and `features`; None where the packages that they need were not installed.
+    Attributes:
+        mean_db, worst_db: PSNR of 8 bits against float32.
+        psnr_db: PSNR of luma against the truth.
+        niqe, feature: see `quantise.metrics` and `quantise.features`; None where the packages that
+            they need were not installed.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -95,11 +84,14 @@ class TrackProof(BaseModel):
 
 
 class TruthProof(BaseModel):
-    """Results in 8 bits of a network that invents texture, judged by the truth.
+    """Results in 8 bits of a network that invents texture, compared with the truth.
 
-    What such a network invents is chaotic: it may be as near to the truth, and as natural, though
-    its pixels are others. smooth_share: of the values where float32 varies by less than 4 levels
-    over 13x13 px, those within 2 levels.
+    Invented texture is chaotic: in 8 bits it may be as near to the truth and as natural as in
+    float32, though its pixels differ.
+
+    Attributes:
+        smooth_share: of the values where float32 varies by less than 4 levels over 13x13 px, the
+            share that is within 2 levels of float32.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -109,18 +101,22 @@ class TruthProof(BaseModel):
 
     @property
     def mean_db(self) -> float:
-        """Against float32, over all pictures of all tracks."""
+        """Mean PSNR against float32 over all pictures of all tracks."""
         count = sum(track.pictures for track in self.tracks.values())
         return sum(each.mean_db * each.pictures for each in self.tracks.values()) / count
 
 
 class QuantisedProof(BaseModel):
-    """The 8-bit result against the network's own in float32, in levels of 255 except `psnr_db`.
+    """How near results in 8 bits are to the network's own in float32, in levels of 255.
 
-    pictures: how many were compared; none of them was calibrated with. flat_largest: the largest
-    difference for 256 greys and 27 colours. are_flats_kept: those that float32 gives back exactly,
-    8 bits do too. float_layers: convolutions that were left in floats. truth: of networks that
-    invent texture.
+    Attributes:
+        psnr_db: over all compared pictures.
+        largest: largest difference of any value.
+        pictures: number of compared pictures; calibration used none of them.
+        flat_largest: largest difference on 256 greys and 27 colours.
+        are_flats_kept: colours that float32 keeps exactly are kept in 8 bits too.
+        float_layers: convolutions that stay in floats.
+        truth: for networks that invent texture only.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -135,31 +131,31 @@ class QuantisedProof(BaseModel):
 
 
 class QuantisedRecord(BaseModel):
-    """What `NAME.int8.json` says."""
+    """The content of `NAME.int8.json`: which weights the layers came from, and their proof."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     model: str
-    weights_sha256: str = _HASH
-    sha256: str = _HASH
+    weights_sha256: str = _SHA256
+    sha256: str = _SHA256
     size_bytes: int
     proof: QuantisedProof
     versions: dict[str, str]
 
 
 def allowed_in(record: QuantisedRecord, precision: str) -> bool:
-    """Whether a model in 8 bits may be chosen in `precision` ("auto" or "fast"), by its proof.
+    """Return whether the proof allows 8 bits in `precision` ("auto" or "fast").
 
-    The only place that decides it.
+    Nothing else decides this.
     """
     return not why_not(record.proof, precision)
 
 
 def why_not(proof: QuantisedProof, precision: str) -> str:
-    """Why a proof does not allow `precision` ("auto" or "fast"); empty if it does.
+    """Return why a proof does not allow `precision` ("auto" or "fast"); empty if it does.
 
-    Either the pixels are float32's, nearly; or, of a network that invents texture, the results are
-    as natural and as near to the truth.
+    The pixels must nearly equal float32's, or, for a network that invents texture, the results must
+    be as natural and as near to the truth as float32's.
     """
     fault = _fault_of_pixels(proof, precision)
     if fault and proof.truth is not None:
@@ -203,118 +199,3 @@ def _fault_of_track(track: TrackProof, bars: TruthBars) -> str:
     if abs(track.niqe.rise) > bars.niqe:
         return f"NIQE {track.niqe.rise:+.2f} from float32's"
     return ""
-
-
-def quantised_path(weights: Path) -> Path:
-    """Where the 8-bit file of a weights file belongs; its record lies beside it."""
-    return weights.with_name(f"{weights.stem}.int8.safetensors")
-
-
-def record_path(weights: Path) -> Path:
-    return weights.with_name(f"{weights.stem}.int8.json")
-
-
-def read_record(spec: ModelSpec, weights: Path) -> QuantisedRecord:
-    """The record beside the weights of `spec`.
-
-    Raises:
-        WeightsError: it is not readable, or came from other weights; the text names the file.
-    """
-    path = record_path(weights)
-    try:
-        record = QuantisedRecord.model_validate_json(path.read_bytes())
-    except (OSError, ValidationError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "damaged"
-        raise WeightsError(f"{path}: not a readable record of 8-bit weights: {reason}") from error
-    if record.weights_sha256 != spec.sha256:
-        raise WeightsError(
-            f"{path}: was made from other weights than those of {spec.name}: from SHA-256 "
-            f"{record.weights_sha256}, not {spec.sha256}; `upscaled models quantise {spec.name}` "
-            "makes it anew"
-        )
-    return record
-
-
-def read_quantised(spec: ModelSpec, weights: Path) -> Layers:
-    """The 8-bit layers of `spec`, that lie beside its weights.
-
-    Raises:
-        WeightsError: file or record is missing, damaged, or not of these weights; named.
-    """
-    record = read_record(spec, weights)
-    path = quantised_path(weights)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != record.sha256:
-        raise WeightsError(f"{path}: SHA-256 is {found}, must be {record.sha256}")
-    return parse_layers(data, path)
-
-
-def serialise_layers(layers: Layers) -> bytes:
-    """The bytes of an 8-bit file."""
-    from safetensors.numpy import save
-
-    data: bytes = save(_arrays_of(layers))
-    return data
-
-
-def digest_layers(layers: Layers) -> str:
-    """SHA-256 of the layers' own values, in the order of their names, whatever keeps them."""
-    digest = hashlib.sha256()
-    for key, value in sorted(_arrays_of(layers).items()):
-        digest.update(f"{key} {value.dtype.str} {value.shape}\n".encode())
-        digest.update(value.data)
-    return digest.hexdigest()
-
-
-def _arrays_of(layers: Layers) -> Arrays:
-    arrays: Arrays = {f"{name}.slope": slope for name, slope in layers.slopes.items()}
-    for name, layer in layers.convolutions.items():
-        arrays[f"{name}.weight"] = layer.weight
-        if layer.bias is not None:
-            arrays[f"{name}.bias"] = layer.bias
-        if layer.quantised is not None:
-            arrays[f"{name}.scale"] = layer.quantised.weight_scale
-            ends = (layer.quantised.low, layer.quantised.high)
-            arrays[f"{name}.range"] = np.array(ends, dtype=np.float32)
-            if layer.quantised.input_scale is not None:
-                arrays[f"{name}.input_scale"] = layer.quantised.input_scale
-    return {key: np.ascontiguousarray(value) for key, value in arrays.items()}
-
-
-def parse_layers(data: bytes, path: Path) -> Layers:
-    """The layers in an 8-bit file's bytes.
-
-    Raises:
-        WeightsError: not a file of layers; the text names `path`.
-    """
-    from safetensors.numpy import load
-
-    try:
-        arrays: Arrays = load(data)
-        names = [key.removesuffix(".weight") for key in arrays if key.endswith(".weight")]
-        return Layers(
-            convolutions={name: _convolution(arrays, name) for name in names},
-            slopes={
-                key.removesuffix(".slope"): value.astype(np.float32)
-                for key, value in arrays.items()
-                if key.endswith(".slope")
-            },
-        )
-    except Exception as error:
-        raise WeightsError(f"{path}: not a file of 8-bit layers, or a damaged one") from error
-
-
-def _convolution(arrays: Arrays, name: str) -> Convolution:
-    weight = arrays[f"{name}.weight"]
-    bias = arrays[f"{name}.bias"].astype(np.float32) if f"{name}.bias" in arrays else None
-    if weight.dtype != np.int8:
-        return Convolution(weight.astype(np.float32), bias)
-    low, high = (float(end) for end in arrays[f"{name}.range"].astype(np.float32))
-    scale = arrays[f"{name}.scale"].astype(np.float32)
-    key = f"{name}.input_scale"
-    input_scale = arrays[key].astype(np.float32) if key in arrays else None
-    return Convolution(weight.astype(np.int8), bias, Quantisation(scale, low, high, input_scale))

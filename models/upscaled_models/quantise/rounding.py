@@ -1,4 +1,4 @@
-"""Weights to 8 bits by a recipe: input levels that were found once, and weights rounded to fit.
+"""Round weights to 8 bits by a recipe: input levels that were measured once, and weights to fit.
 
 Only multiplications, divisions and rounding of float32, one value at a time, each of which IEEE 754
 fixes to the last bit: the same recipe and weights give the same bytes on every machine.
@@ -37,7 +37,7 @@ class InputLevels:
 
 
 def group_of(convolution: str) -> str:
-    """What shares its input levels: the convolutions of a dense block, or one alone.
+    """Return the group that shares its input levels: a dense block, or one convolution.
 
     All five read front parts of one joined input. With levels of their own each part is rounded
     once for each convolution that reads it, which takes a seventh of the time.
@@ -46,7 +46,7 @@ def group_of(convolution: str) -> str:
 
 
 def is_among(convolution: str, names: Collection[str]) -> bool:
-    """Whether `names` holds the convolution, or a block that it is part of."""
+    """Return whether `names` holds the convolution, or a block that it is part of."""
     return any(convolution == name or convolution.startswith(f"{name}.") for name in names)
 
 
@@ -55,7 +55,7 @@ def round_layers(
     levels: Mapping[str, InputLevels],
     float_layers: Collection[str],
 ) -> Layers:
-    """The layers of a network in 8 bits.
+    """Return the layers of a network in 8 bits.
 
     Args:
         state: float32 weights and biases by name.
@@ -78,7 +78,7 @@ def round_layers(
 
 
 def round_convolution(layer: Convolution, levels: InputLevels) -> Convolution:
-    """One layer in 8 bits: each output channel's weights are whole multiples of its own scale."""
+    """Round one layer: each output channel's weights become multiples of its own scale."""
     scale = levels.scale[: layer.weight.shape[1]].astype(np.float32)
     weight = layer.weight * scale.reshape(1, -1, 1, 1)
     step = np.maximum(np.abs(weight).max((1, 2, 3)) / np.float32(WEIGHT_LIMIT), LEAST_SCALE)
@@ -91,10 +91,10 @@ def round_convolution(layer: Convolution, levels: InputLevels) -> Convolution:
 
 
 def cut_to_half(state: Mapping[str, Floats]) -> dict[str, Floats]:
-    """Weights (not biases) rounded to float16 towards 0, as float32.
+    """Round weights (not biases) to float16 towards 0, as float32.
 
-    So the makers of ncnn's 16-bit files round: of the release's own file in 32 bits this makes the
-    very weights of the file in 16 bits, and leaves those as they are.
+    The makers of ncnn's 16-bit files round this way: the weights of a release's file in 32 bits
+    become exactly those of the file in 16 bits, which stay as they are.
     """
     return {key: _cut(value) if value.ndim == 4 else value for key, value in state.items()}
 

@@ -1,6 +1,6 @@
-"""8-bit convolutions of compact and plain networks in torch, for finding ranges and tuning weights.
+"""Simulate 8-bit convolutions of compact and plain networks in torch, to tune ranges and weights.
 
-What they compute is what OpenVINO computes of the same numbers, but for the order of additions.
+They compute the same as OpenVINO does with the same numbers, but for the order of additions.
 """
 
 import copy
@@ -22,9 +22,9 @@ SHRINKS: Final = tuple(float(shrink) for shrink in np.geomspace(1.0, 0.1, 24))
 
 
 class Grid(nn.Module):
-    """256 levels for what a convolution reads.
+    """The 256 levels of a convolution's input.
 
-    is_symmetric: as many levels below 0 as above; else the levels cover just what occurs.
+    is_symmetric: as many levels below 0 as above; else the levels cover just the values that occur.
     """
 
     def __init__(self, is_symmetric: bool) -> None:
@@ -36,7 +36,7 @@ class Grid(nn.Module):
         self.least, self.most = 0.0, 0.0
 
     def forward(self, x: Tensor) -> Tensor:
-        """Each value on its nearest level; takes samples instead while `seen` is a list."""
+        """Round each value to its nearest level; while `seen` is a list, take samples instead."""
         if self.seen is not None:
             self._observe(x.detach(), self.seen)
             return x
@@ -45,7 +45,7 @@ class Grid(nn.Module):
         return (levels - self.zero) * scale
 
     def watch(self) -> None:
-        """Take samples from now on, until a range is chosen."""
+        """Start taking samples, until a range is chosen."""
         self.seen = []
         self.least = self.most = 0.0
 
@@ -56,7 +56,7 @@ class Grid(nn.Module):
 
     @torch.no_grad()
     def choose_range(self) -> None:
-        """The range that leaves the least square error: less than all that occurs, mostly."""
+        """Choose the range with the least square error, mostly narrower than the values."""
         samples = torch.cat(self.seen or [torch.zeros(1)])
         self.seen = None
         errors = []
@@ -76,7 +76,7 @@ class Grid(nn.Module):
         return scale, round(-low / scale)
 
     def freeze(self) -> tuple[float, float]:
-        """The lowest and the highest level."""
+        """Return the lowest and the highest level."""
         scale = float(self.log_scale.detach().exp())
         return -self.zero * scale, (LAST_LEVEL - self.zero) * scale
 
@@ -95,7 +95,7 @@ class SimulatedConvolution(nn.Module):
         self.grid = grid
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, I, h, w] -> [N, O, h, w]; with weights as they were while the grid takes samples."""
+        """[N, I, h, w] -> [N, O, h, w]; with unrounded weights while the grid takes samples."""
         is_observed = self.grid.seen is not None
         weight = self.weight if is_observed else self._rounded()
         return F.conv2d(self.grid(x), weight, self.bias, padding=1)
@@ -106,7 +106,7 @@ class SimulatedConvolution(nn.Module):
         return whole * weight_scale
 
     def freeze(self) -> Convolution:
-        """The layer as plain numbers."""
+        """Return the layer as plain numbers."""
         bias = None if self.bias is None else _array(self.bias)
         weight_scale = self.log_weight_scale.detach().exp()
         whole = (self.weight.detach() / weight_scale.view(-1, 1, 1, 1)).round()
@@ -115,7 +115,7 @@ class SimulatedConvolution(nn.Module):
 
 
 def simulate(network: nn.Module) -> nn.Module:
-    """A copy of the network with simulated convolutions, their ranges not chosen yet.
+    """Return a copy of the network with simulated convolutions, whose ranges are not chosen yet.
 
     With PReLU they are symmetric: OpenVINO has no fast kernel for such a layer whose zero is not in
     the middle (2 times as long with AMX). LeakyReLU has one, and is worth a bit more precision.
@@ -130,7 +130,7 @@ def simulate(network: nn.Module) -> nn.Module:
 
 
 def simulated(network: nn.Module) -> dict[str, SimulatedConvolution]:
-    """The simulated convolutions by name, in order."""
+    """Return the simulated convolutions by name, in order."""
     return {
         name: module
         for name, module in network.named_modules()
@@ -151,7 +151,7 @@ def choose_ranges(network: nn.Module, inputs: Tensor) -> None:
 
 
 def freeze(network: nn.Module) -> Layers:
-    """The layers of a simulated network as plain numbers."""
+    """Return the layers of a simulated network as plain numbers."""
     return Layers(
         convolutions={name: layer.freeze() for name, layer in simulated(network).items()},
         slopes={
@@ -163,7 +163,7 @@ def freeze(network: nn.Module) -> Layers:
 
 
 def _round(x: Tensor) -> Tensor:
-    """Rounds, and lets gradients through as if it did not."""
+    """Round, with the gradient of the identity."""
     return x + (x.round() - x).detach()
 
 

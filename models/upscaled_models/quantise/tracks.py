@@ -1,6 +1,6 @@
-"""The ways a truth is made small for measuring: clean, jpeg, jpeg75, camera, webp.
+"""Make a truth small for measuring, by track: clean, jpeg, jpeg75, camera or webp.
 
-Each track makes a file, as people send them: a compressed one says how coarsely it was quantised.
+Each track makes a file, as users send them: a compressed file shows how coarsely it was quantised.
 """
 
 import io
@@ -21,7 +21,7 @@ BLUR_PX_PER_SCALE = 0.3
 measures 24.97 dB, as the goals for this track assume."""
 
 WEBP_QUALITY = 60
-"""Between the 50 and 75 of the JPEG tracks; the web's own tools default to 75 to 80."""
+"""Quality between the 50 and 75 of the JPEG tracks; the tools of the web default to 75 to 80."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Small:
 
 
 def make_clean(truth: Pixels, scale: int, name: str) -> Pixels:
-    """Anti-aliased bicubic."""
+    """Shrink with the anti-aliased bicubic kernel, as the field's benchmarks do."""
     return shrink(truth, scale, Image.Resampling.BICUBIC)
 
 
@@ -85,7 +85,7 @@ def make_small(track: str, truth: Pixels, scale: int, name: str) -> Small:
 
     Args:
         truth: `[h, w, 3]` uint8 RGB; its sides are multiples of `scale`.
-        name: of the picture; it seeds the camera's noise.
+        name: the picture's name, which seeds the camera's noise.
     """
     return Small(FILES[track](truth, scale, name))
 
@@ -97,7 +97,7 @@ def _pixels_of(track: str) -> Callable[[Pixels, int, str], Pixels]:
 TRACKS: Mapping[str, Callable[[Pixels, int, str], Pixels]] = {
     track: _pixels_of(track) for track in FILES
 }
-"""The same as pixels alone."""
+"""The tracks as functions that return pixels."""
 
 
 def shrink(truth: Pixels, scale: int, kernel: Image.Resampling) -> Pixels:
@@ -118,22 +118,22 @@ def blur(pixels: Pixels, sigma_px: tuple[float, float], turn_rad: float = 0.0) -
 
 
 def encode_jpeg(pixels: Pixels, quality: int) -> bytes:
-    """A JPEG file with 4:2:0 chroma at `quality` (1 to 100)."""
+    """Encode as JPEG with 4:2:0 chroma at `quality` (1 to 100)."""
     return _encode(pixels, ".jpg", [cv2.IMWRITE_JPEG_QUALITY, quality])
 
 
 def encode_webp(pixels: Pixels, quality: int) -> bytes:
-    """A lossy WebP file at `quality` (1 to 100)."""
+    """Encode as lossy WebP at `quality` (1 to 100)."""
     return _encode(pixels, ".webp", [cv2.IMWRITE_WEBP_QUALITY, quality])
 
 
 def encode_png(pixels: Pixels) -> bytes:
-    """A PNG file, little compressed."""
+    """Encode as PNG, with little compression."""
     return _encode(pixels, ".png", [cv2.IMWRITE_PNG_COMPRESSION, 1])
 
 
 def decode(file: bytes) -> Pixels:
-    """The pixels of a file that was made here, `[h, w, 3]` uint8 RGB."""
+    """Decode a file that was made here to `[h, w, 3]` uint8 RGB."""
     with Image.open(io.BytesIO(file)) as picture:
         return np.array(picture.convert("RGB"), np.uint8)
 

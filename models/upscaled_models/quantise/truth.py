@@ -1,4 +1,4 @@
-"""How near a network that invents texture comes to the truth in 8 bits, beside its own float32."""
+"""Compare a network that invents texture with the truth, in 8 bits and in float32."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,9 +25,9 @@ Tool = TypeVar("Tool")
 
 SMOOTH_LEVELS: Final = 4
 SMOOTH_PX: Final = 13
-"""Three input pixels at x4, and what they touch: narrower pockets between textures are no areas. Of
-x4plus with its trunk in 8 bits, 99.94 % of such values are near; over 9 px 99.84 %, over 5 px
-99.3 %, all before colour correction.
+"""Side of a smooth area: three input pixels at x4 and their neighbours; narrower pockets between
+textures do not count. Of x4plus with its trunk in 8 bits, 99.94 % of such values are near; over 9
+px 99.84 %, over 5 px 99.3 %, all before colour correction.
 """
 
 NEAR_LEVELS: Final = 2
@@ -36,7 +36,7 @@ MAX_DB: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """A truth, what it was made small into, and what the network makes of that in float32."""
+    """A truth, the small input made of it, and the network's result for that in float32."""
 
     truth: Pixels
     small: Pixels
@@ -45,7 +45,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Of one result: luma PSNR to the truth, NIQE, feature distance to the truth."""
+    """Metrics of one result: luma PSNR and feature distance to the truth, and NIQE."""
 
     psnr_db: float
     niqe: float | None
@@ -55,7 +55,7 @@ class Figures:
 def make_samples(
     truths: Sequence[Pixels], scale: int, upscale: Upscaler
 ) -> dict[str, list[Sample]]:
-    """Every truth on every track. Truths' sides are multiples of `scale`."""
+    """Make every truth small on every track. The sides of truths are multiples of `scale`."""
     samples: dict[str, list[Sample]] = {}
     for track in TRACKS:
         smalls = [
@@ -68,10 +68,10 @@ def make_samples(
     return samples
 
 
-class TruthJudge:
-    """Judges results in 8 bits by the truth; measures those in float32 once.
+class TruthComparison:
+    """Compares results in 8 bits with the truth; those in float32 are measured once.
 
-    missing: why parts cannot be judged; empty where all can.
+    missing: why some metrics cannot be measured; empty where all can.
     """
 
     def __init__(self, samples: Mapping[str, Sequence[Sample]]) -> None:
@@ -84,19 +84,19 @@ class TruthJudge:
             for track, some in samples.items()
         }
 
-    def judge(self, upscale: Upscaler) -> TruthProof:
-        """Compare what `upscale` makes of every sample."""
+    def compare(self, upscale: Upscaler) -> TruthProof:
+        """Measure the results of `upscale` for every sample."""
         tracks = {}
         near = total = 0
         for track, samples in self._samples.items():
             results = [upscale(each.small) for each in samples]
-            tracks[track] = self._judge_track(track, samples, results)
+            tracks[track] = self._compare_track(track, samples, results)
             for sample, result in zip(samples, results, strict=True):
                 is_near = _smooth_differences(sample.expected, result) <= NEAR_LEVELS
                 near, total = near + int(is_near.sum()), total + is_near.size
         return TruthProof(tracks=tracks, smooth_share=round(near / total, 6) if total else 1.0)
 
-    def _judge_track(
+    def _compare_track(
         self, track: str, samples: Sequence[Sample], results: Sequence[Pixels]
     ) -> TrackProof:
         distances = [
@@ -138,13 +138,13 @@ class TruthJudge:
 
 
 def decibels(result: Pixels, expected: Pixels) -> float:
-    """PSNR over all values."""
+    """Return the PSNR over all values."""
     square = float(np.square(result.astype(np.float32) - expected).mean())
     return 10 * float(np.log10(LEVELS**2 / square)) if square else MAX_DB
 
 
 def _smooth_differences(expected: Pixels, result: Pixels) -> NDArray[np.int16]:
-    """Of the values around which `expected` varies by less than `SMOOTH_LEVELS`."""
+    """Return the differences where `expected` varies by less than `SMOOTH_LEVELS` around."""
     around = np.ones((SMOOTH_PX, SMOOTH_PX), np.uint8)
     spread = cv2.subtract(cv2.dilate(expected, around), cv2.erode(expected, around))
     is_smooth = np.asarray(spread) < SMOOTH_LEVELS
@@ -156,7 +156,7 @@ def _pair(int8: Sequence[float], float32: Sequence[float]) -> Pair:
 
 
 def _pair_of_some(int8: Sequence[float | None], float32: Sequence[float | None]) -> Pair | None:
-    """Means over pictures that both have a figure of: NIQE is not defined for flat ones."""
+    """Return means over the pictures with both values: NIQE is not defined for flat ones."""
     both = [
         (ours, expected)
         for ours, expected in zip(int8, float32, strict=True)

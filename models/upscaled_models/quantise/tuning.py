@@ -1,7 +1,7 @@
-"""Tunes a simulated network until it gives what the float network gives.
+"""Tune a simulated network towards the results of the float network.
 
-Distillation of a network into its own 8 bits: weights, their scales and the ranges of activations
-move a little (Esser et al., arXiv:1902.08153), truth plays no part.
+A network is distilled into its own 8 bits: weights, their scales and the ranges of activations move
+a little (Esser et al., arXiv:1902.08153). No truth is needed.
 """
 
 import math
@@ -18,7 +18,7 @@ BATCH: Final = 4
 PATCH_PX: Final = 48
 WARM_STEPS: Final = 15
 SCALE_RATE: Final = 0.001
-"""Of the logarithm of a range."""
+"""Learning rate of the logarithm of a range."""
 
 Progress = Callable[[int, int], None]
 
@@ -31,14 +31,14 @@ def tune(
     steps: int,
     rate: float,
     seed: int,
-    progress: Progress,
+    progress: Progress | None = None,
 ) -> None:
     """Tune the simulated `network` in place.
 
     Args:
-        inputs: `[N, 3, h, w]` in 0..1, to cut patches from.
-        rate: how far a weight moves in a step, in steps of its 8-bit scale. Deep networks without
-            residuals bear less than 0.01.
+        inputs: `[N, 3, h, w]` in 0..1, from which patches are cut.
+        rate: how far a weight moves per step, in steps of its 8-bit scale. Deep networks without
+            residuals diverge at 0.01.
         progress: called with (steps done, steps in all).
     """
     optimiser = torch.optim.Adam(_groups(network, rate), betas=(0.9, 0.99))
@@ -53,7 +53,8 @@ def tune(
         loss.backward()
         optimiser.step()
         schedule.step()
-        progress(step + 1, steps)
+        if progress is not None:
+            progress(step + 1, steps)
 
 
 def _groups(network: nn.Module, rate: float) -> list[dict[str, object]]:
@@ -69,7 +70,7 @@ def _groups(network: nn.Module, rate: float) -> list[dict[str, object]]:
 
 
 def _share(step: int, steps: int) -> float:
-    """Of the rate: up in a few steps, then down along a cosine."""
+    """Return the share of the rate at a step: up in a few steps, then down along a cosine."""
     return min(1.0, (step + 1) / WARM_STEPS) * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 

@@ -15,7 +15,6 @@ from upscaled_models.fetch import Progress
 from upscaled_models.files import FileState
 from upscaled_models.official import WEIGHTS_PACKAGE, find_official
 from upscaled_models.packaged import is_packaged_here, obtain
-from upscaled_models.quantise.record import QUANTISABLE
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
@@ -101,7 +100,7 @@ def _say_what_next(spec: ModelSpec) -> str:
         (f"use it for every x{scale}:", f"UPSCALED_MODEL_X{scale}={spec.name}, and a new start"),
         ("use it for a request:", f"the header X-Upscale-Model: {spec.name}"),
     ]
-    if spec.family in QUANTISABLE:
+    if spec.network.is_quantisable:
         lines.append(("make it faster on a CPU:", f"upscaled models quantise {spec.name}"))
     return "\n".join(["What next:", *(f"  {what:<26}{how}" for what, how in lines)])
 
@@ -138,8 +137,8 @@ def quantise_model(
     steps: Annotated[int, typer.Option(min=0, metavar="N", help="steps of tuning, 1 s each")] = 300,
 ) -> None:
     """Prepare a model in 8 bits, for `UPSCALED_PRECISION=fast`: once, and it takes minutes."""
+    from upscaled_models.quantise.files import quantised_path
     from upscaled_models.quantise.prepare import quantise
-    from upscaled_models.quantise.record import quantised_path
 
     store = _store()
     with _told_plainly():

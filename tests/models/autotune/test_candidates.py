@@ -15,16 +15,10 @@ from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.realplksr import realplksr_shape
 from upscaled_models.files import hash_file
 from upscaled_models.processor import EXACT_8_BITS, InstructionSet
+from upscaled_models.quantise.files import quantised_path, read_record, record_path
 from upscaled_models.quantise.pictures import draw_pictures
 from upscaled_models.quantise.prepare import quantise
-from upscaled_models.quantise.record import (
-    QuantisedProof,
-    QuantisedRecord,
-    allowed_in,
-    quantised_path,
-    read_record,
-    record_path,
-)
+from upscaled_models.quantise.record import QuantisedProof, QuantisedRecord, allowed_in
 from upscaled_models.registry import DEFAULT_DIR, describe_model, read_default_models
 from upscaled_models.weights import load_network
 

@@ -18,19 +18,13 @@ from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.families.span import span_shape
 from upscaled_models.quantise import proof, record
 from upscaled_models.quantise.equalisation import equalise
+from upscaled_models.quantise.files import quantised_path, read_quantised, read_record, record_path
 from upscaled_models.quantise.forms import find_forms
 from upscaled_models.quantise.levels import find_levels
 from upscaled_models.quantise.pictures import SIDE_PX, draw_pictures, draw_truths
 from upscaled_models.quantise.prepare import quantise, quantise_network, to_inputs
 from upscaled_models.quantise.proof import float_upscaler, prove, quantised_upscaler
-from upscaled_models.quantise.record import (
-    QuantisedProof,
-    quantised_path,
-    read_quantised,
-    read_record,
-    record_path,
-    why_not,
-)
+from upscaled_models.quantise.record import QuantisedProof, why_not
 from upscaled_models.quantise.rounding import InputLevels, round_layers
 from upscaled_models.quantise.simulation import choose_ranges, freeze, simulate
 from upscaled_models.quantise.truth import decibels

@@ -1,30 +1,157 @@
+import dataclasses
+import json
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from tests.models.quantise.test_record import SPEC, make_layers, place
-from upscaled_models.backends.openvino.layers import Layers
+from tests.models.quantise.test_record import SPEC, make_layers, write_int8
+from tests.models.quantise.test_rounding import levels_of
+from upscaled_models.backends.openvino.layers import Floats
 from upscaled_models.errors import WeightsError
+from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.official import find_official
-from upscaled_models.quantise.prepared import find_prepared
-from upscaled_models.quantise.record import allowed_in, digest_layers, record_path
+from upscaled_models.packaged import is_packaged_here, place_packaged
+from upscaled_models.quantise.files import digest_layers, record_path, serialise_layers
+from upscaled_models.quantise.prepared import (
+    RECIPES_DIR,
+    RecipeForm,
+    find_prepared,
+    find_recipes,
+    write_recipe,
+)
+from upscaled_models.quantise.record import QuantisedProof, allowed_in
+from upscaled_models.quantise.rounding import cut_to_half, round_layers
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
+from upscaled_models.weights import build_network, load_network, state_of
+
+SHAPE = rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)
+SHIPPED = sorted(path.stem for path in RECIPES_DIR.glob("*.json"))
+PROOF = QuantisedProof(
+    psnr_db=47.0, largest=9, pictures=3, flat_largest=0, are_flats_kept=True, float_layers=[]
+)
 
 
-def read_nothing() -> dict[str, object]:
-    raise AssertionError("the file's own layers need no weights")
+def spec_of(sha256: str) -> ModelSpec:
+    official = find_official("realesrgan-x4plus")
+    assert official is not None
+    return dataclasses.replace(official, shape=SHAPE, sha256=sha256)
+
+
+def small_state() -> dict[str, Floats]:
+    torch.manual_seed(4)
+    return state_of(build_network("rrdb", SHAPE))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A recipe of two forms for a small network."""
+    state = cut_to_half(small_state())
+    levels = levels_of(state)
+    forms = []
+    for float_layers in ([], ["conv_hr", "conv_last"]):
+        layers = round_layers(state, levels, float_layers)
+        forms.append(
+            RecipeForm(
+                float_layers=float_layers,
+                sha256=digest_layers(layers),
+                size_bytes=len(serialise_layers(layers)),
+                proof=PROOF,
+                versions={},
+            )
+        )
+    write_recipe(spec_of("a" * 64), levels, forms, tmp_path, weights=["a" * 64, "b" * 64])
+    return tmp_path
+
+
+def test_a_recipe_makes_its_layers_of_weights_in_32_and_in_16_bits(folder: Path) -> None:
+    recipes = find_recipes(spec_of("b" * 64), folder)
+    assert [list(each.float_layers) for each in recipes] == [[], ["conv_hr", "conv_last"]]
+    state = small_state()
+    full, half = recipes[1].prepare(lambda: state), recipes[1].prepare(lambda: cut_to_half(state))
+    assert digest_layers(full) == digest_layers(half) == recipes[1].record.sha256
+    assert full.convolutions["conv_hr"].quantised is None
+    assert full.convolutions["conv_up2"].weight.dtype == np.int8
+
+
+def test_a_recipe_is_for_its_own_weights_alone(folder: Path) -> None:
+    assert find_recipes(spec_of("c" * 64), folder) == []
+    own = dataclasses.replace(spec_of("a" * 64), source="user")
+    assert find_recipes(own, folder) == []
+    assert find_recipes(spec_of("a" * 64), folder / "elsewhere") == []
+
+
+def test_layers_that_are_not_those_that_were_proven_are_refused(folder: Path) -> None:
+    other = small_state()
+    other["conv_up1.weight"][0, 0, 0, 0] += 1
+    with pytest.raises(WeightsError, match="other layers of these weights than it was proven with"):
+        find_recipes(spec_of("a" * 64), folder)[0].prepare(lambda: other)
+
+
+@pytest.mark.parametrize("suffix", [".json", ".safetensors"])
+def test_a_damaged_recipe_is_refused_by_name(folder: Path, suffix: str) -> None:
+    path = folder / f"realesrgan-x4plus{suffix}"
+    path.write_bytes(path.read_bytes()[:-9])
+    with pytest.raises(WeightsError, match=rf"realesrgan-x4plus\{suffix}: not a"):
+        find_recipes(spec_of("a" * 64), folder)[0].prepare(small_state)
+
+
+def test_recipes_ship_for_either_file_of_x4plus_and_anime() -> None:
+    assert SHIPPED == ["realesrgan-x4plus", "realesrgan-x4plus-anime-6b"]
+    for name in SHIPPED:
+        official = find_official(name)
+        assert official is not None
+        assert official.packaged is not None
+        assert find_recipes(official)
+        assert find_recipes(official.packaged)
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_is_kilobytes_and_proven(name: str) -> None:
+    size_bytes = sum(path.stat().st_size for path in RECIPES_DIR.glob(f"{name}.*"))
+    assert size_bytes < 64_000
+    official = find_official(name)
+    assert official is not None
+    records = [each.record for each in find_recipes(official)]
+    assert allowed_in(records[0], "fast")
+    assert all(allowed_in(each, "fast") for each in records)
+    text = json.loads((RECIPES_DIR / f"{name}.json").read_text())
+    assert text["model"] == name
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_a_shipped_recipe_makes_what_was_proven_of_the_real_weights(
+    name: str, tmp_path: Path
+) -> None:
+    official = find_official(name)
+    assert official is not None
+    packaged = official.packaged
+    assert packaged is not None
+    if not is_packaged_here(packaged):
+        pytest.skip("the weights' package is not installed")
+    weights = place_packaged(packaged, ModelStore(tmp_path))
+    state = state_of(load_network(packaged, weights))
+    started = time.process_time()
+    for recipe in find_recipes(packaged):
+        recipe.prepare(lambda: state)  # refuses what has another SHA-256
+    assert time.process_time() - started < 10
 
 
 def test_a_models_own_file_comes_before_anything(tmp_path: Path) -> None:
-    (form,) = find_prepared(SPEC, place(tmp_path))
-    layers: Layers = form.read(read_nothing)  # type: ignore[arg-type]
+    def read_weights() -> dict[str, Floats]:
+        raise AssertionError("the file's own layers need no weights")
+
+    (form,) = find_prepared(SPEC, write_int8(tmp_path))
+    layers = form.read(read_weights)
     assert digest_layers(layers) == digest_layers(make_layers())
     assert form.record.model == SPEC.name
 
 
 def test_a_damaged_record_is_refused_and_not_passed_over(tmp_path: Path) -> None:
-    weights = place(tmp_path)
+    weights = write_int8(tmp_path)
     record_path(weights).write_text("{")
     with pytest.raises(WeightsError, match="not a readable record"):
         find_prepared(SPEC, weights)
@@ -37,6 +164,6 @@ def test_a_model_without_file_and_recipe_has_no_form(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["realesrgan-x4plus", "realesrgan-x4plus-anime-6b"])
 def test_official_weights_take_the_shipped_recipe(name: str, tmp_path: Path) -> None:
     spec = find_official(name)
-    assert isinstance(spec, ModelSpec)
+    assert spec is not None
     weights = ModelStore(tmp_path).target(spec)
     assert allowed_in(find_prepared(spec, weights)[0].record, "fast")

@@ -8,6 +8,14 @@ from upscaled_models.backends.openvino.layers import Convolution, Layers, Quanti
 from upscaled_models.errors import WeightsError
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.files import hash_file
+from upscaled_models.quantise.files import (
+    digest_layers,
+    parse_layers,
+    quantised_path,
+    read_quantised,
+    record_path,
+    serialise_layers,
+)
 from upscaled_models.quantise.record import (
     TRACKS,
     Pair,
@@ -15,12 +23,6 @@ from upscaled_models.quantise.record import (
     QuantisedRecord,
     TrackProof,
     TruthProof,
-    digest_layers,
-    parse_layers,
-    quantised_path,
-    read_quantised,
-    record_path,
-    serialise_layers,
     why_not,
 )
 from upscaled_models.registry import ModelSpec, describe_model
@@ -49,8 +51,8 @@ def make_layers() -> Layers:
     return Layers(convolutions, {"body.1": rng.random(4, dtype=np.float32)})
 
 
-def place(folder: Path, spec: ModelSpec = SPEC) -> Path:
-    """A whole 8-bit model of `spec` in `folder`; returns where its weights would be."""
+def write_int8(folder: Path, spec: ModelSpec = SPEC) -> Path:
+    """Write a whole 8-bit model of `spec` to `folder`; return where its weights would be."""
     weights = folder / "mine.safetensors"
     quantised_path(weights).write_bytes(serialise_layers(make_layers()))
     proof = QuantisedProof(
@@ -89,17 +91,17 @@ def test_layers_come_back_as_they_were() -> None:
 
 
 def test_a_whole_model_is_read(tmp_path: Path) -> None:
-    assert read_quantised(SPEC, place(tmp_path)).convolutions.keys() == {"head", "tail"}
+    assert read_quantised(SPEC, write_int8(tmp_path)).convolutions.keys() == {"head", "tail"}
 
 
 def test_a_file_from_other_weights_is_refused_by_name(tmp_path: Path) -> None:
-    weights = place(tmp_path, replace(SPEC, sha256="b" * 64))
+    weights = write_int8(tmp_path, replace(SPEC, sha256="b" * 64))
     with pytest.raises(WeightsError, match=r"mine\.int8\.json: was made from other weights"):
         read_quantised(SPEC, weights)
 
 
 def test_a_changed_file_is_refused_by_name(tmp_path: Path) -> None:
-    weights = place(tmp_path)
+    weights = write_int8(tmp_path)
     data = bytearray(quantised_path(weights).read_bytes())
     data[-1] ^= 1
     quantised_path(weights).write_bytes(data)
@@ -111,7 +113,7 @@ def test_a_changed_file_is_refused_by_name(tmp_path: Path) -> None:
 def test_a_missing_or_damaged_record_is_refused_by_name(
     tmp_path: Path, content: bytes | None
 ) -> None:
-    weights = place(tmp_path)
+    weights = write_int8(tmp_path)
     record_path(weights).unlink()
     if content is not None:
         record_path(weights).write_bytes(content)

@@ -5,7 +5,7 @@ from numpy.typing import NDArray
 from upscaled_models.quantise import features, metrics, truth
 from upscaled_models.quantise.installed import MissingPackage
 from upscaled_models.quantise.record import TRACKS
-from upscaled_models.quantise.truth import Sample, TruthJudge, decibels, make_samples
+from upscaled_models.quantise.truth import Sample, TruthComparison, decibels, make_samples
 
 Pixels = NDArray[np.uint8]
 SIDE_PX = 64
@@ -24,20 +24,20 @@ def enlarge(small: Pixels) -> Pixels:
 
 
 @pytest.fixture
-def judge(monkeypatch: pytest.MonkeyPatch) -> TruthJudge:
-    """Of nearest-neighbour enlargement, where the packages for NIQE and features are missing."""
+def comparison(monkeypatch: pytest.MonkeyPatch) -> TruthComparison:
+    """Nearest-neighbour enlargement, where the packages for NIQE and features are missing."""
 
     def refuse(*_: object) -> None:
         raise MissingPackage("basicsr")
 
     monkeypatch.setattr(truth, "read_natural_model", refuse)
     monkeypatch.setattr(truth, "open_feature_network", refuse)
-    return TruthJudge(make_samples(draw_truths(), 4, enlarge))
+    return TruthComparison(make_samples(draw_truths(), 4, enlarge))
 
 
-def test_what_cannot_be_judged_is_said_and_left_empty(judge: TruthJudge) -> None:
-    assert all("basicsr is not installed" in reason for reason in judge.missing)
-    proof = judge.judge(enlarge)
+def test_what_cannot_be_measured_is_said_and_left_empty(comparison: TruthComparison) -> None:
+    assert all("basicsr is not installed" in reason for reason in comparison.missing)
+    proof = comparison.compare(enlarge)
     assert set(proof.tracks) == set(TRACKS)
     for track in proof.tracks.values():
         assert (track.niqe, track.feature) == (None, None)
@@ -45,7 +45,7 @@ def test_what_cannot_be_judged_is_said_and_left_empty(judge: TruthJudge) -> None
     assert proof.smooth_share == 1.0
 
 
-def test_smooth_areas_are_judged_apart_from_busy_ones(judge: TruthJudge) -> None:
+def test_smooth_areas_are_compared_apart_from_busy_ones(comparison: TruthComparison) -> None:
     def shift_smooth(small: Pixels) -> Pixels:
         result = enlarge(small)
         result[: SIDE_PX // 4] += 3
@@ -56,14 +56,14 @@ def test_smooth_areas_are_judged_apart_from_busy_ones(judge: TruthJudge) -> None
         result[SIDE_PX * 3 // 4 :] //= 2
         return result
 
-    assert 0.3 < judge.judge(shift_smooth).smooth_share < 0.8
-    assert judge.judge(shift_busy).smooth_share > 0.9
-    assert judge.judge(shift_busy).mean_db < judge.judge(shift_smooth).mean_db
+    assert 0.3 < comparison.compare(shift_smooth).smooth_share < 0.8
+    assert comparison.compare(shift_busy).smooth_share > 0.9
+    assert comparison.compare(shift_busy).mean_db < comparison.compare(shift_smooth).mean_db
 
 
-def test_nearer_to_the_truth_is_a_rise(judge: TruthJudge) -> None:
+def test_nearer_to_the_truth_is_a_rise(comparison: TruthComparison) -> None:
     truths = iter(draw_truths() * 3)
-    proof = judge.judge(lambda small: next(truths))
+    proof = comparison.compare(lambda small: next(truths))
     assert all(track.psnr_db.rise > 1 for track in proof.tracks.values())
 
 
@@ -75,8 +75,8 @@ def test_niqe_and_features_are_measured_where_their_packages_are() -> None:
         pytest.skip(str(error))
     rng = np.random.default_rng(2)
     large = rng.integers(0, 256, (200, 200, 3), dtype=np.uint8)
-    judge = TruthJudge({"clean": [Sample(large, large[::4, ::4].copy(), large)]})
-    track = judge.judge(lambda small: enlarge(small)).tracks["clean"]
+    comparison = TruthComparison({"clean": [Sample(large, large[::4, ::4].copy(), large)]})
+    track = comparison.compare(lambda small: enlarge(small)).tracks["clean"]
     assert track.niqe is not None
     assert track.feature is not None
     assert track.feature.float32 == 0 < track.feature.int8
