@@ -17,13 +17,16 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.service.image.jpeg_samples import photograph, save_jpeg
 from tests.service.image.samples import RGB, deep_samples, picture, png, save
+from tests.service.image.steps import STEPS
 from upscaled.decoder.pool import Decoder
 from upscaled.decoder.process import decoder_environment
 from upscaled.errors import InternalError, MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
 
 FAKE = (sys.executable, str(Path(__file__).with_name("fake_decoder.py")))
+COUNTING = (sys.executable, "-m", "tests.service.decoder.counting_decoder")
 THREE = ("JPEG", "PNG", "WEBP")
 
 
@@ -53,6 +56,16 @@ def test_pixels_are_those_of_the_same_decoder_here(decoder: Decoder, kind: str) 
         assert near.alpha is not None
         assert np.array_equal(far.alpha, near.alpha)
     assert (far.icc, far.dpi, far.credit) == (near.icc, near.dpi, near.credit)
+
+
+@pytest.mark.parametrize("kind", ["baseline", "progressive", "restarts"])
+def test_a_decoder_reads_each_part_of_a_jpeg_once(kind: str) -> None:
+    source = save_jpeg(photograph(), kind)
+    with Decoder(THREE, processes=1, command=COUNTING) as decoder:
+        for _ in range(2):
+            credit = decoder.decode(source).credit
+            assert credit is not None
+            assert json.loads(credit.artist) == dict.fromkeys(STEPS, 1)
 
 
 def test_refusals_are_the_decoders(decoder: Decoder) -> None:

@@ -12,6 +12,8 @@ from tests.service.api.executors import FailingExecutor
 from tests.service.api.pictures import picture, picture_of_bytes, size_of
 from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
+from tests.service.image.jpeg_samples import photograph, save_jpeg
+from tests.service.image.steps import count_reading
 from upscaled.api.routes.upscale import check_size
 from upscaled.config import load_settings
 from upscaled.errors import (
@@ -42,6 +44,14 @@ def test_an_upload_is_answered_with_a_url(service: Service, scale: str) -> None:
     assert_request_id(answer)
     result = requests.get(url, timeout=5)
     assert size_of(result.content) == (80 * int(float(scale)), 64 * int(float(scale)))
+
+
+def test_the_front_end_sniffs_an_upload_and_parses_its_header_once(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counts = count_reading(monkeypatch.setattr)
+    assert service.upload(save_jpeg(photograph(80, 96))).status_code == 200
+    assert counts == {"sniffed": 1, "header parsed": 1}
 
 
 def test_the_image_itself_comes_where_it_is_wanted(service: Service) -> None:
