@@ -26,7 +26,8 @@ from upscaled.api.telemetry.access_log import AccessRecord, log_request
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.logs import JsonFormatter
 from upscaled.pool.executor import StageTimes
-from upscaled.worker.stats import Tally
+from upscaled.pool.stats import ModelStats
+from upscaled.worker.stats import Counters
 
 SIDE_PX = 64
 WARM_UP_PAIRS = 20
@@ -96,13 +97,13 @@ def compare(told_s: Sequence[float], hushed_s: Sequence[float]) -> dict[str, flo
 
 def time_the_work(count: int) -> float:
     """Microseconds of one small request's counting, timing and logging, the worker's included."""
-    metrics, tally = Metrics(), Tally()
+    metrics, counters = Metrics(), Counters()
     with logging_to_a_file("upscaled.api.telemetry.access_log"):
         for _ in range(500):
-            _observe_one(metrics, tally)
+            _observe_one(metrics, counters)
         begun = time.process_time()
         for _ in range(count):
-            _observe_one(metrics, tally)
+            _observe_one(metrics, counters)
         return (time.process_time() - begun) / count * 1e6
 
 
@@ -125,7 +126,7 @@ def logging_to_a_file(name: str) -> Iterator[None]:
             logger.propagate = before[1]
 
 
-def _observe_one(metrics: Metrics, tally: Tally) -> None:
+def _observe_one(metrics: Metrics, counters: Counters) -> None:
     record = AccessRecord("6f5ab457-6f35-466d-b309-7a95d5b95a70", "POST", "/v1/upscale", 200)
     record.key_name, record.scale, record.source = "first", 4, "upload"
     with record.timing("receive"):
@@ -133,7 +134,8 @@ def _observe_one(metrics: Metrics, tally: Tally) -> None:
     record.format, record.model, record.engine = "JPEG", "upscaled-x4", "openvino bfloat16"
     record.note_work(time.perf_counter(), StageTimes(0.0001, 0.001, 0.005, 0.001))
     record.result_bytes, record.result_width_px, record.result_height_px = 30_000, 256, 256
-    tally.note_batch("upscaled-x4", windows=1, places=4, trunk_px=4096, device_s=0.005)
+    batch = ModelStats(batches=1, windows=1, slots=4, trunk_px=4096, device_s=0.005)
+    counters.add("upscaled-x4", batch)
     with record.timing("store"):
         metrics.note_stored(30_000)
     record.end()

@@ -26,7 +26,8 @@ class PaintingExecutor(ResizingExecutor):
         self.has_been_cancelled.clear()
         try:
             for done in range(TILES + 1):
-                request.on_tile(done, TILES)
+                if request.on_tile:
+                    request.on_tile(done, TILES)
                 while self.is_held and not self._may_go_on.acquire(blocking=False):
                     await asyncio.sleep(0.01)
             painted = await asyncio.to_thread(paint, source, request.scale)

@@ -29,7 +29,7 @@ from upscaled.cli.supervisor import SupervisorLink
 from upscaled.config import Settings
 from upscaled.logs import event
 from upscaled.pool.local import LocalPool
-from upscaled.process.child import WorkerUnusable
+from upscaled.process.child import ChildUnusable
 from upscaled.state import State, StateError, hide_password, open_state
 
 FIRST_KEY_NAME = "first"
@@ -150,7 +150,7 @@ async def _serve(
 async def _announce_ready(pool: LocalPool, server: "_Server", link: SupervisorLink) -> None:
     try:
         facts = await pool.wait_ready()
-    except WorkerUnusable as error:
+    except ChildUnusable as error:
         server.give_up(str(error))
         return
     models = ", ".join(

@@ -1,107 +1,90 @@
-"""A decoder: the process that reads files nobody vouches for, one after the other.
+"""A decoder: the process that decodes untrusted files, one after the other.
 
-Started by a worker as `python -m upscaled.decoder.child --fd N --lifeline N --formats JPEG,PNG`.
-It holds no key, no model and no connection, loads no torch, and tells pixels or a refusal. It dies
-of whatever it cannot do, and with its worker.
+Started by a worker as `python -m upscaled.decoder.child --fd N --lifeline N --formats JPEG,PNG`. It
+holds no key, no model and no connection, loads no torch, and answers with pixels or a refusal. What
+it cannot do ends it, and so does the end of its worker.
 """
 
 import argparse
 import errno
-import fcntl
 import os
-import resource
-import select
 import signal
 import socket
 import sys
 import warnings
 from collections.abc import Collection
-from contextlib import suppress
-from pathlib import Path
+from typing import Final
 
-from upscaled.decoder.limits import (
-    NO_ROOM_STATUS,
-    constrain,
-    limits_of,
-    measure_address_space,
-    stop_clocks,
-)
-from upscaled.decoder.messages import pack
-from upscaled.decoder.wire import receive_source, send_reply
+from upscaled.decoder.limits import NO_MEMORY_STATUS, constrain, limits_of, stop_clocks
+from upscaled.decoder.messages import pack_image, pack_refusal
 from upscaled.errors import MalformedImage, ServiceError
 from upscaled.image.decode import decode
 from upscaled.image.formats.table import FORMATS
 from upscaled.image.header import read_header
 from upscaled.image.types import Image
 from upscaled.logs import configure_logging, log_what_nobody_catches
-from upscaled.process.shared_memory import can_seal, write_memory
-from upscaled.process.stderr import Complaints
-
-OOM_SCORE_ADJ = 900
-"""Where memory ends, the kernel ends a decoder before a worker."""
-_MAX_OPEN_FILES = 32
-# Of shared memory or of the disk that stands in for it. A limit of the file's own is EFBIG.
-_NO_ROOM_ERRORS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM})
-# They may reach a whole control group; the front end decides what ends.
-_IGNORED_SIGNALS = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
+from upscaled.process.channel import receive, send
+from upscaled.process.confinement import (
+    CapturedStderr,
+    die_with,
+    ignore_signals,
+    limit_files,
+    measure_address_space,
+    offer_to_oom_killer,
 )
+from upscaled.process.shared_memory import can_seal, write_memory
+
+OOM_SCORE_ADJ: Final = 900
+"""Where memory ends, the kernel ends a decoder before a worker (500)."""
+
+_MAX_OPEN_FILES: Final = 32
+
+_NO_MEMORY_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM})
+"""Shared memory, or the disk that stands in for it, is full. A limit of the file's own is EFBIG."""
 
 
 def main() -> None:
-    """Decode until the worker closes the socket."""
+    """Decode files until the worker closes the socket."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--fd", type=int, required=True, help="this end of the socket pair")
     parser.add_argument("--lifeline", type=int, required=True, help="a pipe the worker holds open")
     parser.add_argument("--formats", required=True, help="what is decoded, comma-separated")
-    parser.add_argument("--log-format", default="auto", help="of what is told of a fault")
+    parser.add_argument("--log-format", default="auto", help="how a fault of its own is logged")
     arguments = parser.parse_args()
-    _die_with(arguments.lifeline)
-    _give_up_rights()
-    complaints = _silence_libraries(arguments.log_format)
+    _confine(arguments.lifeline)
+    printed = _capture_stderr(arguments.log_format)
     formats = frozenset(arguments.formats.split(","))
     sock = socket.socket(fileno=arguments.fd)
     idle_bytes = measure_address_space()
-    while (source := receive_source(sock)) is not None:
-        _answer(sock, source, formats, idle_bytes, complaints)
+    while (source := _receive_source(sock)) is not None:
+        _answer(sock, source, formats, idle_bytes, printed)
         del source
 
 
-def _die_with(lifeline: int) -> None:
-    """Have the kernel end this process once nobody holds the other end of the pipe any more.
-
-    A signal does it, also while the process hangs in C code.
-    """
-    for ignored in _IGNORED_SIGNALS:
-        signal.signal(ignored, signal.SIG_IGN)
-    for ending in (signal.SIGIO, signal.SIGPROF, signal.SIGALRM):
-        signal.signal(ending, signal.SIG_DFL)
-    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
-    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
-    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
-    if select.select([lifeline], [], [], 0)[0]:  # it went before we listened
-        os._exit(0)
+def _confine(lifeline: int) -> None:
+    ignore_signals()
+    for clock in (signal.SIGPROF, signal.SIGALRM):  # of `limits.constrain`
+        signal.signal(clock, signal.SIG_DFL)
+    die_with(lifeline)
+    limit_files(_MAX_OPEN_FILES)
+    offer_to_oom_killer(OOM_SCORE_ADJ)
 
 
-def _give_up_rights() -> None:
-    """No core files (they hold pictures), few descriptors, the first to go when memory ends."""
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_MAX_OPEN_FILES, _MAX_OPEN_FILES))
-    with suppress(OSError):  # a sandbox may hide the file
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
-
-
-def _silence_libraries(log_format: str) -> Complaints:
-    """A fault of ours alone is still shown to the world, as one line of the log."""
+def _capture_stderr(log_format: str) -> CapturedStderr:
+    """Take standard error from the libraries in C; a crash of ours is still logged, as one line."""
     sys.stderr = os.fdopen(os.dup(2), "w")
     configure_logging("error", log_format)
     log_what_nobody_catches()
     warnings.simplefilter("ignore")
-    return Complaints()
+    return CapturedStderr()
+
+
+def _receive_source(sock: socket.socket) -> bytes | None:
+    """The next file; None once the worker is gone."""
+    try:
+        return receive(sock).payload
+    except EOFError:
+        return None
 
 
 def _answer(
@@ -109,9 +92,9 @@ def _answer(
     source: bytes,
     formats: Collection[str],
     idle_bytes: int | None,
-    complaints: Complaints,
+    printed: CapturedStderr,
 ) -> None:
-    complaints.take()
+    printed.take()
     try:
         constrain(limits_of(len(source)), idle_bytes)
         header = read_header(source, formats)
@@ -119,26 +102,26 @@ def _answer(
         constrain(limits_of(len(source), pixels), idle_bytes)
         image = decode(source, header)
         reports_damage = FORMATS[header.format].reports_damage_on_stderr
-        if reports_damage and (text := complaints.take()):
+        if reports_damage and (text := printed.take()):
             raise MalformedImage(detail=f"{header.format} pixels: {text}")
         stop_clocks()
     except ServiceError as error:
         stop_clocks()
-        send_reply(sock, {"refused": error.error_code, "detail": error.detail[:1000]})
+        send(sock, pack_refusal(error))
         return
-    _send(sock, image)
+    _send_image(sock, image)
 
 
-def _send(sock: socket.socket, image: Image) -> None:
-    facts, parts = pack(image)
+def _send_image(sock: socket.socket, image: Image) -> None:
+    header, parts = pack_image(image)
     try:
         fd = write_memory(parts, is_sealed=can_seal())
     except OSError as error:
-        if error.errno in _NO_ROOM_ERRORS:
-            os._exit(NO_ROOM_STATUS)
+        if error.errno in _NO_MEMORY_ERRORS:
+            os._exit(NO_MEMORY_STATUS)
         raise
     try:
-        send_reply(sock, facts, fd)
+        send(sock, header, fd=fd)
     finally:
         os.close(fd)
 

@@ -1,17 +1,17 @@
 """What one file may take of a decoder process, and making the kernel hold it to that.
 
 All limits are the kernel's own: no line of Python has to run for them to work, for a decoder that
-hangs in C code runs none. Whoever goes over its time is ended by a signal; whoever asks for more
-memory gets none.
+hangs in C code runs none. A process that goes over its time is ended by a signal; one that asks for
+more memory gets none.
 """
 
 import resource
 import signal
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 from upscaled.image.colour import MAX_PROFILE_BYTES
+from upscaled.process.confinement import limit_softly
 
 MIB = 1024 * 1024
 # A header is read by walking it: 2 s of work is 20 times what the longest one takes.
@@ -30,8 +30,7 @@ _WALL_PER_CPU = 2.5
 _RESULT_BYTES_PER_PIXEL = 16
 _RESULT_BYTES = MIB + MAX_PROFILE_BYTES
 
-
-NO_ROOM_STATUS: Final = 75
+NO_MEMORY_STATUS: Final = 75
 """Exit status of a decoder that had pixels and found no memory to hand them over in: the machine's
 want, not the file's doing (EX_TEMPFAIL of sysexits.h)."""
 
@@ -56,7 +55,7 @@ _SIGNALS_BY_FILE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class FileLimits:
-    """For one file: memory beyond what the idle process holds, time, and what it may write."""
+    """The limits of one file: memory beyond what the idle process holds, time, bytes written."""
 
     memory_bytes: int
     cpu_s: float
@@ -65,7 +64,7 @@ class FileLimits:
 
 
 def limits_of(source_bytes: int, pixels: int = 0) -> FileLimits:
-    """The limits of a file of `source_bytes`; `pixels` is 0 until its header has told them."""
+    """Return the limits of a file of `source_bytes`; `pixels` is 0 until its header is read."""
     cpu_s = _HEADER_CPU_S
     if pixels:
         cpu_s += _CPU_S_PER_MEGAPIXEL * pixels / 1e6 + _CPU_S_PER_SOURCE_BYTE * source_bytes
@@ -80,46 +79,34 @@ def limits_of(source_bytes: int, pixels: int = 0) -> FileLimits:
 def constrain(limits: FileLimits, idle_bytes: int | None) -> None:
     """Hold this process to `limits` from now on, the clocks starting anew.
 
-    `idle_bytes` is what `measure_address_space` said before the first file; None: no system to
-    ask, and so no limit of memory.
+    Args:
+        limits: those of the file that comes next.
+        idle_bytes: the address space that this process had before its first file
+            (`confinement.measure_address_space`); None: unknown, and so memory has no limit.
     """
     if idle_bytes is not None:
-        _limit_softly(resource.RLIMIT_AS, idle_bytes + limits.memory_bytes)
-    _limit_softly(resource.RLIMIT_FSIZE, limits.result_bytes)
+        limit_softly(resource.RLIMIT_AS, idle_bytes + limits.memory_bytes)
+    limit_softly(resource.RLIMIT_FSIZE, limits.result_bytes)
     signal.setitimer(signal.ITIMER_PROF, limits.cpu_s)
     signal.setitimer(signal.ITIMER_REAL, limits.wall_s)
 
 
-def is_ended_by_its_file(status: int) -> bool:
-    """Whether a decoder's end was the doing of the file that it had at the time.
+def is_fault_of_file(status: int) -> bool:
+    """Return whether a decoder ended because of the file that it had at the time.
 
     An exit status of its own (a MemoryError under RLIMIT_AS, any other exception) and a crash are.
     SIGKILL is not: no limit here sends it, so the kernel's out-of-memory killer, an operator or
     another program did.
 
-    status: as `subprocess.Popen.returncode`: negative for a signal.
+    Args:
+        status: as `subprocess.Popen.returncode` is: negative for a signal.
     """
     if status >= 0:
-        return status != NO_ROOM_STATUS
+        return status != NO_MEMORY_STATUS
     return -status in _SIGNALS_BY_FILE
 
 
 def stop_clocks() -> None:
-    """Between two files no time runs."""
+    """Stop the clocks that `constrain` has set: between two files no time runs."""
     signal.setitimer(signal.ITIMER_PROF, 0)
     signal.setitimer(signal.ITIMER_REAL, 0)
-
-
-def measure_address_space() -> int | None:
-    """Bytes of address space this process has now; None where there is no /proc."""
-    try:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-    except OSError:
-        return None
-    return pages * resource.getpagesize()
-
-
-def _limit_softly(kind: int, wanted: int) -> None:
-    _, hard = resource.getrlimit(kind)
-    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    resource.setrlimit(kind, (soft, hard))

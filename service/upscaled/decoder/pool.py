@@ -1,42 +1,129 @@
-"""Decoding files in disposable processes: a file whose process dies is tried in a fresh one."""
+"""Decode files in disposable processes: a file whose process dies is tried in a fresh one."""
 
 import logging
+import os
+import sys
 import threading
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from types import TracebackType
 from typing import Final, Self
 
-from upscaled.decoder.process import DECODER_COMMAND, DecoderDied, DecoderProcess
+from upscaled.decoder.limits import NO_MEMORY_STATUS, is_fault_of_file
+from upscaled.decoder.messages import ProtocolError, unpack
 from upscaled.errors import InternalError, MalformedImage, ServiceError
 from upscaled.image.types import Image
 from upscaled.logs import event
-from upscaled.process.watchdog import SILENCE_S
+from upscaled.process.channel import FrameError, receive, send
+from upscaled.process.child import Child, describe_exit, scrub_environment
+from upscaled.process.supervision import SILENCE_S, ProcessHangs, Watchdog
 from upscaled_models.processor import count_cores
 
-MAX_DECODERS: Final = 4
-"""Files decoded at once: each takes a core for a moment, and memory for its pixels."""
+DECODER_COMMAND: Final = (sys.executable, "-m", "upscaled.decoder.child")
 
-# The decoder's own clocks end it before: see `upscaled.decoder.limits`.
-_WITHIN_S = 120.0
-# After so many files a process makes room for a fresh one, whatever they left in it. That one is
-# started some files before, so that nobody waits for it.
-_FILES_PER_PROCESS = 500
-_SUCCESSOR_AT = 450
-# A file is given up with the second death of either cause: two crashes are the file's own fault,
-# two deaths from outside are not, and say nothing of the file.
-_DEATHS = 2
+MAX_DECODERS: Final = 4
+"""Limits the files that are decoded at once: each takes a core for a moment, and memory."""
+
+_WITHIN_S: Final = 120.0
+"""Limits one file, where the decoder's own clocks (`upscaled.decoder.limits`) failed to."""
+
+_FILES_PER_PROCESS: Final = 500
+"""Limits what files can leave behind in a process: after so many it is replaced."""
+
+_SUCCESSOR_AT: Final = 450
+"""Files after which the process that will replace it is started, so that no file waits for it."""
+
+_DEATHS: Final = 2
+"""Deaths of one cause that end the attempts at a file: two crashes are the file's fault, two deaths
+from outside are not, and say nothing of the file."""
+
+_END_S: Final = 5.0
+"""Limits the wait for the exit status of a process that has closed its socket."""
+
+# Each thread of a pool would hold address space and a core, and none helps with one picture.
+_ONE_THREAD: Final = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+    "MALLOC_ARENA_MAX": "1",
+}
 
 _log = logging.getLogger(__name__)
 
 
-def _ignore() -> None:
-    pass
-
-
 def count_decoders() -> int:
-    """How many processes suit this machine beside one network."""
+    """Return how many decoder processes suit this machine beside one network."""
     return max(2, min(MAX_DECODERS, count_cores()))
+
+
+def decoder_environment(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what a decoder inherits of an environment: no key, no address, no home."""
+    return {**scrub_environment(environment), **_ONE_THREAD}
+
+
+class DecoderDied(Exception):
+    """The decoder exited, was killed, or sent an invalid reply; the text says how.
+
+    is_by_file: the file did it, by a crash or by going over a limit of its own. Otherwise the
+    process was killed from outside, stopped, or left without memory, and the file may be sound.
+    """
+
+    def __init__(self, text: str, *, is_by_file: bool) -> None:
+        super().__init__(text)
+        self.is_by_file = is_by_file
+
+
+class DecoderProcess:
+    """One decoder process; for one thread at a time."""
+
+    def __init__(
+        self, formats: Collection[str], command: Sequence[str], *, log_format: str = "auto"
+    ) -> None:
+        """Start the process.
+
+        Raises:
+            OSError: the process cannot be started.
+        """
+        arguments = ["--formats", ",".join(formats), "--log-format", log_format]
+        self.files = 0
+        self.child = Child([*command, *arguments], decoder_environment(os.environ))
+
+    def decode(self, source: bytes, within_s: float, silence_s: float) -> Image:
+        """Decode one file; after `DecoderDied` the process is of no more use.
+
+        Args:
+            source: the encoded file.
+            within_s: seconds that it may take.
+            silence_s: seconds without processor time after which the process counts as hanging.
+
+        Raises:
+            MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused.
+            DecoderDied: no sensible answer within that time.
+        """
+        self.files += 1
+        watchdog = Watchdog(self.child.pid, within_s=within_s, silence_s=silence_s)
+        try:
+            send(self.child.sock, b"", source, waiter=watchdog)
+            reply = receive(self.child.sock, takes_fd=True, waiter=watchdog, max_payload_bytes=0)
+            return unpack(reply)
+        except ProcessHangs:
+            text = f"hung, no processor time for {silence_s:g} s"
+            raise DecoderDied(text, is_by_file=False) from None
+        except TimeoutError:  # busy all the time, and past limits that it should have died of
+            raise DecoderDied(f"no answer within {within_s:g} s", is_by_file=True) from None
+        except (FrameError, ProtocolError) as error:
+            raise DecoderDied(f"broke the protocol: {error}", is_by_file=True) from error
+        except (EOFError, OSError):
+            raise self._death() from None
+
+    def _death(self) -> DecoderDied:
+        """How the process ended, after it has closed its end of the socket."""
+        status = self.child.wait(_END_S)
+        if status is None:
+            return DecoderDied("closed its socket", is_by_file=True)
+        text = describe_exit(status)
+        if status == NO_MEMORY_STATUS:
+            text = "no memory for its pixels"
+        return DecoderDied(text, is_by_file=is_fault_of_file(status))
 
 
 class Decoder:
@@ -55,14 +142,16 @@ class Decoder:
         silence_s: float = SILENCE_S,
         command: Sequence[str] = DECODER_COMMAND,
         log_format: str = "auto",
-        on_death: Callable[[], None] = _ignore,
+        on_death: Callable[[], None] | None = None,
     ) -> None:
         """
         Args:
             formats: what is decoded; everything else is refused.
+            processes: how many files may be decoded at once.
             within_s: a process that takes longer over one file is ended.
             silence_s: a process that uses no processor time for so long hangs, and is replaced.
-            log_format: how a process tells of a fault of its own; see `upscaled.logs`.
+            command: starts a decoder, with further arguments behind it; for tests.
+            log_format: how a process logs a fault of its own; see `upscaled.logs`.
             on_death: called, by any thread, when a process died while it had a file.
         """
         self._formats = tuple(sorted(formats))
@@ -71,7 +160,7 @@ class Decoder:
         self._command = command
         self._log_format = log_format
         self._on_death = on_death
-        self._places = threading.BoundedSemaphore(processes)
+        self._slots = threading.BoundedSemaphore(processes)
         self._lock = threading.Lock()
         self._idle: list[DecoderProcess] = []
         self._is_closed = False
@@ -79,12 +168,7 @@ class Decoder:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     def warm_up(self, processes: int = 1) -> None:
@@ -105,7 +189,7 @@ class Decoder:
             InternalError: two processes were killed from outside, or hung, while they had it.
             OSError: no process can be started.
         """
-        with self._places:
+        with self._slots:
             deaths: list[DecoderDied] = []
             while True:
                 process = self._take_idle() if not deaths else None
@@ -114,7 +198,7 @@ class Decoder:
                     return self._decode_in(process, source)
                 except DecoderDied as death:
                     deaths.append(death)
-                    self._note_death(death, process.pid, len(source))
+                    self._note_death(death, process.child.pid, len(source))
                     alike = [str(each) for each in deaths if each.is_by_file == death.is_by_file]
                     if len(alike) == _DEATHS:
                         kind = MalformedImage if death.is_by_file else InternalError
@@ -122,20 +206,21 @@ class Decoder:
                         raise kind(detail=text) from None
 
     def close(self) -> None:
-        """End every process. Files under way are seen through first by their threads."""
+        """End every process; a file that is being decoded is finished first, by its thread."""
         with self._lock:
             self._is_closed = True
             idle, self._idle = self._idle, []
         for process in idle:
-            process.end()
+            process.child.end()
 
     def pids(self) -> list[int]:
-        """The processes that wait for a file."""
+        """Return the process ids of the decoders that wait for a file."""
         with self._lock:
-            return [process.pid for process in self._idle]
+            return [process.child.pid for process in self._idle]
 
     def _note_death(self, death: DecoderDied, pid: int, source_bytes: int) -> None:
-        self._on_death()
+        if self._on_death:
+            self._on_death()
         cause = "file" if death.is_by_file else "outside"
         fields = event("decoder_died", pid=pid, source_bytes=source_bytes, cause=cause)
         _log.warning("a decoder died while it decoded a file: %s", death, extra=fields)
@@ -152,22 +237,22 @@ class Decoder:
             if is_reusable:
                 self._put_back(process)
             else:
-                process.end()
+                process.child.end()
         return image
 
     def _start(self) -> DecoderProcess:
         return DecoderProcess(self._formats, self._command, log_format=self._log_format)
 
     def _take_idle(self) -> DecoderProcess | None:
-        """A warm process; those that somebody ended meanwhile are buried."""
+        """Take a warm process; those that died while they were idle are reaped."""
         while True:
             with self._lock:
                 if not self._idle:
                     return None
                 process = self._idle.pop()
-            if process.is_alive:
+            if process.child.is_alive:
                 return process
-            process.end()
+            process.child.end()
 
     def _put_back(self, process: DecoderProcess, *, is_last_choice: bool = False) -> None:
         with self._lock:
@@ -175,7 +260,7 @@ class Decoder:
             if is_kept:
                 self._idle.insert(0 if is_last_choice else len(self._idle), process)
         if not is_kept:
-            process.end()
+            process.child.end()
         elif process.files == _SUCCESSOR_AT:
-            with suppress(OSError):  # then it is started when it is needed
+            with suppress(OSError):  # it is then started when it is needed
                 self._put_back(self._start(), is_last_choice=True)

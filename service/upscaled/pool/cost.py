@@ -109,7 +109,7 @@ class CostModel:
     def assume(self, ready: Ready) -> None:
         """Take over a worker's ladders, and what it measured at its start."""
         self._ladders = ready.ladders
-        self._at_start.update(ready.model_seconds_per_px)
+        self._at_start.update(ready.seconds_per_px)
 
     def learn(self, request: UpscaleRequest, model: str, worked_s: float) -> None:
         """Take in what one finished picture had of its worker; of alike ones it weighs 30 %.

@@ -1,7 +1,8 @@
-"""What crosses the process boundary, and the one interface both of its implementations share.
+"""The interface through which the front end has images upscaled, and the types that cross it.
 
-Everything before the boundary is cheap, asynchronous and free of torch. Everything behind it may
-block, run out of memory or die.
+Everything on the front end's side is cheap, asynchronous and free of torch. What is behind the
+interface may block, run out of memory or die. `upscaled.pool.local.LocalPool` implements it with
+worker processes of this machine, tests with fakes.
 """
 
 from collections.abc import Callable
@@ -9,27 +10,21 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from upscaled.image.output import OutputSpec
-from upscaled.pool.stats import PoolFigures
+from upscaled.pool.stats import PoolStats
 
 OnTile = Callable[[int, int], None]
 """Called on the event loop with (done, total): before the first tile, after each, and from 0 again
 where the image is begun anew. It must neither block nor raise."""
 
 
-def _ignore_tile(done: int, total: int) -> None:
-    pass
-
-
 @dataclass(frozen=True, slots=True)
 class UpscaleRequest:
-    """One image's work order.
+    """What is to be done with one image, and what the queue needs to know of it.
 
-    `scale` is 2 or 4. `width_px` and `height_px` are the probed upright size of the source: with
-    the scale they give the cost in trunk pixels, by which the queue estimates its waiting time.
-    `output`: what its result is to be.
-    `model`: the one that the client names; "" for the worker's own choice.
-    `key_id`: the API key that sent it; the queue and the workers are shared fairly between keys.
-    `on_tile` hears how far the work is.
+    scale: 2 or 4. width_px, height_px: the upright size of the source, by its header; with the
+    scale they give its cost. output: what its result is to be. on_tile: called as the work
+    advances. key_id: the API key that sent it; the queue and the workers are shared fairly between
+    keys. model: the one that the client names; "" for the worker's own choice.
     """
 
     request_id: str
@@ -37,7 +32,7 @@ class UpscaleRequest:
     width_px: int
     height_px: int
     output: OutputSpec
-    on_tile: OnTile = field(default=_ignore_tile, compare=False, repr=False)
+    on_tile: OnTile | None = field(default=None, compare=False, repr=False)
     key_id: int = 0
     model: str = ""
 
@@ -54,7 +49,7 @@ class UpscaleRequest:
 
 @dataclass(frozen=True, slots=True)
 class StageTimes:
-    """Seconds one image spent in each stage, for `Server-Timing`."""
+    """Seconds that one image spent in each stage, for `Server-Timing`."""
 
     queue_s: float
     decode_s: float
@@ -64,10 +59,10 @@ class StageTimes:
 
 @dataclass(frozen=True, slots=True)
 class Upscaled:
-    """A finished image: encoded bytes, `image/jpeg` or `image/png`, and its exact size.
+    """A finished image: the encoded file and its exact size.
 
-    model: the registry's name. engine: what ran it, as "torch float32". tempered_with: the faithful
-    model that the result was mixed with; "" for none.
+    media_type: `image/jpeg` or `image/png`. model: the registry's name. engine: what ran the model,
+    as "torch float32". tempered_with: the faithful model that the result was mixed with, or "".
     """
 
     data: bytes
@@ -81,36 +76,36 @@ class Upscaled:
 
 
 class Executor(Protocol):
-    """Runs upscales behind the boundary: a local worker pool, or replicas on other machines."""
+    """Runs upscales outside the front end's process."""
 
     async def start(self) -> None:
         """Start the workers; returns at once, `is_ready` tells when one can take work."""
 
     async def stop(self, grace_s: float) -> None:
-        """Finish work under way for at most `grace_s`, then end every worker."""
+        """Finish admitted work for at most `grace_s`, then end every worker."""
 
     def is_ready(self) -> bool:
-        """Whether an upscale sent now would be worked on."""
+        """Return whether an upscale sent now would be worked on."""
 
-    def figures(self) -> PoolFigures:
-        """How the workers are and what they have done; costs next to nothing."""
+    def stats(self) -> PoolStats:
+        """Return how the workers are and what they have done; costs next to nothing."""
 
     def expected_s(self, request: UpscaleRequest) -> float:
-        """Seconds that an image will take once its turn has come, alone on the device."""
+        """Return the seconds that an image will take once it has a slot, alone on the device."""
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         """Upscale one encoded image.
 
         A worker that dies is replaced and each of its images tried again, alone in a worker: an
-        image that kills workers takes no other one along twice. Only deaths over it alone count
+        image that kills workers takes no other one along twice. Only deaths while it is alone count
         against an image. Cancelling the awaiting task stops the work at its next tile.
 
         Raises:
             RateLimitExceeded: the queue is full, or no worker can be started for now; with a
-                truthful wait. Raised at once, but for a request that waits while its key has more
-                than its share and another key's request comes: it gives way.
+                truthful wait. Raised at once, except for a request that waits while its key has
+                more than its share and another key's request comes: it gives way.
             MalformedImage, UnsupportedImageFormat, ResolutionTooHigh: the worker refused the image.
-            InternalError: two workers died under this image alone, or its work failed, or it
-                outran its deadline.
+            InternalError: two workers died while they had this image alone, or its work failed, or
+                it outran its deadline.
         """
         ...

@@ -1,24 +1,30 @@
-"""What may stand in a frame's header: the conversation of the front end with one worker.
+"""The messages between the front end and one worker, each the header of a frame.
 
     front end                     worker
     Configure                 ->
                               <-  Ready, or Unusable and the worker ends
     Job + source bytes        ->
-                              <-  Progress ...          (Alive every second, whatever else is said)
+                              <-  Progress ...          (Alive every second, whatever else is sent)
                               <-  Done + result bytes | Refused | Failed | Cancelled
     Cancel                    ->
 
-Several jobs may be under way at once, each by its number. Every job gets exactly one of the four
+Several jobs may be in flight at once, each by its number. Every job gets exactly one of the four
 answers, in no order, unless the worker dies.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
 from upscaled.image.output import OutputSpec
-from upscaled.pool.stats import WorkerFigures
+from upscaled.pool.stats import WorkerStats
 from upscaled.upscale.model_choice import Rung
+
+ALIVE_EVERY_S: Final = 1.0
+"""How often a worker sends `Alive`, from a thread of its own, whatever it works on."""
+
+MAX_RESULT_BYTES: Final = 2**29
+"""Limits a result: 6000 x 6000 pixels of 16 bits with alpha are 288 MB uncompressed."""
 
 
 class _Message(BaseModel):
@@ -26,7 +32,7 @@ class _Message(BaseModel):
 
 
 class Configure(_Message):
-    """The settings a worker needs: no key, no database."""
+    """The settings that a worker needs: no key, no database."""
 
     kind: Literal["configure"] = "configure"
     settings: dict[str, JsonValue]
@@ -35,9 +41,9 @@ class Configure(_Message):
 class Job(_Message):
     """One image to upscale; its encoded bytes are the payload.
 
-    `key_id`: the API key that sent it; the images of one key share what it gets of the device.
-    `output`: what its result is to be, decided from its header.
-    `model`: the one that was asked for by name; "" for the best this machine can afford.
+    output: what its result is to be, decided from its header. key_id: the API key that sent it; the
+    images of one key share what it gets of the device. model: the one that the client names; "" for
+    the best that this machine can afford.
     """
 
     kind: Literal["job"] = "job"
@@ -57,23 +63,21 @@ class Cancel(_Message):
 
 
 class Ready(_Message):
-    """Models are loaded and warm. Maps have the scales as keys unless they say otherwise.
+    """The worker has loaded its models and takes jobs. Maps have the scales as keys.
 
-    `labels`: what runs each model and in which precision, as "torch float32".
-    `seconds_per_px`: what the warm-up took for one input pixel; a first guess of the pace.
-    `ladders`: by scale, which models `auto` chooses from and for which pictures, best first.
-    `model_seconds_per_px`: device seconds for one input pixel of a large picture, by model name.
-    `places`: how many jobs it takes at once.
+    models: the best model of each scale. labels: what runs it and in which precision, as "torch
+    float32". ladders: which models `auto` chooses from and for which pictures, best first.
+    seconds_per_px: by model name, the device seconds that the worker measured for one input pixel
+    of a large picture. slots: how many jobs it takes at once.
     """
 
     kind: Literal["ready"] = "ready"
     device: str
     models: dict[int, str]
     labels: dict[int, str]
-    seconds_per_px: dict[int, float]
     ladders: dict[int, list[Rung]] = {}
-    model_seconds_per_px: dict[str, float] = {}
-    places: int = Field(ge=1)
+    seconds_per_px: dict[str, float] = {}
+    slots: int = Field(ge=1)
 
 
 class Unusable(_Message):
@@ -84,13 +88,16 @@ class Unusable(_Message):
 
 
 class Alive(_Message):
-    """Sent every second: a worker that falls silent hangs. `figures`: since it was started."""
+    """Sent every `ALIVE_EVERY_S`, so that a silent worker is known to hang. stats: of its work
+    since it was started."""
 
     kind: Literal["alive"] = "alive"
-    figures: WorkerFigures = WorkerFigures()
+    stats: WorkerStats = WorkerStats()
 
 
 class Progress(_Message):
+    """So many of a job's tiles are done; counts from 0 again where the image is begun anew."""
+
     kind: Literal["progress"] = "progress"
     job: int
     done: int
@@ -98,12 +105,7 @@ class Progress(_Message):
 
 
 class Done(_Message):
-    """The finished image's facts; its encoded bytes are the payload.
-
-    `network_s` is the time between decoding and encoding, in turn with other images; `device_s`
-    what this image alone had of the device. `tempered_with`: the faithful model that the result of
-    `model` was mixed with, or "". `label`: what ran `model` and in which precision.
-    """
+    """A finished image; its encoded bytes are the payload. See `upscaled.upscale.result.Result`."""
 
     kind: Literal["done"] = "done"
     job: int
@@ -111,8 +113,8 @@ class Done(_Message):
     width_px: int
     height_px: int
     model: str
+    label: str
     tempered_with: str = ""
-    label: str = ""
     decode_s: float
     network_s: float
     encode_s: float
@@ -120,7 +122,7 @@ class Done(_Message):
 
 
 class Refused(_Message):
-    """The image is at fault: the two values of a `ServiceError` that a client may see."""
+    """The image is at fault; the parts of the `ServiceError` that a client may see."""
 
     kind: Literal["refused"] = "refused"
     job: int
@@ -129,7 +131,7 @@ class Refused(_Message):
 
 
 class Failed(_Message):
-    """The program is at fault: `reason` is for the log."""
+    """The program is at fault; the reason is for the log."""
 
     kind: Literal["failed"] = "failed"
     job: int
@@ -137,6 +139,8 @@ class Failed(_Message):
 
 
 class Cancelled(_Message):
+    """The job was stopped by a `Cancel`."""
+
     kind: Literal["cancelled"] = "cancelled"
     job: int
 
@@ -152,14 +156,19 @@ _FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(
 
 
 def encode(message: ToWorker | FromWorker) -> bytes:
+    """Return a message as the header of a frame."""
     return message.model_dump_json().encode()
 
 
 def decode_to_worker(header: bytes) -> ToWorker:
-    """Raises `pydantic.ValidationError` for anything else."""
+    """Return a message to a worker from its header.
+
+    Raises:
+        pydantic.ValidationError: the header is no such message.
+    """
     return _TO_WORKER.validate_json(header)
 
 
 def decode_from_worker(header: bytes) -> FromWorker:
-    """Raises `pydantic.ValidationError` for anything else."""
+    """Return a message from a worker from its header; raises as `decode_to_worker`."""
     return _FROM_WORKER.validate_json(header)

@@ -1,19 +1,30 @@
-"""The request queue in front of the workers: which request gets the next slot, and where."""
+"""The request queue in front of the workers: which request gets the next slot, and at which worker.
+
+How much one worker may have in flight at once is bounded twice, beside the number of its slots:
+large results share a limit in pixels, for each keeps its canvas until it is encoded; and the last
+slot is never a large one's, so that a small image always finds a worker that it can share with the
+large ones. Small is what is in flight for moments only (`upscaled.pool.cost.Estimate`): a result of
+few pixels, by a fast model.
+"""
 
 import asyncio
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
+from typing import Final
 
+from upscaled.config import MAX_OUTPUT_SIDE_PX
 from upscaled.pool.cost import Estimate
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.fair_queue import FairQueue
-from upscaled.pool.room import LARGE_RESULTS_PX, Place, Room
 from upscaled.pool.worker_process import WorkerProcess
 
+LARGE_RESULTS_PX: Final = 2 * MAX_OUTPUT_SIDE_PX**2
+"""Limits all large results of one worker together: 216 MB of canvas. A single one may be larger."""
 
-class LineFull(Exception):
+
+class QueueFull(Exception):
     """As many requests wait as may wait.
 
     gave_way: the request had waited, and another key's took its place because its own key had more
@@ -26,31 +37,73 @@ class LineFull(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Slot:
+    """One image's slot at a worker.
+
+    is_exclusive: no other image is at the worker meanwhile. is_small: the slot is counted, and its
+    result's pixels are not.
+    """
+
+    worker: WorkerProcess
+    request: UpscaleRequest
+    is_exclusive: bool
+    is_small: bool = False
+
+
+class _WorkerSlots:
+    """The slots of one worker."""
+
+    def __init__(self, slots: int) -> None:
+        self._slots = slots
+        self.in_use: set[Slot] = set()
+
+    def fits(self, result_px: int, *, is_small: bool, is_exclusive: bool) -> bool:
+        """Return whether one more image may come to this worker."""
+        if is_exclusive or not self.in_use:
+            return not self.in_use
+        if len(self.in_use) >= self._slots or any(slot.is_exclusive for slot in self.in_use):
+            return False
+        if is_small:
+            return True
+        large_px = [slot.request.result_px for slot in self.in_use if not slot.is_small]
+        if not large_px:
+            return True
+        return len(large_px) < self._slots - 1 and sum(large_px) + result_px <= LARGE_RESULTS_PX
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether a small image at least may come to this worker."""
+        return self.fits(0, is_small=True, is_exclusive=False)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
     request: UpscaleRequest
     estimate: Estimate
-    is_alone: bool
-    turn: asyncio.Future[Place] = field(
+    is_retry: bool
+    slot: asyncio.Future[Slot] = field(
         default_factory=lambda: asyncio.get_running_loop().create_future()
     )
 
 
-class Line:
+class RequestQueue:
     """Fair between API keys and in order within one (see `FairQueue`), with two exceptions.
 
-    A small image passes a large one that finds no room, and an image whose worker died goes before
-    all others. A request that has a slot keeps it, whatever comes.
-
-    Args:
-        max_waiting: how many requests may wait; those that come again are not counted.
-        estimate: what a request will take of a worker; asked once for each, when it comes.
+    A small image passes a large one that does not fit anywhere, and an image whose worker died goes
+    before all others, to a worker that has nothing else in flight. A request that has a slot keeps
+    it, whatever comes.
     """
 
     def __init__(self, max_waiting: int, estimate: Callable[[UpscaleRequest], Estimate]) -> None:
+        """
+        Args:
+            max_waiting: how many requests may wait; retries are not counted.
+            estimate: what a request will take of a worker; called once for each, when it comes.
+        """
         self._max_waiting = max_waiting
         self._estimate = estimate
-        self._rooms: dict[WorkerProcess, Room] = {}
-        self._again: deque[_Waiting] = deque()
+        self._workers: dict[WorkerProcess, _WorkerSlots] = {}
+        self._retries: deque[_Waiting] = deque()
         self._queue: FairQueue[_Waiting] = FairQueue()
         self._end: Exception | None = None
 
@@ -60,178 +113,177 @@ class Line:
         if len(self._queue) < self._max_waiting:
             return False
         large_px = LARGE_RESULTS_PX // 2
-        rooms = self._rooms.values()
-        if any(room.fits(large_px, is_small=False, is_alone=False) for room in rooms):
+        if any(
+            slots.fits(large_px, is_small=False, is_exclusive=False)
+            for slots in self._workers.values()
+        ):
             return False
         return not self._queue.would_take_new_key()
 
     @property
     def waiting(self) -> int:
         """How many requests wait."""
-        return len(self._again) + len(self._queue)
+        return len(self._retries) + len(self._queue)
 
-    @property
-    def keys_waiting(self) -> int:
-        """How many API keys have requests that wait."""
-        return len({request.key_id for request in self.requests()})
-
-    @property
-    def most_of_one_key(self) -> int:
-        """The largest number of waiting requests that one API key has."""
-        return max(Counter(request.key_id for request in self.requests()).values(), default=0)
-
-    def requests(self) -> Iterator[UpscaleRequest]:
-        """The requests that wait, in the order of service."""
-        return (waiting.request for waiting in chain(self._again, self._queue.in_order()))
+    def waiting_by_key(self) -> Counter[int]:
+        """Return how many requests of each API key wait."""
+        return Counter(waiting.request.key_id for waiting in self._in_order())
 
     def waiting_s(self) -> dict[int, float]:
-        """Seconds of a worker that the waiting requests of each key will take."""
+        """Return the seconds of a worker that the waiting requests of each key will take."""
         waiting_s = defaultdict(float, self._queue.waiting_work())
-        for waiting in self._again:
+        for waiting in self._retries:
             waiting_s[waiting.request.key_id] += waiting.estimate.work_s
         return waiting_s
 
-    def join(self, worker: WorkerProcess, places: int) -> None:
-        """Give out the slots of a worker; all `places` of it are free."""
-        self._rooms[worker] = Room(places)
+    def add_worker(self, worker: WorkerProcess, slots: int) -> None:
+        """Hand out the slots of a worker, all of which are free."""
+        self._workers[worker] = _WorkerSlots(slots)
         self._assign()
 
-    def withdraw(self, worker: WorkerProcess) -> None:
-        """Give out no slot at a worker any more."""
-        self._rooms.pop(worker, None)
+    def remove_worker(self, worker: WorkerProcess) -> None:
+        """Hand out no further slot at a worker."""
+        self._workers.pop(worker, None)
 
-    def release(self, place: Place) -> None:
-        """Give back a slot that `take` returned."""
-        if room := self._rooms.get(place.worker):
-            room.free(place)
+    def release(self, slot: Slot) -> None:
+        """Give back a slot that `acquire` returned."""
+        if slots := self._workers.get(slot.worker):
+            slots.in_use.discard(slot)
             self._assign()
 
-    async def take(
-        self, request: UpscaleRequest, *, is_again: bool = False, is_alone: bool = False
-    ) -> Place:
+    async def acquire(self, request: UpscaleRequest, *, is_retry: bool = False) -> Slot:
         """Wait for a slot at a worker that is alive; to be given back by `release`.
 
-        is_again: its worker died under this image, so it goes before those that never had one.
-        is_alone: no other image is to be at that worker meanwhile.
+        Args:
+            request: the image that is to be upscaled.
+            is_retry: a worker died under this image, so it goes before those that never had one,
+                and to a worker that has no other image meanwhile.
 
         Raises:
-            LineFull: at once, or when the request gives way to another key's.
-            what `close` or `dismiss` was given.
+            QueueFull: at once, or when the request gives way to another key's.
+            The reason that `close` or `dismiss` was called with.
         """
         is_first = False
         while True:
-            waiting = _Waiting(request, self._estimate(request), is_alone)
-            place = await self._next(waiting, is_again, is_first)
-            if place.worker.is_alive:
-                return place
-            self.release(place)
-            is_again = is_first = True
+            waiting = _Waiting(request, self._estimate(request), is_retry)
+            slot = await self._wait(waiting, is_first=is_first)
+            if slot.worker.is_alive:
+                return slot
+            self.release(slot)
+            is_first = True
 
-    async def _next(self, waiting: _Waiting, is_again: bool, is_first: bool) -> Place:
+    def dismiss(self, reason: Exception) -> None:
+        """End the waiting of every request with `reason`."""
+        for waiting in tuple(self._in_order()):
+            self._remove(waiting)
+            if not waiting.slot.done():
+                waiting.slot.set_exception(reason)
+
+    def close(self, reason: Exception) -> None:
+        """Dismiss every request that waits, and each that still comes."""
+        self._end = reason
+        self.dismiss(reason)
+
+    async def _wait(self, waiting: _Waiting, *, is_first: bool) -> Slot:
         if self._end is not None:
             raise self._end.with_traceback(None)
         if is_first:
-            self._again.appendleft(waiting)
-        elif is_again:
-            self._again.append(waiting)
+            self._retries.appendleft(waiting)
+        elif waiting.is_retry:
+            self._retries.append(waiting)
         else:
             self._queue.push(waiting.request.key_id, waiting.estimate.work_s, waiting)
         self._assign()
         if waiting in self._queue and len(self._queue) > self._max_waiting:
             self._refuse_excess(waiting)
         try:
-            return await waiting.turn
+            return await waiting.slot
         except asyncio.CancelledError:
-            self._leave(waiting)
+            self._give_up(waiting)
             raise
 
     def _refuse_excess(self, newest: _Waiting) -> None:
         """Refuse one request, for one more waits than may wait.
 
         Raises:
-            LineFull: it is `newest` itself.
+            QueueFull: it is `newest` itself.
         """
         excess = self._queue.find_excess(newest)
         self._queue.discard(excess)
         if excess is newest:
-            raise LineFull
-        if not excess.turn.done():
-            excess.turn.set_exception(LineFull(gave_way=True))
+            raise QueueFull
+        if not excess.slot.done():
+            excess.slot.set_exception(QueueFull(gave_way=True))
 
-    def _leave(self, waiting: _Waiting) -> None:
-        if not waiting.turn.cancelled() and not waiting.turn.exception():
-            self.release(waiting.turn.result())  # it came in the moment it was given up
+    def _give_up(self, waiting: _Waiting) -> None:
+        if not waiting.slot.cancelled() and not waiting.slot.exception():
+            self.release(waiting.slot.result())  # it came just before the request was cancelled
             return
-        self._forget(waiting)
+        self._remove(waiting)
         self._assign()
 
-    def _forget(self, waiting: _Waiting) -> None:
+    def _remove(self, waiting: _Waiting) -> None:
         self._queue.discard(waiting)
-        if waiting in self._again:
-            self._again.remove(waiting)
+        if waiting in self._retries:
+            self._retries.remove(waiting)
+
+    def _in_order(self) -> Iterator[_Waiting]:
+        """The requests that wait, in the order of service."""
+        return chain(tuple(self._retries), self._queue.in_order())
 
     def _assign(self) -> None:
-        """Give slots to all for whom there is room.
+        """Assign slots to all requests that fit at a worker.
 
         A large image never passes another, which might then wait for ever.
         """
         is_large_blocked = False
-        for waiting in chain(tuple(self._again), self._queue.in_order()):
-            if not any(room.has_place for room in self._rooms.values()):
+        for waiting in self._in_order():
+            if not any(slots.has_free_slot for slots in self._workers.values()):
                 return
-            if waiting.turn.done():
-                self._forget(waiting)
+            if waiting.slot.done():
+                self._remove(waiting)
                 continue
             if is_large_blocked and not waiting.estimate.is_small:
                 continue
-            place = self._find_place(waiting)
-            if place is not None:
-                self._seat(waiting, place)
+            slot = self._find_slot(waiting)
+            if slot is not None:
+                self._assign_to(waiting, slot)
             elif not waiting.estimate.is_small:
                 is_large_blocked = True
 
-    def _seat(self, waiting: _Waiting, place: Place) -> None:
+    def _assign_to(self, waiting: _Waiting, slot: Slot) -> None:
         if waiting in self._queue:
             self._queue.serve(waiting)
         else:
-            self._again.remove(waiting)
-        self._rooms[place.worker].take(place)
-        waiting.turn.set_result(place)
+            self._retries.remove(waiting)
+        self._workers[slot.worker].in_use.add(slot)
+        waiting.slot.set_result(slot)
 
-    def _find_place(self, waiting: _Waiting) -> Place | None:
-        """A slot at the worker that has least in flight, of those that have room for the image."""
-        closed = None if waiting.is_alone else self._kept_for_one_alone()
+    def _find_slot(self, waiting: _Waiting) -> Slot | None:
+        """A slot at the worker that has least in flight, of those where the image fits."""
+        reserved = None if waiting.is_retry else self._reserved_for_retry()
         fitting = [
             worker
-            for worker, room in self._rooms.items()
+            for worker, slots in self._workers.items()
             if worker.is_alive
-            and worker is not closed
-            and room.fits(
+            and worker is not reserved
+            and slots.fits(
                 waiting.request.result_px,
                 is_small=waiting.estimate.is_small,
-                is_alone=waiting.is_alone,
+                is_exclusive=waiting.is_retry,
             )
         ]
         if not fitting:
             return None
-        worker = min(fitting, key=lambda worker: self._rooms[worker].taken)
-        return Place(worker, waiting.request, waiting.is_alone, waiting.estimate.is_small)
+        worker = min(fitting, key=self._in_flight)
+        return Slot(worker, waiting.request, waiting.is_retry, waiting.estimate.is_small)
 
-    def _kept_for_one_alone(self) -> WorkerProcess | None:
-        """The worker that takes no other request until it is empty for one that is to be alone."""
-        if not any(waiting.is_alone and not waiting.turn.done() for waiting in self._again):
+    def _reserved_for_retry(self) -> WorkerProcess | None:
+        """The worker that takes no other request until it is empty for a retry that waits."""
+        if not any(waiting.is_retry and not waiting.slot.done() for waiting in self._retries):
             return None
-        alive = [worker for worker in self._rooms if worker.is_alive]
-        return min(alive, key=lambda worker: self._rooms[worker].taken, default=None)
+        alive = [worker for worker in self._workers if worker.is_alive]
+        return min(alive, key=self._in_flight, default=None)
 
-    def dismiss(self, reason: Exception) -> None:
-        """End the waiting of every request with `reason`."""
-        for waiting in (*self._again, *self._queue.in_order()):
-            self._forget(waiting)
-            if not waiting.turn.done():
-                waiting.turn.set_exception(reason)
-
-    def close(self, reason: Exception) -> None:
-        """Dismiss every request, and each that still comes."""
-        self._end = reason
-        self.dismiss(reason)
+    def _in_flight(self, worker: WorkerProcess) -> int:
+        return len(self._workers[worker].in_use)

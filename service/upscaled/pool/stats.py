@@ -1,56 +1,62 @@
-"""What the workers have done and how they are, in numbers: a worker's own, and those of all."""
+"""What the workers have done and how they are, in numbers: one worker's own, and those of all."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from upscaled.upscale.model_choice import Rung
 
+if TYPE_CHECKING:
+    from upscaled.pool.messages import Ready
+    from upscaled.pool.worker_process import WorkerProcess
 
-class ModelFigures(BaseModel):
-    """What one model's networks have done, summed.
+_FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
 
-    batches: how often the device was given windows. windows: how many it was given. places: how
-    many it would have taken in those batches. trunk_px: pixels at which a network's body ran, halo
-    included (see `ModelSpec.trunk_pixels`). device_s: seconds that the device was at it.
+
+class ModelStats(BaseModel):
+    """The sums of one model's batches.
+
+    batches: how often the device was given windows. windows: how many it was given. slots: how many
+    windows those batches had room for. trunk_px: pixels at which a network's body ran, halo
+    included (see `ModelSpec.trunk_pixels`). device_s: seconds that the device was at work.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _FROZEN
 
     batches: int = 0
     windows: int = 0
-    places: int = 0
+    slots: int = 0
     trunk_px: int = 0
     device_s: float = 0
 
-    def __add__(self, other: "ModelFigures") -> "ModelFigures":
-        return ModelFigures(
+    def __add__(self, other: "ModelStats") -> "ModelStats":
+        return ModelStats(
             batches=self.batches + other.batches,
             windows=self.windows + other.windows,
-            places=self.places + other.places,
+            slots=self.slots + other.slots,
             trunk_px=self.trunk_px + other.trunk_px,
             device_s=self.device_s + other.device_s,
         )
 
 
-class WorkerFigures(BaseModel):
-    """One worker since its start. `models` by the registry's names; cpu_s and resident_bytes are
-    the worker's own, without its decoders."""
+class WorkerStats(BaseModel):
+    """One worker since its start: its models by the registry's names, and its own processor time
+    and memory, without its decoders'."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = _FROZEN
 
-    models: dict[str, ModelFigures] = {}
+    models: dict[str, ModelStats] = {}
     decoder_deaths: int = 0
     cpu_s: float = 0
     resident_bytes: int = 0
 
-    def __add__(self, other: "WorkerFigures") -> "WorkerFigures":
+    def __add__(self, other: "WorkerStats") -> "WorkerStats":
         models = dict(self.models)
-        for name, figures in other.models.items():
-            models[name] = models.get(name, ModelFigures()) + figures
-        return WorkerFigures(
+        for name, stats in other.models.items():
+            models[name] = models.get(name, ModelStats()) + stats
+        return WorkerStats(
             models=models,
             decoder_deaths=self.decoder_deaths + other.decoder_deaths,
             cpu_s=self.cpu_s + other.cpu_s,
@@ -59,7 +65,7 @@ class WorkerFigures(BaseModel):
 
 
 class EngineInUse(NamedTuple):
-    """What answers one scale: a model, and what runs it on which device."""
+    """The model that answers one scale, and what runs it on which device."""
 
     scale: int
     model: str
@@ -68,16 +74,16 @@ class EngineInUse(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PoolFigures:
-    """All workers of a pool.
+class PoolStats:
+    """All workers of a pool, and the request queue before them.
 
     waiting, waiting_most: images in the queue, and how many it takes. keys_waiting,
     most_of_one_key: API keys that have images there, and the most that one of them has. running,
-    running_most: images at workers, and places at those that are ready. restarts: workers that
-    died and were replaced. failed_starts: those that never became ready. done: summed over all
-    workers there ever were; it is a second old at most. resident_bytes: by the number of each
-    worker that is ready. ladders: by scale, what `auto` chooses from, best first. seconds_per_px:
-    device seconds for one input pixel, by model and scale, of those that have been measured.
+    running_most: images at workers, and the slots of those that are ready. restarts: workers that
+    died and were replaced. failed_starts: starts after which no worker was ready. done: summed over
+    all workers there ever were, a second old at most. resident_bytes: by the number of each worker
+    that is ready. ladders: by scale, what `auto` chooses from, best first. seconds_per_px: device
+    seconds for one input pixel, by model and scale, of those that have been measured.
     """
 
     waiting: int = 0
@@ -91,7 +97,56 @@ class PoolFigures:
     restarts: int = 0
     failed_starts: int = 0
     engines: frozenset[EngineInUse] = frozenset()
-    done: WorkerFigures = field(default_factory=WorkerFigures)
+    done: WorkerStats = field(default_factory=WorkerStats)
     resident_bytes: Mapping[int, int] = field(default_factory=dict)
     ladders: Mapping[int, tuple[Rung, ...]] = field(default_factory=dict)
     seconds_per_px: Mapping[tuple[str, int], float] = field(default_factory=dict)
+
+
+class StatsCollector:
+    """Adds up the workers of a pool: those that are ready, and what those before them did."""
+
+    def __init__(self) -> None:
+        self._restarts = 0
+        self._failed_starts = 0
+        self._present: dict[WorkerProcess, tuple[int, Ready]] = {}
+        self._done_before = WorkerStats()
+        self._ladders: dict[int, tuple[Rung, ...]] = {}
+
+    def add_worker(self, number: int, worker: "WorkerProcess", ready: "Ready") -> None:
+        """Count in a worker that is ready; `number` is its supervisor's."""
+        self._present[worker] = (number, ready)
+        self._ladders = {scale: tuple(ladder) for scale, ladder in ready.ladders.items()}
+
+    def remove_worker(self, worker: "WorkerProcess") -> None:
+        """Keep what a worker did; it counts as a restart only if it died by itself."""
+        if self._present.pop(worker, None) is not None:
+            self._done_before += worker.stats
+            self._restarts += worker.gone.is_set()
+
+    def note_failed_start(self) -> None:
+        """Count a start after which no worker was ready."""
+        self._failed_starts += 1
+
+    def read(self) -> PoolStats:
+        """Return the workers' part of the pool's statistics; the queue's is left at zero."""
+        done = self._done_before
+        for worker in self._present:
+            done += worker.stats
+        readies = [ready for _, ready in self._present.values()]
+        return PoolStats(
+            running_most=sum(ready.slots for ready in readies),
+            workers_ready=len(readies),
+            restarts=self._restarts,
+            failed_starts=self._failed_starts,
+            engines=frozenset(
+                EngineInUse(scale, model, ready.labels.get(scale, ""), ready.device)
+                for ready in readies
+                for scale, model in ready.models.items()
+            ),
+            done=done,
+            resident_bytes={
+                number: worker.stats.resident_bytes for worker, (number, _) in self._present.items()
+            },
+            ladders=self._ladders,
+        )

@@ -1,66 +1,134 @@
-"""The wire between the front end and a worker: frames over a Unix socket pair.
+"""Frames over a Unix socket pair: how a parent and a child process talk with each other.
 
-    4 bytes   length of the header, big endian
+    4 bytes   length of the header, big endian; a file descriptor may travel with them
     8 bytes   length of the payload, big endian
-    header    JSON text (what may stand in it: `messages.py`)
-    payload   raw bytes: an encoded image, or nothing
+    header    JSON text; what it may say is for the two processes to agree on
+    payload   raw bytes, for example an encoded image, or nothing
 
-Nothing is pickled, so a worker that an image has taken over cannot make the front end run anything.
-`send` and `receive` block and belong to the worker; `asend` and `areceive` belong to the event
-loop, which they give back after each chunk.
+Nothing is pickled, so a child that an image has taken over cannot make its parent run anything, and
+every length is checked before memory is taken for it. `send` and `receive` block and are for
+threads; `send_async` and `receive_async` give the event loop back after each chunk.
 """
 
 import asyncio
+import os
 import socket
 import struct
 from io import BytesIO
-from typing import NamedTuple
+from typing import Final, NamedTuple, Protocol
 
-MAX_HEADER_BYTES = 64 * 1024
-MAX_SOURCE_BYTES = 2**31  # the highest that the setting max_file_bytes may be
-MAX_RESULT_BYTES = 2**29  # 6000 x 6000 pixels of 16 bits with alpha are 288 MB uncompressed
-CHUNK_BYTES = 256 * 1024
+MAX_HEADER_BYTES: Final = 1024 * 1024
+"""Limits what a child can make its parent parse: an image's metadata with long texts fits."""
 
-_LENGTHS = struct.Struct("!IQ")
+MAX_PAYLOAD_BYTES: Final = 2**31
+"""Limits a payload where no lower limit is given: the highest that `max_file_bytes` may be."""
+
+CHUNK_BYTES: Final = 256 * 1024
+"""Limits how much is sent or received before other work gets its turn."""
+
+_LENGTHS: Final = struct.Struct("!IQ")
 
 
 class FrameError(Exception):
-    """The bytes on the wire are no frame, or one over the limits."""
+    """The other process sent bytes that are no frame of the protocol, or too many of them."""
 
 
 class Frame(NamedTuple):
+    """One received frame. `fd`, where one came, is the receiver's to close."""
+
     header: bytes
     payload: bytes
+    fd: int | None = None
 
 
-def send(sock: socket.socket, header: bytes, payload: bytes = b"") -> None:
-    """Write one frame, a result at most, to a blocking socket.
-
-    Raises:
-        FrameError: header or payload over its limit; nothing has been written.
-        OSError: the other side is gone.
+class Waiter(Protocol):
+    """Waits for a socket that does not block, and raises where the other process is to be given
+    up; see `upscaled.process.supervision.Watchdog`.
     """
-    sock.sendall(_begin(header, payload, MAX_RESULT_BYTES))
-    if payload:
-        sock.sendall(payload)
+
+    def wait_readable(self, sock: socket.socket) -> None:
+        """Return once the socket has data or its other end is closed."""
+
+    def wait_writable(self, sock: socket.socket) -> None:
+        """Return once the socket takes data or its other end is closed."""
 
 
-def receive(sock: socket.socket) -> Frame:
-    """Read one frame, a source at most, from a blocking socket.
+def send(
+    sock: socket.socket,
+    header: bytes,
+    payload: bytes = b"",
+    *,
+    fd: int | None = None,
+    waiter: Waiter | None = None,
+    max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+) -> None:
+    """Send one frame.
+
+    Args:
+        sock: a blocking socket without `waiter`, one that does not block with it.
+        fd: a file descriptor to pass to the other process; it stays open here.
+        waiter: waits for the socket before each chunk, in place of the kernel.
 
     Raises:
-        EOFError: the other side closed, between frames or within one.
-        FrameError: lengths over the limits.
+        FrameError: header or payload are over their limit; nothing has been sent.
+        OSError: the other process is gone.
+        Whatever the waiter raises.
+    """
+    rest = memoryview(_begin(header, len(payload), max_payload_bytes))
+    if fd is not None:
+        if waiter is not None:
+            waiter.wait_writable(sock)
+        rest = rest[socket.send_fds(sock, [rest], [fd]) :]
+    for part in (rest, memoryview(payload)):
+        if waiter is None:
+            sock.sendall(part)
+            continue
+        while part:
+            waiter.wait_writable(sock)
+            part = part[sock.send(part[:CHUNK_BYTES]) :]
+
+
+def receive(
+    sock: socket.socket,
+    *,
+    takes_fd: bool = False,
+    waiter: Waiter | None = None,
+    max_payload_bytes: int = MAX_PAYLOAD_BYTES,
+) -> Frame:
+    """Receive one frame.
+
+    Args:
+        sock: a blocking socket without `waiter`, one that does not block with it.
+        takes_fd: whether a file descriptor may come with the frame; otherwise the kernel closes it.
+        waiter: waits for the socket before each chunk, in place of the kernel.
+
+    Raises:
+        EOFError: the other process closed its end, between frames or within one.
+        FrameError: a length is over its limit.
         OSError: the connection broke.
+        Whatever the waiter raises.
     """
-    header_bytes, payload_bytes = _unpack(_read(sock, _LENGTHS.size), MAX_SOURCE_BYTES)
-    return Frame(_read(sock, header_bytes), _read(sock, payload_bytes))
+    first, fd = b"", None
+    if takes_fd:
+        first, fd = _receive_first(sock, waiter)
+    try:
+        lengths = first + _receive(sock, _LENGTHS.size - len(first), waiter)
+        header_bytes, payload_bytes = _unpack(lengths, max_payload_bytes)
+        header = _receive(sock, header_bytes, waiter)
+        return Frame(header, _receive(sock, payload_bytes, waiter), fd)
+    except BaseException:
+        if fd is not None:
+            os.close(fd)
+        raise
 
 
-async def asend(sock: socket.socket, header: bytes, payload: bytes = b"") -> None:
-    """`send` of a source; non-blocking socket. Cancelled half-way it leaves a torn frame behind."""
+async def send_async(sock: socket.socket, header: bytes, payload: bytes = b"") -> None:
+    """Send one frame on a socket that does not block; raises as `send` does.
+
+    Cancelled half-way it leaves a torn frame behind, after which the connection is of no use.
+    """
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(sock, _begin(header, payload, MAX_SOURCE_BYTES))
+    await loop.sock_sendall(sock, _begin(header, len(payload), MAX_PAYLOAD_BYTES))
     rest = memoryview(payload)
     while rest:
         await loop.sock_sendall(sock, rest[:CHUNK_BYTES])
@@ -68,15 +136,22 @@ async def asend(sock: socket.socket, header: bytes, payload: bytes = b"") -> Non
         await asyncio.sleep(0)
 
 
-async def areceive(sock: socket.socket) -> Frame:
-    """`receive` of a result; non-blocking socket. Cancelled half-way it loses its place."""
-    header_bytes, payload_bytes = _unpack(await _aread(sock, _LENGTHS.size), MAX_RESULT_BYTES)
-    return Frame(await _aread(sock, header_bytes), await _aread(sock, payload_bytes))
+async def receive_async(
+    sock: socket.socket, *, max_payload_bytes: int = MAX_PAYLOAD_BYTES
+) -> Frame:
+    """Receive one frame on a socket that does not block; raises as `receive` does.
+
+    Cancelled half-way it has lost part of a frame, after which the connection is of no use.
+    """
+    lengths = await _receive_async(sock, _LENGTHS.size)
+    header_bytes, payload_bytes = _unpack(lengths, max_payload_bytes)
+    header = await _receive_async(sock, header_bytes)
+    return Frame(header, await _receive_async(sock, payload_bytes))
 
 
-def _begin(header: bytes, payload: bytes, max_payload_bytes: int) -> bytes:
-    _check(len(header), len(payload), max_payload_bytes)
-    return _LENGTHS.pack(len(header), len(payload)) + header
+def _begin(header: bytes, payload_bytes: int, max_payload_bytes: int) -> bytes:
+    _check(len(header), payload_bytes, max_payload_bytes)
+    return _LENGTHS.pack(len(header), payload_bytes) + header
 
 
 def _unpack(lengths: bytes, max_payload_bytes: int) -> tuple[int, int]:
@@ -92,26 +167,40 @@ def _check(header_bytes: int, payload_bytes: int, max_payload_bytes: int) -> Non
         raise FrameError(f"payload of {payload_bytes} bytes, at most {max_payload_bytes}")
 
 
-def _read(sock: socket.socket, size_bytes: int) -> bytes:
-    read = BytesIO()
-    while read.tell() < size_bytes:
-        chunk = sock.recv(min(size_bytes - read.tell(), CHUNK_BYTES))
+def _receive_first(sock: socket.socket, waiter: Waiter | None) -> tuple[bytes, int | None]:
+    """The first bytes of a frame, and the descriptor that came with them."""
+    if waiter is not None:
+        waiter.wait_readable(sock)
+    first, fds, _, _ = socket.recv_fds(sock, _LENGTHS.size, 1)
+    for fd in fds:
+        os.set_inheritable(fd, False)
+    if not first:
+        raise EOFError
+    return first, fds[0] if fds else None
+
+
+def _receive(sock: socket.socket, size_bytes: int, waiter: Waiter | None) -> bytes:
+    received = BytesIO()
+    while received.tell() < size_bytes:
+        if waiter is not None:
+            waiter.wait_readable(sock)
+        chunk = sock.recv(min(size_bytes - received.tell(), CHUNK_BYTES))
         if not chunk:
             raise EOFError
-        read.write(chunk)
-    return read.getvalue()
+        received.write(chunk)
+    return received.getvalue()
 
 
-async def _aread(sock: socket.socket, size_bytes: int) -> bytes:
+async def _receive_async(sock: socket.socket, size_bytes: int) -> bytes:
     # BytesIO grows in place and hands its buffer over, so a result of 100 MB is never copied in
     # one go: that would hold up the event loop for tens of milliseconds.
     loop = asyncio.get_running_loop()
-    read = BytesIO()
-    while read.tell() < size_bytes:
-        chunk = await loop.sock_recv(sock, min(size_bytes - read.tell(), CHUNK_BYTES))
+    received = BytesIO()
+    while received.tell() < size_bytes:
+        chunk = await loop.sock_recv(sock, min(size_bytes - received.tell(), CHUNK_BYTES))
         if not chunk:
             raise EOFError
-        read.write(chunk)
-        # sock_recv returns at once while bytes are there: a fast worker would own the loop.
+        received.write(chunk)
+        # sock_recv returns at once while bytes are there: a fast child would own the loop.
         await asyncio.sleep(0)
-    return read.getvalue()
+    return received.getvalue()

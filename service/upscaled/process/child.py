@@ -1,63 +1,253 @@
-"""Starting a worker process with one end of a socket pair."""
+"""Start a child process on one end of a socket pair, talk with it, and say how it ended.
+
+`Child` is for threads, `AsyncChild` for the event loop. Both start the command with `--fd N
+--lifeline M` behind it: N is the child's end of the socket pair, and M the reading end of a pipe
+that closes when the parent is gone, however it ends (`upscaled.process.confinement.die_with`).
+"""
 
 import asyncio
 import errno
 import os
+import signal
 import socket
-from asyncio.subprocess import DEVNULL, Process
-from collections.abc import Mapping, Sequence
-from typing import Final
+import subprocess
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Final, NamedTuple, Self, TypedDict
 
-_STDERR = 2
+from upscaled.process import channel
+from upscaled.process.channel import Frame
 
+_STDERR: Final = 2
 
-# The machine lacks something at this moment: memory, processes, file descriptors.
+_LIBRARIES: Final = frozenset(
+    {"PATH", "LANG", "TMPDIR", "LD_LIBRARY_PATH", "PYTHONPATH", "VIRTUAL_ENV"}
+    | {"PYTHONDONTWRITEBYTECODE", "PYTHONWARNINGS"}
+)
+"""Variables by which a Python process finds its libraries; no child can do without them."""
+
 _PASSING_ERRORS: Final = frozenset({errno.EAGAIN, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+"""What the machine lacks only for the moment: memory, processes, file descriptors."""
 
 
-class WorkerUnusable(Exception):
-    """The process cannot serve, and says why: a model is missing, the device is not there."""
+class ChildUnusable(Exception):
+    """The program cannot do its work, and a restart alone will not mend that; the text says why."""
 
 
 class SpawnFailed(Exception):
     """The machine cannot start a process now, and may be able to later."""
 
 
-async def spawn(
-    command: Sequence[str], environment: Mapping[str, str]
-) -> tuple[Process, socket.socket]:
-    """The process, given `--fd N` behind `command`, and the non-blocking other end of its socket.
+def scrub_environment(
+    environment: Mapping[str, str], names: Collection[str] = (), prefixes: tuple[str, ...] = ()
+) -> dict[str, str]:
+    """Return what a child may inherit of an environment: how to find libraries, and no secret.
 
-    Raises:
-        WorkerUnusable: the program cannot be run.
-        SpawnFailed: no memory, process or file descriptor is free for it.
+    Args:
+        environment: the parent's, which may hold keys and database addresses.
+        names: further variables that this child needs.
+        prefixes: beginnings of further variables that it needs, for example `CUDA_`.
     """
+    return {
+        name: value
+        for name, value in environment.items()
+        if name in _LIBRARIES or name in names or (prefixes and name.startswith(prefixes))
+    }
+
+
+def describe_exit(status: int) -> str:
+    """Return how a process ended, in words; `status` as `subprocess.Popen.returncode` is."""
+    if status >= 0:
+        return f"exit status {status}"
     try:
-        ours, theirs = socket.socketpair()
-    except OSError as error:
-        raise _failure(command[0], error) from None
-    ours.setblocking(False)
-    try:
-        with theirs:
-            process = await asyncio.create_subprocess_exec(
-                *command,
-                "--fd",
-                str(theirs.fileno()),
-                pass_fds=[theirs.fileno()],
-                stdin=DEVNULL,
-                stdout=_STDERR,  # stdout is the front end's
+        return f"killed by {signal.Signals(-status).name}"
+    except ValueError:  # a real-time signal has no name
+        return f"killed by signal {-status}"
+
+
+class Child:
+    """A child process for threads; only one of them may talk with it at a time.
+
+    sock: this end of the socket pair. It does not block: see the `waiter` of `channel.send`.
+    """
+
+    def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
+        """Start the process.
+
+        Raises:
+            OSError: the process cannot be started.
+        """
+        with _connection(command, environment) as connection:
+            self._process = subprocess.Popen(connection.command, **connection.options)  # noqa: S603
+        self.sock = connection.sock
+        self._lifeline = connection.lifeline
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the process has not ended yet."""
+        return self._process.poll() is None
+
+    def wait(self, timeout_s: float) -> int | None:
+        """Return the exit status of a process that is ending; None if it still runs after
+        `timeout_s`.
+        """
+        try:
+            return self._process.wait(timeout_s)
+        except subprocess.TimeoutExpired:
+            return None
+
+    def end(self) -> None:
+        """Kill the process and wait until it is reaped; may be called again."""
+        self.sock.close()
+        self._process.kill()
+        self._process.wait()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+
+
+class AsyncChild:
+    """A child process for the event loop, made by `start`; `wait` and `close` are to follow."""
+
+    def __init__(
+        self, process: asyncio.subprocess.Process, sock: socket.socket, lifeline: int
+    ) -> None:
+        self._process = process
+        self._sock = sock
+        self._lifeline = lifeline
+        self._sending = asyncio.Lock()
+
+    @classmethod
+    async def start(cls, command: Sequence[str], environment: Mapping[str, str]) -> Self:
+        """Start the process; cancelled meanwhile, it is killed and reaped first.
+
+        Raises:
+            ChildUnusable: the program cannot be run.
+            SpawnFailed: no memory, process or file descriptor is free for it.
+        """
+        spawning = asyncio.create_task(cls._spawn(command, environment))
+        try:
+            return await asyncio.shield(spawning)
+        except asyncio.CancelledError:
+            await asyncio.wait([spawning])
+            if not spawning.exception():
+                child = spawning.result()
+                child.kill()
+                await child.wait()
+                await child.close()
+            raise
+
+    @classmethod
+    async def _spawn(cls, command: Sequence[str], environment: Mapping[str, str]) -> Self:
+        try:
+            with _connection(command, environment) as connection:
+                process = await asyncio.create_subprocess_exec(
+                    *connection.command,
+                    **connection.options,
+                    start_new_session=True,  # a Ctrl-C is for the parent, which then ends children
+                )
+        except OSError as error:
+            text = f"cannot start {command[0]}: {os.strerror(error.errno or 0)}"
+            raise (SpawnFailed if error.errno in _PASSING_ERRORS else ChildUnusable)(text) from None
+        return cls(process, connection.sock, connection.lifeline)
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    async def send(self, header: bytes, payload: bytes = b"") -> None:
+        """Send one frame; any number of tasks may send, each frame goes in one piece.
+
+        Raises:
+            FrameError: header or payload are over their limit.
+            OSError: the process is gone.
+        """
+        async with self._sending:
+            await channel.send_async(self._sock, header, payload)
+
+    async def receive(self, *, max_payload_bytes: int = channel.MAX_PAYLOAD_BYTES) -> Frame:
+        """Receive the next frame; for one task only.
+
+        Raises:
+            EOFError, OSError: the process closed its end, which is what its end looks like.
+            FrameError: a length is over its limit.
+        """
+        return await channel.receive_async(self._sock, max_payload_bytes=max_payload_bytes)
+
+    def close_sending(self) -> None:
+        """Let the process read the end of its input, by which it is to end of itself."""
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_WR)
+
+    def kill(self) -> None:
+        """Kill the process, unless it has ended; `wait` is still to follow."""
+        # Not Process.kill: it may reap the process before asyncio does, and lose its exit status.
+        if self._process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+    async def wait(self) -> str:
+        """Wait for the end of the process, and return how it ended, in words.
+
+        `close` is still to follow, when all that wait for an answer of the process have got one.
+        """
+        status = await self._process.wait()
+        if self._lifeline >= 0:
+            os.close(self._lifeline)
+            self._lifeline = -1
+        return describe_exit(status)
+
+    async def close(self) -> None:
+        """Close this end of the socket, once the process has ended."""
+        # A task that is still sending fails now, for the other end is closed; closing this end
+        # under it would leave it waiting for ever.
+        async with self._sending:
+            self._sock.close()
+
+
+class _Options(TypedDict):
+    pass_fds: Collection[int]
+    stdin: int
+    stdout: int
+    env: dict[str, str]
+
+
+class _Connection(NamedTuple):
+    """The parent's ends, and what starts the child on the others."""
+
+    sock: socket.socket
+    lifeline: int
+    command: list[str]
+    options: _Options
+
+
+@contextmanager
+def _connection(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[_Connection]:
+    """Make the ends; the child's are closed at the end of the block, the parent's if it fails."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        try:
+            ours.setblocking(False)
+            lifeline, our_lifeline = os.pipe()
+        except BaseException:
+            ours.close()
+            raise
+        try:
+            options = _Options(
+                pass_fds=(theirs.fileno(), lifeline),
+                stdin=subprocess.DEVNULL,
+                stdout=_STDERR,  # stdout may be the parent's data
                 env=dict(environment),
-                start_new_session=True,  # a Ctrl-C is for the front end, which then ends workers
             )
-    except OSError as error:
-        ours.close()
-        raise _failure(command[0], error) from None
-    except BaseException:
-        ours.close()
-        raise
-    return process, ours
-
-
-def _failure(program: str, error: OSError) -> WorkerUnusable | SpawnFailed:
-    text = f"cannot start {program}: {os.strerror(error.errno or 0)}"
-    return SpawnFailed(text) if error.errno in _PASSING_ERRORS else WorkerUnusable(text)
+            fds = ["--fd", str(theirs.fileno()), "--lifeline", str(lifeline)]
+            yield _Connection(ours, our_lifeline, [*command, *fds], options)
+        except BaseException:
+            ours.close()
+            os.close(our_lifeline)
+            raise
+        finally:
+            os.close(lifeline)

@@ -1,33 +1,118 @@
-"""How long the pool waits for what, and how often a worker speaks."""
+"""When a child process is given up, and how long to wait before the next one is started."""
 
+import select
+import socket
+import time
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
 
-ALIVE_EVERY_S = 1.0
+SILENCE_S: Final = 15.0
+"""Limits how long a process may show no sign of life: far longer than a machine that is short of
+cores or memory keeps a healthy process from running."""
+
+_STEP_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """All in seconds.
+    """The time limits of a supervised child process, and the backoff between its starts.
 
-    start_s: from starting a worker to its `Ready`: loading and warming up the models.
-    work_s: one image in one worker.
-    silence_s: a ready worker that says nothing for so long hangs (it speaks every
-        `ALIVE_EVERY_S`, from a thread of its own, whatever it works on).
-    end_s: from closing a worker's socket to its end; then it is killed.
-    restart_s, restart_max_s: the wait after a first failed start, doubled with each further one.
-    steady_s: a worker that lived so long starts with a clean slate.
+    work_s: one piece of work in one process; then the process is killed.
+    start_s: from starting the process until it says that it is ready.
+    silence_s: a process that is ready and sends nothing for so long hangs, and is killed.
+    end_s: from closing the process's socket to its end; then it is killed.
+    backoff_s, max_backoff_s: the wait after the first failed start; it doubles with each further
+        one in a row, up to the maximum.
+    steady_s: a process that lived so long was no failed start, even if it did no work.
     """
 
     work_s: float
     start_s: float = 300
-    silence_s: float = 15
+    silence_s: float = SILENCE_S
     end_s: float = 3
-    restart_s: float = 0.5
-    restart_max_s: float = 30
+    backoff_s: float = 0.5
+    max_backoff_s: float = 30
     steady_s: float = 10
 
     def restart_after_s(self, failures: int) -> float:
-        """The wait before the next start, `failures` starts having failed in a row."""
+        """Seconds to wait before the next start, `failures` starts having failed in a row."""
         if failures == 0:
             return 0
-        return min(self.restart_max_s, self.restart_s * 2.0 ** min(failures - 1, 30))
+        return min(self.max_backoff_s, self.backoff_s * 2.0 ** min(failures - 1, 30))
+
+
+class ProcessHangs(Exception):
+    """The process used no processor time for as long as it may."""
+
+
+class Watchdog:
+    """Waits for a process's socket, and gives the process up when it hangs or is out of time.
+
+    A process that is stopped (SIGSTOP, a frozen control group) or blocked for ever sends nothing,
+    and none of its own clocks ends it: a pending signal reaches a stopped process only when it is
+    continued. What it cannot hide is that its processor time stands still.
+
+    Silence is counted in steps that the waiting process itself has seen pass, not by a clock: a
+    machine that was asleep, or a container that was frozen whole, is not taken for a hanging child.
+    """
+
+    def __init__(self, pid: int, *, within_s: float, silence_s: float = SILENCE_S) -> None:
+        """
+        Args:
+            pid: the process that is watched.
+            within_s: seconds until its work has to be done, however busy it is.
+            silence_s: seconds without processor time after which it counts as hanging.
+        """
+        self._pid = pid
+        self._deadline_s = time.monotonic() + within_s
+        self._silence_s = silence_s
+        self._cpu_ticks = read_cpu_ticks(pid)
+        self._silent_s = 0.0
+
+    def wait_readable(self, sock: socket.socket) -> None:
+        """Wait until `sock` has data or its other end is closed.
+
+        Raises:
+            TimeoutError: the time for this work is over.
+            ProcessHangs: the process uses no processor time.
+        """
+        self._wait(sock, select.POLLIN)
+
+    def wait_writable(self, sock: socket.socket) -> None:
+        """Wait until `sock` takes data or its other end is closed; raises as `wait_readable`."""
+        self._wait(sock, select.POLLOUT)
+
+    def _wait(self, sock: socket.socket, wanted: int) -> None:
+        poll = select.poll()
+        poll.register(sock, wanted)
+        while True:
+            left_s = self._deadline_s - time.monotonic()
+            if left_s <= 0:
+                raise TimeoutError
+            step_s = min(_STEP_S, self._silence_s, left_s)
+            if poll.poll(step_s * 1000):
+                return
+            self._count_silence(step_s)
+
+    def _count_silence(self, step_s: float) -> None:
+        cpu_ticks = read_cpu_ticks(self._pid)
+        is_silent = cpu_ticks is not None and cpu_ticks == self._cpu_ticks
+        self._cpu_ticks = cpu_ticks
+        self._silent_s = self._silent_s + step_s if is_silent else 0.0
+        if self._silent_s >= self._silence_s:
+            raise ProcessHangs
+
+
+def read_cpu_ticks(pid: int) -> int | None:
+    """Return the processor time of a process in clock ticks: utime + stime of proc_pid_stat(5).
+
+    None where there is no /proc: a hanging process then ends by its deadline only.
+    """
+    try:
+        text = Path(f"/proc/{pid}/stat").read_bytes()
+    except OSError:
+        return None
+    # The second field is the program's name in brackets, which may hold blanks and brackets.
+    fields = text[text.rindex(b")") + 2 :].split()
+    return int(fields[11]) + int(fields[12])

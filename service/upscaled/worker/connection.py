@@ -1,4 +1,4 @@
-"""A worker's side of the socket: whole messages, the jobs among them, and a thread that listens."""
+"""A worker's connection to the front end: messages, the jobs among them, and a listener thread."""
 
 import logging
 import os
@@ -7,10 +7,13 @@ import socket
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from queue import SimpleQueue
 
 from upscaled.logs import event
 from upscaled.pool.messages import (
+    ALIVE_EVERY_S,
+    MAX_RESULT_BYTES,
     Alive,
     Cancel,
     Configure,
@@ -20,118 +23,130 @@ from upscaled.pool.messages import (
     decode_to_worker,
     encode,
 )
-from upscaled.pool.stats import WorkerFigures
 from upscaled.process import channel
-from upscaled.process.supervision import ALIVE_EVERY_S
+from upscaled.worker.stats import Counters
 
 _log = logging.getLogger(__name__)
 
 
 class FrontEndGone(Exception):
-    """The socket closed: nobody is left to work for."""
+    """The front end closed the socket: there is nothing left to work for."""
 
 
-class Wire:
-    """The worker's end of the socket: whole frames, from any thread.
+class FrontEnd:
+    """The front end as a worker sees it; any thread may send.
 
-    Both calls raise `FrontEndGone`, so that no error of a decoder is taken for one of the socket.
+    Both directions raise `FrontEndGone`, so that no error of an image is taken for one of the
+    socket.
     """
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
         self._sending = threading.Lock()
 
-    def say(self, message: FromWorker, payload: bytes = b"") -> None:
+    def send(self, message: FromWorker, payload: bytes = b"") -> None:
+        """Send a message, and the result that belongs to it."""
+        header = encode(message)
         try:
             with self._sending:
-                channel.send(self._sock, encode(message), payload)
+                channel.send(self._sock, header, payload, max_payload_bytes=MAX_RESULT_BYTES)
         except OSError as error:
             raise FrontEndGone from error
 
-    def hear(self) -> tuple[ToWorker, bytes]:
+    def receive(self) -> tuple[ToWorker, bytes]:
+        """Wait for the next message, and the source that belongs to it."""
         try:
             frame = channel.receive(self._sock)
         except (EOFError, OSError) as error:
             raise FrontEndGone from error
         return decode_to_worker(frame.header), frame.payload
 
-    def has_something_within(self, wait_s: float) -> bool:
-        return bool(select.select([self._sock], [], [], wait_s)[0])
+    def wait_readable(self, within_s: float) -> bool:
+        """Return whether a message has begun to come within some seconds."""
+        return bool(select.select([self._sock], [], [], within_s)[0])
 
 
-class Inbox:
-    """Jobs in their order, and which of them nobody waits for any more."""
+@dataclass(slots=True)
+class _OpenJob:
+    is_cancelled: bool = False
+    on_cancel: Callable[[], None] | None = None
+
+
+class JobQueue:
+    """The jobs that were sent and are not answered yet, in their order; for any thread."""
 
     def __init__(self) -> None:
-        self._jobs: SimpleQueue[tuple[Job, bytes]] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[Job, bytes]] = SimpleQueue()
         self._lock = threading.Lock()
-        self._on_cancel: dict[int, list[Callable[[], None]]] = {}
-        self._cancelled: set[int] = set()
+        self._open: dict[int, _OpenJob] = {}
         self._idle_since_s = time.monotonic()
 
     @property
     def idle_s(self) -> float:
-        """For how long no job has been under way or waiting; 0 while one is."""
+        """For how long no job has been waiting or in flight; 0 while one is."""
         with self._lock:
-            return 0.0 if self._on_cancel else time.monotonic() - self._idle_since_s
+            return 0.0 if self._open else time.monotonic() - self._idle_since_s
 
     def put(self, message: ToWorker, payload: bytes) -> None:
+        """Take in what the front end sent: a job, or the cancellation of one."""
         match message:
             case Job():
                 with self._lock:
-                    self._on_cancel[message.job] = []
-                self._jobs.put((message, payload))
+                    self._open[message.job] = _OpenJob()
+                self._waiting.put((message, payload))
             case Cancel():
                 self._cancel(message.job)
             case Configure():
                 raise channel.FrameError("configured twice")
 
     def next(self) -> tuple[Job, bytes]:
-        """Wait for the next job; its `settle` ends what this opens."""
-        return self._jobs.get()
+        """Wait for the next job; it is open until `settle`."""
+        return self._waiting.get()
 
     def is_cancelled(self, job: Job) -> bool:
-        return job.job in self._cancelled
+        """Return whether the front end has cancelled an open job."""
+        return self._open[job.job].is_cancelled
 
     def on_cancel(self, job: Job, call: Callable[[], None]) -> None:
-        """Have `call` called, by the thread that listens, when the job is cancelled, or now."""
+        """Call `call` in the listener's thread when the job is cancelled; now if it already is."""
         with self._lock:
-            self._on_cancel[job.job].append(call)
-            is_cancelled = job.job in self._cancelled
+            self._open[job.job].on_cancel = call
+            is_cancelled = self._open[job.job].is_cancelled
         if is_cancelled:
             call()
 
     def settle(self, job: int) -> None:
-        """Forget a job that is answered; a `Cancel` that comes too late means nothing."""
+        """Close a job that is answered; a `Cancel` that comes later is ignored."""
         with self._lock:
-            del self._on_cancel[job]
-            self._cancelled.discard(job)
+            del self._open[job]
             self._idle_since_s = time.monotonic()
 
     def _cancel(self, job: int) -> None:
         with self._lock:
-            if job not in self._on_cancel:
+            if (opened := self._open.get(job)) is None:
                 return
-            self._cancelled.add(job)
-            calls = tuple(self._on_cancel[job])
-        for call in calls:
+            opened.is_cancelled = True
+            call = opened.on_cancel
+        if call is not None:
             call()
 
 
-def listen(
-    wire: Wire, inbox: Inbox, read_figures: Callable[[], WorkerFigures] = WorkerFigures
-) -> None:
-    """Hear the front end until it is gone, and tell it the figures meanwhile."""
-    tell_at = time.monotonic() + ALIVE_EVERY_S
+def listen(front_end: FrontEnd, jobs: JobQueue, counters: Counters) -> None:
+    """Receive messages until the front end is gone, and send `Alive` every second meanwhile.
+
+    The end of this loop is the end of the process: without its listener a worker would neither
+    stop when it is to stop nor seem to hang.
+    """
+    alive_at_s = time.monotonic() + ALIVE_EVERY_S
     try:
         while True:
-            if wire.has_something_within(max(0.0, tell_at - time.monotonic())):
-                inbox.put(*wire.hear())
-            if time.monotonic() >= tell_at:
-                wire.say(Alive(figures=read_figures()))
-                tell_at = time.monotonic() + ALIVE_EVERY_S
+            if front_end.wait_readable(max(0.0, alive_at_s - time.monotonic())):
+                jobs.put(*front_end.receive())
+            if time.monotonic() >= alive_at_s:
+                front_end.send(Alive(stats=counters.read()))
+                alive_at_s = time.monotonic() + ALIVE_EVERY_S
     except FrontEndGone:
         os._exit(0)
-    except BaseException:  # noqa: BLE001  (told below)
-        _log.critical("the listener ended", exc_info=True, extra=event("crash"))
-        os._exit(1)  # without its listener the worker would neither stop nor seem to hang
+    except BaseException:  # noqa: BLE001  (the process ends of it)
+        _log.critical("the listener thread crashed", exc_info=True, extra=event("crash"))
+        os._exit(1)

@@ -1,13 +1,13 @@
 """A worker: the process that owns one device and upscales several images at once.
 
-Started by the front end as `python -m upscaled.worker.main --fd N`, N being its end of a socket
-pair. Its threads:
+Started by the front end as `python -m upscaled.worker.main --fd N --lifeline M`, N being its end of
+a socket pair. Its threads:
 
-    listener   hears jobs and cancellations; says `Alive`, with figures, every second; ends the
-               process, whatever it is doing, when the front end is gone
-    device     runs the networks (`upscaled.upscale.scheduler`), and computes as the last in turn
+    listener   receives jobs and cancellations; sends `Alive`, with statistics, every second; ends
+               the process, whatever it is doing, when the front end is gone
+    device     runs the networks (`upscaled.upscale.scheduler`), at the lowest priority
     aside      runs them for small images where the device is busy with others
-    job-N      one for each image under way: decode, the loop over its tiles, encode
+    job-N      one for each image in flight: decode, the loop over its tiles, encode
     opener     opens models, at the start and when a job needs one that is not in memory
     retuning   measures what is fastest, while the worker is idle (`upscaled.worker.retuning`)
     main       opens all else, then waits for the others
@@ -19,115 +19,101 @@ import argparse
 import faulthandler
 import logging
 import os
-import signal
 import socket
 import sys
 import threading
-from contextlib import ExitStack, suppress
-from pathlib import Path
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from upscaled.config import Settings
 from upscaled.logs import configure_logging, event, log_what_nobody_catches
 from upscaled.pool.messages import Configure, Ready, Unusable
 from upscaled.process.channel import FrameError
-from upscaled.worker.connection import FrontEndGone, Inbox, Wire, listen
-from upscaled.worker.stats import Tally
+from upscaled.process.confinement import die_with, ignore_signals, offer_to_oom_killer
+from upscaled.worker.connection import FrontEnd, FrontEndGone, JobQueue, listen
+from upscaled.worker.stats import Counters
 
 if TYPE_CHECKING:
     from upscaled.upscale.upscaler import Upscaler
 
 NICENESS: Final = 1
 """Below the front end, which must answer while every core computes."""
+
 NETWORK_NICENESS: Final = 5
-"""Further below: what takes long. Small images and all that is not the network have three times its
-share of a core that they want at once, and mostly get it at once.
-"""
+"""Further below: what takes long. Small images, and all that is not the network, have three times
+its share of a core that they want at once, and mostly get it at once."""
+
 OOM_SCORE_ADJ: Final = 500
 """Where memory ends, the kernel ends a worker, which is replaced, and not the front end."""
-
-IGNORED_SIGNALS: Final = (
-    signal.SIGINT,
-    signal.SIGTERM,
-    signal.SIGHUP,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
 
 _log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run until the front end closes the socket."""
+    """Work on jobs until the front end closes the socket."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--fd", type=int, required=True, help="this end of the socket pair")
-    fd = parser.parse_args().fd
-    # Signals reach a whole process group or control group; the front end decides what ends.
-    for number in IGNORED_SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+    parser.add_argument("--lifeline", type=int, required=True, help="a pipe the parent holds open")
+    arguments = parser.parse_args()
+    ignore_signals()
+    die_with(arguments.lifeline)
     faulthandler.enable()
-    _step_back()
-    wire = Wire(socket.socket(fileno=fd))
+    os.nice(NICENESS)
+    offer_to_oom_killer(OOM_SCORE_ADJ)
+    front_end = FrontEnd(socket.socket(fileno=arguments.fd))
     try:
-        settings = _hear_settings(wire)
+        settings = _receive_settings(front_end)
         configure_logging(settings.log_level, settings.log_format)
         log_what_nobody_catches()
-        inbox, tally = Inbox(), Tally()
-        threading.Thread(target=listen, args=(wire, inbox, tally.read), daemon=True).start()
-        _work_for_ever(wire, inbox, settings, tally)
+        jobs, counters = JobQueue(), Counters()
+        threading.Thread(target=listen, args=(front_end, jobs, counters), daemon=True).start()
+        _work(front_end, jobs, settings, counters)
     except FrontEndGone:
-        os._exit(0)  # the front end is gone; nothing is left to be told or saved
+        os._exit(0)  # there is nothing left to answer or to save
 
 
-def _step_back() -> None:
-    """Leave the processor, and what memory there is, to the front end first."""
-    os.nice(NICENESS)
-    with suppress(OSError):  # a sandbox may hide the file
-        Path("/proc/self/oom_score_adj").write_text(str(OOM_SCORE_ADJ))
-
-
-def _compute_last() -> None:
-    """Put the calling thread behind the others; elsewhere than on Linux that is the whole process,
-    which is left as it is.
+def _lower_priority() -> None:
+    """Put the calling thread behind the others. Where there is no Linux that would be the whole
+    process, which is left as it is.
     """
     if sys.platform == "linux":
         os.nice(NETWORK_NICENESS)
 
 
-def _hear_settings(wire: Wire) -> Settings:
-    message, _ = wire.hear()
+def _receive_settings(front_end: FrontEnd) -> Settings:
+    message, _ = front_end.receive()
     if not isinstance(message, Configure):
         raise FrameError(f"{message.kind} before configure")
     return Settings.model_validate(message.settings)
 
 
-def _work_for_ever(wire: Wire, inbox: Inbox, settings: Settings, tally: Tally) -> None:
+def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Counters) -> None:
+    """Open the models, report ready, and work until the process ends."""
     with ExitStack() as stack:
         try:
-            upscaler = _open_upscaler(stack, settings, tally)
+            upscaler = _open_upscaler(stack, settings, counters)
             ready = _describe(upscaler)
         except Exception as error:  # noqa: BLE001  (whatever it is, without it there is no worker)
             _log.debug("cannot open the engines", exc_info=True, extra=event("engines_unusable"))
-            wire.say(Unusable(reason=str(error) or type(error).__name__))
+            front_end.send(Unusable(reason=str(error) or type(error).__name__))
             raise SystemExit(1) from None
-        wire.say(ready)
-        from upscaled.worker.jobs import Bench
-        from upscaled.worker.retuning import IdleMinutes
+        front_end.send(ready)
+        from upscaled.worker.jobs import JobThreads
+        from upscaled.worker.retuning import IdleTuning
 
-        IdleMinutes(upscaler, inbox).start(_compute_last)
-        Bench(wire, inbox, upscaler, ready.places).work_for_ever()
+        IdleTuning(upscaler, jobs).start(_lower_priority)
+        JobThreads(front_end, jobs, upscaler, ready.slots).run()
 
 
-def _open_upscaler(stack: ExitStack, settings: Settings, tally: Tally) -> "Upscaler":
+def _open_upscaler(stack: ExitStack, settings: Settings, counters: Counters) -> "Upscaler":
     from upscaled.upscale.upscaler import open_upscaler
-    from upscaled.worker.stats import count_batches
 
     return stack.enter_context(
         open_upscaler(
             settings,
-            on_batch=count_batches(tally),
-            begin=_compute_last,
-            on_decoder_death=tally.note_decoder_death,
+            on_batch=counters.count_batch,
+            begin=_lower_priority,
+            on_decoder_death=counters.count_decoder_death,
             is_warm=True,
         )
     )
@@ -135,7 +121,7 @@ def _open_upscaler(stack: ExitStack, settings: Settings, tally: Tally) -> "Upsca
 
 def _describe(upscaler: "Upscaler") -> Ready:
     from upscaled.upscale.engines import choose_device
-    from upscaled.worker.jobs import count_places
+    from upscaled.worker.jobs import count_slots
 
     ladders = upscaler.ladders
     models = {scale: ladder[0].model for scale, ladder in ladders.items()}
@@ -143,12 +129,9 @@ def _describe(upscaler: "Upscaler") -> Ready:
         device=str(choose_device(upscaler.settings).torch_device),
         models=models,
         labels={scale: upscaler.label(model) for scale, model in models.items()},
-        seconds_per_px={
-            scale: upscaler.seconds_per_px[ladder[-1].model] for scale, ladder in ladders.items()
-        },
         ladders={scale: list(ladder) for scale, ladder in ladders.items()},
-        model_seconds_per_px=dict(upscaler.seconds_per_px),
-        places=count_places(upscaler.settings),
+        seconds_per_px=dict(upscaler.seconds_per_px),
+        slots=count_slots(upscaler.settings),
     )
 
 

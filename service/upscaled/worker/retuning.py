@@ -1,6 +1,6 @@
-"""A worker's idle minutes: measure what a start left unsettled, and adopt what is faster.
+"""Measure in a worker's idle time what its start left unsettled, and adopt what is faster.
 
-Between requests, in a thread of its own that computes behind all others.
+This happens between requests, in a thread of its own that computes behind all others.
 """
 
 import threading
@@ -12,48 +12,48 @@ from typing import Final
 
 from upscaled.upscale.engines import is_tuned, open_autotuner
 from upscaled.upscale.upscaler import Upscaler
-from upscaled.worker.connection import Inbox
+from upscaled.worker.connection import JobQueue
 from upscaled_models.autotune.load import read_load
 from upscaled_models.autotune.retuner import Retuner
 
 IDLE_S: Final = 60.0
-"""Without a job for so long a worker is idle; the averages of load have forgotten its last one."""
+"""A worker is idle after so long without a job: the machine's load averages have then forgotten its
+last one."""
 
 LOOK_EVERY_S: Final = 5.0
+"""How often a worker looks whether it is idle."""
 
 
 @dataclass(slots=True)
-class IdleMinutes:
-    """The measuring of all models that are in memory, one after the other.
-
-    idle_s: after how long without a job it begins.
-    """
+class IdleTuning:
+    """Tunes all models that are in memory, one after the other, after `idle_s` without a job."""
 
     upscaler: Upscaler
-    inbox: Inbox
+    jobs: JobQueue
     idle_s: float = IDLE_S
     retuners: dict[str, Retuner] = field(default_factory=dict)
 
     def start(self, begin: Callable[[], None], look_every_s: float = LOOK_EVERY_S) -> None:
-        """Look from time to time, in a thread, for as long as the process lives.
+        """Tune whenever the worker is idle, in a thread, for as long as the process lives.
 
         Args:
             begin: called first in the thread, to lower its priority.
+            look_every_s: how often the thread looks whether the worker is idle.
         """
         if not is_tuned(self.upscaler.settings):
             return
 
-        def look_for_ever() -> None:
+        def tune_when_idle() -> None:
             begin()
             while True:
                 time.sleep(look_every_s)
-                self.use()
+                self.tune()
 
-        threading.Thread(target=look_for_ever, name="retuning", daemon=True).start()
+        threading.Thread(target=tune_when_idle, name="retuning", daemon=True).start()
 
-    def use(self) -> None:
-        """Measure for as long as this process and the machine are idle and something is open."""
-        if self.inbox.idle_s < self.idle_s:
+    def tune(self) -> None:
+        """Measure while this process and the machine are idle and something is unsettled."""
+        if self.jobs.idle_s < self.idle_s:
             return
         for name in self.upscaler.models.loaded():
             retuner = self._retuner(name)
@@ -79,4 +79,4 @@ class IdleMinutes:
         return self.retuners[name]
 
     def _is_idle(self) -> bool:
-        return self.inbox.idle_s >= self.idle_s
+        return self.jobs.idle_s >= self.idle_s

@@ -9,12 +9,12 @@ from PIL import Image
 
 from upscaled.errors import MalformedImage
 from upscaled.pool.executor import StageTimes, Upscaled, UpscaleRequest
-from upscaled.pool.stats import EngineInUse, ModelFigures, PoolFigures, WorkerFigures
+from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, WorkerStats
 from upscaled.upscale.model_choice import Rung
 
 TIMES = StageTimes(queue_s=0.001, decode_s=0.002, network_s=0.25, encode_s=0.003)
 JPEG = ("JPEG", "image/jpeg")
-FIGURES = PoolFigures(
+FIGURES = PoolStats(
     waiting=1,
     waiting_most=32,
     running=3,
@@ -24,8 +24,8 @@ FIGURES = PoolFigures(
     restarts=5,
     failed_starts=6,
     engines=frozenset({EngineInUse(2, "resize", "pillow nearest", "cpu")}),
-    done=WorkerFigures(
-        models={"resize": ModelFigures(batches=2, windows=3, places=8, trunk_px=900, device_s=0.5)},
+    done=WorkerStats(
+        models={"resize": ModelStats(batches=2, windows=3, slots=8, trunk_px=900, device_s=0.5)},
         decoder_deaths=7,
         cpu_s=1.5,
     ),
@@ -64,7 +64,7 @@ class ResizingExecutor:
     def is_ready(self) -> bool:
         return self.is_available
 
-    def figures(self) -> PoolFigures:
+    def stats(self) -> PoolStats:
         return FIGURES
 
     def expected_s(self, request: UpscaleRequest) -> float:

@@ -36,7 +36,7 @@ from upscaled.config import load_settings
 from upscaled.errors import RateLimitExceeded
 from upscaled.pool.executor import Upscaled, UpscaleRequest
 from upscaled.pool.local import LocalPool
-from upscaled.pool.stats import PoolFigures
+from upscaled.pool.stats import PoolStats
 
 MB = 1024 * 1024
 
@@ -505,8 +505,8 @@ class QueueingExecutor(ResizingExecutor):
     def is_ready(self) -> bool:
         return self.pool.is_ready()
 
-    def figures(self) -> PoolFigures:
-        return self.pool.figures()
+    def stats(self) -> PoolStats:
+        return self.pool.stats()
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         return await self.pool.upscale(order("answer", after_s=0.1), request)
@@ -540,7 +540,7 @@ def test_a_flood_refuses_no_picture_of_another_key(shared: Service, many: int) -
     with ThreadPoolExecutor(20) as pool:
         until_s = time.monotonic() + 3
         flooded = pool.submit(flood, shared, pool, flooding, until_s)
-        wait_until(lambda: shared.executor.figures().waiting == QUEUE)
+        wait_until(lambda: shared.executor.stats().waiting == QUEUE)
         own: Counter[int] = Counter()
         while time.monotonic() < until_s:
             own[upload(shared, shared.key).status_code] += 1
@@ -555,7 +555,7 @@ def test_a_flood_of_one_key_leaves_the_service_ready_and_counts_its_refusals(
 ) -> None:
     with ThreadPoolExecutor(20) as pool:
         flooded = pool.submit(flood, shared, pool, [shared.key], time.monotonic() + 2)
-        wait_until(lambda: shared.executor.figures().most_of_one_key == QUEUE)
+        wait_until(lambda: shared.executor.stats().most_of_one_key == QUEUE)
         assert shared.get("/readyz").status_code == 200
         statuses = Counter(flooded.result())
     assert set(statuses) == {200, 429}
@@ -567,7 +567,7 @@ def test_what_waits_of_a_key_that_is_revoked_is_answered(shared: Service) -> Non
     key = shared.state.keys.create("revoked")
     with ThreadPoolExecutor(8) as pool:
         answers = [pool.submit(upload, shared, key) for _ in range(QUEUE)]
-        wait_until(lambda: shared.executor.figures().waiting >= 2)
+        wait_until(lambda: shared.executor.stats().waiting >= 2)
         shared.state.keys.revoke("revoked")
         assert upload(shared, key).status_code == 401
         assert upload(shared, shared.key).status_code == 200

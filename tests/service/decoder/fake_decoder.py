@@ -5,12 +5,12 @@ import json
 import os
 import signal
 import socket
-import struct
 import sys
 import time
 
 import upscaled.decoder.child as child
 from upscaled.image.types import Header, Image
+from upscaled.process.channel import send
 
 
 def decode(source: bytes, formats: object) -> Image:
@@ -47,7 +47,7 @@ def decode(source: bytes, formats: object) -> Image:
     if word == "lie":
         text = json.dumps({"height_px": 9, "width_px": 9, "icc_bytes": 0}).encode()
         sock = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
-        socket.send_fds(sock, [struct.pack("!Q", len(text)) + text], [os.memfd_create("lie")])
+        send(sock, text, fd=os.memfd_create("lie"))
         time.sleep(600)
     import numpy as np
 

@@ -5,14 +5,16 @@ import sys
 
 import pytest
 
-from upscaled.decoder.limits import MIB, is_ended_by_its_file, limits_of, measure_address_space
+from upscaled.decoder.limits import MIB, is_fault_of_file, limits_of
+from upscaled.process.confinement import measure_address_space
 
 
 def run_limited(work: str, *, cpu_s: float = 5, wall_s: float = 5) -> int:
     """The exit status of a process that works under the limits of a small file."""
     program = (
         "import signal\n"
-        "from upscaled.decoder.limits import FileLimits, constrain, measure_address_space\n"
+        "from upscaled.decoder.limits import FileLimits, constrain\n"
+        "from upscaled.process.confinement import measure_address_space\n"
         f"constrain(FileLimits({64 * MIB}, {cpu_s}, {wall_s}, {MIB}), measure_address_space())\n"
         f"{work}\n"
     )
@@ -61,14 +63,14 @@ def test_the_address_space_is_at_least_what_is_held() -> None:
 
 
 def test_a_crash_and_a_limit_are_the_files_doing() -> None:
-    assert is_ended_by_its_file(-signal.SIGSEGV)
-    assert is_ended_by_its_file(run_limited("import os; os.abort()"))
-    assert is_ended_by_its_file(run_limited("while True: pass", cpu_s=0.1))
-    assert is_ended_by_its_file(run_limited("bytearray(128 * 2**20)"))  # MemoryError
+    assert is_fault_of_file(-signal.SIGSEGV)
+    assert is_fault_of_file(run_limited("import os; os.abort()"))
+    assert is_fault_of_file(run_limited("while True: pass", cpu_s=0.1))
+    assert is_fault_of_file(run_limited("bytearray(128 * 2**20)"))  # MemoryError
 
 
 def test_a_kill_a_stop_and_a_wait_are_not_the_files_doing() -> None:
-    assert not is_ended_by_its_file(-signal.SIGKILL)
-    assert not is_ended_by_its_file(-signal.SIGHUP)
-    assert not is_ended_by_its_file(run_limited("import time; time.sleep(60)", wall_s=0.1))
-    assert not is_ended_by_its_file(-signal.SIGRTMIN)
+    assert not is_fault_of_file(-signal.SIGKILL)
+    assert not is_fault_of_file(-signal.SIGHUP)
+    assert not is_fault_of_file(run_limited("import time; time.sleep(60)", wall_s=0.1))
+    assert not is_fault_of_file(-signal.SIGRTMIN)

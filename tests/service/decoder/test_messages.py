@@ -1,14 +1,18 @@
 import dataclasses
 import errno
+import json
+import os
 from typing import Any
 
 import numpy as np
 import pytest
 
-from upscaled.decoder.messages import pack, unpack
-from upscaled.decoder.wire import WireError
+from upscaled.decoder import messages
+from upscaled.decoder.messages import ProtocolError, pack_image, pack_refusal, unpack
+from upscaled.errors import InternalError, MalformedImage
 from upscaled.image.types import Credit, Image
-from upscaled.process.shared_memory import Bytes
+from upscaled.process.channel import Frame
+from upscaled.process.shared_memory import can_seal, write_memory
 
 RGB = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
 ALPHA = np.arange(8, dtype=np.uint8).reshape(2, 4)
@@ -21,27 +25,21 @@ FULL = Image(
     jpeg_quality=83,
 )
 
-
-def through(image: Image, **changes: Any) -> Image:
-    facts, parts = pack(image)
-    memory = np.frombuffer(b"".join(parts), np.uint8)
-
-    def read(size_bytes: int) -> Bytes:
-        if size_bytes != memory.size:
-            raise ValueError("another size")
-        return memory
-
-    return unpack({**facts, **changes}, read)
-
-
 DEEP = dataclasses.replace(
     FULL, rgb=RGB.astype(np.uint16) * 257 + 1, alpha=ALPHA.astype(np.uint16) * 257 + 2
 )
 
 
+def reply(image: Image, **changes: Any) -> Frame:
+    """What a decoder sends of an image, or of one about which it lies."""
+    header, parts = pack_image(image)
+    metadata = {**json.loads(header), **changes}
+    return Frame(json.dumps(metadata).encode(), b"", write_memory(parts, is_sealed=can_seal()))
+
+
 @pytest.mark.parametrize("image", [FULL, DEEP, Image(rgb=RGB), Image(rgb=RGB[:, ::-1], icc=b"p")])
 def test_every_field_of_an_image_arrives(image: Image) -> None:
-    arrived = through(image)
+    arrived = unpack(reply(image))
     for field in dataclasses.fields(Image):
         sent, got = getattr(image, field.name), getattr(arrived, field.name)
         assert np.array_equal(sent, got) if isinstance(sent, np.ndarray) else sent == got, field
@@ -50,6 +48,21 @@ def test_every_field_of_an_image_arrives(image: Image) -> None:
 def test_the_full_image_has_every_field() -> None:
     """A field that is added to Image must be sent too."""
     assert all(getattr(FULL, field.name) is not None for field in dataclasses.fields(Image))
+
+
+def test_a_refusal_arrives_as_the_error_that_it_is() -> None:
+    with pytest.raises(MalformedImage) as refusal:
+        unpack(Frame(pack_refusal(MalformedImage(detail="x" * 5000)), b""))
+    assert refusal.value.detail == "x" * 1000
+
+
+@pytest.mark.parametrize(
+    "header",
+    [b"[]", b"null", b"{", b"\xff", b"[" * 100_000, b"{}", pack_refusal(InternalError())],
+)
+def test_a_header_that_makes_no_sense_is_refused(header: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        unpack(Frame(header, b""))
 
 
 @pytest.mark.parametrize(
@@ -80,16 +93,21 @@ def test_the_full_image_has_every_field() -> None:
         {"credit": {"artist": "a"}},
     ],
 )
-def test_facts_that_cannot_be_are_not_believed(lie: dict[str, Any]) -> None:
-    with pytest.raises(WireError):
-        through(FULL, **lie)
+def test_metadata_that_cannot_be_is_refused_and_its_memory_closed(lie: dict[str, Any]) -> None:
+    lying = reply(FULL, **lie)
+    with pytest.raises(ProtocolError):
+        unpack(lying)
+    assert lying.fd is not None
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(lying.fd)
 
 
-def test_a_lack_of_memory_here_is_not_blamed_on_the_decoder() -> None:
-    facts, _ = pack(Image(rgb=np.zeros((64, 64, 3), np.uint8)))
-
-    def refuse(size_bytes: int) -> Bytes:
+def test_a_lack_of_memory_here_is_not_blamed_on_the_decoder(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def refuse(fd: int, size_bytes: int) -> None:
         raise OSError(errno.ENOMEM, "no memory")
 
+    monkeypatch.setattr(messages, "read_memory", refuse)
     with pytest.raises(MemoryError):
-        unpack(facts, refuse)
+        unpack(reply(FULL))

@@ -20,8 +20,7 @@ import pytest
 from tests.service.image.jpeg_samples import photograph, save_jpeg
 from tests.service.image.samples import RGB, deep_samples, picture, png, save
 from tests.service.image.steps import STEPS
-from upscaled.decoder.pool import Decoder
-from upscaled.decoder.process import decoder_environment
+from upscaled.decoder.pool import Decoder, decoder_environment
 from upscaled.errors import InternalError, MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
 

@@ -1,4 +1,4 @@
-"""A worker that does what its jobs tell it: for tests of supervision, where pixels do not matter.
+"""A worker that does what its jobs order: for tests of supervision, where pixels do not matter.
 
 Run as a script: `fake_worker.py START --fd N`; START is how it begins: "ready", "unusable", "die",
 "mute", or "ladder": ready, and `auto` takes the model `slow` for pictures of at most `SMALL_PX`
@@ -39,7 +39,8 @@ from upscaled.pool.messages import (
     Unusable,
 )
 from upscaled.upscale.model_choice import Rung
-from upscaled.worker.connection import FrontEndGone, Inbox, Wire, listen
+from upscaled.worker.connection import FrontEnd, FrontEndGone, JobQueue, listen
+from upscaled.worker.stats import Counters
 
 SMALL_PX = 900
 
@@ -50,39 +51,38 @@ LADDERS = {"ladder": [Rung(model="slow", most_px=SMALL_PX), FAKE]}
 
 def main() -> None:
     start = sys.argv[1]
-    wire = Wire(socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])))
-    inbox = Inbox()
-    configure, _ = wire.hear()
+    front_end = FrontEnd(socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1])))
+    jobs = JobQueue()
+    configure, _ = front_end.receive()
     assert isinstance(configure, Configure)
     if start == "die":
         die()
-    threading.Thread(target=listen, args=(wire, inbox), daemon=True).start()
+    threading.Thread(target=listen, args=(front_end, jobs, Counters()), daemon=True).start()
     if start == "mute":
         time.sleep(60)
     if start == "unusable":
-        wire.say(Unusable(reason="the model is on holiday"))
+        front_end.send(Unusable(reason="the model is on holiday"))
         raise SystemExit(1)
-    wire.say(
+    front_end.send(
         Ready(
             device="fake",
             models={2: "fake", 4: "fake"},
             labels={2: "fake", 4: "fake"},
-            seconds_per_px={2: 1e-4, 4: 1e-4},
             ladders={scale: LADDERS.get(start, [FAKE]) for scale in (2, 4)},
-            model_seconds_per_px={"fake": 1e-4, "slow": 1e-2},
-            places=Settings.model_validate(configure.settings).jobs_per_worker or 4,
+            seconds_per_px={"fake": 1e-4, "slow": 1e-2},
+            slots=Settings.model_validate(configure.settings).jobs_per_worker or 4,
         )
     )
     while True:
-        threading.Thread(target=work, args=(wire, inbox, *inbox.next()), daemon=True).start()
+        threading.Thread(target=work, args=(front_end, jobs, *jobs.next()), daemon=True).start()
 
 
-def work(wire: Wire, inbox: Inbox, job: Job, source: bytes) -> None:
+def work(front_end: FrontEnd, jobs: JobQueue, job: Job, source: bytes) -> None:
     try:
-        obey(wire, inbox, job, source)
+        obey(front_end, jobs, job, source)
     except FrontEndGone:
         os._exit(0)
-    inbox.settle(job.job)
+    jobs.settle(job.job)
 
 
 def die() -> None:
@@ -104,7 +104,7 @@ def is_due(order: dict[str, Any]) -> bool:
     return is_due
 
 
-def obey(wire: Wire, inbox: Inbox, job: Job, source: bytes) -> None:
+def obey(front_end: FrontEnd, jobs: JobQueue, job: Job, source: bytes) -> None:
     order: dict[str, Any] = json.loads(source.partition(b"\n")[0])
     started = time.perf_counter()
     match order["do"]:
@@ -114,35 +114,37 @@ def obey(wire: Wire, inbox: Inbox, job: Job, source: bytes) -> None:
         case "hang" if is_due(order):
             end_by(signal.SIGSTOP)
         case "fail":
-            wire.say(Failed(job=job.job, reason="ZeroDivisionError"))
+            front_end.send(Failed(job=job.job, reason="ZeroDivisionError"))
             return
         case "refuse":
-            wire.say(Refused(job=job.job, error_code="malformed_image", public_text="No image"))
+            front_end.send(
+                Refused(job=job.job, error_code="malformed_image", public_text="No image")
+            )
             return
         case "nonsense":
-            wire.say(Cancelled(job=job.job + 1000))
+            front_end.send(Cancelled(job=job.job + 1000))
             return
-        case "tiles" if not work_tiles(wire, inbox, job, order):
-            wire.say(Cancelled(job=job.job))
+        case "tiles" if not work_tiles(front_end, jobs, job, order):
+            front_end.send(Cancelled(job=job.job))
             return
     time.sleep(order.get("after_s", 0))
     data = source if order["do"] == "echo" else b"x" * order.get("size_bytes", 1)
     done = finished(job, time.perf_counter() - started)
-    told: dict[str, Any] = {
+    described: dict[str, Any] = {
         name: order[name] for name in ("tempered_with", "label") if name in order
     }
-    wire.say(done.model_copy(update=told), data)
+    front_end.send(done.model_copy(update=described), data)
 
 
-def work_tiles(wire: Wire, inbox: Inbox, job: Job, order: dict[str, Any]) -> bool:
+def work_tiles(front_end: FrontEnd, jobs: JobQueue, job: Job, order: dict[str, Any]) -> bool:
     """Whether all tiles were done."""
     for done in range(order["count"]):
-        if inbox.is_cancelled(job):
+        if jobs.is_cancelled(job):
             return False
         time.sleep(order["tile_s"])
         with Path(order["trace"]).open("a") as trace:
             trace.write(f"{done}\n")
-        wire.say(Progress(job=job.job, done=done + 1, total=order["count"]))
+        front_end.send(Progress(job=job.job, done=done + 1, total=order["count"]))
     return True
 
 
@@ -153,6 +155,7 @@ def finished(job: Job, worked_s: float) -> Done:
         width_px=1,
         height_px=1,
         model=job.model or f"fake {os.getpid()}",
+        label="fake",
         decode_s=0,
         network_s=worked_s,
         encode_s=0,

@@ -22,7 +22,7 @@ from upscaled.pool.local import WORKER_COMMAND, LocalPool
 from upscaled.process.supervision import Limits
 
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
-QUICK = Limits(work_s=20, start_s=20, silence_s=10, end_s=2, restart_s=0.02, restart_max_s=0.1)
+QUICK = Limits(work_s=20, start_s=20, silence_s=10, end_s=2, backoff_s=0.02, max_backoff_s=0.1)
 
 
 def fake_command(start: str = "ready") -> tuple[str, ...]:

@@ -32,10 +32,9 @@ def make_cost(ladders: dict[int, list[Rung]] | None = None, **seconds_per_px: fl
             device="fake",
             models={},
             labels={},
-            seconds_per_px={},
             ladders=ladders or {4: LADDER, 2: HARMED},
-            model_seconds_per_px={name.replace("_", "-"): s for name, s in seconds_per_px.items()},
-            places=4,
+            seconds_per_px={name.replace("_", "-"): s for name, s in seconds_per_px.items()},
+            slots=4,
         )
     )
     return cost
@@ -91,10 +90,9 @@ def test_a_finished_picture_is_believed_over_what_was_measured_at_a_start() -> N
             device="fake",
             models={},
             labels={},
-            seconds_per_px={},
             ladders={4: LADDER},
-            model_seconds_per_px={LARGE: 1e-9},
-            places=4,
+            seconds_per_px={LARGE: 1e-9},
+            slots=4,
         )
     )
     assert cost.expected_s(of(10_000)) == pytest.approx(3)

@@ -32,7 +32,7 @@ from upscaled.pool.executor import OnTile, Upscaled, UpscaleRequest
 from upscaled.pool.local import LocalPool
 from upscaled.pool.messages import Answer, Job
 from upscaled.pool.worker_process import WorkerProcess
-from upscaled.process.child import WorkerUnusable
+from upscaled.process.child import ChildUnusable
 from upscaled.process.supervision import Limits
 
 
@@ -102,7 +102,7 @@ async def test_a_death_in_company_counts_for_nobody(tmp_path: Path) -> None:
 async def test_two_deaths_alone_are_the_images_own(tmp_path: Path) -> None:
     async with running_pool(workers=1) as pool:
         twice = order("die", marker=str(tmp_path / "m"), times=2)
-        with pytest.raises(InternalError, match="2 workers died under this image alone"):
+        with pytest.raises(InternalError, match="2 workers died while they had this image alone"):
             await pool.upscale(twice, request())
     assert (tmp_path / "m").read_text() == "xx"
 
@@ -111,7 +111,7 @@ async def test_a_poisonous_image_kills_three_workers_at_most(tmp_path: Path) -> 
     async with running_pool(workers=1, jobs_per_worker=4) as pool:
         neighbour = asyncio.create_task(pool.upscale(order("answer", after_s=0.5), request()))
         poison = order("die", after_s=0.1, marker=str(tmp_path / "m"), times=99)
-        with pytest.raises(InternalError, match="2 workers died under this image alone"):
+        with pytest.raises(InternalError, match="2 workers died while they had this image alone"):
             await pool.upscale(poison, request("poison"))
         assert isinstance(await neighbour, Upscaled)
     assert (tmp_path / "m").read_text() == "xxx"
@@ -134,7 +134,7 @@ async def test_a_retried_job_goes_before_those_that_waited_behind_it(tmp_path: P
 
 
 async def test_a_stopped_worker_is_replaced_and_its_job_tried_again(tmp_path: Path) -> None:
-    limits = Limits(work_s=20, silence_s=2, restart_s=0.02)
+    limits = Limits(work_s=20, silence_s=2, backoff_s=0.02)
     async with running_pool(limits=limits) as pool:
         [first] = workers_of(pool)
         started = time.monotonic()
@@ -146,13 +146,13 @@ async def test_a_stopped_worker_is_replaced_and_its_job_tried_again(tmp_path: Pa
 async def test_a_stopped_worker_is_replaced_at_the_deadline_if_that_comes_first(
     tmp_path: Path,
 ) -> None:
-    limits = Limits(work_s=3, silence_s=60, restart_s=0.02)
+    limits = Limits(work_s=3, silence_s=60, backoff_s=0.02)
     async with running_pool(limits=limits) as pool:
         await pool.upscale(order("hang", marker=str(tmp_path / "m")), request())
 
 
 async def test_an_idle_worker_that_stops_is_replaced() -> None:
-    async with running_pool(limits=Limits(work_s=20, silence_s=2, restart_s=0.02)) as pool:
+    async with running_pool(limits=Limits(work_s=20, silence_s=2, backoff_s=0.02)) as pool:
         [first] = workers_of(pool)
         first.suspend()
         await until(lambda: pool.worker_pids() not in ((), (first.pid,)))
@@ -161,7 +161,7 @@ async def test_an_idle_worker_that_stops_is_replaced() -> None:
 
 
 async def test_a_job_slower_than_its_deadline_fails_once_and_the_worker_is_replaced() -> None:
-    async with running_pool(limits=Limits(work_s=1, restart_s=0.02)) as pool:
+    async with running_pool(limits=Limits(work_s=1, backoff_s=0.02)) as pool:
         started = time.monotonic()
         with pytest.raises(InternalError, match="worked on one image for 1 s"):
             await pool.upscale(order("answer", after_s=30), request())
@@ -246,11 +246,11 @@ async def test_giving_up_while_waiting_frees_the_place_at_once() -> None:
         running = asyncio.create_task(pool.upscale(order("answer", after_s=0.5), request()))
         waiting = asyncio.create_task(pool.upscale(order("die"), request("given up")))
         await asyncio.sleep(0.05)
-        assert pool.figures().waiting == 1
+        assert pool.stats().waiting == 1
         waiting.cancel()
         with pytest.raises(asyncio.CancelledError):
             await waiting
-        assert pool.figures().waiting == 0
+        assert pool.stats().waiting == 0
         [worker] = workers_of(pool)
         await pool.upscale(order("answer"), request())
         await running
@@ -309,7 +309,7 @@ async def test_every_admitted_job_is_settled_while_workers_are_killed(tmp_path: 
         assert kinds["MalformedImage"] == 15
         assert kinds["Upscaled"] >= 15 + 15 + 12
         assert pool._admitted == 0
-        assert not pool._running
+        assert not pool._in_flight
 
 
 async def test_no_worker_outlives_stop_and_nothing_is_left_waiting() -> None:
@@ -394,16 +394,16 @@ async def test_waiting_for_workers_that_all_say_they_cannot_work_ends_with_the_r
 ) -> None:
     async with running_pool(command=command, is_waiting=False, workers=2) as pool:
         async with asyncio.timeout(20):
-            with pytest.raises(WorkerUnusable, match=r"on holiday|cannot start /nowhere/python"):
+            with pytest.raises(ChildUnusable, match=r"on holiday|cannot start /nowhere/python"):
                 await pool.wait_ready()
 
 
 async def test_a_worker_that_becomes_unusable_later_leaves_the_first_facts_standing() -> None:
     async with running_pool() as pool:
-        pool._command = fake_command("unusable")
+        pool._supervisors[0]._command = fake_command("unusable")
         [worker] = workers_of(pool)
         worker.kill()
-        await until(lambda: pool._keepers[0].is_unusable)
+        await until(lambda: pool._supervisors[0].is_unusable)
         assert (await pool.wait_ready()).device == "fake"
         with pytest.raises(InternalError, match="the model is on holiday"):
             await pool.upscale(order("answer"), request())
@@ -423,7 +423,7 @@ async def test_workers_that_never_start_settle_whoever_waits(
 
 
 async def test_a_worker_that_is_never_ready_is_given_up() -> None:
-    limits = Limits(work_s=20, start_s=0.5, end_s=0.1, restart_s=0.01)
+    limits = Limits(work_s=20, start_s=0.5, end_s=0.1, backoff_s=0.01)
     async with running_pool(command=fake_command("mute"), limits=limits, is_waiting=False) as pool:
         with pytest.raises(RateLimitExceeded, match=r"not ready within 0\.5 s"):
             await pool.upscale(order("answer"), request())
@@ -542,7 +542,7 @@ async def test_images_that_lost_their_worker_are_tried_again_one_at_a_time(tmp_p
 
 
 async def test_the_deadline_of_one_image_costs_its_neighbours_nothing_but_time() -> None:
-    async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, restart_s=0.02)) as pool:
+    async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, backoff_s=0.02)) as pool:
         late = asyncio.create_task(pool.upscale(order("answer", after_s=30), request("late")))
         await asyncio.sleep(0.5)
         others = [
@@ -556,7 +556,7 @@ async def test_the_deadline_of_one_image_costs_its_neighbours_nothing_but_time()
 
 async def test_a_death_by_anothers_deadline_counts_for_nobody(tmp_path: Path) -> None:
     """The one that was late is gone by the time its neighbour hears of the death."""
-    async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, restart_s=0.02)) as pool:
+    async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, backoff_s=0.02)) as pool:
         late = asyncio.create_task(pool.upscale(order("answer", after_s=30), request("late")))
         await asyncio.sleep(0.5)
         unlucky = order("tiles", count=8, tile_s=0.1, trace=str(tmp_path / "trace"))
@@ -707,9 +707,9 @@ async def test_what_a_model_took_corrects_its_estimate_and_no_other() -> None:
         await pool.upscale(order("answer", after_s=0.05), named)
         assert 0.05 <= pool.expected_s(named) < 1
         assert pool.expected_s(request()) == before_s
-        assert 5e-6 <= pool.figures().seconds_per_px[("slow", 4)] < 1e-4
-        assert pool.figures().seconds_per_px[("fake", 4)] == 1e-4
-        assert pool.figures().ladders[4][0].model == "slow"
+        assert 5e-6 <= pool.stats().seconds_per_px[("slow", 4)] < 1e-4
+        assert pool.stats().seconds_per_px[("fake", 4)] == 1e-4
+        assert pool.stats().ladders[4][0].model == "slow"
 
 
 async def test_what_a_worker_says_of_a_result_goes_with_it() -> None:
@@ -739,7 +739,7 @@ async def test_one_keys_flood_refuses_no_other_key_and_tells_each_its_own_wait()
 
         flood = [send(1, number) for number in range(5)]
         await asyncio.sleep(0)
-        assert pool.figures().waiting == 4
+        assert pool.stats().waiting == 4
         assert pool.is_ready()  # for another key
         with pytest.raises(RateLimitExceeded) as own:
             await pool.upscale(slow, request(key_id=1))
@@ -786,7 +786,7 @@ async def test_a_fresh_key_is_answered_before_a_floods_backlog() -> None:
 
 async def test_while_starts_fail_requests_are_told_when_to_come_back(tmp_path: Path) -> None:
     """Ready once, then four starts that come to nothing, then well again."""
-    limits = Limits(work_s=20, start_s=20, restart_s=0.2, restart_max_s=2, steady_s=0)
+    limits = Limits(work_s=20, start_s=20, backoff_s=0.2, max_backoff_s=2, steady_s=0)
     program = tmp_path / "worker.py"
     good = f"import runpy; runpy.run_path({fake_command()[1]!r}, run_name='__main__')"
     program.write_text(good)
@@ -820,12 +820,12 @@ async def test_a_machine_without_memory_for_a_process_is_tried_again(
             full.setattr(asyncio, "create_subprocess_exec", fail_with(errno.ENOMEM))
             [worker] = workers_of(pool)
             worker.kill()
-            await until(lambda: pool.figures().failed_starts >= 3)
+            await until(lambda: pool.stats().failed_starts >= 3)
             with pytest.raises(RateLimitExceeded, match="Cannot allocate memory"):
                 await pool.upscale(order("answer"), request())
             full.setattr(socket, "socketpair", fail_with(errno.EMFILE))
-            failed = pool.figures().failed_starts
-            await until(lambda: pool.figures().failed_starts >= failed + 2)
+            failed = pool.stats().failed_starts
+            await until(lambda: pool.stats().failed_starts >= failed + 2)
         await until(pool.is_ready)
         await pool.upscale(order("answer"), request())
 

@@ -18,7 +18,7 @@ from upscaled.pool.messages import (
 @pytest.mark.parametrize(
     "message", [Job(job=1, request_id="ä", scale=4, output=request().output), Cancel(job=7)]
 )
-def test_what_the_worker_hears_is_what_was_said(message: ToWorker) -> None:
+def test_a_message_to_a_worker_arrives_as_it_was_sent(message: ToWorker) -> None:
     assert decode_to_worker(encode(message)) == message
 
 
@@ -29,8 +29,7 @@ def test_what_the_worker_hears_is_what_was_said(message: ToWorker) -> None:
             device="cpu",
             models={2: "a", 4: "b"},
             labels={2: "torch float32", 4: "torch bfloat16"},
-            seconds_per_px={2: 0.1, 4: 0.2},
-            places=4,
+            slots=4,
         ),
         Done(
             job=3,
@@ -38,6 +37,7 @@ def test_what_the_worker_hears_is_what_was_said(message: ToWorker) -> None:
             width_px=10,
             height_px=20,
             model="m",
+            label="torch float32",
             decode_s=0.1,
             network_s=0.2,
             encode_s=0.3,
@@ -45,7 +45,7 @@ def test_what_the_worker_hears_is_what_was_said(message: ToWorker) -> None:
         ),
     ],
 )
-def test_what_the_front_end_hears_is_what_was_said(message: FromWorker) -> None:
+def test_a_message_from_a_worker_arrives_as_it_was_sent(message: FromWorker) -> None:
     assert decode_from_worker(encode(message)) == message
 
 

@@ -7,14 +7,13 @@ import pytest
 from tests.service.pool.pools import request
 from upscaled.pool.cost import SMALL_RESULT_PX, Estimate
 from upscaled.pool.executor import UpscaleRequest
-from upscaled.pool.queue import Line, LineFull
-from upscaled.pool.room import Place
+from upscaled.pool.queue import QueueFull, RequestQueue, Slot
 from upscaled.pool.worker_process import WorkerProcess
 
 
 @dataclass(eq=False)
 class Named:
-    """All that a line knows of a worker."""
+    """All that a queue knows of a worker."""
 
     is_alive: bool = True
 
@@ -38,22 +37,22 @@ def estimate(request: UpscaleRequest) -> Estimate:
     return Estimate(max(1, request.result_px) * (10 if request.model else 1) * S_PER_PX, is_small)
 
 
-def line_of(*workers: WorkerProcess, max_waiting: int = 5, places: int = 1) -> Line:
-    line = Line(max_waiting, estimate)
+def make_queue(*workers: WorkerProcess, max_waiting: int = 5, slots: int = 1) -> RequestQueue:
+    queue = RequestQueue(max_waiting, estimate)
     for worker in workers:
-        line.join(worker, places)
-    return line
+        queue.add_worker(worker, slots)
+    return queue
 
 
-async def start(line: Line, request: UpscaleRequest, **how: bool) -> "asyncio.Task[Place]":
-    """Someone who takes a place, or waits for one."""
-    task = asyncio.create_task(line.take(request, **how))
+async def start(queue: RequestQueue, request: UpscaleRequest, **how: bool) -> "asyncio.Task[Slot]":
+    """Someone who takes a slot, or waits for one."""
+    task = asyncio.create_task(queue.acquire(request, **how))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
     return task
 
 
-async def are_seated(*tasks: "asyncio.Task[Place]") -> str:
+async def have_slots(*tasks: "asyncio.Task[Slot]") -> str:
     """A letter for each: y or n."""
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -62,10 +61,10 @@ async def are_seated(*tasks: "asyncio.Task[Place]") -> str:
 
 async def test_a_turn_that_comes_in_the_moment_it_is_given_up_goes_to_the_next() -> None:
     worker = make_worker()
-    line = line_of()
-    first = await start(line, SMALL)
-    second = await start(line, SMALL)
-    line.join(worker, 1)  # the first has its turn, but has not woken up to take it
+    queue = make_queue()
+    first = await start(queue, SMALL)
+    second = await start(queue, SMALL)
+    queue.add_worker(worker, 1)  # the first has its turn, but has not woken up to take it
     first.cancel()
     assert (await second).worker is worker
     with pytest.raises(asyncio.CancelledError):
@@ -74,173 +73,173 @@ async def test_a_turn_that_comes_in_the_moment_it_is_given_up_goes_to_the_next()
 
 async def test_a_turn_given_up_with_nobody_behind_leaves_the_worker_idle() -> None:
     worker = make_worker()
-    line = line_of()
-    only = await start(line, SMALL)
-    line.join(worker, 1)
+    queue = make_queue()
+    only = await start(queue, SMALL)
+    queue.add_worker(worker, 1)
     only.cancel()
     await asyncio.gather(only, return_exceptions=True)
-    assert (await line.take(SMALL)).worker is worker
+    assert (await queue.acquire(SMALL)).worker is worker
 
 
 async def test_a_worker_that_died_while_idle_is_never_handed_out() -> None:
     alive = make_worker()
-    line = line_of(make_worker(is_alive=False), alive)
-    assert (await line.take(SMALL)).worker is alive
+    queue = make_queue(make_worker(is_alive=False), alive)
+    assert (await queue.acquire(SMALL)).worker is alive
 
 
 async def test_a_withdrawn_worker_is_never_handed_out() -> None:
     worker = make_worker()
-    line = line_of(worker, max_waiting=0)
-    line.withdraw(worker)
-    line.withdraw(worker)
-    with pytest.raises(LineFull):
-        await line.take(SMALL)
+    queue = make_queue(worker, max_waiting=0)
+    queue.remove_worker(worker)
+    queue.remove_worker(worker)
+    with pytest.raises(QueueFull):
+        await queue.acquire(SMALL)
 
 
 async def test_a_place_of_a_worker_that_is_gone_can_still_be_given_back() -> None:
     worker = make_worker()
-    line = line_of(worker)
-    place = await line.take(SMALL)
-    line.withdraw(worker)
-    line.release(place)
-    assert line.is_full is False
+    queue = make_queue(worker)
+    slot = await queue.acquire(SMALL)
+    queue.remove_worker(worker)
+    queue.release(slot)
+    assert queue.is_full is False
 
 
 async def test_a_retry_goes_first_and_needs_no_place() -> None:
-    line, worker = line_of(max_waiting=1), make_worker()
-    waiting = await start(line, SMALL)
-    again = await start(line, SMALL, is_again=True, is_alone=True)
-    line.join(worker, 1)
+    queue, worker = make_queue(max_waiting=1), make_worker()
+    waiting = await start(queue, SMALL)
+    again = await start(queue, SMALL, is_retry=True)
+    queue.add_worker(worker, 1)
     assert (await again).worker is worker
     assert not waiting.done()
-    line.dismiss(ValueError("closed"))
+    queue.dismiss(ValueError("closed"))
     with pytest.raises(ValueError, match="closed"):
         await waiting
 
 
 async def test_a_closed_line_dismisses_who_waits_and_who_comes() -> None:
-    line = line_of()
-    waiting = await start(line, SMALL)
-    line.close(ValueError("closed"))
-    for each in (waiting, line.take(SMALL), line.take(SMALL, is_again=True)):
+    queue = make_queue()
+    waiting = await start(queue, SMALL)
+    queue.close(ValueError("closed"))
+    for each in (waiting, queue.acquire(SMALL), queue.acquire(SMALL, is_retry=True)):
         with pytest.raises(ValueError, match="closed"):
             await each
 
 
 async def test_places_are_given_at_the_worker_with_least_under_way() -> None:
     a, b = make_worker(), make_worker()
-    line = line_of(a, b, places=3)
-    assert [(await line.take(SMALL)).worker for _ in range(6)] == [a, b, a, b, a, b]
-    assert await are_seated(await start(line, SMALL)) == "n"
+    queue = make_queue(a, b, slots=3)
+    assert [(await queue.acquire(SMALL)).worker for _ in range(6)] == [a, b, a, b, a, b]
+    assert await have_slots(await start(queue, SMALL)) == "n"
 
 
 async def test_large_images_share_a_limit_in_pixels_and_small_ones_pass() -> None:
-    line = line_of(make_worker(), places=10)
-    tasks = [await start(line, LARGE) for _ in range(3)]
-    small = [await start(line, SMALL) for _ in range(3)]
-    assert await are_seated(*tasks, *small) == "yyn" + "yyy"
-    line.release(tasks[0].result())
-    assert await are_seated(*tasks) == "yyy"
-    line.dismiss(ValueError())
+    queue = make_queue(make_worker(), slots=10)
+    tasks = [await start(queue, LARGE) for _ in range(3)]
+    small = [await start(queue, SMALL) for _ in range(3)]
+    assert await have_slots(*tasks, *small) == "yyn" + "yyy"
+    queue.release(tasks[0].result())
+    assert await have_slots(*tasks) == "yyy"
+    queue.dismiss(ValueError())
 
 
 async def test_deep_images_take_twice_the_room() -> None:
-    line = line_of(make_worker(), places=10)
+    queue = make_queue(make_worker(), slots=10)
     deep = request(width_px=LARGE.width_px, height_px=LARGE.height_px, is_deep=True)
-    assert await are_seated(*[await start(line, each) for each in (deep, deep)]) == "yn"
-    line.dismiss(ValueError())
+    assert await have_slots(*[await start(queue, each) for each in (deep, deep)]) == "yn"
+    queue.dismiss(ValueError())
 
 
 async def test_an_image_larger_than_the_limit_goes_in_when_no_other_large_one_is_there() -> None:
-    line = line_of(make_worker(), places=4)
-    huge = await start(line, request(width_px=6000, height_px=6000))
-    assert await are_seated(huge, await start(line, SMALL)) == "yy"
+    queue = make_queue(make_worker(), slots=4)
+    huge = await start(queue, request(width_px=6000, height_px=6000))
+    assert await have_slots(huge, await start(queue, SMALL)) == "yy"
 
 
 async def test_the_last_place_is_never_a_large_ones() -> None:
-    line = line_of(make_worker(), places=4)
-    middle = [await start(line, MIDDLE) for _ in range(4)]
-    small = [await start(line, SMALL) for _ in range(2)]
-    assert await are_seated(*middle, *small) == "yyyn" + "yn"
-    line.release(small[0].result())
-    assert await are_seated(*middle, *small) == "yyyn" + "yy"
-    line.release(middle[1].result())
-    assert await are_seated(*middle) == "yyyy"
+    queue = make_queue(make_worker(), slots=4)
+    middle = [await start(queue, MIDDLE) for _ in range(4)]
+    small = [await start(queue, SMALL) for _ in range(2)]
+    assert await have_slots(*middle, *small) == "yyyn" + "yn"
+    queue.release(small[0].result())
+    assert await have_slots(*middle, *small) == "yyyn" + "yy"
+    queue.release(middle[1].result())
+    assert await have_slots(*middle) == "yyyy"
 
 
 async def test_a_large_image_that_waits_is_passed_by_no_other_large_one() -> None:
-    line = line_of(make_worker(), places=9)
-    large = [await start(line, LARGE) for _ in range(3)]
-    middle = await start(line, MIDDLE)
-    line.release(large[0].result())
-    assert await are_seated(*large, middle) == "yyy" + "n"
-    line.release(large[1].result())
-    assert await are_seated(middle) == "y"
+    queue = make_queue(make_worker(), slots=9)
+    large = [await start(queue, LARGE) for _ in range(3)]
+    middle = await start(queue, MIDDLE)
+    queue.release(large[0].result())
+    assert await have_slots(*large, middle) == "yyy" + "n"
+    queue.release(large[1].result())
+    assert await have_slots(middle) == "y"
 
 
 async def test_many_small_images_do_not_keep_a_large_one_from_its_place() -> None:
-    line = line_of(make_worker(), places=4)
-    small = [await start(line, SMALL) for _ in range(4)]
-    large = await start(line, LARGE)
-    late = await start(line, SMALL)
-    line.release(small[0].result())
-    assert await are_seated(large, late) == "yn"
+    queue = make_queue(make_worker(), slots=4)
+    small = [await start(queue, SMALL) for _ in range(4)]
+    large = await start(queue, LARGE)
+    late = await start(queue, SMALL)
+    queue.release(small[0].result())
+    assert await have_slots(large, late) == "yn"
 
 
 async def test_one_that_is_to_be_alone_waits_for_an_empty_worker_and_then_keeps_it() -> None:
-    line = line_of(make_worker(), places=4)
-    before = [await start(line, SMALL) for _ in range(2)]
-    alone = await start(line, SMALL, is_again=True, is_alone=True)
-    after = await start(line, SMALL)
-    assert await are_seated(*before, alone, after) == "yynn"
+    queue = make_queue(make_worker(), slots=4)
+    before = [await start(queue, SMALL) for _ in range(2)]
+    alone = await start(queue, SMALL, is_retry=True)
+    after = await start(queue, SMALL)
+    assert await have_slots(*before, alone, after) == "yynn"
     for task in before:
-        line.release(task.result())
-    assert await are_seated(alone, after) == "yn"
-    line.release(alone.result())
-    assert await are_seated(after) == "y"
+        queue.release(task.result())
+    assert await have_slots(alone, after) == "yn"
+    queue.release(alone.result())
+    assert await have_slots(after) == "y"
 
 
 async def test_while_one_worker_empties_for_one_alone_the_others_go_on() -> None:
     a, b = make_worker(), make_worker()
-    line = line_of(a, b, places=2)
-    at_a, at_b = await start(line, SMALL), await start(line, SMALL)
-    alone = await start(line, SMALL, is_again=True, is_alone=True)
-    more = await start(line, SMALL)
-    assert await are_seated(at_a, at_b, alone, more) == "yyny"
+    queue = make_queue(a, b, slots=2)
+    at_a, at_b = await start(queue, SMALL), await start(queue, SMALL)
+    alone = await start(queue, SMALL, is_retry=True)
+    more = await start(queue, SMALL)
+    assert await have_slots(at_a, at_b, alone, more) == "yyny"
     assert more.result().worker is b
-    line.release(at_a.result())
-    assert await are_seated(alone) == "y"
+    queue.release(at_a.result())
+    assert await have_slots(alone) == "y"
     assert alone.result().worker is a
 
 
 async def test_the_line_is_full_only_where_a_large_image_would_be_sent_away() -> None:
-    line = line_of(make_worker(), max_waiting=0, places=4)
-    fullness = [line.is_full]
-    large = [await start(line, LARGE) for _ in range(2)]
-    fullness.append(line.is_full)
-    with pytest.raises(LineFull):
-        await line.take(LARGE)
-    assert (await line.take(SMALL)).request is SMALL
-    line.release(large[0].result())
-    assert [*fullness, line.is_full] == [False, True, False]
+    queue = make_queue(make_worker(), max_waiting=0, slots=4)
+    fullness = [queue.is_full]
+    large = [await start(queue, LARGE) for _ in range(2)]
+    fullness.append(queue.is_full)
+    with pytest.raises(QueueFull):
+        await queue.acquire(LARGE)
+    assert (await queue.acquire(SMALL)).request is SMALL
+    queue.release(large[0].result())
+    assert [*fullness, queue.is_full] == [False, True, False]
 
 
 async def test_who_gives_up_lets_those_behind_pass() -> None:
-    line = line_of(make_worker(), places=9)
-    large = [await start(line, LARGE) for _ in range(3)]
-    middle = await start(line, MIDDLE)
+    queue = make_queue(make_worker(), slots=9)
+    large = [await start(queue, LARGE) for _ in range(3)]
+    middle = await start(queue, MIDDLE)
     large[2].cancel()
-    assert await are_seated(middle) == "n"  # two large ones are still the limit
-    line.release(large[0].result())
-    assert await are_seated(middle) == "y"
+    assert await have_slots(middle) == "n"  # two large ones are still the limit
+    queue.release(large[0].result())
+    assert await have_slots(middle) == "y"
 
 
 async def test_each_worker_has_as_many_places_as_it_said() -> None:
-    line, one, three = line_of(), make_worker(), make_worker()
-    line.join(one, 1)
-    line.join(three, 3)
-    tasks = [await start(line, SMALL) for _ in range(5)]
-    assert await are_seated(*tasks) == "yyyyn"
+    queue, one, three = make_queue(), make_worker(), make_worker()
+    queue.add_worker(one, 1)
+    queue.add_worker(three, 3)
+    tasks = [await start(queue, SMALL) for _ in range(5)]
+    assert await have_slots(*tasks) == "yyyyn"
     assert [task.result().worker for task in tasks[:4]].count(three) == 3
     tasks[4].cancel()
 
@@ -252,51 +251,51 @@ def of_key(key_id: int, like: UpscaleRequest = SMALL) -> UpscaleRequest:
 async def test_a_key_that_comes_to_a_full_queue_takes_the_newest_place_of_the_key_with_most() -> (
     None
 ):
-    line = line_of(max_waiting=3)
-    flood = [await start(line, of_key(1)) for _ in range(3)]
-    assert line.is_full is False
-    with pytest.raises(LineFull, match="queue is full"):
-        await line.take(of_key(1))
-    other = await start(line, of_key(2))
-    assert await are_seated(*flood, other) == "nnyn"
-    with pytest.raises(LineFull, match="gave way") as caught:
+    queue = make_queue(max_waiting=3)
+    flood = [await start(queue, of_key(1)) for _ in range(3)]
+    assert queue.is_full is False
+    with pytest.raises(QueueFull, match="queue is full"):
+        await queue.acquire(of_key(1))
+    other = await start(queue, of_key(2))
+    assert await have_slots(*flood, other) == "nnyn"
+    with pytest.raises(QueueFull, match="gave way") as caught:
         await flood[2]
     assert caught.value.gave_way
-    line.join(make_worker(), 9)
-    assert await are_seated(*flood, other) == "yyyy"
+    queue.add_worker(make_worker(), 9)
+    assert await have_slots(*flood, other) == "yyyy"
 
 
 async def test_a_key_with_its_share_of_the_queue_is_refused_like_any() -> None:
-    line = line_of(max_waiting=4)
-    tasks = [await start(line, of_key(key_id)) for key_id in (1, 1, 2, 2)]
+    queue = make_queue(max_waiting=4)
+    tasks = [await start(queue, of_key(key_id)) for key_id in (1, 1, 2, 2)]
     for key_id in (1, 2):
-        with pytest.raises(LineFull):
-            await line.take(of_key(key_id))
-    assert await are_seated(*tasks) == "nnnn"
-    line.dismiss(ValueError())
+        with pytest.raises(QueueFull):
+            await queue.acquire(of_key(key_id))
+    assert await have_slots(*tasks) == "nnnn"
+    queue.dismiss(ValueError())
 
 
 async def test_who_has_a_slot_keeps_it_whatever_comes() -> None:
-    line = line_of(make_worker(), max_waiting=1)
-    place = await line.take(of_key(1))
-    waiting = await start(line, of_key(1))
-    others = [await start(line, of_key(key_id)) for key_id in range(2, 9)]
+    queue = make_queue(make_worker(), max_waiting=1)
+    slot = await queue.acquire(of_key(1))
+    waiting = await start(queue, of_key(1))
+    others = [await start(queue, of_key(key_id)) for key_id in range(2, 9)]
     for refused in (waiting, *others[1:]):
-        with pytest.raises(LineFull):
+        with pytest.raises(QueueFull):
             await refused
-    assert await are_seated(others[0]) == "n"
-    line.release(place)
-    assert await are_seated(others[0]) == "y"
+    assert await have_slots(others[0]) == "n"
+    queue.release(slot)
+    assert await have_slots(others[0]) == "y"
 
 
 async def test_slots_go_to_the_keys_in_turn() -> None:
-    line = line_of(make_worker(), max_waiting=99)
-    at_work = await line.take(of_key(1))
-    flood = [await start(line, of_key(1)) for _ in range(20)]
-    others = [await start(line, of_key(2)) for _ in range(3)]
+    queue = make_queue(make_worker(), max_waiting=99)
+    at_work = await queue.acquire(of_key(1))
+    flood = [await start(queue, of_key(1)) for _ in range(20)]
+    others = [await start(queue, of_key(2)) for _ in range(3)]
     order = []
     for _ in range(7):
-        line.release(at_work)
+        queue.release(at_work)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         (task,) = (task for task in (*flood, *others) if task.done())
@@ -304,54 +303,54 @@ async def test_slots_go_to_the_keys_in_turn() -> None:
         at_work = task.result()
         (others if task in others else flood).remove(task)
     assert "".join(order) == "ofofoff"
-    line.dismiss(ValueError())
+    queue.dismiss(ValueError())
 
 
 async def test_small_images_of_one_key_do_not_keep_a_large_one_of_another_from_its_slot() -> None:
     """Its share is of seconds, so it waits for its first slot only, and is then ahead for long."""
-    line = line_of(make_worker(), max_waiting=99, places=4)
-    at_work = [await line.take(of_key(1)) for _ in range(4)]
-    flood = [await start(line, of_key(1)) for _ in range(50)]
-    large = [await start(line, of_key(2, LARGE)) for _ in range(2)]
-    line.release(at_work[0])
-    assert await are_seated(*large) == "yn"
-    line.release(at_work[1])
-    assert await are_seated(*large) == "yn"
+    queue = make_queue(make_worker(), max_waiting=99, slots=4)
+    at_work = [await queue.acquire(of_key(1)) for _ in range(4)]
+    flood = [await start(queue, of_key(1)) for _ in range(50)]
+    large = [await start(queue, of_key(2, LARGE)) for _ in range(2)]
+    queue.release(at_work[0])
+    assert await have_slots(*large) == "yn"
+    queue.release(at_work[1])
+    assert await have_slots(*large) == "yn"
     assert sum(task.done() for task in flood) == 1
-    line.dismiss(ValueError())
+    queue.dismiss(ValueError())
 
 
 async def test_a_small_image_of_any_key_passes_a_large_one_that_finds_no_room() -> None:
-    line = line_of(make_worker(), places=4)
-    large = [await start(line, of_key(1, LARGE)) for _ in range(4)]
-    assert await are_seated(*large) == "yynn"
-    another = await start(line, of_key(2, LARGE))
-    small = [await start(line, of_key(key_id)) for key_id in (2, 1)]
-    assert await are_seated(another, *small) == "nyy"
-    line.release(large[0].result())
-    assert await are_seated(another, *large) == "y" + "yynn"
-    line.dismiss(ValueError())
+    queue = make_queue(make_worker(), slots=4)
+    large = [await start(queue, of_key(1, LARGE)) for _ in range(4)]
+    assert await have_slots(*large) == "yynn"
+    another = await start(queue, of_key(2, LARGE))
+    small = [await start(queue, of_key(key_id)) for key_id in (2, 1)]
+    assert await have_slots(another, *small) == "nyy"
+    queue.release(large[0].result())
+    assert await have_slots(another, *large) == "y" + "yynn"
+    queue.dismiss(ValueError())
 
 
 async def test_a_picture_of_few_pixels_by_a_slow_model_is_no_small_one() -> None:
-    line = line_of(make_worker(), places=4)
-    slow = [await start(line, SLOW) for _ in range(4)]
-    small = await start(line, SMALL)
-    assert await are_seated(*slow, small) == "yyyn" + "y"
-    line.release(small.result())
-    assert await are_seated(slow[3]) == "n"
-    line.release(slow[0].result())
-    assert await are_seated(slow[3]) == "y"
+    queue = make_queue(make_worker(), slots=4)
+    slow = [await start(queue, SLOW) for _ in range(4)]
+    small = await start(queue, SMALL)
+    assert await have_slots(*slow, small) == "yyyn" + "y"
+    queue.release(small.result())
+    assert await have_slots(slow[3]) == "n"
+    queue.release(slow[0].result())
+    assert await have_slots(slow[3]) == "y"
 
 
 async def test_a_key_that_names_a_slow_model_is_served_as_much_less_often() -> None:
-    line = line_of(make_worker(), max_waiting=99)
-    at_work = await line.take(of_key(1))
-    slow = [await start(line, of_key(1, SLOW)) for _ in range(5)]
-    fast = [await start(line, of_key(2)) for _ in range(25)]
+    queue = make_queue(make_worker(), max_waiting=99)
+    at_work = await queue.acquire(of_key(1))
+    slow = [await start(queue, of_key(1, SLOW)) for _ in range(5)]
+    fast = [await start(queue, of_key(2)) for _ in range(25)]
     order = []
     for _ in range(22):
-        line.release(at_work)
+        queue.release(at_work)
         await asyncio.sleep(0)
         await asyncio.sleep(0)
         (task,) = (task for task in (*slow, *fast) if task.done())
@@ -359,39 +358,39 @@ async def test_a_key_that_names_a_slow_model_is_served_as_much_less_often() -> N
         at_work = task.result()
         (slow if task in slow else fast).remove(task)
     assert "".join(order) == "fs" + 9 * "f" + "s" + 10 * "f"
-    line.dismiss(ValueError())
+    queue.dismiss(ValueError())
 
 
 async def test_the_seconds_that_wait_are_counted_by_key_those_that_come_again_too() -> None:
-    line = line_of()
+    queue = make_queue()
     for asked, how in (
         (of_key(1), {}),
         (of_key(1, SLOW), {}),
         (of_key(2), {}),
-        (of_key(3), {"is_again": True}),
+        (of_key(3), {"is_retry": True}),
     ):
-        await start(line, asked, **how)
+        await start(queue, asked, **how)
     small_s = 64 * 64 * 16 * S_PER_PX
-    assert line.waiting_s() == {1: 11 * small_s, 2: small_s, 3: small_s}
-    line.dismiss(ValueError())
+    assert queue.waiting_s() == {1: 11 * small_s, 2: small_s, 3: small_s}
+    queue.dismiss(ValueError())
 
 
 async def test_a_retry_is_not_charged_again() -> None:
-    line, worker = line_of(max_waiting=9), make_worker()
-    line.join(worker, 1)
+    queue, worker = make_queue(max_waiting=9), make_worker()
+    queue.add_worker(worker, 1)
     for _ in range(3):
-        place = await line.take(of_key(1, LARGE), is_again=True)
-        line.release(place)
-    first, second = [await start(line, of_key(key_id)) for key_id in (1, 2)]
-    assert await are_seated(first, second) == "yn"
-    line.release(first.result())
-    assert await are_seated(second) == "y"
+        slot = await queue.acquire(of_key(1, LARGE), is_retry=True)
+        queue.release(slot)
+    first, second = [await start(queue, of_key(key_id)) for key_id in (1, 2)]
+    assert await have_slots(first, second) == "yn"
+    queue.release(first.result())
+    assert await have_slots(second) == "y"
 
 
 async def test_what_a_line_tells_of_keys() -> None:
-    line = line_of(max_waiting=9)
-    assert (line.waiting, line.keys_waiting, line.most_of_one_key) == (0, 0, 0)
+    queue = make_queue(max_waiting=9)
+    assert (queue.waiting, queue.waiting_by_key()) == (0, {})
     for key_id in (1, 2, 2, 2):
-        await start(line, of_key(key_id))
-    assert (line.waiting, line.keys_waiting, line.most_of_one_key) == (4, 2, 3)
-    line.dismiss(ValueError())
+        await start(queue, of_key(key_id))
+    assert (queue.waiting, queue.waiting_by_key()) == (4, {1: 1, 2: 3})
+    queue.dismiss(ValueError())

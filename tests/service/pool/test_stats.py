@@ -4,20 +4,20 @@ import asyncio
 from pathlib import Path
 
 from tests.service.pool.pools import order, request, running_pool, until
-from upscaled.pool.books import Books
 from upscaled.pool.messages import Alive, decode_from_worker, encode
-from upscaled.pool.stats import EngineInUse, ModelFigures, WorkerFigures
-from upscaled.worker.stats import Tally, read_resident_bytes
+from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, StatsCollector, WorkerStats
+from upscaled.process.confinement import measure_resident
+from upscaled.worker.stats import Counters
 
-ONE = ModelFigures(batches=1, windows=2, places=4, trunk_px=100, device_s=0.5)
+ONE = ModelStats(batches=1, windows=2, slots=4, trunk_px=100, device_s=0.5)
 
 
 def test_figures_add_up_by_model() -> None:
-    first = WorkerFigures(models={"a": ONE}, decoder_deaths=1, cpu_s=2, resident_bytes=10)
-    second = WorkerFigures(models={"a": ONE, "b": ONE}, cpu_s=1, resident_bytes=5)
+    first = WorkerStats(models={"a": ONE}, decoder_deaths=1, cpu_s=2, resident_bytes=10)
+    second = WorkerStats(models={"a": ONE, "b": ONE}, cpu_s=1, resident_bytes=5)
     both = first + second
     assert both.models == {
-        "a": ModelFigures(batches=2, windows=4, places=8, trunk_px=200, device_s=1.0),
+        "a": ModelStats(batches=2, windows=4, slots=8, trunk_px=200, device_s=1.0),
         "b": ONE,
     }
     assert (both.decoder_deaths, both.cpu_s, both.resident_bytes) == (1, 3, 15)
@@ -25,26 +25,26 @@ def test_figures_add_up_by_model() -> None:
 
 
 def test_figures_cross_the_boundary_whole() -> None:
-    told = Alive(figures=WorkerFigures(models={"a": ONE}, decoder_deaths=3, cpu_s=0.25))
+    told = Alive(stats=WorkerStats(models={"a": ONE}, decoder_deaths=3, cpu_s=0.25))
     assert decode_from_worker(encode(told)) == told
 
 
 def test_a_tally_counts_for_any_thread_and_knows_its_process() -> None:
-    tally = Tally()
+    counters = Counters()
     for _ in range(2):
-        tally.note_batch("a", windows=2, places=4, trunk_px=100, device_s=0.5)
-    tally.note_decoder_death()
-    told = tally.read()
+        counters.add("a", ONE)
+    counters.count_decoder_death()
+    told = counters.read()
     assert told.models == {"a": ONE + ONE}
     assert told.decoder_deaths == 1
     assert told.cpu_s > 0
-    assert 10_000_000 < told.resident_bytes <= read_resident_bytes() + 100_000_000
+    assert 10_000_000 < told.resident_bytes <= (measure_resident() or 0) + 100_000_000
 
 
 async def test_a_quiet_pool_tells_what_it_has() -> None:
     async with running_pool(workers=2, jobs_per_worker=3, max_queue=5) as pool:
-        await until(lambda: pool.figures().workers_ready == 2)
-        figures = pool.figures()
+        await until(lambda: pool.stats().workers_ready == 2)
+        figures = pool.stats()
     assert (figures.waiting, figures.waiting_most) == (0, 5)
     assert (figures.running, figures.running_most) == (0, 6)
     assert figures.workers_wanted == 2
@@ -59,10 +59,10 @@ async def test_running_and_waiting_images_are_told_apart() -> None:
             asyncio.create_task(pool.upscale(order("answer", after_s=0.5), request(str(number))))
             for number in range(3)
         ]
-        await until(lambda: pool.figures().waiting == 2)
-        assert pool.figures().running == 1
+        await until(lambda: pool.stats().waiting == 2)
+        assert pool.stats().running == 1
         upscaled = await asyncio.gather(*work)
-        figures = pool.figures()
+        figures = pool.stats()
     assert (figures.waiting, figures.running) == (0, 0)
     assert {each.engine for each in upscaled} == {"fake"}
 
@@ -70,34 +70,26 @@ async def test_running_and_waiting_images_are_told_apart() -> None:
 async def test_a_death_is_a_restart_and_a_stop_is_none(tmp_path: Path) -> None:
     async with running_pool() as pool:
         await pool.upscale(order("die", marker=str(tmp_path / "died")), request())
-        assert pool.figures().restarts == 1
-    assert pool.figures().restarts == 1
-    assert pool.figures().workers_ready == 0
+        assert pool.stats().restarts == 1
+    assert pool.stats().restarts == 1
+    assert pool.stats().workers_ready == 0
 
 
 async def test_starts_that_come_to_nothing_are_counted() -> None:
     async with running_pool(command=("/bin/false",), is_waiting=False) as pool:
-        await until(lambda: pool.figures().failed_starts >= 2)
-        assert pool.figures().restarts == 0
+        await until(lambda: pool.stats().failed_starts >= 2)
+        assert pool.stats().restarts == 0
 
 
 async def test_what_a_dead_worker_did_stays_counted(tmp_path: Path) -> None:
     """The fake ones do nothing that counts, so its books are written by hand."""
     async with running_pool() as pool:
         (worker,) = pool._workers
-        worker.figures = WorkerFigures(models={"fake": ONE}, decoder_deaths=2)
+        worker.stats = WorkerStats(models={"fake": ONE}, decoder_deaths=2)
         await pool.upscale(order("die", marker=str(tmp_path / "died")), request())
-        done = pool.figures().done
+        done = pool.stats().done
     assert (done.models, done.decoder_deaths) == ({"fake": ONE}, 2)
 
 
-def test_books_without_workers_are_empty() -> None:
-    figures = Books().read(
-        waiting=0,
-        waiting_most=1,
-        keys_waiting=0,
-        most_of_one_key=0,
-        running=0,
-        workers_wanted=1,
-    )
-    assert (figures.running_most, figures.done) == (0, WorkerFigures())
+def test_a_pool_without_workers_has_done_nothing() -> None:
+    assert StatsCollector().read() == PoolStats()

@@ -1,6 +1,20 @@
+"""A hanging process is told from one that computes, and starts come ever more slowly."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
 import pytest
 
-from upscaled.process.supervision import Limits
+from upscaled.process.supervision import Limits, ProcessHangs, Watchdog, read_cpu_ticks
+
+pytestmark = pytest.mark.skipif(
+    read_cpu_ticks(os.getpid()) is None, reason="this system has no /proc"
+)
 
 
 @pytest.mark.parametrize(
@@ -8,3 +22,70 @@ from upscaled.process.supervision import Limits
 )
 def test_restarts_come_at_once_and_then_ever_more_slowly(failures: int, wait_s: float) -> None:
     assert Limits(work_s=1).restart_after_s(failures) == wait_s
+
+
+@pytest.fixture
+def busy() -> Iterator["subprocess.Popen[bytes]"]:
+    """A process that computes without end, named so that its stat line is hard to read."""
+    program = "import ctypes; ctypes.CDLL(None).prctl(15, b') 1 2 (a b'); print(flush=True)\n"
+    process = subprocess.Popen(
+        [sys.executable, "-c", program + "while True: pass"], stdout=subprocess.PIPE
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    with process:
+        yield process
+        process.kill()
+
+
+@pytest.fixture
+def quiet() -> Iterator[socket.socket]:
+    """A socket on which nothing ever comes."""
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        yield ours
+
+
+def test_a_process_that_computes_does_not_hang(
+    busy: "subprocess.Popen[bytes]", quiet: socket.socket
+) -> None:
+    with pytest.raises(TimeoutError):
+        # Shorter than a second it may well compute nothing, where other work takes the cores.
+        Watchdog(busy.pid, within_s=1.5, silence_s=1).wait_readable(quiet)
+
+
+def test_a_process_that_is_stopped_hangs(
+    busy: "subprocess.Popen[bytes]", quiet: socket.socket
+) -> None:
+    busy.send_signal(signal.SIGSTOP)
+    with pytest.raises(ProcessHangs):
+        Watchdog(busy.pid, within_s=60, silence_s=0.2).wait_readable(quiet)
+
+
+def test_processor_time_begins_the_count_anew(
+    busy: "subprocess.Popen[bytes]", monkeypatch: pytest.MonkeyPatch, quiet: socket.socket
+) -> None:
+    ticks = iter([1, 1, 1, 2, 2, 2, 2, 2])
+    monkeypatch.setattr("upscaled.process.supervision.read_cpu_ticks", lambda _: next(ticks))
+    monkeypatch.setattr("upscaled.process.supervision._STEP_S", 0.01)
+    with pytest.raises(ProcessHangs):
+        Watchdog(1, within_s=60, silence_s=0.03).wait_readable(quiet)
+    assert list(ticks) == [2]  # two silent looks, one busy one, three silent ones
+
+
+def test_where_nothing_is_known_only_the_deadline_ends_the_wait(
+    monkeypatch: pytest.MonkeyPatch, quiet: socket.socket
+) -> None:
+    monkeypatch.setattr("upscaled.process.supervision.read_cpu_ticks", lambda _: None)
+    with pytest.raises(TimeoutError):
+        Watchdog(1, within_s=0.3, silence_s=0.05).wait_readable(quiet)
+
+
+def test_an_answer_ends_the_wait_at_once(quiet: socket.socket) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        theirs.send(b"x")
+        begun_s = time.monotonic()
+        Watchdog(os.getpid(), within_s=60).wait_readable(ours)
+        Watchdog(os.getpid(), within_s=60).wait_writable(ours)
+        assert time.monotonic() - begun_s < 30

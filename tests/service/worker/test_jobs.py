@@ -3,19 +3,19 @@ import torch
 
 from upscaled.config import load_settings
 from upscaled.worker import jobs
-from upscaled.worker.jobs import count_places
+from upscaled.worker.jobs import count_slots
 from upscaled_models.backends.device import Device
 
 
-@pytest.mark.parametrize(("kind", "places"), [("cpu", 4), ("mps", 4), ("cuda", 8)])
+@pytest.mark.parametrize(("kind", "slots"), [("cpu", 4), ("mps", 4), ("cuda", 8)])
 def test_an_nvidia_gpu_takes_more_images_at_once(
-    kind: str, places: int, monkeypatch: pytest.MonkeyPatch
+    kind: str, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = Device(torch.device(kind), torch.float32, threads=1)
     monkeypatch.setattr(jobs, "choose_device", lambda settings: device)
-    assert count_places(load_settings({})) == places
+    assert count_slots(load_settings({})) == slots
 
 
 @pytest.mark.parametrize("wanted", [1, 5, 64])
 def test_whoever_sets_a_number_of_places_gets_it(wanted: int) -> None:
-    assert count_places(load_settings({}, device="cpu", jobs_per_worker=wanted)) == wanted
+    assert count_slots(load_settings({}, device="cpu", jobs_per_worker=wanted)) == wanted

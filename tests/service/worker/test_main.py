@@ -20,8 +20,8 @@ from upscaled.image.header import read_header
 from upscaled.pool.environment import worker_environment
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
-from upscaled.pool.stats import ModelFigures
-from upscaled.process.supervision import ALIVE_EVERY_S
+from upscaled.pool.messages import ALIVE_EVERY_S
+from upscaled.pool.stats import ModelStats
 
 MODEL = "upscaled-x4"
 
@@ -70,7 +70,7 @@ async def test_an_image_comes_back_upscaled_by_the_network(pool: LocalPool) -> N
 
 
 async def test_a_worker_says_how_many_images_it_takes_at_once(pool: LocalPool) -> None:
-    assert pool.figures().running_most == 4
+    assert pool.stats().running_most == 4
 
 
 async def test_one_worker_serves_both_scales_and_both_formats(pool: LocalPool) -> None:
@@ -200,10 +200,10 @@ async def test_a_missing_model_is_named(tmp_path: Path) -> None:
 async def test_the_front_end_hears_what_the_device_has_done(pool: LocalPool) -> None:
     """64 px at a halo of 11 is one window, at 300 px it is nine or more; both are counted."""
 
-    def done() -> ModelFigures:
-        return pool.figures().done.models[MODEL]
+    def done() -> ModelStats:
+        return pool.stats().done.models[MODEL]
 
-    await until(lambda: MODEL in pool.figures().done.models)
+    await until(lambda: MODEL in pool.stats().done.models)
     await asyncio.sleep(2.5 * ALIVE_EVERY_S)  # what other tests did has been told
     before = done()
     upscaled = await pool.upscale(picture(64), square(64))
@@ -215,7 +215,7 @@ async def test_the_front_end_hears_what_the_device_has_done(pool: LocalPool) -> 
     await pool.upscale(picture(300), square(300))
     await until(lambda: done().windows >= before.windows + 9)
     assert done().trunk_px - before.trunk_px > 300 * 300
-    assert done().places - before.places >= done().windows - before.windows
-    (resident_bytes,) = pool.figures().resident_bytes.values()
+    assert done().slots - before.slots >= done().windows - before.windows
+    (resident_bytes,) = pool.stats().resident_bytes.values()
     assert 50_000_000 < resident_bytes < 5_000_000_000
-    assert pool.figures().done.cpu_s > 0
+    assert pool.stats().done.cpu_s > 0

@@ -15,8 +15,8 @@ from upscaled.upscale.engines import open_autotuner
 from upscaled.upscale.loaded_models import LoadedModels
 from upscaled.upscale.upscaler import Upscaler, open_upscaler
 from upscaled.worker import retuning
-from upscaled.worker.connection import Inbox
-from upscaled.worker.retuning import IdleMinutes
+from upscaled.worker.connection import JobQueue
+from upscaled.worker.retuning import IdleTuning
 from upscaled_models.autotune import autotuner
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.load import NO_LOAD, Load
@@ -33,7 +33,7 @@ def box() -> Engine:
 class FakeRetuner:
     """Hands an engine over after `slices`, if nothing comes between."""
 
-    inbox: Inbox
+    jobs: JobQueue
     slices: int = 3
     job_at: int = 0
     done: int = 0
@@ -51,7 +51,7 @@ class FakeRetuner:
     def slice(self, is_idle: object) -> object:
         self.done += 1
         if self.done == self.job_at:
-            self.inbox.put(JOB, b"")
+            self.jobs.put(JOB, b"")
         return SimpleNamespace(engine=self.better) if self.is_done else None
 
     def interrupt(self) -> None:
@@ -67,21 +67,21 @@ def models(monkeypatch: pytest.MonkeyPatch) -> object:
         yield opened
 
 
-def minutes(models: LoadedModels, retuner: FakeRetuner, idle_s: float = 0.0) -> IdleMinutes:
+def minutes(models: LoadedModels, retuner: FakeRetuner, idle_s: float = 0.0) -> IdleTuning:
     upscaler = cast(Upscaler, SimpleNamespace(models=models, settings=Settings()))
-    return IdleMinutes(upscaler, retuner.inbox, idle_s, {"a": retuner})  # type: ignore[dict-item]
+    return IdleTuning(upscaler, retuner.jobs, idle_s, {"a": retuner})  # type: ignore[dict-item]
 
 
 def test_an_idle_worker_measures_and_adopts(models: LoadedModels) -> None:
-    retuner = FakeRetuner(Inbox())
-    minutes(models, retuner).use()
+    retuner = FakeRetuner(JobQueue())
+    minutes(models, retuner).tune()
     with models.use("a") as engine:
         assert engine is retuner.better
 
 
 def test_a_worker_that_had_a_job_a_moment_ago_does_not_measure(models: LoadedModels) -> None:
-    retuner = FakeRetuner(Inbox())
-    minutes(models, retuner, idle_s=30).use()
+    retuner = FakeRetuner(JobQueue())
+    minutes(models, retuner, idle_s=30).tune()
     assert retuner.done == 0
 
 
@@ -89,33 +89,33 @@ def test_a_worker_on_a_busy_machine_does_not_measure(
     models: LoadedModels, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(retuning, "read_load", lambda: Load(0.3, 0.0, 0.0, None))
-    retuner = FakeRetuner(Inbox())
-    minutes(models, retuner).use()
+    retuner = FakeRetuner(JobQueue())
+    minutes(models, retuner).tune()
     assert retuner.done == 0
 
 
 def test_a_job_interrupts_and_what_was_begun_goes_on_when_it_is_answered(
     models: LoadedModels,
 ) -> None:
-    retuner = FakeRetuner(Inbox(), job_at=2)
+    retuner = FakeRetuner(JobQueue(), job_at=2)
     idle = minutes(models, retuner, idle_s=1e-9)
-    idle.use()
+    idle.tune()
     assert (retuner.done, retuner.interrupted) == (2, 1)
-    idle.use()
+    idle.tune()
     assert retuner.done == 2
-    retuner.inbox.settle(JOB.job)
-    idle.use()
+    retuner.jobs.settle(JOB.job)
+    idle.tune()
     assert (retuner.done, retuner.interrupted) == (3, 1)
 
 
 def test_an_inbox_is_idle_from_the_last_answer_on() -> None:
-    inbox = Inbox()
-    assert inbox.idle_s > 0
-    inbox.put(JOB, b"")
-    inbox.next()
-    assert inbox.idle_s == 0
-    inbox.settle(JOB.job)
-    assert 0 < inbox.idle_s < 5
+    jobs = JobQueue()
+    assert jobs.idle_s > 0
+    jobs.put(JOB, b"")
+    jobs.next()
+    assert jobs.idle_s == 0
+    jobs.settle(JOB.job)
+    assert 0 < jobs.idle_s < 5
 
 
 @pytest.mark.parametrize("values", [{"precision": "exact"}, {"tuning": False}])
@@ -125,7 +125,7 @@ def test_where_nothing_is_tuned_no_thread_is_started(
     begun: list[int] = []
     settings = Settings(data_dir=tmp_path).model_copy(update=values)
     upscaler = cast(Upscaler, SimpleNamespace(settings=settings))
-    IdleMinutes(upscaler, Inbox()).start(lambda: begun.append(1))
+    IdleTuning(upscaler, JobQueue()).start(lambda: begun.append(1))
     assert begun == []
 
 
@@ -145,7 +145,7 @@ def test_a_busy_start_of_a_shipped_model_is_measured_in_the_idle_minute(
 
     with open_upscaler(settings, scales=(2,), decoders=0) as upscaler:
         assert choice().is_from_table
-        IdleMinutes(upscaler, Inbox(), idle_s=0.0).use()
+        IdleTuning(upscaler, JobQueue(), idle_s=0.0).tune()
         assert not choice().is_from_table
         assert choice().untried == []
         assert upscaler.label("upscaled-x2") == choice().label

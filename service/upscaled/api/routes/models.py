@@ -10,7 +10,7 @@ from upscaled.api import schemas
 from upscaled.api.auth import AdmittedKey
 from upscaled.api.available_models import read_available_models, scales_of
 from upscaled.api.context import AppContext
-from upscaled.pool.stats import PoolFigures
+from upscaled.pool.stats import PoolStats
 from upscaled.upscale.model_choice import Rung
 from upscaled_models.registry import ModelSpec
 
@@ -34,10 +34,10 @@ router = APIRouter()
 async def list_models(context: AppContext, key: AdmittedKey) -> schemas.ModelList:
     """List the models that are present. Counts against the key's rate."""
     available = await asyncio.to_thread(read_available_models, context.settings.models_dir)
-    return describe_models(available, context.executor.figures())
+    return describe_models(available, context.executor.stats())
 
 
-def describe_models(available: tuple[ModelSpec, ...], figures: PoolFigures) -> schemas.ModelList:
+def describe_models(available: tuple[ModelSpec, ...], figures: PoolStats) -> schemas.ModelList:
     """Return the response's body.
 
     `auto` is empty, and seconds are null, until a worker has reported what it measured.
@@ -51,7 +51,7 @@ def describe_models(available: tuple[ModelSpec, ...], figures: PoolFigures) -> s
     )
 
 
-def _describe(spec: ModelSpec, figures: PoolFigures) -> schemas.Model:
+def _describe(spec: ModelSpec, figures: PoolStats) -> schemas.Model:
     return schemas.Model(
         name=spec.name,
         native_scale=spec.native_scale,
@@ -68,7 +68,7 @@ def _describe(spec: ModelSpec, figures: PoolFigures) -> schemas.Model:
     )
 
 
-def _seconds_per_px(spec: ModelSpec, scale: int, figures: PoolFigures) -> float | None:
+def _seconds_per_px(spec: ModelSpec, scale: int, figures: PoolStats) -> float | None:
     """Return what the model took, or the one whose file it is; None if neither was measured."""
     known = figures.seconds_per_px
     return known.get((spec.name, scale), known.get((spec.file_owner, scale)))

@@ -14,7 +14,7 @@ from upscaled.api import schemas
 from upscaled.api.context import AppContext, Context, Record
 from upscaled.api.telemetry.metrics import PoolMetrics
 from upscaled.errors import InternalError
-from upscaled.pool.stats import PoolFigures
+from upscaled.pool.stats import PoolStats
 
 router = APIRouter()
 
@@ -22,7 +22,7 @@ router = APIRouter()
 class _AllMetrics(Collector):
     """The front end's metrics and one snapshot of the workers'."""
 
-    def __init__(self, front_end: Collector, pool: PoolFigures) -> None:
+    def __init__(self, front_end: Collector, pool: PoolStats) -> None:
         self._parts = (front_end, PoolMetrics(pool))
 
     def collect(self) -> Iterator[Metric]:
@@ -73,7 +73,7 @@ async def get_readiness(context: AppContext, record: Record) -> Response:
 async def get_metrics(request: Request, context: AppContext) -> Response:
     """Render all metrics in a thread, beside the event loop."""
     encode, media_type = choose_encoder(request.headers.get("accept", ""))
-    pool = context.executor.figures()
+    pool = context.executor.stats()
     context.metrics.expect(pool.ladders)
     metrics = _AllMetrics(context.metrics.registry, pool)
 

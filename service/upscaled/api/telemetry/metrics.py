@@ -26,7 +26,7 @@ from upscaled.api.billing import CreditEvent
 from upscaled.api.schemas import UPSCALE_PATH
 from upscaled.api.telemetry.access_log import STAGES, AccessRecord
 from upscaled.errors import REFUSAL_REASONS, ServiceError
-from upscaled.pool.stats import ModelFigures, PoolFigures
+from upscaled.pool.stats import ModelStats, PoolStats
 from upscaled.state import Swept
 from upscaled.upscale.model_choice import Rung
 
@@ -164,12 +164,12 @@ _OF_MODELS: Final = {
     "device_s": ("device_seconds", "Seconds that the device was at work"),
     "batches": ("batches", "Batches that the device was given"),
     "windows": ("batch_windows", "Windows in those batches"),
-    "places": ("batch_places", "Windows that those batches had room for"),
+    "slots": ("batch_places", "Windows that those batches had room for"),
 }
 
 
 class PoolMetrics(Collector):
-    def __init__(self, figures: PoolFigures) -> None:
+    def __init__(self, figures: PoolStats) -> None:
         self._figures = figures
 
     def collect(self) -> Iterator[Metric]:
@@ -190,7 +190,7 @@ class PoolMetrics(Collector):
 
     def _by_model(self) -> Iterator[Metric]:
         # A model that has done nothing yet is there too, at zero.
-        models = {engine.model: ModelFigures() for engine in self._figures.engines}
+        models = {engine.model: ModelStats() for engine in self._figures.engines}
         models |= self._figures.done.models
         for field, (name, meaning) in _OF_MODELS.items():
             family = CounterMetricFamily(f"upscaled_{name}", meaning, labels=["model"])

@@ -33,7 +33,8 @@ class SteppingExecutor(ResizingExecutor):
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
         for done in range(TILES + 1):
             await asyncio.to_thread(self.may_go_on.acquire)
-            request.on_tile(done, TILES)
+            if request.on_tile:
+                request.on_tile(done, TILES)
         await asyncio.to_thread(self.may_go_on.acquire)
         return await super().upscale(source, request)
 

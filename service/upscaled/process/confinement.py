@@ -1,0 +1,106 @@
+"""What a child process does to itself before it works: give up rights, die with its parent."""
+
+import fcntl
+import os
+import resource
+import select
+import signal
+from contextlib import suppress
+from pathlib import Path
+from typing import Final
+
+IGNORED_SIGNALS: Final = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+)
+"""Signals that may reach a whole process group or control group; the parent decides what ends."""
+
+_STDERR: Final = 2
+
+_MAX_CAPTURED_BYTES: Final = 64 * 1024
+"""Limits what is read of captured standard error at once: as much as a pipe of Linux holds."""
+
+
+def ignore_signals() -> None:
+    """Leave to the parent when this process ends."""
+    for number in IGNORED_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def die_with(lifeline: int) -> None:
+    """Have the kernel end this process once its parent is gone, even while it hangs in C code.
+
+    Args:
+        lifeline: the reading end of a pipe whose other end only the parent holds.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
+    flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
+    fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
+    if select.select([lifeline], [], [], 0)[0]:  # it went before the signal was set up
+        os._exit(0)
+
+
+def offer_to_oom_killer(score: int) -> None:
+    """Have the kernel end this process before others where memory ends.
+
+    Args:
+        score: 0 to 1000, added to how much memory the process has (proc_pid_oom_score_adj(5)).
+    """
+    with suppress(OSError):  # a sandbox may hide the file
+        Path("/proc/self/oom_score_adj").write_text(str(score))
+
+
+def limit_files(max_open: int) -> None:
+    """Forbid core files, which would hold pictures, and more than `max_open` descriptors."""
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max_open, max_open))
+
+
+def limit_softly(kind: int, wanted: int) -> None:
+    """Set a soft limit of `resource.setrlimit`, no higher than the hard one allows."""
+    _, hard = resource.getrlimit(kind)
+    soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    resource.setrlimit(kind, (soft, hard))
+
+
+def measure_address_space() -> int | None:
+    """Return the bytes of address space that this process has; None where there is no /proc."""
+    return _read_statm(0)
+
+
+def measure_resident() -> int | None:
+    """Return the bytes of this process's memory that are in RAM; None where there is no /proc."""
+    return _read_statm(1)
+
+
+def _read_statm(field: int) -> int | None:
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[field])
+    except (OSError, IndexError, ValueError):
+        return None
+    return pages * resource.getpagesize()
+
+
+class CapturedStderr:
+    """Standard error of this process, read instead of shown: for what libraries in C print.
+
+    Python's own `sys.stderr` is to be moved to another descriptor before. What is printed when the
+    pipe is full is lost: 65,000 lines for one hostile file have been seen.
+    """
+
+    def __init__(self) -> None:
+        self._reading, writing = os.pipe()
+        for end in (self._reading, writing):
+            os.set_blocking(end, False)
+        os.dup2(writing, _STDERR)
+        os.close(writing)
+
+    def take(self) -> str:
+        """Return what was printed since the last call, or as much of it as the pipe holds."""
+        with suppress(BlockingIOError):
+            return os.read(self._reading, _MAX_CAPTURED_BYTES).decode(errors="replace")
+        return ""

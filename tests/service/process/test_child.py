@@ -1,0 +1,140 @@
+"""Child processes of both kinds: what they inherit, how they end, and that none is left behind."""
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from upscaled.process import channel
+from upscaled.process.child import (
+    AsyncChild,
+    Child,
+    ChildUnusable,
+    describe_exit,
+    scrub_environment,
+)
+
+ECHO = """
+import argparse, os, socket, sys
+from upscaled.process.channel import receive, send
+from upscaled.process.confinement import die_with, ignore_signals
+parser = argparse.ArgumentParser()
+parser.add_argument("--fd", type=int)
+parser.add_argument("--lifeline", type=int)
+arguments = parser.parse_args()
+ignore_signals()
+die_with(arguments.lifeline)
+sock = socket.socket(fileno=arguments.fd)
+while True:
+    try:
+        frame = receive(sock)
+    except EOFError:
+        sys.exit(3)
+    send(sock, frame.header, frame.payload)
+"""
+COMMAND = (sys.executable, "-c", ECHO)
+
+
+@pytest.mark.parametrize(
+    ("status", "text"),
+    [
+        (0, "exit status 0"),
+        (3, "exit status 3"),
+        (-signal.SIGSEGV, "killed by SIGSEGV"),
+        (-(signal.SIGRTMIN + 3), f"killed by signal {signal.SIGRTMIN + 3}"),
+    ],
+)
+def test_an_exit_is_described_in_words(status: int, text: str) -> None:
+    assert describe_exit(status) == text
+
+
+def test_a_child_inherits_what_libraries_need_and_no_secret() -> None:
+    outside = {"PATH": "/bin", "HOME": "/root", "AWS_SECRET_ACCESS_KEY": "s", "CUDA_A": "1"}
+    assert scrub_environment(outside) == {"PATH": "/bin"}
+    assert set(scrub_environment(outside, {"HOME"}, ("CUDA_",))) == {"PATH", "HOME", "CUDA_A"}
+
+
+async def test_an_async_child_talks_ends_of_itself_and_says_how() -> None:
+    child = await AsyncChild.start(COMMAND, scrub_environment(os.environ))
+    descriptors = psutil.Process().num_fds()
+    sending = asyncio.gather(*(child.send(bytes([at]), bytes(500_000)) for at in range(3)))
+    assert [(await child.receive()).header for _ in range(3)] == [b"\0", b"\1", b"\2"]
+    await sending
+    child.close_sending()
+    with pytest.raises(EOFError):
+        await child.receive()
+    assert await child.wait() == "exit status 3"
+    await child.close()
+    assert psutil.Process().num_fds() < descriptors
+
+
+async def test_an_async_child_that_does_not_end_is_killed() -> None:
+    child = await AsyncChild.start(COMMAND, scrub_environment(os.environ))
+    child.kill()
+    assert await child.wait() == "killed by SIGKILL"
+    await child.close()
+    child.kill()  # of a process that is gone does nothing
+
+
+async def test_a_start_that_is_cancelled_leaves_no_process() -> None:
+    before = set(psutil.Process().children())
+    starting = asyncio.create_task(AsyncChild.start(COMMAND, {}))
+    await asyncio.sleep(0)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert set(psutil.Process().children()) <= before
+
+
+async def test_a_program_that_is_not_there_is_unusable() -> None:
+    descriptors = psutil.Process().num_fds()
+    with pytest.raises(ChildUnusable, match="cannot start /nowhere: No such file"):
+        await AsyncChild.start(["/nowhere"], {})
+    with pytest.raises(FileNotFoundError):
+        Child(["/nowhere"], {})
+    assert psutil.Process().num_fds() == descriptors
+
+
+def test_a_child_of_a_thread_talks_and_is_ended() -> None:
+    descriptors = psutil.Process().num_fds()
+    child = Child(COMMAND, scrub_environment(os.environ))
+    child.sock.setblocking(True)
+    channel.send(child.sock, b"h", b"payload")
+    assert channel.receive(child.sock).payload == b"payload"
+    assert child.is_alive
+    assert child.wait(0.01) is None
+    child.end()
+    child.end()
+    assert child.wait(0) == -signal.SIGKILL
+    assert psutil.Process().num_fds() == descriptors
+
+
+PARENT = """
+import os, sys, time
+from upscaled.process.child import Child
+child = Child(sys.argv[1:], dict(os.environ))
+os.set_blocking(child.sock.fileno(), True)
+from upscaled.process import channel
+channel.send(child.sock, b"")
+channel.receive(child.sock)
+print(child.pid, flush=True)
+time.sleep(60)
+"""
+
+
+def test_a_child_dies_with_its_parent_even_while_it_hangs() -> None:
+    hanging = ECHO + "    import time; time.sleep(600)\n"
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT, sys.executable, "-c", hanging], stdout=subprocess.PIPE
+    )
+    assert parent.stdout is not None
+    with parent.stdout as lines:
+        child = psutil.Process(int(lines.readline()))
+    parent.kill()
+    parent.wait()
+    _, alive = psutil.wait_procs([child], timeout=5)
+    assert alive == []
