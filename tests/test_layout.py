@@ -18,7 +18,12 @@ import upscaled
 ROOT = Path(__file__).resolve().parents[1]
 _LOCK_PARTS = ("", "-torch", "-cuda", "-weights", "-extras", "-dev")
 LOCKS = tuple(f"requirements{part}.lock" for part in _LOCK_PARTS)
-LISTS = ("tests/reference", "tests/models/backends/cuda", "scripts/evaluation")
+LISTS = (
+    "tests/reference",
+    "tests/service/api/clients",
+    "tests/models/backends/cuda",
+    "scripts/evaluation",
+)
 MAX_FILE_BYTES = 1_000_000
 MAX_WEIGHTS_BYTES = 8_000_000
 

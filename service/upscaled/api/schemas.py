@@ -69,11 +69,15 @@ class Error(_Response):
     error_code: ErrorCode = Field(description="What a program decides by")
 
 
-class Credits(_Response):
-    """The balance of an API key, under both names that clients read."""
+class Credits(BaseModel):
+    """The balance of an API key. Older clients read it as `creditsRemaining`, which is there too.
+
+    That name is not declared: generators make one of the two, and their clients do not compile.
+    """
+
+    model_config = ConfigDict(extra="allow")
 
     credits_remaining: int = Field(examples=[42])
-    creditsRemaining: int = Field(examples=[42])  # noqa: N815  (older clients read this name)
 
 
 class Live(_Response):
