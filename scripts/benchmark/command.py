@@ -10,7 +10,7 @@ from pathlib import Path
 from scripts.benchmark.effort import CUDA, FULL, QUICK, Effort
 from scripts.benchmark.machine import Facts, describe_machine
 
-ON_THE_NETWORK = ("kernel", "peak", "seams", "care", "batch")
+ON_THE_NETWORK = ("kernel", "peak", "seams", "batch")
 ON_THE_SERVICE = ("memory", "http")
 PARTS = (*ON_THE_NETWORK, *ON_THE_SERVICE)
 SERVED_MODEL = "upscaled-x4"
@@ -55,7 +55,6 @@ def _measure_network(
     part: str, data_dir: Path, effort: Effort, device: str, general: Path | None
 ) -> Facts:
     from scripts.benchmark.batch import measure_batch
-    from scripts.benchmark.care import measure_care
     from scripts.benchmark.kernel import measure_kernel, measure_peak
     from scripts.benchmark.seams import measure_seams
 
@@ -65,8 +64,7 @@ def _measure_network(
         return measure_peak(effort, device)
     if part == "batch":
         return measure_batch(data_dir, effort, device)
-    measure = measure_seams if part == "seams" else measure_care
-    return measure(data_dir, effort, device, general)
+    return measure_seams(data_dir, effort, device, general)
 
 
 def _measure_service(parts: tuple[str, ...], data_dir: Path, effort: Effort, device: str) -> Facts:

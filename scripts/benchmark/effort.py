@@ -1,6 +1,6 @@
 """How much is measured: a few minutes' worth, or just enough to see that everything works."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 
@@ -59,26 +59,15 @@ FULL: Final = Effort(
     batch_rounds=3,
 )
 
-CUDA: Final = Effort(
-    is_apart=True,
-    is_tiny=False,
+CUDA: Final = replace(
+    FULL,
     compact_px=1500,
     rrdb_px=1500,
-    compact_rounds=5,
     rrdb_rounds=3,
     alone={64: 40, 128: 30, 256: 20, 512: 20, 1024: 10, 1500: 10},
-    clients=(1, 2, 4, 8, 16),
-    mixed_px=(64, 96, 128, 256, 400, 640),
     per_client=12,
-    poster_px=1500,
-    avatars=40,
-    small_px=96,
-    small_images=200,
-    small_clients=8,
     seams_px=(1100, 1300),
     rrdb_seams_px=(700, 900),
-    batch_images=100,
-    batch_px=256,
     batch_rounds=5,
 )
 

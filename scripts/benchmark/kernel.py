@@ -5,7 +5,6 @@ from pathlib import Path
 from scripts.benchmark.contestant import Entry
 from scripts.benchmark.effort import Effort
 from scripts.benchmark.machine import Facts
-from scripts.benchmark.ours import INT8
 from scripts.benchmark.race import PEAK, Race, open_apart, open_here, run_race
 from scripts.benchmark.weights import (
     X4PLUS,
@@ -20,7 +19,6 @@ from scripts.benchmark.weights import (
 PRECISIONS = ("exact", "auto", "fast")
 TYPES = {"cpu": ("float32", "bfloat16", "int8"), "cuda": ("float16", "bfloat16", "int8")}
 PACKAGE, NCNN = "package", "ncnn"
-SPEED_ONLY = "int8, speed only"
 DEFAULT_MODEL = "upscaled-x4"
 
 
@@ -87,7 +85,6 @@ def make_race(
             entries[name] = enter("ours", str(model), precision)
             if precision != "exact":
                 exact[name] = f"{prefix}exact"
-    entries[SPEED_ONLY] = enter("ours", weights.model, INT8)
     return Race(entries | _products(device, is_tiny=is_tiny), against=PACKAGE, exact=exact)
 
 

@@ -11,7 +11,6 @@ import numpy as np
 
 from scripts.benchmark.contestant import Entry, peak_of_cuda_mib
 from scripts.benchmark.flops import Shape, count_gflop
-from scripts.benchmark.int8 import open_int8
 from scripts.benchmark.pictures import Pixels, make_pixels
 from scripts.benchmark.weights import is_random
 from upscaled.config import Settings, load_settings
@@ -28,14 +27,9 @@ from upscaled_models.backends.base import Engine, Started, Window
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 
-INT8 = "int8"
-
 
 class Ours:
-    """The core as a worker opens it, and the loop over one image.
-
-    Or, of precision `INT8`, one in 8 bits that no proof was asked of.
-    """
+    """The core as a worker opens it, and the loop over one image."""
 
     def __init__(self, entry: Entry) -> None:
         settings = settings_of(entry)
@@ -43,19 +37,13 @@ class Ours:
         self._device = entry.device
         self._scale = spec.native_scale
         self._spec = spec
-        engine = (
-            open_int8(settings, self._scale)
-            if entry.precision == INT8
-            else open_model(settings, entry.model)
-        )
-        self._watched = WatchedEngine(engine)
+        self._watched = WatchedEngine(open_model(settings, entry.model))
         self._open = ExitStack()
         self._upscaler = self._open.enter_context(
             open_upscaler_with(self._watched, settings, self._scale)
         )
         care = choose_post_processing(entry.model, settings)
-        is_believed = is_random(entry.model) or entry.precision == INT8
-        self._care = replace(care, check=_believe) if is_believed else care
+        self._care = replace(care, check=_believe) if is_random(entry.model) else care
         self._image = Image(rgb=make_pixels(entry.height_px, entry.width_px))
 
     @property
@@ -94,9 +82,7 @@ class WatchedEngine:
 
 
 def _believe(source: Window, result: Window) -> bool:
-    """Look as the service does, and believe: what random weights make resembles nothing, and what 8
-    bits make here is not meant to be looked at.
-    """
+    """Look as the service does, and believe: what random weights make resembles nothing."""
     is_plausible(source, result)
     return True
 
@@ -130,7 +116,7 @@ def settings_of(entry: Entry, **more: object) -> Settings:
         {},
         data_dir=data_dir,
         device=entry.device,
-        precision="exact" if entry.precision == INT8 else entry.precision,
+        precision=entry.precision,
         threads=entry.threads,
         tuning=entry.is_tuned,
         colour_lock=False,

@@ -133,16 +133,6 @@ def _seam_rows(seams: Mapping[str, Any]) -> Rows:
         )
 
 
-def _care_rows(care: Mapping[str, Any]) -> Rows:
-    for model, facts in care.items():
-        lock = f", the colour lock {facts['lock_share']:.1%}" if facts["lock_s"] else ""
-        yield (
-            f"{facts['side_px']}x{facts['side_px']} by {model} ({facts['runs']})",
-            f"the checks are {facts['check_share']:.1%} of the processors' time{lock}, "
-            f"the correction of patterns {facts['patterns_share']:.1%}",
-        )
-
-
 def _memory_rows(memory: Mapping[str, Any]) -> Rows:
     side = memory["side_px"]
     device = memory["peak_device_mib"]
@@ -172,7 +162,6 @@ _PARTS = {
     "peak": _peak_rows,
     "http": _http_rows,
     "seams": _seam_rows,
-    "care": _care_rows,
     "memory": _memory_rows,
     "batch": _batch_rows,
 }
