@@ -64,7 +64,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """The label with the number of threads, which other candidates may differ in alone."""
+        """The label with the number of threads, as some candidates differ in nothing else."""
         return f"{self.label} on {self.threads} threads"
 
 

@@ -14,7 +14,7 @@ EPYC (Zen 4), its instructions hidden for the lower rows: seconds per megapixel 
 Without VNNI, 8-bit products are added up in 16 bits and may saturate (upscaled-x4: 41.0 dB against
 float32 instead of 46.4), so 8 bits have to be proven on the machine itself. AMX and NEON were not
 at hand: AMX multiplies 8 bits at twice the rate of bfloat16 (Intel, Architecture Instruction Set
-Extensions), and of NEON only torch's float32 is taken for granted.
+Extensions), and of NEON only torch's float32 is known to work.
 """
 
 from collections.abc import Mapping, Sequence

@@ -87,12 +87,12 @@ class PairedTest:
     @property
     def verdict(self) -> Verdict:
         """Compare the challenger with the handicap."""
-        found = self.estimate
-        if found.low > self.handicap / SAME_RATIO and found.high < self.handicap * SAME_RATIO:
+        estimate = self.estimate
+        if estimate.low > self.handicap / SAME_RATIO and estimate.high < self.handicap * SAME_RATIO:
             return Verdict.AS_FAST
-        if found.high < self.handicap:
+        if estimate.high < self.handicap:
             return Verdict.FASTER
-        if found.low > self.handicap:
+        if estimate.low > self.handicap:
             return Verdict.SLOWER
         return Verdict.OPEN
 

@@ -260,7 +260,7 @@ class _Search:
 
     def _note(self, against: Contender, challenger: Contender, test: PairedTest) -> None:
         """Add a comparison to the choice's table."""
-        found = test.estimate
+        estimate = test.estimate
         is_settled = test.verdict is not Verdict.OPEN
         name = challenger.trial.candidate.name
         self.measured.append(
@@ -268,10 +268,10 @@ class _Search:
                 name=name,
                 ns_per_px=challenger.ns_per_px,
                 against=against.trial.candidate.name,
-                ratio=found.ratio if found.pairs else None,
-                low=found.low if found.high < inf else None,
-                high=found.high if found.high < inf else None,
-                pairs=found.pairs,
+                ratio=estimate.ratio if estimate.pairs else None,
+                low=estimate.low if estimate.high < inf else None,
+                high=estimate.high if estimate.high < inf else None,
+                pairs=estimate.pairs,
                 is_settled=is_settled,
             )
         )

@@ -16,7 +16,7 @@ from upscaled_models.backends.base import Engine, Window
 
 MAX_WAITED_SHARE: Final = 0.02
 """Of the clock's time: threads that were ready waited no longer than this for a core, all together.
-The order of two candidates is asked for within 5 %, so this much may hide in it."""
+The order of two candidates is settled to within 5 %, so an error of this size does not matter."""
 
 _TASKS: Final = Path("/proc/self/task")
 _LEAST_S: Final = 1e-9

@@ -3,7 +3,6 @@
 The largest differences count as much as the mean: a white that is grey is no small error.
 """
 
-import math
 from collections.abc import Callable, Iterable
 from typing import Final
 
@@ -12,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from upscaled_models.accuracy import psnr_db
 from upscaled_models.backends.openvino.finishing import finish_window
 from upscaled_models.backends.openvino.graph import build_graph, build_tail, build_trunk
 from upscaled_models.backends.openvino.layers import Layers
@@ -25,7 +25,6 @@ Pixels = NDArray[np.uint8]
 Upscaler = Callable[[Pixels], Pixels]
 
 FLAT_SIDE_PX: Final = 16
-MAX_PSNR_DB: Final = 120.0
 
 
 def prove(
@@ -46,7 +45,7 @@ def prove(
     square = float(np.mean([np.square(error).mean() for error in errors]))
     flat_largest, are_flats_kept = _compare_flats(upscale, expect)
     return QuantisedProof(
-        psnr_db=round(10 * math.log10(LEVELS**2 / square), 2) if square else MAX_PSNR_DB,
+        psnr_db=round(psnr_db(square), 2),
         largest=int(max(np.abs(error).max() for error in errors)),
         pictures=len(errors),
         flat_largest=flat_largest,

@@ -9,11 +9,9 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-_SHA256 = Field(pattern="^[0-9a-f]{64}$")
+from upscaled_models.accuracy import MIN_PSNR_DB
 
-MIN_PSNR_DB: Final[Mapping[str, float]] = {"auto": 46.0, "fast": 40.0}
-"""Lowest PSNR against float32, by precision, on pictures that were not used for calibration: 46 dB
-are a root mean square error of 1.3 levels of 255, 40 dB one of 2.6."""
+_SHA256 = Field(pattern="^[0-9a-f]{64}$")
 
 MAX_FLAT_LEVELS: Final = 4
 """Largest difference from float32 on flat colours that float32 itself does not keep exactly."""

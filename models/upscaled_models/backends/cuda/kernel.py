@@ -1,4 +1,4 @@
-"""The kernel on a GPU: compiled for it when it is first wanted, by the compiler that torch brings.
+"""Compile the kernel for a GPU at its first use, by the compiler that torch brings, and launch it.
 
 The bindings are NVIDIA's own (`cuda-bindings`), which torch's CUDA builds depend on.
 """
@@ -34,7 +34,7 @@ Handle = Any
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """What the kernel is compiled for, beside the GPU and the type. columns: of 8 channels."""
+    """A variant to compile the kernel for, beside GPU and type. columns: of 8 output channels."""
 
     columns: int
     is_doubled: bool
@@ -45,7 +45,7 @@ class Variant:
 
 
 Definitions = tuple[tuple[str, int], ...]
-"""Names and values of the macros that conv3x3.cu wants."""
+"""Names and values of the macros of conv3x3.cu."""
 
 
 class _Arguments(ctypes.Structure):
@@ -112,7 +112,7 @@ class Kernel:
         )
 
     def prepare(self, steps: Iterable[Step]) -> None:
-        """Compile what these steps take, side by side, before the first of them is launched.
+        """Compile all variants of these steps in parallel, before the first step is launched.
 
         Raises:
             BackendUnavailable: it does not compile.
@@ -148,7 +148,7 @@ class Kernel:
 
 @cache
 def compile_cubin(architecture: str, definitions: Definitions) -> bytes:
-    """conv3x3.cu as machine code for `architecture`, for example "sm_90". Needs no GPU.
+    """Compile conv3x3.cu for `architecture`, for example "sm_90"; needs no GPU.
 
     Raises:
         BackendUnavailable: the compiler is not here, or refuses.
@@ -170,7 +170,7 @@ def compile_cubin(architecture: str, definitions: Definitions) -> bytes:
 
 
 def variant_of(step: Step) -> Variant:
-    """What the kernel is compiled for to do this step."""
+    """Return the variant of the kernel that runs a step."""
     return Variant(
         columns=step.layer.columns,
         is_doubled=step.is_doubled,
@@ -182,7 +182,7 @@ def variant_of(step: Step) -> Variant:
 
 
 def digest() -> str:
-    """Of the kernel's source: where it changes, what was measured of it is measured again."""
+    """Digest the kernel's source: where it changes, its candidates are measured again."""
     return hashlib.sha256(_read_source()).hexdigest()[:16]
 
 
@@ -191,7 +191,7 @@ def _read_source() -> bytes:
 
 
 def definitions_of(variant: Variant, tiling: Tiling, dtype: torch.dtype) -> Definitions:
-    """The macros of one variant."""
+    """Return the macros of one variant."""
     return (
         ("WARPS", tiling.warps),
         ("WARPS_N", tiling.warps_n),
@@ -253,7 +253,11 @@ def _import(name: str) -> Bindings:
 
 
 def _check(answer: tuple[Handle, ...]) -> Handle:
-    """What a call of the bindings returned beside its error, if it was none."""
+    """Return the result of a call of the bindings.
+
+    Raises:
+        BackendUnavailable: the call returned an error.
+    """
     error, *results = answer
     if int(error):
         raise BackendUnavailable(f"{error!r}")

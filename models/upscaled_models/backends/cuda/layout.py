@@ -1,4 +1,4 @@
-"""How the kernel wants things to lie in memory (see `conv3x3.cu`).
+"""The memory layout of the kernel's inputs and outputs (see `conv3x3.cu`).
 
 Planes: 16-bit floats `[N, C / 8, rows, pitch, 8]`: eight channels of a pixel are 16 bytes, and
 around each plane lies a ring of one zero pixel. Trunks: the same in float32, their ring never read.
@@ -16,7 +16,7 @@ PLANE_CHANNELS: Final = 8
 CHUNK_CHANNELS: Final = 16
 TILE_WIDTH_PX: Final = 64
 TILE_HEIGHT_PX: Final = 16
-"""Of the largest tile a block of threads makes; it reads all of it, also past an image's edge."""
+"""Size of the largest tile of a block of threads, which reads all of it, also past an edge."""
 
 RING_PX: Final = 1
 LANES: Final = 32
@@ -44,7 +44,7 @@ class Grid:
 def make_planes(
     count: int, channels: int, grid: Grid, dtype: torch.dtype, device: torch.device
 ) -> Tensor:
-    """Planes for `count` images whose ring is zero and whose pixels are not set."""
+    """Allocate planes for `count` images, the ring zero and the pixels not set."""
     shape = (count, channels // PLANE_CHANNELS, grid.rows, grid.pitch, PLANE_CHANNELS)
     planes = torch.empty(shape, dtype=dtype, device=device)
     for edge in (0, grid.height + RING_PX):
@@ -55,13 +55,13 @@ def make_planes(
 
 
 def make_trunk(count: int, channels: int, grid: Grid, device: torch.device) -> Tensor:
-    """A trunk for `count` images, not set."""
+    """Allocate a trunk for `count` images, not set."""
     shape = (count, channels // PLANE_CHANNELS, grid.rows, grid.pitch, PLANE_CHANNELS)
     return torch.empty(shape, dtype=torch.float32, device=device)
 
 
 def to_planes(pixels: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
-    """`[N, C, h, w]` as planes, channels filled up with zeros to whole chunks."""
+    """Copy `[N, C, h, w]` into planes, channels filled up with zeros to whole chunks."""
     count, channels = pixels.shape[:2]
     planes = make_planes(count, round_up(channels, CHUNK_CHANNELS), grid, dtype, pixels.device)
     inside = planes[:, :, RING_PX : RING_PX + grid.height, RING_PX : RING_PX + grid.width]
@@ -74,7 +74,7 @@ def to_planes(pixels: Tensor, grid: Grid, dtype: torch.dtype) -> Tensor:
 
 
 def pack_weights(weight: Tensor, dtype: torch.dtype) -> Tensor:
-    """`[O, I, 3, 3]` as the fragments of m16n8k16 products: `[chunks, 9, O / 8, 32, 4]` of `dtype`.
+    """Pack `[O, I, 3, 3]` as fragments of m16n8k16 products `[chunks, 9, O / 8, 32, 4]` in `dtype`.
 
     A lane holds, of its output channel `lane / 4`, the input channels `2 * (lane % 4)` and the
     next, then those 8 further on (PTX ISA, "Matrix Fragments for mma.m16n8k16"). O is a multiple

@@ -1,4 +1,4 @@
-"""The three families of networks as steps of the kernel.
+"""Networks as steps of the kernel: rrdb, compact (srvgg) and plain.
 
 Each is called with float32 `[N, 3, h, w]` in 0..1 and gives float32 `[N, 3, h * s, w * s]`, not
 clamped, as the networks of `networks` do, whose layers they are made of. The trunk of an
@@ -19,7 +19,7 @@ from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE
 from upscaled_models.networks import compact, plain, rrdb
 
 LEAST_SIDE_PX: Final = 4
-"""Of any picture that every network can fold."""
+"""Side of a picture that every network can fold."""
 
 MAX_CHANNELS: Final = 8 * max(COLUMNS)
 
@@ -29,7 +29,7 @@ class KernelNetwork(Protocol):
 
 
 def can_be_built(network: nn.Module) -> bool:
-    """Whether the kernel has what a network's layers take."""
+    """Whether the kernel supports all layers of a network."""
     if not isinstance(network, rrdb.RRDBNet | compact.SRVGGNetCompact | plain.PlainNet):
         return False
     layers = [layer for layer in network.modules() if isinstance(layer, nn.Conv2d)]
@@ -43,7 +43,7 @@ def can_be_built(network: nn.Module) -> bool:
 def build_kernel_network(
     network: nn.Module, dtype: torch.dtype, device: torch.device, launch: Launcher
 ) -> KernelNetwork:
-    """A network whose layers lie on `device` in `dtype`; `can_be_built` must be true.
+    """Build a network whose layers lie on `device` in `dtype`; `can_be_built` must be true.
 
     network: float32, on the CPU; not kept.
     """
@@ -58,7 +58,7 @@ def build_kernel_network(
 
 @torch.inference_mode()
 def list_steps(network: nn.Module, dtype: torch.dtype) -> list[Step]:
-    """The steps of a network, on tensors that hold no values: for what compiles ahead."""
+    """List a network's steps, on tensors without values, so that they can be compiled ahead."""
     steps: list[Step] = []
     nowhere = torch.device("meta")
     build_kernel_network(network, dtype, nowhere, steps.append)(
@@ -86,8 +86,10 @@ class Rrdb:
         return self._enlarge(features, count, grid)
 
     def _run_trunk(self, source: Tensor, count: int, grid: Grid) -> Tensor:
-        """Planes of the features. Two hold the trunk in turn, for its old values are still read
-        while the new ones are written; in float32 each pixel is read where it is written.
+        """Compute the planes of the features.
+
+        Two hold the trunk in turn, for its old values are still read while the new ones are
+        written; in float32 each pixel is read where it is written.
         """
         layers = self.layers
         features = layers["conv_first"].columns * 8

@@ -1,4 +1,4 @@
-"""One convolution with what follows it, as a value: what a launcher is given."""
+"""Steps: one convolution with what follows it, as a value that a launcher runs."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from upscaled_models.backends.cuda.layout import PLANE_CHANNELS, Grid, pack_weights
 
 COLUMNS: Final = (1, 4, 6, 8)
-"""Of 8 output channels each: how many of them the kernel can make."""
+"""How many columns of 8 output channels the kernel can compute."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Step:
 
     sources: planes, one after the other as channels; at most two, the first of whole chunks. grid:
     of the result. planes, trunk, picture: where it goes, rounded to 16 bits, in float32, and in
-    float32 as `[N, channels, h, w]`; whichever are given. `gain` counts only with a residual.
+    float32 as `[N, channels, h, w]`; each that is not None. `gain` counts only with a residual.
     is_doubled: the sources, of half the size, are read as if each pixel were 2x2.
     """
 
@@ -53,7 +53,7 @@ class Step:
 
 
 Launcher = Callable[[Step], None]
-"""Runs steps, one after the other in the order they are given."""
+"""Runs a step behind those before it."""
 
 
 def make_layer(
@@ -62,7 +62,7 @@ def make_layer(
     device: torch.device,
     slope: float | Tensor = 1.0,
 ) -> Layer:
-    """A convolution's weights in `dtype` on the device; `slope` 1 leaves results as they are."""
+    """Pack a convolution for the kernel; `slope` 1 leaves its results as they are."""
     outputs = convolution.out_channels
     columns = min(each for each in COLUMNS if each * PLANE_CHANNELS >= outputs)
     filled = columns * PLANE_CHANNELS

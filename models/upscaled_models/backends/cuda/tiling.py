@@ -1,4 +1,4 @@
-"""How a block of the kernel's threads is cut for a GPU: warps, tile and shared memory."""
+"""Tilings of the kernel for a GPU: the warps, tile and shared memory of a block of threads."""
 
 from dataclasses import dataclass
 from typing import Final
@@ -9,10 +9,10 @@ UNIT_BYTES: Final = 16
 MAX_STAGES: Final = 4
 MIN_STAGES: Final = 2
 RESERVED_BYTES: Final = 1024
-"""What the driver keeps of each block's shared memory."""
+"""Shared memory of each block that the driver keeps for itself."""
 
 _BLOCKS_BY_WARPS: Final = {1: (1, 1), 4: (4, 1), 6: (3, 2), 8: (4, 2)}
-"""How columns of 8 output channels are shared out: so many in a warp, by so many warps."""
+"""By columns of 8 output channels: how many a warp computes, and by how many warps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ class Tiling:
 
     @property
     def stage_bytes(self) -> int:
-        """Two planes of a tile with its ring, and the weights of nine taps."""
+        """Bytes of two planes of a tile with its ring, and of the weights of nine taps."""
         pixels = 2 * (self.height_px + 2) * (self.width_px + 2)
         return (pixels + 9 * self.warps_n * self.blocks * UNIT_BYTES) * UNIT_BYTES
 
@@ -49,7 +49,7 @@ class Tiling:
 
 
 def choose_tiling(columns: int, shared_bytes: int, block_bytes: int) -> Tiling | None:
-    """The tiling for results of `columns` x 8 channels; None where shared memory is too small.
+    """Choose the tiling for `columns` x 8 channels; None where shared memory is too small.
 
     Two blocks of four warps where each finds room for two stages; else one of eight, whose larger
     tile has less of a ring.

@@ -1,4 +1,4 @@
-"""The engine that runs networks with OpenVINO, on CPUs: in float32, bfloat16 or 8 bits."""
+"""The engine that runs networks with OpenVINO on CPUs, in float32, bfloat16 or 8 bits."""
 
 import dataclasses
 import threading
@@ -19,7 +19,12 @@ from upscaled_models.backends.base import (
     round_up,
 )
 from upscaled_models.backends.openvino.finishing import finish_window
-from upscaled_models.backends.openvino.graph import build_graph, build_tail, build_trunk
+from upscaled_models.backends.openvino.graph import (
+    GRAPH_FAMILIES,
+    build_graph,
+    build_tail,
+    build_trunk,
+)
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.runtime import (
     Graph,
@@ -36,25 +41,6 @@ OpenVinoPrecision = Literal["float32", "bfloat16", "int8"]
 
 SHAPE_STEP_PX: Final = 32
 """Each new shape is compiled: 0.05 to 0.1 s for small networks, 1 s and more for RRDB."""
-
-MAX_READY_SHAPES: Final[dict[Family, int]] = {
-    "plain": 8,
-    "srvgg": 8,
-    "rrdb": 2,
-    "span": 8,
-    "realplksr": 3,
-}
-"""Shapes kept ready. Each holds 5 to 20 MB, RRDB's with 23 blocks 85 (8 bits) to 115 MB."""
-
-MAX_UNREADY_PX: Final[dict[Family, int]] = {
-    "plain": 0,
-    "srvgg": 0,
-    "rrdb": 96 * 96,
-    "span": 0,
-    "realplksr": 96 * 96,
-}
-"""Windows of an odd shape up to this area are not worth a compilation: they take float32, but
-where an engine is tried."""
 
 _HINTS: Final[dict[OpenVinoPrecision, str]] = {
     "float32": "f32",
@@ -122,7 +108,7 @@ class OpenVinoEngine:
         _, height, width, _ = shape
         step_px = self.info.shape_step_px
         is_tile = height % step_px == 0 and width % step_px == 0
-        is_large = height * width > MAX_UNREADY_PX[self.info.spec.family]
+        is_large = height * width > GRAPH_FAMILIES[self.info.spec.family].max_unready_px
         return is_tile or is_large or self.graphs.has(shape)
 
 
@@ -141,7 +127,7 @@ class _Running:
         return [self._finish_one(at, results[at]) for at in range(len(self.pixels))]
 
     def _finish_one(self, at: int, result: NDArray[np.float32]) -> Window:
-        """The sum is not finite if a single value is not."""
+        """Convert a window's result; the sum shows whether a single value is not finite."""
         window = self.pixels[at]
         if not np.isfinite(result.sum()):
             if self.engine.is_strict:
@@ -153,7 +139,7 @@ class _Running:
 
 @dataclass(frozen=True, slots=True)
 class Levels:
-    """What graphs made of a batch: float32 `[N, ...]` (see `graph.build_graph`).
+    """The result of graphs for a batch: float32 `[N, ...]` (see `graph.build_graph`).
 
     owner: what the memory of `values` belongs to, and must live as long as they do.
     """
@@ -182,13 +168,13 @@ class ReadyGraphs:
     copying: threading.Lock = field(default_factory=threading.Lock)
 
     def on_fewer_threads(self) -> "ReadyGraphs":
-        """The same graphs on half of the threads, for one thread beside that of these."""
+        """Return the same graphs on half of the threads, for a second thread that computes."""
         fewer = max(1, self.threads // 2)
         tail = self.tail.on_fewer_threads() if self.tail else None
         return dataclasses.replace(self, threads=fewer, tail=tail, kept=OrderedDict())
 
     def of_side(self, side_px: int) -> "ReadyGraphs":
-        """The same graphs, ready for squares of that side alone, if they are now."""
+        """Return the same graphs, with compiled shapes kept for squares of that side only."""
         sides = {(side_px,) * 2, (ANY_PX,) * 2}
         kept = {shape: each for shape, each in self.kept.items() if shape[1:3] in sides}
         return dataclasses.replace(self, kept=OrderedDict(kept))
@@ -197,7 +183,7 @@ class ReadyGraphs:
         return self._compiled_shape(shape) in self.kept
 
     def compute(self, pixels: NDArray[np.generic]) -> Levels:
-        """The network's result for a batch, uint8 `[N, h, w, 3]`.
+        """Compute the network's result for a batch, uint8 `[N, h, w, 3]`.
 
         Raises:
             MemoryError, RuntimeError: memory is short, or OpenVINO fails otherwise.
@@ -213,7 +199,7 @@ class ReadyGraphs:
         return Levels(self.tail.compute_in_strips(features))
 
     def compute_in_strips(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
-        """A tail's result `[N, 4h, 4w, 3]` for features `[N, h, w, C]`, a few rows at a time."""
+        """Compute a tail's result `[N, 4h, 4w, 3]` of features `[N, h, w, C]`, strip by strip."""
         count, height, width, channels = features.shape
         rows, strips = plan_strips(height, width)
         shape = (1, rows, width, channels)
@@ -233,7 +219,7 @@ class ReadyGraphs:
         return levels
 
     def request(self, shape: tuple[int, ...]) -> OpenVino:
-        """A new inference request, compiled for `shape` where that is not kept."""
+        """Make an inference request, compiled for `shape` where that is not kept."""
         shape = self._compiled_shape(shape)
         compiled = self.kept.pop(shape, None)
         if compiled is None:
@@ -247,7 +233,7 @@ class ReadyGraphs:
         return compiled.create_infer_request()
 
     def release_memory(self, shape: tuple[int, ...]) -> None:
-        """Give back what the layers of a kept shape took: OpenVINO keeps it for the next request.
+        """Free the memory of a kept shape's layers, which OpenVINO keeps for the next request.
 
         For 512x512 through an RRDB trunk that is 400 MB, and to take it anew costs 1 to 2 % of the
         time. No request of that shape may be running or its result be read afterwards.
@@ -294,7 +280,7 @@ def _make_graphs(
     that, a size that is new 0.5 s, and a window 2 % more than with a graph of its own. In floats
     such a graph took twice as long, and small networks are compiled too fast to need it.
     """
-    most, hint = MAX_READY_SHAPES[family], _HINTS[precision]
+    most, hint = GRAPH_FAMILIES[family].max_ready_shapes, _HINTS[precision]
     if family != "rrdb":
         return ReadyGraphs(build_graph(family, shape, layers), hint, threads, most)
     is_8_bits = precision == "int8"
@@ -305,7 +291,8 @@ def _make_graphs(
 
 
 def _out_of_memory(error: Exception, shape: tuple[int, ...]) -> EngineOutOfMemory:
-    """OpenVINO says by RuntimeError that memory is short, and by nothing more exact: smaller
-    windows are the right answer to that, and for all else the smallest one fails as well.
+    """Make the error for any failure of OpenVINO, which reports short memory by RuntimeError alone.
+
+    Smaller windows help where memory is short; after any other failure the smallest fails as well.
     """
     return EngineOutOfMemory(f"{shape} in OpenVINO: {error}")

@@ -1,4 +1,4 @@
-"""From a network's shape and weights to its graph.
+"""Build the graph of a network from its shape and weights.
 
 An RRDB network can also be had as two graphs: a trunk that sees a whole window and a tail that runs
 on a few rows of its features at a time. The tail works on 16 times the trunk's pixels, so that one
@@ -8,10 +8,12 @@ A graph ends where bfloat16 would cost whole levels and OpenVINO is slow: before
 and the enlarged input that compact and plain networks add. `finishing` does these.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
+from typing import Final
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,12 +36,12 @@ from upscaled_models.families.span import BLOCKS as SPAN_BLOCKS
 
 
 def has_graph(family: Family, shape: Shape) -> bool:
-    """Whether a network can be built as a graph: DySample takes its pixels from anywhere."""
-    return family in _BODIES and shape.get("upsampler") != "dysample"
+    """Whether a network can be built as a graph; DySample, which reads pixels anywhere, cannot."""
+    return family in GRAPH_FAMILIES and shape.get("upsampler") != "dysample"
 
 
 def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
-    """An `openvino.Model` from uint8 `[N, h, w, 3]` to float32, any N, h and w.
+    """Build an `openvino.Model` from uint8 `[N, h, w, 3]` to float32, any N, h and w.
 
     Its result is in levels (0..255, not clamped): for rrdb the picture `[N, h*s, w*s, 3]`, for span
     the picture as `[N, h, w, s*s*3]`, all of a pixel's rows, columns and colours in this order, and
@@ -51,20 +53,22 @@ def build_graph(family: Family, shape: Shape, layers: Layers) -> Graph:
     if not has_graph(family, shape):
         raise ValueError(f"there is no graph of a {family} network of shape {dict(shape)}")
     pixels, x = _take_pixels()
-    return _end(_BODIES[family](x, shape, layers), pixels, family)
+    return _end(GRAPH_FAMILIES[family].build(x, shape, layers), pixels, family)
 
 
 def build_trunk(shape: Shape, layers: Layers) -> Graph:
-    """The trunk of an rrdb network: an `openvino.Model` from uint8 `[N, h, w, 3]` to its features,
-    float32 `[N, h / fold, w / fold, num_feat]`, with the input pixels per trunk pixel as fold.
+    """Build the trunk of an rrdb network, from uint8 `[N, h, w, 3]` to its features.
+
+    Features are float32 `[N, h / fold, w / fold, num_feat]`; fold is input pixels a trunk pixel.
     """
     pixels, x = _take_pixels()
     return _end(_rrdb_trunk(x, shape, layers), pixels, "rrdb-trunk")
 
 
 def build_tail(shape: Shape, layers: Layers) -> Graph:
-    """What follows the trunk of an rrdb network: an `openvino.Model` from features, float32
-    `[N, h, w, num_feat]`, to levels, float32 `[N, 4h, 4w, 3]`, as `build_graph` has them.
+    """Build what follows the trunk of an rrdb network, from features to levels.
+
+    From float32 `[N, h, w, num_feat]` to float32 `[N, 4h, 4w, 3]`, levels as of `build_graph`.
 
     A result pixel depends on features at most `networks.strips.TAIL_RADIUS_PX` from its own.
     """
@@ -74,7 +78,7 @@ def build_tail(shape: Shape, layers: Layers) -> Graph:
 
 
 def _take_pixels() -> tuple[Node, Node]:
-    """The input of a graph, uint8 `[N, h, w, 3]`, and the same as floats `[N, 3, h, w]`."""
+    """Make the input of a graph, uint8 `[N, h, w, 3]`, and the same as floats `[N, 3, h, w]`."""
     openvino = import_openvino()
     pixels = openvino.opset15.parameter([-1, -1, -1, 3], openvino.Type.u8)
     return pixels, _to_planes(openvino.opset15.convert(pixels, "f32"))
@@ -85,11 +89,11 @@ def _to_planes(x: Node) -> Node:
     return ops.transpose(x, ops.constant(np.array([0, 3, 1, 2])))
 
 
-def _end(y: Node, given: Node, name: str) -> Graph:
+def _end(y: Node, source: Node, name: str) -> Graph:
     openvino = import_openvino()
     ops = openvino.opset15
     result = ops.result(ops.transpose(y, ops.constant(np.array([0, 2, 3, 1]))))
-    return openvino.Model([result], [given], name)
+    return openvino.Model([result], [source], name)
 
 
 def _plain(x: Node, shape: Shape, layers: Layers) -> Node:
@@ -166,8 +170,10 @@ def _dense(x: Node, name: str, layers: Layers) -> Node:
 
 
 def _dense_in_pairs(x: Node, convolutions: Sequence[Convolution]) -> Node:
-    """In floats: each convolution is a sum over two outputs at a time, joined once for all that
-    read them. Joining anew all that each one reads took 7 % of a window of 256 px in bfloat16.
+    """Build a dense block in floats: each convolution is a sum over two outputs at a time.
+
+    These are joined once for all that read them: joining anew all that each convolution reads took
+    7 % of a window of 256 px in bfloat16.
     """
     pairs = [x]
     y = convolve(x, convolutions[0])
@@ -179,7 +185,7 @@ def _dense_in_pairs(x: Node, convolutions: Sequence[Convolution]) -> Node:
 
 
 def _convolve_sum(parts: Sequence[Node], layer: Convolution) -> Node:
-    """The convolution of all parts joined, without joining them."""
+    """Convolve all parts as if they were joined, without joining them."""
     channels = [int(part.get_output_partial_shape(0)[1].get_length()) for part in parts]
     slices = pairwise(accumulate(channels, initial=0))
     total: Node | None = None
@@ -191,7 +197,9 @@ def _convolve_sum(parts: Sequence[Node], layer: Convolution) -> Node:
 
 
 def _dense_joined(x: Node, convolutions: Sequence[Convolution]) -> Node:
-    """In 8 bits. On one grid for all five, each output is rounded once, by the convolution that
+    """Build a dense block in 8 bits.
+
+    On one grid for all five convolutions, each output is rounded once, by the convolution that
     made it; else once for each that reads it, which takes a seventh of the time.
     """
     grid = common_grid(convolutions)
@@ -207,7 +215,9 @@ def _dense_joined(x: Node, convolutions: Sequence[Convolution]) -> Node:
 
 
 def _dense_on_grid(x: Node, convolutions: Sequence[Convolution], grid: Quantisation) -> Node:
-    """What is divided by channel before it is rounded is made so small by its own convolution:
+    """Build a dense block in 8 bits on one grid.
+
+    What is divided by channel before it is rounded is scaled by its own convolution instead:
     LeakyReLU keeps any positive factor.
     """
     start = convolutions[0].weight.shape[1]
@@ -223,7 +233,7 @@ def _dense_on_grid(x: Node, convolutions: Sequence[Convolution], grid: Quantisat
 
 
 def _on_channels(grid: Quantisation, start: int, end: int) -> Quantisation:
-    """The grid of some of its channels."""
+    """Return the part of a grid that some of its channels have."""
     scale = grid.input_scale
     return grid if scale is None else replace(grid, input_scale=scale[start:end])
 
@@ -279,7 +289,7 @@ def _realplksr(x: Node, shape: Shape, layers: Layers) -> Node:
 
 
 def _plksr_residual(x: Node, name: str, shape: Shape, layers: Layers) -> Node:
-    """What a block adds to its input."""
+    """Build what a block adds to its input."""
     ops = import_openvino().opset15
     convolutions, constants = layers.convolutions, layers.constants
     if shape["norm"] == "layer":
@@ -306,14 +316,34 @@ def _plksr_residual(x: Node, name: str, shape: Shape, layers: Layers) -> Node:
 
 
 def _shuffle_order(scale: int) -> NDArray[np.intp]:
-    """Channels (colour, row, column), as a pixel shuffle takes them, as (row, column, colour)."""
+    """Order a pixel shuffle's channels (colour, row, column) by (row, column, colour)."""
     return np.arange(3 * scale**2).reshape(3, scale, scale).transpose(1, 2, 0).ravel()
 
 
-_BODIES: dict[Family, Callable[[Node, Shape, Layers], Node]] = {
-    "plain": _plain,
-    "srvgg": _srvgg,
-    "rrdb": _rrdb,
-    "span": _span,
-    "realplksr": _realplksr,
+@dataclass(frozen=True, slots=True)
+class GraphFamily:
+    """How the networks of a family run as graphs.
+
+    build: adds the network's nodes behind its input. enlargement: OpenCV's interpolation of the
+    input that is added to the result outside of the graph; None where none is added.
+    max_ready_shapes: how many compiled shapes are kept; each holds 5 to 20 MB, RRDB's with 23
+    blocks 85 (8 bits) to 115 MB. max_unready_px: windows of an odd shape up to this area are not
+    worth a compilation and run in float32 by torch, but for an engine under trial.
+    """
+
+    build: Callable[[Node, Shape, Layers], Node]
+    enlargement: int | None = None
+    max_ready_shapes: int = 8
+    max_unready_px: int = 0
+
+
+GRAPH_FAMILIES: Final[Mapping[Family, GraphFamily]] = {
+    "plain": GraphFamily(_plain, cv2.INTER_LINEAR),
+    "srvgg": GraphFamily(_srvgg, cv2.INTER_NEAREST),
+    "rrdb": GraphFamily(_rrdb, max_ready_shapes=2, max_unready_px=96 * 96),
+    "span": GraphFamily(_span),
+    "realplksr": GraphFamily(
+        _realplksr, cv2.INTER_NEAREST, max_ready_shapes=3, max_unready_px=96 * 96
+    ),
 }
+"""Every family that has a graph; a new one is a row here and its function above."""

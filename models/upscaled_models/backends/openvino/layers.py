@@ -1,4 +1,4 @@
-"""A network's weights as a graph takes them in: plain arrays under the names of the state dict."""
+"""The layers of a network for a graph: plain arrays by the names of the state dict."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -46,16 +46,16 @@ class Layers:
 
 
 def common_grid(convolutions: Sequence[Convolution]) -> Quantisation | None:
-    """The levels of the last one, which reads all that the others read, if all have the same."""
-    found = [each.quantised for each in convolutions if each.quantised is not None]
-    if len(found) < len(convolutions):
+    """Return the last one's levels, which reads what all others read, if all have the same."""
+    grids = [each.quantised for each in convolutions if each.quantised is not None]
+    if len(grids) < len(convolutions):
         return None
-    last = found[-1]
-    return last if all(_is_part_of(each, last) for each in found) else None
+    last = grids[-1]
+    return last if all(_is_part_of(each, last) for each in grids) else None
 
 
 def _is_part_of(one: Quantisation, whole: Quantisation) -> bool:
-    """Whether one takes the first channels of what `whole` takes on the same levels."""
+    """Whether one reads the first channels of what `whole` reads, on the same levels."""
     if (one.low, one.high) != (whole.low, whole.high):
         return False
     if one.input_scale is None or whole.input_scale is None:
@@ -64,7 +64,7 @@ def _is_part_of(one: Quantisation, whole: Quantisation) -> bool:
 
 
 def layers_of(state: Mapping[str, Floats]) -> Layers:
-    """The layers of a state dict of float32 arrays.
+    """Sort a state dict of float32 arrays into layers.
 
     A weight of four sizes is a convolution's, one of one size and without a bias a PReLU's.
     """

@@ -1,4 +1,4 @@
-"""The nodes that graphs are made of, float and 8 bits."""
+"""Nodes of graphs: convolution, rounding to 8-bit levels, activation, enlargement."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,11 +21,11 @@ def convolve(
     order: NDArray[np.intp] | None = None,
     is_on_grid: bool = False,
 ) -> Node:
-    """A convolution with zero padding, of `[N, I, h, w]` to `[N, O, h, w]`.
+    """Add a convolution with zero padding, of `[N, I, h, w]` to `[N, O, h, w]`.
 
     Args:
-        input_gain: `x` is so much larger than what the layer was made for.
-        output_gain: the result is to be so much larger, each channel `[O]` or all.
+        input_gain: `x` is larger by this factor than what the layer was made for.
+        output_gain: the result is to be larger by this factor, each channel `[O]` or all.
         order: output channels in this order.
         is_on_grid: `x` went through `to_grid` before, for this layer's own levels.
     """
@@ -51,7 +51,7 @@ def convolve(
 
 
 def to_grid(x: Node, quantised: Quantisation, input_gain: float = 1.0) -> Node:
-    """`x`, each value on the nearest of the levels between the ends of the range.
+    """Round each value of `x` to the nearest of the levels between the ends of the range.
 
     Where channels are divided first, the result is what they were divided into: OpenVINO computes
     both at once.
@@ -65,14 +65,14 @@ def to_grid(x: Node, quantised: Quantisation, input_gain: float = 1.0) -> Node:
 
 
 def leak(x: Node, slope: float | Floats) -> Node:
-    """LeakyReLU, or PReLU for one slope a channel (`[C]`: any other shape is not fused)."""
+    """Add LeakyReLU, or PReLU for one slope a channel (`[C]`: any other shape is not fused)."""
     slopes = np.atleast_1d(np.asarray(slope, dtype=np.float32))
     ops = import_openvino().opset15
     return ops.relu(x) if not slopes.any() else ops.prelu(x, ops.constant(slopes))
 
 
 def double(x: Node) -> Node:
-    """`[N, C, h, w]` to `[N, C, 2h, 2w]`, each pixel four times."""
+    """Enlarge `[N, C, h, w]` to `[N, C, 2h, 2w]`, each pixel four times."""
     ops = import_openvino().opset15
     factors = ops.constant(np.array([2, 2], np.float32))
     return ops.interpolate(

@@ -1,4 +1,4 @@
-"""OpenVINO, silenced: the only place that imports it.
+"""Import OpenVINO without its telemetry, and compile graphs; nothing else imports it.
 
 `import openvino` reports to a web analytics service, with a file in the home folder, unless that
 part of it is missing. So it is made to be missing. (NNCF does the same, and would be silenced too.)
@@ -19,12 +19,12 @@ Node = Any
 _TELEMETRY = "openvino_telemetry"
 
 KEPT_KERNELS: Final = 64
-"""Of a graph that takes any shape, beside those in use."""
+"""Limit on kernels that a graph for any shape keeps beside those in use."""
 
 
 @cache
 def import_openvino() -> OpenVino:
-    """The `openvino` module; takes about 0.2 s the first time.
+    """Import the `openvino` module; takes about 0.2 s the first time.
 
     Raises:
         ImportError: it is not installed, or was imported by other code, telemetry and all.
@@ -36,13 +36,13 @@ def import_openvino() -> OpenVino:
 
 @cache
 def open_core() -> OpenVino:
-    """OpenVINO's own `Core`, one for the process: it keeps compiled kernels."""
+    """Open OpenVINO's `Core`, one for the process: it keeps compiled kernels."""
     return import_openvino().Core()
 
 
 @cache
 def digest() -> str:
-    """Of all that makes graphs: where it changes, what was measured of them is measured again."""
+    """Digest this backend's sources: where they change, its candidates are measured again."""
     sources = sorted(Path(__file__).parent.glob("*.py"))
     return hashlib.sha256(b"".join(each.read_bytes() for each in sources)).hexdigest()[:16]
 
@@ -53,7 +53,7 @@ def has_fast_bfloat16() -> bool:
 
 
 def choose_tail_precision() -> str:
-    """ "f32" or "bf16": what follows the trunk of an RRDB network in 8 bits is computed in.
+    """Choose "f32" or "bf16" for what follows the trunk of an RRDB network in 8 bits.
 
     In float32 that is a quarter of such a network's time, in bfloat16 half as much.
     """
@@ -61,10 +61,10 @@ def choose_tail_precision() -> str:
 
 
 def compile_graph(graph: Graph, *, precision: str, threads: int) -> OpenVino:
-    """A graph made ready for this CPU: one stream on `threads` cores, whichever are free.
+    """Compile a graph for this CPU: one stream on any `threads` cores.
 
-    One with shapes that are not fixed takes them all. Its kernels are made anew for each, and all
-    that it ever made were kept (11 MB for a shape of x4plus), were their number not limited.
+    A graph with shapes that are not fixed takes any shape. Its kernels are made anew for each, and
+    without a limit all of them would be kept (11 MB for a shape of x4plus).
 
     Args:
         precision: "f32" or "bf16": what layers compute in that are not quantised.

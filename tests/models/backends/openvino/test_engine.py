@@ -6,7 +6,6 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-import upscaled_models.backends.openvino.engine as openvino_engine
 from tests.models.quantise.test_rounding import levels_of
 from tests.models.specs import spec_of
 from upscaled_models.backends.base import LoadedModel
@@ -16,7 +15,7 @@ from upscaled_models.backends.openvino.engine import (
     OpenVinoPrecision,
     open_openvino,
 )
-from upscaled_models.backends.openvino.graph import build_graph
+from upscaled_models.backends.openvino.graph import GRAPH_FAMILIES, build_graph
 from upscaled_models.backends.openvino.layers import layers_of
 from upscaled_models.backends.openvino.runtime import compile_graph, has_fast_bfloat16
 from upscaled_models.backends.torch.engine import open_torch
@@ -146,7 +145,7 @@ def test_a_strict_engine_refuses_a_result_that_is_not_finite() -> None:
 
 def test_only_the_last_shapes_are_kept_ready() -> None:
     engine = engine_of()
-    most = openvino_engine.MAX_READY_SHAPES["plain"]
+    most = GRAPH_FAMILIES["plain"].max_ready_shapes
     for width in range(1, 3 + most):
         engine.start([draw_window(16, width)]).finish()
     assert len(engine.graphs.kept) == most
