@@ -29,7 +29,7 @@ function describe(reference) {
   if (schema.enum) return schema.enum.map((value) => JSON.stringify(value)).join(" or ");
   if ("const" in schema) return JSON.stringify(schema.const);
   if (schema.type === "object") {
-    if (schema.additionalProperties) return `{"…": ${describe(schema.additionalProperties)}, …}`;
+    if (schema.additionalProperties?.constructor === Object) return `{"…": ${describe(schema.additionalProperties)}, …}`;
     const fields = Object.entries(schema.properties ?? {});
     return `{${fields.map(([name, field]) => `"${name}": ${describe(field)}`).join(", ")}}`;
   }
