@@ -24,7 +24,13 @@ from upscaled_models.backends.openvino.layers import (
     Quantisation,
     common_grid,
 )
-from upscaled_models.backends.openvino.nodes import LEVELS, convolve, double, leak, to_grid
+from upscaled_models.backends.openvino.nodes import (
+    LEVELS,
+    convolve,
+    convolve_doubled,
+    leak,
+    to_grid,
+)
 from upscaled_models.backends.openvino.runtime import Graph, Node, import_openvino
 from upscaled_models.families import Family, Shape
 from upscaled_models.families.compact import LEAK as SRVGG_LEAK
@@ -158,7 +164,7 @@ def _rrdb_trunk(x: Node, shape: Shape, layers: Layers) -> Node:
 def _rrdb_tail(features: Node, layers: Layers) -> Node:
     convolutions = layers.convolutions
     for name in ("conv_up1", "conv_up2"):
-        features = leak(convolve(double(features), convolutions[name]), RRDB_LEAK)
+        features = convolve_doubled(features, convolutions[name], RRDB_LEAK)
     features = leak(convolve(features, convolutions["conv_hr"]), RRDB_LEAK)
     return convolve(features, convolutions["conv_last"], output_gain=LEVELS)
 

@@ -1,5 +1,7 @@
 """Nodes of graphs: convolution, rounding to 8-bit levels, activation, enlargement."""
 
+from typing import Final
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,6 +71,39 @@ def leak(x: Node, slope: float | Floats) -> Node:
     slopes = np.atleast_1d(np.asarray(slope, dtype=np.float32))
     ops = import_openvino().opset15
     return ops.relu(x) if not slopes.any() else ops.prelu(x, ops.constant(slopes))
+
+
+def convolve_doubled(x: Node, layer: Convolution, slope: float) -> Node:
+    """LeakyReLU of the 3x3 convolution of `double(x)`, `[N, C, h, w]` to `[N, O, 2h, 2w]`.
+
+    In floats without doubling: three rows of the doubled input are only two of `x`, so that each of
+    the four pixels in the place of one takes 4 products instead of 9. That is a fifth of the time
+    of what follows an RRDB network's trunk.
+    """
+    if layer.quantised is not None:
+        return leak(convolve(double(x), layer), slope)
+    parts = [_convolve_phase(x, layer, row, column, slope) for row in (0, 1) for column in (0, 1)]
+    ops = import_openvino().opset15
+    return ops.depth_to_space(ops.concat(parts, 1), "blocks_first", 2)
+
+
+_TAPS: Final = (
+    np.array([[1, 0, 0], [0, 1, 1]], np.float32),
+    np.array([[1, 1, 0], [0, 0, 1]], np.float32),
+)
+"""Which of a kernel's three rows fall onto each of two rows of the input, by the result's phase."""
+
+
+def _convolve_phase(x: Node, layer: Convolution, row: int, column: int, slope: float) -> Node:
+    """The results in every other row and column, from `row` and `column` on."""
+    ops = import_openvino().opset15
+    weight = np.einsum("oikl,pk,ql->oipq", layer.weight, _TAPS[row], _TAPS[column])
+    weight = np.ascontiguousarray(weight, np.float32)
+    before, after = [1 - row, 1 - column], [row, column]
+    y = ops.convolution(x, ops.constant(weight), [1, 1], before, after, [1, 1])
+    if layer.bias is not None:
+        y = ops.add(y, ops.constant(layer.bias.reshape(1, -1, 1, 1)))
+    return leak(y, slope)
 
 
 def double(x: Node) -> Node:

@@ -175,3 +175,17 @@ def compute_in_8_bits(layer: Convolution, x: torch.Tensor) -> torch.Tensor:
         weight = weight * torch.from_numpy(found.weight_scale).view(-1, 1, 1, 1)
     assert layer.bias is not None
     return torch.nn.functional.conv2d(x, weight, torch.from_numpy(layer.bias), padding=1)
+
+
+def test_a_picture_is_doubled_for_a_convolution_in_8_bits_alone() -> None:
+    """In floats, three rows of the doubled picture are two of the one before: 4 products, not 9."""
+    shape = rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)
+    state = state_of(build_network("rrdb", shape))
+
+    def doublings(float_layers: tuple[str, ...]) -> int:
+        layers = round_layers(state, levels_of(state), float_layers)
+        operations = build_graph("rrdb", shape, layers).get_ops()
+        return sum(each.get_type_name() == "Interpolate" for each in operations)
+
+    assert doublings(("conv_up1", "conv_up2")) == 0
+    assert doublings(("conv_up2",)) == 1
