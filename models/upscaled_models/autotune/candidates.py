@@ -220,7 +220,8 @@ def _int8_candidates(model: LoadedModel, device: Device, precision: str) -> list
     if form is None:
         _log.info("%s: its 8 bits are not proven near enough for `%s`", name, precision)
         return []
-    invents_texture = model.spec.family == "rrdb"  # a small picture's decibels say little of it
+    # A small picture's decibels say little of a network that invents texture.
+    invents_texture = model.spec.network.invents_texture
     if invents_texture and find_instruction_set() not in EXACT_8_BITS:
         _log.info("%s: not in 8 bits here: this processor's sums of them may saturate", name)
         return []

@@ -8,11 +8,10 @@ import math
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import ClassVar, Literal
+from typing import ClassVar
 
 Shape = Mapping[str, int | str]
 Sizes = Mapping[str, tuple[int, ...]]
-Skip = Literal["bilinear", "nearest", "none"]
 
 MAX_SHAPE_NUMBER = 4096
 """More layers or channels than any network that could be run."""
@@ -39,9 +38,6 @@ class NetworkFamily(ABC):
 
     scale_argument: ClassVar[str] = "scale"
 
-    skip: ClassVar[Skip] = "none"
-    """How the input is enlarged that the network adds its own result to."""
-
     invents_texture: ClassVar[bool] = False
     """Whether the network invents texture, so that the truth judges its results in 8 bits too."""
 
@@ -49,6 +45,8 @@ class NetworkFamily(ABC):
 
     tuning_rate: ClassVar[float] = 0.0
     """How far an 8-bit weight moves per tuning step, in its own steps; 0: it is not tuned."""
+
+    untuned_window_px: ClassVar[int] = 384
 
     @abstractmethod
     def recognises(self, names: Collection[str]) -> bool:
@@ -73,6 +71,15 @@ class NetworkFamily(ABC):
     def fold(self, shape: Shape) -> int:
         """Return the input pixels per trunk pixel and side."""
         return 1
+
+    def window_px(self, shape: Shape, *, is_cuda: bool, is_tuned: bool) -> int:
+        """Return the side of the window that was measured best, in input pixels.
+
+        On CUDA two windows of 800 px side by side make the longest side at x4. On two CPU cores
+        small networks gain nothing over 384 px in float32, but do in shorter types, which only
+        tuning takes.
+        """
+        return 800 if is_cuda else 512 if is_tuned else self.untuned_window_px
 
     def native_scale(self, shape: Shape) -> int:
         return whole(shape, self.scale_argument)

@@ -33,7 +33,6 @@ class PlainFamily(NetworkFamily):
     label = "plain"
     example = plain_shape(scale=4, layers=1, features=1)
     counts = ("layers",)
-    skip = "bilinear"
     is_quantisable = True
     tuning_rate = 0.01
 

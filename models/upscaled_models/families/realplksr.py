@@ -67,7 +67,11 @@ def realplksr_shape(
 
 
 class RealPlksrFamily(NetworkFamily):
-    """RealPLKSR networks; the input, enlarged as it is, is added before the upsampling."""
+    """RealPLKSR networks; the input, enlarged as it is, is added before the upsampling.
+
+    A pixel costs 0.4 of x4plus: windows of 512 px take about 9 s in bfloat16 on two cores. Group
+    normalisation gains from windows as wide as can be waited for.
+    """
 
     label = "RealPLKSR"
     example = realplksr_shape(scale=4)
@@ -76,7 +80,6 @@ class RealPlksrFamily(NetworkFamily):
         "attention": ("yes", "no"),
         "upsampler": ("pixelshuffle", "dysample"),
     }
-    skip = "nearest"
 
     def check_shape(self, shape: Shape) -> None:
         super().check_shape(shape)

@@ -43,6 +43,9 @@ and none is off by more than 4; for 6 blocks one step more, where 40 had no marg
 tool takes 10 input pixels (`tile_pad`). Networks of other depths take that of the next deeper one.
 """
 
+MAX_QUICK_BLOCKS: Final = 6
+"""Deeper networks are too slow in float32 for windows that a cancelled request waits for."""
+
 SCALE_BY_INPUT_CHANNELS: Final = {3: 4, 12: 2, 48: 1}
 """Scale 2 folds 2x2 pixels into channels before the trunk, scale 1 folds 4x4."""
 
@@ -96,6 +99,19 @@ class RrdbFamily(NetworkFamily):
         The four behind the doublings run on finer grids and together reach two trunk pixels more.
         """
         return (15 * whole(shape, "num_block") + 4) * self.fold(shape)
+
+    def window_px(self, shape: Shape, *, is_cuda: bool, is_tuned: bool) -> int:
+        """Return the measured window's side, which is 256, 512 or 816 trunk pixels.
+
+        On CUDA two windows of 816 px with their halo make the longest side at x4 and take 4 GB;
+        where that is too much, half of it is tried. On a CPU, with 23 blocks windows of 256 keep
+        28 % of what they compute, 384 47 %, 512 59 %, and a picture as large as the window all of
+        it. 512 takes 10 s in 8 bits on two cores; tuning takes less where a batch would be longer
+        than it allows. Float32 without tuning takes 13 s for 256, 4 s with 6 blocks. Memory is 2 kB
+        for a trunk pixel, 600 MB at 512 (OpenVINO).
+        """
+        is_slow = not is_tuned and whole(shape, "num_block") > MAX_QUICK_BLOCKS
+        return self.fold(shape) * (816 if is_cuda else 256 if is_slow else 512)
 
     def halo_px(self, shape: Shape) -> int:
         blocks = whole(shape, "num_block")

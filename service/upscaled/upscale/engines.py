@@ -1,7 +1,6 @@
 """From settings to a running engine: which model, on which device, through which window."""
 
 from pathlib import Path
-from typing import Final
 
 from upscaled.config import Settings, SettingsError
 from upscaled_models.autotune.autotuner import Autotuner, TuningOptions
@@ -14,9 +13,6 @@ from upscaled_models.processor import count_cores
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore, check_scale
 from upscaled_models.weights import load_network
-
-MAX_QUICK_BLOCKS: Final = 6
-"""RRDB networks of more are too slow in float32 for windows that a cancelled request waits for."""
 
 
 def choose_device(settings: Settings) -> Device:
@@ -170,36 +166,9 @@ def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> i
             f"UPSCALED_TILE_WINDOW_PX={settings.tile_window_px}: {spec.name} needs at least "
             f"{least_px}"
         )
-    usual_px = _measured_window_px(spec, is_cuda=is_cuda, is_tuned=is_tuned(settings))
+    usual_px = spec.network.window_px(spec.shape, is_cuda=is_cuda, is_tuned=is_tuned(settings))
     wanted_px = max(least_px, settings.tile_window_px or usual_px)
     return wanted_px // spec.multiple_px * spec.multiple_px
-
-
-def _measured_window_px(spec: ModelSpec, *, is_cuda: bool, is_tuned: bool) -> int:
-    """Return the window side that was measured best for a family.
-
-    On CUDA two windows of 800 px side by side make the longest side at x4 (816 px with RRDB's
-    halo), and take 4 GB with RRDB; where that is too much, half of it is tried.
-
-    On two CPU cores 512x512 through general-x4v3 (srvgg) is 1.7 times the arithmetic in windows of
-    256 px, for their halos: float32 takes 5.4 s so and 4.3 s in 512 px, though large windows fit
-    the caches worse; the smaller networks (plain) win nothing over 384 px in float32, but do in
-    shorter types, which only tuning takes.
-
-    RRDB's windows are in trunk pixels: with 23 blocks those of 256 keep 28 % of what they compute,
-    384 47 %, 512 59 %, and a picture as large as the window all of it. 512 takes 10 s in 8 bits;
-    tuning takes less where a batch would be longer than it allows. Float32 without tuning takes
-    13 s for 256, 4 s with 6 blocks. Memory is 2 kB for a trunk pixel, 600 MB at 512 (OpenVINO).
-
-    RealPLKSR costs 0.4 of x4plus for a pixel: 512 px take about 9 s in bfloat16. Its group
-    normalisation wants windows as wide as can be waited for.
-    """
-    if spec.family == "rrdb":
-        is_slow = not is_tuned and int(spec.shape["num_block"]) > MAX_QUICK_BLOCKS
-        return spec.multiple_px * (816 if is_cuda else 256 if is_slow else 512)
-    if is_cuda:
-        return 800
-    return 512 if is_tuned or spec.family == "srvgg" else 384
 
 
 def _require_file(spec: ModelSpec, store: ModelStore, setting: str) -> Path:

@@ -25,8 +25,6 @@ def finish_window(result: Floats, window: Pixels, family: Family, reduce: int) -
     Returns:
         uint8 `[h * s / reduce, w * s / reduce, 3]`.
     """
-    if family == "rrdb":
-        return _round(result, None, reduce)
     height, width, channels = result.shape
     scale = int((channels // 3) ** 0.5)
     rows = result.reshape(height, width, scale, scale * 3).transpose(0, 2, 1, 3)
