@@ -1,4 +1,4 @@
-"""Networks, the registry of models, and safe weight loading. Never imports `upscaled`.
+"""Networks, the registry of models, safe loading, and the backends. Never imports `upscaled`.
 
 `registry` and `store` load no torch, so that a front end can read them.
 """

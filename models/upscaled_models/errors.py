@@ -1,15 +1,15 @@
-"""What can go wrong with a model or an engine; loads no torch, so that a command can catch it.
+"""Errors of models and engines. Loads no torch, so that every command can catch them.
 
     ModelError
     ├── UnknownModel   no model of that name
-    ├── ModelRefused   a name or file the store will not take
+    ├── ModelRefused   a name or file that the store refuses
     ├── WeightsError   a weights file that cannot be used: wrong hash, keys, shapes, or damaged
     └── FetchError     a download that failed or was not what it should be
 
     EngineError
     ├── DeviceUnavailable   the device that was chosen is not on this machine
     ├── BackendUnavailable  a backend that this machine cannot compile or run
-    ├── EngineOutOfMemory   no room on the device for a batch of this size
+    ├── EngineOutOfMemory   too little memory on the device for a batch of this size
     └── ResultNotFinite     the network's result holds NaN or infinity
 
 Each text is written for the operator: it names the file, and the key, URL or hash concerned.
@@ -17,7 +17,7 @@ Each text is written for the operator: it names the file, and the key, URL or ha
 
 
 class ModelError(Exception):
-    """A model that cannot be had, with the reason in its text."""
+    """A model that cannot be used, with the reason in its text."""
 
 
 class UnknownModel(ModelError):
@@ -25,7 +25,7 @@ class UnknownModel(ModelError):
 
 
 class ModelRefused(ModelError):
-    """A name that is taken or unsafe, or a file that is not what its name promises."""
+    """A name that is in use or unsafe, or a file that is not the one its name promises."""
 
 
 class WeightsError(ModelError):
@@ -33,7 +33,7 @@ class WeightsError(ModelError):
 
 
 class FetchError(ModelError):
-    """A download that failed; the text names URL, hash and the path to carry the file to."""
+    """A download that failed; the text names URL, hash and the path to copy the file to."""
 
 
 class EngineError(Exception):
@@ -49,7 +49,7 @@ class BackendUnavailable(EngineError):
 
 
 class EngineOutOfMemory(EngineError):
-    """The device has no room for a batch of this size; a smaller one may still fit."""
+    """The device lacks memory for a batch of this size; a smaller one may still fit."""
 
 
 class ResultNotFinite(EngineError):

@@ -1,7 +1,7 @@
-"""Fetches an official model's file: resumed where it broke off, checked, then put in place at once.
+"""Download an official model's file: resumed where it broke off, checked, then moved into place.
 
-The half-made file is `FILE.part` beside its final place. It is kept when the connection breaks, so
-that the next call goes on from there, and removed when its contents turn out wrong.
+The incomplete file is `FILE.part` beside the final one. It is kept when the connection breaks, so
+that the next call resumes it, and removed when its contents turn out wrong.
 """
 
 import fcntl
@@ -33,17 +33,17 @@ _LOOPBACK_HOSTS = frozenset({"127.0.0.1", "::1", "localhost"})
 def fetch(
     spec: ModelSpec, store: ModelStore, progress: Progress, *, timeout_s: float = TIMEOUT_S
 ) -> Path:
-    """The file of `spec`, downloaded unless it is here already and right.
+    """Return the file of `spec`, downloaded unless it is here already and right.
 
-    A connection that breaks is taken up again as long as each try brings more bytes.
+    A broken connection is resumed as long as each attempt brings more bytes.
 
     Args:
-        progress: called with (bytes so far, bytes in all), both counting what was resumed.
+        progress: called with (bytes so far, bytes in all), resumed bytes included.
         timeout_s: longest silence of the server.
 
     Raises:
         FetchError: no address to fetch from, no connection, or wrong contents; the text names URL,
-            hash and the path to carry the file to by hand.
+            hash and the path to copy the file to by hand.
     """
     target = store.target(spec)
     try:
@@ -63,12 +63,12 @@ def fetch(
 
 
 class _Unusable(Exception):
-    """An answer that is not the file; no second try would change it."""
+    """The download failed for a reason that no further attempt would change."""
 
 
 @contextmanager
 def _open_part(path: Path, spec: ModelSpec) -> Iterator[BinaryIO]:
-    """The part file, locked against a second fetch, at its end, never longer than the whole."""
+    """Open the part file at its end, locked against a second fetch, never longer than the whole."""
     with path.open("ab") as part:
         try:
             fcntl.flock(part, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -82,13 +82,13 @@ def _open_part(path: Path, spec: ModelSpec) -> Iterator[BinaryIO]:
 
 
 def _complete(part: BinaryIO, spec: ModelSpec, progress: Progress, timeout_s: float) -> None:
-    """Fill up the part file, over as many connections as bring something, within reason."""
+    """Complete the part file, over at most `MAX_CONNECTIONS` connections that each bring bytes."""
     for _ in range(MAX_CONNECTIONS):
         start = part.tell()
         if start == spec.size_bytes:
             return
         try:
-            _take_one_answer(part, spec, progress, timeout_s)
+            _read_response(part, spec, progress, timeout_s)
         except (OSError, http.client.HTTPException):
             if part.tell() <= start:
                 raise
@@ -98,8 +98,8 @@ def _complete(part: BinaryIO, spec: ModelSpec, progress: Progress, timeout_s: fl
         raise _Unusable(f"the connection broke {MAX_CONNECTIONS} times; run it again to go on")
 
 
-def _take_one_answer(part: BinaryIO, spec: ModelSpec, progress: Progress, timeout_s: float) -> None:
-    with _ask(spec.url, part, timeout_s) as response:
+def _read_response(part: BinaryIO, spec: ModelSpec, progress: Progress, timeout_s: float) -> None:
+    with _request(spec.url, part, timeout_s) as response:
         _check_length(response, part.tell(), spec)
         if response.status != 206:
             _empty(part)
@@ -108,12 +108,12 @@ def _take_one_answer(part: BinaryIO, spec: ModelSpec, progress: Progress, timeou
             if part.tell() + len(chunk) > spec.size_bytes:
                 _empty(part)
                 raise _Unusable(f"the server sends more than {spec.size_bytes} bytes")
-            _keep(part, chunk)
+            _append(part, chunk)
             progress(part.tell(), spec.size_bytes)
 
 
-def _keep(part: BinaryIO, chunk: bytes) -> None:
-    """A full disk is no broken connection: it is not worth another try."""
+def _append(part: BinaryIO, chunk: bytes) -> None:
+    """Append a chunk; a full disk ends the download, since another attempt would not help."""
     try:
         part.write(chunk)
         part.flush()
@@ -121,8 +121,8 @@ def _keep(part: BinaryIO, chunk: bytes) -> None:
         raise _Unusable(f"{part.name} cannot be written: {error}") from error
 
 
-def _ask(url: str, part: BinaryIO, timeout_s: float) -> HTTPResponse:
-    """Ask for what the part file lacks. The answer may be the whole file all the same."""
+def _request(url: str, part: BinaryIO, timeout_s: float) -> HTTPResponse:
+    """Request the bytes that the part file lacks; the response may be the whole file instead."""
     _refuse_plain_http(url, may_be_loopback=True)
     request = urllib.request.Request(url, headers={"Accept-Encoding": "identity"})  # noqa: S310
     if part.tell():
@@ -138,15 +138,15 @@ def _ask(url: str, part: BinaryIO, timeout_s: float) -> HTTPResponse:
 
 
 def _check_length(response: HTTPResponse, start: int, spec: ModelSpec) -> None:
-    """A log-in page or another file is told by its length, before a byte of it is kept."""
+    """Refuse a response of another length, such as a log-in page, before a byte of it is kept."""
     if response.status == 206:
         expected = f"bytes {start}-{spec.size_bytes - 1}/{spec.size_bytes}"
-        found = response.headers.get("Content-Range", "")
+        received = response.headers.get("Content-Range", "")
     else:
         expected = str(spec.size_bytes)
-        found = response.headers.get("Content-Length", expected)
-    if found != expected:
-        raise _Unusable(f"the server offers {found!r} where {expected!r} is due")
+        received = response.headers.get("Content-Length", expected)
+    if received != expected:
+        raise _Unusable(f"the server offers {received!r} where {expected!r} is due")
 
 
 def _empty(part: BinaryIO) -> None:
@@ -155,7 +155,7 @@ def _empty(part: BinaryIO) -> None:
 
 
 def _check(part: BinaryIO, spec: ModelSpec) -> None:
-    """Removes the file if it is wrong: going on from it would never lead anywhere."""
+    """Check the complete file, and remove it if it is wrong, since it cannot be resumed."""
     part.flush()
     os.fsync(part.fileno())
     path = Path(part.name)
@@ -165,7 +165,7 @@ def _check(part: BinaryIO, spec: ModelSpec) -> None:
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
-    """Follows no redirect that leaves https, except from loopback to loopback, for tests."""
+    """Follow no redirect that leaves https, except from loopback to loopback, for tests."""
 
     def redirect_request(
         self,

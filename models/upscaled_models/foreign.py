@@ -1,4 +1,4 @@
-"""Names what a file is that holds no network known here, so that a refusal can say so.
+"""Name the format or network of a file that cannot run here, so that the refusal can say so.
 
 Formats are recognised by their first bytes or their parts, networks by names of weights that no
 other network of the field has. Sources: each format's specification, and the published code of each
@@ -32,7 +32,7 @@ _OPENVINO = re.compile(rb"\s*(<\?xml[^>]*>\s*)?<net\s[^>]*\bversion=")
 
 _ONNX_MAX_IR_VERSION = 64
 _ONNX_FIRST_FIELDS = frozenset({0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42})
-"""Wire tags of ModelProto's other fields (onnx.proto): its producer, version, graph, operators."""
+"""Tags of ModelProto's other fields (onnx.proto): its producer, version, graph, operators."""
 
 _NETWORKS: tuple[tuple[str, str], ...] = (
     ("layers.0.residual_group.overlap_attn.qkv.weight", "a HAT network"),
@@ -53,16 +53,17 @@ _NETWORKS: tuple[tuple[str, str], ...] = (
     ("RRDB_trunk.0.RDB1.conv1.weight", "an ESRGAN network that is not the plain one of scale 4"),
     ("unet1.conv1.conv.0.weight", "a Real-CUGAN network"),
 )
-"""A weight's name for each network. The first match wins: HAT has SwinIR's too, RGT DAT's."""
+"""One weight's name for each network. The first match wins: HAT has SwinIR's too, RGT DAT's."""
 
 _WRAPPERS = ("", "module.", "generator.")
-"""What training puts before every name."""
+"""Prefixes that training code puts before every name."""
 
 
 def refusal_of_format(data: bytes) -> str | None:
-    """What these bytes are, where they are a model file of a kind that is not read here.
+    """Return what these bytes are, where they are a model file of a format that is not read here.
 
-    ->  a sentence without its file's name: "this is an ONNX model, which does not run here: ...".
+    Returns:
+        A sentence such as "this is an ONNX model, which does not run here: ...", or None.
     """
     kind = _name_format(data)
     if kind is None:
@@ -72,9 +73,11 @@ def refusal_of_format(data: bytes) -> str | None:
 
 
 def refusal_of_network(keys: Collection[str]) -> str | None:
-    """Which network has weights of these names, where it is one of the field's that runs not here.
+    """Return which network has weights of these names, where it is a known one that cannot run
+    here.
 
-    ->  a sentence without its file's name: "this is a SwinIR network, which does not run ...".
+    Returns:
+        A sentence such as "this is a SwinIR network, which does not run here: ...", or None.
     """
     for weight, network in _NETWORKS:
         if any(f"{wrapper}{weight}" in keys for wrapper in _WRAPPERS):
@@ -94,8 +97,9 @@ def _name_format(data: bytes) -> str | None:
 
 
 def _is_onnx(head: bytes) -> bool:
-    """A protobuf whose first field is 1, a small whole number (the IR version), then one of
-    ModelProto's others.
+    """Return whether this is a protobuf whose first field is the IR version, a small whole number.
+
+    The second must be one of ModelProto's others.
     """
     return (
         len(head) > 2
@@ -106,7 +110,7 @@ def _is_onnx(head: bytes) -> bool:
 
 
 def _is_torchscript(data: bytes) -> bool:
-    """A zip with code in it, beside what a weights file has."""
+    """Return whether this is a zip that holds code, which a weights file does not."""
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             return any(re.match(r"[^/]+/(code/|constants\.pkl$)", n) for n in archive.namelist())

@@ -1,8 +1,8 @@
-"""Official models out of a package of the Python package index, where that is installed.
+"""Official models from a package of the Python package index, where that is installed.
 
-The package holds ncnn pairs, and code that is never imported: its files are found by the package's
-metadata, checked by their SHA-256, and each pair is kept as one safetensors file, whose SHA-256 the
-registry pins too. Loads no torch.
+The package holds ncnn pairs, and code that is never imported: its files are located by the
+package's metadata and checked by their SHA-256. Each pair becomes one safetensors file, whose
+SHA-256 is pinned too. Loads no torch.
 """
 
 import hashlib
@@ -28,7 +28,7 @@ Finder = Callable[[str], Path | None]
 
 
 def find_packaged_file(name: str) -> Path | None:
-    """A file of the weights' package by its path inside it, or None if that is not installed."""
+    """Return a file of the weights' package by its path inside it; None if it is not installed."""
     try:
         distribution = importlib.metadata.distribution(WEIGHTS_PACKAGE)
     except importlib.metadata.PackageNotFoundError:
@@ -37,15 +37,15 @@ def find_packaged_file(name: str) -> Path | None:
 
 
 def is_packaged_here(spec: ModelSpec, find: Finder = find_packaged_file) -> bool:
-    """Whether the package that has this official model's weights in 16 bits is installed."""
+    """Return whether the package with this official model's weights in 16 bits is installed."""
     pair = spec.pair or (spec.packaged.pair if spec.packaged else None)
     return pair is not None and find(pair.param) is not None
 
 
 def missing_packaged(store: ModelStore, find: Finder = find_packaged_file) -> list[ModelSpec]:
-    """The models that the installed package holds and of which no file is here, in 16 bits each.
+    """Return the 16-bit models in the installed package of which no file is here yet.
 
-    A model of which the release's own file is here counts as here. Nothing is read or checked yet.
+    The release's own file counts too. Nothing is read or checked.
     """
     packaged = (spec.packaged for spec in OFFICIAL if store.path(spec) is None)
     return [
@@ -63,16 +63,16 @@ def obtain(
     full_precision: bool = False,
     find: Finder = find_packaged_file,
 ) -> Path:
-    """The file of a model: what is here already, out of the package, or downloaded.
+    """Return the file of a model: the one here already, from the package, or downloaded.
 
     Args:
-        progress: as for `upscaled_models.fetch.fetch`; the package needs none.
-        full_precision: download the release's own file, in 32 bits, whatever else is here.
-        find: finds a file of the package.
+        progress: as for `fetch.fetch`; the package reports none.
+        full_precision: download the release's own file in 32 bits, even if another is here.
+        find: locates a file of the package.
 
     Raises:
         UnknownModel: there is no model of that name.
-        FetchError: neither way leads to the file; the text says how each failed and what to do.
+        FetchError: neither package nor download has the file; the text says why and what to do.
     """
     spec = store.find(name)
     original = find_official(name) or spec
@@ -86,7 +86,7 @@ def obtain(
     why_not = ""
     if is_packaged_here(packaged, find):
         try:
-            return place_packaged(packaged, store, find)
+            return install_packaged(packaged, store, find)
         except (WeightsError, OSError) as error:
             why_not = f"{WEIGHTS_PACKAGE} is installed, but cannot be used: {error}\n"
     try:
@@ -95,11 +95,11 @@ def obtain(
         raise FetchError(f"{why_not}{error}\n{_how_to_install()}") from error
 
 
-def place_packaged(spec: ModelSpec, store: ModelStore, find: Finder = find_packaged_file) -> Path:
-    """Make the file of a model in 16 bits from the package's pair, and put it where it belongs.
+def install_packaged(spec: ModelSpec, store: ModelStore, find: Finder = find_packaged_file) -> Path:
+    """Make a 16-bit model's file from the package's pair, and install it.
 
     Raises:
-        WeightsError: the package or a file of it is missing, or is not the known one.
+        WeightsError: the package or one of its files is missing, or is not the known one.
         OSError: the file cannot be written.
     """
     if spec.pair is None:
@@ -133,9 +133,9 @@ def _read_checked(name: str, sha256: str, find: Finder) -> tuple[Path, bytes]:
         data = path.read_bytes()
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
-    found = hashlib.sha256(data).hexdigest()
-    if found != sha256:
-        raise WeightsError(f"{path}: SHA-256 is {found}, must be {sha256}")
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
+        raise WeightsError(f"{path}: SHA-256 is {actual}, must be {sha256}")
     return path, data
 
 

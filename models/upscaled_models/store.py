@@ -1,10 +1,10 @@
-"""Where models lie: shipped in the package, fetched or carried into a folder, or a user's own.
+"""The models on this machine: shipped in the package, fetched or copied here, or a user's own.
 
     models_dir/RealESRGAN_x4plus.pth      an official file, under its official name
     models_dir/own/NAME.safetensors       a user's own (ncnn pairs too), and beside it
-    models_dir/own/NAME.json              what it is: family, shape, size, SHA-256
+    models_dir/own/NAME.json              its record: family, shape, size, SHA-256
 
-Loads neither torch nor numpy, except `ModelStore.add` for what it takes in.
+Loads neither torch nor numpy, except in `ModelStore.add`.
 """
 
 import difflib
@@ -39,13 +39,12 @@ MAX_NAME_CHARACTERS = 64
 NAME_PATTERN = rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME_CHARACTERS - 1}}}"
 _SAFE_NAME = re.compile(NAME_PATTERN)
 _RESERVED_NAMES = frozenset({"auto"})
-_QUANTISED = (
-    ".int8"  # upscaled_models.quantise.record: a model's record in 8 bits is `NAME.int8.json`
-)
+_QUANTISED = ".int8"
+"""A model's record in 8 bits is `NAME.int8.json` (`upscaled_models.quantise.files`)."""
 
 
 class _OwnModel(BaseModel):
-    """The record of a user's own model, as it lies in `own/NAME.json`."""
+    """The record of a user's own model, the content of `own/NAME.json`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -57,25 +56,26 @@ class _OwnModel(BaseModel):
 
 
 class ModelStore:
-    """The models of one folder, beside the shipped ones."""
+    """The models of one folder, and the shipped ones."""
 
     def __init__(self, models_dir: Path, default_dir: Path = DEFAULT_DIR) -> None:
         self.models_dir = models_dir
         self.default_dir = default_dir
 
     def names(self) -> tuple[str, ...]:
-        """Every model's name: shipped, official, then the user's own in alphabetical order."""
+        """Return every model's name: shipped, official, then the user's own in alphabetical
+        order."""
         shipped = (spec.name for spec in (*read_default_models(self.default_dir), *OFFICIAL))
         own = sorted(record.stem for record in self._own_dir.glob("*.json"))
         return (*shipped, *(name for name in own if not name.endswith(_QUANTISED)))
 
     def find(self, name: str) -> ModelSpec:
-        """The model of that name, whether or not its file is here.
+        """Return the model of that name, whether or not its file is here.
 
-        An official model of which only the file in 16 bits is here is that one.
+        Where only the 16-bit file of an official model is here, that variant is returned.
 
         Raises:
-            UnknownModel: there is none; the text lists near names.
+            UnknownModel: there is no such model; the text lists near names.
             ModelError: the record of a user's own model, or the shipped manifest, is damaged.
         """
         official = find_official(name)
@@ -90,14 +90,14 @@ class ModelStore:
         raise UnknownModel(f"there is no model {name!r}; there is: {', '.join(near)}")
 
     def _present_variant(self, spec: ModelSpec) -> ModelSpec:
-        """The model in 16 bits where its file is here and that of the release is not."""
+        """Return the 16-bit variant where its file is here and the release's is not."""
         packaged = spec.packaged
         if packaged is None or self.target(spec).is_file() or not self.target(packaged).is_file():
             return spec
         return packaged
 
     def target(self, spec: ModelSpec) -> Path:
-        """Where the file of `spec` belongs, present or not."""
+        """Return where the file of `spec` belongs, present or not."""
         folder = {
             "default": self.default_dir,
             "official": self.models_dir,
@@ -106,12 +106,12 @@ class ModelStore:
         return folder / spec.file_name
 
     def path(self, spec: ModelSpec) -> Path | None:
-        """The file of `spec`, or None if it is not here. Its hash is checked when it is loaded."""
+        """Return the file of `spec`, or None if it is not here; loading checks its hash."""
         target = self.target(spec)
         return target if target.is_file() else None
 
     def add(self, name: str, *files: Path) -> ModelSpec:
-        """Take in a model: an official one carried in by hand, or a user's own under a new name.
+        """Add a model: an official one copied here by hand, or a user's own under a new name.
 
         A user's own model is recognised by its weights, all of which must fit.
 
@@ -120,9 +120,9 @@ class ModelStore:
                 kept as one safetensors file of the same values.
 
         Raises:
-            ModelRefused: the name is unsafe or taken, the files are not the official ones, belong
-                to no one model, or cannot be copied.
-            WeightsError: a file is damaged or no known network's.
+            ModelRefused: the name is unsafe or in use, the files are not the official ones, do not
+                belong together, or cannot be copied.
+            WeightsError: a file is damaged or of no known network.
         """
         from upscaled_models.ncnn.pair import PARAM_SUFFIX, sort_pair
 
@@ -132,25 +132,25 @@ class ModelStore:
         shown_as = files[0]
         try:
             if len(files) > 1 or shown_as.suffix.lower() == PARAM_SUFFIX:
-                return self._place_pair(name, official, *sort_pair(files))
-            place = copier(shown_as)
+                return self._install_pair(name, official, *sort_pair(files))
+            copy = copier(shown_as)
             if official:
-                return self._place_official(official, shown_as, place)
-            return self._place_own(name, shown_as, place)
+                return self._install_official(official, shown_as, copy)
+            return self._install_own(name, shown_as, copy)
         except OSError as error:
             raise ModelRefused(
                 f"{shown_as}: cannot be copied into {self.models_dir}: {error}"
             ) from error
 
     def remove(self, name: str) -> list[Path]:
-        """Delete the files of a fetched model or of a user's own, and say which they were.
+        """Delete the files of a fetched model or of a user's own, and return their paths.
 
-        A user's own model goes even where its record is damaged. A service that runs keeps the
-        model it has loaded.
+        A user's own model is deleted even where its record is damaged. A running service keeps the
+        model that it has loaded.
 
         Raises:
             UnknownModel: there is no model of that name.
-            ModelRefused: it is shipped inside the package, or none of its files is here, or one
+            ModelRefused: the model is shipped inside the package, none of its files is here, or one
                 cannot be deleted.
         """
         removed: list[Path] = []
@@ -166,7 +166,7 @@ class ModelStore:
         return removed
 
     def verify(self) -> list[tuple[str, FileState]]:
-        """The state of every model's file, by size and SHA-256, in the order of `names`."""
+        """Return the state of every model's file, by size and SHA-256, in the order of `names`."""
         return [(name, self._verify_one(name)) for name in self.names()]
 
     @property
@@ -177,8 +177,11 @@ class ModelStore:
         return self._own_dir / f"{name}.json"
 
     def _files_of(self, name: str) -> Iterator[Path]:
-        """Where the files of a model belong that is not shipped, the record of a user's first:
-        without it, the model is gone.
+        """Yield where the files of a model belong; a user's record first: without it, it is gone.
+
+        Raises:
+            ModelRefused: the model is shipped inside the package.
+            UnknownModel: there is no model of that name.
         """
         official = find_official(name)
         if official is not None:
@@ -191,7 +194,7 @@ class ModelStore:
         if any(spec.name == name for spec in read_default_models(self.default_dir)):
             raise ModelRefused(f"{name} is shipped with upscaled and cannot be removed")
         if name not in self.names():
-            self.find(name)  # refuses it, with near names
+            self.find(name)  # raises UnknownModel with near names
         yield self._record_path(name)
         for suffix in (".safetensors", ".pth"):
             yield self._own_dir / f"{name}{suffix}"
@@ -232,7 +235,7 @@ class ModelStore:
         if name.lower() in shipped | _RESERVED_NAMES or name.lower().endswith(_QUANTISED):
             raise ModelRefused(f"{name!r} is taken: choose another name for a file of your own")
 
-    def _place_pair(
+    def _install_pair(
         self, name: str, official: ModelSpec | None, param: Path, weights: Path
     ) -> ModelSpec:
         from upscaled_models.ncnn.pair import read_pair_files, to_safetensors
@@ -243,12 +246,12 @@ class ModelStore:
             path.write_bytes(to_safetensors(tensors))
 
         if official is None:
-            return self._place_own(name, param, write, network=(family, shape))
+            return self._install_own(name, param, write, network=(family, shape))
         if official.packaged is None:
             raise ModelRefused(f"{param}: {name} is not known as an ncnn pair")
-        return self._place_official(official.packaged, param, write)
+        return self._install_official(official.packaged, param, write)
 
-    def _place_official(self, spec: ModelSpec, shown_as: Path, write: Writer) -> ModelSpec:
+    def _install_official(self, spec: ModelSpec, shown_as: Path, write: Writer) -> ModelSpec:
         target = self.target(spec)
         with incoming_file(target, write) as incoming:
             state = check_file(incoming, spec)
@@ -262,7 +265,7 @@ class ModelStore:
             os.replace(incoming, target)
         return spec
 
-    def _place_own(
+    def _install_own(
         self,
         name: str,
         shown_as: Path,
@@ -270,7 +273,7 @@ class ModelStore:
         *,
         network: tuple[Family, Shape] | None = None,
     ) -> ModelSpec:
-        """network: family and shape where they are known already, as those of a pair are."""
+        """Install a user's own file; a pair's `network` is known already."""
         from upscaled_models.weights import check_fit, recognise_file
 
         is_safetensors = network is not None or shown_as.suffix == ".safetensors"
@@ -295,7 +298,7 @@ class ModelStore:
         return _describe_own(name, record)
 
     def _refuse_other_file(self, name: str, record: _OwnModel) -> None:
-        """The same file may be added again, which repairs a damaged copy of it."""
+        """Refuse another file under a name in use; the same file may repair a damaged copy."""
         record_path = self._record_path(name)
         if record_path.is_file() and self._read_own(name).sha256 != record.sha256:
             raise ModelRefused(
@@ -304,10 +307,10 @@ class ModelStore:
 
 
 def check_scale(spec: ModelSpec) -> None:
-    """Refuse a model with which x2 and x4 cannot both be made.
+    """Refuse a model with which x2 and x4 cannot both be made (`registry.makes_every_scale`).
 
     Raises:
-        ModelRefused: see `makes_every_scale`.
+        ModelRefused: the model is such a one.
     """
     if not makes_every_scale(spec.native_scale):
         raise ModelRefused(

@@ -1,6 +1,6 @@
-"""From a weights file to a network that is ready to run. Loading executes nothing from the file.
+"""Load a weights file into a network. Loading executes nothing from the file.
 
-A file is read once; its hash is taken of the very bytes that are then loaded.
+A file is read once: the bytes that are loaded are those whose hash was checked.
 """
 
 import hashlib
@@ -49,22 +49,21 @@ NETWORKS: Final[Mapping[Family, type[nn.Module]]] = {
 }
 
 MAX_WEIGHTS_BYTES: Final = 1 << 30
-"""No network here comes near 1 GiB; a larger file is a mistake, refused before it is read."""
+"""Largest file that is read: no known network comes near 1 GiB."""
 
 
 def load_network(
     spec: ModelSpec, path: Path, *, denoise: float = 1.0, wdn_path: Path | None = None
 ) -> nn.Module:
-    """The network of `spec` with the weights at `path`, in eval mode, float32, on the CPU.
+    """Load the network of `spec` with the weights at `path`: eval mode, float32, on the CPU.
 
     Args:
-        denoise: for a model with a `wdn` partner only: 1 takes the model as it is, 0 its partner,
-            between them the weights are mixed.
+        denoise: 1 takes the model as it is, 0 its `wdn` partner; values between mix the weights.
         wdn_path: the partner's file, needed for any `denoise` below 1.
 
     Raises:
         WeightsError: a file is not the one `spec` names, is damaged, or holds other keys, shapes
-            or kinds of values than the network; or `denoise` is asked of a model without partner.
+            or kinds of values than the network; or the model has no partner to mix with.
     """
     state = _read_checked(spec, path)
     if denoise != 1.0:
@@ -75,17 +74,17 @@ def load_network(
 
 
 def build_network(family: Family, shape: Shape) -> nn.Module:
-    """The network of that family and shape, with fresh weights."""
+    """Return a network of that family and shape, with fresh weights."""
     return NETWORKS[family](**shape)
 
 
 def state_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
-    """A network's weights, biases and slopes as float32 arrays by name."""
+    """Return a network's weights, biases and slopes as float32 arrays by name."""
     return {key: value.float().numpy() for key, value in network.state_dict().items()}
 
 
 def recognise_file(path: Path, *, shown_as: Path | None = None) -> tuple[Family, Shape]:
-    """The family and shape of the network that the weights at `path` fill exactly.
+    """Return the family and shape of the network that the weights at `path` fill exactly.
 
     Args:
         shown_as: the path that error texts name, where `path` is a copy of it.
@@ -104,23 +103,23 @@ def recognise_file(path: Path, *, shown_as: Path | None = None) -> tuple[Family,
 
 
 def check_fit(path: Path, family: Family, shape: Shape, *, shown_as: Path) -> None:
-    """Hold the weights at `path` against a network of that family and shape, to be sure they fit.
+    """Check that the weights at `path` fit a network of that family and shape.
 
     Raises:
-        WeightsError: they do not; the text names `shown_as` and the key.
+        WeightsError: they do not fit; the text names `shown_as` and the key.
     """
     _check_fit(family, shape, read_state(read_bounded(path, MAX_WEIGHTS_BYTES), path), shown_as)
 
 
 def read_state(data: bytes, path: Path) -> State:
-    """The state dict in a weights file's bytes, as float32 on the CPU.
+    """Read the state dict in a weights file's bytes, as float32 on the CPU.
 
-    A `.safetensors` file holds tensors and nothing else. Any other is taken for a torch file, read
-    with `weights_only=True` and unwrapped from `params_ema` or `params`. Older ESRGAN files come
-    out under today's names, and SPAN's with the parts of each convolution summed up.
+    A `.safetensors` file holds tensors and nothing else. Any other is read as a torch file with
+    `weights_only=True` and unwrapped from `params_ema` or `params`. Weights of older ESRGAN files
+    get today's names, and the parts of SPAN's convolutions are summed up.
 
     Raises:
-        WeightsError: damaged, a pickle that asks to run something, not a dict of tensors, or of a
+        WeightsError: the file is damaged, a pickle with code to run, not a dict of tensors, or of a
             format or a network that does not run here; the text says which.
     """
     try:
@@ -151,10 +150,10 @@ def read_state(data: bytes, path: Path) -> State:
 
 def _read_checked(spec: ModelSpec, path: Path) -> State:
     data = read_bounded(path, MAX_WEIGHTS_BYTES)
-    found = hashlib.sha256(data).hexdigest()
-    if found != spec.sha256:
+    sha256 = hashlib.sha256(data).hexdigest()
+    if sha256 != spec.sha256:
         raise WeightsError(
-            f"{path}: not the file of {spec.name}: SHA-256 is {found} ({len(data)} bytes), "
+            f"{path}: not the file of {spec.name}: SHA-256 is {sha256} ({len(data)} bytes), "
             f"must be {spec.sha256} ({spec.size_bytes} bytes)"
         )
     return read_state(data, path)
@@ -170,10 +169,9 @@ def _parse_safetensors(data: bytes, path: Path) -> object:
 
 
 def _parse_torch(data: bytes, path: Path) -> object:
-    """Official files hold CUDA tensors, hence `map_location`.
+    """Parse a torch file; official ones hold CUDA tensors, hence `map_location`.
 
-    What torch says of a bad file is not passed on: it may be advice to load it unsafely, or mere
-    internals.
+    torch's own error text is not passed on: it may advise to load the file unsafely.
     """
     _refuse_compressed(data, path)
     try:
@@ -185,14 +183,15 @@ def _parse_torch(data: bytes, path: Path) -> object:
 
 
 def _refuse_compressed(data: bytes, path: Path) -> None:
-    """A torch file is a zip that stores its tensors as they are. torch would unpack a compressed
-    one too, to whatever size it claims.
+    """Refuse a zip with compressed tensors, which torch would unpack to whatever size they claim.
+
+    Torch files store their tensors uncompressed.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(data)) as archive:
             is_compressed = any(entry.compress_type for entry in archive.infolist())
     except zipfile.BadZipFile:
-        return  # the old format, or no torch file at all: torch will tell
+        return  # the old format, or no torch file at all: torch refuses it
     if is_compressed:
         raise WeightsError(f"{path}: holds compressed tensors, which no torch file does")
 
@@ -242,7 +241,7 @@ def mix_states(
 
 
 def _check_fit(family: Family, shape: Shape, state: State, path: Path) -> None:
-    """On a device without memory: what a small file claims to be may be of any size."""
+    """Compare on the meta device, without memory: a small file may claim any size."""
     with torch.device("meta"):
         network = build_network(family, shape)
     _compare(network.state_dict(), state, path)
@@ -254,7 +253,7 @@ def _fill(network: nn.Module, state: State, path: Path) -> None:
 
 
 def _compare(own: State, state: State, path: Path) -> None:
-    """Insist on the keys and shapes of `own`."""
+    """Refuse a state dict whose keys or shapes differ from those of `own`."""
     for problem, keys in (
         ("is missing", own.keys() - state.keys()),
         ("belongs to no part of the network", state.keys() - own.keys()),

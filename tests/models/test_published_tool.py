@@ -11,7 +11,7 @@ from torch import nn
 
 from tests.reference.standins import PublishedRealEsrgan
 from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE
-from upscaled_models.packaged import is_packaged_here, place_packaged
+from upscaled_models.packaged import install_packaged, is_packaged_here
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network, load_network
@@ -115,7 +115,7 @@ def test_real_weights_give_a_real_photo_within_one_level_of_the_published_tools(
 ) -> None:
     if not is_packaged_here(spec):
         pytest.skip(f"{WEIGHTS_PACKAGE} is not installed (the extra `realesrgan`)")
-    network = load_network(spec, place_packaged(spec, ModelStore(tmp_path)))
+    network = load_network(spec, install_packaged(spec, ModelStore(tmp_path)))
     weights = tmp_path / "same.pth"
     torch.save({"params_ema": network.state_dict()}, weights)
     bgr = cv2.imread(str(PHOTO))

@@ -52,7 +52,7 @@ class CompactFamily(NetworkFamily):
         return "body.0.weight" in names and "tail.weight" not in names
 
     def shape_of(self, sizes: Sizes) -> Shape:
-        """Read the shape; activations without weights are taken for LeakyReLU.
+        """Read the shape; activations without weights count as LeakyReLU.
 
         PReLU has one weight a channel. ReLU and LeakyReLU have none and look alike in a file.
         """

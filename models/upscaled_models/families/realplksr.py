@@ -37,7 +37,7 @@ from the whole by so many levels, largest and mean:
     group normalisation      77, 12         66, 10         48, 7          25, 4
 
 Trained weights look farther than random ones (RRDB's do), hence 48. Group normalisation takes means
-and variances of all that the network is given, so only a wider window helps; by how much a trained
+and variances of all that the network reads, so only a wider window helps; by how much a trained
 network's tiles differ was not measured. Upscalers that run these networks tile them all the same.
 """
 

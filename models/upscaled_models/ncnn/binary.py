@@ -28,25 +28,25 @@ class BadBinary(WeightsError):
 
 
 class WeightReader:
-    """Takes weights from the front of a `.bin` file's bytes; nothing is copied."""
+    """Reads weights from a `.bin` file's bytes, in order; nothing is copied."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
         self._at = 0
 
-    def take_tagged(self, count: int, owner: str) -> Weights:
-        """The next `count` weights, as float32 or float16 as their tag says.
+    def read_tagged(self, count: int, owner: str) -> Weights:
+        """Return the next `count` weights, in float32 or float16 by their tag.
 
         Raises:
             BadBinary: the file ends before, or the tag is another; the text names `owner`.
         """
         start = self._at
-        tag = int.from_bytes(self._take(TAG_BYTES, owner), "little")
+        tag = int.from_bytes(self._read(TAG_BYTES, owner), "little")
         if tag in FLOAT32_TAGS:
             return self._floats(count, owner)
         if tag == FLOAT16_TAG:
             padded_bytes = -(-2 * count // ALIGNMENT) * ALIGNMENT
-            data = self._take(padded_bytes, owner)
+            data = self._read(padded_bytes, owner)
             return _finite(np.frombuffer(data, "<f2", count), owner)
         if tag == INT8_TAG:
             raise BadBinary(
@@ -58,8 +58,8 @@ class WeightReader:
             "the file is damaged, or not this .param file's"
         )
 
-    def take_plain(self, count: int, owner: str) -> NDArray[np.float32]:
-        """The next `count` float32 values, without a tag.
+    def read_plain(self, count: int, owner: str) -> NDArray[np.float32]:
+        """Return the next `count` float32 values, which have no tag.
 
         Raises:
             BadBinary: the file ends before.
@@ -67,7 +67,7 @@ class WeightReader:
         return self._floats(count, owner)
 
     def end(self) -> None:
-        """Insist that all was taken.
+        """Refuse a file with bytes that no layer has read.
 
         Raises:
             BadBinary: bytes are left.
@@ -78,9 +78,9 @@ class WeightReader:
             )
 
     def _floats(self, count: int, owner: str) -> NDArray[np.float32]:
-        return _finite(np.frombuffer(self._take(4 * count, owner), "<f4", count), owner)
+        return _finite(np.frombuffer(self._read(4 * count, owner), "<f4", count), owner)
 
-    def _take(self, size_bytes: int, owner: str) -> memoryview:
+    def _read(self, size_bytes: int, owner: str) -> memoryview:
         start, self._at = self._at, self._at + size_bytes
         if self._at > len(self._data):
             raise BadBinary(

@@ -1,4 +1,4 @@
-"""Check the values at one place of a network's graph; errors name the layer and the network."""
+"""Check the values at one point of a network's graph; errors name the layer and the network."""
 
 import math
 from collections.abc import Mapping
@@ -52,8 +52,8 @@ class Expected:
 
     def slope(self, step: Activated, slope: float) -> None:
         if not isinstance(step.slope, float) or not math.isclose(step.slope, slope, rel_tol=1e-6):
-            found = step.slope if isinstance(step.slope, float) else "PReLU's own"
-            raise BadParam(f"{step.layer}: slope {found}, in {self.network} {slope}")
+            slope_found = step.slope if isinstance(step.slope, float) else "PReLU's own"
+            raise BadParam(f"{step.layer}: slope {slope_found}, in {self.network} {slope}")
 
     def named(
         self,

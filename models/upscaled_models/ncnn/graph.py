@@ -1,8 +1,8 @@
-"""What each layer of an ncnn pair computes, as values that refer to the values they are made of.
+"""Build the graph of an ncnn pair: values that refer to the values they are made of.
 
-Exporters write the same network in many ways. Here they become one: a fused activation is a value
-of its own, `Split` gives no new value, a product with a number is part of the sum it goes into, and
-what is joined in steps is joined at once.
+Exporters write the same network in many ways, which become one here: a fused activation is a value
+of its own, `Split` makes no new value, a product with a number is part of the sum it goes into, and
+values joined in steps are joined at once.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,14 +37,14 @@ _KERNELS_PX: Final = (1, 3)
 
 
 def build_graph(layers: Sequence[Layer], reader: WeightReader) -> Value:
-    """The network's result, from which all that leads to it can be reached.
+    """Return the network's result, which refers to all values that lead to it.
 
-    Every layer leads to it: one that does not, or a second result, is refused.
+    A layer that does not lead to it, or a second result, is refused.
 
     Raises:
-        BadParam: a layer or an option that no network here has, or a graph that does not hold
-            together; the text names the layer.
-        BadBinary: weights are missing, left over, or of a kind that is not read.
+        BadParam: a layer or an option is one that no known network has, or the graph is
+            inconsistent; the text names the layer.
+        BadBinary: weights are missing, left over, or in a format that is not read.
     """
     values: dict[str, Value] = {}
     used: set[int] = set()
@@ -106,8 +106,8 @@ def _make_convolved(options: Options, sources: list[Value], reader: WeightReader
             f"{layer}: {weight_count} weights (option 6), but {channels} times {inputs} channels "
             f"in {kernel_px}x{kernel_px} are {channels * inputs * kernel_px**2}"
         )
-    weight = reader.take_tagged(weight_count, str(layer))
-    bias = reader.take_plain(channels, str(layer))
+    weight = reader.read_tagged(weight_count, str(layer))
+    bias = reader.read_plain(channels, str(layer))
     shape = (channels, inputs, kernel_px, kernel_px)
     convolved = Convolved(layer, channels, sources[0], weight.reshape(shape), bias)
     slope = _fused_slope(options)
@@ -115,9 +115,9 @@ def _make_convolved(options: Options, sources: list[Value], reader: WeightReader
 
 
 def _demand_plain_convolution(options: Options) -> int:
-    """3x3 with one pixel of zeros on each side, or 1x1, stride 1, with biases; the kernel's side.
+    """Refuse all but 3x3 padded by one pixel of zeros and 1x1, stride 1, with biases.
 
-    Heights default to widths.
+    Heights default to widths. Returns the kernel's side.
     """
     kernel_px = options.number(1, 0)
     if not isinstance(kernel_px, int) or kernel_px not in _KERNELS_PX:
@@ -139,7 +139,7 @@ def _demand_plain_convolution(options: Options) -> int:
 
 
 def _fused_slope(options: Options) -> float | None:
-    """A convolution's own activation: none, ReLU (slope 0) or LeakyReLU."""
+    """Return the slope of a convolution's own activation: None, 0 for ReLU, or LeakyReLU's."""
     kind, numbers = options.number(9, 0), options.numbers(10)
     if kind == 2 and len(numbers) == 1:
         return float(numbers[0])
@@ -161,7 +161,7 @@ def _make_prelu(options: Options, sources: list[Value], reader: WeightReader) ->
     count = options.count(0)
     if count != source.channels:
         raise BadParam(f"{options.layer}: {count} slopes for {source.channels} channels")
-    slopes = reader.take_plain(count, str(options.layer))
+    slopes = reader.read_plain(count, str(options.layer))
     return Activated(options.layer, source.channels, source, slopes)
 
 
@@ -180,7 +180,7 @@ def _make_joined(options: Options, sources: list[Value], _reader: WeightReader) 
 
 
 def _make_constant(options: Options, _sources: list[Value], reader: WeightReader) -> Value:
-    """ncnn's `MemoryData` of one number for each channel: 1 wide, 1 high."""
+    """Read ncnn's `MemoryData` of one number for each channel: 1 wide, 1 high."""
     options.demand(0, 1, 0, "the width of the kept numbers")
     options.demand(1, 1, 0, "the height of the kept numbers")
     channels = options.count(2)
@@ -188,7 +188,7 @@ def _make_constant(options: Options, _sources: list[Value], reader: WeightReader
     options.demand(21, 1, 1, "the way that the numbers are kept (1: as float32)")
     if channels > MAX_CHANNELS:
         raise BadParam(f"{options.layer}: more than {MAX_CHANNELS} channels")
-    return Constant(options.layer, channels, reader.take_plain(channels, str(options.layer)))
+    return Constant(options.layer, channels, reader.read_plain(channels, str(options.layer)))
 
 
 def _make_curved(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
@@ -197,7 +197,7 @@ def _make_curved(options: Options, sources: list[Value], _reader: WeightReader) 
 
 
 def _make_binary(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
-    """ncnn's `BinaryOp`: sums, differences and products, of two values or of one and a number."""
+    """Read ncnn's `BinaryOp`: sums, differences and products of two values, or one and a number."""
     kind, has_scalar = options.number(0, 0), options.number(1, 0)
     scalar = float(options.number(2, 0.0))
     layer = options.layer
@@ -224,7 +224,7 @@ def _make_binary(options: Options, sources: list[Value], _reader: WeightReader) 
 
 
 def _product_of(layer: Layer, first: Value, second: Value) -> Value:
-    """Some exporters write swish so: a value times its sigmoid."""
+    """Return a product, or swish, which some exporters write as a value times its sigmoid."""
     if first.channels != second.channels:
         raise BadParam(f"{layer}: multiplies values of different numbers of channels")
     for one, other in ((first, second), (second, first)):
@@ -295,4 +295,4 @@ _MAKERS: Mapping[str, tuple[int, int, _Maker]] = {
     "PixelShuffle": (1, 1, _make_unfolded),
     "Reorg": (1, 1, _make_folded),
 }
-"""By ncnn's name of a layer: the fewest and the most inputs, and what makes its value."""
+"""Fewest and most inputs of each kind of layer, and the function that makes its value."""

@@ -23,28 +23,29 @@ from upscaled_models.ncnn.values import Convolved, Summed, Unfolded, Value
 PARAM_SUFFIX: Final = ".param"
 _PAIR_SUFFIXES: Final = (PARAM_SUFFIX, ".bin")
 MAX_BIN_BYTES: Final = 1 << 30
-"""As for every weights file: no network here comes near it."""
+"""Largest `.bin` file: no known network comes near it."""
 
 _DTYPE_NAMES: Final = {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32"}
 
 
 def sort_pair(files: Sequence[Path]) -> tuple[Path, Path]:
-    """The `.param` and the `.bin` file, in whichever order they were given.
+    """Return the `.param` and the `.bin` file, in this order.
 
     Raises:
-        WeightsError: there are others, or one is missing.
+        WeightsError: there are other files, or one is missing.
     """
-    found = tuple(sorted(files, key=lambda file: file.suffix.lower() != PARAM_SUFFIX))
-    if tuple(file.suffix.lower() for file in found) != _PAIR_SUFFIXES:
-        given = " and ".join(str(file) for file in files)
+    pair = tuple(sorted(files, key=lambda file: file.suffix.lower() != PARAM_SUFFIX))
+    if tuple(file.suffix.lower() for file in pair) != _PAIR_SUFFIXES:
+        listed = " and ".join(str(file) for file in files)
         raise WeightsError(
-            f"{given}: a model is one weights file, or two: the .param and the .bin of an ncnn pair"
+            f"{listed}: a model is one weights file, or two: the .param and the .bin of an ncnn "
+            "pair"
         )
-    return found[0], found[1]
+    return pair[0], pair[1]
 
 
 def read_pair_files(param: Path, weights: Path) -> tuple[Family, Shape, Tensors]:
-    """As `read_pair`, from the two files.
+    """Read a pair's two files as `read_pair` does.
 
     Raises:
         WeightsError: as `read_pair`, or a file cannot be read or is larger than any network's.
@@ -60,7 +61,7 @@ def read_pair_files(param: Path, weights: Path) -> tuple[Family, Shape, Tensors]
 def read_pair(
     param: bytes, weights: bytes, *, param_shown_as: Path, weights_shown_as: Path
 ) -> tuple[Family, Shape, Tensors]:
-    """The network in an ncnn pair: family, shape, and a state dict in the pair's own precision.
+    """Return the family, shape and state dict in an ncnn pair, in the pair's own precision.
 
     Time and memory grow with the files' sizes only; the tensors are views of `weights`.
 
@@ -108,10 +109,10 @@ def match_network(result: Value) -> tuple[Family, Shape, Tensors]:
 
 
 def to_safetensors(tensors: Tensors) -> bytes:
-    """A safetensors file of float16 and float32 tensors, the same bytes for the same tensors.
+    """Return a safetensors file of float16 and float32 tensors: equal bytes for equal tensors.
 
-    Written here because a hash of the result is pinned in the registry: the library promises no
-    order of tensors. The format: https://github.com/huggingface/safetensors#format.
+    The `safetensors` library promises no order of tensors, and the hash of this file is pinned. The
+    format: https://github.com/huggingface/safetensors#format.
     """
     header: dict[str, object] = {}
     parts: list[bytes] = []

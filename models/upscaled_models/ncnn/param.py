@@ -16,9 +16,9 @@ from upscaled_models.errors import WeightsError
 
 MAGIC = 7767517
 MAX_PARAM_BYTES = 4 << 20
-"""RRDB with 23 blocks takes 117 kB."""
+"""Largest `.param` file: RRDB with 23 blocks has 117 kB."""
 MAX_LAYERS = 20_000
-"""RRDB with 23 blocks takes 1,000."""
+"""Most layers: RRDB with 23 blocks has 1,000."""
 
 Number = int | float
 
@@ -36,7 +36,7 @@ class BadParam(WeightsError):
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One line: `options` holds a number, or an array's numbers, by the option's own number."""
+    """One layer: `options` holds a number, or an array's numbers, by the option's own number."""
 
     line: int
     kind: str
@@ -90,10 +90,10 @@ class Options:
 
 
 def parse_param(data: bytes) -> list[Layer]:
-    """The layers of a `.param` file, in its order, which is that of their weights.
+    """Return the layers of a `.param` file, in its order, which is that of their weights.
 
     Raises:
-        BadParam: not such a text, or a damaged one; the text says which line.
+        BadParam: the file is no such text, or damaged; the error names the line.
     """
     lines = _text_of(data).split("\n")
     if lines[0].strip() != str(MAGIC):
@@ -102,12 +102,12 @@ def parse_param(data: bytes) -> list[Layer]:
     if len(counts) != 2 or not all(_WHOLE.fullmatch(count) for count in counts):
         raise BadParam("line 2 must be two whole numbers, of layers and of blobs")
     layer_count, blob_count = map(int, counts)
-    found = [(number, line) for number, line in enumerate(lines[2:], start=3) if line.strip()]
-    if len(found) != layer_count:
-        raise BadParam(f"it holds {len(found)} layers, and says it has {layer_count}")
+    numbered = [(number, line) for number, line in enumerate(lines[2:], start=3) if line.strip()]
+    if len(numbered) != layer_count:
+        raise BadParam(f"it holds {len(numbered)} layers, and says it has {layer_count}")
     if layer_count > MAX_LAYERS:
         raise BadParam(f"{layer_count} layers are more than any network here has")
-    layers = [_parse_line(number, line.split()) for number, line in found]
+    layers = [_parse_line(number, line.split()) for number, line in numbered]
     blobs = sum(len(layer.outputs) for layer in layers)
     if blobs != blob_count:
         raise BadParam(f"it holds {blobs} blobs, and says it has {blob_count}")
@@ -115,7 +115,7 @@ def parse_param(data: bytes) -> list[Layer]:
 
 
 def shorten(word: str) -> str:
-    """A word of the file as error texts show it."""
+    """Return a word of the file as error texts show it."""
     return ascii(word if len(word) <= _MAX_SHOWN else word[:_MAX_SHOWN] + "...")[1:-1]
 
 

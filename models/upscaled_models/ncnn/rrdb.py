@@ -109,8 +109,8 @@ def _match_dense(end: Value) -> tuple[list[Convolved], Value]:
 
 def _expect_reads(convolution: Convolved, parts: tuple[Value, ...]) -> None:
     source = convolution.source
-    found = source.parts if isinstance(source, Joined) else (source,)
-    if len(found) != len(parts) or any(a is not b for a, b in zip(found, parts, strict=True)):
+    read = source.parts if isinstance(source, Joined) else (source,)
+    if len(read) != len(parts) or any(a is not b for a, b in zip(read, parts, strict=True)):
         raise BadParam(
             f"{convolution.layer}: reads other values than this convolution of an RRDB network"
         )

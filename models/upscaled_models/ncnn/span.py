@@ -91,7 +91,8 @@ def _swished_convolution(value: Value) -> tuple[Convolved, Value]:
 
 
 def _match_normalisation(value: Value) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """Return the mean `[3]` that is taken from the picture, and the gain `[1]` that follows."""
+    """Return the mean `[3]` that is subtracted from the picture, and the gain `[1]` that
+    follows."""
     gain, mean = 1.0, np.zeros(3, np.float32)
     if isinstance(value, Scaled):
         gain, value = value.factor, value.source

@@ -32,7 +32,7 @@ class PlainNet(nn.Module):
 
     @property
     def radius_px(self) -> int:
-        """How far, in input pixels, an output pixel looks: 1 per convolution, 1 for differences."""
+        """How far an output pixel looks, in input pixels: 1 per convolution, 1 for differences."""
         return self.layers + 3
 
     def forward(self, x: Tensor) -> Tensor:
@@ -61,11 +61,12 @@ class PlainNet(nn.Module):
 
 
 def differences(x: Tensor) -> Tensor:
-    """Horizontal and vertical steps to the next pixel, plain and limited: `[N, 12, h, w]`.
+    """Return the horizontal and vertical steps to the next pixel, plain and limited: `[N, 12, h,
+    w]`.
 
-    The limited view is `clamp(16 * step, -1, 1)`: it tells the network, which is otherwise blind
+    The limited view is `clamp(16 * step, -1, 1)`: it shows the network, which is otherwise blind
     to contrast (without biases it is homogeneous), how large a step is, and keeps small steps
-    alive where activations are quantised to 8 bits. The last row and column step to themselves.
+    visible where activations are quantised to 8 bits. The last row and column step to themselves.
     """
     padded = F.pad(x, (0, 1, 0, 1), mode="replicate")
     across = padded[..., :-1, 1:] - x

@@ -35,7 +35,7 @@ class LargeKernel(nn.Module):
         self.conv = nn.Conv2d(features, features, kernel_px, padding=kernel_px // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, h, w] -> same shape; overwritten where no gradient will ask for it."""
+        """[N, C, h, w] -> same shape; overwritten where no gradient needs it."""
         seen = self.conv.in_channels
         wide = self.conv(x[:, :seen])
         if torch.is_grad_enabled():
@@ -87,9 +87,9 @@ class Block(nn.Module):
 
 
 class DySample(nn.Module):
-    """Enlarges by sampling `[N, 3 * scale^2, h, w]` at places that it computes from it.
+    """Enlarges by sampling `[N, 3 * scale^2, h, w]` at points that it computes from it.
 
-    All of it keeps the input's own precision: a place in a wide window needs more than 8 bits.
+    All of it keeps the input's own precision: a coordinate in a wide window needs more than 8 bits.
     """
 
     init_pos: Tensor
@@ -98,9 +98,9 @@ class DySample(nn.Module):
         super().__init__()
         self.scale = scale
         self.groups = 4 if scale % 2 == 0 else 3
-        channels, places = 3 * scale**2, 2 * self.groups * scale**2
-        self.offset = nn.Conv2d(channels, places, kernel_size=1)
-        self.scope = nn.Conv2d(channels, places, kernel_size=1, bias=False)
+        channels, points = 3 * scale**2, 2 * self.groups * scale**2
+        self.offset = nn.Conv2d(channels, points, kernel_size=1)
+        self.scope = nn.Conv2d(channels, points, kernel_size=1, bias=False)
         self.end_conv = nn.Conv2d(channels, 3, kernel_size=1) if scale > 1 else None
         steps = (torch.arange(scale) - (scale - 1) / 2) / scale
         down, across = torch.meshgrid(steps, steps, indexing="ij")
@@ -116,16 +116,16 @@ class DySample(nn.Module):
         columns = torch.arange(width, dtype=x.dtype, device=x.device).view(1, 1, 1, width) + 0.5
         across = 2 * (columns + offset[:, 0]) / width - 1
         down = 2 * (rows + offset[:, 1]) / height - 1
-        places = torch.stack([self._spread(each) for each in (across, down)], dim=-1)
+        points = torch.stack([self._spread(each) for each in (across, down)], dim=-1)
         parts = x.reshape(count * self.groups, -1, height, width)
         sampled = F.grid_sample(
-            parts, places, mode="bilinear", align_corners=False, padding_mode="border"
+            parts, points, mode="bilinear", align_corners=False, padding_mode="border"
         ).view(count, -1, height * self.scale, width * self.scale)
         return sampled if self.end_conv is None else _run_in(sampled, self.end_conv)
 
-    def _spread(self, places: Tensor) -> Tensor:
+    def _spread(self, points: Tensor) -> Tensor:
         """[N, groups * scale^2, h, w] -> [N * groups, h * scale, w * scale]."""
-        return F.pixel_shuffle(places, self.scale).flatten(0, 1)
+        return F.pixel_shuffle(points, self.scale).flatten(0, 1)
 
 
 class RealPLKSR(nn.Module):
@@ -137,8 +137,8 @@ class RealPLKSR(nn.Module):
         kernel_px: side of the large kernels, odd. wide_features: the channels they work on.
         norm: "group" or "layer". attention: "yes" or "no". upsampler: "pixelshuffle" or "dysample".
 
-    Group normalisation takes its mean and variance from the whole picture that the network is
-    given: a part of a picture by itself comes out different, however large its margin.
+    Group normalisation takes its mean and variance from the whole picture that the network
+    reads: the same part in a smaller window has another result, however large its margin.
     """
 
     def __init__(
@@ -177,7 +177,7 @@ class RealPLKSR(nn.Module):
 
 
 def _run_in(x: Tensor, layer: nn.Conv2d) -> Tensor:
-    """A 1x1 convolution in the dtype of `x`, whatever that of its weights."""
+    """Run a 1x1 convolution in the dtype of `x` instead of that of its weights."""
     bias = None if layer.bias is None else layer.bias.to(x.dtype)
     return F.conv2d(x, layer.weight.to(x.dtype), bias)
 

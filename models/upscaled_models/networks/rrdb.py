@@ -1,6 +1,6 @@
 """RRDBNet: the large network of ESRGAN and Real-ESRGAN (Wang et al., arXiv:1809.00219, 2107.10833).
 
-Attribute names are those of the published weight files, which is all that a state dict asks for:
+Attribute names are those of the published weight files:
 `conv_first, body.N.rdbM.convK, conv_body, conv_up1, conv_up2, conv_hr, conv_last`.
 """
 
@@ -169,7 +169,7 @@ class RRDBNet(nn.Module):
         return self._enlarge_in_strips(features, x.dtype)
 
     def _enlarge(self, features: Tensor) -> Tensor:
-        """The tail: features `[N, num_feat, h, w]` -> `[N, num_out_ch, 4h, 4w]`."""
+        """Run the tail: features `[N, num_feat, h, w]` -> `[N, num_out_ch, 4h, 4w]`."""
         for conv in (self.conv_up1, self.conv_up2):
             doubled = F.interpolate(features, scale_factor=2, mode="nearest")
             features = F.leaky_relu(conv(doubled), LEAK, inplace=True)
@@ -177,8 +177,10 @@ class RRDBNet(nn.Module):
         return out
 
     def _enlarge_in_strips(self, features: Tensor, dtype: torch.dtype) -> Tensor:
-        """The same for a few rows at a time: its layers hold 16 times the trunk's pixels, which at
-        512x512 would take 2 GB of a computer's memory. A GPU has it, and no time for small parts.
+        """Run the tail on a few rows at a time.
+
+        Its layers hold 16 times the trunk's pixels, which at 512x512 would take 2 GB of a
+        computer's memory. A GPU has that memory, and small parts would slow it down.
         """
         count, _, height, width = features.shape
         rows, strips = plan_strips(height, width)
@@ -194,7 +196,7 @@ class RRDBNet(nn.Module):
         return result
 
     def _make_buffer(self, shallow: Tensor) -> Tensor:
-        """One for all blocks: they run one after the other, and new memory is slow memory."""
+        """Allocate one buffer for all blocks, which run in sequence: fresh memory is slow."""
         count, channels, height, width = shallow.shape
         is_last = shallow.is_contiguous(memory_format=torch.channels_last)
         return torch.empty(

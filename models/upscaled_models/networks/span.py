@@ -19,9 +19,9 @@ State = dict[str, Tensor]
 
 TRAINING_MEAN: Final = (0.4488, 0.4371, 0.4040)
 TRAINING_RANGE: Final = 255.0
-"""What the published code takes from the picture, and multiplies it by (DIV2K's mean colour).
+"""The published code subtracts the mean (DIV2K's mean colour) and multiplies by the range.
 
-A file does not hold them. It only says, by an entry `no_norm`, that neither is done.
+A file does not hold them; an entry `no_norm` in it says that the network has neither.
 """
 
 _PART: Final = re.compile(r"(.+)\.(sk|eval_conv|conv\.[012])\.(weight|bias)")
@@ -83,10 +83,10 @@ class SPAN(nn.Module):
 
 
 def fold_state(state: Mapping[str, Tensor]) -> State:
-    """The state dict of a SPAN file as `SPAN` takes it: each convolution's parts in one.
+    """Fold the state dict of a SPAN file: sum up each convolution's parts.
 
-    Sums are made in float64. Files that hold convolutions whole already (`eval_conv` alone) and
-    state dicts that are folded come out unharmed; so does that of any other network.
+    Sums are computed in float64. Whole convolutions (`eval_conv` alone), folded state dicts and
+    those of any other network are returned unchanged.
 
     Raises:
         ValueError: parts of a convolution are missing or do not fit together; the text names it.
@@ -96,8 +96,8 @@ def fold_state(state: Mapping[str, Tensor]) -> State:
     parts: dict[str, State] = {}
     folded: State = {}
     for key, value in state.items():
-        if found := _PART.fullmatch(key):
-            parts.setdefault(found[1], {})[f"{found[2]}.{found[3]}"] = value
+        if match := _PART.fullmatch(key):
+            parts.setdefault(match[1], {})[f"{match[2]}.{match[3]}"] = value
         elif key != "no_norm":
             folded[key] = value
     if parts and "mean" not in folded and "gain" not in folded:
@@ -110,12 +110,13 @@ def fold_state(state: Mapping[str, Tensor]) -> State:
 
 
 def is_span(keys: Mapping[str, Tensor]) -> bool:
-    """Whether a state dict of these keys is a SPAN network's, folded or not."""
+    """Return whether a state dict of these keys is a SPAN network's, folded or not."""
     return "conv_cat.weight" in keys and any(key.startswith("block_1.c1_r.") for key in keys)
 
 
 def _fold(name: str, parts: State) -> tuple[Tensor, Tensor]:
-    """The weight `[out, in, 3, 3]` and the bias `[out]` of the one convolution that these are."""
+    """Return the weight `[out, in, 3, 3]` and the bias `[out]` of the convolution of these
+    parts."""
     whole = ("eval_conv.weight", "eval_conv.bias")
     if parts.keys() == set(whole):
         return parts[whole[0]], parts[whole[1]]

@@ -1,7 +1,7 @@
 """Find data files of installed packages without importing the packages.
 
 The reference parameters of NIQE and the weights of the feature network are in packages whose code
-is not needed, or cannot even be imported beside a current torchvision. Files are found by the
+is not needed, or cannot even be imported beside a current torchvision. Files are located by the
 packages' metadata and checked by their SHA-256 before they are read.
 """
 

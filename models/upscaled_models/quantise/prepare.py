@@ -35,7 +35,7 @@ Say = Callable[[str], None]
 
 SEED: Final = 1
 CALIBRATED_RRDB: Final = 12
-"""Pictures that ranges of an untuned network are taken from: each takes a large network seconds."""
+"""Pictures from which an untuned network's ranges are measured: each takes it seconds."""
 CALIBRATED_RRDB_PX: Final = 64
 PRECISIONS: Final = ("auto", "fast")
 

@@ -1,6 +1,6 @@
-"""How near 8-bit layers come to float32 of their own network, computed by OpenVINO as they will be.
+"""Compare 8-bit layers with float32 of their own network, computed by OpenVINO as in production.
 
-The largest differences count as much as the mean: a white that is grey is no small error.
+The largest differences count as much as the mean: a white that turns grey is no small error.
 """
 
 from collections.abc import Callable, Iterable
@@ -34,12 +34,12 @@ def prove(
     pictures: Iterable[Pixels],
     truth: TruthProof | None = None,
 ) -> QuantisedProof:
-    """Compare on `pictures` (uint8 `[h, w, 3]`) that were not calibrated with, and on flat ones.
+    """Compare on `pictures` (uint8 `[h, w, 3]`) unused by calibration, and on flat colours.
 
     Args:
-        layers: what `upscale` runs.
+        layers: the layers that `upscale` runs.
         upscale, expect: the network in 8 bits and in float32, whole pictures.
-        truth: what was found of a network that invents texture.
+        truth: the comparison with the truth, for a network that invents texture.
     """
     errors = [upscale(picture).astype(int) - expect(picture) for picture in pictures]
     square = float(np.mean([np.square(error).mean() for error in errors]))
@@ -58,7 +58,7 @@ def prove(
 
 
 def quantised_upscaler(family: Family, shape: Shape, layers: Layers) -> Upscaler:
-    """Whole pictures, untiled, uint8 `[h, w, 3]` to uint8 at the network's own scale."""
+    """Return a function for whole pictures, uint8 `[h, w, 3]` to uint8 at the native scale."""
     threads = torch.get_num_threads()
     if family == "rrdb":
         graphs = [(build_trunk(shape, layers), "f32")]
@@ -77,7 +77,7 @@ def quantised_upscaler(family: Family, shape: Shape, layers: Layers) -> Upscaler
 
 
 def float_upscaler(network: nn.Module) -> Upscaler:
-    """Whole pictures in float32, each computed once: forms in 8 bits are compared with the same."""
+    """Return a function for whole pictures in float32, which computes each picture once."""
     known: dict[tuple[tuple[int, ...], bytes], Pixels] = {}
 
     @torch.inference_mode()
@@ -94,7 +94,7 @@ def float_upscaler(network: nn.Module) -> Upscaler:
 
 
 def _compare_flats(upscale: Upscaler, expect: Upscaler) -> tuple[int, bool]:
-    """The largest difference, and whether what float32 keeps exactly is kept."""
+    """Return the largest difference, and whether colours that float32 keeps exactly are kept."""
     greys = tuple((level, level, level) for level in range(LEVELS + 1))
     largest, are_kept = 0, True
     for flat in flat_pictures((*greys, *FLAT_COLOURS), FLAT_SIDE_PX):

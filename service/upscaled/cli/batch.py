@@ -84,9 +84,9 @@ def run_order(
     from upscaled.batch.in_flight import Stop
     from upscaled.batch.outcome import BatchAborted
     from upscaled.batch.run import run_batch
-    from upscaled.cli.packaged_models import place_packaged_models
+    from upscaled.cli.packaged_models import install_packaged_models
 
-    place_packaged_models(settings)
+    install_packaged_models(settings)
     if order.output_dir:
         require_writable(order.output_dir)
     with _open_journal(order.output_dir, settings) as journal:

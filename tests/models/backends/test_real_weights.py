@@ -23,7 +23,7 @@ from upscaled_models.backends.device import Device
 from upscaled_models.backends.openvino.engine import OpenVinoEngine
 from upscaled_models.backends.openvino.runtime import has_fast_bfloat16
 from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE
-from upscaled_models.packaged import is_packaged_here, place_packaged
+from upscaled_models.packaged import install_packaged, is_packaged_here
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network
@@ -45,7 +45,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
         assert packaged is not None
         if not is_packaged_here(packaged):
             pytest.skip(f"{WEIGHTS_PACKAGE} is not installed (the extra `realesrgan`)")
-        place_packaged(packaged, store)
+        install_packaged(packaged, store)
     return folder
 
 

@@ -13,7 +13,7 @@ from upscaled_models.backends.openvino.layers import Floats
 from upscaled_models.errors import WeightsError
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.official import find_official
-from upscaled_models.packaged import is_packaged_here, place_packaged
+from upscaled_models.packaged import install_packaged, is_packaged_here
 from upscaled_models.quantise.files import digest_layers, record_path, serialise_layers
 from upscaled_models.quantise.prepared import (
     RECIPES_DIR,
@@ -132,7 +132,7 @@ def test_a_shipped_recipe_makes_what_was_proven_of_the_real_weights(
     assert packaged is not None
     if not is_packaged_here(packaged):
         pytest.skip("the weights' package is not installed")
-    weights = place_packaged(packaged, ModelStore(tmp_path))
+    weights = install_packaged(packaged, ModelStore(tmp_path))
     state = state_of(load_network(packaged, weights))
     started = time.process_time()
     for recipe in find_recipes(packaged):

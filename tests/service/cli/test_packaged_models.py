@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from tests.running import serve
-from upscaled.cli.packaged_models import place_packaged_models
+from upscaled.cli.packaged_models import install_packaged_models
 from upscaled.config import load_settings
 from upscaled_models import packaged
 from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE
@@ -28,7 +28,7 @@ def _names_here(folder: Path) -> set[str]:
 @pytest.mark.usefixtures("_installed")
 def test_the_first_start_takes_every_model_of_the_installed_package(tmp_path: Path) -> None:
     settings = load_settings({}, data_dir=tmp_path)
-    place_packaged_models(settings)
+    install_packaged_models(settings)
     assert _names_here(tmp_path) == {spec.file_name for spec in PACKAGED}
     store = ModelStore(settings.models_dir)
     assert {store.find(spec.name).bits for spec in PACKAGED} == {16}
@@ -42,14 +42,14 @@ def test_a_model_that_is_here_is_left_as_it_is(tmp_path: Path) -> None:
     whole, sixteen = OFFICIAL[0], PACKAGED[1]
     for name in (whole.file_name, sixteen.file_name):
         (settings.models_dir / name).write_bytes(b"the user's own")
-    place_packaged_models(settings)
+    install_packaged_models(settings)
     assert PACKAGED[0].file_name not in _names_here(tmp_path)
     assert (settings.models_dir / whole.file_name).read_bytes() == b"the user's own"
     assert (settings.models_dir / sixteen.file_name).read_bytes() == b"the user's own"
 
 
 def test_nothing_is_taken_where_the_settings_forbid_it(tmp_path: Path) -> None:
-    place_packaged_models(load_settings({}, data_dir=tmp_path, packaged_models=False))
+    install_packaged_models(load_settings({}, data_dir=tmp_path, packaged_models=False))
     assert not _names_here(tmp_path)
 
 
@@ -57,7 +57,7 @@ def test_nothing_is_taken_where_the_package_is_not_installed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(packaged, "WEIGHTS_PACKAGE", "a-package-that-is-not-there")
-    place_packaged_models(load_settings({}, data_dir=tmp_path))
+    install_packaged_models(load_settings({}, data_dir=tmp_path))
     assert not _names_here(tmp_path)
     assert not caplog.records
 
@@ -68,7 +68,7 @@ def test_a_folder_that_cannot_be_written_is_logged_and_stops_nothing(
 ) -> None:
     (tmp_path / "models").write_text("a file where the folder belongs")
     with caplog.at_level(logging.WARNING):
-        place_packaged_models(load_settings({}, data_dir=tmp_path))
+        install_packaged_models(load_settings({}, data_dir=tmp_path))
     assert [record.levelname for record in caplog.records] == ["WARNING"] * len(PACKAGED)
     assert "realesrgan-x4plus: not taken from" in caplog.text
 

@@ -12,7 +12,7 @@ from upscaled.doctor.engines import Run, check_engines, judge_run
 from upscaled.doctor.finding import Finding, Status
 from upscaled.doctor.report import Connections, Made, Opened, Platform, Report, Trouble
 from upscaled_models.official import WEIGHTS_PACKAGE
-from upscaled_models.packaged import is_packaged_here, place_packaged
+from upscaled_models.packaged import install_packaged, is_packaged_here
 from upscaled_models.store import ModelStore
 
 MakeSettings = Callable[..., Settings]
@@ -78,7 +78,7 @@ def test_official_models_make_their_golden_pictures(
     assert packaged is not None
     if not is_packaged_here(packaged):
         pytest.skip(f"{WEIGHTS_PACKAGE} is not installed (the extra `realesrgan`)")
-    place_packaged(packaged, store)
+    install_packaged(packaged, store)
     found = by_check(check_engines(settings, os.environ))
     for scale in (2, 4):
         text = found[f"golden x{scale}"].found
