@@ -6,8 +6,9 @@ from dataclasses import replace
 
 from PIL import Image, ImageChops
 
-from tests.service.api.executors import TIMES, ResizingExecutor, decode, encode
-from upscaled.pool.executor import Upscaled, UpscaleRequest
+from tests.service.api.executors import TIMINGS, ResizingExecutor, decode, encode
+from upscaled.pool.executor import UpscaleRequest
+from upscaled.upscale.result import Result
 
 TILES = 3
 
@@ -21,7 +22,7 @@ class PaintingExecutor(ResizingExecutor):
         self.has_been_cancelled = threading.Event()
         self._may_go_on = threading.Semaphore(0)
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         self.requests.append(request)
         self.has_been_cancelled.clear()
         try:
@@ -41,7 +42,7 @@ class PaintingExecutor(ResizingExecutor):
         self._may_go_on.release()
 
 
-def paint(source: bytes, scale: int) -> Upscaled:
+def paint(source: bytes, scale: int) -> Result:
     picture = decode(source)
     size = (picture.width * scale, picture.height * scale)
     large = picture.resize(size, Image.Resampling.NEAREST)
@@ -50,4 +51,4 @@ def paint(source: bytes, scale: int) -> Upscaled:
     if has_alpha:
         inverted.putalpha(large.getchannel("A"))
     format_name, media_type = ("PNG", "image/png") if has_alpha else ("JPEG", "image/jpeg")
-    return Upscaled(encode(inverted, format_name), media_type, *size, "painted", TIMES)
+    return Result(encode(inverted, format_name), media_type, *size, "painted", "", TIMINGS)

@@ -11,9 +11,10 @@ from PIL import Image
 
 from tests.browser.conftest import PHONE
 from tests.browser.playground import CYAN, RED, Playground, is_near, red_picture
-from tests.service.api.executors import TIMES, ResizingExecutor
+from tests.service.api.executors import TIMINGS, ResizingExecutor
 from tests.service.api.serving import serve
-from upscaled.pool.executor import Upscaled, UpscaleRequest
+from upscaled.pool.executor import UpscaleRequest
+from upscaled.upscale.result import Result
 
 Open = Callable[..., Playground]
 
@@ -173,8 +174,8 @@ class PosterExecutor(ResizingExecutor):
         super().__init__()
         self.poster = poster
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
-        return Upscaled(self.poster, "image/jpeg", 6000, 6000, "poster", TIMES)
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
+        return Result(self.poster, "image/jpeg", 6000, 6000, "poster", "", TIMINGS)
 
 
 @pytest.mark.slow

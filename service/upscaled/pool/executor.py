@@ -11,6 +11,7 @@ from typing import Protocol
 
 from upscaled.image.output import OutputSpec
 from upscaled.pool.stats import PoolStats
+from upscaled.upscale.result import Result
 
 OnTile = Callable[[int, int], None]
 """Called on the event loop with (done, total): before the first tile, after each, and from 0 again
@@ -47,34 +48,6 @@ class UpscaleRequest:
         return self.output.canvas_px
 
 
-@dataclass(frozen=True, slots=True)
-class StageTimes:
-    """Seconds that one image spent in each stage, for `Server-Timing`."""
-
-    queue_s: float
-    decode_s: float
-    network_s: float
-    encode_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Upscaled:
-    """A finished image: the encoded file and its exact size.
-
-    media_type: `image/jpeg` or `image/png`. model: the registry's name. engine: what ran the model,
-    as "torch float32". tempered_with: the faithful model that the result was mixed with, or "".
-    """
-
-    data: bytes
-    media_type: str
-    width_px: int
-    height_px: int
-    model: str
-    times: StageTimes
-    engine: str = ""
-    tempered_with: str = ""
-
-
 class Executor(Protocol):
     """Runs upscales outside the front end's process."""
 
@@ -93,7 +66,7 @@ class Executor(Protocol):
     def expected_s(self, request: UpscaleRequest) -> float:
         """Return the seconds that an image will take once it has a slot, alone on the device."""
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image.
 
         A worker that dies is replaced and each of its images tried again, alone in a worker: an

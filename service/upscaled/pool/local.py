@@ -25,7 +25,7 @@ from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, ServiceError, rebuild
 from upscaled.logs import event
 from upscaled.pool.cost import CostModel, retry_after_s, work_before_s
-from upscaled.pool.executor import StageTimes, Upscaled, UpscaleRequest
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.messages import Answer, Done, Job, Ready, Refused
 from upscaled.pool.queue import QueueFull, RequestQueue, Slot
 from upscaled.pool.stats import PoolStats, StatsCollector
@@ -33,6 +33,7 @@ from upscaled.pool.supervisor import Supervisor
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess, WorkTookTooLong
 from upscaled.process.child import ChildUnusable
 from upscaled.process.supervision import Limits
+from upscaled.upscale.result import Result
 from upscaled_models.errors import ModelError
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
@@ -157,7 +158,7 @@ class LocalPool:
         """Return the seconds of one worker that an image will take; see `Executor.expected_s`."""
         return self._cost.expected_s(request)
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image; see `Executor.upscale`."""
         if self._is_stopping:
             grace_s = math.ceil(self._settings.shutdown_grace_s)
@@ -170,7 +171,7 @@ class LocalPool:
             if not self._admitted:
                 self._none_admitted.set()
 
-    async def _upscale_retrying(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def _upscale_retrying(self, source: bytes, request: UpscaleRequest) -> Result:
         now = asyncio.get_running_loop().time
         admitted_at = now()
         deaths_alone = 0
@@ -248,8 +249,9 @@ class LocalPool:
             self._in_flight.discard(image)
             self._queue.release(slot)
         if isinstance(answer, Done):
-            worked_s = answer.decode_s + answer.device_s + answer.encode_s
-            self._cost.learn(slot.request, answer.model, worked_s)
+            timings = answer.result.timings
+            worked_s = timings.decode_s + timings.device_s + timings.encode_s
+            self._cost.learn(slot.request, answer.result.model, worked_s)
         return answer, data
 
     def add_worker(self, number: int, worker: WorkerProcess, ready: Ready) -> None:
@@ -304,18 +306,10 @@ def _find_spec(store: ModelStore, model: str) -> ModelSpec | None:
         return None
 
 
-def _read_answer(answer: Answer, data: bytes, queue_s: float) -> Upscaled:
+def _read_answer(answer: Answer, data: bytes, queue_s: float) -> Result:
     if isinstance(answer, Done):
-        return Upscaled(
-            data,
-            answer.media_type,
-            answer.width_px,
-            answer.height_px,
-            answer.model,
-            StageTimes(queue_s, answer.decode_s, answer.network_s, answer.encode_s),
-            engine=answer.label,
-            tempered_with=answer.tempered_with,
-        )
+        timings = replace(answer.result.timings, queue_s=queue_s)
+        return replace(answer.result, data=data, timings=timings)
     if isinstance(answer, Refused):
         raise rebuild(answer.error_code, answer.public_text)
     detail = getattr(answer, "reason", answer.kind)

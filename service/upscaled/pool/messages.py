@@ -19,6 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 from upscaled.image.output import OutputSpec
 from upscaled.pool.stats import WorkerStats
 from upscaled.upscale.model_choice import Rung
+from upscaled.upscale.result import Result
 
 ALIVE_EVERY_S: Final = 1.0
 """How often a worker sends `Alive`, from a thread of its own, whatever it works on."""
@@ -105,20 +106,11 @@ class Progress(_Message):
 
 
 class Done(_Message):
-    """A finished image; its encoded bytes are the payload. See `upscaled.upscale.result.Result`."""
+    """A finished image; its encoded bytes are the payload, and `result.data` is empty."""
 
     kind: Literal["done"] = "done"
     job: int
-    media_type: str
-    width_px: int
-    height_px: int
-    model: str
-    label: str
-    tempered_with: str = ""
-    decode_s: float
-    network_s: float
-    encode_s: float
-    device_s: float
+    result: Result
 
 
 class Refused(_Message):

@@ -8,13 +8,24 @@ class Timings:
     """Where the seconds of one picture went.
 
     network_s: from the decoded picture to the upscaled one, in turn with other pictures. device_s:
-    what this picture alone had of the device.
+    what this picture alone had of the device. queue_s: from the request's admission until a worker
+    had a slot for it; 0 where there is no request queue.
     """
 
     decode_s: float
     network_s: float
     encode_s: float
     device_s: float
+    queue_s: float = 0
+
+    def stages(self) -> tuple[tuple[str, float], ...]:
+        """Return the stages of a request's work by name, one after the other, in seconds."""
+        return (
+            ("queue", self.queue_s),
+            ("decode", self.decode_s),
+            ("network", self.network_s),
+            ("encode", self.encode_s),
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ import logging
 import os
 import threading
 import traceback
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from upscaled.config import Settings
@@ -86,7 +86,7 @@ class JobThreads:
         except Exception as error:  # noqa: BLE001  (the answer says which)
             self._answer_error(job, error)
         else:
-            self._answer(_describe(job, result), result.data)
+            self._answer(Done(job=job.job, result=replace(result, data=b"")), result.data)
 
     def _upscale(self, job: Job, source: bytes) -> Result:
         cancellation = Cancellation()
@@ -131,19 +131,3 @@ class JobThreads:
         trace = "".join(traceback.format_exception(error, limit=-8))
         self._answer(Failed(job=job.job, reason=trace[-_MAX_REASON_CHARACTERS:]))
         self.upscaler.prove()
-
-
-def _describe(job: Job, result: Result) -> Done:
-    return Done(
-        job=job.job,
-        media_type=result.media_type,
-        width_px=result.width_px,
-        height_px=result.height_px,
-        model=result.model,
-        tempered_with=result.tempered_with,
-        label=result.label,
-        decode_s=result.timings.decode_s,
-        network_s=result.timings.network_s,
-        encode_s=result.timings.encode_s,
-        device_s=result.timings.device_s,
-    )

@@ -8,11 +8,12 @@ from dataclasses import replace
 from PIL import Image
 
 from upscaled.errors import MalformedImage
-from upscaled.pool.executor import StageTimes, Upscaled, UpscaleRequest
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, WorkerStats
 from upscaled.upscale.model_choice import Rung
+from upscaled.upscale.result import Result, Timings
 
-TIMES = StageTimes(queue_s=0.001, decode_s=0.002, network_s=0.25, encode_s=0.003)
+TIMINGS = Timings(decode_s=0.002, network_s=0.25, encode_s=0.003, device_s=0.2, queue_s=0.001)
 JPEG = ("JPEG", "image/jpeg")
 FIGURES = PoolStats(
     waiting=1,
@@ -70,7 +71,7 @@ class ResizingExecutor:
     def expected_s(self, request: UpscaleRequest) -> float:
         return 0.25
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         self.requests.append(request)
         upscaled = await asyncio.to_thread(resize, source, request.scale)
         model = request.model or upscaled.model
@@ -85,7 +86,7 @@ class HangingExecutor(ResizingExecutor):
         self.has_begun = threading.Event()
         self.is_cancelled = threading.Event()
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         self.has_begun.set()
         try:
             await asyncio.sleep(3600)
@@ -102,11 +103,11 @@ class FailingExecutor(ResizingExecutor):
         super().__init__()
         self.error = error
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         raise self.error
 
 
-def resize(source: bytes, scale: int) -> Upscaled:
+def resize(source: bytes, scale: int) -> Result:
     try:
         picture = decode(source)
     except (OSError, SyntaxError, ValueError) as error:
@@ -114,7 +115,7 @@ def resize(source: bytes, scale: int) -> Upscaled:
     size = (picture.width * scale, picture.height * scale)
     format_name, media_type = ("PNG", "image/png") if picture.mode == "RGBA" else JPEG
     data = encode(picture.resize(size, Image.Resampling.NEAREST), format_name)
-    return Upscaled(data, media_type, *size, "resize", TIMES, engine="pillow nearest")
+    return Result(data, media_type, *size, "resize", "pillow nearest", TIMINGS)
 
 
 def decode(source: bytes) -> Image.Image:

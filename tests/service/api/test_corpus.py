@@ -16,9 +16,10 @@ import pytest
 import requests
 
 from tests.service.api.answers import assert_error
-from tests.service.api.executors import TIMES, ResizingExecutor
+from tests.service.api.executors import TIMINGS, ResizingExecutor
 from tests.service.api.serving import Service, serve
-from upscaled.pool.executor import Upscaled, UpscaleRequest
+from upscaled.pool.executor import UpscaleRequest
+from upscaled.upscale.result import Result
 
 REFUSED = {
     "malformed_image",
@@ -32,9 +33,9 @@ REFUSED = {
 class AcceptingExecutor(ResizingExecutor):
     """Takes whatever passed the front end, unseen."""
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         size = (request.width_px * request.scale, request.height_px * request.scale)
-        return Upscaled(b"pixels", "image/jpeg", *size, "none", TIMES)
+        return Result(b"pixels", "image/jpeg", *size, "none", "", TIMINGS)
 
 
 @pytest.fixture(scope="module")

@@ -34,9 +34,10 @@ from upscaled.api.memory import (
 )
 from upscaled.config import load_settings
 from upscaled.errors import RateLimitExceeded
-from upscaled.pool.executor import Upscaled, UpscaleRequest
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import LocalPool
 from upscaled.pool.stats import PoolStats
+from upscaled.upscale.result import Result
 
 MB = 1024 * 1024
 
@@ -397,7 +398,7 @@ IMAGE_BYTES = 24_000_000
 class LargeExecutor(ResizingExecutor):
     """Gives more than the kernel's buffers of both sides take."""
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         return replace(await super().upscale(source, request), data=bytes(IMAGE_BYTES))
 
 
@@ -508,7 +509,7 @@ class QueueingExecutor(ResizingExecutor):
     def stats(self) -> PoolStats:
         return self.pool.stats()
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         return await self.pool.upscale(order("answer", after_s=0.1), request)
 
 

@@ -23,6 +23,7 @@ import socket
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,7 @@ from upscaled.pool.messages import (
     Unusable,
 )
 from upscaled.upscale.model_choice import Rung
+from upscaled.upscale.result import Result, Timings
 from upscaled.worker.connection import FrontEnd, FrontEndGone, JobQueue, listen
 from upscaled.worker.stats import Counters
 
@@ -129,11 +131,8 @@ def obey(front_end: FrontEnd, jobs: JobQueue, job: Job, source: bytes) -> None:
             return
     time.sleep(order.get("after_s", 0))
     data = source if order["do"] == "echo" else b"x" * order.get("size_bytes", 1)
-    done = finished(job, time.perf_counter() - started)
-    described: dict[str, Any] = {
-        name: order[name] for name in ("tempered_with", "label") if name in order
-    }
-    front_end.send(done.model_copy(update=described), data)
+    described = {name: order[name] for name in ("tempered_with", "label") if name in order}
+    front_end.send(finished(job, time.perf_counter() - started, **described), data)
 
 
 def work_tiles(front_end: FrontEnd, jobs: JobQueue, job: Job, order: dict[str, Any]) -> bool:
@@ -148,19 +147,10 @@ def work_tiles(front_end: FrontEnd, jobs: JobQueue, job: Job, order: dict[str, A
     return True
 
 
-def finished(job: Job, worked_s: float) -> Done:
-    return Done(
-        job=job.job,
-        media_type="image/png",
-        width_px=1,
-        height_px=1,
-        model=job.model or f"fake {os.getpid()}",
-        label="fake",
-        decode_s=0,
-        network_s=worked_s,
-        encode_s=0,
-        device_s=worked_s,
-    )
+def finished(job: Job, worked_s: float, **described: str) -> Done:
+    model = job.model or f"fake {os.getpid()}"
+    result = Result(b"", "image/png", 1, 1, model, "fake", Timings(0, worked_s, 0, worked_s))
+    return Done(job=job.job, result=replace(result, **described))  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -28,12 +28,13 @@ from tests.service.pool.pools import (
 )
 from upscaled.config import load_settings
 from upscaled.errors import InternalError, MalformedImage, RateLimitExceeded, ServiceError
-from upscaled.pool.executor import OnTile, Upscaled, UpscaleRequest
+from upscaled.pool.executor import OnTile, UpscaleRequest
 from upscaled.pool.local import LocalPool
 from upscaled.pool.messages import Answer, Job
 from upscaled.pool.worker_process import WorkerProcess
 from upscaled.process.child import ChildUnusable
 from upscaled.process.supervision import Limits
+from upscaled.upscale.result import Result
 
 
 async def test_bytes_cross_intact_both_ways() -> None:
@@ -84,7 +85,7 @@ async def test_a_job_that_kills_two_workers_fails_alone() -> None:
         ]
         with pytest.raises(InternalError, match="2 workers died"):
             await poison
-        assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*others))
+        assert all(isinstance(answer, Result) for answer in await asyncio.gather(*others))
 
 
 async def test_a_death_in_company_counts_for_nobody(tmp_path: Path) -> None:
@@ -95,7 +96,7 @@ async def test_a_death_in_company_counts_for_nobody(tmp_path: Path) -> None:
             asyncio.create_task(pool.upscale(source, request()))
             for source in (order("answer", after_s=0.5), unlucky)
         ]
-        assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*jobs))
+        assert all(isinstance(answer, Result) for answer in await asyncio.gather(*jobs))
     assert (tmp_path / "m").read_text() == "xxx"
 
 
@@ -113,7 +114,7 @@ async def test_a_poisonous_image_kills_three_workers_at_most(tmp_path: Path) -> 
         poison = order("die", after_s=0.1, marker=str(tmp_path / "m"), times=99)
         with pytest.raises(InternalError, match="2 workers died while they had this image alone"):
             await pool.upscale(poison, request("poison"))
-        assert isinstance(await neighbour, Upscaled)
+        assert isinstance(await neighbour, Result)
     assert (tmp_path / "m").read_text() == "xxx"
 
 
@@ -305,9 +306,9 @@ async def test_every_admitted_job_is_settled_while_workers_are_killed(tmp_path: 
         async with asyncio.timeout(60):
             outcomes = await asyncio.gather(*jobs, return_exceptions=True)
         kinds = Counter(type(outcome).__name__ for outcome in outcomes)
-        assert set(kinds) <= {"Upscaled", "MalformedImage", "CancelledError"}
+        assert set(kinds) <= {"Result", "MalformedImage", "CancelledError"}
         assert kinds["MalformedImage"] == 15
-        assert kinds["Upscaled"] >= 15 + 15 + 12
+        assert kinds["Result"] >= 15 + 15 + 12
         assert pool._admitted == 0
         assert not pool._in_flight
 
@@ -339,7 +340,7 @@ async def test_stop_finishes_what_was_admitted_and_takes_nothing_new() -> None:
         assert not pool.is_ready()
         with pytest.raises(RateLimitExceeded):
             await pool.upscale(order("answer"), request())
-        assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*jobs))
+        assert all(isinstance(answer, Result) for answer in await asyncio.gather(*jobs))
         await stopping
 
 
@@ -471,8 +472,8 @@ async def test_the_times_tell_how_long_it_waited() -> None:
         first = asyncio.create_task(pool.upscale(order("answer", after_s=0.4), request()))
         await asyncio.sleep(0)
         second = await pool.upscale(order("answer"), request())
-        assert (await first).times.queue_s < 0.1
-        assert 0.35 < second.times.queue_s < 1
+        assert (await first).timings.queue_s < 0.1
+        assert 0.35 < second.timings.queue_s < 1
 
 
 async def test_one_worker_has_several_images_under_way() -> None:
@@ -516,7 +517,7 @@ async def test_a_poisonous_image_takes_none_of_its_neighbours_along() -> None:
             asyncio.create_task(pool.upscale(innocent, request(f"late {number}")))
             for number in range(4)
         ]
-        assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*jobs))
+        assert all(isinstance(answer, Result) for answer in await asyncio.gather(*jobs))
         with pytest.raises(InternalError, match="2 workers died"):
             await poison
 
@@ -551,7 +552,7 @@ async def test_the_deadline_of_one_image_costs_its_neighbours_nothing_but_time()
         ]
         with pytest.raises(InternalError, match="worked on one image for 1 s"):
             await late
-        assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*others))
+        assert all(isinstance(answer, Result) for answer in await asyncio.gather(*others))
 
 
 async def test_a_death_by_anothers_deadline_counts_for_nobody(tmp_path: Path) -> None:
@@ -567,7 +568,7 @@ async def test_a_death_by_anothers_deadline_counts_for_nobody(tmp_path: Path) ->
         await until(lambda: bool((tmp_path / "trace").read_text()))
         for pid in pool.worker_pids():
             os.kill(pid, signal.SIGKILL)  # alone, for the first time
-        assert isinstance(await neighbour, Upscaled)
+        assert isinstance(await neighbour, Result)
 
 
 async def test_giving_one_image_up_leaves_its_neighbours_at_work(tmp_path: Path) -> None:
@@ -584,7 +585,7 @@ async def test_giving_one_image_up_leaves_its_neighbours_at_work(tmp_path: Path)
         jobs[1].cancel()
         outcomes = await asyncio.gather(*jobs, return_exceptions=True)
         assert [type(outcome).__name__ for outcome in outcomes] == [
-            *("Upscaled", "CancelledError", "Upscaled")
+            *("Result", "CancelledError", "Result")
         ]
         assert workers_of(pool) == [worker]
     assert [trace.read_text().count("\n") for trace in traces[::2]] == [8, 8]
@@ -718,8 +719,8 @@ async def test_what_a_worker_says_of_a_result_goes_with_it() -> None:
             order("answer", tempered_with="faithful", label="fake int8"), request()
         )
         plain = await pool.upscale(order("answer"), request())
-    assert (tempered.tempered_with, tempered.engine) == ("faithful", "fake int8")
-    assert (plain.tempered_with, plain.engine) == ("", "fake")
+    assert (tempered.tempered_with, tempered.label) == ("faithful", "fake int8")
+    assert (plain.tempered_with, plain.label) == ("", "fake")
 
 
 async def test_a_model_that_is_named_goes_with_the_job() -> None:
@@ -732,7 +733,7 @@ async def test_one_keys_flood_refuses_no_other_key_and_tells_each_its_own_wait()
     async with running_pool(workers=1, jobs_per_worker=1, max_queue=4) as pool:
         slow = order("answer", after_s=0.3)
 
-        def send(key_id: int, number: int) -> "asyncio.Task[Upscaled]":
+        def send(key_id: int, number: int) -> "asyncio.Task[Result]":
             return asyncio.create_task(
                 pool.upscale(slow, request(f"{key_id} {number}", key_id=key_id))
             )
@@ -744,7 +745,7 @@ async def test_one_keys_flood_refuses_no_other_key_and_tells_each_its_own_wait()
         with pytest.raises(RateLimitExceeded) as own:
             await pool.upscale(slow, request(key_id=1))
         others = [send(2, number) for number in range(2)]
-        assert all(isinstance(answer, Upscaled) for answer in await asyncio.gather(*others))
+        assert all(isinstance(answer, Result) for answer in await asyncio.gather(*others))
         outcomes = await asyncio.gather(*flood, return_exceptions=True)
         refused = [each for each in outcomes if isinstance(each, RateLimitExceeded)]
         assert [each.reason for each in refused] == ["gave_way", "gave_way"]

@@ -13,6 +13,7 @@ from upscaled.pool.messages import (
     decode_to_worker,
     encode,
 )
+from upscaled.upscale.result import Result, Timings
 
 
 @pytest.mark.parametrize(
@@ -33,15 +34,9 @@ def test_a_message_to_a_worker_arrives_as_it_was_sent(message: ToWorker) -> None
         ),
         Done(
             job=3,
-            media_type="image/png",
-            width_px=10,
-            height_px=20,
-            model="m",
-            label="torch float32",
-            decode_s=0.1,
-            network_s=0.2,
-            encode_s=0.3,
-            device_s=0.1,
+            result=Result(
+                b"", "image/png", 10, 20, "m", "torch float32", Timings(0.1, 0.2, 0.3, 0.1)
+            ),
         ),
     ],
 )

@@ -64,7 +64,7 @@ async def test_running_and_waiting_images_are_told_apart() -> None:
         upscaled = await asyncio.gather(*work)
         figures = pool.stats()
     assert (figures.waiting, figures.running) == (0, 0)
-    assert {each.engine for each in upscaled} == {"fake"}
+    assert {each.label for each in upscaled} == {"fake"}
 
 
 async def test_a_death_is_a_restart_and_a_stop_is_none(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ async def test_an_image_comes_back_upscaled_by_the_network(pool: LocalPool) -> N
     result = open_result(upscaled.data)
     assert (upscaled.media_type, upscaled.model) == ("image/jpeg", MODEL)
     assert result.size == (384, 384) == (upscaled.width_px, upscaled.height_px)
-    assert min(upscaled.times.decode_s, upscaled.times.network_s, upscaled.times.encode_s) > 0
+    assert min(upscaled.timings.decode_s, upscaled.timings.network_s, upscaled.timings.encode_s) > 0
     shrunk = np.asarray(result.resize((96, 96), Image.Resampling.BOX), np.float32)
     assert np.abs(shrunk - np.asarray(open_result(source), np.float32)).mean() < 4
 
@@ -210,7 +210,7 @@ async def test_the_front_end_hears_what_the_device_has_done(pool: LocalPool) -> 
     await until(lambda: done().windows == before.windows + 1)
     assert done().trunk_px - before.trunk_px == 64 * 64
     assert 0 < done().device_s - before.device_s < 60
-    assert upscaled.engine == "torch float32"
+    assert upscaled.label == "torch float32"
     before = done()
     await pool.upscale(picture(300), square(300))
     await until(lambda: done().windows >= before.windows + 9)

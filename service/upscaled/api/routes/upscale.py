@@ -29,8 +29,9 @@ from upscaled.fetch.url import UnusableUrl, parse_url
 from upscaled.image.header import read_header
 from upscaled.image.output import decide_output
 from upscaled.image.types import Header
-from upscaled.pool.executor import StageTimes, Upscaled, UpscaleRequest
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.state import ApiKey, PaidResult
+from upscaled.upscale.result import Result, Timings
 
 _RESPONSE_HEADERS: Final[dict[str, Any]] = {
     "Server-Timing": {
@@ -130,14 +131,14 @@ async def upscale(
         ):
             result = await client.run(_upscale(upscaling, parameters))
             response = await _deliver(upscaling, result, client, charge)
-    response.headers["Server-Timing"] = format_server_timing(result.times)
+    response.headers["Server-Timing"] = format_server_timing(result.timings)
     response.headers[MODEL_HEADER] = result.model
     if result.tempered_with:
         response.headers[TEMPERED_HEADER] = result.tempered_with
     return response
 
 
-async def _upscale(upscaling: _Upscaling, parameters: UpscaleParameters) -> Upscaled:
+async def _upscale(upscaling: _Upscaling, parameters: UpscaleParameters) -> Result:
     """Read the source and its header, then have the executor upscale it."""
     context, record = upscaling.context, upscaling.record
     async with upscaling.share.arriving():
@@ -161,8 +162,8 @@ async def _upscale(upscaling: _Upscaling, parameters: UpscaleParameters) -> Upsc
     upscaling.progress.note_queued(context.executor.expected_s(work))
     queued_s = time.perf_counter()
     result = await context.executor.upscale(source, work)
-    record.note_work(queued_s, result.times)
-    record.model, record.engine = result.model, result.engine or None
+    record.note_work(queued_s, result.timings)
+    record.model, record.engine = result.model, result.label or None
     record.tempered_with = result.tempered_with or None
     record.result_bytes = len(result.data)
     record.result_width_px, record.result_height_px = result.width_px, result.height_px
@@ -227,7 +228,7 @@ def check_size(header: Header, scale: int, settings: Settings) -> None:
 
 
 async def _deliver(
-    upscaling: _Upscaling, result: Upscaled, client: Client, charge: Charge
+    upscaling: _Upscaling, result: Result, client: Client, charge: Charge
 ) -> Response:
     """Capture the credit and return the image, or the URL that it is stored under."""
     request, context = upscaling.request, upscaling.context
@@ -239,7 +240,7 @@ async def _deliver(
 
 
 async def _deliver_url(
-    upscaling: _Upscaling, result: Upscaled, client: Client, charge: Charge
+    upscaling: _Upscaling, result: Result, client: Client, charge: Charge
 ) -> Response:
     """Store the result; it stays only if it is paid for and the client is still connected."""
     context = upscaling.context
@@ -258,14 +259,6 @@ async def _deliver_url(
     return JSONResponse({"result_url": url})
 
 
-def format_server_timing(times: StageTimes) -> str:
+def format_server_timing(timings: Timings) -> str:
     """Return the value of the `Server-Timing` header, in milliseconds."""
-    return ", ".join(
-        f"{stage};dur={seconds * 1000:.1f}"
-        for stage, seconds in (
-            ("queue", times.queue_s),
-            ("decode", times.decode_s),
-            ("network", times.network_s),
-            ("encode", times.encode_s),
-        )
-    )
+    return ", ".join(f"{stage};dur={seconds * 1000:.1f}" for stage, seconds in timings.stages())

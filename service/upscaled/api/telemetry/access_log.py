@@ -20,7 +20,7 @@ from starlette.types import Scope
 
 from upscaled.errors import RefusalReason
 from upscaled.logs import event
-from upscaled.pool.executor import StageTimes
+from upscaled.upscale.result import Timings
 
 Stage = Literal["receive", "fetch", "queue", "decode", "network", "encode", "store"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
@@ -105,18 +105,13 @@ class AccessRecord:
         yield
         self.stages.append(StageSpan(stage, begun_s, time.perf_counter()))
 
-    def note_work(self, queued_s: float, times: StageTimes) -> None:
+    def note_work(self, queued_s: float, timings: Timings) -> None:
         """Record the stages in queue and worker, one after the other.
 
         Args:
             queued_s: when the image entered the request queue, of `time.perf_counter`.
         """
-        for stage, seconds in (
-            ("queue", times.queue_s),
-            ("decode", times.decode_s),
-            ("network", times.network_s),
-            ("encode", times.encode_s),
-        ):
+        for stage, seconds in timings.stages():
             self.stages.append(StageSpan(cast(Stage, stage), queued_s, queued_s + seconds))
             queued_s += seconds
 

@@ -19,8 +19,9 @@ from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.protocol import http1, output
 from upscaled.api.protocol.registry import Connections
-from upscaled.pool.executor import Upscaled, UpscaleRequest
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.state import ApiKey
+from upscaled.upscale.result import Result
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 LARGE = b"GET /assets/sample-x4.jpg HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -32,7 +33,7 @@ class SlowExecutor(ResizingExecutor):
 
     seconds = 1.5
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         await asyncio.sleep(self.seconds)
         return await super().upscale(source, request)
 
@@ -42,7 +43,7 @@ class LargeExecutor(ResizingExecutor):
 
     size_bytes = 32_000_000
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         result = await super().upscale(source, request)
         return replace(result, data=bytes(self.size_bytes))
 

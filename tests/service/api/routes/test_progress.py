@@ -17,7 +17,8 @@ from tests.service.api.waiting import wait_until
 from upscaled.api.progress import MAX_WATCHERS_PER_KEY, Progress
 from upscaled.api.routes import progress as progress_route
 from upscaled.api.routes.progress import write_events
-from upscaled.pool.executor import Upscaled, UpscaleRequest
+from upscaled.pool.executor import UpscaleRequest
+from upscaled.upscale.result import Result
 
 Make = Callable[..., Service]
 TILES = 3
@@ -30,7 +31,7 @@ class SteppingExecutor(ResizingExecutor):
         super().__init__()
         self.may_go_on = threading.Semaphore(0)
 
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         for done in range(TILES + 1):
             await asyncio.to_thread(self.may_go_on.acquire)
             if request.on_tile:
@@ -130,7 +131,7 @@ def test_watching_takes_nothing_from_the_rate(make_service: Make) -> None:
 
 def test_a_refused_request_ends_its_stream_with_the_reason(make_service: Make) -> None:
     class Failing(FailingExecutor):
-        async def upscale(self, source: bytes, request: UpscaleRequest) -> Upscaled:
+        async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
             await asyncio.sleep(0.3)
             return await super().upscale(source, request)
 
