@@ -1,4 +1,4 @@
-"""Results kept on disk: a large network's pictures are worth keeping between measurements."""
+"""Keep the results of large networks on disk between measurements."""
 
 import hashlib
 import os
@@ -17,7 +17,7 @@ def cached_upscaler(upscale: Upscaler, folder: Path) -> Upscaler:
     """Return `upscale` with its results kept as PNG files in `folder`, by their input's SHA-256.
 
     Args:
-        folder: of this upscaler alone, at this scale. Delete it when the upscaler has changed.
+        folder: for this upscaler and scale alone. Delete it when the upscaler changes.
     """
 
     def upscale_once(small: Pixels) -> Pixels:

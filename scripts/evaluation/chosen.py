@@ -1,4 +1,4 @@
-"""What scripts/evaluate measures: kernels, models by name or file, and what the product adds."""
+"""Open what scripts/evaluate measures: kernels, models, and the product's post-processing."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -40,9 +40,9 @@ VIVID_MODEL = "realesrgan-x4plus"
 
 @dataclass(frozen=True)
 class Options:
-    """How the models are opened.
+    """Options for opening models.
 
-    models_dir: of weights. cache_dir: where large networks' results are kept; None: nowhere.
+    models_dir: the weights. cache_dir: keeps the results of large networks; None: no cache.
     """
 
     scale: int
@@ -54,8 +54,8 @@ class Options:
 class Chosen:
     """The upscalers by their label.
 
-    in_8_bits: (label, label of the same in 8 bits). small_networks: labels of those that are fast
-    enough to be shown every grey.
+    in_8_bits: (label, label of the same in 8 bits). small_networks: labels of networks that are
+    fast enough for every grey.
     """
 
     upscalers: dict[str, AnyUpscaler] = field(default_factory=dict)
@@ -134,9 +134,9 @@ def _add_tempered(chosen: Chosen, options: Options, *, int8: bool) -> None:
 
 
 def _open_model(name: str, options: Options) -> tuple[str, Upscaler, bool]:
-    """Its label, what runs it in float32 on whole pictures, and whether it is small.
+    """Return its label, its upscaler of whole pictures in float32, and whether it is small.
 
-    RRDB networks are not: they run by OpenVINO, and their results are kept.
+    RRDB networks are large: they run by OpenVINO, and their results are cached.
     """
     label = Path(name).name.removesuffix(".safetensors").removesuffix(".pth")
     try:
@@ -161,10 +161,10 @@ def _check_scale(name: str, native_scale: int, scale: int) -> None:
 
 @contextmanager
 def open_product(scale: int) -> Iterator[Callable[[bytes], Pixels]]:
-    """The product's own way from a file to the result, with the settings of the environment.
+    """Open the product itself, from a file to the result, with the environment's settings.
 
     Raises:
-        whatever opening a worker raises: settings, models, device.
+        the errors of opening a worker: settings, models, device.
     """
     with open_upscaler(load_settings()) as upscaler:
 

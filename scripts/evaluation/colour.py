@@ -1,4 +1,4 @@
-"""Colour difference as an eye sees it: CIEDE2000."""
+"""Measure perceived colour difference by CIEDE2000."""
 
 import cv2
 import numpy as np
@@ -8,12 +8,12 @@ Lab = NDArray[np.float64]
 
 
 def mean_ciede2000(pixels: NDArray[np.uint8], truth: NDArray[np.uint8]) -> float:
-    """Mean CIEDE2000 of two `[h, w, 3]` uint8 sRGB pictures; 1 is about the least seen."""
+    """Return the mean CIEDE2000 of two `[h, w, 3]` uint8 sRGB pictures; 1 is barely visible."""
     return float(np.mean(ciede2000(_lab(pixels), _lab(truth))))
 
 
 def ciede2000(first: Lab, second: Lab) -> NDArray[np.float64]:
-    """CIEDE2000 of `[..., 3]` CIELAB colours, all weights 1.
+    """Return the CIEDE2000 of `[..., 3]` CIELAB colours, all weights 1.
 
     Source: Sharma, Wu, Dalal, "The CIEDE2000 color-difference formula", Color Research and
     Application 30(1), 2005; equation numbers below are the paper's.
@@ -46,7 +46,8 @@ def _saturation(chroma: Lab) -> Lab:
 
 
 def _polar(colour: Lab, stretch: Lab) -> tuple[Lab, Lab]:
-    """Chroma and hue in degrees, 0 to 360, with the a axis stretched: equations (5) to (7)."""
+    """Return chroma and hue in degrees, 0 to 360, with the a axis stretched: equations (5) to
+    (7)."""
     a, b = _axes(colour)
     a = (1 + stretch) * a
     return np.hypot(a, b), np.degrees(np.arctan2(b, a)) % 360
@@ -57,17 +58,17 @@ def _axes(colour: Lab) -> tuple[Lab, Lab]:
 
 
 def _wrapped(turn: Lab) -> Lab:
-    """The same turn within -180 to 180 degrees."""
+    """Return the same angle within -180 to 180 degrees."""
     return np.where(turn > 180, turn - 360, np.where(turn < -180, turn + 360, turn))
 
 
 def _hue_term(mean_hue: Lab) -> Lab:
-    """Equation (15)."""
+    """Return T of equation (15)."""
     terms = ((-0.17, 1, -30.0), (0.24, 2, 0.0), (0.32, 3, 6.0), (-0.20, 4, -63.0))
     waves = [size * np.cos(np.radians(times * mean_hue + shift)) for size, times, shift in terms]
     return np.asarray(1 + sum(waves))
 
 
 def _lab(pixels: NDArray[np.uint8]) -> Lab:
-    """sRGB to CIELAB under D65."""
+    """Convert sRGB to CIELAB under D65."""
     return np.asarray(cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2Lab), np.float64)

@@ -29,7 +29,7 @@ from upscaled_models.errors import ModelError
 from upscaled_models.quantise.tracks import FILES
 
 FLAT = "flat"
-"""The name under which `--skip` knows the runs over pictures of one colour."""
+"""Name in `--skip` of the runs over pictures of one colour."""
 
 COLUMNS: Mapping[str, str] = {
     "psnr_db": "PSNR dB",
@@ -43,7 +43,7 @@ COLUMNS: Mapping[str, str] = {
     "flip": "FLIP",
     "feature": "feature",
 }
-"""The figures in the order in which they are printed, and what heads their column."""
+"""The printed metrics in order, with the heads of their columns."""
 
 
 def main(arguments_given: list[str] | None = None) -> None:
@@ -80,7 +80,7 @@ def _open_chosen(arguments: argparse.Namespace, stack: ExitStack) -> Chosen:
 def _measure(
     arguments: argparse.Namespace, truths: list[Truth], chosen: Chosen
 ) -> dict[str, object]:
-    """Print the table, write the sheets that were asked for, and return the document."""
+    """Print the table, write the requested sheets, and return the document."""
     scale, tracks = arguments.scale, arguments.tracks
     meter = PerceptualMeter.open(arguments.skip)
     for text in meter.missing:
@@ -141,7 +141,7 @@ def _compare_blind(
 
 
 def _print_table(report: Mapping[str, Mapping[str, Figures]], of_truths: Figures) -> None:
-    """One line per track and upscaler; a figure that was not measured shows as a dash."""
+    """Print a row per track and upscaler; a metric that was not measured shows as a dash."""
     print(f"{'track':8}{'upscaler':28}" + "".join(f"{head:>10}" for head in COLUMNS.values()))
     rows = [("", "truth", of_truths)]
     rows += [

@@ -1,4 +1,4 @@
-"""Measures upscalers over a folder of ground truth."""
+"""Measure upscalers over a folder of ground truth."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -30,7 +30,7 @@ class Truth:
 
 
 def read_truths(folder: Path, scale: int) -> list[Truth]:
-    """Every picture of `folder`; raises `ValueError` for none, and for one of a single colour."""
+    """Read every picture of `folder`; raises `ValueError` for none or a single-coloured one."""
     truths = []
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES:
@@ -55,7 +55,7 @@ def measure(
 
     Args:
         tracks: names of `FILES` (models/upscaled_models/quantise/tracks.py).
-        meter: what measures the perceptual figures; None leaves them out.
+        meter: measures the perceptual metrics; None leaves them out.
     """
     meter = meter or PerceptualMeter()
     rows: dict[str, dict[str, list[Figures]]] = {
@@ -77,21 +77,21 @@ def measure(
 
 
 def measure_truths(truths: list[Truth], scale: int, meter: PerceptualMeter) -> Figures:
-    """Return what needs no truth to compare with, of the truths themselves: their mean NIQE."""
+    """Return the mean NIQE of the truths themselves, which needs no truth to compare with."""
     if meter.natural_model is None:
         return {}
     return _mean([{"niqe": meter.measure_niqe(truth.pixels, scale)} for truth in truths])
 
 
 def compare(truths: list[Truth], one: Upscaler, other: Upscaler, scale: int) -> float:
-    """How near two upscalers' results are over all clean inputs: mean RGB PSNR in dB."""
+    """Return the mean RGB PSNR of two upscalers' results over all clean inputs, in dB."""
     smalls = (make_clean(truth.pixels, scale, truth.name) for truth in truths)
     pairs = ((one(small).astype(np.float64), other(small).astype(np.float64)) for small in smalls)
     return round(fmean(psnr_db(*pair) for pair in pairs), 2)
 
 
 def flat_error_levels(upscale: Upscaler) -> int:
-    """The worst deviation, in levels, over pictures of one colour: 256 greys, 27 colours."""
+    """Return the worst deviation in levels over pictures of one colour: 256 greys, 27 colours."""
     steps = (0, 128, 255)
     colours = [(level, level, level) for level in range(256)]
     colours += [(red, green, blue) for red in steps for green in steps for blue in steps]
@@ -103,7 +103,7 @@ def flat_error_levels(upscale: Upscaler) -> int:
 
 
 def _measure_one(result: Pixels, small: Pixels, truth: Pixels, scale: int) -> Figures:
-    """`scale` pixels are cut from each border, as the field does."""
+    """Measure one result, with `scale` pixels cut from each border, as the field does."""
     inner = (slice(scale, -scale), slice(scale, -scale))
     plane, truth_plane = luma(result)[inner], luma(truth)[inner]
     return {
@@ -117,7 +117,7 @@ def _measure_one(result: Pixels, small: Pixels, truth: Pixels, scale: int) -> Fi
 
 
 def _mean(rows: list[Figures]) -> Figures:
-    """The mean of each figure over the pictures that have it; what none has is left out."""
+    """Return the mean of each metric over the pictures that have it, without those of none."""
     means = {}
     for key in rows[0]:
         values = [row[key] for row in rows if not math.isnan(row[key])]

@@ -1,4 +1,4 @@
-"""Figures of one picture against another, on the luma plane as the field reports them."""
+"""Metrics of the luma plane, as the field reports them."""
 
 import cv2
 import numpy as np
@@ -7,7 +7,8 @@ from upscaled_models.quantise.metrics import Plane
 
 
 def ssim(plane: Plane, truth: Plane) -> float:
-    """Mean structural similarity (Wang et al. 2004): 11x11 Gaussian of sigma 1.5, no padding."""
+    """Return the mean structural similarity (Wang et al. 2004): 11x11 Gaussian of sigma 1.5, no
+    padding."""
     first, second = (0.01 * 255) ** 2, (0.03 * 255) ** 2
     mean_a, mean_b = _window_mean(plane), _window_mean(truth)
     spread_a = _window_mean(plane * plane) - mean_a**2
@@ -19,16 +20,16 @@ def ssim(plane: Plane, truth: Plane) -> float:
 
 
 def acutance(plane: Plane) -> float:
-    """Mean gradient magnitude by forward differences, in levels per pixel."""
+    """Return the mean gradient magnitude by forward differences, in levels per pixel."""
     across = plane[:-1, 1:] - plane[:-1, :-1]
     down = plane[1:, :-1] - plane[:-1, :-1]
     return float(np.mean(np.hypot(across, down)))
 
 
 def checkerboard(plane: Plane) -> float:
-    """Mean amplitude of what alternates from pixel to pixel both across and down, in levels.
+    """Return the mean amplitude of alternation from pixel to pixel across and down, in levels.
 
-    Acutance alone can be bought with a fine checkerboard; this figure gives that away.
+    A fine checkerboard raises acutance; this metric reveals it.
     """
     across = plane[:, 1:] - plane[:, :-1]
     return float(np.mean(np.abs(across[1:] - across[:-1]))) / 4

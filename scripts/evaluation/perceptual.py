@@ -1,7 +1,7 @@
-"""Figures that follow what people see, by packages that the service itself does not need.
+"""Measure perceptual metrics, with packages that the service itself does not need.
 
 NIQE, the feature distance, SSIMULACRA2 and FLIP. Each is measured where its package is installed;
-what is missing is named once, with the way to install it.
+a missing one is named once, with the way to install it.
 """
 
 import functools
@@ -34,7 +34,7 @@ FIGURES = ("niqe", "feature", "ssimulacra2", "flip")
 
 
 def open_ssimulacra2() -> PairMetric:
-    """SSIMULACRA2 of a result and its truth: 100 is equal, 90 hardly seen, below 30 bad.
+    """Return the SSIMULACRA2 of a result and its truth: 100 is equal, 90 hardly seen, below 30 bad.
 
     Source: the metric of libjxl, in the Python package of that name. Raises `MissingPackage`.
     """
@@ -47,7 +47,8 @@ def open_ssimulacra2() -> PairMetric:
 
 
 def open_flip() -> PairMetric:
-    """Mean FLIP of a result and its truth: 0 is equal, 1 the most, as seen when flipping.
+    """Return the mean FLIP of a result and its truth: 0 is equal, 1 the most, as seen when
+    flipping.
 
     Source: Andersson et al., "FLIP: A Difference Evaluator for Alternating Images", 2020; NVIDIA's
     own package, at its 67 pixels per degree. Raises `MissingPackage`.
@@ -64,7 +65,7 @@ def open_flip() -> PairMetric:
 
 @dataclass(frozen=True)
 class Reference:
-    """A truth with all that is worked out of it once, however many results are measured by it."""
+    """A truth, and the features that are computed of it once for all results."""
 
     pixels: Pixels
     features: list[Tensor] | None
@@ -72,7 +73,7 @@ class Reference:
 
 @dataclass(frozen=True)
 class PerceptualMeter:
-    """The figures whose packages are installed; `missing` says what to install for the others."""
+    """The metrics whose packages are installed; `missing` says what to install for the others."""
 
     natural_model: NaturalModel | None = None
     network: FeatureNetwork | None = None
@@ -143,7 +144,7 @@ def _import(module: str, package: str = "") -> ModuleType:
 
 
 def _as_file(pixels: Pixels) -> io.BytesIO:
-    """The picture as an uncompressed file in memory."""
+    """Return the picture as an uncompressed file in memory."""
     file = io.BytesIO()
     Image.fromarray(pixels).save(file, "BMP")
     file.seek(0)

@@ -1,4 +1,4 @@
-"""Contact sheets: the same crops from every upscaler side by side, enlarged, for the eye."""
+"""Draw contact sheets: the same enlarged crops of every upscaler side by side."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -76,7 +76,7 @@ def busiest_window(pixels: Pixels, side_px: int) -> tuple[slice, slice]:
 
 
 def _grid(crops: Mapping[str, Pixels], columns: int, side_px: int) -> Image.Image:
-    """The crops in rows of `columns`, each under its label, enlarged without smoothing."""
+    """Draw the crops in rows of `columns`, each under its label, enlarged without smoothing."""
     side = side_px * ENLARGED
     rows = -(-len(crops) // columns)
     sheet = Image.new("RGB", (side * min(columns, len(crops)), (side + LABEL_PX) * rows), "white")

@@ -1,4 +1,4 @@
-"""What is measured: models by name or file, and the classic kernels beside them."""
+"""Upscalers to measure: models by name or file, and the classic kernels."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -12,6 +12,7 @@ from PIL import Image
 from torch import nn
 
 from upscaled_models.errors import WeightsError
+from upscaled_models.families import FAMILIES
 from upscaled_models.quantise.tracks import Small
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
@@ -32,7 +33,7 @@ Upscaler = Callable[[Pixels], Pixels]
 
 @dataclass(frozen=True)
 class FileUpscaler:
-    """An upscaler that is given the file, because what the file says matters to it."""
+    """An upscaler that reads the file itself, because its compression matters."""
 
     upscale_file: Callable[[bytes], Pixels]
 
@@ -51,7 +52,7 @@ def run(upscaler: AnyUpscaler, small: Small) -> Pixels:
 
 
 def open_network(name_or_file: str, models_dir: Path) -> tuple[nn.Module, int]:
-    """A model's network in eval mode, and its native scale; a path that exists wins over a name.
+    """Open a model's network in eval mode, with its native scale; an existing path wins.
 
     Raises `UnknownModel` or `WeightsError` (models), or `FileNotFoundError` for a known model
     whose file is not here.
@@ -61,8 +62,7 @@ def open_network(name_or_file: str, models_dir: Path) -> tuple[nn.Module, int]:
         family, shape = recognise_file(path)
         network = build_network(family, shape)
         network.load_state_dict(read_state(path.read_bytes(), path))
-        scale = shape["upscale" if family == "srvgg" else "scale"]
-        return network.eval().requires_grad_(False), int(scale)
+        return network.eval().requires_grad_(False), FAMILIES[family].native_scale(shape)
     store = ModelStore(models_dir)
     spec = store.find(name_or_file)
     found = store.path(spec)
@@ -72,7 +72,7 @@ def open_network(name_or_file: str, models_dir: Path) -> tuple[nn.Module, int]:
 
 
 def network_upscaler(network: nn.Module, native_scale: int, scale: int) -> Upscaler:
-    """Whole pictures, untiled, in float32; a larger native scale is shrunk by area to `scale`."""
+    """Upscale whole pictures in float32; a larger native scale is shrunk by area to `scale`."""
 
     @torch.inference_mode()
     def upscale(small: Pixels) -> Pixels:
@@ -86,7 +86,7 @@ def network_upscaler(network: nn.Module, native_scale: int, scale: int) -> Upsca
 
 
 def graph_upscaler(name: str, models_dir: Path, scale: int) -> Upscaler:
-    """A known model's whole pictures in float32 by OpenVINO: RRDB takes half of torch's time.
+    """Upscale whole pictures in float32 by OpenVINO, in half of torch's time for RRDB.
 
     Raises `UnknownModel`, or `FileNotFoundError` for a model whose file is not here.
     """
@@ -102,7 +102,7 @@ def graph_upscaler(name: str, models_dir: Path, scale: int) -> Upscaler:
 
 
 def int8_upscaler(name: str, models_dir: Path, scale: int) -> Upscaler:
-    """The same of a model in 8 bits, by OpenVINO; raises `WeightsError` where there is no form."""
+    """Upscale whole pictures in 8 bits by OpenVINO; raises `WeightsError` without a form."""
     from upscaled_models.quantise.prepared import find_prepared
 
     store = ModelStore(models_dir)
@@ -130,7 +130,7 @@ def _run_graph(spec: ModelSpec, layers: "Layers", scale: int) -> Upscaler:
 
 
 def kernel_upscaler(kernel: Image.Resampling, scale: int) -> Upscaler:
-    """A classic interpolation."""
+    """Upscale by a classic interpolation."""
 
     def upscale(small: Pixels) -> Pixels:
         height, width = small.shape[:2]

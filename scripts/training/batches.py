@@ -1,4 +1,5 @@
-"""The batch of a step: drawn from the seed and the step's number alone, so a run can resume."""
+"""Make the batch of a step: drawn from the seed and the step's number alone, so a run can
+resume."""
 
 from collections import deque
 from collections.abc import Iterator
@@ -17,12 +18,12 @@ from scripts.training.pictures import Pictures
 from scripts.training.recipe import Recipe
 
 MARGIN_PX = 8
-"""Cut away around a degraded patch: its border has seen mirrored pixels, and JPEG's 8x8 grid
-then starts anywhere in the patch."""
+"""Margin cut from a degraded patch: its border depends on mirrored pixels, and without it JPEG's
+8x8 grid would always start at the patch's corner."""
 
 
 AHEAD = 6
-"""How many batches wait ready."""
+"""Batches made ahead of the step."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Batches:
 def draw_pair(
     pictures: Pictures, recipe: Recipe, rng: Generator
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8], Harm]:
-    """One input patch and its truth, flipped and turned at random, and the input's harm."""
+    """Draw an input patch and its truth, flipped and rotated at random, and the input's harm."""
     scale, patch_px = recipe.scale, recipe.patch_px
     pool = pictures.drawn if rng.random() < recipe.page_share else pictures.photos
     picture = pool[int(rng.integers(0, len(pool)))]
@@ -64,10 +65,10 @@ def draw_pair(
 
 
 def batches_from(pictures: Pictures, recipe: Recipe, first_step: int) -> Iterator[Batch]:
-    """The batches of steps `first_step` to the recipe's last, made ahead by one thread.
+    """Yield the batches of steps `first_step` to the recipe's last, made ahead by one thread.
 
-    A thread, not a process: codecs and resizing let go of the interpreter's lock, and OpenCV's
-    own threads do not survive a fork.
+    A thread, not a process: codecs and resizing release the interpreter's lock, and OpenCV's own
+    threads do not survive a fork.
     """
     batches = Batches(pictures, recipe)
     with ThreadPoolExecutor(1) as maker:

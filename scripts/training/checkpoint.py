@@ -1,4 +1,4 @@
-"""A run's state on disk: everything that the next step depends on."""
+"""Store and read a run's state: everything that the next step depends on."""
 
 import dataclasses
 import os
@@ -42,7 +42,7 @@ def save(run: Run, folder: Path) -> None:
 
 
 def read(folder: Path) -> dict[str, Any] | None:
-    """The stored state, or None where the folder holds no checkpoint yet."""
+    """Read the stored state; None where the folder holds no checkpoint yet."""
     path = folder / FILE_NAME
     if not path.exists():
         return None
@@ -51,5 +51,5 @@ def read(folder: Path) -> dict[str, Any] | None:
 
 
 def stored_recipe(state: dict[str, Any]) -> Recipe:
-    """The recipe that a stored state was made with."""
+    """Return the recipe of a stored state."""
     return Recipe(**state["recipe"])

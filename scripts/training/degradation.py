@@ -1,4 +1,4 @@
-"""Making the small input out of the ground truth: clean, lightly harmed, or thoroughly.
+"""Make the small input from the ground truth: clean, lightly harmed, or thoroughly.
 
 The thorough kind follows the two-stage degradation of Real-ESRGAN (arXiv:2107.10833, section 3.2:
 blur, resize, noise, compression, twice) with milder ranges, since most real inputs are mild.
@@ -19,7 +19,7 @@ Kind = Callable[[Pixels, int, Generator], Pixels]
 
 
 class Harm(IntEnum):
-    """What an input has been through besides being made small."""
+    """The degradation of an input besides being made small."""
 
     NONE = 0
     COMPRESSED = 1
@@ -29,7 +29,7 @@ class Harm(IntEnum):
 def degrade(truth: Pixels, scale: int, rng: Generator) -> tuple[Pixels, Harm]:
     """Shrink `[h*scale, w*scale, 3]` uint8 RGB to `[h, w, 3]` by a randomly drawn kind.
 
-    Also says what harm the kind does.
+    Returns the input and the harm that its kind does.
     """
     kinds: tuple[tuple[Kind, Harm], ...] = (
         (clean, Harm.NONE),
@@ -47,30 +47,30 @@ SHARES = (0.28, 0.06, 0.36, 0.24, 0.06)
 
 
 def clean(truth: Pixels, scale: int, rng: Generator) -> Pixels:
-    """Anti-aliased bicubic, as the field's benchmarks shrink."""
+    """Shrink by anti-aliased bicubic, as the field's benchmarks shrink."""
     return shrink(truth, scale, Image.Resampling.BICUBIC)
 
 
 def other_kernel(truth: Pixels, scale: int, rng: Generator) -> Pixels:
-    """Shrunk as programs do it in practice: area, triangle or Lanczos."""
+    """Shrink as programs do in practice: area, triangle or Lanczos."""
     kernels = (Image.Resampling.BOX, Image.Resampling.BILINEAR, Image.Resampling.LANCZOS)
     return shrink(truth, scale, kernels[int(rng.integers(0, len(kernels)))])
 
 
 def compressed(truth: Pixels, scale: int, rng: Generator) -> Pixels:
-    """Bicubic, then JPEG of quality 30 to 95 or, one time in six, WebP."""
+    """Shrink by bicubic, then compress as JPEG of quality 30 to 95 or, one time in six, WebP."""
     return _compress(shrink(truth, scale, Image.Resampling.BICUBIC), rng, lowest=30)
 
 
 def camera(truth: Pixels, scale: int, rng: Generator) -> Pixels:
-    """A light blur, bicubic, sensor noise, light compression."""
+    """Blur lightly, shrink by bicubic, add sensor noise, compress lightly."""
     small = shrink(_blur(truth, rng, widest=0.5 * scale), scale, Image.Resampling.BICUBIC)
     small = _noise(small, rng, strongest=9.0)
     return _compress(small, rng, lowest=55) if rng.random() < 0.8 else small
 
 
 def thorough(truth: Pixels, scale: int, rng: Generator) -> Pixels:
-    """Blur, resize, noise and compression twice over."""
+    """Blur, resize, add noise and compress, twice."""
     height, width = truth.shape[0] // scale, truth.shape[1] // scale
     pixels = _blur(truth, rng, widest=0.5 * scale)
     between = float(rng.uniform(1.0, 2.0))
@@ -82,12 +82,12 @@ def thorough(truth: Pixels, scale: int, rng: Generator) -> Pixels:
 
 
 def compress_jpeg(pixels: Pixels, quality: int) -> Pixels:
-    """The pixels after JPEG with 4:2:0 chroma at `quality` (1 to 100)."""
+    """Return the pixels after JPEG with 4:2:0 chroma at `quality` (1 to 100)."""
     return decode(encode_jpeg(pixels, quality))
 
 
 def compress_webp(pixels: Pixels, quality: int) -> Pixels:
-    """The pixels after lossy WebP at `quality` (1 to 100)."""
+    """Return the pixels after lossy WebP at `quality` (1 to 100)."""
     return decode(encode_webp(pixels, quality))
 
 
@@ -98,7 +98,7 @@ def _blur(pixels: Pixels, rng: Generator, widest: float) -> Pixels:
 
 
 def _noise(pixels: Pixels, rng: Generator, strongest: float) -> Pixels:
-    """Gaussian or Poisson noise of up to `strongest` levels, in colour or grey."""
+    """Add Gaussian or Poisson noise of up to `strongest` levels, in colour or grey."""
     height, width = pixels.shape[:2]
     channels = 1 if rng.random() < 0.3 else 3
     level = float(rng.uniform(0, strongest))

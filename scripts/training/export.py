@@ -1,4 +1,4 @@
-"""From a run's checkpoint to a default model: float16 safetensors and its manifest entry."""
+"""Export a run's checkpoint as a default model: float16 safetensors and its manifest entry."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ def export(
     """Store the run's averaged weights as `folder/name.safetensors`; returns its manifest entry.
 
     `past` is a copy of the run's folder from before its last stretch: the weights then go `beyond`
-    times the way from there to here further. It turns the dial of that stretch finely, without
+    times the way from there to here further. This adjusts the effect of that stretch without
     training again.
 
     Raises:
@@ -47,7 +47,7 @@ def export(
 
 
 def read_network(path: Path) -> PlainNet:
-    """The network stored in a `.safetensors` file of ours, float32, in eval mode."""
+    """Read the network of a default model's `.safetensors` file, float32, in eval mode."""
     with safe_open(path, framework="pt") as file:
         metadata = file.metadata()
     network = PlainNet(*(int(metadata[key]) for key in ("features", "layers", "scale")))
@@ -64,7 +64,7 @@ def _read(run_folder: Path) -> dict[str, Any]:
 
 
 def _refuse_shared(path: Path, name: str, weights: dict[str, torch.Tensor]) -> None:
-    """A second name of a file stands for the weights that it has: it must get a copy first."""
+    """Refuse to replace a file with a second name, which stands for its present weights."""
     manifest_path = path.with_name(MANIFEST)
     manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}
     sharers = [other for other, entry in manifest.items() if entry.get("same_as") == name]

@@ -1,4 +1,4 @@
-"""The training loop: resumes where its folder's checkpoint stands, bit for bit."""
+"""Train, and resume from the folder's checkpoint, bit for bit."""
 
 import copy
 import json
@@ -25,7 +25,7 @@ LOG_EVERY_STEPS = 100
 
 
 def begin(recipe: Recipe, start_from: nn.Module | None = None) -> Run:
-    """A run at step 0, from a fresh network or from `start_from`'s fitting weights."""
+    """Return a run at step 0, from a fresh network or from `start_from`'s fitting weights."""
     torch.manual_seed(recipe.seed)
     network = PlainNet(recipe.features, recipe.layers, recipe.scale)
     if start_from is not None:
@@ -35,7 +35,7 @@ def begin(recipe: Recipe, start_from: nn.Module | None = None) -> Run:
 
 
 def resume(state: dict[str, Any], recipe: Recipe) -> Run:
-    """The run of a stored state, going on under `recipe` (the stored one or an override)."""
+    """Return the run of a stored state, under `recipe` (the stored one or an override)."""
     run = begin(recipe)
     run.step = state["step"]
     run.network.load_state_dict(state["network"])
@@ -49,8 +49,8 @@ def train(
 ) -> None:
     """Train to the recipe's last step, or to step `until`, saving about once a minute.
 
-    `half` runs the convolutions in bfloat16. SIGTERM and SIGINT end it after the step in hand,
-    saved.
+    `half` runs the convolutions in bfloat16. SIGTERM and SIGINT end it, saved, after the
+    current step.
     """
     last = run.recipe.steps if until is None else min(until, run.recipe.steps)
     batches = batches_from(pictures, run.recipe, run.step)
@@ -69,7 +69,7 @@ def train(
 
 
 def take_step(run: Run, batch: Batch, *, half: bool) -> dict[str, float]:
-    """One step of Adam and of the moving average; returns the step's figures."""
+    """Do one step of Adam and of the moving average, and return its metrics."""
     recipe = run.recipe
     for group in run.optimizer.param_groups:
         group["lr"] = recipe.rate_at(run.step)
@@ -99,7 +99,7 @@ def _optimizer(network: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
 
 
 def _take_fitting(network: nn.Module, other: nn.Module) -> None:
-    """Take over every weight whose name and shape agree: a x2 network starts from x4's trunk."""
+    """Copy every weight whose name and shape agree: a x2 network starts from x4's trunk."""
     own = network.state_dict()
     fitting = {k: v for k, v in other.state_dict().items() if k in own and v.shape == own[k].shape}
     network.load_state_dict(own | fitting)

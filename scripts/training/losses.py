@@ -1,4 +1,4 @@
-"""What a training step minimises: colour error, and local contrast that is off."""
+"""The loss of a training step: colour error and error of local contrast."""
 
 import torch
 import torch.nn.functional as F
@@ -11,18 +11,19 @@ LUMA = (65.481 / 255, 128.553 / 255, 24.966 / 255)
 """ITU-R BT.601 luma of RGB in 0..1, without its offset, as the field measures PSNR."""
 
 NEIGHBOURHOOD_PX = 8
-"""Local contrast is averaged over this many output pixels: where it lies may be guessed wrong,
-how much there is may not."""
+"""Local contrast is averaged over this many output pixels: its position may be wrong, its amount
+may not."""
 
 
 def luma(pixels: Tensor) -> Tensor:
-    """`[N, 3, h, w]` RGB to `[N, 1, h, w]`."""
+    """Convert `[N, 3, h, w]` RGB to luma `[N, 1, h, w]`."""
     weights = torch.tensor(LUMA, dtype=pixels.dtype, device=pixels.device).view(1, 3, 1, 1)
     return (pixels * weights).sum(dim=1, keepdim=True)
 
 
 def contrast(plane: Tensor) -> Tensor:
-    """Mean gradient magnitude in each neighbourhood of `[N, 1, h, w]`, by the Sobel operator.
+    """Return the mean gradient magnitude in each neighbourhood of `[N, 1, h, w]`, by the Sobel
+    operator.
 
     Sobel, not steps between neighbours, because it is blind to patterns of a two-pixel period:
     a network that is rewarded for mere steps learns to lay a fine checkerboard over all it is
@@ -37,9 +38,10 @@ def contrast(plane: Tensor) -> Tensor:
 
 
 def flicker_error(error: Tensor) -> Tensor:
-    """How much of an error `[N, C, h, w]` alternates from pixel to pixel: a checkerboard, stripes.
+    """Return the part of an error `[N, C, h, w]` that alternates from pixel to pixel.
 
-    The answer is the mean amplitude of alternation across, down and both ways, summed.
+    That is a checkerboard or stripes. The result is the mean amplitude of alternation across, down
+    and both ways, summed.
     """
     across = error[..., 1:] - error[..., :-1]
     both = (across[..., 1:, :] - across[..., :-1, :]).abs().mean() / 4
@@ -50,7 +52,8 @@ def flicker_error(error: Tensor) -> Tensor:
 
 
 def sharpen(truth: Tensor, amounts: Tensor) -> Tensor:
-    """Unsharp mask of sigma 1.5 px on `[N, 3, h, w]`, by `[N]` amounts, clipped to 0..1."""
+    """Apply an unsharp mask of sigma 1.5 px on `[N, 3, h, w]`, by `[N]` amounts, clipped to
+    0..1."""
     taps = torch.exp(-0.5 * (torch.arange(-4, 5, dtype=truth.dtype) / 1.5) ** 2)
     taps = (taps / taps.sum()).expand(truth.shape[0] * truth.shape[1], 1, 1, 9)
     planes = truth.flatten(0, 1).unsqueeze(0)
@@ -64,7 +67,7 @@ def sharpen(truth: Tensor, amounts: Tensor) -> Tensor:
 def loss_of(
     output: Tensor, truth: Tensor, harms: Tensor, recipe: Recipe
 ) -> tuple[Tensor, dict[str, float]]:
-    """The loss of float32 `[N, 3, h, w]` output and truth in 0..1, and figures to log.
+    """Return the loss of float32 `[N, 3, h, w]` output and truth in 0..1, and figures to log.
 
     All is measured against the truth sharpened by `sharpen_amount`, for compressed inputs by
     `compressed_sharpen_amount`, for noisy ones by `noisy_sharpen_amount`. Mean absolute error,

@@ -1,4 +1,4 @@
-"""Ground truth for training: a folder of photos, and text and line art drawn here."""
+"""Load the ground truth for training: a folder of photos, and drawn text and line art."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,7 @@ SHRINKS = (1.0, 0.8, 0.6)
 
 @dataclass(frozen=True)
 class Pictures:
-    """What patches are cut from: `[h, w, 3]` uint8 RGB arrays."""
+    """The pictures that patches are cut from: `[h, w, 3]` uint8 RGB arrays."""
 
     photos: tuple[NDArray[np.uint8], ...]
     drawn: tuple[NDArray[np.uint8], ...]

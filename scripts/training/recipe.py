@@ -1,4 +1,4 @@
-"""What one training run is made of: one frozen table, stored with every checkpoint."""
+"""The recipe of a training run: one frozen table, stored with every checkpoint."""
 
 import math
 from dataclasses import dataclass, fields, replace
@@ -26,9 +26,9 @@ class Recipe:
     """How many pages of text and line art are drawn."""
     page_share: float = 0.1
     acutance_weight: float = 0.28
-    """How much an error in local contrast counts beside plain error: the crispness dial."""
+    """How much an error in local contrast counts beside plain error: this sets crispness."""
     harmed_acutance_weight: float = 0.25
-    """The same for inputs with noise or compression, where crispness is dearer."""
+    """The same for inputs with noise or compression, where crispness costs more error."""
     fidelity_weight: float = 0.8
     """How much an error in the colours of the result, made small again, counts."""
     flicker_weight: float = 1.0
@@ -41,7 +41,7 @@ class Recipe:
     """The same for inputs with blur and noise."""
 
     def rate_at(self, step: int) -> float:
-        """The learning rate of `step`: a linear rise, a plateau, then the cooldown."""
+        """Return the learning rate of `step`: a linear rise, a plateau, then the cooldown."""
         if step < self.warmup_steps:
             return self.rate * (step + 1) / self.warmup_steps
         start = self.steps * (1 - self.cooldown_share)
@@ -52,7 +52,7 @@ class Recipe:
 
 
 def override(recipe: Recipe, assignments: list[str]) -> Recipe:
-    """Apply `name=value` texts; raises `ValueError` for a name that the recipe has not."""
+    """Apply `name=value` texts; raises `ValueError` for an unknown name."""
     kinds = {field.name: type(getattr(recipe, field.name)) for field in fields(recipe)}
     for assignment in assignments:
         name, _, value = assignment.partition("=")

@@ -1,4 +1,5 @@
-"""The pairs of a blind comparison: the same crop from two upscalers, sides shuffled by a seed."""
+"""Make the pairs of a blind comparison: the same crop from two upscalers, sides shuffled by a
+seed."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,13 +18,13 @@ CROP_PX = 240
 """Side of a crop: two of them at 200 % fill a screen 960 px wide."""
 
 _FLAT_LEVELS = 4
-"""A crop whose truth deviates less shows nothing to choose by."""
+"""Least standard deviation of a crop's truth: flatter crops show no difference."""
 _TRIES = 20
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two crops, and which upscaler made which.
+    """Two crops, and the upscaler of each.
 
     left_px, right_px: `[h, w, 3]` uint8 RGB.
     """
@@ -38,7 +39,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What is compared: two upscalers by label, over some truths and tracks."""
+    """A comparison of two upscalers by label, over some truths and tracks."""
 
     upscalers: Mapping[str, AnyUpscaler]
     truths: Sequence[Truth]
@@ -79,7 +80,7 @@ def make_pairs(comparison: Comparison) -> Iterator[Pair]:
 
 
 def _choose_window(truth: Pixels, rng: Generator) -> tuple[slice, slice]:
-    """A crop anywhere in the picture, but not of a flat area if there is another."""
+    """Choose a random crop, but not of a flat area if there is another."""
     height, width = truth.shape[:2]
     for _ in range(_TRIES):
         top = int(rng.integers(0, max(1, height - CROP_PX + 1)))

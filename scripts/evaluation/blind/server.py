@@ -1,4 +1,4 @@
-"""The page of a blind comparison, on this machine alone.
+"""Serve the page of a blind comparison, on this machine alone.
 
 Which upscaler made which crop stays in this process: the page gets numbers and sides.
 """
@@ -27,7 +27,7 @@ _HEADERS = {
 
 
 class BlindServer(ThreadingHTTPServer):
-    """Serves the pairs and takes the votes; `finished` is set when every pair is judged."""
+    """Serves the pairs and stores the votes; `finished` is set when every pair has one."""
 
     daemon_threads = True
 
@@ -60,7 +60,7 @@ class BlindServer(ThreadingHTTPServer):
         return self._images[number][side == "right"]
 
     def state(self) -> dict[str, Any]:
-        """Return how far it is, and the summary once every pair is judged."""
+        """Return the progress, and the summary once every pair has a vote."""
         with self._lock:
             open_ones = [n for n in range(len(self._pairs)) if n not in self._tally.votes]
             summary = None if open_ones else self._tally.summary()
@@ -72,7 +72,7 @@ class BlindServer(ThreadingHTTPServer):
             }
 
     def vote(self, number: int, choice: str) -> None:
-        """Keep the choice (left, right or none) on a pair. Raises `ValueError` for another."""
+        """Store the choice (left, right or none) on a pair; raises `ValueError` for another."""
         if not 0 <= number < len(self._pairs) or choice not in ("left", "right", "none"):
             raise ValueError(f"no such choice: {choice} of pair {number}")
         pair = self._pairs[number]
@@ -122,7 +122,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer_json(self.server.state())
 
     def _is_for_us(self) -> bool:
-        """Whether the page was opened by this machine's own name, not one that leads here."""
+        """Return whether the Host header names the loopback interface, against DNS rebinding."""
         port = self.server.server_port
         if self.headers.get("Host") in (f"{HOST}:{port}", f"localhost:{port}"):
             return True
@@ -142,4 +142,4 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, format: str, *arguments: object) -> None:
-        """Requests are not logged: the terminal shows the tally."""
+        """Log no requests: the terminal shows the votes."""

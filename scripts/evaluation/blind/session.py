@@ -1,4 +1,4 @@
-"""One sitting of a blind comparison: make the pairs, serve the page, print the tally."""
+"""Run a blind comparison: make the pairs, serve the page, return the votes' summary."""
 
 import threading
 import time
@@ -10,14 +10,14 @@ from scripts.evaluation.blind.server import BlindServer
 from scripts.evaluation.blind.tally import Tally
 
 _LINGER_S = 1.0
-"""So that the page can still fetch what the last vote brought."""
+"""Time in which the page can still fetch the summary after the last vote."""
 
 
 def compare_blind(comparison: Comparison, tally_file: Path, port: int = 0) -> dict[str, Any]:
-    """Serve the page until every pair is judged or Ctrl-C; return the tally's summary.
+    """Serve the page until every pair has a vote or Ctrl-C; return the votes' summary.
 
     Args:
-        tally_file: JSON; the votes of the same comparison are gone on with.
+        tally_file: JSON; votes of the same comparison in it are kept.
         port: on the loopback interface; 0 takes a free one.
 
     Raises:

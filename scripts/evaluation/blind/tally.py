@@ -1,4 +1,4 @@
-"""The votes of a blind comparison, kept in a JSON file after each one."""
+"""Store the votes of a blind comparison in a JSON file, after each one."""
 
 import json
 import math
@@ -10,7 +10,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Vote:
-    """One judged pair; `preferred` is an upscaler's label, or "" where none was better."""
+    """The vote on one pair; `preferred` is an upscaler's label, or "" where none was better."""
 
     truth: str
     track: str
@@ -21,7 +21,8 @@ class Vote:
 
 @dataclass
 class Tally:
-    """Votes by the number of their pair; `plan` says what is compared, so that files do not mix."""
+    """Votes by the number of their pair; `plan` describes the comparison, so that files do not
+    mix."""
 
     plan: dict[str, Any]
     path: Path
@@ -29,10 +30,10 @@ class Tally:
 
     @classmethod
     def open(cls, path: Path, plan: dict[str, Any]) -> "Tally":
-        """Go on with the votes of `path`, or start with none.
+        """Continue with the votes of `path`, or start with none.
 
         Raises:
-            ValueError: the file is none of ours, or holds the votes of another comparison.
+            ValueError: the file holds no votes, or the votes of another comparison.
         """
         tally = cls(plan, path)
         if not path.exists():
@@ -48,7 +49,7 @@ class Tally:
         return tally
 
     def add(self, number: int, vote: Vote) -> None:
-        """Keep a vote, in place of an earlier one on the same pair, and write the file."""
+        """Store a vote, in place of an earlier one on the same pair, and write the file."""
         self.votes[number] = vote
         document = {
             "plan": self.plan,
@@ -84,7 +85,7 @@ class Tally:
 
 
 def sign_test(first: int, second: int) -> float:
-    """Return how likely fair coins would be as far apart or further: 1 says nothing was found.
+    """Return how likely fair coins would differ as much or more; 1 means no difference.
 
     The two-sided sign test; ties are left out.
     """
