@@ -1,1 +1,1 @@
-"""HTTP: request parsing, the contract's answers, image_url fetching. Loads no torch."""
+"""The HTTP service: endpoints, their contract, and what surrounds them. Loads no torch."""

@@ -1,4 +1,4 @@
-"""Build the application: its routes, its middleware, and what runs as long as it does."""
+"""Build the application: its routes, its middleware, and its background tasks."""
 
 import asyncio
 import logging

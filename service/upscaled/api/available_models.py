@@ -1,6 +1,6 @@
-"""The models on this machine, and the request header that names one of them.
+"""List the models on this machine, and read the request header that names one of them.
 
-The files are looked at anew for each request that asks: a model that was added or removed while
+The files are looked at anew for each such request: a model that was added or removed while
 the service runs counts at once.
 """
 
@@ -25,9 +25,9 @@ _NAME: Final = re.compile(NAME_PATTERN)
 
 
 def read_available_models(models_dir: Path) -> tuple[ModelSpec, ...]:
-    """The models whose files are here, in the order of `upscaled models list`.
+    """Read which models have their files here, in the order of `upscaled models list`.
 
-    One whose record is damaged is left out; `upscaled doctor` reports it. Reads the disk.
+    A model whose record is damaged is left out; `upscaled doctor` reports it. Reads the disk.
 
     Raises:
         ModelError: the manifest of the shipped models is damaged.
@@ -45,12 +45,12 @@ def read_available_models(models_dir: Path) -> tuple[ModelSpec, ...]:
 
 
 def scales_of(spec: ModelSpec) -> tuple[int, ...]:
-    """The scales of the service that a model can make; it runs twice or its result is averaged."""
+    """Return the scales that a model can make, by running twice or by averaging its result."""
     return SCALES if makes_every_scale(spec.native_scale) else ()
 
 
 def parse_model_header(values: Sequence[str]) -> str:
-    """The model that a request names; "" where it names none, or `auto`.
+    """Return the model that a request names; "" where it names none, or `auto`.
 
     Args:
         values: one for each header of that name, without white space around.

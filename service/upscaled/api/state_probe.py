@@ -1,4 +1,4 @@
-"""A background check of the stored state, whose last result readiness reports."""
+"""Check the stored state in the background; readiness reports the last result."""
 
 import asyncio
 import logging
@@ -17,13 +17,17 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class StateProbe:
-    """Finds out in the background whether the stored state works, and remembers the last answer.
+    """A repeated check of the stored state.
 
-    trouble: why it does not, for an operator; empty where it does.
+    Attributes:
+        trouble: why the state does not work, for an operator; empty where it does.
     """
 
     def __init__(self, find_trouble: Callable[[], str]) -> None:
-        """find_trouble: the check itself; it may block, for ever at the worst."""
+        """
+        Args:
+            find_trouble: the check itself; it may block, for ever at the worst.
+        """
         self.trouble = "not looked at yet"
         self._find_trouble = find_trouble
         self._pending: asyncio.Future[str] | None = None
@@ -37,7 +41,7 @@ class StateProbe:
     async def check(self) -> None:
         """Check once; a check that takes longer than `PROBE_WITHIN_S` is trouble by itself.
 
-        One that hangs is left alone and waited for again the next time: they never pile up.
+        A check that hangs is awaited again the next time, so that checks never pile up.
         """
         pending = self._pending or self._start()
         done, _ = await asyncio.wait([pending], timeout=PROBE_WITHIN_S)

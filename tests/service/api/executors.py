@@ -79,7 +79,7 @@ class ResizingExecutor:
 
 
 class HangingExecutor(ResizingExecutor):
-    """Works until it is cancelled, and tells when."""
+    """Works until it is cancelled, and records when."""
 
     def __init__(self) -> None:
         super().__init__()

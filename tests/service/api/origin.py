@@ -1,4 +1,4 @@
-"""A web server that says what a test tells it to, byte for byte, and counts who came."""
+"""A web server that sends what a test sets, byte for byte, and counts connections."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable

@@ -64,7 +64,7 @@ class Connection:
             return self.socket.recv(1) == b""
         except TimeoutError:
             return False
-        except ConnectionResetError:  # closed on bytes that nobody wanted any more
+        except ConnectionResetError:  # closed with unread bytes
             return True
 
     def _receive_until(self, mark: bytes) -> bytes:

@@ -44,7 +44,7 @@ class Service:
         return {"X-API-KEY": self.key}
 
     def upload(self, image: bytes | None = None, **changes: Any) -> requests.Response:
-        """A good upload of one picture, changed where told."""
+        """A good upload of one picture, with changes."""
         asked: dict[str, Any] = {
             "headers": self.headers,
             "data": {"scale": "2"},

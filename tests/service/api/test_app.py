@@ -43,7 +43,7 @@ def test_the_executor_lives_as_long_as_the_application(
     assert (executor.is_started, executor.is_stopped) == (True, False)
 
 
-def test_it_is_stopped_with_it(tmp_path: Any) -> None:
+def test_the_executor_stops_with_the_application(tmp_path: Any) -> None:
     with serve(tmp_path) as service:
         pass
     assert service.executor.is_stopped

@@ -207,7 +207,7 @@ def test_a_failed_release_leaves_the_answer_as_it_was_and_is_made_up_for(
 
 
 @pytest.mark.parametrize(("losses", "status", "left"), [(1, 200, 4), (4, 200, 4), (5, 500, 5)])
-def test_a_capture_whose_answer_is_lost_is_asked_again(
+def test_a_capture_whose_answer_is_lost_is_retried(
     make_service: Make, monkeypatch: pytest.MonkeyPatch, losses: int, status: int, left: int
 ) -> None:
     """Each time it was committed, and the connection ended before it could say so."""
@@ -273,7 +273,7 @@ def state(tmp_path: Path) -> Any:
 
 
 def slow(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
-    """Make one step of the ledger take a while; the event tells that it has begun."""
+    """Make one step of the ledger take a while; the event is set once it has begun."""
     begun = threading.Event()
     original = getattr(Credits, name)
 
@@ -350,7 +350,9 @@ class FailingState:
         return len(given_back)
 
 
-async def test_it_goes_on_until_all_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_owed_credits_are_retried_until_all_are_released(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     waits: list[float] = []
     sleep, is_done = asyncio.sleep, asyncio.Event()
 

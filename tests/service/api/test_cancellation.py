@@ -49,11 +49,11 @@ def test_a_client_that_leaves_stops_its_work(make_service: Callable[..., Service
     assert service.state.credits.audit() == ()
 
 
-def test_one_that_leaves_just_before_the_end_finds_nothing_stored(
+def test_a_client_that_leaves_just_before_the_end_leaves_nothing_stored(
     make_service: Callable[..., Service],
 ) -> None:
     class LeftBehind(ResizingExecutor):
-        """Finishes although it was told to stop, as a worker between two tiles may."""
+        """Finishes although it was cancelled, as a worker between two tiles may."""
 
         async def upscale(self, source: bytes, request: Any) -> Any:
             connections.pop().close()
@@ -71,7 +71,7 @@ def test_one_that_leaves_just_before_the_end_finds_nothing_stored(
     assert service.state.credits.audit() == ()
 
 
-def test_one_that_leaves_while_sending_has_cost_nothing(
+def test_a_client_that_leaves_while_sending_is_charged_nothing(
     make_service: Callable[..., Service],
 ) -> None:
     service = make_service(metering=True, credits=5)
@@ -87,7 +87,7 @@ def test_one_that_leaves_while_sending_has_cost_nothing(
     assert service.balance() == 5
 
 
-def test_one_that_still_waits_when_the_server_ends_is_told_so(tmp_path: Path) -> None:
+def test_a_request_that_waits_at_shutdown_gets_an_error(tmp_path: Path) -> None:
     """In the contract's words, and with its credit back."""
     executor = HangingExecutor()
     with serve(tmp_path, executor, metering=True, credits=5, stop_after_s=1) as service:

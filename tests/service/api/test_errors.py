@@ -83,7 +83,7 @@ def test_cors_is_off(service: Service) -> None:
         assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 
-def test_no_answer_tells_the_server_s_make(service: Service) -> None:
+def test_no_answer_names_the_software_of_the_server(service: Service) -> None:
     assert "server" not in service.get("/healthz").headers
 
 

@@ -42,7 +42,7 @@ from upscaled.upscale.result import Result
 MB = 1024 * 1024
 
 
-def test_what_is_taken_is_given_back() -> None:
+def test_memory_is_returned_at_the_end_of_a_request() -> None:
     budget = MemoryBudget(100)
     with budget.share(1) as first:
         first.take(60)
@@ -56,7 +56,7 @@ def test_what_is_taken_is_given_back() -> None:
     assert budget.held_bytes == 0
 
 
-def test_it_is_given_back_after_an_error_too() -> None:
+def test_memory_is_returned_after_an_error_too() -> None:
     budget = MemoryBudget(100)
 
     def fail() -> None:
@@ -154,7 +154,7 @@ async def test_what_gave_way_takes_nothing_any_more_and_ends_at_once() -> None:
     assert budget.held_bytes == 0
 
 
-async def test_one_that_gives_way_in_the_moment_it_has_arrived_is_refused_too() -> None:
+async def test_a_body_preempted_in_the_moment_it_has_arrived_is_refused_too() -> None:
     budget = MemoryBudget(100)
 
     async def arrive(share: Share) -> None:

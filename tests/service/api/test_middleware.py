@@ -49,7 +49,7 @@ def lines(
 Lines = Callable[[int], list[dict[str, Any]]]
 
 
-def test_a_success_leaves_one_line_that_tells_it_all(service: Service, lines: Lines) -> None:
+def test_a_success_is_logged_in_one_line_with_all_figures(service: Service, lines: Lines) -> None:
     service.upload(headers=service.headers | {"X-Request-Id": "mine"})
     (line,) = lines(1)
     assert line.pop("total_ms") > 0
@@ -80,7 +80,7 @@ def test_a_success_leaves_one_line_that_tells_it_all(service: Service, lines: Li
     }
 
 
-def test_the_line_names_the_model_asked_for_and_what_it_was_tempered_with(
+def test_the_line_names_the_requested_model_and_what_it_was_tempered_with(
     make_service: Callable[..., Service], lines: Lines
 ) -> None:
     service = make_service()
@@ -105,7 +105,7 @@ def test_a_refusal_says_why(service: Service, lines: Lines) -> None:
     assert {line["outcome"] for line in (first, second, third)} == {"refused"}
 
 
-def test_a_client_that_left_is_told_from_a_failure(
+def test_a_client_that_disconnects_is_logged_apart_from_a_failure(
     make_service: Callable[..., Service], lines: Lines
 ) -> None:
     executor = HangingExecutor()
@@ -116,7 +116,7 @@ def test_a_client_that_left_is_told_from_a_failure(
     assert (line["status"], line["outcome"], line["error_code"]) == (499, "gone", "client_gone")
 
 
-def test_probes_are_told_of_only_where_they_fail(
+def test_probes_are_logged_only_where_they_fail(
     make_service: Callable[..., Service], lines: Lines
 ) -> None:
     executor = ResizingExecutor()
@@ -155,7 +155,7 @@ def test_neither_keys_nor_result_names_are_logged(
     assert not [line for line in ours if service.key in line or name in line or "wrong" in line]
 
 
-def test_what_nobody_foresaw_is_logged_with_its_trace_and_answered_without(
+def test_an_unhandled_exception_is_logged_with_its_trace_and_answered_without(
     make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
 ) -> None:
     service = make_service(FailingExecutor(ValueError("a secret")))
@@ -187,7 +187,7 @@ def test_a_sane_id_is_kept(sent: str) -> None:
 @pytest.mark.parametrize(
     "sent", [None, "", "x" * 129, "a b", "a\n", "a\r\nX: y", "<script>", "ä", "１", "a/b", '"']
 )
-def test_any_other_is_replaced_by_a_uuid4(sent: str | None) -> None:
+def test_an_unsafe_request_id_is_replaced_by_a_uuid4(sent: str | None) -> None:
     chosen = choose_request_id(sent)
     assert uuid.UUID(chosen).version == 4
     assert choose_request_id(sent) != chosen
@@ -306,7 +306,7 @@ def test_a_silent_client_is_waited_for_only_so_long(service: Service) -> None:
         assert seconds_since(started) < 4
 
 
-def test_a_client_that_waits_for_100_continue_is_told_no_at_once(service: Service) -> None:
+def test_a_client_that_waits_for_100_continue_is_refused_at_once(service: Service) -> None:
     with Connection(service) as connection:
         connection.send_head(
             "Content-Type: text/plain", "Content-Length: 9", "Expect: 100-continue"
@@ -315,7 +315,7 @@ def test_a_client_that_waits_for_100_continue_is_told_no_at_once(service: Servic
         answer.assert_error(400, "unsupported_content_type")
 
 
-def test_one_that_may_go_on_is_told_to(service: Service) -> None:
+def test_a_client_that_may_send_its_body_gets_100_continue(service: Service) -> None:
     with Connection(service) as connection:
         connection.send_head(JSON, "Content-Length: 2", "Expect: 100-continue")
         assert connection.socket.recv(100) == b"HTTP/1.1 100 Continue\r\n\r\n"

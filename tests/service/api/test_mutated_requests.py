@@ -118,6 +118,8 @@ def test_whatever_comes_back_is_in_the_contract(service: Service) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 41))
-def test_so_it_is_thousands_of_times(service: Service, seed: int) -> None:
+def test_thousands_of_mutated_requests_get_answers_of_the_contract(
+    service: Service, seed: int
+) -> None:
     run(service, seed)
     assert service.get("/healthz").status_code == 200

@@ -1,4 +1,4 @@
-"""A machine reads the OpenAPI document and tries to be told something that is not in it.
+"""Schemathesis reads the OpenAPI document and looks for answers that are not in it.
 
 Every operation, right and wrong, through a real socket: statuses, media types, headers, schemas,
 authentication and methods are compared with the document.

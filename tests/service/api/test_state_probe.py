@@ -66,7 +66,7 @@ async def test_each_cause_is_logged_once(caplog: pytest.LogCaptureFixture) -> No
     ]
 
 
-async def test_it_is_repeated_until_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_state_is_checked_until_cancelled(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("upscaled.api.state_probe.PROBE_EVERY_S", 0.001)
     is_enough, checks = asyncio.Event(), []
     loop = asyncio.get_running_loop()

@@ -1,4 +1,4 @@
-"""Where a request's body ends (RFC 9112, sections 6 and 7): by its length, or in chunks."""
+"""Read a request's body to its end, by length or in chunks (RFC 9112, sections 6 and 7)."""
 
 import re
 from typing import Final, Protocol
@@ -20,14 +20,14 @@ _PLAIN_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 
 
 class BodyReader(Protocol):
-    """Reads one body. `is_complete`: its last byte was taken."""
+    """A reader of one body; `is_complete` once its last byte was read."""
 
     is_complete: bool
 
     def feed(self, data: bytes | bytearray, start: int, body: bytearray) -> int:
-        """Move the body's bytes from `data[start:]` to `body`; the offset behind what was taken.
+        """Move the body's bytes from `data[start:]` to `body`, and return the offset behind them.
 
-        It may stop before the end of `data`, and is then called again.
+        It may stop before the end of `data`, and must then be called again.
 
         Raises:
             MalformedRequest: the framing is broken or beyond a limit.
@@ -35,12 +35,12 @@ class BodyReader(Protocol):
 
 
 def read_body_of(head: RequestHead) -> BodyReader:
-    """The reader of the body that a head announces."""
+    """Return a reader of the body that a head announces."""
     return ChunkedReader() if head.body_bytes is None else LengthReader(head.body_bytes)
 
 
 class LengthReader:
-    """A body of `Content-Length` bytes."""
+    """A reader of a body of `Content-Length` bytes."""
 
     def __init__(self, size_bytes: int) -> None:
         self._left_bytes = size_bytes
@@ -55,7 +55,7 @@ class LengthReader:
 
 
 class ChunkedReader:
-    """A body in the chunked transfer coding. Extensions and trailers are checked and dropped."""
+    """A reader of a chunked body; extensions and trailers are checked and dropped."""
 
     def __init__(self) -> None:
         self.is_complete = False
@@ -85,7 +85,7 @@ class ChunkedReader:
         return start
 
     def _take_whole_chunk(self, data: bytes | bytearray, start: int, body: bytearray) -> int:
-        """Take a chunk that lies in `data` from end to end, as nearly all do; 0 where none does."""
+        """Read a chunk that is in `data` as a whole, as nearly all are; return 0 where none is."""
         if self._awaits != "size" or self._line.size_bytes:
             return 0
         match = _PLAIN_SIZE_LINE.match(data, start)

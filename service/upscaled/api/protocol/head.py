@@ -1,6 +1,6 @@
-"""The head of a request (RFC 9112, sections 2 to 6): read line by line, strict and bounded.
+"""Read the head of a request (RFC 9112, sections 2 to 6) line by line, strictly and bounded.
 
-Whatever two programs could read in two ways is refused: that is what request smuggling lives on.
+What two programs could read in two ways is refused: request smuggling depends on it.
 """
 
 import re
@@ -24,6 +24,60 @@ _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # RFC 9110, section 8.6, knows no largest length; nothing longer is meant as one.
 _LENGTH: Final = re.compile(rb"[0-9]{1,40}")
+# What no line of a message may hold. CR is judged where the line ends.
+_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+
+
+class MalformedRequest(Exception):
+    """The bytes break HTTP/1.1 or one of our limits; the text says how, and quotes none of them."""
+
+
+class LineReader:
+    """A reader that joins the pieces of a line, however they arrive.
+
+    Only new bytes are searched and each is copied once, so n bytes cost O(n) in pieces of any size.
+    """
+
+    def __init__(self) -> None:
+        self._begun = bytearray()
+
+    @property
+    def size_bytes(self) -> int:
+        """The bytes of a line whose end has not arrived yet."""
+        return len(self._begun)
+
+    def take(
+        self, data: bytes | bytearray, start: int, limit_bytes: int
+    ) -> tuple[bytes | None, int]:
+        """Read bytes of the line from `data[start:]`.
+
+        Args:
+            limit_bytes: the most that the line may have, its CRLF included.
+
+        Returns:
+            The line without its CRLF, None while its end has not come; and the offset in `data`
+            behind what was taken.
+
+        Raises:
+            MalformedRequest: longer than the limit, ended by LF alone, or with a control character.
+        """
+        allowed_end = start + limit_bytes - len(self._begun)
+        end = data.find(b"\n", start, allowed_end)
+        stop = min(len(data), allowed_end) if end < 0 else end + 1
+        if _CONTROL.search(data, start, stop):
+            raise MalformedRequest("a control character in a line")
+        self._begun += data[start:stop]
+        if end < 0:
+            if len(self._begun) >= limit_bytes:
+                raise MalformedRequest("a line is too long")
+            return None, stop
+        if not self._begun.endswith(b"\r\n"):
+            raise MalformedRequest("a line ends in LF without CR")
+        line = bytes(self._begun[:-2])
+        self._begun.clear()
+        if b"\r" in line:
+            raise MalformedRequest("CR within a line")
+        return line, stop
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +103,7 @@ class RequestHead:
 
 
 class HeadReader:
-    """Reads one head. Its size, its first line and the number of its fields are bounded."""
+    """A reader of one head, whose size, first line and number of fields are bounded."""
 
     def __init__(self) -> None:
         self.size_bytes = 0
@@ -60,7 +114,7 @@ class HeadReader:
         self._empty_lines = 0
 
     def feed(self, data: bytes | bytearray, start: int = 0) -> int:
-        """Take the head's bytes from `data[start:]`; `head` is set with its last one.
+        """Read the head's bytes from `data[start:]`, and set `head` at its end.
 
         Returns:
             The offset in `data` behind what was taken.
@@ -97,7 +151,7 @@ class HeadReader:
 
 
 def parse_field(line: bytes) -> tuple[bytes, bytes]:
-    """Name in lower case and value of a header or trailer field.
+    """Return the name, in lower case, and the value of a header or trailer field.
 
     Raises:
         MalformedRequest: no field, white space before the colon, or a folded line.
@@ -131,8 +185,10 @@ def _complete(method: bytes, target: bytes, version: bytes, headers: Headers) ->
 
 
 def _choose_host(target: bytes, headers: Headers, version: bytes) -> tuple[bytes, Headers]:
-    """Section 3.2: exactly one `Host` (none only in HTTP/1.0). The host of a target in absolute
-    form counts in its place."""
+    """Return target and headers with the one `Host` that counts (section 3.2).
+
+    A request has exactly one, or in HTTP/1.0 none; the host of an absolute target replaces it.
+    """
     hosts = _values(headers, b"host")
     if len(hosts) > 1 or (not hosts and version != b"1.0"):
         raise MalformedRequest("Host is there twice" if hosts else "Host is missing")
@@ -149,7 +205,7 @@ def _choose_host(target: bytes, headers: Headers, version: bytes) -> tuple[bytes
 
 
 def _measure_body(headers: Headers, version: bytes) -> int | None:
-    """Section 6.3: the body's length, None for chunks; whatever is ambiguous is refused."""
+    """Return the body's length, None for chunks (section 6.3); what is ambiguous is refused."""
     lengths = _values(headers, b"content-length")
     codings = _values(headers, b"transfer-encoding")
     if codings:
@@ -172,59 +228,3 @@ def _values(headers: Headers, name: bytes) -> list[bytes]:
 def _tokens(headers: Headers, name: bytes) -> list[bytes]:
     joined = b",".join(_values(headers, name))
     return [token.strip(b" \t") for token in joined.lower().split(b",")]
-
-
-# What no line of a message may hold. CR is judged where the line ends.
-_CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
-
-
-class MalformedRequest(Exception):
-    """The bytes break HTTP/1.1 or one of our limits; the text says how, and quotes none of them."""
-
-
-class LineReader:
-    """Joins the pieces of a line, however they arrive.
-
-    Only new bytes are searched and each is copied once, so n bytes cost O(n) in pieces of any size.
-    """
-
-    def __init__(self) -> None:
-        self._begun = bytearray()
-
-    @property
-    def size_bytes(self) -> int:
-        """Bytes of the line that has begun and not ended."""
-        return len(self._begun)
-
-    def take(
-        self, data: bytes | bytearray, start: int, limit_bytes: int
-    ) -> tuple[bytes | None, int]:
-        """Take bytes of the line from `data[start:]`.
-
-        Args:
-            limit_bytes: the most that the line may have, its CRLF included.
-
-        Returns:
-            The line without its CRLF, None while its end has not come; and the offset in `data`
-            behind what was taken.
-
-        Raises:
-            MalformedRequest: longer than the limit, ended by LF alone, or with a control character.
-        """
-        allowed_end = start + limit_bytes - len(self._begun)
-        end = data.find(b"\n", start, allowed_end)
-        stop = min(len(data), allowed_end) if end < 0 else end + 1
-        if _CONTROL.search(data, start, stop):
-            raise MalformedRequest("a control character in a line")
-        self._begun += data[start:stop]
-        if end < 0:
-            if len(self._begun) >= limit_bytes:
-                raise MalformedRequest("a line is too long")
-            return None, stop
-        if not self._begun.endswith(b"\r\n"):
-            raise MalformedRequest("a line ends in LF without CR")
-        line = bytes(self._begun[:-2])
-        self._begun.clear()
-        if b"\r" in line:
-            raise MalformedRequest("CR within a line")
-        return line, stop

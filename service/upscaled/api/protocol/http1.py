@@ -1,4 +1,4 @@
-"""The server's side of an HTTP/1.1 connection: `uvicorn.Config(app, http=ContractProtocol)`.
+"""Serve one HTTP/1.1 connection: `uvicorn.Config(app, http=ContractProtocol)`.
 
 uvicorn brings the loop, the life of the server and the ASGI cycle of one request. What a client may
 send and how long it may take is decided here, since uvicorn's own protocols count nothing before
@@ -62,7 +62,7 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class ContractProtocol(asyncio.Protocol):
-    """One connection."""
+    """The server's side of one connection: reads requests, runs the application, sends answers."""
 
     def __init__(
         self,
@@ -127,8 +127,11 @@ class ContractProtocol(asyncio.Protocol):
         self._pump()
 
     def eof_received(self) -> bool:
-        """The client has shut its sending side. One whose request is complete still gets its
-        answer; whether it has gone altogether is for `check` to find out."""
+        """Note that the client has shut its sending side.
+
+        A client whose request is complete still gets its answer; `check` finds out whether it has
+        disconnected altogether.
+        """
         self._has_input_ended = True
         self._output.expect_silence(time.monotonic())
         self._settle_end_of_input()
@@ -142,7 +145,7 @@ class ContractProtocol(asyncio.Protocol):
         self._flow.resume_writing()
 
     def shutdown(self) -> None:
-        """End with the request at hand; at once where there is none."""
+        """Close the connection after the current request; at once where there is none."""
         if self._cycle is None or self._cycle.response_complete:
             self._output.close()
         else:
@@ -172,7 +175,7 @@ class ContractProtocol(asyncio.Protocol):
         return True
 
     def _check_presence(self, now_s: float) -> None:
-        """End the work for a client that has gone, though nothing is read that could say so."""
+        """Stop the work for a client that has disconnected while nothing is read from it."""
         ahead, cycle = b"", self._cycle
         if cycle is not None and not cycle.response_started:
             ahead = ANSWER_AHEAD
@@ -207,7 +210,7 @@ class ContractProtocol(asyncio.Protocol):
             self._pump()
 
     def _pump(self) -> None:
-        """Parse what has arrived as far as the request at hand allows."""
+        """Parse what has arrived, up to the end of the current request."""
         try:
             position = self._take_head(0) if self._body is None else 0
             if self._body is not None:
@@ -220,7 +223,7 @@ class ContractProtocol(asyncio.Protocol):
         self._settle_end_of_input()
 
     def _settle_end_of_input(self) -> None:
-        """Where nothing more will come, end what waits for it."""
+        """Once nothing more can arrive, end what waits for more."""
         if not self._has_input_ended or self._unread or self._is_lingering:
             return
         if self._body is not None or self._head.size_bytes:
@@ -283,7 +286,7 @@ class ContractProtocol(asyncio.Protocol):
             message_event=asyncio.Event(),
             expect_100_continue=head.expects_continue,
             keep_alive=head.keeps_alive,
-            on_response=self._end_exchange,
+            on_response=self._end_request,
         )
         cycle.on_answered = self._note_answered
         task = self._loop.create_task(cycle.run_asgi(self._app))
@@ -310,13 +313,16 @@ class ContractProtocol(asyncio.Protocol):
         }
 
     def _note_answered(self) -> None:
-        """The answer is written, and what is left of the body is only read to be dropped: the
-        connection may make room, or clients without a key could hold all connections so."""
+        """Let the connection be evicted once its answer is written, though its body goes on.
+
+        The rest of the body is only read to be dropped: clients without a key could otherwise hold
+        all connections that way.
+        """
         if self._body is not None:
             self._registry.note_idle(self)
 
-    def _end_exchange(self) -> None:
-        """An answer is complete: go on with what follows on the connection."""
+    def _end_request(self) -> None:
+        """Go on with the next request on the connection."""
         self._server_state.total_requests += 1
         if self._transport.is_closing():
             return
@@ -337,7 +343,7 @@ class ContractProtocol(asyncio.Protocol):
             cycle.message_event.set()
 
     def _refuse(self, reason: str) -> None:
-        """Answer what is no request; one whose answer has begun is only cut off."""
+        """Answer 400 to bytes that are no request; an answer that has begun is only cut off."""
         is_between, cycle = self._is_between_requests(), self._cycle
         if is_between or cycle is None or not cycle.response_started:
             request_id = str(uuid4())
@@ -368,7 +374,7 @@ class ContractProtocol(asyncio.Protocol):
         self._config.app.state.context.reporter.add(record)  # type: ignore[union-attr]
 
     def _write_last(self, response: Response, request_id: str) -> None:
-        """An answer that no application gives; the connection ends with it."""
+        """Send an answer without the application, and close the connection after it."""
         headers = {
             **{name.decode(): value.decode() for name, value in self._server_state.default_headers},
             **DEFAULT_HEADERS,
@@ -383,7 +389,7 @@ class ContractProtocol(asyncio.Protocol):
 
 
 class _Flow(FlowControl):
-    """Writing waits for the client; that the application wants more of the body has it parsed."""
+    """Flow control: writing waits for the client, and reading the body parses more of it."""
 
     def __init__(self, transport: asyncio.Transport, parse_on: Callable[[], None]) -> None:
         super().__init__(transport)
@@ -394,7 +400,7 @@ class _Flow(FlowControl):
 
 
 class _Cycle(RequestResponseCycle):
-    """One request and its answer. `on_answered` is called once all of it is written."""
+    """The ASGI cycle of one request; `on_answered` is called once its answer is written."""
 
     on_answered: Callable[[], None]
 

@@ -1,4 +1,4 @@
-"""What goes out on one connection, and how much of it the client has taken."""
+"""Write to one connection, and measure how much of it the client has taken."""
 
 import asyncio
 import fcntl
@@ -15,7 +15,7 @@ ANSWER_AHEAD: Final = b"HTTP/1.1 "
 CHUNK_AHEAD: Final = b"0000"
 # Less taken than this, as an average over the time limit, counts as nothing.
 MIN_WRITE_BYTES_PER_S: Final = 256
-# A client is asked whether it is still there a moment after it stopped sending, then now and then.
+# A client is probed a moment after it stopped sending, then now and then.
 PROBE_AFTER_S: Final = 2.0
 PROBE_EVERY_S: Final = 5.0
 # Unsent bytes in the kernel, beside those on their way: what a client that reads nothing can hold.
@@ -25,7 +25,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Output:
-    """The transport as uvicorn's request cycle uses it (`write`, `close`, `is_closing`), watched.
+    """The transport that uvicorn's request cycle writes to, which counts what the client takes.
 
     Closing is safe at any time: what is written to a connection that has ended is dropped.
     """
@@ -42,7 +42,7 @@ class Output:
         _set_options(self._socket)
 
     def write(self, data: bytes) -> None:
-        """Send bytes; of an answer's head only what was not sent before it."""
+        """Send bytes, without those that `is_lost` has sent ahead."""
         if self._transport.is_closing():
             return
         if self._is_answer_ahead:
@@ -52,19 +52,19 @@ class Output:
         self._transport.write(data)
 
     def close(self) -> None:
-        """End the connection once everything written has been sent."""
+        """Close the connection once everything written has been sent."""
         if not self._transport.is_closing():
             self._transport.close()
 
     def unsent_bytes(self) -> int:
-        """The bytes that the transport holds since the kernel has not taken them yet."""
+        """Return the bytes that the transport holds because the kernel has not taken them yet."""
         return self._transport.get_write_buffer_size()
 
     def is_closing(self) -> bool:
         return self._transport.is_closing()
 
     def abort(self) -> None:
-        """End the connection now, and what the kernel still holds for it."""
+        """Reset the connection now, and drop what the kernel still holds for it."""
         if self._socket is not None:
             with suppress(OSError):  # it has ended by itself
                 self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
@@ -76,7 +76,7 @@ class Output:
             self._transport.write_eof()
 
     def is_stalled(self, now_s: float, timeout_s: float) -> bool:
-        """Whether the client has taken next to nothing for `timeout_s` of what it was sent.
+        """Return whether the client has taken next to nothing of what it was sent for `timeout_s`.
 
         What counts are acknowledged bytes, so a slow reader behind large kernel buffers is seen to
         make progress long before the transport's own buffer shrinks.
@@ -89,11 +89,11 @@ class Output:
         return now_s - self._progress_at_s > timeout_s
 
     def expect_silence(self, now_s: float) -> None:
-        """Nothing is read from now on that could say that the client leaves: ask `is_lost`."""
+        """Note that nothing more is read, so that only `is_lost` can notice a disconnect."""
         self._next_probe_s = now_s + PROBE_AFTER_S
 
     def is_lost(self, now_s: float, ahead: bytes) -> bool:
-        """Whether a client that is not read from has gone.
+        """Return whether a client that is not read from has disconnected.
 
         A client that closes its socket and one that only shuts its sending side look alike (both
         send FIN) until something is sent to them: then the first one's system answers with a reset.
@@ -133,7 +133,7 @@ def _set_options(connection: socket.socket | None) -> None:
 
 
 def _unacknowledged(connection: socket.socket | None) -> int:
-    """Bytes in the kernel that the client's system has not acknowledged; 0 where unknown."""
+    """Return the bytes in the kernel that the client has not acknowledged; 0 where unknown."""
     if connection is None or (descriptor := connection.fileno()) < 0:
         return 0
     try:

@@ -1,4 +1,4 @@
-"""All connections of the server: how many there may be, in all and from one address.
+"""Limit the connections of the server, in all and from one address, and check their deadlines.
 
 Where there are too many, the one that has been idle longest makes room; only where none is idle the
 new one is turned away. So silent connections cannot lock other clients out. A connection on which
@@ -29,9 +29,11 @@ _logger: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """Bounds on connections. `trusted` addresses are of proxies, whose clients are many.
+    """Bounds on connections.
 
-    write_timeout_s: the longest that a client may take nothing of what is sent to it.
+    Attributes:
+        trusted: addresses of proxies, whose clients are many: not counted by address.
+        write_timeout_s: the longest that a client may take nothing of what is sent to it.
     """
 
     total: int = 1000
@@ -44,14 +46,14 @@ class Connection(Protocol):
     """A client's connection, as the registry needs it."""
 
     def check(self, now_s: float) -> None:
-        """End it if a deadline has passed. `now_s` is of `time.monotonic`."""
+        """Close the connection if a deadline has passed; `now_s` is of `time.monotonic`."""
 
     def evict(self) -> bool:
-        """End it to make room; False where its client still takes an answer."""
+        """Close the connection for another one; False where its client still takes an answer."""
 
 
 class Connections:
-    """The open connections; belongs to the event loop. Their deadlines are checked while any is."""
+    """The open connections, on the event loop. Their deadlines are checked while there are any."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
@@ -66,7 +68,7 @@ class Connections:
         return len(self._open)
 
     def admit(self, connection: Connection, address: str) -> bool:
-        """Count a new connection, idle so far; False where there are too many.
+        """Count a new connection, idle so far; return False where there are too many.
 
         Args:
             address: of the client: an IP address, or empty where it has none.
@@ -96,16 +98,16 @@ class Connections:
             del self._of_address[source]
 
     def note_busy(self, connection: Connection) -> None:
-        """A request has come: the connection no longer makes room for others."""
+        """Note that a request has arrived, so the connection is not evicted for others."""
         self._idle.pop(connection, None)
 
     def note_idle(self, connection: Connection) -> None:
-        """It waits for its next request."""
+        """Note that the connection waits for its next request."""
         if connection in self._open:
             self._idle[connection] = None
 
     def _source_of(self, address: str) -> str:
-        """What is counted together: an IPv4 address, an IPv6 network; empty: not counted."""
+        """Return what is counted as one: an IPv4 address or an IPv6 network; "" is not counted."""
         try:
             ip = ipaddress.ip_address(address.partition("%")[0])
         except ValueError:
@@ -119,7 +121,7 @@ class Connections:
         return str(ipaddress.ip_network((ip, _IPV6_PREFIX), strict=False))
 
     def _evict(self, among: dict[Connection, None]) -> bool:
-        """End the connection of `among` that has been idle longest."""
+        """Close the connection of `among` that has been idle longest; False where none is idle."""
         for oldest in self._idle:
             if oldest in among and oldest.evict():
                 self.remove(oldest)
@@ -154,7 +156,7 @@ class Connections:
 
 
 def build_connections(settings: Settings) -> Connections:
-    """The registry for these settings, with room in this process's descriptors."""
+    """Return the registry for these settings, within the process's limit on descriptors."""
     total, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     if total != resource.RLIM_INFINITY:
         room = max(LEAST_CONNECTIONS, total - RESERVED_DESCRIPTORS)

@@ -1,4 +1,4 @@
-"""Content negotiation for the one endpoint that has two kinds of answer (RFC 9110, 12.5.1).
+"""Negotiate whether an upscale answers with the image itself or with JSON (RFC 9110, 12.5.1).
 
 A client may send tens of thousands of bytes here, and they are parsed in the event loop. So the
 header is scanned token by token, each byte once: a pattern is a sequence of runs of characters,
@@ -10,7 +10,7 @@ import re
 from typing import Final, NamedTuple
 
 # A media type's name as registered (RFC 6838, 4.2). RFC 9110 alone would allow `'image/*'`, quotes
-# included, as a type that nobody has: a real client sends that and means nothing by it.
+# included, as a type that does not exist: a real client sends that and means nothing by it.
 _TYPE: Final = r"\*|[0-9A-Za-z][0-9A-Za-z!#$&^_.+-]*"
 _NAME: Final = r"[!#$%&'*+.^_`|~0-9A-Za-z-]+"  # RFC 9110, 5.6.2
 _QUOTED: Final = r'"(?:[\t !#-\[\]-~\x80-\xff]|\\[\t -~\x80-\xff])*+"'  # RFC 9110, 5.6.4
@@ -35,7 +35,7 @@ class MediaRange(NamedTuple):
 
 
 def wants_image(accept: str | None) -> bool:
-    """Whether the bytes of the image are wanted rather than JSON with a URL.
+    """Return whether the client wants the image itself rather than JSON with its URL.
 
     Only when the best image type weighs more than JSON. A tie is JSON, so are an absent header
     and one with an illegal member, which is ignored whole.
@@ -49,7 +49,7 @@ def wants_image(accept: str | None) -> bool:
 
 
 def parse_accept(accept: str) -> list[MediaRange]:
-    """The header's media ranges, types in lower case; empty if any member breaks the grammar."""
+    """Return the header's media ranges in lower case; none if any member breaks the grammar."""
     ranges: list[MediaRange] = []
     position = _skip(_BETWEEN_MEMBERS, accept, 0)
     while position < len(accept):
@@ -65,7 +65,7 @@ def parse_accept(accept: str) -> list[MediaRange]:
 
 
 def _scan_parameters(accept: str, position: int) -> tuple[float | None, int]:
-    """The weight of the member whose parameters begin at `position`, and where it ends.
+    """Return the weight of the member whose parameters begin at `position`, and where it ends.
 
     The first parameter named `q` is the weight; without one it is 1, and None if the parameters
     break the grammar.
@@ -85,13 +85,13 @@ def _scan_parameters(accept: str, position: int) -> tuple[float | None, int]:
 
 
 def _skip(pattern: re.Pattern[str], text: str, position: int) -> int:
-    """The end of what `pattern`, which also matches nothing, finds at `position`."""
+    """Return the position behind what `pattern` matches at `position`."""
     match = pattern.match(text, position)
     return position if match is None else match.end()
 
 
 def _weigh(media_type: tuple[str, str], heaviest: dict[tuple[str, str], float]) -> float:
-    """The weight of the most specific range that matches; 0 where none does."""
+    """Return the weight of the most specific range that matches; 0 where none does."""
     for wanted in (media_type, (media_type[0], "*"), ("*", "*")):
         if wanted in heaviest:
             return heaviest[wanted]

@@ -1,6 +1,6 @@
-"""The fields of a request, out of either body kind, before any check.
+"""Extract the fields of a request from a JSON object or the parts of a form, before any check.
 
-What a part of a form is follows from its name: `image` is a file, `image_url` and `scale` are text,
+The name of a form's part decides what it is: `image` is a file, `image_url` and `scale` are text,
 whatever type or file name a client library gives them.
 """
 
@@ -26,11 +26,37 @@ _BYTE_ORDER_MARKS: Final = {
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
+# A body of brackets and commas grows fifty-fold in memory when parsed; a request has a handful.
+MAX_STRUCTURE: Final = 10_000
+_STRUCTURE: Final = (b",", b"[", b"{", b":")
+# A picture of 25 MB in base64, its slashes and its line ends escaped, has 800,000. Each takes ten
+# times as long as another character, and nothing else runs meanwhile.
+MAX_ESCAPES: Final = 1_000_000
+# In lower case, without what is neither letter nor digit: `imageUrl`, `Image-URL`, `image[]`.
+_PICTURES: Final = frozenset(
+    """
+    image images img imgs picture pictures pic photo photos file files upload uploads media blob
+    data content body input inputs inputimage imageinput inputfile imagefile imgfile imagedata
+    filedata uploadfile fileupload sourceimage imagesource imagebase64 base64 base64image
+    imageurl imageurls imageuri imagelink imagesrc imagepath imgurl imgsrc pictureurl photourl
+    fileurl mediaurl url urls uri src source sourceurl srcurl link href inputurl inputimageurl
+    downloadurl remoteurl publicurl
+    """.split()  # noqa: SIM905 - as a list these would be sixty lines
+)
+_SCALES: Final = frozenset(
+    """
+    scale scales scaling factor scalefactor scalingfactor scaleratio ratio zoom zoomfactor
+    upscale upscaling upscalefactor upscaleratio upscalelevel outscale outputscale targetscale
+    resolution size multiplier magnification enlarge enlargement level
+    """.split()  # noqa: SIM905
+)
+_SHOWABLE: Final = re.compile(r"[A-Za-z0-9 ._\[\]-]{1,32}")
+_NO_LETTER: Final = re.compile(r"[^a-z0-9]")
 
 
 @dataclass(frozen=True, slots=True)
 class UnknownField:
-    """A field that the contract does not know. `is_file`: it looks like a picture, not a text."""
+    """A field that the contract does not know; `is_file` if it looks like a picture."""
 
     name: str
     is_file: bool = False
@@ -51,7 +77,7 @@ class Fields:
 
 
 def fields_of_json(values: dict[str, Any]) -> Fields:
-    """`image` is not a JSON field: base64 or a data URI there counts as no image."""
+    """Return the fields of a JSON object, in which an `image` (base64, data URI) counts as none."""
     return Fields(
         None,
         _unless_empty(values.get("image_url")),
@@ -61,7 +87,7 @@ def fields_of_json(values: dict[str, Any]) -> Fields:
 
 
 def fields_of_parts(parts: list[Part]) -> Fields:
-    """Of a repeated name the last counts."""
+    """Return the fields of a form; of a repeated name the last one counts."""
     last = {part.name: part for part in parts}
     return Fields(
         _image_in(last["image"]) if "image" in last else None,
@@ -76,7 +102,7 @@ def fields_of_parts(parts: list[Part]) -> Fields:
 
 
 def _image_in(part: Part) -> bytes | str | None:
-    """A picture, or the text in its place; None for a file field that a browser left empty.
+    """Return a picture, or the text in its place; None for a field that a browser left empty.
 
     Only a part that is text by all of its marks is one: no file name, no type of a file, and no
     byte that a text does not have. Some clients send a picture without any name or type.
@@ -90,7 +116,7 @@ def _image_in(part: Part) -> bytes | str | None:
 
 
 def _read_text(data: bytes) -> str | None:
-    """How the data begin, if that is text: every picture's header has bytes that text has not."""
+    """Return the beginning of a text; None for a picture, whose header has bytes no text has."""
     beginning = data[:MAX_TEXT_BYTES]
     try:
         text = codecs.getincrementaldecoder("utf-8")().decode(
@@ -102,13 +128,13 @@ def _read_text(data: bytes) -> str | None:
 
 
 def _is_of_a_file(part: Part) -> bool:
-    """Whether its type is one that only files have."""
+    """Return whether the part's media type is one that only files have."""
     is_of_a_text = part.media_type.startswith("text/") or _is_json(part)
     return part.media_type not in ("", "multipart/form-data") and not is_of_a_text
 
 
 def _value_in(part: Part) -> object | None:
-    """The value that a part stands for, whatever it is said to be.
+    """Return the value of a part, whatever its media type.
 
     One line end at the end does not count: a value that is sent as a file has one. A part of a
     JSON type holds JSON, or else the text as it stands; a text in JSON's quotes loses them.
@@ -141,16 +167,8 @@ def _unless_empty(value: object) -> object | None:
     return None if value == "" else value
 
 
-# A body of brackets and commas grows fifty-fold in memory when parsed; a request has a handful.
-MAX_STRUCTURE: Final = 10_000
-_STRUCTURE: Final = (b",", b"[", b"{", b":")
-# A picture of 25 MB in base64, its slashes and its line ends escaped, has 800,000. Each takes ten
-# times as long as another character, and nothing else runs meanwhile.
-MAX_ESCAPES: Final = 1_000_000
-
-
 def parse_json(body: bytes) -> dict[str, Any]:
-    """The object in a JSON body (UTF-8, UTF-16 or UTF-32, as `json` detects).
+    """Return the object in a JSON body (UTF-8, UTF-16 or UTF-32, as `json` detects).
 
     Raises:
         InvalidRequestBody: empty, broken, no object, nested too deep, or of too many values or
@@ -172,7 +190,7 @@ def parse_json(body: bytes) -> dict[str, Any]:
 
 
 def parse_json_text(text: str) -> object:
-    """Any JSON value; integers of 20 digits and more come as floats.
+    """Return any JSON value; integers of 20 digits and more become floats.
 
     Raises:
         ValueError: no JSON, or nested too deep.
@@ -185,39 +203,17 @@ def parse_json_text(text: str) -> object:
 
 
 def _parse_int(digits: str) -> int | float:
-    """Python refuses integers of thousands of digits; here they are only out of range."""
+    """Parse an integer of any length; Python refuses those of thousands of digits."""
     return int(digits) if len(digits) < 20 else float(digits)
-
-
-# In lower case, without what is neither letter nor digit: `imageUrl`, `Image-URL`, `image[]`.
-_PICTURES: Final = frozenset(
-    """
-    image images img imgs picture pictures pic photo photos file files upload uploads media blob
-    data content body input inputs inputimage imageinput inputfile imagefile imgfile imagedata
-    filedata uploadfile fileupload sourceimage imagesource imagebase64 base64 base64image
-    imageurl imageurls imageuri imagelink imagesrc imagepath imgurl imgsrc pictureurl photourl
-    fileurl mediaurl url urls uri src source sourceurl srcurl link href inputurl inputimageurl
-    downloadurl remoteurl publicurl
-    """.split()  # noqa: SIM905 - as a list these would be sixty lines
-)
-_SCALES: Final = frozenset(
-    """
-    scale scales scaling factor scalefactor scalingfactor scaleratio ratio zoom zoomfactor
-    upscale upscaling upscalefactor upscaleratio upscalelevel outscale outputscale targetscale
-    resolution size multiplier magnification enlarge enlargement level
-    """.split()  # noqa: SIM905
-)
-_SHOWABLE: Final = re.compile(r"[A-Za-z0-9 ._\[\]-]{1,32}")
-_NO_LETTER: Final = re.compile(r"[^a-z0-9]")
 
 
 def name_expected(
     unknown: Iterable[UnknownField], *, is_image_missing: bool, is_scale_missing: bool
 ) -> str:
-    """A clause for each missing field that is there under another name, or nothing.
+    """Return a clause for each missing field that was sent under another name, or "".
 
-    A name is repeated only where it is short and plain, so no text of a client's making gets into
-    an answer.
+    A name is repeated only where it is short and plain, so that no text of a client's choice gets
+    into an answer.
     """
     clauses: dict[str, str] = {}
     for field in unknown:

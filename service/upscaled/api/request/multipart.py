@@ -1,4 +1,4 @@
-"""The parts of a multipart/form-data body (RFC 7578), as browsers, HTTP and MIME libraries send it.
+"""Split a multipart/form-data body (RFC 7578), as browsers, HTTP and MIME libraries send it.
 
 A body is here whole and its file may be 25 MB of any bytes, so delimiters are found by searching,
 never byte by byte. What MIME (RFC 2046, 5.1.1) lets a sender write is taken: text before the first
@@ -29,14 +29,22 @@ _HEAD_END: Final = re.compile(rb"\r?\n\r?\n")
 _LINE_END: Final = re.compile(r"\r?\n")
 _FOLD: Final = re.compile(r"\r?\n[ \t]+")
 _HEADER_NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+# The parameters of a header such as Content-Disposition.
+_NAME: Final = re.compile(r"[; \t]*([^;=]*)")
+_QUOTED: Final = re.compile(r'=[ \t]*"((?:[^"\\]|\\.)*+)"?[^;]*', re.DOTALL)
+_UNQUOTED: Final = re.compile(r"=([^;]*)")
+_ESCAPED: Final = re.compile(r'\\(["\\])')
 
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One part. `data` is what was sent, a transfer encoding undone.
+    """One part of a form.
 
-    `file_name` is None where the part names none, and may be empty. `media_type` is in lower case,
-    without parameters, and empty where there is none; `charset` is as sent, or empty.
+    Attributes:
+        data: what was sent, with any transfer encoding undone.
+        file_name: None where the part names none; it may be empty.
+        media_type: in lower case, without parameters; empty where there is none.
+        charset: as sent, or empty.
     """
 
     name: str
@@ -47,7 +55,7 @@ class Part:
 
 
 def parse_parts(body: bytes, content_type: str) -> list[Part]:
-    """The parts in the order sent.
+    """Return the parts in the order sent.
 
     Raises:
         InvalidRequestBody: no boundary, a broken part, an unnamed one, a missing end, more than
@@ -70,7 +78,7 @@ def _invalid(detail: str) -> InvalidRequestBody:
 
 
 def _find_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
-    """Where each part's headers begin and its data ends.
+    """Yield where each part's headers begin and its data ends.
 
     The line end before a delimiter belongs to it. That of the first delimiter is the form's: where
     it is CRLF, a lone LF before what looks like a delimiter is data.
@@ -90,7 +98,7 @@ def _find_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _find_delimiter(body: bytes, mark: bytes, position: int) -> tuple[int, re.Match[bytes]]:
-    """Where `mark`, a line end and the delimiter, next stands, and what ends the delimiter's line.
+    """Find the next `mark` (a line end and the delimiter) and the end of the delimiter's line.
 
     Raises:
         InvalidRequestBody: nowhere, or too often as a part of something longer.
@@ -106,9 +114,10 @@ def _find_delimiter(body: bytes, mark: bytes, position: int) -> tuple[int, re.Ma
 
 
 def _parse_part(body: bytes, begin: int, end: int) -> Part:
-    """
+    """Parse one part.
+
     Raises:
-        InvalidRequestBody
+        InvalidRequestBody: no end of its headers, or no name.
     """
     # From the delimiter's LF, since the empty line that ends the headers may follow it at once, to
     # the next delimiter's line end, since it may be that empty line.
@@ -132,16 +141,16 @@ def _parse_part(body: bytes, begin: int, end: int) -> Part:
 
 
 def _file_name_in(parameters: dict[str, str]) -> str | None:
-    """`filename`, else what RFC 2231 makes of it: `filename*`, `filename*0`, `filename*0*`."""
+    """Return `filename`, or its RFC 2231 form: `filename*`, `filename*0`, `filename*0*`."""
     extended = (parameters[name] for name in parameters if name.startswith("filename*"))
     return parameters.get("filename", next(extended, None))
 
 
 def _parse_headers(head: str) -> dict[str, str]:
-    """Headers by name in lower case; of a repeated one the last counts.
+    """Return headers by name in lower case; of a repeated one the last counts.
 
     Raises:
-        InvalidRequestBody
+        InvalidRequestBody: too many of them, or a line that is none.
     """
     lines = [line for line in _LINE_END.split(_FOLD.sub(" ", head)) if line]
     if len(lines) > MAX_PART_HEADERS:
@@ -157,13 +166,13 @@ def _parse_headers(head: str) -> dict[str, str]:
 
 
 def _undo_transfer_encoding(data: bytes, encoding: str) -> bytes:
-    """The bytes that were encoded for transport.
+    """Return the bytes that were encoded for transport.
 
     RFC 7578 (4.7) advises senders against it, but MIME libraries do so unless stopped. Data in an
     encoding that is not known stay as they are (RFC 2045, 6.4).
 
     Raises:
-        InvalidRequestBody
+        InvalidRequestBody: broken base64.
     """
     match encoding.lower():
         case "base64":
@@ -175,7 +184,8 @@ def _undo_transfer_encoding(data: bytes, encoding: str) -> bytes:
 
 
 def _decode_base64(data: bytes) -> bytes:
-    """
+    """Decode base64 piece by piece, so that other threads need not wait for the whole.
+
     Raises:
         InvalidRequestBody: broken base64.
     """
@@ -187,14 +197,9 @@ def _decode_base64(data: bytes) -> bytes:
         raise _invalid("broken base64") from None
 
 
-_NAME: Final = re.compile(r"[; \t]*([^;=]*)")
-_QUOTED: Final = re.compile(r'=[ \t]*"((?:[^"\\]|\\.)*+)"?[^;]*', re.DOTALL)
-_UNQUOTED: Final = re.compile(r"=([^;]*)")
-_ESCAPED: Final = re.compile(r'\\(["\\])')
-
-
 def parse_value(header: str) -> tuple[str, dict[str, str]]:
-    """What stands before the first semicolon, in lower case, and the parameters behind it.
+    """Split a header into its value, in lower case, and the parameters behind it, as clients write
+    them: with blanks around `=`, and unquoted where RFC 9110 (5.6.6) and RFC 2183 want quotes.
 
     Names are in lower case; of a repeated one the last value counts. Linear in the header's
     length: every character is passed over once.

@@ -10,16 +10,16 @@ const WORDS = {
   file_size_too_large: ["The file is too large.", "Save it with a lower quality or as JPEG and try again. Usually the limit is 25 MB."],
   resolution_too_high: ["The picture has too many pixels for this enlargement.", "Choose 2×, or a smaller picture."],
   unknown_foreground: ["The server found nothing in the picture to work on.", "Try another picture."],
-  invalid_auth_token: ["The server does not know this API key.", "Check that it is complete, from upk_ to its last letter, and that nobody revoked it."],
-  insufficient_api_credits: ["This API key has no credits left.", "Whoever runs the server can add some: upscaled credits add NAME N"],
+  invalid_auth_token: ["The server does not know this API key.", "Check that it is complete, from upk_ to its last letter, and that it was not revoked."],
+  insufficient_api_credits: ["This API key has no credits left.", "The server's operator can add some: upscaled credits add NAME N"],
   not_found: ["There is nothing at this address.", "The server may have been moved or updated: reload the page."],
   method_not_allowed: ["The server does not take this kind of request here.", "The server may have been updated: reload the page."],
   rate_limit_exceeded: ["The server is busy, or you were too fast.", "Try again in a moment."],
-  internal_error: ["Something went wrong in the server.", "It was not your picture's fault as far as the server can tell. Try again; if it stays so, give the request's number below to whoever runs the server."],
+  internal_error: ["Something went wrong in the server.", "Your picture is probably not the cause. Try again; if it stays so, give the request's number below to whoever runs the server."],
 };
 const NO_MODEL = ["The server cannot take this model.", "Choose another model, or let the server choose."];
 const UNREACHABLE = ["The server did not answer.", "It may have stopped, or the connection broke. Check the network and send again."];
-const FOREIGN = ["Something between you and the server refused the request.", "A proxy in front of the server may limit the size or the time of a request. Whoever runs it can tell."];
+const FOREIGN = ["Something between you and the server refused the request.", "A proxy in front of the server may limit the size or the time of a request. Ask its operator."];
 
 // What `request.js` throws for any answer but the picture. `code` is empty where the answer was not the
 // API's own, and `status` is 0 where there was none.

@@ -104,7 +104,7 @@ async function submit(event) {
 }
 
 function setBusy(isBusy) {
-  // Not disabled: that would take the focus from whoever just pressed it.
+  // Not disabled: that would take the focus from the user who just pressed it.
   element("send").setAttribute("aria-disabled", isBusy);
   element("send").textContent = isBusy ? "Upscaling" : "Upscale";
   element("form").classList.toggle("busy", isBusy);

@@ -31,7 +31,7 @@ export async function upscale({ file, key, scale, model, signal, report }) {
   }
 }
 
-// Not fetch, which does not tell how much of a body has been sent.
+// Not fetch, which does not report how much of a body has been sent.
 function send({ file, key, scale, model, requestId, signal, report, watching }) {
   const form = new FormData();
   form.append("scale", scale);

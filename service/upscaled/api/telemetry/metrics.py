@@ -1,4 +1,4 @@
-"""What the front end counts for Prometheus, in a registry of its own for each app.
+"""Count requests, images and credits for Prometheus, and export the workers' statistics.
 
 Labels take their values from small closed sets: routes, stages, error codes. None holds a key's
 name or anything else that a client chose.
@@ -34,7 +34,7 @@ _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 
 
 
 class Metrics:
-    """May be written by any thread; read by `upscaled.api.routes.ops`."""
+    """The front end's metrics, in a registry of its own for each app; any thread may write."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -102,7 +102,7 @@ class Metrics:
         self.images.labels(*labels).inc()
 
     def expect(self, ladders: Mapping[int, Sequence[Rung]]) -> None:
-        """Begin the series of what `auto` may choose at zero: see `_begin_at_zero`."""
+        """Start a series at zero for each model that `auto` may choose: see `_begin_at_zero`."""
         for scale, ladder in ladders.items():
             for rung in ladder:
                 self.images.labels(rung.model, str(scale), rung.tempered_with)
@@ -115,14 +115,14 @@ class Metrics:
         self.results_stored_bytes.inc(size_bytes)
 
     def note_sweep(self, swept: Swept) -> None:
-        """Holds that a sweep gives back were taken by processes that are gone: not our credits."""
+        """Record a sweep's figures, without holds of processes that ended: no credits of ours."""
         self.results_expired.inc(swept.results.removed)
         self.results_kept.set(swept.results.kept)
         self.results_kept_bytes.set(swept.results.kept_bytes)
         self.data_free_bytes.set(swept.free_bytes)
 
     def _begin_at_zero(self) -> None:
-        """A series that begins at its first event hides that event from `rate()`."""
+        """Start all series at zero: one that starts at its first event hides it from `rate()`."""
         self._stages = {stage: self.stage_seconds.labels(stage) for stage in STAGES}
         self.request_seconds.labels(UPSCALE_PATH)
         self.requests.labels(UPSCALE_PATH, "200", "")

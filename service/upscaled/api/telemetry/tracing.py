@@ -1,8 +1,8 @@
-"""Optional traces: each request and its stages as OpenTelemetry spans, sent over OTLP/HTTP.
+"""Export each request and its stages as OpenTelemetry spans over OTLP/HTTP, where that is set.
 
-Spans are made when a request is over, from the times it noted, so a server without traces pays
-nothing for them. Where to, how often, with which headers: the standard `OTEL_*` variables. They
-hold routes, sizes and outcomes; never a path, a URL, a key or a name.
+Spans are made of access records, so a server without traces pays nothing for them. The standard
+`OTEL_*` variables set the receiver, its headers and how often. Spans hold routes, sizes and
+outcomes; never a path, a URL, a key or a name.
 """
 
 import time
@@ -35,7 +35,7 @@ _ATTRIBUTES: Final = {
 
 
 def open_tracing(settings: Settings) -> "Tracing | None":
-    """What the settings ask for; None, and nothing loaded, where they ask for no traces."""
+    """Return the exporter; None, and nothing loaded, where the settings enable no traces."""
     if not settings.traces:
         return None
     from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -95,7 +95,7 @@ class Tracing:
         span.end(clock_ns + round((record.begun_s + record.seconds) * _NS))
 
     def close(self) -> None:
-        """Send what is left. Blocks, for as long as the exporter's timeouts let it."""
+        """Send what is left; blocks for as long as the exporter's timeouts let it."""
         self._provider.shutdown()
 
 

@@ -90,7 +90,7 @@ def test_a_request_line_that_is_none_stays_no_http(service: Service, line: str) 
         assert connection.is_closed()
 
 
-def test_a_broken_chunk_is_refused_so_too(service: Service) -> None:
+def test_a_broken_chunk_is_refused_in_the_contracts_words(service: Service) -> None:
     with Connection(service) as connection:
         connection.send_head(JSON, "Transfer-Encoding: chunked")
         connection.send(b'5\r\n{"a":\r\n')

@@ -106,7 +106,7 @@ def test_what_was_sent_ahead_is_answered_also_if_the_end_comes_between_two_answe
 
 
 @pytest.mark.parametrize("start", ["GET /healthz HTTP/1.0", "GET /healthz HTTP/1.1\r\nHost: x"])
-def test_one_that_half_closes_with_its_first_packet_is_answered(
+def test_a_client_that_half_closes_with_its_first_packet_is_answered(
     service: Service, start: str
 ) -> None:
     with Connection(service) as connection:
@@ -161,7 +161,7 @@ def test_a_watcher_that_half_closes_gets_every_event(
         b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab",
     ],
 )
-def test_a_request_that_ends_early_is_refused_or_told_what_else_is_wrong(
+def test_a_request_that_ends_early_is_refused_or_gets_another_error(
     service: Service, begun: bytes
 ) -> None:
     with Connection(service) as connection:
@@ -196,7 +196,7 @@ def test_a_client_that_leaves_has_its_work_stopped(make_service: Make, is_reset:
     wait_until(lambda: service.balance() == 5)
 
 
-def test_one_that_half_closes_and_leaves_later_has_it_stopped_too(make_service: Make) -> None:
+def test_work_stops_for_a_client_that_half_closes_and_leaves_later(make_service: Make) -> None:
     executor = HangingExecutor()
     service = make_service(executor)
     with Connection(service) as connection:
@@ -306,7 +306,7 @@ def test_a_body_that_comes_slowly_but_moves_on_is_read(
         connection.receive().assert_error(400, "missing_parameter")
 
 
-def test_one_that_waits_to_be_asked_for_its_body_is_not_the_slow_one(
+def test_a_client_that_waits_for_100_continue_is_not_taken_for_slow(
     make_service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = make_service()
@@ -326,7 +326,7 @@ def test_one_that_waits_to_be_asked_for_its_body_is_not_the_slow_one(
         connection.receive().assert_error(400, "missing_parameter")
 
 
-def test_one_that_never_follows_its_expectation_is_given_up(make_service: Make) -> None:
+def test_a_client_that_never_sends_the_body_it_announced_is_given_up(make_service: Make) -> None:
     service = make_service(body_timeout_s=0.5)
     with Connection(service) as connection:
         lines = ("Content-Type: application/json", "Content-Length: 10", "Expect: 100-continue")
@@ -359,7 +359,7 @@ def test_silent_connections_lock_no_other_out(make_service: Make, begun: bytes) 
         each.close()
 
 
-def test_one_address_has_only_its_share(make_service: Make) -> None:
+def test_an_address_has_only_its_share_of_connections(make_service: Make) -> None:
     service = make_service(trusted_proxies="none", max_connections_per_address=10)
     held = open_silently(service, 50, "127.0.0.2")
     wait_until(lambda: len(connections_of(service)) == 10)
@@ -378,7 +378,7 @@ def test_a_proxy_s_address_is_bounded_only_in_all(make_service: Make) -> None:
     wait_until(lambda: len(connections_of(service)) == 0)
 
 
-def test_where_all_are_busy_a_new_client_is_told_so(make_service: Make) -> None:
+def test_a_new_client_is_refused_where_all_connections_are_busy(make_service: Make) -> None:
     executor = HangingExecutor()
     service = make_service(executor, max_connections=1)
     with Connection(service) as busy:

@@ -73,7 +73,7 @@ async def test_where_none_is_idle_the_new_one_is_refused(caplog: pytest.LogCaptu
     assert registry.admit(Idle(), "3.3.3.3")
 
 
-async def test_one_that_still_takes_an_answer_makes_no_room() -> None:
+async def test_a_connection_that_still_takes_an_answer_is_not_evicted() -> None:
     registry = Connections(ConnectionLimits(total=2, per_address=1))
     taking = Idle(is_answered=False)
     assert registry.admit(taking, "1.1.1.1")

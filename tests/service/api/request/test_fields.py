@@ -236,7 +236,7 @@ def test_a_part_of_a_json_type_holds_json_or_else_text(
         ("", codecs.BOM_UTF16_BE + "ä€".encode("utf-16-be")),
     ],
 )
-def test_a_part_may_name_its_charset_and_a_mark_tells_more(charset: str, sent: bytes) -> None:
+def test_a_part_may_name_its_charset_and_a_byte_order_mark_wins(charset: str, sent: bytes) -> None:
     assert str(value_of(sent, "text/plain", charset)).startswith("ä")
 
 

@@ -94,7 +94,7 @@ def test_25_mb_pass_and_a_byte_more_does_not(service: Service) -> None:
     assert assert_error(answer, 400, "file_size_too_large") == "File size too large"
 
 
-def test_the_same_without_a_declared_length(service: Service) -> None:
+def test_25_mb_pass_and_a_byte_more_does_not_without_a_declared_length(service: Service) -> None:
     headers = service.headers | {"Content-Type": "multipart/form-data; boundary=XX"}
     for size_bytes, status in ((LIMIT_BYTES, 200), (LIMIT_BYTES + 1, 400)):
         body = form(SCALE, file_part(picture_of_bytes(size_bytes)))
@@ -165,7 +165,7 @@ def test_a_slow_body_is_given_up(make_service: Callable[..., Service]) -> None:
         assert connection.is_closed(within_s=4)
 
 
-def test_so_is_one_that_dribbles(make_service: Callable[..., Service]) -> None:
+def test_a_body_that_dribbles_is_given_up(make_service: Callable[..., Service]) -> None:
     """The limit is on the whole body, not on the pause between two bytes."""
     service = make_service(body_timeout_s=0.5)
     with Connection(service) as connection:

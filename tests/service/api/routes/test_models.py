@@ -70,7 +70,7 @@ def test_the_models_present_are_listed_with_their_facts(
     assert (listed["mine"]["source"], listed["mine"]["auto_scales"]) == ("user", [])
 
 
-def test_what_auto_chooses_from_is_told_in_its_order(service: Service) -> None:
+def test_the_models_of_auto_are_listed_best_first(service: Service) -> None:
     last = {
         "tempered_with": None,
         "most_input_px": None,
@@ -134,7 +134,7 @@ def test_a_form_may_name_any_model_that_is_present(
         assert answer.headers["X-Upscale-Model"] == model
 
 
-def test_so_may_a_json_body(service: Service) -> None:
+def test_a_json_body_may_name_a_model_too(service: Service) -> None:
     own = service.upload().json()["result_url"]
     body = {"image_url": own, "scale": 2}
     answer = service.send_json(body, headers=naming(service, "upscaled-x4"))

@@ -25,7 +25,7 @@ TILES = 3
 
 
 class SteppingExecutor(ResizingExecutor):
-    """Goes on by one tile whenever it is told to."""
+    """Finishes one tile whenever the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -101,7 +101,7 @@ def test_a_client_reads_the_tiles_of_its_own_request(
     assert_error(watch(stepping, "my-1"), 404, "not_found")
 
 
-def test_the_request_of_another_key_is_as_unknown_as_one_that_nobody_sent(
+def test_the_request_of_another_key_is_as_unknown_as_one_never_sent(
     stepping: Service, executor: SteppingExecutor
 ) -> None:
     other_key = stepping.state.keys.create("other")
@@ -109,14 +109,14 @@ def test_the_request_of_another_key_is_as_unknown_as_one_that_nobody_sent(
         thread.submit(send, stepping, "my-2")
         wait_until(lambda: watch(stepping, "my-2").status_code == 200)
         others = watch(stepping, "my-2", other_key)
-        nobody_s = watch(stepping, "my-3", other_key)
+        never_sent = watch(stepping, "my-3", other_key)
         executor.go_on(1000)
     assert_error(others, 404, "not_found")
-    assert others.text == nobody_s.text
-    assert others.status_code == nobody_s.status_code
+    assert others.text == never_sent.text
+    assert others.status_code == never_sent.status_code
 
 
-def test_it_takes_a_key(service: Service) -> None:
+def test_progress_needs_a_key(service: Service) -> None:
     assert_error(service.get("/v1/progress/x"), 401, "invalid_auth_token")
     assert_error(watch(service, "x", "upk_wrong"), 401, "invalid_auth_token")
 
@@ -155,7 +155,7 @@ def test_a_head_is_answered_without_the_stream(
     assert head.headers["Content-Type"].startswith("text/event-stream")
 
 
-def test_a_watcher_that_leaves_gives_its_place_back(
+def test_a_watcher_that_leaves_is_no_longer_counted(
     stepping: Service, executor: SteppingExecutor
 ) -> None:
     with ThreadPoolExecutor(1) as thread:

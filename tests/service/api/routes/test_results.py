@@ -17,7 +17,7 @@ UNKNOWN = "37c9d28a-99ef-49fe-9cad-d4c186127b08"
 
 
 @pytest.mark.parametrize(("mode", "media_type"), [("RGB", "image/jpeg"), ("RGBA", "image/png")])
-def test_get_and_head_tell_the_truth_about_a_result(
+def test_get_and_head_give_the_true_type_and_length_of_a_result(
     service: Service, mode: str, media_type: str
 ) -> None:
     url = service.upload(picture(mode=mode)).json()["result_url"]
@@ -77,7 +77,7 @@ def test_the_other_extension_is_another_name(service: Service) -> None:
     assert_error(requests.get(url.replace(".jpg", ".png"), timeout=5), 404, "not_found")
 
 
-def test_a_result_deleted_while_it_is_asked_for_is_not_found(
+def test_a_result_deleted_while_it_is_requested_is_not_found(
     make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = make_service()

@@ -65,7 +65,7 @@ def test_the_image_itself_comes_where_it_is_wanted(service: Service) -> None:
 
 
 @pytest.mark.parametrize("accept", ["image/*", "image/jpeg", "image/webp"])
-def test_alpha_gives_a_png_whatever_is_asked_for(service: Service, accept: str) -> None:
+def test_alpha_gives_a_png_whatever_accept_says(service: Service, accept: str) -> None:
     image = picture(mode="RGBA")
     answer = service.upload(image, headers=service.headers | {"Accept": accept})
     assert answer.headers["Content-Type"] == "image/png"
@@ -116,7 +116,7 @@ def test_a_sane_request_id_is_kept_and_handed_on(service: Service) -> None:
     assert uuid.UUID(other.headers["X-Request-Id"]).version == 4
 
 
-def test_the_worker_is_told_the_upright_size(service: Service) -> None:
+def test_the_worker_gets_the_upright_size(service: Service) -> None:
     service.upload(picture(100, 70), data={"scale": "4"})
     work = service.executor.requests[-1]
     assert (work.scale, work.width_px, work.height_px) == (4, 100, 70)
@@ -298,14 +298,14 @@ def test_a_picture_may_come_without_type_and_name(service: Service) -> None:
         ({"image_url": URL, "scaleFactor": 2}, "instead of scaleFactor send scale"),
     ],
 )
-def test_a_field_under_another_name_is_told_its_own(
+def test_the_error_names_the_right_field_for_a_misnamed_one(
     service: Service, body: dict[str, Any], sentence: str
 ) -> None:
     text = assert_error(service.send_json(body), 400, "missing_parameter")
     assert text.endswith("; " + sentence)
 
 
-def test_so_is_a_file_under_another_name(service: Service) -> None:
+def test_the_error_names_the_right_field_for_a_misnamed_file(service: Service) -> None:
     text = assert_error(service.upload(files={"file": picture()}), 400, "missing_parameter")
     assert text == "Missing parameter: image or image_url; instead of file send image"
 
@@ -379,7 +379,7 @@ def test_a_format_that_is_not_enabled_is_unsupported(service: Service, format_na
 
 
 @pytest.mark.parametrize("image", [b"%PDF-1.7\n", b"8BPS\x00\x01", b"<svg xmlns='x'></svg>"])
-def test_so_are_documents_and_drawings(service: Service, image: bytes) -> None:
+def test_documents_and_drawings_are_an_unsupported_format(service: Service, image: bytes) -> None:
     assert_error(service.upload(image), 400, "unsupported_image_format")
 
 

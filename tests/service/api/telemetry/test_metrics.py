@@ -115,7 +115,7 @@ def test_credits_are_counted_by_what_becomes_of_them(make_service: Make) -> None
     assert figure(figures, "requests_total", **UPSCALE, **refused) == 1
 
 
-def test_the_first_sweep_tells_of_what_is_on_disk(make_service: Make) -> None:
+def test_the_first_sweep_measures_what_is_on_disk(make_service: Make) -> None:
     service = make_service()
     wait_until(lambda: figure(read(service), "data_free_bytes") > 0)
     context = service.app.state.context
@@ -127,13 +127,13 @@ def test_the_first_sweep_tells_of_what_is_on_disk(make_service: Make) -> None:
     assert figure(figures, "data_free_bytes") == 5000
 
 
-def test_the_workers_figures_are_told_as_they_are(make_service: Make) -> None:
+def test_the_statistics_of_workers_are_exported_unchanged(make_service: Make) -> None:
     figures = read(make_service())
-    told = {
+    exported = {
         name: figure(figures, name)
         for name in ("queue_images", "queue_limit_images", "running_images", "running_limit_images")
     }
-    assert list(told.values()) == [1, 32, 3, 4]
+    assert list(exported.values()) == [1, 32, 3, 4]
     assert figure(figures, "workers_ready") == 1
     assert figure(figures, "workers_wanted") == 2
     assert figure(figures, "worker_restarts_total") == 5
@@ -208,7 +208,7 @@ def test_two_services_share_no_figures(make_service: Make) -> None:
     assert figure(read(second), "output_pixels_total") == 0
 
 
-def test_openmetrics_is_there_for_whoever_prefers_it(service: Service) -> None:
+def test_a_client_that_prefers_openmetrics_gets_it(service: Service) -> None:
     wanted = "application/openmetrics-text;version=1.0.0"
     answer = service.get("/metrics", headers={"Accept": wanted})
     assert answer.headers["Content-Type"].startswith("application/openmetrics-text")

@@ -86,7 +86,7 @@ def receiver(monkeypatch: pytest.MonkeyPatch) -> Iterator[Receiver]:
         yield receiver
 
 
-def facts_of(span: Span) -> dict[str, Any]:
+def attributes_of(span: Span) -> dict[str, Any]:
     return {each.key: each.value.string_value or each.value.int_value for each in span.attributes}
 
 
@@ -109,12 +109,12 @@ def test_a_request_and_its_stages_arrive_below_the_client_s_span(
     assert request.kind == Span.SPAN_KIND_SERVER
     assert (request.trace_id.hex(), request.parent_span_id.hex()) == (TRACE_ID, PARENT_ID)
     assert request.trace_state == "a=b"
-    facts = facts_of(request)
-    assert facts["http.response.status_code"] == 200
-    assert facts["http.route"] == "/v1/upscale"
-    assert (facts["upscaled.model"], facts["upscaled.scale"]) == ("upscaled-x4", 2)
-    assert facts["upscaled.requested_model"] == "upscaled-x4"
-    assert facts["upscaled.tempered_with"] == "upscaled-x2"
+    attributes = attributes_of(request)
+    assert attributes["http.response.status_code"] == 200
+    assert attributes["http.route"] == "/v1/upscale"
+    assert (attributes["upscaled.model"], attributes["upscaled.scale"]) == ("upscaled-x4", 2)
+    assert attributes["upscaled.requested_model"] == "upscaled-x4"
+    assert attributes["upscaled.tempered_with"] == "upscaled-x2"
     stages = [span for span in receiver.spans() if span.name != request.name]
     assert {span.name for span in stages} == set(STAGES) - {"fetch"}
     for span in stages:
@@ -149,8 +149,8 @@ def test_a_failure_is_marked_and_a_refusal_is_not(make_service: Make, receiver: 
     failing.upload(b"garbage")
     wait_until(lambda: sum(span.name == "POST /v1/upscale" for span in receiver.spans()) == 2)
     spans = [span for span in receiver.spans() if span.name == "POST /v1/upscale"]
-    told = {facts_of(span)["error.type"]: span.status.code for span in spans}
-    assert told == {"internal_error": 2, "malformed_image": 0}
+    statuses = {attributes_of(span)["error.type"]: span.status.code for span in spans}
+    assert statuses == {"internal_error": 2, "malformed_image": 0}
 
 
 def test_no_span_holds_what_a_client_sent(make_service: Make, receiver: Receiver) -> None:
@@ -179,7 +179,7 @@ def test_what_is_left_is_sent_at_the_end(
     assert [span.name for span in receiver.spans()] == ["GET /healthz"]
 
 
-def test_without_the_setting_nothing_is_loaded_and_nobody_is_called(
+def test_without_the_setting_nothing_is_loaded_and_no_receiver_called(
     make_service: Make, receiver: Receiver
 ) -> None:
     """Also where the environment names a receiver, as some clusters have it everywhere."""
