@@ -12,14 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from upscaled_models.autotune.cache import (
-    Choice,
-    Key,
-    choice_path,
-    lock_folder,
-    read_choice,
-    write_choice,
-)
+from upscaled_models.autotune.cache import CacheFile, Choice, ChoiceRecord, Key, lock_folder
 from upscaled_models.autotune.candidates import Candidate, float32_candidate, list_candidates
 from upscaled_models.autotune.defaults import likeliest, likeliest_first, take_likeliest
 from upscaled_models.autotune.load import read_load
@@ -70,16 +63,14 @@ class TuningOptions:
 class Autotuner:
     """All that is known of a model on a machine before anything is measured.
 
-    order: labels of what may be taken unmeasured, the likeliest first. key, path: of the choice
-    that is stored.
+    order: labels of what may be taken unmeasured, the likeliest first. file: of the stored choice.
     """
 
     model: LoadedModel
     device: Device
     space: SearchSpace
     order: Sequence[str]
-    key: Key
-    path: Path
+    file: CacheFile[ChoiceRecord]
 
     @classmethod
     def of(cls, model: LoadedModel, device: Device, options: TuningOptions) -> "Autotuner":
@@ -95,7 +86,8 @@ class Autotuner:
             _sizes(model, device, is_fixed=bool(options.window_px)),
             is_slow=device.is_cpu and _count_weights(model) > SLOW_WEIGHTS,
         )
-        return cls(model, device, space, order, key, choice_path(options.folder, name, key))
+        file = CacheFile.of(options.folder, name, key, ChoiceRecord)
+        return cls(model, device, space, order, file)
 
     @property
     def candidates(self) -> Sequence[Candidate]:
@@ -104,7 +96,12 @@ class Autotuner:
 
     @property
     def attempts(self) -> Attempts:
-        return Attempts(self.path.with_suffix(".tried"))
+        return Attempts(self.file.path.with_suffix(".tried"))
+
+    def read_stored(self) -> Choice | None:
+        """Read the stored choice, though it may name no candidate."""
+        record = self.file.read()
+        return None if record is None else record.choice
 
     def open(self) -> Engine:
         """Open the model by the stored choice; without one, choose now and store that.
@@ -115,7 +112,7 @@ class Autotuner:
             ResultNotFinite: the model's result is not finite in float32.
             EngineOutOfMemory: not even a small picture fits.
         """
-        with lock_folder(self.path.parent):
+        with lock_folder(self.file.path.parent):
             chosen = self._open_stored()
             if chosen is None:
                 chosen = self._choose()
@@ -126,7 +123,7 @@ class Autotuner:
 
     def find_choice(self) -> Choice | None:
         """Return the stored choice by which `open` would open the model without measuring."""
-        choice = read_choice(self.path, self.key)
+        choice = self.read_stored()
         return choice if choice is not None and self._find_candidate(choice) else None
 
     def open_by(self, choice: Choice) -> Engine | None:
@@ -145,7 +142,7 @@ class Autotuner:
 
     def store(self, choice: Choice) -> None:
         """Keep a choice for the next start, and for processes that run this model now."""
-        with lock_folder(self.path.parent):
+        with lock_folder(self.file.path.parent):
             self._write(choice)
 
     def log(self, choice: Choice) -> None:
@@ -156,7 +153,7 @@ class Autotuner:
             _log.info("%s: not %s: %s", name, refused, reason)
 
     def _write(self, choice: Choice) -> None:
-        write_choice(self.path, self.key, choice)
+        self.file.write(choice=choice)
         self.attempts.forget()
 
     def _choose(self) -> tuple[Choice, Tunable]:
@@ -174,19 +171,19 @@ class Autotuner:
         return drive(tune(self.space, meter, effort, self.attempts))
 
     def _open_stored(self) -> tuple[Choice, Tunable] | None:
-        choice = read_choice(self.path, self.key)
+        choice = self.read_stored()
         engine = None if choice is None else self._open_by(choice)
         return None if choice is None or engine is None else (choice, engine)
 
     def _open_by(self, choice: Choice) -> Tunable | None:
         candidate = self._find_candidate(choice)
         if candidate is None:
-            _log.warning("%s: names no candidate, tuning again", self.path)
+            _log.warning("%s: names no candidate, measuring again", self.file.path)
             return None
         try:
             return candidate.open()
         except BackendUnavailable as error:  # another driver, or an image without the bindings
-            _log.warning("%s: %s, tuning again", self.path, error)
+            _log.warning("%s: %s, measuring again", self.file.path, error)
             return None
 
     def _find_candidate(self, choice: Choice) -> Candidate | None:

@@ -1,4 +1,4 @@
-"""The choice cache: what was chosen on this machine, one JSON file for each model and key.
+"""The choice cache: what was measured on this machine, one JSON file for each model and key.
 
 tuning/upscaled-x4-auto-5f0c….json      the key it holds for, the choice and its proof
 """
@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -99,50 +99,70 @@ class Choice(BaseModel):
         )
 
 
-class _Record(BaseModel):
-    """The content of a file."""
+class Record(BaseModel):
+    """The content of a cache file; a subclass adds a field for what was measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     key: dict[str, str | int | float | list[str]]
+
+
+class ChoiceRecord(Record):
     choice: Choice
 
 
-def choice_path(folder: Path, name: str, key: Key) -> Path:
-    """Return the path of the choice for `key`; machines that share a folder do not share files."""
-    digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
-    return folder / f"{name}-{digest[:16]}.json"
+R = TypeVar("R", bound=Record)
 
 
-def read_choice(path: Path, key: Key) -> Choice | None:
-    """Read the choice stored for `key`; None where there is none, or none that can be used."""
-    try:
-        record = _Record.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        _log.warning("%s: not readable, tuning again: %s", path, _first_line(error))
-        return None
-    if record.key != key:
-        _log.warning("%s: is of another machine, version or model, tuning again", path)
-        return None
-    return record.choice
+@dataclass(frozen=True, slots=True)
+class CacheFile(Generic[R]):
+    """A file of the cache, which holds for one key. kind: the record that it holds."""
 
+    path: Path
+    key: Key
+    kind: type[R]
 
-def write_choice(path: Path, key: Key, choice: Choice) -> None:
-    """Store a choice atomically; warn where the folder takes no file."""
-    data = _Record(key=dict(key), choice=choice).model_dump_json(indent=1).encode()
-    try:
-        make_private_folder(path.parent)
-        descriptor, partial = tempfile.mkstemp(dir=path.parent, suffix=".part")
+    @classmethod
+    def of(cls, folder: Path, name: str, key: Key, kind: type[R]) -> "CacheFile[R]":
+        """Name the file of a key; machines that share a folder do not share files."""
+        digest = hashlib.sha256(json.dumps(key, sort_keys=True).encode()).hexdigest()
+        return cls(folder / f"{name}-{digest[:16]}.json", key, kind)
+
+    def read(self) -> R | None:
+        """Read the record; None where there is none, or none that can be used (with a warning)."""
         try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(data)
-            os.replace(partial, path)
-        finally:
-            Path(partial).unlink(missing_ok=True)
-    except OSError as error:
-        _log.warning("%s: cannot be stored, so the next start tunes again: %s", path, error)
+            record = self.kind.model_validate_json(self.path.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValidationError) as error:
+            reason = str(error).partition("\n")[0]
+            _log.warning("%s: not readable, measuring again: %s", self.path, reason)
+            return None
+        if record.key != self.key:
+            _log.warning("%s: of another machine, version or model, measuring again", self.path)
+            return None
+        return record
+
+    def write(self, **measured: BaseModel) -> None:
+        """Store a record atomically; warn where the folder takes no file.
+
+        Args:
+            measured: the field of the record's kind beside its key.
+        """
+        data = self.kind(key=dict(self.key), **measured).model_dump_json(indent=1).encode()
+        try:
+            make_private_folder(self.path.parent)
+            descriptor, partial = tempfile.mkstemp(dir=self.path.parent, suffix=".part")
+            try:
+                with os.fdopen(descriptor, "wb") as file:
+                    file.write(data)
+                os.replace(partial, self.path)
+            finally:
+                Path(partial).unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning(
+                "%s: cannot be stored, so the next start measures again: %s", self.path, error
+            )
 
 
 def make_private_folder(folder: Path) -> None:
@@ -206,7 +226,3 @@ class Claim:
         """Release the lock; call it once."""
         if self.descriptor >= 0:
             os.close(self.descriptor)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]

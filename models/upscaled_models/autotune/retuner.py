@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final
 
 from upscaled_models.autotune.autotuner import Autotuner, fit
-from upscaled_models.autotune.cache import Choice, Claim, read_choice
+from upscaled_models.autotune.cache import Choice, Claim
 from upscaled_models.autotune.race import Steps
 from upscaled_models.backends.base import Engine, Tunable
 
@@ -88,13 +88,13 @@ class Retuner:
 
     def _begin(self) -> Adopted | None:
         autotuner = self._load()
-        self._path, self._seen_ns = autotuner.path, _changed_ns(autotuner.path)
-        stored = read_choice(autotuner.path, autotuner.key)
+        self._path, self._seen_ns = autotuner.file.path, _changed_ns(autotuner.file.path)
+        stored = autotuner.read_stored()
         if stored is not None and stored.is_settled:
             self._is_settled = True
             return self._adopt_stored(autotuner, stored)
         self._is_settled = False
-        if self._rounds < MOST_ROUNDS and (claim := Claim.take(autotuner.path.parent)):
+        if self._rounds < MOST_ROUNDS and (claim := Claim.take(autotuner.file.path.parent)):
             self._claim = claim
             self._race = _Race(autotuner, autotuner.measure())
             _log.info("%s: idle, so what is fastest is measured again", self._name)
@@ -112,7 +112,7 @@ class Retuner:
         self._rounds += 1
         self._is_settled = choice.is_settled
         race.autotuner.store(choice)
-        self._seen_ns = _changed_ns(race.autotuner.path)
+        self._seen_ns = _changed_ns(race.autotuner.file.path)
         return self._adopt(race.autotuner, choice, fit(engine, choice))
 
     def _adopt(self, autotuner: Autotuner, choice: Choice, engine: Engine) -> Adopted:

@@ -6,25 +6,19 @@ What a picture's model depends on must not change by itself: a speed is measured
 for the machine, the model and the settings, and again only when `forget_speed` was called.
 """
 
-import json
-import logging
 from collections.abc import Callable
-from pathlib import Path
 from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from upscaled.config import Settings
 from upscaled.upscale.engines import choose_device
-from upscaled_models.autotune.cache import Key, choice_path, lock_folder, make_private_folder
-from upscaled_models.files import write_atomically
+from upscaled_models.autotune.cache import CacheFile, Key, Record, lock_folder
 from upscaled_models.processor import describe_processor
 from upscaled_models.registry import ModelSpec
 
 FORMAT: Final = 1
 """Version of the measurement: where it changes, every machine measures again."""
-
-_log = logging.getLogger(__name__)
 
 
 class Speed(BaseModel):
@@ -41,12 +35,7 @@ class Speed(BaseModel):
     shape_step_px: int = Field(ge=1)
 
 
-class _Record(BaseModel):
-    """The content of a file."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    key: dict[str, str | int | float | list[str]]
+class SpeedRecord(Record):
     speed: Speed
 
 
@@ -55,19 +44,20 @@ def find_speed(settings: Settings, spec: ModelSpec, measure: Callable[[], Speed]
 
     Workers that start together measure once: the others wait and read. Raises what `measure` does.
     """
-    key, path = _place(settings, spec)
-    with lock_folder(path.parent):
-        speed = _read(path, key)
-        if speed is None:
-            speed = measure()
-            _write(path, key, speed)
+    file = _file(settings, spec)
+    with lock_folder(file.path.parent):
+        record = file.read()
+        if record is not None:
+            return record.speed
+        speed = measure()
+        file.write(speed=speed)
     return speed
 
 
 def read_speed(settings: Settings, spec: ModelSpec) -> Speed | None:
     """Return the stored speed of a model; None without one for this machine and these settings."""
-    key, path = _place(settings, spec)
-    return _read(path, key)
+    record = _file(settings, spec).read()
+    return None if record is None else record.speed
 
 
 def forget_speed(settings: Settings, spec: ModelSpec) -> None:
@@ -76,12 +66,11 @@ def forget_speed(settings: Settings, spec: ModelSpec) -> None:
     Raises:
         OSError: the file cannot be deleted.
     """
-    _, path = _place(settings, spec)
-    path.unlink(missing_ok=True)
+    _file(settings, spec).path.unlink(missing_ok=True)
 
 
-def _place(settings: Settings, spec: ModelSpec) -> tuple[Key, Path]:
-    """Return all that a speed depends on, and the path of its file."""
+def _file(settings: Settings, spec: ModelSpec) -> CacheFile[SpeedRecord]:
+    """Name the file of a speed by all that it depends on."""
     device = choose_device(settings)
     key: Key = {
         "format": FORMAT,
@@ -97,25 +86,4 @@ def _place(settings: Settings, spec: ModelSpec) -> tuple[Key, Path]:
         "halo_px": spec.halo_px,
     }
     name = f"speed-{spec.file_owner}-{settings.precision}"
-    return key, choice_path(settings.data_dir / "tuning", name, key)
-
-
-def _read(path: Path, key: Key) -> Speed | None:
-    try:
-        record = _Record.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return None
-    except (OSError, ValidationError) as error:
-        reason = str(error).partition("\n")[0]
-        _log.warning("%s: not readable, measuring again: %s", path, reason)
-        return None
-    return record.speed if record.key == json.loads(json.dumps(key)) else None
-
-
-def _write(path: Path, key: Key, speed: Speed) -> None:
-    try:
-        make_private_folder(path.parent)
-        record = _Record(key=dict(key), speed=speed)
-        write_atomically(path, record.model_dump_json(indent=1).encode())
-    except OSError as error:
-        _log.warning("%s: cannot be stored, so the next start measures again: %s", path, error)
+    return CacheFile.of(settings.data_dir / "tuning", name, key, SpeedRecord)

@@ -12,7 +12,6 @@ from tests.models.specs import TINY, spec_of
 from tests.running import serve
 from upscaled_models.autotune import autotuner
 from upscaled_models.autotune.autotuner import Autotuner, TuningOptions
-from upscaled_models.autotune.cache import read_choice
 from upscaled_models.autotune.candidates import Candidate, float32_candidate, list_candidates
 from upscaled_models.autotune.load import NO_LOAD, Load
 from upscaled_models.autotune.race import drive
@@ -120,7 +119,7 @@ def test_a_choice_that_is_measured_without_hurry_is_settled_or_says_what_is_not(
         each.name for each in tuner.candidates
     }
     assert choice.is_settled == all(each.is_settled for each in choice.measured)
-    assert read_choice(tuner.path, tuner.key) == choice
+    assert tuner.read_stored() == choice
 
 
 def test_a_damaged_choice_is_made_again(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -130,16 +129,16 @@ def test_a_damaged_choice_is_made_again(tmp_path: Path, caplog: pytest.LogCaptur
 
     tuner_of(tmp_path).open()
 
-    assert "tuning again" in caplog.text
+    assert "measuring again" in caplog.text
     assert len(file.read_text()) > 100
 
 
 def test_each_precision_and_each_number_of_threads_has_a_choice_of_its_own(tmp_path: Path) -> None:
     keys = [
-        tuner_of(tmp_path).key,
-        tuner_of(tmp_path, "fast").key,
-        tuner_of(tmp_path, threads=2).key,
-        tuner_of(tmp_path, window_px=64).key,
+        tuner_of(tmp_path).file.key,
+        tuner_of(tmp_path, "fast").file.key,
+        tuner_of(tmp_path, threads=2).file.key,
+        tuner_of(tmp_path, window_px=64).file.key,
     ]
     assert all(keys.count(key) == 1 for key in keys)
 
@@ -198,4 +197,4 @@ def test_a_stored_choice_that_cannot_be_opened_here_is_made_again(
 
     assert engine.info.model == "tiny"
     assert len(refused) == 1
-    assert "the driver is too old, tuning again" in caplog.text
+    assert "the driver is too old, measuring again" in caplog.text

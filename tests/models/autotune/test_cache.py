@@ -11,13 +11,12 @@ import pytest
 
 from upscaled_models.accuracy import Proof
 from upscaled_models.autotune.cache import (
+    CacheFile,
     Choice,
+    ChoiceRecord,
     Key,
     Measured,
-    choice_path,
     lock_folder,
-    read_choice,
-    write_choice,
 )
 
 KEY: Key = {"model": "upscaled-x4", "threads": 2, "candidates": ["torch bfloat16"]}
@@ -48,18 +47,23 @@ CHOICE = Choice(
 )
 
 
+def file_at(path: Path) -> CacheFile[ChoiceRecord]:
+    return CacheFile(path, KEY, ChoiceRecord)
+
+
 def test_a_choice_comes_back_with_its_proof(tmp_path: Path) -> None:
-    path = choice_path(tmp_path / "tuning", "upscaled-x4-auto", KEY)
+    file = CacheFile.of(tmp_path / "tuning", "upscaled-x4-auto", KEY, ChoiceRecord)
 
-    write_choice(path, KEY, CHOICE)
+    file.write(choice=CHOICE)
 
-    assert read_choice(path, KEY) == CHOICE
-    assert [file.name for file in path.parent.iterdir()] == [path.name]
-    assert json.loads(path.read_text())["choice"]["proof"]["psnr_db"] == 57.1
+    assert file.read() == ChoiceRecord(key=dict(KEY), choice=CHOICE)
+    assert list(file.path.parent.iterdir()) == [file.path]
+    assert json.loads(file.path.read_text())["choice"]["proof"]["psnr_db"] == 57.1
 
 
 def test_another_machine_version_or_model_has_another_file(tmp_path: Path) -> None:
-    paths = {choice_path(tmp_path, "x", {**KEY, "threads": threads}) for threads in (1, 2, 4)}
+    keys: list[Key] = [{**KEY, "threads": threads} for threads in (1, 2, 4)]
+    paths = {CacheFile.of(tmp_path, "x", key, ChoiceRecord).path for key in keys}
 
     assert len(paths) == 3
 
@@ -67,7 +71,7 @@ def test_another_machine_version_or_model_has_another_file(tmp_path: Path) -> No
 def test_what_is_not_there_is_no_cause_for_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    assert read_choice(tmp_path / "absent.json", KEY) is None
+    assert file_at(tmp_path / "absent.json").read() is None
     assert caplog.records == []
 
 
@@ -83,25 +87,25 @@ def test_what_is_not_there_is_no_cause_for_a_warning(
         lambda text: "[]",
     ],
 )
-def test_a_damaged_file_is_not_believed_and_warned_of(
+def test_a_damaged_file_is_ignored_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, damage: Callable[[str], str]
 ) -> None:
-    path = tmp_path / "choice.json"
-    write_choice(path, KEY, CHOICE)
-    path.write_text(damage(path.read_text()))
+    file = file_at(tmp_path / "choice.json")
+    file.write(choice=CHOICE)
+    file.path.write_text(damage(file.path.read_text()))
 
-    assert read_choice(path, KEY) is None
+    assert file.read() is None
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
-    assert "tuning again" in caplog.text
+    assert "measuring again" in caplog.text
 
 
-def test_a_folder_that_takes_no_file_is_warned_of_and_nothing_else(
+def test_a_folder_that_takes_no_file_is_only_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "tuning").write_text("a file")
 
     with lock_folder(tmp_path / "tuning"):
-        write_choice(tmp_path / "tuning" / "choice.json", KEY, CHOICE)
+        file_at(tmp_path / "tuning" / "choice.json").write(choice=CHOICE)
 
     assert "cannot be stored" in caplog.text
 
@@ -113,7 +117,7 @@ def _hold(folder: Path, is_held: Event) -> None:
         (folder / "done").touch()
 
 
-def test_who_comes_later_waits_for_who_came_first(tmp_path: Path) -> None:
+def test_a_process_that_starts_later_waits_for_the_first(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     is_held = context.Event()
     holder = context.Process(target=_hold, args=(tmp_path / "tuning", is_held))
@@ -125,7 +129,7 @@ def test_who_comes_later_waits_for_who_came_first(tmp_path: Path) -> None:
     holder.join(20)
 
 
-def test_a_choice_is_told_in_one_line() -> None:
+def test_a_choice_is_described_in_one_line() -> None:
     assert CHOICE.describe() == (
         "torch bfloat16, windows of 256 px, 1 at a time, on 2 threads, 4.2 times as fast as "
         "float32: 57.1 dB against float32, largest error 3 of 255, mean 0.100, flat colours kept"
@@ -138,7 +142,7 @@ def test_a_choice_that_is_not_settled_says_why() -> None:
     assert (CHOICE.is_settled, unsettled.is_settled) == (True, False)
 
 
-def test_of_a_choice_that_was_not_raced_no_gain_is_told() -> None:
+def test_a_choice_that_was_not_raced_names_no_gain() -> None:
     assert "times as fast" not in CHOICE.model_copy(update={"times_as_fast": None}).describe()
 
 
@@ -146,7 +150,7 @@ def test_of_a_choice_that_was_not_raced_no_gain_is_told() -> None:
 def test_the_folder_is_its_owners_only_whatever_the_umask(tmp_path: Path, umask: int) -> None:
     before = os.umask(umask)
     try:
-        write_choice(tmp_path / "written" / "choice.json", KEY, CHOICE)
+        file_at(tmp_path / "written" / "choice.json").write(choice=CHOICE)
         with lock_folder(tmp_path / "locked"):
             pass
         (tmp_path / "old").mkdir(mode=0o755)
