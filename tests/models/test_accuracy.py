@@ -13,21 +13,21 @@ def flat(level: int) -> Window:
     return np.full((8, 8, 3), level, np.uint8)
 
 
-def prove_flat(given: int, expected: int, got: int) -> Proof:
+def prove_flat(source: int, expected: int, got: int) -> Proof:
     return prove(
-        [RAMP], [RAMP], flats=[flat(given)], expected_flats=[flat(expected)], got_flats=[flat(got)]
+        [RAMP], [RAMP], flats=[flat(source)], expected_flats=[flat(expected)], got_flats=[flat(got)]
     )
 
 
 @pytest.mark.parametrize(("got", "fault"), [(44, ""), (46, ""), (47, "its mean colour is off")])
 def test_a_flat_colour_between_two_levels_may_be_rounded_to_either(got: int, fault: str) -> None:
-    found = prove_flat(given=60, expected=45, got=got).find_fault(FLOAT_BARS["auto"])
+    found = prove_flat(source=60, expected=45, got=got).find_fault(FLOAT_BARS["auto"])
     assert found.startswith(fault)
     assert bool(found) == bool(fault)
 
 
 def test_a_flat_colour_that_float32_keeps_may_not_move_at_all() -> None:
-    moved = prove_flat(given=45, expected=45, got=46)
+    moved = prove_flat(source=45, expected=45, got=46)
     assert "flat colours" in moved.find_fault(FLOAT_BARS["fast"])
     assert moved.find_fault(RECORDED_BAR) == ""
 

@@ -15,25 +15,25 @@ from upscaled_models.backends.base import Computed, Engine, EngineInfo, Started,
 from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
 
 Levels = NDArray[np.float64]
-Spoil = Callable[[Levels], Levels]
+Distort = Callable[[Levels], Levels]
 
 
-def unspoiled(levels: Levels) -> Levels:
+def undistorted(levels: Levels) -> Levels:
     return levels
 
 
 @dataclass(frozen=True)
 class FakeEngine:
-    """Doubles a picture by repeating pixels, then spoils its levels; costs a time for each pixel,
+    """Doubles a picture by repeating pixels, then distorts its levels; costs a time for each pixel,
     by `FakeMeter`.
 
-    A window of more than `room_px` pixels does not fit. `asked` are the shapes it was given.
+    A window of more than `room_px` pixels does not fit. shapes: of the batches it computed.
     """
 
-    spoil: Spoil = unspoiled
+    distort: Distort = undistorted
     seconds_per_px: float = 0.0
     room_px: int = 10**9
-    asked: list[tuple[int, ...]] = field(default_factory=list)
+    shapes: list[tuple[int, ...]] = field(default_factory=list)
     window_px: int = 64
     halo_px: int = 2
     batch: int = 1
@@ -57,11 +57,11 @@ class FakeEngine:
         self, windows: Sequence[Window], reduce: int = 1, *, is_exact: bool = False
     ) -> Started:
         pixels = np.stack(windows)
-        self.asked.append(pixels.shape)
+        self.shapes.append(pixels.shape)
         area_px = pixels.shape[0] * pixels.shape[1] * pixels.shape[2]
         if area_px > self.room_px:
             raise EngineOutOfMemory(str(pixels.shape))
-        levels = self.spoil(pixels.astype(np.float64).repeat(2, axis=1).repeat(2, axis=2))
+        levels = self.distort(pixels.astype(np.float64).repeat(2, axis=1).repeat(2, axis=2))
         if not np.isfinite(levels).all():
             assert self.is_strict, "an engine that is tried must not mend its results"
             raise ResultNotFinite("not finite")

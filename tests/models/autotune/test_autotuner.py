@@ -177,7 +177,7 @@ def test_a_stored_choice_that_cannot_be_opened_here_is_made_again(
     tuner_of(tmp_path).open()
     refused: list[str] = []
 
-    def spoil(candidate: Candidate) -> Candidate:
+    def break_once(candidate: Candidate) -> Candidate:
         def open_second_time() -> Tunable:
             if not refused:
                 refused.append(candidate.label)
@@ -187,10 +187,12 @@ def test_a_stored_choice_that_cannot_be_opened_here_is_made_again(
         return replace(candidate, open=open_second_time)
 
     monkeypatch.setattr(
-        autotuner, "list_candidates", lambda *args: [spoil(each) for each in list_candidates(*args)]
+        autotuner,
+        "list_candidates",
+        lambda *args: [break_once(each) for each in list_candidates(*args)],
     )
     monkeypatch.setattr(
-        autotuner, "float32_candidate", lambda *args: spoil(float32_candidate(*args))
+        autotuner, "float32_candidate", lambda *args: break_once(float32_candidate(*args))
     )
 
     engine = tuner_of(tmp_path).open()

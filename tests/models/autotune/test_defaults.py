@@ -107,7 +107,7 @@ def test_a_slow_model_with_a_recorded_proof_costs_a_start_little_float32() -> No
 
     assert (choice.runtime, choice.dtype) == ("openvino", "int8")
     assert choice.ns_per_px == pytest.approx(SLOW / 5 * 1e9)
-    assert reference.asked == [(1, 64, 64, 3)]
+    assert reference.shapes == [(1, 64, 64, 3)]
     assert choice.is_from_table
     assert not choice.is_settled
     assert choice.untried == [

@@ -123,8 +123,8 @@ def test_the_clock_counts_only_where_nothing_kept_the_process_waiting(
 
 
 def test_two_runs_are_compared_by_one_measure() -> None:
-    alone = Timing(1.0, 1.2, threads=2, waited_s=0.0)
+    undisturbed = Timing(1.0, 1.2, threads=2, waited_s=0.0)
     beside_others = Timing(3.0, 1.2, threads=2, waited_s=2.0)
 
-    assert cost_ratio(alone, beside_others) == pytest.approx(1.0)
-    assert cost_ratio(alone, alone) == 1.0
+    assert cost_ratio(undisturbed, beside_others) == pytest.approx(1.0)
+    assert cost_ratio(undisturbed, undisturbed) == 1.0

@@ -60,8 +60,8 @@ def test_each_sign_of_other_work_has_its_limits(
     assert [each.is_idle for each in loads] == [False, False, True]
 
 
-def _values(given: Load) -> dict[str, float]:
-    return {name: getattr(given, name) for name in Load.__slots__}
+def _values(load: Load) -> dict[str, float]:
+    return {name: getattr(load, name) for name in Load.__slots__}
 
 
 def test_where_the_system_tells_nothing_the_machine_counts_as_idle(tmp_path: Path) -> None:

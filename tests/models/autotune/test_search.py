@@ -6,7 +6,7 @@ from math import inf
 import numpy as np
 import pytest
 
-from tests.models.autotune.fakes import FakeEngine, FakeMeter, Levels, Spoil, candidate
+from tests.models.autotune.fakes import Distort, FakeEngine, FakeMeter, Levels, candidate
 from upscaled_models.accuracy import FLOAT_BARS, INT8_BARS, RECORDED_BAR, Bar
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.candidates import Candidate
@@ -35,15 +35,15 @@ def choose(
     return drive(tune(options, meter or FakeMeter(), effort))[0]
 
 
-def with_error(rms: float) -> Spoil:
+def with_error(rms: float) -> Distort:
     """Noise around zero, but none in flat colours: as 8 bits at their best."""
 
-    def spoil(levels: Levels) -> Levels:
+    def distort(levels: Levels) -> Levels:
         is_flat = (levels == levels[:, :1, :1]).all()
         noise = np.random.default_rng(0).normal(0, rms, levels.shape)
         return levels if is_flat else levels + noise
 
-    return spoil
+    return distort
 
 
 def darker_where_not_flat(levels: Levels) -> Levels:
@@ -57,7 +57,7 @@ def stain(levels: Levels) -> Levels:
     return levels + spot
 
 
-WRONG: dict[str, Spoil] = {
+WRONG: dict[str, Distort] = {
     "not finite": lambda levels: levels + np.nan,
     "black": lambda levels: levels * 0,
     "its mean colour": darker_where_not_flat,
@@ -131,7 +131,7 @@ def test_flat_colours_are_asked_of_all_but_what_has_a_recorded_proof() -> None:
 
 
 def test_a_hopelessly_slow_candidate_is_left_after_a_few_pixels() -> None:
-    """89 times as slow as float32; the pictures alone would take 1.6 s."""
+    """89 times as slow as float32; the pictures would take 1.6 s."""
     hopeless = FakeEngine(seconds_per_px=89e-6)
     meter = FakeMeter()
 
@@ -139,7 +139,7 @@ def test_a_hopelessly_slow_candidate_is_left_after_a_few_pixels() -> None:
 
     assert choice.dtype == "float32"
     assert "times as long as float32" in choice.refused["fake int8 on 1 threads"]
-    assert max(shape[1] for shape in hopeless.asked) <= 32
+    assert max(shape[1] for shape in hopeless.shapes) <= 32
     assert meter.passed_s < 1
 
 

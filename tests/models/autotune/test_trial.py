@@ -33,7 +33,7 @@ def test_a_candidate_that_ends_the_process_again_and_again_is_tried_no_more(tmp_
     space = SearchSpace(float32, [candidate(deadly)], Sizes((64,), (1,)))
     choice, _ = drive(tune(space, FakeMeter(), IDLE, Attempts(path)))
 
-    assert deadly.asked == []
+    assert deadly.shapes == []
     assert choice.refused == {"fake int8 on 1 threads": f"ended the process {MAX_DEATHS} times"}
 
 

@@ -37,7 +37,7 @@ BATCH = 2
 
 @pytest.fixture(autouse=True)
 def whole_float32() -> Iterator[None]:
-    """Torch's own convolutions on CUDA round float32 to 10 bits, unless told."""
+    """Torch's own convolutions on CUDA round float32 to 10 bits by default."""
     convolutions = torch.backends.cudnn.conv  # type: ignore[attr-defined]
     before = convolutions.fp32_precision
     convolutions.fp32_precision = "ieee"

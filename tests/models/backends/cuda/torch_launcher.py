@@ -55,7 +55,7 @@ def from_planes(planes: Tensor, grid: Grid) -> Tensor:
 
 
 def unpack_weights(packed: Tensor) -> Tensor:
-    """What `pack_weights` was given, its inputs still filled up: `[O, 16 * chunks, 3, 3]`."""
+    """Undo `pack_weights`, its inputs still filled up: `[O, 16 * chunks, 3, 3]`."""
     chunks, _, columns, _, _ = packed.shape
     split = packed.reshape(chunks, 9, columns, 8, 4, 2, 2).permute(2, 3, 0, 5, 4, 6, 1)
     return split.reshape(columns * 8, chunks * CHUNK_CHANNELS, 3, 3)

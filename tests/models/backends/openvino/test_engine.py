@@ -130,6 +130,19 @@ def test_what_is_asked_for_exactly_is_torchs_own() -> None:
     np.testing.assert_array_equal(got, expected)
 
 
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_16_bits_are_left_to_torch_in_float32(precision: OpenVinoPrecision) -> None:
+    engine = engine_of(precision=precision)
+    draw = np.random.default_rng(0)
+    windows = [draw.integers(0, 65536, (24, 32, 3), np.uint16) for _ in range(2)]
+
+    results = engine.start(windows, 2).finish()
+
+    for result, expected in zip(results, engine.exact.start(windows, 2).finish(), strict=True):
+        assert result.dtype == np.uint16
+        assert np.array_equal(result, expected)
+
+
 def test_a_result_that_is_not_finite_is_computed_again_by_torch() -> None:
     engine = engine_of(weights=1e30)
     window = draw_window()

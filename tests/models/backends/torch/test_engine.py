@@ -1,7 +1,9 @@
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from dataclasses import replace
+from typing import cast
 
 import numpy as np
 import pytest
@@ -10,10 +12,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from tests.models.specs import loaded
+from upscaled_models.backends.base import Window
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.torch.engine import TorchEngine, open_torch
 from upscaled_models.backends.torch.windows import to_input, to_windows
 from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
+from upscaled_models.families.plain import plain_shape
+from upscaled_models.weights import build_network
 
 CPU = Device(torch.device("cpu"), torch.float32, threads=1)
 CPU_HALF = Device(torch.device("cpu"), torch.bfloat16, threads=1)
@@ -67,12 +72,34 @@ def noise(height: int = 11, width: int = 7, seed: int = 0) -> NDArray[np.uint8]:
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
-def test_every_level_comes_back_as_itself() -> None:
-    levels = np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2)
+def deep_noise(height: int = 24, width: int = 32, seed: int = 0) -> NDArray[np.uint16]:
+    return np.random.default_rng(seed).integers(0, 65536, (height, width, 3), np.uint16)
 
-    for device in (CPU, CPU_HALF):
-        (result,) = engine_of(Nearest(1), device, native_scale=1).start([levels]).finish()
-        assert np.array_equal(result, levels), device
+
+needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+CUDA_HALF = Device(torch.device("cuda"), torch.float16, threads=1)
+DEVICES = [
+    pytest.param(CPU, id="float32"),
+    pytest.param(CPU_HALF, id="bfloat16"),
+    pytest.param(CUDA_HALF, id="cuda", marks=needs_cuda),
+]
+NOISES = [pytest.param(noise, id="8 bits"), pytest.param(deep_noise, id="16 bits")]
+Noise = Callable[..., Window]
+
+
+@pytest.mark.parametrize("device", DEVICES)
+@pytest.mark.parametrize(("dtype", "side_px"), [(np.uint8, 16), (np.uint16, 256)])
+def test_every_level_comes_back_as_itself(
+    dtype: type[np.uint8 | np.uint16], side_px: int, device: Device
+) -> None:
+    ramp = np.arange(side_px**2).reshape(side_px, side_px, 1).repeat(3, 2)
+    levels = cast(Window, ramp.astype(dtype))
+
+    (result,) = engine_of(Nearest(1), device, native_scale=1).start([levels]).finish()
+
+    assert result.dtype == dtype
+    assert result.flags.c_contiguous
+    assert np.array_equal(result, levels)
 
 
 def test_a_cpu_computes_small_windows_in_a_second_thread_and_a_gpu_does_not() -> None:
@@ -82,13 +109,14 @@ def test_a_cpu_computes_small_windows_in_a_second_thread_and_a_gpu_does_not() ->
     assert replace(engine, device=gpu).concurrent is None
 
 
-def test_results_are_in_order_in_rgb_and_contiguous() -> None:
-    windows = [noise(seed=seed) for seed in range(3)]
+@pytest.mark.parametrize("draw", NOISES)
+def test_results_are_in_order_in_rgb_and_contiguous(draw: Noise) -> None:
+    windows = [draw(seed=seed) for seed in range(3)]
 
     results = engine_of(Nearest()).start(windows).finish()
 
     for window, result in zip(windows, results, strict=True):
-        assert result.dtype == np.uint8
+        assert result.dtype == window.dtype
         assert result.flags.c_contiguous
         assert np.array_equal(result, window.repeat(2, axis=0).repeat(2, axis=1))
 
@@ -154,10 +182,56 @@ def test_what_overflows_in_a_short_type_is_computed_again_in_float32() -> None:
     assert network.runs == [torch.float32]  # the short-typed run was that of the copy
 
 
-def test_what_is_not_finite_in_float32_either_is_an_error_never_a_picture() -> None:
-    for device in (CPU, CPU_HALF):
-        with pytest.raises(ResultNotFinite):
-            engine_of(Overflows(always=True), device, native_scale=1).start([noise()]).finish()
+@pytest.mark.parametrize("draw", NOISES)
+@pytest.mark.parametrize("device", DEVICES[:2])
+def test_what_is_not_finite_in_float32_either_is_an_error_never_a_picture(
+    draw: Noise, device: Device
+) -> None:
+    with pytest.raises(ResultNotFinite):
+        engine_of(Overflows(always=True), device, native_scale=1).start([draw()]).finish()
+
+
+def test_16_bits_are_averaged_before_they_are_rounded() -> None:
+    window = deep_noise()
+
+    (result,) = engine_of(Nearest(1), native_scale=1).start([window], 2).finish()
+
+    squares = window.reshape(12, 2, 16, 2, 3).astype(np.float64).mean(axis=(1, 3))
+    assert np.abs(result - squares).max() <= 0.5 + 1e-2
+
+
+def test_16_bits_are_never_computed_in_a_shorter_type() -> None:
+    network = Overflows()
+
+    (result,) = engine_of(network, CPU_HALF, native_scale=1).start([deep_noise()]).finish()
+
+    assert network.runs == [torch.float32]
+    assert np.array_equal(result, deep_noise())
+
+
+def plain_engine(device: Device) -> TorchEngine:
+    torch.manual_seed(7)
+    network = build_network("plain", plain_shape(scale=4, layers=2, features=8))
+    return engine_of(network, device, native_scale=4)
+
+
+def test_16_bits_are_what_float64_computes_to_the_level() -> None:
+    window = deep_noise()
+
+    (result,) = plain_engine(CPU_HALF).start([window]).finish()
+
+    pixels = torch.from_numpy(window.astype(np.float64) / 65535).permute(2, 0, 1)[None]
+    with torch.inference_mode():
+        expected = plain_engine(CPU).exact_network.double()(pixels).clamp(0, 1)
+    levels = expected[0].permute(1, 2, 0).numpy() * 65535
+    assert np.abs(result - levels).max() <= 0.5 + 0.05
+
+
+def test_flat_colours_of_16_bits_stay_what_they_are() -> None:
+    engine = plain_engine(CPU)
+    for level in range(0, 65536, 4369 // 3):
+        flat = np.full((16, 16, 3), level, np.uint16)
+        assert (engine.start([flat]).finish()[0] == level).all()
 
 
 class Full(nn.Module):
@@ -188,8 +262,8 @@ def test_a_batch_is_what_its_windows_are_alone_in_their_order() -> None:
 
     together = engine.start(windows).finish()
 
-    alone = [engine.start([window]).finish()[0] for window in windows]
-    assert all(np.array_equal(a, b) for a, b in zip(together, alone, strict=True))
+    single = [engine.start([window]).finish()[0] for window in windows]
+    assert all(np.array_equal(a, b) for a, b in zip(together, single, strict=True))
     assert not np.array_equal(together[0], together[1])
 
 
@@ -220,14 +294,14 @@ def test_the_label_says_what_runs_and_in_which_precision() -> None:
 
 
 def test_every_calling_thread_computes_on_the_engines_threads() -> None:
-    class Asked(nn.Module):
+    class Counting(nn.Module):
         def forward(self, x: Tensor) -> Tensor:
             numbers.append(torch.get_num_threads())
             return x
 
     numbers: list[int] = []
-    one = engine_of(Asked(), native_scale=1)
-    two = engine_of(Asked(), replace(CPU, threads=2), native_scale=1)
+    one = engine_of(Counting(), native_scale=1)
+    two = engine_of(Counting(), replace(CPU, threads=2), native_scale=1)
     for engine in (two, one, two):
         engine.start([noise()]).finish()
         caller = threading.Thread(target=engine.start, args=([noise()],))

@@ -60,7 +60,7 @@ class InlineStreams(CudaStreams):
         event.synchronize()
 
     def keep(self, tensor: Tensor, stream: StreamName) -> None:
-        """Nothing is given away early."""
+        """No memory is reused early."""
 
     def capture(self, work: Callable[[], Tensors]) -> tuple[Callable[[], None], Tensors]:
         self.captures += 1
@@ -217,3 +217,12 @@ def test_a_cuda_device_gets_streams() -> None:
 
     assert engine.pipeline is not None
     assert isinstance(engine.pipeline.streams, CudaStreams)
+
+
+def test_16_bits_bypass_the_pipeline_of_bytes() -> None:
+    deep = np.random.default_rng(0).integers(0, 65536, (24, 32, 3), np.uint16)
+
+    (result,) = engine_of(nn.Identity()).start([deep]).finish()
+
+    assert result.dtype == np.uint16
+    assert np.array_equal(result, deep)
