@@ -13,8 +13,6 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict, Field
-
 from upscaled_models.errors import ModelError, ModelRefused, UnknownModel
 from upscaled_models.families import Family, Shape
 from upscaled_models.files import (
@@ -22,15 +20,14 @@ from upscaled_models.files import (
     Writer,
     check_file,
     copier,
-    hash_file,
     incoming_file,
     write_atomically,
 )
 from upscaled_models.official import OFFICIAL, find_official
+from upscaled_models.own import OwnModel, make_record, read_record
 from upscaled_models.registry import (
     DEFAULT_DIR,
     ModelSpec,
-    describe_model,
     makes_every_scale,
     read_default_models,
 )
@@ -41,18 +38,6 @@ _SAFE_NAME = re.compile(NAME_PATTERN)
 _RESERVED_NAMES = frozenset({"auto"})
 _QUANTISED = ".int8"
 """A model's record in 8 bits is `NAME.int8.json` (`upscaled_models.quantise.files`)."""
-
-
-class _OwnModel(BaseModel):
-    """The record of a user's own model, the content of `own/NAME.json`."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    sha256: str = Field(pattern="^[0-9a-f]{64}$")
-    size_bytes: int
-    family: Family
-    shape: dict[str, int | str]
 
 
 class ModelStore:
@@ -218,12 +203,7 @@ class ModelStore:
             return FileState.UNREADABLE
 
     def _read_own(self, name: str) -> ModelSpec:
-        record_path = self._record_path(name)
-        try:
-            record = _OwnModel.model_validate_json(record_path.read_bytes())
-            return _describe_own(name, record)
-        except (OSError, ValueError) as error:
-            raise ModelError(f"{record_path}: not a readable record of a model") from error
+        return read_record(self._record_path(name)).describe(name)
 
     def _refuse_name(self, name: str) -> None:
         if not _SAFE_NAME.fullmatch(name):
@@ -284,20 +264,14 @@ class ModelStore:
             else:
                 family, shape = network
                 check_fit(incoming, family, shape, shown_as=shown_as)
-            record = _OwnModel(
-                file=target.name,
-                sha256=hash_file(incoming),
-                size_bytes=incoming.stat().st_size,
-                family=family,
-                shape=dict(shape),
-            )
-            check_scale(_describe_own(name, record))
+            record = make_record(incoming, target.name, family, shape)
+            check_scale(record.describe(name))
             self._refuse_other_file(name, record)
             os.replace(incoming, target)
         write_atomically(self._record_path(name), record.model_dump_json(indent=2).encode())
-        return _describe_own(name, record)
+        return record.describe(name)
 
-    def _refuse_other_file(self, name: str, record: _OwnModel) -> None:
+    def _refuse_other_file(self, name: str, record: OwnModel) -> None:
         """Refuse another file under a name in use; the same file may repair a damaged copy."""
         record_path = self._record_path(name)
         if record_path.is_file() and self._read_own(name).sha256 != record.sha256:
@@ -316,16 +290,3 @@ def check_scale(spec: ModelSpec) -> None:
         raise ModelRefused(
             f"{spec.name}: a model of x{spec.native_scale}; x2 and x4 cannot both be made with it"
         )
-
-
-def _describe_own(name: str, record: _OwnModel) -> ModelSpec:
-    return describe_model(
-        name,
-        record.family,
-        record.shape,
-        file_name=record.file,
-        size_bytes=record.size_bytes,
-        sha256=record.sha256,
-        licence="the file's own",
-        source="user",
-    )

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled_models.backends.openvino.nodes import LEVELS
+from upscaled_models import accuracy
 from upscaled_models.quantise.features import (
     FeatureNetwork,
     feature_distance,
@@ -31,7 +31,6 @@ px 99.84 %, over 5 px 99.3 %, all before colour correction.
 """
 
 NEAR_LEVELS: Final = 2
-MAX_DB: Final = 120.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +138,7 @@ class TruthComparison:
 
 def decibels(result: Pixels, expected: Pixels) -> float:
     """Return the PSNR over all values."""
-    square = float(np.square(result.astype(np.float32) - expected).mean())
-    return 10 * float(np.log10(LEVELS**2 / square)) if square else MAX_DB
+    return accuracy.psnr_db(float(np.square(result.astype(np.float32) - expected).mean()))
 
 
 def _smooth_differences(expected: Pixels, result: Pixels) -> NDArray[np.int16]:

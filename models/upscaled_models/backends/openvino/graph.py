@@ -76,7 +76,7 @@ def build_tail(shape: Shape, layers: Layers) -> Graph:
 
     From float32 `[N, h, w, num_feat]` to float32 `[N, 4h, 4w, 3]`, levels as of `build_graph`.
 
-    A result pixel depends on features at most `networks.strips.TAIL_RADIUS_PX` from its own.
+    A result pixel depends on features at most `networks.rrdb.TAIL_RADIUS_PX` from its own.
     """
     openvino = import_openvino()
     features = openvino.opset15.parameter([-1, -1, -1, int(shape["num_feat"])], openvino.Type.f32)
