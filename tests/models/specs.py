@@ -19,7 +19,7 @@ def spec_of(
     shape: Shape = TINY,
     **changes: Any,
 ) -> ModelSpec:
-    """The spec of a network of that shape, some of its facts changed."""
+    """Return the spec of a network of that shape, with some fields changed."""
     spec = describe_model(
         name, family, shape, file_name="", size_bytes=0, sha256="0", licence="", source="user"
     )

@@ -7,14 +7,8 @@ from pathlib import Path
 import pytest
 
 from upscaled_models.errors import ModelError
-from upscaled_models.families import Family, Shape, check_shape
-from upscaled_models.families.compact import srvgg_shape
-from upscaled_models.families.plain import plain_shape
-from upscaled_models.families.realplksr import realplksr_shape
-from upscaled_models.families.rrdb import rrdb_shape
-from upscaled_models.families.span import span_shape
 from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec, describe_model, read_default_models
+from upscaled_models.registry import ModelSpec, read_default_models
 
 BY_NAME = {spec.name: spec for spec in OFFICIAL}
 
@@ -68,25 +62,6 @@ def test_a_models_demands_on_a_tiler_follow_from_its_shape(
     assert (spec.native_scale, spec.multiple_px) == (native_scale, multiple_px)
     assert (spec.radius_px, spec.halo_px) == (radius_px, halo_px)
     assert spec.halo_px % spec.multiple_px == 0
-
-
-@pytest.mark.parametrize(
-    ("num_block", "halo_px"), [(1, 19), (2, 34), (3, 44), (6, 44), (7, 60), (23, 60), (40, 60)]
-)
-def test_an_rrdb_networks_halo_is_that_of_the_measured_one_that_is_at_least_as_deep(
-    num_block: int, halo_px: int
-) -> None:
-    spec = describe_model(
-        "any",
-        "rrdb",
-        rrdb_shape(scale=4, num_block=num_block),
-        file_name="any.pth",
-        size_bytes=1,
-        sha256="0" * 64,
-        licence="",
-        source="user",
-    )
-    assert spec.halo_px == halo_px
 
 
 def test_twice_3000_px_costs_the_trunk_pixels_of_four_times_1500_px() -> None:
@@ -182,79 +157,6 @@ def test_cost_falls_with_the_fold_and_not_with_the_scale() -> None:
     costs: dict[str, int] = {spec.name: spec.trunk_pixels(100, 100) for spec in OFFICIAL}
     assert {name for name, cost in costs.items() if cost == 2500} == {"realesrgan-x2plus"}
     assert {cost for name, cost in costs.items() if name != "realesrgan-x2plus"} == {10_000}
-
-
-@pytest.mark.parametrize(
-    ("family", "change"),
-    [
-        ("rrdb", {"scale": 3}),
-        ("rrdb", {"scale": 0}),
-        ("rrdb", {"num_block": -1}),
-        ("rrdb", {"num_block": 4097}),
-        ("srvgg", {"upscale": 0}),
-        ("srvgg", {"num_feat": 0}),
-        ("srvgg", {"num_conv": "16"}),
-        ("srvgg", {"num_conv": True}),
-        ("srvgg", {"act_type": "gelu"}),
-        ("srvgg", {"act_type": 1}),
-        ("srvgg", {"dilation": 2}),
-        ("plain", {"layers": -1}),
-        ("plain", {"features": 4097}),
-        ("span", {"features": 0}),
-        ("span", {"norm": "group"}),
-        ("realplksr", {"blocks": 0}),
-        ("realplksr", {"kernel_px": 65}),
-        ("realplksr", {"kernel_px": 16}),
-        ("realplksr", {"wide_features": 65}),
-        ("realplksr", {"features": 62}),
-        ("realplksr", {"norm": "batch"}),
-        ("realplksr", {"attention": True}),
-        ("realplksr", {"upsampler": "nearest+conv"}),
-    ],
-)
-def test_what_is_no_shape_of_its_family_is_refused(
-    family: Family, change: dict[str, int | str]
-) -> None:
-    whole: dict[Family, Shape] = {
-        "rrdb": rrdb_shape(scale=4, num_block=1),
-        "srvgg": srvgg_shape(upscale=4, num_conv=1),
-        "plain": plain_shape(scale=4, layers=1, features=1),
-        "span": span_shape(scale=4),
-        "realplksr": realplksr_shape(scale=4),
-    }
-    check_shape(family, whole[family])
-    with pytest.raises(ValueError, match=f"{family} (cannot have|takes)"):
-        check_shape(family, {**whole[family], **change})
-
-
-@pytest.mark.parametrize("number", [0, 4096])
-def test_a_shape_at_its_limits_is_taken(number: int) -> None:
-    check_shape("srvgg", srvgg_shape(upscale=4, num_conv=number))
-    check_shape("plain", plain_shape(scale=1, layers=number, features=4096))
-
-
-@pytest.mark.parametrize("kernel_px", [1, 63])
-def test_a_large_kernel_at_its_limits_is_taken_on_all_channels(kernel_px: int) -> None:
-    check_shape("realplksr", realplksr_shape(2, 8, 4096, kernel_px, wide_features=8))
-    check_shape("realplksr", realplksr_shape(2, 7, 1, kernel_px, wide_features=1, norm="layer"))
-
-
-@pytest.mark.parametrize(
-    ("shape", "radius_px", "halo_px"),
-    [
-        (realplksr_shape(scale=4), 28 * 11 + 2, 48),
-        (realplksr_shape(4, blocks=4, upsampler="dysample"), 47, 47),
-        (realplksr_shape(4, blocks=4, kernel_px=19), 50, 48),
-        (realplksr_shape(4, blocks=4, attention="no"), 42, 42),
-    ],
-)
-def test_the_halo_of_a_realplksr_network_is_its_radius_up_to_a_limit(
-    shape: Shape, radius_px: int, halo_px: int
-) -> None:
-    spec = describe_model(
-        "x", "realplksr", shape, file_name="", size_bytes=0, sha256="", licence="", source="user"
-    )
-    assert (spec.radius_px, spec.halo_px) == (radius_px, halo_px)
 
 
 def test_every_official_name_is_its_own() -> None:

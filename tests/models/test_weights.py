@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from tests.models.specs import spec_of
 from upscaled_models import weights
 from upscaled_models.errors import WeightsError
 from upscaled_models.families import Family, Shape
@@ -19,7 +20,7 @@ from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec, describe_model
+from upscaled_models.registry import ModelSpec
 from upscaled_models.weights import build_network, load_network, read_state, recognise_file
 
 TINY: list[tuple[Family, Shape]] = [
@@ -36,16 +37,9 @@ def state_of(family: Family, shape: Shape) -> dict[str, Tensor]:
 
 def spec_for(path: Path, family: Family, shape: Shape, wdn: ModelSpec | None = None) -> ModelSpec:
     data = path.read_bytes()
-    return describe_model(
-        "tiny",
-        family,
-        shape,
-        file_name=path.name,
-        size_bytes=len(data),
-        sha256=hashlib.sha256(data).hexdigest(),
-        licence="",
-        source="user",
-        wdn=wdn,
+    sha256 = hashlib.sha256(data).hexdigest()
+    return spec_of(
+        "tiny", family, shape, file_name=path.name, size_bytes=len(data), sha256=sha256, wdn=wdn
     )
 
 

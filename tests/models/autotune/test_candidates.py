@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.models.specs import spec_of
 from upscaled_models.autotune import candidates
 from upscaled_models.autotune.candidates import Candidate, list_candidates
 from upscaled_models.backends.base import LoadedModel
@@ -19,7 +20,7 @@ from upscaled_models.quantise.files import quantised_path, read_record, record_p
 from upscaled_models.quantise.pictures import draw_pictures
 from upscaled_models.quantise.prepare import quantise
 from upscaled_models.quantise.record import QuantisedProof, QuantisedRecord, allowed_in
-from upscaled_models.registry import DEFAULT_DIR, describe_model, read_default_models
+from upscaled_models.registry import DEFAULT_DIR, read_default_models
 from upscaled_models.weights import load_network
 
 CPU = Device(torch.device("cpu"), torch.float32, threads=1)
@@ -39,16 +40,7 @@ def model(tmp_path: Path) -> LoadedModel:
     torch.manual_seed(1)
     file = tmp_path / "mine.safetensors"
     save_file(build_network("plain", SHAPE).state_dict(), file)
-    spec = describe_model(
-        "mine",
-        "plain",
-        SHAPE,
-        file_name=file.name,
-        size_bytes=file.stat().st_size,
-        sha256=hash_file(file),
-        licence="",
-        source="user",
-    )
+    spec = spec_of("mine", "plain", SHAPE, file_name=file.name, sha256=hash_file(file))
     return LoadedModel(spec, load_network(spec, file), window_px=64, weights=file)
 
 

@@ -4,14 +4,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from upscaled_models.families import Family, Shape
+from tests.models.specs import spec_of
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.realplksr import realplksr_shape
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.families.span import span_shape
 from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec, describe_model
+from upscaled_models.registry import ModelSpec
 from upscaled_models.weights import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -21,24 +21,18 @@ COMPACT = [
 ]
 
 
-def spec_of(family: Family, shape: Shape) -> ModelSpec:
-    return describe_model(
-        "tiny", family, shape, file_name="", size_bytes=0, sha256="", licence="", source="user"
-    )
-
-
 SMALL = [
-    spec_of("srvgg", srvgg_shape(upscale=2, num_conv=3, num_feat=4)),
-    spec_of("srvgg", srvgg_shape(upscale=3, num_conv=0, num_feat=4)),
-    spec_of("plain", plain_shape(scale=2, layers=2, features=4)),
-    spec_of("plain", plain_shape(scale=4, layers=0, features=4)),
-    spec_of("span", span_shape(scale=2, features=4)),
-    spec_of("realplksr", realplksr_shape(2, 4, 2, 5, 2, norm="layer")),
-    spec_of("realplksr", realplksr_shape(4, 4, 1, 9, 2, norm="layer", attention="no")),
-    spec_of("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=4, num_grow_ch=2)),
-    spec_of("rrdb", rrdb_shape(scale=4, num_block=2, num_feat=4, num_grow_ch=2)),
-    spec_of("rrdb", rrdb_shape(scale=2, num_block=1, num_feat=4, num_grow_ch=2)),
-    spec_of("rrdb", rrdb_shape(scale=1, num_block=1, num_feat=4, num_grow_ch=2)),
+    spec_of("tiny", "srvgg", srvgg_shape(upscale=2, num_conv=3, num_feat=4)),
+    spec_of("tiny", "srvgg", srvgg_shape(upscale=3, num_conv=0, num_feat=4)),
+    spec_of("tiny", "plain", plain_shape(scale=2, layers=2, features=4)),
+    spec_of("tiny", "plain", plain_shape(scale=4, layers=0, features=4)),
+    spec_of("tiny", "span", span_shape(scale=2, features=4)),
+    spec_of("tiny", "realplksr", realplksr_shape(2, 4, 2, 5, 2, norm="layer")),
+    spec_of("tiny", "realplksr", realplksr_shape(4, 4, 1, 9, 2, norm="layer", attention="no")),
+    spec_of("tiny", "rrdb", rrdb_shape(scale=4, num_block=1, num_feat=4, num_grow_ch=2)),
+    spec_of("tiny", "rrdb", rrdb_shape(scale=4, num_block=2, num_feat=4, num_grow_ch=2)),
+    spec_of("tiny", "rrdb", rrdb_shape(scale=2, num_block=1, num_feat=4, num_grow_ch=2)),
+    spec_of("tiny", "rrdb", rrdb_shape(scale=1, num_block=1, num_feat=4, num_grow_ch=2)),
 ]
 
 
@@ -52,9 +46,9 @@ def network_of(spec: ModelSpec) -> nn.Module:
 
 
 def farthest(values: Tensor, centre_px: int) -> int:
-    """The largest distance, along either axis, from the centre to a value that is not 0."""
-    places = values.abs().amax(dim=(0, 1)).nonzero()
-    return int((places - centre_px).abs().max())
+    """Return the largest distance, along either axis, from the centre to a value that is not 0."""
+    points = values.abs().amax(dim=(0, 1)).nonzero()
+    return int((points - centre_px).abs().max())
 
 
 @pytest.mark.parametrize("spec", [*COMPACT, *SMALL[:7]], ids=describe)
@@ -73,7 +67,7 @@ def test_one_changed_input_pixel_changes_no_output_beyond_the_radius(spec: Model
 
 @pytest.mark.parametrize("spec", [*COMPACT[:1], *SMALL], ids=describe)
 def test_the_farthest_input_pixel_an_output_depends_on_is_the_radius_away(spec: ModelSpec) -> None:
-    """Gradients tell the smallest dependence from none, which rounding hides in a difference."""
+    """Gradients show the smallest dependence, which rounding hides in a difference."""
     network = network_of(spec)
     side_px = 2 * spec.radius_px + 8 + spec.multiple_px * 2
     side_px -= side_px % spec.multiple_px

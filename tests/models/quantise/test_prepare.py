@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from tests.models.specs import spec_of
 from upscaled_models.backends.openvino.layers import common_grid
 from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.errors import ModelRefused
@@ -28,7 +29,6 @@ from upscaled_models.quantise.record import QuantisedProof, why_not
 from upscaled_models.quantise.rounding import InputLevels, round_layers
 from upscaled_models.quantise.simulation import choose_ranges, freeze, simulate
 from upscaled_models.quantise.truth import decibels
-from upscaled_models.registry import describe_model
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network, state_of
 
@@ -156,16 +156,7 @@ def test_levels_by_channel_bring_a_network_of_unlike_channels_nearer(
 
 def test_forms_leave_ever_more_in_floats_and_come_ever_nearer() -> None:
     shape = rrdb_shape(scale=4, num_block=3, num_feat=8, num_grow_ch=4)
-    spec = describe_model(
-        "mine",
-        "rrdb",
-        shape,
-        file_name="mine.pth",
-        size_bytes=1,
-        sha256="a" * 64,
-        licence="",
-        source="user",
-    )
+    spec = spec_of("mine", "rrdb", shape)
     network = network_of("rrdb", shape)
     pictures = list(few_pictures()[:2, :32, :32])
     expect = float_upscaler(network)

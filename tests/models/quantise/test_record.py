@@ -4,9 +4,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.models.specs import spec_of
 from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation
 from upscaled_models.errors import WeightsError
-from upscaled_models.families.plain import plain_shape
 from upscaled_models.files import hash_file
 from upscaled_models.quantise.files import (
     digest_layers,
@@ -25,18 +25,9 @@ from upscaled_models.quantise.record import (
     TruthProof,
     why_not,
 )
-from upscaled_models.registry import ModelSpec, describe_model
+from upscaled_models.registry import ModelSpec
 
-SPEC = describe_model(
-    "mine",
-    "plain",
-    plain_shape(scale=4, layers=1, features=4),
-    file_name="mine.safetensors",
-    size_bytes=1,
-    sha256="a" * 64,
-    licence="",
-    source="user",
-)
+SPEC = spec_of("mine", sha256="a" * 64)
 
 
 def make_layers() -> Layers:
