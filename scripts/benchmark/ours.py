@@ -42,7 +42,7 @@ class Ours:
         self._upscaler = self._open.enter_context(
             open_upscaler_with(self._watched, settings, self._scale)
         )
-        care = choose_post_processing(entry.model, settings)
+        care = choose_post_processing(spec, settings)
         self._care = replace(care, check=_believe) if is_random(entry.model) else care
         self._image = Image(rgb=make_pixels(entry.height_px, entry.width_px))
 

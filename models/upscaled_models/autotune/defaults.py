@@ -108,20 +108,7 @@ def take_likeliest(
         EngineOutOfMemory: not even float32's smallest pictures fit.
     """
     budget = Budget(0.0, meter.now_s)
-    float32 = Trial(space.reference, space.reference.open(), None, 0.0)
-    candidates = [each for each in space.candidates if each.label in order]
-    expected: Expected | None = None
-    refused: dict[str, str] = {}
-    chosen: Trial | None = None
-    for candidate in candidates:
-        if expected is None or candidate.bar.are_flats_checked > bool(expected.flats):
-            expected = _run_reference(float32, candidate, meter, is_slow=space.is_slow)
-        try:
-            chosen = try_guarded(candidate, expected, meter, attempts)
-            break
-        except Refused as error:
-            refused[candidate.name] = str(error)
-    trial = chosen or float32
+    trial, refused = _find_accurate(space, order, meter, attempts)
     ns_per_px = _measure_ns_per_px(trial, meter)
     compared = {trial.candidate.name, *refused}
     return Choice(
@@ -141,6 +128,23 @@ def take_likeliest(
             each.name for each in (*space.candidates, space.reference) if each.name not in compared
         ],
     ), trial.engine
+
+
+def _find_accurate(
+    space: SearchSpace, order: Sequence[str], meter: Meter, attempts: Attempts
+) -> tuple[Trial, dict[str, str]]:
+    """Find the first accurate candidate, else float32, and why those before it were refused."""
+    float32 = Trial(space.reference, space.reference.open(), None, 0.0)
+    expected: Expected | None = None
+    refused: dict[str, str] = {}
+    for candidate in (each for each in space.candidates if each.label in order):
+        if expected is None or candidate.bar.are_flats_checked > bool(expected.flats):
+            expected = _run_reference(float32, candidate, meter, is_slow=space.is_slow)
+        try:
+            return try_guarded(candidate, expected, meter, attempts), refused
+        except Refused as error:
+            refused[candidate.name] = str(error)
+    return float32, refused
 
 
 def _run_reference(

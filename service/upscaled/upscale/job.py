@@ -96,7 +96,7 @@ def run_job(
         open_streams(source, image, run_scale) as way,
     ):
         stream, faithful = way.stream, way.faithful
-        care = choose_post_processing(stream.engine.info.model, settings, way.tempering)
+        care = choose_post_processing(stream.engine.info.spec, settings, way.tempering)
         if strips_pool is not None:
             care = spread(care, strips_pool, STRIPS_PER_WINDOW)
         on_rows = ignore_rows if is_too_long else beside.on_rows

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.models.specs import spec_of
 from tests.service.upscale.box_engine import BoxEngine, box_sum
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
@@ -110,7 +111,7 @@ def test_of_two_passes_each_is_tempered() -> None:
 
 
 def test_a_flat_colour_stays_and_a_grey_picture_stays_grey() -> None:
-    care = choose_post_processing("realesrgan-x4plus", Settings(), TEMPERING)
+    care = choose_post_processing(spec_of(), Settings(), TEMPERING)
     flat = np.full((60, 60, 3), (12, 130, 200), np.uint8)
     shifted = VividEngine(window_px=48, fault=lambda result: result + np.uint8(3))
     assert (run(flat, 2, shifted, TrueEngine(), care) == flat[0, 0]).all()
@@ -129,7 +130,7 @@ def black(result: Window) -> Window:
 
 @pytest.mark.parametrize("is_vivid", [True, False])
 def test_a_window_of_either_network_that_cannot_be_right_is_computed_again(is_vivid: bool) -> None:
-    care = choose_post_processing("realesrgan-x4plus", Settings(), TEMPERING)
+    care = choose_post_processing(spec_of(), Settings(), TEMPERING)
     rgb = noise(60, 90)
     right = run(rgb, 2, VividEngine(window_px=48), TrueEngine(), care)
     vivid, faithful = VividEngine(window_px=48), TrueEngine()

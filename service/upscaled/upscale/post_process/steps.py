@@ -10,7 +10,7 @@ from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX,
 from upscaled.upscale.post_process.sanity_check import is_plausible
 from upscaled.upscale.post_process.tempering import TEMPER_REACH_PX, Tempering, temper
 from upscaled_models.backends.base import Window
-from upscaled_models.registry import is_colour_exact
+from upscaled_models.registry import ModelSpec
 
 Check = Callable[[Window, Window], bool]
 Lock = Callable[[Window, Window], Window]
@@ -45,7 +45,7 @@ NO_POST_PROCESSING: Final = PostProcessing()
 
 
 def choose_post_processing(
-    model: str, settings: Settings, tempering: Tempering | None = None
+    spec: ModelSpec, settings: Settings, tempering: Tempering | None = None
 ) -> PostProcessing:
     """Check every window; correct colours: of fine patterns, and of all else where models shift it.
 
@@ -57,6 +57,6 @@ def choose_post_processing(
         return replace(
             care, temper=partial(temper, tempering=tempering), temper_reach_px=TEMPER_REACH_PX
         )
-    if settings.colour_lock and not is_colour_exact(model):
+    if settings.colour_lock and not spec.keeps_colour:
         return replace(care, lock=correct_colours, correction_reach_px=CORRECTION_REACH_PX)
     return care

@@ -84,7 +84,7 @@ def shipped(scale: int) -> Engine:
 def upscaled(source: Pixels, scale: int, *, is_corrected: bool = True) -> Pixels:
     """Through the shipped network, as the service does it."""
     engine = shipped(scale)
-    care = choose_post_processing(engine.info.model, Settings(colour_lock=is_corrected))
+    care = choose_post_processing(engine.info.spec, Settings(colour_lock=is_corrected))
     with stream_of(engine) as stream:
         result = upscale(Image(source), scale, stream, on_tile=ignore, care=care)
     return np.asarray(result.rgb, np.uint8)
