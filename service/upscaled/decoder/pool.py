@@ -102,8 +102,8 @@ class DecoderProcess:
         self.files += 1
         watchdog = Watchdog(self.child.pid, within_s=within_s, silence_s=silence_s)
         try:
-            send(self.child.sock, b"", source, waiter=watchdog)
-            reply = receive(self.child.sock, takes_fd=True, waiter=watchdog, max_payload_bytes=0)
+            send(self.child.sock, b"", source, watchdog=watchdog)
+            reply = receive(self.child.sock, takes_fd=True, watchdog=watchdog, max_payload_bytes=0)
             return unpack(reply)
         except ProcessHangs:
             text = f"hung, no processor time for {silence_s:g} s"

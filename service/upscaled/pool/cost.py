@@ -17,24 +17,35 @@ from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled_models.registry import ModelSpec
 
 MAX_RETRY_AFTER_S: Final = 3600
+"""Limits the promised wait: an hour is long enough for any client to come back."""
+
 SMALL_RESULT_PX: Final = 2048 * 2048
-"""In a worker for moments only with the fastest model, and 12 MB of canvas."""
+"""Limits a small result: it has 12 MB of canvas, and the fastest model takes a moment for it."""
+
 SMALL_WORK_S: Final = 0.25
-"""Moments by any model: on a GPU a large one takes less for the largest of small results."""
+"""Work that is small by any model: on a GPU a large model takes less for `SMALL_RESULT_PX`."""
 
 _UNKNOWN_S_PER_PX: Final = 4e-6
-_LEAST_WORK_S: Final = 1e-6  # what costs nothing would never let another key pass
+"""The estimate before anything was measured: about what the smallest models take on two cores."""
+
+_LEAST_WORK_S: Final = 1e-6
+"""Limits the work from below: what costs nothing would never let another key pass."""
+
 _NEWEST_WEIGHT: Final = 0.3
+"""The weight of the newest picture in a moving average."""
+
 _KEYS_REMEMBERED: Final = 1000
+"""Limits the API keys whose share of harmed pictures is remembered."""
+
 _BITS_OF_A_BYTE: Final = 8
 _SCALES: Final = (2, 4)
 
 
 class Estimate(NamedTuple):
-    """What one picture will take.
+    """The cost of one picture.
 
-    work_s: seconds of one worker, above 0. is_small: it is under way for moments only, and its
-    canvas needs no counting.
+    work_s: seconds of one worker, above 0. is_small: it is in flight for moments only, and its
+    canvas is not counted.
     """
 
     work_s: float
@@ -60,13 +71,13 @@ class _Measured(NamedTuple):
         return self.worked_s / self.px
 
     def then(self, worked_s: float, px: int) -> "_Measured":
-        """With one more picture."""
+        """Return the sums with one more picture, older ones counting less."""
         old = 1 - _NEWEST_WEIGHT
         return _Measured(old * self.worked_s + worked_s, old * self.px + px)
 
 
 class _HarmedShares:
-    """How many of an API key's pictures were harmed, from 0 to 1: moving averages.
+    """Moving averages of how many of an API key's pictures were harmed, from 0 to 1.
 
     A key without pictures so far, or none among those of the last keys, has the share of all.
     """
@@ -87,18 +98,19 @@ class _HarmedShares:
 
 
 class CostModel:
-    """Seconds of a worker for each model, scale and depth, by the pixel.
+    """Estimates a worker's seconds for a pixel by each model, scale and depth.
 
-    They are a moving average over finished pictures, weighted by their pixels: what a small picture
-    takes beside its pixels says little of a large one. Before the first of a kind, they are what
-    the same model took at the other scale, what the worker measured at its start, or what another
-    model takes, in proportion to their arithmetic.
-
-    Args:
-        find_spec: the spec of a model by its name, None for one that is unknown.
+    The seconds are a moving average over finished pictures, weighted by their pixels: what a small
+    picture takes beside its pixels says little of a large one. Before the first of a kind they are
+    what the same model took at the other scale, what the worker measured at its start, or what
+    another model takes, in proportion to their arithmetic.
     """
 
     def __init__(self, find_spec: Callable[[str], ModelSpec | None]) -> None:
+        """
+        Args:
+            find_spec: returns the spec of a model by its name; None for one that is unknown.
+        """
         self._find_spec = find_spec
         self._specs: dict[str, ModelSpec] = {}
         self._ladders: Mapping[int, list[Rung]] = {}
@@ -107,12 +119,12 @@ class CostModel:
         self._harmed = _HarmedShares()
 
     def assume(self, ready: Ready) -> None:
-        """Take over a worker's ladders, and what it measured at its start."""
+        """Adopt a worker's ladders, and the seconds that it measured at its start."""
         self._ladders = ready.ladders
         self._at_start.update(ready.seconds_per_px)
 
     def learn(self, request: UpscaleRequest, model: str, worked_s: float) -> None:
-        """Take in what one finished picture had of its worker; of alike ones it weighs 30 %.
+        """Update the average with what one finished picture had of its worker.
 
         Args:
             model: the one that made it.
@@ -126,7 +138,7 @@ class CostModel:
             self._harmed.note(request.key_id, model == if_harmed)
 
     def estimate(self, request: UpscaleRequest) -> Estimate:
-        """What a picture will take, by its header.
+        """Estimate what a picture will take, by its header.
 
         Whether a picture is harmed is seen only in its pixels. Where its model depends on that, the
         estimate is the mean over the pictures of its API key so far; before the first of any key it
@@ -143,21 +155,21 @@ class CostModel:
         return Estimate(max(work_s, _LEAST_WORK_S), is_small)
 
     def expected_s(self, request: UpscaleRequest) -> float:
-        """Seconds of one worker that a picture will take."""
+        """Return the seconds of one worker that a picture will take."""
         return self.estimate(request).work_s
 
     def seconds_per_px(self) -> dict[tuple[str, int], float]:
-        """Seconds for an input pixel of 8 bits, by model and scale, of what has been measured."""
-        found = {
+        """Return the measured seconds for an input pixel of 8 bits, by model and scale."""
+        at_start = {
             (model, scale): seconds * self._passes_px(model, scale)
             for model, seconds in self._at_start.items()
             for scale in _SCALES
         }
         measured = (each for each in self._measured.items() if not each[0].is_deep)
-        return found | {(kind.model, kind.scale): sums.s_per_px for kind, sums in measured}
+        return at_start | {(kind.model, kind.scale): sums.s_per_px for kind, sums in measured}
 
     def _choices(self, request: UpscaleRequest) -> tuple[str, str]:
-        """The models that would make a picture if it is harmed, and if it is not."""
+        """The models that a picture would go to if it is harmed, and if it is not."""
         ladder = self._ladders.get(request.scale)
         if request.model or not ladder:
             return request.model, request.model
@@ -237,7 +249,7 @@ class CostModel:
 def work_before_s(
     key_id: int, own_s: float, in_flight_s: Iterable[float], waiting_s: Mapping[int, float]
 ) -> float:
-    """Worker seconds that are done before all that waits of one key is served.
+    """Return the worker seconds that are done before all that waits of one key is served.
 
     Work in flight is finished first, of whichever key. Of what waits, each other key gets as much
     as this one, or what it has if that is less: a key that floods the queue does not lengthen it.
@@ -255,9 +267,12 @@ def work_before_s(
 
 
 def retry_after_s(work_s: float, workers: int, starting_s: float = 0.0) -> int:
-    """Whole seconds until `workers` have done the work, from 1 to `MAX_RETRY_AFTER_S`.
+    """Return the whole seconds until the work is done, from 1 to `MAX_RETRY_AFTER_S`.
 
-    starting_s: until the first of them is ready.
+    Args:
+        work_s: worker seconds of the work.
+        workers: how many work at it at once.
+        starting_s: seconds until the first of them is ready.
     """
     wait_s = math.ceil(starting_s + work_s / max(1, workers))
     return min(MAX_RETRY_AFTER_S, max(1, wait_s))

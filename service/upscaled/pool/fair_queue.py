@@ -2,10 +2,10 @@
 
 The work of a request is the seconds of a worker that it is expected to take, so a key that sends
 large images, or names a large model, gets as much of the device as one that sends small ones, not
-as many images. Where more wait than may wait, the key that
-has the most waiting gives up its newest request: a key alone may fill the queue, and a second one
-has its share of it from its first request on. Each key has a place for certain as long as there
-are as many places as keys that have requests.
+as many images. Where more requests wait than may wait, the key that has most waiting gives up its
+newest: the only key may fill the queue, and a second one has its share of it from its first request
+on. Each key can have a request waiting for certain as long as there are no more keys than requests
+that may wait.
 """
 
 import heapq
@@ -19,6 +19,7 @@ from typing import Final, Generic, TypeVar
 from upscaled.virtual_time import Flow, VirtualClock
 
 _SMALLEST_PRUNE: Final = 64
+"""Keys that are kept before idle ones are forgotten for the first time."""
 
 T = TypeVar("T")
 
@@ -46,7 +47,7 @@ class _KeyFlow(Flow, Generic[T]):
         self.waiting_work -= item.work
 
     def tail_order(self) -> tuple[float, float]:
-        """When the newest request would be served: its start tag, then its key's last service."""
+        """Return the order of the newest request: its start tag, then its key's last service."""
         tag = self.charged + self.waiting_work - self.items[-1].work
         return tag, self.served_last if len(self.items) == 1 else inf
 
@@ -63,18 +64,18 @@ class FairQueue(Generic[T]):
         self._prune_at = _SMALLEST_PRUNE
 
     def __len__(self) -> int:
-        """How many requests wait."""
+        """Return how many requests wait."""
         return len(self._items)
 
     def __contains__(self, payload: T) -> bool:
         return payload in self._items
 
     def waiting_work(self) -> dict[int, float]:
-        """The work that waits of each key that has any."""
+        """Return the work that waits of each key that has any."""
         return {key_id: flow.waiting_work for key_id, flow in self._flows.items() if flow.items}
 
     def push(self, key_id: int, work: float, payload: T) -> None:
-        """Let a request wait behind those of its key.
+        """Add a request behind those of its key.
 
         Args:
             work: in any one unit, above 0.
@@ -89,13 +90,13 @@ class FairQueue(Generic[T]):
         self._items[payload] = item
 
     def discard(self, payload: T) -> None:
-        """Let a request wait no longer, uncharged; nothing happens if it does not wait."""
+        """Remove a request, uncharged; one that does not wait is ignored."""
         item = self._items.pop(payload, None)
         if item is not None:
             self._flows[item.key_id].remove(item)
 
     def serve(self, payload: T) -> None:
-        """Take a waiting request out and charge its key."""
+        """Remove a request that is served now, and charge its key."""
         item = self._items.pop(payload)
         flow = self._flows[item.key_id]
         self._clock.charge(flow, item.work, sum(1 for each in self._flows.values() if each.items))
@@ -103,10 +104,10 @@ class FairQueue(Generic[T]):
         flow.served_last = next(self._services)
 
     def in_order(self) -> Iterator[T]:
-        """The requests in the order in which they would be served if nothing else came.
+        """Iterate over the requests in the order in which they would be served if no other came.
 
-        Of two keys charged alike the one that was not served for longer is first.
-        What is served or discarded while iterating changes nothing of the order of the rest.
+        Of two keys charged equally the one that was not served for longer is first. What is served
+        or discarded while iterating does not change the order of the rest.
         """
         heads: list[tuple[float, float, int, _Item[T], Iterator[_Item[T]]]] = []
         for flow in self._flows.values():
@@ -126,11 +127,11 @@ class FairQueue(Generic[T]):
                 heapq.heapreplace(heads, entry)
 
     def find_excess(self, newest: T) -> T:
-        """The request that should give way, one more waiting than may wait.
+        """Return the request that is to give way where one more waits than may wait.
 
         It is the newest of the key that has the most waiting, so no key loses one that has no more
-        than its share. Where there are more keys than places, each with one request at most, it is
-        the one that would be served last. Otherwise it is `newest` itself, the last that came.
+        than its share. Where more keys wait than requests may, each with one at most, it is the one
+        that would be served last. Otherwise it is `newest` itself, the last that came.
         """
         own = self._items[newest]
         flow = self._flows[own.key_id]
@@ -143,7 +144,7 @@ class FairQueue(Generic[T]):
         return newest
 
     def would_take_new_key(self) -> bool:
-        """Whether `find_excess` would spare the request of a key that was not seen before."""
+        """Return whether `find_excess` would spare the request of a new key."""
         waiting = [flow for flow in self._flows.values() if flow.items]
         newcomer = (self._clock.time, -1)
         return any(len(flow.items) > 1 or flow.tail_order() > newcomer for flow in waiting)
@@ -157,7 +158,7 @@ class FairQueue(Generic[T]):
         return flow
 
     def _prune(self) -> None:
-        """Forget keys that would start at the clock anyway: there is nothing to remember."""
+        """Forget the keys that would start at the clock anyway, as new ones do."""
         self._flows = {
             key_id: flow
             for key_id, flow in self._flows.items()

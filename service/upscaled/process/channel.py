@@ -15,7 +15,9 @@ import os
 import socket
 import struct
 from io import BytesIO
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
+
+from upscaled.process.supervision import Watchdog
 
 MAX_HEADER_BYTES: Final = 1024 * 1024
 """Limits what a child can make its parent parse: an image's metadata with long texts fits."""
@@ -41,50 +43,38 @@ class Frame(NamedTuple):
     fd: int | None = None
 
 
-class Waiter(Protocol):
-    """Waits for a socket that does not block, and raises where the other process is to be given
-    up; see `upscaled.process.supervision.Watchdog`.
-    """
-
-    def wait_readable(self, sock: socket.socket) -> None:
-        """Return once the socket has data or its other end is closed."""
-
-    def wait_writable(self, sock: socket.socket) -> None:
-        """Return once the socket takes data or its other end is closed."""
-
-
 def send(
     sock: socket.socket,
     header: bytes,
     payload: bytes = b"",
     *,
     fd: int | None = None,
-    waiter: Waiter | None = None,
+    watchdog: Watchdog | None = None,
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
 ) -> None:
     """Send one frame.
 
     Args:
-        sock: a blocking socket without `waiter`, one that does not block with it.
+        sock: a blocking socket without `watchdog`, one that does not block with it.
         fd: a file descriptor to pass to the other process; it stays open here.
-        waiter: waits for the socket before each chunk, in place of the kernel.
+        watchdog: of the other process; waits for the socket before each chunk.
 
     Raises:
         FrameError: header or payload are over their limit; nothing has been sent.
         OSError: the other process is gone.
-        Whatever the waiter raises.
+        TimeoutError, ProcessHangs: the watchdog gives the other process up.
     """
     rest = memoryview(_begin(header, len(payload), max_payload_bytes))
     if fd is not None:
-        if waiter is not None:
-            waiter.wait_writable(sock)
+        if watchdog is not None:
+            watchdog.wait_writable(sock)
         rest = rest[socket.send_fds(sock, [rest], [fd]) :]
     for part in (rest, memoryview(payload)):
-        if waiter is None:
+        if watchdog is None:
             sock.sendall(part)
             continue
         while part:
-            waiter.wait_writable(sock)
+            watchdog.wait_writable(sock)
             part = part[sock.send(part[:CHUNK_BYTES]) :]
 
 
@@ -92,30 +82,30 @@ def receive(
     sock: socket.socket,
     *,
     takes_fd: bool = False,
-    waiter: Waiter | None = None,
+    watchdog: Watchdog | None = None,
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
 ) -> Frame:
     """Receive one frame.
 
     Args:
-        sock: a blocking socket without `waiter`, one that does not block with it.
+        sock: a blocking socket without `watchdog`, one that does not block with it.
         takes_fd: whether a file descriptor may come with the frame; otherwise the kernel closes it.
-        waiter: waits for the socket before each chunk, in place of the kernel.
+        watchdog: of the other process; waits for the socket before each chunk.
 
     Raises:
         EOFError: the other process closed its end, between frames or within one.
         FrameError: a length is over its limit.
         OSError: the connection broke.
-        Whatever the waiter raises.
+        TimeoutError, ProcessHangs: the watchdog gives the other process up.
     """
     first, fd = b"", None
     if takes_fd:
-        first, fd = _receive_first(sock, waiter)
+        first, fd = _receive_first(sock, watchdog)
     try:
-        lengths = first + _receive(sock, _LENGTHS.size - len(first), waiter)
+        lengths = first + _receive(sock, _LENGTHS.size - len(first), watchdog)
         header_bytes, payload_bytes = _unpack(lengths, max_payload_bytes)
-        header = _receive(sock, header_bytes, waiter)
-        return Frame(header, _receive(sock, payload_bytes, waiter), fd)
+        header = _receive(sock, header_bytes, watchdog)
+        return Frame(header, _receive(sock, payload_bytes, watchdog), fd)
     except BaseException:
         if fd is not None:
             os.close(fd)
@@ -167,10 +157,10 @@ def _check(header_bytes: int, payload_bytes: int, max_payload_bytes: int) -> Non
         raise FrameError(f"payload of {payload_bytes} bytes, at most {max_payload_bytes}")
 
 
-def _receive_first(sock: socket.socket, waiter: Waiter | None) -> tuple[bytes, int | None]:
+def _receive_first(sock: socket.socket, watchdog: Watchdog | None) -> tuple[bytes, int | None]:
     """The first bytes of a frame, and the descriptor that came with them."""
-    if waiter is not None:
-        waiter.wait_readable(sock)
+    if watchdog is not None:
+        watchdog.wait_readable(sock)
     first, fds, _, _ = socket.recv_fds(sock, _LENGTHS.size, 1)
     for fd in fds:
         os.set_inheritable(fd, False)
@@ -179,11 +169,11 @@ def _receive_first(sock: socket.socket, waiter: Waiter | None) -> tuple[bytes, i
     return first, fds[0] if fds else None
 
 
-def _receive(sock: socket.socket, size_bytes: int, waiter: Waiter | None) -> bytes:
+def _receive(sock: socket.socket, size_bytes: int, watchdog: Watchdog | None) -> bytes:
     received = BytesIO()
     while received.tell() < size_bytes:
-        if waiter is not None:
-            waiter.wait_readable(sock)
+        if watchdog is not None:
+            watchdog.wait_readable(sock)
         chunk = sock.recv(min(size_bytes - received.tell(), CHUNK_BYTES))
         if not chunk:
             raise EOFError

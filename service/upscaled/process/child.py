@@ -68,7 +68,7 @@ def describe_exit(status: int) -> str:
 class Child:
     """A child process for threads; only one of them may talk with it at a time.
 
-    sock: this end of the socket pair. It does not block: see the `waiter` of `channel.send`.
+    sock: this end of the socket pair. It does not block: see the `watchdog` of `channel.send`.
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:

@@ -12,21 +12,22 @@ from numpy.typing import NDArray
 Bytes = NDArray[np.uint8]
 
 _WRITE_CHUNK_BYTES = 64 * 1024 * 1024
+"""Limits one write: the kernel writes at most 2 GiB at once."""
 
 
 def can_seal() -> bool:
-    """Whether this system has memory files that nobody can change any more (Linux)."""
+    """Return whether this system has memory files that can be sealed against change (Linux)."""
     return hasattr(os, "memfd_create") and hasattr(fcntl, "F_ADD_SEALS")
 
 
 def write_memory(parts: Iterable[memoryview], *, is_sealed: bool) -> int:
-    """The descriptor of new anonymous memory that holds `parts` one behind the other.
+    """Return the descriptor of new anonymous memory that holds `parts` one behind the other.
 
-    Sealed, it can neither be written nor resized by anyone. Otherwise it is a temporary file
-    without a name.
+    Sealed memory can neither be written nor resized by any process. Otherwise it is a temporary
+    file without a name.
 
     Raises:
-        OSError: no room, or more than this process may write.
+        OSError: no memory is left, or this process may not write so much.
     """
     fd = _create_sealable() if is_sealed else _create_unlinked()
     try:
@@ -41,7 +42,7 @@ def write_memory(parts: Iterable[memoryview], *, is_sealed: bool) -> int:
 
 
 def read_memory(fd: int, size_bytes: int) -> Bytes:
-    """The `size_bytes` that `write_memory` put there in another process; `fd` stays open.
+    """Return the `size_bytes` that another process wrote by `write_memory`; `fd` stays open.
 
     Sealed memory is mapped, not copied; what is written to the array stays in this process. Other
     memory is copied: its writer could cut it short, and a mapping would then end this process.

@@ -29,12 +29,8 @@ class Counters:
             trunk_px=done.windows * spec.trunk_pixels(done.width_px, done.height_px),
             device_s=done.seconds,
         )
-        self.add(spec.name, batch)
-
-    def add(self, model: str, stats: ModelStats) -> None:
-        """Add to the sums of a model, by the registry's name."""
         with self._lock:
-            self._models[model] = self._models.get(model, ModelStats()) + stats
+            self._models[spec.name] = self._models.get(spec.name, ModelStats()) + batch
 
     def count_decoder_death(self) -> None:
         """Count one decoder process that died while it had a file."""

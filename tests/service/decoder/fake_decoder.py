@@ -24,7 +24,7 @@ def decode(source: bytes, formats: object) -> Image:
             os.kill(os.getpid(), signal.SIGSTOP)
         case "late":  # as after a stop that was longer than the file's own time
             os.kill(os.getpid(), signal.SIGALRM)
-        case "no room":
+        case "no memory":
             vars(child)["write_memory"] = refuse_memory
         case "raise":
             raise RuntimeError("a bug")
@@ -55,7 +55,7 @@ def decode(source: bytes, formats: object) -> Image:
 
 
 def refuse_memory(parts: object, *, is_sealed: bool) -> int:
-    raise OSError(errno.ENOSPC, "no room")
+    raise OSError(errno.ENOSPC, "no memory")
 
 
 def read_header(source: bytes, formats: object) -> Header:

@@ -22,21 +22,28 @@ def run_limited(work: str, *, cpu_s: float = 5, wall_s: float = 5) -> int:
     return done.returncode
 
 
-def test_who_computes_too_long_is_ended() -> None:
-    assert run_limited("while True: pass", cpu_s=0.1) == -signal.SIGPROF
+@pytest.mark.parametrize(
+    ("work", "limit", "ended_by"),
+    [
+        ("while True: pass", {"cpu_s": 0.1}, signal.SIGPROF),
+        ("import time; time.sleep(60)", {"wall_s": 0.1}, signal.SIGALRM),
+    ],
+)
+def test_a_process_that_takes_too_long_is_ended(
+    work: str, limit: dict[str, float], ended_by: signal.Signals
+) -> None:
+    assert run_limited(work, **limit) == -ended_by
 
 
-def test_who_waits_too_long_is_ended() -> None:
-    assert run_limited("import time; time.sleep(60)", wall_s=0.1) == -signal.SIGALRM
-
-
-def test_who_swells_gets_no_memory() -> None:
-    assert run_limited("bytearray(32 * 2**20)") == 0
-    assert run_limited("bytearray(128 * 2**20)") == 1
-
-
-def test_who_writes_too_much_may_not() -> None:
-    work = "import os; fd = os.memfd_create('a'); [os.write(fd, bytes(2**20)) for _ in range({})]"
+@pytest.mark.parametrize(
+    "work",
+    [
+        "bytearray({} * 64 * 2**20 - 2**25)",
+        "import os; fd = os.memfd_create('a'); [os.write(fd, bytes(2**20)) for _ in range({})]",
+    ],
+    ids=["memory", "writing"],
+)
+def test_a_process_gets_no_memory_and_no_space_beyond_its_limit(work: str) -> None:
     assert run_limited(work.format(1)) == 0
     assert run_limited(work.format(2)) == 1
 
@@ -62,14 +69,14 @@ def test_the_address_space_is_at_least_what_is_held() -> None:
     assert after - before >= len(held)
 
 
-def test_a_crash_and_a_limit_are_the_files_doing() -> None:
+def test_a_crash_and_a_limit_are_the_fault_of_the_file() -> None:
     assert is_fault_of_file(-signal.SIGSEGV)
     assert is_fault_of_file(run_limited("import os; os.abort()"))
     assert is_fault_of_file(run_limited("while True: pass", cpu_s=0.1))
     assert is_fault_of_file(run_limited("bytearray(128 * 2**20)"))  # MemoryError
 
 
-def test_a_kill_a_stop_and_a_wait_are_not_the_files_doing() -> None:
+def test_a_kill_a_stop_and_a_wait_are_not_the_fault_of_the_file() -> None:
     assert not is_fault_of_file(-signal.SIGKILL)
     assert not is_fault_of_file(-signal.SIGHUP)
     assert not is_fault_of_file(run_limited("import time; time.sleep(60)", wall_s=0.1))

@@ -77,7 +77,7 @@ def test_refusals_are_the_decoders(decoder: Decoder) -> None:
     assert len(decoder.pids()) == 1  # a refusal is no reason to start anew
 
 
-def test_deaths_are_told_one_by_one(tmp_path: Path) -> None:
+def test_deaths_are_reported_one_by_one(tmp_path: Path) -> None:
     deaths: list[int] = []
     with Decoder(["PNG"], processes=1, command=FAKE, on_death=lambda: deaths.append(1)) as decoder:
         decoder.decode(f"once SIGKILL {tmp_path / 'died'}".encode())
@@ -90,7 +90,7 @@ def test_deaths_are_told_one_by_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("log_format", "begins"), [("json", "{"), ("text", "20")])
-def test_a_decoder_tells_of_a_fault_of_its_own_as_the_log_does(
+def test_a_decoder_logs_a_fault_of_its_own_in_the_services_format(
     capfd: pytest.CaptureFixture[str], log_format: str, begins: str
 ) -> None:
     with (
@@ -129,7 +129,7 @@ def test_a_file_whose_decoder_died_once_of_a_cause_is_tried_in_a_fresh_one(
     assert fake.decode(word.encode()).rgb.shape == (64, 64, 3)
 
 
-@pytest.mark.parametrize("word", ["killed", "late", "no room"])
+@pytest.mark.parametrize("word", ["killed", "late", "no memory"])
 def test_a_file_whose_decoders_are_killed_from_outside_is_not_blamed(
     fake: Decoder, word: str, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -192,7 +192,7 @@ def test_processes_are_bounded_and_kept_warm(decoder: Decoder) -> None:
     assert 1 <= len(decoder.pids()) <= 2
 
 
-def test_a_process_is_replaced_after_so_many_files(fake: Decoder) -> None:
+def test_a_process_is_replaced_after_500_files(fake: Decoder) -> None:
     shades = {int(fake.decode(b"a picture").rgb[0, 0, 0]) for _ in range(501)}
     assert len(shades) == 2  # each process has its own
     assert len(fake.pids()) == 1

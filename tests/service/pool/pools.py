@@ -20,6 +20,7 @@ from upscaled.image.types import Header
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
 from upscaled.process.supervision import Limits
+from upscaled.upscale.result import Result
 
 FAKE_WORKER = Path(__file__).with_name("fake_worker.py")
 QUICK = Limits(work_s=20, start_s=20, silence_s=10, end_s=2, backoff_s=0.02, max_backoff_s=0.1)
@@ -59,6 +60,13 @@ def request(
     return UpscaleRequest(request_id, scale, width_px, height_px, output, key_id=key_id)
 
 
+def send(
+    pool: LocalPool, source: bytes, work: UpscaleRequest | None = None
+) -> "asyncio.Task[Result]":
+    """A request that is on its way."""
+    return asyncio.create_task(pool.upscale(source, work or request()))
+
+
 @asynccontextmanager
 async def running_pool(
     settings: Settings | None = None,
@@ -68,7 +76,7 @@ async def running_pool(
     is_waiting: bool = True,
     **values: object,
 ) -> AsyncIterator[LocalPool]:
-    """A started pool, stopped afterwards without grace; of ready fake workers unless told."""
+    """A started pool, stopped afterwards without grace; of ready fake workers by default."""
     pool = LocalPool(
         settings or load_settings({}, **values), command=command or fake_command(), limits=limits
     )

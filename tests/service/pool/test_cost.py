@@ -25,7 +25,7 @@ X4PLUS_S, X4_S, X2_S = 1e-4, 1e-6, 2e-6
 
 
 def make_cost(ladders: dict[int, list[Rung]] | None = None, **seconds_per_px: float) -> CostModel:
-    """A cost model to which a worker has told its ladders, and seconds by model."""
+    """A cost model to which a worker has reported its ladders, and seconds by model."""
     cost = CostModel(SPECS.get)
     cost.assume(
         Ready(
@@ -47,8 +47,8 @@ def make_warm() -> CostModel:
 def of(
     px: int, *, scale: int = 4, model: str = "", is_deep: bool = False, key_id: int = 1
 ) -> UpscaleRequest:
-    asked = request(scale=scale, width_px=px // 100, height_px=100, is_deep=is_deep, key_id=key_id)
-    return replace(asked, model=model)
+    work = request(scale=scale, width_px=px // 100, height_px=100, is_deep=is_deep, key_id=key_id)
+    return replace(work, model=model)
 
 
 # Which model it will be, and what that takes.
@@ -82,7 +82,7 @@ def test_a_model_that_is_named_counts_whatever_the_size(model: str, s_per_px: fl
         assert make_warm().expected_s(of(px, model=model)) == pytest.approx(expected_s)
 
 
-def test_a_finished_picture_is_believed_over_what_was_measured_at_a_start() -> None:
+def test_a_finished_picture_wins_over_what_was_measured_at_a_start() -> None:
     cost = make_warm()
     cost.learn(of(10_000), LARGE, 3)
     cost.assume(
@@ -98,7 +98,7 @@ def test_a_finished_picture_is_believed_over_what_was_measured_at_a_start() -> N
     assert cost.expected_s(of(10_000)) == pytest.approx(3)
 
 
-def test_what_one_model_takes_says_nothing_of_another() -> None:
+def test_the_time_of_one_model_changes_no_estimate_of_another() -> None:
     cost = make_warm()
     cost.learn(of(10_000), LARGE, 500)
     assert cost.expected_s(of(500_000)) == pytest.approx(500_000 * X4_S)
@@ -135,7 +135,7 @@ def test_a_model_that_never_ran_takes_its_arithmetic_more_than_one_that_did() ->
     assert x2plus_s == pytest.approx(cost.expected_s(of(px, scale=2, model=LARGE)) / 4, rel=0.01)
 
 
-def test_of_two_known_models_the_one_with_the_nearest_arithmetic_is_asked() -> None:
+def test_of_two_known_models_the_one_with_the_nearest_arithmetic_counts() -> None:
     cost = make_cost(upscaled_x4=1.0, realesrgan_x4plus=1.0)
     assert cost.expected_s(of(10_000, model="realesrnet-x4plus")) == pytest.approx(10_000, rel=0.01)
 
@@ -152,7 +152,7 @@ def test_the_average_follows_what_is_measured() -> None:
     assert cost.expected_s(of(10_000)) == pytest.approx(5, rel=0.01)
 
 
-def test_a_small_picture_says_little_of_a_large_one() -> None:
+def test_a_small_picture_changes_the_estimate_of_a_large_one_little() -> None:
     """Of a small one most is decoding, encoding and overhead."""
     cost = make_warm()
     cost.learn(of(200_000), LARGE, 20)
@@ -178,7 +178,7 @@ def test_a_slow_deep_image_makes_no_other_look_slow() -> None:
     assert cost.expected_s(of(10_000, is_deep=True)) == pytest.approx(9)
 
 
-# Harm, which a header does not tell.
+# Harm, which a header does not show.
 
 
 def test_before_the_first_picture_harm_is_assumed_where_the_model_depends_on_it() -> None:
@@ -220,7 +220,7 @@ def test_keys_that_come_and_go_are_forgotten() -> None:
     assert len(cost._harmed._by_key) == 1000
 
 
-def test_a_model_that_is_named_says_nothing_of_harm() -> None:
+def test_a_picture_by_a_named_model_does_not_count_as_harmed_or_clean() -> None:
     cost = make_warm()
     before_s = cost.expected_s(of(10_000, scale=2))
     for _ in range(9):
@@ -256,7 +256,7 @@ def test_with_one_model_the_pixels_of_the_result_alone_decide() -> None:
         assert not cost.estimate(of(px + 100, is_deep=is_deep)).is_small
 
 
-def test_seconds_are_known_for_what_a_worker_or_a_picture_told() -> None:
+def test_seconds_are_known_where_a_worker_or_a_picture_was_measured() -> None:
     cost = make_cost(upscaled_x4=X4_S, upscaled_x2=X2_S)
     cost.learn(of(10_000), LARGE, 3)
     cost.learn(of(10_000, model=FAST), FAST, 3)
@@ -270,16 +270,16 @@ def test_seconds_are_known_for_what_a_worker_or_a_picture_told() -> None:
 
 
 def test_a_spec_is_looked_up_once() -> None:
-    asked = []
+    looked_up = []
 
     def find(name: str) -> ModelSpec | None:
-        asked.append(name)
+        looked_up.append(name)
         return SPECS.get(name)
 
     cost = CostModel(find)
     for _ in range(5):
         cost.expected_s(of(10_000, model=FAST))
-    assert asked == [FAST]
+    assert looked_up == [FAST]
 
 
 # Waits.
@@ -312,12 +312,12 @@ def test_the_wait_is_the_work_shared_out_behind_the_start(
         (4, 1, 7 + 1 + 1 + 1),
     ],
 )
-def test_what_a_flooding_key_has_waiting_lengthens_nobody_elses_wait_beyond_a_share(
+def test_a_flooding_key_lengthens_the_wait_of_another_by_its_share_at_most(
     key_id: int, own_s: float, work_s: float
 ) -> None:
     waiting_s = {1: 100.0, 2: 20.0, 3: 3.0}
     assert work_before_s(key_id, own_s, [3, 4], waiting_s) == work_s
 
 
-def test_a_key_alone_waits_for_all_its_work() -> None:
+def test_the_only_key_waits_for_all_its_work() -> None:
     assert work_before_s(1, 5, [3, 4], {1: 10}) == 17

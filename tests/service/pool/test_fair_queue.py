@@ -22,7 +22,7 @@ def push(queue: FairQueue[Request], key_id: int, number: int, work: int = 1) -> 
 
 
 def fill(queue: FairQueue[Request], **keys: list[int]) -> None:
-    """Requests of keys "a", "b" ... of the given works, a key's all before the next key's."""
+    """Requests of keys "a", "b" ... with these works, a key's all before the next key's."""
     for name, of_key in keys.items():
         for number, work in enumerate(of_key):
             push(queue, ord(name), number, work)
@@ -42,13 +42,13 @@ def serve_all(queue: FairQueue[Request]) -> list[Request]:
     return [serve_next(queue) for _ in range(len(queue))]
 
 
-def test_a_key_alone_is_served_in_order() -> None:
+def test_the_only_key_is_served_in_order() -> None:
     queue: FairQueue[Request] = FairQueue()
     fill(queue, a=[5, 1, 9, 1])
     assert [number for _, number, _ in serve_all(queue)] == [0, 1, 2, 3]
 
 
-def test_keys_alike_take_turns_however_many_requests_each_has() -> None:
+def test_equal_keys_alternate_however_many_requests_each_has() -> None:
     queue: FairQueue[Request] = FairQueue()
     fill(queue, a=[1] * 6, b=[1] * 2, c=[1])
     assert letters(serve_all(queue)) == "abcabaaaa"
@@ -90,7 +90,7 @@ def test_one_request_at_a_time_does_not_escape_what_was_charged() -> None:
     assert letters(served).count("b") == 3
 
 
-def test_of_two_charged_alike_the_one_not_served_for_longer_is_first() -> None:
+def test_of_two_keys_charged_equally_the_one_not_served_for_longer_is_first() -> None:
     queue: FairQueue[Request] = FairQueue()
     fill(queue, a=[1, 1])
     serve_next(queue)
@@ -161,7 +161,7 @@ def test_keys_that_both_wait_are_never_further_apart_than_one_request_of_each(
 def test_keys_that_come_without_end_starve_none_that_waits(
     history: list[int], of_newcomers: int, most: int
 ) -> None:
-    """One that has been served much waits beside as many new keys as there is room for.
+    """One that has been served much waits beside as many new keys as may wait.
 
     Each of the others has at most what the one was charged before, and one request in progress.
     """
@@ -205,7 +205,7 @@ def test_no_key_loses_a_request_while_another_has_more_waiting(
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 32])
-def test_a_key_alone_may_fill_the_queue_and_a_second_one_comes_in(most: int) -> None:
+def test_the_only_key_may_fill_the_queue_and_a_second_one_still_gets_in(most: int) -> None:
     queue: FairQueue[Request] = FairQueue()
     queue.serve(push(queue, 1, 0))  # at work
     for number in range(most):
@@ -234,7 +234,7 @@ def test_two_keys_share_the_queue_and_then_each_refuses_its_own() -> None:
     assert queue.find_excess(one) is one
 
 
-def test_with_more_keys_than_places_the_one_served_last_gives_way() -> None:
+def test_with_more_keys_than_may_wait_the_one_served_last_gives_way() -> None:
     queue: FairQueue[Request] = FairQueue()
     at_work = [push(queue, key_id, 0, 10 * key_id) for key_id in (1, 2, 3)]
     waiting = [push(queue, key_id, 1) for key_id in (1, 2, 3)]
@@ -256,7 +256,7 @@ def test_a_full_queue_of_keys_with_one_request_each_takes_no_new_key() -> None:
     assert queue.would_take_new_key()
 
 
-def test_keys_that_fell_silent_are_forgotten_and_debtors_are_not() -> None:
+def test_idle_keys_are_forgotten_unless_they_owe_work() -> None:
     queue: FairQueue[Request] = FairQueue()
     push(queue, 0, 0, 10**9)
     push(queue, 1, 0)

@@ -45,7 +45,7 @@ def make_queue(*workers: WorkerProcess, max_waiting: int = 5, slots: int = 1) ->
 
 
 async def start(queue: RequestQueue, request: UpscaleRequest, **how: bool) -> "asyncio.Task[Slot]":
-    """Someone who takes a slot, or waits for one."""
+    """A task that has a slot, or waits for one."""
     task = asyncio.create_task(queue.acquire(request, **how))
     await asyncio.sleep(0)
     await asyncio.sleep(0)
@@ -59,19 +59,19 @@ async def have_slots(*tasks: "asyncio.Task[Slot]") -> str:
     return "".join("y" if task.done() else "n" for task in tasks)
 
 
-async def test_a_turn_that_comes_in_the_moment_it_is_given_up_goes_to_the_next() -> None:
+async def test_a_slot_that_comes_just_when_its_request_is_cancelled_goes_to_the_next() -> None:
     worker = make_worker()
     queue = make_queue()
     first = await start(queue, SMALL)
     second = await start(queue, SMALL)
-    queue.add_worker(worker, 1)  # the first has its turn, but has not woken up to take it
+    queue.add_worker(worker, 1)  # the first has its slot, but has not woken up to take it
     first.cancel()
     assert (await second).worker is worker
     with pytest.raises(asyncio.CancelledError):
         await first
 
 
-async def test_a_turn_given_up_with_nobody_behind_leaves_the_worker_idle() -> None:
+async def test_a_slot_of_a_cancelled_request_with_none_behind_stays_free() -> None:
     worker = make_worker()
     queue = make_queue()
     only = await start(queue, SMALL)
@@ -81,13 +81,13 @@ async def test_a_turn_given_up_with_nobody_behind_leaves_the_worker_idle() -> No
     assert (await queue.acquire(SMALL)).worker is worker
 
 
-async def test_a_worker_that_died_while_idle_is_never_handed_out() -> None:
+async def test_a_slot_of_a_worker_that_died_while_idle_is_never_handed_out() -> None:
     alive = make_worker()
     queue = make_queue(make_worker(is_alive=False), alive)
     assert (await queue.acquire(SMALL)).worker is alive
 
 
-async def test_a_withdrawn_worker_is_never_handed_out() -> None:
+async def test_a_slot_of_a_removed_worker_is_never_handed_out() -> None:
     worker = make_worker()
     queue = make_queue(worker, max_waiting=0)
     queue.remove_worker(worker)
@@ -96,7 +96,7 @@ async def test_a_withdrawn_worker_is_never_handed_out() -> None:
         await queue.acquire(SMALL)
 
 
-async def test_a_place_of_a_worker_that_is_gone_can_still_be_given_back() -> None:
+async def test_a_slot_of_a_worker_that_is_gone_can_still_be_released() -> None:
     worker = make_worker()
     queue = make_queue(worker)
     slot = await queue.acquire(SMALL)
@@ -105,7 +105,7 @@ async def test_a_place_of_a_worker_that_is_gone_can_still_be_given_back() -> Non
     assert queue.is_full is False
 
 
-async def test_a_retry_goes_first_and_needs_no_place() -> None:
+async def test_a_retry_goes_first_and_is_admitted_to_a_full_queue() -> None:
     queue, worker = make_queue(max_waiting=1), make_worker()
     waiting = await start(queue, SMALL)
     again = await start(queue, SMALL, is_retry=True)
@@ -117,7 +117,7 @@ async def test_a_retry_goes_first_and_needs_no_place() -> None:
         await waiting
 
 
-async def test_a_closed_line_dismisses_who_waits_and_who_comes() -> None:
+async def test_a_closed_queue_dismisses_requests_that_wait_and_that_come() -> None:
     queue = make_queue()
     waiting = await start(queue, SMALL)
     queue.close(ValueError("closed"))
@@ -126,7 +126,7 @@ async def test_a_closed_line_dismisses_who_waits_and_who_comes() -> None:
             await each
 
 
-async def test_places_are_given_at_the_worker_with_least_under_way() -> None:
+async def test_slots_are_assigned_at_the_worker_with_least_in_flight() -> None:
     a, b = make_worker(), make_worker()
     queue = make_queue(a, b, slots=3)
     assert [(await queue.acquire(SMALL)).worker for _ in range(6)] == [a, b, a, b, a, b]
@@ -143,7 +143,7 @@ async def test_large_images_share_a_limit_in_pixels_and_small_ones_pass() -> Non
     queue.dismiss(ValueError())
 
 
-async def test_deep_images_take_twice_the_room() -> None:
+async def test_deep_images_count_twice_their_pixels() -> None:
     queue = make_queue(make_worker(), slots=10)
     deep = request(width_px=LARGE.width_px, height_px=LARGE.height_px, is_deep=True)
     assert await have_slots(*[await start(queue, each) for each in (deep, deep)]) == "yn"
@@ -156,7 +156,7 @@ async def test_an_image_larger_than_the_limit_goes_in_when_no_other_large_one_is
     assert await have_slots(huge, await start(queue, SMALL)) == "yy"
 
 
-async def test_the_last_place_is_never_a_large_ones() -> None:
+async def test_the_last_slot_is_never_a_large_ones() -> None:
     queue = make_queue(make_worker(), slots=4)
     middle = [await start(queue, MIDDLE) for _ in range(4)]
     small = [await start(queue, SMALL) for _ in range(2)]
@@ -177,7 +177,7 @@ async def test_a_large_image_that_waits_is_passed_by_no_other_large_one() -> Non
     assert await have_slots(middle) == "y"
 
 
-async def test_many_small_images_do_not_keep_a_large_one_from_its_place() -> None:
+async def test_many_small_images_do_not_keep_a_large_one_from_its_slot() -> None:
     queue = make_queue(make_worker(), slots=4)
     small = [await start(queue, SMALL) for _ in range(4)]
     large = await start(queue, LARGE)
@@ -186,7 +186,7 @@ async def test_many_small_images_do_not_keep_a_large_one_from_its_place() -> Non
     assert await have_slots(large, late) == "yn"
 
 
-async def test_one_that_is_to_be_alone_waits_for_an_empty_worker_and_then_keeps_it() -> None:
+async def test_a_retry_waits_for_an_empty_worker_and_then_shares_it_with_none() -> None:
     queue = make_queue(make_worker(), slots=4)
     before = [await start(queue, SMALL) for _ in range(2)]
     alone = await start(queue, SMALL, is_retry=True)
@@ -199,7 +199,7 @@ async def test_one_that_is_to_be_alone_waits_for_an_empty_worker_and_then_keeps_
     assert await have_slots(after) == "y"
 
 
-async def test_while_one_worker_empties_for_one_alone_the_others_go_on() -> None:
+async def test_while_one_worker_empties_for_a_retry_the_others_go_on() -> None:
     a, b = make_worker(), make_worker()
     queue = make_queue(a, b, slots=2)
     at_a, at_b = await start(queue, SMALL), await start(queue, SMALL)
@@ -212,7 +212,7 @@ async def test_while_one_worker_empties_for_one_alone_the_others_go_on() -> None
     assert alone.result().worker is a
 
 
-async def test_the_line_is_full_only_where_a_large_image_would_be_sent_away() -> None:
+async def test_the_queue_is_full_only_where_a_large_image_would_be_refused() -> None:
     queue = make_queue(make_worker(), max_waiting=0, slots=4)
     fullness = [queue.is_full]
     large = [await start(queue, LARGE) for _ in range(2)]
@@ -224,7 +224,7 @@ async def test_the_line_is_full_only_where_a_large_image_would_be_sent_away() ->
     assert [*fullness, queue.is_full] == [False, True, False]
 
 
-async def test_who_gives_up_lets_those_behind_pass() -> None:
+async def test_a_cancelled_request_lets_those_behind_pass() -> None:
     queue = make_queue(make_worker(), slots=9)
     large = [await start(queue, LARGE) for _ in range(3)]
     middle = await start(queue, MIDDLE)
@@ -234,7 +234,7 @@ async def test_who_gives_up_lets_those_behind_pass() -> None:
     assert await have_slots(middle) == "y"
 
 
-async def test_each_worker_has_as_many_places_as_it_said() -> None:
+async def test_each_worker_has_as_many_slots_as_it_reported() -> None:
     queue, one, three = make_queue(), make_worker(), make_worker()
     queue.add_worker(one, 1)
     queue.add_worker(three, 3)
@@ -248,9 +248,7 @@ def of_key(key_id: int, like: UpscaleRequest = SMALL) -> UpscaleRequest:
     return replace(like, key_id=key_id)
 
 
-async def test_a_key_that_comes_to_a_full_queue_takes_the_newest_place_of_the_key_with_most() -> (
-    None
-):
+async def test_the_newest_request_of_the_key_with_most_gives_way_to_another_key() -> None:
     queue = make_queue(max_waiting=3)
     flood = [await start(queue, of_key(1)) for _ in range(3)]
     assert queue.is_full is False
@@ -275,7 +273,7 @@ async def test_a_key_with_its_share_of_the_queue_is_refused_like_any() -> None:
     queue.dismiss(ValueError())
 
 
-async def test_who_has_a_slot_keeps_it_whatever_comes() -> None:
+async def test_a_request_that_has_a_slot_keeps_it_whatever_comes() -> None:
     queue = make_queue(make_worker(), max_waiting=1)
     slot = await queue.acquire(of_key(1))
     waiting = await start(queue, of_key(1))
@@ -288,7 +286,7 @@ async def test_who_has_a_slot_keeps_it_whatever_comes() -> None:
     assert await have_slots(others[0]) == "y"
 
 
-async def test_slots_go_to_the_keys_in_turn() -> None:
+async def test_slots_alternate_between_the_keys() -> None:
     queue = make_queue(make_worker(), max_waiting=99)
     at_work = await queue.acquire(of_key(1))
     flood = [await start(queue, of_key(1)) for _ in range(20)]
@@ -320,7 +318,7 @@ async def test_small_images_of_one_key_do_not_keep_a_large_one_of_another_from_i
     queue.dismiss(ValueError())
 
 
-async def test_a_small_image_of_any_key_passes_a_large_one_that_finds_no_room() -> None:
+async def test_a_small_image_of_any_key_passes_a_large_one_that_does_not_fit() -> None:
     queue = make_queue(make_worker(), slots=4)
     large = [await start(queue, of_key(1, LARGE)) for _ in range(4)]
     assert await have_slots(*large) == "yynn"
@@ -361,15 +359,15 @@ async def test_a_key_that_names_a_slow_model_is_served_as_much_less_often() -> N
     queue.dismiss(ValueError())
 
 
-async def test_the_seconds_that_wait_are_counted_by_key_those_that_come_again_too() -> None:
+async def test_the_seconds_that_wait_are_counted_by_key_retries_too() -> None:
     queue = make_queue()
-    for asked, how in (
+    for work, how in (
         (of_key(1), {}),
         (of_key(1, SLOW), {}),
         (of_key(2), {}),
         (of_key(3), {"is_retry": True}),
     ):
-        await start(queue, asked, **how)
+        await start(queue, work, **how)
     small_s = 64 * 64 * 16 * S_PER_PX
     assert queue.waiting_s() == {1: 11 * small_s, 2: small_s, 3: small_s}
     queue.dismiss(ValueError())
@@ -387,7 +385,7 @@ async def test_a_retry_is_not_charged_again() -> None:
     assert await have_slots(second) == "y"
 
 
-async def test_what_a_line_tells_of_keys() -> None:
+async def test_waiting_requests_are_counted_by_key() -> None:
     queue = make_queue(max_waiting=9)
     assert (queue.waiting, queue.waiting_by_key()) == (0, {})
     for key_id in (1, 2, 2, 2):

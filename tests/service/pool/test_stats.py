@@ -1,13 +1,17 @@
-"""What a pool tells of its workers, over fake ones; `test_worker` has what a real one tells."""
+"""The statistics of a pool of fake workers; tests of `worker.main` have those of a real one."""
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
-from tests.service.pool.pools import order, request, running_pool, until
+from tests.service.pool.pools import order, request, running_pool, send, until
 from upscaled.pool.messages import Alive, decode_from_worker, encode
 from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, StatsCollector, WorkerStats
 from upscaled.process.confinement import measure_resident
+from upscaled.upscale.scheduler import BatchDone
 from upscaled.worker.stats import Counters
+from upscaled_models.backends.base import Engine
 
 ONE = ModelStats(batches=1, windows=2, slots=4, trunk_px=100, device_s=0.5)
 
@@ -24,46 +28,47 @@ def test_figures_add_up_by_model() -> None:
     assert first.models == {"a": ONE}
 
 
-def test_figures_cross_the_boundary_whole() -> None:
-    told = Alive(stats=WorkerStats(models={"a": ONE}, decoder_deaths=3, cpu_s=0.25))
-    assert decode_from_worker(encode(told)) == told
+def test_statistics_cross_to_the_front_end_whole() -> None:
+    reported = Alive(stats=WorkerStats(models={"a": ONE}, decoder_deaths=3, cpu_s=0.25))
+    assert decode_from_worker(encode(reported)) == reported
 
 
-def test_a_tally_counts_for_any_thread_and_knows_its_process() -> None:
+def test_counters_add_up_and_include_the_process_itself() -> None:
     counters = Counters()
+    spec = SimpleNamespace(name="a", trunk_pixels=lambda width_px, height_px: width_px * height_px)
+    engine = cast(Engine, SimpleNamespace(info=SimpleNamespace(spec=spec)))
     for _ in range(2):
-        counters.add("a", ONE)
+        counters.count_batch(BatchDone(engine, 2, 4, height_px=10, width_px=5, seconds=0.5))
     counters.count_decoder_death()
-    told = counters.read()
-    assert told.models == {"a": ONE + ONE}
-    assert told.decoder_deaths == 1
-    assert told.cpu_s > 0
-    assert 10_000_000 < told.resident_bytes <= (measure_resident() or 0) + 100_000_000
+    reported = counters.read()
+    assert reported.models == {"a": ONE + ONE}
+    assert reported.decoder_deaths == 1
+    assert reported.cpu_s > 0
+    assert 10_000_000 < reported.resident_bytes <= (measure_resident() or 0) + 100_000_000
 
 
-async def test_a_quiet_pool_tells_what_it_has() -> None:
+async def test_a_quiet_pool_reports_its_slots_and_engines() -> None:
     async with running_pool(workers=2, jobs_per_worker=3, max_queue=5) as pool:
         await until(lambda: pool.stats().workers_ready == 2)
-        figures = pool.stats()
-    assert (figures.waiting, figures.waiting_most) == (0, 5)
-    assert (figures.running, figures.running_most) == (0, 6)
-    assert figures.workers_wanted == 2
-    assert (figures.restarts, figures.failed_starts) == (0, 0)
-    assert figures.engines == {EngineInUse(scale, "fake", "fake", "fake") for scale in (2, 4)}
-    assert set(figures.resident_bytes) == {0, 1}
+        stats = pool.stats()
+    assert (stats.waiting, stats.waiting_most) == (0, 5)
+    assert (stats.running, stats.running_most) == (0, 6)
+    assert stats.workers_wanted == 2
+    assert (stats.restarts, stats.failed_starts) == (0, 0)
+    assert stats.engines == {EngineInUse(scale, "fake", "fake", "fake") for scale in (2, 4)}
+    assert set(stats.resident_bytes) == {0, 1}
 
 
-async def test_running_and_waiting_images_are_told_apart() -> None:
+async def test_running_and_waiting_images_are_counted_apart() -> None:
     async with running_pool(jobs_per_worker=1) as pool:
         work = [
-            asyncio.create_task(pool.upscale(order("answer", after_s=0.5), request(str(number))))
-            for number in range(3)
+            send(pool, order("answer", after_s=0.5), request(str(number))) for number in range(3)
         ]
         await until(lambda: pool.stats().waiting == 2)
         assert pool.stats().running == 1
         upscaled = await asyncio.gather(*work)
-        figures = pool.stats()
-    assert (figures.waiting, figures.running) == (0, 0)
+        stats = pool.stats()
+    assert (stats.waiting, stats.running) == (0, 0)
     assert {each.label for each in upscaled} == {"fake"}
 
 
@@ -75,14 +80,14 @@ async def test_a_death_is_a_restart_and_a_stop_is_none(tmp_path: Path) -> None:
     assert pool.stats().workers_ready == 0
 
 
-async def test_starts_that_come_to_nothing_are_counted() -> None:
+async def test_failed_starts_are_counted() -> None:
     async with running_pool(command=("/bin/false",), is_waiting=False) as pool:
         await until(lambda: pool.stats().failed_starts >= 2)
         assert pool.stats().restarts == 0
 
 
 async def test_what_a_dead_worker_did_stays_counted(tmp_path: Path) -> None:
-    """The fake ones do nothing that counts, so its books are written by hand."""
+    """The fake ones do nothing that counts, so its statistics are written by hand."""
     async with running_pool() as pool:
         (worker,) = pool._workers
         worker.stats = WorkerStats(models={"fake": ONE}, decoder_deaths=2)

@@ -26,7 +26,7 @@ def ends() -> Iterator[Pair]:
         yield parent, child
 
 
-def watchdog(within_s: float = 5) -> Watchdog:
+def watch(within_s: float = 5) -> Watchdog:
     return Watchdog(os.getpid(), within_s=within_s)
 
 
@@ -56,7 +56,7 @@ def test_a_payload_of_any_size_arrives_whole_at_the_child(
     if is_async:
         asyncio.run(channel.send_async(ends[0], b"h", payload))
     else:
-        channel.send(ends[0], b"h", payload, waiter=watchdog())
+        channel.send(ends[0], b"h", payload, watchdog=watch())
     receiver.join()
     assert received == [(b"h", payload, None)]
 
@@ -68,7 +68,7 @@ def test_a_large_payload_arrives_whole_at_the_parent(ends: Pair, is_async: bool)
     if is_async:
         frame = asyncio.run(channel.receive_async(ends[0]))
     else:
-        frame = channel.receive(ends[0], waiter=watchdog())
+        frame = channel.receive(ends[0], watchdog=watch())
     sender.join()
     assert frame == (b"h", payload, None)
 
@@ -95,7 +95,7 @@ async def test_other_tasks_run_while_a_payload_crosses(ends: Pair) -> None:
 def test_a_header_at_its_limit_passes(ends: Pair) -> None:
     header = b"h" * channel.MAX_HEADER_BYTES
     sender = in_thread(channel.send, ends[1], header)
-    assert channel.receive(ends[0], waiter=watchdog()).header == header
+    assert channel.receive(ends[0], watchdog=watch()).header == header
     sender.join()
 
 
@@ -115,7 +115,7 @@ async def test_lengths_over_a_limit_are_refused_before_more_is_read(
     for _ in range(2):
         ends[1].sendall(struct.pack("!IQ", *lengths))
     with pytest.raises(channel.FrameError):
-        channel.receive(ends[0], waiter=watchdog(), max_payload_bytes=1000)
+        channel.receive(ends[0], watchdog=watch(), max_payload_bytes=1000)
     with pytest.raises(channel.FrameError):
         await channel.receive_async(ends[0], max_payload_bytes=1000)
 
@@ -135,14 +135,14 @@ async def test_a_parent_sees_the_end_of_a_stream_too(ends: Pair, cut_at: int) ->
     with pytest.raises(EOFError):
         await channel.receive_async(ends[0])
     with pytest.raises(EOFError):
-        channel.receive(ends[0], takes_fd=True, waiter=watchdog())
+        channel.receive(ends[0], takes_fd=True, watchdog=watch())
 
 
 def test_a_descriptor_arrives_with_its_frame_and_is_not_inherited(ends: Pair) -> None:
     reading, writing = os.pipe()
     channel.send(ends[1], b"{}", fd=writing)
     os.close(writing)
-    header, payload, fd = channel.receive(ends[0], takes_fd=True, waiter=watchdog())
+    header, payload, fd = channel.receive(ends[0], takes_fd=True, watchdog=watch())
     assert (header, payload) == (b"{}", b"")
     assert fd is not None
     assert not os.get_inheritable(fd)
@@ -154,7 +154,7 @@ def test_a_descriptor_arrives_with_its_frame_and_is_not_inherited(ends: Pair) ->
 
 def test_a_frame_may_come_without_a_descriptor(ends: Pair) -> None:
     channel.send(ends[1], b"{}")
-    assert channel.receive(ends[0], takes_fd=True, waiter=watchdog()).fd is None
+    assert channel.receive(ends[0], takes_fd=True, watchdog=watch()).fd is None
 
 
 @pytest.mark.parametrize("takes_fd", [True, False])
@@ -164,13 +164,13 @@ def test_a_descriptor_that_is_refused_is_not_left_open(ends: Pair, takes_fd: boo
     socket.send_fds(ends[1], [lengths], [writing])
     os.close(writing)
     with pytest.raises(channel.FrameError):
-        channel.receive(ends[0], takes_fd=takes_fd, waiter=watchdog())
+        channel.receive(ends[0], takes_fd=takes_fd, watchdog=watch())
     assert os.read(reading, 1) == b""  # the other end is open nowhere any more
     os.close(reading)
 
 
 def test_a_silent_child_keeps_its_parent_no_longer_than_it_may(ends: Pair) -> None:
     with pytest.raises(TimeoutError):
-        channel.receive(ends[0], takes_fd=True, waiter=watchdog(0.05))
+        channel.receive(ends[0], takes_fd=True, watchdog=watch(0.05))
     with pytest.raises(TimeoutError):
-        channel.send(ends[0], b"", bytes(10_000_000), waiter=watchdog(0.05))
+        channel.send(ends[0], b"", bytes(10_000_000), watchdog=watch(0.05))

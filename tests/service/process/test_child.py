@@ -58,7 +58,7 @@ def test_a_child_inherits_what_libraries_need_and_no_secret() -> None:
     assert set(scrub_environment(outside, {"HOME"}, ("CUDA_",))) == {"PATH", "HOME", "CUDA_A"}
 
 
-async def test_an_async_child_talks_ends_of_itself_and_says_how() -> None:
+async def test_an_async_child_answers_ends_by_itself_and_its_exit_is_described() -> None:
     child = await AsyncChild.start(COMMAND, scrub_environment(os.environ))
     descriptors = psutil.Process().num_fds()
     sending = asyncio.gather(*(child.send(bytes([at]), bytes(500_000)) for at in range(3)))

@@ -35,7 +35,7 @@ def test_another_size_than_announced_is_refused(is_sealed: bool) -> None:
 
 @pytest.mark.skipif(not can_seal(), reason="Linux only")
 def test_sealed_memory_can_neither_be_written_nor_cut_short() -> None:
-    """Or its writer could end whoever has mapped it."""
+    """Otherwise its writer could end a process that has mapped it."""
     fd = write_memory(PARTS, is_sealed=True)
     for change in (lambda: os.ftruncate(fd, 1), lambda: os.pwrite(fd, b"x", 0)):
         with pytest.raises(OSError) as refusal:

@@ -1,4 +1,4 @@
-"""A hanging process is told from one that computes, and starts come ever more slowly."""
+"""A process that hangs is distinguished from one that computes; restarts back off."""
 
 import os
 import signal
@@ -73,7 +73,7 @@ def test_processor_time_begins_the_count_anew(
     assert list(ticks) == [2]  # two silent looks, one busy one, three silent ones
 
 
-def test_where_nothing_is_known_only_the_deadline_ends_the_wait(
+def test_without_proc_only_the_deadline_ends_the_wait(
     monkeypatch: pytest.MonkeyPatch, quiet: socket.socket
 ) -> None:
     monkeypatch.setattr("upscaled.process.supervision.read_cpu_ticks", lambda _: None)

@@ -17,5 +17,5 @@ def test_an_nvidia_gpu_takes_more_images_at_once(
 
 
 @pytest.mark.parametrize("wanted", [1, 5, 64])
-def test_whoever_sets_a_number_of_places_gets_it(wanted: int) -> None:
+def test_the_settings_number_of_jobs_wins_over_the_device(wanted: int) -> None:
     assert count_slots(load_settings({}, device="cpu", jobs_per_worker=wanted)) == wanted

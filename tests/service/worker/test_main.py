@@ -34,7 +34,7 @@ def square(side_px: int) -> UpscaleRequest:
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    # One model for both scales and small tiles: a quick start, and many places to stop at.
+    # One model for both scales and small tiles: a quick start, and many tiles to stop at.
     return load_settings(
         {},
         data_dir=tmp_path_factory.mktemp("data"),
@@ -69,7 +69,7 @@ async def test_an_image_comes_back_upscaled_by_the_network(pool: LocalPool) -> N
     assert np.abs(shrunk - np.asarray(open_result(source), np.float32)).mean() < 4
 
 
-async def test_a_worker_says_how_many_images_it_takes_at_once(pool: LocalPool) -> None:
+async def test_a_worker_reports_how_many_images_it_upscales_at_once(pool: LocalPool) -> None:
     assert pool.stats().running_most == 4
 
 
@@ -82,8 +82,8 @@ async def test_one_worker_serves_both_scales_and_both_formats(pool: LocalPool) -
     assert (png.media_type, open_result(png.data).mode) == ("image/png", "RGBA")
 
 
-async def test_images_worked_on_at_once_are_those_worked_on_alone(pool: LocalPool) -> None:
-    """Sizes that share batches and sizes that do not, both scales, and some that are given up."""
+async def test_images_upscaled_at_once_equal_those_upscaled_one_by_one(pool: LocalPool) -> None:
+    """Sizes that share batches and sizes that do not, both scales, and some that are cancelled."""
     kinds = [
         (picture(side, has_alpha=side == 70), side, 4 if side == 150 else 2)
         for side in (64, 70, 64, 150)
@@ -102,8 +102,8 @@ async def test_images_worked_on_at_once_are_those_worked_on_alone(pool: LocalPoo
 
 async def upscale_square(pool: LocalPool, source: bytes, side_px: int, scale: int) -> bytes:
     has_alpha = read_header(source).has_alpha
-    asked = request(scale=scale, width_px=side_px, height_px=side_px, has_alpha=has_alpha)
-    return (await pool.upscale(source, asked)).data
+    work = request(scale=scale, width_px=side_px, height_px=side_px, has_alpha=has_alpha)
+    return (await pool.upscale(source, work)).data
 
 
 async def test_a_broken_image_is_refused_and_the_worker_lives_on(pool: LocalPool) -> None:
@@ -156,7 +156,7 @@ async def test_an_image_whose_workers_are_killed_twice_fails_and_the_next_does_n
     await pool.upscale(picture(64), square(64))
 
 
-async def test_giving_up_frees_the_real_worker_long_before_it_would_be_done(
+async def test_cancelling_frees_the_real_worker_long_before_it_would_be_done(
     pool: LocalPool,
 ) -> None:
     [worker] = workers_of(pool)
@@ -172,7 +172,7 @@ async def test_giving_up_frees_the_real_worker_long_before_it_would_be_done(
     assert workers_of(pool) == [worker]
 
 
-async def test_the_worker_steps_back_for_the_front_end_and_its_network_for_the_rest(
+async def test_the_worker_runs_at_lower_priority_than_the_front_end_and_its_network_below_that(
     pool: LocalPool,
 ) -> None:
     [worker] = workers_of(pool)
@@ -197,14 +197,14 @@ async def test_a_missing_model_is_named(tmp_path: Path) -> None:
         assert not pool.is_ready()
 
 
-async def test_the_front_end_hears_what_the_device_has_done(pool: LocalPool) -> None:
+async def test_the_front_end_knows_what_the_device_has_done(pool: LocalPool) -> None:
     """64 px at a halo of 11 is one window, at 300 px it is nine or more; both are counted."""
 
     def done() -> ModelStats:
         return pool.stats().done.models[MODEL]
 
     await until(lambda: MODEL in pool.stats().done.models)
-    await asyncio.sleep(2.5 * ALIVE_EVERY_S)  # what other tests did has been told
+    await asyncio.sleep(2.5 * ALIVE_EVERY_S)  # what other tests did has been reported
     before = done()
     upscaled = await pool.upscale(picture(64), square(64))
     await until(lambda: done().windows == before.windows + 1)

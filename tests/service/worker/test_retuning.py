@@ -108,7 +108,7 @@ def test_a_job_interrupts_and_what_was_begun_goes_on_when_it_is_answered(
     assert (retuner.done, retuner.interrupted) == (3, 1)
 
 
-def test_an_inbox_is_idle_from_the_last_answer_on() -> None:
+def test_a_job_queue_is_idle_from_the_last_answer_on() -> None:
     jobs = JobQueue()
     assert jobs.idle_s > 0
     jobs.put(JOB, b"")

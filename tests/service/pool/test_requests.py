@@ -1,0 +1,251 @@
+"""Requests that wait: their order, the refusals of a full queue, and the promised waits."""
+
+import asyncio
+import time
+from collections import Counter
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from tests.service.pool.pools import (
+    fake_command,
+    order,
+    request,
+    running_pool,
+    send,
+    until,
+    workers_of,
+)
+from upscaled.errors import RateLimitExceeded
+from upscaled.pool.local import LocalPool
+from upscaled.upscale.result import Result
+
+
+async def test_two_workers_share_the_load() -> None:
+    async with running_pool(workers=2) as pool:
+        await until(lambda: len(workers_of(pool)) == 2)
+        answers = await asyncio.gather(
+            *(pool.upscale(order("answer", after_s=0.5), request()) for _ in range(4))
+        )
+    assert sorted(Counter(answer.model for answer in answers).values()) == [2, 2]
+
+
+async def test_the_order_is_first_come_first_served() -> None:
+    finished: list[int] = []
+
+    async def upscale(pool: LocalPool, number: int) -> None:
+        await pool.upscale(order("answer"), request(str(number)))
+        finished.append(number)
+
+    async with running_pool(workers=1, jobs_per_worker=1) as pool:
+        await asyncio.gather(*(upscale(pool, number) for number in range(20)))
+    assert finished == list(range(20))
+
+
+async def test_the_queue_takes_its_number_and_refuses_one_more_at_once() -> None:
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=3) as pool:
+        admitted = [
+            send(pool, order("answer", after_s=0.3), request(str(number)))
+            for number in range(1 + 3)
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimitExceeded) as caught:
+            await pool.upscale(order("answer"), request("one more"))
+        assert caught.value.reason == "queue"
+        assert not any(task.done() for task in admitted)
+        await asyncio.gather(*admitted)
+        await pool.upscale(order("answer"), request("one more"))
+
+
+async def test_without_a_queue_only_a_free_worker_takes_work() -> None:
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=0) as pool:
+        assert pool.is_ready()
+        busy = send(pool, order("answer", after_s=0.3))
+        await asyncio.sleep(0)
+        assert not pool.is_ready()
+        with pytest.raises(RateLimitExceeded):
+            await pool.upscale(order("answer"), request())
+        await busy
+
+
+async def test_after_the_promised_wait_the_same_request_passes() -> None:
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=2) as pool:
+        slow = order("answer", after_s=1)  # what the warm-up said of an image of this size
+        admitted = [send(pool, slow) for _ in range(3)]
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimitExceeded) as caught:
+            await pool.upscale(slow, request())
+        assert 3 <= caught.value.retry_after_s <= 4
+        await asyncio.sleep(caught.value.retry_after_s)
+        await pool.upscale(order("answer"), request())
+        await asyncio.gather(*admitted)
+
+
+async def test_the_timings_include_the_wait_in_the_queue() -> None:
+    async with running_pool(workers=1, jobs_per_worker=1) as pool:
+        first = send(pool, order("answer", after_s=0.4))
+        await asyncio.sleep(0)
+        second = await pool.upscale(order("answer"), request())
+        assert (await first).timings.queue_s < 0.1
+        assert 0.35 < second.timings.queue_s < 1
+
+
+async def test_one_worker_has_several_images_in_flight() -> None:
+    async with running_pool(workers=1, jobs_per_worker=4) as pool:
+        started = time.monotonic()
+        answers = await asyncio.gather(
+            *(pool.upscale(order("answer", after_s=0.5), request()) for _ in range(4))
+        )
+        assert time.monotonic() - started < 1.5
+    assert len({answer.model for answer in answers}) == 1
+
+
+async def test_a_small_image_is_not_held_up_by_large_ones_in_flight_or_waiting() -> None:
+    large = request(width_px=1500, height_px=1500)
+    async with running_pool(workers=1, jobs_per_worker=4) as pool:
+        slow = [send(pool, order("answer", after_s=60), large) for _ in range(5)]
+        await asyncio.sleep(0.05)
+        async with asyncio.timeout(5):
+            for _ in range(10):
+                await pool.upscale(order("answer"), request(width_px=64, height_px=64))
+        assert not any(task.done() for task in slow)
+        await pool.stop(0)
+        await asyncio.gather(*slow, return_exceptions=True)
+
+
+async def test_the_promised_wait_counts_what_is_left_of_images_in_flight(
+    tmp_path: Path,
+) -> None:
+    async with running_pool(workers=1, jobs_per_worker=2, max_queue=1) as pool:
+        tiles = order("tiles", count=10, tile_s=0.2, trace=str(tmp_path / "trace"))
+        admitted = [
+            send(pool, tiles, request(width_px=200, height_px=200))
+            for _ in range(3)  # two in flight and one that waits: 4 s each, says the warm-up
+        ]
+        waits_s = []
+        for _ in range(2):
+            await asyncio.sleep(0.05)
+            with pytest.raises(RateLimitExceeded) as caught:
+                await pool.upscale(tiles, request())
+            waits_s.append(caught.value.retry_after_s)
+            await asyncio.sleep(1)
+        assert waits_s[0] == 12
+        assert 6 <= waits_s[1] <= 9  # half of two is done
+        for task in admitted:
+            task.cancel()
+        await asyncio.gather(*admitted, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("waiting", "wait_s"),
+    [
+        # Seconds by model, before a picture of either was finished: 1 and 100 for 100x100 px.
+        (["", "", ""], 1 + 3),
+        (["", "slow", ""], 1 + 1 + 100 + 1),
+        (["slow", "slow", "slow"], 1 + 300),
+    ],
+)
+async def test_the_promised_wait_counts_each_picture_by_its_model(
+    waiting: list[str], wait_s: int
+) -> None:
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=3) as pool:
+        slow = order("answer", after_s=60)
+        admitted = [send(pool, slow)]
+        await asyncio.sleep(0.05)
+        for model in waiting:
+            work = replace(request(), model=model)
+            admitted.append(send(pool, slow, work))
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimitExceeded) as caught:
+            await pool.upscale(slow, request())
+        assert caught.value.retry_after_s == wait_s
+        for task in admitted:
+            task.cancel()
+        await asyncio.gather(*admitted, return_exceptions=True)
+
+
+async def test_a_mixed_queue_of_auto_is_counted_by_where_each_picture_will_go() -> None:
+    """Up to 900 px the ladder takes a model that is 100 times as slow for a pixel."""
+    command = fake_command("ladder")
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=2, command=command) as pool:
+        slow = order("answer", after_s=60)
+        sizes = [(100, 100), (30, 30), (30, 31)]  # 1 s, 9 s, 0.093 s
+        admitted = []
+        for width_px, height_px in sizes:
+            work = request(width_px=width_px, height_px=height_px)
+            admitted.append(send(pool, slow, work))
+            await asyncio.sleep(0.02)
+        with pytest.raises(RateLimitExceeded) as caught:
+            await pool.upscale(slow, request())
+        assert caught.value.retry_after_s == 11
+        assert pool.expected_s(request(width_px=30, height_px=30)) == pytest.approx(9)
+        for task in admitted:
+            task.cancel()
+        await asyncio.gather(*admitted, return_exceptions=True)
+
+
+async def test_after_the_promised_wait_of_a_mixed_queue_the_same_request_passes() -> None:
+    """The slow model takes 0.9 s for a picture, as its worker said; the fast one 0.09 s."""
+    command = fake_command("ladder")
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=2, command=command) as pool:
+        small, large = request(width_px=9, height_px=10), request(width_px=30, height_px=31)
+        admitted = [
+            send(pool, order("answer", after_s=after_s), work)
+            for work, after_s in ((small, 0.9), (large, 0.09), (small, 0.9))
+        ]
+        await asyncio.sleep(0)
+        with pytest.raises(RateLimitExceeded) as caught:
+            await pool.upscale(order("answer"), small)
+        assert caught.value.retry_after_s == 2
+        await asyncio.sleep(caught.value.retry_after_s)
+        await pool.upscale(order("answer"), small)
+        await asyncio.gather(*admitted)
+
+
+async def test_what_a_model_took_corrects_its_estimate_and_no_other() -> None:
+    async with running_pool(command=fake_command("ladder")) as pool:
+        named = replace(request(), model="slow")
+        before_s = pool.expected_s(request())
+        await pool.upscale(order("answer", after_s=0.05), named)
+        assert 0.05 <= pool.expected_s(named) < 1
+        assert pool.expected_s(request()) == before_s
+        assert 5e-6 <= pool.stats().seconds_per_px[("slow", 4)] < 1e-4
+        assert pool.stats().seconds_per_px[("fake", 4)] == 1e-4
+        assert pool.stats().ladders[4][0].model == "slow"
+
+
+async def test_one_keys_flood_refuses_no_other_key_and_each_gets_its_own_wait() -> None:
+    async with running_pool(workers=1, jobs_per_worker=1, max_queue=4) as pool:
+        slow = order("answer", after_s=0.3)
+
+        def send_slow(key_id: int, number: int) -> "asyncio.Task[Result]":
+            return send(pool, slow, request(f"{key_id} {number}", key_id=key_id))
+
+        flood = [send_slow(1, number) for number in range(5)]
+        await asyncio.sleep(0)
+        assert pool.stats().waiting == 4
+        assert pool.is_ready()  # for another key
+        with pytest.raises(RateLimitExceeded) as own:
+            await pool.upscale(slow, request(key_id=1))
+        others = [send_slow(2, number) for number in range(2)]
+        assert all(isinstance(answer, Result) for answer in await asyncio.gather(*others))
+        outcomes = await asyncio.gather(*flood, return_exceptions=True)
+        refused = [each for each in outcomes if isinstance(each, RateLimitExceeded)]
+        assert [each.reason for each in refused] == ["gave_way", "gave_way"]
+        assert all(1 <= each.retry_after_s <= own.value.retry_after_s for each in refused)
+        assert outcomes[3:] == refused
+
+
+async def test_a_fresh_key_is_answered_before_a_floods_backlog() -> None:
+    finished: list[str] = []
+
+    async def upscale(pool: LocalPool, key_id: int) -> None:
+        await pool.upscale(order("answer", after_s=0.05), request(key_id=key_id))
+        finished.append(str(key_id))
+
+    async with running_pool(workers=1, jobs_per_worker=1) as pool:
+        await asyncio.gather(
+            *(upscale(pool, 1) for _ in range(8)), *(upscale(pool, 2) for _ in range(3))
+        )
+    assert "".join(finished) == "12121211111"

@@ -1,0 +1,397 @@
+"""Workers that die, hang, break the protocol or cannot start, and the requests they had."""
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from itertools import accumulate
+from pathlib import Path
+from typing import NoReturn
+
+import psutil
+import pytest
+
+from tests.service.pool.pools import (
+    fake_command,
+    order,
+    request,
+    running_pool,
+    send,
+    until,
+    workers_of,
+)
+from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
+from upscaled.pool.local import LocalPool
+from upscaled.process.child import ChildUnusable
+from upscaled.process.supervision import Limits
+from upscaled.upscale.result import Result
+
+
+async def test_an_image_whose_worker_dies_is_retried(tmp_path: Path) -> None:
+    async with running_pool() as pool:
+        [first] = workers_of(pool)
+        upscaled = await pool.upscale(order("die", marker=str(tmp_path / "m")), request())
+        assert upscaled.model != f"fake {first.pid}"
+        assert not psutil.pid_exists(first.pid)
+
+
+async def test_an_image_that_kills_two_workers_fails_and_no_other_does() -> None:
+    async with running_pool(workers=1) as pool:
+        poison = send(pool, order("die"), request("poison"))
+        others = [send(pool, order("answer"), request(str(number))) for number in range(3)]
+        with pytest.raises(InternalError, match="2 workers died"):
+            await poison
+        assert all(isinstance(answer, Result) for answer in await asyncio.gather(*others))
+
+
+async def test_a_death_with_others_in_flight_counts_against_no_image(tmp_path: Path) -> None:
+    """One that is killed beside another, then once more alone, is answered the third time."""
+    async with running_pool(workers=1, jobs_per_worker=4) as pool:
+        unlucky = order("die", after_s=0.2, marker=str(tmp_path / "m"), times=2)
+        jobs = [send(pool, source) for source in (order("answer", after_s=0.5), unlucky)]
+        assert all(isinstance(answer, Result) for answer in await asyncio.gather(*jobs))
+    assert (tmp_path / "m").read_text() == "xxx"
+
+
+async def test_two_deaths_without_others_in_flight_count_against_the_image(
+    tmp_path: Path,
+) -> None:
+    async with running_pool(workers=1) as pool:
+        twice = order("die", marker=str(tmp_path / "m"), times=2)
+        with pytest.raises(InternalError, match="2 workers died while they had this image alone"):
+            await pool.upscale(twice, request())
+    assert (tmp_path / "m").read_text() == "xx"
+
+
+async def test_a_poisonous_image_kills_three_workers_at_most(tmp_path: Path) -> None:
+    async with running_pool(workers=1, jobs_per_worker=4) as pool:
+        neighbour = send(pool, order("answer", after_s=0.5))
+        poison = order("die", after_s=0.1, marker=str(tmp_path / "m"), times=99)
+        with pytest.raises(InternalError, match="2 workers died while they had this image alone"):
+            await pool.upscale(poison, request("poison"))
+        assert isinstance(await neighbour, Result)
+    assert (tmp_path / "m").read_text() == "xxx"
+
+
+async def test_a_retry_goes_before_the_images_that_waited_behind_it(tmp_path: Path) -> None:
+    finished: list[str] = []
+
+    async def upscale(pool: LocalPool, name: str, source: bytes) -> None:
+        await pool.upscale(source, request(name))
+        finished.append(name)
+
+    async with running_pool(workers=1, jobs_per_worker=1) as pool:
+        await asyncio.gather(
+            upscale(pool, "first", order("die", marker=str(tmp_path / "m"))),
+            upscale(pool, "second", order("answer")),
+            upscale(pool, "third", order("answer")),
+        )
+    assert finished == ["first", "second", "third"]
+
+
+async def test_a_poisonous_image_fails_none_of_its_neighbours() -> None:
+    """Twenty innocent images, one that kills every worker, and a kill from outside."""
+    async with running_pool(workers=1, jobs_per_worker=4, max_queue=100) as pool:
+        innocent = order("answer", after_s=0.05)
+        jobs = [send(pool, innocent, request(f"innocent {number}")) for number in range(20)]
+        poison = send(pool, order("die", after_s=0.02), request("poison"))
+        await until(lambda: sum(job.done() for job in jobs) >= 6)
+        for pid in pool.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        jobs += [send(pool, innocent, request(f"late {number}")) for number in range(4)]
+        assert all(isinstance(answer, Result) for answer in await asyncio.gather(*jobs))
+        with pytest.raises(InternalError, match="2 workers died"):
+            await poison
+
+
+async def test_images_that_lost_their_worker_are_retried_one_at_a_time(tmp_path: Path) -> None:
+    """All but the poisonous one write into the same file while they are at work."""
+    trace = tmp_path / "trace"
+    tiles = order("tiles", count=4, tile_s=0.05, trace=str(trace))
+    async with running_pool(workers=2, jobs_per_worker=4) as pool:
+        await until(lambda: len(pool.worker_pids()) == 2)
+        jobs = [send(pool, tiles, request(str(at))) for at in range(6)]
+        await until(trace.exists)
+        for pid in pool.worker_pids():
+            os.kill(pid, signal.SIGKILL)
+        await until(lambda: not pool.worker_pids())
+        trace.write_text("")
+        await asyncio.gather(*jobs)
+    steps = [int(line) for line in trace.read_text().split()]
+    assert len(steps) == 6 * 4
+    first, last = min(steps), max(steps)
+    under_way = accumulate((step == first) - (step == last) for step in steps)
+    assert max(under_way) <= 2  # one in each worker
+
+
+async def test_a_stopped_worker_is_replaced_and_its_image_retried(tmp_path: Path) -> None:
+    limits = Limits(work_s=20, silence_s=2, backoff_s=0.02)
+    async with running_pool(limits=limits) as pool:
+        [first] = workers_of(pool)
+        started = time.monotonic()
+        await pool.upscale(order("hang", marker=str(tmp_path / "m")), request())
+        assert 1.5 < time.monotonic() - started < 8
+        assert not psutil.pid_exists(first.pid)
+
+
+async def test_a_stopped_worker_is_replaced_at_the_deadline_if_that_comes_first(
+    tmp_path: Path,
+) -> None:
+    limits = Limits(work_s=3, silence_s=60, backoff_s=0.02)
+    async with running_pool(limits=limits) as pool:
+        await pool.upscale(order("hang", marker=str(tmp_path / "m")), request())
+
+
+async def test_an_idle_worker_that_is_stopped_is_replaced() -> None:
+    async with running_pool(limits=Limits(work_s=20, silence_s=2, backoff_s=0.02)) as pool:
+        [first] = workers_of(pool)
+        first.suspend()
+        await until(lambda: pool.worker_pids() not in ((), (first.pid,)))
+        assert not psutil.pid_exists(first.pid)
+        await pool.upscale(order("answer"), request())
+
+
+async def test_an_image_slower_than_its_deadline_fails_once_and_its_worker_is_replaced() -> None:
+    async with running_pool(limits=Limits(work_s=1, backoff_s=0.02)) as pool:
+        started = time.monotonic()
+        with pytest.raises(InternalError, match="worked on one image for 1 s"):
+            await pool.upscale(order("answer", after_s=30), request())
+        assert time.monotonic() - started < 15
+        await pool.upscale(order("answer"), request())
+
+
+async def test_an_image_just_within_its_deadline_is_answered() -> None:
+    async with running_pool(limits=Limits(work_s=5)) as pool:
+        await pool.upscale(order("answer", after_s=1.5), request())
+
+
+async def test_the_deadline_of_one_image_costs_its_neighbours_nothing_but_time() -> None:
+    async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, backoff_s=0.02)) as pool:
+        late = send(pool, order("answer", after_s=30), request("late"))
+        await asyncio.sleep(0.5)
+        others = [send(pool, order("answer", after_s=0.8), request(str(at))) for at in range(2)]
+        with pytest.raises(InternalError, match="worked on one image for 1 s"):
+            await late
+        assert all(isinstance(answer, Result) for answer in await asyncio.gather(*others))
+
+
+async def test_a_death_by_the_deadline_of_another_image_counts_against_none(tmp_path: Path) -> None:
+    """The one that was late is gone by the time its neighbour learns of the death."""
+    async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, backoff_s=0.02)) as pool:
+        late = send(pool, order("answer", after_s=30), request("late"))
+        await asyncio.sleep(0.5)
+        unlucky = order("tiles", count=8, tile_s=0.1, trace=str(tmp_path / "trace"))
+        neighbour = send(pool, unlucky, request("unlucky"))
+        with pytest.raises(InternalError, match="worked on one image for 1 s"):
+            await late
+        (tmp_path / "trace").write_text("")
+        await until(lambda: bool((tmp_path / "trace").read_text()))
+        for pid in pool.worker_pids():
+            os.kill(pid, signal.SIGKILL)  # alone, for the first time
+        assert isinstance(await neighbour, Result)
+
+
+async def test_a_worker_that_breaks_the_protocol_is_killed_and_replaced() -> None:
+    async with running_pool() as pool:
+        with pytest.raises(InternalError):
+            await pool.upscale(order("nonsense"), request())
+        await pool.upscale(order("answer"), request())
+
+
+async def test_every_admitted_request_is_answered_while_workers_are_killed(tmp_path: Path) -> None:
+    async with running_pool(workers=2, jobs_per_worker=1, max_queue=1000) as pool:
+        jobs = []
+        for number in range(60):
+            match number % 4:
+                case 0:
+                    source = order("answer", after_s=0.01)
+                case 1:
+                    source = order("die", marker=str(tmp_path / str(number)))
+                case 2:
+                    source = order("refuse")
+                case _:
+                    source = order("answer", after_s=0.01, size_bytes=300_000)
+            jobs.append(send(pool, source, request(str(number))))
+        for job in jobs[3::20]:
+            await asyncio.sleep(0.02)
+            job.cancel()
+        async with asyncio.timeout(60):
+            outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+        kinds = Counter(type(outcome).__name__ for outcome in outcomes)
+        assert set(kinds) <= {"Result", "MalformedImage", "CancelledError"}
+        assert kinds["MalformedImage"] == 15
+        assert kinds["Result"] >= 15 + 15 + 12
+        assert pool._admitted == 0
+        assert not pool._in_flight
+
+
+async def test_an_unusable_worker_leaves_the_pool_not_ready_and_fails_requests_with_its_reason(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async with running_pool(command=fake_command("unusable"), is_waiting=False) as pool:
+        early = send(pool, order("answer"))
+        with pytest.raises(InternalError, match="the model is on holiday"):
+            await early
+        assert not pool.is_ready()
+        with pytest.raises(InternalError, match="the model is on holiday"):
+            await pool.upscale(order("answer"), request())
+    assert "the model is on holiday" in caplog.text
+
+
+@pytest.mark.parametrize("command", [fake_command("unusable"), ("/nowhere/python",)])
+async def test_waiting_for_workers_that_are_all_unusable_ends_with_the_reason(
+    command: tuple[str, ...],
+) -> None:
+    async with running_pool(command=command, is_waiting=False, workers=2) as pool:
+        async with asyncio.timeout(20):
+            with pytest.raises(ChildUnusable, match=r"on holiday|cannot start /nowhere/python"):
+                await pool.wait_ready()
+
+
+async def test_the_first_ready_message_stands_when_the_worker_becomes_unusable_later() -> None:
+    async with running_pool() as pool:
+        pool._supervisors[0]._command = fake_command("unusable")
+        [worker] = workers_of(pool)
+        worker.kill()
+        await until(lambda: pool._supervisors[0].is_unusable)
+        assert (await pool.wait_ready()).device == "fake"
+        with pytest.raises(InternalError, match="the model is on holiday"):
+            await pool.upscale(order("answer"), request())
+
+
+@pytest.mark.parametrize(
+    ("command", "answer"),
+    [(fake_command("die"), RateLimitExceeded), (("/nowhere/python",), InternalError)],
+)
+async def test_requests_are_answered_when_no_worker_ever_starts(
+    command: tuple[str, ...], answer: type[ServiceError]
+) -> None:
+    async with running_pool(command=command, is_waiting=False) as pool:
+        with pytest.raises(answer):
+            await pool.upscale(order("answer"), request())
+        assert not pool.is_ready()
+
+
+async def test_a_worker_that_is_never_ready_is_given_up() -> None:
+    limits = Limits(work_s=20, start_s=0.5, end_s=0.1, backoff_s=0.01)
+    async with running_pool(command=fake_command("mute"), limits=limits, is_waiting=False) as pool:
+        with pytest.raises(RateLimitExceeded, match=r"not ready within 0\.5 s"):
+            await pool.upscale(order("answer"), request())
+
+
+async def test_the_pool_recovers_unaided_once_workers_can_start(tmp_path: Path) -> None:
+    program = tmp_path / "worker.py"
+    program.write_text("raise SystemExit(1)")
+    command = (sys.executable, str(program), "ready")
+    async with running_pool(command=command, is_waiting=False) as pool:
+        with pytest.raises(RateLimitExceeded):
+            await pool.upscale(order("answer"), request())
+        program.write_text(
+            f"import runpy; runpy.run_path({fake_command()[1]!r}, run_name='__main__')"
+        )
+        await pool.wait_ready()
+        assert pool.is_ready()
+        await pool.upscale(order("answer"), request())
+
+
+async def test_a_request_that_comes_before_the_first_worker_waits_for_it() -> None:
+    async with running_pool(is_waiting=False) as pool:
+        assert not pool.is_ready()
+        await pool.upscale(order("answer"), request())
+
+
+async def test_while_its_only_worker_is_replaced_the_pool_is_not_ready_but_takes_work() -> None:
+    async with running_pool(workers=1) as pool:
+        [worker] = workers_of(pool)
+        worker.kill()
+        await until(lambda: not pool.is_ready())
+        await pool.upscale(order("answer"), request())
+        assert pool.is_ready()
+
+
+async def test_while_starts_fail_refusals_say_when_to_come_back(tmp_path: Path) -> None:
+    """Ready once, then four starts that come to nothing, then well again."""
+    limits = Limits(work_s=20, start_s=20, backoff_s=0.2, max_backoff_s=2, steady_s=0)
+    program = tmp_path / "worker.py"
+    good = f"import runpy; runpy.run_path({fake_command()[1]!r}, run_name='__main__')"
+    program.write_text(good)
+    command = (sys.executable, str(program), "ready")
+    async with running_pool(command=command, limits=limits) as pool:
+        await pool.upscale(order("answer"), request())
+        program.write_text("raise SystemExit(1)")
+        waiting = send(pool, order("die"))
+        with pytest.raises(RateLimitExceeded) as caught:
+            await waiting
+        assert caught.value.reason == "starting"
+        refusals = []
+        while not pool._workers:
+            assert not pool.is_ready()
+            with pytest.raises(RateLimitExceeded) as caught:
+                await pool.upscale(order("answer"), request())
+            refusals.append(caught.value)
+            if len(refusals) == 2:
+                program.write_text(good)
+            await asyncio.sleep(caught.value.retry_after_s)
+        assert {refusal.reason for refusal in refusals} == {"starting"}
+        assert len(refusals) <= 3  # so the last Retry-After was enough
+        await pool.upscale(order("answer"), request())
+
+
+async def test_a_start_that_fails_for_want_of_memory_is_repeated(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with running_pool() as pool:
+        with monkeypatch.context() as full:
+            full.setattr(asyncio, "create_subprocess_exec", fail_with(errno.ENOMEM))
+            [worker] = workers_of(pool)
+            worker.kill()
+            await until(lambda: pool.stats().failed_starts >= 3)
+            with pytest.raises(RateLimitExceeded, match="Cannot allocate memory"):
+                await pool.upscale(order("answer"), request())
+            full.setattr(socket, "socketpair", fail_with(errno.EMFILE))
+            failed = pool.stats().failed_starts
+            await until(lambda: pool.stats().failed_starts >= failed + 2)
+        await until(pool.is_ready)
+        await pool.upscale(order("answer"), request())
+
+
+def fail_with(number: int) -> Callable[..., NoReturn]:
+    def fail(*_: object, **__: object) -> NoReturn:
+        raise OSError(number, os.strerror(number))
+
+    return fail
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+async def test_a_minute_of_random_kills_loses_no_request() -> None:
+    import random
+
+    chance = random.Random(1)
+    tried: Counter[str] = Counter()
+
+    async def client(pool: LocalPool, until_s: float) -> None:
+        while time.monotonic() < until_s:
+            try:
+                await pool.upscale(order("answer", after_s=0.05, size_bytes=100_000), request())
+                tried["answered"] += 1
+            except ServiceError as error:
+                tried[type(error).__name__] += 1
+
+    async with running_pool(workers=2) as pool:
+        until_s = time.monotonic() + 60
+        clients = [asyncio.create_task(client(pool, until_s)) for _ in range(6)]
+        while time.monotonic() < until_s:
+            await asyncio.sleep(chance.uniform(1, 3))
+            if pids := pool.worker_pids():
+                os.kill(chance.choice(pids), signal.SIGKILL)
+                tried["kills"] += 1
+        await asyncio.gather(*clients)
+    print(dict(tried))
+    assert tried["kills"] >= 15
+    assert set(tried) == {"answered", "kills"}
