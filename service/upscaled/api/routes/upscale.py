@@ -65,18 +65,6 @@ _OPENAPI: Final[dict[str, Any]] = {
 router = APIRouter()
 
 
-@dataclass(frozen=True, slots=True)
-class _Upscaling:
-    """One request on its way: what each step of it needs."""
-
-    request: Request
-    context: Context
-    record: AccessRecord
-    key: ApiKey
-    share: Share
-    progress: Progress
-
-
 # The contract: one slash behind the path is the same path. Some clients join URLs so.
 @router.post(schemas.UPSCALE_PATH + "/", include_in_schema=False)
 @router.post(
@@ -129,8 +117,8 @@ async def upscale(
                 on_credit=context.metrics.note_credit,
             ) as charge,
         ):
-            result = await client.run(_upscale(upscaling, parameters))
-            response = await _deliver(upscaling, result, client, charge)
+            result = await client.run(upscaling.upscale(parameters))
+            response = await upscaling.deliver(result, client, charge)
     response.headers["Server-Timing"] = format_server_timing(result.timings)
     response.headers[MODEL_HEADER] = result.model
     if result.tempered_with:
@@ -138,74 +126,95 @@ async def upscale(
     return response
 
 
-async def _upscale(upscaling: _Upscaling, parameters: UpscaleParameters) -> Result:
-    """Read the source and its header, then have the executor upscale it."""
-    context, record = upscaling.context, upscaling.record
-    async with upscaling.share.arriving():
-        source, header = await _read_source(upscaling, parameters)
-    output = decide_output(
-        header,
-        parameters.scale,
-        keeps_depth=context.settings.deep_png,
-        max_side_px=MAX_OUTPUT_SIDE_PX,
-    )
-    work = UpscaleRequest(
-        record.request_id,
-        parameters.scale,
-        header.width_px,
-        header.height_px,
-        output,
-        upscaling.progress.note_tile,
-        key_id=upscaling.key.id,
-        model=parameters.model,
-    )
-    upscaling.progress.note_queued(context.executor.expected_s(work))
-    queued_s = time.perf_counter()
-    result = await context.executor.upscale(source, work)
-    record.note_work(queued_s, result.timings)
-    record.model, record.engine = result.model, result.label or None
-    record.tempered_with = result.tempered_with or None
-    record.result_bytes = len(result.data)
-    record.result_width_px, record.result_height_px = result.width_px, result.height_px
-    return result
+@dataclass(frozen=True, slots=True)
+class _Upscaling:
+    """One request on its way from parameters to a response."""
 
+    request: Request
+    context: Context
+    record: AccessRecord
+    key: ApiKey
+    share: Share
+    progress: Progress
 
-async def _read_source(
-    upscaling: _Upscaling, parameters: UpscaleParameters
-) -> tuple[bytes, Header]:
-    """Return the image's bytes and what its header says, within the limits on size."""
-    context, record = upscaling.context, upscaling.record
-    source = parameters.image
-    if source is None:
-        with record.timing("fetch"):
-            source = await _fetch(context, parameters.image_url or "", upscaling.share)
-    record.scale = parameters.scale
-    record.requested_model = parameters.model or None
-    record.source = "upload" if parameters.image is not None else "url"
-    record.source_bytes = len(source)
-    header = await asyncio.to_thread(read_header, source, context.settings.formats)
-    record.width_px, record.height_px, record.format = (
-        header.width_px,
-        header.height_px,
-        header.format,
-    )
-    check_size(header, parameters.scale, context.settings)
-    return source, header
+    async def upscale(self, parameters: UpscaleParameters) -> Result:
+        """Read the source and its header, then have the executor upscale it."""
+        async with self.share.arriving():
+            source, header = await self._read_source(parameters)
+        output = decide_output(
+            header,
+            parameters.scale,
+            keeps_depth=self.context.settings.deep_png,
+            max_side_px=MAX_OUTPUT_SIDE_PX,
+        )
+        work = UpscaleRequest(
+            self.record.request_id,
+            parameters.scale,
+            header.width_px,
+            header.height_px,
+            output,
+            self.progress.note_tile,
+            key_id=self.key.id,
+            model=parameters.model,
+        )
+        self.progress.note_queued(self.context.executor.expected_s(work))
+        queued_s = time.perf_counter()
+        result = await self.context.executor.upscale(source, work)
+        self.record.note_result(queued_s, result)
+        return result
 
+    async def _read_source(self, parameters: UpscaleParameters) -> tuple[bytes, Header]:
+        """Return the image's bytes and what its header says, within the limits on size."""
+        source = parameters.image
+        if source is None:
+            with self.record.timing("fetch"):
+                source = await self._fetch(parameters.image_url or "")
+        self.record.scale = parameters.scale
+        self.record.requested_model = parameters.model or None
+        self.record.source = "upload" if parameters.image is not None else "url"
+        self.record.source_bytes = len(source)
+        header = await asyncio.to_thread(read_header, source, self.context.settings.formats)
+        self.record.note_header(header)
+        check_size(header, parameters.scale, self.context.settings)
+        return source, header
 
-async def _fetch(context: Context, image_url: str, share: Share) -> bytes:
-    """Fetch an image; our own results come from the store: some clients chain two calls."""
-    file_name = find_result_name(parse_url(image_url))
-    stored = await asyncio.to_thread(context.state.results.find, file_name) if file_name else None
-    if stored is None:
-        return await context.sources.fetch(image_url, share)
-    if stored.size_bytes > context.settings.max_file_bytes:
-        raise FileSizeTooLarge(detail=f"an own result of {stored.size_bytes} bytes")
-    share.take(stored.size_bytes)
-    try:
-        return await asyncio.to_thread(stored.path.read_bytes)
-    except FileNotFoundError:
-        raise UnusableUrl(detail="an own result that expired just now") from None
+    async def _fetch(self, image_url: str) -> bytes:
+        """Fetch an image; our own results come from the store: some clients chain two calls."""
+        file_name, results = find_result_name(parse_url(image_url)), self.context.state.results
+        stored = await asyncio.to_thread(results.find, file_name) if file_name else None
+        if stored is None:
+            return await self.context.sources.fetch(image_url, self.share)
+        if stored.size_bytes > self.context.settings.max_file_bytes:
+            raise FileSizeTooLarge(detail=f"an own result of {stored.size_bytes} bytes")
+        self.share.take(stored.size_bytes)
+        try:
+            return await asyncio.to_thread(stored.path.read_bytes)
+        except FileNotFoundError:
+            raise UnusableUrl(detail="an own result that expired just now") from None
+
+    async def deliver(self, result: Result, client: Client, charge: Charge) -> Response:
+        """Capture the credit and return the image, or the URL that it is stored under."""
+        if not wants_image(", ".join(self.request.headers.getlist("accept"))):
+            return await self._deliver_url(result, client, charge)
+        client.raise_if_disconnected()
+        await charge.capture()
+        return ImageResponse(result.data, result.media_type, self.context.unread, self.key.id)
+
+    async def _deliver_url(self, result: Result, client: Client, charge: Charge) -> Response:
+        """Store the result; it stays only if it is paid for and the client is still connected."""
+        results = self.context.state.results
+        store = partial(results.store, result.data, result.media_type)
+        with self.record.timing("store"):
+            file_name = await run_to_end(store, results.delete)
+        try:
+            client.raise_if_disconnected()
+            await charge.capture(PaidResult(file_name, result.media_type))
+        except BaseException:
+            await run_to_end(partial(results.delete, file_name))
+            raise
+        self.context.metrics.note_stored(len(result.data))
+        url = build_result_url(self.request, self.context.settings.public_base_url, file_name)
+        return JSONResponse({"result_url": url})
 
 
 def check_size(header: Header, scale: int, settings: Settings) -> None:
@@ -225,38 +234,6 @@ def check_size(header: Header, scale: int, settings: Settings) -> None:
             f"Image resolution too high: at most {max_side_px}x{max_side_px} pixels "
             f"for scale {scale}"
         )
-
-
-async def _deliver(
-    upscaling: _Upscaling, result: Result, client: Client, charge: Charge
-) -> Response:
-    """Capture the credit and return the image, or the URL that it is stored under."""
-    request, context = upscaling.request, upscaling.context
-    if not wants_image(", ".join(request.headers.getlist("accept"))):
-        return await _deliver_url(upscaling, result, client, charge)
-    client.raise_if_disconnected()
-    await charge.capture()
-    return ImageResponse(result.data, result.media_type, context.unread, upscaling.key.id)
-
-
-async def _deliver_url(
-    upscaling: _Upscaling, result: Result, client: Client, charge: Charge
-) -> Response:
-    """Store the result; it stays only if it is paid for and the client is still connected."""
-    context = upscaling.context
-    results = context.state.results
-    store = partial(results.store, result.data, result.media_type)
-    with upscaling.record.timing("store"):
-        file_name = await run_to_end(store, results.delete)
-    try:
-        client.raise_if_disconnected()
-        await charge.capture(PaidResult(file_name, result.media_type))
-    except BaseException:
-        await run_to_end(partial(results.delete, file_name))
-        raise
-    context.metrics.note_stored(len(result.data))
-    url = build_result_url(upscaling.request, context.settings.public_base_url, file_name)
-    return JSONResponse({"result_url": url})
 
 
 def format_server_timing(timings: Timings) -> str:

@@ -19,8 +19,9 @@ from typing import Final, Literal, NamedTuple, cast, get_args
 from starlette.types import Scope
 
 from upscaled.errors import RefusalReason
+from upscaled.image.types import Header
 from upscaled.logs import event
-from upscaled.upscale.result import Timings
+from upscaled.upscale.result import Result
 
 Stage = Literal["receive", "fetch", "queue", "decode", "network", "encode", "store"]
 STAGES: Final[tuple[Stage, ...]] = get_args(Stage)
@@ -105,13 +106,25 @@ class AccessRecord:
         yield
         self.stages.append(StageSpan(stage, begun_s, time.perf_counter()))
 
-    def note_work(self, queued_s: float, timings: Timings) -> None:
-        """Record the stages in queue and worker, one after the other.
+    def note_header(self, header: Header) -> None:
+        """Record what the header of the image says."""
+        self.width_px, self.height_px, self.format = (
+            header.width_px,
+            header.height_px,
+            header.format,
+        )
+
+    def note_result(self, queued_s: float, result: Result) -> None:
+        """Record the result, and the stages in queue and worker, one after the other.
 
         Args:
             queued_s: when the image entered the request queue, of `time.perf_counter`.
         """
-        for stage, seconds in timings.stages():
+        self.model, self.engine = result.model, result.label or None
+        self.tempered_with = result.tempered_with or None
+        self.result_bytes = len(result.data)
+        self.result_width_px, self.result_height_px = result.width_px, result.height_px
+        for stage, seconds in result.timings.stages():
             self.stages.append(StageSpan(cast(Stage, stage), queued_s, queued_s + seconds))
             queued_s += seconds
 
