@@ -1,1 +1,1 @@
-"""Encoded bytes to upright pixels and back: probe, decode, encode; orientation, colour, alpha."""
+"""Read headers, decode files to upright pixels, encode results; colour, alpha, metadata."""

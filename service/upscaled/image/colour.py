@@ -1,4 +1,4 @@
-"""Colour: profiles kept with RGB pixels, CMYK and grey turned into sRGB.
+"""Keep profiles with RGB pixels, and convert CMYK, Lab and grey pixels to sRGB.
 
 Profiles are read by LittleCMS through Pillow. One that cannot be used is as good as none.
 """
@@ -13,7 +13,7 @@ from PIL import ImageCms
 from upscaled.image.icc import SRGB_CURVE, make_grey_profile
 from upscaled.image.pixels import Pixels, is_deep, round_to_8bit
 
-# What Adobe's programs do by default, and so what whoever made a CMYK file saw of it.
+# The default of Adobe's programs, and so what the maker of a CMYK file saw of it.
 _INTENT = ImageCms.Intent.RELATIVE_COLORIMETRIC
 _FLAGS = ImageCms.Flags.BLACKPOINTCOMPENSATION
 # What a JPEG can hold: 255 pieces of 65,519 bytes (ICC.1:2022, B.4).
@@ -22,7 +22,7 @@ _BROKEN_PROFILE_ERRORS = (ImageCms.PyCMSError, OSError, ValueError, TypeError)
 
 
 def keep_rgb_profile(icc: bytes | None) -> bytes | None:
-    """The profile as it came, if it is a sound one for RGB pixels that a result can hold."""
+    """Return the profile if it is a sound one for RGB pixels that a result can hold, else None."""
     return icc if icc and is_sound_profile(icc, is_grey=False) else None
 
 
@@ -34,7 +34,7 @@ def is_sound_profile(icc: bytes, *, is_grey: bool) -> bool:
 
 
 def cmyk_to_rgb(picture: PillowImage.Image, icc: bytes | None) -> NDArray[np.uint8]:
-    """A picture of mode CMYK (255 full ink) as sRGB `[H, W, 3]`.
+    """Convert a picture of mode CMYK (255 full ink) to sRGB `[H, W, 3]`.
 
     Through its profile, else by the plain formula `(1 - ink) * (1 - black)`.
     """
@@ -46,7 +46,7 @@ def cmyk_to_rgb(picture: PillowImage.Image, icc: bytes | None) -> NDArray[np.uin
 
 
 def lab_to_rgb(picture: PillowImage.Image) -> NDArray[np.uint8]:
-    """A picture of mode LAB (CIE, white D50) as sRGB `[H, W, 3]`."""
+    """Convert a picture of mode LAB (CIE, white D50) to sRGB `[H, W, 3]`."""
     transform = ImageCms.buildTransform(
         ImageCms.createProfile("LAB"),
         ImageCms.createProfile("sRGB"),
@@ -59,7 +59,7 @@ def lab_to_rgb(picture: PillowImage.Image) -> NDArray[np.uint8]:
 
 
 def grey_to_rgb(grey: Pixels, icc: bytes | None) -> Pixels:
-    """Grey `[H, W]` as sRGB `[H, W, 3]` of its own type, through its profile if that is sound.
+    """Convert grey `[H, W]` to sRGB `[H, W, 3]` of its own type, by its profile if that is sound.
 
     Stays neutral: all three channels are equal, whatever the profile's white.
     """
@@ -70,7 +70,7 @@ def grey_to_rgb(grey: Pixels, icc: bytes | None) -> Pixels:
 
 
 def _grey_levels(icc: bytes) -> NDArray[np.uint16] | None:
-    """What a profile makes of each of 65,536 levels of grey; None where it is not for grey.
+    """Convert each of 65,536 levels of grey by a profile; None where it is not one for grey.
 
     Not optimised: LittleCMS would put 4,096 steps in the place of the curve, and be wrong by
     350 of 65,535 in the dark.
@@ -92,7 +92,7 @@ def _grey_levels(icc: bytes) -> NDArray[np.uint16] | None:
 
 
 def _to_srgb(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
-    """The way from a profile to sRGB, or None where the profile is broken or not for `mode`."""
+    """Build the transform to sRGB; None where the profile is broken or not one for `mode`."""
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(icc))
         return ImageCms.buildTransform(

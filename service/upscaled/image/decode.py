@@ -107,7 +107,7 @@ def _read_plain(header: Header, stored: Stored) -> Image:
 
 
 def _round_deep_grey(picture: PillowImage.Image) -> NDArray[np.uint8]:
-    """Grey TIFF of 16 bits; Pillow neither stretches one of 12 bits nor turns white at 0 round."""
+    """Round a grey TIFF; Pillow neither stretches 12 bits nor inverts where white is zero."""
     deep: NDArray[np.uint16] = np.asarray(picture).astype(np.uint16)
     tags = getattr(picture, "tag_v2", {})
     if tags.get(_BITS_PER_SAMPLE, (16,)) == (12,):

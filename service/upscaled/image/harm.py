@@ -29,7 +29,7 @@ _TEXTURE_RATIO: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """What lossy compression and noise have done to a picture.
+    """The losses of a picture by lossy compression and by noise.
 
     jpeg_quality: 1 to 100, the quality of JPEG whose loss is as great; None for a file that was
         compressed without loss.
@@ -41,12 +41,12 @@ class Harm:
 
 
 def measure_harm(image: Image) -> Harm:
-    """Measure in some ms, whatever the size. The same picture gives the same figures."""
+    """Measure compression and noise, in some ms whatever the size; it is deterministic."""
     return Harm(image.jpeg_quality, measure_noise(image.rgb))
 
 
 def measure_noise(rgb: Pixels) -> float:
-    """The standard deviation of noise in green, in levels of 255; 0 where no block shows it.
+    """Estimate the standard deviation of noise in green, in levels of 255; 0 where none shows.
 
     Of blocks of 16x16 on an even grid, the quarter with the least contrast at half the size is
     looked at. White noise has as much finest detail along rows and columns as along diagonals,
@@ -65,18 +65,20 @@ def measure_noise(rgb: Pixels) -> float:
     fine, straight = _power(diagonal), (_power(across) + _power(down)) / 2
     clipped = ((blocks <= 0) | (blocks >= 255)).mean((1, 2))
     contrast = half.std((1, 2))
-    tells = (fine > 0) & (clipped < _MAX_CLIPPED) & (_find_repeats(diagonal) < _MAX_REPEATS * fine)
-    tells &= contrast < _MAX_CONTRAST_LEVELS + np.sqrt(fine)
-    count = int(tells.sum())
+    shows_noise = (
+        (fine > 0) & (clipped < _MAX_CLIPPED) & (_find_repeats(diagonal) < _MAX_REPEATS * fine)
+    )
+    shows_noise &= contrast < _MAX_CONTRAST_LEVELS + np.sqrt(fine)
+    count = int(shows_noise.sum())
     if count < _LEAST_BLOCKS:
         return 0.0
-    calm = np.argsort(contrast[tells], kind="stable")[: max(_LEAST_BLOCKS, count // 4)]
-    noise = (_TEXTURE_RATIO * fine - straight)[tells][calm] / (_TEXTURE_RATIO - 1)
+    calm = np.argsort(contrast[shows_noise], kind="stable")[: max(_LEAST_BLOCKS, count // 4)]
+    noise = (_TEXTURE_RATIO * fine - straight)[shows_noise][calm] / (_TEXTURE_RATIO - 1)
     return float(np.sqrt(max(0.0, float(np.median(noise)))))
 
 
 def _find_repeats(detail: NDArray[np.floating]) -> NDArray[np.floating]:
-    """The most that a block of `[n, 8, 8]` is like itself a few columns on."""
+    """Find how much each block of `[n, 8, 8]` is at most like itself a few columns on."""
     alike = [
         np.abs((detail[:, :, period:] * detail[:, :, :-period]).mean((1, 2))) for period in _PERIODS
     ]
@@ -84,12 +86,12 @@ def _find_repeats(detail: NDArray[np.floating]) -> NDArray[np.floating]:
 
 
 def _power(detail: NDArray[np.floating]) -> NDArray[np.float32]:
-    """The mean square of each block."""
+    """Compute the mean square of each block."""
     return np.asarray(np.square(detail).mean((1, 2)), np.float32)
 
 
 def _sample(plane: Pixels) -> NDArray[np.float32]:
-    """At most `_MAX_BLOCKS` blocks on an even grid: `[n, 16, 16]`."""
+    """Sample at most `_MAX_BLOCKS` blocks on an even grid: `[n, 16, 16]`."""
     rows, columns = plane.shape[0] // _BLOCK_PX, plane.shape[1] // _BLOCK_PX
     step = max(1, math.ceil(math.sqrt(rows * columns / _MAX_BLOCKS)))
     whole = plane[: rows * _BLOCK_PX, : columns * _BLOCK_PX]

@@ -1,4 +1,4 @@
-"""ICC profiles made on the spot, for colours that a file describes by numbers instead.
+"""Make ICC profiles for colours that a file describes by numbers or by codes instead.
 
 Version 4.3 (ICC.1:2010): one curve, and for RGB three primaries and a white, brought to the
 profile's own white D50 by Bradford's method. 500 bytes, the same for the same numbers.
@@ -20,7 +20,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """From a channel's value in 0..1 to light: `(scale * v + offset) ** gamma`.
+    """The curve from a channel's value in 0..1 to light: `(scale * v + offset) ** gamma`.
 
     Below `linear_to` it is `v * slope`.
     """
@@ -34,7 +34,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Chromaticities:
-    """Where white and the primaries lie in the CIE's x, y."""
+    """The white and the primaries in the CIE's x, y."""
 
     white: Point
     red: Point
@@ -53,6 +53,28 @@ ADOBE_RGB: Final = Chromaticities(_D65, (0.64, 0.33), (0.21, 0.71), (0.15, 0.06)
 ADOBE_RGB_CURVE: Final = Curve(563 / 256)
 BT2020: Final = Chromaticities(_D65, (0.708, 0.292), (0.170, 0.797), (0.131, 0.046))
 
+Colours = tuple[Chromaticities, Curve]
+
+# ITU-T H.273, tables 2 and 3; PNG's cICP, the `colr` boxes of AVIF and HEIC, and AV1's sequence
+# header use these codes. PQ (16) and HLG (18) cannot be said by a profile that every program
+# reads: pictures of these are passed on as they are.
+_PRIMARIES: Final[Mapping[int, Chromaticities]] = {
+    1: SRGB,
+    5: Chromaticities((0.3127, 0.3290), (0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),
+    6: Chromaticities((0.3127, 0.3290), (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
+    7: Chromaticities((0.3127, 0.3290), (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
+    9: BT2020,
+    11: Chromaticities((0.314, 0.351), (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
+    12: DISPLAY_P3,
+}
+_CURVES: Final[Mapping[int, Curve]] = {
+    **dict.fromkeys((1, 6, 14, 15), BT709_CURVE),
+    4: Curve(2.2),
+    5: Curve(2.8),
+    8: Curve(1.0),
+    13: SRGB_CURVE,
+}
+
 _D50: Final = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD: Final = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
@@ -63,15 +85,33 @@ _MADE: Final = (2026, 1, 1, 0, 0, 0)
 _HIGHEST: Final = 32_767.0
 
 
+def colours_of(primaries: int, transfer: int) -> Colours | None:
+    """Look two codes up; None where one is unspecified, unknown, PQ or HLG."""
+    chromaticities, curve = _PRIMARIES.get(primaries), _CURVES.get(transfer)
+    return (chromaticities, curve) if chromaticities and curve else None
+
+
+def make_profile(colours: Colours, *, is_grey: bool) -> bytes | None:
+    """Make the profile of RGB or grey pixels in these colours; None for sRGB.
+
+    Raises:
+        ValueError: the numbers describe no colours.
+    """
+    chromaticities, curve = colours
+    if is_grey:
+        return None if curve == SRGB_CURVE else make_grey_profile(curve)
+    return None if colours == (SRGB, SRGB_CURVE) else make_rgb_profile(chromaticities, curve)
+
+
 def choose_camera_profile(embedded: bytes | None, exif: Exif) -> bytes | None:
-    """The embedded profile, else that of Adobe RGB where a camera's EXIF block states it."""
+    """Return the embedded profile, else that of Adobe RGB where a camera's EXIF block states it."""
     if embedded is None and exif.is_adobe_rgb:
         return make_rgb_profile(ADOBE_RGB, ADOBE_RGB_CURVE)
     return embedded
 
 
 def make_grey_profile(curve: Curve) -> bytes:
-    """The profile of grey pixels with that curve.
+    """Make the profile of grey pixels with that curve.
 
     Raises:
         ValueError: a number that no profile can hold.
@@ -80,7 +120,7 @@ def make_grey_profile(curve: Curve) -> bytes:
 
 
 def make_rgb_profile(chromaticities: Chromaticities, curve: Curve) -> bytes:
-    """The profile of RGB pixels with these primaries and that curve in each channel.
+    """Make the profile of RGB pixels with these primaries and that curve in each channel.
 
     Raises:
         ValueError: the primaries span no colours, or a number that no profile can hold.
@@ -108,7 +148,7 @@ def _to_xyz(point: Point) -> Matrix:
 
 
 def _colorants(chromaticities: Chromaticities) -> Matrix:
-    """The primaries' XYZ as columns, of such strengths that together they make the white."""
+    """Compute the primaries' XYZ as columns, in strengths that together make the white."""
     primaries = np.stack(
         [_to_xyz(each) for each in (chromaticities.red, chromaticities.green, chromaticities.blue)],
         axis=1,
@@ -122,13 +162,13 @@ def _colorants(chromaticities: Chromaticities) -> Matrix:
 
 
 def _adapt(white: Matrix) -> Matrix:
-    """What brings colours seen under `white` to D50."""
+    """Compute the matrix that brings colours seen under `white` to D50."""
     gains = (_BRADFORD @ _D50) / (_BRADFORD @ white)
     return np.asarray(np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD)
 
 
 def _curve(curve: Curve) -> bytes:
-    """A parametric curve: type 0 is a power alone, type 3 one with a straight beginning."""
+    """Make a parametric curve: type 0 is a power alone, type 3 one with a straight beginning."""
     if curve.linear_to == 0:
         return _fixed(b"para", [curve.gamma], struct.pack(">HH", 0, 0))
     numbers = [curve.gamma, curve.scale, curve.offset, curve.slope, curve.linear_to]
@@ -140,7 +180,7 @@ def _xyz(values: Matrix) -> bytes:
 
 
 def _fixed(kind: bytes, numbers: list[float] | Matrix, head: bytes = b"") -> bytes:
-    """An element of 16.16 fixed-point numbers."""
+    """Make an element of 16.16 fixed-point numbers."""
     if not all(abs(number) < _HIGHEST for number in numbers):
         raise ValueError(f"{list(numbers)} in a profile")
     whole = [round(float(number) * 65_536) for number in numbers]
@@ -153,7 +193,7 @@ def _text(text: str) -> bytes:
 
 
 def _join(space: bytes, elements: Mapping[bytes, bytes]) -> bytes:
-    """Header, table of tags, elements; equal elements are stored once."""
+    """Join header, table of tags and elements; equal elements are stored once."""
     elements = {b"desc": _text(_NAME), b"cprt": _text("CC0-1.0"), **elements}
     table, data = struct.pack(">I", len(elements)), b""
     data_at = 128 + 4 + 12 * len(elements)

@@ -57,12 +57,12 @@ class Exif:
         self._entries = self._find_entries(self._offset(4)) if has_directory else {}
 
     def whole(self, tag: int) -> int | None:
-        """A tag's single whole number of 8, 16 or 32 bits, signed or not."""
+        """Read a tag's single whole number of 8, 16 or 32 bits, signed or not."""
         return self._whole(self._entries, tag)
 
     @property
     def is_adobe_rgb(self) -> bool:
-        """Whether a camera says so: DCF 2.0's optional colour space, by its index "R03"."""
+        """Whether a camera states DCF 2.0's optional colour space, by its index "R03"."""
         details = self._directory(self._entries, _EXIF_DIRECTORY)
         interoperability = self._directory(details, _INTEROPERABILITY_DIRECTORY)
         index = self._text(interoperability, _INTEROPERABILITY_INDEX)
@@ -78,7 +78,7 @@ class Exif:
         return value if value is not None and 1 <= value <= 8 else UPRIGHT
 
     def ratio(self, tag: int) -> float | None:
-        """A tag's single fraction."""
+        """Read a tag's single fraction."""
         kind, count, at = self._entries.get(tag, (0, 0, 0))
         pair = self._referenced(at, 8) if (kind, count) == (_RATIO, 1) else b""
         if len(pair) != 8:
@@ -87,7 +87,7 @@ class Exif:
         return above / below if below else None
 
     def text(self, tag: int) -> str:
-        """A tag's text, to its first NUL; "" where there is none. UTF-8, else Latin-1."""
+        """Read a tag's text, to its first NUL; "" where there is none. UTF-8, else Latin-1."""
         return self._text(self._entries, tag)
 
     def _whole(self, entries: _Entries, tag: int) -> int | None:
@@ -110,12 +110,12 @@ class Exif:
             return raw.decode("latin-1")
 
     def _directory(self, entries: _Entries, tag: int) -> _Entries:
-        """The directory that a tag refers to; empty where there is none."""
+        """Find the directory that a tag refers to; empty where there is none."""
         at = self._whole(entries, tag)
         return {} if at is None or at < 0 else self._find_entries(at)
 
     def _find_entries(self, directory_at: int) -> _Entries:
-        """tag -> (kind, count, where its value or the value's place stands)."""
+        """Map each tag to kind, count, and where its value or the value's offset stands."""
         tiff, order = self._tiff, self._order
         if directory_at + 2 > len(tiff):
             return {}
@@ -144,7 +144,7 @@ def swaps_sides(orientation: int) -> bool:
 
 
 def upright_size(width_px: int, height_px: int, orientation: int) -> tuple[int, int]:
-    """The (width, height) of a stored picture once it is turned upright."""
+    """Return (width, height) of a stored picture once it is turned upright."""
     return (height_px, width_px) if swaps_sides(orientation) else (width_px, height_px)
 
 
@@ -194,7 +194,7 @@ def write_credit(credit: Credit) -> bytes:
 
 
 def _write_texts(texts: Mapping[int, str]) -> bytes:
-    """A TIFF block with these tags' texts in one directory; empty ones are left out."""
+    """Make a TIFF block with these tags' texts in one directory; empty ones are left out."""
     values = {tag: text.encode() + b"\x00" for tag, text in sorted(texts.items()) if text}
     values_at = 8 + 2 + len(values) * _ENTRY_BYTES + 4
     entries, data = b"", b""

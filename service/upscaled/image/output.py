@@ -61,5 +61,5 @@ def decide_output(
 
 
 def choose_format(*, has_alpha: bool, is_deep: bool) -> str:
-    """The format of a result: JPEG holds neither alpha nor 16 bits a channel."""
+    """Choose the format of a result: JPEG holds neither alpha nor 16 bits a channel."""
     return PNG.name if has_alpha or is_deep else JPEG.name

@@ -19,7 +19,7 @@ def is_deep(pixels: Pixels) -> bool:
 
 
 def round_to_8bit(deep: Pixels) -> NDArray[np.uint8]:
-    """0..65535 to the nearest of 0..255: v / 257, rounded.
+    """Round 0..65535 to the nearest of 0..255: v / 257.
 
     Not dithered, and before the network rather than after it: on a faint sky as JPEG of quality 95
     (error to the network's picture in float64, in levels) rounding before is 0.578 off, after
@@ -31,7 +31,7 @@ def round_to_8bit(deep: Pixels) -> NDArray[np.uint8]:
 
 
 def rounded(image: Image) -> Image:
-    """The image with 8 bits a channel; one that has no more is returned as it is."""
+    """Round an image to 8 bits a channel; one that has no more is returned as it is."""
     if not is_deep(image.rgb):
         return image
     alpha = None if image.alpha is None else round_to_8bit(image.alpha)
@@ -39,7 +39,7 @@ def rounded(image: Image) -> Image:
 
 
 def turn_upright(pixels: _AnyPixels, orientation: int) -> _AnyPixels:
-    """A view of `[H, W, ...]` pixels, turned and mirrored as orientation 1 to 8 asks.
+    """Turn and mirror `[H, W, ...]` pixels as orientation 1 to 8 says; returns a view.
 
     EXIF 2.32, table of tag 274: the values name where the stored row 0 and column 0 are seen.
     """
@@ -55,5 +55,5 @@ def turn_upright(pixels: _AnyPixels, orientation: int) -> _AnyPixels:
 def alpha_from_key(
     is_key: NDArray[np.bool_], kind: type[np.uint8 | np.uint16] = np.uint8
 ) -> Pixels:
-    """The alpha plane of a colour key: transparent where the mask `[H, W]` holds, else opaque."""
+    """Make the alpha plane of a colour key: transparent where the mask `[H, W]` holds."""
     return np.where(is_key, kind(0), kind(np.iinfo(kind).max))

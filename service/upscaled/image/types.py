@@ -19,7 +19,7 @@ Rectangle = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """What the header of a picture file says, read once in a process and handed on.
+    """The header of a picture file, read once in a process and handed on.
 
     format: the name of a row of `upscaled.image.formats.table`.
     width_px, height_px: the upright size, after the crop and the turn that the file asks for.

@@ -1,4 +1,4 @@
-"""The reader of BMP files, whose header Pillow reads in Python."""
+"""Read BMP files, whose header Pillow reads in Python, and find pixels that they leave out."""
 
 import struct
 from collections.abc import Mapping
@@ -49,7 +49,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
 
 
 def _drop_empty_alpha(picture: "BmpImageFile", source: memoryview) -> None:
-    """Have a picture of 32 bits decoded as RGB where the alpha of every pixel is 0.
+    """Decode a picture of 32 bits as RGB where the alpha of every pixel is 0.
 
     Programs leave the fourth byte of a pixel at zero under a header that calls it alpha: Windows'
     own bitmaps in memory do. Other programs show such a picture opaque, and so it is meant.
@@ -92,7 +92,7 @@ def leaves_pixels_out(source: bytes) -> bool:
 
 
 def _count_rows(source: bytes, at: int, width: int, longest: int, *, is_half_bytes: bool) -> int:
-    """Rows that are whole, up to the end of the bitmap or the first run that makes no sense.
+    """Count whole rows, up to the end of the bitmap or the first run that makes no sense.
 
     A row has `width` pixels, and up to `longest` with its padding.
     """

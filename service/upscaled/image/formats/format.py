@@ -1,4 +1,4 @@
-"""What every picture format is described by, and what its reader offers."""
+"""The interface of a picture format: its row of the table and what its reader offers."""
 
 import struct
 import zlib
@@ -12,7 +12,7 @@ from upscaled.image.types import Header, Rectangle
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
-# How often Pillow may ask for bytes: about 0.1 s of work before the pixels, 2 s among them.
+# Reads that Pillow may make: about 0.1 s of work before the pixels, 2 s among them.
 _MAX_HEADER_READS: Final = 20_000
 _MAX_PIXEL_READS: Final = 500_000
 
@@ -60,7 +60,7 @@ class Stored:
 
 
 class Reader(Protocol):
-    """What the module of a format offers. Both raise `BROKEN_FILE_ERRORS` for a broken file."""
+    """The functions of a format's module. Both raise `BROKEN_FILE_ERRORS` for a broken file."""
 
     def read_header(self, source: bytes) -> Header:
         """Read a file's header without any code in C, as is safe in the front end."""
@@ -102,7 +102,7 @@ class Format:
 
 
 class LimitedFile(BytesIO):
-    """A file that may be asked for bytes only so often.
+    """A file that limits how often bytes are read from it.
 
     Pillow walks a header piece by piece in Python: of 25 MB in pieces of 4 bytes it would make
     20 s of work.

@@ -1,4 +1,4 @@
-"""The table of picture formats, and how a file's format is recognised by its bytes alone.
+"""List the picture formats, and recognise a file's format by its bytes alone.
 
 A new format is a row here and the module that reads it. What else is recognised is refused by name.
 """

@@ -1,4 +1,4 @@
-"""The reader of TIFF files (TIFF 6.0) and BigTIFF.
+"""Read TIFF files (TIFF 6.0) and BigTIFF, and find strips and tiles that end early.
 
 Pillow's own reader copies every tag and lists every strip before it says how large the picture is,
 which a hostile file makes 6 million of. So the first directory is read here.
@@ -7,15 +7,13 @@ which a hostile file makes 6 million of. So the first directory is read here.
 import struct
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 from upscaled.errors import UnsupportedImageFormat
 from upscaled.image.formats.format import LimitedFile, Stored
-from upscaled.image.metadata import Exif, upright_size
+from upscaled.image.metadata import UPRIGHT, Exif, upright_size
 from upscaled.image.types import Header
 
-# Tag -> what it is when it is not there.
 _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA = 256, 257, 262, 277, 274, 338
 _WANTED: Final = frozenset({_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA})
 _SHORT_BYTES: Final = {1: 1, 3: 2, 4: 4, 16: 8}
@@ -46,13 +44,18 @@ _END_OF_IMAGE: Final = b"\xff\xd9"
 
 
 def read_header(source: bytes) -> Header:
-    """Read size, transparency and orientation from the first directory.
+    """Read upright size and transparency from the first directory; libtiff turns the pixels.
 
-    The orientation is no part of the header: libtiff turns the pixels itself.
+    Raises:
+        ValueError, struct.error: it is broken, or has no size.
     """
-    directory = read_directory(source)
-    size = upright_size(directory.width_px, directory.height_px, directory.orientation)
-    return Header("TIFF", *size, has_alpha=directory.has_alpha)
+    tags = _read_tags(source)
+    if _WIDTH not in tags or _HEIGHT not in tags:
+        raise ValueError("no size")
+    orientation = tags.get(_ORIENTATION, UPRIGHT)
+    is_known = 1 <= orientation <= 8
+    size = upright_size(tags[_WIDTH], tags[_HEIGHT], orientation if is_known else UPRIGHT)
+    return Header("TIFF", *size, has_alpha=_has_alpha(tags))
 
 
 def open_stored(source: bytes, header: Header) -> Stored:
@@ -72,34 +75,6 @@ def open_stored(source: bytes, header: Header) -> Stored:
     return Stored(picture, Exif(source), icc, dpi=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Directory:
-    """Stored size, and what else the first directory tells of its picture."""
-
-    width_px: int
-    height_px: int
-    orientation: int
-    has_alpha: bool
-
-
-def read_directory(source: bytes) -> Directory:
-    """The first directory's facts.
-
-    Raises:
-        ValueError, struct.error: it is broken, or tells no size.
-    """
-    found = _read_tags(source)
-    if _WIDTH not in found or _HEIGHT not in found:
-        raise ValueError("no size")
-    orientation = found.get(_ORIENTATION, 1)
-    return Directory(
-        width_px=found[_WIDTH],
-        height_px=found[_HEIGHT],
-        orientation=orientation if 1 <= orientation <= 8 else 1,
-        has_alpha=_has_alpha(found),
-    )
-
-
 def _has_alpha(found: Mapping[int, int]) -> bool:
     """Whether there is a channel more than colour needs, and it is said to be alpha.
 
@@ -112,7 +87,7 @@ def _has_alpha(found: Mapping[int, int]) -> bool:
 
 
 def _read_tags(source: bytes) -> dict[int, int]:
-    """The first value of each wanted tag; where a tag comes twice, the first counts."""
+    """Read the first value of each wanted tag; where a tag comes twice, the first counts."""
     order = "<" if source[:2] == b"II" else ">"
     (version,) = struct.unpack_from(f"{order}H", source, 2)
     is_big = version == 43
@@ -159,7 +134,7 @@ def ends_early(source: bytes, tags: Mapping[int, Any]) -> bool:
 
 
 def _iterate_pieces(source: bytes, tags: Mapping[int, Any]) -> Iterator[tuple[bytes, int]]:
-    """The bytes of each strip or tile, as far as the file has them, and its rows."""
+    """Iterate over the bytes of each strip or tile, as far as the file has them, and its rows."""
     height = int(tags.get(_HEIGHT, 0))
     for offsets_tag, counts_tag in _OFFSETS_AND_COUNTS:
         offsets, counts = _numbers(tags.get(offsets_tag)), _numbers(tags.get(counts_tag))

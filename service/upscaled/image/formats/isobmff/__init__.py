@@ -1,1 +1,1 @@
-"""AVIF and HEIC files: boxes, items, transforms and colours of ISO base media files."""
+"""Read AVIF and HEIC files, both ISO base media files: boxes, items, transforms, colours."""

@@ -1,4 +1,4 @@
-"""The reader of AVIF files, decoded by libavif through Pillow."""
+"""Read AVIF files; libavif decodes them, through Pillow."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""The primary picture of an AVIF or HEIC file, described by its boxes without either decoder.
+"""Read the boxes that describe the primary picture of an AVIF or HEIC file, without a decoder.
 
 Both are ISO base media files (ISO/IEC 14496-12): boxes in boxes. The picture is the primary item
 of the `meta` box; its size, crop, rotation and colours are properties of items (ISO/IEC 23008-12).
@@ -74,7 +74,7 @@ class Meta:
 
 
 def read_still(source: bytes) -> Still:
-    """The primary picture of a file.
+    """Read what the boxes say of the primary picture.
 
     Raises:
         ValueError, struct.error, IndexError, StopIteration: the boxes are broken, or there is no
@@ -100,7 +100,7 @@ def read_still(source: bytes) -> Still:
 
 
 def read_meta(source: bytes | bytearray) -> Meta:
-    """The `meta` box of a file.
+    """Read the `meta` box of a file.
 
     Raises:
         ValueError, struct.error, IndexError, StopIteration: it is broken, or there is none.
@@ -129,7 +129,7 @@ def read_meta(source: bytes | bytearray) -> Meta:
 
 
 def iter_boxes(space: memoryview) -> Iterator[Box]:
-    """The boxes that fill `space`.
+    """Iterate over the boxes that fill `space`.
 
     Raises:
         ValueError: a length that cannot be, or too many.
@@ -152,13 +152,13 @@ def iter_boxes(space: memoryview) -> Iterator[Box]:
 
 
 def read_item_id(space: memoryview, at: int, *, is_wide: bool) -> int:
-    """An item's number, in 2 bytes or 4."""
+    """Read an item's number, of 2 bytes or 4."""
     (item,) = struct.unpack_from(">I" if is_wide else ">H", space, at)
     return int(item)
 
 
 def _read_properties(body: memoryview) -> dict[int, list[Box]]:
-    """Every item's properties: `ipco` lists them, `ipma` says whose they are."""
+    """Read each item's properties: `ipco` lists them, `ipma` associates them with items."""
     found: dict[int, list[Box]] = {}
     boxes = list(iter_boxes(body))
     listed = list(iter_boxes(next(box.body for box in boxes if box.name == b"ipco")))
@@ -190,7 +190,7 @@ def _iter_associations(body: memoryview) -> Iterator[tuple[int, int]]:
 
 
 def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
-    """Type of the reference, the item that refers, and the one it refers to.
+    """Iterate over references: type, the item that refers, and the one that it refers to.
 
     Raises:
         ValueError: there are too many.
@@ -217,7 +217,7 @@ def _is_alpha(box: Box) -> bool:
 
 
 def _read_nclx(box: Box) -> tuple[int, int] | None:
-    """ISO/IEC 14496-12, 12.1.5: the codes of primaries and transfer, where they are given."""
+    """Read the codes of primaries and transfer that a box states (ISO/IEC 14496-12, 12.1.5)."""
     if box.name != b"colr" or bytes(box.body[:4]) != b"nclx":
         return None
     primaries, transfer = struct.unpack_from(">HH", box.body, 4)

@@ -1,4 +1,4 @@
-"""The profile of an AVIF or HEIC picture, with an embedded one or without.
+"""Choose the profile of an AVIF or HEIC picture, with an embedded one or without.
 
 An ICC profile in the file describes the colours; the codes beside it are then for the decoder
 alone (MIAF, ISO/IEC 23000-22, 7.3.6.4; AV1 Image File Format, 2.3). Without one the codes of `colr`
@@ -11,10 +11,10 @@ from typing import Final
 
 from PIL.ImageFile import ImageFile
 
-from upscaled.image.cicp import colours_of, make_profile
 from upscaled.image.colour import is_sound_profile
 from upscaled.image.formats.isobmff.boxes import Meta, Still
 from upscaled.image.formats.isobmff.items import iter_coded
+from upscaled.image.icc import colours_of, make_profile
 
 _UNSPECIFIED: Final = 2
 _SRGB_PRIMARIES, _SRGB_TRANSFER = 1, 13
@@ -28,7 +28,7 @@ _MOST_PIECES: Final = 8
 
 
 def choose_profile(source: bytes, still: Still, picture: ImageFile) -> bytes | None:
-    """The embedded profile if it is sound, else the one that says what the file's codes say.
+    """Return the embedded profile if it is sound, else one made from the file's colour codes.
 
     Raises:
         ValueError, struct.error, IndexError, StopIteration: the boxes are broken.
@@ -41,7 +41,7 @@ def choose_profile(source: bytes, still: Still, picture: ImageFile) -> bytes | N
 
 
 def _find_profile(source: bytes, still: Still, *, is_grey: bool) -> bytes | None:
-    """The ICC profile that says what the file's codes say; None for sRGB, PQ and HLG."""
+    """Make a profile from the file's colour codes; None for sRGB, PQ and HLG."""
     codes = still.cicp or _read_bitstream_codes(source, still.meta)
     if codes is None:
         return None
@@ -54,7 +54,7 @@ def _find_profile(source: bytes, still: Still, *, is_grey: bool) -> bytes | None
 
 
 def _read_bitstream_codes(source: bytes, meta: Meta) -> tuple[int, int] | None:
-    """What the first coded picture, of AV1, says of itself."""
+    """Read the codes of the first coded picture, if it is AV1."""
     if not any(box.name == b"av1C" for boxes in meta.properties.values() for box in boxes):
         return None
     try:
@@ -65,7 +65,7 @@ def _read_bitstream_codes(source: bytes, meta: Meta) -> tuple[int, int] | None:
 
 
 class _Bits:
-    """Unsigned numbers of so many bits, the highest first.
+    """Reads unsigned numbers of a few bits each, the highest bit first.
 
     Raises:
         ValueError: the data end.
@@ -82,7 +82,7 @@ class _Bits:
         return self._value >> self._left & ((1 << count) - 1)
 
     def skip_variable(self) -> None:
-        """Over a number in the form uvlc(): zeros, a one, and as many bits again."""
+        """Skip a number in the form uvlc(): zeros, a one, and as many bits again."""
         zeros = 0
         while not self.take(1):
             zeros += 1
@@ -91,7 +91,7 @@ class _Bits:
 
 
 def read_colour_codes(obus: bytes) -> tuple[int, int] | None:
-    """The codes of primaries and transfer in ITU-T H.273; None where it does not state them.
+    """Read the codes of primaries and transfer (ITU-T H.273) that an AV1 bitstream states, if any.
 
     obus: the bitstream from its beginning, as much as holds the sequence header.
 
@@ -114,7 +114,7 @@ def read_colour_codes(obus: bytes) -> tuple[int, int] | None:
 
 
 def _read_length(obus: bytes, at: int) -> tuple[int, int]:
-    """A number in the form leb128(), and where it ends."""
+    """Read a number in the form leb128(); returns it and where it ends."""
     value = 0
     for place in range(8):
         byte = obus[at + place]

@@ -1,4 +1,4 @@
-"""The reader of HEIC files, decoded by libheif through pillow-heif."""
+"""Read HEIC files; libheif decodes them, through pillow-heif."""
 
 from upscaled.image.formats.format import LimitedFile, Stored
 from upscaled.image.formats.isobmff.boxes import Still, read_still

@@ -1,4 +1,4 @@
-"""Where the coded pictures of an AVIF or HEIC file lie, and whether they are there to their ends.
+"""Find the coded pictures of an AVIF or HEIC file, and whether they are there to their ends.
 
 A file whose tail is zero bytes, as an interrupted copy into reserved space leaves it, decodes
 without an error: libdav1d and libde265 make pixels of zeros. Of 5,460 files with zeros in the place
@@ -64,7 +64,7 @@ def is_damaged(source: bytes, meta: Meta) -> bool:
 
 
 def iter_coded(source: bytes, meta: Meta) -> Iterator[Coded]:
-    """Every coded picture that makes up the primary one: colour, alpha, tiles.
+    """Iterate over the coded pictures that make up the primary one: colour, alpha, tiles.
 
     Raises:
         ValueError, struct.error, IndexError, StopIteration: as `is_damaged`.
@@ -108,7 +108,7 @@ def _is_tail_zero(extents: Extents) -> bool:
 
 
 def _reach(meta: Meta) -> list[int]:
-    """The primary item, those it is derived from, and the alpha pictures of all of them."""
+    """List the primary item, those it is derived from, and the alpha pictures of all of them."""
     found = {meta.primary: None}
     waiting = [meta.primary]
     for item in waiting:
@@ -120,12 +120,12 @@ def _reach(meta: Meta) -> list[int]:
 
 
 def read_kinds(meta: Meta) -> dict[int, bytes]:
-    """The type of each item (ISO/IEC 14496-12, 8.11.6), by entries of version 2 or 3."""
+    """Read the type of each item (ISO/IEC 14496-12, 8.11.6), by entries of version 2 or 3."""
     return {item: bytes(kind) for item, kind in _iterate_kinds(meta)}
 
 
 def hide_exif(source: bytes) -> bytes:
-    """The same file, as long, whose EXIF items are of a type that no decoder knows.
+    """Give the EXIF items of a file a type that no decoder knows; its length stays.
 
     Raises:
         ValueError, struct.error, IndexError, StopIteration: as `is_damaged`.
@@ -138,7 +138,7 @@ def hide_exif(source: bytes) -> bytes:
 
 
 def _iterate_kinds(meta: Meta) -> Iterator[tuple[int, memoryview]]:
-    """(item, the four bytes of its type)."""
+    """Iterate over items and the four bytes of their types."""
     body = meta.boxes.get(b"iinf", memoryview(bytes(_FULL_BOX_BYTES + 2)))
     for entry in iter_boxes(body[_FULL_BOX_BYTES + (4 if body[0] else 2) :]):
         version = entry.body[0]
@@ -152,7 +152,7 @@ def _iterate_kinds(meta: Meta) -> Iterator[tuple[int, memoryview]]:
 
 
 class _Numbers:
-    """Big-endian numbers of given lengths, one after the other."""
+    """Reads big-endian numbers of varying length, one after the other."""
 
     def __init__(self, body: memoryview) -> None:
         self._body = body
@@ -168,7 +168,7 @@ class _Numbers:
 
 
 def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
-    """The pieces of each item's data (ISO/IEC 14496-12, 8.11.3).
+    """Find the pieces of each item's data (ISO/IEC 14496-12, 8.11.3).
 
     Raises:
         ValueError: `iloc` is broken, or a piece lies outside of the file.
@@ -209,7 +209,7 @@ def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
 
 
 def _cut_out(space: memoryview, start: int, length: int) -> memoryview:
-    """A piece; one of length 0 goes to the end."""
+    """Cut out a piece; one of length 0 goes to the end."""
     end = start + length if length else len(space)
     if not start <= end <= len(space):
         raise ValueError(f"{length} bytes at {start} of {len(space)}")

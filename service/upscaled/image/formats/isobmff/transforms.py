@@ -1,4 +1,4 @@
-"""Crop, rotation and mirroring of a HEIF picture (ISO/IEC 23008-12, 6.5.9 to 6.5.12).
+"""Read crop, rotation and mirroring of a HEIF picture (ISO/IEC 23008-12, 6.5.9 to 6.5.12).
 
 They are properties of the picture's item: `clap`, `irot` and `imir`.
 """
@@ -26,7 +26,7 @@ class Crop:
     below_centre: Fraction
 
     def rectangle(self, width_px: int, height_px: int) -> Rectangle:
-        """What is kept of a picture of that size.
+        """Compute what is kept of a picture of that size.
 
         A fraction of a pixel is rounded as by libheif: left and top down, then the far sides to
         the nearest pixel. What lies outside of the picture is left out.
@@ -49,7 +49,7 @@ class Transform:
 
 
 def read_transform(name: bytes, body: memoryview) -> Transform:
-    """One of `TRANSFORMS`.
+    """Read a box that is one of `TRANSFORMS`.
 
     Raises:
         ValueError, struct.error, IndexError: it is broken.
@@ -64,7 +64,7 @@ def read_transform(name: bytes, body: memoryview) -> Transform:
 def transformed_size(
     width_px: int, height_px: int, transforms: Sequence[Transform]
 ) -> tuple[int, int]:
-    """(width, height) of a picture after its transforms, one after the other.
+    """Compute (width, height) of a picture after its transforms, one after the other.
 
     Raises:
         ValueError: a crop leaves nothing.
@@ -79,7 +79,7 @@ def transformed_size(
 
 
 def _read_crop(body: memoryview) -> Crop:
-    """ISO/IEC 14496-12, 12.1.4: four fractions; the offsets may be negative."""
+    """Read four fractions, of which the offsets may be negative (ISO/IEC 14496-12, 12.1.4)."""
     numbers = struct.unpack_from(">IIIIiIiI", body)
     if 0 in numbers[1::2]:
         raise ValueError("a crop divided by zero")
@@ -87,7 +87,7 @@ def _read_crop(body: memoryview) -> Crop:
 
 
 def _span(length: Fraction, offset: Fraction, whole_px: int) -> tuple[int, int]:
-    """Where a crop begins and ends along one side."""
+    """Compute where a crop begins and ends along one side."""
     centre = offset + Fraction(whole_px - 1, 2)
     start = int(centre - (length - 1) / 2)
     end = floor(start + length + Fraction(1, 2))

@@ -1,1 +1,1 @@
-"""JPEG files (ITU-T T.81): their structure, damage and quality, and writing them."""
+"""Read and write JPEG files (ITU-T T.81): structure, damage, quality."""

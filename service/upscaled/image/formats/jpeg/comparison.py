@@ -1,4 +1,4 @@
-"""Whether other coded bytes of a JPEG file give another picture, where libjpeg warns of nothing.
+"""Compare what two versions of a JPEG file decode to, where libjpeg warns of nothing.
 
 Decoding senseless codes soon puts the means of blocks so far out of range that all is white or
 black and nothing else shows. So each file is decoded twice: as it is, and without means and with a
@@ -31,7 +31,7 @@ _PLAIN_CHANNELS: Final = b"Adobe" + bytes((0, 100, 0, 0, 0, 0, 0))
 
 
 def decode_exposed(structure: Structure) -> NDArray[np.uint8]:
-    """`[2, rows, columns, ...]` of whole blocks, for comparison alone. Runs libjpeg.
+    """Decode to `[2, rows, columns, ...]` of whole blocks, for comparison alone. Runs libjpeg.
 
     Raises:
         OSError, SyntaxError: libjpeg cannot decode it.
@@ -46,14 +46,14 @@ def changes(structure: Structure, pixels: NDArray[np.uint8]) -> bool:
 
 
 def _iterate_exposed(structure: Structure) -> Iterator[NDArray[np.uint8]]:
-    """Both pictures, the second decoded only when it is asked for."""
+    """Iterate over both pictures; the second is decoded only when it is needed."""
     structure = _as_stored(structure)
     yield np.asarray(open_jpeg(structure.join()))
     yield np.asarray(open_jpeg(_without_means(structure).join()))
 
 
 def _as_stored(structure: Structure) -> Structure:
-    """Channels as they are, sides rounded up to what the scans hold.
+    """Leave channels as they are stored, and round sides up to what the scans hold.
 
     These are MCUs, or blocks where a channel has a scan of its own.
     """
@@ -85,7 +85,7 @@ def _with_tables(structure: Structure, change: Callable[[Segment], Segment]) -> 
 
 
 def _flatten(table: Segment) -> Segment:
-    """Quantisation tables (T.81, B.2.4.1) of 0 for the mean and the same step for all else."""
+    """Make quantisation tables (T.81, B.2.4.1) of 0 for the mean and one step for all else."""
     if table.marker != DQT:
         return table
     parts, at = [], 0
@@ -97,7 +97,7 @@ def _flatten(table: Segment) -> Segment:
 
 
 def _fill_up(table: Segment) -> Segment:
-    """Huffman tables (T.81, B.2.4.2) with codes for all bits that have none but sixteen ones."""
+    """Give Huffman tables (T.81, B.2.4.2) codes for all bits without one but sixteen ones."""
     if table.marker != DHT:
         return table
     parts, at = [], 0
@@ -113,7 +113,7 @@ def _fill_up(table: Segment) -> Segment:
 
 
 def _fill_codes(counts: bytes, symbols: bytes, symbol: int) -> bytes:
-    """Codes of each length, and what they mean, with `symbol` for all codes that are free.
+    """Count the codes of each length and list their symbols, with `symbol` for all free codes.
 
     T.81, C.2: codes count up, and those of one length follow those of the length before. So a code
     that is free is one of the last of its length.

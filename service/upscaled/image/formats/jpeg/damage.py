@@ -1,12 +1,12 @@
-"""Whether a JPEG file holds every coefficient that its headers promise, and ends where they end.
+"""Refuse JPEG files without every coefficient that their headers promise, or with other ends.
 
 libjpeg never fails over coded bytes that end too early: it warns, Pillow hides the warning, and the
 rest of the picture is grey or blocks. Here three things are checked, none by looking at pixels
 where it can be helped:
 
 - the scans' headers together deliver every coefficient of every channel to its last bit;
-- libjpeg-turbo, in the mode that turns warnings into errors, finds nothing to warn of. It is asked
-  for an eighth of the size, which costs little beside the entropy decoding;
+- libjpeg-turbo, in the mode that turns warnings into errors, finds nothing to warn of. It decodes
+  to an eighth of the size, which costs little beside the entropy decoding;
 - the last scan ends with its last coded unit: without its last byte libjpeg warns. A tail of zeros
   or noise is decoded as valid codes, and ends before its bytes do.
 
@@ -45,7 +45,7 @@ _MORE: Final = _NOISE + b"".join(bytes((0xFF, 0xD0 + at % 8)) + _NOISE for at in
 
 
 def refuse_missing_pixels(structure: Structure) -> None:
-    """Raise where the decoder would make up pixels. Runs libjpeg: only in a decoder process.
+    """Refuse a file of which the decoder would make up pixels. Runs libjpeg: in a decoder only.
 
     Raises:
         ValueError: coded bytes are missing, broken, or not what the headers say.
@@ -75,7 +75,7 @@ def refuse_missing_pixels(structure: Structure) -> None:
 
 
 def _refuse_missing_coefficients(structure: Structure) -> None:
-    """Successive approximation sends a coefficient's high bits first (T.81, G.1.1.1.2)."""
+    """Count the bits that scans deliver, high ones first (T.81, G.1.1.1.2)."""
     frame = structure.frame
     whole = [0] * _COEFFICIENTS
     missing = {component.number: [-1] * _COEFFICIENTS for component in frame.components}
@@ -93,7 +93,7 @@ def _refuse_missing_coefficients(structure: Structure) -> None:
 
 
 def _refuse_missing_intervals(structure: Structure) -> Structure:
-    """Every scan's restart markers count its intervals (T.81, B.2.1).
+    """Compare every scan's restart markers with its intervals, which they count (T.81, B.2.1).
 
     Returns the structure without the marker that some programs write behind the last interval.
     """
@@ -117,7 +117,7 @@ def _refuse_missing_intervals(structure: Structure) -> Structure:
 
 
 def _find_warning(structure: Structure) -> str:
-    """libjpeg's first warning or its error over the file; "" where it has none."""
+    """Return libjpeg's first warning or its error over the file; "" where it has none."""
     smallest = {"min_height": 1, "min_width": 1, "min_factor": _COARSEST}
     try:
         simplejpeg.decode_jpeg(structure.join(), colorspace="GRAY", strict=True, **smallest)
@@ -127,7 +127,7 @@ def _find_warning(structure: Structure) -> str:
 
 
 def _refuse_changes(structure: Structure) -> None:
-    """The same by pixels, where warnings cannot be had: each coded byte counts, and no more do."""
+    """Compare pixels where libjpeg does not judge: each coded byte counts, and no more do."""
     pixels = decode_exposed(structure)
     if changes(structure.with_more(_MORE), pixels):
         raise ValueError("a scan ends early")
@@ -176,7 +176,7 @@ def _ends_flat(structure: Structure) -> bool:
 
 
 def _without_last(coded: bytes, count: int) -> bytes:
-    """Coded bytes without the last ones; a 0xFF goes together with its stuffed zero."""
+    """Cut off the last coded bytes; a 0xFF goes together with its stuffed zero."""
     for _ in range(count):
         coded = coded[:-2] if coded.endswith(b"\xff\x00") else coded[:-1]
     return coded

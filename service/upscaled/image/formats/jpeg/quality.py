@@ -1,4 +1,4 @@
-"""How much a JPEG file was compressed: the quality that its quantisation table stands for.
+"""Find how much a JPEG file was compressed: the quality of its quantisation table.
 
 "Quality" is libjpeg's number of 1 to 100, by which it scales the example table of ITU-T T.81,
 annex K. Each number gives a table of another sum, so a table's sum gives the number back. Other
@@ -45,7 +45,7 @@ def read_quality(leading: LeadingSegments) -> int:
 
 
 def find_quality(table: tuple[int, ...]) -> int:
-    """The quality, 1 to 100, whose table has the sum nearest to that of 64 quantisation steps."""
+    """Find the quality, 1 to 100, whose table's sum is nearest to that of 64 quantisation steps."""
     sums = _list_sums()
     total = sum(table)
     above = bisect.bisect_left(sums, -total, key=lambda each: -each)
@@ -55,7 +55,7 @@ def find_quality(table: tuple[int, ...]) -> int:
 
 @cache
 def _list_sums() -> tuple[int, ...]:
-    """The sum of libjpeg's luminance table for each quality of 1 to 100; they fall."""
+    """Sum libjpeg's luminance table for each quality of 1 to 100; the sums fall."""
     sums = []
     for quality in range(1, 101):
         percent = 5000 // quality if quality < 50 else 200 - 2 * quality
@@ -65,7 +65,7 @@ def _list_sums() -> tuple[int, ...]:
 
 
 def _iter_tables(data: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Each table of a DQT segment by its number (T.81, B.2.4.1), in zigzag order."""
+    """Iterate over the numbered tables of a DQT segment (T.81, B.2.4.1), in zigzag order."""
     at = 0
     while at < len(data):
         is_wide, number = data[at] >> 4, data[at] & 15

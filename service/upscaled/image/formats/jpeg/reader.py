@@ -1,4 +1,4 @@
-"""The reader of JPEG files; Pillow gets the parts that carry pixels, and nothing else."""
+"""Read JPEG files; Pillow gets the parts that carry pixels, and nothing else."""
 
 import struct
 from contextlib import suppress
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def read_header(source: bytes) -> Header:
-    """Read size and orientation; see `upscaled.image.formats.format.Reader`."""
+    """Read size and orientation from the segments before the first scan."""
     leading = read_leading_segments(source)
     orientation = Exif(leading.exif or b"").orientation
     width_px, height_px = upright_size(leading.frame.width_px, leading.frame.height_px, orientation)

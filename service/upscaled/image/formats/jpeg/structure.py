@@ -1,4 +1,4 @@
-"""The markers, segments and scans of a JPEG file (ITU-T T.81, annex B), found without decoding.
+"""Find the markers, segments and scans of a JPEG file (ITU-T T.81, annex B) without decoding.
 
 `read_leading_segments` stops at the first scan, `read_scans` goes on from there. Both take time
 proportional to the bytes they pass: no byte is looked at by two searches, and no pattern repeats.
@@ -23,16 +23,16 @@ MAX_SEGMENTS: Final = 5_000
 MAX_SCANS: Final = 500
 
 DHT, _DAC, DQT, DRI, _DNL = 0xC4, 0xCC, 0xDB, 0xDD, 0xDC
-_SOI, _EOI, _SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
-_APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_SOI, _EOI, SOS, _COM = 0xD8, 0xD9, 0xDA, 0xFE
+APP0, APP1, APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 _WITHOUT_SEGMENT: Final = frozenset({0x01, *range(0xD0, 0xD8)})
 _TABLES: Final = frozenset({DHT, _DAC, DQT, DRI})
-_CUT: Final = _TABLES | {_SOS, _COM, *range(_APP0, _APP15 + 1)}
+_CUT: Final = _TABLES | {SOS, _COM, *range(APP0, _APP15 + 1)}
 _SEQUENTIAL: Final = frozenset({0xC0, 0xC1, 0xC9})
 _PROGRESSIVE: Final = frozenset({0xC2, 0xCA})
 _ARITHMETIC: Final = frozenset({0xC9, 0xCA})
 _FRAMES: Final = frozenset(range(0xC0, 0xD0)) - {DHT, _DAC, 0xC8}
-_EXIF_HEAD, _ICC_HEAD = b"Exif\x00\x00", b"ICC_PROFILE\x00"
+EXIF_HEAD, ICC_HEAD = b"Exif\x00\x00", b"ICC_PROFILE\x00"
 _DNL_HEAD: Final = struct.pack(">BBH", 0xFF, _DNL, 4)
 _JFIF_HEAD, _ADOBE_HEAD = b"JFIF\x00", b"Adobe"
 # libjpeg heeds these segments only where they are so long, and warns of other versions than 1.
@@ -61,7 +61,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """What the frame header says (T.81, B.2.2)."""
+    """A frame header (T.81, B.2.2)."""
 
     marker: int
     data: bytes
@@ -70,7 +70,7 @@ class Frame:
     components: tuple[Component, ...]
 
     def with_size(self, width_px: int, height_px: int) -> "Frame":
-        """The same frame of another size."""
+        """Return the same frame of another size."""
         sides = struct.pack(">HH", height_px, width_px)
         data = self.data[:1] + sides + self.data[5:]
         return replace(self, data=data, width_px=width_px, height_px=height_px)
@@ -86,7 +86,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A marker and what its segment holds."""
+    """A marker and the data of its segment."""
 
     marker: int
     data: bytes
@@ -112,7 +112,7 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class LeadingSegments:
-    """What comes before the first scan's coded bytes.
+    """All that comes before the first scan's coded bytes.
 
     tables: those before the first scan, whose header is `scan_header`.
     scans_at: where the coded bytes of the first scan begin.
@@ -144,7 +144,7 @@ class Structure:
     has_end: bool
 
     def count_units(self, scan: Scan) -> int:
-        """Coded units of a scan: blocks where it has one channel, else MCUs (T.81, A.2)."""
+        """Count a scan's coded units: blocks where it has one channel, else MCUs (T.81, A.2)."""
         frame = self.frame
         across = max(component.across for component in frame.components)
         down = max(component.down for component in frame.components)
@@ -162,24 +162,24 @@ class Structure:
         return self.scans[-1].coded
 
     def with_last(self, coded: bytes) -> "Structure":
-        """The same with other entropy-coded bytes in the last scan."""
+        """Replace the entropy-coded bytes of the last scan."""
         return replace(self, scans=(*self.scans[:-1], replace(self.scans[-1], coded=coded)))
 
     def with_more(self, more: bytes) -> "Structure":
-        """The same with `more` behind the entropy-coded bytes of each scan."""
+        """Append `more` to the entropy-coded bytes of each scan."""
         return replace(
             self, scans=tuple(replace(scan, coded=scan.coded + more) for scan in self.scans)
         )
 
     def join(self) -> bytes:
-        """A file of the parts that its pixels are decoded from, with an end marker."""
+        """Join the parts that pixels are decoded from to a file with an end marker."""
         parts = [SOI]
-        parts += [_segment(_APP0, self.jfif)] if self.jfif else []
-        parts += [_segment(_APP14, self.adobe)] if self.adobe else []
+        parts += [make_segment(APP0, self.jfif)] if self.jfif else []
+        parts += [make_segment(_APP14, self.adobe)] if self.adobe else []
         for number, scan in enumerate(self.scans):
-            parts += [_segment(table.marker, table.data) for table in scan.tables]
-            parts += [_segment(self.frame.marker, self.frame.data)] if number == 0 else []
-            parts += [_segment(_SOS, scan.header), scan.coded]
+            parts += [make_segment(table.marker, table.data) for table in scan.tables]
+            parts += [make_segment(self.frame.marker, self.frame.data)] if number == 0 else []
+            parts += [make_segment(SOS, scan.header), scan.coded]
         return b"".join((*parts, EOI))
 
 
@@ -194,7 +194,7 @@ def read_leading_segments(source: bytes) -> LeadingSegments:
         UnsupportedImageFormat: a JPEG process that is not decoded here (lossless, 12 bits ...).
     """
     leading = _LeadingReader(source).read()
-    if source.count(bytes((0xFF, _SOS))) > MAX_SCANS:
+    if source.count(bytes((0xFF, SOS))) > MAX_SCANS:
         read_scans(source, leading)
     return leading
 
@@ -219,7 +219,7 @@ class _Walker:
         self._segments = segments
 
     def _iterate(self, *, may_be_cut: bool = False) -> Iterator[Segment]:
-        """Segments from here to an end marker or the end of the file.
+        """Iterate over segments from here to an end marker or the end of the file.
 
         may_be_cut: the file may end within the last of them, which is then left out.
         """
@@ -276,7 +276,7 @@ class _LeadingReader(_Walker):
     def _read_to_first_scan(self) -> bytes:
         """Read to the first scan's header; segments that cannot stand before it are an error."""
         for segment in self._iterate():
-            if segment.marker == _SOS:
+            if segment.marker == SOS:
                 return segment.data
             self._take(segment)
         raise ValueError("no scan")
@@ -289,15 +289,15 @@ class _LeadingReader(_Walker):
             if self._frame is not None:
                 raise ValueError("two frames")
             self._frame = _read_frame(marker, data)
-        elif marker == _APP0 and data.startswith(_JFIF_HEAD):
+        elif marker == APP0 and data.startswith(_JFIF_HEAD):
             self._jfif = self._jfif or _clean_jfif(data)
         elif marker == _APP14 and data.startswith(_ADOBE_HEAD):
             self._adobe = data if len(data) >= _ADOBE_BYTES else self._adobe
-        elif marker == _APP1 and data.startswith(_EXIF_HEAD):
-            self._exif.append(data if not self._exif else data[len(_EXIF_HEAD) :])
-        elif marker == _APP2 and data.startswith(_ICC_HEAD):
-            self._icc.append(data[len(_ICC_HEAD) :])
-        elif not (_APP0 <= marker <= _APP15 or marker == _COM):
+        elif marker == APP1 and data.startswith(EXIF_HEAD):
+            self._exif.append(data if not self._exif else data[len(EXIF_HEAD) :])
+        elif marker == APP2 and data.startswith(ICC_HEAD):
+            self._icc.append(data[len(ICC_HEAD) :])
+        elif not (APP0 <= marker <= _APP15 or marker == _COM):
             raise ValueError(f"marker {marker:#x} before the first scan")
 
     def _read_height(self, frame: Frame) -> Frame:
@@ -330,14 +330,14 @@ class _ScanReader(_Walker):
         )
 
     def _read_to_next_scan(self) -> tuple[bytes | None, bool]:
-        """(the scan's header or None, whether an end marker was met)."""
+        """Return the scan's header or None, and whether an end marker was met."""
         self._tables = []
         for segment in self._iterate(may_be_cut=True):
-            if segment.marker == _SOS:
+            if segment.marker == SOS:
                 return segment.data, False
             if segment.marker in _TABLES:
                 self._tables.append(segment)
-            elif not (_APP0 <= segment.marker <= _APP15 or segment.marker in (_COM, _DNL)):
+            elif not (APP0 <= segment.marker <= _APP15 or segment.marker in (_COM, _DNL)):
                 raise ValueError(f"marker {segment.marker:#x} behind a scan")
         return None, self._source[self._at : self._at + 2] == EOI
 
@@ -385,7 +385,7 @@ def _read_frame(marker: int, data: bytes) -> Frame:
 
 
 def _clean_jfif(data: bytes) -> bytes | None:
-    """JFIF's segment with a version that decoders know; None where it is too short to count."""
+    """Give JFIF's segment a version that decoders know; None where it is too short to count."""
     if len(data) < _JFIF_BYTES:
         return None
     version_end = _JFIF_VERSION_AT + len(_JFIF_VERSION)
@@ -393,7 +393,7 @@ def _clean_jfif(data: bytes) -> bytes | None:
 
 
 def _clean_adobe(data: bytes | None, channels: int) -> bytes | None:
-    """Adobe's segment with a transform that it defines."""
+    """Give Adobe's segment a transform that Adobe defines."""
     if data is None or data[_ADOBE_TRANSFORM_AT] in _ADOBE_TRANSFORMS[channels]:
         return data
     transform = bytes(_ADOBE_TRANSFORMS[channels][:1])
@@ -401,7 +401,7 @@ def _clean_adobe(data: bytes | None, channels: int) -> bytes | None:
 
 
 def _join_profile(pieces: Sequence[bytes]) -> bytes | None:
-    """The ICC profile in these numbered pieces (ICC.1:2022, B.4); None where one is missing."""
+    """Join the numbered pieces of an ICC profile (ICC.1:2022, B.4); None where one is missing."""
     by_number: dict[int, bytes] = {}
     for piece in pieces:
         if len(piece) > 2:
@@ -412,5 +412,6 @@ def _join_profile(pieces: Sequence[bytes]) -> bytes | None:
     return b"".join(by_number[number][2:] for number in sorted(by_number))
 
 
-def _segment(marker: int, data: bytes) -> bytes:
+def make_segment(marker: int, data: bytes) -> bytes:
+    """Make a whole segment: marker, length, data."""
     return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data

@@ -1,4 +1,4 @@
-"""A JPEG file from strips that were compressed each on its own.
+"""Write a JPEG file of strips that are compressed each on its own.
 
 A strip's first block is coded without regard to the one before it, as the block behind a restart
 marker is (ITU-T T.81, F.1.1.5.1 and E.1.4). So the coded strips, with restart markers between
@@ -14,19 +14,29 @@ import cv2
 import numpy as np
 
 from upscaled.errors import InternalError
+from upscaled.image.formats.jpeg.structure import (
+    APP0,
+    APP1,
+    APP2,
+    DHT,
+    DQT,
+    DRI,
+    EOI,
+    EXIF_HEAD,
+    ICC_HEAD,
+    SOI,
+    SOS,
+    make_segment,
+)
 from upscaled.image.metadata import write_credit
 from upscaled.image.types import Image
 
 STRIP_PX: Final = 64
 """Rows of a strip: 65,535 blocks, the longest restart interval, are 65,528 pixels wide then."""
 _BLOCK_PX: Final = 8
-_SOI, _EOI, _SOS, _DRI = b"\xff\xd8", b"\xff\xd9", 0xDA, 0xDD
-_DQT, _DHT, _SOF0 = 0xDB, 0xC4, 0xC0
-_APP0, _APP1, _APP2 = 0xE0, 0xE1, 0xE2
-_RST0: Final = 0xD0
+_SOF0, _RST0 = 0xC0, 0xD0
 _MOST_DATA_BYTES: Final = 65_533
-_ICC_HEAD: Final = b"ICC_PROFILE\x00"
-_ICC_PIECE_BYTES: Final = _MOST_DATA_BYTES - len(_ICC_HEAD) - 2
+_ICC_PIECE_BYTES: Final = _MOST_DATA_BYTES - len(ICC_HEAD) - 2
 _PARAMETERS: Final = (
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
     cv2.IMWRITE_JPEG_QUALITY,
@@ -53,7 +63,7 @@ class JpegWriter:
         return encoded.tobytes()
 
     def join(self, strips: Sequence[bytes]) -> bytes:
-        """One file from all strips; of what their own heads say only the coding goes in."""
+        """Join all strips to one file; of their own headers only the coding goes in."""
         image = self._image
         exif = write_credit(image.credit) if image.credit else None
         segments = dict[int, bytes]()
@@ -63,28 +73,28 @@ class JpegWriter:
         frame[1:3] = struct.pack(">H", image.height_px)
         blocks = -(-image.width_px // _BLOCK_PX) * (STRIP_PX // _BLOCK_PX)
         parts: list[bytes | memoryview] = [
-            _SOI,
-            _segment(_APP0, _jfif(image.dpi)),
-            _segment(_APP1, b"Exif\x00\x00" + exif) if exif else b"",
-            *(_segment(_APP2, piece) for piece in _icc_pieces(image.icc or b"")),
-            _segment(_DQT, segments[_DQT]),
-            _segment(_SOF0, bytes(frame)),
-            _segment(_DHT, segments[_DHT]),
-            _segment(_DRI, struct.pack(">H", blocks)) if len(strips) > 1 else b"",
-            _segment(_SOS, segments[_SOS]),
+            SOI,
+            make_segment(APP0, _jfif(image.dpi)),
+            make_segment(APP1, EXIF_HEAD + exif) if exif else b"",
+            *(make_segment(APP2, piece) for piece in _icc_pieces(image.icc or b"")),
+            make_segment(DQT, segments[DQT]),
+            make_segment(_SOF0, bytes(frame)),
+            make_segment(DHT, segments[DHT]),
+            make_segment(DRI, struct.pack(">H", blocks)) if len(strips) > 1 else b"",
+            make_segment(SOS, segments[SOS]),
         ]
         for number, strip in enumerate(strips):
             if number:
                 parts.append(bytes((0xFF, _RST0 + (number - 1) % 8)))
-            parts.append(memoryview(strip)[_scan_start(strip) : -len(_EOI)])
-        return b"".join((*parts, _EOI))
+            parts.append(memoryview(strip)[_scan_start(strip) : -len(EOI)])
+        return b"".join((*parts, EOI))
 
 
 def _segments(strip: bytes) -> Iterator[tuple[int, bytes]]:
-    """(marker, data) of a file's head, its scan's header last."""
-    at = len(_SOI)
+    """Iterate over markers and data before the coded bytes, the scan's header last."""
+    at = len(SOI)
     marker = 0
-    while marker != _SOS:
+    while marker != SOS:
         marker = strip[at + 1]
         length = int.from_bytes(strip[at + 2 : at + 4], "big")
         yield marker, strip[at + 4 : at + 2 + length]
@@ -92,15 +102,11 @@ def _segments(strip: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _scan_start(strip: bytes) -> int:
-    return len(_SOI) + sum(4 + len(data) for _, data in _segments(strip))
-
-
-def _segment(marker: int, data: bytes) -> bytes:
-    return struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
+    return len(SOI) + sum(4 + len(data) for _, data in _segments(strip))
 
 
 def _jfif(dpi: tuple[float, float] | None) -> bytes:
-    """JFIF 1.02: the density in pixels an inch, or the pixel's shape alone (square)."""
+    """Make the data of JFIF 1.02: the density in pixels an inch, or square pixels alone."""
     unit, across, down = (1, *map(_whole, dpi)) if dpi else (0, 1, 1)
     return b"JFIF\x00\x01\x02" + struct.pack(">BHHBB", unit, across, down, 0, 0)
 
@@ -110,9 +116,9 @@ def _whole(density: float) -> int:
 
 
 def _icc_pieces(icc: bytes) -> Iterator[bytes]:
-    """ICC.1:2022, B.4: the profile cut into numbered pieces."""
+    """Cut a profile into numbered pieces (ICC.1:2022, B.4)."""
     count = -(-len(icc) // _ICC_PIECE_BYTES)
     for number in range(count):
         start = number * _ICC_PIECE_BYTES
         piece = icc[start : start + _ICC_PIECE_BYTES]
-        yield _ICC_HEAD + bytes((number + 1, count)) + piece
+        yield ICC_HEAD + bytes((number + 1, count)) + piece

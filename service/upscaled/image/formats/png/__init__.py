@@ -1,1 +1,1 @@
-"""PNG files: their structure, pixels and colours, and writing them."""
+"""Read and write PNG files: structure, pixels, colours."""

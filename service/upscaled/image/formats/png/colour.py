@@ -1,4 +1,4 @@
-"""What a PNG says of its colours, with a profile or without (PNG third edition, 4.3 and 11.3.2).
+"""Find the profile of a PNG, embedded or described (PNG third edition, 4.3 and 11.3.2).
 
 The first sound one of cICP, iCCP, sRGB, and gAMA with cHRM counts, as in browsers. What is stated
 in numbers gets the profile that says the same, so that the pixels stay what they are and are shown
@@ -10,10 +10,17 @@ import struct
 import zlib
 from typing import Final
 
-from upscaled.image.cicp import Colours, colours_of, make_profile
 from upscaled.image.colour import MAX_PROFILE_BYTES, is_sound_profile
 from upscaled.image.formats.png.structure import PngParts
-from upscaled.image.icc import SRGB, SRGB_CURVE, Chromaticities, Curve
+from upscaled.image.icc import (
+    SRGB,
+    SRGB_CURVE,
+    Chromaticities,
+    Colours,
+    Curve,
+    colours_of,
+    make_profile,
+)
 
 _RGB_FULL_RANGE: Final = (0, 1)
 _UNIT: Final = 100_000
@@ -26,7 +33,7 @@ _DEFLATE: Final = b"\x00"
 
 
 def find_profile(png: PngParts) -> bytes | None:
-    """The profile of a PNG file's pixels; None for sRGB, and where the file does not say."""
+    """Find the profile of a file's pixels; None for sRGB, and where the file does not say."""
     colours = _read_cicp(png.find(b"cICP"))
     if colours is None:
         embedded = _read_profile(png)
@@ -40,7 +47,7 @@ def find_profile(png: PngParts) -> bytes | None:
 
 
 def _read_profile(png: PngParts) -> bytes | None:
-    """The profile in iCCP (11.3.2.3) if it is a sound one for the pixels."""
+    """Return the profile in iCCP (11.3.2.3) if it is a sound one for the pixels."""
     _, _, rest = png.find(b"iCCP").partition(b"\x00")
     if rest[:1] != _DEFLATE:
         return None
@@ -58,7 +65,7 @@ def _read_cicp(data: bytes) -> Colours | None:
 
 
 def _read_gamma_and_primaries(png: PngParts) -> Colours:
-    """What is not said, or nearly sRGB's, is sRGB's."""
+    """Read gAMA and cHRM; where they are missing or near sRGB's, sRGB's values count."""
     primaries, curve = SRGB, SRGB_CURVE
     (gamma,) = struct.unpack(">I", png.find(b"gAMA") or bytes(4))
     exponent = _UNIT / gamma if gamma else _SRGB_GAMMA
@@ -68,8 +75,8 @@ def _read_gamma_and_primaries(png: PngParts) -> Colours:
     chrm = png.find(b"cHRM")
     if chrm:
         x = [each / _UNIT for each in struct.unpack(">8I", chrm)]
-        told = Chromaticities((x[0], x[1]), (x[2], x[3]), (x[4], x[5]), (x[6], x[7]))
-        primaries = told if _differ(told, SRGB) else SRGB
+        stated = Chromaticities((x[0], x[1]), (x[2], x[3]), (x[4], x[5]), (x[6], x[7]))
+        primaries = stated if _differ(stated, SRGB) else SRGB
     return primaries, curve
 
 

@@ -1,4 +1,4 @@
-"""The pixels of a PNG file, by Pillow's decoder: all of them, and all of their 16 bits.
+"""Decode the pixels of a PNG file by Pillow: all of them, and all of their 16 bits.
 
 Left to itself Pillow passes over IDAT's checksums, leaves rows black where the compressed stream
 ends early, and never reads the stream's own checksum. So the stream is inflated here and counted,
@@ -52,7 +52,7 @@ class PngPicture(PngImageFile):
 
     Loading it gives every pixel, or fails with ValueError (a checksum of an IDAT is wrong, or the
     stream ends before the last pixel or before its end), zlib.error (the stream is damaged, or its
-    Adler-32 is wrong: RFC 1950, 2.2), or as Pillow does. Taken are, as by libpng: empty IDATs,
+    Adler-32 is wrong: RFC 1950, 2.2), or as Pillow does. Accepted are, as by libpng: empty IDATs,
     bytes behind the stream, and up to `MAX_SURPLUS_BYTES` behind the last row.
     """
 
@@ -63,7 +63,7 @@ class PngPicture(PngImageFile):
         super().__init__(BytesIO(png.without_pixels()))
 
     def load_read(self, read_bytes: int) -> bytes:
-        """The next stored block of the stream; it ends exactly behind the last row."""
+        """Return the next stored block of the stream, which ends exactly behind the last row."""
         inflated = next(self._inflated, b"")
         piece = inflated[: max(0, self._left_bytes)]
         if not piece:
@@ -83,7 +83,7 @@ class PngPicture(PngImageFile):
 
 
 def count_pixel_bytes(header: PngHeader) -> int:
-    """Bytes of the picture before compression: its rows, a filter's number before each (9.2)."""
+    """Count the bytes before compression: rows with a filter's number before each (9.2)."""
     bits = header.bit_depth * _CHANNELS[header.colour_type]
     total = 0
     for left, top, across, down in _ADAM7 if header.is_interlaced else _ONE_PASS:
@@ -95,10 +95,10 @@ def count_pixel_bytes(header: PngHeader) -> int:
 
 
 def _iterate_inflated(png: PngParts) -> Iterator[bytes]:
-    """The inflated stream in pieces of at most `_MAX_BLOCK_BYTES`, none of them empty.
+    """Inflate the stream in pieces of at most `_MAX_BLOCK_BYTES`, none of them empty.
 
     Without the checksum behind its last piece the stream looks like one that was cut and
-    goes on with whatever bytes follow, as long as they are codes; so it is asked for.
+    goes on with whatever bytes follow, as long as they are codes; so it must be there.
     """
     inflater = zlib.decompressobj()
     for waiting in _iterate_compressed(png):
@@ -115,7 +115,7 @@ def _iterate_inflated(png: PngParts) -> Iterator[bytes]:
 
 
 def _iterate_compressed(png: PngParts) -> Iterator[bytes | memoryview]:
-    """The data of all IDATs, each checked before any of it is given."""
+    """Iterate over the data of all IDATs; each is checked before any of it is yielded."""
     view = memoryview(png.source)
     for chunk in png.idat:
         if not chunk.is_sound(png.source):

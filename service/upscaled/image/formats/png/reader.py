@@ -1,4 +1,4 @@
-"""The reader of PNG files."""
+"""Read PNG files; Pillow gets the chunks that carry pixels, and nothing else."""
 
 from upscaled.image.formats.format import Stored
 from upscaled.image.formats.png.structure import PngParts, read_png_parts
@@ -39,7 +39,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
 
 
 def _find_transparent_level(png: PngParts) -> int | None:
-    """The transparent level of a grey PNG, which counts in the file's own bit depth.
+    """Find the transparent level of a grey PNG, which counts in the file's own bit depth.
 
     Pillow compares it with levels already stretched to 0..255, which is wrong below 8 bits.
     """

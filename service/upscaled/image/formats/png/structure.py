@@ -1,8 +1,8 @@
-"""The structure of a PNG file: its chunks, and those of them that are used.
+"""Find the chunks of a PNG file, and read those that are used.
 
 Chunks are found by their lengths alone (PNG third edition, section 5). Pillow refuses a file for
 any ancillary chunk that is broken or swells, and reads many that this service has no use for. So it
-is given nothing but the chunks that carry pixels, and what else is used is read here, as libpng
+gets nothing but the chunks that carry pixels, and what else is used is read here, as libpng
 does it: an ancillary chunk with a wrong checksum or a length that its kind cannot have is passed
 over. No pixel is decoded, no chunk decompressed.
 """
@@ -65,7 +65,7 @@ class Chunk:
 
 
 def iterate_chunks(source: bytes) -> Iterator[Chunk]:
-    """Every chunk in order, to IEND, the end of the file or what cannot be a chunk.
+    """Iterate over the chunks, to IEND, the end of the file or what cannot be a chunk.
 
     No data is touched. A chunk's name is four ASCII letters: where something else stands, the
     length before it means nothing either, and the walk ends.
@@ -89,7 +89,7 @@ def iterate_chunks(source: bytes) -> Iterator[Chunk]:
 
 
 def make_chunk(name: bytes, data: bytes) -> bytes:
-    """A whole chunk: length, name, data, checksum."""
+    """Make a whole chunk: length, name, data, checksum."""
     checksum = zlib.crc32(data, zlib.crc32(name))
     return b"".join((struct.pack(">I", len(data)), name, data, struct.pack(">I", checksum)))
 
@@ -138,14 +138,14 @@ class PngParts:
         return across * _METRES_PER_INCH, down * _METRES_PER_INCH
 
     def find(self, name: bytes) -> bytes:
-        """The data of the first sound ancillary chunk of that name; b"" where there is none."""
+        """Return the data of the first sound ancillary chunk of that name; b"" without one."""
         for chunk in self.ancillary:
             if chunk.name == name and chunk.is_sound(self.source):
                 return chunk.data(self.source)
         return b""
 
     def without_pixels(self) -> bytes:
-        """A file of IHDR, PLTE, tRNS, an empty IDAT and IEND."""
+        """Make a file of IHDR, PLTE, tRNS, an empty IDAT and IEND."""
         head = self.header
         ihdr = _HEADER.pack(
             *(head.width_px, head.height_px, head.bit_depth, head.colour_type),
@@ -160,7 +160,7 @@ class PngParts:
 
 
 def read_png_parts(source: bytes) -> PngParts:
-    """Take a PNG file apart. IDAT's checksums are left to `pixels.PngPicture`.
+    """Read a PNG file's chunks. IDAT's checksums are left to `pixels.PngPicture`.
 
     Raises:
         ValueError: no sound IHDR at the start, a kind of pixels that PNG does not have, no pixels,
@@ -202,7 +202,7 @@ def _read_header(source: bytes, chunk: Chunk | None) -> PngHeader:
 
 
 def _read_palette(source: bytes, chunk: Chunk) -> bytes:
-    """PLTE of a palette picture (11.2.2): a critical chunk, so a broken one is an error."""
+    """Read PLTE of a palette picture (11.2.2): a critical chunk, so a broken one is an error."""
     entries, rest = divmod(chunk.length, _ENTRY_BYTES)
     if rest or not 1 <= entries <= _MAX_ENTRIES:
         raise ValueError(f"a palette of {chunk.length} bytes")
@@ -212,7 +212,7 @@ def _read_palette(source: bytes, chunk: Chunk) -> bytes:
 
 
 def _read_transparency(source: bytes, chunk: Chunk, header: PngHeader, palette: bytes) -> bytes:
-    """tRNS (11.3.1.1), b"" for a broken one. Of levels only the bits of the depth count."""
+    """Read tRNS (11.3.1.1), b"" for a broken one. Of levels only the bits of the depth count."""
     levels = _KEY_LEVELS.get(header.colour_type, 0)
     if header.colour_type == PALETTE:
         is_possible = 1 <= chunk.length <= len(palette) // _ENTRY_BYTES

@@ -1,4 +1,4 @@
-"""A PNG file from strips that were compressed each on its own.
+"""Write a PNG file of strips that are compressed each on its own.
 
 Each strip is a piece of one deflate stream that ends on a byte boundary, so the pieces joined are
 the stream; the checksum of the whole is worked out from those of the pieces.
@@ -64,7 +64,7 @@ class PngWriter:
         return both
 
     def join(self, strips: Sequence[bytes]) -> bytes:
-        """One file from all strips."""
+        """Join all strips to one file."""
         image = self._image
         colour_type = RGB if image.alpha is None else RGBA
         depth = 8 * image.rgb.itemsize
@@ -91,7 +91,7 @@ class PngWriter:
 
 
 def combine_adler32(first: int, second: int, second_length: int) -> int:
-    """The checksum of two pieces joined, from theirs and the second's length (RFC 1950, 8.2).
+    """Compute the checksum of two pieces joined, from theirs (RFC 1950, 8.2).
 
     Its low half is 1 plus the sum of all bytes; its high half is the sum of the low half after
     each byte, so the first piece's low half, less the 1 counted twice, comes in once for each
@@ -104,7 +104,7 @@ def combine_adler32(first: int, second: int, second_length: int) -> int:
 
 
 def _as_bytes(pixels: NDArray[np.unsignedinteger]) -> NDArray[np.uint8]:
-    """`[h, W, c]` as the file's bytes `[h, W * c * bytes]`: 16 bits with the high byte first."""
+    """View `[h, W, c]` as the file's bytes `[h, W * c * bytes]`, of 16 bits the high byte first."""
     if pixels.dtype != np.uint8:
         pixels = pixels.astype(">u2")
     return np.ascontiguousarray(pixels).view(np.uint8).reshape(pixels.shape[0], -1)

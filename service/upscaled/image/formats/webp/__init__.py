@@ -1,1 +1,1 @@
-"""WebP files (RFC 9649): their structure, their damage, and the headers of VP8 in them."""
+"""Read WebP files (RFC 9649): structure, damage, and the headers of VP8 frames."""

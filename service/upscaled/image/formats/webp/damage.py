@@ -1,4 +1,4 @@
-"""Whether a WebP picture's coded data end in zero bytes that stand for missing ones.
+"""Find out whether a WebP picture's coded data end in zero bytes that stand for missing ones.
 
 A file whose tail is zero bytes, as an interrupted copy into reserved space leaves it, decodes
 without an error: zeros are codes as good as others. Nor are they rare in sound files: an even area
@@ -118,7 +118,7 @@ def _is_as_good_as_any(picture: Picture, put_in: _PutIn) -> bool:
 
 
 def _largest_share(bits_per_code: float) -> float:
-    """How much of the data one code may be where all are of so many bits."""
+    """Compute the largest share of the data that one code may have where all have so many bits."""
     return _TABLES_MARGIN * 2 / (2**bits_per_code + 1)
 
 
@@ -127,7 +127,7 @@ def _count_zeros(data: memoryview) -> int:
 
 
 def _decode(picture: Picture) -> WebPImageFile | None:
-    """The picture as libwebp decodes it, None where its data end early."""
+    """Decode the picture by libwebp; None where its data end early."""
     file = WebPImageFile(BytesIO(picture.to_file()))
     try:
         file.load()

@@ -1,4 +1,4 @@
-"""The reader of WebP files; libwebp gets the first picture alone."""
+"""Read WebP files; libwebp gets the first picture alone."""
 
 from contextlib import suppress
 from typing import Final
@@ -49,7 +49,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
 
 
 def find_jpeg_quality(picture: Picture) -> int | None:
-    """The quality of JPEG whose loss is as great; None for a lossless picture."""
+    """Find the quality of JPEG whose loss is as great; None for a lossless picture."""
     if picture.kind != b"VP8 ":
         return None
     import numpy as np

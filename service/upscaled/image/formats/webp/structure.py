@@ -1,4 +1,4 @@
-"""The first picture of a WebP file (RFC 9649), found by its chunks and without libwebp.
+"""Find the first picture of a WebP file (RFC 9649) by its chunks, without libwebp.
 
 What counts is the bitstream: whether there is transparency is said by an ALPH chunk or by the bit
 in VP8L's own header, and not by the flag in VP8X, which programs forget to set and to clear. The
@@ -67,7 +67,7 @@ class Picture:
         return (left, top) == (0, 0) and (width + 1, height + 1) == self.canvas_px
 
     def to_file(self) -> bytes:
-        """A WebP file of this picture alone: a still one, or an animation of one frame."""
+        """Make a WebP file of this picture alone: a still one, or an animation of one frame."""
         flags = _ALPHA_FLAG if self.has_alpha else 0
         for name in self.metadata:
             flags |= _METADATA_FLAGS[name]
@@ -92,7 +92,7 @@ class Picture:
 
 
 def read_picture(source: bytes) -> Picture:
-    """The first picture of a whole file.
+    """Read the first picture of a whole file.
 
     Raises:
         ValueError, struct.error: cut short, without a picture, or no WebP that RFC 9649 knows.
@@ -128,7 +128,7 @@ def read_picture(source: bytes) -> Picture:
 def _collect(
     space: memoryview, wanted: set[bytes]
 ) -> tuple[bytes | None, dict[bytes, memoryview], dict[bytes, bytes]]:
-    """A frame's header, if the first picture is one, its chunks, and those that are `wanted`.
+    """Collect the first picture's frame header, if any, its chunks, and those that are `wanted`.
 
     The walk ends with the picture, or with the last of what is wanted behind it.
     """
@@ -154,7 +154,7 @@ def _collect(
 
 
 def _collect_frame(frame: memoryview) -> dict[bytes, memoryview]:
-    """The chunks of a frame up to its bitstream.
+    """Collect the chunks of a frame up to its bitstream.
 
     Raises:
         ValueError: it has none.
@@ -169,7 +169,7 @@ def _collect_frame(frame: memoryview) -> dict[bytes, memoryview]:
 
 
 def _read_extended(body: memoryview) -> tuple[tuple[int, int], int]:
-    """The canvas's size and the flags (RFC 9649, 2.7.1): three bytes for each side less one."""
+    """Read canvas size and flags (RFC 9649, 2.7.1): three bytes for each side less one."""
     if len(body) < _VP8X_BYTES:
         raise ValueError("a short VP8X")
     width, height = (int.from_bytes(body[at : at + 3], "little") + 1 for at in (4, 7))
@@ -177,7 +177,7 @@ def _read_extended(body: memoryview) -> tuple[tuple[int, int], int]:
 
 
 def _read_lossless(body: memoryview) -> tuple[int, int, bool]:
-    """RFC 9649, 3.4: a signature, twice 14 bits of a side less one, and whether there is alpha."""
+    """Read size and alpha (RFC 9649, 3.4): a signature, 14 bits for each side less one, a flag."""
     signature, bits = struct.unpack_from("<BI", body)
     if signature != _VP8L_SIGNATURE:
         raise ValueError("no lossless picture")
@@ -185,7 +185,7 @@ def _read_lossless(body: memoryview) -> tuple[int, int, bool]:
 
 
 def _read_lossy(body: memoryview) -> tuple[int, int]:
-    """RFC 6386, 9.1: behind the start code, 14 bits for each side."""
+    """Read the size: behind the start code, 14 bits for each side (RFC 6386, 9.1)."""
     if bytes(body[3:6]) != _VP8_START_CODE:
         raise ValueError("no key frame")
     width, height = struct.unpack_from("<HH", body, 6)
@@ -193,7 +193,7 @@ def _read_lossy(body: memoryview) -> tuple[int, int]:
 
 
 def _iter_chunks(space: memoryview, at: int) -> Iterator[tuple[bytes, memoryview]]:
-    """Name and data of each chunk; the padding byte of the last one may be missing.
+    """Iterate over names and data of chunks; the last one's padding byte may be missing.
 
     Raises:
         ValueError: a chunk ends beyond `space`, or there are too many.

@@ -1,4 +1,4 @@
-"""The header of a VP8 key frame: its partitions and its quantisers (RFC 6386).
+"""Read the header of a VP8 key frame: its partitions and its quantisers (RFC 6386).
 
 Partitions code the rows of blocks in turns. How many there are, and how coarsely blocks are
 quantised, stands in the frame's own header, behind what may be left out: it is read with the
@@ -16,7 +16,7 @@ _SEGMENTS: Final = 4
 
 
 class _BoolDecoder:
-    """RFC 6386, 7.3, for numbers whose bits have even chances.
+    """Decodes numbers whose bits have even chances (RFC 6386, 7.3).
 
     Raises:
         IndexError: the data end.
@@ -30,19 +30,19 @@ class _BoolDecoder:
         self._shifted = 0
 
     def read(self, bits: int) -> int:
-        """An unsigned number, its highest bit first."""
+        """Read an unsigned number, its highest bit first."""
         number = 0
         for _ in range(bits):
             number = number << 1 | self._read_bit()
         return number
 
     def read_optional(self, bits: int) -> None:
-        """Over a number with a flag before that says whether it is there."""
+        """Skip a number behind a flag that says whether it is there."""
         if self.read(1):
             self.read(bits)
 
     def read_optional_signed(self, bits: int) -> int:
-        """A number behind a flag that says whether it is there, its sign last; 0 without."""
+        """Read a number behind a flag that says whether it is there, its sign last; 0 without."""
         if not self.read(1):
             return 0
         size = self.read(bits)
@@ -68,7 +68,7 @@ class _BoolDecoder:
 
 
 def find_partitions(frame: memoryview) -> tuple[int, list[memoryview]]:
-    """Where the sizes of the coefficients' partitions stand, and the partitions.
+    """Find where the sizes of the coefficients' partitions stand, and the partitions.
 
     The last has no size: it goes to the end.
 
@@ -91,13 +91,13 @@ def find_partitions(frame: memoryview) -> tuple[int, list[memoryview]]:
 
 
 def join_partitions(frame: memoryview, sizes_at: int, partitions: list[memoryview]) -> bytes:
-    """The frame with other data in its partitions."""
+    """Make the frame with other data in its partitions."""
     sizes = (len(each).to_bytes(_SIZE_BYTES, "little") for each in partitions[:-1])
     return b"".join((frame[:sizes_at], *sizes, *partitions))
 
 
 def read_quantiser(frame: memoryview) -> float:
-    """The index of the luma AC quantiser, 0 (finest) to 127, on average over the segments.
+    """Read the index of the luma AC quantiser, 0 (finest) to 127, averaged over segments.
 
     A frame has up to four segments of blocks, each quantised in its own way.
 
@@ -113,14 +113,14 @@ def read_quantiser(frame: memoryview) -> float:
 
 
 def _count_partitions(first: memoryview) -> int:
-    """RFC 6386, 9.5: 1, 2, 4 or 8."""
+    """Read how many partitions there are: 1, 2, 4 or 8 (RFC 6386, 9.5)."""
     header = _BoolDecoder(first)
     _read_to_partitions(header)
     return 1 << header.read(2)
 
 
 def _read_to_partitions(header: _BoolDecoder) -> tuple[bool, list[int]]:
-    """RFC 6386, 9.2 to 9.5 and 19.2: the segments' quantisers, and whether they are absolute.
+    """Read the segments' quantisers and whether they are absolute (RFC 6386, 9.2 to 9.5, 19.2).
 
     None of them where a frame has no segments, or leaves their quantisers as they are.
     """

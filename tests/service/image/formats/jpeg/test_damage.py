@@ -23,6 +23,7 @@ from tests.service.image.samples import picture
 from upscaled.errors import MalformedImage
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.jpeg import damage
+from upscaled.image.formats.jpeg.comparison import changes, decode_exposed
 
 PLACES = 20
 WITH_ZEROS = ("baseline", "optimised", "progressive", "progressive grey", "restarts")
@@ -203,3 +204,21 @@ def test_every_jpeg_of_the_quality_pictures_is_taken(shared_dir: Path) -> None:
             pixels = np.asarray(opened.convert("RGB"))
         for kind in WITH_ZEROS:
             decode_file(save_jpeg(pixels, kind, quality=85))
+
+
+@pytest.mark.parametrize("kind", ["optimised", "progressive", "grey"])
+def test_bits_that_are_no_code_are_seen(kind: str) -> None:
+    """Of one colour: an optimised table then has a single code, and libjpeg takes all else for it.
+
+    Invalid codes would then look like the end of a block, and the last byte like padding.
+    """
+    flat = np.full((40, 40, 3), 128, np.uint8)
+    structure = read_structure(save_jpeg(flat, kind, optimize=True))
+    ones = bytes([structure.last[0] ^ 0xFE]) + structure.last[1:]
+    assert changes(structure.with_last(ones), decode_exposed(structure))
+
+
+@pytest.mark.parametrize("kind", ["baseline", "optimised", "progressive", "grey", "cmyk"])
+def test_the_same_bytes_change_nothing(kind: str) -> None:
+    structure = read_structure(save_jpeg(photograph(), kind))
+    assert not changes(structure, decode_exposed(structure))

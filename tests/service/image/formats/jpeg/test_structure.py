@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL.ImageFile import MAXBLOCK
 
 from tests.service.image.jpeg_samples import (
     EOI,
@@ -22,7 +23,7 @@ from tests.service.image.samples import exif_with_orientation
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.jpeg import damage, structure
-from upscaled.image.formats.jpeg.structure import MAX_SEGMENTS, read_leading_segments
+from upscaled.image.formats.jpeg.structure import DQT, MAX_SEGMENTS, read_leading_segments
 from upscaled.image.header import read_header
 
 SMALL = save_jpeg(photograph(16, 16), "grey")
@@ -236,3 +237,23 @@ def test_a_head_that_decoders_only_warn_of_is_taken(head: bytes) -> None:
     end_of_jfif = 4 + int.from_bytes(source[4:6], "big")
     changed = source[:2] + head + source[end_of_jfif:]
     assert np.array_equal(decode_file(changed).rgb, decode_file(source).rgb)
+
+
+def lengthen(source: bytes) -> bytes:
+    """The file with a table of quantisation so often that 64 KB end midway through its scans."""
+    structure = read_structure(source)
+    joined = structure.join()
+    table = next(each.data[:65] for each in structure.scans[0].tables if each.marker == DQT)
+    middle = (joined.index(structure.scans[0].coded) + len(joined)) // 2
+    body = table * ((MAXBLOCK - 4 - middle) // len(table))
+    return source[:2] + struct.pack(">BBH", 0xFF, DQT, len(body) + 2) + body + source[2:]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_border_of_a_piece_that_is_read_does_not_matter(kind: str) -> None:
+    source = make_jpeg(kind)
+    long = lengthen(source)
+    structure = read_structure(long)
+    joined = structure.join()
+    assert joined.index(structure.scans[0].coded) < MAXBLOCK < len(joined)
+    assert np.array_equal(decode_file(long).rgb, decode_file(source).rgb)
