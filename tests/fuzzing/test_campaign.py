@@ -66,7 +66,7 @@ def test_faults_are_found() -> None:
     ]
 
 
-def test_a_leak_is_told_from_one_more_arena() -> None:
+def test_a_leak_differs_from_one_more_arena() -> None:
     steady = [(100 * at, 95_000.0 + at % 3) for at in range(200)]
     assert abs(Tally(rss_kib=steady).slope_kib_per_1000) < 1
     stepped = [(files, kib + 1024 * (files > 15_000)) for files, kib in steady]

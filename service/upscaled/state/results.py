@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from upscaled.errors import InternalError
+from upscaled.image.formats.table import JPEG, PNG
 from upscaled.logs import event
 from upscaled.state.clocks import StampClock
 from upscaled.state.lockfile import adopt_orphan, create_locked
 
-_MEDIA_TYPES = {"jpg": "image/jpeg", "png": "image/png"}
+_MEDIA_TYPES = {each.suffix: each.media_type for each in (JPEG, PNG)}
 _EXTENSIONS = {media_type: extension for extension, media_type in _MEDIA_TYPES.items()}
 _UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
 _FILE_NAME = re.compile(rf"({_UUID4})\.(jpg|png)")

@@ -157,7 +157,7 @@ KINDS = [
 @pytest.mark.parametrize(("colour", "bits"), KINDS)
 @pytest.mark.parametrize("size", [(20, 30), (8, 8), (3, 1), (1, 5)])
 def test_an_interlaced_file_is_the_plain_one(colour: int, bits: int, size: tuple[int, int]) -> None:
-    """Of any kind, with transparency told by a level, a colour or a palette's entry too."""
+    """Of any kind, with transparency given by a level, a colour or a palette's entry too."""
     samples = deep_samples(CHANNELS[colour], bits, *size)
     palette = np.random.default_rng(5).integers(0, 256, (1 << bits, 3), np.uint8).tobytes()
     plte = chunk(b"PLTE", palette) if colour == PALETTE else b""
@@ -228,7 +228,7 @@ def test_grey_jpeg_is_neutral() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_of_an_animation_the_first_frame_is_taken(kind: str) -> None:
+def test_of_an_animation_the_first_frame_is_decoded(kind: str) -> None:
     first, second = picture(), 255 - picture()
     source = save(
         first, kind, save_all=True, append_images=[PillowImage.fromarray(second)], lossless=True
@@ -264,7 +264,7 @@ def test_a_picture_of_several_in_one_jpeg_is_the_first() -> None:
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-def test_pixels_are_writable_by_nobody_else_and_contiguous(interlaced: bool) -> None:
+def test_pixels_have_8_bits_and_are_contiguous(interlaced: bool) -> None:
     image = decode_file(save(picture(channels=4), "PNG", interlace=interlaced))
 
     assert image.alpha is not None

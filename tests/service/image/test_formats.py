@@ -1,4 +1,4 @@
-"""AVIF, BMP, HEIC and TIFF: where they are asked for, told and decoded as every other format."""
+"""AVIF, BMP, HEIC and TIFF: recognised, and where they are enabled, decoded as other formats."""
 
 import struct
 import subprocess
@@ -54,7 +54,7 @@ def test_what_the_settings_name_is_what_there_is() -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(OPTIONAL))
-def test_a_format_is_refused_unless_it_is_asked_for(kind: str) -> None:
+def test_an_optional_format_is_refused_unless_it_is_enabled(kind: str) -> None:
     source = encode(picture(), kind)
     for others in (ALWAYS_DECODED, ALL - {kind}):
         for read in (read_header, decode_file):
@@ -78,7 +78,7 @@ def test_pixels_and_sizes_are_upright(kind: str, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(ALL - {"JPEG", "BMP"}))
-def test_alpha_is_told_and_kept(kind: str) -> None:
+def test_alpha_is_reported_and_kept(kind: str) -> None:
     pixels = picture(72, 96, channels=4)
     source = encode(pixels, kind)
 

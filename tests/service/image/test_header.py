@@ -37,7 +37,7 @@ def test_sizes_are_upright(kind: str, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_alpha_is_told_though_every_pixel_is_opaque(kind: str) -> None:
+def test_alpha_is_reported_though_every_pixel_is_opaque(kind: str) -> None:
     pixels = picture(channels=4)
     pixels[..., 3] = 255
 
@@ -90,7 +90,7 @@ def test_every_cut_of_a_header_is_malformed_or_the_whole_header(kind: str) -> No
             continue
 
 
-def test_a_claimed_size_is_told_without_memory_for_its_pixels() -> None:
+def test_a_claimed_size_is_read_without_memory_for_its_pixels() -> None:
     source = png(deep_samples(3, 8, 1, 1), 8, RGB, size=(10_000, 10_000))
 
     tracemalloc.start()
@@ -181,7 +181,7 @@ def test_probing_random_bytes_behind_each_signature_never_raises_anything_else()
     ],
     ids=["jpeg segments", "jpeg junk", "jpeg padding", "png chunks", "png pixel chunks"],
 )
-def test_a_header_in_a_million_pieces_is_given_up_early(source: bytes) -> None:
+def test_a_header_in_a_million_pieces_is_refused_early(source: bytes) -> None:
     """All of it would take Pillow 3 to 20 s of one core."""
     started_s = time.process_time()
     with pytest.raises(MalformedImage):

@@ -183,7 +183,7 @@ def test_wide_gamut_goes_through_untouched_and_is_shown_as_before(
     ["rgb-to-gbr-test.png", "rgb-to-gbr-test.jpg", "P3-sRGB-red.jpg", "R2020-sRGB-green.jpg"],
 )
 def test_published_test_pictures_are_shown_as_before(shared_dir: Path, name: str) -> None:
-    """rgb-to-gbr-test's profile turns its channels round: whoever loses it shows wrong colours."""
+    """The profile of rgb-to-gbr-test turns its channels round: without it colours are wrong."""
     source = (shared_dir / "images" / "decode" / "icc" / name).read_bytes()
     with PillowImage.open(BytesIO(source)) as opened:
         profile = opened.info["icc_profile"]

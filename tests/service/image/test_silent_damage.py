@@ -123,7 +123,7 @@ def test_a_strip_of_deflate_whose_tail_is_damaged_is_refused(number: int) -> Non
                 decode_file(source[:at] + tail + source[end:], {"TIFF"})
 
 
-def test_deflate_of_every_size_is_taken() -> None:
+def test_deflate_of_every_size_is_accepted() -> None:
     for height, width in ((1, 1), (64, 64), (1500, 1500)):
         pixels = np.full((height, width, 3), 200, np.uint8)
         file = BytesIO()
@@ -162,7 +162,7 @@ IN_PART = (
 
 
 @pytest.mark.parametrize("runs", WHOLE)
-def test_runs_that_fill_the_picture_are_taken(runs: bytes) -> None:
+def test_runs_that_fill_the_picture_are_accepted(runs: bytes) -> None:
     assert not leaves_pixels_out(bmp(runs))
     assert decode_file(bmp(runs), {"BMP"}).rgb.shape == (2, 4, 3)
 

@@ -31,7 +31,7 @@ from upscaled.image.formats.table import ALWAYS_DECODED, sniff
         (bytes(60) + b"TRUEVISION-XFILE.\x00", "TGA"),
     ],
 )
-def test_formats_are_told_by_their_bytes(source: bytes, name: str) -> None:
+def test_formats_are_recognised_by_their_bytes(source: bytes, name: str) -> None:
     assert sniff(source) == name
 
 

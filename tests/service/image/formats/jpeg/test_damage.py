@@ -85,14 +85,14 @@ def test_every_short_cut_is_refused_or_the_whole_picture(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("end", [b"", b"\xff", bytes(2)], ids=["none", "half", "zeros"])
-def test_a_jpeg_that_lacks_only_its_end_marker_is_taken(kind: str, end: bytes) -> None:
+def test_a_jpeg_that_lacks_only_its_end_marker_is_accepted(kind: str, end: bytes) -> None:
     source = make_jpeg(kind)
     assert np.array_equal(decode_file(source[:-2] + end).rgb, decode_file(source).rgb)
 
 
 @pytest.mark.parametrize("kind", WITH_ZEROS)
 @pytest.mark.parametrize("height", range(600, 648, 8))
-def test_a_product_on_white_is_taken_with_and_without_its_end_marker(
+def test_a_product_on_white_is_accepted_with_and_without_its_end_marker(
     kind: str, height: int
 ) -> None:
     """Its coded bytes end in thousands of zeros where tables are its own."""
@@ -124,7 +124,7 @@ def test_what_lies_behind_the_end_marker_does_not_count(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if not kind.startswith("arithmetic")])
 @pytest.mark.parametrize("padding", [b"\0", bytes(4), bytes(16), b"\xff" * 9, b"\x55" * 8])
-def test_a_few_padding_bytes_before_the_end_marker_are_taken(kind: str, padding: bytes) -> None:
+def test_a_few_padding_bytes_before_the_end_marker_are_accepted(kind: str, padding: bytes) -> None:
     source = make_jpeg(kind)
     assert np.array_equal(decode_file(source[:-2] + padding + EOI).rgb, decode_file(source).rgb)
 
@@ -149,7 +149,7 @@ def test_a_stuffed_byte_at_the_end_of_a_scan_is_no_damage() -> None:
     assert np.array_equal(decode_file(padded).rgb, decode_file(source).rgb)
 
 
-def test_one_more_restart_marker_at_the_end_is_taken() -> None:
+def test_one_more_restart_marker_at_the_end_is_accepted() -> None:
     source = save_jpeg(photograph(), "restarts")
     number = sum(source.count(bytes((0xFF, marker))) for marker in range(0xD0, 0xD8))
     behind = source[:-2] + bytes((0xFF, 0xD0 + number % 8)) + EOI
@@ -186,7 +186,7 @@ def test_a_marker_among_the_pixels_is_refused(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in STORED])
-def test_a_jpeg_that_is_mid_grey_is_taken(kind: str) -> None:
+def test_a_jpeg_that_is_mid_grey_is_accepted(kind: str) -> None:
     pixels = picture(128, 160)
     pixels[40:] = 128
     for grey in (pixels, np.full_like(pixels, 128)):
@@ -195,7 +195,7 @@ def test_a_jpeg_that_is_mid_grey_is_taken(kind: str) -> None:
     assert decode_file(source).rgb[-1, -1].tolist() == [128, 128, 128]
 
 
-def test_every_jpeg_of_the_quality_pictures_is_taken(shared_dir: Path) -> None:
+def test_every_jpeg_of_the_quality_pictures_is_accepted(shared_dir: Path) -> None:
     """Photographs and drawings in several kinds: none is refused."""
     paths = sorted((shared_dir / "images" / "quality").rglob("*.png"))[:6]
     assert paths

@@ -232,7 +232,7 @@ def test_what_a_baseline_scan_says_of_its_coefficients_does_not_matter(
         b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x07",
     ],
 )
-def test_a_head_that_decoders_only_warn_of_is_taken(head: bytes) -> None:
+def test_a_head_that_decoders_only_warn_of_is_accepted(head: bytes) -> None:
     source = make_jpeg("baseline")
     end_of_jfif = 4 + int.from_bytes(source[4:6], "big")
     changed = source[:2] + head + source[end_of_jfif:]

@@ -219,7 +219,7 @@ def odd_streams() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", sorted(odd_streams()))
-def test_an_odd_stream_that_holds_all_pixels_is_taken(name: str) -> None:
+def test_an_odd_stream_that_holds_all_pixels_is_accepted(name: str) -> None:
     source = sample_file(RGB, 8, compressed=odd_streams()[name])
 
     assert not refused_or_whole(source, decode_file(sample_file(RGB, 8)))
@@ -252,11 +252,11 @@ def odd_files() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", sorted(odd_files()))
-def test_an_odd_file_that_holds_all_pixels_is_taken(name: str) -> None:
+def test_an_odd_file_that_holds_all_pixels_is_accepted(name: str) -> None:
     assert not refused_or_whole(odd_files()[name], decode_file(sample_file(RGB, 8)))
 
 
-def test_so_much_behind_the_last_row_is_taken_and_no_more_is_inflated() -> None:
+def test_so_much_behind_the_last_row_is_accepted_and_no_more_is_inflated() -> None:
     """100 MB more are refused before the second half of them is looked at."""
     raw = raw_pixels(RGB, 8)
     whole = decode_file(sample_file(RGB, 8))

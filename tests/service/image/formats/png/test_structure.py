@@ -66,8 +66,8 @@ ANCILLARY = {
     b"tIME": struct.pack(">HBBBBB", 2026, 11, 27, 12, 0, 0),
     b"tRNS": struct.pack(">3H", *SAMPLES[3, 4]),
     b"zTXt": b"Comment\x00\x00" + zlib.compress(b"words" * 40),
-    b"juNK": b"of nobody's",
-    b"juNk": b"of nobody's",
+    b"juNK": b"of no program",
+    b"juNk": b"of no program",
 }
 DAMAGE: dict[str, Callable[[bytes, bytes], bytes]] = {
     "wrong checksum": lambda name, data: chunk(name, data)[:-1] + b"\x00",
@@ -302,7 +302,7 @@ def test_a_palettes_wrong_checksum_is_refused_where_pixels_are_indices_alone() -
     assert read(png(SAMPLES, 8, RGB, before=broken)) == NOTHING
 
 
-def test_a_palette_longer_than_its_indices_reach_is_taken() -> None:
+def test_a_palette_longer_than_its_indices_reach_is_accepted() -> None:
     palette = np.frombuffer(HUGE[:768], np.uint8).reshape(256, 3)
     pixels = deep_samples(1, 4)
     before = chunk(b"PLTE", palette.tobytes()) + chunk(b"tRNS", HUGE[:256])

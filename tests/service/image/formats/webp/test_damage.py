@@ -59,7 +59,7 @@ KINDS: dict[str, dict[str, object]] = {
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_the_zeros_of_even_areas_are_taken(kind: str) -> None:
+def test_the_zeros_of_even_areas_are_accepted(kind: str) -> None:
     most = 0
     for height, width in ((64, 64), (65, 127), (300, 400), (1200, 900)):
         cut_out = np.dstack([even(height, width), np.full((height, width), 255, np.uint8)])

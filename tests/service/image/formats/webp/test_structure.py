@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from tests.service.image.samples import exif_with_orientation, picture, save
-from tests.service.image.test_probe import webp_header
+from tests.service.image.test_header import webp_header
 from tests.service.image.webp_samples import (
     ALPHA_FLAG,
     ANIMATION_FLAG,
@@ -31,7 +31,7 @@ ANIM: Chunk = (b"ANIM", bytes(6))
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (64, 65), (300, 1), (2, 16383)])
-def test_every_kind_tells_its_size_and_alpha(height: int, width: int) -> None:
+def test_size_and_alpha_of_every_kind_are_read(height: int, width: int) -> None:
     opaque, cut_out = picture(height, width), picture(height, width, channels=4)
     cut_out[0, 0, 3] = 0
     sources = {
@@ -163,7 +163,7 @@ def test_what_a_first_frame_leaves_of_its_canvas_is_transparent(flags: int) -> N
     assert (alpha == 255).sum() == WIDTH * HEIGHT == (alpha > 0).sum()
 
 
-def test_a_last_chunk_without_its_padding_is_taken() -> None:
+def test_a_last_chunk_without_its_padding_is_accepted() -> None:
     name, data = bitstreams("lossless", cut_out=False)[0]
     odd = (name, data + bytes(1 - len(data) % 2))
     assert np.array_equal(pixels_of(webp(odd))[0], picture(HEIGHT, WIDTH))
