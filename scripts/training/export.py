@@ -10,6 +10,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from scripts.training import checkpoint
+from upscaled_models.families import FAMILIES
+from upscaled_models.families.plain import plain_shape
 from upscaled_models.networks.plain import PlainNet
 
 LICENCE = "Apache-2.0"
@@ -89,7 +91,7 @@ def _enter(path: Path, name: str, features: int, layers: int, scale: int) -> dic
         "features": features,
         "layers": layers,
         "scale": scale,
-        "radius_px": PlainNet(features, layers, scale).radius_px,
+        "radius_px": FAMILIES["plain"].radius_px(plain_shape(scale, layers, features)),
         "licence": LICENCE,
     }
     manifest_path = path.with_name(MANIFEST)

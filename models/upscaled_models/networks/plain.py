@@ -19,7 +19,7 @@ class PlainNet(nn.Module):
     """A plain convolutional upscaler: `12-F-...-F-(3*scale^2)`, pixel shuffle, bilinear skip.
 
     `features` is F, `layers` the number of F-to-F convolutions between head and tail, so one
-    output pixel depends on input pixels at most `layers + 3` away (`radius_px`).
+    output pixel depends on input pixels at most `layers + 3` away.
     """
 
     def __init__(self, features: int, layers: int, scale: int) -> None:
@@ -29,11 +29,6 @@ class PlainNet(nn.Module):
         self.body = nn.ModuleList(_convolution(features, features) for _ in range(layers))
         self.tail = _convolution(features, 3 * scale**2)
         self._initialise()
-
-    @property
-    def radius_px(self) -> int:
-        """How far an output pixel looks, in input pixels: 1 per convolution, 1 for differences."""
-        return self.layers + 3
 
     def forward(self, x: Tensor) -> Tensor:
         """Upscale `[N, 3, h, w]` in 0..1 to `[N, 3, h*scale, w*scale]`, not clamped.
