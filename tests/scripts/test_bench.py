@@ -48,6 +48,7 @@ def assert_is_whole(report: dict[str, Any], parts: tuple[str, ...]) -> None:
     assert to_table(report).count("\n| ") > len(parts)
 
 
+@pytest.mark.slow
 def test_what_needs_no_server_is_measured_whole(tmp_path: Path) -> None:
     parts = ("kernel", "peak", "seams", "batch")
     report: dict[str, Any] = measure(tmp_path, parts, QUICK, "cpu", None)
@@ -72,6 +73,7 @@ def test_ratios_and_shares_follow_from_the_times_that_are_told(tmp_path: Path) -
     )
 
 
+@pytest.mark.slow
 def test_a_halo_that_is_too_narrow_is_seen_in_the_seams(tmp_path: Path) -> None:
     """The weights are alive enough: with less than the network sees, results differ."""
     weights = add_lively_rrdb(tmp_path, num_block=3)

@@ -226,6 +226,7 @@ def _wait_idle(service: Service) -> None:
     raise TimeoutError
 
 
+@pytest.mark.slow
 def test_an_image_whose_worker_is_killed_once_is_delivered_for_one_credit(
     service: Service, before: Traces
 ) -> None:
@@ -241,6 +242,7 @@ def test_an_image_whose_worker_is_killed_once_is_delivered_for_one_credit(
     assert len(after.results) == len(before.results) + 1
 
 
+@pytest.mark.slow
 def test_an_image_whose_worker_is_killed_twice_costs_and_leaves_nothing(
     service: Service, before: Traces
 ) -> None:
@@ -342,6 +344,7 @@ def test_among_good_bad_and_leaving_clients_only_deliveries_are_charged(
     assert after.strange_files == frozenset()
 
 
+@pytest.mark.slow
 def test_a_server_killed_at_work_starts_again_with_every_credit(tmp_path: Path) -> None:
     limits = {
         "UPSCALED_WORK_TIMEOUT_S": "6",

@@ -94,6 +94,7 @@ def assert_is_whole(source_dir: Path, output_dir: Path) -> None:
             assert row.made.sha256.hex() == digest
 
 
+@pytest.mark.slow
 def test_after_a_kill_nothing_is_done_twice_and_nothing_is_half(
     source_dir: Path, tmp_path: Path
 ) -> None:

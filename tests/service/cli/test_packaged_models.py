@@ -73,6 +73,7 @@ def test_a_folder_that_cannot_be_written_is_logged_and_stops_nothing(
     assert "realesrgan-x4plus: not taken from" in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("_installed")
 def test_the_service_has_the_packages_models_without_any_command(tmp_path: Path) -> None:
     with serve(

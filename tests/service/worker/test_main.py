@@ -127,6 +127,7 @@ async def test_an_image_whose_worker_is_killed_in_the_middle_is_still_answered(
     assert [other.pid for other in workers_of(pool)] != [worker.pid]
 
 
+@pytest.mark.slow
 async def test_many_images_whose_worker_is_killed_in_the_middle_are_all_answered(
     pool: LocalPool,
 ) -> None:
