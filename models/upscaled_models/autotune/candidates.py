@@ -14,9 +14,8 @@ import torch
 
 from upscaled_models.accuracy import FLOAT_BARS, INT8_BARS, RECORDED_BAR, Bar
 from upscaled_models.backends.base import LoadedModel, Tunable
-from upscaled_models.backends.cuda.engine import open_cuda
 from upscaled_models.backends.cuda.kernel import digest as digest_kernel
-from upscaled_models.backends.cuda.networks import can_be_built
+from upscaled_models.backends.cuda.networks import can_be_built, open_cuda
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.openvino.engine import (
     OpenVinoEngine,

@@ -12,8 +12,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from upscaled_models.backends.base import LoadedModel
+from upscaled_models.backends.cuda.kernel import Kernel
 from upscaled_models.backends.cuda.layout import Grid, make_planes, make_trunk, to_planes
 from upscaled_models.backends.cuda.step import COLUMNS, Launcher, Layer, Step, make_layer
+from upscaled_models.backends.device import Device
+from upscaled_models.backends.torch.engine import TorchEngine, build_engine
 from upscaled_models.families.plain import SLOPE
 from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE
 from upscaled_models.networks import compact, plain, rrdb
@@ -26,6 +30,18 @@ MAX_CHANNELS: Final = 8 * max(COLUMNS)
 
 class KernelNetwork(Protocol):
     def __call__(self, pixels: Tensor) -> Tensor: ...
+
+
+def open_cuda(model: LoadedModel, device: Device) -> TorchEngine:
+    """Open a model in the device's 16-bit dtype, all of its kernels compiled.
+
+    Raises:
+        BackendUnavailable: the kernel cannot be compiled for this GPU.
+    """
+    kernel = Kernel(device.torch_device, device.dtype)
+    kernel.prepare(list_steps(model.network, device.dtype))
+    network = build_kernel_network(model.network, device.dtype, device.torch_device, kernel)
+    return build_engine(model, device, network, backend="kernel")
 
 
 def can_be_built(network: nn.Module) -> bool:
