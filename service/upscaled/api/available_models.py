@@ -15,9 +15,9 @@ from upscaled_models.registry import ModelSpec, makes_every_scale
 from upscaled_models.store import MAX_NAME_CHARACTERS, NAME_PATTERN, ModelStore
 
 MODEL_HEADER: Final = "X-Upscale-Model"
-"""Of a request: the model to take. Of an answer: the model that was taken."""
+"""In a request, the model to use; in an answer, the model that was used."""
 TEMPERED_HEADER: Final = "X-Upscale-Tempered-With"
-"""Of an answer: the faithful model that the result was mixed with; absent where it was not."""
+"""In an answer, the faithful model that the result was mixed with; absent where it was not."""
 AUTO: Final = "auto"
 SCALES: Final = (2, 4)
 

@@ -31,14 +31,14 @@ class Scale(IntEnum):
 
 
 class UpscaleUpload(BaseModel):
-    """An image as a file. A form with `image_url` in place of `image` is taken too."""
+    """An image as a file. A form with `image_url` in place of `image` is accepted too."""
 
     image: bytes = Field(description="The encoded image: its bytes decide what format it is")
     scale: Scale
 
 
 class UpscaleByUrl(BaseModel):
-    """An image that the server fetches. The texts "2" and "4" are taken as `scale`, too."""
+    """An image that the server fetches. The texts "2" and "4" are accepted as `scale`, too."""
 
     model_config = ConfigDict(
         json_schema_extra={"example": {"image_url": "https://example.com/photo.jpg", "scale": 4}}
@@ -66,7 +66,7 @@ class Error(_Response):
     """The body of every response that is no success."""
 
     error: str = Field(description="A short text for people")
-    error_code: ErrorCode = Field(description="What a program decides by")
+    error_code: ErrorCode = Field(description="A code for programs")
 
 
 class Credits(BaseModel):
@@ -87,7 +87,7 @@ class Live(_Response):
 
 
 class Ready(_Response):
-    """A request sent now would be taken."""
+    """A request sent now would be accepted."""
 
     status: Literal["ready"]
 

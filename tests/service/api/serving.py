@@ -19,7 +19,7 @@ from upscaled.api.protocol.http1 import ContractProtocol
 from upscaled.config import Settings, load_settings
 from upscaled.state import Clocks, State, open_state
 
-# Everything a test does not ask about is out of its way.
+# Limits that a test does not set are out of its way.
 ROOMY = {"rate_per_s": 100_000, "rate_burst": 100_000}
 
 
@@ -45,17 +45,17 @@ class Service:
 
     def upload(self, image: bytes | None = None, **changes: Any) -> requests.Response:
         """A good upload of one picture, with changes."""
-        asked: dict[str, Any] = {
+        options: dict[str, Any] = {
             "headers": self.headers,
             "data": {"scale": "2"},
             "files": {"image": ("photo.png", picture() if image is None else image)},
             "timeout": 30,
         }
-        return requests.post(f"{self.url}/v1/upscale", **{**asked, **changes})
+        return requests.post(f"{self.url}/v1/upscale", **{**options, **changes})
 
     def send_json(self, body: Any, **changes: Any) -> requests.Response:
-        asked: dict[str, Any] = {"headers": self.headers, "json": body, "timeout": 30}
-        return requests.post(f"{self.url}/v1/upscale", **{**asked, **changes})
+        options: dict[str, Any] = {"headers": self.headers, "json": body, "timeout": 30}
+        return requests.post(f"{self.url}/v1/upscale", **{**options, **changes})
 
     def get(self, path: str, **changes: Any) -> requests.Response:
         return requests.get(self.url + path, **{"timeout": 30, **changes})

@@ -1,11 +1,16 @@
 """No path, no method and no header brings out a body of the framework's own."""
 
+import httpx
 import pytest
 import requests
+from fastapi import FastAPI
+from starlette.middleware import Middleware
 
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.serving import Service
-from upscaled.api.errors import error_response
+from upscaled.api.errors import EXCEPTION_HANDLERS, error_response
+from upscaled.api.middleware import AccessRecordMiddleware
+from upscaled.api.telemetry.access_log import Reporter
 from upscaled.errors import ServiceError
 
 PATHS = ["/v1/credits", "/public/result/x", "/healthz", "/readyz", "/metrics", "/docs", "/"]
@@ -99,3 +104,22 @@ def test_every_error_has_a_status_of_the_contract() -> None:
 def test_the_detail_is_never_sent() -> None:
     body = bytes(error_response(ServiceError(detail="at /etc/passwd")).body)
     assert body == b'{"error":"Internal service error","error_code":"internal_error"}'
+
+
+async def test_a_parameter_that_fastapi_rejects_gets_the_contracts_body() -> None:
+    """No endpoint has such a parameter; one that gets one must not answer 422 with `detail`."""
+    reporter = Reporter([])
+    middleware = [Middleware(AccessRecordMiddleware, reporter=reporter)]
+    app = FastAPI(exception_handlers=EXCEPTION_HANDLERS, middleware=middleware)
+
+    @app.get("/")
+    async def read(number: int) -> int:
+        return number
+
+    async with httpx.AsyncClient(
+        transport=httpx.ASGITransport(app), base_url="http://upscale.example"
+    ) as client:
+        answer = await client.get("/", params={"number": "none"})
+    await reporter.close()
+    expected = {"error": "Invalid request body", "error_code": "invalid_request_body"}
+    assert (answer.status_code, answer.json()) == (400, expected)

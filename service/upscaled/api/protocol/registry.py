@@ -2,7 +2,7 @@
 
 Where there are too many, the one that has been idle longest makes room; only where none is idle the
 new one is turned away. So silent connections cannot lock other clients out. A connection on which
-an answer is still being taken is not idle, and is never cut off for a new one.
+the client still reads an answer is not idle, and is never cut off for a new one.
 """
 
 import asyncio

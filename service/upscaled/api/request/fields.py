@@ -14,7 +14,7 @@ from typing import Any, Final
 from upscaled.api.request.multipart import Part
 from upscaled.errors import InvalidRequestBody
 
-# Longer than any URL that is taken, in any charset. What is longer has no meaning as a text.
+# Longer than any URL that is accepted, in any charset; nothing longer is meant as a text.
 MAX_TEXT_BYTES: Final = 64 * 1024
 
 _KNOWN: Final = frozenset({"image", "image_url", "scale"})

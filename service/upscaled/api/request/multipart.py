@@ -1,9 +1,9 @@
 """Split a multipart/form-data body (RFC 7578), as browsers, HTTP and MIME libraries send it.
 
-A body is here whole and its file may be 25 MB of any bytes, so delimiters are found by searching,
-never byte by byte. What MIME (RFC 2046, 5.1.1) lets a sender write is taken: text before the first
-and behind the last delimiter, blanks behind one, folded headers. So are bodies whose lines end
-in LF alone, as Python's `email` writes them.
+The body is here as a whole and its file may be 25 MB of any bytes, so delimiters are found by
+searching, never byte by byte. What MIME (RFC 2046, 5.1.1) lets a sender write is accepted: text
+before the first and behind the last delimiter, blanks behind one, folded headers. So are bodies
+whose lines end in LF alone, as Python's `email` writes them.
 """
 
 import binascii

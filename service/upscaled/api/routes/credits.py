@@ -1,4 +1,4 @@
-"""GET /v1/credits: the balance of the API key that asks."""
+"""GET /v1/credits: the balance of an API key."""
 
 import asyncio
 from typing import Final

@@ -46,7 +46,7 @@ async def get_health() -> schemas.Live:
 @router.get(
     "/readyz",
     operation_id="get_readiness",
-    summary="Whether an image sent now would be taken",
+    summary="Whether an image sent now would be accepted",
     response_model=schemas.Ready,
     response_description="It would",
     responses={503: {"model": schemas.Error, "description": "It would not"}},
