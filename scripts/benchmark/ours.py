@@ -22,7 +22,7 @@ from upscaled.upscale.post_process.steps import (
     PostProcessing,
     choose_post_processing,
 )
-from upscaled.upscale.upscaler import Upscaler, open_upscaler
+from upscaled.upscale.core import Core, open_core
 from upscaled_models.backends.base import Engine, Started, Window
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
@@ -42,8 +42,8 @@ class Ours:
         self._upscaler = self._open.enter_context(
             open_upscaler_with(self._watched, settings, self._scale)
         )
-        care = choose_post_processing(spec, settings)
-        self._care = replace(care, check=_believe) if is_random(entry.model) else care
+        steps = choose_post_processing(spec, settings)
+        self._care = replace(steps, check=_believe) if is_random(entry.model) else steps
         self._image = Image(rgb=make_pixels(entry.height_px, entry.width_px))
 
     @property
@@ -89,18 +89,18 @@ def _believe(source: Window, result: Window) -> bool:
 
 def open_upscaler_with(
     engine: object, settings: Settings, scale: int
-) -> AbstractContextManager[Upscaler]:
+) -> AbstractContextManager[Core]:
     """The core around an engine that stands for the settings' model of a scale."""
-    return open_upscaler(
+    return open_core(
         settings, scales=(scale,), open_engine=lambda _: cast(Engine, engine), decoders=0
     )
 
 
 def upscale_once(
-    rgb: Window, scale: int, upscaler: Upscaler, care: PostProcessing = NO_POST_PROCESSING
+    rgb: Window, scale: int, upscaler: Core, steps: PostProcessing = NO_POST_PROCESSING
 ) -> Pixels:
     """RGB `[H, W, 3]` to `[H * scale, W * scale, 3]` through the loop over one image."""
-    result = upscaler.upscale_pixels(Image(rgb=rgb), scale, care=care)
+    result = upscaler.upscale_pixels(Image(rgb=rgb), scale, post_processing=steps)
     return np.asarray(result.rgb, np.uint8)
 
 

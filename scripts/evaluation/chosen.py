@@ -23,10 +23,10 @@ from scripts.evaluation.upscalers import (
 from upscaled.config import load_settings
 from upscaled.image.decode import decode_file
 from upscaled.image.harm import measure_harm
+from upscaled.upscale.core import open_core
 from upscaled.upscale.post_process.colour_correction import correct_colours as correct_window
 from upscaled.upscale.post_process.colour_correction import is_neutral, neutralise
 from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering, temper
-from upscaled.upscale.upscaler import open_upscaler
 from upscaled_models.errors import UnknownModel
 from upscaled_models.quantise.tracks import decode
 from upscaled_models.store import ModelStore
@@ -166,7 +166,7 @@ def open_product(scale: int) -> Iterator[Callable[[bytes], Pixels]]:
     Raises:
         the errors of opening a worker: settings, models, device.
     """
-    with open_upscaler(load_settings()) as upscaler:
+    with open_core(load_settings()) as upscaler:
 
         def upscale_file(file: bytes) -> Pixels:
             return decode(upscaler.upscale(file, scale).data)

@@ -30,8 +30,8 @@ from upscaled.image.output import OutputSpec, decide_output
 from upscaled.image.types import Header
 from upscaled.upscale.model_choice import rungs_for
 from upscaled.upscale.result import Result
-from upscaled.upscale.stream import Cancelled
-from upscaled.upscale.upscaler import Upscaler, open_upscaler
+from upscaled.upscale.cancellation import Cancelled
+from upscaled.upscale.core import Core, open_core
 from upscaled_models.backends.base import Engine
 from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.store import ModelStore
@@ -60,7 +60,7 @@ class FileUpscaler:
     a file's tiles is done, 0 to 1.
     """
 
-    upscaler: Upscaler
+    upscaler: Core
     settings: Settings
     scale: int
     store: OutputStore
@@ -219,15 +219,15 @@ def open_file_upscaler(
     """A upscaling for one batch. What a killed run left on the store is dealt with before.
 
     Args:
-        open_engine, asked_by: as of `upscaled.upscale.upscaler.open_upscaler`.
+        open_engine, asked_by: as of `upscaled.upscale.core.open_core`.
 
     Raises:
-        as `open_upscaler`.
+        as `open_core`.
     """
     with ExitStack() as stack:
         store = stack.enter_context(OutputStore(output_dir, journal, is_overwriting=is_overwriting))
         upscaler = stack.enter_context(
-            open_upscaler(settings, scales=(scale,), open_engine=open_engine, asked_by=asked_by)
+            open_core(settings, scales=(scale,), open_engine=open_engine, asked_by=asked_by)
         )
         yield FileUpscaler(
             upscaler=upscaler,

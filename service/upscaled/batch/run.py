@@ -10,7 +10,7 @@ from upscaled.batch.file_job import FileUpscaler
 from upscaled.batch.in_flight import Stop
 from upscaled.batch.outcome import Outcome
 from upscaled.config import Settings
-from upscaled.upscale.stream import Cancelled
+from upscaled.upscale.cancellation import Cancelled
 
 MAX_PLACES: Final = 34
 

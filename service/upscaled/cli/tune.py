@@ -70,8 +70,8 @@ def _names(settings: Settings, model: str | None) -> list[str]:
     """The one that is named, or those of both scales."""
     if model is not None:
         return [model]
+    from upscaled.upscale.core import SCALES
     from upscaled.upscale.ladder import ladder_models
-    from upscaled.upscale.upscaler import SCALES
 
     return list(ladder_models(settings, SCALES))
 

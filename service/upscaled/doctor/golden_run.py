@@ -26,7 +26,7 @@ from upscaled.doctor.report import (
 )
 
 if TYPE_CHECKING:
-    from upscaled.upscale.upscaler import Upscaler
+    from upscaled.upscale.core import Core
     from upscaled_models.backends.base import Engine
 
 
@@ -87,10 +87,10 @@ def _describe_platform() -> Platform:
     )
 
 
-def _open(stack: ExitStack, settings: Settings, out: int) -> "Upscaler":
+def _open(stack: ExitStack, settings: Settings, out: int) -> "Core":
+    from upscaled.upscale.core import open_core
     from upscaled.upscale.ladder import find_ladder
     from upscaled.upscale.speed import read_speed
-    from upscaled.upscale.upscaler import open_upscaler
 
     golden = settings.model_copy(update={"jpeg_quality": JPEG_QUALITY, "temper": "auto"})
     opened: dict[str, Opened] = {}
@@ -100,7 +100,7 @@ def _open(stack: ExitStack, settings: Settings, out: int) -> "Upscaler":
         return engine
 
     upscaler = stack.enter_context(
-        open_upscaler(golden, open_engine=open_engine, decoders=1, measures=False)
+        open_core(golden, open_engine=open_engine, decoders=1, measures=False)
     )
     for scale, ladder in upscaler.ladders.items():
         for rung in ladder:
@@ -130,7 +130,7 @@ def _open_engine(settings: Settings, model: str) -> "tuple[Engine, Opened]":
     )
 
 
-def _make(scale: int, model: str, upscaler: "Upscaler") -> Made:
+def _make(scale: int, model: str, upscaler: "Core") -> Made:
     """What a model alone makes of a golden picture: tempering is off for one that is named."""
     from upscaled.image.decode import decode_file
     from upscaled.upscale.post_process.sanity_check import is_plausible

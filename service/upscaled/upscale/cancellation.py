@@ -1,18 +1,27 @@
-"""Cancelling one picture's work from another thread, before it begins or while it is under way."""
+"""Cancelling one picture's work from another thread, before it begins or while it is in flight."""
 
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
-from upscaled.upscale.stream import Cancelled, Stream
+
+class Cancelled(Exception):
+    """The work on this picture was cancelled; no result is needed any more."""
+
+
+class Cancellable(Protocol):
+    """Work that ends when `cancel` is called, from any thread."""
+
+    def cancel(self) -> None: ...
 
 
 class Cancellation:
-    """Cancels the work that it was handed to; every method may be called from any thread."""
+    """Cancels the work that it was passed to; every method may be called from any thread."""
 
     def __init__(self) -> None:
-        self._lock = threading.RLock()  # a signal's handler may cancel
-        self._lanes: list[Stream] = []
+        self._lock = threading.RLock()  # a signal handler may call `cancel`
+        self._in_flight: list[Cancellable] = []
         self._is_cancelled = False
 
     @property
@@ -23,11 +32,12 @@ class Cancellation:
         """Withdraw every window that is not on the device yet; the work then raises `Cancelled`."""
         with self._lock:
             self._is_cancelled = True
-            for stream in self._lanes:
-                stream.cancel()
+            for work in self._in_flight:
+                work.cancel()
 
     def check(self) -> None:
-        """
+        """Raise `Cancelled` if `cancel` was called.
+
         Raises:
             Cancelled: `cancel` was called.
         """
@@ -35,15 +45,15 @@ class Cancellation:
             raise Cancelled
 
     @contextmanager
-    def reaching(self, *streams: Stream) -> Iterator[None]:
-        """For the block `cancel` reaches these streams, also where it was called before."""
+    def reaching(self, *works: Cancellable) -> Iterator[None]:
+        """Have `cancel` reach these works during the block, also where it was called before."""
         with self._lock:
-            self._lanes += streams
+            self._in_flight += works
             if self._is_cancelled:
                 self.cancel()
         try:
             yield
         finally:
             with self._lock:
-                for stream in streams:
-                    self._lanes.remove(stream)
+                for work in works:
+                    self._in_flight.remove(work)

@@ -1,4 +1,4 @@
-"""One image from encoded source to encoded result."""
+"""One picture from decoded pixels to upscaled ones, and from encoded source to encoded result."""
 
 import time
 from collections.abc import Callable
@@ -7,29 +7,31 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, replace
 from typing import Final
 
+import cv2
+import numpy as np
+
 from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
 from upscaled.image.decode import decode_file
 from upscaled.image.encode import Encoder
 from upscaled.image.output import OutputSpec, decide_output
-from upscaled.image.pixels import rounded
+from upscaled.image.pixels import Pixels, rounded
 from upscaled.image.types import Image
-from upscaled.upscale.fit import fit, scale_to_run
-from upscaled.upscale.loop import OnTile, ignore_rows, upscale
+from upscaled.upscale.loop import OnRows, OnTile, ignore_rows, upscale
 from upscaled.upscale.post_process.steps import choose_post_processing
-from upscaled.upscale.post_process.strips import spread
+from upscaled.upscale.post_process.strips import split_into_strips
 from upscaled.upscale.post_process.tempering import Tempering
 from upscaled.upscale.result import Result, Timings
 from upscaled.upscale.stream import Stream
 
 STRIPS_PER_WINDOW: Final = 8
-"""Of a window, looked after at once."""
+"""Strips of a window that are post-processed at once, where cores are free for it."""
 
 Decode = Callable[[bytes], Image]
 
 
 @dataclass(frozen=True, slots=True)
 class ImageStreams:
-    """The streams of windows that one image puts through networks.
+    """The streams of windows that one picture puts through networks.
 
     stream: through the network that upscales it. faithful: through the one that its result is
     tempered with, by `tempering`; None where it is not tempered.
@@ -40,16 +42,27 @@ class ImageStreams:
     tempering: Tempering | None = None
 
     @property
-    def streams(self) -> tuple[Stream, ...]:
+    def all(self) -> tuple[Stream, ...]:
         return (self.stream,) if self.faithful is None else (self.stream, self.faithful)
 
 
-OpenStreams = Callable[[bytes, Image, int], AbstractContextManager[ImageStreams]]
-"""Opens the way of one image, given its file, its pixels and the scale it is computed at."""
+OpenStreams = Callable[[Image, int], AbstractContextManager[ImageStreams]]
+"""Opens the streams of one picture, given its pixels and the scale it is computed at."""
+
+
+@dataclass(frozen=True, slots=True)
+class UpscaledImage:
+    """Upscaled pixels that are not encoded yet, and how they were made; fields as of `Result`."""
+
+    image: Image
+    model: str
+    label: str
+    tempered_with: str
+    device_s: float
 
 
 def ignore_tile(done: int, total: int) -> None:
-    """The `on_tile` of who wants the result only."""
+    """Ignore the progress of tiles."""
 
 
 def run_job(
@@ -63,21 +76,18 @@ def run_job(
     decode: Decode = decode_file,
     strips_pool: ThreadPoolExecutor | None = None,
 ) -> Result:
-    """Decode, upscale and encode one image.
+    """Decode, upscale and encode one picture; the encoder works while rows are still computed.
 
     Args:
-        source: a JPEG, PNG or WebP file.
-        scale: 2 or 4.
-        open_streams: chooses and opens what the image goes through.
-        on_tile: see `upscaled.upscale.loop.upscale`.
+        source: the file's bytes.
         output: what the result is to be, decided from the file's header; None: as the decoded
             picture asks for, and no longer than `MAX_OUTPUT_SIDE_PX`.
-        decode: what makes pixels of the source; raises the refusals below.
-        strips_pool: threads that look after results, where cores have nothing better to do.
+        decode: makes pixels of the source; raises the refusals below.
+        scale, open_streams, on_tile, strips_pool: see `upscale_image`.
 
     Raises:
         MalformedImage, UnsupportedImageFormat, ResolutionTooHigh: the source is refused.
-        Cancelled: the stream was cancelled, or `on_tile` raised it.
+        Cancelled: a stream was cancelled, or `on_tile` raised it.
         InternalError, EngineOutOfMemory: the network failed.
     """
     started = time.perf_counter()
@@ -87,50 +97,113 @@ def run_job(
         output = decide_output(
             image, scale, keeps_depth=settings.deep_png, max_side_px=MAX_OUTPUT_SIDE_PX
         )
-    longest_px, result_px = max(image.width_px, image.height_px), output.longest_px
-    is_too_long = longest_px * scale > result_px
-    image = _with_what_goes_on(image, output, result_px / longest_px, settings)
-    run_scale = scale_to_run(longest_px, scale, result_px)
-    with (
-        _Beside(output, settings.jpeg_quality) as beside,
-        open_streams(source, image, run_scale) as way,
-    ):
-        stream, faithful = way.stream, way.faithful
-        care = choose_post_processing(stream.engine.info.spec, settings, way.tempering)
-        if strips_pool is not None:
-            care = spread(care, strips_pool, STRIPS_PER_WINDOW)
-        on_rows = ignore_rows if is_too_long else beside.on_rows
-        upscaled = upscale(
-            image, run_scale, stream, on_tile=on_tile, on_rows=on_rows, care=care, faithful=faithful
+    with _OverlappedEncoder(output, settings.jpeg_quality) as encoder:
+        upscaled = upscale_image(
+            image,
+            scale,
+            open_streams,
+            settings,
+            output,
+            on_tile=on_tile,
+            on_rows=encoder.on_rows,
+            strips_pool=strips_pool,
         )
-        if is_too_long:
-            upscaled = fit(upscaled, result_px)
         computed = time.perf_counter()
-        data = beside.finish(upscaled)
-        timings = Timings(
-            decode_s=decoded - started,
-            network_s=computed - decoded,
-            encode_s=time.perf_counter() - computed,
-            device_s=sum(each.device_s for each in way.streams),
-        )
+        data = encoder.finish(upscaled.image)
     return Result(
         data=data,
         media_type=output.media_type,
-        width_px=upscaled.width_px,
-        height_px=upscaled.height_px,
-        model=stream.engine.info.model,
-        label=stream.engine.info.label,
-        timings=timings,
-        tempered_with="" if faithful is None else faithful.engine.info.model,
+        width_px=upscaled.image.width_px,
+        height_px=upscaled.image.height_px,
+        model=upscaled.model,
+        label=upscaled.label,
+        timings=Timings(
+            decode_s=decoded - started,
+            network_s=computed - decoded,
+            encode_s=time.perf_counter() - computed,
+            device_s=upscaled.device_s,
+        ),
+        tempered_with=upscaled.tempered_with,
     )
 
 
-def _with_what_goes_on(image: Image, output: OutputSpec, gain: float, settings: Settings) -> Image:
-    """The image as its result describes itself: as large on paper, and with its credit if asked
-    for; in 16 bits a channel where its result has them.
+def upscale_image(
+    image: Image,
+    scale: int,
+    open_streams: OpenStreams,
+    settings: Settings,
+    output: OutputSpec,
+    *,
+    on_tile: OnTile,
+    on_rows: OnRows = ignore_rows,
+    strips_pool: ThreadPoolExecutor | None = None,
+) -> UpscaledImage:
+    """Upscale one decoded picture.
+
+    Args:
+        scale: 2 or 4.
+        output: the result's depth, and its size where that is less than the scale gives.
+        open_streams: chooses the models for the picture and opens its streams through them.
+        on_tile, on_rows: see `upscaled.upscale.loop.upscale`; a result that is scaled down reports
+            no rows.
+        strips_pool: threads that post-process windows, where cores are free for it.
+
+    Raises:
+        Cancelled: a stream was cancelled, or `on_tile` raised it.
+        InternalError, EngineOutOfMemory: the network failed.
     """
-    if not output.is_deep:
-        image = rounded(image)
+    longest_px, result_px = max(image.width_px, image.height_px), output.longest_px
+    is_too_long = longest_px * scale > result_px
+    run_scale = scale_to_run(longest_px, scale, result_px)
+    image = image if output.is_deep else rounded(image)
+    with open_streams(image, run_scale) as streams:
+        engine, faithful = streams.stream.engine, streams.faithful
+        steps = choose_post_processing(engine.info.spec, settings, streams.tempering)
+        if strips_pool is not None:
+            steps = split_into_strips(steps, strips_pool, STRIPS_PER_WINDOW)
+        result = upscale(
+            _with_metadata_of_result(image, result_px / longest_px, settings),
+            run_scale,
+            streams.stream,
+            on_tile=on_tile,
+            on_rows=ignore_rows if is_too_long else on_rows,
+            post_processing=steps,
+            faithful=faithful,
+        )
+        return UpscaledImage(
+            image=fit(result, result_px) if is_too_long else result,
+            model=engine.info.model,
+            label=engine.info.label,
+            tempered_with="" if faithful is None else faithful.engine.info.model,
+            device_s=sum(each.device_s for each in streams.all),
+        )
+
+
+def scale_to_run(longest_px: int, scale: int, max_side_px: int) -> int:
+    """The scale to compute at: `scale`, or 2 where that is already as large as is allowed."""
+    return 2 if scale > 2 and longest_px * 2 >= max_side_px else scale
+
+
+def fit(image: Image, max_side_px: int) -> Image:
+    """The image averaged down so that its longer side is `max_side_px`, its shape kept."""
+    longest_px = max(image.width_px, image.height_px)
+    size = (
+        max(1, round(image.width_px * max_side_px / longest_px)),
+        max(1, round(image.height_px * max_side_px / longest_px)),
+    )
+    return replace(
+        image,
+        rgb=_average_down(image.rgb, size),
+        alpha=None if image.alpha is None else _average_down(image.alpha, size),
+    )
+
+
+def _average_down(pixels: Pixels, size: tuple[int, int]) -> Pixels:
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), pixels.dtype)
+
+
+def _with_metadata_of_result(image: Image, gain: float, settings: Settings) -> Image:
+    """The image with its result's resolution, as large on paper, and the credit if it is kept."""
     return replace(
         image,
         dpi=(image.dpi[0] * gain, image.dpi[1] * gain) if image.dpi else None,
@@ -138,10 +211,10 @@ def _with_what_goes_on(image: Image, output: OutputSpec, gain: float, settings: 
     )
 
 
-class _Beside:
-    """A result's encoder, begun when the first rows of a result come in.
+class _OverlappedEncoder:
+    """Encodes a result while its rows come in.
 
-    An image that is computed again, in smaller windows, begins again.
+    A picture that is computed again, in smaller windows, is encoded again from its first row.
     """
 
     def __init__(self, output: OutputSpec, jpeg_quality: int) -> None:
@@ -151,22 +224,23 @@ class _Beside:
         self._encoder: Encoder | None = None
         self._open = ExitStack()
 
-    def __enter__(self) -> "_Beside":
+    def __enter__(self) -> "_OverlappedEncoder":
         return self
 
     def __exit__(self, *_: object) -> None:
         self._open.close()
 
     def on_rows(self, image: Image, rows_ready: int) -> None:
-        self._of(image).advance(rows_ready)
+        self._encoder_of(image).advance(rows_ready)
 
     def finish(self, image: Image) -> bytes:
-        """The file of the result, whose pixels are the ones that came in, if any did."""
+        """Finish the file of the result, whose pixels are the ones that came in, if any did."""
         begun = self._image
-        encoder = self._of(begun if begun is not None and begun.rgb is image.rgb else image)
+        same = begun is not None and begun.rgb is image.rgb
+        encoder = self._encoder_of(begun if same and begun is not None else image)
         return encoder.finish()
 
-    def _of(self, image: Image) -> Encoder:
+    def _encoder_of(self, image: Image) -> Encoder:
         if self._encoder is None or self._image is not image:
             self._open.close()
             self._image = image

@@ -46,7 +46,7 @@ def upscale(
     *,
     on_tile: OnTile,
     on_rows: OnRows = ignore_rows,
-    care: PostProcessing = NO_POST_PROCESSING,
+    post_processing: PostProcessing = NO_POST_PROCESSING,
     faithful: Stream | None = None,
 ) -> Image:
     """Upscale an image to exactly `scale` times its width and height, in its own depth.
@@ -61,7 +61,7 @@ def upscale(
             memory and the image is computed again in smaller windows.
         on_rows: called with the result and how many of its rows, from the top, are final. They
             grow to all of them; where the image is computed again it is another result, from 0.
-        care: see `PostProcessing`.
+        post_processing: see `PostProcessing`.
         faithful: the way to a network whose result each window's is tempered with. In one pass it
             makes the same scale as each pass of the other (`find_gain`).
 
@@ -73,7 +73,7 @@ def upscale(
     rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
     alpha = None if image.alpha is None else upscale_alpha(image.alpha, scale)
     passes = plan_passes(scale, stream.engine.info.spec.native_scale)
-    work = _Work(stream, passes, on_tile, care, faithful, is_neutral=is_neutral(rgb))
+    work = _Work(stream, passes, on_tile, post_processing, faithful, is_neutral=is_neutral(rgb))
 
     def begin(canvas: Pixels) -> Callable[[int], None]:
         result = replace(image, rgb=canvas, alpha=alpha)
@@ -119,7 +119,7 @@ class _Work:
     stream: Stream
     passes: tuple[Pass, ...]
     on_tile: OnTile
-    care: PostProcessing
+    steps: PostProcessing
     faithful: Stream | None
     is_neutral: bool
 
@@ -142,12 +142,12 @@ class _Work:
         streams = (self.stream,) if self.faithful is None else (self.stream, self.faithful)
         halo_px = (
             max(stream.engine.info.spec.halo_px for stream in streams)
-            + self.care.correction_reach_px
+            + self.steps.correction_reach_px
         )
         if self.faithful is None:
             return halo_px
         gain = min(step.gain for step in self.passes)
-        return halo_px + max(FLAT_PX, -(-self.care.temper_reach_px // gain))
+        return halo_px + max(FLAT_PX, -(-self.steps.temper_reach_px // gain))
 
     def _run_passes(self, rgb: Pixels, window_px: int, begin: Begin) -> Pixels:
         plans = self._plan_all(rgb.shape[0], rgb.shape[1], window_px)
@@ -158,7 +158,7 @@ class _Work:
             canvas = np.empty((rgb.shape[0] * step.gain, rgb.shape[1] * step.gain, 3), rgb.dtype)
             is_last = at == len(self.passes) - 1
             tell_rows = begin(canvas) if is_last else _ignore
-            correction = PatternCorrection(rgb, canvas) if self.care.corrects_patterns else None
+            correction = PatternCorrection(rgb, canvas) if self.steps.corrects_patterns else None
             for tile in self._run_pass(rgb, canvas, step, plan):
                 done += 1
                 self.on_tile(done, total)
@@ -198,16 +198,16 @@ class _Work:
     ) -> Window:
         """What is kept of a window's result: its core, checked, corrected and tempered."""
         result = self._require_sound(self.stream, rgb, tile, result, step.reduce)
-        if self.care.lock is not None:
-            result = self.care.lock(cut_one(rgb, tile), result)
+        if self.steps.correct is not None:
+            result = self.steps.correct(cut_one(rgb, tile), result)
         core = tile.core.within(tile.window)
-        if faithful is None or self.care.temper is None:
+        if faithful is None or self.steps.temper is None:
             return core.scaled(step.gain).read(result)
-        reach_px = max(FLAT_PX, -(-self.care.temper_reach_px // step.gain))
+        reach_px = max(FLAT_PX, -(-self.steps.temper_reach_px // step.gain))
         seen = core.grown(reach_px, tile.window.within(tile.window))
         place = seen.scaled(step.gain)
         calm = place.read(faithful)
-        tempered = self.care.temper(place.read(result), calm)
+        tempered = self.steps.temper(place.read(result), calm)
         tempered = keep_flat(seen.read(cut_one(rgb, tile)), tempered, calm)
         return core.within(seen).scaled(step.gain).read(tempered)
 
@@ -215,7 +215,7 @@ class _Work:
         self, stream: Stream, rgb: Pixels, tile: Tile, result: Window, reduce: int
     ) -> Window:
         """The result, computed again in float32 where it fails its check."""
-        check = self.care.check
+        check = self.steps.check
         if check is None:
             return result
         source = cut_one(rgb, tile)

@@ -1,15 +1,20 @@
-"""What an upscaled picture is handed on as, from the core to the answer, the report and the log."""
+"""The result of upscaling a picture, from the core to the answer, the batch report and the log."""
 
 from dataclasses import dataclass
+from typing import Final
+
+MAX_RESULT_SIDE_PX: Final = 20_000
+"""Longest side of a result without HTTP. 20,000 x 20,000 pixels take 1.2 GB while they are made;
+JPEG itself ends at 65,500 a side."""
 
 
 @dataclass(frozen=True, slots=True)
 class Timings:
     """Where the seconds of one picture went.
 
-    network_s: from the decoded picture to the upscaled one, in turn with other pictures. device_s:
-    what this picture alone had of the device. queue_s: from the request's admission until a worker
-    had a slot for it; 0 where there is no request queue.
+    network_s: from the decoded picture to the upscaled one, waiting for other pictures included.
+    device_s: the device seconds of this picture alone. queue_s: from the request's admission until
+    a worker had a slot for it; 0 where there is no request queue.
     """
 
     decode_s: float
@@ -30,10 +35,10 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """A finished picture: the encoded file, its exact size and how it was made.
+    """An upscaled picture: the encoded file, its exact size and how it was made.
 
-    media_type: `image/jpeg` or `image/png`. model: the registry's name. label: what ran the model
-    and in which precision, as "torch float32". tempered_with: the faithful model that its result
+    media_type: `image/jpeg` or `image/png`. model: its name in the registry. label: the backend
+    and precision that ran it, as "torch float32". tempered_with: the faithful model that its result
     was mixed with, or "".
     """
 

@@ -1,331 +1,373 @@
-"""The core: all that upscales pictures, opened together and closed together.
+"""The Python API: upscale arrays, Pillow images, encoded bytes and files, without HTTP.
 
-    with open_upscaler(load_settings()) as upscaler:
-        result = upscaler.upscale(Path("photo.jpg").read_bytes(), 4)
-    Path("photo-x4.jpg").write_bytes(result.data)
+    from upscaled import Upscaler
 
-A worker, a batch, the doctor and the benchmarks all work through it. It owns the loaded models, the
-threads that use the device (`upscaled.upscale.scheduler`), the processes that decode
-(`upscaled.decoder.pool`) and the threads that look after results.
+    with Upscaler() as up:
+        large = up.upscale(image, scale=4)
+
+Everything else of the product goes through the same `upscaled.upscale.core`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from functools import partial
-from typing import Final
+import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import Any, Final, Literal, Self, TypeVar, overload
 
-import cv2
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from upscaled_models.files import write_atomically
 
-from upscaled.config import Settings
-from upscaled.decoder.pool import Decoder, count_decoders
-from upscaled.errors import InvalidParameter
-from upscaled.image.harm import Harm, measure_harm
-from upscaled.image.output import OutputSpec
-from upscaled.image.types import Image
+from upscaled.config import Settings, load_settings
+from upscaled.errors import InvalidParameter, ResolutionTooHigh
+from upscaled.image.header import read_header
+from upscaled.image.output import OutputSpec, decide_output
+from upscaled.image.types import Header, Image
 from upscaled.upscale.cancellation import Cancellation
-from upscaled.upscale.engines import choose_device, choose_model, open_model
-from upscaled.upscale.fair_queue import USUAL_S_PER_PX
-from upscaled.upscale.job import ImageStreams, ignore_tile, run_job
-from upscaled.upscale.ladder import find_ladder, log_ladders, name_rung
-from upscaled.upscale.loaded_models import LoadedModels
-from upscaled.upscale.loop import OnTile, find_gain, upscale
-from upscaled.upscale.model_choice import Rung, choose_rung, find_faithful, find_strength
-from upscaled.upscale.post_process.steps import PostProcessing
-from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering, is_harmed
-from upscaled.upscale.result import Result
-from upscaled.upscale.scheduler import OnBatch, Scheduler, ignore_batch
-from upscaled.upscale.speed import Speed, find_speed, read_speed
-from upscaled.upscale.warm_up import measure_speed, warm_up
-from upscaled_models.backends.base import Engine
-from upscaled_models.errors import UnknownModel
-from upscaled_models.processor import count_cores
-from upscaled_models.registry import ModelSpec
-from upscaled_models.store import ModelStore
+from upscaled.upscale.core import SCALES, Core, open_core
+from upscaled.upscale.job import ignore_tile
+from upscaled.upscale.model_choice import AUTO
+from upscaled.upscale.pictures import read_array, read_pillow, write_pillow
+from upscaled.upscale.result import MAX_RESULT_SIDE_PX, Result
 
-SCALES: Final = (2, 4)
+Picture = TypeVar("Picture", bytes, NDArray[np.uint8], NDArray[np.uint16], PillowImage.Image)
+OnProgress = Callable[[int, int], None]
+
+MAX_IN_FLIGHT: Final = 34
+"""Most pictures in flight at once: more would hold memory and no longer fill larger batches."""
 
 
-@dataclass(frozen=True, slots=True)
 class Upscaler:
-    """Upscales any number of pictures at once, a thread for each. Made by `open_upscaler`.
+    """Upscales pictures on this machine; any number of threads may use one at once.
 
-    ladders: by scale, which model is for which picture, best first. seconds_per_px: device seconds
-    for one input pixel, by model, of those that were measured.
+    Use it as a context manager, or call `open` and `close`. Models are loaded when it is opened;
+    the first time on a machine their fastest way to run is measured, which takes about a minute.
+    While it is open, OpenCV and torch use as many threads in this process as suit the device.
     """
-
-    settings: Settings
-    models: LoadedModels
-    scheduler: Scheduler
-    decoder: Decoder
-    ladders: Mapping[int, tuple[Rung, ...]]
-    seconds_per_px: Mapping[str, float]
-    pool: ThreadPoolExecutor | None = None
-
-    def upscale(
-        self,
-        source: bytes,
-        scale: int,
-        *,
-        model: str = "",
-        key_id: int | None = None,
-        on_tile: OnTile = ignore_tile,
-        cancellation: Cancellation | None = None,
-        output: OutputSpec | None = None,
-    ) -> Result:
-        """Decode, upscale and encode one picture.
-
-        Args:
-            source: a file of one of the settings' formats.
-            scale: 2 or 4.
-            model: one that is here, by name; "": the best for this picture (`ladders`).
-            key_id: the API key whose share of the device the picture uses; None: one of its own.
-            output: what the result is to be; None: see `upscaled.upscale.job.run_job`.
-            on_tile: called with (done, total) before the first tile and after each.
-            cancellation: ends the work from another thread.
-
-        Raises:
-            InvalidParameter: there is no such model here.
-            MalformedImage, UnsupportedImageFormat, ResolutionTooHigh: the source is refused.
-            Cancelled: by `cancellation`, or `on_tile` raised it.
-            InternalError, EngineOutOfMemory: the network failed.
-            ModelError: the file of the model cannot be used.
-        """
-        cancellation = cancellation or Cancellation()
-        cancellation.check()
-        if model:
-            self._require(model)
-
-        @contextmanager
-        def open_streams(source: bytes, image: Image, run_scale: int) -> Iterator[ImageStreams]:
-            rung, harm = self.choose(image, scale, model)
-            with ExitStack() as stack:
-                engine = stack.enter_context(self.models.use(rung.model))
-                way = self._open_way(stack, engine, rung, harm, run_scale, key_id)
-                stack.enter_context(cancellation.reaching(*way.streams))
-                yield way
-
-        return run_job(
-            source,
-            scale,
-            open_streams,
-            self.settings,
-            on_tile,
-            decode=self.decoder.decode,
-            strips_pool=self.pool,
-            output=output,
-        )
-
-    def upscale_pixels(
-        self, image: Image, scale: int, *, model: str = "", care: PostProcessing
-    ) -> Image:
-        """Upscale decoded pixels, and do with each window's result what `care` says; untempered.
-
-        Args and errors are otherwise those of `upscale`.
-        """
-        rung = choose_rung(
-            self._ladder(scale, model), image.width_px * image.height_px, is_harmed=False
-        )
-        with (
-            self.models.use(rung.model) as engine,
-            self.scheduler.open_stream(engine) as stream,
-        ):
-            return upscale(image, scale, stream, on_tile=ignore_tile, care=care)
-
-    def choose(self, image: Image, scale: int, model: str = "") -> tuple[Rung, Harm]:
-        """What upscales a picture, and what the picture has been through.
-
-        Args:
-            model: the one that is named; "": the best that the picture may have.
-        """
-        is_deep = image.rgb.dtype != np.uint8
-        px = image.width_px * image.height_px
-        ladder = self._ladder(scale, model)
-        if all(rung.tempered_with == "" and not rung.harmed_only for rung in ladder):
-            return choose_rung(ladder, px, is_harmed=False, is_deep=is_deep), Harm()
-        harm = measure_harm(image)
-        return choose_rung(ladder, px, is_harmed=is_harmed(harm), is_deep=is_deep), harm
-
-    def _ladder(self, scale: int, model: str) -> tuple[Rung, ...]:
-        if not model:
-            return self.ladders[scale]
-        spec = ModelStore(self.settings.models_dir).find(model)
-        return (name_rung(spec, scale, self.settings.temper),)
-
-    def _open_way(
-        self,
-        stack: ExitStack,
-        engine: Engine,
-        rung: Rung,
-        harm: Harm,
-        run_scale: int,
-        key_id: int | None,
-    ) -> ImageStreams:
-        """The streams of one picture: through its model, and through what that is tempered with."""
-        stream = stack.enter_context(
-            self.scheduler.open_stream(engine, key_id, s_per_px=self._s_per_px(rung.model))
-        )
-        faithful = find_faithful(find_gain(run_scale, engine.info.spec.native_scale))
-        if not rung.tempered_with or not faithful:
-            return ImageStreams(stream)
-        strength = find_strength(self.settings.temper, is_named=False)
-        tempering = Tempering.of(AUTO_STRENGTH if strength is None else strength, run_scale, harm)
-        calm = stack.enter_context(self.models.use(faithful))
-        beside = stack.enter_context(
-            self.scheduler.open_stream(calm, beside=stream, s_per_px=self._s_per_px(faithful))
-        )
-        return ImageStreams(stream, beside, tempering)
-
-    def _s_per_px(self, model: str) -> float:
-        return self.seconds_per_px.get(model, USUAL_S_PER_PX)
-
-    def label(self, model: str) -> str:
-        """What runs a model and in which precision, as "torch float32"."""
-        with self.models.use(model) as engine:
-            return engine.info.label
-
-    @property
-    def windows_at_once(self) -> int:
-        """The most windows that one batch of a loaded model may have."""
-        most = 1
-        for model in self.models.loaded():
-            with self.models.use(model) as engine:
-                most = max(most, engine.info.batch, engine.info.small_batch)
-        return most
-
-    def prove(self) -> None:
-        """Run every loaded model once: after some errors of a device every further call fails.
-
-        Raises:
-            whatever the engine does.
-        """
-        for model in self.models.loaded():
-            with self.models.use(model) as engine:
-                warm_up(engine, self.scheduler)
-
-    def _require(self, model: str) -> None:
-        store = ModelStore(self.settings.models_dir)
-        try:
-            is_here = store.path(store.find(model)) is not None
-        except UnknownModel:
-            is_here = False
-        if not is_here:
-            raise InvalidParameter(f"There is no model {model!r} here")
-
-
-@contextmanager
-def open_upscaler(
-    settings: Settings,
-    *,
-    scales: tuple[int, ...] = SCALES,
-    open_engine: Callable[[str], Engine] | None = None,
-    on_batch: OnBatch = ignore_batch,
-    begin: Callable[[], None] = lambda: None,
-    on_decoder_death: Callable[[], None] = lambda: None,
-    decoders: int | None = None,
-    asked_by: str | None = None,
-    is_warm: bool = False,
-    measures: bool = True,
-) -> Iterator[Upscaler]:
-    """Everything that upscaling takes: models of the ladders, decoding processes, threads.
-
-    OpenCV gets one thread in this process: the other cores are the network's, or other pictures'.
-
-    Args:
-        scales: those that will be asked for; their models are opened now, others when needed.
-        open_engine: opens a model by its name, instead of `upscaled.upscale.engines.open_model`.
-        on_batch: see `upscaled.upscale.scheduler.OnBatch`.
-        begin: called first in every thread that the network computes in, to lower its priority;
-            not in that of small pictures.
-        on_decoder_death: see `upscaled.decoder.pool.Decoder`.
-        decoders: how many files are decoded at once, by processes that start now; None: as suits
-            this machine; 0: one, whose process starts when it is needed.
-        asked_by: what named the model in the settings, where it was not its variable; error texts
-            name it.
-        is_warm: run each model once as soon as it is opened, and measure it, unless its speed is
-            known.
-        measures: measure what the ladders depend on, where this machine has not done so before;
-            else slow models of which nothing is known take no picture.
-
-    Raises:
-        SettingsError: a device or a model that is not here, or a window too small for the model.
-        ModelError: an unknown model, or a weights file that cannot be used.
-        InternalError: a model's result is not finite in float32.
-        OSError: no process that decodes can be started.
-    """
-    cv2.setNumThreads(1)
-    decoders = count_decoders() if decoders is None else decoders
-    with ExitStack() as stack:
-        scheduler = stack.enter_context(Scheduler(on_batch, begin=begin))
-        decoder = stack.enter_context(
-            Decoder(
-                settings.formats,
-                processes=max(1, decoders),
-                log_format=settings.log_format,
-                on_death=on_decoder_death,
-            )
-        )
-        decoder.warm_up(decoders)  # while the models are opened
-        store = ModelStore(settings.models_dir)
-        # The last rung of each ladder, whatever the machine can afford beside it.
-        fastest = frozenset(
-            choose_model(settings, scale, store, asked_by=asked_by)[0].name for scale in scales
-        )
-        opening = _Opening(settings, scheduler, open_engine, is_warm=is_warm)
-        models = stack.enter_context(
-            LoadedModels(
-                opening.open, begin=begin, idle_unload_s=settings.idle_unload_s, kept=fastest
-            )
-        )
-        known = partial(opening.measure, models) if measures else partial(read_speed, settings)
-        ladders = {scale: find_ladder(settings, scale, known, asked_by) for scale in scales}
-        for name in dict.fromkeys(rung.model for ladder in ladders.values() for rung in ladder):
-            with models.use(name):
-                pass
-        pool = None
-        if not choose_device(settings).is_cpu:  # the network leaves the cores to others
-            pool = stack.enter_context(ThreadPoolExecutor(count_cores()))
-        log_ladders(ladders)
-        yield Upscaler(settings, models, scheduler, decoder, ladders, opening.seconds_per_px, pool)
-
-
-class _Opening:
-    """Opens engines, and finds out what a pixel takes with each: `seconds_per_px`, by model."""
 
     def __init__(
         self,
-        settings: Settings,
-        scheduler: Scheduler,
-        open_engine: Callable[[str], Engine] | None,
+        model: str = AUTO,
+        device: str = AUTO,
         *,
-        is_warm: bool,
+        data_dir: str | Path | None = None,
+        scales: tuple[int, ...] = SCALES,
+        max_in_flight: int = 0,
+        **settings: object,
     ) -> None:
-        self.seconds_per_px: dict[str, float] = {}
-        self._settings = settings
-        self._scheduler = scheduler
-        self._open_engine = open_engine or partial(open_model, settings)
-        self._is_warm = is_warm
-        self._measured: set[str] = set()
-
-    def open(self, model: str) -> Engine:
-        """Open a model; warm it up where that is asked for and its speed is not found otherwise.
-
-        A slow model would take seconds for it at every start.
         """
-        engine = self._open_engine(model)
-        if self._is_warm and model not in self._measured | self.seconds_per_px.keys():
-            self.seconds_per_px[model] = warm_up(engine, self._scheduler)
-        return engine
+        Args:
+            model: a model by its name, or `auto`: the best one that this machine can afford,
+                picture by picture.
+            device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+            data_dir: the folder of fetched models and of measurements; None: the service's own,
+                `~/.local/share/upscaled`.
+            scales: the scales that will be asked for, whose models are loaded at once.
+            max_in_flight: most pictures that `many` and `upscale_async` work on at once; 0: as
+                suits the device. Each holds its source and its result in memory.
+            settings: other settings by their names without `UPSCALED_`, in lower case, such as
+                `precision="exact"` or `jpeg_quality=90`. Environment variables are not read.
 
-    def measure(self, models: LoadedModels, spec: ModelSpec) -> Speed:
-        """The stored speed of a model; where there is none, open it, measure and store it."""
-        speed = read_speed(self._settings, spec)
-        if speed is None:
-            self._measured.add(spec.name)
-            with models.use(spec.name) as engine:
-                measure = partial(measure_speed, engine, self._scheduler, self._settings)
-                speed = find_speed(self._settings, spec, measure)
-        self.seconds_per_px[spec.name] = speed.s_per_px
-        return speed
+        Raises:
+            SettingsError: a value out of range, or an unknown setting.
+        """
+        if data_dir is not None:
+            settings["data_dir"] = Path(data_dir)
+        self._settings = load_settings(
+            {}, model_x2=model, model_x4=model, device=device, **settings
+        )
+        self._named_by: str | None = "model"
+        self._scales = scales
+        self._max_in_flight = max_in_flight
+        self._stack = ExitStack()
+        self._core: Core | None = None
+        self._threads = ThreadPoolExecutor(1)
+
+    @classmethod
+    def from_settings(cls, settings: Settings, *, scales: tuple[int, ...] = SCALES) -> Self:
+        """An upscaler with the service's settings, such as `upscaled.config.load_settings()`."""
+        upscaler = cls(scales=scales)
+        upscaler._settings = settings
+        upscaler._named_by = None
+        return upscaler
+
+    def open(self) -> Self:
+        """Load the models and start the threads; does nothing where that is done.
+
+        Raises:
+            SettingsError: a device or a model that is not here.
+            ModelError: an unknown model, or a weights file that cannot be used.
+        """
+        if self._core is not None:
+            return self
+        with ExitStack() as stack:
+            core = stack.enter_context(
+                open_core(self._settings, scales=self._scales, decoders=0, asked_by=self._named_by)
+            )
+            in_flight = self._max_in_flight or min(MAX_IN_FLIGHT, 2 * core.windows_at_once + 2)
+            threads = ThreadPoolExecutor(in_flight, thread_name_prefix="upscale")
+            stack.enter_context(threads)
+            self._core, self._threads, self._max_in_flight = core, threads, in_flight
+            self._stack = stack.pop_all()
+        return self
+
+    def close(self) -> None:
+        """Finish what is in flight, end all threads and processes, and free the models."""
+        self._core = None
+        self._stack.close()
+
+    def __enter__(self) -> Self:
+        return self.open()
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def upscale(
+        self,
+        image: Picture,
+        scale: int = 4,
+        *,
+        model: str = "",
+        on_progress: OnProgress = ignore_tile,
+        cancellation: Cancellation | None = None,
+    ) -> Picture:
+        """Upscale one picture; the result is of the same kind.
+
+        Args:
+            image: an array `[h, w]` or `[h, w, c]` of uint8 or uint16 (c is 1 grey, 2 grey and
+                alpha, 3 RGB, 4 RGB and alpha), a Pillow image, or the bytes of a file.
+            scale: 2 or 4.
+            model: another model than the upscaler's, by its name.
+            on_progress: called with (tiles done, all tiles), before the first tile and after each.
+            cancellation: cancels the work from another thread.
+
+        Raises:
+            InvalidParameter: the scale, the model or the array cannot be used.
+            MalformedImage, UnsupportedImageFormat: the file is damaged, or of another format.
+            ResolutionTooHigh: the result would be longer than `MAX_RESULT_SIDE_PX`.
+            Cancelled: by `cancellation`.
+            InternalError, EngineOutOfMemory: the device failed, or has too little memory.
+            TypeError: `image` is of none of these kinds.
+        """
+        result: Picture = self._upscale(
+            image, scale, model, on_progress, cancellation or Cancellation()
+        )
+        return result
+
+    def upscale_bytes(
+        self,
+        source: bytes,
+        scale: int = 4,
+        *,
+        model: str = "",
+        on_progress: OnProgress = ignore_tile,
+        cancellation: Cancellation | None = None,
+    ) -> Result:
+        """Upscale an encoded picture; arguments and errors as of `upscale`.
+
+        Returns:
+            the encoded result with its media type, its size, the model and the seconds it took.
+        """
+        core = self._opened(scale)
+        output = self._decide_output(read_header(source, self._settings.formats), scale)
+        return core.upscale(
+            source,
+            scale,
+            model=model,
+            on_tile=on_progress,
+            cancellation=cancellation,
+            output=output,
+        )
+
+    def upscale_file(
+        self,
+        path: str | Path,
+        to: str | Path | None = None,
+        scale: int = 4,
+        *,
+        model: str = "",
+        on_progress: OnProgress = ignore_tile,
+        cancellation: Cancellation | None = None,
+    ) -> Path:
+        """Upscale a file into another; arguments and errors as of `upscale`.
+
+        Args:
+            to: the result's file, or an existing folder; None: the source's folder. In a folder it
+                is called NAME-x4.jpg, or NAME-x4.png where it has alpha or 16 bits a channel.
+
+        Returns:
+            the path of the result, which is there whole or not at all.
+
+        Raises:
+            InvalidParameter: the name in `to` does not end as the format of the result does.
+            OSError: a file cannot be read or written.
+        """
+        path = Path(path)
+        source = path.read_bytes()
+        output = self._decide_output(read_header(source, self._settings.formats), scale)
+        target = Path(to) if to is not None else path.parent
+        if target.is_dir():
+            target /= f"{path.stem}-x{scale}.{output.suffix}"
+        elif target.suffix.lower().replace(".jpeg", ".jpg") != f".{output.suffix}":
+            raise InvalidParameter(
+                f"the result of {path.name} is a {output.format}, not {target.name}"
+            )
+        result = self.upscale_bytes(
+            source, scale, model=model, on_progress=on_progress, cancellation=cancellation
+        )
+        write_atomically(target, result.data)
+        return target
+
+    @overload
+    def many(
+        self,
+        images: Iterable[Picture],
+        scale: int = 4,
+        *,
+        model: str = "",
+        return_exceptions: Literal[False] = False,
+    ) -> Iterator[Picture]: ...
+
+    @overload
+    def many(
+        self,
+        images: Iterable[Picture],
+        scale: int = 4,
+        *,
+        model: str = "",
+        return_exceptions: Literal[True],
+    ) -> Iterator[Picture | Exception]: ...
+
+    def many(
+        self,
+        images: Iterable[Picture],
+        scale: int = 4,
+        *,
+        model: str = "",
+        return_exceptions: bool = False,
+    ) -> Iterator[Picture | Exception]:
+        """Upscale many pictures, several at once, and yield their results in order.
+
+        Pictures are drawn as others are finished, so there may be any number of them. Arguments
+        and errors are those of `upscale`. Leaving the loop early cancels what is in flight.
+
+        Args:
+            return_exceptions: yield a picture's error in its place, instead of raising it.
+        """
+        cancellation = Cancellation()
+        tasks: deque[Future[Picture]] = deque()
+
+        def finish_first() -> Picture | Exception:
+            try:
+                return tasks.popleft().result()
+            except Exception as error:
+                if not return_exceptions:
+                    raise
+                return error
+
+        try:
+            for image in images:
+                tasks.append(self._submit(image, scale, model, ignore_tile, cancellation))
+                if len(tasks) >= self._max_in_flight:
+                    yield finish_first()
+            while tasks:
+                yield finish_first()
+        finally:
+            cancellation.cancel()
+            for task in tasks:
+                task.cancel()
+
+    async def upscale_async(
+        self,
+        image: Picture,
+        scale: int = 4,
+        *,
+        model: str = "",
+        on_progress: OnProgress | None = None,
+    ) -> Picture:
+        """Upscale one picture without blocking the event loop; `asyncio.gather` runs several.
+
+        Cancelling the task cancels the work. `on_progress` is called in the event loop. Arguments
+        and errors are otherwise those of `upscale`.
+        """
+        loop = asyncio.get_running_loop()
+        cancellation = Cancellation()
+
+        def pass_on(done: int, total: int) -> None:
+            if on_progress is not None:
+                with suppress(RuntimeError):  # the loop was closed meanwhile
+                    loop.call_soon_threadsafe(on_progress, done, total)
+
+        task = self._submit(image, scale, model, pass_on, cancellation)
+        try:
+            return await asyncio.wrap_future(task)
+        except asyncio.CancelledError:
+            cancellation.cancel()
+            raise
+
+    def _submit(
+        self,
+        image: Picture,
+        scale: int,
+        model: str,
+        on_progress: OnProgress,
+        cancellation: Cancellation,
+    ) -> "Future[Picture]":
+        self._opened(scale)
+        return self._threads.submit(self._upscale, image, scale, model, on_progress, cancellation)
+
+    def _upscale(
+        self,
+        image: Any,  # noqa: ANN401  (each of the kinds of `Picture`, as is the result)
+        scale: int,
+        model: str,
+        on_progress: OnProgress,
+        work: Cancellation,
+    ) -> Any:  # noqa: ANN401
+        if isinstance(image, bytes | bytearray | memoryview):
+            source = bytes(image)
+            return self.upscale_bytes(
+                source, scale, model=model, on_progress=on_progress, cancellation=work
+            ).data
+        if isinstance(image, np.ndarray):
+            decoded, shape = read_array(image)
+        elif isinstance(image, PillowImage.Image):
+            decoded, shape = read_pillow(image)
+        else:
+            raise TypeError(f"{type(image).__name__} is no array, no Pillow image and no bytes")
+        upscaled = self._opened(scale).upscale_image(
+            decoded,
+            scale,
+            self._decide_output(decoded, scale, keeps_depth=True),
+            model=model,
+            on_tile=on_progress,
+            cancellation=work,
+        ).image
+        is_array = isinstance(image, np.ndarray)
+        return shape.restore(upscaled) if is_array else write_pillow(upscaled, shape)
+
+    def _opened(self, scale: int) -> Core:
+        if self._core is None:
+            raise RuntimeError("the upscaler is not open: use it in a `with` block, or call open()")
+        if scale not in self._core.ladders:
+            scales = " or ".join(map(str, self._core.ladders))
+            raise InvalidParameter(f"scale {scale}: must be {scales}")
+        return self._core
+
+    def _decide_output(
+        self, source: Header | Image, scale: int, *, keeps_depth: bool = False
+    ) -> OutputSpec:
+        if max(source.width_px, source.height_px) * scale > MAX_RESULT_SIDE_PX:
+            raise ResolutionTooHigh(
+                f"{source.width_px} x {source.height_px} px would become longer than "
+                f"{MAX_RESULT_SIDE_PX} px at scale {scale}"
+            )
+        return decide_output(
+            source,
+            scale,
+            keeps_depth=keeps_depth or self._settings.deep_png,
+            max_side_px=MAX_RESULT_SIDE_PX,
+        )

@@ -14,8 +14,8 @@ from upscaled.pool.messages import Answer, Cancelled, Done, Failed, Job, Progres
 from upscaled.upscale.cancellation import Cancellation
 from upscaled.upscale.engines import choose_device
 from upscaled.upscale.result import Result
-from upscaled.upscale.stream import Cancelled as WorkCancelled
-from upscaled.upscale.upscaler import Upscaler
+from upscaled.upscale.cancellation import Cancelled as WorkCancelled
+from upscaled.upscale.core import Core
 from upscaled.worker.connection import FrontEnd, FrontEndGone, JobQueue
 
 SLOTS: Final = 4
@@ -51,7 +51,7 @@ class JobThreads:
 
     front_end: FrontEnd
     jobs: JobQueue
-    upscaler: Upscaler
+    upscaler: Core
     slots: int
 
     def run(self) -> None:

@@ -34,7 +34,7 @@ from upscaled.worker.connection import FrontEnd, FrontEndGone, JobQueue, listen
 from upscaled.worker.stats import Counters
 
 if TYPE_CHECKING:
-    from upscaled.upscale.upscaler import Upscaler
+    from upscaled.upscale.core import Core
 
 NICENESS: Final = 1
 """Below the front end, which must answer while every core computes."""
@@ -91,7 +91,7 @@ def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Cou
     """Open the models, report ready, and work until the process ends."""
     with ExitStack() as stack:
         try:
-            upscaler = _open_upscaler(stack, settings, counters)
+            upscaler = _open_core(stack, settings, counters)
             ready = _describe(upscaler)
         except Exception as error:  # noqa: BLE001  (whatever it is, without it there is no worker)
             _log.debug("cannot open the engines", exc_info=True, extra=event("engines_unusable"))
@@ -105,11 +105,11 @@ def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Cou
         JobThreads(front_end, jobs, upscaler, ready.slots).run()
 
 
-def _open_upscaler(stack: ExitStack, settings: Settings, counters: Counters) -> "Upscaler":
-    from upscaled.upscale.upscaler import open_upscaler
+def _open_core(stack: ExitStack, settings: Settings, counters: Counters) -> "Core":
+    from upscaled.upscale.core import open_core
 
     return stack.enter_context(
-        open_upscaler(
+        open_core(
             settings,
             on_batch=counters.count_batch,
             begin=_lower_priority,
@@ -119,7 +119,7 @@ def _open_upscaler(stack: ExitStack, settings: Settings, counters: Counters) -> 
     )
 
 
-def _describe(upscaler: "Upscaler") -> Ready:
+def _describe(upscaler: "Core") -> Ready:
     from upscaled.upscale.engines import choose_device
     from upscaled.worker.jobs import count_slots
 

@@ -11,7 +11,7 @@ from functools import partial
 from typing import Final
 
 from upscaled.upscale.engines import is_tuned, open_autotuner
-from upscaled.upscale.upscaler import Upscaler
+from upscaled.upscale.core import Core
 from upscaled.worker.connection import JobQueue
 from upscaled_models.autotune.load import read_load
 from upscaled_models.autotune.retuner import Retuner
@@ -28,7 +28,7 @@ LOOK_EVERY_S: Final = 5.0
 class IdleTuning:
     """Tunes all models that are in memory, one after the other, after `idle_s` without a job."""
 
-    upscaler: Upscaler
+    upscaler: Core
     jobs: JobQueue
     idle_s: float = IDLE_S
     retuners: dict[str, Retuner] = field(default_factory=dict)

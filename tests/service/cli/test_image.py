@@ -16,7 +16,7 @@ from tests.service.image.samples import RGB, RGBA, deep_samples, png
 from upscaled.batch.journal import FILE_NAME, Journal
 from upscaled.cli import image
 from upscaled.config import SettingsError
-from upscaled.upscale import upscaler
+from upscaled.upscale import core
 
 SIZE = (70, 66)
 
@@ -146,7 +146,7 @@ def test_a_folder_that_takes_no_result_is_told_once_before_an_engine_is_opened(
     photo: Path, monkeypatch: pytest.MonkeyPatch, folder: str, reason: str
 ) -> None:
     opened: list[object] = []
-    monkeypatch.setattr(upscaler, "open_model", lambda *asked: opened.append(asked))
+    monkeypatch.setattr(core, "open_model", lambda *asked: opened.append(asked))
     output_dir = photo.parent / folder
 
     done = run(photo, photo, "-o", output_dir, "--scale", "2")

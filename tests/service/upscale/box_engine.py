@@ -109,9 +109,9 @@ def stream_of(engine: Engine) -> Iterator[Stream]:
 
 def streams_of(
     stream: Stream,
-) -> Callable[[bytes, Image, int], AbstractContextManager[ImageStreams]]:
+) -> Callable[[Image, int], AbstractContextManager[ImageStreams]]:
     """The way of an image that goes through one stream, whatever it is."""
-    return lambda _source, _image, _scale: nullcontext(ImageStreams(stream))
+    return lambda _image, _scale: nullcontext(ImageStreams(stream))
 
 
 def box_sum(pixels: NDArray[np.int64], radius: int) -> NDArray[np.int64]:

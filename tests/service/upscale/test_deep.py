@@ -98,14 +98,16 @@ def test_a_faint_gradient_keeps_its_thousands_of_levels(engine: Engine) -> None:
 def test_tiles_have_no_seams(engine: Engine) -> None:
     """Nothing but float32's own last digit, which depends on how a processor adds up a row."""
     image = Image(gradient(90, 100, channels=3))
-    care = PostProcessing(
-        check=is_plausible, lock=correct_colours, correction_reach_px=CORRECTION_REACH_PX
+    steps = PostProcessing(
+        check=is_plausible, correct=correct_colours, correction_reach_px=CORRECTION_REACH_PX
     )
     whole = open_engine(Settings(precision="exact", threads=1, tile_window_px=256), 4)
     results = []
     for each in (engine, whole):
         with stream_of(each) as stream:
-            results.append(upscale(image, 4, stream, on_tile=ignore, care=care).rgb.astype(int))
+            results.append(
+                upscale(image, 4, stream, on_tile=ignore, post_processing=steps).rgb.astype(int)
+            )
 
     assert np.abs(results[0] - results[1]).max() <= 1
 

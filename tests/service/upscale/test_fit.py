@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from upscaled.image.types import Image
-from upscaled.upscale.fit import fit, scale_to_run
+from upscaled.upscale.job import fit, scale_to_run
 
 
 def flat(height: int, width: int, level: int = 77) -> Image:

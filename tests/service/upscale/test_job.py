@@ -18,7 +18,7 @@ from upscaled.image.output import OutputSpec, decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.job import run_job as run_in_lane
 from upscaled.upscale.result import Result
-from upscaled.upscale.stream import Cancelled
+from upscaled.upscale.cancellation import Cancelled
 from upscaled_models.backends.base import Window
 from upscaled_models.errors import EngineOutOfMemory
 

@@ -264,10 +264,18 @@ def test_a_lock_sees_each_window_beside_its_result_and_its_reach_makes_no_seams(
 
     engine, rgb = BoxEngine(window_px=40), noise(120, 90)
     result = upscale(
-        Image(rgb), 2, engine, on_tile=ignore, care=PostProcessing(lock=lock, correction_reach_px=5)
+        Image(rgb),
+        2,
+        engine,
+        on_tile=ignore,
+        steps=PostProcessing(correct=lock, correction_reach_px=5),
     )
     short = upscale(
-        Image(rgb), 2, engine, on_tile=ignore, care=PostProcessing(lock=lock, correction_reach_px=1)
+        Image(rgb),
+        2,
+        engine,
+        on_tile=ignore,
+        steps=PostProcessing(correct=lock, correction_reach_px=1),
     )
 
     expected = untiled(rgb, engine) + wide.filter(rgb)
@@ -282,9 +290,9 @@ def test_a_window_that_fails_its_check_is_computed_once_more_and_exactly() -> No
             return result * 0 if len(self.batches) == 3 and not self.exact else result
 
     engine, rgb = WrongOnce(window_px=40), noise(120, 90)
-    care = PostProcessing(check=lambda source, result: bool(result.any()))
+    steps = PostProcessing(check=lambda source, result: bool(result.any()))
 
-    result = upscale(Image(rgb), 2, engine, on_tile=ignore, care=care)
+    result = upscale(Image(rgb), 2, engine, on_tile=ignore, post_processing=steps)
 
     assert len(engine.exact) == 1
     assert np.array_equal(result.rgb, untiled(rgb, BoxEngine()))
@@ -297,7 +305,7 @@ def test_a_window_that_fails_its_check_twice_fails_the_image() -> None:
             2,
             BoxEngine(window_px=40),
             on_tile=ignore,
-            care=PostProcessing(check=lambda source, result: False),
+            steps=PostProcessing(check=lambda source, result: False),
         )
 
 

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.models.specs import spec_of
 from tests.service.upscale.box_engine import BoxEngine, box_sum
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
@@ -46,7 +45,7 @@ def run(
     scale: int,
     vivid: BoxEngine,
     faithful: BoxEngine | None,
-    care: PostProcessing = TEMPERED,
+    steps: PostProcessing = TEMPERED,
     on_rows: Callable[[Image, int], None] = lambda image, rows: None,
 ) -> NDArray[Any]:
     with (
@@ -60,7 +59,7 @@ def run(
             stream,
             on_tile=lambda done, total: None,
             on_rows=on_rows,
-            care=care,
+            post_processing=steps,
             faithful=None if faithful is None else beside,
         )
     return np.asarray(result.rgb)
@@ -111,16 +110,16 @@ def test_of_two_passes_each_is_tempered() -> None:
 
 
 def test_a_flat_colour_stays_and_a_grey_picture_stays_grey() -> None:
-    care = choose_post_processing(spec_of(), Settings(), TEMPERING)
+    steps = choose_post_processing(spec_of(), Settings(), TEMPERING)
     flat = np.full((60, 60, 3), (12, 130, 200), np.uint8)
     shifted = VividEngine(window_px=48, fault=lambda result: result + np.uint8(3))
-    assert (run(flat, 2, shifted, TrueEngine(), care) == flat[0, 0]).all()
+    assert (run(flat, 2, shifted, TrueEngine(), steps) == flat[0, 0]).all()
     grey = noise(60, 60)[..., :1].repeat(3, axis=2)
 
     def tint(result: Window) -> Window:
         return np.asarray(result // 2 * 2 + np.array((1, 0, 0), np.uint8), np.uint8)
 
-    made = run(grey, 2, VividEngine(window_px=48, fault=tint), TrueEngine(), care)
+    made = run(grey, 2, VividEngine(window_px=48, fault=tint), TrueEngine(), steps)
     assert (made == made[..., :1]).all()
 
 
@@ -130,16 +129,16 @@ def black(result: Window) -> Window:
 
 @pytest.mark.parametrize("is_vivid", [True, False])
 def test_a_window_of_either_network_that_cannot_be_right_is_computed_again(is_vivid: bool) -> None:
-    care = choose_post_processing(spec_of(), Settings(), TEMPERING)
+    steps = choose_post_processing(spec_of(), Settings(), TEMPERING)
     rgb = noise(60, 90)
-    right = run(rgb, 2, VividEngine(window_px=48), TrueEngine(), care)
+    right = run(rgb, 2, VividEngine(window_px=48), TrueEngine(), steps)
     vivid, faithful = VividEngine(window_px=48), TrueEngine()
     broken = vivid if is_vivid else faithful
     broken.fault = black
-    assert np.array_equal(run(rgb, 2, vivid, faithful, care), right)
+    assert np.array_equal(run(rgb, 2, vivid, faithful, steps), right)
     broken.exact_fault = black
     with pytest.raises(InternalError):
-        run(rgb, 2, vivid, faithful, care)
+        run(rgb, 2, vivid, faithful, steps)
 
 
 def test_where_one_network_is_out_of_memory_both_take_smaller_windows() -> None:

@@ -13,7 +13,7 @@ from upscaled.config import Settings
 from upscaled.pool.messages import Job
 from upscaled.upscale.engines import open_autotuner
 from upscaled.upscale.loaded_models import LoadedModels
-from upscaled.upscale.upscaler import Upscaler, open_upscaler
+from upscaled.upscale.core import Core, open_core
 from upscaled.worker import retuning
 from upscaled.worker.connection import JobQueue
 from upscaled.worker.retuning import IdleTuning
@@ -68,7 +68,7 @@ def models(monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 def minutes(models: LoadedModels, retuner: FakeRetuner, idle_s: float = 0.0) -> IdleTuning:
-    upscaler = cast(Upscaler, SimpleNamespace(models=models, settings=Settings()))
+    upscaler = cast(Core, SimpleNamespace(models=models, settings=Settings()))
     return IdleTuning(upscaler, retuner.jobs, idle_s, {"a": retuner})  # type: ignore[dict-item]
 
 
@@ -124,7 +124,7 @@ def test_where_nothing_is_tuned_no_thread_is_started(
 ) -> None:
     begun: list[int] = []
     settings = Settings(data_dir=tmp_path).model_copy(update=values)
-    upscaler = cast(Upscaler, SimpleNamespace(settings=settings))
+    upscaler = cast(Core, SimpleNamespace(settings=settings))
     IdleTuning(upscaler, JobQueue()).start(lambda: begun.append(1))
     assert begun == []
 
@@ -143,7 +143,7 @@ def test_a_busy_start_of_a_shipped_model_is_measured_in_the_idle_minute(
         assert found is not None
         return found
 
-    with open_upscaler(settings, scales=(2,), decoders=0) as upscaler:
+    with open_core(settings, scales=(2,), decoders=0) as upscaler:
         assert choice().is_from_table
         IdleTuning(upscaler, JobQueue(), idle_s=0.0).tune()
         assert not choice().is_from_table

@@ -13,7 +13,7 @@ from upscaled_models.backends.base import Window
 from upscaled_models.registry import ModelSpec
 
 Check = Callable[[Window, Window], bool]
-Lock = Callable[[Window, Window], Window]
+Correct = Callable[[Window, Window], Window]
 Temper = Callable[[Window, Window], Window]
 
 
@@ -21,11 +21,11 @@ Temper = Callable[[Window, Window], Window]
 class PostProcessing:
     """What is done with each window's result before it is kept; by default nothing.
 
-    `check` and `lock` are given the window as the network saw it, `[h, w, 3]`, and its result, of
+    `check` and `correct` take the window as the network saw it, `[h, w, 3]`, and its result, of
     the same type, `[h * gain, w * gain, 3]`.
 
     check: whether the result can be believed. If not, the window is computed once more in float32.
-    lock: the result with the source's colours, after the check. `correction_reach_px`: how many
+    correct: the result with the source's colours, after the check. `correction_reach_px`: how many
         source pixels around a pixel it reads; every tile gets them as halo beyond the network's.
     temper: the result mixed with that of a faithful network, which is taken as it is where the
         source is flat; only where an image has a stream for one. `temper_reach_px`: how many result
@@ -34,7 +34,7 @@ class PostProcessing:
     """
 
     check: Check | None = None
-    lock: Lock | None = None
+    correct: Correct | None = None
     correction_reach_px: int = 0
     temper: Temper | None = None
     temper_reach_px: int = 0
@@ -52,11 +52,11 @@ def choose_post_processing(
     What is tempered has the faithful network's colours. The setting `colour_lock` switches both
     corrections off.
     """
-    care = PostProcessing(check=is_plausible, corrects_patterns=settings.colour_lock)
+    steps = PostProcessing(check=is_plausible, corrects_patterns=settings.colour_lock)
     if tempering is not None:
         return replace(
-            care, temper=partial(temper, tempering=tempering), temper_reach_px=TEMPER_REACH_PX
+            steps, temper=partial(temper, tempering=tempering), temper_reach_px=TEMPER_REACH_PX
         )
     if settings.colour_lock and not spec.keeps_colour:
-        return replace(care, lock=correct_colours, correction_reach_px=CORRECTION_REACH_PX)
-    return care
+        return replace(steps, correct=correct_colours, correction_reach_px=CORRECTION_REACH_PX)
+    return steps

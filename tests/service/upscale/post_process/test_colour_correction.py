@@ -73,26 +73,28 @@ def test_a_shift_of_all_colours_is_undone(gain: int, shift: tuple[int, int, int]
 @pytest.mark.parametrize(("scale", "native"), [(4, 4), (2, 4), (4, 2), (2, 2)])
 def test_tiles_have_no_seams(scale: int, native: int) -> None:
     """To the last bit, over noise: the worst case for rounding."""
-    care = PostProcessing(lock=correct_colours, correction_reach_px=CORRECTION_REACH_PX)
+    steps = PostProcessing(correct=correct_colours, correction_reach_px=CORRECTION_REACH_PX)
     for height, width in ((70, 61), (97, 40)):
         image = Image(noise(height, width))
         results = []
         for window_px in (32, 47, 400):
             engine = BoxEngine(native_scale=native, window_px=window_px)
             with stream_of(engine) as stream:
-                results.append(upscale(image, scale, stream, on_tile=ignore, care=care).rgb)
+                results.append(
+                    upscale(image, scale, stream, on_tile=ignore, post_processing=steps).rgb
+                )
         assert np.array_equal(results[0], results[2])
         assert np.array_equal(results[1], results[2])
 
 
 def test_a_halo_one_pixel_short_shows() -> None:
     """The proof that the test above can fail."""
-    care = PostProcessing(lock=correct_colours, correction_reach_px=CORRECTION_REACH_PX - 1)
+    steps = PostProcessing(correct=correct_colours, correction_reach_px=CORRECTION_REACH_PX - 1)
     image = Image(noise(97, 70))
     results = []
     for window_px in (32, 400):
         with stream_of(BoxEngine(native_scale=4, window_px=window_px)) as stream:
-            results.append(upscale(image, 4, stream, on_tile=ignore, care=care).rgb)
+            results.append(upscale(image, 4, stream, on_tile=ignore, post_processing=steps).rgb)
     assert not np.array_equal(results[0], results[1])
 
 

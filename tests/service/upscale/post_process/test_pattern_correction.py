@@ -84,9 +84,9 @@ def shipped(scale: int) -> Engine:
 def upscaled(source: Pixels, scale: int, *, is_corrected: bool = True) -> Pixels:
     """Through the shipped network, as the service does it."""
     engine = shipped(scale)
-    care = choose_post_processing(engine.info.spec, Settings(colour_lock=is_corrected))
+    steps = choose_post_processing(engine.info.spec, Settings(colour_lock=is_corrected))
     with stream_of(engine) as stream:
-        result = upscale(Image(source), scale, stream, on_tile=ignore, care=care)
+        result = upscale(Image(source), scale, stream, on_tile=ignore, post_processing=steps)
     return np.asarray(result.rgb, np.uint8)
 
 
@@ -186,9 +186,9 @@ def test_tiles_leave_no_seam(scale: int, native: int) -> None:
     results = []
     for window_px in (32, 47, 400):
         with stream_of(BoxEngine(native_scale=native, window_px=window_px)) as stream:
-            care = PostProcessing(corrects_patterns=True)
+            steps = PostProcessing(corrects_patterns=True)
             image = Image(noise(97, 70))
-            results.append(upscale(image, scale, stream, on_tile=ignore, care=care).rgb)
+            results.append(upscale(image, scale, stream, on_tile=ignore, post_processing=steps).rgb)
     assert np.array_equal(results[0], results[2])
     assert np.array_equal(results[1], results[2])
 
@@ -200,9 +200,9 @@ def test_rows_are_announced_only_when_they_are_final() -> None:
         announced.append((rows_ready, np.asarray(image.rgb[:rows_ready], np.uint8).copy()))
 
     with stream_of(BoxEngine(window_px=32)) as stream:
-        care = PostProcessing(corrects_patterns=True)
+        steps = PostProcessing(corrects_patterns=True)
         result = upscale(
-            Image(noise(97, 70)), 2, stream, on_tile=ignore, on_rows=note, care=care
+            Image(noise(97, 70)), 2, stream, on_tile=ignore, on_rows=note, post_processing=steps
         ).rgb
     assert announced[-1][0] == 194
     assert any(0 < rows < 194 for rows, _ in announced)

@@ -1,4 +1,4 @@
-"""PostProcessing in strips against the same care in one piece."""
+"""PostProcessing in strips against the same steps in one piece."""
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -9,11 +9,11 @@ import pytest
 from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX, correct_colours
 from upscaled.upscale.post_process.sanity_check import is_plausible
 from upscaled.upscale.post_process.steps import NO_POST_PROCESSING, PostProcessing
-from upscaled.upscale.post_process.strips import LEAST_ROWS_PX, spread
+from upscaled.upscale.post_process.strips import LEAST_ROWS_PX, split_into_strips
 from upscaled_models.backends.base import Window
 
-CARE = PostProcessing(
-    check=is_plausible, lock=correct_colours, correction_reach_px=CORRECTION_REACH_PX
+STEPS = PostProcessing(
+    check=is_plausible, correct=correct_colours, correction_reach_px=CORRECTION_REACH_PX
 )
 
 
@@ -40,7 +40,7 @@ def test_colours_locked_in_strips_are_the_same_to_the_last_bit(
 ) -> None:
     source = source_of(height)
     result = result_of(source, gain)
-    lock = spread(CARE, pool, strips=5).lock
+    lock = split_into_strips(STEPS, pool, strips=5).correct
 
     assert lock is not None
     np.testing.assert_array_equal(lock(source, result), correct_colours(source, result))
@@ -50,7 +50,7 @@ def test_colours_locked_in_strips_are_the_same_to_the_last_bit(
 def test_a_fault_in_any_strip_is_found(pool: ThreadPoolExecutor, row: int) -> None:
     source = source_of(333)
     result = result_of(source, 2)
-    check = spread(CARE, pool, strips=4).check
+    check = split_into_strips(STEPS, pool, strips=4).check
     assert check is not None
     assert check(source, result)
 
@@ -60,7 +60,7 @@ def test_a_fault_in_any_strip_is_found(pool: ThreadPoolExecutor, row: int) -> No
 
 
 def test_a_result_of_another_size_is_found(pool: ThreadPoolExecutor) -> None:
-    check = spread(CARE, pool, strips=4).check
+    check = split_into_strips(STEPS, pool, strips=4).check
 
     assert check is not None
     assert not check(source_of(200), result_of(source_of(201), 2))
@@ -73,7 +73,7 @@ def test_windows_are_cut_only_where_that_pays(pool: ThreadPoolExecutor) -> None:
         seen.append(source.shape[0])
         return True
 
-    check = spread(PostProcessing(check=note), pool, strips=4).check
+    check = split_into_strips(PostProcessing(check=note), pool, strips=4).check
     assert check is not None
     for height in (LEAST_ROWS_PX + 1, 400):
         check(source_of(height), source_of(height))
@@ -82,4 +82,4 @@ def test_windows_are_cut_only_where_that_pays(pool: ThreadPoolExecutor) -> None:
 
 
 def test_no_care_stays_none(pool: ThreadPoolExecutor) -> None:
-    assert spread(NO_POST_PROCESSING, pool, strips=4) == NO_POST_PROCESSING
+    assert split_into_strips(NO_POST_PROCESSING, pool, strips=4) == NO_POST_PROCESSING

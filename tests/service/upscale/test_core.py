@@ -11,9 +11,9 @@ from upscaled.config import Settings, load_settings
 from upscaled.errors import InvalidParameter, MalformedImage
 from upscaled.upscale import ladder
 from upscaled.upscale.cancellation import Cancellation
+from upscaled.upscale.core import Core, open_core
 from upscaled.upscale.scheduler import BatchDone
-from upscaled.upscale.stream import Cancelled
-from upscaled.upscale.upscaler import Upscaler, open_upscaler
+from upscaled.upscale.cancellation import Cancelled
 from upscaled_models.errors import UnknownModel
 
 
@@ -24,13 +24,13 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 
 
 @pytest.fixture(scope="module")
-def upscaler(settings: Settings) -> Iterator[Upscaler]:
-    with open_upscaler(settings, decoders=1) as opened:
+def upscaler(settings: Settings) -> Iterator[Core]:
+    with open_core(settings, decoders=1) as opened:
         yield opened
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_a_file_becomes_a_file_that_says_how_it_was_made(upscaler: Upscaler, scale: int) -> None:
+def test_a_file_becomes_a_file_that_says_how_it_was_made(upscaler: Core, scale: int) -> None:
     result = upscaler.upscale(save(picture(24, 32), "PNG"), scale)
     assert (result.media_type, result.model) == ("image/jpeg", f"upscaled-x{scale}")
     assert (result.label, result.tempered_with) == ("torch float32", "")
@@ -38,7 +38,7 @@ def test_a_file_becomes_a_file_that_says_how_it_was_made(upscaler: Upscaler, sca
         assert image.size == (32 * scale, 24 * scale) == (result.width_px, result.height_px)
 
 
-def test_any_model_that_is_here_can_be_asked_for_by_name(upscaler: Upscaler) -> None:
+def test_any_model_that_is_here_can_be_asked_for_by_name(upscaler: Core) -> None:
     source = save(picture(24, 32), "PNG")
     result = upscaler.upscale(source, 2, model="upscaled-x4")
     assert (result.model, result.width_px) == ("upscaled-x4", 64)
@@ -47,12 +47,12 @@ def test_any_model_that_is_here_can_be_asked_for_by_name(upscaler: Upscaler) -> 
             upscaler.upscale(source, 2, model=absent)
 
 
-def test_a_bad_file_is_refused(upscaler: Upscaler) -> None:
+def test_a_bad_file_is_refused(upscaler: Core) -> None:
     with pytest.raises(MalformedImage):
         upscaler.upscale(save(picture(24, 32), "PNG")[:-60], 2)
 
 
-def test_work_is_cancelled_before_it_begins_and_at_each_tile(upscaler: Upscaler) -> None:
+def test_work_is_cancelled_before_it_begins_and_at_each_tile(upscaler: Core) -> None:
     source = save(picture(24, 32), "PNG")
     early, late = Cancellation(), Cancellation()
     early.cancel()
@@ -72,7 +72,7 @@ def test_work_is_cancelled_before_it_begins_and_at_each_tile(upscaler: Upscaler)
 
 def test_what_cannot_be_opened_is_said_and_leaves_no_thread_behind(settings: Settings) -> None:
     wrong = settings.model_copy(update={"model_x2": "nonsense"})
-    with pytest.raises(UnknownModel), open_upscaler(wrong, decoders=0):
+    with pytest.raises(UnknownModel), open_core(wrong, decoders=0):
         pass
 
 
@@ -83,7 +83,7 @@ def test_a_model_whose_speed_is_stored_is_not_run_again_at_the_next_start(
     runs: list[list[str]] = []
     for _ in range(2):
         batches: list[BatchDone] = []
-        with open_upscaler(
+        with open_core(
             settings, scales=(4,), is_warm=True, on_batch=batches.append, decoders=0
         ) as opened:
             assert opened.seconds_per_px.keys() == {"upscaled-x2", "upscaled-x4"}

@@ -1,0 +1,98 @@
+"""Convert what Python code holds pictures in, arrays and Pillow images, to `Image` and back."""
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image as PillowImage
+from PIL import ImageOps
+
+from upscaled.errors import InvalidParameter
+from upscaled.image.pixels import Pixels
+from upscaled.image.types import Image
+
+_PILLOW_MODES: Final = frozenset({"L", "LA", "RGB", "RGBA"})
+_DEEP_GREY_MODES: Final = frozenset({"I;16", "I;16L", "I;16B"})
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayShape:
+    """The layout of a picture's array: grey or colour, with or without alpha and a third axis."""
+
+    is_flat: bool
+    is_grey: bool
+    has_alpha: bool
+
+    def restore(self, image: Image) -> Pixels:
+        """The pixels of an image as an array of this layout."""
+        colour = image.rgb[..., :1] if self.is_grey else image.rgb
+        if image.alpha is not None:
+            colour = np.concatenate((colour, image.alpha[..., None]), axis=2)
+        return np.ascontiguousarray(colour[..., 0] if self.is_flat else colour)
+
+
+def read_array(pixels: NDArray[Any]) -> tuple[Image, ArrayShape]:
+    """Make an image of an array.
+
+    Args:
+        pixels: `[h, w]` or `[h, w, c]`, uint8 or uint16; c is 1 grey, 2 grey and alpha, 3 RGB,
+            4 RGB and alpha.
+
+    Raises:
+        InvalidParameter: another shape or type of numbers.
+    """
+    channels = pixels.shape[2] if pixels.ndim == 3 else int(pixels.ndim == 2)
+    if pixels.dtype not in (np.uint8, np.uint16) or not 1 <= channels <= 4 or not pixels.size:
+        raise InvalidParameter(
+            f"an array of shape {pixels.shape} and type {pixels.dtype} is no picture: it must be "
+            "[h, w] or [h, w, 1 to 4] of uint8 or uint16"
+        )
+    shape = ArrayShape(is_flat=pixels.ndim == 2, is_grey=channels < 3, has_alpha=channels in (2, 4))
+    planes = pixels[..., None] if shape.is_flat else pixels
+    colour = planes[..., : 1 if shape.is_grey else 3]
+    rgb = np.repeat(colour, 3, axis=2) if shape.is_grey else np.ascontiguousarray(colour)
+    alpha = np.ascontiguousarray(planes[..., -1]) if shape.has_alpha else None
+    return Image(rgb=rgb, alpha=alpha), shape
+
+
+def read_pillow(picture: PillowImage.Image) -> tuple[Image, ArrayShape]:
+    """Make an image of a Pillow image, turned upright as its EXIF orientation asks.
+
+    L, LA, RGB, RGBA and I;16 stay what they are; other modes become RGB, or RGBA where they can be
+    transparent. The ICC profile of an RGB picture and the resolution go with it.
+
+    Raises:
+        InvalidParameter: the picture has no pixels.
+    """
+    picture = ImageOps.exif_transpose(picture)
+    if picture.mode not in _PILLOW_MODES | _DEEP_GREY_MODES:
+        may_be_transparent = picture.has_transparency_data
+        is_rgb = picture.mode in ("P", "RGBX", "PA", "RGBa")
+        profile = picture.info.get("icc_profile") if is_rgb else None
+        picture = picture.convert("RGBA" if may_be_transparent else "RGB")
+    else:
+        profile = picture.info.get("icc_profile")
+    pixels = np.asarray(picture)
+    image, shape = read_array(pixels.astype(np.uint16) if _is_deep(picture) else pixels)
+    dpi = picture.info.get("dpi")
+    return Image(
+        rgb=image.rgb,
+        alpha=image.alpha,
+        icc=profile,
+        dpi=(float(dpi[0]), float(dpi[1])) if dpi else None,
+    ), shape
+
+
+def write_pillow(image: Image, shape: ArrayShape) -> PillowImage.Image:
+    """Make a Pillow image of an upscaled one, with its profile and resolution in `info`."""
+    picture = PillowImage.fromarray(shape.restore(image))
+    if image.icc is not None:
+        picture.info["icc_profile"] = image.icc
+    if image.dpi is not None:
+        picture.info["dpi"] = image.dpi
+    return picture
+
+
+def _is_deep(picture: PillowImage.Image) -> bool:
+    return picture.mode in _DEEP_GREY_MODES
