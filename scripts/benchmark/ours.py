@@ -15,6 +15,7 @@ from scripts.benchmark.pictures import Pixels, make_pixels
 from scripts.benchmark.weights import is_random
 from upscaled.config import Settings, load_settings
 from upscaled.image.types import Image
+from upscaled.upscale.core import Core, open_core
 from upscaled.upscale.engines import open_model
 from upscaled.upscale.post_process.sanity_check import is_plausible
 from upscaled.upscale.post_process.steps import (
@@ -22,7 +23,6 @@ from upscaled.upscale.post_process.steps import (
     PostProcessing,
     choose_post_processing,
 )
-from upscaled.upscale.core import Core, open_core
 from upscaled_models.backends.base import Engine, Started, Window
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network

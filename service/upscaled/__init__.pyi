@@ -16,3 +16,4 @@ from upscaled_models.errors import EngineOutOfMemory as EngineOutOfMemory
 from upscaled_models.errors import ModelError as ModelError
 
 __version__: str
+__all__: list[str]

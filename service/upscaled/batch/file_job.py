@@ -28,10 +28,10 @@ from upscaled.errors import (
 from upscaled.image.header import read_header
 from upscaled.image.output import OutputSpec, decide_output
 from upscaled.image.types import Header
-from upscaled.upscale.model_choice import rungs_for
-from upscaled.upscale.result import Result
 from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.core import Core, open_core
+from upscaled.upscale.model_choice import rungs_for
+from upscaled.upscale.result import Result
 from upscaled_models.backends.base import Engine
 from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.store import ModelStore

@@ -7,15 +7,12 @@ from types import TracebackType
 from typing import Final
 
 from upscaled.errors import engine_errors
+from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.fair_queue import USUAL_S_PER_PX, FairQueue, Finish, ImageQueue, TileRequest
 from upscaled_models.backends.base import Engine, Window, most_windows
 
 BATCHES_AHEAD: Final = 3
 """One that its image stitches, one on the device, one that waits: nobody then waits for another."""
-
-
-class Cancelled(Exception):
-    """Nobody waits for this image any more."""
 
 
 class Stream:

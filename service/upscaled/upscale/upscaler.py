@@ -19,7 +19,6 @@ from typing import Any, Final, Literal, Self, TypeVar, overload
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
-from upscaled_models.files import write_atomically
 
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InvalidParameter, ResolutionTooHigh
@@ -32,6 +31,7 @@ from upscaled.upscale.job import ignore_tile
 from upscaled.upscale.model_choice import AUTO
 from upscaled.upscale.pictures import read_array, read_pillow, write_pillow
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX, Result
+from upscaled_models.files import write_atomically
 
 Picture = TypeVar("Picture", bytes, NDArray[np.uint8], NDArray[np.uint16], PillowImage.Image)
 OnProgress = Callable[[int, int], None]
@@ -338,14 +338,18 @@ class Upscaler:
             decoded, shape = read_pillow(image)
         else:
             raise TypeError(f"{type(image).__name__} is no array, no Pillow image and no bytes")
-        upscaled = self._opened(scale).upscale_image(
-            decoded,
-            scale,
-            self._decide_output(decoded, scale, keeps_depth=True),
-            model=model,
-            on_tile=on_progress,
-            cancellation=work,
-        ).image
+        upscaled = (
+            self._opened(scale)
+            .upscale_image(
+                decoded,
+                scale,
+                self._decide_output(decoded, scale, keeps_depth=True),
+                model=model,
+                on_tile=on_progress,
+                cancellation=work,
+            )
+            .image
+        )
         is_array = isinstance(image, np.ndarray)
         return shape.restore(upscaled) if is_array else write_pillow(upscaled, shape)
 

@@ -12,10 +12,10 @@ from upscaled.errors import InternalError, ServiceError
 from upscaled.logs import event
 from upscaled.pool.messages import Answer, Cancelled, Done, Failed, Job, Progress, Refused
 from upscaled.upscale.cancellation import Cancellation
-from upscaled.upscale.engines import choose_device
-from upscaled.upscale.result import Result
 from upscaled.upscale.cancellation import Cancelled as WorkCancelled
 from upscaled.upscale.core import Core
+from upscaled.upscale.engines import choose_device
+from upscaled.upscale.result import Result
 from upscaled.worker.connection import FrontEnd, FrontEndGone, JobQueue
 
 SLOTS: Final = 4

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from upscaled.upscale.engines import is_tuned, open_autotuner
 from upscaled.upscale.core import Core
+from upscaled.upscale.engines import is_tuned, open_autotuner
 from upscaled.worker.connection import JobQueue
 from upscaled_models.autotune.load import read_load
 from upscaled_models.autotune.retuner import Retuner

@@ -2,9 +2,8 @@ import pytest
 
 from tests.service.image.samples import picture
 from tests.service.upscale.box_engine import BoxEngine
-from upscaled.upscale.cancellation import Cancellation
+from upscaled.upscale.cancellation import Cancellation, Cancelled
 from upscaled.upscale.scheduler import Scheduler
-from upscaled.upscale.cancellation import Cancelled
 
 
 @pytest.mark.parametrize("is_early", [True, False])

@@ -10,10 +10,9 @@ from tests.service.image.samples import picture, save
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InvalidParameter, MalformedImage
 from upscaled.upscale import ladder
-from upscaled.upscale.cancellation import Cancellation
+from upscaled.upscale.cancellation import Cancellation, Cancelled
 from upscaled.upscale.core import Core, open_core
 from upscaled.upscale.scheduler import BatchDone
-from upscaled.upscale.cancellation import Cancelled
 from upscaled_models.errors import UnknownModel
 
 

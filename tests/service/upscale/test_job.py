@@ -16,9 +16,9 @@ from upscaled.errors import InternalError, MalformedImage
 from upscaled.image.header import read_header
 from upscaled.image.output import OutputSpec, decide_output
 from upscaled.image.types import Image
+from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.job import run_job as run_in_lane
 from upscaled.upscale.result import Result
-from upscaled.upscale.cancellation import Cancelled
 from upscaled_models.backends.base import Window
 from upscaled_models.errors import EngineOutOfMemory
 

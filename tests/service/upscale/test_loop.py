@@ -10,10 +10,11 @@ from tests.service.upscale.box_engine import BoxEngine, average_down, stream_of
 from upscaled.errors import InternalError
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
+from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.loop import Pass, plan_passes
 from upscaled.upscale.loop import upscale as upscale_in_lane
 from upscaled.upscale.post_process.steps import PostProcessing
-from upscaled.upscale.stream import BATCHES_AHEAD, Cancelled
+from upscaled.upscale.stream import BATCHES_AHEAD
 from upscaled.upscale.tiles import pad
 from upscaled_models.backends.base import Window, least_window_px, round_up
 from upscaled_models.errors import EngineOutOfMemory
@@ -268,14 +269,14 @@ def test_a_lock_sees_each_window_beside_its_result_and_its_reach_makes_no_seams(
         2,
         engine,
         on_tile=ignore,
-        steps=PostProcessing(correct=lock, correction_reach_px=5),
+        post_processing=PostProcessing(correct=lock, correction_reach_px=5),
     )
     short = upscale(
         Image(rgb),
         2,
         engine,
         on_tile=ignore,
-        steps=PostProcessing(correct=lock, correction_reach_px=1),
+        post_processing=PostProcessing(correct=lock, correction_reach_px=1),
     )
 
     expected = untiled(rgb, engine) + wide.filter(rgb)
@@ -305,7 +306,7 @@ def test_a_window_that_fails_its_check_twice_fails_the_image() -> None:
             2,
             BoxEngine(window_px=40),
             on_tile=ignore,
-            steps=PostProcessing(check=lambda source, result: False),
+            post_processing=PostProcessing(check=lambda source, result: False),
         )
 
 

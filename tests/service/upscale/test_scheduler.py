@@ -11,8 +11,9 @@ import pytest
 
 from tests.service.upscale.box_engine import BoxEngine
 from upscaled.errors import InternalError
+from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.scheduler import BatchDone, Scheduler
-from upscaled.upscale.stream import BATCHES_AHEAD, Cancelled, Stream
+from upscaled.upscale.stream import BATCHES_AHEAD, Stream
 from upscaled_models.backends.base import Started, Window
 from upscaled_models.errors import EngineOutOfMemory
 

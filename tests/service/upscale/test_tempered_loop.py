@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.models.specs import spec_of
 from tests.service.upscale.box_engine import BoxEngine, box_sum
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings

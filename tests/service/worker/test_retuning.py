@@ -11,9 +11,9 @@ from tests.service.pool.pools import request
 from tests.service.upscale.box_engine import BoxEngine
 from upscaled.config import Settings
 from upscaled.pool.messages import Job
+from upscaled.upscale.core import Core, open_core
 from upscaled.upscale.engines import open_autotuner
 from upscaled.upscale.loaded_models import LoadedModels
-from upscaled.upscale.core import Core, open_core
 from upscaled.worker import retuning
 from upscaled.worker.connection import JobQueue
 from upscaled.worker.retuning import IdleTuning

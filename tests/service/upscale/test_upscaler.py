@@ -1,0 +1,273 @@
+"""The Python API, with the models that ship."""
+
+import asyncio
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image as PillowImage
+
+import upscaled
+from tests.running import clean_environment
+from tests.service.image.samples import picture, save
+from upscaled import (
+    Cancellation,
+    Cancelled,
+    InvalidParameter,
+    MalformedImage,
+    ModelError,
+    ResolutionTooHigh,
+    SettingsError,
+    Upscaler,
+)
+from upscaled.config import load_settings
+
+OPTIONS: dict[str, Any] = {"device": "cpu", "precision": "exact", "threads": 1}
+
+
+@pytest.fixture(scope="module")
+def up(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Upscaler]:
+    with Upscaler(data_dir=tmp_path_factory.mktemp("data"), max_in_flight=3, **OPTIONS) as opened:
+        yield opened
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+@pytest.mark.parametrize("axes", [(), (1,), (2,), (3,), (4,)])
+def test_an_array_becomes_an_array_of_its_layout_and_depth(
+    up: Upscaler, scale: int, kind: type, axes: tuple[int, ...]
+) -> None:
+    chance = np.random.default_rng(0)
+    pixels: Any = chance.integers(0, np.iinfo(kind).max, (12, 16, *axes), kind)
+    result = up.upscale(pixels, scale)
+    assert (result.shape, result.dtype) == ((12 * scale, 16 * scale, *axes), pixels.dtype)
+    assert result.flags.c_contiguous
+
+
+def test_an_array_gives_the_pixels_that_its_file_gives(up: Upscaler) -> None:
+    pixels = picture(24, 32, channels=4)
+    file = up.upscale(save(pixels, "PNG"), 2)
+    assert np.array_equal(up.upscale(pixels, 2), np.asarray(PillowImage.open(BytesIO(file))))
+
+
+@pytest.mark.parametrize(
+    ("mode", "becomes"),
+    [
+        *((mode, mode) for mode in ("L", "LA", "RGB", "RGBA", "I;16")),
+        *((mode, "RGB") for mode in ("1", "P", "CMYK")),
+    ],
+)
+def test_a_pillow_image_becomes_one_with_its_resolution(
+    up: Upscaler, mode: str, becomes: str
+) -> None:
+    source = PillowImage.new("I;16", (16, 12)) if mode == "I;16" else None
+    source = source or PillowImage.fromarray(picture(12, 16)).convert(mode)
+    source.info["dpi"] = (72, 72)
+    result = up.upscale(source, 2)
+    assert (result.mode, result.size, result.info["dpi"]) == (becomes, (32, 24), (144.0, 144.0))
+
+
+def test_a_transparent_palette_and_an_orientation_of_a_pillow_image_are_kept(up: Upscaler) -> None:
+    palette = PillowImage.fromarray(picture(12, 16)).convert("P")
+    palette.info["transparency"] = 0
+    assert up.upscale(palette, 2).mode == "RGBA"
+    turned = PillowImage.fromarray(picture(12, 16))
+    turned.getexif()[0x0112] = 6
+    assert up.upscale(turned, 2).size == (24, 32)
+
+
+def test_bytes_become_bytes_or_a_result_that_says_how_it_was_made(up: Upscaler) -> None:
+    source = save(picture(24, 32), "PNG")
+    result = up.upscale_bytes(source, 2)
+    assert up.upscale(source, 2) == result.data
+    assert (result.media_type, result.model, result.label) == (
+        "image/jpeg",
+        "upscaled-x2",
+        "torch float32",
+    )
+    assert (result.width_px, result.height_px) == (64, 48)
+    assert result.timings.network_s > 0
+
+
+def test_a_file_is_written_beside_its_source_into_a_folder_or_by_name(
+    up: Upscaler, tmp_path: Path
+) -> None:
+    opaque, clear = tmp_path / "a.png", tmp_path / "b.png"
+    opaque.write_bytes(save(picture(12, 16), "PNG"))
+    clear.write_bytes(save(picture(12, 16, channels=4), "PNG"))
+    (tmp_path / "out").mkdir()
+    assert up.upscale_file(opaque, scale=2) == tmp_path / "a-x2.jpg"
+    assert up.upscale_file(clear, to=tmp_path / "out") == tmp_path / "out" / "b-x4.png"
+    assert up.upscale_file(str(opaque), to=str(tmp_path / "named.jpeg")).is_file()
+    with pytest.raises(InvalidParameter, match=r"a\.png is a JPEG, not c\.png"):
+        up.upscale_file(opaque, to=tmp_path / "c.png")
+    with pytest.raises(FileNotFoundError):
+        up.upscale_file(tmp_path / "absent.png")
+    names = {path.name for path in tmp_path.rglob("*") if path.is_file()}
+    assert names == {"a.png", "b.png", "a-x2.jpg", "b-x4.png", "named.jpeg"}
+
+
+def test_many_yields_in_order_with_several_in_flight_and_draws_no_further_ahead(
+    up: Upscaler,
+) -> None:
+    drawn = 0
+
+    def draw() -> Iterator[np.ndarray[Any, np.dtype[np.uint8]]]:
+        nonlocal drawn
+        for level in range(20):
+            drawn += 1
+            yield np.full((48 if level % 3 else 8, 8, 3), level * 10, np.uint8)
+
+    for at, result in enumerate(up.many(draw(), scale=2)):
+        assert (result == at * 10).all()
+        assert drawn <= at + 3
+    assert drawn == 20
+
+
+def test_many_raises_a_pictures_error_in_its_place_or_yields_it(up: Upscaler) -> None:
+    good = save(picture(8, 8), "PNG")
+    sources = [good, b"no picture", good]
+    results = up.many(sources, 2)
+    assert next(results)
+    with pytest.raises(MalformedImage):
+        next(results)
+    kinds = [type(each) for each in up.many(sources, 2, return_exceptions=True)]
+    assert kinds == [bytes, MalformedImage, bytes]
+
+
+def test_leaving_many_early_cancels_what_is_in_flight(up: Upscaler) -> None:
+    results = up.many((picture(256, 256) for _ in range(100)), 2)
+    next(results)
+    results.close()  # type: ignore[attr-defined]
+    assert up.upscale(picture(8, 8), 2).shape == (16, 16, 3)
+
+
+def test_async_pictures_run_beside_each_other_and_report_in_the_event_loop(up: Upscaler) -> None:
+    reports: list[tuple[int, int, int]] = []
+
+    def note(done: int, total: int) -> None:
+        reports.append((done, total, threading.get_ident()))
+
+    async def run() -> list[int]:
+        work = [up.upscale_async(picture(8, 8 * at), 2, on_progress=note) for at in (1, 2, 3)]
+        return [each.shape[1] for each in await asyncio.gather(*work)]
+
+    assert asyncio.run(run()) == [16, 32, 48]
+    assert {thread for _, _, thread in reports} == {threading.get_ident()}
+    assert (1, 1) in {(done, total) for done, total, _ in reports}
+
+
+def test_a_cancelled_task_cancels_its_work(up: Upscaler) -> None:
+    async def run() -> None:
+        task = asyncio.create_task(up.upscale_async(picture(1500, 1500), 4))
+        await asyncio.sleep(0.1)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        small = await asyncio.wait_for(up.upscale_async(picture(8, 8), 2), 60)
+        assert small.shape == (16, 16, 3)
+
+    asyncio.run(run())
+
+
+def test_progress_is_reported_and_work_is_cancelled_from_elsewhere(up: Upscaler) -> None:
+    cancellation = Cancellation()
+    seen: list[tuple[int, int]] = []
+
+    def note(done: int, total: int) -> None:
+        seen.append((done, total))
+        cancellation.cancel()
+
+    with pytest.raises(Cancelled):
+        up.upscale(picture(24, 32), 2, on_progress=note, cancellation=cancellation)
+    assert seen == [(0, 1)]
+
+
+def test_threads_share_one_upscaler(up: Upscaler) -> None:
+    with ThreadPoolExecutor(4) as pool:
+        images = [np.full((8, 8, 3), level, np.uint8) for level in range(0, 240, 20)]
+        results = list(pool.map(lambda image: up.upscale(image, 2), images))
+    assert [int(each[0, 0, 0]) for each in results] == list(range(0, 240, 20))
+
+
+@pytest.mark.parametrize(
+    "array",
+    [
+        np.zeros((8, 8, 3)),
+        np.zeros((8, 8, 5), np.uint8),
+        np.zeros((0, 8, 3), np.uint8),
+        np.zeros(8, np.uint8),
+        np.zeros((2, 8, 8, 3), np.uint8),
+    ],
+)
+def test_an_array_that_is_no_picture_is_refused(up: Upscaler, array: Any) -> None:
+    with pytest.raises(InvalidParameter, match="is no picture"):
+        up.upscale(array)
+
+
+def test_each_error_has_its_type(up: Upscaler) -> None:
+    with pytest.raises(InvalidParameter, match="must be 2 or 4"):
+        up.upscale(picture(8, 8), 3)
+    with pytest.raises(InvalidParameter, match="no model 'nonsense'"):
+        up.upscale(picture(8, 8), 2, model="nonsense")
+    with pytest.raises(MalformedImage):
+        up.upscale(save(picture(24, 32), "PNG")[:-60], 2)
+    with pytest.raises(ResolutionTooHigh, match="longer than 20000 px"):
+        up.upscale(np.zeros((1, 5001, 3), np.uint8))
+    with pytest.raises(TypeError, match="str is no array"):
+        up.upscale("photo.jpg")  # type: ignore[type-var]
+    with pytest.raises(RuntimeError, match="is not open"):
+        Upscaler().upscale(picture(8, 8), 2)
+
+
+def test_wrong_settings_are_refused_by_their_names(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError):
+        Upscaler(jpeg_quality=101)
+    with pytest.raises(SettingsError):
+        Upscaler(nonsense=1)
+    with pytest.raises(ModelError, match="no model 'nonsense'"):
+        Upscaler("nonsense", data_dir=tmp_path, **OPTIONS).open()
+    with pytest.raises(SettingsError, match=r"^model='realesrnet-x4plus'"):
+        Upscaler("realesrnet-x4plus", data_dir=tmp_path, **OPTIONS).open()
+
+
+def test_the_environment_counts_only_where_its_settings_are_passed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("UPSCALED_JPEG_QUALITY", "1")
+    source = save(picture(48, 48), "PNG")
+    sizes = []
+    settings = load_settings(data_dir=tmp_path, **OPTIONS)
+    for up in (Upscaler(data_dir=tmp_path, **OPTIONS), Upscaler.from_settings(settings)):
+        with up:
+            sizes.append(len(up.upscale(source, 2)))
+    assert sizes[1] < sizes[0]
+
+
+def test_an_upscaler_may_be_opened_again(tmp_path: Path) -> None:
+    up = Upscaler(data_dir=tmp_path, scales=(2,), **OPTIONS)
+    for _ in range(2):
+        with up.open():
+            assert up.upscale(picture(8, 8), 2).shape == (16, 16, 3)
+    with pytest.raises(RuntimeError):
+        up.upscale(picture(8, 8), 2)
+
+
+@pytest.mark.parametrize("name", ["upscaled", "upscaled.api", "upscaled.api.app"])
+def test_the_package_and_its_front_end_load_no_torch(name: str) -> None:
+    code = f"import sys, {name}; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], env=clean_environment()).returncode == 0
+
+
+def test_every_public_name_is_there_and_no_other() -> None:
+    assert {name for name in upscaled.__all__ if getattr(upscaled, name) is None} == set()
+    assert set(upscaled.__all__) <= set(dir(upscaled))
+    with pytest.raises(AttributeError, match="nonsense"):
+        _ = upscaled.nonsense  # type: ignore[attr-defined]
