@@ -2,19 +2,18 @@
 
 import os
 import signal
-from collections.abc import Collection
 
 import upscaled.decoder.child as child
-from upscaled.image.decode import decode_file
-from upscaled.image.types import Image
+from upscaled.image.decode import decode
+from upscaled.image.types import Header, Image
 
 DEADLY = "of this a decoder dies"
 
 
-def decode_or_die(source: bytes, formats: Collection[str]) -> Image:
+def decode_or_die(source: bytes, header: Header) -> Image:
     if DEADLY.encode() in source:
         os.kill(os.getpid(), signal.SIGSEGV)
-    return decode_file(source, formats)
+    return decode(source, header)
 
 
 if __name__ == "__main__":
