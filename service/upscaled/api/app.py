@@ -112,6 +112,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.wait(background)
         await context.executor.stop(context.settings.shutdown_grace_s)
+        await context.sources.close()
         await context.reporter.close()
         if app.state.tracing:
             await asyncio.to_thread(app.state.tracing.close)

@@ -1,190 +1,43 @@
-"""Fetching an `image_url`: bounded in size, time, hops and work, and guarded at every connection.
-
-A source's bytes are read by `connection`, at most 16 KiB at once, and go through `head`, `framing`
-and `codings`, which do no I/O and each have limits of their own.
-
-The event loop stays free for other clients: all fetches of a process share one parse slot, held
-for one iteration of the loop, in which one read or 64 pieces of a body are parsed.
-"""
-
-import asyncio
-import ssl
-from collections.abc import Iterable
-from typing import Final
+"""Fetching what an `image_url` names, its bytes counted against the memory for images."""
 
 from upscaled.api.memory import Share
 from upscaled.config import Settings
 from upscaled.errors import FileSizeTooLarge
-from upscaled.fetch.codings import choose_stages, finish, unpack
-from upscaled.fetch.connection import Connection, PrivateAddress, make_tls_context
-from upscaled.fetch.connection import open_connection as connect
-from upscaled.fetch.cookies import CookieStore
-from upscaled.fetch.framing import choose_framing, max_framed_bytes
-from upscaled.fetch.head import MAX_HEAD_BYTES, HeadParser, ResponseHead
-from upscaled.fetch.names import NameLookup
-from upscaled.fetch.url import SourceUrl, UnusableUrl, encode_host, join_url, parse_url
-
-MAX_REDIRECTS: Final = 10
-PIECES_PER_ITERATION: Final = 64
-# Packing what cannot be packed costs 5 bytes for each 16 KB (RFC 1951, section 3.2.4) and a header.
-PACKING_BYTES_PER_BYTE: Final = 1 / 64
-PACKING_BYTES: Final = 1024
-
-_NOT_MODIFIED: Final = 304
-_HEADERS: Final = (
-    "User-Agent: upscaled",
-    "Accept: image/*, */*;q=0.5",
-    "Accept-Encoding: identity",
-    "Connection: close",
-)
+from upscaled.fetch.client import FetchClient
+from upscaled.fetch.messages import FetchOptions
 
 
 class SourceFetcher:
-    """Fetches sources for all requests of a process.
+    """Fetches sources for all requests, by a process of its own."""
 
-    Fetches share the name lookup's threads, the TLS context and the parse slot; connections and
-    cookies belong to one fetch.
-    """
-
-    def __init__(self, settings: Settings, names: NameLookup | None = None) -> None:
-        self._settings = settings
-        self._names = names or NameLookup()
-        self._only_hosts = frozenset(map(_comparable, settings.source_only_hosts))
-        self._packed_limit_bytes = _packed_bytes(settings.max_file_bytes)
-        self._wire_limit_bytes = MAX_HEAD_BYTES + max_framed_bytes(self._packed_limit_bytes)
-        self._tls: ssl.SSLContext | None = None
-        self._parse_slot = asyncio.Lock()
+    def __init__(self, settings: Settings, client: FetchClient | None = None) -> None:
+        self._max_file_bytes = settings.max_file_bytes
+        self._client = client or FetchClient(FetchOptions.of(settings))
 
     async def fetch(self, url: str, share: Share) -> bytes:
         """Return the bytes behind `url`, at most `max_file_bytes` of them.
 
-        share: what the bytes count against.
+        Args:
+            share: what the bytes count against as they come.
 
         Raises:
             RateLimitExceeded: too many images are arriving at once.
             UnusableUrl: refused, unreachable, too slow, redirected too often, not answering 200,
-                or answering with a body that has no end.
+                answering with a body that has no end, or the process died that fetched it.
             FileSizeTooLarge: declared or found too large; reading stops there.
+            InternalError: this machine cannot start the process.
         """
-        try:
-            async with asyncio.timeout(self._settings.source_timeout_s):
-                return await self._follow(parse_url(url), share)
-        except (OSError, ValueError) as error:
-            raise UnusableUrl(detail=_describe(error)) from error
-
-    async def _follow(self, url: SourceUrl, share: Share) -> bytes:
-        """Walk the redirects by hand: each hop is checked like the first."""
-        cookies = CookieStore()
-        for _ in range(MAX_REDIRECTS + 1):
-            self._check_host(url)
-            tls = await self._load_tls() if url.scheme == "https" else None
-            allowed = self._settings.source_private_cidrs
-            async with connect(
-                url, self._names, allowed, tls, self._wire_limit_bytes, share.key_id
-            ) as connection:
-                connection.send(render_request(url, cookies.header_for(url)))
-                head, rest = await self._read_head(connection)
-                if head.status == 200:
-                    return await self._read_body(connection, head, rest, share)
-            cookies.note(url, head)
-            url = find_target(url, head)
-        raise UnusableUrl(detail=f"redirected more than {MAX_REDIRECTS} times")
-
-    async def _load_tls(self) -> ssl.SSLContext:
-        """The TLS context of all fetches, made when it is first needed: it takes 20 ms and more."""
-        if self._tls is None:
-            self._tls = await asyncio.to_thread(make_tls_context)
-        return self._tls
-
-    def _check_host(self, url: SourceUrl) -> None:
-        if self._only_hosts and _comparable(url.host) not in self._only_hosts:
-            raise UnusableUrl(detail="the host is not on the list")
-
-    async def _await_parse_slot(self) -> None:
-        """Wait for an iteration of the event loop in which no other fetch parses (first come,
-        first served)."""
-        async with self._parse_slot:
-            await asyncio.sleep(0)
-
-    async def _read_head(self, connection: Connection) -> tuple[ResponseHead, bytes]:
-        parser = HeadParser()
-        while data := await connection.read():
-            await self._await_parse_slot()
-            head = parser.feed(data)
-            if head is not None:
-                return head, parser.rest
-        raise UnusableUrl(detail="the answer ended within its head")
-
-    async def _read_body(
-        self, connection: Connection, head: ResponseHead, data: bytes, share: Share
-    ) -> bytes:
-        """The body, unpacked. `data`: the part of it that came with the head."""
-        limit_bytes = self._settings.max_file_bytes
-        stages = choose_stages(head, limit_bytes)
-        framing = choose_framing(head, self._packed_limit_bytes if stages else limit_bytes)
         body = bytearray()
-        while True:
-            unpacked = (piece for part in framing.feed(data) for piece in unpack(stages, part))
-            await self._add(unpacked, body, share)
-            if framing.is_complete:
-                break
-            data = await connection.read()
-            await self._await_parse_slot()
-            if not data:
-                framing.finish()
-                break
-        await self._add(finish(stages), body, share)
+
+        def take(piece: bytes) -> None:
+            if len(body) + len(piece) > self._max_file_bytes:  # the process does not keep to it
+                raise FileSizeTooLarge(detail=f"was sent {len(body) + len(piece)} bytes")
+            share.take(len(piece))
+            body.extend(piece)
+
+        await self._client.fetch(url, share.key_id, take)
         return bytes(body)
 
-    async def _add(self, pieces: Iterable[bytes], body: bytearray, share: Share) -> None:
-        for number, piece in enumerate(pieces, 1):
-            if len(body) + len(piece) > self._settings.max_file_bytes:
-                raise FileSizeTooLarge(detail=f"read {len(body) + len(piece)} bytes")
-            share.take(len(piece))
-            body += piece
-            if number % PIECES_PER_ITERATION == 0:
-                await self._await_parse_slot()
-
-
-def render_request(url: SourceUrl, cookie: str) -> bytes:
-    """The request for `url`; nothing of this service's own clients is in it."""
-    lines = [f"GET {url.target} HTTP/1.1", f"Host: {url.authority}", *_HEADERS]
-    if cookie:
-        lines.append(f"Cookie: {cookie}")
-    return "\r\n".join([*lines, "", ""]).encode("latin-1")
-
-
-def find_target(url: SourceUrl, head: ResponseHead) -> SourceUrl:
-    """Where an answer other than 200 redirects to: any 3xx that has a Location, as in curl.
-
-    Raises:
-        UnusableUrl: no redirect, or one to an address that is refused or no longer https.
-    """
-    location = head.last("location")
-    if not 300 <= head.status < 400 or head.status == _NOT_MODIFIED or location is None:
-        raise UnusableUrl(detail=f"status {head.status}")
-    target = join_url(url, location)
-    if url.scheme == "https" and target.scheme != "https":
-        raise UnusableUrl(detail="redirected from https to http")
-    return target
-
-
-def _comparable(host: str) -> str:
-    """A host name as it is compared: in ASCII, without the root's dot."""
-    try:
-        return encode_host(host).rstrip(".")
-    except UnusableUrl:  # an IPv6 address
-        return host
-
-
-def _packed_bytes(size_bytes: int) -> int:
-    """The most that a file of that size takes when it is stored packed."""
-    return size_bytes + int(size_bytes * PACKING_BYTES_PER_BYTE) + PACKING_BYTES
-
-
-def _describe(error: Exception) -> str:
-    """What went wrong, for the log: with the address where it matters, never with the URL."""
-    if isinstance(error, PrivateAddress):
-        return str(error)
-    kind = type(error).__name__
-    return f"{kind}: {error}" if isinstance(error, OSError) else kind
+    async def close(self) -> None:
+        """End the process."""
+        await self._client.close()

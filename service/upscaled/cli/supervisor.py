@@ -13,7 +13,6 @@ had on hold, its successor gives back when it opens the state.
 The supervisor itself imports no web framework and no library that starts threads.
 """
 
-import ctypes
 import faulthandler
 import gc
 import logging
@@ -29,6 +28,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from upscaled.logs import event
+from upscaled.process.confinement import die_with
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -56,7 +56,6 @@ _BEAT: Final = b"\x01"
 _READY: Final = b"\x02"
 _DUMP_SIGNAL: Final = signal.SIGQUIT
 _READ_BYTES: Final = 64 * 1024
-_PR_SET_PDEATHSIG: Final = 1  # <linux/prctl.h>
 
 _log: Final = logging.getLogger(__name__)
 
@@ -128,6 +127,7 @@ class _FrontEnd:
     pid: int
     beats_fd: int
     signals_fd: int
+    lifeline: int
     started_at: float
     silent_s: float = 0.0
     has_beaten: bool = False
@@ -178,26 +178,27 @@ class _Supervisor:
     def _fork(self) -> "_FrontEnd | SupervisorLink":
         beats_fd, front_beats_fd = os.pipe()
         front_signals_fd, signals_fd = os.pipe()
+        front_lifeline, lifeline = os.pipe()
         for descriptor in (beats_fd, front_beats_fd, signals_fd):
             os.set_blocking(descriptor, False)
         for stream in filter(None, (sys.stdout, sys.stderr)):
             stream.flush()
         gc.collect()
         gc.freeze()  # a collection in either process would unshare the memory of both
-        supervisor_pid = os.getpid()
         pid = os.fork()
         if pid:
-            os.close(front_beats_fd)
-            os.close(front_signals_fd)
+            for descriptor in (front_beats_fd, front_signals_fd, front_lifeline):
+                os.close(descriptor)
             self._selector.register(beats_fd, selectors.EVENT_READ)
-            return _FrontEnd(pid, beats_fd, signals_fd, time.monotonic())
-        os.close(beats_fd)
-        os.close(signals_fd)
-        self._become_front_end(supervisor_pid, front_beats_fd)
+            return _FrontEnd(pid, beats_fd, signals_fd, lifeline, time.monotonic())
+        for descriptor in (beats_fd, signals_fd, lifeline):
+            os.close(descriptor)
+        self._become_front_end(front_beats_fd)
+        die_with(front_lifeline)
         return SupervisorLink(front_beats_fd, front_signals_fd, self._ending)
 
-    def _become_front_end(self, supervisor_pid: int, dump_fd: int) -> None:
-        """Leave to the supervisor what is for the whole service, and end with it."""
+    def _become_front_end(self, dump_fd: int) -> None:
+        """Leave to the supervisor what is for the whole service."""
         signal.set_wakeup_fd(-1)
         for number in self._passed_on:  # sent to a control group they reach this process too
             signal.signal(number, signal.SIG_IGN)
@@ -206,7 +207,6 @@ class _Supervisor:
         os.close(self._wakeup_fd)
         os.setsid()  # a Ctrl-C is for the supervisor
         faulthandler.register(_DUMP_SIGNAL, dump_fd, all_threads=True)
-        _die_with(supervisor_pid)
 
     def _watch(self, front_end: _FrontEnd) -> int:
         """Wait for the end of a front end, killing one that hangs: its status as of Popen."""
@@ -269,8 +269,8 @@ class _Supervisor:
 
     def _reap(self, front_end: _FrontEnd) -> int:
         self._selector.unregister(front_end.beats_fd)
-        os.close(front_end.beats_fd)
-        os.close(front_end.signals_fd)
+        for descriptor in (front_end.beats_fd, front_end.signals_fd, front_end.lifeline):
+            os.close(descriptor)
         return os.waitstatus_to_exitcode(os.waitpid(front_end.pid, 0)[1])
 
     def _decide(self, front_end: _FrontEnd, status: int) -> None:
@@ -327,14 +327,6 @@ def _kill(front_end: _FrontEnd) -> None:
     front_end.is_killed = True
     with suppress(ProcessLookupError):
         os.kill(front_end.pid, signal.SIGKILL)
-
-
-def _die_with(parent_pid: int) -> None:
-    """Have the kernel kill this process when its parent ends, however hung it is (Linux)."""
-    with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent_pid:  # it ended before
-        os._exit(1)
 
 
 def _describe(status: int) -> str:

@@ -257,11 +257,9 @@ def test_sigterm_ends_the_wait_for_a_replacement(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("is_hung", [True, False])
 def test_a_front_end_ends_with_its_supervisor(tmp_path: Path, is_hung: bool) -> None:
-    with supervised(tmp_path, "serve") as service:
+    with supervised(tmp_path, "hang" if is_hung else "serve") as service:
         service.wait_ready()
         front_end = psutil.Process(service.front_ends()[0])
-        if is_hung:
-            front_end.suspend()
         service.process.kill()
         service.process.wait()
         assert psutil.wait_procs([front_end], timeout=10)[1] == []

@@ -16,13 +16,14 @@ import pytest
 import pytest_asyncio
 
 from tests.service.api.origin import Origin, origin
-from upscaled.api.image_url import PIECES_PER_ITERATION, SourceFetcher
-from upscaled.api.memory import MemoryBudget, Share
+from tests.service.fetch.received import Received
 from upscaled.config import load_settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, ServiceError
 from upscaled.fetch.connection import READ_BYTES
+from upscaled.fetch.fetcher import PIECES_PER_ITERATION, Fetcher
 from upscaled.fetch.framing import ChunkedBody
 from upscaled.fetch.head import HeadParser
+from upscaled.fetch.messages import FetchOptions
 from upscaled.fetch.url import UNUSABLE_URL_TEXT
 
 LIMIT_BYTES = 1_000_000
@@ -83,23 +84,22 @@ async def web() -> AsyncIterator[Origin]:
 
 
 @pytest.fixture
-def fetcher() -> SourceFetcher:
+def fetcher() -> Fetcher:
     table = {"source_private_cidrs": "127.0.0.1/32", "max_file_bytes": LIMIT_BYTES}
-    return SourceFetcher(load_settings({}, **table, source_timeout_s=20))
+    return Fetcher(FetchOptions.of(load_settings({}, **table, source_timeout_s=20)))
 
 
-async def fetch(fetcher: SourceFetcher, url: str) -> bytes | ServiceError:
-    with MemoryBudget(100 * LIMIT_BYTES).share(1) as share:
-        try:
-            return await fetcher.fetch(url, share)
-        except (InvalidParameter, FileSizeTooLarge) as error:
-            return error
+async def fetch(fetcher: Fetcher, url: str) -> bytes | ServiceError:
+    body = Received()
+    try:
+        await fetcher.fetch(url, body)
+    except (InvalidParameter, FileSizeTooLarge) as error:
+        return error
+    return bytes(body.data)
 
 
 @pytest.mark.parametrize("name", ENDLESS)
-async def test_a_source_without_end_is_cut_early(
-    web: Origin, fetcher: SourceFetcher, name: str
-) -> None:
+async def test_a_source_without_end_is_cut_early(web: Origin, fetcher: Fetcher, name: str) -> None:
     flood = Flood(*ENDLESS[name])
     web.answers["/x"] = flood
     answer = await fetch(fetcher, f"{web.url}/x")
@@ -109,7 +109,7 @@ async def test_a_source_without_end_is_cut_early(
     assert flood.written_bytes[0] < TAKEN_BYTES
 
 
-async def test_many_such_sources_take_little_memory(web: Origin, fetcher: SourceFetcher) -> None:
+async def test_many_such_sources_take_little_memory(web: Origin, fetcher: Fetcher) -> None:
     web.answers["/x"] = Flood(*ENDLESS["103 Early Hints"])
     tracemalloc.start()
     answers = await asyncio.gather(*[fetch(fetcher, f"{web.url}/x") for _ in range(SOURCES)])
@@ -140,7 +140,7 @@ class Iterations:
 
 
 async def test_all_fetches_together_parse_one_piece_per_iteration_of_the_loop(
-    web: Origin, fetcher: SourceFetcher, monkeypatch: pytest.MonkeyPatch
+    web: Origin, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     parsed: Counter[int] = Counter()
     sizes: list[int] = []
@@ -161,7 +161,7 @@ async def test_all_fetches_together_parse_one_piece_per_iteration_of_the_loop(
 
 
 async def test_all_fetches_together_read_few_chunks_per_iteration_of_the_loop(
-    web: Origin, fetcher: SourceFetcher, monkeypatch: pytest.MonkeyPatch
+    web: Origin, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = 4
     given: Counter[int] = Counter()
@@ -181,22 +181,22 @@ async def test_all_fetches_together_read_few_chunks_per_iteration_of_the_loop(
 
 
 async def test_a_bomb_is_unpacked_a_few_pieces_per_iteration_of_the_loop(
-    web: Origin, fetcher: SourceFetcher, monkeypatch: pytest.MonkeyPatch
+    web: Origin, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     taken: Counter[int] = Counter()
-    original = Share.take
+    original = Received.write
 
-    def take(self: Share, size_bytes: int) -> None:
-        taken[iterations.number] += size_bytes
-        original(self, size_bytes)
+    async def write(self: Received, piece: bytes) -> None:
+        taken[iterations.number] += len(piece)
+        await original(self, piece)
 
-    monkeypatch.setattr(Share, "take", take)
+    monkeypatch.setattr(Received, "write", write)
     bomb = gzip.compress(bytes(50 * LIMIT_BYTES))
     web.answers["/x"] = OK + b"Content-Encoding: gzip\r\n\r\n" + bomb
 
     async def unpack() -> None:
-        with MemoryBudget(100 * LIMIT_BYTES).share(1) as share, pytest.raises(FileSizeTooLarge):
-            await fetcher.fetch(f"{web.url}/x", share)
+        with pytest.raises(FileSizeTooLarge):
+            await fetcher.fetch(f"{web.url}/x", Received())
 
     with Iterations() as iterations:
         await asyncio.gather(*[unpack() for _ in range(SOURCES)])
@@ -204,7 +204,7 @@ async def test_a_bomb_is_unpacked_a_few_pieces_per_iteration_of_the_loop(
     assert max(taken.values()) <= 2 * PIECES_PER_ITERATION * READ_BYTES
 
 
-async def test_a_sound_source_is_fetched_meanwhile(web: Origin, fetcher: SourceFetcher) -> None:
+async def test_a_sound_source_is_fetched_meanwhile(web: Origin, fetcher: Fetcher) -> None:
     web.answers["/x"] = Flood(*ENDLESS["103 Early Hints"])
     web.answers["/photo"] = OK + b"\r\n" + bytes(LIMIT_BYTES)
 
@@ -221,9 +221,7 @@ async def test_a_sound_source_is_fetched_meanwhile(web: Origin, fetcher: SourceF
             await task
 
 
-async def test_a_loop_of_redirects_with_large_heads_ends(
-    web: Origin, fetcher: SourceFetcher
-) -> None:
+async def test_a_loop_of_redirects_with_large_heads_ends(web: Origin, fetcher: Fetcher) -> None:
     head = b"HTTP/1.1 302 Found\r\nX: " + b"y" * 290_000 + b"\r\nLocation: /x\r\n\r\n"
     web.answers["/x"] = head
     answer = await fetch(fetcher, f"{web.url}/x")

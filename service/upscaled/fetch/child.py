@@ -1,0 +1,152 @@
+"""The process that fetches sources: whatever a source sends is parsed here, away from the keys.
+
+Started by the front end as `python -m upscaled.fetch.child --fd N --lifeline M`. It holds no key
+and nothing of the operator's environment, and of images only pieces; it ends with its parent.
+"""
+
+import argparse
+import asyncio
+import os
+import resource
+import socket
+from functools import partial
+from typing import Final
+
+import uvloop
+
+from upscaled.errors import ServiceError
+from upscaled.fetch.fetcher import Fetcher
+from upscaled.fetch.messages import (
+    ALIVE_EVERY_S,
+    PIECE_BYTES,
+    FetchOptions,
+    Message,
+    decode,
+    decode_url,
+    describe_failure,
+    encode,
+)
+from upscaled.fetch.url import UnusableUrl
+from upscaled.logs import configure_logging, log_what_nobody_catches
+from upscaled.process.channel import receive_async, send_async
+from upscaled.process.confinement import (
+    die_with,
+    ignore_signals,
+    limit_softly,
+    offer_to_oom_killer,
+)
+
+OOM_SCORE_ADJ: Final = 800
+"""Where memory ends, the kernel ends this process before a worker, and after a decoder."""
+
+
+def main() -> None:
+    """Fetch until the front end closes the socket."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--fd", type=int, required=True, help="this end of the socket pair")
+    parser.add_argument("--lifeline", type=int, required=True, help="a pipe the parent holds open")
+    arguments = parser.parse_args()
+    ignore_signals()
+    die_with(arguments.lifeline)
+    limit_softly(resource.RLIMIT_CORE, 0)  # a core file would hold pictures
+    offer_to_oom_killer(OOM_SCORE_ADJ)
+    sock = socket.socket(fileno=arguments.fd)
+    sock.setblocking(False)
+    uvloop.run(_serve(sock))
+
+
+async def _serve(sock: socket.socket) -> None:
+    options = FetchOptions.decode((await receive_async(sock)).header)
+    configure_logging(options.log_level, options.log_format)
+    log_what_nobody_catches()
+    fetcher = Fetcher(options)
+    outbox: Outbox = asyncio.Queue()
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_send(sock, outbox))
+        tasks.create_task(_beat(outbox))
+        await _take_orders(sock, fetcher, outbox, tasks)
+
+
+async def _take_orders(
+    sock: socket.socket, fetcher: Fetcher, outbox: "Outbox", tasks: asyncio.TaskGroup
+) -> None:
+    fetches: dict[int, asyncio.Task[None]] = {}
+    while True:
+        try:
+            header, payload, _ = await receive_async(sock)
+        except (EOFError, OSError):
+            os._exit(0)  # the front end is gone; no lookup that hangs may keep this process
+        match decode(header):
+            case {"cancel": number}:
+                if number in fetches:
+                    fetches[number].cancel()
+            case {"fetch": number, "key_id": key_id}:
+                url = decode_url(payload)
+                fetch = tasks.create_task(_fetch(fetcher, outbox, number, url, key_id))
+                fetches[number] = fetch
+                fetch.add_done_callback(partial(_forget, fetches, number))
+
+
+def _forget(fetches: dict[int, asyncio.Task[None]], number: int, _: asyncio.Task[None]) -> None:
+    del fetches[number]
+
+
+async def _fetch(fetcher: Fetcher, outbox: "Outbox", number: int, url: str, key_id: int) -> None:
+    try:
+        await fetcher.fetch(url, _Pieces(outbox, number), key_id)
+    except ServiceError as error:
+        outbox.put_nowait(describe_failure(number, error))
+    except Exception as error:  # noqa: BLE001  (a source must not end the others' fetches)
+        failure = UnusableUrl(detail=f"unforeseen: {type(error).__name__}")
+        outbox.put_nowait(describe_failure(number, failure))
+    else:
+        outbox.put_nowait({"done": number})
+
+
+class _Pieces:
+    """The body of one fetch on its way to the front end: what comes while a frame is being sent
+    goes into the next one together."""
+
+    def __init__(self, outbox: "Outbox", number: int) -> None:
+        self._outbox = outbox
+        self._header = encode({"piece": number})
+        self._waiting = bytearray()
+        self._is_taken = asyncio.Event()
+
+    async def write(self, piece: bytes) -> None:
+        """Take the next bytes; the source waits where `PIECE_BYTES` are waiting already."""
+        if piece and not self._waiting:
+            self._outbox.put_nowait(self)
+        self._waiting += piece
+        if len(self._waiting) >= PIECE_BYTES:
+            self._is_taken.clear()
+            await self._is_taken.wait()
+
+    def take(self) -> tuple[bytes, bytes]:
+        """The next frame's header and payload."""
+        piece, self._waiting = bytes(self._waiting), bytearray()
+        self._is_taken.set()
+        return self._header, piece
+
+
+Outbox = asyncio.Queue[_Pieces | Message]
+
+
+async def _send(sock: socket.socket, outbox: Outbox) -> None:
+    try:
+        while True:
+            item = await outbox.get()
+            header, payload = item.take() if isinstance(item, _Pieces) else (encode(item), b"")
+            await send_async(sock, header, payload)
+    except OSError:
+        os._exit(0)  # as above
+
+
+async def _beat(outbox: Outbox) -> None:
+    while True:
+        outbox.put_nowait({"alive": True})
+        await asyncio.sleep(ALIVE_EVERY_S)
+
+
+if __name__ == "__main__":
+    main()

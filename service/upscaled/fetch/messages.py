@@ -1,0 +1,114 @@
+"""What the front end and the fetching process say to one another, in frames of `process.channel`.
+
+    front end                                fetching process
+    the options, as JSON                 ->
+    {"fetch": 1, "key_id": ...}, the URL ->
+    {"cancel": 1}                        ->
+                                         <-  {"alive": true}, every second
+                                         <-  {"piece": 1} and bytes of the body
+                                         <-  {"done": 1} or {"failed": 1, "as": ..., "detail": ...}
+
+What is no JSON is the frame's payload. Nothing is pickled, and of an error only its kind and the
+detail for the log cross.
+"""
+
+import ipaddress
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from upscaled.errors import FileSizeTooLarge, ServiceError
+from upscaled.fetch.addresses import Network
+from upscaled.fetch.url import UnusableUrl
+
+if TYPE_CHECKING:
+    from upscaled.config import Settings
+
+ALIVE_EVERY_S: Final = 1.0
+PIECE_BYTES: Final = 256 * 1024
+"""Of a body that may wait to be sent; then its source waits. Frames of 64 KB made a body of 10 MB
+take twice as long."""
+MAX_DETAIL_CHARACTERS: Final = 1000
+
+Message = dict[str, Any]
+
+_FAILURES: Final[Mapping[str, type[ServiceError]]] = {
+    kind.__name__: kind for kind in (UnusableUrl, FileSizeTooLarge)
+}
+
+
+@dataclass(frozen=True, slots=True)
+class FetchOptions:
+    """The limits of every fetch, all of them settings: `UPSCALED_SOURCE_...` and the file size.
+
+    private_cidrs: networks that may be reached although they are private. only_hosts: where it is
+    not empty, the only hosts that may be.
+    """
+
+    max_file_bytes: int
+    timeout_s: float
+    private_cidrs: tuple[str, ...] = ()
+    only_hosts: tuple[str, ...] = ()
+    log_level: str = "info"
+    log_format: str = "auto"
+
+    @classmethod
+    def of(cls, settings: "Settings") -> Self:
+        return cls(
+            settings.max_file_bytes,
+            settings.source_timeout_s,
+            tuple(map(str, settings.source_private_cidrs)),
+            tuple(settings.source_only_hosts),
+            settings.log_level,
+            settings.log_format,
+        )
+
+    @classmethod
+    def decode(cls, header: bytes) -> Self:
+        fields: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in json.loads(header).items()
+        }
+        return cls(**fields)
+
+    def encode(self) -> bytes:
+        return encode(asdict(self))
+
+    def networks(self) -> list[Network]:
+        return [ipaddress.ip_network(text) for text in self.private_cidrs]
+
+
+def encode_url(url: str) -> bytes:
+    """A payload rather than JSON, in which a long URL is too long for a frame's header."""
+    return url.encode(errors="surrogatepass")  # a URL that is refused for them all the same
+
+
+def decode_url(payload: bytes) -> str:
+    return payload.decode(errors="surrogatepass")
+
+
+def encode(message: Message) -> bytes:
+    return json.dumps(message).encode()
+
+
+def decode(header: bytes) -> Message:
+    """Raises ValueError for anything that is no JSON object."""
+    message = json.loads(header)
+    if not isinstance(message, dict):
+        raise ValueError("no JSON object")
+    return message
+
+
+def describe_failure(number: int, error: ServiceError) -> Message:
+    """The message that a fetch failed; the counterpart of `rebuild_failure`."""
+    kind = type(error).__name__ if type(error).__name__ in _FAILURES else UnusableUrl.__name__
+    return {"failed": number, "as": kind, "detail": error.detail[:MAX_DETAIL_CHARACTERS]}
+
+
+def rebuild_failure(message: Message) -> ServiceError:
+    """Raises ValueError for a kind of error that no fetch has."""
+    kind = _FAILURES.get(str(message.get("as")))
+    if kind is None:
+        raise ValueError("an unknown failure")
+    return kind(detail=str(message.get("detail"))[:MAX_DETAIL_CHARACTERS])
