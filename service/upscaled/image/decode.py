@@ -5,12 +5,20 @@ from collections.abc import Collection
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
+from PIL import JpegImagePlugin  # noqa: F401 - see below
 
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.colour import cmyk_to_rgb, grey_to_rgb, keep_rgb_profile, lab_to_rgb
 from upscaled.image.formats.format import BROKEN_FILE_ERRORS, Stored
+
+# Readers import these when they need them. Here they are loaded before the first file comes.
+from upscaled.image.formats.isobmff import colour as _isobmff_colour  # noqa: F401
+from upscaled.image.formats.jpeg import damage as _jpeg_damage  # noqa: F401
+from upscaled.image.formats.jpeg import quality as _jpeg_quality  # noqa: F401
+from upscaled.image.formats.png import colour as _png_colour  # noqa: F401
 from upscaled.image.formats.png.pixels import read_deep
 from upscaled.image.formats.table import ALWAYS_DECODED, FORMATS
+from upscaled.image.formats.webp import damage as _webp_damage  # noqa: F401
 from upscaled.image.header import read_header
 from upscaled.image.metadata import read_credit, read_dpi, upright_size
 from upscaled.image.pixels import Pixels, alpha_from_key, round_to_8bit, turn_upright

@@ -9,7 +9,7 @@ import struct
 from collections.abc import Mapping
 from typing import Final
 
-from upscaled.image.types import Credit
+from upscaled.image.types import UPRIGHT, Credit
 
 ORIENTATION: Final = 0x0112
 X_RESOLUTION: Final = 0x011A
@@ -17,9 +17,6 @@ Y_RESOLUTION: Final = 0x011B
 RESOLUTION_UNIT: Final = 0x0128
 ARTIST: Final = 0x013B
 COPYRIGHT: Final = 0x8298
-
-UPRIGHT: Final = 1
-"""The orientation of a picture that is stored as it is shown."""
 
 _PREFIX: Final = b"Exif\x00\x00"
 _ENTRY_BYTES: Final = 12

@@ -6,12 +6,15 @@ The front end reads headers alone, so nothing here loads numpy.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+
+UPRIGHT: Final = 1
+"""The EXIF orientation of a picture that is stored as it is shown."""
 
 Rectangle = tuple[int, int, int, int]
 """(left, top, right, bottom) in pixels, the last two excluded."""

@@ -3,14 +3,16 @@
 import struct
 import zlib
 from dataclasses import dataclass
+from importlib import import_module
 from io import BytesIO
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
-from upscaled.image.metadata import UPRIGHT, Exif
-from upscaled.image.types import Header, Rectangle
+from upscaled.image.types import UPRIGHT, Header, Rectangle
 
 if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
+
+    from upscaled.image.metadata import Exif
 
 # Reads that Pillow may make: about 0.1 s of work before the pixels, 2 s among them.
 _MAX_HEADER_READS: Final = 20_000
@@ -50,7 +52,7 @@ class Stored:
     """
 
     picture: "ImageFile"
-    exif: Exif
+    exif: "Exif"
     icc: bytes | None
     dpi: object = None
     orientation: int = UPRIGHT
@@ -83,7 +85,7 @@ class Format:
     """A picture format that can be decoded.
 
     name: Pillow's name of it, which settings, logs and reports use too.
-    reader: the module that reads it.
+    module: the name of the module that reads it, imported when it is needed.
     signatures: a file begins with one of these.
     brands: those of an ISO base media file in this format, instead of a signature.
     is_optional: decoded only where the setting `extra_formats` names it.
@@ -92,13 +94,17 @@ class Format:
     """
 
     name: str
-    reader: Reader
+    module: str
     signatures: tuple[bytes, ...] = ()
     brands: tuple[bytes, ...] = ()
     is_optional: bool = False
     reports_damage_on_stderr: bool = False
     media_type: str = ""
     suffix: str = ""
+
+    @property
+    def reader(self) -> Reader:
+        return cast(Reader, import_module(f"upscaled.image.formats.{self.module}"))
 
 
 class LimitedFile(BytesIO):

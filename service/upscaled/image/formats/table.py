@@ -6,34 +6,29 @@ A new format is a row here and the module that reads it. What else is recognised
 from collections.abc import Mapping
 from typing import Final
 
-from upscaled.image.formats import bmp, tiff
 from upscaled.image.formats.format import Format
-from upscaled.image.formats.isobmff import avif, heic
-from upscaled.image.formats.jpeg import reader as jpeg
-from upscaled.image.formats.png import reader as png
-from upscaled.image.formats.webp import reader as webp
 
 JPEG: Final = Format(
-    "JPEG", jpeg, signatures=(b"\xff\xd8\xff",), media_type="image/jpeg", suffix="jpg"
+    "JPEG", "jpeg.reader", signatures=(b"\xff\xd8\xff",), media_type="image/jpeg", suffix="jpg"
 )
 PNG: Final = Format(
-    "PNG", png, signatures=(b"\x89PNG\r\n\x1a\n",), media_type="image/png", suffix="png"
+    "PNG", "png.reader", signatures=(b"\x89PNG\r\n\x1a\n",), media_type="image/png", suffix="png"
 )
 _TABLE: Final = (
     JPEG,
     PNG,
-    Format("WEBP", webp),  # its signature is in two pieces: see `sniff`
-    Format("AVIF", avif, brands=(b"avif", b"avis"), is_optional=True),
-    Format("BMP", bmp, signatures=(b"BM",), is_optional=True),
+    Format("WEBP", "webp.reader"),  # its signature is in two pieces: see `sniff`
+    Format("AVIF", "isobmff.avif", brands=(b"avif", b"avis"), is_optional=True),
+    Format("BMP", "bmp", signatures=(b"BM",), is_optional=True),
     Format(
         "HEIC",
-        heic,
+        "isobmff.heic",
         brands=(b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"),
         is_optional=True,
     ),
     Format(
         "TIFF",
-        tiff,
+        "tiff",
         # Also DNG, CR2, NEF and ARW; the other two are BigTIFF's.
         signatures=(b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+"),
         is_optional=True,

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 from upscaled.errors import UnsupportedImageFormat
 from upscaled.image.formats.format import LimitedFile, Stored
-from upscaled.image.metadata import UPRIGHT, Exif, upright_size
-from upscaled.image.types import Header
+from upscaled.image.metadata import Exif, upright_size
+from upscaled.image.types import UPRIGHT, Header
 
 _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA = 256, 257, 262, 277, 274, 338
 _WANTED: Final = frozenset({_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA})

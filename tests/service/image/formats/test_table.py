@@ -1,6 +1,6 @@
 import pytest
 
-from upscaled.image.formats.table import ALWAYS_DECODED, sniff
+from upscaled.image.formats.table import ALWAYS_DECODED, FORMATS, OPTIONAL, sniff
 
 
 @pytest.mark.parametrize(
@@ -56,3 +56,11 @@ def test_what_is_no_image_has_no_name(source: bytes) -> None:
 
 def test_only_three_formats_are_enabled() -> None:
     assert {"JPEG", "PNG", "WEBP"} == ALWAYS_DECODED
+
+
+@pytest.mark.parametrize("name", sorted(FORMATS))
+def test_every_signature_and_brand_of_a_row_is_recognised(name: str) -> None:
+    row = FORMATS[name]
+    files = [*row.signatures, *(b"\x00\x00\x00\x14ftyp" + brand for brand in row.brands)]
+    assert [sniff(file) for file in files] == [name] * len(files)
+    assert (name in OPTIONAL) is row.is_optional
