@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from upscaled.errors import ServiceError
+from upscaled.errors import InternalError, InvalidAuthToken, RateLimitExceeded, ServiceError
 from upscaled.fetch.url import MAX_URL_CHARACTERS
 
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
@@ -144,3 +144,7 @@ def describe_errors(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any
         body = {"error": kind.default_text, "error_code": kind.error_code}
         response["content"]["application/json"]["examples"][kind.error_code] = {"value": body}
     return responses
+
+
+KEY_ERRORS: Final = describe_errors(InvalidAuthToken, RateLimitExceeded, InternalError)
+"""The errors of every endpoint that needs an API key."""

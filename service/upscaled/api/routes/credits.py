@@ -5,7 +5,6 @@ from typing import Final
 
 from fastapi import APIRouter
 
-from upscaled import errors
 from upscaled.api import schemas
 from upscaled.api.auth import AdmittedKey
 from upscaled.api.context import AppContext
@@ -22,9 +21,7 @@ router = APIRouter()
     operation_id="get_credits",
     summary="Credits left to this API key",
     response_description=f"The balance; always {UNMETERED_CREDITS} with metering off",
-    responses=schemas.describe_errors(
-        errors.InvalidAuthToken, errors.RateLimitExceeded, errors.InternalError
-    ),
+    responses=schemas.KEY_ERRORS,
 )
 async def get_credits(context: AppContext, key: AdmittedKey) -> schemas.Credits:
     """Return the balance of the key. Counts against its rate."""

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 
 from fastapi import APIRouter
 
-from upscaled import errors
 from upscaled.api import schemas
 from upscaled.api.auth import AdmittedKey
 from upscaled.api.available_models import read_available_models, scales_of
@@ -27,9 +26,7 @@ router = APIRouter()
     description="A picture of at most `most_input_px` pixels goes to the first model of `auto`, if "
     "that is not for pictures with compression artefacts or noise alone (`harmed_only`).",
     response_description="The models present on this server",
-    responses=schemas.describe_errors(
-        errors.InvalidAuthToken, errors.RateLimitExceeded, errors.InternalError
-    ),
+    responses=schemas.KEY_ERRORS,
 )
 async def list_models(context: AppContext, key: AdmittedKey) -> schemas.ModelList:
     """List the models that are present. Counts against the key's rate."""

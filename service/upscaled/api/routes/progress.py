@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final
 from fastapi import APIRouter, Depends
 from starlette.responses import Response, StreamingResponse
 
-from upscaled import errors
 from upscaled.api import schemas
 from upscaled.api.auth import AuthenticatedKey
 from upscaled.api.context import AppContext
@@ -67,12 +66,8 @@ async def head_progress(progress: Watched) -> Response:
     response_description="Events until the request ends",
     responses={
         200: {"content": {_MEDIA_TYPE: {"schema": {"type": "string"}}}},
-        **schemas.describe_errors(
-            errors.InvalidAuthToken,
-            errors.NotFound,
-            errors.RateLimitExceeded,
-            errors.InternalError,
-        ),
+        **schemas.KEY_ERRORS,
+        **schemas.describe_errors(NotFound),
     },
 )
 async def watch_progress(progress: Watched) -> Response:

@@ -78,6 +78,7 @@ router = APIRouter()
             "headers": _RESPONSE_HEADERS,
             "content": {"image/jpeg": schemas.BINARY, "image/png": schemas.BINARY},
         },
+        **schemas.KEY_ERRORS,
         **schemas.describe_errors(
             errors.InvalidRequestBody,
             errors.MissingParameter,
@@ -87,10 +88,7 @@ router = APIRouter()
             errors.UnsupportedImageFormat,
             errors.FileSizeTooLarge,
             errors.ResolutionTooHigh,
-            errors.InvalidAuthToken,
             errors.InsufficientApiCredits,
-            errors.RateLimitExceeded,
-            errors.InternalError,
         ),
     },
     openapi_extra=_OPENAPI,
