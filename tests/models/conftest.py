@@ -19,7 +19,7 @@ from upscaled_models.weights import build_network
 
 @pytest.fixture(scope="session")
 def published() -> PublishedRealEsrgan:
-    """The published Real-ESRGAN; skips where it is not installed."""
+    """Import the published Real-ESRGAN; skip where it is not installed."""
     try:
         return import_published()
     except ModuleNotFoundError as error:
@@ -28,7 +28,7 @@ def published() -> PublishedRealEsrgan:
 
 @pytest.fixture(scope="session")
 def community() -> PublishedCommunity:
-    """SPAN and RealPLKSR as spandrel has them; skips where it is not installed."""
+    """Import SPAN and RealPLKSR of spandrel; skip where it is not installed."""
     try:
         return import_community()
     except ModuleNotFoundError as error:
@@ -37,7 +37,7 @@ def community() -> PublishedCommunity:
 
 @pytest.fixture
 def default_dir(tmp_path: Path) -> Path:
-    """A folder of shipped models as a release holds it, with one tiny network in it."""
+    """Make a folder of shipped models as in a release, with one tiny network in it."""
     from safetensors.torch import save_file
 
     folder = tmp_path / "default"
@@ -64,7 +64,7 @@ def store(tmp_path: Path, default_dir: Path) -> ModelStore:
 
 @pytest.fixture
 def animevideo_file(shared_dir: Path) -> Path:
-    """The official realesr-animevideov3 file; skips where it is not at hand."""
+    """Return the official realesr-animevideov3 file; skip where it is missing."""
     file = shared_dir / "weights" / "realesr-animevideov3.pth"
     if not file.is_file():
         pytest.skip(f"no {file}")

@@ -24,7 +24,7 @@ class Server(http.server.ThreadingHTTPServer):
         self.asked: list[str | None] = []
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """A client that goes away early is part of the tests, and worth no traceback."""
+        """Print no traceback for a client that disconnects early, which tests do."""
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)  # type: ignore[arg-type]
 
@@ -44,7 +44,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
             self.answer(CONTENT)
 
     def answer(self, content: bytes, *, stop_after: int | None = None) -> None:
-        """The asked range of `content`, or all of it; only `stop_after` bytes are really sent."""
+        """Send the requested range of `content`, or all of it, but at most `stop_after` bytes."""
         start = 0
         asked = re.fullmatch(r"bytes=(\d+)-", self.headers["Range"] or "")
         if asked and self.server.knows_ranges:
@@ -94,7 +94,7 @@ def sends_without_length(content: bytes) -> Callable[[Handler], None]:
 
 @contextmanager
 def serving() -> Iterator[Server]:
-    """The server, running; it must be reached without a proxy."""
+    """Run the server, which must be reached without a proxy."""
     with Server() as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()

@@ -29,6 +29,6 @@ def spec_of(
 def loaded(
     network: nn.Module, spec: ModelSpec | None = None, *, native_scale: int = 2
 ) -> LoadedModel:
-    """A network as a model whose windows have 64 px and, without a spec of its own, no halo."""
+    """Return a network as a model with windows of 64 px and, without a spec, no halo."""
     spec = spec or spec_of(native_scale=native_scale, halo_px=0, multiple_px=1)
     return LoadedModel(spec, network, window_px=64)

@@ -74,7 +74,7 @@ def fetch_refused(spec: ModelSpec, store: ModelStore, timeout_s: float = 5.0) ->
     return str(caught.value)
 
 
-def test_a_file_is_fetched_whole_and_placed_under_its_name(
+def test_a_file_is_fetched_whole_and_installed_under_its_name(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
     steps: list[tuple[int, int]] = []
@@ -102,7 +102,7 @@ def test_a_file_that_is_here_and_wrong_is_replaced(spec: ModelSpec, store: Model
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
 
 
-def test_a_broken_connection_is_taken_up_where_it_broke(
+def test_a_broken_connection_is_resumed_where_it_broke(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
     server.spoils = [breaks_off(HALF), breaks_off(1000)]
@@ -146,7 +146,7 @@ def test_a_part_file_longer_than_the_whole_is_begun_anew(
     assert server.asked == [None]
 
 
-def test_a_server_that_brings_nothing_more_is_given_up_and_the_part_kept(
+def test_a_server_that_brings_nothing_more_ends_the_fetch_and_the_part_is_kept(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
     server.spoils = [breaks_off(HALF), breaks_off(0)]
@@ -155,7 +155,7 @@ def test_a_server_that_brings_nothing_more_is_given_up_and_the_part_kept(
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
 
 
-def test_a_silent_server_is_given_up_and_the_part_kept(
+def test_a_silent_server_ends_the_fetch_and_the_part_is_kept(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
     is_over = threading.Event()
@@ -174,7 +174,7 @@ def test_a_silent_server_is_given_up_and_the_part_kept(
 
 
 @pytest.mark.parametrize("is_too_often", [False, True])
-def test_a_connection_that_keeps_breaking_is_given_up_at_some_point(
+def test_a_connection_that_keeps_breaking_ends_the_fetch(
     is_too_often: bool, spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
     server.spoils = [breaks_off(1)] * (MAX_CONNECTIONS - 1 + is_too_often)
@@ -211,7 +211,7 @@ def test_contents_with_another_hash_are_removed(
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
 
 
-def test_a_part_file_of_something_else_is_removed_once_its_hash_tells(
+def test_a_part_file_with_another_hash_is_removed_once_complete(
     spec: ModelSpec, store: ModelStore
 ) -> None:
     leave_part(store, b"x" * HALF)
@@ -261,7 +261,7 @@ def test_a_refusing_server_is_an_error_with_its_status_and_the_way_out(
         assert needed in text
 
 
-def test_without_a_network_the_error_tells_how_to_carry_the_file_in(
+def test_without_a_network_the_error_says_how_to_copy_the_file_here(
     spec: ModelSpec, store: ModelStore
 ) -> None:
     with socket.socket() as free:
@@ -292,7 +292,7 @@ def test_a_redirect_off_https_is_not_followed(
 
 
 def test_a_redirect_from_the_network_to_loopback_is_not_followed() -> None:
-    """A server elsewhere must not choose what is asked of this machine's own services."""
+    """A server elsewhere must not send requests to this machine's own services."""
     request = urllib.request.Request("https://example.com/file.pth")
     url, body = "http://127.0.0.1:8000/file.pth", io.BytesIO()
     with pytest.raises(_Unusable, match=f"{url} is not https"):

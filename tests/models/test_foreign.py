@@ -1,4 +1,4 @@
-"""What a refused file is said to be; files are made here as each format's specification has it."""
+"""A refused file is named; files are made here as each format's specification has it."""
 
 import struct
 import zipfile
@@ -102,7 +102,7 @@ def test_a_file_of_another_format_is_called_by_its_name(
     assert refusal(path) == f"{path}: this is {kind}{RUNS_NOT}"
 
 
-def test_half_a_pair_is_told_to_want_the_other(tmp_path: Path) -> None:
+def test_half_a_pair_is_refused_and_the_error_names_the_other_half(tmp_path: Path) -> None:
     for content in (b"7767517\n2 2\n", b"7767517\r\n", struct.pack("<I", 0x01306B47) + bytes(9)):
         path = tmp_path / "theirs.pth"
         path.write_bytes(content)
@@ -120,7 +120,7 @@ def test_a_torchscript_model_is_called_by_its_name(tmp_path: Path) -> None:
     assert refusal(path) == f"{path}: this is a TorchScript model{RUNS_NOT}"
 
 
-def test_a_sound_file_is_never_taken_for_another_format(tmp_path: Path) -> None:
+def test_a_sound_file_is_never_mistaken_for_another_format(tmp_path: Path) -> None:
     """A safetensors file begins with a length, which may look like an ONNX model."""
     tensors = {"body.0.weight": torch.zeros(1)}
     rest = int.from_bytes(save(tensors, metadata={"about": ""})[:8], "little")

@@ -34,7 +34,7 @@ PACKAGED = [spec for spec in OFFICIAL if spec.packaged]
 
 
 class Package:
-    """A folder in place of the installed package; `find` is what looks into it."""
+    """A folder in place of the installed package; `find` locates its files."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -105,7 +105,7 @@ def state_of(store: ModelStore, name: str) -> FileState:
     return dict(store.verify())[name]
 
 
-def test_an_installed_package_is_taken_before_the_network_is_asked(
+def test_an_installed_package_comes_before_the_network(
     tiny: ModelSpec, package: Package, store: ModelStore, server: Server
 ) -> None:
     path = obtain("tiny", store, ignore_progress, find=package.find)
@@ -255,7 +255,7 @@ def test_each_official_model_in_the_package_is_made_as_the_registry_says(
 
 
 def header_of(path: Path) -> dict[str, dict[str, object]]:
-    """What a safetensors file says of its tensors, without reading them."""
+    """Return the header of a safetensors file."""
     with path.open("rb") as opened:
         (length,) = struct.unpack("<Q", opened.read(8))
         header: dict[str, dict[str, object]] = json.loads(opened.read(length))

@@ -31,7 +31,7 @@ Pixels = NDArray[np.uint8]
 
 
 def photo_of(height_px: int, width_px: int) -> Pixels:
-    """A picture with edges and gradients, `[height_px, width_px, 3]`."""
+    """Draw a picture with edges and gradients, `[height_px, width_px, 3]`."""
     y, x = np.mgrid[0:height_px, 0:width_px]
     waves = np.stack([np.sin(x / 3), np.cos(y / 4), np.sin((x + y) / 5)], axis=-1)
     steps = ((x // 7 + y // 5) % 2)[..., None]

@@ -115,7 +115,7 @@ def test_what_one_user_adds_another_may_read(store: ModelStore, own_file: Path) 
     assert modes == {0o644}
 
 
-def test_a_published_third_party_file_is_taken_in(store: ModelStore, shared_dir: Path) -> None:
+def test_a_published_third_party_file_is_accepted(store: ModelStore, shared_dir: Path) -> None:
     file = shared_dir / "weights" / "4xLSDIRCompactC3.fp16.safetensors"
     if not file.is_file():
         pytest.skip(f"no {file}")
@@ -137,7 +137,7 @@ def test_an_unsafe_name_is_refused(name: str, store: ModelStore, own_file: Path)
 
 
 @pytest.mark.parametrize("name", ["a", "4xLSDIR_Compact-C3.v2", "a" * 64])
-def test_a_safe_name_is_taken(name: str, store: ModelStore, own_file: Path) -> None:
+def test_a_safe_name_is_accepted(name: str, store: ModelStore, own_file: Path) -> None:
     assert store.add(name, own_file).name == name
 
 
@@ -150,7 +150,9 @@ def test_the_8_bits_of_a_users_own_model_are_no_model(store: ModelStore, own_fil
 
 
 @pytest.mark.parametrize("name", ["upscaled-x4", "auto", "Auto", "RealESRGAN-x4plus", "mine.int8"])
-def test_a_taken_name_is_refused_in_any_case(name: str, store: ModelStore, own_file: Path) -> None:
+def test_a_name_in_use_is_refused_in_upper_and_lower_case(
+    name: str, store: ModelStore, own_file: Path
+) -> None:
     with pytest.raises(ModelRefused, match="is taken"):
         store.add(name, own_file)
 
@@ -322,7 +324,7 @@ def test_a_file_that_is_not_the_official_one_is_refused_under_its_name(
     assert files_under(store.models_dir) == set()
 
 
-def test_an_official_file_may_also_be_placed_by_hand(
+def test_an_official_file_may_also_be_copied_by_hand(
     store: ModelStore, official_file: Path
 ) -> None:
     assert states(store)["tiny-official"] is FileState.NOT_FETCHED
@@ -422,7 +424,7 @@ def test_a_model_that_does_not_make_both_scales_is_refused_by_name(
 
 
 @pytest.mark.parametrize("scale", [2, 4, 8])
-def test_a_model_that_makes_both_scales_is_taken(tmp_path: Path, scale: int) -> None:
+def test_a_model_that_makes_both_scales_is_accepted(tmp_path: Path, scale: int) -> None:
     path = tmp_path / "theirs.safetensors"
     shape = srvgg_shape(upscale=scale, num_conv=1, num_feat=4)
     save_file(build_network("srvgg", shape).state_dict(), path)

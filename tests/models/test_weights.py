@@ -44,7 +44,7 @@ def spec_for(path: Path, family: Family, shape: Shape, wdn: ModelSpec | None = N
 
 
 class CreatesAFile:
-    """A pickle of this, if it is run, creates a file: harmless, and easy to see."""
+    """A pickle of this creates a folder if it is run, which is harmless and visible."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -156,7 +156,7 @@ def test_a_value_that_is_no_weight_is_refused_by_its_key(
 
 
 def test_a_tensor_larger_than_its_file_is_refused(tmp_path: Path) -> None:
-    """A stride of 0 makes one stored number pass for any amount of memory."""
+    """With a stride of 0 one stored number claims any amount of memory."""
     path = tmp_path / "tiny.pth"
     torch.save({"body.0.weight": torch.zeros(1).expand(1 << 40)}, path)
     with pytest.raises(WeightsError, match=r"body\.0\.weight .*more values than the file holds"):
@@ -238,7 +238,7 @@ def test_a_truncated_file_is_refused_wherever_it_ends(suffix: str, tmp_path: Pat
 
 
 @pytest.mark.parametrize("is_zipped", [True, False])
-def test_a_pickle_that_asks_to_run_something_is_refused_and_does_not_run(
+def test_a_pickle_with_code_to_run_is_refused_and_does_not_run(
     is_zipped: bool, tmp_path: Path
 ) -> None:
     created = tmp_path / "created"
@@ -255,7 +255,7 @@ def test_a_pickle_that_asks_to_run_something_is_refused_and_does_not_run(
 @pytest.mark.parametrize(
     "content", [b"import torch\n", b"root:x:0:0:root:/root:/bin/sh\nlp:x:7\n", b"hello\n", b""]
 )
-def test_a_text_is_told_to_be_no_weights_file_and_nothing_that_torch_says_is_quoted(
+def test_a_text_is_refused_as_no_weights_file_without_quoting_torch(
     content: bytes, tmp_path: Path
 ) -> None:
     path = tmp_path / "some.txt"

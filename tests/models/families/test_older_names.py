@@ -21,7 +21,7 @@ SECOND_LAYERS = {
 
 
 def first_name(name: str) -> str:
-    """A weight's name in the files of 2018, from today's."""
+    """Return a weight's name in the files of 2018."""
     layer, kind = name.rsplit(".", 1)
     if found := re.fullmatch(r"body\.(\d+)\.rdb(\d)\.conv(\d)", layer):
         return f"model.1.sub.{found[1]}.RDB{found[2]}.conv{found[3]}.0.{kind}"
@@ -31,7 +31,7 @@ def first_name(name: str) -> str:
 
 
 def second_name(name: str) -> str:
-    """A weight's name in the files of 2019, from today's."""
+    """Return a weight's name in the files of 2019."""
     layer, kind = name.rsplit(".", 1)
     if found := re.fullmatch(r"body\.(\d+)\.rdb(\d)\.conv(\d)", layer):
         return f"RRDB_trunk.{found[1]}.RDB{found[2]}.conv{found[3]}.{kind}"

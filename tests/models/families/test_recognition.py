@@ -38,7 +38,7 @@ def test_a_network_is_recognised_by_its_weights_alone(family: Family, shape: Sha
     assert recognise(sizes_of(family, shape)) == (family, shape)
 
 
-def test_activations_without_weights_are_taken_for_leaky_ones() -> None:
+def test_activations_without_weights_count_as_leaky_ones() -> None:
     sizes = sizes_of("srvgg", srvgg_shape(upscale=4, num_conv=2, act_type="relu"))
     assert recognise(sizes)[1]["act_type"] == "leakyrelu"
 

@@ -55,13 +55,13 @@ def test_what_is_no_shape_of_its_family_is_refused(
 
 
 @pytest.mark.parametrize("number", [0, 4096])
-def test_a_shape_at_its_limits_is_taken(number: int) -> None:
+def test_a_shape_at_its_limits_is_accepted(number: int) -> None:
     check_shape("srvgg", srvgg_shape(upscale=4, num_conv=number))
     check_shape("plain", plain_shape(scale=1, layers=number, features=4096))
 
 
 @pytest.mark.parametrize("kernel_px", [1, 63])
-def test_a_large_kernel_at_its_limits_is_taken_on_all_channels(kernel_px: int) -> None:
+def test_a_large_kernel_at_its_limits_is_accepted_on_all_channels(kernel_px: int) -> None:
     check_shape("realplksr", realplksr_shape(2, 8, 4096, kernel_px, wide_features=8))
     check_shape("realplksr", realplksr_shape(2, 7, 1, kernel_px, wide_features=1, norm="layer"))
 

@@ -153,7 +153,7 @@ def random_state(family: Family, shape: Shape, seed: int = 1) -> dict[str, NDArr
 def write_pair(
     family: Family, shape: Shape, state: State, style: Style | None = None
 ) -> tuple[bytes, bytes]:
-    """The contents of the `.param` and the `.bin` file."""
+    """Return the contents of the `.param` and the `.bin` file."""
     writer = PairWriter(style or Style())
     image = writer.one("Input", [], "0=64 1=64 2=3")
     if family == "srvgg":

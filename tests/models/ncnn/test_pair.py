@@ -213,7 +213,7 @@ def test_weights_that_are_not_finite_are_refused(compact_pair: tuple[bytes, byte
 
 
 def swap_blobs(param: bytes, line: int, first: int, second: int) -> bytes:
-    """The text with two words of one line exchanged."""
+    """Return the text with two words of one line exchanged."""
     lines = param.split(b"\n")
     words = lines[line].split()
     words[first], words[second] = words[second], words[first]
@@ -317,7 +317,7 @@ def test_values_joined_with_themselves_again_and_again_stay_few(
     assert "joins more than 5 values" in refusal(param, b"")
 
 
-def test_the_most_channels_are_taken_and_more_are_refused() -> None:
+def test_the_most_channels_are_accepted_and_more_are_refused() -> None:
     """Folded again and again, a picture's channels would be numbers of millions of digits."""
     head = ["7767517", "2 2", "Input in 0 1 v0"]
     assert 3 * 147**2 <= MAX_CHANNELS < 3 * 148**2
@@ -344,7 +344,7 @@ def test_the_most_layers_are_walked_without_recursion_and_one_more_is_refused() 
 
 @st.composite
 def damages(draw: st.DrawFn) -> tuple[bool, list[tuple[float, int]], float]:
-    """Which file, which bytes become what, and how much of it is left."""
+    """Draw a file, a change of its bytes, and how much of it is kept."""
     changes = st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255))
     return (
         draw(st.booleans()),

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def ncnn() -> ModuleType:
-    """The published ncnn; skips where tests/reference/requirements.lock is not installed."""
+    """Import the published ncnn; skip where tests/reference/requirements.lock is not installed."""
     module: ModuleType = pytest.importorskip("ncnn", reason="ncnn is not installed")
     return module
 

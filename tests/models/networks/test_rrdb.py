@@ -73,7 +73,7 @@ def test_another_scale_is_refused(scale: int) -> None:
 
 @pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-def test_blocks_that_share_their_room_give_what_joined_ones_give(
+def test_blocks_that_share_a_buffer_give_what_joined_ones_give(
     memory_format: torch.memory_format, dtype: torch.dtype
 ) -> None:
     """Without gradients each block overwrites the room of the one before."""

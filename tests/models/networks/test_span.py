@@ -19,7 +19,7 @@ State = dict[str, Tensor]
 
 
 def publish(community: PublishedCommunity, scale: int, norm: bool) -> nn.Module:
-    """A network of the published code, with random weights that leave nothing near 0."""
+    """Return a network of the published code with random weights, none of them near 0."""
     torch.manual_seed(scale)
     network: nn.Module = community.SPAN(
         num_in_ch=3, num_out_ch=3, feature_channels=12, upscale=scale, norm=norm
@@ -30,7 +30,7 @@ def publish(community: PublishedCommunity, scale: int, norm: bool) -> nn.Module:
 
 
 def parts_of(state: State, name: str = "conv_1") -> State:
-    """A made-up SPAN file whose convolution of that name is in its published parts."""
+    """Make a SPAN file whose convolution of that name is in its published parts."""
     weight = state.pop(f"{name}.weight")
     state.pop(f"{name}.bias")
     outs, ins = weight.shape[:2]
@@ -52,7 +52,7 @@ def file_of(state: Any, path: Path) -> Path:
 
 
 def made_up(features: int = 4) -> State:
-    """A folded state dict, without what the picture is normalised by."""
+    """Return a folded state dict without mean and gain."""
     torch.manual_seed(1)
     state = build_network("span", span_shape(scale=2, features=features)).state_dict()
     return {key: value for key, value in state.items() if key not in ("mean", "gain")}
@@ -111,7 +111,7 @@ def test_what_is_folded_already_stays_as_it_is_and_so_does_any_other_network() -
         assert all(folded[key] is state[key] for key in state)
 
 
-def test_a_convolution_that_a_file_holds_whole_is_taken_whole() -> None:
+def test_a_convolution_that_a_file_holds_whole_is_kept_whole() -> None:
     state = made_up()
     weight, bias = state.pop("conv_2.weight"), state.pop("conv_2.bias")
     folded = fold_state(state | {"conv_2.eval_conv.weight": weight, "conv_2.eval_conv.bias": bias})

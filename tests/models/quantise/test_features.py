@@ -1,4 +1,4 @@
-"""The feature network is the published one, and its distance knows near from far."""
+"""The feature network is the published one, and its distance grows with the difference."""
 
 import cv2
 import numpy as np

@@ -1,4 +1,4 @@
-"""NIQE agrees with the published package, and tells blur from a natural picture."""
+"""NIQE agrees with the published package, and separates blur from a natural picture."""
 
 import importlib
 import sys

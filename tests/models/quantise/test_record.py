@@ -119,7 +119,7 @@ def test_bytes_that_hold_no_layers_are_refused(data: bytes) -> None:
 
 
 def proof_by_truth(**changes: float) -> QuantisedProof:
-    """As float32 is, but for what `changes` name."""
+    """Return a proof equal to float32 but for `changes`."""
 
     def pair(name: str, value: float) -> Pair:
         return Pair(int8=value + changes.get(name, 0), float32=value)

@@ -10,7 +10,7 @@ from scripts.evaluation.cache import cached_upscaler, hash_pixels
 Pixels = NDArray[np.uint8]
 
 
-def test_the_second_time_the_upscaler_is_not_asked(tmp_path: Path) -> None:
+def test_the_second_time_the_upscaler_does_not_run(tmp_path: Path) -> None:
     seen: list[Pixels] = []
 
     def upscale(small: Pixels) -> Pixels:

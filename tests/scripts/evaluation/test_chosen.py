@@ -1,4 +1,4 @@
-"""What is measured beside models alone: corrected colours and tempering are the product's own."""
+"""Corrected colours and tempering are measured as the product does them."""
 
 import cv2
 import numpy as np

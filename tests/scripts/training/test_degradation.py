@@ -46,7 +46,7 @@ def test_a_harmed_input_still_shows_the_picture(truth: Pixels, kind: Callable[..
         assert abs((harmed - pristine).mean()) < 4
 
 
-def test_a_drawn_kind_tells_its_harm(truth: Pixels) -> None:
+def test_a_drawn_kind_reports_its_harm(truth: Pixels) -> None:
     pristine = degradation.clean(truth, 4, np.random.default_rng(0))
     drawn = [degradation.degrade(truth, 4, np.random.default_rng(seed)) for seed in range(60)]
     clean = [small for small, harm in drawn if harm == Harm.NONE]

@@ -1,4 +1,4 @@
-"""The page in a real browser: keys choose, both sides show, the tally ends on the disk."""
+"""The page in a real browser: keys vote, both sides show, the votes are on the disk."""
 
 import json
 import threading

@@ -66,7 +66,7 @@ def test_nothing_names_the_upscalers_before_the_last_vote(server: BlindServer) -
     assert server.finished.is_set()
 
 
-def test_the_next_open_pair_is_told_and_no_difference_is_a_vote(
+def test_the_state_names_the_next_open_pair_and_no_difference_is_a_vote(
     server: BlindServer, tally: Tally
 ) -> None:
     assert post(server, 1, "none").json() == {"total": 2, "judged": 1, "next": 0, "summary": None}

@@ -23,7 +23,7 @@ def test_votes_are_counted_in_all_and_by_track(tmp_path: Path) -> None:
     assert summary["by_track"]["jpeg"]["wins"] == {"a": 1, "b": 0}
 
 
-def test_a_second_vote_on_a_pair_takes_the_first_ones_place(tmp_path: Path) -> None:
+def test_a_second_vote_on_a_pair_replaces_the_first(tmp_path: Path) -> None:
     tally = Tally.open(tmp_path / "tally.json", PLAN)
     tally.add(3, vote("a"))
     tally.add(3, vote("b"))
