@@ -1,4 +1,4 @@
-"""Which files a batch is about: files, folders, patterns, and lists of names."""
+"""Find the input files of a batch: files, folders, patterns, and lists of names."""
 
 import errno
 import os
@@ -33,7 +33,7 @@ class PictureOnInput(BatchAborted):
 
 
 TOP: Final = PurePath()
-"""The output folder itself, as a place."""
+"""The output folder itself, relative to itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Finder:
-    """Makes sources of arguments, lazily: never more than one folder's names are held.
+    """Finds the sources that arguments name, lazily: it holds the names of one folder at most.
 
     In folders, hidden names are passed over, links to folders are not followed (so no loop is ever
     walked), and links to files are. A file keeps its place below the folder, or below the fixed
@@ -148,7 +148,7 @@ def matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
 
 
 def read_names(fd: int, separator: bytes, is_over: IsOver) -> Iterator[str]:
-    """Names as they come, until the end of the file or of the batch; empty ones are passed over.
+    """Read names as they come, until the end of the file or of the batch, and skip empty ones.
 
     Raises:
         PictureOnInput: its first bytes are a picture's.
@@ -200,5 +200,5 @@ def _list_folder(folder: Path) -> tuple[list[str], list[str]]:
 def _is_file(entry: "os.DirEntry[str]") -> bool:
     try:
         return entry.is_file()
-    except OSError:  # a link that leads in a circle, or where nobody may look
+    except OSError:  # a link in a circle, or no permission
         return False

@@ -1,4 +1,4 @@
-"""One file of a batch, from its name to its result."""
+"""Upscale one file of a batch, from its name to its committed result."""
 
 import hashlib
 import logging
@@ -17,7 +17,7 @@ from upscaled.batch.in_flight import PixelSemaphore, Stop
 from upscaled.batch.journal import Journal, JournalUnusable, Made
 from upscaled.batch.naming import candidate_names
 from upscaled.batch.outcome import BatchAborted, Kind, Outcome
-from upscaled.batch.output_store import Found, OutputStore, Reservation
+from upscaled.batch.output_store import ExistingResult, OutputStore, Reservation
 from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
 from upscaled.errors import (
     InternalError,
@@ -45,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 
 def ignore_part(source: Path, done_part: float) -> None:
-    """Who tells nobody of tiles."""
+    """Ignore the progress of tiles."""
 
 
 class EngineBroken(BatchAborted):
@@ -65,11 +65,11 @@ class FileUpscaler:
     scale: int
     store: OutputStore
     stop: Stop
-    room: PixelSemaphore
+    pixels: PixelSemaphore
     on_part: OnPart = ignore_part
 
     def work(self, source: Source) -> Outcome:
-        """What became of one file. Its own failure is told, never raised.
+        """Upscale one file. Its own failure is its outcome and is never raised.
 
         Raises:
             Cancelled: the batch was stopped; nothing is left of this file's work.
@@ -96,7 +96,7 @@ class FileUpscaler:
             outcome = _failed(outcome, InternalError(), str(error) or "not enough memory")
         except (Cancelled, BatchAborted):
             raise
-        except Exception as error:  # noqa: BLE001  (whatever it is, the other files are not to blame)
+        except Exception as error:  # noqa: BLE001  (the fault of this file; the others go on)
             _log.warning("%s", path, exc_info=error)
             outcome = _failed(outcome, InternalError(), f"{type(error).__name__}: {error}")
         return replace(outcome, seconds=time.perf_counter() - started)
@@ -124,28 +124,28 @@ class FileUpscaler:
         )
         names = self._names(source, path, output)
         mark = self._fingerprint(header, output)
-        taken = self.store.take(path, content, mark, names)
-        if isinstance(taken, Found):
-            return _of_made(replace(outcome, result=taken.target), taken.made)
+        reservation = self.store.reserve(path, content, mark, names)
+        if isinstance(reservation, ExistingResult):
+            return _of_made(replace(outcome, result=reservation.target), reservation.made)
         try:
-            outcome = replace(outcome, result=taken.target)
-            return self._fill(taken, data, content, mark, output, outcome)
+            outcome = replace(outcome, result=reservation.target)
+            return self._fill(reservation, data, content, mark, output, outcome)
         except BaseException:
             with suppress(JournalUnusable):  # the next run clears the row away
-                self.store.give_back(taken)
+                self.store.release(reservation)
             raise
 
     def _fill(
         self,
-        taken: Reservation,
+        reservation: Reservation,
         data: bytes,
         content: bytes,
         mark: bytes,
         output: OutputSpec,
         outcome: Outcome,
     ) -> Outcome:
-        """The place filled with what the network makes, or with a copy of what it made before."""
-        if alike := self.store.find_alike(content, mark):
+        """Commit what the network makes of the file, or a copy of what it made before."""
+        if alike := self.store.find_identical(content, mark):
             made, result = alike
             outcome = replace(outcome, kind=Kind.COPIED)
         else:
@@ -158,15 +158,15 @@ class FileUpscaler:
                 network_s=upscaled.timings.network_s,
                 encode_s=upscaled.timings.encode_s,
             )
-        made = replace(made, mtime_ns=self.store.write(taken, result))
-        self.store.fill(taken, made)
+        made = replace(made, mtime_ns=self.store.write(reservation, result))
+        self.store.commit(reservation, made)
         return _of_made(outcome, made)
 
     def _upscale(self, path: Path, data: bytes, output: OutputSpec) -> Result:
         def on_tile(done: int, total: int) -> None:
             self.on_part(path, done / max(1, total))
 
-        with self.room.take(output.canvas_px), self.stop.reaching() as cancellation:
+        with self.pixels.hold(output.canvas_px), self.stop.reaching() as cancellation:
             return self.upscaler.upscale(
                 data,
                 self.scale,
@@ -176,7 +176,7 @@ class FileUpscaler:
             )
 
     def _fingerprint(self, header: Header, output: OutputSpec) -> bytes:
-        """All that the file's result depends on beside its content."""
+        """Fingerprint all that the file's result depends on beside its content."""
         ladder = self.upscaler.ladders[self.scale]
         px = header.width_px * header.height_px
         rungs = rungs_for(ladder, px, is_deep=output.is_deep)
@@ -235,7 +235,7 @@ def open_file_upscaler(
             scale=scale,
             store=store,
             stop=stop,
-            room=PixelSemaphore(MAX_RESULT_PX_IN_FLIGHT),
+            pixels=PixelSemaphore(MAX_RESULT_PX_IN_FLIGHT),
             on_part=on_part,
         )
 

@@ -1,4 +1,4 @@
-"""Reading sources whole and writing results whole, or not at all."""
+"""Read sources whole, and write results whole or not at all."""
 
 import errno
 import hashlib
@@ -81,7 +81,7 @@ def read_source(path: Path, formats: Collection[str], *, is_any: bool) -> bytes:
 
 
 def _open_at_once(path: str, flags: int) -> int:
-    """A pipe that nobody writes to is not waited for."""
+    """Open without waiting for a writer, where the file is a pipe."""
     return os.open(path, flags | os.O_NONBLOCK)
 
 
@@ -123,7 +123,7 @@ def write_part(target: Path, part: Path, data: bytes) -> int:
         raise _describe_failed_write(target, error) from error
 
 
-def place_part(target: Path, part: Path) -> None:
+def rename_part(target: Path, part: Path) -> None:
     """Give a whole result its name. A reader sees what was there before, or this.
 
     Raises:

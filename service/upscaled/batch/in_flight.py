@@ -48,20 +48,20 @@ class PixelSemaphore:
 
     def __init__(self, most_px: int) -> None:
         self._most_px = most_px
-        self._taken_px = 0
+        self._held_px = 0
         self._changed = threading.Condition()
 
     @contextmanager
-    def take(self, result_px: int) -> Iterator[None]:
+    def hold(self, result_px: int) -> Iterator[None]:
         """Wait until there is room for a result, and keep it for the block."""
         with self._changed:
             self._changed.wait_for(
-                lambda: not self._taken_px or self._taken_px + result_px <= self._most_px
+                lambda: not self._held_px or self._held_px + result_px <= self._most_px
             )
-            self._taken_px += result_px
+            self._held_px += result_px
         try:
             yield
         finally:
             with self._changed:
-                self._taken_px -= result_px
+                self._held_px -= result_px
                 self._changed.notify_all()

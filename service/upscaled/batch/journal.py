@@ -8,8 +8,8 @@ A row goes through phases, of which only the second is waited for until the disk
     MADE    that file is whole, and here are its facts; it only has to be given its name
     PLACED  it has its name
 
-Whoever opens the journal first carries on what a killed run left: what is MADE gets its name, what
-is BEGUN is cleared away. The file is locked while a run has it open, and the kernel drops the lock
+The next run that opens the journal recovers what a killed one left: it names what is MADE and
+clears away what is BEGUN. The file is locked while a run has it open, and the kernel drops the lock
 however the run ends. Names are bytes, as the file system has them.
 """
 

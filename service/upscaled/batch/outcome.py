@@ -1,4 +1,4 @@
-"""What became of each file, of all, and why a batch could not go on."""
+"""The outcome of each file, of the whole batch, and why a batch could not go on."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -54,7 +54,7 @@ class Outcome:
         return self.kind is not Kind.PASSED_OVER
 
     def to_json(self) -> dict[str, Any]:
-        """As one line tells it. Bytes of a name that are no UTF-8 are lone surrogates, as Python
+        """The JSON line of this file. Bytes of a name that are no UTF-8 are surrogates, as Python
         has them (`os.fsencode` gives them back).
         """
         return {
@@ -104,14 +104,16 @@ class Summary:
     def describe(self, seconds: float) -> str:
         """In words, without what did not occur."""
         facts = self.to_json(seconds)
-        told = [
+        counts = [
             f"{number} {words}"
             for kind, words in _WORDS.items()
             if (number := self.counts[kind]) or kind is Kind.UPSCALED
         ]
-        pace = f"{facts['images_per_s']:.2f} images/s, {facts['megapixels_per_s']:.2f} megapixels/s"
-        return f"{', '.join(told)}; {seconds:.1f} s" + (
-            f", {pace}" if self.result_megapixels else ""
+        speed = (
+            f"{facts['images_per_s']:.2f} images/s, {facts['megapixels_per_s']:.2f} megapixels/s"
+        )
+        return f"{', '.join(counts)}; {seconds:.1f} s" + (
+            f", {speed}" if self.result_megapixels else ""
         )
 
 

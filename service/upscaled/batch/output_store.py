@@ -1,4 +1,4 @@
-"""Where results go: each place belongs to one source, and nothing of anybody else's is replaced."""
+"""The output store: each path belongs to one source, and foreign files are not replaced."""
 
 import os
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from upscaled.batch.files import (
     drop_part,
     is_intact,
     part_of,
-    place_part,
+    rename_part,
     write_part,
 )
 from upscaled.batch.journal import Journal, Made, Phase, Row
@@ -24,22 +24,22 @@ ROOT: Final = Path("/")
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A place that is this source's to fill."""
+    """A result path that is reserved for one source."""
 
     place: PurePath
     target: Path
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A result that is there already; `made` is None while it is being made for this very file."""
+class ExistingResult:
+    """A result that exists; `made` is None while another thread makes it for the same source."""
 
     target: Path
     made: Made | None
 
 
 class OutputStore:
-    """The results below one folder, and the journal that knows them.
+    """The results below one folder, as their journal records them.
 
     root: the output folder; None: results lie beside their sources. is_overwriting: whether what
     was not made by this program, or was changed since, may be replaced.
@@ -52,7 +52,7 @@ class OutputStore:
         self._is_overwriting = is_overwriting
 
     def __enter__(self) -> Self:
-        """Carry on what a killed run left: see `upscaled.batch.journal`.
+        """Recover what a killed run left: see `upscaled.batch.journal`.
 
         A result that cannot be given its name now is made again, or refused, when its source comes.
         """
@@ -61,13 +61,13 @@ class OutputStore:
             part = self._part(target)
             if row.phase is Phase.MADE and part.exists():
                 with suppress(CannotWrite, OutputFull):
-                    place_part(target, part)
+                    rename_part(target, part)
             drop_part(part)
             self._journal.withdraw(row.place)
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Nothing: whoever took a place has filled it or given it back."""
+        """Do nothing: each reservation was committed or released."""
 
     def place_of(self, source: Path, place: PurePath) -> PurePath:
         """The folder of a source's result, below the root. `place`: what `Source.place` says."""
@@ -80,10 +80,10 @@ class OutputStore:
         row = self._journal.at(path.relative_to(self._root))
         return row is not None and row.made is not None
 
-    def take(
+    def reserve(
         self, source: Path, content: bytes, fingerprint: bytes, names: Iterator[PurePath]
-    ) -> Reservation | Found:
-        """A place for the result of `source`: the first of `names` that is nobody else's.
+    ) -> Reservation | ExistingResult:
+        """Reserve a path for the result of `source`: the first of `names` that is free for it.
 
         Args:
             content: SHA-256 of the source.
@@ -102,16 +102,16 @@ class OutputStore:
                     return Reservation(place, target)
         raise AssertionError("names never end")
 
-    def find_alike(self, content: bytes, fingerprint: bytes) -> tuple[Made, bytes] | None:
-        """The result of the same content by the same settings, if one is still as it was made."""
+    def find_identical(self, content: bytes, fingerprint: bytes) -> tuple[Made, bytes] | None:
+        """Find a result of the same content by the same settings that is still as it was made."""
         for row in self._journal.alike(content, fingerprint):
             target = self._root / row.place
             if row.made and is_intact(target, row.made):
                 return row.made, target.read_bytes()
         return None
 
-    def write(self, taken: Reservation, data: bytes) -> int:
-        """Write the result of a place beside it, the first step of filling it.
+    def write(self, reservation: Reservation, data: bytes) -> int:
+        """Write the result beside its reserved path, the first step of committing it.
 
         Returns:
             its modification time, in ns.
@@ -119,39 +119,39 @@ class OutputStore:
         Raises:
             CannotWrite, OutputFull: see `write_part`.
         """
-        return write_part(taken.target, self._part(taken.target), data)
+        return write_part(reservation.target, self._part(reservation.target), data)
 
-    def fill(self, taken: Reservation, made: Made) -> None:
-        """The last steps, after which the result is there and known, whatever happens.
+    def commit(self, reservation: Reservation, made: Made) -> None:
+        """Commit the result: from here on it is complete and recorded, even after a kill.
 
         Raises:
             CannotWrite, OutputFull: the place is as it was before.
         """
-        before = self._journal.at(taken.place)
-        self._journal.note_made(taken.place, made)
+        before = self._journal.at(reservation.place)
+        self._journal.note_made(reservation.place, made)
         try:
-            place_part(taken.target, self._part(taken.target))
+            rename_part(reservation.target, self._part(reservation.target))
         except (CannotWrite, OutputFull):
             if before is not None and before.made is not None:
-                self._journal.note_made(taken.place, before.made)
+                self._journal.note_made(reservation.place, before.made)
             raise
-        self._journal.note_placed(taken.place)
+        self._journal.note_placed(reservation.place)
 
-    def give_back(self, taken: Reservation) -> None:
-        drop_part(self._part(taken.target))
-        self._journal.withdraw(taken.place)
+    def release(self, reservation: Reservation) -> None:
+        drop_part(self._part(reservation.target))
+        self._journal.withdraw(reservation.place)
 
     def _part(self, target: Path) -> Path:
-        """Where no journal keeps runs apart, their numbers do."""
+        """Name the unfinished file; without a journal, process ids keep runs apart."""
         part = part_of(target)
         return part if self._journal.is_kept else part.with_suffix(f".{os.getpid()}.part")
 
     def _look(
         self, target: Path, row: Row | None, content: bytes, fingerprint: bytes
-    ) -> Found | None:
+    ) -> ExistingResult | None:
         """What is there already, if that is the result that is wanted."""
         if row is not None and row.phase is not Phase.PLACED:
-            return Found(target, None)
+            return ExistingResult(target, None)
         if row is None or row.made is None:
             is_ours = False if os.path.lexists(target) else None
         else:
@@ -162,7 +162,7 @@ class OutputStore:
                 "--overwrite replaces it"
             )
         if is_ours and row and row.made and _is_of(row.made, content, fingerprint):
-            return Found(target, row.made)
+            return ExistingResult(target, row.made)
         return None
 
 

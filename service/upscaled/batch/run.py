@@ -1,4 +1,4 @@
-"""A batch: files in, outcomes out, several under way at once."""
+"""Run a batch: several files in flight at once, an outcome for each."""
 
 import threading
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ MAX_PLACES: Final = 34
 
 
 def count_in_flight(settings: Settings, windows_at_once: int) -> int:
-    """How many files are, at once; at least `jobs_per_worker`.
+    """Count the files that are in flight at once; at least `jobs_per_worker`.
 
     windows_at_once: the most that one batch on the device may have.
 
@@ -29,19 +29,19 @@ def count_in_flight(settings: Settings, windows_at_once: int) -> int:
 def run_batch(
     sources: Iterator[Source],
     upscaling: FileUpscaler,
-    tell: Callable[[Outcome], None],
+    on_outcome: Callable[[Outcome], None],
     stop: Stop,
 ) -> None:
     """Work on every source until there is none, or until `stop` is asked for.
 
     Sources are drawn as places become free, so that there may be any number of them. `sources` may
-    block; `tell` hears one outcome at a time, in no order.
+    block; `on_outcome` is called for one outcome at a time, in no order.
 
     Raises:
-        whatever `sources` or `tell` raises; what is under way is dropped then.
+        Exception: one of `sources` or `on_outcome`; what is in flight is cancelled then.
     """
     places = count_in_flight(upscaling.settings, upscaling.upscaler.windows_at_once)
-    drawing, telling = threading.Lock(), threading.Lock()
+    drawing, reporting = threading.Lock(), threading.Lock()
 
     def draw() -> Source | None:
         with drawing:
@@ -53,8 +53,8 @@ def run_batch(
                 outcome = upscaling.work(source)
             except Cancelled:
                 return
-            with telling:
-                tell(outcome)
+            with reporting:
+                on_outcome(outcome)
 
     with ThreadPoolExecutor(places, thread_name_prefix="file") as pool:
         tasks = [pool.submit(work_alone) for _ in range(places)]

@@ -1,8 +1,8 @@
-"""A folder's files as they arrive, each once it is complete.
+"""Watch a folder, and yield each file once it is complete.
 
 The folder is looked through again and again: that finds files on any file system, network ones
 included, where notices of the kernel are lost or never come. A file is complete when it has not
-changed between two looks and nobody has it open for writing, as far as the kernel tells.
+changed between two looks and no process has it open for writing, as far as the kernel knows.
 """
 
 import errno
@@ -76,9 +76,9 @@ class FolderWatcher:
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether some process has the file open for writing; False where that cannot be told.
+    """Whether some process has the file open for writing; False where that is unknown.
 
-    Linux grants a lease for reading only while nobody writes. It is given up at once; a writer
+    Linux grants a lease for reading only while no process writes. It is given up at once; a writer
     that comes in between waits for that, and this process is sent SIGIO, which must be ignored.
     """
     if not hasattr(fcntl, "F_SETLEASE"):
@@ -86,7 +86,7 @@ def is_being_written(path: Path) -> bool:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
-        return False  # whoever takes the file will say why it cannot be read
+        return False  # reading the file then says why
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_RDLCK)
         fcntl.fcntl(descriptor, fcntl.F_SETLEASE, fcntl.F_UNLCK)

@@ -52,12 +52,12 @@ def examine(
     from upscaled.doctor.finding import worst_of
 
     started = time.monotonic()
-    given = read_environment(os.environ)
+    parsed = read_environment(os.environ)
     checks = list_checks(
-        given,
+        parsed,
         os.environ,
-        host=given.settings.host if host is None else host,
-        port=given.settings.port if port is None else port,
+        host=parsed.settings.host if host is None else host,
+        port=parsed.settings.port if port is None else port,
         is_expected=is_expected,
         may_connect=may_connect,
     )

@@ -1,4 +1,4 @@
-"""All checks at once, each in a thread with a deadline, told in a fixed order."""
+"""Run all checks at once, each in a thread with a deadline, and report in a fixed order."""
 
 import queue
 import threading
@@ -10,7 +10,7 @@ from typing import Final
 from upscaled.doctor.clock import check_clock
 from upscaled.doctor.database import check_database
 from upscaled.doctor.engines import check_engines
-from upscaled.doctor.environment import Given, check_settings
+from upscaled.doctor.environment import ParsedEnvironment, check_settings
 from upscaled.doctor.finding import Finding, failure
 from upscaled.doctor.folders import check_folders
 from upscaled.doctor.hardware import check_hardware, read_hardware
@@ -24,7 +24,7 @@ ENGINES_S: Final = 70.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """name: of the line that tells that it took too long. within_s: how long it may take."""
+    """A check; `name` heads the line that reports that it took longer than `within_s`."""
 
     name: str
     run: Callable[[], list[Finding]]
@@ -32,7 +32,7 @@ class Check:
 
 
 def list_checks(
-    given: Given,
+    parsed: ParsedEnvironment,
     environment: Mapping[str, str],
     *,
     host: str,
@@ -47,9 +47,9 @@ def list_checks(
         is_expected: whether it should be running now.
         may_connect: whether the public URL may be called where it leads elsewhere.
     """
-    settings = given.settings
+    settings = parsed.settings
     return [
-        Check("settings", lambda: check_settings(given)),
+        Check("settings", lambda: check_settings(parsed)),
         Check("processor", lambda: check_hardware(read_hardware(), settings)),
         Check("data folder", lambda: check_folders(settings)),
         Check("clock", lambda: check_clock(settings)),
@@ -90,7 +90,7 @@ def _start(check: Check) -> "queue.SimpleQueue[list[Finding]]":
 def _run(check: Check) -> list[Finding]:
     try:
         return check.run()
-    except Exception as error:  # noqa: BLE001  (a report with a hole in it is no report)
+    except Exception as error:  # noqa: BLE001  (becomes a line of the report)
         return [
             failure(
                 check.name,

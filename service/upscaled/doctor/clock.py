@@ -1,4 +1,4 @@
-"""The clock: results, credits and certificates end by it."""
+"""Check the clock, by which results, credits and certificates expire."""
 
 import os
 import tempfile
@@ -29,7 +29,7 @@ def check_clock(settings: Settings, clock: Callable[[], float] = time.time) -> l
     now = clock()
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     earliest = max(_RELEASED, _installed_at())
-    if now < earliest - _DAY_S:  # archives tell times of day without a zone
+    if now < earliest - _DAY_S:  # archives hold times of day without a zone
         made = datetime.fromtimestamp(earliest, UTC).strftime("%Y-%m-%d")
         return [failure(CHECK, f"{shown} is before this installation was made ({made})", _ADVICE)]
     found = [ok(CHECK, shown)]

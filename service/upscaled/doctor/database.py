@@ -1,4 +1,4 @@
-"""The database: reachable, writable, and of this version's schema."""
+"""Check the database: reachable, writable, of this version's schema, and its credits add up."""
 
 import time
 from collections.abc import Callable
@@ -102,7 +102,7 @@ def _judge_refusal(reason: str) -> Finding:
 
 
 def _disk_type(file: Path, mounts: Path) -> str:
-    """The type of the file system that holds `file`; empty where the system does not tell."""
+    """The type of the file system that holds `file`; empty where the system does not say."""
     try:
         lines = [line.split() for line in mounts.read_text().splitlines()]
     except OSError:

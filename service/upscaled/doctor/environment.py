@@ -1,4 +1,4 @@
-"""The settings as they are given, of which some may be wrong: the other checks go on without."""
+"""The settings as they are parsed, of which some may be wrong: the other checks go on without."""
 
 import re
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ _PASSWORD = re.compile(r"(://[^:/@\s]*):\S*@")
 
 
 @dataclass(frozen=True, slots=True)
-class Given:
+class ParsedEnvironment:
     """settings: those that are valid, the rest at their defaults. names: variables that are set.
     troubles: variable to what is wrong with it.
     """
@@ -23,7 +23,7 @@ class Given:
     troubles: Mapping[str, str]
 
 
-def read_environment(environment: Mapping[str, str]) -> Given:
+def read_environment(environment: Mapping[str, str]) -> ParsedEnvironment:
     """Each `UPSCALED_*` variable judged alone, as `load_settings` judges them together."""
     names = sorted(name for name, value in environment.items() if name.startswith(PREFIX) and value)
     troubles: dict[str, str] = {}
@@ -33,21 +33,21 @@ def read_environment(environment: Mapping[str, str]) -> Given:
         except SettingsError as error:
             troubles[name] = str(error)
     valid = {name: environment[name] for name in names if name not in troubles}
-    return Given(load_settings(valid), tuple(names), troubles)
+    return ParsedEnvironment(load_settings(valid), tuple(names), troubles)
 
 
-def check_settings(given: Given) -> list[Finding]:
+def check_settings(parsed: ParsedEnvironment) -> list[Finding]:
     """A failure for each wrong variable; values are shown only where they are wrong."""
-    if given.troubles:
+    if parsed.troubles:
         return [
             failure(
                 CHECK,
                 _PASSWORD.sub(r"\1:***@", text),
                 f"correct {name} or unset it; `upscaled config` explains each",
             )
-            for name, text in given.troubles.items()
+            for name, text in parsed.troubles.items()
         ]
-    if not given.names:
+    if not parsed.names:
         return [ok(CHECK, "all at their defaults")]
-    shown = ", ".join(name.removeprefix(PREFIX) for name in given.names)
-    return [ok(CHECK, f"{len(given.names)} set, all valid: {shown}")]
+    shown = ", ".join(name.removeprefix(PREFIX) for name in parsed.names)
+    return [ok(CHECK, f"{len(parsed.names)} set, all valid: {shown}")]

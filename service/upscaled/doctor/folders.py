@@ -1,4 +1,4 @@
-"""The data folder: that it can be written, and that its disk takes more."""
+"""Check that the data folder can be written, and that its disk has space."""
 
 import os
 import shutil
@@ -41,7 +41,7 @@ def _nearest_existing(folder: Path) -> Path:
 
 
 def _try_to_write(folder: Path) -> Finding | None:
-    """Modes alone do not tell what a disk allows: a nameless file is made, filled and gone."""
+    """Write a nameless file: permission bits alone do not say what a disk allows."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
             file.write(b"\0" * _SAMPLE_BYTES)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class _Stop(Exception):
-    """It goes no further; what happened is told."""
+    """The run ends here; the reason was reported."""
 
 
 def main() -> None:
@@ -50,22 +50,22 @@ def main() -> None:
             targets=watch.targets,
             lost_packets=watch.count_lost_packets(),
         )
-        _say(out, connections)
+        _report(out, connections)
 
 
 def _run(settings: Settings, out: int) -> None:
     with ExitStack() as stack:
         try:
-            _say(out, _describe_platform())
+            _report(out, _describe_platform())
             upscaler = _open(stack, settings, out)
         except Exception as error:
-            raise _told(out, "engine", error) from error
+            raise _reported(out, "engine", error) from error
         try:
             for scale, ladder in upscaler.ladders.items():
                 for rung in ladder:
-                    _say(out, _make(scale, rung.model, upscaler))
+                    _report(out, _make(scale, rung.model, upscaler))
         except Exception as error:
-            raise _told(out, "golden picture", error) from error
+            raise _reported(out, "golden picture", error) from error
 
 
 def _describe_platform() -> Platform:
@@ -104,12 +104,12 @@ def _open(stack: ExitStack, settings: Settings, out: int) -> "Core":
     )
     for scale, ladder in upscaler.ladders.items():
         for rung in ladder:
-            _say(out, opened[rung.model].model_copy(update={"scale": scale}))
+            _report(out, opened[rung.model].model_copy(update={"scale": scale}))
     ladders = {
         scale: list(find_ladder(settings, scale, partial(read_speed, settings)))
         for scale in upscaler.ladders
     }
-    _say(out, Ladders(ladders=ladders))
+    _report(out, Ladders(ladders=ladders))
     return upscaler
 
 
@@ -150,12 +150,12 @@ def _make(scale: int, model: str, upscaler: "Core") -> Made:
     )
 
 
-def _told(out: int, step: str, error: Exception) -> _Stop:
-    _say(out, Trouble(step=step, text=str(error) or type(error).__name__))
+def _reported(out: int, step: str, error: Exception) -> _Stop:
+    _report(out, Trouble(step=step, text=str(error) or type(error).__name__))
     return _Stop()
 
 
-def _say(out: int, report: Report) -> None:
+def _report(out: int, report: Report) -> None:
     os.write(out, report.model_dump_json().encode() + b"\n")
 
 

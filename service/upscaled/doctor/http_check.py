@@ -20,7 +20,7 @@ class Answer:
     is_ready: bool
 
 
-class NoAnswer(Exception):
+class NoHttpAnswer(Exception):
     """Nothing answered as HTTP does; the text says what happened instead."""
 
 
@@ -32,7 +32,7 @@ def ask(host: str, port: int, *, prefix: str = "", tls: ssl.SSLContext | None = 
     Raises:
         ConnectionRefusedError: nothing listens there.
         ssl.SSLError: the server's certificate is not to be trusted.
-        NoAnswer: whatever else kept an answer from coming.
+        NoHttpAnswer: whatever else kept an answer from coming.
     """
     health = _get(host, port, f"{prefix}/healthz", tls)
     is_ours = health == (200, {"status": "ok"})
@@ -52,13 +52,13 @@ def _get(host: str, port: int, path: str, tls: ssl.SSLContext | None) -> tuple[i
     except (ConnectionRefusedError, ssl.SSLError):
         raise
     except TimeoutError:
-        raise NoAnswer(f"no answer within {TIMEOUT_S:.0f} s") from None
+        raise NoHttpAnswer(f"no answer within {TIMEOUT_S:.0f} s") from None
     except socket.gaierror:
-        raise NoAnswer("the host name is unknown here") from None
+        raise NoHttpAnswer("the host name is unknown here") from None
     except OSError as error:
-        raise NoAnswer(error.strerror or str(error)) from None
+        raise NoHttpAnswer(error.strerror or str(error)) from None
     except http.client.HTTPException as error:
-        raise NoAnswer(f"what answers speaks no HTTP ({type(error).__name__})") from None
+        raise NoHttpAnswer(f"what answers speaks no HTTP ({type(error).__name__})") from None
     finally:
         connection.close()
 
@@ -73,7 +73,7 @@ def _parse(body: bytes) -> object:
 def days_left(host: str, port: int, tls: ssl.SSLContext, now_s: float) -> float:
     """Days from `now_s` (since 1970) to its end.
 
-    tls: a context that verifies; others are told nothing of the certificate.
+    tls: a context that verifies; others do not return the certificate.
 
     Raises:
         OSError: it cannot be had; also ssl.SSLError.

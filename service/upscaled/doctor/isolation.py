@@ -1,7 +1,7 @@
-"""A process without a network, which afterwards tells whether anything in it wanted one.
+"""Run this process without a network, and record whether anything in it tried to connect.
 
 In a network namespace of its own, whose only interface is down, the kernel counts every packet that
-finds no way out, whoever sends it: Python, a library in C, a child. Where such a namespace is not
+finds no way out, from any sender: Python, a library in C, a child. Where such a namespace is not
 allowed, only what Python itself connects to is seen.
 """
 
@@ -33,7 +33,7 @@ class Watch:
     def __init__(self) -> None:
         self.is_isolated = _leave_network()
         self.targets: list[str] = []
-        sys.addaudithook(self._hear)
+        sys.addaudithook(self._audit)
 
     def count_lost_packets(self) -> int:
         """Packets that found no way out since the namespace was made; 0 where there is none."""
@@ -43,7 +43,7 @@ class Watch:
             count_unroutable(Path(name).read_text()) for name in _SNMP if os.path.exists(name)
         )
 
-    def _hear(self, event: str, arguments: tuple[object, ...]) -> None:
+    def _audit(self, event: str, arguments: tuple[object, ...]) -> None:
         target: object = None
         if event in _EVENTS:
             target = arguments[1] if len(arguments) > 1 else None
@@ -87,6 +87,6 @@ def _leave_network() -> bool:
         ("uid_map", f"{user} {user} 1"),
         ("gid_map", f"{group} {group} 1"),
     ):
-        with suppress(OSError):  # files are theirs even where the process looks like nobody's
+        with suppress(OSError):  # files are theirs even where the process has no user name
             Path("/proc/self", name).write_text(text)
     return True

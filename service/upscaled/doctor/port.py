@@ -5,14 +5,14 @@ import socket
 from typing import Final
 
 from upscaled.doctor.finding import Finding, failure, ok, warning
-from upscaled.doctor.http_check import NoAnswer, ask
+from upscaled.doctor.http_check import NoHttpAnswer, ask
 
 CHECK: Final = "port"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared only)
 
 
 def check_port(host: str, port: int, *, is_expected: bool) -> list[Finding]:
-    """TileRequest whoever listens on the address; where nobody does, try to listen.
+    """Ask the server that listens on the address; where none does, try to listen.
 
     Args:
         host: as for `upscaled serve --host`.
@@ -23,7 +23,7 @@ def check_port(host: str, port: int, *, is_expected: bool) -> list[Finding]:
         answer = ask(_WILDCARDS.get(host, host), port)
     except ConnectionRefusedError:
         return [_judge_closed(host, port, is_expected=is_expected)]
-    except NoAnswer as error:
+    except NoHttpAnswer as error:
         reason = _why_not_free(host, port)
         return [
             failure(

@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, failure, ok, warning
-from upscaled.doctor.http_check import NoAnswer, ask, days_left
+from upscaled.doctor.http_check import NoHttpAnswer, ask, days_left
 
 CHECK: Final = "public URL"
 WARN_DAYS: Final = 14
@@ -59,7 +59,7 @@ def _follow(url: SplitResult) -> list[Finding]:
         return [failure(CHECK, f"{shown}: nothing listens there", _proxy_advice())]
     except ssl.SSLError as error:
         return [_judge_certificate(shown, error)]
-    except NoAnswer as error:
+    except NoHttpAnswer as error:
         return [failure(CHECK, f"{shown}: {error}", _proxy_advice())]
     if not answer.is_ours:
         return [failure(CHECK, f"{shown}: leads to something else", _proxy_advice())]

@@ -43,7 +43,7 @@ def _is_second_name(store: ModelStore, name: str) -> bool:
 
 
 def _is_here(store: ModelStore, name: str) -> bool:
-    """Damaged files are here too: that is told of them already."""
+    """Whether the file is here; a damaged one is, and has a finding of its own."""
     try:
         return store.path(store.find(name)) is not None
     except ModelError:
@@ -65,8 +65,8 @@ def _judge_missing(store: ModelStore, name: str) -> Finding:
 
 
 def _judge_fault(store: ModelStore, name: str, state: FileState, *, is_named: bool) -> Finding:
-    """Shipped models stand in where no other is here; an official one that nobody named and that
-    `auto` takes all the same, the engine's check finds.
+    """Shipped models stand in where no other is here; an official one that is
+    not named but that `auto` takes is found by the engine's check.
     """
     try:
         spec = store.find(name)

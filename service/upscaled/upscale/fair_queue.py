@@ -1,4 +1,4 @@
-"""Whose window goes to the device next: in turn by device seconds, like windows together.
+"""Fair queue of tiles across images, weighted by device seconds; equal shapes are batched.
 
 Start-time fair queueing (see `upscaled.virtual_time`) on two levels. API keys share the device, and
 the images of a key share what it gets: a key with three images under way has no more of the device
@@ -6,7 +6,7 @@ than one with a single image. Each image has a queue for each network it goes th
 the seconds that its windows should take, and so is its key. Of the key charged least the queue
 charged least is next. So a small image goes before the next window of a large one, and no number
 of small images can keep a large one waiting for ever. Where a device can do two things at once, a
-small image that comes while it is busy need not wait at all: it is taken aside.
+small image that comes while it is busy need not wait at all: it takes the fast path.
 """
 
 import threading
@@ -24,20 +24,21 @@ from upscaled_models.backends.base import Engine, Window
 Finish = Callable[[], Window]
 
 FAST_PATH_PX: Final = 192 * 192
-"""Images up to this area may go aside. On two cores a network of ours takes 0.1 s for it there."""
+"""Largest area of an image for the fast path, where a network of ours takes 0.1 s for it on two
+cores."""
 USUAL_S_PER_PX: Final = 0.1 / FAST_PATH_PX
 """What a pixel costs through an engine of which nothing is known."""
 FAST_PATH_S: Final = 0.6
-"""Nor may they cost more: aside they have half of the cores only, which pays for moments. A slow
+"""Most seconds of an image for the fast path, which has half of the cores only. A slow
 network takes it for 64 x 64 px on two cores in float32, and for 120 x 120 px in 8 bits."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TileRequest:
-    """One window that wants to go through an engine.
+    """One window that waits to go through an engine.
 
-    is_last: no window of its image is to come behind it. s_per_px: seconds that the device should
-    take for one pixel of it. `result` is what its image waits for: the rest of the work, which
+    is_last: the last window of its image. s_per_px: seconds that the device should take for one
+    pixel of it. result: what its image waits for, a function that does the rest of the work, which
     needs the device no more.
     """
 
@@ -77,7 +78,7 @@ class TileRequest:
 
 @dataclass(slots=True, eq=False, weakref_slot=True)
 class KeyFlow(Flow):
-    """One API key's images under way; `waiting` is how many of them have windows that wait."""
+    """The images of one API key in flight; `waiting`: how many of them have windows that wait."""
 
     clock: VirtualClock = field(default_factory=VirtualClock)
     waiting: int = 0
@@ -85,10 +86,10 @@ class KeyFlow(Flow):
 
 @dataclass(slots=True, eq=False, kw_only=True)
 class ImageQueue(Flow):
-    """One image's windows that wait.
+    """The windows of one image that wait.
 
     total_px, total_s: pixels of all windows so far, and the seconds they should take. device_s:
-    seconds of the device that it had so far. end: why it takes no windows any more.
+    device seconds so far. end: the error with which it refuses further windows.
     """
 
     number: int
@@ -101,7 +102,7 @@ class ImageQueue(Flow):
 
 
 class FairQueue:
-    """The queues of all images under way; every method may be called from any thread."""
+    """The queues of all images in flight; every method may be called from any thread."""
 
     def __init__(self) -> None:
         lock = threading.RLock()
@@ -115,11 +116,11 @@ class FairQueue:
         self._end: BaseException | None = None
 
     def join(self, key_id: int | None = None, *, beside: ImageQueue | None = None) -> ImageQueue:
-        """A queue for one more image.
+        """Open a queue for one more image.
 
         Args:
-            key_id: images of one key share what the key gets of the device; None: the image is on
-                its own.
+            key_id: images of one key share the key's part of the device; None: the image has a
+                part of its own.
             beside: another queue of the same image, whose key it shares.
         """
         with self._changed:
@@ -129,10 +130,10 @@ class FairQueue:
             return ImageQueue(number=next(self._numbers), key=key)
 
     def put(self, request: TileRequest) -> None:
-        """Let a window wait for its turn.
+        """Queue a window.
 
         Raises:
-            what `close`, or `leave` for this queue, was told before.
+            Exception: the one that was passed to `close`, or to `leave` for this queue.
         """
         with self._changed:
             queue = request.queue
@@ -149,7 +150,7 @@ class FairQueue:
     def drop(
         self, queue: ImageQueue, requests: Collection[TileRequest], reason: BaseException
     ) -> None:
-        """Let some windows of a queue wait no more; whoever waits for one is told the reason."""
+        """Withdraw windows of a queue; waiting for their results raises `reason`."""
         with self._changed:
             for request in [request for request in queue.requests if request in requests]:
                 queue.requests.remove(request)
@@ -158,13 +159,13 @@ class FairQueue:
                 self._end_waiting(queue)
 
     def leave(self, queue: ImageQueue, reason: BaseException) -> None:
-        """Drop a queue's windows; it takes none any more."""
+        """Withdraw all windows of a queue and refuse further ones."""
         with self._changed:
             queue.end = reason
             self.drop(queue, tuple(queue.requests), reason)
 
     def take(self, most: Callable[[TileRequest], int], *, is_patient: bool) -> list[TileRequest]:
-        """The next batch: at most `most(first window)`, all alike; none once closed.
+        """Take the next batch: at most `most(first window)`, all alike; none once closed.
 
         Their number is a power of two, so that devices, which make something anew for each shape
         and number that comes, see few.
@@ -186,7 +187,7 @@ class FairQueue:
             return batch
 
     def take_for_fast_path(self) -> TileRequest | None:
-        """A window of a small image, as soon as one would wait for what `take` gave of others.
+        """Take a window of a small image, as soon as one would wait for a batch of others.
 
         Waits for it; None once closed.
         """
@@ -198,7 +199,7 @@ class FairQueue:
             return None
 
     def close(self, reason: BaseException) -> None:
-        """Nothing is taken any more; every window that waits ends with `reason`."""
+        """Let nothing be taken any more; every window that waits fails with `reason`."""
         with self._changed:
             self._end = self._end or reason
             for queue in tuple(self._waiting):
@@ -207,7 +208,7 @@ class FairQueue:
             self._fast_path_changed.notify_all()
 
     def _count_like(self, request: TileRequest) -> int:
-        """How many windows `_next_like` would find, one after the other."""
+        """Count the windows that `_next_like` would find, one after the other."""
         return sum(
             sum(1 for _ in takewhile(request.goes_with, queue.requests)) for queue in self._waiting
         )
@@ -253,5 +254,5 @@ def _largest_power_of_two(most: int) -> int:
 
 
 def _urgency(queue: ImageQueue) -> tuple[float, float, float, int]:
-    """The least is next: by what its key and then it was charged, then by size, then by age."""
+    """The sort key of queues: the charge of its key, its own charge, its cost, then its age."""
     return queue.key.charged, queue.charged, queue.requests[0].cost_s, queue.number

@@ -1,4 +1,4 @@
-"""The models in memory: each is opened when it is first needed, and let go when it is idle."""
+"""Keep models in memory: open each when it is first needed, and unload it when it is idle."""
 
 import logging
 import threading
@@ -30,7 +30,7 @@ class LoadedModels:
     """A context that owns the engines; every method may be called from any thread.
 
     Engines are opened one after the other, by a thread of their own: threads that libraries start
-    for a network have the priority of whoever was first to use it.
+    for a network inherit the priority of the thread that uses it first.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class LoadedModels:
     ) -> None:
         """
         Args:
-            open_model: opens the engine of a model by its name; what it raises, `use` raises.
+            open_model: opens the engine of a model by its name; `use` raises what it raises.
             begin: called first in the thread that opens engines.
-            idle_unload_s: a model that nothing has used for so long is let go; 0: never.
+            idle_unload_s: a model that nothing has used for so long is unloaded; 0: never.
             kept: the models that stay, however long they are idle.
         """
         self._open_model = open_model
@@ -62,10 +62,10 @@ class LoadedModels:
 
     @contextmanager
     def use(self, model: str) -> Iterator[Engine]:
-        """The engine of a model, which stays for the block; opened first where it is not there.
+        """Keep the engine of a model in memory for the block, opening it first if need be.
 
         Raises:
-            whatever opening it raises; the next call then tries again.
+            Exception: opening it failed, for this reason; the next call tries again.
         """
         with self._lock:
             slot = self._slots.get(model)
@@ -80,9 +80,9 @@ class LoadedModels:
                 slot.left_at = time.monotonic()
 
     def adopt(self, model: str, engine: Engine) -> None:
-        """Have another engine of a model used from now on, if it is still in memory.
+        """Use another engine of a model from now on, if the model is still in memory.
 
-        What uses the one before goes on with it to its end.
+        Work that uses the former engine goes on with it to its end.
         """
         opened: Future[Engine] = Future()
         opened.set_result(engine)
@@ -99,7 +99,7 @@ class LoadedModels:
         )
 
     def unload_idle(self, idle_s: float) -> None:
-        """Let go of the models that nothing has used for at least `idle_s` seconds."""
+        """Unload the models that nothing has used for at least `idle_s` seconds."""
         before = time.monotonic() - idle_s
         with self._lock:
             idle = [

@@ -28,12 +28,12 @@ OnRows = Callable[[Image, int], None]
 
 
 def ignore_rows(image: Image, rows_ready: int) -> None:
-    """The `on_rows` of who wants the whole result only."""
+    """Ignore rows: the caller wants the whole result only."""
 
 
 @dataclass(frozen=True, slots=True)
 class Pass:
-    """One way of the whole image through the network: `gain` times as large afterwards."""
+    """One pass of the whole image through the network, which enlarges it `gain` times."""
 
     gain: int
     reduce: int
@@ -114,7 +114,7 @@ Begin = Callable[[Pixels], Callable[[int], None]]
 
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """One image's way through all its passes."""
+    """The work on one image: all its passes through the network."""
 
     stream: Stream
     passes: tuple[Pass, ...]
@@ -124,7 +124,7 @@ class _Work:
     is_neutral: bool
 
     def run(self, rgb: Pixels, begin: Begin) -> Pixels:
-        """Through windows as large as fit. `begin` is told the last canvas when it is made."""
+        """Run all passes, in windows as large as fit; `begin` takes the last pass's canvas."""
         engine = self.stream.engine
         least_px = least_window_px(self.halo_px, engine.info.spec.multiple_px)
         window_px = max(least_px, engine.info.window_px)
@@ -138,7 +138,7 @@ class _Work:
 
     @property
     def halo_px(self) -> int:
-        """What a window needs around its core, in source pixels."""
+        """Source pixels that a window needs around its core."""
         streams = (self.stream,) if self.faithful is None else (self.stream, self.faithful)
         halo_px = (
             max(stream.engine.info.spec.halo_px for stream in streams)
@@ -157,7 +157,7 @@ class _Work:
         for at, (step, plan) in enumerate(zip(self.passes, plans, strict=True)):
             canvas = np.empty((rgb.shape[0] * step.gain, rgb.shape[1] * step.gain, 3), rgb.dtype)
             is_last = at == len(self.passes) - 1
-            tell_rows = begin(canvas) if is_last else _ignore
+            report_rows = begin(canvas) if is_last else _ignore
             correction = PatternCorrection(rgb, canvas) if self.steps.corrects_patterns else None
             for tile in self._run_pass(rgb, canvas, step, plan):
                 done += 1
@@ -167,12 +167,12 @@ class _Work:
                 if tile.core.right == rgb.shape[1]:
                     rows = tile.core.bottom
                     rows = rows if correction is None else correction.advance(rows)
-                    tell_rows(rows * step.gain)
+                    report_rows(rows * step.gain)
             rgb = canvas
         return rgb
 
     def _run_pass(self, rgb: Pixels, canvas: Pixels, step: Pass, plan: TilePlan) -> Iterator[Tile]:
-        """Fill the canvas; each tile once it is there."""
+        """Fill the canvas, and yield each tile once it is filled."""
         results = self.stream.run(cut(rgb, plan), step.reduce)
         faithful_results: Iterable[Window | None] = repeat(None, len(plan.tiles))
         if self.faithful is not None:
@@ -244,4 +244,4 @@ class _Work:
 
 
 def _ignore(rows_ready: int) -> None:
-    """The rows of a pass that is not the last."""
+    """Ignore the rows of a pass that is not the last."""

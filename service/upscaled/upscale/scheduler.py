@@ -1,5 +1,7 @@
-"""The threads that use the device: one gathers windows of all images under way into batches, and
-where the device can do two things at once, another takes small images past what is under way.
+"""Run the windows of all images in flight on the device, in batches.
+
+One thread gathers windows into batches. Where the device can do two things at once, a second one,
+the fast path, runs small images beside the batch that is on the device.
 """
 
 import logging
@@ -22,9 +24,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BatchDone:
-    """What the device has finished at once: `windows` of `height_px` x `width_px` through `engine`.
+    """A finished batch: `windows` of `height_px` x `width_px` through `engine`.
 
-    places: how many of that size it would have taken. seconds: how long it was at them.
+    places: how many windows of that size the batch could have had. seconds: device time it took.
     """
 
     engine: Engine
@@ -42,12 +44,12 @@ once. It must neither block nor raise.
 
 
 def ignore_batch(_: BatchDone) -> None:
-    """The `on_batch` of who counts nothing."""
+    """Ignore finished batches."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
-    """Windows that were given to the device, or could not be."""
+    """Windows that the device was started on, or the error that kept it from starting."""
 
     requests: list[TileRequest]
     started: Started | Exception
@@ -56,7 +58,7 @@ class _Batch:
 
 
 class Scheduler:
-    """A context that owns a device's threads; what still waits when it is left ends with an error.
+    """A context manager that owns a device's threads; on exit, windows that wait fail.
 
     One batch is started ahead of the one that is waited for, so an asynchronous device never
     idles; what is finished as soon as it is started is handed out at once.
@@ -72,15 +74,15 @@ class Scheduler:
         self._on_batch = on_batch
         self._begin = begin
         self._fair_queue = FairQueue()
-        self._room_px: dict[str, int] = {}
+        self._max_batch_px: dict[str, int] = {}
         self._handed_out_at = 0.0
         self._in_batch: list[TileRequest] = []
         self._in_fast_path: list[TileRequest] = []
         self._threads = [
-            threading.Thread(target=self._live, args=arguments, name=name, daemon=True)
+            threading.Thread(target=self._run_thread, args=arguments, name=name, daemon=True)
             for name, arguments in (
                 ("device", (self._work, self._in_batch)),
-                ("aside", (self._run_fast_path, self._in_fast_path)),
+                ("fast-path", (self._run_fast_path, self._in_fast_path)),
             )
         ]
         for thread in self._threads:
@@ -94,7 +96,7 @@ class Scheduler:
         beside: Stream | None = None,
         s_per_px: float = USUAL_S_PER_PX,
     ) -> Stream:
-        """A way through `engine` for one image; its windows share batches with other streams'.
+        """Open a stream of one image's windows through `engine`; streams share batches.
 
         Args:
             key_id: the API key whose share of the device the image uses; None: one of its own.
@@ -103,10 +105,10 @@ class Scheduler:
         """
         return Stream(self._fair_queue, engine, key_id, beside=beside, s_per_px=s_per_px)
 
-    def _live(self, work: Callable[[], None], taken: list[TileRequest]) -> None:
+    def _run_thread(self, work: Callable[[], None], taken: list[TileRequest]) -> None:
         try:
             work()
-        except BaseException as error:  # noqa: BLE001  (told to everyone who waits or will request)
+        except BaseException as error:  # noqa: BLE001  (raised in every image that waits or comes)
             _log.critical("the device's thread ended", exc_info=error)
             reason = InternalError(detail=f"the device's thread ended: {error!r}")
             self._fair_queue.close(reason)
@@ -134,23 +136,23 @@ class Scheduler:
             began_at = time.perf_counter()
             try:
                 started = _start([request], request.engine.concurrent or request.engine)
-            except Exception as error:  # noqa: BLE001  (its own image is told)
+            except Exception as error:  # noqa: BLE001  (raised in the image of the window)
                 _fail([request], error)
             else:
                 seconds = time.perf_counter() - began_at
-                self._tell([request], seconds, places=1)
+                self._report([request], seconds, places=1)
                 _hand_over(request, started, seconds)
 
     def _most(self, request: TileRequest) -> int:
-        """How many windows like this one a batch may have.
+        """The most windows like this one that a batch may have.
 
         Those computed in float32 go one by one: together they would only keep others waiting.
         """
         if request.is_exact or is_deep(request.window):
             return 1
-        room_px = self._room_px.get(request.engine.info.model)
+        max_px = self._max_batch_px.get(request.engine.info.model)
         most = most_windows(request.engine.info, request.px)
-        return most if room_px is None else max(1, min(most, room_px // request.px))
+        return most if max_px is None else max(1, min(most, max_px // request.px))
 
     def _start(self, requests: list[TileRequest], *, is_crowded: bool) -> _Batch:
         began_at = time.perf_counter()
@@ -165,11 +167,11 @@ class Scheduler:
         try:
             if isinstance(batch.started, Exception):
                 raise batch.started
-            if _can_finish_elsewhere(batch):
+            if _can_finish_in_image(batch):
                 _hand_over(batch.requests[0], batch.started, self._pass_s(batch))
                 return
             results = batch.started.finish()
-        except Exception as error:  # noqa: BLE001  (each window's own image is told)
+        except Exception as error:  # noqa: BLE001  (raised in the image of each window)
             self._try_again(batch.requests, error, is_crowded=batch.is_crowded)
         else:
             self._hand_out(batch, results)
@@ -177,7 +179,7 @@ class Scheduler:
     def _try_again(
         self, requests: list[TileRequest], error: Exception, *, is_crowded: bool
     ) -> None:
-        """Smaller batches after a failed one, so that nobody fails for another's window."""
+        """Run smaller batches after a failed one, so that no image fails for another's window."""
         is_full = isinstance(error, EngineOutOfMemory)
         if len(requests) == 1 and not (is_full and is_crowded):
             _fail(requests, error)
@@ -193,26 +195,26 @@ class Scheduler:
 
     def _note_full(self, requests: Sequence[TileRequest]) -> None:
         key = requests[0].engine.info.model
-        room_px = sum(request.px for request in requests) // 2
-        room_px = min(self._room_px.get(key, room_px), room_px)
-        _log.warning("%s: batches of %d px from now on", requests[0].engine.info.model, room_px)
-        self._room_px[key] = room_px
+        max_px = sum(request.px for request in requests) // 2
+        max_px = min(self._max_batch_px.get(key, max_px), max_px)
+        _log.warning("%s: batches of %d px from now on", requests[0].engine.info.model, max_px)
+        self._max_batch_px[key] = max_px
 
     def _hand_out(self, batch: _Batch, results: list[Window]) -> None:
         share_s = self._pass_s(batch) / len(batch.requests)
         for request, result in zip(batch.requests, results, strict=True):
             request.queue.device_s += share_s
-            request.result.set_result(partial(_same, result))
+            request.result.set_result(partial(_identity, result))
 
     def _pass_s(self, batch: _Batch) -> float:
-        """Seconds that the device gave to this batch alone."""
+        """Measure and report the device seconds of this batch alone."""
         now = time.perf_counter()
         seconds = now - max(batch.began_at, self._handed_out_at)
         self._handed_out_at = now
-        self._tell(batch.requests, seconds, places=self._most(batch.requests[0]))
+        self._report(batch.requests, seconds, places=self._most(batch.requests[0]))
         return seconds
 
-    def _tell(self, requests: Sequence[TileRequest], seconds: float, *, places: int) -> None:
+    def _report(self, requests: Sequence[TileRequest], seconds: float, *, places: int) -> None:
         first = requests[0]
         height_px, width_px = first.window.shape[:2]
         places = max(places, len(requests))
@@ -237,8 +239,8 @@ def _start(requests: Sequence[TileRequest], engine: Engine) -> Started:
     return engine.start(windows, requests[0].reduce, is_exact=requests[0].is_exact)
 
 
-def _can_finish_elsewhere(batch: _Batch) -> bool:
-    """A processor needs no thread of its own for what is left, and one window has one image."""
+def _can_finish_in_image(batch: _Batch) -> bool:
+    """Whether the batch is one window on a CPU, whose own image can do what is left of it."""
     return (
         len(batch.requests) == 1
         and batch.requests[0].engine.concurrent is not None
@@ -247,7 +249,7 @@ def _can_finish_elsewhere(batch: _Batch) -> bool:
 
 
 def _hand_over(request: TileRequest, started: Started, device_s: float) -> None:
-    """Let a window's own image finish it, so that the device goes on meanwhile.
+    """Let the image of a window finish it in its own thread, so that the device goes on.
 
     The image that finishes it drops `started`, although others may still hold `request`.
     """
@@ -256,7 +258,7 @@ def _hand_over(request: TileRequest, started: Started, device_s: float) -> None:
     request.result.set_result(lambda: rest.pop().finish()[0])
 
 
-def _same(window: Window) -> Window:
+def _identity(window: Window) -> Window:
     return window
 
 

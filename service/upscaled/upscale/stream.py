@@ -1,4 +1,4 @@
-"""One image's way to the device: windows in, results out, in their order and never many at once."""
+"""The stream of one image's windows to the device, and of their results back, in order."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -12,13 +12,14 @@ from upscaled.upscale.fair_queue import USUAL_S_PER_PX, FairQueue, Finish, Image
 from upscaled_models.backends.base import Engine, Window, most_windows
 
 BATCHES_AHEAD: Final = 3
-"""One that its image stitches, one on the device, one that waits: nobody then waits for another."""
+"""Batches that an image has in flight: one that it stitches, one on the device and one that waits,
+so that neither the image nor the device waits for the other."""
 
 
 class Stream:
-    """A context for one image; leaving it withdraws the windows that still wait.
+    """The windows of one image on their way through `engine`; made by `Scheduler.open_stream`.
 
-    `engine` is the one that all its windows go through. Made by `Scheduler.open_stream`.
+    It is a context manager; leaving it withdraws the windows that still wait.
     """
 
     def __init__(
@@ -39,7 +40,7 @@ class Stream:
 
     @property
     def device_s(self) -> float:
-        """Seconds of the device that this image had so far, its share of each batch."""
+        """Device seconds of this image so far: its share of each batch."""
         return self._queue.device_s
 
     def run(

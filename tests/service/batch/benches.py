@@ -67,14 +67,14 @@ class Batch:
         outcomes: dict[str, Outcome] = {}
         stop = stop or Stop()
 
-        def tell(outcome: Outcome) -> None:
+        def note(outcome: Outcome) -> None:
             path = outcome.source
             is_below = path.is_relative_to(self.source_dir)
             outcomes[str(path.relative_to(self.source_dir) if is_below else path)] = outcome
 
         with self.upscaling(stop) as upscaling:
             found = Finder(self.output_dir).find(arguments or [str(self.source_dir)])
-            run_batch(found, upscaling, tell, stop)
+            run_batch(found, upscaling, note, stop)
         return outcomes
 
     def run_kinds(self, *arguments: str) -> dict[str, Kind]:

@@ -23,13 +23,13 @@ def find(*arguments: str | Path, output_dir: Path | None = Path("out")) -> list[
     return list(Finder(output_dir).find(map(str, arguments)))
 
 
-def told(sources: Iterable[Source], top: Path) -> list[tuple[str, str]]:
+def listed(sources: Iterable[Source], top: Path) -> list[tuple[str, str]]:
     """(path below `top`, folder of its result)."""
     return [(str(source.path.relative_to(top)), str(source.place)) for source in sources]
 
 
 def test_a_folder_is_mirrored_in_order_without_hidden_names(tree: Path) -> None:
-    assert told(find(tree), tree) == [
+    assert listed(find(tree), tree) == [
         ("a.jpg", "."), ("b.png", "."), ("sub/c.png", "sub"), ("sub/deep/d.png", "sub/deep"),
     ]  # fmt: skip
 
@@ -44,9 +44,9 @@ def test_links_to_folders_are_not_followed_and_links_to_files_are(tree: Path) ->
     (tree / "z.png").symlink_to(tree / "a.jpg")
     (tree / "self.png").symlink_to("self.png")
     (tree / "broken.png").symlink_to("nowhere")
-    names = [name for name, _ in told(find(tree), tree)]
+    names = [name for name, _ in listed(find(tree), tree)]
     assert names == ["a.jpg", "b.png", "z.png", "sub/c.png", "sub/deep/d.png"]
-    assert {name for name, _ in told(find(f"{tree}/**/*.png"), tree)} == {
+    assert {name for name, _ in listed(find(f"{tree}/**/*.png"), tree)} == {
         "b.png", "z.png", "sub/c.png", "sub/deep/d.png",
     }  # fmt: skip
 
@@ -67,7 +67,7 @@ def test_the_output_folder_is_never_taken_as_input(
     if is_by_link:
         (tmp_path / "way").symlink_to(tree)
         output_dir = tmp_path / "way" / inside
-    names = [name for name, _ in told(find(tree, output_dir=output_dir), tree)]
+    names = [name for name, _ in listed(find(tree, output_dir=output_dir), tree)]
     assert names == left
 
 
@@ -89,7 +89,7 @@ def test_a_pattern_keeps_places_below_its_fixed_part(
 ) -> None:
     top = tree / "sub" if pattern.startswith("sub") else tree
     found = find(f"{tree}/{pattern}")
-    assert [name for name, _ in told(found, top)] == names
+    assert [name for name, _ in listed(found, top)] == names
     assert [str(source.place / source.path.name) for source in found] == names
 
 

@@ -35,13 +35,13 @@ def test_a_folder_becomes_its_mirror_and_each_outcome_tells_all(batch: Batch) ->
     assert batch.results() == ["b-x2.jpg", "sub/a-x2.jpg"]
     assert outcomes["notes.txt"].kind is Kind.PASSED_OVER
     assert outcomes["move.gif"].kind is Kind.UNSUPPORTED
-    told = outcomes["sub/a.png"]
+    outcome = outcomes["sub/a.png"]
     target = batch.output_dir / "sub" / "a-x2.jpg"
-    assert (told.kind, told.result, told.model) == (Kind.UPSCALED, target, "upscaled-x2")
-    assert (told.source_px, told.result_px) == ((40, 30), (80, 60))
-    assert told.source_bytes == source.stat().st_size
-    assert told.result_bytes == target.stat().st_size
-    assert told.seconds >= told.decode_s + told.network_s + told.encode_s > 0
+    assert (outcome.kind, outcome.result, outcome.model) == (Kind.UPSCALED, target, "upscaled-x2")
+    assert (outcome.source_px, outcome.result_px) == ((40, 30), (80, 60))
+    assert outcome.source_bytes == source.stat().st_size
+    assert outcome.result_bytes == target.stat().st_size
+    assert outcome.seconds >= outcome.decode_s + outcome.network_s + outcome.encode_s > 0
     with PillowImage.open(target) as result, PillowImage.open(source) as before:
         near = np.asarray(result.resize(before.size, PillowImage.Resampling.BOX), np.int16)
         assert np.abs(near - np.asarray(before)).mean() < 3
@@ -163,7 +163,7 @@ def test_a_file_that_goes_between_finding_and_reading_is_one_failure(batch: Batc
 
     batch.engine = Vanishing(model="upscaled-x2")
     batch.settings["jobs_per_worker"] = 1
-    kinds = {name: told.error_code for name, told in batch.run(*map(str, paths)).items()}
+    kinds = {name: outcome.error_code for name, outcome in batch.run(*map(str, paths)).items()}
     assert kinds["0.png"] == ""
     assert kinds["2.png"] in ("", "not_found")  # whichever came first
     assert set(batch.run_kinds(*map(str, paths[:2])).values()) == {Kind.SKIPPED}

@@ -12,9 +12,9 @@ from upscaled.batch.files import (
     OutputFull,
     is_intact,
     part_of,
-    place_part,
     read_source,
     refuse_unreadable,
+    rename_part,
     write_part,
 )
 from upscaled.batch.journal import Made
@@ -108,7 +108,7 @@ def test_a_file_that_went_and_one_that_cannot_be_read_have_codes_of_the_contract
 
 def made_of(path: Path, data: bytes) -> Made:
     mtime_ns = write_part(path, part_of(path), data)
-    place_part(path, part_of(path))
+    rename_part(path, part_of(path))
     return Made(b"", b"", hashlib.sha256(data).digest(), len(data), mtime_ns, 1, 1, "model")
 
 

@@ -9,10 +9,10 @@ def test_results_share_the_room_and_one_alone_may_be_larger() -> None:
 
     def second() -> None:
         entered.set()
-        with room.take(5):
+        with room.hold(5):
             order.append("second in")
 
-    with room.take(4), room.take(6):
+    with room.hold(4), room.hold(6):
         thread = threading.Thread(target=second)
         thread.start()
         assert entered.wait(5)
@@ -20,5 +20,5 @@ def test_results_share_the_room_and_one_alone_may_be_larger() -> None:
         order.append("first out")
     thread.join(5)
     assert order == ["first out", "second in"]
-    with room.take(1000):
+    with room.hold(1000):
         pass

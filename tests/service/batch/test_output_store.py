@@ -7,7 +7,7 @@ import pytest
 from upscaled.batch.files import CannotWrite, part_of
 from upscaled.batch.journal import Journal, Made, Phase
 from upscaled.batch.naming import candidate_names
-from upscaled.batch.output_store import Found, OutputStore, Reservation
+from upscaled.batch.output_store import ExistingResult, OutputStore, Reservation
 from upscaled.errors import InvalidParameter
 
 SETTINGS = b"f" * 32
@@ -34,18 +34,20 @@ def names(source: Path) -> Iterator[PurePath]:
 
 def take(
     store: OutputStore, source: Path, text: str, settings: bytes = SETTINGS
-) -> Reservation | Found:
-    return store.take(source, content(text), settings, names(source))
+) -> Reservation | ExistingResult:
+    return store.reserve(source, content(text), settings, names(source))
 
 
 def fill(store: OutputStore, source: Path, text: str, settings: bytes = SETTINGS) -> Path:
-    taken = take(store, source, text, settings)
-    assert isinstance(taken, Reservation)
+    reservation = take(store, source, text, settings)
+    assert isinstance(reservation, Reservation)
     result = b"result of " + text.encode() + settings
     digest = hashlib.sha256(result).digest()
-    mtime_ns = store.write(taken, result)
-    store.fill(taken, Made(content(text), settings, digest, len(result), mtime_ns, 1, 1, "model"))
-    return taken.target
+    mtime_ns = store.write(reservation, result)
+    store.commit(
+        reservation, Made(content(text), settings, digest, len(result), mtime_ns, 1, 1, "model")
+    )
+    return reservation.target
 
 
 A_PNG, A_JPG, OTHER = Path("/in/a.png"), Path("/in/a.jpg"), Path("/other/a.png")
@@ -58,14 +60,17 @@ def test_sources_whose_results_would_have_one_name_get_names_of_their_own(
     targets = [fill(store, source, str(source)).name for source in (A_PNG, A_JPG, OTHER)]
     assert targets == ["a-x4.jpg", "a.jpg-x4.jpg", "a.png-x4.jpg"]
     for source in (A_PNG, A_JPG, OTHER):
-        assert isinstance(take(store, source, str(source)), Found), "and keep them"
+        assert isinstance(take(store, source, str(source)), ExistingResult), "and keep them"
 
 
 def test_a_place_is_taken_from_the_moment_work_begins(root: Path, journal: Journal) -> None:
     store = OutputStore(root, journal, is_overwriting=False)
     first, second = take(store, A_PNG, "one"), take(store, A_JPG, "two")
-    assert [taken.target.name for taken in (first, second)] == ["a-x4.jpg", "a.jpg-x4.jpg"]
-    assert take(store, A_PNG, "one") == Found(root / "a-x4.jpg", None), "named twice"
+    assert [reservation.target.name for reservation in (first, second)] == [
+        "a-x4.jpg",
+        "a.jpg-x4.jpg",
+    ]
+    assert take(store, A_PNG, "one") == ExistingResult(root / "a-x4.jpg", None), "named twice"
 
 
 def test_what_is_done_is_found_by_content_and_settings_not_by_the_source_s_name(
@@ -73,7 +78,7 @@ def test_what_is_done_is_found_by_content_and_settings_not_by_the_source_s_name(
 ) -> None:
     store = OutputStore(root, journal, is_overwriting=False)
     target = fill(store, A_PNG, "one")
-    assert isinstance(found := take(store, OTHER, "one"), Found)
+    assert isinstance(found := take(store, OTHER, "one"), ExistingResult)
     assert found.target == target
 
 
@@ -112,12 +117,12 @@ def test_nothing_that_somebody_else_wrote_is_replaced_unasked(
 def test_the_result_of_a_moved_source_is_found_to_be_copied(root: Path, journal: Journal) -> None:
     store = OutputStore(root, journal, is_overwriting=False)
     target = fill(store, A_PNG, "one")
-    alike = store.find_alike(content("one"), SETTINGS)
+    alike = store.find_identical(content("one"), SETTINGS)
     assert alike is not None
     assert alike[1] == target.read_bytes()
-    assert store.find_alike(content("one"), b"g" * 32) is None
+    assert store.find_identical(content("one"), b"g" * 32) is None
     target.write_text("changed")
-    assert store.find_alike(content("one"), SETTINGS) is None
+    assert store.find_identical(content("one"), SETTINGS) is None
 
 
 def test_its_own_results_are_known(root: Path, journal: Journal) -> None:
@@ -132,19 +137,19 @@ def test_without_a_root_results_lie_beside_their_sources(tmp_path: Path, journal
     store = OutputStore(None, journal, is_overwriting=False)
     source = tmp_path / "a.png"
     folder = store.place_of(source, PurePath())
-    taken = store.take(source, content("one"), SETTINGS, iter([folder / "a-x4.jpg"]))
-    assert isinstance(taken, Reservation)
-    assert taken.target == tmp_path / "a-x4.jpg"
+    reservation = store.reserve(source, content("one"), SETTINGS, iter([folder / "a-x4.jpg"]))
+    assert isinstance(reservation, Reservation)
+    assert reservation.target == tmp_path / "a-x4.jpg"
 
 
 def test_a_place_that_is_given_back_leaves_nothing(root: Path, journal: Journal) -> None:
     store = OutputStore(root, journal, is_overwriting=False)
-    taken = take(store, A_PNG, "one")
-    assert isinstance(taken, Reservation)
-    store.write(taken, b"half")
-    store.give_back(taken)
+    reservation = take(store, A_PNG, "one")
+    assert isinstance(reservation, Reservation)
+    store.write(reservation, b"half")
+    store.release(reservation)
     assert list(root.iterdir()) == []
-    assert journal.at(taken.place) is None
+    assert journal.at(reservation.place) is None
 
 
 @pytest.mark.parametrize("is_renewed", [False, True])
@@ -160,17 +165,17 @@ def test_a_run_that_was_killed_anywhere_is_carried_on(
         store = OutputStore(root, journal, is_overwriting=False)
         if is_renewed:
             fill(store, A_PNG, "one")
-        taken = take(store, A_PNG, "two")
-        assert isinstance(taken, Reservation)
+        reservation = take(store, A_PNG, "two")
+        assert isinstance(reservation, Reservation)
         if killed_at != "begun":
-            store.write(taken, result)
+            store.write(reservation, result)
         if killed_at in ("made", "placed"):
-            journal.note_made(taken.place, made)
+            journal.note_made(reservation.place, made)
         if killed_at == "placed":
             part_of(target).rename(target)
     with Journal(path) as journal, OutputStore(root, journal, is_overwriting=False) as store:
         is_done = killed_at in ("made", "placed")
-        assert isinstance(take(store, A_PNG, "two"), Found) == is_done
+        assert isinstance(take(store, A_PNG, "two"), ExistingResult) == is_done
         assert {row.phase for row in journal.interrupted()} == (set() if is_done else {Phase.BEGUN})
         there = {file.name: file.read_bytes() for file in root.iterdir()} if root.exists() else {}
     if is_done:
@@ -186,16 +191,16 @@ def test_what_a_killed_run_left_for_a_place_that_is_no_more_does_not_stop_the_ne
     made = Made(content("one"), SETTINGS, b"r" * 32, 4, 0, 1, 1, "")
     with Journal(path) as journal:
         store = OutputStore(root, journal, is_overwriting=False)
-        taken = take(store, A_PNG, "one")
-        assert isinstance(taken, Reservation)
-        store.write(taken, b"made")
-        journal.note_made(taken.place, made)
-    taken.target.mkdir()
+        reservation = take(store, A_PNG, "one")
+        assert isinstance(reservation, Reservation)
+        store.write(reservation, b"made")
+        journal.note_made(reservation.place, made)
+    reservation.target.mkdir()
     with Journal(path) as journal, OutputStore(root, journal, is_overwriting=False) as store:
         assert [file.name for file in root.iterdir()] == ["a-x4.jpg"]
         with pytest.raises(InvalidParameter, match="was not made by this command"):
             take(store, A_PNG, "one")
-        taken.target.rmdir()
+        reservation.target.rmdir()
         assert isinstance(take(store, A_PNG, "one"), Reservation)
 
 
@@ -208,7 +213,7 @@ def test_a_result_that_cannot_be_placed_leaves_the_old_one_known(
         patched.setattr("upscaled.batch.files.os.replace", refuse)
         with pytest.raises(CannotWrite):
             fill(store, A_PNG, "new")
-    store.give_back(Reservation(PurePath(old.name), old))
+    store.release(Reservation(PurePath(old.name), old))
 
     assert old.read_bytes().startswith(b"result of old")
     assert fill(store, A_PNG, "new") == old, "ours, so it may be replaced"

@@ -106,13 +106,13 @@ def test_whoever_is_told_may_fail_and_the_batch_ends_with_that(batch: Batch) -> 
     for number in range(20):
         batch.add(f"{number:02}.png", number)
 
-    def tell(outcome: Outcome) -> None:
+    def note(outcome: Outcome) -> None:
         raise BrokenPipeError
 
     stop = Stop()
     paths = sorted(batch.source_dir.iterdir())
     with batch.upscaling(stop) as upscaling, pytest.raises(BrokenPipeError):
-        run_batch((Source(path) for path in paths), upscaling, tell, stop)
+        run_batch((Source(path) for path in paths), upscaling, note, stop)
     assert all(not name.startswith(".") for name in batch.results()), "no unfinished file"
     assert (batch.output_dir / FILE_NAME).exists()
 

@@ -52,7 +52,7 @@ def watching(top: Path, output_dir: Path, settle_s: float = SETTLE_S) -> Iterato
     finally:
         over.set()
         thread.join(LONG_S)
-    assert not thread.is_alive(), "it ends when it is told to"
+    assert not thread.is_alive(), "it ends when it is asked to"
 
 
 @pytest.fixture
@@ -75,7 +75,7 @@ def test_what_is_there_and_what_comes_is_given_once(top: Path, tmp_path: Path) -
 
 
 def test_a_file_that_grows_is_not_taken_until_it_has_settled(top: Path, tmp_path: Path) -> None:
-    """Each write opens and closes it, as some tools do: only its size and time tell."""
+    """Each write opens and closes it, as some tools do: only its size and time change."""
     with watching(top, tmp_path / "out", settle_s=1.0) as watched:
         for _ in range(8):
             with open(top / "a.png", "ab") as file:
@@ -96,7 +96,7 @@ def test_a_file_that_is_open_for_writing_is_not_taken_however_long_it_rests(
     top: Path, tmp_path: Path
 ) -> None:
     if not can_tell_writers(tmp_path):
-        pytest.skip("this file system does not tell who writes")
+        pytest.skip("this file system does not say who writes")
     with watching(top, tmp_path / "out") as watched:
         with open(top / "a.png", "wb", buffering=0) as file:
             file.write(b"half")
@@ -139,7 +139,7 @@ def test_files_and_folders_may_go_at_any_time(top: Path, tmp_path: Path) -> None
         shutil.rmtree(top)
         assert isinstance(watched.wait(1) and watched.sources[0].trouble, FileNotFoundError)
         time.sleep(SETTLE_S)
-        assert len(watched.sources) == 1, "told once"
+        assert len(watched.sources) == 1, "once only"
         top.mkdir()
         (top / "a.png").write_text("mounted again")
         assert "a.png" in watched.wait(2)

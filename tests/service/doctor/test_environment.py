@@ -4,18 +4,18 @@ from upscaled.doctor.finding import Status
 
 
 def test_valid_settings_are_named_without_their_values() -> None:
-    given = read_environment(
+    parsed = read_environment(
         {"UPSCALED_WORKERS": "2", "UPSCALED_DATABASE_URL": "postgresql://u:geheim@h/d"}
     )
-    (finding,) = check_settings(given)
+    (finding,) = check_settings(parsed)
     assert finding.status is Status.OK
     assert "DATABASE_URL, WORKERS" in finding.found
     assert "geheim" not in finding.found
-    assert given.settings.workers == 2
+    assert parsed.settings.workers == 2
 
 
 def test_each_wrong_variable_is_a_failure_and_the_others_hold() -> None:
-    given = read_environment(
+    parsed = read_environment(
         {
             "UPSCALED_PUBLIC_BASE_URL": "upscale.example.com",
             "UPSCALED_WORKRS": "3",
@@ -23,21 +23,21 @@ def test_each_wrong_variable_is_a_failure_and_the_others_hold() -> None:
             "PATH": "/bin",
         }
     )
-    findings = check_settings(given)
+    findings = check_settings(parsed)
     assert [finding.status for finding in findings] == [Status.FAILURE] * 2
     assert "UPSCALED_PUBLIC_BASE_URL='upscale.example.com': must be an http" in findings[0].found
     assert "did you mean UPSCALED_WORKERS?" in findings[1].found
-    assert (given.settings.threads, given.settings.workers) == (2, 1)
+    assert (parsed.settings.threads, parsed.settings.workers) == (2, 1)
 
 
 def test_a_password_in_a_misspelt_variable_is_hidden() -> None:
-    given = read_environment({"UPSCALED_DATABSE_URL": "postgresql://u:ge@heim@h/d"})
-    (finding,) = check_settings(given)
+    parsed = read_environment({"UPSCALED_DATABSE_URL": "postgresql://u:ge@heim@h/d"})
+    (finding,) = check_settings(parsed)
     assert "://u:***@h/d" in finding.found
     assert "heim" not in finding.found
 
 
 def test_nothing_set_is_every_default() -> None:
-    given = read_environment({"UPSCALED_WORKERS": ""})
-    assert given.settings == load_settings({})
-    assert check_settings(given)[0].found == "all at their defaults"
+    parsed = read_environment({"UPSCALED_WORKERS": ""})
+    assert parsed.settings == load_settings({})
+    assert check_settings(parsed)[0].found == "all at their defaults"

@@ -102,7 +102,7 @@ class Computed:
 
 @contextmanager
 def stream_of(engine: Engine) -> Iterator[Stream]:
-    """A stream through the engine that nobody shares."""
+    """A stream that has the engine to itself."""
     with Scheduler() as scheduler, scheduler.open_stream(engine) as stream:
         yield stream
 

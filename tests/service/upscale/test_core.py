@@ -57,15 +57,15 @@ def test_work_is_cancelled_before_it_begins_and_at_each_tile(upscaler: Core) -> 
     early.cancel()
     with pytest.raises(Cancelled):
         upscaler.upscale(source, 2, cancellation=early)
-    told: list[int] = []
+    reported: list[int] = []
 
     def on_tile(done: int, total: int) -> None:
-        told.append(done)
+        reported.append(done)
         late.cancel()
 
     with pytest.raises(Cancelled):
         upscaler.upscale(source, 2, on_tile=on_tile, cancellation=late)
-    assert told == [0]
+    assert reported == [0]
     assert upscaler.upscale(source, 2).width_px == 64
 
 

@@ -227,7 +227,7 @@ def test_nothing_is_taken_aside_from_a_device_that_does_one_thing_at_a_time() ->
 
 
 def test_what_was_taken_aside_is_charged_like_the_rest() -> None:
-    """An image of four windows that had one aside has its turn after one that had none."""
+    """An image of four windows that had one in the fast path comes after one that had none."""
     fair_queue = FairQueue()
     a, b = fair_queue.join(), fair_queue.join()
     put(fair_queue, fair_queue.join(), LARGE_PX)

@@ -24,7 +24,7 @@ from upscaled_models.errors import EngineOutOfMemory
 
 
 def ignore(done: int, total: int) -> None:
-    """An `on_tile` of nobody."""
+    """Ignore progress."""
 
 
 def run_job(
@@ -152,9 +152,9 @@ def black(result: Window) -> Window:
 
 def last_tile_black(result: Window) -> Window:
     """Half a window is what a device that ran out of time leaves."""
-    spoilt = result.copy()
-    spoilt[result.shape[0] // 2 :] = 0
-    return spoilt
+    damaged = result.copy()
+    damaged[result.shape[0] // 2 :] = 0
+    return damaged
 
 
 def too_small(result: Window) -> Window:

@@ -22,7 +22,7 @@ from upscaled_models.registry import makes_every_scale
 
 
 def ignore(done: int, total: int) -> None:
-    """An `on_tile` of nobody."""
+    """Ignore progress."""
 
 
 def upscale(image: Image, scale: int, engine: BoxEngine, **options: Any) -> Image:
@@ -157,12 +157,12 @@ def test_a_scale_no_number_of_passes_makes_is_refused(scale: int, native: int) -
 
 def test_progress_is_told_before_the_first_tile_and_after_each() -> None:
     engine = BoxEngine(window_px=32)
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
 
-    upscale(Image(noise(64, 64)), 4, engine, on_tile=lambda *step: told.append(step))
+    upscale(Image(noise(64, 64)), 4, engine, on_tile=lambda *step: reported.append(step))
 
     total = len(engine.seen)
-    assert told == [(done, total) for done in range(total + 1)]
+    assert reported == [(done, total) for done in range(total + 1)]
 
 
 def test_leaving_the_loop_leaves_the_other_windows_uncomputed() -> None:
@@ -214,19 +214,19 @@ def test_without_room_for_the_smallest_window_the_error_is_told() -> None:
 
 def test_rows_are_told_as_soon_as_they_are_final() -> None:
     engine = BoxEngine(window_px=32)
-    told: list[tuple[Image, int, Pixels]] = []
+    reported: list[tuple[Image, int, Pixels]] = []
 
     def keep(image: Image, rows_ready: int) -> None:
-        told.append((image, rows_ready, image.rgb[:rows_ready].copy()))
+        reported.append((image, rows_ready, image.rgb[:rows_ready].copy()))
 
     image = Image(noise(90, 70), alpha=noise(90, 70)[..., 0].copy(), icc=b"profile")
     result = upscale(image, 4, engine, on_tile=ignore, on_rows=keep)
 
-    rows = [rows_ready for _, rows_ready, _ in told]
+    rows = [rows_ready for _, rows_ready, _ in reported]
     assert len(rows) > 3
     assert rows == sorted(set(rows))
     assert rows[-1] == 360
-    for canvas, rows_ready, pixels in told:
+    for canvas, rows_ready, pixels in reported:
         assert canvas.icc == b"profile"
         assert canvas.alpha is not None
         assert canvas.alpha is result.alpha
@@ -234,7 +234,7 @@ def test_rows_are_told_as_soon_as_they_are_final() -> None:
 
 
 def test_rows_begin_again_on_another_canvas_when_the_image_is_computed_again() -> None:
-    told: list[tuple[int, int]] = []
+    reported: list[tuple[int, int]] = []
 
     class Shrinking(BoxEngine):
         def filter(self, window: Window) -> Window:
@@ -247,12 +247,12 @@ def test_rows_begin_again_on_another_canvas_when_the_image_is_computed_again() -
         2,
         Shrinking(window_px=40),
         on_tile=ignore,
-        on_rows=lambda image, rows_ready: told.append((id(image.rgb), rows_ready)),
+        on_rows=lambda image, rows_ready: reported.append((id(image.rgb), rows_ready)),
     )
 
-    assert len({canvas for canvas, _ in told}) == 2
-    assert told[0][0] != id(result.rgb)
-    assert told[-1] == (id(result.rgb), 180)
+    assert len({canvas for canvas, _ in reported}) == 2
+    assert reported[0][0] != id(result.rgb)
+    assert reported[-1] == (id(result.rgb), 180)
 
 
 def test_a_lock_sees_each_window_beside_its_result_and_its_reach_makes_no_seams() -> None:

@@ -1,4 +1,4 @@
-"""The device's thread with many images at once: whole, in order, and nobody pays for another."""
+"""The device's thread with many images at once: whole, in order, and none fails for another."""
 
 import random
 import threading
@@ -45,7 +45,7 @@ class Held(BoxEngine):
 
 @dataclass
 class Alarming(BoxEngine):
-    """Fails as told for every batch with a window of one colour in it."""
+    """Fails with `error` for every batch with a window of one colour in it."""
 
     error: BaseException = field(default_factory=lambda: ValueError("of one colour"))
 
@@ -114,12 +114,12 @@ def test_many_images_at_once_each_get_their_own_results_in_order() -> None:
 
 def test_every_batch_is_told_with_its_room_and_its_time() -> None:
     engine = Held(batch=8)
-    told: list[BatchDone] = []
-    with Scheduler(told.append) as scheduler:
+    reported: list[BatchDone] = []
+    with Scheduler(reported.append) as scheduler:
         jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(1)) for _ in range(5)]
         behind(engine, jobs, waiting_in(scheduler))
-    assert [(done.windows, done.places) for done in told] == [(1, 8), (4, 8)]
-    for done in told:
+    assert [(done.windows, done.places) for done in reported] == [(1, 8), (4, 8)]
+    for done in reported:
         assert done.engine is engine
         assert (done.height_px, done.width_px) == windows_of(1)[0].shape[:2]
         assert 0 < done.seconds < 60
@@ -127,11 +127,11 @@ def test_every_batch_is_told_with_its_room_and_its_time() -> None:
 
 def test_a_batch_has_no_more_room_than_the_device_was_found_to_have() -> None:
     engine = BoxEngine(batch=4, room_windows=2)
-    told: list[BatchDone] = []
-    with Scheduler(told.append) as scheduler:
+    reported: list[BatchDone] = []
+    with Scheduler(reported.append) as scheduler:
         run_all(scheduler.open_stream(engine), windows_of(9))
-    assert sum(done.windows for done in told) == 9
-    assert {done.places for done in told if done.windows == 2} == {2}
+    assert sum(done.windows for done in reported) == 9
+    assert {done.places for done in reported if done.windows == 2} == {2}
 
 
 def test_small_images_share_a_batch() -> None:
@@ -301,7 +301,7 @@ def test_a_lane_left_half_way_leaves_nothing_behind() -> None:
 
 @dataclass
 class Log(BoxEngine):
-    """A device that works by itself; `log` tells what was started and waited for, in order."""
+    """A device that works by itself; `log` lists what was started and waited for, in order."""
 
     log: list[str] = field(default_factory=list)
 

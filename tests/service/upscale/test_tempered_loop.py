@@ -158,17 +158,17 @@ def test_where_one_network_is_out_of_memory_both_take_smaller_windows() -> None:
 
 
 def test_rows_are_final_when_they_are_told() -> None:
-    told: list[tuple[int, NDArray[Any]]] = []
+    reported: list[tuple[int, NDArray[Any]]] = []
     result = run(
         noise(90, 60),
         2,
         VividEngine(window_px=40),
         TrueEngine(),
-        on_rows=lambda image, rows: told.append((rows, image.rgb[:rows].copy())),
+        on_rows=lambda image, rows: reported.append((rows, image.rgb[:rows].copy())),
     )
-    assert [rows for rows, _ in told] == sorted({rows for rows, _ in told})
-    assert told[-1][0] == 180
-    for rows, seen in told:
+    assert [rows for rows, _ in reported] == sorted({rows for rows, _ in reported})
+    assert reported[-1][0] == 180
+    for rows, seen in reported:
         assert np.array_equal(seen, result[:rows])
 
 
