@@ -39,6 +39,7 @@ def levels_apart(ours: Pixels, theirs: Pixels) -> int:
     return int(np.abs(ours.astype(int) - theirs).max())
 
 
+@pytest.mark.slow
 def test_many_tiles_of_the_official_compact_model_are_the_published_tools_whole_image(
     published: PublishedRealEsrgan, animevideo_file: Path, tmp_path: Path
 ) -> None:

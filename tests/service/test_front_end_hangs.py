@@ -45,6 +45,7 @@ def count_starts(service: Service) -> int:
     return sum(line.startswith("ready (") for line in service.server.stdout)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(180)
 def test_what_was_under_way_in_a_front_end_that_hangs_is_given_back(tmp_path: Path) -> None:
     settings: dict[str, Any] = {**SETTINGS, "UPSCALED_MAX_INPUT_SIDE_X4": "3000"}

@@ -119,6 +119,7 @@ def test_a_dense_blocks_convolutions_keep_one_grid() -> None:
     assert common_grid([*block, layers.convolutions["conv_body"]]) is None
 
 
+@pytest.mark.slow
 def test_levels_by_channel_bring_a_network_of_unlike_channels_nearer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -154,6 +155,7 @@ def test_levels_by_channel_bring_a_network_of_unlike_channels_nearer(
     assert distance(levels) > distance(alike) + 6
 
 
+@pytest.mark.slow
 def test_forms_leave_ever_more_in_floats_and_come_ever_nearer() -> None:
     shape = rrdb_shape(scale=4, num_block=3, num_feat=8, num_grow_ch=4)
     spec = spec_of("mine", "rrdb", shape)
@@ -193,6 +195,7 @@ def test_a_shipped_model_is_quantised_beside_its_weights(store: ModelStore) -> N
     assert any("dB against float32" in line for line in said)
 
 
+@pytest.mark.slow
 def test_what_is_not_near_enough_is_not_written(
     store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,6 +41,7 @@ def document(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return last
 
 
+@pytest.mark.slow
 def test_a_default_model_is_measured_by_name(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -91,6 +92,7 @@ def test_only_named_truths_are_shown_on_the_sheet(
         assert drawn.height == 256
 
 
+@pytest.mark.slow
 def test_8_bits_are_held_against_their_own_float32(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -45,7 +45,7 @@ def test_no_password_is_shown(database_url: str, shown: str) -> None:
 
 def test_a_terminal_gets_a_table_with_a_heading(tmp_path: Path) -> None:
     leader, follower = pty.openpty()
-    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path), COLUMNS="200", TERM="xterm")
+    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path), COLUMNS="400", TERM="xterm")
     process = subprocess.Popen(
         [*UPSCALED, "config"], stdout=follower, cwd=REPOSITORY_DIR, env=environment
     )

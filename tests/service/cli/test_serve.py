@@ -178,6 +178,7 @@ def test_a_second_ctrl_c_ends_the_grace(tmp_path: Path) -> None:
         assert running.result().json()["error_code"] == "internal_error"
 
 
+@pytest.mark.slow
 def test_signals_that_end_other_programs_lose_no_request(tmp_path: Path) -> None:
     """Sent to the server and, as `systemctl kill` does, to its workers and decoders."""
     with small(tmp_path) as server, ThreadPoolExecutor() as clients:
@@ -195,6 +196,7 @@ def test_signals_that_end_other_programs_lose_no_request(tmp_path: Path) -> None
         assert "Traceback" not in "".join(server.stderr)
 
 
+@pytest.mark.slow
 def test_a_terminal_that_closes_ends_the_server_in_order(tmp_path: Path) -> None:
     """It is in a session of its own, whose terminal is gone: SIGHUP is sent by the kernel."""
     environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path), UPSCALED_PRECISION="exact")

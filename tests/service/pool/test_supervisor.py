@@ -203,6 +203,7 @@ async def test_a_worker_that_breaks_the_protocol_is_killed_and_replaced() -> Non
         await pool.upscale(order("answer"), request())
 
 
+@pytest.mark.slow
 async def test_every_admitted_request_is_answered_while_workers_are_killed(tmp_path: Path) -> None:
     async with running_pool(workers=2, jobs_per_worker=1, max_queue=1000) as pool:
         jobs = []

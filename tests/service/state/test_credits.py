@@ -410,6 +410,7 @@ class LedgerRules(RuleBasedStateMachine):
         assert self.state.credits.audit() == ()
 
 
+@pytest.mark.slow
 def test_any_order_of_calls_keeps_the_books_right(tmp_path: Path) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 

@@ -114,6 +114,7 @@ async def test_a_broken_image_is_refused_and_the_worker_lives_on(pool: LocalPool
     assert workers_of(pool) == [worker]
 
 
+@pytest.mark.slow
 async def test_an_image_whose_worker_is_killed_in_the_middle_is_still_answered(
     pool: LocalPool,
 ) -> None:

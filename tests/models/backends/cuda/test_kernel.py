@@ -137,6 +137,7 @@ def test_a_batch_gives_each_image_what_it_gets_alone_and_again_the_same() -> Non
         assert torch.equal(network(pixels[at : at + 1])[0], together[at])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("architecture", ["sm_80", "sm_89", "sm_90", "sm_120"])
 def test_every_variant_compiles_for_the_gpus_it_is_meant_for(architecture: str) -> None:
     shared = {"sm_80": 164, "sm_89": 100, "sm_90": 228, "sm_120": 100}[architecture] * 1024
