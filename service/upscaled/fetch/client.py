@@ -127,7 +127,7 @@ class FetchClient:
 
 @dataclass(frozen=True, slots=True)
 class _UnderWay:
-    """A fetch that was asked for. Its failure is a value: its caller may have gone."""
+    """A fetch that was begun. Its failure is a value, for its caller may have gone."""
 
     on_piece: OnPiece
     failure: asyncio.Future[ServiceError | None]

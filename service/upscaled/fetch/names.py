@@ -1,7 +1,7 @@
-"""Looking up host names without ever standing in each other's way.
+"""Look up host names in threads of their own, so that one that hangs delays no other fetch.
 
 A lookup may hang for half a minute, and neither Python nor the system can stop it. In the pool of
-threads that everything else uses, a handful of such names would hold up the whole service.
+threads that everything else uses, a handful of such names would hold up all fetches.
 """
 
 import asyncio
@@ -23,17 +23,17 @@ class NameLookup:
     """Resolves host names in threads of its own, at most `max_lookups` at a time, of one API key at
     most `max_per_key`.
 
-    A thread whose caller gave up keeps its place until its lookup ends. Threads are daemons: one
+    A thread whose caller gave up keeps its slot until its lookup ends. Threads are daemons: one
     that hangs does not keep the process from ending.
     """
 
     def __init__(
         self, max_lookups: int = MAX_LOOKUPS, max_per_key: int = MAX_LOOKUPS_PER_KEY
     ) -> None:
-        self._places = asyncio.Semaphore(max_lookups)
+        self._slots = asyncio.Semaphore(max_lookups)
         self._max_per_key = max_per_key
         # Of keys that look up or wait to: each lookup holds its key's semaphore.
-        self._places_of_key: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
+        self._slots_of_key: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
 
     async def resolve(self, host: str, port: int, key_id: int = 0) -> list[AddressInfo]:
         """Return the addresses to connect to for TCP, in the system's order of preference.
@@ -42,10 +42,10 @@ class NameLookup:
             OSError: no such name, or no answer about it.
             UnicodeError: no name at all (a label of more than 63 characters, or an empty one).
         """
-        own = self._places_of_key.setdefault(key_id, asyncio.Semaphore(self._max_per_key))
+        own = self._slots_of_key.setdefault(key_id, asyncio.Semaphore(self._max_per_key))
         await own.acquire()
         try:
-            await self._places.acquire()
+            await self._slots.acquire()
         except BaseException:
             own.release()
             raise
@@ -92,5 +92,5 @@ class NameLookup:
             answer.set_result(outcome)
 
     def _release(self, own: asyncio.Semaphore) -> None:
-        self._places.release()
+        self._slots.release()
         own.release()

@@ -39,7 +39,7 @@ class UnusableUrl(InvalidParameter):
 
 @dataclass(frozen=True, slots=True)
 class SourceUrl:
-    """An http or https URL, ready to be asked for.
+    """An http or https URL, ready to be requested.
 
     scheme: "http" or "https". host: a lower-case ASCII name, or an address without brackets.
     target: path and query as they stand in the request line, in ASCII.

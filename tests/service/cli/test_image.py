@@ -258,7 +258,10 @@ def test_a_model_that_is_not_fetched_is_told_by_what_asked_for_it(
 
 def test_the_command_module_loads_no_network_code() -> None:
     """Every other command imports it too."""
-    code = "import sys, upscaled.cli; sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
+    code = (
+        "import sys, upscaled.cli; upscaled.cli.build_app(); "
+        "sys.exit('torch' in sys.modules or 'cv2' in sys.modules)"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -5,7 +5,7 @@ import pytest
 from typer.testing import CliRunner
 
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
-from upscaled.cli import build_app
+from upscaled.cli import COMMANDS, build_app
 
 
 def test_the_version_is_printed() -> None:
@@ -14,7 +14,7 @@ def test_the_version_is_printed() -> None:
 
 def test_every_command_is_in_the_help() -> None:
     text = run_upscaled(clean_environment(), "--help").stdout
-    for command in ("serve", "keys", "credits", "models", "image", "config", "doctor"):
+    for command in COMMANDS:
         assert f" {command} " in text
 
 
@@ -40,12 +40,18 @@ def test_the_help_names_arguments_as_the_readme_does(line: str) -> None:
 
 
 def test_the_command_line_and_the_server_load_no_torch() -> None:
-    program = "import upscaled.cli, upscaled.cli.server, sys; sys.exit('torch' in sys.modules)"
+    program = (
+        "import upscaled.cli, upscaled.cli.server, sys; upscaled.cli.build_app(); "
+        "sys.exit('torch' in sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_help_loads_no_web_server() -> None:
-    program = "import upscaled.cli, sys; sys.exit(bool({'uvicorn', 'fastapi'} & set(sys.modules)))"
+    program = (
+        "import upscaled.cli, sys; upscaled.cli.build_app(); "
+        "sys.exit(bool({'uvicorn', 'fastapi'} & set(sys.modules)))"
+    )
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
@@ -75,6 +81,12 @@ def test_an_output_that_takes_no_more_is_one_line_with_status_1(
         )
     assert ended.returncode == 1
     assert ended.stderr == "upscaled: standard output: No space left on device\n"
+
+
+def test_every_module_that_registers_a_command_is_built_into_the_command_line() -> None:
+    folder = REPOSITORY_DIR / "service" / "upscaled" / "cli"
+    modules = {path.stem for path in folder.glob("*.py") if "def register(app" in path.read_text()}
+    assert modules == set(COMMANDS)
 
 
 def test_an_unknown_command_is_an_error() -> None:

@@ -85,7 +85,7 @@ def test_a_server_from_its_first_start_to_its_end(tmp_path: Path) -> None:
         assert answer.status_code == 200
 
 
-def test_a_port_in_use_is_told_and_no_key_is_made(tmp_path: Path) -> None:
+def test_a_port_in_use_is_reported_and_no_key_is_made(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = str(taken.getsockname()[1])
         environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path / "data"))
@@ -99,14 +99,14 @@ def test_a_port_in_use_is_told_and_no_key_is_made(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("host", ["nohost.invalid", "no..host"])
-def test_an_unknown_host_name_is_told(tmp_path: Path, host: str) -> None:
+def test_an_unknown_host_name_is_reported(tmp_path: Path, host: str) -> None:
     environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path))
     ended = run_upscaled(environment, "serve", "--host", host, "--port", "0", is_checked=False)
     assert ended.returncode == 1
     assert ended.stderr == f"upscaled: cannot listen on {host} port 0: the host name is unknown\n"
 
 
-def test_a_data_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
+def test_a_data_folder_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file")
     environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path / "data"))
     ended = run_upscaled(environment, "serve", "--port", "0", is_checked=False)
@@ -114,7 +114,7 @@ def test_a_data_folder_that_cannot_be_used_is_told(tmp_path: Path) -> None:
     assert ended.stderr.startswith(f"upscaled: cannot use {tmp_path / 'data'}: ")
 
 
-def test_a_wrong_database_url_is_told_and_no_folder_blamed(tmp_path: Path) -> None:
+def test_a_wrong_database_url_is_reported_and_no_folder_blamed(tmp_path: Path) -> None:
     environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path), UPSCALED_DATABASE_URL="foo")
     ended = run_upscaled(environment, "serve", "--port", "0", is_checked=False)
     assert ended.returncode == 1

@@ -90,12 +90,12 @@ async def test_one_key_s_names_that_hang_hold_up_no_other_key_s(
     await asyncio.gather(*tasks[20:], return_exceptions=True)
     del task, tasks
     async with asyncio.timeout(5):
-        while names._places_of_key:  # until the threads' last frames are gone
+        while names._slots_of_key:  # until the threads' last frames are gone
             gc.collect()
             await asyncio.sleep(0.01)
 
 
-async def test_a_system_without_a_further_thread_leaves_the_places_as_they_were(
+async def test_a_system_without_a_further_thread_leaves_the_slots_as_they_were(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def refuse(_: threading.Thread) -> None:
