@@ -52,7 +52,7 @@ class Executor(Protocol):
     """Runs upscales outside the front end's process."""
 
     async def start(self) -> None:
-        """Start the workers; returns at once, `is_ready` tells when one can take work."""
+        """Start the workers; returns at once, `is_ready` is true once one can take work."""
 
     async def stop(self, grace_s: float) -> None:
         """Finish admitted work for at most `grace_s`, then end every worker."""

@@ -32,13 +32,10 @@ class ModelStats(BaseModel):
     device_s: float = 0
 
     def __add__(self, other: "ModelStats") -> "ModelStats":
-        return ModelStats(
-            batches=self.batches + other.batches,
-            windows=self.windows + other.windows,
-            slots=self.slots + other.slots,
-            trunk_px=self.trunk_px + other.trunk_px,
-            device_s=self.device_s + other.device_s,
-        )
+        sums = {
+            name: getattr(self, name) + getattr(other, name) for name in ModelStats.model_fields
+        }
+        return ModelStats(**sums)
 
 
 class WorkerStats(BaseModel):

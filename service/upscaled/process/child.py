@@ -66,7 +66,7 @@ def describe_exit(status: int) -> str:
 
 
 class Child:
-    """A child process for threads; only one of them may talk with it at a time.
+    """A child process for threads; only one thread may use it at a time.
 
     sock: this end of the socket pair. It does not block: see the `watchdog` of `channel.send`.
     """
