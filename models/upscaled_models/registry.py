@@ -148,15 +148,6 @@ def read_default_models(default_dir: Path = DEFAULT_DIR) -> tuple[ModelSpec, ...
         raise ModelError(f"{manifest}: not a readable manifest of models ({error!r})") from error
 
 
-def is_colour_exact(model: str) -> bool:
-    """Return whether the model of that name keeps flat colour (`ModelSpec.keeps_colour`).
-
-    Raises:
-        ModelError: the manifest of the shipped models is damaged.
-    """
-    return any(spec.name == model for spec in read_default_models())
-
-
 def _default_model(name: str, entries: Mapping[str, Mapping[str, int | str]]) -> ModelSpec:
     owner = str(entries[name].get("same_as", name))
     spec = _describe_default(owner, entries[owner])
