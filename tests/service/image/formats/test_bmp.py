@@ -1,4 +1,4 @@
-"""A BMP of 32 bits whose alpha is 0 everywhere is opaque."""
+"""BMPs of 32 bits whose alpha is 0 everywhere are opaque, and runs give every pixel."""
 
 import struct
 from pathlib import Path
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from tests.service.image.samples import picture, save
 from upscaled.errors import MalformedImage
 from upscaled.image.decode import decode_file
+from upscaled.image.formats.bmp import leaves_pixels_out
 from upscaled.image.header import read_header
 
 MASKS = {  # where each channel stands in a pixel's four bytes
@@ -79,3 +80,81 @@ def test_other_formats_mean_what_they_say(kind: str) -> None:
 def test_the_file_of_the_shared_cases_is_opaque(shared_dir: Path) -> None:
     source = (shared_dir / "cases" / "bmp-empty-alpha" / "bmp_v4_alpha0.bmp").read_bytes()
     assert decode_file(source, {"BMP"}).alpha is None
+
+
+def bmp_of_runs(runs: bytes, *, bits: int = 8, width: int = 4, height: int = 2) -> bytes:
+    """A run-length coded BMP of a palette of greys."""
+    colours = 1 << bits
+    palette = b"".join(bytes((x, x, x, 0)) for x in np.linspace(0, 255, colours).astype(np.uint8))
+    start = 54 + len(palette)
+    head = struct.pack("<2sIII", b"BM", start + len(runs), 0, start)
+    facts = (40, width, height, 1, bits, 1 if bits == 8 else 2, len(runs), 2835, 2835, colours, 0)
+    return head + struct.pack("<IiiHHIIiiII", *facts) + palette + runs
+
+
+WHOLE = (
+    bytes((4, 200, 0, 0, 4, 9, 0, 1)),
+    bytes((4, 200, 0, 0, 4, 9, 0, 0, 0, 1)),
+    bytes((4, 200, 0, 0, 4, 9)),  # many programs write no end
+    bytes((0, 3, 1, 2, 3, 0, 1, 7, 0, 0, 1, 5, 3, 5, 0, 1)),
+)
+IN_PART = (
+    b"",
+    bytes((4, 200)),
+    bytes((4, 200, 0, 0)),
+    bytes((4, 200, 0, 1)),
+    bytes((4, 200, 0, 0, 3, 9, 0, 1)),
+    bytes((3, 200, 0, 0, 4, 9, 0, 1)),
+    bytes((5, 200, 0, 0, 4, 9, 0, 1)),
+    bytes((4, 200, 0, 2, 0, 1, 0, 1)),
+    bytes((4, 200, 0, 0, 4, 9, 0, 0, 4, 9, 0, 1)),
+    bytes((4, 200, 0, 0, 0, 4, 1, 2, 3)),
+)
+
+
+@pytest.mark.parametrize("runs", WHOLE)
+def test_runs_that_fill_the_picture_are_accepted(runs: bytes) -> None:
+    assert not leaves_pixels_out(bmp_of_runs(runs))
+    assert decode_file(bmp_of_runs(runs), {"BMP"}).rgb.shape == (2, 4, 3)
+
+
+@pytest.mark.parametrize("runs", IN_PART)
+def test_runs_that_leave_pixels_out_are_refused(runs: bytes) -> None:
+    with pytest.raises(MalformedImage):
+        decode_file(bmp_of_runs(runs), {"BMP"})
+
+
+def test_runs_of_half_bytes_are_counted_in_pixels() -> None:
+    whole = bytes((5, 0x12, 0, 0, 0, 5, 0x12, 0x34, 0x50, 0, 0, 1))
+    assert not leaves_pixels_out(bmp_of_runs(whole, bits=4, width=5))
+    assert leaves_pixels_out(bmp_of_runs(whole, bits=4, width=6))
+    assert decode_file(bmp_of_runs(whole, bits=4, width=5), {"BMP"}).rgb.shape == (2, 5, 3)
+
+
+@pytest.mark.parametrize(("bits", "width", "longest"), [(8, 70, 72), (4, 70, 72), (4, 65, 72)])
+def test_runs_may_go_on_to_four_bytes_behind_a_row(bits: int, width: int, longest: int) -> None:
+    """As ImageMagick writes them: rows are padded before they are coded."""
+    for count in (width, longest):
+        rows = bytes((count, 7, 0, 0)) * 2 + b"\0\1"
+        assert decode_file(bmp_of_runs(rows, bits=bits, width=width), {"BMP"}).rgb.shape == (
+            2,
+            width,
+            3,
+        )
+    for count in (width - 1, longest + 1):
+        rows = bytes((count, 7, 0, 0)) * 2 + b"\0\1"
+        with pytest.raises(MalformedImage):
+            decode_file(bmp_of_runs(rows, bits=bits, width=width), {"BMP"})
+
+
+def test_every_cut_of_runs_is_refused_or_the_whole_picture() -> None:
+    rows = b"".join(bytes((2, at, 0, 3, at, 9, at, 0, 59, 7, 0, 0)) for at in range(64))
+    source = bmp_of_runs(rows + b"\0\1", width=64, height=64)
+    whole = decode_file(source, {"BMP"}).rgb
+    refused = 0
+    for length in range(len(source)):
+        try:
+            assert np.array_equal(decode_file(source[:length], {"BMP"}).rgb, whole), length
+        except MalformedImage:
+            refused += 1
+    assert refused >= len(source) - 4
