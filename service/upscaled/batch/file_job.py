@@ -12,7 +12,7 @@ from typing import Final
 
 from upscaled.batch.discovery import Source
 from upscaled.batch.files import CannotWrite, NotAnImage, read_source, refuse_unreadable
-from upscaled.batch.fingerprint import MAX_RESULT_SIDE_PX, fingerprint
+from upscaled.batch.fingerprint import fingerprint
 from upscaled.batch.in_flight import PixelSemaphore, Stop
 from upscaled.batch.journal import Journal, JournalUnusable, Made
 from upscaled.batch.naming import candidate_names
@@ -31,7 +31,7 @@ from upscaled.image.types import Header
 from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.core import Core, open_core
 from upscaled.upscale.model_choice import rungs_for
-from upscaled.upscale.result import Result
+from upscaled.upscale.result import MAX_RESULT_SIDE_PX, Result
 from upscaled_models.backends.base import Engine
 from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.store import ModelStore

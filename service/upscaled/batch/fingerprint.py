@@ -1,4 +1,4 @@
-"""All that a result depends on beside its source."""
+"""Fingerprint all that a result depends on beside its source."""
 
 import hashlib
 import json
@@ -7,18 +7,16 @@ from typing import Final
 
 from upscaled.config import Settings
 from upscaled.upscale.model_choice import Rung
+from upscaled.upscale.result import MAX_RESULT_SIDE_PX
 from upscaled_models.registry import ModelSpec
 
-MAX_RESULT_SIDE_PX: Final = 20_000
-"""20,000 x 20,000 pixels take 1.2 GB while they are made; JPEG itself ends at 65,500 a side."""
-
 FORMAT: Final = 1
-"""Of the way from source to result: where it changes, everything is made again."""
+"""Version of the way from source to result: where it changes, every result is made again."""
 
 
 TEMPERING_FORMAT: Final = 1
-"""Of tempering and of the measuring of harm: where either changes, what depends on it is made
-again."""
+"""Version of tempering and of the measuring of harm: where either changes, what depends on it is
+made again."""
 
 
 def fingerprint(
@@ -27,7 +25,7 @@ def fingerprint(
     rungs: Sequence[Rung],
     find: Callable[[str], ModelSpec],
 ) -> bytes:
-    """SHA-256 of it: the same where a result would be the same, as far as anyone asked for it.
+    """SHA-256 of the settings and weights behind a result: equal where the result would be equal.
 
     The number type that `precision` came to on a machine is not in it, nor how large pictures may
     be for a model there, but the models that come to it: a batch that moves to another machine goes

@@ -1,7 +1,7 @@
 """`upscaled image`: upscale files on this machine, without the HTTP service.
 
 The service's limits on file size and input sides do not hold here; what a picture may grow to is
-bounded by memory alone (`upscaled.batch.fingerprint.MAX_RESULT_SIDE_PX`).
+bounded by memory alone (`upscaled.upscale.result.MAX_RESULT_SIDE_PX`).
 """
 
 import itertools

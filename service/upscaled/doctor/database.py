@@ -12,6 +12,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from upscaled.config import Settings
 from upscaled.doctor.clock import judge_drift
 from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.state.credits import audit
 from upscaled.state.database import Database, find_sqlite_file, open_database
 from upscaled.state.errors import DatabaseRefused, StateError
 from upscaled.state.migrate import read_revision, rewrite_revision
@@ -55,8 +56,22 @@ def _look_into(
         if revision is not None:
             rewrite_revision(connection)
         drifts = [] if file else [_measure_drift(connection, clock)]
+        ledger = _check_ledger(connection) if revision == SCHEMA_REVISION else []
     name = f"SQLite: {file}" if file else "PostgreSQL"
-    return [_judge_revision(name, revision, disk), *drifts]
+    return [_judge_revision(name, revision, disk), *drifts, *ledger]
+
+
+def _check_ledger(connection: Connection) -> list[Finding]:
+    """A failure for each API key whose credits do not add up."""
+    return [
+        failure(
+            "credits",
+            f"key {each.key_id}: balance {each.balance}, its entries add up to {each.entries_sum}; "
+            f"{each.open_holds} open holds, {each.unsettled_holds} by its entries",
+            "restore the last backup, or report this as a bug with `upscaled credits` of the key",
+        )
+        for each in audit(connection)
+    ]
 
 
 def _measure_drift(connection: Connection, clock: Callable[[], float]) -> Finding:

@@ -206,10 +206,9 @@ class Credits:
         return [hold for hold, taken_s in list(self._own.values()) if taken_s < since_s]
 
     def audit(self) -> tuple[Discrepancy, ...]:
-        """Every key whose ledger does not add up; empty when the books are right."""
+        """Every key whose ledger does not add up; empty when all do."""
         with self._database.read() as connection:
-            rows = connection.execute(_AUDIT).all()
-        return tuple(Discrepancy(*row) for row in rows)
+            return audit(connection)
 
     def _take(self, connection: Connection, hold: Hold, holder_id: str) -> None:
         now_s = int(self._clock())
@@ -352,3 +351,8 @@ def _audit_query() -> sa.Select[int, int, int, int, int]:
 
 
 _AUDIT = _audit_query()
+
+
+def audit(connection: Connection) -> tuple[Discrepancy, ...]:
+    """Find every key whose ledger entries do not add up to its balance and its open holds."""
+    return tuple(Discrepancy(*row) for row in connection.execute(_AUDIT).all())

@@ -24,7 +24,7 @@ def batch(tmp_path: Path) -> Batch:
     return Batch(tmp_path)
 
 
-def test_a_folder_becomes_its_mirror_and_each_outcome_tells_all(batch: Batch) -> None:
+def test_a_folder_becomes_its_mirror_and_each_outcome_is_complete(batch: Batch) -> None:
     source = batch.add("sub/a.png", size=(40, 30))
     batch.add("b.jpg", 10)
     (batch.source_dir / "notes.txt").write_text("no picture")

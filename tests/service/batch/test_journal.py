@@ -30,7 +30,7 @@ def test_a_result_is_known_to_the_next_run_by_place_and_by_content(path: Path) -
         assert journal.interrupted() == []
 
 
-def test_what_is_under_way_is_told_with_how_far_it_is(path: Path) -> None:
+def test_the_journal_lists_what_is_in_flight_with_its_phase(path: Path) -> None:
     other = PurePath("b-x4.jpg")
     with Journal(path) as journal:
         journal.note_begun(PLACE, SOURCE)
@@ -94,7 +94,7 @@ def test_a_journal_of_another_format_is_refused(path: Path) -> None:
         Journal(path)
 
 
-def test_a_folder_that_takes_none_is_told(tmp_path: Path) -> None:
+def test_a_folder_that_takes_no_journal_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(JournalUnusable, match="unable to open"):
         Journal(tmp_path / "absent" / "journal.sqlite3")
 

@@ -100,7 +100,7 @@ def test_a_result_that_is_gone_is_made_again(root: Path, journal: Journal) -> No
 
 
 @pytest.mark.parametrize("is_ours", [True, False], ids=["changed since", "not ours"])
-def test_nothing_that_somebody_else_wrote_is_replaced_unasked(
+def test_a_foreign_file_is_replaced_only_with_overwrite(
     root: Path, journal: Journal, is_ours: bool
 ) -> None:
     target = root / "a-x4.jpg"

@@ -102,7 +102,7 @@ def test_a_stop_lets_what_is_under_way_finish(batch: Batch) -> None:
     assert len(batch.results()) == len(outcomes)
 
 
-def test_whoever_is_told_may_fail_and_the_batch_ends_with_that(batch: Batch) -> None:
+def test_an_error_of_on_outcome_ends_the_batch(batch: Batch) -> None:
     for number in range(20):
         batch.add(f"{number:02}.png", number)
 

@@ -85,7 +85,7 @@ def test_a_file_that_grows_is_not_taken_until_it_has_settled(top: Path, tmp_path
         assert watched.wait(1) == ["a.png"]
 
 
-def can_tell_writers(folder: Path) -> bool:
+def knows_writers(folder: Path) -> bool:
     with open(folder / "probe", "wb"):
         found = is_being_written(folder / "probe")
     (folder / "probe").unlink()
@@ -95,7 +95,7 @@ def can_tell_writers(folder: Path) -> bool:
 def test_a_file_that_is_open_for_writing_is_not_taken_however_long_it_rests(
     top: Path, tmp_path: Path
 ) -> None:
-    if not can_tell_writers(tmp_path):
+    if not knows_writers(tmp_path):
         pytest.skip("this file system does not say who writes")
     with watching(top, tmp_path / "out") as watched:
         with open(top / "a.png", "wb", buffering=0) as file:
@@ -105,7 +105,7 @@ def test_a_file_that_is_open_for_writing_is_not_taken_however_long_it_rests(
         assert watched.wait(1) == ["a.png"]
 
 
-def test_whoever_only_reads_a_file_does_not_keep_it_from_being_taken(tmp_path: Path) -> None:
+def test_a_file_that_is_only_read_is_yielded(tmp_path: Path) -> None:
     path = tmp_path / "a.png"
     path.write_text("whole")
     with open(path, "rb"):

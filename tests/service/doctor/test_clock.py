@@ -22,7 +22,7 @@ def test_a_clock_before_the_installation_is_a_failure(make_settings: MakeSetting
     assert "1970-01-01 00:00:00 UTC is before this installation was made" in finding.found
 
 
-def test_a_disk_whose_clock_is_another_is_told(make_settings: MakeSettings) -> None:
+def test_a_disk_with_another_clock_is_reported(make_settings: MakeSettings) -> None:
     settings = make_settings()
     settings.data_dir.mkdir()
     _, disk = check_clock(settings, lambda: time.time() + 3600)

@@ -68,7 +68,7 @@ def test_a_file_that_is_no_database_is_a_failure(make_settings: MakeSettings) ->
     ("revision", "status", "said"),
     [("0000", Status.WARNING, "is older than"), ("9999", Status.FAILURE, "is newer than")],
 )
-def test_another_schema_is_told(
+def test_another_schema_is_reported(
     revision: str, status: Status, said: str, make_settings: MakeSettings
 ) -> None:
     settings = make_settings()
@@ -80,6 +80,19 @@ def test_another_schema_is_told(
     (finding,) = check_database(settings)
     assert finding.status is status
     assert said in finding.found
+
+
+def test_credits_that_do_not_add_up_are_a_failure(make_settings: MakeSettings) -> None:
+    settings = make_settings()
+    with open_state(settings) as state:
+        state.keys.create("shop", credits=5)
+        assert len(check_database(settings)) == 1
+    with sqlite3.connect(settings.data_dir / "upscaled.sqlite3") as connection:
+        connection.execute("UPDATE api_keys SET balance = balance + 1")
+    connection.close()
+    _, ledger = check_database(settings)
+    assert (ledger.check, ledger.status) == ("credits", Status.FAILURE)
+    assert "balance 6, its entries add up to 5" in ledger.found
 
 
 def test_sqlite_on_a_network_s_disk_is_a_warning(

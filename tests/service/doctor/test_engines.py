@@ -165,7 +165,7 @@ def test_a_picture_is_judged_on_both_sides_of_its_limit(
         ({"is_openvino_usable": False}, {}, "OpenVINO", Status.WARNING),
     ],
 )
-def test_what_there_is_to_compute_with_is_told(
+def test_the_devices_of_the_machine_are_reported(
     platform: dict[str, object],
     settings: dict[str, object],
     check: str,

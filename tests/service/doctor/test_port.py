@@ -43,7 +43,7 @@ def test_a_closed_port_is_else_a_warning(closed_port: int) -> None:
 @pytest.mark.parametrize(
     ("answers", "said"), [(ANOTHER, "another program"), (NOT_READY, "is not ready")]
 )
-def test_whoever_else_answers_is_a_failure(
+def test_another_program_on_the_port_is_a_failure(
     answers: dict[str, tuple[int, bytes]], said: str
 ) -> None:
     with answering(answers) as port:

@@ -74,7 +74,7 @@ def test_a_url_that_leads_elsewhere_is_a_failure(
     assert said in finding.found
 
 
-def test_a_url_where_nobody_listens_is_a_failure(make_settings: MakeSettings) -> None:
+def test_a_url_where_no_server_listens_is_a_failure(make_settings: MakeSettings) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     finding = checked(make_settings(public_base_url=f"https://127.0.0.1:{port}"))[-1]
@@ -109,7 +109,7 @@ def test_a_certificate_is_judged_as_clients_do(
     assert said in findings[-1].found
 
 
-def test_a_certificate_nobody_vouches_for_is_a_failure(
+def test_a_certificate_of_an_unknown_authority_is_a_failure(
     make_settings: MakeSettings, tmp_path: Path
 ) -> None:
     made = make_certificate(tmp_path)

@@ -40,7 +40,7 @@ def test_a_wrong_hash_of_a_chosen_model_is_a_failure(make_settings: MakeSettings
     assert f"upscaled models fetch {GENERAL.name}" in finding.advice
 
 
-def test_a_wrong_file_that_nobody_chose_is_a_warning(make_settings: MakeSettings) -> None:
+def test_a_wrong_file_that_no_setting_names_is_a_warning(make_settings: MakeSettings) -> None:
     settings = make_settings()
     plant(settings, 10)
     finding = only(check_models(settings))
@@ -80,7 +80,7 @@ def test_a_damaged_installation_is_a_failure(
     assert "install upscaled again" in finding.advice
 
 
-def test_a_damaged_record_of_one_s_own_model_is_told(make_settings: MakeSettings) -> None:
+def test_a_damaged_record_of_a_user_s_model_is_reported(make_settings: MakeSettings) -> None:
     settings = make_settings()
     own = settings.models_dir / "own"
     own.mkdir(parents=True)

@@ -37,7 +37,7 @@ def test_a_file_becomes_a_file_that_says_how_it_was_made(upscaler: Core, scale: 
         assert image.size == (32 * scale, 24 * scale) == (result.width_px, result.height_px)
 
 
-def test_any_model_that_is_here_can_be_asked_for_by_name(upscaler: Core) -> None:
+def test_any_model_that_is_here_can_be_named(upscaler: Core) -> None:
     source = save(picture(24, 32), "PNG")
     result = upscaler.upscale(source, 2, model="upscaled-x4")
     assert (result.model, result.width_px) == ("upscaled-x4", 64)

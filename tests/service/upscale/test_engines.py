@@ -57,7 +57,7 @@ def test_a_model_named_for_one_scale_is_not_taken_for_the_other(tmp_path: Path) 
     assert choose_model(settings, 4, store)[0].name == "upscaled-x4"
 
 
-def test_a_named_model_that_is_not_here_tells_where_it_belongs(tmp_path: Path) -> None:
+def test_the_error_for_an_absent_model_says_where_its_file_belongs(tmp_path: Path) -> None:
     settings = Settings(model_x4="realesrgan-x4plus")
 
     with pytest.raises(SettingsError) as error:

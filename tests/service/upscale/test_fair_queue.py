@@ -158,7 +158,7 @@ def test_an_image_that_leaves_takes_its_windows_along_and_puts_no_more() -> None
         put(fair_queue, leaving, SMALL_PX)
 
 
-def test_once_closed_whatever_waits_or_comes_is_told_why() -> None:
+def test_once_closed_windows_that_wait_or_come_fail_with_the_reason() -> None:
     fair_queue = FairQueue()
     waiting = put(fair_queue, fair_queue.join(), SMALL_PX)
     fair_queue.close(TimeoutError("first"))

@@ -17,7 +17,8 @@ from upscaled.image.header import read_header
 from upscaled.image.output import OutputSpec, decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.cancellation import Cancelled
-from upscaled.upscale.job import run_job as run_in_lane
+from upscaled.upscale.job import fit, scale_to_run
+from upscaled.upscale.job import run_job as run_in_stream
 from upscaled.upscale.result import Result
 from upscaled_models.backends.base import Window
 from upscaled_models.errors import EngineOutOfMemory
@@ -31,7 +32,7 @@ def run_job(
     source: bytes, scale: int, engine: TrueEngine, settings: Settings, *rest: Any, **options: Any
 ) -> Result:
     with stream_of(engine) as stream:
-        return run_in_lane(source, scale, streams_of(stream), settings, *rest, **options)
+        return run_in_stream(source, scale, streams_of(stream), settings, *rest, **options)
 
 
 def limited(source: bytes, scale: int, largest_px: int) -> OutputSpec:
@@ -273,3 +274,51 @@ def test_no_pixels_wait_for_the_garbage_collector(channels: int) -> None:
         gc.enable()
     assert peak - before > 3_000_000  # one canvas at least was counted
     assert left - before < 1_000_000
+
+
+def flat(height: int, width: int, level: int = 77) -> Image:
+    return Image(
+        rgb=np.full((height, width, 3), level, np.uint8),
+        alpha=np.full((height, width), level, np.uint8),
+        icc=b"profile",
+    )
+
+
+@pytest.mark.parametrize(
+    ("longest_px", "scale", "run_at"),
+    [(1500, 4, 4), (1501, 4, 4), (2999, 4, 4), (3000, 4, 2), (6000, 4, 2), (6000, 2, 2)],
+)
+def test_no_more_is_computed_than_the_largest_result_needs(
+    longest_px: int, scale: int, run_at: int
+) -> None:
+    assert scale_to_run(longest_px, scale, 6000) == run_at
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [((120, 80), (60, 40)), ((80, 120), (40, 60)), ((61, 61), (60, 60)), ((1, 600), (1, 60))],
+)
+def test_the_longer_side_becomes_the_largest_allowed(
+    size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    fitted = fit(flat(*size), 60)
+
+    assert fitted.rgb.shape == (*expected, 3)
+    assert fitted.alpha is not None
+    assert fitted.alpha.shape == expected
+    assert fitted.icc == b"profile"
+
+
+def test_flat_areas_keep_their_level() -> None:
+    for level in (0, 1, 127, 254, 255):
+        fitted = fit(flat(97, 83, level), 60)
+        assert (fitted.rgb == level).all()
+        assert fitted.alpha is not None
+        assert (fitted.alpha == level).all()
+
+
+def test_a_checkerboard_becomes_its_mean_not_one_of_its_fields() -> None:
+    rows, columns = np.mgrid[0:120, 0:120]
+    board = ((rows + columns) % 2 * 200).astype(np.uint8)[..., None].repeat(3, axis=2)
+
+    assert (fit(Image(board), 60).rgb == 100).all()

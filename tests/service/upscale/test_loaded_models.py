@@ -50,7 +50,7 @@ def test_engines_are_opened_by_one_thread_that_was_made_ready_first() -> None:
     assert threading.current_thread().name not in {thread for _, thread in seen}
 
 
-def test_an_opening_that_fails_is_told_to_who_asked_and_tried_again() -> None:
+def test_an_opening_that_fails_raises_in_its_caller_and_is_tried_again() -> None:
     tries: list[str] = []
 
     def open_engine(name: str) -> Engine:

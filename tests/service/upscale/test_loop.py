@@ -12,7 +12,7 @@ from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.loop import Pass, plan_passes
-from upscaled.upscale.loop import upscale as upscale_in_lane
+from upscaled.upscale.loop import upscale as upscale_in_stream
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled.upscale.stream import BATCHES_AHEAD
 from upscaled.upscale.tiles import pad
@@ -27,7 +27,7 @@ def ignore(done: int, total: int) -> None:
 
 def upscale(image: Image, scale: int, engine: BoxEngine, **options: Any) -> Image:
     with stream_of(engine) as stream:
-        return upscale_in_lane(image, scale, stream, **options)
+        return upscale_in_stream(image, scale, stream, **options)
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -155,7 +155,7 @@ def test_a_scale_no_number_of_passes_makes_is_refused(scale: int, native: int) -
         plan_passes(scale, native)
 
 
-def test_progress_is_told_before_the_first_tile_and_after_each() -> None:
+def test_progress_is_reported_before_the_first_tile_and_after_each() -> None:
     engine = BoxEngine(window_px=32)
     reported: list[tuple[int, int]] = []
 
@@ -204,7 +204,7 @@ def test_without_room_the_image_is_computed_again_in_smaller_windows() -> None:
     assert max(engine.seen[-1]) <= 30
 
 
-def test_without_room_for_the_smallest_window_the_error_is_told() -> None:
+def test_without_memory_for_the_smallest_window_the_error_is_raised() -> None:
     engine = BoxEngine(window_px=100, halo_px=3, room_px=6)
 
     with pytest.raises(EngineOutOfMemory):
@@ -212,7 +212,7 @@ def test_without_room_for_the_smallest_window_the_error_is_told() -> None:
     assert engine.seen[-1] == (7, 7)
 
 
-def test_rows_are_told_as_soon_as_they_are_final() -> None:
+def test_rows_are_reported_as_soon_as_they_are_final() -> None:
     engine = BoxEngine(window_px=32)
     reported: list[tuple[Image, int, Pixels]] = []
 

@@ -112,7 +112,7 @@ def test_many_images_at_once_each_get_their_own_results_in_order() -> None:
     assert max(engine.batches) > 1
 
 
-def test_every_batch_is_told_with_its_room_and_its_time() -> None:
+def test_every_batch_is_reported_with_its_capacity_and_its_time() -> None:
     engine = Held(batch=8)
     reported: list[BatchDone] = []
     with Scheduler(reported.append) as scheduler:
@@ -168,7 +168,7 @@ def test_smaller_windows_may_come_in_larger_batches_after_the_device_was_full() 
     assert 4 < max(engine.batches) <= 8
 
 
-def test_a_window_too_large_alone_is_told_to_its_own_image_only() -> None:
+def test_a_window_too_large_by_itself_fails_its_own_image_only() -> None:
     engine = Held(batch=1, room_px=16)
     with Scheduler() as scheduler:
         jobs = [
@@ -240,7 +240,7 @@ def test_a_small_image_passes_a_large_ones_batch_where_the_device_can_do_two_thi
     assert engine.seen == [(200, 200)] * 3
 
 
-def test_what_fails_aside_is_told_to_its_own_image_only() -> None:
+def test_a_failure_in_the_fast_path_fails_its_own_image_only() -> None:
     engine = Held(concurrent=Alarming())
     flat: list[Window] = [np.full((16, 16, 3), 9, np.uint8)]
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
@@ -353,7 +353,7 @@ def test_what_is_done_when_it_is_started_waits_for_no_other_batch() -> None:
         assert len(list(results)) == 2
 
 
-def test_the_death_of_the_devices_thread_is_told_to_all_who_wait_and_who_come() -> None:
+def test_the_death_of_the_devices_thread_fails_all_images_that_wait_or_come() -> None:
     engine = Alarming(batch=4, error=SystemExit("the device is gone"))
     flat = np.zeros((16, 16, 3), np.uint8)
     with Scheduler() as scheduler:
@@ -363,7 +363,7 @@ def test_the_death_of_the_devices_thread_is_told_to_all_who_wait_and_who_come() 
             run_all(scheduler.open_stream(engine), windows_of(1))
 
 
-def test_who_still_waits_when_the_scheduler_ends_is_told() -> None:
+def test_images_that_wait_when_the_scheduler_ends_fail() -> None:
     engine = Held()
     with ThreadPoolExecutor(1) as pool:
         with Scheduler() as scheduler:
@@ -374,7 +374,7 @@ def test_who_still_waits_when_the_scheduler_ends_is_told() -> None:
             outcome.result()
 
 
-def test_each_image_is_told_its_share_of_the_device() -> None:
+def test_each_image_knows_its_share_of_the_device() -> None:
     with Scheduler() as scheduler:
         few, many = scheduler.open_stream(BoxEngine()), scheduler.open_stream(BoxEngine())
         run_all(few, windows_of(1, 100))

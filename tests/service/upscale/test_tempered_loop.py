@@ -157,7 +157,7 @@ def test_where_one_network_is_out_of_memory_both_take_smaller_windows() -> None:
     assert min(vivid.seen) < (100, 100)
 
 
-def test_rows_are_final_when_they_are_told() -> None:
+def test_rows_are_final_when_they_are_reported() -> None:
     reported: list[tuple[int, NDArray[Any]]] = []
     result = run(
         noise(90, 60),
