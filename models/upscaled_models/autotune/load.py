@@ -12,17 +12,19 @@ from typing import Final
 
 SAMPLE_S: Final = 0.1
 MAX_OTHERS_SHARE: Final = 0.5
-"""Of the machine's cores, used by other processes. While a service starts, its front end and its
-decoders are such processes, and take less."""
+"""Limit on the share of all cores that other processes use. While a service starts, its front end
+and its decoders are such processes, and take less."""
 
 MAX_STEAL_SHARE: Final = 0.1
-"""Of the machine's cores, taken by the host of a virtual machine."""
+"""Limit on the share of all cores that the host takes from a virtual machine."""
 
 MAX_LOAD_PER_CORE: Final = 1.0
-"""Mean number of threads that ran or were ready over the last minute. A start alone adds 0.1."""
+"""Limit on the mean number of threads, by core, that ran or were ready in the last minute. A start
+adds 0.1."""
 
 MAX_PRESSURE: Final = 0.5
-"""Share of the last ten seconds in which some thread waited for a core (PSI, "some avg10")."""
+"""Limit on the share of the last ten seconds in which a thread waited for a core (PSI, "some
+avg10")."""
 
 IDLE_SHARE: Final = 0.25
 """A machine is idle where none of these is above this share of its limit."""

@@ -22,8 +22,8 @@ MAX_PAIRS: Final = 12
 """From the third to the twelfth pair: ten looks."""
 
 SAME_RATIO: Final = 1.05
-"""Two that differ by less are as fast as each other: half of the tenth by which a choice may be
-slower than the best, for the chosen one may be the end of two such steps."""
+"""Two that differ by less count as equally fast: half of the tenth by which a choice may be slower
+than the best, for two such steps may lead to the chosen one."""
 
 _T_99: Final[Sequence[float]] = (
     *(9.925, 5.841, 4.604, 4.032, 3.707),

@@ -26,46 +26,53 @@ from upscaled_models.autotune.trial import (
 from upscaled_models.backends.base import Tunable, least_window_px, round_up
 
 CLOSE_RATIO: Final = 1.5
-"""In pictures; what is slower there by more is not raced in windows."""
+"""A candidate that is slower in pictures by more than this factor is not raced in windows."""
 
 PICTURE_PAIRS: Final = 5
-"""Most pairs in pictures: whether two are that far apart shows in few."""
+"""Most pairs of runs in pictures: few show whether two candidates are that far apart."""
 
 WINDOW_RATIOS: Final = (1.0, 2 / 3, 1 / 2, 4 / 3)
+"""Window sides to try, by the usual one, the likeliest first."""
 
 WORTH_A_LONG_BATCH: Final = 1.5
-"""RRDB's halo leaves windows of 128 px a quarter of what they compute, those of 256 px more than
-twice as much: short batches are no gain where most of their work is thrown away."""
+"""How many times as fast long batches must be to win over short ones. RRDB's halo leaves windows of
+128 px a quarter of what they compute, those of 256 px more than twice as much: short batches are no
+gain where most of their work is discarded."""
 
 WORTH_RATIO: Final = 0.97
-"""Larger windows and batches must gain more than this: smaller ones let other images in sooner."""
+"""Cost, as a share, that larger windows and batches must stay below: smaller ones end sooner, and
+other images wait less."""
 
 SLOW_RACE_PX: Final = 128
-"""Largest window in which models are raced that are slow: 2 s for x4plus in float32 on two cores,
-for which a request may have to wait."""
+"""Largest window in which slow models are raced: 2 s for x4plus in float32 on two cores, which a
+request may have to wait."""
 
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """budget_s: how long one model's choosing may take. turn_s: how long an image should wait at
-    most for the batch of a large one that has just begun; sizes that keep to it win over faster
-    ones that do not, and a model too slow for any of them is not held to it.
+    """How long a search may take, and how long the batches that it chooses.
+
+    budget_s: for one model. max_wait_s: how long an image should wait at most for the batch of
+    another that has just begun; sizes that keep to it win over faster ones that do not, and a model
+    too slow for any of them is not held to it.
     """
 
     budget_s: float
-    turn_s: float
+    max_wait_s: float
 
 
-START: Final = Effort(budget_s=2.7, turn_s=2.0)
-"""At a start, on a CPU; a default installation opens two models. At 0.25 s a turn two fast cores
-took windows of 256 px for general-x4v3, which keep 54 % of what they compute; those of 512 px keep
-75 %, and take 1.5 s."""
+START: Final = Effort(budget_s=2.7, max_wait_s=2.0)
+"""Effort of a start on a CPU, where a default installation opens two models. With a wait of 0.25 s
+two fast cores took windows of 256 px for general-x4v3, which keep 54 % of what they compute; those
+of 512 px keep 75 %, and take 1.5 s."""
 
-CUDA_START: Final = Effort(budget_s=30.0, turn_s=0.08)
-"""Compiling our kernel in both types takes about 15 s; and large networks fill a GPU's turn."""
+CUDA_START: Final = Effort(budget_s=30.0, max_wait_s=0.08)
+"""Effort of a start on a GPU: compiling our kernel in both types takes about 15 s, and windows of
+large networks fill a GPU by themselves."""
 
-IDLE: Final = Effort(budget_s=inf, turn_s=2.0)
-CUDA_IDLE: Final = Effort(budget_s=inf, turn_s=0.08)
+IDLE: Final = Effort(budget_s=inf, max_wait_s=2.0)
+CUDA_IDLE: Final = Effort(budget_s=inf, max_wait_s=0.08)
+"""Efforts without a limit of time: of `upscaled tune`, and of a worker without requests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,9 +260,9 @@ class _Search:
 
     def _handicap(self, best: Contender, other: Contender) -> float:
         """Return what the other's cost may be at most, as a share of the best's."""
-        turns_s = best.batch_s, other.batch_s
-        if min(turns_s) <= self.effort.turn_s < max(turns_s):
-            return WORTH_A_LONG_BATCH if turns_s[1] < turns_s[0] else 1 / WORTH_A_LONG_BATCH
+        batches_s = best.batch_s, other.batch_s
+        if min(batches_s) <= self.effort.max_wait_s < max(batches_s):
+            return WORTH_A_LONG_BATCH if batches_s[1] < batches_s[0] else 1 / WORTH_A_LONG_BATCH
         return WORTH_RATIO if other.px > best.px else 1.0
 
     def _note(self, against: Contender, challenger: Contender, test: PairedTest) -> None:

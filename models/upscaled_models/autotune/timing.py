@@ -15,7 +15,7 @@ from typing import Final, Protocol
 from upscaled_models.backends.base import Engine, Window
 
 MAX_WAITED_SHARE: Final = 0.02
-"""Of the clock's time: threads that were ready waited no longer than this for a core, all together.
+"""Share of the clock's time that ready threads may wait for a core, summed, in an undisturbed run.
 The order of two candidates is settled to within 5 %, so an error of this size does not matter."""
 
 _TASKS: Final = Path("/proc/self/task")

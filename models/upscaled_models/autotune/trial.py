@@ -1,4 +1,4 @@
-"""Trying one candidate: a few pixels first, so that a hopeless one costs next to nothing.
+"""Try one candidate: a few pixels first, so that a hopeless one costs next to nothing.
 
 On some CPUs a convolution in bfloat16 takes 89 times as long as in float32. So a candidate runs a
 few pixels first, and is refused when they take much longer than float32's. And a processor may lack
@@ -20,20 +20,22 @@ from upscaled_models.autotune.timing import Meter, Timing
 from upscaled_models.backends.base import Tunable, Window, round_up
 
 PROBE_SIDES_PX: Final = (8, 32)
+"""Sides of the windows of a few pixels that a candidate runs first."""
+
 PROBE_RUNS: Final = 8
 PICTURE_RUNS: Final = 4
 PROBE_LONGEST_S: Final = 0.1
-"""A probe or picture is run again so often, or for so long, whichever ends first: other work
-disturbs one run."""
+"""Limits on the runs of a probe or a picture, of which the fastest counts, as other work disturbs
+single runs; whichever limit comes first."""
 
 HOPELESS_RATIO: Final = 5.0
-"""A candidate that takes so many times float32's time for a few pixels will not win with many."""
+"""A candidate that takes more than this many times float32's time for a few pixels is refused."""
 
 HOPELESS_LEAST_S: Final = 0.01
-"""Of shorter probes, even hopeless candidates cost little; and what disturbs them is as long."""
+"""Shorter probes are never hopeless: other work may disturb a run for as long as this."""
 
 MIN_WINDOW_PSNR_DB: Final = 40.0
-"""The same picture in a larger window, of candidates that must reach as much in pictures."""
+"""Least PSNR of the first picture's result in a larger window, for bars that are no lower."""
 
 
 MAX_DEATHS: Final = 2

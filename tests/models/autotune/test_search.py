@@ -17,7 +17,7 @@ from upscaled_models.backends.base import Tunable
 SLOW = 2e-6  # seconds for a pixel: float32, in which everything is right
 FAST = 2e-7
 SIZES = Sizes((128,), (1,))
-WITHOUT_HURRY = Effort(budget_s=inf, turn_s=2.0)
+WITHOUT_HURRY = Effort(budget_s=inf, max_wait_s=2.0)
 
 
 def float32(seconds_per_px: float = SLOW) -> Candidate:
@@ -174,7 +174,7 @@ def test_a_window_that_lets_others_in_soon_goes_first_unless_it_wastes_far_more(
     choice = choose(
         reference=candidate(engine, "float32"),
         sizes=Sizes((128, 64), (1,)),
-        effort=Effort(budget_s=inf, turn_s=0.09),
+        effort=Effort(budget_s=inf, max_wait_s=0.09),
     )
 
     assert choice.window_px == window_px
@@ -206,7 +206,7 @@ def test_what_no_time_was_left_for_makes_the_choice_unsettled_and_is_named() -> 
     others = [candidate(FakeEngine(seconds_per_px=FAST / 2), dtype) for dtype in ("b", "c")]
 
     choice = choose(
-        candidate(FakeEngine(seconds_per_px=FAST), "a"), *others, effort=Effort(0.0, turn_s=1.0)
+        candidate(FakeEngine(seconds_per_px=FAST), "a"), *others, effort=Effort(0.0, max_wait_s=1.0)
     )
 
     assert choice.dtype == "a"
@@ -221,13 +221,13 @@ def test_what_is_much_slower_than_float32_is_not_taken_for_want_of_time(
     ratio: float, dtype: str
 ) -> None:
     slower = candidate(FakeEngine(seconds_per_px=ratio * SLOW), "a")
-    assert choose(slower, effort=Effort(0.0, turn_s=1.0)).dtype == dtype
+    assert choose(slower, effort=Effort(0.0, max_wait_s=1.0)).dtype == dtype
 
 
 def test_without_time_to_race_no_window_is_taken_that_would_go_on_for_too_long() -> None:
     lasting = int((1.1 * MAX_BATCH_S / SLOW) ** 0.5)
 
-    choice = choose(sizes=Sizes((lasting, lasting // 2), (1,)), effort=Effort(0.0, turn_s=1.0))
+    choice = choose(sizes=Sizes((lasting, lasting // 2), (1,)), effort=Effort(0.0, max_wait_s=1.0))
 
     assert choice.window_px == lasting // 2
 
