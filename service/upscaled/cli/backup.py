@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from upscaled.cli.console import fail
 from upscaled.config import load_settings
 from upscaled.state import StateError
 from upscaled.state.backup import back_up
@@ -27,9 +28,7 @@ def write_backup(
         size_bytes = back_up(settings.database_url, settings.data_dir, file)
     except FileExistsError as error:
         reason = error.args[0] if error.errno is None else f"{file} exists already"
-        typer.echo(f"upscaled: {reason}", err=True)
-        raise typer.Exit(1) from None
+        raise fail(reason) from None
     except (StateError, OSError) as error:
-        typer.echo(f"upscaled: cannot back up to {file}: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise fail(f"cannot back up to {file}: {error}") from None
     typer.echo(f"Backed up the database ({size_bytes} bytes, verified) to {file}")

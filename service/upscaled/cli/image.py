@@ -16,11 +16,40 @@ import typer
 
 from upscaled.batch.discovery import LIST, Finder, Source, read_names
 from upscaled.batch.outcome import Kind
-from upscaled.cli.batch import Json, Model, Order, Overwrite, Scale, run_order
+from upscaled.cli.batch import BatchOptions, Json, Model, Overwrite, Scale, run_batch_command
 from upscaled.cli.batch_report import BatchReport
 
 if TYPE_CHECKING:
     from upscaled.batch.in_flight import Stop
+
+
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILES",
+        help="files, folders, quoted patterns like 'in/**/*.png', or - for names on "
+        "standard input, one a line",
+    ),
+]
+OutputDir = Annotated[
+    Path | None,
+    typer.Option(
+        "-o",
+        "--output-dir",
+        metavar="DIR",
+        help="folder of the results; beside each file if none",
+    ),
+]
+EndsInNull = Annotated[
+    bool, typer.Option("-0", "--null", help="names on standard input end in NUL, not in a line")
+]
+IgnoresUnsupported = Annotated[
+    bool,
+    typer.Option(
+        "--ignore-unsupported",
+        help="exit status 0 also where pictures are in formats that are not enabled",
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -28,37 +57,14 @@ def register(app: typer.Typer) -> None:
 
 
 def upscale_images(
-    files: Annotated[
-        list[str],
-        typer.Argument(
-            metavar="FILES",
-            help="files, folders, quoted patterns like 'in/**/*.png', or - for names on "
-            "standard input, one a line",
-        ),
-    ],
+    files: Files,
     scale: Scale,
-    output_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "-o",
-            "--output-dir",
-            metavar="DIR",
-            help="folder of the results; beside each file if none",
-        ),
-    ] = None,
+    output_dir: OutputDir = None,
     model: Model = None,
     is_json: Json = False,
-    ends_in_null: Annotated[
-        bool, typer.Option("-0", "--null", help="names on standard input end in NUL, not in a line")
-    ] = False,
+    ends_in_null: EndsInNull = False,
     is_overwriting: Overwrite = False,
-    ignores_unsupported: Annotated[
-        bool,
-        typer.Option(
-            "--ignore-unsupported",
-            help="exit status 0 also where pictures are in formats that are not enabled",
-        ),
-    ] = False,
+    ignores_unsupported: IgnoresUnsupported = False,
 ) -> None:
     """Upscale pictures: FILE.png becomes FILE-x4.jpg, or .png where it is see-through
     (or has 16 bits a channel, and UPSCALED_DEEP_PNG is set).
@@ -88,7 +94,7 @@ def upscale_images(
     a wrong call, 130 after Ctrl-C, 143 after SIGTERM.
     """
     _check_call(files, output_dir, ends_in_null=ends_in_null)
-    order = Order(scale, model, output_dir, is_json, is_overwriting)
+    options = BatchOptions(scale, model, output_dir, is_json, is_overwriting)
     signals: list[int] = []
 
     def make_sources(stop: "Stop", report: BatchReport) -> Iterator[Source]:
@@ -104,7 +110,7 @@ def upscale_images(
         signals.append(number)
         stop.now()
 
-    report = run_order(order, order.load_settings(), make_sources, on_signal)
+    report = run_batch_command(options, options.load_settings(), make_sources, on_signal)
     if signals:
         print("upscaled: stopped; the same call goes on where it was", file=sys.stderr)
         raise typer.Exit(128 + signals[0])
@@ -114,6 +120,11 @@ def upscale_images(
 
 
 def _check_call(files: list[str], output_dir: Path | None, *, ends_in_null: bool) -> None:
+    """Refuse a call that contradicts itself, before anything is read or written.
+
+    Raises:
+        typer.BadParameter: the text says what to give instead.
+    """
     if ends_in_null and LIST not in files:
         raise typer.BadParameter("-0 is about names on standard input: give - as well")
     if files.count(LIST) > 1:
@@ -128,6 +139,6 @@ def _check_call(files: list[str], output_dir: Path | None, *, ends_in_null: bool
 
 
 def _count(finder: Finder, files: list[str], report: BatchReport, stop: "Stop") -> None:
-    """Set the progress bar's total once all files are found; the batch has begun meanwhile."""
+    """Set the progress bar's total once all files are found, while the batch runs already."""
     seen = itertools.takewhile(lambda _: not stop.asked.is_set(), finder.find(files))
     report.expect(sum(1 for _ in seen))

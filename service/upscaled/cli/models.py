@@ -1,4 +1,4 @@
-"""`upscaled models`: which models there are, and bringing their files here."""
+"""`upscaled models`: list models, and fetch, add, remove, quantise and verify their files."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from upscaled.cli import model_trial
-from upscaled.cli.columns import print_columns
+from upscaled.cli.console import fail, print_columns
 from upscaled.config import load_settings
 from upscaled_models.errors import ModelError
 from upscaled_models.fetch import Progress
@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 def list_models() -> None:
     """Print every model with its scale, its licence and where its file is."""
     store = _store()
-    with _told_plainly():
+    with _failing_on_model_errors():
         rows = [_row(store, name) for name in store.names()]
     print_columns([("MODEL", "SCALE", "LICENCE", "WHERE"), *rows])
 
@@ -54,9 +54,9 @@ def fetch_model(
     download broke off.
     """
     store = _store()
-    with _told_plainly():
+    with _failing_on_model_errors():
         spec = find_official(name) or store.find(name)
-        with _progress_bar(spec) as progress:
+        with _progress_bar(spec.name, spec.size_bytes) as progress:
             path = obtain(name, store, progress, full_precision=full_precision)
         is_half = store.find(name).bits == 16
     typer.echo(path)
@@ -83,17 +83,17 @@ def add_model(
 ) -> None:
     """Take in a model carried in by hand: an official one, or one of your own."""
     store = _store()
-    with _told_plainly():
+    with _failing_on_model_errors():
         spec = store.add(name, *files)
     shape = ", ".join(f"{key} {value}" for key, value in spec.shape.items())
     typer.echo(f"{spec.name}: {spec.family}, x{spec.native_scale} ({shape})")
     typer.echo(f"SHA-256 {spec.sha256}")
     typer.echo(store.target(spec))
-    typer.echo(_say_what_next(spec), err=True)
+    typer.echo(_describe_next_steps(spec), err=True)
 
 
-def _say_what_next(spec: ModelSpec) -> str:
-    """Four commands and settings, each on a line with what it is for."""
+def _describe_next_steps(spec: ModelSpec) -> str:
+    """List what can be done with a model that was added, each with its command or setting."""
     scale = 2 if spec.native_scale == 2 else 4
     lines = [
         ("see it on a photo:", f"upscaled models try {spec.name} PHOTO"),
@@ -114,7 +114,7 @@ def remove_model(
 ) -> None:
     """Delete the files of a model that was fetched or added; prints which."""
     settings = load_settings()
-    with _told_plainly():
+    with _failing_on_model_errors():
         removed = ModelStore(settings.models_dir).remove(name)
     for path in removed:
         typer.echo(path)
@@ -141,13 +141,13 @@ def quantise_model(
     from upscaled_models.quantise.prepare import quantise
 
     store = _store()
-    with _told_plainly():
+    with _failing_on_model_errors():
         spec = store.find(name)
         weights = store.path(spec)
         if weights is None:
             raise ModelError(f"{store.target(spec)} is not there; get it first")
         try:
-            with _steps_bar(name) as progress:
+            with _progress_bar(name) as progress:
                 quantise(
                     spec,
                     weights,
@@ -165,7 +165,7 @@ def quantise_model(
 def verify_models() -> None:
     """Compare every file with its size and SHA-256; exits with 1 if one is wrong."""
     store = _store()
-    with _told_plainly():
+    with _failing_on_model_errors():
         found = store.verify()
     print_columns([("MODEL", "STATE"), *((name, str(state)) for name, state in found)])
     if any(state.is_fault for _, state in found):
@@ -196,41 +196,31 @@ def _where(store: ModelStore, spec: ModelSpec) -> str:
 
 
 @contextmanager
-def _told_plainly() -> Iterator[None]:
-    """A model's error is a sentence for the operator, not a traceback."""
+def _failing_on_model_errors() -> Iterator[None]:
+    """Print a model's error in one sentence and exit with status 1, instead of a traceback."""
     try:
         yield
     except ModelError as error:
-        typer.echo(f"upscaled: {error}", err=True)
-        raise typer.Exit(1) from None
+        raise fail(error) from None
 
 
 @contextmanager
-def _steps_bar(name: str) -> Iterator[Progress]:
-    """A bar on standard error where that is a terminal, silence elsewhere."""
-    from rich.console import Console
-    from rich.progress import Progress as Bar
+def _progress_bar(label: str, size_bytes: int | None = None) -> Iterator[Progress]:
+    """Draw a bar on standard error if that is a terminal.
 
-    console = Console(stderr=True)
-    with Bar(console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(name, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
-
-
-@contextmanager
-def _progress_bar(spec: ModelSpec) -> Iterator[Progress]:
-    """A bar on standard error where that is a terminal, silence elsewhere."""
+    Args:
+        label: what is under way.
+        size_bytes: of a download, whose bar counts bytes; None for a bar that counts steps.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TransferSpeedColumn
     from rich.progress import Progress as Bar
 
     console = Console(stderr=True)
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-    )
+    columns = Bar.get_default_columns()
+    if size_bytes is not None:
+        label_column = TextColumn("{task.description}")
+        columns = (label_column, BarColumn(), DownloadColumn(), TransferSpeedColumn())
     with Bar(*columns, console=console, disable=not console.is_terminal) as bar:
-        task = bar.add_task(spec.name, total=spec.size_bytes)
+        task = bar.add_task(label, total=size_bytes)
         yield lambda done, total: bar.update(task, completed=done, total=total)

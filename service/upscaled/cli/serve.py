@@ -2,11 +2,11 @@
 
 import os
 import socket
-import sys
 from typing import Annotated
 
 import typer
 
+from upscaled.cli.console import fail
 from upscaled.cli.process_limits import ignore_signals, raise_descriptor_limit
 from upscaled.cli.supervisor import supervise
 from upscaled.config import load_settings
@@ -48,8 +48,7 @@ def serve(
 
             run_server(settings, listener, link)
     except CannotServe as error:
-        print(f"upscaled: {error}", file=sys.stderr)
-        raise typer.Exit(error.exit_status) from None
+        raise fail(error, error.exit_status) from None
 
 
 def listen(host: str, port: int) -> socket.socket:

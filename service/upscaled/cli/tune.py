@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from upscaled.cli.columns import print_columns
+from upscaled.cli.console import fail, print_columns
 from upscaled.config import Settings, load_settings
 from upscaled_models.errors import ModelError
 
@@ -39,11 +39,13 @@ def tune(
     from upscaled.upscale.engines import is_tuned
 
     if not is_tuned(settings):
-        raise _refuse("UPSCALED_PRECISION=exact or UPSCALED_TUNING=false leave nothing to measure")
+        raise fail(
+            "UPSCALED_PRECISION=exact or UPSCALED_TUNING=false leave nothing to measure", status=2
+        )
     try:
         results = [_tune_one(settings, name, is_again=is_again) for name in _names(settings, model)]
     except ModelError as error:
-        raise _refuse(str(error)) from None
+        raise fail(error, status=2) from None
     if is_json:
         document = [
             {"model": each.model, "is_new": each.is_new} | each.choice.model_dump()
@@ -115,8 +117,3 @@ def _row(measured: "Measured", is_chosen: bool) -> tuple[str, ...]:
     verdict = "chosen" if is_chosen else "settled" if measured.is_settled else "not settled"
     pairs = str(measured.pairs) if measured.pairs else ""
     return measured.name, f"{measured.ns_per_px / 1000:.2f}", ratio, interval, pairs, verdict
-
-
-def _refuse(reason: str) -> typer.Exit:
-    typer.echo(f"upscaled: {reason}", err=True)
-    return typer.Exit(2)

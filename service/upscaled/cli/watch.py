@@ -9,11 +9,24 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscaled.batch.discovery import Finder, Source
-from upscaled.cli.batch import Json, Model, Order, Overwrite, Scale, run_order
+from upscaled.cli.batch import BatchOptions, Json, Model, Overwrite, Scale, run_batch_command
 from upscaled.cli.batch_report import BatchReport
 
 if TYPE_CHECKING:
     from upscaled.batch.in_flight import Stop
+
+
+InputDir = Annotated[
+    Path,
+    typer.Argument(metavar="IN", exists=True, file_okay=False, help="folder that files arrive in"),
+]
+OutputDir = Annotated[Path, typer.Argument(metavar="OUT", help="folder of the results")]
+SettleS = Annotated[
+    float,
+    typer.Option(
+        "--settle", metavar="SECONDS", min=0, max=3600, help="how long a file must not change"
+    ),
+]
 
 
 def register(app: typer.Typer) -> None:
@@ -21,21 +34,11 @@ def register(app: typer.Typer) -> None:
 
 
 def watch_folder(
-    input_dir: Annotated[
-        Path,
-        typer.Argument(
-            metavar="IN", exists=True, file_okay=False, help="folder that files arrive in"
-        ),
-    ],
-    output_dir: Annotated[Path, typer.Argument(metavar="OUT", help="folder of the results")],
+    input_dir: InputDir,
+    output_dir: OutputDir,
     scale: Scale,
     model: Model = None,
-    settle_s: Annotated[
-        float,
-        typer.Option(
-            "--settle", metavar="SECONDS", min=0, max=3600, help="how long a file must not change"
-        ),
-    ] = 2,
+    settle_s: SettleS = 2,
     is_json: Json = False,
     is_overwriting: Overwrite = False,
 ) -> None:
@@ -55,8 +58,8 @@ def watch_folder(
     """
     if output_dir.exists() and output_dir.samefile(input_dir):
         raise typer.BadParameter(f"{output_dir} is the watched folder itself")
-    order = Order(scale, model, output_dir, is_json, is_overwriting)
-    settings = order.load_settings()
+    options = BatchOptions(scale, model, output_dir, is_json, is_overwriting)
+    settings = options.load_settings()
 
     def make_sources(stop: "Stop", _report: BatchReport) -> Iterator[Source]:
         from upscaled.batch.watcher import FolderWatcher
@@ -65,13 +68,22 @@ def watch_folder(
         finder = Finder(output_dir)
         return FolderWatcher(finder, input_dir, settle_s=settle_s).wait_for(stop.asked)
 
-    def on_signal(stop: "Stop", _number: int) -> None:
-        if stop.asked.is_set():
-            stop.now()
-            return
-        stop.ask()
-        grace = threading.Timer(settings.shutdown_grace_s, stop.now)
-        grace.daemon = True
-        grace.start()
+    run_batch_command(
+        options, settings, make_sources, lambda stop, _: _end(stop, settings.shutdown_grace_s)
+    )
 
-    run_order(order, settings, make_sources, on_signal)
+
+def _end(stop: "Stop", grace_s: float) -> None:
+    """End the batch once images under way are finished, at the second call at once.
+
+    Args:
+        stop: the batch's.
+        grace_s: how long they may take at most.
+    """
+    if stop.asked.is_set():
+        stop.now()
+        return
+    stop.ask()
+    grace = threading.Timer(grace_s, stop.now)
+    grace.daemon = True
+    grace.start()

@@ -21,6 +21,13 @@ class StateError(Exception):
     """The stored state cannot do what was asked; the text says why."""
 
 
+def describe_failure(error: StateError | OSError) -> str:
+    """Say why the state cannot be used, naming the file or folder that an OSError is about."""
+    if isinstance(error, OSError) and error.filename:
+        return f"cannot use {error.filename}: {error.strerror}"
+    return str(error)
+
+
 class DatabaseRefused(StateError):
     pass
 

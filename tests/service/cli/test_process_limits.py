@@ -1,5 +1,6 @@
-"""Tried in processes of their own: a limit that was raised cannot be lowered again."""
+"""Limits are tested in child processes, because a raised limit cannot be lowered again."""
 
+import platform
 import signal
 import subprocess
 import sys
@@ -8,9 +9,33 @@ import pytest
 
 from upscaled.cli.process_limits import SURVIVED_SIGNALS, ignore_signals
 
+MIB = 1024 * 1024
+ALLOCATING = """
+import ctypes, resource, sys
+from pathlib import Path
 
-def run(program: str) -> str:
-    command = [sys.executable, "-c", program]
+def rss_bytes():
+    return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+
+if sys.argv[1] == "early":
+    from upscaled.cli.process_limits import return_memory_early
+    return_memory_early()
+bytearray(16 * 2**20)
+before = rss_bytes()
+staying = []
+for number in range(40):
+    large = [b"x" * (300_000 + 10_000 * number) for _ in range(4)]
+    staying.append(b"y" * 2000)
+    large += [b"x" * 2_000_000]
+    staying.append(b"y" * 2000)
+    del large
+print(rss_bytes() - before)
+"""
+needs_glibc = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's allocator only")
+
+
+def run(program: str, *arguments: str) -> str:
+    command = [sys.executable, "-c", program, *arguments]
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout
 
 
@@ -25,7 +50,7 @@ def test_descriptors_are_raised_to_the_hard_limit(soft: int, hard: int) -> None:
     assert run(program).split() == [str(hard)] * 3
 
 
-def test_signals_are_ignored_and_those_that_were_already_are_told_apart() -> None:
+def test_signals_are_ignored_and_those_ignored_before_are_not_returned() -> None:
     before = {number: signal.getsignal(number) for number in SURVIVED_SIGNALS}
     try:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup has it
@@ -35,3 +60,14 @@ def test_signals_are_ignored_and_those_that_were_already_are_told_apart() -> Non
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@needs_glibc
+def test_large_blocks_are_returned_to_the_system_when_they_are_freed() -> None:
+    assert int(run(ALLOCATING, "early")) < MIB / 2
+
+
+@needs_glibc
+def test_the_allocator_keeps_large_blocks_by_default() -> None:
+    """Should this fail, glibc has learned it, and the setting is no longer needed."""
+    assert int(run(ALLOCATING, "late")) > MIB

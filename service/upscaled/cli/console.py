@@ -1,0 +1,49 @@
+"""What the commands share at the terminal: columns, an error with its exit status, the state."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import typer
+
+from upscaled.config import load_settings
+
+if TYPE_CHECKING:
+    from upscaled.state import State
+
+
+def print_columns(rows: Sequence[Sequence[str]]) -> None:
+    """Print rows in aligned columns, one line each, for people and for `awk`.
+
+    Args:
+        rows: equally many cells each; a column is as wide as its widest cell, however narrow the
+            terminal is.
+    """
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        typer.echo("  ".join(cells).rstrip())
+
+
+def fail(reason: object, status: int = 1) -> typer.Exit:
+    """Print why the command fails to standard error, and return the exit to raise."""
+    typer.echo(f"upscaled: {reason}", err=True)
+    return typer.Exit(status)
+
+
+@contextmanager
+def opened_state() -> Iterator["State"]:
+    """Open the state that the settings name, which is safe while a server uses it too.
+
+    Raises:
+        typer.Exit: with status 1; standard error says why the state cannot do what is needed.
+    """
+    # Not at the top: the commands about models need no database library.
+    from upscaled.state import StateError, open_state
+    from upscaled.state.errors import describe_failure
+
+    try:
+        with open_state(load_settings()) as state:
+            yield state
+    except (StateError, OSError) as error:
+        raise fail(describe_failure(error)) from None
