@@ -1,12 +1,13 @@
-"""The core: all that upscales pictures, opened together and closed together.
+"""The core: models, device threads and decoders, opened and closed together.
 
-    with open_core(load_settings()) as upscaler:
-        result = upscaler.upscale(Path("photo.jpg").read_bytes(), 4)
+    with open_core(load_settings()) as core:
+        result = core.upscale(Path("photo.jpg").read_bytes(), 4)
     Path("photo-x4.jpg").write_bytes(result.data)
 
-A worker, a batch, the doctor and the benchmarks all work through it. It owns the loaded models, the
-threads that use the device (`upscaled.upscale.scheduler`), the processes that decode
-(`upscaled.decoder.pool`) and the threads that look after results.
+The Python API (`upscaled.upscale.upscaler`), a worker, a batch, the doctor and the benchmarks all
+work through it. It owns the loaded models, the threads that use the device
+(`upscaled.upscale.scheduler`), the processes that decode (`upscaled.decoder.pool`) and the threads
+that post-process results.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -269,9 +270,10 @@ def open_core(
     is_warm: bool = False,
     measures: bool = True,
 ) -> Iterator[Core]:
-    """Everything that upscaling takes: models of the ladders, decoding processes, threads.
+    """Open the models of the ladders, the decoding processes and the threads of one device.
 
-    OpenCV gets one thread in this process: the other cores are the network's, or other pictures'.
+    OpenCV gets one thread in this process until it is closed: the other cores are the network's, or
+    other pictures'.
 
     Args:
         scales: those that will be asked for; their models are opened now, others when needed.
@@ -281,7 +283,7 @@ def open_core(
             not in that of small pictures.
         on_decoder_death: see `upscaled.decoder.pool.Decoder`.
         decoders: how many files are decoded at once, by processes that start now; None: as suits
-            this machine; 0: one, whose process starts when it is needed.
+            this machine; 0: as suits it, by processes that start when they are needed.
         asked_by: what named the model in the settings, where it was not its variable; error texts
             name it.
         is_warm: run each model once as soon as it is opened, and measure it, unless its speed is
@@ -295,19 +297,20 @@ def open_core(
         InternalError: a model's result is not finite in float32.
         OSError: no process that decodes can be started.
     """
-    cv2.setNumThreads(1)
-    decoders = count_decoders() if decoders is None else decoders
     with ExitStack() as stack:
+        stack.callback(cv2.setNumThreads, cv2.getNumThreads())
+        cv2.setNumThreads(1)
         scheduler = stack.enter_context(Scheduler(on_batch, begin=begin))
         decoder = stack.enter_context(
             Decoder(
                 settings.formats,
-                processes=max(1, decoders),
+                processes=decoders or count_decoders(),
                 log_format=settings.log_format,
                 on_death=on_decoder_death,
             )
         )
-        decoder.warm_up(decoders)  # while the models are opened
+        # While the models are opened.
+        decoder.warm_up(count_decoders() if decoders is None else decoders)
         store = ModelStore(settings.models_dir)
         # The last rung of each ladder, whatever the machine can afford beside it.
         fastest = frozenset(

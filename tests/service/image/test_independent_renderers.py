@@ -166,8 +166,8 @@ def test_wide_gamut_goes_through_untouched_and_is_shown_as_before(
         pixels[..., 3] |= 1  # nothing is bled
     PillowImage.fromarray(pixels).save(file, kind, icc_profile=WIDE[name], **options)
 
-    with stream_of(TrueEngine()) as lane:
-        made = run_job(file.getvalue(), 2, streams_of(lane), Settings(jpeg_quality=100), ignore)
+    with stream_of(TrueEngine()) as stream:
+        made = run_job(file.getvalue(), 2, streams_of(stream), Settings(jpeg_quality=100), ignore)
 
     with PillowImage.open(BytesIO(made.data)) as result:
         assert result.info["icc_profile"] == WIDE[name]
@@ -188,8 +188,8 @@ def test_published_test_pictures_are_shown_as_before(shared_dir: Path, name: str
     with PillowImage.open(BytesIO(source)) as opened:
         profile = opened.info["icc_profile"]
 
-    with stream_of(TrueEngine(window_px=384)) as lane:
-        made = run_job(source, 2, streams_of(lane), Settings(jpeg_quality=100), ignore)
+    with stream_of(TrueEngine(window_px=384)) as stream:
+        made = run_job(source, 2, streams_of(stream), Settings(jpeg_quality=100), ignore)
 
     with PillowImage.open(BytesIO(made.data)) as result:
         assert result.info["icc_profile"] == profile
