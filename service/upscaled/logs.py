@@ -1,7 +1,7 @@
-"""Where log lines go and what they look like: one line for each record, on standard error.
+"""Write the log to standard error, one line for each record.
 
-For machines each line is one JSON object: `time` (UTC), `level`, `logger`, `event`, `message`, and
-whatever facts belong to the event. For people it is text, the same facts behind it.
+For machines each line is one JSON object: `time` (UTC), `level`, `logger`, `event`, `message` and
+the fields of the event. For people it is text, followed by the same fields.
 
 No line ever holds an API key, a file name, path or URL that a client sent, or a picture's bytes.
 """
@@ -17,10 +17,10 @@ from typing import Final, Literal, TextIO
 
 LogFormat = Literal["auto", "json", "text"]
 
-# What these say of every start and stop, the service says itself, shorter.
-_TALKATIVE: Final = ("alembic", "asyncio", "uvicorn")
-# Libraries print what they read when they are asked for everything: tags of pictures, headers, SQL.
+_QUIETED: Final = ("alembic", "asyncio", "uvicorn")
+"""Libraries whose lines on every start and stop repeat what the service logs itself."""
 _OURS: Final = ("upscaled", "upscaled_models")
+"""The only packages that log at debug: libraries would print pictures' tags, headers and SQL."""
 _PLAIN_EVENT: Final = "log"
 
 _encode = json.JSONEncoder(ensure_ascii=False, separators=(", ", ": "), default=str).encode
@@ -28,7 +28,7 @@ _logger: Final = logging.getLogger(__name__)
 
 
 def event(name: str, **fields: object) -> dict[str, object]:
-    """The `extra` of a log call: what happened, in one word, and the facts of it."""
+    """Return the `extra` of a log call: the name of the event and its fields."""
     return {"event": name, "fields": fields}
 
 
@@ -47,25 +47,25 @@ def configure_logging(level: str, format_: str = "auto", stream: TextIO | None =
     logging.basicConfig(level=root_level, handlers=[handler], force=True)
     for name in _OURS:
         logging.getLogger(name).setLevel(level.upper())
-    for name in _TALKATIVE:
+    for name in _QUIETED:
         logging.getLogger(name).setLevel("WARNING" if level == "info" else logging.NOTSET)
 
 
 def choose_formatter(format_: str, *, is_terminal: bool) -> logging.Formatter:
-    """`format_` as of `configure_logging`."""
+    """Return the formatter for a `format_` of `configure_logging`."""
     is_text = format_ == "text" or (format_ == "auto" and is_terminal)
     return TextFormatter() if is_text else JsonFormatter()
 
 
-def log_what_nobody_catches() -> None:
-    """Have this process's warnings and uncaught exceptions logged like everything else."""
+def log_uncaught_exceptions() -> None:
+    """Log this process's warnings and uncaught exceptions, those of threads too."""
     logging.captureWarnings(True)
     sys.excepthook = _log_uncaught
     threading.excepthook = _log_uncaught_in_thread
 
 
 class JsonFormatter(logging.Formatter):
-    """One JSON object a line."""
+    """Format a record as one JSON object on one line."""
 
     def format(self, record: logging.LogRecord) -> str:
         line: dict[str, object] = {
@@ -82,20 +82,20 @@ class JsonFormatter(logging.Formatter):
 
 
 class TextFormatter(logging.Formatter):
-    """Time, level, logger and message, then the facts as `name=value`; an exception below it."""
+    """Format a record as text, with its fields as `name=value` and an exception below it."""
 
     def format(self, record: logging.LogRecord) -> str:
         fields = getattr(record, "fields", {})
-        facts = "".join(f" {name}={_as_text(value)}" for name, value in fields.items())
+        fields_text = "".join(f" {name}={_as_text(value)}" for name, value in fields.items())
         head = f"{format_time(record.created)} {record.levelname} {record.name}: "
-        text = head + record.getMessage() + facts
+        text = head + record.getMessage() + fields_text
         if record.exc_info:
             text += "\n" + self.formatException(record.exc_info)
         return text
 
 
 def format_time(seconds: float) -> str:
-    """RFC 3339 in UTC, to the millisecond. `seconds` since 1970."""
+    """Format seconds since 1970 as RFC 3339 in UTC, to the millisecond."""
     whole = int(seconds)
     return f"{_format_second(whole)}.{int((seconds - whole) * 1000):03d}Z"
 

@@ -15,19 +15,19 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class Flow:
-    """One competitor for the server; `charged` is in the unit of the work, for example pixels."""
+    """One flow that competes for the server; `charged` is in the unit of the work, e.g. pixels."""
 
     charged: float = 0.0
 
 
 class VirtualClock:
-    """The virtual time of one server, in the unit of the work."""
+    """The virtual clock of one server, in the unit of the work."""
 
     def __init__(self) -> None:
         self.time = 0.0
 
     def start_tag(self, flow: Flow) -> float:
-        """Where a flow that has nothing waiting would start if it began to wait now."""
+        """Return the charge at which an idle flow would start if it began to wait now."""
         return max(flow.charged, self.time)
 
     def begin(self, flow: Flow) -> None:

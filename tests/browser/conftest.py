@@ -59,10 +59,9 @@ def service(
 
 @pytest.fixture
 def open_page(chromium: Any, service: Service) -> Iterator[Callable[..., Playground]]:
-    """Opens the page at / in a context of its own: what a new visitor sees.
+    """Open the page at / in a context of its own, as a new visitor does.
 
-    Afterwards nothing may have been said on its console but what `Playground.expect_complaint`
-    was told of.
+    Afterwards its console may only hold what `Playground.expect_console_error` was called for.
     """
     with ExitStack() as stack:
         opened: list[Playground] = []
@@ -80,7 +79,7 @@ def open_page(chromium: Any, service: Service) -> Iterator[Callable[..., Playgro
 
         yield open_one
         for each in opened:
-            assert each.complaints() == []
+            assert each.unexpected_console_errors() == []
 
 
 @pytest.fixture(scope="session")

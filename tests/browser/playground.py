@@ -41,11 +41,11 @@ class Playground:
     def open(self, path: str = "/") -> None:
         self.page.goto(self.url + path)
 
-    def expect_complaint(self, pattern: str) -> None:
-        """Chromium itself notes every refused request on the console."""
+    def expect_console_error(self, pattern: str) -> None:
+        """Allow an error on the console; Chromium itself logs every refused request there."""
         self._expected.append(pattern)
 
-    def complaints(self) -> list[str]:
+    def unexpected_console_errors(self) -> list[str]:
         return [
             text
             for text in self._console

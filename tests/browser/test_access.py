@@ -27,7 +27,7 @@ def violations(playground: Playground, axe: str) -> list[str]:
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_axe_finds_nothing_on_the_way_of_a_picture(open_page: Open, axe: str, scheme: str) -> None:
     playground = open_page(color_scheme=scheme)
-    playground.expect_complaint("status of 401")
+    playground.expect_console_error("status of 401")
     assert violations(playground, axe) == []
     playground.upscale(red_picture(320, 240))
     playground.zoom("2")

@@ -14,9 +14,9 @@ Open = Callable[..., Playground]
 BY_CODE = {kind.error_code: kind.status for kind in all_errors()}
 
 
-def test_every_error_is_told_in_plain_words(open_page: Open) -> None:
+def test_every_error_is_shown_in_plain_words(open_page: Open) -> None:
     playground = open_page()
-    playground.expect_complaint("Failed to load resource")
+    playground.expect_console_error("Failed to load resource")
     playground.choose(red_picture())
     titles = set()
     for code, status in BY_CODE.items():
@@ -50,9 +50,9 @@ def answered_with(playground: Playground, code: str, status: int) -> Iterator[No
 
 @pytest.mark.slow
 @pytest.mark.parametrize("status", [0, 413, 502])
-def test_an_answer_that_is_not_the_api_s_is_told_too(open_page: Open, status: int) -> None:
+def test_an_answer_that_is_not_the_apis_is_reported_too(open_page: Open, status: int) -> None:
     playground = open_page()
-    playground.expect_complaint("Failed to load resource")
+    playground.expect_console_error("Failed to load resource")
     playground.choose(red_picture())
     playground.page.route(
         "**/v1/upscale",
@@ -70,7 +70,7 @@ def test_an_answer_that_is_not_the_api_s_is_told_too(open_page: Open, status: in
 @pytest.mark.parametrize("key", ["upk_wrong", "ключ", " "])
 def test_a_wrong_key_sends_the_focus_to_the_key(open_page: Open, key: str) -> None:
     playground = open_page()
-    playground.expect_complaint("status of 401")
+    playground.expect_console_error("status of 401")
     playground.choose(red_picture())
     playground.send(key)
     assert "API key" in playground.failure()
@@ -100,11 +100,11 @@ def test_without_a_picture_nothing_is_sent(open_page: Open) -> None:
         (red_picture(1600, 70), 4, "too many pixels for this enlargement"),
     ],
 )
-def test_the_server_s_own_refusals_are_told(
+def test_the_servers_own_refusals_are_shown(
     open_page: Open, data: bytes, scale: int, words: str
 ) -> None:
     playground = open_page()
-    playground.expect_complaint("status of 400")
+    playground.expect_console_error("status of 400")
     playground.choose(data)
     playground.page.check(f"[name=scale][value='{scale}']", force=True)
     playground.send()

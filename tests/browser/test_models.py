@@ -117,11 +117,9 @@ def test_the_program_names_the_model_too(open_page: Open, language: str) -> None
     assert named in playground.text("snippet")
 
 
-def test_a_model_that_has_gone_meanwhile_is_said_to_be_so(
-    open_page: Open, service: Service
-) -> None:
+def test_a_model_that_was_removed_meanwhile_is_reported(open_page: Open, service: Service) -> None:
     playground = open_page()
-    playground.expect_complaint("status of 400")
+    playground.expect_console_error("status of 400")
     place_own(service, "gone")
     open_models(playground)
     choose_model(playground, "gone")
@@ -134,7 +132,7 @@ def test_a_model_that_has_gone_meanwhile_is_said_to_be_so(
 
 def test_a_key_that_is_not_known_lists_nothing(open_page: Open) -> None:
     playground = open_page()
-    playground.expect_complaint("status of 401")
+    playground.expect_console_error("status of 401")
     playground.page.fill("#key", "upk_wrong")
     playground.page.click("#models-summary")
     playground.see("model-hint", "does not know this API key")

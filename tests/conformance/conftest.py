@@ -9,13 +9,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.judge import check_result_json
+from tests.conformance.answer_checks import check_result_json
 from tests.conformance.listener import Listener, answers, listening
 from tests.conformance.own_settings import LOOPBACK, OPEN, STRICT
 from tests.conformance.pictures import PICTURES, doubled
+from tests.conformance.raw_http import RateLimiter, Target
 from tests.conformance.requesting import Source, perform
 from tests.conformance.table import form
-from tests.conformance.wire import Pace, Target
 from tests.running import Server, serve
 
 
@@ -80,13 +80,15 @@ def target(request: pytest.FixtureRequest, base_url: str | None) -> Target:
     api_key = request.config.getoption("api_key")
     if not api_key:
         pytest.exit("--base-url needs --api-key", returncode=4)
-    return Target(base_url, api_key, Pace(request.config.getoption("per_second")))
+    return Target(base_url, api_key, RateLimiter(request.config.getoption("per_second")))
 
 
 @pytest.fixture(scope="session")
 def strict(strict_server: Server) -> Target:
     """The strict server, paced just under the rate that it allows."""
-    return Target(strict_server.url, strict_server.create_key("strict", credits=1000), Pace(4.5))
+    return Target(
+        strict_server.url, strict_server.create_key("strict", credits=1000), RateLimiter(4.5)
+    )
 
 
 @pytest.fixture(scope="session")

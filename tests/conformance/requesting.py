@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from tests.conformance.pictures import PICTURES, Picture
+from tests.conformance.raw_http import Reply, Target, chunked
 from tests.conformance.table import BOUNDARY, KEY, SOURCE, Part, Request
-from tests.conformance.wire import Reply, Target, chunked
 
 
 @dataclass(frozen=True)

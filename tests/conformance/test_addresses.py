@@ -6,13 +6,13 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.conformance.judge import check_refused, check_upscaled, error_text
+from tests.conformance.answer_checks import check_refused, check_upscaled, error_text
 from tests.conformance.listener import Listener, answers, listening, redirects
 from tests.conformance.own_settings import ONLY_ALLOWED
 from tests.conformance.pictures import PICTURES
+from tests.conformance.raw_http import Reply, Target
 from tests.conformance.requesting import perform
 from tests.conformance.table import Refused, Upscaled, json_body
-from tests.conformance.wire import Reply, Target
 
 pytestmark = pytest.mark.ours  # probing a stranger's network is no test
 PATHS = (f"/address-{number}" for number in itertools.count())

@@ -5,11 +5,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.conformance.judge import check_refused, check_upscaled, fetch_result
+from tests.conformance.answer_checks import check_refused, check_upscaled, fetch_result
 from tests.conformance.pictures import PICTURES, PRIVATE_WORDS
+from tests.conformance.raw_http import Target
 from tests.conformance.requesting import perform
 from tests.conformance.table import Refused, Upscaled, form, get, raw
-from tests.conformance.wire import Target
 from tests.running import Server
 
 STAGES = ("queue", "decode", "network", "encode")
@@ -39,7 +39,7 @@ def test_every_answer_carries_a_request_id_of_its_own(target: Target) -> None:
 
 @pytest.mark.ours
 @pytest.mark.parametrize("accept", ["*/*", "image/*"])
-def test_a_success_tells_the_time_of_each_stage(accept: str, target: Target) -> None:
+def test_a_success_reports_the_time_of_each_stage(accept: str, target: Target) -> None:
     timing = perform(form().plus(("Accept", accept)), target).header("server-timing") or ""
     stages = dict(re.findall(r"([a-z_]+);dur=([0-9.]+)", timing))
     assert set(STAGES) <= set(stages), timing

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.judge import check_refused, check_upscaled
+from tests.conformance.answer_checks import check_refused, check_upscaled
 from tests.conformance.pictures import PICTURES, Picture
+from tests.conformance.raw_http import Target, chunked
 from tests.conformance.requesting import Source
 from tests.conformance.table import Refused, Upscaled
-from tests.conformance.wire import Target, chunked
 
 CAPTURED_DIR = Path(__file__).parent / "captured"
 WITHOUT_CONTENT_TYPE = "curl_json_without_content_type"

@@ -2,11 +2,11 @@
 
 import pytest
 
-from tests.conformance.judge import judge
+from tests.conformance.answer_checks import check_answer
+from tests.conformance.raw_http import Target
 from tests.conformance.requesting import Source, needs_source, perform
 from tests.conformance.rows import ROWS
 from tests.conformance.table import Row
-from tests.conformance.wire import Target
 
 
 def as_parameter(row: Row) -> object:
@@ -21,7 +21,7 @@ def test_the_contract_holds(row: Row, target: Target, request: pytest.FixtureReq
     source: Source | None = None
     if needs_source(row.request):
         source = request.getfixturevalue("source")
-    judge(perform(row.request, target, source), row, target, source)
+    check_answer(perform(row.request, target, source), row, target, source)
 
 
 def test_every_claim_is_made_once() -> None:

@@ -6,13 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from tests.conformance.judge import check_refused, check_result_json
+from tests.conformance.answer_checks import check_refused, check_result_json
 from tests.conformance.listener import Listener, answers, listening
 from tests.conformance.own_settings import ONLY_ALLOWED
 from tests.conformance.pictures import PICTURES
+from tests.conformance.raw_http import RateLimiter, Target
 from tests.conformance.requesting import perform
 from tests.conformance.table import Part, Refused, Request, fields, form, json_body, raw
-from tests.conformance.wire import Pace, Target
 from tests.running import Server
 
 pytestmark = pytest.mark.ours
@@ -21,13 +21,13 @@ POOR = Refused("insufficient_api_credits", within_s=2)
 
 @pytest.fixture(scope="module")
 def poor(strict_server: Server) -> Target:
-    return Target(strict_server.url, strict_server.create_key("poor"), Pace(4.5))
+    return Target(strict_server.url, strict_server.create_key("poor"), RateLimiter(4.5))
 
 
 @pytest.fixture(scope="module")
 def rich(strict_server: Server) -> Target:
     """A key with exactly three credits."""
-    return Target(strict_server.url, strict_server.create_key("rich", credits=3), Pace(4.5))
+    return Target(strict_server.url, strict_server.create_key("rich", credits=3), RateLimiter(4.5))
 
 
 def balance(target: Target) -> int:
@@ -110,7 +110,7 @@ def test_a_full_queue_refuses_at_once_and_takes_no_credit(strict_server: Server)
 
 
 def test_an_unknown_key_learns_of_no_credit(poor: Target) -> None:
-    stranger = replace(poor, api_key="sk_nobody")
+    stranger = replace(poor, api_key="sk_unknown")
     check_refused(perform(form(), stranger), Refused("invalid_auth_token"))
 
 

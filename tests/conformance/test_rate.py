@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from tests.conformance.judge import check_refused
+from tests.conformance.answer_checks import check_refused
+from tests.conformance.raw_http import Reply, Target
 from tests.conformance.requesting import perform
 from tests.conformance.table import Refused, form, raw
-from tests.conformance.wire import Reply, Target
 from tests.running import Server
 
 pytestmark = pytest.mark.ours
@@ -50,7 +50,7 @@ def test_the_rate_is_checked_after_the_key_and_before_all_else(hurried: Target) 
     check_refused(perform(raw(b"x", "text/plain"), hurried), LIMITED)
     exhaust(hurried)
     check_refused(perform(form("garbage", None), hurried), LIMITED)
-    stranger = replace(hurried, api_key="sk_nobody")
+    stranger = replace(hurried, api_key="sk_unknown")
     check_refused(perform(form(), stranger), Refused("invalid_auth_token"))
     check_refused(hurried.send("GET", "/v1/upscale"), Refused("method_not_allowed"))
     check_refused(hurried.send("GET", "/v1/nothing"), Refused("not_found"))

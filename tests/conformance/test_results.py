@@ -5,7 +5,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conformance.judge import (
+from tests.conformance.answer_checks import (
     check_image_reply,
     check_refused,
     check_result_json,
@@ -15,9 +15,9 @@ from tests.conformance.judge import (
 )
 from tests.conformance.own_settings import PUBLIC_BASE_URL, RESULT_TTL_S
 from tests.conformance.pictures import PICTURES, doubled
+from tests.conformance.raw_http import Target
 from tests.conformance.requesting import perform
 from tests.conformance.table import Part, Refused, Upscaled, form, json_body
-from tests.conformance.wire import Target
 
 # result_url: {PUBLIC_BASE_URL}/public/result/{uuid4}.jpg or .png: no key, no query, no redirect;
 # GET and HEAD with true Content-Type and Content-Length; valid for 3600 s from creation, then 404.
@@ -43,7 +43,9 @@ def test_a_result_is_fetched_without_a_key(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_head_tells_what_get_gives(name: str, result_urls: dict[str, str], target: Target) -> None:
+def test_head_has_the_headers_of_get(
+    name: str, result_urls: dict[str, str], target: Target
+) -> None:
     whole = fetch_result(result_urls[name], target)
     head = fetch_result(result_urls[name], target, "HEAD")
     assert head.body == b""

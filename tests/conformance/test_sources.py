@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from tests.conformance.judge import check_refused, check_upscaled
+from tests.conformance.answer_checks import check_refused, check_upscaled
 from tests.conformance.listener import (
     MEGABYTE,
     Behaviour,
@@ -22,10 +22,10 @@ from tests.conformance.listener import (
 )
 from tests.conformance.own_settings import SOURCE_TIMEOUT_S
 from tests.conformance.pictures import MAX_FILE_BYTES, PICTURES
+from tests.conformance.raw_http import Reply, Target
 from tests.conformance.requesting import perform
 from tests.conformance.rows.sources import ODD_SOURCES, SourceRow
 from tests.conformance.table import Part, Refused, Upscaled, fields, form, json_body
-from tests.conformance.wire import Reply, Target
 
 pytestmark = pytest.mark.ours  # the hosted server cannot reach this machine
 PATHS = (f"/source-{number}" for number in itertools.count())
@@ -142,7 +142,7 @@ def test_a_source_is_read_as_curl_reads_it(
     row: SourceRow, target: Target, listener: Listener
 ) -> None:
     print(f"the contract's line: {row.line}")
-    reply = fetch(target, listener.on(next(PATHS), writes(row.wire(photo()))))
+    reply = fetch(target, listener.on(next(PATHS), writes(row.respond(photo()))))
     if isinstance(row.answer, Upscaled):
         check_upscaled(reply, row.answer, PICTURES["photo"], target)
     else:

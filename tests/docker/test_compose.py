@@ -95,7 +95,7 @@ def test_every_mount_is_a_volume_or_a_folder_that_is_there(compose: dict[str, An
             assert source in compose["volumes"]
 
 
-def test_prometheus_asks_whichever_service_runs(compose: dict[str, Any]) -> None:
+def test_prometheus_scrapes_whichever_service_runs(compose: dict[str, Any]) -> None:
     config = yaml.safe_load((DOCKER_DIR / "prometheus/prometheus.yaml").read_text())
     (job,) = config["scrape_configs"]
     (target,) = job["static_configs"][0]["targets"]
@@ -142,7 +142,7 @@ def test_nothing_is_asked_for_by_a_profile_that_is_off() -> None:
     assert [line for line in code if re.search(r"(?<!\$)\$\{\w+:?\?", line)] == []
 
 
-def test_grafana_calls_nobody(watchers: dict[str, Any]) -> None:
+def test_grafana_makes_no_outgoing_calls(watchers: dict[str, Any]) -> None:
     said = watchers["grafana"]["environment"]
     calls = {
         "GF_ANALYTICS_REPORTING_ENABLED": "false",

@@ -153,7 +153,7 @@ def test_a_panel_is_whole(panel: dict[str, Any]) -> None:
         assert target["instant"] is not target["range"]
 
 
-def test_the_dashboard_is_where_grafana_is_told_to_look() -> None:
+def test_the_dashboard_is_in_the_folder_that_grafana_reads() -> None:
     grafana = yaml.safe_load((DOCKER_DIR / "compose.yaml").read_text())["services"]["grafana"]
     mounts = dict(mount.split(":")[:2] for mount in grafana["volumes"])
     provisioning = DOCKER_DIR / "grafana/provisioning"
@@ -243,7 +243,7 @@ def test_every_expression_shows_something_of_a_server_at_work(watched: Watched, 
 
 @pytest.mark.slow
 @needs_prometheus
-def test_prometheus_scrapes_without_a_complaint_and_no_alert_fires(watched: Watched) -> None:
+def test_prometheus_scrapes_without_an_error_and_no_alert_fires(watched: Watched) -> None:
     (target,) = watched.prometheus.get("targets")["activeTargets"]
     assert (target["health"], target["lastError"]) == ("up", "")
     (group,) = watched.prometheus.get("rules")["groups"]
@@ -254,7 +254,7 @@ def test_prometheus_scrapes_without_a_complaint_and_no_alert_fires(watched: Watc
 
 @pytest.mark.slow
 @needs_prometheus
-def test_what_was_done_is_what_prometheus_tells(watched: Watched) -> None:
+def test_prometheus_shows_what_was_done(watched: Watched) -> None:
     wanted: dict[str, Callable[[float], bool]] = {
         'upscaled_requests_total{route="/v1/upscale", status="200"}': lambda n: n >= 6,
         'upscaled_credits_total{event="captured"}': lambda n: n >= 6,

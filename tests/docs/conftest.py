@@ -125,7 +125,7 @@ def _write_nginx(
         for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     )
     file = folder / "nginx.conf"
-    # Else root's workers are nobody, who may not enter a test's folder.
+    # Otherwise nginx's workers run as a user that may not enter a test's folder.
     user = "user root;\n" if os.geteuid() == 0 else ""
     file.write_text(
         f"{user}daemon off;\nworker_processes 1;\npid {folder}/nginx.pid;\n"

@@ -85,14 +85,14 @@ def test_what_is_too_large_is_refused_by_the_service_and_not_by_413(
     assert json.loads(body) == TOO_LARGE
 
 
-def test_a_client_that_reads_only_after_it_sent_all_is_told_by_nginx(site: Site) -> None:
+def test_a_client_that_reads_late_gets_its_answer_from_nginx(site: Site) -> None:
     if site.proxy != "nginx":
         pytest.skip("Caddy may cut such a client off, as the page says")
     answer = post(site, jpeg(96, 40 * MIB))
     assert (answer.status_code, answer.json()) == (400, TOO_LARGE)
 
 
-def test_progress_is_told_while_the_request_runs(site: Site) -> None:
+def test_progress_is_shown_while_the_request_runs(site: Site) -> None:
     """A proxy that buffers would give all events at once, after the end."""
     answers: list[requests.Response] = []
 
@@ -135,7 +135,7 @@ def _read_events(site: Site, name: str, sender: threading.Thread) -> tuple[list[
     return events, early
 
 
-def test_figures_are_for_this_machine_alone_or_for_nobody(site: Site) -> None:
+def test_metrics_are_for_this_machine_alone_or_not_served(site: Site) -> None:
     answer = requests.get(
         f"{site.public_url}/metrics", timeout=30, verify=str(site.certificate.certificate)
     )

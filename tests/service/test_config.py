@@ -211,7 +211,7 @@ def test_an_old_name_is_explained_with_the_setting(old: str, new: str, value: st
     assert PREFIX + old in meanings[PREFIX + new]
 
 
-def test_a_port_of_ones_own_is_heeded() -> None:
+def test_a_chosen_port_is_used() -> None:
     assert load_settings({"UPSCALED_PORT": "8351"}).port == 8351
     assert load_settings({"UPSCALED_PORT": "tcp://10.0.0.1:8351"}).port == 8000
 

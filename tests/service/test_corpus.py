@@ -19,11 +19,11 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.conformance.judge import check_refused
+from tests.conformance.answer_checks import check_refused
 from tests.conformance.listener import Listener, answers, listening
+from tests.conformance.raw_http import Reply, Target
 from tests.conformance.requesting import perform
 from tests.conformance.table import STATUSES, Refused, json_body
-from tests.conformance.wire import Reply, Target
 from tests.fuzzing.campaign import Campaign
 from tests.fuzzing.faults import find_faults
 from tests.fuzzing.seeds import make_seeds

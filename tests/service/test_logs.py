@@ -49,7 +49,7 @@ def record_of(message: str, *arguments: object, **extra: Any) -> logging.LogReco
     return record
 
 
-def test_a_json_line_is_one_object_with_the_event_s_facts() -> None:
+def test_a_json_line_is_one_object_with_the_fields_of_the_event() -> None:
     record = record_of("it is %d\nlines", 2, **event("worker_died", worker=3, pid=4))
     line = JsonFormatter().format(record)
     assert "\n" not in line
@@ -68,19 +68,19 @@ def test_a_line_that_names_no_event_is_a_plain_one() -> None:
     assert json.loads(JsonFormatter().format(record_of("hello")))["event"] == "log"
 
 
-def test_facts_that_json_does_not_know_become_text() -> None:
+def test_fields_that_json_does_not_know_become_text() -> None:
     record = record_of("x", **event("e", kind=ValueError("no")))
     assert json.loads(JsonFormatter().format(record))["kind"] == "no"
 
 
-def test_text_is_for_people_with_the_facts_behind_it() -> None:
+def test_text_has_the_fields_after_the_message() -> None:
     record = record_of("it died", **event("worker_died", worker=3, why='a "b"', nothing=""))
     assert TextFormatter().format(record) == (
         '2023-11-14T22:13:20.250Z WARNING upscaled.part: it died worker=3 why="a \\"b\\"" nothing='
     )
 
 
-def test_no_fact_of_a_client_s_can_begin_a_line_of_its_own() -> None:
+def test_no_value_of_a_client_can_begin_a_line_of_the_log() -> None:
     record = record_of("x", **event("request", error_detail="a\n2023 CRITICAL forged"))
     assert "\n" not in TextFormatter().format(record)
 
@@ -114,7 +114,7 @@ def test_an_exception_stays_in_its_line(written: Callable[..., list[str]]) -> No
     assert read["exception"].endswith("ValueError: broken")
 
 
-def test_libraries_are_never_heard_at_debug(written: Callable[..., list[str]]) -> None:
+def test_libraries_log_nothing_at_debug(written: Callable[..., list[str]]) -> None:
     """Some print what they read: tags of pictures, headers, statements."""
 
     def log() -> None:
@@ -144,12 +144,12 @@ def test_levels_are_kept(written: Callable[..., list[str]]) -> None:
 
 
 @pytest.mark.parametrize("where", ["main", "thread"])
-def test_what_nobody_catches_is_a_line_of_the_log(where: str) -> None:
+def test_uncaught_exceptions_are_lines_of_the_log(where: str) -> None:
     program = f"""
 import threading, warnings
-from upscaled.logs import configure_logging, log_what_nobody_catches
+from upscaled.logs import configure_logging, log_uncaught_exceptions
 configure_logging("info", "json")
-log_what_nobody_catches()
+log_uncaught_exceptions()
 warnings.warn("mind this")
 def fail(): raise ValueError("unexpected")
 if {where!r} == "main": fail()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from tests.conformance.judge import distance_from
+from tests.conformance.answer_checks import distance_from
 from tests.conformance.pictures import PICTURES
 from tests.running import Server, serve
 from tests.service.real_clients import CLIENTS, Answer, Call, Client
@@ -78,7 +78,9 @@ def test_a_file_over_a_megabyte_is_taken(client: Client, call: Call) -> None:
 
 @EVERY_CLIENT
 @pytest.mark.parametrize("picture", ["a_byte_over_25_mb", "twice_25_mb"])
-def test_a_file_too_large_is_told_so(client: Client, picture: str, call: Call) -> None:
+def test_a_file_that_is_too_large_is_refused_with_the_reason(
+    client: Client, picture: str, call: Call
+) -> None:
     """No client may see a broken connection instead of the answer, however early it comes."""
     assert call.file is not None
     call.file.write_bytes(PICTURES[picture].data)
@@ -88,8 +90,8 @@ def test_a_file_too_large_is_told_so(client: Client, picture: str, call: Call) -
 
 
 @EVERY_CLIENT
-def test_a_wrong_key_is_told_so_though_the_body_is_large(client: Client, call: Call) -> None:
+def test_a_wrong_key_is_answered_although_the_body_is_large(client: Client, call: Call) -> None:
     assert call.file is not None
     call.file.write_bytes(PICTURES["exactly_25_mb"].data)
-    answer = client(differing(call, key="sk_nobody"))
+    answer = client(differing(call, key="sk_unknown"))
     assert (answer.status, answer.body["error_code"]) == (401, "invalid_auth_token")

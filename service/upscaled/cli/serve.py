@@ -10,7 +10,7 @@ from upscaled.cli.console import fail
 from upscaled.cli.process_limits import ignore_signals, raise_descriptor_limit
 from upscaled.cli.supervisor import supervise
 from upscaled.config import load_settings
-from upscaled.logs import configure_logging, log_what_nobody_catches
+from upscaled.logs import configure_logging, log_uncaught_exceptions
 
 
 class CannotServe(Exception):
@@ -37,7 +37,7 @@ def serve(
     options = {name: value for name, value in options.items() if value is not None}
     settings = load_settings(None, **options)
     configure_logging(settings.log_level, settings.log_format)
-    log_what_nobody_catches()
+    log_uncaught_exceptions()
     survived = ignore_signals()
     raise_descriptor_limit()
     try:

@@ -22,7 +22,7 @@ from upscaled.image.decode import decode
 from upscaled.image.formats.table import FORMATS
 from upscaled.image.header import read_header
 from upscaled.image.types import Image
-from upscaled.logs import configure_logging, log_what_nobody_catches
+from upscaled.logs import configure_logging, log_uncaught_exceptions
 from upscaled.process.channel import receive, send
 from upscaled.process.confinement import (
     CapturedStderr,
@@ -74,7 +74,7 @@ def _capture_stderr(log_format: str) -> CapturedStderr:
     """Take standard error from the libraries in C; a crash of ours is still logged, as one line."""
     sys.stderr = os.fdopen(os.dup(2), "w")
     configure_logging("error", log_format)
-    log_what_nobody_catches()
+    log_uncaught_exceptions()
     warnings.simplefilter("ignore")
     return CapturedStderr()
 

@@ -27,7 +27,7 @@ from upscaled.fetch.messages import (
     encode,
 )
 from upscaled.fetch.url import UnusableUrl
-from upscaled.logs import configure_logging, log_what_nobody_catches
+from upscaled.logs import configure_logging, log_uncaught_exceptions
 from upscaled.process.channel import receive_async, send_async
 from upscaled.process.confinement import (
     die_with,
@@ -58,7 +58,7 @@ def main() -> None:
 async def _serve(sock: socket.socket) -> None:
     options = FetchOptions.decode((await receive_async(sock)).header)
     configure_logging(options.log_level, options.log_format)
-    log_what_nobody_catches()
+    log_uncaught_exceptions()
     fetcher = Fetcher(options)
     outbox: Outbox = asyncio.Queue()
     async with asyncio.TaskGroup() as tasks:

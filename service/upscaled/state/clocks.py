@@ -1,4 +1,4 @@
-"""The clocks of the stored state, and the age of what a clock that may be set has stamped."""
+"""Clocks of the stored state, and the age of timestamps although the wall clock may be set."""
 
 import threading
 import time
@@ -10,10 +10,11 @@ _SMALLEST_JUMP_S: Final = 1.0
 """NTP slews a clock by at most 500 parts in a million: 30 ms between two looks a minute apart."""
 
 _MOST_JUMPS: Final = 64
+"""Bounds the memory of a process whose clock is set again and again; the oldest is dropped."""
 
 
 def read_boot_time_s() -> float:
-    """Seconds since the machine started, those in which it slept included where that is known."""
+    """Return seconds since the machine started, including sleep where the system counts it."""
     if hasattr(time, "CLOCK_BOOTTIME"):
         return time.clock_gettime(time.CLOCK_BOOTTIME)
     return time.monotonic()
@@ -21,7 +22,7 @@ def read_boot_time_s() -> float:
 
 @dataclass(frozen=True, slots=True)
 class Clocks:
-    """Three clocks, each in seconds.
+    """Three clocks of the machine, each in seconds.
 
     wall: since 1970; it may be set forward or back at any time. boot: never set, and goes on while
     the machine sleeps. running: never set, and stands still while the machine sleeps, as this
@@ -42,7 +43,7 @@ class _Jump:
 
 
 class StampClock:
-    """Stamps of the wall clock, and their age although it was set since then; from any thread.
+    """Make timestamps by the wall clock and give their age even if it is set; from any thread.
 
     A stamp has to be readable by other processes and after a restart, so it is of the wall clock.
     This process sees when that is set, by comparing it with the boot clock, and leaves what it was
@@ -57,11 +58,11 @@ class StampClock:
         self._offset_s = clocks.wall() - clocks.boot()
 
     def now_s(self) -> float:
-        """A stamp: seconds since 1970 by the wall clock."""
+        """Return a timestamp: seconds since 1970 by the wall clock."""
         return self._observe()[0]
 
     def age_s(self, stamp_s: float) -> float:
-        """Seconds since a stamp was made; below 0 for one that only another clock can have made."""
+        """Return the age of a timestamp in seconds; below 0 if another clock must have made it."""
         now_s, jumps = self._observe()
         end_s, elapsed_s = now_s, 0.0
         for jump in reversed(jumps):

@@ -1,4 +1,4 @@
-"""The credit ledger: what a key may still spend, and why.
+"""The credit ledger: the balance of each API key, and the entries that add up to it.
 
 A delivered image is paid in two steps. `hold` takes the credit before the work, `capture` makes
 that final when the result is stored, `release` gives it back when anything else happened:
@@ -6,7 +6,7 @@ that final when the result is stored, `release` gives it back when anything else
     grant +n        hold -1 ──> capture 0 ──> (grant +1, named refund-<request id>)
                             └─> release +1
 
-A capture may go through although its caller only hears that the connection was lost. The image is
+A capture may be committed although its caller only sees that the connection was lost. The image is
 then not delivered, and `give_back` grants the credit again, once.
 
 Entries are only ever added, a balance changes in the same transaction as its entry, and the
@@ -32,16 +32,17 @@ from upscaled.state.errors import (
     UnknownName,
 )
 from upscaled.state.holder import Holder
-from upscaled.state.owed import Hold, OwedCredits
+from upscaled.state.owed import Hold, OnGivenBack, OwedCredits
 from upscaled.state.schema import API_KEYS, CREDIT_ENTRIES, OPEN_HOLDS, STORED_RESULTS
 
 MAX_GRANT = 1_000_000_000
+"""Most credits in one grant: a typing error stays far from the limits of a 64-bit balance."""
 IMAGE_PRICE = 1
 
 
 @dataclass(frozen=True, slots=True)
 class PaidResult:
-    """A stored result that a capture pays for: its file's name and `image/jpeg` or `image/png`."""
+    """A stored result that a capture pays for; `media_type` is `image/jpeg` or `image/png`."""
 
     file_name: str
     media_type: str
@@ -59,11 +60,11 @@ class Discrepancy:
 
 
 class Credits:
-    """The ledger of one database, from any thread and any number of processes.
+    """The credit ledger of one database, for any thread and any number of processes.
 
     max_hold_age_s: no request takes longer, so an older hold was forgotten and is given back. The
-    age of this process's own holds is taken from a clock that cannot be set. Those of other living
-    processes are theirs. Only where the process has left no trace the wall clock judges.
+    age of this process's own holds is measured by a clock that cannot be set. Holds of other living
+    processes are left to them. The wall clock decides only where a hold's process left no file.
 
     owed: holds that could not be given back, to be tried again by `settle_owed`.
     """
@@ -81,25 +82,30 @@ class Credits:
         self._holder = holder
         self._clock: Callable[[], float] = clocks.wall
         self._running_clock = clocks.running
-        # Request id to hold and when it was taken, by the running clock.
+        # Request id to its hold and the time of the hold by the running clock.
         self._own: dict[str, tuple[Hold, float]] = {}
         self._max_hold_age_s = max_hold_age_s
 
     def balance(self, key_id: int) -> int:
-        """Credits left, those on hold not counted."""
+        """Return a key's credits, without those on hold."""
         with self._database.read() as connection:
             return _read_balance(connection, key_id)
 
     def show(self, name: str) -> int:
-        """Credits left to the active key of that name. Raises UnknownName."""
+        """Return the credits of an active key, without those on hold.
+
+        Raises:
+            UnknownName: no active key has that name.
+        """
         with self._database.read() as connection:
             return _read_balance(connection, _find_active(connection, name))
 
     def add(self, name: str, amount: int) -> int:
-        """Give an active key credits, 1 to a thousand million at a time; returns its balance.
+        """Grant credits to an active key and return its new balance.
 
         Raises:
-            UnknownName, InvalidAmount
+            InvalidAmount: the amount is not 1 to `MAX_GRANT`.
+            UnknownName: no active key has that name.
         """
         check_amount(amount, smallest=1)
         with self._database.write() as connection:
@@ -108,20 +114,22 @@ class Credits:
             return _read_balance(connection, key_id)
 
     def hold(self, key_id: int, request_id: str) -> Hold:
-        """Take one credit for a request that is about to be worked on.
+        """Hold one credit for a request before its work begins.
 
-        `request_id` is the server's own, never one that a client chose: used twice it is refused.
+        Args:
+            request_id: made by the server, never chosen by a client.
 
         Raises:
             InsufficientApiCredits: the balance is 0.
-            DuplicateRequest
-            DatabaseFailed, FolderUnusable: nothing was taken; what may have been is owed.
+            DuplicateRequest: the request id was used for a hold before.
+            DatabaseFailed, FolderUnusable: there is no hold; one that may have been committed is
+                owed.
         """
         holder_id = self._holder.id
         hold = Hold(key_id, request_id)
         try:
             with self._database.write() as connection:
-                self._take(connection, hold, holder_id)
+                self._insert_hold(connection, hold, holder_id)
         except IntegrityError:
             raise DuplicateRequest(f"request {request_id} has a hold already") from None
         except DatabaseFailed as error:
@@ -149,7 +157,7 @@ class Credits:
         self._own.pop(hold.request_id, None)
 
     def release(self, hold: Hold) -> bool:
-        """Give a hold back and say whether this call did; a settled hold stays as it is."""
+        """Release a hold; return False for one that was settled before, which stays as it is."""
         with self._database.write() as connection:
             is_released = self._release(connection, hold)
         self._own.pop(hold.request_id, None)
@@ -159,7 +167,10 @@ class Credits:
         """Make sure that a request whose image was not delivered costs nothing.
 
         An open hold is released. One that was captured, unknown to its caller, is granted again,
-        and its result forgotten. Says whether this call gave a credit back: a second one does not.
+        and the record of its result removed.
+
+        Returns:
+            Whether this call gave a credit back; a second call does not.
         """
         try:
             with self._database.write() as connection:
@@ -172,10 +183,10 @@ class Credits:
         return is_given_back
 
     def give_back_or_owe(self, hold: Hold) -> bool:
-        """Do `give_back`, or where that fails leave it to `settle_owed`.
+        """Do `give_back`, and leave the hold to `settle_owed` if that fails.
 
         Raises:
-            Whatever `give_back` does; the hold is then owed.
+            DatabaseFailed: as of `give_back`; the hold is then owed.
         """
         try:
             return self.give_back(hold)
@@ -183,12 +194,12 @@ class Credits:
             self.owed.add(hold)
             raise
 
-    def settle_owed(self, on_given_back: Callable[[Hold], object] = lambda _: None) -> int:
-        """Give back what is owed, in order, until it fails; returns how many credits that were."""
+    def settle_owed(self, on_given_back: OnGivenBack | None = None) -> int:
+        """Give back what is owed as `OwedCredits.settle` does, and return how many credits."""
         return self.owed.settle(self.give_back, on_given_back)
 
     def release_stale(self) -> int:
-        """Give back the holds of processes that died, and forgotten ones; returns how many."""
+        """Release the holds of processes that died, and forgotten ones; return how many."""
         holds = OPEN_HOLDS.c
         with self._holder.survey() as holders:
             is_traceless = holds.holder_id.not_in([*holders.dead, *holders.living])
@@ -201,16 +212,16 @@ class Credits:
             return sum(self.release(hold) for hold in [*stale, *self._forgotten()])
 
     def _forgotten(self) -> list[Hold]:
-        """This process's own holds that no request can still need."""
+        """Return this process's own holds that are too old for any request."""
         since_s = self._running_clock() - self._max_hold_age_s
-        return [hold for hold, taken_s in list(self._own.values()) if taken_s < since_s]
+        return [hold for hold, held_at_s in list(self._own.values()) if held_at_s < since_s]
 
     def audit(self) -> tuple[Discrepancy, ...]:
-        """Every key whose ledger does not add up; empty when all do."""
+        """Return every key whose ledger does not add up; empty when all do."""
         with self._database.read() as connection:
             return audit(connection)
 
-    def _take(self, connection: Connection, hold: Hold, holder_id: str) -> None:
+    def _insert_hold(self, connection: Connection, hold: Hold, holder_id: str) -> None:
         now_s = int(self._clock())
         if not _change_balance(connection, hold.key_id, -IMAGE_PRICE):
             raise InsufficientApiCredits(detail=f"key {hold.key_id}")
@@ -242,7 +253,7 @@ class Credits:
         return _change_balance(connection, hold.key_id, IMAGE_PRICE)
 
     def _settle(self, connection: Connection, hold: Hold, kind: str, amount: int) -> bool:
-        """Settle an open hold; False when it is not open. One of several at once gets True."""
+        """Settle an open hold; return False if it is not open, also to all but one call at once."""
         deleted = connection.execute(
             sa.delete(OPEN_HOLDS).where(
                 OPEN_HOLDS.c.request_id == hold.request_id, OPEN_HOLDS.c.key_id == hold.key_id
@@ -261,7 +272,7 @@ def grant(connection: Connection, key_id: int, amount: int, *, at_s: int) -> Non
 
 
 def check_amount(amount: int, *, smallest: int) -> None:
-    """Raise InvalidAmount for credits that cannot be given."""
+    """Raise InvalidAmount for a number of credits that cannot be granted."""
     if not smallest <= amount <= MAX_GRANT:
         raise InvalidAmount(f"{amount} credits: must be {smallest} to {MAX_GRANT}")
 
@@ -282,7 +293,7 @@ def _read_balance(connection: Connection, key_id: int) -> int:
 
 
 def _change_balance(connection: Connection, key_id: int, amount: int) -> bool:
-    """False, and nothing changed, where the balance would fall below 0."""
+    """Change a balance; return False, and change nothing, if it would fall below 0."""
     changed = connection.execute(
         sa.update(API_KEYS)
         .where(API_KEYS.c.id == key_id, API_KEYS.c.balance + amount >= 0)

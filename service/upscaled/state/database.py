@@ -1,4 +1,4 @@
-"""The connection to SQLite or PostgreSQL: how a read and a write are done on each."""
+"""Open SQLite or PostgreSQL, and run read and write transactions on either."""
 
 import os
 import sqlite3
@@ -46,7 +46,10 @@ class Database:
     """
 
     def __init__(self, engine: Engine, file: "OpenedFile | None" = None) -> None:
-        """file: SQLite's; every transaction begins by checking that it is still there."""
+        """
+        Args:
+            file: SQLite's; every transaction begins by checking that it is still there.
+        """
         self._engine = engine
         self._file = file
         # SQLite has one writer and wakes waiting ones by polling: threads queue here instead.
@@ -54,7 +57,7 @@ class Database:
 
     @contextmanager
     def read(self) -> Iterator[Connection]:
-        """A connection that sees one state of the database.
+        """Open a connection that sees one state of the database.
 
         Raises:
             DatabaseFailed: it cannot be read, or its file was deleted or replaced.
@@ -66,7 +69,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[Connection]:
-        """A transaction: committed at the end of the block, rolled back if it raises.
+        """Run a transaction: committed at the end of the block, rolled back if it raises.
 
         Raises:
             DatabaseFailed: it cannot be written, or its file was deleted or replaced.
@@ -85,7 +88,7 @@ class Database:
 
     @property
     def folder(self) -> Path | None:
-        """Where SQLite's file is; None for a server."""
+        """Return the folder of SQLite's file; None for a server."""
         return None if self._file is None else self._file.path.parent
 
     def close(self) -> None:
@@ -114,9 +117,9 @@ def _translating_failures(engine: Engine) -> Iterator[None]:
 
 
 class OpenedFile:
-    """The SQLite file at `path` as it was when it was opened.
+    """Notice that the SQLite file at `path` was deleted or replaced since it was opened.
 
-    A deleted file goes on working for those who have it open, and loses all that they write.
+    A deleted file still works for the processes that have it open, and loses all they write.
     """
 
     def __init__(self, path: Path) -> None:
@@ -162,7 +165,7 @@ def open_database(
             f"the database driver {error.name} is missing: pip install -r requirements-extras.lock"
         ) from None
     try:
-        _try_out(engine)
+        _connect_once(engine)
     except (DatabaseError, sqlite3.DatabaseError) as error:
         engine.dispose()
         shown = hide_password(url.render_as_string(hide_password=False))
@@ -171,7 +174,7 @@ def open_database(
     return Database(engine, OpenedFile(Path(str(url.database))) if is_file else None)
 
 
-def _try_out(engine: Engine) -> None:
+def _connect_once(engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
         _switch_to_wal(engine)
     with engine.connect():
@@ -179,7 +182,7 @@ def _try_out(engine: Engine) -> None:
 
 
 def hide_password(database_url: str) -> str:
-    """The URL with its passwords replaced by stars; one that cannot be parsed is hidden whole."""
+    """Return the URL with stars for its passwords, and only stars if it cannot be parsed."""
     try:
         url = sa.make_url(database_url)
     except ArgumentError:
@@ -196,12 +199,12 @@ def _default_url(data_dir: Path) -> URL:
 
 
 def _has_raw_at_sign(url: URL) -> bool:
-    """Whether a password's own @ made the rest of it look like part of the host."""
+    """Return whether an unescaped @ in a password made the rest of it part of the host."""
     return "@" in (url.host or "")
 
 
 def find_sqlite_file(database_url: str, data_dir: Path) -> Path | None:
-    """Where SQLite's file is, or would be made; None for another database.
+    """Return where SQLite's file is, or would be made; None for another database.
 
     Raises:
         DatabaseRefused: a URL of another kind.
@@ -246,7 +249,7 @@ def _sqlite_engine(url: URL) -> Engine:
 
 
 def _switch_to_wal(engine: Engine) -> None:
-    """Let readers go on while one writes. The file remembers; only its first opener changes it.
+    """Switch the file to WAL, so that readers go on while one process writes; it stays so.
 
     Raises:
         OperationalError: other processes kept the file busy for `BUSY_TIMEOUT_S`, or the disk
@@ -268,7 +271,7 @@ def _switch_to_wal(engine: Engine) -> None:
 
 
 def _create_private(file: Path) -> None:
-    """Let SQLite find an empty file only its owner may read; its side files copy the mode."""
+    """Create an empty file that only its owner may read; SQLite's side files copy its mode."""
     file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
 

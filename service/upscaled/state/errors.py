@@ -1,4 +1,4 @@
-"""What may go wrong with the stored state, for people at a terminal and for the log.
+"""Errors of the stored state, with texts for a terminal and for the log.
 
     StateError
     ├── DatabaseRefused    the database cannot be used: wrong URL, newer version, missing driver
@@ -18,7 +18,7 @@ None of them holds a secret or a password.
 
 
 class StateError(Exception):
-    """The stored state cannot do what was asked; the text says why."""
+    """The stored state cannot do what is needed; the text says why."""
 
 
 def describe_failure(error: StateError | OSError) -> str:
@@ -33,8 +33,11 @@ class DatabaseRefused(StateError):
 
 
 class DatabaseFailed(StateError):
-    """`is_connection_lost`: a server that is away, perhaps only for a moment; what was under way
-    may or may not have been committed."""
+    """The database fails at work.
+
+    is_connection_lost: its server is away, perhaps only for a moment, and a transaction under way
+    may or may not have been committed.
+    """
 
     def __init__(self, text: str, *, is_connection_lost: bool = False) -> None:
         super().__init__(text)

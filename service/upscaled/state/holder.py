@@ -1,4 +1,4 @@
-"""Who holds a credit: one process, and whether it still lives."""
+"""Identify the process that holds a credit, and find out whether it still lives."""
 
 import os
 import threading
@@ -13,7 +13,7 @@ from upscaled.state.lockfile import adopt_orphan, create_locked
 
 
 class Holders(NamedTuple):
-    """Ids of processes, by their files: a process without one is in neither list."""
+    """Ids of the processes that have a file; a process without one is in neither list."""
 
     dead: list[str]
     living: list[str]
@@ -33,7 +33,7 @@ class Holder:
 
     @property
     def id(self) -> str:
-        """The id to write beside a hold; from the first call on this process counts as alive.
+        """Return the id to write beside a hold; from the first call on this process is alive.
 
         A file that was deleted meanwhile is made anew under another id: other processes would take
         its holds for those of a dead one.
@@ -52,7 +52,7 @@ class Holder:
 
     @contextmanager
     def survey(self) -> Iterator[Holders]:
-        """Who lives and who ended or closed; the dead are forgotten when the block ends well."""
+        """List the living and the dead processes; remove the files of the dead after the block."""
         with ExitStack() as adopted:
             dead: list[str] = []
             living: list[str] = []
@@ -75,7 +75,7 @@ class Holder:
             raise FolderUnusable(f"cannot use {self._folder}: {error.strerror}") from error
 
     def close(self) -> None:
-        """Count as dead from now on: what is still on hold may be given back by anyone."""
+        """Count as dead from now on, so that any process may give back what is still on hold."""
         with self._lock:
             if self._descriptor is not None:
                 os.close(self._descriptor)

@@ -1,4 +1,4 @@
-"""API keys: made here, shown once, kept only as a hash."""
+"""Create, verify, list and revoke API keys, which are stored only as a hash."""
 
 import re
 import secrets
@@ -24,9 +24,9 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """A caller that proved itself.
+    """The key of a request whose secret was verified.
 
-    balance: its credits, those on hold not counted. rate: its own, where it has one.
+    balance: its credits, without those on hold. rate: its own, where it has one.
     """
 
     id: int
@@ -37,7 +37,7 @@ class ApiKey:
 
 @dataclass(frozen=True, slots=True)
 class ListedKey:
-    """What may be shown of a key. `shown_secret` is its public beginning, `upk_0123..._...`."""
+    """The fields of a key that may be shown; `shown_secret` is its beginning, `upk_0123..._...`."""
 
     name: str
     shown_secret: str
@@ -48,7 +48,7 @@ class ListedKey:
 
 
 class Keys:
-    """The API keys of one database, from any thread.
+    """The API keys of one database, for any thread.
 
     A secret is `upk_`, a public id of 64 bits and 256 random bits. Its SHA-256 is stored: with
     that much randomness a slow hash would protect nothing and only be a lever to overload us.
@@ -66,7 +66,8 @@ class Keys:
         revoke the name may be used for a new key. Credits do not move to it.
 
         Raises:
-            InvalidName, NameTaken, InvalidAmount, InvalidRate
+            InvalidName, InvalidAmount, InvalidRate: the value is out of range.
+            NameTaken: an active key has the name.
         """
         check_name(name)
         check_amount(credits, smallest=0)
@@ -83,7 +84,7 @@ class Keys:
         return secret
 
     def verify(self, secret: str) -> ApiKey | None:
-        """The key `secret` belongs to, None when there is no such active key.
+        """Return the active key that `secret` belongs to, or None.
 
         Reads the database each time, so that a revoke by another process holds at once. An unknown
         public id takes the steps of a known one with another secret: the row of the next smaller id
@@ -93,15 +94,15 @@ class Keys:
         match = _SECRET.fullmatch(secret)
         if match is None:
             return None
-        asked = {"public_id": match[1], "secret_sha256": hash_secret(secret)}
+        parameters = {"public_id": match[1], "secret_sha256": hash_secret(secret)}
         with self._database.read() as connection:
-            row = connection.execute(self._find, asked).one_or_none()
+            row = connection.execute(self._find, parameters).one_or_none()
         if row is None:
             return None
         return ApiKey(row.id, row.name, row.balance, RateLimit(row.rate_per_s, row.rate_burst))
 
     def list(self) -> tuple[ListedKey, ...]:
-        """Every key ever made, revoked ones too, oldest first."""
+        """Return every key ever made, including revoked ones, oldest first."""
         with self._database.read() as connection:
             rows = connection.execute(sa.select(API_KEYS).order_by(API_KEYS.c.id)).all()
         return tuple(
@@ -117,11 +118,11 @@ class Keys:
         )
 
     def names(self) -> tuple[str, ...]:
-        """Names of the active keys."""
+        """Return the names of the active keys."""
         return tuple(key.name for key in self.list() if key.revoked_at_s is None)
 
     def is_empty(self) -> bool:
-        """Whether no key was ever made; a revoked key counts as made."""
+        """Return whether no key was ever made; a revoked key counts as made."""
         with self._database.read() as connection:
             return connection.execute(sa.select(API_KEYS.c.id).limit(1)).first() is None
 
@@ -129,29 +130,27 @@ class Keys:
         """End an active key: from now on, in every process, its secret is unknown.
 
         Raises:
-            UnknownName
+            UnknownName: no active key has that name.
         """
-        with self._database.write() as connection:
-            changed = connection.execute(
-                sa.update(API_KEYS)
-                .where(API_KEYS.c.name == name, API_KEYS.c.revoked_at_s.is_(None))
-                .values(revoked_at_s=int(self._clock()))
-            )
-            if changed.rowcount == 0:
-                raise UnknownName(f"there is no active API key named {name}")
+        self._update(name, revoked_at_s=int(self._clock()))
 
     def set_rate(self, name: str, rate: RateLimit) -> None:
         """Give an active key a rate of its own, in every process from its next request on.
 
         Raises:
-            UnknownName, InvalidRate
+            UnknownName: no active key has that name.
+            InvalidRate: the rate or burst is out of range.
         """
         rate.check()
+        self._update(name, rate_per_s=rate.per_s, rate_burst=rate.burst)
+
+    def _update(self, name: str, **values: float | None) -> None:
+        """Change columns of an active key; raise UnknownName if there is none of that name."""
         with self._database.write() as connection:
             changed = connection.execute(
                 sa.update(API_KEYS)
                 .where(API_KEYS.c.name == name, API_KEYS.c.revoked_at_s.is_(None))
-                .values(rate_per_s=rate.per_s, rate_burst=rate.burst)
+                .values(**values)
             )
             if changed.rowcount == 0:
                 raise UnknownName(f"there is no active API key named {name}")
@@ -172,7 +171,7 @@ class Keys:
 
 
 def _build_find() -> sa.Select[*tuple[Any, ...]]:
-    """The query of `verify`: by `public_id` and `secret_sha256`."""
+    """Build the query of `verify`, with the parameters `public_id` and `secret_sha256`."""
     columns, near = API_KEYS.c, API_KEYS.alias()
     public_id: sa.BindParameter[str] = sa.bindparam("public_id")
     nearest = (
@@ -190,7 +189,7 @@ def _build_find() -> sa.Select[*tuple[Any, ...]]:
 
 
 def hash_secret(secret: str) -> str:
-    """The stored form of a secret: 64 hexadecimal digits."""
+    """Return the stored form of a secret: 64 hexadecimal digits."""
     return sha256(secret.encode()).hexdigest()
 
 

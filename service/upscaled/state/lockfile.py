@@ -1,7 +1,7 @@
 """Lock files that show whether the process which made them still lives.
 
-The maker keeps the file open and locked. The kernel drops the lock however the process ends, so
-a file that can be locked is an orphan. Process ids would not do: they are used again, and two
+The process keeps its file open and locked. The kernel drops the lock however the process ends, so
+a file that can be locked is an orphan. Process ids do not serve: they are used again, and two
 containers on one disk number theirs alike.
 """
 
@@ -16,21 +16,22 @@ def create_locked(path: Path) -> int:
     """Create a file, lock it and return its open descriptor; closing it drops the lock.
 
     Raises:
-        OSError: also FileExistsError.
+        OSError: the file exists already, or cannot be made.
     """
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         fcntl.flock(descriptor, fcntl.LOCK_EX)
         if os.fstat(descriptor).st_nlink > 0:
             return descriptor
-        os.close(descriptor)  # taken for an orphan between the two calls: make another
+        os.close(descriptor)  # removed as an orphan between the two calls: make another
 
 
 @contextmanager
 def adopt_orphan(path: Path) -> Iterator[bool]:
-    """Lock `path` for the block if its maker is gone, and remove it at a good end.
+    """Lock `path` for the block if its process ended, and remove it unless the block raises.
 
-    Gives False where the maker lives, or where the file is gone or held by another adopter.
+    Yields:
+        Whether the file is an orphan; False also if it is gone or another caller adopts it.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)

@@ -1,4 +1,4 @@
-"""Bringing a database to this version's schema, one process at a time."""
+"""Migrate a database to this version's schema, one process at a time."""
 
 from pathlib import Path
 
@@ -8,17 +8,18 @@ from sqlalchemy import Connection
 from upscaled.state.errors import DatabaseRefused
 from upscaled.state.migrations import SCHEMA_REVISION
 
-# Any number, as long as every process of ours takes the same: PostgreSQL's lock for migrating.
 _POSTGRESQL_LOCK = 7_302_118_844_611_209
+"""Key of PostgreSQL's advisory lock for migrating: any number that all our processes share."""
 
 
 def migrate(connection: Connection) -> bool:
     """Create or upgrade the tables, inside the write transaction `connection` is in.
 
-    Returns whether the database was empty before.
-
     Several processes may start at once: SQLite's write lock, on PostgreSQL an advisory lock,
     lets one of them work while the others wait and then find nothing to do.
+
+    Returns:
+        Whether the database was empty before.
 
     Raises:
         DatabaseRefused: the database was written by a newer version.
@@ -48,7 +49,7 @@ def migrate(connection: Connection) -> bool:
 
 
 def read_revision(connection: Connection) -> str | None:
-    """The schema revision the database says it has, None for an empty database."""
+    """Return the schema revision of the database, or None for an empty one."""
     if not sa.inspect(connection).has_table("alembic_version"):
         return None
     revision = connection.execute(sa.text("SELECT version_num FROM alembic_version")).scalar()
@@ -56,5 +57,5 @@ def read_revision(connection: Connection) -> str | None:
 
 
 def rewrite_revision(connection: Connection) -> None:
-    """Write what is there already: no full disk, lock or missing right lets that through."""
+    """Write the revision unchanged, which fails on a full disk, a lock or a missing right."""
     connection.execute(sa.text("UPDATE alembic_version SET version_num = version_num"))

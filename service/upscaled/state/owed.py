@@ -1,4 +1,4 @@
-"""Credits that could not be given back when they should have been: kept until they are."""
+"""Keep the credits that could not be given back, until the database works again."""
 
 import logging
 import threading
@@ -17,7 +17,7 @@ _log: Final = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Hold:
-    """A credit taken for one request and not settled yet. `request_id` is the server's own."""
+    """A credit on hold for one request; `request_id` is made by the server."""
 
     key_id: int
     request_id: str
@@ -26,14 +26,10 @@ class Hold:
 OnGivenBack = Callable[[Hold], object]
 
 
-def _ignore(_: Hold) -> None:
-    """The `on_given_back` of a caller that counts nothing."""
-
-
 class OwedCredits:
-    """Holds that are to be given back, in the order in which they failed; from any thread.
+    """Holds to be given back, in the order in which that failed; for any thread.
 
-    Those lost with the process are given back by the sweep of the next one.
+    Holds lost with the process are given back by the sweep of the next one.
     """
 
     def __init__(self, limit: int = MAX_OWED) -> None:
@@ -45,7 +41,7 @@ class OwedCredits:
         return len(self._holds)
 
     def add(self, hold: Hold) -> None:
-        """Remember a hold; a full list drops its oldest one, which is then late, not lost."""
+        """Add a hold; a full list leaves its oldest hold to the sweep."""
         with self._lock:
             self._holds[hold.request_id] = hold
             if len(self._holds) <= self._limit:
@@ -56,14 +52,16 @@ class OwedCredits:
         _log.error("too many credits are owed; one is left to the sweep of old holds", extra=fields)
 
     def settle(
-        self, give_back: Callable[[Hold], bool], on_given_back: OnGivenBack = _ignore
+        self, give_back: Callable[[Hold], bool], on_given_back: OnGivenBack | None = None
     ) -> int:
-        """Give back what is owed until one fails; returns how many credits that were.
+        """Give back what is owed until that fails, and return how many credits that were.
 
-        on_given_back: called after each of them, also where a later one fails.
+        An exception of `give_back` is passed on. The hold that failed goes to the end of the list,
+        so that one that can never be given back delays no other.
 
-        Whatever `give_back` raises is passed on; those left stay, the hold it failed at as the last
-        one: a hold that can never be given back is in the way of no other.
+        Args:
+            give_back: `Credits.give_back`.
+            on_given_back: called after each credit, also where a later one fails.
         """
         given_back = 0
         while True:
@@ -82,4 +80,5 @@ class OwedCredits:
                 self._holds.pop(hold.request_id, None)
             if is_given_back:
                 given_back += 1
-                on_given_back(hold)
+                if on_given_back is not None:
+                    on_given_back(hold)

@@ -1,4 +1,4 @@
-"""How fast one API key may send requests."""
+"""Limit the rate at which each API key may send requests."""
 
 import math
 import threading

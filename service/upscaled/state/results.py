@@ -1,4 +1,4 @@
-"""Finished images on disk, from the moment they are whole until they expire."""
+"""The output store: result files on disk from the moment they are whole until they expire."""
 
 import logging
 import os
@@ -23,13 +23,14 @@ _FILE_NAME = re.compile(rf"({_UUID4})\.(jpg|png)")
 _PART = ".part"
 _TRIAL_FOLDER = "trial"
 _TRIAL_BYTES = 64 * 1024
+"""Size of the file that a health check writes: more than one block of any usual file system."""
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class StoredResult:
-    """A result that may be served now. `expires_in_s` is at least above 0."""
+    """A result that may be served now; `expires_in_s` is above 0."""
 
     path: Path
     media_type: str
@@ -39,8 +40,11 @@ class StoredResult:
 
 @dataclass(frozen=True, slots=True)
 class SweptResults:
-    """removed: expired ones, and parts whose writer died. kept: those still valid. failed: files
-    that could not be looked at or removed."""
+    """The result files of one sweep.
+
+    removed: expired ones, and partial files whose writer died. kept: those still valid. failed:
+    files that could not be examined or removed.
+    """
 
     removed: int = 0
     kept: int = 0
@@ -61,9 +65,10 @@ class Results:
         self.clock = clock
 
     def store(self, data: bytes, media_type: str) -> str:
-        """Write a result, whole or not at all; returns its file name, which cannot be guessed.
+        """Write a result, whole or not at all, and return its unguessable file name.
 
-        media_type: `image/jpeg` or `image/png`.
+        Args:
+            media_type: `image/jpeg` or `image/png`.
 
         Raises:
             InternalError: the disk refused it; nothing is left behind.
@@ -73,7 +78,7 @@ class Results:
         return file_name
 
     def try_out(self) -> None:
-        """Store a small result as any other, read it back and remove it.
+        """Store a small result as any other, read it back and remove it, to test the disk.
 
         Raises:
             InternalError: a result stored now would fail too; the text says at what.
@@ -96,7 +101,7 @@ class Results:
             raise InternalError(detail=f"cannot delete a result: {error.strerror}") from error
 
     def _store_at(self, path: Path, data: bytes) -> None:
-        """Write a file, whole or not at all. Makes its folder, but never the data folder."""
+        """Write a file, whole or not at all; its folder is made, but never the data folder."""
         part = path.with_name(path.name + _PART)
         try:
             self.folder.mkdir(mode=0o700, exist_ok=True)
@@ -118,7 +123,11 @@ class Results:
             raise InternalError(detail=f"cannot store a result: {error.strerror}") from error
 
     def find(self, file_name: str) -> StoredResult | None:
-        """A stored result that has not expired; None for any other name, whatever it holds."""
+        """Return a stored result that has not expired, or None for any other name.
+
+        Raises:
+            InternalError: the disk does not answer.
+        """
         match = _FILE_NAME.fullmatch(file_name)
         if match is None:
             return None
@@ -135,9 +144,9 @@ class Results:
         return StoredResult(path, _MEDIA_TYPES[match[2]], status.st_size, expires_in_s)
 
     def delete(self, file_name: str) -> None:
-        """Remove a result that is not to be delivered after all; an unknown name is no error.
+        """Remove a result that is not delivered; an unknown name is no error.
 
-        One that cannot be removed is left to the sweep: no client was given its name.
+        One that cannot be removed is left to the sweep, because no client has its name.
         """
         if _FILE_NAME.fullmatch(file_name):
             try:
@@ -149,7 +158,7 @@ class Results:
     def sweep(self) -> SweptResults:
         """Remove every expired result and every part file whose writer died.
 
-        A file that cannot be looked at or removed keeps none of the others.
+        A file that cannot be examined or removed does not stop the others.
         """
         removed = kept = kept_bytes = failed = 0
         for path in list(self._files()):
@@ -164,11 +173,11 @@ class Results:
         return SweptResults(removed, kept, kept_bytes, failed)
 
     def is_expired(self, stored_at_s: float) -> bool:
-        """Whether a result that was stored at that time of the wall clock is no longer valid."""
+        """Return whether a result stored at that time of the wall clock has expired."""
         return self.clock.age_s(stored_at_s) >= self.ttl_s
 
     def _sweep_one(self, path: Path) -> tuple[bool, int | None]:
-        """Whether this call removed it, and its size if it is a result that stays."""
+        """Return whether this call removed the file, and its size if it is a valid result."""
         if path.name.endswith(_PART):
             with adopt_orphan(path) as is_orphan:
                 return is_orphan, None
@@ -205,7 +214,7 @@ class Results:
 
 
 def _sync_folder(folder: Path) -> None:
-    """Make a rename last through a power cut: the result is about to be charged for."""
+    """Make a rename survive a power cut, because the result is about to be charged for."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""The tables, the same on SQLite and PostgreSQL. A change here needs a migration beside it.
+"""The tables, the same on SQLite and PostgreSQL; every change needs a migration.
 
 Times are whole seconds since 1970 in UTC.
 """

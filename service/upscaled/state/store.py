@@ -1,4 +1,4 @@
-"""Everything the service remembers, opened together."""
+"""Open keys, credits, rates and results together, check that they work, and sweep them."""
 
 import logging
 import shutil
@@ -25,8 +25,8 @@ from upscaled.state.rate import Rate, build_rate
 from upscaled.state.results import Results, SweptResults
 from upscaled.state.schema import API_KEYS, STORED_RESULTS
 
-# Room for the largest result: a noisy 6000x6000 RGBA PNG is 78 to 89 MB.
 MIN_FREE_BYTES = 100 * 1024 * 1024
+"""Space for the largest result: a noisy 6000x6000 RGBA PNG is 78 to 89 MB."""
 _MIB: Final = 2**20
 _FORGOTTEN_AT_ONCE: Final = 500
 """Rows in one statement: SQLite takes at least 999 parameters."""
@@ -38,7 +38,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """What a sweep did: holds of dead processes given back, results, and the disk afterwards."""
+    """The outcome of a sweep; `free_bytes` is the free space of the results' disk afterwards."""
 
     holds_released: int
     results: SweptResults
@@ -47,7 +47,9 @@ class Swept:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """Keys, credits, rates and results. Every call may block, and any thread may make it.
+    """Keys, credits, rates and results of one installation.
+
+    Every call may block, and any thread may make it.
 
     is_new: the database was empty until this start.
     """
@@ -62,7 +64,7 @@ class State:
     is_new: bool
 
     def find_trouble(self) -> str:
-        """Why a request would fail now, for an operator; empty where it would not.
+        """Return why a request would fail now, for an operator; empty if it would not.
 
         Writes to the database, which has to be the file that was opened, and stores, reads and
         deletes a result.
@@ -88,10 +90,10 @@ class State:
         return ""
 
     def sweep(self) -> Swept:
-        """Remove what expired or was left by dead processes. Every minute.
+        """Remove what expired or was left by dead processes; called every minute.
 
-        Files first: the database may need the space that they take. Each step is done whatever
-        becomes of the others; the first failure is raised at the end.
+        Files first: the database may need their space. A step that fails stops none of the others;
+        the first failure is raised at the end.
         """
         failures: list[Exception] = []
         results = _attempt(self.results.sweep, failures) or SweptResults()
@@ -102,7 +104,7 @@ class State:
         return Swept(holds_released, results, shutil.disk_usage(self.results.folder).free)
 
     def _forget_expired(self) -> None:
-        """Remove the records of results whose time is over."""
+        """Remove the records of expired results."""
         stored = STORED_RESULTS.c
         latest_s = self.results.clock.now_s() - self.results.ttl_s
         query = sa.select(stored.request_id, stored.stored_at_s).where(
@@ -117,13 +119,13 @@ class State:
                 connection.execute(sa.delete(STORED_RESULTS).where(stored.request_id.in_(ids)))
 
     def close(self) -> None:
-        """Give back what this process still has on hold, and let go of the database."""
+        """Give back what this process still has on hold, and close the database."""
         self.holder.close()
         try:
             self.credits.settle_owed()
             self.credits.release_stale()
         except (StateError, SQLAlchemyError, OSError) as error:
-            # Out of reach: the next start gives back what is on hold.
+            # The database is out of reach: the next start gives back what is on hold.
             fields = event("release_failed", owed=len(self.credits.owed))
             _log.warning("credits on hold are left to the next start: %s", error, extra=fields)
         self.database.close()
@@ -141,7 +143,7 @@ class State:
 
 
 def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa: B008  (frozen)
-    """Open the state of this installation, made or migrated where need be.
+    """Open the state of this installation, and create or migrate it where needed.
 
     Folders are made for their owner only (0700), whatever the umask. A data folder that exists
     keeps its mode: the files in it are private by themselves. Credits that dead processes had on
@@ -184,7 +186,7 @@ def _attempt(step: Callable[[], T], failures: list[Exception]) -> T | None:
 
 
 def _open_migrated(settings: Settings) -> tuple[Database, bool]:
-    """The database, and whether it was empty until now."""
+    """Return the migrated database, and whether it was empty until now."""
     database = open_database(settings.database_url, settings.data_dir)
     try:
         with database.write() as connection:
@@ -198,7 +200,10 @@ def _open_migrated(settings: Settings) -> tuple[Database, bool]:
 
 
 def longest_request_s(settings: Settings) -> float:
-    """How long a credit can rightly be on hold: a full queue of images that are each tried as often
-    as an image is: once in company and twice alone."""
-    turns = settings.max_queue // settings.workers + 2
-    return settings.source_timeout_s + 3 * settings.work_timeout_s * turns
+    """Return the longest time that a request may hold its credit.
+
+    A worker computes the images of a full queue one after another, and each may be tried three
+    times: once beside others and twice by itself.
+    """
+    images = settings.max_queue // settings.workers + 2
+    return settings.source_timeout_s + 3 * settings.work_timeout_s * images

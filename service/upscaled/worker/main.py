@@ -26,7 +26,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 from upscaled.config import Settings
-from upscaled.logs import configure_logging, event, log_what_nobody_catches
+from upscaled.logs import configure_logging, event, log_uncaught_exceptions
 from upscaled.pool.messages import Configure, Ready, Unusable
 from upscaled.process.channel import FrameError
 from upscaled.process.confinement import die_with, ignore_signals, offer_to_oom_killer
@@ -64,7 +64,7 @@ def main() -> None:
     try:
         settings = _receive_settings(front_end)
         configure_logging(settings.log_level, settings.log_format)
-        log_what_nobody_catches()
+        log_uncaught_exceptions()
         jobs, counters = JobQueue(), Counters()
         threading.Thread(target=listen, args=(front_end, jobs, counters), daemon=True).start()
         _work(front_end, jobs, settings, counters)

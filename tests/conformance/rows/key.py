@@ -37,7 +37,7 @@ KEYS = (
     Row("no key is 401", ABSENT, form().without_key(), UNAUTHORISED),
     Row("an empty key is 401", ABSENT, with_headers(("X-API-KEY", "")), UNAUTHORISED),
     Row("a key of blanks is 401", ABSENT, with_headers(("X-API-KEY", " \t ")), UNAUTHORISED),
-    Row("an unknown key is 401", ABSENT, with_headers(("X-API-KEY", "sk_nobody")), UNAUTHORISED),
+    Row("an unknown key is 401", ABSENT, with_headers(("X-API-KEY", "sk_unknown")), UNAUTHORISED),
     Row(
         "the key with a letter more is 401",
         ABSENT,

@@ -80,11 +80,11 @@ SPELLINGS = (
 
 @dataclass(frozen=True)
 class SourceRow:
-    """A claim about what a source answers. `wire` makes the answer's bytes of the picture's."""
+    """A claim about what a source answers. `respond` makes the answer's bytes of the picture's."""
 
     claim: str
     line: str
-    wire: Callable[[bytes], bytes]
+    respond: Callable[[bytes], bytes]
     answer: Refused | Upscaled
 
 
@@ -106,12 +106,12 @@ def chunks(picture: bytes, extension: bytes = b"", end: bytes = b"0\r\n\r\n") ->
     return b"".join(b"%x%s\r\n%s\r\n" % (len(piece), extension, piece) for piece in pieces) + end
 
 
-def read(claim: str, wire: Callable[[bytes], bytes]) -> SourceRow:
-    return SourceRow(claim, READING, wire, Upscaled())
+def read(claim: str, respond: Callable[[bytes], bytes]) -> SourceRow:
+    return SourceRow(claim, READING, respond, Upscaled())
 
 
-def cut(claim: str, wire: Callable[[bytes], bytes]) -> SourceRow:
-    return SourceRow(claim, WHOLE, wire, UNTAKEN)
+def cut(claim: str, respond: Callable[[bytes], bytes]) -> SourceRow:
+    return SourceRow(claim, WHOLE, respond, UNTAKEN)
 
 
 LENGTH = "Content-Length: {length}"

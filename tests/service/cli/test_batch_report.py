@@ -31,7 +31,7 @@ def report(*, is_json: bool) -> None:
     reporting.conclude()
 
 
-def test_where_nobody_looks_each_image_is_a_line_of_json(
+def test_without_a_terminal_each_image_is_a_line_of_json(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     report(is_json=False)
@@ -44,7 +44,7 @@ def test_where_nobody_looks_each_image_is_a_line_of_json(
     assert output.err.startswith("upscaled: /in/b.png: Bad\n1 upscaled, 1 passed over")
 
 
-def test_a_terminal_gets_a_bar_with_pace_and_time_left_and_lines_above_it(
+def test_a_terminal_gets_a_bar_with_throughput_and_time_left_below_the_lines(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setenv("TERM", "xterm")
@@ -64,7 +64,7 @@ def test_a_terminal_gets_a_bar_with_pace_and_time_left_and_lines_above_it(
     assert "{" not in text
 
 
-def test_json_may_be_asked_for_on_a_terminal_and_then_has_it_alone(
+def test_json_on_a_terminal_comes_without_a_bar(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     out, err = Terminal(), Terminal()
@@ -96,7 +96,7 @@ def test_names_cannot_steer_a_terminal_nor_stop_the_report(
     assert b"\x1b[31m\xef" not in output
 
 
-def test_json_tells_names_that_are_no_text_without_loss() -> None:
+def test_json_keeps_names_that_are_no_text() -> None:
     line = json.dumps(Outcome(Path("/in/caf\udce9.png"), Kind.FAILED).to_json())
     assert line.isascii()
     assert json.loads(line)["source"].encode(errors="surrogateescape") == b"/in/caf\xe9.png"

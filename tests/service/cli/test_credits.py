@@ -35,7 +35,7 @@ def test_credits_on_hold_are_not_counted() -> None:
 
 
 @pytest.mark.parametrize("command", [("show", "unknown"), ("add", "unknown", "1")])
-def test_an_unknown_name_is_told_on_stderr_with_status_1(command: tuple[str, ...]) -> None:
+def test_an_unknown_name_is_an_error_with_status_1(command: tuple[str, ...]) -> None:
     done = run("credits", *command)
     assert (done.exit_code, done.stdout) == (1, "")
     assert "no active API key named unknown" in done.stderr

@@ -76,7 +76,7 @@ def test_a_healthy_service_is_found_so(tmp_path: Path) -> None:
     assert failures == []
 
 
-def test_faults_are_told_in_lines_with_what_to_do(tmp_path: Path, closed_port: int) -> None:
+def test_faults_are_printed_with_what_to_do(tmp_path: Path, closed_port: int) -> None:
     """Four at once: a bad base URL, no model, a closed port, and no room for the data folder."""
     blocked = tmp_path / "data"
     blocked.write_text("")

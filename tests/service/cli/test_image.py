@@ -142,7 +142,7 @@ def test_a_folder_is_mirrored_and_what_is_done_is_skipped(photo: Path, tmp_path:
     ],
     ids=["a file", "below a file", "cannot be made", "takes no files"],
 )
-def test_a_folder_that_takes_no_result_is_told_once_before_an_engine_is_opened(
+def test_an_unwritable_output_folder_fails_before_an_engine_is_opened(
     photo: Path, monkeypatch: pytest.MonkeyPatch, folder: str, reason: str
 ) -> None:
     opened: list[object] = []
@@ -155,7 +155,7 @@ def test_a_folder_that_takes_no_result_is_told_once_before_an_engine_is_opened(
     assert done.stderr == f"upscaled: output folder {output_dir}: {reason}\n"
 
 
-def test_an_output_folder_that_another_run_works_in_is_told(photo: Path, tmp_path: Path) -> None:
+def test_an_output_folder_in_use_by_another_run_is_refused(photo: Path, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     with Journal(tmp_path / "out" / FILE_NAME):
         done = run(photo, "-o", tmp_path / "out", "--scale", "2")
@@ -182,7 +182,7 @@ def test_files_beside_their_sources_need_no_journal(
     assert photo.with_name("photo-x2.jpg").is_file()
 
 
-def test_what_this_command_did_not_make_is_replaced_only_where_asked(photo: Path) -> None:
+def test_files_of_other_programs_are_replaced_only_with_overwrite(photo: Path) -> None:
     before = photo.read_bytes()
     target = photo.with_name("photo-x2.jpg")
     target.symlink_to(photo)
@@ -197,7 +197,7 @@ def test_what_this_command_did_not_make_is_replaced_only_where_asked(photo: Path
     assert lines_of(run(photo, "--scale", "2"))[1]["skipped"] == 1
 
 
-def test_a_place_where_no_file_can_be_is_told_by_the_name_of_the_result(photo: Path) -> None:
+def test_a_result_that_cannot_be_written_is_named(photo: Path) -> None:
     target = photo.with_name("photo-x2.jpg")
     target.mkdir()
 
@@ -233,7 +233,7 @@ def test_another_scale_is_a_usage_error(photo: Path, scale: str) -> None:
     ],
     ids=["no files", "no scale", "a folder to nowhere", "into itself", "no list", "two lists"],
 )
-def test_a_wrong_call_is_told(
+def test_a_wrong_call_is_a_usage_error(
     photo: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.chdir(photo.parent)
@@ -242,7 +242,7 @@ def test_a_wrong_call_is_told(
     assert [path.name for path in photo.parent.iterdir()] == ["photo.png"]
 
 
-def test_an_unknown_model_is_told_before_any_work(photo: Path) -> None:
+def test_an_unknown_model_is_refused_before_any_work(photo: Path) -> None:
     done = run(photo, "--scale", "2", "--model", "realesrgan-x5plus")
 
     assert done.exit_code == 2
@@ -251,7 +251,7 @@ def test_an_unknown_model_is_told_before_any_work(photo: Path) -> None:
 
 
 @pytest.mark.parametrize("is_option", [True, False])
-def test_a_model_that_is_not_fetched_is_told_by_what_asked_for_it(
+def test_a_model_that_is_not_fetched_is_reported_with_its_setting(
     photo: Path, monkeypatch: pytest.MonkeyPatch, is_option: bool
 ) -> None:
     name = "realesrgan-x4plus"

@@ -62,7 +62,7 @@ def test_a_key_that_could_not_be_shown_is_revoked(data_dir: Path, redirection: s
     assert run("keys", "list").stdout.splitlines()[1].split()[:2] == ["web", "revoked"]
 
 
-def test_a_key_begins_without_credits_unless_told() -> None:
+def test_a_new_key_has_no_credits_by_default() -> None:
     run("keys", "create", "web")
     assert run("credits", "show", "web").stdout == "0\n"
 
@@ -123,7 +123,7 @@ def test_a_revoked_key_is_unknown_and_its_name_free() -> None:
         (("keys", "create", "x", "--burst", "0"), "a burst of 0: must be 1 to 1000000"),
     ],
 )
-def test_what_cannot_be_done_is_told_on_stderr_with_status_1(
+def test_what_cannot_be_done_is_an_error_with_status_1(
     arguments: tuple[str, ...], text: str
 ) -> None:
     run("keys", "create", "web")
@@ -153,7 +153,7 @@ def test_a_wrong_call_has_status_2_and_changes_nothing(arguments: tuple[str, ...
     assert len(run("keys", "list").stdout.splitlines()) == 1
 
 
-def test_a_data_folder_that_cannot_be_made_is_told(
+def test_a_data_folder_that_cannot_be_made_is_named_with_status_1(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").write_bytes(b"")
@@ -164,7 +164,7 @@ def test_a_data_folder_that_cannot_be_made_is_told(
     assert done.stderr == f"upscaled: cannot use {data_dir}: Not a directory\n"
 
 
-def test_a_database_of_a_newer_version_is_told(data_dir: Path) -> None:
+def test_a_database_of_a_newer_version_fails_with_status_1(data_dir: Path) -> None:
     with open_state(load_settings()) as state, state.database.write() as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     done = run("keys", "list")

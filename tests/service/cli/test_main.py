@@ -55,7 +55,7 @@ def test_help_loads_no_web_server() -> None:
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
-def test_a_wrong_setting_is_told_by_name_with_status_2() -> None:
+def test_a_wrong_setting_is_named_with_status_2() -> None:
     environment = clean_environment(UPSCALED_WORKERS="many")
     ended = run_upscaled(environment, "config", is_checked=False)
     assert ended.returncode == 2

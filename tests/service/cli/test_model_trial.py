@@ -52,7 +52,7 @@ def test_a_sheet_is_drawn_at_the_models_own_scale(
     assert "photo-upscaled-x2-x2.png is there already; `-o photo-upscaled-x2-x2.png` repl" in said
 
 
-def test_a_sheet_that_is_asked_for_by_name_is_replaced(photo: Path, tmp_path: Path) -> None:
+def test_a_sheet_that_is_named_by_an_option_is_replaced(photo: Path, tmp_path: Path) -> None:
     sheet = tmp_path / "sheet.jpg"
     sheet.write_bytes(b"")
     words = ("upscaled-x4", str(photo), "--scale", "2", "-o", str(sheet))

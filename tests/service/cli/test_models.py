@@ -219,7 +219,7 @@ def test_a_refusal_is_one_sentence_and_exit_status_1(
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_a_fetch_without_a_network_tells_how_to_carry_the_file_in(tmp_path: Path) -> None:
+def test_a_fetch_without_a_network_explains_how_to_add_the_file(tmp_path: Path) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         dead_proxy = f"http://127.0.0.1:{free.getsockname()[1]}"

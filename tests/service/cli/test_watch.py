@@ -76,7 +76,7 @@ def test_files_are_upscaled_as_they_come_until_a_signal_ends_it(tmp_path: Path) 
     (source_dir / "a.png").write_bytes(save(picture(), "PNG"))
     (tmp_path / "moved.png").write_bytes(save(picture(40, 40), "PNG"))
     whole = save(picture(50, 50), "PNG")
-    half = whole[:200] if _can_tell_writers(tmp_path) else whole
+    half = whole[:200] if _sees_writers(tmp_path) else whole
     with watching(tmp_path) as watched:
         assert watched.wait(1)[0]["result"] == str(tmp_path / "out" / "a-x2.jpg")
         with open(source_dir / "slow.png", "wb", buffering=0) as slow:
@@ -96,7 +96,7 @@ def test_files_are_upscaled_as_they_come_until_a_signal_ends_it(tmp_path: Path) 
     assert names == {"a-x2.jpg", "moved-x2.jpg", "slow-x2.jpg", ".upscaled-journal.sqlite3"}
 
 
-def _can_tell_writers(folder: Path) -> bool:
+def _sees_writers(folder: Path) -> bool:
     """Some file systems do not; then only time shows whether a file is complete."""
     with open(folder / "probe", "wb"):
         found = is_being_written(folder / "probe")
@@ -105,7 +105,7 @@ def _can_tell_writers(folder: Path) -> bool:
 
 
 @pytest.mark.parametrize("arguments", [["in", "in"], ["absent", "out"], ["file", "out"]])
-def test_a_wrong_call_is_told(
+def test_a_wrong_call_is_a_usage_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)

@@ -138,7 +138,7 @@ def test_credits_at_the_ends_of_the_range_are_added(state: State, amount: int) -
     assert state.credits.add("web", amount) == amount
 
 
-def test_a_name_nobody_has_is_named_in_the_error(state: State) -> None:
+def test_an_unknown_name_is_in_the_error(state: State) -> None:
     with pytest.raises(UnknownName, match="unknown"):
         state.credits.add("unknown", 1)
     with pytest.raises(UnknownName, match="unknown"):
@@ -327,7 +327,7 @@ def check_books_under_kills(settings: Settings, *, processes: int, count: int, k
     assert len(charged) - len(spent.captured) <= kills
 
 
-def test_books_are_right_after_processes_were_killed_at_random(
+def test_the_ledger_is_consistent_after_random_kills(
     database_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(database_url=database_url)
@@ -336,7 +336,7 @@ def test_books_are_right_after_processes_were_killed_at_random(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_books_are_right_after_eight_processes_were_killed_fifty_times(
+def test_the_ledger_is_consistent_after_fifty_kills_of_eight_processes(
     database_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(database_url=database_url)
@@ -411,7 +411,7 @@ class LedgerRules(RuleBasedStateMachine):
 
 
 @pytest.mark.slow
-def test_any_order_of_calls_keeps_the_books_right(tmp_path: Path) -> None:
+def test_any_order_of_calls_keeps_the_ledger_consistent(tmp_path: Path) -> None:
     from hypothesis.stateful import run_state_machine_as_test
 
     machine = type("Machine", (LedgerRules,), {"folder": tmp_path})

@@ -161,7 +161,7 @@ def test_other_databases_are_refused_without_their_password(
 
 
 @pytest.mark.parametrize("scheme", ["postgres", "postgresql", "postgresql+psycopg"])
-def test_a_server_that_is_not_there_is_told_without_its_password(
+def test_a_database_server_that_is_away_is_named_without_its_password(
     tmp_path: Path, scheme: str
 ) -> None:
     pytest.importorskip("psycopg", reason="psycopg is not installed")
@@ -210,7 +210,7 @@ def test_a_shown_url_has_no_password(database_url: str, shown: str) -> None:
     assert hide_password(database_url) == shown
 
 
-def test_a_failure_is_told_in_one_line_and_without_the_statement(
+def test_a_database_failure_is_one_line_without_the_statement(
     make_settings: Callable[..., Settings],
 ) -> None:
     with open_state(make_settings()) as state:

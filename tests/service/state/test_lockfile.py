@@ -42,7 +42,7 @@ def test_one_of_two_adopters_gets_an_orphan(tmp_path: Path) -> None:
         assert (first, second) == (True, False)
 
 
-def test_a_file_that_is_not_there_is_nobodys(tmp_path: Path) -> None:
+def test_a_missing_file_is_no_orphan(tmp_path: Path) -> None:
     with adopt_orphan(tmp_path / "file") as is_orphan:
         assert not is_orphan
 

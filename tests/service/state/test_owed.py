@@ -23,7 +23,7 @@ def ledger(database_url: str, make_settings: Callable[..., Settings]) -> Iterato
         yield opened
 
 
-def test_what_fails_stays_behind_all_others() -> None:
+def test_a_hold_that_fails_goes_to_the_end_of_the_list() -> None:
     owed, tried = OwedCredits(), []
     given_back: list[Hold] = []
     for number in range(4):

@@ -135,7 +135,7 @@ def test_threads_together_pass_exactly_the_burst(clock: Watch) -> None:
         assert sum(pool.map(take, range(16))) == 20
 
 
-def test_keys_that_fell_silent_take_no_memory(clock: Watch) -> None:
+def test_idle_keys_take_no_memory(clock: Watch) -> None:
     rate = Rate(5, 5, clock)
     for key_id in range(5_000):
         clock.wait(0.01)
@@ -192,7 +192,7 @@ def test_what_a_key_has_not_of_its_own_is_of_the_settings(
 
 
 def test_a_rate_that_is_raised_holds_from_the_next_request_on(clock: Watch) -> None:
-    """What was spent at the slow rate is not waited for at its pace."""
+    """What was spent at the slow rate is not waited for at that rate."""
     rate = Rate(5, 5, clock)
     slow, fast = RateLimit(per_s=0.001, burst=5), RateLimit(per_s=10, burst=5)
     assert count(rate, slow) == 5

@@ -451,7 +451,7 @@ def test_a_database_that_is_locked_is_waited_for(make_settings: Callable[..., Se
             ending.join()
 
 
-def test_a_new_database_is_told_from_one_that_was_there(
+def test_a_new_database_is_distinguished_from_an_existing_one(
     database_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(database_url=database_url)

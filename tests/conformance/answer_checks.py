@@ -9,9 +9,9 @@ from urllib.parse import urlsplit
 from PIL import Image, ImageChops, ImageStat
 
 from tests.conformance.pictures import PICTURES, Picture
+from tests.conformance.raw_http import Reply, Target
 from tests.conformance.requesting import Source
 from tests.conformance.table import FIXED_TEXTS, STATUSES, Plain, Refused, Row, Upscaled
-from tests.conformance.wire import Reply, Target
 
 MAX_TEXT_LENGTH = 200
 RESULT_PATH = re.compile(r"/public/result/([0-9a-f-]{36})\.(jpg|png)")
@@ -22,7 +22,7 @@ LEAKS = re.compile(
 )
 
 
-def judge(reply: Reply, row: Row, target: Target, source: Source | None = None) -> None:
+def check_answer(reply: Reply, row: Row, target: Target, source: Source | None = None) -> None:
     answer = row.answer
     if isinstance(answer, Refused):
         check_refused(reply, answer)
@@ -98,7 +98,7 @@ def check_result_path(result_url: str) -> None:
 def fetch_result(result_url: str, target: Target, method: str = "GET") -> Reply:
     """Get a result without a key, and a redirect counts as a failure."""
     parts = urlsplit(result_url)
-    holder = Target(f"{parts.scheme}://{parts.netloc}", "", target.pace)
+    holder = Target(f"{parts.scheme}://{parts.netloc}", "", target.wait_for_rate)
     reply = holder.send(method, parts.path)
     assert reply.status == 200, reply
     return reply

@@ -5,10 +5,10 @@ import dataclasses
 import pytest
 from PIL import Image
 
+from tests.conformance.answer_checks import check_image_reply, distance_from
 from tests.conformance.drawing import drawing, encoded, with_alpha
-from tests.conformance.judge import check_image_reply, distance_from
 from tests.conformance.pictures import PICTURES
-from tests.conformance.wire import Reply
+from tests.conformance.raw_http import Reply
 
 WRONG = (
     Image.Transpose.FLIP_LEFT_RIGHT,

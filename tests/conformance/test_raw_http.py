@@ -10,11 +10,11 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from tests.conformance.judge import check_refused
+from tests.conformance.answer_checks import check_refused
 from tests.conformance.pictures import PICTURES
+from tests.conformance.raw_http import Conversation, Reply, Target, receive
 from tests.conformance.requesting import body_of
 from tests.conformance.table import BOUNDARY, STATUSES, Refused, Request, form
-from tests.conformance.wire import Conversation, Reply, Target, receive
 
 pytestmark = pytest.mark.ours
 FORM_TYPE = f"multipart/form-data; boundary={BOUNDARY}"
@@ -77,7 +77,7 @@ NO_HTTP = {
 
 
 @pytest.mark.parametrize("what", NO_HTTP)
-def test_what_is_no_http_is_told_so_in_the_contracts_words(
+def test_what_is_no_http_is_answered_in_the_contracts_words(
     what: str, connection: socket.socket
 ) -> None:
     try:

@@ -1,4 +1,4 @@
-"""One request on the wire, and the reply to it: bytes over a socket, nothing added or hidden.
+"""Send one HTTP request as bytes over a socket and read the reply, nothing added or hidden.
 
 A client library would add an `Accept` of its own, follow redirects and mend what is broken, so the
 kit brings its own thirty lines instead.
@@ -24,7 +24,7 @@ Headers = Sequence[tuple[str, str]]
 
 @dataclass(frozen=True)
 class Reply:
-    """What came back. `sent_bytes` says how much of the request's body had left by then."""
+    """One reply; `sent_bytes` is how much of the request's body had been sent by then."""
 
     status: int
     headers: tuple[tuple[str, str], ...]
@@ -47,7 +47,7 @@ class Reply:
         return "\n".join([*lines, "", repr(self.body[:400])])
 
 
-class Pace:
+class RateLimiter:
     """Spaces requests evenly; calling it waits until the next one may leave."""
 
     def __init__(self, per_second: float) -> None:
@@ -63,11 +63,11 @@ class Pace:
 
 @dataclass(frozen=True)
 class Target:
-    """The server under test, and a key that it takes. `pace` waits until one more may be sent."""
+    """The server under test, and an API key of it; `wait_for_rate` delays the next request."""
 
     base_url: str
     api_key: str
-    pace: Callable[[], None] = lambda: None
+    wait_for_rate: Callable[[], None] = lambda: None
 
     @property
     def host(self) -> str:
@@ -95,7 +95,7 @@ class Target:
         A server may answer while the body is still on its way: then sending stops, as every careful
         client's does.
         """
-        self.pace()
+        self.wait_for_rate()
         method = head.split(b" ", 1)[0].decode()
         started_s = time.monotonic()
         with _connect(self.base_url) as connection:

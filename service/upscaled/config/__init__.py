@@ -1,0 +1,17 @@
+"""The settings of the service, each the environment variable `UPSCALED_<NAME>`."""
+
+from upscaled.config.loading import ALIASES, PREFIX, describe_settings, load_settings
+from upscaled.config.settings import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
+from upscaled.config.values import Network, SettingsError
+
+__all__ = [
+    "ALIASES",
+    "MAX_OUTPUT_SIDE_PX",
+    "MIN_INPUT_SIDE_PX",
+    "PREFIX",
+    "Network",
+    "Settings",
+    "SettingsError",
+    "describe_settings",
+    "load_settings",
+]

