@@ -1,4 +1,4 @@
-"""A model: a network with its weights file, and what it demands of a tiler. Loads no torch."""
+"""A model: a network with its weights file, and its tiling constraints. Loads no torch."""
 
 import functools
 import json
@@ -75,7 +75,7 @@ class ModelSpec:
         return FAMILIES[self.family]
 
     @property
-    def file_owner(self) -> str:
+    def weights_key(self) -> str:
         """The name that stands for the file: two models with one owner run the same network."""
         return self.same_as or self.name
 

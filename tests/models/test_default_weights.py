@@ -59,7 +59,7 @@ def test_the_faithful_models_are_second_names_of_the_same_files() -> None:
     by_name = {spec.name: spec for spec in read_default_models()}
     for name, owner in SECOND_NAMES.items():
         assert by_name[name] == replace(by_name[owner], name=name, same_as=owner)
-        assert by_name[name].file_owner == by_name[owner].file_owner == owner
+        assert by_name[name].weights_key == by_name[owner].weights_key == owner
         assert by_name[name].keeps_colour
 
 

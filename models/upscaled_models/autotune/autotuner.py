@@ -78,7 +78,7 @@ class Autotuner:
         reference = float32_candidate(model, device)
         listed = list_candidates(model, device, options.precision)
         key = make_key(model, device, options, [reference, *listed])
-        name = f"{model.spec.file_owner}-{options.precision}"
+        name = f"{model.spec.weights_key}-{options.precision}"
         order = likeliest(model.spec.family) if device.is_cpu else ()
         space = SearchSpace(
             reference,
@@ -213,7 +213,7 @@ def make_key(
     spec = model.spec
     return {
         "format": FORMAT,
-        "model": spec.file_owner,
+        "model": spec.weights_key,
         "sha256": [spec.sha256, spec.wdn.sha256] if spec.wdn else [spec.sha256],
         "denoise": model.denoise,
         "precision": options.precision,

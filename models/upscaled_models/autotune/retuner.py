@@ -97,7 +97,7 @@ class Retuner:
         if self._rounds < MOST_ROUNDS and (claim := Claim.take(autotuner.file.path.parent)):
             self._claim = claim
             self._race = _Race(autotuner, autotuner.measure())
-            _log.info("%s: idle, so what is fastest is measured again", self._name)
+            _log.info("%s: idle: measuring again what is fastest", self._name)
         return None
 
     def _adopt_stored(self, autotuner: Autotuner, stored: Choice) -> Adopted | None:

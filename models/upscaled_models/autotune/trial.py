@@ -1,4 +1,4 @@
-"""Try one candidate: a few pixels first, so that a hopeless one costs next to nothing.
+"""Try one candidate: a few pixels first, so that a very slow one costs next to nothing.
 
 On some CPUs a convolution in bfloat16 takes 89 times as long as in float32. So a candidate runs a
 few pixels first, and is refused when they take much longer than float32's. And a processor may lack
@@ -32,7 +32,7 @@ HOPELESS_RATIO: Final = 5.0
 """A candidate that takes more than this many times float32's time for a few pixels is refused."""
 
 HOPELESS_LEAST_S: Final = 0.01
-"""Shorter probes are never hopeless: other work may disturb a run for as long as this."""
+"""Shorter probes are never refused: other work may disturb a run for as long as this."""
 
 MIN_WINDOW_PSNR_DB: Final = 40.0
 """Least PSNR of the first picture's result in a larger window, for bars that are no lower."""
@@ -210,7 +210,7 @@ def require_picture(result: Window, expected: Expected, trial: Trial) -> None:
 def _try(candidate: Candidate, expected: Expected, meter: Meter) -> Trial:
     trial = Trial(candidate, candidate.open().strict(), None, 0.0)
     if expected.probes_s:
-        _refuse_hopeless(trial, expected, meter)
+        _refuse_slow(trial, expected, meter)
     got_flats = _run_each(trial, meter, expected.flats)
     got, ns_per_px = _run_pictures(trial, meter, expected.pictures)
     proof = prove(
@@ -225,7 +225,7 @@ def _try(candidate: Candidate, expected: Expected, meter: Meter) -> Trial:
     return Trial(candidate, trial.engine, proof, ns_per_px)
 
 
-def _refuse_hopeless(trial: Trial, expected: Expected, meter: Meter) -> None:
+def _refuse_slow(trial: Trial, expected: Expected, meter: Meter) -> None:
     for side_px, float32_s in zip(PROBE_SIDES_PX, expected.probes_s, strict=True):
         seconds = _probe(trial, meter, side_px)
         if seconds > max(HOPELESS_LEAST_S, HOPELESS_RATIO * float32_s):

@@ -31,7 +31,7 @@ IMAGE_CHANNELS: Final = 3
 MAX_PARTS: Final = 5
 """No network here joins or adds more values at once."""
 MAX_CHANNELS: Final = 1 << 16
-"""More than any network that could be run (`upscaled_models.registry.MAX_SHAPE_NUMBER`) joins."""
+"""More than any network that could be run (`families.base.MAX_SHAPE_NUMBER`) joins."""
 
 _KERNELS_PX: Final = (1, 3)
 

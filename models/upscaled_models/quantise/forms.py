@@ -42,7 +42,7 @@ MAX_FLOAT_BLOCKS: Final = 6
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """A network in 8 bits but for some layers (see `recipes.rounding.round_layers`)."""
+    """A network in 8 bits but for some layers (see `quantise.rounding.round_layers`)."""
 
     float_layers: Sequence[str]
     layers: Layers

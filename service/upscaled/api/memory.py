@@ -84,7 +84,7 @@ class MemoryBudget:
             if not account.requests:
                 del self._accounts[key_id]
 
-    def would_take_new_key(self, size_bytes: int) -> bool:
+    def has_room_for_new_key(self, size_bytes: int) -> bool:
         """Return whether an image of this size would be taken from a key that holds nothing."""
         free_bytes = self.limit_bytes - self.held_bytes
         arriving_bytes = sum(
@@ -103,7 +103,7 @@ class MemoryBudget:
                 that is still arriving.
         """
         while self.held_bytes + size_bytes > self.limit_bytes:
-            share = self._find_excess(account.held_bytes + size_bytes)
+            share = self._choose_evicted(account.held_bytes + size_bytes)
             if share is None:
                 raise RateLimitExceeded(
                     RETRY_AFTER_S, reason="body_memory", detail="too many images at once"
@@ -111,7 +111,7 @@ class MemoryBudget:
             share.preempt()
         self._change(account, size_bytes)
 
-    def _find_excess(self, more_than_bytes: int) -> "Share | None":
+    def _choose_evicted(self, more_than_bytes: int) -> "Share | None":
         """Return the share to preempt: the newest that arrives, of the key that holds most."""
         larger = [each for each in self._accounts.values() if each.held_bytes > more_than_bytes]
         for account in sorted(larger, key=lambda each: each.held_bytes, reverse=True):

@@ -46,7 +46,7 @@ class _KeyFlow(Flow, Generic[T]):
         self.items.remove(item)
         self.waiting_work -= item.work
 
-    def tail_order(self) -> tuple[float, float]:
+    def newest_sort_key(self) -> tuple[float, float]:
         """Return the order of the newest request: its start tag, then its key's last service."""
         tag = self.charged + self.waiting_work - self.items[-1].work
         return tag, self.served_last if len(self.items) == 1 else inf
@@ -126,7 +126,7 @@ class FairQueue(Generic[T]):
                 entry = (tag + item.work, inf, following.number, following, rest)
                 heapq.heapreplace(heads, entry)
 
-    def find_excess(self, newest: T) -> T:
+    def choose_evicted(self, newest: T) -> T:
         """Return the request that is to give way where one more waits than may wait.
 
         It is the newest of the key that has the most waiting, so no key loses one that has no more
@@ -136,18 +136,18 @@ class FairQueue(Generic[T]):
         own = self._items[newest]
         flow = self._flows[own.key_id]
         waiting = [each for each in self._flows.values() if each.items]
-        longest = max(waiting, key=lambda each: (len(each.items), each.tail_order()))
+        longest = max(waiting, key=lambda each: (len(each.items), each.newest_sort_key()))
         is_longer = len(longest.items) > len(flow.items)
-        is_later = len(flow.items) == 1 and longest.tail_order() > flow.tail_order()
+        is_later = len(flow.items) == 1 and longest.newest_sort_key() > flow.newest_sort_key()
         if is_longer or is_later:
             return longest.items[-1].payload
         return newest
 
-    def would_take_new_key(self) -> bool:
-        """Return whether `find_excess` would spare the request of a new key."""
+    def has_room_for_new_key(self) -> bool:
+        """Return whether `choose_evicted` would spare the request of a new key."""
         waiting = [flow for flow in self._flows.values() if flow.items]
         newcomer = (self._clock.time, -1)
-        return any(len(flow.items) > 1 or flow.tail_order() > newcomer for flow in waiting)
+        return any(len(flow.items) > 1 or flow.newest_sort_key() > newcomer for flow in waiting)
 
     def _flow_of(self, key_id: int) -> _KeyFlow[T]:
         flow = self._flows.get(key_id)

@@ -284,7 +284,9 @@ class LocalPool:
         ready. It is an error of the service only where every worker reports itself that it cannot
         work, a model or a device being gone: then no wait would be truthful.
         """
-        if self._workers or not all(supervisor.is_hopeless for supervisor in self._supervisors):
+        if self._workers or not all(
+            supervisor.has_failed_repeatedly for supervisor in self._supervisors
+        ):
             return None
         error = self._supervisors[0].last_error
         if all(supervisor.is_unusable for supervisor in self._supervisors):

@@ -118,7 +118,7 @@ class RequestQueue:
             for slots in self._workers.values()
         ):
             return False
-        return not self._queue.would_take_new_key()
+        return not self._queue.has_room_for_new_key()
 
     @property
     def waiting(self) -> int:
@@ -208,7 +208,7 @@ class RequestQueue:
         Raises:
             QueueFull: it is `newest` itself.
         """
-        excess = self._queue.find_excess(newest)
+        excess = self._queue.choose_evicted(newest)
         self._queue.discard(excess)
         if excess is newest:
             raise QueueFull

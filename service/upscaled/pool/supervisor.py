@@ -60,7 +60,7 @@ class Supervisor:
         return max(0.0, self._start_at + self._start_s - now)
 
     @property
-    def is_hopeless(self) -> bool:
+    def has_failed_repeatedly(self) -> bool:
         """Whether the next start will, in all likelihood, fail like those before."""
         return bool(self.last_error) and self._failures >= HOPELESS_STARTS
 
@@ -85,7 +85,7 @@ class Supervisor:
         return await WorkerProcess.start(self._command, environment, configure, self._limits)
 
     async def _watch(self, worker: WorkerProcess, ready: Ready) -> None:
-        """Lend a worker to the pool until it dies."""
+        """Register the worker with the pool until its process ends."""
         now = asyncio.get_running_loop().time
         started_at = now()
         self.last_error = ""

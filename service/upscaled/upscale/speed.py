@@ -74,7 +74,7 @@ def _file(settings: Settings, spec: ModelSpec) -> CacheFile[SpeedRecord]:
     device = choose_device(settings)
     key: Key = {
         "format": FORMAT,
-        "model": spec.file_owner,
+        "model": spec.weights_key,
         "sha256": [spec.sha256, spec.wdn.sha256] if spec.wdn else [spec.sha256],
         "precision": settings.precision,
         "tuning": str(settings.tuning),
@@ -85,5 +85,5 @@ def _file(settings: Settings, spec: ModelSpec) -> CacheFile[SpeedRecord]:
         "window_px": settings.tile_window_px,
         "halo_px": spec.halo_px,
     }
-    name = f"speed-{spec.file_owner}-{settings.precision}"
+    name = f"speed-{spec.weights_key}-{settings.precision}"
     return CacheFile.of(settings.data_dir / "tuning", name, key, SpeedRecord)

@@ -193,7 +193,7 @@ def test_no_key_loses_a_request_while_another_has_more_waiting(
         one = push(queue, key_id, number, work)
         had = Counter(each[0] for each in queue.in_order())
         if len(queue) > most:
-            excess = queue.find_excess(one)
+            excess = queue.choose_evicted(one)
             assert had[excess[0]] == max(had.values())
             if excess is not one:
                 last = [each for each in queue.in_order() if each[0] == excess[0]][-1]
@@ -210,12 +210,12 @@ def test_the_only_key_may_fill_the_queue_and_a_second_one_still_gets_in(most: in
     queue.serve(push(queue, 1, 0))  # at work
     for number in range(most):
         push(queue, 1, number)
-    assert queue.would_take_new_key()
+    assert queue.has_room_for_new_key()
     one_more = push(queue, 1, most)
-    assert queue.find_excess(one_more) is one_more
+    assert queue.choose_evicted(one_more) is one_more
     queue.discard(one_more)
     first_of_another = push(queue, 2, 0)
-    assert queue.find_excess(first_of_another) == (1, most - 1, 1)
+    assert queue.choose_evicted(first_of_another) == (1, most - 1, 1)
 
 
 def test_two_keys_share_the_queue_and_then_each_refuses_its_own() -> None:
@@ -225,13 +225,13 @@ def test_two_keys_share_the_queue_and_then_each_refuses_its_own() -> None:
     outcomes = []
     for number in range(6):
         one = push(queue, 2, number)
-        excess = queue.find_excess(one)
+        excess = queue.choose_evicted(one)
         outcomes.append(excess[0])
         queue.discard(excess)
     assert outcomes == [1, 1, 1, 1, 2, 2]
     assert Counter(key_id for key_id, _, _ in queue.in_order()) == {1: 4, 2: 4}
     one = push(queue, 1, 99)
-    assert queue.find_excess(one) is one
+    assert queue.choose_evicted(one) is one
 
 
 def test_with_more_keys_than_may_wait_the_one_served_last_gives_way() -> None:
@@ -241,19 +241,19 @@ def test_with_more_keys_than_may_wait_the_one_served_last_gives_way() -> None:
     for one in at_work:
         queue.serve(one)
     new = push(queue, 4, 0)
-    assert queue.find_excess(new) is waiting[2]
+    assert queue.choose_evicted(new) is waiting[2]
     queue.discard(waiting[2])
-    assert queue.find_excess(push(queue, 3, 2)) == (3, 2, 1)
+    assert queue.choose_evicted(push(queue, 3, 2)) == (3, 2, 1)
 
 
 def test_a_full_queue_of_keys_with_one_request_each_takes_no_new_key() -> None:
     queue: FairQueue[Request] = FairQueue()
-    assert not queue.would_take_new_key()
+    assert not queue.has_room_for_new_key()
     for key_id in range(5):
         push(queue, key_id, 0)
-    assert not queue.would_take_new_key()
+    assert not queue.has_room_for_new_key()
     push(queue, 0, 1)
-    assert queue.would_take_new_key()
+    assert queue.has_room_for_new_key()
 
 
 def test_idle_keys_are_forgotten_unless_they_owe_work() -> None:

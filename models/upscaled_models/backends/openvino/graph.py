@@ -273,7 +273,7 @@ def _span(x: Node, shape: Shape, layers: Layers) -> Node:
 
 
 def _span_block(x: Node, name: str, layers: Layers) -> tuple[Node, Node]:
-    """See `upscaled_models.families.span.SpanBlock`."""
+    """See `upscaled_models.networks.span.SpanBlock`."""
     ops = import_openvino().opset15
     one, two, three = (layers.convolutions[f"{name}.c{number}_r"] for number in (1, 2, 3))
     first = ops.swish(convolve(x, one))

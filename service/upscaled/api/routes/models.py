@@ -68,7 +68,7 @@ def _describe(spec: ModelSpec, figures: PoolStats) -> schemas.Model:
 def _seconds_per_px(spec: ModelSpec, scale: int, figures: PoolStats) -> float | None:
     """Return what the model took, or the one whose file it is; None if neither was measured."""
     known = figures.seconds_per_px
-    return known.get((spec.name, scale), known.get((spec.file_owner, scale)))
+    return known.get((spec.name, scale), known.get((spec.weights_key, scale)))
 
 
 def _auto_scales(model: str, ladders: Mapping[int, tuple[Rung, ...]]) -> list[schemas.Scale]:

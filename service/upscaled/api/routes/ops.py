@@ -92,6 +92,6 @@ def find_trouble(context: Context) -> str:
     """
     if not context.executor.is_ready():
         return "no worker is ready"
-    if not context.budget.would_take_new_key(context.settings.max_file_bytes):
+    if not context.budget.has_room_for_new_key(context.settings.max_file_bytes):
         return "no memory is left for a further upload"
     return context.probe.trouble

@@ -41,7 +41,7 @@ def read_header(source: bytes) -> Header:
 
 def open_stored(source: bytes, header: Header) -> Stored:
     """Refuse a file whose runs do not fill the picture; its header opened it."""
-    if leaves_pixels_out(source):
+    if has_missing_pixels(source):
         raise ValueError("runs leave pixels out")
     picture: BmpImageFile = header.parts
     icc = picture.info.get("icc_profile") or None
@@ -68,7 +68,7 @@ def _drop_empty_alpha(picture: "BmpImageFile", source: memoryview) -> None:
     picture.tile = [tile._replace(args=(_WITHOUT_ALPHA[order], *tile.args[1:]))]
 
 
-def leaves_pixels_out(source: bytes) -> bool:
+def has_missing_pixels(source: bytes) -> bool:
     """Whether a run-length coded file does not give every pixel exactly once.
 
     It may leave pixels out, by a jump or by ending a row early, and damage looks just the same:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from tests.service.image.samples import picture, save
 from upscaled.errors import MalformedImage
 from upscaled.image.decode import decode_file
-from upscaled.image.formats.bmp import leaves_pixels_out
+from upscaled.image.formats.bmp import has_missing_pixels
 from upscaled.image.header import read_header
 
 MASKS = {  # where each channel stands in a pixel's four bytes
@@ -114,7 +114,7 @@ IN_PART = (
 
 @pytest.mark.parametrize("runs", WHOLE)
 def test_runs_that_fill_the_picture_are_accepted(runs: bytes) -> None:
-    assert not leaves_pixels_out(bmp_of_runs(runs))
+    assert not has_missing_pixels(bmp_of_runs(runs))
     assert decode_file(bmp_of_runs(runs), {"BMP"}).rgb.shape == (2, 4, 3)
 
 
@@ -126,8 +126,8 @@ def test_runs_that_leave_pixels_out_are_refused(runs: bytes) -> None:
 
 def test_runs_of_half_bytes_are_counted_in_pixels() -> None:
     whole = bytes((5, 0x12, 0, 0, 0, 5, 0x12, 0x34, 0x50, 0, 0, 1))
-    assert not leaves_pixels_out(bmp_of_runs(whole, bits=4, width=5))
-    assert leaves_pixels_out(bmp_of_runs(whole, bits=4, width=6))
+    assert not has_missing_pixels(bmp_of_runs(whole, bits=4, width=5))
+    assert has_missing_pixels(bmp_of_runs(whole, bits=4, width=6))
     assert decode_file(bmp_of_runs(whole, bits=4, width=5), {"BMP"}).rgb.shape == (2, 5, 3)
 
 

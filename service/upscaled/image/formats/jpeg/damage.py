@@ -38,7 +38,7 @@ _MAX_FLAT_ZEROS: Final = 8
 _FLAT_ROWS: Final = 16
 _BLOCK_PX: Final = 8
 _ZERO_RUN_BYTES: Final = 4
-"""So many zero bytes are no chance: 1 in 2^32."""
+"""A run this long occurs by chance once in 2^32."""
 _NOISE: Final = bytes(at * 167 % 255 for at in range(1, 255))
 # A decoder of restart intervals goes on only behind its next restart marker, whichever that is.
 _MORE: Final = _NOISE + b"".join(bytes((0xFF, 0xD0 + at % 8)) + _NOISE for at in range(16))

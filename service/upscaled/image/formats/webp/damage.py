@@ -63,7 +63,7 @@ def has_unread_zeros(picture: Picture) -> bool:
     if picture.kind == b"VP8 ":
         return _has_unread_partition(picture)
     put_in = partial(_put_in_bitstream, picture)
-    return _has_unread(picture.bitstream, put_in) or _is_as_good_as_any(picture, put_in)
+    return _has_unread(picture.bitstream, put_in) or _has_uniform_codes(picture, put_in)
 
 
 def _has_unread_partition(picture: Picture) -> bool:
@@ -98,7 +98,7 @@ def _has_unread(data: memoryview, put_in: _PutIn) -> bool:
     return _decode(put_in(data[:-zeros])) is None
 
 
-def _is_as_good_as_any(picture: Picture, put_in: _PutIn) -> bool:
+def _has_uniform_codes(picture: Picture, put_in: _PutIn) -> bool:
     """Whether lossless data have codes of one length, and too many zeros for that."""
     data = picture.bitstream
     zeros = _count_zeros(data)
