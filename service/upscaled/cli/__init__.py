@@ -1,4 +1,4 @@
-"""The `upscaled` command. Each command is a module of its name that offers `register(app)`."""
+"""The `upscaled` command; each command is a module of its name with `register(app)`."""
 
 import os
 import sys
@@ -26,7 +26,7 @@ COMMANDS: Final = (
 
 
 def build_app(commands: Sequence[str] = COMMANDS) -> typer.Typer:
-    """Build the command line, importing no other commands than those named.
+    """Build the command line, and import only the commands named.
 
     The module of `serve` stays in memory as long as the service, so it comes without the others'
     NumPy and database library.
@@ -65,8 +65,8 @@ def _upscaled(
 def main() -> None:
     """Run the command line.
 
-    A wrong setting is reported in its own words with exit status 2, an output that takes no more
-    with exit status 1.
+    A wrong setting is reported with exit status 2, a standard output that cannot be written with
+    exit status 1.
     """
     called = [argument for argument in sys.argv[1:2] if argument in COMMANDS]
     try:
@@ -87,9 +87,10 @@ def main() -> None:
 
 
 def _why_output_fails() -> str | None:
-    """None if it does not. Tried with a line end, for nothing need be left in its buffer.
+    """Return why standard output cannot be written, or None if it can.
 
-    A failing output is then replaced, or Python would try again as it exits, and complain.
+    A line end is written to find out, because its buffer may be empty. An output that fails is
+    replaced: Python would write to it again at its exit, and print an error.
     """
     try:
         print(flush=True)

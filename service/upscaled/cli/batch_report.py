@@ -1,4 +1,4 @@
-"""What a batch says of itself: a bar and lines on a terminal, JSON lines elsewhere."""
+"""Report a batch as it runs: a progress bar and lines on a terminal, JSON lines elsewhere."""
 
 import json
 import os
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class BatchReport:
-    """A context around a batch; `add` is called for one outcome at a time.
+    """Report a batch during the block; `add` is called for one outcome at a time.
 
     Standard output gets a line for each image: JSON where it is no terminal or `is_json`. Failures
     and the summary go to standard error too. The bar is drawn where there is a terminal for it.
@@ -32,7 +32,7 @@ class BatchReport:
         stderr = Console(stderr=True)
         has_terminal = stderr.is_terminal and not (self._is_json and _is_terminal(sys.stdout))
         self._bar = _make_bar(stderr if self._is_json else Console()) if has_terminal else None
-        self._task = self._bar.add_task("", total=None, pace="") if self._bar else None
+        self._task = self._bar.add_task("", total=None, throughput="") if self._bar else None
 
     def __enter__(self) -> Self:
         self._started = time.monotonic()
@@ -51,49 +51,50 @@ class BatchReport:
 
     @property
     def has_bar(self) -> bool:
-        """Whether the number of all files is shown."""
+        """Return whether a bar is drawn, which shows the number of all files."""
         return self._bar is not None
 
     def expect(self, files: int) -> None:
-        """How many files there are; may be called from any thread."""
+        """Set the number of all files; may be called from any thread."""
         if self._bar and self._task is not None:
             self._bar.update(self._task, total=files)
 
     def on_part(self, source: Path, done_part: float) -> None:
-        """How far one file is; from any thread."""
+        """Show the done part of one file, 0 to 1; may be called from any thread."""
         if self._bar:
             self._parts[source] = done_part
             self._advance()
 
     def add(self, outcome: Outcome) -> None:
+        """Count and print the outcome of one file."""
         self.summary.add(outcome)
         self._parts.pop(outcome.source, None)
         if outcome.is_image and self._is_json:
             print(json.dumps(outcome.to_json()), flush=True)
         if outcome.kind in (Kind.FAILED, Kind.UNSUPPORTED):
-            self._say(f"upscaled: {outcome.source}: {outcome.error}")
+            self._print(f"upscaled: {outcome.source}: {outcome.error}")
         elif outcome.is_image and not self._is_json:
-            self._say(_describe(outcome), is_result=True)
+            self._print(_describe(outcome), is_result=True)
         self._advance()
 
     def conclude(self) -> None:
-        """Say how it all went."""
+        """Print the summary of the batch."""
         seconds = time.monotonic() - self._started
         if self._is_json:
             print(json.dumps({"summary": self.summary.to_json(seconds)}), flush=True)
-        self._say(self.summary.describe(seconds))
+        self._print(self.summary.describe(seconds))
 
     def _advance(self) -> None:
         if self._bar and self._task is not None:
             completed = self.summary.files + sum(list(self._parts.values()))
-            self._bar.update(self._task, completed=completed, pace=self._pace())
+            self._bar.update(self._task, completed=completed, throughput=self._throughput())
 
-    def _pace(self) -> str:
-        facts = self.summary.to_json(time.monotonic() - self._started)
-        return f"{facts['images_per_s']:.1f} images/s {facts['megapixels_per_s']:.1f} MP/s"
+    def _throughput(self) -> str:
+        figures = self.summary.to_json(time.monotonic() - self._started)
+        return f"{figures['images_per_s']:.1f} images/s {figures['megapixels_per_s']:.1f} MP/s"
 
-    def _say(self, line: str, *, is_result: bool = False) -> None:
-        """Above the bar, if there is one: it is drawn again below."""
+    def _print(self, line: str, *, is_result: bool = False) -> None:
+        """Print a line, above the bar if there is one."""
         line = to_printable(line)
         if self._bar and self._bar.live.is_started:
             self._bar.console.print(line, markup=False, highlight=False, soft_wrap=True)
@@ -102,7 +103,7 @@ class BatchReport:
 
 
 def to_printable(line: str) -> str:
-    """What of a name is no text, or would steer a terminal, is replaced."""
+    """Replace what is no text in a name, and characters that would control a terminal."""
     text = os.fsencode(line).decode(errors="replace")
     return "".join(sign if sign.isprintable() else "\N{REPLACEMENT CHARACTER}" for sign in text)
 
@@ -133,7 +134,7 @@ def _make_bar(console: "Console") -> "Progress":
     return Progress(
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("{task.fields[pace]}"),
+        TextColumn("{task.fields[throughput]}"),
         TextColumn("left:"),
         TimeRemainingColumn(),
         console=console,

@@ -1,4 +1,4 @@
-"""A picture beside what a model makes of it: the whole, and where it shows, at 200 %."""
+"""Draw a sheet of a picture before and after a model: the whole, and two details at 200 %."""
 
 from typing import Final
 
@@ -10,25 +10,26 @@ from PIL import Image, ImageDraw, ImageFont
 Pixels = NDArray[np.uint8]
 
 CROP_PX: Final = (320, 240)
-"""Width and height of a detail, in pixels of the result."""
+"""Width and height of a detail, in pixels of the result: two columns fit a screen."""
 
 ENLARGED: Final = 2
 COLUMN_PX: Final = CROP_PX[0] * ENLARGED
 LINE_PX: Final = 24
 GAP_PX: Final = 8
 _CANDIDATE_STEPS: Final = 4
-"""Details begin at so many places along their own side."""
+"""Candidates for a detail are so many steps apart along its own side."""
 
 
 def draw_sheet(before: Pixels, after: Pixels, title: str, names: tuple[str, str]) -> Image.Image:
-    """Two columns, `before` and `after`: the whole picture, its busiest part and its smoothest.
+    """Draw two columns, before and after: the whole picture, its busiest and smoothest part.
 
     Args:
         before, after: uint8 `[h, w, 3]` of one size, RGB.
-        title: a line above it all. names: of the two columns.
+        title: the first line of the sheet.
+        names: of the two columns.
     """
     rows = [("whole", _shrink(before), _shrink(after))]
-    for label, box in zip(("busiest", "smoothest"), _find(after), strict=True):
+    for label, box in zip(("busiest", "smoothest"), _find_details(after), strict=True):
         label = f"{label} part, {ENLARGED * 100} %"
         rows.append((label, _cut(before, box), _cut(after, box)))
     height = LINE_PX + sum(LINE_PX + left.height + GAP_PX for _, left, _ in rows)
@@ -46,7 +47,7 @@ def draw_sheet(before: Pixels, after: Pixels, title: str, names: tuple[str, str]
 
 
 def _shrink(pixels: Pixels) -> Image.Image:
-    """The whole in one column, never enlarged."""
+    """Scale the whole picture down to one column; it is never enlarged."""
     height, width = pixels.shape[:2]
     gain = min(1.0, COLUMN_PX / width)
     size = (max(1, round(width * gain)), max(1, round(height * gain)))
@@ -59,8 +60,8 @@ def _cut(pixels: Pixels, box: tuple[int, int, int, int]) -> Image.Image:
     return part.resize((width * ENLARGED, height * ENLARGED), Image.Resampling.NEAREST)
 
 
-def _find(pixels: Pixels) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
-    """The parts with most and with least contrast: (left, top, width, height) of each."""
+def _find_details(pixels: Pixels) -> tuple[tuple[int, int, int, int], tuple[int, int, int, int]]:
+    """Return (left, top, width, height) of the parts with the most and the least contrast."""
     height, width = pixels.shape[:2]
     crop_width, crop_height = min(CROP_PX[0], width), min(CROP_PX[1], height)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)

@@ -1,4 +1,4 @@
-"""`upscaled config`: every setting, what it is now, what it is by default and what it means."""
+"""`upscaled config`: print every setting with its value, its default and its meaning."""
 
 import typer
 from rich.console import Console

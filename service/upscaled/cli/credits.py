@@ -1,4 +1,4 @@
-"""`upscaled credits`: give a key credits and show what is left. They count with metering on."""
+"""`upscaled credits`: add credits to a key and show its balance, for a metered service."""
 
 from typing import Annotated
 

@@ -1,4 +1,4 @@
-"""`upscaled doctor`: what is wrong with this installation, and what to do about it."""
+"""`upscaled doctor`: examine this installation and print each fault with its remedy."""
 
 import json
 import os
@@ -72,7 +72,7 @@ def examine(
 
 
 def _collect(findings: Iterable[Finding], *, is_shown: bool) -> list[Finding]:
-    """All of them; each is shown as it comes."""
+    """Collect the findings, and show each as it comes if `is_shown`."""
     console = Console(highlight=False, markup=False, emoji=False)
     seen = []
     for finding in findings:
@@ -83,9 +83,9 @@ def _collect(findings: Iterable[Finding], *, is_shown: bool) -> list[Finding]:
 
 
 def _show(finding: Finding, console: Console) -> None:
-    """One line, its advice below it; only a terminal gets colours, and lines folded to its width.
+    """Print a finding, and its advice below it.
 
-    A pipe gets each on one line, for `grep`.
+    A terminal gets colours and lines folded to its width, a pipe one line each, for `grep`.
     """
     status, check = f"{finding.status:<{_STATUS_WIDTH}}", f"{finding.check:<{_CHECK_WIDTH}}"
     indent = " " * (_STATUS_WIDTH + _CHECK_WIDTH)

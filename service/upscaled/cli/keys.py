@@ -1,5 +1,6 @@
-"""`upscaled keys`: make, list and revoke API keys, and set their rates. A running server notices
-at once.
+"""`upscaled keys`: make, list and revoke API keys, and set their rates.
+
+A running server applies each change from the next request on.
 """
 
 import sys
@@ -92,7 +93,7 @@ def revoke_key(name: Name) -> None:
 
 @contextmanager
 def _revoked_unless_shown(name: str) -> Iterator[None]:
-    """Revoke a key whose secret could not be printed."""
+    """Revoke the key if the block, which prints its secret, fails."""
     try:
         if sys.stdout is None:  # it was closed before Python began; printing would do nothing
             raise typer.Exit(1)

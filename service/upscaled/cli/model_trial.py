@@ -1,4 +1,4 @@
-"""`upscaled models try`: a model on one photo, shown beside the enlarged photo itself."""
+"""`upscaled models try`: upscale one photo with a model and draw it beside the enlarged photo."""
 
 import io
 import os
@@ -19,7 +19,7 @@ from upscaled_models.packaged import install_missing
 from upscaled_models.store import ModelStore
 
 MOST_SIDE_PX: Final = 512
-"""Of a photo so much is tried, its middle: a large network takes a minute for more on few cores."""
+"""Side of the middle of a photo that is tried: more takes a large network minutes on few cores."""
 
 _SUFFIXES: Final = (".png", ".jpg", ".jpeg")
 
@@ -61,7 +61,7 @@ def try_model(
     try:
         scale = scale or _own_scale(name)
         sheet = output or Path(f"{photo.stem}-{name}-x{scale}.png")
-        _check_output(sheet, is_asked_for=output is not None)
+        _check_output(sheet, is_named=output is not None)
         trial = run_trial(name, photo, scale, is_whole=whole)
         _write(trial, sheet)
     except (ModelError, OSError) as error:
@@ -74,7 +74,7 @@ def try_model(
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A photo and what a model made of it, in 8 bits a channel; `title` is all in a line."""
+    """A photo and its result in 8 bits a channel; `title` says model, scale, photo and time."""
 
     model: str
     scale: int
@@ -114,7 +114,7 @@ def run_trial(name: str, photo: Path, scale: int, *, is_whole: bool = False) -> 
 
 
 def cut_middle(image: Image) -> Image:
-    """The middle of an image, `MOST_SIDE_PX` wide and high at most; the same where it fits."""
+    """Cut the middle out of an image, at most `MOST_SIDE_PX` wide and high."""
     height, width = image.height_px, image.width_px
     if max(height, width) <= MOST_SIDE_PX:
         return image
@@ -125,7 +125,7 @@ def cut_middle(image: Image) -> Image:
 
 
 def to_png(image: Image) -> bytes:
-    """A file of the pixels as they are, 8 bits a channel."""
+    """Encode the pixels as a PNG of 8 bits a channel, without changing them."""
     from PIL import Image as Pillow
 
     planes = [image.rgb] if image.alpha is None else [image.rgb, image.alpha[..., None]]
@@ -160,11 +160,15 @@ def _own_scale(name: str) -> int:
     return 2 if spec.native_scale == 2 else 4
 
 
-def _check_output(path: Path, *, is_asked_for: bool) -> None:
-    """Before the work: what was not asked for by name replaces nothing."""
+def _check_output(path: Path, *, is_named: bool) -> None:
+    """Refuse a sheet that cannot be written, or would replace a file without `--output`.
+
+    Raises:
+        ModelRefused: the text names the file and the reason.
+    """
     if path.suffix.lower() not in _SUFFIXES:
         raise ModelRefused(f"{path}: the sheet is a .png or a .jpg file")
     if not path.parent.is_dir():
         raise ModelRefused(f"{path.parent}: there is no such folder")
-    if path.exists() and not is_asked_for:
+    if path.exists() and not is_named:
         raise ModelRefused(f"{path} is there already; `-o {path}` replaces it")

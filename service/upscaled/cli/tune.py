@@ -1,4 +1,4 @@
-"""`upscaled tune`: measure what is fastest on this machine, at will."""
+"""`upscaled tune`: measure the fastest way to run each model on this machine."""
 
 import json
 import os
@@ -61,7 +61,7 @@ def tune(
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """is_new: whether it was measured now."""
+    """A model's choice of the autotuner; `is_new` if it was measured now."""
 
     model: str
     choice: "Choice"
@@ -69,7 +69,7 @@ class Tuned:
 
 
 def _names(settings: Settings, model: str | None) -> list[str]:
-    """The one that is named, or those of both scales."""
+    """Return the named model, or all models of both scales."""
     if model is not None:
         return [model]
     from upscaled.upscale.core import SCALES
