@@ -49,8 +49,8 @@ def test_a_success_reports_the_time_of_each_stage(accept: str, target: Target) -
 
 @pytest.mark.parametrize(("what", "request_"), ASKED, ids=[what for what, _ in ASKED])
 def test_no_answer_opens_the_doors_of_cors(what: str, request_: object, target: Target) -> None:
-    asked = request_.plus(("Origin", "https://example.com"))  # type: ignore[attr-defined]
-    reply = perform(asked, target)
+    with_origin = request_.plus(("Origin", "https://example.com"))  # type: ignore[attr-defined]
+    reply = perform(with_origin, target)
     opened = [name for name, _ in reply.headers if name.lower().startswith("access-control-")]
     assert opened == [], what
 

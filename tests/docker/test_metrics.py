@@ -70,8 +70,8 @@ def test_expressions_name_only_what_is_exported(exposition: str) -> None:
         for family in text_string_to_metric_families(exposition)
         for sample in family.samples
     }
-    asked = [*EXPRESSIONS.values(), *(alert["expr"] for alert in alerts())]
-    names = set().union(*map(names_in, asked))
+    expressions = [*EXPRESSIONS.values(), *(alert["expr"] for alert in alerts())]
+    names = set().union(*map(names_in, expressions))
     assert names - exported == set()
     assert len(names) > 30
 

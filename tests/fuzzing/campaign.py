@@ -1,4 +1,4 @@
-"""Sending damaged files to a server from several clients, and keeping count."""
+"""Send damaged files to a server from several clients, and find what must not happen."""
 
 import threading
 import time
@@ -18,14 +18,18 @@ from tests.running import Server
 
 CLIENTS = 4
 SAMPLE_EVERY_FILES = 100
+REFUSED_WITHIN_S = 1.0
+LARGEST_SLOPE_KIB = 50.0
 GROUP_SAMPLES = 10
 KIB = 1024
 
 
 @dataclass
-class Tally:
-    """What happened. `rss_kib` are (files so far, the front end's memory); `worker_kib` the
-    worker's at the same moments."""
+class Statistics:
+    """The outcomes, durations and memory of one campaign.
+
+    rss_kib: (files so far, the front end's memory). worker_kib: the worker's at the same moments.
+    """
 
     outcomes: Counter[str] = field(default_factory=Counter)
     failures: dict[int, str] = field(default_factory=dict)
@@ -64,7 +68,7 @@ class Campaign:
     """Files number 0, 1, 2 ... of a seed, each the same at every run."""
 
     def __init__(self, server: Server, seeds: Sequence[bytes], seed: int) -> None:
-        self.tally = Tally()
+        self.statistics = Statistics()
         self._server = server
         self._seeds = seeds
         self._seed = seed
@@ -75,7 +79,7 @@ class Campaign:
     def make(self, number: int) -> bytes:
         return mutate(self._seeds, Random(f"{self._seed}/{number}"))
 
-    def run(self, *, seconds: float = float("inf"), files: float = float("inf")) -> Tally:
+    def run(self, *, seconds: float = float("inf"), files: float = float("inf")) -> Statistics:
         """Send files until the time or their number is up."""
         deadline = time.monotonic() + seconds
         clients = [
@@ -86,9 +90,11 @@ class Campaign:
             client.start()
         for client in clients:
             client.join()
-        self.tally.decoder_deaths = sum('"decoder_died"' in line for line in self._server.stderr)
-        self.tally.is_front_end_alive = self._front_end.is_running()
-        return self.tally
+        self.statistics.decoder_deaths = sum(
+            '"decoder_died"' in line for line in self._server.stderr
+        )
+        self.statistics.is_front_end_alive = self._front_end.is_running()
+        return self.statistics
 
     def _send_until(self, deadline: float, files: float) -> None:
         with requests.Session() as session:
@@ -119,21 +125,21 @@ class Campaign:
         self._count(number, word, answer.status_code, seconds, stages)
 
     def _count(self, number: int, word: str, status: int, seconds: float, stages: str = "") -> None:
-        tally = self.tally
+        statistics = self.statistics
         with self._lock:
-            tally.outcomes[word] += 1
+            statistics.outcomes[word] += 1
             if status >= 500:
-                tally.failures[number] = word
+                statistics.failures[number] = word
             elif status == 200:
-                if seconds > tally.slowest_success_s:
-                    tally.slowest_success_s, tally.slowest_success = seconds, number
-                    tally.slowest_success_stages = stages
-            elif seconds > tally.slowest_refusal_s:
-                tally.slowest_refusal_s, tally.slowest_refusal = seconds, number
-            if tally.files % SAMPLE_EVERY_FILES == 0 and self._front_end.is_running():
+                if seconds > statistics.slowest_success_s:
+                    statistics.slowest_success_s, statistics.slowest_success = seconds, number
+                    statistics.slowest_success_stages = stages
+            elif seconds > statistics.slowest_refusal_s:
+                statistics.slowest_refusal_s, statistics.slowest_refusal = seconds, number
+            if statistics.files % SAMPLE_EVERY_FILES == 0 and self._front_end.is_running():
                 rss_kib = self._front_end.memory_info().rss / KIB
-                tally.rss_kib.append((tally.files, rss_kib))
-                tally.worker_kib += self._measure_workers()
+                statistics.rss_kib.append((statistics.files, rss_kib))
+                statistics.worker_kib += self._measure_workers()
 
     def _measure_workers(self) -> list[float]:
         """The memory of those that are there, in KiB."""
@@ -142,3 +148,17 @@ class Campaign:
             with suppress(psutil.NoSuchProcess):
                 found.append(child.memory_info().rss / KIB)
         return found
+
+
+def find_faults(statistics: Statistics) -> list[str]:
+    """Return what must not happen, whatever is sent: one sentence for each fault."""
+    faults = [f"file {number}: {word}" for number, word in sorted(statistics.failures.items())]
+    if not statistics.is_front_end_alive:
+        faults.append("the front end died")
+    if statistics.slowest_refusal_s > REFUSED_WITHIN_S:
+        faults.append(
+            f"file {statistics.slowest_refusal}: refused in {statistics.slowest_refusal_s:.2f} s"
+        )
+    if statistics.slope_kib_per_1000 > LARGEST_SLOPE_KIB:
+        faults.append(f"front end grows by {statistics.slope_kib_per_1000:.0f} KiB in 1,000 files")
+    return faults

@@ -1,4 +1,4 @@
-"""`scripts/fuzz`: damaged files against a server of its own, for as long as is asked for."""
+"""`scripts/fuzz`: damaged files against a server of its own, for a number of files or minutes."""
 
 import argparse
 import json
@@ -10,8 +10,7 @@ from typing import Any
 
 import requests
 
-from tests.fuzzing.campaign import Campaign, Tally
-from tests.fuzzing.faults import find_faults
+from tests.fuzzing.campaign import Campaign, Statistics, find_faults
 from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
 from tests.service.image.samples import picture, save
@@ -38,14 +37,14 @@ def main() -> None:
         with serve(Path(folder), **FAST) as server:
             campaign = Campaign(server, list(make_seeds(find_images()).values()), arguments.seed)
             if arguments.files:
-                tally = campaign.run(files=arguments.files)
+                statistics = campaign.run(files=arguments.files)
             else:
-                tally = campaign.run(seconds=60 * arguments.minutes)
+                statistics = campaign.run(seconds=60 * arguments.minutes)
             is_sound = still_works(server)
     if arguments.keep:
-        keep(campaign, tally, arguments.keep)
-    print(json.dumps(describe(tally), indent=1))
-    sys.exit(0 if is_sound and not find_faults(tally) else 1)
+        keep(campaign, statistics, arguments.keep)
+    print(json.dumps(describe(statistics), indent=1))
+    sys.exit(0 if is_sound and not find_faults(statistics) else 1)
 
 
 def find_images() -> Path | None:
@@ -67,18 +66,18 @@ def still_works(server: Server) -> bool:
     return answer.status_code == 200
 
 
-def describe(tally: Tally) -> dict[str, object]:
-    rss_kib = [kib for _, kib in tally.rss_kib]
+def describe(statistics: Statistics) -> dict[str, object]:
+    rss_kib = [kib for _, kib in statistics.rss_kib]
     return {
-        "files": tally.files,
-        "outcomes": dict(tally.outcomes.most_common()),
-        "failures": len(tally.failures),
-        "slowest_refusal_s": round(tally.slowest_refusal_s, 3),
-        "slowest_refusal": tally.slowest_refusal,
-        "slowest_success_s": round(tally.slowest_success_s, 3),
-        "slowest_success": tally.slowest_success,
-        "slowest_success_stages": tally.slowest_success_stages,
-        "decoder_deaths": tally.decoder_deaths,
+        "files": statistics.files,
+        "outcomes": dict(statistics.outcomes.most_common()),
+        "failures": len(statistics.failures),
+        "slowest_refusal_s": round(statistics.slowest_refusal_s, 3),
+        "slowest_refusal": statistics.slowest_refusal,
+        "slowest_success_s": round(statistics.slowest_success_s, 3),
+        "slowest_success": statistics.slowest_success,
+        "slowest_success_stages": statistics.slowest_success_stages,
+        "decoder_deaths": statistics.decoder_deaths,
         "front_end_mib": [
             round(kib / 1024, 1)
             for kib in (*rss_kib[:1], *rss_kib[len(rss_kib) // 2 :][:1], *rss_kib[-1:])
@@ -86,17 +85,19 @@ def describe(tally: Tally) -> dict[str, object]:
         "worker_mib": [
             round(kib / 1024, 1)
             for kib in (
-                *tally.worker_kib[:1],
-                *tally.worker_kib[-1:],
-                max(tally.worker_kib, default=0),
+                *statistics.worker_kib[:1],
+                *statistics.worker_kib[-1:],
+                max(statistics.worker_kib, default=0),
             )
         ],
-        "front_end_kib_per_1000_files": round(tally.slope_kib_per_1000, 1),
-        "faults": find_faults(tally),
+        "front_end_kib_per_1000_files": round(statistics.slope_kib_per_1000, 1),
+        "faults": find_faults(statistics),
     }
 
 
-def keep(campaign: Campaign, tally: Tally, folder: Path) -> None:
+def keep(campaign: Campaign, statistics: Statistics, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
-    for number in {*tally.failures, tally.slowest_refusal, tally.slowest_success} - {-1}:
+    for number in {*statistics.failures, statistics.slowest_refusal, statistics.slowest_success} - {
+        -1
+    }:
         (folder / f"{number}").write_bytes(campaign.make(number))

@@ -6,9 +6,8 @@ from random import Random
 
 import pytest
 
-from tests.fuzzing.campaign import Campaign, Tally
+from tests.fuzzing.campaign import Campaign, Statistics, find_faults
 from tests.fuzzing.command import FAST, find_images, still_works
-from tests.fuzzing.faults import find_faults
 from tests.fuzzing.mutate import mutate
 from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
@@ -47,18 +46,20 @@ def test_every_sound_file_is_decoded_and_no_damaged_one_ends_a_decoder() -> None
 def test_3000_damaged_files_are_answered_as_the_contract_says(server: Server) -> None:
     """How soon, and whether memory grows, is for `scripts/fuzz` to say, on a quiet machine."""
     seeds = list(make_seeds(find_images()).values())
-    tally = Campaign(server, seeds, seed=2).run(files=3000)
-    assert tally.failures == {}
-    assert tally.is_front_end_alive
-    assert tally.files == 3000
+    statistics = Campaign(server, seeds, seed=2).run(files=3000)
+    assert statistics.failures == {}
+    assert statistics.is_front_end_alive
+    assert statistics.files == 3000
     assert still_works(server)
 
 
 def test_faults_are_found() -> None:
-    tally = Tally(failures={3: "internal_error"}, slowest_refusal_s=1.5, slowest_refusal=9)
-    tally.is_front_end_alive = False
-    tally.rss_kib = [(100 * at, 1000.0 + 100 * at) for at in range(40)]
-    assert find_faults(tally) == [
+    statistics = Statistics(
+        failures={3: "internal_error"}, slowest_refusal_s=1.5, slowest_refusal=9
+    )
+    statistics.is_front_end_alive = False
+    statistics.rss_kib = [(100 * at, 1000.0 + 100 * at) for at in range(40)]
+    assert find_faults(statistics) == [
         "file 3: internal_error",
         "the front end died",
         "file 9: refused in 1.50 s",
@@ -68,11 +69,11 @@ def test_faults_are_found() -> None:
 
 def test_a_leak_differs_from_one_more_arena() -> None:
     steady = [(100 * at, 95_000.0 + at % 3) for at in range(200)]
-    assert abs(Tally(rss_kib=steady).slope_kib_per_1000) < 1
+    assert abs(Statistics(rss_kib=steady).slope_kib_per_1000) < 1
     stepped = [(files, kib + 1024 * (files > 15_000)) for files, kib in steady]
-    assert abs(Tally(rss_kib=stepped).slope_kib_per_1000) < 1
+    assert abs(Statistics(rss_kib=stepped).slope_kib_per_1000) < 1
     leaking = [(files, kib + 0.08 * files) for files, kib in steady]
-    assert Tally(rss_kib=leaking).slope_kib_per_1000 == pytest.approx(80, abs=1)
+    assert Statistics(rss_kib=leaking).slope_kib_per_1000 == pytest.approx(80, abs=1)
 
 
 def test_the_images_of_the_optional_data_are_seeds_too(shared_dir: Path) -> None:

@@ -47,7 +47,7 @@ DEADLY_DECODER = str(Path(__file__).with_name("crashing_decoder.py"))
 
 
 class Spoilt(nn.Module):
-    """`network`, whose results are spoilt as long as ORDER says so."""
+    """`network`, whose results are wrong as long as ORDER says so."""
 
     def __init__(self, network: Callable[[Tensor], Tensor], order: Path, where: set[str]) -> None:
         super().__init__()

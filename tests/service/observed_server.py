@@ -162,7 +162,7 @@ class _Origin(BaseHTTPRequestHandler):
                 self.wfile.write(b"x" * 65536)
             if path == "/slow":
                 time.sleep(2)
-        except OSError:  # the service has heard enough
+        except OSError:  # the service closed the connection before the end
             self.close_connection = True
 
     def log_message(self, *_: object) -> None:

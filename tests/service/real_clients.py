@@ -24,7 +24,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Call:
-    """What a client is asked to do. Without `accept` it sends the header of its own."""
+    """One call of a client; without `accept` it sends the header of its own."""
 
     url: str
     key: str
@@ -179,9 +179,14 @@ def run_node(script: str, call: Call) -> Answer:
     if node is None:
         pytest.skip("node is not installed")
     assert call.copy is not None
-    asked = {"url": call.url, "headers": call.headers, "scale": call.scale, "copy": str(call.copy)}
-    asked |= {"file": str(call.file)} if call.file else {"image_url": str(call.image_url)}
-    done = run([node, "-e", NODE_REPORTS + script, json.dumps(asked)])
+    request = {
+        "url": call.url,
+        "headers": call.headers,
+        "scale": call.scale,
+        "copy": str(call.copy),
+    }
+    request |= {"file": str(call.file)} if call.file else {"image_url": str(call.image_url)}
+    done = run([node, "-e", NODE_REPORTS + script, json.dumps(request)])
     status, content_type = done.strip().split(" ", 1)
     return to_answer(int(status), content_type, call.copy.read_bytes())
 

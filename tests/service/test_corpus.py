@@ -24,8 +24,7 @@ from tests.conformance.listener import Listener, answers, listening
 from tests.conformance.raw_http import Reply, Target
 from tests.conformance.requesting import perform
 from tests.conformance.table import STATUSES, Refused, json_body
-from tests.fuzzing.campaign import Campaign
-from tests.fuzzing.faults import find_faults
+from tests.fuzzing.campaign import Campaign, find_faults
 from tests.fuzzing.seeds import make_seeds
 from tests.running import Server, serve
 from upscaled.config import Settings
@@ -200,10 +199,10 @@ def test_with_every_format_switched_on_every_file_is_answered_as_the_tables_say(
 
 
 def test_damaged_files_are_refused_quickly_and_the_server_lives(server: Server) -> None:
-    tally = Campaign(server, list(make_seeds().values()), seed=1).run(files=100)
-    tally.rss_kib.clear()  # too few files to speak of memory
-    assert find_faults(tally) == []
-    assert {"200", "malformed_image"} <= set(tally.outcomes)
+    statistics = Campaign(server, list(make_seeds().values()), seed=1).run(files=100)
+    statistics.rss_kib.clear()  # too few files to speak of memory
+    assert find_faults(statistics) == []
+    assert {"200", "malformed_image"} <= set(statistics.outcomes)
 
 
 def test_no_refused_file_leaves_a_file_behind(

@@ -45,7 +45,7 @@ class Spoiler:
 
 @pytest.fixture(scope="module")
 def spoiler(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoiler]:
-    data_dir = tmp_path_factory.mktemp("spoilt")
+    data_dir = tmp_path_factory.mktemp("faulty")
     order = data_dir / "order"
     order.write_text(SOUND)
     add_bilinear_model(data_dir)

@@ -143,7 +143,8 @@ def test_of_decoders_and_workers_killed_at_work_nothing_is_left(tmp_path: Path) 
 
         orphans = service.decoders()
         answers, kills = send_while_killing(service, service.workers, 2)
-        # The first in company, the second at worst alone: two alone would be the image's own fault.
+        # The first beside other images, the second at worst by itself: twice by itself would be the
+        # image's own fault.
         assert kills >= 1
         assert answers == {"200": IMAGES}
         _, alive = psutil.wait_procs(orphans, timeout=15)

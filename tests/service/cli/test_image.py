@@ -146,7 +146,7 @@ def test_an_unwritable_output_folder_fails_before_an_engine_is_opened(
     photo: Path, monkeypatch: pytest.MonkeyPatch, folder: str, reason: str
 ) -> None:
     opened: list[object] = []
-    monkeypatch.setattr(core, "open_model", lambda *asked: opened.append(asked))
+    monkeypatch.setattr(core, "open_model", lambda *arguments: opened.append(arguments))
     output_dir = photo.parent / folder
 
     done = run(photo, photo, "-o", output_dir, "--scale", "2")
