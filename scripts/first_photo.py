@@ -43,7 +43,7 @@ class QuickstartError(Exception):
 def main() -> None:
     arguments = read_arguments()
     for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, end_as_told)
+        signal.signal(number, end_on_signal)
     try:
         run(arguments.photo, is_once=arguments.once)
     except KeyboardInterrupt:
@@ -61,7 +61,7 @@ def read_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def end_as_told(number: int, _frame: FrameType | None) -> None:
+def end_on_signal(number: int, _frame: FrameType | None) -> None:
     sys.exit(128 + number)
 
 

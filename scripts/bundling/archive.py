@@ -19,7 +19,7 @@ def pack(folder: Path, archive: Path) -> None:
         with tarfile.open(half_made, "w", format=tarfile.GNU_FORMAT) as packed:
             for path in [folder, *sorted(folder.rglob("*"))]:
                 entry = packed.gettarinfo(path, path.relative_to(folder.parent).as_posix())
-                _make_nobodys(entry, time_s)
+                _remove_owner(entry, time_s)
                 if entry.isfile():
                     with path.open("rb") as content:
                         packed.addfile(entry, content)
@@ -30,7 +30,7 @@ def pack(folder: Path, archive: Path) -> None:
         half_made.unlink(missing_ok=True)
 
 
-def _make_nobodys(entry: tarfile.TarInfo, time_s: int) -> None:
+def _remove_owner(entry: tarfile.TarInfo, time_s: int) -> None:
     """Take away whatever depends on who packs: owner, date, umask."""
     entry.uid = entry.gid = 0
     entry.uname = entry.gname = ""

@@ -58,7 +58,7 @@ def test_what_needs_no_server_is_measured_whole(tmp_path: Path) -> None:
         assert facts["largest_levels"] == 0, "these halos are as wide as the network sees"
 
 
-def test_ratios_and_shares_follow_from_the_times_that_are_told(tmp_path: Path) -> None:
+def test_ratios_and_shares_follow_from_the_reported_times(tmp_path: Path) -> None:
     race = make_race(tmp_path, add_small_compact(tmp_path), 32, "cpu", None, is_tiny=True)
     names = ("exact", "auto", "peak float32")
     race = Race({name: race.entries[name] for name in names}, against="exact")

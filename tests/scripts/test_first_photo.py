@@ -37,7 +37,7 @@ def test_the_scale_is_the_largest_the_limits_allow(
     assert first_photo.choose_scale(_info(width_px, height_px), settings) == scale
 
 
-def test_a_photo_beyond_every_limit_is_told_the_limits(settings: Settings) -> None:
+def test_for_a_photo_beyond_every_limit_the_limits_are_printed(settings: Settings) -> None:
     with pytest.raises(QuickstartError, match=r"3001 px.* 1500 px at scale 4 and 3000 px"):
         first_photo.choose_scale(_info(200, 3001), settings)
 
@@ -133,7 +133,7 @@ def test_a_folder_that_cannot_be_written_is_named(
         first_photo.save(file.getvalue(), Path("cat.jpg"))
 
 
-def test_a_service_that_does_not_start_is_told_with_its_log(
+def test_a_service_that_does_not_start_is_reported_with_its_log(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings.data_dir.mkdir()

@@ -127,7 +127,7 @@ def _is_open(port: int) -> bool:
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 128 + signal.SIGTERM)]
 )
-def test_it_serves_the_curl_line_it_prints_until_told_to_stop(
+def test_it_serves_the_curl_line_it_prints_until_a_signal_stops_it(
     clone: Path, tmp_path: Path, number: signal.Signals, status: int
 ) -> None:
     Image.new("RGB", (64, 64), (200, 80, 40)).save(tmp_path / "photo.jpg")

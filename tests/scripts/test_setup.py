@@ -40,7 +40,7 @@ def test_an_old_python_counts_as_none(scripts: Scripts) -> None:
     assert "needs Python 3.11 or newer" in scripts.run("setup").stderr
 
 
-def test_a_python_without_venv_is_told_by_the_name_of_its_package(scripts: Scripts) -> None:
+def test_for_a_python_without_venv_the_missing_package_is_named(scripts: Scripts) -> None:
     scripts.add_python("python3.12")
     scripts.environment["REFUSES"] = "ensurepip"
     finished = scripts.run("setup")

@@ -66,7 +66,7 @@ class Spoilt(nn.Module):
         return result
 
 
-def open_spoilt(order: Path, settings: Settings, name: str) -> Engine:
+def open_faulty(order: Path, settings: Settings, name: str) -> Engine:
     engine = choice_open_model(settings, name)
     assert isinstance(engine, TorchEngine)
     return replace(
@@ -87,6 +87,6 @@ if __name__ == "__main__":
         vars(server)["LocalPool"] = partial(LocalPool, command=command)
         main()
     else:
-        vars(choice)["open_model"] = partial(open_spoilt, Path(order))
+        vars(choice)["open_model"] = partial(open_faulty, Path(order))
         vars(decoder)["Decoder"] = partial(Decoder, command=(sys.executable, DEADLY_DECODER))
         worker.main()

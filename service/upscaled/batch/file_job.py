@@ -44,10 +44,6 @@ MAX_RESULT_PX_IN_FLIGHT: Final = 2 * MAX_OUTPUT_SIDE_PX**2
 _log = logging.getLogger(__name__)
 
 
-def ignore_part(source: Path, done_part: float) -> None:
-    """Ignore the progress of tiles."""
-
-
 class EngineBroken(BatchAborted):
     """The device or its network fails, whatever it is given."""
 
@@ -66,7 +62,7 @@ class FileUpscaler:
     store: OutputStore
     stop: Stop
     pixels: PixelSemaphore
-    on_part: OnPart = ignore_part
+    on_part: OnPart | None = None
 
     def work(self, source: Source) -> Outcome:
         """Upscale one file. Its own failure is its outcome and is never raised.
@@ -164,7 +160,8 @@ class FileUpscaler:
 
     def _upscale(self, path: Path, data: bytes, output: OutputSpec) -> Result:
         def on_tile(done: int, total: int) -> None:
-            self.on_part(path, done / max(1, total))
+            if self.on_part is not None:
+                self.on_part(path, done / max(1, total))
 
         with self.pixels.hold(output.canvas_px), self.stop.reaching() as cancellation:
             return self.upscaler.upscale(
@@ -212,7 +209,7 @@ def open_file_upscaler(
     stop: Stop,
     *,
     is_overwriting: bool,
-    on_part: OnPart = ignore_part,
+    on_part: OnPart | None = None,
     open_engine: Callable[[str], Engine] | None = None,
     asked_by: str | None = None,
 ) -> Iterator[FileUpscaler]:

@@ -33,7 +33,6 @@ from upscaled.upscale.job import (
     ImageStreams,
     OpenStreams,
     UpscaledImage,
-    ignore_tile,
     run_job,
     upscale_image,
 )
@@ -44,7 +43,7 @@ from upscaled.upscale.model_choice import Rung, choose_rung, find_faithful, find
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering, is_harmed
 from upscaled.upscale.result import Result
-from upscaled.upscale.scheduler import OnBatch, Scheduler, ignore_batch
+from upscaled.upscale.scheduler import OnBatch, Scheduler
 from upscaled.upscale.speed import Speed, find_speed, read_speed
 from upscaled.upscale.warm_up import measure_speed, warm_up
 from upscaled_models.backends.base import Engine
@@ -79,7 +78,7 @@ class Core:
         *,
         model: str = "",
         key_id: int | None = None,
-        on_tile: OnTile = ignore_tile,
+        on_tile: OnTile | None = None,
         cancellation: Cancellation | None = None,
         output: OutputSpec | None = None,
     ) -> Result:
@@ -119,7 +118,7 @@ class Core:
         output: OutputSpec,
         *,
         model: str = "",
-        on_tile: OnTile = ignore_tile,
+        on_tile: OnTile | None = None,
         cancellation: Cancellation | None = None,
     ) -> UpscaledImage:
         """Upscale decoded pixels; arguments and errors as of `upscale`."""
@@ -171,9 +170,7 @@ class Core:
             self.models.use(rung.model) as engine,
             self.scheduler.open_stream(engine) as stream,
         ):
-            return upscale(
-                image, scale, stream, on_tile=ignore_tile, post_processing=post_processing
-            )
+            return upscale(image, scale, stream, on_tile=None, post_processing=post_processing)
 
     def choose(self, image: Image, scale: int, model: str = "") -> tuple[Rung, Harm]:
         """What upscales a picture, and what the picture has been through.
@@ -262,8 +259,8 @@ def open_core(
     *,
     scales: tuple[int, ...] = SCALES,
     open_engine: Callable[[str], Engine] | None = None,
-    on_batch: OnBatch = ignore_batch,
-    begin: Callable[[], None] = lambda: None,
+    on_batch: OnBatch | None = None,
+    begin: Callable[[], None] | None = None,
     on_decoder_death: Callable[[], None] = lambda: None,
     decoders: int | None = None,
     asked_by: str | None = None,

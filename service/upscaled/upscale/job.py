@@ -16,7 +16,7 @@ from upscaled.image.encode import Encoder
 from upscaled.image.output import OutputSpec, decide_output
 from upscaled.image.pixels import Pixels, rounded
 from upscaled.image.types import Image
-from upscaled.upscale.loop import OnRows, OnTile, ignore_rows, upscale
+from upscaled.upscale.loop import OnRows, OnTile, upscale
 from upscaled.upscale.post_process.steps import choose_post_processing
 from upscaled.upscale.post_process.strips import split_into_strips
 from upscaled.upscale.post_process.tempering import Tempering
@@ -61,16 +61,12 @@ class UpscaledImage:
     device_s: float
 
 
-def ignore_tile(done: int, total: int) -> None:
-    """Ignore the progress of tiles."""
-
-
 def run_job(
     source: bytes,
     scale: int,
     open_streams: OpenStreams,
     settings: Settings,
-    on_tile: OnTile,
+    on_tile: OnTile | None,
     *,
     output: OutputSpec | None = None,
     decode: Decode = decode_file,
@@ -134,8 +130,8 @@ def upscale_image(
     settings: Settings,
     output: OutputSpec,
     *,
-    on_tile: OnTile,
-    on_rows: OnRows = ignore_rows,
+    on_tile: OnTile | None,
+    on_rows: OnRows | None = None,
     strips_pool: ThreadPoolExecutor | None = None,
 ) -> UpscaledImage:
     """Upscale one decoded picture.
@@ -166,7 +162,7 @@ def upscale_image(
             run_scale,
             streams.stream,
             on_tile=on_tile,
-            on_rows=ignore_rows if is_too_long else on_rows,
+            on_rows=None if is_too_long else on_rows,
             post_processing=steps,
             faithful=faithful,
         )

@@ -37,7 +37,7 @@ class LoadedModels:
         self,
         open_model: OpenModel,
         *,
-        begin: Callable[[], None] = lambda: None,
+        begin: Callable[[], None] | None = None,
         idle_unload_s: float = 0,
         kept: frozenset[str] = frozenset(),
     ) -> None:

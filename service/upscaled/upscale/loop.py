@@ -27,10 +27,6 @@ OnTile = Callable[[int, int], None]
 OnRows = Callable[[Image, int], None]
 
 
-def ignore_rows(image: Image, rows_ready: int) -> None:
-    """Ignore rows: the caller wants the whole result only."""
-
-
 @dataclass(frozen=True, slots=True)
 class Pass:
     """One pass of the whole image through the network, which enlarges it `gain` times."""
@@ -44,8 +40,8 @@ def upscale(
     scale: int,
     stream: Stream,
     *,
-    on_tile: OnTile,
-    on_rows: OnRows = ignore_rows,
+    on_tile: OnTile | None,
+    on_rows: OnRows | None = None,
     post_processing: PostProcessing = NO_POST_PROCESSING,
     faithful: Stream | None = None,
 ) -> Image:
@@ -73,13 +69,17 @@ def upscale(
     rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
     alpha = None if image.alpha is None else upscale_alpha(image.alpha, scale)
     passes = plan_passes(scale, stream.engine.info.spec.native_scale)
-    work = _Work(stream, passes, on_tile, post_processing, faithful, is_neutral=is_neutral(rgb))
-
-    def begin(canvas: Pixels) -> Callable[[int], None]:
-        result = replace(image, rgb=canvas, alpha=alpha)
-        return lambda rows_ready: on_rows(result, rows_ready)
-
-    return replace(image, rgb=work.run(rgb, begin), alpha=alpha)
+    work = _Work(
+        image=replace(image, alpha=alpha),
+        stream=stream,
+        passes=passes,
+        on_tile=on_tile,
+        on_rows=on_rows,
+        steps=post_processing,
+        faithful=faithful,
+        is_neutral=is_neutral(rgb),
+    )
+    return replace(work.image, rgb=work.run(rgb))
 
 
 def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
@@ -109,28 +109,30 @@ def find_gain(scale: int, native_scale: int) -> int | None:
     return gains.pop() if len(gains) == 1 else None
 
 
-Begin = Callable[[Pixels], Callable[[int], None]]
-
-
 @dataclass(frozen=True, slots=True)
 class _Work:
-    """The work on one image: all its passes through the network."""
+    """The work on one image: all its passes through the network.
 
+    image: what the result has beside its pixels.
+    """
+
+    image: Image
     stream: Stream
     passes: tuple[Pass, ...]
-    on_tile: OnTile
+    on_tile: OnTile | None
+    on_rows: OnRows | None
     steps: PostProcessing
     faithful: Stream | None
     is_neutral: bool
 
-    def run(self, rgb: Pixels, begin: Begin) -> Pixels:
-        """Run all passes, in windows as large as fit; `begin` takes the last pass's canvas."""
+    def run(self, rgb: Pixels) -> Pixels:
+        """Run all passes, in windows as large as fit in the device's memory."""
         engine = self.stream.engine
         least_px = least_window_px(self.halo_px, engine.info.spec.multiple_px)
         window_px = max(least_px, engine.info.window_px)
         while True:
             try:
-                return self._run_passes(rgb, window_px, begin)
+                return self._run_passes(rgb, window_px)
             except EngineOutOfMemory:
                 if window_px <= least_px:
                     raise
@@ -149,27 +151,32 @@ class _Work:
         gain = min(step.gain for step in self.passes)
         return halo_px + max(FLAT_PX, -(-self.steps.temper_reach_px // gain))
 
-    def _run_passes(self, rgb: Pixels, window_px: int, begin: Begin) -> Pixels:
+    def _run_passes(self, rgb: Pixels, window_px: int) -> Pixels:
         plans = self._plan_all(rgb.shape[0], rgb.shape[1], window_px)
         total = sum(len(plan.tiles) for plan in plans)
         done = 0
-        self.on_tile(done, total)
+        self._report(done, total)
         for at, (step, plan) in enumerate(zip(self.passes, plans, strict=True)):
             canvas = np.empty((rgb.shape[0] * step.gain, rgb.shape[1] * step.gain, 3), rgb.dtype)
             is_last = at == len(self.passes) - 1
-            report_rows = begin(canvas) if is_last else _ignore
+            result = replace(self.image, rgb=canvas) if is_last else None
             correction = PatternCorrection(rgb, canvas) if self.steps.corrects_patterns else None
             for tile in self._run_pass(rgb, canvas, step, plan):
                 done += 1
-                self.on_tile(done, total)
+                self._report(done, total)
                 if correction is not None:
                     correction.add(tile.core)
                 if tile.core.right == rgb.shape[1]:
                     rows = tile.core.bottom
                     rows = rows if correction is None else correction.advance(rows)
-                    report_rows(rows * step.gain)
+                    if result is not None and self.on_rows is not None:
+                        self.on_rows(result, rows * step.gain)
             rgb = canvas
         return rgb
+
+    def _report(self, done: int, total: int) -> None:
+        if self.on_tile is not None:
+            self.on_tile(done, total)
 
     def _run_pass(self, rgb: Pixels, canvas: Pixels, step: Pass, plan: TilePlan) -> Iterator[Tile]:
         """Fill the canvas, and yield each tile once it is filled."""
@@ -241,7 +248,3 @@ class _Work:
             )
             height, width = height * step.gain, width * step.gain
         return plans
-
-
-def _ignore(rows_ready: int) -> None:
-    """Ignore the rows of a pass that is not the last."""

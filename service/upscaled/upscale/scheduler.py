@@ -43,10 +43,6 @@ once. It must neither block nor raise.
 """
 
 
-def ignore_batch(_: BatchDone) -> None:
-    """Ignore finished batches."""
-
-
 @dataclass(frozen=True, slots=True, eq=False)
 class _Batch:
     """Windows that the device was started on, or the error that kept it from starting."""
@@ -65,7 +61,7 @@ class Scheduler:
     """
 
     def __init__(
-        self, on_batch: OnBatch = ignore_batch, begin: Callable[[], None] = lambda: None
+        self, on_batch: OnBatch | None = None, begin: Callable[[], None] | None = None
     ) -> None:
         """
         Args:
@@ -115,7 +111,8 @@ class Scheduler:
             _fail(taken, reason)
 
     def _work(self) -> None:
-        self._begin()
+        if self._begin is not None:
+            self._begin()
         before: _Batch | None = None
         while True:
             requests = self._fair_queue.take(self._most, is_patient=before is None)
@@ -215,6 +212,8 @@ class Scheduler:
         return seconds
 
     def _report(self, requests: Sequence[TileRequest], seconds: float, *, places: int) -> None:
+        if self._on_batch is None:
+            return
         first = requests[0]
         height_px, width_px = first.window.shape[:2]
         places = max(places, len(requests))

@@ -27,7 +27,6 @@ from upscaled.image.output import OutputSpec, decide_output
 from upscaled.image.types import Header, Image
 from upscaled.upscale.cancellation import Cancellation
 from upscaled.upscale.core import SCALES, Core, open_core
-from upscaled.upscale.job import ignore_tile
 from upscaled.upscale.model_choice import AUTO
 from upscaled.upscale.pictures import read_array, read_pillow, write_pillow
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX, Result
@@ -131,7 +130,7 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
-        on_progress: OnProgress = ignore_tile,
+        on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
     ) -> Picture:
         """Upscale one picture; the result is of the same kind.
@@ -163,7 +162,7 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
-        on_progress: OnProgress = ignore_tile,
+        on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
     ) -> Result:
         """Upscale an encoded picture; arguments and errors as of `upscale`.
@@ -189,7 +188,7 @@ class Upscaler:
         scale: int = 4,
         *,
         model: str = "",
-        on_progress: OnProgress = ignore_tile,
+        on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
     ) -> Path:
         """Upscale a file into another; arguments and errors as of `upscale`.
@@ -270,7 +269,7 @@ class Upscaler:
 
         try:
             for image in images:
-                tasks.append(self._submit(image, scale, model, ignore_tile, cancellation))
+                tasks.append(self._submit(image, scale, model, None, cancellation))
                 if len(tasks) >= self._max_in_flight:
                     yield finish_first()
             while tasks:
@@ -313,7 +312,7 @@ class Upscaler:
         image: Picture,
         scale: int,
         model: str,
-        on_progress: OnProgress,
+        on_progress: OnProgress | None,
         cancellation: Cancellation,
     ) -> "Future[Picture]":
         self._opened(scale)
@@ -324,7 +323,7 @@ class Upscaler:
         image: Any,  # noqa: ANN401  (each of the kinds of `Picture`, as is the result)
         scale: int,
         model: str,
-        on_progress: OnProgress,
+        on_progress: OnProgress | None,
         work: Cancellation,
     ) -> Any:  # noqa: ANN401
         if isinstance(image, bytes | bytearray | memoryview):

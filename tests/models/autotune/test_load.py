@@ -32,7 +32,7 @@ def passing(proc: Path, *, user: int, idle: int, steal: int) -> Callable[[float]
     return sleep
 
 
-def test_the_load_is_read_as_linux_tells_it(proc: Path) -> None:
+def test_the_load_is_read_as_linux_reports_it(proc: Path) -> None:
     found = read_load(proc, passing(proc, user=14, idle=4, steal=2))
 
     assert found.others_share == pytest.approx(0.7, abs=0.1)  # less what this process used itself
@@ -64,7 +64,7 @@ def _values(load: Load) -> dict[str, float]:
     return {name: getattr(load, name) for name in Load.__slots__}
 
 
-def test_where_the_system_tells_nothing_the_machine_counts_as_idle(tmp_path: Path) -> None:
+def test_where_the_system_reports_nothing_the_machine_counts_as_idle(tmp_path: Path) -> None:
     assert read_load(tmp_path, lambda seconds: None) == NO_LOAD
     assert NO_LOAD.is_idle
 

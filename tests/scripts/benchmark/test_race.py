@@ -93,7 +93,7 @@ def test_who_dies_on_the_way_is_absent_and_the_others_run_on(race: Race) -> None
     assert facts["pictures"] == {}
 
 
-def test_a_picture_that_nobody_can_make_any_more_is_not_compared(
+def test_a_picture_that_can_no_longer_be_made_is_not_compared(
     race: Race, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def die(_: Runs) -> None:

@@ -168,7 +168,7 @@ def test_a_damaged_wheel_is_refused_by_name_before_anything_is_installed(machine
     assert not (machine.root / PREFIX.lstrip("/")).exists()
 
 
-def test_the_installer_reaches_for_nobody(installed: Machine) -> None:
+def test_the_installer_opens_no_connection(installed: Machine) -> None:
     assert outside(reached(installed.traces / "install")) == set()
 
 
@@ -215,7 +215,7 @@ def test_the_first_start_took_the_official_weights_of_the_bundle(service: Contai
     assert states["realesrgan-x4plus"] == "ok", listed.stdout
 
 
-def test_the_service_reaches_for_nobody(service: Container, installed: Machine) -> None:
+def test_the_service_opens_no_connection(service: Container, installed: Machine) -> None:
     """Last: start, tuning, work and stop are over."""
     assert service.stop(timeout_s=60) == 0, service.log.read_text()
     addresses = reached(installed.traces / "serve")

@@ -21,7 +21,7 @@ def _make(root: Path, names: list[str], umask: int, time_s: int) -> Path:
     return folder
 
 
-def test_the_same_files_give_the_same_archive_whoever_packs_them(tmp_path: Path) -> None:
+def test_the_same_files_give_the_same_archive_for_every_user(tmp_path: Path) -> None:
     names = ["install", "wheels/b.whl", "wheels/a.whl"]
     one = _make(tmp_path / "one", names, 0o022, 1)
     other = _make(tmp_path / "other", names[::-1], 0o077, 10**9)

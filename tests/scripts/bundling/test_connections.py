@@ -13,7 +13,7 @@ inet_pton(AF_INET6, "2001:db8::1", &sin6_addr), sin6_scope_id=0}, 28) = -1 ENETU
 """
 
 
-def test_addresses_are_told_from_this_machine_s_own(tmp_path: Path) -> None:
+def test_addresses_are_distinguished_from_this_machine_s_own(tmp_path: Path) -> None:
     trace = tmp_path / "trace"
     trace.write_text(TRACE)
     found = reached(trace)
@@ -21,7 +21,7 @@ def test_addresses_are_told_from_this_machine_s_own(tmp_path: Path) -> None:
     assert outside(found) == {"192.0.2.1", "2001:db8::1"}
 
 
-def test_a_family_nobody_thought_of_counts_as_outside() -> None:
+def test_an_unknown_address_family_counts_as_outside() -> None:
     assert outside({"AF_VSOCK", "::1", "127.0.0.53", "127.0.0.1.example"}) == {
         "AF_VSOCK",
         "127.0.0.1.example",

@@ -130,7 +130,7 @@ def test_a_signature_is_asked_for_by_name(bundle: Path, tmp_path: Path) -> None:
     assert "pip could not install" in said
 
 
-def test_without_a_signer_it_says_that_nobody_was_checked(bundle: Path, tmp_path: Path) -> None:
+def test_without_a_signer_it_says_that_none_was_checked(bundle: Path, tmp_path: Path) -> None:
     sign(bundle / "MANIFEST.sha256", make_signing_key(tmp_path / "key"))
     assert "This bundle is signed: --signer FILE would check by whom." in _install(bundle)
 
@@ -207,7 +207,7 @@ def test_a_model_of_the_same_name_is_left_alone(bundle: Path, tmp_path: Path) ->
         (["--signer"], "--signer needs a value"),
     ],
 )
-def test_a_wrong_command_line_is_told(bundle: Path, arguments: list[str], said: str) -> None:
+def test_a_wrong_command_line_is_reported(bundle: Path, arguments: list[str], said: str) -> None:
     assert said in _install(bundle, *arguments)
 
 

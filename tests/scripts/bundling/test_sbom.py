@@ -69,7 +69,7 @@ def test_every_part_is_there_with_its_hash_and_licence(wheels: list[Wheel], tmp_
     assert licences["driver"][0]["expression"] == "MIT OR Apache-2.0"
 
 
-def test_what_needs_what_is_told_as_installed(wheels: list[Wheel]) -> None:
+def test_dependencies_are_listed_as_installed(wheels: list[Wheel]) -> None:
     def needs(extras: list[str]) -> Any:
         document = json.loads(write_sbom(wheels, extras, [], TARGET))
         found = {entry["ref"]: entry.get("dependsOn", []) for entry in document["dependencies"]}

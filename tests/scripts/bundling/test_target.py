@@ -29,7 +29,7 @@ def test_a_target_is_read_from_its_tag() -> None:
         ("win_amd64", None, ""),
     ],
 )
-def test_a_tag_tells_the_oldest_c_library(
+def test_a_tag_names_the_oldest_c_library(
     tag: str, glibc: tuple[int, int] | None, machine: str
 ) -> None:
     assert needed_glibc(tag) == glibc

@@ -86,7 +86,7 @@ def test_the_oldest_c_library_is_the_oldest_of_its_tags(tmp_path: Path) -> None:
     assert _make(tmp_path, "pure").needed_glibc() is None
 
 
-def test_a_cuda_build_is_told_by_what_it_brings_along(tmp_path: Path) -> None:
+def test_a_cuda_build_is_recognised_by_its_dependencies(tmp_path: Path) -> None:
     line = "Requires-Dist: nvidia-cublas==13.0; platform_system == 'Linux'"
     assert _make(tmp_path, "torch", line).is_cuda_build(TARGET)
     assert not _make(tmp_path, "torch", "Requires-Dist: sympy").is_cuda_build(TARGET)

@@ -35,5 +35,5 @@ def test_two_blocks_share_a_multiprocessor_where_there_is_room() -> None:
     assert {name: each.resident for name, each in sizes.items() if each} == {"h": 2, "4": 1}
 
 
-def test_too_little_shared_memory_is_told() -> None:
+def test_too_little_shared_memory_is_reported() -> None:
     assert choose_tiling(8, 48 * KIB, 48 * KIB) is None
