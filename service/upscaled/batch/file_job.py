@@ -213,7 +213,7 @@ def open_file_upscaler(
     open_engine: Callable[[str], Engine] | None = None,
     asked_by: str | None = None,
 ) -> Iterator[FileUpscaler]:
-    """A upscaling for one batch. What a killed run left on the store is dealt with before.
+    """Open a `FileUpscaler` for one batch, after cleaning up what an interrupted run left.
 
     Args:
         open_engine, asked_by: as of `upscaled.upscale.core.open_core`.

@@ -35,17 +35,17 @@ if TYPE_CHECKING:
 
 BEAT_EVERY_S = 1.0
 SILENCE_S = 10.0
-"""An event loop that gets to no beat for so long serves no client either. Ten beats leave room for
-a machine that swaps, and clients wait for 60 s and more."""
+"""Longest time without a heartbeat before a front end is replaced. Ten of them leave room for a
+machine that swaps, and clients wait for 60 s and more."""
 START_S = 300.0
-"""From a fork to the first beat: as long as a worker may take to start. Until one front end was
-ready there is no such limit: it may have a large database to migrate."""
+"""Longest time from a fork to the first heartbeat: as long as a worker may take to start. Until one
+front end was ready there is no such limit: it may have a large database to migrate."""
 DUMP_S: Final = 1.0
 """How long a hung front end may take to write its stacks; they come within milliseconds."""
 RESTART_S = 0.5
 RESTART_MAX_S = 30.0
 STEADY_S = 60.0
-"""The end of a front end that lived so long counts as the first."""
+"""After this uptime the count of failures in a row starts again."""
 MAX_FAILED_STARTS: Final = 3
 """After so many replacements in a row that never got ready the service ends, for systemd or Docker
 to decide: until then connections wait, and are not refused."""
@@ -77,15 +77,15 @@ class SupervisorLink:
     def start(self, loop: "AbstractEventLoop", on_signal: Callable[[signal.Signals], None]) -> None:
         """Beat from this event loop from now on, and hand each signal to `on_signal`."""
         loop.add_reader(self._signals_fd, self._read_signals, on_signal)
-        self._beat(loop)
+        self._send_heartbeat(loop)
 
     def announce_ready(self) -> None:
         """Have an end from now on be followed by a replacement."""
         self._write(_READY)
 
-    def _beat(self, loop: "AbstractEventLoop") -> None:
+    def _send_heartbeat(self, loop: "AbstractEventLoop") -> None:
         self._write(_BEAT)
-        loop.call_later(BEAT_EVERY_S, self._beat, loop)
+        loop.call_later(BEAT_EVERY_S, self._send_heartbeat, loop)
 
     def _write(self, message: bytes) -> None:
         # A supervisor that is stopped leaves the pipe full; one that is gone is noticed below.
@@ -193,11 +193,11 @@ class _Supervisor:
             return _FrontEnd(pid, beats_fd, signals_fd, lifeline, time.monotonic())
         for descriptor in (beats_fd, signals_fd, lifeline):
             os.close(descriptor)
-        self._become_front_end(front_beats_fd)
+        self._init_front_end(front_beats_fd)
         die_with(front_lifeline)
         return SupervisorLink(front_beats_fd, front_signals_fd, self._ending)
 
-    def _become_front_end(self, dump_fd: int) -> None:
+    def _init_front_end(self, dump_fd: int) -> None:
         """Leave to the supervisor what is for the whole service."""
         signal.set_wakeup_fd(-1)
         for number in self._passed_on:  # sent to a control group they reach this process too

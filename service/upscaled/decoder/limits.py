@@ -17,7 +17,7 @@ MIB = 1024 * 1024
 # A header is read by walking it: 2 s of work is 20 times what the longest one takes.
 _HEADER_CPU_S = 2.0
 _HEADER_MEMORY_BYTES = 192 * MIB
-# Deep PNG with alpha is the hungriest: 21 bytes a pixel at its peak (measured).
+# Deep PNG with alpha uses most memory: 21 bytes a pixel at its peak (measured).
 _BYTES_PER_PIXEL = 48
 # 36 megapixels of PNG take 1.5 s; a progressive JPEG may pass over its pixels 100 times.
 _CPU_S_PER_MEGAPIXEL = 0.5

@@ -1,4 +1,4 @@
-"""One question to an HTTP server: is it this service, and is it ready?"""
+"""Ask an HTTP server whether it is this service, and whether it is ready."""
 
 import http.client
 import json

@@ -32,9 +32,9 @@ from upscaled.process.supervision import Limits
 
 COMMAND: Final = (sys.executable, "-m", "upscaled.fetch.child")
 SILENCE_S: Final = 10.0
-"""It speaks every second, from its event loop: silent for so long it fetches nothing either."""
+"""Longest silence: its event loop sends a heartbeat every second."""
 START_S: Final = 30.0
-"""From its start to its first word: it imports little, and a machine may be busy."""
+"""Longest time from its start to its first message; a machine may be busy."""
 
 # How to find authorities of TLS and host names, beside Python's libraries.
 _NAMES: Final = frozenset(

@@ -110,7 +110,11 @@ class LoadedModels:
             for name in idle:
                 del self._slots[name]
         for name in idle:
-            _log.info("%s: not used for a while, let go", name, extra=event("model_unloaded"))
+            _log.info(
+                "%s: unloaded, for nothing has used it for a while",
+                name,
+                extra=event("model_unloaded"),
+            )
 
     def _wait(self, model: str, slot: _Slot) -> Engine:
         try:

@@ -6,7 +6,7 @@ a socket pair. Its threads:
     listener   receives jobs and cancellations; sends `Alive`, with statistics, every second; ends
                the process, whatever it is doing, when the front end is gone
     device     runs the networks (`upscaled.upscale.scheduler`), at the lowest priority
-    aside      runs them for small images where the device is busy with others
+    fast-path      runs them for small images where the device is busy with others
     job-N      one for each image in flight: decode, the loop over its tiles, encode
     opener     opens models, at the start and when a job needs one that is not in memory
     retuning   measures what is fastest, while the worker is idle (`upscaled.worker.retuning`)

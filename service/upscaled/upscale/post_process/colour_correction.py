@@ -1,4 +1,4 @@
-"""The colour lock: what a network makes gets the source's own low frequencies back.
+"""Colour correction: give what a network makes the source's own low frequencies back.
 
 Trained on degraded pictures, networks shift colours: realesr-general-x4v3 turns flat grey 128 into
 131, 132, 132. The lock adds what the source has and the result, averaged down, has not; low-passed,
@@ -34,7 +34,7 @@ from upscaled.image.pixels import Pixels
 from upscaled_models.backends.base import Window
 
 CORRECTION_REACH_PX: Final = 3
-"""How far the lock looks, in source pixels: 2 by either filter, 1 by the interpolation after it."""
+"""Its reach in source pixels: 2 by either filter, 1 by the interpolation after it."""
 
 FLAT_PX: Final = 2
 """How far around a source pixel all must be of its colour."""

@@ -1,4 +1,4 @@
-"""Whether what a network made of a window can be believed.
+"""The sanity check: whether a network's result for a window is plausible.
 
 Compared block by block with what it was given: a device that failed leaves black, garbage or
 another picture's pixels, whose mean colour is another one. Networks shift means too, the more the
