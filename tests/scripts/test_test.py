@@ -12,9 +12,9 @@ def ready(scripts: Scripts) -> Scripts:
     return scripts
 
 
-def test_the_slow_tests_are_left_out(ready: Scripts) -> None:
+def test_the_slow_tests_are_left_out_and_a_files_tests_stay_together(ready: Scripts) -> None:
     ready.run("test")
-    assert ready.asked() == ["-m pytest -m not slow"]
+    assert ready.asked() == ["-m pytest -m not slow -n logical --maxprocesses 4 --dist loadfile"]
 
 
 def test_slow_asks_for_every_test(ready: Scripts) -> None:
