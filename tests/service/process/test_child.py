@@ -1,6 +1,7 @@
 """Child processes of both kinds: what they inherit, how they end, and that none is left behind."""
 
 import asyncio
+import gc
 import os
 import signal
 import subprocess
@@ -96,10 +97,11 @@ async def test_a_program_that_is_not_there_is_unusable() -> None:
         await AsyncChild.start(["/nowhere"], {})
     with pytest.raises(FileNotFoundError):
         Child(["/nowhere"], {})
-    assert psutil.Process().num_fds() == descriptors
+    assert psutil.Process().num_fds() <= descriptors
 
 
 def test_a_child_of_a_thread_talks_and_is_ended() -> None:
+    gc.collect()  # what earlier tests left to be collected closes its descriptors now, not later
     descriptors = psutil.Process().num_fds()
     child = Child(COMMAND, scrub_environment(os.environ))
     child.sock.setblocking(True)
@@ -110,7 +112,7 @@ def test_a_child_of_a_thread_talks_and_is_ended() -> None:
     child.end()
     child.end()
     assert child.wait(0) == -signal.SIGKILL
-    assert psutil.Process().num_fds() == descriptors
+    assert psutil.Process().num_fds() <= descriptors
 
 
 PARENT = """
