@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
-from typing import Final
 
 from upscaled.batch.discovery import Source
 from upscaled.batch.files import CannotWrite, NotAnImage, read_source, refuse_unreadable
@@ -18,7 +17,7 @@ from upscaled.batch.journal import Journal, JournalUnusable, Made
 from upscaled.batch.naming import candidate_names
 from upscaled.batch.outcome import BatchAborted, Kind, Outcome
 from upscaled.batch.output_store import ExistingResult, OutputStore, Reservation
-from upscaled.config import MAX_OUTPUT_SIDE_PX, Settings
+from upscaled.config import Settings
 from upscaled.errors import (
     InternalError,
     ResolutionTooHigh,
@@ -26,7 +25,7 @@ from upscaled.errors import (
     UnsupportedImageFormat,
 )
 from upscaled.image.header import read_header
-from upscaled.image.output import OutputSpec, decide_output
+from upscaled.image.output import MAX_CANVAS_PX, OutputSpec, decide_output
 from upscaled.image.types import Header
 from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.core import Core, open_core
@@ -37,9 +36,6 @@ from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.store import ModelStore
 
 OnPart = Callable[[Path, float], None]
-
-MAX_RESULT_PX_IN_FLIGHT: Final = 2 * MAX_OUTPUT_SIDE_PX**2
-"""As in a worker of the service: 216 MB of canvas."""
 
 _log = logging.getLogger(__name__)
 
@@ -232,7 +228,7 @@ def open_file_upscaler(
             scale=scale,
             store=store,
             stop=stop,
-            pixels=PixelSemaphore(MAX_RESULT_PX_IN_FLIGHT),
+            pixels=PixelSemaphore(MAX_CANVAS_PX),
             on_part=on_part,
         )
 

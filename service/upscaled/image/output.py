@@ -1,9 +1,14 @@
 """Decide what the file of a result will be, once and before any pixel is decoded."""
 
 from dataclasses import dataclass
+from typing import Final
 
 from upscaled.image.formats.table import FORMATS, JPEG, PNG
 from upscaled.image.types import Header, Image
+
+MAX_CANVAS_PX: Final = 2 * 6000**2
+"""Limits the canvases of all results that one process computes at once, two of the largest over
+HTTP: 216 MB. A single one may be larger."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,24 +45,31 @@ class OutputSpec:
 def decide_output(
     source: Header | Image, scale: int, *, keeps_depth: bool, max_side_px: int
 ) -> OutputSpec:
-    """Decide the result of upscaling a picture.
+    """Decide the result of upscaling an image.
 
     Args:
         source: the header of its file, or its pixels where there is no file.
         scale: 2 or 4.
-        keeps_depth: an opaque picture of 16 bits keeps them (the setting `deep_png`). One with
+        keeps_depth: an opaque image of 16 bits keeps them (the setting `deep_png`). One with
             alpha always does: its result is a PNG in any case.
         max_side_px: a longer result is scaled down to it, its shape kept.
     """
     is_deep = source.is_deep and (source.has_alpha or keeps_depth)
-    width, height = source.width_px * scale, source.height_px * scale
-    canvas_px = width * height * (2 if is_deep else 1)
-    longest_px = max(source.width_px, source.height_px)
-    if longest_px * scale > max_side_px:
-        width = max(1, round(source.width_px * max_side_px / longest_px))
-        height = max(1, round(source.height_px * max_side_px / longest_px))
+    width_px, height_px = source.width_px * scale, source.height_px * scale
+    canvas_px = width_px * height_px * (2 if is_deep else 1)
+    if max(width_px, height_px) > max_side_px:
+        width_px, height_px = fit_size(source.width_px, source.height_px, max_side_px)
     name = choose_format(has_alpha=source.has_alpha, is_deep=is_deep)
-    return OutputSpec(name, width, height, is_deep, canvas_px)
+    return OutputSpec(name, width_px, height_px, is_deep, canvas_px)
+
+
+def fit_size(width_px: int, height_px: int, max_side_px: int) -> tuple[int, int]:
+    """Scale (width, height) so that the longer side is `max_side_px`; neither becomes 0."""
+    longest_px = max(width_px, height_px)
+    return (
+        max(1, round(width_px * max_side_px / longest_px)),
+        max(1, round(height_px * max_side_px / longest_px)),
+    )
 
 
 def choose_format(*, has_alpha: bool, is_deep: bool) -> str:

@@ -12,16 +12,12 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Final
 
-from upscaled.config import MAX_OUTPUT_SIDE_PX
+from upscaled.image.output import MAX_CANVAS_PX
 from upscaled.pool.cost import Estimate
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.fair_queue import FairQueue
 from upscaled.pool.worker_process import WorkerProcess
-
-LARGE_RESULTS_PX: Final = 2 * MAX_OUTPUT_SIDE_PX**2
-"""Limits all large results of one worker together: 216 MB of canvas. A single one may be larger."""
 
 
 class QueueFull(Exception):
@@ -68,7 +64,7 @@ class _WorkerSlots:
         large_px = [slot.request.result_px for slot in self.in_use if not slot.is_small]
         if not large_px:
             return True
-        return len(large_px) < self._slots - 1 and sum(large_px) + result_px <= LARGE_RESULTS_PX
+        return len(large_px) < self._slots - 1 and sum(large_px) + result_px <= MAX_CANVAS_PX
 
     @property
     def has_free_slot(self) -> bool:
@@ -112,7 +108,7 @@ class RequestQueue:
         """Whether a large image of a key that has nothing here would be refused now."""
         if len(self._queue) < self._max_waiting:
             return False
-        large_px = LARGE_RESULTS_PX // 2
+        large_px = MAX_CANVAS_PX // 2
         if any(
             slots.fits(large_px, is_small=False, is_exclusive=False)
             for slots in self._workers.values()

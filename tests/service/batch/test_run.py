@@ -120,7 +120,7 @@ def test_an_error_of_on_outcome_ends_the_batch(batch: Batch) -> None:
 def test_large_results_wait_for_room_and_all_come_through(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("upscaled.batch.file_job.MAX_RESULT_PX_IN_FLIGHT", 5000)
+    monkeypatch.setattr("upscaled.batch.file_job.MAX_CANVAS_PX", 5000)
     for number in range(6):
         batch.add(f"{number}.png", number)  # 4800 px of result each
     assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
