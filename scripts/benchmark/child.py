@@ -20,7 +20,7 @@ import numpy as np
 from scripts.benchmark.contestant import Absent, Done, Entry, open_contestant, run_once
 from scripts.benchmark.pictures import Pixels
 from upscaled.config import load_settings
-from upscaled.pool.environment import worker_environment
+from upscaled.pool.worker_process import worker_environment
 
 ROOT = Path(__file__).resolve().parents[2]
 LAST_WORDS = 400

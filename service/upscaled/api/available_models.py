@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from upscaled.config import SCALES
 from upscaled.errors import InvalidParameter
 from upscaled_models.errors import ModelError
 from upscaled_models.registry import ModelSpec, makes_every_scale
@@ -19,7 +20,6 @@ MODEL_HEADER: Final = "X-Upscale-Model"
 TEMPERED_HEADER: Final = "X-Upscale-Tempered-With"
 """In an answer, the faithful model that the result was mixed with; absent where it was not."""
 AUTO: Final = "auto"
-SCALES: Final = (2, 4)
 
 _NAME: Final = re.compile(NAME_PATTERN)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from upscaled.cli.console import fail, print_columns
-from upscaled.config import Settings, load_settings
+from upscaled.config import SCALES, Settings, load_settings
 from upscaled_models.errors import ModelError
 
 if TYPE_CHECKING:
@@ -72,7 +72,6 @@ def _names(settings: Settings, model: str | None) -> list[str]:
     """Return the named model, or all models of both scales."""
     if model is not None:
         return [model]
-    from upscaled.upscale.core import SCALES
     from upscaled.upscale.ladder import ladder_models
 
     return list(ladder_models(settings, SCALES))

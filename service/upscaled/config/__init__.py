@@ -1,7 +1,7 @@
 """The settings of the service, each the environment variable `UPSCALED_<NAME>`."""
 
 from upscaled.config.loading import ALIASES, PREFIX, describe_settings, load_settings
-from upscaled.config.settings import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
+from upscaled.config.settings import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, SCALES, Settings
 from upscaled.config.values import Network, SettingsError
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "MAX_OUTPUT_SIDE_PX",
     "MIN_INPUT_SIDE_PX",
     "PREFIX",
+    "SCALES",
     "Network",
     "Settings",
     "SettingsError",

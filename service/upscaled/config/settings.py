@@ -16,6 +16,8 @@ from upscaled.config.values import (
 )
 from upscaled.image.formats.table import ALWAYS_DECODED
 
+SCALES = (2, 4)
+"""Scales of the contract."""
 MAX_OUTPUT_SIDE_PX = 6000
 """Longest side of a result over HTTP, by the contract."""
 MIN_INPUT_SIDE_PX = 64

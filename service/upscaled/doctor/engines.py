@@ -22,7 +22,7 @@ from upscaled.doctor.report import (
     Trouble,
     read_report,
 )
-from upscaled.pool.environment import worker_environment, worker_settings
+from upscaled.pool.worker_process import worker_environment, worker_settings
 
 COMMAND: Final = (sys.executable, "-m", "upscaled.doctor.golden_run")
 WITHIN_S: Final = 60.0

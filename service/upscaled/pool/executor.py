@@ -1,4 +1,4 @@
-"""The interface through which the front end has images upscaled, and the types that cross it.
+"""Interface through which the front end has images upscaled, and the types that cross it.
 
 Everything on the front end's side is cheap, asynchronous and free of torch. What is behind the
 interface may block, run out of memory or die. `upscaled.pool.local.LocalPool` implements it with
@@ -20,7 +20,7 @@ where the image is begun anew. It must neither block nor raise."""
 
 @dataclass(frozen=True, slots=True)
 class UpscaleRequest:
-    """What is to be done with one image, and what the queue needs to know of it.
+    """Request to upscale one image, with what the queue needs to know of it.
 
     scale: 2 or 4. width_px, height_px: the upright size of the source, by its header; with the
     scale they give its cost. output: what its result is to be. on_tile: called as the work
@@ -39,17 +39,22 @@ class UpscaleRequest:
 
     @property
     def is_deep(self) -> bool:
-        """Whether its result has 16 bits a channel."""
+        """Return whether its result has 16 bits a channel."""
         return self.output.is_deep
 
     @property
+    def source_px(self) -> int:
+        """Return the pixels of its source, at least 1."""
+        return max(1, self.width_px * self.height_px)
+
+    @property
     def result_px(self) -> int:
-        """Pixels of the canvas that a worker keeps for it; deep ones count twice, as they weigh."""
+        """Return the pixels of its canvas in a worker; deep ones count twice, as they weigh."""
         return self.output.canvas_px
 
 
 class Executor(Protocol):
-    """Runs upscales outside the front end's process."""
+    """Executor that runs upscales outside the front end's process."""
 
     async def start(self) -> None:
         """Start the workers; returns at once, `is_ready` is true once one can take work."""

@@ -1,4 +1,4 @@
-"""The request queue's order: start-time fair queueing between API keys, in order within a key.
+"""Order the request queue: start-time fair queueing between API keys, in order within a key.
 
 The work of a request is the seconds of a worker that it is expected to take, so a key that sends
 large images, or names a large model, gets as much of the device as one that sends small ones, not
@@ -26,7 +26,7 @@ T = TypeVar("T")
 
 @dataclass(eq=False, slots=True)
 class _Item(Generic[T]):
-    """A request that waits; `number` is its arrival."""
+    """Request that waits; `number` is its arrival."""
 
     key_id: int
     work: float
@@ -36,7 +36,7 @@ class _Item(Generic[T]):
 
 @dataclass(eq=False, slots=True)
 class _KeyFlow(Flow, Generic[T]):
-    """One key's requests that wait, oldest first, their work, and when it was served last."""
+    """Requests of one key that wait, oldest first; `served_last` is its last service's number."""
 
     items: deque[_Item[T]] = field(default_factory=deque)
     waiting_work: float = 0
@@ -53,7 +53,7 @@ class _KeyFlow(Flow, Generic[T]):
 
 
 class FairQueue(Generic[T]):
-    """Waiting requests of many keys. Belongs to the event loop; knows no time and no workers."""
+    """Fair queue of the requests of many keys. It knows no time, no threads and no workers."""
 
     def __init__(self) -> None:
         self._clock = VirtualClock()

@@ -1,8 +1,8 @@
-"""The executor of one machine: supervised worker processes, shared fairly between API keys.
+"""Executor of one machine: supervised worker processes, shared fairly between API keys.
 
     upscale            admit the request, unless the service is stopping
     _upscale_retrying  have it worked on until there is an answer, or two workers died of it
-    _acquire_slot      a slot at a worker, a wait in the request queue, or RateLimitExceeded
+    _acquire_slot      wait in the request queue for a slot at a worker, or refuse the request
     _work_in_slot      send the job and wait for its answer; cancel it if the caller is cancelled
     _work_and_release  the same as a task of its own: the slot is free when the worker is done
 
@@ -16,26 +16,23 @@ import math
 import sys
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from itertools import count
 from typing import Any, Final
 
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, ServiceError, rebuild
 from upscaled.logs import event
-from upscaled.pool.cost import CostModel, retry_after_s, work_before_s
+from upscaled.pool.cost import CostModel
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.messages import Answer, Done, Job, Ready, Refused
 from upscaled.pool.queue import QueueFull, RequestQueue, Slot
-from upscaled.pool.stats import PoolStats, StatsCollector
+from upscaled.pool.stats import EngineInUse, PoolStats, WorkerStats
 from upscaled.pool.supervisor import Supervisor
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess, WorkTookTooLong
 from upscaled.process.child import ChildUnusable
 from upscaled.process.supervision import Limits
 from upscaled.upscale.result import Result
-from upscaled_models.errors import ModelError
-from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
 WORKER_COMMAND: Final = (sys.executable, "-m", "upscaled.worker.main")
@@ -44,20 +41,10 @@ MAX_DEATHS_ALONE: Final = 2
 """Workers that may die while they have an image alone before the image is given up; a worker that
 had others in flight may have died of those."""
 
+MAX_RETRY_AFTER_S: Final = 3600
+"""Limits the promised wait: an hour is long enough for any client to come back."""
+
 _log = logging.getLogger(__name__)
-
-
-@dataclass(slots=True, eq=False)
-class _InFlight:
-    """An image at a worker, and the part of its tiles that is done, 0 to 1."""
-
-    request: UpscaleRequest
-    done_part: float = 0
-
-    def note_tile(self, done: int, total: int) -> None:
-        self.done_part = done / max(1, total)
-        if self.request.on_tile:
-            self.request.on_tile(done, total)
 
 
 class LocalPool:
@@ -79,15 +66,12 @@ class LocalPool:
         """
         limits = limits or Limits(work_s=settings.work_timeout_s)
         self._settings = settings
-        self._cost = CostModel(partial(_find_spec, ModelStore(settings.models_dir)))
-        self._queue = RequestQueue(settings.max_queue, self._cost.estimate)
-        self._collector = StatsCollector()
+        self._cost = CostModel(ModelStore(settings.models_dir))
+        self._queue = RequestQueue(settings.max_queue, self._cost)
         self._supervisors = [
             Supervisor(number, settings, tuple(command), limits, self)
             for number in range(settings.workers)
         ]
-        self._workers: set[WorkerProcess] = set()
-        self._in_flight: set[_InFlight] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._supervising: list[asyncio.Task[None]] = []
         self._first_ready: Ready | None = None
@@ -102,7 +86,7 @@ class LocalPool:
         """Start the workers; returns at once. See `wait_ready`."""
         self._supervising = [asyncio.create_task(each.run()) for each in self._supervisors]
         for task in self._supervising:
-            task.add_done_callback(_log_end)
+            task.add_done_callback(_log_crash)
 
     async def wait_ready(self) -> Ready:
         """Wait, if need be for ever, until a first worker is ready, and return its message.
@@ -115,10 +99,6 @@ class LocalPool:
             raise ChildUnusable(self._supervisors[0].last_error)
         return self._first_ready
 
-    def worker_pids(self) -> tuple[int, ...]:
-        """Return the process ids of the workers that are ready."""
-        return tuple(worker.pid for worker in self._workers)
-
     def is_ready(self) -> bool:
         """Return whether an upscale sent now, by a key that has none here, would be worked on."""
         return bool(self._workers) and not self._is_draining and not self._queue.is_full
@@ -126,14 +106,30 @@ class LocalPool:
     def stats(self) -> PoolStats:
         """Return how the workers are and what they have done."""
         waiting_by_key = self._queue.waiting_by_key()
-        return replace(
-            self._collector.read(),
+        readies = [worker.ready for worker in self._workers]
+        return PoolStats(
             waiting=self._queue.waiting,
             waiting_most=self._settings.max_queue,
             keys_waiting=len(waiting_by_key),
             most_of_one_key=max(waiting_by_key.values(), default=0),
-            running=len(self._in_flight),
+            running=len(self._queue.in_flight()),
+            running_most=sum(ready.slots for ready in readies),
+            workers_ready=len(readies),
             workers_wanted=self._settings.workers,
+            restarts=sum(each.restarts for each in self._supervisors),
+            failed_starts=sum(each.failed_starts for each in self._supervisors),
+            engines=frozenset(
+                EngineInUse(scale, model, ready.labels.get(scale, ""), ready.device)
+                for ready in readies
+                for scale, model in ready.models.items()
+            ),
+            done=sum((each.done() for each in self._supervisors), WorkerStats()),
+            resident_bytes={
+                each.number: each.worker.stats.resident_bytes
+                for each in self._supervisors
+                if each.worker is not None
+            },
+            ladders=self._cost.ladders,
             seconds_per_px=self._cost.seconds_per_px(),
         )
 
@@ -156,7 +152,7 @@ class LocalPool:
 
     def expected_s(self, request: UpscaleRequest) -> float:
         """Return the seconds of one worker that an image will take; see `Executor.expected_s`."""
-        return self._cost.expected_s(request)
+        return self._cost.estimate(request).work_s
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image; see `Executor.upscale`."""
@@ -183,7 +179,7 @@ class LocalPool:
                 answer, data = await self._work_in_slot(slot, source)
             except WorkerDied as death:
                 fields = event("worker_died_under_image", request_id=request.request_id)
-                _log.warning("%s", death, extra=fields)
+                _log.warning("a worker died while it had this image: %s", death, extra=fields)
                 deaths_alone += death.was_alone
                 is_retry = True
                 continue
@@ -200,24 +196,9 @@ class LocalPool:
             return await self._queue.acquire(request, is_retry=is_retry)
         except QueueFull as error:
             reason: RefusalReason = "gave_way" if error.gave_way else "queue"
-            wait_s = self._retry_after_s(request)
+            work_s = self._queue.work_before_s(request)
+            wait_s = retry_after_s(work_s, len(self._workers), self._starting_s())
             raise RateLimitExceeded(wait_s, reason=reason, detail=str(error)) from None
-
-    def _retry_after_s(self, request: UpscaleRequest) -> int:
-        """Whole seconds until the queue takes one more request of this key."""
-        in_flight_s = [
-            self._cost.expected_s(image.request) * (1 - image.done_part)
-            for image in self._in_flight
-        ]
-        own_s = self._cost.expected_s(request)
-        work_s = work_before_s(request.key_id, own_s, in_flight_s, self._queue.waiting_s())
-        return retry_after_s(work_s, len(self._workers), self._starting_s())
-
-    def _starting_s(self) -> float:
-        """Seconds until a worker is ready, if the next start goes well; 0 while one is."""
-        if self._workers:
-            return 0
-        return min(supervisor.ready_in_s() for supervisor in self._supervisors)
 
     async def _work_in_slot(self, slot: Slot, source: bytes) -> tuple[Answer, bytes]:
         request = slot.request
@@ -229,9 +210,7 @@ class LocalPool:
             key_id=request.key_id,
             model=request.model,
         )
-        image = _InFlight(request)
-        self._in_flight.add(image)
-        task = asyncio.create_task(self._work_and_release(slot, job, source, image))
+        task = asyncio.create_task(self._work_and_release(slot, job, source))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
         try:
@@ -240,13 +219,10 @@ class LocalPool:
             slot.worker.cancel(job)
             raise
 
-    async def _work_and_release(
-        self, slot: Slot, job: Job, source: bytes, image: _InFlight
-    ) -> tuple[Answer, bytes]:
+    async def _work_and_release(self, slot: Slot, job: Job, source: bytes) -> tuple[Answer, bytes]:
         try:
-            answer, data = await slot.worker.work(job, source, image.note_tile)
+            answer, data = await slot.worker.work(job, source, slot.note_tile)
         finally:
-            self._in_flight.discard(image)
             self._queue.release(slot)
         if isinstance(answer, Done):
             timings = answer.result.timings
@@ -254,31 +230,37 @@ class LocalPool:
             self._cost.learn(slot.request, answer.result.model, worked_s)
         return answer, data
 
-    def add_worker(self, number: int, worker: WorkerProcess, ready: Ready) -> None:
+    def add_worker(self, worker: WorkerProcess) -> None:
         """Give jobs to a worker; see `upscaled.pool.supervisor.Pool`."""
-        self._collector.add_worker(number, worker, ready)
-        self._cost.assume(ready)
-        self._first_ready = self._first_ready or ready
+        self._cost.assume(worker.ready)
+        self._first_ready = self._first_ready or worker.ready
         self._first_start_over.set()
-        self._workers.add(worker)
-        self._queue.add_worker(worker, ready.slots)
+        self._queue.add_worker(worker, worker.ready.slots)
 
     def remove_worker(self, worker: WorkerProcess) -> None:
         """Give no more jobs to a worker; see `upscaled.pool.supervisor.Pool`."""
-        self._collector.remove_worker(worker)
-        self._workers.discard(worker)
         self._queue.remove_worker(worker)
 
     def note_failed_start(self) -> None:
         """Refuse what waits if no start can be hoped for; see `upscaled.pool.supervisor.Pool`."""
-        self._collector.note_failed_start()
         if all(supervisor.is_unusable for supervisor in self._supervisors):
             self._first_start_over.set()
         if refusal := self._refusal_without_workers():
             self._queue.dismiss(refusal)
 
+    @property
+    def _workers(self) -> list[WorkerProcess]:
+        """The workers that are ready."""
+        return [each.worker for each in self._supervisors if each.worker is not None]
+
+    def _starting_s(self) -> float:
+        """Return the seconds until a worker is ready, if the next start goes well; 0 if one is."""
+        if self._workers:
+            return 0
+        return min(supervisor.ready_in_s() for supervisor in self._supervisors)
+
     def _refusal_without_workers(self) -> ServiceError | None:
-        """The answer to every request while the starts of all workers fail; None otherwise.
+        """Return the answer to every request while the starts of all workers fail, else None.
 
         Starts that fail are tried again, so the answer is to come back when the next one should be
         ready. It is an error of the service only where every worker reports itself that it cannot
@@ -295,17 +277,22 @@ class LocalPool:
         return RateLimitExceeded(wait_s, reason="starting", detail=f"no worker: {error}")
 
 
-def _log_end(supervising: "asyncio.Task[None]") -> None:
+def retry_after_s(work_s: float, workers: int, starting_s: float = 0.0) -> int:
+    """Return the whole seconds until the work is done, from 1 to `MAX_RETRY_AFTER_S`.
+
+    Args:
+        work_s: worker seconds of the work.
+        workers: how many work at it at once.
+        starting_s: seconds until the first of them is ready.
+    """
+    wait_s = math.ceil(starting_s + work_s / max(1, workers))
+    return min(MAX_RETRY_AFTER_S, max(1, wait_s))
+
+
+def _log_crash(supervising: "asyncio.Task[None]") -> None:
     if not supervising.cancelled() and (error := supervising.exception()):
         fields = event("supervisor_died")
         _log.critical("a supervisor crashed: its worker runs no more", exc_info=error, extra=fields)
-
-
-def _find_spec(store: ModelStore, model: str) -> ModelSpec | None:
-    try:
-        return store.find(model)
-    except ModelError:
-        return None
 
 
 def _read_answer(answer: Answer, data: bytes, queue_s: float) -> Result:

@@ -1,4 +1,4 @@
-"""The messages between the front end and one worker, each the header of a frame.
+"""Messages between the front end and one worker, each the header of a frame.
 
     front end                     worker
     Configure                 ->
@@ -33,14 +33,14 @@ class _Message(BaseModel):
 
 
 class Configure(_Message):
-    """The settings that a worker needs: no key, no database."""
+    """Configures a worker with the settings that it needs: no key, no database."""
 
     kind: Literal["configure"] = "configure"
     settings: dict[str, JsonValue]
 
 
 class Job(_Message):
-    """One image to upscale; its encoded bytes are the payload.
+    """Job to upscale one image; its encoded bytes are the payload.
 
     output: what its result is to be, decided from its header. key_id: the API key that sent it; the
     images of one key share what it gets of the device. model: the one that the client names; "" for
@@ -57,19 +57,19 @@ class Job(_Message):
 
 
 class Cancel(_Message):
-    """Stop this job at its next tile, if it is not answered yet."""
+    """Cancels a job at its next tile, if it is not answered yet."""
 
     kind: Literal["cancel"] = "cancel"
     job: int
 
 
 class Ready(_Message):
-    """The worker has loaded its models and takes jobs. Maps have the scales as keys.
+    """Reports that the worker has loaded its models and takes jobs. Maps have the scales as keys.
 
     models: the best model of each scale. labels: what runs it and in which precision, as "torch
-    float32". ladders: which models `auto` chooses from and for which pictures, best first.
+    float32". ladders: which models `auto` chooses from and for which images, best first.
     seconds_per_px: by model name, the device seconds that the worker measured for one input pixel
-    of a large picture. slots: how many jobs it takes at once.
+    of a large image. slots: how many jobs it takes at once.
     """
 
     kind: Literal["ready"] = "ready"
@@ -82,22 +82,21 @@ class Ready(_Message):
 
 
 class Unusable(_Message):
-    """The worker cannot start, for a reason that a restart alone will not mend."""
+    """Reports that the worker cannot start, for a reason that a restart alone will not mend."""
 
     kind: Literal["unusable"] = "unusable"
     reason: str
 
 
 class Alive(_Message):
-    """Sent every `ALIVE_EVERY_S`, so that a silent worker is known to hang. stats: of its work
-    since it was started."""
+    """Reports every `ALIVE_EVERY_S` that the worker does not hang, and its work since its start."""
 
     kind: Literal["alive"] = "alive"
     stats: WorkerStats = WorkerStats()
 
 
 class Progress(_Message):
-    """So many of a job's tiles are done; counts from 0 again where the image is begun anew."""
+    """Reports the tiles of a job that are done, from 0 again where the image is begun anew."""
 
     kind: Literal["progress"] = "progress"
     job: int
@@ -106,7 +105,7 @@ class Progress(_Message):
 
 
 class Done(_Message):
-    """A finished image; its encoded bytes are the payload, and `result.data` is empty."""
+    """Answers with a finished image: encoded in the payload, `result.data` is empty."""
 
     kind: Literal["done"] = "done"
     job: int
@@ -114,7 +113,7 @@ class Done(_Message):
 
 
 class Refused(_Message):
-    """The image is at fault; the parts of the `ServiceError` that a client may see."""
+    """Answers that the image is at fault, with what a client may see of the `ServiceError`."""
 
     kind: Literal["refused"] = "refused"
     job: int
@@ -123,7 +122,7 @@ class Refused(_Message):
 
 
 class Failed(_Message):
-    """The program is at fault; the reason is for the log."""
+    """Answers that the program is at fault; the reason is for the log."""
 
     kind: Literal["failed"] = "failed"
     job: int
@@ -131,7 +130,7 @@ class Failed(_Message):
 
 
 class Cancelled(_Message):
-    """The job was stopped by a `Cancel`."""
+    """Answers that the job was stopped by a `Cancel`."""
 
     kind: Literal["cancelled"] = "cancelled"
     job: int

@@ -1,4 +1,4 @@
-"""The request queue in front of the workers: which request gets the next slot, and at which worker.
+"""Request queue in front of the workers; it chooses who gets the next slot, and at which worker.
 
 How much one worker may have in flight at once is bounded twice, beside the number of its slots:
 large results share a limit in pixels, for each keeps its canvas until it is encoded; and the last
@@ -9,22 +9,22 @@ few pixels, by a fast model.
 
 import asyncio
 from collections import Counter, defaultdict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import chain
 
 from upscaled.image.output import MAX_CANVAS_PX
-from upscaled.pool.cost import Estimate
+from upscaled.pool.cost import CostModel, Estimate
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.fair_queue import FairQueue
 from upscaled.pool.worker_process import WorkerProcess
 
 
 class QueueFull(Exception):
-    """As many requests wait as may wait.
+    """A request is refused, for as many wait as may wait.
 
-    gave_way: the request had waited, and another key's took its place because its own key had more
-    than its share.
+    gave_way: it had waited, and gave way to another key's because its own key had more than its
+    share.
     """
 
     def __init__(self, *, gave_way: bool = False) -> None:
@@ -32,22 +32,29 @@ class QueueFull(Exception):
         self.gave_way = gave_way
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Slot:
-    """One image's slot at a worker.
+    """Slot of one image at a worker.
 
     is_exclusive: no other image is at the worker meanwhile. is_small: the slot is counted, and its
-    result's pixels are not.
+    result's pixels are not. done_part: the part of its tiles that is done, 0 to 1.
     """
 
     worker: WorkerProcess
     request: UpscaleRequest
     is_exclusive: bool
     is_small: bool = False
+    done_part: float = 0
+
+    def note_tile(self, done: int, total: int) -> None:
+        """Take note of the tiles that are done, and report them to the caller."""
+        self.done_part = done / max(1, total)
+        if self.request.on_tile:
+            self.request.on_tile(done, total)
 
 
 class _WorkerSlots:
-    """The slots of one worker."""
+    """Slots of one worker."""
 
     def __init__(self, slots: int) -> None:
         self._slots = slots
@@ -68,7 +75,7 @@ class _WorkerSlots:
 
     @property
     def has_free_slot(self) -> bool:
-        """Whether a small image at least may come to this worker."""
+        """Return whether a small image at least may come to this worker."""
         return self.fits(0, is_small=True, is_exclusive=False)
 
 
@@ -83,21 +90,21 @@ class _Waiting:
 
 
 class RequestQueue:
-    """Fair between API keys and in order within one (see `FairQueue`), with two exceptions.
+    """Request queue, fair between API keys and in order within one, with two exceptions.
 
     A small image passes a large one that does not fit anywhere, and an image whose worker died goes
     before all others, to a worker that has nothing else in flight. A request that has a slot keeps
     it, whatever comes.
     """
 
-    def __init__(self, max_waiting: int, estimate: Callable[[UpscaleRequest], Estimate]) -> None:
+    def __init__(self, max_waiting: int, cost: CostModel) -> None:
         """
         Args:
             max_waiting: how many requests may wait; retries are not counted.
-            estimate: what a request will take of a worker; called once for each, when it comes.
+            cost: estimates what a request will take of a worker, when it comes.
         """
         self._max_waiting = max_waiting
-        self._estimate = estimate
+        self._cost = cost
         self._workers: dict[WorkerProcess, _WorkerSlots] = {}
         self._retries: deque[_Waiting] = deque()
         self._queue: FairQueue[_Waiting] = FairQueue()
@@ -105,7 +112,7 @@ class RequestQueue:
 
     @property
     def is_full(self) -> bool:
-        """Whether a large image of a key that has nothing here would be refused now."""
+        """Return whether a large image of a key that has nothing here would be refused now."""
         if len(self._queue) < self._max_waiting:
             return False
         large_px = MAX_CANVAS_PX // 2
@@ -118,19 +125,34 @@ class RequestQueue:
 
     @property
     def waiting(self) -> int:
-        """How many requests wait."""
+        """Return how many requests wait."""
         return len(self._retries) + len(self._queue)
 
     def waiting_by_key(self) -> Counter[int]:
         """Return how many requests of each API key wait."""
         return Counter(waiting.request.key_id for waiting in self._in_order())
 
-    def waiting_s(self) -> dict[int, float]:
-        """Return the seconds of a worker that the waiting requests of each key will take."""
+    def in_flight(self) -> list[Slot]:
+        """Return the slots that are in use."""
+        return [slot for slots in self._workers.values() for slot in slots.in_use]
+
+    def work_before_s(self, request: UpscaleRequest) -> float:
+        """Return the worker seconds that are done before a request that is refused would be served.
+
+        Work in flight is finished first, of whichever key. All that its own key has waiting is
+        before it. Each other key gets as much as this one, or what it has if that is less: a key
+        that floods the queue does not lengthen it.
+        """
+        in_flight_s = sum(
+            self._cost.estimate(slot.request).work_s * (1 - slot.done_part)
+            for slot in self.in_flight()
+        )
         waiting_s = defaultdict(float, self._queue.waiting_work())
         for waiting in self._retries:
             waiting_s[waiting.request.key_id] += waiting.estimate.work_s
-        return waiting_s
+        mine_s = waiting_s.pop(request.key_id, 0.0)
+        share_s = mine_s + self._cost.estimate(request).work_s
+        return in_flight_s + mine_s + sum(min(left_s, share_s) for left_s in waiting_s.values())
 
     def add_worker(self, worker: WorkerProcess, slots: int) -> None:
         """Hand out the slots of a worker, all of which are free."""
@@ -161,7 +183,7 @@ class RequestQueue:
         """
         is_first = False
         while True:
-            waiting = _Waiting(request, self._estimate(request), is_retry)
+            waiting = _Waiting(request, self._cost.estimate(request), is_retry)
             slot = await self._wait(waiting, is_first=is_first)
             if slot.worker.is_alive:
                 return slot
@@ -224,7 +246,7 @@ class RequestQueue:
             self._retries.remove(waiting)
 
     def _in_order(self) -> Iterator[_Waiting]:
-        """The requests that wait, in the order of service."""
+        """Return the requests that wait, in the order of service."""
         return chain(tuple(self._retries), self._queue.in_order())
 
     def _assign(self) -> None:
@@ -256,7 +278,7 @@ class RequestQueue:
         waiting.slot.set_result(slot)
 
     def _find_slot(self, waiting: _Waiting) -> Slot | None:
-        """A slot at the worker that has least in flight, of those where the image fits."""
+        """Return a slot at the worker that has least in flight, of those where the image fits."""
         reserved = None if waiting.is_retry else self._reserved_for_retry()
         fitting = [
             worker
@@ -271,15 +293,15 @@ class RequestQueue:
         ]
         if not fitting:
             return None
-        worker = min(fitting, key=self._in_flight)
+        worker = min(fitting, key=self._count_in_flight)
         return Slot(worker, waiting.request, waiting.is_retry, waiting.estimate.is_small)
 
     def _reserved_for_retry(self) -> WorkerProcess | None:
-        """The worker that takes no other request until it is empty for a retry that waits."""
+        """Return the worker that takes no other request, so that it gets empty for a retry."""
         if not any(waiting.is_retry and not waiting.slot.done() for waiting in self._retries):
             return None
         alive = [worker for worker in self._workers if worker.is_alive]
-        return min(alive, key=self._in_flight, default=None)
+        return min(alive, key=self._count_in_flight, default=None)
 
-    def _in_flight(self, worker: WorkerProcess) -> int:
+    def _count_in_flight(self, worker: WorkerProcess) -> int:
         return len(self._workers[worker].in_use)

@@ -1,22 +1,18 @@
-"""What the workers have done and how they are, in numbers: one worker's own, and those of all."""
+"""Statistics of one worker, and of a pool of workers with its request queue."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 from upscaled.upscale.model_choice import Rung
 
-if TYPE_CHECKING:
-    from upscaled.pool.messages import Ready
-    from upscaled.pool.worker_process import WorkerProcess
-
 _FROZEN: Final = ConfigDict(frozen=True, extra="forbid")
 
 
 class ModelStats(BaseModel):
-    """The sums of one model's batches.
+    """Sums over one model's batches.
 
     batches: how often the device was given windows. windows: how many it was given. slots: how many
     windows those batches had room for. trunk_px: pixels at which a network's body ran, halo
@@ -39,8 +35,10 @@ class ModelStats(BaseModel):
 
 
 class WorkerStats(BaseModel):
-    """One worker since its start: its models by the registry's names, and its own processor time
-    and memory, without its decoders'."""
+    """Statistics of one worker since its start.
+
+    models: by the registry's names. cpu_s, resident_bytes: its own, without its decoders'.
+    """
 
     model_config = _FROZEN
 
@@ -62,7 +60,7 @@ class WorkerStats(BaseModel):
 
 
 class EngineInUse(NamedTuple):
-    """The model that answers one scale, and what runs it on which device."""
+    """Model that answers one scale, with the engine that runs it and its device."""
 
     scale: int
     model: str
@@ -72,7 +70,7 @@ class EngineInUse(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class PoolStats:
-    """All workers of a pool, and the request queue before them.
+    """Statistics of all workers of a pool, and of the request queue before them.
 
     waiting, waiting_most: images in the queue, and how many it takes. keys_waiting,
     most_of_one_key: API keys that have images there, and the most that one of them has. running,
@@ -98,52 +96,3 @@ class PoolStats:
     resident_bytes: Mapping[int, int] = field(default_factory=dict)
     ladders: Mapping[int, tuple[Rung, ...]] = field(default_factory=dict)
     seconds_per_px: Mapping[tuple[str, int], float] = field(default_factory=dict)
-
-
-class StatsCollector:
-    """Adds up the workers of a pool: those that are ready, and what those before them did."""
-
-    def __init__(self) -> None:
-        self._restarts = 0
-        self._failed_starts = 0
-        self._present: dict[WorkerProcess, tuple[int, Ready]] = {}
-        self._done_before = WorkerStats()
-        self._ladders: dict[int, tuple[Rung, ...]] = {}
-
-    def add_worker(self, number: int, worker: "WorkerProcess", ready: "Ready") -> None:
-        """Count in a worker that is ready; `number` is its supervisor's."""
-        self._present[worker] = (number, ready)
-        self._ladders = {scale: tuple(ladder) for scale, ladder in ready.ladders.items()}
-
-    def remove_worker(self, worker: "WorkerProcess") -> None:
-        """Keep what a worker did; it counts as a restart only if it died by itself."""
-        if self._present.pop(worker, None) is not None:
-            self._done_before += worker.stats
-            self._restarts += worker.gone.is_set()
-
-    def note_failed_start(self) -> None:
-        """Count a start after which no worker was ready."""
-        self._failed_starts += 1
-
-    def read(self) -> PoolStats:
-        """Return the workers' part of the pool's statistics; the queue's is left at zero."""
-        done = self._done_before
-        for worker in self._present:
-            done += worker.stats
-        readies = [ready for _, ready in self._present.values()]
-        return PoolStats(
-            running_most=sum(ready.slots for ready in readies),
-            workers_ready=len(readies),
-            restarts=self._restarts,
-            failed_starts=self._failed_starts,
-            engines=frozenset(
-                EngineInUse(scale, model, ready.labels.get(scale, ""), ready.device)
-                for ready in readies
-                for scale, model in ready.models.items()
-            ),
-            done=done,
-            resident_bytes={
-                number: worker.stats.resident_bytes for worker, (number, _) in self._present.items()
-            },
-            ladders=self._ladders,
-        )

@@ -2,14 +2,12 @@
 
 import asyncio
 import logging
-import os
 from collections.abc import Sequence
 from typing import Final, Protocol
 
 from upscaled.config import Settings
 from upscaled.logs import event
-from upscaled.pool.environment import worker_environment, worker_settings
-from upscaled.pool.messages import Configure, Ready
+from upscaled.pool.stats import WorkerStats
 from upscaled.pool.worker_process import WorkerDied, WorkerProcess
 from upscaled.process.child import ChildUnusable, SpawnFailed
 from upscaled.process.supervision import Limits
@@ -23,8 +21,8 @@ _log = logging.getLogger(__name__)
 class Pool(Protocol):
     """The pool to which a supervisor's worker belongs."""
 
-    def add_worker(self, number: int, worker: WorkerProcess, ready: Ready) -> None:
-        """Give jobs to a worker, which is ready; `number` is its supervisor's."""
+    def add_worker(self, worker: WorkerProcess) -> None:
+        """Give jobs to a worker, which is ready."""
 
     def remove_worker(self, worker: WorkerProcess) -> None:
         """Give no more jobs to a worker: it is dead (`gone` is set), or about to be ended."""
@@ -34,23 +32,29 @@ class Pool(Protocol):
 
 
 class Supervisor:
-    """Runs one worker, and after its death the next.
+    """Supervisor of one worker, and after its death of the next.
 
-    last_error: why the last start failed; empty once one succeeded. is_unusable: the worker itself
-    reported that error, and will report it again.
+    worker: the one that is ready. restarts: workers that died by themselves and were replaced.
+    failed_starts: starts after which no worker was ready. last_error: why the last start failed;
+    empty once one succeeded. is_unusable: the worker itself reported that error, and will report it
+    again.
     """
 
     def __init__(
         self, number: int, settings: Settings, command: Sequence[str], limits: Limits, pool: Pool
     ) -> None:
         self.number = number
+        self.worker: WorkerProcess | None = None
+        self.restarts = 0
+        self.failed_starts = 0
         self.last_error = ""
         self.is_unusable = False
         self._settings = settings
         self._command = command
         self._limits = limits
         self._pool = pool
-        self._failures = 0
+        self._done_before = WorkerStats()
+        self._failures = 0  # in a row
         self._start_at = 0.0  # when the current start began, or the next one will
         self._start_s = 0.0  # how long the last start took, successful or not
 
@@ -64,45 +68,49 @@ class Supervisor:
         """Whether the next start will, in all likelihood, fail like those before."""
         return bool(self.last_error) and self._failures >= HOPELESS_STARTS
 
+    def done(self) -> WorkerStats:
+        """Return what the worker and those before it have done, a second old at most."""
+        return self._done_before + self.worker.stats if self.worker else self._done_before
+
     async def run(self) -> None:
         """Run the worker and restart it with exponential backoff until cancelled; then end it."""
         now = asyncio.get_running_loop().time
         while True:
             self._start_at = now()
             try:
-                worker, ready = await self._start()
+                worker = await WorkerProcess.start(self._command, self._settings, self._limits)
             except (ChildUnusable, WorkerDied, SpawnFailed) as error:
                 self._start_s = now() - self._start_at
                 self._note_failure(error)
             else:
                 self._start_s = now() - self._start_at
-                await self._watch(worker, ready)
+                await self._watch(worker)
             await asyncio.sleep(self._limits.restart_after_s(self._failures))
 
-    async def _start(self) -> tuple[WorkerProcess, Ready]:
-        configure = Configure.model_validate({"settings": worker_settings(self._settings)})
-        environment = worker_environment(self._settings, os.environ)
-        return await WorkerProcess.start(self._command, environment, configure, self._limits)
-
-    async def _watch(self, worker: WorkerProcess, ready: Ready) -> None:
+    async def _watch(self, worker: WorkerProcess) -> None:
         """Register the worker with the pool until its process ends."""
         now = asyncio.get_running_loop().time
         started_at = now()
         self.last_error = ""
         self.is_unusable = False
-        self._log_ready(worker, ready)
+        self._log_ready(worker)
         try:
-            self._pool.add_worker(self.number, worker, ready)
+            self.worker = worker
+            self._pool.add_worker(worker)
             await worker.gone.wait()
             fields = event("worker_died", worker=self.number, pid=worker.pid)
-            _log.warning("%s", worker.end_text, extra=fields)
+            _log.warning("worker %d died: %s", self.number, worker.end_text, extra=fields)
         finally:
+            self._done_before = self.done()
+            self.restarts += worker.gone.is_set()
+            self.worker = None
             self._pool.remove_worker(worker)
             await worker.end()
         is_steady = worker.answered or now() - started_at > self._limits.steady_s
         self._failures = 0 if is_steady else self._failures + 1
 
-    def _log_ready(self, worker: WorkerProcess, ready: Ready) -> None:
+    def _log_ready(self, worker: WorkerProcess) -> None:
+        ready = worker.ready
         models = {f"model_x{scale}": model for scale, model in ready.models.items()}
         engines = {f"engine_x{scale}": label for scale, label in ready.labels.items()}
         fields = event("worker_ready", worker=self.number, pid=worker.pid, **models, **engines)
@@ -112,6 +120,7 @@ class Supervisor:
         fields = event("worker_cannot_start", worker=self.number)
         _log.error("worker %d cannot start: %s", self.number, error, extra=fields)
         self.last_error = str(error)
+        self.failed_starts += 1
         self._failures += 1
         self.is_unusable = isinstance(error, ChildUnusable)
         if self.is_unusable:

@@ -1,6 +1,12 @@
-"""The front end's side of one worker process: start it, exchange messages, notice its end."""
+"""Start one worker process, exchange messages with it, and notice its end.
+
+A worker decodes untrusted images, so it inherits how to find libraries and the device, the settings
+that it needs, and nothing else: keys, database addresses and whatever else the operator's
+environment holds stay with the front end.
+"""
 
 import asyncio
+import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -8,6 +14,7 @@ from typing import Final
 
 from pydantic import ValidationError
 
+from upscaled.config import Settings
 from upscaled.pool.executor import OnTile
 from upscaled.pool.messages import (
     MAX_RESULT_BYTES,
@@ -26,11 +33,26 @@ from upscaled.pool.messages import (
 )
 from upscaled.pool.stats import WorkerStats
 from upscaled.process.channel import FrameError
-from upscaled.process.child import AsyncChild, ChildUnusable
+from upscaled.process.child import AsyncChild, ChildUnusable, scrub_environment
 from upscaled.process.supervision import Limits
+from upscaled_models.processor import count_cores
 
 _MAX_QUIET_S: Final = 2.5
 """A worker sends `Alive` every second; one that is quiet for longer at its deadline hangs."""
+
+_INHERITED_NAMES: Final = frozenset({"HOME", "TZ", "LD_PRELOAD", "PYTHONHASHSEED"})
+_INHERITED_PREFIXES: Final = (
+    *("LC_", "CUDA_", "NVIDIA_", "TORCH", "PYTORCH_"),
+    *("OMP_", "KMP_", "MKL_", "DNNL_"),
+)
+_FRONT_END_ONLY: Final = {
+    "database_url",
+    "public_base_url",
+    "source_private_cidrs",
+    "source_only_hosts",
+    "traces",
+}
+"""Settings that a worker has no use for, and that may hold secrets."""
 
 
 class WorkerDied(Exception):
@@ -58,14 +80,16 @@ class _InFlight:
 
 
 class WorkerProcess:
-    """One running worker, made by `start`.
+    """A running worker, made by `start`.
 
-    gone: set once the process is reaped. answered: how many jobs it has answered. end_text: how it
-    ended, in words. stats: what it reported last of its work.
+    ready: the message that it sent once its models were loaded. gone: set once the process is
+    reaped. answered: how many jobs it has answered. end_text: how it ended, in words. stats: what
+    it reported last of its work.
     """
 
     def __init__(self, child: AsyncChild, limits: Limits) -> None:
         loop = asyncio.get_running_loop()
+        self.ready: Ready
         self.gone = asyncio.Event()
         self.answered = 0
         self.end_text = ""
@@ -81,12 +105,8 @@ class WorkerProcess:
 
     @classmethod
     async def start(
-        cls,
-        command: Sequence[str],
-        environment: Mapping[str, str],
-        configure: Configure,
-        limits: Limits,
-    ) -> tuple["WorkerProcess", Ready]:
+        cls, command: Sequence[str], settings: Settings, limits: Limits
+    ) -> "WorkerProcess":
         """Start a worker and wait until its models are loaded.
 
         Raises:
@@ -94,6 +114,8 @@ class WorkerProcess:
             SpawnFailed: the machine cannot start a process for now.
             WorkerDied: it ended, or was not ready within `limits.start_s`.
         """
+        configure = Configure.model_validate({"settings": worker_settings(settings)})
+        environment = worker_environment(settings, os.environ)
         worker = cls(await AsyncChild.start(command, environment), limits)
         ready = None
         try:
@@ -107,7 +129,8 @@ class WorkerProcess:
                 await worker.end()
         if not isinstance(ready, Ready):
             raise ready
-        return worker, ready
+        worker.ready = ready
+        return worker
 
     @property
     def pid(self) -> int:
@@ -115,7 +138,7 @@ class WorkerProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether a job sent now may be answered."""
+        """Return whether a job sent now may be answered."""
         return self._is_usable
 
     async def work(
@@ -246,9 +269,29 @@ class WorkerProcess:
         await self._child.close()
 
     def _count_in_flight(self) -> None:
-        """Note, once, how many images the death takes along: later they leave one by one."""
+        """Count, once, the images that the death takes along: later they leave one by one."""
         if self._in_flight_at_end is None:
             self._in_flight_at_end = len(self._in_flight)
 
     def _death(self, text: str) -> WorkerDied:
         return WorkerDied(text, was_alone=self._in_flight_at_end == 1)
+
+
+def worker_environment(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """Return the environment of one worker, its share of the cores included.
+
+    `settings.threads` wins over an `OMP_NUM_THREADS` of the operator's; without either the cores
+    are shared out evenly. Threads that wait for one another sleep rather than spin, unless the
+    operator says otherwise: spinning on a core that another process needs made a convolution on two
+    busy cores twice as slow.
+    """
+    inherited = scrub_environment(environment, _INHERITED_NAMES, _INHERITED_PREFIXES)
+    evenly = str(max(1, count_cores() // settings.workers))
+    defaults = {"OMP_NUM_THREADS": evenly, "OMP_WAIT_POLICY": "PASSIVE"}
+    chosen = {"OMP_NUM_THREADS": str(settings.threads)} if settings.threads else {}
+    return {**defaults, **inherited, **chosen}
+
+
+def worker_settings(settings: Settings) -> dict[str, object]:
+    """Return the settings that a worker gets, as JSON values."""
+    return settings.model_dump(mode="json", exclude=_FRONT_END_ONLY)

@@ -15,12 +15,11 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 import cv2
 import numpy as np
 
-from upscaled.config import Settings
+from upscaled.config import SCALES, Settings
 from upscaled.decoder.pool import Decoder, count_decoders
 from upscaled.errors import InvalidParameter
 from upscaled.image.harm import Harm, measure_harm
@@ -51,8 +50,6 @@ from upscaled_models.errors import UnknownModel
 from upscaled_models.processor import count_cores
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
-
-SCALES: Final = (2, 4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from upscaled.config import Settings, load_settings
+from upscaled.config import SCALES, Settings, load_settings
 from upscaled.errors import InvalidParameter, ResolutionTooHigh
 from upscaled.image.header import read_header
 from upscaled.image.output import OutputSpec, decide_output
 from upscaled.image.types import Header, Image
 from upscaled.upscale.cancellation import Cancellation
-from upscaled.upscale.core import SCALES, Core, open_core
+from upscaled.upscale.core import Core, open_core
 from upscaled.upscale.model_choice import AUTO
 from upscaled.upscale.pictures import read_array, read_pillow, write_pillow
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX, Result

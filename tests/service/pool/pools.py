@@ -94,9 +94,14 @@ def real_pool(settings: Settings) -> AbstractAsyncContextManager[LocalPool]:
     return running_pool(settings, command=WORKER_COMMAND, limits=Limits(work_s=60))
 
 
+def pids_of(pool: LocalPool) -> tuple[int, ...]:
+    """Return the process ids of the workers that are ready."""
+    return tuple(worker.pid for worker in pool._workers)
+
+
 def workers_of(pool: LocalPool) -> list[psutil.Process]:
-    """The processes of the workers that are ready."""
-    return [psutil.Process(pid) for pid in sorted(pool.worker_pids())]
+    """Return the processes of the workers that are ready."""
+    return [psutil.Process(pid) for pid in sorted(pids_of(pool))]
 
 
 async def until(condition: Any, timeout_s: float = 10) -> None:

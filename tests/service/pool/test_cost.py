@@ -1,23 +1,17 @@
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from tests.service.pool.pools import request
-from upscaled.pool.cost import (
-    MAX_RETRY_AFTER_S,
-    SMALL_RESULT_PX,
-    SMALL_WORK_S,
-    CostModel,
-    retry_after_s,
-    work_before_s,
-)
+from upscaled.pool.cost import SMALL_RESULT_PX, SMALL_WORK_S, CostModel
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.messages import Ready
 from upscaled.upscale.model_choice import Rung
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec, read_default_models
+from upscaled_models.registry import ModelSpec
+from upscaled_models.store import ModelStore
 
-SPECS = {spec.name: spec for spec in (*read_default_models(), *OFFICIAL)}
+STORE = ModelStore(Path("/nowhere"))
 LARGE, FAST = "realesrgan-x4plus", "upscaled-x4"
 LADDER = [Rung(model=LARGE, tempered_with=FAST, most_px=240_100), Rung(model=FAST)]
 HARMED = [Rung(model=LARGE, most_px=240_100, harmed_only=True), Rung(model="upscaled-x2")]
@@ -26,7 +20,7 @@ X4PLUS_S, X4_S, X2_S = 1e-4, 1e-6, 2e-6
 
 def make_cost(ladders: dict[int, list[Rung]] | None = None, **seconds_per_px: float) -> CostModel:
     """A cost model to which a worker has reported its ladders, and seconds by model."""
-    cost = CostModel(SPECS.get)
+    cost = CostModel(STORE)
     cost.assume(
         Ready(
             device="fake",
@@ -51,6 +45,10 @@ def of(
     return replace(work, model=model)
 
 
+def work_s(cost: CostModel, request: UpscaleRequest) -> float:
+    return cost.estimate(request).work_s
+
+
 # Which model it will be, and what that takes.
 
 
@@ -61,7 +59,7 @@ def of(
 def test_the_first_picture_is_estimated_by_the_model_that_auto_will_choose(
     px: int, expected_s: float
 ) -> None:
-    assert make_warm().expected_s(of(px)) == pytest.approx(expected_s)
+    assert work_s(make_warm(), of(px)) == pytest.approx(expected_s)
 
 
 def test_a_picture_of_16_bits_goes_by_its_own_bound() -> None:
@@ -72,14 +70,14 @@ def test_a_picture_of_16_bits_goes_by_its_own_bound() -> None:
         (50_100, True, X4_S),
         (50_100, False, X4PLUS_S),
     ):
-        assert cost.expected_s(of(px, is_deep=is_deep)) == pytest.approx(px * s_per_px)
+        assert work_s(cost, of(px, is_deep=is_deep)) == pytest.approx(px * s_per_px)
 
 
 @pytest.mark.parametrize(("model", "s_per_px"), [(LARGE, X4PLUS_S), (FAST, X4_S)])
 def test_a_model_that_is_named_counts_whatever_the_size(model: str, s_per_px: float) -> None:
     for px in (10_000, 1_000_000):
         expected_s = px * s_per_px
-        assert make_warm().expected_s(of(px, model=model)) == pytest.approx(expected_s)
+        assert work_s(make_warm(), of(px, model=model)) == pytest.approx(expected_s)
 
 
 def test_a_finished_picture_wins_over_what_was_measured_at_a_start() -> None:
@@ -95,31 +93,31 @@ def test_a_finished_picture_wins_over_what_was_measured_at_a_start() -> None:
             slots=4,
         )
     )
-    assert cost.expected_s(of(10_000)) == pytest.approx(3)
+    assert work_s(cost, of(10_000)) == pytest.approx(3)
 
 
 def test_the_time_of_one_model_changes_no_estimate_of_another() -> None:
     cost = make_warm()
     cost.learn(of(10_000), LARGE, 500)
-    assert cost.expected_s(of(500_000)) == pytest.approx(500_000 * X4_S)
+    assert work_s(cost, of(500_000)) == pytest.approx(500_000 * X4_S)
 
 
 def test_each_scale_of_a_model_is_measured_by_itself() -> None:
     cost = make_warm()
     cost.learn(of(10_000, scale=2, model=FAST), FAST, 1)
     cost.learn(of(10_000, scale=4, model=FAST), FAST, 5)
-    assert cost.expected_s(of(10_000, scale=2, model=FAST)) == pytest.approx(1)
-    assert cost.expected_s(of(10_000, scale=4, model=FAST)) == pytest.approx(5)
+    assert work_s(cost, of(10_000, scale=2, model=FAST)) == pytest.approx(1)
+    assert work_s(cost, of(10_000, scale=4, model=FAST)) == pytest.approx(5)
 
 
 def test_until_then_the_other_scale_is_the_guess_and_two_passes_see_five_times_the_pixels() -> None:
     cost = make_cost()
     cost.learn(of(10_000, scale=4, model=LARGE), LARGE, 3)
-    assert cost.expected_s(of(10_000, scale=2, model=LARGE)) == pytest.approx(3)
+    assert work_s(cost, of(10_000, scale=2, model=LARGE)) == pytest.approx(3)
     cost.learn(of(10_000, scale=2, model="upscaled-x2"), "upscaled-x2", 1)
-    assert cost.expected_s(of(10_000, scale=4, model="upscaled-x2")) == pytest.approx(5)
+    assert work_s(cost, of(10_000, scale=4, model="upscaled-x2")) == pytest.approx(5)
     warm = make_warm()
-    assert warm.expected_s(of(10_000, scale=4, model="upscaled-x2")) == pytest.approx(
+    assert work_s(warm, of(10_000, scale=4, model="upscaled-x2")) == pytest.approx(
         5 * 10_000 * X2_S
     )
 
@@ -128,28 +126,28 @@ def test_a_model_that_never_ran_takes_its_arithmetic_more_than_one_that_did() ->
     """Against multiplications counted layer by layer: 36 and 0.72 MFLOP for a pixel."""
     cost = make_cost(upscaled_x4=X4_S)
     px = 10_000
-    ratio = cost.expected_s(of(px, model=LARGE)) / cost.expected_s(of(px, model=FAST))
+    ratio = work_s(cost, of(px, model=LARGE)) / work_s(cost, of(px, model=FAST))
     assert ratio == pytest.approx(36 / 0.72, rel=0.15)
     # x2plus runs at a quarter of the pixels, and twice for scale 4.
-    x2plus_s = cost.expected_s(of(px, scale=2, model="realesrgan-x2plus"))
-    assert x2plus_s == pytest.approx(cost.expected_s(of(px, scale=2, model=LARGE)) / 4, rel=0.01)
+    x2plus_s = work_s(cost, of(px, scale=2, model="realesrgan-x2plus"))
+    assert x2plus_s == pytest.approx(work_s(cost, of(px, scale=2, model=LARGE)) / 4, rel=0.01)
 
 
 def test_of_two_known_models_the_one_with_the_nearest_arithmetic_counts() -> None:
     cost = make_cost(upscaled_x4=1.0, realesrgan_x4plus=1.0)
-    assert cost.expected_s(of(10_000, model="realesrnet-x4plus")) == pytest.approx(10_000, rel=0.01)
+    assert work_s(cost, of(10_000, model="realesrnet-x4plus")) == pytest.approx(10_000, rel=0.01)
 
 
 def test_an_unknown_model_and_an_unknown_worker_have_some_estimate() -> None:
-    assert make_warm().expected_s(of(10_000, model="nonsense")) > 0
-    assert CostModel(SPECS.get).expected_s(of(10_000)) > 0
+    assert work_s(make_warm(), of(10_000, model="nonsense")) > 0
+    assert work_s(CostModel(STORE), of(10_000)) > 0
 
 
 def test_the_average_follows_what_is_measured() -> None:
     cost = make_warm()
     for _ in range(30):
         cost.learn(of(10_000), LARGE, 5)
-    assert cost.expected_s(of(10_000)) == pytest.approx(5, rel=0.01)
+    assert work_s(cost, of(10_000)) == pytest.approx(5, rel=0.01)
 
 
 def test_a_small_picture_changes_the_estimate_of_a_large_one_little() -> None:
@@ -159,23 +157,23 @@ def test_a_small_picture_changes_the_estimate_of_a_large_one_little() -> None:
     for _ in range(5):
         cost.learn(of(100), LARGE, 1)
         cost.learn(of(200_000), LARGE, 20)
-    assert cost.expected_s(of(200_000)) == pytest.approx(20, rel=0.06)
+    assert work_s(cost, of(200_000)) == pytest.approx(20, rel=0.06)
     for _ in range(30):
         cost.learn(of(100), LARGE, 1)
-    assert cost.expected_s(of(100)) == pytest.approx(1, rel=0.05)
+    assert work_s(cost, of(100)) == pytest.approx(1, rel=0.05)
 
 
 def test_nothing_is_estimated_to_cost_nothing() -> None:
     cost = make_warm()
     cost.learn(of(100), LARGE, 0.0)
-    assert cost.expected_s(of(100)) > 0
+    assert work_s(cost, of(100)) > 0
 
 
 def test_a_slow_deep_image_makes_no_other_look_slow() -> None:
     cost = make_warm()
     cost.learn(of(10_000, is_deep=True), LARGE, worked_s=9.0)
-    assert cost.expected_s(of(10_000)) == pytest.approx(10_000 * X4PLUS_S)
-    assert cost.expected_s(of(10_000, is_deep=True)) == pytest.approx(9)
+    assert work_s(cost, of(10_000)) == pytest.approx(10_000 * X4PLUS_S)
+    assert work_s(cost, of(10_000, is_deep=True)) == pytest.approx(9)
 
 
 # Harm, which a header does not show.
@@ -183,8 +181,8 @@ def test_a_slow_deep_image_makes_no_other_look_slow() -> None:
 
 def test_before_the_first_picture_harm_is_assumed_where_the_model_depends_on_it() -> None:
     cost = make_warm()
-    assert cost.expected_s(of(10_000, scale=2)) == pytest.approx(10_000 * X4PLUS_S)
-    assert cost.expected_s(of(250_000, scale=2)) == pytest.approx(250_000 * X2_S)
+    assert work_s(cost, of(10_000, scale=2)) == pytest.approx(10_000 * X4PLUS_S)
+    assert work_s(cost, of(250_000, scale=2)) == pytest.approx(250_000 * X2_S)
 
 
 def test_clean_pictures_in_a_row_bring_the_estimate_to_theirs() -> None:
@@ -192,12 +190,12 @@ def test_clean_pictures_in_a_row_bring_the_estimate_to_theirs() -> None:
     estimates_s = []
     for _ in range(30):
         cost.learn(of(10_000, scale=2), "upscaled-x2", 10_000 * X2_S)
-        estimates_s.append(cost.expected_s(of(10_000, scale=2)))
+        estimates_s.append(work_s(cost, of(10_000, scale=2)))
     assert estimates_s == sorted(estimates_s, reverse=True)
     assert estimates_s[-1] == pytest.approx(10_000 * X2_S, rel=0.01)
     for _ in range(30):
         cost.learn(of(10_000, scale=2), LARGE, 1.0)
-    assert cost.expected_s(of(10_000, scale=2)) == pytest.approx(1.0, rel=0.01)
+    assert work_s(cost, of(10_000, scale=2)) == pytest.approx(1.0, rel=0.01)
 
 
 def test_a_key_is_estimated_by_its_own_pictures_and_a_new_one_by_those_of_all() -> None:
@@ -206,7 +204,7 @@ def test_a_key_is_estimated_by_its_own_pictures_and_a_new_one_by_those_of_all() 
         cost.learn(of(10_000, scale=2, key_id=1), "upscaled-x2", 10_000 * X2_S)
         cost.learn(of(10_000, scale=2, key_id=2), LARGE, 10_000 * X4PLUS_S)
     clean_s, harmed_s, new_s = (
-        cost.expected_s(of(10_000, scale=2, key_id=key_id)) for key_id in (1, 2, 3)
+        work_s(cost, of(10_000, scale=2, key_id=key_id)) for key_id in (1, 2, 3)
     )
     assert clean_s == pytest.approx(10_000 * X2_S, rel=0.1)
     assert harmed_s == pytest.approx(10_000 * X4PLUS_S, rel=0.01)
@@ -222,10 +220,10 @@ def test_keys_that_come_and_go_are_forgotten() -> None:
 
 def test_a_picture_by_a_named_model_does_not_count_as_harmed_or_clean() -> None:
     cost = make_warm()
-    before_s = cost.expected_s(of(10_000, scale=2))
+    before_s = work_s(cost, of(10_000, scale=2))
     for _ in range(9):
         cost.learn(of(10_000, scale=2, model="upscaled-x2"), "upscaled-x2", 10_000 * X2_S)
-    assert cost.expected_s(of(10_000, scale=2)) == pytest.approx(before_s)
+    assert work_s(cost, of(10_000, scale=2)) == pytest.approx(before_s)
 
 
 # Small ones, and the list of models.
@@ -272,52 +270,12 @@ def test_seconds_are_known_where_a_worker_or_a_picture_was_measured() -> None:
 def test_a_spec_is_looked_up_once() -> None:
     looked_up = []
 
-    def find(name: str) -> ModelSpec | None:
-        looked_up.append(name)
-        return SPECS.get(name)
+    class Counting(ModelStore):
+        def find(self, name: str) -> ModelSpec:
+            looked_up.append(name)
+            return super().find(name)
 
-    cost = CostModel(find)
+    cost = CostModel(Counting(Path("/nowhere")))
     for _ in range(5):
-        cost.expected_s(of(10_000, model=FAST))
+        cost.estimate(of(10_000, model=FAST))
     assert looked_up == [FAST]
-
-
-# Waits.
-
-
-@pytest.mark.parametrize(
-    ("work_s", "workers", "starting_s", "wait_s"),
-    [
-        (0, 1, 0, 1),
-        (0.2, 1, 0, 1),
-        (20.5, 1, 0, 21),
-        (20.5, 2, 0, 11),
-        (10, 0, 0, 10),
-        (10, 0, 2.5, 13),
-        (1e9, 1, 0, MAX_RETRY_AFTER_S),
-    ],
-)
-def test_the_wait_is_the_work_shared_out_behind_the_start(
-    work_s: float, workers: int, starting_s: float, wait_s: int
-) -> None:
-    assert retry_after_s(work_s, workers, starting_s) == wait_s
-
-
-@pytest.mark.parametrize(
-    ("key_id", "own_s", "work_s"),
-    [
-        (1, 5, 7 + 100 + 20 + 3),  # a key that floods waits for its own, and a fair part of others
-        (2, 5, 7 + 20 + 25 + 3),  # one with less gets as much of the first as its own and one more
-        (4, 5, 7 + 5 + 5 + 3),  # one with nothing waiting
-        (4, 1, 7 + 1 + 1 + 1),
-    ],
-)
-def test_a_flooding_key_lengthens_the_wait_of_another_by_its_share_at_most(
-    key_id: int, own_s: float, work_s: float
-) -> None:
-    waiting_s = {1: 100.0, 2: 20.0, 3: 3.0}
-    assert work_before_s(key_id, own_s, [3, 4], waiting_s) == work_s
-
-
-def test_the_only_key_waits_for_all_its_work() -> None:
-    assert work_before_s(1, 5, [3, 4], {1: 10}) == 17

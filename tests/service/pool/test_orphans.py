@@ -24,7 +24,7 @@ async def main():
     settings = Settings.model_validate_json(settings)
     pool = LocalPool(settings, command=command)
     await pool.start()
-    while len(pool.worker_pids()) < settings.workers:
+    while len(pool._workers) < settings.workers:
         await asyncio.sleep(0.01)
     source = sys.stdin.buffer.read()
     output = OutputSpec("JPEG", 6000, 6000, is_deep=False, canvas_px=6000 * 6000)
@@ -32,7 +32,7 @@ async def main():
     if source:
         work = asyncio.create_task(pool.upscale(source, request))
         await asyncio.sleep(0.5)
-    print(*pool.worker_pids(), flush=True)
+    print(*(worker.pid for worker in pool._workers), flush=True)
     await asyncio.sleep(60)
 
 asyncio.run(main())

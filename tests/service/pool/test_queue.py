@@ -1,14 +1,16 @@
 import asyncio
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import cast
 
 import pytest
 
 from tests.service.pool.pools import request
-from upscaled.pool.cost import SMALL_RESULT_PX, Estimate
+from upscaled.pool.cost import SMALL_RESULT_PX, CostModel, Estimate
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.queue import QueueFull, RequestQueue, Slot
 from upscaled.pool.worker_process import WorkerProcess
+from upscaled_models.store import ModelStore
 
 
 @dataclass(eq=False)
@@ -31,14 +33,17 @@ MIDDLE = request(width_px=700, height_px=700)
 S_PER_PX = 2**-20  # sums of it are exact
 
 
-def estimate(request: UpscaleRequest) -> Estimate:
+class PixelCost(CostModel):
     """About a microsecond for each pixel of the result, ten with a model that is named."""
-    is_small = not request.model and request.result_px <= SMALL_RESULT_PX
-    return Estimate(max(1, request.result_px) * (10 if request.model else 1) * S_PER_PX, is_small)
+
+    def estimate(self, request: UpscaleRequest) -> Estimate:
+        is_small = not request.model and request.result_px <= SMALL_RESULT_PX
+        factor = 10 if request.model else 1
+        return Estimate(max(1, request.result_px) * factor * S_PER_PX, is_small)
 
 
 def make_queue(*workers: WorkerProcess, max_waiting: int = 5, slots: int = 1) -> RequestQueue:
-    queue = RequestQueue(max_waiting, estimate)
+    queue = RequestQueue(max_waiting, PixelCost(ModelStore(Path("/nowhere"))))
     for worker in workers:
         queue.add_worker(worker, slots)
     return queue
@@ -359,8 +364,23 @@ async def test_a_key_that_names_a_slow_model_is_served_as_much_less_often() -> N
     queue.dismiss(ValueError())
 
 
-async def test_the_seconds_that_wait_are_counted_by_key_retries_too() -> None:
-    queue = make_queue()
+@pytest.mark.parametrize(
+    ("key_id", "model", "small_images"),
+    [
+        # A key that floods waits for its own work, and a fair part of each other key's.
+        (1, "", 11 + 1 + 1),
+        # One with less waits for as much of the first as its own and one more.
+        (2, "", 1 + 2 + 1),
+        (4, "", 1 + 1 + 1),  # one with nothing waiting
+        (4, "slow", 10 + 1 + 1),
+    ],
+)
+async def test_a_flooding_key_lengthens_the_wait_of_another_by_its_share_at_most(
+    key_id: int, model: str, small_images: int
+) -> None:
+    queue = make_queue(make_worker(), slots=2)
+    for part in (0, 1 / 2):  # of tiles that are done
+        (await queue.acquire(of_key(5))).done_part = part
     for work, how in (
         (of_key(1), {}),
         (of_key(1, SLOW), {}),
@@ -368,8 +388,8 @@ async def test_the_seconds_that_wait_are_counted_by_key_retries_too() -> None:
         (of_key(3), {"is_retry": True}),
     ):
         await start(queue, work, **how)
-    small_s = 64 * 64 * 16 * S_PER_PX
-    assert queue.waiting_s() == {1: 11 * small_s, 2: small_s, 3: small_s}
+    work_s = queue.work_before_s(of_key(key_id, replace(SMALL, model=model)))
+    assert work_s == (1.5 + small_images) * 64 * 64 * 16 * S_PER_PX
     queue.dismiss(ValueError())
 
 

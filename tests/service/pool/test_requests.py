@@ -18,7 +18,7 @@ from tests.service.pool.pools import (
     workers_of,
 )
 from upscaled.errors import RateLimitExceeded
-from upscaled.pool.local import LocalPool
+from upscaled.pool.local import MAX_RETRY_AFTER_S, LocalPool, retry_after_s
 from upscaled.upscale.result import Result
 
 
@@ -249,3 +249,21 @@ async def test_a_fresh_key_is_answered_before_a_floods_backlog() -> None:
             *(upscale(pool, 1) for _ in range(8)), *(upscale(pool, 2) for _ in range(3))
         )
     assert "".join(finished) == "12121211111"
+
+
+@pytest.mark.parametrize(
+    ("work_s", "workers", "starting_s", "wait_s"),
+    [
+        (0, 1, 0, 1),
+        (0.2, 1, 0, 1),
+        (20.5, 1, 0, 21),
+        (20.5, 2, 0, 11),
+        (10, 0, 0, 10),
+        (10, 0, 2.5, 13),
+        (1e9, 1, 0, MAX_RETRY_AFTER_S),
+    ],
+)
+def test_the_wait_is_the_work_shared_out_behind_the_start(
+    work_s: float, workers: int, starting_s: float, wait_s: int
+) -> None:
+    assert retry_after_s(work_s, workers, starting_s) == wait_s

@@ -7,7 +7,7 @@ from typing import cast
 
 from tests.service.pool.pools import order, request, running_pool, send, until
 from upscaled.pool.messages import Alive, decode_from_worker, encode
-from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, StatsCollector, WorkerStats
+from upscaled.pool.stats import EngineInUse, ModelStats, WorkerStats
 from upscaled.process.confinement import measure_resident
 from upscaled.upscale.scheduler import BatchDone
 from upscaled.worker.stats import Counters
@@ -94,7 +94,3 @@ async def test_what_a_dead_worker_did_stays_counted(tmp_path: Path) -> None:
         await pool.upscale(order("die", marker=str(tmp_path / "died")), request())
         done = pool.stats().done
     assert (done.models, done.decoder_deaths) == ({"fake": ONE}, 2)
-
-
-def test_a_pool_without_workers_has_done_nothing() -> None:
-    assert StatsCollector().read() == PoolStats()

@@ -19,6 +19,7 @@ import pytest
 from tests.service.pool.pools import (
     fake_command,
     order,
+    pids_of,
     request,
     running_pool,
     send,
@@ -101,7 +102,7 @@ async def test_a_poisonous_image_fails_none_of_its_neighbours() -> None:
         jobs = [send(pool, innocent, request(f"innocent {number}")) for number in range(20)]
         poison = send(pool, order("die", after_s=0.02), request("poison"))
         await until(lambda: sum(job.done() for job in jobs) >= 6)
-        for pid in pool.worker_pids():
+        for pid in pids_of(pool):
             os.kill(pid, signal.SIGKILL)
         jobs += [send(pool, innocent, request(f"late {number}")) for number in range(4)]
         assert all(isinstance(answer, Result) for answer in await asyncio.gather(*jobs))
@@ -114,12 +115,12 @@ async def test_images_that_lost_their_worker_are_retried_one_at_a_time(tmp_path:
     trace = tmp_path / "trace"
     tiles = order("tiles", count=4, tile_s=0.05, trace=str(trace))
     async with running_pool(workers=2, jobs_per_worker=4) as pool:
-        await until(lambda: len(pool.worker_pids()) == 2)
+        await until(lambda: len(pids_of(pool)) == 2)
         jobs = [send(pool, tiles, request(str(at))) for at in range(6)]
         await until(trace.exists)
-        for pid in pool.worker_pids():
+        for pid in pids_of(pool):
             os.kill(pid, signal.SIGKILL)
-        await until(lambda: not pool.worker_pids())
+        await until(lambda: not pids_of(pool))
         trace.write_text("")
         await asyncio.gather(*jobs)
     steps = [int(line) for line in trace.read_text().split()]
@@ -151,7 +152,7 @@ async def test_an_idle_worker_that_is_stopped_is_replaced() -> None:
     async with running_pool(limits=Limits(work_s=20, silence_s=2, backoff_s=0.02)) as pool:
         [first] = workers_of(pool)
         first.suspend()
-        await until(lambda: pool.worker_pids() not in ((), (first.pid,)))
+        await until(lambda: pids_of(pool) not in ((), (first.pid,)))
         assert not psutil.pid_exists(first.pid)
         await pool.upscale(order("answer"), request())
 
@@ -191,7 +192,7 @@ async def test_a_death_by_the_deadline_of_another_image_counts_against_none(tmp_
             await late
         (tmp_path / "trace").write_text("")
         await until(lambda: bool((tmp_path / "trace").read_text()))
-        for pid in pool.worker_pids():
+        for pid in pids_of(pool):
             os.kill(pid, signal.SIGKILL)  # alone, for the first time
         assert isinstance(await neighbour, Result)
 
@@ -228,7 +229,7 @@ async def test_every_admitted_request_is_answered_while_workers_are_killed(tmp_p
         assert kinds["MalformedImage"] == 15
         assert kinds["Result"] >= 15 + 15 + 12
         assert pool._admitted == 0
-        assert not pool._in_flight
+        assert pool.stats().running == 0
 
 
 async def test_an_unusable_worker_leaves_the_pool_not_ready_and_fails_requests_with_its_reason(
@@ -389,7 +390,7 @@ async def test_a_minute_of_random_kills_loses_no_request() -> None:
         clients = [asyncio.create_task(client(pool, until_s)) for _ in range(6)]
         while time.monotonic() < until_s:
             await asyncio.sleep(chance.uniform(1, 3))
-            if pids := pool.worker_pids():
+            if pids := pids_of(pool):
                 os.kill(chance.choice(pids), signal.SIGKILL)
                 tried["kills"] += 1
         await asyncio.gather(*clients)

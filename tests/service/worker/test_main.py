@@ -13,15 +13,23 @@ import pytest
 import pytest_asyncio
 from PIL import Image
 
-from tests.service.pool.pools import picture, real_pool, request, running_pool, until, workers_of
+from tests.service.pool.pools import (
+    picture,
+    pids_of,
+    real_pool,
+    request,
+    running_pool,
+    until,
+    workers_of,
+)
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.image.header import read_header
-from upscaled.pool.environment import worker_environment
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import WORKER_COMMAND, LocalPool
 from upscaled.pool.messages import ALIVE_EVERY_S
 from upscaled.pool.stats import ModelStats
+from upscaled.pool.worker_process import worker_environment
 
 MODEL = "upscaled-x4"
 
@@ -148,7 +156,7 @@ async def test_an_image_whose_workers_are_killed_twice_fails_and_the_next_does_n
     killed: set[int] = set()
     upscaling = asyncio.create_task(pool.upscale(picture(1500), square(1500)))
     for _ in range(2):
-        await until(lambda: set(pool.worker_pids()) - killed, timeout_s=60)
+        await until(lambda: set(pids_of(pool)) - killed, timeout_s=60)
         await asyncio.sleep(0.5)
         [worker] = workers_of(pool)
         killed.add(worker.pid)
