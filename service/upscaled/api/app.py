@@ -10,14 +10,13 @@ from typing import Final
 from fastapi import FastAPI
 from starlette.middleware import Middleware
 
-from upscaled.api.billing import settle_owed_credits
-from upscaled.api.context import Context
+from upscaled.api.billing import release_pending_credits
+from upscaled.api.dependencies import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS
-from upscaled.api.image_url import SourceFetcher
-from upscaled.api.memory import UnreadResponses, build_budget
-from upscaled.api.middleware import AccessRecordMiddleware, UnreadBodyMiddleware
+from upscaled.api.memory import UnsentResponses, build_budget
+from upscaled.api.middleware import AccessRecordMiddleware, LingeringCloseMiddleware
 from upscaled.api.openapi import build_document
-from upscaled.api.progress import ProgressBoard
+from upscaled.api.progress import ProgressTracker
 from upscaled.api.protocol.registry import build_connections
 from upscaled.api.routes import (
     credits,
@@ -34,6 +33,8 @@ from upscaled.api.telemetry.access_log import Reporter, log_request
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.api.telemetry.tracing import open_tracing
 from upscaled.config import Settings
+from upscaled.fetch.client import FetchClient
+from upscaled.fetch.messages import FetchOptions
 from upscaled.logs import event
 from upscaled.pool.executor import Executor
 from upscaled.state import State
@@ -59,21 +60,21 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
         executor,
         state,
         metrics=metrics,
-        sources=SourceFetcher(settings),
+        fetcher=FetchClient(FetchOptions.of(settings)),
         budget=build_budget(settings),
-        unread=UnreadResponses(),
-        board=ProgressBoard(),
-        probe=StateProbe(state.find_trouble),
+        unsent=UnsentResponses(),
+        progress=ProgressTracker(),
+        state_probe=StateProbe(state),
         reporter=Reporter(observers),
     )
     metrics.open_requests.set_function(lambda: context.reporter.in_flight)
     metrics.credits_owed.set_function(lambda: len(state.credits.owed))
-    metrics.state_works.set_function(lambda: not context.probe.trouble)
+    metrics.state_works.set_function(lambda: not context.state_probe.trouble)
     app = FastAPI(
         lifespan=_lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
         middleware=[
-            Middleware(UnreadBodyMiddleware),
+            Middleware(LingeringCloseMiddleware),
             Middleware(AccessRecordMiddleware, reporter=context.reporter),
         ],
         redirect_slashes=False,
@@ -99,11 +100,11 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     threads = ThreadPoolExecutor(THREADS, thread_name_prefix="front-end")
     asyncio.get_running_loop().set_default_executor(threads)
     await context.executor.start()
-    await context.probe.check()
+    await context.state_probe.check()
     background = [
         asyncio.create_task(_sweep_every_minute(context)),
-        asyncio.create_task(context.probe.run_for_ever()),
-        asyncio.create_task(settle_owed_credits(context.state, context.metrics.note_credit)),
+        asyncio.create_task(context.state_probe.run_for_ever()),
+        asyncio.create_task(release_pending_credits(context.state, context.metrics)),
     ]
     try:
         yield
@@ -112,7 +113,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
             task.cancel()
         await asyncio.wait(background)
         await context.executor.stop(context.settings.shutdown_grace_s)
-        await context.sources.close()
+        await context.fetcher.close()
         await context.reporter.close()
         if app.state.tracing:
             await asyncio.to_thread(app.state.tracing.close)

@@ -2,19 +2,16 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
-from typing import Final, Literal
+from typing import Final
 from uuid import uuid4
 
 from upscaled.api.cancellation import run_to_end
+from upscaled.api.telemetry.metrics import Metrics
 from upscaled.logs import event
 from upscaled.state import DatabaseFailed, Hold, PaidResult, State
-
-CreditEvent = Literal["held", "captured", "released"]
-OnCredit = Callable[[CreditEvent], None]
-"""Called for each credit whose state has changed for good."""
 
 CAPTURE_RETRIES_AFTER_S: Final = (0.1, 0.3, 1.0, 3.0)
 """The work is done: a database server that is being restarted is worth a moment's wait."""
@@ -27,10 +24,10 @@ _logger: Final = logging.getLogger(__name__)
 class Charge:
     """The cost of one request; none where `hold` is None, metering being off."""
 
-    def __init__(self, state: State, hold: Hold | None, on_credit: OnCredit) -> None:
+    def __init__(self, state: State, hold: Hold | None, metrics: Metrics) -> None:
         self._state = state
         self._hold = hold
-        self._on_credit = on_credit
+        self._metrics = metrics
 
     async def capture(self, paid: PaidResult | None = None) -> None:
         """Take the held credit for good, and remember the stored result that it pays for.
@@ -52,7 +49,7 @@ class Charge:
                 await asyncio.sleep(wait_s)
         else:
             await run_to_end(step)
-        self._on_credit("captured")
+        self._metrics.note_credit("captured")
 
     async def release(self) -> None:
         """Give the credit back, also a captured one: what it was taken for was not delivered.
@@ -63,7 +60,7 @@ class Charge:
             return
         try:
             if await run_to_end(partial(self._state.credits.give_back_or_owe, self._hold)):
-                self._on_credit("released")
+                self._metrics.note_credit("released")
         except Exception as error:  # noqa: BLE001  (the request's own outcome stands)
             fields = event("release_failed", hold_id=self._hold.request_id)
             _logger.warning("a credit could not be given back yet: %s", error, extra=fields)
@@ -71,7 +68,7 @@ class Charge:
 
 @asynccontextmanager
 async def hold_credit(
-    state: State, key_id: int, *, metering: bool, on_credit: OnCredit
+    state: State, metrics: Metrics, key_id: int, *, metering: bool
 ) -> AsyncIterator[Charge]:
     """Hold a credit for the time of the block, and release it when the block raises.
 
@@ -84,8 +81,8 @@ async def hold_credit(
     if metering:
         take = partial(state.credits.hold, key_id, str(uuid4()))
         hold = await run_to_end(take, state.credits.give_back_or_owe)
-        on_credit("held")
-    charge = Charge(state, hold, on_credit)
+        metrics.note_credit("held")
+    charge = Charge(state, hold, metrics)
     try:
         yield charge
     except BaseException:
@@ -93,12 +90,8 @@ async def hold_credit(
         raise
 
 
-async def settle_owed_credits(state: State, on_credit: OnCredit) -> None:
-    """Give owed credits back with exponential backoff, until cancelled.
-
-    Args:
-        on_credit: called with "released" for each credit that was given back.
-    """
+async def release_pending_credits(state: State, metrics: Metrics) -> None:
+    """Give back the credits whose release failed, with exponential backoff, until cancelled."""
     failures = 0
     while True:
         await asyncio.sleep(retry_after_s(failures))
@@ -111,13 +104,15 @@ async def settle_owed_credits(state: State, on_credit: OnCredit) -> None:
         except Exception as error:  # noqa: BLE001  (every failure is retried)
             failures += 1
             fields = event("release_failed", owed=owed, failures=failures)
-            _logger.warning("owed credits could not be given back yet: %s", error, extra=fields)
+            _logger.warning(
+                "credits whose release failed could not be given back yet: %s", error, extra=fields
+            )
         else:
             failures = 0
             fields = event("owed_released", owed=owed, released=len(released))
-            _logger.info("owed credits were given back", extra=fields)
+            _logger.info("credits whose release had failed were given back", extra=fields)
         for _ in released:  # also those given back before one failed
-            on_credit("released")
+            metrics.note_credit("released")
 
 
 def retry_after_s(failures: int) -> float:

@@ -225,7 +225,7 @@ def _preempted() -> RateLimitExceeded:
     )
 
 
-class UnreadResponses:
+class UnsentResponses:
     """The connections with responses that are not read yet, by API key, on the event loop."""
 
     def __init__(self, limit_bytes: int = MAX_UNREAD_BYTES) -> None:
@@ -265,7 +265,7 @@ class UnreadResponses:
 class ImageResponse(Response):
     """A response with an image as its body, which is counted until its client has read it."""
 
-    def __init__(self, data: bytes, media_type: str, unread: UnreadResponses, key_id: int) -> None:
+    def __init__(self, data: bytes, media_type: str, unread: UnsentResponses, key_id: int) -> None:
         super().__init__(data, media_type=media_type)
         self._unread = unread
         self._key_id = key_id

@@ -37,7 +37,7 @@ _SAFE_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,128}")
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
-class UnreadBodyMiddleware:
+class LingeringCloseMiddleware:
     """Deliver early responses to clients that are still sending their body.
 
     A server that closes a connection with unread bytes makes the kernel reset it, and the client

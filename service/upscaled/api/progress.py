@@ -100,7 +100,7 @@ class Progress:
         self._changed.send()
 
 
-class ProgressBoard:
+class ProgressTracker:
     """The requests in flight, by API key and id; of two with one id the later one is shown."""
 
     def __init__(self, arrival_wait_s: float = ARRIVAL_WAIT_S) -> None:

@@ -3,11 +3,11 @@
 import asyncio
 import logging
 import threading
-from collections.abc import Callable
 from contextlib import suppress
 from typing import Final
 
 from upscaled.logs import event
+from upscaled.state import State
 
 PROBE_EVERY_S: Final = 5.0
 PROBE_WITHIN_S: Final = 5.0
@@ -23,13 +23,9 @@ class StateProbe:
         trouble: why the state does not work, for an operator; empty where it does.
     """
 
-    def __init__(self, find_trouble: Callable[[], str]) -> None:
-        """
-        Args:
-            find_trouble: the check itself; it may block, for ever at the worst.
-        """
-        self.trouble = "not looked at yet"
-        self._find_trouble = find_trouble
+    def __init__(self, state: State) -> None:
+        self.trouble = "not checked yet"
+        self._state = state
         self._pending: asyncio.Future[str] | None = None
 
     async def run_for_ever(self) -> None:
@@ -59,7 +55,7 @@ class StateProbe:
 
         def run() -> None:
             try:
-                trouble = self._find_trouble()
+                trouble = self._state.find_trouble()
             except Exception as error:
                 _logger.exception("the check of the state failed", extra=event("crash"))
                 trouble = f"{type(error).__name__}: {error}"

@@ -1,7 +1,7 @@
-"""The front end's side of the fetching process: start it when needed, talk with it, replace it.
+"""Client of the fetch process in the front end: start it, send it requests, and replace it.
 
-Many fetches share one process. One that dies, hangs or talks nonsense fails the fetches it had, and
-the next fetch starts another, after a wait that doubles as long as none of them got anything done.
+All fetches share one process. Where it dies, hangs or breaks the protocol, the fetches in flight
+fail, and the next fetch starts another process: with exponential backoff while none completes one.
 """
 
 import asyncio
@@ -9,12 +9,11 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-from upscaled.errors import InternalError, ServiceError
+from upscaled.errors import FileSizeTooLarge, InternalError, ServiceError
 from upscaled.fetch.messages import (
     PIECE_BYTES,
     FetchOptions,
@@ -36,24 +35,31 @@ SILENCE_S: Final = 10.0
 START_S: Final = 30.0
 """Longest time from its start to its first message; a machine may be busy."""
 
-# How to find authorities of TLS and host names, beside Python's libraries.
+# Where TLS finds its authorities and the resolver its options, beside Python's libraries.
 _NAMES: Final = frozenset(
     {"SSL_CERT_FILE", "SSL_CERT_DIR", "OPENSSL_CONF", "RES_OPTIONS", "LOCALDOMAIN"}
 )
 
 _log: Final = logging.getLogger(__name__)
 
-OnPiece = Callable[[bytes], None]
-"""Takes the next bytes of a body; what it raises ends the fetch."""
+
+class Budget(Protocol):
+    """The memory of one API key's request, against which a body is counted as it arrives."""
+
+    @property
+    def key_id(self) -> int: ...
+
+    def take(self, size_bytes: int) -> None:
+        """Count further bytes; raises a `ServiceError`, which ends the fetch."""
 
 
 def fetch_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what the fetching process inherits of an environment: no key, no address, no home."""
+    """Return what the fetch process inherits of an environment: no key, no address, no home."""
     return scrub_environment(environment, _NAMES)
 
 
 class FetchClient:
-    """Fetches by a process of its own, which the first fetch starts. Belongs to one event loop."""
+    """Fetches by a process of their own, which the first one starts; belongs to one event loop."""
 
     def __init__(
         self,
@@ -73,24 +79,25 @@ class FetchClient:
 
     @property
     def pid(self) -> int | None:
-        """Of the process that runs; None without one."""
+        """Return the id of the process that runs; None without one."""
         return self._process.pid if self._process and self._process.is_usable else None
 
-    async def fetch(self, url: str, key_id: int, on_piece: OnPiece) -> None:
-        """Hand the bytes behind `url` to `on_piece`, in pieces.
-
-        Cancelled, it stops the fetch in the process too.
+    async def fetch(self, url: str, budget: Budget) -> bytes:
+        """Return the bytes behind `url`, at most `max_file_bytes`; cancelled, stop fetching.
 
         Raises:
-            UnusableUrl, FileSizeTooLarge: as `Fetcher.fetch`, or the process died under it.
-            InternalError: no process could be started.
+            UnusableUrl: refused, unreachable, too slow, redirected too often, not answering 200,
+                answering with a body that has no end, or the process died that fetched it.
+            FileSizeTooLarge: declared or found too large; reading stops there.
+            RateLimitExceeded: `budget` has no memory left for it.
+            InternalError: this machine cannot start the process.
         """
         try:
             async with asyncio.timeout(self._options.timeout_s):
                 process = await self._find_process()
         except TimeoutError:
-            raise UnusableUrl(detail="no fetching process in time") from None
-        await process.fetch(url, key_id, on_piece)
+            raise UnusableUrl(detail="no fetch process in time") from None
+        return await process.fetch(url, budget)
 
     async def close(self) -> None:
         """End the process, and the fetches it has."""
@@ -125,25 +132,42 @@ class FetchClient:
         self._start_at = now + self._limits.restart_after_s(self._failures)
 
 
-@dataclass(frozen=True, slots=True)
-class _UnderWay:
-    """A fetch that was begun. Its failure is a value, for its caller may have gone."""
+class _Fetch:
+    """A fetch in flight; `failure` is a value, not an exception: its caller may have left."""
 
-    on_piece: OnPiece
-    failure: asyncio.Future[ServiceError | None]
+    def __init__(self, budget: Budget, max_bytes: int) -> None:
+        self.body = bytearray()
+        self.failure: asyncio.Future[ServiceError | None]
+        self.failure = asyncio.get_running_loop().create_future()
+        self._budget = budget
+        self._max_bytes = max_bytes
+
+    def add(self, piece: bytes) -> None:
+        """Add the next bytes; raises a `ServiceError` where they are too many."""
+        size_bytes = len(self.body) + len(piece)
+        if size_bytes > self._max_bytes:  # the process ignores the limit
+            raise FileSizeTooLarge(detail=f"was sent {size_bytes} bytes")
+        self._budget.take(len(piece))
+        self.body += piece
+
+    def end(self, failure: ServiceError | None) -> None:
+        """Set the outcome, unless there is one."""
+        if not self.failure.done():
+            self.failure.set_result(failure)
 
 
 class _FetchProcess:
-    """One running process. `answered`: how many fetches it brought to an end."""
+    """A running process. `answered` counts the fetches that it has brought to an end."""
 
     def __init__(self, child: AsyncChild, options: FetchOptions, limits: Limits) -> None:
         self.is_usable = True
         self.answered = 0
         self.started_at = asyncio.get_running_loop().time()
         self._child = child
+        self._max_bytes = options.max_file_bytes
         self._limits = limits
         self._numbers = itertools.count(1)
-        self._under_way: dict[int, _UnderWay] = {}
+        self._in_flight: dict[int, _Fetch] = {}
         self._outbox: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
         self._outbox.put_nowait((options.encode(), b""))
         self._sender = asyncio.create_task(self._send())
@@ -153,25 +177,25 @@ class _FetchProcess:
     def pid(self) -> int:
         return self._child.pid
 
-    async def fetch(self, url: str, key_id: int, on_piece: OnPiece) -> None:
-        """As `FetchClient.fetch`."""
+    async def fetch(self, url: str, budget: Budget) -> bytes:
+        """Return the bytes behind `url`; raises as `FetchClient.fetch`."""
         number = next(self._numbers)
-        under_way = _UnderWay(on_piece, asyncio.get_running_loop().create_future())
-        self._under_way[number] = under_way
-        self._post({"fetch": number, "key_id": key_id}, encode_url(url))
+        fetch = self._in_flight[number] = _Fetch(budget, self._max_bytes)
+        self._post({"fetch": number, "key_id": budget.key_id}, encode_url(url))
         try:
             async with asyncio.timeout(self._limits.work_s):
-                failure = await under_way.failure
+                failure = await fetch.failure
         except asyncio.CancelledError:
             self._post({"cancel": number})
             raise
         except TimeoutError:  # the process has the time limit too, and does not keep to it
             self._post({"cancel": number})
-            raise UnusableUrl(detail="no answer of the fetching process in time") from None
+            raise UnusableUrl(detail="no answer of the fetch process in time") from None
         finally:
-            del self._under_way[number]
+            del self._in_flight[number]
         if failure is not None:
             raise failure
+        return bytes(fetch.body)
 
     async def end(self) -> None:
         """Kill the process and wait until it is gone."""
@@ -188,7 +212,7 @@ class _FetchProcess:
                 await self._child.send(*await self._outbox.get())
 
     async def _listen(self) -> None:
-        """Listen until the process ends, then fail what it had."""
+        """Receive messages until the process ends, then fail the fetches in flight."""
         cause = "was ended"
         limit_s = self._limits.start_s
         try:
@@ -211,39 +235,37 @@ class _FetchProcess:
             case {"alive": _}:
                 return
             case {"piece": number}:
-                self._take_piece(number, payload)
+                self._add(number, payload)
             case {"done": number}:
-                self._settle(number, None)
+                self._end(number, None)
             case {"failed": number}:
-                self._settle(number, rebuild_failure(message))
+                self._end(number, rebuild_failure(message))
             case _:
                 raise ValueError("an unknown message")
 
-    def _take_piece(self, number: int, piece: bytes) -> None:
-        under_way = self._under_way.get(number)
-        if under_way is None or under_way.failure.done():
-            return  # it was cancelled, and this had been sent before the process heard of that
+    def _add(self, number: int, piece: bytes) -> None:
+        fetch = self._in_flight.get(number)
+        if fetch is None or fetch.failure.done():
+            return  # cancelled after the process had sent this
         try:
-            under_way.on_piece(piece)
+            fetch.add(piece)
         except ServiceError as error:
-            under_way.failure.set_result(error)
+            fetch.end(error)
             self._post({"cancel": number})
 
-    def _settle(self, number: int, failure: ServiceError | None) -> None:
+    def _end(self, number: int, failure: ServiceError | None) -> None:
         self.answered += 1
-        under_way = self._under_way.get(number)
-        if under_way is not None and not under_way.failure.done():
-            under_way.failure.set_result(failure)
+        if (fetch := self._in_flight.get(number)) is not None:
+            fetch.end(failure)
 
     async def _clean_up(self, cause: str) -> None:
         self.is_usable = False
         self._sender.cancel()
         self._child.kill()
-        text = f"the fetching process {cause} ({await self._child.wait()})"
+        end = await self._child.wait()
         await self._child.close()
         if cause != "was ended":
-            fields = event("fetch_process_died", pid=self.pid, fetches=len(self._under_way))
-            _log.warning("%s", text, extra=fields)
-        for under_way in self._under_way.values():
-            if not under_way.failure.done():
-                under_way.failure.set_result(UnusableUrl(detail=text))
+            fields = event("fetch_process_died", pid=self.pid, fetches=len(self._in_flight))
+            _log.warning("the fetch process %s (%s)", cause, end, extra=fields)
+        for fetch in self._in_flight.values():
+            fetch.end(UnusableUrl(detail=f"the fetch process {cause} ({end})"))

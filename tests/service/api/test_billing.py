@@ -19,11 +19,11 @@ from tests.service.api.waiting import wait_until
 from upscaled.api.billing import (
     FIRST_RETRY_S,
     LONGEST_RETRY_S,
-    CreditEvent,
     hold_credit,
+    release_pending_credits,
     retry_after_s,
-    settle_owed_credits,
 )
+from upscaled.api.telemetry.metrics import CreditEvent, Metrics
 from upscaled.config import load_settings
 from upscaled.errors import InsufficientApiCredits, InternalError, MalformedImage
 from upscaled.state import Clocks, DatabaseFailed, Hold, State, open_state
@@ -287,8 +287,7 @@ def slow(monkeypatch: pytest.MonkeyPatch, name: str) -> threading.Event:
 
 
 async def use_credit(state: State, is_captured: bool) -> None:
-    noted: list[CreditEvent] = []
-    async with hold_credit(state, 1, metering=True, on_credit=noted.append) as charge:
+    async with hold_credit(state, Metrics(), 1, metering=True) as charge:
         if is_captured:
             await charge.capture()
         else:
@@ -364,12 +363,13 @@ async def test_owed_credits_are_retried_until_all_are_released(
     state: Any = FailingState(4)
     events: list[str] = []
 
-    def on_credit(event: str) -> None:
-        events.append(event)
-        if len(events) == 2:
-            is_done.set()
+    class Noting(Metrics):
+        def note_credit(self, event: CreditEvent) -> None:
+            events.append(event)
+            if len(events) == 2:
+                is_done.set()
 
-    task = asyncio.create_task(settle_owed_credits(state, on_credit))
+    task = asyncio.create_task(release_pending_credits(state, Noting()))
     async with asyncio.timeout(10):
         await is_done.wait()
     task.cancel()

@@ -28,7 +28,7 @@ from upscaled.api.memory import (
     UNPAID_BODIES,
     MemoryBudget,
     Share,
-    UnreadResponses,
+    UnsentResponses,
     build_budget,
     max_bodies,
 )
@@ -413,7 +413,7 @@ class Held:
 
 
 def test_a_key_is_refused_from_the_limit_on_and_no_other() -> None:
-    unread = UnreadResponses(limit_bytes=100)
+    unread = UnsentResponses(limit_bytes=100)
     first, second = Held(60), Held(39)
     for each in (first, second, first):  # two answers on one connection are counted once
         unread.note(1, each.unsent_bytes)
@@ -428,7 +428,7 @@ def test_a_key_is_refused_from_the_limit_on_and_no_other() -> None:
 
 
 def test_what_was_read_leaves_no_trace() -> None:
-    unread = UnreadResponses()
+    unread = UnsentResponses()
     held = Held(5)
     unread.note(1, held.unsent_bytes)
     held.size_bytes = 0
@@ -468,7 +468,7 @@ def test_a_key_that_does_not_read_its_images_gets_no_more_of_them(
     make_service: Callable[..., Service], is_read: bool
 ) -> None:
     service = make_service(LargeExecutor(), metering=True, credits=10)
-    service.app.state.context.unread.limit_bytes = IMAGE_BYTES
+    service.app.state.context.unsent.limit_bytes = IMAGE_BYTES
     other = service.state.keys.create("other", credits=10)
     silent = [ask(service, service.key) for _ in range(2)]
     wait_until(lambda: service.app.state.context.reporter.in_flight == 0)

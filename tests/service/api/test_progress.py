@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from upscaled.api.progress import MAX_WATCHERS_PER_KEY, Progress, ProgressBoard, Step
+from upscaled.api.progress import MAX_WATCHERS_PER_KEY, Progress, ProgressTracker, Step
 from upscaled.errors import MalformedImage, RateLimitExceeded
 
 
@@ -53,7 +53,7 @@ def test_an_image_that_is_begun_anew_is_estimated_anew() -> None:
 
 
 async def test_only_the_key_that_sent_a_request_finds_it() -> None:
-    board = ProgressBoard(arrival_wait_s=0.01)
+    board = ProgressTracker(arrival_wait_s=0.01)
     with board.track(1, "mine") as progress:
         assert await board.find(1, "mine") is progress
         assert await board.find(2, "mine") is None
@@ -62,7 +62,7 @@ async def test_only_the_key_that_sent_a_request_finds_it() -> None:
 
 
 async def test_a_watcher_may_come_a_moment_before_its_request() -> None:
-    board = ProgressBoard(arrival_wait_s=30)
+    board = ProgressTracker(arrival_wait_s=30)
     finding = asyncio.create_task(board.find(1, "soon"))
     await asyncio.sleep(0)
     with board.track(1, "unrelated"):
@@ -73,7 +73,7 @@ async def test_a_watcher_may_come_a_moment_before_its_request() -> None:
 
 
 async def test_of_two_requests_with_one_id_the_later_is_shown_until_it_ends() -> None:
-    board = ProgressBoard(arrival_wait_s=0.01)
+    board = ProgressTracker(arrival_wait_s=0.01)
     with board.track(1, "twice"):
         with board.track(1, "twice") as later:
             assert await board.find(1, "twice") is later
@@ -82,7 +82,7 @@ async def test_of_two_requests_with_one_id_the_later_is_shown_until_it_ends() ->
 
 
 async def test_a_watcher_that_waits_hears_of_the_end_and_why() -> None:
-    board = ProgressBoard()
+    board = ProgressTracker()
 
     async def refuse() -> None:
         with board.track(1, "bad"):
@@ -100,7 +100,7 @@ async def test_a_watcher_that_waits_hears_of_the_end_and_why() -> None:
 
 
 def test_a_key_has_so_many_watchers_and_takes_none_of_another_s() -> None:
-    board = ProgressBoard()
+    board = ProgressTracker()
     places = [board.count_watcher(1) for _ in range(MAX_WATCHERS_PER_KEY)]
     for place in places:
         place.__enter__()

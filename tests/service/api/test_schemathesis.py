@@ -42,7 +42,7 @@ document = schemathesis.openapi.from_dict(_APP.openapi())
 def described(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     """Short time limits: made-up hosts are looked up, and made-up requests awaited, in vain."""
     with serve(tmp_path_factory.mktemp("described"), source_timeout_s=0.5) as service:
-        service.app.state.context.board.arrival_wait_s = 0.01
+        service.app.state.context.progress.arrival_wait_s = 0.01
         yield service
 
 

@@ -9,6 +9,7 @@ import textwrap
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import psutil
@@ -58,10 +59,23 @@ async def say_nothing(writer: asyncio.StreamWriter) -> None:
     await asyncio.sleep(60)
 
 
+@dataclass
+class Budget:
+    """Memory for `left_bytes`, which records the sizes of what is taken."""
+
+    left_bytes: int = 10**9
+    key_id: int = 1
+    sizes: list[int] = field(default_factory=list)
+
+    def take(self, size_bytes: int) -> None:
+        self.left_bytes -= size_bytes
+        if self.left_bytes < 0:
+            raise RateLimitExceeded(5, reason="body_memory")
+        self.sizes.append(size_bytes)
+
+
 async def fetch(client: FetchClient, url: str) -> bytes:
-    body = bytearray()
-    await client.fetch(url, 1, body.extend)
-    return bytes(body)
+    return await client.fetch(url, Budget())
 
 
 async def assert_unusable(client: FetchClient, url: str) -> str:
@@ -91,10 +105,10 @@ async def test_one_process_fetches_for_all_and_the_first_fetch_starts_it(
 
 
 async def test_pieces_are_small(web: Origin, client: FetchClient) -> None:
-    sizes: list[int] = []
-    await client.fetch(f"{web.url}/photo", 1, lambda piece: sizes.append(len(piece)))
-    assert sum(sizes) == len(PHOTO)
-    assert max(sizes) < 2 * PIECE_BYTES
+    budget = Budget()
+    await client.fetch(f"{web.url}/photo", budget)
+    assert sum(budget.sizes) == len(PHOTO)
+    assert max(budget.sizes) < 2 * PIECE_BYTES
 
 
 async def test_an_empty_body_is_a_body(web: Origin, client: FetchClient) -> None:
@@ -172,15 +186,12 @@ async def test_a_fetch_that_is_cancelled_leaves_its_source(
     assert client.pid == pid
 
 
-async def test_a_body_that_is_refused_ends_its_fetch_alone(
+async def test_a_body_counts_against_its_budget_and_a_full_one_ends_its_fetch_alone(
     web: Origin, client: FetchClient
 ) -> None:
-    def refuse(_piece: bytes) -> None:
-        raise RateLimitExceeded(5, reason="body_memory")
-
-    other = asyncio.create_task(fetch(client, f"{web.url}/photo"))
+    other = asyncio.create_task(client.fetch(f"{web.url}/photo", Budget(len(PHOTO))))
     with pytest.raises(RateLimitExceeded):
-        await client.fetch(f"{web.url}/photo", 1, refuse)
+        await client.fetch(f"{web.url}/photo", Budget(len(PHOTO) - 1))
     assert await other == PHOTO
 
 
@@ -195,7 +206,7 @@ async def test_a_process_that_is_killed_fails_its_fetches_and_is_replaced(
     assert pid is not None
     os.kill(pid, number)
     details = await asyncio.gather(*tasks)
-    assert all("fetching process ended" in detail for detail in details)
+    assert all("fetch process ended" in detail for detail in details)
     assert await fetch(client, f"{web.url}/photo") == PHOTO
     assert client.pid not in (None, pid)
 
@@ -229,6 +240,20 @@ async def test_a_process_that_never_speaks_is_killed(web: Origin) -> None:
         assert "silent for 0.5 s" in await assert_unusable(client, f"{web.url}/photo")
 
 
+def process_that_sends(data: str) -> tuple[str, ...]:
+    """Return the command of a process that sends the value of an expression, then hangs."""
+    program = f"""
+        import socket, struct, sys, time
+        sock = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
+        def frame(header, payload=b""):
+            return struct.pack("!IQ", len(header), len(payload)) + header + payload
+        sock.recv(100000)
+        sock.sendall({data})
+        time.sleep(100)
+    """
+    return (sys.executable, "-c", textwrap.dedent(program))
+
+
 NONSENSE = {
     "no frame": "b'nonsense' * 100",
     "no JSON": "frame(b'{')",
@@ -243,17 +268,21 @@ NONSENSE = {
 
 @pytest.mark.parametrize("name", NONSENSE)
 async def test_a_process_that_breaks_the_protocol_is_killed(web: Origin, name: str) -> None:
-    program = f"""
-        import socket, struct, sys, time
-        sock = socket.socket(fileno=int(sys.argv[sys.argv.index("--fd") + 1]))
-        def frame(header, payload=b""):
-            return struct.pack("!IQ", len(header), len(payload)) + header + payload
-        sock.recv(100000)
-        sock.sendall({NONSENSE[name]})
-        time.sleep(100)
-    """
-    async with fetching((sys.executable, "-c", textwrap.dedent(program))) as client:
+    async with fetching(process_that_sends(NONSENSE[name])) as client:
         assert "broke the protocol" in await assert_unusable(client, f"{web.url}/photo")
+
+
+@pytest.mark.parametrize("is_over", [False, True])
+async def test_a_process_that_sends_more_than_the_limit_is_not_believed(is_over: bool) -> None:
+    piece = f"frame(b'{{\"piece\": 1}}', bytes({LIMIT_BYTES // 10}))"
+    last = "frame(b'{\"piece\": 1}', b'x')" if is_over else "b''"
+    sent = f"{piece} * 10 + {last} + frame(b'{{\"done\": 1}}')"
+    async with fetching(process_that_sends(sent)) as client:
+        if is_over:
+            with pytest.raises(FileSizeTooLarge):
+                await fetch(client, "http://127.0.0.1:8080/")
+        else:
+            assert len(await fetch(client, "http://127.0.0.1:8080/")) == LIMIT_BYTES
 
 
 async def test_a_process_that_never_answers_is_waited_for_no_longer_than_a_fetch_may_take(
@@ -316,6 +345,7 @@ async def test_nothing_secret_is_in_its_environment(
 def test_it_ends_with_the_front_end() -> None:
     program = """
         import asyncio
+        from types import SimpleNamespace
         from upscaled.fetch.client import FetchClient
         from upscaled.fetch.messages import FetchOptions
         from upscaled.fetch.url import UnusableUrl
@@ -323,7 +353,7 @@ def test_it_ends_with_the_front_end() -> None:
         async def run():
             client = FetchClient(FetchOptions(1000, 60, ("127.0.0.1/32",)))
             try:
-                await client.fetch("http://127.0.0.2:8080/", 1, print)
+                await client.fetch("http://127.0.0.2:8080/", SimpleNamespace(key_id=1))
             except UnusableUrl:
                 print(client.pid, flush=True)
             await asyncio.sleep(100)

@@ -6,8 +6,7 @@ from typing import Final
 from fastapi import APIRouter
 
 from upscaled.api import schemas
-from upscaled.api.auth import AdmittedKey
-from upscaled.api.context import AppContext
+from upscaled.api.dependencies import AdmittedKey, AppContext
 
 UNMETERED_CREDITS: Final = 1_000_000
 """The balance while metering is off: as many as you like, in a number that any client can hold."""

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from fastapi import APIRouter
 
 from upscaled.api import schemas
-from upscaled.api.auth import AdmittedKey
 from upscaled.api.available_models import read_available_models, scales_of
-from upscaled.api.context import AppContext
+from upscaled.api.dependencies import AdmittedKey, AppContext
 from upscaled.pool.stats import PoolStats
 from upscaled.upscale.model_choice import Rung
 from upscaled_models.registry import ModelSpec

@@ -11,7 +11,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
 
 from upscaled.api import schemas
-from upscaled.api.context import AppContext, Context, Record
+from upscaled.api.dependencies import AppContext, Context, Record
 from upscaled.api.telemetry.metrics import PoolMetrics
 from upscaled.errors import InternalError
 from upscaled.pool.stats import PoolStats
@@ -94,4 +94,4 @@ def find_trouble(context: Context) -> str:
         return "no worker is ready"
     if not context.budget.has_room_for_new_key(context.settings.max_file_bytes):
         return "no memory is left for a further upload"
-    return context.probe.trouble
+    return context.state_probe.trouble

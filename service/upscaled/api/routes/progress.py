@@ -10,8 +10,7 @@ from fastapi import APIRouter, Depends
 from starlette.responses import Response, StreamingResponse
 
 from upscaled.api import schemas
-from upscaled.api.auth import AuthenticatedKey
-from upscaled.api.context import AppContext
+from upscaled.api.dependencies import AppContext, AuthenticatedKey
 from upscaled.api.progress import ARRIVAL_WAIT_S, MAX_WATCHERS_PER_KEY, Progress
 from upscaled.errors import NotFound
 
@@ -35,8 +34,8 @@ async def _watch(
         NotFound: the key has no such request; whether another key has one stays secret.
         RateLimitExceeded: the key watches too many requests at once.
     """
-    with context.board.count_watcher(key.id):
-        progress = await context.board.find(key.id, request_id)
+    with context.progress.count_watcher(key.id):
+        progress = await context.progress.find(key.id, request_id)
         if progress is None:
             raise NotFound
         yield progress

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
 from upscaled.api import schemas
-from upscaled.api.context import AppContext
+from upscaled.api.dependencies import AppContext
 from upscaled.errors import InternalError, NotFound
 from upscaled.fetch.url import SourceUrl
 from upscaled.state import StoredResult

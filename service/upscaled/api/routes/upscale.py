@@ -12,11 +12,10 @@ from starlette.responses import JSONResponse, Response
 
 from upscaled import errors
 from upscaled.api import schemas
-from upscaled.api.auth import AdmittedKey
 from upscaled.api.available_models import MODEL_HEADER, MODEL_PARAMETER, TEMPERED_HEADER
 from upscaled.api.billing import Charge, hold_credit
 from upscaled.api.cancellation import Client, run_to_end, watch_client
-from upscaled.api.context import AppContext, Context, Record
+from upscaled.api.dependencies import AdmittedKey, AppContext, Context, Record
 from upscaled.api.memory import ImageResponse, Share, max_bodies
 from upscaled.api.progress import Progress
 from upscaled.api.request.accept import wants_image
@@ -97,9 +96,9 @@ async def upscale(
     request: Request, context: AppContext, record: Record, key: AdmittedKey
 ) -> Response:
     """Take one image through the contract's checks, each cheaper than the next, to its result."""
-    context.unread.check(key.id)
+    context.unsent.check(key.id)
     with (
-        context.board.track(key.id, record.request_id) as progress,
+        context.progress.track(key.id, record.request_id) as progress,
         context.budget.share(key.id, max_bodies(context.settings, key.balance)) as share,
     ):
         upscaling = _Upscaling(request, context, record, key, share, progress)
@@ -109,10 +108,7 @@ async def upscale(
         async with (
             watch_client(request.receive) as client,
             hold_credit(
-                context.state,
-                key.id,
-                metering=context.settings.metering,
-                on_credit=context.metrics.note_credit,
+                context.state, context.metrics, key.id, metering=context.settings.metering
             ) as charge,
         ):
             result = await client.run(upscaling.upscale(parameters))
@@ -181,7 +177,7 @@ class _Upscaling:
         file_name, results = find_result_name(parse_url(image_url)), self.context.state.results
         stored = await asyncio.to_thread(results.find, file_name) if file_name else None
         if stored is None:
-            return await self.context.sources.fetch(image_url, self.share)
+            return await self.context.fetcher.fetch(image_url, self.share)
         if stored.size_bytes > self.context.settings.max_file_bytes:
             raise FileSizeTooLarge(detail=f"an own result of {stored.size_bytes} bytes")
         self.share.take(stored.size_bytes)
@@ -196,7 +192,7 @@ class _Upscaling:
             return await self._deliver_url(result, client, charge)
         client.raise_if_disconnected()
         await charge.capture()
-        return ImageResponse(result.data, result.media_type, self.context.unread, self.key.id)
+        return ImageResponse(result.data, result.media_type, self.context.unsent, self.key.id)
 
     async def _deliver_url(self, result: Result, client: Client, charge: Charge) -> Response:
         """Store the result; it stays only if it is paid for and the client is still connected."""

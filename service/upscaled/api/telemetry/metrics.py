@@ -7,7 +7,7 @@ name or anything else that a client chose.
 import platform
 from collections.abc import Iterator, Mapping, Sequence
 from math import inf
-from typing import Final
+from typing import Final, Literal
 
 from prometheus_client import (
     CollectorRegistry,
@@ -22,13 +22,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 import upscaled
-from upscaled.api.billing import CreditEvent
 from upscaled.api.schemas import UPSCALE_PATH
 from upscaled.api.telemetry.access_log import STAGES, AccessRecord
 from upscaled.errors import REFUSAL_REASONS, ServiceError
 from upscaled.pool.stats import ModelStats, PoolStats
 from upscaled.state import Swept
 from upscaled.upscale.model_choice import Rung
+
+CreditEvent = Literal["held", "captured", "released"]
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60, 180)
 

@@ -53,7 +53,7 @@ def executor() -> Iterator[SteppingExecutor]:
 @pytest.fixture
 def stepping(make_service: Make, executor: SteppingExecutor) -> Service:
     service = make_service(executor)
-    service.app.state.context.board.arrival_wait_s = 0.05
+    service.app.state.context.progress.arrival_wait_s = 0.05
     return service
 
 
@@ -123,7 +123,7 @@ def test_progress_needs_a_key(service: Service) -> None:
 
 def test_watching_takes_nothing_from_the_rate(make_service: Make) -> None:
     service = make_service(rate_per_s=0.001, rate_burst=1)
-    service.app.state.context.board.arrival_wait_s = 0.01
+    service.app.state.context.progress.arrival_wait_s = 0.01
     for _ in range(3):
         assert_error(watch(service, "x"), 404, "not_found")
     assert service.upload().status_code == 200
@@ -161,7 +161,7 @@ def test_a_watcher_that_leaves_is_no_longer_counted(
     with ThreadPoolExecutor(1) as thread:
         thread.submit(send, stepping, "my-5")
         wait_until(lambda: watch(stepping, "my-5").status_code == 200)
-        wait_until(lambda: not stepping.app.state.context.board._watchers)
+        wait_until(lambda: not stepping.app.state.context.progress._watchers)
         open_streams = [watch(stepping, "my-5") for _ in range(MAX_WATCHERS_PER_KEY)]
         refused = watch(stepping, "my-5")
         assert_error(refused, 429, "rate_limit_exceeded")
@@ -170,7 +170,7 @@ def test_a_watcher_that_leaves_is_no_longer_counted(
             stream.close()
         wait_until(lambda: watch(stepping, "my-5").status_code == 200)
         executor.go_on(1000)
-    wait_until(lambda: not stepping.app.state.context.board._watchers)
+    wait_until(lambda: not stepping.app.state.context.progress._watchers)
 
 
 async def test_a_silent_request_is_kept_alive_by_comments(monkeypatch: pytest.MonkeyPatch) -> None:

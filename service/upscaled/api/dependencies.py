@@ -1,0 +1,88 @@
+"""The parts of the service that all requests share, and the API key that each is sent with."""
+
+import asyncio
+from dataclasses import dataclass
+from typing import Annotated, cast
+
+from fastapi import Depends, Security
+from fastapi.security import APIKeyHeader
+from starlette.requests import Request
+
+from upscaled.api.memory import MemoryBudget, UnsentResponses
+from upscaled.api.progress import ProgressTracker
+from upscaled.api.state_probe import StateProbe
+from upscaled.api.telemetry.access_log import AccessRecord, Reporter, record_of
+from upscaled.api.telemetry.metrics import Metrics
+from upscaled.config import Settings
+from upscaled.errors import InvalidAuthToken
+from upscaled.fetch.client import FetchClient
+from upscaled.pool.executor import Executor
+from upscaled.state import ApiKey, State
+
+_HEADER = APIKeyHeader(
+    name="X-API-KEY",
+    scheme_name="ApiKey",
+    description="One of the keys that `upscaled keys create` makes",
+    auto_error=False,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """The parts that all requests share, put together once by `create_app`."""
+
+    settings: Settings
+    executor: Executor
+    state: State
+    metrics: Metrics
+    fetcher: FetchClient
+    budget: MemoryBudget
+    unsent: UnsentResponses
+    progress: ProgressTracker
+    state_probe: StateProbe
+    reporter: Reporter
+
+
+async def _get_context(request: Request) -> Context:
+    return cast(Context, request.app.state.context)
+
+
+async def _get_record(request: Request) -> AccessRecord:
+    return record_of(request.scope)
+
+
+AppContext = Annotated[Context, Depends(_get_context)]
+Record = Annotated[AccessRecord, Depends(_get_record)]
+"""The access record of the request, opened by the middleware."""
+
+
+async def authenticate(
+    context: AppContext, record: Record, secret: Annotated[str | None, Security(_HEADER)]
+) -> ApiKey:
+    """Return the API key of the request.
+
+    Raises:
+        InvalidAuthToken: the key is missing, empty or unknown: the same response for all three.
+    """
+    api_key = await asyncio.to_thread(context.state.keys.verify, secret) if secret else None
+    if api_key is None:
+        raise InvalidAuthToken
+    record.key_name = api_key.name
+    return api_key
+
+
+AuthenticatedKey = Annotated[ApiKey, Depends(authenticate)]
+
+
+async def admit(context: AppContext, api_key: AuthenticatedKey) -> ApiKey:
+    """Return the API key of the request, which is counted against its rate.
+
+    Raises:
+        InvalidAuthToken: see `authenticate`.
+        RateLimitExceeded: the key has used up its rate.
+    """
+    await asyncio.to_thread(context.state.rate.take, api_key.id, api_key.rate)
+    return api_key
+
+
+AdmittedKey = Annotated[ApiKey, Depends(admit)]
