@@ -13,6 +13,7 @@ import requests
 
 from tests.running import Server
 from tests.service.bombs import make_bombs, make_swelling
+from tests.service.decoder.processes import decoder_processes
 from tests.service.image.samples import picture, save
 from tests.service.test_corpus import serve_bilinear
 from upscaled.decoder.pool import Decoder
@@ -94,11 +95,11 @@ def test_pictures_beside_chunks_that_swell_are_taken_in_little_memory(tmp_path: 
     assert set(probe_all(swelling, tmp_path).values()) == {"taken"}
     with Decoder({"PNG"}, processes=1) as decoder:
         decoder.decode(save(picture(64, 64), "PNG"))
-        process = psutil.Process(decoder.pids()[0])
+        (process,) = decoder_processes()
         idle_bytes = process.memory_info().rss
         for name, source in swelling.items():
             assert decoder.decode(source).rgb.shape == (64, 64, 3), name
-        assert decoder.pids() == [process.pid]
+        assert decoder_processes() == [process]
         assert peak_bytes(process) - idle_bytes < 64 * MIB
 
 
@@ -115,7 +116,7 @@ def test_the_decoder_refuses_all_of_them_in_little_memory(
     decoder.warm_up()
     with pytest.raises(ServiceError):
         decoder.decode(b"nothing")
-    process = psutil.Process(decoder.pids()[0])
+    (process,) = decoder_processes()
     idle_bytes = process.memory_info().rss
     times = []
     for name, source in bombs.items():
@@ -123,7 +124,7 @@ def test_the_decoder_refuses_all_of_them_in_little_memory(
         with pytest.raises(ServiceError):
             decoder.decode(source)
         times.append(time.perf_counter() - started)
-        assert decoder.pids() == [process.pid], name
+        assert decoder_processes() == [process], name
     assert peak_bytes(process) - idle_bytes < 64 * MIB
     assert p99(times) < P99_S
 

@@ -1,12 +1,12 @@
-"""A decoder: the process that decodes untrusted files, one after the other.
+"""Decoder process: decodes untrusted files, one after the other.
 
 Started by a worker as `python -m upscaled.decoder.child --fd N --lifeline N --formats JPEG,PNG`. It
 holds no key, no model and no connection, loads no torch, and answers with pixels or a refusal. What
 it cannot do ends it, and so does the end of its worker.
 """
 
-import argparse
 import errno
+import json
 import os
 import signal
 import socket
@@ -15,8 +15,9 @@ import warnings
 from collections.abc import Collection
 from typing import Final
 
+import numpy as np
+
 from upscaled.decoder.limits import NO_MEMORY_STATUS, constrain, limits_of, stop_clocks
-from upscaled.decoder.messages import pack_image, pack_refusal
 from upscaled.errors import MalformedImage, ServiceError
 from upscaled.image.decode import decode
 from upscaled.image.formats.table import FORMATS
@@ -26,18 +27,17 @@ from upscaled.logs import configure_logging, log_uncaught_exceptions
 from upscaled.process.channel import receive, send
 from upscaled.process.confinement import (
     CapturedStderr,
-    die_with,
-    ignore_signals,
+    OomScore,
+    child_parser,
+    confine,
     limit_files,
     measure_address_space,
-    offer_to_oom_killer,
 )
 from upscaled.process.shared_memory import can_seal, write_memory
 
-OOM_SCORE_ADJ: Final = 900
-"""Where memory ends, the kernel ends a decoder before a worker (500)."""
-
 _MAX_OPEN_FILES: Final = 32
+
+_MAX_DETAIL_CHARACTERS: Final = 1000
 
 _NO_MEMORY_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM})
 """Shared memory, or the disk that stands in for it, is full. A limit of the file's own is EFBIG."""
@@ -45,13 +45,14 @@ _NO_MEMORY_ERRORS: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM})
 
 def main() -> None:
     """Decode files until the worker closes the socket."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--fd", type=int, required=True, help="this end of the socket pair")
-    parser.add_argument("--lifeline", type=int, required=True, help="a pipe the worker holds open")
+    parser = child_parser(__doc__.partition("\n")[0])
     parser.add_argument("--formats", required=True, help="what is decoded, comma-separated")
     parser.add_argument("--log-format", default="auto", help="how a fault of its own is logged")
     arguments = parser.parse_args()
-    _confine(arguments.lifeline)
+    confine(arguments.lifeline, OomScore.DECODER)
+    for clock in (signal.SIGPROF, signal.SIGALRM):  # of `limits.constrain`
+        signal.signal(clock, signal.SIG_DFL)
+    limit_files(_MAX_OPEN_FILES)
     printed = _capture_stderr(arguments.log_format)
     formats = frozenset(arguments.formats.split(","))
     sock = socket.socket(fileno=arguments.fd)
@@ -59,15 +60,6 @@ def main() -> None:
     while (source := _receive_source(sock)) is not None:
         _answer(sock, source, formats, idle_bytes, printed)
         del source
-
-
-def _confine(lifeline: int) -> None:
-    ignore_signals()
-    for clock in (signal.SIGPROF, signal.SIGALRM):  # of `limits.constrain`
-        signal.signal(clock, signal.SIG_DFL)
-    die_with(lifeline)
-    limit_files(_MAX_OPEN_FILES)
-    offer_to_oom_killer(OOM_SCORE_ADJ)
 
 
 def _capture_stderr(log_format: str) -> CapturedStderr:
@@ -80,7 +72,7 @@ def _capture_stderr(log_format: str) -> CapturedStderr:
 
 
 def _receive_source(sock: socket.socket) -> bytes | None:
-    """The next file; None once the worker is gone."""
+    """Return the next file; None once the worker is gone."""
     try:
         return receive(sock).payload
     except EOFError:
@@ -110,6 +102,32 @@ def _answer(
         send(sock, pack_refusal(error))
         return
     _send_image(sock, image)
+
+
+def pack_refusal(error: ServiceError) -> bytes:
+    """Return the header that says why a file is refused."""
+    detail = error.detail[:_MAX_DETAIL_CHARACTERS]
+    return json.dumps({"refused": error.error_code, "detail": detail}).encode()
+
+
+def pack_image(image: Image) -> tuple[bytes, list[memoryview]]:
+    """Return the header of an image, and the parts of the memory that goes with it."""
+    metadata = {
+        "height_px": image.height_px,
+        "width_px": image.width_px,
+        "has_alpha": image.has_alpha,
+        "bits": 16 if image.is_deep else 8,
+        "icc_bytes": len(image.icc or b""),
+        "dpi": image.dpi,
+        "credit": [image.credit.artist, image.credit.copyright] if image.credit else None,
+        "jpeg_quality": image.jpeg_quality,
+    }
+    parts = [np.ascontiguousarray(image.rgb).data]
+    if image.alpha is not None:
+        parts.append(np.ascontiguousarray(image.alpha).data)
+    if image.icc:
+        parts.append(memoryview(image.icc))
+    return json.dumps(metadata).encode(), parts
 
 
 def _send_image(sock: socket.socket, image: Image) -> None:

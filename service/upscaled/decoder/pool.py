@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Final, Self
 
@@ -116,7 +116,7 @@ class DecoderProcess:
             raise self._death() from None
 
     def _death(self) -> DecoderDied:
-        """How the process ended, after it has closed its end of the socket."""
+        """Describe how the process ended, after it has closed its end of the socket."""
         status = self.child.wait(_END_S)
         if status is None:
             return DecoderDied("closed its socket", is_by_file=True)
@@ -142,7 +142,6 @@ class Decoder:
         silence_s: float = SILENCE_S,
         command: Sequence[str] = DECODER_COMMAND,
         log_format: str = "auto",
-        on_death: Callable[[], None] | None = None,
     ) -> None:
         """
         Args:
@@ -152,17 +151,16 @@ class Decoder:
             silence_s: a process that uses no processor time for so long hangs, and is replaced.
             command: starts a decoder, with further arguments behind it; for tests.
             log_format: how a process logs a fault of its own; see `upscaled.logs`.
-            on_death: called, by any thread, when a process died while it had a file.
         """
         self._formats = tuple(sorted(formats))
         self._within_s = within_s
         self._silence_s = silence_s
         self._command = command
         self._log_format = log_format
-        self._on_death = on_death
         self._slots = threading.BoundedSemaphore(processes)
         self._lock = threading.Lock()
         self._idle: list[DecoderProcess] = []
+        self._deaths = 0
         self._is_closed = False
 
     def __enter__(self) -> Self:
@@ -170,6 +168,11 @@ class Decoder:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    @property
+    def deaths(self) -> int:
+        """Return how many processes have died while they had a file."""
+        return self._deaths
 
     def warm_up(self, processes: int = 1) -> None:
         """Start processes now, so that the first files do not wait for them.
@@ -213,14 +216,9 @@ class Decoder:
         for process in idle:
             process.child.end()
 
-    def pids(self) -> list[int]:
-        """Return the process ids of the decoders that wait for a file."""
-        with self._lock:
-            return [process.child.pid for process in self._idle]
-
     def _note_death(self, death: DecoderDied, pid: int, source_bytes: int) -> None:
-        if self._on_death:
-            self._on_death()
+        with self._lock:
+            self._deaths += 1
         cause = "file" if death.is_by_file else "outside"
         fields = event("decoder_died", pid=pid, source_bytes=source_bytes, cause=cause)
         _log.warning("a decoder died while it decoded a file: %s", death, extra=fields)

@@ -4,13 +4,11 @@ Started by the front end as `python -m upscaled.fetch.child --fd N --lifeline M`
 and nothing of the operator's environment, and of images only pieces; it ends with its parent.
 """
 
-import argparse
 import asyncio
 import os
 import resource
 import socket
 from functools import partial
-from typing import Final
 
 import uvloop
 
@@ -29,27 +27,14 @@ from upscaled.fetch.messages import (
 from upscaled.fetch.url import UnusableUrl
 from upscaled.logs import configure_logging, log_uncaught_exceptions
 from upscaled.process.channel import receive_async, send_async
-from upscaled.process.confinement import (
-    die_with,
-    ignore_signals,
-    limit_softly,
-    offer_to_oom_killer,
-)
-
-OOM_SCORE_ADJ: Final = 800
-"""Where memory ends, the kernel ends this process before a worker, and after a decoder."""
+from upscaled.process.confinement import OomScore, child_parser, confine, limit_softly
 
 
 def main() -> None:
     """Fetch until the front end closes the socket."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--fd", type=int, required=True, help="this end of the socket pair")
-    parser.add_argument("--lifeline", type=int, required=True, help="a pipe the parent holds open")
-    arguments = parser.parse_args()
-    ignore_signals()
-    die_with(arguments.lifeline)
+    arguments = child_parser(__doc__.partition("\n")[0]).parse_args()
+    confine(arguments.lifeline, OomScore.FETCHER)
     limit_softly(resource.RLIMIT_CORE, 0)  # a core file would hold pictures
-    offer_to_oom_killer(OOM_SCORE_ADJ)
     sock = socket.socket(fileno=arguments.fd)
     sock.setblocking(False)
     uvloop.run(_serve(sock))

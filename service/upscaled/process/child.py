@@ -12,8 +12,8 @@ import signal
 import socket
 import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
-from typing import Final, NamedTuple, Self, TypedDict
+from contextlib import ExitStack, contextmanager, suppress
+from typing import IO, Any, Final, NamedTuple, Self
 
 from upscaled.process import channel
 from upscaled.process.channel import Frame
@@ -92,9 +92,7 @@ class Child:
         return self._process.poll() is None
 
     def wait(self, timeout_s: float) -> int | None:
-        """Return the exit status of a process that is ending; None if it still runs after
-        `timeout_s`.
-        """
+        """Return the exit status of a process that is ending; None if it runs on for so long."""
         try:
             return self._process.wait(timeout_s)
         except subprocess.TimeoutExpired:
@@ -105,16 +103,14 @@ class Child:
         self.sock.close()
         self._process.kill()
         self._process.wait()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        self._lifeline.close()
 
 
 class AsyncChild:
     """A child process for the event loop, made by `start`; `wait` and `close` are to follow."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, sock: socket.socket, lifeline: int
+        self, process: asyncio.subprocess.Process, sock: socket.socket, lifeline: IO[bytes]
     ) -> None:
         self._process = process
         self._sock = sock
@@ -196,9 +192,7 @@ class AsyncChild:
         `close` is still to follow, when all that wait for an answer of the process have got one.
         """
         status = await self._process.wait()
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
+        self._lifeline.close()
         return describe_exit(status)
 
     async def close(self) -> None:
@@ -209,45 +203,31 @@ class AsyncChild:
             self._sock.close()
 
 
-class _Options(TypedDict):
-    pass_fds: Collection[int]
-    stdin: int
-    stdout: int
-    env: dict[str, str]
-
-
 class _Connection(NamedTuple):
-    """The parent's ends, and what starts the child on the others."""
+    """The parent's ends, and the command and options that start the child on the others."""
 
     sock: socket.socket
-    lifeline: int
+    lifeline: IO[bytes]
     command: list[str]
-    options: _Options
+    options: dict[str, Any]
 
 
 @contextmanager
 def _connection(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[_Connection]:
     """Make the ends; the child's are closed at the end of the block, the parent's if it fails."""
     ours, theirs = socket.socketpair()
-    with theirs:
-        try:
-            ours.setblocking(False)
-            lifeline, our_lifeline = os.pipe()
-        except BaseException:
-            ours.close()
-            raise
-        try:
-            options = _Options(
-                pass_fds=(theirs.fileno(), lifeline),
-                stdin=subprocess.DEVNULL,
-                stdout=_STDERR,  # stdout may be the parent's data
-                env=dict(environment),
-            )
-            fds = ["--fd", str(theirs.fileno()), "--lifeline", str(lifeline)]
-            yield _Connection(ours, our_lifeline, [*command, *fds], options)
-        except BaseException:
-            ours.close()
-            os.close(our_lifeline)
-            raise
-        finally:
-            os.close(lifeline)
+    with ExitStack() as parents_ends, theirs:
+        parents_ends.enter_context(ours)
+        ours.setblocking(False)
+        reading_fd, writing_fd = os.pipe()
+        lifeline = parents_ends.enter_context(open(writing_fd, "wb", buffering=0))
+        with open(reading_fd, "rb", buffering=0):
+            fds = ["--fd", str(theirs.fileno()), "--lifeline", str(reading_fd)]
+            options = {
+                "pass_fds": (theirs.fileno(), reading_fd),
+                "stdin": subprocess.DEVNULL,
+                "stdout": _STDERR,  # stdout may be the parent's data
+                "env": dict(environment),
+            }
+            yield _Connection(ours, lifeline, [*command, *fds], options)
+        parents_ends.pop_all()

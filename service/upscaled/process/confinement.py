@@ -1,15 +1,17 @@
-"""What a child process does to itself before it works: give up rights, die with its parent."""
+"""Confine a child process from within: it gives up rights and dies with its parent."""
 
+import argparse
 import fcntl
 import os
 import resource
 import select
 import signal
 from contextlib import suppress
+from enum import IntEnum
 from pathlib import Path
 from typing import Final
 
-IGNORED_SIGNALS: Final = (
+_IGNORED_SIGNALS: Final = (
     signal.SIGINT,
     signal.SIGTERM,
     signal.SIGHUP,
@@ -24,34 +26,57 @@ _MAX_CAPTURED_BYTES: Final = 64 * 1024
 """Limits what is read of captured standard error at once: as much as a pipe of Linux holds."""
 
 
-def ignore_signals() -> None:
-    """Leave to the parent when this process ends."""
-    for number in IGNORED_SIGNALS:
+class OomScore(IntEnum):
+    """The order in which the kernel ends child processes where memory ends, the highest first.
+
+    A score of 0 to 1000 is added to how much memory a process has (proc_pid_oom_score_adj(5)). The
+    front end has 0: all others are replaced at a lower price.
+    """
+
+    WORKER = 500
+    FETCHER = 800
+    DECODER = 900
+
+
+def child_parser(description: str) -> argparse.ArgumentParser:
+    """Return a parser for the arguments that `upscaled.process.child` starts a program with."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--fd", type=int, required=True, help="this end of the socket pair")
+    parser.add_argument("--lifeline", type=int, required=True, help="a pipe the parent holds open")
+    return parser
+
+
+def confine(lifeline: int, oom_score: OomScore) -> None:
+    """Leave the end of this process to its parent, and to the kernel where memory ends.
+
+    Args:
+        lifeline: see `die_with`.
+        oom_score: how soon the kernel chooses this process.
+    """
+    for number in _IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
+    die_with(lifeline)
+    with suppress(OSError):  # a sandbox may hide the file
+        Path("/proc/self/oom_score_adj").write_text(str(oom_score.value))
 
 
 def die_with(lifeline: int) -> None:
-    """Have the kernel end this process once its parent is gone, even while it hangs in C code.
+    """Have the kernel kill this process once its parent is gone.
+
+    Neither C code that hangs nor a stop (SIGSTOP, a debugger that is gone) prevents it. Where no
+    other signal than SIGIO can be chosen, a stopped process ends when it is continued.
 
     Args:
         lifeline: the reading end of a pipe whose other end only the parent holds.
     """
     signal.signal(signal.SIGIO, signal.SIG_DFL)
+    with suppress(AttributeError, OSError):  # only Linux has it, and not every sandbox
+        fcntl.fcntl(lifeline, fcntl.F_SETSIG, signal.SIGKILL)
     fcntl.fcntl(lifeline, fcntl.F_SETOWN, os.getpid())
     flags = fcntl.fcntl(lifeline, fcntl.F_GETFL)
     fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
     if select.select([lifeline], [], [], 0)[0]:  # it went before the signal was set up
         os._exit(0)
-
-
-def offer_to_oom_killer(score: int) -> None:
-    """Have the kernel end this process before others where memory ends.
-
-    Args:
-        score: 0 to 1000, added to how much memory the process has (proc_pid_oom_score_adj(5)).
-    """
-    with suppress(OSError):  # a sandbox may hide the file
-        Path("/proc/self/oom_score_adj").write_text(str(score))
 
 
 def limit_files(max_open: int) -> None:

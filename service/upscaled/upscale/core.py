@@ -258,7 +258,6 @@ def open_core(
     open_engine: Callable[[str], Engine] | None = None,
     on_batch: OnBatch | None = None,
     begin: Callable[[], None] | None = None,
-    on_decoder_death: Callable[[], None] = lambda: None,
     decoders: int | None = None,
     asked_by: str | None = None,
     is_warm: bool = False,
@@ -275,7 +274,6 @@ def open_core(
         on_batch: see `upscaled.upscale.scheduler.OnBatch`.
         begin: called first in every thread that the network computes in, to lower its priority;
             not in that of small pictures.
-        on_decoder_death: see `upscaled.decoder.pool.Decoder`.
         decoders: how many files are decoded at once, by processes that start now; None: as suits
             this machine; 0: as suits it, by processes that start when they are needed.
         asked_by: what named the model in the settings, where it was not its variable; error texts
@@ -300,7 +298,6 @@ def open_core(
                 settings.formats,
                 processes=decoders or count_decoders(),
                 log_format=settings.log_format,
-                on_death=on_decoder_death,
             )
         )
         # While the models are opened.

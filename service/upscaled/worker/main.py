@@ -15,7 +15,6 @@ a socket pair. Its threads:
 Nothing heavy is imported before the listener runs, so that loading torch does not look like a hang.
 """
 
-import argparse
 import faulthandler
 import logging
 import os
@@ -29,7 +28,7 @@ from upscaled.config import Settings
 from upscaled.logs import configure_logging, event, log_uncaught_exceptions
 from upscaled.pool.messages import Configure, Ready, Unusable
 from upscaled.process.channel import FrameError
-from upscaled.process.confinement import die_with, ignore_signals, offer_to_oom_killer
+from upscaled.process.confinement import OomScore, child_parser, confine
 from upscaled.worker.connection import FrontEnd, FrontEndGone, JobQueue, listen
 from upscaled.worker.stats import Counters
 
@@ -43,23 +42,15 @@ NETWORK_NICENESS: Final = 5
 """Further below: what takes long. Small images, and all that is not the network, have three times
 its share of a core that they want at once, and mostly get it at once."""
 
-OOM_SCORE_ADJ: Final = 500
-"""Where memory ends, the kernel ends a worker, which is replaced, and not the front end."""
-
 _log = logging.getLogger(__name__)
 
 
 def main() -> None:
     """Work on jobs until the front end closes the socket."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--fd", type=int, required=True, help="this end of the socket pair")
-    parser.add_argument("--lifeline", type=int, required=True, help="a pipe the parent holds open")
-    arguments = parser.parse_args()
-    ignore_signals()
-    die_with(arguments.lifeline)
+    arguments = child_parser(__doc__.partition("\n")[0]).parse_args()
+    confine(arguments.lifeline, OomScore.WORKER)
     faulthandler.enable()
     os.nice(NICENESS)
-    offer_to_oom_killer(OOM_SCORE_ADJ)
     front_end = FrontEnd(socket.socket(fileno=arguments.fd))
     try:
         settings = _receive_settings(front_end)
@@ -92,6 +83,7 @@ def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Cou
     with ExitStack() as stack:
         try:
             upscaler = _open_core(stack, settings, counters)
+            counters.decoder = upscaler.decoder
             ready = _describe(upscaler)
         except Exception as error:  # noqa: BLE001  (whatever it is, without it there is no worker)
             _log.debug("cannot open the engines", exc_info=True, extra=event("engines_unusable"))
@@ -113,7 +105,6 @@ def _open_core(stack: ExitStack, settings: Settings, counters: Counters) -> "Cor
             settings,
             on_batch=counters.count_batch,
             begin=_lower_priority,
-            on_decoder_death=counters.count_decoder_death,
             is_warm=True,
         )
     )

@@ -8,16 +8,20 @@ from upscaled.pool.stats import ModelStats, WorkerStats
 from upscaled.process.confinement import measure_resident
 
 if TYPE_CHECKING:  # the scheduler loads numpy, which starts threads
+    from upscaled.decoder.pool import Decoder
     from upscaled.upscale.scheduler import BatchDone
 
 
 class Counters:
-    """All that a worker has done since its start: counted by any thread, read by the listener."""
+    """All that a worker has done since its start: counted by any thread, read by the listener.
+
+    decoder: the decoder whose deaths are reported, once it is open.
+    """
 
     def __init__(self) -> None:
+        self.decoder: Decoder | None = None
         self._lock = threading.Lock()
         self._models: dict[str, ModelStats] = {}
-        self._decoder_deaths = 0
 
     def count_batch(self, done: "BatchDone") -> None:
         """Count one batch on the device, at its cost in trunk pixels."""
@@ -32,18 +36,13 @@ class Counters:
         with self._lock:
             self._models[spec.name] = self._models.get(spec.name, ModelStats()) + batch
 
-    def count_decoder_death(self) -> None:
-        """Count one decoder process that died while it had a file."""
-        with self._lock:
-            self._decoder_deaths += 1
-
     def read(self) -> WorkerStats:
         """Return what was counted so far, with this process's own processor time and memory."""
         with self._lock:
-            models, decoder_deaths = dict(self._models), self._decoder_deaths
+            models = dict(self._models)
         return WorkerStats(
             models=models,
-            decoder_deaths=decoder_deaths,
+            decoder_deaths=self.decoder.deaths if self.decoder else 0,
             cpu_s=time.process_time(),
             resident_bytes=measure_resident() or 0,
         )

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from upscaled.decoder import messages
-from upscaled.decoder.messages import ProtocolError, pack_image, pack_refusal, unpack
+from upscaled.decoder.child import pack_image, pack_refusal
+from upscaled.decoder.messages import ProtocolError, unpack
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.image.types import Credit, Image
 from upscaled.process.channel import Frame

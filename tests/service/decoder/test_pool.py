@@ -4,7 +4,6 @@ import gc
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +16,7 @@ import numpy as np
 import psutil
 import pytest
 
+from tests.service.decoder.processes import decoder_processes
 from tests.service.image.jpeg_samples import photograph, save_jpeg
 from tests.service.image.samples import RGB, deep_samples, picture, png, save
 from tests.service.image.steps import STEPS
@@ -41,8 +41,8 @@ def fake() -> Iterator[Decoder]:
         yield fake
 
 
-def children() -> list[psutil.Process]:
-    return psutil.Process().children(recursive=True)
+def fakes() -> list[psutil.Process]:
+    return decoder_processes("fake_decoder.py")
 
 
 @pytest.mark.parametrize("kind", THREE)
@@ -68,25 +68,25 @@ def test_a_decoder_reads_each_part_of_a_jpeg_once(kind: str) -> None:
 
 
 def test_refusals_are_the_decoders(decoder: Decoder) -> None:
+    decoder.warm_up()
+    before = decoder_processes()
     with pytest.raises(MalformedImage):
         decoder.decode(save(picture(), "JPEG")[:-200])
     with pytest.raises(UnsupportedImageFormat):
         decoder.decode(save(picture(), "GIF"))
     with pytest.raises(ResolutionTooHigh):
         decoder.decode(png(deep_samples(3, 8), 8, RGB, size=(20_000, 20_000)))
-    assert len(decoder.pids()) == 1  # a refusal is no reason to start anew
+    assert decoder_processes() == before != []  # a refusal is no reason to start anew
 
 
-def test_deaths_are_reported_one_by_one(tmp_path: Path) -> None:
-    deaths: list[int] = []
-    with Decoder(["PNG"], processes=1, command=FAKE, on_death=lambda: deaths.append(1)) as decoder:
-        decoder.decode(f"once SIGKILL {tmp_path / 'died'}".encode())
-        assert len(deaths) == 1
-        with pytest.raises(MalformedImage):
-            decoder.decode(b"crash")
-        assert len(deaths) == 3
-        decoder.decode(b"a picture")
-        assert len(deaths) == 3
+def test_deaths_are_counted_one_by_one(fake: Decoder, tmp_path: Path) -> None:
+    fake.decode(f"once SIGKILL {tmp_path / 'died'}".encode())
+    assert fake.deaths == 1
+    with pytest.raises(MalformedImage):
+        fake.decode(b"crash")
+    assert fake.deaths == 3
+    fake.decode(b"a picture")
+    assert fake.deaths == 3
 
 
 @pytest.mark.parametrize(("log_format", "begins"), [("json", "{"), ("text", "20")])
@@ -111,14 +111,13 @@ def test_a_decoder_logs_a_fault_of_its_own_in_the_services_format(
 def test_a_file_that_kills_twice_is_refused_and_the_next_is_decoded(
     fake: Decoder, word: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    others = children()
     with caplog.at_level(logging.WARNING):
         with pytest.raises(MalformedImage) as refusal:
             fake.decode(word.encode())
         assert fake.decode(b"a picture").rgb.shape == (64, 64, 3)
     assert refusal.value.detail.startswith("2 decoders died over it")
     assert len(caplog.records) == 2
-    assert [child.pid for child in children() if child not in others] == fake.pids()
+    assert len(fakes()) == 1
 
 
 @pytest.mark.parametrize("signals", ["SIGKILL", "SIGSEGV", "SIGKILL,SIGSEGV", "SIGABRT,SIGRTMIN"])
@@ -162,10 +161,12 @@ def test_idle_decoders_that_are_stopped_cost_no_file() -> None:
     """Also a file that does not fit into the socket: sending it would wait for ever."""
     noise = np.random.default_rng(1).integers(0, 256, (900, 900, 3), np.uint8)
     source = save(noise, "PNG")
+    others = decoder_processes()
     with Decoder(THREE, processes=2, silence_s=0.5) as decoder:
         decoder.warm_up(2)
-        for pid in decoder.pids():
-            os.kill(pid, signal.SIGSTOP)
+        for process in decoder_processes():
+            if process not in others:
+                process.suspend()
         with ThreadPoolExecutor(4) as threads:
             images = list(threads.map(decoder.decode, [source] * 4))
     assert [image.rgb.shape for image in images] == [(900, 900, 3)] * 4
@@ -176,7 +177,7 @@ def test_one_file_that_hangs_holds_up_no_other(fake: Decoder) -> None:
     fake.decode(b"a picture")
     with ThreadPoolExecutor(1) as threads:
         hanging = threads.submit(fake.decode, b"hang")
-        while fake.pids():
+        while fakes()[0].name() != "hanging":
             time.sleep(0.01)
         for _ in range(20):
             fake.decode(b"a picture")
@@ -189,20 +190,20 @@ def test_processes_are_bounded_and_kept_warm(decoder: Decoder) -> None:
     with ThreadPoolExecutor(8) as threads:
         images = list(threads.map(decoder.decode, [source] * 40))
     assert len(images) == 40
-    assert 1 <= len(decoder.pids()) <= 2
+    assert 1 <= len(decoder_processes()) <= 2
 
 
 def test_a_process_is_replaced_after_500_files(fake: Decoder) -> None:
     shades = {int(fake.decode(b"a picture").rgb[0, 0, 0]) for _ in range(501)}
     assert len(shades) == 2  # each process has its own
-    assert len(fake.pids()) == 1
+    assert len(fakes()) == 1
 
 
 def test_an_idle_process_that_is_killed_costs_nothing(decoder: Decoder) -> None:
     source = save(picture(), "PNG")
     decoder.decode(source)
-    for pid in decoder.pids():
-        os.kill(pid, signal.SIGKILL)
+    for process in decoder_processes():
+        process.kill()
     assert np.array_equal(decoder.decode(source).rgb, picture())
 
 
@@ -219,16 +220,16 @@ def test_nothing_is_left_of_decoders_that_were_killed(decoder: Decoder) -> None:
     source = save(picture(400, 400), "PNG")
     decoder.decode(source)
     gc.collect()  # what earlier tests left would hide what is left here
-    others = {child.pid for child in children()} - set(decoder.pids())
+    others = set(psutil.Process().children()) - set(decoder_processes())
     shared = set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
     descriptors, mapped = psutil.Process().num_fds(), shared_pixels()
     for _ in range(5):
-        for pid in decoder.pids():
-            os.kill(pid, signal.SIGKILL)
+        for process in decoder_processes():
+            process.kill()
         image = decoder.decode(source)
     del image
     assert psutil.Process().num_fds() <= descriptors
-    assert {child.pid for child in children()} - others == set(decoder.pids())
+    assert set(psutil.Process().children()) - others == set(decoder_processes())
     assert (set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()) == shared
     assert shared_pixels() <= mapped
 
@@ -265,9 +266,10 @@ def test_a_decoder_holds_nothing_of_its_worker(decoder: Decoder, tmp_path: Path)
         os.set_inheritable(secret.fileno(), True)
         patch.setenv("UPSCALED_DATABASE_URL", "secret")
         patch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+        others = decoder_processes()
         with Decoder(THREE, processes=1) as fresh:
             fresh.decode(save(picture(), "PNG"))
-            process = psutil.Process(fresh.pids()[0])
+            (process,) = (each for each in decoder_processes() if each not in others)
             assert "secret" not in "".join(process.environ().values())
             assert str(tmp_path / "secret") not in [file.path for file in process.open_files()]
             assert process.rlimit(psutil.RLIMIT_CORE) == (0, 0)
@@ -285,6 +287,7 @@ def test_the_environment_has_only_what_python_needs() -> None:
 
 
 def test_closing_ends_every_process_while_threads_still_decode() -> None:
+    others = decoder_processes()
     decoder = Decoder(THREE, processes=2)
     source = save(picture(1000, 1000), "PNG")
     threads = [threading.Thread(target=decoder.decode, args=(source,)) for _ in range(4)]
@@ -294,7 +297,7 @@ def test_closing_ends_every_process_while_threads_still_decode() -> None:
     for thread in threads:
         thread.join()
     decoder.close()
-    assert decoder.pids() == []
+    assert decoder_processes() == others
 
 
 def test_a_warm_decoder_costs_less_than_three_milliseconds(decoder: Decoder) -> None:

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 from typing import cast
 
 from tests.service.pool.pools import order, request, running_pool, send, until
+from upscaled.decoder.pool import Decoder
 from upscaled.pool.messages import Alive, decode_from_worker, encode
 from upscaled.pool.stats import EngineInUse, ModelStats, WorkerStats
 from upscaled.process.confinement import measure_resident
@@ -39,7 +40,7 @@ def test_counters_add_up_and_include_the_process_itself() -> None:
     engine = cast(Engine, SimpleNamespace(info=SimpleNamespace(spec=spec)))
     for _ in range(2):
         counters.count_batch(BatchDone(engine, 2, 4, height_px=10, width_px=5, seconds=0.5))
-    counters.count_decoder_death()
+    counters.decoder = cast(Decoder, SimpleNamespace(deaths=1))
     reported = counters.read()
     assert reported.models == {"a": ONE + ONE}
     assert reported.decoder_deaths == 1

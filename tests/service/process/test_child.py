@@ -20,15 +20,11 @@ from upscaled.process.child import (
 )
 
 ECHO = """
-import argparse, os, socket, sys
+import socket, sys
 from upscaled.process.channel import receive, send
-from upscaled.process.confinement import die_with, ignore_signals
-parser = argparse.ArgumentParser()
-parser.add_argument("--fd", type=int)
-parser.add_argument("--lifeline", type=int)
-arguments = parser.parse_args()
-ignore_signals()
-die_with(arguments.lifeline)
+from upscaled.process.confinement import OomScore, child_parser, confine
+arguments = child_parser("Send back what comes.").parse_args()
+confine(arguments.lifeline, OomScore.WORKER)
 sock = socket.socket(fileno=arguments.fd)
 while True:
     try:
@@ -128,7 +124,8 @@ time.sleep(60)
 """
 
 
-def test_a_child_dies_with_its_parent_even_while_it_hangs() -> None:
+@pytest.mark.parametrize("state", ["hangs", "stopped"])
+def test_a_child_that_hangs_or_is_stopped_dies_with_its_parent(state: str) -> None:
     hanging = ECHO + "    import time; time.sleep(600)\n"
     parent = subprocess.Popen(
         [sys.executable, "-c", PARENT, sys.executable, "-c", hanging], stdout=subprocess.PIPE
@@ -136,6 +133,8 @@ def test_a_child_dies_with_its_parent_even_while_it_hangs() -> None:
     assert parent.stdout is not None
     with parent.stdout as lines:
         child = psutil.Process(int(lines.readline()))
+    if state == "stopped":
+        child.suspend()
     parent.kill()
     parent.wait()
     _, alive = psutil.wait_procs([child], timeout=5)
