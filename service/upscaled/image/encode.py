@@ -5,8 +5,7 @@ from typing import Final
 
 from upscaled.image.formats.jpeg.writer import JpegWriter
 from upscaled.image.formats.png.writer import PngWriter
-from upscaled.image.formats.table import FORMATS, JPEG
-from upscaled.image.output import choose_format
+from upscaled.image.formats.table import JPEG
 from upscaled.image.types import Image
 
 _THREADS: Final = 2
@@ -29,7 +28,7 @@ class Encoder:
         """
         Args:
             image: may hold unfinished pixels; its other parts are final.
-            format_name: as of `upscaled.image.output.choose_format`.
+            format_name: that of `upscaled.image.output.OutputSpec`.
             jpeg_quality: libjpeg's, 1 to 100.
         """
         is_jpeg = format_name == JPEG.name
@@ -62,10 +61,3 @@ class Encoder:
         """Return the file, once all pixels are final; raises what compressing raised."""
         self.advance(self._height_px)
         return self._writer.join([strip.result() for strip in self._strips])
-
-
-def encode(image: Image, *, jpeg_quality: int) -> tuple[bytes, str]:
-    """Encode a finished image as a result; returns the file and its media type."""
-    name = choose_format(has_alpha=image.has_alpha, is_deep=image.is_deep)
-    with Encoder(image, name, jpeg_quality=jpeg_quality) as encoder:
-        return encoder.finish(), FORMATS[name].media_type

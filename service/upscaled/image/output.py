@@ -59,7 +59,8 @@ def decide_output(
     canvas_px = width_px * height_px * (2 if is_deep else 1)
     if max(width_px, height_px) > max_side_px:
         width_px, height_px = fit_size(source.width_px, source.height_px, max_side_px)
-    name = choose_format(has_alpha=source.has_alpha, is_deep=is_deep)
+    # JPEG holds neither alpha nor 16 bits a channel.
+    name = PNG.name if source.has_alpha or is_deep else JPEG.name
     return OutputSpec(name, width_px, height_px, is_deep, canvas_px)
 
 
@@ -70,8 +71,3 @@ def fit_size(width_px: int, height_px: int, max_side_px: int) -> tuple[int, int]
         max(1, round(width_px * max_side_px / longest_px)),
         max(1, round(height_px * max_side_px / longest_px)),
     )
-
-
-def choose_format(*, has_alpha: bool, is_deep: bool) -> str:
-    """Choose the format of a result: JPEG holds neither alpha nor 16 bits a channel."""
-    return PNG.name if has_alpha or is_deep else JPEG.name

@@ -9,6 +9,10 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
+from upscaled.image.encode import Encoder
+from upscaled.image.output import decide_output
+from upscaled.image.types import Image
+
 PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 # (first column, first row, step across, step down) of each pass: PNG third edition, section 8.
@@ -37,6 +41,13 @@ def save(pixels: NDArray[np.uint8], kind: str, **options: object) -> bytes:
     mode = PillowImage.fromarray(pixels)
     mode.save(file, format=kind, **options)
     return file.getvalue()
+
+
+def encode(image: Image, *, jpeg_quality: int = 95) -> bytes:
+    """The file that a result with these pixels has."""
+    output = decide_output(image, 1, keeps_depth=True, max_side_px=max(image.rgb.shape))
+    with Encoder(image, output.format, jpeg_quality=jpeg_quality) as encoder:
+        return encoder.finish()
 
 
 def srgb_profile() -> bytes:

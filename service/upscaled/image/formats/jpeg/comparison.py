@@ -7,7 +7,7 @@ included, and bits that are no code of a Huffman table are made to be one, for l
 bits for the end of a block.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import starmap
 from typing import Final
@@ -16,7 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled.image.formats.jpeg.reader import open_jpeg
-from upscaled.image.formats.jpeg.structure import DHT, DQT, Segment, Structure
+from upscaled.image.formats.jpeg.scans import Structure
+from upscaled.image.formats.jpeg.segments import (
+    DHT,
+    DQT,
+    Segment,
+    iterate_quantisation_tables,
+)
 
 _BLOCK_PX: Final = 8
 _LONGEST_PX: Final = 65_528
@@ -64,7 +70,10 @@ def _as_stored(structure: Structure) -> Structure:
     width, height = starmap(_round_up, ((frame.width_px, across), (frame.height_px, down)))
     frame = frame.with_size(width, height)
     if not frame.is_arithmetic:
-        structure = _with_tables(structure, _fill_up)
+        scans = [
+            replace(scan, tables=tuple(map(_fill_up, scan.tables))) for scan in structure.scans
+        ]
+        structure = replace(structure, scans=tuple(scans))
     return replace(structure, frame=frame, jfif=None, adobe=_PLAIN_CHANNELS)
 
 
@@ -76,23 +85,18 @@ def _round_up(side_px: int, blocks: int) -> int:
 
 
 def _without_means(structure: Structure) -> Structure:
-    return _with_tables(structure, _flatten)
-
-
-def _with_tables(structure: Structure, change: Callable[[Segment], Segment]) -> Structure:
-    scans = [replace(scan, tables=tuple(map(change, scan.tables))) for scan in structure.scans]
+    scans = [replace(scan, tables=tuple(map(_flatten, scan.tables))) for scan in structure.scans]
     return replace(structure, scans=tuple(scans))
 
 
 def _flatten(table: Segment) -> Segment:
-    """Make quantisation tables (T.81, B.2.4.1) of 0 for the mean and one step for all else."""
+    """Make quantisation tables of 0 for the mean and one step for all else."""
     if table.marker != DQT:
         return table
-    parts, at = [], 0
-    while at < len(table.data):
-        number = table.data[at] & 15
-        parts.append(bytes((number, 0, *[_MIDDLING] * 63)))
-        at += 1 + (128 if table.data[at] >> 4 else 64)
+    parts = [
+        bytes((number, 0, *[_MIDDLING] * 63))
+        for number, _ in iterate_quantisation_tables(table.data)
+    ]
     return Segment(DQT, b"".join(parts))
 
 

@@ -16,13 +16,15 @@ with it bytes are added and the pixels compared.
 
 import re
 from bisect import bisect_left
-from collections.abc import Callable
 from typing import Final
 
+import numpy as np
 import simplejpeg  # type: ignore[import-untyped]
+from numpy.typing import NDArray
 
 from upscaled.image.formats.jpeg.comparison import changes, decode_exposed
-from upscaled.image.formats.jpeg.structure import DRI, EOI, Structure
+from upscaled.image.formats.jpeg.scans import Structure
+from upscaled.image.formats.jpeg.segments import DRI, EOI
 
 _COEFFICIENTS: Final = 64
 _MAX_PADDING_BYTES: Final = 16
@@ -62,16 +64,13 @@ def refuse_missing_pixels(structure: Structure) -> None:
         raise ValueError(warning)
     if structure.frame.is_arithmetic:
         _refuse_missing_arithmetic_bytes(structure)
-        return
-    if not is_judged or marker != EOI[1]:  # the first warning may hide others
-        _refuse_changes(structure)
-        return
-
-    def is_needed(count: int) -> bool:
-        warning = _find_warning(structure.with_last(_without_last(structure.last, count)))
-        return bool(warning) and not _PADDING.search(warning)
-
-    _refuse_bytes_left_over(structure, is_needed)
+    elif is_judged and marker == EOI[1]:
+        _refuse_bytes_left_over(structure)
+    else:  # the first warning may hide others
+        pixels = decode_exposed(structure)
+        if changes(structure.with_more(_MORE), pixels):
+            raise ValueError("a scan ends early")
+        _refuse_bytes_left_over(structure, pixels)
 
 
 def _refuse_missing_coefficients(structure: Structure) -> None:
@@ -126,33 +125,18 @@ def _find_warning(structure: Structure) -> str:
     return ""
 
 
-def _refuse_changes(structure: Structure) -> None:
-    """Compare pixels where libjpeg does not judge: each coded byte counts, and no more do."""
-    pixels = decode_exposed(structure)
-    if changes(structure.with_more(_MORE), pixels):
-        raise ValueError("a scan ends early")
-
-    def is_needed(count: int) -> bool:
-        kept = structure.last[: len(structure.last) - count]
-        lost = structure.last[len(kept) :]
-        if kept.endswith(b"\xff"):  # what followed it would be a marker's name
-            kept, lost = kept[:-1], b"\xff" + lost[1:]
-        inverted = bytes((byte ^ 0xFF) & 0xFE for byte in lost)
-        return changes(structure.with_last(kept + inverted), pixels)
-
-    _refuse_bytes_left_over(structure, is_needed)
-
-
-def _refuse_bytes_left_over(structure: Structure, is_needed: Callable[[int], bool]) -> None:
+def _refuse_bytes_left_over(structure: Structure, pixels: NDArray[np.uint8] | None = None) -> None:
     """Raise where more than padding lies between the last coded unit and the end of its scan.
 
     Raise too where the last units were zeros that no encoder writes.
 
-    is_needed: whether any of that many bytes at the end is part of the picture.
+    pixels: what `decode_exposed` makes of a file that libjpeg does not judge.
     """
     left_over = 0
-    if not is_needed(1):
-        left_over = bisect_left(range(2, _MAX_PADDING_BYTES + 2), True, key=is_needed) + 1
+    if not _is_needed(structure, 1, pixels):
+        counts = range(2, _MAX_PADDING_BYTES + 2)
+        needed = bisect_left(counts, True, key=lambda count: _is_needed(structure, count, pixels))
+        left_over = needed + 1
         is_uniform = len(set(structure.last[-left_over:])) == 1
         most = _MAX_PADDING_BYTES if structure.has_end else len(EOI)
         if left_over > most or not is_uniform:
@@ -160,6 +144,22 @@ def _refuse_bytes_left_over(structure: Structure, is_needed: Callable[[int], boo
     zeros = len(structure.last) - len(structure.last.rstrip(b"\x00"))
     if zeros - left_over >= _ZERO_RUN_BYTES and not _ends_flat(structure):
         raise ValueError("the last coded units are zeros, and not of one colour")
+
+
+def _is_needed(structure: Structure, count: int, pixels: NDArray[np.uint8] | None) -> bool:
+    """Return whether any of the last `count` coded bytes is part of the image.
+
+    Without them libjpeg warns; where it does not judge, others in their place change pixels.
+    """
+    if pixels is None:
+        warning = _find_warning(structure.with_last(_without_last(structure.last, count)))
+        return bool(warning) and not _PADDING.search(warning)
+    kept = structure.last[: len(structure.last) - count]
+    lost = structure.last[len(kept) :]
+    if kept.endswith(b"\xff"):  # what followed it would be a marker's name
+        kept, lost = kept[:-1], b"\xff" + lost[1:]
+    inverted = bytes((byte ^ 0xFF) & 0xFE for byte in lost)
+    return changes(structure.with_last(kept + inverted), pixels)
 
 
 def _ends_flat(structure: Structure) -> bool:

@@ -7,14 +7,15 @@ has the nearest sum, that is the same mean step.
 """
 
 import bisect
-import struct
-from collections.abc import Iterator
 from functools import cache
 from typing import Final
 
-from upscaled.image.formats.jpeg.structure import DQT, LeadingSegments
+from upscaled.image.formats.jpeg.segments import (
+    DQT,
+    LeadingSegments,
+    iterate_quantisation_tables,
+)
 
-_VALUES: Final = 64
 # T.81, table K.1: the example for luminance, in rows.
 _LUMINANCE: Final = (
     *(16, 11, 10, 16, 24, 40, 51, 61),
@@ -36,9 +37,10 @@ def read_quality(leading: LeadingSegments) -> int:
     """
     # T.81, B.2.2: the table's number follows a channel's sampling factors.
     wanted = leading.frame.data[8]
-    tables = dict(
-        table for each in leading.tables if each.marker == DQT for table in _iter_tables(each.data)
-    )
+    tables = dict[int, tuple[int, ...]]()
+    for segment in leading.tables:
+        if segment.marker == DQT:
+            tables.update(iterate_quantisation_tables(segment.data))
     if wanted not in tables:
         raise ValueError(f"no quantisation table {wanted}")
     return find_quality(tables[wanted])
@@ -62,13 +64,3 @@ def _list_sums() -> tuple[int, ...]:
         steps = ((step * percent + 50) // 100 for step in _LUMINANCE)
         sums.append(sum(min(255, max(1, step)) for step in steps))
     return tuple(sums)
-
-
-def _iter_tables(data: bytes) -> Iterator[tuple[int, tuple[int, ...]]]:
-    """Iterate over the numbered tables of a DQT segment (T.81, B.2.4.1), in zigzag order."""
-    at = 0
-    while at < len(data):
-        is_wide, number = data[at] >> 4, data[at] & 15
-        layout = f">{_VALUES}{'H' if is_wide else 'B'}"
-        yield number, struct.unpack_from(layout, data, at + 1)
-        at += 1 + struct.calcsize(layout)

@@ -6,7 +6,8 @@ from io import BytesIO
 from typing import TYPE_CHECKING
 
 from upscaled.image.formats.format import Stored
-from upscaled.image.formats.jpeg.structure import LeadingSegments, read_leading_segments, read_scans
+from upscaled.image.formats.jpeg.scans import MAX_SCANS, read_scans
+from upscaled.image.formats.jpeg.segments import SOS, LeadingSegments, read_leading_segments
 from upscaled.image.metadata import Exif, upright_size
 from upscaled.image.types import Header
 
@@ -15,8 +16,13 @@ if TYPE_CHECKING:
 
 
 def read_header(source: bytes) -> Header:
-    """Read size and orientation from the segments before the first scan."""
+    """Read size and orientation from the segments before the first scan.
+
+    The rest is walked only where it may hold more scans than are allowed.
+    """
     leading = read_leading_segments(source)
+    if source.count(bytes((0xFF, SOS))) > MAX_SCANS:
+        read_scans(source, leading)
     orientation = Exif(leading.exif or b"").orientation
     width_px, height_px = upright_size(leading.frame.width_px, leading.frame.height_px, orientation)
     return Header("JPEG", width_px, height_px, has_alpha=False, parts=leading)

@@ -14,7 +14,7 @@ import cv2
 import numpy as np
 
 from upscaled.errors import InternalError
-from upscaled.image.formats.jpeg.structure import (
+from upscaled.image.formats.jpeg.segments import (
     APP0,
     APP1,
     APP2,
@@ -27,6 +27,7 @@ from upscaled.image.formats.jpeg.structure import (
     SOI,
     SOS,
     make_segment,
+    read_leading_segments,
 )
 from upscaled.image.metadata import write_credit
 from upscaled.image.types import Image
@@ -34,7 +35,7 @@ from upscaled.image.types import Image
 STRIP_PX: Final = 64
 """Rows of a strip: 65,535 blocks, the longest restart interval, are 65,528 pixels wide then."""
 _BLOCK_PX: Final = 8
-_SOF0, _RST0 = 0xC0, 0xD0
+_RST0: Final = 0xD0
 _MOST_DATA_BYTES: Final = 65_533
 _ICC_PIECE_BYTES: Final = _MOST_DATA_BYTES - len(ICC_HEAD) - 2
 _PARAMETERS: Final = (
@@ -66,43 +67,30 @@ class JpegWriter:
         """Join all strips to one file; of their own headers only the coding goes in."""
         image = self._image
         exif = write_credit(image.credit) if image.credit else None
-        segments = dict[int, bytes]()
-        for marker, data in _segments(strips[0]):
-            segments[marker] = segments.get(marker, b"") + data
-        frame = bytearray(segments[_SOF0])
-        frame[1:3] = struct.pack(">H", image.height_px)
+        leading = read_leading_segments(strips[0])
+        frame = leading.frame.with_size(image.width_px, image.height_px)
+        tables = {
+            marker: b"".join(each.data for each in leading.tables if each.marker == marker)
+            for marker in (DQT, DHT)
+        }
         blocks = -(-image.width_px // _BLOCK_PX) * (STRIP_PX // _BLOCK_PX)
         parts: list[bytes | memoryview] = [
             SOI,
             make_segment(APP0, _jfif(image.dpi)),
             make_segment(APP1, EXIF_HEAD + exif) if exif else b"",
             *(make_segment(APP2, piece) for piece in _icc_pieces(image.icc or b"")),
-            make_segment(DQT, segments[DQT]),
-            make_segment(_SOF0, bytes(frame)),
-            make_segment(DHT, segments[DHT]),
+            make_segment(DQT, tables[DQT]),
+            make_segment(frame.marker, frame.data),
+            make_segment(DHT, tables[DHT]),
             make_segment(DRI, struct.pack(">H", blocks)) if len(strips) > 1 else b"",
-            make_segment(SOS, segments[SOS]),
+            make_segment(SOS, leading.scan_header),
         ]
         for number, strip in enumerate(strips):
             if number:
                 parts.append(bytes((0xFF, _RST0 + (number - 1) % 8)))
-            parts.append(memoryview(strip)[_scan_start(strip) : -len(EOI)])
+            # The headers of all strips are equally long: they differ in the height alone.
+            parts.append(memoryview(strip)[leading.scans_at : -len(EOI)])
         return b"".join((*parts, EOI))
-
-
-def _segments(strip: bytes) -> Iterator[tuple[int, bytes]]:
-    """Iterate over markers and data before the coded bytes, the scan's header last."""
-    at = len(SOI)
-    marker = 0
-    while marker != SOS:
-        marker = strip[at + 1]
-        length = int.from_bytes(strip[at + 2 : at + 4], "big")
-        yield marker, strip[at + 4 : at + 2 + length]
-        at += 2 + length
-
-
-def _scan_start(strip: bytes) -> int:
-    return len(SOI) + sum(4 + len(data) for _, data in _segments(strip))
 
 
 def _jfif(dpi: tuple[float, float] | None) -> bytes:

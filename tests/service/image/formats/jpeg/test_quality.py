@@ -10,7 +10,7 @@ from tests.service.image.jpeg_samples import KINDS, make_jpeg, photograph, save_
 from upscaled.errors import UnsupportedImageFormat
 from upscaled.image.formats.jpeg.quality import find_quality
 from upscaled.image.formats.jpeg.quality import read_quality as quality_of
-from upscaled.image.formats.jpeg.structure import read_leading_segments
+from upscaled.image.formats.jpeg.segments import read_leading_segments
 
 PRESETS_FALLING = ["maximum", "high", "medium", "low"]
 """Photoshop's tables, as Pillow has them."""

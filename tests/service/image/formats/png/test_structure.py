@@ -19,6 +19,7 @@ from tests.service.image.samples import (
     RGBA,
     chunk,
     deep_samples,
+    encode,
     exif_with_orientation,
     png,
 )
@@ -26,7 +27,6 @@ from upscaled.decoder.pool import Decoder
 from upscaled.errors import MalformedImage
 from upscaled.image.colour import MAX_PROFILE_BYTES
 from upscaled.image.decode import decode_file
-from upscaled.image.encode import encode
 from upscaled.image.formats.png.structure import MAX_CHUNKS, read_png_parts
 from upscaled.image.header import read_header
 from upscaled.image.icc import BT2020, DISPLAY_P3, SRGB_CURVE, make_grey_profile, make_rgb_profile
@@ -176,7 +176,7 @@ def test_a_sound_profile_of_any_size_goes_on_byte_for_byte(length: int) -> None:
         image = decoder.decode(source)
     assert image.icc == icc
     for alpha in (None, np.zeros(image.rgb.shape[:2], np.uint8)):
-        data, _ = encode(Image(image.rgb, alpha, icc=image.icc), jpeg_quality=95)
+        data = encode(Image(image.rgb, alpha, icc=image.icc))
         assert decode_file(data).icc == icc
 
 

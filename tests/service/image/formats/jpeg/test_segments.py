@@ -22,8 +22,8 @@ from tests.service.image.jpeg_samples import (
 from tests.service.image.samples import exif_with_orientation
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
-from upscaled.image.formats.jpeg import damage, structure
-from upscaled.image.formats.jpeg.structure import DQT, MAX_SEGMENTS, read_leading_segments
+from upscaled.image.formats.jpeg import damage, scans, segments
+from upscaled.image.formats.jpeg.segments import DQT, MAX_SEGMENTS, read_leading_segments
 from upscaled.image.header import read_header
 
 SMALL = save_jpeg(photograph(16, 16), "grey")
@@ -161,9 +161,9 @@ def count_steps(source: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
 
     patterns = []
     with monkeypatch.context() as patch:
-        for name in ("_MARKER", "_END_OF_DATA"):
-            patterns.append(CountingPattern(getattr(structure, name)))
-            patch.setattr(structure, name, patterns[-1])
+        for module, name in ((segments, "_MARKER"), (scans, "_END_OF_DATA")):
+            patterns.append(CountingPattern(getattr(module, name)))
+            patch.setattr(module, name, patterns[-1])
         before = sys.gettrace()
         sys.settrace(trace)
         try:
