@@ -41,6 +41,13 @@ KINDS = (
         json_body(PLAIN_JSON, "Application/JSON;charset=UTF-8"),
         Upscaled(),
     ),
+    Row(
+        "a blank before the parameters of application/json changes nothing",
+        JSON,
+        json_body(PLAIN_JSON, "application/json ; x=y"),
+        Upscaled(),
+        "ours",
+    ),
     Row("a form with a file is taken", FORM, form(), Upscaled()),
     Row(
         "a form with image_url is taken", FORM, form("", "2", Part("image_url", SOURCE)), Upscaled()

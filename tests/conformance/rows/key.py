@@ -63,6 +63,7 @@ KEYS = (
         with_headers(("Authorization", f"Bearer {KEY}")),
         UNAUTHORISED,
     ),
+    Row("a cookie is no key", LINE, with_headers(("Cookie", f"X-API-KEY={KEY}")), UNAUTHORISED),
     Row("X-Auth-Token is no key", LINE, with_headers(("X-Auth-Token", KEY)), UNAUTHORISED),
     Row("api_key in the query is no key", LINE, in_query("api_key"), UNAUTHORISED),
     Row("X-API-KEY in the query is no key", LINE, in_query("X-API-KEY"), UNAUTHORISED),

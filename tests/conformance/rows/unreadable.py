@@ -168,6 +168,8 @@ OTHER_TYPES = tuple(
         ("multipart/mixed", f"multipart/mixed; boundary={BOUNDARY}", whole_form()),
         ("application/jsonp", "application/jsonp", b'{"scale": 2}'),
         ("text/json", "text/json", b'{"scale": 2}'),
+        ("application/vnd.api+json", "application/vnd.api+json", b'{"scale": 2}'),
+        ("of two types", "application/json, text/plain", b'{"scale": 2}'),
         ("of nonsense", "nonsense", b'{"scale": 2}'),
         ("of a slash alone", "/", b'{"scale": 2}'),
     )

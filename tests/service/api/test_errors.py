@@ -50,16 +50,6 @@ def test_head_of_a_path_that_is_not_there_has_no_body(service: Service) -> None:
     assert_request_id(answer)
 
 
-@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
-def test_upscale_is_only_posted(service: Service, method: str) -> None:
-    answer = requests.request(method, f"{service.url}/v1/upscale", timeout=5)
-    assert answer.status_code == 405
-    assert answer.headers["Allow"] == "POST"
-    assert_request_id(answer)
-    if method != "HEAD":
-        assert_error(answer, 405, "method_not_allowed")
-
-
 @pytest.mark.parametrize("path", PATHS)
 def test_all_others_are_only_read(service: Service, path: str) -> None:
     for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS"):
@@ -76,16 +66,6 @@ def test_head_says_what_get_would(service: Service, path: str) -> None:
     assert head.status_code == got.status_code
     assert head.headers["Content-Type"] == got.headers["Content-Type"]
     assert_request_id(head)
-
-
-def test_cors_is_off(service: Service) -> None:
-    origin = {"Origin": "https://example.com", "Access-Control-Request-Method": "POST"}
-    for answer in (
-        service.upload(headers=service.headers | origin),
-        requests.options(f"{service.url}/v1/upscale", headers=origin, timeout=5),
-        service.get("/healthz", headers=origin),
-    ):
-        assert not [name for name in answer.headers if name.lower().startswith("access-control")]
 
 
 def test_no_answer_names_the_software_of_the_server(service: Service) -> None:

@@ -8,18 +8,16 @@ import pytest
 import requests
 
 from tests.service.api.answers import assert_error
-from tests.service.api.pictures import picture, picture_of_bytes
+from tests.service.api.pictures import picture
 from tests.service.api.raw import Connection, seconds_since
 from tests.service.api.serving import Service
 from upscaled.api.request.fields import Fields, UnknownField
 from upscaled.api.request.reader import (
     OVERHEAD_BYTES,
-    BodyKind,
     check_fields,
-    choose_body_kind,
     parse_scale,
 )
-from upscaled.errors import InvalidParameter, MissingParameter, UnsupportedContentType
+from upscaled.errors import InvalidParameter, MissingParameter
 
 URL = "https://example.com/a.jpg"
 
@@ -86,23 +84,6 @@ def chunked(data: bytes, chunk_bytes: int = 1 << 18) -> Iterator[bytes]:
     """Sent as Transfer-Encoding: chunked by `requests`."""
     for start in range(0, len(data), chunk_bytes):
         yield data[start : start + chunk_bytes]
-
-
-def test_25_mb_pass_and_a_byte_more_does_not(service: Service) -> None:
-    assert service.upload(picture_of_bytes(LIMIT_BYTES)).status_code == 200
-    answer = service.upload(picture_of_bytes(LIMIT_BYTES + 1))
-    assert assert_error(answer, 400, "file_size_too_large") == "File size too large"
-
-
-def test_25_mb_pass_and_a_byte_more_does_not_without_a_declared_length(service: Service) -> None:
-    headers = service.headers | {"Content-Type": "multipart/form-data; boundary=XX"}
-    for size_bytes, status in ((LIMIT_BYTES, 200), (LIMIT_BYTES + 1, 400)):
-        body = form(SCALE, file_part(picture_of_bytes(size_bytes)))
-        answer = requests.post(
-            f"{service.url}/v1/upscale", headers=headers, data=chunked(body), timeout=30
-        )
-        assert answer.status_code == status, answer.text
-    assert_error(answer, 400, "file_size_too_large")
 
 
 def test_many_small_parts_count_together(service: Service) -> None:
@@ -213,62 +194,11 @@ def test_no_body_at_all_is_invalid(service: Service, headers: list[str]) -> None
         connection.receive().assert_error(400, "invalid_request_body")
 
 
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        "application/json",
-        "Application/JSON",
-        "application/json; charset=utf-8",
-        "application/json;charset=UTF-8",
-        " application/json ",
-        "application/json ; x=y",
-    ],
-)
-def test_json_in_any_letter_case_and_with_parameters(content_type: str) -> None:
-    assert choose_body_kind(content_type) is BodyKind.JSON
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    ["multipart/form-data; boundary=x", "MULTIPART/Form-Data", "multipart/form-data"],
-)
-def test_multipart_with_or_without_its_boundary(content_type: str) -> None:
-    assert choose_body_kind(content_type) is BodyKind.MULTIPART
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        None,
-        "",
-        ";",
-        "application/x-www-form-urlencoded",
-        "text/plain",
-        "text/json",
-        "image/jpeg",
-        "application/jsonx",
-        "application/vnd.api+json",
-        "application/json, text/plain",
-        "multipart/mixed; boundary=x",
-        "application/octet-stream",
-        "json",
-    ],
-)
-def test_anything_else_is_unsupported(content_type: str | None) -> None:
-    with pytest.raises(UnsupportedContentType):
-        choose_body_kind(content_type)
-
-
 @pytest.mark.parametrize("value", [2, 2.0, "2", "2.0", "2.00"])
 def test_every_spelling_of_two(value: Any) -> None:
     scale = parse_scale(value)
     assert scale == 2
     assert type(scale) is int
-
-
-@pytest.mark.parametrize("value", [4, 4.0, "4", "4.0"])
-def test_every_spelling_of_four(value: Any) -> None:
-    assert parse_scale(value) == 4
 
 
 @pytest.mark.parametrize(
