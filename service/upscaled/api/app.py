@@ -68,7 +68,7 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
         reporter=Reporter(observers),
     )
     metrics.open_requests.set_function(lambda: context.reporter.in_flight)
-    metrics.credits_owed.set_function(lambda: len(state.credits.owed))
+    metrics.credits_pending.set_function(lambda: len(state.credits.pending))
     metrics.state_works.set_function(lambda: not context.state_probe.trouble)
     app = FastAPI(
         lifespan=_lifespan,

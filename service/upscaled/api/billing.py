@@ -54,12 +54,12 @@ class Charge:
     async def release(self) -> None:
         """Give the credit back, also a captured one: what it was taken for was not delivered.
 
-        Where that fails the credit is owed, and given back once the database works again.
+        Where that fails it is tried again until the database works.
         """
         if self._hold is None:
             return
         try:
-            if await run_to_end(partial(self._state.credits.give_back_or_owe, self._hold)):
+            if await run_to_end(partial(self._state.credits.give_back_or_retry, self._hold)):
                 self._metrics.note_credit("released")
         except Exception as error:  # noqa: BLE001  (the request's own outcome stands)
             fields = event("release_failed", hold_id=self._hold.request_id)
@@ -80,7 +80,7 @@ async def hold_credit(
     hold = None
     if metering:
         take = partial(state.credits.hold, key_id, str(uuid4()))
-        hold = await run_to_end(take, state.credits.give_back_or_owe)
+        hold = await run_to_end(take, state.credits.give_back_or_retry)
         metrics.note_credit("held")
     charge = Charge(state, hold, metrics)
     try:
@@ -95,23 +95,20 @@ async def release_pending_credits(state: State, metrics: Metrics) -> None:
     failures = 0
     while True:
         await asyncio.sleep(retry_after_s(failures))
-        owed = len(state.credits.owed)
-        if owed == 0:
+        pending = len(state.credits.pending)
+        if pending == 0:
             continue
-        released: list[Hold] = []
-        try:
-            await asyncio.to_thread(state.credits.settle_owed, released.append)
-        except Exception as error:  # noqa: BLE001  (every failure is retried)
-            failures += 1
-            fields = event("release_failed", owed=owed, failures=failures)
-            _logger.warning(
-                "credits whose release failed could not be given back yet: %s", error, extra=fields
-            )
-        else:
+        retried = await asyncio.to_thread(state.credits.retry_pending)
+        if retried.failure is None:
             failures = 0
-            fields = event("owed_released", owed=owed, released=len(released))
+            fields = event("pending_released", pending=pending, released=retried.released)
             _logger.info("credits whose release had failed were given back", extra=fields)
-        for _ in released:  # also those given back before one failed
+        else:
+            failures += 1
+            fields = event("release_failed", pending=pending, failures=failures)
+            text = "credits whose release failed could not be given back yet: %s"
+            _logger.warning(text, retried.failure, extra=fields)
+        for _ in range(retried.released):
             metrics.note_credit("released")
 
 

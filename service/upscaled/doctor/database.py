@@ -12,9 +12,9 @@ from sqlalchemy.exc import SQLAlchemyError
 from upscaled.config import Settings
 from upscaled.doctor.clock import judge_drift
 from upscaled.doctor.finding import Finding, failure, ok, warning
-from upscaled.state.credits import audit
 from upscaled.state.database import Database, find_sqlite_file, open_database
 from upscaled.state.errors import DatabaseRefused, StateError
+from upscaled.state.ledger import audit
 from upscaled.state.migrate import read_revision, rewrite_revision
 from upscaled.state.migrations import SCHEMA_REVISION
 

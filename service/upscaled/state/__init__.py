@@ -1,11 +1,10 @@
 """API keys, credits, rates and stored results. SQL appears nowhere else."""
 
 from upscaled.state.clocks import Clocks
-from upscaled.state.credits import PaidResult
 from upscaled.state.database import hide_password
 from upscaled.state.errors import DatabaseFailed, StateError
 from upscaled.state.keys import ApiKey, ListedKey
-from upscaled.state.owed import Hold
+from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.rate import RateLimit
 from upscaled.state.results import StoredResult
 from upscaled.state.store import State, Swept, open_state

@@ -62,7 +62,7 @@ class Database:
         Raises:
             DatabaseFailed: it cannot be read, or its file was deleted or replaced.
         """
-        with _translating_failures(self._engine):
+        with self.translating_failures():
             self.check_file()
             with self._engine.connect() as connection:
                 yield connection
@@ -74,12 +74,40 @@ class Database:
         Raises:
             DatabaseFailed: it cannot be written, or its file was deleted or replaced.
         """
-        with _translating_failures(self._engine), self._write_lock:
+        with self.translating_failures(), self._write_lock:
             self.check_file()
             with self._engine.connect() as connection:
                 begun = connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
                 with begun.begin():
                     yield begun
+
+    def connect_apart(self) -> Connection:
+        """Return a connection to a server for the caller to close: no transactions, not pooled."""
+        connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+        connection.detach()
+        return connection
+
+    @contextmanager
+    def translating_failures(self) -> Iterator[None]:
+        """Turn what a database that does not work raises into DatabaseFailed.
+
+        A violated constraint is an answer, and a wrong statement is a bug: both stay as they are.
+        """
+        try:
+            yield
+        except (IntegrityError, ProgrammingError, DataError):
+            raise
+        except (DBAPIError, PoolTimeout) as error:
+            cause = " ".join(str(getattr(error, "orig", None) or error).split())
+            raise DatabaseFailed(
+                f"the database does not work: {cause}",
+                is_connection_lost=self.is_server and isinstance(error, OperationalError),
+            ) from error
+
+    @property
+    def is_server(self) -> bool:
+        """Return whether the database is PostgreSQL, which other machines may use too."""
+        return self._engine.dialect.name == "postgresql"
 
     def check_file(self) -> None:
         """Raise DatabaseLost where the path no longer leads to the SQLite file that is open."""
@@ -95,25 +123,6 @@ class Database:
         self._engine.dispose()
         if self._file is not None:
             self._file.close()
-
-
-@contextmanager
-def _translating_failures(engine: Engine) -> Iterator[None]:
-    """Turn what a database that does not work raises into DatabaseFailed.
-
-    A violated constraint is an answer, and a wrong statement is a bug: both stay as they are.
-    """
-    try:
-        yield
-    except (IntegrityError, ProgrammingError, DataError):
-        raise
-    except (DBAPIError, PoolTimeout) as error:
-        is_server = engine.dialect.name != "sqlite"
-        cause = " ".join(str(getattr(error, "orig", None) or error).split())
-        raise DatabaseFailed(
-            f"the database does not work: {cause}",
-            is_connection_lost=is_server and isinstance(error, OperationalError),
-        ) from error
 
 
 class OpenedFile:

@@ -1,31 +1,63 @@
-"""Identify the process that holds a credit, and find out whether it still lives."""
+"""Which process holds a credit, and which of those that do still live.
+
+On SQLite a living process has a locked file, which the kernel unlocks at its end. The front ends of
+a PostgreSQL may be on different machines: each renews a lease there (`lease.py`).
+"""
 
 import os
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
+
+from sqlalchemy import Connection
 
 from upscaled.state.errors import FolderUnusable
 from upscaled.state.lockfile import adopt_orphan, create_locked
 
 
 class Holders(NamedTuple):
-    """Ids of the processes that have a file; a process without one is in neither list."""
+    """Ids of processes that may hold credits; one that is in neither list left no trace."""
 
     dead: list[str]
     living: list[str]
 
 
-class Holder:
-    """This process among those that may hold credits, each a locked file in `folder`.
+class Holder(Protocol):
+    """This process among those that may hold credits in one database."""
 
-    All front ends of one database share the data folder: stored results already ask for that.
-    """
+    @property
+    def id(self) -> str:
+        """Return the id to write beside a hold; from the first call on this process is alive.
+
+        Raises:
+            DatabaseFailed, FolderUnusable: the process cannot be shown to be alive.
+        """
+
+    def confirm(self, connection: Connection, holder_id: str) -> bool:
+        """Keep `holder_id` from being declared dead until the transaction ends.
+
+        Returns:
+            False if it was declared dead before: `id` is a new one then.
+        """
+
+    def survey(self) -> AbstractContextManager[Holders]:
+        """List the living and the dead processes, and remove the dead after the block."""
+
+    def lead(self) -> bool:
+        """Return whether this process does what one process of the database has to do."""
+
+    def close(self) -> None:
+        """Count as dead from now on, so that any process may give back what is still on hold."""
+
+
+class FileHolder:
+    """A holder by a locked file in `folder`, which the processes of one database share."""
 
     def __init__(self, folder: Path) -> None:
+        folder.mkdir(mode=0o700, exist_ok=True)
         self._folder = folder
         self._id = uuid.uuid4().hex
         self._descriptor: int | None = None
@@ -43,12 +75,14 @@ class Holder:
         """
         with self._lock:
             if self._descriptor is not None and not self._is_in_place(self._descriptor):
-                os.close(self._descriptor)
-                self._descriptor = None
-                self._id = uuid.uuid4().hex
+                self._forget()
             if self._descriptor is None:
                 self._descriptor = self._create()
             return self._id
+
+    def confirm(self, connection: Connection, holder_id: str) -> bool:
+        """Return True: nothing takes the lock from a living process."""
+        return True
 
     @contextmanager
     def survey(self) -> Iterator[Holders]:
@@ -60,6 +94,22 @@ class Holder:
                 is_dead = adopted.enter_context(adopt_orphan(path))
                 (dead if is_dead else living).append(path.name)
             yield Holders(dead, living)
+
+    def lead(self) -> bool:
+        """Return True: on SQLite every process may do everything."""
+        return True
+
+    def close(self) -> None:
+        """Unlock the file, so that any process may give back what is still on hold."""
+        with self._lock:
+            if self._descriptor is not None:
+                self._forget()
+
+    def _forget(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = None
+        self._id = uuid.uuid4().hex
 
     def _is_in_place(self, descriptor: int) -> bool:
         try:
@@ -73,11 +123,3 @@ class Holder:
             return create_locked(self._folder / self._id)
         except OSError as error:
             raise FolderUnusable(f"cannot use {self._folder}: {error.strerror}") from error
-
-    def close(self) -> None:
-        """Count as dead from now on, so that any process may give back what is still on hold."""
-        with self._lock:
-            if self._descriptor is not None:
-                os.close(self._descriptor)
-                self._descriptor = None
-                self._id = uuid.uuid4().hex

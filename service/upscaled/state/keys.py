@@ -11,9 +11,9 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
-from upscaled.state.credits import check_amount, grant
 from upscaled.state.database import Database
 from upscaled.state.errors import InvalidName, NameTaken, UnknownName
+from upscaled.state.ledger import check_amount, grant
 from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.schema import API_KEYS
 

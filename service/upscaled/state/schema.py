@@ -96,3 +96,34 @@ STORED_RESULTS = Table(
     Column("media_type", Text, nullable=False),
     Column("stored_at_s", BigInteger, nullable=False, index=True),
 )
+
+# The front ends of a PostgreSQL that may hold credits. `seen_at_s` is by the database's clock, and
+# NULL once the front end was declared dead. Its row goes after its holds.
+HOLDERS = Table(
+    "holders",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("seen_at_s", BigInteger),
+)
+
+# GCRA on PostgreSQL: when the allowance of each key is whole again, in nanoseconds since 1970 by
+# the database's clock, and what one request took of it. Unlogged.
+KEY_RATES = Table(
+    "key_rates",
+    METADATA,
+    Column("key_id", _ROW_ID, primary_key=True, autoincrement=False),
+    Column("whole_at_ns", BigInteger, nullable=False),
+    Column("interval_ns", BigInteger, nullable=False),
+)
+
+# Which front end has the requests that a client named itself, so that any can show their progress.
+# Who shows the token may read it there. Unlogged.
+UNDER_WAY = Table(
+    "under_way",
+    METADATA,
+    Column("key_id", _ROW_ID, primary_key=True),
+    Column("request_id", Text, primary_key=True),
+    Column("front_end_url", Text, nullable=False),
+    Column("token", Text, nullable=False),
+    Column("begun_at_s", BigInteger, nullable=False),
+)

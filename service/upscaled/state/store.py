@@ -18,8 +18,9 @@ from upscaled.state.clocks import Clocks, StampClock
 from upscaled.state.credits import Credits
 from upscaled.state.database import Database, open_database
 from upscaled.state.errors import DatabaseRefused, StateError
-from upscaled.state.holder import Holder
+from upscaled.state.holder import FileHolder, Holder
 from upscaled.state.keys import Keys
+from upscaled.state.lease import LeasedHolder
 from upscaled.state.migrate import migrate, rewrite_revision
 from upscaled.state.rate import Rate, build_rate
 from upscaled.state.results import Results, SweptResults
@@ -97,7 +98,8 @@ class State:
         """
         failures: list[Exception] = []
         results = _attempt(self.results.sweep, failures) or SweptResults()
-        _attempt(self._forget_expired, failures)
+        if self.holder.lead():
+            _attempt(self._forget_expired, failures)
         holds_released = _attempt(self.credits.release_stale, failures) or 0
         if failures:
             raise failures[0]
@@ -120,14 +122,14 @@ class State:
 
     def close(self) -> None:
         """Give back what this process still has on hold, and close the database."""
-        self.holder.close()
         try:
-            self.credits.settle_owed()
+            self.holder.close()
+            self.credits.retry_pending()
             self.credits.release_stale()
         except (StateError, SQLAlchemyError, OSError) as error:
-            # The database is out of reach: the next start gives back what is on hold.
-            fields = event("release_failed", owed=len(self.credits.owed))
-            _log.warning("credits on hold are left to the next start: %s", error, extra=fields)
+            # The database is out of reach: the next sweep, or start, gives back what is on hold.
+            fields = event("release_failed", pending=len(self.credits.pending))
+            _log.warning("credits on hold are left to the next sweep: %s", error, extra=fields)
         self.database.close()
 
     def __enter__(self) -> Self:
@@ -153,11 +155,10 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         DatabaseRefused, DatabaseFailed: the database cannot be used.
         OSError: the data folder cannot be made.
     """
-    holders_dir = settings.data_dir / "holders"
-    for folder in (settings.data_dir, settings.results_dir, holders_dir):
+    for folder in (settings.data_dir, settings.results_dir):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     database, is_new = _open_migrated(settings)
-    holder = Holder(holders_dir)
+    holder = _open_holder(database, settings, clocks)
     state = State(
         keys=Keys(database, clocks.wall),
         credits=Credits(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
@@ -175,6 +176,12 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         state.close()
         raise
     return state
+
+
+def _open_holder(database: Database, settings: Settings, clocks: Clocks) -> Holder:
+    if database.is_server:
+        return LeasedHolder(database, clocks.running)
+    return FileHolder(settings.data_dir / "holders")
 
 
 def _attempt(step: Callable[[], T], failures: list[Exception]) -> T | None:

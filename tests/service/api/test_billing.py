@@ -27,7 +27,7 @@ from upscaled.api.telemetry.metrics import CreditEvent, Metrics
 from upscaled.config import load_settings
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.state import Clocks, DatabaseFailed, Hold, State, open_state
-from upscaled.state.credits import Credits
+from upscaled.state.credits import Credits, Retried
 from upscaled.state.results import Results
 
 Make = Callable[..., Service]
@@ -315,27 +315,23 @@ class FailingState:
 
     def __init__(self, failures: int) -> None:
         self.failures = failures
-        self.owed = [1, 2]
+        self.pending = [1, 2]
         self.tried = 0
 
     @property
     def credits(self) -> "FailingState":
         return self
 
-    def settle_owed(self, on_given_back: Callable[[int], object]) -> int:
+    def retry_pending(self) -> Retried:
         """The first credit goes through just before the database refuses for the last time."""
         self.tried += 1
-        if self.tried == self.failures:
-            on_given_back(self.owed.pop())
-        if self.tried <= self.failures:
-            raise DatabaseFailed("away")
-        given_back, self.owed = self.owed, []
-        for each in given_back:
-            on_given_back(each)
-        return len(given_back)
+        failure = DatabaseFailed("away") if self.tried <= self.failures else None
+        released = {self.failures: 1, self.failures + 1: 1}.get(self.tried, 0)
+        del self.pending[:released]
+        return Retried(released, failure)
 
 
-async def test_owed_credits_are_retried_until_all_are_released(
+async def test_pending_credits_are_retried_until_all_are_released(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     waits: list[float] = []

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 
 from upscaled.config import Settings, load_settings
 from upscaled.state import Clocks, State, open_state
+from upscaled.state.schema import HOLDERS
 
 OpenState = Callable[..., State]
 
@@ -32,6 +34,19 @@ class Clock:
 def all_of(clock: Clock) -> Clocks:
     """The three clocks, all turned by one."""
     return Clocks(wall=clock, boot=clock, running=clock)
+
+
+def key_with(state: State, credits: int, name: str = "web") -> int:
+    """Make a key with so many credits, and return its id."""
+    key = state.keys.verify(state.keys.create(name, credits=credits))
+    assert key is not None
+    return key.id
+
+
+def end_leases(settings: Settings) -> None:
+    """On PostgreSQL, declare all front ends dead, as a leader does a minute after their end."""
+    with open_state(settings) as state, state.database.write() as connection:
+        connection.execute(sa.update(HOLDERS).values(seen_at_s=None))
 
 
 @pytest.fixture
@@ -61,11 +76,16 @@ def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str
     if request.param == "sqlite":
         yield f"sqlite:///{tmp_path}/test.sqlite3"
         return
-    server: PostgreSQL = request.getfixturevalue("postgresql")
+    yield request.getfixturevalue("server_url")
+
+
+@pytest.fixture
+def server_url(postgresql: "PostgreSQL") -> Iterator[str]:
+    """An empty database on PostgreSQL."""
     name = f"test_{uuid.uuid4().hex}"
-    server.run(f"CREATE DATABASE {name}")
-    yield server.url(name)
-    server.run(f"DROP DATABASE {name} WITH (FORCE)")
+    postgresql.run(f"CREATE DATABASE {name}")
+    yield postgresql.url(name)
+    postgresql.run(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from upscaled.state.holder import Holder
+from upscaled.state.holder import FileHolder
 from upscaled.state.lockfile import adopt_orphan, create_locked
 
 
@@ -85,8 +85,8 @@ def test_a_holder_is_dead_once_it_was_killed_though_its_child_lives(tmp_path: Pa
     holding = f"""
 import subprocess, sys, time
 from pathlib import Path
-from upscaled.state.holder import Holder
-print(Holder(Path({str(tmp_path)!r})).id)
+from upscaled.state.holder import FileHolder
+print(FileHolder(Path({str(tmp_path)!r})).id)
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"])
 print(child.pid, flush=True)
 time.sleep(60)
@@ -96,11 +96,11 @@ time.sleep(60)
     with process.stdout as output:
         holder_id, child = output.readline().strip(), int(output.readline())
         try:
-            with Holder(tmp_path).survey() as holders:
+            with FileHolder(tmp_path).survey() as holders:
                 assert holders.dead == []
             process.send_signal(signal.SIGKILL)
             process.wait()
-            with Holder(tmp_path).survey() as holders:
+            with FileHolder(tmp_path).survey() as holders:
                 assert holders.dead == [holder_id]
             assert list(tmp_path.iterdir()) == []
         finally:
@@ -108,6 +108,6 @@ time.sleep(60)
 
 
 def test_a_holder_that_never_held_leaves_no_file(tmp_path: Path) -> None:
-    holder = Holder(tmp_path)
+    holder = FileHolder(tmp_path)
     holder.close()
     assert list(tmp_path.iterdir()) == []

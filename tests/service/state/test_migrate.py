@@ -117,26 +117,19 @@ def test_a_data_folder_of_version_1_is_brought_here_with_its_results(
 
 
 def test_a_server_of_version_1_is_brought_here_with_all_it_holds(
-    request: pytest.FixtureRequest, make_settings: Callable[..., Settings]
+    server_url: str, make_settings: Callable[..., Settings]
 ) -> None:
-    server = request.getfixturevalue("postgresql")
-    server.run("CREATE DATABASE version_1")
-    settings = make_settings(database_url=server.url("version_1"))
-    engine = sa.create_engine(
-        sa.make_url(settings.database_url).set(drivername="postgresql+psycopg")
-    )
-    config = Config()
-    config.set_main_option("script_location", str(Path(upscaled.state.migrations.__file__).parent))
-    with engine.begin() as connection:
-        config.attributes["connection"] = connection
-        command.upgrade(config, "0001")
+    settings = make_settings(database_url=server_url)
+    database = open_database(server_url, settings.data_dir)
+    with database.write() as connection:
+        upgrade(connection, "0001")
         for line in VERSION_1.read_text().splitlines():
             if line.startswith('INSERT INTO "credit_entries"'):  # the server numbers them itself
                 columns = "(key_id, request_id, kind, amount, at_s)"
                 line = re.sub(r"VALUES\(\d+,", f"{columns} VALUES (", line)
             if line.startswith("INSERT INTO") and "alembic_version" not in line:
                 connection.execute(sa.text(line.removesuffix(";")))
-    engine.dispose()
+    database.close()
     with open_state(settings, all_of(Clock(1_900_000_000))) as state:
         key = state.keys.verify(VERSION_1_SECRET)
         assert key is not None
@@ -147,30 +140,37 @@ def test_a_server_of_version_1_is_brought_here_with_all_it_holds(
             assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
 
 
-def test_keys_of_version_1_get_rates_on_both_databases(
-    database_url: str, make_settings: Callable[..., Settings]
+@pytest.mark.parametrize("revision", ["0001", "0003"])
+def test_keys_and_credits_of_earlier_revisions_are_kept_on_both_databases(
+    database_url: str, make_settings: Callable[..., Settings], revision: str
 ) -> None:
+    """A credit that was on hold when the earlier version was killed comes back by its age."""
     settings = make_settings(database_url=database_url)
     settings.data_dir.mkdir()
     database = open_database(database_url, settings.data_dir)
     with database.write() as connection:
-        upgrade(connection, "0001")
-        connection.execute(
-            sa.text(
-                "INSERT INTO api_keys (name, public_id, secret_sha256, created_at_s, balance)"
-                " VALUES ('web', '00112233aabbccdd', :secret, 1800000000, 3)"
-            ),
-            {"secret": hash_secret(VERSION_1_SECRET)},
-        )
+        upgrade(connection, revision)
+        for statement in (
+            "INSERT INTO api_keys (name, public_id, secret_sha256, created_at_s, balance)"
+            " VALUES ('web', '00112233aabbccdd', :secret, 1700000000, 3)",
+            "INSERT INTO credit_entries (key_id, request_id, kind, amount, at_s)"
+            " VALUES (1, 'g', 'grant', 4, 1700000000), (1, 'r', 'hold', -1, 1700000000)",
+            "INSERT INTO open_holds (request_id, key_id, holder_id, held_at_s)"
+            " VALUES ('r', 1, '4b1d', 1700000000)",
+        ):
+            values = {"secret": hash_secret(VERSION_1_SECRET)} if ":secret" in statement else {}
+            connection.execute(sa.text(statement), values)
     database.close()
-    with open_state(settings) as state:
+    with open_state(settings, all_of(Clock(1_900_000_000))) as state:
         found = state.keys.verify(VERSION_1_SECRET)
         assert found is not None
-        assert (found.name, found.balance, found.rate) == ("web", 3, RateLimit())
+        assert (found.name, found.balance, found.rate) == ("web", 4, RateLimit())
+        assert state.credits.audit() == ()
         state.keys.set_rate("web", RateLimit(0.5, 9))
         found = state.keys.verify(VERSION_1_SECRET)
         assert found is not None
         assert found.rate == RateLimit(0.5, 9)
+        state.credits.capture(state.credits.hold(found.id, "new"))
         with state.database.read() as connection:
             assert compare_metadata(MigrationContext.configure(connection), METADATA) == []
 

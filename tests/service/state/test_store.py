@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
-from tests.service.state.conftest import Clock, all_of
+from tests.service.state.conftest import Clock, all_of, end_leases, key_with
 from tests.service.state.disks import small_disk
 from upscaled.config import Settings
 from upscaled.errors import RateLimitExceeded
@@ -71,14 +71,13 @@ def test_a_state_can_be_closed_while_its_server_is_away(
     server.run("CREATE DATABASE closing")
     settings = make_settings(database_url=server.url("closing"))
     with open_state(settings) as state:
-        key = state.keys.verify(state.keys.create("web", credits=1))
-        assert key is not None
-        state.credits.hold(key.id, "r1")
+        state.credits.hold(key_with(state, 1), "r1")
         server.run("ALTER DATABASE closing ALLOW_CONNECTIONS false")
         server.run(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = 'closing'"
         )
     server.run("ALTER DATABASE closing ALLOW_CONNECTIONS true")
+    end_leases(settings)
     with open_state(settings) as state:
         assert state.credits.show("web") == 1
 
@@ -142,9 +141,7 @@ def test_a_sweep_counts_results_and_holds(
 ) -> None:
     settings = make_settings(work_timeout_s=1)
     with open_state(settings, all_of(clock)) as state:
-        key = state.keys.verify(state.keys.create("web", credits=1))
-        assert key is not None
-        state.credits.hold(key.id, "r1")
+        state.credits.hold(key_with(state, 1), "r1")
         state.results.store(b"x", "image/png")
         clock.now_s += max(settings.result_ttl_s, longest_request_s(settings)) + 1
         first, second = state.sweep(), state.sweep()
@@ -163,12 +160,6 @@ def test_opening_leaves_the_results_of_a_running_server_alone(
         with open_state(settings, Clocks(wall=lambda: clock() + 100_000)) as command:
             assert command.keys.is_empty()
         assert server.results.find(name) is not None
-
-
-def key_with(state: State, credits: int) -> int:
-    key = state.keys.verify(state.keys.create("web", credits=credits))
-    assert key is not None
-    return key.id
 
 
 @pytest.mark.parametrize("set_by_s", [28 * 3600.0, -28 * 3600.0])
@@ -327,25 +318,18 @@ def test_nothing_is_charged_into_a_database_that_is_gone(
 ) -> None:
     settings = make_settings()
     with open_state(settings) as state:
-        secret = state.keys.create("web", credits=2)
-        key_id = key_with_id(state, secret)
+        key_id = key_with(state, 2)
         hold = state.credits.hold(key_id, "r1")
         break_it(settings)
         for step in (
-            lambda: state.keys.verify(secret),
+            lambda: state.keys.verify(f"upk_{'0' * 16}_{'A' * 43}"),
             lambda: state.credits.hold(key_id, "r2"),
             lambda: state.credits.capture(hold),
             lambda: state.credits.balance(key_id),
         ):
             with pytest.raises((DatabaseLost, FolderUnusable)):
                 step()
-        assert len(state.credits.owed) == 0
-
-
-def key_with_id(state: State, secret: str) -> int:
-    key = state.keys.verify(secret)
-    assert key is not None
-    return key.id
+        assert len(state.credits.pending) == 0
 
 
 def test_a_results_folder_that_was_deleted_is_made_again(

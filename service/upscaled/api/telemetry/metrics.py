@@ -65,8 +65,8 @@ class Metrics:
         self.credits = self._counter(
             "credits", "Credits held before work, captured for a delivery, released", "event"
         )
-        self.credits_owed = self._gauge(
-            "credits_owed", "Credits of undelivered images that could not be given back yet"
+        self.credits_pending = self._gauge(
+            "credits_pending", "Credits of undelivered images that could not be given back yet"
         )
         self.state_works = self._gauge(
             "state_works", "Whether the last check could write to the database and store a result"

@@ -1,6 +1,5 @@
-"""What is owed is kept, tried in order, bounded, and given back exactly once."""
+"""Pending releases are kept, tried in order, bounded, and done exactly once."""
 
-import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -10,9 +9,10 @@ import sqlalchemy as sa
 from tests.service.state.conftest import PostgreSQL
 from upscaled.config import Settings
 from upscaled.state import Hold, PaidResult, State, open_state
+from upscaled.state.credits import Credits, Retried
 from upscaled.state.database import Database
 from upscaled.state.errors import DatabaseFailed, HoldReleased
-from upscaled.state.owed import OwedCredits
+from upscaled.state.pending import PendingReleases
 from upscaled.state.schema import STORED_RESULTS
 
 
@@ -23,46 +23,40 @@ def ledger(database_url: str, make_settings: Callable[..., Settings]) -> Iterato
         yield opened
 
 
-def test_a_hold_that_fails_goes_to_the_end_of_the_list() -> None:
-    owed, tried = OwedCredits(), []
-    given_back: list[Hold] = []
+def test_a_hold_that_fails_goes_to_the_end_of_the_list(
+    ledger: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried: list[str] = []
     for number in range(4):
-        owed.add(Hold(1, f"r{number}"))
+        ledger.credits.pending.add(Hold(1, f"r{number}"))
 
-    def give_back(hold: Hold) -> bool:
+    def give_back(_: Credits, hold: Hold) -> bool:
         tried.append(hold.request_id)
         if tried == ["r0", "r1"]:
             raise DatabaseFailed("away")
         return hold.request_id != "r2"
 
-    with pytest.raises(DatabaseFailed):
-        owed.settle(give_back, given_back.append)
-    assert len(owed) == 3
-    assert owed.settle(give_back, given_back.append) == 2
+    monkeypatch.setattr(Credits, "give_back", give_back)
+    first = ledger.credits.retry_pending()
+    assert (first.released, str(first.failure)) == (1, "away")
+    assert len(ledger.credits.pending) == 3
+    assert ledger.credits.retry_pending() == Retried(2)
     assert tried == ["r0", "r1", "r2", "r3", "r1"]
-    assert [hold.request_id for hold in given_back] == ["r0", "r3", "r1"]
-    assert len(owed) == 0
+    assert len(ledger.credits.pending) == 0
 
 
-def test_a_hold_that_is_owed_twice_is_kept_once() -> None:
-    owed = OwedCredits()
-    owed.add(Hold(1, "r"))
-    owed.add(Hold(1, "r"))
-    assert len(owed) == 1
+def test_a_hold_that_is_added_twice_is_kept_once() -> None:
+    pending = PendingReleases()
+    pending.add(Hold(1, "r"))
+    pending.add(Hold(1, "r"))
+    assert len(pending) == 1
 
 
 def test_a_full_list_leaves_its_oldest_to_the_sweep(caplog: pytest.LogCaptureFixture) -> None:
-    owed = OwedCredits(limit=2)
+    pending = PendingReleases(limit=2)
     for number in range(3):
-        owed.add(Hold(1, f"r{number}"))
-    kept: list[str] = []
-
-    def give_back(hold: Hold) -> bool:
-        kept.append(hold.request_id)
-        return True
-
-    owed.settle(give_back)
-    assert kept == ["r1", "r2"]
+        pending.add(Hold(1, f"r{number}"))
+    assert (len(pending), pending.first()) == (2, Hold(1, "r1"))
     assert [record.levelname for record in caplog.records] == ["ERROR"]
 
 
@@ -93,18 +87,17 @@ def test_a_hold_that_never_was_gives_nothing(ledger: State) -> None:
     assert ledger.credits.balance(1) == 5
 
 
-def test_what_cannot_be_given_back_is_owed_and_settled_later(
+def test_what_cannot_be_given_back_is_pending_and_released_later(
     ledger: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     hold = ledger.credits.hold(1, "r")
     with monkeypatch.context() as patched:
         patched.setattr(Database, "write", refuse_to_write)
         with pytest.raises(DatabaseFailed):
-            ledger.credits.give_back_or_owe(hold)
-        with pytest.raises(DatabaseFailed):
-            ledger.credits.settle_owed()
-    assert len(ledger.credits.owed) == 1
-    assert ledger.credits.settle_owed() == 1
+            ledger.credits.give_back_or_retry(hold)
+        assert isinstance(ledger.credits.retry_pending().failure, DatabaseFailed)
+    assert len(ledger.credits.pending) == 1
+    assert ledger.credits.retry_pending() == Retried(1)
     assert ledger.credits.balance(1) == 5
     assert ledger.credits.audit() == ()
 
@@ -113,7 +106,7 @@ def refuse_to_write(_: Database) -> None:
     raise DatabaseFailed("disk full")
 
 
-def test_closing_gives_back_what_is_owed(
+def test_closing_gives_back_what_is_pending(
     database_url: str, make_settings: Callable[..., Settings]
 ) -> None:
     settings = make_settings(database_url=database_url)
@@ -121,46 +114,41 @@ def test_closing_gives_back_what_is_owed(
         state.keys.create("web", credits=1)
         hold = state.credits.hold(1, "r")
         state.credits.capture(hold)
-        state.credits.owed.add(hold)
+        state.credits.pending.add(hold)
     with open_state(settings) as state:
         assert state.credits.balance(1) == 1
 
 
 @pytest.fixture
-def on_server(
-    request: pytest.FixtureRequest, make_settings: Callable[..., Settings]
-) -> Iterator[tuple[State, PostgreSQL]]:
-    server: PostgreSQL = request.getfixturevalue("postgresql")
-    name = f"owed_{threading.get_native_id()}_{request.node.name[:20]}".lower()
-    server.run(f"CREATE DATABASE {name}")
-    with open_state(make_settings(database_url=server.url(name))) as state:
+def on_server(server_url: str, make_settings: Callable[..., Settings]) -> Iterator[State]:
+    with open_state(make_settings(database_url=server_url)) as state:
         state.keys.create("web", credits=5)
-        yield state, server
-    server.run(f"DROP DATABASE {name} WITH (FORCE)")
+        yield state
 
 
 def cut_connections(server: PostgreSQL) -> None:
-    """As a restart of the server does."""
-    server.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'owed%'")
+    """End all sessions, as a restart of the server does."""
+    server.run("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname LIKE 'test%'")
 
 
 def test_a_server_that_restarts_between_two_steps_is_not_noticed(
-    on_server: tuple[State, PostgreSQL],
+    on_server: State, postgresql: PostgreSQL
 ) -> None:
-    state, server = on_server
+    state = on_server
     hold = state.credits.hold(1, "r")
-    cut_connections(server)
+    cut_connections(postgresql)
     state.credits.capture(hold)
-    cut_connections(server)
+    cut_connections(postgresql)
     assert state.credits.balance(1) == 4
 
 
 @pytest.mark.parametrize("step", ["hold", "capture"])
 def test_an_answer_lost_after_the_commit_costs_nothing(
-    on_server: tuple[State, PostgreSQL], step: str, monkeypatch: pytest.MonkeyPatch
+    on_server: State, step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The server commits, and the connection ends before it can say so."""
-    state, _ = on_server
+    state = on_server
+    assert state.holder.id  # its own commit is not what gets lost
     hold = Hold(1, "r") if step == "hold" else state.credits.hold(1, "r")
     steps: dict[str, Callable[[], object]] = {
         "hold": lambda: state.credits.hold(1, "r"),
@@ -173,8 +161,8 @@ def test_an_answer_lost_after_the_commit_costs_nothing(
     assert failure.value.is_connection_lost
     assert state.credits.balance(1) == 4
     if step == "capture":
-        state.credits.owed.add(hold)
-    assert state.credits.settle_owed() == 1
+        state.credits.pending.add(hold)
+    assert state.credits.retry_pending() == Retried(1)
     assert state.credits.balance(1) == 5
     assert state.credits.audit() == ()
 

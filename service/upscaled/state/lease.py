@@ -1,0 +1,191 @@
+"""Leases of the front ends of one PostgreSQL, and the leader among them.
+
+A front end that holds credits has a row in `holders` and renews it, by the database's clock. The
+leader, who has an advisory lock for as long as its session lives, declares those dead that have
+not renewed theirs. Whoever was declared dead in error, its connection having been cut, sees it at
+its next hold or renewal and goes on under a new id; its old holds can no longer be captured.
+
+After an outage of the database all leases look expired. So a leader declares nobody dead until it
+has reached the database without a gap for as long as a lease lasts: all others could too, then.
+"""
+
+import logging
+import threading
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from upscaled.logs import event
+from upscaled.state.database import Database
+from upscaled.state.errors import DatabaseFailed
+from upscaled.state.holder import Holders
+from upscaled.state.schema import HOLDERS
+
+RENEW_EVERY_S: Final = 10.0
+DEAD_AFTER_S: Final = 60
+"""A lease outlasts five renewals: a server that restarts, or a cut of its connection for 30 s."""
+_LARGEST_GAP_S: Final = 30.0
+"""Time between two renewals of the leader, beyond which the database was away."""
+_CLOSE_WITHIN_S: Final = 5.0
+_LEADERSHIP: Final = 7_302_118_844_611_210
+"""Key of the leader's advisory lock: any number that all our processes share."""
+_NOW_S: Final = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.BigInteger)
+
+_log: Final = logging.getLogger(__name__)
+
+
+class LeasedHolder:
+    """A holder by a row that a thread renews, on a connection of its own.
+
+    That connection also has the leader's lock, so losing it is losing the lead.
+    """
+
+    def __init__(self, database: Database, running_clock: Callable[[], float]) -> None:
+        self._database = database
+        self._clock = running_clock
+        self._lock = threading.Lock()
+        self._id: str | None = None
+        self._renewing = threading.Lock()
+        self._session: Connection | None = None
+        self._leads = False
+        self._renewed_at_s = self._steady_since_s = float("-inf")
+        self._thread: threading.Thread | None = None
+        self._ending = threading.Event()
+
+    @property
+    def id(self) -> str:
+        """Return the id to write beside a hold; from the first call on this process is alive.
+
+        Raises:
+            DatabaseFailed: the row cannot be written.
+        """
+        self._start()
+        with self._lock:
+            if self._id is None:
+                holder_id = uuid.uuid4().hex
+                with self._database.write() as connection:
+                    connection.execute(sa.insert(HOLDERS).values(id=holder_id, seen_at_s=_NOW_S))
+                self._id = holder_id
+            return self._id
+
+    def confirm(self, connection: Connection, holder_id: str) -> bool:
+        """Lock the row against being declared dead until the transaction ends.
+
+        Returns:
+            False if it was declared dead before: `id` is a new one then.
+        """
+        is_alive = sa.and_(HOLDERS.c.id == holder_id, HOLDERS.c.seen_at_s.is_not(None))
+        query = sa.select(HOLDERS.c.id).where(is_alive).with_for_update(read=True)
+        if connection.execute(query).first() is not None:
+            return True
+        self._forget(holder_id)
+        return False
+
+    @contextmanager
+    def survey(self) -> Iterator[Holders]:
+        """List the living and the dead front ends; delete the rows of the dead after the block."""
+        with self._database.read() as connection:
+            rows = connection.execute(sa.select(HOLDERS.c.id, HOLDERS.c.seen_at_s)).all()
+        dead = [row.id for row in rows if row.seen_at_s is None]
+        yield Holders(dead, [row.id for row in rows if row.seen_at_s is not None])
+        if dead:
+            with self._database.write() as connection:
+                connection.execute(sa.delete(HOLDERS).where(HOLDERS.c.id.in_(dead)))
+
+    def lead(self) -> bool:
+        """Return whether this front end is the leader, and contend for it from now on."""
+        self._start()
+        return self._leads
+
+    def renew(self) -> None:
+        """Renew the lease, contend for the lead, and as the leader declare expired leases dead.
+
+        Raises:
+            DatabaseFailed: the database cannot be reached; the lead is lost.
+        """
+        with self._renewing:
+            try:
+                with self._database.translating_failures():
+                    session = self._session = self._session or self._database.connect_apart()
+                    self._renew(session)
+            except BaseException:
+                self._close_session()
+                raise
+
+    def close(self) -> None:
+        """Count as dead from now on, so that any process may give back what is still on hold.
+
+        Raises:
+            DatabaseFailed: the database cannot be reached; the lease ends by itself.
+        """
+        self._ending.set()
+        if self._thread is not None:
+            self._thread.join(_CLOSE_WITHIN_S)
+        if self._thread is None or not self._thread.is_alive():
+            self._close_session()
+        with self._lock:
+            holder_id, self._id = self._id, None
+        if holder_id is not None:
+            with self._database.write() as connection:
+                ended = sa.update(HOLDERS).where(HOLDERS.c.id == holder_id)
+                connection.execute(ended.values(seen_at_s=None))
+
+    def _renew(self, session: Connection) -> None:
+        holder_id = self._id
+        is_own = sa.and_(HOLDERS.c.id == holder_id, HOLDERS.c.seen_at_s.is_not(None))
+        renewed = session.execute(sa.update(HOLDERS).where(is_own).values(seen_at_s=_NOW_S))
+        if holder_id is not None and renewed.rowcount == 0:
+            self._forget(holder_id)
+            fields = event("lease_lost", holder=holder_id)
+            _log.warning("this front end had been declared dead; it goes on", extra=fields)
+        now_s = self._clock()
+        if now_s - self._renewed_at_s > _LARGEST_GAP_S:
+            self._steady_since_s = now_s
+        self._renewed_at_s = now_s
+        if not self._leads:
+            take = sa.select(sa.func.pg_try_advisory_lock(_LEADERSHIP))
+            self._leads = bool(session.execute(take).scalar_one())
+        if self._leads and now_s - self._steady_since_s >= DEAD_AFTER_S:
+            self._declare_dead(session)
+
+    def _declare_dead(self, session: Connection) -> None:
+        expired = HOLDERS.c.seen_at_s < _NOW_S - DEAD_AFTER_S
+        declare = sa.update(HOLDERS).where(expired).values(seen_at_s=None).returning(HOLDERS.c.id)
+        for holder_id in session.execute(declare).scalars():
+            fields = event("front_end_expired", holder=holder_id)
+            _log.warning(
+                "a front end has not renewed its lease for %s s", DEAD_AFTER_S, extra=fields
+            )
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._thread is None and not self._ending.is_set():
+                self._thread = threading.Thread(target=self._run, name="lease", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        """Renew until closed; of failures in a row the first is logged."""
+        is_failing = False
+        while not self._ending.is_set():
+            try:
+                self.renew()
+                is_failing = False
+            except DatabaseFailed as error:
+                if not is_failing:
+                    _log.warning("cannot renew the lease: %s", error, extra=event("lease_failed"))
+                is_failing = True
+            self._ending.wait(RENEW_EVERY_S)
+
+    def _forget(self, holder_id: str) -> None:
+        with self._lock:
+            if self._id == holder_id:
+                self._id = None
+
+    def _close_session(self) -> None:
+        session, self._session, self._leads = self._session, None, False
+        if session is not None:
+            session.close()

@@ -1,0 +1,210 @@
+"""Balances and entries of the credit ledger: single steps, each in the caller's transaction.
+
+Entries are only ever added, and a balance changes in the same transaction as its entry. The row of
+an open hold is deleted by the one transaction that settles it.
+"""
+
+import uuid
+from dataclasses import dataclass
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from upscaled.errors import InsufficientApiCredits
+from upscaled.state.errors import InvalidAmount, UnknownName
+from upscaled.state.schema import API_KEYS, CREDIT_ENTRIES, OPEN_HOLDS, STORED_RESULTS
+
+MAX_GRANT: Final = 1_000_000_000
+"""Most credits in one grant: a typing error stays far from the limits of a 64-bit balance."""
+IMAGE_PRICE: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """A credit on hold for one request; `request_id` is made by the server."""
+
+    key_id: int
+    request_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class PaidResult:
+    """A stored result that a capture pays for; `media_type` is `image/jpeg` or `image/png`."""
+
+    file_name: str
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """A key whose entries do not add up to its balance, or do not agree with its open holds."""
+
+    key_id: int
+    balance: int
+    entries_sum: int
+    unsettled_holds: int
+    open_holds: int
+
+
+def check_amount(amount: int, *, smallest: int) -> None:
+    """Raise InvalidAmount for a number of credits that cannot be granted."""
+    if not smallest <= amount <= MAX_GRANT:
+        raise InvalidAmount(f"{amount} credits: must be {smallest} to {MAX_GRANT}")
+
+
+def find_active(connection: Connection, name: str) -> int:
+    """Return the id of the active key of that name, or raise UnknownName."""
+    query = sa.select(API_KEYS.c.id).where(
+        API_KEYS.c.name == name, API_KEYS.c.revoked_at_s.is_(None)
+    )
+    key_id = connection.execute(query).scalar_one_or_none()
+    if key_id is None:
+        raise UnknownName(f"there is no active API key named {name}")
+    return int(key_id)
+
+
+def read_balance(connection: Connection, key_id: int) -> int:
+    """Return a key's credits, without those on hold."""
+    query = sa.select(API_KEYS.c.balance).where(API_KEYS.c.id == key_id)
+    return int(connection.execute(query).scalar_one())
+
+
+def grant(connection: Connection, key_id: int, amount: int, *, at_s: int) -> None:
+    """Add credits to a key."""
+    _change_balance(connection, key_id, amount)
+    _append(connection, Hold(key_id, f"grant-{uuid.uuid4()}"), "grant", amount, at_s)
+
+
+def insert_hold(connection: Connection, hold: Hold, holder_id: str, *, at_s: int) -> None:
+    """Take one credit from the balance, and put it on hold.
+
+    Raises:
+        InsufficientApiCredits: the balance is 0.
+        IntegrityError: the request id was used before.
+    """
+    if not _change_balance(connection, hold.key_id, -IMAGE_PRICE):
+        raise InsufficientApiCredits(detail=f"key {hold.key_id}")
+    _append(connection, hold, "hold", -IMAGE_PRICE, at_s)
+    connection.execute(
+        sa.insert(OPEN_HOLDS).values(
+            request_id=hold.request_id, key_id=hold.key_id, holder_id=holder_id, held_at_s=at_s
+        )
+    )
+
+
+def capture(connection: Connection, hold: Hold, paid: PaidResult | None, *, at_s: int) -> bool:
+    """Take an open hold for good, and remember the result it pays for; return False if not open."""
+    if not _settle(connection, hold, "capture", 0, at_s):
+        return False
+    if paid is not None:
+        connection.execute(
+            sa.insert(STORED_RESULTS).values(
+                request_id=hold.request_id,
+                key_id=hold.key_id,
+                file_name=paid.file_name,
+                media_type=paid.media_type,
+                stored_at_s=at_s,
+            )
+        )
+    return True
+
+
+def release(connection: Connection, hold: Hold, *, at_s: int) -> bool:
+    """Give the credit of an open hold back; return False if it is not open."""
+    if not _settle(connection, hold, "release", IMAGE_PRICE, at_s):
+        return False
+    return _change_balance(connection, hold.key_id, IMAGE_PRICE)
+
+
+def refund(connection: Connection, hold: Hold, *, at_s: int) -> bool:
+    """Grant a captured credit again and forget the result it paid for; return False if done before.
+
+    Raises:
+        IntegrityError: another transaction has just done it.
+    """
+    granted = Hold(hold.key_id, f"refund-{hold.request_id}")
+    if has_entry(connection, granted, "grant"):
+        return False
+    _append(connection, granted, "grant", IMAGE_PRICE, at_s)
+    connection.execute(
+        sa.delete(STORED_RESULTS).where(STORED_RESULTS.c.request_id == hold.request_id)
+    )
+    return _change_balance(connection, hold.key_id, IMAGE_PRICE)
+
+
+def has_entry(connection: Connection, hold: Hold, kind: str) -> bool:
+    """Return whether the ledger has an entry of that kind for the hold's request."""
+    entries = CREDIT_ENTRIES.c
+    query = sa.select(entries.id).where(
+        entries.request_id == hold.request_id, entries.key_id == hold.key_id, entries.kind == kind
+    )
+    return connection.execute(query).first() is not None
+
+
+def _settle(connection: Connection, hold: Hold, kind: str, amount: int, at_s: int) -> bool:
+    """Settle an open hold; return False if it is not open, also to all but one call at once."""
+    deleted = connection.execute(
+        sa.delete(OPEN_HOLDS).where(
+            OPEN_HOLDS.c.request_id == hold.request_id, OPEN_HOLDS.c.key_id == hold.key_id
+        )
+    )
+    if deleted.rowcount == 0:
+        return False
+    _append(connection, hold, kind, amount, at_s)
+    return True
+
+
+def _change_balance(connection: Connection, key_id: int, amount: int) -> bool:
+    """Change a balance; return False, and change nothing, if it would fall below 0."""
+    changed = connection.execute(
+        sa.update(API_KEYS)
+        .where(API_KEYS.c.id == key_id, API_KEYS.c.balance + amount >= 0)
+        .values(balance=API_KEYS.c.balance + amount)
+    )
+    return changed.rowcount == 1
+
+
+def _append(connection: Connection, hold: Hold, kind: str, amount: int, at_s: int) -> None:
+    connection.execute(
+        sa.insert(CREDIT_ENTRIES).values(
+            key_id=hold.key_id, request_id=hold.request_id, kind=kind, amount=amount, at_s=at_s
+        )
+    )
+
+
+def audit(connection: Connection) -> tuple[Discrepancy, ...]:
+    """Find every key whose ledger entries do not add up to its balance and its open holds."""
+    return tuple(Discrepancy(*row) for row in connection.execute(_AUDIT).all())
+
+
+def _audit_query() -> sa.Select[int, int, int, int, int]:
+    entries, keys = CREDIT_ENTRIES.c, API_KEYS.c
+    unsettled = sa.case((entries.kind == "hold", 1), (entries.kind == "grant", 0), else_=-1)
+    sums = (
+        sa.select(
+            entries.key_id,
+            sa.func.sum(entries.amount).label("amount"),
+            sa.func.sum(unsettled).label("unsettled"),
+        )
+        .group_by(entries.key_id)
+        .subquery()
+    )
+    opened = (
+        sa.select(OPEN_HOLDS.c.key_id, sa.func.count().label("count"))
+        .group_by(OPEN_HOLDS.c.key_id)
+        .subquery()
+    )
+    amount = sa.cast(sa.func.coalesce(sums.c.amount, 0), sa.BigInteger)
+    unsettled_holds = sa.cast(sa.func.coalesce(sums.c.unsettled, 0), sa.BigInteger)
+    open_holds = sa.func.coalesce(opened.c.count, 0)
+    return (
+        sa.select(keys.id, keys.balance, amount, unsettled_holds, open_holds)
+        .join_from(API_KEYS, sums, sums.c.key_id == keys.id, isouter=True)
+        .outerjoin(opened, opened.c.key_id == keys.id)
+        .where(sa.or_(keys.balance != amount, unsettled_holds != open_holds))
+        .order_by(keys.id)
+    )
+
+
+_AUDIT = _audit_query()
