@@ -14,6 +14,17 @@ from tests.debian import make_debian_root, require_programs
 REPOSITORY_DIR = Path(__file__).resolve().parents[1]
 
 
+FOLDERS_WITH_A_SERVER = (Path(__file__).parent / "conformance", Path(__file__).parent / "browser")
+"""Folders whose files share a server or a browser that takes seconds to start."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Keep the tests of one file, or of one of those folders, in one process of pytest-xdist."""
+    for item in items:
+        shared = [folder for folder in FOLDERS_WITH_A_SERVER if folder in item.path.parents]
+        item.add_marker(pytest.mark.xdist_group(str(*shared or [item.path])))
+
+
 @pytest.fixture(autouse=True)
 def no_settings_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     """A developer's own `UPSCALED_*` variables never change a test's outcome, nor does whether the

@@ -9,8 +9,10 @@ import pytest
 from tests.browser.conftest import PHONE
 from tests.browser.playground import Playground, red_picture
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Playground]
-SCHEMES = ("light", pytest.param("dark", marks=pytest.mark.slow))
+SCHEMES = ("light", "dark")
 
 
 def violations(playground: Playground, axe: str) -> list[str]:
@@ -37,7 +39,6 @@ def test_axe_finds_nothing_on_the_way_of_a_picture(open_page: Open, axe: str, sc
     assert violations(playground, axe) == []
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_axe_finds_nothing_in_the_documentation(open_page: Open, axe: str, scheme: str) -> None:
     playground = open_page("/docs", color_scheme=scheme)
@@ -83,7 +84,6 @@ def test_the_keyboard_alone_is_enough(open_page: Open) -> None:
     assert playground.text("snippet").startswith("import requests")
 
 
-@pytest.mark.slow
 def test_the_focus_goes_through_the_page_in_its_order(open_page: Open) -> None:
     playground = open_page()
     seen: list[str] = []
@@ -97,7 +97,6 @@ def test_the_focus_goes_through_the_page_in_its_order(open_page: Open) -> None:
     ]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("width", [320, 390, 768])
 def test_a_narrow_screen_shows_all_of_it_without_scrolling_sideways(
     open_page: Open, width: int
@@ -112,7 +111,6 @@ def test_a_narrow_screen_shows_all_of_it_without_scrolling_sideways(
         assert box["height"] >= 24
 
 
-@pytest.mark.slow
 def test_the_copied_text_is_the_shown_one(open_page: Open) -> None:
     playground = open_page()
     playground.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
@@ -123,7 +121,6 @@ def test_the_copied_text_is_the_shown_one(open_page: Open) -> None:
     assert copied == playground.page.text_content("#snippet")
 
 
-@pytest.mark.slow
 def test_the_documentation_fits_a_phone(open_page: Open) -> None:
     playground = open_page("/docs", viewport=PHONE)
     playground.page.wait_for_selector("#operations h2")

@@ -14,6 +14,7 @@ Open = Callable[..., Playground]
 BY_CODE = {kind.error_code: kind.status for kind in all_errors()}
 
 
+@pytest.mark.slow
 def test_every_error_is_shown_in_plain_words(open_page: Open) -> None:
     playground = open_page()
     playground.expect_console_error("Failed to load resource")

@@ -13,6 +13,8 @@ from tests.browser.test_access import SCHEMES, violations
 from tests.service.api.routes.test_models import place_official, place_own
 from tests.service.api.serving import Service
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Playground]
 AUTO = "The best model that this server can afford for the picture."
 
@@ -168,7 +170,7 @@ def test_axe_finds_nothing_in_the_picker(open_page: Open, axe: str, scheme: str)
     assert violations(playground, axe) == []
 
 
-@pytest.mark.parametrize("width", [320, pytest.param(390, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("width", [320, 390])
 def test_a_phone_shows_the_picker_without_scrolling_sideways(open_page: Open, width: int) -> None:
     playground = open_page(viewport={**PHONE, "width": width})
     open_models(playground)

@@ -19,6 +19,7 @@ from tests.service.api.waiting import wait_until
 Open = Callable[..., Playground]
 
 
+@pytest.mark.slow
 def test_a_first_visit_is_small_quick_and_from_here(open_page: Open, service: Service) -> None:
     playground = open_page()
     playground.page.wait_for_selector("#layer-after:not([hidden])")
@@ -56,6 +57,7 @@ def test_a_picture_goes_in_and_its_result_comes_out(open_page: Open, tmp_path: P
     assert "640 × 480 px" in playground.page.text_content("#status")
 
 
+@pytest.mark.slow
 def test_it_shows_the_tiles_while_they_are_made(open_page: Open, painter: PaintingExecutor) -> None:
     playground = open_page()
     playground.choose(red_picture())

@@ -16,6 +16,8 @@ from tests.service.api.serving import serve
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.upscale.result import Result
 
+pytestmark = pytest.mark.slow
+
 Open = Callable[..., Playground]
 
 
@@ -48,7 +50,6 @@ def test_the_tags_lie_on_the_picture_where_both_find_room(open_page: Open) -> No
     assert after["x"] + after["width"] < picture["x"] + picture["width"]
 
 
-@pytest.mark.slow
 def test_the_divider_follows_the_mouse(compared: Playground) -> None:
     picture = box_of(compared, "#after")
     mouse = compared.page.mouse
@@ -63,7 +64,6 @@ def test_the_divider_follows_the_mouse(compared: Playground) -> None:
     assert compared.boundary() == 0
 
 
-@pytest.mark.slow
 def test_the_divider_follows_a_finger(open_page: Open) -> None:
     playground = open_page(viewport=PHONE, has_touch=True, is_mobile=True)
     playground.upscale(red_picture(320, 240))
@@ -82,7 +82,6 @@ def test_the_divider_follows_a_finger(open_page: Open) -> None:
     assert playground.boundary() == pytest.approx(0.8, abs=0.02)
 
 
-@pytest.mark.slow
 def test_the_divider_follows_the_keyboard(compared: Playground) -> None:
     compared.page.focus("#split")
     for _ in range(10):
@@ -93,7 +92,6 @@ def test_the_divider_follows_the_keyboard(compared: Playground) -> None:
     assert compared.boundary() == pytest.approx(1, abs=0.01)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("pixel_ratio", [1, 2])
 def test_zoom_counts_the_pixels_of_the_result_and_of_the_screen(
     open_page: Open, pixel_ratio: int
@@ -109,7 +107,6 @@ def test_zoom_counts_the_pixels_of_the_result_and_of_the_screen(
     assert box_of(playground, "#after")["width"] <= stage["width"]
 
 
-@pytest.mark.slow
 def test_a_zoomed_picture_is_moved_by_mouse_and_by_arrow_keys(compared: Playground) -> None:
     compared.zoom("2")
     stage, before = box_of(compared, "#stage"), box_of(compared, "#after")
@@ -132,7 +129,6 @@ def test_a_zoomed_picture_is_moved_by_mouse_and_by_arrow_keys(compared: Playgrou
     assert compared.boundary() == pytest.approx(0.5, abs=0.01)
 
 
-@pytest.mark.slow
 def test_a_double_click_zooms_in_and_out(compared: Playground) -> None:
     stage = box_of(compared, "#stage")
     at = {"x": stage["width"] * 0.9, "y": stage["height"] * 0.9}
@@ -143,7 +139,6 @@ def test_a_double_click_zooms_in_and_out(compared: Playground) -> None:
     assert compared.page.is_checked("[name=zoom][value='fit']")
 
 
-@pytest.mark.slow
 def test_what_is_transparent_lies_over_a_checkerboard(open_page: Open) -> None:
     playground = open_page()
     playground.upscale(red_picture(160, 120, alpha=0))
@@ -178,7 +173,6 @@ class PosterExecutor(ResizingExecutor):
         return Result(self.poster, "image/jpeg", 6000, 6000, "poster", "", TIMINGS)
 
 
-@pytest.mark.slow
 def test_the_largest_result_never_freezes_the_page(open_page: Open, tmp_path: Path) -> None:
     noise = np.random.default_rng(7).integers(0, 256, (750, 750, 3), np.uint8)
     file = io.BytesIO()

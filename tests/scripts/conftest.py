@@ -10,7 +10,21 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-SHELL_TOOLS = ("bash", "basename", "cat", "cmp", "dirname", "env", "grep", "mkdir", "rm", "uname")
+SHELL_TOOLS = (
+    *(
+        "bash",
+        "basename",
+        "cat",
+        "cmp",
+        "dirname",
+        "env",
+        "getconf",
+        "grep",
+        "mkdir",
+        "rm",
+        "uname",
+    ),
+)
 
 # Stands for every Python: `-m venv` makes a folder with itself in it; $REFUSES is an extended
 # regular expression of the commands that it fails.

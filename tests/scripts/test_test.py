@@ -1,3 +1,5 @@
+import os
+
 import pytest
 
 from tests.scripts.conftest import Scripts
@@ -12,9 +14,11 @@ def ready(scripts: Scripts) -> Scripts:
     return scripts
 
 
-def test_the_slow_tests_are_left_out_and_a_files_tests_stay_together(ready: Scripts) -> None:
+def test_the_slow_tests_are_left_out_and_the_others_run_side_by_side(ready: Scripts) -> None:
     ready.run("test")
-    assert ready.asked() == ["-m pytest -m not slow -n logical --maxprocesses 4 --dist loadfile"]
+    processes = min(os.sysconf("SC_NPROCESSORS_ONLN") + 1, 5)
+    options = f"-n {processes} --dist loadgroup --no-loadscope-reorder"
+    assert ready.asked() == [f"-m pytest -m not slow {options}"]
 
 
 def test_slow_asks_for_every_test(ready: Scripts) -> None:

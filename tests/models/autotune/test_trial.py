@@ -25,8 +25,11 @@ def die(path: Path) -> None:
 def test_a_candidate_that_ends_the_process_again_and_again_is_tried_no_more(tmp_path: Path) -> None:
     path = tmp_path / "tried"
     deadly = FakeEngine()
+    unfinished = []  # as a process that died left them
     for deaths in range(1, MAX_DEATHS + 1):
-        die(path)
+        trial = Attempts(path).trying("fake int8")
+        trial.__enter__()
+        unfinished.append(trial)
         assert Attempts(path).deaths("fake int8") == deaths
 
     float32 = candidate(FakeEngine(seconds_per_px=1e-6), "float32")

@@ -44,22 +44,30 @@ def network_of(family: Family, shape: Shape) -> nn.Module:
     return build_network(family, shape).requires_grad_(False).eval()
 
 
-def few_pictures() -> np.ndarray:
-    calibrated, _ = draw_pictures(None, seed=1)
-    return calibrated[::8]
+@pytest.fixture(scope="module")
+def drawn() -> tuple[np.ndarray, np.ndarray]:
+    """Pictures to calibrate with and to prove by; drawing them takes a second."""
+    return draw_pictures(None, seed=1)
+
+
+@pytest.fixture(scope="module")
+def few_pictures(drawn: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
+    return drawn[0][::8]
 
 
 def ignore(done: int, total: int) -> None: ...
 
 
 @pytest.mark.parametrize(("family", "shape"), CHAINS)
-def test_openvino_computes_what_was_simulated(family: Family, shape: Shape) -> None:
+def test_openvino_computes_what_was_simulated(
+    family: Family, shape: Shape, few_pictures: np.ndarray
+) -> None:
     network = network_of(family, shape)
-    inputs = to_inputs(few_pictures())
+    inputs = to_inputs(few_pictures)
     simulation = simulate(network)
     choose_ranges(simulation, inputs)
     upscale = quantised_upscaler(family, shape, freeze(simulation))
-    for picture in few_pictures()[:2]:
+    for picture in few_pictures[:2]:
         with torch.inference_mode():
             result = simulation(to_inputs(picture[None]))[0].clamp(0, 1) * LEVELS
         expected = result.permute(1, 2, 0).numpy()
@@ -69,9 +77,11 @@ def test_openvino_computes_what_was_simulated(family: Family, shape: Shape) -> N
 
 
 @pytest.mark.parametrize(("family", "shape"), CHAINS)
-def test_equalised_channels_give_the_same_picture(family: Family, shape: Shape) -> None:
+def test_equalised_channels_give_the_same_picture(
+    family: Family, shape: Shape, few_pictures: np.ndarray
+) -> None:
     network = network_of(family, shape)
-    inputs = to_inputs(few_pictures())
+    inputs = to_inputs(few_pictures)
     equal = equalise(network, inputs)
     with torch.inference_mode():
         torch.testing.assert_close(equal(inputs), network(inputs), atol=1e-4, rtol=0)
@@ -109,10 +119,10 @@ def prove_network(
     return prove(layers, upscale, float_upscaler(expected), list(held_out))
 
 
-def test_a_dense_blocks_convolutions_keep_one_grid() -> None:
+def test_a_dense_blocks_convolutions_keep_one_grid(few_pictures: np.ndarray) -> None:
     """OpenVINO then rounds what they read once, and not once for each of them."""
     network = network_of("rrdb", LARGE)
-    layers = quantise_network("rrdb", network, few_pictures(), steps=0, seed=1, progress=ignore)
+    layers = quantise_network("rrdb", network, few_pictures, steps=0, seed=1, progress=ignore)
     block = [layer for name, layer in layers.convolutions.items() if "rdb2" in name]
     assert len(block) == 5
     assert common_grid(block) is not None
@@ -121,7 +131,7 @@ def test_a_dense_blocks_convolutions_keep_one_grid() -> None:
 
 @pytest.mark.slow
 def test_levels_by_channel_bring_a_network_of_unlike_channels_nearer(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, few_pictures: np.ndarray
 ) -> None:
     """One channel of the trunk is 30 times as large as the rest, and read by weights as small.
 
@@ -134,7 +144,7 @@ def test_levels_by_channel_bring_a_network_of_unlike_channels_nearer(
         for name, weight in network.named_parameters():
             if ".rdb" in name and name.endswith("weight"):
                 weight[:, 0].div_(30)
-    inputs = to_inputs(few_pictures())[:, :, :32, :32]
+    inputs = to_inputs(few_pictures)[:, :, :32, :32]
     levels = find_levels(network, inputs, seed=1)
     scale = levels["body.0.rdb1"].scale.astype(np.float32)
     assert scale[0] > 10 * np.median(scale)
@@ -145,7 +155,7 @@ def test_levels_by_channel_bring_a_network_of_unlike_channels_nearer(
     trunk = [name for name in levels if name.startswith("body")]
     others = [name for name in levels if name not in trunk]
     expect = float_upscaler(network)
-    picture = few_pictures()[0]
+    picture = few_pictures[0]
 
     def distance(found: Mapping[str, InputLevels]) -> float:
         layers = round_layers(state_of(network), found, others)
@@ -156,13 +166,13 @@ def test_levels_by_channel_bring_a_network_of_unlike_channels_nearer(
 
 
 @pytest.mark.slow
-def test_forms_leave_ever_more_in_floats_and_come_ever_nearer() -> None:
+def test_forms_leave_ever_more_in_floats_and_come_ever_nearer(few_pictures: np.ndarray) -> None:
     shape = rrdb_shape(scale=4, num_block=3, num_feat=8, num_grow_ch=4)
     spec = spec_of("mine", "rrdb", shape)
     network = network_of("rrdb", shape)
-    pictures = list(few_pictures()[:2, :32, :32])
+    pictures = list(few_pictures[:2, :32, :32])
     expect = float_upscaler(network)
-    inputs = to_inputs(few_pictures())[:, :, :32, :32]
+    inputs = to_inputs(few_pictures)[:, :, :32, :32]
     forms = list(find_forms(spec, network, inputs, pictures, expect, seed=1))
     left = [{n for n, each in f.layers.convolutions.items() if not each.quantised} for f in forms]
     assert [len(names) for names in left] == [1, 6, 6 + 2 * 15]
@@ -173,8 +183,10 @@ def test_forms_leave_ever_more_in_floats_and_come_ever_nearer() -> None:
     assert distances == sorted(distances)
 
 
-def test_pictures_to_prove_by_are_none_of_those_calibrated_with(tmp_path: Path) -> None:
-    calibrated, held_out = draw_pictures(None, seed=1)
+def test_pictures_to_prove_by_are_none_of_those_calibrated_with(
+    tmp_path: Path, drawn: tuple[np.ndarray, np.ndarray]
+) -> None:
+    calibrated, held_out = drawn
     assert calibrated.shape[1:] == held_out.shape[1:] == (SIDE_PX, SIDE_PX, 3)
     assert not any((calibrated == picture).all((1, 2, 3)).any() for picture in held_out)
     flat = [picture for picture in calibrated if (picture == picture[0, 0]).all()]
@@ -207,13 +219,17 @@ def test_what_is_not_near_enough_is_not_written(
     assert not record_path(store.target(spec)).exists()
 
 
-def test_another_networks_8_bits_are_refused() -> None:
+def test_another_networks_8_bits_are_refused(
+    drawn: tuple[np.ndarray, np.ndarray], few_pictures: np.ndarray
+) -> None:
     network, other = network_of("plain", PLAIN), network_of("plain", PLAIN)
     other.get_parameter("tail.weight").mul_(20)
-    _, held_out = draw_pictures(None, seed=1)
-    few = few_pictures()
-    assert why_not(prove_network("plain", PLAIN, network, network, few, held_out[:2]), "fast") == ""
-    other_proof = prove_network("plain", PLAIN, network, other, few, held_out[:2])
+    _, held_out = drawn
+    assert (
+        why_not(prove_network("plain", PLAIN, network, network, few_pictures, held_out[:2]), "fast")
+        == ""
+    )
+    other_proof = prove_network("plain", PLAIN, network, other, few_pictures, held_out[:2])
     assert "dB against float32" in why_not(other_proof, "fast")
 
 

@@ -132,6 +132,7 @@ def test_an_interrupted_run_drops_what_is_under_way_and_says_so(
     assert not any(_is_hidden(name) for name in files)
 
 
+@pytest.mark.slow
 def test_names_come_from_a_list_in_bytes(source_dir: Path, tmp_path: Path) -> None:
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\n\xff.png"))
     paths = sorted(source_dir.rglob("*.png"))[:2]
@@ -173,6 +174,7 @@ def _is_hidden(name: str) -> bool:
     return Path(name).name.startswith(".")
 
 
+@pytest.mark.slow
 def test_a_picture_on_standard_input_is_a_wrong_call(tmp_path: Path) -> None:
     process = start(tmp_path, "-", is_text=False)
     _, error = process.communicate(save(picture(), "JPEG"), timeout=100)

@@ -132,8 +132,8 @@ def test_a_wrong_setting_ends_the_start_with_status_2(tmp_path: Path) -> None:
     ("setting", "value", "reason"),
     [
         ("UPSCALED_MODEL_X4", "realesrgan-x4plus", "upscaled models fetch realesrgan-x4plus"),
-        ("UPSCALED_MODEL_X4", "nope", "nope"),
-        ("UPSCALED_DEVICE", "cuda:63", "cuda"),
+        pytest.param("UPSCALED_MODEL_X4", "nope", "nope", marks=pytest.mark.slow),
+        pytest.param("UPSCALED_DEVICE", "cuda:63", "cuda", marks=pytest.mark.slow),
     ],
 )
 def test_what_no_worker_can_do_ends_the_start_with_status_2_and_leaves_none(

@@ -160,6 +160,7 @@ def test_a_cut_out_is_nearer_to_the_truth_than_the_peers_ways(
     assert ours < 0.95 * double
 
 
+@pytest.mark.slow
 def test_nine_megapixels_are_bled_in_time() -> None:
     rows, columns = np.mgrid[:3000, :3000]
     alpha = np.where(np.hypot(columns - 1500, rows - 1500) < 1000, 255, 0).astype(np.uint8)

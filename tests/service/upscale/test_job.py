@@ -266,8 +266,7 @@ def test_no_pixels_wait_for_the_garbage_collector(channels: int) -> None:
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        for _ in range(3):
-            run_job(source, 2, TrueEngine(), Settings(), ignore)
+        run_job(source, 2, TrueEngine(), Settings(), ignore)
         left, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()

@@ -95,7 +95,15 @@ def ignore(done: int, total: int) -> None:
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-@pytest.mark.parametrize("colours", COLOURS)
+@pytest.mark.parametrize(
+    "colours",
+    [
+        name
+        if name in ("black on white", "red on blue")
+        else pytest.param(name, marks=pytest.mark.slow)
+        for name in COLOURS
+    ],
+)
 def test_fine_patterns_keep_their_mean_colour(scale: int, colours: str) -> None:
     for name, mask in MASKS.items():
         source = painted(mask, COLOURS[colours])
