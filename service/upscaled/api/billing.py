@@ -38,17 +38,17 @@ class Charge:
         """
         if self._hold is None:
             return
-        step = partial(self._state.credits.capture, self._hold, paid)
+        step = partial(asyncio.to_thread, self._state.credits.capture, self._hold, paid)
         for wait_s in CAPTURE_RETRIES_AFTER_S:
             try:
-                await run_to_end(step)
+                await run_to_end(step())
                 break
             except DatabaseFailed as error:
                 if not error.is_connection_lost:
                     raise
                 await asyncio.sleep(wait_s)
         else:
-            await run_to_end(step)
+            await run_to_end(step())
         self._metrics.note_credit("captured")
 
     async def release(self) -> None:
@@ -59,7 +59,8 @@ class Charge:
         if self._hold is None:
             return
         try:
-            if await run_to_end(partial(self._state.credits.give_back_or_retry, self._hold)):
+            give_back = asyncio.to_thread(self._state.credits.give_back_or_retry, self._hold)
+            if await run_to_end(give_back):
                 self._metrics.note_credit("released")
         except Exception as error:  # noqa: BLE001  (the request's own outcome stands)
             fields = event("release_failed", hold_id=self._hold.request_id)
@@ -79,8 +80,10 @@ async def hold_credit(
     """
     hold = None
     if metering:
-        take = partial(state.credits.hold, key_id, str(uuid4()))
-        hold = await run_to_end(take, state.credits.give_back_or_retry)
+        take = asyncio.to_thread(state.credits.hold, key_id, str(uuid4()))
+        hold = await run_to_end(
+            take, lambda held: asyncio.to_thread(state.credits.give_back_or_retry, held)
+        )
         metrics.note_credit("held")
     charge = Charge(state, hold, metrics)
     try:

@@ -1,7 +1,7 @@
 """Cancel the work of a request whose client disconnects, without leaving a step half done."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import Any, TypeVar
 
@@ -57,20 +57,22 @@ async def watch_client(receive: Receive) -> AsyncIterator[Client]:
         await _cancel(disconnect)
 
 
-async def run_to_end(step: Callable[[], T], undo: Callable[[T], object] | None = None) -> T:
-    """Run a blocking step in a thread and return its result.
+async def run_to_end(
+    step: Coroutine[Any, Any, T], undo: Callable[[T], Awaitable[object]] | None = None
+) -> T:
+    """Return the result of a step that cannot be cancelled, such as one in a thread.
 
-    A thread cannot be cancelled. If the caller is, the step is awaited, then undone, and only
-    then the cancellation goes on.
+    If the caller is cancelled, the step is awaited, then undone, and only then the cancellation
+    goes on.
     """
-    task = asyncio.create_task(asyncio.to_thread(step))
+    task = asyncio.create_task(step)
     try:
         return await asyncio.shield(task)
     except asyncio.CancelledError:
         with suppress(Exception):
             result = await task
             if undo is not None:
-                await asyncio.to_thread(undo, result)
+                await undo(result)
         raise
 
 

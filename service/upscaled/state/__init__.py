@@ -6,7 +6,7 @@ from upscaled.state.errors import DatabaseFailed, StateError
 from upscaled.state.keys import ApiKey, ListedKey
 from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.rate import RateLimit
-from upscaled.state.results import StoredResult
+from upscaled.state.results import OpenedResult, StoredResult
 from upscaled.state.store import State, Swept, open_state
 
 __all__ = [
@@ -15,6 +15,7 @@ __all__ = [
     "DatabaseFailed",
     "Hold",
     "ListedKey",
+    "OpenedResult",
     "PaidResult",
     "RateLimit",
     "State",

@@ -18,6 +18,7 @@ from upscaled.state.clocks import Clocks, StampClock
 from upscaled.state.credits import Credits
 from upscaled.state.database import Database, open_database
 from upscaled.state.errors import DatabaseRefused, StateError
+from upscaled.state.folder_results import FolderResults
 from upscaled.state.holder import FileHolder, Holder
 from upscaled.state.keys import Keys
 from upscaled.state.lease import LeasedHolder
@@ -39,7 +40,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Swept:
-    """The outcome of a sweep; `free_bytes` is the free space of the results' disk afterwards."""
+    """The outcome of a sweep; `free_bytes` is the free space of the results' disk afterwards, or of
+    the data folder's where results are in a bucket.
+    """
 
     holds_released: int
     results: SweptResults
@@ -77,7 +80,7 @@ class State:
             self.results.try_out()
             return self._find_lack_of_space()
         except InternalError as error:
-            return f"{self.results.folder}: {error.detail}"
+            return f"{self.results.location}: {error.detail}"
         except OSError as error:
             return f"{error.filename or self.data_dir}: {error.strerror}"
         except (StateError, SQLAlchemyError) as error:
@@ -103,18 +106,19 @@ class State:
         holds_released = _attempt(self.credits.release_stale, failures) or 0
         if failures:
             raise failures[0]
-        return Swept(holds_released, results, shutil.disk_usage(self.results.folder).free)
+        disk = self.results.folder or self.data_dir
+        return Swept(holds_released, results, shutil.disk_usage(disk).free)
 
     def _forget_expired(self) -> None:
         """Remove the records of expired results."""
         stored = STORED_RESULTS.c
-        latest_s = self.results.clock.now_s() - self.results.ttl_s
+        clock, ttl_s = self.results.clock, self.results.ttl_s
         query = sa.select(stored.request_id, stored.stored_at_s).where(
-            stored.stored_at_s <= latest_s
+            stored.stored_at_s <= clock.now_s() - ttl_s
         )
         with self.database.read() as connection:
             rows = connection.execute(query).all()
-        expired = [row.request_id for row in rows if self.results.is_expired(row.stored_at_s)]
+        expired = [row.request_id for row in rows if clock.age_s(row.stored_at_s) >= ttl_s]
         for first in range(0, len(expired), _FORGOTTEN_AT_ONCE):
             ids = expired[first : first + _FORGOTTEN_AT_ONCE]
             with self.database.write() as connection:
@@ -162,7 +166,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
     state = State(
         keys=Keys(database, clocks.wall),
         credits=Credits(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
-        results=Results(settings.results_dir, settings.result_ttl_s, StampClock(clocks)),
+        results=FolderResults(settings.results_dir, settings.result_ttl_s, StampClock(clocks)),
         rate=build_rate(settings),
         database=database,
         holder=holder,

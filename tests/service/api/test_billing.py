@@ -28,7 +28,7 @@ from upscaled.config import load_settings
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.state import Clocks, DatabaseFailed, Hold, State, open_state
 from upscaled.state.credits import Credits, Retried
-from upscaled.state.results import Results
+from upscaled.state.folder_results import FolderResults
 
 Make = Callable[..., Service]
 
@@ -170,11 +170,11 @@ def test_a_clock_that_is_set_in_the_midst_of_a_request_changes_nothing(
 def test_a_result_that_cannot_be_stored_is_not_charged(
     make_service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(self: Results, data: bytes, media_type: str) -> str:
+    async def refuse(self: FolderResults, data: bytes, media_type: str) -> str:
         raise InternalError(detail="no space left")
 
     service = metered(make_service)
-    monkeypatch.setattr(Results, "store", refuse)
+    monkeypatch.setattr(FolderResults, "store", refuse)
     assert_error(service.upload(), 500, "internal_error")
     assert service.balance() == 5
     assert_books_are_right(service)

@@ -187,12 +187,12 @@ async def test_nothing_is_left_running() -> None:
 
 
 async def test_the_result_comes_back() -> None:
-    assert await run_to_end(lambda: 5) == 5
+    assert await run_to_end(asyncio.to_thread(lambda: 5)) == 5
 
 
 async def test_an_error_comes_back() -> None:
     with pytest.raises(ZeroDivisionError):
-        await run_to_end(lambda: 1 // 0)
+        await run_to_end(asyncio.to_thread(lambda: 1 // 0))
 
 
 @pytest.mark.parametrize("is_failing", [False, True])
@@ -207,7 +207,10 @@ async def test_a_cancelled_step_is_waited_for_and_undone(is_failing: bool) -> No
             raise ValueError
         return "made"
 
-    task = asyncio.create_task(run_to_end(step, undone.append))
+    async def undo(made: str) -> None:
+        undone.append(made)
+
+    task = asyncio.create_task(run_to_end(asyncio.to_thread(step), undo))
     await asyncio.to_thread(begun.wait)
     task.cancel()
     await asyncio.sleep(0.02)

@@ -1,5 +1,6 @@
 """The connection: durable and private on SQLite, clear about what it refuses."""
 
+import asyncio
 import builtins
 import os
 import sqlite3
@@ -103,7 +104,7 @@ def test_no_umask_opens_anything_to_others(make_settings: Callable[..., Settings
         with open_state(settings) as state:
             state.keys.create("web", credits=1)
             state.credits.hold(1, "r1")
-            state.results.store(b"x", "image/png")
+            asyncio.run(state.results.store(b"x", "image/png"))
             assert state.find_trouble() == ""
             paths = [settings.data_dir, *settings.data_dir.rglob("*")]
             modes = {path: path.stat().st_mode & 0o777 for path in paths}

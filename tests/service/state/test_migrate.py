@@ -1,5 +1,6 @@
 """Migrations: from nothing, from version 1, by several processes at once, and never backwards."""
 
+import asyncio
 import re
 import sqlite3
 import subprocess
@@ -109,7 +110,7 @@ def test_a_data_folder_of_version_1_is_brought_here_with_its_results(
         key = state.keys.verify(VERSION_1_SECRET)
         assert key is not None
         assert state.credits.balance(key.id) == 9
-        assert state.results.find(name) is not None
+        assert asyncio.run(state.results.find(name)) is not None
         assert state.sweep().results.removed == 1
         hold = state.credits.hold(key.id, "new")
         state.credits.capture(hold, PaidResult(name, "image/png"))

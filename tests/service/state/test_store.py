@@ -1,5 +1,6 @@
 """The state as a whole: what its health means and what a sweep takes."""
 
+import asyncio
 import os
 import shutil
 import signal
@@ -142,7 +143,7 @@ def test_a_sweep_counts_results_and_holds(
     settings = make_settings(work_timeout_s=1)
     with open_state(settings, all_of(clock)) as state:
         state.credits.hold(key_with(state, 1), "r1")
-        state.results.store(b"x", "image/png")
+        asyncio.run(state.results.store(b"x", "image/png"))
         clock.now_s += max(settings.result_ttl_s, longest_request_s(settings)) + 1
         first, second = state.sweep(), state.sweep()
     assert (first.holds_released, first.results.removed) == (1, 1)
@@ -156,10 +157,10 @@ def test_opening_leaves_the_results_of_a_running_server_alone(
     """A command that is run after the clock was set forward would take them for expired."""
     settings = make_settings()
     with open_state(settings, all_of(clock)) as server:
-        name = server.results.store(b"x", "image/png")
+        name = asyncio.run(server.results.store(b"x", "image/png"))
         with open_state(settings, Clocks(wall=lambda: clock() + 100_000)) as command:
             assert command.keys.is_empty()
-        assert server.results.find(name) is not None
+        assert asyncio.run(server.results.find(name)) is not None
 
 
 @pytest.mark.parametrize("set_by_s", [28 * 3600.0, -28 * 3600.0])
@@ -172,22 +173,22 @@ def test_a_clock_that_is_set_changes_nothing_for_living_requests(
     with open_state(settings, clocks) as state:
         key_id = key_with(state, 3)
         hold = state.credits.hold(key_id, "r1")
-        name = state.results.store(b"x", "image/png")
+        name = asyncio.run(state.results.store(b"x", "image/png"))
         clock.now_s += set_by_s
         assert state.sweep().holds_released == 0
         with open_state(settings, clocks):
             pass  # a command, on the new time
         state.credits.capture(hold, PaidResult(name, "image/png"))
-        assert state.results.find(name) is not None
+        assert asyncio.run(state.results.find(name)) is not None
         assert state.sweep().results.removed == 0
         assert paid_files(state) == [name]
         running.now_s += settings.result_ttl_s - 1
-        assert state.results.find(name) is not None
+        assert asyncio.run(state.results.find(name)) is not None
         running.now_s += 2
-        assert state.results.find(name) is None
+        assert asyncio.run(state.results.find(name)) is None
         assert state.sweep().results.removed == 1
-        later = state.results.store(b"y", "image/png")
-        found = state.results.find(later)
+        later = asyncio.run(state.results.store(b"y", "image/png"))
+        found = asyncio.run(state.results.find(later))
         assert found is not None
         assert found.expires_in_s == pytest.approx(settings.result_ttl_s, abs=1e-3)
 
@@ -226,7 +227,7 @@ def test_results_are_swept_although_the_database_takes_nothing(
         raise DatabaseFailed("disk full")
 
     with open_state(settings, all_of(clock)) as state:
-        state.results.store(b"x", "image/png")
+        asyncio.run(state.results.store(b"x", "image/png"))
         clock.now_s += settings.result_ttl_s
         with monkeypatch.context() as patched:
             patched.setattr(Credits, "release_stale", refuse)
@@ -253,12 +254,13 @@ def test_holds_are_released_although_the_results_cannot_be_swept(
 def test_a_file_that_cannot_be_swept_keeps_no_other(
     make_settings: Callable[..., Settings], clock: Clock
 ) -> None:
-    with open_state(make_settings(), all_of(clock)) as state:
-        name = state.results.store(b"x", "image/png")
-        in_the_way = state.results.folder / "00" / name.replace(name[:2], "00", 1)
+    settings = make_settings()
+    with open_state(settings, all_of(clock)) as state:
+        name = asyncio.run(state.results.store(b"x", "image/png"))
+        in_the_way = settings.results_dir / "00" / name.replace(name[:2], "00", 1)
         in_the_way.mkdir(parents=True)
         os.utime(in_the_way, (0, 0))
-        link = state.results.folder / name[:2] / "link.part"
+        link = settings.results_dir / name[:2] / "link.part"
         link.symlink_to("/nonexistent")
         clock.now_s += 100_000
         swept = state.sweep().results
@@ -351,7 +353,8 @@ def test_a_results_folder_may_be_a_link_to_another_disk(
     settings.results_dir.symlink_to(tmp_path / "large")
     with open_state(settings) as state:
         assert state.find_trouble() == ""
-        assert state.results.find(state.results.store(b"x", "image/png")) is not None
+        name = asyncio.run(state.results.store(b"x", "image/png"))
+        assert asyncio.run(state.results.find(name)) is not None
 
 
 def test_full_results_are_trouble_where_only_they_lie_on_a_full_disk(
@@ -390,7 +393,7 @@ def test_what_a_killed_process_had_paid_for_is_found_by_its_hold(
     with open_state(settings) as state:
         key_id = key_with(state, 2)
     dying = f"""
-import os, signal
+import asyncio, os, signal
 from pathlib import Path
 from upscaled.config import load_settings
 from upscaled.state import PaidResult, open_state
@@ -399,7 +402,7 @@ settings = load_settings(
 )
 state = open_state(settings)
 hold = state.credits.hold({key_id}, "the hold's id")
-name = state.results.store(b"picture", "image/png")
+name = asyncio.run(state.results.store(b"picture", "image/png"))
 state.credits.capture(hold, PaidResult(name, "image/png"))
 os.kill(os.getpid(), signal.SIGKILL)
 """
@@ -411,9 +414,9 @@ os.kill(os.getpid(), signal.SIGKILL)
         )
         with state.database.read() as connection:
             file_name = connection.execute(query).scalar_one()
-        found = state.results.find(file_name)
-        assert found is not None
-        assert found.path.read_bytes() == b"picture"
+        assert asyncio.run(state.results.find(file_name)) is not None
+        (path,) = settings.results_dir.rglob(file_name)
+        assert path.read_bytes() == b"picture"
 
 
 def test_a_trial_leaves_no_file(make_settings: Callable[..., Settings]) -> None:
@@ -453,7 +456,7 @@ def test_sweeps_of_two_front_ends_at_once_agree(
         open_state(make_settings(), all_of(clock)) as second,
     ):
         for _ in range(50):
-            first.results.store(b"x", "image/png")
+            asyncio.run(first.results.store(b"x", "image/png"))
         clock.now_s += 3600
         counts: list[SweptResults] = []
         threads = [

@@ -1,8 +1,7 @@
 """GET /public/result/{file_name}: serve a stored result; build its URL, and recognise it again."""
 
-import asyncio
 from collections.abc import AsyncIterator
-from typing import Annotated, BinaryIO, Final
+from typing import Annotated, Final
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends
@@ -13,34 +12,31 @@ from upscaled.api import schemas
 from upscaled.api.dependencies import AppContext
 from upscaled.errors import InternalError, NotFound
 from upscaled.fetch.url import SourceUrl
-from upscaled.state import StoredResult
+from upscaled.state import OpenedResult, StoredResult
 
 RESULT_PATH: Final = "/public/result/"
-_CHUNK_BYTES: Final = 256 * 1024
 
 router = APIRouter()
 
 
 async def _find(context: AppContext, file_name: str) -> StoredResult:
-    stored = await asyncio.to_thread(context.state.results.find, file_name)
+    stored = await context.state.results.find(file_name)
     if stored is None:
         raise NotFound
     return stored
 
 
-async def _open(stored: Annotated[StoredResult, Depends(_find)]) -> AsyncIterator[BinaryIO]:
-    """Open the file until the response is sent."""
-    try:
-        file = await asyncio.to_thread(stored.path.open, "rb")
-    except FileNotFoundError:
-        raise NotFound from None
-    with file:
-        yield file
+async def _open(context: AppContext, file_name: str) -> AsyncIterator[OpenedResult]:
+    """Hold the result open until the response is sent."""
+    async with context.state.results.open(file_name) as opened:
+        if opened is None:
+            raise NotFound
+        yield opened
 
 
 @router.head(RESULT_PATH + "{file_name}", include_in_schema=False)
 async def head_result(stored: Annotated[StoredResult, Depends(_find)]) -> Response:
-    """Return the headers of a stored result, without opening its file."""
+    """Return the headers of a stored result, without opening it."""
     return Response(headers=_headers(stored), media_type=stored.media_type)
 
 
@@ -56,11 +52,10 @@ async def head_result(stored: Annotated[StoredResult, Depends(_find)]) -> Respon
         **schemas.describe_errors(NotFound, InternalError),
     },
 )
-async def get_result(
-    stored: Annotated[StoredResult, Depends(_find)], file: Annotated[BinaryIO, Depends(_open)]
-) -> Response:
+async def get_result(opened: Annotated[OpenedResult, Depends(_open)]) -> Response:
     """Stream a stored result: true length and type, no Range, and 404 from its expiry on."""
-    return StreamingResponse(_read(file), headers=_headers(stored), media_type=stored.media_type)
+    stored = opened.stored
+    return StreamingResponse(opened.chunks, headers=_headers(stored), media_type=stored.media_type)
 
 
 def build_result_url(request: Request, public_base_url: str, file_name: str) -> str:
@@ -95,8 +90,3 @@ def _headers(stored: StoredResult) -> dict[str, str]:
         "Cache-Control": "private, no-store",
         "X-Content-Type-Options": "nosniff",
     }
-
-
-async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
-    while chunk := await asyncio.to_thread(file.read, _CHUNK_BYTES):
-        yield chunk

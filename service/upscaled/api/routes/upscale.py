@@ -3,7 +3,6 @@
 import asyncio
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -24,12 +23,12 @@ from upscaled.api.routes.results import build_result_url, find_result_name
 from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, ResolutionTooHigh
-from upscaled.fetch.url import UnusableUrl, parse_url
+from upscaled.fetch.url import parse_url
 from upscaled.image.header import read_header
 from upscaled.image.output import decide_output
 from upscaled.image.types import Header
 from upscaled.pool.executor import UpscaleRequest
-from upscaled.state import ApiKey, PaidResult
+from upscaled.state import ApiKey, OpenedResult, PaidResult
 from upscaled.upscale.result import Result, Timings
 
 _RESPONSE_HEADERS: Final[dict[str, Any]] = {
@@ -174,17 +173,18 @@ class _Upscaling:
 
     async def _fetch(self, image_url: str) -> bytes:
         """Fetch an image; our own results come from the store: some clients chain two calls."""
-        file_name, results = find_result_name(parse_url(image_url)), self.context.state.results
-        stored = await asyncio.to_thread(results.find, file_name) if file_name else None
-        if stored is None:
-            return await self.context.fetcher.fetch(image_url, self.share)
-        if stored.size_bytes > self.context.settings.max_file_bytes:
-            raise FileSizeTooLarge(detail=f"an own result of {stored.size_bytes} bytes")
-        self.share.take(stored.size_bytes)
-        try:
-            return await asyncio.to_thread(stored.path.read_bytes)
-        except FileNotFoundError:
-            raise UnusableUrl(detail="an own result that expired just now") from None
+        file_name = find_result_name(parse_url(image_url))
+        if file_name:
+            async with self.context.state.results.open(file_name) as own:
+                if own is not None:
+                    return await self._read_own(own)
+        return await self.context.fetcher.fetch(image_url, self.share)
+
+    async def _read_own(self, own: OpenedResult) -> bytes:
+        if own.stored.size_bytes > self.context.settings.max_file_bytes:
+            raise FileSizeTooLarge(detail=f"an own result of {own.stored.size_bytes} bytes")
+        self.share.take(own.stored.size_bytes)
+        return b"".join([chunk async for chunk in own.chunks])
 
     async def deliver(self, result: Result, client: Client, charge: Charge) -> Response:
         """Capture the credit and return the image, or the URL that it is stored under."""
@@ -197,14 +197,14 @@ class _Upscaling:
     async def _deliver_url(self, result: Result, client: Client, charge: Charge) -> Response:
         """Store the result; it stays only if it is paid for and the client is still connected."""
         results = self.context.state.results
-        store = partial(results.store, result.data, result.media_type)
         with self.record.timing("store"):
+            store = results.store(result.data, result.media_type)
             file_name = await run_to_end(store, results.delete)
         try:
             client.raise_if_disconnected()
             await charge.capture(PaidResult(file_name, result.media_type))
         except BaseException:
-            await run_to_end(partial(results.delete, file_name))
+            await run_to_end(results.delete(file_name))
             raise
         self.context.metrics.note_stored(len(result.data))
         url = build_result_url(self.request, self.context.settings.public_base_url, file_name)

@@ -6,7 +6,7 @@ name or anything else that a client chose.
 
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from math import inf
+from math import inf, nan
 from typing import Final, Literal
 
 from prometheus_client import (
@@ -118,8 +118,9 @@ class Metrics:
     def note_sweep(self, swept: Swept) -> None:
         """Record a sweep's figures, without holds of processes that ended: no credits of ours."""
         self.results_expired.inc(swept.results.removed)
-        self.results_kept.set(swept.results.kept)
-        self.results_kept_bytes.set(swept.results.kept_bytes)
+        kept, kept_bytes = swept.results.kept, swept.results.kept_bytes
+        self.results_kept.set(nan if kept is None else kept)
+        self.results_kept_bytes.set(nan if kept_bytes is None else kept_bytes)
         self.data_free_bytes.set(swept.free_bytes)
 
     def _begin_at_zero(self) -> None:

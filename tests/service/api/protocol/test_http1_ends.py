@@ -234,7 +234,7 @@ def test_clients_that_leave_amid_their_answers_are_no_errors(
 @pytest.mark.parametrize("count", [1, 30])
 def test_a_client_that_never_reads_is_cut_off(make_service: Make, line: str, count: int) -> None:
     service = make_service(write_timeout_s=0.5)
-    name = service.state.results.store(bytes(2_000_000), "image/jpeg")
+    name = asyncio.run(service.state.results.store(bytes(2_000_000), "image/jpeg"))
     begun = time.monotonic()
     with small_window(service) as connection:
         for _ in range(count):

@@ -1,3 +1,4 @@
+import asyncio
 import contextlib
 from collections.abc import Callable
 
@@ -11,6 +12,8 @@ from tests.service.api.pictures import picture, size_of
 from tests.service.api.serving import Service
 from upscaled.api.routes.results import find_result_name
 from upscaled.fetch.url import UnusableUrl, check_source_url, parse_url
+from upscaled.state import StoredResult
+from upscaled.state.folder_results import FolderResults
 
 UNKNOWN = "37c9d28a-99ef-49fe-9cad-d4c186127b08"
 """A UUID of the kind that results have, and none has."""
@@ -41,7 +44,7 @@ def test_a_result_needs_no_key_and_no_redirect(service: Service) -> None:
 def test_a_large_result_comes_whole(make_service: Callable[..., Service]) -> None:
     service = make_service()
     data = bytes(range(256)) * 20_000
-    name = service.state.results.store(data, "image/png")
+    name = asyncio.run(service.state.results.store(data, "image/png"))
     assert service.get(f"/public/result/{name}").content == data
 
 
@@ -82,10 +85,14 @@ def test_a_result_deleted_while_it_is_requested_is_not_found(
 ) -> None:
     service = make_service()
     url = service.upload().json()["result_url"]
-    stored = service.state.results.find(url.rpartition("/")[2])
-    assert stored is not None
-    monkeypatch.setattr(type(service.state.results), "find", lambda self, name: stored)
-    stored.path.unlink()
+    stored = asyncio.run(service.state.results.find(url.rpartition("/")[2]))
+
+    async def find(self: FolderResults, file_name: str) -> StoredResult | None:
+        return stored
+
+    monkeypatch.setattr(FolderResults, "find", find)
+    (path,) = service.settings.results_dir.rglob(url.rpartition("/")[2])
+    path.unlink()
     assert_error(requests.get(url, timeout=5), 404, "not_found")
 
 

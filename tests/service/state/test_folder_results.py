@@ -15,17 +15,17 @@ from tests.service.state.conftest import Clock, all_of
 from tests.service.state.disks import small_disk
 from upscaled.errors import InternalError
 from upscaled.state.clocks import StampClock
+from upscaled.state.folder_results import FolderResults
 from upscaled.state.lockfile import create_locked
-from upscaled.state.results import Results
 
 TTL_S = 3600
 
 
 @pytest.fixture
-def results(tmp_path: Path, clock: Clock) -> Results:
+def results(tmp_path: Path, clock: Clock) -> FolderResults:
     folder = tmp_path / "results"
     folder.mkdir()
-    return Results(folder, TTL_S, StampClock(all_of(clock)))
+    return FolderResults(folder, TTL_S, StampClock(all_of(clock)))
 
 
 def files(tmp_path: Path) -> list[Path]:
@@ -33,52 +33,57 @@ def files(tmp_path: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize(("media_type", "extension"), [("image/jpeg", "jpg"), ("image/png", "png")])
-def test_a_result_is_found_as_it_was_stored(
-    results: Results, media_type: str, extension: str
+async def test_a_result_is_found_as_it_was_stored(
+    results: FolderResults, media_type: str, extension: str
 ) -> None:
     data = os.urandom(100_000)
-    name = results.store(data, media_type)
+    name = await results.store(data, media_type)
     assert name.endswith(f".{extension}")
     assert uuid.UUID(name.removesuffix(f".{extension}")).version == 4
-    found = results.find(name)
+    found = await results.find(name)
     assert found is not None
-    assert found.path.read_bytes() == data
+    async with results.open(name) as opened:
+        assert opened is not None
+        assert opened.stored == found
+        assert b"".join([chunk async for chunk in opened.chunks]) == data
     assert (found.media_type, found.size_bytes) == (media_type, 100_000)
     assert found.expires_in_s == pytest.approx(TTL_S, abs=1e-3)
 
 
-def test_a_result_lies_in_a_folder_of_its_first_digits_for_its_owner_only(
-    results: Results, tmp_path: Path
+async def test_a_result_lies_in_a_folder_of_its_first_digits_for_its_owner_only(
+    results: FolderResults, tmp_path: Path
 ) -> None:
-    name = results.store(b"x", "image/png")
+    name = await results.store(b"x", "image/png")
     path = tmp_path / "results" / name[:2] / name
     assert path.stat().st_mode & 0o777 == 0o600
     assert path.parent.stat().st_mode & 0o777 == 0o700
     assert files(tmp_path) == [path]
 
 
-def test_an_empty_result_is_a_result(results: Results) -> None:
-    found = results.find(results.store(b"", "image/png"))
+async def test_an_empty_result_is_a_result(results: FolderResults) -> None:
+    found = await results.find(await results.store(b"", "image/png"))
     assert found is not None
     assert found.size_bytes == 0
 
 
-def test_validity_ends_to_the_moment_without_a_sweep(results: Results, clock: Clock) -> None:
-    name = results.store(b"x", "image/jpeg")
+async def test_validity_ends_to_the_moment_without_a_sweep(
+    results: FolderResults, clock: Clock
+) -> None:
+    name = await results.store(b"x", "image/jpeg")
     clock.now_s += TTL_S - 0.001
-    assert results.find(name) is not None
+    assert await results.find(name) is not None
     clock.now_s += 0.001
-    assert results.find(name) is None
+    assert await results.find(name) is None
     assert results.sweep().removed == 1
 
 
-def test_a_deleted_result_is_gone_and_may_be_deleted_again(
-    results: Results, tmp_path: Path
+async def test_a_deleted_result_is_gone_and_may_be_deleted_again(
+    results: FolderResults, tmp_path: Path
 ) -> None:
-    name = results.store(b"x", "image/jpeg")
-    results.delete(name)
-    results.delete(name)
-    assert results.find(name) is None
+    name = await results.store(b"x", "image/jpeg")
+    await results.delete(name)
+    await results.delete(name)
+    assert await results.find(name) is None
     assert files(tmp_path) == []
 
 
@@ -113,30 +118,30 @@ NAME = "0a1b2c3d-4e5f-4a6b-8c7d-9e0f1a2b3c4d"
         "x" * 100_000,
     ],
 )
-def test_any_other_name_finds_and_deletes_nothing(
-    results: Results, tmp_path: Path, name: str
+async def test_any_other_name_finds_and_deletes_nothing(
+    results: FolderResults, tmp_path: Path, name: str
 ) -> None:
     stored = tmp_path / "results" / "0a" / f"{NAME}.jpg"
     stored.parent.mkdir()
     stored.write_bytes(b"x")
     (tmp_path / "upscaled.sqlite3").write_bytes(b"secret")
-    assert results.find(name) is None
-    results.delete(name)
+    assert await results.find(name) is None
+    await results.delete(name)
     assert stored.exists()
     assert (tmp_path / "upscaled.sqlite3").exists()
 
 
-def test_an_unknown_uuid_is_not_found(results: Results) -> None:
-    assert results.find(f"{uuid.uuid4()}.jpg") is None
+async def test_an_unknown_uuid_is_not_found(results: FolderResults) -> None:
+    assert await results.find(f"{uuid.uuid4()}.jpg") is None
 
 
-def test_the_other_extension_is_not_found(results: Results) -> None:
-    name = results.store(b"x", "image/jpeg")
-    assert results.find(name.replace(".jpg", ".png")) is None
+async def test_the_other_extension_is_not_found(results: FolderResults) -> None:
+    name = await results.store(b"x", "image/jpeg")
+    assert await results.find(name.replace(".jpg", ".png")) is None
 
 
-def test_a_link_or_folder_of_a_results_name_is_not_served(
-    results: Results, tmp_path: Path, clock: Clock
+async def test_a_link_or_folder_of_a_results_name_is_not_served(
+    results: FolderResults, tmp_path: Path, clock: Clock
 ) -> None:
     secret = tmp_path / "secret"
     secret.write_bytes(b"secret")
@@ -147,25 +152,25 @@ def test_a_link_or_folder_of_a_results_name_is_not_served(
     (folder / f"{NAME}.png").mkdir()
     os.utime(folder / f"{NAME}.png", (clock.now_s, clock.now_s))
     os.utime(folder / f"{NAME}.jpg", (clock.now_s, clock.now_s), follow_symlinks=False)
-    assert results.find(f"{NAME}.jpg") is None
-    assert results.find(f"{NAME}.png") is None
+    assert await results.find(f"{NAME}.jpg") is None
+    assert await results.find(f"{NAME}.png") is None
 
 
-def test_a_sweep_takes_every_expired_result_and_no_live_one(
-    results: Results, clock: Clock, tmp_path: Path
+async def test_a_sweep_takes_every_expired_result_and_no_live_one(
+    results: FolderResults, clock: Clock, tmp_path: Path
 ) -> None:
-    old = [results.store(b"old", "image/png") for _ in range(40)]
+    old = [await results.store(b"old", "image/png") for _ in range(40)]
     clock.now_s += TTL_S / 2
-    live = [results.store(b"live", "image/jpeg") for _ in range(40)]
+    live = [await results.store(b"live", "image/jpeg") for _ in range(40)]
     assert results.sweep().removed == 0
     clock.now_s += TTL_S / 2
     assert results.sweep().removed == 40
     assert {path.name for path in files(tmp_path)} == set(live)
-    assert not any(results.find(name) for name in old)
-    assert all(results.find(name) for name in live)
+    assert not any([await results.find(name) for name in old])
+    assert all([await results.find(name) for name in live])
 
 
-def test_a_sweep_takes_no_file_that_is_not_ours(results: Results, tmp_path: Path) -> None:
+def test_a_sweep_takes_no_file_that_is_not_ours(results: FolderResults, tmp_path: Path) -> None:
     folder = tmp_path / "results" / "zz"
     folder.mkdir()
     strangers = [folder / "notes.txt", folder / f"{NAME}.jpeg", tmp_path / "results" / "readme"]
@@ -176,7 +181,9 @@ def test_a_sweep_takes_no_file_that_is_not_ours(results: Results, tmp_path: Path
     assert all(path.exists() for path in strangers)
 
 
-def test_a_sweep_leaves_a_file_that_is_being_written(results: Results, tmp_path: Path) -> None:
+def test_a_sweep_leaves_a_file_that_is_being_written(
+    results: FolderResults, tmp_path: Path
+) -> None:
     folder = tmp_path / "results" / "0a"
     folder.mkdir()
     part = folder / f"{NAME}.jpg.part"
@@ -190,7 +197,7 @@ def test_a_sweep_leaves_a_file_that_is_being_written(results: Results, tmp_path:
     assert not part.exists()
 
 
-def test_stores_and_sweeps_at_once_lose_nothing(results: Results) -> None:
+async def test_stores_and_sweeps_at_once_lose_nothing(results: FolderResults) -> None:
     stopped = threading.Event()
 
     def sweep_until_stopped() -> None:
@@ -200,24 +207,24 @@ def test_stores_and_sweeps_at_once_lose_nothing(results: Results) -> None:
     sweepers = [threading.Thread(target=sweep_until_stopped) for _ in range(3)]
     for sweeper in sweepers:
         sweeper.start()
-    names = [results.store(os.urandom(1000), "image/png") for _ in range(100)]
+    names = [await results.store(os.urandom(1000), "image/png") for _ in range(100)]
     stopped.set()
     for sweeper in sweepers:
         sweeper.join()
-    assert all(results.find(name) for name in names)
+    assert all([await results.find(name) for name in names])
 
 
-def test_a_writer_killed_at_any_time_leaves_whole_files_or_orphans_for_one_sweep(
-    results: Results, tmp_path: Path
+async def test_a_writer_killed_at_any_time_leaves_whole_files_or_orphans_for_one_sweep(
+    results: FolderResults, tmp_path: Path
 ) -> None:
     storing = f"""
-import time
+import asyncio, time
 from pathlib import Path
-from upscaled.state.results import Results
-results = Results(Path({str(tmp_path / "results")!r}), 3600, lambda: {1_800_000_000.0})
+from upscaled.state.folder_results import FolderResults
+results = FolderResults(Path({str(tmp_path / "results")!r}), 3600, lambda: {1_800_000_000.0})
 print("ready", flush=True)
 while True:
-    results.store(b"x" * 3_000_000, "image/png")
+    asyncio.run(results.store(b"x" * 3_000_000, "image/png"))
 """
     orphans = 0
     for number in range(4):
@@ -233,35 +240,35 @@ while True:
         orphans += sum(path.suffix == ".part" for path in files(tmp_path))
         results.sweep()
         left = files(tmp_path)
-        assert all(results.find(path.name) for path in left)
+        assert all([await results.find(path.name) for path in left])
         assert all(path.stat().st_size == 3_000_000 for path in left)
     assert orphans <= 4
 
 
-def test_a_full_disk_is_an_internal_error_and_leaves_nothing_behind(
-    results: Results, tmp_path: Path
+async def test_a_full_disk_is_an_internal_error_and_leaves_nothing_behind(
+    results: FolderResults, tmp_path: Path
 ) -> None:
     with small_disk(tmp_path / "results", 1_000_000):
-        kept = results.store(b"x" * 300_000, "image/png")
+        kept = await results.store(b"x" * 300_000, "image/png")
         with pytest.raises(InternalError) as refused:
-            results.store(b"x" * 2_000_000, "image/png")
+            await results.store(b"x" * 2_000_000, "image/png")
         assert refused.value.public_text == "Internal service error"
         assert "No space left" in refused.value.detail
         assert [path.name for path in files(tmp_path)] == [kept]
-        assert results.find(results.store(b"x" * 300_000, "image/png")) is not None
+        assert await results.find(await results.store(b"x" * 300_000, "image/png")) is not None
 
 
 def test_a_write_that_breaks_off_leaves_nothing_behind(tmp_path: Path) -> None:
     """The same where no disk can be mounted: the process may write no more than 1 MB a file."""
     storing = f"""
-import resource
+import asyncio, resource
 from pathlib import Path
 from upscaled.errors import InternalError
-from upscaled.state.results import Results
+from upscaled.state.folder_results import FolderResults
 resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000))
-results = Results(Path({str(tmp_path / "results")!r}), 3600, lambda: 0)
+results = FolderResults(Path({str(tmp_path / "results")!r}), 3600, lambda: 0)
 try:
-    results.store(b"x" * 2_000_000, "image/png")
+    asyncio.run(results.store(b"x" * 2_000_000, "image/png"))
 except InternalError as error:
     print(error.detail)
 """

@@ -1,0 +1,210 @@
+"""Results as files of one folder, from the moment they are whole until they expire."""
+
+import asyncio
+import logging
+import os
+import re
+import stat
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+from upscaled.errors import InternalError
+from upscaled.logs import event
+from upscaled.state.clocks import StampClock
+from upscaled.state.lockfile import adopt_orphan, create_locked
+from upscaled.state.results import (
+    CHUNK_BYTES,
+    EXTENSIONS,
+    MEDIA_TYPES,
+    TRIAL_BYTES,
+    OpenedResult,
+    StoredResult,
+    SweptResults,
+)
+
+_UUID4 = "[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_FILE_NAME = re.compile(rf"({_UUID4})\.(jpg|png)")
+_PART = ".part"
+_TRIAL_FOLDER = "trial"
+
+_log = logging.getLogger(__name__)
+
+
+class FolderResults:
+    """Files `<folder>/<first two digits>/<uuid4>.jpg` or `.png`; see the protocol `Results`.
+
+    A file's modification time is its creation by `clock`.
+    """
+
+    def __init__(self, folder: Path, ttl_s: float, clock: StampClock) -> None:
+        self.location = str(folder)
+        self.folder = folder
+        self.ttl_s = ttl_s
+        self.clock = clock
+
+    async def store(self, data: bytes, media_type: str) -> str:
+        """Write a result as a file, whole or not at all, and return the file's name."""
+        file_name = f"{uuid.uuid4()}.{EXTENSIONS[media_type]}"
+        await asyncio.to_thread(self._store_at, self._path(file_name), data)
+        return file_name
+
+    async def find(self, file_name: str) -> StoredResult | None:
+        """Return the result of a file that has not expired."""
+        return await asyncio.to_thread(self._find, file_name)
+
+    @asynccontextmanager
+    async def open(self, file_name: str) -> AsyncIterator[OpenedResult | None]:
+        """Find a result, and hold its file open for the block."""
+        stored = await self.find(file_name)
+        file = await asyncio.to_thread(_open, self._path(file_name)) if stored else None
+        if stored is None or file is None:
+            yield None
+            return
+        with file:
+            yield OpenedResult(stored, _read(file))
+
+    async def delete(self, file_name: str) -> None:
+        """Remove a result's file."""
+        await asyncio.to_thread(self._delete, file_name)
+
+    def sweep(self) -> SweptResults:
+        """Remove every expired result and every part file whose writer died.
+
+        A file that cannot be examined or removed does not stop the others.
+        """
+        removed = kept = kept_bytes = failed = 0
+        for path in list(self._files()):
+            try:
+                is_removed, size_bytes = self._sweep_one(path)
+            except OSError:
+                failed += 1
+                continue
+            removed += is_removed
+            kept += size_bytes is not None
+            kept_bytes += size_bytes or 0
+        return SweptResults(removed, kept, kept_bytes, failed)
+
+    def try_out(self) -> None:
+        """Store a small result as any other, read it back and remove it, to test the disk."""
+        path = self.folder / _TRIAL_FOLDER / f"{uuid.uuid4()}.jpg"
+        data = os.urandom(TRIAL_BYTES)
+        self._store_at(path, data)
+        try:
+            if path.read_bytes() != data:
+                raise InternalError(detail="a result that was stored reads differently")
+        except OSError as error:
+            raise InternalError(detail=f"cannot read a result: {error.strerror}") from error
+        finally:
+            self._remove_trial(path)
+
+    def _remove_trial(self, path: Path) -> None:
+        try:
+            path.unlink()
+        except OSError as error:
+            raise InternalError(detail=f"cannot delete a result: {error.strerror}") from error
+
+    def _store_at(self, path: Path, data: bytes) -> None:
+        """Write a file, whole or not at all; its folder is made, but never the data folder."""
+        part = path.with_name(path.name + _PART)
+        try:
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+            path.parent.mkdir(mode=0o700, exist_ok=True)
+            descriptor = create_locked(part)
+            try:
+                self._write(descriptor, data)
+                part.rename(path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+            finally:
+                os.close(descriptor)
+            _sync_folder(path.parent)
+        except OSError as error:
+            with suppress(OSError):
+                path.unlink()
+            # Not the error's whole text: it names the file, which is all it takes to fetch it.
+            raise InternalError(detail=f"cannot store a result: {error.strerror}") from error
+
+    def _find(self, file_name: str) -> StoredResult | None:
+        match = _FILE_NAME.fullmatch(file_name)
+        if match is None:
+            return None
+        path = self._path(file_name)
+        try:
+            status = path.lstat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise InternalError(detail=f"cannot look for a result: {error.strerror}") from error
+        expires_in_s = self._expires_in_s(status)
+        if expires_in_s <= 0 or not stat.S_ISREG(status.st_mode):
+            return None
+        return StoredResult(MEDIA_TYPES[match[2]], status.st_size, expires_in_s)
+
+    def _delete(self, file_name: str) -> None:
+        if _FILE_NAME.fullmatch(file_name):
+            try:
+                self._path(file_name).unlink(missing_ok=True)
+            except OSError as error:
+                fields = event("result_not_deleted")
+                _log.warning("a result could not be deleted: %s", error.strerror, extra=fields)
+
+    def _sweep_one(self, path: Path) -> tuple[bool, int | None]:
+        """Return whether this call removed the file, and its size if it is a valid result."""
+        if path.name.endswith(_PART):
+            with adopt_orphan(path) as is_orphan:
+                return is_orphan, None
+        if _FILE_NAME.fullmatch(path.name) is None:
+            return False, None
+        try:
+            status = path.lstat()
+            if self._expires_in_s(status) > 0:
+                return False, status.st_size
+            path.unlink()
+        except FileNotFoundError:  # deleted, or swept by another process, since it was listed
+            return False, None
+        return True, None
+
+    def _files(self) -> Iterator[Path]:
+        for folder in self.folder.iterdir():
+            if folder.is_dir():
+                with suppress(OSError):  # removed by hand, or not to be read: the others are swept
+                    yield from list(folder.iterdir())
+
+    def _write(self, descriptor: int, data: bytes) -> None:
+        remaining = memoryview(data)
+        while remaining:
+            remaining = remaining[os.write(descriptor, remaining) :]
+        created_at_ns = int(self.clock.now_s() * 1e9)
+        os.utime(descriptor, ns=(created_at_ns, created_at_ns))
+        os.fsync(descriptor)
+
+    def _expires_in_s(self, status: os.stat_result) -> float:
+        return self.ttl_s - self.clock.age_s(status.st_mtime_ns / 1e9)
+
+    def _path(self, file_name: str) -> Path:
+        return self.folder / file_name[:2] / file_name
+
+
+def _open(path: Path) -> BinaryIO | None:
+    """Open a file; None for one that was deleted meanwhile."""
+    with suppress(FileNotFoundError):
+        return path.open("rb")
+    return None
+
+
+async def _read(file: BinaryIO) -> AsyncIterator[bytes]:
+    while chunk := await asyncio.to_thread(file.read, CHUNK_BYTES):
+        yield chunk
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make a rename survive a power cut, because the result is about to be charged for."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
