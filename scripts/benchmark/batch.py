@@ -16,13 +16,15 @@ from scripts.benchmark.machine import Facts
 from scripts.benchmark.ours import open_upscaler_with, settings_of, upscale_once
 from scripts.benchmark.pictures import Pixels, make_pixels
 from upscaled.batch.discovery import Finder
-from upscaled.batch.file_job import FileUpscaler, open_file_upscaler
-from upscaled.batch.in_flight import Stop
+from upscaled.batch.file_job import FileUpscaler
 from upscaled.batch.journal import FILE_NAME, Journal
-from upscaled.batch.outcome import Kind, Summary
+from upscaled.batch.outcome import Kind, Outcome, Summary
+from upscaled.batch.output_store import OutputStore
 from upscaled.batch.run import count_in_flight, run_batch
+from upscaled.batch.stop import Stop
 from upscaled.config import Settings
 from upscaled.decoder.pool import count_decoders
+from upscaled.upscale.core import open_core
 from upscaled.upscale.engines import open_model
 from upscaled_models.backends.base import Engine, Started, Window, most_windows
 
@@ -112,6 +114,19 @@ def run_windows(engine: Engine, windows: Sequence[Window]) -> Spent:
     return started.since()
 
 
+@dataclass(frozen=True, slots=True)
+class _Summing:
+    """Listener that only counts."""
+
+    summary: Summary
+
+    def on_part(self, source: Path, done_part: float) -> None:
+        pass
+
+    def add(self, outcome: Outcome) -> None:
+        self.summary.add(outcome)
+
+
 def run_files(engine: Engine, settings: Settings, sources: Path, results: Path) -> Spent:
     """What it takes from the first look into a folder to the last result on the disk.
 
@@ -122,19 +137,13 @@ def run_files(engine: Engine, settings: Settings, sources: Path, results: Path) 
     stop, summary = Stop(), Summary()
     with (
         Journal(results / FILE_NAME) as journal,
-        open_file_upscaler(
-            SCALE,
-            settings,
-            journal,
-            results,
-            stop,
-            is_overwriting=False,
-            open_engine=lambda _: engine,
-        ) as upscaling,
+        OutputStore(results, journal, is_overwriting=False) as store,
+        open_core(settings, scales=(SCALE,), open_engine=lambda _: engine) as core,
     ):
+        upscaling = FileUpscaler(core, SCALE, store, _Summing(summary), stop.cancellation)
         _wait_for_decoders(upscaling, next(sources.iterdir()).read_bytes())
         started = Spent.now()
-        run_batch(Finder(results).find([str(sources)]), upscaling, summary.add, stop)
+        run_batch(Finder(results).find([str(sources)]), upscaling, stop)
         spent = started.since()
     if summary.counts[Kind.UPSCALED] != summary.files:
         raise RuntimeError(summary.describe(spent.seconds))
@@ -145,7 +154,7 @@ def _wait_for_decoders(upscaling: FileUpscaler, photo: bytes) -> None:
     """They start while a model is loaded, which is not measured either."""
     decoders = count_decoders()
     with ThreadPoolExecutor(decoders) as pool:
-        list(pool.map(upscaling.upscaler.decoder.decode, [photo] * decoders))
+        list(pool.map(upscaling.core.decoder.decode, [photo] * decoders))
 
 
 def record_windows(engine: Engine, settings: Settings, picture: Pixels) -> list[Window]:

@@ -3,13 +3,14 @@
 import errno
 import os
 import select
-from collections.abc import Callable, Iterable, Iterator
+import threading
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePath
 from typing import Final
 
-from upscaled.batch.outcome import BatchAborted
+from upscaled.batch.files import BatchAborted
 from upscaled.image.formats.table import sniff
 
 LIST: Final = "-"
@@ -22,8 +23,6 @@ _READ_BYTES: Final = 65_536
 _NOT_IN_NAMES: Final = bytes(set(range(1, 32)) - set(b"\t\n\r"))
 # Recognised by more than their first bytes.
 _TEXT_FORMATS: Final = frozenset({"SVG"})
-
-IsOver = Callable[[], bool]
 
 
 class PictureOnInput(BatchAborted):
@@ -38,37 +37,38 @@ TOP: Final = PurePath()
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One file to upscale.
+    """File to upscale.
 
-    place: the folder of its result, below the output folder. is_named: it was asked for by its own
-    name, so that it is a failure if it is no image. trouble: why it, or a folder, cannot be read.
+    folder: that of its result, below the output folder. is_named: it was given by its own name, so
+    that it is a failure if it is no image. error: why it, or a folder, cannot be read.
     """
 
     path: Path
-    place: PurePath = TOP
+    folder: PurePath = TOP
     is_named: bool = False
-    trouble: OSError | None = None
+    error: OSError | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Finder:
-    """Finds the sources that arguments name, lazily: it holds the names of one folder at most.
+    """Finder of the sources that arguments name, lazy: it holds the names of one folder at most.
 
     In folders, hidden names are passed over, links to folders are not followed (so no loop is ever
-    walked), and links to files are. A file keeps its place below the folder, or below the fixed
+    walked), and links to files are. A file keeps its path below the folder, or below the fixed
     part of the pattern, by which it was found.
 
-    output_dir: never looked into; None: results lie beside their sources, and folders are trouble.
-    names: gives the names that `-` stands for.
+    output_dir: never looked into; None: results lie beside their sources, and folders are errors.
+    names: those that `-` stands for.
     """
 
     output_dir: Path | None
-    names: Callable[[], Iterable[str]] = tuple
+    names: Iterable[str] = ()
 
     def find(self, arguments: Iterable[str]) -> Iterator[Source]:
+        """Find the sources of all arguments, one after the other."""
         for argument in arguments:
             if argument == LIST:
-                for name in self.names():
+                for name in self.names:
                     yield from self._find_named(name)
             elif is_pattern(argument):
                 yield from self._find_like(argument)
@@ -76,38 +76,39 @@ class Finder:
                 yield from self._find_named(argument)
 
     def walk(self, top: Path, depth: int = -1) -> Iterator[Source]:
-        """Every file in a folder, in alphabetical order, a folder's own files first.
+        """Find every file in a folder, in alphabetical order, a folder's own files first.
 
-        depth: how many levels of folders; -1: all.
+        Args:
+            depth: how many levels of folders; -1: all.
         """
         left_out = Path(os.path.realpath(self.output_dir)) if self.output_dir else None
         real_top = os.path.realpath(top)
         folders = [TOP]
         while folders:
-            place = folders.pop()
+            folder = folders.pop()
             try:
-                files, inside = _list_folder(top / place)
-            except OSError as trouble:
-                yield Source(top / place, place, trouble=trouble)
+                files, inside = _list_folder(top / folder)
+            except OSError as error:
+                yield Source(top / folder, folder, error=error)
                 continue
             for name in files:
-                yield Source(top / place / name, place)
-            if len(place.parts) + 1 != depth:
+                yield Source(top / folder / name, folder)
+            if len(folder.parts) + 1 != depth:
                 folders += [
-                    place / name
+                    folder / name
                     for name in reversed(inside)
-                    if Path(real_top, place, name) != left_out
+                    if Path(real_top, folder, name) != left_out
                 ]
 
     def _find_named(self, name: str) -> Iterator[Source]:
         path = Path(name)
         if "\0" in name:
-            yield Source(path, is_named=True, trouble=OSError(errno.EINVAL, "is no file name"))
+            yield Source(path, is_named=True, error=OSError(errno.EINVAL, "is no file name"))
         elif not os.path.isdir(path):  # False for a name that is too long, where Path raises
             yield Source(path, is_named=True)
         elif self.output_dir is None:
             text = "is a folder; -o says where its results go"
-            yield Source(path, is_named=True, trouble=OSError(errno.EISDIR, text))
+            yield Source(path, is_named=True, error=OSError(errno.EISDIR, text))
         else:
             yield from self.walk(path)
 
@@ -116,28 +117,28 @@ class Finder:
         depth = -1 if _ANY_DEPTH in parts else len(parts)
         is_any = False
         for source in self.walk(top, depth=depth) if top.is_dir() else ():
-            if source.trouble or matches(source.path.relative_to(top).parts, parts):
+            if source.error or matches(source.path.relative_to(top).parts, parts):
                 is_any = True
                 yield source
         if not is_any:
-            trouble = OSError(errno.ENOENT, "matches no file")
-            yield Source(Path(pattern), is_named=True, trouble=trouble)
+            error = OSError(errno.ENOENT, "matches no file")
+            yield Source(Path(pattern), is_named=True, error=error)
 
 
 def is_pattern(argument: str) -> bool:
-    """Whether it is a pattern: a file whose name looks like one is that file."""
+    """Return whether an argument is a pattern: a file whose name looks like one is that file."""
     return not _MAGIC.isdisjoint(argument) and not os.path.lexists(argument)
 
 
 def split_pattern(pattern: str) -> tuple[Path, tuple[str, ...]]:
-    """The folder that a pattern begins in, and the rest by levels."""
+    """Return the folder that a pattern begins in, and the rest by levels."""
     parts = PurePath(pattern).parts
     at = next(at for at, part in enumerate(parts) if not _MAGIC.isdisjoint(part))
     return Path(*parts[:at]), parts[at:]
 
 
 def matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
-    """Whether a path fits, level by level; `**` stands for any number of them, none included."""
+    """Return whether a path fits, level by level; `**` stands for any number, none included."""
     if not pattern:
         return not names
     if pattern[0] == _ANY_DEPTH:
@@ -147,7 +148,7 @@ def matches(names: tuple[str, ...], pattern: tuple[str, ...]) -> bool:
     return bool(names) and fnmatchcase(names[0], pattern[0]) and matches(names[1:], pattern[1:])
 
 
-def read_names(fd: int, separator: bytes, is_over: IsOver) -> Iterator[str]:
+def read_names(fd: int, separator: bytes, is_over: threading.Event) -> Iterator[str]:
     """Read names as they come, until the end of the file or of the batch, and skip empty ones.
 
     Raises:
@@ -155,7 +156,7 @@ def read_names(fd: int, separator: bytes, is_over: IsOver) -> Iterator[str]:
     """
     rest = b""
     is_first = True
-    while not is_over():
+    while not is_over.is_set():
         if not select.select([fd], [], [], _LOOK_EVERY_S)[0]:
             continue
         data = os.read(fd, _READ_BYTES)
@@ -173,7 +174,7 @@ def read_names(fd: int, separator: bytes, is_over: IsOver) -> Iterator[str]:
 
 
 def _sniff_picture(data: bytes) -> str | None:
-    """The format of a picture, None for a list of names.
+    """Return the format of a picture, None for a list of names.
 
     Names may begin like a picture ("BMW.png", "P5 final.jpg"), but do not hold control characters.
     """
@@ -183,7 +184,7 @@ def _sniff_picture(data: bytes) -> str | None:
 
 
 def _list_folder(folder: Path) -> tuple[list[str], list[str]]:
-    """The names of files and of folders in it."""
+    """Return the names of the files and of the folders in a folder."""
     files: list[str] = []
     folders: list[str] = []
     with os.scandir(folder) as entries:

@@ -7,10 +7,8 @@ import stat
 from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
-from upscaled.batch.journal import Made
-from upscaled.batch.outcome import BatchAborted
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, NotFound, UnsupportedImageFormat
 from upscaled.image.formats.table import OPTIONAL, sniff
 
@@ -18,6 +16,12 @@ MAX_SOURCE_BYTES: Final = 2**30
 """A file of 100 megapixels, the most that is decoded, takes less in any format."""
 _HEAD_BYTES: Final = 4096
 _TAIL_BYTES: Final = 18
+
+
+class BatchAborted(Exception):
+    """No further file can be worked on; the text says why. `exit_status`: of the command."""
+
+    exit_status: ClassVar[int] = 1
 
 
 class CannotWrite(Exception):
@@ -37,14 +41,14 @@ NO_MORE_WRITES: Final = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
 
 
 def refuse_unreadable(error: OSError) -> NotFound | InvalidParameter:
-    """A file's own error in the contract's words: it is gone, or cannot be read."""
+    """Return a file's own error in the contract's words: it is gone, or cannot be read."""
     reason = error.strerror or type(error).__name__
     kind = NotFound if isinstance(error, FileNotFoundError) else InvalidParameter
     return kind(reason[:1].lower() + reason[1:])
 
 
 def refuse_format(name: str) -> UnsupportedImageFormat:
-    """The error for a picture in a format that is not enabled, with the setting that enables it."""
+    """Return the error for a format that is not enabled, with the setting that enables it."""
     if name not in OPTIONAL:
         return UnsupportedImageFormat(f"{name} is not supported")
     setting = f"UPSCALED_EXTRA_FORMATS={name.lower()}"
@@ -52,7 +56,7 @@ def refuse_format(name: str) -> UnsupportedImageFormat:
 
 
 def read_source(path: Path, formats: Collection[str], *, is_any: bool) -> bytes:
-    """A regular file's bytes. Only the ends of a file that is no image are read.
+    """Read a regular file; only the ends of one that is no image are read.
 
     is_any: read it also where it is no picture.
 
@@ -64,18 +68,18 @@ def read_source(path: Path, formats: Collection[str], *, is_any: bool) -> bytes:
         OSError: it cannot be read.
     """
     with open(path, "rb", opener=_open_at_once) as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
             raise InvalidParameter("is no regular file")
         head = file.read(_HEAD_BYTES)
-        file.seek(max(0, facts.st_size - _TAIL_BYTES))
+        file.seek(max(0, status.st_size - _TAIL_BYTES))
         format_name = sniff(head + file.read(_TAIL_BYTES))
         file.seek(0)
         if format_name is not None and format_name not in formats:
             raise refuse_format(format_name)
         if format_name is None and not is_any:
             raise NotAnImage(path)
-        if facts.st_size > MAX_SOURCE_BYTES:
+        if status.st_size > MAX_SOURCE_BYTES:
             raise FileSizeTooLarge
         return file.read(MAX_SOURCE_BYTES)
 
@@ -85,27 +89,17 @@ def _open_at_once(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NONBLOCK)
 
 
-def is_intact(path: Path, made: Made) -> bool | None:
-    """Whether a result is what was written; None: it is gone. Read only where its time differs."""
-    try:
-        facts = os.lstat(path)
-        if not stat.S_ISREG(facts.st_mode) or facts.st_size != made.size_bytes:
-            return False
-        if facts.st_mtime_ns == made.mtime_ns:
-            return True
-        return hashlib.sha256(path.read_bytes()).digest() == made.sha256
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-
-
 def part_of(target: Path) -> Path:
-    """Where a result is written before it has its name: hidden, beside it, never too long."""
+    """Return the path of a result before it has its name: hidden, beside it, never too long."""
     digest = hashlib.sha256(os.fsencode(target.name)).hexdigest()
     return target.with_name(f".upscaled-{digest[:20]}.part")
 
 
 def write_part(target: Path, part: Path, data: bytes) -> int:
-    """Write a result beside its place, on the disk when this returns: its modification time, ns.
+    """Write a result beside its path, on the disk when this returns.
+
+    Returns:
+        its modification time, in ns.
 
     Raises:
         CannotWrite: this file cannot be written.
@@ -149,5 +143,6 @@ def _describe_failed_write(target: Path, error: OSError) -> CannotWrite | Output
 
 
 def drop_part(part: Path) -> None:
+    """Delete an unfinished file, if it is there and can be."""
     with suppress(OSError):
         part.unlink(missing_ok=True)

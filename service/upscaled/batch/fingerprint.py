@@ -2,30 +2,25 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from upscaled.config import Settings
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX
 from upscaled_models.registry import ModelSpec
+from upscaled_models.store import ModelStore
 
 FORMAT: Final = 1
 """Version of the way from source to result: where it changes, every result is made again."""
-
 
 TEMPERING_FORMAT: Final = 1
 """Version of tempering and of the measuring of harm: where either changes, what depends on it is
 made again."""
 
 
-def fingerprint(
-    settings: Settings,
-    scale: int,
-    rungs: Sequence[Rung],
-    find: Callable[[str], ModelSpec],
-) -> bytes:
-    """SHA-256 of the settings and weights behind a result: equal where the result would be equal.
+def fingerprint(settings: Settings, scale: int, rungs: Sequence[Rung]) -> bytes:
+    """Return a SHA-256 of the settings and weights behind a result, equal where it would be equal.
 
     The number type that `precision` came to on a machine is not in it, nor how large pictures may
     be for a model there, but the models that come to it: a batch that moves to another machine goes
@@ -33,11 +28,11 @@ def fingerprint(
 
     Args:
         rungs: those that the source may come to, as of `upscaled.upscale.model_choice.rungs_for`.
-        find: the model of a name.
     """
+    find = ModelStore(settings.models_dir).find
     first, *others = rungs
     spec = find(first.model)
-    facts: dict[str, object] = {
+    inputs: dict[str, object] = {
         "format": FORMAT,
         "scale": scale,
         "model": spec.name,
@@ -51,16 +46,16 @@ def fingerprint(
         "max_result_side_px": MAX_RESULT_SIDE_PX,
     }
     if others or first.tempered_with:
-        facts["temper"] = settings.temper
-        facts["tempering_format"] = TEMPERING_FORMAT
-        facts["rungs"] = [
+        inputs["temper"] = settings.temper
+        inputs["tempering_format"] = TEMPERING_FORMAT
+        inputs["rungs"] = [
             [
                 rung.harmed_only,
                 *(_weights(find(name)) for name in (rung.model, rung.tempered_with) if name),
             ]
             for rung in rungs
         ]
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).digest()
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).digest()
 
 
 def _weights(spec: ModelSpec) -> list[str]:

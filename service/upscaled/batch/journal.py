@@ -1,29 +1,27 @@
-"""What was made of which file, kept beside the results so that a kill at any moment loses nothing.
+"""Journal of the results of a folder, kept beside them so that a kill at any moment loses nothing.
 
-    OUT/.upscaled-journal.sqlite3     one row for each result, by its place below OUT
+    OUT/.upscaled-journal.sqlite3     one row for each result, by its path below OUT
 
 A row goes through phases, of which only the second is waited for until the disk has it:
 
-    BEGUN   the place belongs to a source; an unfinished file beside it may exist
-    MADE    that file is whole, and here are its facts; it only has to be given its name
-    PLACED  it has its name
+    RESERVED   the path belongs to a source; an unfinished file beside it may exist
+    WRITTEN    that file is whole, and the row describes it; it only has to be given its name
+    COMMITTED  it has its name
 
-The next run that opens the journal recovers what a killed one left: it names what is MADE and
-clears away what is BEGUN. The file is locked while a run has it open, and the kernel drops the lock
-however the run ends. Names are bytes, as the file system has them.
+The next run that opens the journal recovers what a killed one left: it names what is WRITTEN and
+clears away what is RESERVED. The file is locked while a run has it open, and the kernel drops the
+lock however the run ends. Names are bytes, as the file system has them.
 """
 
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from enum import IntEnum
 from pathlib import Path, PurePath
-from typing import Final, Self
+from typing import Any, Final, Self
 
-from upscaled.batch.outcome import BatchAborted
+from upscaled.batch.files import BatchAborted
 
 FILE_NAME: Final = ".upscaled-journal.sqlite3"
 FORMAT: Final = 1
@@ -39,7 +37,7 @@ _SCHEMA: Final = """
     ) WITHOUT ROWID;
     CREATE INDEX by_content ON results (source_sha256, fingerprint);
 """
-_FACTS: Final = (
+_RECORD: Final = (
     "source_sha256, fingerprint, sha256, size_bytes, mtime_ns, width_px, height_px, model"
 )
 
@@ -49,18 +47,20 @@ class JournalUnusable(BatchAborted):
 
 
 class JournalBusy(JournalUnusable):
-    """Another run has it open."""
+    """Another run has the journal open."""
 
 
 class Phase(IntEnum):
-    PLACED = 0
-    BEGUN = 1
-    MADE = 2
+    """Phase of a row, as it is stored."""
+
+    COMMITTED = 0
+    RESERVED = 1
+    WRITTEN = 2
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A result's facts. mtime_ns: of its file; `fingerprint` as of `upscaled.batch.fingerprint`."""
+class Record:
+    """Description of a result. mtime_ns: of its file; fingerprint: see `batch.fingerprint`."""
 
     source_sha256: bytes
     fingerprint: bytes
@@ -74,22 +74,22 @@ class Made:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A result's place, whose it is, and what was last made there; None: nothing so far."""
+    """Row of one result: its path, its source, and what was last written there, if anything was."""
 
-    place: PurePath
+    path: PurePath
     source: Path
     phase: Phase
-    made: Made | None
+    record: Record | None
 
 
 class Journal:
-    """A context; every method may be called from any thread.
+    """Journal of one folder, a context; every method may be called from any thread.
 
     `lock` may be held over several calls.
     """
 
     def __init__(self, path: Path | None) -> None:
-        """None: one that is forgotten with this process.
+        """Open the journal in a file; None: one that is forgotten with this process.
 
         Raises:
             JournalBusy: another run has it open.
@@ -119,61 +119,55 @@ class Journal:
 
     @property
     def is_kept(self) -> bool:
-        """Whether another run will know what this one did."""
+        """Return whether another run will know what this one did."""
         return self._path is not None
 
-    def at(self, place: PurePath) -> Row | None:
-        with self.lock:
-            rows = self._select("place = ?", os.fsencode(place))
-            return next(rows, None)
+    def find(self, path: PurePath) -> Row | None:
+        """Return the row of a path."""
+        return next(iter(self._select("place = ?", os.fsencode(path))), None)
 
-    def alike(self, source_sha256: bytes, fingerprint: bytes) -> list[Row]:
-        """Some results of the same content by the same settings, wherever they lie."""
-        with self.lock:
-            where = "source_sha256 = ? AND fingerprint = ? AND phase = 0 LIMIT 8"
-            return list(self._select(where, source_sha256, fingerprint))
+    def find_identical(self, source_sha256: bytes, fingerprint: bytes) -> list[Row]:
+        """Return some results of the same content by the same settings, wherever they lie."""
+        where = "source_sha256 = ? AND fingerprint = ? AND phase = 0 LIMIT 8"
+        return self._select(where, source_sha256, fingerprint)
 
     def interrupted(self) -> list[Row]:
-        """What is under way; as the journal is opened, what a killed run left."""
-        with self.lock:
-            return list(self._select("phase > 0"))
+        """Return what is in flight; as the journal is opened, what a killed run left."""
+        return self._select("phase > 0")
 
-    def note_begun(self, place: PurePath, source: Path) -> None:
-        """Give a place to a source; what was made there before stays known."""
+    def reserve(self, path: PurePath, source: Path) -> None:
+        """Reserve a path for a source; what was written there before stays known."""
         self._run(
             "INSERT INTO results (place, source, phase) VALUES (?, ?, ?) ON CONFLICT (place)"
             " DO UPDATE SET source = excluded.source, phase = excluded.phase",
-            os.fsencode(place),
-            os.fsencode(source),
-            Phase.BEGUN,
+            *(os.fsencode(path), os.fsencode(source), Phase.RESERVED),
         )
 
-    def note_made(self, place: PurePath, made: Made) -> None:
-        """On the disk when this returns."""
-        with self._surely():
-            self._run(
-                f"UPDATE results SET phase = ?, ({_FACTS}) = (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
-                " WHERE place = ?",
-                Phase.MADE,
-                made.source_sha256,
-                made.fingerprint,
-                made.sha256,
-                made.size_bytes,
-                made.mtime_ns,
-                made.width_px,
-                made.height_px,
-                made.model,
-                os.fsencode(place),
-            )
+    def record(self, path: PurePath, record: Record) -> None:
+        """Record a result that is written; the row is on the disk when this returns.
 
-    def note_placed(self, place: PurePath) -> None:
-        self._run("UPDATE results SET phase = 0 WHERE place = ?", os.fsencode(place))
-
-    def withdraw(self, place: PurePath) -> None:
-        """Nothing came of it: the place is as it was before."""
+        Until then it would be safe from a kill only, not from a power failure.
+        """
         with self.lock:
-            self._run("DELETE FROM results WHERE place = ? AND sha256 IS NULL", os.fsencode(place))
-            self.note_placed(place)
+            self._run("PRAGMA synchronous = FULL")
+            try:
+                self._run(
+                    f"UPDATE results SET phase = ?, ({_RECORD}) = (?, ?, ?, ?, ?, ?, ?, ?)"  # noqa: S608
+                    " WHERE place = ?",
+                    *(Phase.WRITTEN, *astuple(record), os.fsencode(path)),
+                )
+            finally:
+                self._run("PRAGMA synchronous = NORMAL")
+
+    def commit(self, path: PurePath) -> None:
+        """Note that a result has its name."""
+        self._run("UPDATE results SET phase = 0 WHERE place = ?", os.fsencode(path))
+
+    def release(self, path: PurePath) -> None:
+        """Give up a reservation: the path is as it was before."""
+        with self.lock:
+            self._run("DELETE FROM results WHERE place = ? AND sha256 IS NULL", os.fsencode(path))
+            self.commit(path)
 
     def __enter__(self) -> Self:
         return self
@@ -183,7 +177,7 @@ class Journal:
             self._database.close()
 
     def _open(self) -> None:
-        """Locked for this process alone, which also lets it work where memory cannot be shared."""
+        """Lock it for this process alone, which also lets it work where memory is not shared."""
         run = self._database.execute
         run("PRAGMA locking_mode = EXCLUSIVE")
         run("PRAGMA journal_mode = WAL")
@@ -199,32 +193,29 @@ class Journal:
             raise JournalUnusable(f"{self._path}: is no journal that this version can read")
         run("COMMIT")
 
-    @contextmanager
-    def _surely(self) -> Iterator[None]:
-        """What is written in the block is on the disk after it, not only safe from a kill."""
+    def _select(self, where: str, *values: bytes) -> list[Row]:
+        rows = self._run(
+            f"SELECT place, source, phase, {_RECORD} FROM results WHERE {where}",  # noqa: S608
+            *values,
+        )
+        return [
+            Row(
+                PurePath(os.fsdecode(path)),
+                Path(os.fsdecode(source)),
+                Phase(phase),
+                Record(*record) if record[2] is not None else None,
+            )
+            for path, source, phase, *record in rows
+        ]
+
+    def _run(self, statement: str, *values: bytes | str | int) -> list[tuple[Any, ...]]:
+        """Run a statement, and return its rows.
+
+        Raises:
+            JournalUnusable: SQLite failed: a full disk, an unreadable file.
+        """
         with self.lock:
-            self._run("PRAGMA synchronous = FULL")
             try:
-                yield
-            finally:
-                self._run("PRAGMA synchronous = NORMAL")
-
-    def _run(self, statement: str, *values: bytes | str | int) -> None:
-        with self.lock, self._as_unusable():
-            self._database.execute(statement, values)
-
-    @contextmanager
-    def _as_unusable(self) -> Iterator[None]:
-        """SQLite's own errors (a full disk, an unreadable file) as `JournalUnusable`."""
-        try:
-            yield
-        except sqlite3.Error as error:
-            raise JournalUnusable(f"{self._path}: {error}") from error
-
-    def _select(self, where: str, *values: bytes | str | int) -> Iterator[Row]:
-        statement = f"SELECT place, source, phase, {_FACTS} FROM results WHERE {where}"  # noqa: S608
-        with self._as_unusable():
-            rows = self._database.execute(statement, values).fetchall()
-        for place, source, phase, *facts in rows:
-            made = Made(*facts) if facts[2] is not None else None
-            yield Row(PurePath(os.fsdecode(place)), Path(os.fsdecode(source)), Phase(phase), made)
+                return self._database.execute(statement, values).fetchall()
+            except sqlite3.Error as error:
+                raise JournalUnusable(f"{self._path}: {error}") from error

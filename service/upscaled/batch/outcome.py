@@ -1,21 +1,20 @@
-"""The outcome of each file, of the whole batch, and why a batch could not go on."""
+"""Outcomes of the files of a batch, and their summary."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, Final, Protocol
 
-
-class BatchAborted(Exception):
-    """No further file can be worked on; the text says why. `exit_status`: of the command."""
-
-    exit_status: ClassVar[int] = 1
+from upscaled.batch.journal import Record
+from upscaled.upscale.result import Timings
 
 
 class Kind(StrEnum):
-    """upscaled: through the network. copied: its content was upscaled before, to another place.
+    """Kind of an outcome.
+
+    upscaled: through the network. copied: its content was upscaled before, to another path.
     skipped: it is done already. passed_over: in a folder, and no image or itself a result.
-    unsupported: a picture in a format that is not enabled.
+    unsupported: an image in a format that is not enabled.
     """
 
     UPSCALED = "upscaled"
@@ -26,36 +25,52 @@ class Kind(StrEnum):
     FAILED = "failed"
 
 
+_WORDS: Final = {
+    Kind.UPSCALED: "upscaled",
+    Kind.COPIED: "copied from results of the same content",
+    Kind.SKIPPED: "done already",
+    Kind.PASSED_OVER: "passed over (no images)",
+    Kind.UNSUPPORTED: "in formats that are not enabled",
+    Kind.FAILED: "failed",
+}
+_NO_TIMINGS: Final = Timings(0, 0, 0, 0)
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """One file's. Sizes are (width, height) in pixels; None and "" where there is none.
+    """Outcome of one file.
 
-    error_code, error: of the contract, and in words. seconds: from reading to writing, in turn
-    with other files; the stages are within it.
+    result: the path of its result. record: describes that; None while another thread makes it.
+    error_code, error: of the contract, and in words. source_px: (width, height). seconds: from
+    reading to writing, in turn with other files; the stages of `timings` are within it.
     """
 
     source: Path
     kind: Kind
     result: Path | None = None
+    record: Record | None = None
     error_code: str = ""
     error: str = ""
-    model: str = ""
     source_bytes: int = 0
     source_px: tuple[int, int] | None = None
-    result_bytes: int = 0
-    result_px: tuple[int, int] | None = None
+    timings: Timings = _NO_TIMINGS
     seconds: float = 0
-    decode_s: float = 0
-    network_s: float = 0
-    encode_s: float = 0
 
     @property
     def is_image(self) -> bool:
+        """Return whether the file is to be reported."""
         return self.kind is not Kind.PASSED_OVER
 
+    @property
+    def result_px(self) -> tuple[int, int] | None:
+        """Return the width and height of the result."""
+        return (self.record.width_px, self.record.height_px) if self.record else None
+
     def to_json(self) -> dict[str, Any]:
-        """The JSON line of this file. Bytes of a name that are no UTF-8 are surrogates, as Python
-        has them (`os.fsencode` gives them back).
+        """Return the JSON line of this file.
+
+        Bytes of a name that are no UTF-8 are surrogates, as Python has them (`os.fsencode` gives
+        them back).
         """
         return {
             "source": str(self.source),
@@ -63,36 +78,48 @@ class Outcome:
             "outcome": str(self.kind),
             "error_code": self.error_code or None,
             "error": self.error or None,
-            "model": self.model or None,
+            "model": self.record.model if self.record else None,
             "source_bytes": self.source_bytes or None,
             "source_px": self.source_px,
-            "result_bytes": self.result_bytes or None,
+            "result_bytes": self.record.size_bytes if self.record else None,
             "result_px": self.result_px,
             "seconds": round(self.seconds, 4),
-            "decode_s": round(self.decode_s, 4),
-            "network_s": round(self.network_s, 4),
-            "encode_s": round(self.encode_s, 4),
+            "decode_s": round(self.timings.decode_s, 4),
+            "network_s": round(self.timings.network_s, 4),
+            "encode_s": round(self.timings.encode_s, 4),
         }
+
+
+class Listener(Protocol):
+    """Listener to a batch as it runs."""
+
+    def on_part(self, source: Path, done_part: float) -> None:
+        """Take note of the part of a file's tiles that is done, 0 to 1; from any thread."""
+
+    def add(self, outcome: Outcome) -> None:
+        """Take note of the outcome of one file; called for one at a time, in no order."""
 
 
 @dataclass(slots=True)
 class Summary:
-    """Of all so far. result_megapixels: of what was upscaled."""
+    """Counts of all outcomes so far; `result_megapixels` are those of what was upscaled."""
 
     counts: dict[Kind, int] = field(default_factory=lambda: dict.fromkeys(Kind, 0))
     result_megapixels: float = 0
 
     def add(self, outcome: Outcome) -> None:
+        """Count one outcome."""
         self.counts[outcome.kind] += 1
-        if outcome.kind is Kind.UPSCALED and outcome.result_px:
-            self.result_megapixels += outcome.result_px[0] * outcome.result_px[1] / 1e6
+        if outcome.kind is Kind.UPSCALED and outcome.record:
+            self.result_megapixels += outcome.record.width_px * outcome.record.height_px / 1e6
 
     @property
     def files(self) -> int:
+        """Return the number of files so far."""
         return sum(self.counts.values())
 
     def to_json(self, seconds: float) -> dict[str, Any]:
-        """The last line."""
+        """Return the last JSON line, after so many seconds."""
         upscaled = self.counts[Kind.UPSCALED]
         return {
             **{str(kind): number for kind, number in self.counts.items()},
@@ -102,26 +129,15 @@ class Summary:
         }
 
     def describe(self, seconds: float) -> str:
-        """In words, without what did not occur."""
-        facts = self.to_json(seconds)
+        """Describe the batch in words, without what did not occur."""
         counts = [
             f"{number} {words}"
             for kind, words in _WORDS.items()
             if (number := self.counts[kind]) or kind is Kind.UPSCALED
         ]
-        speed = (
-            f"{facts['images_per_s']:.2f} images/s, {facts['megapixels_per_s']:.2f} megapixels/s"
-        )
-        return f"{', '.join(counts)}; {seconds:.1f} s" + (
-            f", {speed}" if self.result_megapixels else ""
-        )
-
-
-_WORDS = {
-    Kind.UPSCALED: "upscaled",
-    Kind.COPIED: "copied from results of the same content",
-    Kind.SKIPPED: "done already",
-    Kind.PASSED_OVER: "passed over (no images)",
-    Kind.UNSUPPORTED: "in formats that are not enabled",
-    Kind.FAILED: "failed",
-}
+        text = f"{', '.join(counts)}; {seconds:.1f} s"
+        if self.result_megapixels:
+            figures = self.to_json(seconds)
+            text += f", {figures['images_per_s']:.2f} images/s"
+            text += f", {figures['megapixels_per_s']:.2f} megapixels/s"
+        return text

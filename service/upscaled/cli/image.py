@@ -8,20 +8,16 @@ import itertools
 import sys
 import threading
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from upscaled.batch.discovery import LIST, Finder, Source, read_names
 from upscaled.batch.outcome import Kind
+from upscaled.batch.stop import Stop
 from upscaled.cli.batch import BatchOptions, Json, Model, Overwrite, Scale, run_batch_command
 from upscaled.cli.batch_report import BatchReport
-
-if TYPE_CHECKING:
-    from upscaled.batch.in_flight import Stop
-
 
 Files = Annotated[
     list[str],
@@ -95,25 +91,13 @@ def upscale_images(
     """
     _check_call(files, output_dir, ends_in_null=ends_in_null)
     options = BatchOptions(scale, model, output_dir, is_json, is_overwriting)
-    signals: list[int] = []
-
-    def make_sources(stop: "Stop", report: BatchReport) -> Iterator[Source]:
-        separator = b"\0" if ends_in_null else b"\n"
-        names = partial(read_names, 0, separator, stop.asked.is_set)
-        finder = Finder(output_dir, names)
-        if report.has_bar and LIST not in files:
-            count = partial(_count, finder, files, report, stop)
-            threading.Thread(target=count, daemon=True).start()
-        return finder.find(files)
-
-    def on_signal(stop: "Stop", number: int) -> None:
-        signals.append(number)
-        stop.now()
-
-    report = run_batch_command(options, options.load_settings(), make_sources, on_signal)
-    if signals:
+    stop, report = Stop(), BatchReport(is_json=is_json)
+    names = read_names(0, b"\0" if ends_in_null else b"\n", stop.requested)
+    sources = _find_sources(Finder(output_dir, names), files, report, stop)
+    run_batch_command(options, options.load_settings(), sources, stop, report)
+    if stop.signals:
         print("upscaled: stopped; the same call goes on where it was", file=sys.stderr)
-        raise typer.Exit(128 + signals[0])
+        raise typer.Exit(128 + stop.signals[0])
     counts = report.summary.counts
     if counts[Kind.FAILED] or (counts[Kind.UNSUPPORTED] and not ignores_unsupported):
         raise typer.Exit(1)
@@ -138,7 +122,15 @@ def _check_call(files: list[str], output_dir: Path | None, *, ends_in_null: bool
             raise typer.BadParameter(f"{folder} is the output folder itself")
 
 
-def _count(finder: Finder, files: list[str], report: BatchReport, stop: "Stop") -> None:
-    """Set the progress bar's total once all files are found, while the batch runs already."""
-    seen = itertools.takewhile(lambda _: not stop.asked.is_set(), finder.find(files))
-    report.expect(sum(1 for _ in seen))
+def _find_sources(
+    finder: Finder, files: list[str], report: BatchReport, stop: Stop
+) -> Iterator[Source]:
+    """Find the sources; a bar gets their number once it is known, while the batch runs already."""
+
+    def count() -> None:
+        seen = itertools.takewhile(lambda _: not stop.requested.is_set(), finder.find(files))
+        report.expect(sum(1 for _ in seen))
+
+    if report.has_bar and LIST not in files:
+        threading.Thread(target=count, daemon=True).start()
+    yield from finder.find(files)

@@ -74,7 +74,7 @@ def try_model(
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A photo and its result in 8 bits a channel; `title` says model, scale, photo and time."""
+    """Photo and its result in 8 bits a channel; `title` says model, scale, photo and time."""
 
     model: str
     scale: int

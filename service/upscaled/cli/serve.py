@@ -8,7 +8,7 @@ import typer
 
 from upscaled.cli.console import fail
 from upscaled.cli.process_limits import ignore_signals, raise_descriptor_limit
-from upscaled.cli.supervisor import supervise
+from upscaled.cli.supervisor import FrontEndSupervisor
 from upscaled.config import load_settings
 from upscaled.logs import configure_logging, log_uncaught_exceptions
 
@@ -42,7 +42,7 @@ def serve(
     raise_descriptor_limit()
     try:
         with listen(settings.host, settings.port) as listener:
-            link = supervise(listener, survived)
+            link = FrontEndSupervisor(listener, survived).run()
             # A front end from here on; the supervisor has no use for what it imports.
             from upscaled.cli.server import run_server
 

@@ -1,4 +1,4 @@
-"""The front end process: what it does from its first line to its last.
+"""Run the front end process from its start to its end.
 
 listening socket -> state -> first API key -> pool and app -> uvicorn -> "ready"
 SIGTERM or SIGINT -> not ready -> the socket closes -> what runs is finished -> workers end
@@ -71,14 +71,14 @@ def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink
 
 
 def describe_url(listener: socket.socket) -> str:
-    """The URL at which this machine reaches the socket."""
+    """Return the URL at which this machine reaches the socket."""
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared only)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 def describe_first_key(secret: str, url: str, settings: Settings) -> str:
-    """What is printed once, when the first start makes an API key."""
+    """Describe the API key that the first start makes, which is printed once."""
     credits = f"It has no credits yet: upscaled credits add {FIRST_KEY_NAME} 100"
     return "\n".join(
         [
@@ -94,8 +94,10 @@ def describe_first_key(secret: str, url: str, settings: Settings) -> str:
 
 
 def _log_new_database(settings: Settings) -> None:
-    """Say it as a warning: after the first start it means that keys and credits were lost, by a
-    volume that is not mounted, another UPSCALED_DATA_DIR or a folder that was deleted."""
+    """Warn of a new database: after the first start it means that keys and credits were lost.
+
+    The cause is a volume that is not mounted, another UPSCALED_DATA_DIR or a deleted folder.
+    """
     database_url = settings.database_url
     where = hide_password(database_url) if database_url else str(settings.data_dir)
     _log.warning(
@@ -142,31 +144,31 @@ async def _serve(
     announcing = asyncio.create_task(_announce_ready(pool, server, link))
     await server.serve(sockets=[listener])
     announcing.cancel()
-    if server.trouble:
+    if server.failure:
         await pool.stop(0)
-        raise CannotUpscale(server.trouble)
+        raise CannotUpscale(server.failure)
     if not server.started:
         raise CannotServe("the service could not start; see the log above")
 
 
 async def _announce_ready(pool: LocalPool, server: "_Server", link: SupervisorLink) -> None:
     try:
-        facts = await pool.wait_ready()
+        ready = await pool.wait_ready()
     except ChildUnusable as error:
         server.give_up(str(error))
         return
     models = ", ".join(
-        f"x{scale} {model} by {facts.labels[scale]}" for scale, model in facts.models.items()
+        f"x{scale} {model} by {ready.labels[scale]}" for scale, model in ready.models.items()
     )
     link.announce_ready()
-    _say(f"ready ({facts.device}; {models})")
+    _say(f"ready ({ready.device}; {models})")
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server that ends in order, with exit status 0, on the first signal.
+    """Server of uvicorn that ends in order, with exit status 0, on the first signal.
 
     A request that still waits when the grace is over is answered too. A further SIGINT, a person's
-    second Ctrl-C, ends the grace, and one more the process. `trouble` is why it gave up.
+    second Ctrl-C, ends the grace, and one more the process. `failure` is why it gave up.
     """
 
     def __init__(
@@ -177,7 +179,7 @@ class _Server(uvicorn.Server):
         ending: Collection[signal.Signals],
     ) -> None:
         super().__init__(config)
-        self.trouble = ""
+        self.failure = ""
         self._pool = pool
         self._grace_s = grace_s
         self._ending = ending
@@ -203,11 +205,11 @@ class _Server(uvicorn.Server):
         elif number == signal.SIGINT:
             self.should_exit = self.force_exit = True
 
-    def give_up(self, trouble: str) -> None:
+    def give_up(self, failure: str) -> None:
         """End without grace, unless a signal ends it already."""
         if not self._is_ending:
             self._is_ending = True
-            self.trouble = trouble
+            self.failure = failure
             self._close(0)
 
     def _end(self, signal_name: str) -> None:

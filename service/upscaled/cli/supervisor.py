@@ -1,4 +1,4 @@
-"""The parent process of the front end: it passes signals on, and replaces a front end that hangs.
+"""Supervisor of the front end: it passes signals on, and replaces a front end that hangs.
 
     supervisor                                    front end
     holds the listening socket               ->   accepts connections on it
@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from upscaled.logs import event
 from upscaled.process.confinement import die_with
+from upscaled.process.supervision import Limits
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
@@ -61,7 +62,7 @@ _log: Final = logging.getLogger(__name__)
 
 
 class SupervisorLink:
-    """The front end's end of the link to its supervisor."""
+    """Link of a front end to its supervisor."""
 
     def __init__(self, beats_fd: int, signals_fd: int, ending: Collection[signal.Signals]) -> None:
         """
@@ -100,29 +101,9 @@ class SupervisorLink:
             on_signal(signal.Signals(number))
 
 
-def supervise(listener: socket.socket, survived: Sequence[signal.Signals] = ()) -> SupervisorLink:
-    """Fork front ends, each after the end of the last, until the service is to end.
-
-    Args:
-        listener: the listening socket that every front end takes over.
-        survived: signals that are passed on beside those that end the service.
-
-    Returns:
-        In a front end only: its link to the supervisor, which has stayed behind in this call.
-
-    Raises:
-        SystemExit: in the supervisor, once the service has ended: with the status of its front
-            end, or 1 for one that had to be killed.
-    """
-    ending = [*ENDING_SIGNALS]
-    if signal.SIGHUP in survived and sys.stderr.isatty():  # the terminal it was started in closes
-        ending.append(signal.SIGHUP)
-    return _Supervisor(listener, [*ENDING_SIGNALS, *survived], ending).run()
-
-
 @dataclass(slots=True)
 class _FrontEnd:
-    """The supervisor's view of one front end. `silent_s`: seconds since it last wrote anything."""
+    """Front end as its supervisor sees it; `silent_s`: seconds since it last wrote anything."""
 
     pid: int
     beats_fd: int
@@ -139,18 +120,20 @@ class _FrontEnd:
         return self.is_ready and time.monotonic() - self.started_at >= STEADY_S
 
 
-class _Supervisor:
-    """One front end at a time, and the counts that decide when the next is started, if at all."""
+class FrontEndSupervisor:
+    """Supervisor of one front end at a time; it decides when the next is started, if at all."""
 
-    def __init__(
-        self,
-        listener: socket.socket,
-        passed_on: Sequence[signal.Signals],
-        ending: Collection[signal.Signals],
-    ) -> None:
+    def __init__(self, listener: socket.socket, survived: Sequence[signal.Signals] = ()) -> None:
+        """
+        Args:
+            listener: the listening socket that every front end takes over.
+            survived: signals that are passed on beside those that end the service.
+        """
         self._listener = listener
-        self._passed_on = passed_on
-        self._ending = ending
+        self._passed_on = (*ENDING_SIGNALS, *survived)
+        self._ending = {*ENDING_SIGNALS}
+        if signal.SIGHUP in survived and sys.stderr.isatty():  # the terminal of the start closes
+            self._ending.add(signal.SIGHUP)
         self._ended_by: signal.Signals | None = None
         self._was_ready = False  # any front end so far
         self._failures = 0
@@ -161,11 +144,19 @@ class _Supervisor:
             os.set_blocking(descriptor, False)
         self._selector.register(self._arrived_fd, selectors.EVENT_READ)
         signal.set_wakeup_fd(self._wakeup_fd, warn_on_full_buffer=False)
-        for number in passed_on:
+        for number in self._passed_on:
             signal.signal(number, _leave_to_wakeup_fd)
 
     def run(self) -> SupervisorLink:
-        """As `supervise`."""
+        """Fork front ends, each after the end of the last, until the service is to end.
+
+        Returns:
+            In a front end only: its link to the supervisor, which has stayed behind in this call.
+
+        Raises:
+            SystemExit: in the supervisor, once the service has ended: with the status of its front
+                end, or 1 for one that had to be killed.
+        """
         while True:
             started = self._fork()
             if isinstance(started, SupervisorLink):
@@ -209,7 +200,7 @@ class _Supervisor:
         faulthandler.register(_DUMP_SIGNAL, dump_fd, all_threads=True)
 
     def _watch(self, front_end: _FrontEnd) -> int:
-        """Wait for the end of a front end, killing one that hangs: its status as of Popen."""
+        """Wait for the end of a front end, kill one that hangs, and return its status as Popen."""
         looked_at = time.monotonic()
         while True:
             for key, _ in self._selector.select(BEAT_EVERY_S):
@@ -225,7 +216,7 @@ class _Supervisor:
                 self._end_hung(front_end)
 
     def _read_beats(self, front_end: _FrontEnd) -> bool:
-        """Take note of what a front end wrote; False once it has ended."""
+        """Take note of what a front end wrote, and return False once it has ended."""
         said = os.read(front_end.beats_fd, _READ_BYTES)
         if _BEAT in said:
             front_end.has_beaten = True
@@ -246,8 +237,11 @@ class _Supervisor:
             _kill(front_end)  # nothing is under way, and nothing would read the signal
 
     def _take_signals(self) -> bytes:
-        """The numbers of the signals that arrived; after one that ends the service this process no
-        longer holds the socket, which the front end is about to close."""
+        """Return the numbers of the signals that arrived.
+
+        After one that ends the service this process no longer holds the socket, which the front end
+        is about to close.
+        """
         numbers = os.read(self._arrived_fd, _READ_BYTES)
         for number in numbers:
             if number in self._ending and self._ended_by is None:
@@ -279,10 +273,10 @@ class _Supervisor:
         A front end that was never ready says itself why it cannot serve, and its status is the
         service's. Of later ones that is believed only after a few tries.
         """
-        if self._ended_by is not None and not front_end.has_beaten:
-            raise SystemExit(128 + self._ended_by)  # as a shell says it
         if self._ended_by is not None:
-            raise SystemExit(status if status >= 0 else 1)
+            # Before its first heartbeat it was killed: the status is what a shell makes of that.
+            ended = status if status >= 0 else 1
+            raise SystemExit(ended if front_end.has_beaten else 128 + self._ended_by)
         if status == 0 or not (self._was_ready or front_end.is_killed):
             raise SystemExit(status if status >= 0 else 128 - status)
         self._failures = 1 if front_end.is_steady else self._failures + 1
@@ -294,8 +288,8 @@ class _Supervisor:
 
     def _wait_before_next(self) -> None:
         """Wait as long as the last failures ask for, unless a signal ends the service meanwhile."""
-        wait_s = min(RESTART_MAX_S, RESTART_S * 2.0 ** min(self._failures - 1, 30))
-        until = time.monotonic() + wait_s
+        backoff = Limits(work_s=0, backoff_s=RESTART_S, max_backoff_s=RESTART_MAX_S)
+        until = time.monotonic() + backoff.restart_after_s(self._failures)
         while (left_s := until - time.monotonic()) > 0:
             if self._selector.select(left_s):
                 self._take_signals()
@@ -304,11 +298,11 @@ class _Supervisor:
 
 
 def _leave_to_wakeup_fd(_number: int, _frame: object) -> None:
-    """The handler of signals that the loop of `_watch` reads from a pipe."""
+    """Handle a signal by nothing: the loop of `_watch` reads its number from a pipe."""
 
 
 def _read_dump(beats_fd: int) -> str:
-    """What a hung front end writes about its threads, until it pauses or `DUMP_S` are over."""
+    """Read what a hung front end writes of its threads, until it pauses or `DUMP_S` are over."""
     dump = bytearray()
     deadline = time.monotonic() + DUMP_S
     with selectors.DefaultSelector() as selector:

@@ -61,7 +61,7 @@ def tune(
 
 @dataclass(frozen=True, slots=True)
 class Tuned:
-    """A model's choice of the autotuner; `is_new` if it was measured now."""
+    """Choice of the autotuner for a model; `is_new` if it was measured now."""
 
     model: str
     choice: "Choice"

@@ -1,20 +1,16 @@
 """`upscaled watch`: upscale a folder's files as they arrive, until a signal stops it."""
 
 import signal
-import threading
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from upscaled.batch.discovery import Finder, Source
+from upscaled.batch.discovery import Finder
+from upscaled.batch.stop import Stop
+from upscaled.batch.watcher import FolderWatcher
 from upscaled.cli.batch import BatchOptions, Json, Model, Overwrite, Scale, run_batch_command
 from upscaled.cli.batch_report import BatchReport
-
-if TYPE_CHECKING:
-    from upscaled.batch.in_flight import Stop
-
 
 InputDir = Annotated[
     Path,
@@ -61,29 +57,14 @@ def watch_folder(
     options = BatchOptions(scale, model, output_dir, is_json, is_overwriting)
     settings = options.load_settings()
 
-    def make_sources(stop: "Stop", _report: BatchReport) -> Iterator[Source]:
-        from upscaled.batch.watcher import FolderWatcher
-
-        signal.signal(signal.SIGIO, signal.SIG_IGN)  # see `arrivals.is_being_written`
-        finder = Finder(output_dir)
-        return FolderWatcher(finder, input_dir, settle_s=settle_s).wait_for(stop.asked)
-
+    stop, report = Stop(), BatchReport(is_json=is_json)
+    watcher = FolderWatcher(Finder(output_dir), input_dir, settle_s=settle_s)
+    signal.signal(signal.SIGIO, signal.SIG_IGN)  # see `watcher.is_being_written`
     run_batch_command(
-        options, settings, make_sources, lambda stop, _: _end(stop, settings.shutdown_grace_s)
+        options,
+        settings,
+        watcher.wait_for(stop.requested),
+        stop,
+        report,
+        grace_s=settings.shutdown_grace_s,
     )
-
-
-def _end(stop: "Stop", grace_s: float) -> None:
-    """End the batch once images under way are finished, at the second call at once.
-
-    Args:
-        stop: the batch's.
-        grace_s: how long they may take at most.
-    """
-    if stop.asked.is_set():
-        stop.now()
-        return
-    stop.ask()
-    grace = threading.Timer(grace_s, stop.now)
-    grace.daemon = True
-    grace.start()

@@ -24,7 +24,7 @@ ENGINES_S: Final = 70.0
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """A check; `name` heads the line that reports that it took longer than `within_s`."""
+    """Check with its deadline; `name` heads the line that reports that it took longer."""
 
     name: str
     run: Callable[[], list[Finding]]
@@ -40,7 +40,7 @@ def list_checks(
     is_expected: bool,
     may_connect: bool,
 ) -> list[Check]:
-    """Every check, in the order of the report.
+    """Return every check, in the order of the report.
 
     Args:
         host, port: where the service listens, or is to.
@@ -62,7 +62,7 @@ def list_checks(
 
 
 def run_checks(checks: Sequence[Check]) -> Iterator[Finding]:
-    """Every finding, as soon as those before it are known. A check that hangs is left behind."""
+    """Yield each finding once those before it are known; a check that hangs is left behind."""
     started = time.monotonic()
     answers = [_start(check) for check in checks]
     for check, answer in zip(checks, answers, strict=True):

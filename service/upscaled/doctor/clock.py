@@ -3,7 +3,6 @@
 import os
 import tempfile
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -21,26 +20,23 @@ _RELEASED: Final = datetime(2026, 11, 22, tzinfo=UTC).timestamp()
 _DAY_S: Final = 86_400.0
 
 
-def check_clock(settings: Settings, clock: Callable[[], float] = time.time) -> list[Finding]:
-    """Whether it can be right, and agrees with the disk's own (another machine's, on NFS).
-
-    clock: seconds since 1970.
-    """
-    now = clock()
+def check_clock(settings: Settings) -> list[Finding]:
+    """Check that the clock can be right, and agrees with the disk's (another machine's, on NFS)."""
+    now = time.time()
     shown = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     earliest = max(_RELEASED, _installed_at())
     if now < earliest - _DAY_S:  # archives hold times of day without a zone
         made = datetime.fromtimestamp(earliest, UTC).strftime("%Y-%m-%d")
         return [failure(CHECK, f"{shown} is before this installation was made ({made})", _ADVICE)]
     found = [ok(CHECK, shown)]
-    drift_s = _disk_drift_s(settings.data_dir, clock)
+    drift_s = _measure_disk_drift_s(settings.data_dir)
     if drift_s is not None and abs(drift_s) > WARN_DRIFT_S:
-        found.append(judge_drift("disk clock", drift_s))
+        found.append(describe_drift("disk clock", drift_s))
     return found
 
 
-def judge_drift(check: str, drift_s: float) -> Finding:
-    """drift_s: how far another clock is ahead of this machine's."""
+def describe_drift(check: str, drift_s: float) -> Finding:
+    """Describe how far another clock is ahead of this machine's."""
     ahead = "ahead of" if drift_s > 0 else "behind"
     found = f"{abs(drift_s):.1f} s {ahead} this machine's"
     if abs(drift_s) > FAIL_DRIFT_S:
@@ -52,13 +48,13 @@ def _installed_at() -> float:
     return Path(upscaled.__file__).stat().st_mtime
 
 
-def _disk_drift_s(folder: Path, clock: Callable[[], float]) -> float | None:
-    """None where no file can be made, which is another check's business."""
+def _measure_disk_drift_s(folder: Path) -> float | None:
+    """Measure the drift by a file's time; None where none can be made, as another check reports."""
     try:
         with tempfile.TemporaryFile(dir=folder) as file:
-            before = clock()
+            before = time.time()
             file.write(b"\0")
             file.flush()
-            return os.fstat(file.fileno()).st_mtime - (before + clock()) / 2
+            return os.fstat(file.fileno()).st_mtime - (before + time.time()) / 2
     except OSError:
         return None

@@ -1,7 +1,6 @@
 """Check the database: reachable, writable, of this version's schema, and its credits add up."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -10,7 +9,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import SQLAlchemyError
 
 from upscaled.config import Settings
-from upscaled.doctor.clock import judge_drift
+from upscaled.doctor.clock import describe_drift
 from upscaled.doctor.finding import Finding, failure, ok, warning
 from upscaled.state.database import Database, find_sqlite_file, open_database
 from upscaled.state.errors import DatabaseRefused, StateError
@@ -25,12 +24,8 @@ CONNECT_TIMEOUT_S: Final = 5
 _NETWORK_DISKS: Final = frozenset({"nfs", "nfs4", "cifs", "smb3", "9p", "fuse.sshfs"})
 
 
-def check_database(
-    settings: Settings,
-    mounts: Path = Path("/proc/self/mounts"),
-    clock: Callable[[], float] = time.time,
-) -> list[Finding]:
-    """A finding on the database and, of a server, one on its clock. Creates and changes nothing."""
+def check_database(settings: Settings, mounts: Path = Path("/proc/self/mounts")) -> list[Finding]:
+    """Check the database and, of a server, its clock; nothing is created or changed."""
     try:
         file = find_sqlite_file(settings.database_url, settings.data_dir)
         if file is not None and not file.exists():
@@ -39,30 +34,28 @@ def check_database(
             settings.database_url, settings.data_dir, connect_timeout_s=CONNECT_TIMEOUT_S
         )
     except (DatabaseRefused, OSError) as error:
-        return [_judge_refusal(str(error))]
+        return [_describe_refusal(str(error))]
     try:
-        return _look_into(database, file, _disk_type(file, mounts) if file else "", clock)
+        return _look_into(database, file, _disk_type(file, mounts) if file else "")
     except (StateError, SQLAlchemyError, OSError) as error:
-        return [_judge_refusal(str(getattr(error, "orig", None) or error))]
+        return [_describe_refusal(str(getattr(error, "orig", None) or error))]
     finally:
         database.close()
 
 
-def _look_into(
-    database: Database, file: Path | None, disk: str, clock: Callable[[], float]
-) -> list[Finding]:
+def _look_into(database: Database, file: Path | None, disk: str) -> list[Finding]:
     with database.write() as connection:
         revision = read_revision(connection)
         if revision is not None:
             rewrite_revision(connection)
-        drifts = [] if file else [_measure_drift(connection, clock)]
+        drifts = [] if file else [_measure_drift(connection)]
         ledger = _check_ledger(connection) if revision == SCHEMA_REVISION else []
     name = f"SQLite: {file}" if file else "PostgreSQL"
-    return [_judge_revision(name, revision, disk), *drifts, *ledger]
+    return [_describe_revision(name, revision, disk), *drifts, *ledger]
 
 
 def _check_ledger(connection: Connection) -> list[Finding]:
-    """A failure for each API key whose credits do not add up."""
+    """Return a failure for each API key whose credits do not add up."""
     return [
         failure(
             "credits",
@@ -74,15 +67,15 @@ def _check_ledger(connection: Connection) -> list[Finding]:
     ]
 
 
-def _measure_drift(connection: Connection, clock: Callable[[], float]) -> Finding:
-    asked = clock()
+def _measure_drift(connection: Connection) -> Finding:
+    before = time.time()
     theirs = float(
         connection.execute(sa.text("SELECT extract(epoch FROM clock_timestamp())")).scalar() or 0
     )
-    return judge_drift("database clock", theirs - (asked + clock()) / 2)
+    return describe_drift("database clock", theirs - (before + time.time()) / 2)
 
 
-def _judge_revision(name: str, revision: str | None, disk: str) -> Finding:
+def _describe_revision(name: str, revision: str | None, disk: str) -> Finding:
     if disk in _NETWORK_DISKS:
         return warning(
             CHECK,
@@ -106,7 +99,7 @@ def _judge_revision(name: str, revision: str | None, disk: str) -> Finding:
     return ok(CHECK, f"{name}: writable, schema {revision}")
 
 
-def _judge_refusal(reason: str) -> Finding:
+def _describe_refusal(reason: str) -> Finding:
     text = " ".join(reason.split())
     return failure(
         CHECK,
@@ -117,7 +110,7 @@ def _judge_refusal(reason: str) -> Finding:
 
 
 def _disk_type(file: Path, mounts: Path) -> str:
-    """The type of the file system that holds `file`; empty where the system does not say."""
+    """Return the type of the file system that holds `file`; empty where none is known."""
     try:
         lines = [line.split() for line in mounts.read_text().splitlines()]
     except OSError:

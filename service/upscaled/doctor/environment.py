@@ -1,4 +1,4 @@
-"""The settings as they are parsed, of which some may be wrong: the other checks go on without."""
+"""Parse the settings one by one, so that the other checks go on without those that are wrong."""
 
 import re
 from collections.abc import Mapping
@@ -14,38 +14,40 @@ _PASSWORD = re.compile(r"(://[^:/@\s]*):\S*@")
 
 @dataclass(frozen=True, slots=True)
 class ParsedEnvironment:
-    """settings: those that are valid, the rest at their defaults. names: variables that are set.
-    troubles: variable to what is wrong with it.
+    """Environment as it was parsed.
+
+    settings: those that are valid, the rest at their defaults. names: variables that are set.
+    errors: by variable, what is wrong with it.
     """
 
     settings: Settings
     names: tuple[str, ...]
-    troubles: Mapping[str, str]
+    errors: Mapping[str, str]
 
 
 def read_environment(environment: Mapping[str, str]) -> ParsedEnvironment:
-    """Each `UPSCALED_*` variable judged alone, as `load_settings` judges them together."""
+    """Parse each `UPSCALED_*` variable alone, as `load_settings` parses them together."""
     names = sorted(name for name, value in environment.items() if name.startswith(PREFIX) and value)
-    troubles: dict[str, str] = {}
+    errors: dict[str, str] = {}
     for name in names:
         try:
             load_settings({name: environment[name]})
         except SettingsError as error:
-            troubles[name] = str(error)
-    valid = {name: environment[name] for name in names if name not in troubles}
-    return ParsedEnvironment(load_settings(valid), tuple(names), troubles)
+            errors[name] = str(error)
+    valid = {name: environment[name] for name in names if name not in errors}
+    return ParsedEnvironment(load_settings(valid), tuple(names), errors)
 
 
 def check_settings(parsed: ParsedEnvironment) -> list[Finding]:
-    """A failure for each wrong variable; values are shown only where they are wrong."""
-    if parsed.troubles:
+    """Report each wrong variable; values are shown only where they are wrong."""
+    if parsed.errors:
         return [
             failure(
                 CHECK,
                 _PASSWORD.sub(r"\1:***@", text),
                 f"correct {name} or unset it; `upscaled config` explains each",
             )
-            for name, text in parsed.troubles.items()
+            for name, text in parsed.errors.items()
         ]
     if not parsed.names:
         return [ok(CHECK, "all at their defaults")]

@@ -1,12 +1,27 @@
-"""What a check found, for people and for programs."""
+"""Findings of the checks, for people and for programs."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Final
+
+INSTALL: Final = (
+    "install upscaled again (`pip install -r requirements-torch.lock` and `pip install "
+    "--require-hashes -r requirements.lock`)"
+)
+INSTALL_OR_EXACT: Final = (
+    f"{INSTALL}, or keep to plain torch by UPSCALED_PRECISION=exact; memory that ends shows in "
+    "the kernel's log (`dmesg`)"
+)
+"""Advice where an engine cannot be opened or used."""
 
 
 class Status(StrEnum):
-    """In the order of how bad it is."""
+    """Status of a finding, from good to bad.
+
+    A warning: it works, or will, but not as it should. A failure: the service does not start, or
+    its answers fail.
+    """
 
     OK = "ok"
     WARNING = "warning"
@@ -15,7 +30,7 @@ class Status(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line of the report.
+    """Finding of a check, one line of the report.
 
     check: what was looked at, in a word or two. found: what is, in one line, without a secret.
     advice: what to do; empty where nothing need be done.
@@ -28,19 +43,20 @@ class Finding:
 
 
 def ok(check: str, found: str) -> Finding:
+    """Return a finding that needs nothing."""
     return Finding(check, Status.OK, found)
 
 
 def warning(check: str, found: str, advice: str) -> Finding:
-    """It works, or will, but not as it should."""
+    """Return a warning."""
     return Finding(check, Status.WARNING, found, advice)
 
 
 def failure(check: str, found: str, advice: str) -> Finding:
-    """The service does not start, or its answers fail."""
+    """Return a failure."""
     return Finding(check, Status.FAILURE, found, advice)
 
 
 def worst_of(findings: Iterable[Finding]) -> Status:
-    """The worst status among them; `OK` where there are none."""
+    """Return the worst status of the findings; `OK` where there are none."""
     return max((each.status for each in findings), key=list(Status).index, default=Status.OK)

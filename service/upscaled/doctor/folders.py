@@ -19,7 +19,7 @@ _MIB: Final = 2**20
 
 
 def check_folders(settings: Settings) -> list[Finding]:
-    """A finding on writing and one on room. Leaves nothing behind, and makes no folder."""
+    """Check writing and free space; nothing is left behind, and no folder made."""
     folder = settings.data_dir
     inner = (settings.results_dir, settings.models_dir, folder / "holders", folder / "tuning")
     existing = _nearest_existing(folder)
@@ -29,11 +29,11 @@ def check_folders(settings: Settings) -> list[Finding]:
         is_new = existing != folder
         found = f"{folder} will be made at the first start" if is_new else f"{folder} is writable"
         writing = ok("data folder", found)
-    return [writing, _judge_room(existing)]
+    return [writing, _describe_space(existing)]
 
 
 def _nearest_existing(folder: Path) -> Path:
-    """The folder itself, or the parent that it would be made in."""
+    """Return the folder itself, or the parent that it would be made in."""
     for each in (folder, *folder.absolute().parents):
         if os.path.lexists(each):
             return each
@@ -58,7 +58,7 @@ def _try_to_write(folder: Path) -> Finding | None:
     return None
 
 
-def _judge_room(folder: Path) -> Finding:
+def _describe_space(folder: Path) -> Finding:
     try:
         usage, status = shutil.disk_usage(folder), os.statvfs(folder)
     except OSError as error:

@@ -1,4 +1,4 @@
-"""Two small pictures and what known models make of them, in float32.
+"""Golden images: two small ones, and what known models make of them in float32.
 
 golden/at-2.png    96x64 with transparency: becomes a PNG
 golden/at-4.jpg    96x64: becomes a JPEG
@@ -32,25 +32,25 @@ MAX_PSNR_DB: Final = 120.0
 
 
 def read_source(scale: int) -> bytes:
-    """The file that goes in at scale 2 or 4."""
+    """Return the file that goes in at scale 2 or 4."""
     return (FOLDER / SOURCES[scale]).read_bytes()
 
 
 def read_expected(model: str, scale: int, *, is_tempered: bool = False) -> bytes | None:
-    """The file that must come out; None for models whose result is not kept."""
+    """Return the file that must come out; None for models whose result is not kept."""
     name = f"{model}-tempered" if is_tempered else model
     path = FOLDER / f"{name}-at-{scale}{Path(SOURCES[scale]).suffix}"
     return path.read_bytes() if path.is_file() else None
 
 
 def find_least_psnr_db(model: str) -> float:
-    """How near a model's result must come to the picture that is kept of it."""
+    """Return how near a model's result must come to the one that is kept of it."""
     is_exact = any(spec.name == model and spec.keeps_colour for spec in read_default_models())
     return MIN_PSNR_DB if is_exact else MIN_INVENTED_PSNR_DB
 
 
 def compare(expected: Image, got: Image) -> float:
-    """Decibels between two pictures, transparency included; 0 where their sizes differ."""
+    """Return the decibels between two images with their alpha; 0 where their sizes differ."""
     a, b = _planes(expected), _planes(got)
     if a.shape != b.shape:
         return 0.0

@@ -1,162 +1,233 @@
-"""A process of its own that does what a worker does with a picture, and reports as it goes.
+"""Run golden images the whole way through the engines, in a process of its own.
 
-Started as `python -m upscaled.doctor.golden_run`, the settings as JSON on standard input. Whatever
-ends it, an instruction that the processor lacks or memory that is not there, the doctor lives. It
-has no network where the system lets it go without.
+Started as `python -m upscaled.doctor.golden_run`, the settings as JSON on standard input; it writes
+a line for each finding as it goes. Whatever ends it, an instruction that the processor lacks or
+memory that is not there, the doctor lives. It has no network where the system lets it go without.
 """
 
 import os
 import sys
-import time
+from collections.abc import Iterator
 from contextlib import ExitStack
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 from upscaled.config import Settings
-from upscaled.doctor.golden import JPEG_QUALITY, compare, read_expected, read_source
-from upscaled.doctor.isolation import Watch
-from upscaled.doctor.report import (
-    Connections,
-    Ladders,
-    Made,
-    Opened,
-    Platform,
-    Report,
-    Trouble,
+from upscaled.doctor.engines import ENGINE, GOLDEN_IMAGE, dump_finding
+from upscaled.doctor.finding import INSTALL, INSTALL_OR_EXACT, Finding, failure, ok, warning
+from upscaled.doctor.golden import (
+    JPEG_QUALITY,
+    MAX_PSNR_DB,
+    compare,
+    find_least_psnr_db,
+    read_expected,
+    read_source,
 )
+from upscaled.doctor.isolation import ConnectionRecorder
 
 if TYPE_CHECKING:
     from upscaled.upscale.core import Core
-    from upscaled_models.backends.base import Engine
+    from upscaled.upscale.result import Result
+    from upscaled_models.backends.base import Engine, EngineInfo
 
-
-class _Stop(Exception):
-    """The run ends here; the reason was reported."""
+_NVIDIA: Final = Path("/proc/driver/nvidia/version")
 
 
 def main() -> None:
     """Report on standard output; libraries' own words go to standard error."""
-    watch = Watch()
+    recorder = ConnectionRecorder()
     out = os.dup(1)
     os.dup2(2, 1)
     try:
         settings = Settings.model_validate_json(sys.stdin.buffer.read())
-        _run(settings, out)
-    except _Stop:
-        pass
+        for finding in _run(settings):
+            os.write(out, dump_finding(finding))
     finally:
-        connections = Connections(
-            is_isolated=watch.is_isolated,
-            targets=watch.targets,
-            lost_packets=watch.count_lost_packets(),
+        connections = describe_connections(
+            recorder.targets, recorder.count_lost_packets(), is_isolated=recorder.is_isolated
         )
-        _report(out, connections)
+        os.write(out, dump_finding(connections))
 
 
-def _run(settings: Settings, out: int) -> None:
-    with ExitStack() as stack:
-        try:
-            _report(out, _describe_platform())
-            upscaler = _open(stack, settings, out)
-        except Exception as error:
-            raise _reported(out, "engine", error) from error
-        try:
-            for scale, ladder in upscaler.ladders.items():
+def _run(settings: Settings) -> Iterator[Finding]:
+    check = ENGINE
+    try:
+        yield from describe_devices(settings)
+        with ExitStack() as stack:
+            core, findings = _open(stack, settings)
+            yield from findings
+            check = GOLDEN_IMAGE
+            for scale, ladder in core.ladders.items():
                 for rung in ladder:
-                    _report(out, _make(scale, rung.model, upscaler))
-        except Exception as error:
-            raise _reported(out, "golden picture", error) from error
+                    yield _make(scale, rung.model, core)
+    except Exception as error:  # noqa: BLE001  (it ends the run, and is reported)
+        text = str(error) or type(error).__name__
+        yield failure(check, text, advise(text))
 
 
-def _describe_platform() -> Platform:
+def describe_devices(settings: Settings) -> Iterator[Finding]:
+    """Describe the GPUs, and OpenVINO where it is missed."""
     import torch
 
     from upscaled_models.backends.openvino.runtime import import_openvino
 
-    try:
-        openvino, is_usable = str(import_openvino().__version__), True
-    except ImportError as error:
-        openvino, is_usable = str(error), False
     gpus = [torch.cuda.get_device_properties(each) for each in range(torch.cuda.device_count())]
-    return Platform(
-        torch=torch.__version__,
-        cuda=torch.version.cuda or "",
-        openvino=openvino,
-        is_openvino_usable=is_usable,
-        gpus=[f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in gpus],
+    names = [f"{gpu.name}, {gpu.total_memory / 2**30:.0f} GiB" for gpu in gpus]
+    yield describe_gpus(names, torch.__version__, torch.version.cuda or "", settings.device)
+    if not gpus and settings.precision != "exact":
+        try:
+            import_openvino()
+        except ImportError as error:
+            found = f"cannot be used, and is several times as fast: {error}"
+            yield warning("OpenVINO", found, INSTALL)
+
+
+def describe_gpus(names: list[str], torch: str, cuda: str, device: str) -> Finding:
+    """Describe the GPUs that torch sees.
+
+    Args:
+        names: with their memory.
+        torch, cuda: its version, and what it was built for; "" for none.
+        device: the setting.
+    """
+    if names:
+        found = f"{'; '.join(names)} (CUDA {cuda})"
+        if device == "cpu":
+            return warning("GPU", f"{found}, not used", "set UPSCALED_DEVICE=auto to use it")
+        return ok("GPU", found)
+    if not _NVIDIA.exists():
+        return ok("GPU", "none: the CPU computes")
+    return warning(
+        "GPU",
+        "an NVIDIA driver is here, but torch sees no GPU: "
+        f"torch {torch} is built for {cuda or 'CPUs only'}",
+        "install torch's CUDA build (docs/gpu.md); in a container, pass the GPU in",
     )
 
 
-def _open(stack: ExitStack, settings: Settings, out: int) -> "Core":
+def _open(stack: ExitStack, settings: Settings) -> "tuple[Core, list[Finding]]":
     from upscaled.upscale.core import open_core
+    from upscaled.upscale.engines import find_unsettled, open_known_model
     from upscaled.upscale.ladder import find_ladder
     from upscaled.upscale.speed import read_speed
 
     golden = settings.model_copy(update={"jpeg_quality": JPEG_QUALITY, "temper": "auto"})
-    opened: dict[str, Opened] = {}
+    chosen: dict[str, tuple[EngineInfo, bool]] = {}
 
     def open_engine(model: str) -> "Engine":
-        engine, opened[model] = _open_engine(golden, model)
+        engine, is_chosen = open_known_model(golden, model)
+        chosen[model] = (engine.info, is_chosen)
         return engine
 
-    upscaler = stack.enter_context(
+    core = stack.enter_context(
         open_core(golden, open_engine=open_engine, decoders=1, measures=False)
     )
-    for scale, ladder in upscaler.ladders.items():
+    findings = []
+    for scale, ladder in core.ladders.items():
         for rung in ladder:
-            _report(out, opened[rung.model].model_copy(update={"scale": scale}))
-    ladders = {
-        scale: list(find_ladder(settings, scale, partial(read_speed, settings)))
-        for scale in upscaler.ladders
-    }
-    _report(out, Ladders(ladders=ladders))
-    return upscaler
+            info, is_chosen = chosen[rung.model]
+            unsettled = find_unsettled(golden, rung.model) if is_chosen else ""
+            findings.append(describe_engine(scale, info, unsettled, is_chosen=is_chosen))
+    for scale in core.ladders:
+        ladder = find_ladder(settings, scale, partial(read_speed, settings))
+        findings.append(ok(f"models x{scale}", "; ".join(rung.describe() for rung in ladder)))
+    return core, findings
 
 
-def _open_engine(settings: Settings, model: str) -> "tuple[Engine, Opened]":
-    from upscaled.upscale.engines import find_unsettled, open_known_model
+def describe_engine(scale: int, info: "EngineInfo", unsettled: str, *, is_chosen: bool) -> Finding:
+    """Describe an engine that is open.
 
-    started = time.perf_counter()
-    engine, is_chosen = open_known_model(settings, model)
-    return engine, Opened(
-        scale=engine.info.spec.native_scale,
-        model=engine.info.model,
-        label=engine.info.label,
-        proof=engine.info.proof,
-        window_px=engine.info.window_px,
-        is_chosen=is_chosen,
-        unsettled=find_unsettled(settings, model) if is_chosen else "",
-        seconds=time.perf_counter() - started,
-    )
+    Args:
+        unsettled: why what was chosen is to be measured again; "" where it is not.
+        is_chosen: whether a start would open just this one, without measuring.
+    """
+    check = f"engine x{scale}"
+    found = f"{info.model} by {info.label}, windows of {info.window_px} px"
+    if not is_chosen:
+        return warning(
+            check,
+            f"{found}: nothing is measured yet on this machine",
+            f"`upscaled tune {info.model}`, or starting `upscaled serve` once, measures what is "
+            "fastest, proves it and keeps it",
+        )
+    if unsettled:
+        return warning(
+            check,
+            f"{found}; not settled: {unsettled}",
+            f"`upscaled tune {info.model}` measures now; a service does so in an idle minute",
+        )
+    return ok(check, f"{found}; {info.proof or 'the measure of all others'}")
 
 
-def _make(scale: int, model: str, upscaler: "Core") -> Made:
-    """What a model alone makes of a golden picture: tempering is off for one that is named."""
+def _make(scale: int, model: str, core: "Core") -> Finding:
+    """Upscale a golden image with a model alone: tempering is off for one that is named."""
     from upscaled.image.decode import decode_file
     from upscaled.upscale.post_process.sanity_check import is_plausible
 
     source = read_source(scale)
-    result = upscaler.upscale(source, scale, model=model)
+    result = core.upscale(source, scale, model=model)
     got = decode_file(result.data)
     expected = read_expected(result.model, scale, is_tempered=bool(result.tempered_with))
-    return Made(
-        scale=scale,
-        model=result.model,
-        psnr_db=None if expected is None else compare(decode_file(expected), got),
-        is_plausible=is_plausible(decode_file(source).rgb, got.rgb),
-        decode_s=result.timings.decode_s,
-        network_s=result.timings.network_s,
-        encode_s=result.timings.encode_s,
+    psnr_db = None if expected is None else compare(decode_file(expected), got)
+    return describe_result(
+        scale, result, psnr_db, is_plausible=is_plausible(decode_file(source).rgb, got.rgb)
     )
 
 
-def _reported(out: int, step: str, error: Exception) -> _Stop:
-    _report(out, Trouble(step=step, text=str(error) or type(error).__name__))
-    return _Stop()
+def describe_result(
+    scale: int, result: "Result", psnr_db: float | None, *, is_plausible: bool
+) -> Finding:
+    """Describe the result of a golden image.
+
+    Args:
+        psnr_db: against what it must be; None where that is not known for this model.
+        is_plausible: whether it has everywhere the source's colours, and its size.
+    """
+    check = f"golden x{scale}"
+    least_db = find_least_psnr_db(result.model)
+    _, *stages = result.timings.stages()
+    times = ", ".join(f"{stage} {seconds * 1e3:.0f} ms" for stage, seconds in stages)
+    if not is_plausible:
+        found = f"{result.model} made another picture of it"
+    elif psnr_db is None:
+        return ok(check, f"{result.model} keeps its size and colours; {times}")
+    else:
+        likeness = "exactly" if psnr_db >= MAX_PSNR_DB else f"{psnr_db:.1f} dB to"
+        found = f"{likeness} what {result.model} must make of it"
+        if psnr_db >= least_db:
+            return ok(check, f"{found}; {times}")
+    return failure(
+        check,
+        f"{found}, and {least_db:.0f} dB is the least",
+        "set UPSCALED_PRECISION=exact; if that does not help, doubt the memory or the device",
+    )
 
 
-def _report(out: int, report: Report) -> None:
-    os.write(out, report.model_dump_json().encode() + b"\n")
+def describe_connections(targets: list[str], lost_packets: int, *, is_isolated: bool) -> Finding:
+    """Describe what tried to connect to another machine, as `ConnectionRecorder` saw it."""
+    where = (
+        "in a process without a network"
+        if is_isolated
+        else "by what Python was asked for (network namespaces are not allowed here)"
+    )
+    if not targets and not lost_packets:
+        return ok("no network", f"nothing tried to connect, {where}")
+    packets = f"{lost_packets} packets from outside Python"
+    return warning(
+        "no network",
+        f"tried to reach {', '.join(sorted(set(targets))) or packets}, {where}",
+        "none of it is upscaled's own: look for sitecustomize, PYTHONPATH or LD_PRELOAD",
+    )
+
+
+def advise(text: str) -> str:
+    """Return what to do about the error that ended the run."""
+    if "UPSCALED_" in text:
+        return "correct the setting; `upscaled config` explains each"
+    if "No module named" in text or "cannot open shared object" in text:
+        return INSTALL
+    return INSTALL_OR_EXACT
 
 
 if __name__ == "__main__":

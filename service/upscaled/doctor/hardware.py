@@ -1,4 +1,4 @@
-"""The processor, the memory, and what a container may use of them."""
+"""Check the processor and the memory, and what a container may use of them."""
 
 import re
 from dataclasses import dataclass
@@ -20,7 +20,9 @@ _FLAGS: Final = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd")
 
 @dataclass(frozen=True, slots=True)
 class Hardware:
-    """What this process may use. core_quota: of a container's limit; None where there is none.
+    """Hardware that this process may use.
+
+    core_quota: of a container's limit; None where there is none.
     memory_bytes: in all, the container's limit where that is less; free_bytes: of it, now.
     """
 
@@ -33,7 +35,7 @@ class Hardware:
 
 
 def read_hardware(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Hardware:
-    """What the kernel says; a figure that it hides (another system, a sandbox) is 0."""
+    """Read what the kernel says; a figure that it hides (another system, a sandbox) is 0."""
     cpu_info, memory = _read(proc / "cpuinfo"), _read(proc / "meminfo")
     total, free = _kib(memory, "MemTotal"), _kib(memory, "MemAvailable")
     limit, used = _read(cgroup / "memory.max"), _read(cgroup / "memory.current")
@@ -52,11 +54,11 @@ def read_hardware(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgrou
 
 
 def check_hardware(hardware: Hardware, settings: Settings) -> list[Finding]:
-    """A finding on the processor and one on memory."""
-    return [_judge_processor(hardware, settings), _judge_memory(hardware)]
+    """Check the processor and the memory."""
+    return [_describe_processor(hardware, settings), _describe_memory(hardware)]
 
 
-def _judge_processor(hardware: Hardware, settings: Settings) -> Finding:
+def _describe_processor(hardware: Hardware, settings: Settings) -> Finding:
     fast = hardware.flags[0] if hardware.flags else "no fast arithmetic known"
     found = f"{hardware.processor}, cores {hardware.cores or '?'}, {fast}"
     quota, wanted = hardware.core_quota, settings.threads * settings.workers
@@ -76,7 +78,7 @@ def _judge_processor(hardware: Hardware, settings: Settings) -> Finding:
     return ok("processor", found)
 
 
-def _judge_memory(hardware: Hardware) -> Finding:
+def _describe_memory(hardware: Hardware) -> Finding:
     if not hardware.memory_bytes:
         return ok("memory", "the system does not say")
     found = f"{_shown(hardware.free_bytes)} free of {_shown(hardware.memory_bytes)}"
@@ -95,7 +97,7 @@ def _shown(size_bytes: int) -> str:
 
 
 def _quota(cpu_max: str) -> float | None:
-    """Cores' worth of time, from "QUOTA PERIOD" or "max PERIOD"."""
+    """Return the cores' worth of time, from "QUOTA PERIOD" or "max PERIOD"."""
     quota, _, period = cpu_max.partition(" ")
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 

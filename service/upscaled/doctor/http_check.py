@@ -1,4 +1,4 @@
-"""Ask an HTTP server whether it is this service, and whether it is ready."""
+"""Probe an HTTP server: whether it is this service, and whether it is ready."""
 
 import http.client
 import json
@@ -14,7 +14,7 @@ _DAY_S: Final = 86_400.0
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What `GET /healthz` and `GET /readyz` gave. is_ours: the former was this service's answer."""
+    """Answer to `GET /healthz` and `GET /readyz`; `is_ours`: the former was this service's."""
 
     is_ours: bool
     is_ready: bool
@@ -24,10 +24,11 @@ class NoHttpAnswer(Exception):
     """Nothing answered as HTTP does; the text says what happened instead."""
 
 
-def ask(host: str, port: int, *, prefix: str = "", tls: ssl.SSLContext | None = None) -> Answer:
-    """Both questions, each within `TIMEOUT_S`. Follows no redirect and uses no proxy.
+def probe(host: str, port: int, *, prefix: str = "", tls: ssl.SSLContext | None = None) -> Answer:
+    """Probe a server, `TIMEOUT_S` for each request, with no redirect and no proxy.
 
-    prefix: a path before `/healthz`.
+    Args:
+        prefix: a path before `/healthz`.
 
     Raises:
         ConnectionRefusedError: nothing listens there.
@@ -70,10 +71,11 @@ def _parse(body: bytes) -> object:
         return None
 
 
-def days_left(host: str, port: int, tls: ssl.SSLContext, now_s: float) -> float:
-    """Days from `now_s` (since 1970) to its end.
+def read_days_left(host: str, port: int, tls: ssl.SSLContext, now_s: float) -> float:
+    """Return the days from `now_s` (since 1970) to the end of a server's certificate.
 
-    tls: a context that verifies; others do not return the certificate.
+    Args:
+        tls: a context that verifies; others do not return the certificate.
 
     Raises:
         OSError: it cannot be had; also ssl.SSLError.

@@ -22,8 +22,8 @@ _LOOKUPS: Final = frozenset({"socket.getaddrinfo", "socket.gethostbyname", "sock
 _SNMP: Final = ("/proc/self/net/snmp", "/proc/self/net/snmp6")
 
 
-class Watch:
-    """What this process and its children tried to reach, from the moment it was made.
+class ConnectionRecorder:
+    """Recorder of what this process and its children tried to reach since it was made.
 
     To be made first of all, by a process of one thread. is_isolated: whether it has a network
     namespace of its own now. targets: addresses and names outside this machine that Python was
@@ -36,7 +36,7 @@ class Watch:
         sys.addaudithook(self._audit)
 
     def count_lost_packets(self) -> int:
-        """Packets that found no way out since the namespace was made; 0 where there is none."""
+        """Count packets that found no way out of the namespace; 0 where there is none."""
         if not self.is_isolated:
             return 0
         return sum(
@@ -56,7 +56,7 @@ class Watch:
 
 
 def count_unroutable(snmp: str) -> int:
-    """Packets without a way out, from the text of /proc/net/snmp or snmp6."""
+    """Count the packets without a way out, from the text of /proc/net/snmp or snmp6."""
     if match := re.search(r"^Ip6OutNoRoutes\s+(\d+)", snmp, re.MULTILINE):
         return int(match[1])
     rows = [line.split() for line in snmp.splitlines() if line.startswith("Ip:")]
@@ -73,7 +73,7 @@ def _is_here(host: str) -> bool:
 
 
 def _leave_network() -> bool:
-    """Root may by itself; others by a user namespace in which they are who they were."""
+    """Leave the network: as root directly, else by a user namespace with the same user."""
     if sys.platform != "linux":
         return False
     libc = ctypes.CDLL(None, use_errno=True)

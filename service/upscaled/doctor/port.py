@@ -1,18 +1,18 @@
-"""The port: whether the service answers there, or could be started there."""
+"""Check the port: the service answers there, or could be started there."""
 
 import os
 import socket
 from typing import Final
 
 from upscaled.doctor.finding import Finding, failure, ok, warning
-from upscaled.doctor.http_check import NoHttpAnswer, ask
+from upscaled.doctor.http_check import NoHttpAnswer, probe
 
 CHECK: Final = "port"
 _WILDCARDS: Final = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  (compared only)
 
 
 def check_port(host: str, port: int, *, is_expected: bool) -> list[Finding]:
-    """Ask the server that listens on the address; where none does, try to listen.
+    """Probe the server that listens on the address; where none does, try to listen.
 
     Args:
         host: as for `upscaled serve --host`.
@@ -20,9 +20,9 @@ def check_port(host: str, port: int, *, is_expected: bool) -> list[Finding]:
     """
     address = f"{host} port {port}"
     try:
-        answer = ask(_WILDCARDS.get(host, host), port)
+        answer = probe(_WILDCARDS.get(host, host), port)
     except ConnectionRefusedError:
-        return [_judge_closed(host, port, is_expected=is_expected)]
+        return [_describe_closed(host, port, is_expected=is_expected)]
     except NoHttpAnswer as error:
         reason = _why_not_free(host, port)
         return [
@@ -51,7 +51,7 @@ def check_port(host: str, port: int, *, is_expected: bool) -> list[Finding]:
     return [ok(CHECK, f"{address}: the service answers and is ready")]
 
 
-def _judge_closed(host: str, port: int, *, is_expected: bool) -> Finding:
+def _describe_closed(host: str, port: int, *, is_expected: bool) -> Finding:
     reason = _why_not_free(host, port)
     found = f"{host} port {port}: closed, nothing answers"
     start = f"start it: `upscaled serve --host {host} --port {port}`"
@@ -64,7 +64,7 @@ def _judge_closed(host: str, port: int, *, is_expected: bool) -> Finding:
 
 
 def _why_not_free(host: str, port: int) -> str:
-    """Why a server could not listen there; empty if it could."""
+    """Return why a server could not listen there; empty if it could."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
         socket.create_server((host, port), family=family).close()

@@ -1,4 +1,4 @@
-"""What result URLs begin with: whether clients will take it, and whether it leads here."""
+"""Check the public base URL: clients take it, and it leads here."""
 
 import ipaddress
 import ssl
@@ -8,7 +8,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, failure, ok, warning
-from upscaled.doctor.http_check import NoHttpAnswer, ask, days_left
+from upscaled.doctor.http_check import NoHttpAnswer, probe, read_days_left
 
 CHECK: Final = "public URL"
 WARN_DAYS: Final = 14
@@ -16,11 +16,11 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 
 def check_public_url(settings: Settings, *, may_connect: bool) -> list[Finding]:
-    """Judge the setting; follow it where it leads to this machine, or `may_connect`."""
+    """Check the setting, and call it where it leads to this machine, or `may_connect`."""
     if not settings.public_base_url:
         return [ok(CHECK, "not set: result URLs begin with the address that the client called")]
     url = urlsplit(settings.public_base_url)
-    findings = _judge_text(url)
+    findings = _check_text(url)
     if may_connect or _is_loopback(url.hostname or ""):
         return [*findings, *_follow(url)]
     if not findings:
@@ -28,7 +28,7 @@ def check_public_url(settings: Settings, *, may_connect: bool) -> list[Finding]:
     return findings
 
 
-def _judge_text(url: SplitResult) -> list[Finding]:
+def _check_text(url: SplitResult) -> list[Finding]:
     if _is_loopback(url.hostname or ""):
         return [
             warning(
@@ -54,11 +54,11 @@ def _follow(url: SplitResult) -> list[Finding]:
     shown = url.geturl()
     tls = ssl.create_default_context() if url.scheme == "https" else None
     try:
-        answer = ask(host, port, prefix=url.path, tls=tls)
+        answer = probe(host, port, prefix=url.path, tls=tls)
     except ConnectionRefusedError:
         return [failure(CHECK, f"{shown}: nothing listens there", _proxy_advice())]
     except ssl.SSLError as error:
-        return [_judge_certificate(shown, error)]
+        return [_describe_certificate(shown, error)]
     except NoHttpAnswer as error:
         return [failure(CHECK, f"{shown}: {error}", _proxy_advice())]
     if not answer.is_ours:
@@ -67,11 +67,11 @@ def _follow(url: SplitResult) -> list[Finding]:
         return [failure(CHECK, f"{shown}: leads here, but the service is not ready", "see `port`")]
     return [
         ok(CHECK, f"{shown} leads to the service, which is ready"),
-        *_judge_age(host, port, tls),
+        *_check_age(host, port, tls),
     ]
 
 
-def _judge_certificate(shown: str, error: ssl.SSLError) -> Finding:
+def _describe_certificate(shown: str, error: ssl.SSLError) -> Finding:
     reason = getattr(error, "verify_message", "") or error.reason or str(error)
     return failure(
         "certificate",
@@ -81,11 +81,11 @@ def _judge_certificate(shown: str, error: ssl.SSLError) -> Finding:
     )
 
 
-def _judge_age(host: str, port: int, tls: ssl.SSLContext | None) -> list[Finding]:
+def _check_age(host: str, port: int, tls: ssl.SSLContext | None) -> list[Finding]:
     if tls is None:
         return []
     try:
-        days = days_left(host, port, tls, time.time())
+        days = read_days_left(host, port, tls, time.time())
     except OSError as error:
         return [warning("certificate", f"not to be had: {error}", _proxy_advice())]
     if days < WARN_DAYS:

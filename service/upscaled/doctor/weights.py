@@ -1,4 +1,4 @@
-"""The models' files: those the settings choose must be whole, others should be."""
+"""Check the models' files: those the settings choose must be whole, others should be."""
 
 from typing import Final
 
@@ -12,9 +12,10 @@ CHECK: Final = "models"
 
 
 def check_models(settings: Settings, store: ModelStore | None = None) -> list[Finding]:
-    """Every file compared by size and SHA-256; failures for what the service would not start with.
+    """Compare every file by size and SHA-256; a failure where the service would not start.
 
-    store: looked into instead of the one the settings name.
+    Args:
+        store: looked into instead of the one the settings name.
     """
     store = store or ModelStore(settings.models_dir)
     try:
@@ -23,11 +24,13 @@ def check_models(settings: Settings, store: ModelStore | None = None) -> list[Fi
         return [failure(CHECK, str(error), "install upscaled again: its own files are damaged")]
     named = {settings.model_x2, settings.model_x4} - {"auto"}
     findings = [
-        _judge_fault(store, name, state, is_named=name in named)
+        _describe_fault(store, name, state, is_named=name in named)
         for name, state in states
         if state.is_fault
     ]
-    findings += [_judge_missing(store, name) for name in sorted(named) if not _is_here(store, name)]
+    findings += [
+        _describe_missing(store, name) for name in sorted(named) if not _is_here(store, name)
+    ]
     if findings:
         return findings
     whole = [name for name, state in states if state is FileState.OK]
@@ -35,7 +38,7 @@ def check_models(settings: Settings, store: ModelStore | None = None) -> list[Fi
 
 
 def _is_second_name(store: ModelStore, name: str) -> bool:
-    """Whether another name stands for the same file, which is reported once."""
+    """Return whether another name stands for the same file, which is reported once."""
     try:
         return bool(store.find(name).same_as)
     except ModelError:
@@ -43,14 +46,14 @@ def _is_second_name(store: ModelStore, name: str) -> bool:
 
 
 def _is_here(store: ModelStore, name: str) -> bool:
-    """Whether the file is here; a damaged one is, and has a finding of its own."""
+    """Return whether the file is here; a damaged one is, and has a finding of its own."""
     try:
         return store.path(store.find(name)) is not None
     except ModelError:
         return name in store.names()
 
 
-def _judge_missing(store: ModelStore, name: str) -> Finding:
+def _describe_missing(store: ModelStore, name: str) -> Finding:
     try:
         spec = store.find(name)
     except ModelError as error:
@@ -64,9 +67,11 @@ def _judge_missing(store: ModelStore, name: str) -> Finding:
     )
 
 
-def _judge_fault(store: ModelStore, name: str, state: FileState, *, is_named: bool) -> Finding:
-    """Shipped models stand in where no other is here; an official one that is
-    not named but that `auto` takes is found by the engine's check.
+def _describe_fault(store: ModelStore, name: str, state: FileState, *, is_named: bool) -> Finding:
+    """Describe a damaged file: a failure where it is needed.
+
+    Shipped models stand in where no other is here; an official one that is not named but that
+    `auto` takes is found by the engine's check.
     """
     try:
         spec = store.find(name)

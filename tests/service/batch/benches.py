@@ -11,12 +11,14 @@ from PIL import Image as PillowImage
 from tests.service.image.samples import picture
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.batch.discovery import Finder
-from upscaled.batch.file_job import FileUpscaler, open_file_upscaler
-from upscaled.batch.in_flight import Stop
+from upscaled.batch.file_job import FileUpscaler
 from upscaled.batch.journal import FILE_NAME, Journal
 from upscaled.batch.outcome import Kind, Outcome
+from upscaled.batch.output_store import OutputStore
 from upscaled.batch.run import run_batch
+from upscaled.batch.stop import Stop
 from upscaled.config import load_settings
+from upscaled.upscale.core import open_core
 from upscaled_models.backends.base import Engine
 
 SCALE = 2
@@ -25,6 +27,19 @@ SCALE = 2
 def true_engine() -> TrueEngine:
     """Repeats pixels, under the name of a model that exists."""
     return TrueEngine(model="upscaled-x2")
+
+
+@dataclass
+class Noting:
+    """Listener that keeps the outcomes."""
+
+    outcomes: list[Outcome]
+
+    def on_part(self, source: Path, done_part: float) -> None:
+        assert 0 <= done_part <= 1
+
+    def add(self, outcome: Outcome) -> None:
+        self.outcomes.append(outcome)
 
 
 @dataclass
@@ -45,37 +60,28 @@ class Batch:
         return self.folder / "out"
 
     @contextmanager
-    def upscaling(self, stop: Stop) -> Iterator[FileUpscaler]:
+    def upscaling(self, stop: Stop, outcomes: list[Outcome]) -> Iterator[FileUpscaler]:
         self.output_dir.mkdir(exist_ok=True)
         settings = load_settings({}, data_dir=self.folder / "data", **self.settings)
         with (
             Journal(self.output_dir / FILE_NAME) as journal,
-            open_file_upscaler(
-                SCALE,
-                settings,
-                journal,
-                self.output_dir,
-                stop,
-                is_overwriting=self.is_overwriting,
-                open_engine=lambda _model: cast(Engine, self.engine),
-            ) as upscaling,
+            OutputStore(self.output_dir, journal, is_overwriting=self.is_overwriting) as store,
+            open_core(
+                settings, scales=(SCALE,), open_engine=lambda _: cast(Engine, self.engine)
+            ) as core,
         ):
-            yield upscaling
+            yield FileUpscaler(core, SCALE, store, Noting(outcomes), stop.cancellation)
 
     def run(self, *arguments: str, stop: Stop | None = None) -> dict[str, Outcome]:
         """Outcomes by the source's name below `source_dir`, or by its whole one."""
-        outcomes: dict[str, Outcome] = {}
+        outcomes: list[Outcome] = []
         stop = stop or Stop()
-
-        def note(outcome: Outcome) -> None:
-            path = outcome.source
-            is_below = path.is_relative_to(self.source_dir)
-            outcomes[str(path.relative_to(self.source_dir) if is_below else path)] = outcome
-
-        with self.upscaling(stop) as upscaling:
+        with self.upscaling(stop, outcomes) as upscaling:
             found = Finder(self.output_dir).find(arguments or [str(self.source_dir)])
-            run_batch(found, upscaling, note, stop)
-        return outcomes
+            run_batch(found, upscaling, stop)
+        return {
+            str(outcome.source).removeprefix(f"{self.source_dir}/"): outcome for outcome in outcomes
+        }
 
     def run_kinds(self, *arguments: str) -> dict[str, Kind]:
         return {name: outcome.kind for name, outcome in self.run(*arguments).items()}

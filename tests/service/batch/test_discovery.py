@@ -25,7 +25,7 @@ def find(*arguments: str | Path, output_dir: Path | None = Path("out")) -> list[
 
 def listed(sources: Iterable[Source], top: Path) -> list[tuple[str, str]]:
     """(path below `top`, folder of its result)."""
-    return [(str(source.path.relative_to(top)), str(source.place)) for source in sources]
+    return [(str(source.path.relative_to(top)), str(source.folder)) for source in sources]
 
 
 def test_a_folder_is_mirrored_in_order_without_hidden_names(tree: Path) -> None:
@@ -90,12 +90,12 @@ def test_a_pattern_keeps_places_below_its_fixed_part(
     top = tree / "sub" if pattern.startswith("sub") else tree
     found = find(f"{tree}/{pattern}")
     assert [name for name, _ in listed(found, top)] == names
-    assert [str(source.place / source.path.name) for source in found] == names
+    assert [str(source.folder / source.path.name) for source in found] == names
 
 
-def test_a_pattern_that_matches_nothing_is_trouble(tree: Path) -> None:
+def test_a_pattern_that_matches_nothing_is_an_error(tree: Path) -> None:
     (found,) = find(f"{tree}/*.webp")
-    assert isinstance(found.trouble, FileNotFoundError)
+    assert isinstance(found.error, FileNotFoundError)
 
 
 def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tree: Path) -> None:
@@ -111,11 +111,11 @@ def test_any_depth_stands_for_none_too() -> None:
     assert not matches(("a", "b"), ("*",))
 
 
-def test_a_folder_without_an_output_folder_is_trouble_as_is_one_that_went(tree: Path) -> None:
+def test_a_folder_without_an_output_folder_is_an_error_as_is_one_that_went(tree: Path) -> None:
     (found,) = find(tree, output_dir=None)
-    assert isinstance(found.trouble, IsADirectoryError)
+    assert isinstance(found.error, IsADirectoryError)
     (gone,) = Finder(Path("out")).walk(tree / "gone")
-    assert isinstance(gone.trouble, FileNotFoundError)
+    assert isinstance(gone.error, FileNotFoundError)
 
 
 def test_names_that_are_no_text_are_found_whole(tree: Path) -> None:
@@ -158,7 +158,7 @@ def names_of(data: bytes, separator: bytes) -> list[str]:
     try:
         os.write(writing, data)
         os.close(writing)
-        return list(read_names(reading, separator, lambda: False))
+        return list(read_names(reading, separator, threading.Event()))
     finally:
         os.close(reading)
 
@@ -175,7 +175,7 @@ def test_a_list_may_end_names_in_nul_so_that_they_hold_anything() -> None:
 
 
 def test_names_of_a_list_are_no_patterns(tree: Path) -> None:
-    finder = Finder(Path("out"), lambda: [str(tree / "*.png"), str(tree / "a.jpg"), str(tree)])
+    finder = Finder(Path("out"), [str(tree / "*.png"), str(tree / "a.jpg"), str(tree)])
     found = list(finder.find(["-"]))
     assert [source.path.name for source in found] == [
         "*.png", "a.jpg", "a.jpg", "b.png", "c.png", "d.png",
@@ -188,7 +188,7 @@ def test_a_list_that_does_not_end_is_left_when_the_batch_is_over() -> None:
     names: list[str] = []
 
     def read() -> None:
-        names.extend(read_names(reading, b"\n", is_over.is_set))
+        names.extend(read_names(reading, b"\n", is_over))
 
     reader = threading.Thread(target=read)
     reader.start()
@@ -216,6 +216,6 @@ def test_a_picture_where_names_belong_is_refused(kind: str) -> None:
 
 def test_bytes_that_are_no_names_are_failures_of_their_own(tmp_path: Path) -> None:
     names = ["a\0b", "x" * 5000, "/".join(["y" * 200] * 30)]
-    sources = list(Finder(tmp_path / "out", lambda: names).find(["-"]))
+    sources = list(Finder(tmp_path / "out", names).find(["-"]))
     assert [source.is_named for source in sources] == [True] * 3
-    assert str(sources[0].trouble) == "[Errno 22] is no file name"
+    assert str(sources[0].error) == "[Errno 22] is no file name"

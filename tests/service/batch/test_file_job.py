@@ -1,6 +1,7 @@
 import errno
 import os
 import shutil
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from tests.service.batch.benches import Batch
 from tests.service.image.samples import picture, save
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.batch import file_job
-from upscaled.batch.file_job import EngineBroken
+from upscaled.batch.file_job import EngineBroken, PixelSemaphore
 from upscaled.batch.files import OutputFull
 from upscaled.batch.outcome import Kind
 from upscaled.errors import InternalError
@@ -37,11 +38,16 @@ def test_a_folder_becomes_its_mirror_and_each_outcome_is_complete(batch: Batch) 
     assert outcomes["move.gif"].kind is Kind.UNSUPPORTED
     outcome = outcomes["sub/a.png"]
     target = batch.output_dir / "sub" / "a-x2.jpg"
-    assert (outcome.kind, outcome.result, outcome.model) == (Kind.UPSCALED, target, "upscaled-x2")
+    assert outcome.record is not None
+    assert (outcome.kind, outcome.result, outcome.record.model) == (
+        Kind.UPSCALED,
+        target,
+        "upscaled-x2",
+    )
     assert (outcome.source_px, outcome.result_px) == ((40, 30), (80, 60))
     assert outcome.source_bytes == source.stat().st_size
-    assert outcome.result_bytes == target.stat().st_size
-    assert outcome.seconds >= outcome.decode_s + outcome.network_s + outcome.encode_s > 0
+    assert outcome.record.size_bytes == target.stat().st_size
+    assert outcome.seconds >= sum(s for _, s in outcome.timings.stages()) > 0
     with PillowImage.open(target) as result, PillowImage.open(source) as before:
         near = np.asarray(result.resize(before.size, PillowImage.Resampling.BOX), np.int16)
         assert np.abs(near - np.asarray(before)).mean() < 3
@@ -254,3 +260,24 @@ def test_transparency_becomes_png(batch: Batch) -> None:
     (batch.source_dir / "a.png").write_bytes(save(picture(channels=4), "PNG"))
     assert batch.run_kinds() == {"a.png": Kind.UPSCALED}
     assert batch.results() == ["a-x2.png"]
+
+
+def test_results_share_their_pixels_and_one_alone_may_be_larger() -> None:
+    pixels, order = PixelSemaphore(10), []
+    entered = threading.Event()
+
+    def second() -> None:
+        entered.set()
+        with pixels.hold(5):
+            order.append("second in")
+
+    with pixels.hold(4), pixels.hold(6):
+        thread = threading.Thread(target=second)
+        thread.start()
+        assert entered.wait(5)
+        thread.join(0.05)
+        order.append("first out")
+    thread.join(5)
+    assert order == ["first out", "second in"]
+    with pixels.hold(1000):
+        pass

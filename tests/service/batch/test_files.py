@@ -1,4 +1,3 @@
-import hashlib
 import os
 from pathlib import Path
 
@@ -10,14 +9,11 @@ from upscaled.batch.files import (
     CannotWrite,
     NotAnImage,
     OutputFull,
-    is_intact,
     part_of,
     read_source,
     refuse_unreadable,
-    rename_part,
     write_part,
 )
-from upscaled.batch.journal import Made
 from upscaled.errors import FileSizeTooLarge, InvalidParameter, UnsupportedImageFormat
 
 FORMATS = frozenset({"JPEG", "PNG", "WEBP"})
@@ -106,28 +102,6 @@ def test_a_file_that_went_and_one_that_cannot_be_read_have_codes_of_the_contract
     assert (barred.error_code, barred.public_text) == ("invalid_parameter", "permission denied")
 
 
-def made_of(path: Path, data: bytes) -> Made:
-    mtime_ns = write_part(path, part_of(path), data)
-    rename_part(path, part_of(path))
-    return Made(b"", b"", hashlib.sha256(data).digest(), len(data), mtime_ns, 1, 1, "model")
-
-
-def test_a_result_is_intact_until_its_bytes_change(tmp_path: Path) -> None:
-    path = tmp_path / "sub" / "a-x4.jpg"
-    made = made_of(path, b"result")
-    assert is_intact(path, made) is True
-    os.utime(path, (1, 1))
-    assert is_intact(path, made) is True, "copied to another disk, say"
-    path.write_bytes(b"edited")
-    assert is_intact(path, made) is False
-    path.write_bytes(b"longer than before")
-    assert is_intact(path, made) is False
-    path.unlink()
-    assert is_intact(path, made) is None
-    path.symlink_to(tmp_path)
-    assert is_intact(path, made) is False
-
-
 def test_nothing_of_a_result_that_cannot_be_written_stays(tmp_path: Path) -> None:
     (tmp_path / "sub").write_text("a file")
     with pytest.raises(CannotWrite, match=r"cannot be written: (Not a directory|File exists)"):
@@ -137,9 +111,3 @@ def test_nothing_of_a_result_that_cannot_be_written_stays(tmp_path: Path) -> Non
     with pytest.raises(OutputFull, match="No space left"):
         write_part(tmp_path / "full", full, b"x" * 100_000)
     assert [path.name for path in tmp_path.iterdir()] == ["sub"]
-
-
-def test_an_unfinished_file_s_name_fits_wherever_its_result_s_does(tmp_path: Path) -> None:
-    target = tmp_path / ("x" * 255)
-    made_of(target, b"result")
-    assert target.read_bytes() == b"result"

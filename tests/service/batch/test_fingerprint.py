@@ -1,5 +1,6 @@
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
@@ -7,19 +8,20 @@ from upscaled.batch.fingerprint import fingerprint
 from upscaled.config import load_settings
 from upscaled.upscale.model_choice import Rung, rungs_for
 from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec, read_default_models
+from upscaled_models.registry import ModelSpec
+from upscaled_models.store import ModelStore
 
 GENERAL = next(spec for spec in OFFICIAL if spec.wdn is not None)
-BY_NAME = {spec.name: spec for spec in (*OFFICIAL, *read_default_models())}
 ANIME = next(spec for spec in OFFICIAL if spec.wdn is None)
 
 
 def of(spec: ModelSpec = GENERAL, scale: int = 4, **settings: object) -> bytes:
-    return fingerprint(load_settings({}, **settings), scale, [Rung(model="x")], lambda _: spec)
+    with patch.object(ModelStore, "find", return_value=spec):
+        return fingerprint(load_settings({}, **settings), scale, [Rung(model="x")])
 
 
 def of_rungs(*rungs: Rung, **settings: object) -> bytes:
-    return fingerprint(load_settings({}, **settings), 2, rungs, BY_NAME.__getitem__)
+    return fingerprint(load_settings({}, **settings), 2, rungs)
 
 
 @pytest.mark.parametrize(

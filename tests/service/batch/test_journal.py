@@ -4,11 +4,11 @@ from pathlib import Path, PurePath
 
 import pytest
 
-from upscaled.batch.journal import FORMAT, Journal, JournalBusy, JournalUnusable, Made, Phase
+from upscaled.batch.journal import FORMAT, Journal, JournalBusy, JournalUnusable, Phase, Record
 
-PLACE = PurePath("sub/a-x4.jpg")
+RESULT = PurePath("sub/a-x4.jpg")
 SOURCE = Path("/in/sub/a.png")
-MADE = Made(b"c" * 32, b"f" * 32, b"r" * 32, 1000, 1_700_000_000_000_000_001, 40, 20, "model")
+RECORD = Record(b"c" * 32, b"f" * 32, b"r" * 32, 1000, 1_700_000_000_000_000_001, 40, 20, "model")
 
 
 @pytest.fixture
@@ -16,59 +16,66 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "journal.sqlite3"
 
 
-def test_a_result_is_known_to_the_next_run_by_place_and_by_content(path: Path) -> None:
+def test_a_result_is_known_to_the_next_run_by_path_and_by_content(path: Path) -> None:
     with Journal(path) as journal:
-        journal.note_begun(PLACE, SOURCE)
-        journal.note_made(PLACE, MADE)
-        journal.note_placed(PLACE)
+        journal.reserve(RESULT, SOURCE)
+        journal.record(RESULT, RECORD)
+        journal.commit(RESULT)
     with Journal(path) as journal:
-        row = journal.at(PLACE)
+        row = journal.find(RESULT)
         assert row is not None
-        assert (row.place, row.source, row.phase, row.made) == (PLACE, SOURCE, Phase.PLACED, MADE)
-        assert journal.alike(MADE.source_sha256, MADE.fingerprint) == [row]
-        assert journal.alike(MADE.source_sha256, b"x" * 32) == []
+        assert (row.path, row.source, row.phase, row.record) == (
+            RESULT,
+            SOURCE,
+            Phase.COMMITTED,
+            RECORD,
+        )
+        assert journal.find_identical(RECORD.source_sha256, RECORD.fingerprint) == [row]
+        assert journal.find_identical(RECORD.source_sha256, b"x" * 32) == []
         assert journal.interrupted() == []
 
 
 def test_the_journal_lists_what_is_in_flight_with_its_phase(path: Path) -> None:
     other = PurePath("b-x4.jpg")
     with Journal(path) as journal:
-        journal.note_begun(PLACE, SOURCE)
-        journal.note_begun(other, SOURCE)
-        journal.note_made(other, MADE)
+        journal.reserve(RESULT, SOURCE)
+        journal.reserve(other, SOURCE)
+        journal.record(other, RECORD)
     with Journal(path) as journal:
-        assert {row.place: row.phase for row in journal.interrupted()} == {
-            PLACE: Phase.BEGUN, other: Phase.MADE,
+        assert {row.path: row.phase for row in journal.interrupted()} == {
+            RESULT: Phase.RESERVED, other: Phase.WRITTEN,
         }  # fmt: skip
-        assert journal.alike(MADE.source_sha256, MADE.fingerprint) == [], "not there yet"
+        assert journal.find_identical(RECORD.source_sha256, RECORD.fingerprint) == [], (
+            "not there yet"
+        )
 
 
-def test_a_new_place_is_free_again_where_nothing_came_of_it(path: Path) -> None:
+def test_a_new_path_is_free_again_after_its_release(path: Path) -> None:
     with Journal(path) as journal:
-        journal.note_begun(PLACE, SOURCE)
-        journal.withdraw(PLACE)
-        assert journal.at(PLACE) is None
+        journal.reserve(RESULT, SOURCE)
+        journal.release(RESULT)
+        assert journal.find(RESULT) is None
 
 
 def test_an_earlier_result_stays_known_where_its_renewal_failed(path: Path) -> None:
     with Journal(path) as journal:
-        journal.note_begun(PLACE, SOURCE)
-        journal.note_made(PLACE, MADE)
-        journal.note_placed(PLACE)
-        journal.note_begun(PLACE, SOURCE)
-        journal.withdraw(PLACE)
-        row = journal.at(PLACE)
+        journal.reserve(RESULT, SOURCE)
+        journal.record(RESULT, RECORD)
+        journal.commit(RESULT)
+        journal.reserve(RESULT, SOURCE)
+        journal.release(RESULT)
+        row = journal.find(RESULT)
     assert row is not None
-    assert (row.phase, row.made) == (Phase.PLACED, MADE)
+    assert (row.phase, row.record) == (Phase.COMMITTED, RECORD)
 
 
 def test_names_that_are_no_text_come_back_byte_for_byte(path: Path) -> None:
-    place, source = PurePath(os.fsdecode(b"\xff-x4.jpg")), Path(os.fsdecode(b"/in/\xff.png"))
+    path_below, source = PurePath(os.fsdecode(b"\xff-x4.jpg")), Path(os.fsdecode(b"/in/\xff.png"))
     with Journal(path) as journal:
-        journal.note_begun(place, source)
-        row = journal.at(place)
+        journal.reserve(path_below, source)
+        row = journal.find(path_below)
     assert row is not None
-    assert (row.place, row.source) == (place, source)
+    assert (row.path, row.source) == (path_below, source)
 
 
 def test_only_one_run_at_a_time_has_it(path: Path) -> None:
@@ -101,6 +108,6 @@ def test_a_folder_that_takes_no_journal_is_an_error(tmp_path: Path) -> None:
 
 def test_one_without_a_file_works_and_says_that_it_is_not_kept() -> None:
     with Journal(None) as journal:
-        journal.note_begun(PLACE, SOURCE)
-        assert journal.at(PLACE) is not None
+        journal.reserve(RESULT, SOURCE)
+        assert journal.find(RESULT) is not None
         assert not journal.is_kept

@@ -9,10 +9,10 @@ import pytest
 from tests.service.batch.benches import Batch
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.batch.discovery import Source
-from upscaled.batch.in_flight import Stop
 from upscaled.batch.journal import FILE_NAME
 from upscaled.batch.outcome import Kind, Outcome
 from upscaled.batch.run import count_in_flight, run_batch
+from upscaled.batch.stop import Stop
 
 
 @pytest.fixture
@@ -36,6 +36,13 @@ class Gated(TrueEngine):
         return super().start(*arguments, **more)  # type: ignore[arg-type]
 
 
+class BrokenPipe(list[Outcome]):
+    """Outcomes that cannot be written."""
+
+    def append(self, _: Outcome) -> None:
+        raise BrokenPipeError
+
+
 def test_no_more_sources_are_drawn_than_there_are_places(batch: Batch) -> None:
     path = batch.add("a.png")
     drawn: list[Source] = []
@@ -48,11 +55,9 @@ def test_no_more_sources_are_drawn_than_there_are_places(batch: Batch) -> None:
 
     stop = Stop()
     outcomes: list[Outcome] = []
-    with batch.upscaling(stop) as upscaling:
-        places = count_in_flight(upscaling.settings, upscaling.upscaler.windows_at_once)
-        running = threading.Thread(
-            target=run_batch, args=(sources(), upscaling, outcomes.append, stop)
-        )
+    with batch.upscaling(stop, outcomes) as upscaling:
+        places = count_in_flight(upscaling.core.settings, upscaling.core.windows_at_once)
+        running = threading.Thread(target=run_batch, args=(sources(), upscaling, stop))
         running.start()
         assert engine.arrived.acquire(timeout=20)
         time.sleep(0.1)
@@ -71,7 +76,7 @@ def test_a_stop_at_once_drops_what_is_under_way_and_leaves_nothing_of_it(batch: 
 
     def cut_off() -> None:
         assert engine.arrived.acquire(timeout=20)
-        stop.now()
+        stop.cancel()
         engine.gate.set()
 
     cutting = threading.Thread(target=cut_off)
@@ -88,12 +93,12 @@ def test_a_stop_lets_what_is_under_way_finish(batch: Batch) -> None:
     engine = batch.engine = Gated(model="upscaled-x2")
     stop = Stop()
 
-    def ask() -> None:
+    def request() -> None:
         assert engine.arrived.acquire(timeout=20)
-        stop.ask()
+        stop.requested.set()
         engine.gate.set()
 
-    asking = threading.Thread(target=ask)
+    asking = threading.Thread(target=request)
     asking.start()
     outcomes = batch.run(stop=stop)
     asking.join()
@@ -102,17 +107,14 @@ def test_a_stop_lets_what_is_under_way_finish(batch: Batch) -> None:
     assert len(batch.results()) == len(outcomes)
 
 
-def test_an_error_of_on_outcome_ends_the_batch(batch: Batch) -> None:
+def test_an_error_of_the_listener_ends_the_batch(batch: Batch) -> None:
     for number in range(20):
         batch.add(f"{number:02}.png", number)
 
-    def note(outcome: Outcome) -> None:
-        raise BrokenPipeError
-
     stop = Stop()
     paths = sorted(batch.source_dir.iterdir())
-    with batch.upscaling(stop) as upscaling, pytest.raises(BrokenPipeError):
-        run_batch((Source(path) for path in paths), upscaling, note, stop)
+    with batch.upscaling(stop, BrokenPipe()) as upscaling, pytest.raises(BrokenPipeError):
+        run_batch((Source(path) for path in paths), upscaling, stop)
     assert all(not name.startswith(".") for name in batch.results()), "no unfinished file"
     assert (batch.output_dir / FILE_NAME).exists()
 
@@ -127,11 +129,11 @@ def test_large_results_wait_for_room_and_all_come_through(
 
 
 def test_batches_of_the_device_decide_how_many_files_are_under_way(batch: Batch) -> None:
-    with batch.upscaling(Stop()) as upscaling:
-        assert count_in_flight(upscaling.settings, upscaling.upscaler.windows_at_once) == 4
+    with batch.upscaling(Stop(), []) as upscaling:
+        assert count_in_flight(upscaling.core.settings, upscaling.core.windows_at_once) == 4
         batch.engine.batch = 8
-        assert count_in_flight(upscaling.settings, upscaling.upscaler.windows_at_once) == 18
+        assert count_in_flight(upscaling.core.settings, upscaling.core.windows_at_once) == 18
         batch.engine.small_batch = 16
-        assert count_in_flight(upscaling.settings, upscaling.upscaler.windows_at_once) == 34
+        assert count_in_flight(upscaling.core.settings, upscaling.core.windows_at_once) == 34
         batch.engine.small_batch = 64
-        assert count_in_flight(upscaling.settings, upscaling.upscaler.windows_at_once) == 34
+        assert count_in_flight(upscaling.core.settings, upscaling.core.windows_at_once) == 34

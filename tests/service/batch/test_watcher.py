@@ -70,7 +70,7 @@ def test_what_is_there_and_what_comes_is_given_once(top: Path, tmp_path: Path) -
         (top / "sub" / "new.png").write_text("came")
         (top / ".hidden.png").write_text("an upload of some tool")
         assert watched.wait(2) == ["new.png", "old.png"]
-        assert str(watched.sources[-1].place) == "sub"
+        assert str(watched.sources[-1].folder) == "sub"
         assert watched.settle() == ["new.png", "old.png"]
 
 
@@ -137,7 +137,7 @@ def test_files_and_folders_may_go_at_any_time(top: Path, tmp_path: Path) -> None
         (top / "gone.png").write_text("for a moment")
         (top / "gone.png").unlink()
         shutil.rmtree(top)
-        assert isinstance(watched.wait(1) and watched.sources[0].trouble, FileNotFoundError)
+        assert isinstance(watched.wait(1) and watched.sources[0].error, FileNotFoundError)
         time.sleep(SETTLE_S)
         assert len(watched.sources) == 1, "once only"
         top.mkdir()

@@ -56,7 +56,7 @@ def main() -> None:
     configure_logging("info", "json")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
-        link = supervisor.supervise(listener, ignore_signals())
+        link = supervisor.FrontEndSupervisor(listener, ignore_signals()).run()
         number = len(list(Path(folder).iterdir()))
         (Path(folder) / f"{number}.{os.getpid()}").touch()
         what, _, argument = lives[number].partition(" ")

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
+from upscaled.batch.journal import Record
 from upscaled.batch.outcome import Kind, Outcome
 from upscaled.cli.batch_report import BatchReport
 
+RECORD = Record(b"", b"", b"", 1, 0, width_px=1024, height_px=1024, model="m")
 DONE = Outcome(
-    Path("/in/a.png"), Kind.UPSCALED, Path("/out/a-x4.jpg"), model="m",
-    source_px=(256, 256), result_px=(1024, 1024), seconds=0.5,
+    Path("/in/a.png"), Kind.UPSCALED, Path("/out/a-x4.jpg"), RECORD, source_px=(256, 256),
+    seconds=0.5,
 )  # fmt: skip
 FAILED = Outcome(Path("/in/b.png"), Kind.FAILED, error_code="malformed_image", error="Bad")
 PASSED = Outcome(Path("/in/notes.txt"), Kind.PASSED_OVER)

@@ -88,10 +88,10 @@ def assert_is_whole(source_dir: Path, output_dir: Path) -> None:
     with Journal(output_dir / FILE_NAME) as journal:
         assert journal.interrupted() == []
         for name, (_, _, digest) in files.items():
-            row = journal.at(Path(name))
+            row = journal.find(Path(name))
             assert row is not None
-            assert row.made is not None
-            assert row.made.sha256.hex() == digest
+            assert row.record is not None
+            assert row.record.sha256.hex() == digest
 
 
 @pytest.mark.slow

@@ -1,11 +1,12 @@
 import os
 import time
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 
 from upscaled.config import Settings
-from upscaled.doctor.clock import FAIL_DRIFT_S, WARN_DRIFT_S, check_clock, judge_drift
+from upscaled.doctor.clock import FAIL_DRIFT_S, WARN_DRIFT_S, check_clock, describe_drift
 from upscaled.doctor.finding import Status
 
 MakeSettings = Callable[..., Settings]
@@ -16,16 +17,23 @@ def test_the_clock_of_a_machine_that_runs_tests_is_right(make_settings: MakeSett
     assert finding.status is Status.OK
 
 
-def test_a_clock_before_the_installation_is_a_failure(make_settings: MakeSettings) -> None:
-    (finding,) = check_clock(make_settings(), lambda: 0.0)
+def test_a_clock_before_the_installation_is_a_failure(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("upscaled.doctor.clock.time", SimpleNamespace(time=lambda: 0.0))
+    (finding,) = check_clock(make_settings())
     assert finding.status is Status.FAILURE
     assert "1970-01-01 00:00:00 UTC is before this installation was made" in finding.found
 
 
-def test_a_disk_with_another_clock_is_reported(make_settings: MakeSettings) -> None:
+def test_a_disk_with_another_clock_is_reported(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ahead = SimpleNamespace(time=lambda: time.time() + 3600)
+    monkeypatch.setattr("upscaled.doctor.clock.time", ahead)
     settings = make_settings()
     settings.data_dir.mkdir()
-    _, disk = check_clock(settings, lambda: time.time() + 3600)
+    _, disk = check_clock(settings)
     assert disk.check == "disk clock"
     assert disk.status is Status.FAILURE
     assert "behind this machine's" in disk.found
@@ -41,5 +49,5 @@ def test_a_disk_with_another_clock_is_reported(make_settings: MakeSettings) -> N
         (FAIL_DRIFT_S + 0.1, Status.FAILURE),
     ],
 )
-def test_drift_is_judged_on_both_sides_of_its_limits(drift_s: float, status: Status) -> None:
-    assert judge_drift("clock", drift_s).status is status
+def test_drift_is_reported_on_both_sides_of_its_limits(drift_s: float, status: Status) -> None:
+    assert describe_drift("clock", drift_s).status is status

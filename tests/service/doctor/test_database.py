@@ -2,6 +2,7 @@ import socket
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -108,8 +109,8 @@ def test_sqlite_on_a_network_s_disk_is_a_warning(
     assert "nfs4" in finding.found
 
 
-def test_a_real_server_is_asked_for_its_schema_and_its_clock(
-    make_settings: MakeSettings, postgresql: PostgreSQL
+def test_the_schema_and_the_clock_of_a_server_are_read(
+    make_settings: MakeSettings, postgresql: PostgreSQL, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     postgresql.run("CREATE DATABASE doctor")
     settings = make_settings(database_url=postgresql.url("doctor"))
@@ -120,7 +121,9 @@ def test_a_real_server_is_asked_for_its_schema_and_its_clock(
         pass
     database, _ = check_database(settings)
     assert database.found == f"PostgreSQL: writable, schema {SCHEMA_REVISION}"
-    _, drift = check_database(settings, clock=lambda: 1_700_000_000.0)
+    early = SimpleNamespace(time=lambda: 1_700_000_000.0)
+    monkeypatch.setattr("upscaled.doctor.database.time", early)
+    _, drift = check_database(settings)
     assert drift.status is Status.FAILURE
     assert "ahead of this machine's" in drift.found
     postgresql.run("DROP DATABASE doctor WITH (FORCE)")

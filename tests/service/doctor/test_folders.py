@@ -86,7 +86,7 @@ def test_a_full_disk_is_a_failure_and_a_small_one_too(
 @pytest.mark.parametrize(
     ("spare_mib", "status"), [(-8, Status.FAILURE), (8, Status.WARNING), (1000, Status.OK)]
 )
-def test_room_is_judged_on_both_sides_of_its_limits(
+def test_free_space_is_reported_on_both_sides_of_its_limits(
     spare_mib: int, status: Status, make_settings: MakeSettings
 ) -> None:
     settings = make_settings()

@@ -10,10 +10,10 @@ from upscaled.doctor.isolation import count_unroutable
 
 PROGRAM = """
 import json, socket, subprocess, sys
-from upscaled.doctor.isolation import Watch
-watch = Watch()
+from upscaled.doctor.isolation import ConnectionRecorder
+recorder = ConnectionRecorder()
 {attempt}
-print(json.dumps([watch.is_isolated, watch.targets, watch.count_lost_packets()]))
+print(json.dumps([recorder.is_isolated, recorder.targets, recorder.count_lost_packets()]))
 """
 CONNECT = """
 with socket.socket() as plain:
@@ -43,7 +43,7 @@ def watched(attempt: str) -> tuple[bool, list[str], int]:
         [
             sys.executable,
             "-c",
-            PROGRAM.format(attempt=f"if watch.is_isolated:\n{_indent(attempt)}"),
+            PROGRAM.format(attempt=f"if recorder.is_isolated:\n{_indent(attempt)}"),
         ],
         capture_output=True,
         text=True,

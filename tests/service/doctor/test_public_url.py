@@ -39,7 +39,7 @@ def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
         ("http://upscale.example.com", Status.WARNING, "is not https"),
     ],
 )
-def test_nothing_connects_unless_asked(
+def test_nothing_connects_without_the_option(
     url: str, status: Status, said: str, make_settings: MakeSettings
 ) -> None:
     (finding,) = checked(make_settings(public_base_url=url))
@@ -91,7 +91,7 @@ def test_a_url_where_no_server_listens_is_a_failure(make_settings: MakeSettings)
         ("DNS:other.example.com", 90, Status.FAILURE, "not valid for '127.0.0.1'"),
     ],
 )
-def test_a_certificate_is_judged_as_clients_do(
+def test_a_certificate_is_verified_as_clients_do(
     names: str,
     days: int,
     status: Status,
@@ -120,7 +120,7 @@ def test_a_certificate_of_an_unknown_authority_is_a_failure(
     assert "SSL_CERT_FILE" in finding.advice
 
 
-def test_an_unknown_name_is_a_failure_where_connecting_is_asked_for(
+def test_an_unknown_name_is_a_failure_with_the_option_to_connect(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def unknown(*_: object, **__: object) -> None:
