@@ -8,13 +8,13 @@ import tempfile
 from pathlib import Path
 
 from scripts.benchmark.effort import CUDA, FULL, QUICK, Effort
-from scripts.benchmark.machine import Facts, describe_machine
+from scripts.benchmark.machine import Figures, describe_machine
+from scripts.benchmark.report import DOCS, to_table, write_into_page
 
 ON_THE_NETWORK = ("kernel", "peak", "seams", "batch")
 ON_THE_SERVICE = ("memory", "http")
 PARTS = (*ON_THE_NETWORK, *ON_THE_SERVICE)
 SERVED_MODEL = "upscaled-x4"
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def main(arguments_given: list[str] | None = None) -> None:
@@ -26,61 +26,57 @@ def main(arguments_given: list[str] | None = None) -> None:
     wanted = PARTS if "all" in arguments.parts else tuple(dict.fromkeys(arguments.parts))
     with tempfile.TemporaryDirectory(prefix="bench-") as data_dir:
         report = measure(Path(data_dir), wanted, effort, device, arguments.weights)
-    from scripts.benchmark.report import to_table, write_into_page
-
     print(to_table(report))
     if arguments.page:
-        write_into_page(report, ROOT / "service" / "upscaled" / "docs" / "performance.md")
+        write_into_page(report, DOCS / "performance.md")
     print(json.dumps(report))
 
 
 def measure(
     data_dir: Path, parts: tuple[str, ...], effort: Effort, device: str, general: Path | None
-) -> Facts:
-    """The parts asked for, one after another; what one learns of this machine serves the next."""
-    report: Facts = {
+) -> Figures:
+    """Measure one part after another; what one learns of this machine serves the next.
+
+    general: a file of realesr-general-x4v3.
+    """
+    # torch is imported after the environment is set.
+    from scripts.benchmark import batch, kernel, seams
+
+    report: Figures = {
         "machine": describe_machine(),
         "is_quick": effort.is_tiny,
         "device": device,
     }
     for part in (part for part in ON_THE_NETWORK if part in parts):
         _say(part)
-        report[part] = _measure_network(part, data_dir, effort, device, general)
+        if part == "kernel":
+            report[part] = kernel.measure_kernel(data_dir, effort, device, general)
+        elif part == "peak":
+            report[part] = kernel.measure_peak(effort, device)
+        elif part == "seams":
+            report[part] = seams.measure_seams(data_dir, effort, device, general)
+        else:
+            report[part] = batch.measure_batch(data_dir, effort, device)
     if any(part in parts for part in ON_THE_SERVICE):
         report |= _measure_service(parts, data_dir, effort, device)
     return report
 
 
-def _measure_network(
-    part: str, data_dir: Path, effort: Effort, device: str, general: Path | None
-) -> Facts:
-    from scripts.benchmark.batch import measure_batch
-    from scripts.benchmark.kernel import measure_kernel, measure_peak
-    from scripts.benchmark.seams import measure_seams
-
-    if part == "kernel":
-        return measure_kernel(data_dir, effort, device, general)
-    if part == "peak":
-        return measure_peak(effort, device)
-    if part == "batch":
-        return measure_batch(data_dir, effort, device)
-    return measure_seams(data_dir, effort, device, general)
-
-
-def _measure_service(parts: tuple[str, ...], data_dir: Path, effort: Effort, device: str) -> Facts:
-    """One service for both parts, with the model that ships and otherwise as it is out of the box.
+def _measure_service(
+    parts: tuple[str, ...], data_dir: Path, effort: Effort, device: str
+) -> Figures:
+    """Start one service for both parts, with the model that ships, else as it is out of the box.
 
     Memory comes first: what it is of a service that has not worked yet can be measured only then.
     """
-    from scripts.benchmark.http_requests import measure_http
-    from scripts.benchmark.memory import measure_memory
     from scripts.benchmark.server import serving
+    from scripts.benchmark.service import measure_http, measure_memory
 
     settings = {"UPSCALED_DEVICE": device, "UPSCALED_MODEL_X4": SERVED_MODEL}
     if effort.is_tiny:
-        settings |= {"UPSCALED_TUNING": "false"}
-    report: Facts = {"served_model": SERVED_MODEL}
-    with serving(data_dir, **settings) as server:
+        settings["UPSCALED_TUNING"] = "false"
+    report: Figures = {"served_model": SERVED_MODEL}
+    with serving(data_dir, settings) as server:
         if "memory" in parts:
             _say("memory")
             report["memory"] = measure_memory(server, effort, device)
@@ -102,26 +98,16 @@ def _find_device() -> str:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="scripts/bench", description=__doc__)
-    parser.add_argument(
-        "parts",
-        nargs="*",
-        default="all",
-        choices=[*PARTS, "all"],
-        metavar="PART",
-        help=f"{', '.join(PARTS)} or all (the default)",
-    )
-    parser.add_argument("--quick", action="store_true", help="tiny inputs: that it works at all")
-    parser.add_argument(
-        "--device", choices=("cpu", "cuda"), help="default: a GPU where there is one"
-    )
-    parser.add_argument(
-        "--weights",
-        type=Path,
-        help="a file of realesr-general-x4v3; default: the one fetched, else random ones",
-    )
-    parser.add_argument(
-        "--page", action="store_true", help="write results and plots into the page of performance"
-    )
+    parts = f"{', '.join(PARTS)} or all (the default)"
+    choices = [*PARTS, "all"]
+    add = parser.add_argument
+    add("parts", nargs="*", default="all", choices=choices, metavar="PART", help=parts)
+    add("--quick", action="store_true", help="tiny inputs: that it works at all")
+    add("--device", choices=("cpu", "cuda"), help="default: a GPU where there is one")
+    weights = "a file of realesr-general-x4v3; default: the one fetched, else random ones"
+    add("--weights", type=Path, help=weights)
+    page = "write results and plots into the page of performance"
+    add("--page", action="store_true", help=page)
     return parser
 
 

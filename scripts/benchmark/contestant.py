@@ -1,16 +1,19 @@
-"""What takes part in a race: who it is, what it works on, and how it is asked to run once."""
+"""Contestants of a race: what each is, one run of it, and a process of its own for it."""
 
-import json
+import multiprocessing
 import time
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from importlib import import_module
-from typing import Final, Literal, Protocol
+from multiprocessing.connection import Connection
+from typing import Any, Final, Literal, Protocol
 
 from scripts.benchmark.pictures import Pixels
 
 Kind = Literal["ours", "package", "ncnn", "matmul"]
 
-_MAKERS: Final[dict[Kind, tuple[str, str]]] = {
+_CLASSES: Final[Mapping[Kind, tuple[str, str]]] = {
     "ours": ("scripts.benchmark.ours", "Ours"),
     "package": ("scripts.benchmark.package", "Package"),
     "ncnn": ("scripts.benchmark.ncnn_network", "Ncnn"),
@@ -24,7 +27,7 @@ class Absent(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One contestant, in words that can be sent to another process.
+    """One contestant and its input.
 
     model: the name of a model in the store of `data_dir`. precision: of ours, the setting; of a
     matrix product, torch's name of the type. device: "cpu" or "cuda". is_tuned: whether ours may
@@ -38,99 +41,111 @@ class Entry:
     device: str = "cpu"
     height_px: int = 0
     width_px: int = 0
-    threads: int = 0
     is_tuned: bool = True
-
-    def to_json(self) -> str:
-        return json.dumps(asdict(self))
-
-    @classmethod
-    def from_json(cls, text: str) -> "Entry":
-        return cls(**json.loads(text))
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
-    """One run. `gflop`: the convolutions' (or the matrix product's) arithmetic, halos included."""
+class Run:
+    """One run, and its picture where one is made."""
 
     seconds: float
+    picture: Pixels | None = None
+
+
+class Runner(Protocol):
+    """A contestant that is open, in this process or in one of its own.
+
+    label: what runs, the last word being the number type: "torch float32". gflop: the arithmetic of
+    one run, without the halos of tiles.
+    """
+
+    label: str
     gflop: float
 
+    def run_once(self) -> Run:
+        """Run once, timed.
 
-class Contestant(Protocol):
-    """Opened and ready; made from an `Entry`."""
-
-    @property
-    def label(self) -> str:
-        """What runs, the last word being the number type: "torch float32"."""
-        ...
-
-    def run(self) -> Pixels | None:
-        """The whole of the work, once; the picture, where one is made."""
-        ...
-
-    def gflop(self) -> float:
-        """The arithmetic of the last run."""
-        ...
-
-    def peak_device_mib(self) -> float | None:
-        """Most memory of the device that was taken so far; None where that is the machine's own."""
+        Raises:
+            Absent: the contestant's process died.
+        """
         ...
 
 
-def open_contestant(entry: Entry) -> Contestant:
-    """Import, load, place.
+class Here:
+    """A contestant in this process. The class of its kind has `label`, `gflop` and `run()`."""
+
+    def __init__(self, entry: Entry) -> None:
+        module, name = _CLASSES[entry.kind]
+        self._contestant = getattr(import_module(module), name)(entry)
+        self.label: str = self._contestant.label
+        self.gflop: float = self._contestant.gflop
+
+    def run_once(self) -> Run:
+        started = time.perf_counter()
+        picture = self._contestant.run()
+        return Run(time.perf_counter() - started, picture)
+
+
+@contextmanager
+def open_here(entry: Entry) -> Iterator[Runner]:
+    """Open a contestant in this process.
 
     Raises:
         Absent: what it needs is not installed here, or cannot do this.
     """
-    module, name = _MAKERS[entry.kind]
-    contestant: Contestant = getattr(import_module(module), name)(entry)
-    return contestant
+    yield Here(entry)
 
 
-class Runner(Protocol):
-    """A contestant wherever it runs: in this process, or in one of its own."""
+class _Apart:
+    """The parent's end of a contestant in a process of its own."""
 
-    @property
-    def label(self) -> str: ...
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+        self.label, self.gflop = self._receive()
 
-    def run_once(self) -> Done: ...
+    def run_once(self) -> Run:
+        with suppress(BrokenPipeError):  # why it died can still be received
+            self._connection.send("run")
+        run: Run = self._receive()
+        return run
 
-    def picture(self) -> Pixels | None:
-        """What it makes; runs once more."""
-        ...
-
-    def peak_device_mib(self) -> float | None: ...
-
-
-class Here:
-    """A contestant in this process."""
-
-    def __init__(self, entry: Entry) -> None:
-        self._contestant = open_contestant(entry)
-        self.label = self._contestant.label
-
-    def run_once(self) -> Done:
-        return run_once(self._contestant)
-
-    def picture(self) -> Pixels | None:
-        return self._contestant.run()
-
-    def peak_device_mib(self) -> float | None:
-        return self._contestant.peak_device_mib()
+    def _receive(self) -> Any:  # noqa: ANN401  (what a connection carries)
+        try:
+            answer = self._connection.recv()
+        except (EOFError, ConnectionResetError) as error:
+            raise Absent("its process died") from error
+        if isinstance(answer, Absent):
+            raise answer
+        return answer
 
 
-def run_once(contestant: Contestant) -> Done:
-    started = time.perf_counter()
-    contestant.run()
-    return Done(time.perf_counter() - started, contestant.gflop())
+@contextmanager
+def open_apart(entry: Entry) -> Iterator[Runner]:
+    """Open a contestant in a new process: no library's threads or memory touch another's.
+
+    Raises:
+        Absent: it cannot take part, or died.
+    """
+    spawning = multiprocessing.get_context("spawn")
+    connection, childs_end = spawning.Pipe()
+    process = spawning.Process(target=_serve_runs, args=(entry, childs_end), daemon=True)
+    process.start()
+    childs_end.close()
+    try:
+        yield _Apart(connection)
+    finally:
+        process.kill()
+        process.join()
+        connection.close()
 
 
-def peak_of_cuda_mib(device: str) -> float | None:
-    """Most memory that torch's tensors took in this process; None on a CPU."""
-    if device == "cpu":
-        return None
-    import torch
-
-    return torch.cuda.max_memory_allocated() / 2**20
+def _serve_runs(entry: Entry, connection: Connection) -> None:
+    """Open a contestant, then run it once for each message of the parent."""
+    try:
+        runner = Here(entry)
+        connection.send((runner.label, runner.gflop))
+        while connection.recv():
+            connection.send(runner.run_once())
+    except Exception as error:
+        connection.send(error if isinstance(error, Absent) else Absent(repr(error)))
+        raise

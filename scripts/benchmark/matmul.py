@@ -1,4 +1,4 @@
-"""The machine's own matrix product, as a contestant: what any convolution here could reach."""
+"""The machine's own matrix product as a contestant: the most that any convolution could reach."""
 
 import time
 from collections.abc import Callable
@@ -17,45 +17,29 @@ SMALL_RUN_S: Final = 0.01
 
 
 class Matmul:
-    """Square matrix products of the best of several sizes, for about a third of a second.
+    """Square matrix products of the fastest of several sizes, for about a third of a second.
 
     `entry.precision` is torch's name of the type; of `int8` the sums are int32. `entry.height_px`
-    other than 0 asks for one small size, for tests.
+    other than 0 means one small size, for tests.
     """
 
     def __init__(self, entry: Entry) -> None:
-        if entry.threads:
-            torch.set_num_threads(entry.threads)
         self._device = torch.device(entry.device)
         self._dtype: torch.dtype = getattr(torch, entry.precision)
         is_small = entry.height_px > 0
         sides = SMALL_SIDES if is_small else SIDES if entry.device == "cpu" else CUDA_SIDES
-        self._product, self._side, seconds = self._find_best(sides)
-        self._count = max(1, round((SMALL_RUN_S if is_small else RUN_S) / seconds))
-
-    @property
-    def label(self) -> str:
-        return f"product of {self._side}x{self._side} {str(self._dtype).removeprefix('torch.')}"
+        products = {side: self._make(side) for side in sides}
+        seconds = {side: self._time(product) for side, product in products.items()}
+        side = max(sides, key=lambda side: side**3 / seconds[side])
+        self._product = products[side]
+        self._count = max(1, round((SMALL_RUN_S if is_small else RUN_S) / seconds[side]))
+        self.gflop = 2 * side**3 * self._count / 1e9
+        self.label = f"product of {side}x{side} {entry.precision}"
 
     def run(self) -> None:
         for _ in range(self._count):
             self._product()
         self._wait()
-
-    def gflop(self) -> float:
-        return 2 * self._side**3 * self._count / 1e9
-
-    def peak_device_mib(self) -> float | None:
-        return None
-
-    @torch.inference_mode()
-    def _find_best(self, sides: tuple[int, ...]) -> tuple[Callable[[], torch.Tensor], int, float]:
-        timed = []
-        for side in sides:
-            product = self._make(side)
-            timed.append((side**3 / self._time(product), side, product))
-        rate, side, product = max(timed, key=lambda each: each[0])
-        return product, side, side**3 / rate
 
     def _make(self, side: int) -> Callable[[], torch.Tensor]:
         shape = (side, side)
@@ -70,7 +54,7 @@ class Matmul:
         return lambda: one @ other
 
     def _time(self, product: Callable[[], torch.Tensor]) -> float:
-        """Seconds of the fastest of several, the first not counted."""
+        """Return the seconds of the fastest of several, the first not counted."""
         seconds = []
         for _ in range(1 + TRIALS):
             started = time.perf_counter()

@@ -12,8 +12,8 @@ from torch import nn
 
 from scripts.benchmark.contestant import Absent, Entry
 from scripts.benchmark.flops import count_gflop
+from scripts.benchmark.ours import find_spec
 from scripts.benchmark.pictures import Pixels, make_pixels
-from scripts.benchmark.weights import bias_of
 from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE
 from upscaled_models.networks.compact import SRVGGNetCompact
 from upscaled_models.networks.rrdb import ResidualDenseBlock, RRDBNet
@@ -27,7 +27,7 @@ LEAKY_RELU = 2
 
 
 class Ncnn:
-    """The whole picture at once, no halo to compute; bfloat16 storage, its fastest here."""
+    """The whole picture at once, without halos; bfloat16 storage, its fastest here."""
 
     label = "ncnn bfloat16"
 
@@ -38,16 +38,14 @@ class Ncnn:
             raise Absent(f"ncnn is not installed: {error}") from error
         if entry.device != "cpu":
             raise Absent("ncnn runs on CUDA devices through Vulkan only")
-        store = ModelStore(Path(entry.data_dir) / "models")
-        spec = store.find(entry.model)
-        self._network = load_network(spec, store.target(spec))
+        spec = find_spec(entry)
+        network = load_network(spec, ModelStore(Path(entry.data_dir) / "models").target(spec))
+        self.gflop = count_gflop(network, entry.height_px, entry.width_px)
         self._ncnn: Any = ncnn
         self._net = ncnn.Net()
         self._net.opt.use_bf16_storage = True
-        if entry.threads:
-            self._net.opt.num_threads = entry.threads
         with tempfile.TemporaryDirectory() as folder:
-            write_network(self._network, Path(folder))
+            write_network(network, Path(folder))
             self._net.load_param(str(Path(folder) / "network.param"))
             self._net.load_model(str(Path(folder) / "network.bin"))
         self._rgb = make_pixels(entry.height_px, entry.width_px)
@@ -62,13 +60,6 @@ class Ncnn:
         pixels = np.rint(np.array(result).clip(0, 1) * 255).astype(np.uint8)
         return np.ascontiguousarray(pixels.transpose(1, 2, 0))
 
-    def gflop(self) -> float:
-        height, width, _ = self._rgb.shape
-        return count_gflop(self._network, {(height, width): 1})
-
-    def peak_device_mib(self) -> float | None:
-        return None
-
 
 @dataclass
 class _Graph:
@@ -82,7 +73,7 @@ class _Graph:
     blobs: int = 0
 
     def add(self, kind: str, inputs: Iterable[str], outputs: list[str], **numbers: object) -> None:
-        """`numbers`: `_0=64` is ncnn's parameter 0."""
+        """Add a layer; `_0=64` in `numbers` is ncnn's parameter 0."""
         given = list(inputs)
         words = [kind, f"layer{len(self.layers)}", str(len(given)), str(len(outputs))]
         words += [*given, *outputs]
@@ -90,36 +81,23 @@ class _Graph:
         self.layers.append(" ".join(words))
         self.blobs += len(outputs)
 
-    def new(self) -> str:
-        return f"blob{self.blobs}"
-
     def split(self, blob: str, readers: int) -> list[str]:
         outputs = [f"{blob}_{at}" for at in range(readers)]
         self.add("Split", [blob], outputs)
         return outputs
 
     def convolve(self, layer: nn.Conv2d, blob: str, leak: float | None = None) -> str:
-        out = self.new()
-        numbers: dict[str, object] = {
-            "_0": layer.out_channels,
-            "_1": 3,
-            "_4": 1,
-            "_5": 1,
-            "_6": layer.weight.numel(),
-        }
+        numbers: dict[str, object] = {"_0": layer.out_channels, "_1": 3, "_4": 1, "_5": 1}
+        numbers["_6"] = layer.weight.numel()
         if leak is not None:
             numbers |= {"_9": LEAKY_RELU, "_m23310": f"1,{leak}"}
-        self.add("Convolution", [blob], [out], **numbers)
-        self.weights += [
-            bytes(4),
-            _raw(layer.weight),
-            _raw(bias_of(layer)),
-        ]  # 4 bytes: "as float32"
-        return out
+        as_float32 = bytes(4)
+        self.weights += [as_float32, _raw(layer.weight), _raw(cast(torch.Tensor, layer.bias))]
+        return self.one("Convolution", blob, **numbers)
 
     def one(self, kind: str, *inputs: str, **numbers: object) -> str:
-        """A layer with one result."""
-        out = self.new()
+        """Add a layer with one result."""
+        out = f"blob{self.blobs}"
         self.add(kind, inputs, [out], **numbers)
         return out
 
@@ -133,7 +111,7 @@ class _Graph:
 
 
 def write_network(network: nn.Module, folder: Path) -> None:
-    """`network.param` and `network.bin` of a published network; blobs "in" and "out".
+    """Write `network.param` and `network.bin` of a published network; blobs "in" and "out".
 
     Raises:
         Absent: a network of another kind.

@@ -1,4 +1,4 @@
-"""The pictures that everything is measured with: the sample photo, at whatever size is asked."""
+"""The pictures that everything is measured with: the sample photo at any size."""
 
 import io
 from pathlib import Path
@@ -14,7 +14,7 @@ Pixels = NDArray[np.uint8]
 
 
 def make_pixels(height_px: int, width_px: int) -> Pixels:
-    """RGB `[height_px, width_px, 3]`."""
+    """Resize the sample to RGB `[height_px, width_px, 3]`."""
     return np.asarray(_resize(height_px, width_px))
 
 
@@ -30,22 +30,13 @@ def _resize(height_px: int, width_px: int) -> Image.Image:
         return sample.convert("RGB").resize(size, Image.Resampling.BICUBIC)
 
 
-def largest_difference(one: Pixels, other: Pixels) -> int:
-    """In levels of 255."""
-    return int(_difference(one, other).max())
-
-
-def mean_difference(one: Pixels, other: Pixels) -> float:
-    """In levels of 255."""
-    return float(_difference(one, other).mean())
+def difference(one: Pixels, other: Pixels) -> NDArray[np.int16]:
+    """Return the absolute difference of each value, in levels of 255."""
+    levels: NDArray[np.int16] = np.abs(one.astype(np.int16) - other)
+    return levels
 
 
 def psnr_db(one: Pixels, other: Pixels) -> float | None:
-    """Peak signal to noise ratio; None where the two are equal."""
-    error = float(np.square(_difference(one, other).astype(np.float32)).mean())
+    """Return the peak signal to noise ratio; None where the two are equal."""
+    error = float(np.square(difference(one, other).astype(np.float32)).mean())
     return None if error == 0 else float(10 * np.log10(255**2 / error))
-
-
-def _difference(one: Pixels, other: Pixels) -> NDArray[np.int16]:
-    difference: NDArray[np.int16] = np.abs(one.astype(np.int16) - other)
-    return difference

@@ -1,6 +1,7 @@
-"""Throughput by image size and by clients, as one SVG picture."""
+"""Curves over named points, with equal steps between them, as one SVG picture."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -9,23 +10,30 @@ HEIGHT_PX: Final = 300
 LEFT_PX, TOP_PX, RIGHT_PX, BOTTOM_PX = 56, 40, 16, 46
 STYLE: Final = (
     "text{font:12px system-ui,sans-serif;fill:#57606a}.title{font-size:13px;font-weight:600}"
-    ".grid{stroke:#d0d7de;stroke-width:1}.line{fill:none;stroke:#0969da;stroke-width:2}"
-    ".dot{fill:#0969da}"
+    ".grid{stroke:#d0d7de;stroke-width:1}path{fill:none;stroke-width:2}"
 )
+COLOURS: Final = ("#0969da", "#bc4c00", "#6e7781")
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One line of values over names, with equal steps between them."""
+    """Curves by name, each of values by point.
+
+    is_log: the values' axis is logarithmic.
+    """
 
     title: str
     axis: str
-    points: Sequence[tuple[str, float]]
+    curves: Mapping[str, Mapping[str, float]]
+    is_log: bool = False
 
 
 def draw(panels: Sequence[Panel]) -> str:
-    """The panels side by side, as the text of an SVG file."""
-    parts = [_draw_panel(panel, at * WIDTH_PX) for at, panel in enumerate(panels)]
+    """Write the panels side by side as the text of an SVG file."""
+    parts = [
+        f'<g transform="translate({at * WIDTH_PX})">{"".join(_draw_panel(panel))}</g>'
+        for at, panel in enumerate(panels)
+    ]
     width = WIDTH_PX * len(panels)
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {HEIGHT_PX}" '
@@ -35,39 +43,44 @@ def draw(panels: Sequence[Panel]) -> str:
 
 
 def nice_ceiling(value: float) -> float:
-    """The least of 1, 2, 2.5, 5, 10 times a power of ten that is not below `value`."""
-    step = 10.0**-6
-    while True:
-        for factor in (1, 2, 2.5, 5):
-            if step * factor >= value:
-                return step * factor
-        step *= 10
+    """Return the least of 1, 2, 2.5, 5, 10 times a power of ten that is not below `value`."""
+    power = 10.0 ** math.floor(math.log10(value))
+    return next(step for step in (1, 2, 2.5, 5, 10) if step * power >= value * (1 - 1e-9)) * power
 
 
-def _draw_panel(panel: Panel, left: int) -> str:
-    top_value = nice_ceiling(max(value for _, value in panel.points) or 1)
-    span_x = WIDTH_PX - LEFT_PX - RIGHT_PX
-    span_y = HEIGHT_PX - TOP_PX - BOTTOM_PX
-    bottom = TOP_PX + span_y
-    texts = [f'<text class="title" x="{left + LEFT_PX}" y="22">{panel.title}</text>']
-    for at in range(5):
-        y = bottom - span_y * at / 4
-        end = left + WIDTH_PX - RIGHT_PX
-        texts.append(f'<path class="grid" d="M{left + LEFT_PX} {y:.1f}H{end}"/>')
-        label = f"{top_value * at / 4:g}"
-        texts.append(
-            f'<text x="{left + LEFT_PX - 8}" y="{y + 4:.1f}" text-anchor="end">{label}</text>'
-        )
-    places = []
-    for at, (name, value) in enumerate(panel.points):
-        x = left + LEFT_PX + span_x * (at + 0.5) / len(panel.points)
-        y = bottom - span_y * value / top_value
-        places.append(f"{x:.1f} {y:.1f}")
-        texts.append(f'<circle class="dot" cx="{x:.1f}" cy="{y:.1f}" r="3.5"/>')
-        texts.append(f'<text x="{x:.1f}" y="{bottom + 18}" text-anchor="middle">{name}</text>')
-        texts.append(f'<text x="{x:.1f}" y="{y - 8:.1f}" text-anchor="middle">{value:.3g}</text>')
-    middle = left + LEFT_PX + span_x / 2
-    texts.append(
-        f'<text x="{middle:.1f}" y="{HEIGHT_PX - 8}" text-anchor="middle">{panel.axis}</text>'
-    )
-    return f'<path class="line" d="M{"L".join(places)}"/>{"".join(texts)}'
+def _draw_panel(panel: Panel) -> list[str]:
+    values = [value for curve in panel.curves.values() for value in curve.values()]
+    points = list(dict.fromkeys(point for curve in panel.curves.values() for point in curve))
+    bottom, right = HEIGHT_PX - BOTTOM_PX, WIDTH_PX - RIGHT_PX
+    if panel.is_log:
+        low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
+        ticks = [10.0**power for power in range(low, high + 1)]
+    else:
+        ticks = [nice_ceiling(max(values)) * at / 4 for at in range(5)]
+
+    def y(value: float) -> float:
+        share = (math.log10(value) - low) / (high - low) if panel.is_log else value / ticks[-1]
+        return bottom - (bottom - TOP_PX) * share
+
+    def x(point: str) -> float:
+        return LEFT_PX + (right - LEFT_PX) * (points.index(point) + 0.5) / len(points)
+
+    def text(words: str, x_px: float, y_px: float, more: str = 'text-anchor="middle"') -> str:
+        return f'<text x="{x_px:.1f}" y="{y_px:.1f}" {more}>{words}</text>'
+
+    parts = [text(panel.title, LEFT_PX, 22, 'class="title"')]
+    for tick in ticks:
+        parts.append(f'<path class="grid" d="M{LEFT_PX} {y(tick):.1f}H{right}"/>')
+        parts.append(text(f"{tick:g}", LEFT_PX - 8, y(tick) + 4, 'text-anchor="end"'))
+    parts += [text(point, x(point), bottom + 18) for point in points]
+    parts.append(text(panel.axis, (LEFT_PX + right) / 2, HEIGHT_PX - 8))
+    for (name, curve), colour in zip(panel.curves.items(), COLOURS, strict=False):
+        line = "L".join(f"{x(point):.1f} {y(value):.1f}" for point, value in curve.items())
+        parts.append(f'<path stroke="{colour}" d="M{line}"/>')
+        for point, value in curve.items():
+            at = f'cx="{x(point):.1f}" cy="{y(value):.1f}"'
+            parts.append(f'<circle {at} r="3.5" fill="{colour}"/>')
+            parts.append(text(f"{value:.3g}", x(point), y(value) - 8))
+        point, value = list(curve.items())[-1]
+        parts.append(text(name, x(point) + 8, y(value) + 16, f'text-anchor="end" fill="{colour}"'))
+    return parts

@@ -2,9 +2,9 @@
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-from scripts.benchmark.machine import Facts, describe_in_a_line
+from scripts.benchmark.machine import Figures, describe_in_a_line
 from scripts.benchmark.plot import Panel, draw
 from scripts.benchmark.race import PEAK
 
@@ -15,107 +15,95 @@ PLOT = DOCS / "performance" / "throughput.svg"
 Rows = Iterator[tuple[str, str]]
 
 
-def to_table(report: Facts) -> str:
-    """Markdown: one row for each figure that was measured."""
+def to_table(report: Figures) -> str:
+    """Write Markdown: one row for each figure that was measured."""
     machine: Any = report["machine"]
     heading = f"{describe_in_a_line(machine)}; {machine['date']}."
-    rows: list[tuple[str, str]] = []
-    for part, describe in _PARTS.items():
-        if part in report:
-            rows += describe(cast(Mapping[str, Any], report[part]))
-    lines = [f"| {what} | {figure} |" for what, figure in rows]
-    return "\n".join([heading, "", "| what | figure |", "|---|---|", *lines])
+    rows = [
+        f"| {subject} | {figure} |"
+        for part, describe in _PARTS.items()
+        if part in report
+        for subject, figure in describe(report[part])
+    ]
+    return "\n".join([heading, "", "| what | figure |", "|---|---|", *rows])
 
 
-def write_into_page(report: Facts, page: Path, plot: Path = PLOT) -> None:
+def write_into_page(report: Figures, page: Path, plot: Path = PLOT) -> None:
     """Put the table between the page's markers, and the picture where it points to.
 
     Raises:
         ValueError: the page has no such markers.
     """
-    text = page.read_text()
-    before, found_begin, rest = text.partition(BEGIN)
-    _, found_end, after = rest.partition(END)
-    if not found_begin or not found_end:
+    before, begin, rest = page.read_text().partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
         raise ValueError(f"{page}: has no {BEGIN} and {END}")
     middle = to_table(report)
-    if "http" in report:
-        plot.write_text(draw_throughput(cast(Mapping[str, Any], report["http"])))
-        middle += f"\n\n![Throughput by image size and by clients]({_link(plot, page)})"
+    http: Any = report.get("http")
+    if http:
+        plot.write_text(draw_throughput(http))
+        link = plot.relative_to(page.parent).as_posix()
+        middle += f"\n\n![Throughput by image size and by clients]({link})"
     page.write_text(f"{before}{BEGIN}\n{middle}\n{END}{after}")
 
 
 def draw_throughput(http: Mapping[str, Any]) -> str:
-    """The HTTP part's throughput as SVG."""
-    sizes = [(f"{side}", float(facts["megapixels_per_s"])) for side, facts in http["alone"].items()]
-    clients = [(count, float(facts["images_per_s"])) for count, facts in http["clients"].items()]
+    """Draw the HTTP part's throughput as SVG."""
+    sizes = {side: figures["megapixels_per_s"] for side, figures in http["alone"].items()}
+    clients = {count: figures["images_per_s"] for count, figures in http["clients"].items()}
+    one_client = "Megapixels out per second, x4, one client"
     return draw(
         (
-            Panel(
-                "Megapixels out per second, x4, one client", "side of the square input, px", sizes
-            ),
-            Panel("Images per second, x4, mixed sizes", "clients at once", clients),
+            Panel(one_client, "side of the square input, px", {"": sizes}),
+            Panel("Images per second, x4, mixed sizes", "clients at once", {"": clients}),
         )
     )
 
 
-def _link(file: Path, page: Path) -> str:
-    return (
-        file.relative_to(page.parent).as_posix() if file.is_relative_to(page.parent) else file.name
-    )
-
-
 def _kernel_rows(kernel: Mapping[str, Any]) -> Rows:
-    for race, facts in kernel.items():
-        for name, contestant in facts["contestants"].items():
+    for race, figures in kernel.items():
+        for name, contestant in figures["contestants"].items():
             if not name.startswith(PEAK):
-                yield f"{race}: {name} ({contestant['label']})", _speed(facts, name)
-        for name, reason in facts["absent"].items():
+                yield f"{race}: {name} ({contestant['label']})", _describe_speed(contestant)
+        for name, reason in figures["absent"].items():
             yield f"{race}: {name}", f"absent: {reason.splitlines()[0]}"
 
 
-def _speed(facts: Mapping[str, Any], name: str) -> str:
-    contestant = facts["contestants"][name]
+def _describe_speed(contestant: Mapping[str, Any]) -> str:
     text = f"{contestant['fastest_s']:.3g} s, {contestant['gflop_per_s']:.0f} GFLOP/s"
-    if contestant["share_of_peak"]:
+    if "speed_up" in contestant:
+        text = f"{contestant['speed_up']:.2f}x the `realesrgan` package; {text}"
+    if "share_of_peak" in contestant:
         text += f", {contestant['share_of_peak']:.0%} of the matrix peak"
-    for pair, ratio in facts["ratios"].items():
-        if pair.startswith(f"{name} against "):
-            text = f"{ratio['fastest']:.2f}x the `realesrgan` package; {text}"
-    return text + _likeness(facts["pictures"], name)
-
-
-def _likeness(pictures: Mapping[str, Any], name: str) -> str:
-    for pair, facts in pictures.items():
-        if pair.startswith(f"{name} against "):
-            decibel = facts["psnr_db"]
-            return f"; {decibel:.1f} dB to float32" if decibel else "; the float32 picture"
-    return ""
+    if "psnr_db" in contestant:
+        decibel = contestant["psnr_db"]
+        text += f"; {decibel:.1f} dB to float32" if decibel else "; the float32 picture"
+    return text
 
 
 def _peak_rows(peak: Mapping[str, Any]) -> Rows:
-    for name, facts in peak["contestants"].items():
-        yield f"matrix {name}", f"{facts['gflop_per_s']:.0f} GFLOP/s"
+    for name, figures in peak["contestants"].items():
+        yield f"matrix {name}", f"{figures['gflop_per_s']:.0f} GFLOP/s"
 
 
 def _http_rows(http: Mapping[str, Any]) -> Rows:
-    side, facts = list(http["alone"].items())[-1]
+    side, alone = list(http["alone"].items())[-1]
     yield (
         f"{side}x{side} at x4 over HTTP, alone",
-        f"p50 {facts['p50_s']:.2f} s, p95 {facts['p95_s']:.2f} s, "
-        f"{facts['megapixels_per_s']:.1f} megapixels/s; "
-        f"{facts['share_outside_network']:.1%} outside the network",
+        f"p50 {alone['p50_s']:.2f} s, p95 {alone['p95_s']:.2f} s, "
+        f"{alone['megapixels_per_s']:.1f} megapixels/s; "
+        f"{alone['share_outside_network']:.1%} outside the network",
     )
-    count, facts = list(http["clients"].items())[-1]
+    count, mixed = list(http["clients"].items())[-1]
     yield (
         f"{count} clients of mixed sizes",
-        f"p50 {facts['p50_s']:.2f} s, p95 {facts['p95_s']:.2f} s, "
-        f"{facts['images_per_s']:.1f} images/s, {facts['megapixels_per_s']:.1f} megapixels/s",
+        f"p50 {mixed['p50_s']:.2f} s, p95 {mixed['p95_s']:.2f} s, "
+        f"{mixed['images_per_s']:.1f} images/s, {mixed['megapixels_per_s']:.1f} megapixels/s",
     )
     beside = http["beside_large"]
+    small_px, large_px = beside["small_px"], beside["large_px"]
     yield (
-        f"{beside['small_px']}x{beside['small_px']} while {beside['large_px']}x"
-        f"{beside['large_px']} is under way, p95",
+        f"{small_px}x{small_px} while {large_px}x{large_px} is under way, p95",
         f"{beside['ratio']:.1f}x its idle time ({beside['idle_p95_s'] * 1000:.0f} ms)",
     )
     small = http["small_images"]
@@ -126,25 +114,22 @@ def _http_rows(http: Mapping[str, Any]) -> Rows:
 
 
 def _seam_rows(seams: Mapping[str, Any]) -> Rows:
-    for model, facts in seams.items():
+    for model, figures in seams.items():
         yield (
-            f"tiled against untiled, {model} ({facts['weights']}), halo {facts['halo_px']} px",
-            f"largest {facts['largest_levels']}, mean {facts['mean_levels']:.4f} levels",
+            f"tiled against untiled, {model} ({figures['weights']}), halo {figures['halo_px']} px",
+            f"largest {figures['largest_levels']}, mean {figures['mean_levels']:.4f} levels",
         )
 
 
 def _memory_rows(memory: Mapping[str, Any]) -> Rows:
-    side = memory["side_px"]
-    device = memory["peak_device_mib"]
+    side, device_mib = memory["side_px"], memory["peak_device_mib"]
     yield (
         f"memory of all processes, {side}x{side} at x4",
         f"{memory['peak_rss_mib']} MiB resident at most, {memory['peak_pss_mib']} MiB with what "
-        "they share counted once" + (f"; {device} MiB of the GPU" if device else ""),
+        "they share counted once" + (f"; {device_mib} MiB of the GPU" if device_mib else ""),
     )
-    yield (
-        "`/healthz` meanwhile",
-        f"p50 {memory['healthz_ms']['p50']:.0f} ms, p99 {memory['healthz_ms']['p99']:.0f} ms",
-    )
+    health = memory["healthz_ms"]
+    yield "`/healthz` meanwhile", f"p50 {health['p50']:.0f} ms, p99 {health['p99']:.0f} ms"
 
 
 def _batch_rows(batch: Mapping[str, Any]) -> Rows:
@@ -157,7 +142,7 @@ def _batch_rows(batch: Mapping[str, Any]) -> Rows:
     )
 
 
-_PARTS = {
+_PARTS: Mapping[str, Any] = {
     "kernel": _kernel_rows,
     "peak": _peak_rows,
     "http": _http_rows,

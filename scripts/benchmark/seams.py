@@ -1,84 +1,61 @@
-"""Part (d): how far a picture put together from windows is from one computed in a single window."""
+"""Part `seams`: how far a picture made of tiles is from one computed in a single window."""
 
 from pathlib import Path
 
 from scripts.benchmark.contestant import Entry
 from scripts.benchmark.effort import Effort
-from scripts.benchmark.machine import Facts
-from scripts.benchmark.ours import (
-    WatchedEngine,
-    open_upscaler_with,
-    settings_of,
-    upscale_once,
-)
-from scripts.benchmark.pictures import Pixels, largest_difference, make_pixels, mean_difference
+from scripts.benchmark.machine import Figures
+from scripts.benchmark.ours import find_spec, open_entry, upscale
+from scripts.benchmark.pictures import difference, make_pixels
 from scripts.benchmark.weights import (
     X4PLUS,
     X4PLUS_ANIME,
     Weights,
     add_anime,
     add_general,
-    add_lively_rrdb,
     add_packaged,
-    add_small_compact,
 )
-from upscaled.upscale.engines import open_model
 from upscaled_models.backends.base import least_window_px, round_up
-from upscaled_models.store import ModelStore
 
 TINY_CORE_PX = 16
+SHIPPED = (Weights("upscaled-x2", "shipped"), Weights("upscaled-x4", "shipped"))
 
 
-def measure_seams(data_dir: Path, effort: Effort, device: str, general: Path | None) -> Facts:
-    """By model: sizes in pixels, halo, windows, and differences in levels of 255; in float32."""
-    rows: Facts = {}
-    for weights in _models(data_dir, general, is_tiny=effort.is_tiny):
-        spec = ModelStore(data_dir / "models").find(weights.model)
-        size = effort.rrdb_seams_px if spec.family == "rrdb" else effort.seams_px
-        entry = Entry("ours", str(data_dir), weights.model, "exact", device, *size, is_tuned=False)
-        rows[weights.model] = {"weights": weights.origin} | measure_one(
-            entry, is_tiny=effort.is_tiny
-        )
+def measure_seams(data_dir: Path, effort: Effort, device: str, general: Path | None) -> Figures:
+    """By model: sizes in pixels, halo, tiles, and differences in levels of 255; in float32."""
+    models: list[Weights | None] = [*SHIPPED]
+    if not effort.is_tiny:
+        official = (add_packaged(data_dir, name) for name in (X4PLUS, X4PLUS_ANIME))
+        models += [add_general(data_dir, general), add_anime(data_dir), *official]
+    rows: Figures = {}
+    for weights in filter(None, models):
+        entry = Entry("ours", str(data_dir), weights.model, "exact", device, is_tuned=False)
+        is_rrdb = find_spec(entry).family == "rrdb"
+        size_px = effort.rrdb_seams_px if is_rrdb else effort.seams_px
+        figures = measure_one(entry, size_px, is_tiny=effort.is_tiny)
+        rows[weights.model] = {"weights": weights.origin} | figures
     return rows
 
 
-def measure_one(entry: Entry, *, is_tiny: bool = False) -> Facts:
-    """Through windows as the service takes them (the smallest that make sense, if tiny)."""
-    spec = ModelStore(Path(entry.data_dir) / "models").find(entry.model)
+def measure_one(entry: Entry, size_px: tuple[int, int], *, is_tiny: bool = False) -> Figures:
+    """Compare the tiles that the service takes (the smallest that make sense, if tiny) with one."""
+    spec = find_spec(entry)
     least_px = least_window_px(spec.halo_px, spec.multiple_px) + TINY_CORE_PX
-    whole_px = round_up(max(entry.height_px, entry.width_px), spec.multiple_px)
-    tiled, windows = _upscale(entry, window_px=least_px if is_tiny else 0)
-    untiled, windows_untiled = _upscale(entry, window_px=whole_px)
-    if windows_untiled != 1 or windows < 2:
-        raise AssertionError(f"{entry.model}: {windows} windows against {windows_untiled}")
+    whole_px = round_up(max(size_px), spec.multiple_px)
+    pixels = make_pixels(*size_px)
+    with open_entry(entry, least_px if is_tiny else 0) as core:
+        tiled, tiles = upscale(core, pixels, spec.native_scale)
+    with open_entry(entry, whole_px) as core:
+        untiled, tiles_untiled = upscale(core, pixels, spec.native_scale)
+    if tiles_untiled != 1 or tiles < 2:
+        raise AssertionError(f"{entry.model}: {tiles} tiles against {tiles_untiled}")
+    levels = difference(tiled, untiled)
     return {
-        "height_px": entry.height_px,
-        "width_px": entry.width_px,
+        "height_px": size_px[0],
+        "width_px": size_px[1],
         "halo_px": spec.halo_px,
         "radius_px": spec.radius_px,
-        "windows": windows,
-        "largest_levels": largest_difference(tiled, untiled),
-        "mean_levels": round(mean_difference(tiled, untiled), 6),
+        "tiles": tiles,
+        "largest_levels": int(levels.max()),
+        "mean_levels": round(float(levels.mean()), 6),
     }
-
-
-def _upscale(entry: Entry, window_px: int) -> tuple[Pixels, int]:
-    """The picture, and through how many windows it came."""
-    store = ModelStore(Path(entry.data_dir) / "models")
-    scale = store.find(entry.model).native_scale
-    settings = settings_of(entry, tile_window_px=window_px)
-    engine = WatchedEngine(open_model(settings, entry.model))
-    with open_upscaler_with(engine, settings, scale) as upscaler:
-        pixels = make_pixels(entry.height_px, entry.width_px)
-        result = upscale_once(pixels, scale, upscaler)
-    return result, sum(engine.windows.values())
-
-
-def _models(data_dir: Path, general: Path | None, *, is_tiny: bool) -> list[Weights]:
-    shipped = [Weights("upscaled-x2", "shipped"), Weights("upscaled-x4", "shipped")]
-    if is_tiny:
-        return [add_small_compact(data_dir), add_lively_rrdb(data_dir, num_block=1)]
-    anime = add_anime(data_dir)
-    official = [add_packaged(data_dir, X4PLUS), add_packaged(data_dir, X4PLUS_ANIME)]
-    rrdb = [each for each in official if each] or [add_lively_rrdb(data_dir)]
-    return [*shipped, add_general(data_dir, general), *([anime] if anime else []), *rrdb]

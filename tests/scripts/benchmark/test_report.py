@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from scripts.benchmark.plot import nice_ceiling
+from scripts.benchmark.plot import Panel, draw, nice_ceiling
 from scripts.benchmark.report import BEGIN, END, draw_throughput, to_table, write_into_page
 
 
@@ -67,6 +67,14 @@ def test_the_picture_is_drawn_to_scale(report: dict[str, Any]) -> None:
     assert megapixels[0] == megapixels[1]
     assert (bottom - images[1]) / (bottom - images[0]) == pytest.approx(9 / 4, abs=0.02)
     assert {"64", "1500", "1", "16"} <= {text.text for text in picture.iter(f"{space}text")}
+
+
+def test_a_logarithmic_axis_gives_every_factor_of_ten_the_same_length() -> None:
+    picture = ET.fromstring(draw([Panel("", "", {"": {"a": 0.1, "b": 1, "c": 10}}, is_log=True)]))
+    dots = picture.iter("{http://www.w3.org/2000/svg}circle")
+    one, two, three = (float(dot.attrib["cy"]) for dot in dots)
+    assert one - two == pytest.approx(two - three, abs=0.2)
+    assert one - three == pytest.approx(300 - 40 - 46)
 
 
 @pytest.mark.parametrize(("value", "above"), [(3, 5), (0.21, 0.25), (1000, 1000), (8.1, 10)])

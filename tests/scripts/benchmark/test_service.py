@@ -7,8 +7,8 @@ import psutil
 import pytest
 import requests
 
-from scripts.benchmark.load import describe, kept_busy, percentile, send_all, share_outside
 from scripts.benchmark.server import Answer, Server, read_stages
+from scripts.benchmark.service import describe, percentile, repeating, share_outside
 
 WORK_S = 0.03
 
@@ -49,39 +49,39 @@ def server() -> Iterator[Server]:
 
 
 def test_clients_send_at_once_but_never_more_than_there_are(server: Server) -> None:
-    answers, seconds = send_all(server, [64, 72] * 6, clients=3)
+    answers, seconds = server.send_all([64, 72] * 6, clients=3)
     assert len(answers) == 12
     assert Work.most_at_once == 3
     assert seconds >= 12 / 3 * WORK_S
 
 
 def test_time_outside_the_network_is_the_clients_time_less_the_networks(server: Server) -> None:
-    answers, _ = send_all(server, [64] * 3, clients=1)
+    answers, _ = server.send_all([64] * 3, clients=1)
     assert all(answer.seconds >= WORK_S for answer in answers)
     assert 1 - 0.02 / WORK_S < share_outside(answers) < 1
 
 
 def test_throughput_counts_the_pixels_of_results(server: Server) -> None:
-    answers, _ = send_all(server, [100, 50], clients=1)
-    facts = describe(answers, seconds=2.0)
-    assert facts["images_per_s"] == 1.0
-    assert facts["megapixels_per_s"] == (0.16 + 0.04) / 2
+    answers, _ = server.send_all([100, 50], clients=1)
+    figures = describe(answers, seconds=2.0)
+    assert figures["images_per_s"] == 1.0
+    assert figures["megapixels_per_s"] == (0.16 + 0.04) / 2
 
 
 def test_a_refusal_ends_the_measurement() -> None:
     with pytest.raises(requests.ConnectionError):
-        send_all(Server("http://127.0.0.1:1", "key", psutil.Process(), 0.0), [64], clients=1)
+        Server("http://127.0.0.1:1", "key", psutil.Process(), 0.0).send_all([64], clients=1)
 
 
-def test_something_is_kept_busy_until_the_block_ends() -> None:
-    with kept_busy(lambda: time.sleep(0.01)) as seconds:
+def test_work_is_repeated_until_the_block_ends() -> None:
+    with repeating(lambda: time.sleep(0.01)) as seconds:
         time.sleep(0.05)
     assert len(seconds) >= 2
     assert min(seconds) >= 0.01
 
 
-def test_what_the_busy_work_raises_is_not_lost() -> None:
-    with pytest.raises(ZeroDivisionError), kept_busy(lambda: 1 // 0):
+def test_an_error_of_the_repeated_work_is_raised_at_the_end() -> None:
+    with pytest.raises(ZeroDivisionError), repeating(lambda: 1 // 0):
         pass
 
 
@@ -96,5 +96,5 @@ def test_stages_are_read_in_seconds() -> None:
     assert read_stages("queue;dur=0.4, encode;dur=12.5") == {"queue": 0.0004, "encode": 0.0125}
 
 
-def test_an_answer_knows_what_was_not_the_network() -> None:
-    assert Answer(2.0, {"network": 1.5}, 1.0, 10).outside_s == 0.5
+def test_an_answer_gives_the_seconds_outside_the_network() -> None:
+    assert Answer(2.0, {"network": 1.5}, 1.0).outside_s == 0.5
