@@ -18,6 +18,9 @@ from upscaled_models.errors import ModelError
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
+MAX_RETRY_AFTER_S: Final = 3600
+"""Limits the promised wait: an hour is long enough for any client to come back."""
+
 SMALL_RESULT_PX: Final = 2048 * 2048
 """Limits a small result: it has 12 MB of canvas, and the fastest model takes a moment for it."""
 
@@ -247,3 +250,15 @@ class CostModel:
             except ModelError:
                 return None
         return self._specs[model]
+
+
+def retry_after_s(work_s: float, workers: int, starting_s: float = 0.0) -> int:
+    """Return the whole seconds until the work is done, from 1 to `MAX_RETRY_AFTER_S`.
+
+    Args:
+        work_s: worker seconds of the work.
+        workers: how many work at it at once.
+        starting_s: seconds until the first of them is ready.
+    """
+    wait_s = math.ceil(starting_s + work_s / max(1, workers))
+    return min(MAX_RETRY_AFTER_S, max(1, wait_s))

@@ -23,7 +23,7 @@ from typing import Any, Final
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, ServiceError, rebuild
 from upscaled.logs import event
-from upscaled.pool.cost import CostModel
+from upscaled.pool.cost import CostModel, retry_after_s
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.messages import Answer, Done, Job, Ready, Refused
 from upscaled.pool.queue import QueueFull, RequestQueue, Slot
@@ -40,9 +40,6 @@ WORKER_COMMAND: Final = (sys.executable, "-m", "upscaled.worker.main")
 MAX_DEATHS_ALONE: Final = 2
 """Workers that may die while they have an image alone before the image is given up; a worker that
 had others in flight may have died of those."""
-
-MAX_RETRY_AFTER_S: Final = 3600
-"""Limits the promised wait: an hour is long enough for any client to come back."""
 
 _log = logging.getLogger(__name__)
 
@@ -275,18 +272,6 @@ class LocalPool:
             return InternalError(detail=error)
         wait_s = retry_after_s(0, 1, self._starting_s())
         return RateLimitExceeded(wait_s, reason="starting", detail=f"no worker: {error}")
-
-
-def retry_after_s(work_s: float, workers: int, starting_s: float = 0.0) -> int:
-    """Return the whole seconds until the work is done, from 1 to `MAX_RETRY_AFTER_S`.
-
-    Args:
-        work_s: worker seconds of the work.
-        workers: how many work at it at once.
-        starting_s: seconds until the first of them is ready.
-    """
-    wait_s = math.ceil(starting_s + work_s / max(1, workers))
-    return min(MAX_RETRY_AFTER_S, max(1, wait_s))
 
 
 def _log_crash(supervising: "asyncio.Task[None]") -> None:

@@ -263,22 +263,20 @@ class RequestQueue:
                 continue
             if is_large_blocked and not waiting.estimate.is_small:
                 continue
-            slot = self._find_slot(waiting)
-            if slot is not None:
-                self._assign_to(waiting, slot)
-            elif not waiting.estimate.is_small:
-                is_large_blocked = True
+            worker = self._find_worker(waiting)
+            if worker is None:
+                is_large_blocked |= not waiting.estimate.is_small
+                continue
+            if waiting in self._queue:
+                self._queue.serve(waiting)
+            else:
+                self._retries.remove(waiting)
+            slot = Slot(worker, waiting.request, waiting.is_retry, waiting.estimate.is_small)
+            self._workers[worker].in_use.add(slot)
+            waiting.slot.set_result(slot)
 
-    def _assign_to(self, waiting: _Waiting, slot: Slot) -> None:
-        if waiting in self._queue:
-            self._queue.serve(waiting)
-        else:
-            self._retries.remove(waiting)
-        self._workers[slot.worker].in_use.add(slot)
-        waiting.slot.set_result(slot)
-
-    def _find_slot(self, waiting: _Waiting) -> Slot | None:
-        """Return a slot at the worker that has least in flight, of those where the image fits."""
+    def _find_worker(self, waiting: _Waiting) -> WorkerProcess | None:
+        """Return the worker that has least in flight, of those where the image fits."""
         reserved = None if waiting.is_retry else self._reserved_for_retry()
         fitting = [
             worker
@@ -291,10 +289,7 @@ class RequestQueue:
                 is_exclusive=waiting.is_retry,
             )
         ]
-        if not fitting:
-            return None
-        worker = min(fitting, key=self._count_in_flight)
-        return Slot(worker, waiting.request, waiting.is_retry, waiting.estimate.is_small)
+        return min(fitting, key=self._count_in_flight, default=None)
 
     def _reserved_for_retry(self) -> WorkerProcess | None:
         """Return the worker that takes no other request, so that it gets empty for a retry."""

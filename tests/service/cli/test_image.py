@@ -67,15 +67,6 @@ def test_a_photo_becomes_a_larger_jpeg_beside_it(photo: Path, scale: int) -> Non
     assert sorted(path.name for path in photo.parent.iterdir()) == [target.name, photo.name]
 
 
-def test_transparency_becomes_png(photo: Path) -> None:
-    with PillowImage.open(photo) as opened:
-        opened.convert("RGBA").save(photo)
-
-    assert run(photo, "--scale", "2").exit_code == 0
-    with PillowImage.open(photo.with_name("photo-x2.png")) as result:
-        assert (result.format, result.mode) == ("PNG", "RGBA")
-
-
 def test_one_bad_file_does_not_stop_the_others(photo: Path, tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("no picture")
     PillowImage.new("RGB", (9, 9)).save(tmp_path / "moving.gif")
@@ -260,8 +251,8 @@ def test_a_model_that_is_not_fetched_is_reported_with_its_setting(
     done = run(photo, "--scale", "2", *(["--model", name] if is_option else []))
 
     assert isinstance(done.exception, SettingsError)
-    asked_by = "--model" if is_option else "UPSCALED_MODEL_X2"
-    assert str(done.exception).startswith(f"{asked_by}='{name}': ")
+    named_by = "--model" if is_option else "UPSCALED_MODEL_X2"
+    assert str(done.exception).startswith(f"{named_by}='{name}': ")
     assert f"upscaled models fetch {name}" in str(done.exception)
 
 

@@ -94,29 +94,6 @@ def assert_is_whole(source_dir: Path, output_dir: Path) -> None:
             assert row.record.sha256.hex() == digest
 
 
-@pytest.mark.slow
-def test_after_a_kill_nothing_is_done_twice_and_nothing_is_half(
-    source_dir: Path, tmp_path: Path
-) -> None:
-    output_dir = tmp_path / "out"
-    status, before = run_until(tmp_path, signal.SIGKILL, str(source_dir))
-    assert status == -signal.SIGKILL
-    assert FIRST <= len(before) < COUNT, "killed in the middle"
-    left = {name: facts for name, facts in files_of(output_dir).items() if not _is_hidden(name)}
-
-    status, after = run(tmp_path, str(source_dir))
-
-    assert status == 0
-    done = {line["source"] for line in before}
-    again = {line["source"] for line in after if line["outcome"] == "upscaled"}
-    assert not done & again
-    assert len(after) == COUNT
-    assert {line["outcome"] for line in after} == {"upscaled", "skipped"}
-    now = files_of(output_dir)
-    assert {name: now[name] for name in left} == left, "not one was written again"
-    assert_is_whole(source_dir, output_dir)
-
-
 @pytest.mark.parametrize(
     ("number", "status"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
@@ -137,18 +114,10 @@ def test_names_come_from_a_list_in_bytes(source_dir: Path, tmp_path: Path) -> No
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/odd\n\xff.png"))
     paths = sorted(source_dir.rglob("*.png"))[:2]
     odd.write_bytes(paths[0].read_bytes())
-    environment = clean_environment(
-        UPSCALED_DATA_DIR=str(tmp_path / "data"), UPSCALED_PRECISION="exact"
-    )
-    done = subprocess.run(
-        [*UPSCALED, "image", "-", "-0", "--scale", "2", "-o", str(tmp_path / "out")],
-        env=environment,
-        input=b"\0".join(map(os.fsencode, [*paths, odd])),
-        capture_output=True,
-        timeout=100,
-        check=True,
-    )
-    lines = [json.loads(line) for line in done.stdout.splitlines()][:-1]
+    process = start(tmp_path, "-", "-0", is_text=False)
+    output, _ = process.communicate(b"\0".join(map(os.fsencode, [*paths, odd])), timeout=100)
+    assert process.returncode == 0
+    lines = [json.loads(line) for line in output.splitlines()][:-1]
     assert {line["source"] for line in lines} == {*map(str, paths), str(odd)}
     assert os.fsencode(tmp_path / "out") + b"/odd\n\xff-x2.jpg" in {
         os.fsencode(path) for path in (tmp_path / "out").iterdir()
@@ -162,11 +131,18 @@ def test_after_many_kills_at_any_moment_nothing_is_lost_half_or_done_twice(
 ) -> None:
     output_dir, done = tmp_path / "out", list[str]()
     for _ in range(COUNT // FIRST - 2):
-        _, lines = run_until(tmp_path, signal.SIGKILL, str(source_dir))
+        status, lines = run_until(tmp_path, signal.SIGKILL, str(source_dir))
+        assert status == -signal.SIGKILL
         done += [line["source"] for line in lines if line.get("outcome") == "upscaled"]
-    _, lines = run(tmp_path, str(source_dir))
+    left = {name: file for name, file in files_of(output_dir).items() if not _is_hidden(name)}
+    status, lines = run(tmp_path, str(source_dir))
+    assert status == 0
+    assert len(lines) == COUNT
+    assert {line["outcome"] for line in lines} == {"upscaled", "skipped"}
     done += [line["source"] for line in lines if line["outcome"] == "upscaled"]
     assert len(done) == len(set(done))
+    now = files_of(output_dir)
+    assert {name: now[name] for name in left} == left, "not one was written again"
     assert_is_whole(source_dir, output_dir)
 
 
@@ -199,8 +175,8 @@ def test_a_full_disk_ends_the_run_with_one_line(source_dir: Path, tmp_path: Path
         subprocess.run(["umount", out], check=True)
     assert process.returncode == 1
     assert "Traceback" not in error
-    troubles = [line for line in error.splitlines() if line.startswith("upscaled: ")]
-    assert len(troubles) == 1, error
+    failures = [line for line in error.splitlines() if line.startswith("upscaled: ")]
+    assert len(failures) == 1, error
     summary = json.loads(lines.splitlines()[-1])["summary"]
     assert summary["failed"] == 0
     assert summary["upscaled"] == len(results) < COUNT

@@ -44,6 +44,7 @@ def test_a_real_process_prints_the_key_for_a_script(tmp_path: Path) -> None:
     done = run_upscaled(environment, "keys", "create", "web")
     assert re.fullmatch(SECRET, done.stdout.splitlines()[-1])
     assert done.stderr == ""
+    assert run("credits", "show", "web").stdout == "0\n", "none by default"
 
 
 @pytest.mark.parametrize("redirection", [">/dev/full", ">&-"], ids=["full", "closed"])
@@ -60,11 +61,6 @@ def test_a_key_that_could_not_be_shown_is_revoked(data_dir: Path, redirection: s
     assert "upscaled: API key web could not be shown and is revoked\n" in done.stderr
     assert "Traceback" not in done.stderr
     assert run("keys", "list").stdout.splitlines()[1].split()[:2] == ["web", "revoked"]
-
-
-def test_a_new_key_has_no_credits_by_default() -> None:
-    run("keys", "create", "web")
-    assert run("credits", "show", "web").stdout == "0\n"
 
 
 def test_the_list_shows_every_key_and_no_secret() -> None:
@@ -184,9 +180,16 @@ def run_on_full_disk(data_dir: Path, *arguments: str) -> "subprocess.CompletedPr
     )
 
 
+def assert_one_line(done: "subprocess.CompletedProcess[str]") -> None:
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+    assert done.stderr.startswith("upscaled: ")
+
+
 @pytest.mark.parametrize(
     "command",
     [
+        "keys create first",
         "keys create other",
         "keys revoke web",
         "keys list",
@@ -195,17 +198,10 @@ def run_on_full_disk(data_dir: Path, *arguments: str) -> "subprocess.CompletedPr
     ],
 )
 def test_a_full_disk_is_one_line_and_status_1(data_dir: Path, command: str) -> None:
+    """At the first command of a new folder too."""
     assert run("keys", "create", "web").exit_code == 0
-    done = run_on_full_disk(data_dir, *command.split())
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("upscaled: ")
-
-
-def test_a_full_disk_at_the_first_command_is_one_line_too(tmp_path: Path) -> None:
-    done = run_on_full_disk(tmp_path / "new", "keys", "create", "web")
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
+    folder = data_dir / "new" if command == "keys create first" else data_dir
+    assert_one_line(run_on_full_disk(folder, *command.split()))
 
 
 @pytest.mark.parametrize("filled_at", [0, 30_000, 70_000])
@@ -219,6 +215,4 @@ def test_a_disk_that_fills_up_on_the_way_is_one_line(tmp_path: Path, filled_at: 
         os.truncate(filler, filler.stat().st_size - filled_at)
         environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path / "data"))
         done = run_upscaled(environment, "keys", "create", "web", is_checked=False)
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 1
-    assert done.stderr.startswith("upscaled: ")
+    assert_one_line(done)

@@ -98,34 +98,26 @@ def test_a_port_in_use_is_reported_and_no_key_is_made(tmp_path: Path) -> None:
     assert not (tmp_path / "data").exists()
 
 
-@pytest.mark.parametrize("host", ["nohost.invalid", "no..host"])
-def test_an_unknown_host_name_is_reported(tmp_path: Path, host: str) -> None:
-    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path))
-    ended = run_upscaled(environment, "serve", "--host", host, "--port", "0", is_checked=False)
-    assert ended.returncode == 1
-    assert ended.stderr == f"upscaled: cannot listen on {host} port 0: the host name is unknown\n"
-
-
-def test_a_data_folder_that_cannot_be_used_is_reported(tmp_path: Path) -> None:
-    (tmp_path / "data").write_text("a file")
-    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path / "data"))
-    ended = run_upscaled(environment, "serve", "--port", "0", is_checked=False)
-    assert ended.returncode == 1
-    assert ended.stderr.startswith(f"upscaled: cannot use {tmp_path / 'data'}: ")
-
-
-def test_a_wrong_database_url_is_reported_and_no_folder_blamed(tmp_path: Path) -> None:
-    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path), UPSCALED_DATABASE_URL="foo")
-    ended = run_upscaled(environment, "serve", "--port", "0", is_checked=False)
-    assert ended.returncode == 1
-    assert ended.stderr == "upscaled: UPSCALED_DATABASE_URL is not a database URL\n"
-
-
-def test_a_wrong_setting_ends_the_start_with_status_2(tmp_path: Path) -> None:
-    environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path), UPSCALED_MAX_QUEU="3")
-    ended = run_upscaled(environment, "serve", "--port", "0", is_checked=False)
-    assert ended.returncode == 2
-    assert "did you mean UPSCALED_MAX_QUEUE?" in ended.stderr
+@pytest.mark.parametrize(
+    ("options", "settings", "status", "text"),
+    [
+        (["--host", "nohost.invalid"], {}, 1,
+         r"cannot listen on nohost\.invalid port 0: the host name is unknown"),
+        (["--host", "no..host"], {}, 1,
+         r"cannot listen on no\.\.host port 0: the host name is unknown"),
+        ([], {"UPSCALED_DATA_DIR": "/dev/null"}, 1, "cannot use /dev/null: .*"),
+        ([], {"UPSCALED_DATABASE_URL": "foo"}, 1,
+         "UPSCALED_DATABASE_URL is not a database URL"),  # and no folder is blamed
+        ([], {"UPSCALED_MAX_QUEU": "3"}, 2, ".* did you mean UPSCALED_MAX_QUEUE[?]"),
+    ],
+)  # fmt: skip
+def test_a_start_that_fails_is_reported_in_one_line_with_its_status(
+    tmp_path: Path, options: list[str], settings: dict[str, str], status: int, text: str
+) -> None:
+    environment = clean_environment(**{"UPSCALED_DATA_DIR": str(tmp_path), **settings})
+    ended = run_upscaled(environment, "serve", "--port", "0", *options, is_checked=False)
+    assert ended.returncode == status
+    assert re.fullmatch(f"upscaled: {text}\n", ended.stderr)
 
 
 @pytest.mark.parametrize(

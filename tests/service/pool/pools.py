@@ -90,6 +90,18 @@ async def running_pool(
         await pool.stop(0)
 
 
+@asynccontextmanager
+async def giving_up(*admitted: "asyncio.Task[Result]") -> AsyncIterator[None]:
+    """Let these requests wait for the block, then cancel them."""
+    await asyncio.sleep(0.05)
+    try:
+        yield
+    finally:
+        for task in admitted:
+            task.cancel()
+        await asyncio.gather(*admitted, return_exceptions=True)
+
+
 def real_pool(settings: Settings) -> AbstractAsyncContextManager[LocalPool]:
     return running_pool(settings, command=WORKER_COMMAND, limits=Limits(work_s=60))
 

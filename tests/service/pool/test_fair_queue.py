@@ -15,6 +15,11 @@ Request = tuple[int, int, int]
 works = st.integers(1, 1000)
 
 
+@pytest.fixture
+def queue() -> FairQueue[Request]:
+    return FairQueue()
+
+
 def push(queue: FairQueue[Request], key_id: int, number: int, work: int = 1) -> Request:
     one = (key_id, number, work)
     queue.push(key_id, work, one)
@@ -42,26 +47,22 @@ def serve_all(queue: FairQueue[Request]) -> list[Request]:
     return [serve_next(queue) for _ in range(len(queue))]
 
 
-def test_the_only_key_is_served_in_order() -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_the_only_key_is_served_in_order(queue: FairQueue[Request]) -> None:
     fill(queue, a=[5, 1, 9, 1])
     assert [number for _, number, _ in serve_all(queue)] == [0, 1, 2, 3]
 
 
-def test_equal_keys_alternate_however_many_requests_each_has() -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_equal_keys_alternate_however_many_requests_each_has(queue: FairQueue[Request]) -> None:
     fill(queue, a=[1] * 6, b=[1] * 2, c=[1])
     assert letters(serve_all(queue)) == "abcabaaaa"
 
 
-def test_the_share_is_of_pixels_not_of_images() -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_the_share_is_of_work_not_of_images(queue: FairQueue[Request]) -> None:
     fill(queue, a=[1] * 12, b=[4, 4, 4])
     assert letters(serve_all(queue)) == "abaaabaaaabaaaa"
 
 
-def test_a_key_that_comes_later_is_next_whatever_waits() -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_a_key_that_comes_later_is_next_whatever_waits(queue: FairQueue[Request]) -> None:
     fill(queue, a=[100] * 30)
     for _ in range(10):
         queue.serve(next(queue.in_order()))  # ten at work, none of them over
@@ -69,8 +70,7 @@ def test_a_key_that_comes_later_is_next_whatever_waits() -> None:
     assert next(queue.in_order()) is late
 
 
-def test_an_idle_key_saves_nothing_up() -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_an_idle_key_saves_nothing_up(queue: FairQueue[Request]) -> None:
     fill(queue, a=[1] * 20)
     fill(queue, b=[1])
     assert letters([serve_next(queue) for _ in range(10)]) == "abaaaaaaaa"
@@ -78,9 +78,8 @@ def test_an_idle_key_saves_nothing_up() -> None:
     assert letters([serve_next(queue) for _ in range(8)]) == "babababa"
 
 
-def test_one_request_at_a_time_does_not_escape_what_was_charged() -> None:
+def test_one_request_at_a_time_does_not_escape_what_was_charged(queue: FairQueue[Request]) -> None:
     """A key whose images are ten times as large has one for ten of the other, waiting or not."""
-    queue: FairQueue[Request] = FairQueue()
     fill(queue, a=[1] * 60)
     served = []
     for number in range(33):
@@ -90,16 +89,16 @@ def test_one_request_at_a_time_does_not_escape_what_was_charged() -> None:
     assert letters(served).count("b") == 3
 
 
-def test_of_two_keys_charged_equally_the_one_not_served_for_longer_is_first() -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_of_two_keys_charged_equally_the_one_not_served_for_longer_is_first(
+    queue: FairQueue[Request],
+) -> None:
     fill(queue, a=[1, 1])
     serve_next(queue)
     fill(queue, b=[1])  # from the clock on, where the other one is
     assert letters(list(queue.in_order())) == "ba"
 
 
-def test_a_request_that_is_withdrawn_costs_nothing() -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_a_request_that_is_withdrawn_costs_nothing(queue: FairQueue[Request]) -> None:
     fill(queue, a=[1, 1], b=[1])
     large = push(queue, ord("b"), 1, 1000)
     queue.discard(large)
@@ -205,8 +204,9 @@ def test_no_key_loses_a_request_while_another_has_more_waiting(
 
 
 @pytest.mark.parametrize("most", [1, 2, 3, 32])
-def test_the_only_key_may_fill_the_queue_and_a_second_one_still_gets_in(most: int) -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_the_only_key_may_fill_the_queue_and_a_second_one_still_gets_in(
+    queue: FairQueue[Request], most: int
+) -> None:
     queue.serve(push(queue, 1, 0))  # at work
     for number in range(most):
         push(queue, 1, number)
@@ -218,8 +218,7 @@ def test_the_only_key_may_fill_the_queue_and_a_second_one_still_gets_in(most: in
     assert queue.choose_evicted(first_of_another) == (1, most - 1, 1)
 
 
-def test_two_keys_share_the_queue_and_then_each_refuses_its_own() -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_two_keys_share_the_queue_and_then_each_refuses_its_own(queue: FairQueue[Request]) -> None:
     for number in range(8):
         push(queue, 1, number)
     outcomes = []
@@ -234,8 +233,9 @@ def test_two_keys_share_the_queue_and_then_each_refuses_its_own() -> None:
     assert queue.choose_evicted(one) is one
 
 
-def test_with_more_keys_than_may_wait_the_one_served_last_gives_way() -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_with_more_keys_than_may_wait_the_one_served_last_gives_way(
+    queue: FairQueue[Request],
+) -> None:
     at_work = [push(queue, key_id, 0, 10 * key_id) for key_id in (1, 2, 3)]
     waiting = [push(queue, key_id, 1) for key_id in (1, 2, 3)]
     for one in at_work:
@@ -246,8 +246,9 @@ def test_with_more_keys_than_may_wait_the_one_served_last_gives_way() -> None:
     assert queue.choose_evicted(push(queue, 3, 2)) == (3, 2, 1)
 
 
-def test_a_full_queue_of_keys_with_one_request_each_takes_no_new_key() -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_a_full_queue_of_keys_with_one_request_each_takes_no_new_key(
+    queue: FairQueue[Request],
+) -> None:
     assert not queue.has_room_for_new_key()
     for key_id in range(5):
         push(queue, key_id, 0)
@@ -256,8 +257,7 @@ def test_a_full_queue_of_keys_with_one_request_each_takes_no_new_key() -> None:
     assert queue.has_room_for_new_key()
 
 
-def test_idle_keys_are_forgotten_unless_they_owe_work() -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_idle_keys_are_forgotten_unless_they_are_charged_ahead(queue: FairQueue[Request]) -> None:
     push(queue, 0, 0, 10**9)
     push(queue, 1, 0)
     assert [serve_next(queue)[0] for _ in range(2)] == [0, 1]
@@ -270,11 +270,9 @@ def test_idle_keys_are_forgotten_unless_they_owe_work() -> None:
     assert serve_next(queue)[0] == 9999
 
 
-def test_the_work_that_waits_is_known_for_each_key() -> None:
-    queue: FairQueue[Request] = FairQueue()
+def test_the_work_that_waits_is_known_for_each_key(queue: FairQueue[Request]) -> None:
     for key_id, number, work in ((0, 0, 5), (0, 1, 7), (1, 0, 3), (2, 0, 1)):
         push(queue, key_id, number, work)
-    serve_next(queue)
-    serve_next(queue)
-    serve_next(queue)
+    for _ in range(3):
+        serve_next(queue)
     assert queue.waiting_work() == {0: 7}

@@ -57,6 +57,23 @@ async def start(queue: RequestQueue, request: UpscaleRequest, **how: bool) -> "a
     return task
 
 
+async def serve(
+    queue: RequestQueue, at_work: Slot, times: int, **tasks: "list[asyncio.Task[Slot]]"
+) -> str:
+    """Release the only slot so many times; the letters of those that had it then, in order."""
+    order = ""
+    for _ in range(times):
+        queue.release(at_work)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        ((letter, task),) = ((name, each) for name in tasks for each in tasks[name] if each.done())
+        tasks[letter].remove(task)
+        at_work = task.result()
+        order += letter
+    queue.dismiss(ValueError())
+    return order
+
+
 async def have_slots(*tasks: "asyncio.Task[Slot]") -> str:
     """A letter for each: y or n."""
     await asyncio.sleep(0)
@@ -296,17 +313,7 @@ async def test_slots_alternate_between_the_keys() -> None:
     at_work = await queue.acquire(of_key(1))
     flood = [await start(queue, of_key(1)) for _ in range(20)]
     others = [await start(queue, of_key(2)) for _ in range(3)]
-    order = []
-    for _ in range(7):
-        queue.release(at_work)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        (task,) = (task for task in (*flood, *others) if task.done())
-        order.append("o" if task in others else "f")
-        at_work = task.result()
-        (others if task in others else flood).remove(task)
-    assert "".join(order) == "ofofoff"
-    queue.dismiss(ValueError())
+    assert await serve(queue, at_work, 7, f=flood, o=others) == "ofofoff"
 
 
 async def test_small_images_of_one_key_do_not_keep_a_large_one_of_another_from_its_slot() -> None:
@@ -351,17 +358,8 @@ async def test_a_key_that_names_a_slow_model_is_served_as_much_less_often() -> N
     at_work = await queue.acquire(of_key(1))
     slow = [await start(queue, of_key(1, SLOW)) for _ in range(5)]
     fast = [await start(queue, of_key(2)) for _ in range(25)]
-    order = []
-    for _ in range(22):
-        queue.release(at_work)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
-        (task,) = (task for task in (*slow, *fast) if task.done())
-        order.append("s" if task in slow else "f")
-        at_work = task.result()
-        (slow if task in slow else fast).remove(task)
-    assert "".join(order) == "fs" + 9 * "f" + "s" + 10 * "f"
-    queue.dismiss(ValueError())
+    order = await serve(queue, at_work, 22, s=slow, f=fast)
+    assert order == "fs" + 9 * "f" + "s" + 10 * "f"
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import pytest
 
 from tests.service.pool.pools import (
     fake_command,
+    giving_up,
     order,
     request,
     running_pool,
@@ -18,7 +19,8 @@ from tests.service.pool.pools import (
     workers_of,
 )
 from upscaled.errors import RateLimitExceeded
-from upscaled.pool.local import MAX_RETRY_AFTER_S, LocalPool, retry_after_s
+from upscaled.pool.cost import MAX_RETRY_AFTER_S, retry_after_s
+from upscaled.pool.local import LocalPool
 from upscaled.upscale.result import Result
 
 
@@ -119,22 +121,16 @@ async def test_the_promised_wait_counts_what_is_left_of_images_in_flight(
 ) -> None:
     async with running_pool(workers=1, jobs_per_worker=2, max_queue=1) as pool:
         tiles = order("tiles", count=10, tile_s=0.2, trace=str(tmp_path / "trace"))
-        admitted = [
-            send(pool, tiles, request(width_px=200, height_px=200))
-            for _ in range(3)  # two in flight and one that waits: 4 s each, says the warm-up
-        ]
+        work = request(width_px=200, height_px=200)  # 4 s each, says the warm-up
         waits_s = []
-        for _ in range(2):
-            await asyncio.sleep(0.05)
-            with pytest.raises(RateLimitExceeded) as caught:
-                await pool.upscale(tiles, request())
-            waits_s.append(caught.value.retry_after_s)
-            await asyncio.sleep(1)
+        async with giving_up(*(send(pool, tiles, work) for _ in range(3))):
+            for _ in range(2):
+                with pytest.raises(RateLimitExceeded) as caught:
+                    await pool.upscale(tiles, request())
+                waits_s.append(caught.value.retry_after_s)
+                await asyncio.sleep(1)
         assert waits_s[0] == 12
         assert 6 <= waits_s[1] <= 9  # half of two is done
-        for task in admitted:
-            task.cancel()
-        await asyncio.gather(*admitted, return_exceptions=True)
 
 
 @pytest.mark.parametrize(
@@ -146,43 +142,31 @@ async def test_the_promised_wait_counts_what_is_left_of_images_in_flight(
         (["slow", "slow", "slow"], 1 + 300),
     ],
 )
-async def test_the_promised_wait_counts_each_picture_by_its_model(
+async def test_the_promised_wait_counts_each_image_by_its_model(
     waiting: list[str], wait_s: int
 ) -> None:
     async with running_pool(workers=1, jobs_per_worker=1, max_queue=3) as pool:
         slow = order("answer", after_s=60)
-        admitted = [send(pool, slow)]
-        await asyncio.sleep(0.05)
-        for model in waiting:
-            work = replace(request(), model=model)
-            admitted.append(send(pool, slow, work))
-        await asyncio.sleep(0)
-        with pytest.raises(RateLimitExceeded) as caught:
-            await pool.upscale(slow, request())
+        models = ["", *waiting]
+        tasks = (send(pool, slow, replace(request(), model=model)) for model in models)
+        async with giving_up(*tasks):
+            with pytest.raises(RateLimitExceeded) as caught:
+                await pool.upscale(slow, request())
         assert caught.value.retry_after_s == wait_s
-        for task in admitted:
-            task.cancel()
-        await asyncio.gather(*admitted, return_exceptions=True)
 
 
-async def test_a_mixed_queue_of_auto_is_counted_by_where_each_picture_will_go() -> None:
+async def test_a_mixed_queue_of_auto_is_counted_by_where_each_image_will_go() -> None:
     """Up to 900 px the ladder takes a model that is 100 times as slow for a pixel."""
     command = fake_command("ladder")
     async with running_pool(workers=1, jobs_per_worker=1, max_queue=2, command=command) as pool:
         slow = order("answer", after_s=60)
         sizes = [(100, 100), (30, 30), (30, 31)]  # 1 s, 9 s, 0.093 s
-        admitted = []
-        for width_px, height_px in sizes:
-            work = request(width_px=width_px, height_px=height_px)
-            admitted.append(send(pool, slow, work))
-            await asyncio.sleep(0.02)
-        with pytest.raises(RateLimitExceeded) as caught:
-            await pool.upscale(slow, request())
+        works = (request(width_px=width, height_px=height) for width, height in sizes)
+        async with giving_up(*(send(pool, slow, work) for work in works)):
+            with pytest.raises(RateLimitExceeded) as caught:
+                await pool.upscale(slow, request())
+            assert pool.expected_s(request(width_px=30, height_px=30)) == pytest.approx(9)
         assert caught.value.retry_after_s == 11
-        assert pool.expected_s(request(width_px=30, height_px=30)) == pytest.approx(9)
-        for task in admitted:
-            task.cancel()
-        await asyncio.gather(*admitted, return_exceptions=True)
 
 
 async def test_after_the_promised_wait_of_a_mixed_queue_the_same_request_passes() -> None:
