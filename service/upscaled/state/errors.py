@@ -6,6 +6,7 @@
     │   └── DatabaseLost   its file was deleted or replaced while it was in use
     ├── FolderUnusable     a folder of the data folder takes no file
     ├── InvalidName        an API key's name breaks the rules
+    ├── InvalidSecret      a secret is not of the form of our keys
     ├── NameTaken          an active API key has that name
     ├── UnknownName        no active API key has that name
     ├── InvalidAmount      credits out of range
@@ -53,6 +54,10 @@ class FolderUnusable(StateError):
 
 
 class InvalidName(StateError):
+    pass
+
+
+class InvalidSecret(StateError):
     pass
 
 

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from sqlalchemy.exc import IntegrityError
 
 from upscaled.state.database import Database
-from upscaled.state.errors import InvalidName, NameTaken, UnknownName
+from upscaled.state.errors import InvalidName, InvalidSecret, NameTaken, UnknownName
 from upscaled.state.ledger import check_amount, grant
 from upscaled.state.rate import AS_SET, RateLimit
 from upscaled.state.schema import API_KEYS
@@ -59,24 +59,32 @@ class Keys:
         self._clock = clock
         self._find = _build_find()
 
-    def create(self, name: str, *, credits: int = 0, rate: RateLimit = AS_SET) -> str:
+    def create(
+        self, name: str, *, credits: int = 0, rate: RateLimit = AS_SET, secret: str | None = None
+    ) -> str:
         """Make a key and return its secret, which cannot be read again.
 
         Names are 1 to 64 of letters, digits and `._@-`, and unique among the active keys: after a
         revoke the name may be used for a new key. Credits do not move to it.
 
+        Args:
+            secret: in the form of our keys; None: a new one.
+
         Raises:
-            InvalidName, InvalidAmount, InvalidRate: the value is out of range.
+            InvalidName, InvalidAmount, InvalidRate, InvalidSecret: the value is out of range.
             NameTaken: an active key has the name.
         """
         check_name(name)
         check_amount(credits, smallest=0)
         rate.check()
-        public_id = secrets.token_hex(8)
-        secret = f"{SECRET_PREFIX}{public_id}_{secrets.token_urlsafe(32)}"
+        if secret is None:
+            secret = f"{SECRET_PREFIX}{secrets.token_hex(8)}_{secrets.token_urlsafe(32)}"
+        match = _SECRET.fullmatch(secret)
+        if match is None:
+            raise InvalidSecret("the secret does not have the form of an API key")
         try:
             with self._database.write() as connection:
-                key_id = self._insert(connection, name, public_id, secret, rate)
+                key_id = self._insert(connection, name, match[1], secret, rate)
                 if credits:
                     grant(connection, key_id, credits, at_s=int(self._clock()))
         except IntegrityError:

@@ -1,0 +1,69 @@
+"""Make the first API key at the first start, or say how to make one."""
+
+import logging
+from pathlib import Path
+from typing import Final
+
+from upscaled.cli.serve import CannotServe
+from upscaled.config import Settings
+from upscaled.logs import event
+from upscaled.state import State
+from upscaled.state.errors import InvalidSecret, NameTaken
+
+FIRST_KEY_NAME: Final = "first"
+
+_log: Final = logging.getLogger(__name__)
+
+
+def make_first_key(state: State, url: str, settings: Settings) -> str:
+    """Make the key `first` where no key was ever made, and return what to print about it.
+
+    The secret is that of `UPSCALED_FIRST_KEY_FILE`, which front ends on several machines share;
+    without a file it is a new one on SQLite, to be printed this once. Front ends of a PostgreSQL
+    would race for it, and each print another: there no key is made, and a warning logged.
+
+    Raises:
+        CannotServe: the file cannot be read, or holds no key.
+    """
+    if not state.keys.is_empty():
+        return ""
+    if settings.first_key_file:
+        return _make_from_file(state, Path(settings.first_key_file).expanduser())
+    if state.database.is_server:
+        _log.warning(
+            "there are no API keys, so every request is answered 401: make one with "
+            "`upscaled keys create NAME`, or start with UPSCALED_FIRST_KEY_FILE",
+            extra=event("no_keys"),
+        )
+        return ""
+    return describe_first_key(state.keys.create(FIRST_KEY_NAME), url, settings)
+
+
+def _make_from_file(state: State, file: Path) -> str:
+    try:
+        state.keys.create(FIRST_KEY_NAME, secret=file.read_text().strip())
+    except NameTaken:  # by another front end that starts now
+        return ""
+    except (OSError, UnicodeError, InvalidSecret) as error:
+        reason = error.strerror if isinstance(error, OSError) else "holds no API key"
+        raise CannotServe(
+            f"UPSCALED_FIRST_KEY_FILE={file}: {reason}; a key is upk_, 16 hexadecimal digits, _, "
+            "and 43 letters, digits, - or _ at random"
+        ) from None
+    return f"made the API key {FIRST_KEY_NAME} of {file}"
+
+
+def describe_first_key(secret: str, url: str, settings: Settings) -> str:
+    """Return what is printed once, when the first start makes an API key."""
+    credits = f"It has no credits yet: upscaled credits add {FIRST_KEY_NAME} 100"
+    return "\n".join(
+        [
+            "",
+            f"Your API key, shown this once: {secret}",
+            *([credits] if settings.metering else []),
+            "Try it:",
+            f"  curl {url}/v1/upscale -H 'X-API-KEY: {secret}' -H 'Accept: image/*' \\",
+            "    -F image=@photo.jpg -F scale=4 -o upscaled.jpg",
+            "",
+        ]
+    )
