@@ -16,15 +16,16 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upscaled_models.errors import WeightsError
-from upscaled_models.families import Family, Shape, UnknownArchitecture, recognise
-from upscaled_models.families.rrdb import find_new_names
+from upscaled_models.families import (
+    Family,
+    Shape,
+    UnknownArchitecture,
+    find_new_names,
+    recognise,
+)
 from upscaled_models.files import read_bounded
 from upscaled_models.foreign import refusal_of_format, refusal_of_network
-from upscaled_models.networks.compact import SRVGGNetCompact
-from upscaled_models.networks.plain import PlainNet
-from upscaled_models.networks.realplksr import RealPLKSR
-from upscaled_models.networks.rrdb import RRDBNet
-from upscaled_models.networks.span import SPAN, fold_state
+from upscaled_models.networks.table import NETWORKS, State
 from upscaled_models.registry import ModelSpec
 
 __all__ = [
@@ -37,16 +38,6 @@ __all__ = [
     "recognise_file",
     "state_of",
 ]
-
-State = dict[str, Tensor]
-
-NETWORKS: Final[Mapping[Family, type[nn.Module]]] = {
-    "rrdb": RRDBNet,
-    "srvgg": SRVGGNetCompact,
-    "span": SPAN,
-    "realplksr": RealPLKSR,
-    "plain": PlainNet,
-}
 
 MAX_WEIGHTS_BYTES: Final = 1 << 30
 """Largest file that is read: no known network comes near 1 GiB."""
@@ -75,7 +66,7 @@ def load_network(
 
 def build_network(family: Family, shape: Shape) -> nn.Module:
     """Return a network of that family and shape, with fresh weights."""
-    return NETWORKS[family](**shape)
+    return NETWORKS[family].module(**shape)
 
 
 def state_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
@@ -143,7 +134,9 @@ def read_state(data: bytes, path: Path) -> State:
         for key, value in loaded.items()
     }
     try:
-        return fold_state(state)
+        for network in NETWORKS.values():
+            state = network.fold_state(state)
+        return state
     except ValueError as error:
         raise WeightsError(f"{path}: {error}") from error
 

@@ -115,8 +115,7 @@ def int8_upscaler(name: str, models_dir: Path, scale: int) -> Upscaler:
 
 
 def _run_graph(spec: ModelSpec, layers: "Layers", scale: int) -> Upscaler:
-    from upscaled_models.backends.openvino.finishing import finish_window
-    from upscaled_models.backends.openvino.graph import build_graph
+    from upscaled_models.backends.openvino.graph import build_graph, finish_window
     from upscaled_models.backends.openvino.runtime import compile_graph
 
     graph = build_graph(spec.family, spec.shape, layers)

@@ -14,15 +14,14 @@ import torch
 
 from upscaled_models.accuracy import FLOAT_BARS, INT8_BARS, RECORDED_BAR, Bar
 from upscaled_models.backends.base import LoadedModel, Tunable
+from upscaled_models.backends.cuda.engine import can_be_built, open_cuda
 from upscaled_models.backends.cuda.kernel import digest as digest_kernel
-from upscaled_models.backends.cuda.networks import can_be_built, open_cuda
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.openvino.engine import (
     OpenVinoEngine,
     OpenVinoPrecision,
     open_openvino,
 )
-from upscaled_models.backends.openvino.graph import has_graph
 from upscaled_models.backends.openvino.layers import layers_of
 from upscaled_models.backends.openvino.runtime import digest as digest_graphs
 from upscaled_models.backends.openvino.runtime import has_fast_bfloat16
@@ -106,7 +105,7 @@ class Backend:
 
 
 def _has_graph(model: LoadedModel) -> bool:
-    return has_graph(model.spec.family, model.spec.shape)
+    return model.spec.network.has_graph(model.spec.shape)
 
 
 def _openvino_version() -> str:

@@ -35,7 +35,7 @@ from upscaled_models.autotune.trial import (
     try_guarded,
 )
 from upscaled_models.backends.base import Tunable
-from upscaled_models.families import Family
+from upscaled_models.families import FAMILIES, Family
 from upscaled_models.processor import InstructionSet, find_instruction_set
 
 _FLOAT32: Final = ("openvino float32", "torch float32")
@@ -50,10 +50,6 @@ LIKELIEST: Final[Mapping[InstructionSet, Sequence[str]]] = {
     InstructionSet.OTHER: ("torch float32",),
 }
 """Labels of candidates; every order ends with float32 by torch, which runs everywhere."""
-
-_INACCURATE: Final[Mapping[Family, frozenset[str]]] = {"rrdb": frozenset(_BFLOAT16)}
-"""Labels that would fail their accuracy check, by family: bfloat16 moves flat colours of x4plus by
-up to 5 levels."""
 
 SMALL_PX: Final = 64
 LARGER_PX: Final = 128
@@ -74,8 +70,8 @@ def likeliest(family: Family, instructions: InstructionSet | None = None) -> Seq
         instructions: None for those of this processor.
     """
     order = LIKELIEST[find_instruction_set() if instructions is None else instructions]
-    refused = _INACCURATE.get(family, frozenset())
-    return [label for label in order if label not in refused]
+    inaccurate = FAMILIES[family].inaccurate
+    return [label for label in order if label.split()[1] not in inaccurate]
 
 
 def likeliest_first(candidates: Sequence[Candidate], order: Sequence[str]) -> list[Candidate]:

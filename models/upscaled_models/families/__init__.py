@@ -1,10 +1,9 @@
 """The families of networks that run here: one module each, and the one table of them.
 
-Loads neither torch nor numpy. What runs or reads a family has a table of its own: the torch modules
-(`weights.NETWORKS`), the graphs of OpenVINO, the steps of CUDA, and the readers of ncnn pairs.
+Loads neither torch nor numpy. How a family runs is the other table: `networks.table`.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Final, Literal
 
 from upscaled_models.families.base import NetworkFamily, Shape, Sizes, UnknownArchitecture
@@ -22,6 +21,7 @@ __all__ = [
     "Sizes",
     "UnknownArchitecture",
     "check_shape",
+    "find_new_names",
     "recognise",
 ]
 
@@ -49,6 +49,11 @@ def check_shape(family: Family, shape: Shape) -> None:
         FAMILIES[family].check_shape(shape)
     except ValueError as error:
         raise ValueError(f"{family} {error}") from error
+
+
+def find_new_names(names: Collection[str]) -> dict[str, str]:
+    """Map each name of an older file's weights to today's; empty for any other names."""
+    return next((new for each in FAMILIES.values() if (new := each.new_names(names))), {})
 
 
 def recognise(sizes: Sizes) -> tuple[Family, Shape]:

@@ -1,4 +1,4 @@
-"""What a family of networks decides: its shapes, its reach, and how its weights are recognised.
+"""The record of a family of networks: its shapes, its reach, and the names of its weights.
 
 A shape holds a network's arguments by name; sizes are those of the tensors in a weights file, by
 the tensor's name. Loads neither torch nor numpy: the front end reads this.
@@ -7,7 +7,7 @@ the tensor's name. Loads neither torch nor numpy: the front end reads this.
 import math
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import ClassVar
 
 Shape = Mapping[str, int | str]
@@ -46,6 +46,15 @@ class NetworkFamily(ABC):
     tuning_rate: ClassVar[float] = 0.0
     """How far an 8-bit weight moves per tuning step, in its own steps; 0: it is not tuned."""
 
+    float_layer: ClassVar[str] = ""
+    """The first layer, where it stays in floats in every 8-bit form."""
+
+    tail_layers: ClassVar[Sequence[str]] = ()
+    """The layers after the trunk, which stay in floats where 8 bits cost too much accuracy."""
+
+    inaccurate: ClassVar[Collection[str]] = ()
+    """Types that the networks' results are known to be too inaccurate in, such as "bfloat16"."""
+
     untuned_window_px: ClassVar[int] = 384
 
     @abstractmethod
@@ -59,6 +68,22 @@ class NetworkFamily(ABC):
         Raises:
             UnknownArchitecture: the sizes are those of no such network; the text says why.
         """
+
+    def new_names(self, names: Collection[str]) -> dict[str, str]:
+        """Map each name of an older file's weights to today's; empty for any other names."""
+        return {}
+
+    def block_of(self, layer: str) -> str:
+        """Return the block of the trunk that a layer belongs to, which may stay in floats alone."""
+        return ""
+
+    def input_group(self, convolution: str) -> str:
+        """Return the group of convolutions that share their input's 8-bit levels."""
+        return convolution
+
+    def has_graph(self, shape: Shape) -> bool:
+        """Return whether OpenVINO can run such a network."""
+        return True
 
     @abstractmethod
     def radius_px(self, shape: Shape) -> int:

@@ -116,6 +116,10 @@ class RealPlksrFamily(NetworkFamily):
             upsampler="dysample" if "to_img.offset.weight" in sizes else "pixelshuffle",
         )
 
+    def has_graph(self, shape: Shape) -> bool:
+        """Return whether its upsampler is not DySample, which reads pixels anywhere."""
+        return shape["upsampler"] != "dysample"
+
     def radius_px(self, shape: Shape) -> int:
         """Return what the convolutions see, and one pixel for the sampling of DySample.
 

@@ -74,8 +74,7 @@ def _look_up(layer: Layer, name: str, values: Mapping[str, Value]) -> Value:
 def _make_value(layer: Layer, sources: list[Value], reader: WeightReader) -> Value:
     if layer.kind not in _MAKERS:
         raise BadParam(
-            f"{layer}: a layer of a kind that neither RRDB nor compact nor SPAN networks have; "
-            "no other ncnn networks run here"
+            f"{layer}: a layer of a kind that no network has whose ncnn pairs are read here"
         )
     least, most, make = _MAKERS[layer.kind]
     if not least <= len(sources) <= most:

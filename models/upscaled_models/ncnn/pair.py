@@ -12,13 +12,10 @@ from upscaled_models.errors import WeightsError
 from upscaled_models.families import Family, Shape, check_shape
 from upscaled_models.files import read_bounded
 from upscaled_models.ncnn.binary import BadBinary, WeightReader
-from upscaled_models.ncnn.compact import match_compact
 from upscaled_models.ncnn.expecting import Tensors
 from upscaled_models.ncnn.graph import build_graph
 from upscaled_models.ncnn.param import MAX_PARAM_BYTES, BadParam, parse_param
-from upscaled_models.ncnn.rrdb import match_rrdb
-from upscaled_models.ncnn.span import match_span
-from upscaled_models.ncnn.values import Convolved, Summed, Unfolded, Value
+from upscaled_models.networks.pairs import match_network
 
 PARAM_SUFFIX: Final = ".param"
 _PAIR_SUFFIXES: Final = (PARAM_SUFFIX, ".bin")
@@ -71,7 +68,7 @@ def read_pair(
 
     Raises:
         WeightsError: a file is damaged, they do not belong together, or the network is none of
-            RRDB, compact and SPAN; the text names the file and the layer.
+            `networks.pairs`; the text names the file and the layer.
     """
     try:
         result = build_graph(parse_param(param), WeightReader(weights))
@@ -82,30 +79,6 @@ def read_pair(
     except (BadParam, ValueError) as error:
         raise WeightsError(f"{param_shown_as}: {error}") from error
     return family, shape, tensors
-
-
-def match_network(result: Value) -> tuple[Family, Shape, Tensors]:
-    """Find the network that has this result: its family, shape and state dict.
-
-    The last layer shows the family. The walk then goes from the result back to the input and
-    accepts nothing but what the network's own `forward` does, so the place in the graph names a
-    weight, not its place in the file or a layer's name. The state dict has the names of the
-    family's published files; its values keep their precision.
-
-    Raises:
-        BadParam: the graph is no network's that is known here; the text names the layer where it
-            departs.
-    """
-    if isinstance(result, Convolved):
-        return "rrdb", *match_rrdb(result)
-    if isinstance(result, Summed):
-        return "srvgg", *match_compact(result)
-    if isinstance(result, Unfolded):
-        return "span", *match_span(result)
-    raise BadParam(
-        f"{result.layer}: the last layer of an RRDB network is a convolution, that of a compact "
-        "network a sum, that of a SPAN network a pixel shuffle; this is none of them"
-    )
 
 
 def to_safetensors(tensors: Tensors) -> bytes:

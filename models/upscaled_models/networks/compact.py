@@ -4,13 +4,20 @@ All convolutions run at the input's size; the last gives the pixels of one input
 Attribute names are those of the published weight files: `body.N.weight`, `body.N.bias`.
 """
 
+from dataclasses import dataclass
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from upscaled_models.backends.cuda.step import KernelModule, Stack, Target
+from upscaled_models.backends.openvino.layers import Floats, Layers
+from upscaled_models.backends.openvino.nodes import LEVELS, convolve, leak, shuffle_order
+from upscaled_models.backends.openvino.runtime import Node
+from upscaled_models.families import Shape
 from upscaled_models.families.compact import LEAK
 
 
-class SRVGGNetCompact(nn.Module):
+class SRVGGNetCompact(KernelModule):
     """`num_conv + 2` 3x3 convolutions, a pixel shuffle, and the nearest-neighbour picture added."""
 
     def __init__(
@@ -44,6 +51,43 @@ class SRVGGNetCompact(nn.Module):
         nearest = F.interpolate(x, scale_factor=self.upscale, mode="nearest")
         return F.pixel_shuffle(out.to(x.dtype), self.upscale) + nearest
 
+    def to_kernel(self, target: Target) -> "KernelCompact":
+        *inner, last = (layer for layer in self.body if isinstance(layer, nn.Conv2d))
+        slopes = [_kernel_slope(each) for each in self.body if not isinstance(each, nn.Conv2d)]
+        layers = [target.pack(*each) for each in zip(inner, slopes, strict=True)]
+        stack = Stack((*layers, target.pack(last)), last.out_channels, target)
+        return KernelCompact(stack, self.upscale)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelCompact:
+    """A compact network on the CUDA kernel."""
+
+    stack: Stack
+    scale: int
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        nearest = F.interpolate(pixels, scale_factor=self.scale, mode="nearest")
+        return F.pixel_shuffle(self.stack(pixels), self.scale).add_(nearest)
+
+
+def build_graph(x: Node, shape: Shape, layers: Layers) -> Node:
+    """Build the network but for its pixel shuffle and the enlarged picture."""
+    last = 2 * (int(shape["num_conv"]) + 1)
+    gain: float = LEVELS
+    for index in range(0, last, 2):
+        x = convolve(x, layers.convolutions[f"body.{index}"], input_gain=gain)
+        x = leak(x, _slope(f"body.{index + 1}", str(shape["act_type"]), layers))
+        gain = 1.0
+    order = shuffle_order(int(shape["upscale"]))
+    return convolve(x, layers.convolutions[f"body.{last}"], output_gain=LEVELS, order=order)
+
+
+def _slope(name: str, act_type: str, layers: Layers) -> float | Floats:
+    if act_type == "prelu":
+        return layers.slopes[name]
+    return LEAK if act_type == "leakyrelu" else 0.0
+
 
 def _activation(act_type: str, num_feat: int) -> nn.Module:
     match act_type:
@@ -54,3 +98,9 @@ def _activation(act_type: str, num_feat: int) -> nn.Module:
         case "relu":
             return nn.ReLU(inplace=True)
     raise ValueError(f"SRVGGNetCompact has no activation {act_type!r}")
+
+
+def _kernel_slope(activation: nn.Module) -> float | Tensor:
+    if isinstance(activation, nn.PReLU):
+        return activation.weight.detach()
+    return activation.negative_slope if isinstance(activation, nn.LeakyReLU) else 0.0

@@ -6,16 +6,24 @@ residual of exactly zero in every precision (float32, bfloat16, int8): its resul
 skip, which is that colour.
 """
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from upscaled_models.backends.cuda.step import KernelModule, Stack, Target
+from upscaled_models.backends.openvino.layers import Layers
+from upscaled_models.backends.openvino.nodes import LEVELS, convolve, leak, shuffle_order
+from upscaled_models.backends.openvino.runtime import Node, import_openvino
+from upscaled_models.families import Shape
 from upscaled_models.families.plain import LIMIT, SLOPE
 
 DIFFERENCE_CHANNELS = 12
 
 
-class PlainNet(nn.Module):
+class PlainNet(KernelModule):
     """A plain convolutional upscaler: `12-F-...-F-(3*scale^2)`, pixel shuffle, bilinear skip.
 
     `features` is F, `layers` the number of F-to-F convolutions between head and tail, so one
@@ -44,6 +52,11 @@ class PlainNet(nn.Module):
         skip = F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
         return skip + residual
 
+    def to_kernel(self, target: Target) -> "KernelPlain":
+        layers = [target.pack(each, SLOPE) for each in (self.head, *self.body)]
+        stack = Stack((*layers, target.pack(self.tail)), self.tail.out_channels, target)
+        return KernelPlain(stack, self.scale)
+
     @torch.no_grad()
     def _initialise(self) -> None:
         """Start near the identity: deep plain stacks then train as fast as residual ones."""
@@ -53,6 +66,42 @@ class PlainNet(nn.Module):
             weight.mul_(0.5)
             weight[every, every, 1, 1] += 0.8
         self.tail.weight.mul_(0.1)
+
+
+@dataclass(frozen=True, slots=True)
+class KernelPlain:
+    """A plain network on the CUDA kernel."""
+
+    stack: Stack
+    scale: int
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        residual = F.pixel_shuffle(self.stack(differences(pixels)), self.scale)
+        skip = F.interpolate(pixels, scale_factor=self.scale, mode="bilinear", align_corners=False)
+        return residual.add_(skip)
+
+
+def build_graph(x: Node, shape: Shape, layers: Layers) -> Node:
+    """Build the network but for its pixel shuffle and the enlarged picture."""
+    ops = import_openvino().opset15
+    steps = _graph_differences(x)
+    limited = ops.clamp(ops.multiply(steps, np.float32(LIMIT)), -float(LEVELS), float(LEVELS))
+    z = ops.concat([steps, limited], 1)
+    z = leak(convolve(z, layers.convolutions["head"], input_gain=LEVELS), SLOPE)
+    for index in range(int(shape["layers"])):
+        z = leak(convolve(z, layers.convolutions[f"body.{index}"]), SLOPE)
+    order = shuffle_order(int(shape["scale"]))
+    return convolve(z, layers.convolutions["tail"], output_gain=LEVELS, order=order)
+
+
+def _graph_differences(x: Node) -> Node:
+    """Build `differences`, plain; of whole levels, so exact in any precision."""
+    ops = import_openvino().opset15
+    end = np.iinfo(np.int64).max
+    padded = ops.pad(x, [0, 0, 0, 0], [0, 0, 1, 1], "edge")
+    across = ops.slice(padded, [0, 1], [-1, end], [1, 1], [2, 3])
+    down = ops.slice(padded, [1, 0], [end, -1], [1, 1], [2, 3])
+    return ops.concat([ops.subtract(across, x), ops.subtract(down, x)], 1)
 
 
 def differences(x: Tensor) -> Tensor:

@@ -5,10 +5,15 @@ layer normalisation a block, and either a pixel shuffle or DySample (arXiv:2308.
 Attribute names are those of the published weight files.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from upscaled_models.backends.openvino.layers import Layers
+from upscaled_models.backends.openvino.nodes import LEVELS, convolve, shuffle_order
+from upscaled_models.backends.openvino.runtime import Node, import_openvino
+from upscaled_models.families import Shape
 from upscaled_models.families.realplksr import GROUP_EPSILON, GROUPS, LAYER_EPSILON
 
 
@@ -174,6 +179,45 @@ class RealPLKSR(nn.Module):
         residual = last(features.to(dtype)).to(x.dtype)
         enlarged: Tensor = self.to_img(residual + x.repeat_interleave(self.scale**2, dim=1))
         return enlarged
+
+
+def build_graph(x: Node, shape: Shape, layers: Layers) -> Node:
+    """Build the network but for its pixel shuffle and the enlarged picture."""
+    ops = import_openvino().opset15
+    features = convolve(x, layers.convolutions["feats.0"], input_gain=LEVELS)
+    blocks = int(shape["blocks"])
+    for number in range(1, blocks + 1):
+        features = ops.add(features, _build_residual(features, f"feats.{number}", shape, layers))
+    order = shuffle_order(int(shape["scale"]))
+    last = layers.convolutions[f"feats.{blocks + 2}"]
+    return convolve(features, last, output_gain=LEVELS, order=order)
+
+
+def _build_residual(x: Node, name: str, shape: Shape, layers: Layers) -> Node:
+    """Build the sum's other term: a block without its input."""
+    ops = import_openvino().opset15
+    convolutions, constants = layers.convolutions, layers.constants
+    if shape["norm"] == "layer":
+        x = ops.mvn(x, ops.constant(np.array([1])), True, LAYER_EPSILON, "inside_sqrt")
+        x = ops.multiply(x, constants[f"{name}.layer_norm.weight"].reshape(1, -1, 1, 1))
+        x = ops.add(x, constants[f"{name}.layer_norm.bias"].reshape(1, -1, 1, 1))
+    y = ops.mish(convolve(x, convolutions[f"{name}.channel_mixer.0"]))
+    y = convolve(y, convolutions[f"{name}.channel_mixer.2"])
+    wide = int(shape["wide_features"])
+    rest = int(shape["features"]) - wide
+    large = convolutions[f"{name}.lk.conv"]
+    if rest:
+        parts = ops.variadic_split(y, 1, [wide, rest])
+        y = ops.concat([convolve(parts.output(0), large), parts.output(1)], 1)
+    else:
+        y = convolve(y, large)
+    if shape["attention"] == "yes":
+        y = ops.multiply(y, ops.sigmoid(convolve(y, convolutions[f"{name}.attn.f.0"])))
+    y = convolve(y, convolutions[f"{name}.refine"])
+    if shape["norm"] == "group":
+        weight, bias = constants[f"{name}.norm.weight"], constants[f"{name}.norm.bias"]
+        y = ops.group_normalization(y, weight, bias, GROUPS, GROUP_EPSILON)
+    return y
 
 
 def _run_in(x: Tensor, layer: nn.Conv2d) -> Tensor:

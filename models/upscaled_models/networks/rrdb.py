@@ -4,61 +4,17 @@ Attribute names are those of the published weight files:
 `conv_first, body.N.rdbM.convK, conv_body, conv_up1, conv_up2, conv_hr, conv_last`.
 """
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from upscaled_models.backends.cuda.step import KernelModule, Target
 from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE
+from upscaled_models.networks.rrdb_kernel import KernelRrdb
+from upscaled_models.networks.strips import plan_strips
 
-TAIL_RADIUS_PX = 2
-"""How far the tail looks, in trunk pixels: one convolution on twice their grid and three on four
-times reach 1.25 of them."""
-
-STRIP_PX = 128 * 256
-"""Trunk pixels that the tail takes at once. A layer of it holds 2 kB per trunk pixel in bfloat16:
-130 MB for its input and output, however large the window is, and twice that in float32. With half
-as many, the tail of 451x300 took 7 % longer, for the rows that strips share."""
-
-MIN_CORE_ROWS = 8
-"""Fewest kept rows of a strip in very wide windows: fewer rows are computed twice than kept."""
-
-
-@dataclass(frozen=True, slots=True)
-class Strip:
-    """Rows of features, from `start` on, of whose results rows `first` to `last` are kept.
-
-    All of them count trunk pixels from the window's top; `last` is excluded.
-    """
-
-    start: int
-    first: int
-    last: int
-
-
-def plan_strips(height: int, width: int) -> tuple[int, list[Strip]]:
-    """Return the height of every strip, and the strips that the tail takes one after the other.
-
-    Together they cover the rows of a window's features without overlap. All are as high as each
-    other, so that the tail is compiled once for it: the last one begins further up instead of being
-    shorter.
-
-    Args:
-        height, width: of the features, in trunk pixels.
-    """
-    most = max(STRIP_PX // width, MIN_CORE_ROWS + 2 * TAIL_RADIUS_PX)
-    if height <= most:
-        return height, [Strip(0, 0, height)]
-    overlap = 2 * TAIL_RADIUS_PX
-    count = -(-(height - overlap) // (most - overlap))
-    rows = -(-(height - overlap) // count) + overlap
-    starts = [min(at * (rows - overlap), height - rows) for at in range(count)]
-    cuts = [0, *(start + rows - TAIL_RADIUS_PX for start in starts[:-1]), height]
-    return rows, [
-        Strip(start, first, last)
-        for start, first, last in zip(starts, cuts, cuts[1:], strict=False)
-    ]
+_LEAKY = ("conv1", "conv2", "conv3", "conv4", "conv_up1", "conv_up2", "conv_hr")
+"""Convolutions that LeakyReLU follows."""
 
 
 class ResidualDenseBlock(nn.Module):
@@ -117,7 +73,7 @@ class ResidualInResidual(nn.Module):
         return residual.mul_(RESIDUAL_SCALE).add_(x)
 
 
-class RRDBNet(nn.Module):
+class RRDBNet(KernelModule):
     """A trunk of `num_block` residual dense blocks, then two nearest-neighbour doublings.
 
     The trunk always runs at a quarter of the output's side: scale 2 and 1 first fold 2x2 or 4x4
@@ -167,6 +123,14 @@ class RRDBNet(nn.Module):
         if torch.is_grad_enabled() or x.device.type != "cpu":
             return self._enlarge(features).to(x.dtype)
         return self._enlarge_in_strips(features, x.dtype)
+
+    def to_kernel(self, target: Target) -> KernelRrdb:
+        layers = {
+            name: target.pack(layer, LEAK if name.rpartition(".")[2] in _LEAKY else 1.0)
+            for name, layer in self.named_modules()
+            if isinstance(layer, nn.Conv2d)
+        }
+        return KernelRrdb(layers, len(self.body), self.unshuffle, target)
 
     def _enlarge(self, features: Tensor) -> Tensor:
         """Run the tail: features `[N, num_feat, h, w]` -> `[N, num_out_ch, 4h, 4w]`."""

@@ -9,10 +9,15 @@ import re
 from collections.abc import Mapping
 from typing import Final
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from upscaled_models.backends.openvino.layers import Layers
+from upscaled_models.backends.openvino.nodes import LEVELS, convolve, shuffle_order
+from upscaled_models.backends.openvino.runtime import Node, import_openvino
+from upscaled_models.families import Shape
 from upscaled_models.families.span import BLOCKS
 
 State = dict[str, Tensor]
@@ -80,6 +85,36 @@ class SPAN(nn.Module):
         joined = torch.cat((shallow, self.conv_2(features), after_first, activated), dim=1)
         out = self.upsampler[0](self.conv_cat(joined))
         return F.pixel_shuffle(out.to(x.dtype), self.scale)
+
+
+def build_graph(x: Node, shape: Shape, layers: Layers) -> Node:
+    """Build the network but for its pixel shuffle."""
+    ops = import_openvino().opset15
+    convolutions = layers.convolutions
+    mean = layers.constants["mean"].reshape(1, 3, 1, 1) * np.float32(LEVELS)
+    centred = ops.subtract(x, ops.constant(mean)) if mean.any() else x
+    gain = LEVELS / float(layers.constants["gain"][0])
+    shallow = convolve(centred, convolutions["conv_1"], input_gain=gain)
+    features = shallow
+    blocks: list[Node] = []
+    for number in range(1, BLOCKS + 1):
+        features, activated = _build_block(features, f"block_{number}", layers)
+        blocks.append(features)
+    last = convolve(features, convolutions["conv_2"])
+    joined = ops.concat([shallow, last, blocks[0], activated], 1)
+    order = shuffle_order(int(shape["scale"]))
+    y = convolve(joined, convolutions["conv_cat"])
+    return convolve(y, convolutions["upsampler.0"], output_gain=LEVELS, order=order)
+
+
+def _build_block(x: Node, name: str, layers: Layers) -> tuple[Node, Node]:
+    """Build `SpanBlock`."""
+    ops = import_openvino().opset15
+    one, two, three = (layers.convolutions[f"{name}.c{number}_r"] for number in (1, 2, 3))
+    first = ops.swish(convolve(x, one))
+    last = convolve(ops.swish(convolve(first, two)), three)
+    attention = ops.subtract(ops.sigmoid(last), np.float32(0.5))
+    return ops.multiply(ops.add(last, x), attention), first
 
 
 def fold_state(state: Mapping[str, Tensor]) -> State:

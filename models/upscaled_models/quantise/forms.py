@@ -1,4 +1,4 @@
-"""Choose the layers of an RRDB network that stay in floats: few at first, then the costliest.
+"""Choose the layers of a large network that stay in floats: few at first, then the costliest.
 
 x4plus with its own weights on four photographs (dB against float32, mean / worst; seconds for
 256x256 on two cores with AVX-512 VNNI, where all in float32 takes 8.19):
@@ -27,12 +27,6 @@ from upscaled_models.registry import ModelSpec
 from upscaled_models.weights import state_of
 
 Pixels = NDArray[np.uint8]
-
-FIRST: Final = "conv_first"
-"""Stays in floats: it costs next to nothing, and every other layer depends on it."""
-
-TAIL: Final = ("conv_body", "conv_up1", "conv_up2", "conv_hr", "conv_last")
-"""The layers after the trunk: 8 % of the arithmetic, and half of the error in 8 bits."""
 
 RANKED_PICTURES: Final = 2
 BLOCK_STEP: Final = 2
@@ -67,18 +61,20 @@ def find_forms(
         pictures: uint8 `[h, w, 3]`, on which the costliest blocks are measured.
         expect: the network in float32.
     """
+    family = spec.network
+    first, tail = family.float_layer, family.tail_layers
     state = state_of(network)
-    levels = find_levels(network, inputs, seed)
+    levels = find_levels(family, network, inputs, seed)
     names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
 
     def form(float_layers: Sequence[str]) -> Form:
         return Form(float_layers, round_layers(state, levels, float_layers))
 
-    yield form((FIRST,))
-    yield form((FIRST, *TAIL))
+    yield form((first,))
+    yield form((first, *tail))
     ranked = _rank_blocks(spec, state, levels, names, pictures[:RANKED_PICTURES], expect)
     for count in range(BLOCK_STEP, min(MAX_FLOAT_BLOCKS, len(ranked) - 1) + 1, BLOCK_STEP):
-        yield form((FIRST, *sorted(ranked[:count]), *TAIL))
+        yield form((first, *sorted(ranked[:count]), *tail))
 
 
 def _rank_blocks(
@@ -90,7 +86,7 @@ def _rank_blocks(
     expect: Upscaler,
 ) -> list[str]:
     """Return the trunk's blocks, that first whose 8 bits alone change the result the most."""
-    blocks = dict.fromkeys(".".join(name.split(".")[:2]) for name in names if ".rdb" in name)
+    blocks = dict.fromkeys(block for name in names if (block := spec.network.block_of(name)))
 
     def distance(block: str) -> float:
         others = [name for name in names if not is_among(name, (block,))]

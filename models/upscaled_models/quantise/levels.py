@@ -1,4 +1,4 @@
-"""Measure the input levels of an RRDB network's layers: a scale per channel, a range for all.
+"""Measure the input levels of a network's layers: a scale per channel, a range for all.
 
 All channels of an input share 256 levels, so a small channel would get few. Each is divided by a
 scale first, and the weights that read it multiplied by it, which leaves the result as it is
@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upscaled_models.backends.openvino.layers import Floats
-from upscaled_models.quantise.rounding import InputLevels, group_of
+from upscaled_models.families import NetworkFamily
+from upscaled_models.quantise.rounding import InputLevels
 from upscaled_models.quantise.simulation import LAST_LEVEL
 
 Values = NDArray[np.float32]
@@ -28,8 +29,10 @@ levels."""
 SHRINKS = np.geomspace(1.0, 0.1, 12)
 
 
-def find_levels(network: nn.Module, inputs: Tensor, seed: int) -> dict[str, InputLevels]:
-    """Measure the input levels of every group of layers (`quantise.rounding.group_of`).
+def find_levels(
+    family: NetworkFamily, network: nn.Module, inputs: Tensor, seed: int
+) -> dict[str, InputLevels]:
+    """Measure the input levels of every group of layers (`input_group` of its family).
 
     Args:
         inputs: `[N, 3, h, w]` in 0..1, on which the network is run.
@@ -39,7 +42,7 @@ def find_levels(network: nn.Module, inputs: Tensor, seed: int) -> dict[str, Inpu
     }
     groups: dict[str, list[nn.Conv2d]] = {}
     for name, convolution in convolutions.items():
-        groups.setdefault(group_of(name), []).append(convolution)
+        groups.setdefault(family.input_group(name), []).append(convolution)
     widest = {name: max(group, key=lambda each: each.in_channels) for name, group in groups.items()}
     samples = _sample(network, widest, inputs, seed)
     return {

@@ -172,7 +172,7 @@ def quantise_network(
     torch.manual_seed(seed)
     rate = FAMILIES[family].tuning_rate
     if not rate:
-        levels = find_levels(network, _calibration(calibrated), seed)
+        levels = find_levels(FAMILIES[family], network, _calibration(calibrated), seed)
         return round_layers(state_of(network), levels, ())
     inputs = to_inputs(calibrated)
     simulation = simulate(equalise(network, inputs))

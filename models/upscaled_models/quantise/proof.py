@@ -12,8 +12,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from upscaled_models.accuracy import psnr_db
-from upscaled_models.backends.openvino.finishing import finish_window
-from upscaled_models.backends.openvino.graph import build_graph, build_tail, build_trunk
+from upscaled_models.backends.openvino.graph import build_parts, finish_window
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.backends.openvino.runtime import choose_tail_precision, compile_graph
@@ -60,12 +59,12 @@ def prove(
 def quantised_upscaler(family: Family, shape: Shape, layers: Layers) -> Upscaler:
     """Return a function for whole pictures, uint8 `[h, w, 3]` to uint8 at the native scale."""
     threads = torch.get_num_threads()
-    if family == "rrdb":
-        graphs = [(build_trunk(shape, layers), "f32")]
-        graphs += [(build_tail(shape, layers), choose_tail_precision())]
-    else:
-        graphs = [(build_graph(family, shape, layers), "f32")]
-    steps = [compile_graph(graph, precision=hint, threads=threads) for graph, hint in graphs]
+    graphs = build_parts(family, shape, layers)
+    hints = ["f32", choose_tail_precision()] if len(graphs) > 1 else ["f32"]
+    steps = [
+        compile_graph(graph, precision=hint, threads=threads)
+        for graph, hint in zip(graphs, hints, strict=True)
+    ]
 
     def upscale(picture: Pixels) -> Pixels:
         made = picture[None]

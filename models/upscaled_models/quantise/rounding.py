@@ -36,15 +36,6 @@ class InputLevels:
     high: float
 
 
-def group_of(convolution: str) -> str:
-    """Return the group that shares its input levels: a dense block, or one convolution.
-
-    All five read front parts of one joined input. With levels of their own each part is rounded
-    once for each convolution that reads it, which takes a seventh of the time.
-    """
-    return convolution.rpartition(".conv")[0] if ".rdb" in convolution else convolution
-
-
 def is_among(convolution: str, names: Collection[str]) -> bool:
     """Return whether `names` holds the convolution, or a block that it is part of."""
     return any(convolution == name or convolution.startswith(f"{name}.") for name in names)
@@ -59,7 +50,7 @@ def round_layers(
 
     Args:
         state: float32 weights and biases by name.
-        levels: by `group_of`.
+        levels: by convolution, or by its group (`NetworkFamily.input_group`).
         float_layers: convolutions, or blocks of them (`body.3`), that stay in floats.
 
     Raises:
@@ -70,7 +61,7 @@ def round_layers(
         convolutions={
             name: layer
             if is_among(name, float_layers)
-            else round_convolution(layer, levels[group_of(name)])
+            else round_convolution(layer, levels.get(name) or levels[name.rpartition(".")[0]])
             for name, layer in floats.convolutions.items()
         },
         slopes=floats.slopes,

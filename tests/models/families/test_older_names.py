@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 
 from upscaled_models.errors import WeightsError
-from upscaled_models.families.rrdb import find_new_names, rrdb_shape
+from upscaled_models.families import find_new_names
+from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.weights import build_network, read_state, recognise_file
 
 SHAPE = rrdb_shape(scale=4, num_block=3, num_feat=8, num_grow_ch=4)

@@ -6,14 +6,9 @@ from torch import nn
 
 from tests.reference.standins import PublishedRealEsrgan
 from upscaled_models.families.rrdb import rrdb_shape
-from upscaled_models.networks import rrdb
-from upscaled_models.networks.rrdb import (
-    MIN_CORE_ROWS,
-    STRIP_PX,
-    TAIL_RADIUS_PX,
-    RRDBNet,
-    plan_strips,
-)
+from upscaled_models.networks import strips
+from upscaled_models.networks.rrdb import RRDBNet
+from upscaled_models.networks.strips import MIN_CORE_ROWS, STRIP_PX, TAIL_RADIUS_PX, plan_strips
 from upscaled_models.official import OFFICIAL
 from upscaled_models.registry import ModelSpec
 from upscaled_models.weights import build_network
@@ -99,7 +94,7 @@ def test_a_tail_in_strips_gives_what_the_whole_one_gives(
     network.conv_last.register_forward_hook(lambda _, __, made: heights.append(made.shape[2]))
     with torch.inference_mode():
         whole = network(image)
-        monkeypatch.setattr(rrdb, "STRIP_PX", 16 * 10)
+        monkeypatch.setattr(strips, "STRIP_PX", 16 * 10)
         parted = network(image)
     assert heights == [160, 64, 64, 64]
     assert torch.allclose(parted, whole, rtol=0, atol=1e-12)

@@ -12,7 +12,7 @@ from tests.models.specs import spec_of
 from upscaled_models.backends.openvino.layers import common_grid
 from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.errors import ModelRefused
-from upscaled_models.families import Family, Shape
+from upscaled_models.families import FAMILIES, Family, Shape
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.rrdb import rrdb_shape
@@ -145,7 +145,7 @@ def test_levels_by_channel_bring_a_network_of_unlike_channels_nearer(
             if ".rdb" in name and name.endswith("weight"):
                 weight[:, 0].div_(30)
     inputs = to_inputs(few_pictures)[:, :, :32, :32]
-    levels = find_levels(network, inputs, seed=1)
+    levels = find_levels(FAMILIES["rrdb"], network, inputs, seed=1)
     scale = levels["body.0.rdb1"].scale.astype(np.float32)
     assert scale[0] > 10 * np.median(scale)
     alike = {

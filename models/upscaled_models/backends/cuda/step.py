@@ -1,13 +1,23 @@
-"""Steps: one convolution with what follows it, as a value that a launcher runs."""
+"""Steps: one convolution and the operations after it, as a value that a launcher runs.
+
+A network on the kernel takes float32 `[N, 3, h, w]` in 0..1 and gives float32 `[N, 3, h * s,
+w * s]`, not clamped, as the network's torch module does, of whose layers it is made.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 import torch
 from torch import Tensor, nn
 
-from upscaled_models.backends.cuda.layout import PLANE_CHANNELS, Grid, pack_weights
+from upscaled_models.backends.cuda.layout import (
+    PLANE_CHANNELS,
+    Grid,
+    make_planes,
+    pack_weights,
+    to_planes,
+)
 
 COLUMNS: Final = (1, 4, 6, 8)
 """How many columns of 8 output channels the kernel can compute."""
@@ -54,6 +64,57 @@ class Step:
 
 Launcher = Callable[[Step], None]
 """Runs a step behind those before it."""
+
+
+class KernelNetwork(Protocol):
+    """Network that runs as steps."""
+
+    def __call__(self, pixels: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The device that layers are packed for, in a 16-bit type, and the launcher of its steps."""
+
+    dtype: torch.dtype
+    device: torch.device
+    launch: Launcher
+
+    def pack(self, convolution: nn.Conv2d, slope: float | Tensor = 1.0) -> Layer:
+        """Pack a convolution for the kernel; `slope` 1 leaves its results as they are."""
+        return make_layer(convolution, self.dtype, self.device, slope)
+
+
+class KernelModule(nn.Module):
+    """Network that the kernel can run too."""
+
+    def to_kernel(self, target: Target) -> KernelNetwork:
+        """Pack the network's layers, which lie on the CPU in float32 and are not kept."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True)
+class Stack:
+    """Layers one after the other at one size; the last one's result is float32."""
+
+    layers: tuple[Layer, ...]
+    channels_out: int
+    target: Target
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """`[N, C, h, w]` to `[N, channels_out, h, w]`."""
+        count, _, height, width = pixels.shape
+        grid, device = Grid(height, width), pixels.device
+        source = to_planes(pixels, grid, self.target.dtype)
+        *inner, last = self.layers
+        channels = inner[0].columns * 8
+        planes = [make_planes(count, channels, grid, self.target.dtype, device) for _ in range(2)]
+        for index, layer in enumerate(inner):
+            self.target.launch(Step(layer, (source,), grid, planes=planes[index % 2]))
+            source = planes[index % 2]
+        picture = torch.empty((count, self.channels_out, height, width), device=device)
+        self.target.launch(Step(last, (source,), grid, picture=picture))
+        return picture
 
 
 def make_layer(

@@ -18,13 +18,7 @@ from upscaled_models.backends.base import (
     is_deep,
     round_up,
 )
-from upscaled_models.backends.openvino.finishing import finish_window
-from upscaled_models.backends.openvino.graph import (
-    GRAPH_FAMILIES,
-    build_graph,
-    build_tail,
-    build_trunk,
-)
+from upscaled_models.backends.openvino.graph import build_parts, finish_window
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.runtime import (
     Graph,
@@ -34,8 +28,9 @@ from upscaled_models.backends.openvino.runtime import (
 )
 from upscaled_models.backends.torch.engine import TorchEngine
 from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
-from upscaled_models.families import Family, Shape
-from upscaled_models.networks.rrdb import plan_strips
+from upscaled_models.networks.strips import plan_strips
+from upscaled_models.networks.table import NETWORKS
+from upscaled_models.registry import ModelSpec
 
 OpenVinoPrecision = Literal["float32", "bfloat16", "int8"]
 
@@ -108,7 +103,7 @@ class OpenVinoEngine:
         _, height, width, _ = shape
         step_px = self.info.shape_step_px
         is_tile = height % step_px == 0 and width % step_px == 0
-        is_large = height * width > GRAPH_FAMILIES[self.info.spec.family].max_unready_px
+        is_large = height * width > NETWORKS[self.info.spec.family].max_unready_px
         return is_tile or is_large or self.graphs.has(shape)
 
 
@@ -259,9 +254,7 @@ def open_openvino(
     Raises:
         ImportError: OpenVINO is not installed.
     """
-    graphs = _make_graphs(
-        model.spec.family, model.spec.shape, layers, precision, exact.device.threads
-    )
+    graphs = _make_graphs(model.spec, layers, precision, exact.device.threads)
     info = EngineInfo(
         spec=model.spec,
         label=f"openvino {precision}",
@@ -272,22 +265,21 @@ def open_openvino(
 
 
 def _make_graphs(
-    family: Family, shape: Shape, layers: Layers, precision: OpenVinoPrecision, threads: int
+    spec: ModelSpec, layers: Layers, precision: OpenVinoPrecision, threads: int
 ) -> ReadyGraphs:
-    """Make one graph of a network, or a trunk and a tail (the module `graph` says why).
+    """Make one graph of a network, or a trunk and a tail (the module `networks.strips` says why).
 
     A trunk in 8 bits is compiled once, for windows of any size: x4plus takes 3 s of a processor for
     that, a size that is new 0.5 s, and a window 2 % more than with a graph of its own. In floats
     such a graph took twice as long, and small networks are compiled too fast to need it.
     """
-    most, hint = GRAPH_FAMILIES[family].max_ready_shapes, _HINTS[precision]
-    if family != "rrdb":
-        return ReadyGraphs(build_graph(family, shape, layers), hint, threads, most)
+    most, hint = NETWORKS[spec.family].max_ready_shapes, _HINTS[precision]
+    first, *rest = build_parts(spec.family, spec.shape, layers)
+    if not rest:
+        return ReadyGraphs(first, hint, threads, most)
     is_8_bits = precision == "int8"
-    tail_hint = choose_tail_precision() if is_8_bits else hint
-    tail = ReadyGraphs(build_tail(shape, layers), tail_hint, threads, most)
-    trunk = build_trunk(shape, layers)
-    return ReadyGraphs(trunk, hint, threads, most, tail, takes_any_size=is_8_bits)
+    tail = ReadyGraphs(rest[0], choose_tail_precision() if is_8_bits else hint, threads, most)
+    return ReadyGraphs(first, hint, threads, most, tail, takes_any_size=is_8_bits)
 
 
 def _out_of_memory(error: Exception, shape: tuple[int, ...]) -> EngineOutOfMemory:

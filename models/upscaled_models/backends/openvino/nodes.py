@@ -119,3 +119,8 @@ def double(x: Node) -> Node:
         nearest_mode="floor",
         axes=ops.constant(np.array([2, 3])),
     )
+
+
+def shuffle_order(scale: int) -> NDArray[np.intp]:
+    """Order a pixel shuffle's channels (colour, row, column) by (row, column, colour)."""
+    return np.arange(3 * scale**2).reshape(3, scale, scale).transpose(1, 2, 0).ravel()

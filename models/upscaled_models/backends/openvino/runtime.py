@@ -42,8 +42,10 @@ def open_core() -> OpenVino:
 
 @cache
 def digest() -> str:
-    """Digest this backend's sources: where they change, its candidates are measured again."""
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    """Digest the sources of graphs: where they change, their candidates are measured again."""
+    here = Path(__file__).parent
+    networks = here.parents[1] / "networks"
+    sources = [*sorted(here.glob("*.py")), *sorted(networks.glob("*.py"))]
     return hashlib.sha256(b"".join(each.read_bytes() for each in sources)).hexdigest()[:16]
 
 

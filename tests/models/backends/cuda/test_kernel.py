@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.models.backends.cuda.torch_launcher import from_planes, launch_with_torch
+from upscaled_models.backends.cuda.engine import list_steps
 from upscaled_models.backends.cuda.kernel import (
     Kernel,
     compile_cubin,
@@ -23,8 +24,7 @@ from upscaled_models.backends.cuda.layout import (
     make_trunk,
     to_planes,
 )
-from upscaled_models.backends.cuda.networks import build_kernel_network, list_steps
-from upscaled_models.backends.cuda.step import Step, make_layer
+from upscaled_models.backends.cuda.step import Step, Target, make_layer
 from upscaled_models.backends.cuda.tiling import choose_tiling
 from upscaled_models.errors import BackendUnavailable
 from upscaled_models.networks.rrdb import RRDBNet
@@ -127,7 +127,7 @@ def test_a_batch_gives_each_image_what_it_gets_alone_and_again_the_same() -> Non
     device = torch.device("cuda")
     kernel = Kernel(device, torch.float16)
     torch.manual_seed(0)
-    network = build_kernel_network(RRDBNet(3, 3, 4, num_block=2), torch.float16, device, kernel)
+    network = RRDBNet(3, 3, 4, num_block=2).to_kernel(Target(torch.float16, device, kernel))
     pixels = torch.rand(3, 3, 40, 50, device=device)
 
     together = network(pixels)

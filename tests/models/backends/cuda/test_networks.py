@@ -7,18 +7,14 @@ import torch
 from torch import nn
 
 from tests.models.backends.cuda.torch_launcher import launch_with_torch
-from upscaled_models.backends.cuda.networks import (
-    build_kernel_network,
-    can_be_built,
-    list_steps,
-)
-from upscaled_models.backends.cuda.step import Step
+from upscaled_models.backends.cuda.engine import can_be_built, list_steps
+from upscaled_models.backends.cuda.step import KernelModule, Step, Target
 from upscaled_models.networks.compact import SRVGGNetCompact
 from upscaled_models.networks.plain import PlainNet
 from upscaled_models.networks.rrdb import RRDBNet
 
 CPU = torch.device("cpu")
-NETWORKS: dict[str, Callable[[], nn.Module]] = {
+NETWORKS: dict[str, Callable[[], KernelModule]] = {
     "rrdb x4": lambda: RRDBNet(3, 3, 4, num_block=2),
     "rrdb x2": lambda: RRDBNet(3, 3, 2, num_block=1),
     "rrdb x1": lambda: RRDBNet(3, 3, 1, num_block=1),
@@ -30,7 +26,7 @@ NETWORKS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
-def make(name: str) -> nn.Module:
+def make(name: str) -> KernelModule:
     torch.manual_seed(0)
     network = NETWORKS[name]().eval()
     for layer in network.modules():
@@ -45,7 +41,7 @@ def test_a_network_is_the_same_through_the_kernels_steps(name: str) -> None:
     network = make(name)
     pixels = torch.rand(2, 3, 20, 28)
 
-    built = build_kernel_network(network, torch.float32, CPU, launch_with_torch)
+    built = network.to_kernel(Target(torch.float32, CPU, launch_with_torch))
 
     assert can_be_built(network)
     torch.testing.assert_close(built(pixels), network(pixels), rtol=1e-4, atol=2e-6)
@@ -58,7 +54,7 @@ def test_sixteen_bits_cost_no_more_than_they_do_in_torch(name: str) -> None:
     pixels = torch.rand(1, 3, 16, 20)
     expected = network(pixels)
 
-    built = build_kernel_network(network, torch.float16, CPU, launch_with_torch)
+    built = network.to_kernel(Target(torch.float16, CPU, launch_with_torch))
 
     error = (built(pixels) - expected).abs().mean()
     assert 0 < error <= 1.2 * (short(pixels) - expected).abs().mean()
@@ -69,9 +65,8 @@ def test_the_steps_of_a_network_are_known_before_it_runs(name: str) -> None:
     network = make(name)
     taken: list[Step] = []
 
-    build_kernel_network(network, torch.float16, torch.device("meta"), taken.append)(
-        torch.empty(2, 3, 8, 12, device="meta")
-    )
+    target = Target(torch.float16, torch.device("meta"), taken.append)
+    network.to_kernel(target)(torch.empty(2, 3, 8, 12, device="meta"))
 
     listed = list_steps(network, torch.float16)
     assert [describe(step) for step in listed] == [describe(step) for step in taken]
@@ -86,7 +81,7 @@ def describe(step: Step) -> tuple[object, ...]:
 def test_flat_colour_stays_exact_through_a_plain_network() -> None:
     flat = torch.full((1, 3, 12, 12), 200 / 255)
 
-    built = build_kernel_network(make("plain x4"), torch.bfloat16, CPU, launch_with_torch)
+    built = make("plain x4").to_kernel(Target(torch.bfloat16, CPU, launch_with_torch))
 
     assert ((built(flat) * 255).round() == 200).all()
 

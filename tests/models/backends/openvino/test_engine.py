@@ -15,22 +15,23 @@ from upscaled_models.backends.openvino.engine import (
     OpenVinoPrecision,
     open_openvino,
 )
-from upscaled_models.backends.openvino.graph import GRAPH_FAMILIES, build_graph
+from upscaled_models.backends.openvino.graph import build_graph
 from upscaled_models.backends.openvino.layers import layers_of
 from upscaled_models.backends.openvino.runtime import compile_graph, has_fast_bfloat16
 from upscaled_models.backends.torch.engine import open_torch
 from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
-from upscaled_models.families import Family, Shape
+from upscaled_models.families import FAMILIES, Family, Shape
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.rrdb import rrdb_shape
-from upscaled_models.networks import rrdb
-from upscaled_models.quantise.forms import FIRST, TAIL
+from upscaled_models.networks import strips
+from upscaled_models.networks.table import NETWORKS
 from upscaled_models.quantise.rounding import round_layers
 from upscaled_models.weights import build_network
 
 CPU = Device(torch.device("cpu"), torch.float32, threads=1)
 PLAIN = plain_shape(scale=4, layers=2, features=8)
+FLOAT_LAYERS = (FAMILIES["rrdb"].float_layer, *FAMILIES["rrdb"].tail_layers)
 SMALL_RRDB = rrdb_shape(scale=4, num_block=1, num_feat=16, num_grow_ch=8)
 
 
@@ -55,7 +56,7 @@ def engine_of(
     exact = open_torch(model, replace(CPU, threads=threads))
     layers = layers_of(state)
     if precision == "int8":
-        layers = round_layers(state, levels_of(state), (FIRST, *TAIL))
+        layers = round_layers(state, levels_of(state), FLOAT_LAYERS)
     engine = open_openvino(model, exact, layers, precision)
     return engine.sized(window_px=64, batch=4, proof="")
 
@@ -158,7 +159,7 @@ def test_a_strict_engine_refuses_a_result_that_is_not_finite() -> None:
 
 def test_only_the_last_shapes_are_kept_ready() -> None:
     engine = engine_of()
-    most = GRAPH_FAMILIES["plain"].max_ready_shapes
+    most = NETWORKS["plain"].max_ready_shapes
     for width in range(1, 3 + most):
         engine.start([draw_window(16, width)]).finish()
     assert len(engine.graphs.kept) == most
@@ -249,7 +250,7 @@ def test_a_tail_in_strips_gives_what_one_graph_gives(
         build_graph("rrdb", SMALL_RRDB, layers_of(state)), precision=engine.graphs.hint, threads=1
     )
     expected = whole(np.stack(windows))[0]
-    monkeypatch.setattr(rrdb, "STRIP_PX", 20 * 64)
+    monkeypatch.setattr(strips, "STRIP_PX", 20 * 64)
     got = engine.graphs.compute(np.stack(windows)).values
     assert list(engine.graphs.tail.kept) == [(1, 20, 64, 16)], "several strips of one height"
     np.testing.assert_allclose(got, expected, rtol=0, atol=largest)

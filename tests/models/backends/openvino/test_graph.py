@@ -9,11 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from tests.models.quantise.test_rounding import levels_of
-from upscaled_models.backends.openvino.finishing import finish_window
-from upscaled_models.backends.openvino.graph import build_graph, has_graph
+from upscaled_models.backends.openvino.graph import build_graph, finish_window
 from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation, layers_of
 from upscaled_models.backends.openvino.runtime import compile_graph
-from upscaled_models.families import Family, Shape
+from upscaled_models.families import FAMILIES, Family, Shape
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.realplksr import realplksr_shape
@@ -72,9 +71,9 @@ def test_a_graph_gives_the_pixels_that_torch_gives(
 
 
 def test_a_network_without_a_graph_is_known_as_such() -> None:
-    assert all(has_graph(family, shape) for family, shape in NETWORKS)
+    assert all(FAMILIES[family].has_graph(shape) for family, shape in NETWORKS)
     shape = realplksr_shape(2, 8, 1, 5, 4, upsampler="dysample")
-    assert not has_graph("realplksr", shape)
+    assert not FAMILIES["realplksr"].has_graph(shape)
     with pytest.raises(ValueError, match=r"no graph of a realplksr network .*dysample"):
         build_graph("realplksr", shape, Layers({}, {}))
 

@@ -1,0 +1,95 @@
+"""Run an RRDB network as steps of the CUDA kernel.
+
+The trunk, a sum of many small residuals, is kept in float32; everything else is 16 bits.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from upscaled_models.backends.cuda.layout import Grid, make_planes, make_trunk, to_planes
+from upscaled_models.backends.cuda.step import Layer, Step, Target
+from upscaled_models.families.rrdb import RESIDUAL_SCALE
+
+
+@dataclass(frozen=True, slots=True)
+class KernelRrdb:
+    """An RRDB network on the kernel. layers: by the names of the modules of `RRDBNet`."""
+
+    layers: dict[str, Layer]
+    blocks: int
+    unshuffle: int
+    target: Target
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        if self.unshuffle > 1:
+            pixels = F.pixel_unshuffle(pixels, self.unshuffle)
+        count, _, height, width = pixels.shape
+        grid = Grid(height, width)
+        features = self._run_trunk(to_planes(pixels, grid, self.target.dtype), count, grid)
+        return self._enlarge(features, count, grid)
+
+    def _run_trunk(self, source: Tensor, count: int, grid: Grid) -> Tensor:
+        """Compute the planes of the features.
+
+        Two hold the trunk in turn, for its old values are still read while the new ones are
+        written; in float32 each pixel is read where it is written.
+        """
+        layers = self.layers
+        features = layers["conv_first"].columns * 8
+        growth = layers["body.0.rdb1.conv1"].columns * 8
+        device = source.device
+        old, new = (make_planes(count, features, grid, self.target.dtype, device) for _ in range(2))
+        grown = make_planes(count, 4 * growth, grid, self.target.dtype, device)
+        shallow, outer, inner = (make_trunk(count, features, grid, device) for _ in range(3))
+        self.target.launch(Step(layers["conv_first"], (source,), grid, planes=old, trunk=shallow))
+        before = shallow
+        for index in range(self.blocks):
+            for number, residual in ((1, before), (2, inner), (3, inner)):
+                self._grow(f"body.{index}.rdb{number}", old, grown, grid)
+                is_last = number == 3
+                scale = RESIDUAL_SCALE
+                self.target.launch(
+                    Step(
+                        layers[f"body.{index}.rdb{number}.conv5"],
+                        (old, grown),
+                        grid,
+                        planes=new,
+                        trunk=outer if is_last else inner,
+                        residual=residual,
+                        shortcut=before if is_last else None,
+                        gain=scale * scale if is_last else scale,
+                        residual_gain=scale if is_last else 1.0,
+                    )
+                )
+                old, new = new, old
+            before = outer
+        self.target.launch(Step(layers["conv_body"], (old,), grid, planes=new, residual=shallow))
+        return new
+
+    def _grow(self, name: str, seen: Tensor, grown: Tensor, grid: Grid) -> None:
+        planes = self.layers[f"{name}.conv1"].columns
+        for number in range(4):
+            self.target.launch(
+                Step(
+                    self.layers[f"{name}.conv{number + 1}"],
+                    (seen, grown[:, : number * planes]) if number else (seen,),
+                    grid,
+                    planes=grown[:, number * planes : (number + 1) * planes],
+                )
+            )
+
+    def _enlarge(self, features: Tensor, count: int, grid: Grid) -> Tensor:
+        channels, device = features.shape[1] * 8, features.device
+        for name in ("conv_up1", "conv_up2"):
+            grid = grid.doubled()
+            planes = make_planes(count, channels, grid, self.target.dtype, device)
+            self.target.launch(Step(self.layers[name], (features,), grid, planes, is_doubled=True))
+            features = planes
+        sharp = make_planes(count, channels, grid, self.target.dtype, device)
+        self.target.launch(Step(self.layers["conv_hr"], (features,), grid, planes=sharp))
+        picture = torch.empty((count, 3, grid.height, grid.width), device=device)
+        self.target.launch(Step(self.layers["conv_last"], (sharp,), grid, picture=picture))
+        return picture
