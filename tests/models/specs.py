@@ -3,12 +3,13 @@
 from dataclasses import replace
 from typing import Any
 
+import pytest
 from torch import nn
 
 from upscaled_models.backends.base import LoadedModel
 from upscaled_models.families import Family, Shape
 from upscaled_models.families.plain import plain_shape
-from upscaled_models.registry import ModelSpec, describe_model
+from upscaled_models.registry import ModelFile, ModelSpec
 
 TINY = plain_shape(scale=2, layers=1, features=8)
 
@@ -20,10 +21,14 @@ def spec_of(
     **changes: Any,
 ) -> ModelSpec:
     """Return the spec of a network of that shape, with some fields changed."""
-    spec = describe_model(
-        name, family, shape, file_name="", size_bytes=0, sha256="0", licence="", source="user"
-    )
-    return replace(spec, **changes)
+    file = ModelFile(file="a.pth", sha256="0" * 64, size_bytes=0, family=family, shape=dict(shape))
+    return replace(file.describe(name), **changes)
+
+
+def set_official(monkeypatch: pytest.MonkeyPatch, *specs: ModelSpec) -> None:
+    """Let these be the official models during a test."""
+    for module in ("registry", "store", "packaged"):
+        monkeypatch.setattr(f"upscaled_models.{module}.official_models", lambda: specs)
 
 
 def loaded(

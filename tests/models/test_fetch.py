@@ -29,8 +29,7 @@ from tests.models.file_server import (
 )
 from upscaled_models.errors import FetchError
 from upscaled_models.fetch import MAX_CONNECTIONS, _HttpsOnly, _Unusable, fetch
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import ModelSpec, official_models
 from upscaled_models.store import ModelStore
 
 
@@ -46,7 +45,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 def spec(server: Server) -> ModelSpec:
     """An official model whose file is CONTENT, at the loopback server."""
     return dataclasses.replace(
-        OFFICIAL[0],
+        official_models()[0],
         url=server.url,
         size_bytes=LENGTH,
         sha256=hashlib.sha256(CONTENT).hexdigest(),

@@ -16,14 +16,13 @@ from numpy.typing import NDArray
 
 from tests.models.file_server import CONTENT, LENGTH, Server, fails_with, serving
 from tests.models.ncnn.pairs import random_state, write_pair
-from upscaled_models import official as official_module
+from tests.models.specs import set_official
 from upscaled_models import packaged as packaged_module
 from upscaled_models import store as store_module
 from upscaled_models.errors import FetchError, WeightsError
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.files import FileState
 from upscaled_models.ncnn.pair import read_pair, to_safetensors
-from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE, WEIGHTS_PACKAGE_VERSION
 from upscaled_models.packaged import (
     find_packaged_file,
     install_missing,
@@ -31,13 +30,19 @@ from upscaled_models.packaged import (
     is_packaged_here,
     obtain,
 )
-from upscaled_models.registry import ModelSpec, PackagedPair
+from upscaled_models.registry import (
+    WEIGHTS_PACKAGE,
+    WEIGHTS_PACKAGE_VERSION,
+    ModelSpec,
+    PackagedPair,
+    official_models,
+)
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network
 
 SHAPE = srvgg_shape(upscale=4, num_conv=1, num_feat=4)
 THIRD_PARTY_NOTICES = Path(store_module.__file__).parent / "THIRD_PARTY_NOTICES.md"
-PACKAGED = [spec for spec in OFFICIAL if spec.packaged]
+PACKAGED = [spec for spec in official_models() if spec.packaged]
 
 
 class Package:
@@ -77,7 +82,7 @@ def tiny(package: Package, server: Server, monkeypatch: pytest.MonkeyPatch) -> M
     tensors = read_pair(text, data, param_shown_as=param, weights_shown_as=weights)[2]
     converted = to_safetensors(tensors)
     original = dataclasses.replace(
-        next(spec for spec in OFFICIAL if spec.name == "realesr-animevideov3"),
+        next(spec for spec in official_models() if spec.name == "realesr-animevideov3"),
         name="tiny",
         shape=SHAPE,
         file_name="Tiny.pth",
@@ -94,13 +99,14 @@ def tiny(package: Package, server: Server, monkeypatch: pytest.MonkeyPatch) -> M
         sha256=hashlib.sha256(converted).hexdigest(),
         bits=16,
         pair=PackagedPair(
-            "tiny.param", hashlib.sha256(text).hexdigest(),
-            "tiny.bin", hashlib.sha256(data).hexdigest(),
+            param="tiny.param",
+            param_sha256=hashlib.sha256(text).hexdigest(),
+            weights="tiny.bin",
+            weights_sha256=hashlib.sha256(data).hexdigest(),
         ),
-    )  # fmt: skip
+    )
     spec = dataclasses.replace(original, packaged=half)
-    for module in (official_module, store_module):
-        monkeypatch.setattr(module, "OFFICIAL", (*OFFICIAL, spec))
+    set_official(monkeypatch, *official_models(), spec)
     return spec
 
 
@@ -168,10 +174,9 @@ def test_where_neither_way_leads_to_it_the_package_to_install_is_named(
 def test_a_model_that_is_in_no_package_names_none(
     package: Package, store: ModelStore, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = next(spec for spec in OFFICIAL if spec.name == "realesrgan-x2plus")
+    spec = next(spec for spec in official_models() if spec.name == "realesrgan-x2plus")
     server.spoils = [fails_with(404)]
-    for module in (official_module, store_module):
-        monkeypatch.setattr(module, "OFFICIAL", (dataclasses.replace(spec, url=server.url),))
+    set_official(monkeypatch, dataclasses.replace(spec, url=server.url))
     with pytest.raises(FetchError) as refused:
         obtain(spec.name, store, ignore_progress, find=package.find)
     assert WEIGHTS_PACKAGE not in str(refused.value)
@@ -236,7 +241,7 @@ def test_the_extra_names_the_package_that_the_registry_knows() -> None:
 
 def test_the_notices_of_others_name_every_official_model_and_its_licence() -> None:
     notices = THIRD_PARTY_NOTICES.read_text()
-    for spec in OFFICIAL:
+    for spec in official_models():
         assert f"`{spec.name}`" in notices
     assert "BSD 3-Clause License" in notices
     assert "Copyright (c) 2021, Xintao Wang" in notices

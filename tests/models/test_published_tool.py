@@ -10,20 +10,23 @@ from numpy.typing import NDArray
 from torch import nn
 
 from tests.reference.standins import PublishedRealEsrgan
-from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE
 from upscaled_models.packaged import install_packaged, is_packaged_here
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import WEIGHTS_PACKAGE, ModelSpec, official_models
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network, load_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SHAPES = [
-    spec for spec in OFFICIAL if spec.name not in ("realesrnet-x4plus", "realesr-general-wdn-x4v3")
+    spec
+    for spec in official_models()
+    if spec.name not in ("realesrnet-x4plus", "realesr-general-wdn-x4v3")
 ]
-ANIMEVIDEO = next(spec for spec in OFFICIAL if spec.name == "realesr-animevideov3")
+ANIMEVIDEO = next(spec for spec in official_models() if spec.name == "realesr-animevideov3")
 PACKAGED_RRDB = [
-    spec.packaged for spec in OFFICIAL if spec.family == "rrdb" and spec.packaged is not None
+    spec.packaged
+    for spec in official_models()
+    if spec.family == "rrdb" and spec.packaged is not None
 ]
 PHOTO = Path(__file__).resolve().parents[2] / "scripts" / "sample" / "cat.jpg"
 

@@ -7,10 +7,9 @@ from pathlib import Path
 import pytest
 
 from upscaled_models.errors import ModelError
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec, read_default_models
+from upscaled_models.registry import ModelSpec, official_models, read_default_models
 
-BY_NAME = {spec.name: spec for spec in OFFICIAL}
+BY_NAME = {spec.name: spec for spec in official_models()}
 
 # The releases of xinntao/Real-ESRGAN, each size and hash confirmed by two independent listings.
 PUBLISHED_FILES = """
@@ -35,12 +34,13 @@ def test_the_official_models_are_the_seven_published_files() -> None:
     url = "https://github.com/xinntao/Real-ESRGAN/releases/download/"
     rows = [line.split() for line in PUBLISHED_FILES.strip().splitlines()]
     assert [
-        (spec.name, spec.url, spec.size_bytes, spec.sha256, spec.licence) for spec in OFFICIAL
+        (spec.name, spec.url, spec.size_bytes, spec.sha256, spec.licence)
+        for spec in official_models()
     ] == [
         (name, url + tag_and_file, int(size_bytes), sha256, "BSD-3-Clause")
         for name, tag_and_file, size_bytes, sha256 in rows
     ]
-    assert all(spec.url.endswith("/" + spec.file_name) for spec in OFFICIAL)
+    assert all(spec.url.endswith("/" + spec.file_name) for spec in official_models())
 
 
 @pytest.mark.parametrize(
@@ -74,12 +74,12 @@ def test_an_odd_side_costs_a_whole_trunk_pixel_at_its_end() -> None:
 
 
 def test_only_the_general_model_has_a_denoise_partner() -> None:
-    partners = {spec.name: spec.wdn for spec in OFFICIAL if spec.wdn}
+    partners = {spec.name: spec.wdn for spec in official_models() if spec.wdn}
     assert partners == {"realesr-general-x4v3": BY_NAME["realesr-general-wdn-x4v3"]}
 
 
 def test_a_spec_cannot_be_changed_and_can_be_a_key() -> None:
-    spec = OFFICIAL[0]
+    spec = official_models()[0]
     with pytest.raises(dataclasses.FrozenInstanceError):
         spec.sha256 = "0" * 64  # type: ignore[misc]
     assert {spec: 1}[spec] == 1
@@ -91,7 +91,7 @@ def test_shipped_models_are_read_from_their_manifest(default_dir: Path) -> None:
     assert (spec.native_scale, spec.multiple_px, spec.radius_px, spec.halo_px) == (4, 1, 4, 4)
     assert spec.trunk_pixels(64, 65) == 64 * 65
     assert spec.keeps_colour
-    assert not any(official.keeps_colour for official in OFFICIAL)
+    assert not any(official.keeps_colour for official in official_models())
 
 
 def test_the_manifest_is_parsed_once_a_process(default_dir: Path) -> None:
@@ -115,11 +115,10 @@ def test_the_manifest_is_parsed_once_a_process(default_dir: Path) -> None:
             {
                 "upscaled-x4": {
                     "file": "a",
-                    "sha256": "",
+                    "sha256": "0" * 64,
                     "size_bytes": "8",
-                    "scale": 4,
-                    "features": 4,
-                    "layers": 1,
+                    "family": "plain",
+                    "shape": {"features": 4, "layers": 1, "scale": 4},
                     "licence": "Apache-2.0",
                 }
             }
@@ -154,11 +153,11 @@ def test_what_a_front_end_reads_loads_no_torch(module: str) -> None:
 
 
 def test_cost_falls_with_the_fold_and_not_with_the_scale() -> None:
-    costs: dict[str, int] = {spec.name: spec.trunk_pixels(100, 100) for spec in OFFICIAL}
+    costs: dict[str, int] = {spec.name: spec.trunk_pixels(100, 100) for spec in official_models()}
     assert {name for name, cost in costs.items() if cost == 2500} == {"realesrgan-x2plus"}
     assert {cost for name, cost in costs.items() if name != "realesrgan-x2plus"} == {10_000}
 
 
 def test_every_official_name_is_its_own() -> None:
-    specs: list[ModelSpec] = list(OFFICIAL)
+    specs: list[ModelSpec] = list(official_models())
     assert len({spec.name for spec in specs}) == len({spec.file_name for spec in specs}) == 7

@@ -8,15 +8,13 @@ import torch
 from safetensors.torch import save_file
 
 from tests.models.ncnn.pairs import random_state, write_pair
+from tests.models.specs import set_official, spec_of
 from upscaled_models import files
-from upscaled_models import official as official_module
-from upscaled_models import store as store_module
 from upscaled_models.errors import ModelError, ModelRefused, UnknownModel, WeightsError
 from upscaled_models.families import Shape
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.files import FileState, hash_file
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import describe_model
+from upscaled_models.registry import official_models
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network, load_network
 
@@ -37,7 +35,7 @@ def official_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "carried" / "download(1).pth"
     path.parent.mkdir()
     torch.save({"params": build_network("srvgg", SHAPE).state_dict()}, path)
-    spec = describe_model(
+    spec = spec_of(
         "tiny-official",
         "srvgg",
         SHAPE,
@@ -48,8 +46,7 @@ def official_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         source="official",
         url="https://example.com/Tiny_Official.pth",
     )
-    for module in (official_module, store_module):
-        monkeypatch.setattr(module, "OFFICIAL", (*OFFICIAL, spec))
+    set_official(monkeypatch, *official_models(), spec)
     return path
 
 
@@ -66,7 +63,7 @@ def test_names_are_the_shipped_then_the_official_then_the_users_own(
 ) -> None:
     store.add("zebra", own_file)
     store.add("Ant.2", own_file)
-    official = [spec.name for spec in OFFICIAL]
+    official = [spec.name for spec in official_models()]
     assert store.names() == ("upscaled-x4", *official, "Ant.2", "zebra")
     assert [store.find(name).name for name in store.names()] == list(store.names())
 

@@ -19,8 +19,7 @@ from upscaled_models.families import Family, Shape
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.rrdb import rrdb_shape
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import ModelSpec, official_models
 from upscaled_models.weights import build_network, load_network, read_state, recognise_file
 
 TINY: list[tuple[Family, Shape]] = [
@@ -279,9 +278,9 @@ def test_a_bare_pickle_is_refused_and_does_not_run(tmp_path: Path) -> None:
 
 def test_a_file_that_is_not_there_is_refused_by_name(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=r"none\.pth: cannot be read: No such file"):
-        load_network(OFFICIAL[0], tmp_path / "none.pth")
+        load_network(official_models()[0], tmp_path / "none.pth")
     with pytest.raises(WeightsError, match="cannot be read: Is a directory"):
-        load_network(OFFICIAL[0], tmp_path)
+        load_network(official_models()[0], tmp_path)
 
 
 def test_a_file_of_the_largest_size_is_read_and_one_byte_more_is_not(
@@ -313,7 +312,7 @@ def test_denoise_mixes_in_the_partner(tmp_path: Path) -> None:
 def test_denoise_without_its_partner_is_refused_by_name(tmp_path: Path) -> None:
     path = tmp_path / "tiny.pth"
     torch.save(state_of(*SRVGG), path)
-    (wdn,) = (spec for spec in OFFICIAL if spec.name == "realesr-general-wdn-x4v3")
+    (wdn,) = (spec for spec in official_models() if spec.name == "realesr-general-wdn-x4v3")
     with pytest.raises(WeightsError, match="tiny has no denoise strength"):
         load_network(spec_for(path, *SRVGG), path, denoise=0.5)
     with pytest.raises(WeightsError, match="also needs realesr-general-wdn-x4v3"):

@@ -14,14 +14,13 @@ from upscaled.image.types import Image
 from upscaled.upscale.loop import upscale
 from upscaled.upscale.scheduler import Scheduler
 from upscaled_models.families.rrdb import rrdb_shape
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import ModelSpec, official_models
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-ANIMEVIDEO = next(spec for spec in OFFICIAL if spec.name == "realesr-animevideov3")
+ANIMEVIDEO = next(spec for spec in official_models() if spec.name == "realesr-animevideov3")
 
 
 def run_product(rgb: Pixels, scale: int, settings: Settings) -> tuple[Pixels, int]:

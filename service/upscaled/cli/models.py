@@ -13,9 +13,8 @@ from upscaled.config import load_settings
 from upscaled_models.errors import ModelError
 from upscaled_models.fetch import Progress
 from upscaled_models.files import FileState
-from upscaled_models.official import WEIGHTS_PACKAGE, find_official
 from upscaled_models.packaged import is_packaged_here, obtain
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import WEIGHTS_PACKAGE, ModelSpec, find_official
 from upscaled_models.store import ModelStore
 
 commands = typer.Typer(

@@ -22,9 +22,8 @@ from upscaled_models.backends.base import Engine, LoadedModel, Tunable, round_up
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.openvino.engine import OpenVinoEngine
 from upscaled_models.backends.openvino.runtime import has_fast_bfloat16
-from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE
 from upscaled_models.packaged import install_packaged, is_packaged_here
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import WEIGHTS_PACKAGE, ModelSpec, official_models
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import load_network
 
@@ -41,7 +40,7 @@ def data_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data folder with the models of the package."""
     folder = tmp_path_factory.mktemp("data")
     store = ModelStore(folder / "models")
-    for packaged in (spec.packaged for spec in OFFICIAL if spec.name in NAMES):
+    for packaged in (spec.packaged for spec in official_models() if spec.name in NAMES):
         assert packaged is not None
         if not is_packaged_here(packaged):
             pytest.skip(f"{WEIGHTS_PACKAGE} is not installed (the extra `realesrgan`)")

@@ -10,14 +10,15 @@ from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.realplksr import realplksr_shape
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.families.span import span_shape
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import ModelSpec, official_models
 from upscaled_models.weights import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 COMPACT = [
-    spec for spec in OFFICIAL if spec.name in ("realesr-animevideov3", "realesr-general-x4v3")
+    spec
+    for spec in official_models()
+    if spec.name in ("realesr-animevideov3", "realesr-general-x4v3")
 ]
 
 

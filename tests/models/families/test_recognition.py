@@ -6,11 +6,11 @@ from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.realplksr import realplksr_shape
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.families.span import span_shape
-from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import official_models
 from upscaled_models.weights import build_network
 
 SHAPES: list[tuple[Family, Shape]] = [
-    *((spec.family, spec.shape) for spec in OFFICIAL if spec.shape.get("num_block") != 23),
+    *((spec.family, spec.shape) for spec in official_models() if spec.shape.get("num_block") != 23),
     ("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)),
     ("rrdb", rrdb_shape(scale=2, num_block=2, num_feat=8, num_grow_ch=4)),
     ("rrdb", rrdb_shape(scale=1, num_block=12, num_feat=8, num_grow_ch=6)),

@@ -3,13 +3,12 @@ import torch
 
 from tests.reference.standins import PublishedRealEsrgan
 from upscaled_models.families.compact import srvgg_shape
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import ModelSpec, official_models
 from upscaled_models.weights import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-SRVGG = [spec for spec in OFFICIAL if spec.family == "srvgg"]
+SRVGG = [spec for spec in official_models() if spec.family == "srvgg"]
 PUBLISHED_PARAMETERS = {
     "realesr-animevideov3": 621_424,
     "realesr-general-x4v3": 1_213_296,

@@ -9,13 +9,12 @@ from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.networks import strips
 from upscaled_models.networks.rrdb import RRDBNet
 from upscaled_models.networks.strips import MIN_CORE_ROWS, STRIP_PX, TAIL_RADIUS_PX, plan_strips
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import ModelSpec, official_models
 from upscaled_models.weights import build_network
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-RRDB = [spec for spec in OFFICIAL if spec.family == "rrdb"]
+RRDB = [spec for spec in official_models() if spec.family == "rrdb"]
 PUBLISHED_PARAMETERS = {
     "realesrgan-x4plus": 16_697_987,
     "realesrgan-x2plus": 16_703_171,

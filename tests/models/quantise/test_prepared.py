@@ -12,7 +12,6 @@ from tests.models.quantise.test_rounding import levels_of
 from upscaled_models.backends.openvino.layers import Floats
 from upscaled_models.errors import WeightsError
 from upscaled_models.families.rrdb import rrdb_shape
-from upscaled_models.official import find_official
 from upscaled_models.packaged import install_packaged, is_packaged_here
 from upscaled_models.quantise.files import digest_layers, record_path, serialise_layers
 from upscaled_models.quantise.prepared import (
@@ -24,7 +23,7 @@ from upscaled_models.quantise.prepared import (
 )
 from upscaled_models.quantise.record import QuantisedProof, allowed_in
 from upscaled_models.quantise.rounding import cut_to_half, round_layers
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import ModelSpec, find_official
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network, load_network, state_of
 

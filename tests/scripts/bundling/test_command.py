@@ -6,7 +6,7 @@ from scripts.bundling import command
 from scripts.bundling.command import main
 from scripts.bundling.target import Target
 from scripts.bundling.wheels import UnfitWheel
-from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import official_models
 
 
 @pytest.mark.parametrize(
@@ -26,8 +26,10 @@ def test_what_no_bundle_can_be_made_for_is_said(
 def test_a_damaged_model_stops_it_before_anything_is_downloaded(tmp_path: Path) -> None:
     models_dir, output = tmp_path / "models", tmp_path / "dist"
     models_dir.mkdir()
-    (models_dir / OFFICIAL[0].file_name).write_bytes(b"half")
-    with pytest.raises(SystemExit, match=f"scripts/bundle: model {OFFICIAL[0].name}: wrong size"):
+    (models_dir / official_models()[0].file_name).write_bytes(b"half")
+    with pytest.raises(
+        SystemExit, match=f"scripts/bundle: model {official_models()[0].name}: wrong size"
+    ):
         main(["--models-dir", str(models_dir), "--output", str(output)])
     assert not output.exists()
 

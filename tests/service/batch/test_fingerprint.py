@@ -7,12 +7,11 @@ import pytest
 from upscaled.batch.fingerprint import fingerprint
 from upscaled.config import load_settings
 from upscaled.upscale.model_choice import Rung, rungs_for
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import ModelSpec, official_models
 from upscaled_models.store import ModelStore
 
-GENERAL = next(spec for spec in OFFICIAL if spec.wdn is not None)
-ANIME = next(spec for spec in OFFICIAL if spec.wdn is None)
+GENERAL = next(spec for spec in official_models() if spec.wdn is not None)
+ANIME = next(spec for spec in official_models() if spec.wdn is None)
 
 
 def of(spec: ModelSpec = GENERAL, scale: int = 4, **settings: object) -> bytes:

@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled, serve
 from tests.service.state.disks import small_disk
 from upscaled.cli import build_app
-from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import official_models
 
 WITHIN_S = 15.0
-GENERAL = next(spec for spec in OFFICIAL if spec.name == "realesr-general-x4v3")
+GENERAL = next(spec for spec in official_models() if spec.name == "realesr-general-x4v3")
 
 
 @pytest.fixture

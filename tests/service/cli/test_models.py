@@ -14,12 +14,13 @@ from typer.testing import CliRunner
 
 from tests.models.file_server import CONTENT, LENGTH, serving
 from tests.models.ncnn.pairs import random_state, write_pair
+from tests.models.specs import set_official
 from tests.running import serve
 from upscaled.cli import build_app
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.span import span_shape
-from upscaled_models.official import OFFICIAL, WEIGHTS_PACKAGE
 from upscaled_models.packaged import find_packaged_file
+from upscaled_models.registry import WEIGHTS_PACKAGE, official_models
 from upscaled_models.weights import build_network
 
 # A module of None cannot be imported: the command fails where it needs torch after all.
@@ -86,7 +87,7 @@ def test_list_names_every_model_its_scale_licence_and_place_without_torch(
     assert rows["upscaled-x4-faithful"] == ["x4", "Apache-2.0", same_file]
     assert rows["realesrgan-x2plus"] == ["x2", "BSD-3-Clause", "not fetched"]
     assert rows["mine"] == ["x2", "the file's own", "your own"]
-    assert {spec.name for spec in OFFICIAL} < rows.keys()
+    assert {spec.name for spec in official_models()} < rows.keys()
 
 
 def test_verify_passes_without_torch_and_fails_once_a_file_is_wrong(
@@ -223,7 +224,7 @@ def test_a_fetch_without_a_network_explains_how_to_add_the_file(tmp_path: Path) 
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         dead_proxy = f"http://127.0.0.1:{free.getsockname()[1]}"
-    spec = next(spec for spec in OFFICIAL if not spec.packaged)
+    spec = next(spec for spec in official_models() if not spec.packaged)
     done = upscaled_without_torch(tmp_path, "fetch", spec.name, proxy=dead_proxy)
     assert (done.returncode, done.stdout) == (1, "")
     target = str(tmp_path / "models" / spec.file_name)
@@ -267,14 +268,13 @@ def test_fetch_prints_the_path_and_a_bar_only_on_a_terminal(
     monkeypatch.setenv("COLUMNS", "120")
     with serving() as server:
         spec = replace(
-            OFFICIAL[0],
+            official_models()[0],
             url=server.url,
             size_bytes=LENGTH,
             sha256=hashlib.sha256(CONTENT).hexdigest(),
             packaged=None,
         )
-        for module in ("official", "store"):
-            monkeypatch.setattr(f"upscaled_models.{module}.OFFICIAL", (spec,))
+        set_official(monkeypatch, spec)
         done = upscaled(tmp_path, "fetch", spec.name)
     path = tmp_path / "models" / spec.file_name
     assert (done.returncode, done.stdout) == (0, f"{path}\n")

@@ -20,9 +20,8 @@ from upscaled.doctor.golden_run import (
 )
 from upscaled.upscale.result import Result, Timings
 from upscaled_models.backends.base import EngineInfo
-from upscaled_models.official import WEIGHTS_PACKAGE
 from upscaled_models.packaged import install_packaged, is_packaged_here
-from upscaled_models.registry import read_default_models
+from upscaled_models.registry import WEIGHTS_PACKAGE, read_default_models
 from upscaled_models.store import ModelStore
 
 MakeSettings = Callable[..., Settings]

@@ -7,12 +7,11 @@ import pytest
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, Status
 from upscaled.doctor.weights import check_models
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import DEFAULT_DIR
+from upscaled_models.registry import DEFAULT_DIR, official_models
 from upscaled_models.store import ModelStore
 
 MakeSettings = Callable[..., Settings]
-GENERAL = next(spec for spec in OFFICIAL if spec.name == "realesr-general-x4v3")
+GENERAL = next(spec for spec in official_models() if spec.name == "realesr-general-x4v3")
 
 
 def only(findings: list[Finding]) -> Finding:

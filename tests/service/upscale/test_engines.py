@@ -16,12 +16,11 @@ from upscaled.upscale.tiles import TilePlan
 from upscaled_models.backends.base import least_window_px
 from upscaled_models.errors import ModelError, ModelRefused
 from upscaled_models.families.compact import srvgg_shape
-from upscaled_models.official import OFFICIAL
 from upscaled_models.processor import count_cores
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import ModelSpec, official_models
 from upscaled_models.store import ModelStore
 
-BY_NAME = {spec.name: spec for spec in OFFICIAL}
+BY_NAME = {spec.name: spec for spec in official_models()}
 
 
 def store_with(folder: Path, *names: str) -> ModelStore:

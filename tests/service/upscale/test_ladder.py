@@ -8,11 +8,10 @@ from upscaled.upscale.ladder import LARGEST_SIDE_PX, find_ladder, largest_px, na
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled.upscale.speed import Speed
 from upscaled.upscale.tiles import TilePlan
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import ModelSpec
+from upscaled_models.registry import ModelSpec, official_models
 from upscaled_models.store import ModelStore
 
-BY_NAME = {spec.name: spec for spec in OFFICIAL}
+BY_NAME = {spec.name: spec for spec in official_models()}
 X4PLUS, X2PLUS = "realesrgan-x4plus", "realesrgan-x2plus"
 FAST, SLOW = 1e-9, 4e-5
 

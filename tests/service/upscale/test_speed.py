@@ -4,9 +4,9 @@ import pytest
 
 from upscaled.config import Settings, load_settings
 from upscaled.upscale.speed import Speed, find_speed, forget_speed, read_speed
-from upscaled_models.official import OFFICIAL
+from upscaled_models.registry import official_models
 
-SPEC = next(spec for spec in OFFICIAL if spec.name == "realesrgan-x4plus")
+SPEC = next(spec for spec in official_models() if spec.name == "realesrgan-x4plus")
 SPEED = Speed(s_per_px=4e-5, deep_s_per_px=1.3e-4, window_px=256, shape_step_px=32)
 
 

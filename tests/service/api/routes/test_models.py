@@ -10,15 +10,14 @@ import pytest
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
-from upscaled_models.official import OFFICIAL
-from upscaled_models.registry import read_default_models
+from upscaled_models.registry import official_models, read_default_models
 
 SHIPPED = [spec.name for spec in read_default_models()]
 
 
 def place_official(service: Service, name: str, *, in_16_bits: bool = False) -> None:
     """Put something under an official file's name: what is in it is checked when it is loaded."""
-    spec = next(spec for spec in OFFICIAL if spec.name == name)
+    spec = next(spec for spec in official_models() if spec.name == name)
     if in_16_bits:
         assert spec.packaged is not None
         spec = spec.packaged
