@@ -1,4 +1,4 @@
-"""The accuracy check: how far a picture is from float32's, and whether that is near enough."""
+"""The accuracy check: measure how far a picture is from float32's, by a limit for each type."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -31,7 +31,7 @@ MAX_PSNR_DB: Final = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """How near to float32's picture a candidate must come on the autotuner's own pictures.
+    """Limits on the distance from float32's results for the autotuner's own pictures.
 
     are_flats_checked: whether flat colours must come back as float32 gives them. max_mean_shift: in
     levels of 255, of any picture's mean colour.
@@ -116,10 +116,9 @@ class Proof:
 def prove(
     expected: Sequence[Window],
     got: Sequence[Window],
-    *,
-    flats: Sequence[Window],
-    expected_flats: Sequence[Window],
-    got_flats: Sequence[Window],
+    flats: Sequence[Window] = (),
+    expected_flats: Sequence[Window] = (),
+    got_flats: Sequence[Window] = (),
 ) -> Proof:
     """Compare a candidate's results for real pictures and for flat colours with float32's.
 

@@ -9,7 +9,6 @@ import hashlib
 import importlib.metadata
 import logging
 import os
-from collections.abc import Callable
 from pathlib import Path
 
 from upscaled_models.errors import FetchError, WeightsError
@@ -26,8 +25,6 @@ from upscaled_models.registry import (
 )
 from upscaled_models.store import ModelStore
 
-Finder = Callable[[str], Path | None]
-
 _log = logging.getLogger(__name__)
 
 
@@ -40,13 +37,13 @@ def find_packaged_file(name: str) -> Path | None:
     return Path(str(distribution.locate_file(name)))
 
 
-def is_packaged_here(spec: ModelSpec, find: Finder = find_packaged_file) -> bool:
+def is_packaged_here(spec: ModelSpec) -> bool:
     """Return whether the package with this official model's weights in 16 bits is installed."""
     pair = spec.pair or (spec.packaged.pair if spec.packaged else None)
-    return pair is not None and find(pair.param) is not None
+    return pair is not None and find_packaged_file(pair.param) is not None
 
 
-def missing_packaged(store: ModelStore, find: Finder = find_packaged_file) -> list[ModelSpec]:
+def missing_packaged(store: ModelStore) -> list[ModelSpec]:
     """Return the 16-bit models in the installed package of which no file is here yet.
 
     The release's own file counts too. Nothing is read or checked.
@@ -55,7 +52,7 @@ def missing_packaged(store: ModelStore, find: Finder = find_packaged_file) -> li
     return [
         spec
         for spec in packaged
-        if spec is not None and store.path(spec) is None and is_packaged_here(spec, find)
+        if spec is not None and store.path(spec) is None and is_packaged_here(spec)
     ]
 
 
@@ -65,14 +62,12 @@ def obtain(
     progress: Progress,
     *,
     full_precision: bool = False,
-    find: Finder = find_packaged_file,
 ) -> Path:
     """Return the file of a model: the one here already, from the package, or downloaded.
 
     Args:
         progress: as for `fetch.fetch`; the package reports none.
         full_precision: download the release's own file in 32 bits, even if another is here.
-        find: locates a file of the package.
 
     Raises:
         UnknownModel: there is no model of that name.
@@ -88,9 +83,9 @@ def obtain(
     if full_precision or packaged is None or store.target(original).is_file():
         return fetch(original, store, progress)
     why_not = ""
-    if is_packaged_here(packaged, find):
+    if is_packaged_here(packaged):
         try:
-            return install_packaged(packaged, store, find)
+            return install_packaged(packaged, store)
         except (WeightsError, OSError) as error:
             why_not = f"{WEIGHTS_PACKAGE} is installed, but cannot be used: {error}\n"
     try:
@@ -99,7 +94,7 @@ def obtain(
         raise FetchError(f"{why_not}{error}\n{_how_to_install()}") from error
 
 
-def install_packaged(spec: ModelSpec, store: ModelStore, find: Finder = find_packaged_file) -> Path:
+def install_packaged(spec: ModelSpec, store: ModelStore) -> Path:
     """Make a 16-bit model's file from the package's pair, and install it.
 
     Raises:
@@ -108,7 +103,7 @@ def install_packaged(spec: ModelSpec, store: ModelStore, find: Finder = find_pac
     """
     if spec.pair is None:
         raise WeightsError(f"{spec.name} is in no package")
-    data = _convert(spec.pair, find)
+    data = _convert(spec.pair)
     target = store.target(spec)
     with incoming_file(target, lambda path: path.write_bytes(data)) as incoming:
         if check_file(incoming, spec) is not FileState.OK:
@@ -132,9 +127,9 @@ def install_missing(store: ModelStore) -> None:
             _log.info("%s: taken from %s into %s", spec.name, WEIGHTS_PACKAGE, path)
 
 
-def _convert(pair: PackagedPair, find: Finder) -> bytes:
+def _convert(pair: PackagedPair) -> bytes:
     (param, text), (weights, data) = (
-        _read_checked(name, sha256, find)
+        _read_checked(name, sha256)
         for name, sha256 in (
             (pair.param, pair.param_sha256),
             (pair.weights, pair.weights_sha256),
@@ -144,8 +139,8 @@ def _convert(pair: PackagedPair, find: Finder) -> bytes:
     return to_safetensors(tensors)
 
 
-def _read_checked(name: str, sha256: str, find: Finder) -> tuple[Path, bytes]:
-    path = find(name)
+def _read_checked(name: str, sha256: str) -> tuple[Path, bytes]:
+    path = find_packaged_file(name)
     if path is None:
         raise WeightsError(f"{WEIGHTS_PACKAGE} is not installed")
     try:

@@ -166,12 +166,7 @@ class ModelStore:
         return self._own_dir / f"{name}.json"
 
     def _files_of(self, name: str) -> Iterator[Path]:
-        """Yield where the files of a model belong; a user's record first: without it, it is gone.
-
-        Raises:
-            ModelRefused: the model is shipped inside the package.
-            UnknownModel: there is no model of that name.
-        """
+        """Yield the places of a model's files; a user's record first: without it, it is gone."""
         official = find_official(name)
         if official is not None:
             for spec in (official, official.packaged):
@@ -298,11 +293,7 @@ class ModelStore:
 
 
 def check_scale(spec: ModelSpec) -> None:
-    """Refuse a model with which x2 and x4 cannot both be made (`registry.makes_every_scale`).
-
-    Raises:
-        ModelRefused: the model is such a one.
-    """
+    """Refuse a model with which x2 and x4 cannot both be made (`registry.makes_every_scale`)."""
     if not makes_every_scale(spec.native_scale):
         raise ModelRefused(
             f"{spec.name}: a model of x{spec.native_scale}; x2 and x4 cannot both be made with it"

@@ -28,17 +28,6 @@ from upscaled_models.foreign import refusal_of_format, refusal_of_network
 from upscaled_models.networks.table import NETWORKS, State
 from upscaled_models.registry import ModelSpec
 
-__all__ = [
-    "WeightsError",
-    "build_network",
-    "check_fit",
-    "load_network",
-    "mix_states",
-    "read_state",
-    "recognise_file",
-    "state_of",
-]
-
 MAX_WEIGHTS_BYTES: Final = 1 << 30
 """Largest file that is read: no known network comes near 1 GiB."""
 
@@ -59,8 +48,9 @@ def load_network(
     state = _read_checked(spec, path)
     if denoise != 1.0:
         state = _mix(spec, state, denoise, wdn_path)
+    _check_fit(spec.family, spec.shape, state, path)
     network = build_network(spec.family, spec.shape)
-    _fill(network, state, path)
+    network.load_state_dict(state, strict=True)
     return network.requires_grad_(False).eval()
 
 
@@ -94,11 +84,7 @@ def recognise_file(path: Path, *, shown_as: Path | None = None) -> tuple[Family,
 
 
 def check_fit(path: Path, family: Family, shape: Shape, *, shown_as: Path) -> None:
-    """Check that the weights at `path` fit a network of that family and shape.
-
-    Raises:
-        WeightsError: they do not fit; the text names `shown_as` and the key.
-    """
+    """Check that the weights at `path` fit a network of that family and shape."""
     _check_fit(family, shape, read_state(read_bounded(path, MAX_WEIGHTS_BYTES), path), shown_as)
 
 
@@ -234,19 +220,12 @@ def mix_states(
 
 
 def _check_fit(family: Family, shape: Shape, state: State, path: Path) -> None:
-    """Compare on the meta device, without memory: a small file may claim any size."""
+    """Refuse a state dict whose keys or shapes are not the network's.
+
+    That is built on the meta device, without memory: a small file may claim any size.
+    """
     with torch.device("meta"):
-        network = build_network(family, shape)
-    _compare(network.state_dict(), state, path)
-
-
-def _fill(network: nn.Module, state: State, path: Path) -> None:
-    _compare(network.state_dict(), state, path)
-    network.load_state_dict(state, strict=True)
-
-
-def _compare(own: State, state: State, path: Path) -> None:
-    """Refuse a state dict whose keys or shapes differ from those of `own`."""
+        own = build_network(family, shape).state_dict()
     for problem, keys in (
         ("is missing", own.keys() - state.keys()),
         ("belongs to no part of the network", state.keys() - own.keys()),

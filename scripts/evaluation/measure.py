@@ -85,7 +85,7 @@ def measure_truths(truths: list[Truth], scale: int, meter: PerceptualMeter) -> F
 
 def compare(truths: list[Truth], one: Upscaler, other: Upscaler, scale: int) -> float:
     """Return the mean RGB PSNR of two upscalers' results over all clean inputs, in dB."""
-    smalls = (make_clean(truth.pixels, scale, truth.name) for truth in truths)
+    smalls = (make_clean(truth.pixels, scale) for truth in truths)
     pairs = ((one(small).astype(np.float64), other(small).astype(np.float64)) for small in smalls)
     return round(fmean(psnr_db(*pair) for pair in pairs), 2)
 
@@ -111,7 +111,7 @@ def _measure_one(result: Pixels, small: Pixels, truth: Pixels, scale: int) -> Fi
         "ssim": ssim(plane, truth_plane),
         "acutance": acutance(plane) / acutance(truth_plane),
         "checkerboard": checkerboard(plane) / checkerboard(truth_plane),
-        "ciede2000_to_input": mean_ciede2000(make_clean(result, scale, ""), small),
+        "ciede2000_to_input": mean_ciede2000(make_clean(result, scale), small),
         "ciede2000_to_truth": mean_ciede2000(result[inner], truth[inner]),
     }
 

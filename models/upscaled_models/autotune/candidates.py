@@ -92,20 +92,17 @@ class Backend:
         except PackageNotFoundError:
             return []
         return [
-            Candidate(
-                name,
-                str(dtype).removeprefix("torch."),
-                device.threads,
-                release,
-                bar,
-                partial(self.open, model, replace(device, dtype=dtype)),
-            )
+            self.candidate(name, model, replace(device, dtype=dtype), bar, release)
             for dtype in dtypes
         ]
 
-
-def _has_graph(model: LoadedModel) -> bool:
-    return model.spec.network.has_graph(model.spec.shape)
+    def candidate(
+        self, name: str, model: LoadedModel, device: Device, bar: Bar, release: str
+    ) -> Candidate:
+        """Return the candidate in the device's dtype."""
+        dtype = str(device.dtype).removeprefix("torch.")
+        opener = partial(self.open, model, device)
+        return Candidate(name, dtype, device.threads, release, bar, opener)
 
 
 def _openvino_version() -> str:
@@ -132,7 +129,7 @@ def _open_exact(model: LoadedModel, device: Device) -> TorchEngine:
 BACKENDS: Final[Mapping[str, Backend]] = {
     "openvino": Backend(
         dtypes={"cpu": (torch.bfloat16, torch.float32)},
-        can_run=_has_graph,
+        can_run=lambda model: model.spec.network.has_graph(model.spec.shape),
         version=_openvino_version,
         open=_open_openvino_float,
     ),
@@ -186,20 +183,14 @@ def _on_fewer_threads(model: LoadedModel, device: Device, precision: str) -> lis
 
 
 def _torch_candidate(model: LoadedModel, device: Device, precision: str) -> Candidate:
-    return Candidate(
-        backend="torch",
-        dtype=str(device.dtype).removeprefix("torch."),
-        threads=device.threads,
-        version=torch.__version__,
-        bar=FLOAT_BARS[precision],
-        open=partial(open_torch, model, device),
-    )
+    bar = FLOAT_BARS[precision]
+    return BACKENDS["torch"].candidate("torch", model, device, bar, torch.__version__)
 
 
 def _int8_candidates(model: LoadedModel, device: Device, precision: str) -> list[Candidate]:
     """List OpenVINO in 8 bits, where a form of the model is here and proven for `precision`."""
     name = model.spec.name
-    if not _has_graph(model):
+    if not model.spec.network.has_graph(model.spec.shape):
         return []
     try:
         release = _openvino_version()
@@ -223,13 +214,7 @@ def _int8_candidates(model: LoadedModel, device: Device, precision: str) -> list
     if invents_texture and find_instruction_set() not in EXACT_8_BITS:
         _log.info("%s: not in 8 bits here: this processor's sums of them may saturate", name)
         return []
-    return [
-        Candidate(
-            "openvino",
-            "int8",
-            device.threads,
-            f"{release} {form.record.sha256[:16]}",
-            RECORDED_BAR if invents_texture else INT8_BARS[precision],
-            partial(_open_openvino_int8, model, form, device),
-        )
-    ]
+    bar = RECORDED_BAR if invents_texture else INT8_BARS[precision]
+    opener = partial(_open_openvino_int8, model, form, device)
+    release = f"{release} {form.record.sha256[:16]}"
+    return [Candidate("openvino", "int8", device.threads, release, bar, opener)]

@@ -32,7 +32,7 @@ from upscaled_models.autotune.trial import (
     Refused,
     Trial,
     run_reference,
-    try_guarded,
+    try_candidate,
 )
 from upscaled_models.backends.base import Tunable
 from upscaled_models.families import FAMILIES, Family
@@ -98,12 +98,8 @@ def take_likeliest(
         space: its candidates in the table's order.
         order: the table's labels (`likeliest`).
         reason: why nothing is raced, for the log and for people.
-
-    Raises:
-        ResultNotFinite: float32's own result is not finite.
-        EngineOutOfMemory: not even float32's smallest pictures fit.
     """
-    budget = Budget(0.0, meter.now_s)
+    budget = Budget(0.0, meter)
     trial, refused = _find_accurate(space, order, meter, attempts)
     ns_per_px = _measure_ns_per_px(trial, meter)
     compared = {trial.candidate.name, *refused}
@@ -137,7 +133,7 @@ def _find_accurate(
         if expected is None or candidate.bar.are_flats_checked > bool(expected.flats):
             expected = _run_reference(float32, candidate, meter, is_slow=space.is_slow)
         try:
-            return try_guarded(candidate, expected, meter, attempts), refused
+            return try_candidate(candidate, expected, meter, attempts), refused
         except Refused as error:
             refused[candidate.name] = str(error)
     return float32, refused

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 SAMPLE_S: Final = 0.1
 MAX_OTHERS_SHARE: Final = 0.5
@@ -89,8 +89,7 @@ def read_load(proc: Path = Path("/proc"), sleep: Callable[[float], None] = time.
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Ticks:
+class _Ticks(NamedTuple):
     """Clock ticks of all cores since the machine started."""
 
     total: int

@@ -33,7 +33,7 @@ _T_99: Final[Sequence[float]] = (
 
 
 class Verdict(StrEnum):
-    """How a challenger compares with a champion."""
+    """The result of a challenger against a champion."""
 
     FASTER = "faster"
     SLOWER = "slower"
@@ -55,7 +55,7 @@ class Estimate:
 
 @dataclass(slots=True)
 class PairedTest:
-    """handicap: the challenger has to be faster by this factor; 1: than the champion as it is."""
+    """A test under way. handicap: the factor by which the challenger has to be faster."""
 
     handicap: float = 1.0
     logs: list[float] = field(default_factory=list)
@@ -80,9 +80,8 @@ class PairedTest:
         if len(self.logs) < MIN_PAIRS:
             return Estimate(math.exp(mean), 0.0, math.inf, len(self.logs))
         half = _T_99[len(self.logs) - MIN_PAIRS] * stdev(self.logs) / math.sqrt(len(self.logs))
-        return Estimate(
-            math.exp(mean), math.exp(mean - half), math.exp(mean + half), len(self.logs)
-        )
+        low, high = math.exp(mean - half), math.exp(mean + half)
+        return Estimate(math.exp(mean), low, high, len(self.logs))
 
     @property
     def verdict(self) -> Verdict:
@@ -97,5 +96,5 @@ class PairedTest:
         return Verdict.OPEN
 
     def is_beyond(self, factor: float) -> bool:
-        """Whether one is settled to be more than `factor` times as fast as the other."""
+        """Return whether one is settled to be more than `factor` times as fast as the other."""
         return self.estimate.low > factor or self.estimate.high < 1 / factor

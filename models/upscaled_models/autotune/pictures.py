@@ -23,11 +23,7 @@ _PHOTO: Final = Path(__file__).with_name("photo.png")
 
 
 def load_pictures(side_px: int) -> tuple[Window, ...]:
-    """Load the photograph's and the drawing's middle, uint8 `[side_px, side_px, 3]`, RGB.
-
-    Raises:
-        ValueError: `side_px` is beyond `SIDE_PX`.
-    """
+    """Load the photograph's and the drawing's middle, uint8 `[side_px, side_px, 3]`, RGB."""
     if side_px > SIDE_PX:
         raise ValueError(f"the pictures are {SIDE_PX} px wide, not {side_px}")
     start = (SIDE_PX - side_px) // 2

@@ -72,18 +72,14 @@ class Contender:
 
 @dataclass(frozen=True, slots=True)
 class Race:
-    """expected: what float32 makes of the pictures that contenders run."""
+    """Comparisons of contenders. expected: float32's results for the pictures that they run."""
 
     expected: Expected
     meter: Meter
     budget: Budget
 
     def enter(self, contender: Contender) -> bool:
-        """Run a contender's size once, which makes its kernels; False where it does not fit.
-
-        Raises:
-            Refused: results in windows of this size are not those of the picture.
-        """
+        """Run a contender's size once, which makes its kernels; False where it does not fit."""
         if contender.batch_s > MAX_BATCH_S:
             return False
         try:

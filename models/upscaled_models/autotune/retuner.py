@@ -51,13 +51,13 @@ class Retuner:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing is left to measure, and no other process has stored a choice since."""
+        """Return whether all is measured, and no other process has stored a choice since."""
         is_measured = self._is_settled or self._rounds >= MOST_ROUNDS
         return is_measured and _changed_ns(self._path) == self._seen_ns
 
     @property
     def is_measuring(self) -> bool:
-        """Whether a race is under way."""
+        """Return whether a race is under way."""
         return self._race is not None
 
     def slice(self, is_idle: Callable[[], bool]) -> Adopted | None:

@@ -21,7 +21,7 @@ from upscaled_models.autotune.trial import (
     Refused,
     Trial,
     run_reference,
-    try_guarded,
+    try_candidate,
 )
 from upscaled_models.backends.base import Tunable, least_window_px, round_up
 
@@ -50,7 +50,7 @@ request may have to wait."""
 
 @dataclass(frozen=True, slots=True)
 class Effort:
-    """How long a search may take, and how long the batches that it chooses.
+    """Limits on the time of a search, and on that of the batches that it chooses.
 
     budget_s: for one model. max_wait_s: how long an image should wait at most for the batch of
     another that has just begun; sizes that keep to it win over faster ones that do not, and a model
@@ -85,7 +85,7 @@ class Sizes:
 
 @dataclass(frozen=True, slots=True)
 class SearchSpace:
-    """All that may be chosen for one model.
+    """The candidates and sizes that may be chosen for one model.
 
     reference: computes in float32. candidates: all others, the likeliest first. is_slow: whether a
     window takes seconds.
@@ -108,21 +108,6 @@ def sizes_around(
     return Sizes(tuple(dict.fromkeys(side for side in sides if side >= least_px)), batches)
 
 
-def tune(
-    space: SearchSpace, meter: Meter, effort: Effort, attempts: Attempts | None = None
-) -> Steps[tuple[Choice, Tunable]]:
-    """Choose the fastest of float32 and the candidates that compute float32's picture.
-
-    Args:
-        attempts: records which candidate is being tried, should it end this process.
-
-    Raises:
-        ResultNotFinite: float32's own result is not finite.
-        EngineOutOfMemory: not even float32's smallest pictures fit.
-    """
-    return _Search(space, meter, effort, attempts or Attempts(None)).run()
-
-
 def short_enough_px(sizes: Sizes, ns_per_px: float) -> int:
     """Return the likeliest window that ends soon enough after its image is cancelled."""
     short = [px for px in sizes.windows_px if ns_per_px * 1e-9 * px**2 <= MAX_BATCH_S]
@@ -130,8 +115,11 @@ def short_enough_px(sizes: Sizes, ns_per_px: float) -> int:
 
 
 @dataclass(slots=True)
-class _Search:
-    """One search under way: which candidates were refused, compared or not tried."""
+class Search:
+    """One search, and the candidates that it refused, compared or did not try.
+
+    attempts: records which candidate is being tried, should it end this process.
+    """
 
     space: SearchSpace
     meter: Meter
@@ -143,7 +131,13 @@ class _Search:
     open_orders: list[str] = field(default_factory=list)
 
     def run(self) -> Steps[tuple[Choice, Tunable]]:
-        budget = Budget(self.effort.budget_s, self.meter.now_s)
+        """Choose the fastest of float32 and the candidates that compute float32's picture.
+
+        Raises:
+            ResultNotFinite: float32's own result is not finite.
+            EngineOutOfMemory: not even float32's smallest pictures fit.
+        """
+        budget = Budget(self.effort.budget_s, self.meter)
         reference = Trial(self.space.reference, self.space.reference.open(), None, 0.0)
         side_px = SIDE_PX // 2 if self.space.is_slow else SIDE_PX
         expected = run_reference(reference, self.meter, load_pictures(side_px), make_flats())
@@ -162,8 +156,9 @@ class _Search:
                 self.untried.append(candidate.name)
                 continue
             try:
-                is_float32 = candidate is float32.candidate
-                trial = float32 if is_float32 else self._try(candidate, race)
+                trial = float32
+                if candidate is not float32.candidate:
+                    trial = try_candidate(candidate, race.expected, self.meter, self.attempts)
                 yield
                 challenger = self._contend(trial)
                 if best is None:
@@ -178,12 +173,9 @@ class _Search:
         return best
 
     def _is_beaten_in_pictures(self, best: Contender, float32: Trial) -> bool:
-        """Whether float32, which the budget left no race, took much less for a picture."""
+        """Return whether float32, which the budget left no race, took much less for a picture."""
         is_untried = float32.candidate.name in self.untried
         return is_untried and best.trial.ns_per_px > CLOSE_RATIO * float32.ns_per_px
-
-    def _try(self, candidate: Candidate, race: Race) -> Trial:
-        return try_guarded(candidate, race.expected, self.meter, self.attempts)
 
     def _contend(self, trial: Trial) -> Contender:
         window_px = short_enough_px(self.space.sizes, trial.ns_per_px)
@@ -192,15 +184,11 @@ class _Search:
         return Contender(trial, window_px, self.space.sizes.batches[0])
 
     def _enter(self, race: Race, contender: Contender) -> bool:
-        """Whether a contender fits the device; assumed where the budget is spent."""
+        """Return whether a contender fits the device; assumed where the budget is spent."""
         return not race.budget.allows(contender.batch_s) or race.enter(contender)
 
     def _compare(self, race: Race, best: Contender, challenger: Contender) -> Steps[Contender]:
-        """Race two in pictures; then in windows, if they are close there or the challenger won.
-
-        Raises:
-            Refused: as `Race.enter`, of the challenger.
-        """
+        """Race two in pictures; then in windows, if they are close there or the challenger won."""
         pair = _in_picture(best, race.expected), _in_picture(challenger, race.expected)
         test = yield from race.run(*pair, most_pairs=PICTURE_PAIRS, enough=CLOSE_RATIO)
         if test.is_beyond(CLOSE_RATIO) and test.verdict is Verdict.SLOWER:
@@ -213,19 +201,7 @@ class _Search:
             test = yield from race.run(best, challenger)
             pair = best, challenger
         self._note(*pair, test)
-        return self._winner(test, best, challenger)
-
-    def _winner(self, test: PairedTest, best: Contender, challenger: Contender) -> Contender:
-        """Follow the verdict; of two that are as fast, take the one nearer to float32's picture."""
-        match test.verdict:
-            case Verdict.FASTER:
-                return challenger
-            case Verdict.SLOWER:
-                return best
-            case Verdict.AS_FAST:
-                return max(best, challenger, key=_nearness)
-            case Verdict.OPEN:
-                return challenger if test.is_exhausted and test.estimate.ratio < 1 else best
+        return _winner(test, best, challenger)
 
     def _find_size(self, race: Race, best: Contender) -> Steps[Contender]:
         """Find the winner's window, then its batch; a slow model keeps the usual sizes."""
@@ -269,19 +245,19 @@ class _Search:
         """Add a comparison to the choice's table."""
         estimate = test.estimate
         is_settled = test.verdict is not Verdict.OPEN
+        is_bounded = estimate.high < inf
         name = challenger.trial.candidate.name
-        self.measured.append(
-            Measured(
-                name=name,
-                ns_per_px=challenger.ns_per_px,
-                against=against.trial.candidate.name,
-                ratio=estimate.ratio if estimate.pairs else None,
-                low=estimate.low if estimate.high < inf else None,
-                high=estimate.high if estimate.high < inf else None,
-                pairs=estimate.pairs,
-                is_settled=is_settled,
-            )
+        row = Measured(
+            name=name,
+            ns_per_px=challenger.ns_per_px,
+            against=against.trial.candidate.name,
+            ratio=estimate.ratio if estimate.pairs else None,
+            low=estimate.low if is_bounded else None,
+            high=estimate.high if is_bounded else None,
+            pairs=estimate.pairs,
+            is_settled=is_settled,
         )
+        self.measured.append(row)
         if not is_settled:
             self.open_orders.append(name)
 
@@ -301,18 +277,17 @@ class _Search:
             times_as_fast=expected.ns_per_px / trial.ns_per_px,
             refused=self.refused,
             tuned_s=budget.spent_s,
-            unsettled=self._why_unsettled(),
+            unsettled="; ".join(
+                f"{reason} {', '.join(names)}"
+                for reason, names in (
+                    ("no time was left for", self.untried),
+                    ("too close or too restless:", self.open_orders),
+                )
+                if names
+            ),
             untried=self.untried,
             measured=self._rows(best),
         )
-
-    def _why_unsettled(self) -> str:
-        words = []
-        if self.untried:
-            words.append(f"no time was left for {', '.join(self.untried)}")
-        if self.open_orders:
-            words.append(f"too close or too restless: {', '.join(self.open_orders)}")
-        return "; ".join(words)
 
     def _rows(self, best: Contender) -> list[Measured]:
         """List what was compared, the chosen one first."""
@@ -321,6 +296,19 @@ class _Search:
         own = [each for each in self.measured if each.name == name]
         chosen = own[-1] if own else Measured(name=name, ns_per_px=best.ns_per_px)
         return [chosen.model_copy(update={"ns_per_px": best.ns_per_px}), *rows]
+
+
+def _winner(test: PairedTest, best: Contender, challenger: Contender) -> Contender:
+    """Follow the verdict; of two that are as fast, take the one nearer to float32's picture."""
+    match test.verdict:
+        case Verdict.FASTER:
+            return challenger
+        case Verdict.SLOWER:
+            return best
+        case Verdict.AS_FAST:
+            return max(best, challenger, key=_nearness)
+        case Verdict.OPEN:
+            return challenger if test.is_exhausted and test.estimate.ratio < 1 else best
 
 
 def _in_picture(contender: Contender, expected: Expected) -> Contender:

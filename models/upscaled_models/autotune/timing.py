@@ -1,4 +1,4 @@
-"""How long a run took, by the clock and by the processor, and which of the two counts.
+"""Measure the time of a run by the clock and by the processor, and choose which of them counts.
 
 Beside other work the clock is noise: on two cores with a load of ten, runs of one network took 0.35
 to 0.48 s by the clock, and 0.060 to 0.070 s of each core. Processor time alone misses cores that
@@ -37,7 +37,7 @@ class Timing:
 
     @property
     def is_disturbed(self) -> bool:
-        """Whether other processes may have made it longer."""
+        """Return whether other processes may have made it longer."""
         if self.processor_s is None:
             return False
         return self.waited_s is None or self.waited_s > MAX_WAITED_SHARE * self.clock_s

@@ -6,7 +6,7 @@ an instruction that a backend takes for granted: then the kernel ends the proces
 says so. So each trial is recorded in a file while it runs.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,29 +48,29 @@ class Refused(Exception):
 
 
 class Budget:
-    """The time that is left for tuning, by `now_s`, a monotonic clock."""
+    """The time that is left for tuning, by the meter's clock."""
 
-    def __init__(self, seconds: float, now_s: Callable[[], float]) -> None:
-        self._now_s = now_s
-        self._started_s = now_s()
+    def __init__(self, seconds: float, meter: Meter) -> None:
+        self._meter = meter
+        self._started_s = meter.now_s()
         self._seconds = seconds
 
     @property
     def spent_s(self) -> float:
-        return self._now_s() - self._started_s
+        return self._meter.now_s() - self._started_s
 
     def allows(self, seconds: float) -> bool:
-        """Whether work of that length would end within the budget."""
+        """Return whether work of that length would end within the budget."""
         return self.spent_s + seconds <= self._seconds
 
 
 class Attempts:
     """A file with the label of each candidate whose trial began and has not ended, a line each.
 
-    path: None to record nothing. In a folder that takes no file, nothing is recorded either.
+    In a folder that takes no file, nothing is recorded.
     """
 
-    def __init__(self, path: Path | None) -> None:
+    def __init__(self, path: Path) -> None:
         self._path = path
 
     def deaths(self, label: str) -> int:
@@ -93,27 +93,23 @@ class Attempts:
 
     def forget(self) -> None:
         """Delete the record."""
-        if self._path is not None:
-            with suppress(OSError):
-                self._path.unlink(missing_ok=True)
+        with suppress(OSError):
+            self._path.unlink(missing_ok=True)
 
     def _read(self) -> list[str]:
-        if self._path is None:
-            return []
         try:
             return self._path.read_text(errors="replace").splitlines()
         except OSError:
             return []
 
     def _write(self, labels: list[str]) -> None:
-        if self._path is not None:
-            with suppress(OSError):
-                self._path.write_text("".join(f"{label}\n" for label in labels))
+        with suppress(OSError):
+            self._path.write_text("".join(f"{label}\n" for label in labels))
 
 
 @dataclass(frozen=True, slots=True)
 class Expected:
-    """What float32 makes of the pictures and flat colours, and how long it took.
+    """Float32's results for the pictures and flat colours, and the time that they took.
 
     probes_s: cost in seconds for each of `PROBE_SIDES_PX`; empty where candidates are not probed.
     ns_per_px: cost of a picture. Flat colours may be none, for candidates that need none.
@@ -159,28 +155,19 @@ def run_reference(
     return Expected(pictures, flats, results, flat_results, probes_s, ns_per_px)
 
 
-def try_guarded(
+def try_candidate(
     candidate: Candidate, expected: Expected, meter: Meter, attempts: Attempts
 ) -> Trial:
-    """Try a candidate, unless it has ended the process before.
-
-    Raises:
-        Refused: as `try_candidate`, or for the deaths that `attempts` records.
-    """
-    if attempts.deaths(candidate.label) >= MAX_DEATHS:
-        raise Refused(f"ended the process {MAX_DEATHS} times")
-    with attempts.trying(candidate.label):
-        return try_candidate(candidate, expected, meter)
-
-
-def try_candidate(candidate: Candidate, expected: Expected, meter: Meter) -> Trial:
     """Open one candidate, probe its speed and check its accuracy.
 
     Raises:
-        Refused: it is far too slow, wrong, or fails.
+        Refused: it is far too slow, wrong, or fails, or has ended the process too often before.
     """
+    if attempts.deaths(candidate.label) >= MAX_DEATHS:
+        raise Refused(f"ended the process {MAX_DEATHS} times")
     try:
-        return _try(candidate, expected, meter)
+        with attempts.trying(candidate.label):
+            return _try(candidate, expected, meter)
     except Refused:
         raise
     except Exception as error:  # whatever a backend raises, this candidate is not chosen
@@ -198,12 +185,10 @@ def require_picture(result: Window, expected: Expected, trial: Trial) -> None:
     scale = spec.native_scale
     sides = expected.pictures[0].shape[0], result.shape[0] // scale
     part = slice(max(1, min(sides) - spec.halo_px) * scale)
-    errors = result[part, part].astype(np.float64) - expected.picture_results[0][part, part]
+    near = prove([expected.picture_results[0][part, part]], [result[part, part]])
     bar = trial.candidate.bar
     least_db = min(MIN_WINDOW_PSNR_DB, bar.min_psnr_db)
-    if np.abs(errors.mean(axis=(0, 1))).max() > bar.max_mean_shift or np.square(
-        errors
-    ).mean() > 255**2 / 10 ** (least_db / 10):
+    if near.mean_shift > bar.max_mean_shift or near.psnr_db < least_db:
         raise Refused("another picture in a larger window")
 
 
@@ -213,13 +198,7 @@ def _try(candidate: Candidate, expected: Expected, meter: Meter) -> Trial:
         _refuse_slow(trial, expected, meter)
     got_flats = _run_each(trial, meter, expected.flats)
     got, ns_per_px = _run_pictures(trial, meter, expected.pictures)
-    proof = prove(
-        expected.picture_results,
-        got,
-        flats=expected.flats,
-        expected_flats=expected.flat_results,
-        got_flats=got_flats,
-    )
+    proof = prove(expected.picture_results, got, expected.flats, expected.flat_results, got_flats)
     if fault := proof.find_fault(candidate.bar):
         raise Refused(fault)
     return Trial(candidate, trial.engine, proof, ns_per_px)

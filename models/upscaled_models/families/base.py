@@ -1,7 +1,8 @@
 """The record of a family of networks: its shapes, its reach, and the names of its weights.
 
 A shape holds a network's arguments by name; sizes are those of the tensors in a weights file, by
-the tensor's name. Loads neither torch nor numpy: the front end reads this.
+the tensor's name. `UnknownArchitecture` says why sizes are those of no such network. Loads neither
+torch nor numpy: the front end reads this.
 """
 
 import math
@@ -63,11 +64,7 @@ class NetworkFamily(ABC):
 
     @abstractmethod
     def shape_of(self, sizes: Sizes) -> Shape:
-        """Read the network's shape from the sizes of its weights.
-
-        Raises:
-            UnknownArchitecture: the sizes are those of no such network; the text says why.
-        """
+        """Read the network's shape from the sizes of its weights."""
 
     def new_names(self, names: Collection[str]) -> dict[str, str]:
         """Map each name of an older file's weights to today's; empty for any other names."""
@@ -110,11 +107,7 @@ class NetworkFamily(ABC):
         return whole(shape, self.scale_argument)
 
     def check_shape(self, shape: Shape) -> None:
-        """Refuse arguments that no network of this family has, before one is built from them.
-
-        Raises:
-            ValueError: arguments are missing, unknown, of the wrong kind or out of range.
-        """
+        """Refuse arguments that no network of this family has, before one is built from them."""
         for key, value in shape.items():
             if not self._is_possible(key, value):
                 raise ValueError(f"cannot have {key} {value!r}")
@@ -127,11 +120,7 @@ class NetworkFamily(ABC):
 
 
 def whole(values: Mapping[str, int | str], key: str) -> int:
-    """Return a whole number of a shape or of a manifest's entry.
-
-    Raises:
-        TypeError: the value is no whole number.
-    """
+    """Return a whole number of a shape or of a manifest's entry."""
     value = values[key]
     if not isinstance(value, int):
         raise TypeError(f"{key} must be a whole number, not {value!r}")
@@ -139,11 +128,7 @@ def whole(values: Mapping[str, int | str], key: str) -> int:
 
 
 def convolution_size(sizes: Sizes, key: str) -> tuple[int, int, int, int]:
-    """Return the size of a convolution's weights: channels out, channels in, height, width.
-
-    Raises:
-        UnknownArchitecture: there is no tensor of that name, or it has not four sizes.
-    """
+    """Return the size of a convolution's weights: channels out, channels in, height, width."""
     size = sizes.get(key)
     if size is None or len(size) != 4:
         raise UnknownArchitecture(f"{key} is {size}, not a convolution's four sizes")
@@ -156,11 +141,7 @@ def numbers_in(names: Collection[str], pattern: re.Pattern[str]) -> list[int]:
 
 
 def scale_of_channels(num_out: int) -> int:
-    """Return the scale of a pixel shuffle whose input has `num_out` channels.
-
-    Raises:
-        UnknownArchitecture: they are three colours at no whole scale.
-    """
+    """Return the scale of a pixel shuffle whose input has `num_out` channels."""
     scale = math.isqrt(num_out // 3)
     if scale < 1 or num_out != 3 * scale**2:
         raise UnknownArchitecture(f"{num_out} channels out are 3 colours at no whole scale")

@@ -2,7 +2,8 @@
 
 A convolution's weights begin with a tag of four bytes that says how they are kept; its biases, and
 a PReLU's slopes, are float32 without a tag. Source: `ModelBinFromDataReader::load` in ncnn's
-`src/modelbin.cpp`.
+`src/modelbin.cpp`. A file that ends early, goes on, or has another tag is refused by
+`BadBinary`, which names the layer.
 """
 
 from typing import Final, TypeVar
@@ -35,11 +36,7 @@ class WeightReader:
         self._at = 0
 
     def read_tagged(self, count: int, owner: str) -> Weights:
-        """Return the next `count` weights, in float32 or float16 by their tag.
-
-        Raises:
-            BadBinary: the file ends before, or the tag is another; the text names `owner`.
-        """
+        """Return the next `count` weights, in float32 or float16 by their tag."""
         start = self._at
         tag = int.from_bytes(self._read(TAG_BYTES, owner), "little")
         if tag in FLOAT32_TAGS:
@@ -59,19 +56,11 @@ class WeightReader:
         )
 
     def read_plain(self, count: int, owner: str) -> NDArray[np.float32]:
-        """Return the next `count` float32 values, which have no tag.
-
-        Raises:
-            BadBinary: the file ends before.
-        """
+        """Return the next `count` float32 values, which have no tag."""
         return self._floats(count, owner)
 
     def end(self) -> None:
-        """Refuse a file with bytes that no layer has read.
-
-        Raises:
-            BadBinary: bytes are left.
-        """
+        """Refuse a file with bytes that no layer has read."""
         if self._at != len(self._data):
             raise BadBinary(
                 f"it has {len(self._data)} bytes, and the layers of the .param file {self._at}"

@@ -2,7 +2,8 @@
 
 Exporters write the same network in many ways, which become one here: a fused activation is a value
 of its own, `Split` makes no new value, a product with a number is part of the sum it goes into, and
-values joined in steps are joined at once.
+values joined in steps are joined at once. A layer or an option that no known network has is refused
+by `BadParam`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -40,11 +41,6 @@ def build_graph(layers: Sequence[Layer], reader: WeightReader) -> Value:
     """Return the network's result, which refers to all values that lead to it.
 
     A layer that does not lead to it, or a second result, is refused.
-
-    Raises:
-        BadParam: a layer or an option is one that no known network has, or the graph is
-            inconsistent; the text names the layer.
-        BadBinary: weights are missing, left over, or in a format that is not read.
     """
     values: dict[str, Value] = {}
     used: set[int] = set()

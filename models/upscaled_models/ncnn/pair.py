@@ -26,11 +26,7 @@ _DTYPE_NAMES: Final = {np.dtype("<f2"): "F16", np.dtype("<f4"): "F32"}
 
 
 def sort_pair(files: Sequence[Path]) -> tuple[Path, Path]:
-    """Return the `.param` and the `.bin` file, in this order.
-
-    Raises:
-        WeightsError: there are other files, or one is missing.
-    """
+    """Return the `.param` and the `.bin` file, in this order."""
     pair = tuple(sorted(files, key=lambda file: file.suffix.lower() != PARAM_SUFFIX))
     if tuple(file.suffix.lower() for file in pair) != _PAIR_SUFFIXES:
         listed = " and ".join(str(file) for file in files)
@@ -42,11 +38,7 @@ def sort_pair(files: Sequence[Path]) -> tuple[Path, Path]:
 
 
 def read_pair_files(param: Path, weights: Path) -> tuple[Family, Shape, Tensors]:
-    """Read a pair's two files as `read_pair` does.
-
-    Raises:
-        WeightsError: as `read_pair`, or a file cannot be read or is larger than any network's.
-    """
+    """Read a pair's two files as `read_pair` does."""
     return read_pair(
         read_bounded(param, MAX_PARAM_BYTES),
         read_bounded(weights, MAX_BIN_BYTES),

@@ -4,6 +4,8 @@
 40 41                                       layers, blobs
 Convolution Conv_0 1 1 data 54 0=64 1=3     kind, name, inputs, outputs, blobs, options
 Eltwise Add_16 2 1 a b c 0=1 -23301=2,0.2,1 option 1 is an array: -23300 - 1 = length, values
+
+A file that is no such text, or damaged, is refused by `BadParam`, which names the line.
 """
 
 import math
@@ -90,11 +92,7 @@ class Options:
 
 
 def parse_param(data: bytes) -> list[Layer]:
-    """Return the layers of a `.param` file, in its order, which is that of their weights.
-
-    Raises:
-        BadParam: the file is no such text, or damaged; the error names the line.
-    """
+    """Return the layers of a `.param` file, in its order, which is that of their weights."""
     lines = _text_of(data).split("\n")
     if lines[0].strip() != str(MAGIC):
         raise BadParam(f"not an ncnn .param file: it does not begin with {MAGIC}")

@@ -11,11 +11,7 @@ _COMPACT = Expected("a compact network")
 
 
 def match_compact(result: Summed) -> tuple[Shape, Tensors]:
-    """Return the shape and the state dict (`networks.compact`) of the network with this result.
-
-    Raises:
-        BadParam: the graph is not a compact network's; the text names the layer where it departs.
-    """
+    """Return the shape and the state dict (`networks.compact`) of the network with this result."""
     shuffled, picture = _COMPACT.two_terms(result, Unfolded, 1.0)
     nearest = _COMPACT.kind(picture, Enlarged, "the enlarged picture")
     image = _COMPACT.kind(nearest.source, Image, "the input")

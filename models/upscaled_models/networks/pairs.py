@@ -2,7 +2,7 @@
 
 The walk of each goes from the result back to the input and accepts nothing but what the network's
 own `forward` does, so the place in the graph names a weight, not its place in the file or a layer's
-name. Loads no torch.
+name: `BadParam` names the layer where it departs. Loads no torch.
 """
 
 from collections.abc import Callable, Sequence
@@ -43,10 +43,6 @@ def match_network(result: Value) -> tuple[Family, Shape, Tensors]:
     """Find the network that has this result: its family, shape and state dict.
 
     The state dict has the names of the family's published files; its values keep their precision.
-
-    Raises:
-        BadParam: the graph is no network's that is known here; the text names the layer where it
-            departs.
     """
     for pattern in PATTERNS:
         if isinstance(result, pattern.last):

@@ -22,11 +22,7 @@ _RRDB = Expected("an RRDB network")
 
 
 def match_rrdb(last: Convolved) -> tuple[Shape, Tensors]:
-    """Return the shape and the state dict (`networks.rrdb`) of the network with this result.
-
-    Raises:
-        BadParam: the graph is not an RRDB network's; the text names the layer where it departs.
-    """
+    """Return the shape and the state dict (`networks.rrdb`) of the network with this result."""
     high = _leaky_convolution(last.source)
     second = _leaky_convolution(high.source)
     first = _leaky_convolution(_doubled(second.source))

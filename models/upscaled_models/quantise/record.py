@@ -22,7 +22,7 @@ TRACKS: Final = ("clean", "jpeg", "camera")
 
 @dataclass(frozen=True, slots=True)
 class TruthBars:
-    """How far a network that invents texture may be from float32 in 8 bits, on every track.
+    """Limits on the distance from float32, on every track, of a network that invents texture.
 
     Flat colours have no limit: such networks do not keep them in float32 either (x4plus: 111 levels
     off at the border of pure magenta), and colour correction, which follows, restores them exactly.
@@ -48,10 +48,12 @@ TRUTH_BARS: Final[Mapping[str, TruthBars]] = {
 }
 
 
-class Pair(BaseModel):
-    """One metric of the result in 8 bits, and of the same network's result in float32."""
-
+class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Pair(_Record):
+    """One metric of the result in 8 bits, and of the same network's result in float32."""
 
     int8: float
     float32: float
@@ -61,7 +63,7 @@ class Pair(BaseModel):
         return self.int8 - self.float32
 
 
-class TrackProof(BaseModel):
+class TrackProof(_Record):
     """Results of one track, as means over its pictures.
 
     Attributes:
@@ -71,8 +73,6 @@ class TrackProof(BaseModel):
             they need were not installed.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     pictures: int
     mean_db: float
     worst_db: float
@@ -81,7 +81,7 @@ class TrackProof(BaseModel):
     feature: Pair | None
 
 
-class TruthProof(BaseModel):
+class TruthProof(_Record):
     """Results in 8 bits of a network that invents texture, compared with the truth.
 
     Invented texture is chaotic: in 8 bits it may be as near to the truth and as natural as in
@@ -91,8 +91,6 @@ class TruthProof(BaseModel):
         smooth_share: of the values where float32 varies by less than 4 levels over 13x13 px, the
             share that is within 2 levels of float32.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
     tracks: dict[str, TrackProof]
     smooth_share: float
@@ -104,8 +102,8 @@ class TruthProof(BaseModel):
         return sum(each.mean_db * each.pictures for each in self.tracks.values()) / count
 
 
-class QuantisedProof(BaseModel):
-    """How near results in 8 bits are to the network's own in float32, in levels of 255.
+class QuantisedProof(_Record):
+    """The distance of results in 8 bits from the network's own in float32, in levels of 255.
 
     Attributes:
         psnr_db: over all compared pictures.
@@ -117,8 +115,6 @@ class QuantisedProof(BaseModel):
         truth: for networks that invent texture only.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     psnr_db: float
     largest: int
     pictures: int
@@ -128,20 +124,23 @@ class QuantisedProof(BaseModel):
     truth: TruthProof | None = None
 
 
-class QuantisedRecord(BaseModel):
-    """The content of `NAME.int8.json`: which weights the layers came from, and their proof."""
+class ProvenLayers(_Record):
+    """Layers in 8 bits by their SHA-256, and their proof."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    model: str
-    weights_sha256: str = _SHA256
     sha256: str = _SHA256
     size_bytes: int
     proof: QuantisedProof
     versions: dict[str, str]
 
 
-def allowed_in(record: QuantisedRecord, precision: str) -> bool:
+class QuantisedRecord(ProvenLayers):
+    """The content of `NAME.int8.json`: the weights that the layers came from, and their proof."""
+
+    model: str
+    weights_sha256: str = _SHA256
+
+
+def allowed_in(record: ProvenLayers, precision: str) -> bool:
     """Return whether the proof allows 8 bits in `precision` ("auto" or "fast").
 
     Nothing else decides this.

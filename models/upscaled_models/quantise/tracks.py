@@ -35,49 +35,28 @@ class Small:
         return decode(self.file)
 
 
-def make_clean(truth: Pixels, scale: int, name: str) -> Pixels:
+def make_clean(truth: Pixels, scale: int) -> Pixels:
     """Shrink with the anti-aliased bicubic kernel, as the field's benchmarks do."""
     return shrink(truth, scale, Image.Resampling.BICUBIC)
 
 
-def _clean_file(truth: Pixels, scale: int, name: str) -> bytes:
-    return encode_png(make_clean(truth, scale, name))
-
-
-def _jpeg_file(truth: Pixels, scale: int, name: str) -> bytes:
-    """Bicubic, then JPEG of quality 50 with 4:2:0 chroma."""
-    return encode_jpeg(make_clean(truth, scale, name), 50)
-
-
-def _jpeg75_file(truth: Pixels, scale: int, name: str) -> bytes:
-    """Bicubic, then JPEG of quality 75 with 4:2:0 chroma."""
-    return encode_jpeg(make_clean(truth, scale, name), 75)
-
-
 def _camera_file(truth: Pixels, scale: int, name: str) -> bytes:
-    """Light blur, bicubic, Gaussian noise of sigma 5 seeded by the picture's name, JPEG 75."""
+    """Blur lightly, shrink, add Gaussian noise of sigma 5 seeded by the picture's name, JPEG 75."""
     sigma_px = BLUR_PX_PER_SCALE * scale
-    small = make_clean(blur(truth, (sigma_px, sigma_px)), scale, name)
+    small = make_clean(blur(truth, (sigma_px, sigma_px)), scale)
     rng = np.random.default_rng(zlib.crc32(name.encode()))
     noisy = np.rint(small + rng.standard_normal(small.shape) * 5)
     return encode_jpeg(np.clip(noisy, 0, 255).astype(np.uint8), 75)
 
 
-def _webp_file(truth: Pixels, scale: int, name: str) -> bytes:
-    """Bicubic, then lossy WebP."""
-    return encode_webp(make_clean(truth, scale, name), WEBP_QUALITY)
-
-
 FILES: Mapping[str, Callable[[Pixels, int, str], bytes]] = {
-    "clean": _clean_file,
-    "jpeg": _jpeg_file,
-    "jpeg75": _jpeg75_file,
+    "clean": lambda truth, scale, _: encode_png(make_clean(truth, scale)),
+    "jpeg": lambda truth, scale, _: encode_jpeg(make_clean(truth, scale), 50),
+    "jpeg75": lambda truth, scale, _: encode_jpeg(make_clean(truth, scale), 75),
     "camera": _camera_file,
-    "webp": _webp_file,
+    "webp": lambda truth, scale, _: encode_webp(make_clean(truth, scale), WEBP_QUALITY),
 }
-
-GOAL_TRACKS = ("clean", "jpeg", "camera")
-"""The tracks that the goals of the project's own models are set for."""
+"""JPEG has 4:2:0 chroma."""
 
 
 def make_small(track: str, truth: Pixels, scale: int, name: str) -> Small:
@@ -88,16 +67,6 @@ def make_small(track: str, truth: Pixels, scale: int, name: str) -> Small:
         name: the picture's name, which seeds the camera's noise.
     """
     return Small(FILES[track](truth, scale, name))
-
-
-def _pixels_of(track: str) -> Callable[[Pixels, int, str], Pixels]:
-    return lambda truth, scale, name: make_small(track, truth, scale, name).pixels
-
-
-TRACKS: Mapping[str, Callable[[Pixels, int, str], Pixels]] = {
-    track: _pixels_of(track) for track in FILES
-}
-"""The tracks as functions that return pixels."""
 
 
 def shrink(truth: Pixels, scale: int, kernel: Image.Resampling) -> Pixels:

@@ -9,11 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled_models import accuracy
-from upscaled_models.quantise.features import (
-    FeatureNetwork,
-    feature_distance,
-    open_feature_network,
-)
+from upscaled_models.quantise.features import FeatureNetwork, feature_distance
 from upscaled_models.quantise.installed import MissingPackage
 from upscaled_models.quantise.metrics import NaturalModel, luma, niqe, psnr_db, read_natural_model
 from upscaled_models.quantise.record import TRACKS, Pair, TrackProof, TruthProof
@@ -57,13 +53,10 @@ def make_samples(
     """Make every truth small on every track. The sides of truths are multiples of `scale`."""
     samples: dict[str, list[Sample]] = {}
     for track in TRACKS:
-        smalls = [
-            make_small(track, truth, scale, str(at)).pixels for at, truth in enumerate(truths)
-        ]
-        samples[track] = [
-            Sample(truth, small, upscale(small))
-            for truth, small in zip(truths, smalls, strict=True)
-        ]
+        samples[track] = []
+        for at, truth in enumerate(truths):
+            small = make_small(track, truth, scale, str(at)).pixels
+            samples[track].append(Sample(truth, small, upscale(small)))
     return samples
 
 
@@ -76,7 +69,7 @@ class TruthComparison:
     def __init__(self, samples: Mapping[str, Sequence[Sample]]) -> None:
         self.missing: list[str] = []
         self._natural: NaturalModel | None = self._open(read_natural_model)
-        self._features: FeatureNetwork | None = self._open(open_feature_network)
+        self._features: FeatureNetwork | None = self._open(FeatureNetwork)
         self._samples = samples
         self._expected = {
             track: [self._measure(each.expected, each.truth) for each in some]
@@ -98,14 +91,9 @@ class TruthComparison:
     def _compare_track(
         self, track: str, samples: Sequence[Sample], results: Sequence[Pixels]
     ) -> TrackProof:
-        distances = [
-            decibels(result, sample.expected)
-            for sample, result in zip(samples, results, strict=True)
-        ]
-        ours = [
-            self._measure(result, sample.truth)
-            for sample, result in zip(samples, results, strict=True)
-        ]
+        pairs = list(zip(samples, results, strict=True))
+        distances = [decibels(result, sample.expected) for sample, result in pairs]
+        ours = [self._measure(result, sample.truth) for sample, result in pairs]
         expected = self._expected[track]
         return TrackProof(
             pictures=len(results),
@@ -119,12 +107,9 @@ class TruthComparison:
         )
 
     def _measure(self, result: Pixels, truth: Pixels) -> Figures:
-        features = self._features
-        distance = (
-            feature_distance(features.features(result), features.features(truth))
-            if features
-            else None
-        )
+        distance = None
+        if network := self._features:
+            distance = feature_distance(network.features(result), network.features(truth))
         natural = niqe(result, self._natural) if self._natural else None
         return Figures(psnr_db(luma(result), luma(truth)), natural, distance)
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -11,6 +12,7 @@ from tests.models.specs import spec_of
 from upscaled_models.accuracy import FLOAT_BARS, Bar
 from upscaled_models.autotune.candidates import Candidate
 from upscaled_models.autotune.timing import Timing
+from upscaled_models.autotune.trial import Attempts
 from upscaled_models.backends.base import Computed, Engine, EngineInfo, Started, Window
 from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
 
@@ -97,6 +99,9 @@ class FakeMeter:
         self.passed_s += clock_s
         self.runs.append(engine.seconds_per_px)
         return results, Timing(clock_s, processor_s * threads, threads, clock_s - processor_s)
+
+
+NOTHING_TRIED = Attempts(Path("/dev/null/tried"))
 
 
 def candidate(

@@ -53,7 +53,7 @@ def test_the_second_time_the_stored_choice_is_taken(
 ) -> None:
     caplog.set_level(logging.INFO)
     first = tuner_of(tmp_path).open().info
-    monkeypatch.setattr(autotuner, "tune", None)
+    monkeypatch.setattr(autotuner, "Search", None)
 
     second = tuner_of(tmp_path).open().info
 
@@ -83,7 +83,7 @@ def test_a_start_on_a_busy_machine_takes_the_default_and_says_so(
 ) -> None:
     caplog.set_level(logging.INFO)
     monkeypatch.setattr(autotuner, "read_load", lambda: BUSY)
-    monkeypatch.setattr(autotuner, "tune", None)
+    monkeypatch.setattr(autotuner, "Search", None)
 
     tuner_of(tmp_path).open()
 
@@ -98,7 +98,7 @@ def test_a_slow_model_is_not_raced_at_a_start(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(autotuner, "SLOW_WEIGHTS", 1)
-    monkeypatch.setattr(autotuner, "tune", None)
+    monkeypatch.setattr(autotuner, "Search", None)
     tuner_of(tmp_path).open()
     choice = tuner_of(tmp_path).find_choice()
     assert choice is not None

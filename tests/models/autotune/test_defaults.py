@@ -1,6 +1,12 @@
 import pytest
 
-from tests.models.autotune.fakes import FakeEngine, FakeMeter, Levels, candidate
+from tests.models.autotune.fakes import (
+    NOTHING_TRIED,
+    FakeEngine,
+    FakeMeter,
+    Levels,
+    candidate,
+)
 from upscaled_models.accuracy import RECORDED_BAR
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.candidates import Candidate
@@ -11,7 +17,6 @@ from upscaled_models.autotune.defaults import (
     take_likeliest,
 )
 from upscaled_models.autotune.search import SearchSpace, Sizes
-from upscaled_models.autotune.trial import Attempts
 from upscaled_models.processor import InstructionSet, find_instruction_set
 
 LABELS = ("torch bfloat16", "openvino float32", "openvino bfloat16", "openvino int8")
@@ -43,7 +48,7 @@ def take(
         is_slow=True,
     )
     order = likeliest("plain", instructions)
-    return take_likeliest(space, order, "no time", meter, Attempts(None))[0]
+    return take_likeliest(space, order, "no time", meter, NOTHING_TRIED)[0]
 
 
 @pytest.mark.parametrize(

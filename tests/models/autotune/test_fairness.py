@@ -30,7 +30,7 @@ def verdict(ratio: float, disturb: Disturb) -> Verdict:
     """Of a challenger whose cost is `ratio` times the champion's."""
     meter = FakeMeter(disturb)
     champion, challenger = contender(1e-5), contender(1e-5 * ratio)
-    race = Race(_expected(), meter, Budget(float("inf"), meter.now_s))
+    race = Race(_expected(), meter, Budget(float("inf"), meter))
     return drive(race.run(champion, challenger)).verdict
 
 
@@ -103,7 +103,7 @@ def test_a_great_difference_is_settled_by_the_fewest_pairs_and_a_restless_one_by
 
 def test_runs_alternate_and_take_turns_in_going_first() -> None:
     meter = FakeMeter()
-    race = Race(_expected(), meter, Budget(float("inf"), meter.now_s))
+    race = Race(_expected(), meter, Budget(float("inf"), meter))
 
     drive(race.run(contender(1e-6), contender(1.2e-6)))
 

@@ -25,13 +25,13 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
     def faster(*args: object) -> object:
         return [candidate(FakeEngine(seconds_per_px=4e-7, label="fake bfloat16"), "bfloat16")]
 
-    def meter(*args: object) -> Meter:
+    def meter(**options: object) -> Meter:
         return FakeMeter()
 
     monkeypatch.setattr(autotuner, "read_load", lambda: BUSY)
     monkeypatch.setattr(autotuner, "float32_candidate", float32)
     monkeypatch.setattr(autotuner, "list_candidates", faster)
-    monkeypatch.setattr(autotuner, "make_meter", meter)
+    monkeypatch.setattr(autotuner, "ProcessMeter", meter)
 
 
 def start(data_dir: Path) -> tuple[Retuner, Engine]:

@@ -6,12 +6,19 @@ from math import inf
 import numpy as np
 import pytest
 
-from tests.models.autotune.fakes import Distort, FakeEngine, FakeMeter, Levels, candidate
+from tests.models.autotune.fakes import (
+    NOTHING_TRIED,
+    Distort,
+    FakeEngine,
+    FakeMeter,
+    Levels,
+    candidate,
+)
 from upscaled_models.accuracy import FLOAT_BARS, INT8_BARS, RECORDED_BAR, Bar
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.candidates import Candidate
 from upscaled_models.autotune.race import MAX_BATCH_S, drive
-from upscaled_models.autotune.search import Effort, SearchSpace, Sizes, sizes_around, tune
+from upscaled_models.autotune.search import Effort, Search, SearchSpace, Sizes, sizes_around
 from upscaled_models.backends.base import Tunable
 
 SLOW = 2e-6  # seconds for a pixel: float32, in which everything is right
@@ -32,7 +39,7 @@ def choose(
     meter: FakeMeter | None = None,
 ) -> Choice:
     options = SearchSpace(reference or float32(), candidates, sizes)
-    return drive(tune(options, meter or FakeMeter(), effort))[0]
+    return drive(Search(options, meter or FakeMeter(), effort, NOTHING_TRIED).run())[0]
 
 
 def with_error(rms: float) -> Distort:
@@ -238,7 +245,7 @@ def test_a_race_can_wait_between_any_two_runs_and_leaves_out_what_was_disturbed(
     busy = False
     meter.disturb = lambda cost_s: (cost_s * 10, cost_s * 10) if busy else (cost_s, cost_s)
     options = SearchSpace(float32(), [candidate(FakeEngine(seconds_per_px=FAST))], SIZES)
-    steps = tune(options, meter, WITHOUT_HURRY)
+    steps = Search(options, meter, WITHOUT_HURRY, NOTHING_TRIED).run()
     next(steps)
     pauses = 0
     try:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.models.autotune.fakes import FakeEngine, FakeMeter, candidate
 from upscaled_models.autotune.race import drive
-from upscaled_models.autotune.search import IDLE, SearchSpace, Sizes, tune
+from upscaled_models.autotune.search import IDLE, Search, SearchSpace, Sizes
 from upscaled_models.autotune.trial import MAX_DEATHS, Attempts
 
 DIES = """
@@ -34,7 +34,7 @@ def test_a_candidate_that_ends_the_process_again_and_again_is_tried_no_more(tmp_
 
     float32 = candidate(FakeEngine(seconds_per_px=1e-6), "float32")
     space = SearchSpace(float32, [candidate(deadly)], Sizes((64,), (1,)))
-    choice, _ = drive(tune(space, FakeMeter(), IDLE, Attempts(path)))
+    choice, _ = drive(Search(space, FakeMeter(), IDLE, Attempts(path)).run())
 
     assert deadly.shapes == []
     assert choice.refused == {"fake int8 on 1 threads": f"ended the process {MAX_DEATHS} times"}

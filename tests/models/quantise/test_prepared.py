@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
 
 from tests.models.quantise.test_record import SPEC, make_layers, write_int8
 from tests.models.quantise.test_rounding import levels_of
@@ -16,10 +18,10 @@ from upscaled_models.packaged import install_packaged, is_packaged_here
 from upscaled_models.quantise.files import digest_layers, record_path, serialise_layers
 from upscaled_models.quantise.prepared import (
     RECIPES_DIR,
+    RecipeFile,
     RecipeForm,
     find_prepared,
     find_recipes,
-    write_recipe,
 )
 from upscaled_models.quantise.record import QuantisedProof, allowed_in
 from upscaled_models.quantise.rounding import cut_to_half, round_layers
@@ -62,15 +64,25 @@ def folder(tmp_path: Path) -> Path:
                 versions={},
             )
         )
-    write_recipe(spec_of("a" * 64), levels, forms, tmp_path, weights=["a" * 64, "b" * 64])
+    arrays: dict[str, NDArray[np.generic]] = {
+        f"{name}.scale": each.scale for name, each in levels.items()
+    }
+    for name, each in levels.items():
+        arrays[f"{name}.range"] = np.array([each.low, each.high], np.float32)
+    save_file(arrays, tmp_path / "realesrgan-x4plus.safetensors")
+    file = RecipeFile(model="realesrgan-x4plus", weights=["a" * 64, "b" * 64], forms=forms)
+    (tmp_path / "realesrgan-x4plus.json").write_text(file.model_dump_json())
     return tmp_path
 
 
 def test_a_recipe_makes_its_layers_of_weights_in_32_and_in_16_bits(folder: Path) -> None:
     recipes = find_recipes(spec_of("b" * 64), folder)
-    assert [list(each.float_layers) for each in recipes] == [[], ["conv_hr", "conv_last"]]
+    assert [each.record.model_dump()["float_layers"] for each in recipes] == [
+        [],
+        ["conv_hr", "conv_last"],
+    ]
     state = small_state()
-    full, half = recipes[1].prepare(lambda: state), recipes[1].prepare(lambda: cut_to_half(state))
+    full, half = recipes[1].read(lambda: state), recipes[1].read(lambda: cut_to_half(state))
     assert digest_layers(full) == digest_layers(half) == recipes[1].record.sha256
     assert full.convolutions["conv_hr"].quantised is None
     assert full.convolutions["conv_up2"].weight.dtype == np.int8
@@ -87,7 +99,7 @@ def test_layers_that_are_not_those_that_were_proven_are_refused(folder: Path) ->
     other = small_state()
     other["conv_up1.weight"][0, 0, 0, 0] += 1
     with pytest.raises(WeightsError, match="other layers of these weights than it was proven with"):
-        find_recipes(spec_of("a" * 64), folder)[0].prepare(lambda: other)
+        find_recipes(spec_of("a" * 64), folder)[0].read(lambda: other)
 
 
 @pytest.mark.parametrize("suffix", [".json", ".safetensors"])
@@ -95,7 +107,7 @@ def test_a_damaged_recipe_is_refused_by_name(folder: Path, suffix: str) -> None:
     path = folder / f"realesrgan-x4plus{suffix}"
     path.write_bytes(path.read_bytes()[:-9])
     with pytest.raises(WeightsError, match=rf"realesrgan-x4plus\{suffix}: not a"):
-        find_recipes(spec_of("a" * 64), folder)[0].prepare(small_state)
+        find_recipes(spec_of("a" * 64), folder)[0].read(small_state)
 
 
 def test_recipes_ship_for_either_file_of_x4plus_and_anime() -> None:
@@ -135,7 +147,7 @@ def test_a_shipped_recipe_makes_what_was_proven_of_the_real_weights(
     state = state_of(load_network(packaged, weights))
     started = time.process_time()
     for recipe in find_recipes(packaged):
-        recipe.prepare(lambda: state)  # refuses what has another SHA-256
+        recipe.read(lambda: state)  # refuses what has another SHA-256
     assert time.process_time() - started < 10
 
 
@@ -146,7 +158,7 @@ def test_a_models_own_file_comes_before_anything(tmp_path: Path) -> None:
     (form,) = find_prepared(SPEC, write_int8(tmp_path))
     layers = form.read(read_weights)
     assert digest_layers(layers) == digest_layers(make_layers())
-    assert form.record.model == SPEC.name
+    assert form.record.model_dump()["model"] == SPEC.name
 
 
 def test_a_damaged_record_is_refused_and_not_passed_over(tmp_path: Path) -> None:

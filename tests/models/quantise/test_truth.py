@@ -31,7 +31,7 @@ def comparison(monkeypatch: pytest.MonkeyPatch) -> TruthComparison:
         raise MissingPackage("basicsr")
 
     monkeypatch.setattr(truth, "read_natural_model", refuse)
-    monkeypatch.setattr(truth, "open_feature_network", refuse)
+    monkeypatch.setattr(truth, "FeatureNetwork", refuse)
     return TruthComparison(make_samples(draw_truths(), 4, enlarge))
 
 
@@ -70,7 +70,7 @@ def test_nearer_to_the_truth_is_a_rise(comparison: TruthComparison) -> None:
 def test_niqe_and_features_are_measured_where_their_packages_are() -> None:
     try:
         metrics.read_natural_model()
-        features.open_feature_network()
+        features.FeatureNetwork()
     except MissingPackage as error:
         pytest.skip(str(error))
     rng = np.random.default_rng(2)

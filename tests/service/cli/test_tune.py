@@ -34,7 +34,7 @@ def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
             candidate(FakeEngine(lambda levels: levels * 0), "int8"),
         ],
     )
-    monkeypatch.setattr(autotuner, "make_meter", meter)
+    monkeypatch.setattr(autotuner, "ProcessMeter", meter)
 
 
 def upscaled(data_dir: Path, *words: str, **settings: str) -> Result:

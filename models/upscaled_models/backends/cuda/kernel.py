@@ -1,6 +1,7 @@
 """Compile the kernel for a GPU at its first use, by the compiler that torch brings, and launch it.
 
 The bindings are NVIDIA's own (`cuda-bindings`), which torch's CUDA builds depend on.
+`BackendUnavailable` says that they are missing, or that the GPU cannot run the kernel.
 """
 
 import ctypes
@@ -68,10 +69,6 @@ class Kernel:
     """Runs steps on one GPU, in torch's current stream, in one 16-bit type."""
 
     def __init__(self, device: torch.device, dtype: torch.dtype) -> None:
-        """
-        Raises:
-            BackendUnavailable: the bindings are not here, or the GPU is too old.
-        """
         self._device = device
         self._dtype = dtype
         self._driver = _import("cuda.bindings.driver")
@@ -82,10 +79,6 @@ class Kernel:
         self._architecture = "sm_{}{}".format(*capability)
 
     def __call__(self, step: Step) -> None:
-        """
-        Raises:
-            BackendUnavailable: it could not be compiled or launched.
-        """
         variant = variant_of(step)
         if variant not in self._functions:
             self.prepare([step])
@@ -112,11 +105,7 @@ class Kernel:
         )
 
     def prepare(self, steps: Iterable[Step]) -> None:
-        """Compile all variants of these steps in parallel, before the first step is launched.
-
-        Raises:
-            BackendUnavailable: it does not compile.
-        """
+        """Compile all variants of these steps in parallel, before the first step is launched."""
         wanted = {variant_of(step) for step in steps}
         with ThreadPoolExecutor(MAX_COMPILERS) as pool:
             codes = {each: pool.submit(self._compile, each) for each in wanted}
@@ -148,11 +137,7 @@ class Kernel:
 
 @cache
 def compile_cubin(architecture: str, definitions: Definitions) -> bytes:
-    """Compile conv3x3.cu for `architecture`, for example "sm_90"; needs no GPU.
-
-    Raises:
-        BackendUnavailable: the compiler is not here, or refuses.
-    """
+    """Compile conv3x3.cu for `architecture`, for example "sm_90"; needs no GPU."""
     nvrtc = _import("cuda.bindings.nvrtc")
     source = _read_source()
     options = [f"--gpu-architecture={architecture}".encode()]
@@ -253,11 +238,7 @@ def _import(name: str) -> Bindings:
 
 
 def _check(answer: tuple[Handle, ...]) -> Handle:
-    """Return the result of a call of the bindings.
-
-    Raises:
-        BackendUnavailable: the call returned an error.
-    """
+    """Return the result of a call of the bindings."""
     error, *results = answer
     if int(error):
         raise BackendUnavailable(f"{error!r}")

@@ -178,11 +178,7 @@ class ReadyGraphs:
         return self._compiled_shape(shape) in self.kept
 
     def compute(self, pixels: NDArray[np.generic]) -> Levels:
-        """Compute the network's result for a batch, uint8 `[N, h, w, 3]`.
-
-        Raises:
-            MemoryError, RuntimeError: memory is short, or OpenVINO fails otherwise.
-        """
+        """Compute the network's result for a batch, uint8 `[N, h, w, 3]`."""
         request = self.request(pixels.shape)
         request.infer([pixels], share_inputs=True)
         made = request.get_output_tensor(0).data

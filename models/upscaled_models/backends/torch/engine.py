@@ -105,11 +105,7 @@ class TorchEngine:
         is_finite: Sequence[bool],
         reduce: int,
     ) -> list[Window]:
-        """Return `finished`, with each result that is not finite computed again in float32.
-
-        Raises:
-            ResultNotFinite: a result is not, and the engine is strict or float32's is not either.
-        """
+        """Return `finished`, with each result that is not finite computed again in float32."""
         for at, window in enumerate(windows):
             if not is_finite[at]:
                 if self.is_strict:

@@ -123,11 +123,7 @@ class Pipeline:
 
     @torch.inference_mode()
     def launch(self, windows: Sequence[Window], reduce: int) -> Flight:
-        """Queue a batch behind those under way.
-
-        Raises:
-            torch.OutOfMemoryError: the batch does not fit; `make_room` frees what graphs hold.
-        """
+        """Queue a batch behind those under way."""
         streams = self.streams
         sources = streams.make_pinned((len(windows), *windows[0].shape), torch.uint8)
         np.stack(windows, out=sources.numpy())

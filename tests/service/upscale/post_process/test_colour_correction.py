@@ -24,7 +24,8 @@ from upscaled.upscale.post_process.colour_correction import (
 )
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled_models.quantise.metrics import luma, psnr_db
-from upscaled_models.quantise.tracks import GOAL_TRACKS, TRACKS
+from upscaled_models.quantise.record import TRACKS
+from upscaled_models.quantise.tracks import make_small
 
 
 def noise(height: int, width: int, seed: int = 0) -> Pixels:
@@ -108,10 +109,10 @@ def test_official_weights_become_truer_and_stay_as_crisp(shared_dir: Path, name:
     network, scale = open_network(str(shared_dir / "weights" / name), shared_dir)
     run = network_upscaler(network, scale, scale)
     inner = (slice(scale, -scale), slice(scale, -scale))
-    for track in GOAL_TRACKS:
+    for track in TRACKS:
         figures = []
         for truth in read_truths(shared_dir / "images" / "quality" / "Set14", scale):
-            small = TRACKS[track](truth.pixels, scale, truth.name)
+            small = make_small(track, truth.pixels, scale, truth.name).pixels
             raw = run(small)
             locked = np.asarray(correct_colours(small, raw), np.uint8)
             planes = [luma(pixels)[inner] for pixels in (raw, locked)]

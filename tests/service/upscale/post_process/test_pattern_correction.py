@@ -19,7 +19,8 @@ from upscaled.upscale.post_process.steps import PostProcessing, choose_post_proc
 from upscaled.upscale.tiles import Region
 from upscaled_models.backends.base import Engine
 from upscaled_models.quantise.metrics import luma, psnr_db
-from upscaled_models.quantise.tracks import GOAL_TRACKS, TRACKS
+from upscaled_models.quantise.record import TRACKS
+from upscaled_models.quantise.tracks import make_small
 
 Pixels = NDArray[np.uint8]
 
@@ -232,10 +233,10 @@ def test_photographs_are_as_true_and_as_crisp_as_before(shared_dir: Path, scale:
     """Set14 in all three tracks: no dB and at most 0.1 % of the acutance lost."""
     folder = shared_dir / "images" / "quality" / "Set14"
     inner = (slice(scale, -scale), slice(scale, -scale))
-    for track in GOAL_TRACKS:
+    for track in TRACKS:
         figures = []
         for truth in read_truths(folder, scale):
-            small = TRACKS[track](truth.pixels, scale, truth.name)
+            small = make_small(track, truth.pixels, scale, truth.name).pixels
             results = [upscaled(small, scale, is_corrected=on) for on in (False, True)]
             planes = [luma(result)[inner] for result in results]
             right = luma(truth.pixels)[inner]
