@@ -61,11 +61,16 @@ def round_layers(
         convolutions={
             name: layer
             if is_among(name, float_layers)
-            else round_convolution(layer, levels.get(name) or levels[name.rpartition(".")[0]])
+            else round_convolution(layer, _levels_of(name, levels))
             for name, layer in floats.convolutions.items()
         },
         slopes=floats.slopes,
     )
+
+
+def _levels_of(name: str, levels: Mapping[str, InputLevels]) -> InputLevels:
+    group = name.rpartition(".")[0]
+    return levels[group if group in levels else name]
 
 
 def round_convolution(layer: Convolution, levels: InputLevels) -> Convolution:

@@ -17,7 +17,7 @@ from upscaled_models.autotune.timing import Meter
 
 @pytest.fixture(autouse=True)
 def _scripted(monkeypatch: pytest.MonkeyPatch) -> None:
-    def meter(*given: object) -> Meter:
+    def meter(**options: object) -> Meter:
         return FakeMeter()
 
     monkeypatch.setattr(autotuner, "read_load", lambda: NO_LOAD)
