@@ -28,7 +28,7 @@ from upscaled_models.autotune.timing import Meter
 from upscaled_models.autotune.trial import (
     Attempts,
     Budget,
-    Expected,
+    Reference,
     Refused,
     Trial,
     run_reference,
@@ -127,7 +127,7 @@ def _find_accurate(
 ) -> tuple[Trial, dict[str, str]]:
     """Find the first accurate candidate, else float32, and why those before it were refused."""
     float32 = Trial(space.reference, space.reference.open(), None, 0.0)
-    expected: Expected | None = None
+    expected: Reference | None = None
     refused: dict[str, str] = {}
     for candidate in (each for each in space.candidates if each.label in order):
         if expected is None or candidate.bar.are_flats_checked > bool(expected.flats):
@@ -141,7 +141,7 @@ def _find_accurate(
 
 def _run_reference(
     float32: Trial, candidate: Candidate, meter: Meter, *, is_slow: bool
-) -> Expected:
+) -> Reference:
     """Compute as little in float32 as the candidate's bar needs.
 
     For a slow model with a recorded proof that is one small picture, which shows that the backend

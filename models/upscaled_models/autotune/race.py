@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from upscaled_models.autotune.paired import MAX_PAIRS, PairedTest, Verdict
 from upscaled_models.autotune.pictures import fill_window
 from upscaled_models.autotune.timing import Meter, Timing
-from upscaled_models.autotune.trial import Budget, Expected, Trial, require_picture
+from upscaled_models.autotune.trial import Budget, Reference, Trial, require_picture
 from upscaled_models.backends.base import Window
 from upscaled_models.errors import EngineOutOfMemory
 
@@ -74,7 +74,7 @@ class Contender:
 class Race:
     """Comparisons of contenders. expected: float32's results for the pictures that they run."""
 
-    expected: Expected
+    expected: Reference
     meter: Meter
     budget: Budget
 

@@ -17,7 +17,7 @@ from upscaled_models.autotune.timing import Meter
 from upscaled_models.autotune.trial import (
     Attempts,
     Budget,
-    Expected,
+    Reference,
     Refused,
     Trial,
     run_reference,
@@ -261,7 +261,7 @@ class Search:
         if not is_settled:
             self.open_orders.append(name)
 
-    def _conclude(self, best: Contender, expected: Expected, budget: Budget) -> Choice:
+    def _conclude(self, best: Contender, expected: Reference, budget: Budget) -> Choice:
         trial = best.trial
         window_px = best.window_px
         if self.space.is_slow:
@@ -311,7 +311,7 @@ def _winner(test: PairedTest, best: Contender, challenger: Contender) -> Contend
             return challenger if test.is_exhausted and test.estimate.ratio < 1 else best
 
 
-def _in_picture(contender: Contender, expected: Expected) -> Contender:
+def _in_picture(contender: Contender, expected: Reference) -> Contender:
     return Contender(contender.trial, expected.pictures[0].shape[0], 1)
 
 

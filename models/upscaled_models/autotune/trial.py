@@ -108,7 +108,7 @@ class Attempts:
 
 
 @dataclass(frozen=True, slots=True)
-class Expected:
+class Reference:
     """Float32's results for the pictures and flat colours, and the time that they took.
 
     probes_s: cost in seconds for each of `PROBE_SIDES_PX`; empty where candidates are not probed.
@@ -147,16 +147,16 @@ def run_reference(
     flats: tuple[Window, ...],
     *,
     is_probed: bool = True,
-) -> Expected:
+) -> Reference:
     """Compute with `trial`, in float32, what all candidates are compared with."""
     probes_s = tuple(_probe(trial, meter, side) for side in PROBE_SIDES_PX) if is_probed else ()
     flat_results = _run_each(trial, meter, flats)
     results, ns_per_px = _run_pictures(trial, meter, pictures)
-    return Expected(pictures, flats, results, flat_results, probes_s, ns_per_px)
+    return Reference(pictures, flats, results, flat_results, probes_s, ns_per_px)
 
 
 def try_candidate(
-    candidate: Candidate, expected: Expected, meter: Meter, attempts: Attempts
+    candidate: Candidate, expected: Reference, meter: Meter, attempts: Attempts
 ) -> Trial:
     """Open one candidate, probe its speed and check its accuracy.
 
@@ -175,7 +175,7 @@ def try_candidate(
         raise Refused(f"fails: {reason}") from error
 
 
-def require_picture(result: Window, expected: Expected, trial: Trial) -> None:
+def require_picture(result: Window, expected: Reference, trial: Trial) -> None:
     """Check a window that has the first picture in its corner, all but the halo, by its result.
 
     Raises:
@@ -192,7 +192,7 @@ def require_picture(result: Window, expected: Expected, trial: Trial) -> None:
         raise Refused("another picture in a larger window")
 
 
-def _try(candidate: Candidate, expected: Expected, meter: Meter) -> Trial:
+def _try(candidate: Candidate, expected: Reference, meter: Meter) -> Trial:
     trial = Trial(candidate, candidate.open().strict(), None, 0.0)
     if expected.probes_s:
         _refuse_slow(trial, expected, meter)
@@ -204,7 +204,7 @@ def _try(candidate: Candidate, expected: Expected, meter: Meter) -> Trial:
     return Trial(candidate, trial.engine, proof, ns_per_px)
 
 
-def _refuse_slow(trial: Trial, expected: Expected, meter: Meter) -> None:
+def _refuse_slow(trial: Trial, expected: Reference, meter: Meter) -> None:
     for side_px, float32_s in zip(PROBE_SIDES_PX, expected.probes_s, strict=True):
         seconds = _probe(trial, meter, side_px)
         if seconds > max(HOPELESS_LEAST_S, HOPELESS_RATIO * float32_s):

@@ -45,7 +45,10 @@ def build_graph(layers: Sequence[Layer], reader: WeightReader) -> Value:
     values: dict[str, Value] = {}
     used: set[int] = set()
     for layer in layers:
-        sources = [_look_up(layer, name, values) for name in layer.inputs]
+        if missing := [name for name in layer.inputs if name not in values]:
+            blob = shorten(missing[0])
+            raise BadParam(f"{layer}: reads blob {blob}, which no layer before it makes")
+        sources = [values[name] for name in layer.inputs]
         if layer.kind != "Split":
             used.update(id(source) for source in sources)
         value = _make_value(layer, sources, reader)
@@ -59,12 +62,6 @@ def build_graph(layers: Sequence[Layer], reader: WeightReader) -> Value:
         ends = "; ".join(str(value.layer) for value in list(results.values())[:2])
         raise BadParam(f"a network here has one result, and this has {len(results)} ({ends})")
     return next(iter(results.values()))
-
-
-def _look_up(layer: Layer, name: str, values: Mapping[str, Value]) -> Value:
-    if name not in values:
-        raise BadParam(f"{layer}: reads blob {shorten(name)}, which no layer before it makes")
-    return values[name]
 
 
 def _make_value(layer: Layer, sources: list[Value], reader: WeightReader) -> Value:
@@ -147,8 +144,8 @@ def _fused_slope(options: Options) -> float | None:
 
 
 def _make_relu(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
-    (source,) = sources
-    return Activated(options.layer, source.channels, source, float(options.number(0, 0.0)))
+    slope = float(options.number(0, 0.0))
+    return Activated(options.layer, sources[0].channels, sources[0], slope)
 
 
 def _make_prelu(options: Options, sources: list[Value], reader: WeightReader) -> Value:
@@ -158,10 +155,6 @@ def _make_prelu(options: Options, sources: list[Value], reader: WeightReader) ->
         raise BadParam(f"{options.layer}: {count} slopes for {source.channels} channels")
     slopes = reader.read_plain(count, str(options.layer))
     return Activated(options.layer, source.channels, source, slopes)
-
-
-def _make_split(_options: Options, sources: list[Value], _reader: WeightReader) -> Value:
-    return sources[0]
 
 
 def _make_joined(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
@@ -249,10 +242,13 @@ def _sum_of(layer: Layer, terms: list[tuple[float, Value]]) -> Value:
 def _make_enlarged(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
     options.demand(0, 1, 0, "the way to resize (1: nearest neighbour)")
     height, width = options.number(1, 1.0), options.number(2, 1.0)
-    for key in (3, 4):
-        options.demand(key, 0, 0, "the size to resize to")
-    options.demand(5, 0, 0, "the number that says whether another layer gives the size")
-    options.demand(6, 0, 0, "the number that says whether corners are aligned")
+    for key, meaning in (
+        (3, "the size to resize to"),
+        (4, "the size to resize to"),
+        (5, "the number that says whether another layer gives the size"),
+        (6, "the number that says whether corners are aligned"),
+    ):
+        options.demand(key, 0, 0, meaning)
     if height != width or height != int(height) or height < 1:
         raise BadParam(f"{options.layer}: resizes {width} by {height} times, no whole number")
     return Enlarged(options.layer, sources[0].channels, sources[0], int(height))
@@ -279,7 +275,7 @@ _MAKERS: Mapping[str, tuple[int, int, _Maker]] = {
     "Convolution": (1, 1, _make_convolved),
     "ReLU": (1, 1, _make_relu),
     "PReLU": (1, 1, _make_prelu),
-    "Split": (1, 1, _make_split),
+    "Split": (1, 1, lambda _options, sources, _reader: sources[0]),
     "Sigmoid": (1, 1, _make_curved),
     "Swish": (1, 1, _make_curved),
     "MemoryData": (0, 0, _make_constant),

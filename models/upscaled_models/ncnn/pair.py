@@ -12,7 +12,7 @@ from upscaled_models.errors import WeightsError
 from upscaled_models.families import Family, Shape, check_shape
 from upscaled_models.files import read_bounded
 from upscaled_models.ncnn.binary import BadBinary, WeightReader
-from upscaled_models.ncnn.expecting import Tensors
+from upscaled_models.ncnn.checks import Tensors
 from upscaled_models.ncnn.graph import build_graph
 from upscaled_models.ncnn.param import MAX_PARAM_BYTES, BadParam, parse_param
 from upscaled_models.networks.pairs import match_network
@@ -55,7 +55,6 @@ def read_pair(
     Time and memory grow with the files' sizes only; the tensors are views of `weights`.
 
     Args:
-        param, weights: the contents of the `.param` and the `.bin` file.
         param_shown_as, weights_shown_as: the paths that error texts name.
 
     Raises:

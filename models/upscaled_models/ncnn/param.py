@@ -136,14 +136,9 @@ def _parse_line(number: int, words: list[str]) -> Layer:
     blobs, options = words[4 : 4 + inputs + outputs], words[4 + inputs + outputs :]
     if len(blobs) != inputs + outputs or any("=" in blob for blob in blobs):
         raise BadParam(f"line {number} names fewer blobs than it says it has")
-    return Layer(
-        number,
-        words[0],
-        words[1],
-        tuple(blobs[:inputs]),
-        tuple(blobs[inputs:]),
-        _parse_options(number, options),
-    )
+    kind, name = words[:2]
+    read, made = tuple(blobs[:inputs]), tuple(blobs[inputs:])
+    return Layer(number, kind, name, read, made, _parse_options(number, options))
 
 
 def _parse_options(number: int, words: list[str]) -> dict[int, Number | tuple[Number, ...]]:

@@ -3,11 +3,11 @@
 from upscaled_models.families import Shape
 from upscaled_models.families.compact import LEAK, srvgg_shape
 from upscaled_models.ncnn.binary import Weights
-from upscaled_models.ncnn.expecting import Expected, Tensors
+from upscaled_models.ncnn.checks import GraphCheck, Tensors
 from upscaled_models.ncnn.param import BadParam
 from upscaled_models.ncnn.values import Activated, Convolved, Enlarged, Image, Summed, Unfolded
 
-_COMPACT = Expected("a compact network")
+_COMPACT = GraphCheck("a compact network")
 
 
 def match_compact(result: Summed) -> tuple[Shape, Tensors]:

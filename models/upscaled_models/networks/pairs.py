@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from upscaled_models.families import Family, Shape
-from upscaled_models.ncnn.expecting import Tensors
+from upscaled_models.ncnn.checks import Tensors
 from upscaled_models.ncnn.param import BadParam
 from upscaled_models.ncnn.values import Convolved, Summed, Unfolded, Value
 from upscaled_models.networks.compact_pair import match_compact

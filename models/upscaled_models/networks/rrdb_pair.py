@@ -3,7 +3,7 @@
 from upscaled_models.families import Shape
 from upscaled_models.families.rrdb import LEAK, RESIDUAL_SCALE, SCALE_BY_INPUT_CHANNELS, rrdb_shape
 from upscaled_models.ncnn.binary import Weights
-from upscaled_models.ncnn.expecting import Expected, Tensors
+from upscaled_models.ncnn.checks import GraphCheck, Tensors
 from upscaled_models.ncnn.param import BadParam
 from upscaled_models.ncnn.values import (
     Activated,
@@ -18,7 +18,7 @@ from upscaled_models.ncnn.values import (
 
 DENSE_CONVOLUTIONS = 5
 DENSE_BLOCKS = 3
-_RRDB = Expected("an RRDB network")
+_RRDB = GraphCheck("an RRDB network")
 
 
 def match_rrdb(last: Convolved) -> tuple[Shape, Tensors]:

@@ -6,7 +6,7 @@ from numpy.typing import NDArray
 from upscaled_models.families import Shape
 from upscaled_models.families.span import BLOCKS, span_shape
 from upscaled_models.ncnn.binary import Weights
-from upscaled_models.ncnn.expecting import Expected, Tensors
+from upscaled_models.ncnn.checks import GraphCheck, Tensors
 from upscaled_models.ncnn.param import BadParam
 from upscaled_models.ncnn.values import (
     Convolved,
@@ -22,7 +22,7 @@ from upscaled_models.ncnn.values import (
 )
 
 ATTENTION_SHIFT = -0.5
-_SPAN = Expected("a SPAN network")
+_SPAN = GraphCheck("a SPAN network")
 
 
 def match_span(result: Unfolded) -> tuple[Shape, Tensors]:

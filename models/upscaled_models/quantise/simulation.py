@@ -21,7 +21,7 @@ SAMPLES: Final = 20_000
 SHRINKS: Final = tuple(float(shrink) for shrink in np.geomspace(1.0, 0.1, 24))
 
 
-class Grid(nn.Module):
+class InputGrid(nn.Module):
     """The 256 levels of a convolution's input.
 
     is_symmetric: as many levels below 0 as above; else the levels cover just the values that occur.
@@ -84,7 +84,7 @@ class Grid(nn.Module):
 class SimulatedConvolution(nn.Module):
     """A 3x3 convolution whose input has 256 levels and whose weights are whole multiples."""
 
-    def __init__(self, convolution: nn.Conv2d, grid: Grid) -> None:
+    def __init__(self, convolution: nn.Conv2d, grid: InputGrid) -> None:
         super().__init__()
         self.out_channels = convolution.out_channels
         self.weight = nn.Parameter(convolution.weight.detach().clone())
@@ -125,7 +125,7 @@ def simulate(network: nn.Module) -> nn.Module:
     for parent in list(network.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.Conv2d):
-                setattr(parent, name, SimulatedConvolution(child, Grid(is_symmetric)))
+                setattr(parent, name, SimulatedConvolution(child, InputGrid(is_symmetric)))
     return network
 
 
@@ -141,7 +141,7 @@ def simulated(network: nn.Module) -> dict[str, SimulatedConvolution]:
 @torch.no_grad()
 def choose_ranges(network: nn.Module, inputs: Tensor) -> None:
     """Choose every range by running `inputs` (`[N, 3, h, w]` in 0..1) through the float network."""
-    grids = [module for module in network.modules() if isinstance(module, Grid)]
+    grids = [module for module in network.modules() if isinstance(module, InputGrid)]
     for grid in grids:
         grid.watch()
     for one in inputs:

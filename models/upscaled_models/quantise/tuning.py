@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from upscaled_models.backends.openvino.nodes import LEVELS
-from upscaled_models.quantise.simulation import Grid, simulated
+from upscaled_models.quantise.simulation import InputGrid, simulated
 
 BATCH: Final = 4
 PATCH_PX: Final = 48
@@ -65,7 +65,7 @@ def _groups(network: nn.Module, rate: float) -> list[dict[str, object]]:
         weights = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
         groups.append({"params": weights, "lr": rate * step})
         rest.append(layer.log_weight_scale)
-    rest += [module.log_scale for module in network.modules() if isinstance(module, Grid)]
+    rest += [module.log_scale for module in network.modules() if isinstance(module, InputGrid)]
     return [*groups, {"params": rest, "lr": min(SCALE_RATE, rate / 10)}]
 
 

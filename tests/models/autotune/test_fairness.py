@@ -9,7 +9,7 @@ from upscaled_models.autotune.paired import MAX_PAIRS, MIN_PAIRS, PairedTest, Ve
 from upscaled_models.autotune.pictures import load_pictures
 from upscaled_models.autotune.race import Contender, Race, drive
 from upscaled_models.autotune.timing import Timing, cost_ratio
-from upscaled_models.autotune.trial import Budget, Expected, Trial
+from upscaled_models.autotune.trial import Budget, Reference, Trial
 
 COST_S = 0.1
 
@@ -39,8 +39,8 @@ def contender(seconds_per_px: float) -> Contender:
     return Contender(Trial(candidate(engine), engine, None, 1.0), 64, 1)
 
 
-def _expected() -> Expected:
-    return Expected(load_pictures(64), (), (), (), (), 1.0)
+def _expected() -> Reference:
+    return Reference(load_pictures(64), (), (), (), (), 1.0)
 
 
 def test_the_faster_by_a_tenth_wins_though_others_steal_half_the_time() -> None:

@@ -17,7 +17,7 @@ from upscaled_models.families import Family, Shape
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.families.span import span_shape
-from upscaled_models.ncnn.expecting import Tensors
+from upscaled_models.ncnn.checks import Tensors
 from upscaled_models.ncnn.graph import MAX_CHANNELS
 from upscaled_models.ncnn.pair import read_pair, to_safetensors
 from upscaled_models.ncnn.param import MAX_LAYERS, MAX_PARAM_BYTES

@@ -34,7 +34,7 @@ Handle = Any
 
 
 @dataclass(frozen=True, slots=True)
-class Variant:
+class KernelVariant:
     """A variant to compile the kernel for, beside GPU and type. columns: of 8 output channels."""
 
     columns: int
@@ -72,7 +72,7 @@ class Kernel:
         self._device = device
         self._dtype = dtype
         self._driver = _import("cuda.bindings.driver")
-        self._functions: dict[Variant, tuple[Handle, Tiling]] = {}
+        self._functions: dict[KernelVariant, tuple[Handle, Tiling]] = {}
         capability = torch.cuda.get_device_capability(device)
         if capability < LEAST_CAPABILITY:
             raise BackendUnavailable(f"compute capability {capability}: too old")
@@ -113,7 +113,7 @@ class Kernel:
             tiling = self._choose_tiling(variant.columns)
             self._functions[variant] = self._load(code.result(), tiling.shared_bytes), tiling
 
-    def _compile(self, variant: Variant) -> bytes:
+    def _compile(self, variant: KernelVariant) -> bytes:
         tiling = self._choose_tiling(variant.columns)
         return compile_cubin(self._architecture, definitions_of(variant, tiling, self._dtype))
 
@@ -154,9 +154,9 @@ def compile_cubin(architecture: str, definitions: Definitions) -> bytes:
     return code
 
 
-def variant_of(step: Step) -> Variant:
+def variant_of(step: Step) -> KernelVariant:
     """Return the variant of the kernel that runs a step."""
-    return Variant(
+    return KernelVariant(
         columns=step.layer.columns,
         is_doubled=step.is_doubled,
         to_planes=step.planes is not None,
@@ -175,7 +175,7 @@ def _read_source() -> bytes:
     return (files(__package__) / "conv3x3.cu").read_bytes()
 
 
-def definitions_of(variant: Variant, tiling: Tiling, dtype: torch.dtype) -> Definitions:
+def definitions_of(variant: KernelVariant, tiling: Tiling, dtype: torch.dtype) -> Definitions:
     """Return the macros of one variant."""
     return (
         ("WARPS", tiling.warps),

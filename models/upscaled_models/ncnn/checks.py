@@ -14,7 +14,7 @@ Kind = TypeVar("Kind", bound=Value)
 
 
 @dataclass(frozen=True)
-class Expected:
+class GraphCheck:
     """Checks for one kind of network; every method raises `BadParam` for another graph.
 
     network: with its article, as in "an RRDB network has a convolution here".
