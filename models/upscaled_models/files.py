@@ -4,16 +4,16 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
-from upscaled_models.errors import ModelRefused, WeightsError
+from upscaled_models.errors import WeightsError
 from upscaled_models.registry import ModelSpec
 
-Writer = Callable[[Path], object]
-"""Fills the file at a path with its contents."""
+Content = bytes | Path
+"""The content of a file: its bytes, or the file to copy."""
 
 
 class FileState(StrEnum):
@@ -65,24 +65,9 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
     raise WeightsError(f"{path}: {size_bytes} bytes are more than any network here has")
 
 
-def copier(file: Path) -> Writer:
-    """Return a function that copies `file` to a path.
-
-    Raises:
-        ModelRefused: there is no such file.
-    """
-
-    def copy(path: Path) -> None:
-        shutil.copyfile(file, path)
-
-    if not file.is_file():
-        raise ModelRefused(f"{file}: there is no such file")
-    return copy
-
-
 @contextmanager
-def incoming_file(target: Path, write: Writer) -> Iterator[Path]:
-    """Provide a private file beside `target`, filled by `write`, to be checked, then moved there.
+def incoming_file(target: Path, content: Content) -> Iterator[Path]:
+    """Provide a private file beside `target` with that content, to be checked, then moved there.
 
     What is checked is then what is installed, even if the user's own file changes meanwhile. The
     file is deleted afterwards unless it was moved.
@@ -92,7 +77,10 @@ def incoming_file(target: Path, write: Writer) -> Iterator[Path]:
     os.close(handle)
     incoming = Path(name)
     try:
-        write(incoming)
+        if isinstance(content, Path):
+            shutil.copyfile(content, incoming)
+        else:
+            incoming.write_bytes(content)
         incoming.chmod(0o644)
         yield incoming
     finally:
@@ -101,5 +89,5 @@ def incoming_file(target: Path, write: Writer) -> Iterator[Path]:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Replace the file at `path` at once; every user may read it."""
-    with incoming_file(path, lambda incoming: incoming.write_bytes(data)) as incoming:
+    with incoming_file(path, data) as incoming:
         os.replace(incoming, path)

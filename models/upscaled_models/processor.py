@@ -43,25 +43,25 @@ add them up in 16 bits and may saturate."""
 
 
 def usable_cores() -> set[int]:
-    """Numbers of the cores this process may run on, or of all where the system does not say."""
+    """Return the cores this process may run on, or all where the system does not say."""
     if hasattr(os, "sched_getaffinity"):
         return set(os.sched_getaffinity(0))
     return set(range(os.cpu_count() or 1))
 
 
 def count_cores() -> int:
-    """How many cores this process may run on."""
+    """Return how many cores this process may run on."""
     return len(usable_cores())
 
 
 def count_physical_cores() -> int:
-    """How many cores this process may run on, counting two that share arithmetic units as one."""
+    """Count the cores this process may run on, two that share arithmetic units as one."""
     siblings = {_read_text(Path(_SIBLINGS.format(core))) or str(core) for core in usable_cores()}
     return len(siblings)
 
 
 def describe_processor() -> str:
-    """The processor's name and a digest of its flags.
+    """Return the processor's name and a digest of its flags.
 
     A virtual machine may hide some flags, and give very different processors one name.
     """
@@ -71,7 +71,7 @@ def describe_processor() -> str:
 
 
 def read_processor_flags() -> frozenset[str]:
-    """The processor's flags, by Linux's names; elsewhere only those that its kind always has."""
+    """Return the processor's flags by Linux's names; elsewhere those that its kind always has."""
     flags = frozenset(_flags_of(_read_first_processor()).split())
     is_arm = platform.machine().lower() in ("arm64", "aarch64")
     return flags or frozenset({"asimd"} if is_arm else ())
@@ -99,7 +99,7 @@ def _flags_of(fields: dict[str, str]) -> str:
 
 
 def _read_text(path: Path) -> str:
-    """A file's text; empty where there is none, on another system or hidden by a sandbox."""
+    """Read a file's text; empty where there is none, on another system or hidden by a sandbox."""
     try:
         return path.read_text().strip()
     except OSError:

@@ -16,10 +16,9 @@ from pathlib import Path
 from upscaled_models.errors import ModelError, ModelRefused, UnknownModel
 from upscaled_models.families import Family, Shape
 from upscaled_models.files import (
+    Content,
     FileState,
-    Writer,
     check_file,
-    copier,
     hash_file,
     incoming_file,
     write_atomically,
@@ -122,10 +121,11 @@ class ModelStore:
         try:
             if len(files) > 1 or shown_as.suffix.lower() == PARAM_SUFFIX:
                 return self._install_pair(name, official, *sort_pair(files))
-            copy = copier(shown_as)
+            if not shown_as.is_file():
+                raise ModelRefused(f"{shown_as}: there is no such file")
             if official:
-                return self._install_official(official, shown_as, copy)
-            return self._install_own(name, shown_as, copy)
+                return self._install_official(official, shown_as, shown_as)
+            return self._install_own(name, shown_as, shown_as)
         except OSError as error:
             raise ModelRefused(
                 f"{shown_as}: cannot be copied into {self.models_dir}: {error}"
@@ -226,27 +226,22 @@ class ModelStore:
         from upscaled_models.ncnn.pair import read_pair_files, to_safetensors
 
         family, shape, tensors = read_pair_files(param, weights)
-
-        def write(path: Path) -> None:
-            path.write_bytes(to_safetensors(tensors))
-
+        content = to_safetensors(tensors)
         if official is None:
-            return self._install_own(name, param, write, network=(family, shape))
+            return self._install_own(name, param, content, network=(family, shape))
         if official.packaged is None:
             raise ModelRefused(f"{param}: {name} is not known as an ncnn pair")
-        return self._install_official(official.packaged, param, write)
+        return self._install_official(official.packaged, param, content)
 
-    def _install_official(self, spec: ModelSpec, shown_as: Path, write: Writer) -> ModelSpec:
+    def _install_official(self, spec: ModelSpec, shown_as: Path, content: Content) -> ModelSpec:
         target = self.target(spec)
-        with incoming_file(target, write) as incoming:
+        with incoming_file(target, content) as incoming:
             state = check_file(incoming, spec)
             if state is not FileState.OK:
-                must_have = f"must have {spec.size_bytes} bytes and SHA-256 {spec.sha256}"
+                fault = f"must have {spec.size_bytes} bytes and SHA-256 {spec.sha256}"
                 if spec.bits == 16:
-                    must_have = "its weights differ from the known ones"
-                raise ModelRefused(
-                    f"{shown_as}: not the file of {spec.name} ({state}): {must_have}"
-                )
+                    fault = "its weights differ from the known ones"
+                raise ModelRefused(f"{shown_as}: not the file of {spec.name} ({state}): {fault}")
             os.replace(incoming, target)
         return spec
 
@@ -254,7 +249,7 @@ class ModelStore:
         self,
         name: str,
         shown_as: Path,
-        write: Writer,
+        content: Content,
         *,
         network: tuple[Family, Shape] | None = None,
     ) -> ModelSpec:
@@ -263,7 +258,7 @@ class ModelStore:
 
         is_safetensors = network is not None or shown_as.suffix == ".safetensors"
         target = self._own_dir / f"{name}{'.safetensors' if is_safetensors else '.pth'}"
-        with incoming_file(target, write) as incoming:
+        with incoming_file(target, content) as incoming:
             if network is None:
                 family, shape = recognise_file(incoming, shown_as=shown_as)
             else:

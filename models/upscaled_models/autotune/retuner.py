@@ -19,6 +19,9 @@ from upscaled_models.backends.base import Engine, Tunable
 MOST_ROUNDS: Final = 3
 """Limit on races of one model: two candidates may be too close and too noisy to ever be settled."""
 
+_Race = tuple[Autotuner, Steps[tuple[Choice, Tunable]]]
+"""A race under way."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -73,8 +76,12 @@ class Retuner:
         try:
             if self._race is None:
                 return self._begin()
-            chosen = self._race.step(is_idle)
-            return None if chosen is None else self._end(self._race, *chosen)
+            autotuner, steps = self._race
+            try:
+                steps.send(is_idle())
+            except StopIteration as end:
+                return self._end(autotuner, *end.value)
+            return None
         except Exception:  # noqa: BLE001  (a failed measurement must not end the worker)
             _log.warning("%s: cannot be measured", self._name, exc_info=True)
             self._leave()
@@ -83,7 +90,7 @@ class Retuner:
 
     def interrupt(self) -> None:
         """Drop a slow model's race when a request comes: it holds much memory, and begins anew."""
-        if self._race is not None and self._race.autotuner.space.is_slow:
+        if self._race is not None and self._race[0].space.is_slow:
             self._leave()
 
     def _begin(self) -> Adopted | None:
@@ -96,8 +103,9 @@ class Retuner:
         self._is_settled = False
         if self._rounds < MOST_ROUNDS and (claim := Claim.take(autotuner.file.path.parent)):
             self._claim = claim
-            self._race = _Race(autotuner, autotuner.measure())
+            self._race = autotuner, autotuner.measure()
             _log.info("%s: idle: measuring again what is fastest", self._name)
+            next(self._race[1])
         return None
 
     def _adopt_stored(self, autotuner: Autotuner, stored: Choice) -> Adopted | None:
@@ -107,13 +115,13 @@ class Retuner:
         engine = autotuner.open_by(stored)
         return None if engine is None else self._adopt(autotuner, stored, engine)
 
-    def _end(self, race: "_Race", choice: Choice, engine: Tunable) -> Adopted:
+    def _end(self, autotuner: Autotuner, choice: Choice, engine: Tunable) -> Adopted:
         self._leave()
         self._rounds += 1
         self._is_settled = choice.is_settled
-        race.autotuner.store(choice)
-        self._seen_ns = _changed_ns(race.autotuner.file.path)
-        return self._adopt(race.autotuner, choice, fit(engine, choice))
+        autotuner.store(choice)
+        self._seen_ns = _changed_ns(autotuner.file.path)
+        return self._adopt(autotuner, choice, fit(engine, choice))
 
     def _adopt(self, autotuner: Autotuner, choice: Choice, engine: Engine) -> Adopted:
         self._running = _form_of(engine)
@@ -125,28 +133,6 @@ class Retuner:
         if self._claim is not None:
             self._claim.release()
             self._claim = None
-
-
-@dataclass(slots=True)
-class _Race:
-    """A race under way."""
-
-    autotuner: Autotuner
-    steps: Steps[tuple[Choice, Tunable]]
-    is_begun: bool = False
-
-    def step(self, is_idle: Callable[[], bool]) -> tuple[Choice, Tunable] | None:
-        """Go on to the next run; return what was chosen once the race is over."""
-        try:
-            if self.is_begun:
-                self.steps.send(is_idle())
-            else:
-                self.is_begun = True
-                next(self.steps)
-        except StopIteration as end:
-            chosen: tuple[Choice, Tunable] = end.value
-            return chosen
-        return None
 
 
 def _form_of(engine: Engine) -> tuple[str, int, int]:

@@ -1,4 +1,4 @@
-"""What every backend offers: an engine that takes windows of pixels and gives windows of pixels.
+"""The interface of every backend: an engine, from windows of pixels to windows of pixels.
 
 load_network ─▶ LoadedModel ─▶ a backend opens it ─▶ Engine
                                                       .start(windows) ─▶ Started
@@ -24,7 +24,7 @@ computed in float32."""
 
 
 def is_deep(window: NDArray[np.generic]) -> bool:
-    """Whether a channel of the window has 16 bits."""
+    """Return whether a channel of the window has 16 bits."""
     return window.dtype == np.uint16
 
 
@@ -47,7 +47,7 @@ class LoadedModel:
 
 @dataclass(frozen=True, slots=True)
 class EngineInfo:
-    """What an engine runs and in which sizes.
+    """The model that an engine runs, and the sizes in which it does.
 
     label: the backend and its precision, as "torch float32". window_px: the longest window side it
     is given. shape_step_px: a multiple of the model's own multiple; where an image takes several

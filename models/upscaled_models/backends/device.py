@@ -1,4 +1,4 @@
-"""Which device a network runs on, in which type and on how many CPU threads."""
+"""The device that a network runs on, its type and its CPU threads."""
 
 from dataclasses import dataclass
 
@@ -27,7 +27,7 @@ class Device:
         return self.torch_device.type == "cpu"
 
     def describe(self) -> str:
-        """What measurements depend on: the GPU's name and CUDA's version, else the kind alone."""
+        """Return what measurements depend on: a GPU's name and CUDA's version, else the kind."""
         if self.is_cuda:
             return f"{torch.cuda.get_device_name(self.torch_device)} CUDA {torch.version.cuda}"
         return self.torch_device.type

@@ -146,12 +146,9 @@ def _describe(proof: QuantisedProof) -> str:
         f"{proof.psnr_db:.2f} dB against float32, largest error {proof.largest} of 255, flat "
         f"colours within {proof.flat_largest}"
     )
-    if proof.truth is None:
-        return text
-    tracks = ", ".join(
-        f"{name} {track.mean_db:.1f} dB" for name, track in proof.truth.tracks.items()
-    )
-    return f"{text}; photographs: {tracks}"
+    tracks = proof.truth.tracks.items() if proof.truth else ()
+    listed = ", ".join(f"{name} {track.mean_db:.1f} dB" for name, track in tracks)
+    return f"{text}; photographs: {listed}" if listed else text
 
 
 def quantise_network(

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from upscaled_models.accuracy import psnr_db
+from upscaled_models import accuracy
 from upscaled_models.backends.openvino.graph import build_parts, finish_window
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.nodes import LEVELS
@@ -40,15 +40,20 @@ def prove(
         upscale, expect: the network in 8 bits and in float32, whole pictures.
         truth: the comparison with the truth, for a network that invents texture.
     """
-    errors = [upscale(picture).astype(int) - expect(picture) for picture in pictures]
-    square = float(np.mean([np.square(error).mean() for error in errors]))
-    flat_largest, are_flats_kept = _compare_flats(upscale, expect)
+    greys = tuple((level, level, level) for level in range(LEVELS + 1))
+    flats = flat_pictures((*greys, *FLAT_COLOURS), FLAT_SIDE_PX)
+    sources = list(pictures)
+    (expected, expected_flats), (got, got_flats) = (
+        ([run(each) for each in sources], [run(each) for each in flats])
+        for run in (expect, upscale)
+    )
+    found = accuracy.prove(expected, got, flats, expected_flats, got_flats)
     return QuantisedProof(
-        psnr_db=round(psnr_db(square), 2),
-        largest=int(max(np.abs(error).max() for error in errors)),
-        pictures=len(errors),
-        flat_largest=flat_largest,
-        are_flats_kept=are_flats_kept,
+        psnr_db=round(found.psnr_db, 2),
+        largest=found.largest,
+        pictures=len(sources),
+        flat_largest=found.flat_largest or 0,
+        are_flats_kept=found.is_flat_kept,
         float_layers=[
             name for name, layer in layers.convolutions.items() if layer.quantised is None
         ],
@@ -90,16 +95,3 @@ def float_upscaler(network: nn.Module) -> Upscaler:
         return known[key]
 
     return upscale
-
-
-def _compare_flats(upscale: Upscaler, expect: Upscaler) -> tuple[int, bool]:
-    """Return the largest difference, and whether colours that float32 keeps exactly are kept."""
-    greys = tuple((level, level, level) for level in range(LEVELS + 1))
-    largest, are_kept = 0, True
-    for flat in flat_pictures((*greys, *FLAT_COLOURS), FLAT_SIDE_PX):
-        expected = expect(flat)
-        difference = upscale(flat).astype(int) - expected
-        largest = max(largest, int(np.abs(difference).max()))
-        if difference.any() and (expected == flat[0, 0]).all():
-            are_kept = False
-    return largest, are_kept

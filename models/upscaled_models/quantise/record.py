@@ -9,12 +9,9 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from upscaled_models.accuracy import MIN_PSNR_DB
+from upscaled_models.accuracy import MAX_FLAT_LEVELS, MIN_PSNR_DB
 
 _SHA256 = Field(pattern="^[0-9a-f]{64}$")
-
-MAX_FLAT_LEVELS: Final = 4
-"""Largest difference from float32 on flat colours that float32 itself does not keep exactly."""
 
 TRACKS: Final = ("clean", "jpeg", "camera")
 """Kinds of input that a proof by the truth must cover (`quantise.tracks`)."""

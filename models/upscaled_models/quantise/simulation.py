@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from upscaled_models.backends.openvino.layers import Convolution, Floats, Layers, Quantisation
+from upscaled_models.quantise.rounding import WEIGHT_LIMIT
 
-WEIGHT_LIMIT: Final = 127
 LAST_LEVEL: Final = 255
 ZERO_OF_SYMMETRIC: Final = 128
 SAMPLES: Final = 20_000

@@ -93,18 +93,18 @@ class OpenVinoEngine:
             # calling thread, as the first of its threads: its priority is the caller's to choose.
             levels = self.graphs.compute(pixels)
         except (MemoryError, RuntimeError) as error:
-            raise _out_of_memory(error, pixels.shape) from error
+            # OpenVINO reports short memory by RuntimeError alone. Smaller windows help where memory
+            # is short; after any other failure the smallest fails as well.
+            raise EngineOutOfMemory(f"{pixels.shape} in OpenVINO: {error}") from error
         return _Running(self, pixels.view(np.uint8), levels, reduce)
 
     def _is_for_graphs(self, shape: tuple[int, ...]) -> bool:
-        """Whether graphs compute a shape: always where the engine is tried, to test them alone."""
-        if self.is_strict:
-            return True
+        """Return whether graphs compute a shape: always where the engine is tried."""
         _, height, width, _ = shape
         step_px = self.info.shape_step_px
         is_tile = height % step_px == 0 and width % step_px == 0
         is_large = height * width > NETWORKS[self.info.spec.family].max_unready_px
-        return is_tile or is_large or self.graphs.has(shape)
+        return self.is_strict or is_tile or is_large or self.graphs.has(shape)
 
 
 @dataclass(slots=True)
@@ -232,7 +232,7 @@ class ReadyGraphs:
         self.kept[self._compiled_shape(shape)].release_memory()
 
     def _compiled_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        """What a graph for windows of `shape` is compiled for, and kept by."""
+        """Return the shape that a graph for windows of `shape` is compiled for, and kept by."""
         if not self.takes_any_size:
             return shape
         return (shape[0], ANY_PX, ANY_PX, *shape[3:])
@@ -276,11 +276,3 @@ def _make_graphs(
     is_8_bits = precision == "int8"
     tail = ReadyGraphs(rest[0], choose_tail_precision() if is_8_bits else hint, threads, most)
     return ReadyGraphs(first, hint, threads, most, tail, takes_any_size=is_8_bits)
-
-
-def _out_of_memory(error: Exception, shape: tuple[int, ...]) -> EngineOutOfMemory:
-    """Make the error for any failure of OpenVINO, which reports short memory by RuntimeError alone.
-
-    Smaller windows help where memory is short; after any other failure the smallest fails as well.
-    """
-    return EngineOutOfMemory(f"{shape} in OpenVINO: {error}")

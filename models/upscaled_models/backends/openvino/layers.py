@@ -11,7 +11,7 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Quantisation:
-    """How 8-bit numbers stand for a convolution's weights and input.
+    """The scales by which 8-bit numbers stand for a convolution's weights and input.
 
     weight_scale: float32 `[O]`, a weight is its whole number times this. low, high: ends of the
     range of the 256 input levels, in the network's own units; 0 is one of the levels. input_scale:
@@ -55,7 +55,7 @@ def common_grid(convolutions: Sequence[Convolution]) -> Quantisation | None:
 
 
 def _is_part_of(one: Quantisation, whole: Quantisation) -> bool:
-    """Whether one reads the first channels of what `whole` reads, on the same levels."""
+    """Return whether one reads the first channels that `whole` reads, on the same levels."""
     if (one.low, one.high) != (whole.low, whole.high):
         return False
     if one.input_scale is None or whole.input_scale is None:

@@ -50,7 +50,7 @@ def digest() -> str:
 
 
 def has_fast_bfloat16() -> bool:
-    """Whether this CPU multiplies bfloat16 by instructions of its own."""
+    """Return whether this CPU multiplies bfloat16 by instructions of its own."""
     return "BF16" in open_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
 
 
