@@ -49,7 +49,9 @@ def test_a_picture_may_be_half_a_level_too_dark_and_no_more(share: float, is_wro
 
 
 @pytest.mark.parametrize(("levels", "is_wrong"), [(3, False), (5, True)])
-def test_what_invents_texture_may_be_four_levels_too_dark(levels: int, is_wrong: bool) -> None:
+def test_a_network_that_invents_texture_may_be_four_levels_too_dark(
+    levels: int, is_wrong: bool
+) -> None:
     """Colour correction, which follows, sets that right."""
     bright = RAMP // 2 + 100
     proof = prove([bright], [bright - levels], flats=(), expected_flats=(), got_flats=())

@@ -220,7 +220,7 @@ def test_a_part_file_with_another_hash_is_removed_once_complete(
 
 @pytest.mark.parametrize("page", [b"<html>please log in</html>", CONTENT[:-1], CONTENT + b"x"])
 @pytest.mark.parametrize("knows_ranges", [True, False])
-def test_a_page_of_another_length_is_refused_and_spoils_no_part(
+def test_a_response_of_another_length_is_refused_and_the_part_is_kept(
     page: bytes, knows_ranges: bool, spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
     server.knows_ranges = knows_ranges

@@ -161,7 +161,7 @@ def test_full_precision_is_downloaded_though_the_package_is_here(
     assert state_of(store, "tiny") is FileState.NOT_FETCHED
 
 
-def test_where_neither_way_leads_to_it_the_package_to_install_is_named(
+def test_the_package_is_named_where_neither_source_has_the_file(
     tiny: ModelSpec, package: Package, store: ModelStore, server: Server
 ) -> None:
     package.is_installed = False

@@ -147,7 +147,7 @@ def test_a_damaged_manifest_is_an_error_that_names_it(
         "upscaled.cli.models",
     ],
 )
-def test_what_a_front_end_reads_loads_no_torch(module: str) -> None:
+def test_modules_of_the_front_end_load_no_torch(module: str) -> None:
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True)
 

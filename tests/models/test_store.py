@@ -104,7 +104,7 @@ def test_a_users_own_file_is_recognised_copied_and_loads(store: ModelStore, own_
     assert states(store)["mine"] is FileState.OK
 
 
-def test_what_one_user_adds_another_may_read(store: ModelStore, own_file: Path) -> None:
+def test_an_added_model_is_readable_by_every_user(store: ModelStore, own_file: Path) -> None:
     """The service often runs as a user of its own."""
     own_file.chmod(0o600)
     store.add("mine", own_file)

@@ -48,7 +48,7 @@ def _idle_machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(autotuner, "read_load", lambda: NO_LOAD)
 
 
-def test_the_second_time_the_stored_choice_is_taken(
+def test_a_second_start_uses_the_stored_choice(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -143,7 +143,7 @@ def test_each_precision_and_each_number_of_threads_has_a_choice_of_its_own(tmp_p
     assert all(keys.count(key) == 1 for key in keys)
 
 
-def test_what_is_chosen_gives_float32s_picture(tmp_path: Path) -> None:
+def test_the_chosen_engine_gives_the_picture_of_float32(tmp_path: Path) -> None:
     """Whatever that is on this machine."""
     window = np.random.default_rng(0).integers(0, 256, (48, 48, 3), dtype=np.uint8)
 

@@ -68,9 +68,7 @@ def test_another_machine_version_or_model_has_another_file(tmp_path: Path) -> No
     assert len(paths) == 3
 
 
-def test_what_is_not_there_is_no_cause_for_a_warning(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_a_missing_file_logs_no_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert file_at(tmp_path / "absent.json").read() is None
     assert caplog.records == []
 

@@ -109,7 +109,7 @@ def test_the_recorded_proof_decides_in_which_precision_8_bits_are_tried(
 
 
 @pytest.mark.parametrize("instructions", InstructionSet)
-def test_where_8_bit_sums_may_saturate_a_small_picture_is_no_proof_of_texture(
+def test_8_bits_of_texture_are_not_tried_where_sums_may_saturate(
     model: LoadedModel, instructions: InstructionSet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(candidates, "find_instruction_set", lambda: instructions)
@@ -120,12 +120,12 @@ def test_where_8_bit_sums_may_saturate_a_small_picture_is_no_proof_of_texture(
 
 
 @pytest.mark.parametrize("scale", [2, 4])
-def test_the_models_that_ship_are_proven_in_8_bits_for_auto(scale: int) -> None:
+def test_the_shipped_models_are_allowed_in_8_bits_for_auto(scale: int) -> None:
     (spec,) = [each for each in read_default_models() if each.name == f"upscaled-x{scale}"]
     assert allowed_in(read_record(spec, DEFAULT_DIR / spec.file_name), "auto")
 
 
-def test_what_is_missing_is_said(model: LoadedModel, caplog: pytest.LogCaptureFixture) -> None:
+def test_missing_8_bits_are_logged(model: LoadedModel, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     labels(model, "fast")
     assert "not in 8 bits here; `upscaled models quantise mine`" in caplog.text
@@ -143,7 +143,7 @@ def test_8_bits_of_other_weights_are_refused_by_name(
 
 
 @pytest.mark.slow
-def test_what_is_opened_gives_nearly_the_float32_picture(model: LoadedModel) -> None:
+def test_every_candidate_gives_nearly_the_picture_of_float32(model: LoadedModel) -> None:
     window = draw_pictures(None, seed=4)[1][0]
     for candidate in list_openvino(quantised(model), CPU, "fast"):
         if candidate.dtype == "bfloat16" and not has_fast_bfloat16():

@@ -74,12 +74,12 @@ def test_every_order_ends_with_what_runs_everywhere() -> None:
     assert all(order[-1] == "torch float32" for order in LIKELIEST.values())
 
 
-def test_8_bits_are_taken_unmeasured_only_where_their_sums_cannot_saturate() -> None:
+def test_8_bits_are_a_default_only_where_their_sums_cannot_saturate() -> None:
     safe = {each for each in InstructionSet if "openvino int8" in likeliest("plain", each)}
     assert safe == {InstructionSet.AMX, InstructionSet.AVX512_BF16, InstructionSet.VNNI}
 
 
-def test_what_a_family_would_only_be_refused_in_is_not_tried_at_a_start() -> None:
+def test_a_type_too_inaccurate_for_a_family_is_not_tried_at_a_start() -> None:
     assert "openvino bfloat16" in likeliest("plain", InstructionSet.AMX)
     assert likeliest("rrdb", InstructionSet.AMX) == [
         "openvino int8",
@@ -121,7 +121,7 @@ def test_a_slow_model_with_a_recorded_proof_costs_a_start_little_float32() -> No
     ]
 
 
-def test_what_a_broken_backend_computes_is_not_taken() -> None:
+def test_a_default_with_a_wrong_picture_is_refused() -> None:
     def noise(levels: Levels) -> Levels:
         return levels[:, ::-1]
 
@@ -133,7 +133,7 @@ def test_what_a_broken_backend_computes_is_not_taken() -> None:
     assert "dB of the 25" in choice.refused["openvino int8 on 1 threads"]
 
 
-def test_where_nothing_of_the_table_works_float32_is_taken() -> None:
+def test_float32_is_the_default_where_no_other_works() -> None:
     wrong = FakeEngine(lambda levels: levels * 0, SLOW)
     choice = take(
         InstructionSet.VNNI,

@@ -75,7 +75,7 @@ def test_by_the_clock_alone_the_order_would_be_left_open() -> None:
 
 
 @pytest.mark.parametrize("scatter", [0.02, 0.1, 0.3])
-def test_what_is_settled_is_wrong_in_less_than_one_of_twenty(scatter: float) -> None:
+def test_settled_orders_are_wrong_in_less_than_one_of_twenty(scatter: float) -> None:
     """Looking after every pair must not make it more."""
     random = Random(4)
     wrong = 0

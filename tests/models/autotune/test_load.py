@@ -64,7 +64,7 @@ def _values(load: Load) -> dict[str, float]:
     return {name: getattr(load, name) for name in Load.__slots__}
 
 
-def test_where_the_system_reports_nothing_the_machine_counts_as_idle(tmp_path: Path) -> None:
+def test_a_machine_without_load_figures_counts_as_idle(tmp_path: Path) -> None:
     assert read_load(tmp_path, lambda seconds: None) == NO_LOAD
     assert NO_LOAD.is_idle
 

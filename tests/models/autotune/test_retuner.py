@@ -60,7 +60,7 @@ def run(measuring: Retuner) -> list[Adopted]:
     raise AssertionError("it does not end")
 
 
-def test_what_a_busy_start_took_is_measured_stored_and_adopted(tmp_path: Path) -> None:
+def test_the_default_of_a_busy_start_is_measured_stored_and_adopted(tmp_path: Path) -> None:
     measuring, engine = start(tmp_path)
     assert stored(tmp_path).is_from_table
 
@@ -73,7 +73,7 @@ def test_what_a_busy_start_took_is_measured_stored_and_adopted(tmp_path: Path) -
     assert adopted.choice.is_settled
 
 
-def test_what_is_settled_is_not_measured_again(tmp_path: Path) -> None:
+def test_a_settled_choice_is_not_measured_again(tmp_path: Path) -> None:
     run(start(tmp_path)[0])
     again, _ = start(tmp_path)
 
@@ -82,7 +82,7 @@ def test_what_is_settled_is_not_measured_again(tmp_path: Path) -> None:
     assert not again.is_measuring
 
 
-def test_what_another_process_measured_meanwhile_is_adopted_unmeasured(tmp_path: Path) -> None:
+def test_a_choice_of_another_process_is_adopted_without_measuring(tmp_path: Path) -> None:
     first, engine = start(tmp_path)
     second = retuner_of(tmp_path, engine)
     run(first)
@@ -139,7 +139,7 @@ def test_only_a_slow_model_begins_anew_after_a_request(
     assert not slow.is_measuring
 
 
-def test_what_never_settles_is_measured_a_few_times_and_no_more(
+def test_a_choice_that_never_settles_is_measured_a_limited_number_of_times(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     measuring, _ = start(tmp_path)
@@ -154,7 +154,7 @@ def test_what_never_settles_is_measured_a_few_times_and_no_more(
     assert len(run(measuring)) == MOST_ROUNDS
 
 
-def test_what_fails_leaves_what_serves(
+def test_a_failed_measurement_keeps_the_running_engine(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     measuring, _ = start(tmp_path)

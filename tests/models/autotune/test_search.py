@@ -94,14 +94,14 @@ def test_a_candidate_that_cannot_even_be_opened_is_refused() -> None:
     assert choice.refused == {"fake int8 on 1 threads": "fails: no such instruction"}
 
 
-def test_the_fastest_of_the_right_ones_is_chosen() -> None:
+def test_the_fastest_accurate_candidate_is_chosen() -> None:
     right, faster = FakeEngine(seconds_per_px=FAST * 2), FakeEngine(seconds_per_px=FAST)
 
     assert choose(candidate(right, "bfloat16"), candidate(faster, "float16")).dtype == "float16"
     assert choose(candidate(FakeEngine(seconds_per_px=3 * SLOW))).dtype == "float32"
 
 
-def test_of_two_that_are_as_fast_the_nearer_to_float32_is_chosen() -> None:
+def test_the_more_accurate_of_two_equally_fast_candidates_is_chosen() -> None:
     near, far = with_error(0.3), with_error(0.7)
     first = candidate(FakeEngine(far, FAST), "int8")
     second = candidate(FakeEngine(near, FAST * 1.02), "bfloat16")
@@ -130,7 +130,7 @@ def test_each_kind_of_candidate_has_its_bar(bar: Bar, rms: float, is_chosen: boo
     assert (choice.dtype == "int8") == is_chosen
 
 
-def test_flat_colours_are_asked_of_all_but_what_has_a_recorded_proof() -> None:
+def test_flat_colours_are_checked_unless_a_proof_is_recorded() -> None:
     stained = FakeEngine(stain, FAST)
 
     assert choose(candidate(stained, bar=INT8_BARS["fast"])).dtype == "float32"
@@ -187,7 +187,7 @@ def test_a_window_that_lets_others_in_soon_goes_first_unless_it_wastes_far_more(
     assert choice.window_px == window_px
 
 
-def test_what_does_not_fit_is_not_chosen() -> None:
+def test_a_size_that_does_not_fit_is_not_chosen() -> None:
     engine = FakeEngine(seconds_per_px=SLOW, room_px=100 * 100, halo_px=20)
 
     choice = choose(reference=candidate(engine, "float32"), sizes=Sizes((64, 96, 128), (1, 2)))
@@ -195,7 +195,7 @@ def test_what_does_not_fit_is_not_chosen() -> None:
     assert (choice.window_px, choice.batch) == (96, 1)
 
 
-def test_where_not_even_the_usual_window_fits_it_stays_for_the_loop_to_halve() -> None:
+def test_the_usual_window_is_chosen_where_no_window_fits() -> None:
     engine = FakeEngine(seconds_per_px=SLOW, room_px=100 * 100)
 
     assert choose(reference=candidate(engine, "float32")).window_px == 128
@@ -209,7 +209,7 @@ def test_sizes_are_multiples_of_the_step_with_room_for_a_core() -> None:
     assert sizes_around(100, 19, 16, is_fixed=True, batches=(1, 4)) == Sizes((100,), (1, 4))
 
 
-def test_what_no_time_was_left_for_makes_the_choice_unsettled_and_is_named() -> None:
+def test_candidates_without_time_are_named_and_leave_the_choice_unsettled() -> None:
     others = [candidate(FakeEngine(seconds_per_px=FAST / 2), dtype) for dtype in ("b", "c")]
 
     choice = choose(
@@ -224,14 +224,14 @@ def test_what_no_time_was_left_for_makes_the_choice_unsettled_and_is_named() -> 
 
 
 @pytest.mark.parametrize(("ratio", "dtype"), [(1.4, "a"), (1.6, "float32")])
-def test_what_is_much_slower_than_float32_is_not_taken_for_want_of_time(
+def test_a_candidate_much_slower_than_float32_is_not_chosen_when_time_is_short(
     ratio: float, dtype: str
 ) -> None:
     slower = candidate(FakeEngine(seconds_per_px=ratio * SLOW), "a")
     assert choose(slower, effort=Effort(0.0, max_wait_s=1.0)).dtype == dtype
 
 
-def test_without_time_to_race_no_window_is_taken_that_would_go_on_for_too_long() -> None:
+def test_a_window_that_lasts_too_long_is_not_chosen_without_a_race() -> None:
     lasting = int((1.1 * MAX_BATCH_S / SLOW) ** 0.5)
 
     choice = choose(sizes=Sizes((lasting, lasting // 2), (1,)), effort=Effort(0.0, max_wait_s=1.0))

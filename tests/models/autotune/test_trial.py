@@ -53,7 +53,7 @@ def test_a_candidate_that_gets_through_has_its_deaths_forgotten(tmp_path: Path) 
     assert attempts.deaths("fake int8") == 0
 
 
-def test_what_ends_by_itself_or_by_an_exception_is_no_death(tmp_path: Path) -> None:
+def test_a_trial_that_ends_normally_or_by_an_exception_counts_no_death(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path / "tried")
 
     with attempts.trying("good"):
@@ -64,7 +64,7 @@ def test_what_ends_by_itself_or_by_an_exception_is_no_death(tmp_path: Path) -> N
     assert (attempts.deaths("good"), attempts.deaths("bad")) == (0, 0)
 
 
-def test_where_no_file_can_be_written_nothing_is_remembered(tmp_path: Path) -> None:
+def test_attempts_in_a_folder_that_takes_no_file_are_not_recorded(tmp_path: Path) -> None:
     attempts = Attempts(tmp_path / "absent" / "tried")
     with attempts.trying("good"):
         assert attempts.deaths("good") == 0

@@ -45,9 +45,7 @@ def test_an_rrdb_networks_halo_is_that_of_the_measured_one_that_is_at_least_as_d
         ("realplksr", {"upsampler": "nearest+conv"}),
     ],
 )
-def test_what_is_no_shape_of_its_family_is_refused(
-    family: Family, change: dict[str, int | str]
-) -> None:
+def test_an_impossible_shape_is_refused(family: Family, change: dict[str, int | str]) -> None:
     whole = FAMILIES[family].example
     check_shape(family, whole)
     with pytest.raises(ValueError, match=f"{family} (cannot have|takes)"):

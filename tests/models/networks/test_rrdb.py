@@ -140,6 +140,6 @@ def test_strips_keep_every_row_once_and_see_what_its_result_depends_on(
     assert rows * width <= STRIP_PX or rows <= MIN_CORE_ROWS + 2 * TAIL_RADIUS_PX
 
 
-def test_what_fits_is_one_strip() -> None:
+def test_a_window_within_the_limit_is_one_strip() -> None:
     assert len(plan_strips(256, 128)[1]) == 1
     assert len(plan_strips(257, 128)[1]) == 2

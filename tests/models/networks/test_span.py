@@ -102,7 +102,7 @@ def test_only_a_file_that_says_so_is_not_normalised() -> None:
     assert plain["gain"].tolist() == [1]
 
 
-def test_what_is_folded_already_stays_as_it_is_and_so_does_any_other_network() -> None:
+def test_folding_leaves_a_folded_state_and_other_networks_unchanged() -> None:
     whole = build_network("span", span_shape(scale=2, features=4)).state_dict()
     other = {"conv_first.sk.weight": torch.zeros(1)}
     for state in (whole, other):

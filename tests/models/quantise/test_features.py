@@ -26,7 +26,7 @@ def distance(network: FeatureNetwork, one: Pixels, other: Pixels) -> float:
     return feature_distance(network.features(one), network.features(other))
 
 
-def test_its_distance_is_that_of_the_published_network(
+def test_the_distance_equals_that_of_the_published_network(
     texture: Pixels, network: FeatureNetwork
 ) -> None:
     """Expected: efficientnet-lite-pytorch 0.1.0 with the same weights; every feature was equal."""

@@ -26,7 +26,7 @@ def model() -> NaturalModel:
 
 
 @pytest.mark.parametrize(("border_px", "expected"), [(0, 12.665181), (4, 12.344308)])
-def test_it_gives_what_basicsr_gave(
+def test_niqe_equals_the_figures_recorded_from_basicsr(
     texture: Pixels, model: NaturalModel, border_px: int, expected: float
 ) -> None:
     assert niqe(
@@ -35,7 +35,7 @@ def test_it_gives_what_basicsr_gave(
 
 
 @pytest.mark.slow  # basicsr takes 3 s to import
-def test_it_agrees_with_basicsr_itself(
+def test_niqe_agrees_with_basicsr(
     texture: Pixels, model: NaturalModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ndimage = pytest.importorskip("scipy.ndimage")

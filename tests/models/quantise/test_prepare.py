@@ -183,7 +183,7 @@ def test_forms_leave_ever_more_in_floats_and_come_ever_nearer(few_pictures: np.n
     assert distances == sorted(distances)
 
 
-def test_pictures_to_prove_by_are_none_of_those_calibrated_with(
+def test_held_out_pictures_are_not_used_to_calibrate(
     tmp_path: Path, drawn: tuple[np.ndarray, np.ndarray]
 ) -> None:
     calibrated, held_out = drawn
@@ -208,7 +208,7 @@ def test_a_shipped_model_is_quantised_beside_its_weights(store: ModelStore) -> N
 
 
 @pytest.mark.slow
-def test_what_is_not_near_enough_is_not_written(
+def test_an_inaccurate_result_is_not_written(
     store: ModelStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = store.find("upscaled-x4")

@@ -95,7 +95,7 @@ def test_a_recipe_is_for_its_own_weights_alone(folder: Path) -> None:
     assert find_recipes(spec_of("a" * 64), folder / "elsewhere") == []
 
 
-def test_layers_that_are_not_those_that_were_proven_are_refused(folder: Path) -> None:
+def test_a_recipe_that_makes_other_layers_than_recorded_is_refused(folder: Path) -> None:
     other = small_state()
     other["conv_up1.weight"][0, 0, 0, 0] += 1
     with pytest.raises(WeightsError, match="other layers of these weights than it was proven with"):
@@ -121,7 +121,7 @@ def test_recipes_ship_for_either_file_of_x4plus_and_anime() -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_recipe_is_kilobytes_and_proven(name: str) -> None:
+def test_a_shipped_recipe_is_small_and_allowed_in_fast(name: str) -> None:
     size_bytes = sum(path.stat().st_size for path in RECIPES_DIR.glob(f"{name}.*"))
     assert size_bytes < 64_000
     official = find_official(name)
@@ -134,7 +134,7 @@ def test_a_shipped_recipe_is_kilobytes_and_proven(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", SHIPPED)
-def test_a_shipped_recipe_makes_what_was_proven_of_the_real_weights(
+def test_a_shipped_recipe_makes_the_recorded_layers_of_the_real_weights(
     name: str, tmp_path: Path
 ) -> None:
     official = find_official(name)

@@ -155,7 +155,7 @@ def proof_by_truth(**changes: float) -> QuantisedProof:
         ("smooth_share", 0.999, 0.9989, 0.98),
     ],
 )
-def test_a_network_that_invents_texture_is_allowed_by_the_truth(
+def test_a_network_that_invents_texture_is_allowed_by_its_distance_to_the_truth(
     name: str, good: float, bad: float, bad_for_fast: float | None
 ) -> None:
     assert why_not(proof_by_truth(**{name: good}), "auto") == ""
@@ -165,7 +165,7 @@ def test_a_network_that_invents_texture_is_allowed_by_the_truth(
         assert why_not(proof_by_truth(**{name: bad_for_fast}), "fast") != ""
 
 
-def test_what_was_not_measured_allows_nothing() -> None:
+def test_an_unmeasured_metric_allows_no_precision() -> None:
     proof = proof_by_truth()
     assert proof.truth is not None
     unmeasured = proof.truth.tracks["jpeg"].model_copy(update={"feature": None})

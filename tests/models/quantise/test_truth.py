@@ -35,7 +35,9 @@ def comparison(monkeypatch: pytest.MonkeyPatch) -> TruthComparison:
     return TruthComparison(make_samples(draw_truths(), 4, enlarge))
 
 
-def test_what_cannot_be_measured_is_said_and_left_empty(comparison: TruthComparison) -> None:
+def test_a_metric_without_its_package_is_reported_and_left_empty(
+    comparison: TruthComparison,
+) -> None:
     assert all("basicsr is not installed" in reason for reason in comparison.missing)
     proof = comparison.compare(enlarge)
     assert set(proof.tracks) == set(TRACKS)

@@ -88,7 +88,7 @@ def test_two_batches_may_be_under_way() -> None:
 
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
-def test_its_concurrent_engine_gives_the_same_pixels_on_half_of_the_cores(
+def test_the_concurrent_engine_gives_the_same_pixels_on_half_of_the_cores(
     precision: OpenVinoPrecision,
 ) -> None:
     if precision == "bfloat16" and not has_fast_bfloat16():
@@ -123,7 +123,7 @@ def test_bfloat16_stays_near_and_leaves_flat_colours_alone() -> None:
         assert (engine.start([flat]).finish()[0] == level).all()
 
 
-def test_what_is_asked_for_exactly_is_torchs_own() -> None:
+def test_an_exact_request_is_computed_by_torch() -> None:
     engine = engine_of()
     window = draw_window()
     (expected,) = engine.exact.start([window], 2).finish()
@@ -174,7 +174,7 @@ def test_a_small_odd_shape_of_a_large_network_is_not_compiled() -> None:
     assert list(engine.graphs.kept) == [(1, 32, 64, 3)]
 
 
-def test_what_is_tried_runs_as_a_graph_in_any_shape() -> None:
+def test_an_engine_under_trial_runs_every_shape_as_a_graph() -> None:
     """Proofs of RRDB in bfloat16 and 8 bits were of float32: their pictures have odd shapes."""
     engine = engine_of("rrdb", rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4))
     tried = engine.strict()
@@ -210,7 +210,7 @@ def test_a_small_odd_shape_goes_through_a_graph_that_takes_any() -> None:
 
 
 @pytest.mark.skipif(not has_fast_bfloat16(), reason="this CPU has no bfloat16 of its own")
-def test_what_follows_a_trunk_in_8_bits_is_computed_in_bfloat16() -> None:
+def test_the_tail_of_a_trunk_in_8_bits_is_computed_in_bfloat16() -> None:
     engine = engine_of("rrdb", SMALL_RRDB, "int8")
     assert engine.graphs.tail is not None
     assert (engine.graphs.hint, engine.graphs.tail.hint) == ("f32", "bf16")
@@ -291,7 +291,7 @@ class _Exhausted:
         raise RuntimeError("bad allocation")
 
 
-def test_its_label_says_what_it_computes_in() -> None:
+def test_the_label_names_backend_and_precision() -> None:
     engine = engine_of()
     assert engine.info.label == "openvino float32"
     sized = engine.strict().sized(window_px=96, batch=2, proof="57 dB")

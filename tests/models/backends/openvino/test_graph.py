@@ -106,7 +106,7 @@ import_openvino()
     assert "already at work" in ran.stderr
 
 
-def test_what_a_dense_block_reads_is_rounded_once_if_all_its_layers_have_one_grid() -> None:
+def test_the_input_of_a_dense_block_is_rounded_once_where_its_layers_share_levels() -> None:
     """Else a seventh of the time goes into rounding: once for each convolution that reads it."""
     shape = rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)
     network = build_network("rrdb", shape)

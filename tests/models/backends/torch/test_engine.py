@@ -164,7 +164,7 @@ def test_a_window_goes_up_as_bytes_and_channels_last() -> None:
     assert np.allclose(tensor[0].permute(1, 2, 0).numpy() * 255, noise(5, 6))
 
 
-def test_memory_that_may_not_be_written_is_taken() -> None:
+def test_a_read_only_window_is_accepted() -> None:
     window = noise()
     window.flags.writeable = False
 
@@ -173,7 +173,7 @@ def test_memory_that_may_not_be_written_is_taken() -> None:
     assert np.array_equal(result[::2, ::2], window)
 
 
-def test_what_overflows_in_a_short_type_is_computed_again_in_float32() -> None:
+def test_a_result_that_overflows_in_a_short_type_is_computed_again_in_float32() -> None:
     network = Overflows()
 
     (result,) = engine_of(network, CPU_HALF, native_scale=1).start([noise()]).finish()
@@ -184,9 +184,7 @@ def test_what_overflows_in_a_short_type_is_computed_again_in_float32() -> None:
 
 @pytest.mark.parametrize("draw", NOISES)
 @pytest.mark.parametrize("device", DEVICES[:2])
-def test_what_is_not_finite_in_float32_either_is_an_error_never_a_picture(
-    draw: Noise, device: Device
-) -> None:
+def test_a_result_that_is_not_finite_in_float32_is_an_error(draw: Noise, device: Device) -> None:
     with pytest.raises(ResultNotFinite):
         engine_of(Overflows(always=True), device, native_scale=1).start([draw()]).finish()
 
@@ -249,7 +247,7 @@ def test_out_of_memory_is_recognised_by_its_class(error: Exception) -> None:
         engine_of(Full(error)).start([noise()]).finish()
 
 
-def test_other_errors_are_not_taken_for_out_of_memory() -> None:
+def test_other_errors_are_not_reported_as_out_of_memory() -> None:
     with pytest.raises(RuntimeError, match="CUDA out of memory, it says"):
         engine_of(Full(RuntimeError("CUDA out of memory, it says"))).start([noise()]).finish()
 
@@ -278,7 +276,7 @@ def test_only_the_windows_that_overflow_are_computed_again() -> None:
     assert network.runs == [torch.float32]
 
 
-def test_what_is_asked_for_exactly_is_computed_in_float32() -> None:
+def test_an_exact_request_is_computed_in_float32() -> None:
     network = Overflows()
     engine = engine_of(network, CPU_HALF, native_scale=1)
 
