@@ -6,7 +6,8 @@ reason to refuse its picture. Only the credit is ever written.
 
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from typing import Final
 
 from upscaled.image.types import UPRIGHT, Credit
@@ -20,6 +21,7 @@ COPYRIGHT: Final = 0x8298
 
 _PREFIX: Final = b"Exif\x00\x00"
 _ENTRY_BYTES: Final = 12
+_MAX_ENTRIES: Final = 65_535
 _TEXT, _RATIO = 2, 5
 # TIFF 6.0, section 2: BYTE, SHORT, LONG and their signed kinds. Programs use any for a number.
 _WHOLE: Final[Mapping[int, str]] = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i"}
@@ -113,17 +115,12 @@ class Exif:
 
     def _find_entries(self, directory_at: int) -> _Entries:
         """Map each tag to kind, count, and where its value or the value's offset stands."""
-        tiff, order = self._tiff, self._order
-        if directory_at + 2 > len(tiff):
-            return {}
-        (entry_count,) = struct.unpack_from(f"{order}H", tiff, directory_at)
         entries: dict[int, tuple[int, int, int]] = {}
-        first_at = directory_at + 2
-        for at in range(first_at, first_at + entry_count * _ENTRY_BYTES, _ENTRY_BYTES):
-            if at + _ENTRY_BYTES > len(tiff):
-                break
-            tag, kind, count = struct.unpack_from(f"{order}HHI", tiff, at)
-            entries.setdefault(tag, (kind, count, at + 8))
+        with suppress(struct.error):  # what is there of a directory that is cut short counts
+            for tag, kind, count, value_at in iterate_directory(
+                self._tiff, self._order, directory_at
+            ):
+                entries.setdefault(tag, (kind, count, value_at))
         return entries
 
     def _referenced(self, at: int, length: int) -> bytes:
@@ -133,6 +130,31 @@ class Exif:
     def _offset(self, at: int) -> int:
         (start,) = struct.unpack_from(f"{self._order}I", self._tiff, at)
         return int(start)
+
+
+def iterate_directory(
+    tiff: bytes, order: str, at: int, *, is_big: bool = False
+) -> Iterator[tuple[int, int, int, int]]:
+    """Iterate over a directory: tag, kind, count, and where the value or its offset stands.
+
+    Args:
+        order: "<" or ">", the order of bytes.
+        at: where the directory begins.
+        is_big: it is one of BigTIFF.
+
+    Raises:
+        struct.error: it is cut short.
+    """
+    head, entry, value_bytes = ("Q", "HHQ", 8) if is_big else ("H", "HHI", 4)
+    (entries,) = struct.unpack_from(order + head, tiff, at)
+    at += struct.calcsize(head)
+    for _ in range(min(entries, _MAX_ENTRIES)):
+        tag, kind, count = struct.unpack_from(order + entry, tiff, at)
+        at += struct.calcsize(order + entry)
+        if at + value_bytes > len(tiff):
+            raise struct.error("a directory is cut short")
+        yield tag, kind, count, at
+        at += value_bytes
 
 
 def swaps_sides(orientation: int) -> bool:

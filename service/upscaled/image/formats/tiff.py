@@ -11,13 +11,13 @@ from typing import Any, Final
 
 from upscaled.errors import UnsupportedImageFormat
 from upscaled.image.formats.format import LimitedFile, Stored
-from upscaled.image.metadata import Exif, upright_size
+from upscaled.image.metadata import Exif, iterate_directory, upright_size
 from upscaled.image.types import UPRIGHT, Header
 
 _WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA = 256, 257, 262, 277, 274, 338
 _WANTED: Final = frozenset({_WIDTH, _HEIGHT, _PHOTOMETRIC, _SAMPLES, _ORIENTATION, _EXTRA})
+_BIG_VERSION: Final = 43
 _SHORT_BYTES: Final = {1: 1, 3: 2, 4: 4, 16: 8}
-_MAX_ENTRIES: Final = 65_535
 # Pillow makes several objects of every number of a list. 6,000 rows in strips of their own, three
 # times over, are 18,000 numbers; text and profiles are bytes and stay what they are.
 _MAX_NUMBERS: Final = 100_000
@@ -75,42 +75,38 @@ def open_stored(source: bytes, header: Header) -> Stored:
     return Stored(picture, Exif(source), icc, dpi=None)
 
 
-def _has_alpha(found: Mapping[int, int]) -> bool:
+def _has_alpha(tags: Mapping[int, int]) -> bool:
     """Whether there is a channel more than colour needs, and it is said to be alpha.
 
     With RGB it also counts as alpha where nothing is said of it: many programs forget to.
     """
-    colours = _COLOURS.get(found.get(_PHOTOMETRIC, 0))
-    if colours is None or found.get(_SAMPLES, 1) <= colours:
+    colours = _COLOURS.get(tags.get(_PHOTOMETRIC, 0))
+    if colours is None or tags.get(_SAMPLES, 1) <= colours:
         return False
-    return found[_EXTRA] in _MEANT_AS_ALPHA if _EXTRA in found else colours == 3
+    return tags[_EXTRA] in _MEANT_AS_ALPHA if _EXTRA in tags else colours == 3
 
 
 def _read_tags(source: bytes) -> dict[int, int]:
     """Read the first value of each wanted tag; where a tag comes twice, the first counts."""
     order = "<" if source[:2] == b"II" else ">"
     (version,) = struct.unpack_from(f"{order}H", source, 2)
-    is_big = version == 43
-    offset, count, entry, value_at = ("Q", "Q", 20, 12) if is_big else ("I", "H", 12, 8)
-    (at,) = struct.unpack_from(f"{order}{offset}", source, 8 if is_big else 4)
-    (entries,) = struct.unpack_from(f"{order}{count}", source, at)
-    at += struct.calcsize(count)
-    found: dict[int, int] = {}
-    for here in range(at, at + min(entries, _MAX_ENTRIES) * entry, entry):
-        tag, kind = struct.unpack_from(f"{order}HH", source, here)
-        (values,) = struct.unpack_from(f"{order}{offset}", source, here + 4)
-        if values > _MAX_NUMBERS and kind not in _KINDS_OF_BYTES:
-            raise ValueError(f"tag {tag} of {values} numbers")
-        if tag not in _WANTED or tag in found or kind not in _SHORT_BYTES:
+    is_big = version == _BIG_VERSION
+    offset = "Q" if is_big else "I"
+    (directory_at,) = struct.unpack_from(order + offset, source, 8 if is_big else 4)
+    tags: dict[int, int] = {}
+    for tag, kind, count, at in iterate_directory(source, order, directory_at, is_big=is_big):
+        if count > _MAX_NUMBERS and kind not in _KINDS_OF_BYTES:
+            raise ValueError(f"tag {tag} of {count} numbers")
+        if tag not in _WANTED or tag in tags or kind not in _SHORT_BYTES:
             continue
         length = _SHORT_BYTES[kind]
-        place = here + value_at
-        if values * length > struct.calcsize(offset):
-            (place,) = struct.unpack_from(f"{order}{offset}", source, place)
-        value = source[place : place + length]
-        if values and len(value) == length:
-            found[tag] = int.from_bytes(value, "little" if order == "<" else "big")
-    return found
+        value_at = at
+        if count * length > struct.calcsize(offset):
+            (value_at,) = struct.unpack_from(order + offset, source, at)
+        value = source[value_at : value_at + length]
+        if count and len(value) == length:
+            tags[tag] = int.from_bytes(value, "little" if order == "<" else "big")
+    return tags
 
 
 def ends_early(source: bytes, tags: Mapping[int, Any]) -> bool:

@@ -73,6 +73,31 @@ class Meta:
     alphas: dict[int, list[int]]
 
 
+class Fields:
+    """Reads the big-endian numbers in a box, one after the other."""
+
+    def __init__(self, body: memoryview) -> None:
+        self._body = body
+        self._at = 0
+
+    def take(self, length_bytes: int) -> int:
+        """Read a number.
+
+        Raises:
+            ValueError: the box is cut short.
+        """
+        end = self._at + length_bytes
+        if end > len(self._body):
+            raise ValueError("a box is cut short")
+        value = int.from_bytes(self._body[self._at : end], "big")
+        self._at = end
+        return value
+
+    def take_version_and_flags(self) -> tuple[int, int]:
+        """Read what a full box begins with (ISO/IEC 14496-12, 4.2)."""
+        return self.take(1), self.take(3)
+
+
 def read_still(source: bytes) -> Still:
     """Read what the boxes say of the primary picture.
 
@@ -82,16 +107,16 @@ def read_still(source: bytes) -> Still:
     """
     meta = read_meta(source)
     own = meta.properties.get(meta.primary, [])
-    size = next(box.body for box in own if box.name == b"ispe")
-    width, height = struct.unpack_from(">II", size, _FULL_BOX_BYTES)
+    size = Fields(next(box.body for box in own if box.name == b"ispe"))
+    size.take_version_and_flags()
     tiles = meta.parts.get(meta.primary, [])
     transforms = [box for box in own if box.name in TRANSFORMS]
     if len(transforms) > _MAX_TRANSFORMS:
         raise ValueError(f"more than {_MAX_TRANSFORMS} transforms")
     return Still(
         meta=meta,
-        width_px=width,
-        height_px=height,
+        width_px=size.take(4),
+        height_px=size.take(4),
         transforms=tuple(read_transform(box.name, box.body) for box in transforms),
         has_alpha=meta.primary in meta.alphas,
         tiles_have_alpha=bool(tiles) and all(tile in meta.alphas for tile in tiles),
@@ -107,10 +132,10 @@ def read_meta(source: bytes | bytearray) -> Meta:
     """
     found = next(box for box in iter_boxes(memoryview(source)) if box.name == b"meta")
     boxes = {box.name: box.body for box in iter_boxes(found.body[_FULL_BOX_BYTES:])}
-    try:
-        primary, properties = boxes[b"pitm"], _read_properties(boxes[b"iprp"])
-    except KeyError as error:
-        raise ValueError(f"no box {error}") from error
+    if not boxes.keys() >= {b"pitm", b"iprp"}:
+        raise ValueError("no box of the primary item, or of properties")
+    primary, properties = Fields(boxes[b"pitm"]), _read_properties(boxes[b"iprp"])
+    version, _ = primary.take_version_and_flags()
     parts: dict[int, list[int]] = {}
     alphas: dict[int, list[int]] = {}
     hold_alpha = {item for item, own in properties.items() if any(map(_is_alpha, own))}
@@ -121,7 +146,7 @@ def read_meta(source: bytes | bytearray) -> Meta:
             alphas.setdefault(target, []).append(item)
     return Meta(
         boxes=boxes,
-        primary=read_item_id(primary, _FULL_BOX_BYTES, is_wide=primary[0] > 0),
+        primary=primary.take(4 if version else 2),
         properties=properties,
         parts=parts,
         alphas=alphas,
@@ -151,12 +176,6 @@ def iter_boxes(space: memoryview) -> Iterator[Box]:
     raise ValueError(f"more than {_MAX_BOXES} boxes")
 
 
-def read_item_id(space: memoryview, at: int, *, is_wide: bool) -> int:
-    """Read an item's number, of 2 bytes or 4."""
-    (item,) = struct.unpack_from(">I" if is_wide else ">H", space, at)
-    return int(item)
-
-
 def _read_properties(body: memoryview) -> dict[int, list[Box]]:
     """Read each item's properties: `ipco` lists them, `ipma` associates them with items."""
     found: dict[int, list[Box]] = {}
@@ -175,18 +194,14 @@ def _read_properties(body: memoryview) -> dict[int, list[Box]]:
 
 
 def _iter_associations(body: memoryview) -> Iterator[tuple[int, int]]:
-    is_wide, has_long_numbers = body[0] > 0, bool(body[3] & 1)
-    (count,) = struct.unpack_from(">I", body, _FULL_BOX_BYTES)
-    at = _FULL_BOX_BYTES + 4
-    for _ in range(min(count, _MAX_BOXES)):
-        item = read_item_id(body, at, is_wide=is_wide)
-        at += 4 if is_wide else 2
-        own = body[at]
-        at += 1
-        for _ in range(own):
-            number = int.from_bytes(body[at : at + 1 + has_long_numbers], "big")
-            at += 1 + has_long_numbers
-            yield item, number & (0x7FFF if has_long_numbers else 0x7F)
+    fields = Fields(body)
+    version, flags = fields.take_version_and_flags()
+    number_bytes = 1 + (flags & 1)
+    is_essential = 0x80 << 8 * (number_bytes - 1)
+    for _ in range(min(fields.take(4), _MAX_BOXES)):
+        item = fields.take(4 if version else 2)
+        for _ in range(fields.take(1)):
+            yield item, fields.take(number_bytes) & ~is_essential
 
 
 def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
@@ -197,17 +212,16 @@ def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
     """
     if not body:
         return
-    is_wide = body[0] > 0
-    step = 4 if is_wide else 2
-    found = 0
+    id_bytes = 4 if body[0] else 2
+    total = 0
     for box in iter_boxes(body[_FULL_BOX_BYTES:]):
-        item = read_item_id(box.body, 0, is_wide=is_wide)
-        (count,) = struct.unpack_from(">H", box.body, step)
-        found += count
-        if found > _MAX_BOXES:
+        fields = Fields(box.body)
+        item, count = fields.take(id_bytes), fields.take(2)
+        total += count
+        if total > _MAX_BOXES:
             raise ValueError(f"more than {_MAX_BOXES} references")
-        for at in range(step + 2, step + 2 + count * step, step):
-            yield box.name, item, read_item_id(box.body, at, is_wide=is_wide)
+        for _ in range(count):
+            yield box.name, item, fields.take(id_bytes)
 
 
 def _is_alpha(box: Box) -> bool:

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from upscaled.image.formats.isobmff.boxes import Box, Meta, iter_boxes, read_item_id, read_meta
+from upscaled.image.formats.isobmff.boxes import Box, Fields, Meta, iter_boxes, read_meta
 
 _FULL_BOX_BYTES: Final = 4
 _MAX_ITEMS: Final = 20_000
@@ -108,15 +108,15 @@ def _is_tail_zero(extents: Extents) -> bool:
 
 
 def _reach(meta: Meta) -> list[int]:
-    """List the primary item, those it is derived from, and the alpha pictures of all of them."""
-    found = {meta.primary: None}
-    waiting = [meta.primary]
-    for item in waiting:
+    """List the primary item, those it is derived from, and the alpha images of all of them."""
+    reached = {meta.primary}
+    items = [meta.primary]
+    for item in items:
         for further in (*meta.parts.get(item, []), *meta.alphas.get(item, [])):
-            if further not in found:
-                found[further] = None
-                waiting.append(further)
-    return waiting
+            if further not in reached:
+                reached.add(further)
+                items.append(further)
+    return items
 
 
 def read_kinds(meta: Meta) -> dict[int, bytes]:
@@ -143,28 +143,9 @@ def _iterate_kinds(meta: Meta) -> Iterator[tuple[int, memoryview]]:
     for entry in iter_boxes(body[_FULL_BOX_BYTES + (4 if body[0] else 2) :]):
         version = entry.body[0]
         if version >= 2:
-            is_wide = version > 2
-            at = _FULL_BOX_BYTES + (4 if is_wide else 2) + 2  # behind the item's protection
-            yield (
-                read_item_id(entry.body, _FULL_BOX_BYTES, is_wide=is_wide),
-                entry.body[at : at + 4],
-            )
-
-
-class _Numbers:
-    """Reads big-endian numbers of varying length, one after the other."""
-
-    def __init__(self, body: memoryview) -> None:
-        self._body = body
-        self._at = 0
-
-    def take(self, length_bytes: int) -> int:
-        end = self._at + length_bytes
-        if end > len(self._body):
-            raise ValueError("a box is cut short")
-        value = int.from_bytes(self._body[self._at : end], "big")
-        self._at = end
-        return value
+            id_bytes = 4 if version > 2 else 2
+            at = _FULL_BOX_BYTES + id_bytes + 2  # behind the item's protection
+            yield Fields(entry.body[_FULL_BOX_BYTES:]).take(id_bytes), entry.body[at : at + 4]
 
 
 def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
@@ -176,26 +157,26 @@ def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
     body = meta.boxes.get(b"iloc")
     if body is None:
         return {}
-    numbers = _Numbers(body)
-    version = numbers.take(4) >> 24
-    sizes = numbers.take(2)
+    fields = Fields(body)
+    version, _ = fields.take_version_and_flags()
+    sizes = fields.take(2)
     offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
     index_bytes = sizes & 15 if version else 0
     id_bytes = 4 if version > 1 else 2
     spaces = {_FROM_FILE: memoryview(source)}
     if b"idat" in meta.boxes:
         spaces[_FROM_IDAT] = meta.boxes[b"idat"]
-    found: dict[int, Extents] = {}
+    by_item: dict[int, Extents] = {}
     pieces = 0
-    for _ in range(numbers.take(id_bytes)):
-        item = numbers.take(id_bytes)
-        space = spaces.get(numbers.take(2) & 15 if version else _FROM_FILE)
-        numbers.take(2)  # which file the data are in: this one
-        base = numbers.take(base_bytes)
+    for _ in range(fields.take(id_bytes)):
+        item = fields.take(id_bytes)
+        space = spaces.get(fields.take(2) & 15 if version else _FROM_FILE)
+        fields.take(2)  # which file the data are in: this one
+        base = fields.take(base_bytes)
         extents: Extents = []
-        for _ in range(numbers.take(2)):
-            numbers.take(index_bytes)
-            start, length = base + numbers.take(offset_bytes), numbers.take(length_bytes)
+        for _ in range(fields.take(2)):
+            fields.take(index_bytes)
+            start, length = base + fields.take(offset_bytes), fields.take(length_bytes)
             pieces += 1
             if pieces > _MAX_ITEMS:
                 raise ValueError(f"items of more than {_MAX_ITEMS} pieces")
@@ -204,8 +185,8 @@ def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
         if sum(map(len, extents)) > len(source):
             raise ValueError(f"item {item} is larger than the file")
         if space is not None:
-            found[item] = extents
-    return found
+            by_item[item] = extents
+    return by_item
 
 
 def _cut_out(space: memoryview, start: int, length: int) -> memoryview:

@@ -23,9 +23,7 @@ for: of 700 such files, not animated, 469 passed.
 
 import math
 import random
-from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from io import BytesIO
 from typing import Final
 
@@ -36,14 +34,13 @@ from upscaled.image.formats.webp.vp8 import find_partitions, join_partitions
 
 # How many bytes at the end libwebp may leave unread. Shorter runs of zeros are not looked into.
 _UNREAD_BYTES: Final = 4
+_ALPHA, _BITSTREAM = -1, -2
 # What libwebp reports through Pillow of data that end too early.
 _CUT_SHORT_ERRORS: Final = (OSError, EOFError, ValueError, SyntaxError)
 # A palette has so many colours; a picture of as many is coded by one number a pixel.
 _PALETTE_COLOURS: Final = 256
 # Small pictures' tables of codes count as data of theirs: a sound one exceeded rule 2 by a quarter.
 _TABLES_MARGIN: Final = 4
-
-_PutIn = Callable[[memoryview], Picture]
 
 
 def has_unread_zeros(picture: Picture) -> bool:
@@ -57,48 +54,40 @@ def has_unread_zeros(picture: Picture) -> bool:
     Raises:
         ValueError, IndexError: a frame of VP8 is cut short.
     """
-    alpha = picture.alpha
-    if alpha is not None and _has_unread(alpha, lambda data: replace(picture, alpha=data)):
+    if picture.alpha is not None and _needs_zeros(picture, picture.alpha, _ALPHA):
         return True
-    if picture.kind == b"VP8 ":
-        return _has_unread_partition(picture)
-    put_in = partial(_put_in_bitstream, picture)
-    return _has_unread(picture.bitstream, put_in) or _has_uniform_codes(picture, put_in)
-
-
-def _has_unread_partition(picture: Picture) -> bool:
-    """Whether one of the partitions that end in the zeros at the frame's end has unread ones."""
-    sizes_at, partitions = find_partitions(picture.bitstream)
+    if picture.kind != b"VP8 ":
+        return _needs_zeros(picture, picture.bitstream, _BITSTREAM) or _has_uniform_codes(picture)
+    _, partitions = find_partitions(picture.bitstream)
     for number in reversed(range(len(partitions))):
-        put_in = partial(_put_in_partition, picture, sizes_at, partitions, number)
-        if _has_unread(partitions[number], put_in):
+        if _needs_zeros(picture, partitions[number], number):
             return True
         if _count_zeros(partitions[number]) < len(partitions[number]):
-            break
+            break  # those before it do not end in the zeros at the frame's end
     return False
 
 
-def _put_in_bitstream(picture: Picture, data: memoryview) -> Picture:
-    return replace(picture, bitstream=data)
+def _needs_zeros(picture: Picture, data: memoryview, stream: int) -> bool:
+    """Return whether a stream ends in zeros of which libwebp needs some, but not the last."""
+    zeros = _count_zeros(data)
+    if zeros <= _UNREAD_BYTES or _decode(_shorten(picture, stream, _UNREAD_BYTES)) is None:
+        return False
+    return _decode(_shorten(picture, stream, zeros)) is None
 
 
-def _put_in_partition(
-    picture: Picture, sizes_at: int, partitions: list[memoryview], number: int, data: memoryview
-) -> Picture:
-    parts = [*partitions[:number], data, *partitions[number + 1 :]]
-    frame = join_partitions(picture.bitstream, sizes_at, parts)
+def _shorten(picture: Picture, stream: int, count: int) -> Picture:
+    """Cut bytes off the end of a stream: `_ALPHA`, `_BITSTREAM`, or the number of a partition."""
+    if stream == _ALPHA and picture.alpha is not None:
+        return replace(picture, alpha=picture.alpha[:-count])
+    if stream == _BITSTREAM:
+        return replace(picture, bitstream=picture.bitstream[:-count])
+    sizes_at, partitions = find_partitions(picture.bitstream)
+    partitions[stream] = partitions[stream][:-count]
+    frame = join_partitions(picture.bitstream, sizes_at, partitions)
     return replace(picture, bitstream=memoryview(frame))
 
 
-def _has_unread(data: memoryview, put_in: _PutIn) -> bool:
-    """Whether data end in zeros of which libwebp needs some, but not the last."""
-    zeros = _count_zeros(data)
-    if zeros <= _UNREAD_BYTES or _decode(put_in(data[:-_UNREAD_BYTES])) is None:
-        return False
-    return _decode(put_in(data[:-zeros])) is None
-
-
-def _has_uniform_codes(picture: Picture, put_in: _PutIn) -> bool:
+def _has_uniform_codes(picture: Picture) -> bool:
     """Whether lossless data have codes of one length, and too many zeros for that."""
     data = picture.bitstream
     zeros = _count_zeros(data)
@@ -114,7 +103,8 @@ def _has_uniform_codes(picture: Picture, put_in: _PutIn) -> bool:
     if not is_palette and share <= _largest_share(bits / len(decoded.getbands())):
         return False
     others = random.Random(len(data)).randbytes(zeros)  # noqa: S311 - any bytes will do
-    return _decode(put_in(memoryview(bytes(data[:-zeros]) + others))) is not None
+    mended = memoryview(bytes(data[:-zeros]) + others)
+    return _decode(replace(picture, bitstream=mended)) is not None
 
 
 def _largest_share(bits_per_code: float) -> float:
