@@ -1,4 +1,4 @@
-"""What one file may take of a decoder process, and making the kernel hold it to that.
+"""Limit what one file may take of a decoder process.
 
 All limits are the kernel's own: no line of Python has to run for them to work, for a decoder that
 hangs in C code runs none. A process that goes over its time is ended by a signal; one that asks for
@@ -55,7 +55,7 @@ _SIGNALS_BY_FILE: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class FileLimits:
-    """The limits of one file: memory beyond what the idle process holds, time, bytes written."""
+    """Limits of one file: memory beyond what the idle process holds, time, bytes written."""
 
     memory_bytes: int
     cpu_s: float

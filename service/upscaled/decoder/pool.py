@@ -39,7 +39,7 @@ from outside are not, and say nothing of the file."""
 _END_S: Final = 5.0
 """Limits the wait for the exit status of a process that has closed its socket."""
 
-# Each thread of a pool would hold address space and a core, and none helps with one picture.
+# Each thread of a pool would hold address space and a core, and none helps with one image.
 _ONE_THREAD: Final = {
     "OMP_NUM_THREADS": "1",
     "OPENBLAS_NUM_THREADS": "1",
@@ -73,7 +73,7 @@ class DecoderDied(Exception):
 
 
 class DecoderProcess:
-    """One decoder process; for one thread at a time."""
+    """Decoder process; for one thread at a time."""
 
     def __init__(
         self, formats: Collection[str], command: Sequence[str], *, log_format: str = "auto"

@@ -27,26 +27,26 @@ def keep_rgb_profile(icc: bytes | None) -> bytes | None:
 
 
 def is_sound_profile(icc: bytes, *, is_grey: bool) -> bool:
-    """Whether a profile is one for grey, or for RGB, of at most `MAX_PROFILE_BYTES`."""
+    """Return whether a profile is one for grey, or for RGB, of at most `MAX_PROFILE_BYTES`."""
     if not 0 < len(icc) <= MAX_PROFILE_BYTES:
         return False
     return (_grey_levels(icc) if is_grey else _to_srgb(icc, "RGB")) is not None
 
 
-def cmyk_to_rgb(picture: PillowImage.Image, icc: bytes | None) -> NDArray[np.uint8]:
-    """Convert a picture of mode CMYK (255 full ink) to sRGB `[H, W, 3]`.
+def cmyk_to_rgb(pixels: PillowImage.Image, icc: bytes | None) -> NDArray[np.uint8]:
+    """Convert an image of mode CMYK (255 full ink) to sRGB `[H, W, 3]`.
 
     Through its profile, else by the plain formula `(1 - ink) * (1 - black)`.
     """
     transform = _to_srgb(icc, "CMYK") if icc else None
     if transform is None:
-        return np.asarray(picture.convert("RGB"))
-    converted = ImageCms.applyTransform(picture, transform)
+        return np.asarray(pixels.convert("RGB"))
+    converted = ImageCms.applyTransform(pixels, transform)
     return np.asarray(converted)
 
 
-def lab_to_rgb(picture: PillowImage.Image) -> NDArray[np.uint8]:
-    """Convert a picture of mode LAB (CIE, white D50) to sRGB `[H, W, 3]`."""
+def lab_to_rgb(pixels: PillowImage.Image) -> NDArray[np.uint8]:
+    """Convert an image of mode LAB (CIE, white D50) to sRGB `[H, W, 3]`."""
     transform = ImageCms.buildTransform(
         ImageCms.createProfile("LAB"),
         ImageCms.createProfile("sRGB"),
@@ -55,7 +55,7 @@ def lab_to_rgb(picture: PillowImage.Image) -> NDArray[np.uint8]:
         _INTENT,
         ImageCms.Flags.HIGHRESPRECALC,
     )
-    return np.asarray(ImageCms.applyTransform(picture, transform))
+    return np.asarray(ImageCms.applyTransform(pixels, transform))
 
 
 def grey_to_rgb(grey: Pixels, icc: bytes | None) -> Pixels:

@@ -1,4 +1,4 @@
-"""Decode a picture file to upright RGB pixels, by C code: only in a decoder process."""
+"""Decode an image file to upright RGB pixels, by C code: only in a decoder process."""
 
 from collections.abc import Collection
 
@@ -34,7 +34,7 @@ def decode_file(source: bytes, formats: Collection[str] = ALWAYS_DECODED) -> Ima
 
 
 def decode(source: bytes, header: Header) -> Image:
-    """Decode the first picture of a file, upright; of an APNG its still picture.
+    """Decode the first image of a file, upright; of an APNG its still image.
 
     A PNG of 16 bits a channel keeps them; whatever else has more than 8 is rounded to 8. Alpha is
     given wherever the format can say transparent, also when every pixel is opaque. An RGB profile
@@ -45,16 +45,16 @@ def decode(source: bytes, header: Header) -> Image:
         header: what `read_header` made of them, in this process.
 
     Raises:
-        MalformedImage: broken or truncated, or not what its header says; a half-decoded picture is
+        MalformedImage: broken or truncated, or not what its header says; a half-decoded image is
             never returned.
         UnsupportedImageFormat: a kind of pixels that is not decoded here.
-        ResolutionTooHigh: the decoder found the picture larger than its limit.
+        ResolutionTooHigh: the decoder found the image larger than its limit.
     """
     try:
         stored = FORMATS[header.format].reader.open_stored(source, header)
         _refuse_contradiction(header, stored)
         if header.is_deep:  # of all formats' deep pixels only PNG's are kept
-            image = read_deep(stored.picture, header.parts, stored.icc)
+            image = read_deep(stored.opened, header.parts, stored.icc)
         else:
             image = _read_plain(header, stored)
     except PillowImage.DecompressionBombError as error:
@@ -76,37 +76,37 @@ def decode(source: bytes, header: Header) -> Image:
 
 def _refuse_contradiction(header: Header, stored: Stored) -> None:
     """Raise ValueError where the decoder found another size or transparency than our reader."""
-    picture = stored.picture
-    width, height = picture.size
+    opened = stored.opened
+    width, height = opened.size
     if stored.crop_px is not None:
         left, top, right, bottom = stored.crop_px
         width, height = right - left, bottom - top
     if upright_size(width, height, stored.orientation) != (header.width_px, header.height_px):
         raise ValueError(f"{width} x {height} is not what the header says: {header}")
-    has_alpha = picture.mode in ("RGBA", "LA", "La", "PA") or "transparency" in picture.info
+    has_alpha = opened.mode in ("RGBA", "LA", "La", "PA") or "transparency" in opened.info
     if has_alpha != header.has_alpha:
         raise ValueError(f"alpha {has_alpha} is not what the header says")
 
 
 def _read_plain(header: Header, stored: Stored) -> Image:
     """Decode pixels of up to 8 bits a channel; they are not turned yet."""
-    picture, icc = stored.picture, stored.icc
-    picture.load()
-    if picture.mode == "CMYK":
-        return Image(rgb=cmyk_to_rgb(picture, icc))
-    if picture.mode in ("F", "I"):
-        raise UnsupportedImageFormat(detail=f"{header.format} of mode {picture.mode}")
-    if picture.mode == "LAB":
-        return Image(rgb=lab_to_rgb(picture))
-    if picture.mode.startswith("I;16"):
-        return Image(rgb=grey_to_rgb(_round_deep_grey(picture), icc))
-    if picture.mode in ("LA", "La"):  # the second one is grey that was multiplied by its alpha
-        pixels = np.asarray(picture.convert("LA"))
+    opened, icc = stored.opened, stored.icc
+    opened.load()
+    if opened.mode == "CMYK":
+        return Image(rgb=cmyk_to_rgb(opened, icc))
+    if opened.mode in ("F", "I"):
+        raise UnsupportedImageFormat(detail=f"{header.format} of mode {opened.mode}")
+    if opened.mode == "LAB":
+        return Image(rgb=lab_to_rgb(opened))
+    if opened.mode.startswith("I;16"):
+        return Image(rgb=grey_to_rgb(_round_deep_grey(opened), icc))
+    if opened.mode in ("LA", "La"):  # the second one is grey that was multiplied by its alpha
+        pixels = np.asarray(opened.convert("LA"))
         return Image(rgb=grey_to_rgb(pixels[..., 0], icc), alpha=pixels[..., 1])
-    if picture.mode in ("1", "L"):
-        grey = np.asarray(picture.convert("L"))
+    if opened.mode in ("1", "L"):
+        grey = np.asarray(opened.convert("L"))
         return Image(rgb=grey_to_rgb(grey, icc), alpha=_grey_key_alpha(stored, grey))
-    pixels = np.asarray(picture.convert("RGBA" if header.has_alpha else "RGB"))
+    pixels = np.asarray(opened.convert("RGBA" if header.has_alpha else "RGB"))
     return Image(
         rgb=pixels[..., :3],
         alpha=pixels[..., 3] if header.has_alpha else None,
@@ -114,10 +114,10 @@ def _read_plain(header: Header, stored: Stored) -> Image:
     )
 
 
-def _round_deep_grey(picture: PillowImage.Image) -> NDArray[np.uint8]:
+def _round_deep_grey(opened: PillowImage.Image) -> NDArray[np.uint8]:
     """Round a grey TIFF; Pillow neither stretches 12 bits nor inverts where white is zero."""
-    deep: NDArray[np.uint16] = np.asarray(picture).astype(np.uint16)
-    tags = getattr(picture, "tag_v2", {})
+    deep: NDArray[np.uint16] = np.asarray(opened).astype(np.uint16)
+    tags = getattr(opened, "tag_v2", {})
     if tags.get(_BITS_PER_SAMPLE, (16,)) == (12,):
         deep = np.asarray(deep << 4 | deep >> 8, np.uint16)
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:

@@ -1,4 +1,4 @@
-"""Measure what a picture has lost before it came here: to lossy compression, and to noise.
+"""Measure what an image has lost before it came here: to lossy compression, and to noise.
 
 How coarsely it was quantised its file says, expressed as JPEG's quality; noise is measured in the
 pixels: the finest diagonal detail of blocks that show nothing else.
@@ -29,7 +29,7 @@ _TEXTURE_RATIO: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class Harm:
-    """The losses of a picture by lossy compression and by noise.
+    """Losses of an image by lossy compression and by noise.
 
     jpeg_quality: 1 to 100, the quality of JPEG whose loss is as great; None for a file that was
         compressed without loss.

@@ -1,4 +1,4 @@
-"""Read the header of a picture file: once in the front end, and once in the decoder."""
+"""Read the header of an image file: once in the front end, and once in the decoder."""
 
 from collections.abc import Collection
 from typing import Final
@@ -13,7 +13,7 @@ MAX_PIXELS: Final = 100_000_000
 
 
 def read_header(source: bytes, formats: Collection[str] = ALWAYS_DECODED) -> Header:
-    """Read the format, upright size and transparency of a picture file; no pixel is decoded.
+    """Read the format, upright size and transparency of an image file; no pixel is decoded.
 
     It loads no decoder: the front end calls it beside keys and credits.
 

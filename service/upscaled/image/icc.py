@@ -20,7 +20,7 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """The curve from a channel's value in 0..1 to light: `(scale * v + offset) ** gamma`.
+    """Curve from a channel's value in 0..1 to light: `(scale * v + offset) ** gamma`.
 
     Below `linear_to` it is `v * slope`.
     """
@@ -34,7 +34,7 @@ class Curve:
 
 @dataclass(frozen=True, slots=True)
 class Chromaticities:
-    """The white and the primaries in the CIE's x, y."""
+    """White and primaries in the CIE's x, y."""
 
     white: Point
     red: Point
@@ -57,7 +57,7 @@ Colours = tuple[Chromaticities, Curve]
 
 # ITU-T H.273, tables 2 and 3; PNG's cICP, the `colr` boxes of AVIF and HEIC, and AV1's sequence
 # header use these codes. PQ (16) and HLG (18) cannot be said by a profile that every program
-# reads: pictures of these are passed on as they are.
+# reads: images of these are passed on as they are.
 _PRIMARIES: Final[Mapping[int, Chromaticities]] = {
     1: SRGB,
     5: Chromaticities((0.3127, 0.3290), (0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),

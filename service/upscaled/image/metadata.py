@@ -1,7 +1,7 @@
-"""Read what a picture's file says beside its pixels: orientation, resolution, and credit.
+"""Read metadata of an image file: orientation, resolution, and credit.
 
 EXIF is read by a reader that cannot fail: whatever else is broken in a camera's EXIF block is no
-reason to refuse its picture. Only the credit is ever written.
+reason to refuse its image. Only the credit is ever written.
 """
 
 import math
@@ -43,7 +43,7 @@ _Entries = Mapping[int, tuple[int, int, int]]
 
 
 class Exif:
-    """The first directory of an EXIF block, with or without its "Exif" prefix (TIFF 6.0, 2).
+    """First directory of an EXIF block, with or without its "Exif" prefix (TIFF 6.0, 2).
 
     Broken blocks have the tags that can be found in them. Of the other directories only the
     tags of the colour space are read.
@@ -61,7 +61,7 @@ class Exif:
 
     @property
     def is_adobe_rgb(self) -> bool:
-        """Whether a camera states DCF 2.0's optional colour space, by its index "R03"."""
+        """Return whether a camera states DCF 2.0's optional colour space, by its index "R03"."""
         details = self._directory(self._entries, _EXIF_DIRECTORY)
         interoperability = self._directory(details, _INTEROPERABILITY_DIRECTORY)
         index = self._text(interoperability, _INTEROPERABILITY_INDEX)
@@ -70,9 +70,7 @@ class Exif:
 
     @property
     def orientation(self) -> int:
-        """How the stored picture is to be turned, 1 to 8; `UPRIGHT` where the block is broken, or
-        holds no orientation or a senseless one.
-        """
+        """Return how the stored image is to be turned, 1 to 8; `UPRIGHT` without a sane value."""
         value = self.whole(ORIENTATION)
         return value if value is not None and 1 <= value <= 8 else UPRIGHT
 
@@ -158,22 +156,22 @@ def iterate_directory(
 
 
 def swaps_sides(orientation: int) -> bool:
-    """Whether turning a picture of this orientation upright exchanges width and height."""
+    """Return whether turning an image of this orientation upright exchanges width and height."""
     return orientation >= 5
 
 
 def upright_size(width_px: int, height_px: int, orientation: int) -> tuple[int, int]:
-    """Return (width, height) of a stored picture once it is turned upright."""
+    """Return (width, height) of a stored image once it is turned upright."""
     return (height_px, width_px) if swaps_sides(orientation) else (width_px, height_px)
 
 
 def read_dpi(exif: Exif, format_dpi: object, orientation: int) -> Dpi | None:
-    """Read the pixels an inch, across and down, of the upright picture.
+    """Read the pixels an inch, across and down, of the upright image.
 
     Args:
         exif: looked into where the format's own field holds no sensible value.
         format_dpi: what Pillow found in the format's own field, if anything.
-        orientation: that of the stored picture, which both fields describe.
+        orientation: that of the stored image, which both fields describe.
 
     Returns:
         None where neither holds a sensible value.
@@ -202,7 +200,7 @@ def _sensible(dpi: object) -> Dpi | None:
 
 
 def read_credit(exif: Exif) -> Credit | None:
-    """Read who made a picture and whose it is; None where its file says neither."""
+    """Read who made an image and whose it is; None where its file says neither."""
     credit = Credit(artist=exif.text(ARTIST), copyright=exif.text(COPYRIGHT))
     return credit if credit.artist or credit.copyright else None
 

@@ -13,7 +13,7 @@ HTTP: 216 MB. A single one may be larger."""
 
 @dataclass(frozen=True, slots=True)
 class OutputSpec:
-    """The format, size and depth of a result.
+    """Format, size and depth of a result.
 
     format: "JPEG", or "PNG" where there is transparency or 16 bits a channel.
     width_px, height_px: its upright size.
@@ -38,7 +38,7 @@ class OutputSpec:
 
     @property
     def suffix(self) -> str:
-        """The end of a file name, without its dot."""
+        """Return the end of a file name, without its dot."""
         return FORMATS[self.format].suffix
 
 

@@ -14,7 +14,7 @@ _AnyPixels = TypeVar("_AnyPixels", bound=NDArray[np.generic])
 
 
 def is_deep(pixels: Pixels) -> bool:
-    """Whether a channel has 16 bits."""
+    """Return whether a channel has 16 bits."""
     return pixels.dtype == np.uint16
 
 
@@ -22,7 +22,7 @@ def round_to_8bit(deep: Pixels) -> NDArray[np.uint8]:
     """Round 0..65535 to the nearest of 0..255: v / 257.
 
     Not dithered, and before the network rather than after it: on a faint sky as JPEG of quality 95
-    (error to the network's picture in float64, in levels) rounding before is 0.578 off, after
+    (error to the network's image in float64, in levels) rounding before is 0.578 off, after
     0.572, dithered after 0.578 in a quarter more bytes, dithered before 0.626.
     """
     nearest = (np.arange(65536, dtype=np.uint32) * 255 + 32895) >> 16

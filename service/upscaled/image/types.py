@@ -1,4 +1,4 @@
-"""The types of this package: a file's header, a picture's pixels, and what goes with them.
+"""Types of this package: a file's header, an image's pixels, and what goes with them.
 
 The front end reads headers alone, so nothing here loads numpy.
 """
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 UPRIGHT: Final = 1
-"""The EXIF orientation of a picture that is stored as it is shown."""
+"""The EXIF orientation of an image that is stored as it is shown."""
 
 Rectangle = tuple[int, int, int, int]
 """(left, top, right, bottom) in pixels, the last two excluded."""
@@ -22,7 +22,7 @@ Rectangle = tuple[int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Header:
-    """The header of a picture file, read once in a process and handed on.
+    """Header of an image file, read once in a process and handed on.
 
     format: the name of a row of `upscaled.image.formats.table`.
     width_px, height_px: the upright size, after the crop and the turn that the file asks for.
@@ -44,7 +44,7 @@ class Header:
 
 @dataclass(frozen=True, slots=True)
 class Credit:
-    """Who made a picture and whose it is, as its file says; "" where it does not."""
+    """Author and owner of an image, as its file says; "" where it does not."""
 
     artist: str = ""
     copyright: str = ""
@@ -76,7 +76,7 @@ class Image:
 
     @property
     def is_deep(self) -> bool:
-        """Whether a channel has 16 bits."""
+        """Return whether a channel has 16 bits."""
         return self.rgb.dtype.itemsize == 2
 
     @property

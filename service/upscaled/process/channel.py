@@ -36,7 +36,7 @@ class FrameError(Exception):
 
 
 class Frame(NamedTuple):
-    """One received frame. `fd`, where one came, is the receiver's to close."""
+    """Received frame. `fd`, where one came, is the receiver's to close."""
 
     header: bytes
     payload: bytes
@@ -158,7 +158,7 @@ def _check(header_bytes: int, payload_bytes: int, max_payload_bytes: int) -> Non
 
 
 def _receive_first(sock: socket.socket, watchdog: Watchdog | None) -> tuple[bytes, int | None]:
-    """The first bytes of a frame, and the descriptor that came with them."""
+    """Receive the first bytes of a frame, and the descriptor that came with them."""
     if watchdog is not None:
         watchdog.wait_readable(sock)
     first, fds, _, _ = socket.recv_fds(sock, _LENGTHS.size, 1)

@@ -66,7 +66,7 @@ def describe_exit(status: int) -> str:
 
 
 class Child:
-    """A child process for threads; only one thread may use it at a time.
+    """Child process for threads; only one thread may use it at a time.
 
     sock: this end of the socket pair. It does not block: see the `watchdog` of `channel.send`.
     """
@@ -88,7 +88,7 @@ class Child:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process has not ended yet."""
+        """Return whether the process has not ended yet."""
         return self._process.poll() is None
 
     def wait(self, timeout_s: float) -> int | None:
@@ -107,7 +107,7 @@ class Child:
 
 
 class AsyncChild:
-    """A child process for the event loop, made by `start`; `wait` and `close` are to follow."""
+    """Child process for the event loop, made by `start`; `wait` and `close` are to follow."""
 
     def __init__(
         self, process: asyncio.subprocess.Process, sock: socket.socket, lifeline: IO[bytes]
@@ -204,7 +204,7 @@ class AsyncChild:
 
 
 class _Connection(NamedTuple):
-    """The parent's ends, and the command and options that start the child on the others."""
+    """Ends of the parent, and the command and options that start the child on the others."""
 
     sock: socket.socket
     lifeline: IO[bytes]

@@ -27,7 +27,7 @@ _MAX_CAPTURED_BYTES: Final = 64 * 1024
 
 
 class OomScore(IntEnum):
-    """The order in which the kernel ends child processes where memory ends, the highest first.
+    """Order in which the kernel ends child processes where memory ends, the highest first.
 
     A score of 0 to 1000 is added to how much memory a process has (proc_pid_oom_score_adj(5)). The
     front end has 0: all others are replaced at a lower price.
@@ -80,7 +80,7 @@ def die_with(lifeline: int) -> None:
 
 
 def limit_files(max_open: int) -> None:
-    """Forbid core files, which would hold pictures, and more than `max_open` descriptors."""
+    """Forbid core files, which would hold images, and more than `max_open` descriptors."""
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (max_open, max_open))
 

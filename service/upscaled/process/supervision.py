@@ -1,4 +1,4 @@
-"""When a child process is given up, and how long to wait before the next one is started."""
+"""Give up child processes that hang, and back off before the next start."""
 
 import select
 import socket
@@ -16,7 +16,7 @@ _STEP_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The time limits of a supervised child process, and the backoff between its starts.
+    """Time limits of a supervised child process, and the backoff between its starts.
 
     work_s: one piece of work in one process; then the process is killed.
     start_s: from starting the process until it says that it is ready.

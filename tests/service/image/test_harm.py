@@ -13,7 +13,7 @@ from PIL import Image as PillowImage
 from tests.service.image.jpeg_samples import save_jpeg
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.webp.reader import find_jpeg_quality
-from upscaled.image.formats.webp.structure import read_picture
+from upscaled.image.formats.webp.structure import read_first_image
 from upscaled.image.harm import Harm, measure_harm, measure_noise
 from upscaled.image.pixels import Pixels
 from upscaled_models.quantise.drawing import draw_page
@@ -105,7 +105,7 @@ def test_avif_counts_as_compressed_as_cameras_do() -> None:
 
 
 def test_a_webp_frame_whose_header_is_cut_short_has_no_quality() -> None:
-    whole = read_picture(save(np.asarray(noisy(0), np.uint8), "WEBP"))
+    whole = read_first_image(save(np.asarray(noisy(0), np.uint8), "WEBP"))
     assert find_jpeg_quality(replace(whole, bitstream=whole.bitstream[:12])) is None
 
 

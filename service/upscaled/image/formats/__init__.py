@@ -1,1 +1,1 @@
-"""The picture formats: one file or package each, and how they are recognised."""
+"""Image formats: one file or package each, and the table by which they are recognised."""

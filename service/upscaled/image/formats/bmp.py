@@ -32,44 +32,44 @@ def read_header(source: bytes) -> Header:
     from PIL.BmpImagePlugin import BmpImageFile
 
     file = LimitedFile(source)
-    picture = BmpImageFile(file)
-    _drop_empty_alpha(picture, file.getbuffer())
+    opened = BmpImageFile(file)
+    _drop_empty_alpha(opened, file.getbuffer())
     file.allow_pixels()
-    has_alpha = picture.mode == "RGBA" or "transparency" in picture.info
-    return Header("BMP", *picture.size, has_alpha=has_alpha, parts=picture)
+    has_alpha = opened.mode == "RGBA" or "transparency" in opened.info
+    return Header("BMP", *opened.size, has_alpha=has_alpha, parts=opened)
 
 
 def open_stored(source: bytes, header: Header) -> Stored:
-    """Refuse a file whose runs do not fill the picture; its header opened it."""
+    """Refuse a file whose runs do not fill the image; its header opened it."""
     if has_missing_pixels(source):
         raise ValueError("runs leave pixels out")
-    picture: BmpImageFile = header.parts
-    icc = picture.info.get("icc_profile") or None
-    return Stored(picture, Exif(b""), icc, dpi=picture.info.get("dpi"))
+    opened: BmpImageFile = header.parts
+    icc = opened.info.get("icc_profile") or None
+    return Stored(opened, Exif(b""), icc, dpi=opened.info.get("dpi"))
 
 
-def _drop_empty_alpha(picture: "BmpImageFile", source: memoryview) -> None:
-    """Decode a picture of 32 bits as RGB where the alpha of every pixel is 0.
+def _drop_empty_alpha(opened: "BmpImageFile", source: memoryview) -> None:
+    """Decode an image of 32 bits as RGB where the alpha of every pixel is 0.
 
     Programs leave the fourth byte of a pixel at zero under a header that calls it alpha: Windows'
-    own bitmaps in memory do. Other programs show such a picture opaque, and so it is meant.
+    own bitmaps in memory do. Other programs show such an image opaque, and so it is meant.
 
     Args:
-        picture: of `source`, its pixels not decoded yet.
+        opened: of `source`, its pixels not decoded yet.
     """
-    tile = picture.tile[0]
-    if picture.mode != "RGBA" or not isinstance(tile.args, tuple):
+    tile = opened.tile[0]
+    if opened.mode != "RGBA" or not isinstance(tile.args, tuple):
         return
     order, row_bytes, *_ = tile.args
-    pixels = bytes(source[tile.offset : tile.offset + row_bytes * picture.height])
+    pixels = bytes(source[tile.offset : tile.offset + row_bytes * opened.height])
     if pixels[order.index("A") :: _PIXEL_BYTES].rstrip(b"\0"):
         return
-    picture._mode = "RGB"
-    picture.tile = [tile._replace(args=(_WITHOUT_ALPHA[order], *tile.args[1:]))]
+    opened._mode = "RGB"
+    opened.tile = [tile._replace(args=(_WITHOUT_ALPHA[order], *tile.args[1:]))]
 
 
 def has_missing_pixels(source: bytes) -> bool:
-    """Whether a run-length coded file does not give every pixel exactly once.
+    """Return whether a run-length coded file does not give every pixel exactly once.
 
     It may leave pixels out, by a jump or by ending a row early, and damage looks just the same:
     Pillow paints what is missing black. Other files never do.

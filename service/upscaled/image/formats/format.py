@@ -1,4 +1,4 @@
-"""The interface of a picture format: its row of the table and what its reader offers."""
+"""Interface of an image format: its row of the table and the functions of its reader."""
 
 import struct
 import zlib
@@ -39,9 +39,9 @@ BROKEN_FILE_ERRORS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A file that its decoder has opened; its pixels are neither decoded nor turned yet.
+    """File that its decoder has opened; its pixels are neither decoded nor turned yet.
 
-    picture: Pillow's view of the file.
+    opened: Pillow's view of the file.
     exif: the file's EXIF block, empty without one.
     icc: the profile of the pixels, sound or not; None for sRGB, and where the file does not say.
     dpi: what stands in the format's own field of the resolution, None without one.
@@ -51,7 +51,7 @@ class Stored:
     transparent_level: the level of grey, of 0 to 255, that is transparent; None for none.
     """
 
-    picture: "ImageFile"
+    opened: "ImageFile"
     exif: "Exif"
     icc: bytes | None
     dpi: object = None
@@ -62,7 +62,7 @@ class Stored:
 
 
 class Reader(Protocol):
-    """The functions of a format's module. Both raise `BROKEN_FILE_ERRORS` for a broken file."""
+    """Functions of a format's module. Both raise `BROKEN_FILE_ERRORS` for a broken file."""
 
     def read_header(self, source: bytes) -> Header:
         """Read a file's header without any code in C, as is safe in the front end."""
@@ -82,7 +82,7 @@ class Reader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A picture format that can be decoded.
+    """Image format that can be decoded.
 
     name: Pillow's name of it, which settings, logs and reports use too.
     module: the name of the module that reads it, imported when it is needed.
@@ -108,7 +108,7 @@ class Format:
 
 
 class LimitedFile(BytesIO):
-    """A file that limits how often bytes are read from it.
+    """File that limits how often bytes are read from it.
 
     Pillow walks a header piece by piece in Python: of 25 MB in pieces of 4 bytes it would make
     20 s of work.

@@ -1,4 +1,4 @@
-"""List the picture formats, and recognise a file's format by its bytes alone.
+"""List the image formats, and recognise a file's format by its bytes alone.
 
 A new format is a row here and the module that reads it. What else is recognised is refused by name.
 """
@@ -86,12 +86,12 @@ _SIGNATURES: Final[tuple[tuple[bytes, str], ...]] = (
     (b"/* XPM */", "XPM"),
 )
 
-# Brands of ISO base media files that hold a still picture (ISO/IEC 23008-12, AV1 image format).
+# Brands of ISO base media files that hold a still image (ISO/IEC 23008-12, AV1 image format).
 _BRANDS: Final = {
     **{brand: each.name for each in _TABLE for brand in each.brands},
     b"crx ": "RAW",  # Canon CR3
 }
-# They say that there are pictures, and not how these are coded: HEIC in practice.
+# They say that there are images, and not how these are coded: HEIC in practice.
 _GENERAL_BRANDS: Final = frozenset({b"mif1", b"msf1", b"miaf"})
 
 _SVG_SEARCH_BYTES: Final = 4096

@@ -1,6 +1,6 @@
 """Read TIFF files (TIFF 6.0) and BigTIFF, and find strips and tiles that end early.
 
-Pillow's own reader copies every tag and lists every strip before it says how large the picture is,
+Pillow's own reader copies every tag and lists every strip before it says how large the image is,
 which a hostile file makes 6 million of. So the first directory is read here.
 """
 
@@ -64,19 +64,19 @@ def open_stored(source: bytes, header: Header) -> Stored:
 
     file = LimitedFile(source)
     try:
-        picture = TiffImageFile(file)
+        opened = TiffImageFile(file)
     except SyntaxError as error:  # a kind of pixels that Pillow does not know
         raise UnsupportedImageFormat(detail=f"TIFF: {error}") from error
     file.allow_pixels()
-    if ends_early(source, picture.tag_v2):
+    if ends_early(source, opened.tag_v2):
         raise ValueError("strips or tiles end early")
-    icc = picture.info.get("icc_profile") or None
+    icc = opened.info.get("icc_profile") or None
     # An EXIF block is a small TIFF file. Pillow makes up a resolution where there is none.
-    return Stored(picture, Exif(source), icc, dpi=None)
+    return Stored(opened, Exif(source), icc, dpi=None)
 
 
 def _has_alpha(tags: Mapping[int, int]) -> bool:
-    """Whether there is a channel more than colour needs, and it is said to be alpha.
+    """Return whether there is a channel more than colour needs, and it is said to be alpha.
 
     With RGB it also counts as alpha where nothing is said of it: many programs forget to.
     """
@@ -110,7 +110,7 @@ def _read_tags(source: bytes) -> dict[int, int]:
 
 
 def ends_early(source: bytes, tags: Mapping[int, Any]) -> bool:
-    """Whether a strip or tile of fax, JPEG or Deflate lacks its end, or Deflate is damaged.
+    """Return whether a strip or tile of fax, JPEG or Deflate lacks its end, or Deflate is damaged.
 
     libtiff refuses most that end early by itself. Of a fax it leaves the missing rows white, of a
     JPEG grey; both say in their own words where they end. Of Deflate it takes the first bytes that
@@ -161,7 +161,7 @@ def _is_whole(piece: bytes, compression: int, rows: int, *, is_turned: bool) -> 
 
 
 def _is_inflated(piece: bytes) -> bool:
-    """Whether Deflate comes to its end and its checksum is right; nothing is kept of it."""
+    """Return whether Deflate comes to its end and its checksum is right; nothing is kept of it."""
     stream = zlib.decompressobj()
     rest, output = piece, b""
     try:

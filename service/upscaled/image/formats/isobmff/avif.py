@@ -33,15 +33,15 @@ def open_stored(source: bytes, header: Header) -> Stored:
     from upscaled.image.formats.isobmff.colour import choose_profile
 
     still: Still = header.parts
-    picture = _open(source)
+    opened = _open(source)
     if is_damaged(source, still.meta):
         raise ValueError("coded data end early")
-    exif = Exif(picture.info.get("exif") or b"")
+    exif = Exif(opened.info.get("exif") or b"")
     return Stored(
-        picture,
+        opened,
         exif,
-        choose_profile(source, still, picture),
-        dpi=picture.info.get("dpi"),
+        choose_profile(source, still, opened),
+        dpi=opened.info.get("dpi"),
         orientation=exif.orientation,
         crop_px=_find_crop(still),
         jpeg_quality=TYPICAL_QUALITY,
@@ -63,10 +63,10 @@ def _open(source: bytes) -> "AvifImageFile":
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # more only hold memory
     file = LimitedFile(source)
     try:
-        picture = AvifImagePlugin.AvifImageFile(file)
+        opened = AvifImagePlugin.AvifImageFile(file)
     except BROKEN_FILE_ERRORS:
         # A broken EXIF block is an error to libavif and Pillow. The turn stands in other boxes.
         file = LimitedFile(hide_exif(source))
-        picture = AvifImagePlugin.AvifImageFile(file)
+        opened = AvifImagePlugin.AvifImageFile(file)
     file.allow_pixels()
-    return picture
+    return opened

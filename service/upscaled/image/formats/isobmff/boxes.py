@@ -1,8 +1,8 @@
-"""Read the boxes that describe the primary picture of an AVIF or HEIC file, without a decoder.
+"""Read the boxes that describe the primary image of an AVIF or HEIC file, without a decoder.
 
-Both are ISO base media files (ISO/IEC 14496-12): boxes in boxes. The picture is the primary item
+Both are ISO base media files (ISO/IEC 14496-12): boxes in boxes. The image is the primary item
 of the `meta` box; its size, crop, rotation and colours are properties of items (ISO/IEC 23008-12).
-Nothing is decoded and no picture byte is touched.
+Nothing is decoded and no image byte is touched.
 """
 
 import struct
@@ -13,12 +13,12 @@ from typing import Final
 
 from upscaled.image.formats.isobmff.transforms import TRANSFORMS, Transform, read_transform
 
-# A phone's picture in tiles has some 60 items and 200 boxes.
+# A phone's image in tiles has some 60 items and 200 boxes.
 _MAX_BOXES: Final = 20_000
 _ALPHA: Final = (b"urn:mpeg:mpegB:cicp:systems:auxiliary:alpha\0", b"urn:mpeg:hevc:2015:auxid:1\0")
 # One for each version, 0 and 1, and each value of its flags, 0 and 1 (ISO/IEC 23008-12, 9.3).
 _MAX_ASSOCIATION_BOXES: Final = 4
-# A picture has one of each kind at most (MIAF, ISO/IEC 23000-22). Fractions cost 30 us each.
+# An image has one of each kind at most (MIAF, ISO/IEC 23000-22). Fractions cost 30 us each.
 _MAX_TRANSFORMS: Final = 16
 _LONGEST_ALPHA_BYTES: Final = max(map(len, _ALPHA))
 _FULL_BOX_BYTES: Final = 4
@@ -27,10 +27,10 @@ _AUXILIARY, _DERIVED_FROM = b"auxl", b"dimg"
 
 @dataclass(frozen=True, slots=True)
 class Still:
-    """The primary picture: size as coded, transforms, transparency, colours.
+    """Primary image: size as coded, transforms, transparency, colours.
 
     `meta` describes all items. `transforms` are in the order of the file. `has_alpha` is an alpha
-    picture of its own, `tiles_have_alpha` one for each tile of a grid. `cicp` is the primaries' and
+    image of its own, `tiles_have_alpha` one for each tile of a grid. `cicp` is the primaries' and
     the transfer curve's code of a `colr` box of type nclx (ITU-T H.273), None without one.
     """
 
@@ -52,7 +52,7 @@ class Still:
 
 @dataclass(frozen=True, slots=True)
 class Box:
-    """A box's type and what is in it."""
+    """Type of a box, and what is in it."""
 
     name: bytes
     body: memoryview
@@ -60,7 +60,7 @@ class Box:
 
 @dataclass(frozen=True, slots=True)
 class Meta:
-    """The `meta` box: its boxes by type, and what it says of items.
+    """Boxes of the `meta` box by type, and what it says of items.
 
     `parts` are the items that an item is derived from (a grid's tiles, row by row), `alphas` those
     that hold its transparency.
@@ -99,11 +99,11 @@ class Fields:
 
 
 def read_still(source: bytes) -> Still:
-    """Read what the boxes say of the primary picture.
+    """Read what the boxes say of the primary image.
 
     Raises:
         ValueError, struct.error, IndexError, StopIteration: the boxes are broken, or there is no
-            such picture.
+            such image.
     """
     meta = read_meta(source)
     own = meta.properties.get(meta.primary, [])
@@ -225,7 +225,7 @@ def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
 
 
 def _is_alpha(box: Box) -> bool:
-    """Whether a property says that its item is a picture of alpha."""
+    """Return whether a property says that its item is an image of alpha."""
     start = bytes(box.body[_FULL_BOX_BYTES : _FULL_BOX_BYTES + _LONGEST_ALPHA_BYTES])
     return box.name == b"auxC" and start.startswith(_ALPHA)
 

@@ -1,4 +1,4 @@
-"""Choose the profile of an AVIF or HEIC picture, with an embedded one or without.
+"""Choose the profile of an AVIF or HEIC image, with an embedded one or without.
 
 An ICC profile in the file describes the colours; the codes beside it are then for the decoder
 alone (MIAF, ISO/IEC 23000-22, 7.3.6.4; AV1 Image File Format, 2.3). Without one the codes of `colr`
@@ -27,14 +27,14 @@ _SELECT: Final = 2
 _MOST_PIECES: Final = 8
 
 
-def choose_profile(source: bytes, still: Still, picture: ImageFile) -> bytes | None:
+def choose_profile(source: bytes, still: Still, opened: ImageFile) -> bytes | None:
     """Return the embedded profile if it is sound, else one made from the file's colour codes.
 
     Raises:
         ValueError, struct.error, IndexError, StopIteration: the boxes are broken.
     """
-    is_grey = picture.mode in ("L", "LA")
-    embedded: bytes | None = picture.info.get("icc_profile") or None
+    is_grey = opened.mode in ("L", "LA")
+    embedded: bytes | None = opened.info.get("icc_profile") or None
     if embedded is not None and is_sound_profile(embedded, is_grey=is_grey):
         return embedded
     return _find_profile(source, still, is_grey=is_grey)
@@ -54,7 +54,7 @@ def _find_profile(source: bytes, still: Still, *, is_grey: bool) -> bytes | None
 
 
 def _read_bitstream_codes(source: bytes, meta: Meta) -> tuple[int, int] | None:
-    """Read the codes of the first coded picture, if it is AV1."""
+    """Read the codes of the first coded image, if it is AV1."""
     if not any(box.name == b"av1C" for boxes in meta.properties.values() for box in boxes):
         return None
     try:

@@ -34,14 +34,14 @@ def open_stored(source: bytes, header: Header) -> Stored:
     options.DECODE_THREADS = 1
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
     file = LimitedFile(source)
-    picture = HeifImageFile(file)  # type: ignore[no-untyped-call]
+    opened = HeifImageFile(file)  # type: ignore[no-untyped-call]
     file.allow_pixels()
     if is_damaged(source, still.meta):
         raise ValueError("coded data end early")
     return Stored(
-        picture,
-        Exif(picture.info.get("exif") or b""),
-        choose_profile(source, still, picture),
-        dpi=picture.info.get("dpi"),
+        opened,
+        Exif(opened.info.get("exif") or b""),
+        choose_profile(source, still, opened),
+        dpi=opened.info.get("dpi"),
         jpeg_quality=TYPICAL_QUALITY,
     )

@@ -1,8 +1,8 @@
-"""Find the coded pictures of an AVIF or HEIC file, and whether they are there to their ends.
+"""Find the coded images of an AVIF or HEIC file, and recognise those that end early.
 
 A file whose tail is zero bytes, as an interrupted copy into reserved space leaves it, decodes
 without an error: libdav1d and libde265 make pixels of zeros. Of 5,460 files with zeros in the place
-of 1/21 to 20/21 of their bytes (39 pictures of AVIF in 8, 10 and 12 bits and of HEIC, with alpha
+of 1/21 to 20/21 of their bytes (39 images of AVIF in 8, 10 and 12 bits and of HEIC, with alpha
 and as a grid) none passed. Random bytes are another matter, for neither format has a checksum: of
 700 AVIF files that ended in them 471 passed, of 600 HEIC files 405 (of 100 grids 5).
 """
@@ -16,14 +16,14 @@ from upscaled.image.formats.isobmff.boxes import Box, Fields, Meta, iter_boxes, 
 _FULL_BOX_BYTES: Final = 4
 _MAX_ITEMS: Final = 20_000
 _FROM_FILE, _FROM_IDAT = 0, 1
-# Items that describe how others make up a picture, in a few numbers.
+# Items that describe how others make up an image, in a few numbers.
 _DERIVED: Final = frozenset({b"grid", b"iovl", b"iden", b"tmap"})
-# How many zero bytes at the end of a coded picture are no part of it. None were found in 476 AVIF
+# How many zero bytes at the end of a coded image are no part of it. None were found in 476 AVIF
 # (8, 10 and 12 bits) and 388 HEIC files of flat colours, gradients, patterns, noise and photographs
 # of 1 x 1 to 1500 x 1500 px. H.265 (7.4.2.1) forbids a zero byte at the end; an AV1 tile ends in a
 # one bit and padding (8.2.4), which encoders in hardware may fill up to a multiple of 16 bytes.
 _MOST_ZEROS_BYTES: Final = 16
-# Small pictures have small ends: an eighth of the data, at least 4 bytes.
+# Small images have small ends: an eighth of the data, at least 4 bytes.
 _ZEROS_PART: Final = 8
 _FEWEST_ZEROS_BYTES: Final = 4
 
@@ -41,7 +41,7 @@ Extents = list[memoryview]
 
 @dataclass(frozen=True, slots=True)
 class Coded:
-    """A coded picture: its item's type ("av01", "hvc1"), properties, and data in pieces."""
+    """Coded image: its item's type ("av01", "hvc1"), properties, and data in pieces."""
 
     kind: bytes
     properties: list[Box]
@@ -49,7 +49,7 @@ class Coded:
 
 
 def is_damaged(source: bytes, meta: Meta) -> bool:
-    """Whether the data of a coded picture that is shown end in zeros, or are cut short.
+    """Return whether the data of a coded image that is shown end in zeros, or are cut short.
 
     libheif decodes a grid without the tiles whose data it finds cut short, and reports nothing.
 
@@ -64,7 +64,7 @@ def is_damaged(source: bytes, meta: Meta) -> bool:
 
 
 def iter_coded(source: bytes, meta: Meta) -> Iterator[Coded]:
-    """Iterate over the coded pictures that make up the primary one: colour, alpha, tiles.
+    """Iterate over the coded images that make up the primary one: colour, alpha, tiles.
 
     Raises:
         ValueError, struct.error, IndexError, StopIteration: as `is_damaged`.
@@ -81,7 +81,7 @@ def iter_coded(source: bytes, meta: Meta) -> Iterator[Coded]:
 
 
 def _has_broken_units(coded: Coded) -> bool:
-    """Whether the data are no chain of units, each with its length before it (ISO/IEC 14496-15)."""
+    """Return whether the data are no chain of units behind their lengths (ISO/IEC 14496-15)."""
     setup = next((box.body for box in coded.properties if box.name == b"hvcC"), None)
     length_bytes = (setup[_LENGTH_SIZE_AT] & 3) + 1 if setup is not None else 4
     data = b"".join(coded.extents) if len(coded.extents) > 1 else coded.extents[0]

@@ -1,6 +1,6 @@
-"""Read crop, rotation and mirroring of a HEIF picture (ISO/IEC 23008-12, 6.5.9 to 6.5.12).
+"""Read crop, rotation and mirroring of a HEIF image (ISO/IEC 23008-12, 6.5.9 to 6.5.12).
 
-They are properties of the picture's item: `clap`, `irot` and `imir`.
+They are properties of the image's item: `clap`, `irot` and `imir`.
 """
 
 import struct
@@ -18,7 +18,7 @@ TRANSFORMS: Final = (b"clap", b"irot", b"imir")
 
 @dataclass(frozen=True, slots=True)
 class Crop:
-    """A clean aperture: its size, and how far its centre lies right of and below the picture's."""
+    """Clean aperture: its size, and how far its centre lies right of and below the image's."""
 
     width: Fraction
     height: Fraction
@@ -26,10 +26,10 @@ class Crop:
     below_centre: Fraction
 
     def rectangle(self, width_px: int, height_px: int) -> Rectangle:
-        """Compute what is kept of a picture of that size.
+        """Compute what is kept of an image of that size.
 
         A fraction of a pixel is rounded as by libheif: left and top down, then the far sides to
-        the nearest pixel. What lies outside of the picture is left out.
+        the nearest pixel. What lies outside of the image is left out.
 
         Raises:
             ValueError: nothing is left.
@@ -41,7 +41,7 @@ class Crop:
 
 @dataclass(frozen=True, slots=True)
 class Transform:
-    """One property: a crop, or a count of turns by 90 degrees, or a mirroring (neither)."""
+    """Transform of an item: a crop, or a count of turns by 90 degrees, or a mirroring (neither)."""
 
     name: bytes
     crop: Crop | None = None
@@ -64,7 +64,7 @@ def read_transform(name: bytes, body: memoryview) -> Transform:
 def transformed_size(
     width_px: int, height_px: int, transforms: Sequence[Transform]
 ) -> tuple[int, int]:
-    """Compute (width, height) of a picture after its transforms, one after the other.
+    """Compute (width, height) of an image after its transforms, one after the other.
 
     Raises:
         ValueError: a crop leaves nothing.

@@ -2,7 +2,7 @@
 
 Decoding senseless codes soon puts the means of blocks so far out of range that all is white or
 black and nothing else shows. So each file is decoded twice: as it is, and without means and with a
-middling quantisation. Both times the picture is as large as its blocks, the part that is cut off
+middling quantisation. Both times the image is as large as its blocks, the part that is cut off
 included, and bits that are no code of a Huffman table are made to be one, for libjpeg takes such
 bits for the end of a block.
 """
@@ -46,13 +46,13 @@ def decode_exposed(structure: Structure) -> NDArray[np.uint8]:
 
 
 def changes(structure: Structure, pixels: NDArray[np.uint8]) -> bool:
-    """Whether a file's exposed pixels are others than these; raises as `decode_exposed`."""
+    """Return whether a file's exposed pixels are others than these; raises as `decode_exposed`."""
     both = zip(_iterate_exposed(structure), pixels, strict=True)
     return any(not np.array_equal(decoded, before) for decoded, before in both)
 
 
 def _iterate_exposed(structure: Structure) -> Iterator[NDArray[np.uint8]]:
-    """Iterate over both pictures; the second is decoded only when it is needed."""
+    """Iterate over both images; the second is decoded only when it is needed."""
     structure = _as_stored(structure)
     yield np.asarray(open_jpeg(structure.join()))
     yield np.asarray(open_jpeg(_without_means(structure).join()))

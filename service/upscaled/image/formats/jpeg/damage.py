@@ -1,7 +1,7 @@
 """Refuse JPEG files without every coefficient that their headers promise, or with other ends.
 
 libjpeg never fails over coded bytes that end too early: it warns, Pillow hides the warning, and the
-rest of the picture is grey or blocks. Here three things are checked, none by looking at pixels
+rest of the image is grey or blocks. Here three things are checked, none by looking at pixels
 where it can be helped:
 
 - the scans' headers together deliver every coefficient of every channel to its last bit;
@@ -163,7 +163,7 @@ def _is_needed(structure: Structure, count: int, pixels: NDArray[np.uint8] | Non
 
 
 def _ends_flat(structure: Structure) -> bool:
-    """Whether the last blocks of the last scan's channels are of one colour.
+    """Return whether the last blocks of the last scan's channels are of one colour.
 
     Whole blocks of zeros are, in a sound file: their only code is then the end of a block, for were
     it another, no block would ever end.
@@ -185,9 +185,9 @@ def _without_last(coded: bytes, count: int) -> bytes:
 def _refuse_missing_arithmetic_bytes(structure: Structure) -> None:
     """Raise where the arithmetic decoder reads past the end, or does not come to it.
 
-    The encoder ends with the number of the fewest bits that still says the picture, and may drop
+    The encoder ends with the number of the fewest bits that still says the image, and may drop
     its final zeros (T.81, D.1.8). So the last byte counts; and two zeros may follow, several only
-    in a picture that ends without detail, which takes next to no bits. A dropped zero cannot be
+    in an image that ends without detail, which takes next to no bits. A dropped zero cannot be
     distinguished from a lost byte.
     """
     shorter = structure.last.rstrip(b"\x00")

@@ -41,12 +41,12 @@ def open_stored(source: bytes, header: Header) -> Stored:
     quality = None
     with suppress(ValueError, IndexError, struct.error):
         quality = read_quality(leading)
-    picture = open_jpeg(structure.join())
+    opened = open_jpeg(structure.join())
     return Stored(
-        picture,
+        opened,
         exif,
         choose_camera_profile(leading.icc, exif),
-        dpi=picture.info.get("dpi"),
+        dpi=opened.info.get("dpi"),
         orientation=exif.orientation,
         jpeg_quality=quality,
     )
@@ -63,6 +63,6 @@ def open_jpeg(source: bytes) -> "JpegImageFile":
     """
     from PIL.JpegImagePlugin import JpegImageFile
 
-    picture = JpegImageFile(BytesIO(source))
-    picture.decodermaxblock = len(source)
-    return picture
+    opened = JpegImageFile(BytesIO(source))
+    opened.decodermaxblock = len(source)
+    return opened

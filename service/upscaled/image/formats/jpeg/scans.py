@@ -1,7 +1,7 @@
 """Find the scans of a JPEG file (ITU-T T.81, annex B) without decoding, and join a file anew.
 
 What a decoder needs of the file is joined anew by `Structure.join`, so that broken or foreign
-metadata, and whatever follows the picture, never reach a decoder.
+metadata, and whatever follows the image, never reach a decoder.
 """
 
 import re
@@ -36,7 +36,7 @@ _END_OF_DATA: Final = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")
 
 @dataclass(frozen=True, slots=True)
 class Scan:
-    """A scan's header, the tables that come before it, and its entropy-coded bytes.
+    """Header of a scan, the tables that come before it, and its entropy-coded bytes.
 
     `first` and `last` are the coefficients it holds in zigzag order; `low` bits of these are still
     missing behind it (successive approximation: T.81, B.2.3).
@@ -53,7 +53,7 @@ class Scan:
 
 @dataclass(frozen=True, slots=True)
 class Structure:
-    """The parts of a JPEG file that its pixels are decoded from.
+    """Parts of a JPEG file that its pixels are decoded from.
 
     has_end: an end marker follows the last scan.
     """
@@ -79,7 +79,7 @@ class Structure:
 
     @property
     def last(self) -> bytes:
-        """The last scan's entropy-coded bytes."""
+        """Return the last scan's entropy-coded bytes."""
         return self.scans[-1].coded
 
     def with_last(self, coded: bytes) -> "Structure":

@@ -47,7 +47,7 @@ _QUANTISATION_STEPS: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Component:
-    """One channel of a frame, with its sampling factors across and down."""
+    """Channel of a frame, with its sampling factors across and down."""
 
     number: int
     across: int
@@ -56,7 +56,7 @@ class Component:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame header (T.81, B.2.2)."""
+    """Frame header (T.81, B.2.2)."""
 
     marker: int
     data: bytes
@@ -81,7 +81,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """A marker and the data of its segment."""
+    """Marker and the data of its segment."""
 
     marker: int
     data: bytes
@@ -89,7 +89,7 @@ class Segment:
 
 @dataclass(frozen=True, slots=True)
 class LeadingSegments:
-    """All that comes before the first scan's coded bytes.
+    """Segments before the first scan's coded bytes.
 
     tables: those before the first scan, whose header is `scan_header`.
     scans_at: where the coded bytes of the first scan begin.

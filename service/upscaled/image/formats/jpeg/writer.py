@@ -2,7 +2,7 @@
 
 A strip's first block is coded without regard to the one before it, as the block behind a restart
 marker is (ITU-T T.81, F.1.1.5.1 and E.1.4). So the coded strips, with restart markers between
-them and the restart interval declared, are the picture: baseline, one scan, the very pixels that
+them and the restart interval declared, are the image: baseline, one scan, the very pixels that
 coding it in one piece gives.
 """
 

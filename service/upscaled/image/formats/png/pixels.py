@@ -47,7 +47,7 @@ _MAX_BLOCK_BYTES: Final = 65_535
 MAX_SURPLUS_BYTES: Final = 4 * 1024 * 1024
 
 
-class PngPicture(PngImageFile):
+class PngFile(PngImageFile):
     """Pillow's view of a PNG file of which it sees the header, palette and pixels only.
 
     Loading it gives every pixel, or fails with ValueError (a checksum of an IDAT is wrong, or the
@@ -142,21 +142,21 @@ _LOW_BYTES: Final = {
 _GREY_ALPHA_BYTES: Final = _Layout("RGBA", "RGBA")
 
 
-def read_deep(picture: ImageFile, png: PngParts, icc: bytes | None) -> Image:
+def read_deep(opened: ImageFile, png: PngParts, icc: bytes | None) -> Image:
     """Decode a PNG of 16 bits a channel without losing the low byte; not turned yet.
 
     Pillow has no mode for 16-bit colour: it hands out the high bytes only. So the pixels are
     unpacked twice, once as what they are and once by a layout that picks up the low bytes.
 
     Args:
-        picture: of `png`, which has 16 bits a channel.
+        opened: of `png`, which has 16 bits a channel.
         icc: the profile that its pixels have.
     """
     kind = png.header.colour_type
-    picture.load()
-    key = picture.info.get("transparency")
+    opened.load()
+    key = opened.info.get("transparency")
     if kind == GREY:
-        deep: Deep = np.asarray(picture).astype(np.uint16)
+        deep: Deep = np.asarray(opened).astype(np.uint16)
         return Image(
             rgb=grey_to_rgb(deep, icc),
             alpha=None if key is None else alpha_from_key(deep == key, np.uint16),
@@ -165,7 +165,7 @@ def read_deep(picture: ImageFile, png: PngParts, icc: bytes | None) -> Image:
         pixels = _unpack_as(png, _GREY_ALPHA_BYTES)
         deep = pixels.view(">u2").astype(np.uint16)
         return Image(rgb=grey_to_rgb(deep[..., 0], icc), alpha=deep[..., 1])
-    deep = _join(np.asarray(picture), _unpack_as(png, _LOW_BYTES[kind]))
+    deep = _join(np.asarray(opened), _unpack_as(png, _LOW_BYTES[kind]))
     alpha = deep[..., 3] if kind == RGBA else None
     if key is not None:
         is_key = (deep == np.asarray(key, np.uint16)).all(axis=-1)
@@ -178,11 +178,11 @@ def read_deep(picture: ImageFile, png: PngParts, icc: bytes | None) -> Image:
 
 
 def _unpack_as(png: PngParts, layout: _Layout) -> NDArray[np.uint8]:
-    picture = PngPicture(png)
-    picture._mode = layout.mode
-    picture.tile = [tile._replace(args=layout.rawmode) for tile in picture.tile]
-    picture.load()
-    return np.asarray(picture)
+    opened = PngFile(png)
+    opened._mode = layout.mode
+    opened.tile = [tile._replace(args=layout.rawmode) for tile in opened.tile]
+    opened.load()
+    return np.asarray(opened)
 
 
 def _join(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> Deep:

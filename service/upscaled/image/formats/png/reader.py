@@ -24,12 +24,12 @@ def read_header(source: bytes) -> Header:
 def open_stored(source: bytes, header: Header) -> Stored:
     """Open a PNG file; damage is found while its pixels are loaded."""
     from upscaled.image.formats.png.colour import find_profile
-    from upscaled.image.formats.png.pixels import PngPicture
+    from upscaled.image.formats.png.pixels import PngFile
 
     png: PngParts = header.parts
     exif = Exif(png.find(b"eXIf"))
     return Stored(
-        picture=PngPicture(png),
+        opened=PngFile(png),
         exif=exif,
         icc=find_profile(png),
         dpi=png.dpi,

@@ -47,20 +47,20 @@ _METRES_PER_INCH: Final = 0.0254
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """Where a chunk's data lies in its file; past the end where the file is cut short."""
+    """Position of a chunk's data in its file; past the end where the file is cut short."""
 
     name: bytes
     start: int
     length: int
 
     def is_sound(self, source: bytes) -> bool:
-        """Whether the chunk is whole and its checksum right: CRC-32 of name and data (5.3)."""
+        """Return whether the chunk is whole and the CRC-32 of its name and data right (5.3)."""
         view = memoryview(source)
         end = self.start + self.length
         return view[end : end + 4] == struct.pack(">I", zlib.crc32(view[self.start - 4 : end]))
 
     def data(self, source: bytes) -> bytes:
-        """The chunk's data, cut short where the file is."""
+        """Return the chunk's data, cut short where the file is."""
         return source[self.start : self.start + self.length]
 
 
@@ -96,7 +96,7 @@ def make_chunk(name: bytes, data: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class PngHeader:
-    """A sound IHDR. bit_depth: bits of a channel or palette index."""
+    """Sound IHDR chunk. bit_depth: bits of a channel or palette index."""
 
     width_px: int
     height_px: int
@@ -111,7 +111,7 @@ class PngHeader:
 
 @dataclass(frozen=True, slots=True)
 class PngParts:
-    """A PNG file's header, and the chunks of it that are used.
+    """Header of a PNG file, and the chunks of it that are used.
 
     palette: RGB triples, as many as indices can have, b"" unless pixels are indices. transparency:
     the data of a sound tRNS, b"" where there is none. idat: the chunks of compressed pixels, in
@@ -160,7 +160,7 @@ class PngParts:
 
 
 def read_png_parts(source: bytes) -> PngParts:
-    """Read a PNG file's chunks. IDAT's checksums are left to `pixels.PngPicture`.
+    """Read a PNG file's chunks. IDAT's checksums are left to `pixels.PngFile`.
 
     Raises:
         ValueError: no sound IHDR at the start, a kind of pixels that PNG does not have, no pixels,
@@ -202,7 +202,7 @@ def _read_header(source: bytes, chunk: Chunk | None) -> PngHeader:
 
 
 def _read_palette(source: bytes, chunk: Chunk) -> bytes:
-    """Read PLTE of a palette picture (11.2.2): a critical chunk, so a broken one is an error."""
+    """Read PLTE of a palette image (11.2.2): a critical chunk, so a broken one is an error."""
     entries, rest = divmod(chunk.length, _ENTRY_BYTES)
     if rest or not 1 <= entries <= _MAX_ENTRIES:
         raise ValueError(f"a palette of {chunk.length} bytes")

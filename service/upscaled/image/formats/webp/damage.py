@@ -1,4 +1,4 @@
-"""Find out whether a WebP picture's coded data end in zero bytes that stand for missing ones.
+"""Recognise WebP images whose coded data end in zero bytes that stand for missing ones.
 
 A file whose tail is zero bytes, as an interrupted copy into reserved space leaves it, decodes
 without an error: zeros are codes as good as others. Nor are they rare in sound files: an even area
@@ -13,7 +13,7 @@ needs. So no length of a run says anything; what libwebp does with it does:
    makes no difference. Then other bytes are decoded as well, and the zeros are too many: Huffman's
    method makes all of 2^n codes n bits long only if none is used by more than a part 2 / (2^n + 1).
 
-Measured: of 4,680 files with zeros in the place of 1/21 to 20/21 of their bytes (39 pictures, lossy
+Measured: of 4,680 files with zeros in the place of 1/21 to 20/21 of their bytes (39 images, lossy
 and lossless, with alpha and without), 26 passed with more than 3 levels of error in the mean, and
 10 with less. All but 2 are lossy, almost all of one colour, and of 530 bytes at most: what is left
 of them is a sound file of another colour. No photograph or noise passed, and none of 33,000 sound
@@ -29,74 +29,74 @@ from typing import Final
 
 from PIL.WebPImagePlugin import WebPImageFile
 
-from upscaled.image.formats.webp.structure import Picture
+from upscaled.image.formats.webp.structure import FirstImage
 from upscaled.image.formats.webp.vp8 import find_partitions, join_partitions
 
 # How many bytes at the end libwebp may leave unread. Shorter runs of zeros are not looked into.
-_UNREAD_BYTES: Final = 4
+_SPARE_BYTES: Final = 4
 _ALPHA, _BITSTREAM = -1, -2
 # What libwebp reports through Pillow of data that end too early.
 _CUT_SHORT_ERRORS: Final = (OSError, EOFError, ValueError, SyntaxError)
-# A palette has so many colours; a picture of as many is coded by one number a pixel.
+# A palette has so many colours; an image of as many is coded by one number a pixel.
 _PALETTE_COLOURS: Final = 256
-# Small pictures' tables of codes count as data of theirs: a sound one exceeded rule 2 by a quarter.
+# Small images' tables of codes count as data of theirs: a sound one exceeded rule 2 by a quarter.
 _TABLES_MARGIN: Final = 4
 
 
-def has_unread_zeros(picture: Picture) -> bool:
-    """Whether the zeros at the end of a picture's data stand for others.
+def is_damaged(first: FirstImage) -> bool:
+    """Return whether the zeros at the end of an image's data stand for others.
 
     Zeros behind data that are whole without them do no harm.
 
     Args:
-        picture: one that libwebp decodes.
+        first: one that libwebp decodes.
 
     Raises:
         ValueError, IndexError: a frame of VP8 is cut short.
     """
-    if picture.alpha is not None and _needs_zeros(picture, picture.alpha, _ALPHA):
+    if first.alpha is not None and _needs_zeros(first, first.alpha, _ALPHA):
         return True
-    if picture.kind != b"VP8 ":
-        return _needs_zeros(picture, picture.bitstream, _BITSTREAM) or _has_uniform_codes(picture)
-    _, partitions = find_partitions(picture.bitstream)
+    if first.kind != b"VP8 ":
+        return _needs_zeros(first, first.bitstream, _BITSTREAM) or _has_uniform_codes(first)
+    _, partitions = find_partitions(first.bitstream)
     for number in reversed(range(len(partitions))):
-        if _needs_zeros(picture, partitions[number], number):
+        if _needs_zeros(first, partitions[number], number):
             return True
         if _count_zeros(partitions[number]) < len(partitions[number]):
             break  # those before it do not end in the zeros at the frame's end
     return False
 
 
-def _needs_zeros(picture: Picture, data: memoryview, stream: int) -> bool:
+def _needs_zeros(first: FirstImage, data: memoryview, stream: int) -> bool:
     """Return whether a stream ends in zeros of which libwebp needs some, but not the last."""
     zeros = _count_zeros(data)
-    if zeros <= _UNREAD_BYTES or _decode(_shorten(picture, stream, _UNREAD_BYTES)) is None:
+    if zeros <= _SPARE_BYTES or _decode(_shorten(first, stream, _SPARE_BYTES)) is None:
         return False
-    return _decode(_shorten(picture, stream, zeros)) is None
+    return _decode(_shorten(first, stream, zeros)) is None
 
 
-def _shorten(picture: Picture, stream: int, count: int) -> Picture:
+def _shorten(first: FirstImage, stream: int, count: int) -> FirstImage:
     """Cut bytes off the end of a stream: `_ALPHA`, `_BITSTREAM`, or the number of a partition."""
-    if stream == _ALPHA and picture.alpha is not None:
-        return replace(picture, alpha=picture.alpha[:-count])
+    if stream == _ALPHA and first.alpha is not None:
+        return replace(first, alpha=first.alpha[:-count])
     if stream == _BITSTREAM:
-        return replace(picture, bitstream=picture.bitstream[:-count])
-    sizes_at, partitions = find_partitions(picture.bitstream)
+        return replace(first, bitstream=first.bitstream[:-count])
+    sizes_at, partitions = find_partitions(first.bitstream)
     partitions[stream] = partitions[stream][:-count]
-    frame = join_partitions(picture.bitstream, sizes_at, partitions)
-    return replace(picture, bitstream=memoryview(frame))
+    frame = join_partitions(first.bitstream, sizes_at, partitions)
+    return replace(first, bitstream=memoryview(frame))
 
 
-def _has_uniform_codes(picture: Picture) -> bool:
-    """Whether lossless data have codes of one length, and too many zeros for that."""
-    data = picture.bitstream
+def _has_uniform_codes(first: FirstImage) -> bool:
+    """Return whether lossless data have codes of one length, and too many zeros for that."""
+    data = first.bitstream
     zeros = _count_zeros(data)
-    if zeros <= _UNREAD_BYTES:
+    if zeros <= _SPARE_BYTES:
         return False
-    share, bits = zeros / len(data), 8 * len(data) / math.prod(picture.size_px)
+    share, bits = zeros / len(data), 8 * len(data) / math.prod(first.size_px)
     if share <= _largest_share(bits):
         return False
-    decoded = _decode(picture)
+    decoded = _decode(first)
     if decoded is None:
         return False
     is_palette = decoded.getcolors(_PALETTE_COLOURS) is not None
@@ -104,7 +104,7 @@ def _has_uniform_codes(picture: Picture) -> bool:
         return False
     others = random.Random(len(data)).randbytes(zeros)  # noqa: S311 - any bytes will do
     mended = memoryview(bytes(data[:-zeros]) + others)
-    return _decode(replace(picture, bitstream=mended)) is not None
+    return _decode(replace(first, bitstream=mended)) is not None
 
 
 def _largest_share(bits_per_code: float) -> float:
@@ -116,9 +116,9 @@ def _count_zeros(data: memoryview) -> int:
     return len(data) - len(bytes(data).rstrip(b"\0"))
 
 
-def _decode(picture: Picture) -> WebPImageFile | None:
-    """Decode the picture by libwebp; None where its data end early."""
-    file = WebPImageFile(BytesIO(picture.to_file()))
+def _decode(first: FirstImage) -> WebPImageFile | None:
+    """Decode the image by libwebp; None where its data end early."""
+    file = WebPImageFile(BytesIO(first.to_file()))
     try:
         file.load()
     except _CUT_SHORT_ERRORS:

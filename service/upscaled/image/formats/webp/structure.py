@@ -1,8 +1,8 @@
-"""Find the first picture of a WebP file (RFC 9649) by its chunks, without libwebp.
+"""Find the first image of a WebP file (RFC 9649) by its chunks, without libwebp.
 
 What counts is the bitstream: whether there is transparency is said by an ALPH chunk or by the bit
 in VP8L's own header, and not by the flag in VP8X, which programs forget to set and to clear. The
-decoder gets a file of the first picture alone, whose flags say what is in it.
+decoder gets a file of the first image alone, whose flags say what is in it.
 
 The size is known before libwebp sees a byte: it would allocate the whole canvas, twice, before it
 reported the size: 2 GB for the largest.
@@ -26,20 +26,20 @@ _FIRST_CHUNK_AT: Final = 12
 # RFC 9649, 2.7.1.1: position, size, duration and flags of a frame, before its chunks.
 _FRAME_HEADER_BYTES: Final = 16
 _ANIM_BYTES: Final = 6
-# A still picture has six chunks, an animation one for each frame and some.
+# A still image has six chunks, an animation one for each frame and some.
 _MAX_CHUNKS: Final = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
-    """The chunks of the first picture, each without its name and length.
+class FirstImage:
+    """Chunks of the first image, each without its name and length.
 
     canvas_px: what is shown.
     size_px: what the bitstream holds: less, of a frame that leaves some of its canvas free.
     kind: the chunk of the bitstream, `VP8 ` or `VP8L`.
     bitstream: the data of that chunk.
     alpha: the data of ALPH; None without one, and for VP8L, which has alpha of its own.
-    frame_header: that of an animation's first frame, None for a still picture.
+    frame_header: that of an animation's first frame, None for a still image.
     metadata: ICCP and EXIF, where VP8X announces them.
     """
 
@@ -53,7 +53,7 @@ class Picture:
 
     @property
     def has_alpha(self) -> bool:
-        """Whether the picture can be transparent; what a frame leaves of its canvas is."""
+        """Return whether the image can be transparent; what a frame leaves of its canvas is."""
         if self.frame_header is not None and not self._fills_canvas(self.frame_header):
             return True
         if self.kind == b"VP8L":
@@ -67,7 +67,7 @@ class Picture:
         return (left, top) == (0, 0) and (width + 1, height + 1) == self.canvas_px
 
     def to_file(self) -> bytes:
-        """Make a WebP file of this picture alone: a still one, or an animation of one frame."""
+        """Make a WebP file of this image alone: a still one, or an animation of one frame."""
         flags = _ALPHA_FLAG if self.has_alpha else 0
         for name in self.metadata:
             flags |= _METADATA_FLAGS[name]
@@ -91,11 +91,11 @@ class Picture:
         return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
-def read_picture(source: bytes) -> Picture:
-    """Read the first picture of a whole file.
+def read_first_image(source: bytes) -> FirstImage:
+    """Read the first image of a whole file.
 
     Raises:
-        ValueError, struct.error: cut short, without a picture, or no WebP that RFC 9649 knows.
+        ValueError, struct.error: cut short, without an image, or no WebP that RFC 9649 knows.
     """
     (riff_bytes,) = struct.unpack_from("<I", source, 4)
     if riff_bytes + 8 > len(source):
@@ -111,10 +111,10 @@ def read_picture(source: bytes) -> Picture:
     frame_header, chunks, metadata = _collect(space, wanted)
     bitstream_kind = next(name for name in chunks if name in _BITSTREAMS)
     bitstream = chunks[bitstream_kind]
-    # Both readers are called for their check that there is a picture in the bitstream's header.
+    # Both readers are called for their check that there is an image in the bitstream's header.
     is_lossless = bitstream_kind == b"VP8L"
     size_px = _read_lossless(bitstream)[:2] if is_lossless else _read_lossy(bitstream)
-    return Picture(
+    return FirstImage(
         canvas_px=canvas_px or size_px,
         size_px=size_px,
         kind=bitstream_kind,
@@ -128,20 +128,20 @@ def read_picture(source: bytes) -> Picture:
 def _collect(
     space: memoryview, wanted: set[bytes]
 ) -> tuple[bytes | None, dict[bytes, memoryview], dict[bytes, bytes]]:
-    """Collect the first picture's frame header, if any, its chunks, and those that are `wanted`.
+    """Collect the first image's frame header, if any, its chunks, and those that are `wanted`.
 
-    The walk ends with the picture, or with the last of what is wanted behind it.
+    The walk ends with the image, or with the last of what is wanted behind it.
     """
     frame_header: bytes | None = None
     chunks: dict[bytes, memoryview] = {}
     metadata: dict[bytes, bytes] = {}
     for name, data in _iter_chunks(space, _FIRST_CHUNK_AT):
-        has_picture = not _BITSTREAMS.isdisjoint(chunks)
-        if has_picture and metadata.keys() == wanted:
+        has_image = not _BITSTREAMS.isdisjoint(chunks)
+        if has_image and metadata.keys() == wanted:
             break
         if name in wanted:
             metadata.setdefault(name, bytes(data))
-        elif has_picture:
+        elif has_image:
             continue
         elif name == b"ANMF" and not chunks:
             frame_header = bytes(data[:_FRAME_HEADER_BYTES])
@@ -149,7 +149,7 @@ def _collect(
         elif name in _BITSTREAMS or name == b"ALPH":
             chunks.setdefault(name, data)
     if _BITSTREAMS.isdisjoint(chunks):
-        raise ValueError("no picture")
+        raise ValueError("no image")
     return frame_header, chunks, metadata
 
 
@@ -165,7 +165,7 @@ def _collect_frame(frame: memoryview) -> dict[bytes, memoryview]:
             chunks.setdefault(name, data)
         if name in _BITSTREAMS:
             return chunks
-    raise ValueError("a frame without a picture")
+    raise ValueError("a frame without an image")
 
 
 def _read_extended(body: memoryview) -> tuple[tuple[int, int], int]:
@@ -180,7 +180,7 @@ def _read_lossless(body: memoryview) -> tuple[int, int, bool]:
     """Read size and alpha (RFC 9649, 3.4): a signature, 14 bits for each side less one, a flag."""
     signature, bits = struct.unpack_from("<BI", body)
     if signature != _VP8L_SIGNATURE:
-        raise ValueError("no lossless picture")
+        raise ValueError("no lossless image")
     return (bits & _SIDE_MASK) + 1, (bits >> 14 & _SIDE_MASK) + 1, bool(bits >> 28 & 1)
 
 

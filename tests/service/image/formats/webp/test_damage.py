@@ -10,8 +10,8 @@ from tests.service.image.samples import picture, save
 from tests.service.image.webp_samples import chunks_of, extended, frame, webp
 from upscaled.errors import MalformedImage
 from upscaled.image.decode import decode_file
-from upscaled.image.formats.webp.damage import has_unread_zeros
-from upscaled.image.formats.webp.structure import read_picture
+from upscaled.image.formats.webp.damage import is_damaged
+from upscaled.image.formats.webp.structure import read_first_image
 from upscaled.image.formats.webp.vp8 import find_partitions, join_partitions
 
 # 80 x 96 px of noise on a gradient, by libwebp with four partitions.
@@ -67,7 +67,7 @@ def test_the_zeros_of_even_areas_are_accepted(kind: str) -> None:
         for pixels in (even(height, width), cut_out, np.zeros((height, width, 3), np.uint8)):
             source = save(pixels, "WEBP", **KINDS[kind])
             assert decode_file(source).rgb.shape[:2] == (height, width)
-            most = max(most, zeros_at_end(read_picture(source).bitstream))
+            most = max(most, zeros_at_end(read_first_image(source).bitstream))
     if kind in ("lossy", "fast lossless"):
         assert most > 100  # so they have been looked into
 
@@ -120,12 +120,12 @@ def test_lost_alpha_is_refused() -> None:
 
 
 def test_the_partitions_of_a_frame_are_found_and_joined_again() -> None:
-    frames = [read_picture(save(picture(64, 64), "WEBP", quality=q)).bitstream for q in (1, 80)]
+    frames = [read_first_image(save(picture(64, 64), "WEBP", quality=q)).bitstream for q in (1, 80)]
     for whole in frames:
         sizes_at, partitions = find_partitions(whole)
         assert len(partitions) == 1
         assert join_partitions(whole, sizes_at, partitions) == whole
-    whole = read_picture(FOUR_PARTITIONS).bitstream
+    whole = read_first_image(FOUR_PARTITIONS).bitstream
     sizes_at, partitions = find_partitions(whole)
     assert len(partitions) == 4
     assert all(len(each) > 20 for each in partitions)
@@ -134,7 +134,7 @@ def test_the_partitions_of_a_frame_are_found_and_joined_again() -> None:
 
 
 def test_every_partition_that_ends_in_the_zeros_is_looked_into() -> None:
-    assert not has_unread_zeros(read_picture(FOUR_PARTITIONS))
+    assert not is_damaged(read_first_image(FOUR_PARTITIONS))
     for part in range(1, 21):
         at = len(FOUR_PARTITIONS) * part // 21
         with pytest.raises(MalformedImage):
@@ -142,7 +142,7 @@ def test_every_partition_that_ends_in_the_zeros_is_looked_into() -> None:
 
 
 def test_a_frame_without_its_partitions_is_refused() -> None:
-    whole = read_picture(FOUR_PARTITIONS).bitstream
+    whole = read_first_image(FOUR_PARTITIONS).bitstream
     sizes_at, _ = find_partitions(whole)
     for length in (0, 5, 10, 12, sizes_at, sizes_at + 8):
         with pytest.raises((ValueError, IndexError)):

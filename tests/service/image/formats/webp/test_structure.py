@@ -22,7 +22,7 @@ from tests.service.image.webp_samples import (
 )
 from upscaled.errors import MalformedImage
 from upscaled.image.decode import decode_file
-from upscaled.image.formats.webp.structure import read_picture
+from upscaled.image.formats.webp.structure import read_first_image
 from upscaled.image.header import read_header
 from upscaled.image.pixels import Pixels
 
@@ -44,7 +44,7 @@ def test_size_and_alpha_of_every_kind_are_read(height: int, width: int) -> None:
     for (kind, has_alpha), source in sources.items():
         assert source[12:16] == kind
         exif = b"tags" if kind == b"VP8X" else b""
-        first = read_picture(source)
+        first = read_first_image(source)
         assert (first.canvas_px, first.has_alpha) == ((width, height), has_alpha)
         assert first.metadata.get(b"EXIF", b"") == exif
 
@@ -53,18 +53,18 @@ def test_a_cut_file_is_refused_wherever_it_is_cut() -> None:
     source = save(picture(64, 64), "WEBP")
     for length in range(len(source)):
         with pytest.raises((ValueError, struct.error)):
-            read_picture(source[:length])
+            read_first_image(source[:length])
 
 
 def test_another_first_chunk_is_refused() -> None:
     with pytest.raises(ValueError, match="JUNK"):
-        read_picture(b"RIFF\x18\0\0\0WEBPJUNK" + bytes(40))
+        read_first_image(b"RIFF\x18\0\0\0WEBPJUNK" + bytes(40))
 
 
 def test_chunks_without_end_are_refused() -> None:
     body = b"WEBPVP8X" + struct.pack("<IB", 10, 0x08) + bytes(9) + b"JUNK\0\0\0\0" * 30_000
     with pytest.raises(ValueError, match="chunks"):
-        read_picture(b"RIFF" + struct.pack("<I", len(body)) + body)
+        read_first_image(b"RIFF" + struct.pack("<I", len(body)) + body)
 
 
 def test_a_huge_canvas_is_refused_where_there_is_no_room_for_it() -> None:

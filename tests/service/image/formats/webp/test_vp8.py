@@ -4,7 +4,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from tests.service.image.jpeg_samples import photograph
-from upscaled.image.formats.webp.structure import read_picture
+from upscaled.image.formats.webp.structure import read_first_image
 from upscaled.image.formats.webp.vp8 import read_quantiser
 
 TAG = bytes(10)
@@ -77,7 +77,7 @@ def test_a_higher_quality_of_libwebp_has_a_finer_quantiser() -> None:
     for quality in range(0, 101, 10):
         file = BytesIO()
         PillowImage.fromarray(photograph()).save(file, "WEBP", quality=quality)
-        found.append(read_quantiser(read_picture(file.getvalue()).bitstream))
+        found.append(read_quantiser(read_first_image(file.getvalue()).bitstream))
     assert found == sorted(found, reverse=True)
     assert (found[0], found[-1]) == (127, 0)
 
