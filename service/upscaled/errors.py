@@ -1,22 +1,6 @@
-"""Every error a client can see: status, code and public text, and a detail for the log alone.
+"""Errors that a client can see: status, code and public text, and a detail for the log alone.
 
-    ServiceError
-    ├── InvalidRequestBody       400 invalid_request_body
-    ├── MissingParameter         400 missing_parameter
-    ├── InvalidParameter         400 invalid_parameter
-    ├── UnsupportedContentType   400 unsupported_content_type
-    ├── MalformedImage           400 malformed_image
-    ├── UnsupportedImageFormat   400 unsupported_image_format
-    ├── FileSizeTooLarge         400 file_size_too_large
-    ├── ResolutionTooHigh        400 resolution_too_high
-    ├── InvalidAuthToken         401 invalid_auth_token
-    ├── InsufficientApiCredits   403 insufficient_api_credits
-    ├── NotFound                 404 not_found
-    ├── MethodNotAllowed         405 method_not_allowed   (carries `allow`)
-    ├── RateLimitExceeded        429 rate_limit_exceeded  (carries `retry_after_s`)
-    └── InternalError            500 internal_error
-
-An error crosses the worker boundary as its `error_code` and `public_text` (`rebuild`).
+A worker sends an error to the front end as its `error_code` and `public_text` (see `rebuild`).
 """
 
 from collections.abc import Iterator
@@ -36,20 +20,19 @@ RefusalReason = Literal[
     "stopping",
     "watchers",
 ]
-"""Why an answer is 429.
+"""Causes of a 429.
 
 key_rate: the key's rate. key_bodies: the key has as many unfinished bodies as its credits allow.
-unread_answers: the key's clients do not read the images they asked for. body_memory: the memory for
-bodies is full, and the key has its share of it. queue: the queue is full, and the key has its share
-of it. gave_way: another key came, and this one had more than its share. starting: no worker is
-ready, and several starts have failed. stopping: the server ends. watchers: the key watches the
-progress of too many requests.
+unread_answers: the key's clients do not read their images. body_memory, queue: the memory for
+bodies or the queue is full, and the key has its share of it. gave_way: another key came, and this
+one had more than its share. starting: no worker is ready, and several starts have failed.
+stopping: the server ends. watchers: the key watches the progress of too many requests.
 """
 REFUSAL_REASONS: Final[tuple[RefusalReason, ...]] = get_args(RefusalReason)
 
 
 class ServiceError(Exception):
-    """An answer other than success.
+    """Response other than success.
 
     `public_text` is sent to the client, so it never holds a path, an address or an exception's
     text. `detail` goes to the log only.
@@ -158,7 +141,7 @@ class RateLimitExceeded(ServiceError):
     def __init__(
         self, retry_after_s: int, *, reason: RefusalReason = "queue", detail: str = ""
     ) -> None:
-        """`retry_after_s`: whole seconds after which the same request would pass, at least 1."""
+        """Refuse for `retry_after_s` whole seconds, after which the same request would pass."""
         super().__init__(detail=detail)
         self.retry_after_s = max(1, retry_after_s)
         self.reason = reason
@@ -185,7 +168,7 @@ def engine_errors() -> Iterator[None]:
 
 
 # What a worker may say about one job. Anything else it says becomes an InternalError.
-_CROSSES_THE_BOUNDARY: dict[str, type[ServiceError]] = {
+_FROM_WORKERS: Final[dict[str, type[ServiceError]]] = {
     kind.error_code: kind
     for kind in (
         MalformedImage,
@@ -198,8 +181,8 @@ _CROSSES_THE_BOUNDARY: dict[str, type[ServiceError]] = {
 
 
 def rebuild(error_code: str, public_text: str) -> ServiceError:
-    """The error a worker reported, from the two values that crossed the process boundary."""
-    kind = _CROSSES_THE_BOUNDARY.get(error_code)
+    """Return the error that a worker reported by its code and public text."""
+    kind = _FROM_WORKERS.get(error_code)
     if kind is None:
         return InternalError(detail=f"worker reported {error_code!r}")
     return kind(public_text)

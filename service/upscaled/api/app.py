@@ -13,14 +13,13 @@ from starlette.middleware import Middleware
 from upscaled.api.billing import release_pending_credits
 from upscaled.api.dependencies import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS
-from upscaled.api.memory import UnsentResponses, build_budget
+from upscaled.api.memory import build_budget
 from upscaled.api.middleware import AccessRecordMiddleware, LingeringCloseMiddleware
 from upscaled.api.openapi import build_document
 from upscaled.api.progress import ProgressTracker
 from upscaled.api.protocol.registry import build_connections
 from upscaled.api.routes import (
     credits,
-    documentation,
     models,
     ops,
     pages,
@@ -32,6 +31,7 @@ from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import Reporter, log_request
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.api.telemetry.tracing import open_tracing
+from upscaled.api.unsent import UnsentResponses
 from upscaled.config import Settings
 from upscaled.fetch.client import FetchClient
 from upscaled.fetch.messages import FetchOptions
@@ -85,7 +85,6 @@ def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
     for module in (upscale, credits, models, progress, results, ops):
         app.include_router(module.router)
     app.include_router(pages.build_router())
-    app.include_router(documentation.build_router())
     document = build_document(app, settings)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's own way to extend it
     app.state.context = context

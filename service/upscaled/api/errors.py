@@ -1,4 +1,4 @@
-"""The one place where an exception becomes a response: status, headers and the two-key body."""
+"""Turn exceptions into responses: status, headers and the two-key body."""
 
 from http import HTTPStatus
 from typing import Any, Final
@@ -30,48 +30,42 @@ def error_response(error: ServiceError) -> Response:
     )
 
 
-async def handle_service_error(request: Request, error: ServiceError) -> Response:
-    """Respond with an error of ours, and record it."""
+async def handle_error(request: Request, error: Exception) -> Response:
+    """Respond with the contract's error, and record it."""
     record = record_of(request.scope)
-    record.error_code = error.error_code
-    record.error_detail = error.detail or None
-    if isinstance(error, RateLimitExceeded):
-        record.refusal = error.reason
-    return error_response(error)
+    if isinstance(error, ClientDisconnected):
+        record.error_code = "client_gone"
+        return Response(status_code=CLIENT_CLOSED_REQUEST)  # sent to a closed connection
+    service_error = _translate(error)
+    record.error_code = service_error.error_code
+    record.error_detail = service_error.detail or None
+    if isinstance(service_error, RateLimitExceeded):
+        record.refusal = service_error.reason
+    return error_response(service_error)
 
 
-async def handle_framework_error(request: Request, error: HTTPException) -> Response:
-    """Respond to what the router raises: 404 and 405. Any other status is a bug of ours."""
-    return await handle_service_error(request, _translate(error))
+EXCEPTION_HANDLERS: Final[dict[Any, Any]] = dict.fromkeys(
+    (ServiceError, StateError, HTTPException, RequestValidationError, ClientDisconnected),
+    handle_error,
+)
 
 
-async def handle_validation_error(request: Request, error: RequestValidationError) -> Response:
-    """Respond to parameters that FastAPI rejects; its own 422 is no part of the contract."""
-    detail = f"framework: {[each['loc'] for each in error.errors()]}"
-    return await handle_service_error(request, InvalidRequestBody(detail=detail))
+def _translate(error: Exception) -> ServiceError:
+    """Return the error of the contract for one of the state or of the framework."""
+    match error:
+        case ServiceError():
+            return error
+        case HTTPException():
+            return _translate_http(error)
+        case RequestValidationError():  # FastAPI's own 422 is no part of the contract
+            detail = f"framework: {[each['loc'] for each in error.errors()]}"
+            return InvalidRequestBody(detail=detail)
+        case _:  # the stored state does not work; the reason is in the log
+            return InternalError(detail=str(error))
 
 
-async def handle_state_error(request: Request, error: StateError) -> Response:
-    """Respond when the stored state does not work. The reason is in the log: a trace is not."""
-    return await handle_service_error(request, InternalError(detail=str(error)))
-
-
-async def handle_disconnect(request: Request, error: ClientDisconnected) -> Response:
-    """Record that the client has disconnected; the response is sent into the void."""
-    record_of(request.scope).error_code = "client_gone"
-    return Response(status_code=CLIENT_CLOSED_REQUEST)
-
-
-EXCEPTION_HANDLERS: Final[dict[Any, Any]] = {
-    ServiceError: handle_service_error,
-    StateError: handle_state_error,
-    HTTPException: handle_framework_error,
-    RequestValidationError: handle_validation_error,
-    ClientDisconnected: handle_disconnect,
-}
-
-
-def _translate(error: HTTPException) -> ServiceError:
+def _translate_http(error: HTTPException) -> ServiceError:
+    """Translate what the router raises: 404 and 405. Any other status is a bug of ours."""
     if error.status_code == HTTPStatus.NOT_FOUND:
         return NotFound()
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:

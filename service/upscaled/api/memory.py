@@ -1,48 +1,33 @@
-"""Bound the memory that clients can take: by images on their way in, and by responses not read.
+"""Bound the memory for images on their way in, and share it between API keys.
 
-**Uploads.** The request queue is bounded, but a client may send its image long before the image is
-queued: without a budget a few hundred uploads at once would be held in memory, to be refused one by
-one. A key alone may use all of the budget. Where another key's bytes find none free, the key that
-holds most, and more than the other one, loses the newest image that is still arriving; its client
-gets 429. An image that has arrived is never preempted: the request queue bounds those.
-
-**Responses.** An image is sent in one piece, so what its client does not read is held in memory: up
-to 90 MB, and for as long as a client reads a little now and then, which is no reason to cut it off.
-So a key with much of that is refused new requests.
+The request queue is bounded, but a client may send its image long before the image is queued:
+without a budget a few hundred uploads at once would be held in memory, to be refused one by one.
+A key alone may use all of the budget. Where another key's bytes find none free, the key that holds
+most, and more than the other one, loses the newest image that is still arriving; its client gets
+429. An image that has arrived is never preempted: the request queue bounds those.
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import Final
 
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-
-from upscaled.config import Settings
+from upscaled.config import SLOTS_ON_CUDA, Settings
 from upscaled.errors import RateLimitExceeded
 
 ARRIVING_IMAGES: Final = 8
 """Images that may be arriving beyond those that may be queued or worked on."""
-MAX_SLOTS_PER_WORKER: Final = 8
-"""A worker's slots where the settings leave them open: the most it then has, on CUDA."""
 UNPAID_BODIES: Final = 4
 """Unfinished bodies of a key with metering on, beyond one for each credit: for requests that end
 with 403 for want of credits, or with another error that costs none."""
 RETRY_AFTER_S: Final = 5
 """Neither the speed of senders nor that of readers is known; 5 s is enough for most of both."""
-MAX_UNREAD_BYTES: Final = 512 * 1024 * 1024
-OUTPUT_EXTENSION: Final = "upscaled.output"
-"""The key in a scope's `extensions` under which the protocol gives `unsent_bytes`."""
-
-UnsentBytes = Callable[[], int]
-"""The bytes that one connection holds for its client, beyond those in the kernel's buffers."""
 
 
 @dataclass(slots=True, eq=False)
 class _Account:
-    """What one key holds: bytes, requests, and the shares that still arrive, oldest first."""
+    """The bytes, requests and arriving shares of one key; `arriving` has the oldest first."""
 
     held_bytes: int = 0
     requests: int = 0
@@ -55,13 +40,13 @@ class _Account:
 
 
 class MemoryBudget:
-    """The memory for images in the front end, shared out between API keys by the event loop.
-
-    Args:
-        limit_bytes: of all requests together.
-    """
+    """Memory budget for images, shared out between API keys; belongs to the event loop."""
 
     def __init__(self, limit_bytes: int) -> None:
+        """
+        Args:
+            limit_bytes: of all requests together.
+        """
         self.limit_bytes = limit_bytes
         self.held_bytes = 0
         self._accounts: dict[int, _Account] = {}
@@ -96,12 +81,7 @@ class MemoryBudget:
         return free_bytes + arriving_bytes >= size_bytes
 
     def _take(self, account: _Account, size_bytes: int) -> None:
-        """Count bytes for an account, and preempt others that hold more.
-
-        Raises:
-            RateLimitExceeded: the budget is full, and no other key that holds more has an image
-                that is still arriving.
-        """
+        """Count bytes for an account, and preempt others that hold more."""
         while self.held_bytes + size_bytes > self.limit_bytes:
             share = self._choose_evicted(account.held_bytes + size_bytes)
             if share is None:
@@ -125,7 +105,7 @@ class MemoryBudget:
 
 
 class Share:
-    """What one request of a key holds of the budget."""
+    """The part of the budget that one request of a key holds."""
 
     def __init__(
         self, budget: MemoryBudget, account: _Account, key_id: int, max_bodies: int | None
@@ -206,7 +186,7 @@ class Share:
 
 def build_budget(settings: Settings) -> MemoryBudget:
     """Return a budget for every image that may be queued or worked on, and some that arrive."""
-    slots = settings.workers * (settings.jobs_per_worker or MAX_SLOTS_PER_WORKER)
+    slots = settings.workers * (settings.jobs_per_worker or SLOTS_ON_CUDA)
     return MemoryBudget((settings.max_queue + slots + ARRIVING_IMAGES) * settings.max_file_bytes)
 
 
@@ -223,55 +203,3 @@ def _preempted() -> RateLimitExceeded:
     return RateLimitExceeded(
         RETRY_AFTER_S, reason="gave_way", detail="another key's image needed the memory"
     )
-
-
-class UnsentResponses:
-    """The connections with responses that are not read yet, by API key, on the event loop."""
-
-    def __init__(self, limit_bytes: int = MAX_UNREAD_BYTES) -> None:
-        """
-        Args:
-            limit_bytes: of one key; requests that are in flight already may exceed it.
-        """
-        self.limit_bytes = limit_bytes
-        self._of_key: dict[int, dict[UnsentBytes, None]] = {}
-
-    def check(self, key_id: int) -> None:
-        """Refuse a request of a key whose clients do not read its responses.
-
-        Raises:
-            RateLimitExceeded: the key's unread responses have `limit_bytes` or more.
-        """
-        held_bytes = self._measure(key_id)
-        if held_bytes >= self.limit_bytes:
-            detail = f"{held_bytes} bytes of answers are not read yet"
-            raise RateLimitExceeded(RETRY_AFTER_S, reason="unread_answers", detail=detail)
-
-    def note(self, key_id: int, unsent_bytes: UnsentBytes) -> None:
-        """Count what is left of a response that was written to the connection."""
-        self._measure(key_id)
-        if unsent_bytes():
-            self._of_key.setdefault(key_id, {})[unsent_bytes] = None
-
-    def _measure(self, key_id: int) -> int:
-        """Return the key's bytes, and forget connections that hold none any more."""
-        sizes_bytes = {each: each() for each in self._of_key.pop(key_id, {})}
-        unread = {each: None for each, size_bytes in sizes_bytes.items() if size_bytes}
-        if unread:
-            self._of_key[key_id] = unread
-        return sum(sizes_bytes.values())
-
-
-class ImageResponse(Response):
-    """A response with an image as its body, which is counted until its client has read it."""
-
-    def __init__(self, data: bytes, media_type: str, unread: UnsentResponses, key_id: int) -> None:
-        super().__init__(data, media_type=media_type)
-        self._unread = unread
-        self._key_id = key_id
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        await super().__call__(scope, receive, send)
-        output = scope.get("extensions", {}).get(OUTPUT_EXTENSION)
-        if output is not None:
-            self._unread.note(self._key_id, cast(UnsentBytes, output["unsent_bytes"]))

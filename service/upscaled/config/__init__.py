@@ -1,7 +1,14 @@
 """The settings of the service, each the environment variable `UPSCALED_<NAME>`."""
 
 from upscaled.config.loading import ALIASES, PREFIX, describe_settings, load_settings
-from upscaled.config.settings import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, SCALES, Settings
+from upscaled.config.settings import (
+    MAX_OUTPUT_SIDE_PX,
+    MIN_INPUT_SIDE_PX,
+    SCALES,
+    SLOTS_ON_CPU,
+    SLOTS_ON_CUDA,
+    Settings,
+)
 from upscaled.config.values import Network, SettingsError
 
 __all__ = [
@@ -10,6 +17,8 @@ __all__ = [
     "MIN_INPUT_SIDE_PX",
     "PREFIX",
     "SCALES",
+    "SLOTS_ON_CPU",
+    "SLOTS_ON_CUDA",
     "Network",
     "Settings",
     "SettingsError",

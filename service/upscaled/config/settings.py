@@ -18,6 +18,12 @@ from upscaled.image.formats.table import ALWAYS_DECODED
 
 SCALES = (2, 4)
 """Scales of the contract."""
+SLOTS_ON_CPU = 4
+"""Slots of a worker on a CPU, where `jobs_per_worker` is 0: enough that some images are decoded and
+encoded while the network runs."""
+SLOTS_ON_CUDA = 8
+"""More small images fill larger batches: 200 of 96 px from 8 clients came through x4plus on an H100
+2.8 times as fast as one at a time with 4 slots, 3.8 times with 8."""
 MAX_OUTPUT_SIDE_PX = 6000
 """Longest side of a result over HTTP, by the contract."""
 MIN_INPUT_SIDE_PX = 64

@@ -1,4 +1,4 @@
-"""Which addresses an `image_url` may lead to: the table, and looking inside embedded addresses.
+"""Decide which addresses an `image_url` may lead to, those embedded in others included.
 
 Python's `is_global` alone lets through NAT64, 6to4, IPv4-compatible, ISATAP, multicast and
 site-local addresses, so the table is written out (IANA special-purpose registries, RFC 6890).
@@ -53,12 +53,12 @@ _ISATAP_MARKS: Final = (0x00005EFE, 0x02005EFE)
 
 
 def is_forbidden(address: Address, allowed: Iterable[Network] = ()) -> bool:
-    """Whether a connection to `address` is refused.
+    """Return whether a connection to `address`, or to one embedded in it, is refused.
 
-    An address is judged with every address embedded in it. `allowed` are the networks an operator
-    opened; an IPv4-mapped address counts as the IPv4 address it is.
+    `allowed` are the networks an operator opened; an IPv4-mapped address counts as IPv4.
     """
-    address = _unmap(address)
+    if isinstance(address, ipaddress.IPv6Address):
+        address = address.ipv4_mapped or address
     if any(address in network for network in allowed if network.version == address.version):
         return False
     if isinstance(address, ipaddress.IPv4Address):
@@ -71,7 +71,7 @@ def is_forbidden(address: Address, allowed: Iterable[Network] = ()) -> bool:
 
 
 def embedded_addresses(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Address]:
-    """The IPv4 addresses a router or tunnel may take out of an IPv6 address.
+    """Return the IPv4 addresses that a router or tunnel may take out of an IPv6 address.
 
     IPv4-mapped and IPv4-compatible (RFC 4291), 6to4 (RFC 3056), NAT64 (RFC 6052 with its well-known
     prefix, RFC 8215 with the local one), Teredo's server and client (RFC 4380), ISATAP (RFC 5214).
@@ -86,7 +86,7 @@ def embedded_addresses(address: ipaddress.IPv6Address) -> list[ipaddress.IPv4Add
 
 
 def is_own(address: Address) -> bool:
-    """Whether `address` belongs to this host.
+    """Return whether `address` belongs to this host.
 
     A datagram socket connected to one of the host's own addresses gets that address as its source;
     nothing is sent.
@@ -98,9 +98,3 @@ def is_own(address: Address) -> bool:
             return ipaddress.ip_address(probe.getsockname()[0].partition("%")[0]) == address
     except OSError:
         return False
-
-
-def _unmap(address: Address) -> Address:
-    if isinstance(address, ipaddress.IPv6Address):
-        return address.ipv4_mapped or address
-    return address

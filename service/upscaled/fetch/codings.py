@@ -1,8 +1,7 @@
-"""Content codings (RFC 9110, section 8.4.1): bodies that were stored compressed, unpacked.
+"""Decompress bodies with content codings (RFC 9110, section 8.4.1) in steps under a byte limit.
 
-We ask for `identity`, but object stores answer what was uploaded, label and all. gzip and deflate
-are unpacked in small steps under a byte limit. A label that the bytes contradict, or that names no
-compression (`UTF-8`, `aws-chunked`), changes nothing: the bytes go on as they are.
+Requests want `identity`, but object stores send what was uploaded, label and all. A label that the
+bytes contradict, or that names no compression (`UTF-8`, `aws-chunked`), changes nothing.
 """
 
 import zlib
@@ -27,21 +26,17 @@ _GZIP_WINDOW, _ZLIB_WINDOW, _RAW_WINDOW, _NOTHING_MORE = 31, 15, -15, 0
 
 
 class Stage(Protocol):
+    """One step of decompression."""
+
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Give what `data` unpacks to, in pieces of at most `STEP_BYTES`, some of them empty."""
-        ...
+        """Yield what `data` unpacks to, in pieces of at most `STEP_BYTES`, some of them empty."""
 
     def finish(self) -> Iterator[bytes]:
-        """Give what was held back until the body's end.
-
-        Raises:
-            UnusableUrl: the compressed data has no end.
-        """
-        ...
+        """Yield what was held back until the body's end; raises as the function `finish`."""
 
 
 def choose_stages(head: ResponseHead, limit_bytes: int) -> list[Stage]:
-    """What an answer's body goes through, in order; each gives `limit_bytes` at most.
+    """Return the stages of a response's body, in order; each yields `limit_bytes` at most.
 
     Raises:
         UnusableUrl: too many codings, or an unknown transfer coding.
@@ -57,7 +52,7 @@ def choose_stages(head: ResponseHead, limit_bytes: int) -> list[Stage]:
 
 
 def unpack(stages: Sequence[Stage], data: bytes) -> Iterator[bytes]:
-    """Give what `data` becomes behind all stages, lazily."""
+    """Yield what `data` becomes behind all stages, lazily."""
     if not stages:
         yield data
         return
@@ -66,7 +61,7 @@ def unpack(stages: Sequence[Stage], data: bytes) -> Iterator[bytes]:
 
 
 def finish(stages: Sequence[Stage]) -> Iterator[bytes]:
-    """Give what the stages held back, at the body's end.
+    """Yield what the stages held back, at the body's end.
 
     Raises:
         UnusableUrl: the compressed data has no end.
@@ -77,10 +72,10 @@ def finish(stages: Sequence[Stage]) -> Iterator[bytes]:
 
 
 class Unpacking:
-    """One gzip or deflate coding.
+    """Decompression of one gzip or deflate coding.
 
-    The first bytes decide what is unpacked, rather than the label: gzip and zlib by their own
-    marks, else raw deflate (which some servers send by that name) unless they are a picture.
+    The first bytes decide rather than the label: gzip and zlib by their marks, else raw deflate
+    (which some servers send by that name) unless they are an image.
     """
 
     def __init__(self, coding: str, limit_bytes: int) -> None:
@@ -140,10 +135,9 @@ class Unpacking:
                 return
 
     def _begin_member(self, data: bytes) -> bytes:
-        """Go on with the next member of a gzip file (RFC 1952, section 2.2), if one follows.
+        """Return the data of the next gzip member (RFC 1952, section 2.2), or nothing at the end.
 
-        Returns what is to be unpacked; nothing where the data has ended. What follows the end and
-        is no member is ignored.
+        What follows the end and is no member is ignored.
         """
         data, self._behind = self._behind + data, b""
         if self._window != _GZIP_WINDOW or not _GZIP_MAGIC.startswith(data[:2]):
@@ -163,5 +157,5 @@ class Unpacking:
 
 
 def _has_zlib_header(first: bytes) -> bool:
-    """RFC 1950, section 2.2: method 8, and a check that the two bytes divide by 31."""
+    """Check for method 8 and two bytes that 31 divides (RFC 1950, section 2.2)."""
     return len(first) >= 2 and first[0] & 0x0F == 8 and int.from_bytes(first[:2], "big") % 31 == 0

@@ -1,7 +1,7 @@
-"""Connecting to a source: resolve, classify, and dial only the addresses that passed.
+"""Connect to a source: resolve its name, and dial only the addresses that are allowed.
 
 Nothing resolves again between the check and the connection, so a name that changes its address in
-between (DNS rebinding) gains nothing. Literal addresses go the same way as names.
+between (DNS rebinding) gains nothing. Literal addresses are checked like names.
 """
 
 import asyncio
@@ -25,11 +25,11 @@ HAPPY_EYEBALLS_DELAY_S: Final = 0.25  # RFC 8305, section 8
 
 
 class PrivateAddress(OSError):
-    """A host of which every address is refused; the text is for the log only."""
+    """Refusal of every address of a host; the text is for the log only."""
 
 
 class Connection:
-    """One request's connection to a source. Every byte is counted before anything parses it."""
+    """Connection to a source for one request; every byte is counted before it is parsed."""
 
     def __init__(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, limit_bytes: int
@@ -67,8 +67,11 @@ async def open_connection(
 ) -> AsyncIterator[Connection]:
     """Connect to the URL's host until the block ends.
 
-    allowed: private networks that may be reached. tls: what an https URL needs, None for http.
-    limit_bytes: what may be read of head and body together. key_id: whose name lookup it is.
+    Args:
+        allowed: private networks that may be reached.
+        tls: None for http.
+        limit_bytes: most bytes of head and body together.
+        key_id: the API key whose lookup it is.
 
     Raises:
         PrivateAddress: the host has no address that may be reached.
@@ -98,7 +101,7 @@ async def open_connection(
 
 
 def choose_addresses(found: Iterable[AddressInfo], allowed: Sequence[Network]) -> list[AddressInfo]:
-    """Return those of a host's addresses that may be dialled, at most `MAX_ADDRESSES`.
+    """Return the allowed addresses of a host, among the first `MAX_ADDRESSES`.
 
     Raises:
         PrivateAddress: none of them.
@@ -116,7 +119,7 @@ def _address(info: AddressInfo) -> ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def make_tls_context() -> ssl.SSLContext:
-    """The system's authorities, host names checked, HTTP/1.1 only."""
+    """Return a context with the system's authorities and checked host names, for HTTP/1.1."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context

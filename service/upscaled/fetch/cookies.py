@@ -1,8 +1,7 @@
-"""The cookies of one fetch: an image host may set one on a redirect and ask for it on the next.
+"""Cookie store of one fetch: an image host may set a cookie on a redirect that the next needs.
 
-Hosts, paths, domains and `Secure` are decided by `http.cookiejar` (RFC 6265's rules, and no cookies
-for whole country domains). A store lives for one fetch: no cookie goes from one client's image to
-another's.
+`http.cookiejar` decides hosts, paths, domains and `Secure` (RFC 6265, and no cookies for whole
+country domains). No cookie goes from one client's image to another's.
 """
 
 import re
@@ -29,7 +28,7 @@ _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class _Answer:
-    """An answer as `CookieJar.extract_cookies` wants it."""
+    """Response with the interface that `CookieJar.extract_cookies` needs."""
 
     def __init__(self, values: list[bytes]) -> None:
         self._message = Message()
@@ -52,8 +51,7 @@ class CookieStore:
         )
 
     def note(self, url: SourceUrl, head: ResponseHead) -> None:
-        """Keep what the answer to `url` sets; what is too long or holds control characters is
-        passed over."""
+        """Keep the cookies of the response to `url`, without overlong or control-laden ones."""
         values = [
             _USELESS_AGE.sub(b"", value)
             for value in head.fields.get("set-cookie", [])
@@ -63,7 +61,7 @@ class CookieStore:
         self._jar.extract_cookies(answer, _request(url))  # type: ignore[arg-type]
 
     def header_for(self, url: SourceUrl) -> str:
-        """The value of the Cookie header for a request to `url`, or an empty text."""
+        """Return the value of the Cookie header for a request to `url`, or an empty text."""
         request = _request(url)
         self._jar.add_cookie_header(request)
         header = request.get_header("Cookie") or ""

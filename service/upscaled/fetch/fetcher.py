@@ -1,10 +1,8 @@
-"""Fetching an `image_url`: bounded in size, time, hops and work, and guarded at every connection.
+"""Fetch an `image_url`: bounded in size, time, hops and work, and guarded at every connection.
 
-A source's bytes are read by `connection`, at most 16 KiB at once, and go through `head`, `framing`
-and `codings`, which do no I/O and each have limits of their own.
-
-The event loop stays free for other clients: all fetches of a process share one parse slot, held
-for one iteration of the loop, in which one read or 64 pieces of a body are parsed.
+`connection` reads at most 16 KiB at once; `head`, `framing` and `codings` parse it without I/O.
+All fetches share one parse slot, held for one iteration of the event loop, in which one read or
+64 pieces of a body are parsed: so the loop stays free for the others.
 """
 
 import asyncio
@@ -39,18 +37,14 @@ _HEADERS: Final = (
 
 
 class Body(Protocol):
-    """Where the bytes of a source go."""
+    """Receiver of a source's bytes."""
 
     async def write(self, piece: bytes) -> None:
         """Take the next bytes, which may be none. What it raises ends the fetch."""
 
 
 class Fetcher:
-    """Fetches sources for all requests.
-
-    Fetches share the name lookup's threads, the TLS context and the parse slot; connections and
-    cookies belong to one fetch.
-    """
+    """Fetches sources for all requests, which share name lookup, TLS context and parse slot."""
 
     def __init__(self, options: FetchOptions, names: NameLookup | None = None) -> None:
         self._options = options
@@ -66,7 +60,7 @@ class Fetcher:
         """Write the bytes behind `url` to `body`, at most `max_file_bytes` of them.
 
         Args:
-            key_id: whose name lookups it needs, for a key may have only some at a time.
+            key_id: the API key whose name lookup it is.
 
         Raises:
             UnusableUrl: refused, unreachable, too slow, redirected too often, not answering 200,
@@ -80,7 +74,7 @@ class Fetcher:
             raise UnusableUrl(detail=_describe(error)) from error
 
     async def _follow(self, url: SourceUrl, body: Body, key_id: int) -> None:
-        """Walk the redirects by hand: each hop is checked like the first."""
+        """Follow redirects; each hop is checked like the first."""
         cookies = CookieStore()
         for _ in range(MAX_REDIRECTS + 1):
             self._check_host(url)
@@ -98,7 +92,7 @@ class Fetcher:
         raise UnusableUrl(detail=f"redirected more than {MAX_REDIRECTS} times")
 
     async def _load_tls(self) -> ssl.SSLContext:
-        """The TLS context of all fetches, made when it is first needed: it takes 20 ms and more."""
+        """Return the TLS context, made when it is first needed: it takes 20 ms and more."""
         if self._tls is None:
             self._tls = await asyncio.to_thread(make_tls_context)
         return self._tls
@@ -108,8 +102,7 @@ class Fetcher:
             raise UnusableUrl(detail="the host is not on the list")
 
     async def _await_parse_slot(self) -> None:
-        """Wait for an iteration of the event loop in which no other fetch parses (first come,
-        first served)."""
+        """Wait in order for an iteration of the event loop in which no other fetch parses."""
         async with self._parse_slot:
             await asyncio.sleep(0)
 
@@ -125,7 +118,7 @@ class Fetcher:
     async def _read_body(
         self, connection: Connection, head: ResponseHead, data: bytes, body: Body
     ) -> None:
-        """Read the body and unpack it. `data`: the part of it that came with the head."""
+        """Read and decompress the body, of which `data` came with the head."""
         limit_bytes = self._options.max_file_bytes
         stages = choose_stages(head, limit_bytes)
         framing = choose_framing(head, self._packed_limit_bytes if stages else limit_bytes)
@@ -143,7 +136,7 @@ class Fetcher:
         await self._write(finish(stages), body, size_bytes)
 
     async def _write(self, pieces: Iterable[bytes], body: Body, size_bytes: int) -> int:
-        """Write pieces behind `size_bytes` written before; returns how many these are then."""
+        """Write pieces after `size_bytes` earlier ones; return the new total."""
         for number, piece in enumerate(pieces, 1):
             size_bytes += len(piece)
             if size_bytes > self._options.max_file_bytes:
@@ -155,7 +148,7 @@ class Fetcher:
 
 
 def render_request(url: SourceUrl, cookie: str) -> bytes:
-    """The request for `url`; nothing of this service's own clients is in it."""
+    """Return the request for `url`, which holds nothing of this service's own clients."""
     lines = [f"GET {url.target} HTTP/1.1", f"Host: {url.authority}", *_HEADERS]
     if cookie:
         lines.append(f"Cookie: {cookie}")
@@ -163,7 +156,7 @@ def render_request(url: SourceUrl, cookie: str) -> bytes:
 
 
 def find_target(url: SourceUrl, head: ResponseHead) -> SourceUrl:
-    """Where an answer other than 200 redirects to: any 3xx that has a Location, as in curl.
+    """Return the target of a redirect: any 3xx with a Location, as in curl.
 
     Raises:
         UnusableUrl: no redirect, or one to an address that is refused or no longer https.
@@ -178,7 +171,7 @@ def find_target(url: SourceUrl, head: ResponseHead) -> SourceUrl:
 
 
 def _comparable(host: str) -> str:
-    """A host name as it is compared: in ASCII, without the root's dot."""
+    """Return a host name for comparison: in ASCII, without the root's dot."""
     try:
         return encode_host(host).rstrip(".")
     except UnusableUrl:  # an IPv6 address
@@ -186,12 +179,12 @@ def _comparable(host: str) -> str:
 
 
 def _packed_bytes(size_bytes: int) -> int:
-    """The most that a file of that size takes when it is stored packed."""
+    """Return the most bytes that a file of that size takes when it is compressed."""
     return size_bytes + int(size_bytes * PACKING_BYTES_PER_BYTE) + PACKING_BYTES
 
 
 def _describe(error: Exception) -> str:
-    """What went wrong, for the log: with the address where it matters, never with the URL."""
+    """Describe an error for the log: with the address where it matters, never with the URL."""
     if isinstance(error, PrivateAddress):
         return str(error)
     kind = type(error).__name__

@@ -1,7 +1,7 @@
-"""Where an answer's body ends (RFC 9112, section 6), read without I/O and as curl decides.
+"""Find the end of a response's body (RFC 9112, section 6), without I/O and as curl does.
 
-Each framing takes wire bytes by `feed` and gives body bytes in pieces, lazily: a caller that stops
-between two pieces has done no further work. `finish` is for the connection's end.
+Each framing takes raw bytes by `feed` and yields body bytes lazily: a caller that stops between
+two pieces has done no further work. `finish` is for the connection's end.
 """
 
 import re
@@ -26,22 +26,17 @@ _MAX_LENGTH_DIGITS: Final = 18
 
 
 class Framing(Protocol):
+    """Framing of one body."""
+
     @property
     def is_complete(self) -> bool:
-        """Whether the body has ended, so that nothing further need be read."""
-        ...
+        """Return whether the body has ended, so that nothing further need be read."""
 
     def feed(self, data: bytes) -> Iterator[bytes]:
-        """Give the body's bytes out of the next wire bytes; what follows the body is ignored."""
-        ...
+        """Yield the body's bytes among the next raw bytes; ignore what follows the body."""
 
     def finish(self) -> None:
-        """Take note that the connection has ended.
-
-        Raises:
-            UnusableUrl: before the body had.
-        """
-        ...
+        """End with the connection; raises `UnusableUrl` where the body has not ended."""
 
 
 def choose_framing(head: ResponseHead, limit_bytes: int) -> Framing:
@@ -67,12 +62,12 @@ def choose_framing(head: ResponseHead, limit_bytes: int) -> Framing:
 
 
 def max_framed_bytes(body_bytes: int) -> int:
-    """The most bytes on the wire that a body of that size may take."""
+    """Return the most bytes that a body of that size may take with its framing."""
     return body_bytes + FREE_FRAMING_BYTES + body_bytes // BODY_BYTES_PER_FRAMING_BYTE
 
 
 class BodyOfLength:
-    """A body of `length_bytes`, as Content-Length says."""
+    """Body of `length_bytes`, as Content-Length declares."""
 
     def __init__(self, length_bytes: int) -> None:
         self._missing_bytes = length_bytes
@@ -93,7 +88,7 @@ class BodyOfLength:
 
 
 class BodyUntilClose:
-    """A body of neither length nor chunks: it ends where the connection does."""
+    """Body without length and chunks, which ends with the connection."""
 
     is_complete = False
 
@@ -102,14 +97,14 @@ class BodyUntilClose:
             yield data
 
     def finish(self) -> None:
-        """The connection's end is this body's own."""
+        """Accept the connection's end."""
 
 
 class ChunkedBody:
-    """A chunked body (RFC 9112, section 7.1), with bare line feeds taken as curl takes them.
+    """Chunked body (RFC 9112, section 7.1); bare line feeds are accepted, as by curl.
 
-    All bytes that are not the body's own are counted before they are parsed: sizes, extensions,
-    line ends and trailers. Each byte is looked at once, whatever pieces it comes in.
+    All framing bytes are counted before they are parsed: sizes, extensions, line ends, trailers.
+    Each byte is scanned once, whatever pieces it comes in.
     """
 
     def __init__(self, limit_bytes: int) -> None:

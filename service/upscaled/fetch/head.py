@@ -1,9 +1,8 @@
-"""The head of an HTTP/1 answer: read without I/O, bounded, and as tolerant as curl.
+"""Parse the head of an HTTP/1 response without I/O, bounded, and as tolerant as curl.
 
-Image hosts send heads that strict parsers refuse (longer than 8 KB, more than 128 header lines,
-`Name : value`, folded lines, bare line feeds) and that every browser and curl read. Nothing here is
-answered to others and each connection carries one answer, so tolerance opens no way for request
-smuggling. Of a head only the status and the few fields that fetching needs are kept.
+Image hosts send heads that strict parsers refuse (over 8 KB, over 128 lines, `Name : value`,
+folded lines, bare line feeds) and that every browser reads. Each connection carries one response,
+so tolerance opens no way for request smuggling. Only the fields that fetching needs are kept.
 """
 
 import re
@@ -33,27 +32,24 @@ _SWITCHING_PROTOCOLS: Final = 101
 
 @dataclass(frozen=True, slots=True)
 class ResponseHead:
-    """status: three digits. fields: by lower-case name, the values of its lines in their order."""
+    """Status and header fields; `fields` has the values of each line by lower-case name."""
 
     status: int
     fields: dict[str, list[bytes]]
 
     def last(self, name: str) -> bytes | None:
-        """The value of the last line of that name, which is the one curl goes by."""
+        """Return the value of the last line of that name, which curl uses."""
         values = self.fields.get(name)
         return values[-1] if values else None
 
     def members(self, name: str) -> list[str]:
-        """The members of a comma-separated field in lower case, of all its lines together."""
+        """Return the members of a comma-separated field in lower case, of all its lines."""
         lines = ",".join(value.decode("latin-1") for value in self.fields.get(name, []))
         return [part.strip().lower() for part in lines.split(",") if part.strip()]
 
 
 class HeadParser:
-    """Takes an answer's bytes as they come, until its final head is whole.
-
-    rest: the bytes behind the head, once there is one.
-    """
+    """Parser of a response's head; `rest` holds the bytes behind it once it is complete."""
 
     def __init__(self) -> None:
         self.rest = b""
@@ -63,9 +59,7 @@ class HeadParser:
         self._interim_heads = 0
 
     def feed(self, data: bytes) -> ResponseHead | None:
-        """Return the final head, or None until it is whole.
-
-        Each byte is searched once. Interim heads (1xx) are passed over, and counted.
+        """Return the final head, or None until it is complete; interim heads (1xx) are skipped.
 
         Raises:
             UnusableUrl: no HTTP/1, too many bytes, lines or interim heads.
@@ -95,9 +89,7 @@ class HeadParser:
 
 
 def parse_head(head: bytes) -> ResponseHead:
-    """Take one whole head apart.
-
-    Lines without a colon and unknown fields are ignored.
+    """Parse one complete head; lines without a colon and unknown fields are ignored.
 
     Raises:
         UnusableUrl: no status line, a zero byte, or more than `MAX_HEAD_LINES` lines.

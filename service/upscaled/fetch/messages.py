@@ -1,6 +1,6 @@
-"""What the front end and the fetching process say to one another, in frames of `process.channel`.
+"""Messages between the front end and the fetch process, in frames of `process.channel`.
 
-    front end                                fetching process
+    front end                                fetch process
     the options, as JSON                 ->
     {"fetch": 1, "key_id": ...}, the URL ->
     {"cancel": 1}                        ->
@@ -8,8 +8,7 @@
                                          <-  {"piece": 1} and bytes of the body
                                          <-  {"done": 1} or {"failed": 1, "as": ..., "detail": ...}
 
-What is no JSON is the frame's payload. Nothing is pickled, and of an error only its kind and the
-detail for the log cross.
+The URL and pieces are payloads. Nothing is pickled; of an error only kind and detail are sent.
 """
 
 import ipaddress
@@ -40,10 +39,11 @@ _FAILURES: Final[Mapping[str, type[ServiceError]]] = {
 
 @dataclass(frozen=True, slots=True)
 class FetchOptions:
-    """The limits of every fetch, all of them settings: `UPSCALED_SOURCE_...` and the file size.
+    """Settings of the fetch process: `UPSCALED_SOURCE_...`, the file size and the log.
 
-    private_cidrs: networks that may be reached although they are private. only_hosts: where it is
-    not empty, the only hosts that may be.
+    Attributes:
+        private_cidrs: networks that may be reached although they are private.
+        only_hosts: the only hosts that may be reached, where it is not empty.
     """
 
     max_file_bytes: int
@@ -80,7 +80,7 @@ class FetchOptions:
 
 
 def encode_url(url: str) -> bytes:
-    """A payload rather than JSON, in which a long URL is too long for a frame's header."""
+    """Return the URL as a payload; as JSON a long one would be too long for a frame's header."""
     return url.encode(errors="surrogatepass")  # a URL that is refused for them all the same
 
 
@@ -93,7 +93,7 @@ def encode(message: Message) -> bytes:
 
 
 def decode(header: bytes) -> Message:
-    """Raises ValueError for anything that is no JSON object."""
+    """Return the message in a header; raises ValueError for anything that is no JSON object."""
     message = json.loads(header)
     if not isinstance(message, dict):
         raise ValueError("no JSON object")
@@ -101,13 +101,13 @@ def decode(header: bytes) -> Message:
 
 
 def describe_failure(number: int, error: ServiceError) -> Message:
-    """The message that a fetch failed; the counterpart of `rebuild_failure`."""
+    """Return the message that a fetch failed; the counterpart of `rebuild_failure`."""
     kind = type(error).__name__ if type(error).__name__ in _FAILURES else UnusableUrl.__name__
     return {"failed": number, "as": kind, "detail": error.detail[:MAX_DETAIL_CHARACTERS]}
 
 
 def rebuild_failure(message: Message) -> ServiceError:
-    """Raises ValueError for a kind of error that no fetch has."""
+    """Return the error of a failed fetch; raises ValueError for a kind that no fetch has."""
     kind = _FAILURES.get(str(message.get("as")))
     if kind is None:
         raise ValueError("an unknown failure")

@@ -20,8 +20,7 @@ AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any
 
 
 class NameLookup:
-    """Resolves host names in threads of its own, at most `max_lookups` at a time, of one API key at
-    most `max_per_key`.
+    """Resolves host names, at most `max_lookups` at a time and `max_per_key` of one API key.
 
     A thread whose caller gave up keeps its slot until its lookup ends. Threads are daemons: one
     that hangs does not keep the process from ending.

@@ -1,8 +1,8 @@
-"""What an `image_url` may look like, before anything is resolved or connected.
+"""Parse an `image_url`, before anything is resolved or connected.
 
-URLs are parsed here rather than by a general library, for three promises that none keeps at once:
-the path and the query are sent byte for byte (a signature may cover them), only what cannot stand
-in a request line is escaped, and no text raises anything but UnusableUrl.
+No library keeps these three promises at once: path and query are sent byte for byte (a signature
+may cover them), only what cannot stand in a request line is escaped, and no text raises anything
+but UnusableUrl.
 """
 
 import ipaddress
@@ -34,15 +34,19 @@ UNUSABLE_URL_TEXT: Final = "image_url could not be fetched"
 
 
 class UnusableUrl(InvalidParameter):
+    """Refusal of an `image_url`, whatever its cause."""
+
     default_text = UNUSABLE_URL_TEXT
 
 
 @dataclass(frozen=True, slots=True)
 class SourceUrl:
-    """An http or https URL, ready to be requested.
+    """Parsed http or https URL.
 
-    scheme: "http" or "https". host: a lower-case ASCII name, or an address without brackets.
-    target: path and query as they stand in the request line, in ASCII.
+    Attributes:
+        scheme: "http" or "https".
+        host: a lower-case ASCII name, or an address without brackets.
+        target: path and query as they stand in the request line, in ASCII.
     """
 
     scheme: str
@@ -56,7 +60,7 @@ class SourceUrl:
 
     @property
     def authority(self) -> str:
-        """The value of the Host header: the port only where it is not the scheme's own."""
+        """Return the value of the Host header, with the port where it is not the scheme's own."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return host if self.port == DEFAULT_PORTS[self.scheme] else f"{host}:{self.port}"
 
@@ -78,7 +82,7 @@ def check_source_url(value: object) -> str:
 
 
 def parse_url(text: str) -> SourceUrl:
-    """Take a URL apart; escapes are left as they are, what cannot be sent as it is gets escaped.
+    """Parse a URL; escapes stay as they are, and what cannot be sent as it is gets escaped.
 
     Raises:
         UnusableUrl: not http or https, no host, a user name, a port that no web server uses, a

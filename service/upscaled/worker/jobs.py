@@ -7,7 +7,7 @@ import traceback
 from dataclasses import dataclass, replace
 from typing import Final
 
-from upscaled.config import Settings
+from upscaled.config import SLOTS_ON_CPU, SLOTS_ON_CUDA, Settings
 from upscaled.errors import InternalError, ServiceError
 from upscaled.logs import event
 from upscaled.pool.messages import Answer, Cancelled, Done, Failed, Job, Progress, Refused
@@ -17,14 +17,6 @@ from upscaled.upscale.core import Core
 from upscaled.upscale.engines import choose_device
 from upscaled.upscale.result import Result
 from upscaled.worker.connection import FrontEnd, FrontEndGone, JobQueue
-
-SLOTS: Final = 4
-"""Jobs in flight at once on a CPU, where the settings give no number: enough that some are decoded
-and encoded while the network runs."""
-
-SLOTS_ON_CUDA: Final = 8
-"""More small images fill larger batches: 200 of 96 px from 8 clients came through x4plus on an H100
-2.8 times as fast as one at a time with 4 slots, 3.8 times with 8."""
 
 _MAX_REASON_CHARACTERS: Final = 8000
 
@@ -39,7 +31,7 @@ def count_slots(settings: Settings) -> int:
     """
     if settings.jobs_per_worker:
         return settings.jobs_per_worker
-    return SLOTS_ON_CUDA if choose_device(settings).is_cuda else SLOTS
+    return SLOTS_ON_CUDA if choose_device(settings).is_cuda else SLOTS_ON_CPU
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a row of the table is a line
-"""Of two faults the cheaper one to find is answered. Rate, credit and fetch: see test_order.py."""
+"""Of two faults the cheaper one to find is answered. Rate: see test_rate.py; credit and fetch: see test_metering.py."""
 
 from dataclasses import replace
 

@@ -24,15 +24,14 @@ from tests.service.api.waiting import wait_until
 from tests.service.pool.pools import QUICK, fake_command, order
 from upscaled.api.memory import (
     ARRIVING_IMAGES,
-    MAX_SLOTS_PER_WORKER,
     UNPAID_BODIES,
     MemoryBudget,
     Share,
-    UnsentResponses,
     build_budget,
     max_bodies,
 )
-from upscaled.config import load_settings
+from upscaled.api.unsent import UnsentResponses
+from upscaled.config import SLOTS_ON_CUDA, load_settings
 from upscaled.errors import RateLimitExceeded
 from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.local import LocalPool
@@ -70,7 +69,7 @@ def test_memory_is_returned_after_an_error_too() -> None:
     assert not budget._accounts
 
 
-@pytest.mark.parametrize(("given", "slots"), [(0, MAX_SLOTS_PER_WORKER), (1, 1), (16, 16)])
+@pytest.mark.parametrize(("given", "slots"), [(0, SLOTS_ON_CUDA), (1, 1), (16, 16)])
 def test_the_queue_and_the_workers_fit_in(given: int, slots: int) -> None:
     settings = load_settings({}, max_queue=3, workers=2, jobs_per_worker=given, max_file_bytes=MB)
     assert build_budget(settings).limit_bytes == (3 + 2 * slots + ARRIVING_IMAGES) * MB
@@ -413,28 +412,28 @@ class Held:
 
 
 def test_a_key_is_refused_from_the_limit_on_and_no_other() -> None:
-    unread = UnsentResponses(limit_bytes=100)
+    unsent = UnsentResponses(limit_bytes=100)
     first, second = Held(60), Held(39)
     for each in (first, second, first):  # two answers on one connection are counted once
-        unread.note(1, each.unsent_bytes)
-    unread.check(1)
+        unsent.note(1, each)
+    unsent.check(1)
     second.size_bytes = 40
     with pytest.raises(RateLimitExceeded) as caught:
-        unread.check(1)
+        unsent.check(1)
     assert caught.value.reason == "unread_answers"
-    unread.check(2)
+    unsent.check(2)
     first.size_bytes = 0
-    unread.check(1)
+    unsent.check(1)
 
 
 def test_what_was_read_leaves_no_trace() -> None:
-    unread = UnsentResponses()
+    unsent = UnsentResponses()
     held = Held(5)
-    unread.note(1, held.unsent_bytes)
+    unsent.note(1, held)
     held.size_bytes = 0
-    unread.check(1)
-    unread.note(2, held.unsent_bytes)
-    assert not unread._of_key
+    unsent.check(1)
+    unsent.note(2, held)
+    assert not unsent._of_key
 
 
 def ask(service: Service, key: str) -> Connection:

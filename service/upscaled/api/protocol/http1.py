@@ -1,48 +1,34 @@
 """Serve one HTTP/1.1 connection: `uvicorn.Config(app, http=ContractProtocol)`.
 
-uvicorn brings the loop, the life of the server and the ASGI cycle of one request. What a client may
-send and how long it may take is decided here, since uvicorn's own protocols count nothing before
-their parsers, know no deadline for writing and drop a client that shuts its sending side:
+uvicorn has the event loop, the server's life and the ASGI cycle of a request. Its own protocols
+count nothing before their parsers, have no deadline for writing and drop a client that shuts its
+sending side. Here:
 
-- one request at a time: what follows it waits, in a bounded buffer, until it is answered;
+- one request at a time is processed; what follows it waits in a bounded buffer;
 - heads, chunk lines and trailers are bounded (`upscaled.api.protocol.head`, `.framing`);
-- a head has 30 s to come, a body and an answer must move on (`check`);
+- a head has 30 s to arrive, and a body and a response must make progress (`check`);
 - every refusal is in the contract's words.
 """
 
 import asyncio
 import logging
 import time
-from collections.abc import Callable
-from http import HTTPStatus
 from typing import Any, Final
-from urllib.parse import unquote
 from uuid import uuid4
 
-from starlette.responses import Response
-from uvicorn._types import (
-    ASGI3Application,
-    ASGIReceiveCallable,
-    ASGISendCallable,
-    ASGISendEvent,
-    HTTPScope,
-    Scope,
-)
+from uvicorn._types import ASGI3Application
 from uvicorn.config import Config
-from uvicorn.protocols.http.flow_control import FlowControl
-from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
-from uvicorn.protocols.utils import get_local_addr, get_remote_addr
+from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
-from upscaled.api.errors import error_response
-from upscaled.api.memory import OUTPUT_EXTENSION
-from upscaled.api.middleware import DEFAULT_HEADERS
+from upscaled.api.protocol.cycle import Cycle, Flow, build_scope
 from upscaled.api.protocol.framing import BodyReader, read_body_of
 from upscaled.api.protocol.head import HeadReader, MalformedRequest, RequestHead
 from upscaled.api.protocol.output import ANSWER_AHEAD, CHUNK_AHEAD, Output
+from upscaled.api.protocol.refusal import build_record, render_error
 from upscaled.api.protocol.registry import Connections
-from upscaled.api.telemetry.access_log import AccessRecord
-from upscaled.errors import InvalidRequestBody, RateLimitExceeded
+from upscaled.api.telemetry.access_log import Reporter
+from upscaled.errors import InvalidRequestBody, RateLimitExceeded, ServiceError
 
 HEAD_TIMEOUT_S: Final = 30.0
 # Slower than this, as an average over the time, a body is given up. `UPSCALED_BODY_TIMEOUT_S`
@@ -62,7 +48,7 @@ _logger: Final = logging.getLogger(__name__)
 
 
 class ContractProtocol(asyncio.Protocol):
-    """The server's side of one connection: reads requests, runs the application, sends answers."""
+    """Protocol of one connection: read requests, run the application, send responses."""
 
     def __init__(
         self,
@@ -81,11 +67,11 @@ class ContractProtocol(asyncio.Protocol):
         self._registry: Connections = config.app.state.connections  # type: ignore[union-attr]
         self._transport: asyncio.Transport
         self._output: Output
-        self._flow: _Flow
+        self._flow: Flow
         self._unread = bytearray()
         self._head = HeadReader()
         self._body: BodyReader | None = None  # of the request at hand, None once it was read
-        self._cycle: _Cycle | None = None  # of the request that is being answered
+        self._cycle: Cycle | None = None  # of the request that is being answered
         self._is_reading_paused = False
         self._is_pump_due = False
         self._has_input_ended = False
@@ -95,23 +81,24 @@ class ContractProtocol(asyncio.Protocol):
         self._body_mark_s = 0.0
         self._lingered_bytes = 0
 
-    # What uvicorn and the loop call.
+    # Callbacks of uvicorn and of the event loop.
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         self._transport = transport
         self._output = Output(transport)
-        self._flow = _Flow(transport, self._pump_soon)
+        self._flow = Flow(transport, self)
         self._server_state.connections.add(self)  # type: ignore[arg-type]
         self._client = get_remote_addr(transport)
         self._deadline_s = time.monotonic() + HEAD_TIMEOUT_S
         if not self._registry.admit(self, self._client[0] if self._client else ""):
-            self._write_last(error_response(RateLimitExceeded(_RETRY_AFTER_S)), str(uuid4()))
+            self._write_last(RateLimitExceeded(_RETRY_AFTER_S), str(uuid4()))
             self._output.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._registry.remove(self)
         self._server_state.connections.discard(self)
-        self._disconnect_cycle()
+        if self._cycle is not None:
+            self._cycle.disconnect()
         self._flow.resume_writing()
         self._unread.clear()
 
@@ -151,7 +138,7 @@ class ContractProtocol(asyncio.Protocol):
         else:
             self._cycle.keep_alive = False
 
-    # What the registry calls.
+    # Callbacks of the registry.
 
     def check(self, now_s: float) -> None:
         if self._output.is_stalled(now_s, self._registry.limits.write_timeout_s):
@@ -194,12 +181,12 @@ class ContractProtocol(asyncio.Protocol):
         elif now_s - self._body_mark_s > BODY_STALL_S:
             self._refuse("the body came too slowly")
 
-    # The way of the bytes.
+    # Input.
 
     def _is_between_requests(self) -> bool:
         return self._cycle is None or self._cycle.response_complete
 
-    def _pump_soon(self) -> None:
+    def pump_soon(self) -> None:
         if not self._is_pump_due:
             self._is_pump_due = True
             self._loop.call_soon(self._pump_now)
@@ -211,8 +198,10 @@ class ContractProtocol(asyncio.Protocol):
 
     def _pump(self) -> None:
         """Parse what has arrived, up to the end of the current request."""
+        position = 0
         try:
-            position = self._take_head(0) if self._body is None else 0
+            if self._body is None and self._is_between_requests():
+                position = self._take_head()
             if self._body is not None:
                 position = self._take_body(position)
         except MalformedRequest as error:
@@ -231,12 +220,11 @@ class ContractProtocol(asyncio.Protocol):
         elif self._is_between_requests():
             self._output.close()
 
-    def _take_head(self, position: int) -> int:
-        if self._is_between_requests():
-            position = self._head.feed(self._unread, position)
-            if self._head.head is not None:
-                self._begin(self._head.head)
-                self._head = HeadReader()
+    def _take_head(self) -> int:
+        position = self._head.feed(self._unread)
+        if self._head.head is not None:
+            self._begin(self._head.head)
+            self._head = HeadReader()
         return position
 
     def _take_body(self, position: int) -> int:
@@ -250,7 +238,7 @@ class ContractProtocol(asyncio.Protocol):
             self._body = None
             cycle.more_body = False
         elif position < len(self._unread):
-            self._pump_soon()
+            self.pump_soon()
         if body.is_complete or len(cycle.body) > size_bytes:
             cycle.message_event.set()
         return position
@@ -258,9 +246,8 @@ class ContractProtocol(asyncio.Protocol):
     def _regulate_reading(self) -> None:
         is_body_waiting = self._cycle is not None and len(self._cycle.body) > BODY_BUFFER_BYTES
         is_full = is_body_waiting or len(self._unread) > READ_AHEAD_BYTES
-        if is_full == self._is_reading_paused or self._has_input_ended:
-            return
-        if self._transport.is_closing():
+        is_ending = self._has_input_ended or self._transport.is_closing()
+        if is_ending or is_full == self._is_reading_paused:
             return
         self._is_reading_paused = is_full
         if is_full:
@@ -269,14 +256,14 @@ class ContractProtocol(asyncio.Protocol):
         else:
             self._transport.resume_reading()
 
-    # Requests and answers.
+    # Requests and responses.
 
     def _begin(self, head: RequestHead) -> None:
         self._registry.note_busy(self)
         self._body = read_body_of(head)
         self._body_bytes, self._body_mark_s = 0, time.monotonic()
-        self._cycle = cycle = _Cycle(
-            scope=self._build_scope(head),
+        self._cycle = cycle = Cycle(
+            scope=build_scope(head, self._transport, self._app_state, self._output),
             transport=self._output,  # type: ignore[arg-type]
             flow=self._flow,
             logger=_logger,
@@ -288,31 +275,12 @@ class ContractProtocol(asyncio.Protocol):
             keep_alive=head.keeps_alive,
             on_response=self._end_request,
         )
-        cycle.on_answered = self._note_answered
+        cycle.connection = self
         task = self._loop.create_task(cycle.run_asgi(self._app))
         task.add_done_callback(self._server_state.tasks.discard)
         self._server_state.tasks.add(task)
 
-    def _build_scope(self, head: RequestHead) -> HTTPScope:
-        raw_path, _, query = head.target.partition(b"?")
-        return {
-            "type": "http",
-            "asgi": {"version": self._config.asgi_version, "spec_version": "2.3"},
-            "http_version": head.version,
-            "server": get_local_addr(self._transport),
-            "client": self._client,
-            "scheme": "http",
-            "method": head.method,
-            "root_path": "",
-            "path": unquote(raw_path.decode("latin-1"), "utf-8"),
-            "raw_path": raw_path,
-            "query_string": query,
-            "headers": head.headers,
-            "state": self._app_state.copy(),
-            "extensions": {OUTPUT_EXTENSION: {"unsent_bytes": self._output.unsent_bytes}},
-        }
-
-    def _note_answered(self) -> None:
+    def note_answered(self) -> None:
         """Let the connection be evicted once its answer is written, though its body goes on.
 
         The rest of the body is only read to be dropped: clients without a key could otherwise hold
@@ -332,25 +300,21 @@ class ContractProtocol(asyncio.Protocol):
             self._output.close()
         elif self._unread:
             self._deadline_s = min(self._deadline_s, time.monotonic() + HEAD_TIMEOUT_S)
-            self._pump_soon()
+            self.pump_soon()
         elif self._has_input_ended:
             self._output.close()
-
-    def _disconnect_cycle(self) -> None:
-        cycle = self._cycle
-        if cycle is not None:
-            cycle.disconnected = not cycle.response_complete
-            cycle.message_event.set()
 
     def _refuse(self, reason: str) -> None:
         """Answer 400 to bytes that are no request; an answer that has begun is only cut off."""
         is_between, cycle = self._is_between_requests(), self._cycle
         if is_between or cycle is None or not cycle.response_started:
             request_id = str(uuid4())
-            self._write_last(error_response(InvalidRequestBody("Invalid HTTP request")), request_id)
+            self._write_last(InvalidRequestBody("Invalid HTTP request"), request_id)
             if is_between:  # else the request that broke off is logged by itself
-                self._report(request_id, reason)
-        self._disconnect_cycle()
+                reporter: Reporter = self._config.app.state.context.reporter  # type: ignore[union-attr]
+                reporter.add(build_record(request_id, reason))
+        if self._cycle is not None:
+            self._cycle.disconnect()
         self._linger()
 
     def _linger(self) -> None:
@@ -366,59 +330,7 @@ class ContractProtocol(asyncio.Protocol):
             self._is_reading_paused = False
             self._transport.resume_reading()
 
-    def _report(self, request_id: str, reason: str) -> None:
-        """Count and log bytes that never became a request like a request."""
-        record = AccessRecord(request_id, status=400, error_code=InvalidRequestBody.error_code)
-        record.error_detail = reason
-        record.ended_at_s = time.time()
-        self._config.app.state.context.reporter.add(record)  # type: ignore[union-attr]
-
-    def _write_last(self, response: Response, request_id: str) -> None:
-        """Send an answer without the application, and close the connection after it."""
-        headers = {
-            **{name.decode(): value.decode() for name, value in self._server_state.default_headers},
-            **DEFAULT_HEADERS,
-            **dict(response.headers),
-            "x-request-id": request_id,
-            "connection": "close",
-        }
-        status = HTTPStatus(response.status_code)
-        lines = [f"HTTP/1.1 {status.value} {status.phrase}"]
-        lines += [f"{name.lower()}: {value}" for name, value in headers.items()]
-        self._output.write("\r\n".join([*lines, "", ""]).encode("latin-1") + bytes(response.body))
-
-
-class _Flow(FlowControl):
-    """Flow control: writing waits for the client, and reading the body parses more of it."""
-
-    def __init__(self, transport: asyncio.Transport, parse_on: Callable[[], None]) -> None:
-        super().__init__(transport)
-        self._parse_on = parse_on
-
-    def resume_reading(self) -> None:
-        self._parse_on()
-
-
-class _Cycle(RequestResponseCycle):
-    """The ASGI cycle of one request; `on_answered` is called once its answer is written."""
-
-    on_answered: Callable[[], None]
-
-    async def send(self, message: ASGISendEvent) -> None:
-        await super().send(message)
-        is_body = message["type"] == "http.response.body"
-        if is_body and self.chunked_encoding is False and not self.expected_content_length:
-            self.on_answered()
-
-    async def run_asgi(self, app: ASGI3Application) -> None:
-        async def run_unless_cut_off(
-            scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
-        ) -> None:
-            try:
-                await app(scope, receive, send)
-            except asyncio.CancelledError:
-                # The server ends before a slow reader does. That is no error of the application.
-                self.disconnected = True
-                self.transport.close()
-
-        await super().run_asgi(run_unless_cut_off)
+    def _write_last(self, error: ServiceError, request_id: str) -> None:
+        """Send a response without the application, and close the connection after it."""
+        defaults = self._server_state.default_headers
+        self._output.write(render_error(error, request_id, defaults))

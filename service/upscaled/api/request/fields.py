@@ -7,7 +7,6 @@ whatever type or file name a client library gives them.
 import codecs
 import json
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -74,6 +73,24 @@ class Fields:
     image_url: object | None
     scale: object | None
     unknown: tuple[UnknownField, ...] = ()
+
+    def name_expected(self) -> str:
+        """Return a clause for each missing field that was sent under another name, or "".
+
+        A name is repeated only where it is short and plain, so that no text of a client's choice
+        gets into a response.
+        """
+        clauses: dict[str, str] = {}
+        for field in self.unknown:
+            if not _SHOWABLE.fullmatch(field.name):
+                continue
+            plain = _NO_LETTER.sub("", field.name.lower())
+            if self.image is None and self.image_url is None and plain in _PICTURES:
+                expected = "image" if field.is_file else "image_url"
+                clauses.setdefault("picture", f"; instead of {field.name} send {expected}")
+            elif self.scale is None and plain in _SCALES:
+                clauses.setdefault("scale", f"; instead of {field.name} send scale")
+        return "".join(clauses.values())
 
 
 def fields_of_json(values: dict[str, Any]) -> Fields:
@@ -205,24 +222,3 @@ def parse_json_text(text: str) -> object:
 def _parse_int(digits: str) -> int | float:
     """Parse an integer of any length; Python refuses those of thousands of digits."""
     return int(digits) if len(digits) < 20 else float(digits)
-
-
-def name_expected(
-    unknown: Iterable[UnknownField], *, is_image_missing: bool, is_scale_missing: bool
-) -> str:
-    """Return a clause for each missing field that was sent under another name, or "".
-
-    A name is repeated only where it is short and plain, so that no text of a client's choice gets
-    into an answer.
-    """
-    clauses: dict[str, str] = {}
-    for field in unknown:
-        if not _SHOWABLE.fullmatch(field.name):
-            continue
-        plain = _NO_LETTER.sub("", field.name.lower())
-        if is_image_missing and plain in _PICTURES:
-            expected = "image" if field.is_file else "image_url"
-            clauses.setdefault("picture", f"; instead of {field.name} send {expected}")
-        elif is_scale_missing and plain in _SCALES:
-            clauses.setdefault("scale", f"; instead of {field.name} send scale")
-    return "".join(clauses.values())

@@ -82,9 +82,6 @@ def _find_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
 
     The line end before a delimiter belongs to it. That of the first delimiter is the form's: where
     it is CRLF, a lone LF before what looks like a delimiter is data.
-
-    Raises:
-        InvalidRequestBody: the last delimiter is missing.
     """
     end = _DELIMITER_END.match(body, len(delimiter)) if body.startswith(delimiter) else None
     if end is None:
@@ -98,11 +95,7 @@ def _find_parts(body: bytes, delimiter: bytes) -> Iterator[tuple[int, int]]:
 
 
 def _find_delimiter(body: bytes, mark: bytes, position: int) -> tuple[int, re.Match[bytes]]:
-    """Find the next `mark` (a line end and the delimiter) and the end of the delimiter's line.
-
-    Raises:
-        InvalidRequestBody: nowhere, or too often as a part of something longer.
-    """
+    """Find the next `mark` (a line end and the delimiter) and the end of the delimiter's line."""
     for _ in range(MAX_FALSE_DELIMITERS + 1):
         found = body.find(mark, position)
         if found == -1:
@@ -114,11 +107,7 @@ def _find_delimiter(body: bytes, mark: bytes, position: int) -> tuple[int, re.Ma
 
 
 def _parse_part(body: bytes, begin: int, end: int) -> Part:
-    """Parse one part.
-
-    Raises:
-        InvalidRequestBody: no end of its headers, or no name.
-    """
+    """Parse one part."""
     # From the delimiter's LF, since the empty line that ends the headers may follow it at once, to
     # the next delimiter's line end, since it may be that empty line.
     window = body[begin - 1 : min(end + 2, begin + MAX_PART_HEAD_BYTES)]
@@ -147,11 +136,7 @@ def _file_name_in(parameters: dict[str, str]) -> str | None:
 
 
 def _parse_headers(head: str) -> dict[str, str]:
-    """Return headers by name in lower case; of a repeated one the last counts.
-
-    Raises:
-        InvalidRequestBody: too many of them, or a line that is none.
-    """
+    """Return headers by name in lower case; of a repeated one the last counts."""
     lines = [line for line in _LINE_END.split(_FOLD.sub(" ", head)) if line]
     if len(lines) > MAX_PART_HEADERS:
         raise _invalid("too many headers in a part")
@@ -170,9 +155,6 @@ def _undo_transfer_encoding(data: bytes, encoding: str) -> bytes:
 
     RFC 7578 (4.7) advises senders against it, but MIME libraries do so unless stopped. Data in an
     encoding that is not known stay as they are (RFC 2045, 6.4).
-
-    Raises:
-        InvalidRequestBody: broken base64.
     """
     match encoding.lower():
         case "base64":
@@ -184,11 +166,7 @@ def _undo_transfer_encoding(data: bytes, encoding: str) -> bytes:
 
 
 def _decode_base64(data: bytes) -> bytes:
-    """Decode base64 piece by piece, so that other threads need not wait for the whole.
-
-    Raises:
-        InvalidRequestBody: broken base64.
-    """
+    """Decode base64 piece by piece, so that other threads need not wait for the whole."""
     letters = data.translate(None, b" \t\r\n")
     pieces = (letters[at : at + _BASE64_PIECE] for at in range(0, len(letters), _BASE64_PIECE))
     try:

@@ -7,7 +7,6 @@ the rate, counted against the key's memory, and no further than the largest uplo
 import asyncio
 import re
 from dataclasses import dataclass
-from enum import Enum
 from typing import Final
 
 from starlette.requests import Request
@@ -15,13 +14,7 @@ from starlette.requests import Request
 from upscaled.api.available_models import MODEL_HEADER, parse_model_header, require_model
 from upscaled.api.cancellation import ClientDisconnected
 from upscaled.api.memory import Share
-from upscaled.api.request.fields import (
-    Fields,
-    fields_of_json,
-    fields_of_parts,
-    name_expected,
-    parse_json,
-)
+from upscaled.api.request.fields import Fields, fields_of_json, fields_of_parts, parse_json
 from upscaled.api.request.multipart import parse_parts
 from upscaled.config import Settings
 from upscaled.errors import (
@@ -36,22 +29,17 @@ from upscaled.fetch.url import check_source_url
 OVERHEAD_BYTES: Final = 64 * 1024
 """What a form adds to its file: boundaries, part headers, the other fields."""
 
+_JSON: Final = "application/json"
+_FORM: Final = "multipart/form-data"
 _SCALE: Final = re.compile(r"([24])(?:\.0+)?", re.ASCII)
-
-
-class BodyKind(Enum):
-    JSON = "application/json"
-    MULTIPART = "multipart/form-data"
 
 
 @dataclass(frozen=True, slots=True)
 class UpscaleParameters:
-    """The parameters of a request, checked.
+    """Checked parameters of a request: either `image` or `image_url` is None.
 
     Attributes:
-        image: the encoded picture; None where there is an `image_url`.
-        image_url: None where there is an `image`.
-        scale: 2 or 4.
+        image: the encoded image.
         model: the model that the request names; "" for the server's own choice.
     """
 
@@ -73,15 +61,17 @@ async def read_parameters(request: Request, settings: Settings, share: Share) ->
         RateLimitExceeded: too many bodies of the key, or of all keys, are arriving at once.
         ClientDisconnected: the client left before the end of the body.
     """
-    content_type = request.headers.get("content-type")
-    kind = choose_body_kind(content_type)
+    content_type = request.headers.get("content-type", "")
+    media_type = content_type.partition(";")[0].strip(" \t").lower()
+    if media_type not in (_JSON, _FORM):
+        raise UnsupportedContentType(detail=repr(media_type[:100]))
     body = await read_body(
         request,
         share,
         limit_bytes=settings.max_file_bytes + OVERHEAD_BYTES,
         timeout_s=settings.body_timeout_s,
     )
-    fields = await asyncio.to_thread(_parse_fields, kind, body, content_type or "")
+    fields = await asyncio.to_thread(_parse_fields, media_type, body, content_type)
     if isinstance(fields.image, bytes) and len(fields.image) > settings.max_file_bytes:
         raise FileSizeTooLarge(detail=f"a part of {len(fields.image)} bytes")
     image, image_url, scale = check_fields(fields)
@@ -89,19 +79,6 @@ async def read_parameters(request: Request, settings: Settings, share: Share) ->
     if model:
         await asyncio.to_thread(require_model, model, scale, settings.models_dir)
     return UpscaleParameters(image, image_url, scale, model)
-
-
-def choose_body_kind(content_type: str | None) -> BodyKind:
-    """Return the kind of the body by its media type alone: any letter case, parameters ignored.
-
-    Raises:
-        UnsupportedContentType: no Content-Type, or any other.
-    """
-    media_type = (content_type or "").partition(";")[0].strip(" \t").lower()
-    try:
-        return BodyKind(media_type)
-    except ValueError:
-        raise UnsupportedContentType(detail=repr(media_type[:100])) from None
 
 
 async def read_body(request: Request, share: Share, *, limit_bytes: int, timeout_s: float) -> bytes:
@@ -139,8 +116,8 @@ async def _read_counted(request: Request, share: Share, limit_bytes: int) -> byt
             return bytes(body)
 
 
-def _parse_fields(kind: BodyKind, body: bytes, content_type: str) -> Fields:
-    if kind is BodyKind.JSON:
+def _parse_fields(media_type: str, body: bytes, content_type: str) -> Fields:
+    if media_type == _JSON:
         return fields_of_json(parse_json(body))
     return fields_of_parts(parse_parts(body, content_type))
 
@@ -158,12 +135,7 @@ def check_fields(fields: Fields) -> tuple[bytes | None, str | None, int]:
     if fields.scale is None:
         missing.append("scale")
     if missing:
-        hint = name_expected(
-            fields.unknown,
-            is_image_missing="image or image_url" in missing,
-            is_scale_missing="scale" in missing,
-        )
-        raise MissingParameter("Missing parameter: " + ", ".join(missing) + hint)
+        raise MissingParameter("Missing parameter: " + ", ".join(missing) + fields.name_expected())
     if isinstance(fields.image, str):
         raise InvalidParameter("image must be a file; a URL is sent as image_url")
     image_url = None if fields.image is not None else check_source_url(fields.image_url)

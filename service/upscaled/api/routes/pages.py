@@ -1,6 +1,7 @@
-"""The pages for people, playground and documentation, and the OpenAPI documents.
+"""GET of the pages for people (playground and documentation) and of the OpenAPI documents.
 
-All that the pages need is served from here, so they work with the network unplugged.
+All that the pages need is served from here, so they work with the network unplugged. The operators'
+pages are the files that the repository shows.
 """
 
 from collections.abc import Awaitable, Callable
@@ -14,6 +15,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from upscaled.api.openapi import keep_upload_only
+from upscaled.api.routes.documentation import render_page
 
 # Nothing from outside, nothing inline.
 CONTENT_SECURITY_POLICY: Final = (
@@ -29,29 +31,34 @@ HEADERS: Final = {
 }
 _PAGES: Final = {"/": "playground.html", "/docs": "docs.html"}
 # Of what the pages load, by the end of its name.
-MEDIA_TYPES: Final = {
+_MEDIA_TYPES: Final = {
     ".css": "text/css",
     ".js": "text/javascript",
     ".jpg": "image/jpeg",
     ".svg": "image/svg+xml",
 }
 
+Endpoint = Callable[..., Awaitable[Response]]
+
 
 def build_router() -> APIRouter:
-    """Return the routes of every page and of what it loads; the files are read once, here."""
+    """Return the routes of every page and of what it loads."""
+    static, documentation = files("upscaled.api") / "static", files("upscaled") / "docs"
+    endpoints: dict[str, Endpoint] = {
+        "/openapi.json": get_openapi,
+        "/openapi-upload.json": get_upload_openapi,
+        **{path: _serve(static / name, "text/html") for path, name in _PAGES.items()},
+        **_serve_folder("/assets", static),
+    }
+    for file in documentation.iterdir():
+        if file.is_dir():
+            endpoints |= _serve_folder(f"/docs/{file.name}", file)
+        elif file.name.endswith(".md"):
+            endpoints[f"/docs/{file.name.removesuffix('.md')}"] = _serve_markdown(file)
     router = APIRouter(include_in_schema=False)
-    for path, endpoint in (
-        ("/openapi.json", get_openapi),
-        ("/openapi-upload.json", get_upload_openapi),
-    ):
-        add_page(router, path, endpoint)
-    static = files("upscaled.api") / "static"
-    for path, name in _PAGES.items():
-        add_page(router, path, _serve(static / name, "text/html"))
-    for file in sorted(static.iterdir(), key=lambda file: file.name):
-        media_type = MEDIA_TYPES.get(PurePath(file.name).suffix)
-        if media_type is not None:
-            add_page(router, f"/assets/{file.name}", _serve(file, media_type))
+    for path, endpoint in sorted(endpoints.items()):
+        for method in ("GET", "HEAD"):
+            router.add_api_route(path, endpoint, methods=[method])
     return router
 
 
@@ -65,16 +72,31 @@ async def get_upload_openapi(request: Request) -> Response:
     return JSONResponse(keep_upload_only(request.app.openapi()), headers=HEADERS)
 
 
-def _serve(file: Traversable, media_type: str) -> Callable[[], Awaitable[Response]]:
+def _serve_folder(path: str, folder: Traversable) -> dict[str, Endpoint]:
+    """Return endpoints, by path, of the files in a folder that pages load."""
+    return {
+        f"{path}/{file.name}": _serve(file, media_type)
+        for file in folder.iterdir()
+        if (media_type := _MEDIA_TYPES.get(PurePath(file.name).suffix))
+    }
+
+
+def _serve(file: Traversable, media_type: str) -> Endpoint:
     content = file.read_bytes()
 
-    async def get_page() -> Response:
+    async def get_file() -> Response:
         return Response(content, media_type=media_type, headers=HEADERS)
 
+    return get_file
+
+
+def _serve_markdown(file: Traversable) -> Endpoint:
+    """Return an endpoint that renders the page when it is first requested, and keeps it."""
+    rendered: list[str] = []
+
+    async def get_page() -> Response:
+        if not rendered:
+            rendered.append(render_page(file.read_text(encoding="utf-8")))
+        return Response(rendered[0], media_type="text/html", headers=HEADERS)
+
     return get_page
-
-
-def add_page(router: APIRouter, path: str, endpoint: Callable[..., Awaitable[Response]]) -> None:
-    """Answer GET and HEAD of a page."""
-    for method in ("GET", "HEAD"):
-        router.add_api_route(path, endpoint, methods=[method])

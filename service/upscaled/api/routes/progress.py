@@ -28,12 +28,7 @@ router = APIRouter()
 async def _watch(
     context: AppContext, key: AuthenticatedKey, request_id: str
 ) -> AsyncIterator[Progress]:
-    """Count a watcher of the key until the response is sent; find what it watches.
-
-    Raises:
-        NotFound: the key has no such request; whether another key has one stays secret.
-        RateLimitExceeded: the key watches too many requests at once.
-    """
+    """Count a watcher of the key until the response is sent; find what it watches."""
     with context.progress.count_watcher(key.id):
         progress = await context.progress.find(key.id, request_id)
         if progress is None:

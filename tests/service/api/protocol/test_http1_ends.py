@@ -96,7 +96,7 @@ def test_what_was_sent_ahead_is_answered_also_if_the_end_comes_between_two_answe
         connection._loop.call_later(0.2, connection._pump_now)
 
     service = make_service()
-    monkeypatch.setattr(http1.ContractProtocol, "_pump_soon", pump_late)
+    monkeypatch.setattr(http1.ContractProtocol, "pump_soon", pump_late)
     with Connection(service) as connection:
         connection.send(GET * 2)
         assert connection.receive().status == 200

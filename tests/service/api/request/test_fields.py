@@ -18,7 +18,6 @@ from upscaled.api.request.fields import (
     UnknownField,
     fields_of_json,
     fields_of_parts,
-    name_expected,
     parse_json,
 )
 from upscaled.api.request.multipart import Part
@@ -341,7 +340,8 @@ def test_any_bytes_are_an_object_or_refused(body: bytes) -> None:
 
 
 def expected(*unknown: UnknownField, image: bool = True, scale: bool = True) -> str:
-    return name_expected(unknown, is_image_missing=image, is_scale_missing=scale)
+    fields = Fields(None if image else b"", None, None if scale else 2, unknown)
+    return fields.name_expected()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,98 @@
+"""Run the application for one request: uvicorn's ASGI cycle, its flow control and the scope."""
+
+import asyncio
+from typing import Any, Protocol
+from urllib.parse import unquote
+
+from uvicorn._types import (
+    ASGI3Application,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    HTTPScope,
+    Scope,
+)
+from uvicorn.protocols.http.flow_control import FlowControl
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+from uvicorn.protocols.utils import get_local_addr, get_remote_addr
+
+from upscaled.api.protocol.head import RequestHead
+from upscaled.api.protocol.output import Output
+from upscaled.api.unsent import OUTPUT_EXTENSION
+
+
+class Connection(Protocol):
+    """The connection that a cycle belongs to."""
+
+    def pump_soon(self) -> None:
+        """Parse more of what has arrived, once the event loop is free."""
+
+    def note_answered(self) -> None:
+        """Note that the response is written, though the request's body may go on."""
+
+
+class Flow(FlowControl):
+    """Flow control: writing waits for the client, and reading the body parses more of it."""
+
+    def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
+        super().__init__(transport)
+        self._connection = connection
+
+    def resume_reading(self) -> None:
+        self._connection.pump_soon()
+
+
+class Cycle(RequestResponseCycle):
+    """The ASGI cycle of one request."""
+
+    connection: Connection
+
+    async def send(self, message: ASGISendEvent) -> None:
+        await super().send(message)
+        is_body = message["type"] == "http.response.body"
+        if is_body and self.chunked_encoding is False and not self.expected_content_length:
+            self.connection.note_answered()
+
+    async def run_asgi(self, app: ASGI3Application) -> None:
+        async def run_unless_cut_off(
+            scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+        ) -> None:
+            try:
+                await app(scope, receive, send)
+            except asyncio.CancelledError:
+                # The server ends before a slow reader does. That is no error of the application.
+                self.disconnected = True
+                self.transport.close()
+
+        await super().run_asgi(run_unless_cut_off)
+
+    def disconnect(self) -> None:
+        """Tell the application that its client has left, unless its response is complete."""
+        self.disconnected = not self.response_complete
+        self.message_event.set()
+
+
+def build_scope(
+    head: RequestHead,
+    transport: asyncio.Transport,
+    app_state: dict[str, Any],
+    output: Output,
+) -> HTTPScope:
+    """Return the ASGI scope of a request."""
+    raw_path, _, query = head.target.partition(b"?")
+    return {
+        "type": "http",
+        "asgi": {"version": "3.0", "spec_version": "2.3"},
+        "http_version": head.version,
+        "server": get_local_addr(transport),
+        "client": get_remote_addr(transport),
+        "scheme": "http",
+        "method": head.method,
+        "root_path": "",
+        "path": unquote(raw_path.decode("latin-1"), "utf-8"),
+        "raw_path": raw_path,
+        "query_string": query,
+        "headers": head.headers,
+        "state": app_state.copy(),
+        "extensions": {OUTPUT_EXTENSION: {"output": output}},
+    }
