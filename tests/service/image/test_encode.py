@@ -33,44 +33,12 @@ def test_an_opaque_image_is_jpeg_without_chroma_subsampling() -> None:
     assert factors == [(1, 1)] * 3
 
 
-def test_alpha_makes_it_png_and_nothing_is_lost() -> None:
-    image = with_alpha()
-
-    data = encode(image, jpeg_quality=1)
-
-    with PillowImage.open(BytesIO(data)) as opened:
-        assert opened.format == "PNG"
-        assert opened.mode == "RGBA"
-        assert np.array_equal(np.asarray(opened)[..., :3], image.rgb)
-        assert image.alpha is not None
-        assert np.array_equal(np.asarray(opened)[..., 3], image.alpha)
-
-
-def test_an_opaque_alpha_plane_is_still_png() -> None:
-    image = Image(picture(), alpha=np.full((48, 64), 255, np.uint8))
-
-    assert sniff(encode(image)) == "PNG"
-
-
 def test_quality_is_heeded() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
     sizes = [len(encode(Image(noise), jpeg_quality=quality)) for quality in (1, 50, 95, 100)]
 
     assert sizes == sorted(set(sizes))
-
-
-@pytest.mark.parametrize("has_alpha", [False, True])
-def test_the_profile_is_embedded_byte_for_byte(has_alpha: bool) -> None:
-    image = with_alpha()
-    alpha = image.alpha if has_alpha else None
-
-    data = encode(Image(image.rgb, alpha, icc=srgb_profile()))
-
-    with PillowImage.open(BytesIO(data)) as opened:
-        opened.load()
-        assert opened.info["icc_profile"] == srgb_profile()
-    assert decode_file(data).icc == srgb_profile()
 
 
 def test_a_png_with_a_profile_is_one_that_libpng_takes_and_holds_nothing_else() -> None:
@@ -231,25 +199,19 @@ def test_a_profile_of_any_length_goes_into_a_jpeg(length: int) -> None:
 
 
 @pytest.mark.parametrize("has_alpha", [False, True])
-def test_the_resolution_is_written(has_alpha: bool) -> None:
+def test_resolution_profile_and_credit_are_written_and_nothing_else_of_exif(
+    has_alpha: bool,
+) -> None:
     image = with_alpha()
-    alpha = image.alpha if has_alpha else None
-
-    data = encode(Image(image.rgb, alpha, dpi=(288.0, 600.0)))
-
-    with PillowImage.open(BytesIO(data)) as opened:
-        assert opened.info["dpi"] == pytest.approx((288, 600), abs=0.02)
-
-
-@pytest.mark.parametrize("has_alpha", [False, True])
-def test_the_credit_is_written_and_nothing_else_of_exif(has_alpha: bool) -> None:
-    image = with_alpha()
-    alpha = image.alpha if has_alpha else None
     credit = Credit(artist="Ann Möller", copyright="© 2026")
+    alpha = image.alpha if has_alpha else None
 
-    data = encode(Image(image.rgb, alpha, credit=credit))
+    data = encode(Image(image.rgb, alpha, icc=srgb_profile(), dpi=(288.0, 600.0), credit=credit))
 
     with PillowImage.open(BytesIO(data)) as opened:
+        opened.load()
+        assert opened.info["icc_profile"] == srgb_profile()
+        assert opened.info["dpi"] == pytest.approx((288, 600), abs=0.02)
         assert set(opened.getexif()) == {0x013B, 0x8298}
     assert decode_file(data).credit == credit
 

@@ -89,9 +89,15 @@ def test_alpha_is_reported_and_kept(kind: str) -> None:
     assert np.abs(image.alpha.astype(int) - pixels[..., 3]).mean() < LOSSY
 
 
-@pytest.mark.parametrize("kind", sorted(OPTIONAL))
+@pytest.mark.parametrize("kind", [*sorted(ALL), "progressive", "lossy WEBP"])
 def test_every_cut_is_refused_or_the_whole_picture(kind: str) -> None:
-    source = encode(picture(64, 64), kind)
+    """Never one that is grey from the middle on."""
+    if kind == "progressive":
+        source = save(picture(64, 64), "JPEG", progressive=True)
+    elif kind == "lossy WEBP":
+        source = save(picture(64, 64), "WEBP")
+    else:
+        source = encode(picture(64, 64), kind)
     whole = decode_file(source, ALL).rgb
     refused = 0
     for length in range(0, len(source), max(1, len(source) // 150)):
@@ -100,29 +106,6 @@ def test_every_cut_is_refused_or_the_whole_picture(kind: str) -> None:
         except (MalformedImage, UnsupportedImageFormat):
             refused += 1
     assert refused > 100
-
-
-@pytest.mark.parametrize("kind", sorted(OPTIONAL))
-def test_damage_is_refused_or_decoded_as_probed(kind: str) -> None:
-    from tests.service.image.test_mutations import mutate
-
-    source = encode(picture(64, 64, 3 if kind == "BMP" else 4), kind)
-    chance = np.random.default_rng(7)
-    outcomes: set[object] = set()
-    for _ in range(150):
-        damaged = mutate(source, chance)
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("warnings.warn", lambda *_, **__: None)  # Pillow's, of broken tags
-            try:
-                info = read_header(damaged, ALL)
-                image = decode_file(damaged, ALL)
-            except (MalformedImage, ResolutionTooHigh, UnsupportedImageFormat) as refusal:
-                outcomes.add(type(refusal))
-                continue
-        outcomes.add("decoded")
-        assert (image.width_px, image.height_px) == (info.width_px, info.height_px)
-        assert (image.alpha is not None) == info.has_alpha
-    assert {MalformedImage, "decoded"} <= outcomes
 
 
 def test_a_picture_of_a_general_brand_is_sniffed_by_its_other_brands() -> None:
@@ -206,7 +189,7 @@ def test_lab_tiff_becomes_the_same_srgb_as_by_littlecms() -> None:
     assert np.abs(image.rgb.astype(int) - picture(64, 64)).mean() < 1.5
 
 
-@pytest.mark.parametrize("kind", ["AVIF", "HEIC", "JPEG", "TIFF", "WEBP"])
+@pytest.mark.parametrize("kind", ["AVIF", "HEIC", "JPEG", "PNG", "TIFF", "WEBP"])
 def test_the_header_is_read_without_a_decoder(kind: str, tmp_path: Path) -> None:
     """In the front end no library in C sees the file."""
     file = tmp_path / "picture"
@@ -216,7 +199,7 @@ def test_the_header_is_read_without_a_decoder(kind: str, tmp_path: Path) -> None
         f"info = p.read_header(open(sys.argv[1], 'rb').read(), {{'{kind}'}})\n"
         "assert (info.width_px, info.height_px) == (96, 72)\n"
         "loaded = {'PIL._avif', 'PIL._webp', '_pillow_heif', 'PIL.TiffImagePlugin', 'numpy'}\n"
-        "loaded.add('simplejpeg')\n"
+        "loaded |= {'simplejpeg', 'torch', 'cv2'}\n"
         "sys.exit(' '.join(loaded & set(sys.modules)) or 0)"
     )
     done = subprocess.run([sys.executable, "-c", code, file], capture_output=True, check=False)

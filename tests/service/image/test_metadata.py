@@ -16,7 +16,6 @@ from tests.service.image.samples import (
     chunk,
     deep_samples,
     encode,
-    exif_with_orientation,
     picture,
     png,
     save,
@@ -143,18 +142,20 @@ def test_texts_come_back_as_they_were_written(text: str) -> None:
 
 
 def test_a_broken_block_never_raises() -> None:
-    whole = tagged_exif(random.Random(0))
     chance = random.Random(1)
-    for length in range(0, len(whole), 3):
-        read_all(Exif(whole[:length]))
-    for _ in range(1500):
-        broken = bytearray(whole)
-        for _ in range(4):
-            broken[chance.randrange(min(160, len(broken)))] = chance.randrange(256)
-        read_all(Exif(bytes(broken)))
+    for whole in (tagged_exif(random.Random(0)), oriented("<", SHORT)):
+        for length in range(0, len(whole), 3):
+            read_all(Exif(whole[:length]))
+        for _ in range(1500):
+            broken = bytearray(whole)
+            for _ in range(4):
+                broken[chance.randrange(min(160, len(broken)))] = chance.randrange(256)
+            read_all(Exif(bytes(broken)))
+    read_all(Exif(b"II*\x00\xff\xff\xff\xff" + bytes(20)))
 
 
 def read_all(exif: Exif) -> None:
+    assert 1 <= exif.orientation <= 8
     for tag in (0x0112, 0x011A, 0x0128, ARTIST, COPYRIGHT):
         exif.whole(tag)
         exif.ratio(tag)
@@ -218,11 +219,25 @@ def test_an_orientation_of_any_whole_kind_is_applied(kind: int, order: str) -> N
 
 
 @pytest.mark.parametrize(
-    ("kind", "value"), [(SBYTE, -6), (SSHORT, -1), (SLONG, -250), (LONG, 65_542), (BYTE, 9)]
+    ("kind", "value"),
+    [
+        *((SBYTE, -6), (SSHORT, -1), (SLONG, -250), (LONG, 65_542), (BYTE, 9)),
+        *((SHORT, 0), (SHORT, 9), (SHORT, 65_535)),
+    ],
 )
 def test_a_senseless_orientation_of_any_kind_is_upright(kind: int, value: int) -> None:
     source = save(picture(20, 30), "JPEG", exif=oriented(">", kind, value))
     assert decode_file(source).rgb.shape == (20, 30, 3)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+def test_an_orientation_is_read_with_and_without_prefix_and_not_from_text(order: str) -> None:
+    for orientation in range(1, 9):
+        exif = oriented(order, SHORT, orientation)
+        assert Exif(exif).orientation == orientation
+        assert Exif(exif.removeprefix(b"Exif\0\0")).orientation == orientation
+    text = block(order, directory(order, entry(order, ORIENTATION, ASCII, b"6")))
+    assert Exif(text).orientation == 1
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "WEBP"])
@@ -295,39 +310,3 @@ def test_no_more_entries_are_read_than_the_block_holds() -> None:
         entries = [number(order, tag, SHORT, 1) for tag in range(count)]
         exif = block(order, struct.pack("<H", 65_535) + b"".join(entries))
         assert len(Exif(exif)._entries) == count
-
-
-# The orientation.
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("order", ["<", ">"])
-def test_the_tag_is_read_in_both_byte_orders_with_and_without_prefix(
-    orientation: int, order: str
-) -> None:
-    exif = exif_with_orientation(orientation, order)
-
-    assert Exif(exif).orientation == orientation
-    assert Exif(exif.removeprefix(b"Exif\x00\x00")).orientation == orientation
-
-
-@pytest.mark.parametrize("orientation", [0, 9, 65535])
-def test_a_senseless_value_is_upright(orientation: int) -> None:
-    assert Exif(exif_with_orientation(orientation)).orientation == 1
-
-
-def test_a_tag_of_another_kind_is_upright() -> None:
-    assert Exif(exif_with_orientation(6, kind=2)).orientation == 1
-
-
-def test_no_broken_block_raises() -> None:
-    whole = exif_with_orientation(6)
-    rng = np.random.default_rng(0)
-    for length in range(len(whole)):
-        assert Exif(whole[:length]).orientation in (1, 6)
-    for _ in range(2000):
-        broken = bytearray(whole)
-        broken[rng.integers(len(broken))] = rng.integers(256)
-        broken[rng.integers(len(broken))] = rng.integers(256)
-        assert 1 <= Exif(bytes(broken)).orientation <= 8
-    assert Exif(b"II*\x00\xff\xff\xff\xff" + bytes(20)).orientation == 1

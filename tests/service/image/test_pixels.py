@@ -1,9 +1,6 @@
 import numpy as np
-import pytest
 
-from tests.service.image.samples import picture, stored_for
-from upscaled.image.metadata import swaps_sides
-from upscaled.image.pixels import is_deep, round_to_8bit, rounded, turn_upright
+from upscaled.image.pixels import is_deep, round_to_8bit, rounded
 from upscaled.image.types import Image
 
 EVERY_LEVEL = np.arange(65536, dtype=np.uint16).reshape(256, 256)
@@ -38,13 +35,3 @@ def test_8_bits_are_left_alone() -> None:
     image = Image(np.zeros((2, 3, 3), np.uint8))
 
     assert rounded(image) is image
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_turning_undoes_what_the_camera_stored(orientation: int) -> None:
-    upright = picture(5, 7)
-
-    stored = stored_for(upright, orientation)
-
-    assert np.array_equal(turn_upright(stored, orientation), upright)
-    assert swaps_sides(orientation) == (stored.shape[0] != upright.shape[0])

@@ -27,6 +27,11 @@ def extended(width_px: int, height_px: int, flags: int) -> Chunk:
     return b"VP8X", struct.pack("<I", flags) + sides
 
 
+def promise(width_px: int, height_px: int) -> bytes:
+    """A file that promises a canvas, and whose picture only begins."""
+    return webp(extended(width_px, height_px, 0), (b"VP8L", struct.pack("<BI", 0x2F, 0)))
+
+
 def frame(left_px: int, top_px: int, width_px: int, height_px: int, *chunks: Chunk) -> Chunk:
     """ANMF; the places are even."""
     numbers = (left_px // 2, top_px // 2, width_px - 1, height_px - 1, 100)

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from tests.service.image.samples import exif_with_orientation, picture, save
-from tests.service.image.test_header import webp_header
 from tests.service.image.webp_samples import (
     ALPHA_FLAG,
     ANIMATION_FLAG,
@@ -18,6 +17,7 @@ from tests.service.image.webp_samples import (
     chunks_of,
     extended,
     frame,
+    promise,
     webp,
 )
 from upscaled.errors import MalformedImage
@@ -78,7 +78,7 @@ def test_a_huge_canvas_is_refused_where_there_is_no_room_for_it() -> None:
     )
     limit = 300 * 1024 * 1024
     done = subprocess.run(
-        [sys.executable, "-c", program, webp_header(16_000, 16_000).hex()],
+        [sys.executable, "-c", program, promise(16_000, 16_000).hex()],
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_AS, (limit, limit)),
         capture_output=True,
         check=False,
