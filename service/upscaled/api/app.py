@@ -47,9 +47,14 @@ THREADS: Final = 16
 _logger: Final = logging.getLogger(__name__)
 
 
-def create_app(settings: Settings, executor: Executor, state: State) -> FastAPI:
-    """Build the HTTP service. Its lifespan starts and stops `executor`; `state` stays open."""
+def create_app(settings: Settings, executor: Executor, state: State, restarts: int = 0) -> FastAPI:
+    """Build the HTTP service. Its lifespan starts and stops `executor`; `state` stays open.
+
+    Args:
+        restarts: front ends that its supervisor has replaced so far.
+    """
     metrics, tracing = Metrics(), open_tracing(settings)
+    metrics.front_end_restarts.inc(restarts)
     observers = [
         metrics.observe,
         *([tracing.observe] if tracing else []),  # gives the log its trace's id

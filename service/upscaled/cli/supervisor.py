@@ -64,14 +64,18 @@ _log: Final = logging.getLogger(__name__)
 class SupervisorLink:
     """Link of a front end to its supervisor."""
 
-    def __init__(self, beats_fd: int, signals_fd: int, ending: Collection[signal.Signals]) -> None:
+    def __init__(
+        self, beats_fd: int, signals_fd: int, ending: Collection[signal.Signals], restarts: int
+    ) -> None:
         """
         Args:
             beats_fd: a pipe that the supervisor reads.
             signals_fd: a pipe into which it writes the numbers of signals.
             ending: the signals that end the service; the others are only logged.
+            restarts: front ends of this service that were replaced so far.
         """
         self.ending = frozenset(ending)
+        self.restarts = restarts
         self._beats_fd = beats_fd
         self._signals_fd = signals_fd
 
@@ -138,6 +142,7 @@ class FrontEndSupervisor:
         self._was_ready = False  # any front end so far
         self._failures = 0
         self._failed_starts = 0
+        self._restarts = 0
         self._selector = selectors.DefaultSelector()
         self._arrived_fd, self._wakeup_fd = os.pipe()
         for descriptor in (self._arrived_fd, self._wakeup_fd):
@@ -186,7 +191,7 @@ class FrontEndSupervisor:
             os.close(descriptor)
         self._init_front_end(front_beats_fd)
         die_with(front_lifeline)
-        return SupervisorLink(front_beats_fd, front_signals_fd, self._ending)
+        return SupervisorLink(front_beats_fd, front_signals_fd, self._ending, self._restarts)
 
     def _init_front_end(self, dump_fd: int) -> None:
         """Leave to the supervisor what is for the whole service."""
@@ -283,6 +288,7 @@ class FrontEndSupervisor:
         self._failed_starts = 0 if front_end.is_ready else self._failed_starts + 1
         if self._failed_starts >= MAX_FAILED_STARTS:
             raise SystemExit(max(1, status))
+        self._restarts += 1
         fields = event("front_end_died", pid=front_end.pid, failures=self._failures)
         _log.error("the front end %s and is replaced", _describe(status), extra=fields)
 

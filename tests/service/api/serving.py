@@ -77,6 +77,7 @@ def serve(
     credits: int = 0,
     clock: Any = Clocks(),  # noqa: B008  (frozen)
     stop_after_s: int = 5,
+    restarts: int = 0,
     **settings: Any,
 ) -> Iterator[Service]:
     table = load_settings({}, data_dir=data_dir, **{**ROOMY, **settings})
@@ -84,7 +85,7 @@ def serve(
     clocks = clock if isinstance(clock, Clocks) else Clocks(clock, clock, clock)
     with open_state(table, clocks) as state:
         key = state.keys.create("test", credits=credits)
-        app = create_app(table, executor, state)
+        app = create_app(table, executor, state, restarts)
         with run_app(app, stop_after_s) as port:
             yield Service(app, table, state, executor, "127.0.0.1", port, key)
 

@@ -5,7 +5,8 @@
 A life is a word and perhaps a number: `serve`, `hang` (once it is ready), `block S` (its event
 loop, once), `exit STATUS` (once ready), `fail STATUS` (before the first beat), `unready STATUS`
 (after it), `late S` (to the first beat), `close S` (after its event loop's end). FOLDER gets a file
-for each. CONSTANTS is JSON: names of `upscaled.cli.supervisor` and their values.
+for each, with its link's count of restarts. CONSTANTS is JSON: names of `upscaled.cli.supervisor`
+and their values.
 """
 
 import asyncio
@@ -58,7 +59,7 @@ def main() -> None:
         print(listener.getsockname()[1], flush=True)
         link = supervisor.FrontEndSupervisor(listener, ignore_signals()).run()
         number = len(list(Path(folder).iterdir()))
-        (Path(folder) / f"{number}.{os.getpid()}").touch()
+        (Path(folder) / f"{number}.{os.getpid()}").write_text(str(link.restarts))
         what, _, argument = lives[number].partition(" ")
         if what == "fail":
             raise SystemExit(int(argument))

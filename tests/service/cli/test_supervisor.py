@@ -34,6 +34,11 @@ class Service:
         files = sorted(self.folder.iterdir(), key=lambda file: int(file.stem))
         return [int(file.suffix[1:]) for file in files]
 
+    def restarts(self) -> list[int]:
+        """The count that each front end was given, the first front end's first."""
+        files = sorted(self.folder.iterdir(), key=lambda file: int(file.stem))
+        return [int(file.read_text()) for file in files]
+
     def wait_ready(self, times: int = 1) -> None:
         """Wait until that many front ends more have been ready."""
         assert self.process.stdout is not None
@@ -88,6 +93,7 @@ def test_a_silent_front_end_is_replaced_and_the_log_shows_where_it_hangs(tmp_pat
     assert log[0]["pid"] == log[1]["pid"] == first != second
     assert "in hang_for_ever" in log[0]["stacks"]
     assert "SIGKILL" in log[1]["message"]
+    assert service.restarts() == [0, 1]
 
 
 @pytest.mark.parametrize("life", ["block 1", "late 3"])

@@ -51,6 +51,9 @@ class Metrics:
         self.stage_seconds = self._histogram(
             "stage_seconds", "Time of one delivered image in each stage", "stage"
         )
+        self.front_end_restarts = self._counter(
+            "front_end_restarts", "Front ends that hung or died and were replaced"
+        )
         self.open_requests = self._gauge("open_requests", "Requests under way")
         self.source_bytes = self._counter("source_bytes", "Bytes of the images upscaled")
         self.result_bytes = self._counter("result_bytes", "Bytes of the images delivered")

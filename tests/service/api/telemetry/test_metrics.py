@@ -46,6 +46,12 @@ def read_once_over(service: Service, requests_made: int) -> Figures:
     return read(service)
 
 
+def test_restarts_of_the_front_end_are_counted_over_its_restarts(make_service: Make) -> None:
+    for restarts in (0, 3):
+        figures = read(make_service(restarts=restarts))
+        assert figure(figures, "front_end_restarts_total") == restarts
+
+
 def test_answers_times_and_pixels_are_counted(make_service: Make) -> None:
     service = make_service()
     url = service.upload().json()["result_url"]
