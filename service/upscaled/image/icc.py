@@ -7,7 +7,7 @@ profile's own white D50 by Bradford's method. 500 bytes, the same for the same n
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -32,8 +32,7 @@ class Curve:
     linear_to: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Chromaticities:
+class Chromaticities(NamedTuple):
     """White and primaries in the CIE's x, y."""
 
     white: Point
@@ -60,9 +59,8 @@ Colours = tuple[Chromaticities, Curve]
 # reads: images of these are passed on as they are.
 _PRIMARIES: Final[Mapping[int, Chromaticities]] = {
     1: SRGB,
-    5: Chromaticities((0.3127, 0.3290), (0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),
-    6: Chromaticities((0.3127, 0.3290), (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
-    7: Chromaticities((0.3127, 0.3290), (0.630, 0.340), (0.310, 0.595), (0.155, 0.070)),
+    5: Chromaticities(_D65, (0.64, 0.33), (0.29, 0.60), (0.15, 0.06)),
+    **dict.fromkeys((6, 7), Chromaticities(_D65, (0.630, 0.340), (0.310, 0.595), (0.155, 0.070))),
     9: BT2020,
     11: Chromaticities((0.314, 0.351), (0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
     12: DISPLAY_P3,
@@ -149,13 +147,11 @@ def _to_xyz(point: Point) -> Matrix:
 
 def _colorants(chromaticities: Chromaticities) -> Matrix:
     """Compute the primaries' XYZ as columns, in strengths that together make the white."""
-    primaries = np.stack(
-        [_to_xyz(each) for each in (chromaticities.red, chromaticities.green, chromaticities.blue)],
-        axis=1,
-    )
+    white, *primary_points = map(_to_xyz, chromaticities)
+    primaries = np.stack(primary_points, axis=1)
     if abs(np.linalg.det(primaries)) < 1e-6:
         raise ValueError("the primaries lie on a line")
-    strengths = np.linalg.solve(primaries, _to_xyz(chromaticities.white))
+    strengths = np.linalg.solve(primaries, white)
     if (strengths <= 0).any():
         raise ValueError("the white lies outside of the primaries")
     return np.asarray(primaries * strengths)

@@ -73,9 +73,6 @@ def has_missing_pixels(source: bytes) -> bool:
 
     It may leave pixels out, by a jump or by ending a row early, and damage looks just the same:
     Pillow paints what is missing black. Other files never do.
-
-    Raises:
-        struct.error: the header is cut short.
     """
     (header_bytes,) = struct.unpack_from("<I", source, 14)
     if header_bytes < _NEW_HEADER_BYTES:

@@ -62,7 +62,11 @@ class Stored:
 
 
 class Reader(Protocol):
-    """Functions of a format's module. Both raise `BROKEN_FILE_ERRORS` for a broken file."""
+    """Functions of a format's module.
+
+    Both, and all that they call, raise `BROKEN_FILE_ERRORS` over a broken file, also where a
+    decoder would make up pixels that are damaged or missing without an error.
+    """
 
     def read_header(self, source: bytes) -> Header:
         """Read a file's header without any code in C, as is safe in the front end."""
@@ -73,10 +77,6 @@ class Reader(Protocol):
         Args:
             source: the file's bytes.
             header: what `read_header` made of them.
-
-        Raises:
-            ValueError: pixels are damaged or missing that the decoder would make up without an
-                error.
         """
 
 

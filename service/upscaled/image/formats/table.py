@@ -42,49 +42,42 @@ ALWAYS_DECODED: Final = frozenset(each.name for each in _TABLE if not each.is_op
 OPTIONAL: Final = frozenset(each.name for each in _TABLE if each.is_optional)
 """Decoded where the setting `extra_formats` names them."""
 
-# First bytes -> format, from the formats' own specifications and the `file` magic database.
-_SIGNATURES: Final[tuple[tuple[bytes, str], ...]] = (
-    *((signature, each.name) for each in _TABLE for signature in each.signatures),
-    (b"GIF87a", "GIF"),
-    (b"GIF89a", "GIF"),
-    (b"IIU\x00", "RAW"),  # Panasonic RW2
-    (b"IIRO", "RAW"),  # Olympus ORF
-    (b"IIRS", "RAW"),
-    (b"MMOR", "RAW"),
-    (b"FUJIFILMCCD-RAW", "RAW"),
-    (b"FOVb", "RAW"),  # Sigma X3F
-    (b"%PDF-", "PDF"),
-    (b"8BPS", "PSD"),
-    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "JPEG2000"),
-    (b"\xff\x4f\xff\x51", "JPEG2000"),
-    (b"\x00\x00\x00\x0cJXL \r\n\x87\n", "JXL"),
-    (b"\xff\x0a", "JXL"),
-    (b"\x00\x00\x01\x00", "ICO"),
-    (b"\x00\x00\x02\x00", "ICO"),
-    (b"icns", "ICNS"),
-    (b"qoif", "QOI"),
-    (b"DDS ", "DDS"),
-    (b"%!PS", "EPS"),
-    (b"\xc5\xd0\xd3\xc6", "EPS"),
-    (b"gimp xcf", "XCF"),
-    (b"AT&TFORM", "DJVU"),
-    (b"\x8aMNG\r\n\x1a\n", "MNG"),
-    (b"\x8bJNG\r\n\x1a\n", "JNG"),
-    (b"v/1\x01", "EXR"),
-    (b"#?RADIANCE", "HDR"),
-    (b"#?RGBE", "HDR"),
-    (b"SIMPLE  =", "FITS"),
-    (b"FLIF", "FLIF"),
-    (b"BPG\xfb", "BPG"),
-    (b"II\xbc", "JPEGXR"),
-    (b"\xd7\xcd\xc6\x9a", "WMF"),
-    (b"\x01\xda\x00\x01", "SGI"),
-    (b"\x01\xda\x01\x01", "SGI"),
-    (b"\x0a\x05\x01\x08", "PCX"),
-    (b"\x59\xa6\x6a\x95", "SUN"),
-    (b"farbfeld", "FARBFELD"),
-    (b"/* XPM */", "XPM"),
-)
+# First bytes of what is recognised and not decoded, from the formats' own specifications and the
+# `file` magic database.
+_REFUSED: Final[Mapping[str, tuple[bytes, ...]]] = {
+    "GIF": (b"GIF87a", b"GIF89a"),
+    # Panasonic RW2, Olympus ORF (three), Fujifilm RAF, Sigma X3F.
+    "RAW": (b"IIU\x00", b"IIRO", b"IIRS", b"MMOR", b"FUJIFILMCCD-RAW", b"FOVb"),
+    "PDF": (b"%PDF-",),
+    "PSD": (b"8BPS",),
+    "JPEG2000": (b"\x00\x00\x00\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+    "JXL": (b"\x00\x00\x00\x0cJXL \r\n\x87\n", b"\xff\x0a"),
+    "ICO": (b"\x00\x00\x01\x00", b"\x00\x00\x02\x00"),
+    "ICNS": (b"icns",),
+    "QOI": (b"qoif",),
+    "DDS": (b"DDS ",),
+    "EPS": (b"%!PS", b"\xc5\xd0\xd3\xc6"),
+    "XCF": (b"gimp xcf",),
+    "DJVU": (b"AT&TFORM",),
+    "MNG": (b"\x8aMNG\r\n\x1a\n",),
+    "JNG": (b"\x8bJNG\r\n\x1a\n",),
+    "EXR": (b"v/1\x01",),
+    "HDR": (b"#?RADIANCE", b"#?RGBE"),
+    "FITS": (b"SIMPLE  =",),
+    "FLIF": (b"FLIF",),
+    "BPG": (b"BPG\xfb",),
+    "JPEGXR": (b"II\xbc",),
+    "WMF": (b"\xd7\xcd\xc6\x9a",),
+    "SGI": (b"\x01\xda\x00\x01", b"\x01\xda\x01\x01"),
+    "PCX": (b"\x0a\x05\x01\x08",),
+    "SUN": (b"\x59\xa6\x6a\x95",),
+    "FARBFELD": (b"farbfeld",),
+    "XPM": (b"/* XPM */",),
+}
+_SIGNATURES: Final[Mapping[str, tuple[bytes, ...]]] = {
+    **{each.name: each.signatures for each in _TABLE},
+    **_REFUSED,
+}
 
 # Brands of ISO base media files that hold a still image (ISO/IEC 23008-12, AV1 image format).
 _BRANDS: Final = {
@@ -104,8 +97,8 @@ def sniff(source: bytes) -> str | None:
     """
     if source[:4] == b"RIFF" and source[8:12] == b"WEBP":
         return "WEBP"
-    for signature, name in _SIGNATURES:
-        if source.startswith(signature):
+    for name, signatures in _SIGNATURES.items():
+        if source.startswith(signatures):
             return name
     return (
         _sniff_iso_media(source)

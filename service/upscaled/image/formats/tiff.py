@@ -44,11 +44,7 @@ _END_OF_IMAGE: Final = b"\xff\xd9"
 
 
 def read_header(source: bytes) -> Header:
-    """Read upright size and transparency from the first directory; libtiff turns the pixels.
-
-    Raises:
-        ValueError, struct.error: it is broken, or has no size.
-    """
+    """Read upright size and transparency from the first directory; libtiff turns the pixels."""
     tags = _read_tags(source)
     if _WIDTH not in tags or _HEIGHT not in tags:
         raise ValueError("no size")

@@ -35,7 +35,6 @@ class Still:
     """
 
     meta: "Meta"
-
     width_px: int
     height_px: int
     transforms: tuple[Transform, ...]
@@ -45,7 +44,7 @@ class Still:
 
     @property
     def decoded_pixels(self) -> int:
-        """Pixels that a decoder holds, 0 where nothing is cropped away."""
+        """Return the pixels that a decoder holds, 0 where nothing is cropped away."""
         is_cropped = any(each.crop is not None for each in self.transforms)
         return self.width_px * self.height_px if is_cropped else 0
 
@@ -81,11 +80,7 @@ class Fields:
         self._at = 0
 
     def take(self, length_bytes: int) -> int:
-        """Read a number.
-
-        Raises:
-            ValueError: the box is cut short.
-        """
+        """Read a number."""
         end = self._at + length_bytes
         if end > len(self._body):
             raise ValueError("a box is cut short")
@@ -99,12 +94,7 @@ class Fields:
 
 
 def read_still(source: bytes) -> Still:
-    """Read what the boxes say of the primary image.
-
-    Raises:
-        ValueError, struct.error, IndexError, StopIteration: the boxes are broken, or there is no
-            such image.
-    """
+    """Read what the boxes say of the primary image."""
     meta = read_meta(source)
     own = meta.properties.get(meta.primary, [])
     size = Fields(next(box.body for box in own if box.name == b"ispe"))
@@ -125,11 +115,7 @@ def read_still(source: bytes) -> Still:
 
 
 def read_meta(source: bytes | bytearray) -> Meta:
-    """Read the `meta` box of a file.
-
-    Raises:
-        ValueError, struct.error, IndexError, StopIteration: it is broken, or there is none.
-    """
+    """Read the `meta` box of a file."""
     found = next(box for box in iter_boxes(memoryview(source)) if box.name == b"meta")
     boxes = {box.name: box.body for box in iter_boxes(found.body[_FULL_BOX_BYTES:])}
     if not boxes.keys() >= {b"pitm", b"iprp"}:
@@ -154,11 +140,7 @@ def read_meta(source: bytes | bytearray) -> Meta:
 
 
 def iter_boxes(space: memoryview) -> Iterator[Box]:
-    """Iterate over the boxes that fill `space`.
-
-    Raises:
-        ValueError: a length that cannot be, or too many.
-    """
+    """Iterate over the boxes that fill `space`."""
     at = 0
     for _ in range(_MAX_BOXES):
         if at + 8 > len(space):
@@ -205,11 +187,7 @@ def _iter_associations(body: memoryview) -> Iterator[tuple[int, int]]:
 
 
 def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
-    """Iterate over references: type, the item that refers, and the one that it refers to.
-
-    Raises:
-        ValueError: there are too many.
-    """
+    """Iterate over references: type, the item that refers, and the one that it refers to."""
     if not body:
         return
     id_bytes = 4 if body[0] else 2

@@ -28,11 +28,7 @@ _MOST_PIECES: Final = 8
 
 
 def choose_profile(source: bytes, still: Still, opened: ImageFile) -> bytes | None:
-    """Return the embedded profile if it is sound, else one made from the file's colour codes.
-
-    Raises:
-        ValueError, struct.error, IndexError, StopIteration: the boxes are broken.
-    """
+    """Return the embedded profile if it is sound, else one made from the file's colour codes."""
     is_grey = opened.mode in ("L", "LA")
     embedded: bytes | None = opened.info.get("icc_profile") or None
     if embedded is not None and is_sound_profile(embedded, is_grey=is_grey):
@@ -65,11 +61,7 @@ def _read_bitstream_codes(source: bytes, meta: Meta) -> tuple[int, int] | None:
 
 
 class _Bits:
-    """Reads unsigned numbers of a few bits each, the highest bit first.
-
-    Raises:
-        ValueError: the data end.
-    """
+    """Reads unsigned numbers of a few bits each, the highest bit first."""
 
     def __init__(self, data: bytes) -> None:
         self._value = int.from_bytes(data, "big")
@@ -94,9 +86,6 @@ def read_colour_codes(obus: bytes) -> tuple[int, int] | None:
     """Read the codes of primaries and transfer (ITU-T H.273) that an AV1 bitstream states, if any.
 
     obus: the bitstream from its beginning, as much as holds the sequence header.
-
-    Raises:
-        ValueError, IndexError: it is cut short.
     """
     at = 0
     for _ in range(_MOST_PIECES):

@@ -52,10 +52,6 @@ def is_damaged(source: bytes, meta: Meta) -> bool:
     """Return whether the data of a coded image that is shown end in zeros, or are cut short.
 
     libheif decodes a grid without the tiles whose data it finds cut short, and reports nothing.
-
-    Raises:
-        ValueError, struct.error, IndexError, StopIteration: the boxes are broken, or speak of bytes
-            that the file does not have.
     """
     return any(
         _is_tail_zero(coded.extents) or (coded.kind in _HEVC and _has_broken_units(coded))
@@ -64,11 +60,7 @@ def is_damaged(source: bytes, meta: Meta) -> bool:
 
 
 def iter_coded(source: bytes, meta: Meta) -> Iterator[Coded]:
-    """Iterate over the coded images that make up the primary one: colour, alpha, tiles.
-
-    Raises:
-        ValueError, struct.error, IndexError, StopIteration: as `is_damaged`.
-    """
+    """Iterate over the coded images that make up the primary one: colour, alpha, tiles."""
     kinds = read_kinds(meta)
     extents = read_extents(source, meta)
     for item in _reach(meta):
@@ -125,11 +117,7 @@ def read_kinds(meta: Meta) -> dict[int, bytes]:
 
 
 def hide_exif(source: bytes) -> bytes:
-    """Give the EXIF items of a file a type that no decoder knows; its length stays.
-
-    Raises:
-        ValueError, struct.error, IndexError, StopIteration: as `is_damaged`.
-    """
+    """Give the EXIF items of a file a type that no decoder knows; its length stays."""
     hidden = bytearray(source)
     for _, kind in _iterate_kinds(read_meta(hidden)):
         if kind == _EXIF:
@@ -149,11 +137,7 @@ def _iterate_kinds(meta: Meta) -> Iterator[tuple[int, memoryview]]:
 
 
 def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
-    """Find the pieces of each item's data (ISO/IEC 14496-12, 8.11.3).
-
-    Raises:
-        ValueError: `iloc` is broken, or a piece lies outside of the file.
-    """
+    """Find the pieces of each item's data (ISO/IEC 14496-12, 8.11.3)."""
     body = meta.boxes.get(b"iloc")
     if body is None:
         return {}

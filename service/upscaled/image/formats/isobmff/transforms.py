@@ -30,9 +30,6 @@ class Crop:
 
         A fraction of a pixel is rounded as by libheif: left and top down, then the far sides to
         the nearest pixel. What lies outside of the image is left out.
-
-        Raises:
-            ValueError: nothing is left.
         """
         left, right = _span(self.width, self.right_of_centre, width_px)
         top, bottom = _span(self.height, self.below_centre, height_px)
@@ -49,11 +46,7 @@ class Transform:
 
 
 def read_transform(name: bytes, body: memoryview) -> Transform:
-    """Read a box that is one of `TRANSFORMS`.
-
-    Raises:
-        ValueError, struct.error, IndexError: it is broken.
-    """
+    """Read a box that is one of `TRANSFORMS`."""
     if name == b"irot":
         return Transform(name, quarter_turns=body[0] & 3)
     if name == b"clap":
@@ -64,11 +57,7 @@ def read_transform(name: bytes, body: memoryview) -> Transform:
 def transformed_size(
     width_px: int, height_px: int, transforms: Sequence[Transform]
 ) -> tuple[int, int]:
-    """Compute (width, height) of an image after its transforms, one after the other.
-
-    Raises:
-        ValueError: a crop leaves nothing.
-    """
+    """Compute (width, height) of an image after its transforms, one after the other."""
     for transform in transforms:
         if transform.crop is not None:
             left, top, right, bottom = transform.crop.rectangle(width_px, height_px)

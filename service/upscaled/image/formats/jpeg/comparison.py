@@ -37,11 +37,7 @@ _PLAIN_CHANNELS: Final = b"Adobe" + bytes((0, 100, 0, 0, 0, 0, 0))
 
 
 def decode_exposed(structure: Structure) -> NDArray[np.uint8]:
-    """Decode to `[2, rows, columns, ...]` of whole blocks, for comparison alone. Runs libjpeg.
-
-    Raises:
-        OSError, SyntaxError: libjpeg cannot decode it.
-    """
+    """Decode to `[2, rows, columns, ...]` of whole blocks, for comparison alone. Runs libjpeg."""
     return np.stack(list(_iterate_exposed(structure)))
 
 

@@ -47,11 +47,7 @@ _MORE: Final = _NOISE + b"".join(bytes((0xFF, 0xD0 + at % 8)) + _NOISE for at in
 
 
 def refuse_missing_pixels(structure: Structure) -> None:
-    """Refuse a file of which the decoder would make up pixels. Runs libjpeg: in a decoder only.
-
-    Raises:
-        ValueError: coded bytes are missing, broken, or not what the headers say.
-    """
+    """Refuse a file of which the decoder would make up pixels. Runs libjpeg: in a decoder only."""
     _refuse_missing_coefficients(structure)
     structure = _refuse_missing_intervals(structure)
     warning = _find_warning(structure)

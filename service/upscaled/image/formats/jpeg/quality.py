@@ -30,11 +30,7 @@ _LUMINANCE: Final = (
 
 
 def read_quality(leading: LeadingSegments) -> int:
-    """Find libjpeg's quality, 1 to 100, for the table of the file's first channel.
-
-    Raises:
-        ValueError, IndexError, struct.error: there is no such table, or it is broken.
-    """
+    """Find libjpeg's quality, 1 to 100, for the table of the file's first channel."""
     # T.81, B.2.2: the table's number follows a channel's sampling factors.
     wanted = leading.frame.data[8]
     tables = dict[int, tuple[int, ...]]()

@@ -57,9 +57,6 @@ def open_jpeg(source: bytes) -> "JpegImageFile":
 
     Left to itself Pillow reads 64 KB at a time, and libjpeg has to stop where they end. Its
     arithmetic decoder cannot: it fails with "Suspension not allowed here" on any longer file.
-
-    Raises:
-        OSError, SyntaxError, struct.error, ...: as Pillow on a broken header.
     """
     from PIL.JpegImagePlugin import JpegImageFile
 

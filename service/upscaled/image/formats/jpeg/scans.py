@@ -108,9 +108,6 @@ def read_scans(source: bytes, leading: LeadingSegments) -> Structure:
     """Read the scans, to the end marker or whatever else ends the file.
 
     A file that ends within the tables or metadata behind a scan is read as if it ended before them.
-
-    Raises:
-        ValueError, IndexError: they are broken, or there are more than `MAX_SCANS`.
     """
     walker = SegmentWalker(source, leading.scans_at, leading.segments)
     tables = leading.tables

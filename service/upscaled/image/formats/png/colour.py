@@ -10,6 +10,8 @@ import struct
 import zlib
 from typing import Final
 
+import numpy as np
+
 from upscaled.image.colour import MAX_PROFILE_BYTES, is_sound_profile
 from upscaled.image.formats.png.structure import PngParts
 from upscaled.image.icc import (
@@ -74,21 +76,7 @@ def _read_gamma_and_primaries(png: PngParts) -> Colours:
         curve = Curve(exponent)
     chrm = png.find(b"cHRM")
     if chrm:
-        x = [each / _UNIT for each in struct.unpack(">8I", chrm)]
-        stated = Chromaticities((x[0], x[1]), (x[2], x[3]), (x[4], x[5]), (x[6], x[7]))
-        primaries = stated if _differ(stated, SRGB) else SRGB
+        points = np.reshape(struct.unpack(">8I", chrm), (4, 2)) / _UNIT
+        if (np.abs(points - SRGB) > _POINT_TOLERANCE).any():
+            primaries = Chromaticities(*((float(x), float(y)) for x, y in points))
     return primaries, curve
-
-
-def _differ(one: Chromaticities, other: Chromaticities) -> bool:
-    pairs = (
-        (one.white, other.white),
-        (one.red, other.red),
-        (one.green, other.green),
-        (one.blue, other.blue),
-    )
-    return any(
-        abs(a - b) > _POINT_TOLERANCE
-        for first, second in pairs
-        for a, b in zip(first, second, strict=True)
-    )

@@ -9,7 +9,6 @@ interlacing, and nothing is inflated twice.
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass
 from io import BytesIO
 from typing import Final
 
@@ -28,7 +27,7 @@ from upscaled.image.formats.png.structure import (
     PngHeader,
     PngParts,
 )
-from upscaled.image.pixels import alpha_from_key
+from upscaled.image.pixels import Pixels, alpha_from_key
 from upscaled.image.types import Image
 
 Deep = NDArray[np.uint16]
@@ -125,21 +124,11 @@ def _iterate_compressed(png: PngParts) -> Iterator[bytes | memoryview]:
             yield view[start : min(start + _INPUT_BYTES, end)]
 
 
-@dataclass(frozen=True, slots=True)
-class _Layout:
-    """Another layout of the same pixel size. Its output holds these channels' bytes."""
-
-    rawmode: str
-    mode: str
-
-
-# PNG stores the high byte first. Unpacked as if the low byte came first, the layouts of Pillow
-# yield the low bytes; grey with alpha has no such twin, but its four bytes pass as RGBA.
-_LOW_BYTES: Final = {
-    RGB: _Layout("RGB;16L", "RGB"),
-    RGBA: _Layout("RGBA;16L", "RGBA"),
-}
-_GREY_ALPHA_BYTES: Final = _Layout("RGBA", "RGBA")
+# Another rawmode and mode of the same pixel size. PNG stores the high byte first: unpacked as if
+# the low byte came first, Pillow's layouts yield the low bytes; grey with alpha has no such twin,
+# but its four bytes pass as RGBA.
+_LOW_BYTES: Final = {RGB: ("RGB;16L", "RGB"), RGBA: ("RGBA;16L", "RGBA")}
+_GREY_ALPHA_BYTES: Final = ("RGBA", "RGBA")
 
 
 def read_deep(opened: ImageFile, png: PngParts, icc: bytes | None) -> Image:
@@ -165,28 +154,18 @@ def read_deep(opened: ImageFile, png: PngParts, icc: bytes | None) -> Image:
         pixels = _unpack_as(png, _GREY_ALPHA_BYTES)
         deep = pixels.view(">u2").astype(np.uint16)
         return Image(rgb=grey_to_rgb(deep[..., 0], icc), alpha=deep[..., 1])
-    deep = _join(np.asarray(opened), _unpack_as(png, _LOW_BYTES[kind]))
-    alpha = deep[..., 3] if kind == RGBA else None
+    deep = np.asarray(opened).astype(np.uint16)
+    deep <<= 8
+    deep |= _unpack_as(png, _LOW_BYTES[kind])
+    alpha: Pixels | None = deep[..., 3] if kind == RGBA else None
     if key is not None:
-        is_key = (deep == np.asarray(key, np.uint16)).all(axis=-1)
-        return Image(
-            rgb=deep,
-            alpha=alpha_from_key(is_key, np.uint16),
-            icc=keep_rgb_profile(icc),
-        )
+        alpha = alpha_from_key((deep == np.asarray(key, np.uint16)).all(axis=-1), np.uint16)
     return Image(rgb=deep[..., :3], alpha=alpha, icc=keep_rgb_profile(icc))
 
 
-def _unpack_as(png: PngParts, layout: _Layout) -> NDArray[np.uint8]:
+def _unpack_as(png: PngParts, layout: tuple[str, str]) -> NDArray[np.uint8]:
     opened = PngFile(png)
-    opened._mode = layout.mode
-    opened.tile = [tile._replace(args=layout.rawmode) for tile in opened.tile]
+    rawmode, opened._mode = layout
+    opened.tile = [tile._replace(args=rawmode) for tile in opened.tile]
     opened.load()
     return np.asarray(opened)
-
-
-def _join(high: NDArray[np.uint8], low: NDArray[np.uint8]) -> Deep:
-    deep: Deep = high.astype(np.uint16)
-    deep <<= 8
-    deep |= low
-    return deep

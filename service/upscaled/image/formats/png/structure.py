@@ -9,7 +9,7 @@ over. No pixel is decoded, no chunk decompressed.
 
 import struct
 import zlib
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -69,9 +69,6 @@ def iterate_chunks(source: bytes) -> Iterator[Chunk]:
 
     No data is touched. A chunk's name is four ASCII letters: where something else stands, the
     length before it means nothing either, and the walk ends.
-
-    Raises:
-        ValueError: more than `MAX_CHUNKS`.
     """
     at, count = len(SIGNATURE), 0
     while at + 8 <= len(source):
@@ -160,12 +157,7 @@ class PngParts:
 
 
 def read_png_parts(source: bytes) -> PngParts:
-    """Read a PNG file's chunks. IDAT's checksums are left to `pixels.PngFile`.
-
-    Raises:
-        ValueError: no sound IHDR at the start, a kind of pixels that PNG does not have, no pixels,
-            no sound palette before the pixels that need one, or too many chunks.
-    """
+    """Read a PNG file's chunks. IDAT's checksums are left to `pixels.PngFile`."""
     chunks = iterate_chunks(source)
     header = _read_header(source, next(chunks, None))
     palette = transparency = b""
@@ -223,11 +215,9 @@ def _read_transparency(source: bytes, chunk: Chunk, header: PngHeader, palette: 
     data = chunk.data(source)
     if header.colour_type == PALETTE:
         return data
-    return _mask_levels(struct.unpack(f">{levels}H", data), (1 << header.bit_depth) - 1)
-
-
-def _mask_levels(levels: Iterable[int], highest: int) -> bytes:
-    return b"".join(struct.pack(">H", level & highest) for level in levels)
+    highest = (1 << header.bit_depth) - 1
+    stated = struct.unpack(f">{levels}H", data)
+    return struct.pack(f">{levels}H", *(level & highest for level in stated))
 
 
 def _may_be_used(chunk: Chunk, *, is_before_pixels: bool) -> bool:

@@ -50,9 +50,6 @@ def is_damaged(first: FirstImage) -> bool:
 
     Args:
         first: one that libwebp decodes.
-
-    Raises:
-        ValueError, IndexError: a frame of VP8 is cut short.
     """
     if first.alpha is not None and _needs_zeros(first, first.alpha, _ALPHA):
         return True

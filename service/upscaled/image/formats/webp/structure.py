@@ -92,11 +92,7 @@ class FirstImage:
 
 
 def read_first_image(source: bytes) -> FirstImage:
-    """Read the first image of a whole file.
-
-    Raises:
-        ValueError, struct.error: cut short, without an image, or no WebP that RFC 9649 knows.
-    """
+    """Read the first image of a whole file."""
     (riff_bytes,) = struct.unpack_from("<I", source, 4)
     if riff_bytes + 8 > len(source):
         raise ValueError("cut short")
@@ -154,11 +150,7 @@ def _collect(
 
 
 def _collect_frame(frame: memoryview) -> dict[bytes, memoryview]:
-    """Collect the chunks of a frame up to its bitstream.
-
-    Raises:
-        ValueError: it has none.
-    """
+    """Collect the chunks of a frame up to its bitstream."""
     chunks: dict[bytes, memoryview] = {}
     for name, data in _iter_chunks(frame, _FRAME_HEADER_BYTES):
         if name in _BITSTREAMS or name == b"ALPH":
@@ -193,11 +185,7 @@ def _read_lossy(body: memoryview) -> tuple[int, int]:
 
 
 def _iter_chunks(space: memoryview, at: int) -> Iterator[tuple[bytes, memoryview]]:
-    """Iterate over names and data of chunks; the last one's padding byte may be missing.
-
-    Raises:
-        ValueError: a chunk ends beyond `space`, or there are too many.
-    """
+    """Iterate over names and data of chunks; the last one's padding byte may be missing."""
     for _ in range(_MAX_CHUNKS):
         if at + 8 > len(space):
             return

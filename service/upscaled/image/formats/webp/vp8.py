@@ -16,11 +16,7 @@ _SEGMENTS: Final = 4
 
 
 class _BoolDecoder:
-    """Decodes numbers whose bits have even chances (RFC 6386, 7.3).
-
-    Raises:
-        IndexError: the data end.
-    """
+    """Decodes numbers whose bits have even chances (RFC 6386, 7.3)."""
 
     def __init__(self, data: memoryview) -> None:
         self._data = data
@@ -71,9 +67,6 @@ def find_partitions(frame: memoryview) -> tuple[int, list[memoryview]]:
     """Find where the sizes of the coefficients' partitions stand, and the partitions.
 
     The last has no size: it goes to the end.
-
-    Raises:
-        IndexError, ValueError: the frame is cut short.
     """
     first_bytes = int.from_bytes(frame[:_SIZE_BYTES], "little") >> _FIRST_SIZE_SHIFT
     count = _count_partitions(frame[_HEADER_BYTES : _HEADER_BYTES + first_bytes])
@@ -100,9 +93,6 @@ def read_quantiser(frame: memoryview) -> float:
     """Read the index of the luma AC quantiser, 0 (finest) to 127, averaged over segments.
 
     A frame has up to four segments of blocks, each quantised in its own way.
-
-    Raises:
-        IndexError: the frame is cut short.
     """
     header = _BoolDecoder(frame[_HEADER_BYTES:])
     is_absolute, levels = _read_to_partitions(header)
