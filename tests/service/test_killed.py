@@ -47,15 +47,20 @@ class Watched:
     def workers(self) -> list[psutil.Process]:
         return self.processes("upscaled.worker.main")
 
-    def left_behind(self) -> list[str]:
-        """Temporary files, named shared memory, and anonymous memory that a process still holds."""
+    def left_behind(self) -> set[str]:
+        """Temporary files, named shared memory, and anonymous memory that a process still holds.
+
+        Other programs of the machine have shared memory too, and may release it meanwhile.
+        """
         named = SHARED_DIR.iterdir() if SHARED_DIR.is_dir() else iter(())
-        family = psutil.Process(self.server.process.pid).children(recursive=True)
-        return [
+        family = []
+        with suppress(psutil.NoSuchProcess):
+            family = psutil.Process(self.server.process.pid).children(recursive=True)
+        return {
             *(str(path) for path in self.temporary_dir.rglob("*")),
             *(str(path) for path in named),
             *(f"{process.pid}: {MEMORY}" for process in family if _holds_memory(process)),
-        ]
+        }
 
     def send(self) -> str:
         answer = requests.post(
@@ -139,7 +144,7 @@ def test_of_decoders_and_workers_killed_at_work_nothing_is_left(tmp_path: Path) 
         # Two in a row may have hit one file; never does a decoder's death cost anything else.
         assert set(answers) <= {"200", "internal_error"}
         assert answers["internal_error"] <= kills / 2
-        assert until(lambda: service.left_behind() == before), service.left_behind()
+        assert until(lambda: service.left_behind() <= before), service.left_behind()
 
         orphans = service.decoders()
         answers, kills = send_while_killing(service, service.workers, 2)
@@ -149,7 +154,7 @@ def test_of_decoders_and_workers_killed_at_work_nothing_is_left(tmp_path: Path) 
         assert answers == {"200": IMAGES}
         _, alive = psutil.wait_procs(orphans, timeout=15)
         assert alive == []
-        assert until(lambda: service.left_behind() == before), service.left_behind()
+        assert until(lambda: service.left_behind() <= before), service.left_behind()
 
 
 def test_of_a_front_end_killed_at_work_nothing_is_left(tmp_path: Path) -> None:
@@ -165,6 +170,4 @@ def test_of_a_front_end_killed_at_work_nothing_is_left(tmp_path: Path) -> None:
         assert alive == []
         broken = sum(isinstance(each.exception(), requests.RequestException) for each in sending)
         assert broken > 0
-        named = SHARED_DIR.iterdir() if SHARED_DIR.is_dir() else iter(())
-        left = [str(path) for path in (*service.temporary_dir.rglob("*"), *named)]
-        assert left == before
+        assert until(lambda: service.left_behind() <= before), service.left_behind()

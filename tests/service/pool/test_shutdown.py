@@ -70,14 +70,14 @@ async def test_stop_ends_a_worker_that_does_not_listen() -> None:
 
 
 async def test_a_pool_can_be_stopped_before_it_is_ready_and_before_it_is_started() -> None:
-    before = psutil.Process().children()  # servers that other tests share
+    before = set(psutil.Process().children())  # servers that other tests share, and may end
     pool = LocalPool(load_settings({}), command=fake_command("mute"), limits=QUICK)
     await pool.stop(0)
     pool = LocalPool(load_settings({}), command=fake_command("mute"), limits=QUICK)
     await pool.start()
     await asyncio.sleep(0.05)
     await pool.stop(0)
-    assert psutil.Process().children() == before
+    assert set(psutil.Process().children()) <= before
 
 
 async def test_draining_is_not_ready_and_still_takes_work() -> None:

@@ -100,15 +100,16 @@ async def test_an_observer_that_fails_keeps_no_record_from_the_others(
 
 
 async def test_the_thread_of_a_reporter_ends_with_it() -> None:
-    def threads() -> list[threading.Thread]:
-        return [thread for thread in threading.enumerate() if thread.name == "reporter"]
+    before = set(threading.enumerate())
 
-    before = len(threads())
+    def new_reporters() -> int:
+        return sum(each.name == "reporter" for each in set(threading.enumerate()) - before)
+
     reporter = Reporter([], 3600)
     await reporter.close()
-    assert len(threads()) == before
+    assert new_reporters() == 0
     reporter = Reporter([], 3600)
     reporter.add(finished("1"))
-    assert len(threads()) == before + 1
+    assert new_reporters() == 1
     await reporter.close()
-    assert len(threads()) == before
+    assert new_reporters() == 0
