@@ -1,10 +1,12 @@
 """Fixtures for models: a store of shipped stand-ins, and the published implementation."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from tests.models.file_server import Server, serving
 from tests.reference.standins import (
     PublishedCommunity,
     PublishedRealEsrgan,
@@ -33,6 +35,15 @@ def community() -> PublishedCommunity:
         return import_community()
     except ModuleNotFoundError as error:
         pytest.skip(f"tests/reference/requirements.lock is not installed: {error}")
+
+
+@pytest.fixture
+def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
+    """Serve a file on loopback, past any proxy."""
+    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
+        monkeypatch.delenv(variable, raising=False)
+    with serving() as server:
+        yield server
 
 
 @pytest.fixture

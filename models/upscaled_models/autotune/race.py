@@ -8,10 +8,11 @@ from collections.abc import Generator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from statistics import median
-from typing import Final, TypeVar
+from typing import TypeVar
 
 from upscaled_models.autotune.paired import MAX_PAIRS, PairedTest, Verdict
 from upscaled_models.autotune.pictures import fill_window
+from upscaled_models.autotune.space import MAX_BATCH_S
 from upscaled_models.autotune.timing import Meter, Timing
 from upscaled_models.autotune.trial import Budget, Reference, Trial, require_picture
 from upscaled_models.backends.base import Window
@@ -20,11 +21,6 @@ from upscaled_models.errors import EngineOutOfMemory
 T = TypeVar("T")
 Steps = Generator[None, bool, T]
 """Yields after each run, and is sent whether this process had no other work during it."""
-
-MAX_BATCH_S: Final = 25.0
-"""Longest that one batch may take, for a cancelled image goes on until then. x4plus in 8 bits takes
-11 s for 512x512 on two quiet cores and 16 s on busy ones; in windows of 352 px, halos would make
-every picture that does not fit into one of them take half as long again and more."""
 
 
 def drive(steps: Steps[T]) -> T:

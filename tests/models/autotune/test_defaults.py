@@ -16,7 +16,7 @@ from upscaled_models.autotune.defaults import (
     likeliest_first,
     take_likeliest,
 )
-from upscaled_models.autotune.search import SearchSpace, Sizes
+from upscaled_models.autotune.space import SearchSpace, Sizes
 from upscaled_models.processor import InstructionSet, find_instruction_set
 
 LABELS = ("torch bfloat16", "openvino float32", "openvino bfloat16", "openvino int8")

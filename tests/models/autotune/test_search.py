@@ -17,8 +17,9 @@ from tests.models.autotune.fakes import (
 from upscaled_models.accuracy import FLOAT_BARS, INT8_BARS, RECORDED_BAR, Bar
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.candidates import Candidate
-from upscaled_models.autotune.race import MAX_BATCH_S, drive
-from upscaled_models.autotune.search import Effort, Search, SearchSpace, Sizes, sizes_around
+from upscaled_models.autotune.race import drive
+from upscaled_models.autotune.search import Search
+from upscaled_models.autotune.space import MAX_BATCH_S, Effort, SearchSpace, Sizes, sizes_around
 from upscaled_models.backends.base import Tunable
 
 SLOW = 2e-6  # seconds for a pixel: float32, in which everything is right

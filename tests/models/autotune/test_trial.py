@@ -6,7 +6,8 @@ import pytest
 
 from tests.models.autotune.fakes import FakeEngine, FakeMeter, candidate
 from upscaled_models.autotune.race import drive
-from upscaled_models.autotune.search import IDLE, Search, SearchSpace, Sizes
+from upscaled_models.autotune.search import Search
+from upscaled_models.autotune.space import IDLE, SearchSpace, Sizes
 from upscaled_models.autotune.trial import MAX_DEATHS, Attempts
 
 DIES = """
