@@ -60,7 +60,7 @@ together are at 29.3 dB; what a broken backend computes is far below 25."""
 
 
 @dataclass(frozen=True, slots=True)
-class Proof:
+class Accuracy:
     """A candidate's result against float32's, in levels of 255 except `psnr_db`.
 
     mean_shift: the largest difference of a mean colour. flat_largest and flat_mean_shift: the same
@@ -113,13 +113,13 @@ class Proof:
         )
 
 
-def prove(
+def measure_accuracy(
     expected: Sequence[Window],
     got: Sequence[Window],
     flats: Sequence[Window] = (),
     expected_flats: Sequence[Window] = (),
     got_flats: Sequence[Window] = (),
-) -> Proof:
+) -> Accuracy:
     """Compare a candidate's results for real pictures and for flat colours with float32's.
 
     Args:
@@ -130,7 +130,7 @@ def prove(
     errors = [_difference(a, b) for a, b in zip(expected, got, strict=True)]
     flat_errors = [_difference(a, b) for a, b in zip(expected_flats, got_flats, strict=True)]
     squares = float(np.mean([np.square(error).mean() for error in errors]))
-    return Proof(
+    return Accuracy(
         psnr_db=psnr_db(squares),
         largest=int(max(np.abs(error).max() for error in errors)),
         mean=float(np.mean([np.abs(error).mean() for error in errors])),

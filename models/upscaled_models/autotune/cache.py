@@ -18,7 +18,7 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from upscaled_models.accuracy import Proof
+from upscaled_models.accuracy import Accuracy
 
 Key = Mapping[str, str | int | float | list[str]]
 """All that a choice depends on: machine, versions, model, settings. Where one differs, the model is
@@ -65,7 +65,7 @@ class Choice(BaseModel):
     threads: int = Field(ge=1)
     window_px: int = Field(ge=1)
     batch: int = Field(ge=1)
-    proof: Proof | None
+    proof: Accuracy | None
     ns_per_px: float = Field(gt=0, allow_inf_nan=False)
     times_as_fast: float | None = Field(gt=0, allow_inf_nan=False)
     refused: dict[str, str]

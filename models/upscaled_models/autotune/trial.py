@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from upscaled_models.accuracy import Proof, prove
+from upscaled_models.accuracy import Accuracy, measure_accuracy
 from upscaled_models.autotune.candidates import Candidate
 from upscaled_models.autotune.timing import Meter, Timing
 from upscaled_models.backends.base import Tunable, Window, round_up
@@ -132,7 +132,7 @@ class Trial:
 
     candidate: Candidate
     engine: Tunable
-    proof: Proof | None
+    proof: Accuracy | None
     ns_per_px: float
 
     def run(self, meter: Meter, windows: Sequence[Window]) -> tuple[list[Window], Timing]:
@@ -185,7 +185,7 @@ def require_picture(result: Window, expected: Reference, trial: Trial) -> None:
     scale = spec.native_scale
     sides = expected.pictures[0].shape[0], result.shape[0] // scale
     part = slice(max(1, min(sides) - spec.halo_px) * scale)
-    near = prove([expected.picture_results[0][part, part]], [result[part, part]])
+    near = measure_accuracy([expected.picture_results[0][part, part]], [result[part, part]])
     bar = trial.candidate.bar
     least_db = min(MIN_WINDOW_PSNR_DB, bar.min_psnr_db)
     if near.mean_shift > bar.max_mean_shift or near.psnr_db < least_db:
@@ -198,7 +198,9 @@ def _try(candidate: Candidate, expected: Reference, meter: Meter) -> Trial:
         _refuse_slow(trial, expected, meter)
     got_flats = _run_each(trial, meter, expected.flats)
     got, ns_per_px = _run_pictures(trial, meter, expected.pictures)
-    proof = prove(expected.picture_results, got, expected.flats, expected.flat_results, got_flats)
+    proof = measure_accuracy(
+        expected.picture_results, got, expected.flats, expected.flat_results, got_flats
+    )
     if fault := proof.find_fault(candidate.bar):
         raise Refused(fault)
     return Trial(candidate, trial.engine, proof, ns_per_px)

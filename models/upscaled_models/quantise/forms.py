@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upscaled_models.backends.openvino.layers import Floats, Layers
+from upscaled_models.quantise.comparison import Upscaler, quantised_upscaler
 from upscaled_models.quantise.levels import find_levels
-from upscaled_models.quantise.proof import Upscaler, quantised_upscaler
 from upscaled_models.quantise.rounding import InputLevels, is_among, round_layers
 from upscaled_models.quantise.truth import decibels
 from upscaled_models.registry import ModelSpec

@@ -32,7 +32,7 @@ FLAT_COLOURS: Final = tuple(
 
 
 def draw_pictures(folder: Path | None, seed: int) -> tuple[Pixels, Pixels]:
-    """Return pictures to calibrate with and others to prove by, uint8 `[n, 96, 96, 3]` each.
+    """Return pictures to calibrate with and others to compare, uint8 `[n, 96, 96, 3]` each.
 
     Half of the photos are shrunk, which makes them sharper; a third is compressed.
 

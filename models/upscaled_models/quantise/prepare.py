@@ -1,4 +1,4 @@
-"""Quantise a model: from its weights to its proven 8-bit file."""
+"""Quantise a model: from its weights to its 8-bit file and the proof recorded with it."""
 
 import hashlib
 from collections.abc import Callable, Sequence
@@ -16,13 +16,17 @@ from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.errors import ModelRefused
 from upscaled_models.families import FAMILIES, Family
 from upscaled_models.files import write_atomically
+from upscaled_models.quantise.comparison import (
+    float_upscaler,
+    measure_quantised,
+    quantised_upscaler,
+)
 from upscaled_models.quantise.equalisation import equalise
 from upscaled_models.quantise.files import quantised_path, record_path, serialise_layers
 from upscaled_models.quantise.forms import find_forms
 from upscaled_models.quantise.levels import find_levels
 from upscaled_models.quantise.pictures import draw_pictures, draw_truths
-from upscaled_models.quantise.proof import float_upscaler, prove, quantised_upscaler
-from upscaled_models.quantise.record import QuantisedProof, QuantisedRecord, allowed_in, why_not
+from upscaled_models.quantise.record import QuantisedAccuracy, QuantisedRecord, allowed_in, why_not
 from upscaled_models.quantise.rounding import round_layers
 from upscaled_models.quantise.simulation import choose_ranges, freeze, simulate
 from upscaled_models.quantise.truth import TruthComparison, make_samples
@@ -49,7 +53,7 @@ def quantise(
     say: Say,
     progress: Progress | None = None,
 ) -> QuantisedRecord:
-    """Write the 8-bit file and its record beside `weights`, if the layers prove good enough.
+    """Write the 8-bit file and its record beside `weights`, if the layers are near enough.
 
     Args:
         pictures: a folder of photos to calibrate with, beside drawn pages and flat colours. Some
@@ -79,7 +83,7 @@ def quantise(
             spec.family, network, calibrated, steps=steps, seed=SEED, progress=progress
         )
         upscale = quantised_upscaler(spec.family, spec.shape, layers)
-        proof = prove(layers, upscale, float_upscaler(network), list(held_out))
+        proof = measure_quantised(layers, upscale, float_upscaler(network), list(held_out))
         say(f"{spec.name}: {_describe(proof)}")
     else:
         truths = draw_truths(pictures) if pictures else []
@@ -88,7 +92,7 @@ def quantise(
 
 
 def _write_proven(
-    spec: ModelSpec, weights: Path, layers: Layers, proof: QuantisedProof, say: Say
+    spec: ModelSpec, weights: Path, layers: Layers, proof: QuantisedAccuracy, say: Say
 ) -> QuantisedRecord:
     """Write the 8-bit file and its record, unless no precision allows the layers."""
     data = serialise_layers(layers)
@@ -117,7 +121,7 @@ def _quantise_large(
     held_out: Pixels,
     truths: Sequence[Pixels],
     say: Say,
-) -> tuple[Layers, QuantisedProof]:
+) -> tuple[Layers, QuantisedAccuracy]:
     """Return the fastest form that is proven for `auto`, else for `fast`, else the last one tried.
 
     Forms leave ever more layers in floats (`quantise.forms`).
@@ -129,11 +133,11 @@ def _quantise_large(
         comparison = TruthComparison(make_samples(truths, spec.native_scale, expect))
         for reason in comparison.missing:
             say(f"{spec.name}: a part of the proof is not made: {reason}")
-    tried: list[tuple[Layers, QuantisedProof]] = []
+    tried: list[tuple[Layers, QuantisedAccuracy]] = []
     for form in find_forms(spec, network, _calibration(calibrated), list(held_out), expect, SEED):
         upscale = quantised_upscaler(spec.family, spec.shape, form.layers)
         truth = comparison.compare(upscale) if comparison else None
-        proof = prove(form.layers, upscale, expect, list(held_out), truth)
+        proof = measure_quantised(form.layers, upscale, expect, list(held_out), truth)
         say(f"{spec.name}, {form.describe()}: {_describe(proof)}")
         tried.append((form.layers, proof))
         if not why_not(proof, "auto"):
@@ -141,7 +145,7 @@ def _quantise_large(
     return next((each for each in tried if not why_not(each[1], "fast")), tried[-1])
 
 
-def _describe(proof: QuantisedProof) -> str:
+def _describe(proof: QuantisedAccuracy) -> str:
     text = (
         f"{proof.psnr_db:.2f} dB against float32, largest error {proof.largest} of 255, flat "
         f"colours within {proof.flat_largest}"
@@ -160,7 +164,7 @@ def quantise_network(
     seed: int,
     progress: Progress | None = None,
 ) -> Layers:
-    """Return every layer of the network in 8 bits, not proven yet.
+    """Return every layer of the network in 8 bits, not compared with float32 yet.
 
     Args:
         calibrated: uint8 `[N, h, w, 3]`; h and w at least `tuning.PATCH_PX` if it is tuned.

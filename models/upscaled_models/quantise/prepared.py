@@ -26,7 +26,7 @@ from upscaled_models.quantise.files import (
     read_quantised,
     read_record,
 )
-from upscaled_models.quantise.record import ProvenLayers
+from upscaled_models.quantise.record import MeasuredLayers
 from upscaled_models.quantise.rounding import InputLevels, cut_to_half, round_layers
 from upscaled_models.registry import ModelSpec
 
@@ -35,7 +35,7 @@ RECIPES_DIR: Final = Path(__file__).with_name("recipes")
 State = Mapping[str, Floats]
 
 
-class RecipeForm(ProvenLayers):
+class RecipeForm(MeasuredLayers):
     """One form of a model in 8 bits, in a recipe's file.
 
     float_layers: see `quantise.rounding.round_layers`. sha256: of the layers that the recipe makes
@@ -64,7 +64,7 @@ class PreparedForm:
     layers than the proven ones.
     """
 
-    record: ProvenLayers
+    record: MeasuredLayers
     read: Callable[[Callable[[], State]], Layers]
 
 

@@ -29,7 +29,7 @@ class TruthBars:
         psnr_db: how much further from the truth than float32 the result may be.
         niqe: largest difference from float32's NIQE to either side; None: no limit.
         feature: how much larger the feature distance to the truth may be.
-        smooth_share: lowest `TruthProof.smooth_share`.
+        smooth_share: lowest `TruthAccuracy.smooth_share`.
     """
 
     mean_db: float
@@ -60,7 +60,7 @@ class Pair(_Record):
         return self.int8 - self.float32
 
 
-class TrackProof(_Record):
+class TrackAccuracy(_Record):
     """Results of one track, as means over its pictures.
 
     Attributes:
@@ -78,7 +78,7 @@ class TrackProof(_Record):
     feature: Pair | None
 
 
-class TruthProof(_Record):
+class TruthAccuracy(_Record):
     """Results in 8 bits of a network that invents texture, compared with the truth.
 
     Invented texture is chaotic: in 8 bits it may be as near to the truth and as natural as in
@@ -89,7 +89,7 @@ class TruthProof(_Record):
             share that is within 2 levels of float32.
     """
 
-    tracks: dict[str, TrackProof]
+    tracks: dict[str, TrackAccuracy]
     smooth_share: float
 
     @property
@@ -99,7 +99,7 @@ class TruthProof(_Record):
         return sum(each.mean_db * each.pictures for each in self.tracks.values()) / count
 
 
-class QuantisedProof(_Record):
+class QuantisedAccuracy(_Record):
     """The distance of results in 8 bits from the network's own in float32, in levels of 255.
 
     Attributes:
@@ -118,26 +118,26 @@ class QuantisedProof(_Record):
     flat_largest: int
     are_flats_kept: bool
     float_layers: list[str]
-    truth: TruthProof | None = None
+    truth: TruthAccuracy | None = None
 
 
-class ProvenLayers(_Record):
+class MeasuredLayers(_Record):
     """Layers in 8 bits by their SHA-256, and their proof."""
 
     sha256: str = _SHA256
     size_bytes: int
-    proof: QuantisedProof
+    proof: QuantisedAccuracy
     versions: dict[str, str]
 
 
-class QuantisedRecord(ProvenLayers):
+class QuantisedRecord(MeasuredLayers):
     """The content of `NAME.int8.json`: the weights that the layers came from, and their proof."""
 
     model: str
     weights_sha256: str = _SHA256
 
 
-def allowed_in(record: ProvenLayers, precision: str) -> bool:
+def allowed_in(record: MeasuredLayers, precision: str) -> bool:
     """Return whether the proof allows 8 bits in `precision` ("auto" or "fast").
 
     Nothing else decides this.
@@ -145,7 +145,7 @@ def allowed_in(record: ProvenLayers, precision: str) -> bool:
     return not why_not(record.proof, precision)
 
 
-def why_not(proof: QuantisedProof, precision: str) -> str:
+def why_not(proof: QuantisedAccuracy, precision: str) -> str:
     """Return why a proof does not allow `precision` ("auto" or "fast"); empty if it does.
 
     The pixels must nearly equal float32's, or, for a network that invents texture, the results must
@@ -157,7 +157,7 @@ def why_not(proof: QuantisedProof, precision: str) -> str:
     return fault
 
 
-def _fault_of_pixels(proof: QuantisedProof, precision: str) -> str:
+def _fault_of_pixels(proof: QuantisedAccuracy, precision: str) -> str:
     if not proof.are_flats_kept or proof.flat_largest > MAX_FLAT_LEVELS:
         return f"flat colours are off by up to {proof.flat_largest} levels"
     least = MIN_PSNR_DB[precision]
@@ -166,7 +166,7 @@ def _fault_of_pixels(proof: QuantisedProof, precision: str) -> str:
     return ""
 
 
-def _fault_by_truth(truth: TruthProof, bars: TruthBars) -> str:
+def _fault_by_truth(truth: TruthAccuracy, bars: TruthBars) -> str:
     if truth.mean_db < bars.mean_db:
         return f"{truth.mean_db:.1f} dB against float32, must be {bars.mean_db:.0f}"
     if truth.smooth_share < bars.smooth_share:
@@ -179,7 +179,7 @@ def _fault_by_truth(truth: TruthProof, bars: TruthBars) -> str:
     return ""
 
 
-def _fault_of_track(track: TrackProof, bars: TruthBars) -> str:
+def _fault_of_track(track: TrackAccuracy, bars: TruthBars) -> str:
     if -track.psnr_db.rise > bars.psnr_db:
         return f"{-track.psnr_db.rise:.2f} dB further from the truth than float32"
     if track.feature is None:

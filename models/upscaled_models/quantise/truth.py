@@ -12,7 +12,7 @@ from upscaled_models import accuracy
 from upscaled_models.quantise.features import FeatureNetwork, feature_distance
 from upscaled_models.quantise.installed import MissingPackage
 from upscaled_models.quantise.metrics import NaturalModel, luma, niqe, psnr_db, read_natural_model
-from upscaled_models.quantise.record import TRACKS, Pair, TrackProof, TruthProof
+from upscaled_models.quantise.record import TRACKS, Pair, TrackAccuracy, TruthAccuracy
 from upscaled_models.quantise.tracks import make_small
 
 Pixels = NDArray[np.uint8]
@@ -76,7 +76,7 @@ class TruthComparison:
             for track, some in samples.items()
         }
 
-    def compare(self, upscale: Upscaler) -> TruthProof:
+    def compare(self, upscale: Upscaler) -> TruthAccuracy:
         """Measure the results of `upscale` for every sample."""
         tracks = {}
         near = total = 0
@@ -86,16 +86,16 @@ class TruthComparison:
             for sample, result in zip(samples, results, strict=True):
                 is_near = _smooth_differences(sample.expected, result) <= NEAR_LEVELS
                 near, total = near + int(is_near.sum()), total + is_near.size
-        return TruthProof(tracks=tracks, smooth_share=round(near / total, 6) if total else 1.0)
+        return TruthAccuracy(tracks=tracks, smooth_share=round(near / total, 6) if total else 1.0)
 
     def _compare_track(
         self, track: str, samples: Sequence[Sample], results: Sequence[Pixels]
-    ) -> TrackProof:
+    ) -> TrackAccuracy:
         pairs = list(zip(samples, results, strict=True))
         distances = [decibels(result, sample.expected) for sample, result in pairs]
         ours = [self._measure(result, sample.truth) for sample, result in pairs]
         expected = self._expected[track]
-        return TrackProof(
+        return TrackAccuracy(
             pictures=len(results),
             mean_db=round(float(np.mean(distances)), 2),
             worst_db=round(min(distances), 2),

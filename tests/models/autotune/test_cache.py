@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from upscaled_models.accuracy import Proof
+from upscaled_models.accuracy import Accuracy
 from upscaled_models.autotune.cache import (
     CacheFile,
     Choice,
@@ -20,7 +20,7 @@ from upscaled_models.autotune.cache import (
 )
 
 KEY: Key = {"model": "upscaled-x4", "threads": 2, "candidates": ["torch bfloat16"]}
-PROOF = Proof(57.1, 3, 0.1, 0.01, 0, 0.0, is_flat_kept=True, is_black=False)
+PROOF = Accuracy(57.1, 3, 0.1, 0.01, 0, 0.0, is_flat_kept=True, is_black=False)
 CHOICE = Choice(
     runtime="torch",
     dtype="bfloat16",

@@ -19,7 +19,7 @@ from upscaled_models.processor import EXACT_8_BITS, InstructionSet
 from upscaled_models.quantise.files import quantised_path, read_record, record_path
 from upscaled_models.quantise.pictures import draw_pictures
 from upscaled_models.quantise.prepare import quantise
-from upscaled_models.quantise.record import QuantisedProof, QuantisedRecord, allowed_in
+from upscaled_models.quantise.record import QuantisedAccuracy, QuantisedRecord, allowed_in
 from upscaled_models.registry import DEFAULT_DIR, read_default_models
 from upscaled_models.weights import load_network
 
@@ -63,7 +63,7 @@ def recorded(model: LoadedModel, psnr_db: float, *, are_flats_kept: bool = True)
     """The model with a record of 8 bits beside it, and nothing in their file."""
     assert model.weights is not None
     quantised_path(model.weights).write_bytes(b"")
-    proof = QuantisedProof(
+    proof = QuantisedAccuracy(
         psnr_db=psnr_db,
         largest=9,
         pictures=12,

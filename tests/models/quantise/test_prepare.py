@@ -17,15 +17,19 @@ from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.families.span import span_shape
-from upscaled_models.quantise import proof, record
+from upscaled_models.quantise import comparison, record
+from upscaled_models.quantise.comparison import (
+    float_upscaler,
+    measure_quantised,
+    quantised_upscaler,
+)
 from upscaled_models.quantise.equalisation import equalise
 from upscaled_models.quantise.files import quantised_path, read_quantised, read_record, record_path
 from upscaled_models.quantise.forms import find_forms
 from upscaled_models.quantise.levels import find_levels
 from upscaled_models.quantise.pictures import SIDE_PX, draw_pictures, draw_truths
 from upscaled_models.quantise.prepare import quantise, quantise_network, to_inputs
-from upscaled_models.quantise.proof import float_upscaler, prove, quantised_upscaler
-from upscaled_models.quantise.record import QuantisedProof, why_not
+from upscaled_models.quantise.record import QuantisedAccuracy, why_not
 from upscaled_models.quantise.rounding import InputLevels, round_layers
 from upscaled_models.quantise.simulation import choose_ranges, freeze, simulate
 from upscaled_models.quantise.truth import decibels
@@ -97,7 +101,7 @@ def test_tuning_brings_8_bits_nearer_to_the_network() -> None:
     network = network_of("plain", PLAIN)
     calibrated, held_out = draw_pictures(None, seed=3)
     before, after = (
-        prove_network("plain", PLAIN, network, network, calibrated, held_out, steps)
+        measure_network("plain", PLAIN, network, network, calibrated, held_out, steps)
         for steps in (0, 40)
     )
     assert after.psnr_db > before.psnr_db
@@ -105,7 +109,7 @@ def test_tuning_brings_8_bits_nearer_to_the_network() -> None:
     assert not why_not(after, "fast")
 
 
-def prove_network(
+def measure_network(
     family: Family,
     shape: Shape,
     network: nn.Module,
@@ -113,10 +117,10 @@ def prove_network(
     calibrated: np.ndarray,
     held_out: np.ndarray,
     steps: int = 0,
-) -> QuantisedProof:
+) -> QuantisedAccuracy:
     layers = quantise_network(family, network, calibrated, steps=steps, seed=1, progress=ignore)
     upscale = quantised_upscaler(family, shape, layers)
-    return prove(layers, upscale, float_upscaler(expected), list(held_out))
+    return measure_quantised(layers, upscale, float_upscaler(expected), list(held_out))
 
 
 def test_a_dense_blocks_convolutions_keep_one_grid(few_pictures: np.ndarray) -> None:
@@ -137,7 +141,7 @@ def test_levels_by_channel_bring_a_network_of_unlike_channels_nearer(
 
     In bfloat16 the tail alone would be further off than either trunk.
     """
-    monkeypatch.setattr(proof, "choose_tail_precision", lambda: "f32")
+    monkeypatch.setattr(comparison, "choose_tail_precision", lambda: "f32")
     network = network_of("rrdb", LARGE)
     with torch.no_grad():
         network.get_parameter("conv_first.weight")[0].mul_(30)
@@ -226,10 +230,12 @@ def test_another_networks_8_bits_are_refused(
     other.get_parameter("tail.weight").mul_(20)
     _, held_out = drawn
     assert (
-        why_not(prove_network("plain", PLAIN, network, network, few_pictures, held_out[:2]), "fast")
+        why_not(
+            measure_network("plain", PLAIN, network, network, few_pictures, held_out[:2]), "fast"
+        )
         == ""
     )
-    other_proof = prove_network("plain", PLAIN, network, other, few_pictures, held_out[:2])
+    other_proof = measure_network("plain", PLAIN, network, other, few_pictures, held_out[:2])
     assert "dB against float32" in why_not(other_proof, "fast")
 
 

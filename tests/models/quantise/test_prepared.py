@@ -23,7 +23,7 @@ from upscaled_models.quantise.prepared import (
     find_prepared,
     find_recipes,
 )
-from upscaled_models.quantise.record import QuantisedProof, allowed_in
+from upscaled_models.quantise.record import QuantisedAccuracy, allowed_in
 from upscaled_models.quantise.rounding import cut_to_half, round_layers
 from upscaled_models.registry import ModelSpec, find_official
 from upscaled_models.store import ModelStore
@@ -31,7 +31,7 @@ from upscaled_models.weights import build_network, load_network, state_of
 
 SHAPE = rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)
 SHIPPED = sorted(path.stem for path in RECIPES_DIR.glob("*.json"))
-PROOF = QuantisedProof(
+PROOF = QuantisedAccuracy(
     psnr_db=47.0, largest=9, pictures=3, flat_largest=0, are_flats_kept=True, float_layers=[]
 )
 

@@ -19,10 +19,10 @@ from upscaled_models.quantise.files import (
 from upscaled_models.quantise.record import (
     TRACKS,
     Pair,
-    QuantisedProof,
+    QuantisedAccuracy,
     QuantisedRecord,
-    TrackProof,
-    TruthProof,
+    TrackAccuracy,
+    TruthAccuracy,
     why_not,
 )
 from upscaled_models.registry import ModelSpec
@@ -46,7 +46,7 @@ def write_int8(folder: Path, spec: ModelSpec = SPEC) -> Path:
     """Write a whole 8-bit model of `spec` to `folder`; return where its weights would be."""
     weights = folder / "mine.safetensors"
     quantised_path(weights).write_bytes(serialise_layers(make_layers()))
-    proof = QuantisedProof(
+    proof = QuantisedAccuracy(
         psnr_db=48.1,
         largest=20,
         pictures=12,
@@ -118,13 +118,13 @@ def test_bytes_that_hold_no_layers_are_refused(data: bytes) -> None:
         parse_layers(data, Path("any"))
 
 
-def proof_by_truth(**changes: float) -> QuantisedProof:
+def proof_by_truth(**changes: float) -> QuantisedAccuracy:
     """Return a proof equal to float32 but for `changes`."""
 
     def pair(name: str, value: float) -> Pair:
         return Pair(int8=value + changes.get(name, 0), float32=value)
 
-    track = TrackProof(
+    track = TrackAccuracy(
         pictures=3,
         mean_db=changes.get("mean_db", 40.0),
         worst_db=33.0,
@@ -132,14 +132,14 @@ def proof_by_truth(**changes: float) -> QuantisedProof:
         niqe=pair("niqe", 6.0),
         feature=pair("feature", 0.4),
     )
-    return QuantisedProof(
+    return QuantisedAccuracy(
         psnr_db=36.0,
         largest=90,
         pictures=12,
         flat_largest=3,
         are_flats_kept=True,
         float_layers=[],
-        truth=TruthProof(
+        truth=TruthAccuracy(
             tracks=dict.fromkeys(TRACKS, track), smooth_share=changes.get("smooth_share", 0.9999)
         ),
     )

@@ -18,7 +18,7 @@ from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.backends.openvino.runtime import choose_tail_precision, compile_graph
 from upscaled_models.families import Family, Shape
 from upscaled_models.quantise.pictures import FLAT_COLOURS, flat_pictures
-from upscaled_models.quantise.record import QuantisedProof, TruthProof
+from upscaled_models.quantise.record import QuantisedAccuracy, TruthAccuracy
 
 Pixels = NDArray[np.uint8]
 Upscaler = Callable[[Pixels], Pixels]
@@ -26,13 +26,13 @@ Upscaler = Callable[[Pixels], Pixels]
 FLAT_SIDE_PX: Final = 16
 
 
-def prove(
+def measure_quantised(
     layers: Layers,
     upscale: Upscaler,
     expect: Upscaler,
     pictures: Iterable[Pixels],
-    truth: TruthProof | None = None,
-) -> QuantisedProof:
+    truth: TruthAccuracy | None = None,
+) -> QuantisedAccuracy:
     """Compare on `pictures` (uint8 `[h, w, 3]`) unused by calibration, and on flat colours.
 
     Args:
@@ -47,8 +47,8 @@ def prove(
         ([run(each) for each in sources], [run(each) for each in flats])
         for run in (expect, upscale)
     )
-    found = accuracy.prove(expected, got, flats, expected_flats, got_flats)
-    return QuantisedProof(
+    found = accuracy.measure_accuracy(expected, got, flats, expected_flats, got_flats)
+    return QuantisedAccuracy(
         psnr_db=round(found.psnr_db, 2),
         largest=found.largest,
         pictures=len(sources),
