@@ -13,15 +13,15 @@ HALF = LENGTH // 2
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """Serves CONTENT. Each request may be spoilt by the next of `spoils`."""
+    """Serves CONTENT. Each request may fail by the next of `failures`."""
 
     daemon_threads = True
 
     def __init__(self) -> None:
         super().__init__(("127.0.0.1", 0), Handler)
         self.knows_ranges = True
-        self.spoils: list[Callable[[Handler], object]] = []
-        self.asked: list[str | None] = []
+        self.failures: list[Callable[[Handler], object]] = []
+        self.ranges: list[str | None] = []
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Print no traceback for a client that disconnects early, which tests do."""
@@ -37,9 +37,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
     server: Server
 
     def do_GET(self) -> None:
-        self.server.asked.append(self.headers["Range"])
-        if self.server.spoils:
-            self.server.spoils.pop(0)(self)
+        self.server.ranges.append(self.headers["Range"])
+        if self.server.failures:
+            self.server.failures.pop(0)(self)
         else:
             self.answer(CONTENT)
 

@@ -72,7 +72,7 @@ def test_a_file_is_fetched_whole_and_installed_under_its_name(
     assert steps[0] == (0, LENGTH)
     assert steps[-1] == (LENGTH, LENGTH)
     assert steps == sorted(steps)
-    assert server.asked == [None]
+    assert server.ranges == [None]
 
 
 def test_a_file_that_is_here_and_right_is_not_fetched_again(
@@ -80,7 +80,7 @@ def test_a_file_that_is_here_and_right_is_not_fetched_again(
 ) -> None:
     first = fetch(spec, store, ignore_progress)
     assert fetch(spec, store, ignore_progress) == first
-    assert len(server.asked) == 1
+    assert len(server.ranges) == 1
 
 
 def test_a_file_that_is_here_and_wrong_is_replaced(spec: ModelSpec, store: ModelStore) -> None:
@@ -92,9 +92,9 @@ def test_a_file_that_is_here_and_wrong_is_replaced(spec: ModelSpec, store: Model
 def test_a_broken_connection_is_resumed_where_it_broke(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
-    server.spoils = [breaks_off(HALF), breaks_off(1000)]
+    server.failures = [breaks_off(HALF), breaks_off(1000)]
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
-    assert server.asked == [None, f"bytes={HALF}-", f"bytes={HALF + 1000}-"]
+    assert server.ranges == [None, f"bytes={HALF}-", f"bytes={HALF + 1000}-"]
 
 
 def test_a_fetch_that_was_ended_goes_on_from_its_part_file(
@@ -104,7 +104,7 @@ def test_a_fetch_that_was_ended_goes_on_from_its_part_file(
     steps: list[int] = []
     path = fetch(spec, store, lambda done, _total: steps.append(done))
     assert path.read_bytes() == CONTENT
-    assert server.asked == [f"bytes={HALF}-"]
+    assert server.ranges == [f"bytes={HALF}-"]
     assert steps[0] == HALF
 
 
@@ -114,7 +114,7 @@ def test_a_server_that_ignores_ranges_is_read_from_the_start(
     server.knows_ranges = False
     leave_part(store, b"something else" * 1000)
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
-    assert len(server.asked) == 1
+    assert len(server.ranges) == 1
 
 
 def test_a_complete_part_file_needs_no_server(
@@ -122,7 +122,7 @@ def test_a_complete_part_file_needs_no_server(
 ) -> None:
     leave_part(store, CONTENT)
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
-    assert server.asked == []
+    assert server.ranges == []
 
 
 def test_a_part_file_longer_than_the_whole_is_begun_anew(
@@ -130,13 +130,13 @@ def test_a_part_file_longer_than_the_whole_is_begun_anew(
 ) -> None:
     leave_part(store, CONTENT + b"x")
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
-    assert server.asked == [None]
+    assert server.ranges == [None]
 
 
 def test_a_server_that_brings_nothing_more_ends_the_fetch_and_the_part_is_kept(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
-    server.spoils = [breaks_off(HALF), breaks_off(0)]
+    server.failures = [breaks_off(HALF), breaks_off(0)]
     assert f"stopped after {HALF} of {LENGTH} bytes" in fetch_refused(spec, store)
     assert part_of(store).read_bytes() == CONTENT[:HALF]
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
@@ -152,7 +152,7 @@ def test_a_silent_server_ends_the_fetch_and_the_part_is_kept(
         handler.wfile.flush()
         is_over.wait(10)
 
-    server.spoils = [falls_silent, lambda _handler: is_over.wait(10)]
+    server.failures = [falls_silent, lambda _handler: is_over.wait(10)]
     try:
         assert "timed out" in fetch_refused(spec, store, timeout_s=0.3)
     finally:
@@ -164,7 +164,7 @@ def test_a_silent_server_ends_the_fetch_and_the_part_is_kept(
 def test_a_connection_that_keeps_breaking_ends_the_fetch(
     is_too_often: bool, spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
-    server.spoils = [breaks_off(1)] * (MAX_CONNECTIONS - 1 + is_too_often)
+    server.failures = [breaks_off(1)] * (MAX_CONNECTIONS - 1 + is_too_often)
     if is_too_often:
         assert f"broke {MAX_CONNECTIONS} times" in fetch_refused(spec, store)
         assert part_of(store).read_bytes() == CONTENT[:MAX_CONNECTIONS]
@@ -186,13 +186,13 @@ def test_a_full_disk_ends_the_fetch_at_once(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
     assert re.search(r"file\.pth\.part cannot be written: .*too large", fetch_refused(spec, store))
-    assert len(server.asked) == 1
+    assert len(server.ranges) == 1
 
 
 def test_contents_with_another_hash_are_removed(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
-    server.spoils = [sends(CONTENT[:-1] + b"x")]
+    server.failures = [sends(CONTENT[:-1] + b"x")]
     assert "another SHA-256" in fetch_refused(spec, store)
     assert list(store.models_dir.iterdir()) == []
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
@@ -213,7 +213,7 @@ def test_a_response_of_another_length_is_refused_and_the_part_is_kept(
 ) -> None:
     server.knows_ranges = knows_ranges
     leave_part(store, CONTENT[:8])
-    server.spoils = [sends(page)]
+    server.failures = [sends(page)]
     assert "the server offers" in fetch_refused(spec, store)
     assert part_of(store).read_bytes() == CONTENT[:8]
 
@@ -221,9 +221,9 @@ def test_a_response_of_another_length_is_refused_and_the_part_is_kept(
 def test_an_answer_without_a_length_is_cut_off_when_it_grows_too_long(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
-    server.spoils = [sends_without_length(CONTENT + b"x")]
+    server.failures = [sends_without_length(CONTENT + b"x")]
     assert f"more than {LENGTH} bytes" in fetch_refused(spec, store)
-    server.spoils = [sends_without_length(CONTENT)]
+    server.failures = [sends_without_length(CONTENT)]
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
 
 
@@ -231,17 +231,17 @@ def test_a_part_the_server_cannot_go_on_from_is_begun_anew_by_the_next_fetch(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
     leave_part(store, CONTENT[:HALF])
-    server.spoils = [fails_with(416)]
+    server.failures = [fails_with(416)]
     assert "416" in fetch_refused(spec, store)
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
-    assert server.asked == [f"bytes={HALF}-", None]
+    assert server.ranges == [f"bytes={HALF}-", None]
 
 
 @pytest.mark.parametrize("status", [403, 404, 429, 500, 503])
 def test_a_refusing_server_is_an_error_with_its_status_and_the_way_out(
     status: int, spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
-    server.spoils = [fails_with(status)]
+    server.failures = [fails_with(status)]
     text = fetch_refused(spec, store)
     assert str(status) in text
     for needed in (spec.name, spec.url, spec.sha256, str(LENGTH), str(store.target(spec))):
@@ -263,7 +263,7 @@ def test_without_a_network_the_error_says_how_to_copy_the_file_here(
 def test_a_redirect_is_followed_on_loopback(
     spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
-    server.spoils = [redirects_to(server.url)]
+    server.failures = [redirects_to(server.url)]
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
 
 
@@ -273,9 +273,9 @@ def test_a_redirect_is_followed_on_loopback(
 def test_a_redirect_off_https_is_not_followed(
     url: str, spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
-    server.spoils = [redirects_to(url)]
+    server.failures = [redirects_to(url)]
     assert re.search(r"is not https|[Rr]edirect", fetch_refused(spec, store, timeout_s=1))
-    assert len(server.asked) == 1
+    assert len(server.ranges) == 1
 
 
 def test_a_redirect_from_the_network_to_loopback_is_not_followed() -> None:
@@ -310,7 +310,7 @@ def test_two_fetches_of_one_file_do_not_mix(
         second.append(fetch_refused(spec, store))
         handler.answer(CONTENT)
 
-    server.spoils = [try_a_second_one]
+    server.failures = [try_a_second_one]
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
     assert "another fetch of it is under way" in second[0]
 
@@ -327,7 +327,7 @@ def test_an_interrupted_fetch_keeps_what_it_has(
     kept = part_of(store).read_bytes()
     assert len(kept) >= HALF
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
-    assert server.asked == [None, f"bytes={len(kept)}-"]
+    assert server.ranges == [None, f"bytes={len(kept)}-"]
 
 
 def test_a_folder_that_cannot_be_made_is_an_error_that_names_the_target(

@@ -112,7 +112,7 @@ def test_an_installed_package_comes_before_the_network(
 ) -> None:
     path = obtain("tiny", store, ignore_progress)
     assert path == store.models_dir / "Tiny.fp16.safetensors"
-    assert server.asked == []
+    assert server.ranges == []
     assert path.stat().st_mode & 0o777 == 0o644
     assert [file.name for file in store.models_dir.iterdir()] == [path.name]
     found = store.find("tiny")
@@ -122,7 +122,7 @@ def test_an_installed_package_comes_before_the_network(
     loaded = load_network(found, path).state_dict()
     assert all(np.array_equal(loaded[key].numpy(), state[key]) for key in state)
     assert obtain("tiny", store, ignore_progress) == path
-    assert server.asked == []
+    assert server.ranges == []
 
 
 def test_without_the_package_the_release_is_downloaded(
@@ -131,7 +131,7 @@ def test_without_the_package_the_release_is_downloaded(
     package.is_installed = False
     path = obtain("tiny", store, ignore_progress)
     assert path == store.models_dir / "Tiny.pth"
-    assert len(server.asked) == 1
+    assert len(server.ranges) == 1
     assert store.find("tiny").bits == 32
 
 
@@ -141,7 +141,7 @@ def test_full_precision_is_downloaded_though_the_package_is_here(
     obtain("tiny", store, ignore_progress)
     path = obtain("tiny", store, ignore_progress, full_precision=True)
     assert path == store.models_dir / "Tiny.pth"
-    assert len(server.asked) == 1
+    assert len(server.ranges) == 1
     assert store.find("tiny").bits == 32
     assert obtain("tiny", store, ignore_progress) == path
     assert len(store.remove("tiny")) == 2
@@ -152,7 +152,7 @@ def test_the_package_is_named_where_neither_source_has_the_file(
     tiny: ModelSpec, package: Package, store: ModelStore, server: Server
 ) -> None:
     package.is_installed = False
-    server.spoils = [fails_with(404)]
+    server.failures = [fails_with(404)]
     with pytest.raises(FetchError) as refused:
         obtain("tiny", store, ignore_progress)
     said = str(refused.value)
@@ -164,7 +164,7 @@ def test_a_model_that_is_in_no_package_names_none(
     package: Package, store: ModelStore, server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = next(spec for spec in official_models() if spec.name == "realesrgan-x2plus")
-    server.spoils = [fails_with(404)]
+    server.failures = [fails_with(404)]
     set_official(monkeypatch, dataclasses.replace(spec, url=server.url))
     with pytest.raises(FetchError) as refused:
         obtain(spec.name, store, ignore_progress)
@@ -182,11 +182,11 @@ def test_a_package_with_another_file_is_not_used_and_the_network_is(
         install_packaged(tiny.packaged, store)
     assert obtain("tiny", store, ignore_progress).name == "Tiny.pth"
     store.remove("tiny")
-    server.spoils = [fails_with(404)]
+    server.failures = [fails_with(404)]
     with pytest.raises(FetchError, match=rf"cannot be used: .*{file}: SHA-256 is"):
         obtain("tiny", store, ignore_progress)
     path.unlink()
-    server.spoils = [fails_with(404)]
+    server.failures = [fails_with(404)]
     with pytest.raises(FetchError, match=rf"{file}: cannot be read: No such file"):
         obtain("tiny", store, ignore_progress)
 

@@ -109,7 +109,7 @@ class Race:
             pair = (champion, challenger) if len(test.logs) % 2 == 0 else (challenger, champion)
             try:
                 is_undisturbed = yield from self._run_pair(*pair)
-            except EngineOutOfMemory:  # other work on the device has taken the room meanwhile
+            except EngineOutOfMemory:  # other work on the device needs the memory now
                 break
             if is_undisturbed:
                 test.add(challenger.timings[-1], champion.timings[-1], weight)

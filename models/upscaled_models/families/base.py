@@ -40,7 +40,7 @@ class NetworkFamily(ABC):
     scale_argument: ClassVar[str] = "scale"
 
     invents_texture: ClassVar[bool] = False
-    """Whether the network invents texture, so that the truth judges its results in 8 bits too."""
+    """The network invents texture, so its results in 8 bits are compared with the truth too."""
 
     is_quantisable: ClassVar[bool] = False
 

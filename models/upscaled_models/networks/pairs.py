@@ -1,7 +1,7 @@
 """The table of the networks that ncnn pairs may hold, by the kind of their last layer.
 
 The walk of each goes from the result back to the input and accepts nothing but what the network's
-own `forward` does, so the place in the graph names a weight, not its place in the file or a layer's
+own `forward` does, so the position in the graph names a weight, not that in the file or a layer's
 name: `BadParam` names the layer where it departs. Loads no torch.
 """
 

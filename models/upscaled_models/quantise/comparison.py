@@ -3,12 +3,11 @@
 The largest differences count as much as the mean: a white that turns grey is no small error.
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from upscaled_models import accuracy
@@ -19,9 +18,7 @@ from upscaled_models.backends.openvino.runtime import choose_tail_precision, com
 from upscaled_models.families import Family, Shape
 from upscaled_models.quantise.pictures import FLAT_COLOURS, flat_pictures
 from upscaled_models.quantise.record import QuantisedAccuracy, TruthAccuracy
-
-Pixels = NDArray[np.uint8]
-Upscaler = Callable[[Pixels], Pixels]
+from upscaled_models.quantise.tracks import Pixels, Upscaler
 
 FLAT_SIDE_PX: Final = 16
 

@@ -10,13 +10,11 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import batch_norm, conv2d, pad, relu6
 
 from upscaled_models.quantise.installed import PackagedFile, read_packaged
-
-Pixels = NDArray[np.uint8]
+from upscaled_models.quantise.tracks import Pixels
 
 NORM_EPS = 1e-3
 """Epsilon of the batch normalisation in the TensorFlow original of EfficientNet."""

@@ -15,18 +15,16 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upscaled_models.backends.openvino.layers import Floats, Layers
-from upscaled_models.quantise.comparison import Upscaler, quantised_upscaler
+from upscaled_models.quantise.comparison import quantised_upscaler
 from upscaled_models.quantise.levels import find_levels
 from upscaled_models.quantise.rounding import InputLevels, is_among, round_layers
+from upscaled_models.quantise.tracks import Pixels, Upscaler
 from upscaled_models.quantise.truth import decibels
 from upscaled_models.registry import ModelSpec
 from upscaled_models.weights import state_of
-
-Pixels = NDArray[np.uint8]
 
 RANKED_PICTURES: Final = 2
 BLOCK_STEP: Final = 2

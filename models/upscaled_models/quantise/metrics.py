@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled_models.quantise.installed import PackagedFile, read_packaged
+from upscaled_models.quantise.tracks import Pixels
 
-Pixels = NDArray[np.uint8]
 Block = NDArray[np.float32]
 Values = NDArray[np.float64]
 Plane = NDArray[np.float64]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image as PictureFile
 
 from upscaled_models.quantise.drawing import draw_page
+from upscaled_models.quantise.tracks import Pixels
 
 SIDE_PX: Final = 96
 PAGES: Final = 24
@@ -24,7 +25,6 @@ TRUTH_PX: Final = 384
 
 SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp"})
 
-Pixels = NDArray[np.uint8]
 
 FLAT_COLOURS: Final = tuple(
     (red, green, blue) for red in (0, 128, 255) for green in (0, 128, 255) for blue in (0, 128, 255)

@@ -6,15 +6,14 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Final
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.nodes import LEVELS
 from upscaled_models.errors import ModelRefused
 from upscaled_models.families import FAMILIES, Family
+from upscaled_models.fetch import Progress
 from upscaled_models.files import write_atomically
 from upscaled_models.quantise.comparison import (
     float_upscaler,
@@ -29,12 +28,12 @@ from upscaled_models.quantise.pictures import draw_pictures, draw_truths
 from upscaled_models.quantise.record import QuantisedAccuracy, QuantisedRecord, allowed_in, why_not
 from upscaled_models.quantise.rounding import round_layers
 from upscaled_models.quantise.simulation import choose_ranges, freeze, simulate
+from upscaled_models.quantise.tracks import Pixels
 from upscaled_models.quantise.truth import TruthComparison, make_samples
-from upscaled_models.quantise.tuning import Progress, tune
+from upscaled_models.quantise.tuning import tune
 from upscaled_models.registry import ModelSpec
 from upscaled_models.weights import load_network, state_of
 
-Pixels = NDArray[np.uint8]
 Say = Callable[[str], None]
 
 SEED: Final = 1

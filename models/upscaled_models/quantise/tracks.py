@@ -15,6 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 Pixels = NDArray[np.uint8]
+"""RGB `[h, w, 3]`."""
+
+Upscaler = Callable[[Pixels], Pixels]
 
 BLUR_PX_PER_SCALE = 0.3
 """Width of the camera's blur on the truth: sigma 1.2 at x4. With it bicubic enlargement of Set14

@@ -13,10 +13,8 @@ from upscaled_models.quantise.features import FeatureNetwork, feature_distance
 from upscaled_models.quantise.installed import MissingPackage
 from upscaled_models.quantise.metrics import NaturalModel, luma, niqe, psnr_db, read_natural_model
 from upscaled_models.quantise.record import TRACKS, Pair, TrackAccuracy, TruthAccuracy
-from upscaled_models.quantise.tracks import make_small
+from upscaled_models.quantise.tracks import Pixels, Upscaler, make_small
 
-Pixels = NDArray[np.uint8]
-Upscaler = Callable[[Pixels], Pixels]
 Tool = TypeVar("Tool")
 
 SMOOTH_LEVELS: Final = 4

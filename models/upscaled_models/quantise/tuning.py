@@ -5,13 +5,13 @@ a little (Esser et al., arXiv:1902.08153). No truth is needed.
 """
 
 import math
-from collections.abc import Callable
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from upscaled_models.backends.openvino.nodes import LEVELS
+from upscaled_models.fetch import Progress
 from upscaled_models.quantise.simulation import InputGrid, simulated
 
 BATCH: Final = 4
@@ -19,8 +19,6 @@ PATCH_PX: Final = 48
 WARM_STEPS: Final = 15
 SCALE_RATE: Final = 0.001
 """Learning rate of the logarithm of a range."""
-
-Progress = Callable[[int, int], None]
 
 
 def tune(

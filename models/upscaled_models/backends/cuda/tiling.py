@@ -51,7 +51,7 @@ class Tiling:
 def choose_tiling(columns: int, shared_bytes: int, block_bytes: int) -> Tiling | None:
     """Choose the tiling for `columns` x 8 channels; None where shared memory is too small.
 
-    Two blocks of four warps where each finds room for two stages; else one of eight, whose larger
+    Two blocks of four warps where each has memory for two stages; else one of eight, whose larger
     tile has less of a ring.
 
     Args:
@@ -60,8 +60,8 @@ def choose_tiling(columns: int, shared_bytes: int, block_bytes: int) -> Tiling |
     blocks, warps_n = _BLOCKS_BY_WARPS[columns]
     for warps, warps_x, resident in ((4, 1, 2), (8, 2, 1)):
         one = Tiling(warps, warps_n, warps_x, blocks, 1, resident)
-        room_bytes = min(block_bytes, shared_bytes // resident - RESERVED_BYTES)
-        stages = min(MAX_STAGES, room_bytes // one.stage_bytes)
+        most_bytes = min(block_bytes, shared_bytes // resident - RESERVED_BYTES)
+        stages = min(MAX_STAGES, most_bytes // one.stage_bytes)
         if stages >= MIN_STAGES:
             return Tiling(warps, warps_n, warps_x, blocks, stages, resident)
     return None

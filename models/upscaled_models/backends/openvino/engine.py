@@ -45,14 +45,14 @@ _HINTS: Final[dict[OpenVinoPrecision, str]] = {
 }
 
 ANY_PX: Final = -1
-"""In the place of a window's height and width: the graph is compiled once for all of them."""
+"""Stands for a window's height and width: the graph is compiled once for all of them."""
 
 
 @dataclass(frozen=True, slots=True)
 class OpenVinoEngine:
     """A network as an OpenVINO graph (see `backends.base.Engine`).
 
-    exact: the same network in torch, for windows that are asked for in float32, or whose results
+    exact: the same network in torch, for windows that are requested in float32, or whose results
     are not finite (refused instead if it `is_strict`), or, unless it `is_strict`, for whose shape
     alone no graph is worth compiling. Graphs have fixed shapes, but for RRDB's trunk in 8 bits (see
     `_make_graphs`). concurrent_graphs: the same graphs on fewer cores, which compute small windows
