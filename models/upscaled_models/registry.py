@@ -84,12 +84,12 @@ class ModelSpec:
 
     @property
     def network(self) -> NetworkFamily:
-        """The record of the model's family."""
+        """Return the record of the model's family."""
         return FAMILIES[self.family]
 
     @property
     def weights_key(self) -> str:
-        """The name that stands for the file: two models with one owner run the same network."""
+        """Return the name that stands for the file, which two models of one network share."""
         return self.same_as or self.name
 
     def trunk_pixels(self, width_px: int, height_px: int) -> int:

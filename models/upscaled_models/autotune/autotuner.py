@@ -88,7 +88,7 @@ class Autotuner:
 
     @property
     def candidates(self) -> Sequence[Candidate]:
-        """All candidates, with the reference."""
+        """Return all candidates, with the reference."""
         return (*self.space.candidates, self.space.reference)
 
     @property

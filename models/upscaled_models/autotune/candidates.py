@@ -62,7 +62,7 @@ class Candidate:
 
     @property
     def name(self) -> str:
-        """The label with the number of threads, as some candidates differ in nothing else."""
+        """Return the label with the number of threads, in which alone some candidates differ."""
         return f"{self.label} on {self.threads} threads"
 
 

@@ -49,7 +49,7 @@ class Load:
 
     @property
     def _worst(self) -> float:
-        """The largest sign of other work, as a share of its limit."""
+        """Return the largest sign of other work, as a share of its limit."""
         return max(
             self.others_share / MAX_OTHERS_SHARE,
             self.steal_share / MAX_STEAL_SHARE,

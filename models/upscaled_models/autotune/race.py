@@ -45,24 +45,24 @@ class Contender:
 
     @property
     def px(self) -> int:
-        """Pixels of a batch, all of which the network computes."""
+        """Return the pixels of a batch, all of which the network computes."""
         return self.batch * self.window_px**2
 
     @property
     def kept_px(self) -> int:
-        """Pixels of a batch without its halos."""
+        """Return the pixels of a batch without its halos."""
         return self.batch * max(1, self.window_px - 2 * self.trial.engine.info.spec.halo_px) ** 2
 
     @property
     def batch_s(self) -> float:
-        """Cost of a batch in seconds: measured, or else estimated from a picture's."""
+        """Return the cost of a batch: measured, or else estimated from a picture's."""
         if not self.timings:
             return self.trial.ns_per_px * 1e-9 * self.px
         return median(each.cost_s for each in self.timings)
 
     @property
     def ns_per_px(self) -> float:
-        """Cost of a pixel that the network computes."""
+        """Return the cost of a pixel that the network computes."""
         return self.batch_s * 1e9 / self.px
 
 

@@ -37,7 +37,8 @@ class Retuner:
     """Measures one model, and goes on where the last slice ended."""
 
     def __init__(self, load: Callable[[], Autotuner], running: Engine) -> None:
-        """
+        """Prepare to measure the model of a running engine.
+
         Args:
             load: loads the model for measuring; its memory is freed at the end of the race.
             running: the engine that serves, by what was chosen at the start.

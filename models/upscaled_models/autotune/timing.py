@@ -44,13 +44,13 @@ class Timing:
 
     @property
     def share_s(self) -> float:
-        """Seconds that each thread computed, as if all threads had computed all the time."""
+        """Return the seconds of each thread, as if all threads had computed all the time."""
         seconds = self.clock_s if self.processor_s is None else self.processor_s / self.threads
         return max(_LEAST_S, seconds)
 
     @property
     def cost_s(self) -> float:
-        """Seconds that the run would take on a machine without other work."""
+        """Return the seconds that the run would take on a machine without other work."""
         return self.share_s if self.is_disturbed else max(_LEAST_S, self.clock_s)
 
 

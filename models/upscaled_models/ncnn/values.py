@@ -104,13 +104,13 @@ class Enlarged(Derived):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Unfolded(Derived):
-    """torch's `pixel_shuffle`: channels to pixels."""
+    """Channels as pixels: torch's `pixel_shuffle`."""
 
     factor: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Folded(Derived):
-    """torch's `pixel_unshuffle`: pixels to channels."""
+    """Pixels as channels: torch's `pixel_unshuffle`."""
 
     factor: int

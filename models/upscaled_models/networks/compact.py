@@ -18,7 +18,7 @@ from upscaled_models.families.compact import LEAK
 
 
 class SRVGGNetCompact(KernelModule):
-    """`num_conv + 2` 3x3 convolutions, a pixel shuffle, and the nearest-neighbour picture added."""
+    """A chain of `num_conv + 2` convolutions and a pixel shuffle; the enlarged input is added."""
 
     def __init__(
         self,
@@ -40,7 +40,7 @@ class SRVGGNetCompact(KernelModule):
         self.body.append(nn.Conv2d(num_feat, out_channels, kernel_size=3, padding=1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, h, w] floats in 0..1 -> [N, 3, h * s, w * s], about 0..1, not clamped.
+        """Map [N, 3, h, w] floats in 0..1 to [N, 3, h * s, w * s], about 0..1, not clamped.
 
         The picture that is added keeps the input's own precision, and the convolutions run in
         that of the weights: bfloat16 weights on a float32 image leave out the coarsest rounding.

@@ -26,7 +26,7 @@ class LayerNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(features))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, features, h, w] -> same shape."""
+        """Map [N, features, h, w] to the same shape."""
         centred = x - x.mean(1, keepdim=True)
         normalised = centred / (centred.square().mean(1, keepdim=True) + LAYER_EPSILON).sqrt()
         return normalised * self.weight.view(1, -1, 1, 1) + self.bias.view(1, -1, 1, 1)
@@ -40,7 +40,7 @@ class LargeKernel(nn.Module):
         self.conv = nn.Conv2d(features, features, kernel_px, padding=kernel_px // 2)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, h, w] -> same shape; overwritten where no gradient needs it."""
+        """Map [N, C, h, w] to the same shape; overwritten where no gradient needs it."""
         seen = self.conv.in_channels
         wide = self.conv(x[:, :seen])
         if torch.is_grad_enabled():
@@ -76,7 +76,7 @@ class Block(nn.Module):
         self.norm = nn.GroupNorm(GROUPS, features) if norm == "group" else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, features, h, w] -> same shape and dtype.
+        """Map [N, features, h, w] to the same shape and dtype.
 
         The sum and the normalisations keep the dtype of `x`; convolutions run in the weights'.
         """
@@ -113,7 +113,7 @@ class DySample(nn.Module):
         self.register_buffer("init_pos", start.repeat(1, self.groups, 1).reshape(1, -1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3 * scale^2, h, w] -> [N, 3, h * scale, w * scale]."""
+        """Map [N, 3 * scale^2, h, w] to [N, 3, h * scale, w * scale]."""
         count, _, height, width = x.shape
         offset = _run_in(x, self.offset) * _run_in(x, self.scope).sigmoid() * 0.5
         offset = (offset + self.init_pos.to(x.dtype)).view(count, 2, -1, height, width)
@@ -129,7 +129,7 @@ class DySample(nn.Module):
         return sampled if self.end_conv is None else _run_in(sampled, self.end_conv)
 
     def _spread(self, points: Tensor) -> Tensor:
-        """[N, groups * scale^2, h, w] -> [N * groups, h * scale, w * scale]."""
+        """Map [N, groups * scale^2, h, w] to [N * groups, h * scale, w * scale]."""
         return F.pixel_shuffle(points, self.scale).flatten(0, 1)
 
 
@@ -166,7 +166,7 @@ class RealPLKSR(nn.Module):
         self.to_img = DySample(scale) if upsampler == "dysample" else nn.PixelShuffle(scale)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, h, w] floats in 0..1 -> [N, 3, h * scale, w * scale], about 0..1, not clamped.
+        """Map [N, 3, h, w] floats in 0..1 to [N, 3, h * scale, w * scale], about 0..1, not clamped.
 
         The sum over the blocks is kept in the input's own precision, and the convolutions run in
         that of the weights: bfloat16 weights on a float32 image round each residual once.

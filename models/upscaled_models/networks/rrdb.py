@@ -29,7 +29,7 @@ class ResidualDenseBlock(nn.Module):
         self.conv5 = _conv(num_feat + 4 * num_grow_ch, num_feat)
 
     def forward(self, x: Tensor, buffer: Tensor | None = None) -> Tensor:
-        """[N, num_feat, h, w] -> same shape.
+        """Map [N, num_feat, h, w] to the same shape.
 
         Args:
             buffer: [N, num_feat + 4 * num_grow_ch, h, w], overwritten: every convolution reads a
@@ -68,7 +68,7 @@ class ResidualInResidual(nn.Module):
         self.rdb3 = ResidualDenseBlock(num_feat, num_grow_ch)
 
     def forward(self, x: Tensor, buffer: Tensor | None = None) -> Tensor:
-        """[N, num_feat, h, w] -> same shape. `buffer`: see `ResidualDenseBlock`."""
+        """Map [N, num_feat, h, w] to the same shape. `buffer`: see `ResidualDenseBlock`."""
         residual: Tensor = self.rdb3(self.rdb2(self.rdb1(x, buffer), buffer), buffer)
         return residual.mul_(RESIDUAL_SCALE).add_(x)
 
@@ -104,7 +104,7 @@ class RRDBNet(KernelModule):
         self.conv_last = _conv(num_feat, num_out_ch)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, h, w] floats in 0..1 -> [N, 3, h * scale, w * scale], about 0..1, not clamped.
+        """Map [N, 3, h, w] floats in 0..1 to [N, 3, h * scale, w * scale], about 0..1, not clamped.
 
         The trunk is a sum of many small residuals. It is kept in the input's own precision, and the
         convolutions run in that of the weights: bfloat16 weights on a float32 image round each

@@ -43,7 +43,7 @@ class SpanBlock(nn.Module):
         self.c3_r = _conv(features, features)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """[N, features, h, w] -> (the result, the first convolution's activated one), both so."""
+        """Map [N, features, h, w] to the result and the first activated one, both of that shape."""
         first = F.silu(self.c1_r(x))
         last = self.c3_r(F.silu(self.c2_r(first), inplace=True))
         return (last + x) * (torch.sigmoid(last) - 0.5), first
@@ -71,7 +71,7 @@ class SPAN(nn.Module):
         self.upsampler = nn.ModuleList([_conv(features, 3 * scale**2)])
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, 3, h, w] floats in 0..1 -> [N, 3, h * scale, w * scale], about 0..1, not clamped.
+        """Map [N, 3, h, w] floats in 0..1 to [N, 3, h * scale, w * scale], about 0..1, not clamped.
 
         The picture is normalised in its own precision, and the convolutions run in that of the
         weights.

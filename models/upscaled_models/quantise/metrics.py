@@ -90,7 +90,7 @@ def niqe(pixels: Pixels, model: NaturalModel) -> float:
 
 
 def _distance(features: Values, model: NaturalModel) -> float:
-    """Between the features' Gaussian and the natural one: (10). Flat blocks hold NaN."""
+    """Return the distance of the features to the natural ones: (10). Flat blocks hold NaN."""
     whole = features[~np.isnan(features).any(axis=1)]
     if len(whole) < 2:
         return math.nan
@@ -100,7 +100,7 @@ def _distance(features: Values, model: NaturalModel) -> float:
 
 
 def _features_of_blocks(plane: Block, window: Values, side: int) -> Values:
-    """18 features of each block, `[blocks, 18]`, of the locally normalised plane: (1)."""
+    """Return 18 features of each block, `[blocks, 18]`, of the normalised plane: (1)."""
     mean = _filtered(plane, window)
     spread = np.sqrt(np.abs(_filtered(np.square(plane), window) - np.square(mean)))
     normalised: Block = np.asarray((plane - mean) / (spread + 1), np.float32)
@@ -121,7 +121,7 @@ def _filtered(plane: Block, window: Values) -> Block:
 
 
 def _features(block: Block) -> list[float]:
-    """The shape and width of a block's values, then of four products with neighbours."""
+    """Return the shape and width of a block's values, then of 4 products with neighbours."""
     shape, left, right = _fit(block)
     features = [shape, (left + right) / 2]
     for shift in NEIGHBOURS:
@@ -152,7 +152,7 @@ def _fit(values: Block) -> tuple[float, float, float]:
 
 @functools.cache
 def _moment_ratios() -> tuple[Values, Values]:
-    """Shapes from 0.2 to 10, and the squared mean over the mean square that each of them has."""
+    """Return shapes from 0.2 to 10, and the squared mean over the mean square of each."""
     shapes = np.arange(0.2, 10.001, 0.001)
     ratios = [math.gamma(2 / a) ** 2 / (math.gamma(1 / a) * math.gamma(3 / a)) for a in shapes]
     return shapes, np.array(ratios)

@@ -94,7 +94,7 @@ class TruthAccuracy(_Record):
 
     @property
     def mean_db(self) -> float:
-        """Mean PSNR against float32 over all pictures of all tracks."""
+        """Return the mean PSNR against float32 over all pictures of all tracks."""
         count = sum(track.pictures for track in self.tracks.values())
         return sum(each.mean_db * each.pictures for each in self.tracks.values()) / count
 

@@ -95,7 +95,7 @@ class SimulatedConvolution(nn.Module):
         self.grid = grid
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, I, h, w] -> [N, O, h, w]; with unrounded weights while the grid takes samples."""
+        """Map [N, I, h, w] to [N, O, h, w]; with unrounded weights while the grid takes samples."""
         is_observed = self.grid.seen is not None
         weight = self.weight if is_observed else self._rounded()
         return F.conv2d(self.grid(x), weight, self.bias, padding=1)

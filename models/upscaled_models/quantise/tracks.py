@@ -79,7 +79,7 @@ def shrink(truth: Pixels, scale: int, kernel: Image.Resampling) -> Pixels:
 
 
 def blur(pixels: Pixels, sigma_px: tuple[float, float], turn_rad: float = 0.0) -> Pixels:
-    """Gaussian blur with two widths along turned axes; mirrored beyond the border."""
+    """Blur by a Gaussian with two widths along turned axes; mirrored beyond the border."""
     reach = max(1, int(np.ceil(3 * max(sigma_px))))
     ys, xs = np.mgrid[-reach : reach + 1, -reach : reach + 1].astype(np.float64)
     along = (xs * np.cos(turn_rad) + ys * np.sin(turn_rad)) / max(sigma_px[0], 1e-3)

@@ -50,7 +50,7 @@ Definitions = tuple[tuple[str, int], ...]
 
 
 class _Arguments(ctypes.Structure):
-    """`struct Convolution` of conv3x3.cu."""
+    """The arguments of the kernel: `struct Convolution` of conv3x3.cu."""
 
     _fields_ = (
         *((name, ctypes.c_void_p) for name in ("first", "second", "weights", "bias", "slope")),

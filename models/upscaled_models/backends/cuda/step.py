@@ -40,7 +40,9 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """`leak(conv(sources) + bias) * gain + residual * residual_gain + shortcut * shortcut_gain`.
+    """A convolution, and what is added to it.
+
+    `leak(conv(sources) + bias) * gain + residual * residual_gain + shortcut * shortcut_gain`
 
     sources: planes, one after the other as channels; at most two, the first of whole chunks. grid:
     of the result. planes, trunk, picture: where it goes, rounded to 16 bits, in float32, and in
@@ -102,7 +104,7 @@ class Stack:
     target: Target
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """`[N, C, h, w]` to `[N, channels_out, h, w]`."""
+        """Run the layers: `[N, C, h, w]` to `[N, channels_out, h, w]`."""
         count, _, height, width = pixels.shape
         grid, device = Grid(height, width), pixels.device
         source = to_planes(pixels, grid, self.target.dtype)

@@ -17,7 +17,9 @@ _BLOCKS_BY_WARPS: Final = {1: (1, 1), 4: (4, 1), 6: (3, 2), 8: (4, 2)}
 
 @dataclass(frozen=True, slots=True)
 class Tiling:
-    """warps: of a block; of them warps_n side by side along output channels, warps_x along x, the
+    """The tiling of a block of threads.
+
+    warps: of a block; of them warps_n side by side along output channels, warps_x along x, the
     others along y. blocks: columns of 8 output channels that a warp makes. stages: slices of input
     in shared memory. resident: blocks that share a multiprocessor.
     """
@@ -39,7 +41,7 @@ class Tiling:
 
     @property
     def stage_bytes(self) -> int:
-        """Bytes of two planes of a tile with its ring, and of the weights of nine taps."""
+        """Return the bytes of two planes of a tile with its ring, and of the weights of 9 taps."""
         pixels = 2 * (self.height_px + 2) * (self.width_px + 2)
         return (pixels + 9 * self.warps_n * self.blocks * UNIT_BYTES) * UNIT_BYTES
 

@@ -27,7 +27,10 @@ class Quantisation:
 
 @dataclass(frozen=True, slots=True)
 class Convolution:
-    """weight: `[O, I, k, k]`, float32, or int8 where it is quantised; bias: float32 `[O]`."""
+    """A convolution as arrays.
+
+    weight: `[O, I, k, k]`, float32, or int8 where it is quantised; bias: float32 `[O]`.
+    """
 
     weight: Floats | NDArray[np.int8]
     bias: Floats | None
@@ -36,7 +39,9 @@ class Convolution:
 
 @dataclass(frozen=True, slots=True)
 class Layers:
-    """convolutions and slopes (of PReLU, float32 `[C]`) by the name of their module; constants:
+    """The layers of a network.
+
+    convolutions and slopes (of PReLU, float32 `[C]`) by the name of their module; constants:
     what else the network keeps (float32), by its name in the state dict.
     """
 

@@ -74,7 +74,7 @@ def leak(x: Node, slope: float | Floats) -> Node:
 
 
 def convolve_doubled(x: Node, layer: Convolution, slope: float) -> Node:
-    """LeakyReLU of the 3x3 convolution of `double(x)`, `[N, C, h, w]` to `[N, O, 2h, 2w]`.
+    """Add a 3x3 convolution of `double(x)` and LeakyReLU: `[N, C, h, w]` to `[N, O, 2h, 2w]`.
 
     In floats without doubling: three rows of the doubled input are only two of `x`, so that each of
     the four pixels in the place of one takes 4 products instead of 9. That is a fifth of the time
@@ -95,7 +95,7 @@ _TAPS: Final = (
 
 
 def _convolve_phase(x: Node, layer: Convolution, row: int, column: int, slope: float) -> Node:
-    """The results in every other row and column, from `row` and `column` on."""
+    """Add the results in every other row and column, from `row` and `column` on."""
     ops = import_openvino().opset15
     weight = np.einsum("oikl,pk,ql->oipq", layer.weight, _TAPS[row], _TAPS[column])
     weight = np.ascontiguousarray(weight, np.float32)
