@@ -25,17 +25,19 @@ HANGING = (
     "-c",
     """
 import signal, time
+from dataclasses import replace
 from upscaled.cli import main, supervisor
+from upscaled.cli.supervisor_link import SupervisorLink
 
 def hang_for_ever(*_):
     time.sleep(1000)
 
-def start(link, loop, on_signal, start=supervisor.SupervisorLink.start):
+def start(link, loop, on_signal, start=SupervisorLink.start):
     signal.signal(signal.SIGXCPU, hang_for_ever)
     start(link, loop, on_signal)
 
-supervisor.SILENCE_S = 3.0
-supervisor.SupervisorLink.start = start
+supervisor.LIMITS = replace(supervisor.LIMITS, silence_s=3)
+SupervisorLink.start = start
 main()
 """,
 )

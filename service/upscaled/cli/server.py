@@ -24,7 +24,7 @@ from upscaled.api.protocol.http1 import ContractProtocol
 from upscaled.cli.first_key import make_first_key
 from upscaled.cli.process_limits import return_memory_early
 from upscaled.cli.serve import CannotServe
-from upscaled.cli.supervisor import SupervisorLink
+from upscaled.cli.supervisor_link import SupervisorLink
 from upscaled.config import Settings
 from upscaled.logs import event
 from upscaled.pool.local import LocalPool

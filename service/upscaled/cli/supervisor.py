@@ -1,11 +1,5 @@
 """Supervisor of the front end: it passes signals on, and replaces a front end that hangs.
 
-    supervisor                                    front end
-    holds the listening socket               ->   accepts connections on it
-    a signal's number, one byte for each     ->   ends in order, or logs the signal
-                                             <-   BEAT every second from its event loop, READY once
-    SIGQUIT once it has been silent too long ->   the stacks of all its threads, in words
-
 The front end is forked, not started anew: nothing is imported twice, and the socket never closes,
 so connections that are made during a replacement wait for the next front end. What a dead front end
 had on hold, its successor gives back when it opens the state.
@@ -16,93 +10,38 @@ The supervisor itself imports no web framework and no library that starts thread
 import faulthandler
 import gc
 import logging
+import math
 import os
 import selectors
 import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+from upscaled.cli.supervisor_link import BEAT, BEAT_EVERY_S, READ_BYTES, READY, SupervisorLink
 from upscaled.logs import event
 from upscaled.process.confinement import die_with
 from upscaled.process.supervision import Limits
 
-if TYPE_CHECKING:
-    from asyncio import AbstractEventLoop
-
-BEAT_EVERY_S = 1.0
-SILENCE_S = 10.0
-"""Longest time without a heartbeat before a front end is replaced. Ten of them leave room for a
-machine that swaps, and clients wait for 60 s and more."""
-START_S = 300.0
-"""Longest time from a fork to the first heartbeat: as long as a worker may take to start. Until one
-front end was ready there is no such limit: it may have a large database to migrate."""
 DUMP_S: Final = 1.0
 """How long a hung front end may take to write its stacks; they come within milliseconds."""
-RESTART_S = 0.5
-RESTART_MAX_S = 30.0
-STEADY_S = 60.0
-"""After this uptime the count of failures in a row starts again."""
+LIMITS: Final = Limits(work_s=math.inf, silence_s=10, steady_s=60)
+"""Ten heartbeats may fail, for a machine that swaps; clients wait for 60 s and more. A start has as
+long as a worker's; until one front end was ready it has no limit, for it may have a large database
+to migrate. After a steady uptime the count of failures in a row starts again."""
 MAX_FAILED_STARTS: Final = 3
 """After so many replacements in a row that never got ready the service ends, for systemd or Docker
 to decide: until then connections wait, and are not refused."""
 
 ENDING_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
-_BEAT: Final = b"\x01"
-_READY: Final = b"\x02"
 _DUMP_SIGNAL: Final = signal.SIGQUIT
-_READ_BYTES: Final = 64 * 1024
 
 _log: Final = logging.getLogger(__name__)
-
-
-class SupervisorLink:
-    """Link of a front end to its supervisor."""
-
-    def __init__(
-        self, beats_fd: int, signals_fd: int, ending: Collection[signal.Signals], restarts: int
-    ) -> None:
-        """
-        Args:
-            beats_fd: a pipe that the supervisor reads.
-            signals_fd: a pipe into which it writes the numbers of signals.
-            ending: the signals that end the service; the others are only logged.
-            restarts: front ends of this service that were replaced so far.
-        """
-        self.ending = frozenset(ending)
-        self.restarts = restarts
-        self._beats_fd = beats_fd
-        self._signals_fd = signals_fd
-
-    def start(self, loop: "AbstractEventLoop", on_signal: Callable[[signal.Signals], None]) -> None:
-        """Beat from this event loop from now on, and hand each signal to `on_signal`."""
-        loop.add_reader(self._signals_fd, self._read_signals, on_signal)
-        self._send_heartbeat(loop)
-
-    def announce_ready(self) -> None:
-        """Have an end from now on be followed by a replacement."""
-        self._write(_READY)
-
-    def _send_heartbeat(self, loop: "AbstractEventLoop") -> None:
-        self._write(_BEAT)
-        loop.call_later(BEAT_EVERY_S, self._send_heartbeat, loop)
-
-    def _write(self, message: bytes) -> None:
-        # A supervisor that is stopped leaves the pipe full; one that is gone is noticed below.
-        with suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._beats_fd, message)
-
-    def _read_signals(self, on_signal: Callable[[signal.Signals], None]) -> None:
-        numbers = os.read(self._signals_fd, _READ_BYTES)
-        if not numbers:  # where the kernel does not end this process with its parent
-            os._exit(1)
-        for number in numbers:
-            on_signal(signal.Signals(number))
 
 
 @dataclass(slots=True)
@@ -119,21 +58,24 @@ class _FrontEnd:
     is_ready: bool = False
     is_killed: bool = False
 
-    @property
-    def is_steady(self) -> bool:
-        return self.is_ready and time.monotonic() - self.started_at >= STEADY_S
-
 
 class FrontEndSupervisor:
     """Supervisor of one front end at a time; it decides when the next is started, if at all."""
 
-    def __init__(self, listener: socket.socket, survived: Sequence[signal.Signals] = ()) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        survived: Sequence[signal.Signals] = (),
+        limits: Limits | None = None,
+    ) -> None:
         """
         Args:
             listener: the listening socket that every front end takes over.
             survived: signals that are passed on beside those that end the service.
+            limits: of a front end's silence and start, and the backoff.
         """
         self._listener = listener
+        self._limits = limits or LIMITS
         self._passed_on = (*ENDING_SIGNALS, *survived)
         self._ending = {*ENDING_SIGNALS}
         if signal.SIGHUP in survived and sys.stderr.isatty():  # the terminal of the start closes
@@ -222,17 +164,17 @@ class FrontEndSupervisor:
 
     def _read_beats(self, front_end: _FrontEnd) -> bool:
         """Take note of what a front end wrote, and return False once it has ended."""
-        said = os.read(front_end.beats_fd, _READ_BYTES)
-        if _BEAT in said:
+        said = os.read(front_end.beats_fd, READ_BYTES)
+        if BEAT in said:
             front_end.has_beaten = True
             front_end.silent_s = 0.0
-        front_end.is_ready |= _READY in said
+        front_end.is_ready |= READY in said
         return bool(said)
 
     def _silence_limit_s(self, front_end: _FrontEnd) -> float:
         if front_end.has_beaten:
-            return SILENCE_S
-        return START_S if self._was_ready else float("inf")
+            return self._limits.silence_s
+        return self._limits.start_s if self._was_ready else math.inf
 
     def _pass_on_signals(self, front_end: _FrontEnd) -> None:
         for number in self._take_signals():
@@ -247,7 +189,7 @@ class FrontEndSupervisor:
         After one that ends the service this process no longer holds the socket, which the front end
         is about to close.
         """
-        numbers = os.read(self._arrived_fd, _READ_BYTES)
+        numbers = os.read(self._arrived_fd, READ_BYTES)
         for number in numbers:
             if number in self._ending and self._ended_by is None:
                 self._ended_by = signal.Signals(number)
@@ -284,7 +226,9 @@ class FrontEndSupervisor:
             raise SystemExit(ended if front_end.has_beaten else 128 + self._ended_by)
         if status == 0 or not (self._was_ready or front_end.is_killed):
             raise SystemExit(status if status >= 0 else 128 - status)
-        self._failures = 1 if front_end.is_steady else self._failures + 1
+        uptime_s = time.monotonic() - front_end.started_at
+        is_steady = front_end.is_ready and uptime_s >= self._limits.steady_s
+        self._failures = 1 if is_steady else self._failures + 1
         self._failed_starts = 0 if front_end.is_ready else self._failed_starts + 1
         if self._failed_starts >= MAX_FAILED_STARTS:
             raise SystemExit(max(1, status))
@@ -294,8 +238,7 @@ class FrontEndSupervisor:
 
     def _wait_before_next(self) -> None:
         """Wait as long as the last failures ask for, unless a signal ends the service meanwhile."""
-        backoff = Limits(work_s=0, backoff_s=RESTART_S, max_backoff_s=RESTART_MAX_S)
-        until = time.monotonic() + backoff.restart_after_s(self._failures)
+        until = time.monotonic() + self._limits.restart_after_s(self._failures)
         while (left_s := until - time.monotonic()) > 0:
             if self._selector.select(left_s):
                 self._take_signals()
@@ -316,11 +259,11 @@ def _read_dump(beats_fd: int) -> str:
         while (left_s := deadline - time.monotonic()) > 0:
             if not selector.select(min(left_s, 0.2) if dump else left_s):
                 break
-            part = os.read(beats_fd, _READ_BYTES)
+            part = os.read(beats_fd, READ_BYTES)
             if not part:
                 break
             dump += part
-    return dump.translate(None, _BEAT + _READY).decode(errors="replace").strip()
+    return dump.translate(None, BEAT + READY).decode(errors="replace").strip()
 
 
 def _kill(front_end: _FrontEnd) -> None:

@@ -7,15 +7,13 @@ from typing import Final
 
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, ok, warning
-from upscaled_models.processor import count_cores
+from upscaled_models.processor import count_cores, describe_processor, find_instruction_set
 
 MIN_MEMORY_BYTES: Final = 3 * 2**29
 """A worker with the default models and a 1500x1500 image at x4 takes a gigabyte in all."""
 
 _MIB: Final = 2**20
 _GIB: Final = 2**30
-# Of /proc/cpuinfo, what makes a network fast, best first.
-_FLAGS: Final = ("amx_bf16", "avx512_bf16", "avx512f", "avx2", "asimd")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +25,7 @@ class Hardware:
     """
 
     processor: str
-    flags: tuple[str, ...]
+    instruction_set: str
     cores: int
     core_quota: float | None
     memory_bytes: int
@@ -36,16 +34,15 @@ class Hardware:
 
 def read_hardware(proc: Path = Path("/proc"), cgroup: Path = Path("/sys/fs/cgroup")) -> Hardware:
     """Read what the kernel says; a figure that it hides (another system, a sandbox) is 0."""
-    cpu_info, memory = _read(proc / "cpuinfo"), _read(proc / "meminfo")
+    memory = _read(proc / "meminfo")
     total, free = _kib(memory, "MemTotal"), _kib(memory, "MemAvailable")
     limit, used = _read(cgroup / "memory.max"), _read(cgroup / "memory.current")
     if limit.isdigit() and int(limit) < total:
         total = int(limit)
         free = min(free, max(0, total - int(used or 0)))
-    known = set(re.findall(r"\w+", _field(cpu_info, "flags") or _field(cpu_info, "Features")))
     return Hardware(
-        processor=_field(cpu_info, "model name") or "a processor that does not say its name",
-        flags=tuple(flag for flag in _FLAGS if flag in known),
+        processor=describe_processor(),
+        instruction_set=find_instruction_set(),
         cores=count_cores(),
         core_quota=_quota(_read(cgroup / "cpu.max")),
         memory_bytes=total,
@@ -59,8 +56,7 @@ def check_hardware(hardware: Hardware, settings: Settings) -> list[Finding]:
 
 
 def _describe_processor(hardware: Hardware, settings: Settings) -> Finding:
-    fast = hardware.flags[0] if hardware.flags else "no fast arithmetic known"
-    found = f"{hardware.processor}, cores {hardware.cores or '?'}, {fast}"
+    found = f"{hardware.processor}, cores {hardware.cores}, {hardware.instruction_set}"
     quota, wanted = hardware.core_quota, settings.threads * settings.workers
     if quota is not None and quota < hardware.cores and not settings.threads:
         return warning(
@@ -69,7 +65,7 @@ def _describe_processor(hardware: Hardware, settings: Settings) -> Finding:
             f"set UPSCALED_THREADS={max(1, int(quota // settings.workers))}: more threads than "
             "the limit allows only wait for one another",
         )
-    if hardware.cores and wanted > hardware.cores:
+    if wanted > hardware.cores:
         return warning(
             "processor",
             f"{found}; the settings ask for {wanted} threads",
@@ -102,14 +98,9 @@ def _quota(cpu_max: str) -> float | None:
     return int(quota) / int(period) if quota.isdigit() and period.isdigit() else None
 
 
-def _field(text: str, name: str) -> str:
-    match = re.search(rf"^{re.escape(name)}\s*:\s*(.+)$", text, re.MULTILINE)
-    return match[1].strip() if match else ""
-
-
 def _kib(text: str, name: str) -> int:
-    number = _field(text, name).partition(" ")[0]
-    return int(number) * 1024 if number.isdigit() else 0
+    match = re.search(rf"^{name}:\s*(\d+) kB$", text, re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0
 
 
 def _read(path: Path) -> str:

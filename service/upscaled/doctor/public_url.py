@@ -8,11 +8,14 @@ from urllib.parse import SplitResult, urlsplit
 
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, failure, ok, warning
-from upscaled.doctor.http_check import NoHttpAnswer, probe, read_days_left
+from upscaled.doctor.port import NoHttpAnswer, probe, read_days_left
 
 CHECK: Final = "public URL"
 WARN_DAYS: Final = 14
 _PORTS: Final = {"http": 80, "https": 443}
+_PROXY_ADVICE: Final = (
+    "correct UPSCALED_PUBLIC_BASE_URL, or the proxy, name or firewall before the service"
+)
 
 
 def check_public_url(settings: Settings, *, may_connect: bool) -> list[Finding]:
@@ -30,23 +33,17 @@ def check_public_url(settings: Settings, *, may_connect: bool) -> list[Finding]:
 
 def _check_text(url: SplitResult) -> list[Finding]:
     if _is_loopback(url.hostname or ""):
-        return [
-            warning(
-                CHECK,
-                f"{url.geturl()} leads every other computer to itself",
-                "set UPSCALED_PUBLIC_BASE_URL to the name that clients know this server by",
-            )
-        ]
-    if url.scheme != "https":
-        return [
-            warning(
-                CHECK,
-                f"{url.geturl()} is not https, and some clients refuse such result URLs",
-                "put TLS in front (service/upscaled/docs/proxy.md) and set "
-                f"UPSCALED_PUBLIC_BASE_URL=https://{url.netloc}",
-            )
-        ]
-    return []
+        found = "leads every other computer to itself"
+        advice = "set UPSCALED_PUBLIC_BASE_URL to the name that clients know this server by"
+    elif url.scheme != "https":
+        found = "is not https, and some clients refuse such result URLs"
+        advice = (
+            "put TLS in front (service/upscaled/docs/proxy.md) and set "
+            f"UPSCALED_PUBLIC_BASE_URL=https://{url.netloc}"
+        )
+    else:
+        return []
+    return [warning(CHECK, f"{url.geturl()} {found}", advice)]
 
 
 def _follow(url: SplitResult) -> list[Finding]:
@@ -56,13 +53,13 @@ def _follow(url: SplitResult) -> list[Finding]:
     try:
         answer = probe(host, port, prefix=url.path, tls=tls)
     except ConnectionRefusedError:
-        return [failure(CHECK, f"{shown}: nothing listens there", _proxy_advice())]
+        return [failure(CHECK, f"{shown}: nothing listens there", _PROXY_ADVICE)]
     except ssl.SSLError as error:
         return [_describe_certificate(shown, error)]
     except NoHttpAnswer as error:
-        return [failure(CHECK, f"{shown}: {error}", _proxy_advice())]
+        return [failure(CHECK, f"{shown}: {error}", _PROXY_ADVICE)]
     if not answer.is_ours:
-        return [failure(CHECK, f"{shown}: leads to something else", _proxy_advice())]
+        return [failure(CHECK, f"{shown}: leads to something else", _PROXY_ADVICE)]
     if not answer.is_ready:
         return [failure(CHECK, f"{shown}: leads here, but the service is not ready", "see `port`")]
     return [
@@ -87,14 +84,10 @@ def _check_age(host: str, port: int, tls: ssl.SSLContext | None) -> list[Finding
     try:
         days = read_days_left(host, port, tls, time.time())
     except OSError as error:
-        return [warning("certificate", f"not to be had: {error}", _proxy_advice())]
+        return [warning("certificate", f"not to be had: {error}", _PROXY_ADVICE)]
     if days < WARN_DAYS:
         return [warning("certificate", f"ends in {days:.0f} days", "renew it")]
     return [ok("certificate", f"trusted here, ends in {days:.0f} days")]
-
-
-def _proxy_advice() -> str:
-    return "correct UPSCALED_PUBLIC_BASE_URL, or the proxy, name or firewall before the service"
 
 
 def _is_loopback(host: str) -> bool:

@@ -1,12 +1,12 @@
 """A front end in small under the real supervisor: its lives are the program's arguments, in order.
 
-    python front_end.py FOLDER CONSTANTS LIFE LIFE ...
+    python front_end.py FOLDER LIMITS LIFE LIFE ...
 
 A life is a word and perhaps a number: `serve`, `hang` (once it is ready), `block S` (its event
 loop, once), `exit STATUS` (once ready), `fail STATUS` (before the first beat), `unready STATUS`
 (after it), `late S` (to the first beat), `close S` (after its event loop's end). FOLDER gets a file
-for each, with its link's count of restarts. CONSTANTS is JSON: names of `upscaled.cli.supervisor`
-and their values.
+for each, with its link's count of restarts. LIMITS is JSON: fields of the supervisor's limits and
+their values.
 """
 
 import asyncio
@@ -16,9 +16,10 @@ import signal
 import socket
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
-from upscaled.cli import supervisor
+from upscaled.cli import supervisor, supervisor_link
 from upscaled.cli.process_limits import ignore_signals
 from upscaled.logs import configure_logging
 
@@ -27,7 +28,7 @@ def hang_for_ever() -> None:
     time.sleep(1000)
 
 
-async def live(link: supervisor.SupervisorLink, what: str, number: float) -> None:
+async def live(link: supervisor_link.SupervisorLink, what: str, number: float) -> None:
     ended = asyncio.Event()
 
     def on_signal(received: signal.Signals) -> None:
@@ -50,14 +51,21 @@ async def live(link: supervisor.SupervisorLink, what: str, number: float) -> Non
     await ended.wait()
 
 
+def start_supervisor(
+    listener: socket.socket, limits: dict[str, float]
+) -> supervisor_link.SupervisorLink:
+    quick = replace(supervisor.LIMITS, **limits)
+    return supervisor.FrontEndSupervisor(listener, ignore_signals(), quick).run()
+
+
 def main() -> None:
-    folder, constants, *lives = sys.argv[1:]
-    for name, value in json.loads(constants).items():
-        setattr(supervisor, name, value)
+    folder, limits, *lives = sys.argv[1:]
+    for module in (supervisor, supervisor_link):
+        vars(module)["BEAT_EVERY_S"] = 0.1
     configure_logging("info", "json")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         print(listener.getsockname()[1], flush=True)
-        link = supervisor.FrontEndSupervisor(listener, ignore_signals()).run()
+        link = start_supervisor(listener, json.loads(limits))
         number = len(list(Path(folder).iterdir()))
         (Path(folder) / f"{number}.{os.getpid()}").write_text(str(link.restarts))
         what, _, argument = lives[number].partition(" ")

@@ -1,4 +1,4 @@
-"""The supervisor of the front end: whom it replaces, when, and how the service ends."""
+"""The supervisor of the front end: what it replaces, when, and how the service ends."""
 
 import json
 import os
@@ -20,7 +20,7 @@ from tests.running import REPOSITORY_DIR
 from upscaled.cli.supervisor import MAX_FAILED_STARTS
 
 # Short, and all the same long enough for a machine that has much else to do.
-QUICK = {"BEAT_EVERY_S": 0.1, "SILENCE_S": 2.0, "RESTART_S": 0.05, "STEADY_S": 60.0}
+QUICK = {"silence_s": 2.0, "backoff_s": 0.05}
 
 
 @dataclass
@@ -56,14 +56,14 @@ class Service:
 
 
 @contextmanager
-def supervised(folder: Path, *lives: str, **constants: float) -> Iterator[Service]:
+def supervised(folder: Path, *lives: str, **limits: float) -> Iterator[Service]:
     process = subprocess.Popen(
         [
             sys.executable,
             "-m",
             "tests.service.cli.front_end",
             str(folder),
-            json.dumps({**QUICK, **constants}),
+            json.dumps({**QUICK, **limits}),
             *lives,
         ],
         cwd=REPOSITORY_DIR,
@@ -108,7 +108,7 @@ def test_silence_below_the_limit_replaces_nothing(tmp_path: Path, life: str) -> 
 
 
 def test_a_replacement_has_a_limited_time_to_start(tmp_path: Path) -> None:
-    with supervised(tmp_path, "exit 1", "late 100", "serve", START_S=1.0) as service:
+    with supervised(tmp_path, "exit 1", "late 100", "serve", start_s=1.0) as service:
         service.wait_ready(2)
         assert service.end() == 0
         assert events(service.log()) == ["front_end_died", "front_end_hung", "front_end_died"]
@@ -182,7 +182,7 @@ def test_a_replacement_that_gets_ready_in_the_last_try_goes_on(tmp_path: Path) -
 def test_the_wait_doubles_until_a_front_end_was_steady(
     tmp_path: Path, steady_s: float, failures: list[int]
 ) -> None:
-    with supervised(tmp_path, *["exit 1"] * 3, "serve", STEADY_S=steady_s) as service:
+    with supervised(tmp_path, *["exit 1"] * 3, "serve", steady_s=steady_s) as service:
         service.wait_ready(4)
         assert service.end() == 0
         log = service.log()
@@ -191,8 +191,8 @@ def test_the_wait_doubles_until_a_front_end_was_steady(
 
 @pytest.mark.parametrize(("longest_s", "least_s"), [(30.0, 3.0), (0.1, 0.0)])
 def test_the_wait_is_bounded(tmp_path: Path, longest_s: float, least_s: float) -> None:
-    constants = {"RESTART_S": 1.0, "RESTART_MAX_S": longest_s}
-    with supervised(tmp_path, "exit 1", "exit 1", "serve", **constants) as service:
+    limits = {"backoff_s": 1.0, "max_backoff_s": longest_s}
+    with supervised(tmp_path, "exit 1", "exit 1", "serve", **limits) as service:
         service.wait_ready()
         started = time.monotonic()
         service.wait_ready(2)
@@ -255,7 +255,7 @@ def test_sigterm_ends_a_start_at_once(tmp_path: Path) -> None:
 
 
 def test_sigterm_ends_the_wait_for_a_replacement(tmp_path: Path) -> None:
-    with supervised(tmp_path, "exit 1", RESTART_S=30.0) as service:
+    with supervised(tmp_path, "exit 1", backoff_s=30.0) as service:
         service.wait_ready()
         time.sleep(0.5)
         assert service.end() == 0
@@ -274,7 +274,7 @@ def test_a_front_end_ends_with_its_supervisor(tmp_path: Path, is_hung: bool) -> 
 def test_the_port_stays_open_while_a_front_end_is_replaced_and_closes_at_the_end(
     tmp_path: Path,
 ) -> None:
-    with supervised(tmp_path, "exit 1", "serve", RESTART_S=2.0) as service:
+    with supervised(tmp_path, "exit 1", "serve", backoff_s=2.0) as service:
         service.wait_ready()
         with socket.create_connection(("127.0.0.1", service.port), timeout=5):
             service.wait_ready()
