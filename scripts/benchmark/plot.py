@@ -8,18 +8,23 @@ from typing import Final
 WIDTH_PX: Final = 440
 HEIGHT_PX: Final = 300
 LEFT_PX, TOP_PX, RIGHT_PX, BOTTOM_PX = 56, 40, 16, 46
+NAMES_PX: Final = 84
+"""Width of what stands behind the curves of a panel that has several."""
+
+LINE_PX: Final = 14
 STYLE: Final = (
     "text{font:12px system-ui,sans-serif;fill:#57606a}.title{font-size:13px;font-weight:600}"
     ".grid{stroke:#d0d7de;stroke-width:1}path{fill:none;stroke-width:2}"
 )
-COLOURS: Final = ("#0969da", "#bc4c00", "#6e7781")
+COLOURS: Final = ("#0969da", "#bc4c00", "#57606a")
 
 
 @dataclass(frozen=True, slots=True)
 class Panel:
     """Curves by name, each of values by point.
 
-    is_log: the values' axis is logarithmic.
+    A curve alone has its values written to its points; of several, each ends in its name and its
+    last value. is_log: the values' axis is logarithmic.
     """
 
     title: str
@@ -51,7 +56,8 @@ def nice_ceiling(value: float) -> float:
 def _draw_panel(panel: Panel) -> list[str]:
     values = [value for curve in panel.curves.values() for value in curve.values()]
     points = list(dict.fromkeys(point for curve in panel.curves.values() for point in curve))
-    bottom, right = HEIGHT_PX - BOTTOM_PX, WIDTH_PX - RIGHT_PX
+    has_names = len(panel.curves) > 1
+    bottom, right = HEIGHT_PX - BOTTOM_PX, WIDTH_PX - RIGHT_PX - NAMES_PX * has_names
     if panel.is_log:
         low, high = math.floor(math.log10(min(values))), math.ceil(math.log10(max(values)))
         ticks = [10.0**power for power in range(low, high + 1)]
@@ -74,13 +80,19 @@ def _draw_panel(panel: Panel) -> list[str]:
         parts.append(text(f"{tick:g}", LEFT_PX - 8, y(tick) + 4, 'text-anchor="end"'))
     parts += [text(point, x(point), bottom + 18) for point in points]
     parts.append(text(panel.axis, (LEFT_PX + right) / 2, HEIGHT_PX - 8))
-    for (name, curve), colour in zip(panel.curves.items(), COLOURS, strict=False):
+    for curve, colour in zip(panel.curves.values(), COLOURS, strict=False):
         line = "L".join(f"{x(point):.1f} {y(value):.1f}" for point, value in curve.items())
         parts.append(f'<path stroke="{colour}" d="M{line}"/>')
         for point, value in curve.items():
             at = f'cx="{x(point):.1f}" cy="{y(value):.1f}"'
             parts.append(f'<circle {at} r="3.5" fill="{colour}"/>')
-            parts.append(text(f"{value:.3g}", x(point), y(value) - 8))
-        point, value = list(curve.items())[-1]
-        parts.append(text(name, x(point) + 8, y(value) + 16, f'text-anchor="end" fill="{colour}"'))
+            if not has_names:
+                parts.append(text(f"{value:.3g}", x(point), y(value) - 8))
+    if has_names:
+        last, lowest = points[-1], 0.0
+        ends = zip(panel.curves.items(), COLOURS, strict=False)
+        for (name, curve), colour in sorted(ends, key=lambda end: -end[0][1][last]):
+            lowest = max(y(curve[last]) + 4, lowest + LINE_PX)
+            style = f'style="fill:{colour}"'
+            parts.append(text(f"{name} {curve[last]:.3g}", x(last) + 10, lowest, style))
     return parts

@@ -6,6 +6,7 @@ import pytest
 
 from scripts.benchmark.plot import Panel, draw, nice_ceiling
 from scripts.benchmark.report import BEGIN, END, draw_throughput, to_table, write_into_page
+from scripts.benchmark.sizes import PLOT, RECORDED, draw_sizes
 
 
 @pytest.fixture
@@ -80,3 +81,16 @@ def test_a_logarithmic_axis_gives_every_factor_of_ten_the_same_length() -> None:
 @pytest.mark.parametrize(("value", "above"), [(3, 5), (0.21, 0.25), (1000, 1000), (8.1, 10)])
 def test_an_axis_ends_at_a_round_number(value: float, above: float) -> None:
     assert nice_ceiling(value) == pytest.approx(above)
+
+
+def test_the_plot_of_sizes_shows_what_is_recorded() -> None:
+    assert PLOT.read_text() == draw_sizes(RECORDED), "run python -m scripts.benchmark.sizes"
+
+
+def test_names_at_the_ends_of_curves_do_not_overlap() -> None:
+    curves = {"one": {"a": 1.0}, "two": {"a": 1.01}, "three": {"a": 1.02}}
+    picture = ET.fromstring(draw([Panel("", "", curves)]))
+    texts = picture.iter("{http://www.w3.org/2000/svg}text")
+    ys = {str(text.text).split()[0]: float(text.attrib["y"]) for text in texts if text.text}
+    assert ys["two"] - ys["three"] >= 14
+    assert ys["one"] - ys["two"] >= 14
