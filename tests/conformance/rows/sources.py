@@ -127,6 +127,12 @@ ODD_SOURCES = (
     read("of two Content-Lengths the last", answer("Content-Length: 5", LENGTH)),
     read("a space before a colon", answer("X-A : 1", LENGTH)),
     read("a space within a name", answer("X-Bad Header: 1", LENGTH)),
+    read("a space before the colon of Content-Length", answer("Content-Length : {length}")),
+    read("400 headers of one name", answer(LENGTH, *["Link: <https://a.example>"] * 400)),
+    read("a control character", answer("X: a\x01b", LENGTH)),
+    read("bare line feeds", lambda picture: b"HTTP/1.1 200 OK\n\n" + picture),
+    read("no reason", lambda picture: answer(LENGTH)(picture).replace(b" OK", b"", 1)),
+    read("HTTP/1.0 until it closes", lambda picture: b"HTTP/1.0 200 OK\r\n\r\n" + picture),
     read("a folded header", answer("X-Fold: a", " b", LENGTH)),
     read("bytes outside ASCII", answer("X: \xe9\xff", LENGTH)),
     read(
@@ -167,6 +173,10 @@ ODD_SOURCES = (
         answer("Content-Encoding: gzip", pack=lambda picture: gzip.compress(picture)[:-1]),
     ),
     cut("a head without an end", lambda _: b"HTTP/1.1 200 OK\r\nX: y"),
+    cut("nothing", lambda _: b""),
+    cut("garbage in place of HTTP", lambda _: b"garbage\r\n\r\n"),
+    cut("a status of six digits", lambda _: b"HTTP/1.1 999999 OK\r\n\r\n"),
+    cut("an interim answer alone", lambda _: b"HTTP/1.1 103 Early\r\n\r\n"),
     cut("a head of 400 KB", answer(LENGTH, "X: " + "x" * 400_000)),
     cut(
         "1,000 interim answers",
