@@ -90,14 +90,14 @@ class Playground:
         return str(self.page.evaluate("document.activeElement.id || document.activeElement.name"))
 
     def colour_at(self, x: float, y: float = 0.5) -> tuple[int, ...]:
-        """What is painted on the stage, at shares of its width and height."""
+        """Return the colour on the stage at shares of its width and height."""
         with Image.open(io.BytesIO(self.page.locator("#stage").screenshot())) as stage:
             rgb = stage.convert("RGB")
             at = (int(x * (rgb.width - 1)), int(y * (rgb.height - 1)))
             return tuple(int(channel) for channel in rgb.getpixel(at))  # type: ignore[union-attr]
 
     def boundary(self) -> float:
-        """How much of a red picture is before; the rest is after. At 80 % of the stage's height."""
+        """Return the share of a red picture that shows "before", at 80 % of the stage's height."""
         with Image.open(io.BytesIO(self.page.locator("#stage").screenshot())) as stage:
             rgb = stage.convert("RGB")
             row = [rgb.getpixel((x, int(0.8 * rgb.height))) for x in range(rgb.width)]

@@ -16,7 +16,7 @@ SCHEMES = ("light", "dark")
 
 
 def violations(playground: Playground, axe: str) -> list[str]:
-    """What axe-core finds, best practices included, and where."""
+    """Return the findings of axe-core, best practices included, with their places."""
     playground.page.evaluate(axe)
     found: list[dict[str, Any]] = playground.page.evaluate(
         "axe.run().then((run) => run.violations)"

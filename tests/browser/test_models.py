@@ -32,7 +32,7 @@ def open_models(playground: Playground, key: str = "") -> None:
 
 
 def cards(playground: Playground) -> dict[str, str]:
-    """What is said of each model, by its name as it is sent."""
+    """Return the text of each model's card, by the name that is sent."""
     found: list[tuple[str, str]] = playground.page.evaluate(
         "[...document.querySelectorAll('.model')].map((card) =>"
         " [card.querySelector('input').value, card.innerText.replace(/\\s*\\n\\s*/g, ' | ')])"

@@ -93,7 +93,7 @@ def strict(strict_server: Server) -> Target:
 
 @pytest.fixture(scope="session")
 def listener(base_url: str | None) -> Iterator[Listener]:
-    """Where our own server fetches from; a server elsewhere can't be expected to reach it."""
+    """Start the web server that our own server fetches from; another one can't reach it."""
     if base_url is not None:
         pytest.skip("needs a server that may fetch from this machine: run without --base-url")
     with listening(LOOPBACK) as listener:

@@ -1,4 +1,4 @@
-"""What the kit's pictures are drawn and encoded with."""
+"""Draw and encode the kit's pictures."""
 
 import io
 import struct

@@ -68,7 +68,7 @@ def _built(name: str) -> bytes:
 
 
 def doubled(picture: Picture) -> Picture:
-    """What a result at 2x of `picture` is, as a picture."""
+    """Return the result at 2x of `picture`, as a picture."""
     width_px, height_px = picture.width_px * 2, picture.height_px * 2
     return Picture(
         f"{picture.name} at 2x",
@@ -262,7 +262,7 @@ def _add_limits() -> None:
 
 
 def _add_refused() -> None:
-    """Files that are no image, broken ones, and formats that are recognised but not taken."""
+    """Add files that are no image, broken ones, and formats that are not enabled."""
     jpeg = functools.partial(lambda: PICTURES["photo"].build())
     png = functools.partial(lambda: PICTURES["png"].build())
     _add("truncated_jpeg", lambda: jpeg()[: len(jpeg()) // 2])

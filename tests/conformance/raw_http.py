@@ -153,7 +153,7 @@ def _connect(base_url: str) -> socket.socket:
 
 
 def _may_continue(connection: socket.socket) -> bool:
-    """Whether the server said 100 within a second, or nothing at all: both mean go on."""
+    """Return whether the server sent 100 within a second, or nothing: both mean go on."""
     ready, _, _ = select.select([connection], [], [], 1.0)
     if not ready or isinstance(connection, ssl.SSLSocket):  # TLS has words of its own to say
         return True

@@ -100,7 +100,7 @@ def listener_everywhere() -> Iterator[Listener]:
 
 @pytest.fixture(scope="module")
 def allowed_listener() -> Iterator[Listener]:
-    """Where the strict server may fetch from."""
+    """Start the web server that the strict server may fetch from."""
     try:
         with listening(ONLY_ALLOWED) as listener:
             yield listener

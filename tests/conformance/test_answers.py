@@ -1,4 +1,4 @@
-"""What holds for every answer: nothing private, no browser's doors, headers that say what to do."""
+"""Every response: nothing private, no CORS, and headers for clients."""
 
 import re
 from concurrent.futures import ThreadPoolExecutor
@@ -48,7 +48,7 @@ def test_a_success_reports_the_time_of_each_stage(accept: str, target: Target) -
 
 
 @pytest.mark.parametrize(("what", "request_"), ASKED, ids=[what for what, _ in ASKED])
-def test_no_answer_opens_the_doors_of_cors(what: str, request_: object, target: Target) -> None:
+def test_no_response_has_cors_headers(what: str, request_: object, target: Target) -> None:
     with_origin = request_.plus(("Origin", "https://example.com"))  # type: ignore[attr-defined]
     reply = perform(with_origin, target)
     opened = [name for name, _ in reply.headers if name.lower().startswith("access-control-")]
@@ -56,7 +56,7 @@ def test_no_answer_opens_the_doors_of_cors(what: str, request_: object, target: 
 
 
 @pytest.mark.ours
-def test_a_preflight_is_an_unknown_method(target: Target) -> None:
+def test_a_cors_preflight_is_method_not_allowed(target: Target) -> None:
     headers = [("Origin", "https://example.com"), ("Access-Control-Request-Method", "POST")]
     check_refused(target.send("OPTIONS", "/v1/upscale", headers), Refused("method_not_allowed"))
 
@@ -84,7 +84,7 @@ def test_a_page_loads_nothing_from_elsewhere(path: str, target: Target) -> None:
 
 @pytest.mark.ours
 @pytest.mark.parametrize("path", ["/docs", "/"])
-def test_what_a_page_loads_is_there(path: str, target: Target) -> None:
+def test_every_asset_of_a_page_is_served(path: str, target: Target) -> None:
     page = target.send("GET", path).body.decode()
     for url in re.findall(r"""<(?:script|link|img)\s[^>]*(?:src|href)\s*=\s*["'](/[^"']+)""", page):
         assert target.send("GET", url).status == 200, url

@@ -1,4 +1,4 @@
-"""What the client libraries put on the wire, byte by byte, with every header they add.
+"""Requests of client libraries as recorded, byte by byte, with every header they add.
 
 The files of `captured/` were recorded from curl 7.88, requests 2.34, httpx 0.28, aiohttp 3.14,
 axios 1.21 (with and without form-data), node 20's fetch and OkHttp 4.12 (its parts typed as

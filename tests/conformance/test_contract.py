@@ -16,7 +16,9 @@ def as_parameter(row: Row) -> object:
 
 
 @pytest.mark.parametrize("row", [as_parameter(row) for row in ROWS])
-def test_the_contract_holds(row: Row, target: Target, request: pytest.FixtureRequest) -> None:
+def test_a_row_of_the_contract_holds(
+    row: Row, target: Target, request: pytest.FixtureRequest
+) -> None:
     print(f"the contract's line: {row.line}")  # shown when the row fails
     source: Source | None = None
     if needs_source(row.request):

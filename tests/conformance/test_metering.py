@@ -77,7 +77,9 @@ def test_without_credit_nothing_is_fetched(poor: Target) -> None:
     ],
     ids=["content type", "body", "missing", "scale", "scheme", "text image"],
 )
-def test_what_is_checked_before_credit(request_: Request, code: str, poor: Target) -> None:
+def test_parameters_are_checked_before_the_credit(
+    request_: Request, code: str, poor: Target
+) -> None:
     check_refused(perform(request_, poor), Refused(code))
 
 
@@ -109,7 +111,7 @@ def test_a_full_queue_refuses_at_once_and_takes_no_credit(strict_server: Server)
     assert balance(crowd) == 10 - (4 - len(refused))
 
 
-def test_an_unknown_key_learns_of_no_credit(poor: Target) -> None:
+def test_an_unknown_key_is_401_rather_than_403(poor: Target) -> None:
     stranger = replace(poor, api_key="sk_unknown")
     check_refused(perform(form(), stranger), Refused("invalid_auth_token"))
 

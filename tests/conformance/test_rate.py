@@ -35,7 +35,7 @@ def hurried(strict_server: Server) -> Target:
     return Target(strict_server.url, strict_server.create_key(name, credits=10))
 
 
-def test_the_sixth_at_once_is_refused_and_passes_after_retry_after(hurried: Target) -> None:
+def test_the_sixth_request_at_once_is_429_and_passes_after_retry_after(hurried: Target) -> None:
     passed, reply = exhaust(hurried)
     assert passed >= BURST, f"request {passed + 1} of a rested key was refused"
     check_refused(reply, LIMITED)

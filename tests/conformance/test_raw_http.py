@@ -60,6 +60,11 @@ NO_HTTP = {
     "a header with a NUL": b"GET /healthz HTTP/1.1\r\nHost: x\r\nA: \x00\r\n\r\n",
     "a length of letters": b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nContent-Length: ten\r\n\r\n",
     "a negative length": b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nContent-Length: -1\r\n\r\n",
+    "a method of odd characters": b"F(O / HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a method alone": b"GET\r\n\r\n",
+    "two lengths": b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+    "chunks in HTTP/1.0": b"GET /healthz HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n",
+    "CONNECT": b"CONNECT example.com:443 HTTP/1.1\r\nHost: example.com\r\n\r\n",
     "no Host": b"GET /healthz HTTP/1.1\r\n\r\n",
     "two Hosts": b"GET /healthz HTTP/1.1\r\nHost: x\r\nHost: y\r\n\r\n",
     "HTTP/0.9": b"GET /healthz\r\n",
@@ -77,7 +82,7 @@ NO_HTTP = {
 
 
 @pytest.mark.parametrize("what", NO_HTTP)
-def test_what_is_no_http_is_answered_in_the_contracts_words(
+def test_malformed_http_is_answered_with_an_error_of_the_contract(
     what: str, connection: socket.socket
 ) -> None:
     try:
@@ -92,7 +97,7 @@ def test_what_is_no_http_is_answered_in_the_contracts_words(
     assert reply.header("content-type") == "application/json", reply
 
 
-def test_a_client_that_ends_its_sending_still_gets_its_answers(
+def test_a_client_that_half_closes_gets_all_its_responses(
     target: Target, connection: socket.socket
 ) -> None:
     lines = (f"Content-Type: {FORM_TYPE}", f"Content-Length: {len(form_body())}")
@@ -147,7 +152,7 @@ BAD_BODIES = {
 
 
 @pytest.mark.parametrize("what", BAD_BODIES)
-def test_a_body_that_breaks_off_is_unreadable(
+def test_a_truncated_body_is_invalid_request_body(
     what: str, target: Target, connection: socket.socket
 ) -> None:
     """The client ends its sending but still listens: it may be answered, or hung up on."""

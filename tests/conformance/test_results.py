@@ -93,7 +93,7 @@ def test_a_result_fed_back_needs_no_network_and_no_allowance(strict: Target) -> 
 
 @pytest.mark.ours
 def test_a_result_is_known_again_under_another_name_of_the_server(strict: Target) -> None:
-    """A proxy may change scheme, host and port; what it is asked for stays the same result."""
+    """A proxy may change scheme, host and port; the result stays the same."""
     path = urlsplit(check_result_json(perform(form(), strict))).path
     body = {"image_url": f"http://another-name.example.test:8443{path}", "scale": 2}
     reply = perform(json_body(body).plus(("Accept", "image/*")), strict)

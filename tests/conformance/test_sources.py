@@ -138,9 +138,7 @@ def test_a_cookie_set_on_a_redirect_comes_with_the_next_request_of_that_fetch_al
 
 
 @pytest.mark.parametrize("row", ODD_SOURCES, ids=lambda row: row.claim)
-def test_a_source_is_read_as_curl_reads_it(
-    row: SourceRow, target: Target, listener: Listener
-) -> None:
+def test_a_source_is_read_as_by_curl(row: SourceRow, target: Target, listener: Listener) -> None:
     print(f"the contract's line: {row.line}")
     reply = fetch(target, listener.on(next(PATHS), writes(row.respond(photo()))))
     if isinstance(row.answer, Upscaled):

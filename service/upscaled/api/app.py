@@ -18,15 +18,7 @@ from upscaled.api.middleware import AccessRecordMiddleware, LingeringCloseMiddle
 from upscaled.api.openapi import build_document
 from upscaled.api.progress import ProgressTracker
 from upscaled.api.protocol.registry import build_connections
-from upscaled.api.routes import (
-    credits,
-    models,
-    ops,
-    pages,
-    progress,
-    results,
-    upscale,
-)
+from upscaled.api.routes import credits, models, ops, pages, progress, results, upscale
 from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import Reporter, log_request
 from upscaled.api.telemetry.metrics import Metrics

@@ -62,10 +62,7 @@ class FetchClient:
     """Fetches by a process of their own, which the first one starts; belongs to one event loop."""
 
     def __init__(
-        self,
-        options: FetchOptions,
-        command: Sequence[str] = COMMAND,
-        limits: Limits | None = None,
+        self, options: FetchOptions, command: Sequence[str] = COMMAND, limits: Limits | None = None
     ) -> None:
         self._options = options
         self._command = command

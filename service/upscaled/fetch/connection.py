@@ -80,9 +80,7 @@ async def open_connection(
     """
     found = await names.resolve(url.host, url.port, key_id)
     dialled = await aiohappyeyeballs.start_connection(
-        choose_addresses(found, allowed),
-        happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S,
-        interleave=1,
+        choose_addresses(found, allowed), happy_eyeballs_delay=HAPPY_EYEBALLS_DELAY_S, interleave=1
     )
     try:
         reader, writer = await asyncio.open_connection(

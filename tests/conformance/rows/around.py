@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a row of the table is a line
-"""What stands around the endpoint: credits, health, metrics, documentation."""
+"""Rows of the other endpoints: credits, health, metrics, documentation."""
 
 from tests.conformance.rows.errors import method_row
 from tests.conformance.table import (

@@ -231,13 +231,7 @@ TYPED = (
 
 MIME = (
     *(
-        Row(
-            f"a form behind {shown} is taken",
-            FORM,
-            behind(text),
-            Upscaled(),
-            "seen",
-        )
+        Row(f"a form behind {shown} is taken", FORM, behind(text), Upscaled(), "seen")
         for shown, text in PREAMBLES
     ),
     Row(

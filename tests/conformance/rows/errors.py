@@ -32,6 +32,9 @@ OTHER_PATHS = (
     "/public/result/00000000-0000-4000-8000-000000000000",
     "/public/result/..%2f..%2fetc%2fpasswd", "/public/result/../../../etc/passwd",
     "/public/result/%2e%2e/%2e%2e/upscaled.db", "/public/result/" + "a" * 3000,
+    "/public/result/a/b", "/v1/credits/", "/healthz/", "/docs/", "/redoc", "/docs/oauth2-redirect",
+    "/openapi.yaml", "//", "/assets/", "/assets/../app.py", "/assets/%2e%2e/app.py", "/%",
+    "/v1/upscale%20",
 )  # fmt: skip
 BAD_URLS = (
     ("of no scheme", "example.com/photo.jpg"),

@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a row of the table is a line
-"""The images that are taken, the format of the answer, and the files that are refused."""
+"""Rows of accepted images, the format of the response, and refused files."""
 
 from tests.conformance.table import Refused, Row, Upscaled, form
 

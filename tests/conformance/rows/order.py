@@ -23,11 +23,7 @@ ORDER = tuple(
         ("key before image", form("garbage").without_key(), "invalid_auth_token"),
         ("content type before declared length", declared("text/plain"), "unsupported_content_type"),
         ("content type before body", raw(b"{", "text/plain"), "unsupported_content_type"),
-        (
-            "declared length before body",
-            declared("multipart/form-data"),
-            "file_size_too_large",
-        ),
+        ("declared length before body", declared("multipart/form-data"), "file_size_too_large"),
         ("body before missing", raw(b'{"scale": 2', "application/json"), "invalid_request_body"),
         (
             "body before invalid",
@@ -47,11 +43,7 @@ ORDER = tuple(
         ),
         ("a bad scale before an image of garbage", form("garbage", "3"), "invalid_parameter"),
         ("a bad scale before a side too small", form("both_63", "3"), "invalid_parameter"),
-        (
-            "a missing scale before an image of garbage",
-            form("garbage", None),
-            "missing_parameter",
-        ),
+        ("a missing scale before an image of garbage", form("garbage", None), "missing_parameter"),
         ("a format before a side too small", form("tiny_gif"), "unsupported_image_format"),
         ("a size before a format", form("over_25_mb_of_garbage"), "file_size_too_large"),
         (

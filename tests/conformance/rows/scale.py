@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a row of the table is a line
-"""The spellings of `scale` that are taken and those that are not."""
+"""Rows of accepted and refused spellings of `scale`."""
 
 from typing import Any
 

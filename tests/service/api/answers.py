@@ -1,4 +1,4 @@
-"""What every error answer of the contract has in common."""
+"""Check what all error responses of the contract have in common."""
 
 import re
 
@@ -6,7 +6,7 @@ import requests
 
 
 def assert_error(answer: requests.Response, status: int, error_code: str) -> str:
-    """Status, code, media type, the two keys and the request id; returns the text."""
+    """Check status, code, media type, the two keys and the request id; return the text."""
     assert (answer.status_code, answer.text[:500]) == (status, answer.text[:500])
     body = answer.json()
     assert set(body) == {"error", "error_code"}, body

@@ -78,6 +78,25 @@ class ResizingExecutor:
         return replace(upscaled, model=model, tempered_with=self.tempered_with)
 
 
+class SlowExecutor(ResizingExecutor):
+    """Takes 1.5 s."""
+
+    seconds = 1.5
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
+        await asyncio.sleep(self.seconds)
+        return await super().upscale(source, request)
+
+
+class LargeExecutor(ResizingExecutor):
+    """Gives more than the kernel's buffers of both sides take."""
+
+    size_bytes = 32_000_000
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
+        return replace(await super().upscale(source, request), data=bytes(self.size_bytes))
+
+
 class HangingExecutor(ResizingExecutor):
     """Works until it is cancelled, and records when."""
 

@@ -1,4 +1,4 @@
-"""HTTP by hand: what no client library would send, or not at that pace."""
+"""HTTP by hand: requests that no client library would send, or not at that speed."""
 
 import json
 import socket
@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from tests.service.api.pictures import picture
 from tests.service.api.serving import Service
 
 
@@ -25,8 +26,9 @@ class RawAnswer:
 
 
 class Connection:
-    def __init__(self, service: Service, timeout_s: float = 15) -> None:
+    def __init__(self, service: Service, timeout_s: float = 15, key: str = "") -> None:
         self.service = service
+        self.key = key or service.key
         self.socket = socket.create_connection((service.host, service.port), timeout=timeout_s)
         self._received = b""
 
@@ -41,9 +43,21 @@ class Connection:
 
     def send_head(self, *headers: str, method: str = "POST", path: str = "/v1/upscale") -> None:
         """A request's head with a good key; `headers` are further ones."""
-        key = f"X-API-KEY: {self.service.key}"
+        key = f"X-API-KEY: {self.key}"
         lines = [f"{method} {path} HTTP/1.1", "Host: x", key, *headers, "", ""]
         self.send("\r\n".join(lines).encode())
+
+    def send_upload(self, *headers: str) -> None:
+        """Send a good form, whose image is wanted as such."""
+        body = (
+            b'--b\r\nContent-Disposition: form-data; name="scale"\r\n\r\n2\r\n'
+            b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
+            + picture()
+            + b"\r\n--b--\r\n"
+        )
+        form = "Content-Type: multipart/form-data; boundary=b"
+        self.send_head(form, f"Content-Length: {len(body)}", "Accept: image/*", *headers)
+        self.send(body)
 
     def receive(self) -> RawAnswer:
         """The next final answer; a `100 Continue` is passed over."""
@@ -58,7 +72,7 @@ class Connection:
         return RawAnswer(status, headers, self._receive_exactly(int(headers["content-length"])))
 
     def is_closed(self, within_s: float = 5) -> bool:
-        """Whether the server closes the connection, having sent no more than was read."""
+        """Return whether the server closes the connection without sending more."""
         self.socket.settimeout(within_s)
         try:
             return self.socket.recv(1) == b""

@@ -64,7 +64,7 @@ class Service:
         return self.state.credits.show("test")
 
     def stored_files(self) -> list[str]:
-        """Those of requests; the server tries out the folder with files of its own."""
+        """Return the names of stored results, without the files of the server's own check."""
         paths = [path for path in self.settings.results_dir.rglob("*") if path.is_file()]
         return [path.name for path in paths if path.parent.name != "trial"]
 

@@ -19,7 +19,7 @@ input()
 """
 
 
-def test_the_front_end_is_light() -> None:
+def test_the_front_end_imports_no_heavy_package() -> None:
     """No torch, NumPy or OpenCV; and of its limit of 150 MB it leaves a third to `serve`."""
     with subprocess.Popen(
         [sys.executable, "-c", IMPORTING], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
@@ -49,7 +49,7 @@ def test_the_executor_stops_with_the_application(tmp_path: Any) -> None:
     assert service.executor.is_stopped
 
 
-def test_what_has_expired_is_swept_meanwhile(
+def test_expired_results_are_swept_while_the_service_runs(
     make_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "SWEEP_EVERY_S", 0.02)

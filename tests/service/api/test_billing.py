@@ -1,4 +1,4 @@
-"""A credit is taken exactly once for a delivered success, and never for anything else."""
+"""A credit is captured exactly once for a delivered success, and never for anything else."""
 
 import asyncio
 import tempfile
@@ -37,7 +37,7 @@ def metered(make_service: Make, *arguments: Any, credits: int = 5, **settings: A
     return make_service(*arguments, metering=True, credits=credits, **settings)
 
 
-def assert_books_are_right(service: Service) -> None:
+def assert_credits_add_up(service: Service) -> None:
     assert service.state.credits.audit() == ()
 
 
@@ -49,7 +49,7 @@ def test_credits_last_for_as_many_successes(make_service: Make) -> None:
     assert codes == [200] * 3 + [403] * 5
     assert service.balance() == 0
     assert len(service.stored_files()) == 3
-    assert_books_are_right(service)
+    assert_credits_add_up(service)
 
 
 def test_without_metering_nothing_is_taken(make_service: Make) -> None:
@@ -87,7 +87,7 @@ def test_a_refused_request_costs_and_leaves_nothing(
     assert list(temporary.iterdir()) == []
     assert service.balance() == 5
     assert service.stored_files() == []
-    assert_books_are_right(service)
+    assert_credits_add_up(service)
 
 
 @pytest.mark.parametrize("error", [MalformedImage(), InternalError(), ValueError("unforeseen")])
@@ -96,7 +96,7 @@ def test_a_failed_job_costs_and_leaves_nothing(make_service: Make, error: Except
     assert service.upload().status_code in (400, 500)
     assert service.balance() == 5
     assert service.stored_files() == []
-    assert_books_are_right(service)
+    assert_credits_add_up(service)
 
 
 @pytest.mark.parametrize("accept", ["*/*", "image/*"])
@@ -112,7 +112,7 @@ def test_a_failed_capture_delivers_nothing(
     assert_error(answer, 500, "internal_error")
     assert service.stored_files() == []
     assert service.balance() == 5
-    assert_books_are_right(service)
+    assert_credits_add_up(service)
 
 
 def test_a_hold_given_back_meanwhile_delivers_nothing(make_service: Make) -> None:
@@ -130,12 +130,12 @@ def test_a_hold_given_back_meanwhile_delivers_nothing(make_service: Make) -> Non
     assert_error(service.upload(), 500, "internal_error")
     assert service.stored_files() == []
     assert service.balance() == 5
-    assert_books_are_right(service)
+    assert_credits_add_up(service)
 
 
 @pytest.mark.parametrize("set_by_s", [28 * 3600, -28 * 3600])
 @pytest.mark.parametrize("stage", ["work", "capture"])
-def test_a_clock_that_is_set_in_the_midst_of_a_request_changes_nothing(
+def test_a_clock_step_during_a_request_changes_nothing(
     make_service: Make, monkeypatch: pytest.MonkeyPatch, stage: str, set_by_s: int
 ) -> None:
     offset_s = [0]
@@ -164,7 +164,7 @@ def test_a_clock_that_is_set_in_the_midst_of_a_request_changes_nothing(
     service.state.sweep()
     assert service.get("/public/result/" + answer.json()["result_url"][-40:]).status_code == 200
     assert service.balance() == 4
-    assert_books_are_right(service)
+    assert_credits_add_up(service)
 
 
 def test_a_result_that_cannot_be_stored_is_not_charged(
@@ -177,10 +177,10 @@ def test_a_result_that_cannot_be_stored_is_not_charged(
     monkeypatch.setattr(FolderResults, "store", refuse)
     assert_error(service.upload(), 500, "internal_error")
     assert service.balance() == 5
-    assert_books_are_right(service)
+    assert_credits_add_up(service)
 
 
-def test_a_failed_release_leaves_the_answer_as_it_was_and_is_made_up_for(
+def test_a_failed_release_keeps_the_response_and_is_retried(
     make_service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(self: Credits, hold: Any) -> bool:
@@ -194,7 +194,7 @@ def test_a_failed_release_leaves_the_answer_as_it_was_and_is_made_up_for(
             assert_error(service.upload(), 400, "malformed_image")
         assert service.balance() == 2
     wait_until(lambda: service.balance() == 5)
-    assert_books_are_right(service)
+    assert_credits_add_up(service)
     wait_until(lambda: 'credits_total{event="released"} 3.0' in service.get("/metrics").text)
 
 
@@ -217,10 +217,12 @@ def test_a_capture_whose_answer_is_lost_is_retried(
     assert service.upload().status_code == status
     assert service.balance() == left
     assert len(service.stored_files()) == (status == 200)
-    assert_books_are_right(service)
+    assert_credits_add_up(service)
 
 
-def test_a_full_disk_is_not_waited_out(make_service: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_capture_on_a_full_disk_is_not_retried(
+    make_service: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     tried: list[Any] = []
 
     def refuse(self: Credits, hold: Any, paid: Any) -> None:
@@ -303,7 +305,7 @@ async def test_a_cancelled_step_is_never_left_half_done(
     assert state.credits.audit() == ()
 
 
-def test_the_wait_doubles_to_an_end() -> None:
+def test_the_wait_between_retries_doubles_up_to_a_maximum() -> None:
     waits = [retry_after_s(failures) for failures in range(8)]
     assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30]
     assert (waits[0], waits[-1]) == (FIRST_RETRY_S, LONGEST_RETRY_S)

@@ -102,7 +102,7 @@ def test_a_request_that_waits_at_shutdown_gets_an_error(tmp_path: Path) -> None:
         assert state.credits.audit() == ()
 
 
-def test_work_that_others_cancelled_is_an_internal_error(
+def test_work_cancelled_by_the_executor_is_an_internal_error(
     make_service: Callable[..., Service],
 ) -> None:
     service = make_service(FailingExecutor(asyncio.CancelledError()), metering=True, credits=5)
@@ -113,7 +113,7 @@ def test_work_that_others_cancelled_is_an_internal_error(
 # The watch itself.
 
 
-class Line:
+class Receiver:
     """An ASGI receive that says nothing until the client leaves."""
 
     def __init__(self) -> None:
@@ -125,22 +125,22 @@ class Line:
 
 
 async def test_work_that_ends_first_gives_its_result() -> None:
-    async with watch_client(Line().receive) as client:
+    async with watch_client(Receiver().receive) as client:
         assert await client.run(asyncio.sleep(0, "done")) == "done"
         client.raise_if_disconnected()
 
 
-async def test_work_that_fails_fails() -> None:
+async def test_an_exception_of_the_work_is_raised() -> None:
     async def fail() -> None:
         raise ValueError("as it was")
 
-    async with watch_client(Line().receive) as client:
+    async with watch_client(Receiver().receive) as client:
         with pytest.raises(ValueError, match="as it was"):
             await client.run(fail())
 
 
 async def test_a_client_that_goes_cancels_the_work_and_waits_for_its_end() -> None:
-    line, ended = Line(), asyncio.Event()
+    receiver, ended = Receiver(), asyncio.Event()
 
     async def work() -> None:
         try:
@@ -149,8 +149,8 @@ async def test_a_client_that_goes_cancels_the_work_and_waits_for_its_end() -> No
             await asyncio.sleep(0.01)
             ended.set()
 
-    async with watch_client(line.receive) as client:
-        asyncio.get_running_loop().call_later(0.01, line.left.set)
+    async with watch_client(receiver.receive) as client:
+        asyncio.get_running_loop().call_later(0.01, receiver.left.set)
         with pytest.raises(ClientDisconnected):
             await client.run(work())
         assert ended.is_set()
@@ -169,7 +169,7 @@ async def test_a_cancelled_request_cancels_the_work() -> None:
             ended.set()
 
     async def handle() -> None:
-        async with watch_client(Line().receive) as client:
+        async with watch_client(Receiver().receive) as client:
             await client.run(work())
 
     task = asyncio.create_task(handle())
@@ -180,17 +180,17 @@ async def test_a_cancelled_request_cancels_the_work() -> None:
     assert ended.is_set()
 
 
-async def test_nothing_is_left_running() -> None:
-    async with watch_client(Line().receive) as client:
+async def test_watching_a_client_leaves_no_task_running() -> None:
+    async with watch_client(Receiver().receive) as client:
         assert isinstance(client, Client)
     assert asyncio.all_tasks() == {asyncio.current_task()}
 
 
-async def test_the_result_comes_back() -> None:
+async def test_run_to_end_returns_the_result() -> None:
     assert await run_to_end(asyncio.to_thread(lambda: 5)) == 5
 
 
-async def test_an_error_comes_back() -> None:
+async def test_run_to_end_raises_the_error() -> None:
     with pytest.raises(ZeroDivisionError):
         await run_to_end(asyncio.to_thread(lambda: 1 // 0))
 

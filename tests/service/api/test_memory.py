@@ -3,25 +3,19 @@ import json
 import select
 import socket
 import threading
-import time
-from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import replace
 
 import pytest
-import requests
 from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import HangingExecutor, ResizingExecutor
-from tests.service.api.pictures import picture, picture_of_bytes
+from tests.service.api.pictures import picture_of_bytes
 from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
-from tests.service.pool.pools import QUICK, fake_command, order
 from upscaled.api.memory import (
     ARRIVING_IMAGES,
     UNPAID_BODIES,
@@ -30,13 +24,8 @@ from upscaled.api.memory import (
     build_budget,
     max_bodies,
 )
-from upscaled.api.unsent import UnsentResponses
 from upscaled.config import SLOTS_ON_CUDA, load_settings
 from upscaled.errors import RateLimitExceeded
-from upscaled.pool.executor import UpscaleRequest
-from upscaled.pool.local import LocalPool
-from upscaled.pool.stats import PoolStats
-from upscaled.upscale.result import Result
 
 MB = 1024 * 1024
 
@@ -70,7 +59,7 @@ def test_memory_is_returned_after_an_error_too() -> None:
 
 
 @pytest.mark.parametrize(("given", "slots"), [(0, SLOTS_ON_CUDA), (1, 1), (16, 16)])
-def test_the_queue_and_the_workers_fit_in(given: int, slots: int) -> None:
+def test_the_budget_has_room_for_queue_and_workers(given: int, slots: int) -> None:
     settings = load_settings({}, max_queue=3, workers=2, jobs_per_worker=given, max_file_bytes=MB)
     assert build_budget(settings).limit_bytes == (3 + 2 * slots + ARRIVING_IMAGES) * MB
 
@@ -105,7 +94,7 @@ async def gave_way(*arrivals: Arrival) -> str:
     return "".join("y" if task.done() else "n" for _, task in arrivals)
 
 
-async def test_the_newest_image_of_the_key_that_holds_most_gives_way() -> None:
+async def test_the_newest_image_of_the_key_that_holds_most_is_preempted() -> None:
     budget = MemoryBudget(100)
     flood = [await hold(budget, 1, 20) for _ in range(4)]
     other = await hold(budget, 2, 20)
@@ -131,7 +120,7 @@ async def test_a_key_gets_no_more_than_the_one_it_takes_from_has_left() -> None:
         assert await gave_way(*flood) == "nnnnn" + "yyyyy"
 
 
-async def test_an_image_that_has_arrived_stays() -> None:
+async def test_an_image_that_has_arrived_is_not_preempted() -> None:
     budget = MemoryBudget(100)
     with budget.share(1) as arrived:
         async with arrived.arriving():
@@ -141,7 +130,7 @@ async def test_an_image_that_has_arrived_stays() -> None:
         assert arrived.size_bytes == 100
 
 
-async def test_what_gave_way_takes_nothing_any_more_and_ends_at_once() -> None:
+async def test_a_preempted_share_counts_nothing_more_and_is_interrupted() -> None:
     budget = MemoryBudget(100)
     arrival = await hold(budget, 1, 100)
     with budget.share(2) as other:
@@ -166,15 +155,14 @@ async def test_a_body_preempted_in_the_moment_it_has_arrived_is_refused_too() ->
         await arrive(share)
 
 
-async def test_a_deadline_of_the_block_itself_stays_one() -> None:
+async def test_a_timeout_of_the_block_itself_is_raised() -> None:
     with MemoryBudget(100).share(1) as share, pytest.raises(TimeoutError):
         async with share.arriving(), asyncio.timeout(0):
             await asyncio.sleep(1)
 
 
 @given(
-    st.integers(10, 200),
-    st.lists(st.tuples(st.integers(1, 4), st.integers(1, 60)), max_size=60),
+    st.integers(10, 200), st.lists(st.tuples(st.integers(1, 4), st.integers(1, 60)), max_size=60)
 )
 def test_no_key_loses_bytes_to_one_that_holds_as_many(
     limit_bytes: int, steps: list[tuple[int, int]]
@@ -339,7 +327,7 @@ def stalling_source(data: bytes) -> Iterator[str]:
                 connection.close()
 
 
-def test_pictures_that_are_being_fetched_give_way_too(
+def test_images_that_are_being_fetched_are_preempted_too(
     make_service: Callable[..., Service],
 ) -> None:
     """Sources that stop before their last byte; what they have on hold is given back."""
@@ -389,194 +377,3 @@ def test_a_key_with_one_credit_has_few_unfinished_bodies(
     for sender in senders:
         sender.socket.close()
     wait_until(lambda: refusals(service, "key_bodies") == 1)
-
-
-IMAGE_BYTES = 24_000_000
-
-
-class LargeExecutor(ResizingExecutor):
-    """Gives more than the kernel's buffers of both sides take."""
-
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
-        return replace(await super().upscale(source, request), data=bytes(IMAGE_BYTES))
-
-
-class Held:
-    """A connection that holds so many bytes."""
-
-    def __init__(self, size_bytes: int) -> None:
-        self.size_bytes = size_bytes
-
-    def unsent_bytes(self) -> int:
-        return self.size_bytes
-
-
-def test_a_key_is_refused_from_the_limit_on_and_no_other() -> None:
-    unsent = UnsentResponses(limit_bytes=100)
-    first, second = Held(60), Held(39)
-    for each in (first, second, first):  # two answers on one connection are counted once
-        unsent.note(1, each)
-    unsent.check(1)
-    second.size_bytes = 40
-    with pytest.raises(RateLimitExceeded) as caught:
-        unsent.check(1)
-    assert caught.value.reason == "unread_answers"
-    unsent.check(2)
-    first.size_bytes = 0
-    unsent.check(1)
-
-
-def test_what_was_read_leaves_no_trace() -> None:
-    unsent = UnsentResponses()
-    held = Held(5)
-    unsent.note(1, held)
-    held.size_bytes = 0
-    unsent.check(1)
-    unsent.note(2, held)
-    assert not unsent._of_key
-
-
-def ask(service: Service, key: str) -> Connection:
-    """Send a picture, and read the first byte of its answer."""
-    body = (
-        b'--b\r\nContent-Disposition: form-data; name="scale"\r\n\r\n2\r\n'
-        b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-        + picture()
-        + b"\r\n--b--\r\n"
-    )
-    connection = Connection(service)
-    head = (
-        f"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nX-API-KEY: {key}\r\nAccept: image/*\r\n"
-        f"Content-Type: multipart/form-data; boundary=b\r\nContent-Length: {len(body)}\r\n\r\n"
-    )
-    connection.send(head.encode() + body)
-    assert connection.socket.recv(1, socket.MSG_PEEK)
-    return connection
-
-
-def read_all(connection: Connection) -> None:
-    left_bytes = IMAGE_BYTES
-    while left_bytes > 0:
-        data = connection.socket.recv(2**20)
-        assert data
-        left_bytes -= len(data)
-
-
-@pytest.mark.parametrize("is_read", [True, False], ids=["read in the end", "left"])
-def test_a_key_that_does_not_read_its_images_gets_no_more_of_them(
-    make_service: Callable[..., Service], is_read: bool
-) -> None:
-    service = make_service(LargeExecutor(), metering=True, credits=10)
-    service.app.state.context.unsent.limit_bytes = IMAGE_BYTES
-    other = service.state.keys.create("other", credits=10)
-    silent = [ask(service, service.key) for _ in range(2)]
-    wait_until(lambda: service.app.state.context.reporter.in_flight == 0)
-    refused = service.upload(headers=service.headers | {"Accept": "image/*"})
-    assert (refused.status_code, refused.headers["Retry-After"]) == (429, "5")
-    assert service.balance() == 8
-    with ask(service, other) as connection:
-        read_all(connection)
-    for connection in silent:
-        if is_read:
-            read_all(connection)
-        connection.socket.close()
-    wait_until(lambda: service.upload().status_code == 200)
-    wait_until(lambda: 'refusals_total{reason="unread_answers"}' in service.get("/metrics").text)
-
-
-QUEUE = 6
-
-
-class QueueingExecutor(ResizingExecutor):
-    """The pool of one worker with one slot, which takes 0.1 s for any image."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        settings = load_settings({}, max_queue=QUEUE, workers=1, jobs_per_worker=1)
-        self.pool = LocalPool(settings, command=fake_command(), limits=QUICK)
-
-    async def start(self) -> None:
-        await self.pool.start()
-        await self.pool.wait_ready()
-
-    async def stop(self, grace_s: float) -> None:
-        await self.pool.stop(grace_s)
-
-    def is_ready(self) -> bool:
-        return self.pool.is_ready()
-
-    def stats(self) -> PoolStats:
-        return self.pool.stats()
-
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
-        return await self.pool.upscale(order("answer", after_s=0.1), request)
-
-
-@pytest.fixture
-def shared(make_service: Callable[..., Service]) -> Service:
-    return make_service(QueueingExecutor(), max_queue=QUEUE, jobs_per_worker=1)
-
-
-def upload(service: Service, key: str, side_px: int = 64) -> requests.Response:
-    headers = {"X-API-KEY": key, "Accept": "image/*"}
-    return service.upload(picture(side_px, side_px), headers=headers)
-
-
-def flood(service: Service, pool: ThreadPoolExecutor, keys: list[str], until_s: float) -> list[int]:
-    """Statuses of 12 clients, each of which sends its next picture at once."""
-
-    def send_on(number: int) -> list[int]:
-        statuses = []
-        while time.monotonic() < until_s:
-            statuses.append(upload(service, keys[number % len(keys)], 300).status_code)
-        return statuses
-
-    return [status for each in pool.map(send_on, range(12)) for status in each]
-
-
-@pytest.mark.parametrize(
-    "many",
-    [
-        pytest.param(1, id="one key floods"),
-        pytest.param(QUEUE - 1, id="many keys flood", marks=pytest.mark.slow),
-    ],
-)
-def test_a_flood_refuses_no_picture_of_another_key(shared: Service, many: int) -> None:
-    flooding = [shared.state.keys.create(f"flood{number}") for number in range(many)]
-    with ThreadPoolExecutor(20) as pool:
-        until_s = time.monotonic() + 3
-        flooded = pool.submit(flood, shared, pool, flooding, until_s)
-        wait_until(lambda: shared.executor.stats().waiting == QUEUE)
-        own: Counter[int] = Counter()
-        while time.monotonic() < until_s:
-            own[upload(shared, shared.key).status_code] += 1
-        statuses = Counter(flooded.result())
-    assert set(own) == {200}
-    assert own[200] >= 3
-    assert set(statuses) == {200, 429}
-
-
-def test_a_flood_of_one_key_leaves_the_service_ready_and_counts_its_refusals(
-    shared: Service,
-) -> None:
-    with ThreadPoolExecutor(20) as pool:
-        flooded = pool.submit(flood, shared, pool, [shared.key], time.monotonic() + 1)
-        wait_until(lambda: shared.executor.stats().most_of_one_key == QUEUE)
-        assert shared.get("/readyz").status_code == 200
-        statuses = Counter(flooded.result())
-    assert set(statuses) == {200, 429}
-    reason = 'upscaled_refusals_total{reason="queue"} '
-    wait_until(lambda: reason in shared.get("/metrics").text)
-
-
-def test_what_waits_of_a_key_that_is_revoked_is_answered(shared: Service) -> None:
-    key = shared.state.keys.create("revoked")
-    with ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(upload, shared, key) for _ in range(QUEUE)]
-        wait_until(lambda: shared.executor.stats().waiting >= 2)
-        shared.state.keys.revoke("revoked")
-        assert upload(shared, key).status_code == 401
-        assert upload(shared, shared.key).status_code == 200
-        statuses = Counter(answer.result().status_code for answer in answers)
-    assert set(statuses) <= {200, 401}  # one may have come too late
-    assert statuses[200] >= 3

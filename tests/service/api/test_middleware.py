@@ -28,7 +28,7 @@ LOGGER = "upscaled.api.telemetry.access_log"
 def lines(
     service: Service, caplog: pytest.LogCaptureFixture
 ) -> Callable[[int], list[dict[str, Any]]]:
-    """Waits for so many log lines, each written after its answer, and gives their facts."""
+    """Wait for so many log lines, each written after its response, and return their fields."""
     reporter = service.app.state.context.reporter  # of the service that all tests share
     wait_until(lambda: reporter.in_flight == 0)
     reporter.flush()
@@ -129,7 +129,7 @@ def test_probes_are_logged_only_where_they_fail(
     assert (line["route"], line["status"], line["outcome"]) == ("/readyz", 503, "failed")
 
 
-def test_a_method_that_a_client_makes_up_is_no_name(service: Service, lines: Lines) -> None:
+def test_an_unknown_method_is_logged_as_other(service: Service, lines: Lines) -> None:
     requests.request("SECRET", f"{service.url}/healthz", timeout=10)
     assert lines(1)[0]["method"] == "other"
 
@@ -209,13 +209,13 @@ KEY = "upk_0123456789abcdef_" + "x" * 43
         ("x-a-key-of-the-hosted-api", "a-key-of-the-hosted-api"),
     ],
 )
-def test_no_key_becomes_an_id(sent: str, api_key: str | None) -> None:
+def test_no_api_key_becomes_a_request_id(sent: str, api_key: str | None) -> None:
     chosen = choose_request_id(sent, api_key)
     assert uuid.UUID(chosen).version == 4
 
 
 @pytest.mark.parametrize("api_key", [None, "", " ", KEY])
-def test_an_id_beside_a_key_is_kept(api_key: str | None) -> None:
+def test_a_request_id_beside_a_key_is_kept(api_key: str | None) -> None:
     assert choose_request_id("order-7", api_key) == "order-7"
 
 
@@ -297,7 +297,7 @@ def test_the_answer_does_not_wait_for_the_body(service: Service) -> None:
         assert connection.is_closed()
 
 
-def test_a_silent_client_is_waited_for_only_so_long(service: Service) -> None:
+def test_a_body_that_stalls_after_an_early_response_is_given_up(service: Service) -> None:
     with Connection(service) as connection:
         connection.send_head("Content-Type: text/plain", "Content-Length: 20000000")
         connection.receive()
@@ -335,7 +335,7 @@ def test_a_small_body_leaves_the_connection_usable(service: Service) -> None:
         assert connection.receive().status == 200
 
 
-def test_a_body_on_a_path_that_takes_none_is_thrown_away(service: Service) -> None:
+def test_the_body_of_a_get_is_discarded(service: Service) -> None:
     with Connection(service) as connection:
         connection.send_head("Content-Length: 5", method="GET", path="/healthz")
         connection.send(b"hello")
@@ -344,15 +344,7 @@ def test_a_body_on_a_path_that_takes_none_is_thrown_away(service: Service) -> No
         assert connection.receive().status == 200
 
 
-def test_two_requests_in_one_packet_are_both_answered(service: Service) -> None:
-    with Connection(service) as connection:
-        one = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
-        connection.send(one + one.replace(b"healthz", b"nothing"))
-        assert connection.receive().status == 200
-        connection.receive().assert_error(404, "not_found")
-
-
-def test_an_upload_is_not_closed(make_service: Callable[..., Service]) -> None:
+def test_responses_keep_the_connection_open(make_service: Callable[..., Service]) -> None:
     service = make_service()
     with requests.Session() as session:
         for _ in range(3):

@@ -64,7 +64,7 @@ def mutate(data: bytes, chance: random.Random) -> bytes:
 
 
 def exchange(service: Service, data: bytes) -> bytes:
-    """What comes back, until the first answer is whole, the server closes or says no more."""
+    """Return what comes back until the first response is complete or the server is silent."""
     with socket.create_connection((service.host, service.port), timeout=5) as connection:
         connection.sendall(data)
         received = b""
@@ -82,7 +82,7 @@ def is_whole(received: bytes) -> bool:
 
 
 def check(received: bytes) -> int | None:
-    """The first answer's status, once it is found in the contract; None where there is none."""
+    """Return the status of the first response, checked against the contract; None without one."""
     head, _, body = received.partition(b"\r\n\r\n")
     if head.startswith(b"HTTP/1.1 100"):
         head, _, body = body.partition(b"\r\n\r\n")

@@ -1,4 +1,4 @@
-"""The board of what is under way: steps, estimates, and who may see what."""
+"""Tracker of requests in flight: steps, estimates, and permission by API key."""
 
 import asyncio
 
@@ -16,7 +16,7 @@ class Clock:
         return self.now_s
 
 
-def test_the_estimate_goes_on_at_the_pace_of_the_tiles_so_far() -> None:
+def test_the_remaining_time_follows_from_the_tiles_done() -> None:
     clock = Clock()
     progress = Progress(clock)
     assert progress.step == Step("receive", 0, None, None)
@@ -40,7 +40,7 @@ def test_before_the_first_tile_the_estimate_is_what_was_expected() -> None:
     assert progress.step == Step("network", 0, 4, 8.0)
 
 
-def test_an_image_that_is_begun_anew_is_estimated_anew() -> None:
+def test_a_repeated_image_is_estimated_anew() -> None:
     clock = Clock()
     progress = Progress(clock)
     progress.note_tile(0, 4)
@@ -53,44 +53,44 @@ def test_an_image_that_is_begun_anew_is_estimated_anew() -> None:
 
 
 async def test_only_the_key_that_sent_a_request_finds_it() -> None:
-    board = ProgressTracker(arrival_wait_s=0.01)
-    with board.track(1, "mine") as progress:
-        assert await board.find(1, "mine") is progress
-        assert await board.find(2, "mine") is None
-        assert await board.find(1, "other") is None
-    assert await board.find(1, "mine") is None
+    tracker = ProgressTracker(arrival_wait_s=0.01)
+    with tracker.track(1, "mine") as progress:
+        assert await tracker.find(1, "mine") is progress
+        assert await tracker.find(2, "mine") is None
+        assert await tracker.find(1, "other") is None
+    assert await tracker.find(1, "mine") is None
 
 
 async def test_a_watcher_may_come_a_moment_before_its_request() -> None:
-    board = ProgressTracker(arrival_wait_s=30)
-    finding = asyncio.create_task(board.find(1, "soon"))
+    tracker = ProgressTracker(arrival_wait_s=30)
+    finding = asyncio.create_task(tracker.find(1, "soon"))
     await asyncio.sleep(0)
-    with board.track(1, "unrelated"):
+    with tracker.track(1, "unrelated"):
         await asyncio.sleep(0.01)
         assert not finding.done()
-        with board.track(1, "soon") as progress:
+        with tracker.track(1, "soon") as progress:
             assert await finding is progress
 
 
-async def test_of_two_requests_with_one_id_the_later_is_shown_until_it_ends() -> None:
-    board = ProgressTracker(arrival_wait_s=0.01)
-    with board.track(1, "twice"):
-        with board.track(1, "twice") as later:
-            assert await board.find(1, "twice") is later
-        assert await board.find(1, "twice") is None
-    assert await board.find(1, "twice") is None
+async def test_the_later_of_two_requests_with_equal_ids_is_shown_until_it_ends() -> None:
+    tracker = ProgressTracker(arrival_wait_s=0.01)
+    with tracker.track(1, "twice"):
+        with tracker.track(1, "twice") as later:
+            assert await tracker.find(1, "twice") is later
+        assert await tracker.find(1, "twice") is None
+    assert await tracker.find(1, "twice") is None
 
 
-async def test_a_watcher_that_waits_hears_of_the_end_and_why() -> None:
-    board = ProgressTracker()
+async def test_a_waiting_watcher_gets_the_end_and_its_error_code() -> None:
+    tracker = ProgressTracker()
 
     async def refuse() -> None:
-        with board.track(1, "bad"):
+        with tracker.track(1, "bad"):
             await asyncio.sleep(0.01)
             raise MalformedImage
 
     refusing = asyncio.create_task(refuse())
-    progress = await board.find(1, "bad")
+    progress = await tracker.find(1, "bad")
     assert progress is not None
     await progress.wait_beyond(progress.step)
     with pytest.raises(MalformedImage):
@@ -99,15 +99,15 @@ async def test_a_watcher_that_waits_hears_of_the_end_and_why() -> None:
     assert progress.error_code == "malformed_image"
 
 
-def test_a_key_has_so_many_watchers_and_takes_none_of_another_s() -> None:
-    board = ProgressTracker()
-    places = [board.count_watcher(1) for _ in range(MAX_WATCHERS_PER_KEY)]
-    for place in places:
-        place.__enter__()
-    with pytest.raises(RateLimitExceeded), board.count_watcher(1):
+def test_watchers_are_limited_for_each_key() -> None:
+    tracker = ProgressTracker()
+    slots = [tracker.count_watcher(1) for _ in range(MAX_WATCHERS_PER_KEY)]
+    for slot in slots:
+        slot.__enter__()
+    with pytest.raises(RateLimitExceeded), tracker.count_watcher(1):
         pass
-    with board.count_watcher(2):
+    with tracker.count_watcher(2):
         pass
-    places[0].__exit__(None, None, None)
-    with board.count_watcher(1):
+    slots[0].__exit__(None, None, None)
+    with tracker.count_watcher(1):
         pass

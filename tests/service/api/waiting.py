@@ -1,4 +1,4 @@
-"""Waiting for what follows an answer a moment later: a log line, a figure, a released credit."""
+"""Wait for what follows a response a moment later: a log line, a metric, a released credit."""
 
 import time
 from collections.abc import Callable

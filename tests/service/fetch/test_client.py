@@ -223,7 +223,7 @@ async def test_a_process_that_hangs_fails_its_fetches_and_is_replaced(web: Origi
         assert await fetch(client, f"{web.url}/photo") == PHOTO
 
 
-async def test_a_slow_source_is_no_silence_of_the_process(web: Origin) -> None:
+async def test_a_slow_source_does_not_count_as_silence_of_the_process(web: Origin) -> None:
     async def wait(writer: asyncio.StreamWriter) -> None:
         await asyncio.sleep(5)
         writer.write(response(PHOTO))
@@ -234,7 +234,7 @@ async def test_a_slow_source_is_no_silence_of_the_process(web: Origin) -> None:
         assert await fetch(client, f"{web.url}/slow") == PHOTO
 
 
-async def test_a_process_that_never_speaks_is_killed(web: Origin) -> None:
+async def test_a_process_that_never_sends_is_killed(web: Origin) -> None:
     silent = (sys.executable, "-c", "import time; time.sleep(100)")
     async with fetching(silent, start_s=0.5) as client:
         assert "silent for 0.5 s" in await assert_unusable(client, f"{web.url}/photo")
@@ -293,7 +293,9 @@ async def test_a_process_that_never_answers_is_waited_for_no_longer_than_a_fetch
         assert "no answer" in await assert_unusable(client, f"{web.url}/silent")
 
 
-async def test_processes_that_do_nothing_are_started_ever_more_seldom(web: Origin) -> None:
+async def test_processes_that_do_nothing_are_restarted_with_exponential_backoff(
+    web: Origin,
+) -> None:
     useless = (sys.executable, "-c", "")
     async with fetching(useless, backoff_s=0.2, max_backoff_s=100) as client:
         started = time.monotonic()
@@ -302,9 +304,7 @@ async def test_processes_that_do_nothing_are_started_ever_more_seldom(web: Origi
         assert time.monotonic() - started > 1.4
 
 
-async def test_a_wait_for_a_process_longer_than_a_fetch_may_take_is_unusable(
-    web: Origin,
-) -> None:
+async def test_a_wait_for_a_process_longer_than_a_fetch_may_take_is_unusable(web: Origin) -> None:
     options = FetchOptions(LIMIT_BYTES, timeout_s=0.5, private_cidrs=OPTIONS.private_cidrs)
     async with fetching(
         (sys.executable, "-c", ""), options, backoff_s=60, max_backoff_s=60

@@ -61,7 +61,7 @@ PACKED = {
 
 @pytest.mark.parametrize("name", PACKED)
 @pytest.mark.parametrize("piece_bytes", [1, 7, 10**9])
-def test_what_was_stored_packed_is_unpacked(name: str, piece_bytes: int) -> None:
+def test_compressed_bodies_are_decompressed(name: str, piece_bytes: int) -> None:
     lines, wire = PACKED[name]
     assert read(lines, wire, piece_bytes) == PNG
 
@@ -86,7 +86,7 @@ def test_a_body_shorter_than_any_mark_comes_through(body: bytes) -> None:
     ("coding", "wire"),
     [("gzip", gzip.compress(PNG)), ("deflate", zlib.compress(PNG)), ("deflate", deflate(PNG))],
 )
-def test_packed_data_that_is_cut_is_refused(coding: str, wire: bytes) -> None:
+def test_truncated_compressed_data_is_refused(coding: str, wire: bytes) -> None:
     for end in {2, 11, 40, len(wire) // 2, len(wire) - 9, len(wire) - 1}:
         with pytest.raises(UnusableUrl):
             read(f"Content-Encoding: {coding}", wire[:end])
@@ -99,7 +99,7 @@ def test_a_second_member_that_is_cut_is_refused() -> None:
 
 
 @pytest.mark.parametrize("at", [3, 20, 200, -6])
-def test_packed_data_that_is_damaged_is_refused(at: int) -> None:
+def test_damaged_compressed_data_is_refused(at: int) -> None:
     wire = bytearray(gzip.compress(PNG))
     for place in range(at, at + 4):
         wire[place] ^= 0xFF
@@ -108,7 +108,7 @@ def test_packed_data_that_is_damaged_is_refused(at: int) -> None:
 
 
 @pytest.mark.parametrize("coding", ["gzip", "deflate"])
-def test_what_unpacks_to_the_limit_fits_and_a_byte_more_does_not(coding: str) -> None:
+def test_decompressed_data_of_the_limit_passes_and_a_byte_more_does_not(coding: str) -> None:
     pack = gzip.compress if coding == "gzip" else zlib.compress
     assert len(read(f"Content-Encoding: {coding}", pack(bytes(LIMIT_BYTES)))) == LIMIT_BYTES
     with pytest.raises(FileSizeTooLarge):

@@ -11,7 +11,7 @@ from upscaled.fetch.url import parse_url
 
 
 def sent(set_by: str, asked: str, *cookies: bytes) -> str:
-    """What a request to `asked` carries after `set_by` has set `cookies`."""
+    """Return the Cookie header of a request to `asked` after `set_by` has set `cookies`."""
     store = CookieStore()
     store.note(parse_url(set_by), ResponseHead(302, {"set-cookie": list(cookies)}))
     return store.header_for(parse_url(asked))
@@ -36,7 +36,7 @@ def sent(set_by: str, asked: str, *cookies: bytes) -> str:
         ("http://a.example/x", "http://a.example/y", b"k=v; max-age=soon"),
     ],
 )
-def test_a_cookie_goes_where_it_belongs(set_by: str, asked: str, cookie: bytes) -> None:
+def test_a_cookie_is_sent_to_its_host_and_path(set_by: str, asked: str, cookie: bytes) -> None:
     assert sent(set_by, asked, cookie) == "k=v"
 
 
@@ -58,7 +58,7 @@ def test_a_cookie_goes_where_it_belongs(set_by: str, asked: str, cookie: bytes) 
         ("http://a.example/x", "http://a.example/y", b"k=\x01"),
     ],
 )
-def test_a_cookie_goes_nowhere_else(set_by: str, asked: str, cookie: bytes) -> None:
+def test_a_cookie_is_sent_nowhere_else(set_by: str, asked: str, cookie: bytes) -> None:
     assert sent(set_by, asked, cookie) == ""
 
 

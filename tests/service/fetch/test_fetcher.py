@@ -62,12 +62,14 @@ async def assert_unusable(url: str, **changes: Any) -> str:
     return refused.value.detail
 
 
-async def test_the_bytes_come_as_they_are(web: Origin) -> None:
+async def test_the_body_is_returned_unchanged(web: Origin) -> None:
     web.answers["/photo?a=%2f"] = response(PHOTO)
     assert await fetch_source(f"{web.url}/photo?a=%2f#top", settings()) == PHOTO
 
 
-async def test_nothing_of_ours_is_sent(web: Origin, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_request_has_no_headers_of_clients_or_proxies(
+    web: Origin, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
     web.answers["/first"] = response(PHOTO, "Set-Cookie: a=b; Path=/")
@@ -87,7 +89,7 @@ async def test_cookies_go_from_hop_to_hop_of_one_fetch(web: Origin) -> None:
     assert sent == [[], ["a=b"], ["a=b; c=d"]]
 
 
-async def test_a_packed_answer_is_unpacked_under_the_limit_of_all(web: Origin) -> None:
+async def test_a_compressed_body_is_decompressed_under_the_size_limit(web: Origin) -> None:
     web.answers["/fits"] = response(gzip.compress(bytes(LIMIT_BYTES)), "Content-Encoding: gzip")
     assert await fetch_source(f"{web.url}/fits", settings()) == bytes(LIMIT_BYTES)
     bomb = gzip.compress(bytes(5_000_000))
@@ -97,7 +99,7 @@ async def test_a_packed_answer_is_unpacked_under_the_limit_of_all(web: Origin) -
         await fetch_source(f"{web.url}/bomb", settings())
 
 
-async def test_packing_may_make_a_file_of_the_limit_larger(web: Origin) -> None:
+async def test_a_compressed_body_may_be_larger_than_the_limit(web: Origin) -> None:
     photo = os.urandom(LIMIT_BYTES)
     packed = gzip.compress(photo, 0)
     assert len(packed) > LIMIT_BYTES
@@ -121,7 +123,7 @@ async def test_anything_but_200_is_unusable(web: Origin, status: str) -> None:
     await assert_unusable(f"{web.url}/x")
 
 
-async def test_no_server_and_no_such_name_read_the_same(web: Origin) -> None:
+async def test_unreachable_hosts_give_the_same_error(web: Origin) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
     await assert_unusable(f"http://127.0.0.1:{port}/")
@@ -223,7 +225,7 @@ async def test_no_redirect_reaches_a_forbidden_address(
     assert (web.connections, inside.connections) == (1, 0)
 
 
-async def test_a_name_is_judged_by_the_address_it_leads_to(
+async def test_a_name_is_checked_by_the_address_it_resolves_to(
     web: Origin, inside: Origin, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also when the name was judged harmless a moment ago: the guard sits at the connection."""

@@ -2,11 +2,7 @@ import pytest
 
 from tests.counting import count_steps
 from upscaled.errors import FileSizeTooLarge
-from upscaled.fetch.framing import (
-    BODY_BYTES_PER_FRAMING_BYTE,
-    FREE_FRAMING_BYTES,
-    choose_framing,
-)
+from upscaled.fetch.framing import BODY_BYTES_PER_FRAMING_BYTE, FREE_FRAMING_BYTES, choose_framing
 from upscaled.fetch.head import parse_head
 from upscaled.fetch.url import UnusableUrl
 
@@ -132,9 +128,7 @@ def test_chunks_over_the_limit_are_refused_unread() -> None:
         (b"5\r\n01234\r\n5;", b"y"),
     ],
 )
-def test_framing_without_end_is_read_no_further_than_its_allowance(
-    start: bytes, unit: bytes
-) -> None:
+def test_endless_framing_is_read_no_further_than_its_limit(start: bytes, unit: bytes) -> None:
     read: list[int] = []
     framing = choose_framing(
         parse_head(b"HTTP/1.1 200 OK\r\n" + CHUNKED.encode() + b"\r\n\r\n"), 10
@@ -191,7 +185,7 @@ def test_a_line_in_many_pieces_is_looked_at_once() -> None:
     assert twice <= 2.1 * once
 
 
-def test_a_caller_that_stops_between_two_pieces_has_done_no_further_work() -> None:
+def test_a_caller_that_stops_between_two_pieces_causes_no_further_work() -> None:
     head = parse_head(b"HTTP/1.1 200 OK\r\n" + CHUNKED.encode() + b"\r\n\r\n")
     framing = choose_framing(head, LIMIT_BYTES)
     pieces = framing.feed(b"1\r\na\r\n" * 2000)

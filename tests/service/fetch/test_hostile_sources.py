@@ -48,10 +48,7 @@ ENDLESS = {
     "trailers": (CHUNKS + b"5\r\nhello\r\n0\r\n", b"a:\r\n"),
     "chunks of a byte": (CHUNKS, b"1\r\na\r\n"),
     "a body": (OK + b"\r\n", b"y"),
-    "members that unpack to nothing": (
-        OK + b"Content-Encoding: gzip\r\n\r\n",
-        gzip.compress(b""),
-    ),
+    "members that unpack to nothing": (OK + b"Content-Encoding: gzip\r\n\r\n", gzip.compress(b"")),
     "a packed body": (OK + b"Content-Encoding: gzip\r\n\r\n", gzip.compress(bytes(10_000_000))),
 }
 # Head, framing or the limit, whichever is largest, and what fits into the buffers on the way.
@@ -221,7 +218,7 @@ async def test_a_sound_source_is_fetched_meanwhile(web: Origin, fetcher: Fetcher
             await task
 
 
-async def test_a_loop_of_redirects_with_large_heads_ends(web: Origin, fetcher: Fetcher) -> None:
+async def test_a_loop_of_redirects_with_large_heads_is_ended(web: Origin, fetcher: Fetcher) -> None:
     head = b"HTTP/1.1 302 Found\r\nX: " + b"y" * 290_000 + b"\r\nLocation: /x\r\n\r\n"
     web.answers["/x"] = head
     answer = await fetch(fetcher, f"{web.url}/x")

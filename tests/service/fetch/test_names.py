@@ -39,7 +39,7 @@ class Hanging:
         return self._original("127.0.0.1", *rest, **options)
 
 
-async def test_names_that_hang_hold_up_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_hanging_lookups_delay_no_other_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
     hanging, names = Hanging(monkeypatch), NameLookup()
     tasks = [asyncio.create_task(names.resolve(f"hanging{n}", 80, n)) for n in range(40)]
     while hanging.calls < 40:
@@ -52,7 +52,7 @@ async def test_names_that_hang_hold_up_nothing_else(monkeypatch: pytest.MonkeyPa
     await asyncio.gather(*tasks)
 
 
-async def test_a_lookup_given_up_keeps_its_place_until_it_ends(
+async def test_a_cancelled_lookup_keeps_its_slot_until_it_ends(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Or else every client that gives up would leave one more thread behind."""
@@ -70,7 +70,7 @@ async def test_a_lookup_given_up_keeps_its_place_until_it_ends(
         assert await names.resolve("quick", 80)
 
 
-async def test_one_key_s_names_that_hang_hold_up_no_other_key_s(
+async def test_hanging_lookups_of_one_key_delay_no_other_key(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     hanging, names = Hanging(monkeypatch), NameLookup(max_lookups=4, max_per_key=3)

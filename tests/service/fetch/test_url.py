@@ -83,7 +83,7 @@ def test_web_addresses_are_taken_as_they_are(url: str) -> None:
         ),
     ],
 )
-def test_anything_else_is_refused_in_the_one_text(url: Any) -> None:
+def test_any_other_url_is_refused_with_the_same_text(url: Any) -> None:
     with pytest.raises(InvalidParameter) as refused:
         check_source_url(url)
     assert refused.value.public_text == UNUSABLE_URL_TEXT
@@ -98,7 +98,7 @@ def test_anything_else_is_refused_in_the_one_text(url: Any) -> None:
         "https://example.com/a/../b/./c?d//e",
     ],
 )
-def test_a_signed_url_is_asked_for_byte_for_byte(text: str) -> None:
+def test_a_signed_url_is_requested_byte_for_byte(text: str) -> None:
     url = parse_url(text)
     assert str(url) == text
 
@@ -123,12 +123,12 @@ def test_what_needs_quoting_is_quoted_and_nothing_else() -> None:
         ("http://faß.example/", "xn--fa-hia.example"),
     ],
 )
-def test_the_host_is_what_is_asked_for(text: str, authority: str) -> None:
+def test_the_host_is_normalised(text: str, authority: str) -> None:
     assert parse_url(text).authority == authority
 
 
 @pytest.mark.parametrize("space", [" ", "\t", "\n", "\r\n", " \n ", "\u00a0", "\u3000"])
-def test_white_space_around_a_url_is_none_of_it(space: str) -> None:
+def test_white_space_around_a_url_is_stripped(space: str) -> None:
     for text in (f"http://example.com/a{space}", f"{space}http://example.com/a{space}"):
         assert check_source_url(text) == "http://example.com/a"
 
@@ -158,7 +158,7 @@ BASE = parse_url("https://example.com:8443/d/e/f?g#h")
         ("https://exämple.com/ä".encode(), "https://xn--exmple-cua.com/%C3%A4"),
     ],
 )
-def test_a_redirect_leads_where_curl_goes(location: bytes, target: str) -> None:
+def test_a_redirect_leads_to_the_target_that_curl_follows(location: bytes, target: str) -> None:
     assert str(join_url(BASE, location)) == target
 
 
@@ -200,13 +200,9 @@ URL_MARKS = [
     *("http", "https", "://", "//", "/", "[", "]", "@", ":", "::1", "%", "%25", "?", "#", "\\"),
     *("..", ".", "80", "99999", "xn--", "１２７", "。", "\u200d", "\u0301", "ß", "💩", "\ud800"),
 ]
-URL_PARTS = st.lists(
-    st.one_of(
-        st.sampled_from(URL_MARKS),
-        st.text(max_size=5),
-    ),
-    max_size=12,
-).map("".join)
+URL_PARTS = st.lists(st.one_of(st.sampled_from(URL_MARKS), st.text(max_size=5)), max_size=12).map(
+    "".join
+)
 
 
 @hypothesis_settings(max_examples=300, deadline=None)

@@ -73,10 +73,7 @@ class Cycle(RequestResponseCycle):
 
 
 def build_scope(
-    head: RequestHead,
-    transport: asyncio.Transport,
-    app_state: dict[str, Any],
-    output: Output,
+    head: RequestHead, transport: asyncio.Transport, app_state: dict[str, Any], output: Output
 ) -> HTTPScope:
     """Return the ASGI scope of a request."""
     raw_path, _, query = head.target.partition(b"?")

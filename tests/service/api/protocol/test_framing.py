@@ -110,7 +110,7 @@ def test_every_limit_has_two_sides(size_bytes: int) -> None:
         (b"", b"1;aaaaaaaaa\r\na\r\n"),
     ],
 )
-def test_what_has_no_end_is_refused_after_a_few_kilobytes(begun: bytes, repeated: bytes) -> None:
+def test_endless_framing_is_refused_after_a_few_kilobytes(begun: bytes, repeated: bytes) -> None:
     reader, sent_bytes = ChunkedReader(), 0
 
     def send_for_ever() -> None:
@@ -136,7 +136,7 @@ def test_ten_thousand_tiny_chunks_pass_and_are_read_a_few_at_a_time() -> None:
 
 
 @pytest.mark.parametrize(("size_bytes", "is_read"), [(100, True), (64, False)])
-def test_a_long_body_needs_chunks_that_are_worth_their_cost(size_bytes: int, is_read: bool) -> None:
+def test_framing_may_be_at_most_a_sixteenth_of_a_long_body(size_bytes: int, is_read: bool) -> None:
     data = chunks(*[b"x" * size_bytes] * 60_000)
     try:
         assert len(read(ChunkedReader(), data)[0]) == 60_000 * size_bytes

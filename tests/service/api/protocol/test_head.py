@@ -43,7 +43,7 @@ def test_a_head_is_read_in_pieces_of_any_size(size_bytes: int) -> None:
     assert (head.body_bytes, head.keeps_alive, head.expects_continue) == (7, True, False)
 
 
-def test_what_follows_a_head_is_left_where_it_is() -> None:
+def test_bytes_behind_a_head_are_not_consumed() -> None:
     reader, head = HeadReader(), request()
     assert reader.feed(head + b"GET", 0) == len(head)
 
@@ -59,7 +59,7 @@ def test_what_follows_a_head_is_left_where_it_is() -> None:
         (("Connection: keep-alive",), "GET / HTTP/1.0", False),
     ],
 )
-def test_a_connection_is_kept_as_the_client_wishes(
+def test_keep_alive_follows_version_and_connection_header(
     lines: tuple[str, ...], start: str, expected: bool
 ) -> None:
     assert read(request(*lines, start=start)).keeps_alive is expected
@@ -138,7 +138,7 @@ def test_an_ambiguous_head_is_refused(what: str, size_bytes: int) -> None:
         *("GET http:/// HTTP/1.1", "GET http://a@b/ HTTP/1.1", "GET ftp://a/ HTTP/1.1"),
     ],
 )
-def test_a_request_line_that_is_none_is_refused(start: str) -> None:
+def test_a_malformed_request_line_is_refused(start: str) -> None:
     with pytest.raises(MalformedRequest):
         read(request(start=start))
 
@@ -174,20 +174,16 @@ def test_a_host_is_a_name_or_an_address(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["a b", "a/b", "a@b", "a, b", "::1", "[::1", "a:b", 'a"', "\xe9"])
-def test_a_host_that_is_none_is_refused(host: str) -> None:
+def test_a_malformed_host_is_refused(host: str) -> None:
     with pytest.raises(MalformedRequest):
         read(request(host=f"Host: {host}"))
 
 
 @pytest.mark.parametrize(
     ("target", "path"),
-    [
-        ("http://other:81/a?b", b"/a?b"),
-        ("HTTPS://other:81", b"/"),
-        ("http://other:81?b", b"/?b"),
-    ],
+    [("http://other:81/a?b", b"/a?b"), ("HTTPS://other:81", b"/"), ("http://other:81?b", b"/?b")],
 )
-def test_the_host_of_a_url_counts_in_place_of_the_header(target: str, path: bytes) -> None:
+def test_the_host_of_an_absolute_target_replaces_the_header(target: str, path: bytes) -> None:
     """RFC 9112, section 3.2.2."""
     head = read(request("A: b", start=f"GET {target} HTTP/1.1"))
     assert (head.target, head.headers) == (path, [(b"host", b"other:81"), (b"a", b"b")])
@@ -199,7 +195,7 @@ def test_a_few_empty_lines_before_a_request_are_passed_over() -> None:
         read(b"\r\n" * (MAX_EMPTY_LINES + 1) + request())
 
 
-def test_the_server_as_a_whole_may_be_asked_for_its_options() -> None:
+def test_options_of_an_asterisk_target_is_accepted() -> None:
     assert read(request(start="OPTIONS * HTTP/1.1")).target == b"*"
 
 
@@ -242,7 +238,7 @@ TEXT = st.text(
 
 
 @given(st.sampled_from(["", "Content-Length: ", "Transfer-Encoding: ", "Host: ", "A"]), TEXT)
-def test_what_is_taken_node_s_parser_takes_too_and_reads_alike(name: str, text: str) -> None:
+def test_accepted_heads_are_read_alike_by_llhttp(name: str, text: str) -> None:
     data = request(name + text)
     reader = HeadReader()
     try:

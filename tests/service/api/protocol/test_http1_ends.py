@@ -1,4 +1,4 @@
-"""How a connection ends: clients that stop sending, stop reading, leave, or are too many."""
+"""End of a connection: clients that stop sending, stop reading, or disconnect."""
 
 import asyncio
 import http.client
@@ -7,57 +7,24 @@ import socket
 import struct
 import time
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from tests.service.api.executors import HangingExecutor, ResizingExecutor
-from tests.service.api.pictures import picture
+from tests.service.api.executors import (
+    HangingExecutor,
+    SlowExecutor,
+)
 from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.protocol import http1, output
 from upscaled.api.protocol.registry import Connections
-from upscaled.pool.executor import UpscaleRequest
 from upscaled.state import ApiKey
-from upscaled.upscale.result import Result
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
 LARGE = b"GET /assets/sample-x4.jpg HTTP/1.1\r\nHost: x\r\n\r\n"
 Make = Callable[..., Service]
-
-
-class SlowExecutor(ResizingExecutor):
-    """Takes its time."""
-
-    seconds = 1.5
-
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
-        await asyncio.sleep(self.seconds)
-        return await super().upscale(source, request)
-
-
-class LargeExecutor(ResizingExecutor):
-    """Gives more than the kernel's buffers of both sides take."""
-
-    size_bytes = 32_000_000
-
-    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
-        result = await super().upscale(source, request)
-        return replace(result, data=bytes(self.size_bytes))
-
-
-def send_upload(connection: Connection, *lines: str) -> None:
-    body = (
-        b'--b\r\nContent-Disposition: form-data; name="scale"\r\n\r\n2\r\n'
-        b'--b\r\nContent-Disposition: form-data; name="image"; filename="a"\r\n\r\n'
-        + picture()
-        + b"\r\n--b--\r\n"
-    )
-    form = "Content-Type: multipart/form-data; boundary=b"
-    connection.send_head(form, f"Content-Length: {len(body)}", "Accept: image/*", *lines)
-    connection.send(body)
 
 
 def connections_of(service: Service) -> Connections:
@@ -79,17 +46,7 @@ def small_window(service: Service) -> Connection:
 # A client that shuts its sending side.
 
 
-def test_a_client_that_half_closes_gets_all_its_answers(service: Service) -> None:
-    with Connection(service) as connection:
-        send_upload(connection)
-        connection.send(GET * 2)
-        connection.socket.shutdown(socket.SHUT_WR)
-        assert connection.receive().headers["content-type"] == "image/jpeg"
-        assert [connection.receive().status for _ in range(2)] == [200, 200]
-        assert connection.is_closed()
-
-
-def test_what_was_sent_ahead_is_answered_also_if_the_end_comes_between_two_answers(
+def test_pipelined_requests_are_answered_if_the_client_half_closes_between_two_responses(
     make_service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def pump_late(connection: http1.ContractProtocol) -> None:
@@ -116,7 +73,7 @@ def test_a_client_that_half_closes_with_its_first_packet_is_answered(
         assert connection.is_closed()
 
 
-def test_an_answer_begun_early_to_see_whether_its_client_is_there_is_whole(
+def test_a_response_with_probe_bytes_sent_ahead_is_complete(
     make_service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(output, "PROBE_AFTER_S", 0.0)
@@ -124,7 +81,7 @@ def test_an_answer_begun_early_to_see_whether_its_client_is_there_is_whole(
     monkeypatch.setattr("upscaled.api.protocol.registry.CHECK_EVERY_S", 0.02)
     service = make_service(SlowExecutor())
     with Connection(service) as connection:
-        send_upload(connection)
+        connection.send_upload()
         connection.socket.shutdown(socket.SHUT_WR)
         assert connection.socket.recv(1, socket.MSG_PEEK) == b"H"
         time.sleep(0.5)
@@ -133,7 +90,7 @@ def test_an_answer_begun_early_to_see_whether_its_client_is_there_is_whole(
         assert (answer.status, answer.headers["content-type"]) == (200, "image/jpeg")
 
 
-def test_a_watcher_that_half_closes_gets_every_event(
+def test_a_progress_watcher_that_half_closes_gets_every_event(
     make_service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Between two events digits of the next chunk's size are sent ahead."""
@@ -143,7 +100,7 @@ def test_a_watcher_that_half_closes_gets_every_event(
     service = make_service(SlowExecutor())
     with Connection(service) as sender, Connection(service) as watcher:
         watcher.send_head(method="GET", path="/v1/progress/mine")
-        send_upload(sender, "X-Request-Id: mine")
+        sender.send_upload("X-Request-Id: mine")
         watcher.socket.shutdown(socket.SHUT_WR)
         response = http.client.HTTPResponse(watcher.socket)
         response.begin()
@@ -171,7 +128,7 @@ def test_a_request_that_ends_early_is_refused_or_gets_another_error(
         assert connection.is_closed()
 
 
-def test_an_idle_connection_ends_with_its_client_s_side(service: Service) -> None:
+def test_an_idle_connection_closes_when_the_client_half_closes(service: Service) -> None:
     with Connection(service) as connection:
         connection.send(GET)
         connection.receive()
@@ -187,7 +144,7 @@ def test_a_client_that_leaves_has_its_work_stopped(make_service: Make, is_reset:
     executor = HangingExecutor()
     service = make_service(executor, metering=True, credits=5)
     with Connection(service) as connection:
-        send_upload(connection)
+        connection.send_upload()
         assert executor.has_begun.wait(5)
         if is_reset:
             reset = struct.pack("ii", 1, 0)
@@ -200,14 +157,14 @@ def test_work_stops_for_a_client_that_half_closes_and_leaves_later(make_service:
     executor = HangingExecutor()
     service = make_service(executor)
     with Connection(service) as connection:
-        send_upload(connection)
+        connection.send_upload()
         assert executor.has_begun.wait(5)
         connection.socket.shutdown(socket.SHUT_WR)
         assert not executor.is_cancelled.wait(0.5)
     assert executor.is_cancelled.wait(10)
 
 
-def test_clients_that_leave_amid_their_answers_are_no_errors(
+def test_clients_that_disconnect_amid_a_response_log_no_error(
     make_service: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -261,7 +218,7 @@ def test_requests_sent_ahead_are_kept_only_so_far(make_service: Make) -> None:
     executor = HangingExecutor()
     service = make_service(executor)
     with Connection(service, timeout_s=1) as connection:
-        send_upload(connection)
+        connection.send_upload()
         assert executor.has_begun.wait(5)
         with pytest.raises(TimeoutError):
             connection.send(GET * 1_000_000)
@@ -280,7 +237,7 @@ def test_ten_thousand_requests_sent_ahead_are_answered_in_turn(service: Service)
 
 
 @pytest.mark.parametrize("begun", [b"{", b""])
-def test_a_body_that_does_not_move_on_is_given_up(
+def test_a_stalled_body_times_out(
     make_service: Make, monkeypatch: pytest.MonkeyPatch, begun: bytes
 ) -> None:
     monkeypatch.setattr(http1, "BODY_STALL_S", 0.4)
@@ -292,7 +249,7 @@ def test_a_body_that_does_not_move_on_is_given_up(
         assert connection.is_closed()
 
 
-def test_a_body_that_comes_slowly_but_moves_on_is_read(
+def test_a_slow_body_that_makes_progress_is_read(
     make_service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http1, "BODY_STALL_S", 1.0)
@@ -306,7 +263,7 @@ def test_a_body_that_comes_slowly_but_moves_on_is_read(
         connection.receive().assert_error(400, "missing_parameter")
 
 
-def test_a_client_that_waits_for_100_continue_is_not_taken_for_slow(
+def test_a_client_that_waits_for_100_continue_does_not_time_out(
     make_service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service = make_service()
@@ -326,7 +283,7 @@ def test_a_client_that_waits_for_100_continue_is_not_taken_for_slow(
         connection.receive().assert_error(400, "missing_parameter")
 
 
-def test_a_client_that_never_sends_the_body_it_announced_is_given_up(make_service: Make) -> None:
+def test_a_declared_body_that_never_comes_times_out(make_service: Make) -> None:
     service = make_service(body_timeout_s=0.5)
     with Connection(service) as connection:
         lines = ("Content-Type: application/json", "Content-Length: 10", "Expect: 100-continue")
@@ -335,99 +292,11 @@ def test_a_client_that_never_sends_the_body_it_announced_is_given_up(make_servic
         assert connection.is_closed()
 
 
-# Too many clients.
-
-
-def open_silently(service: Service, count: int, address: str = "127.0.0.1") -> list[socket.socket]:
-    return [
-        socket.create_connection((service.host, service.port), 5, (address, 0))
-        for _ in range(count)
-    ]
-
-
-@pytest.mark.parametrize("begun", [b"", b"GET / HTTP/1.1\r\nHost: x\r\nA: ", GET])
-def test_silent_connections_lock_no_other_out(make_service: Make, begun: bytes) -> None:
-    service = make_service(max_connections=20)
-    held = open_silently(service, 15)
-    for each in held:
-        each.sendall(begun)
-    held += open_silently(service, 40)
-    for _ in range(5):
-        assert service.get("/healthz").status_code == 200
-    assert len(connections_of(service)) <= 20
-    for each in held:
-        each.close()
-
-
-def test_an_address_has_only_its_share_of_connections(make_service: Make) -> None:
-    service = make_service(trusted_proxies="none", max_connections_per_address=10)
-    held = open_silently(service, 50, "127.0.0.2")
-    wait_until(lambda: len(connections_of(service)) == 10)
-    other = open_silently(service, 3)
-    wait_until(lambda: len(connections_of(service)) == 13)
-    for each in held + other:
-        each.close()
-
-
-def test_a_proxy_s_address_is_bounded_only_in_all(make_service: Make) -> None:
-    service = make_service(max_connections_per_address=10)
-    held = open_silently(service, 50)
-    wait_until(lambda: len(connections_of(service)) == 50)
-    for each in held:
-        each.close()
-    wait_until(lambda: len(connections_of(service)) == 0)
-
-
-def test_a_new_client_is_refused_where_all_connections_are_busy(make_service: Make) -> None:
-    executor = HangingExecutor()
-    service = make_service(executor, max_connections=1)
-    with Connection(service) as busy:
-        send_upload(busy)
-        assert executor.has_begun.wait(5)
-        with Connection(service) as late:
-            answer = late.receive()
-            answer.assert_error(429, "rate_limit_exceeded")
-            assert answer.headers["retry-after"] == "1"
-            assert late.is_closed()
-    assert executor.is_cancelled.wait(5)
-    wait_until(lambda: service.get("/healthz").status_code == 200)
-
-
-def test_an_answer_that_is_still_being_taken_is_not_cut_off_for_a_new_client(
-    make_service: Make,
-) -> None:
-    service = make_service(LargeExecutor(), max_connections=1)
-    with Connection(service) as reader:
-        send_upload(reader)
-        assert reader.socket.recv(1, socket.MSG_PEEK)
-        wait_until(lambda: service.app.state.context.reporter.in_flight == 0)
-        with Connection(service) as late:
-            late.receive().assert_error(429, "rate_limit_exceeded")
-        received_bytes = 0
-        while received_bytes < LargeExecutor.size_bytes:  # and the head
-            data = reader.socket.recv(2**20)
-            assert data
-            received_bytes += len(data)
-
-
-def test_bodies_that_are_only_dropped_lock_no_other_out(make_service: Make) -> None:
-    service = make_service(max_connections=10)
-    held = open_silently(service, 10)
-    for each in held:
-        each.sendall(b"POST /v1/upscale HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n{")
-    for each in held:
-        assert each.recv(12) == b"HTTP/1.1 401"
-    for _ in range(5):
-        assert service.get("/healthz").status_code == 200
-    for each in held:
-        each.close()
-
-
-def test_watched_events_that_are_never_read_end_with_their_request(make_service: Make) -> None:
+def test_progress_events_that_are_never_read_end_with_their_request(make_service: Make) -> None:
     service = make_service(SlowExecutor(), write_timeout_s=0.5)
     with Connection(service) as sender, small_window(service) as watcher:
         watcher.send_head(method="GET", path="/v1/progress/mine")
-        send_upload(sender, "X-Request-Id: mine")
+        sender.send_upload("X-Request-Id: mine")
         assert sender.receive().status == 200
         wait_until(lambda: service.app.state.context.reporter.in_flight == 0)
 
@@ -449,7 +318,7 @@ def answers_of(service: Service) -> dict[str, Any]:
     }
 
 
-def test_every_answer_says_what_it_is_and_that_it_is_not_kept(service: Service) -> None:
+def test_every_response_has_nosniff_and_cache_control(service: Service) -> None:
     for name, answer in answers_of(service).items():
         assert answer.headers["X-Content-Type-Options"] == "nosniff", name
         kept = answer.headers["Cache-Control"]

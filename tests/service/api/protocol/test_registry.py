@@ -1,4 +1,4 @@
-"""How many connections there may be, and which one makes room."""
+"""Limits on connections, and the choice of the one that is evicted."""
 
 import asyncio
 import ipaddress
@@ -18,7 +18,7 @@ from upscaled.config import load_settings
 
 
 class Idle:
-    """A connection that notes what is asked of it."""
+    """Connection that records the calls of the registry."""
 
     def __init__(self, *, is_answered: bool = True) -> None:
         self.is_evicted = False
@@ -49,7 +49,7 @@ def fill(registry: Connections, *addresses: str) -> list[Idle]:
     return made
 
 
-async def test_as_many_as_the_limit_are_kept_and_then_the_longest_idle_makes_room() -> None:
+async def test_beyond_the_limit_the_longest_idle_connection_is_evicted() -> None:
     registry = Connections(ConnectionLimits(total=3))
     first, second, third = fill(registry, "1.1.1.1", "2.2.2.2", "3.3.3.3")
     assert not any(each.is_evicted for each in (first, second, third))
@@ -60,7 +60,9 @@ async def test_as_many_as_the_limit_are_kept_and_then_the_longest_idle_makes_roo
     assert len(registry) == 3
 
 
-async def test_where_none_is_idle_the_new_one_is_refused(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_new_connection_is_refused_where_none_is_idle(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     caplog.set_level(logging.WARNING)
     registry = Connections(ConnectionLimits(total=2))
     busy = fill(registry, "1.1.1.1", "2.2.2.2")
@@ -73,7 +75,7 @@ async def test_where_none_is_idle_the_new_one_is_refused(caplog: pytest.LogCaptu
     assert registry.admit(Idle(), "3.3.3.3")
 
 
-async def test_a_connection_that_still_takes_an_answer_is_not_evicted() -> None:
+async def test_a_connection_with_an_unread_response_is_not_evicted() -> None:
     registry = Connections(ConnectionLimits(total=2, per_address=1))
     taking = Idle(is_answered=False)
     assert registry.admit(taking, "1.1.1.1")
@@ -142,7 +144,7 @@ async def test_the_log_names_the_limit_that_refused_a_connection_and_the_address
         ("1.1.1.1", "1.1.1.2", False),
     ],
 )
-async def test_what_one_customer_has_counts_together(one: str, other: str, is_same: bool) -> None:
+async def test_addresses_of_one_network_count_together(one: str, other: str, is_same: bool) -> None:
     registry = Connections(ConnectionLimits(per_address=1))
     (first,) = fill(registry, one)
     registry.note_busy(first)
@@ -178,7 +180,7 @@ async def test_deadlines_are_checked_while_there_is_a_connection(
 
 
 @pytest.mark.parametrize(("descriptors", "total"), [(10_000, 1000), (256, 128), (64, 16)])
-def test_descriptors_are_left_for_all_that_is_no_client(
+def test_descriptors_are_reserved_for_other_uses(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, descriptors: int, total: int
 ) -> None:
     assert RESERVED_DESCRIPTORS == 128
@@ -198,6 +200,6 @@ def test_the_settings_are_the_limits(tmp_path: Path) -> None:
     assert limits == ConnectionLimits(7, 3, trusted, 9.5)
 
 
-def test_no_proxy_may_be_trusted(tmp_path: Path) -> None:
+def test_the_list_of_trusted_proxies_may_be_empty(tmp_path: Path) -> None:
     environment = {"UPSCALED_TRUSTED_PROXIES": "none"}
     assert load_settings(environment, data_dir=tmp_path).trusted_proxies == ()

@@ -1,5 +1,4 @@
 import re
-import time
 from collections.abc import Callable
 
 import pytest
@@ -34,12 +33,12 @@ ILLEGAL = [
 
 
 @pytest.mark.parametrize("accept", JSON)
-def test_json_where_no_image_range_weighs_more(accept: str | None) -> None:
+def test_json_is_chosen_where_no_image_range_weighs_more(accept: str | None) -> None:
     assert not wants_image(accept)
 
 
 @pytest.mark.parametrize("accept", IMAGE)
-def test_the_image_where_its_best_range_weighs_more_than_json(accept: str) -> None:
+def test_the_image_is_chosen_where_its_best_range_weighs_more_than_json(accept: str) -> None:
     assert wants_image(accept)
 
 
@@ -79,7 +78,7 @@ PIECES = [
 
 @settings(max_examples=1000)
 @given(st.lists(st.sampled_from(PIECES), max_size=9).map("".join))
-def test_what_the_grammar_of_the_rfc_takes_is_taken_and_nothing_else(accept: str) -> None:
+def test_exactly_the_grammar_of_the_rfc_is_accepted(accept: str) -> None:
     if len(re.findall("[qQ]=", accept)) < 2:  # behind the first, another is a parameter like others
         is_legal = accept.strip(" \t,") != "" and LEGAL.fullmatch(accept) is not None
         assert (parse_accept(accept) != []) == is_legal
@@ -113,7 +112,7 @@ def headers(draw: st.DrawFn) -> tuple[str, list[MediaRange]]:
 
 
 @given(headers())
-def test_a_header_put_together_by_the_grammar_is_read_as_it_was_meant(
+def test_a_header_generated_by_the_grammar_is_parsed_to_its_members(
     header: tuple[str, list[MediaRange]],
 ) -> None:
     text, ranges = header
@@ -121,7 +120,7 @@ def test_a_header_put_together_by_the_grammar_is_read_as_it_was_meant(
 
 
 @given(st.text(alphabet='image/*,;q=01.9 json"\\tx', max_size=80))
-def test_any_text_is_answered(accept: str) -> None:
+def test_no_text_raises(accept: str) -> None:
     assert wants_image(accept) in (True, False)
 
 
@@ -145,11 +144,3 @@ ATTACKS: list[tuple[str, Callable[[int], str]]] = [
 @pytest.mark.parametrize("make", [make for _, make in ATTACKS], ids=[name for name, _ in ATTACKS])
 def test_twice_the_header_takes_twice_the_steps(make: Callable[[int], str]) -> None:
     assert_linear(wants_image, make, 1000)
-
-
-@pytest.mark.parametrize("make", [make for _, make in ATTACKS], ids=[name for name, _ in ATTACKS])
-def test_the_longest_header_takes_no_time(make: Callable[[int], str]) -> None:
-    header = make(30_000)[:65_536]
-    started = time.process_time()
-    wants_image(header)
-    assert time.process_time() - started < 1

@@ -58,12 +58,10 @@ def test_text_and_file_parts_come_as_sent() -> None:
         b"form-data; filename*0=a.; filename*1=png; name=image",
         b"form-data; filename*0*=UTF-8''a.png; name=image",
         b"form-data ; name = image ; filename = a.png",
-        b"form-data; name=image; filename=a b.png",
-        b"attachment; name=image; filename=a.png",
+        *(b"form-data; name=image; filename=a b.png", b"attachment; name=image; filename=a.png"),
         b'form-data; name="image"; filename="\xe4.png"',
         b'form-data; filename="a;b\\"c.png"; name="image"',
-        b'form-data;name="image";filename=""',
-        b'FORM-DATA; NAME="image"; FileName="a.png"',
+        *(b'form-data;name="image";filename=""', b'FORM-DATA; NAME="image"; FileName="a.png"'),
         b'form-data; name="image"; filename="\xc3\xa4.png"',
         b'form-data; name="image"; filename="C:\\photos\\a.png"',
     ],
@@ -95,36 +93,15 @@ def test_type_and_charset_of_a_part_are_kept() -> None:
 @pytest.mark.parametrize(
     "content_type",
     [
-        'multipart/form-data; boundary="XX"',
-        "multipart/form-data; charset=utf-8; boundary=XX",
-        'Multipart/Form-Data;BOUNDARY="XX"',
-        "multipart/form-data; boundary=XX;",
-        "multipart/form-data; boundary = XX ",
-        'multipart/form-data; boundary="XX "',
+        *('multipart/form-data; boundary="XX"', "multipart/form-data; charset=utf-8; boundary=XX"),
+        *('Multipart/Form-Data;BOUNDARY="XX"', "multipart/form-data; boundary=XX;"),
+        *("multipart/form-data; boundary = XX ", 'multipart/form-data; boundary="XX "'),
         'multipart/form-data;;; boundary="XX"; ;',
         "multipart/form-data; boundary=YY; boundary=XX",
     ],
 )
 def test_every_spelling_of_the_boundary(content_type: str) -> None:
     assert len(parse_parts(body(SCALE), content_type)) == 1
-
-
-@pytest.mark.parametrize(
-    "content_type",
-    [
-        "multipart/form-data",
-        "multipart/form-data;",
-        "multipart/form-data; boundary",
-        "multipart/form-data; boundary=",
-        'multipart/form-data; boundary=""',
-        "multipart/form-data; boundary=YY",
-        "multipart/form-data; boundary=" + "X" * 300,
-        "multipart/form-data; xboundary=XX",
-    ],
-)
-def test_a_missing_or_wrong_boundary_is_refused(content_type: str) -> None:
-    with pytest.raises(InvalidRequestBody):
-        parse_parts(body(SCALE), content_type)
 
 
 @pytest.mark.parametrize(
@@ -161,11 +138,6 @@ def test_every_cut_is_refused() -> None:
     for size_bytes in range(len(whole) - len(b"\r\n")):
         with pytest.raises(InvalidRequestBody):
             parse_parts(whole[:size_bytes], TYPE)
-
-
-@pytest.mark.parametrize("end", [b"", b"\r\n", b"\r\n\r\n", b"an epilogue"])
-def test_what_follows_the_final_boundary_is_ignored(end: bytes) -> None:
-    assert len(parse_parts(SCALE + b"--XX--\r\n" + end, TYPE)) == 1
 
 
 def test_the_final_boundary_needs_no_line_end() -> None:
@@ -217,43 +189,9 @@ def check_taken(raw: bytes, data: bytes = b"2", *, is_taken: bool) -> None:
             parse_parts(body(raw), TYPE)
 
 
-@pytest.mark.parametrize(
-    "preamble",
-    [
-        b"\r\n",
-        b"\r\n\r\n",
-        b"\n",
-        b"This is a multi-part message in MIME format.\r\n",
-        b"This is a multi-part message in MIME format.\n",
-        b"Content-Type: multipart/form-data; boundary=XX\r\nMIME-Version: 1.0\r\n\r\n",
-        b"--XXy\r\n",
-        b"--X\r\n--\r\n-\r\n",
-        b"a line of its own, and then \r\n--XX in it\r\n",
-    ],
-)
-def test_what_comes_before_the_first_boundary_is_passed_over(preamble: bytes) -> None:
-    scale, image = parse_parts(preamble + body(SCALE, IMAGE), TYPE)
-    assert (scale.data, image.data) == (b"2", FILE)
-
-
-def test_a_boundary_within_a_line_is_none() -> None:
+def test_a_boundary_within_a_line_is_data() -> None:
     with pytest.raises(InvalidRequestBody):
         parse_parts(b"x" + body(SCALE), TYPE)
-
-
-@pytest.mark.parametrize("padding", [b" ", b"\t", b" \t  "])
-def test_blanks_behind_any_boundary_are_passed_over(padding: bytes) -> None:
-    raw = body(SCALE, IMAGE).replace(b"--XX\r\n", b"--XX" + padding + b"\r\n")
-    raw = raw.replace(b"--XX--\r\n", b"--XX--" + padding + b"\r\n")
-    assert [each.data for each in parse_parts(raw, TYPE)] == [b"2", FILE]
-
-
-@pytest.mark.parametrize("fold", [b"\r\n ", b"\r\n\t", b"\r\n    ", b"\n "])
-def test_folded_headers_are_read(fold: bytes) -> None:
-    headers = b'Content-Disposition: form-data;@name="image";@filename="a.png"'.replace(b"@", fold)
-    (image,) = parse_parts(body(part(headers + b"\r\nContent-Type:" + fold + b"a/b", FILE)), TYPE)
-    assert (image.name, image.file_name, image.media_type) == ("image", "a.png", "a/b")
-    assert image.data == FILE
 
 
 def test_blanks_before_a_colon_are_read() -> None:
@@ -273,7 +211,7 @@ def test_lines_may_end_in_lf_alone() -> None:
     assert (scale.data, image.data) == (b"2", data)
 
 
-def test_where_lines_end_in_crlf_a_lone_lf_ends_none() -> None:
+def test_a_lone_lf_is_data_where_lines_end_in_crlf() -> None:
     data = b"a\n--XX\nb\n--XX--\nc\r--XX--\r"
     (image,) = parse_parts(
         body(part(b"Content-Disposition: form-data; name=image; filename=a", data)), TYPE
@@ -287,13 +225,6 @@ def test_a_part_may_be_empty_with_or_without_a_line_of_its_own(newline: bytes) -
     for more in ([], [b""]):
         raw = newline.join([*lines, *more, b"--XX--", b""])
         assert [each.data for each in parse_parts(raw, TYPE)] == [b""]
-
-
-@pytest.mark.parametrize("encoding", ["7bit", "8bit", "binary", "BINARY", "utf-8", "x-unknown", ""])
-def test_data_that_are_not_encoded_come_as_sent(encoding: str) -> None:
-    headers = b"Content-Disposition: form-data; name=image; filename=a\r\n"
-    headers += b"Content-Transfer-Encoding: " + encoding.encode()
-    assert parse_parts(body(part(headers, FILE)), TYPE)[0].data == FILE
 
 
 def encoded(encoding: bytes, data: bytes) -> bytes:
@@ -321,7 +252,7 @@ def test_broken_base64_is_refused(sent: bytes) -> None:
 
 
 @pytest.mark.parametrize("policy", [email.policy.compat32, email.policy.SMTP, email.policy.HTTP])
-def test_what_the_email_library_writes_is_read(policy: Any) -> None:
+def test_forms_of_the_email_library_are_read(policy: Any) -> None:
     """It folds headers, adds some of its own, encodes data and may end its lines in LF."""
     form = email.mime.multipart.MIMEMultipart("form-data")
     form.preamble = "This is a multi-part message in MIME format."
@@ -367,15 +298,6 @@ def _try_to_parse(raw: bytes) -> None:
         parse_parts(raw, TYPE)
 
 
-@pytest.mark.parametrize("filling", ["; ", "=", 'a="', 'a="\\"', "a;", "a=b;", "a*=b;", '"', " "])
-def test_hostile_headers_take_no_time(filling: str) -> None:
-    hostile = "multipart/form-data; " + filling * (60_000 // len(filling))
-    started = time.process_time()
-    with contextlib.suppress(InvalidRequestBody):
-        parse_parts(body(SCALE), hostile)
-    assert time.process_time() - started < 1
-
-
 @given(st.binary(max_size=300))
 def test_any_file_comes_back_as_it_was(data: bytes) -> None:
     boundary = "b" + data.hex()[:200]  # in hexadecimal, so that it never stands in the data
@@ -401,7 +323,7 @@ datas = st.one_of(
     fold=st.sampled_from([b" ", b"@ ", b"@\t"]),
     encoding=st.sampled_from([b"", b"binary", b"base64"]),
 )
-def test_whatever_is_put_together_by_the_rules_of_mime_comes_apart_again(
+def test_a_form_generated_by_the_rules_of_mime_is_parsed_to_its_parts(
     contents: list[tuple[str, bytes]],
     newline: bytes,
     preamble: bytes,

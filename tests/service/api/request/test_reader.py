@@ -12,17 +12,13 @@ from tests.service.api.pictures import picture
 from tests.service.api.raw import Connection, seconds_since
 from tests.service.api.serving import Service
 from upscaled.api.request.fields import Fields, UnknownField
-from upscaled.api.request.reader import (
-    OVERHEAD_BYTES,
-    check_fields,
-    parse_scale,
-)
+from upscaled.api.request.reader import OVERHEAD_BYTES, check_fields, parse_scale
 from upscaled.errors import InvalidParameter, MissingParameter
 
 URL = "https://example.com/a.jpg"
 
 
-def test_the_image_wins_over_any_url() -> None:
+def test_image_wins_over_image_url() -> None:
     assert check_fields(Fields(b"photo", "nonsense", "4")) == (b"photo", None, 4)
     assert check_fields(Fields(None, URL, 2)) == (None, URL, 2)
 
@@ -46,12 +42,12 @@ def test_missing_comes_before_invalid(fields: Fields, missing: str) -> None:
     "fields",
     [Fields("text", None, 2), Fields("text", URL, 2), Fields(b"x", None, 3), Fields(None, 5, 2)],
 )
-def test_what_is_there_may_be_invalid(fields: Fields) -> None:
+def test_invalid_fields_are_refused(fields: Fields) -> None:
     with pytest.raises(InvalidParameter):
         check_fields(fields)
 
 
-def test_what_is_missing_is_named_by_the_name_it_came_under_too() -> None:
+def test_a_missing_field_is_named_with_the_unknown_name_it_was_sent_under() -> None:
     unknown = (UnknownField("file", is_file=True), UnknownField("factor"))
     with pytest.raises(MissingParameter) as refused:
         check_fields(Fields(None, None, None, unknown))
@@ -86,7 +82,7 @@ def chunked(data: bytes, chunk_bytes: int = 1 << 18) -> Iterator[bytes]:
         yield data[start : start + chunk_bytes]
 
 
-def test_many_small_parts_count_together(service: Service) -> None:
+def test_small_parts_count_together_against_the_size_limit(service: Service) -> None:
     part = b'Content-Disposition: form-data; name="other"\r\n\r\n' + bytes(1000)
     body = form(*[part] * 27_000, SCALE, file_part(picture()))
     assert len(body) > LIMIT_BYTES + OVERHEAD_BYTES
@@ -115,7 +111,7 @@ def test_a_declared_length_is_refused_before_a_byte_is_sent(service: Service, le
         assert b"file_size_too_large" in answer.body or b"Invalid HTTP request" in answer.body
 
 
-def test_an_endless_body_is_not_kept(service: Service) -> None:
+def test_an_endless_body_is_not_held_in_memory(service: Service) -> None:
     """No more than the limit is held in memory, whatever is sent."""
     process = psutil.Process()
     before_bytes = process.memory_info().rss
@@ -133,7 +129,7 @@ def test_an_endless_body_is_not_kept(service: Service) -> None:
     assert process.memory_info().rss - before_bytes < 80 * 1024 * 1024
 
 
-def test_a_slow_body_is_given_up(make_service: Callable[..., Service]) -> None:
+def test_a_body_over_the_time_limit_is_refused(make_service: Callable[..., Service]) -> None:
     service = make_service(body_timeout_s=0.3)
     with Connection(service) as connection:
         connection.send_head(JSON, "Content-Length: 100")
@@ -146,7 +142,7 @@ def test_a_slow_body_is_given_up(make_service: Callable[..., Service]) -> None:
         assert connection.is_closed(within_s=4)
 
 
-def test_a_body_that_dribbles_is_given_up(make_service: Callable[..., Service]) -> None:
+def test_the_time_limit_is_on_the_whole_body(make_service: Callable[..., Service]) -> None:
     """The limit is on the whole body, not on the pause between two bytes."""
     service = make_service(body_timeout_s=0.5)
     with Connection(service) as connection:
@@ -182,10 +178,7 @@ def test_many_slow_bodies_do_not_hold_up_a_quick_one(service: Service) -> None:
             connection.socket.close()
 
 
-@pytest.mark.parametrize(
-    "headers",
-    [[], ["Content-Length: 0"], ["Transfer-Encoding: chunked"]],
-)
+@pytest.mark.parametrize("headers", [[], ["Content-Length: 0"], ["Transfer-Encoding: chunked"]])
 def test_no_body_at_all_is_invalid(service: Service, headers: list[str]) -> None:
     with Connection(service) as connection:
         connection.send_head(JSON, *headers)
@@ -195,7 +188,7 @@ def test_no_body_at_all_is_invalid(service: Service, headers: list[str]) -> None
 
 
 @pytest.mark.parametrize("value", [2, 2.0, "2", "2.0", "2.00"])
-def test_every_spelling_of_two(value: Any) -> None:
+def test_every_spelling_of_scale_2_is_parsed(value: Any) -> None:
     scale = parse_scale(value)
     assert scale == 2
     assert type(scale) is int
@@ -210,6 +203,6 @@ def test_every_spelling_of_two(value: Any) -> None:
         *("0x2", "two", "nan", "true", "2.01", "2.5", "3", "22", "2" * 100_000),
     ],
 )
-def test_anything_else_is_invalid(value: Any) -> None:
+def test_any_other_scale_is_invalid(value: Any) -> None:
     with pytest.raises(InvalidParameter, match="scale must be 2 or 4"):
         parse_scale(value)

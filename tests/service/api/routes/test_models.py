@@ -148,7 +148,7 @@ def test_auto_is_the_same_as_no_header(service: Service, headers: dict[str, str]
     assert service.executor.requests[-1].model == ""
 
 
-def test_a_model_that_was_added_meanwhile_counts_at_once(
+def test_a_model_added_while_the_service_runs_is_accepted_at_once(
     make_service: Callable[..., Service],
 ) -> None:
     service = make_service()
@@ -186,7 +186,7 @@ def test_a_model_of_another_scale_is_refused(
 
 
 @pytest.mark.parametrize("length", [64, 65])
-def test_the_longest_name_is_taken_and_a_longer_one_is_none(
+def test_a_model_name_has_at_most_64_characters(
     make_service: Callable[..., Service], length: int
 ) -> None:
     service = make_service()
@@ -216,7 +216,9 @@ def test_the_longest_name_is_taken_and_a_longer_one_is_none(
         *(b"{}", b"%61uto", b"auto;q=1", "ａｕｔｏ".encode()),
     ],
 )
-def test_what_can_be_no_name_is_refused_and_not_repeated(service: Service, value: bytes) -> None:
+def test_an_impossible_model_name_is_refused_and_not_repeated(
+    service: Service, value: bytes
+) -> None:
     headers: dict[str, Any] = service.headers | {"X-Upscale-Model": value}
     text = assert_error(service.upload(headers=headers), 400, "invalid_parameter")
     assert text == (
@@ -242,7 +244,7 @@ def test_two_headers_are_refused_also_where_they_agree(service: Service, second:
     assert json.loads(answer.body) == expected
 
 
-def test_bytes_by_chance_are_never_an_error_of_the_service(service: Service) -> None:
+def test_random_model_names_never_cause_an_internal_error(service: Service) -> None:
     chance = random.Random(5)
     allowed = [*range(0x20, 0x7F), *range(0x80, 0x100), 0x09]
     for _ in range(60):
@@ -266,14 +268,14 @@ def test_a_bad_model_comes_before_the_credit(make_service: Callable[..., Service
 
 
 @pytest.mark.parametrize("accept", ["application/json", "image/*"])
-def test_both_kinds_of_answer_name_the_model(service: Service, accept: str) -> None:
+def test_both_kinds_of_response_name_the_model(service: Service, accept: str) -> None:
     answer = service.upload(headers=service.headers | {"Accept": accept})
     assert answer.headers["X-Upscale-Model"] == "resize"
     assert "X-Upscale-Tempered-With" not in answer.headers
 
 
 @pytest.mark.parametrize("accept", ["application/json", "image/*"])
-def test_and_what_a_result_was_tempered_with(
+def test_both_kinds_of_response_name_the_model_of_tempering(
     make_service: Callable[..., Service], accept: str
 ) -> None:
     service = make_service()

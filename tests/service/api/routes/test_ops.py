@@ -8,14 +8,16 @@ from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
 
 
-def test_alive_and_ready(service: Service) -> None:
+def test_a_service_with_a_worker_is_live_and_ready(service: Service) -> None:
     for path, status in (("/healthz", "ok"), ("/readyz", "ready")):
         answer = service.get(path)
         assert (answer.status_code, answer.json()) == (200, {"status": status})
         assert answer.headers["Content-Type"] == "application/json"
 
 
-def test_alive_but_not_ready_without_a_worker(make_service: Callable[..., Service]) -> None:
+def test_a_service_without_a_worker_is_live_and_not_ready(
+    make_service: Callable[..., Service],
+) -> None:
     executor = ResizingExecutor()
     service = make_service(executor)
     executor.is_available = False
@@ -35,7 +37,7 @@ def is_ready(service: Service) -> bool:
 
 
 @pytest.mark.usefixtures("quick")
-def test_alive_but_not_ready_while_no_result_can_be_stored(
+def test_a_service_that_cannot_store_results_is_live_and_not_ready(
     make_service: Callable[..., Service], caplog: pytest.LogCaptureFixture
 ) -> None:
     service = make_service()

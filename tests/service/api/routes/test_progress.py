@@ -101,7 +101,7 @@ def test_a_client_reads_the_tiles_of_its_own_request(
     assert_error(watch(stepping, "my-1"), 404, "not_found")
 
 
-def test_the_request_of_another_key_is_as_unknown_as_one_never_sent(
+def test_the_request_of_another_key_is_not_found(
     stepping: Service, executor: SteppingExecutor
 ) -> None:
     other_key = stepping.state.keys.create("other")

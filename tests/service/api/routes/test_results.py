@@ -120,10 +120,8 @@ def test_a_result_is_known_by_its_path_alone(url: str) -> None:
 @pytest.mark.parametrize(
     "url",
     [
-        "http://127.0.0.1:8000/public/results/a.jpg",
-        "http://127.0.0.1:8000/public/result",
-        "http://127.0.0.1:8000/other",
-        "http://127.0.0.1:8000/?/public/result/a.jpg",
+        *("http://127.0.0.1:8000/public/results/a.jpg", "http://127.0.0.1:8000/public/result"),
+        *("http://127.0.0.1:8000/other", "http://127.0.0.1:8000/?/public/result/a.jpg"),
         "http://127.0.0.1:8000",
     ],
 )

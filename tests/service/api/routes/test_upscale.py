@@ -54,7 +54,7 @@ def test_the_front_end_sniffs_an_upload_and_parses_its_header_once(
     assert counts == {"sniffed": 1, "header parsed": 1}
 
 
-def test_the_image_itself_comes_where_it_is_wanted(service: Service) -> None:
+def test_an_upload_with_accept_image_is_answered_with_the_image(service: Service) -> None:
     answer = service.upload(headers=service.headers | {"Accept": "image/*"})
     assert answer.status_code == 200
     assert answer.headers["Content-Type"] == "image/jpeg"
@@ -85,14 +85,16 @@ def test_the_public_base_url_begins_every_result_url(make_service: Callable[...,
     assert re.fullmatch(rf"https://upscale\.example\.com/images/public/result/{UUID4}\.jpg", url)
 
 
-def test_without_one_the_address_the_client_called_does(service: Service) -> None:
+def test_without_a_public_base_url_result_urls_begin_with_the_called_address(
+    service: Service,
+) -> None:
     called = service.upload(headers=service.headers | {"Host": "upscale.example.com:8443"})
     assert called.json()["result_url"].startswith("http://upscale.example.com:8443/public/result/")
     forwarded = service.headers | {"X-Forwarded-Host": "evil.example", "Forwarded": "host=evil"}
     assert service.upload(headers=forwarded).json()["result_url"].startswith(service.url + "/")
 
 
-def test_a_host_with_a_port_that_is_none_stays_out_of_the_result_url(service: Service) -> None:
+def test_a_host_with_an_impossible_port_is_not_in_the_result_url(service: Service) -> None:
     answer = service.upload(headers=service.headers | {"Host": "x:99999"})
     assert answer.json()["result_url"].startswith(service.url + "/public/result/")
 
@@ -108,7 +110,9 @@ def test_a_result_url_may_be_fed_back(make_service: Callable[..., Service]) -> N
     assert size_of(requests.get(again.json()["result_url"], timeout=5).content) == (320, 256)
 
 
-def test_under_whatever_name_of_the_server(make_service: Callable[..., Service]) -> None:
+def test_a_result_url_may_be_fed_back_under_another_name_of_the_server(
+    make_service: Callable[..., Service],
+) -> None:
     service = make_service(public_base_url="https://upscale.example.com/images")
     first = service.upload().json()["result_url"]
     called = first.replace("https://upscale.example.com/images", service.url)
@@ -202,7 +206,7 @@ def test_the_size_is_checked_before_the_queue(make_service: Callable[..., Servic
         (RecursionError("a secret"), 500, "internal_error"),
     ],
 )
-def test_what_the_worker_reports_is_answered_without_its_secrets(
+def test_errors_of_the_worker_are_answered_without_their_details(
     make_service: Callable[..., Service], error: Exception, status: int, error_code: str
 ) -> None:
     service = make_service(FailingExecutor(error))
@@ -229,7 +233,7 @@ def test_sizes_within_the_limits_pass(width_px: int, height_px: int, scale: int)
 
 
 @pytest.mark.parametrize("size", [(63, 64), (64, 63), (0, 0), (63, 3001), (9000, 1)])
-def test_a_side_too_short_comes_first(size: tuple[int, int]) -> None:
+def test_a_side_too_short_is_reported_before_one_too_long(size: tuple[int, int]) -> None:
     with pytest.raises(InvalidParameter, match="64x64"):
         judge(*size, 2)
 

@@ -30,7 +30,7 @@ PARENT_ID = "b7ad6b7169203331"
 
 @dataclass
 class Receiver:
-    """What came in, whole as it was sent."""
+    """Receiver that keeps the requests it gets."""
 
     url: str = ""
     paths: list[str] = field(default_factory=list)
