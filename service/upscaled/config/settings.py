@@ -47,6 +47,13 @@ class Settings(BaseModel):
     database_url: str = Field(
         default="", description="SQLAlchemy URL; empty: SQLite in the data folder"
     )
+    database_timeout_s: int = Field(
+        default=10,
+        ge=1,
+        le=25,
+        description="PostgreSQL: longest it may be silent, while connecting, in a statement or on "
+        "the network, before its connection is given up",
+    )
     first_key_file: str = Field(
         default="",
         description="file with the API key that the first start on an empty database makes, named "

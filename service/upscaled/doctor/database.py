@@ -11,7 +11,8 @@ from sqlalchemy.exc import SQLAlchemyError
 from upscaled.config import Settings
 from upscaled.doctor.clock import describe_drift
 from upscaled.doctor.finding import Finding, failure, ok, warning
-from upscaled.state.database import Database, find_sqlite_file, open_database
+from upscaled.state.database import Database, lift_timeout, open_database
+from upscaled.state.database_url import find_sqlite_file
 from upscaled.state.errors import DatabaseRefused, StateError
 from upscaled.state.ledger import audit
 from upscaled.state.migrate import read_revision, rewrite_revision
@@ -31,7 +32,7 @@ def check_database(settings: Settings, mounts: Path = Path("/proc/self/mounts"))
         if file is not None and not file.exists():
             return [ok(CHECK, f"SQLite: {file} will be made at the first start")]
         database = open_database(
-            settings.database_url, settings.data_dir, connect_timeout_s=CONNECT_TIMEOUT_S
+            settings.database_url, settings.data_dir, timeout_s=CONNECT_TIMEOUT_S
         )
     except (DatabaseRefused, OSError) as error:
         return [_describe_refusal(str(error))]
@@ -45,6 +46,7 @@ def check_database(settings: Settings, mounts: Path = Path("/proc/self/mounts"))
 
 def _look_into(database: Database, file: Path | None, disk: str) -> list[Finding]:
     with database.write() as connection:
+        lift_timeout(connection)
         revision = read_revision(connection)
         if revision is not None:
             rewrite_revision(connection)

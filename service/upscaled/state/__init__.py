@@ -1,7 +1,7 @@
 """API keys, credits, rates and stored results. SQL appears nowhere else."""
 
 from upscaled.state.clocks import Clocks
-from upscaled.state.database import hide_password
+from upscaled.state.database_url import hide_password
 from upscaled.state.errors import DatabaseFailed, StateError
 from upscaled.state.keys import ApiKey, ListedKey
 from upscaled.state.ledger import Hold, PaidResult

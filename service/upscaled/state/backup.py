@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from upscaled.state.database import BUSY_TIMEOUT_S, find_sqlite_file
+from upscaled.state.database import BUSY_TIMEOUT_S
+from upscaled.state.database_url import find_sqlite_file
 from upscaled.state.errors import DatabaseFailed, DatabaseRefused
 
 _PAGES_PER_STEP: Final = 1024

@@ -4,34 +4,34 @@ import os
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
-from urllib.parse import quote
 
 import sqlalchemy as sa
 from sqlalchemy import URL, Connection, Engine
 from sqlalchemy.engine.interfaces import DBAPIConnection
 from sqlalchemy.exc import (
-    ArgumentError,
     DatabaseError,
     DataError,
     DBAPIError,
     IntegrityError,
-    NoSuchModuleError,
     OperationalError,
     ProgrammingError,
 )
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
+from upscaled.state.database_url import hide_password, parse_database_url
 from upscaled.state.errors import DatabaseFailed, DatabaseLost, DatabaseRefused
 
 # Longest a write waits for writers of other processes; each of ours takes milliseconds.
 BUSY_TIMEOUT_S = 15
-CONNECT_TIMEOUT_S = 10
+TIMEOUT_S = 10
+_KEEPALIVE_INTERVAL_S = 5
+_KEEPALIVE_COUNT = 3
 _BEGIN = "begin_statement"
-_STARS = "***"
 _HAS_O_PATH = hasattr(os, "O_PATH")  # Linux
 _RESTORE = "put it back, or restart the service to begin with what is there now"
 
@@ -155,20 +155,19 @@ class OpenedFile:
             self._descriptor = None
 
 
-def open_database(
-    database_url: str, data_dir: Path, *, connect_timeout_s: int = CONNECT_TIMEOUT_S
-) -> Database:
+def open_database(database_url: str, data_dir: Path, *, timeout_s: int = TIMEOUT_S) -> Database:
     """Connect to `database_url`, or where it is empty to SQLite in `data_dir` (which exists).
 
-    connect_timeout_s: longest a server may take to answer.
+    timeout_s: longest a server may be silent: while it connects, in a statement, or where it does
+    not acknowledge what was sent. A transaction may be idle for as long.
 
     Raises:
         DatabaseRefused: a URL of another kind, a missing driver, or a server that is not there.
     """
-    url = _parse_url(database_url) if database_url else _default_url(data_dir)
+    url = parse_database_url(database_url, data_dir)
     try:
         is_file = url.get_backend_name() == "sqlite"
-        engine = _sqlite_engine(url) if is_file else _server_engine(url, connect_timeout_s)
+        engine = _sqlite_engine(url) if is_file else _server_engine(url, timeout_s)
     except ModuleNotFoundError as error:
         raise DatabaseRefused(
             f"the database driver {error.name} is missing: pip install -r requirements-extras.lock"
@@ -190,63 +189,62 @@ def _connect_once(engine: Engine) -> None:
         pass
 
 
-def hide_password(database_url: str) -> str:
-    """Return the URL with stars for its passwords, and only stars if it cannot be parsed."""
-    try:
-        url = sa.make_url(database_url)
-    except ArgumentError:
-        return _STARS
-    if _has_raw_at_sign(url):
-        return _STARS
-    hidden = {name: _STARS for name in url.query if "pass" in name.lower()}
-    shown = url.update_query_dict(hidden).render_as_string(hide_password=True)
-    return shown.replace(quote(_STARS), _STARS)
+def _server_engine(url: URL, timeout_s: int) -> Engine:
+    """Make an engine on whose connections neither side waits for the other for ever.
 
-
-def _default_url(data_dir: Path) -> URL:
-    return URL.create("sqlite", database=str(data_dir / "upscaled.sqlite3"))
-
-
-def _has_raw_at_sign(url: URL) -> bool:
-    """Return whether an unescaped @ in a password made the rest of it part of the host."""
-    return "@" in (url.host or "")
-
-
-def find_sqlite_file(database_url: str, data_dir: Path) -> Path | None:
-    """Return where SQLite's file is, or would be made; None for another database.
-
-    Raises:
-        DatabaseRefused: a URL of another kind.
+    What the URL says itself comes first.
     """
-    url = _parse_url(database_url) if database_url else _default_url(data_dir)
-    return Path(str(url.database)) if url.get_backend_name() == "sqlite" else None
-
-
-def _parse_url(database_url: str) -> URL:
-    try:
-        url = sa.make_url(database_url.replace("postgres://", "postgresql://", 1))
-        backend = url.get_backend_name()
-    except (ArgumentError, NoSuchModuleError):
-        raise DatabaseRefused("UPSCALED_DATABASE_URL is not a database URL") from None
-    if _has_raw_at_sign(url):
-        raise DatabaseRefused("UPSCALED_DATABASE_URL: an @ in the password is written %40")
-    if backend == "sqlite" and url.database and url.database != ":memory:":
-        return url.set(drivername="sqlite")
-    if backend == "postgresql":
-        return url.set(drivername="postgresql+psycopg")
-    raise DatabaseRefused(
-        f"UPSCALED_DATABASE_URL={hide_password(database_url)}: "
-        "must be sqlite:///FILE or postgresql://USER:PASSWORD@HOST/NAME"
-    )
-
-
-def _server_engine(url: URL, connect_timeout_s: int) -> Engine:
-    return sa.create_engine(
+    engine = sa.create_engine(
         url,
         isolation_level="READ COMMITTED",
         pool_pre_ping=True,
-        connect_args={"connect_timeout": connect_timeout_s},
+        pool_timeout=timeout_s,
+        connect_args={
+            name: value
+            for name, value in {
+                "connect_timeout": timeout_s,
+                "tcp_user_timeout": timeout_s * 1000,
+                "keepalives_idle": timeout_s,
+                "keepalives_interval": _KEEPALIVE_INTERVAL_S,
+                "keepalives_count": _KEEPALIVE_COUNT,
+            }.items()
+            if name not in url.query
+        },
     )
+    limits = {
+        "statement_timeout": f"{timeout_s}s",
+        # A client that was cut off in a transaction holds its locks until the server ends it.
+        "idle_in_transaction_session_timeout": f"{timeout_s}s",
+        # The server's side of the connection; on a Unix socket they mean nothing.
+        "tcp_user_timeout": f"{timeout_s}s",
+        "tcp_keepalives_idle": f"{timeout_s}s",
+        "tcp_keepalives_interval": f"{_KEEPALIVE_INTERVAL_S}s",
+        "tcp_keepalives_count": str(_KEEPALIVE_COUNT),
+    }
+    options = str(url.query.get("options", ""))
+    settings = {name: value for name, value in limits.items() if name not in options}
+    if settings:
+        sa.event.listen(engine, "connect", partial(_limit_session, settings))
+    return engine
+
+
+def _limit_session(
+    settings: Mapping[str, str], connection: DBAPIConnection, _record: ConnectionPoolEntry
+) -> None:
+    # Not as `options` of the connection, which poolers refuse.
+    setters = ", ".join(
+        f"set_config('{name}', '{value}', false)" for name, value in settings.items()
+    )
+    cursor = connection.cursor()
+    cursor.execute(f"SELECT {setters}")
+    cursor.close()
+    connection.commit()
+
+
+def lift_timeout(connection: Connection) -> None:
+    """Let the statements of this transaction take their time: a migration, or an audit."""
+    if connection.dialect.name == "postgresql":
+        connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
 
 
 def _sqlite_engine(url: URL) -> Engine:

@@ -5,6 +5,7 @@ from pathlib import Path
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
+from upscaled.state.database import lift_timeout
 from upscaled.state.errors import DatabaseRefused
 from upscaled.state.migrations import SCHEMA_REVISION
 
@@ -24,6 +25,7 @@ def migrate(connection: Connection) -> bool:
     Raises:
         DatabaseRefused: the database was written by a newer version.
     """
+    lift_timeout(connection)
     if connection.dialect.name == "postgresql":
         connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_POSTGRESQL_LOCK)))
     revision = read_revision(connection)

@@ -8,9 +8,11 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 import sqlalchemy as sa
 
@@ -93,6 +95,20 @@ class PostgreSQL:
     """A running server that listens on a socket in `folder` only."""
 
     folder: Path
+    process_id: int
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Stop all its processes for the time of the block, as a machine that hangs does."""
+        server = psutil.Process(self.process_id)
+        processes = [server, *server.children()]
+        for process in processes:
+            process.suspend()
+        try:
+            yield
+        finally:
+            for process in processes:
+                process.resume()
 
     def url(self, database: str) -> str:
         return f"postgresql://tester@/{database}?host={self.folder}"
@@ -128,8 +144,9 @@ def postgresql() -> Iterator[PostgreSQL]:
                 stdout=output, stderr=output, user=owner, cwd=folder, env=_english(),
             )  # fmt: skip
         try:
-            _wait_until_it_answers(PostgreSQL(folder), server, log)
-            yield PostgreSQL(folder)
+            started = PostgreSQL(folder, server.pid)
+            _wait_until_it_answers(started, server, log)
+            yield started
         finally:
             server.terminate()
             server.wait(30)

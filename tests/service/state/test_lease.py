@@ -1,10 +1,13 @@
 """Leases of front ends on PostgreSQL: which live, which leads, and the holds of a dead one."""
 
 import logging
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -216,6 +219,36 @@ def test_one_front_end_leads_and_its_end_frees_the_lead_at_once(
     first.state.close()
     second.renew()
     assert second.holder.lead()
+
+
+def test_a_leader_that_is_killed_frees_the_lead_at_once(
+    front_ends: FrontEnds, pair: tuple[FrontEnd, FrontEnd], tmp_path: Path
+) -> None:
+    leading = f"""
+import time
+from pathlib import Path
+from upscaled.config import load_settings
+from upscaled.state import open_state
+settings = load_settings(
+    {{}}, database_url={front_ends.url!r}, data_dir=Path({str(tmp_path)!r})
+)
+state = open_state(settings)
+while not state.holder.lead():
+    time.sleep(0.01)
+print("leads", flush=True)
+time.sleep(60)
+"""
+    first, _ = pair
+    process = subprocess.Popen([sys.executable, "-c", leading], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    with process.stdout as output:
+        assert output.readline() == "leads\n"
+        first.renew()
+        assert not first.holder.lead()
+        process.kill()
+        process.wait()
+    while not first.holder.lead():  # once the server has seen the end of the connection
+        first.renew()
 
 
 def test_a_leader_that_loses_its_connection_loses_the_lead(
