@@ -108,7 +108,7 @@ def test_every_setting_is_tried() -> None:
 
 
 @pytest.mark.parametrize(("name", "value"), TAKEN)
-def test_a_value_within_its_limits_is_taken(name: str, value: str) -> None:
+def test_a_value_within_its_limits_is_accepted(name: str, value: str) -> None:
     load_settings({PREFIX + name.upper(): value})
 
 
@@ -240,7 +240,7 @@ def test_an_unknown_name_like_no_other_is_refused_too() -> None:
         load_settings({"UPSCALED_QQQQ": "1"})
 
 
-def test_other_variables_are_none_of_ours() -> None:
+def test_variables_without_the_prefix_are_ignored() -> None:
     load_settings({"WORKERS": "0", "PATH": "/bin", "upscaled_workers": "0"})
 
 
@@ -259,7 +259,7 @@ def test_the_contracts_defaults() -> None:
     assert MAX_OUTPUT_SIDE_PX == 6000
 
 
-def test_values_become_what_they_mean() -> None:
+def test_values_are_converted_to_their_types() -> None:
     settings = load_settings(
         {
             "UPSCALED_DATA_DIR": "/data",

@@ -64,7 +64,7 @@ def test_a_json_line_is_one_object_with_the_fields_of_the_event() -> None:
     }
 
 
-def test_a_line_that_names_no_event_is_a_plain_one() -> None:
+def test_a_record_without_an_event_gets_the_plain_one() -> None:
     assert json.loads(JsonFormatter().format(record_of("hello")))["event"] == "log"
 
 

@@ -60,7 +60,7 @@ def test_a_folder_that_is_itself_a_link_is_walked(tree: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("inside", "left"), [("sub", ["a.jpg", "b.png"]), ("sub/deep", ["a.jpg", "b.png", "sub/c.png"])]
 )
-def test_the_output_folder_is_never_taken_as_input(
+def test_the_output_folder_is_never_walked_as_input(
     tree: Path, tmp_path: Path, inside: str, left: list[str], is_by_link: bool
 ) -> None:
     output_dir = tree / inside
@@ -104,14 +104,14 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tree: Path) -> None
     assert [source.path.name for source in find(tree / "[a].png")] == ["[a].png"]
 
 
-def test_any_depth_stands_for_none_too() -> None:
+def test_the_pattern_of_any_depth_matches_no_level_too() -> None:
     assert matches(("x",), ("**", "x"))
     assert matches(("a", "b", "x"), ("**", "x"))
     assert not matches(("a",), ("**", "x"))
     assert not matches(("a", "b"), ("*",))
 
 
-def test_a_folder_without_an_output_folder_is_an_error_as_is_one_that_went(tree: Path) -> None:
+def test_a_folder_without_an_output_folder_and_a_missing_one_are_errors(tree: Path) -> None:
     (found,) = find(tree, output_dir=None)
     assert isinstance(found.error, IsADirectoryError)
     (gone,) = Finder(Path("out")).walk(tree / "gone")
@@ -124,7 +124,7 @@ def test_names_that_are_no_text_are_found_whole(tree: Path) -> None:
     assert b"caf\xe9.png" in [os.fsencode(source.path.name) for source in find(tree)]
 
 
-def test_what_is_found_is_drawn_folder_by_folder(tree: Path) -> None:
+def test_sources_are_found_folder_by_folder(tree: Path) -> None:
     found = Finder(Path("out")).walk(tree)
     next(found)
     (tree / "sub" / "late.png").touch()  # not listed yet

@@ -27,7 +27,9 @@ def test_an_image_is_read_whole_whatever_its_name(tmp_path: Path, is_any: bool) 
 
 
 @pytest.mark.parametrize("data", [b"", b"text"])
-def test_what_is_no_picture_is_read_only_where_it_is_named(tmp_path: Path, data: bytes) -> None:
+def test_a_file_that_is_no_image_is_read_only_where_it_is_named(
+    tmp_path: Path, data: bytes
+) -> None:
     path = tmp_path / "image.png"
     path.write_bytes(data)
     with pytest.raises(NotAnImage):
@@ -87,7 +89,7 @@ def test_a_file_may_have_so_many_bytes_and_no_more(
         read_source(tmp_path / "a.png", FORMATS, is_any=False)
 
 
-def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
+def test_a_pipe_or_folder_is_refused_without_waiting_for_it(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(InvalidParameter, match="is no regular file"):
         read_source(tmp_path / "pipe", FORMATS, is_any=True)
@@ -95,7 +97,7 @@ def test_what_is_no_file_is_refused_without_waiting_for_it(tmp_path: Path) -> No
         read_source(tmp_path, FORMATS, is_any=True)
 
 
-def test_a_file_that_went_and_one_that_cannot_be_read_have_codes_of_the_contract() -> None:
+def test_a_missing_and_an_unreadable_file_have_codes_of_the_contract() -> None:
     gone = refuse_unreadable(FileNotFoundError(2, "No such file or directory"))
     assert (gone.error_code, gone.public_text) == ("not_found", "no such file or directory")
     barred = refuse_unreadable(PermissionError(13, "Permission denied"))

@@ -34,11 +34,13 @@ def of_rungs(*rungs: Rung, **settings: object) -> bytes:
         {"denoise": 0.5},
     ],
 )
-def test_every_setting_that_a_result_depends_on_is_in_it(settings: dict[str, Any]) -> None:
+def test_every_setting_that_a_result_depends_on_changes_the_fingerprint(
+    settings: dict[str, Any],
+) -> None:
     assert of(**settings) != of()
 
 
-def test_so_are_scale_model_and_weights() -> None:
+def test_scale_model_and_weights_change_the_fingerprint() -> None:
     assert of(scale=2) != of()
     assert of(ANIME) != of()
     assert of(replace(GENERAL, sha256="0" * 64)) != of()
@@ -46,7 +48,7 @@ def test_so_are_scale_model_and_weights() -> None:
     assert of(replace(GENERAL, wdn=replace(GENERAL.wdn, sha256="0" * 64))) != of()
 
 
-def test_what_no_result_depends_on_is_not() -> None:
+def test_settings_that_no_result_depends_on_leave_the_fingerprint() -> None:
     assert of(threads=3, jobs_per_worker=9, log_level="debug", tile_window_px=512) == of()
     assert of(ANIME, denoise=0.5) == of(ANIME), "a model without that dial"
 
@@ -55,7 +57,7 @@ VIVID = Rung(model="realesrgan-x4plus", tempered_with="upscaled-x2", harmed_only
 FAITHFUL = Rung(model="upscaled-x2")
 
 
-def test_tempering_and_each_model_that_the_picture_may_come_to_are_in_it() -> None:
+def test_tempering_and_each_possible_model_change_the_fingerprint() -> None:
     ladder = (VIVID, FAITHFUL)
     small, large = rungs_for(ladder, 100), rungs_for(ladder, 101)
     assert [rung.model for rung in small] == ["realesrgan-x4plus", "upscaled-x2"]
@@ -71,7 +73,7 @@ def test_tempering_and_each_model_that_the_picture_may_come_to_are_in_it() -> No
     assert len(marks) == 5
 
 
-def test_how_large_pictures_may_be_for_a_model_here_is_not() -> None:
+def test_the_size_limits_of_models_leave_the_fingerprint() -> None:
     """Nor is the budget: a batch goes on where a picture comes to the same model."""
     other = VIVID.model_copy(update={"most_px": 5000, "most_deep_px": 90})
     small = rungs_for((VIVID, FAITHFUL), 100)

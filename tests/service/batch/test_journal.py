@@ -78,7 +78,7 @@ def test_names_that_are_no_text_come_back_byte_for_byte(path: Path) -> None:
     assert (row.path, row.source) == (path_below, source)
 
 
-def test_only_one_run_at_a_time_has_it(path: Path) -> None:
+def test_only_one_run_at_a_time_can_open_a_journal(path: Path) -> None:
     with Journal(path), pytest.raises(JournalBusy, match="another run has it open"):
         Journal(path)
     Journal(path).__exit__()
@@ -106,7 +106,7 @@ def test_a_folder_that_takes_no_journal_is_an_error(tmp_path: Path) -> None:
         Journal(tmp_path / "absent" / "journal.sqlite3")
 
 
-def test_one_without_a_file_works_and_says_that_it_is_not_kept() -> None:
+def test_a_journal_without_a_file_works_and_is_not_kept() -> None:
     with Journal(None) as journal:
         journal.reserve(RESULT, SOURCE)
         assert journal.find(RESULT) is not None

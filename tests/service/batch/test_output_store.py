@@ -83,7 +83,7 @@ def test_a_path_is_reserved_from_the_moment_work_begins(store: OutputStore, root
     assert take(store, A_PNG, "one") == ExistingResult(root / "a-x4.jpg", None), "named twice"
 
 
-def test_what_is_done_is_found_by_content_and_settings_not_by_the_source_s_name(
+def test_an_existing_result_is_found_by_content_and_settings_not_by_name(
     store: OutputStore,
 ) -> None:
     target = fill(store, A_PNG, "one")
@@ -131,7 +131,7 @@ def test_the_result_of_a_moved_source_is_found_to_be_copied(store: OutputStore) 
     assert store.find_identical(content("one"), SETTINGS) is None
 
 
-def test_its_own_results_are_known(store: OutputStore, root: Path) -> None:
+def test_the_store_knows_its_own_results(store: OutputStore, root: Path) -> None:
     target = fill(store, A_PNG, "one")
     assert store.holds(target)
     assert not store.holds(root / "b-x4.jpg")
@@ -214,7 +214,7 @@ def test_a_result_of_a_killed_run_that_cannot_get_its_name_does_not_stop_the_nex
         assert isinstance(take(store, A_PNG, "one"), Reservation)
 
 
-def test_a_result_that_cannot_be_placed_leaves_the_old_one_known(
+def test_a_result_that_cannot_be_renamed_leaves_the_old_one_recorded(
     store: OutputStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     old = fill(store, A_PNG, "old")
@@ -269,7 +269,7 @@ def test_an_unfinished_file_s_name_fits_wherever_its_result_s_does(tmp_path: Pat
         (".png", [".png-x4.jpg", ".png-2-x4.jpg"]),
     ],
 )
-def test_a_name_that_is_taken_gives_way_to_longer_ones(name: str, expected: list[str]) -> None:
+def test_a_second_source_of_one_name_gets_a_longer_name(name: str, expected: list[str]) -> None:
     assert list(islice(candidate_names(name, 4, "jpg"), len(expected))) == expected
 
 

@@ -43,7 +43,7 @@ class BrokenPipe(list[Outcome]):
         raise BrokenPipeError
 
 
-def test_no_more_sources_are_drawn_than_there_are_places(batch: Batch) -> None:
+def test_no_more_sources_are_drawn_than_may_be_in_flight(batch: Batch) -> None:
     path = batch.add("a.png")
     drawn: list[Source] = []
     engine = batch.engine = Gated(model="upscaled-x2")
@@ -68,7 +68,7 @@ def test_no_more_sources_are_drawn_than_there_are_places(batch: Batch) -> None:
     assert len(drawn) == len(outcomes) == 100
 
 
-def test_a_stop_at_once_drops_what_is_under_way_and_leaves_nothing_of_it(batch: Batch) -> None:
+def test_cancelling_a_batch_leaves_nothing_of_files_in_flight(batch: Batch) -> None:
     for number in range(6):
         batch.add(f"{number}.png", number, size=(200, 200))
     engine = batch.engine = Gated(model="upscaled-x2")
@@ -87,7 +87,7 @@ def test_a_stop_at_once_drops_what_is_under_way_and_leaves_nothing_of_it(batch: 
     assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
 
 
-def test_a_stop_lets_what_is_under_way_finish(batch: Batch) -> None:
+def test_stopping_a_batch_finishes_files_in_flight(batch: Batch) -> None:
     for number in range(20):
         batch.add(f"{number:02}.png", number)
     engine = batch.engine = Gated(model="upscaled-x2")
@@ -119,7 +119,7 @@ def test_an_error_of_the_listener_ends_the_batch(batch: Batch) -> None:
     assert (batch.output_dir / FILE_NAME).exists()
 
 
-def test_large_results_wait_for_room_and_all_come_through(
+def test_large_results_wait_for_one_another_and_all_are_made(
     batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("upscaled.batch.file_job.MAX_CANVAS_PX", 5000)
@@ -128,7 +128,7 @@ def test_large_results_wait_for_room_and_all_come_through(
     assert set(batch.run_kinds().values()) == {Kind.UPSCALED}
 
 
-def test_batches_of_the_device_decide_how_many_files_are_under_way(batch: Batch) -> None:
+def test_the_batch_size_of_the_device_decides_how_many_files_are_in_flight(batch: Batch) -> None:
     with batch.upscaling(Stop(), []) as upscaling:
         assert count_in_flight(upscaling.core.settings, upscaling.core.windows_at_once) == 4
         batch.engine.batch = 8

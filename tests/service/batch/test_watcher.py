@@ -61,7 +61,7 @@ def top(tmp_path: Path) -> Path:
     return tmp_path / "in"
 
 
-def test_what_is_there_and_what_comes_is_given_once(top: Path, tmp_path: Path) -> None:
+def test_present_and_arriving_files_are_given_once(top: Path, tmp_path: Path) -> None:
     (top / "old.png").write_text("there before")
     os.utime(top / "old.png", (1, 1))
     with watching(top, tmp_path / "out") as watched:
@@ -74,7 +74,7 @@ def test_what_is_there_and_what_comes_is_given_once(top: Path, tmp_path: Path) -
         assert watched.settle() == ["new.png", "old.png"]
 
 
-def test_a_file_that_grows_is_not_taken_until_it_has_settled(top: Path, tmp_path: Path) -> None:
+def test_a_growing_file_is_given_once_it_has_settled(top: Path, tmp_path: Path) -> None:
     """Each write opens and closes it, as some tools do: only its size and time change."""
     with watching(top, tmp_path / "out", settle_s=1.0) as watched:
         for _ in range(8):
@@ -92,7 +92,7 @@ def knows_writers(folder: Path) -> bool:
     return found
 
 
-def test_a_file_that_is_open_for_writing_is_not_taken_however_long_it_rests(
+def test_a_file_open_for_writing_is_not_given_however_long_it_rests(
     top: Path, tmp_path: Path
 ) -> None:
     if not knows_writers(tmp_path):
@@ -113,7 +113,7 @@ def test_a_file_that_is_only_read_is_yielded(tmp_path: Path) -> None:
     assert not is_being_written(tmp_path / "absent")
 
 
-def test_what_is_moved_in_is_taken_also_in_folders(top: Path, tmp_path: Path) -> None:
+def test_files_and_folders_that_are_moved_in_are_given(top: Path, tmp_path: Path) -> None:
     (tmp_path / "box" / "inner").mkdir(parents=True)
     (tmp_path / "box" / "inner" / "a.png").write_text("in a folder")
     (tmp_path / "b.png").write_text("alone")

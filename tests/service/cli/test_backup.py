@@ -40,7 +40,7 @@ def test_a_second_backup_of_the_same_name_is_refused(tmp_path: Path) -> None:
         ("copy.db", "postgresql://u:p@127.0.0.1/x", "pg_dump"),
     ],
 )
-def test_what_cannot_be_backed_up_ends_with_status_1_and_the_reason(
+def test_a_backup_that_fails_ends_with_status_1_and_the_reason(
     file: str, database_url: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if database_url:

@@ -64,7 +64,7 @@ def _processor_s() -> float:
 
 
 @pytest.mark.slow
-def test_a_healthy_service_is_found_so(tmp_path: Path) -> None:
+def test_a_healthy_service_has_no_failure(tmp_path: Path) -> None:
     with serve(tmp_path) as server:
         port = server.url.rpartition(":")[2]
         examined = examine(tmp_path, "--running", "--port", port)

@@ -199,7 +199,7 @@ def test_a_result_that_cannot_be_written_is_named(photo: Path) -> None:
     assert sorted(path.name for path in photo.parent.iterdir()) == [target.name, photo.name]
 
 
-def test_results_are_readable_by_whom_the_umask_allows(photo: Path) -> None:
+def test_results_have_the_permissions_of_the_umask(photo: Path) -> None:
     assert run(photo, "--scale", "2").exit_code == 0
     ordinary = photo.with_name("ordinary")
     ordinary.touch()

@@ -98,7 +98,7 @@ def assert_is_whole(source_dir: Path, output_dir: Path) -> None:
     ("number", "status"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
-def test_an_interrupted_run_drops_what_is_under_way_and_says_so(
+def test_an_interrupted_run_drops_files_in_flight_and_reports_it(
     source_dir: Path, tmp_path: Path, number: int, status: int
 ) -> None:
     found, lines = run_until(tmp_path, number, str(source_dir))

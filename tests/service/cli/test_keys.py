@@ -119,7 +119,7 @@ def test_a_revoked_key_is_unknown_and_its_name_free() -> None:
         (("keys", "create", "x", "--burst", "0"), "a burst of 0: must be 1 to 1000000"),
     ],
 )
-def test_what_cannot_be_done_is_an_error_with_status_1(
+def test_a_command_that_cannot_be_carried_out_is_an_error_with_status_1(
     arguments: tuple[str, ...], text: str
 ) -> None:
     run("keys", "create", "web")

@@ -71,7 +71,7 @@ def test_a_sheet_that_is_named_by_an_option_is_replaced(photo: Path, tmp_path: P
         (("upscaled-x2", "photo.png", "-o", "none/sheet.png"), "none: there is no such folder"),
     ],
 )
-def test_what_cannot_be_tried_is_refused_in_a_sentence(
+def test_a_trial_that_is_not_possible_is_refused_in_a_sentence(
     words: tuple[str, ...],
     reason: str,
     photo: Path,

@@ -164,7 +164,7 @@ def test_an_ncnn_pair_is_added_and_may_be_removed_again(tmp_path: Path) -> None:
     assert "mine" not in [row[0] for row in cells(upscaled(tmp_path, "list"))]
 
 
-def test_remove_says_where_a_setting_still_asks_for_the_model(
+def test_remove_names_a_setting_that_still_chooses_the_model(
     tmp_path: Path, own_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert upscaled(tmp_path, "add", "mine", str(own_file)).returncode == 0

@@ -128,7 +128,7 @@ def test_a_start_that_fails_is_reported_in_one_line_with_its_status(
         pytest.param("UPSCALED_DEVICE", "cuda:63", "cuda", marks=pytest.mark.slow),
     ],
 )
-def test_what_no_worker_can_do_ends_the_start_with_status_2_and_leaves_none(
+def test_a_setting_that_no_worker_can_serve_ends_the_start_with_status_2(
     tmp_path: Path, setting: str, value: str, reason: str
 ) -> None:
     settings = {"UPSCALED_DATA_DIR": str(tmp_path), "UPSCALED_WORKERS": "2", setting: value}
@@ -141,7 +141,7 @@ def test_what_no_worker_can_do_ends_the_start_with_status_2_and_leaves_none(
     assert not [process for process in psutil.process_iter() if uses(process, tmp_path)]
 
 
-def test_what_is_waiting_when_the_grace_is_over_is_answered(tmp_path: Path) -> None:
+def test_a_request_that_waits_when_the_grace_is_over_is_answered(tmp_path: Path) -> None:
     with small(tmp_path, is_waiting=False, grace_s="1") as server, ThreadPoolExecutor() as clients:
         server.wait_listening()
         running = clients.submit(upscale, server, picture(1500))
@@ -214,7 +214,7 @@ def test_a_terminal_that_closes_ends_the_server_in_order(tmp_path: Path) -> None
         process.wait()
 
 
-def test_the_server_takes_all_descriptors_that_it_may(tmp_path: Path) -> None:
+def test_the_server_raises_its_descriptor_limit_to_the_hard_limit(tmp_path: Path) -> None:
     limits = ("sh", "-c", 'ulimit -Sn 100; ulimit -Hn 400; exec "$0" "$@"', *UPSCALED)
     with serve(tmp_path, program=limits, is_waiting=False) as server:
         server.wait_listening()
@@ -222,7 +222,7 @@ def test_the_server_takes_all_descriptors_that_it_may(tmp_path: Path) -> None:
         server.wait_said("few_descriptors")
 
 
-def test_a_third_ctrl_c_ends_it_whatever_happens(tmp_path: Path) -> None:
+def test_a_third_ctrl_c_ends_the_server_with_a_request_in_flight(tmp_path: Path) -> None:
     with small(tmp_path, is_waiting=False, grace_s="600") as server:
         server.wait_listening()
         with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as idle:

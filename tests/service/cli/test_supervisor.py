@@ -122,7 +122,7 @@ def test_a_front_end_that_is_stopped_is_replaced(tmp_path: Path) -> None:
         assert service.end() == 0
 
 
-def test_time_in_which_the_supervisor_was_stopped_too_is_no_silence(tmp_path: Path) -> None:
+def test_time_while_the_supervisor_is_stopped_is_not_counted_as_silence(tmp_path: Path) -> None:
     """As a container that is frozen whole, or a machine that sleeps."""
     with supervised(tmp_path, "serve") as service:
         service.wait_ready()

@@ -75,7 +75,7 @@ def test_without_a_name_the_models_of_both_scales_are_measured(tmp_path: Path) -
 @pytest.mark.parametrize(
     "settings", [{"UPSCALED_PRECISION": "exact"}, {"UPSCALED_TUNING": "false"}]
 )
-def test_where_nothing_is_to_be_measured_it_says_so(
+def test_tune_reports_that_nothing_is_to_be_measured(
     tmp_path: Path, settings: dict[str, str]
 ) -> None:
     refused = upscaled(tmp_path, **settings)
@@ -89,7 +89,7 @@ def test_an_unknown_model_is_refused_by_name(tmp_path: Path) -> None:
     assert "unheard-of" in refused.stderr
 
 
-def test_what_tune_stores_is_what_a_start_opens(tmp_path: Path) -> None:
+def test_a_start_opens_the_choice_that_tune_stored(tmp_path: Path) -> None:
     upscaled(tmp_path, "upscaled-x2")
     settings = Settings(data_dir=tmp_path)
     engine, is_chosen = open_known_model(settings, "upscaled-x2")

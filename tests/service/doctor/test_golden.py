@@ -62,7 +62,7 @@ def test_networks_that_invent_texture_need_not_come_as_near() -> None:
     assert find_least_psnr_db("realesrgan-x4plus") == MIN_INVENTED_PSNR_DB == 30
 
 
-def test_other_models_have_none() -> None:
+def test_other_models_have_no_golden_result() -> None:
     assert read_expected("realesrgan-x2plus", 2) is None
     assert read_expected("upscaled-x4", 2) is None
     assert read_expected("upscaled-x4", 4, is_tempered=True) is None

@@ -64,12 +64,12 @@ def _indent(text: str) -> str:
     [(CONNECT, ["192.0.2.1:80"]), (LOOK_UP, ["upscale.example.com:443"])],
     ids=["an address", "a name"],
 )
-def test_what_python_tries_is_named(attempt: str, target: list[str]) -> None:
+def test_a_connection_from_python_is_named(attempt: str, target: list[str]) -> None:
     _, targets, _ = watched(attempt)
     assert targets == target
 
 
-def test_what_others_try_is_counted_by_the_kernel() -> None:
+def test_connections_from_outside_python_are_counted_by_the_kernel() -> None:
     _, targets, lost = watched(IN_A_CHILD)
     assert targets == []
     assert lost >= 1

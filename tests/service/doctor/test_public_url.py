@@ -133,7 +133,7 @@ def test_an_unknown_name_is_a_failure_with_the_option_to_connect(
     assert "the host name is unknown here" in finding.found
 
 
-def test_tls_where_there_is_none_is_a_failure(make_settings: MakeSettings) -> None:
+def test_https_to_a_server_without_tls_is_a_failure(make_settings: MakeSettings) -> None:
     with answering(OURS) as port:
         finding = worst(checked(make_settings(public_base_url=f"https://localhost:{port}")))
     assert finding.status is Status.FAILURE

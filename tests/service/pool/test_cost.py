@@ -110,7 +110,7 @@ def test_each_scale_of_a_model_is_measured_by_itself() -> None:
     assert work_s(cost, of(10_000, scale=4, model=FAST)) == pytest.approx(5)
 
 
-def test_until_then_the_other_scale_is_the_guess_and_two_passes_see_five_times_the_pixels() -> None:
+def test_an_unmeasured_scale_is_estimated_by_the_other_and_by_its_passes() -> None:
     cost = make_cost()
     cost.learn(of(10_000, scale=4, model=LARGE), LARGE, 3)
     assert work_s(cost, of(10_000, scale=2, model=LARGE)) == pytest.approx(3)
@@ -122,7 +122,7 @@ def test_until_then_the_other_scale_is_the_guess_and_two_passes_see_five_times_t
     )
 
 
-def test_a_model_that_never_ran_takes_its_arithmetic_more_than_one_that_did() -> None:
+def test_an_unmeasured_model_is_estimated_in_proportion_to_its_arithmetic() -> None:
     """Against multiplications counted layer by layer: 36 and 0.72 MFLOP for a pixel."""
     cost = make_cost(upscaled_x4=X4_S)
     px = 10_000
@@ -133,7 +133,7 @@ def test_a_model_that_never_ran_takes_its_arithmetic_more_than_one_that_did() ->
     assert x2plus_s == pytest.approx(work_s(cost, of(px, scale=2, model=LARGE)) / 4, rel=0.01)
 
 
-def test_of_two_known_models_the_one_with_the_nearest_arithmetic_counts() -> None:
+def test_the_measured_model_with_the_nearest_arithmetic_is_the_reference() -> None:
     cost = make_cost(upscaled_x4=1.0, realesrgan_x4plus=1.0)
     assert work_s(cost, of(10_000, model="realesrnet-x4plus")) == pytest.approx(10_000, rel=0.01)
 
@@ -163,7 +163,7 @@ def test_a_small_picture_changes_the_estimate_of_a_large_one_little() -> None:
     assert work_s(cost, of(100)) == pytest.approx(1, rel=0.05)
 
 
-def test_nothing_is_estimated_to_cost_nothing() -> None:
+def test_every_estimate_is_above_zero() -> None:
     cost = make_warm()
     cost.learn(of(100), LARGE, 0.0)
     assert work_s(cost, of(100)) > 0
@@ -229,7 +229,7 @@ def test_a_picture_by_a_named_model_does_not_count_as_harmed_or_clean() -> None:
 # Small ones, and the list of models.
 
 
-def test_small_is_what_takes_no_longer_than_the_largest_small_result_of_the_fastest_model() -> None:
+def test_an_image_is_small_up_to_the_time_of_the_fastest_models_largest_small_one() -> None:
     cost = make_warm()
     limit_px = SMALL_RESULT_PX // 16
     assert limit_px * X4_S > SMALL_WORK_S
@@ -240,7 +240,7 @@ def test_small_is_what_takes_no_longer_than_the_largest_small_result_of_the_fast
     assert not cost.estimate(of(limit_px // 100 * 100 + 100, model=FAST)).is_small
 
 
-def test_what_takes_a_quarter_of_a_second_is_small_by_any_model() -> None:
+def test_an_image_of_a_quarter_of_a_second_is_small_by_any_model() -> None:
     cost = make_cost(realesrgan_x4plus=1e-5, upscaled_x4=1e-8)
     assert cost.estimate(of(25_000)).is_small
     assert not cost.estimate(of(25_100)).is_small

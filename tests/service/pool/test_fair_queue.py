@@ -78,7 +78,9 @@ def test_an_idle_key_saves_nothing_up(queue: FairQueue[Request]) -> None:
     assert letters([serve_next(queue) for _ in range(8)]) == "babababa"
 
 
-def test_one_request_at_a_time_does_not_escape_what_was_charged(queue: FairQueue[Request]) -> None:
+def test_a_key_that_sends_one_request_at_a_time_is_still_charged_for_its_work(
+    queue: FairQueue[Request],
+) -> None:
     """A key whose images are ten times as large has one for ten of the other, waiting or not."""
     fill(queue, a=[1] * 60)
     served = []
@@ -89,7 +91,7 @@ def test_one_request_at_a_time_does_not_escape_what_was_charged(queue: FairQueue
     assert letters(served).count("b") == 3
 
 
-def test_of_two_keys_charged_equally_the_one_not_served_for_longer_is_first(
+def test_among_keys_charged_equally_the_least_recently_served_is_first(
     queue: FairQueue[Request],
 ) -> None:
     fill(queue, a=[1, 1])
@@ -98,7 +100,7 @@ def test_of_two_keys_charged_equally_the_one_not_served_for_longer_is_first(
     assert letters(list(queue.in_order())) == "ba"
 
 
-def test_a_request_that_is_withdrawn_costs_nothing(queue: FairQueue[Request]) -> None:
+def test_a_discarded_request_is_not_charged(queue: FairQueue[Request]) -> None:
     fill(queue, a=[1, 1], b=[1])
     large = push(queue, ord("b"), 1, 1000)
     queue.discard(large)
@@ -157,7 +159,7 @@ def test_keys_that_both_wait_are_never_further_apart_than_one_request_of_each(
 
 
 @given(st.lists(works, min_size=1, max_size=5), works, st.integers(1, 5))
-def test_keys_that_come_without_end_starve_none_that_waits(
+def test_an_endless_stream_of_new_keys_does_not_starve_a_waiting_key(
     history: list[int], of_newcomers: int, most: int
 ) -> None:
     """One that has been served much waits beside as many new keys as may wait.

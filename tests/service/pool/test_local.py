@@ -134,7 +134,7 @@ async def test_each_image_gets_the_progress_of_its_own_tiles(tmp_path: Path) -> 
         assert steps == [(done, int(name)) for done in range(1, int(name) + 1)]
 
 
-async def test_what_a_worker_reports_of_a_result_goes_with_it() -> None:
+async def test_a_result_keeps_the_label_and_tempering_that_the_worker_reports() -> None:
     async with running_pool() as pool:
         tempered = await pool.upscale(
             order("answer", tempered_with="faithful", label="fake int8"), request()

@@ -56,11 +56,11 @@ def test_a_message_from_a_worker_arrives_as_it_was_sent(message: FromWorker) -> 
         b"\xff",
     ],
 )
-def test_anything_else_is_refused(header: bytes) -> None:
+def test_a_header_that_is_no_message_is_refused(header: bytes) -> None:
     with pytest.raises(ValidationError):
         decode_to_worker(header)
 
 
-def test_the_two_directions_have_words_of_their_own() -> None:
+def test_a_message_to_a_worker_is_refused_from_a_worker() -> None:
     with pytest.raises(ValidationError):
         decode_from_worker(encode(Cancel(job=1)))

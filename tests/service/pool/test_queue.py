@@ -93,7 +93,7 @@ async def test_a_slot_that_comes_just_when_its_request_is_cancelled_goes_to_the_
         await first
 
 
-async def test_a_slot_of_a_cancelled_request_with_none_behind_stays_free() -> None:
+async def test_the_slot_of_a_cancelled_request_stays_free_if_no_other_waits() -> None:
     worker = make_worker()
     queue = make_queue()
     only = await start(queue, SMALL)
@@ -178,7 +178,7 @@ async def test_an_image_larger_than_the_limit_goes_in_when_no_other_large_one_is
     assert await have_slots(huge, await start(queue, SMALL)) == "yy"
 
 
-async def test_the_last_slot_is_never_a_large_ones() -> None:
+async def test_a_large_image_never_gets_the_last_slot() -> None:
     queue = make_queue(make_worker(), slots=4)
     middle = [await start(queue, MIDDLE) for _ in range(4)]
     small = [await start(queue, SMALL) for _ in range(2)]
@@ -208,7 +208,7 @@ async def test_many_small_images_do_not_keep_a_large_one_from_its_slot() -> None
     assert await have_slots(large, late) == "yn"
 
 
-async def test_a_retry_waits_for_an_empty_worker_and_then_shares_it_with_none() -> None:
+async def test_a_retry_waits_for_an_empty_worker_and_then_has_it_alone() -> None:
     queue = make_queue(make_worker(), slots=4)
     before = [await start(queue, SMALL) for _ in range(2)]
     alone = await start(queue, SMALL, is_retry=True)
@@ -342,7 +342,7 @@ async def test_a_small_image_of_any_key_passes_a_large_one_that_does_not_fit() -
     queue.dismiss(ValueError())
 
 
-async def test_a_picture_of_few_pixels_by_a_slow_model_is_no_small_one() -> None:
+async def test_an_image_of_few_pixels_by_a_slow_model_is_not_small() -> None:
     queue = make_queue(make_worker(), slots=4)
     slow = [await start(queue, SLOW) for _ in range(4)]
     small = await start(queue, SMALL)

@@ -187,7 +187,7 @@ async def test_after_the_promised_wait_of_a_mixed_queue_the_same_request_passes(
         await asyncio.gather(*admitted)
 
 
-async def test_what_a_model_took_corrects_its_estimate_and_no_other() -> None:
+async def test_the_time_of_a_model_corrects_its_own_estimate_only() -> None:
     async with running_pool(command=fake_command("ladder")) as pool:
         named = replace(request(), model="slow")
         before_s = pool.expected_s(request())

@@ -87,7 +87,7 @@ async def test_failed_starts_are_counted() -> None:
         assert pool.stats().restarts == 0
 
 
-async def test_what_a_dead_worker_did_stays_counted(tmp_path: Path) -> None:
+async def test_the_work_of_a_dead_worker_stays_counted(tmp_path: Path) -> None:
     """The fake ones do nothing that counts, so its statistics are written by hand."""
     async with running_pool() as pool:
         (worker,) = pool._workers

@@ -171,7 +171,7 @@ async def test_an_image_just_within_its_deadline_is_answered() -> None:
         await pool.upscale(order("answer", after_s=1.5), request())
 
 
-async def test_the_deadline_of_one_image_costs_its_neighbours_nothing_but_time() -> None:
+async def test_images_beside_one_past_its_deadline_are_retried_and_answered() -> None:
     async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, backoff_s=0.02)) as pool:
         late = send(pool, order("answer", after_s=30), request("late"))
         await asyncio.sleep(0.5)
@@ -181,7 +181,9 @@ async def test_the_deadline_of_one_image_costs_its_neighbours_nothing_but_time()
         assert all(isinstance(answer, Result) for answer in await asyncio.gather(*others))
 
 
-async def test_a_death_by_the_deadline_of_another_image_counts_against_none(tmp_path: Path) -> None:
+async def test_a_death_by_the_deadline_of_one_image_does_not_count_against_another(
+    tmp_path: Path,
+) -> None:
     """The one that was late is gone by the time its neighbour learns of the death."""
     async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, backoff_s=0.02)) as pool:
         late = send(pool, order("answer", after_s=30), request("late"))
