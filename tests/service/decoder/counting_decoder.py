@@ -1,4 +1,4 @@
-"""A decoder process that puts into each picture's credit how often it took each step of reading."""
+"""Decoder process that puts into each picture's credit how often it took each step of reading."""
 
 import json
 from dataclasses import replace

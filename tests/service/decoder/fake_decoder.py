@@ -1,4 +1,4 @@
-"""A decoder process that does what its file says: die, hang, swell, lie."""
+"""Decoder process that does what its file says: end, hang, take memory, break the protocol."""
 
 import errno
 import json

@@ -10,7 +10,7 @@ from upscaled.process.confinement import measure_address_space
 
 
 def run_limited(work: str, *, cpu_s: float = 5, wall_s: float = 5) -> int:
-    """The exit status of a process that works under the limits of a small file."""
+    """Return the exit status of a process that works under the limits of a small file."""
     program = (
         "import signal\n"
         "from upscaled.decoder.limits import FileLimits, constrain\n"
@@ -48,7 +48,7 @@ def test_a_process_gets_no_memory_and_no_space_beyond_its_limit(work: str) -> No
     assert run_limited(work.format(2)) == 1
 
 
-def test_a_larger_picture_may_take_more_of_everything() -> None:
+def test_a_larger_image_may_take_more_of_everything() -> None:
     small, large = limits_of(1000, 64 * 64), limits_of(1000, 6000 * 6000)
     assert large.memory_bytes > small.memory_bytes + 4 * 36_000_000
     assert large.cpu_s > small.cpu_s

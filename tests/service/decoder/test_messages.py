@@ -32,7 +32,7 @@ DEEP = dataclasses.replace(
 
 
 def reply(image: Image, **changes: Any) -> Frame:
-    """What a decoder sends of an image, or of one about which it lies."""
+    """Make the frame that a decoder sends of an image, with false metadata in it."""
     header, parts = pack_image(image)
     metadata = {**json.loads(header), **changes}
     return Frame(json.dumps(metadata).encode(), b"", write_memory(parts, is_sealed=can_seal()))
@@ -94,7 +94,7 @@ def test_a_header_that_makes_no_sense_is_refused(header: bytes) -> None:
         {"credit": {"artist": "a"}},
     ],
 )
-def test_metadata_that_cannot_be_is_refused_and_its_memory_closed(lie: dict[str, Any]) -> None:
+def test_impossible_metadata_are_refused_and_their_memory_closed(lie: dict[str, Any]) -> None:
     lying = reply(FULL, **lie)
     with pytest.raises(ProtocolError):
         unpack(lying)

@@ -1,4 +1,4 @@
-"""Decoders that crash, hang, swell and lie: each dies alone."""
+"""Decoders that crash, hang, take memory or break the protocol end alone."""
 
 import gc
 import json
@@ -46,7 +46,7 @@ def fakes() -> list[psutil.Process]:
 
 
 @pytest.mark.parametrize("kind", THREE)
-def test_pixels_are_those_of_the_same_decoder_here(decoder: Decoder, kind: str) -> None:
+def test_pixels_equal_those_decoded_in_this_process(decoder: Decoder, kind: str) -> None:
     source = save(picture(300, 200, 3 if kind == "JPEG" else 4), kind)
     far, near = decoder.decode(source), decode_file(source)
     assert np.array_equal(far.rgb, near.rgb)
@@ -67,7 +67,7 @@ def test_a_decoder_reads_each_part_of_a_jpeg_once(kind: str) -> None:
             assert json.loads(credit.artist) == dict.fromkeys(STEPS, 1)
 
 
-def test_refusals_are_the_decoders(decoder: Decoder) -> None:
+def test_refusals_arrive_and_the_process_is_kept(decoder: Decoder) -> None:
     decoder.warm_up()
     before = decoder_processes()
     with pytest.raises(MalformedImage):
@@ -157,7 +157,7 @@ def test_a_stopped_decoder_is_replaced_after_its_silence(
             fake.decode(b"stopped")
 
 
-def test_idle_decoders_that_are_stopped_cost_no_file() -> None:
+def test_files_are_decoded_although_idle_decoders_are_stopped() -> None:
     """Also a file that does not fit into the socket: sending it would wait for ever."""
     noise = np.random.default_rng(1).integers(0, 256, (900, 900, 3), np.uint8)
     source = save(noise, "PNG")
@@ -173,7 +173,7 @@ def test_idle_decoders_that_are_stopped_cost_no_file() -> None:
 
 
 @pytest.mark.slow
-def test_one_file_that_hangs_holds_up_no_other(fake: Decoder) -> None:
+def test_other_files_are_decoded_while_one_hangs(fake: Decoder) -> None:
     fake.decode(b"a picture")
     with ThreadPoolExecutor(1) as threads:
         hanging = threads.submit(fake.decode, b"hang")
@@ -208,7 +208,7 @@ def test_an_idle_process_that_is_killed_costs_nothing(decoder: Decoder) -> None:
 
 
 def shared_pixels() -> set[str]:
-    """Where this process maps decoders' pixels, and which; other tests may still hold some."""
+    """List the mappings of decoders' pixels in this process; other tests may still hold some."""
     maps = Path("/proc/self/maps")
     if not maps.exists():
         return set()
@@ -220,8 +220,8 @@ def named_memory() -> set[str]:
     return set(os.listdir("/dev/shm")) if os.path.isdir("/dev/shm") else set()
 
 
-def test_nothing_is_left_of_decoders_that_were_killed(decoder: Decoder) -> None:
-    """Descriptors, processes, shared memory with and without a name."""
+def test_killed_decoders_leave_no_descriptor_process_or_memory(decoder: Decoder) -> None:
+    """Shared memory is looked for with and without a name."""
     source = save(picture(400, 400), "PNG")
     decoder.decode(source)
     gc.collect()  # what earlier tests left would hide what is left here
@@ -308,7 +308,7 @@ def test_closing_ends_every_process_while_threads_still_decode() -> None:
     assert decoder_processes() == others
 
 
-def test_a_warm_decoder_costs_less_than_three_milliseconds(decoder: Decoder) -> None:
+def test_a_warm_decoder_process_adds_less_than_three_milliseconds(decoder: Decoder) -> None:
     source = save(picture(64, 64), "JPEG")
     decoder.decode(source)
 

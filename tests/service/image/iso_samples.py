@@ -24,7 +24,7 @@ def full_box(name: bytes, version: int, *parts: bytes) -> bytes:
 
 
 def clap(width: int, height: int, right: int = 0, below: int = 0, parts: int = 1) -> bytes:
-    """A crop; all four numbers in `parts` of a pixel."""
+    """Make a crop; all four numbers are in `parts` of a pixel."""
     numbers = (width, parts, height, parts, right, parts, below, parts)
     return box(b"clap", struct.pack(">IIIIiIiI", *numbers))
 
@@ -51,7 +51,7 @@ def ispe(width: int, height: int) -> bytes:
 
 @dataclass(frozen=True)
 class Item:
-    """One item: what kind, its data, its property boxes in order, and what it refers to."""
+    """Item of a file: its kind, its data, its property boxes in order, and what it refers to."""
 
     kind: bytes
     data: bytes
@@ -64,7 +64,7 @@ class Item:
 
 
 def items_of(source: bytes) -> list[Item]:
-    """The primary picture of a file, and behind it its alpha picture, if it has one."""
+    """List the primary image of a file and its alpha image, if it has one."""
     meta = read_meta(source)
     extents = read_extents(source, meta)
     found: list[Item] = []
@@ -77,7 +77,7 @@ def items_of(source: bytes) -> list[Item]:
 
 
 def every_item_of(source: bytes) -> list[Item]:
-    """The items of a file numbered 1, 2, 3 ..., the first of them the primary one."""
+    """List the items of a file numbered 1, 2, 3 ..., the first of them the primary one."""
     meta = read_meta(source)
     extents = read_extents(source, meta)
     kinds = read_kinds(meta)
@@ -97,13 +97,13 @@ def every_item_of(source: bytes) -> list[Item]:
 
 
 def grid(rows: int, columns: int, width: int, height: int, *tiles: int) -> Item:
-    """A picture of other items, row by row."""
+    """Make an image of other items, row by row."""
     data = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, width, height)
     return Item(b"grid", data, (ispe(width, height),), {b"dimg": list(tiles)})
 
 
 def build(items: list[Item], *, brand: bytes = b"avif", idat: bool = False) -> bytes:
-    """A file whose items are numbered from 1, the first of them the primary one.
+    """Make a file whose items are numbered from 1, the first of them the primary one.
 
     idat: the data lie in the `meta` box instead of behind it.
     """
@@ -175,7 +175,7 @@ def encode_heic(pixels: NDArray[np.uint8], **options: object) -> bytes:
 
 
 def mdat_at(source: bytes) -> int:
-    """Where the data of a file begin."""
+    """Find where the data of a file begin."""
     at = 0
     for each in iter_boxes(memoryview(source)):
         if each.name == b"mdat":

@@ -1,4 +1,4 @@
-"""JPEG files of every kind, and what becomes of them when a transfer ends early."""
+"""JPEG files of every kind, whole and as a transfer that ends early leaves them."""
 
 from collections.abc import Iterator
 from io import BytesIO
@@ -36,7 +36,7 @@ KINDS = (*_OPTIONS, *STORED)
 
 
 def save_jpeg(pixels: NDArray[np.uint8], kind: str = "baseline", **options: object) -> bytes:
-    """RGB pixels as a JPEG file of a kind that Pillow writes."""
+    """Encode RGB pixels as a JPEG file of a kind that Pillow writes."""
     mode, own = _OPTIONS[kind]
     file = BytesIO()
     PillowImage.fromarray(pixels).convert(mode).save(file, "JPEG", **{**own, **options})
@@ -44,32 +44,32 @@ def save_jpeg(pixels: NDArray[np.uint8], kind: str = "baseline", **options: obje
 
 
 def photograph(height: int = 97, width: int = 133, grain: int = 40) -> NDArray[np.uint8]:
-    """Smooth colours under grain; its sides are no multiples of a block."""
+    """Draw smooth colours under grain; the sides are no multiples of a block."""
     noise = np.random.default_rng(7).integers(-grain, grain, (height, width, 1))
     return np.asarray(np.clip(picture(height, width) + noise, 0, 255), np.uint8)
 
 
 def product(height: int = 600, width: int = 400) -> NDArray[np.uint8]:
-    """A thing of much detail in the upper half of a white picture."""
+    """Draw a thing of much detail in the upper half of a white image."""
     pixels = np.full((height, width, 3), 255, np.uint8)
     pixels[40:200, 50:300] = photograph(160, 250)
     return pixels
 
 
 def make_jpeg(kind: str) -> bytes:
-    """One file of a kind."""
+    """Make or load a file of a kind."""
     if kind in STORED:
         return (FOLDER / f"{kind}.jpg").read_bytes()
     return save_jpeg(photograph(), kind)
 
 
 def read_structure(source: bytes) -> Structure:
-    """All parts of a JPEG file."""
+    """Read all parts of a JPEG file."""
     return read_scans(source, read_leading_segments(source))
 
 
 def cut(source: bytes, places: int, chance: np.random.Generator) -> Iterator[tuple[str, bytes]]:
-    """(what it is, the file) for each of `places` places, in five forms."""
+    """Iterate over names and files cut at `places` places, in five forms each."""
     for place in range(1, places + 1):
         at = len(source) * place // (places + 1)
         kept, lost = source[:at], len(source) - at

@@ -24,7 +24,7 @@ CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
 
 
 def picture(height: int = 48, width: int = 64, channels: int = 3) -> NDArray[np.uint8]:
-    """Smooth, without any symmetry, different in every channel: `[height, width, channels]`."""
+    """Draw smooth pixels without symmetry, different in every channel: `[h, w, channels]`."""
     rows, columns = np.mgrid[0:height, 0:width].astype(np.float64)
     planes = [
         40 + 170 * columns / width,
@@ -36,7 +36,7 @@ def picture(height: int = 48, width: int = 64, channels: int = 3) -> NDArray[np.
 
 
 def save(pixels: NDArray[np.uint8], kind: str, **options: object) -> bytes:
-    """`pixels` as a file of Pillow's format `kind`."""
+    """Encode pixels as a file of Pillow's format `kind`."""
     file = BytesIO()
     mode = PillowImage.fromarray(pixels)
     mode.save(file, format=kind, **options)
@@ -44,14 +44,14 @@ def save(pixels: NDArray[np.uint8], kind: str, **options: object) -> bytes:
 
 
 def encode(image: Image, *, jpeg_quality: int = 95) -> bytes:
-    """The file that a result with these pixels has."""
+    """Encode an image as the file of a result."""
     output = decide_output(image, 1, keeps_depth=True, max_side_px=max(image.rgb.shape))
     with Encoder(image, output.format, jpeg_quality=jpeg_quality) as encoder:
         return encoder.finish()
 
 
 def srgb_profile() -> bytes:
-    """LittleCMS's profile of sRGB, the same bytes at any time.
+    """Make LittleCMS's profile of sRGB, the same bytes at any time.
 
     It stamps a profile with the second in which it is made (ICC.1:2022, 7.2.8), so two of them
     differ now and then.
@@ -61,14 +61,14 @@ def srgb_profile() -> bytes:
 
 
 def exif_with_orientation(orientation: int, order: str = "<", kind: int = 3) -> bytes:
-    """An EXIF block of one tag, in either byte order."""
+    """Make an EXIF block of one tag, in either byte order."""
     magic = b"II*\x00" if order == "<" else b"MM\x00*"
     entry = struct.pack(f"{order}HHIHH", 0x0112, kind, 1, orientation, 0)
     return b"Exif\x00\x00" + magic + struct.pack(f"{order}IH", 8, 1) + entry + bytes(4)
 
 
 def stored_for(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
-    """The pixels as a camera that writes `orientation` stores them, by the EXIF table's words.
+    """Turn pixels as a camera that writes `orientation` stores them, by the EXIF table's words.
 
     The tag names the edge of the picture that stored row 0, and stored column 0, show.
     """
@@ -92,12 +92,12 @@ def stored_for(upright: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8
 
 
 def chunk(name: bytes, data: bytes) -> bytes:
-    """One PNG chunk with a right checksum."""
+    """Make a PNG chunk with a right checksum."""
     return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
 
 
 def pack_rows(samples: NDArray[np.uint16], bits: int) -> bytes:
-    """Rows of samples as a PNG holds them, none filtered; nothing where there are no pixels."""
+    """Pack rows as a PNG holds them, none filtered; nothing where there are no pixels."""
     height, width = samples.shape[:2]
     if not height or not width:
         return b""
@@ -113,7 +113,7 @@ def pack_rows(samples: NDArray[np.uint16], bits: int) -> bytes:
 
 
 def pack_passes(samples: NDArray[np.uint16], bits: int, *, interlaced: bool) -> bytes:
-    """All rows in the order of a PNG's stream, which is compressed next."""
+    """Pack all rows in the order of a PNG's stream, which is compressed next."""
     passes = ADAM7 if interlaced else ((0, 0, 1, 1),)
     return b"".join(
         pack_rows(samples[top::down, left::across], bits) for left, top, across, down in passes
@@ -131,7 +131,7 @@ def png(
     interlaced: bool = False,
     compressed: bytes | None = None,
 ) -> bytes:
-    """A PNG of samples `[H, W, channels]` in 0..2^bits-1, written without any library's help.
+    """Make a PNG of samples `[H, W, channels]` in 0..2^bits-1, without any library's help.
 
     `before` and `after` are chunks around the pixels; `size` (width, height) lies in the header;
     `compressed` stands in the place of the compressed pixels.
@@ -155,7 +155,7 @@ def png(
 
 
 def deep_samples(channels: int, bits: int, height: int = 20, width: int = 30) -> NDArray[np.uint16]:
-    """Random samples of any depth, the extremes among them."""
+    """Make random samples of any depth, the extremes among them."""
     samples = np.random.default_rng(bits).integers(0, 1 << bits, (height, width, channels))
     samples[0, 0], samples[-1, -1] = 0, (1 << bits) - 1
     return samples.astype(np.uint16)

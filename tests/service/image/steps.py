@@ -16,7 +16,7 @@ STEPS = {
 
 
 def count_reading(replace: Callable[[object, str, object], None]) -> Counter[str]:
-    """Have each step counted from now on, in this process.
+    """Count each step from now on, in this process.
 
     Args:
         replace: puts another function in the place of a module's, as `setattr` does.

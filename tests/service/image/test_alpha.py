@@ -28,7 +28,7 @@ def test_an_edge_is_clipped_not_wrapped() -> None:
     assert (np.diff(large.astype(int), axis=1) >= 0).all()
 
 
-def test_the_middle_of_each_pixel_stays_where_it_was() -> None:
+def test_enlarging_does_not_shift_by_half_a_pixel() -> None:
     """No shift by half a pixel: a mirrored plane gives the mirrored result."""
     alpha = np.random.default_rng(0).integers(0, 256, (12, 15), dtype=np.uint8)
 
@@ -63,7 +63,7 @@ def test_visible_colours_and_the_input_are_left_alone() -> None:
 
 
 @pytest.mark.parametrize("level", [0, 1, 255])
-def test_without_an_edge_nothing_is_bled(level: int) -> None:
+def test_colours_are_left_alone_without_an_edge_of_transparency(level: int) -> None:
     rgb = np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8)
 
     assert bleed_colour(rgb, np.full((8, 8), level, np.uint8)) is rgb
@@ -112,7 +112,7 @@ def test_a_binary_mask_stays_clean_up_to_one_pixel_from_its_edge(scale: int) -> 
 
 
 def masks() -> dict[str, NDArray[np.uint8]]:
-    """Drawn large: a disc, letters, hairs."""
+    """Draw large masks: a disc, letters, hairs."""
     rows, columns = np.mgrid[:512, :512]
     disc = np.clip(180.5 - np.hypot(columns - 250, rows - 260), 0, 1) * 255
     letters, hairs = np.zeros((512, 512), np.uint8), np.zeros((512, 512), np.uint8)
@@ -124,7 +124,7 @@ def masks() -> dict[str, NDArray[np.uint8]]:
 
 @pytest.mark.parametrize("name", ["disc", "letters", "hairs"])
 @pytest.mark.parametrize("ground", [0, 255, (0, 160, 0)], ids=["black", "white", "green"])
-def test_a_cut_out_is_nearer_to_the_truth_than_the_peers_ways(
+def test_an_enlarged_cut_out_has_less_error_than_two_common_methods(
     name: str, ground: int | tuple[int, int, int]
 ) -> None:
     """An orange figure over black, white and green, by an ideal network for colour.

@@ -52,6 +52,6 @@ def test_a_profile_for_another_kind_of_pixels_is_not_kept(shared_dir: Path) -> N
             assert keep_rgb_profile(opened.info["icc_profile"]) is None
 
 
-def test_no_profile_is_none() -> None:
+def test_a_missing_profile_is_not_kept() -> None:
     assert keep_rgb_profile(None) is None
     assert keep_rgb_profile(b"") is None

@@ -41,7 +41,7 @@ PLACES = 20
 
 
 def photo(channels: int = 3, number: int = 0) -> NDArray[np.uint8]:
-    """Waves with noise on them; alpha is a disc."""
+    """Draw waves with noise on them; alpha is a disc."""
     chance = np.random.default_rng(number)
     y, x = np.mgrid[0:160, 0:192]
     waves = (np.sin(x / 9 + y / 17), np.cos(y / 11), np.sin((x + y) / 23))
@@ -75,7 +75,7 @@ def deep_heic() -> bytes:
 
 
 def avif_grid() -> bytes:
-    """Two tiles, each with an alpha picture of its own, the first tile's last in the file."""
+    """Make a grid of two tiles, each with an alpha image; the first tile's is last in the file."""
     items, alphas = [grid(1, 2, 192, 160, 2, 3)], list[Item]()
     for number, left in enumerate((0, 96)):
         tile = np.ascontiguousarray(photo(4)[:, left : left + 96])
@@ -113,7 +113,7 @@ KINDS: Mapping[str, Callable[[], bytes]] = {
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_no_part_of_a_picture_passes_for_the_whole(kind: str) -> None:
+def test_a_cut_file_is_refused_bare_and_filled_with_zeros(kind: str) -> None:
     source = KINDS[kind]()
     whole = decode_file(source, FORMATS)
     chance = np.random.default_rng(9)
@@ -139,7 +139,7 @@ def test_no_part_of_a_picture_passes_for_the_whole(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
-def test_bytes_behind_a_whole_file_do_no_harm(kind: str) -> None:
+def test_bytes_behind_a_whole_file_are_ignored(kind: str) -> None:
     source = KINDS[kind]()
     whole = decode_file(source, FORMATS)
     assert np.array_equal(decode_file(source + bytes(5000), FORMATS).rgb, whole.rgb)
@@ -156,7 +156,7 @@ def test_data_that_end_early_are_refused_however_well_their_lengths_are_mended(k
 
 
 def cut_data(kind: str, source: bytes, share: float) -> Iterator[bytes]:
-    """Sound containers, in each of which another picture's data end at a share of their length."""
+    """Iterate over sound files, in each of which another image's data are cut to a share."""
     if kind.startswith("webp"):
         chunks = chunks_of(source)
         for name in chunks.keys() & {b"ALPH", b"VP8 ", b"VP8L"}:

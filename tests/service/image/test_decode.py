@@ -25,7 +25,7 @@ from upscaled.image.decode import decode_file
 
 
 def stretched(samples: np.ndarray, bits: int) -> np.ndarray:
-    """The nearest of 256 levels, worked out in floating point; of 16 bits nothing is lost."""
+    """Round to the nearest of 256 levels in floating point; 16 bits are kept."""
     if bits == 16:
         return samples
     return np.rint(samples.astype(np.float64) * 255 / ((1 << bits) - 1)).astype(np.uint8)
@@ -139,7 +139,9 @@ KINDS = [
 
 @pytest.mark.parametrize(("colour", "bits"), KINDS)
 @pytest.mark.parametrize("size", [(20, 30), (8, 8), (3, 1), (1, 5)])
-def test_an_interlaced_file_is_the_plain_one(colour: int, bits: int, size: tuple[int, int]) -> None:
+def test_an_interlaced_file_has_the_pixels_of_the_plain_one(
+    colour: int, bits: int, size: tuple[int, int]
+) -> None:
     """Of any kind, with transparency given by a level, a colour or a palette's entry too."""
     samples = deep_samples(CHANNELS[colour], bits, *size)
     palette = np.random.default_rng(5).integers(0, 256, (1 << bits, 3), np.uint8).tobytes()
@@ -163,7 +165,7 @@ def test_an_rgb_profile_comes_along_byte_for_byte(kind: str) -> None:
 
 
 @pytest.mark.parametrize("profile", [b"junk", b"\x00" * 200, None])
-def test_a_broken_profile_is_dropped_and_the_picture_kept(profile: bytes | None) -> None:
+def test_a_broken_profile_is_dropped_and_the_image_kept(profile: bytes | None) -> None:
     profile = srgb_profile()[:300] if profile is None else profile
 
     image = decode_file(save(picture(), "PNG", icc_profile=profile))
@@ -192,7 +194,7 @@ def test_grey_jpeg_is_neutral() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
-def test_of_an_animation_the_first_frame_is_decoded(kind: str) -> None:
+def test_the_first_frame_of_an_animation_is_decoded(kind: str) -> None:
     first, second = picture(), 255 - picture()
     source = save(
         first, kind, save_all=True, append_images=[PillowImage.fromarray(second)], lossless=True
@@ -202,7 +204,7 @@ def test_of_an_animation_the_first_frame_is_decoded(kind: str) -> None:
 
 
 def animation(frame_count: int) -> bytes:
-    """An animation control chunk: that many frames, for ever."""
+    """Make an animation control chunk: that many frames, for ever."""
     return chunk(b"acTL", frame_count.to_bytes(4, "big") + bytes(4))
 
 
@@ -216,7 +218,7 @@ def test_a_senseless_animation_is_ignored(frame_count: int) -> None:
     assert np.array_equal(image.rgb, stretched(samples, 16))
 
 
-def test_a_picture_of_several_in_one_jpeg_is_the_first() -> None:
+def test_the_first_of_several_images_in_one_jpeg_is_decoded() -> None:
     file = BytesIO()
     PillowImage.fromarray(picture()).save(
         file, "MPO", save_all=True, append_images=[PillowImage.fromarray(255 - picture())]

@@ -33,7 +33,7 @@ def test_an_opaque_image_is_jpeg_without_chroma_subsampling() -> None:
     assert factors == [(1, 1)] * 3
 
 
-def test_quality_is_heeded() -> None:
+def test_a_higher_jpeg_quality_makes_a_larger_file() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
 
     sizes = [len(encode(Image(noise), jpeg_quality=quality)) for quality in (1, 50, 95, 100)]
@@ -55,7 +55,7 @@ def test_a_png_with_a_profile_is_one_that_libpng_takes_and_holds_nothing_else() 
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_nothing_a_camera_or_a_program_wrote_reaches_the_output(kind: str) -> None:
+def test_no_metadata_of_the_source_reach_the_result(kind: str) -> None:
     secret = b"51.4778N-0.0014W"
     exif = exif_with_orientation(6) + secret
     comment = {"JPEG": {"comment": secret}}.get(kind, {})
@@ -84,7 +84,7 @@ SIDES = [(1, 1), (7, 9), (64, 8), (65, 17), (128, 64), (700, 33), (1200, 40)]
 
 
 def whole_jpeg(rgb: NDArray[np.uint8], quality: int) -> bytes:
-    """The same picture coded in one piece, by Pillow."""
+    """Encode an image in one piece, by Pillow."""
     return save(rgb, "JPEG", quality=quality, subsampling="4:4:4")
 
 
@@ -124,8 +124,8 @@ def test_jpeg_strips_are_a_sound_file_to_libjpegs_own_program() -> None:
     assert done.stdout.endswith(by_pillow(whole_jpeg(rgb, 95)).tobytes())
 
 
-def test_a_jpeg_that_lost_a_strip_is_noticed_to_be_one_short() -> None:
-    """The proof that decoders look at the restart markers."""
+def test_decoders_notice_a_lost_strip_by_its_restart_marker() -> None:
+    """This shows that decoders look at the restart markers."""
     rgb = noise(64 * 4, 50)
     data = encode(Image(rgb))
     second, third = (data.index(bytes((0xFF, 0xD0 + number))) for number in (0, 1))
@@ -181,7 +181,7 @@ def test_rows_are_encoded_as_they_become_ready_and_never_before(has_alpha: bool)
     assert data == encode(Image(rgb, alpha))
 
 
-def test_leaving_early_leaves_no_thread_behind() -> None:
+def test_leaving_the_encoder_early_ends_its_threads() -> None:
     before = set(threading.enumerate())  # others may end meanwhile
     with Encoder(Image(noise(900, 900)), "JPEG", jpeg_quality=95) as encoder:
         encoder.advance(900)

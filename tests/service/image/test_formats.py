@@ -38,7 +38,7 @@ def encode(pixels: NDArray[np.uint8], kind: str, orientation: int = 1) -> bytes:
 
 
 def encode_heic(pixels: NDArray[np.uint8], exif: bytes) -> bytes:
-    """The orientation becomes `irot` and `imir`, the pixels stay as they are."""
+    """Encode pixels as they are; the orientation becomes `irot` and `imir`."""
     from pillow_heif import from_bytes
 
     height, width, channels = pixels.shape
@@ -48,7 +48,7 @@ def encode_heic(pixels: NDArray[np.uint8], exif: bytes) -> bytes:
     return file.getvalue()
 
 
-def test_what_the_settings_name_is_what_there_is() -> None:
+def test_settings_enable_every_optional_format() -> None:
     assert Settings().formats == ALWAYS_DECODED
     assert Settings(extra_formats=("avif", "bmp", "heic", "tiff")).formats == ALL
 
@@ -90,7 +90,7 @@ def test_alpha_is_reported_and_kept(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", [*sorted(ALL), "progressive", "lossy WEBP"])
-def test_every_cut_is_refused_or_the_whole_picture(kind: str) -> None:
+def test_every_cut_is_refused_or_the_whole_image(kind: str) -> None:
     """Never one that is grey from the middle on."""
     if kind == "progressive":
         source = save(picture(64, 64), "JPEG", progressive=True)
@@ -108,7 +108,7 @@ def test_every_cut_is_refused_or_the_whole_picture(kind: str) -> None:
     assert refused > 100
 
 
-def test_a_picture_of_a_general_brand_is_sniffed_by_its_other_brands() -> None:
+def test_an_image_of_a_general_brand_is_sniffed_by_its_other_brands() -> None:
     def ftyp(*brands: bytes) -> bytes:
         body = b"ftyp" + brands[0] + bytes(4) + b"".join(brands[1:])
         return (len(body) + 4).to_bytes(4, "big") + body
@@ -159,7 +159,7 @@ def test_grey_tiff_that_was_multiplied_by_its_alpha_is_divided_again() -> None:
     assert image.rgb[0, :, 0].tolist() == [60 * 255 // 120, 128, 0]
 
 
-def test_floating_tiff_is_another_format() -> None:
+def test_floating_tiff_is_an_unsupported_format() -> None:
     with pytest.raises(UnsupportedImageFormat):
         decode_file(save(np.ones((64, 64), np.float32), "TIFF"), {"TIFF"})
 
@@ -214,7 +214,7 @@ def test_the_header_of_a_bmp_is_read_by_pillow_which_then_decodes_it() -> None:
 
 
 @pytest.mark.parametrize("kind", ["AVIF", "HEIC", "WEBP"])
-def test_what_comes_out_is_of_the_size_by_which_it_was_judged(kind: str) -> None:
+def test_pixels_have_the_size_of_the_header(kind: str) -> None:
     """libavif stretches the picture to the header's size; the others refuse the file."""
     if kind == "WEBP":
         source = bytearray(save(picture(72, 96), kind, exif=b"Exif\0\0tags"))
@@ -233,7 +233,7 @@ def test_what_comes_out_is_of_the_size_by_which_it_was_judged(kind: str) -> None
 
 
 @pytest.mark.parametrize("kind", sorted(OPTIONAL))
-def test_a_huge_size_is_refused_from_the_head(kind: str) -> None:
+def test_a_huge_size_is_refused_from_the_header(kind: str) -> None:
     source = bytearray(encode(picture(72, 96), kind))
     if kind == "BMP":
         source[18:26] = (30_000).to_bytes(4, "little") * 2

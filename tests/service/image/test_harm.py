@@ -20,7 +20,7 @@ from upscaled_models.quantise.drawing import draw_page
 
 
 def scene(height: int = 200, width: int = 240) -> NDArray[np.float64]:
-    """A photograph's make-up: smooth areas, an edge, and texture in one corner."""
+    """Draw smooth areas, an edge, and texture in one corner, as in a photograph."""
     ys, xs = np.mgrid[:height, :width]
     smooth = 110 + 50 * np.sin(xs / 40) + 30 * np.cos(ys / 55) + 60 * (xs + ys > 300)
     rough = np.random.default_rng(3).normal(0, 1, (height, width))
@@ -45,7 +45,7 @@ def test_white_noise_is_measured(sigma: float) -> None:
     assert abs(measure_noise(noisy(sigma)) - sigma) < 0.3 + 0.05 * sigma
 
 
-def test_deep_pictures_are_measured_in_the_same_levels() -> None:
+def test_deep_images_are_measured_in_the_same_levels() -> None:
     assert abs(measure_noise(noisy(3, np.uint16)) - 3) < 0.3
 
 
@@ -76,7 +76,7 @@ def test_a_noisy_photograph_on_white_is_noisy() -> None:
     assert measure_noise(page) > 4
 
 
-def test_a_jpeg_file_has_its_quality_and_another_none() -> None:
+def test_a_jpeg_file_has_its_quality_and_a_png_none() -> None:
     pixels = np.asarray(noisy(0), np.uint8)
     jpeg, png = decode_file(save_jpeg(pixels, quality=83)), decode_file(save(pixels, "PNG"))
     assert measure_harm(jpeg) == Harm(83, measure_noise(jpeg.rgb))
@@ -99,7 +99,7 @@ def test_a_webp_file_without_loss_has_no_quality() -> None:
     assert decode_file(save(pixels, "WEBP", lossless=True)).jpeg_quality is None
 
 
-def test_avif_counts_as_compressed_as_cameras_do() -> None:
+def test_avif_has_the_typical_quality_of_cameras() -> None:
     pixels = np.asarray(noisy(0), np.uint8)
     assert decode_file(save(pixels, "AVIF"), {"AVIF"}).jpeg_quality == 90
 
@@ -124,12 +124,12 @@ def test_any_size_and_content_gives_a_finite_figure(
     assert 0 <= measure_noise(pixels) < 255
 
 
-def test_the_same_picture_gives_the_same_figure() -> None:
+def test_the_same_image_gives_the_same_figure() -> None:
     assert measure_noise(noisy(4)) == measure_noise(noisy(4).copy())
     assert measure_noise(np.asfortranarray(noisy(4))) == measure_noise(noisy(4))
 
 
-def test_a_large_picture_takes_hardly_longer() -> None:
+def test_noise_of_a_large_image_is_measured_in_half_a_second() -> None:
     """Blocks are sampled: 12 megapixels take 8 ms on one core of an AMD EPYC."""
     large = np.tile(noisy(5), (15, 17, 1))
     start = time.process_time()

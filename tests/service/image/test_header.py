@@ -59,7 +59,7 @@ def test_no_image_is_malformed(source: bytes) -> None:
 
 
 @pytest.mark.parametrize("kind", ["GIF", "TIFF", "BMP", "PPM", "ICO", "TGA", "AVIF", "DDS", "PDF"])
-def test_known_formats_that_are_not_enabled_are_refused_as_such(kind: str) -> None:
+def test_known_formats_that_are_not_enabled_are_unsupported(kind: str) -> None:
     with pytest.raises(UnsupportedImageFormat):
         read_header(save(picture(), kind))
 
@@ -98,7 +98,7 @@ def test_a_side_of_no_pixels_is_malformed() -> None:
         read_header(png(deep_samples(3, 8, 1, 1), 8, RGB, size=(0, 64)))
 
 
-def test_probing_random_bytes_behind_each_signature_never_raises_anything_else() -> None:
+def test_random_bytes_behind_a_signature_raise_only_refusals() -> None:
     chance = np.random.default_rng(1)
     heads = (
         b"\xff\xd8\xff\xe0",
@@ -142,7 +142,7 @@ def test_a_header_of_many_ordinary_pieces_is_read() -> None:
 
 
 def with_repeated_scan(count: int) -> bytes:
-    """A progressive JPEG whose last scan comes `count` times."""
+    """Make a progressive JPEG whose last scan is repeated until there are `count`."""
     source = save(picture(), "JPEG", progressive=True)
     last_scan = source[source.rindex(b"\xff\xda") : -2]
     others = source[: source.rindex(b"\xff\xda")]

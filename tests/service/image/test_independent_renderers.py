@@ -43,7 +43,7 @@ def cmyk_profile() -> bytes:
 
 
 def inks(height: int = 64, width: int = 64) -> Pixels:
-    """Smooth, each ink another way: `[height, width, 4]`, 255 full."""
+    """Draw smooth inks, each another way: `[height, width, 4]`, 255 full."""
     rows, columns = np.mgrid[0:height, 0:width] / 64
     planes = [columns, rows, 0.5 + 0.5 * np.sin(6 * columns), 0.6 * (1 - rows) * columns]
     return np.asarray(np.stack(planes, axis=-1) * 255, np.uint8)
@@ -57,7 +57,7 @@ def cmyk_jpeg(pixels: Pixels, profile: bytes | None = None) -> bytes:
 
 
 def ycck_jpeg(pixels: Pixels, profile: bytes | None = None) -> bytes:
-    """The same, stored as Adobe's programs do: C, M and Y as luma and chroma (JFIF's formulas).
+    """Encode inks as Adobe's programs do: C, M and Y as luma and chroma (JFIF's formulas).
 
     Pillow writes Adobe's inverted values and says CMYK; the marker then says YCCK.
     """
@@ -70,7 +70,7 @@ def ycck_jpeg(pixels: Pixels, profile: bytes | None = None) -> bytes:
 
 
 def by_vips(source: bytes, **how: object) -> Pixels:
-    """sRGB through the file's own profile, as libvips makes it."""
+    """Convert a file to sRGB through its own profile, by libvips."""
     opened = pyvips.Image.new_from_buffer(source, "")
     options = {"intent": "relative", "black_point_compensation": True, "embedded": True, **how}
     return np.asarray(opened.icc_transform("srgb", **options).numpy(), np.uint8)
@@ -81,7 +81,7 @@ def distance(one: Pixels, other: Pixels) -> NDArray[np.int64]:
 
 
 @pytest.mark.parametrize("store", [cmyk_jpeg, ycck_jpeg])
-def test_cmyk_through_its_profile_is_libvips_picture(store: object) -> None:
+def test_cmyk_through_its_profile_is_libvips_image(store: object) -> None:
     assert callable(store)
     source = store(inks(), cmyk_profile())
 
@@ -93,7 +93,7 @@ def test_cmyk_through_its_profile_is_libvips_picture(store: object) -> None:
     assert distance(image.rgb, plain).mean() > 10  # the profile says something else
 
 
-def test_cmyk_without_a_profile_is_opencvs_picture() -> None:
+def test_cmyk_without_a_profile_is_opencvs_image() -> None:
     source = cmyk_jpeg(inks())
 
     bgr = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR)
@@ -102,7 +102,7 @@ def test_cmyk_without_a_profile_is_opencvs_picture() -> None:
     assert distance(decode_file(source).rgb, np.asarray(bgr[..., ::-1], np.uint8)).max() <= 2
 
 
-def test_ycck_without_a_profile_is_cmyks_picture() -> None:
+def test_ycck_without_a_profile_is_cmyks_image() -> None:
     rgb = decode_file(ycck_jpeg(inks())).rgb
 
     assert distance(rgb, decode_file(cmyk_jpeg(inks())).rgb).max() <= 4
@@ -111,7 +111,7 @@ def test_ycck_without_a_profile_is_cmyks_picture() -> None:
 
 @pytest.mark.parametrize("curve", [Curve(1.0), Curve(1.8), Curve(2.2), SRGB_CURVE])
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
-def test_grey_through_its_profile_is_libvips_picture(kind: str, curve: Curve) -> None:
+def test_grey_through_its_profile_is_libvips_image(kind: str, curve: Curve) -> None:
     """But for the dark of linear light, where libvips is up to 10 levels off the formula."""
     file = BytesIO()
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -125,7 +125,7 @@ def test_grey_through_its_profile_is_libvips_picture(kind: str, curve: Curve) ->
     assert distance(rgb[..., 0], by_vips(file.getvalue())[..., 1])[is_compared].max() <= 1
 
 
-def test_lab_is_libvips_picture() -> None:
+def test_lab_is_libvips_image() -> None:
     """Under D50, as TIFF has it; libvips' own short way takes it for D65."""
     rows, columns = np.mgrid[0:32, 0:32].astype(np.float32)
     levels = np.stack([30 + 1.5 * rows, columns - 16, rows - 16], axis=-1)
@@ -182,7 +182,7 @@ def test_wide_gamut_goes_through_untouched_and_is_shown_as_before(
     "name",
     ["rgb-to-gbr-test.png", "rgb-to-gbr-test.jpg", "P3-sRGB-red.jpg", "R2020-sRGB-green.jpg"],
 )
-def test_published_test_pictures_are_shown_as_before(shared_dir: Path, name: str) -> None:
+def test_published_test_images_are_shown_as_before(shared_dir: Path, name: str) -> None:
     """The profile of rgb-to-gbr-test turns its channels round: without it colours are wrong."""
     source = (shared_dir / "images" / "decode" / "icc" / name).read_bytes()
     with PillowImage.open(BytesIO(source)) as opened:

@@ -1,4 +1,4 @@
-"""What a file says beside its pixels: its resolution and credit are read, the rest is left."""
+"""Resolution and credit of a file are read, and the rest of its metadata is left."""
 
 import io
 import random
@@ -35,7 +35,7 @@ SECRETS = ("Hauptstrasse 12", "51 deg 28 min", "serial 5550123", "jane@example.c
 
 
 def tagged_exif(chance: random.Random, orientation: int = 1) -> bytes:
-    """An EXIF block as cameras write it: GPS, a serial number, a maker's note, a comment."""
+    """Make an EXIF block as cameras write it: GPS, a serial number, a maker's note, a comment."""
     exif = PillowImage.Exif()
     exif[0x0112] = orientation
     exif[0x010E] = SECRETS[0]
@@ -51,7 +51,7 @@ def tagged_exif(chance: random.Random, orientation: int = 1) -> bytes:
 
 
 def tagged_file(number: int) -> bytes:
-    """One of fifty files with all that a camera or a program leaves in them, in various forms."""
+    """Make one of fifty files with all metadata that cameras and programs leave in them."""
     chance = random.Random(number)
     kind = ("JPEG", "PNG", "WEBP")[number % 3]
     channels = 4 if number % 2 and kind != "JPEG" else 3
@@ -73,7 +73,7 @@ def tagged_file(number: int) -> bytes:
 
 
 @pytest.mark.parametrize("is_kept", [False, True])
-def test_of_fifty_tagged_files_nothing_goes_on_but_resolution_and_credit(is_kept: bool) -> None:
+def test_only_resolution_and_credit_of_fifty_tagged_files_reach_the_result(is_kept: bool) -> None:
     for number in range(50):
         source = tagged_file(number)
         assert any(secret.encode() in source for secret in SECRETS), number
@@ -127,7 +127,7 @@ def test_a_senseless_resolution_is_none(per_m: tuple[int, int]) -> None:
     assert decode_file(png(deep_samples(1, 8), 8, GREY, before=phys)).dpi is None
 
 
-def test_a_file_that_says_nothing_has_neither() -> None:
+def test_a_file_without_metadata_has_neither_resolution_nor_credit() -> None:
     image = decode_file(save(picture(), "PNG"))
 
     assert (image.dpi, image.credit) == (None, None)
@@ -189,7 +189,7 @@ def oriented(order: str, kind: int, value: int = 6) -> bytes:
 def camera(
     order: str = "<", index: bytes = b"R03\0", space: int = 0xFFFF, kind: int = SHORT
 ) -> bytes:
-    """An EXIF block whose colour space stands in its second and third directory."""
+    """Make an EXIF block whose colour space stands in its second and third directory."""
     second, third = 8 + 18, 8 + 18 + 30
     return block(
         order,
@@ -264,7 +264,7 @@ def test_a_cameras_adobe_rgb_becomes_a_profile(order: str, kind: str) -> None:
         b"",
     ],
 )
-def test_nothing_else_is_adobe_rgb(exif: bytes) -> None:
+def test_other_colour_spaces_are_not_taken_for_adobe_rgb(exif: bytes) -> None:
     assert not Exif(exif).is_adobe_rgb
     assert decode_file(save(picture(), "JPEG", exif=exif)).icc is None
 

@@ -50,7 +50,7 @@ def good_files() -> dict[str, bytes]:
 
 
 def mutate(source: bytes, chance: np.random.Generator) -> bytes:
-    """Some bytes changed, a piece lost, or a piece repeated elsewhere; mostly near the start."""
+    """Change some bytes, drop a piece, or repeat one elsewhere; mostly near the start."""
     data = bytearray(source)
     reach = int(chance.choice([40, 200, len(data)]))
     at = int(chance.integers(min(reach, len(data))))
@@ -68,7 +68,7 @@ def mutate(source: bytes, chance: np.random.Generator) -> bytes:
 
 
 def repair(source: bytes) -> bytes:
-    """A damaged PNG with right checksums, so that the damage gets past them."""
+    """Correct the checksums of a damaged PNG, so that the damage gets past them."""
     if not source.startswith(PNG_SIGNATURE):
         return source
     pieces = [source[each.start : each.start + each.length] for each in iterate_chunks(source)]

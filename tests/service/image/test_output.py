@@ -1,4 +1,4 @@
-"""What a result's file will be is decided once, from the header of its source or its pixels."""
+"""Format, size and depth of a result are decided from its source's header or pixels."""
 
 import numpy as np
 import pytest

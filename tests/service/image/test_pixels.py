@@ -12,7 +12,7 @@ def test_every_level_is_rounded_to_the_nearest() -> None:
     assert np.array_equal(round_to_8bit(EVERY_LEVEL), expected)
 
 
-def test_a_level_of_8_bits_survives_16() -> None:
+def test_8_bit_levels_are_unchanged_by_way_of_16_bits() -> None:
     levels = np.arange(256, dtype=np.uint16)
 
     assert np.array_equal(round_to_8bit(levels * 257), levels)

@@ -9,38 +9,38 @@ Chunk = tuple[bytes, bytes]
 
 
 def webp(*chunks: Chunk) -> bytes:
-    """A file of these chunks, in this order."""
+    """Make a file of these chunks, in this order."""
     body = b"WEBP" + join(chunks)
     return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
 def join(chunks: Iterable[Chunk]) -> bytes:
-    """Chunks one after the other, each padded to an even length."""
+    """Join chunks, each padded to an even length."""
     return b"".join(
         name + struct.pack("<I", len(data)) + data + bytes(len(data) % 2) for name, data in chunks
     )
 
 
 def extended(width_px: int, height_px: int, flags: int) -> Chunk:
-    """VP8X."""
+    """Make the chunk VP8X."""
     sides = (width_px - 1).to_bytes(3, "little") + (height_px - 1).to_bytes(3, "little")
     return b"VP8X", struct.pack("<I", flags) + sides
 
 
 def promise(width_px: int, height_px: int) -> bytes:
-    """A file that promises a canvas, and whose picture only begins."""
+    """Make a file that promises a canvas, and whose image only begins."""
     return webp(extended(width_px, height_px, 0), (b"VP8L", struct.pack("<BI", 0x2F, 0)))
 
 
 def frame(left_px: int, top_px: int, width_px: int, height_px: int, *chunks: Chunk) -> Chunk:
-    """ANMF; the places are even."""
+    """Make the chunk ANMF; the position is even."""
     numbers = (left_px // 2, top_px // 2, width_px - 1, height_px - 1, 100)
     header = b"".join(number.to_bytes(3, "little") for number in numbers) + b"\x02"
     return b"ANMF", header + join(chunks)
 
 
 def chunks_of(source: bytes) -> dict[bytes, bytes]:
-    """The chunks of a still picture's file, by name."""
+    """Map the names of a still image's chunks to their data."""
     found: dict[bytes, bytes] = {}
     at = 12
     while at < len(source):

@@ -19,7 +19,7 @@ WHOLE = struct.pack("!IQ", 2, 10) + b"{}" + b"0123456789"
 
 @pytest.fixture
 def ends() -> Iterator[Pair]:
-    """A socket that does not block, as a parent's, and a blocking one, as a child's."""
+    """Open a socket that does not block, as a parent's, and a blocking one, as a child's."""
     parent, child = socket.socketpair()
     parent.setblocking(False)
     with parent, child:
@@ -92,14 +92,14 @@ async def test_other_tasks_run_while_a_payload_crosses(ends: Pair) -> None:
     assert steps >= len(payload) // channel.CHUNK_BYTES
 
 
-def test_a_header_at_its_limit_passes(ends: Pair) -> None:
+def test_a_header_at_its_limit_is_received(ends: Pair) -> None:
     header = b"h" * channel.MAX_HEADER_BYTES
     sender = in_thread(channel.send, ends[1], header)
     assert channel.receive(ends[0], watchdog=watch()).header == header
     sender.join()
 
 
-def test_what_is_over_a_limit_is_not_sent(ends: Pair) -> None:
+def test_a_frame_over_a_limit_is_not_sent(ends: Pair) -> None:
     with pytest.raises(channel.FrameError, match="header of 1048577 bytes"):
         channel.send(ends[1], b"h" * (channel.MAX_HEADER_BYTES + 1))
     with pytest.raises(channel.FrameError, match="payload of 3 bytes, at most 2"):
@@ -121,7 +121,7 @@ async def test_lengths_over_a_limit_are_refused_before_more_is_read(
 
 
 @pytest.mark.parametrize("cut_at", [0, 5, 12, 13, 14, 20])
-def test_a_stream_that_ends_anywhere_is_an_end_and_not_a_frame(ends: Pair, cut_at: int) -> None:
+def test_a_stream_cut_within_a_frame_raises_eof(ends: Pair, cut_at: int) -> None:
     ends[0].sendall(WHOLE[:cut_at])
     ends[0].close()
     with pytest.raises(EOFError):
@@ -169,7 +169,7 @@ def test_a_descriptor_that_is_refused_is_not_left_open(ends: Pair, takes_fd: boo
     os.close(reading)
 
 
-def test_a_silent_child_keeps_its_parent_no_longer_than_it_may(ends: Pair) -> None:
+def test_the_watchdog_ends_waiting_for_a_silent_child(ends: Pair) -> None:
     with pytest.raises(TimeoutError):
         channel.receive(ends[0], takes_fd=True, watchdog=watch(0.05))
     with pytest.raises(TimeoutError):

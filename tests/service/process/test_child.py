@@ -1,4 +1,4 @@
-"""Child processes of both kinds: what they inherit, how they end, and that none is left behind."""
+"""Child processes of both kinds inherit no secret, end in order, and none is left behind."""
 
 import asyncio
 import gc
@@ -96,7 +96,7 @@ async def test_a_program_that_is_not_there_is_unusable() -> None:
     assert psutil.Process().num_fds() <= descriptors
 
 
-def test_a_child_of_a_thread_talks_and_is_ended() -> None:
+def test_a_child_answers_its_thread_and_is_ended() -> None:
     gc.collect()  # what earlier tests left to be collected closes its descriptors now, not later
     descriptors = psutil.Process().num_fds()
     child = Child(COMMAND, scrub_environment(os.environ))

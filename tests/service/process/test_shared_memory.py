@@ -16,7 +16,7 @@ sealed_or_not = pytest.mark.parametrize(
 
 
 @sealed_or_not
-def test_what_was_written_is_read_and_may_be_changed(is_sealed: bool) -> None:
+def test_written_memory_is_read_back_and_may_be_changed(is_sealed: bool) -> None:
     fd = write_memory(PARTS, is_sealed=is_sealed)
     memory = read_memory(fd, len(WHOLE))
     os.close(fd)
@@ -25,7 +25,7 @@ def test_what_was_written_is_read_and_may_be_changed(is_sealed: bool) -> None:
 
 
 @sealed_or_not
-def test_another_size_than_announced_is_refused(is_sealed: bool) -> None:
+def test_memory_of_another_size_than_announced_is_refused(is_sealed: bool) -> None:
     fd = write_memory(PARTS, is_sealed=is_sealed)
     for size in (0, len(WHOLE) - 1, len(WHOLE) + 1):
         with pytest.raises(ValueError, match="bytes of memory"):
@@ -52,7 +52,7 @@ def test_memory_that_is_not_sealed_is_copied() -> None:
     assert memory.tobytes() == WHOLE
 
 
-def test_what_is_no_memory_is_refused() -> None:
+def test_a_descriptor_of_a_pipe_is_refused() -> None:
     reading, writing = os.pipe()
     with pytest.raises(ValueError, match="bytes of memory"):
         read_memory(reading, 4)

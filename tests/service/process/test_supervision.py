@@ -20,13 +20,13 @@ pytestmark = pytest.mark.skipif(
 @pytest.mark.parametrize(
     ("failures", "wait_s"), [(0, 0), (1, 0.5), (2, 1), (3, 2), (7, 30), (10_000, 30)]
 )
-def test_restarts_come_at_once_and_then_ever_more_slowly(failures: int, wait_s: float) -> None:
+def test_restarts_back_off_exponentially_to_the_maximum(failures: int, wait_s: float) -> None:
     assert Limits(work_s=1).restart_after_s(failures) == wait_s
 
 
 @pytest.fixture
 def busy() -> Iterator["subprocess.Popen[bytes]"]:
-    """A process that computes without end, named so that its stat line is hard to read."""
+    """Start a process that computes without end, whose name makes /proc/PID/stat hard to parse."""
     program = "import ctypes; ctypes.CDLL(None).prctl(15, b') 1 2 (a b'); print(flush=True)\n"
     process = subprocess.Popen(
         [sys.executable, "-c", program + "while True: pass"], stdout=subprocess.PIPE
@@ -40,7 +40,7 @@ def busy() -> Iterator["subprocess.Popen[bytes]"]:
 
 @pytest.fixture
 def quiet() -> Iterator[socket.socket]:
-    """A socket on which nothing ever comes."""
+    """Open a socket on which no data ever arrive."""
     ours, theirs = socket.socketpair()
     with ours, theirs:
         yield ours
@@ -81,7 +81,7 @@ def test_without_proc_only_the_deadline_ends_the_wait(
         Watchdog(1, within_s=0.3, silence_s=0.05).wait_readable(quiet)
 
 
-def test_an_answer_ends_the_wait_at_once(quiet: socket.socket) -> None:
+def test_waiting_ends_as_soon_as_data_arrive(quiet: socket.socket) -> None:
     ours, theirs = socket.socketpair()
     with ours, theirs:
         theirs.send(b"x")

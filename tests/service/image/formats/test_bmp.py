@@ -22,7 +22,7 @@ MASKS = {  # where each channel stands in a pixel's four bytes
 
 
 def bmp(pixels: NDArray[np.uint8], order: str, *, top_first: bool = False) -> bytes:
-    """A BMP of the fourth version: 32 bits a pixel, its channels where masks say."""
+    """Make a BMP of the fourth version: 32 bits a pixel, its channels placed by masks."""
     height, width = pixels.shape[:2]
     rows = pixels if top_first else pixels[::-1]
     data = rows[..., ["RGBA".index(channel) for channel in order]].tobytes()
@@ -69,7 +69,7 @@ def test_a_cut_file_with_empty_alpha_is_refused() -> None:
 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP", "TIFF", "AVIF"])
-def test_other_formats_mean_what_they_say(kind: str) -> None:
+def test_alpha_of_other_formats_that_is_0_everywhere_is_kept(kind: str) -> None:
     pixels = np.dstack([picture(64, 70), np.zeros((64, 70), np.uint8)])
     options = {"WEBP": {"lossless": True, "exact": True}}.get(kind, {})
     source = save(pixels, kind, **options)
@@ -83,7 +83,7 @@ def test_the_file_of_the_shared_cases_is_opaque(shared_dir: Path) -> None:
 
 
 def bmp_of_runs(runs: bytes, *, bits: int = 8, width: int = 4, height: int = 2) -> bytes:
-    """A run-length coded BMP of a palette of greys."""
+    """Make a run-length coded BMP with a palette of greys."""
     colours = 1 << bits
     palette = b"".join(bytes((x, x, x, 0)) for x in np.linspace(0, 255, colours).astype(np.uint8))
     start = 54 + len(palette)
@@ -113,7 +113,7 @@ IN_PART = (
 
 
 @pytest.mark.parametrize("runs", WHOLE)
-def test_runs_that_fill_the_picture_are_accepted(runs: bytes) -> None:
+def test_runs_that_fill_the_image_are_accepted(runs: bytes) -> None:
     assert not has_missing_pixels(bmp_of_runs(runs))
     assert decode_file(bmp_of_runs(runs), {"BMP"}).rgb.shape == (2, 4, 3)
 
@@ -147,7 +147,7 @@ def test_runs_may_go_on_to_four_bytes_behind_a_row(bits: int, width: int, longes
             decode_file(bmp_of_runs(rows, bits=bits, width=width), {"BMP"})
 
 
-def test_every_cut_of_runs_is_refused_or_the_whole_picture() -> None:
+def test_every_cut_of_runs_is_refused_or_the_whole_image() -> None:
     rows = b"".join(bytes((2, at, 0, 3, at, 9, at, 0, 59, 7, 0, 0)) for at in range(64))
     source = bmp_of_runs(rows + b"\0\1", width=64, height=64)
     whole = decode_file(source, {"BMP"}).rgb

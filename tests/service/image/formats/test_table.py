@@ -50,7 +50,7 @@ def test_formats_are_recognised_by_their_bytes(source: bytes, name: str) -> None
         b"\x89PNG\r\n",
     ],
 )
-def test_what_is_no_image_has_no_name(source: bytes) -> None:
+def test_bytes_that_are_no_image_have_no_format(source: bytes) -> None:
     assert sniff(source) is None
 
 

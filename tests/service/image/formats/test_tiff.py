@@ -19,7 +19,7 @@ FAX = ("group3", "group4", "tiff_ccitt")
 
 
 def drawing() -> NDArray[np.bool_]:
-    """Slanted bars, each row another."""
+    """Draw slanted bars, each row another."""
     rows, columns = np.indices((HEIGHT, WIDTH))
     return np.asarray((rows * 3 + columns * 2) // 17 % 3 == 0)
 
@@ -32,7 +32,7 @@ def save_tiff(compression: str, **tags: object) -> bytes:
 
 
 def shorten_strips(source: bytes, part: float) -> bytes:
-    """The same file whose directory speaks of less bytes in each strip: no byte is missing."""
+    """Change a directory to state fewer bytes in each strip; no byte is missing."""
     data = bytearray(source)
     (at,) = struct.unpack_from("<I", data, 4)
     (entries,) = struct.unpack_from("<H", data, at)
@@ -76,8 +76,8 @@ def test_fax_with_its_low_bits_first_is_read_whole(compression: str) -> None:
     assert np.array_equal(decode_file(source, {"TIFF"}).rgb[..., 0] > 0, drawing())
 
 
-def test_zeros_within_fax_are_no_end() -> None:
-    """libtiff takes them for one and leaves the rest white."""
+def test_zeros_within_fax_are_damage() -> None:
+    """libtiff takes them for the end and leaves the rest white."""
     source = bytearray(save_tiff("group4"))
     source[60:62] = bytes(2)
     with pytest.raises(MalformedImage):
@@ -99,7 +99,7 @@ def test_fax_that_turns_to_garbage_on_the_way_is_refused() -> None:
 
 
 def strips_of(source: bytes) -> list[tuple[int, int]]:
-    """Where each strip begins and ends."""
+    """List where each strip begins and ends."""
     with PillowImage.open(BytesIO(source)) as file:
         tags = getattr(file, "tag_v2", {})
         return [(at, at + count) for at, count in zip(tags[OFFSETS], tags[COUNTS], strict=True)]

@@ -54,13 +54,13 @@ def encode(kind: str, pixels: NDArray[np.uint8]) -> list[Item]:
 
 
 def transformed(kind: str, pixels: NDArray[np.uint8], *properties: bytes) -> bytes:
-    """A file whose pictures, that of alpha too, have these properties last."""
+    """Make a file whose images, that of alpha too, have these properties last."""
     items = [item.with_properties(*properties) for item in encode(kind, pixels)]
     return build(items, brand=BRANDS[kind])
 
 
 def apply(pixels: NDArray[np.uint8], properties: tuple[bytes, ...]) -> NDArray[np.uint8]:
-    """What ISO/IEC 23008-12 says of each, to the word."""
+    """Apply each property as ISO/IEC 23008-12 describes it."""
     for each in properties:
         name, body = each[4:8], each[8:]
         if name == b"irot":  # anticlockwise
@@ -105,7 +105,7 @@ def test_a_crop_comes_before_turn_and_mirror(kind: str, chain: tuple[bytes, ...]
     assert np.abs(image.alpha.astype(int) - expected[..., 3]).mean() < 2
 
 
-def test_another_order_is_the_files_in_heic_and_the_standards_in_avif() -> None:
+def test_heic_transforms_in_the_files_order_and_avif_in_the_standards() -> None:
     pixels, chain = picture(HEIGHT, WIDTH), (irot(1), clap(40, 30, 10, 5))
     for kind, expected in (("HEIC", apply(pixels, chain)), ("AVIF", apply(pixels, chain[::-1]))):
         source = transformed(kind, pixels, *chain)
@@ -136,7 +136,7 @@ def test_a_crop_that_leaves_nothing_is_malformed(kind: str, crop: bytes) -> None
 
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
-def test_transforms_are_counted(kind: str) -> None:
+def test_more_transforms_than_the_limit_are_refused(kind: str) -> None:
     """A property may be named 20,000 times, and each crop costs fractions."""
     most = [irot(0)] * 16
     pixels = picture(HEIGHT, WIDTH)
@@ -146,7 +146,7 @@ def test_transforms_are_counted(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
-def test_what_a_decoder_holds_is_counted_before_the_crop(kind: str) -> None:
+def test_the_pixel_limit_applies_before_the_crop(kind: str) -> None:
     item = encode(kind, picture(HEIGHT, WIDTH))[0]
     crop = clap(64, 64)
     sound = build([item.with_properties(crop)], brand=BRANDS[kind])
@@ -160,7 +160,7 @@ def test_what_a_decoder_holds_is_counted_before_the_crop(kind: str) -> None:
 
 
 def tiles_with_alpha(with_alpha: int) -> bytes:
-    """An AVIF of two tiles, of which the first so many have an alpha picture of their own."""
+    """Make an AVIF of two tiles; the first `with_alpha` have an alpha image of their own."""
     pixels = picture(128, 64, channels=4)
     items, alphas = [grid(2, 1, 64, 128, 2, 3)], []
     for number, top in enumerate((0, 64)):
@@ -208,7 +208,7 @@ def test_a_grid_with_alpha_for_some_tiles_is_opaque(with_alpha: int) -> None:
         (4, 13, None),
     ],
 )
-def test_colours_by_code_get_the_profile_that_says_so(
+def test_colour_codes_become_the_matching_profile(
     kind: str, primaries: int, transfer: int, expected: bytes | None
 ) -> None:
     (item,) = encode(kind, picture(64, 64))
@@ -218,7 +218,7 @@ def test_colours_by_code_get_the_profile_that_says_so(
 
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
-def test_an_embedded_profile_wins_over_the_code_unless_it_is_broken(kind: str) -> None:
+def test_a_sound_embedded_profile_counts_before_the_colour_codes(kind: str) -> None:
     (item,) = encode(kind, picture(64, 64))
     embedded = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for described, expected in (
@@ -242,7 +242,7 @@ def test_without_a_colour_box_the_bitstreams_own_codes_count(data: str) -> None:
 
 
 def with_codes(obus: bytes, primaries: int, transfer: int) -> bytes:
-    """The bitstream with other colours in its sequence header, which has sRGB's."""
+    """Put other colour codes into the sequence header of a bitstream in sRGB."""
     bits = f"{int.from_bytes(obus, 'big'):0{8 * len(obus)}b}"
     codes = f"{1:08b}{13:08b}{6:08b}"
     at = bits.index(codes)
@@ -251,7 +251,7 @@ def with_codes(obus: bytes, primaries: int, transfer: int) -> bytes:
     return int(bits, 2).to_bytes(len(obus), "big")
 
 
-def test_grey_heic_gets_a_grey_profiles_light() -> None:
+def test_grey_heic_is_converted_by_the_grey_profile_of_its_codes() -> None:
     grey = picture(64, 64)[..., 0].copy()
     (item,) = items_of(encode_heic(grey))
     source = build([item.with_properties(nclx(1, 8), without=(b"colr",))], brand=b"heic")
@@ -304,7 +304,7 @@ def test_lists_without_end_are_refused() -> None:
 
 
 def with_associations(source: bytes, boxes: bytes) -> bytes:
-    """The file with other boxes in the place of its `ipma`."""
+    """Replace a file's `ipma` by other boxes."""
     at = source.index(b"ipma") - 4
     end = at + int.from_bytes(source[at : at + 4], "big")
     changed = bytearray(source[:at] + boxes + source[end:])
@@ -315,7 +315,7 @@ def with_associations(source: bytes, boxes: bytes) -> bytes:
     return bytes(changed)
 
 
-def test_a_property_is_looked_at_once_however_often_it_is_referred_to(
+def test_a_property_is_compared_once_however_often_items_refer_to_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Otherwise a small file makes the front end compare 20,000 properties 20,000 times."""

@@ -1,4 +1,4 @@
-"""The data of AVIF's and HEIC's pictures: found, and whole to their ends."""
+"""Data of AVIF and HEIC images are found, and damage at their ends is recognised."""
 
 import struct
 from dataclasses import replace
@@ -52,7 +52,7 @@ def test_colour_and_alpha_are_found_wherever_they_lie(kind: str, idat: bool) -> 
 
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("kind", sorted(BRANDS))
-def test_a_run_of_zeros_at_the_end_of_either_picture_is_damage(kind: str, which: int) -> None:
+def test_a_run_of_zeros_at_the_end_of_colour_or_alpha_is_damage(kind: str, which: int) -> None:
     items = items_of(encode(kind, 4))
     whole = build(items, brand=BRANDS[kind])
     assert not is_damaged(whole)
@@ -66,7 +66,7 @@ def test_a_run_of_zeros_at_the_end_of_either_picture_is_damage(kind: str, which:
                 decode_file(source, BRANDS)
 
 
-def test_pieces_of_a_picture_are_read_in_their_order() -> None:
+def test_pieces_of_an_image_are_read_in_their_order() -> None:
     """The last piece may be shorter than the run that counts."""
     (item,) = items_of(encode("AVIF"))
     for tail, counts in ((bytes(15), False), (bytes(40), True)):
@@ -80,7 +80,7 @@ def test_pieces_of_a_picture_are_read_in_their_order() -> None:
 
 
 def split(source: bytes, at: int) -> bytes:
-    """The same file with its only item in two pieces."""
+    """Part the only item of a file into two pieces."""
     place = source.index(b"iloc") + 4 + 4 + 4 + 2 + 2 + 2
     _, start, length = struct.unpack_from(">HII", source, place)
     more = struct.pack(">HIIII", 2, start + 8, at, start + 8 + at, length - at)
@@ -93,7 +93,7 @@ def split(source: bytes, at: int) -> bytes:
 
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
-def test_even_and_tiny_pictures_are_whole(kind: str) -> None:
+def test_images_of_one_colour_are_not_taken_for_damaged(kind: str) -> None:
     for height, width in ((64, 64), (65, 127), (300, 500)):
         for level in (0, 128, 255):
             pixels = np.full((height, width, 4), level, np.uint8)

@@ -40,14 +40,14 @@ def assert_no_half_picture(source: bytes, files: Iterator[tuple[str, bytes]]) ->
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_no_cut_gives_half_a_picture(kind: str) -> None:
+def test_no_cut_gives_half_an_image(kind: str) -> None:
     source = make_jpeg(kind)
     assert_no_half_picture(source, cut(source, PLACES, np.random.default_rng(0)))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
-def test_noise_passes_for_the_end_of_a_small_picture_once_in_hundreds(kind: str) -> None:
+def test_a_tail_of_noise_is_accepted_once_in_hundreds_at_most(kind: str) -> None:
     """A tail of a few hundred bytes may be valid codes that end where the file does."""
     source = make_jpeg(kind)
     whole = decode_file(source).rgb
@@ -65,7 +65,7 @@ def test_noise_passes_for_the_end_of_a_small_picture_once_in_hundreds(kind: str)
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_short_cut_is_refused_or_the_whole_picture(kind: str) -> None:
+def test_every_short_cut_is_refused_or_the_whole_image(kind: str) -> None:
     """An arithmetic decoder may take lost last bytes for an end without detail: T.81, D.1.8."""
     source = make_jpeg(kind)
     whole = decode_file(source).rgb
@@ -101,18 +101,18 @@ def test_a_product_on_white_is_accepted_with_and_without_its_end_marker(
 
 
 def test_white_is_coded_in_zeros() -> None:
-    """Else the test above would show nothing."""
+    """Otherwise the test above would show nothing."""
     assert save_jpeg(product(3000), "optimised").count(bytes(1000)) > 0
 
 
 @pytest.mark.parametrize("kind", WITH_ZEROS)
-def test_no_cut_of_a_product_on_white_gives_half_a_picture(kind: str) -> None:
+def test_no_cut_of_a_product_on_white_gives_half_an_image(kind: str) -> None:
     source = save_jpeg(product(), kind)
     assert_no_half_picture(source, cut(source, PLACES, np.random.default_rng(1)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_lies_behind_the_end_marker_does_not_count(kind: str) -> None:
+def test_bytes_behind_the_end_marker_are_ignored(kind: str) -> None:
     """Motion photos carry a video there, MPO files further pictures."""
     source = make_jpeg(kind)
     whole = decode_file(source).rgb
@@ -195,7 +195,7 @@ def test_a_jpeg_that_is_mid_grey_is_accepted(kind: str) -> None:
     assert decode_file(source).rgb[-1, -1].tolist() == [128, 128, 128]
 
 
-def test_every_jpeg_of_the_quality_pictures_is_accepted(shared_dir: Path) -> None:
+def test_every_jpeg_of_the_quality_images_is_accepted(shared_dir: Path) -> None:
     """Photographs and drawings in several kinds: none is refused."""
     paths = sorted((shared_dir / "images" / "quality").rglob("*.png"))[:6]
     assert paths
@@ -207,7 +207,7 @@ def test_every_jpeg_of_the_quality_pictures_is_accepted(shared_dir: Path) -> Non
 
 
 @pytest.mark.parametrize("kind", ["optimised", "progressive", "grey"])
-def test_bits_that_are_no_code_are_seen(kind: str) -> None:
+def test_bits_that_are_no_huffman_code_change_the_exposed_pixels(kind: str) -> None:
     """Of one colour: an optimised table then has a single code, and libjpeg takes all else for it.
 
     Invalid codes would then look like the end of a block, and the last byte like padding.
@@ -219,6 +219,6 @@ def test_bits_that_are_no_code_are_seen(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["baseline", "optimised", "progressive", "grey", "cmyk"])
-def test_the_same_bytes_change_nothing(kind: str) -> None:
+def test_equal_files_have_equal_exposed_pixels(kind: str) -> None:
     structure = read_structure(save_jpeg(photograph(), kind))
     assert not changes(structure, decode_exposed(structure))

@@ -26,7 +26,7 @@ def test_each_quality_of_libjpeg_is_read_back(kind: str) -> None:
         assert read_quality(save_jpeg(photograph(16, 24), kind, quality=quality)) == quality
 
 
-def test_another_build_of_libjpeg_gives_the_same() -> None:
+def test_qualities_written_by_opencv_are_read_back() -> None:
     for quality in range(1, 101):
         done, coded = cv2.imencode(".jpg", photograph(16, 24), [cv2.IMWRITE_JPEG_QUALITY, quality])
         assert done
@@ -40,7 +40,7 @@ def test_tables_of_another_encoder_have_the_quality_of_their_mean_step() -> None
     assert all(80 <= quality <= 97 for quality in read)
 
 
-def test_a_flat_table_counts_by_its_step() -> None:
+def test_a_flat_table_has_the_quality_of_its_step() -> None:
     """libjpeg's steps are 57.6 on average at quality 50, and in proportion above."""
     for step, quality in ((1, 100), (6, 95), (12, 90), (29, 75), (58, 50)):
         flat = [[step] * 64] * 2
@@ -70,7 +70,7 @@ def test_a_file_without_the_table_its_frame_names_is_refused() -> None:
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_damage_is_refused_by_the_errors_it_names(data: st.DataObject) -> None:
+def test_a_damaged_table_raises_documented_errors_only(data: st.DataObject) -> None:
     coded = bytearray(
         save_jpeg(photograph(16, 24), data.draw(st.sampled_from(["baseline", "grey"])))
     )

@@ -1,4 +1,4 @@
-"""A JPEG's segments and scans: found in one pass, whatever the bytes are."""
+"""Segments and scans of a JPEG are found in one pass, whatever the bytes are."""
 
 import re
 import struct
@@ -35,12 +35,12 @@ def segment(marker: int, data: bytes) -> bytes:
 
 
 def behind_start(*parts: bytes) -> bytes:
-    """The small file with these between its start and its first segment, a comment before them."""
+    """Put a comment and these parts before the first segment of the small file."""
     return SMALL[:2] + segment(0xFE, b"") + b"".join(parts) + SMALL[2:]
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_is_joined_anew_has_the_same_pixels_and_none_of_the_metadata(kind: str) -> None:
+def test_a_file_joined_anew_has_the_same_pixels_and_no_metadata(kind: str) -> None:
     source = make_jpeg(kind)
     noted = source[:2] + segment(0xE1, b"http://ns.adobe.com/xap/1.0/\0") + source[2:]
     joined = read_structure(noted).join()
@@ -63,7 +63,7 @@ def test_what_is_joined_anew_has_the_same_pixels_and_none_of_the_metadata(kind: 
         b"\xff\x01",
     ],
 )
-def test_broken_or_foreign_metadata_does_not_matter(between: bytes) -> None:
+def test_broken_or_foreign_metadata_does_not_change_pixels(between: bytes) -> None:
     assert np.array_equal(decode_file(behind_start(between)).rgb, decode_file(SMALL).rgb)
 
 
@@ -88,7 +88,9 @@ def test_a_height_that_follows_the_first_scan_is_read() -> None:
 @pytest.mark.parametrize(
     ("marker", "bits"), [(0xC1, 12), (0xC2, 12), (0xC3, 8), (0xC5, 8), (0xCB, 8), (0xCF, 8)]
 )
-def test_a_process_that_is_not_decoded_is_another_format(marker: int, bits: int) -> None:
+def test_a_coding_process_that_is_not_decoded_is_an_unsupported_format(
+    marker: int, bits: int
+) -> None:
     source = bytearray(SMALL)
     source[FRAME_AT + 1], source[FRAME_AT + 4] = marker, bits
     for read in (read_header, decode_file):
@@ -125,7 +127,7 @@ def test_no_cut_or_change_of_a_header_raises_anything_else(kind: str) -> None:
             continue
 
 
-def test_segments_are_counted() -> None:
+def test_more_segments_than_the_limit_are_refused() -> None:
     comment = segment(0xFE, b"")
     there = len(re.findall(rb"\xff[\xc0-\xfe]", SMALL[: SMALL.index(b"\xff\xda") + 2])) - 1
     most = MAX_SEGMENTS - there - 1
@@ -135,7 +137,7 @@ def test_segments_are_counted() -> None:
 
 
 class CountingPattern:
-    """A pattern that counts the bytes its searches pass."""
+    """Pattern that counts the bytes its searches pass."""
 
     def __init__(self, pattern: re.Pattern[bytes]) -> None:
         assert not set(b"+*?{") & set(pattern.pattern), "each place is to be looked at once"
@@ -149,7 +151,7 @@ class CountingPattern:
 
 
 def count_steps(source: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
-    """Bytes searched and lines of Python run to read and judge a file."""
+    """Count the bytes searched and the lines of Python run to read and check a file."""
     steps = 0
 
     def trace(frame: FrameType, event: str, argument: object) -> Any:
@@ -192,7 +194,7 @@ def count_steps(source: bytes, monkeypatch: pytest.MonkeyPatch) -> int:
         lambda count: SMALL + b"\xff\xda" * count,
     ],
 )
-def test_twice_the_bytes_take_twice_the_steps(
+def test_reading_takes_time_in_proportion_to_the_bytes(
     make: Callable[[int], bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few, many = (count_steps(make(count), monkeypatch) for count in (20_000, 40_000))
@@ -214,9 +216,7 @@ def _set_scan(source: bytes, numbers: bytes) -> bytes:
 
 @pytest.mark.parametrize("numbers", [b"\0\0\0", b"\1\x3f\0", b"\0\x3f\x01", b"\0\x40\0"])
 @pytest.mark.parametrize("kind", ["baseline", "grey", "cmyk"])
-def test_what_a_baseline_scan_says_of_its_coefficients_does_not_matter(
-    kind: str, numbers: bytes
-) -> None:
+def test_coefficient_numbers_of_a_baseline_scan_are_ignored(kind: str, numbers: bytes) -> None:
     source = make_jpeg(kind)
     assert np.array_equal(decode_file(_set_scan(source, numbers)).rgb, decode_file(source).rgb)
 
@@ -232,7 +232,7 @@ def test_what_a_baseline_scan_says_of_its_coefficients_does_not_matter(
         b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\x07",
     ],
 )
-def test_a_head_that_decoders_only_warn_of_is_accepted(head: bytes) -> None:
+def test_a_header_segment_that_decoders_only_warn_of_is_accepted(head: bytes) -> None:
     source = make_jpeg("baseline")
     end_of_jfif = 4 + int.from_bytes(source[4:6], "big")
     changed = source[:2] + head + source[end_of_jfif:]
@@ -240,7 +240,7 @@ def test_a_head_that_decoders_only_warn_of_is_accepted(head: bytes) -> None:
 
 
 def lengthen(source: bytes) -> bytes:
-    """The file with a table of quantisation so often that 64 KB end midway through its scans."""
+    """Repeat a quantisation table until 64 KB end midway through the file's scans."""
     structure = read_structure(source)
     joined = structure.join()
     table = next(each.data[:65] for each in structure.scans[0].tables if each.marker == DQT)
@@ -250,7 +250,7 @@ def lengthen(source: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_the_border_of_a_piece_that_is_read_does_not_matter(kind: str) -> None:
+def test_a_file_longer_than_pillows_buffer_has_the_same_pixels(kind: str) -> None:
     source = make_jpeg(kind)
     long = lengthen(source)
     structure = read_structure(long)

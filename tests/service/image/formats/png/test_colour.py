@@ -48,7 +48,7 @@ def read(before: bytes, colour: int = RGB, bits: int = 8) -> Image:
 
 
 def to_srgb(icc: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """By LittleCMS, in 0..255."""
+    """Convert pixels by LittleCMS; the result is in 0..255."""
     transform = ImageCms.buildTransform(
         ImageCms.ImageCmsProfile(BytesIO(icc)),
         ImageCms.createProfile("sRGB"),
@@ -107,12 +107,12 @@ def test_srgb_and_nonsense_need_no_profile(before: bytes) -> None:
         (gama(100_000), make_rgb_profile(SRGB, Curve(1.0))),
     ],
 )
-def test_the_strongest_word_counts(before: bytes, wins: bytes | None) -> None:
+def test_the_strongest_colour_chunk_counts(before: bytes, wins: bytes | None) -> None:
     assert read(before).icc == wins
 
 
 @pytest.mark.parametrize("bits", [8, 16])
-def test_gamma_is_what_the_curve_says(bits: int) -> None:
+def test_the_gamma_chunk_becomes_the_matching_curve(bits: int) -> None:
     """gAMA 1.0 is linear light: LittleCMS shows it as the formula of sRGB does."""
     icc = read(gama(100_000), bits=bits).icc
     assert icc is not None
@@ -176,7 +176,7 @@ def test_a_palettes_colours_are_described_too() -> None:
     assert decode_file(source).icc == P3
 
 
-def test_what_comes_behind_the_pixels_is_too_late() -> None:
+def test_colour_chunks_behind_the_pixels_are_ignored() -> None:
     source = png(deep_samples(3, 8), 8, RGB, after=gama(100_000))
 
     assert decode_file(source).icc is None

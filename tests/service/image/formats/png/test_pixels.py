@@ -42,7 +42,7 @@ HEIGHT, WIDTH = 33, 37
 
 
 def tails(source: bytes, cut: int) -> Iterator[tuple[str, bytes]]:
-    """What may stand behind a cut."""
+    """Iterate over names and bytes of what may stand behind a cut."""
     missing = len(source) - cut
     yield "plain", b""
     yield "an end marker", IEND
@@ -51,7 +51,7 @@ def tails(source: bytes, cut: int) -> Iterator[tuple[str, bytes]]:
 
 
 def refused_or_whole(source: bytes, whole: Image) -> bool:
-    """Whether a damaged file is refused; its pixels are the whole picture's if it is not."""
+    """Return whether a damaged file is refused; if it is not, its pixels are the whole image's."""
     try:
         image = decode_file(source)
     except MalformedImage:
@@ -64,7 +64,7 @@ def refused_or_whole(source: bytes, whole: Image) -> bool:
 
 
 def cut_everywhere(source: bytes, cuts: int = CUTS) -> None:
-    """Each cut before the end of the pixels is refused with each tail."""
+    """Assert that each cut before the end of the pixels is refused with each tail."""
     whole = decode_file(source)
     last = [each for each in iterate_chunks(source) if each.name == b"IDAT"][-1]
     pixels_end = last.start + last.length + 4
@@ -78,7 +78,7 @@ def cut_everywhere(source: bytes, cuts: int = CUTS) -> None:
 def sample_file(
     colour: int, bits: int, *, interlaced: bool = False, compressed: bytes | None = None
 ) -> bytes:
-    """A file of that kind, or what its pixels' stream is replaced by."""
+    """Make a file of that kind, or one with another stream in the place of its pixels."""
     samples = deep_samples(CHANNELS[colour], bits, HEIGHT, WIDTH)
     colours = np.random.default_rng(4).bytes(3 << bits) if colour == PALETTE else b""
     before = chunk(b"PLTE", colours) if colours else b""
@@ -86,13 +86,13 @@ def sample_file(
 
 
 def raw_pixels(colour: int, bits: int, *, interlaced: bool = False) -> bytes:
-    """What the stream of `sample_file` holds."""
+    """Return the bytes in the stream of `sample_file`."""
     samples = deep_samples(CHANNELS[colour], bits, HEIGHT, WIDTH)
     return pack_passes(samples, bits, interlaced=interlaced)
 
 
 def in_chunks(source: bytes, chunk_bytes: int) -> bytes:
-    """The same file, its only IDAT parted into many."""
+    """Part the only IDAT of a file into many."""
     (idat,) = (each for each in iterate_chunks(source) if each.name == b"IDAT")
     data = idat.data(source)
     parts = (data[at : at + chunk_bytes] for at in range(0, len(data), chunk_bytes))
@@ -152,7 +152,7 @@ def test_a_stream_cut_within_a_sound_chunk_is_refused(
 
 
 def animated_file() -> bytes:
-    """Three frames; the still picture is the first."""
+    """Make an APNG of three frames, of which the first is the still image."""
     frames = [PillowImage.fromarray(picture(HEIGHT, WIDTH) + np.uint8(at)) for at in (0, 30, 60)]
     file = BytesIO()
     frames[0].save(file, "PNG", save_all=True, append_images=frames[1:])
@@ -202,7 +202,7 @@ def test_every_flipped_bit_of_the_stream_is_noticed_though_the_chunk_is_sound() 
 
 
 def odd_streams() -> dict[str, bytes]:
-    """Streams that hold all pixels, as some programs write them."""
+    """Make streams that hold all pixels, as some programs write them."""
     raw = raw_pixels(RGB, 8)
     usual = zlib.compress(raw)
     small_window = zlib.compressobj(9, zlib.DEFLATED, 9)
@@ -219,14 +219,14 @@ def odd_streams() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", sorted(odd_streams()))
-def test_an_odd_stream_that_holds_all_pixels_is_accepted(name: str) -> None:
+def test_an_unusual_stream_that_holds_all_pixels_is_accepted(name: str) -> None:
     source = sample_file(RGB, 8, compressed=odd_streams()[name])
 
     assert not refused_or_whole(source, decode_file(sample_file(RGB, 8)))
 
 
 def odd_files() -> dict[str, bytes]:
-    """Files whose pixels are whole though not all is as it should be."""
+    """Make files whose pixels are whole though other parts are wrong."""
     source = sample_file(RGB, 8)
     start = source.index(b"IDAT") - 4
     end = len(source) - len(IEND)
@@ -252,11 +252,11 @@ def odd_files() -> dict[str, bytes]:
 
 
 @pytest.mark.parametrize("name", sorted(odd_files()))
-def test_an_odd_file_that_holds_all_pixels_is_accepted(name: str) -> None:
+def test_an_unusual_file_that_holds_all_pixels_is_accepted(name: str) -> None:
     assert not refused_or_whole(odd_files()[name], decode_file(sample_file(RGB, 8)))
 
 
-def test_so_much_behind_the_last_row_is_accepted_and_no_more_is_inflated() -> None:
+def test_surplus_rows_are_accepted_up_to_the_limit_and_inflating_ends_there() -> None:
     """100 MB more are refused before the second half of them is looked at."""
     raw = raw_pixels(RGB, 8)
     whole = decode_file(sample_file(RGB, 8))
@@ -274,7 +274,7 @@ def test_so_much_behind_the_last_row_is_accepted_and_no_more_is_inflated() -> No
 
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize(("colour", "bits"), KINDS)
-def test_the_bytes_of_a_picture_are_those_that_an_encoder_packs(
+def test_counted_pixel_bytes_equal_those_an_encoder_packs(
     colour: int, bits: int, interlaced: bool
 ) -> None:
     for height in (1, 2, 3, 5, 8, 9):
@@ -288,7 +288,7 @@ def test_the_bytes_of_a_picture_are_those_that_an_encoder_packs(
 @pytest.mark.parametrize("interlaced", [False, True])
 @pytest.mark.parametrize("bits", [8, 16])
 @pytest.mark.parametrize("chunk_bytes", [8192, 65_536, 10_000_000])
-def test_large_pictures_come_through_in_many_pieces(
+def test_large_images_come_through_in_many_pieces(
     interlaced: bool, bits: int, chunk_bytes: int
 ) -> None:
     samples = deep_samples(4, bits, 200, 450)
@@ -300,7 +300,7 @@ def test_large_pictures_come_through_in_many_pieces(
     assert np.array_equal(image.alpha, samples[..., 3])
 
 
-def test_the_cases_are_refused(shared_dir: Path) -> None:
+def test_shared_cases_of_missing_rows_are_refused(shared_dir: Path) -> None:
     for name in ("png-rows-missing/pshort_200.png", "zero-filled-tail/half.png"):
         refuse((shared_dir / "cases" / name).read_bytes())
 

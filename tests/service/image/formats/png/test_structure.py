@@ -81,7 +81,7 @@ DAMAGE: dict[str, Callable[[bytes, bytes], bytes]] = {
 
 @dataclass(frozen=True)
 class Said:
-    """What a file's ancillary chunks have said of its pixels."""
+    """Properties of the pixels that ancillary chunks have set."""
 
     icc: bytes | None
     has_alpha: bool
@@ -93,7 +93,7 @@ NOTHING = Said(icc=None, has_alpha=False, dpi=None, is_turned=False)
 
 
 def read(source: bytes) -> Said:
-    """By the decoder, whose pixels are right and whose size is the header's."""
+    """Decode a file, and check its pixels and its header."""
     image, info = decode_file(source), read_header(source)
     is_turned = image.rgb.shape == (30, 20, 3)
     assert np.array_equal(np.rot90(image.rgb, k=int(is_turned)), SAMPLES)
@@ -116,8 +116,8 @@ def test_a_broken_ancillary_chunk_is_as_good_as_none(name: bytes, damage: str) -
             assert said == NOTHING
 
 
-def test_the_same_chunks_are_heeded_while_they_are_sound() -> None:
-    """So the test above cannot pass because nothing is ever read."""
+def test_sound_ancillary_chunks_are_used() -> None:
+    """Otherwise the test above could pass because nothing is ever read."""
 
     def said(name: bytes) -> Said:
         return read(png(SAMPLES, 8, RGB, before=chunk(name, ANCILLARY[name])))
@@ -134,7 +134,7 @@ def test_the_same_chunks_are_heeded_while_they_are_sound() -> None:
 
 
 @pytest.mark.parametrize("damage", ["wrong checksum", "empty"])
-def test_a_sound_chunk_counts_beside_broken_ones(damage: str) -> None:
+def test_a_sound_chunk_is_used_beside_broken_ones(damage: str) -> None:
     names = (b"iCCP", b"tRNS", b"pHYs", b"eXIf")
     broken = b"".join(DAMAGE[damage](name, ANCILLARY[name]) for name in ANCILLARY)
     sound = b"".join(chunk(name, ANCILLARY[name]) for name in names)
@@ -147,7 +147,7 @@ def test_a_sound_chunk_counts_beside_broken_ones(damage: str) -> None:
 
 
 @pytest.mark.parametrize("damage", ["wrong checksum", "empty", "short"])
-def test_a_broken_profile_leaves_the_word_to_weaker_chunks(damage: str) -> None:
+def test_weaker_chunks_count_where_the_profile_is_broken(damage: str) -> None:
     broken = DAMAGE[damage](b"iCCP", b"x\x00\x00" + zlib.compress(P3))
     primaries = chunk(b"cHRM", ANCILLARY[b"cHRM"])
 
@@ -155,14 +155,14 @@ def test_a_broken_profile_leaves_the_word_to_weaker_chunks(damage: str) -> None:
 
 
 @pytest.mark.parametrize("icc", [make_grey_profile(SRGB_CURVE), b"RGB " * 200])
-def test_a_profile_that_is_none_for_these_pixels_is_passed_over(icc: bytes) -> None:
+def test_a_profile_for_other_pixels_is_ignored(icc: bytes) -> None:
     iccp = chunk(b"iCCP", b"x\x00\x00" + zlib.compress(icc))
 
     assert read(png(SAMPLES, 8, RGB, before=iccp)) == NOTHING
 
 
 def profile_of(length: int) -> bytes:
-    """A sound profile whose elements are followed by zeros."""
+    """Make a sound profile whose elements are followed by zeros."""
     return length.to_bytes(4, "big") + P3[4:] + bytes(length - len(P3))
 
 
@@ -180,7 +180,7 @@ def test_a_sound_profile_of_any_size_goes_on_byte_for_byte(length: int) -> None:
         assert decode_file(data).icc == icc
 
 
-def test_a_profile_that_no_jpeg_can_hold_is_dropped_and_the_picture_kept() -> None:
+def test_a_profile_that_no_jpeg_can_hold_is_dropped_and_the_image_kept() -> None:
     icc = zlib.compress(profile_of(MAX_PROFILE_BYTES + 1))
 
     assert read(png(SAMPLES, 8, RGB, before=chunk(b"iCCP", b"x\x00\x00" + icc))) == NOTHING
@@ -188,13 +188,13 @@ def test_a_profile_that_no_jpeg_can_hold_is_dropped_and_the_picture_kept() -> No
 
 @pytest.fixture(scope="module")
 def swelling() -> bytes:
-    """100 MB of zeros in 100 KB."""
+    """Compress 100 MB of zeros to 100 KB."""
     return zlib.compress(bytes(100_000_000))
 
 
 @pytest.mark.parametrize("name", [b"zTXt", b"iTXt", b"iCCP"])
 @pytest.mark.parametrize("count", [1, 20])
-def test_a_chunk_that_swells_takes_no_memory_and_no_picture(
+def test_a_chunk_that_swells_is_ignored_in_little_memory(
     name: bytes, count: int, swelling: bytes
 ) -> None:
     """Of a profile as much is inflated as one may have."""
@@ -244,7 +244,7 @@ def test_broken_transparency_is_left_out_and_so_is_alpha(
 
 @pytest.mark.parametrize(("colour", "channels"), [(GREY_ALPHA, 2), (RGBA, 4)])
 @pytest.mark.parametrize("bits", [8, 16])
-def test_transparency_beside_an_alpha_channel_means_nothing(
+def test_transparency_beside_an_alpha_channel_is_ignored(
     colour: int, channels: int, bits: int
 ) -> None:
     samples = deep_samples(channels, bits)
@@ -259,7 +259,7 @@ def test_transparency_beside_an_alpha_channel_means_nothing(
 
 @pytest.mark.parametrize(("colour", "channels"), [(GREY, 1), (RGB, 3)])
 @pytest.mark.parametrize("bits", [1, 2, 4, 8])
-def test_of_a_transparent_colour_only_the_depths_bits_count(
+def test_only_the_bits_of_the_depth_count_in_a_transparent_colour(
     colour: int, channels: int, bits: int
 ) -> None:
     """PNG third edition, 11.3.1.1."""
@@ -275,7 +275,7 @@ def test_of_a_transparent_colour_only_the_depths_bits_count(
     assert np.array_equal(alpha == 0, (samples == samples[0, 1]).all(axis=-1))
 
 
-def test_transparency_before_the_palette_is_out_of_place() -> None:
+def test_transparency_before_the_palette_is_ignored() -> None:
     plte, trns = chunk(b"PLTE", HUGE[:48]), chunk(b"tRNS", bytes(3))
     pixels = deep_samples(1, 4)
 
@@ -353,7 +353,7 @@ def test_a_chunk_longer_than_the_file_ends_it() -> None:
     assert read(png(SAMPLES, 8, RGB, after=endless)) == NOTHING
 
 
-def test_so_many_chunks_are_walked_and_no_more() -> None:
+def test_more_chunks_than_the_limit_are_refused() -> None:
     few = chunk(b"juNk", b"") * (MAX_CHUNKS - 3)
 
     assert read(png(SAMPLES, 8, RGB, before=few)) == NOTHING
@@ -361,7 +361,7 @@ def test_so_many_chunks_are_walked_and_no_more() -> None:
         read_header(png(SAMPLES, 8, RGB, before=few + chunk(b"juNk", b"")))
 
 
-def test_the_stronger_of_two_profiles_is_the_first_sound_one() -> None:
+def test_the_first_sound_profile_counts() -> None:
     two = b"".join(
         chunk(b"iCCP", b"x\x00\x00" + zlib.compress(icc))
         for icc in (P3, make_rgb_profile(BT2020, SRGB_CURVE))
@@ -377,7 +377,7 @@ def test_only_used_chunks_are_kept() -> None:
     assert read_png_parts(source).ancillary == ()
 
 
-def test_the_cases_are_answered(shared_dir: Path) -> None:
+def test_shared_cases_of_ancillary_chunks_are_decoded(shared_dir: Path) -> None:
     for folder in ("png-ancillary-damage", "png-ancillary-size"):
         for path in sorted((shared_dir / "cases" / folder).glob("*.png")):
             image = decode_file(path.read_bytes())

@@ -34,7 +34,7 @@ FOUR_PARTITIONS = base64.b64decode(
 
 
 def even(height: int, width: int) -> NDArray[np.uint8]:
-    """A product on white, black below: what makes zeros."""
+    """Draw a product on white, black below, which is coded in zeros."""
     pixels = np.full((height, width, 3), 255, np.uint8)
     pixels[: height // 4, : width // 4] = noise(height // 4, width // 4)
     pixels[height // 2 :] = 0
@@ -93,7 +93,7 @@ def test_lost_noise_is_refused_at_every_cut(kind: str, channels: int) -> None:
             decode_file(source[:at] + bytes(len(source) - at))
 
 
-def test_a_first_frame_that_leaves_its_canvas_free_is_looked_into_as_well() -> None:
+def test_lost_data_of_a_frame_smaller_than_its_canvas_are_refused() -> None:
     source = save(noise(96, 80), "WEBP", lossless=True)
     ((name, data),) = chunks_of(source).items()
     canvas, start = extended(400, 300, 0x02), (b"ANIM", bytes(6))
@@ -133,7 +133,7 @@ def test_the_partitions_of_a_frame_are_found_and_joined_again() -> None:
     assert join_partitions(whole, sizes_at, partitions) == whole
 
 
-def test_every_partition_that_ends_in_the_zeros_is_looked_into() -> None:
+def test_lost_data_of_any_partition_are_refused() -> None:
     assert not is_damaged(read_first_image(FOUR_PARTITIONS))
     for part in range(1, 21):
         at = len(FOUR_PARTITIONS) * part // 21

@@ -67,7 +67,7 @@ def test_chunks_without_end_are_refused() -> None:
         read_first_image(b"RIFF" + struct.pack("<I", len(body)) + body)
 
 
-def test_a_huge_canvas_is_refused_where_there_is_no_room_for_it() -> None:
+def test_a_huge_canvas_is_refused_in_a_process_without_memory_for_it() -> None:
     """In a process that may hold 300 MB; the canvas would take 1 GB, twice."""
     program = (
         "import sys\n"
@@ -88,7 +88,7 @@ def test_a_huge_canvas_is_refused_where_there_is_no_room_for_it() -> None:
 
 
 def bitstreams(kind: str, *, cut_out: bool) -> list[Chunk]:
-    """The chunks that carry a picture's pixels, with transparency or without."""
+    """List the chunks that carry an image's pixels, with transparency or without."""
     pixels = picture(HEIGHT, WIDTH, channels=4 if cut_out else 3)
     source = save(pixels, "WEBP", lossless=kind == "lossless", exact=True)
     found = chunks_of(source)
@@ -96,7 +96,7 @@ def bitstreams(kind: str, *, cut_out: bool) -> list[Chunk]:
 
 
 def pixels_of(source: bytes) -> tuple[Pixels, Pixels | None]:
-    """Colour and alpha, which are as they were probed."""
+    """Decode colour and alpha, and check them against the header."""
     image, info = decode_file(source), read_header(source)
     assert (info.width_px, info.height_px) == (image.width_px, image.height_px)
     assert info.has_alpha == (image.alpha is not None)
@@ -106,7 +106,7 @@ def pixels_of(source: bytes) -> tuple[Pixels, Pixels | None]:
 @pytest.mark.parametrize("flags", [0, ALPHA_FLAG])
 @pytest.mark.parametrize("cut_out", [True, False])
 @pytest.mark.parametrize("kind", ["lossy", "lossless"])
-def test_the_bitstream_says_whether_there_is_alpha(kind: str, cut_out: bool, flags: int) -> None:
+def test_alpha_follows_the_bitstream_and_not_the_flag(kind: str, cut_out: bool, flags: int) -> None:
     chunks = bitstreams(kind, cut_out=cut_out)
     plain = save(
         picture(HEIGHT, WIDTH, channels=4 if cut_out else 3),
@@ -142,7 +142,7 @@ def test_alpha_without_an_extended_header_is_read() -> None:
     assert np.array_equal(found_alpha, alpha)
 
 
-def test_alpha_beside_a_lossless_picture_is_not_its_own() -> None:
+def test_an_alpha_chunk_beside_a_lossless_bitstream_is_ignored() -> None:
     alpha, *_ = bitstreams("lossy", cut_out=True)
     chunks = bitstreams("lossless", cut_out=False)
     source = webp(extended(WIDTH, HEIGHT, ALPHA_FLAG), alpha, *chunks)
@@ -151,7 +151,7 @@ def test_alpha_beside_a_lossless_picture_is_not_its_own() -> None:
 
 
 @pytest.mark.parametrize("flags", [0, ALPHA_FLAG])
-def test_what_a_first_frame_leaves_of_its_canvas_is_transparent(flags: int) -> None:
+def test_canvas_outside_of_the_first_frame_is_transparent(flags: int) -> None:
     chunks = bitstreams("lossless", cut_out=False)
     canvas = extended(WIDTH + 20, HEIGHT + 9, flags | ANIMATION_FLAG)
     source = webp(canvas, ANIM, frame(10, 4, WIDTH, HEIGHT, *chunks))
@@ -172,7 +172,7 @@ def test_a_last_chunk_without_its_padding_is_accepted() -> None:
     assert np.array_equal(pixels_of(bytes(unpadded))[0], picture(HEIGHT, WIDTH))
 
 
-def test_metadata_count_where_the_header_announces_them() -> None:
+def test_metadata_are_read_only_where_the_header_announces_them() -> None:
     """As for libwebp, and so for browsers."""
     chunks = bitstreams("lossless", cut_out=False)
     exif = exif_with_orientation(6)
@@ -184,7 +184,7 @@ def test_metadata_count_where_the_header_announces_them() -> None:
         assert decode_file(webp(extended(WIDTH, HEIGHT, flags), *chunks)).icc is None
 
 
-def test_a_file_without_a_whole_picture_on_its_canvas_is_malformed() -> None:
+def test_a_file_without_a_whole_image_on_its_canvas_is_malformed() -> None:
     lossy, (alpha, _) = bitstreams("lossy", cut_out=False), bitstreams("lossy", cut_out=True)
     canvas, moving = extended(WIDTH, HEIGHT, 0), extended(WIDTH, HEIGHT, ANIMATION_FLAG)
     for broken in (

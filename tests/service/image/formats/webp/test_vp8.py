@@ -12,7 +12,7 @@ TAG = bytes(10)
 
 
 def coded(bits: list[tuple[int, int]]) -> memoryview:
-    """A frame whose header has these numbers, each with its count of bits (RFC 6386, 7.3)."""
+    """Make a frame whose header has these numbers, each with its count of bits (RFC 6386, 7.3)."""
     out, low, span, shift = bytearray(), 0, 255, 24
     for number, count in [*bits, (0, 32)]:
         for at in reversed(range(count)):
@@ -44,7 +44,7 @@ REST = [(0, 10), (0, 1), (0, 2)]
 
 
 def quantisers(*levels: int | None) -> list[tuple[int, int]]:
-    """A flag for each, its size and its sign; then no filter levels."""
+    """Code a flag for each quantiser, its size and its sign; then no filter levels."""
     listed: list[tuple[int, int]] = []
     for level in levels:
         listed += [(0, 1)] if level is None else [(1, 1), (abs(level), 7), (int(level < 0), 1)]
@@ -62,7 +62,7 @@ def test_absolute_quantisers_of_segments_count_in_place_of_the_frames() -> None:
 
 
 def test_relative_quantisers_of_segments_are_added_to_the_frames() -> None:
-    """And stay within 0 and 127."""
+    """The sums stay within 0 and 127."""
     segments = [(1, 1), (0, 1), (1, 1), (0, 1), *quantisers(-5, None, 5, 90)]
     assert read_quantiser(coded([*COLOUR, *segments, *REST, (60, 7)])) == (55 + 60 + 65 + 127) / 4
 
