@@ -1,4 +1,4 @@
-"""The process that fetches sources: whatever a source sends is parsed here, away from the keys.
+"""Run the fetch process, in which the bytes of sources are parsed, away from the API keys.
 
 Started by the front end as `python -m upscaled.fetch.child --fd N --lifeline M`. It holds no key
 and nothing of the operator's environment, and of images only pieces; it ends with its parent.
@@ -49,10 +49,10 @@ async def _serve(sock: socket.socket) -> None:
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_send(sock, outbox))
         tasks.create_task(_beat(outbox))
-        await _take_orders(sock, fetcher, outbox, tasks)
+        await _serve_requests(sock, fetcher, outbox, tasks)
 
 
-async def _take_orders(
+async def _serve_requests(
     sock: socket.socket, fetcher: Fetcher, outbox: "Outbox", tasks: asyncio.TaskGroup
 ) -> None:
     fetches: dict[int, asyncio.Task[None]] = {}
@@ -77,24 +77,26 @@ def _forget(fetches: dict[int, asyncio.Task[None]], number: int, _: asyncio.Task
 
 
 async def _fetch(fetcher: Fetcher, outbox: "Outbox", number: int, url: str, key_id: int) -> None:
+    body = _Pieces(outbox, number)
     try:
-        await fetcher.fetch(url, _Pieces(outbox, number), key_id)
+        await fetcher.fetch(url, body, key_id)
     except ServiceError as error:
         outbox.put_nowait(describe_failure(number, error))
     except Exception as error:  # noqa: BLE001  (a source must not end the others' fetches)
         failure = UnusableUrl(detail=f"unforeseen: {type(error).__name__}")
         outbox.put_nowait(describe_failure(number, failure))
     else:
-        outbox.put_nowait({"done": number})
+        body.end()
 
 
 class _Pieces:
-    """The body of one fetch on its way to the front end: what comes while a frame is being sent
-    goes into the next one together."""
+    """Body of a fetch on its way to the front end; bytes that come while a frame is being sent
+    go into the next one together.
+    """
 
     def __init__(self, outbox: "Outbox", number: int) -> None:
         self._outbox = outbox
-        self._header = encode({"piece": number})
+        self._message: Message = {"piece": number}
         self._waiting = bytearray()
         self._is_taken = asyncio.Event()
 
@@ -107,11 +109,17 @@ class _Pieces:
             self._is_taken.clear()
             await self._is_taken.wait()
 
+    def end(self) -> None:
+        """Note that the body is complete, in its last frame where that is not sent yet."""
+        self._message["done"] = True
+        if not self._waiting:
+            self._outbox.put_nowait(self)
+
     def take(self) -> tuple[bytes, bytes]:
-        """The next frame's header and payload."""
+        """Return the next frame's header and payload."""
         piece, self._waiting = bytes(self._waiting), bytearray()
         self._is_taken.set()
-        return self._header, piece
+        return encode(self._message), piece
 
 
 Outbox = asyncio.Queue[_Pieces | Message]

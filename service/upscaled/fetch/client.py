@@ -233,8 +233,8 @@ class _FetchProcess:
                 return
             case {"piece": number}:
                 self._add(number, payload)
-            case {"done": number}:
-                self._end(number, None)
+                if message.get("done"):
+                    self._end(number, None)
             case {"failed": number}:
                 self._end(number, rebuild_failure(message))
             case _:

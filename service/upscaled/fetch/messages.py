@@ -6,7 +6,8 @@
     {"cancel": 1}                        ->
                                          <-  {"alive": true}, every second
                                          <-  {"piece": 1} and bytes of the body
-                                         <-  {"done": 1} or {"failed": 1, "as": ..., "detail": ...}
+                                         <-  {"piece": 1, "done": true} and the last bytes
+                                         <-  {"failed": 1, "as": ..., "detail": ...}
 
 The URL and pieces are payloads. Nothing is pickled; of an error only kind and detail are sent.
 """

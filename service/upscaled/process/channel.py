@@ -118,12 +118,15 @@ async def send_async(sock: socket.socket, header: bytes, payload: bytes = b"") -
     Cancelled half-way it leaves a torn frame behind, after which the connection is of no use.
     """
     loop = asyncio.get_running_loop()
-    await loop.sock_sendall(sock, _begin(header, len(payload), MAX_PAYLOAD_BYTES))
     rest = memoryview(payload)
+    # One send wakes the other process once: a small frame goes as a whole.
+    first = _begin(header, len(payload), MAX_PAYLOAD_BYTES) + rest[:CHUNK_BYTES]
+    await loop.sock_sendall(sock, first)
+    rest = rest[CHUNK_BYTES:]
     while rest:
+        await asyncio.sleep(0)
         await loop.sock_sendall(sock, rest[:CHUNK_BYTES])
         rest = rest[CHUNK_BYTES:]
-        await asyncio.sleep(0)
 
 
 async def receive_async(
@@ -136,6 +139,8 @@ async def receive_async(
     lengths = await _receive_async(sock, _LENGTHS.size)
     header_bytes, payload_bytes = _unpack(lengths, max_payload_bytes)
     header = await _receive_async(sock, header_bytes)
+    # sock_recv returns at once while bytes are there: a fast child would own the loop.
+    await asyncio.sleep(0)
     return Frame(header, await _receive_async(sock, payload_bytes))
 
 
@@ -191,6 +196,6 @@ async def _receive_async(sock: socket.socket, size_bytes: int) -> bytes:
         if not chunk:
             raise EOFError
         received.write(chunk)
-        # sock_recv returns at once while bytes are there: a fast child would own the loop.
-        await asyncio.sleep(0)
+        if len(chunk) == CHUNK_BYTES:
+            await asyncio.sleep(0)
     return received.getvalue()

@@ -276,7 +276,7 @@ async def test_a_process_that_breaks_the_protocol_is_killed(web: Origin, name: s
 async def test_a_process_that_sends_more_than_the_limit_is_not_believed(is_over: bool) -> None:
     piece = f"frame(b'{{\"piece\": 1}}', bytes({LIMIT_BYTES // 10}))"
     last = "frame(b'{\"piece\": 1}', b'x')" if is_over else "b''"
-    sent = f"{piece} * 10 + {last} + frame(b'{{\"done\": 1}}')"
+    sent = f'{piece} * 10 + {last} + frame(b\'{{"piece": 1, "done": true}}\')'
     async with fetching(process_that_sends(sent)) as client:
         if is_over:
             with pytest.raises(FileSizeTooLarge):
