@@ -127,18 +127,18 @@ def test_all_wrong_values_are_named_at_once() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "meant"),
+    ("name", "hint"),
     [
-        ("UPSCALED_WORKER", "UPSCALED_WORKERS"),
-        ("UPSCALED_MODEL_4X", "UPSCALED_MODEL_X4"),
-        ("UPSCALED_RATE_PER_SECOND", "UPSCALED_RATE_PER_S"),
+        ("WORKER", "; did you mean UPSCALED_WORKERS?"),
+        ("MODEL_4X", "; did you mean UPSCALED_MODEL_X4?"),
+        ("RATE_PER_SECOND", "; did you mean UPSCALED_RATE_PER_S?"),
+        ("QQQQ", ""),
     ],
 )
-def test_an_unknown_name_is_refused_with_the_one_that_was_meant(name: str, meant: str) -> None:
+def test_an_unknown_name_is_refused_with_the_one_that_was_meant(name: str, hint: str) -> None:
     with pytest.raises(SettingsError) as refused:
-        load_settings({name: "1"})
-    assert f"{name}='1'" in str(refused.value)
-    assert f"did you mean {meant}?" in str(refused.value)
+        load_settings({PREFIX + name: "1"})
+    assert str(refused.value) == f"UPSCALED_{name}='1': there is no such setting{hint}"
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,13 @@ def test_a_kubernetes_service_of_our_name_stops_no_start(name: str, value: str) 
         ("PRECISION", "best", "must be exact, auto or fast"),
         ("LOG_LEVEL", "loud", "must be debug, info, warning or error"),
         ("SOURCE_PRIVATE_CIDRS", "10.0.0.1/8", "10.0.0.1/8 has host bits set"),
+        ("DATA_DIR", "~no-such-user/x", "there is no such home folder"),
     ],
 )
 def test_a_refusal_is_in_words_for_people(name: str, value: str, reason: str) -> None:
     with pytest.raises(SettingsError) as refused:
         load_settings({f"UPSCALED_{name}": value})
-    assert str(refused.value) == f"UPSCALED_{name}={value!r}: {reason}"
+    assert str(refused.value).startswith(f"UPSCALED_{name}={value!r}: {reason}")
 
 
 OLD_NAMES = [
@@ -218,26 +219,12 @@ def test_a_chosen_port_is_used() -> None:
     assert load_settings({"UPSCALED_PORT": "tcp://10.0.0.1:8351"}).port == 8000
 
 
-@pytest.mark.parametrize("folder", ["~", "~/upscaled", "~root/upscaled"])
-def test_a_tilde_is_the_home_folder(folder: str) -> None:
+@pytest.mark.parametrize("folder", ["~", "~/upscaled", "~root/upscaled", "/data/a~b"])
+def test_a_tilde_at_the_beginning_is_the_home_folder(folder: str) -> None:
     """As an environment file gives it: no shell has expanded it."""
     data_dir = load_settings({"UPSCALED_DATA_DIR": folder}).data_dir
     assert data_dir == Path(folder).expanduser()
     assert data_dir.is_absolute()
-
-
-def test_a_tilde_of_no_user_is_refused() -> None:
-    with pytest.raises(SettingsError, match=r"UPSCALED_DATA_DIR='~no-such-user/x': there is no"):
-        load_settings({"UPSCALED_DATA_DIR": "~no-such-user/x"})
-
-
-def test_a_tilde_elsewhere_in_a_name_is_a_letter() -> None:
-    assert load_settings({"UPSCALED_DATA_DIR": "/data/a~b"}).data_dir == Path("/data/a~b")
-
-
-def test_an_unknown_name_like_no_other_is_refused_too() -> None:
-    with pytest.raises(SettingsError, match=r"UPSCALED_QQQQ='1': there is no such setting$"):
-        load_settings({"UPSCALED_QQQQ": "1"})
 
 
 def test_variables_without_the_prefix_are_ignored() -> None:
@@ -283,13 +270,12 @@ def test_values_are_converted_to_their_types() -> None:
     assert settings.source_only_hosts == ("a.example", "b.example")
 
 
-def test_an_override_wins_over_the_environment() -> None:
-    assert load_settings({"UPSCALED_WORKERS": "3"}, workers=2).workers == 2
-
-
-def test_the_environment_of_the_process_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_environment_of_the_process_is_read_and_an_override_wins_over_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setenv("UPSCALED_WORKERS", "3")
     assert load_settings().workers == 3
+    assert load_settings(workers=2).workers == 2
 
 
 def test_settings_do_not_change() -> None:

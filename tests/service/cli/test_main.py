@@ -39,18 +39,17 @@ def test_the_help_names_arguments_as_the_readme_does(line: str) -> None:
     assert shown.strip() == f"Usage: upscaled {line}"
 
 
-def test_the_command_line_and_the_server_load_no_torch() -> None:
+@pytest.mark.parametrize(
+    ("modules", "heavy"),
+    [
+        ("upscaled.cli, upscaled.cli.server", {"torch"}),
+        ("upscaled.cli", {"torch", "cv2", "uvicorn", "fastapi"}),
+    ],
+)
+def test_the_command_line_loads_no_heavy_module(modules: str, heavy: set[str]) -> None:
     program = (
-        "import upscaled.cli, upscaled.cli.server, sys; upscaled.cli.build_app(); "
-        "sys.exit('torch' in sys.modules)"
-    )
-    subprocess.run([sys.executable, "-c", program], check=True)
-
-
-def test_help_loads_no_web_server() -> None:
-    program = (
-        "import upscaled.cli, sys; upscaled.cli.build_app(); "
-        "sys.exit(bool({'uvicorn', 'fastapi'} & set(sys.modules)))"
+        f"import {modules}, sys; upscaled.cli.build_app(); "
+        f"sys.exit(bool({heavy} & set(sys.modules)))"
     )
     subprocess.run([sys.executable, "-c", program], check=True)
 

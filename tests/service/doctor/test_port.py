@@ -27,17 +27,17 @@ def test_the_service_is_known_by_its_answer() -> None:
     assert "is ready" in finding.found
 
 
-def test_a_closed_port_is_a_failure_where_the_service_should_run(closed_port: int) -> None:
-    finding = checked(closed_port, is_expected=True)
-    assert finding.status is Status.FAILURE
-    assert "closed" in finding.found
+@pytest.mark.parametrize(
+    ("is_expected", "status", "text"),
+    [(True, Status.FAILURE, "closed"), (False, Status.WARNING, "free to serve on")],
+)
+def test_a_closed_port_is_a_failure_where_the_service_should_run(
+    closed_port: int, is_expected: bool, status: Status, text: str
+) -> None:
+    finding = checked(closed_port, is_expected=is_expected)
+    assert finding.status is status
+    assert text in finding.found
     assert f"upscaled serve --host 127.0.0.1 --port {closed_port}" in finding.advice
-
-
-def test_a_closed_port_is_else_a_warning(closed_port: int) -> None:
-    finding = checked(closed_port)
-    assert finding.status is Status.WARNING
-    assert "free to serve on" in finding.found
 
 
 @pytest.mark.parametrize(

@@ -109,14 +109,15 @@ def test_a_certificate_is_verified_as_clients_do(
     assert said in findings[-1].found
 
 
-def test_a_certificate_of_an_unknown_authority_is_a_failure(
-    make_settings: MakeSettings, tmp_path: Path
+@pytest.mark.parametrize("has_tls", [True, False])
+def test_an_unknown_authority_and_a_server_without_tls_are_failures(
+    make_settings: MakeSettings, tmp_path: Path, has_tls: bool
 ) -> None:
-    made = make_certificate(tmp_path)
-    with answering(OURS, made.server_context()) as port:
+    tls = make_certificate(tmp_path).server_context() if has_tls else None
+    with answering(OURS, tls) as port:
         finding = worst(checked(make_settings(public_base_url=f"https://localhost:{port}")))
-    assert finding.status is Status.FAILURE
-    assert "self-signed certificate" in finding.found
+    assert (finding.check, finding.status) == ("certificate", Status.FAILURE)
+    assert not has_tls or "self-signed certificate" in finding.found
     assert "SSL_CERT_FILE" in finding.advice
 
 
@@ -131,9 +132,3 @@ def test_an_unknown_name_is_a_failure_with_the_option_to_connect(
     (finding,) = checked(settings, may_connect=True)
     assert finding.status is Status.FAILURE
     assert "the host name is unknown here" in finding.found
-
-
-def test_https_to_a_server_without_tls_is_a_failure(make_settings: MakeSettings) -> None:
-    with answering(OURS) as port:
-        finding = worst(checked(make_settings(public_base_url=f"https://localhost:{port}")))
-    assert finding.status is Status.FAILURE

@@ -19,44 +19,40 @@ def only(findings: list[Finding]) -> Finding:
     return finding
 
 
-def plant(settings: Settings, size_bytes: int) -> None:
-    settings.models_dir.mkdir(parents=True)
-    (settings.models_dir / GENERAL.file_name).write_bytes(b"\0" * size_bytes)
-
-
 def test_the_shipped_models_are_whole(make_settings: MakeSettings) -> None:
     finding = only(check_models(make_settings()))
     assert finding.status is Status.OK
     assert "upscaled-x2, upscaled-x4" in finding.found
 
 
-def test_a_wrong_hash_of_a_chosen_model_is_a_failure(make_settings: MakeSettings) -> None:
-    settings = make_settings(model_x4=GENERAL.name)
-    plant(settings, GENERAL.size_bytes)
+@pytest.mark.parametrize(
+    ("chosen", "planted_bytes", "status", "text", "advice"),
+    [
+        (GENERAL.name, GENERAL.size_bytes, Status.FAILURE, f"{GENERAL.name}: wrong hash: /",
+         f"upscaled models fetch {GENERAL.name}"),
+        ("auto", 10, Status.WARNING, "wrong size", ""),
+        (GENERAL.name, None, Status.FAILURE, "is not there, and the settings choose it", ""),
+        ("upscaled-x5", None, Status.FAILURE,
+         "there is no model 'upscaled-x5'; there is: upscaled-x", ""),
+    ],
+    ids=["wrong hash", "wrong size, not chosen", "not here", "unknown"],
+)  # fmt: skip
+def test_a_file_that_is_wrong_or_missing_is_a_failure_if_it_is_chosen(
+    chosen: str,
+    planted_bytes: int | None,
+    status: Status,
+    text: str,
+    advice: str,
+    make_settings: MakeSettings,
+) -> None:
+    settings = make_settings(model_x2=chosen, model_x4=chosen)
+    if planted_bytes is not None:
+        settings.models_dir.mkdir(parents=True)
+        (settings.models_dir / GENERAL.file_name).write_bytes(b"\0" * planted_bytes)
     finding = only(check_models(settings))
-    assert finding.status is Status.FAILURE
-    assert f"{GENERAL.name}: wrong hash: {settings.models_dir}" in finding.found
-    assert f"upscaled models fetch {GENERAL.name}" in finding.advice
-
-
-def test_a_wrong_file_that_no_setting_names_is_a_warning(make_settings: MakeSettings) -> None:
-    settings = make_settings()
-    plant(settings, 10)
-    finding = only(check_models(settings))
-    assert finding.status is Status.WARNING
-    assert "wrong size" in finding.found
-
-
-def test_a_chosen_model_that_is_not_here_is_a_failure(make_settings: MakeSettings) -> None:
-    finding = only(check_models(make_settings(model_x2=GENERAL.name, model_x4=GENERAL.name)))
-    assert finding.status is Status.FAILURE
-    assert "is not there, and the settings choose it" in finding.found
-
-
-def test_a_model_that_does_not_exist_is_a_failure(make_settings: MakeSettings) -> None:
-    finding = only(check_models(make_settings(model_x4="upscaled-x5")))
-    assert finding.status is Status.FAILURE
-    assert "there is no model 'upscaled-x5'; there is: upscaled-x" in finding.found
+    assert finding.status is status
+    assert text in finding.found
+    assert advice in finding.advice
 
 
 @pytest.mark.parametrize("damage", ["gone", "cut", "no manifest"])
