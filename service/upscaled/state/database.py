@@ -81,8 +81,18 @@ class Database:
                 with begun.begin():
                     yield begun
 
+    @contextmanager
+    def autocommit(self) -> Iterator[Connection]:
+        """Open a connection to a server on which each statement is a transaction.
+
+        Raises:
+            DatabaseFailed: the database does not work.
+        """
+        with self.translating_failures(), self._engine.connect() as connection:
+            yield connection.execution_options(isolation_level="AUTOCOMMIT")
+
     def connect_apart(self) -> Connection:
-        """Return a connection to a server for the caller to close: no transactions, not pooled."""
+        """Return such a connection that is not of the pool, for the caller to close."""
         connection = self._engine.connect().execution_options(isolation_level="AUTOCOMMIT")
         connection.detach()
         return connection

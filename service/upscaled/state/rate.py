@@ -1,20 +1,19 @@
-"""Limit the rate at which each API key may send requests."""
+"""Limit the rate at which each API key may send requests, within one process."""
 
 import math
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
-from upscaled.config import Settings
 from upscaled.errors import RateLimitExceeded
 from upscaled.state.errors import InvalidRate
 
 SMALLEST_PER_S: Final = 0.001
 LARGEST_PER_S: Final = 1_000_000.0
 LARGEST_BURST: Final = 1_000_000
-_NS_PER_S = 1_000_000_000
+NS_PER_S = 1_000_000_000
 _SMALLEST_PRUNE = 1024
 
 
@@ -43,9 +42,16 @@ class RateLimit:
 AS_SET: Final = RateLimit()
 
 
+class RateLimiter(Protocol):
+    """Counts the requests of keys: in one process, or over all front ends of a PostgreSQL."""
+
+    def take(self, key_id: int, own: RateLimit = AS_SET) -> None:
+        """Count one request of this key, or raise RateLimitExceeded."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Spent:
-    """When a key's allowance is whole again, and what one request takes of it."""
+    """The time at which a key's allowance is whole again, and what one request takes of it."""
 
     whole_at_ns: int
     interval_ns: int
@@ -83,20 +89,20 @@ class Rate:
         """
         burst = self._burst if own.burst is None else own.burst
         # Whole nanoseconds: sums of many intervals stay exact.
-        interval_ns = round(_NS_PER_S / (self._per_s if own.per_s is None else own.per_s))
+        interval_ns = round(NS_PER_S / (self._per_s if own.per_s is None else own.per_s))
         with self._lock:
             now_ns = self._clock_ns()
             whole_at_ns = self._whole_at_ns(key_id, now_ns, interval_ns, burst)
             wait_ns = whole_at_ns - (burst - 1) * interval_ns - now_ns
             if wait_ns > 0:
-                retry_after_s = math.ceil(wait_ns / _NS_PER_S)
+                retry_after_s = math.ceil(wait_ns / NS_PER_S)
                 raise RateLimitExceeded(retry_after_s, reason="key_rate", detail=f"key {key_id}")
             self._spent[key_id] = _Spent(whole_at_ns + interval_ns, interval_ns)
             if len(self._spent) >= self._prune_at:
                 self._prune(now_ns)
 
     def _whole_at_ns(self, key_id: int, now_ns: int, interval_ns: int, burst: int) -> int:
-        """When the key's allowance is whole, at its rate of now; not before now.
+        """Return when the key's allowance is whole, at its rate of now; not before now.
 
         What a changed rate makes of it is kept, for a refused request must find it again.
         """
@@ -115,8 +121,3 @@ class Rate:
             key_id: spent for key_id, spent in self._spent.items() if spent.whole_at_ns > now_ns
         }
         self._prune_at = max(_SMALLEST_PRUNE, 2 * len(self._spent))
-
-
-def build_rate(settings: Settings) -> Rate:
-    """The rates of all keys, those without one of their own as the settings say."""
-    return Rate(settings.rate_per_s, settings.rate_burst)

@@ -23,9 +23,10 @@ from upscaled.state.holder import FileHolder, Holder
 from upscaled.state.keys import Keys
 from upscaled.state.lease import LeasedHolder
 from upscaled.state.migrate import migrate, rewrite_revision
-from upscaled.state.rate import Rate, build_rate
+from upscaled.state.rate import Rate, RateLimiter
 from upscaled.state.results import Results, SweptResults
 from upscaled.state.schema import API_KEYS, STORED_RESULTS
+from upscaled.state.shared_rate import SharedRate
 
 MIN_FREE_BYTES = 100 * 1024 * 1024
 """Space for the largest result: a noisy 6000x6000 RGBA PNG is 78 to 89 MB."""
@@ -61,7 +62,7 @@ class State:
     keys: Keys
     credits: Credits
     results: Results
-    rate: Rate
+    rate: RateLimiter
     database: Database
     holder: Holder
     data_dir: Path
@@ -167,7 +168,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         keys=Keys(database, clocks.wall),
         credits=Credits(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
         results=FolderResults(settings.results_dir, settings.result_ttl_s, StampClock(clocks)),
-        rate=build_rate(settings),
+        rate=_build_rate(database, settings),
         database=database,
         holder=holder,
         data_dir=settings.data_dir,
@@ -186,6 +187,12 @@ def _open_holder(database: Database, settings: Settings, clocks: Clocks) -> Hold
     if database.is_server:
         return LeasedHolder(database, clocks.running)
     return FileHolder(settings.data_dir / "holders")
+
+
+def _build_rate(database: Database, settings: Settings) -> RateLimiter:
+    if database.is_server:
+        return SharedRate(database, settings.rate_per_s, settings.rate_burst)
+    return Rate(settings.rate_per_s, settings.rate_burst)
 
 
 def _attempt(step: Callable[[], T], failures: list[Exception]) -> T | None:
