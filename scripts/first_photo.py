@@ -92,7 +92,7 @@ def run(photo: Path, *, is_once: bool) -> None:
 
 
 def read_photo(photo: Path) -> tuple[bytes, Header]:
-    """The photo's bytes, and what its header says.
+    """Read the photo's bytes and its header.
 
     Raises:
         QuickstartError: there is no such file, or it is no image that upscaled takes.
@@ -107,7 +107,7 @@ def read_photo(photo: Path) -> tuple[bytes, Header]:
 
 
 def choose_scale(header: Header, settings: Settings) -> int:
-    """4 where the limits allow it, else 2.
+    """Return 4 where the limits allow it, else 2.
 
     Raises:
         QuickstartError: the photo is too large for either.
@@ -124,7 +124,7 @@ def choose_scale(header: Header, settings: Settings) -> int:
 
 
 def make_key(settings: Settings) -> str:
-    """The API key of earlier runs, or a new one."""
+    """Return the API key of earlier runs, or a new one."""
     DATA_DIR.mkdir(mode=0o700, exist_ok=True)
     file = DATA_DIR / "key"
     with open_state(settings) as state:
@@ -144,7 +144,7 @@ def create_key(state: State) -> str:
 
 
 def find_port() -> int:
-    """The usual port where it is free, else any free one."""
+    """Return the usual port where it is free, else any free one."""
     for port in (USUAL_PORT, 0):
         try:
             with socket.create_server((HOST, port)) as probing:
@@ -156,7 +156,7 @@ def find_port() -> int:
 
 @contextmanager
 def serving(port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The service as a process of its own, ready; stopped in order at the end.
+    """Run the service in a process of its own until the block ends.
 
     Raises:
         QuickstartError: it does not become ready, or does not stop in order.
@@ -209,7 +209,7 @@ def is_ready(port: int) -> bool:
 
 
 def read_log_end() -> str:
-    """The log's last lines, but for what it says of each request."""
+    """Read the log's last lines, but for those of requests."""
     text = (DATA_DIR / "service.log").read_text(errors="replace")
     lines = [
         line for line in text.splitlines() if " upscaled.api.telemetry.access_log: " not in line
@@ -218,7 +218,7 @@ def read_log_end() -> str:
 
 
 def send(source: bytes, name: str, scale: int, secret: str, port: int) -> tuple[bytes, str]:
-    """The encoded result of one POST /v1/upscale, and the model that made it ("" if untold).
+    """Send one POST /v1/upscale; return the encoded result and the model's name, or "".
 
     Raises:
         QuickstartError: the service answered an error, in its words, or not at all.
@@ -241,7 +241,7 @@ def send(source: bytes, name: str, scale: int, secret: str, port: int) -> tuple[
 
 
 def encode_form(source: bytes, name: str, scale: int) -> tuple[bytes, str]:
-    """A multipart/form-data body with `image` and `scale`, and its content type."""
+    """Encode a multipart/form-data body with `image` and `scale`; also return its content type."""
     boundary = uuid.uuid4().hex
     file_name = name.replace("\\", "_").replace('"', "_")
     parts = (

@@ -1,4 +1,4 @@
-"""How much is measured: a few minutes' worth, or just enough to see that everything works."""
+"""Sizes and counts of a measurement: a few minutes' worth, or enough to see that all works."""
 
 from dataclasses import dataclass, replace
 from typing import Final

@@ -22,7 +22,7 @@ SHIPPED = (Weights("upscaled-x2", "shipped"), Weights("upscaled-x4", "shipped"))
 
 
 def measure_seams(data_dir: Path, effort: Effort, device: str, general: Path | None) -> Figures:
-    """By model: sizes in pixels, halo, tiles, and differences in levels of 255; in float32."""
+    """Measure each model in float32: sizes in pixels, halo, tiles, differences in levels of 255."""
     models: list[Weights | None] = [*SHIPPED]
     if not effort.is_tiny:
         official = (add_packaged(data_dir, name) for name in (X4PLUS, X4PLUS_ANIME))

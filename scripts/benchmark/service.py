@@ -36,21 +36,21 @@ def measure_http(server: Server, effort: Effort) -> Figures:
 
 
 def _send_alone(server: Server, side_px: int, count: int) -> Figures:
-    """One after another; `share_outside_network` is of the client's time."""
+    """Send one after another; `share_outside_network` is of the client's time."""
     server.send_all([side_px], 1)
     answers, seconds = server.send_all([side_px] * count, 1)
     return describe(answers, seconds) | {"share_outside_network": round(share_outside(answers), 4)}
 
 
 def _send_mixed(server: Server, effort: Effort, clients: int) -> Figures:
-    """Clients of mixed sizes, each sending the next one as soon as it has its answer."""
+    """Send mixed sizes from clients that each send the next as soon as they have their answer."""
     count = clients * effort.per_client
     sides = [effort.mixed_px[at % len(effort.mixed_px)] for at in range(count)]
     return describe(*server.send_all(sides, clients))
 
 
 def _send_beside_large(server: Server, effort: Effort) -> Figures:
-    """64x64 requests alone, then while a large image is always in flight."""
+    """Send 64x64 requests alone, then while a large image is always in flight."""
 
     def small_p95_s() -> float:
         answers, _ = server.send_all([AVATAR_PX] * effort.avatars, 1)
@@ -70,7 +70,7 @@ def _send_beside_large(server: Server, effort: Effort) -> Figures:
 
 
 def _send_small(server: Server, effort: Effort) -> Figures:
-    """Many small images from several clients, against the same ones one at a time."""
+    """Send small images from several clients, and the same ones one at a time."""
     sides = [effort.small_px] * effort.small_images
     one_s, many_s = (server.send_all(sides, count)[1] for count in (1, effort.small_clients))
     return {

@@ -35,7 +35,7 @@ class Parts:
 
 
 def name_bundle(parts: Parts) -> str:
-    """For example `upscaled-0.1.0-cp311-manylinux_2_28_x86_64-cpu`."""
+    """Name a bundle, for example `upscaled-0.1.0-cp311-manylinux_2_28_x86_64-cpu`."""
     target = parts.target
     needed = f"manylinux_{parts.glibc[0]}_{parts.glibc[1]}_{target.machine}"
     return f"upscaled-{parts.upscaled.version}-{target.python_tag}-{needed}-{target.accelerator}"
@@ -61,7 +61,7 @@ def assemble(parts: Parts, folder: Path) -> None:
 
 
 def _write_requirements(wheels: Sequence[Wheel]) -> str:
-    """What pip is to install, by hash: nothing that was slipped in is a candidate."""
+    """List what pip is to install, by hash: nothing that was slipped in is a candidate."""
     return "".join(
         f"{wheel.name}=={wheel.version} --hash=sha256:{wheel.sha256}\n"
         for wheel in wheels

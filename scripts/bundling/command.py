@@ -20,6 +20,7 @@ from upscaled_models.errors import ModelError
 from upscaled_models.store import ModelStore
 
 WEIGHTS_EXTRA = "realesrgan"
+_FAILURES = (UnfitTarget, UnfitWheel, UnfitModel, ModelError, NotFound, SigningFailed)
 
 _ABOUT = """\
 Make one archive that installs upscaled on a Linux machine without a network: wheels of upscaled and
@@ -54,9 +55,7 @@ def main(arguments_given: list[str] | None = None) -> None:
             arguments.sign,
             arguments.output,
         )
-    except (UnfitTarget, UnfitWheel, UnfitModel, ModelError, NotFound, SigningFailed) as error:
-        sys.exit(f"scripts/bundle: {error}")
-    except OSError as error:
+    except (*_FAILURES, OSError) as error:
         sys.exit(f"scripts/bundle: {error}")
     _say(f"{archive.stat().st_size / 1e6:,.0f} MB")
     print(archive)
@@ -65,7 +64,7 @@ def main(arguments_given: list[str] | None = None) -> None:
 def make_bundle(
     target: Target, extras: list[str], models_dir: Path | None, key: Path | None, output: Path
 ) -> Path:
-    """The archive, in the folder `output`, replacing one of the same name.
+    """Make the archive in the folder `output`, replacing one of the same name.
 
     Args:
         models_dir: the models to take along beside the shipped ones; None: the settings' own.
@@ -101,66 +100,53 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument(
+    _add_target(parser.add_argument_group("the machine to install on"))
+    _add_contents(parser.add_argument_group("the archive"))
+    return parser
+
+
+def _add_target(group: argparse._ArgumentGroup) -> None:
+    group.add_argument(
         "--platform",
         metavar="TAG",
         help="the oldest machine to install on, as wheels name it: manylinux_2_28_x86_64, "
         "manylinux_2_36_aarch64 (the figures are the C library's; default: this machine)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--python",
         metavar="3.X",
         default=".".join(platform.python_version_tuple()[:2]),
         help="the Python over there (default: %(default)s, as here)",
     )
-    parser.add_argument(
+    group.add_argument(
         "--accelerator",
         choices=["cpu", "cuda"],
         default="cpu",
         help="which build of torch: cuda adds gigabytes (default: %(default)s)",
     )
-    parser.add_argument(
-        "--extra",
-        choices=_list_extras(),
-        action="append",
-        default=[],
-        help="what upscaled needs for it too; may be given more than once",
-    )
-    parser.add_argument(
-        "--without-weights",
-        action="store_true",
-        help="leave out the official weights as a package (realesrgan-x4plus and two more, 43 MB)",
-    )
-    parser.add_argument(
-        "--models-dir",
-        metavar="DIR",
-        type=Path,
-        help="every model here goes along (default: the models folder of this machine's upscaled)",
-    )
-    parser.add_argument(
-        "--sign",
-        metavar="KEY",
-        type=Path,
-        help="sign the list of files with this SSH key (or a public one that an agent holds)",
-    )
-    parser.add_argument(
-        "--output",
-        metavar="DIR",
-        type=Path,
-        default=Path("dist"),
-        help="where the archive goes (default: %(default)s)",
-    )
-    return parser
+
+
+def _add_contents(group: argparse._ArgumentGroup) -> None:
+    extra = "what upscaled needs for it too; may be given more than once"
+    group.add_argument("--extra", choices=_list_extras(), action="append", default=[], help=extra)
+    weights = "leave out the official weights as a package (realesrgan-x4plus and two more, 43 MB)"
+    group.add_argument("--without-weights", action="store_true", help=weights)
+    models = "every model here goes along (default: the models folder of this machine's upscaled)"
+    group.add_argument("--models-dir", metavar="DIR", type=Path, help=models)
+    key = "sign the list of files with this SSH key (or a public one that an agent holds)"
+    group.add_argument("--sign", metavar="KEY", type=Path, help=key)
+    output = "where the archive goes (default: %(default)s)"
+    group.add_argument("--output", metavar="DIR", type=Path, default=Path("dist"), help=output)
 
 
 def _list_extras() -> list[str]:
-    """What users can ask for: pyproject's extras but the developers' own."""
+    """List the extras that users can choose: pyproject's but the developers' own."""
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return [name for name in project["optional-dependencies"] if name != "dev"]
 
 
 def _choose_extras(arguments: argparse.Namespace) -> list[str]:
-    """The extras that were asked for, and the official weights unless they were declined."""
+    """Return the chosen extras, and that of the official weights unless it was declined."""
     weights = [] if arguments.without_weights else [WEIGHTS_EXTRA]
     return list(dict.fromkeys([*arguments.extra, *weights]))
 

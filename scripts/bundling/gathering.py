@@ -26,7 +26,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Pin:
-    """What a lock holds a package to. hashes: of all its files, as pip's options; "" for torch."""
+    """Version of a package in the locks. hashes: of its files, as pip's options; "" for torch."""
 
     version: str
     hashes: str
@@ -40,7 +40,7 @@ class NotFound(RuntimeError):
 
 
 def gather(target: Target, extras: Sequence[str], folder: Path, say: Say) -> list[Wheel]:
-    """Every wheel for the target, in `folder`: upscaled, all it needs there, and pip.
+    """Collect every wheel for the target in `folder`: upscaled, all it needs there, and pip.
 
     Needs become known wave by wave: a wheel says what it needs only once it is here. What the locks
     pin is taken in that version and by its hash; torch in that version; the rest, which builds of
@@ -66,7 +66,7 @@ def gather(target: Target, extras: Sequence[str], folder: Path, say: Say) -> lis
 
 
 def read_pins(folder: Path = ROOT) -> Pins:
-    """What the lock files in `folder` hold every package to."""
+    """Read the versions and hashes that the lock files in `folder` pin."""
     pins: Pins = {}
     for lock in LOCKS:
         for line in (folder / lock).read_text().replace("\\\n", " ").splitlines():
@@ -77,7 +77,7 @@ def read_pins(folder: Path = ROOT) -> Pins:
 
 
 def build_upscaled(folder: Path) -> Wheel:
-    """The wheel of this very source tree; the same bytes for the same tree."""
+    """Build the wheel of this source tree; the same bytes for the same tree."""
     command = ["wheel", "-qq", "--no-deps", "--no-build-isolation", "--wheel-dir", str(folder)]
     _pip([*command, str(ROOT)])
     (path,) = folder.glob("upscaled-*.whl")
@@ -85,7 +85,7 @@ def build_upscaled(folder: Path) -> Wheel:
 
 
 def take_torch(pinned: str, target: Target, folder: Path) -> Wheel:
-    """torch in the build that the target's accelerator needs, from the first place that has it.
+    """Download torch in the build of the target's accelerator, from the first source with it.
 
     Raises:
         NotFound: no place has it.
@@ -109,7 +109,7 @@ def take_torch(pinned: str, target: Target, folder: Path) -> Wheel:
 
 
 def _torch_places(pinned: str, target: Target) -> list[tuple[str, list[str]]]:
-    """What to ask pip for, and with which options, best first."""
+    """List requirements of torch with pip's options for them, best first."""
     build = "cpu" if target.accelerator == "cpu" else "default"
     command = [str(ROOT / "scripts" / "torch_sources"), build]
     listed = subprocess.run(command, check=True, capture_output=True, text=True).stdout
@@ -124,7 +124,7 @@ def _torch_places(pinned: str, target: Target) -> list[tuple[str, list[str]]]:
 def download(
     requirements: Sequence[str], target: Target, folder: Path, options: Sequence[str] = ()
 ) -> list[Wheel]:
-    """Exactly these, as wheels for the target.
+    """Download exactly these as wheels for the target.
 
     requirements: lines as in pip's requirement files. Where one has hashes, all must have them.
 
@@ -147,7 +147,7 @@ def download(
 def _download_pinned(
     needs: Iterable[Requirement], pins: Pins, target: Target, folder: Path
 ) -> list[Wheel]:
-    """What the locks hold by hash; the rest, for builds of torch from other indexes, as it is."""
+    """Download by hash what the locks pin; the rest, for torch of other indexes, without."""
     hashed, others = [], []
     for need in needs:
         pin = pins.get(canonicalize_name(need.name))

@@ -1,4 +1,4 @@
-"""What a bundle says of itself: the SHA-256 of every file, and who vouches for that list.
+"""Manifest of a bundle: the SHA-256 of every file, and a signature of that list.
 
 The list is what `sha256sum --check` reads, the signature what `ssh-keygen -Y verify` does: both are
 on every Debian machine that one can log in to, and need nothing of the bundle to be trusted.

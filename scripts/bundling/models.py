@@ -24,7 +24,7 @@ class ModelFile:
 
 
 def find_model_files(store: ModelStore) -> list[ModelFile]:
-    """The files of all models but the shipped ones, which are inside the package.
+    """List the files of all models but the shipped ones, which are inside the package.
 
     Raises:
         UnfitModel: one is damaged, and would not be taken over there either.

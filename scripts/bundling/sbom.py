@@ -90,6 +90,6 @@ def _describe_licence(text: str) -> list[License]:
 
 
 def _identify(wheels: Sequence[Wheel], models: Sequence[ModelFile]) -> uuid.UUID:
-    """A number of its own for each set of parts."""
+    """Return a serial number that is another for each set of parts."""
     parts = [wheel.sha256 for wheel in wheels] + [hash_file(file.path) for file in models]
     return uuid.uuid5(uuid.NAMESPACE_OID, " ".join(sorted(parts)))

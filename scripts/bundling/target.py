@@ -20,7 +20,7 @@ class UnfitTarget(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """What wheels must suit: CPython `python` ("3.11") on Linux with `glibc` or newer.
+    """Machine that wheels must suit: CPython `python` ("3.11") on Linux with `glibc` or newer.
 
     machine: as `uname -m` prints it.
     """
@@ -35,7 +35,7 @@ class Target:
         return "cp" + self.python.replace(".", "")
 
     def platform_tags(self) -> list[str]:
-        """Every tag a wheel for this machine may carry, newest first.
+        """List every tag that a wheel for this machine may carry, newest first.
 
         pip takes the tags it is given to the letter: not even an older C library counts as one.
         """
@@ -51,7 +51,7 @@ class Target:
         return [*tags, f"linux_{self.machine}"]
 
     def marker_environment(self) -> dict[str, str]:
-        """What requirements' markers are judged by: the target's facts, never this machine's."""
+        """Return the values that requirements' markers are evaluated with: the target's alone."""
         return {
             "implementation_name": "cpython",
             "implementation_version": f"{self.python}.0",
@@ -68,7 +68,7 @@ class Target:
 
 
 def this_platform() -> str:
-    """The platform tag of the machine this runs on.
+    """Return the platform tag of the machine this runs on.
 
     Raises:
         UnfitTarget: it is no Linux with glibc, so the target's platform must be named.
@@ -80,7 +80,7 @@ def this_platform() -> str:
 
 
 def read_target(platform_tag: str, python: str, accelerator: Accelerator) -> Target:
-    """The target of a tag such as `manylinux_2_28_x86_64` and a version such as `3.11`.
+    """Read a tag such as `manylinux_2_28_x86_64` and a version such as `3.11`.
 
     Raises:
         UnfitTarget: torch has no builds for it, or it is none at all.
@@ -97,7 +97,7 @@ def read_target(platform_tag: str, python: str, accelerator: Accelerator) -> Tar
 
 
 def needed_glibc(platform_tag: str) -> Glibc | None:
-    """The oldest C library that a wheel with that tag runs on; None where the tag names none."""
+    """Return the oldest C library that a wheel with that tag runs on; None where it names none."""
     if found := _MANYLINUX.fullmatch(platform_tag):
         return int(found[1]), int(found[2])
     if found := _OLD_MANYLINUX.fullmatch(platform_tag):
@@ -106,6 +106,6 @@ def needed_glibc(platform_tag: str) -> Glibc | None:
 
 
 def machine_of(platform_tag: str) -> str:
-    """The machine in a manylinux tag, for example `x86_64`; "" where it is no such tag."""
+    """Return the machine in a manylinux tag, as `x86_64`; "" where it is no such tag."""
     found = _MANYLINUX.fullmatch(platform_tag) or _OLD_MANYLINUX.fullmatch(platform_tag)
     return found[found.re.groups] if found else ""

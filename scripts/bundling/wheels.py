@@ -1,4 +1,4 @@
-"""Wheels: what one says of itself, and which others it needs on a target."""
+"""Metadata of wheels, and the requirements that follow from them on a target."""
 
 import email
 import zipfile
@@ -32,13 +32,13 @@ class Wheel:
     sha256: str
 
     def needed_glibc(self) -> Glibc | None:
-        """The oldest C library it runs on; None for one that needs none, or does not say."""
+        """Return the oldest C library it runs on; None for one that needs none, or does not say."""
         tags = parse_wheel_filename(self.path.name)[3]
         found = [glibc for tag in tags if (glibc := needed_glibc(tag.platform))]
         return min(found, default=None)
 
     def needs(self, target: Target, extras: Iterable[str] = ()) -> Iterator[Requirement]:
-        """What it needs there, with those of its own extras."""
+        """Yield its requirements on the target, with those of its own extras."""
         environment = target.marker_environment()
         for requirement in self.requires:
             marker = requirement.marker
@@ -48,7 +48,7 @@ class Wheel:
                 yield requirement
 
     def is_cuda_build(self, target: Target) -> bool:
-        """Whether it is a torch that brings CUDA along."""
+        """Return whether it is a torch that needs CUDA's packages."""
         return any(need.name.startswith(("nvidia-", "cuda-")) for need in self.needs(target))
 
 
@@ -56,7 +56,7 @@ Wheels = Mapping[NormalizedName, Wheel]
 
 
 def read_wheel(path: Path) -> Wheel:
-    """What the wheel at `path` says of itself.
+    """Read the metadata of the wheel at `path`.
 
     Raises:
         UnfitWheel: it is damaged, or its metadata cannot be read.
@@ -81,7 +81,7 @@ def read_wheel(path: Path) -> Wheel:
 def needs_of_all(
     root: Wheel, extras: Iterable[str], wheels: Wheels, target: Target
 ) -> list[Requirement]:
-    """Every requirement met on the way through `wheels` from `root`.
+    """List every requirement met on the way through `wheels` from `root`.
 
     Raises:
         UnfitWheel: a wheel is there in a version that another one does not take.
@@ -106,7 +106,7 @@ def needs_of_all(
 
 
 def _read_licence(metadata: Message) -> str:
-    """Its expression, else a short licence field, else what the classifiers say."""
+    """Return its expression, else a short licence field, else the classifiers' names."""
     if expression := metadata.get("License-Expression"):
         return expression
     field = (metadata.get("License") or "").strip()

@@ -89,7 +89,7 @@ def draw_logo() -> Pixels:
 
 
 def draw_product() -> Pixels:
-    """A labelled bottle on white, shaded, with a soft shadow and a highlight."""
+    """Draw a labelled bottle on white, shaded, with a soft shadow and a highlight."""
     ys, xs = np.mgrid[0:_SIDE, 0:_SIDE].astype(np.float32)
     canvas = np.full((_SIDE, _SIDE, 3), 255, np.float32)
     shadow = np.exp(-(((xs - 520) / 260) ** 2) - ((ys - 880) / 30) ** 2)
@@ -114,7 +114,7 @@ def draw_product() -> Pixels:
 
 
 def draw_old_scan() -> Pixels:
-    """A yellowed page: soft ink, stains, a fold, paper grain."""
+    """Draw a yellowed page: soft ink, stains, a fold, paper grain."""
     rng = np.random.default_rng(1)
     page = Image.new("RGB", (_SIDE, _SIDE), (226, 208, 168))
     _write_lines(page, top=8, ink=(58, 44, 36))

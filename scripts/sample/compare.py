@@ -30,7 +30,7 @@ def main() -> None:
 
 
 def upscale() -> Image.Image:
-    """The sample, enlarged by the product's own command."""
+    """Enlarge the sample by the product's own command."""
     command = Path(sys.executable).with_name("upscaled")
     with tempfile.TemporaryDirectory() as folder:
         subprocess.run([command, "image", SAMPLE, "--scale", str(SCALE), "-o", folder], check=True)
@@ -41,7 +41,7 @@ def upscale() -> Image.Image:
 
 
 def compose(before: Image.Image, after: Image.Image) -> Image.Image:
-    """The parts of `before` in the left column, those of `after` in the right one."""
+    """Put the parts of `before` into the left column, those of `after` into the right one."""
     width, height = PART_SIZE_PX
     sheet = Image.new("RGB", (2 * width + GAP_PX, len(PARTS) * (height + GAP_PX) - GAP_PX), "white")
     for row, (left, top) in enumerate(PARTS):

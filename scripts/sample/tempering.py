@@ -75,7 +75,7 @@ def main() -> None:
 
 
 def cut(picture: Pixels, box: Box) -> tuple[Pixels, tuple[slice, slice]]:
-    """The part with its surroundings, in whole pixels of the small picture, and where it lies."""
+    """Cut the part with its surroundings, in whole pixels of the small picture."""
     left, top, right, bottom = box
     first_row, first_column = max(0, top - AROUND_PX), max(0, left - AROUND_PX)
     seen = picture[first_row : bottom + AROUND_PX, first_column : right + AROUND_PX]
@@ -88,7 +88,7 @@ def cut(picture: Pixels, box: Box) -> tuple[Pixels, tuple[slice, slice]]:
 
 
 def draw_strip(columns: dict[str, Pixels]) -> Image.Image:
-    """The pictures side by side, each pixel enlarged to a square, under their labels."""
+    """Draw the pictures side by side, each pixel enlarged to a square, under their labels."""
     height, width = (side * ENLARGED for side in next(iter(columns.values())).shape[:2])
     strip = Image.new("RGB", (width * len(columns), height + LABEL_PX), "white")
     draw, font = ImageDraw.Draw(strip), ImageFont.load_default(14)

@@ -20,7 +20,7 @@ class Buildah:
         self._command = ["buildah", *stores]
 
     def run(self, *arguments: str) -> str:
-        """The output of one buildah command; its errors go to the test's own."""
+        """Run one buildah command and return its output; its errors go to the test's own."""
         # chroot: the isolation that works inside a container or a small virtual machine too.
         environment = os.environ | {"BUILDAH_ISOLATION": "chroot"}
         finished = subprocess.run(
@@ -52,18 +52,18 @@ class Buildah:
         self.run("build", *options, str(context))
 
     def inspect(self, image: str) -> dict[str, Any]:
-        """The image's configuration, as Docker names it."""
+        """Return the image's configuration, as Docker names it."""
         found: dict[str, Any] = json.loads(self.run("inspect", "--type", "image", image))
         configuration: dict[str, Any] = found["Docker"]["config"]
         return configuration
 
     def mount(self, image: str) -> Path:
-        """The files of a new working container of the image."""
+        """Mount the files of a new working container of the image."""
         return Path(self.run("mount", self.run("from", "--pull-never", image)))
 
 
 def read_pip_settings() -> dict[str, str]:
-    """How pip is configured here; the environment wins over files, as it does for pip."""
+    """Read pip's configuration; the environment wins over files, as it does for pip."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "config", "list"], check=True, capture_output=True, text=True
     ).stdout

@@ -88,7 +88,7 @@ class Container:
         return ["nsenter", "--target", str(self._first_process()), "--net", *more]
 
     def _first_process(self) -> int:
-        """The process id, seen from out here, of what is process 1 in there."""
+        """Return the id on this machine of the container's process 1."""
         return self._first_child(self._process.pid)
 
     def _first_child(self, pid: int) -> int:

@@ -24,7 +24,7 @@ class Prometheus:
         return answer.json()["data"]
 
     def query(self, expression: str) -> list[float]:
-        """The values of an expression now, one for each series."""
+        """Return the values of an expression now, one for each series."""
         return [float(each["value"][1]) for each in self.get("query", query=expression)["result"]]
 
 

@@ -58,7 +58,7 @@ def test_no_port_is_open_to_other_computers(services: dict[str, Any]) -> None:
         assert [port.split(":")[0] for port in service["ports"]] == ["127.0.0.1"]
 
 
-def test_what_compose_builds_is_there(services: dict[str, Any]) -> None:
+def test_the_files_that_compose_builds_from_exist(services: dict[str, Any]) -> None:
     for service in services.values():
         context = (DOCKER_DIR / service["build"]["context"]).resolve()
         assert (context / service["build"]["dockerfile"]).samefile(DOCKER_DIR / "Dockerfile")
@@ -71,7 +71,7 @@ def test_only_the_gpu_service_asks_for_a_gpu(services: dict[str, Any]) -> None:
     assert "deploy" not in services["upscaled-cpu"]
 
 
-def test_what_watches_is_pinned_hardened_and_closed_to_other_computers(
+def test_monitoring_is_pinned_hardened_and_closed_to_other_computers(
     watchers: dict[str, Any],
 ) -> None:
     assert sorted(watchers) == ["grafana", "prometheus"]
@@ -106,7 +106,7 @@ def test_prometheus_scrapes_whichever_service_runs(compose: dict[str, Any]) -> N
         assert service["ports"] == [f"127.0.0.1:8000:{port}"]
 
 
-def test_what_the_service_is_built_on_is_pinned_by_its_digest() -> None:
+def test_the_base_image_is_pinned_by_its_digest() -> None:
     dockerfile = (DOCKER_DIR / "Dockerfile").read_text()
     (base,) = re.findall(r"^ARG BASE_IMAGE=(.*)$", dockerfile, re.MULTILINE)
     assert re.fullmatch(r"python:3\.11\.\d+-slim@sha256:[0-9a-f]{64}", base)
@@ -135,7 +135,7 @@ def test_grafana_does_not_start_without_a_password(watchers: dict[str, Any]) -> 
     assert _start_grafana(watchers["grafana"], "a $trange one").stdout == "started\n"
 
 
-def test_nothing_is_asked_for_by_a_profile_that_is_off() -> None:
+def test_a_profile_that_is_off_requires_no_variable() -> None:
     """`${NAME:?}` stops every profile: Compose reads the whole file before it chooses services."""
     text = (DOCKER_DIR / "compose.yaml").read_text()
     code = [line for line in text.splitlines() if not line.lstrip().startswith("#")]

@@ -30,7 +30,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 @pytest.fixture(scope="module")
 def buildah(debian_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Buildah]:
-    """A store that holds the base image and ours."""
+    """Build the image in a store of its own."""
     require_programs("buildah", *CONTAINER_PROGRAMS)
     folder = tmp_path_factory.mktemp("buildah")
     buildah = Buildah(folder)
@@ -50,7 +50,7 @@ def configuration(buildah: Buildah) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def root(buildah: Buildah) -> Path:
-    """The files of the image."""
+    """Mount the files of the image."""
     return buildah.mount(IMAGE)
 
 

@@ -77,7 +77,7 @@ def test_expressions_name_only_what_is_exported(exposition: str) -> None:
 
 
 def test_nearly_everything_exported_is_on_the_dashboard(exposition: str) -> None:
-    """What is left out is left out knowingly."""
+    """Metrics that no panel shows are named here."""
     counted = {
         re.sub(r"_(bucket|count|sum)$", "", sample.name)
         for family in text_string_to_metric_families(exposition)
@@ -93,7 +93,7 @@ def test_nearly_everything_exported_is_on_the_dashboard(exposition: str) -> None
 
 
 def figures_table(exposition: str) -> str:
-    """What the documentation says of our figures, from what the server says of them itself."""
+    """Write the page's table of metrics from the descriptions that the server exports."""
     lines = ["| figure | kind | labels | meaning |", "|---|---|---|---|"]
     for family in text_string_to_metric_families(exposition):
         if not family.name.startswith("upscaled_") or family.name.endswith("_created"):
@@ -105,7 +105,7 @@ def figures_table(exposition: str) -> str:
     return "\n".join(lines)
 
 
-def test_every_figure_is_documented(exposition: str) -> None:
+def test_every_metric_is_documented(exposition: str) -> None:
     page = (DOCS / "metrics.md").read_text()
     found = re.search(r"<!-- figures:.*?-->\n(.*?)\n<!-- /figures -->", page, re.DOTALL)
     assert found is not None
@@ -138,7 +138,7 @@ def test_panels_lie_side_by_side() -> None:
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
-def test_a_panel_is_whole(panel: dict[str, Any]) -> None:
+def test_a_panel_has_a_title_a_unit_and_queries(panel: dict[str, Any]) -> None:
     assert panel["type"] in {"timeseries", "stat", "table"}
     assert panel["title"]
     assert panel["fieldConfig"]["defaults"]["unit"]
@@ -188,7 +188,7 @@ def test_each_alert_fires_when_it_should_and_only_then() -> None:
 
 
 @needs_prometheus
-def test_promtool_finds_nothing_to_mend_in_the_figures(exposition: str) -> None:
+def test_promtool_finds_no_fault_in_the_exported_metrics(exposition: str) -> None:
     ours = [line for line in exposition.splitlines() if "_created" not in line]
     assert promtool("check", "metrics", text="\n".join(ours) + "\n") == ""
 
@@ -201,7 +201,7 @@ class Watched:
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
-    """A server that works now and then, and a Prometheus that has been asking it meanwhile."""
+    """Run a server that gets requests, and a Prometheus that scrapes it meanwhile."""
     folder = tmp_path_factory.mktemp("watched")
     settings: dict[str, Any] = {"UPSCALED_METERING": "true", "UPSCALED_RATE_BURST": "100"}
     with serve(folder / "data", **settings) as server:
@@ -215,7 +215,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
 
 
 def work(server: Server) -> None:
-    """One image as URL, one as bytes, one that is refused."""
+    """Send one image as URL, one as bytes and one that is refused."""
 
     def send(image: bytes, **headers: str) -> int:
         answer = requests.post(
@@ -254,7 +254,7 @@ def test_prometheus_scrapes_without_an_error_and_no_alert_fires(watched: Watched
 
 @pytest.mark.slow
 @needs_prometheus
-def test_prometheus_shows_what_was_done(watched: Watched) -> None:
+def test_prometheus_counts_the_requests_that_were_sent(watched: Watched) -> None:
     wanted: dict[str, Callable[[float], bool]] = {
         'upscaled_requests_total{route="/v1/upscale", status="200"}': lambda n: n >= 6,
         'upscaled_credits_total{event="captured"}': lambda n: n >= 6,

@@ -35,7 +35,7 @@ class Block:
 
 
 def read_blocks(page: Path, language: str = "") -> list[Block]:
-    """Those of one language, or all."""
+    """Read the blocks of one language, or all."""
     text = page.read_text()
     blocks = [
         Block(

@@ -56,7 +56,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def site(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, photos: Path
 ) -> Iterator[Site]:
-    """The service behind the proxy as its page says to set it up; skips without the proxy."""
+    """Run the service behind the proxy of its page; skip without the proxy."""
     name = request.param
     if find_program(name) is None:
         pytest.skip(f"{name} is not installed")
@@ -81,7 +81,7 @@ def site(
 def proxy(
     name: str, folder: Path, port: int, upstream: str, certificate: Certificate
 ) -> Iterator[None]:
-    """The page's own configuration; of it, only addresses and paths are others."""
+    """Run the proxy with the page's own configuration but for addresses and paths."""
     (block,) = read_blocks(DOCS / "proxy.md", name)
     program = find_program(name)
     assert program is not None
@@ -166,7 +166,7 @@ def _wait_listening(port: int, process: "subprocess.Popen[bytes]", log: Path) ->
 
 @pytest.fixture
 def origin(photos: Path) -> Iterator[str]:
-    """The URL of a web server that holds the photos."""
+    """Serve the photos, and give the URL."""
 
     class Quiet(SimpleHTTPRequestHandler):
         def __init__(self, *arguments: object) -> None:

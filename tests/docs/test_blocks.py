@@ -30,7 +30,7 @@ ELSEWHERE = "runs by itself"
 RUNNERS = {"bash": ["bash", "-eu"], "python": [sys.executable], "javascript": ["node"]}
 
 
-def test_what_is_not_run_has_a_reason_that_holds() -> None:
+def test_a_block_that_is_not_run_names_a_valid_reason() -> None:
     reasons = {block.why_not for page in PAGES for block in read_blocks(page) if block.why_not}
     odd = {why for why in reasons - WHY_NOT if not why.endswith(ELSEWHERE)}
     assert odd == set()
@@ -63,7 +63,7 @@ def _run(block: Block, site: Site, origin: str, folder: Path) -> None:
 
 
 def _adapt(text: str, site: Site, origin: str) -> str:
-    """Where the page's addresses are, here."""
+    """Put this machine's addresses in place of the page's."""
     for old, new in (
         ("https://upscale.example.com", site.public_url),
         ("http://127.0.0.1:8000", site.server.url),
@@ -76,7 +76,7 @@ def _adapt(text: str, site: Site, origin: str) -> str:
 
 
 def _environment(site: Site, folder: Path) -> dict[str, str]:
-    """The service's own settings, a key, and trust in the certificate for every kind of client."""
+    """Return the service's settings, a key, and trust in the certificate for every client."""
     bin_dir = Path(sys.executable).parent
     settings = {
         name: value for name, value in site.server.environment.items() if "UPSCALED" in name

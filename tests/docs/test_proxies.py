@@ -24,7 +24,7 @@ MIB = 2**20
 
 
 def jpeg(side_px: int, size_bytes: int = 0) -> bytes:
-    """A picture; application segments make it larger, which decoders pass over."""
+    """Make a picture that application segments, which decoders pass over, make larger."""
     out = io.BytesIO()
     Image.effect_noise((side_px, side_px), 40).convert("RGB").save(out, "JPEG")
     data = out.getvalue()
@@ -64,7 +64,7 @@ TOO_LARGE = {"error": "File size too large", "error_code": "file_size_too_large"
 
 
 @pytest.mark.parametrize("version", ["--http1.1", "--http2"])
-def test_what_is_too_large_is_refused_by_the_service_and_not_by_413(
+def test_a_body_that_is_too_large_is_refused_by_the_service_and_not_by_the_proxy(
     version: str, site: Site, tmp_path: Path
 ) -> None:
     if shutil.which("curl") is None:
@@ -93,7 +93,7 @@ def test_a_client_that_reads_late_gets_its_answer_from_nginx(site: Site) -> None
 
 
 def test_progress_is_shown_while_the_request_runs(site: Site) -> None:
-    """A proxy that buffers would give all events at once, after the end."""
+    """Buffering proxies would pass all events on at once, after the end."""
     answers: list[requests.Response] = []
 
     def send() -> None:
@@ -111,7 +111,7 @@ def test_progress_is_shown_while_the_request_runs(site: Site) -> None:
 
 
 def _read_events(site: Site, name: str, sender: threading.Thread) -> tuple[list[Any], int]:
-    """All events, and how many of them came while the sender was still waiting."""
+    """Read all events, and count those that came while the sender was still waiting."""
     request = urllib.request.Request(
         f"{site.public_url}/v1/progress/{name}", headers={"X-API-KEY": site.server.key}
     )
@@ -143,7 +143,9 @@ def test_metrics_are_for_this_machine_alone_or_not_served(site: Site) -> None:
 
 
 @pytest.mark.parametrize("name", PROXIES)
-def test_a_service_that_is_away_is_an_error_of_the_contract(name: str, tmp_path: Path) -> None:
+def test_a_service_that_is_down_is_answered_with_an_error_of_the_contract(
+    name: str, tmp_path: Path
+) -> None:
 
     if find_program(name) is None:
         pytest.skip(f"{name} is not installed")

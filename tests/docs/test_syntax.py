@@ -1,4 +1,4 @@
-"""What a block is can be said at once, whether or not it can be run here."""
+"""Syntax of the pages' blocks, also of those that cannot be run here."""
 
 import configparser
 import json
@@ -68,7 +68,7 @@ def test_systemd_takes_the_unit(tmp_path: Path) -> None:
 
 
 def _commands(block: Block) -> list[list[str]]:
-    """The words after each `upscaled` of a block, up to what ends a command."""
+    """Return the words after each `upscaled` of a block, up to the end of the command."""
     commands = []
     for line in block.text.replace("\\\n", " ").splitlines():
         words = list(shlex.shlex(line, posix=True, punctuation_chars=True))

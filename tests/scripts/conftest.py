@@ -71,7 +71,7 @@ class Scripts:
         )
 
     def asked(self) -> list[str]:
-        """What Python was asked to do since the last call, but for questions about itself."""
+        """List Python's command lines since the last call, but for queries about itself."""
         lines = self.record.read_text().splitlines() if self.record.exists() else []
         self.record.unlink(missing_ok=True)
         return [line for line in lines if line and not line.startswith(("-c", "--version"))]

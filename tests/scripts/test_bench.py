@@ -20,7 +20,7 @@ OURS = {"exact", "auto", *(f"default {name}" for name in PRECISIONS)}
 
 
 def assert_is_whole(report: dict[str, Any], parts: tuple[str, ...]) -> None:
-    """Every part is there, and what must have been measured is above 0."""
+    """Assert that every part is there, and that measured figures are above 0."""
     assert report["machine"]["cores"] >= 1
     assert report["machine"]["versions"]["torch"]
     assert set(parts) <= report.keys()

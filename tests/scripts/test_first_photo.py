@@ -86,7 +86,7 @@ def test_a_lost_database_gets_a_new_key(settings: Settings) -> None:
     assert first_photo.make_key(settings) != old
 
 
-def test_a_taken_port_is_left_for_a_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_replaced_by_a_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
     with socket.create_server((first_photo.HOST, 0)) as taken:
         port = int(taken.getsockname()[1])
         monkeypatch.setattr(first_photo, "USUAL_PORT", port)
@@ -103,7 +103,7 @@ def test_the_form_holds_the_photo_and_the_scale() -> None:
     assert image.get_filename() == "a _b_.jpg"
 
 
-def test_the_curl_line_can_be_pasted() -> None:
+def test_the_curl_line_is_valid_shell() -> None:
     words = shlex.split(first_photo.describe_curl(4, "secret", 8000))
     assert words[:2] == ["curl", "http://127.0.0.1:8000/v1/upscale"]
     assert {"X-API-KEY: secret", "image=@photo.jpg", "scale=4"} <= set(words)
@@ -145,7 +145,7 @@ def test_a_service_that_does_not_start_is_reported_with_its_log(
         pytest.fail("it was taken for ready")
 
 
-def test_what_the_log_says_of_requests_is_left_out(settings: Settings) -> None:
+def test_lines_of_requests_are_left_out_of_the_end_of_the_log(settings: Settings) -> None:
     settings.data_dir.mkdir()
     asked = (
         "2026-11-26T01:49:15.323Z INFO upscaled.api.telemetry.access_log: GET /readyz status=503"

@@ -65,7 +65,7 @@ def publish(index: Path, name: str, *lines: str, **more: str) -> None:
 
 @pytest.fixture(scope="module")
 def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """The folder of the index that is all that uv and pip know of."""
+    """Make the only index that uv and pip use."""
     folder = tmp_path_factory.mktemp("index")
     handler = partial(_QuietHandler, directory=str(folder))
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
@@ -84,7 +84,7 @@ def index(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def locked(index: Path, tmp_path_factory: pytest.TempPathFactory) -> ModuleType:
-    """The script, after it wrote the locks of a project whose every need is in the index."""
+    """Run the script on a project whose every requirement is in the index."""
     for tags in TAGS:
         publish(index, "part", "Requires-Dist: color; sys_platform == 'win32'", tags=tags)
     lines = ["Requires-Dist: symbols", "Requires-Dist: nvidia-blas==1; sys_platform == 'linux'"]
@@ -152,7 +152,7 @@ def test_what_one_platform_alone_needs_is_locked_for_that_one(locked: ModuleType
     assert "\nbuilder==1.0 ; sys_platform != 'win32' \\\n" in lock
 
 
-def test_each_package_stands_in_the_lock_of_what_needs_it(locked: ModuleType) -> None:
+def test_each_package_is_in_the_lock_of_what_needs_it(locked: ModuleType) -> None:
     locks = _read_locks(locked)
     assert {name: list(locked.read_blocks(text)) for name, text in locks.items()} == {
         "requirements.lock": ["builder", "color", "editables", "part", "symbols"],
@@ -210,7 +210,7 @@ def test_pip_refuses_a_package_without_a_hash(locked: ModuleType, install: Insta
     assert "Hashes are required in --require-hashes mode" in finished.stderr
 
 
-def test_an_index_that_a_file_configures_is_asked_too(
+def test_an_index_of_pips_configuration_file_is_used(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.delenv("PIP_INDEX_URL", raising=False)

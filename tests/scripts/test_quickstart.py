@@ -1,4 +1,4 @@
-"""The one command, for real: a fresh clone, an environment of its own, the service, a photo."""
+"""Real runs of quickstart: a fresh clone, an environment of its own, the service, a photo."""
 
 import os
 import re
@@ -20,7 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A fresh clone of what is committed."""
+    """Clone what is committed."""
     if not (ROOT / ".git").exists():
         pytest.skip("not a git clone, so it cannot be cloned")
     folder = tmp_path_factory.mktemp("fresh") / "upscaled"
@@ -86,7 +86,7 @@ def test_a_photo_that_cannot_be_sent_fails_the_command(clone: Path, tmp_path: Pa
 
 
 def _heed_ctrl_c() -> None:
-    """As in a terminal: what a shell starts in the background ignores SIGINT."""
+    """Restore SIGINT, which a shell's background processes ignore."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 

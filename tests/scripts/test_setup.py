@@ -21,7 +21,7 @@ def _without_flags(lines: list[str]) -> list[str]:
 
 
 def _torch(scripts: Scripts) -> str:
-    """The requirement that the lock pins torch with."""
+    """Read the requirement that the lock pins torch with."""
     lines = (scripts.root / "requirements-torch.lock").read_text().splitlines()
     (torch,) = [line for line in lines if line.startswith("torch==")]
     return torch
@@ -34,7 +34,7 @@ def test_without_a_python_it_says_which_one_to_install(scripts: Scripts) -> None
     assert not (scripts.root / ".venv").exists()
 
 
-def test_an_old_python_counts_as_none(scripts: Scripts) -> None:
+def test_a_python_older_than_3_11_is_not_used(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.environment["REFUSES"] = "version_info"
     assert "needs Python 3.11 or newer" in scripts.run("setup").stderr
@@ -48,7 +48,7 @@ def test_for_a_python_without_venv_the_missing_package_is_named(scripts: Scripts
     assert "sudo apt install python3.12-venv" in finished.stderr
 
 
-def test_a_python_that_can_is_preferred_to_one_that_cannot(scripts: Scripts) -> None:
+def test_a_python_with_venv_is_preferred_to_one_without(scripts: Scripts) -> None:
     (scripts.bin_dir / "python3.13").write_text("#!/bin/false\n")
     (scripts.bin_dir / "python3.13").chmod(0o755)
     scripts.add_python("python3")
@@ -71,7 +71,7 @@ def test_the_second_run_installs_nothing(scripts: Scripts) -> None:
     assert scripts.asked() == []
 
 
-def test_what_development_needs_includes_what_running_needs(scripts: Scripts) -> None:
+def test_a_development_setup_also_installs_what_the_service_needs(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.run("setup", "--dev")
     assert _without_flags(scripts.asked()) == ["-m venv .venv", *_RUNTIME, _DEV, _PROJECT]
@@ -86,7 +86,7 @@ def test_the_official_weights_can_be_left_out(scripts: Scripts) -> None:
     assert _without_flags(scripts.asked()) == ["-m venv .venv", *_RUNTIME, _PROJECT]
 
 
-def test_weights_that_were_left_out_can_be_had_later(scripts: Scripts) -> None:
+def test_weights_that_were_left_out_are_installed_by_a_later_run(scripts: Scripts) -> None:
     scripts.add_python("python3")
     scripts.run("setup", "--without-weights")
     scripts.asked()
@@ -94,7 +94,7 @@ def test_weights_that_were_left_out_can_be_had_later(scripts: Scripts) -> None:
     assert _without_flags(scripts.asked()) == [_WEIGHTS]
 
 
-def test_an_index_without_the_weights_does_not_stop_it_and_is_asked_again(
+def test_an_index_without_the_weights_stops_nothing_and_the_next_run_retries(
     scripts: Scripts,
 ) -> None:
     scripts.add_python("python3")
@@ -192,7 +192,9 @@ def test_a_computer_with_a_gpu_takes_the_default_build(scripts: Scripts) -> None
     assert torch[1:] == [f"--no-deps {_torch(scripts)}"]
 
 
-def test_an_index_of_cpu_builds_that_does_not_answer_is_done_without(scripts: Scripts) -> None:
+def test_without_an_answer_of_the_cpu_index_the_default_build_is_installed(
+    scripts: Scripts,
+) -> None:
     scripts.add_python("python3")
     scripts.environment["REFUSES"] = f"{_NO_TORCH}|--no-index|--index-url"
     finished = scripts.run("setup")

@@ -21,7 +21,7 @@ def test_the_slow_tests_are_left_out_and_the_others_run_side_by_side(ready: Scri
     assert ready.asked() == [f"-m pytest -m not slow {options}"]
 
 
-def test_slow_asks_for_every_test(ready: Scripts) -> None:
+def test_slow_runs_every_test(ready: Scripts) -> None:
     ready.run("test", "--slow", "-x")
     assert ready.asked() == ["-m pytest -x"]
 

@@ -14,7 +14,7 @@ _THIS_MACHINE = re.compile(r"AF_UNIX|AF_LOCAL|AF_NETLINK|127\.\d+\.\d+\.\d+|::1|
 
 
 def reached(trace: Path) -> set[str]:
-    """Every address that something was sent to or a connection asked for.
+    """List every address that something was sent to or a connection was opened to.
 
     IP addresses, and the names of families that have none, like `AF_UNIX`.
     """
@@ -23,5 +23,5 @@ def reached(trace: Path) -> set[str]:
 
 
 def outside(addresses: set[str]) -> set[str]:
-    """Those that are not this very machine's."""
+    """Keep the addresses that are not this machine's own."""
     return {address for address in addresses if not _THIS_MACHINE.fullmatch(address)}

@@ -13,7 +13,7 @@ from upscaled_models.weights import build_network
 
 
 def make_signing_key(path: Path) -> Path:
-    """A new SSH key without a passphrase; its public half is beside it, with `.pub`."""
+    """Make an SSH key without a passphrase; its public half is beside it, with `.pub`."""
     command = ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "test", "-f", str(path)]
     subprocess.run(command, check=True)
     return path
@@ -37,7 +37,7 @@ def make_wheel(
     version: str = "1.0",
     tags: str = "py3-none-any",
 ) -> Path:
-    """A wheel with one empty module; `lines` are further lines of its metadata."""
+    """Make a wheel with one empty module; `lines` are further lines of its metadata."""
     stem = f"{name.replace('-', '_')}-{version}"
     path = folder / f"{stem}-{tags}.whl"
     head = ["Metadata-Version: 2.4", f"Name: {name}", f"Version: {version}"]

@@ -73,7 +73,7 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def archive(work: Path) -> Path:
-    """What the documented command makes: signed, and with a model of the user's own."""
+    """Make the documented archive: signed, and with a model of the user's own."""
     make_own_model("our-own", work / "models")
     command = [str(ROOT / "scripts" / "bundle"), "--models-dir", str(work / "models")]
     command += ["--sign", str(make_signing_key(work / "key")), "--output", str(work / "dist")]
@@ -84,7 +84,7 @@ def archive(work: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def machine(work: Path, archive: Path, debian_root: Path) -> Machine:
-    """A Debian with the unpacked bundle, no pip, and a name server that does not answer."""
+    """Make a Debian with the unpacked bundle, no pip, and a name server that does not answer."""
     root = work / "root"
     subprocess.run(["cp", "-a", str(debian_root), str(root)], check=True)
     for pip in (*root.glob("usr/lib/python3*/ensurepip"), root / "usr/share/python-wheels"):
@@ -112,7 +112,7 @@ def installed(machine: Machine) -> Machine:
 
 @pytest.fixture(scope="module")
 def service(installed: Machine, work: Path) -> Iterator[Container]:
-    """The service there, as a user without rights, on a disk it cannot write to."""
+    """Run the service there, as a user without rights, on a disk it cannot write to."""
     data = work / "data"
     shutil.copytree(installed.root / "data", data)
     subprocess.run(["chown", "-R", SERVICE["User"], str(data)], check=True)
@@ -134,8 +134,8 @@ def _wait_ready(container: Container) -> None:
         time.sleep(0.3)
 
 
-def test_a_try_to_reach_someone_would_show(machine: Machine) -> None:
-    """The other tests' measure: without it, a trace of nothing would pass."""
+def test_the_trace_records_an_attempt_to_connect(machine: Machine) -> None:
+    """Show that the trace records a connection, so that an empty trace means none."""
     code = """import socket
 for host in ('192.0.2.1', 'upscaled.example'):
     try: socket.create_connection((host, 80), timeout=1)

@@ -16,7 +16,7 @@ from upscaled_models.registry import official_models
         (["--python", "3.9"], "--python 3.9: must be 3.11 or newer"),
     ],
 )
-def test_what_no_bundle_can_be_made_for_is_said(
+def test_a_target_without_builds_is_refused_with_the_reason(
     arguments: list[str], said: str, tmp_path: Path
 ) -> None:
     with pytest.raises(SystemExit, match=f"scripts/bundle: {said}"):

@@ -16,7 +16,7 @@ BINARY = "cp312-cp312-manylinux_2_{}_aarch64"
 
 @pytest.fixture
 def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """All that pip knows of: no index, no configuration, this folder."""
+    """Make the only folder that pip takes wheels from: no index, no configuration."""
     folder = tmp_path / "shelf"
     folder.mkdir()
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
@@ -33,7 +33,7 @@ def taken(tmp_path: Path) -> Path:
     return folder
 
 
-def test_wheels_are_taken_for_the_target(shelf: Path, taken: Path) -> None:
+def test_wheels_are_downloaded_for_the_target(shelf: Path, taken: Path) -> None:
     make_wheel(shelf, "part", tags=BINARY.format(27))
     make_wheel(shelf, "part", tags=BINARY.format(39))
     make_wheel(shelf, "part", tags="cp311-cp311-manylinux_2_27_x86_64")
@@ -41,13 +41,13 @@ def test_wheels_are_taken_for_the_target(shelf: Path, taken: Path) -> None:
     assert wheel.path.name == f"part-1.0-{BINARY.format(27)}.whl"
 
 
-def test_what_there_is_no_wheel_of_is_named(shelf: Path, taken: Path) -> None:
+def test_a_requirement_without_a_wheel_is_named(shelf: Path, taken: Path) -> None:
     make_wheel(shelf, "part", tags=BINARY.format(39))
     with pytest.raises(NotFound, match=r"No matching distribution found for part==1\.0"):
         download(["part==1.0"], TARGET, taken)
 
 
-def test_what_is_locked_by_hash_is_taken_in_no_other_file(shelf: Path, taken: Path) -> None:
+def test_a_package_locked_by_hash_is_accepted_in_no_other_file(shelf: Path, taken: Path) -> None:
     path = make_wheel(shelf, "part")
     pinned = f"part==1.0 --hash=sha256:{hash_file(path)} --hash=sha256:{'0' * 64}"
     assert [wheel.path.name for wheel in download([pinned], TARGET, taken)] == [path.name]

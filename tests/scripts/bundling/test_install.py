@@ -1,4 +1,4 @@
-"""What the installer refuses, and what it says. That it installs: test_air_gap.py."""
+"""Refusals of the installer and their texts. test_air_gap.py shows that it installs."""
 
 import os
 import platform
@@ -30,7 +30,7 @@ HERE = {
 
 @pytest.fixture
 def bundle(tmp_path: Path) -> Path:
-    """A bundle of which only the packages are missing: it suits this machine."""
+    """Make a bundle for this machine of which only the packages are missing."""
     folder = tmp_path / "a bundle"
     (folder / "wheels").mkdir(parents=True)
     (folder / "models" / "own").mkdir(parents=True)
@@ -49,7 +49,7 @@ def _write_facts(bundle: Path, **other: str) -> None:
 
 
 def _install(bundle: Path, *arguments: str | Path, path: str = "") -> str:
-    """What it says when it refuses; nothing was installed."""
+    """Run an installer that refuses, and return what it says; nothing was installed."""
     prefix = bundle.parent / "prefix"
     command = [str(bundle / "install"), str(prefix), "--data-dir", str(bundle.parent / "data")]
     finished = subprocess.run(

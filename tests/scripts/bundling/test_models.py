@@ -14,7 +14,7 @@ def _relative(models_dir: Path) -> set[str]:
 
 
 def test_without_a_folder_of_models_there_are_none(tmp_path: Path) -> None:
-    """The shipped ones are inside the package."""
+    """Shipped models are inside the package."""
     assert _relative(tmp_path / "nowhere") == set()
 
 

@@ -34,7 +34,7 @@ def wheels(tmp_path: Path) -> list[Wheel]:
 
 
 def _read_schema(uri: str) -> Any:
-    """The published schemas, as the library that writes the document carries them."""
+    """Read the published schemas from the library that writes the document."""
     folder = files("cyclonedx.schema") / "_res"
     return json.loads((folder / uri.rpartition("/")[2]).read_text())
 

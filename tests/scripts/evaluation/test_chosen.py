@@ -22,7 +22,7 @@ def shifted(small: Pixels) -> Pixels:
     return np.asarray(np.clip(BICUBIC(small) + np.array([20, 0, -20]), 0, 255), np.uint8)
 
 
-def test_correction_takes_a_shift_of_colour_out() -> None:
+def test_colour_correction_removes_a_shift_of_colour() -> None:
     small = picture()
     before, after = (
         np.abs(each(small).astype(int) - BICUBIC(small)).mean()
@@ -37,7 +37,7 @@ def test_correction_keeps_a_grey_picture_grey() -> None:
     assert (result == result[..., :1]).all()
 
 
-def test_tempering_keeps_to_the_faithful_one_where_the_two_differ_much() -> None:
+def test_tempering_keeps_the_faithful_result_where_the_two_differ_much() -> None:
     def wrong(small: Pixels) -> Pixels:
         result = BICUBIC(small).copy()
         result[:, :30] = 255 - result[:, :30]

@@ -138,7 +138,7 @@ def test_missing_packages_are_named_and_their_figures_left_out(
     assert not {"ssimulacra2", "flip"} & set(row)
 
 
-def test_what_cannot_be_measured_ends_with_one_line(folder: Path) -> None:
+def test_a_model_that_cannot_be_measured_ends_the_command_with_one_line(folder: Path) -> None:
     with pytest.raises(SystemExit, match="--truth FOLDER is needed"):
         main([])
     with pytest.raises(SystemExit, match="nonesuch"):

@@ -25,7 +25,7 @@ def test_an_exported_network_is_the_runs_average_to_half_precision(tmp_path: Pat
         assert file.metadata()["family"] == "plain"
 
 
-def test_an_export_may_go_further_the_way_its_last_stretch_went(tmp_path: Path) -> None:
+def test_an_export_can_extrapolate_its_last_steps(tmp_path: Path) -> None:
     before, after = (begin(Recipe(2, features=6, layers=2, seed=seed)) for seed in (1, 2))
     checkpoint.save(before, tmp_path / "before")
     checkpoint.save(after, tmp_path / "after")
@@ -71,7 +71,7 @@ def test_a_run_without_checkpoint_is_not_exported(tmp_path: Path) -> None:
         export(tmp_path, "upscaled-x2", tmp_path)
 
 
-def test_everybody_may_read_an_exported_file(tmp_path: Path) -> None:
+def test_every_user_may_read_an_exported_file(tmp_path: Path) -> None:
     checkpoint.save(begin(Recipe(2, features=6, layers=2)), tmp_path / "run")
     entry = export(tmp_path / "run", "upscaled-x2", tmp_path)
     assert (tmp_path / entry["file"]).stat().st_mode & 0o777 == 0o644

@@ -35,7 +35,7 @@ def loss_of(
     return losses.loss_of(output, truth, harms, recipe)
 
 
-def test_the_truth_itself_costs_nothing(truth: torch.Tensor) -> None:
+def test_the_loss_of_the_truth_itself_is_0(truth: torch.Tensor) -> None:
     loss, figures = loss_of(truth, truth, CRISP)
     assert float(loss) == 0
     assert figures["acutance"] == pytest.approx(1.0)
@@ -91,7 +91,7 @@ def test_a_checkerboard_earns_no_contrast_and_costs_more_than_its_plain_error() 
     assert whole > 2 * plain
 
 
-def test_sharpening_by_nothing_changes_nothing_and_else_raises_edges(truth: torch.Tensor) -> None:
+def test_sharpening_by_0_changes_nothing_and_by_more_raises_edges(truth: torch.Tensor) -> None:
     assert torch.equal(sharpen(truth, torch.zeros(2)), truth)
     half = sharpen(truth, torch.tensor([0.0, 0.5]))
     assert torch.equal(half[0], truth[0])

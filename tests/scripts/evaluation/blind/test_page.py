@@ -31,7 +31,7 @@ def dark(small: Pixels) -> Pixels:
 
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
-    """For this module alone: asynchronous tests fail beside the browser's event loop."""
+    """Open a browser for this module alone: its event loop disturbs asynchronous tests."""
     with open_chromium() as browser:
         yield browser
 

@@ -76,7 +76,7 @@ def test_the_state_names_the_next_open_pair_and_no_difference_is_a_vote(
 @pytest.mark.parametrize(
     ("pair", "choice"), [(2, "left"), (-1, "left"), (0, "both"), ("x", "left"), (None, "left")]
 )
-def test_a_vote_that_means_nothing_is_refused(
+def test_an_invalid_vote_is_refused(
     server: BlindServer, tally: Tally, pair: object, choice: str
 ) -> None:
     assert post(server, pair, choice).status_code == 400
@@ -84,7 +84,7 @@ def test_a_vote_that_means_nothing_is_refused(
 
 
 @pytest.mark.parametrize("path", ["pairs/2/left.png", "pairs/-1/left.png", "pairs/0/x.png", "etc"])
-def test_what_is_not_there_is_not_found(server: BlindServer, path: str) -> None:
+def test_an_unknown_address_is_answered_404(server: BlindServer, path: str) -> None:
     assert requests.get(f"{server.url}{path}", timeout=5).status_code == 404
 
 

@@ -30,7 +30,7 @@ def test_a_second_vote_on_a_pair_replaces_the_first(tmp_path: Path) -> None:
     assert tally.summary()["wins"] == {"a": 0, "b": 1}
 
 
-def test_votes_are_kept_and_gone_on_with(tmp_path: Path) -> None:
+def test_a_later_run_goes_on_with_the_stored_votes(tmp_path: Path) -> None:
     Tally.open(tmp_path / "tally.json", PLAN).add(7, vote("a"))
     again = Tally.open(tmp_path / "tally.json", dict(PLAN))
     assert again.votes == {7: vote("a")}
@@ -51,6 +51,8 @@ def test_another_comparisons_file_and_a_foreign_one_are_refused(tmp_path: Path) 
 @pytest.mark.parametrize(
     ("first", "second", "expected"), [(0, 0, 1.0), (5, 5, 1.0), (10, 0, 0.00195), (8, 2, 0.1094)]
 )
-def test_chance_is_the_two_sided_sign_test(first: int, second: int, expected: float) -> None:
+def test_the_p_value_is_that_of_the_two_sided_sign_test(
+    first: int, second: int, expected: float
+) -> None:
     assert sign_test(first, second) == pytest.approx(expected, abs=1e-4)
     assert sign_test(second, first) == sign_test(first, second)
