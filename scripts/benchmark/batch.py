@@ -24,8 +24,8 @@ from upscaled.batch.run import run_batch
 from upscaled.batch.stop import Stop
 from upscaled.config import Settings
 from upscaled.decoder.pool import count_decoders
-from upscaled.upscale.core import open_core
 from upscaled.upscale.engines import open_model
+from upscaled.upscale.opening import open_core
 from upscaled_models.backends.base import Engine, Started, most_windows
 
 SCALE = 4

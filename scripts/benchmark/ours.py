@@ -12,7 +12,8 @@ from scripts.benchmark.pictures import Pixels, make_pixels
 from upscaled.config import Settings, load_settings
 from upscaled.image.output import decide_output
 from upscaled.image.types import Image
-from upscaled.upscale.core import Core, open_core
+from upscaled.upscale.core import Core
+from upscaled.upscale.opening import open_core
 from upscaled.upscale.result import MAX_RESULT_SIDE_PX
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
@@ -79,4 +80,4 @@ def upscale(core: Core, rgb: Pixels, scale: int) -> tuple[Pixels, int]:
     image = Image(rgb=rgb)
     output = decide_output(image, scale, keeps_depth=True, max_side_px=MAX_RESULT_SIDE_PX)
     result = core.upscale_image(image, scale, output, on_tile=count)
-    return np.asarray(result.image.rgb, np.uint8), tiles
+    return np.asarray(result.rgb, np.uint8), tiles

@@ -23,7 +23,7 @@ from scripts.evaluation.upscalers import (
 from upscaled.config import load_settings
 from upscaled.image.decode import decode_file
 from upscaled.image.harm import measure_harm
-from upscaled.upscale.core import open_core
+from upscaled.upscale.opening import open_core
 from upscaled.upscale.post_process.colour_correction import correct_colours as correct_window
 from upscaled.upscale.post_process.colour_correction import is_neutral, neutralise
 from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering, temper

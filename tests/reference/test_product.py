@@ -11,7 +11,7 @@ from tests.reference.standins import PublishedRealEsrgan
 from tests.service.opened import open_engine
 from upscaled.config import Settings, load_settings
 from upscaled.image.types import Image
-from upscaled.upscale.loop import upscale
+from upscaled.upscale.loop import run_tiles
 from upscaled.upscale.scheduler import Scheduler
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.registry import ModelSpec, official_models
@@ -25,12 +25,10 @@ ANIMEVIDEO = next(spec for spec in official_models() if spec.name == "realesr-an
 
 def run_product(rgb: Pixels, scale: int, settings: Settings) -> tuple[Pixels, int]:
     """The upscaled picture and how many tiles it took."""
-    totals: list[int] = []
     with Scheduler() as scheduler, scheduler.open_stream(open_engine(settings, scale)) as stream:
-        result = upscale(
-            Image(rgb), scale, stream, on_tile=lambda _done, total: totals.append(total)
-        )
-    return np.asarray(result.rgb, np.uint8), totals[-1]
+        *_, last = run_tiles(Image(rgb), scale, stream)
+    assert last.result is not None
+    return np.asarray(last.result.rgb, np.uint8), last.total
 
 
 def levels_apart(ours: Pixels, theirs: Pixels) -> int:

@@ -8,5 +8,5 @@ from upscaled_models.store import ModelStore
 
 def open_engine(settings: Settings, scale: int) -> Engine:
     """The engine of the model that the settings name for a scale, or of the shipped one."""
-    spec, _ = choose_model(settings, scale, ModelStore(settings.models_dir))
+    spec = choose_model(settings, scale, ModelStore(settings.models_dir))
     return open_model(settings, spec.name)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from upscaled.config import SCALES
 from upscaled.errors import InvalidParameter
+from upscaled.upscale.model_choice import AUTO
 from upscaled_models.errors import ModelError
 from upscaled_models.registry import ModelSpec, makes_every_scale
 from upscaled_models.store import MAX_NAME_CHARACTERS, NAME_PATTERN, ModelStore
@@ -19,7 +20,6 @@ MODEL_HEADER: Final = "X-Upscale-Model"
 """In a request, the model to use; in an answer, the model that was used."""
 TEMPERED_HEADER: Final = "X-Upscale-Tempered-With"
 """In an answer, the faithful model that the result was mixed with; absent where it was not."""
-AUTO: Final = "auto"
 
 _NAME: Final = re.compile(NAME_PATTERN)
 

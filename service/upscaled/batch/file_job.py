@@ -29,18 +29,17 @@ from upscaled.batch.output_store import (
 )
 from upscaled.errors import (
     InternalError,
-    ResolutionTooHigh,
     ServiceError,
     UnsupportedImageFormat,
 )
 from upscaled.image.header import read_header
-from upscaled.image.output import MAX_CANVAS_PX, OutputSpec, decide_output
+from upscaled.image.output import MAX_CANVAS_PX, OutputSpec
 from upscaled.image.types import Header
 from upscaled.logs import event
 from upscaled.upscale.cancellation import Cancellation, Cancelled
 from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import rungs_for
-from upscaled.upscale.result import MAX_RESULT_SIDE_PX, Result
+from upscaled.upscale.result import Result, decide_local_output
 from upscaled_models.errors import EngineOutOfMemory
 
 _log = logging.getLogger(__name__)
@@ -127,10 +126,7 @@ class FileUpscaler:
         settings = self.core.settings
         data = read_source(path, settings.formats, is_any=source.is_named)
         header = read_header(data, settings.formats)
-        self._refuse_too_large(header)
-        output = decide_output(
-            header, self.scale, keeps_depth=settings.deep_png, max_side_px=MAX_RESULT_SIDE_PX
-        )
+        output = decide_local_output(header, self.scale, keeps_depth=settings.deep_png)
         outcome = Outcome(
             path,
             Kind.SKIPPED,
@@ -199,17 +195,10 @@ class FileUpscaler:
         After some errors of a device every further call fails: then no file need be tried.
         """
         try:
-            self.core.prove()
+            self.core.check_engines()
         except Exception as error:
             models = ", ".join(self.core.models.loaded())
             raise EngineBroken(f"{models} works no more: {error}") from error
-
-    def _refuse_too_large(self, header: Header) -> None:
-        if max(header.width_px, header.height_px) * self.scale > MAX_RESULT_SIDE_PX:
-            raise ResolutionTooHigh(
-                f"{header.width_px} x {header.height_px} px would become longer than "
-                f"{MAX_RESULT_SIDE_PX} px at scale {self.scale}"
-            )
 
 
 def _describe(upscaled: Result, source_sha256: bytes, mark: bytes) -> Record:

@@ -3,7 +3,6 @@
 import threading
 from collections.abc import Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import Final
 
 from upscaled.batch.discovery import Source
 from upscaled.batch.file_job import FileUpscaler
@@ -11,19 +10,17 @@ from upscaled.batch.stop import Stop
 from upscaled.config import Settings
 from upscaled.upscale.cancellation import Cancelled
 
-MAX_IN_FLIGHT: Final = 34
 
-
-def count_in_flight(settings: Settings, windows_at_once: int) -> int:
+def count_in_flight(settings: Settings, max_in_flight: int) -> int:
     """Count the files that are in flight at once; at least `jobs_per_worker`.
 
     While a batch of windows is on the device, another can be gathered, and files are decoded,
     encoded and written beside both. Each holds its file.
 
     Args:
-        windows_at_once: the most that one batch on the device may have.
+        max_in_flight: as many images as keep the device at work (`Core.max_in_flight`).
     """
-    return max(settings.jobs_per_worker, min(MAX_IN_FLIGHT, 2 * windows_at_once + 2))
+    return max(settings.jobs_per_worker, max_in_flight)
 
 
 def run_batch(sources: Iterator[Source], upscaler: FileUpscaler, stop: Stop) -> None:
@@ -50,7 +47,7 @@ def run_batch(sources: Iterator[Source], upscaler: FileUpscaler, stop: Stop) -> 
             with reporting:
                 upscaler.listener.add(outcome)
 
-    in_flight = count_in_flight(upscaler.core.settings, upscaler.core.windows_at_once)
+    in_flight = count_in_flight(upscaler.core.settings, upscaler.core.max_in_flight)
     with ThreadPoolExecutor(in_flight, thread_name_prefix="file") as pool:
         tasks = [pool.submit(work_alone) for _ in range(in_flight)]
         wait(tasks, return_when=FIRST_EXCEPTION)

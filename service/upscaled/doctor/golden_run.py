@@ -9,7 +9,6 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -107,9 +106,9 @@ def describe_gpus(names: list[str], torch: str, cuda: str, device: str) -> Findi
 
 
 def _open(stack: ExitStack, settings: Settings) -> "tuple[Core, list[Finding]]":
-    from upscaled.upscale.core import open_core
     from upscaled.upscale.engines import find_unsettled, open_known_model
-    from upscaled.upscale.ladder import find_ladder
+    from upscaled.upscale.ladder import plan_ladder
+    from upscaled.upscale.opening import open_core
     from upscaled.upscale.speed import read_speed
 
     golden = settings.model_copy(update={"jpeg_quality": JPEG_QUALITY, "temper": "auto"})
@@ -130,7 +129,8 @@ def _open(stack: ExitStack, settings: Settings) -> "tuple[Core, list[Finding]]":
             unsettled = find_unsettled(golden, rung.model) if is_chosen else ""
             findings.append(describe_engine(scale, info, unsettled, is_chosen=is_chosen))
     for scale in core.ladders:
-        ladder = find_ladder(settings, scale, partial(read_speed, settings))
+        plan = plan_ladder(settings, scale)
+        ladder = plan.build(read_speed(settings, plan.vivid) if plan.vivid else None)
         findings.append(ok(f"models x{scale}", "; ".join(rung.describe() for rung in ladder)))
     return core, findings
 

@@ -6,6 +6,7 @@ import os
 import resource
 import select
 import signal
+import sys
 from contextlib import suppress
 from enum import IntEnum
 from pathlib import Path
@@ -77,6 +78,15 @@ def die_with(lifeline: int) -> None:
     fcntl.fcntl(lifeline, fcntl.F_SETFL, flags | os.O_ASYNC)
     if select.select([lifeline], [], [], 0)[0]:  # it went before the signal was set up
         os._exit(0)
+
+
+def lower_priority(niceness: int) -> None:
+    """Put the calling thread behind the others; 0 leaves it as it is.
+
+    Only Linux has a priority of one thread. Elsewhere the process is left as it is.
+    """
+    if niceness and sys.platform == "linux":
+        os.nice(niceness)
 
 
 def limit_files(max_open: int) -> None:

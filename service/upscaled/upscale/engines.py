@@ -1,9 +1,11 @@
-"""From settings to a running engine: which model, on which device, through which window."""
+"""Open the engine that settings ask for: the model, the device and the size of the window."""
 
 from pathlib import Path
 
 from upscaled.config import Settings, SettingsError
+from upscaled.upscale.model_choice import AUTO
 from upscaled_models.autotune.autotuner import Autotuner, TuningOptions
+from upscaled_models.autotune.cache import Choice
 from upscaled_models.backends.base import Engine, LoadedModel, least_window_px
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.device import choose_device as find_device
@@ -29,7 +31,7 @@ def choose_device(settings: Settings) -> Device:
 
 
 def is_tuned(settings: Settings) -> bool:
-    """Whether the settings let the autotuner measure what is fastest."""
+    """Return whether the settings let the autotuner measure what is fastest."""
     return settings.precision != "exact" and settings.tuning
 
 
@@ -86,7 +88,7 @@ def find_unsettled(settings: Settings, name: str) -> str:
     Raises:
         SettingsError, ModelError: as `open_model`.
     """
-    choice = open_autotuner(settings, name).find_choice() if is_tuned(settings) else None
+    choice = _find_choice(settings, name)
     return "" if choice is None else choice.unsettled
 
 
@@ -96,7 +98,7 @@ def find_cost_s(settings: Settings, name: str) -> float | None:
     Raises:
         SettingsError, ModelError: as `open_model`.
     """
-    choice = open_autotuner(settings, name).find_choice() if is_tuned(settings) else None
+    choice = _find_choice(settings, name)
     return None if choice is None else choice.ns_per_px * 1e-9
 
 
@@ -122,14 +124,19 @@ def load_model(settings: Settings, name: str) -> LoadedModel:
     )
 
 
+def named_model(settings: Settings, scale: int) -> str:
+    """Return the model that the settings name for a scale, or `auto`."""
+    return settings.model_x2 if scale == 2 else settings.model_x4
+
+
 def choose_model(
-    settings: Settings, scale: int, store: ModelStore, *, asked_by: str | None = None
-) -> tuple[ModelSpec, Path]:
-    """Choose the model that the settings name for a scale, or the shipped one, with its file.
+    settings: Settings, scale: int, store: ModelStore, *, named_by: str | None = None
+) -> ModelSpec:
+    """Choose the model that the settings name for a scale, or the shipped one.
 
     Args:
         scale: 2 or 4.
-        asked_by: what named the model for this scale, where it was not its variable; error texts
+        named_by: what named the model for this scale, where it was not its variable; error texts
             name it.
 
     Raises:
@@ -137,19 +144,19 @@ def choose_model(
         ModelRefused: they name one with which x2 and x4 cannot both be made.
         SettingsError: its file is not here, or the shipped one's is not.
     """
-    name = settings.model_x2 if scale == 2 else settings.model_x4
-    setting = f"{asked_by or f'UPSCALED_MODEL_X{scale}'}={name!r}"
-    if name != "auto":
+    name = named_model(settings, scale)
+    setting = f"{named_by or f'UPSCALED_MODEL_X{scale}'}={name!r}"
+    if name != AUTO:
         spec = store.find(name)
         check_scale(spec)
-        return spec, _require_file(spec, store, setting)
+        _require_file(spec, store, setting)
+        return spec
     spec = store.find(f"upscaled-x{scale}")
-    path = store.path(spec)
-    if path is None:
+    if store.path(spec) is None:
         raise SettingsError(
             f"{setting}: {store.target(spec)} is not here; the installation is damaged"
         )
-    return spec, path
+    return spec
 
 
 def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> int:
@@ -169,6 +176,10 @@ def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> i
     usual_px = spec.network.window_px(spec.shape, is_cuda=is_cuda, is_tuned=is_tuned(settings))
     wanted_px = max(least_px, settings.tile_window_px or usual_px)
     return wanted_px // spec.multiple_px * spec.multiple_px
+
+
+def _find_choice(settings: Settings, name: str) -> Choice | None:
+    return open_autotuner(settings, name).find_choice() if is_tuned(settings) else None
 
 
 def _require_file(spec: ModelSpec, store: ModelStore, setting: str) -> Path:

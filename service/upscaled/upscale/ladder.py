@@ -1,22 +1,15 @@
-"""The ladders of this machine: how large a picture may be for each model, by its measured speed."""
+"""Build this machine's ladders: how large an image each model may have, by its measured speed."""
 
-import logging
-from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Final
 
 from upscaled.config import Settings
-from upscaled.upscale.engines import choose_model
+from upscaled.image.harm import Harm
+from upscaled.upscale.engines import choose_model, named_model
 from upscaled.upscale.loop import find_gain
-from upscaled.upscale.model_choice import (
-    AUTO,
-    VIVID,
-    Rung,
-    build_ladder,
-    find_faithful,
-    find_strength,
-)
-from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX
-from upscaled.upscale.post_process.tempering import TEMPER_REACH_PX
+from upscaled.upscale.model_choice import AUTO, Rung
+from upscaled.upscale.post_process.steps import choose_post_processing
+from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering
 from upscaled.upscale.speed import Speed
 from upscaled.upscale.tiles import count_window_px
 from upscaled_models.backends.base import least_window_px
@@ -24,26 +17,87 @@ from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
 
 LARGEST_SIDE_PX: Final = 8192
-"""Of a square picture: what takes so many pixels within the budget takes any."""
+"""Side of a square image: a model that takes so many pixels within the budget takes any."""
+
+VIVID: Final = {4: ("realesrgan-x4plus",), 2: ("realesrgan-x2plus", "realesrgan-x4plus")}
+"""Networks that invent texture, by scale, best first: the first that is here is taken."""
+
+OFF: Final = "off"
+"""The setting `temper` that takes every vivid result as it is."""
+
+_HARMED_ONLY: Final = frozenset({2})
+"""Scales at which a vivid network is further from the truth than the faithful one in clean
+images."""
 
 _FAITHFUL_SHARE: Final = 0.03
 """What the faithful network adds to the cost of a vivid one: 0.7 of 36 MFLOP for a pixel."""
 
-FindSpeed = Callable[[ModelSpec], Speed | None]
-"""The speed of a model, measured now if need be; None where that must not be done."""
 
-_log = logging.getLogger(__name__)
+@dataclass(frozen=True, slots=True)
+class LadderPlan:
+    """The models of one scale's ladder, before the speed of the best one is known.
+
+    last: takes every image that comes to it. vivid: the model above it, which takes as large images
+    as its speed allows; None without one.
+    """
+
+    settings: Settings
+    scale: int
+    last: Rung
+    vivid: ModelSpec | None = None
+
+    @property
+    def models(self) -> tuple[str, ...]:
+        """Return the models that images may come to, best first, whatever their speed."""
+        return (self.last.model,) if self.vivid is None else (self.vivid.name, self.last.model)
+
+    def build(self, speed: Speed | None) -> tuple[Rung, ...]:
+        """Return the ladder, best model first.
+
+        Args:
+            speed: of the vivid model; where it is not known, that model takes no image.
+        """
+        if self.vivid is None or speed is None:
+            return (self.last,)
+        is_tempered = find_strength(self.settings.temper, is_named=False) != 0
+        tempered_with = self.last.model if is_tempered else ""
+        halo_px = self._halo_px(self.vivid, tempered_with)
+        most_px = self._most_px(self.vivid, speed, speed.s_per_px, halo_px)
+        if most_px == 0:
+            return (self.last,)
+        first = Rung(
+            model=self.vivid.name,
+            tempered_with=tempered_with,
+            most_px=most_px,
+            most_deep_px=self._most_px(self.vivid, speed, speed.deep_s_per_px, halo_px),
+            harmed_only=self.scale in _HARMED_ONLY,
+        )
+        return (first, self.last)
+
+    def _halo_px(self, vivid: ModelSpec, tempered_with: str) -> int:
+        specs, tempering = [vivid], None
+        if tempered_with:
+            specs.append(ModelStore(self.settings.models_dir).find(tempered_with))
+            tempering = find_tempering(self.settings, self.scale, Harm())
+        steps = choose_post_processing(vivid, self.settings, tempering)
+        return steps.halo_px(specs, find_gain(self.scale, vivid.native_scale) or self.scale)
+
+    def _most_px(self, vivid: ModelSpec, speed: Speed, s_per_px: float, halo_px: int) -> int | None:
+        return largest_px(
+            s_per_px * (1 + _FAITHFUL_SHARE),
+            self.settings.auto_budget_s,
+            window_px=speed.window_px,
+            halo_px=halo_px,
+            multiple_px=vivid.multiple_px,
+            shape_step_px=speed.shape_step_px,
+        )
 
 
-def find_ladder(
-    settings: Settings, scale: int, find_speed: FindSpeed, asked_by: str | None = None
-) -> tuple[Rung, ...]:
-    """The ladder of a scale: the model that the settings name, or the best ones that are here.
+def plan_ladder(settings: Settings, scale: int, named_by: str | None = None) -> LadderPlan:
+    """Choose the models of a scale's ladder: the one that is named, or the best that are here.
 
     Args:
-        find_speed: asked only for models whose bounds depend on it. One that it does not know takes
-            no picture.
-        asked_by: what gave the settings their model for this scale, where it was not its variable.
+        named_by: what gave the settings their model for this scale, where it was not its variable.
 
     Raises:
         UnknownModel: the settings name a model that does not exist.
@@ -51,39 +105,41 @@ def find_ladder(
         SettingsError: the file of the model is not here.
     """
     store = ModelStore(settings.models_dir)
-    spec, _ = choose_model(settings, scale, store, asked_by=asked_by)
-    if (settings.model_x2 if scale == 2 else settings.model_x4) != AUTO:
-        return (name_rung(spec, scale, settings.temper),)
-    vivid = next((each for each in map(store.find, VIVID[scale]) if store.path(each)), None)
-    if vivid is None or not settings.auto_budget_s:
-        return build_ladder(scale, "", (0, 0), settings.temper)
-    speed = find_speed(vivid)
-    bounds = (0, 0) if speed is None else _find_bounds(vivid, speed, scale, settings.auto_budget_s)
-    return build_ladder(scale, vivid.name, bounds, settings.temper)
-
-
-def ladder_models(settings: Settings, scales: tuple[int, ...]) -> tuple[str, ...]:
-    """The models that pictures may come to, however fast they are here.
-
-    Raises:
-        as `find_ladder`.
-    """
-
-    def assume(spec: ModelSpec) -> Speed:
-        return Speed(s_per_px=1e-12, deep_s_per_px=1e-12, window_px=spec.halo_px, shape_step_px=1)
-
-    ladders = (find_ladder(settings, scale, assume) for scale in scales)
-    return tuple(dict.fromkeys(rung.model for ladder in ladders for rung in ladder))
+    spec = choose_model(settings, scale, store, named_by=named_by)
+    if named_model(settings, scale) != AUTO:
+        return LadderPlan(settings, scale, name_rung(spec, scale, settings.temper))
+    here = (each for each in map(store.find, VIVID[scale]) if store.path(each))
+    vivid = next(here, None) if settings.auto_budget_s else None
+    return LadderPlan(settings, scale, Rung(model=spec.name), vivid)
 
 
 def name_rung(spec: ModelSpec, scale: int, temper: str) -> Rung:
-    """The one rung of a model that was asked for by name: every picture, tempered only where that
-    was asked for too.
-    """
-    strength = find_strength(temper, is_named=True)
-    is_vivid = strength != 0 and not spec.keeps_colour
-    faithful = find_faithful(find_gain(scale, spec.native_scale)) if is_vivid else ""
+    """Return the one rung of a model that is named: for every image, tempered only by request."""
+    is_tempered = find_strength(temper, is_named=True) != 0 and not spec.keeps_colour
+    faithful = find_faithful(find_gain(scale, spec.native_scale)) if is_tempered else ""
     return Rung(model=spec.name, tempered_with=faithful)
+
+
+def find_faithful(gain: int | None) -> str:
+    """Return the model that enlarges `gain` times and invents nothing; "" where there is none."""
+    return f"upscaled-x{gain}" if gain in (2, 4) else ""
+
+
+def find_strength(temper: str, *, is_named: bool) -> float:
+    """Return how much of the faithful network's result a vivid one's gets: 0 none, 1 all.
+
+    Args:
+        temper: the setting: `auto`, `off` or a number.
+        is_named: the model was named: it is then taken as it is, unless the setting is a number.
+    """
+    if temper == OFF or (temper == AUTO and is_named):
+        return 0.0
+    return AUTO_STRENGTH if temper == AUTO else float(temper)
+
+
+def find_tempering(settings: Settings, scale: int, harm: Harm) -> Tempering:
+    """Return how a vivid result is tempered, for an image with that harm."""
+    return Tempering.of(find_strength(settings.temper, is_named=False), scale, harm)
 
 
 def largest_px(
@@ -95,7 +151,7 @@ def largest_px(
     multiple_px: int,
     shape_step_px: int,
 ) -> int | None:
-    """The largest picture whose windows take at most `budget_s`, in pixels; None: any.
+    """Return the pixels of the largest image whose windows take at most `budget_s`; None: any.
 
     For a square one, halos included: a long narrow one of as many pixels takes about as long.
     """
@@ -122,29 +178,3 @@ def largest_px(
         else:
             exceeds_px = middle_px
     return fits_px**2
-
-
-def _find_bounds(
-    spec: ModelSpec, speed: Speed, scale: int, budget_s: float
-) -> tuple[int | None, int | None]:
-    """Most input pixels of a picture, and of one of 16 bits a channel."""
-    halo_px = spec.halo_px + max(CORRECTION_REACH_PX, -(-TEMPER_REACH_PX // scale))
-
-    def bound(s_per_px: float) -> int | None:
-        return largest_px(
-            s_per_px * (1 + _FAITHFUL_SHARE),
-            budget_s,
-            window_px=speed.window_px,
-            halo_px=halo_px,
-            multiple_px=spec.multiple_px,
-            shape_step_px=speed.shape_step_px,
-        )
-
-    return bound(speed.s_per_px), bound(speed.deep_s_per_px)
-
-
-def log_ladders(ladders: Mapping[int, tuple[Rung, ...]]) -> None:
-    """Say which pictures go to which model."""
-    for scale, ladder in ladders.items():
-        for rung in ladder:
-            _log.info("x%d: %s", scale, rung.describe())

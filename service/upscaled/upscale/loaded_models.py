@@ -7,19 +7,17 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from types import TracebackType
 
 from upscaled.logs import event
+from upscaled.process.confinement import lower_priority
 from upscaled_models.backends.base import Engine
-
-OpenModel = Callable[[str], Engine]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True, eq=False)
-class _Slot:
-    """One model: its engine, or the opening of it; how many use it, and when the last one left."""
+class _Model:
+    """One model: its engine or the opening of it, how many use it, and when the last one left."""
 
     engine: Future[Engine]
     users: int = 0
@@ -35,16 +33,16 @@ class LoadedModels:
 
     def __init__(
         self,
-        open_model: OpenModel,
+        open_model: Callable[[str], Engine],
         *,
-        begin: Callable[[], None] | None = None,
+        niceness: int = 0,
         idle_unload_s: float = 0,
         kept: frozenset[str] = frozenset(),
     ) -> None:
         """
         Args:
             open_model: opens the engine of a model by its name; `use` raises what it raises.
-            begin: called first in the thread that opens engines.
+            niceness: of the thread that opens engines, on top of the process's own.
             idle_unload_s: a model that nothing has used for so long is unloaded; 0: never.
             kept: the models that stay, however long they are idle.
         """
@@ -52,8 +50,10 @@ class LoadedModels:
         self._idle_unload_s = idle_unload_s
         self._kept = kept
         self._lock = threading.Lock()
-        self._slots: dict[str, _Slot] = {}
-        self._opener = ThreadPoolExecutor(1, thread_name_prefix="opener", initializer=begin)
+        self._models: dict[str, _Model] = {}
+        self._opener = ThreadPoolExecutor(
+            1, thread_name_prefix="opener", initializer=lower_priority, initargs=(niceness,)
+        )
         self._is_closed = threading.Event()
         self._sweeper: threading.Thread | None = None
         if idle_unload_s:
@@ -61,25 +61,26 @@ class LoadedModels:
             self._sweeper.start()
 
     @contextmanager
-    def use(self, model: str) -> Iterator[Engine]:
+    def use(self, name: str) -> Iterator[Engine]:
         """Keep the engine of a model in memory for the block, opening it first if need be.
 
         Raises:
             Exception: opening it failed, for this reason; the next call tries again.
         """
         with self._lock:
-            slot = self._slots.get(model)
-            if slot is None:
-                slot = self._slots[model] = _Slot(self._opener.submit(self._open_model, model))
-            slot.users += 1
+            model = self._models.get(name)
+            if model is None:
+                model = _Model(self._opener.submit(self._open_model, name))
+                self._models[name] = model
+            model.users += 1
         try:
-            yield self._wait(model, slot)
+            yield self._wait(name, model)
         finally:
             with self._lock:
-                slot.users -= 1
-                slot.left_at = time.monotonic()
+                model.users -= 1
+                model.left_at = time.monotonic()
 
-    def adopt(self, model: str, engine: Engine) -> None:
+    def adopt(self, name: str, engine: Engine) -> None:
         """Use another engine of a model from now on, if the model is still in memory.
 
         Work that uses the former engine goes on with it to its end.
@@ -87,15 +88,15 @@ class LoadedModels:
         opened: Future[Engine] = Future()
         opened.set_result(engine)
         with self._lock:
-            if model in self._slots:
-                self._slots[model] = _Slot(opened)
+            if name in self._models:
+                self._models[name] = _Model(opened)
 
     def loaded(self) -> tuple[str, ...]:
-        """The names of the models that are in memory."""
+        """Return the names of the models that are in memory."""
         with self._lock:
-            slots = tuple(self._slots.items())
+            models = tuple(self._models.items())
         return tuple(
-            name for name, slot in slots if slot.engine.done() and not slot.engine.exception()
+            name for name, model in models if model.engine.done() and not model.engine.exception()
         )
 
     def unload_idle(self, idle_s: float) -> None:
@@ -104,25 +105,21 @@ class LoadedModels:
         with self._lock:
             idle = [
                 name
-                for name, slot in self._slots.items()
-                if not slot.users and slot.left_at <= before and name not in self._kept
+                for name, model in self._models.items()
+                if not model.users and model.left_at <= before and name not in self._kept
             ]
             for name in idle:
-                del self._slots[name]
+                del self._models[name]
         for name in idle:
-            _log.info(
-                "%s: unloaded, for nothing has used it for a while",
-                name,
-                extra=event("model_unloaded"),
-            )
+            _log.info("an idle model was unloaded", extra=event("model_unloaded", model=name))
 
-    def _wait(self, model: str, slot: _Slot) -> Engine:
+    def _wait(self, name: str, model: _Model) -> Engine:
         try:
-            return slot.engine.result()
+            return model.engine.result()
         except BaseException:
             with self._lock:
-                if self._slots.get(model) is slot:
-                    del self._slots[model]
+                if self._models.get(name) is model:
+                    del self._models[name]
             raise
 
     def _sweep(self) -> None:
@@ -132,12 +129,7 @@ class LoadedModels:
     def __enter__(self) -> "LoadedModels":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._is_closed.set()
         self._opener.shutdown(cancel_futures=True)
         if self._sweeper is not None:

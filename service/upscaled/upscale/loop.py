@@ -1,6 +1,6 @@
-"""The upscaling of one image: a plain loop over its tiles."""
+"""Upscale one image in a plain loop over its tiles."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from itertools import repeat
 
@@ -10,21 +10,13 @@ from upscaled.errors import InternalError
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.post_process.colour_correction import (
-    FLAT_PX,
-    is_neutral,
-    keep_flat,
-    neutralise,
-)
+from upscaled.upscale.post_process.colour_correction import is_neutral, neutralise
 from upscaled.upscale.post_process.pattern_correction import PatternCorrection
 from upscaled.upscale.post_process.steps import NO_POST_PROCESSING, PostProcessing
 from upscaled.upscale.stream import Stream
 from upscaled.upscale.tiles import Tile, TilePlan, cut, cut_one
 from upscaled_models.backends.base import Window, least_window_px
 from upscaled_models.errors import EngineOutOfMemory
-
-OnTile = Callable[[int, int], None]
-OnRows = Callable[[Image, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,55 +27,60 @@ class Pass:
     reduce: int
 
 
-def upscale(
+@dataclass(frozen=True, slots=True)
+class TilesDone:
+    """The state of an image's work before its first tile and after each.
+
+    done, total: tiles. They start again from 0, with another total, when the device runs out of
+    memory and the image is computed again in smaller windows.
+    result: the result, where further rows of it became final; `rows_ready` of them, from the top,
+    are. Where the image is computed again it is another one. It is whole after the last tile.
+    """
+
+    done: int
+    total: int
+    result: Image | None = None
+    rows_ready: int = 0
+
+
+def run_tiles(
     image: Image,
     scale: int,
     stream: Stream,
-    *,
-    on_tile: OnTile | None,
-    on_rows: OnRows | None = None,
-    post_processing: PostProcessing = NO_POST_PROCESSING,
+    steps: PostProcessing = NO_POST_PROCESSING,
     faithful: Stream | None = None,
-) -> Image:
+) -> Iterator[TilesDone]:
     """Upscale an image to exactly `scale` times its width and height, in its own depth.
 
-    A picture without colour stays without.
+    An image without colour stays without.
 
     Args:
         scale: at least 1; any scale goes through any network (see `plan_passes`).
         stream: the way to the network.
-        on_tile: called with (done, total) before the first tile and after each; what it raises
-            ends the work. Starts again from 0, with another total, when the device runs out of
-            memory and the image is computed again in smaller windows.
-        on_rows: called with the result and how many of its rows, from the top, are final. They
-            grow to all of them; where the image is computed again it is another result, from 0.
-        post_processing: see `PostProcessing`.
+        steps: see `PostProcessing`.
         faithful: the way to a network whose result each window's is tempered with. In one pass it
             makes the same scale as each pass of the other (`find_gain`).
 
     Raises:
-        Cancelled: the stream was cancelled, or `on_tile` raised it.
+        Cancelled: the stream was cancelled.
         EngineOutOfMemory: not even the smallest window fits the device.
         InternalError: the network's result is not finite, or fails its check twice.
     """
     rgb = image.rgb if image.alpha is None else bleed_colour(image.rgb, image.alpha)
     alpha = None if image.alpha is None else upscale_alpha(image.alpha, scale)
-    passes = plan_passes(scale, stream.engine.info.spec.native_scale)
-    work = _Work(
+    loop = _TileLoop(
         image=replace(image, alpha=alpha),
         stream=stream,
-        passes=passes,
-        on_tile=on_tile,
-        on_rows=on_rows,
-        steps=post_processing,
+        passes=plan_passes(scale, stream.engine.info.spec.native_scale),
+        steps=steps,
         faithful=faithful,
         is_neutral=is_neutral(rgb),
     )
-    return replace(work.image, rgb=work.run(rgb))
+    return loop.run(rgb)
 
 
 def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
-    """How often the image goes through the network, and how much the last pass is averaged down.
+    """Plan how often the image goes through the network, and how the last pass is averaged down.
 
     x2 through an x4 network is one pass averaged by 2; x4 through an x2 network is two passes.
 
@@ -100,7 +97,7 @@ def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
 
 
 def find_gain(scale: int, native_scale: int) -> int | None:
-    """How much each pass of an image enlarges it; None where they differ.
+    """Return how much each pass of an image enlarges it; None where they differ.
 
     Raises:
         ValueError: as `plan_passes`.
@@ -110,8 +107,8 @@ def find_gain(scale: int, native_scale: int) -> int | None:
 
 
 @dataclass(frozen=True, slots=True)
-class _Work:
-    """The work on one image: all its passes through the network.
+class _TileLoop:
+    """All passes of one image through the network.
 
     image: what the result has beside its pixels.
     """
@@ -119,64 +116,50 @@ class _Work:
     image: Image
     stream: Stream
     passes: tuple[Pass, ...]
-    on_tile: OnTile | None
-    on_rows: OnRows | None
     steps: PostProcessing
     faithful: Stream | None
     is_neutral: bool
 
-    def run(self, rgb: Pixels) -> Pixels:
+    def run(self, rgb: Pixels) -> Iterator[TilesDone]:
         """Run all passes, in windows as large as fit in the device's memory."""
         engine = self.stream.engine
         least_px = least_window_px(self.halo_px, engine.info.spec.multiple_px)
         window_px = max(least_px, engine.info.window_px)
         while True:
             try:
-                return self._run_passes(rgb, window_px)
+                yield from self._run_passes(rgb, window_px)
             except EngineOutOfMemory:
                 if window_px <= least_px:
                     raise
                 window_px = max(least_px, window_px // 2)
+            else:
+                return
 
     @property
     def halo_px(self) -> int:
-        """Source pixels that a window needs around its core."""
         streams = (self.stream,) if self.faithful is None else (self.stream, self.faithful)
-        halo_px = (
-            max(stream.engine.info.spec.halo_px for stream in streams)
-            + self.steps.correction_reach_px
-        )
-        if self.faithful is None:
-            return halo_px
-        gain = min(step.gain for step in self.passes)
-        return halo_px + max(FLAT_PX, -(-self.steps.temper_reach_px // gain))
+        specs = (stream.engine.info.spec for stream in streams)
+        return self.steps.halo_px(specs, min(step.gain for step in self.passes))
 
-    def _run_passes(self, rgb: Pixels, window_px: int) -> Pixels:
+    def _run_passes(self, rgb: Pixels, window_px: int) -> Iterator[TilesDone]:
         plans = self._plan_all(rgb.shape[0], rgb.shape[1], window_px)
-        total = sum(len(plan.tiles) for plan in plans)
-        done = 0
-        self._report(done, total)
-        for at, (step, plan) in enumerate(zip(self.passes, plans, strict=True)):
+        done, total = 0, sum(len(plan.tiles) for plan in plans)
+        yield TilesDone(done, total)
+        for at, (step, plan) in enumerate(zip(self.passes, plans, strict=True), 1):
             canvas = np.empty((rgb.shape[0] * step.gain, rgb.shape[1] * step.gain, 3), rgb.dtype)
-            is_last = at == len(self.passes) - 1
-            result = replace(self.image, rgb=canvas) if is_last else None
+            result = replace(self.image, rgb=canvas) if at == len(self.passes) else None
             correction = PatternCorrection(rgb, canvas) if self.steps.corrects_patterns else None
             for tile in self._run_pass(rgb, canvas, step, plan):
                 done += 1
-                self._report(done, total)
                 if correction is not None:
                     correction.add(tile.core)
-                if tile.core.right == rgb.shape[1]:
-                    rows = tile.core.bottom
-                    rows = rows if correction is None else correction.advance(rows)
-                    if result is not None and self.on_rows is not None:
-                        self.on_rows(result, rows * step.gain)
+                if tile.core.right < rgb.shape[1]:
+                    yield TilesDone(done, total)
+                    continue
+                rows = tile.core.bottom
+                rows = rows if correction is None else correction.advance(rows)
+                yield TilesDone(done, total, result, rows * step.gain)
             rgb = canvas
-        return rgb
-
-    def _report(self, done: int, total: int) -> None:
-        if self.on_tile is not None:
-            self.on_tile(done, total)
 
     def _run_pass(self, rgb: Pixels, canvas: Pixels, step: Pass, plan: TilePlan) -> Iterator[Tile]:
         """Fill the canvas, and yield each tile once it is filled."""
@@ -194,41 +177,38 @@ class _Work:
     def _run_faithful(
         self, stream: Stream, rgb: Pixels, step: Pass, plan: TilePlan
     ) -> Iterator[Window]:
-        """The faithful network's results for the same windows."""
+        """Yield the faithful network's results for the same windows."""
         reduce = stream.engine.info.spec.native_scale // step.gain
         results = stream.run(cut(rgb, plan), reduce)
         for tile, result in zip(plan.tiles, results, strict=True):
-            yield self._require_sound(stream, rgb, tile, result, reduce)
+            yield self._require_plausible(stream, rgb, tile, result, reduce)
 
     def _post_process(
         self, rgb: Pixels, tile: Tile, result: Window, faithful: Window | None, step: Pass
     ) -> Window:
-        """What is kept of a window's result: its core, checked, corrected and tempered."""
-        result = self._require_sound(self.stream, rgb, tile, result, step.reduce)
-        if self.steps.correct is not None:
-            result = self.steps.correct(cut_one(rgb, tile), result)
+        """Return the core of a window's result: checked, corrected and tempered."""
+        result = self._require_plausible(self.stream, rgb, tile, result, step.reduce)
         core = tile.core.within(tile.window)
-        if faithful is None or self.steps.temper is None:
+        if faithful is None:
+            result = self.steps.correct(cut_one(rgb, tile), result)
             return core.scaled(step.gain).read(result)
-        reach_px = max(FLAT_PX, -(-self.steps.temper_reach_px // step.gain))
-        seen = core.grown(reach_px, tile.window.within(tile.window))
-        place = seen.scaled(step.gain)
-        calm = place.read(faithful)
-        tempered = self.steps.temper(place.read(result), calm)
-        tempered = keep_flat(seen.read(cut_one(rgb, tile)), tempered, calm)
+        seen = core.grown(self.steps.reach_px(step.gain), tile.window.within(tile.window))
+        enlarged = seen.scaled(step.gain)
+        tempered = self.steps.temper(
+            seen.read(cut_one(rgb, tile)), enlarged.read(result), enlarged.read(faithful)
+        )
         return core.within(seen).scaled(step.gain).read(tempered)
 
-    def _require_sound(
+    def _require_plausible(
         self, stream: Stream, rgb: Pixels, tile: Tile, result: Window, reduce: int
     ) -> Window:
-        """The result, computed again in float32 where it fails its check."""
-        check = self.steps.check
-        if check is None:
+        """Return the result, computed again in float32 where it fails its check."""
+        if not self.steps.checks:
             return result
         source = cut_one(rgb, tile)
-        if not check(source, result):
+        if not self.steps.is_plausible(source, result):
             (result,) = stream.run([source], reduce, is_exact=True)
-            if not check(source, result):
+            if not self.steps.is_plausible(source, result):
                 raise InternalError(detail=f"{stream.engine.info.model}: a window fails its check")
         return result
 

@@ -1,7 +1,11 @@
-"""The result of upscaling a picture, from the core to the answer, the batch report and the log."""
+"""Result of upscaling an image, from the core to the answer, the batch report and the log."""
 
 from dataclasses import dataclass
 from typing import Final
+
+from upscaled.errors import ResolutionTooHigh
+from upscaled.image.output import OutputSpec, decide_output
+from upscaled.image.types import Header, Image
 
 MAX_RESULT_SIDE_PX: Final = 20_000
 """Longest side of a result without HTTP. 20,000 x 20,000 pixels take 1.2 GB while they are made;
@@ -10,10 +14,10 @@ JPEG itself ends at 65,500 a side."""
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Where the seconds of one picture went.
+    """Seconds that the stages of one image took.
 
-    network_s: from the decoded picture to the upscaled one, waiting for other pictures included.
-    device_s: the device seconds of this picture alone. queue_s: from the request's admission until
+    network_s: from the decoded image to the upscaled one, waiting for other images included.
+    device_s: the device seconds of this image alone. queue_s: from the request's admission until
     a worker had a slot for it; 0 where there is no request queue.
     """
 
@@ -35,7 +39,7 @@ class Timings:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """An upscaled picture: the encoded file, its exact size and how it was made.
+    """Upscaled image: the encoded file, its exact size and how it was made.
 
     media_type: `image/jpeg` or `image/png`. model: its name in the registry. label: the backend
     and precision that ran it, as "torch float32". tempered_with: the faithful model that its result
@@ -50,3 +54,17 @@ class Result:
     label: str
     timings: Timings
     tempered_with: str = ""
+
+
+def decide_local_output(source: Header | Image, scale: int, *, keeps_depth: bool) -> OutputSpec:
+    """Decide the result of an image that did not come over HTTP.
+
+    Raises:
+        ResolutionTooHigh: it would be longer than `MAX_RESULT_SIDE_PX`.
+    """
+    if max(source.width_px, source.height_px) * scale > MAX_RESULT_SIDE_PX:
+        raise ResolutionTooHigh(
+            f"{source.width_px} x {source.height_px} px would become longer than "
+            f"{MAX_RESULT_SIDE_PX} px at scale {scale}"
+        )
+    return decide_output(source, scale, keeps_depth=keeps_depth, max_side_px=MAX_RESULT_SIDE_PX)

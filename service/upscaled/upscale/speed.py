@@ -1,30 +1,40 @@
-"""The speed of a model on this machine: measured once and stored.
+"""Measure what a pixel takes through a model on this machine, and store it.
 
     tuning/speed-realesrgan-x4plus-auto-5f0c….json      the key it holds for, and the speed
 
-What a picture's model depends on must not change by itself: a speed is measured when there is none
-for the machine, the model and the settings, and again only when `forget_speed` was called.
+Which model an image goes to must not change by itself: a speed is measured when there is none for
+the machine, the model and the settings, and again only when `forget_speed` was called.
 """
 
-from collections.abc import Callable
+import time
 from typing import Final
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from upscaled.config import Settings
-from upscaled.upscale.engines import choose_device
+from upscaled.upscale.engines import choose_device, find_cost_s
+from upscaled.upscale.scheduler import Scheduler
 from upscaled_models.autotune.cache import CacheFile, Key, Record, lock_folder
+from upscaled_models.backends.base import Engine, Window, round_up
 from upscaled_models.processor import describe_processor
 from upscaled_models.registry import ModelSpec
 
 FORMAT: Final = 1
 """Version of the measurement: where it changes, every machine measures again."""
 
+CORE_PX: Final = 64
+SPEED_RUNS: Final = 2
+DEEP_PX: Final = 64
+"""Side of the window that is run in float32: slow models take half a second for it."""
+
 
 class Speed(BaseModel):
-    """What a window costs. s_per_px: device seconds for one of its pixels, halo included.
-    deep_s_per_px: the same in float32, as windows of 16 bits a channel take it. window_px: its
-    longest side. shape_step_px: as of `EngineInfo`.
+    """The cost of a window.
+
+    s_per_px: device seconds for one of its pixels, halo included. deep_s_per_px: the same in
+    float32, as windows of 16 bits a channel take it. window_px: its longest side. shape_step_px: as
+    of `EngineInfo`.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -39,25 +49,28 @@ class SpeedRecord(Record):
     speed: Speed
 
 
-def find_speed(settings: Settings, spec: ModelSpec, measure: Callable[[], Speed]) -> Speed:
-    """Return the stored speed of a model; without one, measure it now and store that.
+def read_speed(settings: Settings, spec: ModelSpec) -> Speed | None:
+    """Return the stored speed of a model; None without one for this machine and these settings."""
+    record = _file(settings, spec).read()
+    return None if record is None else record.speed
 
-    Workers that start together measure once: the others wait and read. Raises what `measure` does.
+
+def find_speed(settings: Settings, spec: ModelSpec, engine: Engine, scheduler: Scheduler) -> Speed:
+    """Return the stored speed of a model; without one, measure its engine now and store that.
+
+    Workers that start together measure once: the others wait and read.
+
+    Raises:
+        Exception: as `Engine.start` and `Started.finish`.
     """
     file = _file(settings, spec)
     with lock_folder(file.path.parent):
         record = file.read()
         if record is not None:
             return record.speed
-        speed = measure()
+        speed = _measure_speed(engine, scheduler, settings)
         file.write(speed=speed)
     return speed
-
-
-def read_speed(settings: Settings, spec: ModelSpec) -> Speed | None:
-    """Return the stored speed of a model; None without one for this machine and these settings."""
-    record = _file(settings, spec).read()
-    return None if record is None else record.speed
 
 
 def forget_speed(settings: Settings, spec: ModelSpec) -> None:
@@ -67,6 +80,62 @@ def forget_speed(settings: Settings, spec: ModelSpec) -> None:
         OSError: the file cannot be deleted.
     """
     _file(settings, spec).path.unlink(missing_ok=True)
+
+
+def warm_up(engine: Engine, scheduler: Scheduler) -> float:
+    """Run a small window twice, and return the second run's device seconds for a pixel of it.
+
+    Raises:
+        Exception: as `Engine.start` and `Started.finish`.
+    """
+    window = _make_window(engine)
+    _run(engine, scheduler, window)
+    return _run(engine, scheduler, window)
+
+
+def _measure_speed(engine: Engine, scheduler: Scheduler, settings: Settings) -> Speed:
+    """Measure a pixel of a window in the engine's precision and in float32.
+
+    Where a processor computes, it is by its time, if that is less than the clock's: a machine busy
+    with other work makes the latter many times as long.
+    """
+    device = choose_device(settings)
+    threads = device.threads if device.is_cpu else 0
+    window = _make_window(engine)
+    deep_px = min(window.shape[0], round_up(DEEP_PX, engine.info.spec.multiple_px))
+    deep = np.zeros((deep_px, deep_px, 3), np.uint16)
+    s_per_px = find_cost_s(settings, engine.info.model) or min(
+        _measure(engine, scheduler, window, threads) for _ in range(SPEED_RUNS)
+    )
+    return Speed(
+        s_per_px=s_per_px,
+        deep_s_per_px=_measure(engine, scheduler, deep, threads),
+        window_px=engine.info.window_px,
+        shape_step_px=engine.info.shape_step_px,
+    )
+
+
+def _make_window(engine: Engine) -> Window:
+    side_px = round_up(2 * engine.info.spec.halo_px + CORE_PX, engine.info.spec.multiple_px)
+    side_px = min(engine.info.window_px, side_px)
+    return np.zeros((side_px, side_px, 3), np.uint8)
+
+
+def _measure(engine: Engine, scheduler: Scheduler, window: Window, threads: int) -> float:
+    before_s = time.process_time()
+    by_clock_s = _run(engine, scheduler, window)
+    if not threads:
+        return by_clock_s
+    used_s = (time.process_time() - before_s) / threads
+    return min(by_clock_s, used_s / float(window.shape[0] * window.shape[1]))
+
+
+def _run(engine: Engine, scheduler: Scheduler, window: Window) -> float:
+    """Return the device seconds for a pixel."""
+    with scheduler.open_stream(engine) as stream:
+        for _result in stream.run([window]):
+            pass
+        return stream.device_s / float(window.shape[0] * window.shape[1])
 
 
 def _file(settings: Settings, spec: ModelSpec) -> CacheFile[SpeedRecord]:

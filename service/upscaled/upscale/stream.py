@@ -1,14 +1,12 @@
-"""The stream of one image's windows to the device, and of their results back, in order."""
+"""Stream of one image's windows to the device, and of their results back, in order."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future
-from types import TracebackType
 from typing import Final
 
 from upscaled.errors import engine_errors
 from upscaled.upscale.cancellation import Cancelled
-from upscaled.upscale.fair_queue import USUAL_S_PER_PX, FairQueue, Finish, ImageQueue, TileRequest
+from upscaled.upscale.tile_queue import USUAL_S_PER_PX, ImageQueue, TileQueue, TileRequest
 from upscaled_models.backends.base import Engine, Window, most_windows
 
 BATCHES_AHEAD: Final = 3
@@ -24,7 +22,7 @@ class Stream:
 
     def __init__(
         self,
-        fair_queue: FairQueue,
+        tile_queue: TileQueue,
         engine: Engine,
         key_id: int | None = None,
         *,
@@ -32,15 +30,15 @@ class Stream:
         s_per_px: float = USUAL_S_PER_PX,
     ) -> None:
         self.engine = engine
-        self._fair_queue = fair_queue
-        self._queue: ImageQueue = fair_queue.join(
+        self._tile_queue = tile_queue
+        self._queue: ImageQueue = tile_queue.join(
             key_id, beside=None if beside is None else beside._queue
         )
         self._s_per_px = s_per_px
 
     @property
     def device_s(self) -> float:
-        """Device seconds of this image so far: its share of each batch."""
+        """Return the device seconds of this image so far: its share of each batch."""
         return self._queue.device_s
 
     def run(
@@ -53,47 +51,47 @@ class Stream:
 
         Raises:
             Cancelled: `cancel` was called.
-            EngineOutOfMemory: a window alone has no room; the caller may cut smaller ones.
+            EngineOutOfMemory: the device has no memory for a single window; the caller may cut
+                smaller ones.
             InternalError: the engine failed at a window of this stream.
         """
         source = iter(windows)
         window = next(source, None)
-        under_way: deque[TileRequest] = deque()
+        in_flight: deque[TileRequest] = deque()
         most = BATCHES_AHEAD
         try:
             while True:
-                while len(under_way) < most and window is not None:
+                while len(in_flight) < most and window is not None:
                     following = next(source, None)
-                    is_last = following is None
                     request = TileRequest(
                         self._queue,
                         self.engine,
                         window,
                         reduce,
                         is_exact,
-                        is_last=is_last,
+                        is_last=following is None,
                         s_per_px=self._s_per_px,
                     )
                     most = BATCHES_AHEAD * most_windows(self.engine.info, request.px)
-                    self._fair_queue.put(request)
-                    under_way.append(request)
+                    self._tile_queue.put(request)
+                    in_flight.append(request)
                     window = following
-                if not under_way:
+                if not in_flight:
                     return
-                yield self._wait(under_way.popleft().result)
+                yield self._wait(in_flight.popleft())
         finally:
-            self._fair_queue.drop(self._queue, under_way, Cancelled())
+            self._tile_queue.drop(self._queue, in_flight, Cancelled())
 
     def cancel(self) -> None:
         """Withdraw every window that is not on the device yet; `run` then raises `Cancelled`.
 
         May be called from any thread, at any time.
         """
-        self._fair_queue.leave(self._queue, Cancelled())
+        self._tile_queue.leave(self._queue, Cancelled())
 
-    def _wait(self, result: Future[Finish]) -> Window:
+    def _wait(self, request: TileRequest) -> Window:
         with engine_errors():
-            window = result.result()()
+            window = request.result.result().finish()
         if self._queue.end is not None:
             raise self._queue.end
         return window
@@ -101,10 +99,5 @@ class Stream:
     def __enter__(self) -> "Stream":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.cancel()

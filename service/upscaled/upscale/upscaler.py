@@ -1,4 +1,4 @@
-"""The Python API: upscale arrays, Pillow images, encoded bytes and files, without HTTP.
+"""Python API: upscale arrays, Pillow images, encoded bytes and files, without HTTP.
 
     from upscaled import Upscaler
 
@@ -14,33 +14,29 @@ from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import Any, Final, Literal, Self, TypeVar, overload
+from typing import Any, Literal, Self, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from upscaled.config import SCALES, Settings, load_settings
-from upscaled.errors import InvalidParameter, ResolutionTooHigh
+from upscaled.errors import InvalidParameter
 from upscaled.image.header import read_header
-from upscaled.image.output import OutputSpec, decide_output
-from upscaled.image.types import Header, Image
 from upscaled.upscale.cancellation import Cancellation
-from upscaled.upscale.core import Core, open_core
+from upscaled.upscale.conversion import read_array, read_pillow, write_pillow
+from upscaled.upscale.core import Core
 from upscaled.upscale.model_choice import AUTO
-from upscaled.upscale.pictures import read_array, read_pillow, write_pillow
-from upscaled.upscale.result import MAX_RESULT_SIDE_PX, Result
+from upscaled.upscale.opening import open_core
+from upscaled.upscale.result import Result, decide_local_output
 from upscaled_models.files import write_atomically
 
-Picture = TypeVar("Picture", bytes, NDArray[np.uint8], NDArray[np.uint16], PillowImage.Image)
+AnyImage = TypeVar("AnyImage", bytes, NDArray[np.uint8], NDArray[np.uint16], PillowImage.Image)
 OnProgress = Callable[[int, int], None]
-
-MAX_IN_FLIGHT: Final = 34
-"""Most pictures in flight at once: more would hold memory and no longer fill larger batches."""
 
 
 class Upscaler:
-    """Upscales pictures on this machine; any number of threads may use one at once.
+    """Upscales images on this machine; any number of threads may use one at once.
 
     Use it as a context manager, or call `open` and `close`. Models are loaded when it is opened;
     the first time on a machine their fastest way to run is measured, which takes about a minute.
@@ -60,12 +56,12 @@ class Upscaler:
         """
         Args:
             model: a model by its name, or `auto`: the best one that this machine can afford,
-                picture by picture.
+                image by image.
             device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
             data_dir: the folder of fetched models and of measurements; None: the service's own,
                 `~/.local/share/upscaled`.
             scales: the scales that will be asked for, whose models are loaded at once.
-            max_in_flight: most pictures that `many` and `upscale_async` work on at once; 0: as
+            max_in_flight: most images that `many` and `upscale_async` work on at once; 0: as
                 suits the device. Each holds its source and its result in memory.
             settings: other settings by their names without `UPSCALED_`, in lower case, such as
                 `precision="exact"` or `jpeg_quality=90`. Environment variables are not read.
@@ -87,7 +83,7 @@ class Upscaler:
 
     @classmethod
     def from_settings(cls, settings: Settings, *, scales: tuple[int, ...] = SCALES) -> Self:
-        """An upscaler with the service's settings, such as `upscaled.config.load_settings()`."""
+        """Make an upscaler with the service's settings, as of `upscaled.config.load_settings`."""
         upscaler = cls(scales=scales)
         upscaler._settings = settings
         upscaler._named_by = None
@@ -104,13 +100,13 @@ class Upscaler:
             return self
         with ExitStack() as stack:
             core = stack.enter_context(
-                open_core(self._settings, scales=self._scales, decoders=0, asked_by=self._named_by)
+                open_core(self._settings, scales=self._scales, decoders=0, named_by=self._named_by)
             )
-            in_flight = self._max_in_flight or min(MAX_IN_FLIGHT, 2 * core.windows_at_once + 2)
-            threads = ThreadPoolExecutor(in_flight, thread_name_prefix="upscale")
-            stack.enter_context(threads)
-            self._core, self._threads, self._max_in_flight = core, threads, in_flight
-            self._stack = stack.pop_all()
+            self._max_in_flight = self._max_in_flight or core.max_in_flight
+            self._threads = stack.enter_context(
+                ThreadPoolExecutor(self._max_in_flight, thread_name_prefix="upscale")
+            )
+            self._core, self._stack = core, stack.pop_all()
         return self
 
     def close(self) -> None:
@@ -126,14 +122,14 @@ class Upscaler:
 
     def upscale(
         self,
-        image: Picture,
+        image: AnyImage,
         scale: int = 4,
         *,
         model: str = "",
         on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
-    ) -> Picture:
-        """Upscale one picture; the result is of the same kind.
+    ) -> AnyImage:
+        """Upscale one image; the result is of the same kind.
 
         Args:
             image: an array `[h, w]` or `[h, w, c]` of uint8 or uint16 (c is 1 grey, 2 grey and
@@ -151,9 +147,7 @@ class Upscaler:
             InternalError, EngineOutOfMemory: the device failed, or has too little memory.
             TypeError: `image` is of none of these kinds.
         """
-        result: Picture = self._upscale(
-            image, scale, model, on_progress, cancellation or Cancellation()
-        )
+        result: AnyImage = self._upscale(image, scale, model, on_progress, cancellation)
         return result
 
     def upscale_bytes(
@@ -165,20 +159,20 @@ class Upscaler:
         on_progress: OnProgress | None = None,
         cancellation: Cancellation | None = None,
     ) -> Result:
-        """Upscale an encoded picture; arguments and errors as of `upscale`.
+        """Upscale an encoded image; arguments and errors as of `upscale`.
 
         Returns:
             the encoded result with its media type, its size, the model and the seconds it took.
         """
-        core = self._opened(scale)
-        output = self._decide_output(read_header(source, self._settings.formats), scale)
+        core = self._require_core(scale)
+        header = read_header(source, self._settings.formats)
         return core.upscale(
             source,
             scale,
             model=model,
             on_tile=on_progress,
             cancellation=cancellation,
-            output=output,
+            output=decide_local_output(header, scale, keeps_depth=self._settings.deep_png),
         )
 
     def upscale_file(
@@ -206,7 +200,8 @@ class Upscaler:
         """
         path = Path(path)
         source = path.read_bytes()
-        output = self._decide_output(read_header(source, self._settings.formats), scale)
+        header = read_header(source, self._settings.formats)
+        output = decide_local_output(header, scale, keeps_depth=self._settings.deep_png)
         target = Path(to) if to is not None else path.parent
         if target.is_dir():
             target /= f"{path.stem}-x{scale}.{output.suffix}"
@@ -223,43 +218,43 @@ class Upscaler:
     @overload
     def many(
         self,
-        images: Iterable[Picture],
+        images: Iterable[AnyImage],
         scale: int = 4,
         *,
         model: str = "",
         return_exceptions: Literal[False] = False,
-    ) -> Iterator[Picture]: ...
+    ) -> Iterator[AnyImage]: ...
 
     @overload
     def many(
         self,
-        images: Iterable[Picture],
+        images: Iterable[AnyImage],
         scale: int = 4,
         *,
         model: str = "",
         return_exceptions: Literal[True],
-    ) -> Iterator[Picture | Exception]: ...
+    ) -> Iterator[AnyImage | Exception]: ...
 
     def many(
         self,
-        images: Iterable[Picture],
+        images: Iterable[AnyImage],
         scale: int = 4,
         *,
         model: str = "",
         return_exceptions: bool = False,
-    ) -> Iterator[Picture | Exception]:
-        """Upscale many pictures, several at once, and yield their results in order.
+    ) -> Iterator[AnyImage | Exception]:
+        """Upscale many images, several at once, and yield their results in order.
 
-        Pictures are drawn as others are finished, so there may be any number of them. Arguments
-        and errors are those of `upscale`. Leaving the loop early cancels what is in flight.
+        Images are drawn as others are finished, so there may be any number of them. Arguments and
+        errors are those of `upscale`. Leaving the loop early cancels what is in flight.
 
         Args:
-            return_exceptions: yield a picture's error in its place, instead of raising it.
+            return_exceptions: yield an image's error in its place, instead of raising it.
         """
         cancellation = Cancellation()
-        tasks: deque[Future[Picture]] = deque()
+        tasks: deque[Future[AnyImage]] = deque()
 
-        def finish_first() -> Picture | Exception:
+        def finish_first() -> AnyImage | Exception:
             try:
                 return tasks.popleft().result()
             except Exception as error:
@@ -281,13 +276,13 @@ class Upscaler:
 
     async def upscale_async(
         self,
-        image: Picture,
+        image: AnyImage,
         scale: int = 4,
         *,
         model: str = "",
         on_progress: OnProgress | None = None,
-    ) -> Picture:
-        """Upscale one picture without blocking the event loop; `asyncio.gather` runs several.
+    ) -> AnyImage:
+        """Upscale one image without blocking the event loop; `asyncio.gather` runs several.
 
         Cancelling the task cancels the work. `on_progress` is called in the event loop. Arguments
         and errors are otherwise those of `upscale`.
@@ -295,12 +290,12 @@ class Upscaler:
         loop = asyncio.get_running_loop()
         cancellation = Cancellation()
 
-        def pass_on(done: int, total: int) -> None:
+        def report(done: int, total: int) -> None:
             if on_progress is not None:
                 with suppress(RuntimeError):  # the loop was closed meanwhile
                     loop.call_soon_threadsafe(on_progress, done, total)
 
-        task = self._submit(image, scale, model, pass_on, cancellation)
+        task = self._submit(image, scale, model, report, cancellation)
         try:
             return await asyncio.wrap_future(task)
         except asyncio.CancelledError:
@@ -309,27 +304,30 @@ class Upscaler:
 
     def _submit(
         self,
-        image: Picture,
+        image: AnyImage,
         scale: int,
         model: str,
         on_progress: OnProgress | None,
         cancellation: Cancellation,
-    ) -> "Future[Picture]":
-        self._opened(scale)
+    ) -> "Future[AnyImage]":
+        self._require_core(scale)
         return self._threads.submit(self._upscale, image, scale, model, on_progress, cancellation)
 
     def _upscale(
         self,
-        image: Any,  # noqa: ANN401  (each of the kinds of `Picture`, as is the result)
+        image: Any,  # noqa: ANN401  (each of the kinds of `AnyImage`, as is the result)
         scale: int,
         model: str,
         on_progress: OnProgress | None,
-        work: Cancellation,
+        cancellation: Cancellation | None,
     ) -> Any:  # noqa: ANN401
         if isinstance(image, bytes | bytearray | memoryview):
-            source = bytes(image)
             return self.upscale_bytes(
-                source, scale, model=model, on_progress=on_progress, cancellation=work
+                bytes(image),
+                scale,
+                model=model,
+                on_progress=on_progress,
+                cancellation=cancellation,
             ).data
         if isinstance(image, np.ndarray):
             decoded, shape = read_array(image)
@@ -337,40 +335,21 @@ class Upscaler:
             decoded, shape = read_pillow(image)
         else:
             raise TypeError(f"{type(image).__name__} is no array, no Pillow image and no bytes")
-        upscaled = (
-            self._opened(scale)
-            .upscale_image(
-                decoded,
-                scale,
-                self._decide_output(decoded, scale, keeps_depth=True),
-                model=model,
-                on_tile=on_progress,
-                cancellation=work,
-            )
-            .image
+        upscaled = self._require_core(scale).upscale_image(
+            decoded,
+            scale,
+            decide_local_output(decoded, scale, keeps_depth=True),
+            model=model,
+            on_tile=on_progress,
+            cancellation=cancellation,
         )
         is_array = isinstance(image, np.ndarray)
         return shape.restore(upscaled) if is_array else write_pillow(upscaled, shape)
 
-    def _opened(self, scale: int) -> Core:
+    def _require_core(self, scale: int) -> Core:
         if self._core is None:
             raise RuntimeError("the upscaler is not open: use it in a `with` block, or call open()")
         if scale not in self._core.ladders:
             scales = " or ".join(map(str, self._core.ladders))
             raise InvalidParameter(f"scale {scale}: must be {scales}")
         return self._core
-
-    def _decide_output(
-        self, source: Header | Image, scale: int, *, keeps_depth: bool = False
-    ) -> OutputSpec:
-        if max(source.width_px, source.height_px) * scale > MAX_RESULT_SIDE_PX:
-            raise ResolutionTooHigh(
-                f"{source.width_px} x {source.height_px} px would become longer than "
-                f"{MAX_RESULT_SIDE_PX} px at scale {scale}"
-            )
-        return decide_output(
-            source,
-            scale,
-            keeps_depth=keeps_depth or self._settings.deep_png,
-            max_side_px=MAX_RESULT_SIDE_PX,
-        )

@@ -6,8 +6,6 @@ import select
 import socket
 import threading
 import time
-from collections.abc import Callable
-from dataclasses import dataclass
 from queue import SimpleQueue
 
 from upscaled.logs import event
@@ -24,6 +22,7 @@ from upscaled.pool.messages import (
     encode,
 )
 from upscaled.process import channel
+from upscaled.upscale.cancellation import Cancellation
 from upscaled.worker.stats import Counters
 
 _log = logging.getLogger(__name__)
@@ -66,24 +65,18 @@ class FrontEnd:
         return bool(select.select([self._sock], [], [], within_s)[0])
 
 
-@dataclass(slots=True)
-class _OpenJob:
-    is_cancelled: bool = False
-    on_cancel: Callable[[], None] | None = None
-
-
 class JobQueue:
     """The jobs that were sent and are not answered yet, in their order; for any thread."""
 
     def __init__(self) -> None:
         self._waiting: SimpleQueue[tuple[Job, bytes]] = SimpleQueue()
         self._lock = threading.Lock()
-        self._open: dict[int, _OpenJob] = {}
+        self._open: dict[int, Cancellation] = {}
         self._idle_since_s = time.monotonic()
 
     @property
     def idle_s(self) -> float:
-        """For how long no job has been waiting or in flight; 0 while one is."""
+        """Return the seconds for which no job has been waiting or in flight; 0 while one is."""
         with self._lock:
             return 0.0 if self._open else time.monotonic() - self._idle_since_s
 
@@ -92,10 +85,13 @@ class JobQueue:
         match message:
             case Job():
                 with self._lock:
-                    self._open[message.job] = _OpenJob()
+                    self._open[message.job] = Cancellation()
                 self._waiting.put((message, payload))
             case Cancel():
-                self._cancel(message.job)
+                with self._lock:
+                    cancellation = self._open.get(message.job)
+                if cancellation is not None:
+                    cancellation.cancel()
             case Configure():
                 raise channel.FrameError("configured twice")
 
@@ -103,32 +99,15 @@ class JobQueue:
         """Wait for the next job; it is open until `settle`."""
         return self._waiting.get()
 
-    def is_cancelled(self, job: Job) -> bool:
-        """Return whether the front end has cancelled an open job."""
-        return self._open[job.job].is_cancelled
-
-    def on_cancel(self, job: Job, call: Callable[[], None]) -> None:
-        """Call `call` in the listener's thread when the job is cancelled; now if it already is."""
-        with self._lock:
-            self._open[job.job].on_cancel = call
-            is_cancelled = self._open[job.job].is_cancelled
-        if is_cancelled:
-            call()
+    def cancellation(self, job: Job) -> Cancellation:
+        """Return the cancellation of an open job, which a `Cancel` of the front end calls."""
+        return self._open[job.job]
 
     def settle(self, job: int) -> None:
         """Close a job that is answered; a `Cancel` that comes later is ignored."""
         with self._lock:
             del self._open[job]
             self._idle_since_s = time.monotonic()
-
-    def _cancel(self, job: int) -> None:
-        with self._lock:
-            if (opened := self._open.get(job)) is None:
-                return
-            opened.is_cancelled = True
-            call = opened.on_cancel
-        if call is not None:
-            call()
 
 
 def listen(front_end: FrontEnd, jobs: JobQueue, counters: Counters) -> None:

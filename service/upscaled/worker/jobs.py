@@ -1,4 +1,4 @@
-"""The jobs of a worker: several at once, a thread for each, one device for all."""
+"""Jobs of a worker: several at once, a thread for each, one device for all."""
 
 import logging
 import os
@@ -10,9 +10,9 @@ from typing import Final
 from upscaled.config import SLOTS_ON_CPU, SLOTS_ON_CUDA, Settings
 from upscaled.errors import InternalError, ServiceError
 from upscaled.logs import event
-from upscaled.pool.messages import Answer, Cancelled, Done, Failed, Job, Progress, Refused
-from upscaled.upscale.cancellation import Cancellation
-from upscaled.upscale.cancellation import Cancelled as WorkCancelled
+from upscaled.pool import messages
+from upscaled.pool.messages import Answer, Done, Failed, Job, Progress, Refused
+from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.core import Core
 from upscaled.upscale.engines import choose_device
 from upscaled.upscale.result import Result
@@ -43,7 +43,7 @@ class JobThreads:
 
     front_end: FrontEnd
     jobs: JobQueue
-    upscaler: Core
+    core: Core
     slots: int
 
     def run(self) -> None:
@@ -71,8 +71,8 @@ class JobThreads:
         """Upscale the image of one job, and answer it."""
         try:
             result = self._upscale(job, source)
-        except WorkCancelled:
-            self._answer(Cancelled(job=job.job))
+        except Cancelled:
+            self._answer(messages.Cancelled(job=job.job))
         except FrontEndGone:
             raise
         except Exception as error:  # noqa: BLE001  (the answer says which)
@@ -81,21 +81,17 @@ class JobThreads:
             self._answer(Done(job=job.job, result=replace(result, data=b"")), result.data)
 
     def _upscale(self, job: Job, source: bytes) -> Result:
-        cancellation = Cancellation()
-
         def send_progress(done: int, total: int) -> None:
-            cancellation.check()
             self.front_end.send(Progress(job=job.job, done=done, total=total))
 
-        self.jobs.on_cancel(job, cancellation.cancel)
-        return self.upscaler.upscale(
+        return self.core.upscale(
             source,
             job.scale,
             output=job.output,
             model=job.model,
             key_id=job.key_id,
             on_tile=send_progress,
-            cancellation=cancellation,
+            cancellation=self.jobs.cancellation(job),
         )
 
     def _answer(self, answer: Answer, data: bytes = b"") -> None:
@@ -103,9 +99,9 @@ class JobThreads:
         self.front_end.send(answer, data)
 
     def _answer_error(self, job: Job, error: Exception) -> None:
-        """Answer whose fault it is; where it may be the device's, prove that it still works.
+        """Answer whose fault it is; where it may be the device's, test that it still works.
 
-        After some errors of a device every further call fails. The proof then raises, the process
+        After some errors of a device every further call fails. The test then raises, the process
         ends, and the next one starts clean.
         """
         if isinstance(error, ServiceError) and not isinstance(error, InternalError):
@@ -122,4 +118,4 @@ class JobThreads:
             return
         trace = "".join(traceback.format_exception(error, limit=-8))
         self._answer(Failed(job=job.job, reason=trace[-_MAX_REASON_CHARACTERS:]))
-        self.upscaler.prove()
+        self.core.check_engines()

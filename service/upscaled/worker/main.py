@@ -1,16 +1,16 @@
-"""A worker: the process that owns one device and upscales several images at once.
+"""Worker process that owns one device and upscales several images at once.
 
 Started by the front end as `python -m upscaled.worker.main --fd N --lifeline M`, N being its end of
 a socket pair. Its threads:
 
-    listener   receives jobs and cancellations; sends `Alive`, with statistics, every second; ends
-               the process, whatever it is doing, when the front end is gone
-    device     runs the networks (`upscaled.upscale.scheduler`), at the lowest priority
-    fast-path      runs them for small images where the device is busy with others
-    job-N      one for each image in flight: decode, the loop over its tiles, encode
-    opener     opens models, at the start and when a job needs one that is not in memory
-    retuning   measures what is fastest, while the worker is idle (`upscaled.worker.retuning`)
-    main       opens all else, then waits for the others
+    listener    receives jobs and cancellations; sends `Alive`, with statistics, every second; ends
+                the process, whatever it is doing, when the front end is gone
+    device      runs the networks (`upscaled.upscale.scheduler`), at the lowest priority
+    fast-path   runs them for small images where the device is busy with others
+    job-N       one for each image in flight: decode, the loop over its tiles, encode
+    opener      opens models, at the start and when a job needs one that is not in memory
+    retuning    measures what is fastest, while the worker is idle (`upscaled.worker.retuning`)
+    main        opens all else, then waits for the others
 
 Nothing heavy is imported before the listener runs, so that loading torch does not look like a hang.
 """
@@ -19,7 +19,6 @@ import faulthandler
 import logging
 import os
 import socket
-import sys
 import threading
 from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
@@ -63,14 +62,6 @@ def main() -> None:
         os._exit(0)  # there is nothing left to answer or to save
 
 
-def _lower_priority() -> None:
-    """Put the calling thread behind the others. Where there is no Linux that would be the whole
-    process, which is left as it is.
-    """
-    if sys.platform == "linux":
-        os.nice(NETWORK_NICENESS)
-
-
 def _receive_settings(front_end: FrontEnd) -> Settings:
     message, _ = front_end.receive()
     if not isinstance(message, Configure):
@@ -82,9 +73,13 @@ def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Cou
     """Open the models, report ready, and work until the process ends."""
     with ExitStack() as stack:
         try:
-            upscaler = _open_core(stack, settings, counters)
-            counters.decoder = upscaler.decoder
-            ready = _describe(upscaler)
+            from upscaled.upscale.opening import open_core
+
+            core = stack.enter_context(
+                open_core(settings, counter=counters, niceness=NETWORK_NICENESS, is_warm=True)
+            )
+            counters.decoder = core.decoder
+            ready = _describe(core)
         except Exception as error:  # noqa: BLE001  (whatever it is, without it there is no worker)
             _log.debug("cannot open the engines", exc_info=True, extra=event("engines_unusable"))
             front_end.send(Unusable(reason=str(error) or type(error).__name__))
@@ -93,36 +88,22 @@ def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Cou
         from upscaled.worker.jobs import JobThreads
         from upscaled.worker.retuning import IdleTuning
 
-        IdleTuning(upscaler, jobs).start(_lower_priority)
-        JobThreads(front_end, jobs, upscaler, ready.slots).run()
+        IdleTuning(core, jobs).start(NETWORK_NICENESS)
+        JobThreads(front_end, jobs, core, ready.slots).run()
 
 
-def _open_core(stack: ExitStack, settings: Settings, counters: Counters) -> "Core":
-    from upscaled.upscale.core import open_core
-
-    return stack.enter_context(
-        open_core(
-            settings,
-            on_batch=counters.count_batch,
-            begin=_lower_priority,
-            is_warm=True,
-        )
-    )
-
-
-def _describe(upscaler: "Core") -> Ready:
+def _describe(core: "Core") -> Ready:
     from upscaled.upscale.engines import choose_device
     from upscaled.worker.jobs import count_slots
 
-    ladders = upscaler.ladders
-    models = {scale: ladder[0].model for scale, ladder in ladders.items()}
+    models = {scale: ladder[0].model for scale, ladder in core.ladders.items()}
     return Ready(
-        device=str(choose_device(upscaler.settings).torch_device),
+        device=str(choose_device(core.settings).torch_device),
         models=models,
-        labels={scale: upscaler.label(model) for scale, model in models.items()},
-        ladders={scale: list(ladder) for scale, ladder in ladders.items()},
-        seconds_per_px=dict(upscaler.seconds_per_px),
-        slots=count_slots(upscaler.settings),
+        labels={scale: core.label(model) for scale, model in models.items()},
+        ladders={scale: list(ladder) for scale, ladder in core.ladders.items()},
+        seconds_per_px=dict(core.seconds_per_px),
+        slots=count_slots(core.settings),
     )
 
 

@@ -29,7 +29,7 @@ class Counters:
         batch = ModelStats(
             batches=1,
             windows=done.windows,
-            slots=done.places,
+            slots=done.max_windows,
             trunk_px=done.windows * spec.trunk_pixels(done.width_px, done.height_px),
             device_s=done.seconds,
         )

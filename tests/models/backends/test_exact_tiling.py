@@ -12,10 +12,9 @@ from torch import Tensor, nn
 
 from tests.models.specs import spec_of
 from tests.service.opened import open_engine
-from tests.service.upscale.box_engine import stream_of
+from tests.service.upscale.box_engine import upscale_through
 from upscaled.config import Settings
 from upscaled.image.types import Image
-from upscaled.upscale.loop import upscale
 from upscaled_models.backends.base import LoadedModel, least_window_px
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.torch.engine import TorchEngine, open_torch
@@ -50,9 +49,7 @@ def largest_difference(engine: TorchEngine, scale: int, window_px: int, halo_px:
     results = []
     for info in (tiled, replace(engine.info, window_px=1000)):
         each = replace(engine, info=info)
-        with stream_of(each) as stream:
-            result = upscale(image, scale, stream, on_tile=lambda done, total: None)
-        results.append(result.rgb.astype(np.int16))
+        results.append(upscale_through(image, scale, each).rgb.astype(np.int16))
     return int(np.abs(results[0] - results[1]).max())
 
 

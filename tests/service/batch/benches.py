@@ -18,7 +18,7 @@ from upscaled.batch.output_store import OutputStore
 from upscaled.batch.run import run_batch
 from upscaled.batch.stop import Stop
 from upscaled.config import load_settings
-from upscaled.upscale.core import open_core
+from upscaled.upscale.opening import open_core
 from upscaled_models.backends.base import Engine
 
 SCALE = 2

@@ -31,4 +31,4 @@ def shared_decoder() -> Iterator[Decoder]:
 
 @pytest.fixture
 def _lent_decoder(monkeypatch: pytest.MonkeyPatch, shared_decoder: Decoder) -> None:
-    monkeypatch.setattr("upscaled.upscale.core.Decoder", lambda *_, **__: Lent(shared_decoder))
+    monkeypatch.setattr("upscaled.upscale.opening.Decoder", lambda *_, **__: Lent(shared_decoder))

@@ -11,11 +11,11 @@ from PIL import Image as PillowImage
 from tests.service.batch.benches import Batch
 from tests.service.image.samples import picture, save
 from tests.service.upscale.true_engine import TrueEngine
-from upscaled.batch import file_job
 from upscaled.batch.file_job import EngineBroken, PixelSemaphore
 from upscaled.batch.files import OutputFull
 from upscaled.batch.outcome import Kind
 from upscaled.errors import InternalError
+from upscaled.upscale import result
 
 pytestmark = pytest.mark.usefixtures("_lent_decoder")
 
@@ -154,7 +154,7 @@ def test_every_failure_has_its_code_and_stops_nothing(batch: Batch) -> None:
 def test_a_picture_may_grow_to_the_limit_and_no_further(
     batch: Batch, monkeypatch: pytest.MonkeyPatch, width: int, kind: Kind
 ) -> None:
-    monkeypatch.setattr(file_job, "MAX_RESULT_SIDE_PX", 200)
+    monkeypatch.setattr(result, "MAX_RESULT_SIDE_PX", 200)
     batch.add("a.png", size=(width, 9))
     assert batch.run_kinds() == {"a.png": kind}
 

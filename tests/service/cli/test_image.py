@@ -14,7 +14,7 @@ from tests.service.image.samples import RGB, RGBA, deep_samples, png
 from upscaled.batch.journal import FILE_NAME, Journal
 from upscaled.cli import image
 from upscaled.config import SettingsError
-from upscaled.upscale import core
+from upscaled.upscale import opening
 
 SIZE = (70, 66)
 
@@ -135,7 +135,7 @@ def test_an_unwritable_output_folder_fails_before_an_engine_is_opened(
     photo: Path, monkeypatch: pytest.MonkeyPatch, folder: str, reason: str
 ) -> None:
     opened: list[object] = []
-    monkeypatch.setattr(core, "open_model", lambda *arguments: opened.append(arguments))
+    monkeypatch.setattr(opening, "open_model", lambda *arguments: opened.append(arguments))
     output_dir = photo.parent / folder
 
     done = run(photo, photo, "-o", output_dir, "--scale", "2")

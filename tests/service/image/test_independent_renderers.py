@@ -14,8 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
 from tests.service.image.samples import picture
-from tests.service.upscale.box_engine import stream_of, streams_of
-from tests.service.upscale.test_job import ignore
+from tests.service.upscale.box_engine import core_of
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.image.decode import decode_file
@@ -30,7 +29,6 @@ from upscaled.image.icc import (
     make_rgb_profile,
 )
 from upscaled.image.pixels import Pixels
-from upscaled.upscale.job import run_job
 
 ALL_FORMATS = ALWAYS_DECODED | OPTIONAL
 _ADOBE = b"\xff\xee\x00\x0eAdobe"
@@ -166,8 +164,8 @@ def test_wide_gamut_goes_through_untouched_and_is_shown_as_before(
         pixels[..., 3] |= 1  # nothing is bled
     PillowImage.fromarray(pixels).save(file, kind, icc_profile=WIDE[name], **options)
 
-    with stream_of(TrueEngine()) as stream:
-        made = run_job(file.getvalue(), 2, streams_of(stream), Settings(jpeg_quality=100), ignore)
+    with core_of(TrueEngine(), Settings(jpeg_quality=100)) as core:
+        made = core.upscale(file.getvalue(), 2)
 
     with PillowImage.open(BytesIO(made.data)) as result:
         assert result.info["icc_profile"] == WIDE[name]
@@ -188,8 +186,8 @@ def test_published_test_images_are_shown_as_before(shared_dir: Path, name: str) 
     with PillowImage.open(BytesIO(source)) as opened:
         profile = opened.info["icc_profile"]
 
-    with stream_of(TrueEngine(window_px=384)) as stream:
-        made = run_job(source, 2, streams_of(stream), Settings(jpeg_quality=100), ignore)
+    with core_of(TrueEngine(window_px=384), Settings(jpeg_quality=100)) as core:
+        made = core.upscale(source, 2)
 
     with PillowImage.open(BytesIO(made.data)) as result:
         assert result.info["icc_profile"] == profile

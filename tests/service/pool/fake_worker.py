@@ -138,7 +138,7 @@ def obey(front_end: FrontEnd, jobs: JobQueue, job: Job, source: bytes) -> None:
 def work_tiles(front_end: FrontEnd, jobs: JobQueue, job: Job, order: dict[str, Any]) -> bool:
     """Whether all tiles were done."""
     for done in range(order["count"]):
-        if jobs.is_cancelled(job):
+        if jobs.cancellation(job).is_cancelled:
             return False
         time.sleep(order["tile_s"])
         with Path(order["trace"]).open("a") as trace:

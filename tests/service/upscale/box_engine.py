@@ -1,18 +1,26 @@
 """A network whose pixels can be worked out by hand: an exact integer box filter."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from tests.models.specs import spec_of
+from upscaled.config import Settings
+from upscaled.decoder.pool import Decoder
+from upscaled.image.decode import decode_file
+from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.job import ImageStreams
-from upscaled.upscale.scheduler import Scheduler
+from upscaled.upscale.core import Core
+from upscaled.upscale.loaded_models import LoadedModels
+from upscaled.upscale.loop import TilesDone, run_tiles
+from upscaled.upscale.model_choice import Rung
+from upscaled.upscale.scheduler import BatchDone, Scheduler
 from upscaled.upscale.stream import Stream
-from upscaled_models.backends.base import Engine, EngineInfo, Started, Window
+from upscaled_models.backends.base import Computed, Engine, EngineInfo, Started, Window
 from upscaled_models.errors import EngineOutOfMemory
 
 
@@ -81,25 +89,6 @@ class BoxEngine:
         return (large % 251).astype(np.uint8)
 
 
-@dataclass(frozen=True)
-class Boxed:
-    windows: list[Window]
-
-    def finish(self) -> list[Window]:
-        return self.windows
-
-
-@dataclass
-class Computed:
-    """A batch that is done; or, where a test says so, one that a device still works on."""
-
-    windows: list[Window]
-    is_done: bool = True
-
-    def finish(self) -> list[Window]:
-        return self.windows
-
-
 @contextmanager
 def stream_of(engine: Engine) -> Iterator[Stream]:
     """A stream that has the engine to itself."""
@@ -107,11 +96,63 @@ def stream_of(engine: Engine) -> Iterator[Stream]:
         yield stream
 
 
-def streams_of(
-    stream: Stream,
-) -> Callable[[Image, int], AbstractContextManager[ImageStreams]]:
-    """The way of an image that goes through one stream, whatever it is."""
-    return lambda _image, _scale: nullcontext(ImageStreams(stream))
+def upscale_through(image: Image, scale: int, engine: Engine, **options: Any) -> Image:
+    """Upscale an image through an engine of its own, with the options of `run_tiles`."""
+    with stream_of(engine) as stream:
+        return finish(run_tiles(image, scale, stream, **options))
+
+
+def finish(states: Iterator[TilesDone]) -> Image:
+    """Run all tiles, and return the result."""
+    results = [state.result for state in states]
+    assert results[-1] is not None
+    return results[-1]
+
+
+class RowsReady:
+    """The rows of a result as they were when they were said to be final."""
+
+    def __init__(self, states: Iterator[TilesDone]) -> None:
+        self.canvases: list[Image] = []
+        self.counts: list[int] = []
+        self._seen: list[Pixels] = []
+        for state in states:
+            if state.result is not None:
+                self.canvases.append(state.result)
+                self.counts.append(state.rows_ready)
+                self._seen.append(state.result.rgb[: state.rows_ready].copy())
+
+    def assert_final(self) -> None:
+        """Require that none of them changed afterwards, and that their number only grew."""
+        assert self.counts == sorted(set(self.counts))
+        assert self.counts[-1] == self.canvases[-1].height_px
+        for rows in self._seen:
+            assert np.array_equal(rows, self.canvases[-1].rgb[: len(rows)])
+
+
+@dataclass(frozen=True)
+class DecoderHere:
+    """Decodes in this process."""
+
+    def decode(self, source: bytes) -> Image:
+        return decode_file(source)
+
+
+@contextmanager
+def core_of(engine: Engine, settings: Settings | None = None) -> Iterator[Core]:
+    """Open a core whose only model is that engine."""
+    ladders = {scale: (Rung(model=engine.info.model),) for scale in (2, 4)}
+    with Scheduler() as scheduler, LoadedModels(lambda _: engine) as models:
+        yield Core(
+            settings or Settings(), models, scheduler, cast(Decoder, DecoderHere()), ladders, {}
+        )
+
+
+class CountedBatches(list[BatchDone]):
+    """Keeps the batches of a device."""
+
+    def count_batch(self, done: BatchDone) -> None:
+        self.append(done)
 
 
 def box_sum(pixels: NDArray[np.int64], radius: int) -> NDArray[np.int64]:

@@ -7,12 +7,13 @@ import pytest
 from PIL import Image as PillowImage
 
 from tests.service.image.samples import picture, save
+from tests.service.upscale.box_engine import CountedBatches
 from upscaled.config import Settings, load_settings
 from upscaled.errors import InvalidParameter, MalformedImage
 from upscaled.upscale import ladder
 from upscaled.upscale.cancellation import Cancellation, Cancelled
-from upscaled.upscale.core import Core, open_core
-from upscaled.upscale.scheduler import BatchDone
+from upscaled.upscale.core import Core
+from upscaled.upscale.opening import open_core
 from upscaled_models.errors import UnknownModel
 
 
@@ -81,10 +82,8 @@ def test_a_model_whose_speed_is_stored_is_not_run_again_at_the_next_start(
     monkeypatch.setattr(ladder, "VIVID", {4: ("upscaled-x2",)})
     runs: list[list[str]] = []
     for _ in range(2):
-        batches: list[BatchDone] = []
-        with open_core(
-            settings, scales=(4,), is_warm=True, on_batch=batches.append, decoders=0
-        ) as opened:
+        batches = CountedBatches()
+        with open_core(settings, scales=(4,), is_warm=True, counter=batches, decoders=0) as opened:
             assert opened.seconds_per_px.keys() == {"upscaled-x2", "upscaled-x4"}
             assert min(opened.seconds_per_px.values()) > 0
         runs.append([done.engine.info.model for done in batches])

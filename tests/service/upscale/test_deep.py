@@ -11,17 +11,13 @@ from PIL import Image as PillowImage
 
 from tests.service.image.samples import GREY, GREY_ALPHA, RGB, RGBA, chunk, png
 from tests.service.opened import open_engine
-from tests.service.upscale.box_engine import stream_of, streams_of
-from tests.service.upscale.test_job import decoded, ignore
+from tests.service.upscale.box_engine import core_of, upscale_through
+from tests.service.upscale.test_job import decoded
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.image.header import read_header
 from upscaled.image.output import decide_output
 from upscaled.image.types import Image
-from upscaled.upscale.job import run_job
-from upscaled.upscale.loop import upscale
-from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX, correct_colours
-from upscaled.upscale.post_process.sanity_check import is_plausible
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled_models.backends.base import Engine
 from upscaled_models.store import ModelStore
@@ -57,8 +53,8 @@ def read_deep_png(data: bytes) -> Deep:
 def upscaled(
     source: bytes, engine: Engine, scale: int = 4, **settings: object
 ) -> tuple[str, bytes]:
-    with stream_of(engine) as stream:
-        made = run_job(source, scale, streams_of(stream), Settings.model_validate(settings), ignore)
+    with core_of(engine, Settings.model_validate(settings)) as core:
+        made = core.upscale(source, scale)
     return made.media_type, made.data
 
 
@@ -98,16 +94,11 @@ def test_a_faint_gradient_keeps_its_thousands_of_levels(engine: Engine) -> None:
 def test_tiles_have_no_seams(engine: Engine) -> None:
     """Nothing but float32's own last digit, which depends on how a processor adds up a row."""
     image = Image(gradient(90, 100, channels=3))
-    steps = PostProcessing(
-        check=is_plausible, correct=correct_colours, correction_reach_px=CORRECTION_REACH_PX
-    )
+    steps = PostProcessing(checks=True, corrects_colours=True)
     whole = open_engine(Settings(precision="exact", threads=1, tile_window_px=256), 4)
-    results = []
-    for each in (engine, whole):
-        with stream_of(each) as stream:
-            results.append(
-                upscale(image, 4, stream, on_tile=ignore, post_processing=steps).rgb.astype(int)
-            )
+    results = [
+        upscale_through(image, 4, each, steps=steps).rgb.astype(int) for each in (engine, whole)
+    ]
 
     assert np.abs(results[0] - results[1]).max() <= 1
 
@@ -161,8 +152,8 @@ def test_what_is_too_long_is_averaged_down_in_its_own_depth() -> None:
     source = png(gradient(60, 60), 16, RGBA)
     output = decide_output(read_header(source), 2, keeps_depth=False, max_side_px=100)
 
-    with stream_of(TrueEngine()) as stream:
-        made = run_job(source, 2, streams_of(stream), Settings(), ignore, output=output)
+    with core_of(TrueEngine()) as core:
+        made = core.upscale(source, 2, output=output)
 
     assert read_deep_png(made.data).shape == (100, 100, 4)
 

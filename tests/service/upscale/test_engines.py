@@ -41,19 +41,19 @@ def test_a_model_in_16_bits_stands_for_its_release_until_that_is_here(tmp_path: 
     store.target(half).touch()
     named = Settings(model_x4=release.name)
 
-    assert choose_model(named, 4, store) == (half, store.target(half))
+    assert choose_model(named, 4, store) == half
 
     store.target(release).touch()
 
-    assert choose_model(named, 4, store) == (release, store.target(release))
+    assert choose_model(named, 4, store) == release
 
 
 def test_a_model_named_for_one_scale_is_not_taken_for_the_other(tmp_path: Path) -> None:
     store = store_with(tmp_path, "realesr-animevideov3")
     settings = Settings(model_x2="realesr-animevideov3")
 
-    assert choose_model(settings, 2, store)[0].name == "realesr-animevideov3"
-    assert choose_model(settings, 4, store)[0].name == "upscaled-x4"
+    assert choose_model(settings, 2, store).name == "realesr-animevideov3"
+    assert choose_model(settings, 4, store).name == "upscaled-x4"
 
 
 def test_the_error_for_an_absent_model_says_where_its_file_belongs(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image as PillowImage
 
 from tests.service.image.samples import exif_with_orientation, picture, save
-from tests.service.upscale.box_engine import stream_of, streams_of
+from tests.service.upscale.box_engine import core_of
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.errors import InternalError, MalformedImage
@@ -18,21 +18,16 @@ from upscaled.image.output import OutputSpec, decide_output
 from upscaled.image.types import Image
 from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.job import fit, scale_to_run
-from upscaled.upscale.job import run_job as run_in_stream
 from upscaled.upscale.result import Result
 from upscaled_models.backends.base import Window
 from upscaled_models.errors import EngineOutOfMemory
 
 
-def ignore(done: int, total: int) -> None:
-    """Ignore progress."""
-
-
 def run_job(
-    source: bytes, scale: int, engine: TrueEngine, settings: Settings, *rest: Any, **options: Any
+    source: bytes, scale: int, engine: TrueEngine, settings: Settings | None = None, **options: Any
 ) -> Result:
-    with stream_of(engine) as stream:
-        return run_in_stream(source, scale, streams_of(stream), settings, *rest, **options)
+    with core_of(engine, settings) as core:
+        return core.upscale(source, scale, **options)
 
 
 def limited(source: bytes, scale: int, largest_px: int) -> OutputSpec:
@@ -51,7 +46,7 @@ def decoded(data: bytes) -> PillowImage.Image:
 def test_an_opaque_file_becomes_an_upright_jpeg_of_exactly_the_scale(scale: int, kind: str) -> None:
     source = save(picture(48, 64), kind, exif=exif_with_orientation(6))
 
-    finished = run_job(source, scale, TrueEngine(), Settings(), ignore)
+    finished = run_job(source, scale, TrueEngine())
 
     assert finished.media_type == "image/jpeg"
     assert (finished.width_px, finished.height_px) == (48 * scale, 64 * scale)
@@ -67,7 +62,7 @@ def test_an_opaque_file_becomes_an_upright_jpeg_of_exactly_the_scale(scale: int,
 def test_a_transparent_file_becomes_a_png(kind: str) -> None:
     source = save(picture(48, 64, channels=4), kind)
 
-    finished = run_job(source, 2, TrueEngine(), Settings(), ignore)
+    finished = run_job(source, 2, TrueEngine())
 
     assert finished.media_type == "image/png"
     result = decoded(finished.data)
@@ -78,7 +73,7 @@ def test_a_cut_out_keeps_its_alpha_and_loses_the_black_under_it() -> None:
     pixels = np.zeros((40, 40, 4), np.uint8)
     pixels[10:30, 10:30] = (200, 40, 60, 255)
 
-    finished = run_job(save(pixels, "PNG"), 2, TrueEngine(radius_px=0), Settings(), ignore)
+    finished = run_job(save(pixels, "PNG"), 2, TrueEngine(radius_px=0))
 
     result = np.asarray(decoded(finished.data))
     assert (result[24:56, 24:56, 3] == 255).all()
@@ -91,8 +86,7 @@ def test_the_quality_setting_is_heeded() -> None:
     engine = TrueEngine()
 
     small, large = (
-        len(run_job(source, 2, engine, Settings(jpeg_quality=quality), ignore).data)
-        for quality in (20, 95)
+        len(run_job(source, 2, engine, Settings(jpeg_quality=quality)).data) for quality in (20, 95)
     )
 
     assert small < large
@@ -107,9 +101,7 @@ def test_a_result_ends_at_the_largest_side(
 ) -> None:
     source = save(picture(side, side // 2), "PNG")
 
-    finished = run_job(
-        source, scale, TrueEngine(), Settings(), ignore, output=limited(source, scale, largest)
-    )
+    finished = run_job(source, scale, TrueEngine(), output=limited(source, scale, largest))
 
     assert finished.height_px == expected
     assert abs(finished.width_px - expected / side * (side // 2)) <= 0.5
@@ -120,7 +112,7 @@ def test_a_bad_file_is_refused_before_the_network_is_asked() -> None:
     engine = TrueEngine()
 
     with pytest.raises(MalformedImage):
-        run_job(save(picture(), "PNG")[:-60], 2, engine, Settings(), ignore)
+        run_job(save(picture(), "PNG")[:-60], 2, engine)
     assert engine.seen == []
 
 
@@ -130,21 +122,8 @@ def test_cancelling_comes_through() -> None:
 
     engine = TrueEngine()
     with pytest.raises(Cancelled):
-        run_job(save(picture(), "PNG"), 2, engine, Settings(), cancel)
+        run_job(save(picture(), "PNG"), 2, engine, on_tile=cancel)
     assert engine.seen == []
-
-
-def test_another_decoder_can_take_the_place_of_the_one_in_this_process() -> None:
-    asked: list[bytes] = []
-
-    def decode(source: bytes) -> Image:
-        asked.append(source)
-        return Image(picture(5, 6))
-
-    finished = run_job(b"anything", 2, TrueEngine(), Settings(), ignore, decode=decode)
-
-    assert asked == [b"anything"]
-    assert decoded(finished.data).size == (12, 10) == (finished.width_px, finished.height_px)
 
 
 def black(result: Window) -> Window:
@@ -174,10 +153,10 @@ def test_a_window_that_cannot_be_right_is_computed_once_more_in_float32(
     fault: Callable[[Window], Window],
 ) -> None:
     source = save(picture(120, 120), "PNG")
-    right = run_job(source, 2, TrueEngine(window_px=64), Settings(), ignore)
+    right = run_job(source, 2, TrueEngine(window_px=64))
     engine = TrueEngine(window_px=64, fault=fault)
 
-    finished = run_job(source, 2, engine, Settings(), ignore)
+    finished = run_job(source, 2, engine)
 
     assert finished.data == right.data
     assert engine.exact
@@ -190,7 +169,7 @@ def test_a_window_that_is_wrong_in_float32_too_is_an_error_and_never_an_answer(
     engine = TrueEngine(window_px=64, fault=fault, exact_fault=fault)
 
     with pytest.raises(InternalError):
-        run_job(save(picture(120, 120), "PNG"), 2, engine, Settings(), ignore)
+        run_job(save(picture(120, 120), "PNG"), 2, engine)
 
 
 def warmer(result: Window) -> Window:
@@ -202,7 +181,7 @@ def test_colours_are_corrected_unless_the_setting_says_otherwise() -> None:
 
     def red_of(model: str, settings: Settings) -> int:
         engine = TrueEngine(window_px=48, model=model, fault=warmer)
-        finished = run_job(source, 2, engine, settings, ignore)
+        finished = run_job(source, 2, engine, settings)
         return int(np.asarray(decoded(finished.data))[..., 0].max())
 
     assert red_of("realesr-general-x4v3", Settings()) == 128
@@ -219,9 +198,7 @@ def test_the_resolution_grows_with_the_picture(
 ) -> None:
     source = save(picture(48, 48, channels), "PNG", dpi=(72, 72))
 
-    finished = run_job(
-        source, scale, TrueEngine(), Settings(), ignore, output=limited(source, scale, largest)
-    )
+    finished = run_job(source, scale, TrueEngine(), output=limited(source, scale, largest))
 
     assert decoded(finished.data).info["dpi"] == pytest.approx((dpi, dpi), abs=0.1)
 
@@ -233,7 +210,7 @@ def test_the_credit_goes_on_only_where_it_is_asked_for() -> None:
 
     for is_kept in (False, True):
         settings = Settings(keep_copyright=is_kept)
-        finished = run_job(source, 2, TrueEngine(), settings, ignore)
+        finished = run_job(source, 2, TrueEngine(), settings)
         assert (b"Ann Example" in finished.data) == is_kept
 
 
@@ -249,10 +226,10 @@ def test_what_is_computed_again_in_smaller_windows_is_encoded_again() -> None:
             raise EngineOutOfMemory
         return result
 
-    right = run_job(source, 2, TrueEngine(window_px=100), Settings(), ignore)
+    right = run_job(source, 2, TrueEngine(window_px=100))
     engine = TrueEngine(window_px=100, fault=out_of_memory_once)
 
-    assert run_job(source, 2, engine, Settings(), ignore).data == right.data
+    assert run_job(source, 2, engine).data == right.data
     assert min(engine.seen) < (100, 90)
 
 
@@ -260,27 +237,19 @@ def test_what_is_computed_again_in_smaller_windows_is_encoded_again() -> None:
 def test_no_pixels_wait_for_the_garbage_collector(channels: int) -> None:
     """Arrays do not count for it: in a cycle of references they would stay for many images."""
     source = save(picture(500, 500, channels), "PNG")
-    run_job(source, 2, TrueEngine(), Settings(), ignore)
+    run_job(source, 2, TrueEngine())
     gc.collect()
     gc.disable()
     tracemalloc.start()
     try:
         before, _ = tracemalloc.get_traced_memory()
-        run_job(source, 2, TrueEngine(), Settings(), ignore)
+        run_job(source, 2, TrueEngine())
         left, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
         gc.enable()
     assert peak - before > 3_000_000  # one canvas at least was counted
     assert left - before < 1_000_000
-
-
-def flat(height: int, width: int, level: int = 77) -> Image:
-    return Image(
-        rgb=np.full((height, width, 3), level, np.uint8),
-        alpha=np.full((height, width), level, np.uint8),
-        icc=b"profile",
-    )
 
 
 @pytest.mark.parametrize(
@@ -290,34 +259,29 @@ def flat(height: int, width: int, level: int = 77) -> Image:
 def test_no_more_is_computed_than_the_largest_result_needs(
     longest_px: int, scale: int, run_at: int
 ) -> None:
-    assert scale_to_run(longest_px, scale, 6000) == run_at
+    image = Image(np.zeros((longest_px, 2, 3), np.uint8))
+    output = decide_output(image, scale, keeps_depth=False, max_side_px=6000)
+    assert scale_to_run(image, scale, output) == run_at
 
 
-@pytest.mark.parametrize(
-    ("size", "expected"),
-    [((120, 80), (60, 40)), ((80, 120), (40, 60)), ((61, 61), (60, 60)), ((1, 600), (1, 60))],
-)
-def test_the_longer_side_becomes_the_largest_allowed(
-    size: tuple[int, int], expected: tuple[int, int]
-) -> None:
-    fitted = fit(flat(*size), 60)
-
-    assert fitted.rgb.shape == (*expected, 3)
-    assert fitted.alpha is not None
-    assert fitted.alpha.shape == expected
-    assert fitted.icc == b"profile"
+def fitted(image: Image) -> Image:
+    return fit(image, decide_output(image, 2, keeps_depth=False, max_side_px=60))
 
 
-def test_flat_areas_keep_their_level() -> None:
-    for level in (0, 1, 127, 254, 255):
-        fitted = fit(flat(97, 83, level), 60)
-        assert (fitted.rgb == level).all()
-        assert fitted.alpha is not None
-        assert (fitted.alpha == level).all()
+@pytest.mark.parametrize("level", [0, 1, 127, 254, 255])
+def test_flat_areas_keep_their_level_and_the_image_its_profile(level: int) -> None:
+    rgb, alpha = np.full((97, 83, 3), level, np.uint8), np.full((97, 83), level, np.uint8)
+    small = fitted(Image(rgb, alpha, icc=b"profile"))
+    assert small.rgb.shape == (60, 51, 3)
+    assert (small.rgb == level).all()
+    assert small.alpha is not None
+    assert small.alpha.shape == (60, 51)
+    assert (small.alpha == level).all()
+    assert small.icc == b"profile"
 
 
 def test_a_checkerboard_becomes_its_mean_not_one_of_its_fields() -> None:
     rows, columns = np.mgrid[0:120, 0:120]
     board = ((rows + columns) % 2 * 200).astype(np.uint8)[..., None].repeat(3, axis=2)
 
-    assert (fit(Image(board), 60).rgb == 100).all()
+    assert (fitted(Image(board)).rgb == 100).all()

@@ -4,11 +4,11 @@ from pathlib import Path
 import pytest
 
 from upscaled.config import Settings, SettingsError, load_settings
-from upscaled.upscale.ladder import LARGEST_SIDE_PX, find_ladder, largest_px, name_rung
+from upscaled.upscale.ladder import LARGEST_SIDE_PX, largest_px, name_rung, plan_ladder
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled.upscale.speed import Speed
 from upscaled.upscale.tiles import TilePlan
-from upscaled_models.registry import ModelSpec, official_models
+from upscaled_models.registry import official_models
 from upscaled_models.store import ModelStore
 
 BY_NAME = {spec.name: spec for spec in official_models()}
@@ -36,6 +36,10 @@ def speed(s_per_px: float, deep_s_per_px: float | None = None) -> Speed:
     )
 
 
+def build(settings: Settings, scale: int, speed: Speed | None) -> tuple[Rung, ...]:
+    return plan_ladder(settings, scale).build(speed)
+
+
 @pytest.mark.parametrize(
     ("present", "scale", "models"),
     [
@@ -51,7 +55,7 @@ def speed(s_per_px: float, deep_s_per_px: float | None = None) -> Speed:
 def test_the_best_models_that_are_here_make_the_ladder(
     tmp_path: Path, present: list[str], scale: int, models: list[str]
 ) -> None:
-    ladder = find_ladder(settings_with(tmp_path, *present), scale, lambda _: speed(FAST))
+    ladder = build(settings_with(tmp_path, *present), scale, speed(FAST))
     assert [rung.model for rung in ladder] == models
     assert ladder[-1] == Rung(model=f"upscaled-x{scale}")
     for rung in ladder[:-1]:
@@ -60,7 +64,7 @@ def test_the_best_models_that_are_here_make_the_ladder(
 
 def test_a_picture_takes_the_best_model_up_to_what_the_budget_pays_for(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, X4PLUS)
-    first, _ = ladder = find_ladder(settings, 4, lambda _: speed(SLOW))
+    first, _ = ladder = build(settings, 4, speed(SLOW))
     assert first.most_px is not None
     assert first.most_deep_px is not None
     assert first.most_deep_px < first.most_px < 500 * 500
@@ -72,9 +76,9 @@ def test_a_picture_takes_the_best_model_up_to_what_the_budget_pays_for(tmp_path:
 
 @pytest.mark.parametrize(("budget_s", "is_more"), [(5, False), (20, True)])
 def test_the_setting_moves_the_bound(tmp_path: Path, budget_s: float, is_more: bool) -> None:
-    usual = find_ladder(settings_with(tmp_path, X4PLUS), 4, lambda _: speed(SLOW))[0].most_px
+    usual = build(settings_with(tmp_path, X4PLUS), 4, speed(SLOW))[0].most_px
     settings = settings_with(tmp_path, auto_budget_s=budget_s)
-    moved = find_ladder(settings, 4, lambda _: speed(SLOW))[0].most_px
+    moved = build(settings, 4, speed(SLOW))[0].most_px
     assert usual is not None
     assert moved is not None
     assert (moved > usual) == is_more
@@ -82,19 +86,16 @@ def test_the_setting_moves_the_bound(tmp_path: Path, budget_s: float, is_more: b
 
 def test_a_fast_device_gives_the_best_model_to_any_picture(tmp_path: Path) -> None:
     for scale in (2, 4):
-        first, _ = find_ladder(settings_with(tmp_path, X4PLUS), scale, lambda _: speed(FAST))
+        first, _ = build(settings_with(tmp_path, X4PLUS), scale, speed(FAST))
         assert (first.most_px, first.most_deep_px) == (None, None)
 
 
 def test_without_a_budget_or_a_known_speed_all_goes_to_the_fastest(tmp_path: Path) -> None:
-    def never(spec: ModelSpec) -> Speed:
-        raise AssertionError(spec.name)
-
-    settings = settings_with(tmp_path, X4PLUS, auto_budget_s=0)
-    assert find_ladder(settings, 4, never) == (Rung(model="upscaled-x4"),)
+    plan = plan_ladder(settings_with(tmp_path, X4PLUS, auto_budget_s=0), 4)
+    assert (plan.vivid, plan.build(None)) == (None, (Rung(model="upscaled-x4"),))
     settings = settings_with(tmp_path, auto_budget_s=10)
-    assert find_ladder(settings, 4, lambda _: None) == (Rung(model="upscaled-x4"),)
-    assert find_ladder(settings, 4, lambda _: speed(100.0)) == (Rung(model="upscaled-x4"),)
+    assert build(settings, 4, None) == (Rung(model="upscaled-x4"),)
+    assert build(settings, 4, speed(100.0)) == (Rung(model="upscaled-x4"),)
 
 
 @pytest.mark.parametrize(
@@ -111,10 +112,8 @@ def test_a_model_that_is_named_is_tempered_only_where_that_is_asked_for_too(
     tmp_path: Path, temper: str, in_ladder: str, named: str
 ) -> None:
     settings = settings_with(tmp_path, X4PLUS, temper=temper)
-    assert find_ladder(settings, 4, lambda _: speed(FAST))[0].tempered_with == in_ladder
-    by_setting = find_ladder(
-        settings.model_copy(update={"model_x4": X4PLUS}), 4, lambda _: speed(FAST)
-    )
+    assert build(settings, 4, speed(FAST))[0].tempered_with == in_ladder
+    by_setting = build(settings.model_copy(update={"model_x4": X4PLUS}), 4, None)
     assert by_setting == (name_rung(BY_NAME[X4PLUS], 4, temper),)
     assert by_setting == (Rung(model=X4PLUS, tempered_with=named),)
 
@@ -135,7 +134,7 @@ def test_a_model_of_two_passes_is_tempered_pass_by_pass() -> None:
 def test_a_named_model_that_is_not_here_is_refused(tmp_path: Path) -> None:
     settings = settings_with(tmp_path, model_x4=X4PLUS)
     with pytest.raises(SettingsError, match="--model='realesrgan-x4plus'"):
-        find_ladder(settings, 4, lambda _: speed(FAST), "--model")
+        plan_ladder(settings, 4, "--model")
 
 
 @pytest.mark.parametrize("halo_px", [3, 40])

@@ -1,33 +1,28 @@
 import random
-from dataclasses import replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.service.upscale.box_engine import BoxEngine, average_down, stream_of
+from tests.service.upscale.box_engine import (
+    BoxEngine,
+    RowsReady,
+    average_down,
+    stream_of,
+    upscale_through,
+)
+from tests.service.upscale.true_engine import TrueEngine
 from upscaled.errors import InternalError
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.cancellation import Cancelled
-from upscaled.upscale.loop import Pass, plan_passes
-from upscaled.upscale.loop import upscale as upscale_in_stream
+from upscaled.upscale.loop import Pass, plan_passes, run_tiles
 from upscaled.upscale.post_process.steps import PostProcessing
 from upscaled.upscale.stream import BATCHES_AHEAD
 from upscaled.upscale.tiles import pad
 from upscaled_models.backends.base import Window, least_window_px, round_up
 from upscaled_models.errors import EngineOutOfMemory
 from upscaled_models.registry import makes_every_scale
-
-
-def ignore(done: int, total: int) -> None:
-    """Ignore progress."""
-
-
-def upscale(image: Image, scale: int, engine: BoxEngine, **options: Any) -> Image:
-    with stream_of(engine) as stream:
-        return upscale_in_stream(image, scale, stream, **options)
 
 
 def noise(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
@@ -64,7 +59,7 @@ def test_tiled_equals_untiled_exactly_on_random_sizes(cases: int) -> None:
         )
         rgb = noise(chance.randint(1, 130), chance.randint(1, 130), seed=case)
 
-        result = upscale(Image(rgb), engine.native_scale, engine, on_tile=ignore)
+        result = upscale_through(Image(rgb), engine.native_scale, engine)
 
         assert np.array_equal(result.rgb, untiled(rgb, engine)), (case, engine, rgb.shape)
         tile_counts.append(len(engine.seen))
@@ -87,7 +82,7 @@ def test_tiled_equals_untiled_one_pixel_off_every_boundary(window: int, multiple
     for side in sorted(sides - {0}):
         for height, width in ((side, side), (side, 64), (37, side)):
             rgb = noise(height, width, seed=side)
-            result = upscale(Image(rgb), 2, engine, on_tile=ignore)
+            result = upscale_through(Image(rgb), 2, engine)
             assert np.array_equal(result.rgb, untiled(rgb, engine)), (height, width)
 
 
@@ -99,7 +94,7 @@ def test_a_halo_one_pixel_short_of_the_radius_always_shows() -> None:
         engine = BoxEngine(radius_px=radius, halo_px=radius - 1, window_px=2 * radius + 12)
         rgb = noise(chance.randint(50, 130), chance.randint(50, 130), seed=case)
 
-        result = upscale(Image(rgb), 2, engine, on_tile=ignore)
+        result = upscale_through(Image(rgb), 2, engine)
 
         assert not np.array_equal(result.rgb, untiled(rgb, engine)), (case, radius, rgb.shape)
 
@@ -110,14 +105,14 @@ def test_windows_off_the_networks_multiple_show() -> None:
     off = replace(engine, multiple_px=1)
     rgb = noise(90, 90)
 
-    assert not np.array_equal(upscale(Image(rgb), 2, off, on_tile=ignore).rgb, untiled(rgb, engine))
+    assert not np.array_equal(upscale_through(Image(rgb), 2, off).rgb, untiled(rgb, engine))
 
 
 def test_scale_2_through_a_x4_network_is_its_result_averaged() -> None:
     engine = BoxEngine(native_scale=4)
     rgb = noise(70, 45)
 
-    result = upscale(Image(rgb), 2, engine, on_tile=ignore)
+    result = upscale_through(Image(rgb), 2, engine)
 
     assert np.array_equal(result.rgb, average_down(untiled(rgb, engine), 2))
 
@@ -126,7 +121,7 @@ def test_scale_4_through_a_x2_network_runs_it_twice() -> None:
     engine = BoxEngine(native_scale=2)
     rgb = noise(40, 50)
 
-    result = upscale(Image(rgb), 4, engine, on_tile=ignore)
+    result = upscale_through(Image(rgb), 4, engine)
 
     assert np.array_equal(result.rgb, untiled(untiled(rgb, engine), engine))
 
@@ -158,39 +153,31 @@ def test_a_scale_no_number_of_passes_makes_is_refused(scale: int, native: int) -
 
 def test_progress_is_reported_before_the_first_tile_and_after_each() -> None:
     engine = BoxEngine(window_px=32)
-    reported: list[tuple[int, int]] = []
-
-    upscale(Image(noise(64, 64)), 4, engine, on_tile=lambda *step: reported.append(step))
-
+    with stream_of(engine) as stream:
+        states = list(run_tiles(Image(noise(64, 64)), 4, stream))
     total = len(engine.seen)
-    assert reported == [(done, total) for done in range(total + 1)]
+    assert [(state.done, state.total) for state in states] == [
+        (done, total) for done in range(total + 1)
+    ]
 
 
 def test_leaving_the_loop_leaves_the_other_windows_uncomputed() -> None:
     engine = BoxEngine(window_px=32)
-
-    def leave_after_two(done: int, total: int) -> None:
-        if done == 2:
-            raise Cancelled
-
-    with pytest.raises(Cancelled):
-        upscale(Image(noise(200, 200)), 2, engine, on_tile=leave_after_two)
+    with stream_of(engine) as stream:
+        for state in run_tiles(Image(noise(200, 200)), 2, stream):
+            if state.done == 2:
+                break
     assert 2 <= len(engine.seen) <= 2 + BATCHES_AHEAD
 
 
 @pytest.mark.parametrize("batch", [1, 4])
-def test_no_more_windows_are_under_way_than_a_few_batches(batch: int) -> None:
+def test_no_more_windows_are_in_flight_than_a_few_batches(batch: int) -> None:
     """Memory: windows are made when asked for, never as a list."""
     engine = BoxEngine(window_px=32, batch=batch)
-    ahead: list[int] = []
-
-    upscale(
-        Image(noise(300, 300)),
-        2,
-        engine,
-        on_tile=lambda done, _: ahead.append(len(engine.seen) - done),
-    )
-
+    with stream_of(engine) as stream:
+        ahead = [
+            len(engine.seen) - state.done for state in run_tiles(Image(noise(300, 300)), 2, stream)
+        ]
     assert len(engine.seen) > 100
     assert max(ahead) <= BATCHES_AHEAD * batch
 
@@ -199,7 +186,7 @@ def test_without_room_the_image_is_computed_again_in_smaller_windows() -> None:
     engine = BoxEngine(window_px=100, room_px=30)
     rgb = noise(150, 90)
 
-    result = upscale(Image(rgb), 2, engine, on_tile=ignore)
+    result = upscale_through(Image(rgb), 2, engine)
 
     assert np.array_equal(result.rgb, untiled(rgb, replace(engine, room_px=10**6)))
     assert max(engine.seen[-1]) <= 30
@@ -209,80 +196,68 @@ def test_without_memory_for_the_smallest_window_the_error_is_raised() -> None:
     engine = BoxEngine(window_px=100, halo_px=3, room_px=6)
 
     with pytest.raises(EngineOutOfMemory):
-        upscale(Image(noise(150, 90)), 2, engine, on_tile=ignore)
+        upscale_through(Image(noise(150, 90)), 2, engine)
     assert engine.seen[-1] == (7, 7)
 
 
 def test_rows_are_reported_as_soon_as_they_are_final() -> None:
-    engine = BoxEngine(window_px=32)
-    reported: list[tuple[Image, int, Pixels]] = []
-
-    def keep(image: Image, rows_ready: int) -> None:
-        reported.append((image, rows_ready, image.rgb[:rows_ready].copy()))
-
     image = Image(noise(90, 70), alpha=noise(90, 70)[..., 0].copy(), icc=b"profile")
-    result = upscale(image, 4, engine, on_tile=ignore, on_rows=keep)
+    with stream_of(BoxEngine(window_px=32)) as stream:
+        rows = RowsReady(run_tiles(image, 4, stream))
 
-    rows = [rows_ready for _, rows_ready, _ in reported]
-    assert len(rows) > 3
-    assert rows == sorted(set(rows))
-    assert rows[-1] == 360
-    for canvas, rows_ready, pixels in reported:
-        assert canvas.icc == b"profile"
-        assert canvas.alpha is not None
-        assert canvas.alpha is result.alpha
-        assert np.array_equal(pixels, result.rgb[:rows_ready])
+    rows.assert_final()
+    assert len(rows.counts) > 3
+    assert {canvas.icc for canvas in rows.canvases} == {b"profile"}
+    assert all(canvas.alpha is rows.canvases[-1].alpha is not None for canvas in rows.canvases)
 
 
 def test_rows_begin_again_on_another_canvas_when_the_image_is_computed_again() -> None:
-    reported: list[tuple[int, int]] = []
-
     class Shrinking(BoxEngine):
         def filter(self, window: Window) -> Window:
             if len(self.batches) == 8:
                 self.room_px = 20
             return super().filter(window)
 
-    result = upscale(
-        Image(noise(90, 90)),
-        2,
-        Shrinking(window_px=40),
-        on_tile=ignore,
-        on_rows=lambda image, rows_ready: reported.append((id(image.rgb), rows_ready)),
-    )
+    with stream_of(Shrinking(window_px=40)) as stream:
+        rows = RowsReady(run_tiles(Image(noise(90, 90)), 2, stream))
 
-    assert len({canvas for canvas, _ in reported}) == 2
-    assert reported[0][0] != id(result.rgb)
-    assert reported[-1] == (id(result.rgb), 180)
+    assert len({id(canvas.rgb) for canvas in rows.canvases}) == 2
+    assert rows.counts[-1] == 180
 
 
-def test_a_lock_sees_each_window_beside_its_result_and_its_reach_makes_no_seams() -> None:
-    """A lock that adds what a further box filter of the source says, 5 px around."""
-    wide = BoxEngine(radius_px=5)
+WIDE = BoxEngine(radius_px=5)
 
-    def lock(source: Window, result: Window) -> Window:
-        locked: Window = result + wide.filter(source)
-        return locked
 
+@dataclass(frozen=True)
+class WideCorrection(PostProcessing):
+    """Adds what a further box filter of the source says, 5 px around."""
+
+    halo_px_of_step: int = 5
+
+    def reach_px(self, gain: int) -> int:
+        return self.halo_px_of_step
+
+    def correct(self, source: Window, result: Window) -> Window:
+        corrected: Window = result + WIDE.filter(source)
+        return corrected
+
+
+@pytest.mark.parametrize(("halo_px", "is_seamless"), [(5, True), (1, False)])
+def test_a_step_sees_each_window_beside_its_result_and_its_reach_makes_no_seams(
+    halo_px: int, is_seamless: bool
+) -> None:
     engine, rgb = BoxEngine(window_px=40), noise(120, 90)
-    result = upscale(
-        Image(rgb),
-        2,
-        engine,
-        on_tile=ignore,
-        post_processing=PostProcessing(correct=lock, correction_reach_px=5),
-    )
-    short = upscale(
-        Image(rgb),
-        2,
-        engine,
-        on_tile=ignore,
-        post_processing=PostProcessing(correct=lock, correction_reach_px=1),
-    )
+    steps = WideCorrection(halo_px_of_step=halo_px)
+    result = upscale_through(Image(rgb), 2, engine, steps=steps)
+    expected = untiled(rgb, engine) + WIDE.filter(rgb)
+    assert np.array_equal(result.rgb, expected) == is_seamless
 
-    expected = untiled(rgb, engine) + wide.filter(rgb)
-    assert np.array_equal(result.rgb, expected)
-    assert not np.array_equal(short.rgb, expected)
+
+class NotBlack(PostProcessing):
+    """Believes whatever is not black."""
+
+    def is_plausible(self, source: Window, result: Window) -> bool:
+        return bool(result.any())
 
 
 def test_a_window_that_fails_its_check_is_computed_once_more_and_exactly() -> None:
@@ -292,29 +267,23 @@ def test_a_window_that_fails_its_check_is_computed_once_more_and_exactly() -> No
             return result * 0 if len(self.batches) == 3 and not self.exact else result
 
     engine, rgb = WrongOnce(window_px=40), noise(120, 90)
-    steps = PostProcessing(check=lambda source, result: bool(result.any()))
 
-    result = upscale(Image(rgb), 2, engine, on_tile=ignore, post_processing=steps)
+    result = upscale_through(Image(rgb), 2, engine, steps=NotBlack(checks=True))
 
     assert len(engine.exact) == 1
     assert np.array_equal(result.rgb, untiled(rgb, BoxEngine()))
 
 
 def test_a_window_that_fails_its_check_twice_fails_the_image() -> None:
+    black = TrueEngine(fault=np.zeros_like, exact_fault=np.zeros_like, window_px=40)
     with pytest.raises(InternalError, match="box: a window fails its check"):
-        upscale(
-            Image(noise(120, 90)),
-            2,
-            BoxEngine(window_px=40),
-            on_tile=ignore,
-            post_processing=PostProcessing(check=lambda source, result: False),
-        )
+        upscale_through(Image(noise(120, 90)), 2, black, steps=NotBlack(checks=True))
 
 
 def test_the_profile_goes_along_and_the_size_is_exact() -> None:
     image = Image(noise(61, 67), alpha=noise(61, 67)[..., 0].copy(), icc=b"profile")
 
-    result = upscale(image, 4, BoxEngine(), on_tile=ignore)
+    result = upscale_through(image, 4, BoxEngine())
 
     assert result.icc == b"profile"
     assert result.rgb.shape == (244, 268, 3)

@@ -9,10 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import pytest
 
-from tests.service.upscale.box_engine import BoxEngine
+from tests.service.upscale.box_engine import BoxEngine, CountedBatches
 from upscaled.errors import InternalError
 from upscaled.upscale.cancellation import Cancelled
-from upscaled.upscale.scheduler import BatchDone, Scheduler
+from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.stream import BATCHES_AHEAD, Stream
 from upscaled_models.backends.base import Started, Window
 from upscaled_models.errors import EngineOutOfMemory
@@ -83,7 +83,7 @@ def wait_until(condition: Callable[[], bool]) -> None:
 
 
 def waiting_in(scheduler: Scheduler) -> Callable[[], int]:
-    return lambda: len(scheduler._fair_queue._waiting)
+    return lambda: len(scheduler._tile_queue._waiting)
 
 
 def test_many_images_at_once_each_get_their_own_results_in_order() -> None:
@@ -114,11 +114,11 @@ def test_many_images_at_once_each_get_their_own_results_in_order() -> None:
 
 def test_every_batch_is_reported_with_its_capacity_and_its_time() -> None:
     engine = Held(batch=8)
-    reported: list[BatchDone] = []
-    with Scheduler(reported.append) as scheduler:
+    reported = CountedBatches()
+    with Scheduler(reported) as scheduler:
         jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(1)) for _ in range(5)]
         behind(engine, jobs, waiting_in(scheduler))
-    assert [(done.windows, done.places) for done in reported] == [(1, 8), (4, 8)]
+    assert [(done.windows, done.max_windows) for done in reported] == [(1, 8), (4, 8)]
     for done in reported:
         assert done.engine is engine
         assert (done.height_px, done.width_px) == windows_of(1)[0].shape[:2]
@@ -127,11 +127,11 @@ def test_every_batch_is_reported_with_its_capacity_and_its_time() -> None:
 
 def test_a_batch_has_no_more_room_than_the_device_was_found_to_have() -> None:
     engine = BoxEngine(batch=4, room_windows=2)
-    reported: list[BatchDone] = []
-    with Scheduler(reported.append) as scheduler:
+    reported = CountedBatches()
+    with Scheduler(reported) as scheduler:
         run_all(scheduler.open_stream(engine), windows_of(9))
     assert sum(done.windows for done in reported) == 9
-    assert {done.places for done in reported if done.windows == 2} == {2}
+    assert {done.max_windows for done in reported if done.windows == 2} == {2}
 
 
 def test_small_images_share_a_batch() -> None:

@@ -1,8 +1,8 @@
 """Two networks for one image: what comes of tiles, depths, flat colours, failures and shares."""
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,24 +10,28 @@ import pytest
 from numpy.typing import NDArray
 
 from tests.models.specs import spec_of
-from tests.service.upscale.box_engine import BoxEngine, box_sum
+from tests.service.upscale.box_engine import (
+    BoxEngine,
+    RowsReady,
+    box_sum,
+    finish,
+    upscale_through,
+)
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
 from upscaled.errors import InternalError
 from upscaled.image.types import Image
-from upscaled.upscale.loop import find_gain, upscale
+from upscaled.upscale.loop import TilesDone, find_gain, run_tiles
 from upscaled.upscale.post_process.colour_correction import keep_flat
 from upscaled.upscale.post_process.steps import PostProcessing, choose_post_processing
-from upscaled.upscale.post_process.tempering import TEMPER_REACH_PX, Tempering, temper
+from upscaled.upscale.post_process.tempering import Tempering, temper
 from upscaled.upscale.scheduler import Scheduler
 from upscaled.upscale.tiles import Region
 from upscaled_models.backends.base import Window
 from upscaled_models.errors import EngineOutOfMemory
 
 TEMPERING = Tempering(8, 0.5)
-TEMPERED = PostProcessing(
-    temper=partial(temper, tempering=TEMPERING), temper_reach_px=TEMPER_REACH_PX
-)
+TEMPERED = PostProcessing(tempering=TEMPERING)
 
 
 @dataclass
@@ -41,29 +45,27 @@ class VividEngine(TrueEngine):
         return super().filter(vivid)
 
 
+@contextmanager
+def tempered_states(
+    rgb: NDArray[Any], scale: int, vivid: BoxEngine, faithful: BoxEngine, steps: PostProcessing
+) -> Iterator[Iterator[TilesDone]]:
+    with (
+        Scheduler() as scheduler,
+        scheduler.open_stream(vivid) as stream,
+        scheduler.open_stream(faithful, beside=stream) as beside,
+    ):
+        yield run_tiles(Image(rgb), scale, stream, steps, beside)
+
+
 def run(
     rgb: NDArray[Any],
     scale: int,
     vivid: BoxEngine,
-    faithful: BoxEngine | None,
+    faithful: BoxEngine,
     steps: PostProcessing = TEMPERED,
-    on_rows: Callable[[Image, int], None] = lambda image, rows: None,
 ) -> NDArray[Any]:
-    with (
-        Scheduler() as scheduler,
-        scheduler.open_stream(vivid) as stream,
-        scheduler.open_stream(faithful or vivid, beside=stream) as beside,
-    ):
-        result = upscale(
-            Image(rgb),
-            scale,
-            stream,
-            on_tile=lambda done, total: None,
-            on_rows=on_rows,
-            post_processing=steps,
-            faithful=None if faithful is None else beside,
-        )
-    return np.asarray(result.rgb)
+    with tempered_states(rgb, scale, vivid, faithful, steps) as states:
+        return np.asarray(finish(states).rgb)
 
 
 def noise(height: int, width: int, dtype: type[np.uint8 | np.uint16] = np.uint8) -> NDArray[Any]:
@@ -89,11 +91,12 @@ def test_tiled_is_untiled_whichever_network_sees_further(
 
     whole = tempered(200)
     assert np.array_equal(tempered(48), whole)
-    alone = run(rgb, 2, VividEngine(window_px=200, native_scale=native_scale), None)
-    calm = run(rgb, 2, TrueEngine(window_px=200), None)
-    assert np.array_equal(whole, keep_flat(rgb, temper(alone, calm, TEMPERING), calm))
-    assert not np.array_equal(whole, alone)
-    assert not np.array_equal(whole, calm)
+    image, engine = Image(rgb), VividEngine(window_px=200, native_scale=native_scale)
+    vivid = upscale_through(image, 2, engine).rgb
+    faithful = upscale_through(image, 2, TrueEngine(window_px=200)).rgb
+    assert np.array_equal(whole, keep_flat(rgb, temper(vivid, faithful, TEMPERING), faithful))
+    assert not np.array_equal(whole, vivid)
+    assert not np.array_equal(whole, faithful)
 
 
 def test_both_networks_see_the_same_windows() -> None:
@@ -158,18 +161,9 @@ def test_where_one_network_is_out_of_memory_both_take_smaller_windows() -> None:
 
 
 def test_rows_are_final_when_they_are_reported() -> None:
-    reported: list[tuple[int, NDArray[Any]]] = []
-    result = run(
-        noise(90, 60),
-        2,
-        VividEngine(window_px=40),
-        TrueEngine(),
-        on_rows=lambda image, rows: reported.append((rows, image.rgb[:rows].copy())),
-    )
-    assert [rows for rows, _ in reported] == sorted({rows for rows, _ in reported})
-    assert reported[-1][0] == 180
-    for rows, seen in reported:
-        assert np.array_equal(seen, result[:rows])
+    vivid, faithful = VividEngine(window_px=40), TrueEngine()
+    with tempered_states(noise(90, 60), 2, vivid, faithful, TEMPERED) as states:
+        RowsReady(states).assert_final()
 
 
 @pytest.mark.parametrize(

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tests.service.upscale.box_engine import BoxEngine, Computed, average_down
-from upscaled_models.backends.base import Started, Window
+from tests.service.upscale.box_engine import BoxEngine, average_down
+from upscaled_models.backends.base import Computed, Started, Window
 
 
 def untouched(result: Window) -> Window:

@@ -1,5 +1,6 @@
 """When a worker measures: never beside a request."""
 
+import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,9 +12,10 @@ from tests.service.pool.pools import request
 from tests.service.upscale.box_engine import BoxEngine
 from upscaled.config import Settings
 from upscaled.pool.messages import Job
-from upscaled.upscale.core import Core, open_core
+from upscaled.upscale.core import Core
 from upscaled.upscale.engines import open_autotuner
 from upscaled.upscale.loaded_models import LoadedModels
+from upscaled.upscale.opening import open_core
 from upscaled.worker import retuning
 from upscaled.worker.connection import JobQueue
 from upscaled.worker.retuning import IdleTuning
@@ -122,11 +124,9 @@ def test_a_job_queue_is_idle_from_the_last_answer_on() -> None:
 def test_where_nothing_is_tuned_no_thread_is_started(
     values: dict[str, object], tmp_path: Path
 ) -> None:
-    begun: list[int] = []
     settings = Settings(data_dir=tmp_path).model_copy(update=values)
-    upscaler = cast(Core, SimpleNamespace(settings=settings))
-    IdleTuning(upscaler, JobQueue()).start(lambda: begun.append(1))
-    assert begun == []
+    IdleTuning(cast(Core, SimpleNamespace(settings=settings)), JobQueue()).start(niceness=0)
+    assert "retuning" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.slow

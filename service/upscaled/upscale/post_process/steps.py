@@ -1,62 +1,155 @@
-"""The steps between a network's result for a window and the pixels that are kept of it."""
+"""Steps between a network's result for a window and the pixels that are kept of it.
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
+Beside a GPU one thread would be slow at them, so they work on strips of rows at once. Colour
+correction and tempering give the same result to the last bit; the sanity check compares blocks that
+lie elsewhere where a window's height is no multiple of `BLOCK_PX`.
+"""
+
+from collections.abc import Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass
 from typing import Final
 
+import numpy as np
+
 from upscaled.config import Settings
-from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX, correct_colours
-from upscaled.upscale.post_process.sanity_check import is_plausible
+from upscaled.upscale.post_process import sanity_check
+from upscaled.upscale.post_process.colour_correction import (
+    CORRECTION_REACH_PX,
+    FLAT_PX,
+    correct_colours,
+    keep_flat,
+)
+from upscaled.upscale.post_process.sanity_check import BLOCK_PX
 from upscaled.upscale.post_process.tempering import TEMPER_REACH_PX, Tempering, temper
-from upscaled_models.backends.base import Window
+from upscaled_models.backends.base import Window, round_up
 from upscaled_models.registry import ModelSpec
 
-Check = Callable[[Window, Window], bool]
-Correct = Callable[[Window, Window], Window]
-Temper = Callable[[Window, Window], Window]
+STRIPS_PER_WINDOW: Final = 8
+"""Strips of a window that are post-processed at once, where cores are free for it."""
+
+LEAST_ROWS_PX: Final = 2 * BLOCK_PX
+"""Fewest source rows of a strip: below, passing it to a thread costs more than it saves."""
 
 
 @dataclass(frozen=True, slots=True)
 class PostProcessing:
-    """What is done with each window's result before it is kept; by default nothing.
+    """The steps for one image; by default none.
 
-    `check` and `correct` take the window as the network saw it, `[h, w, 3]`, and its result, of
-    the same type, `[h * gain, w * gain, 3]`.
-
-    check: whether the result can be believed. If not, the window is computed once more in float32.
-    correct: the result with the source's colours, after the check. `correction_reach_px`: how many
-        source pixels around a pixel it reads; every tile gets them as halo beyond the network's.
-    temper: the result mixed with that of a faithful network, which is taken as it is where the
-        source is flat; only where an image has a stream for one. `temper_reach_px`: how many result
-        pixels around a pixel it reads; every tile gets them too.
-    corrects_patterns: whether fine patterns get their mean colour back, on the finished rows.
+    checks: a window whose result is not plausible is computed once more in float32.
+    tempering: how the result is mixed with a faithful network's, which is taken as it is where the
+        source is flat. corrects_colours: the result gets the source's colours, unless it is
+        tempered. corrects_patterns: fine patterns get their mean colour back, on the finished rows.
+    threads: run the strips of a window; None: the caller's thread does it all.
     """
 
-    check: Check | None = None
-    correct: Correct | None = None
-    correction_reach_px: int = 0
-    temper: Temper | None = None
-    temper_reach_px: int = 0
+    checks: bool = False
+    tempering: Tempering | None = None
+    corrects_colours: bool = False
     corrects_patterns: bool = False
+    threads: Executor | None = None
+
+    def halo_px(self, specs: Iterable[ModelSpec], gain: int) -> int:
+        """Return the source pixels that a window needs around its core.
+
+        Args:
+            specs: the models that see the window.
+            gain: how much they enlarge it.
+        """
+        return max(spec.halo_px for spec in specs) + self.reach_px(gain)
+
+    def reach_px(self, gain: int) -> int:
+        """Return how many source pixels around a core the steps read."""
+        if self.tempering is not None:
+            return max(FLAT_PX, -(-TEMPER_REACH_PX // gain))
+        return CORRECTION_REACH_PX if self.corrects_colours else 0
+
+    def is_plausible(self, source: Window, result: Window) -> bool:
+        """Return whether the result can be believed: every strip passes the sanity check.
+
+        Args:
+            source: the window as the network saw it, `[h, w, 3]`.
+            result: of the same type, `[h * gain, w * gain, 3]`.
+        """
+        gain, rest = divmod(result.shape[0], source.shape[0])
+        spans = _cut(source.shape[0])
+        if self.threads is None or rest or len(spans) == 1:
+            return sanity_check.is_plausible(source, result)
+
+        def check_strip(span: tuple[int, int]) -> bool:
+            start, end = span
+            return sanity_check.is_plausible(source[start:end], result[start * gain : end * gain])
+
+        return all(self.threads.map(check_strip, spans))
+
+    def correct(self, source: Window, result: Window) -> Window:
+        """Return a checked result with the colours of its source; arguments as of `is_plausible`.
+
+        The result as it is, where its model keeps colours or it is tempered afterwards.
+        """
+        if self.tempering is not None or not self.corrects_colours:
+            return result
+        return self._compute(source, result, CORRECTION_REACH_PX)
+
+    def temper(self, source: Window, vivid: Window, faithful: Window) -> Window:
+        """Return both networks' results mixed; the faithful one where the source is flat."""
+        return keep_flat(source, self._compute(vivid, faithful, TEMPER_REACH_PX), faithful)
+
+    def _compute(self, one: Window, other: Window, reach_px: int) -> Window:
+        """Temper, or else correct, two windows, `other` a whole number of times as large as `one`.
+
+        Args:
+            reach_px: how many rows of `one` around a row the step reads.
+        """
+        height = one.shape[0]
+        gain, rest = divmod(other.shape[0], height)
+        spans = _cut(height)
+        if self.threads is None or rest or len(spans) == 1:
+            return self._compute_strip(one, other)
+        computed = np.empty_like(other)
+
+        def compute_strip(span: tuple[int, int]) -> None:
+            start, end = span
+            top, bottom = max(0, start - reach_px), min(height, end + reach_px)
+            strip = self._compute_strip(one[top:bottom], other[top * gain : bottom * gain])
+            computed[start * gain : end * gain] = strip[(start - top) * gain : (end - top) * gain]
+
+        for _ in self.threads.map(compute_strip, spans):
+            pass  # raises what a strip raised
+        return computed
+
+    def _compute_strip(self, one: Window, other: Window) -> Window:
+        if self.tempering is not None:
+            return temper(one, other, self.tempering)
+        return correct_colours(one, other)
 
 
 NO_POST_PROCESSING: Final = PostProcessing()
 
 
 def choose_post_processing(
-    spec: ModelSpec, settings: Settings, tempering: Tempering | None = None
+    spec: ModelSpec,
+    settings: Settings,
+    tempering: Tempering | None = None,
+    threads: Executor | None = None,
 ) -> PostProcessing:
     """Check every window; correct colours: of fine patterns, and of all else where models shift it.
 
     What is tempered has the faithful network's colours. The setting `colour_lock` switches both
     corrections off.
     """
-    steps = PostProcessing(check=is_plausible, corrects_patterns=settings.colour_lock)
-    if tempering is not None:
-        return replace(
-            steps, temper=partial(temper, tempering=tempering), temper_reach_px=TEMPER_REACH_PX
-        )
-    if settings.colour_lock and not spec.keeps_colour:
-        return replace(steps, correct=correct_colours, correction_reach_px=CORRECTION_REACH_PX)
-    return steps
+    return PostProcessing(
+        checks=True,
+        tempering=tempering,
+        corrects_colours=settings.colour_lock and not spec.keeps_colour,
+        corrects_patterns=settings.colour_lock,
+        threads=threads,
+    )
+
+
+def _cut(height: int) -> list[tuple[int, int]]:
+    """Cut rows into spans of whole blocks of the sanity check, the last with what is left over."""
+    rows = max(LEAST_ROWS_PX, round_up(-(-height // STRIPS_PER_WINDOW), BLOCK_PX))
+    starts = range(0, max(1, height - LEAST_ROWS_PX + 1), rows)
+    ends = [*starts[1:], height]
+    return list(zip(starts, ends, strict=True))

@@ -8,12 +8,10 @@ import pytest
 from scripts.evaluation.measure import read_truths
 from scripts.evaluation.metrics import acutance
 from scripts.evaluation.upscalers import network_upscaler, open_network
-from tests.service.upscale.box_engine import BoxEngine, stream_of
-from tests.service.upscale.test_job import ignore
+from tests.service.upscale.box_engine import BoxEngine, upscale_through
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
-from upscaled.upscale.loop import upscale
 from upscaled.upscale.post_process.colour_correction import (
     CORRECTION_REACH_PX,
     FLAT_PX,
@@ -74,28 +72,25 @@ def test_a_shift_of_all_colours_is_undone(gain: int, shift: tuple[int, int, int]
 @pytest.mark.parametrize(("scale", "native"), [(4, 4), (2, 4), (4, 2), (2, 2)])
 def test_tiles_have_no_seams(scale: int, native: int) -> None:
     """To the last bit, over noise: the worst case for rounding."""
-    steps = PostProcessing(correct=correct_colours, correction_reach_px=CORRECTION_REACH_PX)
+    steps = PostProcessing(corrects_colours=True)
     for height, width in ((70, 61), (97, 40)):
         image = Image(noise(height, width))
-        results = []
-        for window_px in (32, 47, 400):
-            engine = BoxEngine(native_scale=native, window_px=window_px)
-            with stream_of(engine) as stream:
-                results.append(
-                    upscale(image, scale, stream, on_tile=ignore, post_processing=steps).rgb
-                )
+        engines = (BoxEngine(native_scale=native, window_px=px) for px in (32, 47, 400))
+        results = [upscale_through(image, scale, engine, steps=steps).rgb for engine in engines]
         assert np.array_equal(results[0], results[2])
         assert np.array_equal(results[1], results[2])
 
 
+class ShortReach(PostProcessing):
+    def reach_px(self, gain: int) -> int:
+        return CORRECTION_REACH_PX - 1
+
+
 def test_a_halo_one_pixel_short_shows() -> None:
     """The proof that the test above can fail."""
-    steps = PostProcessing(correct=correct_colours, correction_reach_px=CORRECTION_REACH_PX - 1)
-    image = Image(noise(97, 70))
-    results = []
-    for window_px in (32, 400):
-        with stream_of(BoxEngine(native_scale=4, window_px=window_px)) as stream:
-            results.append(upscale(image, 4, stream, on_tile=ignore, post_processing=steps).rgb)
+    image, steps = Image(noise(97, 70)), ShortReach(corrects_colours=True)
+    engines = (BoxEngine(native_scale=4, window_px=window_px) for window_px in (32, 400))
+    results = [upscale_through(image, 4, engine, steps=steps).rgb for engine in engines]
     assert not np.array_equal(results[0], results[1])
 
 
@@ -155,8 +150,7 @@ def test_a_tint_becomes_its_luma() -> None:
 
 
 def test_a_picture_without_colour_comes_back_without() -> None:
-    with stream_of(TrueEngine(fault=tinted)) as stream:
-        result = upscale(Image(greys(50, 60)), 2, stream, on_tile=ignore)
+    result = upscale_through(Image(greys(50, 60)), 2, TrueEngine(fault=tinted))
 
     assert is_neutral(result.rgb)
     assert np.abs(result.rgb.astype(int).mean() - greys(50, 60).mean()) < 3
@@ -165,8 +159,7 @@ def test_a_picture_without_colour_comes_back_without() -> None:
 def test_grey_in_a_coloured_picture_is_the_networks_own() -> None:
     pixels = greys(50, 60)
     pixels[0, 0] = (255, 0, 0)
-    with stream_of(TrueEngine(fault=tinted)) as stream:
-        result = upscale(Image(pixels), 2, stream, on_tile=ignore)
+    result = upscale_through(Image(pixels), 2, TrueEngine(fault=tinted))
 
     assert not is_neutral(result.rgb[20:])
 

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from scripts.evaluation.measure import read_truths
 from scripts.evaluation.metrics import acutance
 from tests.service.opened import open_engine
-from tests.service.upscale.box_engine import BoxEngine, stream_of
+from tests.service.upscale.box_engine import BoxEngine, RowsReady, stream_of, upscale_through
 from upscaled.config import Settings
 from upscaled.image.types import Image
-from upscaled.upscale.loop import upscale
+from upscaled.upscale.loop import run_tiles
 from upscaled.upscale.post_process.pattern_correction import REACH_PX, PatternCorrection
 from upscaled.upscale.post_process.steps import PostProcessing, choose_post_processing
 from upscaled.upscale.tiles import Region
@@ -86,13 +86,7 @@ def upscaled(source: Pixels, scale: int, *, is_corrected: bool = True) -> Pixels
     """Through the shipped network, as the service does it."""
     engine = shipped(scale)
     steps = choose_post_processing(engine.info.spec, Settings(colour_lock=is_corrected))
-    with stream_of(engine) as stream:
-        result = upscale(Image(source), scale, stream, on_tile=ignore, post_processing=steps)
-    return np.asarray(result.rgb, np.uint8)
-
-
-def ignore(done: int, total: int) -> None:
-    """An `on_tile` that counts nothing."""
+    return np.asarray(upscale_through(Image(source), scale, engine, steps=steps).rgb, np.uint8)
 
 
 @pytest.mark.parametrize("scale", [2, 4])
@@ -192,31 +186,20 @@ def test_bands_leave_no_seam(gain: int) -> None:
 
 @pytest.mark.parametrize(("scale", "native"), [(4, 4), (2, 4), (4, 2)])
 def test_tiles_leave_no_seam(scale: int, native: int) -> None:
-    results = []
-    for window_px in (32, 47, 400):
-        with stream_of(BoxEngine(native_scale=native, window_px=window_px)) as stream:
-            steps = PostProcessing(corrects_patterns=True)
-            image = Image(noise(97, 70))
-            results.append(upscale(image, scale, stream, on_tile=ignore, post_processing=steps).rgb)
+    image, steps = Image(noise(97, 70)), PostProcessing(corrects_patterns=True)
+    engines = (BoxEngine(native_scale=native, window_px=window_px) for window_px in (32, 47, 400))
+    results = [upscale_through(image, scale, engine, steps=steps).rgb for engine in engines]
     assert np.array_equal(results[0], results[2])
     assert np.array_equal(results[1], results[2])
 
 
 def test_rows_are_announced_only_when_they_are_final() -> None:
-    announced: list[tuple[int, Pixels]] = []
-
-    def note(image: Image, rows_ready: int) -> None:
-        announced.append((rows_ready, np.asarray(image.rgb[:rows_ready], np.uint8).copy()))
-
+    image, steps = Image(noise(97, 70)), PostProcessing(corrects_patterns=True)
     with stream_of(BoxEngine(window_px=32)) as stream:
-        steps = PostProcessing(corrects_patterns=True)
-        result = upscale(
-            Image(noise(97, 70)), 2, stream, on_tile=ignore, on_rows=note, post_processing=steps
-        ).rgb
-    assert announced[-1][0] == 194
-    assert any(0 < rows < 194 for rows, _ in announced)
-    for rows, seen in announced:
-        assert np.array_equal(seen, result[:rows])
+        rows = RowsReady(run_tiles(image, 2, stream, steps))
+    rows.assert_final()
+    assert rows.counts[-1] == 194
+    assert any(0 < count < 194 for count in rows.counts)
 
 
 def test_a_picture_without_colour_stays_without() -> None:

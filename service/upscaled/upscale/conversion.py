@@ -1,6 +1,6 @@
-"""Convert what Python code holds pictures in, arrays and Pillow images, to `Image` and back."""
+"""Convert arrays and Pillow images, as Python code holds them, to `Image` and back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import numpy as np
@@ -12,20 +12,22 @@ from upscaled.errors import InvalidParameter
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 
-_PILLOW_MODES: Final = frozenset({"L", "LA", "RGB", "RGBA"})
-_DEEP_GREY_MODES: Final = frozenset({"I;16", "I;16L", "I;16B"})
+_DEEP_MODES: Final = frozenset({"I;16", "I;16L", "I;16B"})
+_KEPT_MODES: Final = frozenset({"L", "LA", "RGB", "RGBA"}) | _DEEP_MODES
+_RGB_MODES: Final = frozenset({"P", "RGBX", "PA", "RGBa"})
+"""Modes that are converted and that a profile for RGB still describes."""
 
 
 @dataclass(frozen=True, slots=True)
 class ArrayShape:
-    """The layout of a picture's array: grey or colour, with or without alpha and a third axis."""
+    """Layout of an image's array: grey or colour, with or without alpha and a third axis."""
 
     is_flat: bool
     is_grey: bool
     has_alpha: bool
 
     def restore(self, image: Image) -> Pixels:
-        """The pixels of an image as an array of this layout."""
+        """Return the pixels of an image as an array of this layout."""
         colour = image.rgb[..., :1] if self.is_grey else image.rgb
         if image.alpha is not None:
             colour = np.concatenate((colour, image.alpha[..., None]), axis=2)
@@ -66,22 +68,14 @@ def read_pillow(picture: PillowImage.Image) -> tuple[Image, ArrayShape]:
         InvalidParameter: the picture has no pixels.
     """
     picture = ImageOps.exif_transpose(picture)
-    if picture.mode not in _PILLOW_MODES | _DEEP_GREY_MODES:
-        may_be_transparent = picture.has_transparency_data
-        is_rgb = picture.mode in ("P", "RGBX", "PA", "RGBa")
-        profile = picture.info.get("icc_profile") if is_rgb else None
-        picture = picture.convert("RGBA" if may_be_transparent else "RGB")
-    else:
-        profile = picture.info.get("icc_profile")
+    profile, dpi = picture.info.get("icc_profile"), picture.info.get("dpi")
+    if picture.mode not in _KEPT_MODES:
+        profile = profile if picture.mode in _RGB_MODES else None
+        picture = picture.convert("RGBA" if picture.has_transparency_data else "RGB")
     pixels = np.asarray(picture)
-    image, shape = read_array(pixels.astype(np.uint16) if _is_deep(picture) else pixels)
-    dpi = picture.info.get("dpi")
-    return Image(
-        rgb=image.rgb,
-        alpha=image.alpha,
-        icc=profile,
-        dpi=(float(dpi[0]), float(dpi[1])) if dpi else None,
-    ), shape
+    image, shape = read_array(pixels.astype(np.uint16) if picture.mode in _DEEP_MODES else pixels)
+    dpi = (float(dpi[0]), float(dpi[1])) if dpi else None
+    return replace(image, icc=profile, dpi=dpi), shape
 
 
 def write_pillow(image: Image, shape: ArrayShape) -> PillowImage.Image:
@@ -92,7 +86,3 @@ def write_pillow(image: Image, shape: ArrayShape) -> PillowImage.Image:
     if image.dpi is not None:
         picture.info["dpi"] = image.dpi
     return picture
-
-
-def _is_deep(picture: PillowImage.Image) -> bool:
-    return picture.mode in _DEEP_GREY_MODES

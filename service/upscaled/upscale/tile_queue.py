@@ -1,7 +1,7 @@
 """Fair queue of tiles across images, weighted by device seconds; equal shapes are batched.
 
 Start-time fair queueing (see `upscaled.virtual_time`) on two levels. API keys share the device, and
-the images of a key share what it gets: a key with three images under way has no more of the device
+the images of a key share what it gets: a key with three images in flight has no more of the device
 than one with a single image. Each image has a queue for each network it goes through, charged with
 the seconds that its windows should take, and so is its key. Of the key charged least the queue
 charged least is next. So a small image goes before the next window of a large one, and no number
@@ -11,26 +11,39 @@ small image that comes while it is busy need not wait at all: it takes the fast 
 
 import threading
 from collections import deque
-from collections.abc import Callable, Collection
+from collections.abc import Collection, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from itertools import count, takewhile
 from typing import Final
 from weakref import WeakValueDictionary
 
+from upscaled.image.pixels import is_deep
 from upscaled.virtual_time import Flow, VirtualClock
-from upscaled_models.backends.base import Engine, Window
-
-Finish = Callable[[], Window]
+from upscaled_models.backends.base import Engine, Started, Window, most_windows
 
 FAST_PATH_PX: Final = 192 * 192
 """Largest area of an image for the fast path, where a network of ours takes 0.1 s for it on two
 cores."""
 USUAL_S_PER_PX: Final = 0.1 / FAST_PATH_PX
-"""What a pixel costs through an engine of which nothing is known."""
+"""Seconds for a pixel through an engine of which nothing is known."""
 FAST_PATH_S: Final = 0.6
 """Most seconds of an image for the fast path, which has half of the cores only. A slow
 network takes it for 64 x 64 px on two cores in float32, and for 120 x 120 px in 8 bits."""
+
+
+class TileResult:
+    """The result of one window, whose last step needs no device: its image takes it.
+
+    What it is made of is dropped with it, although others may still hold the window's request.
+    """
+
+    def __init__(self, started: Started) -> None:
+        self._started = [started]
+
+    def finish(self) -> Window:
+        """Return the result, once; raises as `Started.finish`."""
+        return self._started.pop().finish()[0]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -38,8 +51,7 @@ class TileRequest:
     """One window that waits to go through an engine.
 
     is_last: the last window of its image. s_per_px: seconds that the device should take for one
-    pixel of it. result: what its image waits for, a function that does the rest of the work, which
-    needs the device no more.
+    pixel of it.
     """
 
     queue: "ImageQueue"
@@ -49,7 +61,7 @@ class TileRequest:
     is_exact: bool
     is_last: bool = True
     s_per_px: float = USUAL_S_PER_PX
-    result: Future[Finish] = field(default_factory=Future)
+    result: Future[TileResult] = field(default_factory=Future)
 
     @property
     def px(self) -> int:
@@ -61,12 +73,12 @@ class TileRequest:
 
     @property
     def fits_fast_path(self) -> bool:
-        """Whether its engine can, and all that its image requests for is little."""
+        """Return whether its engine has a fast path, and its image needs little in all."""
         is_small = self.queue.total_px <= FAST_PATH_PX and self.queue.total_s <= FAST_PATH_S
         return self.is_last and is_small and self.engine.concurrent is not None
 
     def goes_with(self, other: "TileRequest") -> bool:
-        """Whether both may be in one batch."""
+        """Return whether both may be in one batch."""
         return (
             self.engine is other.engine
             and self.window.shape == other.window.shape
@@ -101,7 +113,7 @@ class ImageQueue(Flow):
     requests: deque[TileRequest] = field(default_factory=deque)
 
 
-class FairQueue:
+class TileQueue:
     """The queues of all images in flight; every method may be called from any thread."""
 
     def __init__(self) -> None:
@@ -113,6 +125,7 @@ class FairQueue:
         self._numbers = count()
         self._clock = VirtualClock()
         self._keys: WeakValueDictionary[int, KeyFlow] = WeakValueDictionary()
+        self._max_batch_px: dict[str, int] = {}
         self._end: BaseException | None = None
 
     def join(self, key_id: int | None = None, *, beside: ImageQueue | None = None) -> ImageQueue:
@@ -125,8 +138,9 @@ class FairQueue:
         """
         with self._changed:
             if beside is not None:
-                return ImageQueue(number=next(self._numbers), key=beside.key)
-            key = KeyFlow() if key_id is None else self._keys.setdefault(key_id, KeyFlow())
+                key = beside.key
+            else:
+                key = KeyFlow() if key_id is None else self._keys.setdefault(key_id, KeyFlow())
             return ImageQueue(number=next(self._numbers), key=key)
 
     def put(self, request: TileRequest) -> None:
@@ -164,13 +178,36 @@ class FairQueue:
             queue.end = reason
             self.drop(queue, tuple(queue.requests), reason)
 
-    def take(self, most: Callable[[TileRequest], int], *, is_patient: bool) -> list[TileRequest]:
-        """Take the next batch: at most `most(first window)`, all alike; none once closed.
+    def max_windows(self, request: TileRequest) -> int:
+        """Return the most windows like this one that a batch may have.
+
+        Those computed in float32 go one by one: together they would only keep others waiting.
+        """
+        if request.is_exact or is_deep(request.window):
+            return 1
+        most = most_windows(request.engine.info, request.px)
+        max_px = self._max_batch_px.get(request.engine.info.model)
+        return most if max_px is None else max(1, min(most, max_px // request.px))
+
+    def limit_batches(self, requests: Sequence[TileRequest]) -> int:
+        """Halve what batches of a model may have, after the device had no memory for this one.
+
+        Returns:
+            the most pixels of such a batch from now on.
+        """
+        model = requests[0].engine.info.model
+        max_px = sum(request.px for request in requests) // 2
+        self._max_batch_px[model] = min(self._max_batch_px.get(model, max_px), max_px)
+        return self._max_batch_px[model]
+
+    def take(self, *, is_patient: bool) -> list[TileRequest]:
+        """Take the next batch: at most `max_windows`, all alike; none once closed.
 
         Their number is a power of two, so that devices, which make something anew for each shape
         and number that comes, see few.
 
-        is_patient: wait for a window if there is none.
+        Args:
+            is_patient: wait for a window if there is none.
         """
         with self._changed:
             self._busy_with = ()
@@ -178,9 +215,11 @@ class FairQueue:
                 self._changed.wait()
             if not self._waiting:
                 return []
-            batch = [self._serve(min(self._waiting, key=_urgency))]
-            limit = _largest_power_of_two(min(most(batch[0]), 1 + self._count_like(batch[0])))
-            while len(batch) < limit and (queue := self._next_like(batch[0])):
+            first = self._serve(min(self._waiting, key=_urgency))
+            batch = [first]
+            most = min(self.max_windows(first), 1 + self._count_like(first))
+            limit = 1 << (most.bit_length() - 1)
+            while len(batch) < limit and (queue := self._next_like(first)):
                 batch.append(self._serve(queue))
             self._busy_with = tuple(request.queue for request in batch)
             self._wake_fast_path()
@@ -189,7 +228,7 @@ class FairQueue:
     def take_for_fast_path(self) -> TileRequest | None:
         """Take a window of a small image, as soon as one would wait for a batch of others.
 
-        Waits for it; None once closed.
+        Waits for it; returns None once closed.
         """
         with self._fast_path_changed:
             while self._end is None:
@@ -249,10 +288,6 @@ class FairQueue:
         self._waiting.remove(queue)
 
 
-def _largest_power_of_two(most: int) -> int:
-    return 1 << (most.bit_length() - 1)
-
-
 def _urgency(queue: ImageQueue) -> tuple[float, float, float, int]:
-    """The sort key of queues: the charge of its key, its own charge, its cost, then its age."""
+    """Return the sort key of queues: the charge of the key, the queue's own, its cost, its age."""
     return queue.key.charged, queue.charged, queue.requests[0].cost_s, queue.number
