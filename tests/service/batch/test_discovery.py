@@ -7,7 +7,7 @@ from pathlib import Path, PurePath
 import pytest
 
 from tests.service.image.samples import picture, save
-from upscaled.batch.discovery import Finder, PictureOnInput, Source, is_pattern, matches, read_names
+from upscaled.batch.discovery import Finder, PictureOnInput, Source, is_pattern, read_names
 
 
 @pytest.fixture
@@ -104,24 +104,11 @@ def test_a_file_whose_name_looks_like_a_pattern_is_that_file(tree: Path) -> None
     assert [source.path.name for source in find(tree / "[a].png")] == ["[a].png"]
 
 
-def test_the_pattern_of_any_depth_matches_no_level_too() -> None:
-    assert matches(("x",), ("**", "x"))
-    assert matches(("a", "b", "x"), ("**", "x"))
-    assert not matches(("a",), ("**", "x"))
-    assert not matches(("a", "b"), ("*",))
-
-
 def test_a_folder_without_an_output_folder_and_a_missing_one_are_errors(tree: Path) -> None:
     (found,) = find(tree, output_dir=None)
     assert isinstance(found.error, IsADirectoryError)
     (gone,) = Finder(Path("out")).walk(tree / "gone")
     assert isinstance(gone.error, FileNotFoundError)
-
-
-def test_names_that_are_no_text_are_found_whole(tree: Path) -> None:
-    name = os.fsdecode(b"caf\xe9.png")
-    (tree / name).touch()
-    assert b"caf\xe9.png" in [os.fsencode(source.path.name) for source in find(tree)]
 
 
 def test_sources_are_found_folder_by_folder(tree: Path) -> None:

@@ -21,14 +21,6 @@ from upscaled.pool.messages import Answer, Job
 from upscaled.pool.worker_process import WorkerProcess
 
 
-async def test_bytes_cross_intact_both_ways() -> None:
-    source = order("echo") + os.urandom(3_000_000)
-    async with running_pool() as pool:
-        upscaled = await pool.upscale(source, request())
-    assert upscaled.data == source
-    assert type(upscaled.data) is bytes
-
-
 async def test_the_largest_input_and_a_huge_result_cross() -> None:
     source = order("answer", size_bytes=100_000_000) + bytes(25_000_000)
     async with running_pool() as pool:
@@ -92,7 +84,9 @@ async def test_cancelling_while_the_source_is_sent_leaves_the_channel_whole() ->
             upscaling = send(pool, source)
             await asyncio.sleep(wait_s)
             upscaling.cancel()
-        assert (await pool.upscale(source, request())).data == source
+        upscaled = await pool.upscale(source, request())
+        assert upscaled.data == source
+        assert type(upscaled.data) is bytes
         assert workers_of(pool) == [worker]
 
 
@@ -144,14 +138,10 @@ async def test_a_result_keeps_the_label_and_tempering_that_the_worker_reports() 
     assert (plain.tempered_with, plain.label) == ("", "fake")
 
 
-async def test_a_model_that_is_named_goes_with_the_job() -> None:
-    async with running_pool() as pool:
-        upscaled = await pool.upscale(order("answer"), replace(request(), model="slow"))
-    assert upscaled.model == "slow"
-
-
-async def test_the_key_goes_with_the_job(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that a worker shares its device between keys, not between images."""
+async def test_the_key_and_the_named_model_go_with_the_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The key, so that a worker shares its device between keys, not between images."""
     key_ids = []
     work = WorkerProcess.work
 
@@ -164,5 +154,6 @@ async def test_the_key_goes_with_the_job(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(WorkerProcess, "work", note_and_work)
     async with running_pool() as pool:
         for key_id in (7, 8):
-            await pool.upscale(order("answer"), request(key_id=key_id))
+            named = replace(request(key_id=key_id), model="slow")
+            assert (await pool.upscale(order("answer"), named)).model == "slow"
     assert key_ids == [7, 8]

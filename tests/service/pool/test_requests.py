@@ -20,7 +20,6 @@ from tests.service.pool.pools import (
 )
 from upscaled.errors import RateLimitExceeded
 from upscaled.pool.cost import MAX_RETRY_AFTER_S, retry_after_s
-from upscaled.pool.local import LocalPool
 from upscaled.upscale.result import Result
 
 
@@ -31,18 +30,6 @@ async def test_two_workers_share_the_load() -> None:
             *(pool.upscale(order("answer", after_s=0.5), request()) for _ in range(4))
         )
     assert sorted(Counter(answer.model for answer in answers).values()) == [2, 2]
-
-
-async def test_the_order_is_first_come_first_served() -> None:
-    finished: list[int] = []
-
-    async def upscale(pool: LocalPool, number: int) -> None:
-        await pool.upscale(order("answer"), request(str(number)))
-        finished.append(number)
-
-    async with running_pool(workers=1, jobs_per_worker=1) as pool:
-        await asyncio.gather(*(upscale(pool, number) for number in range(20)))
-    assert finished == list(range(20))
 
 
 async def test_the_queue_takes_its_number_and_refuses_one_more_at_once() -> None:
@@ -69,19 +56,6 @@ async def test_without_a_queue_only_a_free_worker_takes_work() -> None:
         with pytest.raises(RateLimitExceeded):
             await pool.upscale(order("answer"), request())
         await busy
-
-
-async def test_after_the_promised_wait_the_same_request_passes() -> None:
-    async with running_pool(workers=1, jobs_per_worker=1, max_queue=2) as pool:
-        slow = order("answer", after_s=1)  # what the warm-up said of an image of this size
-        admitted = [send(pool, slow) for _ in range(3)]
-        await asyncio.sleep(0)
-        with pytest.raises(RateLimitExceeded) as caught:
-            await pool.upscale(slow, request())
-        assert 3 <= caught.value.retry_after_s <= 4
-        await asyncio.sleep(caught.value.retry_after_s)
-        await pool.upscale(order("answer"), request())
-        await asyncio.gather(*admitted)
 
 
 async def test_the_timings_include_the_wait_in_the_queue() -> None:
@@ -219,20 +193,6 @@ async def test_one_keys_flood_refuses_no_other_key_and_each_gets_its_own_wait() 
         assert [each.reason for each in refused] == ["gave_way", "gave_way"]
         assert all(1 <= each.retry_after_s <= own.value.retry_after_s for each in refused)
         assert outcomes[3:] == refused
-
-
-async def test_a_fresh_key_is_answered_before_a_floods_backlog() -> None:
-    finished: list[str] = []
-
-    async def upscale(pool: LocalPool, key_id: int) -> None:
-        await pool.upscale(order("answer", after_s=0.05), request(key_id=key_id))
-        finished.append(str(key_id))
-
-    async with running_pool(workers=1, jobs_per_worker=1) as pool:
-        await asyncio.gather(
-            *(upscale(pool, 1) for _ in range(8)), *(upscale(pool, 2) for _ in range(3))
-        )
-    assert "".join(finished) == "12121211111"
 
 
 @pytest.mark.parametrize(

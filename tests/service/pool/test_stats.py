@@ -5,7 +5,9 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
 
-from tests.service.pool.pools import order, request, running_pool, send, until
+import psutil
+
+from tests.service.pool.pools import order, request, running_pool, send, until, workers_of
 from upscaled.decoder.pool import Decoder
 from upscaled.pool.messages import Alive, decode_from_worker, encode
 from upscaled.pool.stats import EngineInUse, ModelStats, WorkerStats
@@ -73,9 +75,13 @@ async def test_running_and_waiting_images_are_counted_apart() -> None:
     assert {each.label for each in upscaled} == {"fake"}
 
 
-async def test_a_death_is_a_restart_and_a_stop_is_none(tmp_path: Path) -> None:
+async def test_an_image_is_retried_after_a_restart_which_is_counted_unlike_a_stop(
+    tmp_path: Path,
+) -> None:
     async with running_pool() as pool:
+        [first] = workers_of(pool)
         await pool.upscale(order("die", marker=str(tmp_path / "died")), request())
+        assert not psutil.pid_exists(first.pid)
         assert pool.stats().restarts == 1
     assert pool.stats().restarts == 1
     assert pool.stats().workers_ready == 0

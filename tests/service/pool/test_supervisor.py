@@ -33,23 +33,6 @@ from upscaled.process.supervision import Limits
 from upscaled.upscale.result import Result
 
 
-async def test_an_image_whose_worker_dies_is_retried(tmp_path: Path) -> None:
-    async with running_pool() as pool:
-        [first] = workers_of(pool)
-        upscaled = await pool.upscale(order("die", marker=str(tmp_path / "m")), request())
-        assert upscaled.model != f"fake {first.pid}"
-        assert not psutil.pid_exists(first.pid)
-
-
-async def test_an_image_that_kills_two_workers_fails_and_no_other_does() -> None:
-    async with running_pool(workers=1) as pool:
-        poison = send(pool, order("die"), request("poison"))
-        others = [send(pool, order("answer"), request(str(number))) for number in range(3)]
-        with pytest.raises(InternalError, match="2 workers died"):
-            await poison
-        assert all(isinstance(answer, Result) for answer in await asyncio.gather(*others))
-
-
 async def test_a_death_with_others_in_flight_counts_against_no_image(tmp_path: Path) -> None:
     """One that is killed beside another, then once more alone, is answered the third time."""
     async with running_pool(workers=1, jobs_per_worker=4) as pool:
