@@ -52,7 +52,7 @@ class Charge:
         self._metrics.note_credit("captured")
 
     async def release(self) -> None:
-        """Give the credit back, also a captured one: what it was taken for was not delivered.
+        """Give the credit back, also a captured one whose image was not delivered.
 
         Where that fails it is tried again until the database works.
         """

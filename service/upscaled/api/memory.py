@@ -70,7 +70,7 @@ class MemoryBudget:
                 del self._accounts[key_id]
 
     def has_room_for_new_key(self, size_bytes: int) -> bool:
-        """Return whether an image of this size would be taken from a key that holds nothing."""
+        """Return whether an image of this size would be accepted from a key that holds none."""
         free_bytes = self.limit_bytes - self.held_bytes
         arriving_bytes = sum(
             share.size_bytes
@@ -137,7 +137,7 @@ class Share:
 
     @asynccontextmanager
     async def arriving(self) -> AsyncIterator[None]:
-        """Let a key that holds less preempt what the block holds and takes.
+        """Let a key that holds less preempt the bytes of the block.
 
         Raises:
             RateLimitExceeded: that happened; the block is interrupted at once.

@@ -1,6 +1,6 @@
-"""The middleware around every endpoint: early responses, request ids, access records, the 500.
+"""Wrap every endpoint: close lingering bodies, choose request ids, record access, answer 500.
 
-Pure ASGI, both of them: a BaseHTTPMiddleware would hide that a client disconnects.
+Both classes are pure ASGI: a BaseHTTPMiddleware would hide that a client disconnects.
 """
 
 import asyncio
@@ -72,7 +72,7 @@ class LingeringCloseMiddleware:
 
 
 class _Body:
-    """The body of one request, as far as the application has read it."""
+    """Body of one request, as far as the application has read it."""
 
     def __init__(self, scope: Scope, receive: Receive) -> None:
         headers = Headers(scope=scope)

@@ -24,7 +24,7 @@ ErrorCode = StrEnum(  # type: ignore[misc]  # its members are the errors that th
 
 
 class Scale(IntEnum):
-    """How many times as wide and as high as the image the result is."""
+    """Factor by which the result is wider and higher than the image."""
 
     X2 = 2
     X4 = 4
@@ -55,7 +55,7 @@ class _Response(BaseModel):
 
 
 class Upscaled(_Response):
-    """Where the result is."""
+    """URL of the result."""
 
     result_url: str = Field(
         examples=["https://example.com/public/result/6f5ab457-6f35-466d-b309-7a95d5b95a70.jpg"]
@@ -81,13 +81,13 @@ class Credits(BaseModel):
 
 
 class Live(_Response):
-    """The process answers."""
+    """Liveness of the process."""
 
     status: Literal["ok"]
 
 
 class Ready(_Response):
-    """A request sent now would be accepted."""
+    """Readiness for a request sent now."""
 
     status: Literal["ready"]
 
@@ -104,14 +104,14 @@ class Model(_Response):
     same_as: str | None = Field(
         description="The model whose file it is, where the name is a second one"
     )
-    auto_scales: list[Scale] = Field(description="Where `auto` may take it")
+    auto_scales: list[Scale] = Field(description="Those at which `auto` may choose it")
     seconds_per_megapixel: dict[str, float | None] = Field(
         description="Of input, by scale, on this server; null until measured"
     )
 
 
 class AutoChoice(_Response):
-    """A model that `auto` takes for pictures up to a size."""
+    """Model that `auto` chooses for pictures up to a size."""
 
     model: str
     tempered_with: str | None = Field(description="The faithful model that it is mixed with")

@@ -19,14 +19,14 @@ OUTPUT_EXTENSION: Final = "upscaled.output"
 
 
 class Output(Protocol):
-    """The output of one connection."""
+    """Output of one connection."""
 
     def unsent_bytes(self) -> int:
         """Return the bytes held for the client, beyond those in the kernel's buffers."""
 
 
 class UnsentResponses:
-    """The outputs with unsent bytes by API key; belongs to the event loop."""
+    """Outputs with unsent bytes, by API key; belongs to the event loop."""
 
     def __init__(self, limit_bytes: int = MAX_UNSENT_BYTES) -> None:
         """
@@ -62,7 +62,7 @@ class UnsentResponses:
 
 
 class ImageResponse(Response):
-    """A response with an image as its body, which is counted until its client has read it."""
+    """Response with an image as its body, which is counted until its client has read it."""
 
     def __init__(self, data: bytes, media_type: str, unsent: UnsentResponses, key_id: int) -> None:
         super().__init__(data, media_type=media_type)

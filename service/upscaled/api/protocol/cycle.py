@@ -22,7 +22,7 @@ from upscaled.api.unsent import OUTPUT_EXTENSION
 
 
 class Connection(Protocol):
-    """The connection that a cycle belongs to."""
+    """Connection that a cycle belongs to."""
 
     def pump_soon(self) -> None:
         """Parse more of what has arrived, once the event loop is free."""
@@ -43,7 +43,7 @@ class Flow(FlowControl):
 
 
 class Cycle(RequestResponseCycle):
-    """The ASGI cycle of one request."""
+    """ASGI cycle of one request."""
 
     connection: Connection
 

@@ -12,7 +12,7 @@ MAX_TRAILER_BYTES: Final = 16 * 1024
 # time, however little it brings.
 MAX_FRAMING_BYTES: Final = 64 * 1024
 FRAMING_SHARE: Final = 16
-# One feed takes no more, so that other connections' bytes come between: some 0.2 ms.
+# One feed reads no more, so that other connections' bytes come between: some 0.2 ms.
 MAX_LINES_PER_FEED: Final = 128
 
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
@@ -20,7 +20,7 @@ _PLAIN_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 
 
 class BodyReader(Protocol):
-    """A reader of one body; `is_complete` once its last byte was read."""
+    """Reader of one body; `is_complete` once its last byte was read."""
 
     is_complete: bool
 
@@ -40,7 +40,7 @@ def read_body_of(head: RequestHead) -> BodyReader:
 
 
 class LengthReader:
-    """A reader of a body of `Content-Length` bytes."""
+    """Reader of a body of `Content-Length` bytes."""
 
     def __init__(self, size_bytes: int) -> None:
         self._left_bytes = size_bytes
@@ -55,7 +55,7 @@ class LengthReader:
 
 
 class ChunkedReader:
-    """A reader of a chunked body; extensions and trailers are checked and dropped."""
+    """Reader of a chunked body; extensions and trailers are checked and dropped."""
 
     def __init__(self) -> None:
         self.is_complete = False
@@ -116,7 +116,7 @@ class ChunkedReader:
             self._left_bytes = int(match[1], 16)
             self._awaits = "data" if self._left_bytes else "trailer"
         elif self._awaits == "end":
-            self._awaits = "size"  # the line is empty: it had room for nothing else
+            self._awaits = "size"  # the line is empty: its limit allows nothing else
         elif line:
             parse_field(line)
         else:

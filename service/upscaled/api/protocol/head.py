@@ -10,7 +10,7 @@ from typing import Final
 MAX_HEAD_BYTES: Final = 64 * 1024
 MAX_REQUEST_LINE_BYTES: Final = 32 * 1024
 MAX_HEADERS: Final = 256
-MAX_EMPTY_LINES: Final = 8  # before a request; section 2.2 asks for one
+MAX_EMPTY_LINES: Final = 8  # before a request; section 2.2 demands one
 
 Headers = list[tuple[bytes, bytes]]
 
@@ -24,7 +24,7 @@ _ABSOLUTE: Final = re.compile(rb"https?://([^/?]+)(.*)", re.IGNORECASE)
 _HOST: Final = re.compile(rb"(?:[A-Za-z0-9\-._~%!$&'()*+,;=]*|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?")
 # RFC 9110, section 8.6, knows no largest length; nothing longer is meant as one.
 _LENGTH: Final = re.compile(rb"[0-9]{1,40}")
-# What no line of a message may hold. CR is judged where the line ends.
+# Forbidden in every line of a message. CR is checked where the line ends.
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 
 
@@ -33,7 +33,7 @@ class MalformedRequest(Exception):
 
 
 class LineReader:
-    """A reader that joins the pieces of a line, however they arrive.
+    """Reader that joins the pieces of a line, however they arrive.
 
     Only new bytes are searched and each is copied once, so n bytes cost O(n) in pieces of any size.
     """
@@ -43,7 +43,7 @@ class LineReader:
 
     @property
     def size_bytes(self) -> int:
-        """The bytes of a line whose end has not arrived yet."""
+        """Return the bytes of a line whose end has not arrived yet."""
         return len(self._begun)
 
     def take(
@@ -82,7 +82,7 @@ class LineReader:
 
 @dataclass(frozen=True, slots=True)
 class RequestHead:
-    """A request without its body.
+    """Head of a request.
 
     Attributes:
         target: path and query as sent, "*" for the server as a whole.
@@ -103,7 +103,7 @@ class RequestHead:
 
 
 class HeadReader:
-    """A reader of one head, whose size, first line and number of fields are bounded."""
+    """Reader of one head, whose size, first line and number of fields are bounded."""
 
     def __init__(self) -> None:
         self.size_bytes = 0

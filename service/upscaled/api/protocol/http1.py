@@ -38,7 +38,7 @@ MIN_BODY_BYTES_PER_S: Final = 256
 # Of the body at hand, and of requests that follow it: more is left in the socket.
 BODY_BUFFER_BYTES: Final = 64 * 1024
 READ_AHEAD_BYTES: Final = 64 * 1024
-# After a refusal the client's bytes are read and dropped for a moment: closing on unread bytes
+# After a refusal the client's bytes are discarded for a moment: a close before they are read
 # resets the connection, and the client loses the answer.
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 2 * 1024 * 1024
@@ -68,7 +68,7 @@ class ContractProtocol(asyncio.Protocol):
         self._transport: asyncio.Transport
         self._output: Output
         self._flow: Flow
-        self._unread = bytearray()
+        self._pending = bytearray()
         self._head = HeadReader()
         self._body: BodyReader | None = None  # of the request at hand, None once it was read
         self._cycle: Cycle | None = None  # of the request that is being answered
@@ -100,7 +100,7 @@ class ContractProtocol(asyncio.Protocol):
         if self._cycle is not None:
             self._cycle.disconnect()
         self._flow.resume_writing()
-        self._unread.clear()
+        self._pending.clear()
 
     def data_received(self, data: bytes) -> None:
         if self._is_lingering or self._transport.is_closing():
@@ -108,9 +108,9 @@ class ContractProtocol(asyncio.Protocol):
             if self._lingered_bytes > LINGER_BYTES:
                 self._output.abort()
             return
-        if not self._unread and self._body is None and self._is_between_requests():
+        if not self._pending and self._body is None and self._is_between_requests():
             self._deadline_s = min(self._deadline_s, time.monotonic() + HEAD_TIMEOUT_S)
-        self._unread += data
+        self._pending += data
         self._pump()
 
     def eof_received(self) -> bool:
@@ -122,7 +122,7 @@ class ContractProtocol(asyncio.Protocol):
         self._has_input_ended = True
         self._output.expect_silence(time.monotonic())
         self._settle_end_of_input()
-        is_waiting = bool(self._unread) or not self._is_between_requests()
+        is_waiting = bool(self._pending) or not self._is_between_requests()
         return is_waiting and not self._is_lingering
 
     def pause_writing(self) -> None:
@@ -155,7 +155,7 @@ class ContractProtocol(asyncio.Protocol):
             self._check_presence(now_s)
 
     def evict(self) -> bool:
-        is_request_at_hand = bool(self._unread) and self._is_between_requests()
+        is_request_at_hand = bool(self._pending) and self._is_between_requests()
         if is_request_at_hand or self._output.unsent_bytes():
             return False
         self._output.close()
@@ -174,7 +174,7 @@ class ContractProtocol(asyncio.Protocol):
     def _check_body(self, now_s: float) -> None:
         # A client that waits for "100 Continue" sends nothing before the application reads.
         is_awaited = self._cycle is not None and self._cycle.waiting_for_100_continue
-        is_ours_to_read = self._is_reading_paused or self._unread or is_awaited
+        is_ours_to_read = self._is_reading_paused or self._pending or is_awaited
         enough_bytes = MIN_BODY_BYTES_PER_S * BODY_STALL_S
         if is_ours_to_read or self._body_bytes >= enough_bytes:
             self._body_bytes, self._body_mark_s = 0, now_s
@@ -207,13 +207,13 @@ class ContractProtocol(asyncio.Protocol):
         except MalformedRequest as error:
             self._refuse(str(error))
             return
-        del self._unread[:position]
+        del self._pending[:position]
         self._regulate_reading()
         self._settle_end_of_input()
 
     def _settle_end_of_input(self) -> None:
         """Once nothing more can arrive, end what waits for more."""
-        if not self._has_input_ended or self._unread or self._is_lingering:
+        if not self._has_input_ended or self._pending or self._is_lingering:
             return
         if self._body is not None or self._head.size_bytes:
             self._refuse("the request ended early")
@@ -221,7 +221,7 @@ class ContractProtocol(asyncio.Protocol):
             self._output.close()
 
     def _take_head(self) -> int:
-        position = self._head.feed(self._unread)
+        position = self._head.feed(self._pending)
         if self._head.head is not None:
             self._begin(self._head.head)
             self._head = HeadReader()
@@ -232,12 +232,12 @@ class ContractProtocol(asyncio.Protocol):
         if cycle is None or body is None or len(cycle.body) > BODY_BUFFER_BYTES:
             return position
         begin, size_bytes = position, len(cycle.body)
-        position = body.feed(self._unread, begin, cycle.body)
+        position = body.feed(self._pending, begin, cycle.body)
         self._body_bytes += position - begin
         if body.is_complete:
             self._body = None
             cycle.more_body = False
-        elif position < len(self._unread):
+        elif position < len(self._pending):
             self.pump_soon()
         if body.is_complete or len(cycle.body) > size_bytes:
             cycle.message_event.set()
@@ -245,7 +245,7 @@ class ContractProtocol(asyncio.Protocol):
 
     def _regulate_reading(self) -> None:
         is_body_waiting = self._cycle is not None and len(self._cycle.body) > BODY_BUFFER_BYTES
-        is_full = is_body_waiting or len(self._unread) > READ_AHEAD_BYTES
+        is_full = is_body_waiting or len(self._pending) > READ_AHEAD_BYTES
         is_ending = self._has_input_ended or self._transport.is_closing()
         if is_ending or is_full == self._is_reading_paused:
             return
@@ -296,16 +296,16 @@ class ContractProtocol(asyncio.Protocol):
             return
         self._deadline_s = time.monotonic() + self._config.timeout_keep_alive
         self._registry.note_idle(self)
-        if self._body is not None:  # the rest of it would be taken for a request
+        if self._body is not None:  # its rest would be parsed as a request
             self._output.close()
-        elif self._unread:
+        elif self._pending:
             self._deadline_s = min(self._deadline_s, time.monotonic() + HEAD_TIMEOUT_S)
             self.pump_soon()
         elif self._has_input_ended:
             self._output.close()
 
     def _refuse(self, reason: str) -> None:
-        """Answer 400 to bytes that are no request; an answer that has begun is only cut off."""
+        """Answer 400 to bytes that are no request; only cut off a response that has begun."""
         is_between, cycle = self._is_between_requests(), self._cycle
         if is_between or cycle is None or not cycle.response_started:
             request_id = str(uuid4())
@@ -319,7 +319,7 @@ class ContractProtocol(asyncio.Protocol):
 
     def _linger(self) -> None:
         self._is_lingering = True
-        self._unread.clear()
+        self._pending.clear()
         self._body = None
         self._deadline_s = time.monotonic() + LINGER_S
         if self._has_input_ended:

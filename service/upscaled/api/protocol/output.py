@@ -1,4 +1,4 @@
-"""Write to one connection, and measure how much of it the client has taken."""
+"""Write to one connection, and measure how much of it the client has received."""
 
 import asyncio
 import fcntl
@@ -13,7 +13,7 @@ from typing import Final
 # may go out early: they commit to nothing.
 ANSWER_AHEAD: Final = b"HTTP/1.1 "
 CHUNK_AHEAD: Final = b"0000"
-# Less taken than this, as an average over the time limit, counts as nothing.
+# Less received than this, as an average over the time limit, counts as nothing.
 MIN_WRITE_BYTES_PER_S: Final = 256
 # A client is probed a moment after it stopped sending, then now and then.
 PROBE_AFTER_S: Final = 2.0
@@ -25,7 +25,7 @@ _RESET: Final = struct.pack("ii", 1, 0)
 
 
 class Output:
-    """The transport that uvicorn's request cycle writes to, which counts what the client takes.
+    """Transport for uvicorn's request cycle, which counts the bytes that the client receives.
 
     Closing is safe at any time: what is written to a connection that has ended is dropped.
     """
@@ -36,7 +36,7 @@ class Output:
         self._written_bytes = 0
         self._ahead_bytes = 0  # of `ANSWER_AHEAD` or `CHUNK_AHEAD`, already sent
         self._is_answer_ahead = False
-        self._taken_bytes = 0
+        self._received_bytes = 0
         self._progress_at_s = time.monotonic()
         self._next_probe_s = 0.0
         _set_options(self._socket)
@@ -57,7 +57,7 @@ class Output:
             self._transport.close()
 
     def unsent_bytes(self) -> int:
-        """Return the bytes that the transport holds because the kernel has not taken them yet."""
+        """Return the bytes in the transport that the kernel has not accepted yet."""
         return self._transport.get_write_buffer_size()
 
     def is_closing(self) -> bool:
@@ -76,16 +76,16 @@ class Output:
             self._transport.write_eof()
 
     def is_stalled(self, now_s: float, timeout_s: float) -> bool:
-        """Return whether the client has taken next to nothing of what it was sent for `timeout_s`.
+        """Return whether the client has received next to nothing for `timeout_s`.
 
         What counts are acknowledged bytes, so a slow reader behind large kernel buffers is seen to
         make progress long before the transport's own buffer shrinks.
         """
         waiting_bytes = self._transport.get_write_buffer_size() + _unacknowledged(self._socket)
-        taken_bytes = self._written_bytes - waiting_bytes
+        received_bytes = self._written_bytes - waiting_bytes
         least_bytes = MIN_WRITE_BYTES_PER_S * timeout_s
-        if waiting_bytes <= 0 or taken_bytes - self._taken_bytes >= least_bytes:
-            self._taken_bytes, self._progress_at_s = taken_bytes, now_s
+        if waiting_bytes <= 0 or received_bytes - self._received_bytes >= least_bytes:
+            self._received_bytes, self._progress_at_s = received_bytes, now_s
         return now_s - self._progress_at_s > timeout_s
 
     def expect_silence(self, now_s: float) -> None:

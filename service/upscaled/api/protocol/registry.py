@@ -1,8 +1,8 @@
 """Limit the connections of the server, in all and from one address, and check their deadlines.
 
-Where there are too many, the one that has been idle longest makes room; only where none is idle the
-new one is turned away. So silent connections cannot lock other clients out. A connection on which
-the client still reads an answer is not idle, and is never cut off for a new one.
+Where there are too many, the one that has been idle longest is evicted; only where none is idle the
+new one is refused. So silent connections cannot lock other clients out. A connection on which the
+client still reads a response is not idle, and is never cut off for a new one.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class ConnectionLimits:
 
     Attributes:
         trusted: addresses of proxies, whose clients are many: not counted by address.
-        write_timeout_s: the longest that a client may take nothing of what is sent to it.
+        write_timeout_s: the longest that a client may receive nothing of a response.
     """
 
     total: int = 1000
@@ -43,17 +43,17 @@ class ConnectionLimits:
 
 
 class Connection(Protocol):
-    """A client's connection, as the registry needs it."""
+    """Connection of a client, with the interface that the registry needs."""
 
     def check(self, now_s: float) -> None:
         """Close the connection if a deadline has passed; `now_s` is of `time.monotonic`."""
 
     def evict(self) -> bool:
-        """Close the connection for another one; False where its client still takes an answer."""
+        """Close the connection for another one; False where its client still reads."""
 
 
 class Connections:
-    """The open connections, on the event loop. Their deadlines are checked while there are any."""
+    """Registry of open connections on the event loop, which checks their deadlines."""
 
     def __init__(self, limits: ConnectionLimits) -> None:
         self.limits = limits
@@ -157,17 +157,16 @@ class Connections:
 
 def build_connections(settings: Settings) -> Connections:
     """Return the registry for these settings, within the process's limit on descriptors."""
-    total, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if total != resource.RLIM_INFINITY:
-        room = max(LEAST_CONNECTIONS, total - RESERVED_DESCRIPTORS)
-        if room < settings.max_connections:
-            fields = event("few_descriptors", descriptors=total, connections=room)
-            _logger.warning("fewer connections than set: too few descriptors", extra=fields)
-    else:
-        room = settings.max_connections
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    total = settings.max_connections
+    if descriptors != resource.RLIM_INFINITY:
+        total = min(total, max(LEAST_CONNECTIONS, descriptors - RESERVED_DESCRIPTORS))
+    if total < settings.max_connections:
+        fields = event("few_descriptors", descriptors=descriptors, connections=total)
+        _logger.warning("fewer connections than set: too few descriptors", extra=fields)
     return Connections(
         ConnectionLimits(
-            total=min(room, settings.max_connections),
+            total=total,
             per_address=settings.max_connections_per_address,
             trusted=settings.trusted_proxies,
             write_timeout_s=settings.write_timeout_s,

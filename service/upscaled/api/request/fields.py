@@ -65,7 +65,7 @@ class UnknownField:
 class Fields:
     """The three known fields; None where absent, null or empty.
 
-    `image` is a str, the text's beginning, where a form holds text in the file's place. `image_url`
+    `image` is a str, the text's beginning, where a form holds text instead of a file. `image_url`
     and `scale` are any JSON value, or bytes where a form's part is too long for a text.
     """
 
@@ -119,7 +119,7 @@ def fields_of_parts(parts: list[Part]) -> Fields:
 
 
 def _image_in(part: Part) -> bytes | str | None:
-    """Return a picture, or the text in its place; None for a field that a browser left empty.
+    """Return the image, or the text sent instead; None for a field that a browser left empty.
 
     Only a part that is text by all of its marks is one: no file name, no type of a file, and no
     byte that a text does not have. Some clients send a picture without any name or type.

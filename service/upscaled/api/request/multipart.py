@@ -176,11 +176,10 @@ def _decode_base64(data: bytes) -> bytes:
 
 
 def parse_value(header: str) -> tuple[str, dict[str, str]]:
-    """Split a header into its value, in lower case, and the parameters behind it, as clients write
-    them: with blanks around `=`, and unquoted where RFC 9110 (5.6.6) and RFC 2183 want quotes.
+    """Split a header into its value and its parameters, both names in lower case.
 
-    Names are in lower case; of a repeated one the last value counts. Linear in the header's
-    length: every character is passed over once.
+    Clients write blanks around `=`, and no quotes where RFC 9110 (5.6.6) and RFC 2183 want them.
+    Of a repeated name the last value counts. Every character is scanned once.
     """
     value, _, rest = header.partition(";")
     parameters: dict[str, str] = {}

@@ -1,7 +1,6 @@
-"""GET /v1/models: the models that a request may name, and which of them `auto` takes for what."""
+"""GET /v1/models: the models that a request may name, and the choices of `auto`."""
 
 import asyncio
-from collections.abc import Mapping
 
 from fastapi import APIRouter
 
@@ -33,49 +32,51 @@ async def list_models(context: AppContext, key: AdmittedKey) -> schemas.ModelLis
     return describe_models(available, context.executor.stats())
 
 
-def describe_models(available: tuple[ModelSpec, ...], figures: PoolStats) -> schemas.ModelList:
+def describe_models(available: tuple[ModelSpec, ...], stats: PoolStats) -> schemas.ModelList:
     """Return the response's body.
 
     `auto` is empty, and seconds are null, until a worker has reported what it measured.
     """
     return schemas.ModelList(
-        models=[_describe(spec, figures) for spec in available],
+        models=[_describe(spec, stats) for spec in available],
         auto={
             str(scale): [_describe_rung(rung) for rung in ladder]
-            for scale, ladder in sorted(figures.ladders.items())
+            for scale, ladder in sorted(stats.ladders.items())
         },
     )
 
 
-def _describe(spec: ModelSpec, figures: PoolStats) -> schemas.Model:
+def _describe(spec: ModelSpec, stats: PoolStats) -> schemas.Model:
+    scales = scales_of(spec)
     return schemas.Model(
         name=spec.name,
         native_scale=spec.native_scale,
-        scales=[schemas.Scale(scale) for scale in scales_of(spec)],
+        scales=[schemas.Scale(scale) for scale in scales],
         licence=spec.licence,
         bits=spec.bits,
         source=spec.source,
         same_as=spec.same_as or None,
-        auto_scales=_auto_scales(spec.name, figures.ladders),
+        auto_scales=[
+            schemas.Scale(scale)
+            for scale, ladder in sorted(stats.ladders.items())
+            if any(rung.model == spec.name for rung in ladder)
+        ],
         seconds_per_megapixel={
-            str(scale): _seconds_per_megapixel(_seconds_per_px(spec, scale, figures))
-            for scale in scales_of(spec)
+            str(scale): _seconds_per_megapixel(spec, scale, stats) for scale in scales
         },
     )
 
 
-def _seconds_per_px(spec: ModelSpec, scale: int, figures: PoolStats) -> float | None:
-    """Return what the model took, or the one whose file it is; None if neither was measured."""
-    known = figures.seconds_per_px
-    return known.get((spec.name, scale), known.get((spec.weights_key, scale)))
+def _seconds_per_megapixel(spec: ModelSpec, scale: int, stats: PoolStats) -> float | None:
+    """Return what the model took, or the one whose file it is; None if neither was measured.
 
-
-def _auto_scales(model: str, ladders: Mapping[int, tuple[Rung, ...]]) -> list[schemas.Scale]:
-    return [
-        schemas.Scale(scale)
-        for scale, ladder in sorted(ladders.items())
-        if any(rung.model == model for rung in ladder)
-    ]
+    Rounded to three significant digits: what is measured is no more exact.
+    """
+    known = stats.seconds_per_px
+    seconds_per_px = known.get((spec.name, scale), known.get((spec.weights_key, scale)))
+    if seconds_per_px is None:
+        return None
+    return float(f"{seconds_per_px * PX_PER_MEGAPIXEL:.3g}")
 
 
 def _describe_rung(rung: Rung) -> schemas.AutoChoice:
@@ -86,10 +87,3 @@ def _describe_rung(rung: Rung) -> schemas.AutoChoice:
         most_input_px_16_bits=rung.most_deep_px,
         harmed_only=rung.harmed_only,
     )
-
-
-def _seconds_per_megapixel(seconds_per_px: float | None) -> float | None:
-    """Round to three significant digits: what is measured is no more exact."""
-    if seconds_per_px is None:
-        return None
-    return float(f"{seconds_per_px * PX_PER_MEGAPIXEL:.3g}")

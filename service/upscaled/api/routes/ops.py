@@ -34,7 +34,7 @@ class _AllMetrics(Collector):
 @router.get(
     "/healthz",
     operation_id="get_health",
-    summary="Whether the process answers",
+    summary="Check that the process answers",
     response_description="It does",
 )
 async def get_health() -> schemas.Live:
@@ -46,7 +46,7 @@ async def get_health() -> schemas.Live:
 @router.get(
     "/readyz",
     operation_id="get_readiness",
-    summary="Whether an image sent now would be accepted",
+    summary="Check that an image sent now would be accepted",
     response_model=schemas.Ready,
     response_description="It would",
     responses={503: {"model": schemas.Error, "description": "It would not"}},

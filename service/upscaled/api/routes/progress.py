@@ -48,7 +48,7 @@ async def head_progress(progress: Watched) -> Response:
 @router.get(
     PROGRESS_PATH,
     operation_id="watch_progress",
-    summary="How far a request of this API key is, while it runs",
+    summary="Watch the progress of a request of this API key",
     description="Server-sent events, for a request that was sent with an `X-Request-Id` of the "
     "client's own: `progress` with `stage` (receive, queue, network, encode), `tiles_done`, "
     "`tiles_total` (null until known) and `remaining_s` (an estimate for the network, from its "

@@ -50,7 +50,7 @@ class StageSpan(NamedTuple):
 
 @dataclass(slots=True)
 class AccessRecord:
-    """What is known of one request; what is not, or not yet, is None.
+    """Access record of one request; a field that is not known, or not yet, is None.
 
     It never holds a key, a URL, a path or a file name.
 
@@ -108,11 +108,8 @@ class AccessRecord:
 
     def note_header(self, header: Header) -> None:
         """Record what the header of the image says."""
-        self.width_px, self.height_px, self.format = (
-            header.width_px,
-            header.height_px,
-            header.format,
-        )
+        self.width_px, self.height_px = header.width_px, header.height_px
+        self.format = header.format
 
     def note_result(self, queued_s: float, result: Result) -> None:
         """Record the result, and the stages in queue and worker, one after the other.

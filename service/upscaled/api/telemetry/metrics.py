@@ -1,6 +1,6 @@
 """Count requests, images and credits for Prometheus, and export the workers' statistics.
 
-Labels take their values from small closed sets: routes, stages, error codes. None holds a key's
+Values of labels are from small closed sets: routes, stages, error codes. None holds a key's
 name or anything else that a client chose.
 """
 
@@ -164,6 +164,10 @@ _COUNTERS: Final = {
     "restarts": ("worker_restarts", "Workers that died and were replaced"),
     "failed_starts": ("worker_failed_starts", "Starts of a worker that came to nothing"),
 }
+_OF_WORKERS: Final = {
+    "decoder_deaths": ("decoder_deaths", "Decoder processes that crashed or were killed"),
+    "cpu_s": ("worker_cpu_seconds", "Processor time of all workers"),
+}
 _OF_MODELS: Final = {
     "trunk_px": ("trunk_pixels", "Pixels at which the network's body ran, halo included"),
     "device_s": ("device_seconds", "Seconds that the device was at work"),
@@ -174,20 +178,18 @@ _OF_MODELS: Final = {
 
 
 class PoolMetrics(Collector):
+    """Collector of the workers' statistics at one moment."""
+
     def __init__(self, figures: PoolStats) -> None:
         self._figures = figures
 
     def collect(self) -> Iterator[Metric]:
         figures = self._figures
         for field, (name, meaning) in _GAUGES.items():
-            yield _gauge(name, meaning, getattr(figures, field))
-        for field, (name, meaning) in _COUNTERS.items():
-            yield _counter(name, meaning, getattr(figures, field))
-        done = figures.done
-        yield _counter(
-            "decoder_deaths", "Decoder processes that crashed or were killed", done.decoder_deaths
-        )
-        yield _counter("worker_cpu_seconds", "Processor time of all workers", done.cpu_s)
+            yield GaugeMetricFamily(f"upscaled_{name}", meaning, getattr(figures, field))
+        for source, table in ((figures, _COUNTERS), (figures.done, _OF_WORKERS)):
+            for field, (name, meaning) in table.items():
+                yield CounterMetricFamily(f"upscaled_{name}", meaning, getattr(source, field))
         yield from self._by_model()
         yield self._engines()
         yield self._ladders()
@@ -198,19 +200,17 @@ class PoolMetrics(Collector):
         models = {engine.model: ModelStats() for engine in self._figures.engines}
         models |= self._figures.done.models
         for field, (name, meaning) in _OF_MODELS.items():
+            rows: dict[tuple[object, ...], float]
+            rows = {(model,): getattr(stats, field) for model, stats in models.items()}
             family = CounterMetricFamily(f"upscaled_{name}", meaning, labels=["model"])
-            for model, figures in sorted(models.items()):
-                family.add_metric([model], getattr(figures, field))
-            yield family
+            yield _fill(family, rows)
 
     def _engines(self) -> Metric:
         labels = ["scale", "model", "engine", "device"]
         family = GaugeMetricFamily(
             "upscaled_engine_info", "What runs each scale's model", labels=labels
         )
-        for scale, model, label, device in sorted(self._figures.engines):
-            family.add_metric([str(scale), model, label, device], 1)
-        return family
+        return _fill(family, dict.fromkeys(self._figures.engines, 1))
 
     def _ladders(self) -> Metric:
         family = GaugeMetricFamily(
@@ -230,14 +230,14 @@ class PoolMetrics(Collector):
             "Resident memory of each worker, without its decoders",
             labels=["worker"],
         )
-        for number, size_bytes in sorted(self._figures.resident_bytes.items()):
-            family.add_metric([str(number)], size_bytes)
-        return family
+        sizes = self._figures.resident_bytes.items()
+        return _fill(family, {(number,): size_bytes for number, size_bytes in sizes})
 
 
-def _gauge(name: str, meaning: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"upscaled_{name}", meaning, value=value)
-
-
-def _counter(name: str, meaning: str, value: float) -> Metric:
-    return CounterMetricFamily(f"upscaled_{name}", meaning, value=value)
+def _fill(
+    family: CounterMetricFamily | GaugeMetricFamily, rows: Mapping[tuple[object, ...], float]
+) -> Metric:
+    """Add one sample for each row, by its labels' values."""
+    for labels, value in sorted(rows.items()):
+        family.add_metric([str(label) for label in labels], value)
+    return family

@@ -17,21 +17,11 @@ if TYPE_CHECKING:
     from opentelemetry.trace import Tracer
 
 _NS: Final = 1_000_000_000
-_ATTRIBUTES: Final = {
-    "request_id": "upscaled.request_id",
-    "scale": "upscaled.scale",
-    "source": "upscaled.source",
-    "source_bytes": "upscaled.source_bytes",
-    "width_px": "upscaled.width_px",
-    "height_px": "upscaled.height_px",
-    "format": "upscaled.format",
-    "result_bytes": "upscaled.result_bytes",
-    "requested_model": "upscaled.requested_model",
-    "model": "upscaled.model",
-    "tempered_with": "upscaled.tempered_with",
-    "engine": "upscaled.engine",
-    "error_code": "error.type",
-}
+_OURS: Final = (
+    *("request_id", "scale", "source", "source_bytes", "width_px", "height_px", "format"),
+    *("result_bytes", "requested_model", "model", "tempered_with", "engine"),
+)
+_ATTRIBUTES: Final = {name: f"upscaled.{name}" for name in _OURS} | {"error_code": "error.type"}
 
 
 def open_tracing(settings: Settings) -> "Tracing | None":
@@ -45,7 +35,7 @@ def open_tracing(settings: Settings) -> "Tracing | None":
 
 
 class Tracing:
-    """An observer of access records. `processor` gets each span once it is complete."""
+    """Observer of access records; `processor` gets each span once it is complete."""
 
     def __init__(self, processor: "SpanProcessor") -> None:
         from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource

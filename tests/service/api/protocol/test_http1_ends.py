@@ -224,7 +224,7 @@ def test_requests_sent_ahead_are_kept_only_so_far(make_service: Make) -> None:
             connection.send(GET * 1_000_000)
         (kept,) = list(connections_of(service)._open)
         assert isinstance(kept, http1.ContractProtocol)
-        assert len(kept._unread) < http1.READ_AHEAD_BYTES + 256 * 1024
+        assert len(kept._pending) < http1.READ_AHEAD_BYTES + 256 * 1024
         assert service.app.state.context.reporter.in_flight == 1
         assert service.get("/healthz").status_code == 200
     assert executor.is_cancelled.wait(10)  # though its end is behind what is not read
