@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.buckets import bucket, faulty_bucket, s3_server
 from tests.debian import make_debian_root, require_programs
+
+__all__ = ["bucket", "faulty_bucket", "s3_server"]
 
 REPOSITORY_DIR = Path(__file__).resolve().parents[1]
 

@@ -79,14 +79,23 @@ def site(
 
 @contextmanager
 def proxy(
-    name: str, folder: Path, port: int, upstream: str, certificate: Certificate
+    name: str,
+    folder: Path,
+    port: int,
+    upstream: str,
+    certificate: Certificate,
+    locations: str = "",
 ) -> Iterator[None]:
-    """Run the proxy with the page's own configuration but for addresses and paths."""
+    """Run the proxy with the page's own configuration but for addresses and paths.
+
+    `locations`: further ones for nginx, put before the first.
+    """
     (block,) = read_blocks(DOCS / "proxy.md", name)
     program = find_program(name)
     assert program is not None
     if name == "nginx":
-        file = _write_nginx(block.text, folder, port, upstream, certificate)
+        text = block.text.replace("    location /", f"{locations}\n    location /", 1)
+        file = _write_nginx(text, folder, port, upstream, certificate)
         command = [program, "-p", str(folder), "-e", str(folder / "error.log"), "-c", str(file)]
     else:
         file = _write_caddy(block.text, folder, port, upstream, certificate)

@@ -78,6 +78,30 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
     "colour_lock": (["true", "false"], ["2", "maybe"]),
     "keep_copyright": (["true", "false"], ["2", "maybe"]),
     "result_ttl_s": (["1", "31536000"], ["0", "31536001"]),
+    "results_url": (
+        ["s3://my-bucket", "s3://a.b-c.d/x", "s3://my-bucket/public/result/", "s3://b3d/A_b.c/-"],
+        [
+            *("my-bucket", "s3:/my-bucket", "S3://my-bucket", "s3://", "s3://ab", "s3://My-Bucket"),
+            *("s3://my_bucket", "s3://-bucket", "s3://" + "a" * 64, "https://my-bucket.example/x"),
+            *(
+                "s3://my-bucket//x",
+                "s3://my-bucket/../x",
+                "s3://my-bucket/x/.",
+                "s3://my-bucket/x y",
+            ),
+            *(
+                "s3://my-bucket?x=1",
+                "s3://my-bucket/x#f",
+                "s3://my-bucket:443/x",
+                "s3://my-bucket\n",
+            ),
+            *("s3://key@my-bucket", "s3://my-bucket/%2e%2e", "gs://my-bucket", "file:///results"),
+        ],
+    ),
+    "s3_endpoint": (
+        ["http://127.0.0.1:9000", "https://minio.example", "https://s3.example/base"],
+        ["minio.example:9000", "s3://minio", "https://key@minio.example", "https://a?b"],
+    ),
     "body_timeout_s": (["0.001", "3600"], ["0", "3600.5", "nan"]),
     "write_timeout_s": (["0.001", "3600"], ["0", "3600.5", "nan"]),
     "max_connections": (["1", "1000000"], ["0", "1000001", "1.5"]),
@@ -300,6 +324,19 @@ def test_the_tables_values_can_be_set_again() -> None:
     )
     again = {variable: value for variable, value, *_ in describe_settings(chosen)}
     assert load_settings(again) == chosen
+
+
+def test_a_bucket_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
+    with pytest.raises(SettingsError, match=r"pip install -r requirements-extras.lock"):
+        load_settings({"UPSCALED_RESULTS_URL": "s3://my-bucket"})
+
+
+def test_a_password_in_a_wrong_url_is_not_shown() -> None:
+    for name in ("UPSCALED_RESULTS_URL", "UPSCALED_S3_ENDPOINT", "UPSCALED_DATABASE_ULR"):
+        with pytest.raises(SettingsError) as refused:
+            load_settings({name: "https://key:p4ss/word@host.example"})
+        assert f"{name}='https://key:***@host.example'" in str(refused.value)
 
 
 def test_traces_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:

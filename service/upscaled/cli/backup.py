@@ -32,3 +32,5 @@ def write_backup(
     except (StateError, OSError) as error:
         raise fail(f"cannot back up to {file}: {error}") from None
     typer.echo(f"Backed up the database ({size_bytes} bytes, verified) to {file}")
+    results = settings.results_url or settings.results_dir
+    typer.echo(f"Not in it: models ({settings.models_dir}) and stored results ({results})")

@@ -25,6 +25,8 @@ _PATTERN_MEANINGS: Final = {
 }
 """Printed for a value that does not match a setting's pattern, instead of the pattern."""
 
+_PASSWORD: Final = re.compile(r"(://[^:/@\s]*):\S*@")
+
 _SERVICE_LINK: Final = re.compile(r"service_(host|port(_\w+)?)|port_\d+_(tcp|udp|sctp)(_\w+)?")
 _SERVICE_LINK_PORT: Final = re.compile(r"(tcp|udp|sctp)://\S+")
 """Variables that Kubernetes sets in every container of a namespace with a Service named "upscaled".
@@ -96,7 +98,8 @@ def _refuse_unknown(values: Mapping[str, str]) -> None:
             continue
         near = difflib.get_close_matches(name, Settings.model_fields, n=1)
         hint = f"; did you mean {PREFIX}{near[0].upper()}?" if near else ""
-        raise SettingsError(f"{PREFIX}{name.upper()}={value!r}: there is no such setting{hint}")
+        shown = _show(value)
+        raise SettingsError(f"{PREFIX}{name.upper()}={shown}: there is no such setting{hint}")
 
 
 def _find_aliases(values: Mapping[str, str]) -> dict[str, str]:
@@ -123,8 +126,13 @@ def _describe(error: ValidationError, given_names: Mapping[str, str]) -> str:
         field = str(problem["loc"][0]) if problem["loc"] else ""
         name = PREFIX + given_names.get(field, field).upper() if field else "settings"
         reason = _PATTERN_MEANINGS.get(name) or problem["msg"].removeprefix("Value error, ")
-        lines.append(f"{name}={problem['input']!r}: {reason}")
+        lines.append(f"{name}={_show(problem['input'])}: {reason}")
     return "\n".join(lines)
+
+
+def _show(value: object) -> str:
+    """Return a wrong value as it was given, but for the password of a URL."""
+    return _PASSWORD.sub(r"\1:***@", repr(value))
 
 
 def _as_text(value: object) -> str:

@@ -11,6 +11,7 @@ from upscaled.config.values import (
     HomePath,
     Names,
     Networks,
+    ResultsUrl,
     Traces,
     TrustedNetworks,
 )
@@ -191,6 +192,15 @@ class Settings(BaseModel):
     )
     result_ttl_s: int = Field(
         default=3600, ge=1, le=31_536_000, description="how long a result URL stays valid"
+    )
+    results_url: ResultsUrl = Field(
+        default="",
+        description="bucket of the results, s3://BUCKET/PREFIX; empty: the data folder. AWS's own "
+        "variables give the credentials, or the machine's role; needs the extra `s3`",
+    )
+    s3_endpoint: BaseUrl = Field(
+        default="",
+        description="URL of the server that holds the bucket, where it is not Amazon's",
     )
     body_timeout_s: float = Field(
         default=120, gt=0, le=3600, description="longest a client may take to send its body"

@@ -15,6 +15,9 @@ from upscaled.image.formats.table import OPTIONAL
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 _EXTRA_FORMATS: Final = frozenset(name.lower() for name in OPTIONAL)
+_BUCKET_URL: Final = re.compile(
+    r"s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/(?!\.\.?(/|$))[A-Za-z0-9._-]+)*/?"
+)
 _HOST: Final = re.compile(r"[A-Za-z0-9._:-]+")
 
 
@@ -79,8 +82,19 @@ def _check_base_url(value: str) -> str:
     return value.rstrip("/")
 
 
+def _check_results_url(value: str) -> str:
+    if not value:
+        return value
+    if not _BUCKET_URL.fullmatch(value):
+        raise ValueError("must be s3://BUCKET or s3://BUCKET/PREFIX, without keys and options")
+    if importlib.util.find_spec("obstore") is None:
+        raise ValueError("a bucket needs obstore: pip install -r requirements-extras.lock")
+    return value.rstrip("/")
+
+
 HomePath = Annotated[Path, AfterValidator(_expand_home)]
 BaseUrl = Annotated[str, AfterValidator(_check_base_url)]
+ResultsUrl = Annotated[str, AfterValidator(_check_results_url)]
 Traces = Annotated[bool, AfterValidator(_check_traces)]
 Networks = Annotated[tuple[Network, ...], BeforeValidator(_split_networks)]
 TrustedNetworks = Annotated[tuple[Network, ...], BeforeValidator(_split_trusted)]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from upscaled.doctor.bucket import check_results
 from upscaled.doctor.clock import check_clock
 from upscaled.doctor.database import check_database
 from upscaled.doctor.engines import check_engines
@@ -54,6 +55,7 @@ def list_checks(
         Check("data folder", lambda: check_folders(settings)),
         Check("clock", lambda: check_clock(settings)),
         Check("database", lambda: check_database(settings)),
+        Check("results", lambda: check_results(settings)),
         Check("models", lambda: check_models(settings)),
         Check("port", lambda: check_port(host, port, is_expected=is_expected)),
         Check("public URL", lambda: check_public_url(settings, may_connect=may_connect)),

@@ -1,6 +1,5 @@
 """Parse the settings one by one, so that the other checks go on without those that are wrong."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -8,8 +7,6 @@ from upscaled.config import PREFIX, Settings, SettingsError, load_settings
 from upscaled.doctor.finding import Finding, failure, ok
 
 CHECK = "settings"
-
-_PASSWORD = re.compile(r"(://[^:/@\s]*):\S*@")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +41,7 @@ def check_settings(parsed: ParsedEnvironment) -> list[Finding]:
         return [
             failure(
                 CHECK,
-                _PASSWORD.sub(r"\1:***@", text),
+                text,
                 f"correct {name} or unset it; `upscaled config` explains each",
             )
             for name, text in parsed.errors.items()

@@ -167,7 +167,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
     state = State(
         keys=Keys(database, clocks.wall),
         credits=Credits(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
-        results=FolderResults(settings.results_dir, settings.result_ttl_s, StampClock(clocks)),
+        results=open_results(settings, StampClock(clocks)),
         rate=_build_rate(database, settings),
         database=database,
         holder=holder,
@@ -181,6 +181,17 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         state.close()
         raise
     return state
+
+
+def open_results(settings: Settings, clock: StampClock) -> Results:
+    """Return the store of results that the settings name."""
+    in_folder = FolderResults(settings.results_dir, settings.result_ttl_s, clock)
+    if not settings.results_url:
+        return in_folder
+    # obstore is no small library, and the extra `s3` brings it.
+    from upscaled.state.bucket_results import BucketResults
+
+    return BucketResults(settings.results_url, settings.s3_endpoint, in_folder)
 
 
 def _open_holder(database: Database, settings: Settings, clocks: Clocks) -> Holder:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import requests
 
+from tests.buckets import Bucket
 from tests.service.api.answers import assert_error
 from tests.service.api.executors import FailingExecutor, HangingExecutor, ResizingExecutor
 from tests.service.api.pictures import picture
@@ -68,6 +70,32 @@ def test_a_client_that_leaves_just_before_the_end_leaves_nothing_stored(
     wait_until(lambda: not connections)
     wait_until(lambda: service.balance() == 5)
     assert service.stored_files() == []
+    assert service.state.credits.audit() == ()
+
+
+def test_a_client_that_leaves_while_its_result_is_stored_leaves_none_in_the_bucket(
+    make_service: Callable[..., Service], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from upscaled.state.bucket_results import BucketResults
+
+    store = BucketResults.store
+
+    async def store_and_lose_the_client(self: BucketResults, data: bytes, media_type: str) -> str:
+        name = await store(self, data, media_type)
+        assert f"{bucket.prefix}/{name}" in bucket.list_keys()
+        connection = connections.pop()
+        # Reset at once, not half closed, which a client that still reads may do too.
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        connection.close()
+        await asyncio.sleep(0.2)
+        return name
+
+    connections: list[socket.socket] = []
+    monkeypatch.setattr(BucketResults, "store", store_and_lose_the_client)
+    service = make_service(metering=True, credits=5, **bucket.settings)
+    connections.append(start_upload(service))
+    wait_until(lambda: not connections and service.balance() == 5)
+    assert bucket.list_keys() == []
     assert service.state.credits.audit() == ()
 
 

@@ -25,6 +25,20 @@ def test_the_command_names_the_file_and_its_size(tmp_path: Path) -> None:
     assert f"({size_bytes} bytes, verified) to {tmp_path / 'copy.db'}" in done.stdout
 
 
+@pytest.mark.parametrize("url", ["", "s3://my-bucket/results"])
+def test_the_command_says_what_the_copy_does_not_hold(
+    url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if url:
+        pytest.importorskip("obstore", reason="obstore is not installed")
+    run("keys", "create", "web")
+    monkeypatch.setenv("UPSCALED_RESULTS_URL", url)
+    said = run("backup", str(tmp_path / "copy.db")).stdout.splitlines()[-1]
+    assert said.startswith("Not in it: ")
+    assert str(tmp_path / "data" / "models") in said
+    assert (url or str(tmp_path / "data" / "results")) in said
+
+
 def test_a_second_backup_of_the_same_name_is_refused(tmp_path: Path) -> None:
     run("keys", "create", "web")
     assert run("backup", str(tmp_path / "copy.db")).exit_code == 0

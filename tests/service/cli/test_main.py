@@ -42,7 +42,7 @@ def test_the_help_names_arguments_as_the_readme_does(line: str) -> None:
 @pytest.mark.parametrize(
     ("modules", "heavy"),
     [
-        ("upscaled.cli, upscaled.cli.server", {"torch"}),
+        ("upscaled.cli, upscaled.cli.server", {"torch", "obstore"}),
         ("upscaled.cli", {"torch", "cv2", "uvicorn", "fastapi"}),
     ],
 )

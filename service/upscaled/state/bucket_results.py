@@ -1,0 +1,266 @@
+"""Results in an S3-compatible bucket, which any number of front ends share."""
+
+import asyncio
+import logging
+import os
+import re
+import secrets
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import timedelta
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError
+from obstore.store import S3Store
+
+from upscaled.errors import InternalError
+from upscaled.logs import event
+from upscaled.state.bucket_errors import describe_bucket_error
+from upscaled.state.folder_results import FolderResults
+from upscaled.state.results import (
+    CHUNK_BYTES,
+    EXTENSIONS,
+    MEDIA_TYPES,
+    TRIAL_BYTES,
+    OpenedResult,
+    StoredResult,
+    SweptResults,
+)
+
+if TYPE_CHECKING:
+    from obstore import GetResult
+
+ANSWER_WITHIN_S: Final = 10.0
+"""For a small request with its retries, and for each piece of a result that is read."""
+SLOWEST_BYTES_PER_S: Final = 1_000_000
+"""Storing a result may take so much longer: 100 MB nearly two minutes."""
+_LISTED_AT_ONCE: Final = 1000
+"""Names that S3 lists and deletes in one request."""
+_UUID7: Final = "[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}"
+_FILE_NAME: Final = re.compile(rf"{_UUID7}\.(jpg|png)")
+
+_log: Final = logging.getLogger(__name__)
+
+
+class BucketResults:
+    """Objects `<prefix>/<uuid7>.jpg` or `.png`; see the protocol `Results`.
+
+    A name holds the moment of its creation: expiry needs no clock of the store, and names sort by
+    age, so that a sweep lists only what has expired. Its other 74 bits are random.
+    """
+
+    folder = None
+
+    def __init__(self, url: str, endpoint: str, earlier: FolderResults) -> None:
+        """
+        Args:
+            url: `s3://bucket` or `s3://bucket/prefix`.
+            endpoint: the server's URL; empty for that of Amazon S3, or of AWS's own variables.
+            earlier: results of this machine from before it had a bucket, which stay valid until
+                they expire: their names differ, being UUIDs of version 4. Its clock and `ttl_s`
+                are those of the bucket too.
+        """
+        self.location = url
+        self.ttl_s = earlier.ttl_s
+        self.clock = earlier.clock
+        self._earlier = earlier
+        # The client's own limit counts until the last byte, however slowly a client takes it.
+        self._bulk = _connect(url, endpoint, timedelta(days=1))
+        self._quick = _connect(url, endpoint, timedelta(seconds=ANSWER_WITHIN_S))
+
+    async def store(self, data: bytes, media_type: str) -> str:
+        """Put a result into the bucket by one request, and return its name."""
+        file_name = make_name(self.clock.now_s(), media_type)
+        with _reporting("store"):
+            async with asyncio.timeout(ANSWER_WITHIN_S + len(data) / SLOWEST_BYTES_PER_S):
+                await self._put(file_name, data)
+        return file_name
+
+    async def find(self, file_name: str) -> StoredResult | None:
+        """Return a result that the bucket holds."""
+        if not self._is_valid(file_name):
+            return await self._earlier.find(file_name)
+        with _reporting("look for"):
+            try:
+                found = await obstore.head_async(self._quick, file_name)
+            except FileNotFoundError:
+                return None
+        return self._describe(file_name, found["size"])
+
+    @asynccontextmanager
+    async def open(self, file_name: str) -> AsyncIterator[OpenedResult | None]:
+        """Ask for a result once, and read its bytes as they are needed."""
+        if not self._is_valid(file_name):
+            async with self._earlier.open(file_name) as opened:
+                yield opened
+            return
+        with _reporting("read"):
+            try:
+                async with asyncio.timeout(ANSWER_WITHIN_S):
+                    found = await obstore.get_async(self._bulk, file_name)
+            except FileNotFoundError:
+                found = None
+        if found is None:
+            yield None
+        else:
+            stored = self._describe(file_name, found.meta["size"])
+            yield OpenedResult(stored, _read(found))
+
+    async def delete(self, file_name: str) -> None:
+        """Remove a result from the bucket."""
+        if not _FILE_NAME.fullmatch(file_name):
+            await self._earlier.delete(file_name)
+            return
+        try:
+            with _reporting("delete"):
+                await obstore.delete_async(self._quick, [file_name])
+        except InternalError as error:
+            fields = event("result_not_deleted")
+            _log.warning("a result could not be deleted: %s", error.detail, extra=fields)
+
+    def sweep(self) -> SweptResults:
+        """Remove expired results, the oldest first, up to the first that is valid."""
+        earlier = self._earlier.sweep()
+        removed = 0
+        with _reporting("sweep"):
+            for page in obstore.list(self._quick, chunk_size=_LISTED_AT_ONCE):
+                names = [each["path"] for each in page if _FILE_NAME.fullmatch(each["path"])]
+                expired = [name for name in names if self._expires_in_s(name) <= 0]
+                if expired:
+                    obstore.delete(self._quick, expired)
+                    removed += len(expired)
+                if len(expired) < len(names):
+                    break
+        return SweptResults(earlier.removed + removed, None, None, earlier.failed)
+
+    def try_out(self) -> None:
+        """Store a small result as any other, read it back and remove it."""
+        file_name, data = make_name(self.clock.now_s(), "image/jpeg"), os.urandom(TRIAL_BYTES)
+        with _reporting("store"):
+            self._create(file_name, data)
+        with _reporting("read"):
+            is_same = obstore.get(self._quick, file_name).bytes() == data
+        with _reporting("delete"):
+            obstore.delete(self._quick, [file_name])
+        if not is_same:
+            raise InternalError(detail="a result that was stored reads differently")
+
+    def overwrites(self) -> bool:
+        """Return whether the server replaces an object although it is told to create one only.
+
+        Raises:
+            InternalError: the bucket cannot be used.
+        """
+        file_name = make_name(self.clock.now_s(), "image/jpeg")
+        with _reporting("store"):
+            self._create(file_name, b"first")
+            try:
+                self._create(file_name, b"second")
+                is_overwriting = True
+            except AlreadyExistsError:
+                is_overwriting = False
+        with _reporting("delete"):
+            obstore.delete(self._quick, [file_name])
+        return is_overwriting
+
+    def _create(self, file_name: str, data: bytes) -> None:
+        obstore.put(self._quick, file_name, data, mode="create", use_multipart=False)
+
+    async def _put(self, file_name: str, data: bytes) -> None:
+        """Create an object; of two requests that were lost, the second is the last.
+
+        The client repeats what the server refused for the moment, and not what it may have done.
+        """
+        attributes = {
+            "Content-Type": MEDIA_TYPES[file_name.rpartition(".")[2]],
+            "Cache-Control": "private, no-store",
+        }
+        for is_last in (False, True):
+            try:
+                await obstore.put_async(
+                    self._bulk,
+                    file_name,
+                    data,
+                    attributes=attributes,
+                    mode="create",
+                    use_multipart=False,
+                )
+                return
+            except AlreadyExistsError:  # by a request of ours whose answer was lost
+                return
+            except BaseError:
+                if is_last:
+                    raise
+
+    def _is_valid(self, file_name: str) -> bool:
+        return _FILE_NAME.fullmatch(file_name) is not None and self._expires_in_s(file_name) > 0
+
+    def _describe(self, file_name: str, size_bytes: int) -> StoredResult:
+        media_type = MEDIA_TYPES[file_name.rpartition(".")[2]]
+        return StoredResult(media_type, size_bytes, self._expires_in_s(file_name))
+
+    def _expires_in_s(self, file_name: str) -> float:
+        return self.ttl_s - self.clock.age_s(read_creation_s(file_name))
+
+
+def make_name(created_at_s: float, media_type: str) -> str:
+    """Return an unguessable file name that begins with its time: a UUID of version 7."""
+    number = int(created_at_s * 1000) << 80 | 7 << 76 | secrets.randbits(12) << 64
+    return f"{uuid.UUID(int=number | 2 << 62 | secrets.randbits(62))}.{EXTENSIONS[media_type]}"
+
+
+def read_creation_s(file_name: str) -> float:
+    """Return the time that a file name begins with, in seconds since 1970."""
+    return int(file_name[:13].replace("-", ""), 16) / 1000
+
+
+def _connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
+    """Return a client with the credentials and region of AWS's own variables, or of the machine."""
+    address = urlsplit(url)
+    return S3Store(
+        address.netloc,
+        prefix=address.path.strip("/") or None,
+        client_options={
+            "timeout": timeout,
+            "connect_timeout": timedelta(seconds=3),
+            **({"allow_http": True} if endpoint.startswith("http://") else {}),
+        },
+        retry_config={
+            "max_retries": 4,
+            "retry_timeout": timedelta(seconds=ANSWER_WITHIN_S),
+            "backoff": {
+                "init_backoff": timedelta(milliseconds=100),
+                "max_backoff": timedelta(seconds=2),
+                "base": 2,
+            },
+        },
+        # This key wins over AWS_ENDPOINT_URL_S3, which wins over the plain one.
+        config={"aws_endpoint_url_s3": endpoint} if endpoint else {},
+    )
+
+
+@contextmanager
+def _reporting(verb: str) -> Iterator[None]:
+    """Turn failures of the bucket into errors that hold neither a result's name nor a key."""
+    try:
+        yield
+    except TimeoutError:
+        raise InternalError(detail=f"cannot {verb} a result: no answer in time") from None
+    except (BaseError, OSError, ValueError) as error:
+        reason = describe_bucket_error(str(error))
+        raise InternalError(detail=f"cannot {verb} a result: {reason}") from None
+
+
+async def _read(found: "GetResult") -> AsyncIterator[bytes]:
+    """Yield an object's bytes; the client asks for the rest again where a connection breaks."""
+    stream = aiter(found.stream(min_chunk_size=CHUNK_BYTES))
+    while True:
+        with _reporting("read"):
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                chunk = await anext(stream, None)
+        if chunk is None:
+            return
+        yield bytes(chunk)

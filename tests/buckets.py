@@ -1,0 +1,218 @@
+"""Buckets in a real S3 server, moto's, and a proxy before it that harms what passes.
+
+def test_something(bucket: Bucket) -> None:
+    load_settings({}, results_url=bucket.url, s3_endpoint=bucket.endpoint)
+"""
+
+import re
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import pytest
+import requests
+
+ACCESS_KEY = "AKIA-for-tests-4471"
+SECRET_KEY = "secret-for-tests-9902"
+VARIABLES = {
+    "AWS_ACCESS_KEY_ID": ACCESS_KEY,
+    "AWS_SECRET_ACCESS_KEY": SECRET_KEY,
+    "AWS_REGION": "us-east-1",
+}
+
+Fault = Literal["cut", "busy", "silent", "answer lost", "cut while reading"]
+
+
+@dataclass(frozen=True)
+class Bucket:
+    """A bucket and how it is reached; `server` is the S3 server itself, `endpoint` what is used."""
+
+    server: str
+    endpoint: str
+    name: str
+    prefix: str = "results"
+
+    @property
+    def url(self) -> str:
+        return f"s3://{self.name}/{self.prefix}"
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return {"results_url": self.url, "s3_endpoint": self.endpoint}
+
+    def list_keys(self) -> list[str]:
+        """All names in the bucket, in its order."""
+        listed = requests.get(f"{self.server}/{self.name}?list-type=2", timeout=10).text
+        return re.findall("<Key>(.*?)</Key>", listed)
+
+    def head(self, key: str) -> requests.Response:
+        # Of a signature moto's server asks only that there is one.
+        signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/d/r/s3/aws4_request"}
+        return requests.head(f"{self.server}/{self.name}/{key}", headers=signed, timeout=10)
+
+    def allow(self, policy: str) -> None:
+        """Set the bucket's policy."""
+        url = f"{self.server}/{self.name}?policy"
+        requests.put(url, data=policy, timeout=30).raise_for_status()
+
+    def put(self, key: str, data: bytes) -> None:
+        url = f"{self.server}/{self.name}/{key}"
+        requests.put(url, data=data, timeout=60).raise_for_status()
+
+
+@pytest.fixture(scope="session")
+def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The URL of a server for the session; skips without moto and obstore."""
+    pytest.importorskip("obstore", reason="obstore is not installed")
+    pytest.importorskip("moto", reason="moto is not installed")
+    log = tmp_path_factory.mktemp("s3") / "log"
+    port = _free_port()
+    with log.open("wb") as output:
+        command = [sys.executable, "-m", "moto.server", "-p", str(port)]
+        process = subprocess.Popen(command, stdout=output, stderr=output)
+    try:
+        _wait_listening(port, process, log)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+@pytest.fixture
+def bucket(s3_server: str, monkeypatch: pytest.MonkeyPatch) -> Bucket:
+    """An empty bucket of the test's own, with its credentials in the environment."""
+    for name, value in VARIABLES.items():
+        monkeypatch.setenv(name, value)
+    made = Bucket(s3_server, s3_server, f"test-{uuid.uuid4().hex}")
+    requests.put(f"{s3_server}/{made.name}", timeout=30).raise_for_status()
+    return made
+
+
+@pytest.fixture
+def faulty_bucket(bucket: Bucket) -> Iterator["FaultyBucket"]:
+    """The same behind a proxy whose faults the test chooses."""
+    with _run_proxy(bucket.server) as proxy:
+        yield FaultyBucket(proxy, replace(bucket, endpoint=proxy.url))
+
+
+class _Proxy(socketserver.ThreadingTCPServer):
+    allow_reuse_address = True
+    daemon_threads = True
+
+    def __init__(self, upstream: str) -> None:
+        super().__init__(("127.0.0.1", 0), _Passage)
+        host, port = upstream.removeprefix("http://").split(":")
+        self.upstream = host, int(port)
+        self.faults: list[Fault] = []
+        self.lasting_fault: Fault | None = None
+        self.ended = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}"
+
+    def next_fault(self) -> Fault | None:
+        return self.faults.pop(0) if self.faults else self.lasting_fault
+
+
+class _Passage(socketserver.BaseRequestHandler):
+    """One connection, and at most one fault of it."""
+
+    server: _Proxy
+    request: socket.socket
+
+    def handle(self) -> None:
+        fault = self.server.next_fault()
+        if fault == "silent":
+            self.server.ended.wait(60)
+        elif fault == "busy":
+            self.request.recv(2**16)
+            body = b"<Error><Code>SlowDown</Code></Error>"
+            head = f"HTTP/1.1 503 Slow Down\r\nContent-Length: {len(body)}\r\n"
+            self.request.sendall(f"{head}Connection: close\r\n\r\n".encode() + body)
+        elif fault != "cut":
+            self._pass(fault)
+
+    def _pass(self, fault: Fault | None) -> None:
+        with socket.create_connection(self.server.upstream) as upstream:
+            sending = threading.Thread(target=self._send, args=(upstream,))
+            sending.start()
+            passed_bytes = 0
+            while data := upstream.recv(2**16):
+                passed_bytes += len(data)
+                if fault == "answer lost" or (fault and passed_bytes > 1_000_000):
+                    break
+                try:
+                    self.request.sendall(data)
+                except OSError:
+                    break
+            for sock in (self.request, upstream):
+                _shut(sock)
+            sending.join()
+
+    def _send(self, upstream: socket.socket) -> None:
+        try:
+            while data := self.request.recv(2**16):
+                upstream.sendall(data)
+        except OSError:
+            pass
+        _shut(upstream)
+
+
+@dataclass(frozen=True)
+class FaultyBucket:
+    """A bucket behind a proxy. Each new connection has the next fault, then the lasting one."""
+
+    proxy: _Proxy
+    bucket: Bucket
+
+    def fail_next(self, *faults: Fault) -> None:
+        self.proxy.faults = list(faults)
+
+    def fail(self, fault: Fault | None) -> None:
+        """Fail all connections from now on; None heals it."""
+        self.proxy.lasting_fault = fault
+
+
+@contextmanager
+def _run_proxy(upstream: str) -> Iterator[_Proxy]:
+    with _Proxy(upstream) as proxy:
+        thread = threading.Thread(target=proxy.serve_forever, args=(0.01,))
+        thread.start()
+        try:
+            yield proxy
+        finally:
+            proxy.ended.set()
+            proxy.shutdown()
+            thread.join()
+
+
+def _shut(sock: socket.socket) -> None:
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])
+
+
+def _wait_listening(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            socket.create_connection(("127.0.0.1", port), 1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return
+    raise AssertionError(f"moto's server does not listen:\n{log.read_text()}")

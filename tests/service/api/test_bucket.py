@@ -1,0 +1,153 @@
+"""The service with its results in a bucket: the same answers, and the contract's when it fails."""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import requests
+
+from tests.buckets import Bucket, Fault, FaultyBucket
+from tests.service.api.answers import assert_error
+from tests.service.api.pictures import picture, size_of
+from tests.service.api.serving import Service
+from upscaled.api import state_probe
+
+pytest.importorskip("obstore", reason="obstore is not installed")
+from upscaled.state import bucket_results
+
+Make = Callable[..., Service]
+
+
+def get(url: str, method: str = "GET", **headers: str) -> requests.Response:
+    return requests.request(method, url, headers=headers, allow_redirects=False, timeout=30)
+
+
+@pytest.mark.parametrize(("mode", "media_type"), [("RGB", "image/jpeg"), ("RGBA", "image/png")])
+def test_every_front_end_serves_a_result_from_the_bucket_as_from_its_folder(
+    make_service: Make, bucket: Bucket, mode: str, media_type: str
+) -> None:
+    storing, other = make_service(**bucket.settings), make_service(**bucket.settings)
+    in_folder = make_service()
+    url = storing.upload(picture(mode=mode)).json()["result_url"]
+    name = url.rpartition("/")[2]
+    assert storing.stored_files() == []
+    assert bucket.list_keys() == [f"results/{name}"]
+    from_folder = in_folder.upload(picture(mode=mode)).json()["result_url"]
+    varying = {"x-request-id", "date"}
+    for method in ("GET", "HEAD"):
+        expected = get(from_folder, method)
+        for service in (storing, other):
+            answer = get(f"{service.url}/public/result/{name}", method, Range="bytes=0-9")
+            assert answer.status_code == 200
+            assert answer.content == expected.content
+            assert answer.headers["Content-Type"] == media_type
+            same = [{k: v for k, v in each.headers.items() if k.lower() not in varying}
+                    for each in (answer, expected)]  # fmt: skip
+            assert same[0] == same[1]
+
+
+def test_a_result_in_the_bucket_is_gone_after_its_time(make_service: Make, bucket: Bucket) -> None:
+    now = [1_800_000_000.0]
+    service = make_service(clock=lambda: now[0], **bucket.settings)
+    url = service.upload().json()["result_url"]
+    now[0] += 3599
+    assert get(url).status_code == get(url, "HEAD").status_code == 200
+    now[0] += 1.01
+    assert_error(get(url), 404, "not_found")
+    assert get(url, "HEAD").status_code == 404
+    assert service.state.sweep().results.removed == 1
+    assert bucket.list_keys() == []
+
+
+def test_a_result_in_the_bucket_is_a_source(make_service: Make, bucket: Bucket) -> None:
+    service = make_service(**bucket.settings)
+    url = service.upload().json()["result_url"]
+    answer = service.send_json(
+        {"image_url": url, "scale": 2}, headers=service.headers | {"Accept": "image/*"}
+    )
+    assert answer.status_code == 200
+    assert size_of(answer.content) == (320, 256)
+
+
+def test_a_result_in_the_bucket_that_is_too_large_is_no_source(
+    make_service: Make, bucket: Bucket
+) -> None:
+    service = make_service(max_file_bytes=2000, **bucket.settings)
+    for size_bytes, code in ((2000, "malformed_image"), (2001, "file_size_too_large")):
+        name = asyncio.run(service.state.results.store(b"\xff" * size_bytes, "image/jpeg"))
+        url = f"http://elsewhere.example/public/result/{name}"
+        answer = service.send_json({"image_url": url, "scale": 2})
+        assert answer.json()["error_code"] in (code, "unsupported_image_format")
+        assert (answer.json()["error_code"] == "file_size_too_large") == (size_bytes == 2001)
+
+
+@pytest.mark.parametrize("fault", ["busy", "cut", "silent"])
+def test_a_bucket_that_fails_is_500_at_no_cost_until_it_works_again(
+    make_service: Make,
+    faulty_bucket: FaultyBucket,
+    monkeypatch: pytest.MonkeyPatch,
+    fault: Fault,
+) -> None:
+    if fault == "silent":
+        monkeypatch.setattr(bucket_results, "ANSWER_WITHIN_S", 1.0)
+    bucket = faulty_bucket.bucket
+    service = make_service(metering=True, credits=3, **bucket.settings)
+    url = service.upload().json()["result_url"]
+    assert service.balance() == 2
+    faulty_bucket.fail(fault)
+    for answer in (service.upload(), get(url), service.send_json({"image_url": url, "scale": 2})):
+        assert_error(answer, 500, "internal_error")
+        assert answer.json()["error"] == "Internal service error"
+    assert service.balance() == 2
+    assert service.state.credits.audit() == ()
+    image = service.upload(headers=service.headers | {"Accept": "image/*"})
+    assert image.status_code == 200  # it needs no bucket
+    faulty_bucket.fail(None)
+    assert get(url).status_code == 200
+    assert service.upload().status_code == 200
+    assert service.balance() == 0
+    assert len(bucket.list_keys()) == 2
+
+
+def test_readiness_follows_the_bucket(
+    make_service: Make,
+    faulty_bucket: FaultyBucket,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(state_probe, "PROBE_EVERY_S", 0.05)
+    service = make_service(**faulty_bucket.bucket.settings)
+    assert service.get("/readyz").status_code == 200
+    faulty_bucket.fail("cut")
+    wait_for_status(service, 503)
+    assert f"not ready: {faulty_bucket.bucket.url}: cannot store a result: " in caplog.text
+    faulty_bucket.fail(None)
+    wait_for_status(service, 200)
+
+
+def wait_for_status(service: Service, status: int) -> None:
+    deadline = time.monotonic() + 30
+    while service.get("/readyz").status_code != status:
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_bucket_that_is_missing_makes_the_service_unready_from_its_start(
+    make_service: Make, bucket: Bucket
+) -> None:
+    missing = replace(bucket, name="no-such-bucket")
+    service = make_service(**missing.settings)
+    assert_error(service.upload(), 500, "internal_error")
+    assert service.get("/readyz").status_code == 503
+
+
+def test_figures_of_what_is_kept_are_unknown_with_a_bucket(
+    make_service: Make, bucket: Bucket
+) -> None:
+    service = make_service(**bucket.settings)
+    service.app.state.context.metrics.note_sweep(service.state.sweep())
+    text = service.get("/metrics").text
+    assert "upscaled_results_kept NaN" in text
+    assert "upscaled_results_kept_bytes NaN" in text
