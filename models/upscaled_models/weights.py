@@ -48,8 +48,8 @@ def load_network(
     state = _read_checked(spec, path)
     if denoise != 1.0:
         state = _mix(spec, state, denoise, wdn_path)
-    _check_fit(spec.family, spec.shape, state, path)
     network = build_network(spec.family, spec.shape)
+    _compare(network.state_dict(), state, path)
     network.load_state_dict(state, strict=True)
     return network.requires_grad_(False).eval()
 
@@ -220,12 +220,14 @@ def mix_states(
 
 
 def _check_fit(family: Family, shape: Shape, state: State, path: Path) -> None:
-    """Refuse a state dict whose keys or shapes are not the network's.
-
-    That is built on the meta device, without memory: a small file may claim any size.
-    """
+    """Compare on the meta device, without memory: a small file may claim any size."""
     with torch.device("meta"):
         own = build_network(family, shape).state_dict()
+    _compare(own, state, path)
+
+
+def _compare(own: State, state: State, path: Path) -> None:
+    """Refuse a state dict whose keys or shapes differ from those of `own`."""
     for problem, keys in (
         ("is missing", own.keys() - state.keys()),
         ("belongs to no part of the network", state.keys() - own.keys()),
