@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from tests.models.quantise.test_record import make_proof, write_int8
 from tests.models.specs import spec_of
 from upscaled_models.autotune import candidates
 from upscaled_models.autotune.candidates import Candidate, list_candidates
@@ -16,10 +17,10 @@ from upscaled_models.families.plain import plain_shape
 from upscaled_models.families.realplksr import realplksr_shape
 from upscaled_models.files import hash_file
 from upscaled_models.processor import EXACT_8_BITS, InstructionSet
-from upscaled_models.quantise.files import quantised_path, read_record, record_path
+from upscaled_models.quantise.files import read_record
 from upscaled_models.quantise.pictures import draw_pictures
 from upscaled_models.quantise.prepare import quantise
-from upscaled_models.quantise.record import QuantisedAccuracy, QuantisedRecord, allowed_in
+from upscaled_models.quantise.record import allowed_in
 from upscaled_models.registry import DEFAULT_DIR, read_default_models
 from upscaled_models.weights import load_network
 
@@ -60,26 +61,10 @@ def labels(model: LoadedModel, precision: str) -> list[str]:
 
 
 def recorded(model: LoadedModel, psnr_db: float, *, are_flats_kept: bool = True) -> LoadedModel:
-    """The model with a record of 8 bits beside it, and nothing in their file."""
+    """The model with a record of 8 bits beside it, of another file than the one there."""
     assert model.weights is not None
-    quantised_path(model.weights).write_bytes(b"")
-    proof = QuantisedAccuracy(
-        psnr_db=psnr_db,
-        largest=9,
-        pictures=12,
-        flat_largest=0,
-        are_flats_kept=are_flats_kept,
-        float_layers=[],
-    )
-    record = QuantisedRecord(
-        model=model.spec.name,
-        weights_sha256=model.spec.sha256,
-        sha256="0" * 64,
-        size_bytes=0,
-        proof=proof,
-        versions={},
-    )
-    record_path(model.weights).write_text(record.model_dump_json())
+    proof = make_proof(psnr_db, are_flats_kept=are_flats_kept)
+    write_int8(model.weights, model.spec, proof, sha256="0" * 64)
     return model
 
 
@@ -156,7 +141,6 @@ def test_every_candidate_gives_nearly_the_picture_of_float32(model: LoadedModel)
 
 
 def test_a_changed_8_bit_file_is_refused_when_it_is_opened(model: LoadedModel) -> None:
-    """It is empty, which its record does not say."""
     (candidate, *_) = list_openvino(recorded(model, 60.0), CPU, "fast")
     with pytest.raises(Exception, match=r"mine\.int8\.safetensors: SHA-256 is"):
         candidate.open()

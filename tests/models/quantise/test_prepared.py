@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from tests.models.quantise.test_record import SPEC, make_layers, write_int8
+from tests.models.quantise.test_record import SPEC, make_layers, make_proof, write_int8
 from tests.models.quantise.test_rounding import levels_of
 from upscaled_models.backends.openvino.layers import Floats
 from upscaled_models.errors import WeightsError
@@ -23,7 +23,7 @@ from upscaled_models.quantise.prepared import (
     find_prepared,
     find_recipes,
 )
-from upscaled_models.quantise.record import QuantisedAccuracy, allowed_in
+from upscaled_models.quantise.record import allowed_in
 from upscaled_models.quantise.rounding import cut_to_half, round_layers
 from upscaled_models.registry import ModelSpec, find_official
 from upscaled_models.store import ModelStore
@@ -31,9 +31,6 @@ from upscaled_models.weights import build_network, load_network, state_of
 
 SHAPE = rrdb_shape(scale=4, num_block=1, num_feat=8, num_grow_ch=4)
 SHIPPED = sorted(path.stem for path in RECIPES_DIR.glob("*.json"))
-PROOF = QuantisedAccuracy(
-    psnr_db=47.0, largest=9, pictures=3, flat_largest=0, are_flats_kept=True, float_layers=[]
-)
 
 
 def spec_of(sha256: str) -> ModelSpec:
@@ -60,7 +57,7 @@ def folder(tmp_path: Path) -> Path:
                 float_layers=float_layers,
                 sha256=digest_layers(layers),
                 size_bytes=len(serialise_layers(layers)),
-                proof=PROOF,
+                proof=make_proof(),
                 versions={},
             )
         )
@@ -155,14 +152,14 @@ def test_a_models_own_file_comes_before_anything(tmp_path: Path) -> None:
     def read_weights() -> dict[str, Floats]:
         raise AssertionError("the file's own layers need no weights")
 
-    (form,) = find_prepared(SPEC, write_int8(tmp_path))
+    (form,) = find_prepared(SPEC, write_int8(tmp_path / "mine.safetensors", SPEC))
     layers = form.read(read_weights)
     assert digest_layers(layers) == digest_layers(make_layers())
     assert form.record.model_dump()["model"] == SPEC.name
 
 
 def test_a_damaged_record_is_refused_and_not_passed_over(tmp_path: Path) -> None:
-    weights = write_int8(tmp_path)
+    weights = write_int8(tmp_path / "mine.safetensors", SPEC)
     record_path(weights).write_text("{")
     with pytest.raises(WeightsError, match="not a readable record"):
         find_prepared(SPEC, weights)

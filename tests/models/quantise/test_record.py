@@ -42,28 +42,42 @@ def make_layers() -> Layers:
     return Layers(convolutions, {"body.1": rng.random(4, dtype=np.float32)})
 
 
-def write_int8(folder: Path, spec: ModelSpec = SPEC) -> Path:
-    """Write a whole 8-bit model of `spec` to `folder`; return where its weights would be."""
-    weights = folder / "mine.safetensors"
-    quantised_path(weights).write_bytes(serialise_layers(make_layers()))
-    proof = QuantisedAccuracy(
-        psnr_db=48.1,
+def make_proof(psnr_db: float = 48.1, *, are_flats_kept: bool = True) -> QuantisedAccuracy:
+    return QuantisedAccuracy(
+        psnr_db=psnr_db,
         largest=20,
         pictures=12,
         flat_largest=0,
-        are_flats_kept=True,
-        float_layers=["tail"],
+        are_flats_kept=are_flats_kept,
+        float_layers=[],
     )
+
+
+def write_int8(
+    weights: Path,
+    spec: ModelSpec,
+    proof: QuantisedAccuracy | None = None,
+    *,
+    sha256: str = "",
+) -> Path:
+    """Write a whole 8-bit model of `spec` beside where its weights would be, and return that."""
+    file = quantised_path(weights)
+    file.write_bytes(serialise_layers(make_layers()))
     record = QuantisedRecord(
         model=spec.name,
         weights_sha256=spec.sha256,
-        sha256=hash_file(quantised_path(weights)),
-        size_bytes=quantised_path(weights).stat().st_size,
-        proof=proof,
+        sha256=sha256 or hash_file(file),
+        size_bytes=file.stat().st_size,
+        proof=proof or make_proof(),
         versions={"torch": "2"},
     )
     record_path(weights).write_text(record.model_dump_json())
     return weights
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    return write_int8(tmp_path / "mine.safetensors", SPEC)
 
 
 def test_layers_come_back_as_they_were() -> None:
@@ -81,18 +95,17 @@ def test_layers_come_back_as_they_were() -> None:
     assert again.convolutions["tail"].quantised is None
 
 
-def test_a_whole_model_is_read(tmp_path: Path) -> None:
-    assert read_quantised(SPEC, write_int8(tmp_path)).convolutions.keys() == {"head", "tail"}
+def test_a_whole_model_is_read(weights: Path) -> None:
+    assert read_quantised(SPEC, weights).convolutions.keys() == {"head", "tail"}
 
 
-def test_a_file_from_other_weights_is_refused_by_name(tmp_path: Path) -> None:
-    weights = write_int8(tmp_path, replace(SPEC, sha256="b" * 64))
+def test_a_file_from_other_weights_is_refused_by_name(weights: Path) -> None:
+    write_int8(weights, replace(SPEC, sha256="b" * 64))
     with pytest.raises(WeightsError, match=r"mine\.int8\.json: was made from other weights"):
         read_quantised(SPEC, weights)
 
 
-def test_a_changed_file_is_refused_by_name(tmp_path: Path) -> None:
-    weights = write_int8(tmp_path)
+def test_a_changed_file_is_refused_by_name(weights: Path) -> None:
     data = bytearray(quantised_path(weights).read_bytes())
     data[-1] ^= 1
     quantised_path(weights).write_bytes(data)
@@ -102,9 +115,8 @@ def test_a_changed_file_is_refused_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("content", [None, b"", b"{}", b'{"model": "mine"}'])
 def test_a_missing_or_damaged_record_is_refused_by_name(
-    tmp_path: Path, content: bytes | None
+    weights: Path, content: bytes | None
 ) -> None:
-    weights = write_int8(tmp_path)
     record_path(weights).unlink()
     if content is not None:
         record_path(weights).write_bytes(content)
@@ -132,17 +144,9 @@ def proof_by_truth(**changes: float) -> QuantisedAccuracy:
         niqe=pair("niqe", 6.0),
         feature=pair("feature", 0.4),
     )
-    return QuantisedAccuracy(
-        psnr_db=36.0,
-        largest=90,
-        pictures=12,
-        flat_largest=3,
-        are_flats_kept=True,
-        float_layers=[],
-        truth=TruthAccuracy(
-            tracks=dict.fromkeys(TRACKS, track), smooth_share=changes.get("smooth_share", 0.9999)
-        ),
-    )
+    smooth_share = changes.get("smooth_share", 0.9999)
+    truth = TruthAccuracy(tracks=dict.fromkeys(TRACKS, track), smooth_share=smooth_share)
+    return make_proof(36.0).model_copy(update={"truth": truth})
 
 
 @pytest.mark.parametrize(
