@@ -101,7 +101,7 @@ def take_likeliest(
     """
     budget = Budget(0.0, meter)
     trial, refused = _find_accurate(space, order, meter, attempts)
-    ns_per_px = _measure_ns_per_px(trial, meter)
+    ns_per_px = _measure_ns_per_px(trial)
     compared = {trial.candidate.name, *refused}
     return Choice(
         runtime=trial.candidate.backend,
@@ -126,12 +126,12 @@ def _find_accurate(
     space: SearchSpace, order: Sequence[str], meter: Meter, attempts: Attempts
 ) -> tuple[Trial, dict[str, str]]:
     """Find the first accurate candidate, else float32, and why those before it were refused."""
-    float32 = Trial(space.reference, space.reference.open(), None, 0.0)
+    float32 = Trial(space.reference, space.reference.open(), meter)
     expected: Reference | None = None
     refused: dict[str, str] = {}
     for candidate in (each for each in space.candidates if each.label in order):
         if expected is None or candidate.bar.are_flats_checked > bool(expected.flats):
-            expected = _run_reference(float32, candidate, meter, is_slow=space.is_slow)
+            expected = _run_reference(float32, candidate, is_slow=space.is_slow)
         try:
             return try_candidate(candidate, expected, meter, attempts), refused
         except Refused as error:
@@ -139,36 +139,34 @@ def _find_accurate(
     return float32, refused
 
 
-def _run_reference(
-    float32: Trial, candidate: Candidate, meter: Meter, *, is_slow: bool
-) -> Reference:
+def _run_reference(float32: Trial, candidate: Candidate, *, is_slow: bool) -> Reference:
     """Compute as little in float32 as the candidate's bar needs.
 
     For a slow model with a recorded proof that is one small picture, which shows that the backend
     computes at all.
     """
     if not candidate.bar.are_flats_checked:
-        return run_reference(float32, meter, load_pictures(SMALL_PX)[:1], (), is_probed=False)
+        return run_reference(float32, load_pictures(SMALL_PX)[:1], (), is_probed=False)
     if is_slow:
         pictures, flats = load_pictures(SIDE_PX // 2)[:1], make_flats()[:SLOW_FLATS]
     else:
         pictures, flats = load_pictures(SIDE_PX), make_flats()
-    return run_reference(float32, meter, pictures, flats, is_probed=False)
+    return run_reference(float32, pictures, flats, is_probed=False)
 
 
-def _measure_ns_per_px(trial: Trial, meter: Meter) -> float:
+def _measure_ns_per_px(trial: Trial) -> float:
     """Estimate the cost of a pixel from two small windows."""
-    small_s = _cost_s(trial, meter, SMALL_PX)
+    small_s = _cost_s(trial, SMALL_PX)
     if small_s > LONG_S:
         return small_s * 1e9 / SMALL_PX**2
-    larger_s = _cost_s(trial, meter, LARGER_PX)
+    larger_s = _cost_s(trial, LARGER_PX)
     if larger_s <= small_s:
         return larger_s * 1e9 / LARGER_PX**2
     return (larger_s - small_s) * 1e9 / (LARGER_PX**2 - SMALL_PX**2)
 
 
-def _cost_s(trial: Trial, meter: Meter, side_px: int) -> float:
+def _cost_s(trial: Trial, side_px: int) -> float:
     """Measure one window, after a run that makes its kernels."""
     windows = [fill_window(load_pictures(SMALL_PX)[0], side_px)]
-    trial.run(meter, windows)
-    return trial.run(meter, windows)[1].cost_s
+    trial.run(windows)
+    return trial.run(windows)[1].cost_s

@@ -13,7 +13,7 @@ from typing import TypeVar
 from upscaled_models.autotune.paired import MAX_PAIRS, PairedTest, Verdict
 from upscaled_models.autotune.pictures import fill_window
 from upscaled_models.autotune.space import MAX_BATCH_S
-from upscaled_models.autotune.timing import Meter, Timing
+from upscaled_models.autotune.timing import Timing
 from upscaled_models.autotune.trial import Budget, Reference, Trial, require_picture
 from upscaled_models.backends.base import Window
 from upscaled_models.errors import EngineOutOfMemory
@@ -71,7 +71,6 @@ class Race:
     """Comparisons of contenders. expected: float32's results for the pictures that they run."""
 
     expected: Reference
-    meter: Meter
     budget: Budget
 
     def enter(self, contender: Contender) -> bool:
@@ -79,7 +78,7 @@ class Race:
         if contender.batch_s > MAX_BATCH_S:
             return False
         try:
-            results, _ = contender.trial.run(self.meter, self._windows(contender))
+            results, _ = contender.trial.run(self._windows(contender))
         except EngineOutOfMemory:
             return False
         for result in results if contender.trial.proof else []:
@@ -126,7 +125,7 @@ class Race:
         is_undisturbed = True
         timings = []
         for each in (first, second):
-            timings.append(each.trial.run(self.meter, self._windows(each))[1])
+            timings.append(each.trial.run(self._windows(each))[1])
             is_undisturbed &= yield
         if is_undisturbed:
             first.timings.append(timings[0])

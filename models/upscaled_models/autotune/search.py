@@ -3,7 +3,7 @@
 As a race (`race.py`), it yields after each run.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf
 from typing import Final
 
@@ -68,12 +68,12 @@ class Search:
             EngineOutOfMemory: not even float32's smallest pictures fit.
         """
         budget = Budget(self.effort.budget_s, self.meter)
-        reference = Trial(self.space.reference, self.space.reference.open(), None, 0.0)
+        reference = Trial(self.space.reference, self.space.reference.open(), self.meter)
         side_px = SIDE_PX // 2 if self.space.is_slow else SIDE_PX
-        expected = run_reference(reference, self.meter, load_pictures(side_px), make_flats())
+        expected = run_reference(reference, load_pictures(side_px), make_flats())
         yield
-        race = Race(expected, self.meter, budget)
-        float32 = Trial(reference.candidate, reference.engine, None, expected.ns_per_px)
+        race = Race(expected, budget)
+        float32 = replace(reference, ns_per_px=expected.ns_per_px)
         best = yield from self._find_best(race, float32)
         chosen = yield from self._find_size(race, best)
         return self._conclude(chosen, expected, budget), chosen.trial.engine

@@ -8,7 +8,7 @@ says so. So each trial is recorded in a file while it runs.
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -125,33 +125,54 @@ class Reference:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A candidate that passed its accuracy check.
+    """A candidate that is open and measured; once it passed its accuracy check, with the proof.
 
     proof: None for float32 itself. ns_per_px: cost of a picture.
     """
 
     candidate: Candidate
     engine: Tunable
-    proof: Accuracy | None
-    ns_per_px: float
+    meter: Meter
+    proof: Accuracy | None = None
+    ns_per_px: float = 0.0
 
-    def run(self, meter: Meter, windows: Sequence[Window]) -> tuple[list[Window], Timing]:
+    def run(self, windows: Sequence[Window]) -> tuple[list[Window], Timing]:
         """Run a batch and measure it; raises what the engine raises."""
-        return meter.run(self.engine, windows, self.candidate.threads)
+        return self.meter.run(self.engine, windows, self.candidate.threads)
+
+    def run_each(self, windows: Sequence[Window]) -> tuple[Window, ...]:
+        return tuple(self.run([window])[0][0] for window in windows)
+
+    def run_pictures(self, pictures: Sequence[Window]) -> tuple[tuple[Window, ...], float]:
+        """Return all results, and the cost in ns of an input pixel of the last picture."""
+        runs = [self.run([picture]) for picture in pictures]
+        height, width = pictures[-1].shape[:2]
+        seconds = self._least_s([pictures[-1]], PICTURE_RUNS, [runs[-1][1]])
+        return tuple(results[0] for results, _ in runs), seconds * 1e9 / (height * width)
+
+    def probe_s(self, side_px: int) -> float:
+        """Return the least cost of a few pixels, after a run that makes the kernels."""
+        side_px = round_up(side_px, self.engine.info.spec.multiple_px)
+        windows = [np.zeros((side_px, side_px, 3), np.uint8)]
+        self.run(windows)
+        return self._least_s(windows, PROBE_RUNS, [])
+
+    def _least_s(self, windows: Sequence[Window], most_runs: int, timings: list[Timing]) -> float:
+        """Return the least cost of `timings` and of more runs, within `PROBE_LONGEST_S`."""
+        while not timings or (
+            len(timings) < most_runs and sum(each.clock_s for each in timings) < PROBE_LONGEST_S
+        ):
+            timings.append(self.run(windows)[1])
+        return min(each.cost_s for each in timings)
 
 
 def run_reference(
-    trial: Trial,
-    meter: Meter,
-    pictures: tuple[Window, ...],
-    flats: tuple[Window, ...],
-    *,
-    is_probed: bool = True,
+    trial: Trial, pictures: tuple[Window, ...], flats: tuple[Window, ...], *, is_probed: bool = True
 ) -> Reference:
-    """Compute with `trial`, in float32, what all candidates are compared with."""
-    probes_s = tuple(_probe(trial, meter, side) for side in PROBE_SIDES_PX) if is_probed else ()
-    flat_results = _run_each(trial, meter, flats)
-    results, ns_per_px = _run_pictures(trial, meter, pictures)
+    """Compute in float32, with `trial`, what all candidates are compared with."""
+    probes_s = tuple(trial.probe_s(side) for side in PROBE_SIDES_PX) if is_probed else ()
+    flat_results = trial.run_each(flats)
+    results, ns_per_px = trial.run_pictures(pictures)
     return Reference(pictures, flats, results, flat_results, probes_s, ns_per_px)
 
 
@@ -193,54 +214,16 @@ def require_picture(result: Window, expected: Reference, trial: Trial) -> None:
 
 
 def _try(candidate: Candidate, expected: Reference, meter: Meter) -> Trial:
-    trial = Trial(candidate, candidate.open().strict(), None, 0.0)
-    if expected.probes_s:
-        _refuse_slow(trial, expected, meter)
-    got_flats = _run_each(trial, meter, expected.flats)
-    got, ns_per_px = _run_pictures(trial, meter, expected.pictures)
+    trial = Trial(candidate, candidate.open().strict(), meter)
+    for side_px, float32_s in zip(PROBE_SIDES_PX, expected.probes_s, strict=False):
+        seconds = trial.probe_s(side_px)
+        if seconds > max(HOPELESS_LEAST_S, HOPELESS_RATIO * float32_s):
+            raise Refused(f"takes {seconds / float32_s:.0f} times as long as float32")
+    got_flats = trial.run_each(expected.flats)
+    got, ns_per_px = trial.run_pictures(expected.pictures)
     proof = measure_accuracy(
         expected.picture_results, got, expected.flats, expected.flat_results, got_flats
     )
     if fault := proof.find_fault(candidate.bar):
         raise Refused(fault)
-    return Trial(candidate, trial.engine, proof, ns_per_px)
-
-
-def _refuse_slow(trial: Trial, expected: Reference, meter: Meter) -> None:
-    for side_px, float32_s in zip(PROBE_SIDES_PX, expected.probes_s, strict=True):
-        seconds = _probe(trial, meter, side_px)
-        if seconds > max(HOPELESS_LEAST_S, HOPELESS_RATIO * float32_s):
-            raise Refused(f"takes {seconds / float32_s:.0f} times as long as float32")
-
-
-def _probe(trial: Trial, meter: Meter, side_px: int) -> float:
-    """Return the least cost in seconds of a few pixels, after a run that makes the kernels."""
-    side_px = round_up(side_px, trial.engine.info.spec.multiple_px)
-    windows = [np.zeros((side_px, side_px, 3), np.uint8)]
-    trial.run(meter, windows)
-    return _least_s(trial, meter, windows, PROBE_RUNS, [])
-
-
-def _run_pictures(
-    trial: Trial, meter: Meter, pictures: Sequence[Window]
-) -> tuple[tuple[Window, ...], float]:
-    """Return all results, and the cost in ns of an input pixel of the last picture."""
-    runs = [trial.run(meter, [picture]) for picture in pictures]
-    height, width = pictures[-1].shape[:2]
-    seconds = _least_s(trial, meter, [pictures[-1]], PICTURE_RUNS, [runs[-1][1]])
-    return tuple(results[0] for results, _ in runs), seconds * 1e9 / (height * width)
-
-
-def _least_s(
-    trial: Trial, meter: Meter, windows: Sequence[Window], most_runs: int, timings: list[Timing]
-) -> float:
-    """Return the least cost in seconds of `timings` and of more runs, within `PROBE_LONGEST_S`."""
-    while not timings or (
-        len(timings) < most_runs and sum(each.clock_s for each in timings) < PROBE_LONGEST_S
-    ):
-        timings.append(trial.run(meter, windows)[1])
-    return min(each.cost_s for each in timings)
-
-
-def _run_each(trial: Trial, meter: Meter, windows: Sequence[Window]) -> tuple[Window, ...]:
-    return tuple(trial.run(meter, [window])[0][0] for window in windows)
+    return replace(trial, proof=proof, ns_per_px=ns_per_px)

@@ -6,7 +6,7 @@ loss is spread over its layers: each alone costs about as much (39.5 to 45 dB, u
 first two cost less, 51 and 49).
 
 Also tried: layers fitted one after the other to the results of the rounded ones before them,
-weights rounded as GPTQ does (arXiv:2210.17323), `equalisation.ALPHA` 0.7. All in 8 bits:
+weights rounded as GPTQ does (arXiv:2210.17323), `simulation.ALPHA` 0.7. All in 8 bits:
 general-x4v3 37.9 dB, animevideov3 39.7 dB, LSDIRCompact 37.3 dB. With the first 14 of 34
 convolutions in bfloat16 and tuned, general-x4v3 reaches 40.5 dB against float32 on held-out
 pictures, at 1.3 times the speed of bfloat16 alone; but thin lines in full colours are at 31 dB

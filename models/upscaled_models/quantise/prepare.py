@@ -20,14 +20,13 @@ from upscaled_models.quantise.comparison import (
     measure_quantised,
     quantised_upscaler,
 )
-from upscaled_models.quantise.equalisation import equalise
 from upscaled_models.quantise.files import quantised_path, record_path, serialise_layers
 from upscaled_models.quantise.forms import find_forms
 from upscaled_models.quantise.levels import find_levels
 from upscaled_models.quantise.pictures import draw_pictures, draw_truths
 from upscaled_models.quantise.record import QuantisedAccuracy, QuantisedRecord, allowed_in, why_not
 from upscaled_models.quantise.rounding import round_layers
-from upscaled_models.quantise.simulation import choose_ranges, freeze, simulate
+from upscaled_models.quantise.simulation import choose_ranges, equalise, freeze, simulate
 from upscaled_models.quantise.tracks import Pixels
 from upscaled_models.quantise.truth import TruthComparison, make_samples
 from upscaled_models.quantise.tuning import tune

@@ -29,14 +29,14 @@ def stolen_half(random: Random) -> Disturb:
 def verdict(ratio: float, disturb: Disturb) -> Verdict:
     """Of a challenger whose cost is `ratio` times the champion's."""
     meter = FakeMeter(disturb)
-    champion, challenger = contender(1e-5), contender(1e-5 * ratio)
-    race = Race(_expected(), meter, Budget(float("inf"), meter))
+    champion, challenger = contender(meter, 1e-5), contender(meter, 1e-5 * ratio)
+    race = Race(_expected(), Budget(float("inf"), meter))
     return drive(race.run(champion, challenger)).verdict
 
 
-def contender(seconds_per_px: float) -> Contender:
+def contender(meter: FakeMeter, seconds_per_px: float) -> Contender:
     engine = FakeEngine(seconds_per_px=seconds_per_px)
-    return Contender(Trial(candidate(engine), engine, None, 1.0), 64, 1)
+    return Contender(Trial(candidate(engine), engine, meter, ns_per_px=1.0), 64, 1)
 
 
 def _expected() -> Reference:
@@ -103,9 +103,9 @@ def test_a_great_difference_is_settled_by_the_fewest_pairs_and_a_restless_one_by
 
 def test_runs_alternate_and_take_turns_in_going_first() -> None:
     meter = FakeMeter()
-    race = Race(_expected(), meter, Budget(float("inf"), meter))
+    race = Race(_expected(), Budget(float("inf"), meter))
 
-    drive(race.run(contender(1e-6), contender(1.2e-6)))
+    drive(race.run(contender(meter, 1e-6), contender(meter, 1.2e-6)))
 
     assert meter.runs == [1e-6, 1.2e-6, 1.2e-6, 1e-6, 1e-6, 1.2e-6]
 

@@ -23,7 +23,6 @@ from upscaled_models.quantise.comparison import (
     measure_quantised,
     quantised_upscaler,
 )
-from upscaled_models.quantise.equalisation import equalise
 from upscaled_models.quantise.files import quantised_path, read_quantised, read_record, record_path
 from upscaled_models.quantise.forms import find_forms
 from upscaled_models.quantise.levels import find_levels
@@ -31,7 +30,7 @@ from upscaled_models.quantise.pictures import SIDE_PX, draw_pictures, draw_truth
 from upscaled_models.quantise.prepare import quantise, quantise_network, to_inputs
 from upscaled_models.quantise.record import QuantisedAccuracy, why_not
 from upscaled_models.quantise.rounding import InputLevels, round_layers
-from upscaled_models.quantise.simulation import choose_ranges, freeze, simulate
+from upscaled_models.quantise.simulation import choose_ranges, equalise, freeze, simulate
 from upscaled_models.quantise.truth import decibels
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network, state_of
