@@ -1,1 +1,1 @@
-"""The networks as torch modules, one file for each family of `upscaled_models.families`."""
+"""The networks as torch modules and OpenVINO graphs, and the tables of them by family."""

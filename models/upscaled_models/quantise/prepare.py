@@ -36,9 +36,9 @@ from upscaled_models.weights import load_network, state_of
 Say = Callable[[str], None]
 
 SEED: Final = 1
-CALIBRATED_RRDB: Final = 12
+CALIBRATED_UNTUNED: Final = 12
 """Pictures from which an untuned network's ranges are measured: each takes it seconds."""
-CALIBRATED_RRDB_PX: Final = 64
+CALIBRATED_UNTUNED_PX: Final = 64
 PRECISIONS: Final = ("auto", "fast")
 
 
@@ -183,8 +183,8 @@ def quantise_network(
 
 def _calibration(calibrated: Pixels) -> Tensor:
     """Return a few corners of the pictures: a large network takes seconds for each."""
-    few = calibrated[:: max(1, len(calibrated) // CALIBRATED_RRDB)]
-    return to_inputs(few[:, :CALIBRATED_RRDB_PX, :CALIBRATED_RRDB_PX])
+    few = calibrated[:: max(1, len(calibrated) // CALIBRATED_UNTUNED)]
+    return to_inputs(few[:, :CALIBRATED_UNTUNED_PX, :CALIBRATED_UNTUNED_PX])
 
 
 def to_inputs(pictures: Pixels) -> Tensor:
