@@ -105,7 +105,9 @@ def _read_plain(header: Header, stored: Stored) -> Image:
         return Image(rgb=grey_to_rgb(pixels[..., 0], icc), alpha=pixels[..., 1])
     if opened.mode in ("1", "L"):
         grey = np.asarray(opened.convert("L"))
-        return Image(rgb=grey_to_rgb(grey, icc), alpha=_grey_key_alpha(stored, grey))
+        key = stored.transparent_level
+        alpha = None if key is None else alpha_from_key(grey == key)
+        return Image(rgb=grey_to_rgb(grey, icc), alpha=alpha)
     pixels = np.asarray(opened.convert("RGBA" if header.has_alpha else "RGB"))
     return Image(
         rgb=pixels[..., :3],
@@ -123,12 +125,6 @@ def _round_deep_grey(opened: PillowImage.Image) -> NDArray[np.uint8]:
     if tags.get(_PHOTOMETRIC) == _WHITE_IS_ZERO:
         deep = ~deep
     return round_to_8bit(deep)
-
-
-def _grey_key_alpha(stored: Stored, grey: NDArray[np.uint8]) -> Pixels | None:
-    if stored.transparent_level is None:
-        return None
-    return alpha_from_key(grey == stored.transparent_level)
 
 
 def _upright(pixels: Pixels, stored: Stored) -> Pixels:

@@ -55,17 +55,13 @@ class Exif:
         has_directory = self._order and len(self._tiff) >= 8
         self._entries = self._find_entries(self._offset(4)) if has_directory else {}
 
-    def whole(self, tag: int) -> int | None:
-        """Read a tag's single whole number of 8, 16 or 32 bits, signed or not."""
-        return self._whole(self._entries, tag)
-
     @property
     def is_adobe_rgb(self) -> bool:
         """Return whether a camera states DCF 2.0's optional colour space, by its index "R03"."""
         details = self._directory(self._entries, _EXIF_DIRECTORY)
         interoperability = self._directory(details, _INTEROPERABILITY_DIRECTORY)
-        index = self._text(interoperability, _INTEROPERABILITY_INDEX)
-        space = self._whole(details, _COLOUR_SPACE)
+        index = self.text(_INTEROPERABILITY_INDEX, interoperability)
+        space = self.whole(_COLOUR_SPACE, details)
         return space == _UNCALIBRATED and index == _DCF_OPTION_FILE
 
     @property
@@ -83,18 +79,21 @@ class Exif:
         above, below = struct.unpack(f"{self._order}II", pair)
         return above / below if below else None
 
-    def text(self, tag: int) -> str:
-        """Read a tag's text, to its first NUL; "" where there is none. UTF-8, else Latin-1."""
-        return self._text(self._entries, tag)
+    def whole(self, tag: int, entries: _Entries | None = None) -> int | None:
+        """Read a tag's single whole number of 8, 16 or 32 bits, signed or not.
 
-    def _whole(self, entries: _Entries, tag: int) -> int | None:
+        entries: those of another directory than the first.
+        """
+        entries = self._entries if entries is None else entries
         kind, count, at = entries.get(tag, (0, 0, 0))
         if kind not in _WHOLE or count != 1:
             return None
         (value,) = struct.unpack_from(f"{self._order}{_WHOLE[kind]}", self._tiff, at)
         return int(value)
 
-    def _text(self, entries: _Entries, tag: int) -> str:
+    def text(self, tag: int, entries: _Entries | None = None) -> str:
+        """Read a tag's text, to its first NUL; "" where there is none. UTF-8, else Latin-1."""
+        entries = self._entries if entries is None else entries
         kind, count, at = entries.get(tag, (0, 0, 0))
         if kind != _TEXT:
             return ""
@@ -108,7 +107,7 @@ class Exif:
 
     def _directory(self, entries: _Entries, tag: int) -> _Entries:
         """Find the directory that a tag refers to; empty where there is none."""
-        at = self._whole(entries, tag)
+        at = self.whole(tag, entries)
         return {} if at is None or at < 0 else self._find_entries(at)
 
     def _find_entries(self, directory_at: int) -> _Entries:
@@ -207,12 +206,8 @@ def read_credit(exif: Exif) -> Credit | None:
 
 def write_credit(credit: Credit) -> bytes:
     """Write an EXIF block, without its "Exif" prefix, that holds the credit alone."""
-    return _write_texts({ARTIST: credit.artist, COPYRIGHT: credit.copyright})
-
-
-def _write_texts(texts: Mapping[int, str]) -> bytes:
-    """Make a TIFF block with these tags' texts in one directory; empty ones are left out."""
-    values = {tag: text.encode() + b"\x00" for tag, text in sorted(texts.items()) if text}
+    texts = ((ARTIST, credit.artist), (COPYRIGHT, credit.copyright))
+    values = {tag: text.encode() + b"\x00" for tag, text in texts if text}
     values_at = 8 + 2 + len(values) * _ENTRY_BYTES + 4
     entries, data = b"", b""
     for tag, value in values.items():

@@ -53,8 +53,8 @@ def _in_order(still: Still) -> list[Transform]:
 
 
 def _find_crop(still: Still) -> Rectangle | None:
-    crop = next((each.crop for each in _in_order(still) if each.crop is not None), None)
-    return crop.rectangle(still.width_px, still.height_px) if crop else None
+    crop = next((each for each in still.transforms if each.crop), None)
+    return crop.crop_rectangle(still.width_px, still.height_px) if crop else None
 
 
 def _open(source: bytes) -> "AvifImageFile":

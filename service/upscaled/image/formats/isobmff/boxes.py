@@ -45,7 +45,7 @@ class Still:
     @property
     def decoded_pixels(self) -> int:
         """Return the pixels that a decoder holds, 0 where nothing is cropped away."""
-        is_cropped = any(each.crop is not None for each in self.transforms)
+        is_cropped = any(each.crop for each in self.transforms)
         return self.width_px * self.height_px if is_cropped else 0
 
 

@@ -17,41 +17,34 @@ TRANSFORMS: Final = (b"clap", b"irot", b"imir")
 
 
 @dataclass(frozen=True, slots=True)
-class Crop:
-    """Clean aperture: its size, and how far its centre lies right of and below the image's."""
-
-    width: Fraction
-    height: Fraction
-    right_of_centre: Fraction
-    below_centre: Fraction
-
-    def rectangle(self, width_px: int, height_px: int) -> Rectangle:
-        """Compute what is kept of an image of that size.
-
-        A fraction of a pixel is rounded as by libheif: left and top down, then the far sides to
-        the nearest pixel. What lies outside of the image is left out.
-        """
-        left, right = _span(self.width, self.right_of_centre, width_px)
-        top, bottom = _span(self.height, self.below_centre, height_px)
-        return left, top, right, bottom
-
-
-@dataclass(frozen=True, slots=True)
 class Transform:
-    """Transform of an item: a crop, or a count of turns by 90 degrees, or a mirroring (neither)."""
+    """Property of an image: a crop, or a count of turns by 90 degrees, or a mirroring (neither).
+
+    crop: a clean aperture: its width and height, and how far its centre lies right of and below
+        the image's.
+    """
 
     name: bytes
-    crop: Crop | None = None
+    crop: tuple[Fraction, ...] = ()
     quarter_turns: int = 0
+
+    def crop_rectangle(self, width_px: int, height_px: int) -> Rectangle:
+        """Compute what a crop keeps of an image of that size.
+
+        A fraction of a pixel is rounded as by libheif: left and top down, then the far sides to
+        the nearest pixel. What lies outside of the image is left out; something must be left.
+        """
+        width, height, right_of_centre, below_centre = self.crop
+        left, right = _span(width, right_of_centre, width_px)
+        top, bottom = _span(height, below_centre, height_px)
+        return left, top, right, bottom
 
 
 def read_transform(name: bytes, body: memoryview) -> Transform:
     """Read a box that is one of `TRANSFORMS`."""
     if name == b"irot":
         return Transform(name, quarter_turns=body[0] & 3)
-    if name == b"clap":
-        return Transform(name, crop=_read_crop(body))
-    return Transform(name)
+    return Transform(name, crop=_read_crop(body) if name == b"clap" else ())
 
 
 def transformed_size(
@@ -59,20 +52,20 @@ def transformed_size(
 ) -> tuple[int, int]:
     """Compute (width, height) of an image after its transforms, one after the other."""
     for transform in transforms:
-        if transform.crop is not None:
-            left, top, right, bottom = transform.crop.rectangle(width_px, height_px)
+        if transform.crop:
+            left, top, right, bottom = transform.crop_rectangle(width_px, height_px)
             width_px, height_px = right - left, bottom - top
         elif transform.quarter_turns % 2:
             width_px, height_px = height_px, width_px
     return width_px, height_px
 
 
-def _read_crop(body: memoryview) -> Crop:
+def _read_crop(body: memoryview) -> tuple[Fraction, ...]:
     """Read four fractions, of which the offsets may be negative (ISO/IEC 14496-12, 12.1.4)."""
     numbers = struct.unpack_from(">IIIIiIiI", body)
     if 0 in numbers[1::2]:
         raise ValueError("a crop divided by zero")
-    return Crop(*(Fraction(numbers[at], numbers[at + 1]) for at in range(0, 8, 2)))
+    return tuple(map(Fraction, numbers[::2], numbers[1::2]))
 
 
 def _span(length: Fraction, offset: Fraction, whole_px: int) -> tuple[int, int]:

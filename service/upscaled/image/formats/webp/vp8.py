@@ -32,12 +32,7 @@ class _BoolDecoder:
             number = number << 1 | self._read_bit()
         return number
 
-    def read_optional(self, bits: int) -> None:
-        """Skip a number behind a flag that says whether it is there."""
-        if self.read(1):
-            self.read(bits)
-
-    def read_optional_signed(self, bits: int) -> int:
+    def read_optional(self, bits: int) -> int:
         """Read a number behind a flag that says whether it is there, its sign last; 0 without."""
         if not self.read(1):
             return 0
@@ -121,7 +116,7 @@ def _read_to_partitions(header: _BoolDecoder) -> tuple[bool, list[int]]:
     header.read(1 + 6 + 3)  # the filter's kind, level and sharpness
     if header.read(1) and header.read(1):
         for _ in range(4 + 4):  # changes of the filter's level
-            header.read_optional(6 + 1)
+            header.read_optional(6)
     return is_absolute, levels
 
 
@@ -130,10 +125,11 @@ def _read_segments(header: _BoolDecoder) -> tuple[bool, list[int]]:
     is_absolute, levels = False, list[int]()
     if has_data:
         is_absolute = bool(header.read(1))
-        levels = [header.read_optional_signed(7) for _ in range(_SEGMENTS)]
+        levels = [header.read_optional(7) for _ in range(_SEGMENTS)]
         for _ in range(_SEGMENTS):
-            header.read_optional(6 + 1)  # the filter's level, with a sign
+            header.read_optional(6)  # the filter's level
     if has_map:
         for _ in range(_SEGMENTS - 1):
-            header.read_optional(8)
+            if header.read(1):
+                header.read(8)
     return is_absolute, levels
