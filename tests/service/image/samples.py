@@ -21,6 +21,11 @@ ADAM7 = (
     *((0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)),
 )
 CHANNELS = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
+PNG_KINDS = [
+    *((GREY, bits) for bits in (1, 2, 4, 8, 16)),
+    *((PALETTE, bits) for bits in (1, 2, 4, 8)),
+    *((colour, bits) for colour in (RGB, GREY_ALPHA, RGBA) for bits in (8, 16)),
+]
 
 
 def picture(height: int = 48, width: int = 64, channels: int = 3) -> NDArray[np.uint8]:
@@ -48,6 +53,11 @@ def encode(image: Image, *, jpeg_quality: int = 95) -> bytes:
     output = decide_output(image, 1, keeps_depth=True, max_side_px=max(image.rgb.shape))
     with Encoder(image, output.format, jpeg_quality=jpeg_quality) as encoder:
         return encoder.finish()
+
+
+def srgb_curve(light: NDArray[np.floating]) -> NDArray[np.floating]:
+    """Convert linear light in 0..1 by the curve of sRGB (IEC 61966-2-1)."""
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
 
 
 def srgb_profile() -> bytes:

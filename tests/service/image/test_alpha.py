@@ -20,9 +20,7 @@ def test_every_constant_stays_exactly_constant(scale: int) -> None:
 def test_an_edge_is_clipped_not_wrapped() -> None:
     alpha = np.zeros((20, 20), np.uint8)
     alpha[:, 10:] = 255
-
     large = upscale_alpha(alpha, 4)
-
     assert (large[:, :32] == 0).all()
     assert (large[:, 48:] == 255).all()
     assert (np.diff(large.astype(int), axis=1) >= 0).all()
@@ -31,9 +29,7 @@ def test_an_edge_is_clipped_not_wrapped() -> None:
 def test_enlarging_does_not_shift_by_half_a_pixel() -> None:
     """No shift by half a pixel: a mirrored plane gives the mirrored result."""
     alpha = np.random.default_rng(0).integers(0, 256, (12, 15), dtype=np.uint8)
-
     mirrored = upscale_alpha(np.ascontiguousarray(alpha[::-1, ::-1]), 2)[::-1, ::-1]
-
     assert np.abs(mirrored.astype(int) - upscale_alpha(alpha, 2)).max() <= 1
 
 
@@ -42,9 +38,7 @@ def test_hidden_colours_are_those_of_the_nearest_visible_pixel() -> None:
     alpha = np.zeros((9, 9), np.uint8)
     rgb[4, 1], alpha[4, 1] = (250, 10, 20), 255
     rgb[4, 7], alpha[4, 7] = (10, 240, 30), 1
-
     bled = bleed_colour(rgb, alpha)
-
     assert (bled[:, :4] == (250, 10, 20)).all()
     assert (bled[:, 5:] == (10, 240, 30)).all()
 
@@ -54,9 +48,7 @@ def test_visible_colours_and_the_input_are_left_alone() -> None:
     rgb = rng.integers(0, 256, (40, 50, 3), dtype=np.uint8)
     alpha = (rng.random((40, 50)) * 3).astype(np.uint8) * 100
     before = rgb.copy()
-
     bled = bleed_colour(rgb, alpha)
-
     assert np.array_equal(rgb, before)
     assert np.array_equal(bled[alpha > 0], rgb[alpha > 0])
     assert not np.array_equal(bled, rgb)
@@ -65,7 +57,6 @@ def test_visible_colours_and_the_input_are_left_alone() -> None:
 @pytest.mark.parametrize("level", [0, 1, 255])
 def test_colours_are_left_alone_without_an_edge_of_transparency(level: int) -> None:
     rgb = np.random.default_rng(3).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-
     assert bleed_colour(rgb, np.full((8, 8), level, np.uint8)) is rgb
 
 
@@ -75,9 +66,7 @@ def test_a_far_pixel_of_a_large_cut_out_takes_its_nearest_colour_too() -> None:
     alpha = np.zeros((300, 400), np.uint8)
     alpha[130:, :], alpha[:, 250:] = 255, 255
     rgb[130:, :], rgb[:, 250:] = (10, 200, 30), (10, 200, 30)
-
     bled = bleed_colour(rgb, alpha)
-
     assert (bled[130 - REACH_PX :, :] == (10, 200, 30)).all()
     assert (bled[:, 250 - REACH_PX :] == (10, 200, 30)).all()
 
@@ -87,9 +76,7 @@ def test_nothing_rings_beyond_its_neighbours(kind: type[np.unsignedinteger]) -> 
     peak = np.iinfo(kind).max
     levels = np.random.default_rng(0).integers(0, peak + 1, (30, 40), kind)
     levels[:, :20] = np.where(levels[:, :20] > peak // 2, peak * 3 // 4, peak // 4)
-
     large = upscale_alpha(levels, 4)
-
     assert large.dtype == kind
     kernel = np.ones((5, 5), np.uint8)
     for bound, is_wrong in ((cv2.erode, np.less), (cv2.dilate, np.greater)):
@@ -101,9 +88,7 @@ def test_nothing_rings_beyond_its_neighbours(kind: type[np.unsignedinteger]) -> 
 def test_a_binary_mask_stays_clean_up_to_one_pixel_from_its_edge(scale: int) -> None:
     mask = np.zeros((60, 60), np.uint8)
     cv2.circle(mask, (30, 28), 18, 255, -1)
-
     large = upscale_alpha(mask, scale)
-
     kernel = np.ones((3, 3), np.uint8)
     for level, sure in ((255, cv2.erode(mask, kernel)), (0, cv2.dilate(mask, kernel))):
         is_sure = (sure == level).repeat(scale, axis=0).repeat(scale, axis=1)
@@ -155,7 +140,6 @@ def test_an_enlarged_cut_out_has_less_error_than_two_common_methods(
     on_white = cubic(np.rint(share * rgb + 255 * (1 - share)).astype(np.uint8)).astype(np.float64)
     double_alpha = np.clip(255 - (on_white - on_black).mean(axis=2), 1, 255)
     double = error(np.clip(on_black * 255 / double_alpha[..., None], 0, 255), double_alpha)
-
     assert ours < 0.9 * linear
     assert ours < 0.95 * double
 
@@ -165,8 +149,6 @@ def test_nine_megapixels_are_bled_in_time() -> None:
     rows, columns = np.mgrid[:3000, :3000]
     alpha = np.where(np.hypot(columns - 1500, rows - 1500) < 1000, 255, 0).astype(np.uint8)
     rgb = np.zeros((3000, 3000, 3), np.uint8)
-
     started = time.process_time()
     bleed_colour(rgb, alpha)
-
     assert time.process_time() - started < 1.0

@@ -15,9 +15,7 @@ def test_paper_is_white_and_full_ink_black_through_a_profile(shared_dir: Path) -
     with PillowImage.open(BytesIO(source)) as opened:
         icc = opened.info["icc_profile"]
     inks = np.array([[[0, 0, 0, 0], [255, 255, 255, 255]]], np.uint8)
-
     paper, black = cmyk_to_rgb(PillowImage.fromarray(inks, mode="CMYK"), icc)[0]
-
     assert (paper >= 254).all()
     assert (black <= 2).all()
 
@@ -27,9 +25,7 @@ def test_every_grey_stays_neutral_through_a_profile(shared_dir: Path) -> None:
     with PillowImage.open(BytesIO(source)) as opened:
         icc = opened.info["icc_profile"]
     levels = np.arange(256, dtype=np.uint8)[None, :]
-
     rgb = grey_to_rgb(levels, icc)[0].astype(int)
-
     assert (rgb == rgb[:, :1]).all()
     assert (np.diff(rgb[:, 0]) >= 0).all()
     assert rgb[0, 0] <= 1

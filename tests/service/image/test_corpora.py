@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
+from tests.service.image.samples import srgb_curve
 from upscaled.errors import MalformedImage, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.table import sniff
@@ -61,11 +62,7 @@ def test_png_pixels_equal_opencvs_to_the_level(shared_dir: Path) -> None:
             other = other[..., None].repeat(3, axis=2)
             if _GAMMA_1 in path.read_bytes():  # grey, and so converted
                 peak = np.iinfo(image.rgb.dtype).max
-                light = other / peak
-                curved = np.where(
-                    light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055
-                )
-                assert np.abs(image.rgb - curved * peak).max() <= 1.01, path
+                assert np.abs(image.rgb - srgb_curve(other / peak) * peak).max() <= 1.01, path
                 compared += 1
                 continue
         assert np.array_equal(image.rgb, other[..., 2::-1]), path

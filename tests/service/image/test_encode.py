@@ -25,7 +25,6 @@ def with_alpha() -> Image:
 
 def test_an_opaque_image_is_jpeg_without_chroma_subsampling() -> None:
     data = encode(Image(picture()))
-
     with PillowImage.open(BytesIO(data)) as opened:
         assert opened.format == "JPEG"
         assert opened.size == (64, 48)
@@ -35,17 +34,13 @@ def test_an_opaque_image_is_jpeg_without_chroma_subsampling() -> None:
 
 def test_a_higher_jpeg_quality_makes_a_larger_file() -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-
     sizes = [len(encode(Image(noise), jpeg_quality=quality)) for quality in (1, 50, 95, 100)]
-
     assert sizes == sorted(set(sizes))
 
 
 def test_a_png_with_a_profile_is_one_that_libpng_takes_and_holds_nothing_else() -> None:
     image = with_alpha()
-
     data = encode(Image(image.rgb, image.alpha, icc=srgb_profile()))
-
     names = [chunk.name for chunk in iterate_chunks(data)]
     assert names[:2] == [b"IHDR", b"iCCP"]
     assert set(names[2:-1]) == {b"IDAT"}
@@ -61,7 +56,6 @@ def test_no_metadata_of_the_source_reach_the_result(kind: str) -> None:
     comment = {"JPEG": {"comment": secret}}.get(kind, {})
     source = save(picture(), kind, exif=exif, xmp=b"<x>" + secret + b"</x>", **comment)
     assert secret in source
-
     for alpha in (None, np.full((64, 48), 255, np.uint8)):
         data = encode(Image(decode_file(source).rgb, alpha))
         assert secret not in data
@@ -103,9 +97,7 @@ def by_opencv(data: bytes, flags: int = cv2.IMREAD_UNCHANGED) -> NDArray[np.gene
 @pytest.mark.parametrize(("height", "width"), SIDES)
 def test_jpeg_strips_decode_to_what_one_piece_does(height: int, width: int, quality: int) -> None:
     rgb = noise(height, width)
-
     data = encode(Image(rgb), jpeg_quality=quality)
-
     whole = whole_jpeg(rgb, quality)
     assert np.array_equal(by_pillow(data), by_pillow(whole))
     assert np.array_equal(by_opencv(data), by_opencv(whole))
@@ -116,9 +108,7 @@ def test_jpeg_strips_are_a_sound_file_to_libjpegs_own_program() -> None:
     if shutil.which("djpeg") is None:
         pytest.skip("djpeg is not installed")
     rgb = noise(64 * 18 + 5, 50)
-
     data = encode(Image(rgb, icc=srgb_profile(), dpi=(300, 300)))
-
     done = subprocess.run(["djpeg", "-strict"], input=data, capture_output=True, check=True)
     assert done.stderr == b""
     assert done.stdout.endswith(by_pillow(whole_jpeg(rgb, 95)).tobytes())
@@ -129,9 +119,7 @@ def test_decoders_notice_a_lost_strip_by_its_restart_marker() -> None:
     rgb = noise(64 * 4, 50)
     data = encode(Image(rgb))
     second, third = (data.index(bytes((0xFF, 0xD0 + number))) for number in (0, 1))
-
     shorter = data[:second] + data[third:]
-
     try:
         pixels = by_pillow(shorter)
     except OSError:
@@ -149,9 +137,7 @@ def test_png_strips_lose_nothing(
     highest = np.iinfo(kind).max + 1
     pixels = np.random.default_rng(1).integers(0, highest, (height, width, 4), kind)
     alpha = pixels[..., 3].copy() if has_alpha else None
-
     data = encode(Image(pixels[..., :3].copy(), alpha))
-
     assert sniff(data) == "PNG"
     read = by_opencv(data)
     assert read.dtype == kind
@@ -166,7 +152,6 @@ def test_rows_are_encoded_as_they_become_ready_and_never_before(has_alpha: bool)
     rgb = noise(500, 70)
     alpha = noise(500, 70)[..., 0].copy() if has_alpha else None
     canvas = Image(np.zeros_like(rgb), None if alpha is None else np.zeros_like(alpha))
-
     with Encoder(canvas, "PNG" if has_alpha else "JPEG", jpeg_quality=95) as encoder:
         for ready in (0, 1, 63, 64, 65, 300, 300, 499):
             canvas.rgb[:ready] = rgb[:ready]
@@ -177,7 +162,6 @@ def test_rows_are_encoded_as_they_become_ready_and_never_before(has_alpha: bool)
         if canvas.alpha is not None and alpha is not None:
             canvas.alpha[:] = alpha
         data = encoder.finish()
-
     assert data == encode(Image(rgb, alpha))
 
 
@@ -191,9 +175,7 @@ def test_leaving_the_encoder_early_ends_its_threads() -> None:
 @pytest.mark.parametrize("length", [1, 65_519, 65_520, 200_000])
 def test_a_profile_of_any_length_goes_into_a_jpeg(length: int) -> None:
     icc = np.random.default_rng(2).bytes(length)
-
     data = encode(Image(picture(), icc=icc))
-
     with PillowImage.open(BytesIO(data)) as opened:
         assert opened.info["icc_profile"] == icc
 
@@ -205,9 +187,7 @@ def test_resolution_profile_and_credit_are_written_and_nothing_else_of_exif(
     image = with_alpha()
     credit = Credit(artist="Ann Möller", copyright="© 2026")
     alpha = image.alpha if has_alpha else None
-
     data = encode(Image(image.rgb, alpha, icc=srgb_profile(), dpi=(288.0, 600.0), credit=credit))
-
     with PillowImage.open(BytesIO(data)) as opened:
         opened.load()
         assert opened.info["icc_profile"] == srgb_profile()

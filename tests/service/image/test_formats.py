@@ -13,6 +13,7 @@ from PIL import Image as PillowImage
 from PIL import ImageCms
 from PIL.BmpImagePlugin import BmpImageFile
 
+from tests.service.image.iso_samples import encode_heic
 from tests.service.image.samples import exif_with_orientation, picture, save, stored_for
 from upscaled.config import Settings
 from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
@@ -30,22 +31,11 @@ pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 def encode(pixels: NDArray[np.uint8], kind: str, orientation: int = 1) -> bytes:
     exif = exif_with_orientation(orientation)
     if kind == "HEIC":
-        return encode_heic(pixels, exif)
+        return encode_heic(pixels, exif=exif)  # which becomes `irot` and `imir`
     if kind == "TIFF":
         return save(pixels, kind, tiffinfo={274: orientation})
     options = {"quality": 100} if kind in ("AVIF", "JPEG") else {"lossless": True}
     return save(pixels, kind, **options, **({"exif": exif} if orientation != 1 else {}))
-
-
-def encode_heic(pixels: NDArray[np.uint8], exif: bytes) -> bytes:
-    """Encode pixels as they are; the orientation becomes `irot` and `imir`."""
-    from pillow_heif import from_bytes
-
-    height, width, channels = pixels.shape
-    file = BytesIO()
-    image = from_bytes("RGBA"[:channels], (width, height), pixels.tobytes())
-    image.save(file, quality=-1, chroma=444, exif=exif)
-    return file.getvalue()
 
 
 def test_settings_enable_every_optional_format() -> None:
@@ -69,9 +59,7 @@ def test_an_optional_format_is_refused_unless_it_is_enabled(kind: str) -> None:
 def test_pixels_and_sizes_are_upright(kind: str, orientation: int) -> None:
     upright = picture(72, 96)
     source = encode(stored_for(upright, orientation), kind, orientation)
-
     info, image = read_header(source, ALL), decode_file(source, ALL)
-
     assert (info.width_px, info.height_px) == (96, 72)
     assert image.rgb.shape == upright.shape
     assert np.abs(image.rgb.astype(int) - upright).mean() < LOSSY
@@ -81,9 +69,7 @@ def test_pixels_and_sizes_are_upright(kind: str, orientation: int) -> None:
 def test_alpha_is_reported_and_kept(kind: str) -> None:
     pixels = picture(72, 96, channels=4)
     source = encode(pixels, kind)
-
     image = decode_file(source, ALL)
-
     assert read_header(source, ALL).has_alpha
     assert image.alpha is not None
     assert np.abs(image.alpha.astype(int) - pixels[..., 3]).mean() < LOSSY
@@ -125,9 +111,7 @@ def deep_grey(levels: NDArray[np.uint16]) -> bytes:
 
 def test_deep_grey_tiff_is_rounded_and_not_cut() -> None:
     levels = np.linspace(0, 65535, 64 * 64).reshape(64, 64).round().astype(np.uint16)
-
     image = decode_file(deep_grey(levels), {"TIFF"})
-
     assert np.array_equal(image.rgb[..., 1], np.rint(levels / 257).astype(np.uint8))
 
 
@@ -167,9 +151,7 @@ def test_floating_tiff_is_an_unsupported_format() -> None:
 def test_cmyk_tiff_becomes_srgb() -> None:
     file = BytesIO()
     PillowImage.new("CMYK", (64, 64), (255, 0, 0, 0)).save(file, "TIFF")
-
     image = decode_file(file.getvalue(), {"TIFF"})
-
     assert image.icc is None
     assert image.rgb[0, 0].tolist() == [0, 255, 255]
 
@@ -182,9 +164,7 @@ def test_lab_tiff_becomes_the_same_srgb_as_by_littlecms() -> None:
     converted = ImageCms.applyTransform(shown, there)
     assert converted is not None
     converted.save(file, "TIFF")
-
     image = decode_file(file.getvalue(), {"TIFF"})
-
     assert np.abs(image.rgb.astype(int) - picture(64, 64)).max() <= 20
     assert np.abs(image.rgb.astype(int) - picture(64, 64)).mean() < 1.5
 

@@ -1,6 +1,5 @@
 import time
 from dataclasses import replace
-from io import BytesIO
 
 import cv2
 import numpy as np
@@ -8,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image as PillowImage
 
 from tests.service.image.jpeg_samples import save_jpeg
+from tests.service.image.samples import save
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.webp.reader import find_jpeg_quality
 from upscaled.image.formats.webp.structure import read_first_image
@@ -32,12 +31,6 @@ def noisy(sigma: float, depth: type = np.uint8, seed: int = 1) -> Pixels:
     pixels = scene() + np.random.default_rng(seed).normal(0, sigma, scene().shape)
     unit = np.iinfo(depth).max / 255
     return np.asarray(np.clip(np.rint(pixels * unit), 0, 255 * unit), depth)
-
-
-def save(pixels: NDArray[np.uint8], format_name: str, **options: object) -> bytes:
-    file = BytesIO()
-    PillowImage.fromarray(pixels).save(file, format_name, **options)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize("sigma", [1, 2, 3, 5, 10, 20])

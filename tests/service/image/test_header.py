@@ -6,7 +6,6 @@ import pytest
 
 from tests.service.image.jpeg_samples import read_structure
 from tests.service.image.samples import (
-    GREY,
     RGB,
     chunk,
     deep_samples,
@@ -25,30 +24,20 @@ from upscaled.image.types import Header
 def test_alpha_is_reported_though_every_pixel_is_opaque(kind: str) -> None:
     pixels = picture(channels=4)
     pixels[..., 3] = 255
-
     assert read_header(save(pixels, kind, lossless=True, exact=True)).has_alpha == (kind == "PNG")
     pixels[0, 0, 3] = 0
     assert read_header(save(pixels, kind, lossless=True, exact=True)).has_alpha
-
-
-def test_a_colour_key_is_alpha() -> None:
-    grey = deep_samples(1, 8)
-
-    assert not read_header(png(grey, 8, GREY)).has_alpha
-    assert read_header(png(grey, 8, GREY, before=chunk(b"tRNS", b"\x00\x07"))).has_alpha
 
 
 def test_orientation_behind_the_pixels_counts() -> None:
     """PNG allows eXIf anywhere; the pixels in between are not decoded to find it."""
     exif = exif_with_orientation(6).removeprefix(b"Exif\x00\x00")
     source = png(deep_samples(3, 8, 20, 30), 8, RGB, after=chunk(b"eXIf", exif))
-
     assert read_header(source) == Header("PNG", 20, 30, has_alpha=False)
 
 
 def test_a_broken_exif_block_is_ignored() -> None:
     source = save(picture(48, 64), "JPEG", exif=b"Exif\x00\x00MM\x00*\xff\xff\xff\xffjunk")
-
     assert read_header(source) == Header("JPEG", 64, 48, has_alpha=False)
 
 
@@ -77,12 +66,10 @@ def test_every_cut_of_a_header_is_malformed_or_the_whole_header(kind: str) -> No
 
 def test_a_claimed_size_is_read_without_memory_for_its_pixels() -> None:
     source = png(deep_samples(3, 8, 1, 1), 8, RGB, size=(10_000, 10_000))
-
     tracemalloc.start()
     info = read_header(source)
     _, peak_bytes = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-
     assert (info.width_px, info.height_px) == (10_000, 10_000)
     assert peak_bytes < 1_000_000
 
@@ -156,7 +143,3 @@ def test_scans_are_counted_before_they_are_decoded() -> None:
     for read in (read_header, decode_file):
         with pytest.raises(MalformedImage, match="more than 500 scans"):
             read(with_repeated_scan(501))
-
-
-def test_scans_behind_the_end_marker_are_not_counted() -> None:
-    assert read_header(save(picture(), "JPEG") + b"\xff\xda" * 600).width_px == 64

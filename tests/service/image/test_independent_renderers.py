@@ -82,9 +82,7 @@ def distance(one: Pixels, other: Pixels) -> NDArray[np.int64]:
 def test_cmyk_through_its_profile_is_libvips_image(store: object) -> None:
     assert callable(store)
     source = store(inks(), cmyk_profile())
-
     image = decode_file(source)
-
     assert image.icc is None
     assert distance(image.rgb, by_vips(source)).max() <= 2
     plain = decode_file(store(inks())).rgb
@@ -93,16 +91,13 @@ def test_cmyk_through_its_profile_is_libvips_image(store: object) -> None:
 
 def test_cmyk_without_a_profile_is_opencvs_image() -> None:
     source = cmyk_jpeg(inks())
-
     bgr = cv2.imdecode(np.frombuffer(source, np.uint8), cv2.IMREAD_COLOR)
-
     assert bgr is not None
     assert distance(decode_file(source).rgb, np.asarray(bgr[..., ::-1], np.uint8)).max() <= 2
 
 
 def test_ycck_without_a_profile_is_cmyks_image() -> None:
     rgb = decode_file(ycck_jpeg(inks())).rgb
-
     assert distance(rgb, decode_file(cmyk_jpeg(inks())).rgb).max() <= 4
     assert distance(rgb, decode_file(cmyk_jpeg(inks())).rgb).mean() < 1
 
@@ -115,9 +110,7 @@ def test_grey_through_its_profile_is_libvips_image(kind: str, curve: Curve) -> N
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
     profile = make_grey_profile(curve)
     PillowImage.fromarray(ramp).save(file, kind, quality=100, icc_profile=profile)
-
     rgb = decode_file(file.getvalue()).rgb
-
     assert (rgb[..., :1] == rgb[..., 1:]).all()
     is_compared = ramp > (20 if curve.gamma == 1 else 0)
     assert distance(rgb[..., 0], by_vips(file.getvalue())[..., 1])[is_compared].max() <= 1
@@ -129,9 +122,7 @@ def test_lab_is_libvips_image() -> None:
     levels = np.stack([30 + 1.5 * rows, columns - 16, rows - 16], axis=-1)
     lab = pyvips.Image.new_from_array(levels).copy(interpretation="lab")
     source = lab.colourspace("labq").tiffsave_buffer()
-
     rgb = decode_file(source, ALL_FORMATS).rgb
-
     other = lab.icc_export(output_profile="srgb", intent="relative").numpy()
     errors = distance(rgb, np.asarray(other, np.uint8))
     assert errors.mean() < 0.5
@@ -163,10 +154,8 @@ def test_wide_gamut_goes_through_untouched_and_is_shown_as_before(
     if channels == 4:
         pixels[..., 3] |= 1  # nothing is bled
     PillowImage.fromarray(pixels).save(file, kind, icc_profile=WIDE[name], **options)
-
     with core_of(TrueEngine(), Settings(jpeg_quality=100)) as core:
         made = core.upscale(file.getvalue(), 2)
-
     with PillowImage.open(BytesIO(made.data)) as result:
         assert result.info["icc_profile"] == WIDE[name]
     before = by_vips(file.getvalue()).repeat(2, axis=0).repeat(2, axis=1)
@@ -185,10 +174,8 @@ def test_published_test_images_are_shown_as_before(shared_dir: Path, name: str) 
     source = (shared_dir / "images" / "decode" / "icc" / name).read_bytes()
     with PillowImage.open(BytesIO(source)) as opened:
         profile = opened.info["icc_profile"]
-
     with core_of(TrueEngine(window_px=384), Settings(jpeg_quality=100)) as core:
         made = core.upscale(source, 2)
-
     with PillowImage.open(BytesIO(made.data)) as result:
         assert result.info["icc_profile"] == profile
     before = by_vips(source)[..., :3].repeat(2, axis=0).repeat(2, axis=1)

@@ -8,21 +8,17 @@ EVERY_LEVEL = np.arange(65536, dtype=np.uint16).reshape(256, 256)
 
 def test_every_level_is_rounded_to_the_nearest() -> None:
     expected = np.rint(EVERY_LEVEL.astype(np.float64) * 255 / 65535)
-
     assert np.array_equal(round_to_8bit(EVERY_LEVEL), expected)
 
 
 def test_8_bit_levels_are_unchanged_by_way_of_16_bits() -> None:
     levels = np.arange(256, dtype=np.uint16)
-
     assert np.array_equal(round_to_8bit(levels * 257), levels)
 
 
 def test_colour_and_alpha_are_rounded_and_the_rest_goes_along() -> None:
     deep = Image(EVERY_LEVEL[..., None].repeat(3, axis=2), EVERY_LEVEL, icc=b"profile")
-
     image = rounded(deep)
-
     assert is_deep(deep.rgb)
     assert not is_deep(image.rgb)
     assert image.alpha is not None
@@ -33,5 +29,4 @@ def test_colour_and_alpha_are_rounded_and_the_rest_goes_along() -> None:
 
 def test_8_bits_are_left_alone() -> None:
     image = Image(np.zeros((2, 3, 3), np.uint8))
-
     assert rounded(image) is image

@@ -38,10 +38,8 @@ def bmp(pixels: NDArray[np.uint8], order: str, *, top_first: bool = False) -> by
 def test_alpha_that_is_0_everywhere_is_none(order: str, top_first: bool) -> None:
     pixels = np.dstack([picture(64, 70), np.zeros((64, 70), np.uint8)])
     source = bmp(pixels, order, top_first=top_first)
-
     assert not read_header(source, {"BMP"}).has_alpha
     image = decode_file(source, {"BMP"})
-
     assert image.alpha is None
     assert np.array_equal(image.rgb, pixels[..., :3])
 
@@ -52,9 +50,7 @@ def test_a_single_visible_pixel_makes_it_alpha(order: str, place: tuple[int, int
     pixels = np.dstack([picture(64, 70), np.zeros((64, 70), np.uint8)])
     pixels[(*place, 3)] = 1
     source = bmp(pixels, order)
-
     image = decode_file(source, {"BMP"})
-
     assert read_header(source, {"BMP"}).has_alpha
     assert image.alpha is not None
     assert np.array_equal(image.alpha, pixels[..., 3])

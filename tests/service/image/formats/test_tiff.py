@@ -61,9 +61,7 @@ def test_a_strip_that_ends_early_is_refused(compression: str, part: float) -> No
 def test_fax_of_every_kind_is_read_whole(options: int) -> None:
     """292 is T4Options: in two dimensions, and with lines that begin at whole bytes."""
     source = save_tiff("group3", tiffinfo={292: options})
-
     shown = decode_file(source, {"TIFF"}).rgb[..., 0] > 0
-
     assert np.array_equal(shown, drawing())
     with pytest.raises(MalformedImage):
         decode_file(shorten_strips(source, 0.8), {"TIFF"})
@@ -72,7 +70,6 @@ def test_fax_of_every_kind_is_read_whole(options: int) -> None:
 @pytest.mark.parametrize("compression", FAX)
 def test_fax_with_its_low_bits_first_is_read_whole(compression: str) -> None:
     source = save_tiff(compression, tiffinfo={266: 2})
-
     assert np.array_equal(decode_file(source, {"TIFF"}).rgb[..., 0] > 0, drawing())
 
 

@@ -96,9 +96,7 @@ def test_a_crop_comes_before_turn_and_mirror(kind: str, chain: tuple[bytes, ...]
     pixels = picture(HEIGHT, WIDTH, channels=4)
     source = transformed(kind, pixels, *chain)
     expected = apply(pixels, chain)
-
     info, image = read_header(source, BRANDS), decode_file(source, BRANDS)
-
     assert (info.height_px, info.width_px) == expected.shape[:2] == image.rgb.shape[:2]
     assert np.abs(image.rgb.astype(int) - expected[..., :3]).mean() < 2
     assert image.alpha is not None
@@ -173,9 +171,7 @@ def tiles_with_alpha(with_alpha: int) -> bytes:
 
 def test_a_grid_whose_tiles_have_alpha_is_transparent() -> None:
     pixels, source = picture(128, 64, channels=4), tiles_with_alpha(2)
-
     image = decode_file(source, BRANDS)
-
     assert read_header(source, BRANDS).has_alpha
     assert np.abs(image.rgb.astype(int) - pixels[..., :3]).mean() < 2
     assert image.alpha is not None
@@ -255,9 +251,7 @@ def test_grey_heic_is_converted_by_the_grey_profile_of_its_codes() -> None:
     grey = picture(64, 64)[..., 0].copy()
     (item,) = items_of(encode_heic(grey))
     source = build([item.with_properties(nclx(1, 8), without=(b"colr",))], brand=b"heic")
-
     rgb = decode_file(source, BRANDS).rgb
-
     profile = ImageCms.ImageCmsProfile(BytesIO(make_grey_profile(LINEAR)))
     shown = ImageCms.profileToProfile(
         PillowImage.fromarray(grey), profile, ImageCms.createProfile("sRGB"), outputMode="RGB"

@@ -10,9 +10,17 @@ from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
-from tests.service.image.samples import GREY, PALETTE, RGB, chunk, deep_samples, png
+from tests.service.image.samples import GREY, PALETTE, RGB, chunk, deep_samples, png, srgb_curve
 from upscaled.image.decode import decode_file
-from upscaled.image.icc import BT2020, DISPLAY_P3, SRGB, SRGB_CURVE, Curve, make_rgb_profile
+from upscaled.image.icc import (
+    BT2020,
+    DISPLAY_P3,
+    SRGB,
+    SRGB_CURVE,
+    Curve,
+    make_grey_profile,
+    make_rgb_profile,
+)
 from upscaled.image.types import Image
 
 # Chromaticities x, y of white, red, green and blue, in 100,000ths.
@@ -84,6 +92,8 @@ SRGB_CHUNK = chunk(b"sRGB", b"\x00")
         chrm((31270, 32900, 10000, 10000, 20000, 20000, 30000, 30000)),  # on a line
         chrm((90000, 5000, *SRGB_CHRM[2:])),  # a white that the primaries do not make
         chrm((31270, 0, *SRGB_CHRM[2:])),
+        iccp(make_grey_profile(SRGB_CURVE)),
+        iccp(b"RGB " * 200),
         gama(1),
         gama(2**32 - 1),
     ],
@@ -102,6 +112,8 @@ def test_srgb_and_nonsense_need_no_profile(before: bytes) -> None:
         (iccp(b"broken") + gama(100_000), make_rgb_profile(SRGB, Curve(1.0))),
         (iccp(b"broken") + SRGB_CHUNK + gama(100_000), None),
         (SRGB_CHUNK + gama(100_000) + chrm(P3_CHRM), None),
+        (iccp(P3) + iccp(make_rgb_profile(BT2020, SRGB_CURVE)), P3),
+        (iccp(P3)[:-1] + b"x" + chrm(P3_CHRM), P3),
         (gama(45455) + chrm(P3_CHRM), P3),
         (gama(45455) + gama(100_000), None),
         (gama(100_000), make_rgb_profile(SRGB, Curve(1.0))),
@@ -117,10 +129,8 @@ def test_the_gamma_chunk_becomes_the_matching_curve(bits: int) -> None:
     icc = read(gama(100_000), bits=bits).icc
     assert icc is not None
     light = np.arange(256) / 255
-    expected = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055) * 255
-
+    expected = srgb_curve(light) * 255
     shown = to_srgb(icc, np.arange(256, dtype=np.uint8).reshape(16, 16, 1).repeat(3, axis=2))
-
     assert np.abs(shown - expected.reshape(16, 16, 1)).max() <= 1
 
 
@@ -140,8 +150,7 @@ def test_p3_is_shown_as_p3(before: bytes) -> None:
     values = pixels / 255
     light = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     linear = np.clip(light @ matrix.T, 0, 1)
-    expected = np.where(linear <= 0.0031308, 12.92 * linear, 1.055 * linear ** (1 / 2.4) - 0.055)
-
+    expected = srgb_curve(linear)
     assert np.abs(to_srgb(icc, pixels) - expected * 255).max() <= 1.5
 
 
@@ -158,13 +167,11 @@ def test_grey_is_converted_and_stays_neutral(bits: int) -> None:
     samples = deep_samples(1, bits)
     peak = (1 << bits) - 1
     samples[0, 0] = (peak + 1) // 2
-
     image = decode_file(png(samples, bits, GREY, before=gama(100_000)))
-
     assert image.icc is None
     assert (image.rgb[..., :1] == image.rgb[..., 1:]).all()
     light = samples / peak
-    expected = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    expected = srgb_curve(light)
     assert np.abs(image.rgb - expected * peak).max() <= 1.001
     assert abs(int(image.rgb[0, 0, 0]) - 187.516 / 255 * peak) <= peak / 255
 
@@ -172,11 +179,9 @@ def test_grey_is_converted_and_stays_neutral(bits: int) -> None:
 def test_a_palettes_colours_are_described_too() -> None:
     plte = chunk(b"PLTE", bytes(range(48)))
     source = png(deep_samples(1, 4), 4, PALETTE, before=cicp(P3_CICP) + plte)
-
     assert decode_file(source).icc == P3
 
 
 def test_colour_chunks_behind_the_pixels_are_ignored() -> None:
     source = png(deep_samples(3, 8), 8, RGB, after=gama(100_000))
-
     assert decode_file(source).icc is None

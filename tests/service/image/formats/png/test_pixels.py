@@ -12,9 +12,8 @@ from PIL import Image as PillowImage
 
 from tests.service.image.samples import (
     CHANNELS,
-    GREY,
-    GREY_ALPHA,
     PALETTE,
+    PNG_KINDS,
     PNG_SIGNATURE,
     RGB,
     RGBA,
@@ -32,11 +31,6 @@ from upscaled.image.types import Image
 
 IEND = chunk(b"IEND", b"")
 CUTS = 20
-KINDS = [
-    *((GREY, bits) for bits in (1, 2, 4, 8, 16)),
-    *((PALETTE, bits) for bits in (1, 2, 4, 8)),
-    *((colour, bits) for colour in (RGB, GREY_ALPHA, RGBA) for bits in (8, 16)),
-]
 HEIGHT, WIDTH = 33, 37
 """Neither a multiple of 8: Adam7's passes are of all sizes."""
 
@@ -106,16 +100,15 @@ def refuse(source: bytes) -> None:
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize(("colour", "bits"), KINDS)
+@pytest.mark.parametrize(("colour", "bits"), PNG_KINDS)
 def test_a_cut_file_is_refused(colour: int, bits: int, interlaced: bool) -> None:
     source = sample_file(colour, bits, interlaced=interlaced)
-
     cut_everywhere(source)
     cut_everywhere(in_chunks(source, 1 + len(source) // 7))
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize(("colour", "bits"), KINDS)
+@pytest.mark.parametrize(("colour", "bits"), PNG_KINDS)
 def test_rows_that_are_missing_are_noticed_though_the_file_is_sound(
     colour: int, bits: int, interlaced: bool
 ) -> None:
@@ -132,7 +125,7 @@ def test_rows_that_are_missing_are_noticed_though_the_file_is_sound(
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize(("colour", "bits"), KINDS)
+@pytest.mark.parametrize(("colour", "bits"), PNG_KINDS)
 def test_a_stream_cut_within_a_sound_chunk_is_refused(
     colour: int, bits: int, interlaced: bool
 ) -> None:
@@ -162,7 +155,6 @@ def animated_file() -> bytes:
 def test_a_cut_animation_is_refused_until_its_first_frame_is_whole() -> None:
     source = animated_file()
     assert {b"acTL", b"fcTL", b"fdAT"} < {each.name for each in iterate_chunks(source)}
-
     cut_everywhere(source, cuts=60)
 
 
@@ -221,7 +213,6 @@ def odd_streams() -> dict[str, bytes]:
 @pytest.mark.parametrize("name", sorted(odd_streams()))
 def test_an_unusual_stream_that_holds_all_pixels_is_accepted(name: str) -> None:
     source = sample_file(RGB, 8, compressed=odd_streams()[name])
-
     assert not refused_or_whole(source, decode_file(sample_file(RGB, 8)))
 
 
@@ -260,7 +251,6 @@ def test_surplus_rows_are_accepted_up_to_the_limit_and_inflating_ends_there() ->
     """100 MB more are refused before the second half of them is looked at."""
     raw = raw_pixels(RGB, 8)
     whole = decode_file(sample_file(RGB, 8))
-
     most = sample_file(RGB, 8, compressed=zlib.compress(raw + bytes(MAX_SURPLUS_BYTES)))
     assert not refused_or_whole(most, whole)
     refuse(sample_file(RGB, 8, compressed=zlib.compress(raw + bytes(MAX_SURPLUS_BYTES + 1))))
@@ -273,7 +263,7 @@ def test_surplus_rows_are_accepted_up_to_the_limit_and_inflating_ends_there() ->
 
 
 @pytest.mark.parametrize("interlaced", [False, True])
-@pytest.mark.parametrize(("colour", "bits"), KINDS)
+@pytest.mark.parametrize(("colour", "bits"), PNG_KINDS)
 def test_counted_pixel_bytes_equal_those_an_encoder_packs(
     colour: int, bits: int, interlaced: bool
 ) -> None:
@@ -292,9 +282,7 @@ def test_large_images_come_through_in_many_pieces(
     interlaced: bool, bits: int, chunk_bytes: int
 ) -> None:
     samples = deep_samples(4, bits, 200, 450)
-
     image = decode_file(in_chunks(png(samples, bits, RGBA, interlaced=interlaced), chunk_bytes))
-
     assert image.alpha is not None
     assert np.array_equal(image.rgb, samples[..., :3])
     assert np.array_equal(image.alpha, samples[..., 3])

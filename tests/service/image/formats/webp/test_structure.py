@@ -155,9 +155,7 @@ def test_canvas_outside_of_the_first_frame_is_transparent(flags: int) -> None:
     chunks = bitstreams("lossless", cut_out=False)
     canvas = extended(WIDTH + 20, HEIGHT + 9, flags | ANIMATION_FLAG)
     source = webp(canvas, ANIM, frame(10, 4, WIDTH, HEIGHT, *chunks))
-
     rgb, alpha = pixels_of(source)
-
     assert alpha is not None
     assert np.array_equal(rgb[4 : 4 + HEIGHT, 10 : 10 + WIDTH], picture(HEIGHT, WIDTH))
     assert (alpha == 255).sum() == WIDTH * HEIGHT == (alpha > 0).sum()
