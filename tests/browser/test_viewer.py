@@ -39,7 +39,7 @@ def test_the_source_is_at_the_left_and_the_result_at_the_right(compared: Playgro
     assert compared.boundary() == pytest.approx(0.5, abs=0.01)
 
 
-def test_the_tags_lie_on_the_picture_where_both_find_room(open_page: Open) -> None:
+def test_the_tags_are_on_the_picture_where_both_fit(open_page: Open) -> None:
     playground = open_page()
     playground.upscale(red_picture(300, 400))
     picture, before, after = (
@@ -139,7 +139,7 @@ def test_a_double_click_zooms_in_and_out(compared: Playground) -> None:
     assert compared.page.is_checked("[name=zoom][value='fit']")
 
 
-def test_what_is_transparent_lies_over_a_checkerboard(open_page: Open) -> None:
+def test_transparent_pixels_are_shown_over_a_checkerboard(open_page: Open) -> None:
     playground = open_page()
     playground.upscale(red_picture(160, 120, alpha=0))
     with Image.open(io.BytesIO(playground.page.locator("#stage").screenshot())) as stage:

@@ -27,7 +27,7 @@ def photo() -> bytes:
     return PICTURES["photo"].data
 
 
-def test_every_untaken_url_is_answered_the_same_text(
+def test_every_refused_url_is_answered_with_the_same_text(
     target: Target, strict: Target, listener: Listener
 ) -> None:
     """The inside network cannot be mapped: closed, open, forbidden and unknown all look alike."""

@@ -41,7 +41,7 @@ def test_a_mirrored_picture_is_wrong(turn: Image.Transpose) -> None:
 
 
 @pytest.mark.parametrize("turn", TURNED)
-def test_a_turned_picture_is_far_off(turn: Image.Transpose) -> None:
+def test_a_turned_picture_is_wrong(turn: Image.Transpose) -> None:
     picture = PICTURES["photo"]
     turned = drawing(128, 160).transpose(turn)
     assert distance_from(picture, turned) > 2 * (picture.tolerance or 0)

@@ -43,14 +43,14 @@ def picture_for(name: str) -> Picture:
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_a_recorded_form_is_taken(name: str, target: Target) -> None:
+def test_a_recorded_form_is_accepted(name: str, target: Target) -> None:
     picture = picture_for(name)
     reply = target.send_bytes(*load(name, target, picture.data, ""))
     check_upscaled(reply, Upscaled(), picture, target)
 
 
 @pytest.mark.parametrize("name", JSONS)
-def test_a_recorded_json_body_is_taken(name: str, target: Target, source: Source) -> None:
+def test_a_recorded_json_body_is_accepted(name: str, target: Target, source: Source) -> None:
     reply = target.send_bytes(*load(name, target, b"", source.url))
     check_upscaled(reply, Upscaled(), source.picture, target)
 

@@ -74,7 +74,7 @@ def test_a_result_is_only_read(method: str, result_urls: dict[str, str], target:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_result_url_is_taken_as_image_url(
+def test_a_result_url_is_accepted_as_image_url(
     name: str, result_urls: dict[str, str], target: Target
 ) -> None:
     reply = perform(json_body({"image_url": result_urls[name], "scale": 2}), target)

@@ -173,9 +173,7 @@ REFUSALS: dict[str, tuple[Behaviour, str]] = {
 
 
 @pytest.mark.parametrize("what", REFUSALS)
-def test_a_source_is_refused_by_what_it_answers(
-    what: str, target: Target, listener: Listener
-) -> None:
+def test_a_source_is_refused_by_its_response(what: str, target: Target, listener: Listener) -> None:
     behaviour, code = REFUSALS[what]
     reply = fetch(target, listener.on(next(PATHS), behaviour))
     check_refused(reply, Refused(code, within_s=3))
@@ -202,7 +200,7 @@ def test_reading_an_endless_stream_stops_early(target: Target, listener: Listene
     assert listener.bytes_out[path] < 40 * MEGABYTE
 
 
-def test_a_stream_of_exactly_25_mb_is_taken(target: Target, listener: Listener) -> None:
+def test_a_stream_of_exactly_25_mb_is_accepted(target: Target, listener: Listener) -> None:
     url = listener.on(next(PATHS), streams(photo(), MAX_FILE_BYTES))
     check_upscaled(fetch(target, url), Upscaled(), PICTURES["photo"], target)
 

@@ -52,7 +52,7 @@ def test_credits_last_for_as_many_successes(make_service: Make) -> None:
     assert_credits_add_up(service)
 
 
-def test_without_metering_nothing_is_taken(make_service: Make) -> None:
+def test_without_metering_no_credit_is_captured(make_service: Make) -> None:
     service = make_service(credits=5)
     assert service.upload().status_code == 200
     assert service.balance() == 5

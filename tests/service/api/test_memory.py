@@ -107,7 +107,7 @@ async def test_the_newest_image_of_the_key_that_holds_most_is_preempted() -> Non
         assert await gave_way(*flood, other) == "nnyyn"
 
 
-async def test_a_key_gets_no_more_than_the_one_it_takes_from_has_left() -> None:
+async def test_a_key_preempts_no_key_that_holds_less_than_itself() -> None:
     budget = MemoryBudget(100)
     flood = [await hold(budget, 1, 10) for _ in range(10)]
     with budget.share(2) as share:
@@ -209,7 +209,7 @@ def hold_or_refuse(budget: MemoryBudget, key_id: int, size_bytes: int) -> Share:
     ("metering", "balance", "most"),
     [(False, 0, None), (True, 0, UNPAID_BODIES), (True, 7, 7 + UNPAID_BODIES)],
 )
-def test_unfinished_bodies_are_bounded_by_what_the_key_can_pay(
+def test_unfinished_bodies_are_limited_by_the_balance_of_the_key(
     metering: bool, balance: int, most: int | None
 ) -> None:
     assert max_bodies(load_settings({}, metering=metering), balance) == most

@@ -80,7 +80,7 @@ def test_a_success_is_logged_in_one_line_with_all_figures(service: Service, line
     }
 
 
-def test_the_line_names_the_requested_model_and_what_it_was_tempered_with(
+def test_the_log_names_the_requested_model_and_the_model_of_tempering(
     make_service: Callable[..., Service], lines: Lines
 ) -> None:
     service = make_service()

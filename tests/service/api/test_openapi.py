@@ -97,7 +97,7 @@ def test_only_readiness_answers_503(document: Document) -> None:
     assert InternalError.status == 500
 
 
-def test_422_occurs_nowhere(document: Document) -> None:
+def test_no_operation_has_status_422(document: Document) -> None:
     assert not [path for path, _, each in operations(document) if "422" in each["responses"]]
 
 

@@ -32,7 +32,7 @@ def test_the_remaining_time_follows_from_the_tiles_done() -> None:
     assert progress.step == Step("encode", 8, 8, 0.0)
 
 
-def test_before_the_first_tile_the_estimate_is_what_was_expected() -> None:
+def test_before_the_first_tile_the_estimate_is_the_expected_time() -> None:
     progress = Progress(Clock())
     progress.note_queued(8.0)
     assert progress.step == Step("queue", 0, None, None)

@@ -63,7 +63,7 @@ def read_all(connection: Connection) -> None:
 
 
 @pytest.mark.parametrize("is_read", [True, False], ids=["read in the end", "left"])
-def test_a_key_that_does_not_read_its_images_gets_no_more_of_them(
+def test_a_key_that_does_not_read_its_images_is_refused(
     make_service: Callable[..., Service], is_read: bool
 ) -> None:
     service = make_service(LargeExecutor(), metering=True, credits=10)

@@ -277,7 +277,7 @@ async def test_a_listed_name_may_be_spelt_as_names_may(host: str) -> None:
     assert detail == "the host is not on the list"
 
 
-async def test_the_log_says_what_would_open_a_private_address(inside: Origin) -> None:
+async def test_the_log_names_the_setting_that_allows_a_private_address(inside: Origin) -> None:
     detail = await assert_unusable(f"{inside.url}/photo")
     assert detail == "127.0.0.2 is a private address, see UPSCALED_SOURCE_PRIVATE_CIDRS"
 

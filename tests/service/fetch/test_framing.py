@@ -90,14 +90,14 @@ def test_a_body_that_is_cut_or_ambiguous_is_refused(name: str, piece_bytes: int)
 @pytest.mark.parametrize(
     "wire", [b"5\r\n01234\r\n5;x\r\n56789\r\n0\r\nX: y\r\n\r\n", b"a\n" + DATA + b"\n0\n\n"]
 )
-def test_a_chunked_body_is_never_taken_cut(wire: bytes) -> None:
+def test_a_truncated_chunked_body_is_refused(wire: bytes) -> None:
     assert read(CHUNKED, wire) == DATA
     for end in range(len(wire)):
         with pytest.raises(UnusableUrl):
             read(CHUNKED, wire[:end])
 
 
-def test_a_body_of_length_is_never_taken_cut() -> None:
+def test_a_truncated_body_of_a_length_is_refused() -> None:
     for end in range(len(DATA)):
         with pytest.raises(UnusableUrl):
             read("Content-Length: 10", DATA[:end])
@@ -177,7 +177,7 @@ def test_twice_the_chunks_are_twice_the_work(unit: bytes, piece_bytes: int) -> N
     assert once < twice <= 2.1 * once
 
 
-def test_a_line_in_many_pieces_is_looked_at_once() -> None:
+def test_a_line_in_many_pieces_is_scanned_once() -> None:
     def work(count: int) -> None:
         read(CHUNKED, b"1;", *[b"x"] * count, b"\r\na\r\n0\r\n\r\n")
 

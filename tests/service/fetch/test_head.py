@@ -134,7 +134,7 @@ def test_a_head_of_many_lines_fits_and_a_line_more_does_not() -> None:
         feed(OK + b"X: y\r\n" * (lines + 1) + b"\r\n")
 
 
-def test_what_is_no_http_is_refused_before_it_ends() -> None:
+def test_bytes_that_are_no_http_are_refused_before_they_end() -> None:
     parser = HeadParser()
     parser.feed(b"HT")
     with pytest.raises(UnusableUrl):

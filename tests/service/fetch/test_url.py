@@ -20,23 +20,15 @@ from upscaled.fetch.url import (
 @pytest.mark.parametrize(
     "url",
     [
-        "http://example.com",
-        "https://example.com/a.jpg?b=c#d",
-        "HTTPS://EXAMPLE.com/A",
-        "http://example.com:8080/a",
-        "https://example.com:443/",
-        "http://[2606:4700::1111]/a",
-        "http://1.1.1.1/a",
-        "https://exämple.com/ä ö.jpg?ü",
-        "https://☃.example/",
-        "https://a_b.example.com./",
-        "https://example.com:/",
-        "https://ex%61mple.com/",
+        *("http://example.com", "https://example.com/a.jpg?b=c#d", "HTTPS://EXAMPLE.com/A"),
+        *("http://example.com:8080/a", "https://example.com:443/", "http://[2606:4700::1111]/a"),
+        *("http://1.1.1.1/a", "https://exämple.com/ä ö.jpg?ü", "https://☃.example/"),
+        *("https://a_b.example.com./", "https://example.com:/", "https://ex%61mple.com/"),
         "https://example.com/[a]?[b]@c:d",
         "https://example.com/" + "a" * (MAX_URL_CHARACTERS - 20),
     ],
 )
-def test_web_addresses_are_taken_as_they_are(url: str) -> None:
+def test_http_urls_are_parsed_unchanged(url: str) -> None:
     assert check_source_url(url) == url
 
 
@@ -46,41 +38,19 @@ def test_web_addresses_are_taken_as_they_are(url: str) -> None:
         *("ftp://example.com/a", "file:///etc/passwd", "data:image/png;base64,AAAA", "gopher://x/"),
         *("example.com/a.jpg", "//example.com/a", "/a.jpg", "a", " ", "http://", "http:///a"),
         *("http:example.com", "https:/example.com", "http://user@example.com/", "javascript:1"),
-        *("http://user:word@example.com/", "http://:word@example.com/"),
-        *("http://example.com:22/", "http://example.com:25/", "http://example.com:0/"),
-        *("http://example.com:65536/", "http://example.com:x/", "http://example.com:-1/"),
-        *("http://[::1/", "http://[zz]/", "http://exa\nmple.com/", "http://example.com/\r\nX: y"),
-        *(
-            "http://example.com/\x00",
-            "http://example.com/\ta",
-            "http://" + "a" * MAX_URL_CHARACTERS,
-        ),
-        *("http://a[b]@/", "http://a[b]@example.com/", "http://[@]/", "http://a[b]/", "http://[]/"),
-        *(
-            "http://@example.com/",
-            "http://a@b@example.com/",
-            "http://example.com%40b/",
-            "http://%/",
-        ),
-        *("http://[::1%25eth0]/", "http://[::1]x/", "http://%80/", "http://[v1.a]/", "http://./"),
-        *(
-            "http://exa mple.com/",
-            "http://exa\\mple.com/",
-            "http://example.com:80:80/",
-            "http://:80/",
-        ),
-        *("http://example.com:000080/", "http://" + "ä" * 300 + "/", "http://example.com/\udfff"),
-        *("http://xn--a\u00e4/", "http://a\ufffdb/", "http://％/"),
-        *(
-            5,
-            2.0,
-            True,
-            [],
-            ["http://example.com"],
-            {},
-            b"http://example.com/",
-            "http://\ud800.com/",
-        ),
+        *("http://user:word@example.com/", "http://:word@example.com/", "http://example.com:22/"),
+        *("http://example.com:25/", "http://example.com:0/", "http://example.com:65536/"),
+        *("http://example.com:x/", "http://example.com:-1/", "http://[::1/", "http://[zz]/"),
+        *("http://exa\nmple.com/", "http://example.com/\r\nX: y", "http://example.com/\x00"),
+        *("http://example.com/\ta", "http://" + "a" * MAX_URL_CHARACTERS, "http://a[b]@/"),
+        *("http://a[b]@example.com/", "http://[@]/", "http://a[b]/", "http://[]/"),
+        *("http://@example.com/", "http://a@b@example.com/", "http://example.com%40b/"),
+        *("http://%/", "http://[::1%25eth0]/", "http://[::1]x/", "http://%80/", "http://[v1.a]/"),
+        *("http://./", "http://exa mple.com/", "http://exa\\mple.com/"),
+        *("http://example.com:80:80/", "http://:80/", "http://example.com:000080/"),
+        *("http://" + "ä" * 300 + "/", "http://example.com/\udfff", "http://xn--a\u00e4/"),
+        *("http://a\ufffdb/", "http://％/", 5, 2.0, True, [], ["http://example.com"], {}),
+        *(b"http://example.com/", "http://\ud800.com/"),
     ],
 )
 def test_any_other_url_is_refused_with_the_same_text(url: Any) -> None:
@@ -103,7 +73,7 @@ def test_a_signed_url_is_requested_byte_for_byte(text: str) -> None:
     assert str(url) == text
 
 
-def test_what_needs_quoting_is_quoted_and_nothing_else() -> None:
+def test_only_characters_that_need_it_are_quoted() -> None:
     url = parse_url("HTTPS://EXämple.com:443/ä b%7E%2b.jpg?x=%c3 ü#top")
     assert str(url) == "https://xn--exmple-cua.com/%C3%A4%20b%7E%2b.jpg?x=%c3%20%C3%BC"
     assert url.path == "/%C3%A4%20b%7E%2b.jpg"
@@ -165,29 +135,12 @@ def test_a_redirect_leads_to_the_target_that_curl_follows(location: bytes, targe
 @pytest.mark.parametrize(
     "location",
     [
-        *(
-            b"",
-            b" ",
-            b"ftp://example.com/",
-            b"file:///etc/passwd",
-            b"data:,x",
-            b"http:/a",
-            b"http:a",
-        ),
-        *(
-            b"//",
-            b"///a",
-            b"//a@b/",
-            b"http://a[b]@/",
-            b"//[",
-            b"/a\tb",
-            b"/a\x00",
-            b"//example.com:22/",
-        ),
-        b"/" + b"a" * MAX_LOCATION_BYTES,
+        *(b"", b" ", b"ftp://example.com/", b"file:///etc/passwd", b"data:,x", b"http:/a"),
+        *(b"http:a", b"//", b"///a", b"//a@b/", b"http://a[b]@/", b"//[", b"/a\tb", b"/a\x00"),
+        *(b"//example.com:22/", b"/" + b"a" * MAX_LOCATION_BYTES),
     ],
 )
-def test_a_redirect_to_nowhere_is_refused(location: bytes) -> None:
+def test_a_redirect_to_an_invalid_target_is_refused(location: bytes) -> None:
     with pytest.raises(UnusableUrl):
         join_url(BASE, location)
 

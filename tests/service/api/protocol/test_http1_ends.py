@@ -214,7 +214,7 @@ def test_a_client_that_reads_slowly_gets_it_all(make_service: Make) -> None:
     assert f"content-length: {len(body)}".encode() in head
 
 
-def test_requests_sent_ahead_are_kept_only_so_far(make_service: Make) -> None:
+def test_pipelined_requests_are_buffered_up_to_a_limit(make_service: Make) -> None:
     executor = HangingExecutor()
     service = make_service(executor)
     with Connection(service, timeout_s=1) as connection:

@@ -172,7 +172,7 @@ def test_the_blanks_behind_a_boundary_are_limited() -> None:
         check_taken(padded, is_taken=is_taken)
 
 
-def test_lines_that_look_like_a_boundary_are_data_up_to_a_number() -> None:
+def test_a_limited_number_of_lines_may_look_like_a_boundary() -> None:
     for count, is_taken in ((MAX_FALSE_DELIMITERS, True), (MAX_FALSE_DELIMITERS + 1, False)):
         data = b"x" + b"\r\n--XXy" * count
         check_taken(part(DISPOSITION, data), data, is_taken=is_taken)
@@ -299,7 +299,7 @@ def _try_to_parse(raw: bytes) -> None:
 
 
 @given(st.binary(max_size=300))
-def test_any_file_comes_back_as_it_was(data: bytes) -> None:
+def test_any_file_is_returned_unchanged(data: bytes) -> None:
     boundary = "b" + data.hex()[:200]  # in hexadecimal, so that it never stands in the data
     head = f"--{boundary}\r\nContent-Disposition: form-data; name=image; filename=x\r\n\r\n"
     raw = head.encode() + data + f"\r\n--{boundary}--\r\n".encode()

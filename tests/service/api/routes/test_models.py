@@ -201,19 +201,9 @@ def test_a_model_name_has_at_most_64_characters(
 @pytest.mark.parametrize(
     "value",
     [
-        *(b"", b",", b"a b", b"upscaled-x4,", b"upscaled-x2, upscaled-x4", b'"auto"'),
-        *(
-            b"-x",
-            b".x",
-            b"../own/x",
-            b"a/b",
-            b"caf\xc3\xa9",
-            b"\xff",
-            b"\xe9",
-            b"a\tb",
-            b"x" * 9000,
-        ),
-        *(b"{}", b"%61uto", b"auto;q=1", "ａｕｔｏ".encode()),
+        *(b"", b",", b"a b", b"upscaled-x4,", b"upscaled-x2, upscaled-x4", b'"auto"', b"-x", b".x"),
+        *(b"../own/x", b"a/b", b"caf\xc3\xa9", b"\xff", b"\xe9", b"a\tb", b"x" * 9000, b"{}"),
+        *(b"%61uto", b"auto;q=1", "ａｕｔｏ".encode()),
     ],
 )
 def test_an_impossible_model_name_is_refused_and_not_repeated(

@@ -40,7 +40,7 @@ def test_the_policy_forbids_the_rest(service: Service, path: str) -> None:
 
 
 @pytest.mark.parametrize("path", PAGES)
-def test_nothing_in_a_page_needs_what_the_policy_forbids(service: Service, path: str) -> None:
+def test_no_page_has_inline_scripts_or_styles(service: Service, path: str) -> None:
     page = service.get(path).text
     assert not re.search(r"<script(?![^>]*src=)|<style|\sstyle=|\son[a-z]+=", page)
 
@@ -74,7 +74,7 @@ def test_the_playground_fetches_its_modules_at_once(service: Service) -> None:
     assert {*preloaded, "playground.js"} == set(load_scripts(service, "/"))
 
 
-def test_every_asset_is_served_as_what_it_is(service: Service) -> None:
+def test_every_asset_has_its_media_type(service: Service) -> None:
     kinds = {".js": "text/javascript", ".css": "text/css", ".jpg": "image/jpeg"}
     static = files("upscaled.api") / "static"
     for file in static.iterdir():
@@ -104,7 +104,7 @@ def test_the_sample_is_shown_with_a_result_of_its_size(service: Service) -> None
     assert "{} × {} px before, {} × {} px after".format(*source, *result) in page
 
 
-def test_no_style_shows_what_is_hidden() -> None:
+def test_no_style_shows_hidden_elements() -> None:
     """A class that sets `display` wins over the browser's own rule for `hidden`."""
     style = (files("upscaled.api") / "static" / "style.css").read_text()
     assert "[hidden] { display: none !important; }" in style

@@ -105,7 +105,7 @@ def test_every_refusal_is_there_before_it_first_happens(make_service: Make) -> N
         assert figure(figures, "requests_total", **UPSCALE, **labels) == 0
 
 
-def test_credits_are_counted_by_what_becomes_of_them(make_service: Make) -> None:
+def test_credits_are_counted_by_event(make_service: Make) -> None:
     service = make_service(metering=True, credits=2)
     service.upload()
     service.upload(b"garbage")
@@ -121,7 +121,7 @@ def test_credits_are_counted_by_what_becomes_of_them(make_service: Make) -> None
     assert figure(figures, "requests_total", **UPSCALE, **refused) == 1
 
 
-def test_the_first_sweep_measures_what_is_on_disk(make_service: Make) -> None:
+def test_the_first_sweep_measures_the_results_on_disk(make_service: Make) -> None:
     service = make_service()
     wait_until(lambda: figure(read(service), "data_free_bytes") > 0)
     context = service.app.state.context

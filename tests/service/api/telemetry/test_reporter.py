@@ -18,7 +18,7 @@ async def until(condition: Callable[[], bool]) -> None:
             await asyncio.sleep(0.005)
 
 
-async def test_records_are_reported_soon_in_order_and_beside_the_event_loop() -> None:
+async def test_records_are_reported_in_order_in_a_thread() -> None:
     reported: list[tuple[str, int]] = []
     reporter = Reporter([lambda each: reported.append((each.route, threading.get_ident()))], 0.02)
     for number in range(5):

@@ -153,7 +153,7 @@ def test_a_failure_is_marked_and_a_refusal_is_not(make_service: Make, receiver: 
     assert statuses == {"internal_error": 2, "malformed_image": 0}
 
 
-def test_no_span_holds_what_a_client_sent(make_service: Make, receiver: Receiver) -> None:
+def test_no_span_holds_data_of_a_client(make_service: Make, receiver: Receiver) -> None:
     service = make_service(traces=True)
     url = service.upload(files={"image": ("private.png", b"garbage")}, params={"q": "private"})
     url = service.upload().json()["result_url"]
@@ -167,7 +167,7 @@ def test_no_span_holds_what_a_client_sent(make_service: Make, receiver: Receiver
         assert word not in sent
 
 
-def test_what_is_left_is_sent_at_the_end(
+def test_pending_spans_are_exported_at_the_end(
     make_service: Make, receiver: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Any
 ) -> None:
     from tests.service.api.serving import serve
