@@ -143,7 +143,7 @@ class FairQueue(Generic[T]):
             return longest.items[-1].payload
         return newest
 
-    def has_room_for_new_key(self) -> bool:
+    def admits_new_key(self) -> bool:
         """Return whether `choose_evicted` would spare the request of a new key."""
         waiting = [flow for flow in self._flows.values() if flow.items]
         newcomer = (self._clock.time, -1)

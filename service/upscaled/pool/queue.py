@@ -73,11 +73,6 @@ class _WorkerSlots:
             return True
         return len(large_px) < self._slots - 1 and sum(large_px) + result_px <= MAX_CANVAS_PX
 
-    @property
-    def has_free_slot(self) -> bool:
-        """Return whether a small image at least may come to this worker."""
-        return self.fits(0, is_small=True, is_exclusive=False)
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Waiting:
@@ -115,13 +110,9 @@ class RequestQueue:
         """Return whether a large image of a key that has nothing here would be refused now."""
         if len(self._queue) < self._max_waiting:
             return False
-        large_px = MAX_CANVAS_PX // 2
-        if any(
-            slots.fits(large_px, is_small=False, is_exclusive=False)
-            for slots in self._workers.values()
-        ):
+        if self._may_take(MAX_CANVAS_PX // 2, is_small=False):
             return False
-        return not self._queue.has_room_for_new_key()
+        return not self._queue.admits_new_key()
 
     @property
     def waiting(self) -> int:
@@ -256,7 +247,7 @@ class RequestQueue:
         """
         is_large_blocked = False
         for waiting in self._in_order():
-            if not any(slots.has_free_slot for slots in self._workers.values()):
+            if not self._may_take(0, is_small=True):
                 return
             if waiting.slot.done():
                 self._remove(waiting)
@@ -297,6 +288,13 @@ class RequestQueue:
             return None
         alive = [worker for worker in self._workers if worker.is_alive]
         return min(alive, key=self._count_in_flight, default=None)
+
+    def _may_take(self, result_px: int, *, is_small: bool) -> bool:
+        """Return whether some worker has a slot for such an image."""
+        return any(
+            slots.fits(result_px, is_small=is_small, is_exclusive=False)
+            for slots in self._workers.values()
+        )
 
     def _count_in_flight(self, worker: WorkerProcess) -> int:
         return len(self._workers[worker].in_use)

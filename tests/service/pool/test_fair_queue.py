@@ -212,7 +212,7 @@ def test_the_only_key_may_fill_the_queue_and_a_second_one_still_gets_in(
     queue.serve(push(queue, 1, 0))  # at work
     for number in range(most):
         push(queue, 1, number)
-    assert queue.has_room_for_new_key()
+    assert queue.admits_new_key()
     one_more = push(queue, 1, most)
     assert queue.choose_evicted(one_more) is one_more
     queue.discard(one_more)
@@ -251,12 +251,12 @@ def test_with_more_keys_than_may_wait_the_one_served_last_gives_way(
 def test_a_full_queue_of_keys_with_one_request_each_takes_no_new_key(
     queue: FairQueue[Request],
 ) -> None:
-    assert not queue.has_room_for_new_key()
+    assert not queue.admits_new_key()
     for key_id in range(5):
         push(queue, key_id, 0)
-    assert not queue.has_room_for_new_key()
+    assert not queue.admits_new_key()
     push(queue, 0, 1)
-    assert queue.has_room_for_new_key()
+    assert queue.admits_new_key()
 
 
 def test_idle_keys_are_forgotten_unless_they_are_charged_ahead(queue: FairQueue[Request]) -> None:
