@@ -1,4 +1,4 @@
-"""Measure in a worker's idle time what its start left unsettled, and adopt what is faster.
+"""Warm models up, and measure what their start left unsettled, in a worker's idle time.
 
 This happens between requests, in a thread of its own that computes behind all others.
 """
@@ -32,6 +32,7 @@ class IdleTuning:
     jobs: JobQueue
     idle_s: float = IDLE_S
     retuners: dict[str, Retuner] = field(default_factory=dict)
+    is_warm: bool = False
 
     def start(self, niceness: int) -> None:
         """Tune whenever the worker is idle, in a thread, for as long as the process lives."""
@@ -39,6 +40,16 @@ class IdleTuning:
             threading.Thread(
                 target=self._tune_when_idle, args=(niceness,), name="retuning", daemon=True
             ).start()
+
+    def warm_up(self) -> None:
+        """Run the models in memory once, as soon as the worker is idle after its start.
+
+        A start runs none whose speed it knows, and the graph of a large one is compiled when it
+        first runs. An image that comes meanwhile waits for one window at most.
+        """
+        if not self.is_warm and self.jobs.idle_s >= LOOK_EVERY_S:
+            self.core.check_engines()
+            self.is_warm = True
 
     def tune(self) -> None:
         """Measure while this process and the machine are idle and something is unsettled."""
@@ -53,6 +64,7 @@ class IdleTuning:
         lower_priority(niceness)
         while True:
             time.sleep(LOOK_EVERY_S)
+            self.warm_up()
             self.tune()
 
     def _measure(self, name: str, retuner: Retuner) -> None:

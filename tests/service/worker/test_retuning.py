@@ -74,6 +74,23 @@ def minutes(models: LoadedModels, retuner: FakeRetuner, idle_s: float = 0.0) -> 
     return IdleTuning(upscaler, retuner.jobs, idle_s, {"a": retuner})  # type: ignore[dict-item]
 
 
+def test_the_models_are_warmed_up_once_when_the_worker_is_first_idle(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(retuning, "LOOK_EVERY_S", 1e-9)
+    runs: list[str] = []
+    core = cast(Core, SimpleNamespace(check_engines=lambda: runs.append("all")))
+    jobs = JobQueue()
+    idle = IdleTuning(core, jobs)
+    jobs.put(JOB, b"")
+    idle.warm_up()
+    assert runs == [], "a job is in flight"
+    jobs.settle(JOB.job)
+    idle.warm_up()
+    idle.warm_up()
+    assert runs == ["all"]
+
+
 def test_an_idle_worker_measures_and_adopts(models: LoadedModels) -> None:
     retuner = FakeRetuner(JobQueue())
     minutes(models, retuner).tune()
