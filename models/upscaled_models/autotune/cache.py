@@ -96,7 +96,7 @@ class Choice(BaseModel):
         return f"{text}; not settled: {self.unsettled}" if self.unsettled else text
 
 
-class Record(BaseModel):
+class CacheRecord(BaseModel):
     """The content of a cache file; a subclass adds a field for what was measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -104,11 +104,11 @@ class Record(BaseModel):
     key: dict[str, str | int | float | list[str]]
 
 
-class ChoiceRecord(Record):
+class ChoiceRecord(CacheRecord):
     choice: Choice
 
 
-R = TypeVar("R", bound=Record)
+R = TypeVar("R", bound=CacheRecord)
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,10 @@ from upscaled_models.autotune.space import SearchSpace, short_enough_px
 from upscaled_models.autotune.timing import Meter
 from upscaled_models.autotune.trial import (
     Attempts,
-    Budget,
+    CandidateRefused,
+    OpenCandidate,
     Reference,
-    Refused,
-    Trial,
+    TimeBudget,
     run_reference,
     try_candidate,
 )
@@ -99,7 +99,7 @@ def take_likeliest(
         order: the table's labels (`likeliest`).
         reason: why nothing is raced, for the log and for people.
     """
-    budget = Budget(0.0, meter)
+    budget = TimeBudget(0.0, meter)
     trial, refused = _find_accurate(space, order, meter, attempts)
     ns_per_px = _measure_ns_per_px(trial)
     compared = {trial.candidate.name, *refused}
@@ -124,9 +124,9 @@ def take_likeliest(
 
 def _find_accurate(
     space: SearchSpace, order: Sequence[str], meter: Meter, attempts: Attempts
-) -> tuple[Trial, dict[str, str]]:
+) -> tuple[OpenCandidate, dict[str, str]]:
     """Find the first accurate candidate, else float32, and why those before it were refused."""
-    float32 = Trial(space.reference, space.reference.open(), meter)
+    float32 = OpenCandidate(space.reference, space.reference.open(), meter)
     expected: Reference | None = None
     refused: dict[str, str] = {}
     for candidate in (each for each in space.candidates if each.label in order):
@@ -134,12 +134,12 @@ def _find_accurate(
             expected = _run_reference(float32, candidate, is_slow=space.is_slow)
         try:
             return try_candidate(candidate, expected, meter, attempts), refused
-        except Refused as error:
+        except CandidateRefused as error:
             refused[candidate.name] = str(error)
     return float32, refused
 
 
-def _run_reference(float32: Trial, candidate: Candidate, *, is_slow: bool) -> Reference:
+def _run_reference(float32: OpenCandidate, candidate: Candidate, *, is_slow: bool) -> Reference:
     """Compute as little in float32 as the candidate's bar needs.
 
     For a slow model with a recorded proof that is one small picture, which shows that the backend
@@ -154,7 +154,7 @@ def _run_reference(float32: Trial, candidate: Candidate, *, is_slow: bool) -> Re
     return run_reference(float32, pictures, flats, is_probed=False)
 
 
-def _measure_ns_per_px(trial: Trial) -> float:
+def _measure_ns_per_px(trial: OpenCandidate) -> float:
     """Estimate the cost of a pixel from two small windows."""
     small_s = _cost_s(trial, SMALL_PX)
     if small_s > LONG_S:
@@ -165,7 +165,7 @@ def _measure_ns_per_px(trial: Trial) -> float:
     return (larger_s - small_s) * 1e9 / (LARGER_PX**2 - SMALL_PX**2)
 
 
-def _cost_s(trial: Trial, side_px: int) -> float:
+def _cost_s(trial: OpenCandidate, side_px: int) -> float:
     """Measure one window, after a run that makes its kernels."""
     windows = [fill_window(load_pictures(SMALL_PX)[0], side_px)]
     trial.run(windows)

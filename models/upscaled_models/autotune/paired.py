@@ -42,7 +42,7 @@ class Verdict(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Estimate:
+class RatioEstimate:
     """The challenger's cost by the champion's: above 1 it is slower. low, high: the interval;
     the ratio itself, infinitely uncertain, before there are `MIN_PAIRS`.
     """
@@ -73,15 +73,15 @@ class PairedTest:
         return len(self.logs) >= MAX_PAIRS
 
     @property
-    def estimate(self) -> Estimate:
+    def estimate(self) -> RatioEstimate:
         if not self.logs:
-            return Estimate(1.0, 0.0, math.inf, 0)
+            return RatioEstimate(1.0, 0.0, math.inf, 0)
         mean = fmean(self.logs)
         if len(self.logs) < MIN_PAIRS:
-            return Estimate(math.exp(mean), 0.0, math.inf, len(self.logs))
+            return RatioEstimate(math.exp(mean), 0.0, math.inf, len(self.logs))
         half = _T_99[len(self.logs) - MIN_PAIRS] * stdev(self.logs) / math.sqrt(len(self.logs))
         low, high = math.exp(mean - half), math.exp(mean + half)
-        return Estimate(math.exp(mean), low, high, len(self.logs))
+        return RatioEstimate(math.exp(mean), low, high, len(self.logs))
 
     @property
     def verdict(self) -> Verdict:

@@ -14,7 +14,7 @@ from upscaled_models.autotune.paired import MAX_PAIRS, PairedTest, Verdict
 from upscaled_models.autotune.pictures import fill_window
 from upscaled_models.autotune.space import MAX_BATCH_S
 from upscaled_models.autotune.timing import Timing
-from upscaled_models.autotune.trial import Budget, Reference, Trial, require_picture
+from upscaled_models.autotune.trial import OpenCandidate, Reference, TimeBudget, require_picture
 from upscaled_models.backends.base import Window
 from upscaled_models.errors import EngineOutOfMemory
 
@@ -38,7 +38,7 @@ def drive(steps: Steps[T]) -> T:
 class Contender:
     """A candidate in one size, its accuracy checked. timings: of its full batches."""
 
-    trial: Trial
+    trial: OpenCandidate
     window_px: int
     batch: int
     timings: list[Timing] = field(default_factory=list)
@@ -71,7 +71,7 @@ class Race:
     """Comparisons of contenders. expected: float32's results for the pictures that they run."""
 
     expected: Reference
-    budget: Budget
+    budget: TimeBudget
 
     def enter(self, contender: Contender) -> bool:
         """Run a contender's size once, which makes its kernels; False where it does not fit."""

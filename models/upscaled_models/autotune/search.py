@@ -15,10 +15,10 @@ from upscaled_models.autotune.space import Effort, SearchSpace, short_enough_px
 from upscaled_models.autotune.timing import Meter
 from upscaled_models.autotune.trial import (
     Attempts,
-    Budget,
+    CandidateRefused,
+    OpenCandidate,
     Reference,
-    Refused,
-    Trial,
+    TimeBudget,
     run_reference,
     try_candidate,
 )
@@ -67,8 +67,8 @@ class Search:
             ResultNotFinite: float32's own result is not finite.
             EngineOutOfMemory: not even float32's smallest pictures fit.
         """
-        budget = Budget(self.effort.budget_s, self.meter)
-        reference = Trial(self.space.reference, self.space.reference.open(), self.meter)
+        budget = TimeBudget(self.effort.budget_s, self.meter)
+        reference = OpenCandidate(self.space.reference, self.space.reference.open(), self.meter)
         side_px = SIDE_PX // 2 if self.space.is_slow else SIDE_PX
         expected = run_reference(reference, load_pictures(side_px), make_flats())
         yield
@@ -78,7 +78,7 @@ class Search:
         chosen = yield from self._find_size(race, best)
         return self._conclude(chosen, expected, budget), chosen.trial.engine
 
-    def _find_best(self, race: Race, float32: Trial) -> Steps[Contender]:
+    def _find_best(self, race: Race, float32: OpenCandidate) -> Steps[Contender]:
         """Find the fastest of all; the likeliest, where the budget ends before that is known."""
         best: Contender | None = None
         for candidate in (*self.space.candidates, float32.candidate):
@@ -96,18 +96,18 @@ class Search:
                     best = challenger
                 else:
                     best = yield from self._compare(race, best, challenger)
-            except Refused as error:
+            except CandidateRefused as error:
                 self.refused[candidate.name] = str(error)
         if best is None or self._is_beaten_in_pictures(best, float32):
             return self._contend(float32)
         return best
 
-    def _is_beaten_in_pictures(self, best: Contender, float32: Trial) -> bool:
+    def _is_beaten_in_pictures(self, best: Contender, float32: OpenCandidate) -> bool:
         """Return whether float32, which the budget left no race, took much less for a picture."""
         is_untried = float32.candidate.name in self.untried
         return is_untried and best.trial.ns_per_px > CLOSE_RATIO * float32.ns_per_px
 
-    def _contend(self, trial: Trial) -> Contender:
+    def _contend(self, trial: OpenCandidate) -> Contender:
         window_px = short_enough_px(self.space.sizes, trial.ns_per_px)
         if self.space.is_slow:
             window_px = min(window_px, SLOW_RACE_PX)
@@ -156,7 +156,7 @@ class Search:
         try:
             if not race.enter(other):
                 return best
-        except Refused:
+        except CandidateRefused:
             return best
         yield
         test = yield from race.run(best, other, self._handicap(best, other))
@@ -191,7 +191,7 @@ class Search:
         if not is_settled:
             self.open_orders.append(name)
 
-    def _conclude(self, best: Contender, expected: Reference, budget: Budget) -> Choice:
+    def _conclude(self, best: Contender, expected: Reference, budget: TimeBudget) -> Choice:
         trial = best.trial
         window_px = best.window_px
         if self.space.is_slow:

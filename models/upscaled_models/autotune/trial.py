@@ -43,11 +43,11 @@ MAX_DEATHS: Final = 2
 another process."""
 
 
-class Refused(Exception):
+class CandidateRefused(Exception):
     """A candidate that may not be chosen; the text says why."""
 
 
-class Budget:
+class TimeBudget:
     """The time that is left for tuning, by the meter's clock."""
 
     def __init__(self, seconds: float, meter: Meter) -> None:
@@ -124,7 +124,7 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
-class Trial:
+class OpenCandidate:
     """A candidate that is open and measured; once it passed its accuracy check, with the proof.
 
     proof: None for float32 itself. ns_per_px: cost of a picture.
@@ -167,7 +167,11 @@ class Trial:
 
 
 def run_reference(
-    trial: Trial, pictures: tuple[Window, ...], flats: tuple[Window, ...], *, is_probed: bool = True
+    trial: OpenCandidate,
+    pictures: tuple[Window, ...],
+    flats: tuple[Window, ...],
+    *,
+    is_probed: bool = True,
 ) -> Reference:
     """Compute in float32, with `trial`, what all candidates are compared with."""
     probes_s = tuple(trial.probe_s(side) for side in PROBE_SIDES_PX) if is_probed else ()
@@ -178,29 +182,29 @@ def run_reference(
 
 def try_candidate(
     candidate: Candidate, expected: Reference, meter: Meter, attempts: Attempts
-) -> Trial:
+) -> OpenCandidate:
     """Open one candidate, probe its speed and check its accuracy.
 
     Raises:
-        Refused: it is far too slow, wrong, or fails, or has ended the process too often before.
+        CandidateRefused: it is too slow, wrong, fails, or has ended the process too often.
     """
     if attempts.deaths(candidate.label) >= MAX_DEATHS:
-        raise Refused(f"ended the process {MAX_DEATHS} times")
+        raise CandidateRefused(f"ended the process {MAX_DEATHS} times")
     try:
         with attempts.trying(candidate.label):
             return _try(candidate, expected, meter)
-    except Refused:
+    except CandidateRefused:
         raise
     except Exception as error:  # whatever a backend raises, this candidate is not chosen
         reason = str(error).partition("\n")[0] or type(error).__name__
-        raise Refused(f"fails: {reason}") from error
+        raise CandidateRefused(f"fails: {reason}") from error
 
 
-def require_picture(result: Window, expected: Reference, trial: Trial) -> None:
+def require_picture(result: Window, expected: Reference, trial: OpenCandidate) -> None:
     """Check a window that has the first picture in its corner, all but the halo, by its result.
 
     Raises:
-        Refused: the picture's result is another one in this window.
+        CandidateRefused: the picture's result is another one in this window.
     """
     spec = trial.engine.info.spec
     scale = spec.native_scale
@@ -210,20 +214,20 @@ def require_picture(result: Window, expected: Reference, trial: Trial) -> None:
     bar = trial.candidate.bar
     least_db = min(MIN_WINDOW_PSNR_DB, bar.min_psnr_db)
     if near.mean_shift > bar.max_mean_shift or near.psnr_db < least_db:
-        raise Refused("another picture in a larger window")
+        raise CandidateRefused("another picture in a larger window")
 
 
-def _try(candidate: Candidate, expected: Reference, meter: Meter) -> Trial:
-    trial = Trial(candidate, candidate.open().strict(), meter)
+def _try(candidate: Candidate, expected: Reference, meter: Meter) -> OpenCandidate:
+    trial = OpenCandidate(candidate, candidate.open().strict(), meter)
     for side_px, float32_s in zip(PROBE_SIDES_PX, expected.probes_s, strict=False):
         seconds = trial.probe_s(side_px)
         if seconds > max(HOPELESS_LEAST_S, HOPELESS_RATIO * float32_s):
-            raise Refused(f"takes {seconds / float32_s:.0f} times as long as float32")
+            raise CandidateRefused(f"takes {seconds / float32_s:.0f} times as long as float32")
     got_flats = trial.run_each(expected.flats)
     got, ns_per_px = trial.run_pictures(expected.pictures)
     proof = measure_accuracy(
         expected.picture_results, got, expected.flats, expected.flat_results, got_flats
     )
     if fault := proof.find_fault(candidate.bar):
-        raise Refused(fault)
+        raise CandidateRefused(fault)
     return replace(trial, proof=proof, ns_per_px=ns_per_px)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 from upscaled_models.ncnn.binary import WeightReader
-from upscaled_models.ncnn.param import BadParam, Layer, Options, shorten
+from upscaled_models.ncnn.param import BadParam, Options, ParamLayer, shorten
 from upscaled_models.ncnn.values import (
     Activated,
     Constant,
@@ -18,7 +18,7 @@ from upscaled_models.ncnn.values import (
     Curved,
     Enlarged,
     Folded,
-    Image,
+    Input,
     Joined,
     Multiplied,
     Scaled,
@@ -37,7 +37,7 @@ MAX_CHANNELS: Final = 1 << 16
 _KERNELS_PX: Final = (1, 3)
 
 
-def build_graph(layers: Sequence[Layer], reader: WeightReader) -> Value:
+def build_graph(layers: Sequence[ParamLayer], reader: WeightReader) -> Value:
     """Return the network's result, which refers to all values that lead to it.
 
     A layer that does not lead to it, or a second result, is refused.
@@ -64,7 +64,7 @@ def build_graph(layers: Sequence[Layer], reader: WeightReader) -> Value:
     return next(iter(results.values()))
 
 
-def _make_value(layer: Layer, sources: list[Value], reader: WeightReader) -> Value:
+def _make_value(layer: ParamLayer, sources: list[Value], reader: WeightReader) -> Value:
     if layer.kind not in _MAKERS:
         raise BadParam(
             f"{layer}: a layer of a kind that no network has whose ncnn pairs are read here"
@@ -84,7 +84,7 @@ def _make_value(layer: Layer, sources: list[Value], reader: WeightReader) -> Val
 
 def _make_image(options: Options, _sources: list[Value], _reader: WeightReader) -> Value:
     options.ignore_all()  # hints of a size; any size will do
-    return Image(options.layer, IMAGE_CHANNELS)
+    return Input(options.layer, IMAGE_CHANNELS)
 
 
 def _make_convolved(options: Options, sources: list[Value], reader: WeightReader) -> Value:
@@ -211,7 +211,7 @@ def _make_binary(options: Options, sources: list[Value], _reader: WeightReader) 
     )
 
 
-def _product_of(layer: Layer, first: Value, second: Value) -> Value:
+def _product_of(layer: ParamLayer, first: Value, second: Value) -> Value:
     """Return a product, or swish, which some exporters write as a value times its sigmoid."""
     if first.channels != second.channels:
         raise BadParam(f"{layer}: multiplies values of different numbers of channels")
@@ -229,7 +229,7 @@ def _make_eltwise(options: Options, sources: list[Value], _reader: WeightReader)
     return _sum_of(options.layer, list(zip(map(float, factors), sources, strict=True)))
 
 
-def _sum_of(layer: Layer, terms: list[tuple[float, Value]]) -> Value:
+def _sum_of(layer: ParamLayer, terms: list[tuple[float, Value]]) -> Value:
     if len({value.channels for _, value in terms}) != 1:
         raise BadParam(f"{layer}: adds values of different numbers of channels")
     unscaled = (

@@ -37,7 +37,7 @@ class BadParam(WeightsError):
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class ParamLayer:
     """One layer: `options` holds a number, or an array's numbers, by the option's own number."""
 
     line: int
@@ -54,7 +54,7 @@ class Layer:
 class Options:
     """A layer's options, each of which must be read: `refuse_others` refuses the rest."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: ParamLayer) -> None:
         self.layer = layer
         self._left = {k: v for k, v in layer.options.items() if k not in _NO_EFFECT}
 
@@ -91,7 +91,7 @@ class Options:
             raise BadParam(f"{self.layer}: option {min(self._left)} is not known here")
 
 
-def parse_param(data: bytes) -> list[Layer]:
+def parse_param(data: bytes) -> list[ParamLayer]:
     """Return the layers of a `.param` file, in its order, which is that of their weights."""
     lines = _text_of(data).split("\n")
     if lines[0].strip() != str(MAGIC):
@@ -128,7 +128,7 @@ def _text_of(data: bytes) -> str:
         raise BadParam("not an ncnn .param file: it is no text") from error
 
 
-def _parse_line(number: int, words: list[str]) -> Layer:
+def _parse_line(number: int, words: list[str]) -> ParamLayer:
     counts = words[2:4]
     if len(counts) != 2 or not all(re.fullmatch(r"\d{1,4}", count, re.ASCII) for count in counts):
         raise BadParam(f"line {number} is no layer: kind, name, number of inputs and of outputs")
@@ -138,7 +138,7 @@ def _parse_line(number: int, words: list[str]) -> Layer:
         raise BadParam(f"line {number} names fewer blobs than it says it has")
     kind, name = words[:2]
     read, made = tuple(blobs[:inputs]), tuple(blobs[inputs:])
-    return Layer(number, kind, name, read, made, _parse_options(number, options))
+    return ParamLayer(number, kind, name, read, made, _parse_options(number, options))
 
 
 def _parse_options(number: int, words: list[str]) -> dict[int, Number | tuple[Number, ...]]:

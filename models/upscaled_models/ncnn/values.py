@@ -7,19 +7,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from upscaled_models.ncnn.binary import Weights
-from upscaled_models.ncnn.param import Layer
+from upscaled_models.ncnn.param import ParamLayer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Value:
     """The result of a layer: `channels` planes. Compared by identity: two layers, two values."""
 
-    layer: Layer
+    layer: ParamLayer
     channels: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Image(Value):
+class Input(Value):
     """The network's input."""
 
 

@@ -5,7 +5,7 @@ from upscaled_models.families.compact import LEAK, srvgg_shape
 from upscaled_models.ncnn.binary import Weights
 from upscaled_models.ncnn.checks import GraphCheck, Tensors
 from upscaled_models.ncnn.param import BadParam
-from upscaled_models.ncnn.values import Activated, Convolved, Enlarged, Image, Summed, Unfolded
+from upscaled_models.ncnn.values import Activated, Convolved, Enlarged, Input, Summed, Unfolded
 
 _COMPACT = GraphCheck("a compact network")
 
@@ -14,7 +14,7 @@ def match_compact(result: Summed) -> tuple[Shape, Tensors]:
     """Return the shape and the state dict (`networks.compact`) of the network with this result."""
     shuffled, picture = _COMPACT.two_terms(result, Unfolded, 1.0)
     nearest = _COMPACT.kind(picture, Enlarged, "the enlarged picture")
-    image = _COMPACT.kind(nearest.source, Image, "the input")
+    image = _COMPACT.kind(nearest.source, Input, "the input")
     if shuffled.factor != nearest.factor:
         raise BadParam(f"{nearest.layer}: enlarges {nearest.factor} times, not {shuffled.factor}")
     convolutions, steps = _walk_chain(_COMPACT.convolution(shuffled.source), image)
@@ -28,11 +28,11 @@ def match_compact(result: Summed) -> tuple[Shape, Tensors]:
     return srvgg_shape(shuffled.factor, len(steps) - 1, features, act_type), tensors
 
 
-def _walk_chain(last: Convolved, image: Image) -> tuple[list[Convolved], list[Activated]]:
+def _walk_chain(last: Convolved, image: Input) -> tuple[list[Convolved], list[Activated]]:
     """Return the convolutions and the activations between them, first to last."""
     steps: list[Activated] = []
     convolutions = [last]
-    while not isinstance(source := convolutions[-1].source, Image):
+    while not isinstance(source := convolutions[-1].source, Input):
         steps.append(_COMPACT.kind(source, Activated, "an activation"))
         convolutions.append(_COMPACT.convolution(steps[-1].source))
     _COMPACT.same(convolutions[-1].source, image)

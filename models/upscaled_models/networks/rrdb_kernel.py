@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from upscaled_models.backends.cuda.layout import Grid, make_planes, make_trunk, to_planes
-from upscaled_models.backends.cuda.step import Layer, Step, Target
+from upscaled_models.backends.cuda.step import KernelLayer, KernelStep, Target
 from upscaled_models.families.rrdb import RESIDUAL_SCALE
 
 
@@ -18,7 +18,7 @@ from upscaled_models.families.rrdb import RESIDUAL_SCALE
 class KernelRrdb:
     """An RRDB network on the kernel. layers: by the names of the modules of `RRDBNet`."""
 
-    layers: dict[str, Layer]
+    layers: dict[str, KernelLayer]
     blocks: int
     unshuffle: int
     target: Target
@@ -44,7 +44,9 @@ class KernelRrdb:
         old, new = (make_planes(count, features, grid, self.target.dtype, device) for _ in range(2))
         grown = make_planes(count, 4 * growth, grid, self.target.dtype, device)
         shallow, outer, inner = (make_trunk(count, features, grid, device) for _ in range(3))
-        self.target.launch(Step(layers["conv_first"], (source,), grid, planes=old, trunk=shallow))
+        self.target.launch(
+            KernelStep(layers["conv_first"], (source,), grid, planes=old, trunk=shallow)
+        )
         before = shallow
         for index in range(self.blocks):
             for number, residual in ((1, before), (2, inner), (3, inner)):
@@ -52,7 +54,7 @@ class KernelRrdb:
                 is_last = number == 3
                 scale = RESIDUAL_SCALE
                 self.target.launch(
-                    Step(
+                    KernelStep(
                         layers[f"body.{index}.rdb{number}.conv5"],
                         (old, grown),
                         grid,
@@ -66,14 +68,16 @@ class KernelRrdb:
                 )
                 old, new = new, old
             before = outer
-        self.target.launch(Step(layers["conv_body"], (old,), grid, planes=new, residual=shallow))
+        self.target.launch(
+            KernelStep(layers["conv_body"], (old,), grid, planes=new, residual=shallow)
+        )
         return new
 
     def _grow(self, name: str, seen: Tensor, grown: Tensor, grid: Grid) -> None:
         planes = self.layers[f"{name}.conv1"].columns
         for number in range(4):
             self.target.launch(
-                Step(
+                KernelStep(
                     self.layers[f"{name}.conv{number + 1}"],
                     (seen, grown[:, : number * planes]) if number else (seen,),
                     grid,
@@ -86,10 +90,12 @@ class KernelRrdb:
         for name in ("conv_up1", "conv_up2"):
             grid = grid.doubled()
             planes = make_planes(count, channels, grid, self.target.dtype, device)
-            self.target.launch(Step(self.layers[name], (features,), grid, planes, is_doubled=True))
+            self.target.launch(
+                KernelStep(self.layers[name], (features,), grid, planes, is_doubled=True)
+            )
             features = planes
         sharp = make_planes(count, channels, grid, self.target.dtype, device)
-        self.target.launch(Step(self.layers["conv_hr"], (features,), grid, planes=sharp))
+        self.target.launch(KernelStep(self.layers["conv_hr"], (features,), grid, planes=sharp))
         picture = torch.empty((count, 3, grid.height, grid.width), device=device)
-        self.target.launch(Step(self.layers["conv_last"], (sharp,), grid, picture=picture))
+        self.target.launch(KernelStep(self.layers["conv_last"], (sharp,), grid, picture=picture))
         return picture

@@ -10,7 +10,7 @@ from upscaled_models.ncnn.values import (
     Convolved,
     Enlarged,
     Folded,
-    Image,
+    Input,
     Joined,
     Summed,
     Value,
@@ -54,7 +54,7 @@ def match_rrdb(last: Convolved) -> tuple[Shape, Tensors]:
 def _match_scale(source: Value) -> int:
     """Return the network's scale: networks of scale 2 and 1 first fold pixels into channels."""
     fold = source.factor if isinstance(source, Folded) else 1
-    _RRDB.kind(source.source if isinstance(source, Folded) else source, Image, "the input")
+    _RRDB.kind(source.source if isinstance(source, Folded) else source, Input, "the input")
     if 3 * fold**2 not in SCALE_BY_INPUT_CHANNELS:
         raise BadParam(f"{source.layer}: folds {fold} by {fold} pixels, in RRDB networks 2 or 4")
     return SCALE_BY_INPUT_CHANNELS[3 * fold**2]
@@ -65,7 +65,7 @@ def _match_trunk_sum(trunk: Summed) -> tuple[Convolved, Convolved]:
     convolutions = [_RRDB.convolution(value) for factor, value in trunk.terms if factor == 1.0]
     if len(convolutions) != 2:
         raise BadParam(f"{trunk.layer}: an RRDB network adds the trunk and its input here, as is")
-    shallow = [c for c in convolutions if isinstance(c.source, Image | Folded)]
+    shallow = [c for c in convolutions if isinstance(c.source, Input | Folded)]
     if len(shallow) != 1:
         raise BadParam(f"{trunk.layer}: an RRDB network adds its first convolution here")
     convolutions.remove(shallow[0])

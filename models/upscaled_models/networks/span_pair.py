@@ -11,7 +11,7 @@ from upscaled_models.ncnn.param import BadParam
 from upscaled_models.ncnn.values import (
     Convolved,
     Curved,
-    Image,
+    Input,
     Joined,
     Multiplied,
     Scaled,
@@ -95,5 +95,5 @@ def _match_normalisation(value: Value) -> tuple[NDArray[np.float32], NDArray[np.
     if isinstance(value, Shifted):
         mean = np.broadcast_to(-np.asarray(value.offset, np.float32), (3,)).copy()
         value = value.source
-    _SPAN.kind(value, Image, "the input")
+    _SPAN.kind(value, Input, "the input")
     return mean, np.array([gain], np.float32)

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from upscaled.config import Settings
 from upscaled.upscale.engines import choose_device, find_cost_s
 from upscaled.upscale.scheduler import Scheduler
-from upscaled_models.autotune.cache import CacheFile, Key, Record, lock_folder
+from upscaled_models.autotune.cache import CacheFile, CacheRecord, Key, lock_folder
 from upscaled_models.backends.base import Engine, Window, round_up
 from upscaled_models.processor import describe_processor
 from upscaled_models.registry import ModelSpec
@@ -45,7 +45,7 @@ class Speed(BaseModel):
     shape_step_px: int = Field(ge=1)
 
 
-class SpeedRecord(Record):
+class SpeedRecord(CacheRecord):
     speed: Speed
 
 

@@ -9,7 +9,7 @@ from upscaled_models.autotune.paired import MAX_PAIRS, MIN_PAIRS, PairedTest, Ve
 from upscaled_models.autotune.pictures import load_pictures
 from upscaled_models.autotune.race import Contender, Race, drive
 from upscaled_models.autotune.timing import Timing, cost_ratio
-from upscaled_models.autotune.trial import Budget, Reference, Trial
+from upscaled_models.autotune.trial import OpenCandidate, Reference, TimeBudget
 
 COST_S = 0.1
 
@@ -30,13 +30,13 @@ def verdict(ratio: float, disturb: Disturb) -> Verdict:
     """Of a challenger whose cost is `ratio` times the champion's."""
     meter = FakeMeter(disturb)
     champion, challenger = contender(meter, 1e-5), contender(meter, 1e-5 * ratio)
-    race = Race(_expected(), Budget(float("inf"), meter))
+    race = Race(_expected(), TimeBudget(float("inf"), meter))
     return drive(race.run(champion, challenger)).verdict
 
 
 def contender(meter: FakeMeter, seconds_per_px: float) -> Contender:
     engine = FakeEngine(seconds_per_px=seconds_per_px)
-    return Contender(Trial(candidate(engine), engine, meter, ns_per_px=1.0), 64, 1)
+    return Contender(OpenCandidate(candidate(engine), engine, meter, ns_per_px=1.0), 64, 1)
 
 
 def _expected() -> Reference:
@@ -103,7 +103,7 @@ def test_a_great_difference_is_settled_by_the_fewest_pairs_and_a_restless_one_by
 
 def test_runs_alternate_and_take_turns_in_going_first() -> None:
     meter = FakeMeter()
-    race = Race(_expected(), Budget(float("inf"), meter))
+    race = Race(_expected(), TimeBudget(float("inf"), meter))
 
     drive(race.run(contender(meter, 1e-6), contender(meter, 1.2e-6)))
 

@@ -7,7 +7,7 @@ from torch import nn
 
 from upscaled_models.backends.base import LoadedModel
 from upscaled_models.backends.cuda.kernel import Kernel
-from upscaled_models.backends.cuda.step import COLUMNS, KernelModule, Step, Target
+from upscaled_models.backends.cuda.step import COLUMNS, KernelModule, KernelStep, Target
 from upscaled_models.backends.device import Device
 from upscaled_models.backends.torch.engine import TorchEngine, build_engine
 from upscaled_models.errors import BackendUnavailable
@@ -45,9 +45,9 @@ def can_be_built(network: nn.Module) -> bool:
 
 
 @torch.inference_mode()
-def list_steps(network: KernelModule, dtype: torch.dtype) -> list[Step]:
+def list_steps(network: KernelModule, dtype: torch.dtype) -> list[KernelStep]:
     """List a network's steps, on tensors without values, so that they can be compiled ahead."""
-    steps: list[Step] = []
+    steps: list[KernelStep] = []
     nowhere = torch.device("meta")
     network.to_kernel(Target(dtype, nowhere, steps.append))(
         torch.empty((1, 3, LEAST_SIDE_PX, LEAST_SIDE_PX), device=nowhere)

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from upscaled_models.backends.cuda.layout import PLANE_CHANNELS
-from upscaled_models.backends.cuda.step import Step
+from upscaled_models.backends.cuda.step import KernelStep
 from upscaled_models.backends.cuda.tiling import Tiling, choose_tiling
 from upscaled_models.errors import BackendUnavailable
 
@@ -78,7 +78,7 @@ class Kernel:
             raise BackendUnavailable(f"compute capability {capability}: too old")
         self._architecture = "sm_{}{}".format(*capability)
 
-    def __call__(self, step: Step) -> None:
+    def __call__(self, step: KernelStep) -> None:
         variant = variant_of(step)
         if variant not in self._functions:
             self.prepare([step])
@@ -104,7 +104,7 @@ class Kernel:
             )
         )
 
-    def prepare(self, steps: Iterable[Step]) -> None:
+    def prepare(self, steps: Iterable[KernelStep]) -> None:
         """Compile all variants of these steps in parallel, before the first step is launched."""
         wanted = {variant_of(step) for step in steps}
         with ThreadPoolExecutor(MAX_COMPILERS) as pool:
@@ -154,7 +154,7 @@ def compile_cubin(architecture: str, definitions: Definitions) -> bytes:
     return code
 
 
-def variant_of(step: Step) -> KernelVariant:
+def variant_of(step: KernelStep) -> KernelVariant:
     """Return the variant of the kernel that runs a step."""
     return KernelVariant(
         columns=step.layer.columns,
@@ -193,7 +193,7 @@ def definitions_of(variant: KernelVariant, tiling: Tiling, dtype: torch.dtype) -
     )
 
 
-def _arguments(step: Step) -> _Arguments:
+def _arguments(step: KernelStep) -> _Arguments:
     first, second = step.sources[0], step.sources[-1]
     trunks = [each for each in (step.trunk, step.residual, step.shortcut) if each is not None]
     return _Arguments(

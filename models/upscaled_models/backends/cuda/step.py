@@ -24,7 +24,7 @@ COLUMNS: Final = (1, 4, 6, 8)
 
 
 @dataclass(frozen=True, slots=True)
-class Layer:
+class KernelLayer:
     """A convolution on the device. weights: see `pack_weights`. bias, slope: float32 `[O]`, O
     filled up with zeros to what the kernel makes; a negative result is multiplied by its slope.
     """
@@ -39,7 +39,7 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class KernelStep:
     """A convolution, and what is added to it.
 
     `leak(conv(sources) + bias) * gain + residual * residual_gain + shortcut * shortcut_gain`
@@ -50,7 +50,7 @@ class Step:
     is_doubled: the sources, of half the size, are read as if each pixel were 2x2.
     """
 
-    layer: Layer
+    layer: KernelLayer
     sources: tuple[Tensor, ...]
     grid: Grid
     planes: Tensor | None = None
@@ -64,7 +64,7 @@ class Step:
     is_doubled: bool = False
 
 
-Launcher = Callable[[Step], None]
+Launcher = Callable[[KernelStep], None]
 """Runs a step behind those before it."""
 
 
@@ -82,7 +82,7 @@ class Target:
     device: torch.device
     launch: Launcher
 
-    def pack(self, convolution: nn.Conv2d, slope: float | Tensor = 1.0) -> Layer:
+    def pack(self, convolution: nn.Conv2d, slope: float | Tensor = 1.0) -> KernelLayer:
         """Pack a convolution for the kernel; `slope` 1 leaves its results as they are."""
         return make_layer(convolution, self.dtype, self.device, slope)
 
@@ -99,7 +99,7 @@ class KernelModule(nn.Module):
 class Stack:
     """Layers one after the other at one size; the last one's result is float32."""
 
-    layers: tuple[Layer, ...]
+    layers: tuple[KernelLayer, ...]
     channels_out: int
     target: Target
 
@@ -112,10 +112,10 @@ class Stack:
         channels = inner[0].columns * 8
         planes = [make_planes(count, channels, grid, self.target.dtype, device) for _ in range(2)]
         for index, layer in enumerate(inner):
-            self.target.launch(Step(layer, (source,), grid, planes=planes[index % 2]))
+            self.target.launch(KernelStep(layer, (source,), grid, planes=planes[index % 2]))
             source = planes[index % 2]
         picture = torch.empty((count, self.channels_out, height, width), device=device)
-        self.target.launch(Step(last, (source,), grid, picture=picture))
+        self.target.launch(KernelStep(last, (source,), grid, picture=picture))
         return picture
 
 
@@ -124,7 +124,7 @@ def make_layer(
     dtype: torch.dtype,
     device: torch.device,
     slope: float | Tensor = 1.0,
-) -> Layer:
+) -> KernelLayer:
     """Pack a convolution for the kernel; `slope` 1 leaves its results as they are."""
     outputs = convolution.out_channels
     columns = min(each for each in COLUMNS if each * PLANE_CHANNELS >= outputs)
@@ -136,7 +136,7 @@ def make_layer(
         bias[:outputs] = convolution.bias.detach()
     slopes = weight.new_ones(filled)
     slopes[:outputs] = slope
-    return Layer(
+    return KernelLayer(
         pack_weights(weight.float(), dtype).to(device),
         bias.float().to(device),
         slopes.float().to(device),

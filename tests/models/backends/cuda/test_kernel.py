@@ -24,7 +24,7 @@ from upscaled_models.backends.cuda.layout import (
     make_trunk,
     to_planes,
 )
-from upscaled_models.backends.cuda.step import Step, Target, make_layer
+from upscaled_models.backends.cuda.step import KernelStep, Target, make_layer
 from upscaled_models.backends.cuda.tiling import choose_tiling
 from upscaled_models.errors import BackendUnavailable
 from upscaled_models.networks.rrdb import RRDBNet
@@ -47,7 +47,7 @@ def whole_float32() -> Iterator[None]:
 
 def make_step(
     device: torch.device, dtype: torch.dtype, inputs: int, outputs: int, grid: Grid, **kind: bool
-) -> Step:
+) -> KernelStep:
     """A step of random values; `kind` says what it reads and writes."""
     torch.manual_seed(0)
     layer = make_layer(nn.Conv2d(inputs, outputs, 3), dtype, device, slope=0.2)
@@ -55,7 +55,7 @@ def make_step(
     pixels = torch.randn(BATCH, inputs, seen.height, seen.width, device=device)
     channels = layer.columns * 8
     trunks = [torch.randn_like(make_trunk(BATCH, channels, grid, device)) for _ in range(2)]
-    return Step(
+    return KernelStep(
         layer,
         tuple(to_planes(part, seen, dtype) for part in torch.split(pixels, 64, dim=1)),
         grid,
@@ -67,7 +67,7 @@ def make_step(
     )
 
 
-def run(launch: object, step: Step, outputs: int, *, picture: bool) -> tuple[Tensor, ...]:
+def run(launch: object, step: KernelStep, outputs: int, *, picture: bool) -> tuple[Tensor, ...]:
     """What a launcher makes of a step: planes and trunk, or a picture; where nothing was written,
     not a number.
     """

@@ -8,7 +8,7 @@ from torch import nn
 
 from tests.models.backends.cuda.torch_launcher import launch_with_torch
 from upscaled_models.backends.cuda.engine import can_be_built, list_steps
-from upscaled_models.backends.cuda.step import KernelModule, Step, Target
+from upscaled_models.backends.cuda.step import KernelModule, KernelStep, Target
 from upscaled_models.networks.compact import SRVGGNetCompact
 from upscaled_models.networks.plain import PlainNet
 from upscaled_models.networks.rrdb import RRDBNet
@@ -63,7 +63,7 @@ def test_sixteen_bits_cost_no_more_than_they_do_in_torch(name: str) -> None:
 @pytest.mark.parametrize("name", NETWORKS)
 def test_the_steps_of_a_network_are_known_before_it_runs(name: str) -> None:
     network = make(name)
-    taken: list[Step] = []
+    taken: list[KernelStep] = []
 
     target = Target(torch.float16, torch.device("meta"), taken.append)
     network.to_kernel(target)(torch.empty(2, 3, 8, 12, device="meta"))
@@ -72,7 +72,7 @@ def test_the_steps_of_a_network_are_known_before_it_runs(name: str) -> None:
     assert [describe(step) for step in listed] == [describe(step) for step in taken]
 
 
-def describe(step: Step) -> tuple[object, ...]:
+def describe(step: KernelStep) -> tuple[object, ...]:
     outputs = (step.planes, step.trunk, step.picture, step.residual, step.shortcut)
     return step.layer.columns, step.is_doubled, *(each is not None for each in outputs)
 

@@ -8,10 +8,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from upscaled_models.backends.cuda.layout import CHUNK_CHANNELS, PLANE_CHANNELS, RING_PX, Grid
-from upscaled_models.backends.cuda.step import Step
+from upscaled_models.backends.cuda.step import KernelStep
 
 
-def launch_with_torch(step: Step) -> None:
+def launch_with_torch(step: KernelStep) -> None:
     grid = step.grid
     result = _leak(_convolve(step), step.layer.slope)
     if step.residual is not None:
@@ -25,7 +25,7 @@ def launch_with_torch(step: Step) -> None:
         step.picture.copy_(result[:, : step.picture.shape[1]])
 
 
-def _convolve(step: Step) -> Tensor:
+def _convolve(step: KernelStep) -> Tensor:
     grid = step.grid
     seen = Grid(grid.height // 2, grid.width // 2) if step.is_doubled else grid
     sources = torch.cat([from_planes(source, seen) for source in step.sources], dim=1).float()
