@@ -94,22 +94,20 @@ class _Body:
         return message
 
     async def read_if_small(self) -> None:
-        if self._is_small and not self.is_ended:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SMALL_BODY_S):
-                    await self._read(SMALL_BODY_BYTES)
+        if self._is_small:
+            await self._read(SMALL_BODY_BYTES, SMALL_BODY_S)
 
     async def discard(self) -> None:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(DISCARD_S):
-                await self._read(DISCARD_BYTES)
+        await self._read(DISCARD_BYTES, DISCARD_S)
 
-    async def _read(self, limit_bytes: int) -> None:
+    async def _read(self, limit_bytes: int, within_s: float) -> None:
         size_bytes = 0
-        while not self.is_ended and size_bytes <= limit_bytes:
-            async with asyncio.timeout(DISCARD_IDLE_S):
-                message = await self.receive()
-            size_bytes += len(message.get("body", b""))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(within_s):
+                while not self.is_ended and size_bytes <= limit_bytes:
+                    async with asyncio.timeout(DISCARD_IDLE_S):
+                        message = await self.receive()
+                    size_bytes += len(message.get("body", b""))
 
 
 def _has_body(scope: Scope) -> bool:

@@ -6,7 +6,7 @@ bytes contradict, or that names no compression (`UTF-8`, `aws-chunked`), changes
 
 import zlib
 from collections.abc import Iterator, Sequence
-from typing import Final, Protocol
+from typing import Final
 
 from upscaled.errors import FileSizeTooLarge
 from upscaled.fetch.framing import CHUNKED
@@ -25,17 +25,7 @@ _GZIP_MAGIC: Final = b"\x1f\x8b"
 _GZIP_WINDOW, _ZLIB_WINDOW, _RAW_WINDOW, _NOTHING_MORE = 31, 15, -15, 0
 
 
-class Stage(Protocol):
-    """One step of decompression."""
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield what `data` unpacks to, in pieces of at most `STEP_BYTES`, some of them empty."""
-
-    def finish(self) -> Iterator[bytes]:
-        """Yield what was held back until the body's end; raises as the function `finish`."""
-
-
-def choose_stages(head: ResponseHead, limit_bytes: int) -> list[Stage]:
+def choose_stages(head: ResponseHead, limit_bytes: int) -> list["Unpacking"]:
     """Return the stages of a response's body, in order; each yields `limit_bytes` at most.
 
     Raises:
@@ -51,7 +41,7 @@ def choose_stages(head: ResponseHead, limit_bytes: int) -> list[Stage]:
     return [Unpacking(name, limit_bytes) for name in reversed(codings)]
 
 
-def unpack(stages: Sequence[Stage], data: bytes) -> Iterator[bytes]:
+def unpack(stages: Sequence["Unpacking"], data: bytes) -> Iterator[bytes]:
     """Yield what `data` becomes behind all stages, lazily."""
     if not stages:
         yield data
@@ -60,7 +50,7 @@ def unpack(stages: Sequence[Stage], data: bytes) -> Iterator[bytes]:
         yield from unpack(stages[1:], piece)
 
 
-def finish(stages: Sequence[Stage]) -> Iterator[bytes]:
+def finish(stages: Sequence["Unpacking"]) -> Iterator[bytes]:
     """Yield what the stages held back, at the body's end.
 
     Raises:
@@ -88,6 +78,7 @@ class Unpacking:
         self._behind = b""  # half of the mark that another gzip member begins with
 
     def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield what `data` unpacks to, in pieces of at most `STEP_BYTES`, some of them empty."""
         if self._first is not None:
             data = self._first + data
             self._first = data
@@ -101,6 +92,7 @@ class Unpacking:
             yield from self._inflate(data)
 
     def finish(self) -> Iterator[bytes]:
+        """Yield what was held back until the body's end; raises as the function `finish`."""
         if self._first is not None:
             first = self._first
             self._decide(first)

@@ -7,6 +7,7 @@ country domains). No cookie goes from one client's image to another's.
 import re
 from email.message import Message
 from http.cookiejar import CookieJar, DefaultCookiePolicy
+from types import SimpleNamespace
 from typing import Final
 from urllib.request import Request
 
@@ -27,18 +28,6 @@ _USELESS_AGE: Final = re.compile(
 _CONTROL: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
-class _Answer:
-    """Response with the interface that `CookieJar.extract_cookies` needs."""
-
-    def __init__(self, values: list[bytes]) -> None:
-        self._message = Message()
-        for value in values:
-            self._message["Set-Cookie"] = value.decode("latin-1")
-
-    def info(self) -> Message:
-        return self._message
-
-
 class CookieStore:
     """Cookies between the hops of one fetch."""
 
@@ -57,8 +46,11 @@ class CookieStore:
             for value in head.fields.get("set-cookie", [])
             if len(value) <= MAX_COOKIE_BYTES and not _CONTROL.search(value)
         ]
-        answer = _Answer(values[:MAX_COOKIES_PER_ANSWER])
-        self._jar.extract_cookies(answer, _request(url))  # type: ignore[arg-type]
+        message = Message()
+        for value in values[:MAX_COOKIES_PER_ANSWER]:
+            message["Set-Cookie"] = value.decode("latin-1")
+        response = SimpleNamespace(info=lambda: message)
+        self._jar.extract_cookies(response, _request(url))  # type: ignore[arg-type]
 
     def header_for(self, url: SourceUrl) -> str:
         """Return the value of the Cookie header for a request to `url`, or an empty text."""

@@ -6,7 +6,7 @@ two pieces has done no further work. `finish` is for the connection's end.
 
 import re
 from collections.abc import Iterator
-from typing import Final, Protocol
+from typing import Final
 
 from upscaled.errors import FileSizeTooLarge
 from upscaled.fetch.head import ResponseHead
@@ -25,21 +25,7 @@ _LENGTH: Final = re.compile(rb"\+?([0-9]+)")
 _MAX_LENGTH_DIGITS: Final = 18
 
 
-class Framing(Protocol):
-    """Framing of one body."""
-
-    @property
-    def is_complete(self) -> bool:
-        """Return whether the body has ended, so that nothing further need be read."""
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        """Yield the body's bytes among the next raw bytes; ignore what follows the body."""
-
-    def finish(self) -> None:
-        """End with the connection; raises `UnusableUrl` where the body has not ended."""
-
-
-def choose_framing(head: ResponseHead, limit_bytes: int) -> Framing:
+def choose_framing(head: ResponseHead, limit_bytes: int) -> "PlainBody | ChunkedBody":
     """Decide as curl does: a transfer coding wins over a length, the last length over others.
 
     Raises:
@@ -51,14 +37,14 @@ def choose_framing(head: ResponseHead, limit_bytes: int) -> Framing:
         return ChunkedBody(limit_bytes)
     length = head.last("content-length")
     if transfer or length is None:
-        return BodyUntilClose()
+        return PlainBody(None)
     number = _LENGTH.match(length)
     if number is None:
         raise UnusableUrl(detail="Content-Length is no number")
     digits = number[1].lstrip(b"0") or b"0"
     if len(digits) > _MAX_LENGTH_DIGITS or int(digits) > limit_bytes:
         raise FileSizeTooLarge(detail=f"declared {digits[:_MAX_LENGTH_DIGITS].decode()} bytes")
-    return BodyOfLength(int(digits))
+    return PlainBody(int(digits))
 
 
 def max_framed_bytes(body_bytes: int) -> int:
@@ -66,45 +52,36 @@ def max_framed_bytes(body_bytes: int) -> int:
     return body_bytes + FREE_FRAMING_BYTES + body_bytes // BODY_BYTES_PER_FRAMING_BYTE
 
 
-class BodyOfLength:
-    """Body of `length_bytes`, as Content-Length declares."""
+class PlainBody:
+    """Body of `length_bytes`, as Content-Length declares; None: until the connection ends."""
 
-    def __init__(self, length_bytes: int) -> None:
+    def __init__(self, length_bytes: int | None) -> None:
         self._missing_bytes = length_bytes
 
     @property
     def is_complete(self) -> bool:
+        """Return whether the body has ended, so that nothing further need be read."""
         return self._missing_bytes == 0
 
     def feed(self, data: bytes) -> Iterator[bytes]:
+        """Yield the body's bytes among the next raw bytes; ignore what follows the body."""
         piece = data[: self._missing_bytes]
-        self._missing_bytes -= len(piece)
+        if self._missing_bytes is not None:
+            self._missing_bytes -= len(piece)
         if piece:
             yield piece
 
     def finish(self) -> None:
+        """End with the connection; raises `UnusableUrl` where the body has not ended."""
         if self._missing_bytes:
             raise UnusableUrl(detail=f"the body ended {self._missing_bytes} bytes early")
-
-
-class BodyUntilClose:
-    """Body without length and chunks, which ends with the connection."""
-
-    is_complete = False
-
-    def feed(self, data: bytes) -> Iterator[bytes]:
-        if data:
-            yield data
-
-    def finish(self) -> None:
-        """Accept the connection's end."""
 
 
 class ChunkedBody:
     """Chunked body (RFC 9112, section 7.1); bare line feeds are accepted, as by curl.
 
     All framing bytes are counted before they are parsed: sizes, extensions, line ends, trailers.
-    Each byte is scanned once, whatever pieces it comes in.
+    Each byte is scanned once, whatever pieces it comes in. The interface is that of `PlainBody`.
     """
 
     def __init__(self, limit_bytes: int) -> None:

@@ -1,7 +1,7 @@
 """Read a request's body to its end, by length or in chunks (RFC 9112, sections 6 and 7)."""
 
 import re
-from typing import Final, Protocol
+from typing import Final
 
 from upscaled.api.protocol.head import LineReader, MalformedRequest, RequestHead, parse_field
 
@@ -19,22 +19,7 @@ _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,16})(?:[ \t]*;[\t\x20-\x7e\x80-
 _PLAIN_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 
 
-class BodyReader(Protocol):
-    """Reader of one body; `is_complete` once its last byte was read."""
-
-    is_complete: bool
-
-    def feed(self, data: bytes | bytearray, start: int, body: bytearray) -> int:
-        """Move the body's bytes from `data[start:]` to `body`, and return the offset behind them.
-
-        It may stop before the end of `data`, and must then be called again.
-
-        Raises:
-            MalformedRequest: the framing is broken or beyond a limit.
-        """
-
-
-def read_body_of(head: RequestHead) -> BodyReader:
+def read_body_of(head: RequestHead) -> "BodyReader":
     """Return a reader of the body that a head announces."""
     return ChunkedReader() if head.body_bytes is None else LengthReader(head.body_bytes)
 
@@ -47,6 +32,13 @@ class LengthReader:
         self.is_complete = size_bytes == 0
 
     def feed(self, data: bytes | bytearray, start: int, body: bytearray) -> int:
+        """Move the body's bytes from `data[start:]` to `body`, and return the offset behind them.
+
+        It may stop before the end of `data`, and must then be called again.
+
+        Raises:
+            MalformedRequest: the framing is broken or beyond a limit.
+        """
         stop = min(len(data), start + self._left_bytes)
         body += data[start:stop]
         self._left_bytes -= stop - start
@@ -55,7 +47,7 @@ class LengthReader:
 
 
 class ChunkedReader:
-    """Reader of a chunked body; extensions and trailers are checked and dropped."""
+    """Reader of a chunked body, as `LengthReader`; checks and drops extensions and trailers."""
 
     def __init__(self) -> None:
         self.is_complete = False
@@ -130,3 +122,6 @@ class ChunkedReader:
             self._trailer_bytes += size_bytes
             if self._trailer_bytes > MAX_TRAILER_BYTES:
                 raise MalformedRequest("the trailer is too long")
+
+
+BodyReader = LengthReader | ChunkedReader
