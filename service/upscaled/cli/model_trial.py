@@ -57,7 +57,7 @@ def try_model(
     The photo goes the way that the service's pictures go: tiles, colour correction, and whatever
     runs the model fastest here, which is measured first where it has not been.
     """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see upscaled.cli.batch.run_batch_command
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see upscaled.cli.batch
     try:
         scale = scale or _own_scale(name)
         sheet = output or Path(f"{photo.stem}-{name}-x{scale}.png")

@@ -7,10 +7,8 @@ from typing import Annotated
 import typer
 
 from upscaled.batch.discovery import Finder
-from upscaled.batch.stop import Stop
 from upscaled.batch.watcher import FolderWatcher
-from upscaled.cli.batch import BatchOptions, Json, Model, Overwrite, Scale, run_batch_command
-from upscaled.cli.batch_report import BatchReport
+from upscaled.cli.batch import BatchCommand, Json, Model, Overwrite, Scale
 
 InputDir = Annotated[
     Path,
@@ -54,17 +52,7 @@ def watch_folder(
     """
     if output_dir.exists() and output_dir.samefile(input_dir):
         raise typer.BadParameter(f"{output_dir} is the watched folder itself")
-    options = BatchOptions(scale, model, output_dir, is_json, is_overwriting)
-    settings = options.load_settings()
-
-    stop, report = Stop(), BatchReport(is_json=is_json)
+    batch = BatchCommand(scale, model, output_dir, is_json=is_json, is_overwriting=is_overwriting)
     watcher = FolderWatcher(Finder(output_dir), input_dir, settle_s=settle_s)
     signal.signal(signal.SIGIO, signal.SIG_IGN)  # see `watcher.is_being_written`
-    run_batch_command(
-        options,
-        settings,
-        watcher.wait_for(stop.requested),
-        stop,
-        report,
-        grace_s=settings.shutdown_grace_s,
-    )
+    batch.run(watcher.wait_for(batch.stop.requested), grace_s=batch.settings.shutdown_grace_s)
