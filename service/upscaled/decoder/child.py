@@ -57,7 +57,11 @@ def main() -> None:
     formats = frozenset(arguments.formats.split(","))
     sock = socket.socket(fileno=arguments.fd)
     idle_bytes = measure_address_space()
-    while (source := _receive_source(sock)) is not None:
+    while True:
+        try:
+            source = receive(sock).payload
+        except EOFError:  # the worker is gone
+            return
         _answer(sock, source, formats, idle_bytes, printed)
         del source
 
@@ -69,14 +73,6 @@ def _capture_stderr(log_format: str) -> CapturedStderr:
     log_uncaught_exceptions()
     warnings.simplefilter("ignore")
     return CapturedStderr()
-
-
-def _receive_source(sock: socket.socket) -> bytes | None:
-    """Return the next file; None once the worker is gone."""
-    try:
-        return receive(sock).payload
-    except EOFError:
-        return None
 
 
 def _answer(

@@ -123,7 +123,8 @@ def make_rgb_profile(chromaticities: Chromaticities, curve: Curve) -> bytes:
     Raises:
         ValueError: the primaries span no colours, or a number that no profile can hold.
     """
-    to_d50 = _adapt(_to_xyz(chromaticities.white))
+    gains = (_BRADFORD @ _D50) / (_BRADFORD @ _to_xyz(chromaticities.white))
+    to_d50 = np.asarray(np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD)
     red, green, blue = (to_d50 @ _colorants(chromaticities)).T
     return _join(
         b"RGB ",
@@ -155,12 +156,6 @@ def _colorants(chromaticities: Chromaticities) -> Matrix:
     if (strengths <= 0).any():
         raise ValueError("the white lies outside of the primaries")
     return np.asarray(primaries * strengths)
-
-
-def _adapt(white: Matrix) -> Matrix:
-    """Compute the matrix that brings colours seen under `white` to D50."""
-    gains = (_BRADFORD @ _D50) / (_BRADFORD @ white)
-    return np.asarray(np.linalg.inv(_BRADFORD) @ np.diag(gains) @ _BRADFORD)
 
 
 def _curve(curve: Curve) -> bytes:

@@ -29,10 +29,16 @@ def write_memory(parts: Iterable[memoryview], *, is_sealed: bool) -> int:
     Raises:
         OSError: no memory is left, or this process may not write so much.
     """
-    fd = _create_sealable() if is_sealed else _create_unlinked()
+    if is_sealed:
+        fd = os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    else:
+        with tempfile.TemporaryFile() as file:
+            fd = os.dup(file.fileno())
     try:
         for part in parts:
-            _write_all(fd, part)
+            rest = part.cast("B")
+            while rest:
+                rest = rest[os.write(fd, rest[:_WRITE_CHUNK_BYTES]) :]
         if is_sealed:
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, _seals())
     except BaseException:
@@ -64,21 +70,6 @@ def read_memory(fd: int, size_bytes: int) -> Bytes:
             raise ValueError("memory was cut short")
         at += count
     return copied
-
-
-def _create_sealable() -> int:
-    return os.memfd_create("pixels", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
-
-
-def _create_unlinked() -> int:
-    with tempfile.TemporaryFile() as file:
-        return os.dup(file.fileno())
-
-
-def _write_all(fd: int, part: memoryview) -> None:
-    rest = part.cast("B")
-    while rest:
-        rest = rest[os.write(fd, rest[:_WRITE_CHUNK_BYTES]) :]
 
 
 def _seals() -> int:

@@ -7,7 +7,7 @@ from upscaled.image.formats.isobmff.boxes import Still, read_still
 from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, hide_exif, is_damaged
 from upscaled.image.formats.isobmff.transforms import TRANSFORMS, Transform, transformed_size
 from upscaled.image.metadata import Exif
-from upscaled.image.types import Header, Rectangle
+from upscaled.image.types import Header
 
 if TYPE_CHECKING:
     from PIL.AvifImagePlugin import AvifImageFile
@@ -37,24 +37,20 @@ def open_stored(source: bytes, header: Header) -> Stored:
     if is_damaged(source, still.meta):
         raise ValueError("coded data end early")
     exif = Exif(opened.info.get("exif") or b"")
+    crop = next((each for each in still.transforms if each.crop), None)
     return Stored(
         opened,
         exif,
         choose_profile(source, still, opened),
         dpi=opened.info.get("dpi"),
         orientation=exif.orientation,
-        crop_px=_find_crop(still),
+        crop_px=crop.crop_rectangle(still.width_px, still.height_px) if crop else None,
         jpeg_quality=TYPICAL_QUALITY,
     )
 
 
 def _in_order(still: Still) -> list[Transform]:
     return sorted(still.transforms, key=lambda each: TRANSFORMS.index(each.name))
-
-
-def _find_crop(still: Still) -> Rectangle | None:
-    crop = next((each for each in still.transforms if each.crop), None)
-    return crop.crop_rectangle(still.width_px, still.height_px) if crop else None
 
 
 def _open(source: bytes) -> "AvifImageFile":

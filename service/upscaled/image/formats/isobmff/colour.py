@@ -28,16 +28,14 @@ _MOST_PIECES: Final = 8
 
 
 def choose_profile(source: bytes, still: Still, opened: ImageFile) -> bytes | None:
-    """Return the embedded profile if it is sound, else one made from the file's colour codes."""
+    """Return the embedded profile if it is sound, else one made from the file's colour codes.
+
+    None for sRGB, PQ and HLG.
+    """
     is_grey = opened.mode in ("L", "LA")
     embedded: bytes | None = opened.info.get("icc_profile") or None
     if embedded is not None and is_sound_profile(embedded, is_grey=is_grey):
         return embedded
-    return _find_profile(source, still, is_grey=is_grey)
-
-
-def _find_profile(source: bytes, still: Still, *, is_grey: bool) -> bytes | None:
-    """Make a profile from the file's colour codes; None for sRGB, PQ and HLG."""
     codes = still.cicp or _read_bitstream_codes(source, still.meta)
     if codes is None:
         return None

@@ -51,7 +51,8 @@ def _iterate_exposed(structure: Structure) -> Iterator[NDArray[np.uint8]]:
     """Iterate over both images; the second is decoded only when it is needed."""
     structure = _as_stored(structure)
     yield np.asarray(open_jpeg(structure.join()))
-    yield np.asarray(open_jpeg(_without_means(structure).join()))
+    scans = [replace(scan, tables=tuple(map(_flatten, scan.tables))) for scan in structure.scans]
+    yield np.asarray(open_jpeg(replace(structure, scans=tuple(scans)).join()))
 
 
 def _as_stored(structure: Structure) -> Structure:
@@ -78,11 +79,6 @@ def _round_up(side_px: int, blocks: int) -> int:
         return side_px
     step = _BLOCK_PX * blocks
     return min(_LONGEST_PX, -(-side_px // step) * step)
-
-
-def _without_means(structure: Structure) -> Structure:
-    scans = [replace(scan, tables=tuple(map(_flatten, scan.tables))) for scan in structure.scans]
-    return replace(structure, scans=tuple(scans))
 
 
 def _flatten(table: Segment) -> Segment:

@@ -37,6 +37,7 @@ STRIP_PX: Final = 64
 _BLOCK_PX: Final = 8
 _RST0: Final = 0xD0
 _MOST_DATA_BYTES: Final = 65_533
+_MAX_DENSITY: Final = 65_535
 _ICC_PIECE_BYTES: Final = _MOST_DATA_BYTES - len(ICC_HEAD) - 2
 _PARAMETERS: Final = (
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
@@ -95,12 +96,11 @@ class JpegWriter:
 
 def _jfif(dpi: tuple[float, float] | None) -> bytes:
     """Make the data of JFIF 1.02: the density in pixels an inch, or square pixels alone."""
-    unit, across, down = (1, *map(_whole, dpi)) if dpi else (0, 1, 1)
+    unit, across, down = 0, 1, 1
+    if dpi:
+        unit = 1
+        across, down = (min(_MAX_DENSITY, max(1, round(side))) for side in dpi)
     return b"JFIF\x00\x01\x02" + struct.pack(">BHHBB", unit, across, down, 0, 0)
-
-
-def _whole(density: float) -> int:
-    return min(65_535, max(1, round(density)))
 
 
 def _icc_pieces(icc: bytes) -> Iterator[bytes]:

@@ -36,7 +36,9 @@ _DEFLATE: Final = b"\x00"
 
 def find_profile(png: PngParts) -> bytes | None:
     """Find the profile of a file's pixels; None for sRGB, and where the file does not say."""
-    colours = _read_cicp(png.find(b"cICP"))
+    cicp = png.find(b"cICP")
+    is_usable = len(cicp) == 4 and tuple(cicp[2:]) == _RGB_FULL_RANGE
+    colours = colours_of(cicp[0], cicp[1]) if is_usable else None
     if colours is None:
         embedded = _read_profile(png)
         if embedded or png.find(b"sRGB"):
@@ -58,12 +60,6 @@ def _read_profile(png: PngParts) -> bytes | None:
     except zlib.error:
         return None
     return profile if is_sound_profile(profile, is_grey=png.header.is_grey) else None
-
-
-def _read_cicp(data: bytes) -> Colours | None:
-    if len(data) != 4 or tuple(data[2:]) != _RGB_FULL_RANGE:
-        return None
-    return colours_of(data[0], data[1])
 
 
 def _read_gamma_and_primaries(png: PngParts) -> Colours:

@@ -64,8 +64,10 @@ def find_partitions(frame: memoryview) -> tuple[int, list[memoryview]]:
     The last has no size: it goes to the end.
     """
     first_bytes = int.from_bytes(frame[:_SIZE_BYTES], "little") >> _FIRST_SIZE_SHIFT
-    count = _count_partitions(frame[_HEADER_BYTES : _HEADER_BYTES + first_bytes])
     sizes_at = _HEADER_BYTES + first_bytes
+    header = _BoolDecoder(frame[_HEADER_BYTES:sizes_at])
+    _read_to_partitions(header)
+    count = 1 << header.read(2)  # 9.5
     at = sizes_at + _SIZE_BYTES * (count - 1)
     if at > len(frame):
         raise ValueError("a frame without its partitions")
@@ -95,13 +97,6 @@ def read_quantiser(frame: memoryview) -> float:
     base = header.read(7)
     segments = [level if is_absolute else base + level for level in levels] or [base]
     return sum(min(127, max(0, level)) for level in segments) / len(segments)
-
-
-def _count_partitions(first: memoryview) -> int:
-    """Read how many partitions there are: 1, 2, 4 or 8 (RFC 6386, 9.5)."""
-    header = _BoolDecoder(first)
-    _read_to_partitions(header)
-    return 1 << header.read(2)
 
 
 def _read_to_partitions(header: _BoolDecoder) -> tuple[bool, list[int]]:
