@@ -92,14 +92,6 @@ def test_small_parts_count_together_against_the_size_limit(service: Service) -> 
         assert_error(answer, 400, "file_size_too_large")
 
 
-def test_a_large_json_is_too_large_as_well(service: Service) -> None:
-    answer = service.send_json({"image": "A" * (LIMIT_BYTES + OVERHEAD_BYTES), "scale": 2})
-    assert_error(answer, 400, "file_size_too_large")
-    assert_error(
-        service.send_json({"image": "A" * 20_000_000, "scale": 2}), 400, "missing_parameter"
-    )
-
-
 @pytest.mark.parametrize("length", ["99999999999999999999999999", str(LIMIT_BYTES * 2)])
 def test_a_declared_length_is_refused_before_a_byte_is_sent(service: Service, length: str) -> None:
     with Connection(service) as connection:
