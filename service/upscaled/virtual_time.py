@@ -1,4 +1,4 @@
-"""The virtual clock of start-time fair queueing, one for the request queue and one for a device.
+"""Virtual clock of start-time fair queueing, one for the request queue and one for a device.
 
 Goyal, Vin, Cheng: "Start-time fair queueing" (SIGCOMM 1996). Flows share a server. Each is charged
 with the work that it was given, and the waiting flow that was charged least is served next. Two
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 
 @dataclass(slots=True, eq=False)
 class Flow:
-    """One flow that competes for the server; `charged` is in the unit of the work, e.g. pixels."""
+    """Flow that competes for the server; `charged` is in the unit of the work, e.g. pixels."""
 
     charged: float = 0.0
 
 
 class VirtualClock:
-    """The virtual clock of one server, in the unit of the work."""
+    """Virtual clock of one server, in the unit of the work."""
 
     def __init__(self) -> None:
         self.time = 0.0

@@ -1,1 +1,1 @@
-"""Tiles, windows and the loop over one image."""
+"""The core: tiles, scheduler, post-processing, and the choice of the model."""

@@ -1,4 +1,4 @@
-"""Cancelling one picture's work from another thread, before it begins or while it is in flight."""
+"""Cancel one image's work from another thread, before it begins or while it is in flight."""
 
 import threading
 from collections.abc import Iterator
@@ -7,7 +7,7 @@ from typing import Protocol
 
 
 class Cancelled(Exception):
-    """The work on this picture was cancelled; no result is needed any more."""
+    """The work on an image was cancelled; no result is needed any more."""
 
 
 class Cancellable(Protocol):
@@ -36,11 +36,7 @@ class Cancellation:
                 work.cancel()
 
     def check(self) -> None:
-        """Raise `Cancelled` if `cancel` was called.
-
-        Raises:
-            Cancelled: `cancel` was called.
-        """
+        """Raise `Cancelled` if `cancel` was called."""
         if self._is_cancelled:
             raise Cancelled
 

@@ -42,7 +42,7 @@ def open_model(settings: Settings, name: str) -> Engine:
         SettingsError: a device that is not here, no file of the model, or a window too small for
             it.
         ModelError: an unknown model, or a weights file that cannot be used.
-        EngineError: the model's result is not finite in float32, or not even small pictures fit.
+        EngineError: the model's result is not finite in float32, or not even small images fit.
     """
     if not is_tuned(settings):
         return open_torch(load_model(settings, name), choose_device(settings))

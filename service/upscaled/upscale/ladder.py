@@ -11,7 +11,7 @@ from upscaled.upscale.model_choice import AUTO, Rung
 from upscaled.upscale.post_process.steps import choose_post_processing
 from upscaled.upscale.post_process.tempering import AUTO_STRENGTH, Tempering
 from upscaled.upscale.speed import Speed
-from upscaled.upscale.tiles import count_window_px
+from upscaled.upscale.tiles import Tiling
 from upscaled_models.backends.base import least_window_px
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
@@ -30,7 +30,7 @@ _HARMED_ONLY: Final = frozenset({2})
 images."""
 
 _FAITHFUL_SHARE: Final = 0.03
-"""What the faithful network adds to the cost of a vivid one: 0.7 of 36 MFLOP for a pixel."""
+"""Share that the faithful network adds to the cost of a vivid one: 0.7 of 36 MFLOP for a pixel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,32 +61,32 @@ class LadderPlan:
             return (self.last,)
         is_tempered = find_strength(self.settings.temper, is_named=False) != 0
         tempered_with = self.last.model if is_tempered else ""
-        halo_px = self._halo_px(self.vivid, tempered_with)
-        most_px = self._most_px(self.vivid, speed, speed.s_per_px, halo_px)
+        tiling = self._tiling(self.vivid, tempered_with, speed)
+        most_px, most_deep_px = (
+            largest_px(s_per_px * (1 + _FAITHFUL_SHARE), self.settings.auto_budget_s, tiling)
+            for s_per_px in (speed.s_per_px, speed.deep_s_per_px)
+        )
         if most_px == 0:
             return (self.last,)
         first = Rung(
             model=self.vivid.name,
             tempered_with=tempered_with,
             most_px=most_px,
-            most_deep_px=self._most_px(self.vivid, speed, speed.deep_s_per_px, halo_px),
+            most_deep_px=most_deep_px,
             harmed_only=self.scale in _HARMED_ONLY,
         )
         return (first, self.last)
 
-    def _halo_px(self, vivid: ModelSpec, tempered_with: str) -> int:
+    def _tiling(self, vivid: ModelSpec, tempered_with: str, speed: Speed) -> Tiling:
         specs, tempering = [vivid], None
         if tempered_with:
             specs.append(ModelStore(self.settings.models_dir).find(tempered_with))
             tempering = find_tempering(self.settings, self.scale, Harm())
         steps = choose_post_processing(vivid, self.settings, tempering)
-        return steps.halo_px(specs, find_gain(self.scale, vivid.native_scale) or self.scale)
-
-    def _most_px(self, vivid: ModelSpec, speed: Speed, s_per_px: float, halo_px: int) -> int | None:
-        return largest_px(
-            s_per_px * (1 + _FAITHFUL_SHARE),
-            self.settings.auto_budget_s,
-            window_px=speed.window_px,
+        gain = find_gain(self.scale, vivid.native_scale) or self.scale
+        halo_px = steps.halo_px(specs, gain)
+        return Tiling(
+            window_px=max(speed.window_px, least_window_px(halo_px, vivid.multiple_px)),
             halo_px=halo_px,
             multiple_px=vivid.multiple_px,
             shape_step_px=speed.shape_step_px,
@@ -142,38 +142,17 @@ def find_tempering(settings: Settings, scale: int, harm: Harm) -> Tempering:
     return Tempering.of(find_strength(settings.temper, is_named=False), scale, harm)
 
 
-def largest_px(
-    s_per_px: float,
-    budget_s: float,
-    *,
-    window_px: int,
-    halo_px: int,
-    multiple_px: int,
-    shape_step_px: int,
-) -> int | None:
+def largest_px(s_per_px: float, budget_s: float, tiling: Tiling) -> int | None:
     """Return the pixels of the largest image whose windows take at most `budget_s`; None: any.
 
     For a square one, halos included: a long narrow one of as many pixels takes about as long.
     """
-    window_px = max(window_px, least_window_px(halo_px, multiple_px))
-
-    def takes_s(side_px: int) -> float:
-        windows_px = count_window_px(
-            side_px,
-            side_px,
-            window_px=window_px,
-            halo_px=halo_px,
-            multiple_px=multiple_px,
-            shape_step_px=shape_step_px,
-        )
-        return windows_px * s_per_px
-
-    if takes_s(LARGEST_SIDE_PX) <= budget_s:
+    if tiling.count_px(LARGEST_SIDE_PX, LARGEST_SIDE_PX) * s_per_px <= budget_s:
         return None
     fits_px, exceeds_px = 0, LARGEST_SIDE_PX
     while exceeds_px - fits_px > 1:
         middle_px = (fits_px + exceeds_px) // 2
-        if takes_s(middle_px) <= budget_s:
+        if tiling.count_px(middle_px, middle_px) * s_per_px <= budget_s:
             fits_px = middle_px
         else:
             exceeds_px = middle_px

@@ -1,6 +1,6 @@
 """Upscale one image in a plain loop over its tiles."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import repeat
 
@@ -14,7 +14,7 @@ from upscaled.upscale.post_process.colour_correction import is_neutral, neutrali
 from upscaled.upscale.post_process.pattern_correction import PatternCorrection
 from upscaled.upscale.post_process.steps import NO_POST_PROCESSING, PostProcessing
 from upscaled.upscale.stream import Stream
-from upscaled.upscale.tiles import Tile, TilePlan, cut, cut_one
+from upscaled.upscale.tiles import Tile, Tiling, cut, cut_one
 from upscaled_models.backends.base import Window, least_window_px
 from upscaled_models.errors import EngineOutOfMemory
 
@@ -143,13 +143,13 @@ class _TileLoop:
 
     def _run_passes(self, rgb: Pixels, window_px: int) -> Iterator[TilesDone]:
         plans = self._plan_all(rgb.shape[0], rgb.shape[1], window_px)
-        done, total = 0, sum(len(plan.tiles) for plan in plans)
+        done, total = 0, sum(map(len, plans))
         yield TilesDone(done, total)
-        for at, (step, plan) in enumerate(zip(self.passes, plans, strict=True), 1):
+        for at, (step, tiles) in enumerate(zip(self.passes, plans, strict=True), 1):
             canvas = np.empty((rgb.shape[0] * step.gain, rgb.shape[1] * step.gain, 3), rgb.dtype)
             result = replace(self.image, rgb=canvas) if at == len(self.passes) else None
             correction = PatternCorrection(rgb, canvas) if self.steps.corrects_patterns else None
-            for tile in self._run_pass(rgb, canvas, step, plan):
+            for tile in self._run_pass(rgb, canvas, step, tiles):
                 done += 1
                 if correction is not None:
                     correction.add(tile.core)
@@ -161,26 +161,28 @@ class _TileLoop:
                 yield TilesDone(done, total, result, rows * step.gain)
             rgb = canvas
 
-    def _run_pass(self, rgb: Pixels, canvas: Pixels, step: Pass, plan: TilePlan) -> Iterator[Tile]:
+    def _run_pass(
+        self, rgb: Pixels, canvas: Pixels, step: Pass, tiles: Sequence[Tile]
+    ) -> Iterator[Tile]:
         """Fill the canvas, and yield each tile once it is filled."""
-        results = self.stream.run(cut(rgb, plan), step.reduce)
-        faithful_results: Iterable[Window | None] = repeat(None, len(plan.tiles))
+        results = self.stream.run(cut(rgb, tiles), step.reduce)
+        faithful_results: Iterable[Window | None] = repeat(None, len(tiles))
         if self.faithful is not None:
-            faithful_results = self._run_faithful(self.faithful, rgb, step, plan)
+            faithful_results = self._run_faithful(self.faithful, rgb, step, tiles)
         # The faithful network first: it is ahead, and fast, while the other computes.
-        for tile, faithful, result in zip(plan.tiles, faithful_results, results, strict=True):
+        for tile, faithful, result in zip(tiles, faithful_results, results, strict=True):
             kept = self._post_process(rgb, tile, result, faithful, step)
             kept = neutralise(kept) if self.is_neutral else kept
             tile.core.scaled(step.gain).write(canvas, kept)
             yield tile
 
     def _run_faithful(
-        self, stream: Stream, rgb: Pixels, step: Pass, plan: TilePlan
+        self, stream: Stream, rgb: Pixels, step: Pass, tiles: Sequence[Tile]
     ) -> Iterator[Window]:
         """Yield the faithful network's results for the same windows."""
         reduce = stream.engine.info.spec.native_scale // step.gain
-        results = stream.run(cut(rgb, plan), reduce)
-        for tile, result in zip(plan.tiles, results, strict=True):
+        results = stream.run(cut(rgb, tiles), reduce)
+        for tile, result in zip(tiles, results, strict=True):
             yield self._require_plausible(stream, rgb, tile, result, reduce)
 
     def _post_process(
@@ -212,19 +214,16 @@ class _TileLoop:
                 raise InternalError(detail=f"{stream.engine.info.model}: a window fails its check")
         return result
 
-    def _plan_all(self, height: int, width: int, window_px: int) -> list[TilePlan]:
-        engine = self.stream.engine
+    def _plan_all(self, height: int, width: int, window_px: int) -> list[tuple[Tile, ...]]:
+        info = self.stream.engine.info
+        tiling = Tiling(
+            window_px=window_px,
+            halo_px=self.halo_px,
+            multiple_px=info.spec.multiple_px,
+            shape_step_px=info.shape_step_px,
+        )
         plans = []
         for step in self.passes:
-            plans.append(
-                TilePlan.of(
-                    height,
-                    width,
-                    window_px=window_px,
-                    halo_px=self.halo_px,
-                    multiple_px=engine.info.spec.multiple_px,
-                    shape_step_px=engine.info.shape_step_px,
-                )
-            )
+            plans.append(tiling.plan(height, width))
             height, width = height * step.gain, width * step.gain
         return plans

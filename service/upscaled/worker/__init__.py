@@ -1,1 +1,1 @@
-"""What runs inside a worker process."""
+"""The inside of a worker process: its jobs, and its connection to the front end."""

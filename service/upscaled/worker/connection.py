@@ -1,4 +1,4 @@
-"""A worker's connection to the front end: messages, the jobs among them, and a listener thread."""
+"""Connection of a worker to the front end: messages, the jobs among them, and a listener thread."""
 
 import logging
 import os
@@ -29,11 +29,11 @@ _log = logging.getLogger(__name__)
 
 
 class FrontEndGone(Exception):
-    """The front end closed the socket: there is nothing left to work for."""
+    """The front end has closed the socket: there is nothing left to work for."""
 
 
 class FrontEnd:
-    """The front end as a worker sees it; any thread may send.
+    """Front end as a worker sees it; any thread may send.
 
     Both directions raise `FrontEndGone`, so that no error of an image is taken for one of the
     socket.
@@ -66,7 +66,7 @@ class FrontEnd:
 
 
 class JobQueue:
-    """The jobs that were sent and are not answered yet, in their order; for any thread."""
+    """Queue of the jobs that are not answered yet, in their order; for any thread."""
 
     def __init__(self) -> None:
         self._waiting: SimpleQueue[tuple[Job, bytes]] = SimpleQueue()

@@ -21,7 +21,7 @@ IDLE_S: Final = 60.0
 last one."""
 
 LOOK_EVERY_S: Final = 5.0
-"""How often a worker looks whether it is idle."""
+"""Seconds after which a worker looks again whether it is idle."""
 
 
 @dataclass(slots=True)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:  # the scheduler loads numpy, which starts threads
 
 
 class Counters:
-    """All that a worker has done since its start: counted by any thread, read by the listener.
+    """Counters of a worker since its start: counted by any thread, read by the listener.
 
     decoder: the decoder whose deaths are reported, once it is open.
     """

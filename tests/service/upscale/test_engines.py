@@ -12,7 +12,7 @@ from upscaled.upscale.engines import (
     open_known_model,
     open_model,
 )
-from upscaled.upscale.tiles import TilePlan
+from upscaled.upscale.tiles import Tiling
 from upscaled_models.backends.base import least_window_px
 from upscaled_models.errors import ModelError, ModelRefused
 from upscaled_models.families.compact import srvgg_shape
@@ -98,7 +98,7 @@ def test_every_official_model_gets_a_window_with_a_core_on_its_multiple(
         ("upscaled-x4", 384, 512, 800),
     ],
 )
-def test_windows_are_as_large_as_pays(
+def test_windows_have_the_side_that_measured_fastest_for_the_family_and_device(
     name: str, exact_px: int, auto_px: int, cuda_px: int, tmp_path: Path
 ) -> None:
     spec = ModelStore(tmp_path).find(name)
@@ -113,18 +113,16 @@ def test_two_windows_a_side_make_the_longest_side_on_cuda(name: str, tmp_path: P
     spec = ModelStore(tmp_path).find(name)
     window_px = choose_window_px(Settings(), spec, is_cuda=True)
     for side_px, count in ((1500, 4), (2 * window_px, 9)):
-        plan = TilePlan.of(
-            side_px,
-            side_px,
+        tiling = Tiling(
             window_px=window_px,
             halo_px=spec.halo_px,
             multiple_px=spec.multiple_px,
             shape_step_px=16,
         )
-        assert len(plan.tiles) == count
+        assert len(tiling.plan(side_px, side_px)) == count
 
 
-def test_the_window_setting_is_heeded_down_to_the_least_that_works() -> None:
+def test_tile_window_px_is_used_down_to_the_least_that_works() -> None:
     spec: ModelSpec = BY_NAME["realesrgan-x2plus"]
     least_px = least_window_px(spec.halo_px, spec.multiple_px)
 
@@ -183,7 +181,7 @@ def test_without_a_stored_choice_float32_is_opened_and_nothing_is_measured(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_device_that_is_not_there_stops_the_start() -> None:
+def test_a_device_that_is_not_here_stops_the_start() -> None:
     absent = f"cuda:{torch.cuda.device_count()}"
 
     with pytest.raises(SettingsError, match=f"UPSCALED_DEVICE='{absent}'"):

@@ -7,7 +7,7 @@ from upscaled.config import Settings, SettingsError, load_settings
 from upscaled.upscale.ladder import LARGEST_SIDE_PX, largest_px, name_rung, plan_ladder
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled.upscale.speed import Speed
-from upscaled.upscale.tiles import TilePlan
+from upscaled.upscale.tiles import Tiling
 from upscaled_models.registry import official_models
 from upscaled_models.store import ModelStore
 
@@ -75,7 +75,9 @@ def test_a_picture_takes_the_best_model_up_to_what_the_budget_pays_for(tmp_path:
 
 
 @pytest.mark.parametrize(("budget_s", "is_more"), [(5, False), (20, True)])
-def test_the_setting_moves_the_bound(tmp_path: Path, budget_s: float, is_more: bool) -> None:
+def test_a_larger_budget_means_a_larger_bound(
+    tmp_path: Path, budget_s: float, is_more: bool
+) -> None:
     usual = build(settings_with(tmp_path, X4PLUS), 4, speed(SLOW))[0].most_px
     settings = settings_with(tmp_path, auto_budget_s=budget_s)
     moved = build(settings, 4, speed(SLOW))[0].most_px
@@ -90,7 +92,9 @@ def test_a_fast_device_gives_the_best_model_to_any_picture(tmp_path: Path) -> No
         assert (first.most_px, first.most_deep_px) == (None, None)
 
 
-def test_without_a_budget_or_a_known_speed_all_goes_to_the_fastest(tmp_path: Path) -> None:
+def test_without_a_budget_or_a_known_speed_every_image_goes_to_the_fastest_model(
+    tmp_path: Path,
+) -> None:
     plan = plan_ladder(settings_with(tmp_path, X4PLUS, auto_budget_s=0), 4)
     assert (plan.vivid, plan.build(None)) == (None, (Rung(model="upscaled-x4"),))
     settings = settings_with(tmp_path, auto_budget_s=10)
@@ -108,7 +112,7 @@ def test_without_a_budget_or_a_known_speed_all_goes_to_the_fastest(tmp_path: Pat
         ("1", "upscaled-x4", "upscaled-x4"),
     ],
 )
-def test_a_model_that_is_named_is_tempered_only_where_that_is_asked_for_too(
+def test_a_named_model_is_tempered_only_where_the_setting_is_a_number(
     tmp_path: Path, temper: str, in_ladder: str, named: str
 ) -> None:
     settings = settings_with(tmp_path, X4PLUS, temper=temper)
@@ -143,16 +147,16 @@ def test_the_bound_is_the_largest_square_whose_windows_fit_the_budget(
     halo_px: int, budget_s: float
 ) -> None:
     s_per_px = 1e-5
-    shape = {"window_px": 256, "halo_px": halo_px, "multiple_px": 1, "shape_step_px": 32}
+    tiling = Tiling(window_px=256, halo_px=halo_px, multiple_px=1, shape_step_px=32)
 
     def takes_s(side_px: int) -> float:
-        tiles = TilePlan.of(side_px, side_px, **shape).tiles
+        tiles = tiling.plan(side_px, side_px)
         return s_per_px * sum(tile.window.height * tile.window.width for tile in tiles)
 
-    most_px = largest_px(s_per_px, budget_s, **shape)
+    most_px = largest_px(s_per_px, budget_s, tiling)
     assert most_px is not None
     side_px = int(most_px**0.5)
     assert side_px**2 == most_px
     assert takes_s(side_px) <= budget_s < takes_s(side_px + 1)
-    assert largest_px(s_per_px, takes_s(LARGEST_SIDE_PX), **shape) is None
-    assert largest_px(1.0, 0.5, **shape) == 0
+    assert largest_px(s_per_px, takes_s(LARGEST_SIDE_PX), tiling) is None
+    assert largest_px(1.0, 0.5, tiling) == 0

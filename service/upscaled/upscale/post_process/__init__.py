@@ -1,1 +1,1 @@
-"""What is done with a network's result: sanity check, colour correction, tempering."""
+"""Post-processing of a network's result: sanity check, colour correction, tempering."""

@@ -1,7 +1,7 @@
-"""Colour correction: give what a network makes the source's own low frequencies back.
+"""Correct colours: give what a network makes the source's own low frequencies back.
 
 Trained on degraded pictures, networks shift colours: realesr-general-x4v3 turns flat grey 128 into
-131, 132, 132. The lock adds what the source has and the result, averaged down, has not; low-passed,
+131, 132, 132. The correction adds what the source has and the result, averaged down, has not; low-passed,
 because unfiltered it would put compression artefacts back. Then no pixel may leave the range of
 its source neighbourhood by more than that range: an area of one colour is that colour, exactly.
 
@@ -34,10 +34,10 @@ from upscaled.image.pixels import Pixels
 from upscaled_models.backends.base import Window
 
 CORRECTION_REACH_PX: Final = 3
-"""Its reach in source pixels: 2 by either filter, 1 by the interpolation after it."""
+"""Reach of the correction in source pixels: 2 by either filter, 1 by the interpolation after it."""
 
 FLAT_PX: Final = 2
-"""How far around a source pixel all must be of its colour."""
+"""Reach around a source pixel within which all must be of its colour, for it to be flat."""
 
 _ROWS_AT_ONCE: Final = 64
 # Binomial: sigma 1. Its weights are dyadic, so float32 sums are exact and do not depend on where
@@ -49,7 +49,7 @@ _NEIGHBOURHOOD_PX: Final = 5
 
 
 def correct_colours(source: Window, result: Window) -> Window:
-    """The result with the source's low frequencies: `[h * gain, w * gain, 3]` of its own type.
+    """Return the result with the source's low frequencies: `[h * gain, w * gain, 3]`, same type.
 
     Args:
         source: what the network saw, `[h, w, 3]`, uint8 or uint16.
@@ -61,24 +61,24 @@ def correct_colours(source: Window, result: Window) -> Window:
     low = cv2.sepFilter2D(drift, cv2.CV_32F, taps, taps, borderType=cv2.BORDER_REPLICATE)
     low = np.rint(low * _STEPS_PER_LEVEL) / np.float32(_STEPS_PER_LEVEL)
     depth = cv2.CV_8U if result.dtype == np.uint8 else cv2.CV_16U
-    locked = cv2.add(result, _enlarge(low, result), dtype=depth)
-    return _within_reach(np.asarray(locked, result.dtype), source)
+    corrected = cv2.add(result, _enlarge(low, result), dtype=depth)
+    return _limit_overshoot(np.asarray(corrected, result.dtype), source)
 
 
 def _average_down(result: Window, height: int, width: int) -> NDArray[np.float32]:
-    """The mean of each square of result pixels, not rounded to levels."""
+    """Return the mean of each square of result pixels, not rounded to levels."""
     values = result.astype(np.float32)
     return np.asarray(cv2.resize(values, (width, height), interpolation=cv2.INTER_AREA), np.float32)
 
 
-def _within_reach(locked: Window, source: Window) -> Window:
-    """No further beyond the darkest and lightest neighbour than these are apart."""
+def _limit_overshoot(corrected: Window, source: Window) -> Window:
+    """Limit pixels to no further beyond the darkest and lightest neighbour than these are apart."""
     kernel = np.ones((_NEIGHBOURHOOD_PX, _NEIGHBOURHOOD_PX), np.uint8)
     lowest, highest = cv2.erode(source, kernel), cv2.dilate(source, kernel)
     apart = cv2.subtract(highest, lowest)
-    least = _enlarge(cv2.subtract(lowest, apart), locked)
-    most = _enlarge(cv2.add(highest, apart), locked)
-    return np.asarray(cv2.min(cv2.max(locked, least), most), locked.dtype)
+    least = _enlarge(cv2.subtract(lowest, apart), corrected)
+    most = _enlarge(cv2.add(highest, apart), corrected)
+    return np.asarray(cv2.min(cv2.max(corrected, least), most), corrected.dtype)
 
 
 def _enlarge(pixels: NDArray[Any], result: Window) -> NDArray[Any]:
@@ -87,7 +87,7 @@ def _enlarge(pixels: NDArray[Any], result: Window) -> NDArray[Any]:
 
 
 def keep_flat(source: Window, result: Window, faithful: Window) -> Window:
-    """The result, and the faithful one where the source is flat.
+    """Return the result, and the faithful one where the source is flat.
 
     Args:
         source: `[h, w, 3]`, uint8 or uint16.
@@ -104,7 +104,7 @@ def keep_flat(source: Window, result: Window, faithful: Window) -> Window:
 
 
 def is_neutral(rgb: Pixels) -> bool:
-    """Whether red, green and blue are equal everywhere in `[H, W, 3]`. Ends at the first colour."""
+    """Return whether red, green and blue are equal in all of `[H, W, 3]`."""
     for top in range(0, rgb.shape[0], _ROWS_AT_ONCE):
         rows = rgb[top : top + _ROWS_AT_ONCE]
         if (rows[..., :2] != rows[..., 1:]).any():
@@ -113,6 +113,6 @@ def is_neutral(rgb: Pixels) -> bool:
 
 
 def neutralise(rgb: Pixels) -> Pixels:
-    """Each pixel's luma in all three channels: `[h, w, 3]` of its type; a grey is its own."""
+    """Return each pixel's luma in all three channels, in its type; a grey is its own."""
     luma = cv2.cvtColor(np.ascontiguousarray(rgb), cv2.COLOR_RGB2GRAY)
     return np.asarray(cv2.cvtColor(luma, cv2.COLOR_GRAY2RGB), rgb.dtype)

@@ -40,7 +40,7 @@ from upscaled.image.pixels import Pixels
 from upscaled.upscale.tiles import Region
 
 REACH_PX: Final = 8
-"""How far a corrected pixel looks, in source pixels: 7 by the gate, 1 by the interpolation."""
+"""Reach of a corrected pixel, in source pixels: 7 by the gate, 1 by the interpolation."""
 
 _TOLERANCE_LEVELS: Final = 2.5
 _GATE_SIDE_PX: Final = 8
@@ -53,7 +53,7 @@ _BLOCK_COLUMNS_PX: Final = 128
 
 @dataclass(slots=True)
 class PatternCorrection:
-    """The correction of one canvas, in bands of rows as they become complete.
+    """Correction of one canvas, in bands of rows as they become complete.
 
     source: `[H, W, 3]`, uint8 or uint16. canvas: `[H * gain, W * gain, 3]` of the same type, which
     is filled by others and corrected in place.
@@ -105,7 +105,7 @@ class PatternCorrection:
 
 
 def _find_moves(source: Pixels, averaged: Pixels) -> NDArray[np.float32] | None:
-    """How far each pixel goes: `[h, w, 3]`, 1 all the way to white, -1 to black.
+    """Return how far each pixel moves: `[h, w, 3]`, 1 all the way to white, -1 to black.
 
     None where no pixel moves.
     """
@@ -128,7 +128,7 @@ def _average(pixels: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _average_widely(drift: NDArray[np.int32]) -> NDArray[np.float32]:
-    """By a triangle of 15, as two boxes of 8: in whole numbers, since a box keeps a running sum."""
+    """Average by a triangle of 15, as two boxes of 8: in whole numbers, as boxes sum on the run."""
     summed: NDArray[np.int32] = drift
     for anchor in (_GATE_SIDE_PX // 2 - 1, _GATE_SIDE_PX // 2):
         summed = np.asarray(

@@ -1,7 +1,7 @@
-"""The sanity check: whether a network's result for a window is plausible.
+"""Check whether a network's result for a window is plausible.
 
-Compared block by block with what it was given: a device that failed leaves black, garbage or
-another picture's pixels, whose mean colour is another one. Networks shift means too, the more the
+It is compared block by block with its source: a device that failed leaves black, garbage or
+another image's pixels, whose mean colour is another one. Networks shift means too, the more the
 harsher the picture: official ones by up to 13 levels where it is flat, by 20 in photographs, by 86
 in a checkerboard of pure red and blue. So a block may differ by a fixed share, twice that where the
 picture is so small that it is all border, and by a share of its source's contrast.
@@ -24,7 +24,7 @@ _LEAST_SHARE_FOR_BLACK: Final = 16 / 255
 
 
 def is_plausible(source: Window, result: Window) -> bool:
-    """Whether the result has its source's size, times a whole number, and everywhere its colours.
+    """Return whether a result has its source's colours, and its size times a whole number.
 
     Args:
         source: what the network saw, `[h, w, 3]`, uint8 or uint16.

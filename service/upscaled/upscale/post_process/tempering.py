@@ -1,4 +1,4 @@
-"""Tempering: mix a network that invents texture with the faithful one, pixel by pixel.
+"""Temper: mix a network that invents texture with the faithful one, pixel by pixel.
 
 A network trained to invent what a small picture has lost (Real-ESRGAN) paints rock, hair and grass,
 and with the same confidence bends letters, breaks eyes and turns dark edges blue. Where its result
@@ -75,7 +75,7 @@ from upscaled_models.backends.base import Window
 Floats = NDArray[np.float32]
 
 TEMPER_REACH_PX: Final = 14
-"""How far tempering looks, in pixels of the result: 12 by two boxes, 2 by the interpolation."""
+"""Reach of tempering, in pixels of the result: 12 by two boxes, 2 by the interpolation."""
 
 _SIDE_PX: Final = 2
 _STRIP_ROWS_PX: Final = 128
@@ -114,7 +114,7 @@ _LIMITS_BY_NOISE: Final = (3, 4, 8)
 
 @dataclass(frozen=True, slots=True)
 class Tempering:
-    """How much of a vivid network's result is let through.
+    """Shares of a vivid network's result that are let through.
 
     limit_levels: local difference, in levels of 255, from which on differences are damped: halved
         at 1.7 times as much. 0: the faithful result alone; infinite: nothing is damped.
@@ -135,7 +135,7 @@ class Tempering:
 
     @classmethod
     def of(cls, strength: float, scale: int, harm: Harm) -> "Tempering":
-        """What a strength means for a picture.
+        """Return the tempering that a strength means for an image.
 
         Args:
             strength: 0 takes the vivid network's texture and edges as they are, 1 the faithful
@@ -155,7 +155,7 @@ class Tempering:
 
 
 def is_harmed(harm: Harm) -> bool:
-    """Whether a tempered vivid result is nearer to the truth than the faithful one at x2."""
+    """Return whether a tempered vivid result is nearer to the truth than the faithful one at x2."""
     return (
         harm.noise_levels >= _HARMED_FROM_NOISE_LEVELS
         or _find_quality(harm) <= _HARMED_UP_TO_QUALITY
@@ -163,7 +163,7 @@ def is_harmed(harm: Harm) -> bool:
 
 
 def _find_best(scale: int, harm: Harm) -> Tempering:
-    """The tempering that measured best."""
+    """Return the tempering that measured best."""
     quality = _find_quality(harm)
     if scale >= 4:
         return Tempering(16, 0.75, 1.0 if quality <= _STAINED_UP_TO_QUALITY else 0.0)
@@ -221,7 +221,7 @@ def _temper_strip(vivid: Window, faithful: Window, tempering: Tempering) -> Wind
 
 
 def _find_gain(difference: Floats, limit_levels: float, *, is_deep: bool) -> Floats:
-    """1 / sqrt(1 + (e / limit)^2) for each pixel of `[h, w, 3]`: `[h, w]`."""
+    """Return 1 / sqrt(1 + (e / limit)^2) for each pixel of `[h, w, 3]`: `[h, w]`."""
     limit, levels = limit_levels, difference
     if is_deep:
         limit *= _UNITS_PER_LEVEL
@@ -240,7 +240,7 @@ def _find_gain(difference: Floats, limit_levels: float, *, is_deep: bool) -> Flo
 
 
 def _find_left_out(difference: Floats, faithful: Window, tempering: Tempering) -> Floats:
-    """What of the difference is not let through, of edges, brightness and colours: `[h, w, 3]`."""
+    """Return what of the difference in edges, brightness and colours is held back: `[h, w, 3]`."""
     is_deep = faithful.dtype != np.uint8
     halved = _halve(difference)
     # OpenCV sums boxes of floats in float64; a sum of 17 bits by these taps needs it in 16 bits.
@@ -263,7 +263,7 @@ def _find_left_out(difference: Floats, faithful: Window, tempering: Tempering) -
 
 
 def _find_unevenness(faithful: Window) -> Floats:
-    """0 where it is flat, towards 1 where it varies by more than `_UNEVEN_LEVELS`: `[h/2, w/2]`."""
+    """Return 0 where it is flat, towards 1 beyond a variation of `_UNEVEN_LEVELS`: `[h/2, w/2]`."""
     units = _UNITS_PER_LEVEL
     per_value = units if faithful.dtype == np.uint8 else units / _DEEP_LEVEL
     levels = np.rint(_halve(faithful.astype(np.float32)) * np.float32(per_value))
@@ -280,7 +280,7 @@ def _average_widely(values: Floats) -> Floats:
 
 
 def _sum_boxes(values: Floats, side: int, times: int) -> Floats:
-    """Sums over a box, and of these sums again; in float64, rounded after each."""
+    """Sum over a box, and these sums again; in float64, rounded after each."""
     for _ in range(times):
         values = np.asarray(
             cv2.boxFilter(
