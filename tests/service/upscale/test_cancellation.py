@@ -7,7 +7,7 @@ from upscaled.upscale.scheduler import Scheduler
 
 
 @pytest.mark.parametrize("is_early", [True, False])
-def test_it_reaches_every_lane_whether_it_comes_before_or_while_they_are_open(
+def test_a_cancellation_reaches_every_stream_before_or_while_it_is_open(
     is_early: bool,
 ) -> None:
     cancellation = Cancellation()
@@ -25,7 +25,7 @@ def test_it_reaches_every_lane_whether_it_comes_before_or_while_they_are_open(
         cancellation.check()
 
 
-def test_it_does_not_reach_lanes_of_work_that_is_over() -> None:
+def test_a_cancellation_does_not_reach_streams_of_finished_work() -> None:
     cancellation = Cancellation()
     with Scheduler() as scheduler:
         stream = scheduler.open_stream(BoxEngine())

@@ -105,7 +105,9 @@ def test_tiles_have_no_seams(engine: Engine) -> None:
 
 @pytest.mark.parametrize("colour", [GREY, GREY_ALPHA, RGB, RGBA])
 @pytest.mark.parametrize("deep_png", [False, True])
-def test_what_becomes_of_every_kind(colour: int, deep_png: bool) -> None:
+def test_deep_images_with_alpha_become_deep_pngs_and_opaque_ones_by_the_setting(
+    colour: int, deep_png: bool
+) -> None:
     """Alpha makes it a PNG, which is deep; opaque ones are JPEGs unless the setting says deep."""
     samples = gradient(channels=CHANNELS[colour])
 
@@ -148,7 +150,7 @@ def test_grey_stays_neutral_to_the_last_bit(engine: Engine) -> None:
     assert (result[..., :1] == result[..., 1:3]).all()
 
 
-def test_what_is_too_long_is_averaged_down_in_its_own_depth() -> None:
+def test_a_deep_result_that_is_too_long_is_averaged_down_in_its_depth() -> None:
     source = png(gradient(60, 60), 16, RGBA)
     output = decide_output(read_header(source), 2, keeps_depth=False, max_side_px=100)
 

@@ -60,12 +60,10 @@ def test_an_opaque_file_becomes_an_upright_jpeg_of_exactly_the_scale(scale: int,
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_a_transparent_file_becomes_a_png(kind: str) -> None:
-    source = save(picture(48, 64, channels=4), kind)
+    finished = run_job(save(picture(48, 64, channels=4), kind), 2, TrueEngine())
 
-    finished = run_job(source, 2, TrueEngine())
-
-    assert finished.media_type == "image/png"
     result = decoded(finished.data)
+    assert finished.media_type == "image/png"
     assert (result.format, result.mode, result.size) == ("PNG", "RGBA", (128, 96))
 
 
@@ -81,7 +79,7 @@ def test_a_cut_out_keeps_its_alpha_and_loses_the_black_under_it() -> None:
     assert len(np.unique(result[::2, ::2, :3].reshape(-1, 3), axis=0)) == 1
 
 
-def test_the_quality_setting_is_heeded() -> None:
+def test_jpeg_quality_makes_larger_files() -> None:
     source = save(picture(), "PNG")
     engine = TrueEngine()
 
@@ -96,7 +94,7 @@ def test_the_quality_setting_is_heeded() -> None:
     ("side", "scale", "largest", "expected"),
     [(50, 4, 200, 200), (51, 4, 200, 200), (50, 4, 199, 199), (100, 4, 200, 200), (60, 2, 90, 90)],
 )
-def test_a_result_ends_at_the_largest_side(
+def test_a_longer_result_is_scaled_down_to_the_largest_side(
     side: int, scale: int, largest: int, expected: int
 ) -> None:
     source = save(picture(side, side // 2), "PNG")
@@ -108,7 +106,7 @@ def test_a_result_ends_at_the_largest_side(
     assert decoded(finished.data).size == (finished.width_px, finished.height_px)
 
 
-def test_a_bad_file_is_refused_before_the_network_is_asked() -> None:
+def test_a_bad_file_is_refused_before_the_network_runs() -> None:
     engine = TrueEngine()
 
     with pytest.raises(MalformedImage):
@@ -116,7 +114,7 @@ def test_a_bad_file_is_refused_before_the_network_is_asked() -> None:
     assert engine.seen == []
 
 
-def test_cancelling_comes_through() -> None:
+def test_an_image_cancelled_by_its_progress_callback_is_not_computed() -> None:
     def cancel(done: int, total: int) -> None:
         raise Cancelled
 
@@ -149,7 +147,7 @@ FAULTS = (black, last_tile_black, too_small, grey_of)
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_window_that_cannot_be_right_is_computed_once_more_in_float32(
+def test_an_implausible_window_is_computed_once_more_in_float32(
     fault: Callable[[Window], Window],
 ) -> None:
     source = save(picture(120, 120), "PNG")
@@ -163,12 +161,12 @@ def test_a_window_that_cannot_be_right_is_computed_once_more_in_float32(
 
 
 @pytest.mark.parametrize("fault", FAULTS)
-def test_a_window_that_is_wrong_in_float32_too_is_an_error_and_never_an_answer(
+def test_a_window_that_is_implausible_in_float32_too_is_an_error(
     fault: Callable[[Window], Window],
 ) -> None:
     engine = TrueEngine(window_px=64, fault=fault, exact_fault=fault)
 
-    with pytest.raises(InternalError):
+    with pytest.raises(InternalError, match="box: a window fails its check"):
         run_job(save(picture(120, 120), "PNG"), 2, engine)
 
 
@@ -203,7 +201,7 @@ def test_the_resolution_grows_with_the_picture(
     assert decoded(finished.data).info["dpi"] == pytest.approx((dpi, dpi), abs=0.1)
 
 
-def test_the_credit_goes_on_only_where_it_is_asked_for() -> None:
+def test_the_credit_is_kept_only_where_keep_copyright_is_set() -> None:
     exif = PillowImage.Exif()
     exif[0x8298] = "(c) Ann Example"
     source = save(picture(), "JPEG", exif=exif)
@@ -214,7 +212,7 @@ def test_the_credit_goes_on_only_where_it_is_asked_for() -> None:
         assert (b"Ann Example" in finished.data) == is_kept
 
 
-def test_what_is_computed_again_in_smaller_windows_is_encoded_again() -> None:
+def test_an_image_computed_again_in_smaller_windows_is_encoded_again() -> None:
     """The encoder had begun with rows of a canvas that was given up."""
     source = save(picture(400, 90, 4), "PNG")
     calls = 0

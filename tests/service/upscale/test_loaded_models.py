@@ -22,7 +22,7 @@ def counting(opened: list[str]) -> Callable[[str], Engine]:
     return open_engine
 
 
-def test_a_model_is_opened_when_it_is_first_needed_and_once_for_all() -> None:
+def test_a_model_is_opened_once_when_it_is_first_needed() -> None:
     opened: list[str] = []
     with LoadedModels(counting(opened)) as models:
         assert models.loaded() == ()
@@ -67,7 +67,7 @@ def test_an_opening_that_fails_raises_in_its_caller_and_is_tried_again() -> None
             assert engine.info.model == "a"
 
 
-def test_idle_models_are_let_go_but_for_those_in_use_and_those_that_stay() -> None:
+def test_idle_models_are_unloaded_but_for_those_in_use_and_those_kept() -> None:
     opened: list[str] = []
     with LoadedModels(counting(opened), kept=frozenset({"small"})) as models:
         for name in ("small", "idle", "used"):
@@ -82,7 +82,7 @@ def test_idle_models_are_let_go_but_for_those_in_use_and_those_that_stay() -> No
             assert opened == ["small", "idle", "used", "idle"]
 
 
-def test_idle_models_are_let_go_by_themselves_after_the_time_that_is_set() -> None:
+def test_idle_models_are_unloaded_after_the_time_of_the_setting() -> None:
     with LoadedModels(box, idle_unload_s=0.05) as models:
         with models.use("a"):
             pass
@@ -107,7 +107,7 @@ def test_another_engine_of_a_model_is_adopted_between_uses() -> None:
         assert opened == ["a"]
 
 
-def test_an_engine_of_a_model_that_was_let_go_is_not_adopted() -> None:
+def test_an_engine_of_an_unloaded_model_is_not_adopted() -> None:
     with LoadedModels(counting([])) as models:
         models.adopt("a", box("a"))
         assert models.loaded() == ()

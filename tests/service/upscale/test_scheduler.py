@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import pytest
@@ -55,20 +56,27 @@ class Alarming(BoxEngine):
         return super().filter(window)
 
 
-def run_all(stream: Stream, windows: list[Window]) -> list[Window]:
+def run_all(scheduler: Scheduler, engine: BoxEngine, windows: list[Window]) -> list[Window]:
+    return run_in(scheduler.open_stream(engine), windows)
+
+
+def run_in(stream: Stream, windows: list[Window], *, is_exact: bool = False) -> list[Window]:
     with stream:
-        return list(stream.run(windows))
+        return list(stream.run(windows, is_exact=is_exact))
 
 
-def behind(
-    engine: Held, jobs: Sequence[Callable[[], list[Window]]], waiting: Callable[[], int]
+def run_together(
+    scheduler: Scheduler, engine: Held, *images: list[Window], is_exact: bool = False
 ) -> list["Future[list[Window]]"]:
-    """Start every job while the device stands still, then let it go; their outcomes."""
-    with ThreadPoolExecutor(len(jobs)) as pool:
-        outcomes = [pool.submit(jobs[0])]
+    """Queue the windows of all images while the device stands still, then release it."""
+    run = partial(run_in, is_exact=is_exact)
+    with ThreadPoolExecutor(len(images)) as pool:
+        outcomes = [pool.submit(run, scheduler.open_stream(engine), images[0])]
         assert engine.is_reached.wait(20)
-        outcomes += [pool.submit(job) for job in jobs[1:]]
-        wait_until(lambda: waiting() >= len(jobs) - 1)
+        outcomes += [
+            pool.submit(run, scheduler.open_stream(engine), windows) for windows in images[1:]
+        ]
+        wait_until(lambda: count_waiting(scheduler) >= len(images) - 1)
         engine.is_released.set()
     return outcomes
 
@@ -82,8 +90,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
     raise TimeoutError
 
 
-def waiting_in(scheduler: Scheduler) -> Callable[[], int]:
-    return lambda: len(scheduler._tile_queue._waiting)
+def count_waiting(scheduler: Scheduler) -> int:
+    return len(scheduler._tile_queue._waiting)
 
 
 def test_many_images_at_once_each_get_their_own_results_in_order() -> None:
@@ -116,8 +124,7 @@ def test_every_batch_is_reported_with_its_capacity_and_its_time() -> None:
     engine = Held(batch=8)
     reported = CountedBatches()
     with Scheduler(reported) as scheduler:
-        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(1)) for _ in range(5)]
-        behind(engine, jobs, waiting_in(scheduler))
+        run_together(scheduler, engine, *[windows_of(1)] * 5)
     assert [(done.windows, done.max_windows) for done in reported] == [(1, 8), (4, 8)]
     for done in reported:
         assert done.engine is engine
@@ -125,11 +132,11 @@ def test_every_batch_is_reported_with_its_capacity_and_its_time() -> None:
         assert 0 < done.seconds < 60
 
 
-def test_a_batch_has_no_more_room_than_the_device_was_found_to_have() -> None:
+def test_a_batch_may_have_no_more_windows_than_the_device_had_memory_for() -> None:
     engine = BoxEngine(batch=4, room_windows=2)
     reported = CountedBatches()
     with Scheduler(reported) as scheduler:
-        run_all(scheduler.open_stream(engine), windows_of(9))
+        run_all(scheduler, engine, windows_of(9))
     assert sum(done.windows for done in reported) == 9
     assert {done.max_windows for done in reported if done.windows == 2} == {2}
 
@@ -137,21 +144,17 @@ def test_a_batch_has_no_more_room_than_the_device_was_found_to_have() -> None:
 def test_small_images_share_a_batch() -> None:
     engine = Held(batch=8)
     with Scheduler() as scheduler:
-        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(1)) for _ in range(9)]
-        behind(engine, jobs, waiting_in(scheduler))
+        run_together(scheduler, engine, *[windows_of(1)] * 9)
     assert engine.batches == [1, 8]
 
 
-def test_a_full_device_gets_half_the_batch_and_never_more_again() -> None:
+def test_a_device_out_of_memory_gets_half_the_batch_and_never_more_again() -> None:
     engine = Held(batch=8, room_windows=3)
     with Scheduler() as scheduler:
-        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(4)) for _ in range(9)]
-        outcomes = behind(engine, jobs, waiting_in(scheduler))
+        outcomes = run_together(scheduler, engine, *[windows_of(4)] * 9)
         assert all(are_right(engine, windows_of(4), each.result()) for each in outcomes)
         tried = len(engine.seen)
-        assert are_right(
-            engine, windows_of(20), run_all(scheduler.open_stream(engine), windows_of(20))
-        )
+        assert are_right(engine, windows_of(20), run_all(scheduler, engine, windows_of(20)))
         assert len(engine.seen) == tried + 20  # none in vain
     assert sum(engine.batches) == 36 + 20
     assert set(engine.batches) <= {1, 2}
@@ -160,22 +163,18 @@ def test_a_full_device_gets_half_the_batch_and_never_more_again() -> None:
 def test_smaller_windows_may_come_in_larger_batches_after_the_device_was_full() -> None:
     engine = Held(batch=8, room_windows=4)
     with Scheduler() as scheduler:
-        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(2, 32)) for _ in range(9)]
-        behind(engine, jobs, waiting_in(scheduler))
+        run_together(scheduler, engine, *[windows_of(2, 32)] * 9)
         engine.room_windows = 8
         engine.batches.clear()
-        run_all(scheduler.open_stream(engine), windows_of(40, 16))
+        run_all(scheduler, engine, windows_of(40, 16))
     assert 4 < max(engine.batches) <= 8
 
 
 def test_a_window_too_large_by_itself_fails_its_own_image_only() -> None:
     engine = Held(batch=1, room_px=16)
     with Scheduler() as scheduler:
-        jobs = [
-            lambda: run_all(scheduler.open_stream(engine), windows_of(5)),
-            lambda: run_all(scheduler.open_stream(engine), windows_of(5, 17)),
-        ]
-        fits, too_large = behind(engine, jobs, waiting_in(scheduler))
+        images = [windows_of(5), windows_of(5, 17)]
+        fits, too_large = run_together(scheduler, engine, *images)
     assert are_right(engine, windows_of(5), fits.result())
     with pytest.raises(EngineOutOfMemory):
         too_large.result()
@@ -189,19 +188,19 @@ def test_an_error_of_the_engine_fails_the_image_that_made_it_and_no_other() -> N
     engine = HeldAlarming(batch=8)
     flat = [*windows_of(2), np.full((16, 16, 3), 9, np.uint8), *windows_of(2)]
     with Scheduler() as scheduler:
-        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(5)) for _ in range(5)]
-        jobs.append(lambda: run_all(scheduler.open_stream(engine), flat))
-        *good, bad = behind(engine, jobs, waiting_in(scheduler))
+        images = [windows_of(5)] * 5
+        images.append(flat)
+        *good, bad = run_together(scheduler, engine, *images)
     assert all(are_right(engine, windows_of(5), each.result()) for each in good)
     with pytest.raises(ValueError, match="of one colour"):
         bad.result()
 
 
-def test_a_cancelled_image_leaves_with_the_batch_under_way() -> None:
+def test_a_cancelled_image_leaves_with_the_batch_in_flight() -> None:
     engine = Held(batch=1)
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
         stream = scheduler.open_stream(engine)
-        outcome = pool.submit(run_all, stream, windows_of(50))
+        outcome = pool.submit(run_in, stream, windows_of(50))
         assert engine.is_reached.wait(20)
         stream.cancel()
         engine.is_released.set()
@@ -210,14 +209,14 @@ def test_a_cancelled_image_leaves_with_the_batch_under_way() -> None:
     assert len(engine.seen) == 1
 
 
-def test_an_image_whose_turn_has_not_come_leaves_at_once() -> None:
+def test_a_cancelled_image_that_still_waits_leaves_at_once() -> None:
     engine = Held(batch=1)
     with Scheduler() as scheduler, ThreadPoolExecutor(2) as pool:
-        first = pool.submit(run_all, scheduler.open_stream(engine), windows_of(1))
+        first = pool.submit(run_all, scheduler, engine, windows_of(1))
         assert engine.is_reached.wait(20)
         stream = scheduler.open_stream(engine)
-        waiting = pool.submit(run_all, stream, windows_of(1))
-        wait_until(lambda: waiting_in(scheduler)() == 1)
+        waiting = pool.submit(run_in, stream, windows_of(1))
+        wait_until(lambda: count_waiting(scheduler) == 1)
         stream.cancel()
         with pytest.raises(Cancelled):
             waiting.result(5)
@@ -225,11 +224,11 @@ def test_an_image_whose_turn_has_not_come_leaves_at_once() -> None:
         engine.is_released.set()
 
 
-def test_a_small_image_passes_a_large_ones_batch_where_the_device_can_do_two_things() -> None:
+def test_a_small_image_passes_the_batch_of_a_large_one_by_the_fast_path() -> None:
     engine = Held(concurrent=BoxEngine())
     large, small = windows_of(3, 200), windows_of(1)
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(run_all, scheduler.open_stream(engine), large)
+        waiting = pool.submit(run_all, scheduler, engine, large)
         assert engine.is_reached.wait(20)
         with scheduler.open_stream(engine) as stream:
             assert are_right(engine, small, list(stream.run(small)))
@@ -244,19 +243,17 @@ def test_a_failure_in_the_fast_path_fails_its_own_image_only() -> None:
     engine = Held(concurrent=Alarming())
     flat: list[Window] = [np.full((16, 16, 3), 9, np.uint8)]
     with Scheduler() as scheduler, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(run_all, scheduler.open_stream(engine), windows_of(1, 200))
+        waiting = pool.submit(run_all, scheduler, engine, windows_of(1, 200))
         assert engine.is_reached.wait(20)
         with pytest.raises(ValueError, match="of one colour"):
-            run_all(scheduler.open_stream(engine), flat)
-        assert are_right(
-            engine, windows_of(1), run_all(scheduler.open_stream(engine), windows_of(1))
-        )
+            run_all(scheduler, engine, flat)
+        assert are_right(engine, windows_of(1), run_all(scheduler, engine, windows_of(1)))
         engine.is_released.set()
         assert are_right(engine, windows_of(1, 200), waiting.result(20))
 
 
 @pytest.mark.parametrize("concurrent", [None, BoxEngine()])
-def test_a_processors_results_are_finished_by_their_own_images(
+def test_results_of_a_processor_are_finished_by_their_own_images(
     concurrent: BoxEngine | None,
 ) -> None:
     """So that it computes the next window meanwhile; a GPU's are by the thread that uses it."""
@@ -281,19 +278,19 @@ def test_a_processors_results_are_finished_by_their_own_images(
     engine = Late(concurrent=concurrent)
     windows = windows_of(4, 200)
     with Scheduler() as scheduler:
-        assert are_right(engine, windows, run_all(scheduler.open_stream(engine), windows))
+        assert are_right(engine, windows, run_all(scheduler, engine, windows))
     assert len(finished_by) == 4
     is_here = {thread is threading.current_thread() for thread in finished_by}
     assert is_here == {concurrent is not None}
 
 
-def test_a_lane_left_half_way_leaves_nothing_behind() -> None:
+def test_a_stream_that_is_left_half_way_withdraws_its_windows() -> None:
     engine = BoxEngine(batch=2)
     with Scheduler() as scheduler:
         with scheduler.open_stream(engine) as stream:
             results = stream.run(windows_of(100))
             next(results)
-        wait_until(lambda: waiting_in(scheduler)() == 0)
+        wait_until(lambda: count_waiting(scheduler) == 0)
         with pytest.raises(Cancelled):
             list(stream.run(windows_of(1)))
     assert len(engine.seen) <= BATCHES_AHEAD * 2
@@ -330,14 +327,14 @@ def test_a_device_that_works_by_itself_has_its_next_batch_before_it_is_waited_fo
     engine = Log(batch=2)
     with Scheduler() as scheduler:
         windows = windows_of(12)
-        assert are_right(engine, windows, run_all(scheduler.open_stream(engine), windows))
+        assert are_right(engine, windows, run_all(scheduler, engine, windows))
     order = engine.log
     assert sorted(order) == sorted(f"{did} {at}" for did in ("start", "finish") for at in range(6))
     ahead = [order.index(f"start {at + 1}") < order.index(f"finish {at}") for at in range(5)]
     assert sum(ahead) >= 3  # not where the image was too slow to request
 
 
-def test_what_is_done_when_it_is_started_waits_for_no_other_batch() -> None:
+def test_a_batch_that_is_done_at_once_waits_for_no_other() -> None:
     """The second window stands still, and the first is there all the same."""
     is_released = threading.Event()
 
@@ -353,21 +350,21 @@ def test_what_is_done_when_it_is_started_waits_for_no_other_batch() -> None:
         assert len(list(results)) == 2
 
 
-def test_the_death_of_the_devices_thread_fails_all_images_that_wait_or_come() -> None:
+def test_a_crash_of_the_devices_thread_fails_all_images_that_wait_or_come() -> None:
     engine = Alarming(batch=4, error=SystemExit("the device is gone"))
     flat = np.zeros((16, 16, 3), np.uint8)
     with Scheduler() as scheduler:
         with pytest.raises(InternalError, match="the device is gone"):
-            run_all(scheduler.open_stream(engine), [*windows_of(3), flat, *windows_of(20)])
+            run_all(scheduler, engine, [*windows_of(3), flat, *windows_of(20)])
         with pytest.raises(InternalError, match="the device is gone"):
-            run_all(scheduler.open_stream(engine), windows_of(1))
+            run_all(scheduler, engine, windows_of(1))
 
 
 def test_images_that_wait_when_the_scheduler_ends_fail() -> None:
     engine = Held()
     with ThreadPoolExecutor(1) as pool:
         with Scheduler() as scheduler:
-            outcome = pool.submit(run_all, scheduler.open_stream(engine), windows_of(20))
+            outcome = pool.submit(run_all, scheduler, engine, windows_of(20))
             assert engine.is_reached.wait(20)
             threading.Timer(0.05, engine.is_released.set).start()
         with pytest.raises(InternalError, match="was stopped"):
@@ -377,12 +374,12 @@ def test_images_that_wait_when_the_scheduler_ends_fail() -> None:
 def test_each_image_knows_its_share_of_the_device() -> None:
     with Scheduler() as scheduler:
         few, many = scheduler.open_stream(BoxEngine()), scheduler.open_stream(BoxEngine())
-        run_all(few, windows_of(1, 100))
-        run_all(many, windows_of(30, 100))
+        run_in(few, windows_of(1, 100))
+        run_in(many, windows_of(30, 100))
     assert 0 < few.device_s * 3 < many.device_s
 
 
-def test_windows_are_cut_only_when_there_is_room_for_them() -> None:
+def test_windows_are_cut_only_a_few_batches_ahead() -> None:
     cut = 0
 
     def cutting() -> Iterator[Window]:
@@ -396,19 +393,17 @@ def test_windows_are_cut_only_when_there_is_room_for_them() -> None:
             assert cut <= taken + BATCHES_AHEAD * 2 + 1
 
 
-def test_where_a_device_wants_it_small_windows_share_the_room_of_a_large_one() -> None:
+def test_small_windows_share_a_batch_where_an_engine_takes_more_of_them() -> None:
     engine = Held(batch=1, small_batch=32, window_px=32)
     with Scheduler() as scheduler:
-        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(1, 8)) for _ in range(18)]
-        behind(engine, jobs, waiting_in(scheduler))
+        run_together(scheduler, engine, *[windows_of(1, 8)] * 18)
     assert engine.batches == [1, 16, 1]
 
 
-def test_no_more_small_windows_share_a_batch_than_a_device_wants() -> None:
+def test_no_more_small_windows_share_a_batch_than_an_engine_takes() -> None:
     engine = Held(batch=1, small_batch=4, window_px=32)
     with Scheduler() as scheduler:
-        jobs = [lambda: run_all(scheduler.open_stream(engine), windows_of(1, 8)) for _ in range(9)]
-        behind(engine, jobs, waiting_in(scheduler))
+        run_together(scheduler, engine, *[windows_of(1, 8)] * 9)
     assert engine.batches == [1, 4, 4]
 
 
@@ -417,9 +412,5 @@ def test_windows_computed_in_float32_share_no_batch(dtype: type) -> None:
     engine = Held(batch=8)
     windows: list[Window] = [window.astype(dtype) for window in windows_of(4)]
     with Scheduler() as scheduler:
-        streams = [scheduler.open_stream(engine) for _ in range(2)]
-        jobs = [
-            lambda stream=stream: list(stream.run(windows, is_exact=True)) for stream in streams
-        ]
-        behind(engine, jobs, waiting_in(scheduler))
+        run_together(scheduler, engine, windows, windows, is_exact=True)
     assert set(engine.batches) == {1}

@@ -50,7 +50,7 @@ def test_the_budget_is_no_reason_to_measure_again(tmp_path: Path) -> None:
     assert read_speed(settings_of(tmp_path, auto_budget_s=1), SPEC) == speed
 
 
-def test_it_is_measured_again_when_it_was_forgotten_or_cannot_be_read(
+def test_a_speed_that_was_forgotten_or_cannot_be_read_is_measured_again(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = settings_of(tmp_path)

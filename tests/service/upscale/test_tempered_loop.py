@@ -78,7 +78,7 @@ def noise(height: int, width: int, dtype: type[np.uint8 | np.uint16] = np.uint8)
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 @pytest.mark.parametrize("native_scale", [2, 4])
 @pytest.mark.parametrize("halo_of_faithful_px", [0, 9])
-def test_tiled_is_untiled_whichever_network_sees_further(
+def test_tiled_equals_untiled_whichever_network_has_the_wider_halo(
     dtype: type[np.uint8 | np.uint16], native_scale: int, halo_of_faithful_px: int
 ) -> None:
     rgb = noise(75, 130, dtype)
@@ -106,7 +106,7 @@ def test_both_networks_see_the_same_windows() -> None:
     assert sorted(vivid.seen) == sorted(faithful.seen)
 
 
-def test_of_two_passes_each_is_tempered() -> None:
+def test_each_of_two_passes_is_tempered() -> None:
     vivid, faithful = VividEngine(), TrueEngine()
     result = run(noise(24, 24), 4, vivid, faithful)
     assert result.shape == (96, 96, 3)
@@ -132,7 +132,7 @@ def black(result: Window) -> Window:
 
 
 @pytest.mark.parametrize("is_vivid", [True, False])
-def test_a_window_of_either_network_that_cannot_be_right_is_computed_again(is_vivid: bool) -> None:
+def test_an_implausible_window_of_either_network_is_computed_again(is_vivid: bool) -> None:
     steps = choose_post_processing(spec_of(), Settings(), TEMPERING)
     rgb = noise(60, 90)
     right = run(rgb, 2, VividEngine(window_px=48), TrueEngine(), steps)
@@ -145,7 +145,7 @@ def test_a_window_of_either_network_that_cannot_be_right_is_computed_again(is_vi
         run(rgb, 2, vivid, faithful, steps)
 
 
-def test_where_one_network_is_out_of_memory_both_take_smaller_windows() -> None:
+def test_both_networks_take_smaller_windows_where_one_is_out_of_memory() -> None:
     rgb = noise(100, 100)
     right = run(rgb, 2, VividEngine(window_px=100), TrueEngine())
 
@@ -169,7 +169,7 @@ def test_rows_are_final_when_they_are_reported() -> None:
 @pytest.mark.parametrize(
     ("scale", "native_scale", "gain"), [(2, 2, 2), (2, 4, 2), (4, 4, 4), (4, 2, 2), (4, 8, 4)]
 )
-def test_each_pass_enlarges_alike(scale: int, native_scale: int, gain: int) -> None:
+def test_every_pass_of_an_image_enlarges_it_alike(scale: int, native_scale: int, gain: int) -> None:
     assert find_gain(scale, native_scale) == gain
 
 

@@ -1,4 +1,4 @@
-"""Who is next, without any thread: what is put first and what is taken then."""
+"""Order of service, without any thread."""
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -21,7 +21,12 @@ ENGINE = BoxEngine()
 BATCHES_OF_4, BATCHES_OF_6, BATCHES_OF_8 = (BoxEngine(batch=batch) for batch in (4, 6, 8))
 TWO_AT_ONCE = BoxEngine(concurrent=BoxEngine())
 SMALL_PX, LARGE_PX = 8, 64
-LEAST_SIDE_ASIDE_PX = int(FAST_PATH_PX**0.5)
+FAST_PATH_SIDE_PX = int(FAST_PATH_PX**0.5)
+
+
+@pytest.fixture
+def tile_queue() -> TileQueue:
+    return TileQueue()
 
 
 def put(
@@ -41,6 +46,11 @@ def put(
     return request
 
 
+def put_many(tile_queue: TileQueue, count: int, queue: ImageQueue, side_px: int) -> None:
+    for _ in range(count):
+        put(tile_queue, queue, side_px)
+
+
 def take(tile_queue: TileQueue) -> list[TileRequest]:
     return tile_queue.take(is_patient=False)
 
@@ -53,49 +63,42 @@ def served(tile_queue: TileQueue, count: int, *queues: ImageQueue) -> str:
     )
 
 
-def test_windows_of_one_image_come_in_their_order() -> None:
-    tile_queue = TileQueue()
+def test_windows_of_one_image_come_in_their_order(tile_queue: TileQueue) -> None:
     queue = tile_queue.join()
     requests = [put(tile_queue, queue, SMALL_PX) for _ in range(5)]
     assert [take(tile_queue)[0] for _ in range(5)] == requests
     assert take(tile_queue) == []
 
 
-def test_images_alike_take_turns() -> None:
-    tile_queue = TileQueue()
+def test_images_alike_are_served_alternately(tile_queue: TileQueue) -> None:
     a, b = tile_queue.join(), tile_queue.join()
     for queue in (a, a, a, b, b, b):
         put(tile_queue, queue, LARGE_PX)
     assert served(tile_queue, 6, a, b) == "ababab"
 
 
-def test_a_small_image_goes_before_the_next_window_of_a_large_one() -> None:
-    tile_queue = TileQueue()
+def test_a_small_image_goes_before_the_next_window_of_a_large_one(tile_queue: TileQueue) -> None:
     large, small = tile_queue.join(), tile_queue.join()
-    for _ in range(10):
-        put(tile_queue, large, LARGE_PX)
+    put_many(tile_queue, 10, large, LARGE_PX)
     assert served(tile_queue, 4, large) == "aaaa"
     put(tile_queue, small, SMALL_PX)
     assert served(tile_queue, 2, large, small) == "ba"
 
 
-def test_an_image_of_many_small_windows_has_as_many_pixels_as_one_of_large_ones() -> None:
-    tile_queue = TileQueue()
+def test_an_image_of_many_small_windows_has_as_many_pixels_as_one_of_large_ones(
+    tile_queue: TileQueue,
+) -> None:
     large, small = tile_queue.join(), tile_queue.join()
-    for _ in range(4):
-        put(tile_queue, large, LARGE_PX)
-    for _ in range(200):
-        put(tile_queue, small, SMALL_PX)
+    put_many(tile_queue, 4, large, LARGE_PX)
+    put_many(tile_queue, 200, small, SMALL_PX)
     order = served(tile_queue, 130, large, small)
     assert order.count("a") == 2  # as many pixels as 128 of the other have
     assert order[:66].count("a") == 1
 
 
-def test_small_images_without_end_do_not_keep_a_large_one_waiting() -> None:
-    tile_queue = TileQueue()
+def test_small_images_without_end_do_not_keep_a_large_one_waiting(tile_queue: TileQueue) -> None:
     large = tile_queue.join()
-    for _ in range(3):
-        put(tile_queue, large, LARGE_PX)
+    put_many(tile_queue, 3, large, LARGE_PX)
     large_served = 0
     for _ in range(400):
         small = tile_queue.join()  # always a new one, and always one that waits already
@@ -105,20 +108,18 @@ def test_small_images_without_end_do_not_keep_a_large_one_waiting() -> None:
     assert large_served == 3
 
 
-def test_who_had_nothing_to_do_for_a_while_has_saved_nothing_up() -> None:
-    tile_queue = TileQueue()
+def test_an_image_that_had_no_windows_for_a_while_has_saved_up_no_share(
+    tile_queue: TileQueue,
+) -> None:
     idle, busy = tile_queue.join(), tile_queue.join()
     put(tile_queue, idle, LARGE_PX)
-    for _ in range(50):
-        put(tile_queue, busy, LARGE_PX)
+    put_many(tile_queue, 50, busy, LARGE_PX)
     served(tile_queue, 41, idle, busy)
-    for _ in range(5):
-        put(tile_queue, idle, LARGE_PX)
+    put_many(tile_queue, 5, idle, LARGE_PX)
     assert served(tile_queue, 6, idle, busy) in ("ababab", "bababa")
 
 
-def test_a_batch_is_filled_from_all_images_in_turn() -> None:
-    tile_queue = TileQueue()
+def test_a_batch_is_filled_from_all_images_alternately(tile_queue: TileQueue) -> None:
     a, b = tile_queue.join(), tile_queue.join()
     for _ in range(6):
         put(tile_queue, a, SMALL_PX, engine=BATCHES_OF_4)
@@ -138,8 +139,9 @@ def test_a_batch_is_filled_from_all_images_in_turn() -> None:
         {"side_px": SMALL_PX, "engine": BoxEngine(batch=8)},
     ],
 )
-def test_unlike_windows_never_share_a_batch(other: dict[str, object]) -> None:
-    tile_queue = TileQueue()
+def test_unlike_windows_never_share_a_batch(
+    tile_queue: TileQueue, other: dict[str, object]
+) -> None:
     small = put(tile_queue, tile_queue.join(), SMALL_PX, engine=BATCHES_OF_8)
     unlike = put(tile_queue, tile_queue.join(), **{"engine": BATCHES_OF_8, **other})  # type: ignore[arg-type]
     batches = [take(tile_queue), take(tile_queue)]
@@ -147,8 +149,9 @@ def test_unlike_windows_never_share_a_batch(other: dict[str, object]) -> None:
     assert {request for batch in batches for request in batch} == {small, unlike}
 
 
-def test_an_image_that_leaves_takes_its_windows_along_and_puts_no_more() -> None:
-    tile_queue = TileQueue()
+def test_an_image_that_leaves_withdraws_its_windows_and_can_put_no_more(
+    tile_queue: TileQueue,
+) -> None:
     leaving, other = tile_queue.join(), tile_queue.join()
     gone = [put(tile_queue, leaving, SMALL_PX, engine=BATCHES_OF_8) for _ in range(3)]
     kept = put(tile_queue, other, SMALL_PX, engine=BATCHES_OF_8)
@@ -159,8 +162,7 @@ def test_an_image_that_leaves_takes_its_windows_along_and_puts_no_more() -> None
         put(tile_queue, leaving, SMALL_PX, engine=BATCHES_OF_8)
 
 
-def test_once_closed_windows_that_wait_or_come_fail_with_the_reason() -> None:
-    tile_queue = TileQueue()
+def test_once_closed_windows_that_wait_or_come_fail_with_the_reason(tile_queue: TileQueue) -> None:
     waiting = put(tile_queue, tile_queue.join(), SMALL_PX)
     tile_queue.close(TimeoutError("first"))
     tile_queue.close(ValueError("second"))
@@ -170,22 +172,21 @@ def test_once_closed_windows_that_wait_or_come_fail_with_the_reason() -> None:
         put(tile_queue, tile_queue.join(), SMALL_PX)
 
 
-def test_a_batch_has_a_power_of_two_of_windows_and_the_rest_is_next() -> None:
-    tile_queue = TileQueue()
+def test_a_batch_has_a_power_of_two_of_windows_and_the_rest_is_next(tile_queue: TileQueue) -> None:
     for _ in range(7):
         put(tile_queue, tile_queue.join(), SMALL_PX, engine=BATCHES_OF_8)
     assert [len(take(tile_queue)) for _ in range(4)] == [4, 2, 1, 0]
 
 
-def test_no_batch_is_larger_than_asked_for_whatever_waits() -> None:
-    tile_queue = TileQueue()
+def test_no_batch_is_larger_than_its_engine_takes(tile_queue: TileQueue) -> None:
     for _ in range(9):
         put(tile_queue, tile_queue.join(), SMALL_PX, engine=BATCHES_OF_6)
     assert [len(take(tile_queue)) for _ in range(3)] == [4, 4, 1]
 
 
-def test_a_small_image_is_taken_aside_while_the_device_is_busy_and_not_before() -> None:
-    tile_queue = TileQueue()
+def test_a_small_image_takes_the_fast_path_while_the_device_is_busy_and_not_before(
+    tile_queue: TileQueue,
+) -> None:
     small = put(tile_queue, tile_queue.join(), SMALL_PX, engine=TWO_AT_ONCE)
     assert take(tile_queue) == [small]
     passing = put(tile_queue, tile_queue.join(), SMALL_PX, engine=TWO_AT_ONCE)
@@ -204,16 +205,14 @@ def test_a_small_image_is_taken_aside_while_the_device_is_busy_and_not_before() 
 
 
 @pytest.mark.parametrize("more_px", [0, 1])
-def test_only_images_up_to_a_size_are_taken_aside(more_px: int) -> None:
-    tile_queue = TileQueue()
+def test_only_images_up_to_a_size_take_the_fast_path(tile_queue: TileQueue, more_px: int) -> None:
     put(tile_queue, tile_queue.join(), LARGE_PX, engine=TWO_AT_ONCE)
     take(tile_queue)
-    asked = put(tile_queue, tile_queue.join(), LEAST_SIDE_ASIDE_PX + more_px, engine=TWO_AT_ONCE)
-    assert asked.fits_fast_path == (not more_px)
+    request = put(tile_queue, tile_queue.join(), FAST_PATH_SIDE_PX + more_px, engine=TWO_AT_ONCE)
+    assert request.fits_fast_path == (not more_px)
 
 
-def test_an_image_of_many_small_windows_is_no_small_image() -> None:
-    tile_queue = TileQueue()
+def test_an_image_of_many_small_windows_does_not_take_the_fast_path(tile_queue: TileQueue) -> None:
     queue = tile_queue.join()
     count = FAST_PATH_PX // LARGE_PX**2
     requests = [put(tile_queue, queue, LARGE_PX, engine=TWO_AT_ONCE) for _ in range(count)]
@@ -222,14 +221,12 @@ def test_an_image_of_many_small_windows_is_no_small_image() -> None:
     assert not requests[0].fits_fast_path
 
 
-def test_nothing_is_taken_aside_from_a_device_that_does_one_thing_at_a_time() -> None:
-    tile_queue = TileQueue()
+def test_a_device_that_does_one_thing_at_a_time_has_no_fast_path(tile_queue: TileQueue) -> None:
     assert not put(tile_queue, tile_queue.join(), SMALL_PX).fits_fast_path
 
 
-def test_what_was_taken_aside_is_charged_like_the_rest() -> None:
+def test_windows_of_the_fast_path_are_charged_like_others(tile_queue: TileQueue) -> None:
     """An image of four windows that had one in the fast path comes after one that had none."""
-    tile_queue = TileQueue()
     a, b = tile_queue.join(), tile_queue.join()
     put(tile_queue, tile_queue.join(), LARGE_PX)
     take(tile_queue)
@@ -240,68 +237,59 @@ def test_what_was_taken_aside_is_charged_like_the_rest() -> None:
     assert [take(tile_queue)[0].queue for _ in range(2)] == [b, a]
 
 
-def test_who_waits_to_take_aside_is_let_go_at_the_end() -> None:
-    tile_queue = TileQueue()
+def test_a_thread_that_waits_for_the_fast_path_returns_once_the_queue_is_closed(
+    tile_queue: TileQueue,
+) -> None:
     with ThreadPoolExecutor(1) as pool:
         taken = pool.submit(tile_queue.take_for_fast_path)
         tile_queue.close(TimeoutError())
         assert taken.result(20) is None
 
 
-def test_the_first_of_several_windows_is_not_taken_aside_however_small() -> None:
+def test_the_first_of_several_windows_never_takes_the_fast_path() -> None:
     queue = TileQueue().join()
     first = TileRequest(queue, TWO_AT_ONCE, np.zeros((8, 8, 3), np.uint8), 1, False, is_last=False)
     assert not first.fits_fast_path
     assert replace(first, is_last=True).fits_fast_path
 
 
-def test_keys_share_the_device_however_many_images_each_has() -> None:
-    tile_queue = TileQueue()
+def test_keys_share_the_device_however_many_images_each_has(tile_queue: TileQueue) -> None:
     crowd = [tile_queue.join(key_id=1) for _ in range(3)]
     single = tile_queue.join(key_id=2)
     for queue in crowd:
-        for _ in range(2):
-            put(tile_queue, queue, LARGE_PX)
-    for _ in range(6):
-        put(tile_queue, single, LARGE_PX)
+        put_many(tile_queue, 2, queue, LARGE_PX)
+    put_many(tile_queue, 6, single, LARGE_PX)
     assert served(tile_queue, 12, *crowd, single) == "adbdcdadbdcd"
 
 
-def test_a_key_that_comes_later_has_its_share_at_once_and_no_more() -> None:
-    tile_queue = TileQueue()
+def test_a_key_that_comes_later_has_its_share_at_once_and_no_more(tile_queue: TileQueue) -> None:
     crowd = [tile_queue.join(key_id=1) for _ in range(2)]
     for queue in crowd:
-        for _ in range(20):
-            put(tile_queue, queue, LARGE_PX)
+        put_many(tile_queue, 20, queue, LARGE_PX)
     assert served(tile_queue, 8, *crowd) == "abababab"
     late = tile_queue.join(key_id=2)
-    for _ in range(4):
-        put(tile_queue, late, LARGE_PX)
+    put_many(tile_queue, 4, late, LARGE_PX)
     order = served(tile_queue, 8, *crowd, late)
     assert order.count("c") == 4
     assert served(tile_queue, 4, *crowd, late).count("c") == 0
 
 
-def test_a_small_image_goes_before_the_large_ones_of_its_own_key() -> None:
-    tile_queue = TileQueue()
+def test_a_small_image_goes_before_the_large_ones_of_its_own_key(tile_queue: TileQueue) -> None:
     large, small = tile_queue.join(key_id=1), tile_queue.join(key_id=1)
-    for _ in range(6):
-        put(tile_queue, large, LARGE_PX)
+    put_many(tile_queue, 6, large, LARGE_PX)
     assert served(tile_queue, 3, large) == "aaa"
     put(tile_queue, small, SMALL_PX)
     assert served(tile_queue, 2, large, small) == "ba"
 
 
-def test_windows_of_different_keys_share_a_batch() -> None:
-    tile_queue = TileQueue()
+def test_windows_of_different_keys_share_a_batch(tile_queue: TileQueue) -> None:
     queues = [tile_queue.join(key_id=number // 2) for number in range(4)]
     for queue in queues:
         put(tile_queue, queue, LARGE_PX, engine=BATCHES_OF_8)
     assert len(take(tile_queue)) == 4
 
 
-def test_a_key_that_withdraws_its_images_leaves_nothing_waiting() -> None:
-    tile_queue = TileQueue()
+def test_a_key_that_withdraws_its_images_leaves_nothing_waiting(tile_queue: TileQueue) -> None:
     queues = [tile_queue.join(key_id=1) for _ in range(2)]
     for queue in queues:
         put(tile_queue, queue, LARGE_PX)
@@ -314,15 +302,13 @@ def test_a_key_that_withdraws_its_images_leaves_nothing_waiting() -> None:
     assert len(take(tile_queue)) == 1
 
 
-def test_keys_without_images_are_forgotten() -> None:
-    tile_queue = TileQueue()
+def test_keys_without_images_are_forgotten(tile_queue: TileQueue) -> None:
     for key_id in range(50):
         tile_queue.join(key_id=key_id)
     assert len(tile_queue._keys) <= 1
 
 
-def test_a_share_is_of_the_devices_time_and_not_of_pixels() -> None:
-    tile_queue = TileQueue()
+def test_a_share_is_of_the_devices_time_and_not_of_pixels(tile_queue: TileQueue) -> None:
     slow, fast = tile_queue.join(), tile_queue.join()
     for _ in range(8):
         put(tile_queue, slow, LARGE_PX, s_per_px=4 * USUAL_S_PER_PX)
@@ -330,8 +316,7 @@ def test_a_share_is_of_the_devices_time_and_not_of_pixels() -> None:
     assert served(tile_queue, 9, slow, fast).count("b") >= 7
 
 
-def test_two_queues_of_one_image_use_one_share() -> None:
-    tile_queue = TileQueue()
+def test_two_queues_of_one_image_use_one_share(tile_queue: TileQueue) -> None:
     first, other = tile_queue.join(), tile_queue.join()
     beside = tile_queue.join(beside=first)
     for queue in (first, beside, other):
@@ -341,10 +326,9 @@ def test_two_queues_of_one_image_use_one_share() -> None:
 
 
 @pytest.mark.parametrize(("more_s", "is_taken"), [(0.0, True), (0.001, False)])
-def test_what_costs_much_does_not_go_aside_however_small_it_is(
-    more_s: float, is_taken: bool
+def test_a_small_window_that_costs_much_does_not_take_the_fast_path(
+    tile_queue: TileQueue, more_s: float, is_taken: bool
 ) -> None:
-    tile_queue = TileQueue()
     put(tile_queue, tile_queue.join(), LARGE_PX, engine=TWO_AT_ONCE)
     take(tile_queue)
     s_per_px = (FAST_PATH_S + more_s) / SMALL_PX**2

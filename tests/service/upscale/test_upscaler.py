@@ -83,17 +83,16 @@ def test_a_transparent_palette_and_an_orientation_of_a_pillow_image_are_kept(up:
     assert up.upscale(turned, 2).size == (24, 32)
 
 
-def test_bytes_become_bytes_or_a_result_that_says_how_it_was_made(up: Upscaler) -> None:
+@pytest.mark.parametrize("scale", [2, 4])
+def test_bytes_become_bytes_or_a_result_that_says_how_it_was_made(up: Upscaler, scale: int) -> None:
     source = save(picture(24, 32), "PNG")
-    result = up.upscale_bytes(source, 2)
-    assert up.upscale(source, 2) == result.data
-    assert (result.media_type, result.model, result.label) == (
-        "image/jpeg",
-        "upscaled-x2",
-        "torch float32",
-    )
-    assert (result.width_px, result.height_px) == (64, 48)
+    result = up.upscale_bytes(source, scale)
+    assert up.upscale(source, scale) == result.data
+    assert (result.media_type, result.model) == ("image/jpeg", f"upscaled-x{scale}")
+    assert (result.label, result.tempered_with) == ("torch float32", "")
     assert result.timings.network_s > 0
+    with PillowImage.open(BytesIO(result.data)) as image:
+        assert image.size == (32 * scale, 24 * scale) == (result.width_px, result.height_px)
 
 
 def test_a_file_is_written_beside_its_source_into_a_folder_or_by_name(
@@ -207,7 +206,7 @@ def test_threads_share_one_upscaler(up: Upscaler) -> None:
         np.zeros((2, 8, 8, 3), np.uint8),
     ],
 )
-def test_an_array_that_is_no_picture_is_refused(up: Upscaler, array: Any) -> None:
+def test_an_array_of_another_shape_or_type_is_refused(up: Upscaler, array: Any) -> None:
     with pytest.raises(InvalidParameter, match="is no picture"):
         up.upscale(array)
 
@@ -238,7 +237,7 @@ def test_wrong_settings_are_refused_by_their_names(tmp_path: Path) -> None:
         Upscaler("realesrnet-x4plus", data_dir=tmp_path, **OPTIONS).open()
 
 
-def test_the_environment_counts_only_where_its_settings_are_passed(
+def test_the_environment_is_read_only_by_load_settings(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setenv("UPSCALED_JPEG_QUALITY", "1")

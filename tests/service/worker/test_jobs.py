@@ -8,7 +8,7 @@ from upscaled_models.backends.device import Device
 
 
 @pytest.mark.parametrize(("kind", "slots"), [("cpu", 4), ("mps", 4), ("cuda", 8)])
-def test_an_nvidia_gpu_takes_more_images_at_once(
+def test_a_worker_on_cuda_has_more_slots(
     kind: str, slots: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     device = Device(torch.device(kind), torch.float32, threads=1)

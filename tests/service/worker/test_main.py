@@ -207,7 +207,9 @@ async def test_a_missing_model_is_named(tmp_path: Path) -> None:
         assert not pool.is_ready()
 
 
-async def test_the_front_end_knows_what_the_device_has_done(pool: LocalPool) -> None:
+async def test_the_batches_of_the_device_are_counted_in_the_pools_statistics(
+    pool: LocalPool,
+) -> None:
     """64 px at a halo of 11 is one window, at 300 px it is nine or more; both are counted."""
 
     def done() -> ModelStats:

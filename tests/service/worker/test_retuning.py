@@ -113,7 +113,7 @@ def test_a_worker_on_a_busy_machine_does_not_measure(
     assert retuner.done == 0
 
 
-def test_a_job_interrupts_and_what_was_begun_goes_on_when_it_is_answered(
+def test_a_job_interrupts_a_measurement_which_goes_on_once_it_is_answered(
     models: LoadedModels,
 ) -> None:
     retuner = FakeRetuner(JobQueue(), job_at=2)
@@ -138,16 +138,14 @@ def test_a_job_queue_is_idle_from_the_last_answer_on() -> None:
 
 
 @pytest.mark.parametrize("values", [{"precision": "exact"}, {"tuning": False}])
-def test_where_nothing_is_tuned_no_thread_is_started(
-    values: dict[str, object], tmp_path: Path
-) -> None:
+def test_without_tuning_no_thread_is_started(values: dict[str, object], tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path).model_copy(update=values)
     IdleTuning(cast(Core, SimpleNamespace(settings=settings)), JobQueue()).start(niceness=0)
     assert "retuning" not in {thread.name for thread in threading.enumerate()}
 
 
 @pytest.mark.slow
-def test_a_busy_start_of_a_shipped_model_is_measured_in_the_idle_minute(
+def test_a_choice_of_a_busy_start_is_measured_in_an_idle_minute(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With the real model, runtimes and clock."""

@@ -41,14 +41,14 @@ def enlarged(source: Pixels, gain: int) -> Pixels:
 
 
 @pytest.mark.parametrize("gain", [2, 4])
-def test_every_grey_comes_back_whatever_the_network_made_of_it(gain: int) -> None:
+def test_every_grey_keeps_its_level_whatever_the_network_makes_of_it(gain: int) -> None:
     """At the borders too, where networks are furthest off."""
     for level in range(256):
         source = np.full((9, 11, 3), level, np.uint8)
         assert (correct_colours(source, noise(9 * gain, 11 * gain, level)) == level).all()
 
 
-def test_every_deep_grey_comes_back() -> None:
+def test_every_grey_of_16_bits_keeps_its_level() -> None:
     for level in (0, 1, 255, 257, 30_001, 65_534, 65_535):
         source = np.full((9, 11, 3), level, np.uint16)
         result = np.random.default_rng(level).integers(0, 65_536, (36, 44, 3), np.uint16)
@@ -86,7 +86,7 @@ class ShortReach(PostProcessing):
         return CORRECTION_REACH_PX - 1
 
 
-def test_a_halo_one_pixel_short_shows() -> None:
+def test_a_halo_one_pixel_short_changes_the_result() -> None:
     """The proof that the test above can fail."""
     image, steps = Image(noise(97, 70)), ShortReach(corrects_colours=True)
     engines = (BoxEngine(native_scale=4, window_px=window_px) for window_px in (32, 400))

@@ -112,7 +112,7 @@ def test_dither_keeps_its_brightness(scale: int) -> None:
     assert drift_levels(source, upscaled(source, scale)) < min(4, without / 2)
 
 
-def test_the_setting_switches_it_off() -> None:
+def test_colour_lock_switches_pattern_correction_off() -> None:
     source = painted(MASKS["checks of 1 px"], COLOURS["green on black"])
     assert drift_levels(source, upscaled(source, 4, is_corrected=False)) > 20
 
@@ -157,13 +157,13 @@ def test_a_shifted_mean_is_put_back(gain: int, dtype: type) -> None:
 
 
 @pytest.mark.parametrize(("shift", "is_moved"), [(2, False), (6, True)])
-def test_only_what_is_beyond_the_tolerance_moves(shift: int, is_moved: bool) -> None:
+def test_only_drift_beyond_the_tolerance_is_corrected(shift: int, is_moved: bool) -> None:
     source = np.full((40, 50, 3), 128, np.uint8)
     canvas = np.full((160, 200, 3), 128 + shift, np.uint8)
     assert (corrected(source, canvas) != canvas).any() == is_moved
 
 
-def test_nothing_is_cut_off_at_black_or_white() -> None:
+def test_pixels_without_room_leave_the_shift_to_the_others() -> None:
     """Half of the pixels have no room: the others go the whole way, and the mean is right."""
     source = np.full((48, 48, 3), 160, np.uint8)
     canvas = np.zeros((96, 96, 3), np.uint8)
@@ -193,7 +193,7 @@ def test_tiles_leave_no_seam(scale: int, native: int) -> None:
     assert np.array_equal(results[1], results[2])
 
 
-def test_rows_are_announced_only_when_they_are_final() -> None:
+def test_rows_are_reported_only_when_they_are_final() -> None:
     image, steps = Image(noise(97, 70)), PostProcessing(corrects_patterns=True)
     with stream_of(BoxEngine(window_px=32)) as stream:
         rows = RowsReady(run_tiles(image, 2, stream, steps))

@@ -45,7 +45,7 @@ def complaints(upscale: Upscaler, pictures: Iterator[tuple[str, Pixels]]) -> lis
 
 
 @pytest.mark.parametrize("model", ["upscaled-x2", "upscaled-x4"])
-def test_the_shipped_models_are_believed_over_the_harshest_pictures(
+def test_the_shipped_models_pass_the_check_over_the_harshest_images(
     model: str, tmp_path: Path
 ) -> None:
     network, scale = open_network(model, tmp_path)
@@ -63,7 +63,9 @@ def test_the_shipped_models_are_believed_over_the_harshest_pictures(
         "4xLSDIRCompactC3.fp16.safetensors",
     ],
 )
-def test_no_network_is_doubted_over_harsh_or_real_pictures(shared_dir: Path, name: str) -> None:
+def test_no_official_network_fails_the_check_over_harsh_or_real_images(
+    shared_dir: Path, name: str
+) -> None:
     network, scale = open_network(str(shared_dir / "weights" / name), shared_dir)
     upscale = network_upscaler(network, scale, scale)
 
@@ -82,7 +84,7 @@ def enlarged(source: NDArray[np.unsignedinteger]) -> NDArray[np.unsignedinteger]
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16])
 @pytest.mark.parametrize("level", [0.2, 0.5, 0.99])
-def test_one_black_block_is_noticed(level: float, kind: type[np.unsignedinteger]) -> None:
+def test_one_black_block_is_implausible(level: float, kind: type[np.unsignedinteger]) -> None:
     source = np.full((200, 200, 3), int(level * np.iinfo(kind).max), kind)
     result = enlarged(source)
     assert is_plausible(source, result)
@@ -95,13 +97,13 @@ def test_one_black_block_is_noticed(level: float, kind: type[np.unsignedinteger]
 @pytest.mark.parametrize(
     "shape", [(400, 400, 3), (798, 800, 3), (800, 799, 3), (800, 800, 4), (100, 100, 3)]
 )
-def test_another_size_is_noticed(shape: tuple[int, int, int]) -> None:
+def test_a_result_of_another_size_is_implausible(shape: tuple[int, int, int]) -> None:
     source = np.full((200, 200, 3), 90, np.uint8)
 
     assert is_plausible(source, np.full(shape, 90, np.uint8)) == (shape == (400, 400, 3))
 
 
-def test_another_pictures_window_is_noticed() -> None:
+def test_a_window_of_another_image_is_implausible() -> None:
     chance = np.random.default_rng(1)
     smooth = [
         np.asarray(Image.fromarray(chance.integers(0, 256, (4, 4, 3), np.uint8)).resize((96, 96)))
@@ -113,7 +115,7 @@ def test_another_pictures_window_is_noticed() -> None:
         assert sum(believed) == 1
 
 
-def test_black_is_noticed_in_the_dark_too_but_not_where_the_source_is_black() -> None:
+def test_black_is_implausible_but_where_the_source_is_black() -> None:
     for level in (0, 5, 20):
         source = np.full((96, 96, 3), level, np.uint8)
         assert is_plausible(source, np.zeros((384, 384, 3), np.uint8)) == (level < 16)

@@ -58,7 +58,7 @@ def blurred(plane: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_it_follows_the_formula(depth: type) -> None:
+def test_tempering_follows_its_formula(depth: type) -> None:
     """Within a level of 255 on average over a picture that holds texture, edges and noise."""
     ys, xs = np.mgrid[:60, :80]
     scene = 120 + 60 * np.sin(xs / 7) + 50 * (ys > 30)
@@ -98,7 +98,7 @@ def test_a_window_gives_what_the_whole_picture_gives(depth: type, data: st.DataO
     assert np.array_equal(kept, whole)
 
 
-def test_a_halo_one_square_short_shows() -> None:
+def test_a_halo_one_square_short_changes_the_result() -> None:
     """The proof that the test above can fail."""
     vivid, faithful = noise(60, 60, 5), noise(60, 60, 9)
     short, undamped = TEMPER_REACH_PX - 2, Tempering(math.inf, 1)
@@ -111,7 +111,7 @@ def test_a_halo_one_square_short_shows() -> None:
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("harm", [Harm(), Harm(50)])
 @pytest.mark.parametrize("strength", [0, 0.1, AUTO_STRENGTH, 1])
-def test_where_both_are_flat_the_result_is_the_faithful_one(
+def test_the_result_is_the_faithful_one_where_both_are_flat(
     depth: type, strength: float, harm: Harm
 ) -> None:
     """To the last bit, however far off the vivid network's colour is."""
@@ -124,7 +124,7 @@ def test_where_both_are_flat_the_result_is_the_faithful_one(
 
 
 @pytest.mark.parametrize("depth", DEPTHS)
-def test_a_shift_of_all_colours_does_not_show(depth: type) -> None:
+def test_a_shift_of_all_colours_is_not_let_through(depth: type) -> None:
     """Between it and the border of another, 40 levels off, lie no more than `TEMPER_REACH_PX`."""
     unit = np.iinfo(depth).max // 255
     faithful: Pixels = np.full((60, 90, 3), 100 * unit, depth)
@@ -143,7 +143,7 @@ def test_a_grey_picture_stays_grey() -> None:
     assert (result == result[..., :1]).all()
 
 
-def test_stains_of_colour_go_where_the_vivid_network_has_removed_them() -> None:
+def test_stains_of_colour_that_the_vivid_network_removed_are_removed() -> None:
     """Areas 64 px wide, as JPEG's blocks of colour are at x4, under some light and shade."""
     ys, xs = np.mgrid[:192, :192]
     shade = np.repeat((120 + 10 * np.sin(xs / 9) + 10 * np.sin(ys / 11))[..., None], 3, 2)
@@ -167,7 +167,7 @@ def test_brightness_of_areas_stays_the_faithful_networks() -> None:
     assert np.array_equal(result, faithful)
 
 
-def test_texture_passes_and_a_bent_stroke_does_not() -> None:
+def test_texture_is_let_through_and_a_bent_stroke_is_not() -> None:
     faithful = np.full((64, 64, 3), 128, np.uint8)
     vivid = faithful + np.random.default_rng(3).integers(-4, 5, faithful.shape, np.int16)
     vivid[:, 40:44] = 20
@@ -220,46 +220,6 @@ def test_a_strength_out_of_range_is_refused(strength: float) -> None:
         Tempering.of(strength, 4, Harm())
 
 
-@pytest.mark.parametrize(("limit", "share"), [(-1, 0.5), (math.nan, 0.5), (1, -0.1), (1, 1.1)])
-def test_figures_out_of_range_are_refused(limit: float, share: float) -> None:
-    with pytest.raises(ValueError, match="must be"):
-        Tempering(limit, share)
-
-
-@pytest.mark.parametrize("share", [-0.1, 1.1, math.nan])
-def test_a_share_of_colour_out_of_range_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match="colour_share"):
-        Tempering(1, 0.5, share)
-
-
-@pytest.mark.parametrize("other", [(20, 32, 3), (20, 30, 1)])
-def test_results_of_other_sizes_are_refused(other: tuple[int, ...]) -> None:
-    with pytest.raises(ValueError, match="cannot be tempered by"):
-        temper(np.zeros((20, 30, 3), np.uint8), np.zeros(other, np.uint8), X4)
-
-
-def test_results_of_other_depths_are_refused() -> None:
-    with pytest.raises(ValueError, match="cannot be tempered by"):
-        temper(np.zeros((20, 30, 3), np.uint8), np.zeros((20, 30, 3), np.uint16), X4)
-
-
-@pytest.mark.parametrize("size", [(21, 30, 3), (20, 31, 3)])
-def test_odd_sides_are_refused(size: tuple[int, ...]) -> None:
-    """Their squares would lie elsewhere than the whole picture's."""
-    with pytest.raises(ValueError, match="a side is odd"):
-        temper(np.zeros(size, np.uint8), np.zeros(size, np.uint8), X4)
-
-
-@pytest.mark.parametrize("harm", [Harm(), Harm(76), Harm(100), Harm(None, 10)])
-def test_at_x4_colours_are_the_faithful_ones(harm: Harm) -> None:
-    assert Tempering.of(AUTO_STRENGTH, 4, harm) == X4
-
-
-@pytest.mark.parametrize("harm", [Harm(75), Harm(30), Harm(1, 10)])
-def test_at_x4_stains_of_compression_are_removed(harm: Harm) -> None:
-    assert Tempering.of(AUTO_STRENGTH, 4, harm) == STAINED
-
-
 @pytest.mark.parametrize(
     ("harm", "limit_levels"),
     [
@@ -287,7 +247,7 @@ def test_at_x2_more_harm_lets_more_through(harm: Harm, limit_levels: float) -> N
 
 
 @pytest.mark.parametrize("harm", [Harm(), Harm(97), Harm(100, 1.99), Harm(None, 1.99)])
-def test_a_clean_picture_is_not_harmed(harm: Harm) -> None:
+def test_a_clean_image_is_not_harmed(harm: Harm) -> None:
     assert not is_harmed(harm)
 
 
@@ -303,7 +263,7 @@ def test_a_clean_picture_is_not_harmed(harm: Harm) -> None:
         ("WEBP", {"quality": 90}, True),
     ],
 )
-def test_files_of_real_encoders_fall_on_either_side(
+def test_files_of_lossy_encoders_are_harmed_and_of_lossless_ones_are_not(
     format_name: str, options: dict[str, object], counts: bool
 ) -> None:
     pixels = np.repeat(np.arange(96, dtype=np.uint8)[:, None, None] + 60, 96, 1).repeat(3, 2)
@@ -312,8 +272,55 @@ def test_files_of_real_encoders_fall_on_either_side(
     assert is_harmed(measure_harm(decode_file(file.getvalue()))) == counts
 
 
-@pytest.mark.parametrize(("sigma", "counts"), [(1, False), (3, True)])
-def test_noise_falls_on_either_side(sigma: float, counts: bool) -> None:
+@pytest.mark.parametrize(
+    "figures",
+    [
+        (-1, 0.5),
+        (math.nan, 0.5),
+        (1, -0.1),
+        (1, 1.1),
+        (1, 0.5, -0.1),
+        (1, 0.5, 1.1),
+        (1, 0.5, math.nan),
+    ],
+)
+def test_a_tempering_out_of_range_is_refused(figures: tuple[float, ...]) -> None:
+    with pytest.raises(ValueError, match="must be"):
+        Tempering(*figures)
+
+
+@pytest.mark.parametrize(
+    ("vivid", "faithful", "reason"),
+    [
+        ((20, 30, 3), np.zeros((20, 32, 3), np.uint8), "cannot be tempered by"),
+        ((20, 30, 3), np.zeros((20, 30, 1), np.uint8), "cannot be tempered by"),
+        ((20, 30, 3), np.zeros((20, 30, 3), np.uint16), "cannot be tempered by"),
+        ((21, 30, 3), np.zeros((21, 30, 3), np.uint8), "a side is odd"),
+        ((20, 31, 3), np.zeros((20, 31, 3), np.uint8), "a side is odd"),
+    ],
+)
+def test_results_of_another_size_or_depth_or_an_odd_side_are_refused(
+    vivid: tuple[int, ...], faithful: Pixels, reason: str
+) -> None:
+    """Squares of an odd side would lie elsewhere than the whole image's."""
+    with pytest.raises(ValueError, match=reason):
+        temper(np.zeros(vivid, np.uint8), faithful, X4)
+
+
+@pytest.mark.parametrize(
+    ("harm", "tempering"),
+    [
+        *((harm, X4) for harm in (Harm(), Harm(76), Harm(100), Harm(None, 10))),
+        *((harm, STAINED) for harm in (Harm(75), Harm(30), Harm(1, 10))),
+    ],
+)
+def test_at_x4_colours_are_the_faithful_ones_but_for_stains_of_compression(
+    harm: Harm, tempering: Tempering
+) -> None:
+    assert Tempering.of(AUTO_STRENGTH, 4, harm) == tempering
+
+
+@pytest.mark.parametrize(("sigma", "is_harm"), [(1, False), (3, True)])
+def test_noise_of_3_levels_is_harm_and_of_1_is_not(sigma: float, is_harm: bool) -> None:
     grain = np.random.default_rng(4).normal(128, sigma, (160, 160, 3))
-    pixels: Pixels = np.asarray(np.rint(grain), np.uint8)
-    assert is_harmed(measure_harm(Image(pixels))) == counts
+    assert is_harmed(measure_harm(Image(np.asarray(np.rint(grain), np.uint8)))) == is_harm
