@@ -55,6 +55,13 @@ def encode(image: Image, *, jpeg_quality: int = 95) -> bytes:
         return encoder.finish()
 
 
+def have_equal_pixels(one: Image, other: Image) -> bool:
+    """Return whether two images have the same colour and the same alpha, or both none."""
+    if one.alpha is None or other.alpha is None:
+        return one.alpha is other.alpha and np.array_equal(one.rgb, other.rgb)
+    return np.array_equal(one.rgb, other.rgb) and np.array_equal(one.alpha, other.alpha)
+
+
 def srgb_curve(light: NDArray[np.floating]) -> NDArray[np.floating]:
     """Convert linear light in 0..1 by the curve of sRGB (IEC 61966-2-1)."""
     return np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)

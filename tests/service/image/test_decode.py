@@ -16,6 +16,7 @@ from tests.service.image.samples import (
     chunk,
     deep_samples,
     exif_with_orientation,
+    have_equal_pixels,
     picture,
     png,
     save,
@@ -132,10 +133,7 @@ def test_an_interlaced_file_has_the_pixels_of_the_plain_one(
     for before in (plte, plte + chunk(b"tRNS", key)) if key else (plte,):
         plain = decode_file(png(samples, bits, colour, before=before))
         image = decode_file(png(samples, bits, colour, before=before, interlaced=True))
-        assert np.array_equal(image.rgb, plain.rgb)
-        assert (image.alpha is None) == (plain.alpha is None)
-        if image.alpha is not None and plain.alpha is not None:
-            assert np.array_equal(image.alpha, plain.alpha)
+        assert have_equal_pixels(image, plain)
 
 
 @pytest.mark.parametrize("profile", [b"junk", b"\x00" * 200, None])

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.service.image.samples import exif_with_orientation, picture, save
+from tests.service.image.samples import exif_with_orientation, have_equal_pixels, picture, save
 from tests.service.image.webp_samples import (
     ALPHA_FLAG,
     ANIMATION_FLAG,
@@ -24,7 +24,7 @@ from upscaled.errors import MalformedImage
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.webp.structure import read_first_image
 from upscaled.image.header import read_header
-from upscaled.image.pixels import Pixels
+from upscaled.image.types import Image
 
 WIDTH, HEIGHT = 97, 75
 ANIM: Chunk = (b"ANIM", bytes(6))
@@ -95,12 +95,12 @@ def bitstreams(kind: str, *, cut_out: bool) -> list[Chunk]:
     return [(name, found[name]) for name in (b"ALPH", b"VP8 ", b"VP8L") if name in found]
 
 
-def pixels_of(source: bytes) -> tuple[Pixels, Pixels | None]:
-    """Decode colour and alpha, and check them against the header."""
+def decode(source: bytes) -> Image:
+    """Decode a file, and check the image against the header."""
     image, info = decode_file(source), read_header(source)
     assert (info.width_px, info.height_px) == (image.width_px, image.height_px)
     assert info.has_alpha == (image.alpha is not None)
-    return image.rgb, image.alpha
+    return image
 
 
 @pytest.mark.parametrize("flags", [0, ALPHA_FLAG])
@@ -114,7 +114,8 @@ def test_alpha_follows_the_bitstream_and_not_the_flag(kind: str, cut_out: bool, 
         lossless=kind == "lossless",
         exact=True,
     )
-    rgb, alpha = pixels_of(plain)
+    expected = decode(plain)
+    assert (expected.alpha is not None) is cut_out
     for source in (
         webp(extended(WIDTH, HEIGHT, flags), *chunks),
         webp(extended(WIDTH, HEIGHT, flags), (b"JUNK", b"odd"), *chunks, (b"XMP ", b"x")),
@@ -125,28 +126,21 @@ def test_alpha_follows_the_bitstream_and_not_the_flag(kind: str, cut_out: bool, 
             frame(0, 0, WIDTH, HEIGHT, *bitstreams("lossy", cut_out=not cut_out)),
         ),
     ):
-        found_rgb, found_alpha = pixels_of(source)
-        assert np.array_equal(found_rgb, rgb)
-        assert (found_alpha is not None) is cut_out
-        if alpha is not None and found_alpha is not None:
-            assert np.array_equal(found_alpha, alpha)
+        assert have_equal_pixels(decode(source), expected)
 
 
 def test_alpha_without_an_extended_header_is_read() -> None:
     chunks = bitstreams("lossy", cut_out=True)
-    rgb, alpha = pixels_of(webp(extended(WIDTH, HEIGHT, ALPHA_FLAG), *chunks))
-    found_rgb, found_alpha = pixels_of(webp(*chunks))
-    assert np.array_equal(found_rgb, rgb)
-    assert alpha is not None
-    assert found_alpha is not None
-    assert np.array_equal(found_alpha, alpha)
+    announced = decode(webp(extended(WIDTH, HEIGHT, ALPHA_FLAG), *chunks))
+    assert announced.has_alpha
+    assert have_equal_pixels(decode(webp(*chunks)), announced)
 
 
 def test_an_alpha_chunk_beside_a_lossless_bitstream_is_ignored() -> None:
     alpha, *_ = bitstreams("lossy", cut_out=True)
     chunks = bitstreams("lossless", cut_out=False)
     source = webp(extended(WIDTH, HEIGHT, ALPHA_FLAG), alpha, *chunks)
-    assert np.array_equal(pixels_of(source)[0], picture(HEIGHT, WIDTH))
+    assert np.array_equal(decode(source).rgb, picture(HEIGHT, WIDTH))
     assert not read_header(source).has_alpha
 
 
@@ -155,7 +149,8 @@ def test_canvas_outside_of_the_first_frame_is_transparent(flags: int) -> None:
     chunks = bitstreams("lossless", cut_out=False)
     canvas = extended(WIDTH + 20, HEIGHT + 9, flags | ANIMATION_FLAG)
     source = webp(canvas, ANIM, frame(10, 4, WIDTH, HEIGHT, *chunks))
-    rgb, alpha = pixels_of(source)
+    image = decode(source)
+    rgb, alpha = image.rgb, image.alpha
     assert alpha is not None
     assert np.array_equal(rgb[4 : 4 + HEIGHT, 10 : 10 + WIDTH], picture(HEIGHT, WIDTH))
     assert (alpha == 255).sum() == WIDTH * HEIGHT == (alpha > 0).sum()
@@ -164,10 +159,10 @@ def test_canvas_outside_of_the_first_frame_is_transparent(flags: int) -> None:
 def test_a_last_chunk_without_its_padding_is_accepted() -> None:
     name, data = bitstreams("lossless", cut_out=False)[0]
     odd = (name, data + bytes(1 - len(data) % 2))
-    assert np.array_equal(pixels_of(webp(odd))[0], picture(HEIGHT, WIDTH))
+    assert np.array_equal(decode(webp(odd)).rgb, picture(HEIGHT, WIDTH))
     unpadded = bytearray(webp(odd)[:-1])
     unpadded[4:8] = (len(unpadded) - 8).to_bytes(4, "little")
-    assert np.array_equal(pixels_of(bytes(unpadded))[0], picture(HEIGHT, WIDTH))
+    assert np.array_equal(decode(bytes(unpadded)).rgb, picture(HEIGHT, WIDTH))
 
 
 def test_metadata_are_read_only_where_the_header_announces_them() -> None:
@@ -202,6 +197,6 @@ def test_a_file_without_a_whole_image_on_its_canvas_is_malformed() -> None:
 
 def test_files_of_the_shared_cases_have_their_alpha(shared_dir: Path) -> None:
     for file in sorted((shared_dir / "cases" / "webp-alpha-flag").glob("*.webp")):
-        _, alpha = pixels_of(file.read_bytes())
+        alpha = decode(file.read_bytes()).alpha
         assert alpha is not None, file
         assert set(np.unique(alpha)) >= {0, 255}, file
