@@ -19,6 +19,7 @@ RefusalReason = Literal[
     "starting",
     "stopping",
     "watchers",
+    "jobs",
 ]
 """Causes of a 429.
 
@@ -27,6 +28,7 @@ unread_answers: the key's clients do not read their images. body_memory, queue: 
 bodies or the queue is full, and the key has its share of it. gave_way: another key came, and this
 one had more than its share. starting: no worker is ready, and several starts have failed.
 stopping: the server ends. watchers: the key watches the progress of too many requests.
+jobs: the key has too many jobs that have not ended.
 """
 REFUSAL_REASONS: Final[tuple[RefusalReason, ...]] = get_args(RefusalReason)
 

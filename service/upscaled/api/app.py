@@ -13,12 +13,13 @@ from starlette.middleware import Middleware
 from upscaled.api.billing import release_pending_credits
 from upscaled.api.dependencies import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS
+from upscaled.api.job_runner import JobRunner
 from upscaled.api.memory import build_budget
 from upscaled.api.middleware import AccessRecordMiddleware, LingeringCloseMiddleware
 from upscaled.api.openapi import build_document
 from upscaled.api.progress import ProgressTracker
 from upscaled.api.protocol.registry import build_connections
-from upscaled.api.routes import credits, models, ops, pages, progress, results, upscale
+from upscaled.api.routes import credits, jobs, models, ops, pages, progress, results, upscale
 from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import Reporter, log_request
 from upscaled.api.telemetry.metrics import Metrics
@@ -52,15 +53,19 @@ def create_app(settings: Settings, executor: Executor, state: State, restarts: i
         *([tracing.observe] if tracing else []),  # gives the log its trace's id
         log_request,
     ]
+    fetcher, budget = FetchClient(FetchOptions.of(settings)), build_budget(settings)
     context = Context(
         settings,
         executor,
         state,
         metrics=metrics,
-        fetcher=FetchClient(FetchOptions.of(settings)),
-        budget=build_budget(settings),
+        fetcher=fetcher,
+        budget=budget,
         unsent=UnsentResponses(),
         progress=ProgressTracker(),
+        job_runner=JobRunner(
+            settings, executor, state, metrics=metrics, fetcher=fetcher, budget=budget
+        ),
         state_probe=StateProbe(state),
         reporter=Reporter(observers),
     )
@@ -79,7 +84,7 @@ def create_app(settings: Settings, executor: Executor, state: State, restarts: i
         # Its spans hold paths, so the names of results; ours: `upscaled.api.telemetry.tracing`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for module in (upscale, credits, models, progress, results, ops):
+    for module in (upscale, jobs, credits, models, progress, results, ops):
         app.include_router(module.router)
     app.include_router(pages.build_router())
     document = build_document(app, settings)
@@ -99,6 +104,7 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     await context.state_probe.check()
     background = [
         asyncio.create_task(_sweep_every_minute(context)),
+        asyncio.create_task(context.job_runner.run_forever()),
         asyncio.create_task(context.state_probe.run_for_ever()),
         asyncio.create_task(release_pending_credits(context.state, context.metrics)),
     ]

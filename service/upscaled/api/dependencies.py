@@ -8,6 +8,7 @@ from fastapi import Depends, Security
 from fastapi.security import APIKeyHeader
 from starlette.requests import Request
 
+from upscaled.api.job_runner import JobRunner
 from upscaled.api.memory import MemoryBudget
 from upscaled.api.progress import ProgressTracker
 from upscaled.api.state_probe import StateProbe
@@ -40,6 +41,7 @@ class Context:
     budget: MemoryBudget
     unsent: UnsentResponses
     progress: ProgressTracker
+    job_runner: JobRunner
     state_probe: StateProbe
     reporter: Reporter
 

@@ -3,6 +3,7 @@
 Endpoints check requests by themselves, in the contract's words and order: these classes describe.
 """
 
+from datetime import datetime
 from enum import IntEnum, StrEnum
 from http import HTTPStatus
 from typing import Any, Final, Literal
@@ -11,11 +12,13 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from upscaled.errors import InternalError, InvalidAuthToken, RateLimitExceeded, ServiceError
 from upscaled.fetch.url import MAX_URL_CHARACTERS
+from upscaled.state.jobs import JOB_STATES
 
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
 """The OpenAPI content of a response that is a file."""
 
 UPSCALE_PATH: Final = "/v1/upscale"
+RESULT_PATH: Final = "/public/result/"
 
 ErrorCode = StrEnum(  # type: ignore[misc]  # its members are the errors that there are
     "ErrorCode",
@@ -127,6 +130,32 @@ class ModelList(_Response):
 
     models: list[Model]
     auto: dict[str, list[AutoChoice]]
+
+
+JobStatus = StrEnum("JobStatus", {state.upper(): state for state in JOB_STATES})  # type: ignore[misc]
+
+
+class Job(_Response):
+    """An upscale that was accepted to be run later. Times are RFC 3339, in UTC."""
+
+    id: str
+    status: JobStatus
+    scale: Scale
+    model: str | None = Field(description="The model that the request named")
+    created_at: datetime
+    ended_at: datetime | None = Field(description="Null until it has ended")
+    tiles_done: int = Field(description="Of the attempt under way")
+    tiles_total: int | None = Field(description="Null until known")
+    result_url: str | None = Field(description="Where the result of a job is that succeeded")
+    expires_at: datetime | None = Field(description="Until when the result is there")
+    error: Error | None = Field(description="Why a job failed")
+
+
+class JobPage(_Response):
+    """Jobs of an API key, the newest first."""
+
+    jobs: list[Job]
+    next_cursor: str | None = Field(description="The `cursor` of the next page; null at the end")
 
 
 def describe_errors(*kinds: type[ServiceError]) -> dict[int | str, dict[str, Any]]:

@@ -202,6 +202,18 @@ class Settings(BaseModel):
         default="",
         description="URL of the server that holds the bucket, where it is not Amazon's",
     )
+    job_result_lifetime_s: int = Field(
+        default=86_400,
+        ge=1,
+        le=31_536_000,
+        description="how long an asynchronous job and its result stay after its end",
+    )
+    max_jobs_per_key: int = Field(
+        default=1000,
+        ge=1,
+        le=1_000_000,
+        description="jobs of one API key that have not ended; further ones are answered 429",
+    )
     body_timeout_s: float = Field(
         default=120, gt=0, le=3600, description="longest a client may take to send its body"
     )
@@ -267,6 +279,11 @@ class Settings(BaseModel):
     def results_dir(self) -> Path:
         """Return the folder of stored results."""
         return self.data_dir / "results"
+
+    @property
+    def job_results_dir(self) -> Path:
+        """Return the folder of the results of jobs."""
+        return self.data_dir / "job-results"
 
     @property
     def models_dir(self) -> Path:

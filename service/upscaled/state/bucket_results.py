@@ -68,13 +68,13 @@ class BucketResults:
         self.clock = earlier.clock
         self._earlier = earlier
         # The client's own limit counts until the last byte, however slowly a client takes it.
-        self._bulk = _connect(url, endpoint, timedelta(days=1))
-        self._quick = _connect(url, endpoint, timedelta(seconds=ANSWER_WITHIN_S))
+        self._bulk = connect(url, endpoint, timedelta(days=1))
+        self._quick = connect(url, endpoint, timedelta(seconds=ANSWER_WITHIN_S))
 
     async def store(self, data: bytes, media_type: str) -> str:
         """Put a result into the bucket by one request, and return its name."""
         file_name = make_name(self.clock.now_s(), media_type)
-        with _reporting("store"):
+        with reporting("store"):
             async with asyncio.timeout(ANSWER_WITHIN_S + len(data) / SLOWEST_BYTES_PER_S):
                 await self._put(file_name, data)
         return file_name
@@ -83,7 +83,7 @@ class BucketResults:
         """Return a result that the bucket holds."""
         if not self._is_valid(file_name):
             return await self._earlier.find(file_name)
-        with _reporting("look for"):
+        with reporting("look for"):
             try:
                 found = await obstore.head_async(self._quick, file_name)
             except FileNotFoundError:
@@ -97,7 +97,7 @@ class BucketResults:
             async with self._earlier.open(file_name) as opened:
                 yield opened
             return
-        with _reporting("read"):
+        with reporting("read"):
             try:
                 async with asyncio.timeout(ANSWER_WITHIN_S):
                     found = await obstore.get_async(self._bulk, file_name)
@@ -115,7 +115,7 @@ class BucketResults:
             await self._earlier.delete(file_name)
             return
         try:
-            with _reporting("delete"):
+            with reporting("delete"):
                 await obstore.delete_async(self._quick, [file_name])
         except InternalError as error:
             fields = event("result_not_deleted")
@@ -125,25 +125,25 @@ class BucketResults:
         """Remove expired results, the oldest first, up to the first that is valid."""
         earlier = self._earlier.sweep()
         removed = 0
-        with _reporting("sweep"):
+        with reporting("sweep"):
             for page in obstore.list(self._quick, chunk_size=_LISTED_AT_ONCE):
                 names = [each["path"] for each in page if _FILE_NAME.fullmatch(each["path"])]
                 expired = [name for name in names if self._expires_in_s(name) <= 0]
                 if expired:
                     obstore.delete(self._quick, expired)
                     removed += len(expired)
-                if len(expired) < len(names):
-                    break
+                if not names or len(expired) < len(names):
+                    break  # what follows is valid, or of jobs: those names sort behind
         return SweptResults(earlier.removed + removed, None, None, earlier.failed)
 
     def try_out(self) -> None:
         """Store a small result as any other, read it back and remove it."""
         file_name, data = make_name(self.clock.now_s(), "image/jpeg"), os.urandom(TRIAL_BYTES)
-        with _reporting("store"):
+        with reporting("store"):
             self._create(file_name, data)
-        with _reporting("read"):
+        with reporting("read"):
             is_same = obstore.get(self._quick, file_name).bytes() == data
-        with _reporting("delete"):
+        with reporting("delete"):
             obstore.delete(self._quick, [file_name])
         if not is_same:
             raise InternalError(detail="a result that was stored reads differently")
@@ -155,14 +155,14 @@ class BucketResults:
             InternalError: the bucket cannot be used.
         """
         file_name = make_name(self.clock.now_s(), "image/jpeg")
-        with _reporting("store"):
+        with reporting("store"):
             self._create(file_name, b"first")
             try:
                 self._create(file_name, b"second")
                 is_overwriting = True
             except AlreadyExistsError:
                 is_overwriting = False
-        with _reporting("delete"):
+        with reporting("delete"):
             obstore.delete(self._quick, [file_name])
         return is_overwriting
 
@@ -217,7 +217,7 @@ def read_creation_s(file_name: str) -> float:
     return int(file_name[:13].replace("-", ""), 16) / 1000
 
 
-def _connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
+def connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
     """Return a client with the credentials and region of AWS's own variables, or of the machine."""
     address = urlsplit(url)
     return S3Store(
@@ -243,22 +243,22 @@ def _connect(url: str, endpoint: str, timeout: timedelta) -> S3Store:
 
 
 @contextmanager
-def _reporting(verb: str) -> Iterator[None]:
+def reporting(verb: str, what: str = "a result") -> Iterator[None]:
     """Turn failures of the bucket into errors that hold neither a result's name nor a key."""
     try:
         yield
     except TimeoutError:
-        raise InternalError(detail=f"cannot {verb} a result: no answer in time") from None
+        raise InternalError(detail=f"cannot {verb} {what}: no answer in time") from None
     except (BaseError, OSError, ValueError) as error:
         reason = describe_bucket_error(str(error))
-        raise InternalError(detail=f"cannot {verb} a result: {reason}") from None
+        raise InternalError(detail=f"cannot {verb} {what}: {reason}") from None
 
 
 async def _read(found: "GetResult") -> AsyncIterator[bytes]:
     """Yield an object's bytes; the client asks for the rest again where a connection breaks."""
     stream = aiter(found.stream(min_chunk_size=CHUNK_BYTES))
     while True:
-        with _reporting("read"):
+        with reporting("read"):
             async with asyncio.timeout(ANSWER_WITHIN_S):
                 chunk = await anext(stream, None)
         if chunk is None:

@@ -203,7 +203,8 @@ class Credits:
             is_traceless = holds.holder_id.not_in([*holders.dead, *holders.living])
             is_too_old = holds.held_at_s < self._clock() - self._max_hold_age_s
             query = sa.select(holds.key_id, holds.request_id).where(
-                sa.or_(holds.holder_id.in_(holders.dead), sa.and_(is_traceless, is_too_old))
+                holds.holder_id != ledger.JOB_HOLDER,
+                sa.or_(holds.holder_id.in_(holders.dead), sa.and_(is_traceless, is_too_old)),
             )
             with self._database.read() as connection:
                 stale = [Hold(row.key_id, row.request_id) for row in connection.execute(query)]

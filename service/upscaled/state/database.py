@@ -135,6 +135,16 @@ class Database:
             self._file.close()
 
 
+def database_time_s(connection: Connection) -> sa.ColumnElement[float]:
+    """Return an expression for the database's own clock: seconds since 1970, with fractions.
+
+    The front ends of one database may have clocks that differ; this one they share.
+    """
+    if connection.dialect.name == "postgresql":
+        return sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.Double)
+    return (sa.func.julianday("now") - 2_440_587.5) * 86_400.0
+
+
 class OpenedFile:
     """Notice that the SQLite file at `path` was deleted or replaced since it was opened.
 

@@ -18,6 +18,8 @@ from upscaled.state.schema import API_KEYS, CREDIT_ENTRIES, OPEN_HOLDS, STORED_R
 MAX_GRANT: Final = 1_000_000_000
 """Most credits in one grant: a typing error stays far from the limits of a 64-bit balance."""
 IMAGE_PRICE: Final = 1
+JOB_HOLDER: Final = "jobs"
+"""The holder of a job's hold: no process, so that the death of one gives none of them back."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ Times are whole seconds since 1970 in UTC.
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Column,
     Double,
@@ -126,4 +127,41 @@ UNDER_WAY = Table(
     Column("front_end_url", Text, nullable=False),
     Column("token", Text, nullable=False),
     Column("begun_at_s", BigInteger, nullable=False),
+)
+
+# Upscales that are accepted now and run later; see `upscaled.state.jobs`. Times are of the
+# database's clock, with fractions. `lease_id` is set while the job is running, and only then.
+JOBS = Table(
+    "jobs",
+    METADATA,
+    Column("id", Text, primary_key=True),
+    Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), nullable=False),
+    Column("state", Text, nullable=False),
+    Column("source_name", Text),
+    Column("image_url", Text),
+    Column("scale", Integer, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("is_metered", Boolean, nullable=False),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("lease_id", Text),
+    Column("lease_until_s", Double),
+    Column("tiles_done", Integer, nullable=False, server_default="0"),
+    Column("tiles_total", Integer),
+    Column("result_name", Text),
+    Column("result_media_type", Text),
+    Column("error_code", Text),
+    Column("error_text", Text),
+    Column("created_at_s", Double, nullable=False),
+    Column("ended_at_s", Double, index=True),
+    CheckConstraint(
+        "state IN ('queued', 'running', 'succeeded', 'failed', 'cancelled')", name="state_is_known"
+    ),
+    CheckConstraint("(state = 'running') = (lease_id IS NOT NULL)", name="running_has_a_lease"),
+    Index("ix_jobs_key_id_created_at_s", "key_id", "created_at_s"),
+)
+Index(
+    "ix_jobs_unfinished",
+    JOBS.c.created_at_s,
+    sqlite_where=JOBS.c.state.in_(["queued", "running"]),
+    postgresql_where=JOBS.c.state.in_(["queued", "running"]),
 )

@@ -20,6 +20,8 @@ from upscaled.state.database import Database, open_database
 from upscaled.state.errors import DatabaseRefused, StateError
 from upscaled.state.folder_results import FolderResults
 from upscaled.state.holder import FileHolder, Holder
+from upscaled.state.job_sources import FolderSources, JobSources
+from upscaled.state.jobs import Jobs
 from upscaled.state.keys import Keys
 from upscaled.state.lease import LeasedHolder
 from upscaled.state.migrate import migrate, rewrite_revision
@@ -61,12 +63,20 @@ class State:
 
     keys: Keys
     credits: Credits
+    jobs: Jobs
+    job_sources: JobSources
     results: Results
+    job_results: Results
     rate: RateLimiter
     database: Database
     holder: Holder
     data_dir: Path
     is_new: bool
+
+    @property
+    def result_stores(self) -> tuple[Results, Results]:
+        """Return where a result's name may be known: of requests, and of jobs."""
+        return self.results, self.job_results
 
     def find_trouble(self) -> str:
         """Return why a request would fail now, for an operator; empty if it would not.
@@ -102,13 +112,20 @@ class State:
         """
         failures: list[Exception] = []
         results = _attempt(self.results.sweep, failures) or SweptResults()
+        _attempt(self.job_results.sweep, failures)
         if self.holder.lead():
             _attempt(self._forget_expired, failures)
+            _attempt(self._remove_ended_jobs, failures)
         holds_released = _attempt(self.credits.release_stale, failures) or 0
         if failures:
             raise failures[0]
         disk = self.results.folder or self.data_dir
         return Swept(holds_released, results, shutil.disk_usage(disk).free)
+
+    def _remove_ended_jobs(self) -> None:
+        """Remove jobs whose results expired, and the sources that no job needs."""
+        self.jobs.remove_ended(lifetime_s=self.job_results.ttl_s)
+        self.job_sources.sweep(self.jobs.sources_in_use())
 
     def _forget_expired(self) -> None:
         """Remove the records of expired results."""
@@ -160,14 +177,17 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         DatabaseRefused, DatabaseFailed: the database cannot be used.
         OSError: the data folder cannot be made.
     """
-    for folder in (settings.data_dir, settings.results_dir):
+    for folder in (settings.data_dir, settings.results_dir, settings.job_results_dir):
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     database, is_new = _open_migrated(settings)
     holder = _open_holder(database, settings, clocks)
     state = State(
         keys=Keys(database, clocks.wall),
         credits=Credits(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
+        jobs=Jobs(database, clocks.wall),
+        job_sources=_open_job_sources(settings),
         results=open_results(settings, StampClock(clocks)),
+        job_results=_open_job_results(settings, StampClock(clocks)),
         rate=_build_rate(database, settings),
         database=database,
         holder=holder,
@@ -186,12 +206,30 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
 def open_results(settings: Settings, clock: StampClock) -> Results:
     """Return the store of results that the settings name."""
     in_folder = FolderResults(settings.results_dir, settings.result_ttl_s, clock)
-    if not settings.results_url:
-        return in_folder
+    return _open_bucket_results(settings, "", in_folder) if settings.results_url else in_folder
+
+
+def _open_job_results(settings: Settings, clock: StampClock) -> Results:
+    """Return the store of the results of jobs, apart from the others: they live longer."""
+    in_folder = FolderResults(settings.job_results_dir, settings.job_result_lifetime_s, clock)
+    return _open_bucket_results(settings, "/jobs", in_folder) if settings.results_url else in_folder
+
+
+def _open_bucket_results(settings: Settings, subfolder: str, earlier: FolderResults) -> Results:
     # obstore is no small library, and the extra `s3` brings it.
     from upscaled.state.bucket_results import BucketResults
 
-    return BucketResults(settings.results_url, settings.s3_endpoint, in_folder)
+    url = settings.results_url.rstrip("/") + subfolder
+    return BucketResults(url, settings.s3_endpoint, earlier)
+
+
+def _open_job_sources(settings: Settings) -> JobSources:
+    if not settings.results_url:
+        return FolderSources(settings.data_dir / "job-sources")
+    from upscaled.state.bucket_sources import BucketSources
+
+    url = settings.results_url.rstrip("/") + "/job-sources"
+    return BucketSources(url, settings.s3_endpoint)
 
 
 def _open_holder(database: Database, settings: Settings, clocks: Clocks) -> Holder:

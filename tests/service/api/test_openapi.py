@@ -10,7 +10,7 @@ from fastapi.routing import iter_route_contexts
 
 from tests.service.api.serving import Service
 from tests.service.api.test_errors import all_errors
-from upscaled.api.routes import credits, models, ops, progress, results, upscale
+from upscaled.api.routes import credits, jobs, models, ops, progress, results, upscale
 from upscaled.errors import InternalError, ServiceError
 
 Document = dict[str, Any]
@@ -39,7 +39,7 @@ def resolve(document: Document, schema: Document) -> Document:
 
 def test_every_endpoint_is_described_once_and_no_page(document: Document) -> None:
     """A HEAD answers as its GET does, and pages are for people: generators trip over both."""
-    routers = [module.router for module in (upscale, credits, models, progress, results, ops)]
+    routers = [module.router for module in (upscale, jobs, credits, models, progress, results, ops)]
     endpoints = {
         (route.path, method.lower())
         for router in routers
@@ -52,7 +52,7 @@ def test_every_endpoint_is_described_once_and_no_page(document: Document) -> Non
 
 def test_every_get_answers_head_too(service: Service, document: Document) -> None:
     for path, method, _ in operations(document):
-        url = service.url + path.format(request_id="none", file_name="none")
+        url = service.url + path.format(request_id="none", file_name="none", job_id="none")
         got, head = (requests.request(each, url, timeout=5) for each in ("GET", "HEAD"))
         assert head.status_code == got.status_code, path
         assert (head.status_code == 405) == (method == "post")
@@ -110,7 +110,7 @@ def test_every_operation_says_whether_it_needs_a_key(service: Service, document:
     (scheme,) = document["components"]["securitySchemes"].values()
     assert (scheme["type"], scheme["in"], scheme["name"]) == ("apiKey", "header", "X-API-KEY")
     for path, method, operation in operations(document):
-        url = service.url + path.format(request_id="none", file_name="none")
+        url = service.url + path.format(request_id="none", file_name="none", job_id="none")
         answer = requests.request(method, url, timeout=5)
         assert (answer.status_code == 401) == bool(operation["security"]), path
 

@@ -57,6 +57,8 @@ def test_the_migrations_make_the_schema_that_the_code_uses(
     assert checks == {
         "ck_api_keys_balance_is_never_negative",
         "ck_credit_entries_amount_fits_kind",
+        "ck_jobs_running_has_a_lease",
+        "ck_jobs_state_is_known",
     }
 
 

@@ -1,7 +1,7 @@
-"""GET /public/result/{file_name}: serve a stored result; build its URL, and recognise it again."""
+"""GET /public/result/{file_name}: serve a stored result, and build its URL."""
 
 from collections.abc import AsyncIterator
-from typing import Annotated, Final
+from typing import Annotated
 from urllib.parse import urlsplit
 
 from fastapi import APIRouter, Depends
@@ -11,37 +11,36 @@ from starlette.responses import Response, StreamingResponse
 from upscaled.api import schemas
 from upscaled.api.dependencies import AppContext
 from upscaled.errors import InternalError, NotFound
-from upscaled.fetch.url import SourceUrl
 from upscaled.state import OpenedResult, StoredResult
-
-RESULT_PATH: Final = "/public/result/"
 
 router = APIRouter()
 
 
 async def _find(context: AppContext, file_name: str) -> StoredResult:
-    stored = await context.state.results.find(file_name)
-    if stored is None:
-        raise NotFound
-    return stored
+    for results in context.state.result_stores:
+        if stored := await results.find(file_name):
+            return stored
+    raise NotFound
 
 
 async def _open(context: AppContext, file_name: str) -> AsyncIterator[OpenedResult]:
     """Hold the result open until the response is sent."""
-    async with context.state.results.open(file_name) as opened:
-        if opened is None:
-            raise NotFound
-        yield opened
+    for results in context.state.result_stores:
+        async with results.open(file_name) as opened:
+            if opened is not None:
+                yield opened
+                return
+    raise NotFound
 
 
-@router.head(RESULT_PATH + "{file_name}", include_in_schema=False)
+@router.head(schemas.RESULT_PATH + "{file_name}", include_in_schema=False)
 async def head_result(stored: Annotated[StoredResult, Depends(_find)]) -> Response:
     """Return the headers of a stored result, without opening it."""
     return Response(headers=_headers(stored), media_type=stored.media_type)
 
 
 @router.get(
-    RESULT_PATH + "{file_name}",
+    schemas.RESULT_PATH + "{file_name}",
     operation_id="get_result",
     summary="Download a result",
     description="Needs no key: the URL alone is the permission, until the result expires.",
@@ -60,17 +59,7 @@ async def get_result(opened: Annotated[OpenedResult, Depends(_open)]) -> Respons
 
 def build_result_url(request: Request, public_base_url: str, file_name: str) -> str:
     """Return a result's URL below the public base, or where that is empty below the called one."""
-    return f"{public_base_url or _called_url(request)}{RESULT_PATH}{file_name}"
-
-
-def find_result_name(url: SourceUrl) -> str | None:
-    """Return the file name in what looks like a result URL, of any server; else None.
-
-    A proxy may have changed scheme, host, port and the path before it. The name is enough: it
-    cannot be guessed, and a client that knows one may have the result.
-    """
-    _, mark, file_name = url.path.rpartition(RESULT_PATH)
-    return file_name if mark else None
+    return f"{public_base_url or _called_url(request)}{schemas.RESULT_PATH}{file_name}"
 
 
 def _called_url(request: Request) -> str:

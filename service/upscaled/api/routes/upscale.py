@@ -1,6 +1,5 @@
 """POST /v1/upscale: read one image, have it upscaled by a worker, and deliver the result."""
 
-import asyncio
 import time
 from typing import Any, Final
 
@@ -18,16 +17,11 @@ from upscaled.api.memory import Share, max_bodies
 from upscaled.api.progress import Progress
 from upscaled.api.request.accept import wants_image
 from upscaled.api.request.reader import UpscaleParameters, read_parameters
-from upscaled.api.routes.results import build_result_url, find_result_name
+from upscaled.api.routes.jobs import accept_job, prefers_async
+from upscaled.api.routes.results import build_result_url
+from upscaled.api.source import build_request, fetch_source, read_checked_header
 from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.api.unsent import ImageResponse
-from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
-from upscaled.errors import FileSizeTooLarge, InvalidParameter, ResolutionTooHigh
-from upscaled.fetch.url import parse_url
-from upscaled.image.header import read_header
-from upscaled.image.output import decide_output
-from upscaled.image.types import Header
-from upscaled.pool.executor import UpscaleRequest
 from upscaled.state import ApiKey, PaidResult
 from upscaled.upscale.result import Result, Timings
 
@@ -98,6 +92,9 @@ async def upscale(
         with record.timing("receive"):
             async with share.arriving():
                 parameters = await read_parameters(request, context.settings, share)
+        if prefers_async(request.headers.getlist("prefer")):
+            with record.timing("store"):
+                return await accept_job(request, context, key, parameters)
         async with (
             watch_client(request.receive) as client,
             hold_credit(
@@ -136,48 +133,33 @@ async def _upscale(
         source = parameters.image
         if source is None:
             with record.timing("fetch"):
-                source = await _fetch(context, parameters.image_url or "", share)
+                source = await fetch_source(
+                    parameters.image_url or "",
+                    share,
+                    context.fetcher,
+                    context.state.result_stores,
+                    context.settings,
+                )
         record.scale = parameters.scale
         record.requested_model = parameters.model or None
         record.source = "upload" if parameters.image is not None else "url"
         record.source_bytes = len(source)
-        header = await asyncio.to_thread(read_header, source, context.settings.formats)
+        header = await read_checked_header(source, parameters.scale, context.settings)
         record.note_header(header)
-        check_size(header, parameters.scale, context.settings)
-    output = decide_output(
-        header,
-        parameters.scale,
-        keeps_depth=context.settings.deep_png,
-        max_side_px=MAX_OUTPUT_SIDE_PX,
-    )
-    work = UpscaleRequest(
+    work = build_request(
         record.request_id,
-        parameters.scale,
-        header.width_px,
-        header.height_px,
-        output,
-        progress.note_tile,
+        header,
+        context.settings,
         key_id=key.id,
+        scale=parameters.scale,
         model=parameters.model,
+        on_tile=progress.note_tile,
     )
     progress.note_queued(context.executor.expected_s(work))
     queued_s = time.perf_counter()
     result = await context.executor.upscale(source, work)
     record.note_result(queued_s, result)
     return result
-
-
-async def _fetch(context: Context, image_url: str, share: Share) -> bytes:
-    """Fetch an image; our own results come from the store: some clients chain two calls."""
-    if file_name := find_result_name(parse_url(image_url)):
-        async with context.state.results.open(file_name) as own:
-            if own is not None:
-                size_bytes = own.stored.size_bytes
-                if size_bytes > context.settings.max_file_bytes:
-                    raise FileSizeTooLarge(detail=f"an own result of {size_bytes} bytes")
-                share.take(size_bytes)
-                return b"".join([chunk async for chunk in own.chunks])
-    return await context.fetcher.fetch(image_url, share)
 
 
 async def _store(
@@ -195,25 +177,6 @@ async def _store(
         raise
     context.metrics.note_stored(len(result.data))
     return file_name
-
-
-def check_size(header: Header, scale: int, settings: Settings) -> None:
-    """Check an image's size by its header, before any pixel is decoded.
-
-    Raises:
-        InvalidParameter: a side under 64 px, whatever the other one is.
-        ResolutionTooHigh: a side over the limit of this scale.
-    """
-    if min(header.width_px, header.height_px) < MIN_INPUT_SIDE_PX:
-        raise InvalidParameter(
-            f"Image too small: at least {MIN_INPUT_SIDE_PX}x{MIN_INPUT_SIDE_PX} pixels"
-        )
-    max_side_px = settings.max_input_side_px(scale)
-    if max(header.width_px, header.height_px) > max_side_px:
-        raise ResolutionTooHigh(
-            f"Image resolution too high: at most {max_side_px}x{max_side_px} pixels "
-            f"for scale {scale}"
-        )
 
 
 def format_server_timing(timings: Timings) -> str:

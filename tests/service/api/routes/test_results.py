@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.service.api.answers import assert_error, assert_request_id
 from tests.service.api.pictures import picture, size_of
 from tests.service.api.serving import Service
-from upscaled.api.routes.results import find_result_name
+from upscaled.api.source import find_result_name
 from upscaled.fetch.url import UnusableUrl, check_source_url, parse_url
 from upscaled.state import StoredResult
 from upscaled.state.folder_results import FolderResults

@@ -13,7 +13,7 @@ from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
 from tests.service.image.jpeg_samples import photograph, save_jpeg
 from tests.service.image.steps import count_reading
-from upscaled.api.routes.upscale import check_size
+from upscaled.api.source import check_size
 from upscaled.config import load_settings
 from upscaled.errors import (
     InternalError,

@@ -1,0 +1,227 @@
+"""The jobs of an API key: `GET /v1/jobs`, and `GET` and `DELETE /v1/jobs/{job_id}`."""
+
+import asyncio
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Annotated, Final
+from urllib.request import parse_http_list
+
+from fastapi import APIRouter, Query
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from upscaled.api import schemas
+from upscaled.api.cancellation import run_to_end
+from upscaled.api.dependencies import AppContext, AuthenticatedKey, Context
+from upscaled.api.request.reader import UpscaleParameters
+from upscaled.api.routes.results import build_result_url
+from upscaled.api.source import read_checked_header
+from upscaled.errors import InvalidParameter, NotFound
+from upscaled.state import ApiKey
+from upscaled.state.jobs import JOB_STATES, Job, JobOrder, JobState
+
+JOBS_PATH: Final = "/v1/jobs"
+JOB_PATH: Final = JOBS_PATH + "/{job_id}"
+MAX_PAGE_JOBS: Final = 100
+RESPOND_ASYNC: Final = "respond-async"
+"""The preference, in a request's `Prefer` and in the answer's `Preference-Applied`."""
+
+_ERRORS: Final = {**schemas.KEY_ERRORS, **schemas.describe_errors(NotFound)}
+
+router = APIRouter()
+
+
+@router.head(JOBS_PATH, include_in_schema=False)
+@router.get(
+    JOBS_PATH,
+    operation_id="list_jobs",
+    summary="The jobs of this API key, the newest first",
+    response_description="A page of jobs",
+    responses={**schemas.KEY_ERRORS, **schemas.describe_errors(InvalidParameter)},
+)
+async def list_jobs(
+    request: Request,
+    context: AppContext,
+    key: AuthenticatedKey,
+    status: Annotated[str, Query(description="Only jobs in this state")] = "",
+    cursor: Annotated[str, Query(description="`next_cursor` of the page before")] = "",
+    limit: Annotated[str, Query(description=f"Jobs on a page, 1 to {MAX_PAGE_JOBS}")] = "20",
+) -> schemas.JobPage:
+    """List the key's jobs that ended less than their results' lifetime ago. Takes no rate."""
+    read_page = partial(
+        context.state.jobs.list_page,
+        key.id,
+        state=_parse_state(status),
+        after=_parse_cursor(cursor),
+        limit=_parse_limit(limit),
+    )
+    page = await asyncio.to_thread(read_page)
+    return schemas.JobPage(
+        jobs=[describe_job(request, context, job) for job in page.jobs],
+        next_cursor=_format_cursor(page.next_position),
+    )
+
+
+@router.head(JOB_PATH, include_in_schema=False)
+@router.get(
+    JOB_PATH,
+    operation_id="get_job",
+    summary="How far a job is, and where its result is",
+    response_description="The job",
+    responses=_ERRORS,
+)
+async def get_job(
+    request: Request, context: AppContext, key: AuthenticatedKey, job_id: str
+) -> schemas.Job:
+    """Return one job of the key; another key's is not found. Takes no rate.
+
+    Raises:
+        NotFound: there is none, or its lifetime is over.
+    """
+    job = await asyncio.to_thread(context.state.jobs.find, key.id, job_id)
+    if job is None:
+        raise NotFound
+    return describe_job(request, context, job)
+
+
+@router.delete(
+    JOB_PATH,
+    operation_id="cancel_job",
+    summary="Cancel a job that has not ended",
+    description="Its credit is released, and its work stops at the next tile. A job that has "
+    "ended stays as it is.",
+    response_description="The job as it is now",
+    responses=_ERRORS,
+)
+async def cancel_job(
+    request: Request, context: AppContext, key: AuthenticatedKey, job_id: str
+) -> schemas.Job:
+    """Cancel a job of the key.
+
+    Raises:
+        NotFound: there is none, or its lifetime is over.
+    """
+    cancelled = await run_to_end(asyncio.to_thread(context.state.jobs.cancel, key.id, job_id))
+    if cancelled is None:
+        raise NotFound
+    if cancelled.state == "cancelled":
+        context.job_runner.stop(job_id)
+        if cancelled.order.source_name is not None:
+            delete = partial(context.state.job_sources.delete, cancelled.order.source_name)
+            await asyncio.to_thread(delete)
+    return describe_job(request, context, cancelled)
+
+
+def prefers_async(prefer_headers: Sequence[str]) -> bool:
+    """Return whether a request's `Prefer` headers hold `respond-async` (RFC 7240)."""
+    preferences = parse_http_list(",".join(prefer_headers))
+    names = (preference.partition(";")[0].partition("=")[0] for preference in preferences)
+    return any(name.strip(" \t").lower() == RESPOND_ASYNC for name in names)
+
+
+async def accept_job(
+    request: Request, context: Context, key: ApiKey, parameters: UpscaleParameters
+) -> Response:
+    """Check an upscale, store its source, and add it as a job.
+
+    Raises:
+        RateLimitExceeded: the key has too many jobs that have not ended.
+        InsufficientApiCredits: the balance is too low.
+        ServiceError: what is wrong with an upload, as without a job.
+    """
+    source_name, sources = None, context.state.job_sources
+
+    async def delete(name: str) -> None:
+        await asyncio.to_thread(sources.delete, name)
+
+    if parameters.image is not None:
+        await read_checked_header(parameters.image, parameters.scale, context.settings)
+        storing = asyncio.to_thread(sources.store, parameters.image)
+        source_name = await run_to_end(storing, delete)
+    order = JobOrder(source_name, parameters.image_url, parameters.scale, parameters.model)
+    submit = partial(
+        context.state.jobs.submit,
+        key.id,
+        order,
+        is_metered=context.settings.metering,
+        max_unfinished=context.settings.max_jobs_per_key,
+    )
+    try:
+        job = await run_to_end(asyncio.to_thread(submit))
+    except BaseException:
+        if source_name is not None:
+            await run_to_end(delete(source_name))
+        raise
+    if context.settings.metering:
+        context.metrics.note_credit("held")
+    context.job_runner.wake()
+    body = describe_job(request, context, job)
+    headers = {"Location": f"{JOBS_PATH}/{job.id}", "Preference-Applied": RESPOND_ASYNC}
+    return JSONResponse(body.model_dump(mode="json"), 202, headers)
+
+
+def describe_job(request: Request, context: Context, job: Job) -> schemas.Job:
+    """Return the body that says how a job is."""
+    tiles_done, tiles_total = context.job_runner.tiles_of(job)
+    result_url = expires_at = None
+    if job.result is not None and job.ended_at_s is not None:
+        base_url = context.settings.public_base_url
+        result_url = build_result_url(request, base_url, job.result.file_name)
+        expires_at = _format_time(job.ended_at_s + context.settings.job_result_lifetime_s)
+    error = None
+    if job.error_code is not None:
+        error = schemas.Error(
+            error=job.error_text or "", error_code=schemas.ErrorCode(job.error_code)
+        )
+    return schemas.Job(
+        id=job.id,
+        status=job.state,
+        scale=schemas.Scale(job.order.scale),
+        model=job.order.model or None,
+        created_at=_format_time(job.created_at_s),
+        ended_at=None if job.ended_at_s is None else _format_time(job.ended_at_s),
+        tiles_done=tiles_done,
+        tiles_total=tiles_total,
+        result_url=result_url,
+        expires_at=expires_at,
+        error=error,
+    )
+
+
+def _format_time(time_s: float) -> datetime:
+    return datetime.fromtimestamp(round(time_s, 3), UTC)
+
+
+def _parse_state(text: str) -> JobState | None:
+    if not text:
+        return None
+    if text not in JOB_STATES:
+        raise InvalidParameter(f"status must be one of {', '.join(JOB_STATES)}")
+    return text
+
+
+def _parse_limit(text: str) -> int:
+    limit = int(text) if text.isascii() and text.isdigit() and len(text) < 5 else 0
+    if not 1 <= limit <= MAX_PAGE_JOBS:
+        raise InvalidParameter(f"limit must be 1 to {MAX_PAGE_JOBS}")
+    return limit
+
+
+def _parse_cursor(text: str) -> tuple[float, str] | None:
+    if not text:
+        return None
+    try:
+        created_at_s, job_id = json.loads(base64.urlsafe_b64decode(text))
+        return float(created_at_s), str(job_id)
+    except (ValueError, TypeError, binascii.Error, RecursionError):
+        raise InvalidParameter("cursor must be a next_cursor of this API") from None
+
+
+def _format_cursor(position: tuple[float, str] | None) -> str | None:
+    if position is None:
+        return None
+    return base64.urlsafe_b64encode(json.dumps(position).encode()).decode()

@@ -1,0 +1,112 @@
+"""Read the source of an upscale: its bytes, its header, and the request that is made of both."""
+
+import asyncio
+from collections.abc import Iterable
+
+from upscaled.api.memory import Share
+from upscaled.api.schemas import RESULT_PATH
+from upscaled.config import MAX_OUTPUT_SIDE_PX, MIN_INPUT_SIDE_PX, Settings
+from upscaled.errors import FileSizeTooLarge, InvalidParameter, ResolutionTooHigh
+from upscaled.fetch.client import FetchClient
+from upscaled.fetch.url import SourceUrl, parse_url
+from upscaled.image.header import read_header
+from upscaled.image.output import decide_output
+from upscaled.image.types import Header
+from upscaled.pool.executor import OnTile, UpscaleRequest
+from upscaled.state import OpenedResult
+from upscaled.state.results import Results
+
+
+async def fetch_source(
+    image_url: str,
+    share: Share,
+    fetcher: FetchClient,
+    stores: Iterable[Results],
+    settings: Settings,
+) -> bytes:
+    """Fetch an image; our own results come from the store: some clients chain two calls.
+
+    Raises:
+        UnusableUrl, FileSizeTooLarge, RateLimitExceeded, InternalError: as of `FetchClient.fetch`.
+    """
+    if file_name := find_result_name(parse_url(image_url)):
+        for results in stores:
+            async with results.open(file_name) as own:
+                if own is not None:
+                    return await _read_own(own, share, settings)
+    return await fetcher.fetch(image_url, share)
+
+
+async def _read_own(own: OpenedResult, share: Share, settings: Settings) -> bytes:
+    size_bytes = own.stored.size_bytes
+    if size_bytes > settings.max_file_bytes:
+        raise FileSizeTooLarge(detail=f"an own result of {size_bytes} bytes")
+    share.take(size_bytes)
+    return b"".join([chunk async for chunk in own.chunks])
+
+
+def find_result_name(url: SourceUrl) -> str | None:
+    """Return the file name in what looks like a result URL, of any server; else None.
+
+    A proxy may have changed scheme, host, port and the path before it. The name is enough: it
+    cannot be guessed, and a client that knows one may have the result.
+    """
+    _, mark, file_name = url.path.rpartition(RESULT_PATH)
+    return file_name if mark else None
+
+
+async def read_checked_header(source: bytes, scale: int, settings: Settings) -> Header:
+    """Return what an image's header says, within the limits on size.
+
+    Raises:
+        UnsupportedImageFormat, MalformedImage: the bytes are no picture that the service takes.
+        InvalidParameter, ResolutionTooHigh: as of `check_size`.
+    """
+    header = await asyncio.to_thread(read_header, source, settings.formats)
+    check_size(header, scale, settings)
+    return header
+
+
+def build_request(
+    request_id: str,
+    header: Header,
+    settings: Settings,
+    *,
+    key_id: int,
+    scale: int,
+    model: str,
+    on_tile: OnTile,
+) -> UpscaleRequest:
+    """Return what the executor is to do with an image; its output is decided here."""
+    output = decide_output(
+        header, scale, keeps_depth=settings.deep_png, max_side_px=MAX_OUTPUT_SIDE_PX
+    )
+    return UpscaleRequest(
+        request_id,
+        scale,
+        header.width_px,
+        header.height_px,
+        output,
+        on_tile,
+        key_id=key_id,
+        model=model,
+    )
+
+
+def check_size(header: Header, scale: int, settings: Settings) -> None:
+    """Check an image's size by its header, before any pixel is decoded.
+
+    Raises:
+        InvalidParameter: a side under 64 px, whatever the other one is.
+        ResolutionTooHigh: a side over the limit of this scale.
+    """
+    if min(header.width_px, header.height_px) < MIN_INPUT_SIDE_PX:
+        raise InvalidParameter(
+            f"Image too small: at least {MIN_INPUT_SIDE_PX}x{MIN_INPUT_SIDE_PX} pixels"
+        )
+    max_side_px = settings.max_input_side_px(scale)
+    if max(header.width_px, header.height_px) > max_side_px:
+        raise ResolutionTooHigh(
+            f"Image resolution too high: at most {max_side_px}x{max_side_px} pixels "
+            f"for scale {scale}"
+        )

@@ -1,0 +1,116 @@
+"""The images that accepted jobs wait with, from the acceptance to the job's end."""
+
+import os
+import re
+import time
+import uuid
+from collections.abc import Container
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, Protocol
+
+from upscaled.errors import InternalError
+
+_NAME: Final = re.compile(r"[0-9a-f]{32}")
+_PART: Final = ".part"
+UNCLAIMED_S: Final = 3600.0
+"""A source is written before its job: so old a one without a job was left by a dead process."""
+
+
+class JobSources(Protocol):
+    """Sources under unguessable names; every call may block, and any thread may make it."""
+
+    def store(self, data: bytes) -> str:
+        """Store a source, whole or not at all, and return its name.
+
+        Raises:
+            InternalError: it could not be stored.
+        """
+
+    def read(self, name: str) -> bytes:
+        """Return a source's bytes.
+
+        Raises:
+            InternalError: it is not there, or the store does not answer.
+        """
+
+    def delete(self, name: str) -> None:
+        """Remove a source; one that cannot be removed is left to the sweep."""
+
+    def sweep(self, in_use: Container[str]) -> int:
+        """Remove the sources that no job needs; return how many.
+
+        Args:
+            in_use: read before the sources are listed, so a newer one may be missing there: those
+                younger than `UNCLAIMED_S` stay.
+
+        Raises:
+            InternalError, OSError: the store does not answer.
+        """
+
+
+class FolderSources:
+    """Files `<folder>/<name>`, readable by their owner only; see the protocol `JobSources`.
+
+    All front ends of one database share the folder, as they share that of results.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def store(self, data: bytes) -> str:
+        """Write a file that survives a power cut; nothing is left behind of one that fails."""
+        path = self._folder / uuid.uuid4().hex
+        part = path.with_suffix(_PART)
+        try:
+            self._folder.mkdir(mode=0o700, exist_ok=True)
+            descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            try:
+                with open(descriptor, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(descriptor)
+                part.rename(path)
+            except BaseException:
+                part.unlink(missing_ok=True)
+                raise
+            _sync_folder(self._folder)
+        except OSError as error:
+            with suppress(OSError):
+                path.unlink()
+            raise InternalError(detail=f"cannot store a job's source: {error.strerror}") from error
+        return path.name
+
+    def read(self, name: str) -> bytes:
+        """Read a file."""
+        try:
+            return (self._folder / name).read_bytes()
+        except OSError as error:
+            raise InternalError(detail=f"cannot read a job's source: {error.strerror}") from error
+
+    def delete(self, name: str) -> None:
+        """Remove a file."""
+        with suppress(OSError):
+            (self._folder / name).unlink()
+
+    def sweep(self, in_use: Container[str]) -> int:
+        """Remove files, and parts of files whose writer died."""
+        removed = 0
+        with suppress(FileNotFoundError):
+            for path in list(self._folder.iterdir()):
+                name = path.name.removesuffix(_PART)
+                if _NAME.fullmatch(name) is None or name in in_use:
+                    continue
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > UNCLAIMED_S:
+                        path.unlink()
+                        removed += 1
+        return removed
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

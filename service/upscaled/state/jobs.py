@@ -1,0 +1,430 @@
+"""The job queue: upscales that are accepted now and run later, each billed exactly once.
+
+    submit ──> queued ──claim──> running ──finish──> succeeded   (hold captured)
+                 ^                  │ ├────fail────> failed      (hold released)
+                 └──put back────────┘ └───cancel───> cancelled   (hold released; queued ones too)
+
+A job and its hold are written in one transaction, and so are its end and the hold's. A front end
+works on a job under a lease, which it renews. A lease that ran out (the front end died, or was cut
+off from the database) lets another one claim the job, and its first owner can neither finish it nor
+take its credit. Leases are measured by the database's clock, which all front ends share.
+"""
+
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast, get_args
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
+from upscaled.state import ledger
+from upscaled.state.database import Database, database_time_s
+from upscaled.state.ledger import Hold, PaidResult
+from upscaled.state.schema import JOBS
+
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+JOB_STATES: Final[tuple[JobState, ...]] = get_args(JobState)
+
+LEASE_S: Final = 30.0
+"""How long a job stays with a front end that says nothing; renewed every `RENEW_EVERY_S`."""
+RENEW_EVERY_S: Final = 2.0
+"""Far more often than the lease needs: a renewal also carries progress, and learns of a cancel."""
+MAX_ATTEMPTS: Final = 5
+"""Front ends that may die, or be cut off, while they work on a job, before it is given up."""
+
+RETRY_AFTER_S: Final = 10
+"""When a key with too many jobs may try again: a job's time is not known before it runs."""
+
+_UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running")
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """What a job is to do.
+
+    Attributes:
+        source_name: the stored source; None where it is to be fetched from `image_url`.
+        image_url: None where there is a stored source.
+        scale: 2 or 4.
+        model: the model that the client named; "" for the server's own choice.
+    """
+
+    source_name: str | None
+    image_url: str | None
+    scale: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it is in the database; times are seconds since 1970 by the database's clock.
+
+    Attributes:
+        tiles_done, tiles_total: of the attempt under way, as of its last renewal; total is None
+            until known.
+        result: the stored result of a job that succeeded.
+        error_code, error_text: of a job that failed, as the contract's error bodies.
+        ended_at_s: None while it is queued or running.
+    """
+
+    id: str
+    key_id: int
+    state: JobState
+    order: JobOrder
+    attempts: int
+    tiles_done: int
+    tiles_total: int | None
+    result: PaidResult | None
+    error_code: str | None
+    error_text: str | None
+    created_at_s: float
+    ended_at_s: float | None
+
+    @property
+    def is_ended(self) -> bool:
+        """Whether it will not change any more."""
+        return self.state not in _UNFINISHED
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A job that this process may work on as long as the lease is in the database."""
+
+    job: Job
+    lease_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs of a key, the newest first; `next_position` begins the next page, None at the end."""
+
+    jobs: tuple[Job, ...]
+    next_position: tuple[float, str] | None
+
+
+class Jobs:
+    """The jobs of one database, for any thread and any number of processes."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        """
+        Args:
+            clock: seconds since 1970, for the entries of the ledger.
+        """
+        self._database = database
+        self._clock = clock
+
+    def submit(self, key_id: int, order: JobOrder, *, is_metered: bool, max_unfinished: int) -> Job:
+        """Add a job, and hold its credit, in one transaction.
+
+        Args:
+            max_unfinished: jobs that the key may have queued and running, this one included. Of
+                several added at the same moment on PostgreSQL a few may be more.
+
+        Raises:
+            RateLimitExceeded: the key has so many already.
+            InsufficientApiCredits: the key's balance is 0; there is no job.
+            DatabaseFailed: it may have been added or not.
+        """
+        job_id = str(uuid.uuid4())
+        with self._database.write() as connection:
+            if _count_unfinished(connection, JOBS.c.key_id == key_id) >= max_unfinished:
+                detail = f"key {key_id} has {max_unfinished} jobs that have not ended"
+                raise RateLimitExceeded(RETRY_AFTER_S, reason="jobs", detail=detail)
+            if is_metered:
+                hold = Hold(key_id, job_id)
+                ledger.insert_hold(connection, hold, ledger.JOB_HOLDER, at_s=self._now_s())
+            connection.execute(
+                sa.insert(JOBS).values(
+                    id=job_id,
+                    key_id=key_id,
+                    state="queued",
+                    source_name=order.source_name,
+                    image_url=order.image_url,
+                    scale=order.scale,
+                    model=order.model,
+                    is_metered=is_metered,
+                    created_at_s=database_time_s(connection),
+                )
+            )
+            return _read(connection, job_id)
+
+    def claim(self) -> ClaimedJob | None:
+        """Take the oldest job that nobody works on under a new lease; None if there is none.
+
+        A job whose lease ran out `MAX_ATTEMPTS` times is ended as failed instead.
+        """
+        lease_id = uuid.uuid4().hex
+        with self._database.write() as connection:
+            self._end_exhausted(connection)
+            now_s = database_time_s(connection)
+            claimed = connection.execute(
+                sa.update(JOBS)
+                .where(JOBS.c.id == _claimable(connection).scalar_subquery())
+                .values(
+                    state="running",
+                    lease_id=lease_id,
+                    lease_until_s=now_s + LEASE_S,
+                    attempts=JOBS.c.attempts + 1,
+                    tiles_done=0,
+                    tiles_total=None,
+                )
+                .returning(JOBS.c.id)
+            ).scalar_one_or_none()
+            return None if claimed is None else ClaimedJob(_read(connection, claimed), lease_id)
+
+    def renew(self, claimed: ClaimedJob, tiles_done: int, tiles_total: int | None) -> bool:
+        """Renew the lease and note the progress; False where the job is no longer this process's.
+
+        It was cancelled then, or its lease had run out and another process claimed it.
+        """
+        with self._database.write() as connection:
+            renewed = connection.execute(
+                sa.update(JOBS)
+                .where(_is_ours(claimed))
+                .values(
+                    lease_until_s=database_time_s(connection) + LEASE_S,
+                    tiles_done=tiles_done,
+                    tiles_total=tiles_total,
+                )
+            )
+            return renewed.rowcount == 1
+
+    def finish(self, claimed: ClaimedJob, result: PaidResult) -> bool:
+        """End the job with its stored result and capture its credit, in one transaction.
+
+        Done again with the same result it changes nothing.
+
+        Returns:
+            False where the job is no longer this process's: the result must be thrown away.
+        """
+        job = claimed.job
+        with self._database.write() as connection:
+            if not self._end(
+                connection,
+                _is_ours(claimed),
+                "succeeded",
+                result_name=result.file_name,
+                result_media_type=result.media_type,
+                tiles_done=sa.func.coalesce(JOBS.c.tiles_total, 0),
+            ):
+                return _read(connection, job.id).result == result
+            if _is_metered(connection, job.id):
+                hold = Hold(job.key_id, job.id)
+                ledger.capture(connection, hold, None, at_s=self._now_s())
+            return True
+
+    def fail(self, claimed: ClaimedJob, error: ServiceError) -> bool:
+        """End the job with an error and release its credit, in one transaction.
+
+        Returns:
+            False where the job is no longer this process's; nothing is changed then.
+        """
+        with self._database.write() as connection:
+            is_failed = self._end(
+                connection,
+                _is_ours(claimed),
+                "failed",
+                error_code=error.error_code,
+                error_text=error.public_text,
+            )
+            if is_failed:
+                self._release(connection, claimed.job.id, claimed.job.key_id)
+            return is_failed
+
+    def put_back(self, claimed: ClaimedJob) -> bool:
+        """Queue the job again, as if it had not been claimed; False where it is another's."""
+        with self._database.write() as connection:
+            changed = connection.execute(
+                sa.update(JOBS)
+                .where(_is_ours(claimed))
+                .values(
+                    state="queued",
+                    lease_id=None,
+                    lease_until_s=None,
+                    attempts=JOBS.c.attempts - 1,
+                    tiles_done=0,
+                    tiles_total=None,
+                )
+            )
+            return changed.rowcount == 1
+
+    def cancel(self, key_id: int, job_id: str) -> Job | None:
+        """Cancel a job and release its credit; one that has ended stays as it is.
+
+        Returns:
+            The job as it is afterwards; None where the key has no such job.
+        """
+        is_open = sa.and_(
+            JOBS.c.id == job_id, JOBS.c.key_id == key_id, JOBS.c.state.in_(_UNFINISHED)
+        )
+        with self._database.write() as connection:
+            if self._end(connection, is_open, "cancelled"):
+                self._release(connection, job_id, key_id)
+            return _find(connection, key_id, job_id)
+
+    def find(self, key_id: int, job_id: str) -> Job | None:
+        """Return a key's job; None where it has none of this id."""
+        with self._database.read() as connection:
+            return _find(connection, key_id, job_id)
+
+    def list_page(
+        self,
+        key_id: int,
+        *,
+        state: JobState | None = None,
+        after: tuple[float, str] | None = None,
+        limit: int,
+    ) -> JobPage:
+        """Return a key's jobs, the newest first.
+
+        Args:
+            state: only jobs in this state.
+            after: `next_position` of the page before.
+            limit: most jobs on the page, from 1.
+        """
+        position = sa.tuple_(JOBS.c.created_at_s, JOBS.c.id)
+        query = sa.select(JOBS).where(JOBS.c.key_id == key_id)
+        if state is not None:
+            query = query.where(JOBS.c.state == state)
+        if after is not None:
+            query = query.where(position < sa.tuple_(*after))
+        query = query.order_by(JOBS.c.created_at_s.desc(), JOBS.c.id.desc()).limit(limit + 1)
+        with self._database.read() as connection:
+            jobs = [_from_row(row) for row in connection.execute(query)]
+        page = tuple(jobs[:limit])
+        last = page[-1] if len(jobs) > limit else None
+        return JobPage(page, None if last is None else (last.created_at_s, last.id))
+
+    def count_unfinished(self) -> int:
+        """Return how many jobs are queued or running."""
+        with self._database.read() as connection:
+            return _count_unfinished(connection, sa.true())
+
+    def remove_ended(self, *, lifetime_s: float) -> int:
+        """Remove jobs that ended longer ago than `lifetime_s`; return how many."""
+        with self._database.write() as connection:
+            removed = connection.execute(
+                sa.delete(JOBS).where(JOBS.c.ended_at_s < database_time_s(connection) - lifetime_s)
+            )
+            return removed.rowcount
+
+    def sources_in_use(self) -> frozenset[str]:
+        """Return the names of stored sources that a queued or running job still needs."""
+        query = sa.select(JOBS.c.source_name).where(
+            JOBS.c.state.in_(_UNFINISHED), JOBS.c.source_name.is_not(None)
+        )
+        with self._database.read() as connection:
+            return frozenset(connection.execute(query).scalars())
+
+    def _end(
+        self,
+        connection: Connection,
+        condition: sa.ColumnElement[bool],
+        state: JobState,
+        **values: object,
+    ) -> bool:
+        """End the job that meets the condition; False where there is none."""
+        ended = connection.execute(
+            sa.update(JOBS)
+            .where(condition)
+            .values(
+                state=state,
+                lease_id=None,
+                lease_until_s=None,
+                ended_at_s=database_time_s(connection),
+                **values,
+            )
+        )
+        return ended.rowcount == 1
+
+    def _release(self, connection: Connection, job_id: str, key_id: int) -> None:
+        if _is_metered(connection, job_id):
+            ledger.release(connection, Hold(key_id, job_id), at_s=self._now_s())
+
+    def _now_s(self) -> int:
+        return int(self._clock())
+
+    def _end_exhausted(self, connection: Connection) -> None:
+        """End jobs whose last allowed attempt was left without a word."""
+        error = InternalError()
+        exhausted = sa.and_(_is_left(connection), JOBS.c.attempts >= MAX_ATTEMPTS)
+        query = sa.select(JOBS.c.id, JOBS.c.key_id).where(exhausted)
+        if connection.dialect.name == "postgresql":
+            query = query.with_for_update(skip_locked=True)
+        for job_id, key_id in connection.execute(query).all():
+            is_failed = self._end(
+                connection,
+                sa.and_(JOBS.c.id == job_id, exhausted),
+                "failed",
+                error_code=error.error_code,
+                error_text=error.public_text,
+            )
+            if is_failed:
+                self._release(connection, job_id, key_id)
+
+
+def _is_ours(claimed: ClaimedJob) -> sa.ColumnElement[bool]:
+    return sa.and_(
+        JOBS.c.id == claimed.job.id,
+        JOBS.c.state == "running",
+        JOBS.c.lease_id == claimed.lease_id,
+    )
+
+
+def _is_left(connection: Connection) -> sa.ColumnElement[bool]:
+    return sa.and_(JOBS.c.state == "running", JOBS.c.lease_until_s < database_time_s(connection))
+
+
+def _claimable(connection: Connection) -> sa.Select[Any]:
+    """Select the id of the oldest job that is queued or left."""
+    query = (
+        sa.select(JOBS.c.id)
+        .where(sa.or_(JOBS.c.state == "queued", _is_left(connection)))
+        .order_by(JOBS.c.created_at_s, JOBS.c.id)
+        .limit(1)
+    )
+    if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
+        query = query.with_for_update(skip_locked=True)
+    return query
+
+
+def _count_unfinished(connection: Connection, condition: sa.ColumnElement[bool]) -> int:
+    query = sa.select(sa.func.count()).where(JOBS.c.state.in_(_UNFINISHED), condition)
+    return int(connection.execute(query).scalar_one())
+
+
+def _is_metered(connection: Connection, job_id: str) -> bool:
+    query = sa.select(JOBS.c.is_metered).where(JOBS.c.id == job_id)
+    return bool(connection.execute(query).scalar_one())
+
+
+def _read(connection: Connection, job_id: str) -> Job:
+    return _from_row(connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one())
+
+
+def _find(connection: Connection, key_id: int, job_id: str) -> Job | None:
+    query = sa.select(JOBS).where(JOBS.c.id == job_id, JOBS.c.key_id == key_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else _from_row(row)
+
+
+def _from_row(row: sa.Row[Any]) -> Job:
+    result = None
+    if row.result_name is not None:
+        result = PaidResult(row.result_name, row.result_media_type)
+    return Job(
+        row.id,
+        row.key_id,
+        cast(JobState, row.state),
+        JobOrder(row.source_name, row.image_url, row.scale, row.model),
+        row.attempts,
+        row.tiles_done,
+        row.tiles_total,
+        result,
+        row.error_code,
+        row.error_text,
+        row.created_at_s,
+        row.ended_at_s,
+    )

@@ -1,0 +1,95 @@
+"""Sources of jobs: whole, private, and kept exactly as long as a job needs them."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from tests.buckets import Bucket
+from upscaled.errors import InternalError
+from upscaled.state import job_sources
+from upscaled.state.job_sources import FolderSources, JobSources
+
+MISSING = "0" * 32
+
+
+@pytest.fixture(params=["folder", "bucket"])
+def sources(request: pytest.FixtureRequest, tmp_path: Path) -> JobSources:
+    if request.param == "folder":
+        return FolderSources(tmp_path / "job-sources")
+    pytest.importorskip("obstore", reason="obstore is not installed")
+    from upscaled.state.bucket_sources import BucketSources
+
+    bucket: Bucket = request.getfixturevalue("bucket")
+    return BucketSources(f"{bucket.url}/job-sources", bucket.endpoint)
+
+
+@pytest.fixture
+def forget_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_sources, "UNCLAIMED_S", -1.0)
+    monkeypatch.setattr("upscaled.state.bucket_sources.UNCLAIMED_S", -1.0, raising=False)
+
+
+def test_a_source_is_read_as_it_was_stored_until_it_is_deleted(sources: JobSources) -> None:
+    data = os.urandom(300_000)
+    name = sources.store(data)
+    assert sources.read(name) == data
+    sources.delete(name)
+    sources.delete(name)
+    with pytest.raises(InternalError):
+        sources.read(name)
+
+
+def test_two_sources_never_share_a_name(sources: JobSources) -> None:
+    names = [sources.store(bytes([at])) for at in range(5)]
+    assert [sources.read(name) for name in names] == [bytes([at]) for at in range(5)]
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_a_sweep_removes_what_no_job_needs(sources: JobSources) -> None:
+    needed, other = sources.store(b"needed"), sources.store(b"other")
+    assert sources.sweep({needed}) == 1
+    assert sources.read(needed) == b"needed"
+    with pytest.raises(InternalError):
+        sources.read(other)
+
+
+def test_a_source_whose_job_is_about_to_be_written_is_kept(sources: JobSources) -> None:
+    name = sources.store(b"new")
+    assert sources.sweep(frozenset()) == 0
+    assert sources.read(name) == b"new"
+
+
+def test_a_missing_source_says_so_without_its_name(sources: JobSources) -> None:
+    with pytest.raises(InternalError) as failure:
+        sources.read(MISSING)
+    assert MISSING not in str(failure.value)
+
+
+def test_a_disk_that_refuses_leaves_no_part_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "job-sources"
+
+    def refuse(_: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    with pytest.raises(InternalError, match="No space left on device"):
+        FolderSources(folder).store(b"data")
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.usefixtures("forget_at_once")
+def test_a_part_whose_writer_died_is_removed(tmp_path: Path) -> None:
+    sources = FolderSources(tmp_path)
+    (tmp_path / f"{MISSING}.part").write_bytes(b"half")
+    (tmp_path / "notes.txt").write_text("not ours")
+    assert sources.sweep(frozenset()) == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_source_is_readable_by_its_owner_only(tmp_path: Path) -> None:
+    name = FolderSources(tmp_path / "sources").store(b"data")
+    assert (tmp_path / "sources").stat().st_mode & 0o777 == 0o700
+    assert (tmp_path / "sources" / name).stat().st_mode & 0o777 == 0o600
