@@ -1,4 +1,4 @@
-"""The `upscaled` command; each command is a module of its name with `register(app)`."""
+"""Command line `upscaled`; a command is a module of its name, with `run` or a group `commands`."""
 
 import os
 import sys
@@ -40,7 +40,11 @@ def build_app(commands: Sequence[str] = COMMANDS) -> typer.Typer:
     )
     app.callback()(_upscaled)
     for command in commands:
-        import_module(f"upscaled.cli.{command}").register(app)
+        module = import_module(f"upscaled.cli.{command}")
+        if hasattr(module, "commands"):
+            app.add_typer(module.commands, name=command)
+        else:
+            app.command(command)(module.run)
     return app
 
 

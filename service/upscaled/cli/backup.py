@@ -11,11 +11,7 @@ from upscaled.state import StateError
 from upscaled.state.backup import back_up
 
 
-def register(app: typer.Typer) -> None:
-    app.command("backup")(write_backup)
-
-
-def write_backup(
+def run(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The file to make; must not exist.")],
 ) -> None:
     """Copy API keys, credits and the records of results into FILE; the service may be running.

@@ -140,9 +140,6 @@ def _open_journal(output_dir: Path | None, settings: Settings) -> Journal:
 
     The latter lies in the data folder and only saves work: where it cannot be opened, the batch
     runs without a journal.
-
-    Raises:
-        typer.Exit: the output folder's journal cannot be used.
     """
     if output_dir:
         try:

@@ -8,11 +8,7 @@ from upscaled.config import describe_settings, load_settings
 from upscaled.state import hide_password
 
 
-def register(app: typer.Typer) -> None:
-    app.command("config")(print_config)
-
-
-def print_config() -> None:
+def run() -> None:
     """Print all settings: variable, value, default and meaning. Passwords are never shown.
 
     Settings are environment variables. Where the output is no terminal, each is one line of four

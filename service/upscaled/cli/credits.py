@@ -11,10 +11,6 @@ commands = typer.Typer(no_args_is_help=True, help="Add credits to a key and show
 Name = Annotated[str, typer.Argument(metavar="NAME", help="Name of an active key.")]
 
 
-def register(app: typer.Typer) -> None:
-    app.add_typer(commands, name="credits")
-
-
 @commands.command("add")
 def add_credits(
     name: Name, amount: Annotated[int, typer.Argument(metavar="N", min=1, help="How many.")]

@@ -19,11 +19,7 @@ _STATUS_WIDTH: Final = 9
 _CHECK_WIDTH: Final = 15
 
 
-def register(app: typer.Typer) -> None:
-    app.command("doctor")(examine)
-
-
-def examine(
+def run(
     host: Annotated[
         str | None,
         typer.Option(metavar="ADDRESS", help="Where the service listens; else UPSCALED_HOST."),

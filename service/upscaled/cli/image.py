@@ -48,11 +48,7 @@ IgnoresUnsupported = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    app.command("image")(upscale_images)
-
-
-def upscale_images(
+def run(
     files: Files,
     scale: Scale,
     output_dir: OutputDir = None,
@@ -103,11 +99,7 @@ def upscale_images(
 
 
 def _check_call(files: list[str], output_dir: Path | None, *, ends_in_null: bool) -> None:
-    """Refuse a call that contradicts itself, before anything is read or written.
-
-    Raises:
-        typer.BadParameter: the text says what to give instead.
-    """
+    """Refuse a call that contradicts itself, before anything is read or written."""
     if ends_in_null and LIST not in files:
         raise typer.BadParameter("-0 is about names on standard input: give - as well")
     if files.count(LIST) > 1:

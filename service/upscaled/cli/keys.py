@@ -31,10 +31,6 @@ Burst = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    app.add_typer(commands, name="keys")
-
-
 @commands.command("create")
 def create_key(
     name: Name,

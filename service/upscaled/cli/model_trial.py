@@ -24,10 +24,6 @@ MOST_SIDE_PX: Final = 512
 _SUFFIXES: Final = (".png", ".jpg", ".jpeg")
 
 
-def register(commands: typer.Typer) -> None:
-    commands.command("try")(try_model)
-
-
 def try_model(
     name: Annotated[str, typer.Argument(metavar="NAME", help="a model that is here")],
     photo: Annotated[Path, typer.Argument(metavar="PHOTO", help="a picture to try it on")],
@@ -148,11 +144,7 @@ def _own_scale(name: str) -> int:
 
 
 def _check_output(path: Path, *, is_named: bool) -> None:
-    """Refuse a sheet that cannot be written, or would replace a file without `--output`.
-
-    Raises:
-        ModelRefused: the text names the file and the reason.
-    """
+    """Refuse a sheet that cannot be written, or would replace a file without `--output`."""
     if path.suffix.lower() not in _SUFFIXES:
         raise ModelRefused(f"{path}: the sheet is a .png or a .jpg file")
     if not path.parent.is_dir():

@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from upscaled.cli import model_trial
 from upscaled.cli.console import fail, print_columns
+from upscaled.cli.model_trial import try_model
 from upscaled.config import load_settings
 from upscaled_models.errors import ModelError
 from upscaled_models.fetch import Progress
@@ -22,10 +22,6 @@ commands = typer.Typer(
 )
 
 _WHERE_PRESENT = {"default": "shipped", "official": "present", "user": "your own"}
-
-
-def register(app: typer.Typer) -> None:
-    app.add_typer(commands, name="models")
 
 
 @commands.command("list")
@@ -104,7 +100,7 @@ def _describe_next_steps(spec: ModelSpec) -> str:
     return "\n".join(["What next:", *(f"  {what:<26}{how}" for what, how in lines)])
 
 
-model_trial.register(commands)
+commands.command("try")(try_model)
 
 
 @commands.command("remove")

@@ -19,11 +19,7 @@ class CannotServe(Exception):
     exit_status = 1
 
 
-def register(app: typer.Typer) -> None:
-    app.command("serve")(serve)
-
-
-def serve(
+def run(
     host: Annotated[
         str | None, typer.Option(help="Address to listen on; else UPSCALED_HOST, 127.0.0.1.")
     ] = None,

@@ -15,11 +15,7 @@ if TYPE_CHECKING:
     from upscaled_models.autotune.cache import Choice, Measured
 
 
-def register(app: typer.Typer) -> None:
-    app.command("tune")(tune)
-
-
-def tune(
+def run(
     model: Annotated[
         str | None,
         typer.Argument(metavar="MODEL", help="One model; without it, those that the service uses."),

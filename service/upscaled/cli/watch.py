@@ -23,11 +23,7 @@ SettleS = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    app.command("watch")(watch_folder)
-
-
-def watch_folder(
+def run(
     input_dir: InputDir,
     output_dir: OutputDir,
     scale: Scale,

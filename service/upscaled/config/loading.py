@@ -71,18 +71,15 @@ def load_settings(environment: Mapping[str, str] | None = None, **overrides: obj
 
 def describe_settings(settings: Settings) -> list[tuple[str, str, str, str]]:
     """Return rows of (variable, value, default, meaning), in the table's order."""
-    rows = []
-    for name, field in Settings.model_fields.items():
-        default = field.get_default(call_default_factory=True, validated_data={})
-        rows.append(
-            (
-                PREFIX + name.upper(),
-                _as_text(getattr(settings, name)),
-                _as_text(default),
-                field.description or "",
-            )
+    return [
+        (
+            PREFIX + name.upper(),
+            _as_text(getattr(settings, name)),
+            _as_text(field.get_default(call_default_factory=True, validated_data={})),
+            field.description or "",
         )
-    return rows
+        for name, field in Settings.model_fields.items()
+    ]
 
 
 def _is_service_link(name: str, value: str) -> bool:
@@ -103,11 +100,7 @@ def _refuse_unknown(values: Mapping[str, str]) -> None:
 
 
 def _find_aliases(values: Mapping[str, str]) -> dict[str, str]:
-    """Return the former names among the given ones, each with the setting that it means.
-
-    Raises:
-        SettingsError: a setting is given by both its names.
-    """
+    """Return the former names among the given ones, each with the setting that it means."""
     found = {old: new for old, new in ALIASES.items() if old in values}
     for old, new in found.items():
         if new in values:

@@ -212,11 +212,7 @@ class RequestQueue:
             raise
 
     def _refuse_excess(self, newest: _Waiting) -> None:
-        """Refuse one request, for one more waits than may wait.
-
-        Raises:
-            QueueFull: it is `newest` itself.
-        """
+        """Refuse one request, for one more waits than may wait; raises where it is `newest`."""
         excess = self._queue.choose_evicted(newest)
         self._queue.discard(excess)
         if excess is newest:

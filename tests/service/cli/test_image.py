@@ -6,13 +6,12 @@ from typing import Any
 import cv2
 import numpy as np
 import pytest
-import typer
 from PIL import Image as PillowImage
 from typer.testing import CliRunner, Result
 
 from tests.service.image.samples import RGB, RGBA, deep_samples, png
 from upscaled.batch.journal import FILE_NAME, Journal
-from upscaled.cli import image
+from upscaled.cli import build_app
 from upscaled.config import SettingsError
 from upscaled.upscale import opening
 
@@ -35,9 +34,7 @@ def photo(tmp_path: Path) -> Path:
 
 
 def run(*arguments: str | Path) -> Result:
-    app = typer.Typer()
-    image.register(app)
-    app.command("other")(lambda: None)  # with a single command typer would take no name
+    app = build_app(("image", "config"))  # with a single command typer would take no name
     return CliRunner().invoke(app, ["image", *map(str, arguments)])
 
 

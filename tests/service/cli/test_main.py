@@ -1,3 +1,4 @@
+import re
 import subprocess
 import sys
 
@@ -82,9 +83,10 @@ def test_an_output_that_takes_no_more_is_one_line_with_status_1(
     assert ended.stderr == "upscaled: standard output: No space left on device\n"
 
 
-def test_every_module_that_registers_a_command_is_built_into_the_command_line() -> None:
+def test_every_module_of_a_command_is_built_into_the_command_line() -> None:
     folder = REPOSITORY_DIR / "service" / "upscaled" / "cli"
-    modules = {path.stem for path in folder.glob("*.py") if "def register(app" in path.read_text()}
+    command = re.compile(r"^(def run\(|commands = typer)", re.MULTILINE)
+    modules = {path.stem for path in folder.glob("*.py") if command.search(path.read_text())}
     assert modules == set(COMMANDS)
 
 

@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import typer
 from PIL import Image as PillowImage
 from typer.testing import CliRunner
 
 from tests.running import UPSCALED, clean_environment
 from tests.service.image.samples import picture, save
 from upscaled.batch.watcher import is_being_written
-from upscaled.cli import watch
+from upscaled.cli import build_app
 
 PATIENCE_S = 60.0
 
@@ -111,8 +110,6 @@ def test_a_wrong_call_is_a_usage_error(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "in").mkdir()
     (tmp_path / "file").touch()
-    app = typer.Typer()
-    watch.register(app)
-    app.command("other")(lambda: None)  # with a single command typer would take no name
+    app = build_app(("watch", "config"))  # with a single command typer would take no name
     done = CliRunner().invoke(app, ["watch", *arguments, "--scale", "2"])
     assert done.exit_code == 2
