@@ -105,6 +105,11 @@ class PngHeader:
     def is_grey(self) -> bool:
         return self.colour_type in (GREY, GREY_ALPHA)
 
+    def to_chunk(self) -> bytes:
+        """Make the whole chunk."""
+        fields = (self.width_px, self.height_px, self.bit_depth, self.colour_type)
+        return make_chunk(b"IHDR", _HEADER.pack(*fields, 0, 0, self.is_interlaced))
+
 
 @dataclass(frozen=True, slots=True)
 class PngParts:
@@ -143,12 +148,7 @@ class PngParts:
 
     def without_pixels(self) -> bytes:
         """Make a file of IHDR, PLTE, tRNS, an empty IDAT and IEND."""
-        head = self.header
-        ihdr = _HEADER.pack(
-            *(head.width_px, head.height_px, head.bit_depth, head.colour_type),
-            *(0, 0, head.is_interlaced),
-        )
-        parts = [SIGNATURE, make_chunk(b"IHDR", ihdr)]
+        parts = [SIGNATURE, self.header.to_chunk()]
         if self.palette:
             parts.append(make_chunk(b"PLTE", self.palette))
         if self.transparency:

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from upscaled.image.formats.png.structure import RGB, RGBA, SIGNATURE, make_chunk
+from upscaled.image.formats.png.structure import RGB, RGBA, SIGNATURE, PngHeader, make_chunk
 from upscaled.image.metadata import write_credit
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
@@ -68,9 +68,8 @@ class PngWriter:
         image = self._image
         colour_type = RGB if image.alpha is None else RGBA
         depth = 8 * image.rgb.itemsize
-        size = (image.width_px, image.height_px)
-        header = struct.pack(">IIBBBBB", *size, depth, colour_type, 0, 0, 0)
-        parts = [SIGNATURE, make_chunk(b"IHDR", header)]
+        header = PngHeader(image.width_px, image.height_px, depth, colour_type, is_interlaced=False)
+        parts = [SIGNATURE, header.to_chunk()]
         if image.icc:
             parts.append(make_chunk(b"iCCP", b"ICC profile\x00\x00" + zlib.compress(image.icc)))
         if image.dpi:

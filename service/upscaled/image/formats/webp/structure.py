@@ -71,23 +71,17 @@ class FirstImage:
         flags = _ALPHA_FLAG if self.has_alpha else 0
         for name in self.metadata:
             flags |= _METADATA_FLAGS[name]
-        parts: list[tuple[bytes, bytes | memoryview]] = [(self.kind, self.bitstream)]
-        if self.alpha is not None:
-            parts.insert(0, (b"ALPH", self.alpha))
+        parts = [] if self.alpha is None else [_chunk(b"ALPH", self.alpha)]
+        parts.append(_chunk(self.kind, self.bitstream))
         if self.frame_header is not None:
             flags |= _ANIMATION_FLAG
-            frame = self.frame_header + b"".join(_chunk(*part) for part in parts)
-            parts = [(b"ANIM", bytes(_ANIM_BYTES)), (b"ANMF", frame)]
-        icc, exif = self.metadata.get(b"ICCP"), self.metadata.get(b"EXIF")
-        width, height = self.canvas_px
-        canvas = (width - 1).to_bytes(3, "little") + (height - 1).to_bytes(3, "little")
-        chunks: list[tuple[bytes, bytes | memoryview]] = [
-            (b"VP8X", struct.pack("<I", flags) + canvas),
-            *([(b"ICCP", icc)] if icc is not None else []),
-            *parts,
-            *([(b"EXIF", exif)] if exif is not None else []),
-        ]
-        body = b"WEBP" + b"".join(_chunk(name, data) for name, data in chunks)
+            frame = b"".join((self.frame_header, *parts))
+            parts = [_chunk(b"ANIM", bytes(_ANIM_BYTES)), _chunk(b"ANMF", frame)]
+        sides = b"".join((side - 1).to_bytes(3, "little") for side in self.canvas_px)
+        extended = _chunk(b"VP8X", struct.pack("<I", flags) + sides)
+        metadata = {name: _chunk(name, data) for name, data in self.metadata.items()}
+        icc, exif = metadata.get(b"ICCP", b""), metadata.get(b"EXIF", b"")
+        body = b"".join((b"WEBP", extended, icc, *parts, exif))
         return b"RIFF" + struct.pack("<I", len(body)) + body
 
 
