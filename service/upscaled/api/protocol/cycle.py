@@ -1,7 +1,8 @@
 """Run the application for one request: uvicorn's ASGI cycle, its flow control and the scope."""
 
 import asyncio
-from typing import Any, Protocol
+import logging
+from typing import Any, Final, Protocol
 from urllib.parse import unquote
 
 from uvicorn._types import (
@@ -17,18 +18,23 @@ from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
 from upscaled.api.protocol.head import RequestHead
-from upscaled.api.protocol.output import Output
+from upscaled.api.protocol.output import ANSWER_AHEAD, CHUNK_AHEAD, Output
 from upscaled.api.unsent import OUTPUT_EXTENSION
+
+_logger: Final = logging.getLogger(__name__)
 
 
 class Connection(Protocol):
     """Connection that a cycle belongs to."""
 
-    def pump_soon(self) -> None:
-        """Parse more of what has arrived, once the event loop is free."""
+    def pump(self) -> None:
+        """Parse what has arrived."""
 
     def note_answered(self) -> None:
         """Note that the response is written, though the request's body may go on."""
+
+    def end_request(self) -> None:
+        """Go on with the next request, both body and response being complete."""
 
 
 class Flow(FlowControl):
@@ -37,21 +43,61 @@ class Flow(FlowControl):
     def __init__(self, transport: asyncio.Transport, connection: Connection) -> None:
         super().__init__(transport)
         self._connection = connection
+        self._is_pump_due = False
 
     def resume_reading(self) -> None:
-        self._connection.pump_soon()
+        self.pump_soon()
+
+    def pump_soon(self) -> None:
+        """Parse more of what has arrived, once the event loop is free."""
+        if not self._is_pump_due:
+            self._is_pump_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        self._is_pump_due = False
+        self._connection.pump()
 
 
 class Cycle(RequestResponseCycle):
     """ASGI cycle of one request."""
 
-    connection: Connection
+    def __init__(
+        self,
+        head: RequestHead,
+        scope: HTTPScope,
+        connection: Connection,
+        output: Output,
+        flow: Flow,
+        default_headers: list[tuple[bytes, bytes]],
+    ) -> None:
+        super().__init__(
+            scope=scope,
+            transport=output,  # type: ignore[arg-type]
+            flow=flow,
+            logger=_logger,
+            access_logger=_logger,
+            access_log=False,
+            default_headers=default_headers,
+            message_event=asyncio.Event(),
+            expect_100_continue=head.expects_continue,
+            keep_alive=head.keeps_alive,
+            on_response=connection.end_request,
+        )
+        self._connection = connection
+
+    @property
+    def ahead(self) -> bytes:
+        """Return the bytes that may be sent ahead of what comes next, to probe the client."""
+        if not self.response_started:
+            return ANSWER_AHEAD
+        return CHUNK_AHEAD if self.chunked_encoding else b""
 
     async def send(self, message: ASGISendEvent) -> None:
         await super().send(message)
         is_body = message["type"] == "http.response.body"
         if is_body and self.chunked_encoding is False and not self.expected_content_length:
-            self.connection.note_answered()
+            self._connection.note_answered()
 
     async def run_asgi(self, app: ASGI3Application) -> None:
         async def run_unless_cut_off(

@@ -5,6 +5,7 @@ from typing import Final
 
 from upscaled.api.protocol.head import LineReader, MalformedRequest, RequestHead, parse_field
 
+MIN_BODY_BYTES_PER_S: Final = 256
 MAX_CHUNK_LINE_BYTES: Final = 4 * 1024
 MAX_TRAILER_BYTES: Final = 16 * 1024
 # Size lines, extensions, line ends and trailers, beyond a sixteenth of the body's own bytes: 10,000
@@ -22,6 +23,27 @@ _PLAIN_SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,8})\r\n")
 def read_body_of(head: RequestHead) -> "BodyReader":
     """Return a reader of the body that a head announces."""
     return ChunkedReader() if head.body_bytes is None else LengthReader(head.body_bytes)
+
+
+class BodyProgress:
+    """Measure of a body's progress: less than `MIN_BODY_BYTES_PER_S` on average counts as none."""
+
+    def __init__(self, now_s: float) -> None:
+        self.restart(now_s)
+
+    def restart(self, now_s: float) -> None:
+        """Measure from now on; `now_s` is of `time.monotonic`."""
+        self._size_bytes, self._begun_s = 0, now_s
+
+    def add(self, size_bytes: int) -> None:
+        """Count bytes that have arrived."""
+        self._size_bytes += size_bytes
+
+    def is_stalled(self, now_s: float, limit_s: float) -> bool:
+        """Return whether there was no progress for `limit_s`."""
+        if self._size_bytes >= MIN_BODY_BYTES_PER_S * limit_s:
+            self.restart(now_s)
+        return now_s - self._begun_s > limit_s
 
 
 class LengthReader:

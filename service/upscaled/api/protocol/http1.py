@@ -1,8 +1,7 @@
 """Serve one HTTP/1.1 connection: `uvicorn.Config(app, http=ContractProtocol)`.
 
-uvicorn has the event loop, the server's life and the ASGI cycle of a request. Its own protocols
-count nothing before their parsers, have no deadline for writing and drop a client that shuts its
-sending side. Here:
+uvicorn's own protocols count nothing before their parsers, have no deadline for writing and drop a
+client that shuts its sending side. Here:
 
 - one request at a time is processed; what follows it waits in a bounded buffer;
 - heads, chunk lines and trailers are bounded (`upscaled.api.protocol.head`, `.framing`);
@@ -11,7 +10,6 @@ sending side. Here:
 """
 
 import asyncio
-import logging
 import time
 from typing import Any, Final
 from uuid import uuid4
@@ -22,9 +20,9 @@ from uvicorn.protocols.utils import get_remote_addr
 from uvicorn.server import ServerState
 
 from upscaled.api.protocol.cycle import Cycle, Flow, build_scope
-from upscaled.api.protocol.framing import BodyReader, read_body_of
+from upscaled.api.protocol.framing import BodyProgress, BodyReader, read_body_of
 from upscaled.api.protocol.head import HeadReader, MalformedRequest, RequestHead
-from upscaled.api.protocol.output import ANSWER_AHEAD, CHUNK_AHEAD, Output
+from upscaled.api.protocol.output import Output
 from upscaled.api.protocol.refusal import build_record, render_error
 from upscaled.api.protocol.registry import Connections
 from upscaled.api.telemetry.access_log import Reporter
@@ -34,7 +32,6 @@ HEAD_TIMEOUT_S: Final = 30.0
 # Slower than this, as an average over the time, a body is given up. `UPSCALED_BODY_TIMEOUT_S`
 # bounds the whole.
 BODY_STALL_S: Final = 30.0
-MIN_BODY_BYTES_PER_S: Final = 256
 # Of the body at hand, and of requests that follow it: more is left in the socket.
 BODY_BUFFER_BYTES: Final = 64 * 1024
 READ_AHEAD_BYTES: Final = 64 * 1024
@@ -43,8 +40,6 @@ READ_AHEAD_BYTES: Final = 64 * 1024
 LINGER_S: Final = 2.0
 LINGER_BYTES: Final = 2 * 1024 * 1024
 _RETRY_AFTER_S: Final = 1
-
-_logger: Final = logging.getLogger(__name__)
 
 
 class ContractProtocol(asyncio.Protocol):
@@ -73,12 +68,10 @@ class ContractProtocol(asyncio.Protocol):
         self._body: BodyReader | None = None  # of the request at hand, None once it was read
         self._cycle: Cycle | None = None  # of the request that is being answered
         self._is_reading_paused = False
-        self._is_pump_due = False
         self._has_input_ended = False
         self._is_lingering = False
         self._deadline_s = 0.0
-        self._body_bytes = 0  # since `_body_mark_s`
-        self._body_mark_s = 0.0
+        self._body_progress = BodyProgress(0.0)
         self._lingered_bytes = 0
 
     # Callbacks of uvicorn and of the event loop.
@@ -111,7 +104,7 @@ class ContractProtocol(asyncio.Protocol):
         if not self._pending and self._body is None and self._is_between_requests():
             self._deadline_s = min(self._deadline_s, time.monotonic() + HEAD_TIMEOUT_S)
         self._pending += data
-        self._pump()
+        self.pump()
 
     def eof_received(self) -> bool:
         """Note that the client has shut its sending side.
@@ -152,7 +145,10 @@ class ContractProtocol(asyncio.Protocol):
         elif self._body is not None:
             self._check_body(now_s)
         elif self._has_input_ended or self._is_reading_paused:
-            self._check_presence(now_s)
+            # Nothing is read from the client, so only a probe shows that it has disconnected.
+            ahead = self._cycle.ahead if self._cycle is not None else b""
+            if self._output.is_lost(now_s, ahead):
+                self._output.abort()
 
     def evict(self) -> bool:
         is_request_at_hand = bool(self._pending) and self._is_between_requests()
@@ -161,24 +157,12 @@ class ContractProtocol(asyncio.Protocol):
         self._output.close()
         return True
 
-    def _check_presence(self, now_s: float) -> None:
-        """Stop the work for a client that has disconnected while nothing is read from it."""
-        ahead, cycle = b"", self._cycle
-        if cycle is not None and not cycle.response_started:
-            ahead = ANSWER_AHEAD
-        elif cycle is not None and cycle.chunked_encoding:
-            ahead = CHUNK_AHEAD
-        if self._output.is_lost(now_s, ahead):
-            self._output.abort()
-
     def _check_body(self, now_s: float) -> None:
         # A client that waits for "100 Continue" sends nothing before the application reads.
         is_awaited = self._cycle is not None and self._cycle.waiting_for_100_continue
-        is_ours_to_read = self._is_reading_paused or self._pending or is_awaited
-        enough_bytes = MIN_BODY_BYTES_PER_S * BODY_STALL_S
-        if is_ours_to_read or self._body_bytes >= enough_bytes:
-            self._body_bytes, self._body_mark_s = 0, now_s
-        elif now_s - self._body_mark_s > BODY_STALL_S:
+        if self._is_reading_paused or self._pending or is_awaited:
+            self._body_progress.restart(now_s)
+        elif self._body_progress.is_stalled(now_s, BODY_STALL_S):
             self._refuse("the body came too slowly")
 
     # Input.
@@ -186,18 +170,10 @@ class ContractProtocol(asyncio.Protocol):
     def _is_between_requests(self) -> bool:
         return self._cycle is None or self._cycle.response_complete
 
-    def pump_soon(self) -> None:
-        if not self._is_pump_due:
-            self._is_pump_due = True
-            self._loop.call_soon(self._pump_now)
-
-    def _pump_now(self) -> None:
-        self._is_pump_due = False
-        if not self._transport.is_closing() and not self._is_lingering:
-            self._pump()
-
-    def _pump(self) -> None:
+    def pump(self) -> None:
         """Parse what has arrived, up to the end of the current request."""
+        if self._transport.is_closing() or self._is_lingering:
+            return
         position = 0
         try:
             if self._body is None and self._is_between_requests():
@@ -233,12 +209,12 @@ class ContractProtocol(asyncio.Protocol):
             return position
         begin, size_bytes = position, len(cycle.body)
         position = body.feed(self._pending, begin, cycle.body)
-        self._body_bytes += position - begin
+        self._body_progress.add(position - begin)
         if body.is_complete:
             self._body = None
             cycle.more_body = False
         elif position < len(self._pending):
-            self.pump_soon()
+            self._flow.pump_soon()
         if body.is_complete or len(cycle.body) > size_bytes:
             cycle.message_event.set()
         return position
@@ -261,22 +237,11 @@ class ContractProtocol(asyncio.Protocol):
     def _begin(self, head: RequestHead) -> None:
         self._registry.note_busy(self)
         self._body = read_body_of(head)
-        self._body_bytes, self._body_mark_s = 0, time.monotonic()
-        self._cycle = cycle = Cycle(
-            scope=build_scope(head, self._transport, self._app_state, self._output),
-            transport=self._output,  # type: ignore[arg-type]
-            flow=self._flow,
-            logger=_logger,
-            access_logger=_logger,
-            access_log=False,
-            default_headers=self._server_state.default_headers,
-            message_event=asyncio.Event(),
-            expect_100_continue=head.expects_continue,
-            keep_alive=head.keeps_alive,
-            on_response=self._end_request,
-        )
-        cycle.connection = self
-        task = self._loop.create_task(cycle.run_asgi(self._app))
+        self._body_progress.restart(time.monotonic())
+        scope = build_scope(head, self._transport, self._app_state, self._output)
+        defaults = self._server_state.default_headers
+        self._cycle = Cycle(head, scope, self, self._output, self._flow, defaults)
+        task = self._loop.create_task(self._cycle.run_asgi(self._app))
         task.add_done_callback(self._server_state.tasks.discard)
         self._server_state.tasks.add(task)
 
@@ -289,8 +254,7 @@ class ContractProtocol(asyncio.Protocol):
         if self._body is not None:
             self._registry.note_idle(self)
 
-    def _end_request(self) -> None:
-        """Go on with the next request on the connection."""
+    def end_request(self) -> None:
         self._server_state.total_requests += 1
         if self._transport.is_closing():
             return
@@ -300,7 +264,7 @@ class ContractProtocol(asyncio.Protocol):
             self._output.close()
         elif self._pending:
             self._deadline_s = min(self._deadline_s, time.monotonic() + HEAD_TIMEOUT_S)
-            self.pump_soon()
+            self._flow.pump_soon()
         elif self._has_input_ended:
             self._output.close()
 

@@ -19,6 +19,7 @@ from tests.service.api.raw import Connection
 from tests.service.api.serving import Service
 from tests.service.api.waiting import wait_until
 from upscaled.api.protocol import http1, output
+from upscaled.api.protocol.cycle import Flow
 from upscaled.api.protocol.registry import Connections
 from upscaled.state import ApiKey
 
@@ -49,11 +50,11 @@ def small_window(service: Service) -> Connection:
 def test_pipelined_requests_are_answered_if_the_client_half_closes_between_two_responses(
     make_service: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def pump_late(connection: http1.ContractProtocol) -> None:
-        connection._loop.call_later(0.2, connection._pump_now)
+    def pump_late(flow: Flow) -> None:
+        asyncio.get_running_loop().call_later(0.2, flow._pump)
 
     service = make_service()
-    monkeypatch.setattr(http1.ContractProtocol, "pump_soon", pump_late)
+    monkeypatch.setattr(Flow, "pump_soon", pump_late)
     with Connection(service) as connection:
         connection.send(GET * 2)
         assert connection.receive().status == 200
