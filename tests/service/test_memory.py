@@ -46,18 +46,22 @@ def noise(side_px: int) -> bytes:
     return file.getvalue()
 
 
-def test_the_idle_front_end_stays_under_150_mib(tmp_path: Path) -> None:
-    with serve(tmp_path) as server:
+@pytest.fixture(scope="module")
+def idle(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """Run a service that is ready and has had no request yet."""
+    with serve(tmp_path_factory.mktemp("idle")) as server:
         server.wait_ready()
-        assert server.front_end().memory_info().rss < 150 * MIB
+        yield server
 
 
-def test_the_supervisor_takes_under_50_mib_and_shares_most_of_it(tmp_path: Path) -> None:
-    with serve(tmp_path) as server:
-        server.wait_ready()
-        memory = psutil.Process(server.process.pid).memory_full_info()
-        assert memory.rss < 50 * MIB
-        assert memory.uss < 20 * MIB
+def test_the_idle_front_end_stays_under_150_mib(idle: Server) -> None:
+    assert idle.front_end().memory_info().rss < 150 * MIB
+
+
+def test_the_supervisor_takes_under_50_mib_and_shares_most_of_it(idle: Server) -> None:
+    memory = psutil.Process(idle.process.pid).memory_full_info()
+    assert memory.rss < 50 * MIB
+    assert memory.uss < 20 * MIB
 
 
 @pytest.mark.slow
