@@ -1,11 +1,6 @@
 """A service of the measurement's own, and requests to it as any client would send them."""
 
-import os
 import re
-import socket
-import subprocess
-import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,24 +13,20 @@ import psutil
 import requests
 
 from scripts.benchmark.pictures import make_jpeg
+from tests.running import serve
 
 START_TIMEOUT_S = 600
 """The first start on a machine may measure what is fastest there."""
 
 ANSWER_TIMEOUT_S = 1800
-STOP_TIMEOUT_S = 60
 SCALE = 4
+AS_INSTALLED = {"UPSCALED_PRECISION": "auto", "UPSCALED_PACKAGED_MODELS": "true"}
 WITHOUT_LIMITS = {
     "UPSCALED_RATE_PER_S": "100000",
     "UPSCALED_RATE_BURST": "100000",
     "UPSCALED_MAX_QUEUE": "1000",
     "UPSCALED_WORK_TIMEOUT_S": "3600",
 }
-_COMMAND = [sys.executable, "-c", "from upscaled.cli import main; main()"]
-
-
-class ServerFailed(Exception):
-    """The service does not start, or stops; the text is the end of its log."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,48 +98,19 @@ def read_stages(header: str) -> dict[str, float]:
 
 @contextmanager
 def serving(data_dir: Path, settings: Mapping[str, str]) -> Iterator[Server]:
-    """Run `upscaled serve` on a free port until the block ends.
+    """Run `upscaled serve` on a free port until the block ends, with a key and no limits.
 
     Args:
+        data_dir: a folder without a database, which the service makes with its first key.
         settings: further `UPSCALED_*` variables, by their whole names. The caller's environment
             gives none.
 
     Raises:
-        ServerFailed: it is not ready in time.
+        ServerDied: it does not start; the text is what it printed.
+        TimeoutError: it is not ready in time.
     """
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("UPSCALED_")}
-    environment = {**kept, **WITHOUT_LIMITS, "UPSCALED_DATA_DIR": str(data_dir), **settings}
-    create = [*_COMMAND, "keys", "create", f"bench-{time.time_ns()}", "--credits", "1000000"]
-    key = subprocess.check_output(create, env=environment, text=True).split()[-1]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = int(free.getsockname()[1])
-    url = f"http://127.0.0.1:{port}"
+    variables = {**AS_INSTALLED, **WITHOUT_LIMITS, **settings}
     started = time.perf_counter()
-    with tempfile.TemporaryFile("w+") as log:
-        serve = [*_COMMAND, "serve", "--port", str(port)]
-        process = subprocess.Popen(serve, env=environment, stdout=log, stderr=log)
-        try:
-            if not _becomes_ready(url, process):
-                log.seek(0)
-                raise ServerFailed(f"the service is not ready:\n{log.read()[-2000:]}")
-            yield Server(url, key, psutil.Process(process.pid), time.perf_counter() - started)
-        finally:
-            process.terminate()
-            try:
-                process.wait(STOP_TIMEOUT_S)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-
-
-def _becomes_ready(url: str, process: subprocess.Popen[bytes]) -> bool:
-    """Wait until the service is ready; False where it ended, or is not ready in time."""
-    give_up_at = time.monotonic() + START_TIMEOUT_S
-    while time.monotonic() < give_up_at and process.poll() is None:
-        try:
-            if requests.get(f"{url}/readyz", timeout=5).ok:
-                return True
-        except requests.RequestException:
-            pass  # not listening yet
-        time.sleep(0.1)
-    return False
+    with serve(data_dir, timeout_s=START_TIMEOUT_S, **variables) as running:
+        process = psutil.Process(running.process.pid)
+        yield Server(running.url, running.key, process, time.perf_counter() - started)
