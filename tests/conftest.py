@@ -4,6 +4,7 @@ import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,15 +18,21 @@ __all__ = ["bucket", "faulty_bucket", "s3_server"]
 REPOSITORY_DIR = Path(__file__).resolve().parents[1]
 
 
-FOLDERS_WITH_A_SERVER = (Path(__file__).parent / "conformance", Path(__file__).parent / "browser")
-"""Folders whose files share a server or a browser that takes seconds to start."""
+FOLDERS_WITH_A_SERVER = ("tests/browser/", "tests/conformance/")
+"""Folders whose files share a browser or a server that takes seconds to start."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep the tests of one file, or of one of those folders, in one process of pytest-xdist."""
-    for item in items:
-        shared = [folder for folder in FOLDERS_WITH_A_SERVER if folder in item.path.parents]
-        item.add_marker(pytest.mark.xdist_group(str(*shared or [item.path])))
+    from xdist.scheduler import LoadFileScheduling  # type: ignore[import-untyped]
+
+    class FileScheduling(LoadFileScheduling):  # type: ignore[misc]
+        def _split_scope(self, nodeid: str) -> str:
+            folders = [each for each in FOLDERS_WITH_A_SERVER if nodeid.startswith(each)]
+            return folders[0] if folders else nodeid.partition("::")[0]
+
+    return FileScheduling(config, log)
 
 
 @pytest.fixture(autouse=True)

@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 import requests
@@ -109,7 +110,7 @@ def serving(data_dir: Path, settings: Mapping[str, str]) -> Iterator[Server]:
         ServerDied: it does not start; the text is what it printed.
         TimeoutError: it is not ready in time.
     """
-    variables = {**AS_INSTALLED, **WITHOUT_LIMITS, **settings}
+    variables: Mapping[str, Any] = {**AS_INSTALLED, **WITHOUT_LIMITS, **settings}
     started = time.perf_counter()
     with serve(data_dir, timeout_s=START_TIMEOUT_S, **variables) as running:
         process = psutil.Process(running.process.pid)
