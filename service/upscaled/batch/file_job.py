@@ -84,6 +84,14 @@ class FileUpscaler:
     cancellation: Cancellation
     pixels: PixelSemaphore = field(default_factory=lambda: PixelSemaphore(MAX_CANVAS_PX))
 
+    @property
+    def max_in_flight(self) -> int:
+        """Return how many files are in flight at once.
+
+        As many images as keep the device at work, while others are decoded, encoded and written.
+        """
+        return max(self.core.settings.jobs_per_worker, self.core.max_in_flight)
+
     def work(self, source: Source) -> Outcome:
         """Upscale one file. Its own failure is its outcome and is never raised.
 

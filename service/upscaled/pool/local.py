@@ -247,7 +247,7 @@ class LocalPool:
 
     @property
     def _workers(self) -> list[WorkerProcess]:
-        """The workers that are ready."""
+        """Return the workers that are ready."""
         return [each.worker for each in self._supervisors if each.worker is not None]
 
     def _starting_s(self) -> float:

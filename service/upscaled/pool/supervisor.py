@@ -65,7 +65,7 @@ class Supervisor:
 
     @property
     def has_failed_repeatedly(self) -> bool:
-        """Whether the next start will, in all likelihood, fail like those before."""
+        """Return whether the next start will, in all likelihood, fail like those before."""
         return bool(self.last_error) and self._failures >= HOPELESS_STARTS
 
     def done(self) -> WorkerStats:

@@ -11,7 +11,7 @@ from tests.service.upscale.true_engine import TrueEngine
 from upscaled.batch.discovery import Source
 from upscaled.batch.journal import FILE_NAME
 from upscaled.batch.outcome import Kind, Outcome
-from upscaled.batch.run import count_in_flight, run_batch
+from upscaled.batch.run import run_batch
 from upscaled.batch.stop import Stop
 
 
@@ -56,7 +56,7 @@ def test_no_more_sources_are_drawn_than_may_be_in_flight(batch: Batch) -> None:
     stop = Stop()
     outcomes: list[Outcome] = []
     with batch.upscaling(stop, outcomes) as upscaling:
-        places = count_in_flight(upscaling.core.settings, upscaling.core.max_in_flight)
+        places = upscaling.max_in_flight
         running = threading.Thread(target=run_batch, args=(sources(), upscaling, stop))
         running.start()
         assert engine.arrived.acquire(timeout=20)
@@ -130,10 +130,10 @@ def test_large_results_wait_for_one_another_and_all_are_made(
 
 def test_the_batch_size_of_the_device_decides_how_many_files_are_in_flight(batch: Batch) -> None:
     with batch.upscaling(Stop(), []) as upscaling:
-        assert count_in_flight(upscaling.core.settings, upscaling.core.max_in_flight) == 4
+        assert upscaling.max_in_flight == 4
         batch.engine.batch = 8
-        assert count_in_flight(upscaling.core.settings, upscaling.core.max_in_flight) == 18
+        assert upscaling.max_in_flight == 18
         batch.engine.small_batch = 16
-        assert count_in_flight(upscaling.core.settings, upscaling.core.max_in_flight) == 34
+        assert upscaling.max_in_flight == 34
         batch.engine.small_batch = 64
-        assert count_in_flight(upscaling.core.settings, upscaling.core.max_in_flight) == 34
+        assert upscaling.max_in_flight == 34
