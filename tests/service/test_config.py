@@ -45,6 +45,7 @@ LIMITS: dict[str, tuple[list[str], list[str]]] = {
             "https://a:70000",
         ],
     ),
+    "advertised_url": (["http://10.0.0.5:8000", "https://a/base"], ["10.0.0.5", "ftp://a"]),
     "model_x2": (["auto", "realesrgan-x2plus"], []),
     "model_x4": (["auto", "realesrgan-x4plus"], []),
     "packaged_models": (["true", "false"], ["2", "maybe"]),

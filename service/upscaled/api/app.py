@@ -18,6 +18,7 @@ from upscaled.api.memory import build_budget
 from upscaled.api.middleware import AccessRecordMiddleware, LingeringCloseMiddleware
 from upscaled.api.openapi import build_document
 from upscaled.api.progress import ProgressTracker
+from upscaled.api.progress_relay import ProgressRelay
 from upscaled.api.protocol.registry import build_connections
 from upscaled.api.routes import credits, jobs, models, ops, pages, progress, results, upscale
 from upscaled.api.state_probe import StateProbe
@@ -54,6 +55,7 @@ def create_app(settings: Settings, executor: Executor, state: State, restarts: i
         log_request,
     ]
     fetcher, budget = FetchClient(FetchOptions.of(settings)), build_budget(settings)
+    progress_tracker = ProgressTracker()
     context = Context(
         settings,
         executor,
@@ -62,7 +64,12 @@ def create_app(settings: Settings, executor: Executor, state: State, restarts: i
         fetcher=fetcher,
         budget=budget,
         unsent=UnsentResponses(),
-        progress=ProgressTracker(),
+        progress=progress_tracker,
+        relay=ProgressRelay(
+            settings.advertised_url if state.database.is_server else "",
+            state.under_way,
+            progress_tracker,
+        ),
         job_runner=JobRunner(
             settings, executor, state, metrics=metrics, fetcher=fetcher, budget=budget
         ),

@@ -11,6 +11,7 @@ from starlette.requests import Request
 from upscaled.api.job_runner import JobRunner
 from upscaled.api.memory import MemoryBudget
 from upscaled.api.progress import ProgressTracker
+from upscaled.api.progress_relay import ProgressRelay
 from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import AccessRecord, Reporter, record_of
 from upscaled.api.telemetry.metrics import Metrics
@@ -42,6 +43,7 @@ class Context:
     unsent: UnsentResponses
     progress: ProgressTracker
     job_runner: JobRunner
+    relay: ProgressRelay
     state_probe: StateProbe
     reporter: Reporter
 

@@ -144,6 +144,10 @@ class ProgressTracker:
             self._watchers[key_id] -= 1
             self._watchers += Counter()  # keys without watchers leave no trace
 
+    def get(self, key_id: int, request_id: str) -> Progress | None:
+        """Return the key's request of this id, where it is in flight now."""
+        return self._in_flight.get((key_id, request_id))
+
     async def find(self, key_id: int, request_id: str) -> Progress | None:
         """Return the key's request of this id; None if there is none within `arrival_wait_s`."""
         try:

@@ -67,6 +67,11 @@ class Settings(BaseModel):
         description="what result URLs begin with, for example https://upscale.example.com; "
         "empty: the address the client called",
     )
+    advertised_url: BaseUrl = Field(
+        default="",
+        description="where the other front ends of the same PostgreSQL reach this one, for example "
+        "http://10.0.0.5:8000, so that each shows the progress of all requests; empty: of its own",
+    )
     model_x2: str = Field(
         default="auto",
         description="model for scale 2; auto: the best one that this machine can afford, picture "

@@ -31,6 +31,8 @@ BUSY_TIMEOUT_S = 15
 TIMEOUT_S = 10
 _KEEPALIVE_INTERVAL_S = 5
 _KEEPALIVE_COUNT = 3
+NOW_S = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.BigInteger)
+"""Seconds since 1970 by the clock of PostgreSQL, which all front ends share."""
 _BEGIN = "begin_statement"
 _HAS_O_PATH = hasattr(os, "O_PATH")  # Linux
 _RESTORE = "put it back, or restart the service to begin with what is there now"

@@ -20,7 +20,7 @@ import sqlalchemy as sa
 from sqlalchemy import Connection
 
 from upscaled.logs import event
-from upscaled.state.database import Database
+from upscaled.state.database import NOW_S, Database
 from upscaled.state.errors import DatabaseFailed
 from upscaled.state.holder import Holders
 from upscaled.state.schema import HOLDERS
@@ -33,7 +33,6 @@ _LARGEST_GAP_S: Final = 30.0
 _CLOSE_WITHIN_S: Final = 5.0
 _LEADERSHIP: Final = 7_302_118_844_611_210
 """Key of the leader's advisory lock: any number that all our processes share."""
-_NOW_S: Final = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.BigInteger)
 
 _log: Final = logging.getLogger(__name__)
 
@@ -68,7 +67,7 @@ class LeasedHolder:
             if self._id is None:
                 holder_id = uuid.uuid4().hex
                 with self._database.write() as connection:
-                    connection.execute(sa.insert(HOLDERS).values(id=holder_id, seen_at_s=_NOW_S))
+                    connection.execute(sa.insert(HOLDERS).values(id=holder_id, seen_at_s=NOW_S))
                 self._id = holder_id
             return self._id
 
@@ -137,7 +136,7 @@ class LeasedHolder:
     def _renew(self, session: Connection) -> None:
         holder_id = self._id
         is_own = sa.and_(HOLDERS.c.id == holder_id, HOLDERS.c.seen_at_s.is_not(None))
-        renewed = session.execute(sa.update(HOLDERS).where(is_own).values(seen_at_s=_NOW_S))
+        renewed = session.execute(sa.update(HOLDERS).where(is_own).values(seen_at_s=NOW_S))
         if holder_id is not None and renewed.rowcount == 0:
             self._forget(holder_id)
             fields = event("lease_lost", holder=holder_id)
@@ -153,7 +152,7 @@ class LeasedHolder:
             self._declare_dead(session)
 
     def _declare_dead(self, session: Connection) -> None:
-        expired = HOLDERS.c.seen_at_s < _NOW_S - DEAD_AFTER_S
+        expired = HOLDERS.c.seen_at_s < NOW_S - DEAD_AFTER_S
         declare = sa.update(HOLDERS).where(expired).values(seen_at_s=None).returning(HOLDERS.c.id)
         for holder_id in session.execute(declare).scalars():
             fields = event("front_end_expired", holder=holder_id)

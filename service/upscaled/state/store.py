@@ -29,6 +29,7 @@ from upscaled.state.rate import Rate, RateLimiter
 from upscaled.state.results import Results, SweptResults
 from upscaled.state.schema import API_KEYS, STORED_RESULTS
 from upscaled.state.shared_rate import SharedRate
+from upscaled.state.under_way import UnderWay
 
 MIN_FREE_BYTES = 100 * 1024 * 1024
 """Space for the largest result: a noisy 6000x6000 RGBA PNG is 78 to 89 MB."""
@@ -68,6 +69,7 @@ class State:
     results: Results
     job_results: Results
     rate: RateLimiter
+    under_way: UnderWay
     database: Database
     holder: Holder
     data_dir: Path
@@ -116,6 +118,7 @@ class State:
         if self.holder.lead():
             _attempt(self._forget_expired, failures)
             _attempt(self._remove_ended_jobs, failures)
+            _attempt(self.under_way.sweep, failures)
         holds_released = _attempt(self.credits.release_stale, failures) or 0
         if failures:
             raise failures[0]
@@ -189,6 +192,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
         results=open_results(settings, StampClock(clocks)),
         job_results=_open_job_results(settings, StampClock(clocks)),
         rate=_build_rate(database, settings),
+        under_way=UnderWay(database, longest_request_s(settings)),
         database=database,
         holder=holder,
         data_dir=settings.data_dir,

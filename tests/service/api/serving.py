@@ -78,13 +78,15 @@ def serve(
     clock: Any = Clocks(),  # noqa: B008  (frozen)
     stop_after_s: int = 5,
     restarts: int = 0,
+    key: str = "",
     **settings: Any,
 ) -> Iterator[Service]:
+    """Run the service; `key`: one that its database has already."""
     table = load_settings({}, data_dir=data_dir, **{**ROOMY, **settings})
     executor = executor or ResizingExecutor()
     clocks = clock if isinstance(clock, Clocks) else Clocks(clock, clock, clock)
     with open_state(table, clocks) as state:
-        key = state.keys.create("test", credits=credits)
+        key = key or state.keys.create("test", credits=credits)
         app = create_app(table, executor, state, restarts)
         with run_app(app, stop_after_s) as port:
             yield Service(app, table, state, executor, "127.0.0.1", port, key)

@@ -6,12 +6,13 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict
 from typing import Annotated, Any, Final
 
-from fastapi import APIRouter, Depends
+from fastapi import APIRouter, Depends, Header
 from starlette.responses import Response, StreamingResponse
 
 from upscaled.api import schemas
 from upscaled.api.dependencies import AppContext, AuthenticatedKey
 from upscaled.api.progress import ARRIVAL_WAIT_S, MAX_WATCHERS_PER_KEY, Progress
+from upscaled.api.progress_relay import RELAY_PATH, TOKEN_HEADER
 from upscaled.errors import NotFound
 
 PROGRESS_PATH: Final = "/v1/progress/{request_id}"
@@ -25,22 +26,36 @@ _HEADERS: Final = {"Cache-Control": "no-store", "X-Accel-Buffering": "no"}
 router = APIRouter()
 
 
+Events = AsyncIterator[bytes]
+
+
 async def _watch(
     context: AppContext, key: AuthenticatedKey, request_id: str
-) -> AsyncIterator[Progress]:
-    """Count a watcher of the key until the response is sent; find what it watches."""
+) -> AsyncIterator[Events]:
+    """Count a watcher of the key until the response is sent; find the events of its request.
+
+    A request that is neither here nor at another front end is waited for, then looked for again.
+    """
     with context.progress.count_watcher(key.id):
-        progress = await context.progress.find(key.id, request_id)
-        if progress is None:
-            raise NotFound
-        yield progress
+        if context.progress.get(key.id, request_id) is None:
+            async with context.relay.open(key.id, request_id) as events:
+                if events is not None:
+                    yield events
+                    return
+        if progress := await context.progress.find(key.id, request_id):
+            yield write_events(progress)
+            return
+        async with context.relay.open(key.id, request_id) as events:
+            if events is None:
+                raise NotFound
+            yield events
 
 
-Watched = Annotated[Progress, Depends(_watch)]
+Watched = Annotated[Events, Depends(_watch)]
 
 
 @router.head(PROGRESS_PATH, include_in_schema=False)
-async def head_progress(progress: Watched) -> Response:
+async def head_progress(events: Watched) -> Response:
     """Return the headers of the events."""
     return Response(headers=_HEADERS, media_type=_MEDIA_TYPE)
 
@@ -64,8 +79,19 @@ async def head_progress(progress: Watched) -> Response:
         **schemas.describe_errors(NotFound),
     },
 )
-async def watch_progress(progress: Watched) -> Response:
+async def watch_progress(events: Watched) -> Response:
     """Stream `progress` events, then one `end`. Takes nothing from the key's rate."""
+    return StreamingResponse(events, headers=_HEADERS, media_type=_MEDIA_TYPE)
+
+
+@router.get(RELAY_PATH, include_in_schema=False)
+async def relay_progress(
+    context: AppContext, token: Annotated[str, Header(alias=TOKEN_HEADER)] = ""
+) -> Response:
+    """Stream the events of a request to a front end that has its token from the database."""
+    progress = context.relay.find_announced(token)
+    if progress is None:
+        raise NotFound
     return StreamingResponse(write_events(progress), headers=_HEADERS, media_type=_MEDIA_TYPE)
 
 

@@ -85,34 +85,47 @@ async def upscale(
 ) -> Response:
     """Take one image through the contract's checks, each cheaper than the next, to its result."""
     context.unsent.check(key.id)
-    with (
-        context.progress.track(key.id, record.request_id) as progress,
-        context.budget.share(key.id, max_bodies(context.settings, key.balance)) as share,
+    is_clients_id = request.headers.get("x-request-id") == record.request_id
+    tracked = context.relay.track(key.id, record.request_id, is_clients_id=is_clients_id)
+    max_at_once = max_bodies(context.settings, key.balance)
+    async with tracked as progress:
+        with context.budget.share(key.id, max_at_once) as share:
+            return await _answer(request, context, record, key, share, progress)
+
+
+async def _answer(
+    request: Request,
+    context: Context,
+    record: AccessRecord,
+    key: ApiKey,
+    share: Share,
+    progress: Progress,
+) -> Response:
+    """Read the request, upscale its image under a hold, and deliver and charge the result."""
+    with record.timing("receive"):
+        async with share.arriving():
+            parameters = await read_parameters(request, context.settings, share)
+    if prefers_async(request.headers.getlist("prefer")):
+        with record.timing("store"):
+            return await accept_job(request, context, key, parameters)
+    async with (
+        watch_client(request.receive) as client,
+        hold_credit(
+            context.state, context.metrics, key.id, metering=context.settings.metering
+        ) as charge,
     ):
-        with record.timing("receive"):
-            async with share.arriving():
-                parameters = await read_parameters(request, context.settings, share)
-        if prefers_async(request.headers.getlist("prefer")):
-            with record.timing("store"):
-                return await accept_job(request, context, key, parameters)
-        async with (
-            watch_client(request.receive) as client,
-            hold_credit(
-                context.state, context.metrics, key.id, metering=context.settings.metering
-            ) as charge,
-        ):
-            work = _upscale(context, record, key, parameters, share, progress)
-            result = await client.run(work)
-            if wants_image(", ".join(request.headers.getlist("accept"))):
-                client.raise_if_disconnected()
-                await charge.capture()
-                response: Response = ImageResponse(
-                    result.data, result.media_type, context.unsent, key.id
-                )
-            else:
-                file_name = await _store(context, record, result, client, charge)
-                url = build_result_url(request, context.settings.public_base_url, file_name)
-                response = JSONResponse({"result_url": url})
+        work = _upscale(context, record, key, parameters, share, progress)
+        result = await client.run(work)
+        if wants_image(", ".join(request.headers.getlist("accept"))):
+            client.raise_if_disconnected()
+            await charge.capture()
+            response: Response = ImageResponse(
+                result.data, result.media_type, context.unsent, key.id
+            )
+        else:
+            file_name = await _store(context, record, result, client, charge)
+            url = build_result_url(request, context.settings.public_base_url, file_name)
+            response = JSONResponse({"result_url": url})
     response.headers["Server-Timing"] = format_server_timing(result.timings)
     response.headers[MODEL_HEADER] = result.model
     if result.tempered_with:
