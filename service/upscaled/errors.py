@@ -36,8 +36,8 @@ REFUSAL_REASONS: Final[tuple[RefusalReason, ...]] = get_args(RefusalReason)
 class ServiceError(Exception):
     """Response other than success.
 
-    `public_text` is sent to the client, so it never holds a path, an address or an exception's
-    text. `detail` goes to the log only.
+    `public_text` and `headers` are sent to the client, so they never hold a path, an address or an
+    exception's text. `detail` goes to the log only.
     """
 
     status: ClassVar[int] = 500
@@ -47,12 +47,8 @@ class ServiceError(Exception):
     def __init__(self, public_text: str | None = None, *, detail: str = "") -> None:
         self.public_text = public_text if public_text is not None else self.default_text
         self.detail = detail
+        self.headers: dict[str, str] = {}
         super().__init__(f"{self.public_text} ({detail})" if detail else self.public_text)
-
-    @property
-    def headers(self) -> dict[str, str]:
-        """Response headers that belong to this error."""
-        return {}
 
 
 class InvalidRequestBody(ServiceError):
@@ -128,11 +124,7 @@ class MethodNotAllowed(ServiceError):
 
     def __init__(self, allow: str) -> None:
         super().__init__()
-        self.allow = allow
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Allow": self.allow}
+        self.headers["Allow"] = allow
 
 
 class RateLimitExceeded(ServiceError):
@@ -147,10 +139,7 @@ class RateLimitExceeded(ServiceError):
         super().__init__(detail=detail)
         self.retry_after_s = max(1, retry_after_s)
         self.reason = reason
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Retry-After": str(self.retry_after_s)}
+        self.headers["Retry-After"] = str(self.retry_after_s)
 
 
 class InternalError(ServiceError):
