@@ -92,17 +92,8 @@ class Kernel:
         )
         block = (WARP_THREADS * tiling.warps, 1, 1)
         stream = torch.cuda.current_stream(self._device).cuda_stream
-        _check(
-            self._driver.cuLaunchKernel(
-                function,
-                *grid,
-                *block,
-                tiling.shared_bytes,
-                stream,
-                ctypes.addressof(pointers),
-                0,
-            )
-        )
+        launch = (*grid, *block, tiling.shared_bytes, stream, ctypes.addressof(pointers), 0)
+        _check(self._driver.cuLaunchKernel(function, *launch))
 
     def prepare(self, steps: Iterable[KernelStep]) -> None:
         """Compile all variants of these steps in parallel, before the first step is launched."""
