@@ -62,11 +62,7 @@ def missing_packaged(store: ModelStore) -> list[ModelSpec]:
 
 
 def obtain(
-    name: str,
-    store: ModelStore,
-    progress: Progress,
-    *,
-    full_precision: bool = False,
+    name: str, store: ModelStore, progress: Progress, *, full_precision: bool = False
 ) -> Path:
     """Return the file of a model: the one here already, from the package, or downloaded.
 

@@ -86,12 +86,8 @@ class ModelStore:
 
     def target(self, spec: ModelSpec) -> Path:
         """Return where the file of `spec` belongs, present or not."""
-        folder = {
-            "default": self.default_dir,
-            "official": self.models_dir,
-            "user": self._own_dir,
-        }[spec.source]
-        return folder / spec.file_name
+        folders = {"default": self.default_dir, "official": self.models_dir, "user": self._own_dir}
+        return folders[spec.source] / spec.file_name
 
     def path(self, spec: ModelSpec) -> Path | None:
         """Return the file of `spec`, or None if it is not here; loading checks its hash."""

@@ -16,13 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from upscaled_models.errors import WeightsError
-from upscaled_models.families import (
-    Family,
-    Shape,
-    UnknownArchitecture,
-    find_new_names,
-    recognise,
-)
+from upscaled_models.families import Family, Shape, UnknownArchitecture, find_new_names, recognise
 from upscaled_models.files import read_bounded
 from upscaled_models.foreign import refusal_of_format, refusal_of_network
 from upscaled_models.networks.table import NETWORKS, State

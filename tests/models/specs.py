@@ -15,10 +15,7 @@ TINY = plain_shape(scale=2, layers=1, features=8)
 
 
 def spec_of(
-    name: str = "test",
-    family: Family = "plain",
-    shape: Shape = TINY,
-    **changes: Any,
+    name: str = "test", family: Family = "plain", shape: Shape = TINY, **changes: Any
 ) -> ModelSpec:
     """Return the spec of a network of that shape, with some fields changed."""
     file = ModelFile(file="a.pth", sha256="0" * 64, size_bytes=0, family=family, shape=dict(shape))

@@ -42,9 +42,7 @@ def is_among(convolution: str, names: Collection[str]) -> bool:
 
 
 def round_layers(
-    state: Mapping[str, Floats],
-    levels: Mapping[str, InputLevels],
-    float_layers: Collection[str],
+    state: Mapping[str, Floats], levels: Mapping[str, InputLevels], float_layers: Collection[str]
 ) -> Layers:
     """Return the layers of a network in 8 bits.
 

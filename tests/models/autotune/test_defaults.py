@@ -1,21 +1,10 @@
 import pytest
 
-from tests.models.autotune.fakes import (
-    NOTHING_TRIED,
-    FakeEngine,
-    FakeMeter,
-    Levels,
-    candidate,
-)
+from tests.models.autotune.fakes import NOTHING_TRIED, FakeEngine, FakeMeter, Levels, candidate
 from upscaled_models.accuracy import RECORDED_BAR
 from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.candidates import Candidate
-from upscaled_models.autotune.defaults import (
-    LIKELIEST,
-    likeliest,
-    likeliest_first,
-    take_likeliest,
-)
+from upscaled_models.autotune.defaults import LIKELIEST, likeliest, likeliest_first, take_likeliest
 from upscaled_models.autotune.space import SearchSpace, Sizes
 from upscaled_models.processor import InstructionSet, find_instruction_set
 
@@ -136,11 +125,7 @@ def test_a_default_with_a_wrong_picture_is_refused() -> None:
 def test_float32_is_the_default_where_no_other_works() -> None:
     wrong = FakeEngine(lambda levels: levels * 0, SLOW)
     choice = take(
-        InstructionSet.VNNI,
-        FakeMeter(),
-        FakeEngine(seconds_per_px=SLOW),
-        int8=wrong,
-        float32=wrong,
+        InstructionSet.VNNI, FakeMeter(), FakeEngine(seconds_per_px=SLOW), int8=wrong, float32=wrong
     )
 
     assert (choice.runtime, choice.dtype, choice.proof) == ("fake", "float32", None)

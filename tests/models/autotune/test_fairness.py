@@ -111,8 +111,7 @@ def test_runs_alternate_and_take_turns_in_going_first() -> None:
 
 
 @pytest.mark.parametrize(
-    ("waited_s", "cost_s"),
-    [(0.0, 1.0), (0.02, 1.0), (0.021, 0.6), (None, 0.6)],
+    ("waited_s", "cost_s"), [(0.0, 1.0), (0.02, 1.0), (0.021, 0.6), (None, 0.6)]
 )
 def test_the_clock_counts_only_where_nothing_kept_the_process_waiting(
     waited_s: float | None, cost_s: float

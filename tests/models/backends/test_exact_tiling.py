@@ -55,12 +55,7 @@ def largest_difference(engine: TorchEngine, scale: int, window_px: int, halo_px:
 
 def open_exact(data_dir: Path, name: str, scale: int) -> TorchEngine:
     settings = Settings(
-        device="cpu",
-        precision="exact",
-        threads=1,
-        data_dir=data_dir,
-        model_x2=name,
-        model_x4=name,
+        device="cpu", precision="exact", threads=1, data_dir=data_dir, model_x2=name, model_x4=name
     )
     engine = open_engine(settings, scale)
     assert isinstance(engine, TorchEngine)

@@ -228,9 +228,7 @@ def swap_blobs(param: bytes, line: int, first: int, second: int) -> bytes:
     return b"\n".join(lines)
 
 
-def test_values_joined_in_another_order_are_no_rrdb_network(
-    rrdb_pair: tuple[bytes, bytes],
-) -> None:
+def test_values_joined_in_another_order_are_no_rrdb_network(rrdb_pair: tuple[bytes, bytes]) -> None:
     """Same layers, same sizes, same names: only the graph differs."""
     param, weights = rrdb_pair
     joins = [
@@ -289,9 +287,7 @@ def test_a_changed_span_network_is_refused_with_the_reason(
     check_change(span_pair, SPAN, old, new, reason)
 
 
-def test_values_joined_in_another_order_are_no_span_network(
-    span_pair: tuple[bytes, bytes],
-) -> None:
+def test_values_joined_in_another_order_are_no_span_network(span_pair: tuple[bytes, bytes]) -> None:
     param, weights = span_pair
     (line,) = (n for n, text in enumerate(param.split(b"\n")) if text.startswith(b"Concat"))
     for first, second in ((4, 5), (5, 6), (6, 7), (4, 7)):

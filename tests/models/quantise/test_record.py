@@ -54,11 +54,7 @@ def make_proof(psnr_db: float = 48.1, *, are_flats_kept: bool = True) -> Quantis
 
 
 def write_int8(
-    weights: Path,
-    spec: ModelSpec,
-    proof: QuantisedAccuracy | None = None,
-    *,
-    sha256: str = "",
+    weights: Path, spec: ModelSpec, proof: QuantisedAccuracy | None = None, *, sha256: str = ""
 ) -> Path:
     """Write a whole 8-bit model of `spec` beside where its weights would be, and return that."""
     file = quantised_path(weights)

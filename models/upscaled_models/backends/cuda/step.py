@@ -120,10 +120,7 @@ class Stack:
 
 
 def make_layer(
-    convolution: nn.Conv2d,
-    dtype: torch.dtype,
-    device: torch.device,
-    slope: float | Tensor = 1.0,
+    convolution: nn.Conv2d, dtype: torch.dtype, device: torch.device, slope: float | Tensor = 1.0
 ) -> KernelLayer:
     """Pack a convolution for the kernel; `slope` 1 leaves its results as they are."""
     outputs = convolution.out_channels

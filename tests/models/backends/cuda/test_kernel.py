@@ -17,13 +17,7 @@ from upscaled_models.backends.cuda.kernel import (
     digest,
     variant_of,
 )
-from upscaled_models.backends.cuda.layout import (
-    RING_PX,
-    Grid,
-    make_planes,
-    make_trunk,
-    to_planes,
-)
+from upscaled_models.backends.cuda.layout import RING_PX, Grid, make_planes, make_trunk, to_planes
 from upscaled_models.backends.cuda.step import KernelStep, Target, make_layer
 from upscaled_models.backends.cuda.tiling import choose_tiling
 from upscaled_models.errors import BackendUnavailable

@@ -2,13 +2,7 @@ import pytest
 import torch
 
 from tests.models.backends.cuda.torch_launcher import from_planes, unpack_weights
-from upscaled_models.backends.cuda.layout import (
-    RING_PX,
-    Grid,
-    make_planes,
-    pack_weights,
-    to_planes,
-)
+from upscaled_models.backends.cuda.layout import RING_PX, Grid, make_planes, pack_weights, to_planes
 
 
 @pytest.mark.parametrize(("outputs", "inputs"), [(8, 16), (32, 64), (64, 192), (48, 48)])

@@ -24,10 +24,7 @@ from upscaled_models.backends.torch.pipeline import (
 from upscaled_models.errors import EngineOutOfMemory, ResultNotFinite
 
 needs_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-DEVICES = [
-    pytest.param("cpu", id="inline"),
-    pytest.param("cuda", id="cuda", marks=needs_cuda),
-]
+DEVICES = [pytest.param("cpu", id="inline"), pytest.param("cuda", id="cuda", marks=needs_cuda)]
 
 
 class Past:
