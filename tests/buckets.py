@@ -55,7 +55,7 @@ class Bucket:
         return re.findall("<Key>(.*?)</Key>", listed)
 
     def head(self, key: str) -> requests.Response:
-        # Of a signature moto's server asks only that there is one.
+        # moto's server checks only that there is a signature.
         signed = {"Authorization": f"AWS4-HMAC-SHA256 Credential={ACCESS_KEY}/d/r/s3/aws4_request"}
         return requests.head(f"{self.server}/{self.name}/{key}", headers=signed, timeout=10)
 

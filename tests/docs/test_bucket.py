@@ -57,7 +57,7 @@ def test_nginx_serves_results_from_the_bucket_and_the_service_says_the_rest(
     through, bucket = site
     trusted = str(through.certificate.certificate)
 
-    def ask(method: str, path: str) -> requests.Response:
+    def send(method: str, path: str) -> requests.Response:
         url = f"{through.public_url}/public/result/{path}"
         return requests.request(method, url, timeout=30, verify=trusted, allow_redirects=False)
 
@@ -69,7 +69,7 @@ def test_nginx_serves_results_from_the_bucket_and_the_service_says_the_rest(
     )  # fmt: skip
     name = answer.json()["result_url"].rpartition("/")[2]
     assert answer.json()["result_url"] == f"{through.public_url}/public/result/{name}"
-    got, head, with_query = ask("GET", name), ask("HEAD", name), ask("GET", f"{name}?acl")
+    got, head, with_query = send("GET", name), send("HEAD", name), send("GET", f"{name}?acl")
     for each in (got, head, with_query):
         assert each.status_code == 200
         # moto's server refuses an unsigned HEAD, which S3 permits by GetObject.
@@ -83,10 +83,10 @@ def test_nginx_serves_results_from_the_bucket_and_the_service_says_the_rest(
     with Image.open(io.BytesIO(got.content)) as image:
         assert image.format == "JPEG"
     for path in (V7, "", "x", f"{name}/", "..%2f..%2fx", "%00"):
-        missing = ask("GET", path)
+        missing = send("GET", path)
         assert missing.status_code in (400, 404)
         assert missing.status_code == 400 or missing.json()["error_code"] == "not_found"
     for method in ("POST", "PUT", "DELETE"):
-        refused = ask(method, name)
+        refused = send(method, name)
         assert (refused.status_code, refused.json()["error_code"]) == (405, "method_not_allowed")
     assert bucket.list_keys() == [f"{PREFIX}/{name}"]

@@ -15,14 +15,14 @@ def describe_bucket_error(text: str) -> str:
     """Return a reason for an operator, out of obstore's text for an error.
 
     That text quotes the object's URL, which is all it takes to fetch a result, and the server's
-    answer, which may quote the access key. Only what is known to be harmless is taken from it.
+    answer, which may quote the access key. Only what is known to be harmless is kept of it.
     """
     if _ROLE.search(text):
         return "no credentials: neither AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY nor a role"
     code, status = _CODE.search(text), _STATUS.search(text)
     if code or status:
-        found = [each[1].strip() for each in (status, code) if each]
-        return f"the bucket answered {' '.join(found)}"
+        parts = [each[1].strip() for each in (status, code) if each]
+        return f"the bucket answered {' '.join(parts)}"
     if "incorrectly configured region" in text:
         return "the bucket is in another region than AWS_REGION says"
     kind = _KIND.search(text)

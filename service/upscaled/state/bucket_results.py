@@ -85,14 +85,14 @@ class BucketResults:
             return await self._earlier.find(file_name)
         with reporting("look for"):
             try:
-                found = await obstore.head_async(self._quick, file_name)
+                head = await obstore.head_async(self._quick, file_name)
             except FileNotFoundError:
                 return None
-        return self._describe(file_name, found["size"])
+        return self._describe(file_name, head["size"])
 
     @asynccontextmanager
     async def open(self, file_name: str) -> AsyncIterator[OpenedResult | None]:
-        """Ask for a result once, and read its bytes as they are needed."""
+        """Request a result once, and read its bytes as they are needed."""
         if not self._is_valid(file_name):
             async with self._earlier.open(file_name) as opened:
                 yield opened
@@ -100,14 +100,14 @@ class BucketResults:
         with reporting("read"):
             try:
                 async with asyncio.timeout(ANSWER_WITHIN_S):
-                    found = await obstore.get_async(self._bulk, file_name)
+                    answer = await obstore.get_async(self._bulk, file_name)
             except FileNotFoundError:
-                found = None
-        if found is None:
+                answer = None
+        if answer is None:
             yield None
         else:
-            stored = self._describe(file_name, found.meta["size"])
-            yield OpenedResult(stored, _read(found))
+            stored = self._describe(file_name, answer.meta["size"])
+            yield OpenedResult(stored, _read(answer))
 
     async def delete(self, file_name: str) -> None:
         """Remove a result from the bucket."""
@@ -149,7 +149,7 @@ class BucketResults:
             raise InternalError(detail="a result that was stored reads differently")
 
     def overwrites(self) -> bool:
-        """Return whether the server replaces an object although it is told to create one only.
+        """Return whether the server replaces an object although the request says to create one.
 
         Raises:
             InternalError: the bucket cannot be used.
@@ -170,9 +170,9 @@ class BucketResults:
         obstore.put(self._quick, file_name, data, mode="create", use_multipart=False)
 
     async def _put(self, file_name: str, data: bytes) -> None:
-        """Create an object; of two requests that were lost, the second is the last.
+        """Create an object, by a second request where the answer to the first was lost.
 
-        The client repeats what the server refused for the moment, and not what it may have done.
+        obstore repeats what the server refused for the moment, and not what it may have done.
         """
         attributes = {
             "Content-Type": MEDIA_TYPES[file_name.rpartition(".")[2]],
@@ -254,9 +254,9 @@ def reporting(verb: str, what: str = "a result") -> Iterator[None]:
         raise InternalError(detail=f"cannot {verb} {what}: {reason}") from None
 
 
-async def _read(found: "GetResult") -> AsyncIterator[bytes]:
-    """Yield an object's bytes; the client asks for the rest again where a connection breaks."""
-    stream = aiter(found.stream(min_chunk_size=CHUNK_BYTES))
+async def _read(answer: "GetResult") -> AsyncIterator[bytes]:
+    """Yield an object's bytes; obstore requests the rest again where a connection breaks."""
+    stream = aiter(answer.stream(min_chunk_size=CHUNK_BYTES))
     while True:
         with reporting("read"):
             async with asyncio.timeout(ANSWER_WITHIN_S):
