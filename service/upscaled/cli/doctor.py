@@ -3,7 +3,7 @@
 import json
 import os
 import time
-from collections.abc import Iterable
+from collections import Counter
 from dataclasses import asdict
 from importlib.metadata import version
 from typing import Annotated, Final
@@ -57,7 +57,12 @@ def run(
         is_expected=is_expected,
         may_connect=may_connect,
     )
-    findings = _collect(run_checks(checks), is_shown=not is_json)
+    console = Console(highlight=False, markup=False, emoji=False)
+    findings = []
+    for finding in run_checks(checks):
+        findings.append(finding)
+        if not is_json:
+            _show(finding, console)
     worst, seconds = worst_of(findings), time.monotonic() - started
     if is_json:
         typer.echo(_as_json(findings, worst, seconds))
@@ -65,17 +70,6 @@ def run(
         typer.echo(_summarise(findings, seconds))
     if worst is Status.FAILURE:
         raise typer.Exit(1)
-
-
-def _collect(findings: Iterable[Finding], *, is_shown: bool) -> list[Finding]:
-    """Collect the findings, and show each as it comes if `is_shown`."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    seen = []
-    for finding in findings:
-        seen.append(finding)
-        if is_shown:
-            _show(finding, console)
-    return seen
 
 
 def _show(finding: Finding, console: Console) -> None:
@@ -100,7 +94,7 @@ def _show(finding: Finding, console: Console) -> None:
 
 
 def _summarise(findings: list[Finding], seconds: float) -> str:
-    counts = {status: sum(finding.status is status for finding in findings) for status in Status}
+    counts = Counter(finding.status for finding in findings)
     words = [f"{counts[Status.OK]} ok"]
     for status in (Status.WARNING, Status.FAILURE):
         if counts[status]:

@@ -12,7 +12,7 @@ import logging
 import math
 import signal
 import socket
-from collections.abc import Collection, Generator
+from collections.abc import Generator
 from contextlib import contextmanager
 from importlib.metadata import version
 
@@ -67,7 +67,8 @@ def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink
         pool = LocalPool(settings)
         config = _configure(create_app(settings, pool, state, link.restarts), settings)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            runner.run(_serve(config, pool, listener, settings.shutdown_grace_s, link))
+            server = _Server(config, pool, link, settings.shutdown_grace_s)
+            runner.run(server.serve_listener(listener))
 
 
 def describe_url(listener: socket.socket) -> str:
@@ -116,69 +117,65 @@ def _configure(app: FastAPI, settings: Settings) -> uvicorn.Config:
     )
 
 
-async def _serve(
-    config: uvicorn.Config,
-    pool: LocalPool,
-    listener: socket.socket,
-    grace_s: float,
-    link: SupervisorLink,
-) -> None:
-    server = _Server(config, pool, grace_s, link.ending)
-    link.start(asyncio.get_running_loop(), server.take_signal)
-    announcing = asyncio.create_task(_announce_ready(pool, server, link))
-    await server.serve(sockets=[listener])
-    announcing.cancel()
-    if server.failure:
-        await pool.stop(0)
-        raise CannotUpscale(server.failure)
-    if not server.started:
-        raise CannotServe("the service could not start; see the log above")
-
-
-async def _announce_ready(pool: LocalPool, server: "_Server", link: SupervisorLink) -> None:
-    try:
-        ready = await pool.wait_ready()
-    except ChildUnusable as error:
-        server.give_up(str(error))
-        return
-    models = ", ".join(
-        f"x{scale} {model} by {ready.labels[scale]}" for scale, model in ready.models.items()
-    )
-    link.announce_ready()
-    _say(f"ready ({ready.device}; {models})")
-
-
 class _Server(uvicorn.Server):
     """Server of uvicorn that ends in order, with exit status 0, on the first signal.
 
     A request that still waits when the grace is over is answered too. A further SIGINT, a person's
-    second Ctrl-C, ends the grace, and one more the process. `failure` is why it gave up.
+    second Ctrl-C, ends the grace, and one more the process.
     """
 
     def __init__(
-        self,
-        config: uvicorn.Config,
-        pool: LocalPool,
-        grace_s: float,
-        ending: Collection[signal.Signals],
+        self, config: uvicorn.Config, pool: LocalPool, link: SupervisorLink, grace_s: float
     ) -> None:
         super().__init__(config)
-        self.failure = ""
         self._pool = pool
+        self._link = link
         self._grace_s = grace_s
-        self._ending = ending
+        self._failure = ""
         self._is_ending = False
         self._is_hurried = False
         self._stops: list[asyncio.Task[None]] = []
+
+    async def serve_listener(self, listener: socket.socket) -> None:
+        """Serve until a signal ends it.
+
+        Raises:
+            CannotUpscale: every worker reported that it cannot work.
+            CannotServe: the app could not start.
+        """
+        self._link.start(asyncio.get_running_loop(), self._take_signal)
+        announcing = asyncio.create_task(self._announce_ready())
+        await self.serve(sockets=[listener])
+        announcing.cancel()
+        if self._failure:
+            await self._pool.stop(0)
+            raise CannotUpscale(self._failure)
+        if not self.started:
+            raise CannotServe("the service could not start; see the log above")
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         """Leave this process's signals alone: the supervisor has them."""
         yield
 
-    def take_signal(self, number: signal.Signals) -> None:
+    async def _announce_ready(self) -> None:
+        try:
+            ready = await self._pool.wait_ready()
+        except ChildUnusable as error:
+            if not self._is_ending:
+                self._is_ending = True
+                self._failure = str(error)
+                self._close(0)
+            return
+        models = ", ".join(
+            f"x{scale} {model} by {ready.labels[scale]}" for scale, model in ready.models.items()
+        )
+        self._link.announce_ready()
+        _say(f"ready ({ready.device}; {models})")
+
+    def _take_signal(self, number: signal.Signals) -> None:
         """Act on a signal that came to the service."""
-        if number not in self._ending:
+        if number not in self._link.ending:
             _log.info("passed over a signal", extra=event("signal_ignored", signal=number.name))
         elif not self._is_ending:
             self._is_ending = True
@@ -188,13 +185,6 @@ class _Server(uvicorn.Server):
             self._close(0)
         elif number == signal.SIGINT:
             self.should_exit = self.force_exit = True
-
-    def give_up(self, failure: str) -> None:
-        """End without grace, unless a signal ends it already."""
-        if not self._is_ending:
-            self._is_ending = True
-            self.failure = failure
-            self._close(0)
 
     def _end(self, signal_name: str) -> None:
         _log.info("finishing what is under way", extra=event("stopping", signal=signal_name))
