@@ -22,7 +22,7 @@ class Lent:
         pass
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")  # later tests count the decoders of their process
 def shared_decoder() -> Iterator[Decoder]:
     with Decoder(load_settings({}).formats, processes=2) as decoder:
         decoder.warm_up()
