@@ -90,3 +90,5 @@ def test_nginx_serves_results_from_the_bucket_and_the_service_says_the_rest(
         refused = send(method, name)
         assert (refused.status_code, refused.json()["error_code"]) == (405, "method_not_allowed")
     assert bucket.list_keys() == [f"{PREFIX}/{name}"]
+    bucket.put(f"{PREFIX}/job-sources/{'0' * 32}", photo)  # an image that waits is no result
+    assert send("GET", f"job-sources/{'0' * 32}").status_code == 404
