@@ -1,11 +1,9 @@
 """Open SQLite or PostgreSQL, and run read and write transactions on either."""
 
-import os
 import sqlite3
 import threading
-import time
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -24,18 +22,14 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import ConnectionPoolEntry
 
 from upscaled.state.database_url import hide_password, parse_database_url
-from upscaled.state.errors import DatabaseFailed, DatabaseLost, DatabaseRefused
+from upscaled.state.errors import DatabaseFailed, DatabaseRefused
+from upscaled.state.sqlite_file import BEGIN_OPTION, OpenedFile, make_sqlite_engine, switch_to_wal
 
-# Longest a write waits for writers of other processes; each of ours takes milliseconds.
-BUSY_TIMEOUT_S = 15
 TIMEOUT_S = 10
 _KEEPALIVE_INTERVAL_S = 5
 _KEEPALIVE_COUNT = 3
 NOW_S = sa.cast(sa.extract("epoch", sa.func.clock_timestamp()), sa.BigInteger)
 """Seconds since 1970 by the clock of PostgreSQL, which all front ends share."""
-_BEGIN = "begin_statement"
-_HAS_O_PATH = hasattr(os, "O_PATH")  # Linux
-_RESTORE = "put it back, or restart the service to begin with what is there now"
 
 
 class Database:
@@ -47,7 +41,7 @@ class Database:
     UPDATE and DELETE statements.
     """
 
-    def __init__(self, engine: Engine, file: "OpenedFile | None" = None) -> None:
+    def __init__(self, engine: Engine, file: OpenedFile | None = None) -> None:
         """
         Args:
             file: SQLite's; every transaction begins by checking that it is still there.
@@ -79,7 +73,7 @@ class Database:
         with self.translating_failures(), self._write_lock:
             self.check_file()
             with self._engine.connect() as connection:
-                begun = connection.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
+                begun = connection.execution_options(**{BEGIN_OPTION: "BEGIN IMMEDIATE"})
                 with begun.begin():
                     yield begun
 
@@ -147,36 +141,6 @@ def database_time_s(connection: Connection) -> sa.ColumnElement[float]:
     return (sa.func.julianday("now") - 2_440_587.5) * 86_400.0
 
 
-class OpenedFile:
-    """Notice that the SQLite file at `path` was deleted or replaced since it was opened.
-
-    A deleted file still works for the processes that have it open, and loses all they write.
-    """
-
-    def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
-        # Held open, its inode's number stays the same also where a file system makes numbers up.
-        # O_PATH, for closing any other descriptor of the file would drop SQLite's own locks.
-        self._descriptor = os.open(self.path, os.O_PATH | os.O_CLOEXEC) if _HAS_O_PATH else None
-        self._opened = os.stat(self.path)
-
-    def check(self) -> None:
-        """Raise DatabaseLost where `path` no longer leads to the file."""
-        try:
-            found = os.stat(self.path)
-        except OSError as error:
-            reason = "was deleted" if isinstance(error, FileNotFoundError) else error.strerror
-            raise DatabaseLost(f"{self.path}: {reason} while in use; {_RESTORE}") from None
-        opened = self._opened if self._descriptor is None else os.fstat(self._descriptor)
-        if not os.path.samestat(found, opened):
-            raise DatabaseLost(f"{self.path}: was replaced while in use; {_RESTORE}")
-
-    def close(self) -> None:
-        if self._descriptor is not None:
-            os.close(self._descriptor)
-            self._descriptor = None
-
-
 def open_database(database_url: str, data_dir: Path, *, timeout_s: int = TIMEOUT_S) -> Database:
     """Connect to `database_url`, or where it is empty to SQLite in `data_dir` (which exists).
 
@@ -189,7 +153,7 @@ def open_database(database_url: str, data_dir: Path, *, timeout_s: int = TIMEOUT
     url = parse_database_url(database_url, data_dir)
     try:
         is_file = url.get_backend_name() == "sqlite"
-        engine = _sqlite_engine(url) if is_file else _server_engine(url, timeout_s)
+        engine = make_sqlite_engine(url) if is_file else _server_engine(url, timeout_s)
     except ModuleNotFoundError as error:
         raise DatabaseRefused(
             f"the database driver {error.name} is missing: pip install -r requirements-extras.lock"
@@ -206,7 +170,7 @@ def open_database(database_url: str, data_dir: Path, *, timeout_s: int = TIMEOUT
 
 def _connect_once(engine: Engine) -> None:
     if engine.dialect.name == "sqlite":
-        _switch_to_wal(engine)
+        switch_to_wal(engine)
     with engine.connect():
         pass
 
@@ -267,51 +231,3 @@ def lift_timeout(connection: Connection) -> None:
     """Let the statements of this transaction take their time: a migration, or an audit."""
     if connection.dialect.name == "postgresql":
         connection.execute(sa.text("SET LOCAL statement_timeout = 0"))
-
-
-def _sqlite_engine(url: URL) -> Engine:
-    _create_private(Path(str(url.database)))
-    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
-    sa.event.listen(engine, "connect", _prepare_sqlite)
-    sa.event.listen(engine, "begin", _begin_sqlite)
-    return engine
-
-
-def _switch_to_wal(engine: Engine) -> None:
-    """Switch the file to WAL, so that readers go on while one process writes; it stays so.
-
-    Raises:
-        OperationalError: other processes kept the file busy for `BUSY_TIMEOUT_S`, or the disk
-            does not work.
-    """
-    give_up_at_s = time.monotonic() + BUSY_TIMEOUT_S
-    while True:
-        try:
-            with closing(engine.raw_connection()) as connection:
-                connection.cursor().execute("PRAGMA journal_mode = WAL")
-            return
-        except sqlite3.OperationalError as error:
-            # Here SQLite does not wait for others by itself, whatever its timeout is. Other errors,
-            # a full disk's for example, do not end by waiting.
-            is_busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            if not is_busy or time.monotonic() > give_up_at_s:
-                raise
-            time.sleep(0.05)
-
-
-def _create_private(file: Path) -> None:
-    """Create an empty file that only its owner may read; SQLite's side files copy its mode."""
-    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
-
-
-def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
-    connection.isolation_level = None  # the driver opens no transactions of its own
-    cursor = connection.cursor()
-    cursor.execute("PRAGMA synchronous = FULL")
-    cursor.execute("PRAGMA foreign_keys = ON")
-    cursor.close()
-
-
-def _begin_sqlite(connection: Connection) -> None:
-    connection.exec_driver_sql(connection.get_execution_options().get(_BEGIN, "BEGIN"))

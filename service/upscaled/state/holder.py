@@ -1,4 +1,4 @@
-"""Which process holds a credit, and which of those that do still live.
+"""Processes that hold credits: this one's identity, and which of them still live.
 
 On SQLite a living process has a locked file, which the kernel unlocks at its end. The front ends of
 a PostgreSQL may be on different machines: each renews a lease there (`lease.py`).

@@ -1,4 +1,4 @@
-"""Which front end of a PostgreSQL has a request that its client named, so that all can show it."""
+"""Requests under way at the front ends of one PostgreSQL, so that each can show all of them."""
 
 from dataclasses import dataclass
 

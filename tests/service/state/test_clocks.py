@@ -64,7 +64,7 @@ def test_a_clock_that_is_set_again_and_again_ages_no_stamp(machine: Machine) -> 
         assert clock.age_s(stamp_s) == pytest.approx(machine.boot_s - made_at_s)
 
 
-def test_of_two_moments_with_one_stamp_the_later_is_meant(machine: Machine) -> None:
+def test_the_later_of_two_moments_with_equal_stamps_is_assumed(machine: Machine) -> None:
     clock = machine.stamp_clock()
     stamp_s = clock.now_s() + 5
     machine.boot_s += 10

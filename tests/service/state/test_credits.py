@@ -51,12 +51,6 @@ def test_a_captured_hold_costs_one_credit(ledger: State) -> None:
     assert ledger.credits.balance(key_id) == 2
 
 
-def test_a_released_hold_costs_nothing(ledger: State) -> None:
-    key_id = key_with(ledger, 3)
-    assert ledger.credits.release(ledger.credits.hold(key_id, "r1"))
-    assert ledger.credits.balance(key_id) == 3
-
-
 def test_the_last_credit_can_be_spent_and_no_more(ledger: State) -> None:
     key_id = key_with(ledger, 1)
     ledger.credits.hold(key_id, "r1")

@@ -91,7 +91,8 @@ def test_files_are_their_owners_only(make_settings: Callable[..., Settings]) -> 
     with open_state(settings) as state:
         state.keys.create("web")
         modes = {path.name: path.stat().st_mode & 0o777 for path in settings.data_dir.iterdir()}
-    assert modes.pop("holders") == modes.pop("results") == 0o700
+    folders = [modes.pop(name) for name in ("holders", "job-results", "results")]
+    assert folders == [0o700] * 3
     assert set(modes) == {"upscaled.sqlite3", "upscaled.sqlite3-wal", "upscaled.sqlite3-shm"}
     assert set(modes.values()) == {0o600}
     assert settings.data_dir.stat().st_mode & 0o777 == 0o700
@@ -243,8 +244,8 @@ def test_a_disk_that_does_not_work_is_not_waited_for(
         connection.execute("CREATE TABLE t (n)")
     file.with_name(file.name + "-journal").mkdir()
     waits: list[float] = []
-    monkeypatch.setattr("upscaled.state.database.time.sleep", waits.append)
-    monkeypatch.setattr("upscaled.state.database.BUSY_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("upscaled.state.sqlite_file.time.sleep", waits.append)
+    monkeypatch.setattr("upscaled.state.sqlite_file.BUSY_TIMEOUT_S", 0.2)
 
     with pytest.raises(StateError, match="cannot open the database"):
         open_state(settings)

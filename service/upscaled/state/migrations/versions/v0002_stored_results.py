@@ -1,4 +1,4 @@
-"""Which stored result each captured hold paid for."""
+"""Add the stored result that each captured hold paid for."""
 
 import sqlalchemy as sa
 from alembic import op

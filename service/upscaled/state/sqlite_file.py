@@ -1,0 +1,100 @@
+"""Open SQLite's file: private, with write-ahead logging, and watched for its deletion."""
+
+import os
+import sqlite3
+import time
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy import URL, Connection, Engine
+from sqlalchemy.engine.interfaces import DBAPIConnection
+from sqlalchemy.pool import ConnectionPoolEntry
+
+from upscaled.state.errors import DatabaseLost
+
+BUSY_TIMEOUT_S: Final = 15
+"""Longest a write waits for writers of other processes; each of ours takes milliseconds."""
+BEGIN_OPTION: Final = "begin_statement"
+"""Execution option of a connection: the statement that begins its transaction."""
+_HAS_O_PATH = hasattr(os, "O_PATH")  # Linux
+_RESTORE = "put it back, or restart the service to begin with what is there now"
+
+
+class OpenedFile:
+    """Notice that the SQLite file at `path` was deleted or replaced since it was opened.
+
+    A deleted file still works for the processes that have it open, and loses all they write.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()
+        # Held open, its inode's number stays the same also where a file system makes numbers up.
+        # O_PATH, for closing any other descriptor of the file would drop SQLite's own locks.
+        self._descriptor = os.open(self.path, os.O_PATH | os.O_CLOEXEC) if _HAS_O_PATH else None
+        self._opened = os.stat(self.path)
+
+    def check(self) -> None:
+        """Raise DatabaseLost where `path` no longer leads to the file."""
+        try:
+            found = os.stat(self.path)
+        except OSError as error:
+            reason = "was deleted" if isinstance(error, FileNotFoundError) else error.strerror
+            raise DatabaseLost(f"{self.path}: {reason} while in use; {_RESTORE}") from None
+        opened = self._opened if self._descriptor is None else os.fstat(self._descriptor)
+        if not os.path.samestat(found, opened):
+            raise DatabaseLost(f"{self.path}: was replaced while in use; {_RESTORE}")
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
+
+
+def make_sqlite_engine(url: URL) -> Engine:
+    _create_private(Path(str(url.database)))
+    engine = sa.create_engine(url, connect_args={"timeout": BUSY_TIMEOUT_S})
+    sa.event.listen(engine, "connect", _prepare_sqlite)
+    sa.event.listen(engine, "begin", _begin_sqlite)
+    return engine
+
+
+def switch_to_wal(engine: Engine) -> None:
+    """Switch the file to WAL, so that readers go on while one process writes; it stays so.
+
+    Raises:
+        OperationalError: other processes kept the file busy for `BUSY_TIMEOUT_S`, or the disk
+            does not work.
+    """
+    give_up_at_s = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            with closing(engine.raw_connection()) as connection:
+                connection.cursor().execute("PRAGMA journal_mode = WAL")
+            return
+        except sqlite3.OperationalError as error:
+            # Here SQLite does not wait for others by itself, whatever its timeout is. Other errors,
+            # a full disk's for example, do not end by waiting.
+            is_busy = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            if not is_busy or time.monotonic() > give_up_at_s:
+                raise
+            time.sleep(0.05)
+
+
+def _create_private(file: Path) -> None:
+    """Create an empty file that only its owner may read; SQLite's side files copy its mode."""
+    file.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.close(os.open(file, os.O_RDWR | os.O_CREAT, 0o600))
+
+
+def _prepare_sqlite(connection: DBAPIConnection, _record: ConnectionPoolEntry) -> None:
+    connection.isolation_level = None  # the driver opens no transactions of its own
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA synchronous = FULL")
+    cursor.execute("PRAGMA foreign_keys = ON")
+    cursor.close()
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    connection.exec_driver_sql(connection.get_execution_options().get(BEGIN_OPTION, "BEGIN"))
