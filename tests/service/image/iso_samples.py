@@ -12,6 +12,7 @@ from upscaled.image.formats.isobmff.boxes import iter_boxes, read_meta
 from upscaled.image.formats.isobmff.items import read_extents, read_kinds
 
 TRANSFORMS = (b"clap", b"irot", b"imir")
+BRANDS = {"AVIF": b"avif", "HEIC": b"heic"}
 
 
 def box(name: bytes, *parts: bytes) -> bytes:
@@ -64,27 +65,14 @@ class Item:
 
 
 def items_of(source: bytes) -> list[Item]:
-    """List the primary image of a file and its alpha image, if it has one."""
-    meta = read_meta(source)
-    extents = read_extents(source, meta)
-    found: list[Item] = []
-    for number in (meta.primary, *meta.alphas.get(meta.primary, [])):
-        properties = tuple(box(each.name, bytes(each.body)) for each in meta.properties[number])
-        kind = b"hvc1" if any(each[4:8] == b"hvcC" for each in properties) else b"av01"
-        refers_to = {b"auxl": [1]} if found else {}
-        found.append(Item(kind, b"".join(extents[number]), properties, refers_to))
-    return found
-
-
-def every_item_of(source: bytes) -> list[Item]:
     """List the items of a file numbered 1, 2, 3 ..., the first of them the primary one."""
     meta = read_meta(source)
     extents = read_extents(source, meta)
     kinds = read_kinds(meta)
     found: list[Item] = []
     for number in range(1, len(kinds) + 1):
-        masters = [item for item, own in meta.alphas.items() if number in own]
-        refers_to = {b"auxl": masters, b"dimg": meta.parts.get(number, [])}
+        targets = [item for item, own in meta.alphas.items() if number in own]
+        refers_to = {b"auxl": targets, b"dimg": meta.parts.get(number, [])}
         found.append(
             Item(
                 kinds[number],
@@ -172,6 +160,11 @@ def encode_heic(pixels: NDArray[np.uint8], **options: object) -> bytes:
     image = from_bytes(mode, (width, height), pixels.tobytes())
     image.save(file, **{"quality": -1, "chroma": 444, **options})
     return file.getvalue()
+
+
+def encode(kind: str, pixels: NDArray[np.uint8]) -> bytes:
+    """Encode pixels with little loss, as "AVIF" or "HEIC"."""
+    return encode_avif(pixels) if kind == "AVIF" else encode_heic(pixels)
 
 
 def mdat_at(source: bytes) -> int:

@@ -24,7 +24,6 @@ from tests.service.image.iso_samples import (
     build,
     encode_avif,
     encode_heic,
-    every_item_of,
     grid,
     items_of,
 )
@@ -163,7 +162,7 @@ def cut_data(kind: str, source: bytes, share: float) -> Iterator[bytes]:
             shorter = {**chunks, name: chunks[name][: int(len(chunks[name]) * share)]}
             yield webp(*shorter.items())
         return
-    items = every_item_of(source)
+    items = items_of(source)
     for number, item in enumerate(items):
         if item.kind != b"grid":
             data = item.data[: int(len(item.data) * share)]

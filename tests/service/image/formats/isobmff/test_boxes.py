@@ -11,10 +11,12 @@ from PIL import Image as PillowImage
 from PIL import ImageCms
 
 from tests.service.image.iso_samples import (
+    BRANDS,
     Item,
     box,
     build,
     clap,
+    encode,
     encode_avif,
     encode_heic,
     full_box,
@@ -43,19 +45,14 @@ from upscaled.image.icc import (
 
 from_bytes = pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif").from_bytes
 
-BRANDS = {"AVIF": b"avif", "HEIC": b"heic"}
 WIDTH, HEIGHT = 96, 72
 LINEAR = Curve(1.0)
 P3 = make_rgb_profile(DISPLAY_P3, SRGB_CURVE)
 
 
-def encode(kind: str, pixels: NDArray[np.uint8]) -> list[Item]:
-    return items_of(encode_avif(pixels) if kind == "AVIF" else encode_heic(pixels))
-
-
 def transformed(kind: str, pixels: NDArray[np.uint8], *properties: bytes) -> bytes:
     """Make a file whose images, that of alpha too, have these properties last."""
-    items = [item.with_properties(*properties) for item in encode(kind, pixels)]
+    items = [item.with_properties(*properties) for item in items_of(encode(kind, pixels))]
     return build(items, brand=BRANDS[kind])
 
 
@@ -145,7 +142,7 @@ def test_more_transforms_than_the_limit_are_refused(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
 def test_the_pixel_limit_applies_before_the_crop(kind: str) -> None:
-    item = encode(kind, picture(HEIGHT, WIDTH))[0]
+    item = items_of(encode(kind, picture(HEIGHT, WIDTH)))[0]
     crop = clap(64, 64)
     sound = build([item.with_properties(crop)], brand=BRANDS[kind])
     assert read_header(sound, BRANDS).decoded_pixels == WIDTH * HEIGHT
@@ -207,7 +204,7 @@ def test_a_grid_with_alpha_for_some_tiles_is_opaque(with_alpha: int) -> None:
 def test_colour_codes_become_the_matching_profile(
     kind: str, primaries: int, transfer: int, expected: bytes | None
 ) -> None:
-    (item,) = encode(kind, picture(64, 64))
+    (item,) = items_of(encode(kind, picture(64, 64)))
     code = nclx(primaries, transfer)
     source = build([item.with_properties(code, without=(b"colr",))], brand=BRANDS[kind])
     assert decode_file(source, BRANDS).icc == expected
@@ -215,7 +212,7 @@ def test_colour_codes_become_the_matching_profile(
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
 def test_a_sound_embedded_profile_counts_before_the_colour_codes(kind: str) -> None:
-    (item,) = encode(kind, picture(64, 64))
+    (item,) = items_of(encode(kind, picture(64, 64)))
     embedded = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for described, expected in (
         ((nclx(12, 13), icc_box(embedded)), embedded),
@@ -284,7 +281,7 @@ def test_the_files_of_the_shared_cases_are_right(shared_dir: Path) -> None:
 
 
 def test_lists_without_end_are_refused() -> None:
-    (item,) = encode("AVIF", picture(64, 64))
+    (item,) = items_of(encode_avif(picture(64, 64)))
     many = Item(item.kind, item.data, item.properties, {b"auxl": [1] * 30_000})
     with pytest.raises(ValueError, match="references"):
         avif.read_header(build([many]))

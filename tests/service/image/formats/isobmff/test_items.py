@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 
 from tests.service.image.iso_samples import (
+    BRANDS,
     Item,
     build,
-    encode_avif,
+    encode,
     encode_heic,
-    every_item_of,
     grid,
     items_of,
     mdat_at,
@@ -25,16 +25,9 @@ from upscaled.image.formats.isobmff.items import iter_coded
 
 pytest.importorskip("pillow_heif", reason="HEIC needs pillow-heif")
 
-BRANDS = {"AVIF": b"avif", "HEIC": b"heic"}
-
 
 def is_damaged(source: bytes) -> bool:
     return is_damaged_by(source, read_meta(source))
-
-
-def encode(kind: str, channels: int = 3) -> bytes:
-    pixels = picture(64, 96, channels)
-    return encode_avif(pixels) if kind == "AVIF" else encode_heic(pixels)
 
 
 def with_zeros(item: Item, count: int) -> Item:
@@ -44,7 +37,7 @@ def with_zeros(item: Item, count: int) -> Item:
 @pytest.mark.parametrize("idat", [False, True])
 @pytest.mark.parametrize("kind", sorted(BRANDS))
 def test_colour_and_alpha_are_found_wherever_they_lie(kind: str, idat: bool) -> None:
-    items = items_of(encode(kind, 4))
+    items = items_of(encode(kind, picture(64, 96, 4)))
     source = build(items, brand=BRANDS[kind], idat=idat)
     found = [b"".join(coded.extents) for coded in iter_coded(source, read_meta(source))]
     assert found == [item.data for item in items]
@@ -53,7 +46,7 @@ def test_colour_and_alpha_are_found_wherever_they_lie(kind: str, idat: bool) -> 
 @pytest.mark.parametrize("which", [0, 1])
 @pytest.mark.parametrize("kind", sorted(BRANDS))
 def test_a_run_of_zeros_at_the_end_of_colour_or_alpha_is_damage(kind: str, which: int) -> None:
-    items = items_of(encode(kind, 4))
+    items = items_of(encode(kind, picture(64, 96, 4)))
     whole = build(items, brand=BRANDS[kind])
     assert not is_damaged(whole)
     limit = max(4, min(16, len(items[which].data) // 8))
@@ -68,7 +61,7 @@ def test_a_run_of_zeros_at_the_end_of_colour_or_alpha_is_damage(kind: str, which
 
 def test_pieces_of_an_image_are_read_in_their_order() -> None:
     """The last piece may be shorter than the run that counts."""
-    (item,) = items_of(encode("AVIF"))
+    (item,) = items_of(encode("AVIF", picture(64, 96)))
     for tail, counts in ((bytes(15), False), (bytes(40), True)):
         data = item.data + b"\x01" + tail
         source = split(build([Item(item.kind, data, item.properties)]), len(data) - 7)
@@ -97,13 +90,13 @@ def test_images_of_one_colour_are_not_taken_for_damaged(kind: str) -> None:
     for height, width in ((64, 64), (65, 127), (300, 500)):
         for level in (0, 128, 255):
             pixels = np.full((height, width, 4), level, np.uint8)
-            source = encode_avif(pixels) if kind == "AVIF" else encode_heic(pixels)
+            source = encode(kind, pixels)
             assert decode_file(source, BRANDS).rgb.shape == (height, width, 3)
 
 
 @pytest.mark.parametrize("kind", sorted(BRANDS))
 def test_data_beyond_the_end_of_the_file_are_refused(kind: str) -> None:
-    source = encode(kind)
+    source = encode(kind, picture(64, 96))
     assert mdat_at(source) < len(source) - 50
     with pytest.raises(ValueError, match="bytes at"):
         is_damaged(source[:-1])
@@ -112,7 +105,7 @@ def test_data_beyond_the_end_of_the_file_are_refused(kind: str) -> None:
 
 
 def test_a_list_of_items_that_is_cut_short_is_refused() -> None:
-    source = build(items_of(encode("AVIF")))
+    source = build(items_of(encode("AVIF", picture(64, 96))))
     at = source.index(b"iloc") - 4
     longer = bytearray(source)
     longer[at + 4 + 4 + 4 + 2 : at + 4 + 4 + 4 + 4] = b"\xff\xff"  # so many items
@@ -121,7 +114,7 @@ def test_a_list_of_items_that_is_cut_short_is_refused() -> None:
 
 
 def test_a_tile_that_libheif_would_leave_out_is_damage() -> None:
-    items = every_item_of(encode_heic(picture(128, 192), tile_size=64))
+    items = items_of(encode_heic(picture(128, 192), tile_size=64))
     whole = build(items, brand=b"heic")
     assert len(items) == 7
     assert decode_file(whole, BRANDS).rgb.shape == (128, 192, 3)
@@ -143,7 +136,7 @@ def test_a_tile_that_libheif_would_leave_out_is_damage() -> None:
 
 
 def test_a_tile_without_data_is_malformed() -> None:
-    for item in (encode("AVIF"), encode("HEIC")):
+    for item in (encode("AVIF", picture(64, 96)), encode("HEIC", picture(64, 96))):
         (tile,) = items_of(item)
         source = build([grid(1, 2, 192, 64, 2, 3), tile], brand=item[8:12])
         with pytest.raises(MalformedImage):
@@ -152,7 +145,7 @@ def test_a_tile_without_data_is_malformed() -> None:
 
 def test_an_item_larger_than_its_file_is_refused() -> None:
     """Pieces may overlap: 20,000 times the whole file would be joined."""
-    source = bytearray(split(build(items_of(encode("AVIF"))), 10))
+    source = bytearray(split(build(items_of(encode("AVIF", picture(64, 96)))), 10))
     at = source.index(b"iloc") + 4 + 4 + 4 + 2 + 2 + 2 + 2
     source[at : at + 16] = struct.pack(">IIII", 0, len(source), 0, len(source))
     with pytest.raises(ValueError, match="larger than the file"):
