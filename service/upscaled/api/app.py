@@ -91,12 +91,14 @@ def create_app(settings: Settings, executor: Executor, state: State, restarts: i
         # Its spans hold paths, so the names of results; ours: `upscaled.api.telemetry.tracing`.
         telemetry={"tracing": False, "metrics": False, "logs": False},
     )
-    for module in (upscale, jobs, credits, models, progress, results, ops):
-        app.include_router(module.router)
-    app.include_router(pages.build_router())
+    modules = (upscale, jobs, credits, models, progress, results, ops)
+    routers = [*(module.router for module in modules), pages.build_router()]
+    for router in routers:
+        app.include_router(router)
     document = build_document(app, settings)
     app.openapi = lambda: document  # type: ignore[method-assign]  # FastAPI's own way to extend it
     app.state.context = context
+    app.state.routes = [route for router in routers for route in router.routes]
     app.state.tracing = tracing
     app.state.connections = build_connections(settings)
     return app

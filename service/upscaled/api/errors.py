@@ -36,7 +36,7 @@ async def handle_error(request: Request, error: Exception) -> Response:
     if isinstance(error, ClientDisconnected):
         record.error_code = "client_gone"
         return Response(status_code=CLIENT_CLOSED_REQUEST)  # sent to a closed connection
-    service_error = _translate(error)
+    service_error = _translate(request, error)
     record.error_code = service_error.error_code
     record.error_detail = service_error.detail or None
     if isinstance(service_error, RateLimitExceeded):
@@ -50,13 +50,13 @@ EXCEPTION_HANDLERS: Final[dict[Any, Any]] = dict.fromkeys(
 )
 
 
-def _translate(error: Exception) -> ServiceError:
+def _translate(request: Request, error: Exception) -> ServiceError:
     """Return the error of the contract for one of the state or of the framework."""
     match error:
         case ServiceError():
             return error
         case HTTPException():
-            return _translate_http(error)
+            return _translate_http(request, error)
         case RequestValidationError():  # FastAPI's own 422 is no part of the contract
             detail = f"framework: {[each['loc'] for each in error.errors()]}"
             return InvalidRequestBody(detail=detail)
@@ -64,15 +64,15 @@ def _translate(error: Exception) -> ServiceError:
             return InternalError(detail=str(error))
 
 
-def _translate_http(error: HTTPException) -> ServiceError:
+def _translate_http(request: Request, error: HTTPException) -> ServiceError:
     """Translate what the router raises: 404 and 405. Any other status is a bug of ours."""
     if error.status_code == HTTPStatus.NOT_FOUND:
         return NotFound()
     if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
-        methods = set((error.headers or {}).get("Allow", "").split(", "))
-        if methods & {"GET", "HEAD"}:  # two routes; the router names the first alone
-            methods |= {"GET", "HEAD"}
-        return MethodNotAllowed(", ".join(sorted(methods)))
+        # The router names the methods of the first matching route alone.
+        path, routes = request.scope["path"], request.app.state.routes
+        matching = [route.methods for route in routes if route.path_regex.match(path)]
+        return MethodNotAllowed(", ".join(sorted(set().union(*matching))))
     if HTTPStatus.BAD_REQUEST <= error.status_code < HTTPStatus.INTERNAL_SERVER_ERROR:
         return InvalidRequestBody(detail=f"framework: {error.status_code} {error.detail}")
     return InternalError(detail=f"framework: {error.status_code} {error.detail}")

@@ -32,6 +32,12 @@ def test_other_paths_accept_only_get_and_head(service: Service, path: str) -> No
         assert answer.headers["Allow"] == "GET, HEAD"
 
 
+def test_a_405_names_the_methods_of_all_routes_of_its_path(service: Service) -> None:
+    answer = requests.put(f"{service.url}/v1/jobs/x", timeout=5)
+    assert_error(answer, 405, "method_not_allowed")
+    assert answer.headers["Allow"] == "DELETE, GET, HEAD"
+
+
 @pytest.mark.parametrize("path", PATHS)
 def test_head_has_status_and_type_of_get(service: Service, path: str) -> None:
     head = requests.head(service.url + path, headers=service.headers, timeout=5)

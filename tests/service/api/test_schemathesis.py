@@ -4,9 +4,10 @@ Every operation, right and wrong, through a real socket: statuses, media types, 
 authentication and methods are compared with the document.
 """
 
+import tempfile
 from collections.abc import Iterator
-from types import SimpleNamespace
-from typing import Any, cast
+from pathlib import Path
+from typing import Any
 
 import pytest
 import schemathesis
@@ -19,7 +20,7 @@ from tests.service.api.pictures import picture
 from tests.service.api.serving import Service, serve
 from upscaled.api.app import create_app
 from upscaled.config import load_settings
-from upscaled.state import State
+from upscaled.state import open_state
 
 # Nearly every file and URL that a machine makes up is rightly refused, and beside a good `image` an
 # `image_url` of any kind is rightly ignored: what is taken and what is not, other tests say.
@@ -29,10 +30,17 @@ NOT_PROMISED: list[Any] = [positive_data_acceptance, negative_data_rejection]
 schemathesis.openapi.format(
     "binary", st.sampled_from([picture(), picture(mode="RGBA")]) | st.binary(max_size=100)
 )
-_APP = create_app(
-    load_settings({}), ResizingExecutor(), cast(State, SimpleNamespace(find_trouble=str))
-)
-document = schemathesis.openapi.from_dict(_APP.openapi())
+
+
+def describe() -> dict[str, Any]:
+    """Return the OpenAPI document, which the tests are made of."""
+    with tempfile.TemporaryDirectory() as folder:
+        table = load_settings({}, data_dir=Path(folder))
+        with open_state(table) as state:
+            return create_app(table, ResizingExecutor(), state).openapi()
+
+
+document = schemathesis.openapi.from_dict(describe())
 
 
 @pytest.fixture(scope="module")
