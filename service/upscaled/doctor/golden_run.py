@@ -106,7 +106,7 @@ def describe_gpus(names: list[str], torch: str, cuda: str, device: str) -> Findi
 
 
 def _open(stack: ExitStack, settings: Settings) -> "tuple[Core, list[Finding]]":
-    from upscaled.upscale.engines import find_unsettled, open_known_model
+    from upscaled.upscale.engines import find_choice, open_known_model
     from upscaled.upscale.ladder import plan_ladder
     from upscaled.upscale.opening import open_core
     from upscaled.upscale.speed import read_speed
@@ -126,7 +126,8 @@ def _open(stack: ExitStack, settings: Settings) -> "tuple[Core, list[Finding]]":
     for scale, ladder in core.ladders.items():
         for rung in ladder:
             info, is_chosen = chosen[rung.model]
-            unsettled = find_unsettled(golden, rung.model) if is_chosen else ""
+            choice = find_choice(golden, rung.model) if is_chosen else None
+            unsettled = choice.unsettled if choice else ""
             findings.append(describe_engine(scale, info, unsettled, is_chosen=is_chosen))
     for scale in core.ladders:
         plan = plan_ladder(settings, scale)

@@ -82,24 +82,13 @@ def open_autotuner(settings: Settings, name: str) -> Autotuner:
     return Autotuner.of(load_model(settings, name), choose_device(settings), options)
 
 
-def find_unsettled(settings: Settings, name: str) -> str:
-    """Say why the stored choice of a model is to be measured again; "" where it is not.
+def find_choice(settings: Settings, name: str) -> Choice | None:
+    """Return what the autotuner has chosen for a model and stored; None without that.
 
     Raises:
         SettingsError, ModelError: as `open_model`.
     """
-    choice = _find_choice(settings, name)
-    return "" if choice is None else choice.unsettled
-
-
-def find_cost_s(settings: Settings, name: str) -> float | None:
-    """Return seconds for a pixel of a window, as the autotuner measured them; None without that.
-
-    Raises:
-        SettingsError, ModelError: as `open_model`.
-    """
-    choice = _find_choice(settings, name)
-    return None if choice is None else choice.ns_per_px * 1e-9
+    return open_autotuner(settings, name).find_choice() if is_tuned(settings) else None
 
 
 def load_model(settings: Settings, name: str) -> LoadedModel:
@@ -176,10 +165,6 @@ def choose_window_px(settings: Settings, spec: ModelSpec, *, is_cuda: bool) -> i
     usual_px = spec.network.window_px(spec.shape, is_cuda=is_cuda, is_tuned=is_tuned(settings))
     wanted_px = max(least_px, settings.tile_window_px or usual_px)
     return wanted_px // spec.multiple_px * spec.multiple_px
-
-
-def _find_choice(settings: Settings, name: str) -> Choice | None:
-    return open_autotuner(settings, name).find_choice() if is_tuned(settings) else None
 
 
 def _require_file(spec: ModelSpec, store: ModelStore, setting: str) -> Path:

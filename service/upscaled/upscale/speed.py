@@ -13,7 +13,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from upscaled.config import Settings
-from upscaled.upscale.engines import choose_device, find_cost_s
+from upscaled.upscale.engines import choose_device, find_choice
 from upscaled.upscale.scheduler import Scheduler
 from upscaled_models.autotune.cache import CacheFile, CacheRecord, Key, lock_folder
 from upscaled_models.backends.base import Engine, Window, round_up
@@ -94,22 +94,20 @@ def warm_up(engine: Engine, scheduler: Scheduler) -> float:
 
 
 def _measure_speed(engine: Engine, scheduler: Scheduler, settings: Settings) -> Speed:
-    """Measure a pixel of a window in the engine's precision and in float32.
-
-    Where a processor computes, it is by its time, if that is less than the clock's: a machine busy
-    with other work makes the latter many times as long.
-    """
+    """Measure a pixel of a window in the engine's precision and in float32."""
     device = choose_device(settings)
     threads = device.threads if device.is_cpu else 0
     window = _make_window(engine)
     deep_px = min(window.shape[0], round_up(DEEP_PX, engine.info.spec.multiple_px))
     deep = np.zeros((deep_px, deep_px, 3), np.uint16)
-    s_per_px = find_cost_s(settings, engine.info.model) or min(
-        _measure(engine, scheduler, window, threads) for _ in range(SPEED_RUNS)
-    )
+    choice = find_choice(settings, engine.info.model)
+    if choice is not None:
+        s_per_px = choice.ns_per_px * 1e-9
+    else:
+        s_per_px = min(_run(engine, scheduler, window, threads) for _ in range(SPEED_RUNS))
     return Speed(
         s_per_px=s_per_px,
-        deep_s_per_px=_measure(engine, scheduler, deep, threads),
+        deep_s_per_px=_run(engine, scheduler, deep, threads),
         window_px=engine.info.window_px,
         shape_step_px=engine.info.shape_step_px,
     )
@@ -121,21 +119,21 @@ def _make_window(engine: Engine) -> Window:
     return np.zeros((side_px, side_px, 3), np.uint8)
 
 
-def _measure(engine: Engine, scheduler: Scheduler, window: Window, threads: int) -> float:
+def _run(engine: Engine, scheduler: Scheduler, window: Window, threads: int = 0) -> float:
+    """Return the device seconds for a pixel.
+
+    Args:
+        threads: where a processor computes, by its time on so many threads, if that is less than
+            the clock's: a machine busy with other work makes the latter many times as long.
+    """
     before_s = time.process_time()
-    by_clock_s = _run(engine, scheduler, window)
-    if not threads:
-        return by_clock_s
-    used_s = (time.process_time() - before_s) / threads
-    return min(by_clock_s, used_s / float(window.shape[0] * window.shape[1]))
-
-
-def _run(engine: Engine, scheduler: Scheduler, window: Window) -> float:
-    """Return the device seconds for a pixel."""
     with scheduler.open_stream(engine) as stream:
         for _result in stream.run([window]):
             pass
-        return stream.device_s / float(window.shape[0] * window.shape[1])
+        seconds = stream.device_s
+    if threads:
+        seconds = min(seconds, (time.process_time() - before_s) / threads)
+    return seconds / float(window.shape[0] * window.shape[1])
 
 
 def _file(settings: Settings, spec: ModelSpec) -> CacheFile[SpeedRecord]:

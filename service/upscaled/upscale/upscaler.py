@@ -23,6 +23,7 @@ from PIL import Image as PillowImage
 from upscaled.config import SCALES, Settings, load_settings
 from upscaled.errors import InvalidParameter
 from upscaled.image.header import read_header
+from upscaled.image.output import OutputSpec
 from upscaled.upscale.cancellation import Cancellation
 from upscaled.upscale.conversion import read_array, read_pillow, write_pillow
 from upscaled.upscale.core import Core
@@ -164,15 +165,13 @@ class Upscaler:
         Returns:
             the encoded result with its media type, its size, the model and the seconds it took.
         """
-        core = self._require_core(scale)
-        header = read_header(source, self._settings.formats)
-        return core.upscale(
+        return self._require_core(scale).upscale(
             source,
             scale,
             model=model,
             on_tile=on_progress,
             cancellation=cancellation,
-            output=decide_local_output(header, scale, keeps_depth=self._settings.deep_png),
+            output=self._decide_output(source, scale),
         )
 
     def upscale_file(
@@ -200,8 +199,7 @@ class Upscaler:
         """
         path = Path(path)
         source = path.read_bytes()
-        header = read_header(source, self._settings.formats)
-        output = decide_local_output(header, scale, keeps_depth=self._settings.deep_png)
+        output = self._decide_output(source, scale)
         target = Path(to) if to is not None else path.parent
         if target.is_dir():
             target /= f"{path.stem}-x{scale}.{output.suffix}"
@@ -345,6 +343,10 @@ class Upscaler:
         )
         is_array = isinstance(image, np.ndarray)
         return shape.restore(upscaled) if is_array else write_pillow(upscaled, shape)
+
+    def _decide_output(self, source: bytes, scale: int) -> OutputSpec:
+        header = read_header(source, self._settings.formats)
+        return decide_local_output(header, scale, keeps_depth=self._settings.deep_png)
 
     def _require_core(self, scale: int) -> Core:
         if self._core is None:

@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 from tests.models.autotune.fakes import FakeEngine, FakeMeter, candidate
 from upscaled.cli import build_app
 from upscaled.config import Settings
-from upscaled.upscale.engines import find_unsettled, open_known_model
+from upscaled.upscale.engines import find_choice, open_known_model
 from upscaled_models.autotune import autotuner
 from upscaled_models.autotune.load import NO_LOAD
 from upscaled_models.autotune.timing import Meter
@@ -95,4 +95,6 @@ def test_a_start_opens_the_choice_that_tune_stored(tmp_path: Path) -> None:
     engine, is_chosen = open_known_model(settings, "upscaled-x2")
     assert is_chosen
     assert engine.seconds_per_px == 4e-7  # type: ignore[attr-defined]
-    assert find_unsettled(settings, "upscaled-x2") == ""
+    choice = find_choice(settings, "upscaled-x2")
+    assert choice is not None
+    assert choice.unsettled == ""
