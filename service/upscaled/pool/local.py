@@ -25,7 +25,7 @@ from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, Ser
 from upscaled.logs import event
 from upscaled.pool.cost import CostModel, retry_after_s
 from upscaled.pool.executor import UpscaleRequest
-from upscaled.pool.messages import Answer, Done, Job, Ready, Refused
+from upscaled.pool.messages import Answer, Done, Job, JobRefused, Ready
 from upscaled.pool.queue import QueueFull, RequestQueue, Slot
 from upscaled.pool.stats import EngineInUse, PoolStats, WorkerStats
 from upscaled.pool.supervisor import Supervisor
@@ -284,7 +284,7 @@ def _read_answer(answer: Answer, data: bytes, queue_s: float) -> Result:
     if isinstance(answer, Done):
         timings = replace(answer.result.timings, queue_s=queue_s)
         return replace(answer.result, data=data, timings=timings)
-    if isinstance(answer, Refused):
+    if isinstance(answer, JobRefused):
         raise rebuild(answer.error_code, answer.public_text)
     detail = getattr(answer, "reason", answer.kind)
     raise InternalError(detail=f"the worker reports: {detail}")

@@ -5,7 +5,7 @@
                               <-  Ready, or Unusable and the worker ends
     Job + source bytes        ->
                               <-  Progress ...          (Alive every second, whatever else is sent)
-                              <-  Done + result bytes | Refused | Failed | Cancelled
+                              <-  Done + result bytes | JobRefused | Failed | JobCancelled
     Cancel                    ->
 
 Several jobs may be in flight at once, each by its number. Every job gets exactly one of the four
@@ -112,7 +112,7 @@ class Done(_Message):
     result: Result
 
 
-class Refused(_Message):
+class JobRefused(_Message):
     """Answers that the image is at fault, with what a client may see of the `ServiceError`."""
 
     kind: Literal["refused"] = "refused"
@@ -129,7 +129,7 @@ class Failed(_Message):
     reason: str
 
 
-class Cancelled(_Message):
+class JobCancelled(_Message):
     """Answers that the job was stopped by a `Cancel`."""
 
     kind: Literal["cancelled"] = "cancelled"
@@ -137,7 +137,7 @@ class Cancelled(_Message):
 
 
 ToWorker = Configure | Job | Cancel
-Answer = Done | Refused | Failed | Cancelled
+Answer = Done | JobRefused | Failed | JobCancelled
 FromWorker = Ready | Unusable | Alive | Progress | Answer
 
 _TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])

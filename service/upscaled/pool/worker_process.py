@@ -171,7 +171,7 @@ class WorkerProcess:
         return answer
 
     def cancel(self, job: Job) -> None:
-        """Have a job stopped; its `work` then returns `Cancelled`, or what was finished before."""
+        """Have a job stopped; its `work` returns `JobCancelled`, or what was finished before."""
         task = asyncio.create_task(self._send_if_alive(Cancel(job=job.job)))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)

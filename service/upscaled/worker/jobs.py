@@ -10,8 +10,7 @@ from typing import Final
 from upscaled.config import SLOTS_ON_CPU, SLOTS_ON_CUDA, Settings
 from upscaled.errors import InternalError, ServiceError
 from upscaled.logs import event
-from upscaled.pool import messages
-from upscaled.pool.messages import Answer, Done, Failed, Job, Progress, Refused
+from upscaled.pool.messages import Answer, Done, Failed, Job, JobCancelled, JobRefused, Progress
 from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.core import Core
 from upscaled.upscale.engines import choose_device
@@ -72,7 +71,7 @@ class JobThreads:
         try:
             result = self._upscale(job, source)
         except Cancelled:
-            self._answer(messages.Cancelled(job=job.job))
+            self._answer(JobCancelled(job=job.job))
         except FrontEndGone:
             raise
         except Exception as error:  # noqa: BLE001  (the answer says which)
@@ -113,7 +112,7 @@ class JobThreads:
             )
             _log.info("the worker refuses an image", extra=fields)
             self._answer(
-                Refused(job=job.job, error_code=error.error_code, public_text=error.public_text)
+                JobRefused(job=job.job, error_code=error.error_code, public_text=error.public_text)
             )
             return
         trace = "".join(traceback.format_exception(error, limit=-8))

@@ -29,14 +29,14 @@ from typing import Any
 
 from upscaled.config import Settings
 from upscaled.pool.messages import (
-    Cancelled,
     Configure,
     Done,
     Failed,
     Job,
+    JobCancelled,
+    JobRefused,
     Progress,
     Ready,
-    Refused,
     Unusable,
 )
 from upscaled.upscale.model_choice import Rung
@@ -120,14 +120,14 @@ def obey(front_end: FrontEnd, jobs: JobQueue, job: Job, source: bytes) -> None:
             return
         case "refuse":
             front_end.send(
-                Refused(job=job.job, error_code="malformed_image", public_text="No image")
+                JobRefused(job=job.job, error_code="malformed_image", public_text="No image")
             )
             return
         case "nonsense":
-            front_end.send(Cancelled(job=job.job + 1000))
+            front_end.send(JobCancelled(job=job.job + 1000))
             return
         case "tiles" if not work_tiles(front_end, jobs, job, order):
-            front_end.send(Cancelled(job=job.job))
+            front_end.send(JobCancelled(job=job.job))
             return
     time.sleep(order.get("after_s", 0))
     data = source if order["do"] == "echo" else b"x" * order.get("size_bytes", 1)

@@ -143,13 +143,6 @@ def test_an_unknown_model_and_an_unknown_worker_have_some_estimate() -> None:
     assert work_s(CostModel(STORE), of(10_000)) > 0
 
 
-def test_the_average_follows_what_is_measured() -> None:
-    cost = make_warm()
-    for _ in range(30):
-        cost.learn(of(10_000), LARGE, 5)
-    assert work_s(cost, of(10_000)) == pytest.approx(5, rel=0.01)
-
-
 def test_a_small_picture_changes_the_estimate_of_a_large_one_little() -> None:
     """Of a small one most is decoding, encoding and overhead."""
     cost = make_warm()
