@@ -79,10 +79,16 @@ class Metrics:
         self.results_expired = self._counter(
             "results_expired", "Results removed after their time, and unfinished parts"
         )
-        self.results_kept = self._gauge("results_kept", "Valid results on disk, at the last sweep")
-        self.results_kept_bytes = self._gauge("results_kept_bytes", "Bytes of those")
+        self.results_kept = self._gauge(
+            "results_kept", "Valid results on disk, at the last sweep; NaN with a bucket"
+        )
+        self.results_kept_bytes = self._gauge(
+            "results_kept_bytes", "Bytes of those; NaN with a bucket"
+        )
         self.data_free_bytes = self._gauge(
-            "data_free_bytes", "Free bytes on the disk of results, at the last sweep"
+            "data_free_bytes",
+            "Free bytes on the disk of results, at the last sweep; with a bucket, on that of the data "
+            "folder",
         )
         self.refusals = self._counter("refusals", "Answers 429, by what was exhausted", "reason")
         self._begin_at_zero()
