@@ -87,8 +87,8 @@ class Metrics:
         )
         self.data_free_bytes = self._gauge(
             "data_free_bytes",
-            "Free bytes on the disk of results, at the last sweep; with a bucket, on that of the data "
-            "folder",
+            "Free bytes on the disk of results, at the last sweep; with a bucket, on that of the "
+            "data folder",
         )
         self.refusals = self._counter("refusals", "Answers 429, by what was exhausted", "reason")
         self._begin_at_zero()
