@@ -127,6 +127,14 @@ class MethodNotAllowed(ServiceError):
         self.headers["Allow"] = allow
 
 
+class RequestInProgress(ServiceError):
+    """The request with this `Idempotency-Key` is still running, or its outcome is not known yet."""
+
+    status = 409
+    error_code = "request_in_progress"
+    default_text = "A request with this Idempotency-Key is in progress"
+
+
 class RateLimitExceeded(ServiceError):
     status = 429
     error_code = "rate_limit_exceeded"

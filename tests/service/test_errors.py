@@ -27,6 +27,8 @@ CONTRACT = [
     (403, "insufficient_api_credits", "Insufficient credits available"),
     (404, "not_found", None),
     (405, "method_not_allowed", None),
+    # Beside the contract: only with an `Idempotency-Key`.
+    (409, "request_in_progress", None),
     (429, "rate_limit_exceeded", "Too many requests"),
     (500, "internal_error", "Internal service error"),
 ]

@@ -69,18 +69,20 @@ class Charge:
 
 @asynccontextmanager
 async def hold_credit(
-    state: State, metrics: Metrics, key_id: int, *, metering: bool
+    state: State, metrics: Metrics, key_id: int, *, metering: bool, hold_id: str | None = None
 ) -> AsyncIterator[Charge]:
     """Hold a credit for the time of the block, and release it when the block raises.
 
-    The hold has an id of its own, since a client may send the same X-Request-Id twice.
+    Args:
+        hold_id: made by the server for this one hold; None: a new one. Not the request's id, since
+            a client may send the same X-Request-Id twice.
 
     Raises:
         InsufficientApiCredits: the balance is too low.
     """
     hold = None
     if metering:
-        take = asyncio.to_thread(state.credits.hold, key_id, str(uuid4()))
+        take = asyncio.to_thread(state.credits.hold, key_id, hold_id or str(uuid4()))
         hold = await run_to_end(
             take, lambda held: asyncio.to_thread(state.credits.give_back_or_retry, held)
         )

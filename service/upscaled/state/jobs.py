@@ -18,9 +18,10 @@ from typing import Any, Final, Literal, cast, get_args
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
+from upscaled.errors import InternalError, RateLimitExceeded, RequestInProgress, ServiceError
 from upscaled.state import ledger
 from upscaled.state.database import Database, database_time_s
+from upscaled.state.idempotency import RequestKey, insert_key, read_key
 from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.schema import JOBS
 
@@ -89,6 +90,14 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
+class SubmittedJob:
+    """A job that a request added, or that the same request added before."""
+
+    job: Job
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
 class ClaimedJob:
     """A job that this process may work on as long as the lease is in the database."""
 
@@ -115,20 +124,36 @@ class Jobs:
         self._database = database
         self._clock = clock
 
-    def submit(self, key_id: int, order: JobOrder, *, is_metered: bool, max_unfinished: int) -> Job:
+    def submit(
+        self,
+        key_id: int,
+        order: JobOrder,
+        *,
+        is_metered: bool,
+        max_unfinished: int,
+        request_key: RequestKey | None = None,
+    ) -> SubmittedJob:
         """Add a job, and hold its credit, in one transaction.
 
         Args:
             max_unfinished: jobs that the key may have queued and running, this one included. Of
                 several added at the same moment on PostgreSQL a few may be more.
 
+            request_key: of a request that may be sent again: the same job is returned then.
+
         Raises:
+            InvalidParameter, RequestInProgress: as of `IdempotencyKeys.reserve`.
             RateLimitExceeded: the key has so many already.
             InsufficientApiCredits: the key's balance is 0; there is no job.
             DatabaseFailed: it may have been added or not.
         """
         job_id = str(uuid.uuid4())
         with self._database.write() as connection:
+            if request_key and not insert_key(connection, request_key, job_id, is_job=True):
+                first = _find(connection, key_id, read_key(connection, request_key).request_id)
+                if first is None:  # its lifetime was over before that of the request's key
+                    raise RequestInProgress
+                return SubmittedJob(first, is_new=False)
             if _count_unfinished(connection, JOBS.c.key_id == key_id) >= max_unfinished:
                 detail = f"key {key_id} has {max_unfinished} jobs that have not ended"
                 raise RateLimitExceeded(RETRY_AFTER_S, reason="jobs", detail=detail)
@@ -148,7 +173,7 @@ class Jobs:
                     created_at_s=database_time_s(connection),
                 )
             )
-            return _read(connection, job_id)
+            return SubmittedJob(_read(connection, job_id), is_new=True)
 
     def claim(self) -> ClaimedJob | None:
         """Take the oldest job that nobody works on under a new lease; None if there is none.

@@ -165,3 +165,19 @@ Index(
     sqlite_where=JOBS.c.state.in_(["queued", "running"]),
     postgresql_where=JOBS.c.state.in_(["queued", "running"]),
 )
+
+# The requests that a client named by an `Idempotency-Key`: see `upscaled.state.idempotency`.
+# `request_id` is that of the credit's hold, or the job's id. `lease_until_s` is by the database's
+# clock, and NULL once there is an answer.
+IDEMPOTENCY_KEYS = Table(
+    "idempotency_keys",
+    METADATA,
+    Column("key_id", _ROW_ID, ForeignKey("api_keys.id"), primary_key=True, autoincrement=False),
+    Column("name", Text, primary_key=True),
+    Column("fingerprint", Text, nullable=False),
+    Column("request_id", Text, nullable=False),
+    Column("is_job", Boolean, nullable=False),
+    Column("lease_until_s", Double),
+    Column("answer", Text),
+    Column("created_at_s", Double, nullable=False, index=True),
+)

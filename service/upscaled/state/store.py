@@ -20,6 +20,7 @@ from upscaled.state.database import Database, open_database
 from upscaled.state.errors import DatabaseRefused, StateError
 from upscaled.state.folder_results import FolderResults
 from upscaled.state.holder import FileHolder, Holder
+from upscaled.state.idempotency import IdempotencyKeys
 from upscaled.state.job_sources import FolderSources, JobSources
 from upscaled.state.jobs import Jobs
 from upscaled.state.keys import Keys
@@ -64,6 +65,7 @@ class State:
 
     keys: Keys
     credits: Credits
+    idempotency: IdempotencyKeys
     jobs: Jobs
     job_sources: JobSources
     results: Results
@@ -117,6 +119,7 @@ class State:
         _attempt(self.job_results.sweep, failures)
         if self.holder.lead():
             _attempt(self._forget_expired, failures)
+            _attempt(self.idempotency.remove_old, failures)
             _attempt(self._remove_ended_jobs, failures)
             _attempt(self.under_way.sweep, failures)
         holds_released = _attempt(self.credits.release_stale, failures) or 0
@@ -187,6 +190,7 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
     state = State(
         keys=Keys(database, clocks.wall),
         credits=Credits(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
+        idempotency=IdempotencyKeys(database, clocks.wall),
         jobs=Jobs(database, clocks.wall),
         job_sources=_open_job_sources(settings),
         results=open_results(settings, StampClock(clocks)),

@@ -339,7 +339,11 @@ async def test_pending_credits_are_retried_until_all_are_released(
     waits: list[float] = []
     sleep, is_done = asyncio.sleep, asyncio.Event()
 
+    loop = asyncio.get_running_loop()
+
     async def note(seconds: float) -> None:
+        if asyncio.get_running_loop() is not loop:  # of another test's service
+            return await sleep(seconds)
         waits.append(seconds)
         await sleep(0)
 

@@ -58,7 +58,7 @@ def all_errors(kind: type[ServiceError] = ServiceError) -> list[type[ServiceErro
 
 def test_every_error_has_a_status_of_the_contract() -> None:
     for kind in all_errors():
-        assert kind.status in (400, 401, 403, 404, 405, 429, 500), kind
+        assert kind.status in (400, 401, 403, 404, 405, 409, 429, 500), kind
 
 
 def test_the_detail_is_never_sent() -> None:

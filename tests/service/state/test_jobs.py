@@ -33,7 +33,7 @@ def key_with(state: State, credits: int, name: str = "web") -> int:
 
 
 def submit(state: State, key_id: int, order: JobOrder = ORDER) -> Job:
-    return state.jobs.submit(key_id, order, is_metered=True, max_unfinished=1000)
+    return state.jobs.submit(key_id, order, is_metered=True, max_unfinished=1000).job
 
 
 def claim(state: State) -> ClaimedJob:
@@ -95,7 +95,7 @@ def test_without_credits_there_is_no_job(store: State) -> None:
 @pytest.mark.parametrize("end", ["finish", "fail", "cancel"])
 def test_without_metering_a_job_touches_no_credit(store: State, end: str) -> None:
     key_id = key_with(store, 0)
-    job = store.jobs.submit(key_id, ORDER, is_metered=False, max_unfinished=1)
+    job = store.jobs.submit(key_id, ORDER, is_metered=False, max_unfinished=1).job
     if end == "finish":
         assert store.jobs.finish(claim(store), RESULT)
     elif end == "fail":

@@ -38,7 +38,7 @@ def main() -> None:
         submitted = [
             state.jobs.submit(
                 key_id, JobOrder("source", None, 4, ""), is_metered=True, max_unfinished=jobs
-            ).id
+            ).job.id
             for _ in range(jobs)
         ]
         to_cancel = submitted[::10]

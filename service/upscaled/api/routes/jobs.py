@@ -17,16 +17,25 @@ from starlette.responses import JSONResponse, Response
 from upscaled.api import schemas
 from upscaled.api.cancellation import run_to_end
 from upscaled.api.dependencies import AppContext, AuthenticatedKey, Context
+from upscaled.api.idempotency import REPLAYED_HEADER
 from upscaled.api.request.reader import UpscaleParameters
 from upscaled.api.routes.results import build_result_url
 from upscaled.api.source import read_checked_header
 from upscaled.errors import InvalidParameter, NotFound
 from upscaled.state import ApiKey
+from upscaled.state.idempotency import RequestKey
 from upscaled.state.jobs import JOB_STATES, Job, JobOrder, JobState
 
 JOBS_PATH: Final = "/v1/jobs"
 JOB_PATH: Final = JOBS_PATH + "/{job_id}"
 MAX_PAGE_JOBS: Final = 100
+PREFER_PARAMETER: Final = {
+    "name": "Prefer",
+    "in": "header",
+    "description": "`respond-async`: accept the request as a job, which runs later (202)",
+    "required": False,
+    "schema": {"type": "string"},
+}
 RESPOND_ASYNC: Final = "respond-async"
 """The preference, in a request's `Prefer` and in the answer's `Preference-Applied`."""
 
@@ -124,9 +133,13 @@ def prefers_async(prefer_headers: Sequence[str]) -> bool:
 
 
 async def accept_job(
-    request: Request, context: Context, key: ApiKey, parameters: UpscaleParameters
+    request: Request,
+    context: Context,
+    key: ApiKey,
+    parameters: UpscaleParameters,
+    request_key: RequestKey | None,
 ) -> Response:
-    """Check an upscale, store its source, and add it as a job.
+    """Check an upscale, store its source, and add it as a job; once for each request key.
 
     Raises:
         RateLimitExceeded: the key has too many jobs that have not ended.
@@ -149,18 +162,22 @@ async def accept_job(
         order,
         is_metered=context.settings.metering,
         max_unfinished=context.settings.max_jobs_per_key,
+        request_key=request_key,
     )
+    is_new = False
     try:
-        job = await run_to_end(asyncio.to_thread(submit))
-    except BaseException:
-        if source_name is not None:
+        submitted = await run_to_end(asyncio.to_thread(submit))
+        job, is_new = submitted.job, submitted.is_new
+    finally:
+        if source_name is not None and not is_new:
             await run_to_end(delete(source_name))
-        raise
-    if context.settings.metering:
+    headers = {"Location": f"{JOBS_PATH}/{job.id}", "Preference-Applied": RESPOND_ASYNC}
+    if not is_new:
+        headers[REPLAYED_HEADER] = "true"
+    elif context.settings.metering:
         context.metrics.note_credit("held")
     context.job_runner.wake()
     body = describe_job(request, context, job)
-    headers = {"Location": f"{JOBS_PATH}/{job.id}", "Preference-Applied": RESPOND_ASYNC}
     return JSONResponse(body.model_dump(mode="json"), 202, headers)
 
 

@@ -1,6 +1,7 @@
 """POST /v1/upscale: read one image, have it upscaled by a worker, and deliver the result."""
 
 import time
+from dataclasses import dataclass
 from typing import Any, Final
 
 from fastapi import APIRouter
@@ -13,16 +14,25 @@ from upscaled.api.available_models import MODEL_HEADER, MODEL_PARAMETER, TEMPERE
 from upscaled.api.billing import Charge, hold_credit
 from upscaled.api.cancellation import Client, run_to_end, watch_client
 from upscaled.api.dependencies import AdmittedKey, AppContext, Context, Record
+from upscaled.api.idempotency import (
+    IDEMPOTENCY_PARAMETER,
+    REPLAYED_HEADER,
+    AnswerKind,
+    read_request_key,
+    record_answer,
+    reserve,
+)
 from upscaled.api.memory import Share, max_bodies
 from upscaled.api.progress import Progress
 from upscaled.api.request.accept import wants_image
 from upscaled.api.request.reader import UpscaleParameters, read_parameters
-from upscaled.api.routes.jobs import accept_job, prefers_async
+from upscaled.api.routes.jobs import PREFER_PARAMETER, accept_job, prefers_async
 from upscaled.api.routes.results import build_result_url
 from upscaled.api.source import build_request, fetch_source, read_checked_header
 from upscaled.api.telemetry.access_log import AccessRecord
 from upscaled.api.unsent import ImageResponse
 from upscaled.state import ApiKey, PaidResult
+from upscaled.state.idempotency import Reservation, StoredAnswer
 from upscaled.upscale.result import Result, Timings
 
 _RESPONSE_HEADERS: Final[dict[str, Any]] = {
@@ -39,7 +49,7 @@ _RESPONSE_HEADERS: Final[dict[str, Any]] = {
 }
 # FastAPI would read the body before it solves dependencies, so before the key is checked.
 _OPENAPI: Final[dict[str, Any]] = {
-    "parameters": [MODEL_PARAMETER],
+    "parameters": [MODEL_PARAMETER, IDEMPOTENCY_PARAMETER, PREFER_PARAMETER],
     "requestBody": {
         "required": True,
         "content": {
@@ -65,6 +75,14 @@ router = APIRouter()
             "headers": _RESPONSE_HEADERS,
             "content": {"image/jpeg": schemas.BINARY, "image/png": schemas.BINARY},
         },
+        202: {
+            "model": schemas.Job,
+            "description": "The job that the request became, with `Prefer: respond-async`",
+            "headers": {
+                name: {"required": True, "schema": {"type": "string"}}
+                for name in ("Location", "Preference-Applied")
+            },
+        },
         **schemas.KEY_ERRORS,
         **schemas.describe_errors(
             errors.InvalidRequestBody,
@@ -76,6 +94,7 @@ router = APIRouter()
             errors.FileSizeTooLarge,
             errors.ResolutionTooHigh,
             errors.InsufficientApiCredits,
+            errors.RequestInProgress,
         ),
     },
     openapi_extra=_OPENAPI,
@@ -90,47 +109,109 @@ async def upscale(
     max_at_once = max_bodies(context.settings, key.balance)
     async with tracked as progress:
         with context.budget.share(key.id, max_at_once) as share:
-            return await _answer(request, context, record, key, share, progress)
+            with record.timing("receive"):
+                async with share.arriving():
+                    parameters = await read_parameters(request, context.settings, share)
+            call = _UpscaleCall(request, context, record, key, parameters, share, progress)
+            return await call.answer()
 
 
-async def _answer(
-    request: Request,
-    context: Context,
-    record: AccessRecord,
-    key: ApiKey,
-    share: Share,
-    progress: Progress,
-) -> Response:
-    """Read the request, upscale its image under a hold, and deliver and charge the result."""
-    with record.timing("receive"):
-        async with share.arriving():
-            parameters = await read_parameters(request, context.settings, share)
-    if prefers_async(request.headers.getlist("prefer")):
-        with record.timing("store"):
-            return await accept_job(request, context, key, parameters)
-    async with (
-        watch_client(request.receive) as client,
-        hold_credit(
-            context.state, context.metrics, key.id, metering=context.settings.metering
-        ) as charge,
-    ):
-        work = _upscale(context, record, key, parameters, share, progress)
-        result = await client.run(work)
-        if wants_image(", ".join(request.headers.getlist("accept"))):
-            client.raise_if_disconnected()
-            await charge.capture()
-            response: Response = ImageResponse(
-                result.data, result.media_type, context.unsent, key.id
+@dataclass(frozen=True, slots=True)
+class _UpscaleCall:
+    """One request whose body has been read, on its way to a response."""
+
+    request: Request
+    context: Context
+    record: AccessRecord
+    key: ApiKey
+    parameters: UpscaleParameters
+    share: Share
+    progress: Progress
+
+    async def answer(self) -> Response:
+        """Accept the request as a job, answer it as before, or answer it."""
+        request, is_job = self.request, prefers_async(self.request.headers.getlist("prefer"))
+        is_image = wants_image(", ".join(request.headers.getlist("accept")))
+        kind: AnswerKind = "job" if is_job else "image" if is_image else "url"
+        request_key = await read_request_key(request, self.key.id, self.parameters, kind)
+        if is_job:
+            with self.record.timing("store"):
+                return await accept_job(
+                    request, self.context, self.key, self.parameters, request_key
+                )
+        if request_key is None:
+            return await self._answer(None, is_image=is_image)
+        async with reserve(self.context.state, request_key) as outcome:
+            if isinstance(outcome, StoredAnswer):
+                return await self._replay(outcome, is_image=is_image)
+            return await self._answer(outcome, is_image=is_image)
+
+    async def _answer(self, reservation: Reservation | None, *, is_image: bool) -> Response:
+        """Upscale the image and deliver it; with a reservation so that it can be replayed."""
+        context, is_paid = self.context, reservation is not None and reservation.is_paid
+        async with (
+            watch_client(self.request.receive) as client,
+            hold_credit(
+                context.state,
+                context.metrics,
+                self.key.id,
+                metering=context.settings.metering and not is_paid,
+                hold_id=reservation.request_id if reservation else None,
+            ) as charge,
+        ):
+            work = _upscale(
+                context, self.record, self.key, self.parameters, self.share, self.progress
             )
+            result = await client.run(work)
+            file_name = None
+            if is_image and reservation is None:
+                client.raise_if_disconnected()
+                await charge.capture()
+            else:
+                file_name = await _store(context, self.record, result, client, charge)
+        headers = _describe_result(result)
+        if reservation is not None and file_name is not None:
+            answer = StoredAnswer(file_name, result.media_type, headers)
+            await record_answer(context.state, reservation, answer)
+        if is_image or file_name is None:
+            response = self._send_image(result.data, result.media_type)
         else:
-            file_name = await _store(context, record, result, client, charge)
-            url = build_result_url(request, context.settings.public_base_url, file_name)
-            response = JSONResponse({"result_url": url})
-    response.headers["Server-Timing"] = format_server_timing(result.timings)
-    response.headers[MODEL_HEADER] = result.model
+            response = self._send_url(file_name)
+        response.headers.update(headers)
+        return response
+
+    async def _replay(self, answer: StoredAnswer, *, is_image: bool) -> Response:
+        """Return the answer that the request got first.
+
+        Raises:
+            RequestInProgress: its result expired just now; a retry makes it again.
+        """
+        response = self._send_url(answer.file_name)
+        if is_image:
+            async with self.context.state.results.open(answer.file_name) as stored:
+                if stored is None:
+                    raise errors.RequestInProgress
+                self.share.take(stored.stored.size_bytes)
+                data = b"".join([chunk async for chunk in stored.chunks])
+            response = self._send_image(data, answer.media_type)
+        response.headers.update(answer.headers)
+        response.headers[REPLAYED_HEADER] = "true"
+        return response
+
+    def _send_image(self, data: bytes, media_type: str) -> Response:
+        return ImageResponse(data, media_type, self.context.unsent, self.key.id)
+
+    def _send_url(self, file_name: str) -> Response:
+        base_url = self.context.settings.public_base_url
+        return JSONResponse({"result_url": build_result_url(self.request, base_url, file_name)})
+
+
+def _describe_result(result: Result) -> dict[str, str]:
+    """Return the headers that say how a result was made."""
+    headers = {"Server-Timing": format_server_timing(result.timings), MODEL_HEADER: result.model}
     if result.tempered_with:
-        response.headers[TEMPERED_HEADER] = result.tempered_with
-    return response
+        headers[TEMPERED_HEADER] = result.tempered_with
+    return headers
 
 
 async def _upscale(

@@ -1,0 +1,238 @@
+"""Idempotency keys: a request that is sent again gets the first answer, and is not charged again.
+
+    reserve ──> running (lease) ──complete──> answered ──24 h──> gone
+                   │  └─abandon──> gone: the request failed, and may be sent again
+                   └─ lease over: its front end died. What the ledger says decides: a captured
+                      hold with a stored result is the answer, anything else may be done anew
+
+A key belongs to one API key and to one request: another request under it is refused.
+"""
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+from sqlalchemy.dialects import postgresql, sqlite
+
+from upscaled.errors import InvalidParameter, RequestInProgress
+from upscaled.state import ledger
+from upscaled.state.database import Database, database_time_s
+from upscaled.state.ledger import Hold
+from upscaled.state.schema import IDEMPOTENCY_KEYS, STORED_RESULTS
+
+LIFETIME_S: Final = 86_400.0
+"""From the first request on; the same key is a new one afterwards."""
+LEASE_S: Final = 30.0
+RENEW_EVERY_S: Final = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKey:
+    """What a client named a request, and the request itself.
+
+    Attributes:
+        key_id: the API key.
+        name: the client's `Idempotency-Key`.
+        fingerprint: of all that decides the answer.
+    """
+
+    key_id: int
+    name: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reservation:
+    """The right to answer a request, as long as its lease is renewed.
+
+    Attributes:
+        request_id: of the credit's hold; made by the server.
+        is_paid: the request was charged before, and its result has expired: no credit is held.
+    """
+
+    key: RequestKey
+    request_id: str
+    is_paid: bool
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnswer:
+    """A success that was delivered: where its image is stored, and headers that went with it."""
+
+    file_name: str
+    media_type: str
+    headers: dict[str, str]
+
+
+class IdempotencyKeys:
+    """The idempotency keys of one database, for any thread and any number of processes."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        """
+        Args:
+            clock: seconds since 1970, for the entries of the ledger.
+        """
+        self._database = database
+        self._clock = clock
+
+    def reserve(self, key: RequestKey) -> Reservation | StoredAnswer:
+        """Reserve a request, or return the answer that it got.
+
+        Raises:
+            InvalidParameter: the key was used for another request.
+            RequestInProgress: the first request is still running, or its outcome is not known yet.
+        """
+        with self._database.write() as connection:
+            request_id = str(uuid.uuid4())
+            if insert_key(connection, key, request_id, is_job=False):
+                return Reservation(key, request_id, is_paid=False)
+            row = read_key(connection, key)
+            if row.answer is not None:
+                return StoredAnswer(**json.loads(row.answer))
+            if row.is_running:
+                raise RequestInProgress
+            return self._take_over(connection, key, row.request_id)
+
+    def reserve_again(self, key: RequestKey, expired: StoredAnswer) -> Reservation:
+        """Reserve a request whose answer is known, but whose result has expired: it is paid.
+
+        Raises:
+            RequestInProgress: another call did so first.
+        """
+        with self._database.write() as connection:
+            row = read_key(connection, key)
+            if row.answer != _format(expired):
+                raise RequestInProgress
+            _lease(connection, key, row.request_id)
+            return Reservation(key, row.request_id, is_paid=True)
+
+    def renew(self, reservation: Reservation) -> None:
+        """Renew the lease of a reservation."""
+        with self._database.write() as connection:
+            _lease(connection, reservation.key, reservation.request_id)
+
+    def complete(self, reservation: Reservation, answer: StoredAnswer) -> None:
+        """Record the answer of a request that was delivered."""
+        with self._database.write() as connection:
+            connection.execute(
+                sa.update(IDEMPOTENCY_KEYS)
+                .where(_is_row(reservation.key, reservation.request_id))
+                .values(answer=_format(answer), lease_until_s=None)
+            )
+
+    def abandon(self, reservation: Reservation) -> None:
+        """Forget a request that failed; one that was paid before stays so."""
+        row = _is_row(reservation.key, reservation.request_id)
+        with self._database.write() as connection:
+            if reservation.is_paid:
+                ended = sa.update(IDEMPOTENCY_KEYS).where(row).values(lease_until_s=0.0)
+                connection.execute(ended)
+            else:
+                connection.execute(sa.delete(IDEMPOTENCY_KEYS).where(row))
+
+    def remove_old(self) -> int:
+        """Remove keys whose lifetime is over; return how many."""
+        with self._database.write() as connection:
+            is_old = IDEMPOTENCY_KEYS.c.created_at_s < database_time_s(connection) - LIFETIME_S
+            return connection.execute(sa.delete(IDEMPOTENCY_KEYS).where(is_old)).rowcount
+
+    def _take_over(
+        self, connection: Connection, key: RequestKey, request_id: str
+    ) -> Reservation | StoredAnswer:
+        """Settle a request whose front end died, by what the ledger says of it."""
+        hold = Hold(key.key_id, request_id)
+        ledger.release(connection, hold, at_s=int(self._clock()))
+        refund = Hold(key.key_id, f"refund-{request_id}")
+        is_paid = ledger.has_entry(connection, hold, "capture") and not ledger.has_entry(
+            connection, refund, "grant"
+        )
+        if not is_paid:
+            new_id = str(uuid.uuid4())
+            _lease(connection, key, request_id, new_id)
+            return Reservation(key, new_id, is_paid=False)
+        query = sa.select(STORED_RESULTS).where(STORED_RESULTS.c.request_id == request_id)
+        stored = connection.execute(query).one_or_none()
+        if stored is not None:
+            return StoredAnswer(stored.file_name, stored.media_type, {})
+        _lease(connection, key, request_id)
+        return Reservation(key, request_id, is_paid=True)
+
+
+def insert_key(connection: Connection, key: RequestKey, request_id: str, *, is_job: bool) -> bool:
+    """Insert a key in the caller's transaction; return False if it is there.
+
+    One whose lifetime is over counts as absent. On PostgreSQL this waits for another transaction
+    that is inserting the same key.
+    """
+    now_s = database_time_s(connection)
+    row = IDEMPOTENCY_KEYS.c
+    connection.execute(
+        sa.delete(IDEMPOTENCY_KEYS).where(
+            row.key_id == key.key_id, row.name == key.name, row.created_at_s < now_s - LIFETIME_S
+        )
+    )
+    dialect = postgresql if connection.dialect.name == "postgresql" else sqlite
+    inserted = connection.execute(
+        dialect.insert(IDEMPOTENCY_KEYS)
+        .values(
+            key_id=key.key_id,
+            name=key.name,
+            fingerprint=key.fingerprint,
+            request_id=request_id,
+            is_job=is_job,
+            lease_until_s=None if is_job else now_s + LEASE_S,
+            created_at_s=now_s,
+        )
+        .on_conflict_do_nothing()
+        .returning(row.request_id)  # the count of rows is -1 on psycopg
+    )
+    return inserted.first() is not None
+
+
+def read_key(connection: Connection, key: RequestKey) -> sa.Row[Any]:
+    """Return a key's row, locked; `is_running` says whether its lease is valid.
+
+    Raises:
+        InvalidParameter: it was used for another request.
+        RequestInProgress: it was removed just now; a retry finds what is there then.
+    """
+    row = IDEMPOTENCY_KEYS.c
+    is_running = sa.func.coalesce(row.lease_until_s >= database_time_s(connection), sa.false())
+    query = (
+        sa.select(IDEMPOTENCY_KEYS, is_running.label("is_running"))
+        .where(row.key_id == key.key_id, row.name == key.name)
+        .with_for_update()  # SQLite has one writer anyway
+    )
+    found = connection.execute(query).one_or_none()
+    if found is None:
+        raise RequestInProgress
+    if found.fingerprint != key.fingerprint:
+        raise InvalidParameter("Idempotency-Key was used for another request")
+    return found
+
+
+def _lease(
+    connection: Connection, key: RequestKey, request_id: str, new_id: str | None = None
+) -> None:
+    connection.execute(
+        sa.update(IDEMPOTENCY_KEYS)
+        .where(_is_row(key, request_id))
+        .values(
+            request_id=new_id or request_id,
+            answer=None,
+            lease_until_s=database_time_s(connection) + LEASE_S,
+        )
+    )
+
+
+def _is_row(key: RequestKey, request_id: str) -> sa.ColumnElement[bool]:
+    row = IDEMPOTENCY_KEYS.c
+    return sa.and_(row.key_id == key.key_id, row.name == key.name, row.request_id == request_id)
+
+
+def _format(answer: StoredAnswer) -> str:
+    return json.dumps(asdict(answer))

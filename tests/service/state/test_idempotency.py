@@ -1,0 +1,189 @@
+"""Idempotency keys on both databases: one answer and one charge, whatever dies in between."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+import sqlalchemy as sa
+
+from upscaled.config import Settings
+from upscaled.errors import InvalidParameter, RequestInProgress
+from upscaled.state import PaidResult, State, open_state
+from upscaled.state.idempotency import LIFETIME_S, RequestKey, Reservation, StoredAnswer
+from upscaled.state.jobs import JobOrder
+from upscaled.state.schema import IDEMPOTENCY_KEYS, STORED_RESULTS
+
+ANSWER = StoredAnswer("0.jpg", "image/jpeg", {"X-Upscale-Model": "m"})
+RESULT = PaidResult("0.jpg", "image/jpeg")
+
+
+@pytest.fixture
+def store(database_url: str, make_settings: Callable[..., Settings]) -> Iterator[State]:
+    with open_state(make_settings(database_url=database_url)) as opened:
+        yield opened
+
+
+@pytest.fixture
+def key(store: State) -> RequestKey:
+    return RequestKey(key_with(store, 3), "order-17", "fingerprint")
+
+
+def key_with(state: State, credits: int, name: str = "web") -> int:
+    found = state.keys.verify(state.keys.create(name, credits=credits))
+    assert found is not None
+    return found.id
+
+
+def reserve(state: State, key: RequestKey) -> Reservation:
+    outcome = state.idempotency.reserve(key)
+    assert isinstance(outcome, Reservation)
+    return outcome
+
+
+def let_its_front_end_die(state: State) -> None:
+    with state.database.write() as connection:
+        connection.execute(sa.update(IDEMPOTENCY_KEYS).values(lease_until_s=0.0))
+
+
+def test_a_request_that_is_sent_again_gets_the_first_answer(store: State, key: RequestKey) -> None:
+    store.idempotency.complete(reserve(store, key), ANSWER)
+    assert store.idempotency.reserve(key) == ANSWER
+    assert store.idempotency.reserve(key) == ANSWER
+
+
+def test_a_request_under_way_is_not_begun_again(store: State, key: RequestKey) -> None:
+    reservation = reserve(store, key)
+    with pytest.raises(RequestInProgress):
+        store.idempotency.reserve(key)
+    let_its_front_end_die(store)
+    store.idempotency.renew(reservation)
+    with pytest.raises(RequestInProgress):
+        store.idempotency.reserve(key)
+
+
+def test_of_many_at_once_one_is_begun(store: State, key: RequestKey) -> None:
+    def attempt(_: int) -> bool:
+        try:
+            return isinstance(store.idempotency.reserve(key), Reservation)
+        except RequestInProgress:
+            return False
+
+    with ThreadPoolExecutor(8) as threads:
+        assert sum(threads.map(attempt, range(8))) == 1
+
+
+def test_another_request_under_the_key_is_refused(store: State, key: RequestKey) -> None:
+    other = RequestKey(key.key_id, key.name, "another fingerprint")
+    reservation = reserve(store, key)
+    with pytest.raises(InvalidParameter):
+        store.idempotency.reserve(other)
+    store.idempotency.complete(reservation, ANSWER)
+    with pytest.raises(InvalidParameter):
+        store.idempotency.reserve(other)
+
+
+def test_api_keys_do_not_share_names(store: State, key: RequestKey) -> None:
+    reserve(store, key)
+    reserve(store, RequestKey(key_with(store, 0, "other"), key.name, "another fingerprint"))
+
+
+def test_a_request_that_failed_may_be_sent_again(store: State, key: RequestKey) -> None:
+    first = reserve(store, key)
+    store.idempotency.abandon(first)
+    second = reserve(store, key)
+    assert second.request_id != first.request_id
+    store.idempotency.abandon(first)  # by a front end that comes too late
+    with pytest.raises(RequestInProgress):
+        store.idempotency.reserve(key)
+
+
+def test_what_a_dead_front_end_held_is_released_and_the_request_begun_again(
+    store: State, key: RequestKey
+) -> None:
+    first = reserve(store, key)
+    store.credits.hold(key.key_id, first.request_id)
+    let_its_front_end_die(store)
+    second = reserve(store, key)
+    assert (second.is_paid, second.request_id != first.request_id) == (False, True)
+    assert store.credits.balance(key.key_id) == 3
+    assert store.credits.audit() == ()
+
+
+def test_what_a_dead_front_end_delivered_is_the_answer(store: State, key: RequestKey) -> None:
+    reservation = reserve(store, key)
+    store.credits.capture(store.credits.hold(key.key_id, reservation.request_id), RESULT)
+    let_its_front_end_die(store)
+    assert store.idempotency.reserve(key) == StoredAnswer("0.jpg", "image/jpeg", {})
+    assert store.credits.balance(key.key_id) == 2
+
+
+def test_what_was_paid_and_has_expired_is_made_again_uncharged(
+    store: State, key: RequestKey
+) -> None:
+    reservation = reserve(store, key)
+    store.credits.capture(store.credits.hold(key.key_id, reservation.request_id), RESULT)
+    with store.database.write() as connection:
+        connection.execute(sa.delete(STORED_RESULTS))
+    let_its_front_end_die(store)
+    again = reserve(store, key)
+    assert again == Reservation(key, reservation.request_id, is_paid=True)
+    store.idempotency.abandon(again)
+    assert reserve(store, key).is_paid
+
+
+def test_a_refunded_request_is_charged_when_it_is_sent_again(store: State, key: RequestKey) -> None:
+    reservation = reserve(store, key)
+    hold = store.credits.hold(key.key_id, reservation.request_id)
+    store.credits.capture(hold, RESULT)
+    assert store.credits.give_back(hold)
+    let_its_front_end_die(store)
+    assert not reserve(store, key).is_paid
+
+
+def test_an_answer_whose_result_expired_is_made_again_by_one_call(
+    store: State, key: RequestKey
+) -> None:
+    first = reserve(store, key)
+    store.idempotency.complete(first, ANSWER)
+    again = store.idempotency.reserve_again(key, ANSWER)
+    assert again == Reservation(key, first.request_id, is_paid=True)
+    with pytest.raises(RequestInProgress):
+        store.idempotency.reserve_again(key, ANSWER)
+    newer = StoredAnswer("1.jpg", "image/jpeg", {})
+    store.idempotency.complete(again, newer)
+    assert store.idempotency.reserve(key) == newer
+
+
+@pytest.mark.parametrize("is_swept", [False, True])
+def test_after_its_lifetime_a_key_is_a_new_one(
+    store: State, key: RequestKey, is_swept: bool
+) -> None:
+    store.idempotency.complete(reserve(store, key), ANSWER)
+    made = IDEMPOTENCY_KEYS.c.created_at_s
+    for age_s, is_gone in ((LIFETIME_S - 60, False), (120, True)):
+        with store.database.write() as connection:
+            connection.execute(sa.update(IDEMPOTENCY_KEYS).values(created_at_s=made - age_s))
+        if is_swept:
+            assert store.idempotency.remove_old() == is_gone
+        assert isinstance(store.idempotency.reserve(key), Reservation) == is_gone
+
+
+def test_a_job_that_is_submitted_again_is_the_same_job_and_held_once(
+    store: State, key: RequestKey
+) -> None:
+    order = JobOrder("source", None, 4, "")
+
+    def submit(_: int) -> tuple[str, bool]:
+        submitted = store.jobs.submit(
+            key.key_id, order, is_metered=True, max_unfinished=9, request_key=key
+        )
+        return submitted.job.id, submitted.is_new
+
+    with ThreadPoolExecutor(6) as threads:
+        results = list(threads.map(submit, range(6)))
+    assert len({job_id for job_id, _ in results}) == 1
+    assert sum(is_new for _, is_new in results) == 1
+    assert store.credits.balance(key.key_id) == 2
+    other = RequestKey(key.key_id, key.name, "another fingerprint")
+    with pytest.raises(InvalidParameter):
+        store.jobs.submit(key.key_id, order, is_metered=True, max_unfinished=9, request_key=other)
