@@ -11,7 +11,7 @@ DECODING = {"imread", "imreadmulti", "imdecode", "imdecodemulti", "VideoCapture"
 
 
 def attributes_of_opencv(tree: ast.AST) -> set[str]:
-    """What a module takes from cv2, by attribute or by import."""
+    """Return what a module takes from cv2, by attribute or by import."""
     found: set[str] = set()
     for node in ast.walk(tree):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):

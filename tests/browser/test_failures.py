@@ -113,7 +113,7 @@ def test_the_servers_own_refusals_are_shown(
 
 
 def test_the_contract_s_codes_are_all_known_to_the_page(service: Service) -> None:
-    """Those this service gives, and the one that the published enum has beside them."""
+    """The codes of this service, and the one that the published enum has beside them."""
     words = service.get("/assets/errors.js").text
     for code in [*BY_CODE, "unknown_foreground"]:
         assert f"  {code}: [" in words

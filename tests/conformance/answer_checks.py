@@ -76,7 +76,7 @@ def check_upscaled(reply: Reply, wanted: Upscaled, sent: Picture, target: Target
 
 
 def check_result_json(reply: Reply) -> str:
-    """The one key; returns its URL, of the promised shape."""
+    """Check that the body has one key, and return its URL."""
     assert reply.header("content-type") == "application/json", reply
     body = reply.json()
     assert isinstance(body, dict), reply

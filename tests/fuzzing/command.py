@@ -55,7 +55,7 @@ def find_images() -> Path | None:
 
 
 def still_works(server: Server) -> bool:
-    """Whether a sound file is answered as ever."""
+    """Return whether a sound file is answered as ever."""
     answer = requests.post(
         f"{server.url}/v1/upscale",
         headers={"X-API-KEY": server.key, "Accept": "image/*"},

@@ -43,7 +43,7 @@ def test_every_sound_file_is_decoded_and_no_damaged_one_ends_a_decoder() -> None
 @pytest.mark.slow
 @pytest.mark.timeout(1800)
 def test_3000_damaged_files_are_answered_as_the_contract_says(server: Server) -> None:
-    """How soon, and whether memory grows, is for `scripts/fuzz` to say, on a quiet machine."""
+    """`scripts/fuzz` measures time and memory, on a quiet machine."""
     seeds = list(make_seeds(find_images()).values())
     statistics = Campaign(server, seeds, seed=2).run(files=3000)
     assert statistics.failures == {}

@@ -57,7 +57,7 @@ LARGE = encode_plain(3000)
 
 @dataclass(frozen=True)
 class Traces:
-    """What requests left behind, as the disk and the database have it."""
+    """The traces of requests, as the disk and the database have it."""
 
     balance: int
     captures: int
@@ -146,7 +146,7 @@ class Service:
 
 
 class _Origin(BaseHTTPRequestHandler):
-    """What an image_url may meet."""
+    """The origins that an image_url may meet."""
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]

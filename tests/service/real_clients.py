@@ -15,7 +15,7 @@ TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Answer:
-    """What a client reports: the body as JSON where it is JSON, else as bytes."""
+    """The answer as a client reports it: the body as JSON where it is JSON, else as bytes."""
 
     status: int
     content_type: str

@@ -1,4 +1,4 @@
-"""What a broken device makes never reaches a client: it is computed again, or answered as an error.
+"""A broken device's output never reaches a client: it is computed again, or answered as an error.
 
 And a file that kills decoders costs other requests nothing.
 """

@@ -111,7 +111,7 @@ def until(condition: Callable[[], bool], timeout_s: float = 15) -> bool:
 def send_while_killing(
     service: Watched, find: Callable[[], list[psutil.Process]], most_kills: int
 ) -> tuple[Counter[str], int]:
-    """What the images were answered while a process of a kind was killed, then the next ..."""
+    """Return the answers of images while a process of a kind was killed, then the next ..."""
     is_over = threading.Event()
     chance = random.Random(1)
     kills = 0

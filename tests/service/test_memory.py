@@ -1,4 +1,4 @@
-"""How much memory the whole service takes, front end and worker together."""
+"""The memory of the whole service, front end and worker together."""
 
 import io
 import threading

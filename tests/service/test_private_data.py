@@ -43,7 +43,7 @@ SECRETS = [NAME, FIELD, COMMENT, PATH, QUERY, FRAGMENT, USER, PASSWORD, WRONG_KE
 
 @dataclass(frozen=True)
 class Session:
-    """What a session left: standard error's lines, the figures, and what must be in neither."""
+    """The traces of a session: standard error's lines, the figures, and what must be in neither."""
 
     lines: list[str]
     figures: str

@@ -1,4 +1,4 @@
-"""What the commands share at the terminal: columns, an error with its exit status, the state."""
+"""Share what commands need at the terminal: columns, an error with its exit status, the state."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager

@@ -32,7 +32,7 @@ RENEW_EVERY_S: Final = 10.0
 
 @dataclass(frozen=True, slots=True)
 class RequestKey:
-    """What a client named a request, and the request itself.
+    """The client's name for a request, and the fingerprint of the request.
 
     Attributes:
         key_id: the API key.

@@ -43,7 +43,7 @@ _UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running")
 
 @dataclass(frozen=True, slots=True)
 class JobOrder:
-    """What a job is to do.
+    """The work of a job.
 
     Attributes:
         source_name: the stored source; None where it is to be fetched from `image_url`.
@@ -85,7 +85,7 @@ class Job:
 
     @property
     def is_ended(self) -> bool:
-        """Whether it will not change any more."""
+        """Return whether the job will not change any more."""
         return self.state not in _UNFINISHED
 
 
@@ -176,7 +176,7 @@ class Jobs:
             return SubmittedJob(_read(connection, job_id), is_new=True)
 
     def claim(self) -> ClaimedJob | None:
-        """Take the oldest job that nobody works on under a new lease; None if there is none.
+        """Take the oldest job without a valid lease under a new one; None if there is none.
 
         A job whose lease ran out `MAX_ATTEMPTS` times is ended as failed instead.
         """

@@ -2,10 +2,10 @@
 
 A front end that holds credits has a row in `holders` and renews it, by the database's clock. The
 leader, who has an advisory lock for as long as its session lives, declares those dead that have
-not renewed theirs. Whoever was declared dead in error, its connection having been cut, sees it at
+not renewed theirs. A front end declared dead in error, its connection having been cut, sees it at
 its next hold or renewal and goes on under a new id; its old holds can no longer be captured.
 
-After an outage of the database all leases look expired. So a leader declares nobody dead until it
+After an outage of the database all leases look expired. So a leader declares no death until it
 has reached the database without a gap for as long as a lease lasts: all others could too, then.
 """
 

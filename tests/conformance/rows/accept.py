@@ -1,5 +1,5 @@
 # ruff: noqa: E501 - a row of the table is a line
-"""When the answer is the image itself: only by the Accept header, and never for an error."""
+"""The image itself is the answer only by the Accept header, and never for an error."""
 
 from tests.conformance.table import Refused, Row, Upscaled, form
 

@@ -62,7 +62,7 @@ def test_equals_are_found_to_be_equal_though_others_steal_half_the_time() -> Non
 
 
 def test_by_the_clock_alone_the_order_would_be_left_open() -> None:
-    """What makes the difference is the processor's time."""
+    """The processor's time makes the difference."""
     random = Random(3)
 
     def by_the_clock(cost_s: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""What a start left unsettled is measured in idle time, and adopted."""
+"""A choice that a start left unsettled is measured in idle time, and adopted."""
 
 from dataclasses import replace
 from pathlib import Path

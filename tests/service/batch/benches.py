@@ -44,7 +44,7 @@ class Noting:
 
 @dataclass
 class Batch:
-    """What is upscaled from `source_dir` into `output_dir`, run after run."""
+    """A batch from `source_dir` into `output_dir`, run after run."""
 
     folder: Path
     engine: TrueEngine = field(default_factory=true_engine)

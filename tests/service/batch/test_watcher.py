@@ -31,7 +31,7 @@ class Watched:
         return self.names()
 
     def settle(self) -> list[str]:
-        """What was given until long after anything complete would have been."""
+        """Return what was given until long after anything complete would have been."""
         time.sleep(5 * SETTLE_S)
         return self.names()
 

@@ -33,7 +33,7 @@ def closed_port() -> int:
 
 @dataclass(frozen=True)
 class Examined:
-    """What the doctor said, how it ended, and what it took of the processor: a busy machine makes
+    """The doctor's output, its exit status, and its processor time: a busy machine makes
     all else longer.
     """
 

@@ -31,7 +31,7 @@ _MAIN_WITHOUT_TORCH = (
 
 @dataclass(frozen=True)
 class Done:
-    """How a command ended."""
+    """The end of a command."""
 
     returncode: int
     stdout: str

@@ -97,7 +97,7 @@ def end_by(sig: signal.Signals) -> None:
 
 
 def is_due(order: dict[str, Any]) -> bool:
-    """Whether an order with a marker was met less than its number of times; always without one."""
+    """Return whether an order was met less than its marker allows; always without one."""
     if "marker" not in order:
         return True
     with Path(order["marker"]).open("a") as marker:
@@ -136,7 +136,7 @@ def obey(front_end: FrontEnd, jobs: JobQueue, job: Job, source: bytes) -> None:
 
 
 def work_tiles(front_end: FrontEnd, jobs: JobQueue, job: Job, order: dict[str, Any]) -> bool:
-    """Whether all tiles were done."""
+    """Return whether all tiles were done."""
     for done in range(order["count"]):
         if jobs.cancellation(job).is_cancelled:
             return False

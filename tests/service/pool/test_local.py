@@ -1,4 +1,4 @@
-"""What goes to a worker and comes back, with processes that obey their job."""
+"""Messages to and from a worker, with processes that obey their job."""
 
 import asyncio
 import os

@@ -167,7 +167,7 @@ async def test_images_beside_one_past_its_deadline_are_retried_and_answered() ->
 async def test_a_death_by_the_deadline_of_one_image_does_not_count_against_another(
     tmp_path: Path,
 ) -> None:
-    """The one that was late is gone by the time its neighbour learns of the death."""
+    """The late worker is gone by the time its neighbour learns of the death."""
     async with running_pool(jobs_per_worker=4, limits=Limits(work_s=1, backoff_s=0.02)) as pool:
         late = send(pool, order("answer", after_s=30), request("late"))
         await asyncio.sleep(0.5)

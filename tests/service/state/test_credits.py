@@ -257,7 +257,7 @@ time.sleep(60)
 
 @dataclass(frozen=True)
 class Spent:
-    """What the processes of spending.py reported."""
+    """The report of the processes of spending.py."""
 
     captured: list[str]
     refused_count: int

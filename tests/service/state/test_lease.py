@@ -172,7 +172,7 @@ def test_a_renewal_after_the_declaration_does_not_undo_it(
     first.renew()
     assert "had been declared dead" in caplog.text
     assert front_ends.rows() == {before: None}
-    assert first.state.sweep().holds_released == 1  # whoever comes first: the leader or not
+    assert first.state.sweep().holds_released == 1  # by any process, the leader or not
     assert first.state.credits.balance(1) == 5
 
 

@@ -158,7 +158,7 @@ def test_a_busy_key_is_not_forgotten_among_many(clock: Watch) -> None:
 
 
 def count(rate: Rate, own: RateLimit, key_id: int = 1) -> int:
-    """How many pass at once."""
+    """Return how many pass at once."""
     passed = 0
     while passes(rate, key_id, own):
         passed += 1
@@ -192,7 +192,7 @@ def test_what_a_key_has_not_of_its_own_is_of_the_settings(
 
 
 def test_a_rate_that_is_raised_holds_from_the_next_request_on(clock: Watch) -> None:
-    """What was spent at the slow rate is not waited for at that rate."""
+    """Spent requests come back at the new rate."""
     rate = Rate(5, 5, clock)
     slow, fast = RateLimit(per_s=0.001, burst=5), RateLimit(per_s=10, burst=5)
     assert count(rate, slow) == 5

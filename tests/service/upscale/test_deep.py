@@ -64,7 +64,7 @@ def engine() -> Engine:
 
 
 def in_float64(rgb: Deep) -> NDArray[np.float64]:
-    """What the shipped network makes of the whole picture at once, in levels of 16 bits."""
+    """Run the shipped network on the whole picture at once, in levels of 16 bits."""
     store = ModelStore(Path("nowhere"))
     spec = store.find("upscaled-x4")
     path = store.path(spec)

@@ -1,4 +1,4 @@
-"""When a worker measures: never beside a request."""
+"""A worker measures in idle time, never beside a request."""
 
 import threading
 from dataclasses import dataclass, field

@@ -113,7 +113,7 @@ class Cycle(RequestResponseCycle):
         await super().run_asgi(run_unless_cut_off)
 
     def disconnect(self) -> None:
-        """Tell the application that its client has left, unless its response is complete."""
+        """Report to the application that its client has left, unless its response is complete."""
         self.disconnected = not self.response_complete
         self.message_event.set()
 

@@ -62,7 +62,7 @@ def make_step(
 
 
 def run(launch: object, step: KernelStep, outputs: int, *, picture: bool) -> tuple[Tensor, ...]:
-    """What a launcher makes of a step: planes and trunk, or a picture; where nothing was written,
+    """Run a step by a launcher: planes and trunk, or a picture; where nothing was written,
     not a number.
     """
     source, channels = step.sources[0], step.layer.columns * 8

@@ -114,7 +114,7 @@ def test_the_input_of_a_dense_block_is_rounded_once_where_its_layers_share_level
     floats = layers_of(state)
 
     def joined_and_rounded(high: float) -> int:
-        """How often, where the last convolutions of the blocks have ranges up to `high`."""
+        """Count both, where the last convolutions of the blocks have ranges up to `high`."""
         convolutions = {
             name: replace(
                 layer,

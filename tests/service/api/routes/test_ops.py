@@ -78,7 +78,7 @@ def test_a_service_whose_data_was_deleted_is_not_ready_and_charges_nothing(
 
 
 def _failures(caplog: pytest.LogCaptureFixture) -> list[str]:
-    """Why requests failed, as their lines of the log say at level error, with a request's id."""
+    """Return why requests failed, by their log lines at level error, with a request's id."""
     fields = [
         vars(record)["fields"]
         for record in caplog.records

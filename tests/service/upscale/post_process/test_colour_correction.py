@@ -124,7 +124,7 @@ def greys(height: int, width: int, kind: type[np.uint8 | np.uint16] = np.uint8) 
 
 
 def tinted(result: Pixels) -> Pixels:
-    """What a network trained on degraded pictures does to them."""
+    """Tint pictures as a network trained on degraded ones does."""
     return np.asarray(np.clip(result + np.array((9, 0, -3)), 0, 255), result.dtype)
 
 

@@ -14,7 +14,7 @@ SIDE_PX = 64
 
 
 def harsh_pictures() -> Iterator[tuple[str, Pixels]]:
-    """What networks were never trained on: noise, patterns, text, single colours, tiny pictures."""
+    """Draw what networks were never trained on: noise, patterns, text, one colour, tiny sizes."""
     chance = np.random.default_rng(0)
     rows, columns = np.mgrid[:SIDE_PX, :SIDE_PX]
     yield "noise", chance.integers(0, 256, (SIDE_PX, SIDE_PX, 3), dtype=np.uint8)
