@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -79,6 +79,12 @@ class LoadedModels:
             with self._lock:
                 model.users -= 1
                 model.left_at = time.monotonic()
+
+    def preload(self, names: Iterable[str]) -> None:
+        """Open models now; raises as `use`."""
+        for name in names:
+            with self.use(name):
+                pass
 
     def adopt(self, name: str, engine: Engine) -> None:
         """Use another engine of a model from now on, if the model is still in memory.

@@ -62,7 +62,6 @@ def open_core(
         InternalError: a model's result is not finite in float32.
         OSError: no process that decodes can be started.
     """
-    open_engine = open_engine or partial(open_model, settings)
     with ExitStack() as stack:
         stack.callback(cv2.setNumThreads, cv2.getNumThreads())
         cv2.setNumThreads(1)
@@ -72,9 +71,7 @@ def open_core(
         opener = _Opener(settings, scheduler, open_engine, is_warm=is_warm)
         models = opener.keep_models(stack, plans, niceness)
         ladders = {plan.scale: opener.build_ladder(plan, models, measures) for plan in plans}
-        for name in dict.fromkeys(rung.model for ladder in ladders.values() for rung in ladder):
-            with models.use(name):
-                pass
+        models.preload(rung.model for ladder in ladders.values() for rung in ladder)
         threads = None
         if not choose_device(settings).is_cpu:  # the network leaves the cores to others
             threads = stack.enter_context(ThreadPoolExecutor(count_cores()))
@@ -100,14 +97,14 @@ class _Opener:
         self,
         settings: Settings,
         scheduler: Scheduler,
-        open_engine: Callable[[str], Engine],
+        open_engine: Callable[[str], Engine] | None,
         *,
         is_warm: bool,
     ) -> None:
         self.seconds_per_px: dict[str, float] = {}
         self._settings = settings
         self._scheduler = scheduler
-        self._open_engine = open_engine
+        self._open_engine = open_engine or partial(open_model, settings)
         self._is_warm = is_warm
         self._measured: set[str] = set()
 
