@@ -1,5 +1,6 @@
 """`upscaled image` in a process of its own: killed, interrupted, fed from a list."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -18,13 +19,17 @@ from upscaled.batch.journal import FILE_NAME, Journal
 COUNT = 24
 FIRST = 4
 """Results after which a run is ended from outside."""
+PIPE_BYTES = 4096
+"""Room for the reports of at most seven images (see `source_dir`): a run whose reports are read
+late waits in the middle, and cannot reach its end before the signal that is to interrupt it."""
 
 
 @pytest.fixture
 def source_dir(tmp_path: Path) -> Path:
+    """A folder of sources whose names make the report of each longer than `PIPE_BYTES / 7`."""
     folder = tmp_path / "in"
     for number in range(COUNT):
-        path = folder / f"{number % 3}" / f"{number:02}.png"
+        path = folder / f"{number % 3}" / f"{number:02}{'-' * 200}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(save(picture(96, 96) // 2 + number, "PNG"))
     return folder
@@ -56,6 +61,7 @@ def run_until(folder: Path, number: int, *arguments: str) -> tuple[int, list[dic
     """As `run`, with a signal once there are some results; returns every line that came."""
     process = start(folder, *arguments)
     assert process.stdout is not None
+    fcntl.fcntl(process.stdout, fcntl.F_SETPIPE_SZ, PIPE_BYTES)
     first = [process.stdout.readline() for _ in range(FIRST)]
     process.send_signal(number)
     rest, err = process.communicate(timeout=100)

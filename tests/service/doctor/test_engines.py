@@ -20,6 +20,7 @@ from upscaled.doctor.golden_run import (
 )
 from upscaled.upscale.result import Result, Timings
 from upscaled_models.backends.base import EngineInfo
+from upscaled_models.backends.openvino.runtime import import_openvino
 from upscaled_models.packaged import install_packaged, is_packaged_here
 from upscaled_models.registry import WEIGHTS_PACKAGE, read_default_models
 from upscaled_models.store import ModelStore
@@ -172,6 +173,7 @@ def test_a_missing_openvino_is_a_warning_unless_float32_is_asked_for(
     make_settings: MakeSettings, monkeypatch: pytest.MonkeyPatch, precision: str
 ) -> None:
     monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+    import_openvino.cache_clear()
     monkeypatch.setitem(sys.modules, "openvino", None)
     found = by_check(list(describe_devices(make_settings(precision=precision))))
     assert ("OpenVINO" in found) == (precision == "auto")
