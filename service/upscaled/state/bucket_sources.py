@@ -1,5 +1,6 @@
 """The images that accepted jobs wait with, in an S3-compatible bucket."""
 
+import asyncio
 import uuid
 from collections.abc import Container
 from contextlib import suppress
@@ -9,45 +10,54 @@ import obstore
 
 from upscaled.errors import InternalError
 from upscaled.state.bucket_results import ANSWER_WITHIN_S, SLOWEST_BYTES_PER_S, connect, reporting
-from upscaled.state.job_sources import UNCLAIMED_S
-
-_LARGEST_BYTES = 2**31
-"""The largest file that the settings allow."""
+from upscaled.state.job_sources import UNCLAIMED_S, FolderSources
 
 
 class BucketSources:
     """Objects `<prefix>/<name>`; see the protocol `JobSources`."""
 
-    def __init__(self, url: str, endpoint: str) -> None:
+    def __init__(self, url: str, endpoint: str, earlier: FolderSources, *, max_bytes: int) -> None:
         """
         Args:
             url: `s3://bucket/prefix`.
             endpoint: as of `BucketResults`.
+            earlier: sources of this machine from before it had a bucket.
+            max_bytes: the largest source.
         """
-        longest_s = ANSWER_WITHIN_S + _LARGEST_BYTES / SLOWEST_BYTES_PER_S
-        self._bucket = connect(url, endpoint, timedelta(seconds=longest_s))
+        self._longest_s = ANSWER_WITHIN_S + max_bytes / SLOWEST_BYTES_PER_S
+        self._bucket = connect(url, endpoint, timedelta(seconds=self._longest_s))
+        self._earlier = earlier
 
-    def store(self, data: bytes) -> str:
+    async def store(self, data: bytes) -> str:
         """Put an object by one request."""
         name = uuid.uuid4().hex
         with reporting("store", "a job's source"):
-            obstore.put(self._bucket, name, data, use_multipart=False)
+            async with asyncio.timeout(self._longest_s):
+                await obstore.put_async(self._bucket, name, data, use_multipart=False)
         return name
 
-    def read(self, name: str) -> bytes:
+    async def read(self, name: str) -> bytes | None:
         """Get an object."""
         with reporting("read", "a job's source"):
-            return bytes(obstore.get(self._bucket, name).bytes())
+            try:
+                async with asyncio.timeout(self._longest_s):
+                    found = await obstore.get_async(self._bucket, name)
+                    return bytes(await found.bytes_async())
+            except FileNotFoundError:
+                pass
+        return await self._earlier.read(name)
 
-    def delete(self, name: str) -> None:
+    async def delete(self, name: str) -> None:
         """Delete an object."""
         with suppress(InternalError), reporting("delete", "a job's source"):
-            obstore.delete(self._bucket, [name])
+            async with asyncio.timeout(ANSWER_WITHIN_S):
+                await obstore.delete_async(self._bucket, [name])
+        await self._earlier.delete(name)
 
     def sweep(self, in_use: Container[str]) -> int:
         """Delete objects; only those of jobs that have not ended are listed beside them."""
+        removed = self._earlier.sweep(in_use)
         latest = datetime.now(UTC) - timedelta(seconds=UNCLAIMED_S)
-        removed = 0
         with reporting("sweep", "jobs' sources"):
             for page in obstore.list(self._bucket):
                 unused = [

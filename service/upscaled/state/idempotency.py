@@ -111,9 +111,14 @@ class IdempotencyKeys:
             return Reservation(key, row.request_id, is_paid=True)
 
     def renew(self, reservation: Reservation) -> None:
-        """Renew the lease of a reservation."""
+        """Renew the lease of a reservation; one that has an answer needs none."""
+        row = _is_row(reservation.key, reservation.request_id)
         with self._database.write() as connection:
-            _lease(connection, reservation.key, reservation.request_id)
+            connection.execute(
+                sa.update(IDEMPOTENCY_KEYS)
+                .where(row, IDEMPOTENCY_KEYS.c.answer.is_(None))
+                .values(lease_until_s=database_time_s(connection) + LEASE_S)
+            )
 
     def complete(self, reservation: Reservation, answer: StoredAnswer) -> None:
         """Record the answer of a request that was delivered."""
@@ -125,10 +130,11 @@ class IdempotencyKeys:
             )
 
     def abandon(self, reservation: Reservation) -> None:
-        """Forget a request that failed; one that was paid before stays so."""
-        row = _is_row(reservation.key, reservation.request_id)
+        """Forget a request that failed, unless it was paid for: the ledger settles that one."""
+        key = reservation.key
+        row = sa.and_(_is_row(key, reservation.request_id), IDEMPOTENCY_KEYS.c.answer.is_(None))
         with self._database.write() as connection:
-            if reservation.is_paid:
+            if _is_paid(connection, Hold(key.key_id, reservation.request_id)):
                 ended = sa.update(IDEMPOTENCY_KEYS).where(row).values(lease_until_s=0.0)
                 connection.execute(ended)
             else:
@@ -146,18 +152,20 @@ class IdempotencyKeys:
         """Settle a request whose front end died, by what the ledger says of it."""
         hold = Hold(key.key_id, request_id)
         ledger.release(connection, hold, at_s=int(self._clock()))
-        refund = Hold(key.key_id, f"refund-{request_id}")
-        is_paid = ledger.has_entry(connection, hold, "capture") and not ledger.has_entry(
-            connection, refund, "grant"
-        )
-        if not is_paid:
+        if not _is_paid(connection, hold):
             new_id = str(uuid.uuid4())
             _lease(connection, key, request_id, new_id)
             return Reservation(key, new_id, is_paid=False)
         query = sa.select(STORED_RESULTS).where(STORED_RESULTS.c.request_id == request_id)
         stored = connection.execute(query).one_or_none()
         if stored is not None:
-            return StoredAnswer(stored.file_name, stored.media_type, {})
+            answer = StoredAnswer(stored.file_name, stored.media_type, {})
+            connection.execute(
+                sa.update(IDEMPOTENCY_KEYS)
+                .where(_is_row(key, request_id))
+                .values(answer=_format(answer), lease_until_s=None)
+            )
+            return answer
         _lease(connection, key, request_id)
         return Reservation(key, request_id, is_paid=True)
 
@@ -213,6 +221,19 @@ def read_key(connection: Connection, key: RequestKey) -> sa.Row[Any]:
     if found.fingerprint != key.fingerprint:
         raise InvalidParameter("Idempotency-Key was used for another request")
     return found
+
+
+def rename_request(connection: Connection, key: RequestKey, request_id: str, new_id: str) -> None:
+    """Give the request of a key another id, in the caller's transaction: it is made anew."""
+    connection.execute(
+        sa.update(IDEMPOTENCY_KEYS).where(_is_row(key, request_id)).values(request_id=new_id)
+    )
+
+
+def _is_paid(connection: Connection, hold: Hold) -> bool:
+    refund = Hold(hold.key_id, f"refund-{hold.request_id}")
+    is_captured = ledger.has_entry(connection, hold, "capture")
+    return is_captured and not ledger.has_entry(connection, refund, "grant")
 
 
 def _lease(

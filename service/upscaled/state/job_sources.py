@@ -1,5 +1,6 @@
 """The images that accepted jobs wait with, from the acceptance to the job's end."""
 
+import asyncio
 import os
 import re
 import time
@@ -18,27 +19,27 @@ UNCLAIMED_S: Final = 3600.0
 
 
 class JobSources(Protocol):
-    """Sources under unguessable names; every call may block, and any thread may make it."""
+    """Sources under unguessable names."""
 
-    def store(self, data: bytes) -> str:
+    async def store(self, data: bytes) -> str:
         """Store a source, whole or not at all, and return its name.
 
         Raises:
             InternalError: it could not be stored.
         """
 
-    def read(self, name: str) -> bytes:
-        """Return a source's bytes.
+    async def read(self, name: str) -> bytes | None:
+        """Return a source's bytes; None where it is not there.
 
         Raises:
-            InternalError: it is not there, or the store does not answer.
+            InternalError: the store does not answer.
         """
 
-    def delete(self, name: str) -> None:
+    async def delete(self, name: str) -> None:
         """Remove a source; one that cannot be removed is left to the sweep."""
 
     def sweep(self, in_use: Container[str]) -> int:
-        """Remove the sources that no job needs; return how many.
+        """Remove the sources that no job needs, and return how many; this blocks.
 
         Args:
             in_use: read before the sources are listed, so a newer one may be missing there: those
@@ -58,8 +59,33 @@ class FolderSources:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def store(self, data: bytes) -> str:
+    async def store(self, data: bytes) -> str:
         """Write a file that survives a power cut; nothing is left behind of one that fails."""
+        return await asyncio.to_thread(self._store, data)
+
+    async def read(self, name: str) -> bytes | None:
+        """Read a file."""
+        return await asyncio.to_thread(self._read, name)
+
+    async def delete(self, name: str) -> None:
+        """Remove a file."""
+        await asyncio.to_thread(self._delete, name)
+
+    def sweep(self, in_use: Container[str]) -> int:
+        """Remove files, and parts of files whose writer died."""
+        removed = 0
+        with suppress(FileNotFoundError):
+            for path in list(self._folder.iterdir()):
+                name = path.name.removesuffix(_PART)
+                if _NAME.fullmatch(name) is None or name in in_use:
+                    continue
+                with suppress(FileNotFoundError):
+                    if time.time() - path.stat().st_mtime > UNCLAIMED_S:
+                        path.unlink()
+                        removed += 1
+        return removed
+
+    def _store(self, data: bytes) -> str:
         path = self._folder / uuid.uuid4().hex
         part = path.with_suffix(_PART)
         try:
@@ -81,31 +107,17 @@ class FolderSources:
             raise InternalError(detail=f"cannot store a job's source: {error.strerror}") from error
         return path.name
 
-    def read(self, name: str) -> bytes:
-        """Read a file."""
+    def _read(self, name: str) -> bytes | None:
         try:
             return (self._folder / name).read_bytes()
+        except FileNotFoundError:
+            return None
         except OSError as error:
             raise InternalError(detail=f"cannot read a job's source: {error.strerror}") from error
 
-    def delete(self, name: str) -> None:
-        """Remove a file."""
+    def _delete(self, name: str) -> None:
         with suppress(OSError):
             (self._folder / name).unlink()
-
-    def sweep(self, in_use: Container[str]) -> int:
-        """Remove files, and parts of files whose writer died."""
-        removed = 0
-        with suppress(FileNotFoundError):
-            for path in list(self._folder.iterdir()):
-                name = path.name.removesuffix(_PART)
-                if _NAME.fullmatch(name) is None or name in in_use:
-                    continue
-                with suppress(FileNotFoundError):
-                    if time.time() - path.stat().st_mtime > UNCLAIMED_S:
-                        path.unlink()
-                        removed += 1
-        return removed
 
 
 def _sync_folder(folder: Path) -> None:

@@ -18,10 +18,15 @@ from typing import Any, Final, Literal, cast, get_args
 import sqlalchemy as sa
 from sqlalchemy import Connection
 
-from upscaled.errors import InternalError, RateLimitExceeded, RequestInProgress, ServiceError
+from upscaled.errors import (
+    InsufficientApiCredits,
+    InternalError,
+    RateLimitExceeded,
+    ServiceError,
+)
 from upscaled.state import ledger
 from upscaled.state.database import Database, database_time_s
-from upscaled.state.idempotency import RequestKey, insert_key, read_key
+from upscaled.state.idempotency import RequestKey, insert_key, read_key, rename_request
 from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.schema import JOBS
 
@@ -90,11 +95,11 @@ class Job:
 
 
 @dataclass(frozen=True, slots=True)
-class SubmittedJob:
-    """A job that a request added, or that the same request added before."""
+class JobChange:
+    """A job after a call that should change it, and whether this call did."""
 
     job: Job
-    is_new: bool
+    is_changed: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +137,15 @@ class Jobs:
         is_metered: bool,
         max_unfinished: int,
         request_key: RequestKey | None = None,
-    ) -> SubmittedJob:
+    ) -> JobChange:
         """Add a job, and hold its credit, in one transaction.
 
         Args:
             max_unfinished: jobs that the key may have queued and running, this one included. Of
                 several added at the same moment on PostgreSQL a few may be more.
 
-            request_key: of a request that may be sent again: the same job is returned then.
+            request_key: of a request that may be sent again: the same job is returned then,
+                unless it failed or its lifetime is over.
 
         Raises:
             InvalidParameter, RequestInProgress: as of `IdempotencyKeys.reserve`.
@@ -150,13 +156,12 @@ class Jobs:
         job_id = str(uuid.uuid4())
         with self._database.write() as connection:
             if request_key and not insert_key(connection, request_key, job_id, is_job=True):
-                first = _find(connection, key_id, read_key(connection, request_key).request_id)
-                if first is None:  # its lifetime was over before that of the request's key
-                    raise RequestInProgress
-                return SubmittedJob(first, is_new=False)
-            if _count_unfinished(connection, JOBS.c.key_id == key_id) >= max_unfinished:
-                detail = f"key {key_id} has {max_unfinished} jobs that have not ended"
-                raise RateLimitExceeded(RETRY_AFTER_S, reason="jobs", detail=detail)
+                first_id = read_key(connection, request_key).request_id
+                first = _find(connection, key_id, first_id)
+                if first is not None and first.state != "failed":
+                    return JobChange(first, is_changed=False)
+                rename_request(connection, request_key, first_id, job_id)
+            _check_room(connection, key_id, max_unfinished)
             if is_metered:
                 hold = Hold(key_id, job_id)
                 ledger.insert_hold(connection, hold, ledger.JOB_HOLDER, at_s=self._now_s())
@@ -173,10 +178,23 @@ class Jobs:
                     created_at_s=database_time_s(connection),
                 )
             )
-            return SubmittedJob(_read(connection, job_id), is_new=True)
+            return JobChange(_read(connection, job_id), is_changed=True)
+
+    def check_room(self, key_id: int, *, is_metered: bool, max_unfinished: int) -> None:
+        """Check whether a job could be submitted now, before its source is stored.
+
+        Raises:
+            RateLimitExceeded, InsufficientApiCredits: as of `submit`.
+        """
+        with self._database.read() as connection:
+            _check_room(connection, key_id, max_unfinished)
+            if is_metered and ledger.read_balance(connection, key_id) < ledger.IMAGE_PRICE:
+                raise InsufficientApiCredits(detail=f"key {key_id}")
 
     def claim(self) -> ClaimedJob | None:
-        """Take the oldest job without a valid lease under a new one; None if there is none.
+        """Take a job without a valid lease under a new one; None if there is none.
+
+        Keys with the fewest running jobs go first, then the oldest job does.
 
         A job whose lease ran out `MAX_ATTEMPTS` times is ended as failed instead.
         """
@@ -275,7 +293,7 @@ class Jobs:
             )
             return changed.rowcount == 1
 
-    def cancel(self, key_id: int, job_id: str) -> Job | None:
+    def cancel(self, key_id: int, job_id: str) -> JobChange | None:
         """Cancel a job and release its credit; one that has ended stays as it is.
 
         Returns:
@@ -285,9 +303,11 @@ class Jobs:
             JOBS.c.id == job_id, JOBS.c.key_id == key_id, JOBS.c.state.in_(_UNFINISHED)
         )
         with self._database.write() as connection:
-            if self._end(connection, is_open, "cancelled"):
+            is_cancelled = self._end(connection, is_open, "cancelled")
+            if is_cancelled:
                 self._release(connection, job_id, key_id)
-            return _find(connection, key_id, job_id)
+            job = _find(connection, key_id, job_id)
+            return None if job is None else JobChange(job, is_cancelled)
 
     def find(self, key_id: int, job_id: str) -> Job | None:
         """Return a key's job; None where it has none of this id."""
@@ -338,7 +358,7 @@ class Jobs:
     def sources_in_use(self) -> frozenset[str]:
         """Return the names of stored sources that a queued or running job still needs."""
         query = sa.select(JOBS.c.source_name).where(
-            JOBS.c.state.in_(_UNFINISHED), JOBS.c.source_name.is_not(None)
+            _is_unfinished(JOBS), JOBS.c.source_name.is_not(None)
         )
         with self._database.read() as connection:
             return frozenset(connection.execute(query).scalars())
@@ -399,15 +419,26 @@ def _is_ours(claimed: ClaimedJob) -> sa.ColumnElement[bool]:
 
 
 def _is_left(connection: Connection) -> sa.ColumnElement[bool]:
-    return sa.and_(JOBS.c.state == "running", JOBS.c.lease_until_s < database_time_s(connection))
+    return sa.and_(
+        _is_unfinished(JOBS),
+        JOBS.c.state == "running",
+        JOBS.c.lease_until_s < database_time_s(connection),
+    )
 
 
 def _claimable(connection: Connection) -> sa.Select[Any]:
-    """Select the id of the oldest job that is queued or left."""
+    """Select the id of the next job that is queued or left."""
+    running = JOBS.alias()
+    running_of_key = (
+        sa.select(sa.func.count())
+        .where(_is_unfinished(running), running.c.state == "running")
+        .where(running.c.key_id == JOBS.c.key_id)
+        .scalar_subquery()
+    )
     query = (
         sa.select(JOBS.c.id)
-        .where(sa.or_(JOBS.c.state == "queued", _is_left(connection)))
-        .order_by(JOBS.c.created_at_s, JOBS.c.id)
+        .where(_is_unfinished(JOBS), sa.or_(JOBS.c.state == "queued", _is_left(connection)))
+        .order_by(running_of_key, JOBS.c.created_at_s, JOBS.c.id)
         .limit(1)
     )
     if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
@@ -415,8 +446,19 @@ def _claimable(connection: Connection) -> sa.Select[Any]:
     return query
 
 
+def _is_unfinished(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Return the condition of the partial index: SQLite uses that only for literal values."""
+    return table.c.state.in_([sa.literal_column(f"'{state}'") for state in _UNFINISHED])
+
+
+def _check_room(connection: Connection, key_id: int, max_unfinished: int) -> None:
+    if _count_unfinished(connection, JOBS.c.key_id == key_id) >= max_unfinished:
+        detail = f"key {key_id} has {max_unfinished} jobs that have not ended"
+        raise RateLimitExceeded(RETRY_AFTER_S, reason="jobs", detail=detail)
+
+
 def _count_unfinished(connection: Connection, condition: sa.ColumnElement[bool]) -> int:
-    query = sa.select(sa.func.count()).where(JOBS.c.state.in_(_UNFINISHED), condition)
+    query = sa.select(sa.func.count()).select_from(JOBS).where(_is_unfinished(JOBS), condition)
     return int(connection.execute(query).scalar_one())
 
 

@@ -232,12 +232,13 @@ def _open_bucket_results(settings: Settings, subfolder: str, earlier: FolderResu
 
 
 def _open_job_sources(settings: Settings) -> JobSources:
+    in_folder = FolderSources(settings.data_dir / "job-sources")
     if not settings.results_url:
-        return FolderSources(settings.data_dir / "job-sources")
+        return in_folder
     from upscaled.state.bucket_sources import BucketSources
 
     url = settings.results_url.rstrip("/") + "/job-sources"
-    return BucketSources(url, settings.s3_endpoint)
+    return BucketSources(url, settings.s3_endpoint, in_folder, max_bytes=settings.max_file_bytes)
 
 
 def _open_holder(database: Database, settings: Settings, clocks: Clocks) -> Holder:

@@ -7,7 +7,7 @@ import pytest
 import sqlalchemy as sa
 
 from upscaled.config import Settings
-from upscaled.errors import InvalidParameter, RequestInProgress
+from upscaled.errors import InternalError, InvalidParameter, RequestInProgress
 from upscaled.state import PaidResult, State, open_state
 from upscaled.state.idempotency import LIFETIME_S, RequestKey, Reservation, StoredAnswer
 from upscaled.state.jobs import JobOrder
@@ -131,6 +131,33 @@ def test_what_was_paid_and_has_expired_is_made_again_uncharged(
     assert reserve(store, key).is_paid
 
 
+def test_a_request_that_was_paid_is_never_forgotten(store: State, key: RequestKey) -> None:
+    reservation = reserve(store, key)
+    store.credits.capture(store.credits.hold(key.key_id, reservation.request_id), RESULT)
+    store.idempotency.abandon(reservation)  # cancelled between the capture and its answer
+    assert store.idempotency.reserve(key) == StoredAnswer("0.jpg", "image/jpeg", {})
+    assert store.credits.balance(key.key_id) == 2
+
+
+def test_an_answer_outlives_a_late_renewal_and_a_late_failure(
+    store: State, key: RequestKey
+) -> None:
+    reservation = reserve(store, key)
+    store.idempotency.complete(reservation, ANSWER)
+    store.idempotency.renew(reservation)
+    store.idempotency.abandon(reservation)
+    assert store.idempotency.reserve(key) == ANSWER
+
+
+def test_an_answer_that_the_ledger_gave_can_be_made_again(store: State, key: RequestKey) -> None:
+    reservation = reserve(store, key)
+    store.credits.capture(store.credits.hold(key.key_id, reservation.request_id), RESULT)
+    let_its_front_end_die(store)
+    answer = store.idempotency.reserve(key)
+    assert isinstance(answer, StoredAnswer)
+    assert store.idempotency.reserve_again(key, answer).is_paid
+
+
 def test_a_refunded_request_is_charged_when_it_is_sent_again(store: State, key: RequestKey) -> None:
     reservation = reserve(store, key)
     hold = store.credits.hold(key.key_id, reservation.request_id)
@@ -177,13 +204,18 @@ def test_a_job_that_is_submitted_again_is_the_same_job_and_held_once(
         submitted = store.jobs.submit(
             key.key_id, order, is_metered=True, max_unfinished=9, request_key=key
         )
-        return submitted.job.id, submitted.is_new
+        return submitted.job.id, submitted.is_changed
 
     with ThreadPoolExecutor(6) as threads:
         results = list(threads.map(submit, range(6)))
     assert len({job_id for job_id, _ in results}) == 1
     assert sum(is_new for _, is_new in results) == 1
     assert store.credits.balance(key.key_id) == 2
+    claimed = store.jobs.claim()
+    assert claimed is not None
+    store.jobs.fail(claimed, InternalError())
+    assert submit(0)[1]  # a failure is not kept
+    assert not submit(0)[1]
     other = RequestKey(key.key_id, key.name, "another fingerprint")
     with pytest.raises(InvalidParameter):
         store.jobs.submit(key.key_id, order, is_metered=True, max_unfinished=9, request_key=other)

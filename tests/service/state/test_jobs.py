@@ -4,15 +4,16 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
 from upscaled.config import Settings
-from upscaled.errors import InsufficientApiCredits, MalformedImage
+from upscaled.errors import InsufficientApiCredits, MalformedImage, RateLimitExceeded
 from upscaled.state import PaidResult, State, open_state
-from upscaled.state.jobs import MAX_ATTEMPTS, ClaimedJob, Job, JobOrder
+from upscaled.state.jobs import MAX_ATTEMPTS, ClaimedJob, Job, JobOrder, _claimable
 from upscaled.state.schema import CREDIT_ENTRIES, JOBS, OPEN_HOLDS
 
 ORDER = JobOrder("source-1", None, 4, "")
@@ -105,6 +106,42 @@ def test_without_metering_a_job_touches_no_credit(store: State, end: str) -> Non
     assert entry_kinds(store) == {}
 
 
+def test_a_key_with_fewer_running_jobs_goes_first(store: State) -> None:
+    busy, other = key_with(store, 5), key_with(store, 2, "other")
+    first = [submit(store, busy).id for _ in range(3)]
+    later = submit(store, other).id
+    assert [claim(store).job.id for _ in range(4)] == [first[0], later, first[1], first[2]]
+
+
+@pytest.mark.parametrize("is_metered", [True, False])
+def test_room_for_a_job_is_checked_before_its_source_is_stored(
+    store: State, is_metered: bool
+) -> None:
+    key_id = key_with(store, 1)
+    check = partial(store.jobs.check_room, key_id, is_metered=is_metered)
+    check(max_unfinished=1)
+    submit(store, key_id)
+    with pytest.raises(RateLimitExceeded):
+        check(max_unfinished=1)
+    if is_metered:
+        with pytest.raises(InsufficientApiCredits):
+            check(max_unfinished=2)
+    else:
+        check(max_unfinished=2)
+
+
+def test_the_search_for_a_job_uses_the_index_of_unfinished_ones(store: State) -> None:
+    if store.database.is_server:
+        pytest.skip("PostgreSQL's planner goes by statistics")
+    with store.database.read() as connection:
+        query = _claimable(connection).compile(connection, compile_kwargs={"literal_binds": False})
+        plan = connection.exec_driver_sql(
+            f"EXPLAIN QUERY PLAN {query}", tuple(query.params.values())
+        ).all()
+    assert [row for row in plan if "SCAN jobs" in row.detail and "INDEX" not in row.detail] == []
+    assert any("ix_jobs_unfinished" in row.detail for row in plan)
+
+
 def test_jobs_are_claimed_oldest_first_and_each_once(store: State) -> None:
     key_id = key_with(store, 3)
     jobs = [submit(store, key_id).id for _ in range(3)]
@@ -119,9 +156,9 @@ def test_a_cancelled_job_costs_nothing_and_its_worker_learns_of_it(
     key_id = key_with(store, 1)
     job = submit(store, key_id)
     claimed = claim(store) if is_claimed else None
-    cancelled = store.jobs.cancel(key_id, job.id)
-    assert cancelled is not None
-    assert cancelled.state == "cancelled"
+    change = store.jobs.cancel(key_id, job.id)
+    assert change is not None
+    assert (change.job.state, change.is_changed) == ("cancelled", True)
     assert store.credits.balance(key_id) == 1
     if claimed:
         assert not store.jobs.renew(claimed, 1, 2)
@@ -136,9 +173,9 @@ def test_cancelling_a_job_that_has_ended_changes_nothing(store: State) -> None:
     key_id = key_with(store, 1)
     job = submit(store, key_id)
     store.jobs.finish(claim(store), RESULT)
-    cancelled = store.jobs.cancel(key_id, job.id)
-    assert cancelled is not None
-    assert cancelled.state == "succeeded"
+    change = store.jobs.cancel(key_id, job.id)
+    assert change is not None
+    assert (change.job.state, change.is_changed) == ("succeeded", False)
     assert entry_kinds(store)["release"] == 0
 
 

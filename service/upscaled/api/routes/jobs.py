@@ -2,8 +2,9 @@
 
 import asyncio
 import base64
-import binascii
 import json
+import math
+import uuid
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from functools import partial
@@ -21,7 +22,8 @@ from upscaled.api.idempotency import REPLAYED_HEADER
 from upscaled.api.request.reader import UpscaleParameters
 from upscaled.api.routes.results import build_result_url
 from upscaled.api.source import read_checked_header
-from upscaled.errors import InvalidParameter, NotFound
+from upscaled.errors import InvalidParameter, NotFound, ServiceError
+from upscaled.fetch.url import parse_url
 from upscaled.state import ApiKey
 from upscaled.state.idempotency import RequestKey
 from upscaled.state.jobs import JOB_STATES, Job, JobOrder, JobState
@@ -91,7 +93,7 @@ async def get_job(
     Raises:
         NotFound: there is none, or its lifetime is over.
     """
-    job = await asyncio.to_thread(context.state.jobs.find, key.id, job_id)
+    job = await asyncio.to_thread(context.state.jobs.find, key.id, _parse_id(job_id))
     if job is None:
         raise NotFound
     return describe_job(request, context, job)
@@ -114,15 +116,17 @@ async def cancel_job(
     Raises:
         NotFound: there is none, or its lifetime is over.
     """
-    cancelled = await run_to_end(asyncio.to_thread(context.state.jobs.cancel, key.id, job_id))
-    if cancelled is None:
+    cancelling = asyncio.to_thread(context.state.jobs.cancel, key.id, _parse_id(job_id))
+    change = await run_to_end(cancelling)
+    if change is None:
         raise NotFound
-    if cancelled.state == "cancelled":
+    if change.is_changed:
         context.job_runner.stop(job_id)
-        if cancelled.order.source_name is not None:
-            delete = partial(context.state.job_sources.delete, cancelled.order.source_name)
-            await asyncio.to_thread(delete)
-    return describe_job(request, context, cancelled)
+        if context.settings.metering:
+            context.metrics.note_credit("released")
+        if change.job.order.source_name is not None:
+            await context.state.job_sources.delete(change.job.order.source_name)
+    return describe_job(request, context, change.job)
 
 
 def prefers_async(prefer_headers: Sequence[str]) -> bool:
@@ -146,38 +150,43 @@ async def accept_job(
         InsufficientApiCredits: the balance is too low.
         ServiceError: what is wrong with an upload, as without a job.
     """
-    source_name, sources = None, context.state.job_sources
-
-    async def delete(name: str) -> None:
-        await asyncio.to_thread(sources.delete, name)
-
-    if parameters.image is not None:
-        await read_checked_header(parameters.image, parameters.scale, context.settings)
-        storing = asyncio.to_thread(sources.store, parameters.image)
-        source_name = await run_to_end(storing, delete)
-    order = JobOrder(source_name, parameters.image_url, parameters.scale, parameters.model)
+    settings, state = context.settings, context.state
+    source_name = image_url = None
+    if parameters.image is None:
+        image_url = str(parse_url(parameters.image_url or ""))
+    else:
+        await read_checked_header(parameters.image, parameters.scale, settings)
+        if request_key is None:  # one that is sent again needs no room
+            check = partial(state.jobs.check_room, key.id, is_metered=settings.metering)
+            await asyncio.to_thread(check, max_unfinished=settings.max_jobs_per_key)
+        storing = state.job_sources.store(parameters.image)
+        source_name = await run_to_end(storing, state.job_sources.delete)
+    order = JobOrder(source_name, image_url, parameters.scale, parameters.model)
     submit = partial(
-        context.state.jobs.submit,
+        state.jobs.submit,
         key.id,
         order,
-        is_metered=context.settings.metering,
-        max_unfinished=context.settings.max_jobs_per_key,
+        is_metered=settings.metering,
+        max_unfinished=settings.max_jobs_per_key,
         request_key=request_key,
     )
-    is_new = False
+    is_needless = False
     try:
-        submitted = await run_to_end(asyncio.to_thread(submit))
-        job, is_new = submitted.job, submitted.is_new
-    finally:
-        if source_name is not None and not is_new:
-            await run_to_end(delete(source_name))
-    headers = {"Location": f"{JOBS_PATH}/{job.id}", "Preference-Applied": RESPOND_ASYNC}
-    if not is_new:
+        change = await run_to_end(asyncio.to_thread(submit))
+        is_needless = not change.is_changed
+    except ServiceError:
+        is_needless = True
+        raise
+    finally:  # after any other failure there may be a job: the sweep knows
+        if source_name is not None and is_needless:
+            await run_to_end(state.job_sources.delete(source_name))
+    headers = {"Location": f"{JOBS_PATH}/{change.job.id}", "Preference-Applied": RESPOND_ASYNC}
+    if not change.is_changed:
         headers[REPLAYED_HEADER] = "true"
-    elif context.settings.metering:
+    elif settings.metering:
         context.metrics.note_credit("held")
     context.job_runner.wake()
-    body = describe_job(request, context, job)
+    body = describe_job(request, context, change.job)
     return JSONResponse(body.model_dump(mode="json"), 202, headers)
 
 
@@ -228,13 +237,28 @@ def _parse_limit(text: str) -> int:
     return limit
 
 
+def _parse_id(text: str) -> str:
+    """Return the id of a job as it is stored.
+
+    Raises:
+        NotFound: no job has such an id.
+    """
+    try:
+        return str(uuid.UUID(text))
+    except ValueError:
+        raise NotFound from None
+
+
 def _parse_cursor(text: str) -> tuple[float, str] | None:
     if not text:
         return None
     try:
         created_at_s, job_id = json.loads(base64.urlsafe_b64decode(text))
-        return float(created_at_s), str(job_id)
-    except (ValueError, TypeError, binascii.Error, RecursionError):
+        position = float(created_at_s), str(uuid.UUID(job_id))
+        if not math.isfinite(position[0]):
+            raise ValueError
+        return position
+    except (ValueError, TypeError, AttributeError, OverflowError, RecursionError):
         raise InvalidParameter("cursor must be a next_cursor of this API") from None
 
 

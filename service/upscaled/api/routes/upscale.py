@@ -77,7 +77,7 @@ router = APIRouter()
         },
         202: {
             "model": schemas.Job,
-            "description": "The job that the request became, with `Prefer: respond-async`",
+            "description": "The job that the request became, as it prefers",
             "headers": {
                 name: {"required": True, "schema": {"type": "string"}}
                 for name in ("Location", "Preference-Applied")

@@ -14,6 +14,7 @@ const WORDS = {
   insufficient_api_credits: ["This API key has no credits left.", "The server's operator can add some: upscaled credits add NAME N"],
   not_found: ["There is nothing at this address.", "The server may have been moved or updated: reload the page."],
   method_not_allowed: ["The server does not take this kind of request here.", "The server may have been updated: reload the page."],
+  request_in_progress: ["The same request is still being worked on.", "Try again in a few seconds."],
   rate_limit_exceeded: ["The server is busy, or you were too fast.", "Try again in a moment."],
   internal_error: ["Something went wrong in the server.", "Your picture is probably not the cause. Try again; if it stays so, give the request's number below to whoever runs the server."],
 };

@@ -1,6 +1,7 @@
 """Jobs over a real socket: accepted, run, watched, cancelled, listed, and billed once."""
 
 import asyncio
+import base64
 import threading
 import uuid
 from collections.abc import Callable, Iterator
@@ -28,6 +29,15 @@ from upscaled.upscale.result import Result
 
 Make = Callable[..., Service]
 ASYNC = {"Prefer": "respond-async"}
+JOB_ID = "6f5ab457-6f35-466d-b309-7a95d5b95a70"
+ODD_POSITIONS = (
+    f'[1e999, "{JOB_ID}"]',
+    f'[{10**400}, "{JOB_ID}"]',
+    '[1, "\\ud800"]',
+    '[1, "x\\u0000"]',
+    "[1]",
+    "{}",
+)
 IDLE = replace(FIGURES, waiting=0, running=0)
 
 
@@ -280,6 +290,7 @@ def test_jobs_are_listed_page_by_page_and_by_status(stepping: Service) -> None:
         "cursor=x",
         "cursor=WzEsMl0",
         "cursor=%00",
+        *("cursor=" + base64.urlsafe_b64encode(text.encode()).decode() for text in ODD_POSITIONS),
     ],
 )
 def test_a_bad_query_of_the_list_is_refused(service: Service, query: str) -> None:

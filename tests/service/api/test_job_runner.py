@@ -1,0 +1,215 @@
+"""The runner of jobs: what fails around a job costs neither the job nor the requests beside it."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import requests
+import sqlalchemy as sa
+
+from tests.service.api.executors import FIGURES, ResizingExecutor
+from tests.service.api.serving import Service
+from tests.service.api.waiting import wait_until
+from upscaled.api import job_runner
+from upscaled.errors import InternalError
+from upscaled.pool.executor import UpscaleRequest
+from upscaled.pool.stats import PoolStats
+from upscaled.state import DatabaseFailed
+from upscaled.state.schema import JOBS
+from upscaled.upscale.result import Result
+
+Make = Callable[..., Service]
+ASYNC = {"Prefer": "respond-async"}
+
+
+class CountingExecutor(ResizingExecutor):
+    """Works when the test says so; its figures are true."""
+
+    def __init__(self, slots: int = 2) -> None:
+        super().__init__()
+        self.slots, self.running = slots, 0
+        self.may_go_on = threading.Event()
+
+    def stats(self) -> PoolStats:
+        return replace(FIGURES, waiting=0, running=self.running, running_most=self.slots)
+
+    async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
+        self.running += 1
+        try:
+            while not self.may_go_on.is_set():
+                await asyncio.sleep(0.01)
+            return await super().upscale(source, request)
+        finally:
+            self.running -= 1
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(job_runner, "POLL_EVERY_S", 0.05)
+    monkeypatch.setattr(job_runner, "RETRY_AFTER_S", 0.1)
+
+
+@pytest.fixture
+def executor() -> CountingExecutor:
+    return CountingExecutor()
+
+
+@pytest.fixture
+def service(make_service: Make, executor: CountingExecutor) -> Service:
+    return make_service(executor, metering=True, credits=9)
+
+
+def submit(service: Service) -> str:
+    answer = service.upload(headers=service.headers | ASYNC)
+    assert answer.status_code == 202
+    return str(answer.json()["id"])
+
+
+def status_of(service: Service, job_id: str) -> str:
+    return str(service.get(f"/v1/jobs/{job_id}", headers=service.headers).json()["status"])
+
+
+def wait_for(service: Service, job_id: str, status: str) -> None:
+    wait_until(lambda: status_of(service, job_id) == status, 20)
+
+
+def call(service: Service, step: Any) -> None:
+    """Run a coroutine on the service's own loop."""
+    loop = service.app.state.context.job_runner._wake._loop
+    asyncio.run_coroutine_threadsafe(step, loop).result(10)
+
+
+def attempts_of(service: Service) -> list[int]:
+    with service.state.database.read() as connection:
+        return list(connection.execute(sa.select(JOBS.c.attempts)).scalars())
+
+
+def test_a_runner_that_is_closed_puts_its_jobs_back_and_claims_no_more(
+    service: Service, executor: CountingExecutor
+) -> None:
+    first = submit(service)
+    wait_until(lambda: executor.running == 1)
+    call(service, service.app.state.context.job_runner.close())
+    assert status_of(service, first) == "queued"
+    assert attempts_of(service) == [0]
+    second = submit(service)
+    executor.may_go_on.set()
+    assert service.upload().status_code == 200
+    assert status_of(service, second) == "queued"
+
+
+@pytest.mark.parametrize("store", ["job_results.store", "job_sources.read"])
+def test_jobs_wait_for_a_store_that_does_not_work(
+    service: Service, executor: CountingExecutor, monkeypatch: pytest.MonkeyPatch, store: str
+) -> None:
+    executor.may_go_on.set()
+    name, _, step = store.partition(".")
+    failed = threading.Event()
+
+    async def fail(*_: object) -> None:
+        failed.set()
+        raise InternalError(detail="the disk does not work")
+
+    with monkeypatch.context() as broken:
+        broken.setattr(type(getattr(service.state, name)), f"{step}", fail)
+        jobs = [submit(service) for _ in range(3)]
+        assert failed.wait(10)
+        assert {status_of(service, job) for job in jobs} <= {"queued", "running"}
+    for job in jobs:
+        wait_for(service, job, "succeeded")
+    assert service.balance() == 6
+
+
+def test_a_job_whose_source_is_gone_fails_and_costs_nothing(
+    service: Service, executor: CountingExecutor
+) -> None:
+    service.app.state.context.job_runner._paused_until_s = float("inf")
+    job = submit(service)
+    for path in (service.settings.data_dir / "job-sources").iterdir():
+        path.unlink()
+    service.app.state.context.job_runner._paused_until_s = 0.0
+    wait_for(service, job, "failed")
+    assert service.balance() == 9
+
+
+def test_the_runner_outlives_any_failure_of_a_claim(
+    service: Service, executor: CountingExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    executor.may_go_on.set()
+    tried = threading.Event()
+
+    def fail(_: object) -> None:
+        tried.set()
+        raise RuntimeError("no such table")
+
+    with monkeypatch.context() as broken:
+        broken.setattr("upscaled.state.jobs.Jobs.claim", fail)
+        job = submit(service)
+        assert tried.wait(10)
+    wait_for(service, job, "succeeded")
+
+
+def test_jobs_that_still_read_their_source_count_for_the_slots(
+    service: Service, executor: CountingExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    may_read = threading.Event()
+    reading: list[str] = []
+    read = type(service.state.job_sources).read
+
+    async def read_slowly(self: Any, name: str) -> bytes | None:
+        reading.append(name)
+        await asyncio.to_thread(may_read.wait, 20)
+        return await read(self, name)
+
+    monkeypatch.setattr(type(service.state.job_sources), "read", read_slowly)
+    jobs = [submit(service) for _ in range(5)]
+    wait_until(lambda: len(reading) == 2)
+    assert service.get("/v1/jobs?status=running", headers=service.headers).json()["jobs"][1:]
+    assert len(reading) == executor.slots == 2
+    may_read.set()
+    executor.may_go_on.set()
+    for job in jobs:
+        wait_for(service, job, "succeeded")
+
+
+def test_a_job_that_is_claimed_again_here_runs_once(
+    service: Service, executor: CountingExecutor
+) -> None:
+    job = submit(service)
+    wait_until(lambda: executor.running == 1)
+    with service.state.database.write() as connection:  # as after an outage longer than a lease
+        connection.execute(sa.update(JOBS).values(lease_until_s=0.0))
+    wait_until(lambda: attempts_of(service) == [2])
+    wait_until(lambda: executor.running == 1)
+    executor.may_go_on.set()
+    wait_for(service, job, "succeeded")
+    assert service.balance() == 8
+    assert len(list((service.settings.data_dir / "job-results").rglob("*.jpg"))) == 1
+
+
+def test_a_job_keeps_its_source_where_its_commit_is_in_doubt(
+    service: Service, executor: CountingExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_job = type(service.state.jobs).submit
+
+    def commit_and_lose_the_answer(*arguments: Any, **options: Any) -> None:
+        submit_job(*arguments, **options)
+        raise DatabaseFailed("the connection was lost", is_connection_lost=True)
+
+    with monkeypatch.context() as broken:
+        broken.setattr("upscaled.state.jobs.Jobs.submit", commit_and_lose_the_answer)
+        assert service.upload(headers=service.headers | ASYNC).status_code == 500
+    executor.may_go_on.set()
+    (job,) = service.get("/v1/jobs", headers=service.headers).json()["jobs"]
+    wait_for(service, job["id"], "succeeded")
+
+
+@pytest.mark.parametrize("job_id", ["x", "%00", "%ED%A0%80", "0" * 5000, "1.5", "-1"])
+def test_an_id_that_no_job_can_have_is_not_found(service: Service, job_id: str) -> None:
+    for method in ("GET", "DELETE"):
+        url = f"{service.url}/v1/jobs/{job_id}"
+        answer = requests.request(method, url, headers=service.headers, timeout=5)
+        assert answer.status_code == 404
