@@ -134,6 +134,10 @@ class RequestInProgress(ServiceError):
     error_code = "request_in_progress"
     default_text = "A request with this Idempotency-Key is in progress"
 
+    def __init__(self, public_text: str | None = None, *, detail: str = "") -> None:
+        super().__init__(public_text, detail=detail)
+        self.headers["Retry-After"] = "5"  # one whose front end died is taken over after 30 s
+
 
 class RateLimitExceeded(ServiceError):
     status = 429

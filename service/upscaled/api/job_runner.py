@@ -226,22 +226,37 @@ class JobRunner:
 
     async def _work(self, claimed: ClaimedJob, tiles: _Tiles) -> None:
         """Upscale a job's image, store the result, and end the job."""
-        job, results = claimed.job, self._state.job_results
+        job, results, begun_s = claimed.job, self._state.job_results, time.monotonic()
         with self._budget.share(job.key_id) as share:
-            result = await self._upscale(job, share, tiles)
+            source = await self._read_source(job, share)
+            result = await self._upscale(job, source, tiles)
         with _reporting_store():
             storing = results.store(result.data, result.media_type)
             file_name = await run_to_end(storing, results.delete)
         tiles.is_ending = True
-        finish = partial(self._jobs.finish, claimed, PaidResult(file_name, result.media_type))
+        finish = partial(
+            self._jobs.finish,
+            claimed,
+            PaidResult(file_name, result.media_type),
+            model=result.model,
+            tiles=tiles.total or 0,
+        )
         if await self._try_often(finish):
-            fields = event("job_done", job_id=job.id, model=result.model)
+            fields = event(
+                "job_done",
+                job_id=job.id,
+                model=result.model,
+                result_bytes=len(result.data),
+                seconds=round(time.monotonic() - begun_s, 3),
+            )
+            scale, source_bytes = job.order.scale, len(source)
+            self._metrics.note_job_result(result, scale=scale, source_bytes=source_bytes)
+            self._metrics.note_job("succeeded")
             await self._note_end(job, "captured", fields)
         else:
             await run_to_end(results.delete(file_name))
 
-    async def _upscale(self, job: Job, share: Share, tiles: _Tiles) -> Result:
-        source = await self._read_source(job, share)
+    async def _upscale(self, job: Job, source: bytes, tiles: _Tiles) -> Result:
         header = await read_checked_header(source, job.order.scale, self._settings)
         request = build_request(
             job.id,
@@ -278,6 +293,7 @@ class JobRunner:
     async def _fail(self, claimed: ClaimedJob, error: ServiceError) -> None:
         if await self._try_often(partial(self._jobs.fail, claimed, error)):
             fields = event("job_failed", job_id=claimed.job.id, error_code=error.error_code)
+            self._metrics.note_job("failed")
             await self._note_end(claimed.job, "released", fields)
 
     async def _note_end(self, job: Job, credit: CreditEvent, fields: dict[str, object]) -> None:

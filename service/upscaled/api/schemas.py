@@ -141,7 +141,9 @@ class Job(_Response):
     id: str
     status: JobStatus
     scale: Scale
-    model: str | None = Field(description="The model that the request named")
+    model: str | None = Field(
+        description="The model that made the result; before, the one that the request named"
+    )
     created_at: datetime
     ended_at: datetime | None = Field(description="Null until it has ended")
     tiles_done: int = Field(description="Of the attempt under way")

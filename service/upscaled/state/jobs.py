@@ -28,7 +28,7 @@ from upscaled.state import ledger
 from upscaled.state.database import Database, database_time_s
 from upscaled.state.idempotency import RequestKey, insert_key, read_key, rename_request
 from upscaled.state.ledger import Hold, PaidResult
-from upscaled.state.schema import JOBS
+from upscaled.state.schema import API_KEYS, JOBS
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JOB_STATES: Final[tuple[JobState, ...]] = get_args(JobState)
@@ -44,6 +44,7 @@ RETRY_AFTER_S: Final = 10
 """When a key with too many jobs may try again: a job's time is not known before it runs."""
 
 _UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running")
+ENDED_STATES: Final[tuple[JobState, ...]] = ("succeeded", "failed", "cancelled")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +71,7 @@ class Job:
     Attributes:
         tiles_done, tiles_total: of the attempt under way, as of its last renewal; total is None
             until known.
-        result: the stored result of a job that succeeded.
+        result, result_model: the stored result of a job that succeeded, and what made it.
         error_code, error_text: of a job that failed, as the contract's error bodies.
         ended_at_s: None while it is queued or running.
     """
@@ -83,6 +84,7 @@ class Job:
     tiles_done: int
     tiles_total: int | None
     result: PaidResult | None
+    result_model: str | None
     error_code: str | None
     error_text: str | None
     created_at_s: float
@@ -196,11 +198,12 @@ class Jobs:
 
         Keys with the fewest running jobs go first, then the oldest job does.
 
-        A job whose lease ran out `MAX_ATTEMPTS` times is ended as failed instead.
+        A job whose lease ran out `MAX_ATTEMPTS` times is ended as failed instead, and one that
+        waits under a revoked key as cancelled.
         """
         lease_id = uuid.uuid4().hex
         with self._database.write() as connection:
-            self._end_exhausted(connection)
+            self._end_unwanted(connection)
             now_s = database_time_s(connection)
             claimed = connection.execute(
                 sa.update(JOBS)
@@ -234,8 +237,14 @@ class Jobs:
             )
             return renewed.rowcount == 1
 
-    def finish(self, claimed: ClaimedJob, result: PaidResult) -> bool:
+    def finish(
+        self, claimed: ClaimedJob, result: PaidResult, *, model: str = "", tiles: int = 0
+    ) -> bool:
         """End the job with its stored result and capture its credit, in one transaction.
+
+        Args:
+            model: the one that made the result.
+            tiles: all tiles of the image.
 
         Done again with the same result it changes nothing.
 
@@ -250,7 +259,9 @@ class Jobs:
                 "succeeded",
                 result_name=result.file_name,
                 result_media_type=result.media_type,
-                tiles_done=sa.func.coalesce(JOBS.c.tiles_total, 0),
+                result_model=model,
+                tiles_done=tiles,
+                tiles_total=tiles,
             ):
                 return _read(connection, job.id).result == result
             if _is_metered(connection, job.id):
@@ -391,8 +402,18 @@ class Jobs:
     def _now_s(self) -> int:
         return int(self._clock())
 
-    def _end_exhausted(self, connection: Connection) -> None:
-        """End jobs whose last allowed attempt was left without a word."""
+    def _end_unwanted(self, connection: Connection) -> None:
+        """End jobs that wait under a revoked key, and those whose last allowed attempt was left."""
+        waiting = (
+            sa.select(JOBS.c.id, JOBS.c.key_id)
+            .join(API_KEYS, API_KEYS.c.id == JOBS.c.key_id)
+            .where(_is_unfinished(JOBS), JOBS.c.state == "queued")
+            .where(API_KEYS.c.revoked_at_s.is_not(None))
+        )
+        for job_id, key_id in connection.execute(waiting).all():
+            is_queued = sa.and_(JOBS.c.id == job_id, JOBS.c.state == "queued")
+            if self._end(connection, is_queued, "cancelled"):
+                self._release(connection, job_id, key_id)
         error = InternalError()
         exhausted = sa.and_(_is_left(connection), JOBS.c.attempts >= MAX_ATTEMPTS)
         query = sa.select(JOBS.c.id, JOBS.c.key_id).where(exhausted)
@@ -490,6 +511,7 @@ def _from_row(row: sa.Row[Any]) -> Job:
         row.tiles_done,
         row.tiles_total,
         result,
+        row.result_model,
         row.error_code,
         row.error_text,
         row.created_at_s,

@@ -149,6 +149,7 @@ JOBS = Table(
     Column("tiles_total", Integer),
     Column("result_name", Text),
     Column("result_media_type", Text),
+    Column("result_model", Text),
     Column("error_code", Text),
     Column("error_text", Text),
     Column("created_at_s", Double, nullable=False),

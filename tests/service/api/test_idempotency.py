@@ -112,7 +112,9 @@ def test_a_retry_that_comes_too_early_is_told_to_wait(make_service: Make) -> Non
     with ThreadPoolExecutor(1) as threads:
         first = threads.submit(send, service)
         assert executor.has_begun.wait(10)
-        assert_error(send(service), 409, "request_in_progress")
+        refused = send(service)
+        assert_error(refused, 409, "request_in_progress")
+        assert int(refused.headers["Retry-After"]) >= 1
         executor.may_go_on.set()
         assert first.result().status_code == 200
     assert send(service).json() == first.result().json()
@@ -172,3 +174,14 @@ def test_a_job_that_is_submitted_twice_is_one_job(make_service: Make) -> None:
     assert second.headers["Idempotent-Replayed"] == "true"
     assert service.balance() == 4
     assert len(list((service.settings.data_dir / "job-sources").iterdir())) == 1
+
+
+def test_a_replay_counts_no_image(service: Service) -> None:
+    for _ in range(3):
+        send(service)
+    counted = [
+        line
+        for line in service.get("/metrics").text.splitlines()
+        if line.startswith("upscaled_images_total{") and not line.endswith(" 0.0")
+    ]
+    assert counted == ['upscaled_images_total{model="resize",scale="2",tempered_with=""} 1.0']

@@ -114,6 +114,20 @@ def test_a_key_with_fewer_running_jobs_goes_first(store: State) -> None:
 
 
 @pytest.mark.parametrize("is_metered", [True, False])
+def test_the_waiting_jobs_of_a_revoked_key_are_cancelled_and_cost_nothing(
+    store: State, is_metered: bool
+) -> None:
+    key_id = key_with(store, 1)
+    job = store.jobs.submit(key_id, ORDER, is_metered=is_metered, max_unfinished=1).job
+    store.keys.revoke("web")
+    assert store.jobs.claim() is None
+    ended = store.jobs.find(key_id, job.id)
+    assert ended is not None
+    assert ended.state == "cancelled"
+    assert store.credits.balance(key_id) == 1
+
+
+@pytest.mark.parametrize("is_metered", [True, False])
 def test_room_for_a_job_is_checked_before_its_source_is_stored(
     store: State, is_metered: bool
 ) -> None:

@@ -52,6 +52,7 @@ router = APIRouter()
     operation_id="list_jobs",
     summary="The jobs of this API key, the newest first",
     response_description="A page of jobs",
+    description="Those that ended longer ago than their lifetime are gone.",
     responses={**schemas.KEY_ERRORS, **schemas.describe_errors(InvalidParameter)},
 )
 async def list_jobs(
@@ -82,6 +83,7 @@ async def list_jobs(
     JOB_PATH,
     operation_id="get_job",
     summary="How far a job is, and where its result is",
+    description="Another key's job, and one whose lifetime is over, is not found.",
     response_description="The job",
     responses=_ERRORS,
 )
@@ -124,6 +126,7 @@ async def cancel_job(
         context.job_runner.stop(job_id)
         if context.settings.metering:
             context.metrics.note_credit("released")
+        context.metrics.note_job("cancelled")
         if change.job.order.source_name is not None:
             await context.state.job_sources.delete(change.job.order.source_name)
     return describe_job(request, context, change.job)
@@ -207,7 +210,7 @@ def describe_job(request: Request, context: Context, job: Job) -> schemas.Job:
         id=job.id,
         status=job.state,
         scale=schemas.Scale(job.order.scale),
-        model=job.order.model or None,
+        model=job.result_model or job.order.model or None,
         created_at=_format_time(job.created_at_s),
         ended_at=None if job.ended_at_s is None else _format_time(job.ended_at_s),
         tiles_done=tiles_done,

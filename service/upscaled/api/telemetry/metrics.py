@@ -27,7 +27,9 @@ from upscaled.api.telemetry.access_log import STAGES, AccessRecord
 from upscaled.errors import REFUSAL_REASONS, ServiceError
 from upscaled.pool.stats import ModelStats, PoolStats
 from upscaled.state import Swept
+from upscaled.state.jobs import ENDED_STATES, JobState
 from upscaled.upscale.model_choice import Rung
+from upscaled.upscale.result import Result
 
 CreditEvent = Literal["held", "captured", "released"]
 
@@ -91,6 +93,7 @@ class Metrics:
             "data folder",
         )
         self.refusals = self._counter("refusals", "Answers 429, by what was exhausted", "reason")
+        self.jobs = self._counter("jobs", "Jobs that ended here, by how they ended", "status")
         self._begin_at_zero()
 
     def observe(self, record: AccessRecord) -> None:
@@ -100,7 +103,8 @@ class Metrics:
         self.request_seconds.labels(route).observe(record.seconds)
         if record.refusal is not None:
             self.refusals.labels(record.refusal).inc()
-        if route != UPSCALE_PATH or record.status != 200:
+        # A replayed answer has no model: its image was counted when it was made.
+        if route != UPSCALE_PATH or record.status != 200 or record.model is None:
             return
         for span in record.stages:
             self._stages[span.stage].observe(span.seconds)
@@ -108,8 +112,22 @@ class Metrics:
         self.result_bytes.inc(record.result_bytes or 0)
         self.output_pixels.inc((record.result_width_px or 0) * (record.result_height_px or 0))
         # The worker's names, never the client's: a model that is not present is refused before.
-        labels = (record.model or "", str(record.scale or ""), record.tempered_with or "")
+        labels = (record.model, str(record.scale or ""), record.tempered_with or "")
         self.images.labels(*labels).inc()
+
+    def note_job(self, status: JobState) -> None:
+        """Count a job that has ended here."""
+        self.jobs.labels(status).inc()
+
+    def note_job_result(self, result: Result, *, scale: int, source_bytes: int) -> None:
+        """Count the image of a job that succeeded, as that of a request."""
+        for stage, seconds in result.timings.stages():
+            self.stage_seconds.labels(stage).observe(seconds)
+        self.source_bytes.inc(source_bytes)
+        self.result_bytes.inc(len(result.data))
+        self.output_pixels.inc(result.width_px * result.height_px)
+        self.images.labels(result.model, str(scale), result.tempered_with or "").inc()
+        self.note_stored(len(result.data))
 
     def expect(self, ladders: Mapping[int, Sequence[Rung]]) -> None:
         """Start a series at zero for each model that `auto` may choose: see `_begin_at_zero`."""
@@ -141,6 +159,8 @@ class Metrics:
             self.requests.labels(UPSCALE_PATH, str(kind.status), kind.error_code)
         for reason in REFUSAL_REASONS:
             self.refusals.labels(reason)
+        for status in ENDED_STATES:
+            self.jobs.labels(status)
         for event in ("held", "captured", "released"):
             self.credits.labels(event)
 

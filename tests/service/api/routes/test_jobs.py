@@ -122,7 +122,7 @@ def test_an_accepted_job_says_where_it_can_be_followed(service: Service) -> None
 
 def test_the_result_of_a_job_is_that_of_the_request_and_costs_one_credit(service: Service) -> None:
     job = run(service)
-    assert (job["status"], job["error"]) == ("succeeded", None)
+    assert (job["status"], job["error"], job["model"]) == ("succeeded", None, "resize")
     result = requests.get(job["result_url"], timeout=5)
     assert result.headers["Content-Type"] == "image/jpeg"
     assert size_of(result.content) == (160, 128)
@@ -345,3 +345,11 @@ def test_an_ended_job_is_removed_after_its_lifetime(make_service: Make) -> None:
 
     wait_until(is_gone)
     assert list((service.settings.data_dir / "job-results").rglob("*.jpg")) == []
+
+
+def test_a_job_counts_as_an_image_and_as_a_job(service: Service) -> None:
+    run(service)
+    figures = service.get("/metrics").text.splitlines()
+    assert 'upscaled_jobs_total{status="succeeded"} 1.0' in figures
+    assert 'upscaled_images_total{model="resize",scale="2",tempered_with=""} 1.0' in figures
+    assert "upscaled_results_stored_total 1.0" in figures

@@ -28,6 +28,7 @@ def upgrade() -> None:
         sa.Column("tiles_total", sa.Integer()),
         sa.Column("result_name", sa.Text()),
         sa.Column("result_media_type", sa.Text()),
+        sa.Column("result_model", sa.Text()),
         sa.Column("error_code", sa.Text()),
         sa.Column("error_text", sa.Text()),
         sa.Column("created_at_s", sa.Double(), nullable=False),
