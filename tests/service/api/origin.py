@@ -32,8 +32,10 @@ class Origin:
             with suppress(ConnectionError, asyncio.IncompleteReadError):
                 await self._answer(reader, writer)
         finally:
-            self.tasks.discard(task)
             writer.transport.abort()
+            with suppress(OSError):
+                await writer.wait_closed()
+            self.tasks.discard(task)
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -57,11 +59,11 @@ async def origin(host: str = "127.0.0.1") -> AsyncIterator[Origin]:
         yield running
     finally:
         server.close()
+        await asyncio.sleep(0.01)  # connections that were just accepted get their tasks
         tasks = list(running.tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.sleep(0.01)  # aborted transports close on the loop's next turns
 
 
 def response(body: bytes, *headers: str, status: str = "200 OK") -> bytes:
