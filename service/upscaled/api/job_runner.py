@@ -8,16 +8,15 @@ in the request queue. A front end that stops puts its jobs back, and one that di
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
 from upscaled.api.billing import CAPTURE_RETRIES_AFTER_S
 from upscaled.api.cancellation import run_to_end
-from upscaled.api.memory import MemoryBudget, Share
-from upscaled.api.source import build_request, fetch_source, read_checked_header
+from upscaled.api.job_images import JobImages, StoreFailed, Tiles
+from upscaled.api.memory import MemoryBudget
 from upscaled.api.telemetry.metrics import CreditEvent, Metrics
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
@@ -25,8 +24,8 @@ from upscaled.fetch.client import FetchClient
 from upscaled.logs import event
 from upscaled.pool.executor import Executor
 from upscaled.state import DatabaseFailed, PaidResult, State
-from upscaled.state.jobs import RENEW_EVERY_S, ClaimedJob, Job
-from upscaled.upscale.result import Result
+from upscaled.state.job_rows import ClaimedJob, Job
+from upscaled.state.jobs import RENEW_EVERY_S
 
 POLL_EVERY_S: Final = 2.0
 """How often the database is searched for jobs of other front ends, and for those left by dead ones;
@@ -35,21 +34,6 @@ RETRY_AFTER_S: Final = 5.0
 """Pause after a job found no memory, no room in the queue, or no store that works."""
 
 _logger: Final = logging.getLogger(__name__)
-
-
-@dataclass(slots=True)
-class _Tiles:
-    """The progress of one job here; `total` is None until known.
-
-    is_ending: its end is being recorded, so that its lease needs no renewal.
-    """
-
-    done: int = 0
-    total: int | None = None
-    is_ending: bool = False
-
-    def note(self, done: int, total: int) -> None:
-        self.done, self.total = done, total
 
 
 class JobRunner:
@@ -69,13 +53,11 @@ class JobRunner:
         self._executor = executor
         self._state = state
         self._metrics = metrics
-        self._fetcher = fetcher
-        self._budget = budget
+        self._images = JobImages(settings, executor, state, fetcher=fetcher, budget=budget)
         self._jobs = state.jobs
         self._running: dict[str, asyncio.Task[None]] = {}
-        self._tiles: dict[str, _Tiles] = {}
+        self._tiles: dict[str, Tiles] = {}
         self._wake = asyncio.Event()
-        self._at_executor = 0
         self._paused_until_s = 0.0
         self._has_failed = False
         self._is_closed = False
@@ -116,7 +98,7 @@ class JobRunner:
     def _has_room(self) -> bool:
         """Return whether a job could have a slot now that no request waits for."""
         stats = self._executor.stats()
-        not_in_slots = len(self._running) - self._at_executor
+        not_in_slots = len(self._running) - self._images.at_executor
         return (
             not self._is_closed
             and time.monotonic() >= self._paused_until_s
@@ -143,7 +125,7 @@ class JobRunner:
         job_id = claimed.job.id
         if older := self._running.get(job_id):
             await _cancel(older)
-        tiles = self._tiles[job_id] = _Tiles()
+        tiles = self._tiles[job_id] = Tiles()
         task = self._running[job_id] = asyncio.create_task(self._run(claimed, tiles))
         task.add_done_callback(partial(self._forget, job_id))
 
@@ -166,11 +148,11 @@ class JobRunner:
             fields = event("job_not_put_back", job_id=claimed.job.id)
             _logger.warning("a job could not be put back: %s", error, extra=fields)
 
-    async def _run(self, claimed: ClaimedJob, tiles: _Tiles) -> None:
+    async def _run(self, claimed: ClaimedJob, tiles: Tiles) -> None:
         """Run one job to its end, or put it back."""
         try:
             error = await self._attempt(claimed, tiles)
-            if isinstance(error, RateLimitExceeded | _StoreFailed):
+            if isinstance(error, RateLimitExceeded | StoreFailed):
                 self._pause()
                 await self._put_back(claimed)
             elif error is not None:
@@ -183,7 +165,7 @@ class JobRunner:
             fields = event("job_failed", job_id=claimed.job.id, attempt=claimed.job.attempts)
             _logger.warning("the end of a job could not be recorded: %s", failure, extra=fields)
 
-    async def _attempt(self, claimed: ClaimedJob, tiles: _Tiles) -> ServiceError | None:
+    async def _attempt(self, claimed: ClaimedJob, tiles: Tiles) -> ServiceError | None:
         """Work on a job while its lease is renewed; return why it failed.
 
         None: it has ended, or it is no longer this process's.
@@ -205,7 +187,7 @@ class JobRunner:
             return InternalError()
         return None
 
-    async def _work_under_lease(self, claimed: ClaimedJob, tiles: _Tiles) -> None:
+    async def _work_under_lease(self, claimed: ClaimedJob, tiles: Tiles) -> None:
         work = asyncio.create_task(self._work(claimed, tiles))
         try:
             while not work.done():
@@ -217,27 +199,23 @@ class JobRunner:
         finally:
             await _cancel(work)
 
-    async def _renew(self, claimed: ClaimedJob, tiles: _Tiles) -> bool:
+    async def _renew(self, claimed: ClaimedJob, tiles: Tiles) -> bool:
         renewing = asyncio.to_thread(self._jobs.renew, claimed, tiles.done, tiles.total)
         try:
             return await run_to_end(renewing) or tiles.is_ending
         except DatabaseFailed:  # `finish` decides whose it is
             return True
 
-    async def _work(self, claimed: ClaimedJob, tiles: _Tiles) -> None:
+    async def _work(self, claimed: ClaimedJob, tiles: Tiles) -> None:
         """Upscale a job's image, store the result, and end the job."""
-        job, results, begun_s = claimed.job, self._state.job_results, time.monotonic()
-        with self._budget.share(job.key_id) as share:
-            source = await self._read_source(job, share)
-            result = await self._upscale(job, source, tiles)
-        with _reporting_store():
-            storing = results.store(result.data, result.media_type)
-            file_name = await run_to_end(storing, results.delete)
+        job, begun_s = claimed.job, time.monotonic()
+        image = await self._images.upscale(job, tiles)
+        result = image.result
         tiles.is_ending = True
         finish = partial(
             self._jobs.finish,
             claimed,
-            PaidResult(file_name, result.media_type),
+            PaidResult(image.file_name, result.media_type),
             model=result.model,
             tiles=tiles.total or 0,
         )
@@ -249,46 +227,12 @@ class JobRunner:
                 result_bytes=len(result.data),
                 seconds=round(time.monotonic() - begun_s, 3),
             )
-            scale, source_bytes = job.order.scale, len(source)
-            self._metrics.note_job_result(result, scale=scale, source_bytes=source_bytes)
+            scale = job.order.scale
+            self._metrics.note_job_result(result, scale=scale, source_bytes=image.source_bytes)
             self._metrics.note_job("succeeded")
             await self._note_end(job, "captured", fields)
         else:
-            await run_to_end(results.delete(file_name))
-
-    async def _upscale(self, job: Job, source: bytes, tiles: _Tiles) -> Result:
-        header = await read_checked_header(source, job.order.scale, self._settings)
-        request = build_request(
-            job.id,
-            header,
-            self._settings,
-            key_id=job.key_id,
-            scale=job.order.scale,
-            model=job.order.model,
-            on_tile=tiles.note,
-        )
-        self._at_executor += 1
-        try:
-            return await self._executor.upscale(source, request)
-        finally:
-            self._at_executor -= 1
-
-    async def _read_source(self, job: Job, share: Share) -> bytes:
-        if job.order.source_name is None:
-            async with share.arriving():
-                return await fetch_source(
-                    job.order.image_url or "",
-                    share,
-                    self._fetcher,
-                    self._state.result_stores,
-                    self._settings,
-                )
-        with _reporting_store():
-            source = await self._state.job_sources.read(job.order.source_name)
-        if source is None:
-            raise InternalError(detail="the source of a job is not there")
-        share.take(len(source))
-        return source
+            await run_to_end(self._state.job_results.delete(image.file_name))
 
     async def _fail(self, claimed: ClaimedJob, error: ServiceError) -> None:
         if await self._try_often(partial(self._jobs.fail, claimed, error)):
@@ -317,18 +261,6 @@ class JobRunner:
                     raise
                 await asyncio.sleep(wait_s)
         return await run_to_end(asyncio.to_thread(step))
-
-
-class _StoreFailed(InternalError):
-    """The store of sources or results does not work: no fault of the job, which waits."""
-
-
-@contextmanager
-def _reporting_store() -> Iterator[None]:
-    try:
-        yield
-    except InternalError as error:
-        raise _StoreFailed(detail=error.detail) from error
 
 
 async def _cancel(*tasks: asyncio.Task[None]) -> None:

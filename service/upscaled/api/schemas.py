@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from upscaled.errors import InternalError, InvalidAuthToken, RateLimitExceeded, ServiceError
 from upscaled.fetch.url import MAX_URL_CHARACTERS
-from upscaled.state.jobs import JOB_STATES
+from upscaled.state.job_rows import JOB_STATES
 
 BINARY: Final[dict[str, Any]] = {"schema": {"type": "string", "format": "binary"}}
 """The OpenAPI content of a response that is a file."""

@@ -10,7 +10,6 @@ A key belongs to one API key and to one request: another request under it is ref
 
 import json
 import uuid
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -20,6 +19,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from upscaled.errors import InvalidParameter, RequestInProgress
 from upscaled.state import ledger
+from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database, database_time_s
 from upscaled.state.ledger import Hold
 from upscaled.state.schema import IDEMPOTENCY_KEYS, STORED_RESULTS
@@ -71,13 +71,13 @@ class StoredAnswer:
 class IdempotencyKeys:
     """The idempotency keys of one database, for any thread and any number of processes."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clocks: Clocks) -> None:
         """
         Args:
-            clock: seconds since 1970, for the entries of the ledger.
+            clocks: their wall clock dates the entries of the ledger.
         """
         self._database = database
-        self._clock = clock
+        self._clocks = clocks
 
     def reserve(self, key: RequestKey) -> Reservation | StoredAnswer:
         """Reserve a request, or return the answer that it got.
@@ -151,7 +151,7 @@ class IdempotencyKeys:
     ) -> Reservation | StoredAnswer:
         """Settle a request whose front end died, by what the ledger says of it."""
         hold = Hold(key.key_id, request_id)
-        ledger.release(connection, hold, at_s=int(self._clock()))
+        ledger.release(connection, hold, at_s=int(self._clocks.wall()))
         if not _is_paid(connection, hold):
             new_id = str(uuid.uuid4())
             _lease(connection, key, request_id, new_id)

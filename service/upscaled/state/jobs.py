@@ -11,9 +11,7 @@ take its credit. Leases are measured by the database's clock, which all front en
 """
 
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, Literal, cast, get_args
+from typing import Final
 
 import sqlalchemy as sa
 from sqlalchemy import Connection
@@ -25,13 +23,29 @@ from upscaled.errors import (
     ServiceError,
 )
 from upscaled.state import ledger
+from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database, database_time_s
 from upscaled.state.idempotency import RequestKey, insert_key, read_key, rename_request
+from upscaled.state.job_rows import (
+    UNFINISHED_STATES,
+    ClaimedJob,
+    Job,
+    JobChange,
+    JobOrder,
+    JobPage,
+    JobState,
+    count_unfinished,
+    find_job,
+    is_left,
+    is_metered_job,
+    is_ours,
+    is_unfinished,
+    job_from_row,
+    read_job,
+    select_claimable,
+)
 from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.schema import API_KEYS, JOBS
-
-JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-JOB_STATES: Final[tuple[JobState, ...]] = get_args(JobState)
 
 LEASE_S: Final = 30.0
 """How long a job stays with a front end that says nothing; renewed every `RENEW_EVERY_S`."""
@@ -43,93 +57,17 @@ MAX_ATTEMPTS: Final = 5
 RETRY_AFTER_S: Final = 10
 """When a key with too many jobs may try again: a job's time is not known before it runs."""
 
-_UNFINISHED: Final[tuple[JobState, ...]] = ("queued", "running")
-ENDED_STATES: Final[tuple[JobState, ...]] = ("succeeded", "failed", "cancelled")
-
-
-@dataclass(frozen=True, slots=True)
-class JobOrder:
-    """The work of a job.
-
-    Attributes:
-        source_name: the stored source; None where it is to be fetched from `image_url`.
-        image_url: None where there is a stored source.
-        scale: 2 or 4.
-        model: the model that the client named; "" for the server's own choice.
-    """
-
-    source_name: str | None
-    image_url: str | None
-    scale: int
-    model: str
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """A job as it is in the database; times are seconds since 1970 by the database's clock.
-
-    Attributes:
-        tiles_done, tiles_total: of the attempt under way, as of its last renewal; total is None
-            until known.
-        result, result_model: the stored result of a job that succeeded, and what made it.
-        error_code, error_text: of a job that failed, as the contract's error bodies.
-        ended_at_s: None while it is queued or running.
-    """
-
-    id: str
-    key_id: int
-    state: JobState
-    order: JobOrder
-    attempts: int
-    tiles_done: int
-    tiles_total: int | None
-    result: PaidResult | None
-    result_model: str | None
-    error_code: str | None
-    error_text: str | None
-    created_at_s: float
-    ended_at_s: float | None
-
-    @property
-    def is_ended(self) -> bool:
-        """Return whether the job will not change any more."""
-        return self.state not in _UNFINISHED
-
-
-@dataclass(frozen=True, slots=True)
-class JobChange:
-    """A job after a call that should change it, and whether this call did."""
-
-    job: Job
-    is_changed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ClaimedJob:
-    """A job that this process may work on as long as the lease is in the database."""
-
-    job: Job
-    lease_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class JobPage:
-    """Jobs of a key, the newest first; `next_position` begins the next page, None at the end."""
-
-    jobs: tuple[Job, ...]
-    next_position: tuple[float, str] | None
-
 
 class Jobs:
     """The jobs of one database, for any thread and any number of processes."""
 
-    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+    def __init__(self, database: Database, clocks: Clocks) -> None:
         """
         Args:
-            clock: seconds since 1970, for the entries of the ledger.
+            clocks: their wall clock dates the entries of the ledger.
         """
         self._database = database
-        self._clock = clock
+        self._clocks = clocks
 
     def submit(
         self,
@@ -159,7 +97,7 @@ class Jobs:
         with self._database.write() as connection:
             if request_key and not insert_key(connection, request_key, job_id, is_job=True):
                 first_id = read_key(connection, request_key).request_id
-                first = _find(connection, key_id, first_id)
+                first = find_job(connection, key_id, first_id)
                 if first is not None and first.state != "failed":
                     return JobChange(first, is_changed=False)
                 rename_request(connection, request_key, first_id, job_id)
@@ -180,7 +118,7 @@ class Jobs:
                     created_at_s=database_time_s(connection),
                 )
             )
-            return JobChange(_read(connection, job_id), is_changed=True)
+            return JobChange(read_job(connection, job_id), is_changed=True)
 
     def check_room(self, key_id: int, *, is_metered: bool, max_unfinished: int) -> None:
         """Check whether a job could be submitted now, before its source is stored.
@@ -207,7 +145,7 @@ class Jobs:
             now_s = database_time_s(connection)
             claimed = connection.execute(
                 sa.update(JOBS)
-                .where(JOBS.c.id == _claimable(connection).scalar_subquery())
+                .where(JOBS.c.id == select_claimable(connection).scalar_subquery())
                 .values(
                     state="running",
                     lease_id=lease_id,
@@ -218,7 +156,7 @@ class Jobs:
                 )
                 .returning(JOBS.c.id)
             ).scalar_one_or_none()
-            return None if claimed is None else ClaimedJob(_read(connection, claimed), lease_id)
+            return None if claimed is None else ClaimedJob(read_job(connection, claimed), lease_id)
 
     def renew(self, claimed: ClaimedJob, tiles_done: int, tiles_total: int | None) -> bool:
         """Renew the lease and note the progress; False where the job is no longer this process's.
@@ -228,7 +166,7 @@ class Jobs:
         with self._database.write() as connection:
             renewed = connection.execute(
                 sa.update(JOBS)
-                .where(_is_ours(claimed))
+                .where(is_ours(claimed))
                 .values(
                     lease_until_s=database_time_s(connection) + LEASE_S,
                     tiles_done=tiles_done,
@@ -255,7 +193,7 @@ class Jobs:
         with self._database.write() as connection:
             if not self._end(
                 connection,
-                _is_ours(claimed),
+                is_ours(claimed),
                 "succeeded",
                 result_name=result.file_name,
                 result_media_type=result.media_type,
@@ -263,8 +201,8 @@ class Jobs:
                 tiles_done=tiles,
                 tiles_total=tiles,
             ):
-                return _read(connection, job.id).result == result
-            if _is_metered(connection, job.id):
+                return read_job(connection, job.id).result == result
+            if is_metered_job(connection, job.id):
                 hold = Hold(job.key_id, job.id)
                 ledger.capture(connection, hold, None, at_s=self._now_s())
             return True
@@ -278,7 +216,7 @@ class Jobs:
         with self._database.write() as connection:
             is_failed = self._end(
                 connection,
-                _is_ours(claimed),
+                is_ours(claimed),
                 "failed",
                 error_code=error.error_code,
                 error_text=error.public_text,
@@ -292,7 +230,7 @@ class Jobs:
         with self._database.write() as connection:
             changed = connection.execute(
                 sa.update(JOBS)
-                .where(_is_ours(claimed))
+                .where(is_ours(claimed))
                 .values(
                     state="queued",
                     lease_id=None,
@@ -311,19 +249,19 @@ class Jobs:
             The job as it is afterwards; None where the key has no such job.
         """
         is_open = sa.and_(
-            JOBS.c.id == job_id, JOBS.c.key_id == key_id, JOBS.c.state.in_(_UNFINISHED)
+            JOBS.c.id == job_id, JOBS.c.key_id == key_id, JOBS.c.state.in_(UNFINISHED_STATES)
         )
         with self._database.write() as connection:
             is_cancelled = self._end(connection, is_open, "cancelled")
             if is_cancelled:
                 self._release(connection, job_id, key_id)
-            job = _find(connection, key_id, job_id)
+            job = find_job(connection, key_id, job_id)
             return None if job is None else JobChange(job, is_cancelled)
 
     def find(self, key_id: int, job_id: str) -> Job | None:
         """Return a key's job; None where it has none of this id."""
         with self._database.read() as connection:
-            return _find(connection, key_id, job_id)
+            return find_job(connection, key_id, job_id)
 
     def list_page(
         self,
@@ -348,7 +286,7 @@ class Jobs:
             query = query.where(position < sa.tuple_(*after))
         query = query.order_by(JOBS.c.created_at_s.desc(), JOBS.c.id.desc()).limit(limit + 1)
         with self._database.read() as connection:
-            jobs = [_from_row(row) for row in connection.execute(query)]
+            jobs = [job_from_row(row) for row in connection.execute(query)]
         page = tuple(jobs[:limit])
         last = page[-1] if len(jobs) > limit else None
         return JobPage(page, None if last is None else (last.created_at_s, last.id))
@@ -356,7 +294,7 @@ class Jobs:
     def count_unfinished(self) -> int:
         """Return how many jobs are queued or running."""
         with self._database.read() as connection:
-            return _count_unfinished(connection, sa.true())
+            return count_unfinished(connection, sa.true())
 
     def remove_ended(self, *, lifetime_s: float) -> int:
         """Remove jobs that ended longer ago than `lifetime_s`; return how many."""
@@ -369,7 +307,7 @@ class Jobs:
     def sources_in_use(self) -> frozenset[str]:
         """Return the names of stored sources that a queued or running job still needs."""
         query = sa.select(JOBS.c.source_name).where(
-            _is_unfinished(JOBS), JOBS.c.source_name.is_not(None)
+            is_unfinished(JOBS), JOBS.c.source_name.is_not(None)
         )
         with self._database.read() as connection:
             return frozenset(connection.execute(query).scalars())
@@ -396,18 +334,18 @@ class Jobs:
         return ended.rowcount == 1
 
     def _release(self, connection: Connection, job_id: str, key_id: int) -> None:
-        if _is_metered(connection, job_id):
+        if is_metered_job(connection, job_id):
             ledger.release(connection, Hold(key_id, job_id), at_s=self._now_s())
 
     def _now_s(self) -> int:
-        return int(self._clock())
+        return int(self._clocks.wall())
 
     def _end_unwanted(self, connection: Connection) -> None:
         """End jobs that wait under a revoked key, and those whose last allowed attempt was left."""
         waiting = (
             sa.select(JOBS.c.id, JOBS.c.key_id)
             .join(API_KEYS, API_KEYS.c.id == JOBS.c.key_id)
-            .where(_is_unfinished(JOBS), JOBS.c.state == "queued")
+            .where(is_unfinished(JOBS), JOBS.c.state == "queued")
             .where(API_KEYS.c.revoked_at_s.is_not(None))
         )
         for job_id, key_id in connection.execute(waiting).all():
@@ -415,7 +353,7 @@ class Jobs:
             if self._end(connection, is_queued, "cancelled"):
                 self._release(connection, job_id, key_id)
         error = InternalError()
-        exhausted = sa.and_(_is_left(connection), JOBS.c.attempts >= MAX_ATTEMPTS)
+        exhausted = sa.and_(is_left(connection), JOBS.c.attempts >= MAX_ATTEMPTS)
         query = sa.select(JOBS.c.id, JOBS.c.key_id).where(exhausted)
         if connection.dialect.name == "postgresql":
             query = query.with_for_update(skip_locked=True)
@@ -431,89 +369,7 @@ class Jobs:
                 self._release(connection, job_id, key_id)
 
 
-def _is_ours(claimed: ClaimedJob) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        JOBS.c.id == claimed.job.id,
-        JOBS.c.state == "running",
-        JOBS.c.lease_id == claimed.lease_id,
-    )
-
-
-def _is_left(connection: Connection) -> sa.ColumnElement[bool]:
-    return sa.and_(
-        _is_unfinished(JOBS),
-        JOBS.c.state == "running",
-        JOBS.c.lease_until_s < database_time_s(connection),
-    )
-
-
-def _claimable(connection: Connection) -> sa.Select[Any]:
-    """Select the id of the next job that is queued or left."""
-    running = JOBS.alias()
-    running_of_key = (
-        sa.select(sa.func.count())
-        .where(_is_unfinished(running), running.c.state == "running")
-        .where(running.c.key_id == JOBS.c.key_id)
-        .scalar_subquery()
-    )
-    query = (
-        sa.select(JOBS.c.id)
-        .where(_is_unfinished(JOBS), sa.or_(JOBS.c.state == "queued", _is_left(connection)))
-        .order_by(running_of_key, JOBS.c.created_at_s, JOBS.c.id)
-        .limit(1)
-    )
-    if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
-        query = query.with_for_update(skip_locked=True)
-    return query
-
-
-def _is_unfinished(table: sa.FromClause) -> sa.ColumnElement[bool]:
-    """Return the condition of the partial index: SQLite uses that only for literal values."""
-    return table.c.state.in_([sa.literal_column(f"'{state}'") for state in _UNFINISHED])
-
-
 def _check_room(connection: Connection, key_id: int, max_unfinished: int) -> None:
-    if _count_unfinished(connection, JOBS.c.key_id == key_id) >= max_unfinished:
+    if count_unfinished(connection, JOBS.c.key_id == key_id) >= max_unfinished:
         detail = f"key {key_id} has {max_unfinished} jobs that have not ended"
         raise RateLimitExceeded(RETRY_AFTER_S, reason="jobs", detail=detail)
-
-
-def _count_unfinished(connection: Connection, condition: sa.ColumnElement[bool]) -> int:
-    query = sa.select(sa.func.count()).select_from(JOBS).where(_is_unfinished(JOBS), condition)
-    return int(connection.execute(query).scalar_one())
-
-
-def _is_metered(connection: Connection, job_id: str) -> bool:
-    query = sa.select(JOBS.c.is_metered).where(JOBS.c.id == job_id)
-    return bool(connection.execute(query).scalar_one())
-
-
-def _read(connection: Connection, job_id: str) -> Job:
-    return _from_row(connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one())
-
-
-def _find(connection: Connection, key_id: int, job_id: str) -> Job | None:
-    query = sa.select(JOBS).where(JOBS.c.id == job_id, JOBS.c.key_id == key_id)
-    row = connection.execute(query).one_or_none()
-    return None if row is None else _from_row(row)
-
-
-def _from_row(row: sa.Row[Any]) -> Job:
-    result = None
-    if row.result_name is not None:
-        result = PaidResult(row.result_name, row.result_media_type)
-    return Job(
-        row.id,
-        row.key_id,
-        cast(JobState, row.state),
-        JobOrder(row.source_name, row.image_url, row.scale, row.model),
-        row.attempts,
-        row.tiles_done,
-        row.tiles_total,
-        result,
-        row.result_model,
-        row.error_code,
-        row.error_text,
-        row.created_at_s,
-        row.ended_at_s,
-    )

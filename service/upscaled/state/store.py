@@ -190,8 +190,8 @@ def open_state(settings: Settings, clocks: Clocks = Clocks()) -> State:  # noqa:
     state = State(
         keys=Keys(database, clocks.wall),
         credits=Credits(database, holder, clocks, max_hold_age_s=longest_request_s(settings)),
-        idempotency=IdempotencyKeys(database, clocks.wall),
-        jobs=Jobs(database, clocks.wall),
+        idempotency=IdempotencyKeys(database, clocks),
+        jobs=Jobs(database, clocks),
         job_sources=_open_job_sources(settings),
         results=open_results(settings, StampClock(clocks)),
         job_results=_open_job_results(settings, StampClock(clocks)),

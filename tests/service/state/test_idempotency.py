@@ -10,7 +10,7 @@ from upscaled.config import Settings
 from upscaled.errors import InternalError, InvalidParameter, RequestInProgress
 from upscaled.state import PaidResult, State, open_state
 from upscaled.state.idempotency import LIFETIME_S, RequestKey, Reservation, StoredAnswer
-from upscaled.state.jobs import JobOrder
+from upscaled.state.job_rows import JobOrder
 from upscaled.state.schema import IDEMPOTENCY_KEYS, STORED_RESULTS
 
 ANSWER = StoredAnswer("0.jpg", "image/jpeg", {"X-Upscale-Model": "m"})

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from upscaled.config import Settings
 from upscaled.errors import InsufficientApiCredits, MalformedImage, RateLimitExceeded
 from upscaled.state import PaidResult, State, open_state
-from upscaled.state.jobs import MAX_ATTEMPTS, ClaimedJob, Job, JobOrder, _claimable
+from upscaled.state.job_rows import ClaimedJob, Job, JobOrder, select_claimable
+from upscaled.state.jobs import MAX_ATTEMPTS
 from upscaled.state.schema import CREDIT_ENTRIES, JOBS, OPEN_HOLDS
 
 ORDER = JobOrder("source-1", None, 4, "")
@@ -148,7 +149,9 @@ def test_the_search_for_a_job_uses_the_index_of_unfinished_ones(store: State) ->
     if store.database.is_server:
         pytest.skip("PostgreSQL's planner goes by statistics")
     with store.database.read() as connection:
-        query = _claimable(connection).compile(connection, compile_kwargs={"literal_binds": False})
+        query = select_claimable(connection).compile(
+            connection, compile_kwargs={"literal_binds": False}
+        )
         plan = connection.exec_driver_sql(
             f"EXPLAIN QUERY PLAN {query}", tuple(query.params.values())
         ).all()

@@ -16,7 +16,7 @@ from pathlib import Path
 import upscaled.state.jobs
 from upscaled.config import Settings, load_settings
 from upscaled.state import PaidResult, open_state
-from upscaled.state.jobs import JobOrder
+from upscaled.state.job_rows import JobOrder
 
 upscaled.state.jobs.LEASE_S = 1.0  # type: ignore[misc]  # for this test's processes alone
 upscaled.state.jobs.MAX_ATTEMPTS = 100  # type: ignore[misc]  # so that none is given up

@@ -26,7 +26,7 @@ from upscaled.errors import InvalidParameter, NotFound, ServiceError
 from upscaled.fetch.url import parse_url
 from upscaled.state import ApiKey
 from upscaled.state.idempotency import RequestKey
-from upscaled.state.jobs import JOB_STATES, Job, JobOrder, JobState
+from upscaled.state.job_rows import JOB_STATES, Job, JobOrder, JobState
 
 JOBS_PATH: Final = "/v1/jobs"
 JOB_PATH: Final = JOBS_PATH + "/{job_id}"

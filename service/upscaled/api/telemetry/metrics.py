@@ -27,7 +27,7 @@ from upscaled.api.telemetry.access_log import STAGES, AccessRecord
 from upscaled.errors import REFUSAL_REASONS, ServiceError
 from upscaled.pool.stats import ModelStats, PoolStats
 from upscaled.state import Swept
-from upscaled.state.jobs import ENDED_STATES, JobState
+from upscaled.state.job_rows import ENDED_STATES, JobState
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.result import Result
 

@@ -1,0 +1,127 @@
+"""Upscale the image of a job: read its source, compute, and store the result."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from upscaled.api.cancellation import run_to_end
+from upscaled.api.memory import MemoryBudget, Share
+from upscaled.api.source import build_request, fetch_source, read_checked_header
+from upscaled.config import Settings
+from upscaled.errors import InternalError
+from upscaled.fetch.client import FetchClient
+from upscaled.pool.executor import Executor
+from upscaled.state import State
+from upscaled.state.job_rows import Job
+from upscaled.upscale.result import Result
+
+
+@dataclass(slots=True)
+class Tiles:
+    """The progress of one job here; `total` is None until known.
+
+    is_ending: its end is being recorded, so that its lease needs no renewal.
+    """
+
+    done: int = 0
+    total: int | None = None
+    is_ending: bool = False
+
+    def note(self, done: int, total: int) -> None:
+        self.done, self.total = done, total
+
+
+@dataclass(frozen=True, slots=True)
+class JobImage:
+    """A stored result, the name it is stored under, and the size of its source."""
+
+    result: Result
+    file_name: str
+    source_bytes: int
+
+
+class StoreFailed(InternalError):
+    """The store of sources or results does not work: no fault of the job, which waits."""
+
+
+@contextmanager
+def _reporting_store() -> Iterator[None]:
+    try:
+        yield
+    except InternalError as error:
+        raise StoreFailed(detail=error.detail) from error
+
+
+class JobImages:
+    """Upscales images of jobs by the executor.
+
+    Attributes:
+        at_executor: images that it has been given and has not answered.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        executor: Executor,
+        state: State,
+        *,
+        fetcher: FetchClient,
+        budget: MemoryBudget,
+    ) -> None:
+        self.at_executor = 0
+        self._settings = settings
+        self._executor = executor
+        self._state = state
+        self._fetcher = fetcher
+        self._budget = budget
+
+    async def upscale(self, job: Job, tiles: Tiles) -> JobImage:
+        """Upscale a job's image and store the result.
+
+        Raises:
+            StoreFailed: the store of sources or of results does not work.
+            RateLimitExceeded: there is no memory or no slot for it now.
+            ServiceError: as of a request.
+        """
+        results = self._state.job_results
+        with self._budget.share(job.key_id) as share:
+            source = await self._read_source(job, share)
+            result = await self._compute(job, source, tiles)
+        with _reporting_store():
+            storing = results.store(result.data, result.media_type)
+            file_name = await run_to_end(storing, results.delete)
+        return JobImage(result, file_name, len(source))
+
+    async def _compute(self, job: Job, source: bytes, tiles: Tiles) -> Result:
+        header = await read_checked_header(source, job.order.scale, self._settings)
+        request = build_request(
+            job.id,
+            header,
+            self._settings,
+            key_id=job.key_id,
+            scale=job.order.scale,
+            model=job.order.model,
+            on_tile=tiles.note,
+        )
+        self.at_executor += 1
+        try:
+            return await self._executor.upscale(source, request)
+        finally:
+            self.at_executor -= 1
+
+    async def _read_source(self, job: Job, share: Share) -> bytes:
+        if job.order.source_name is None:
+            async with share.arriving():
+                return await fetch_source(
+                    job.order.image_url or "",
+                    share,
+                    self._fetcher,
+                    self._state.result_stores,
+                    self._settings,
+                )
+        with _reporting_store():
+            source = await self._state.job_sources.read(job.order.source_name)
+        if source is None:
+            raise InternalError(detail="the source of a job is not there")
+        share.take(len(source))
+        return source

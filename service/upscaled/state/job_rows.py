@@ -1,0 +1,179 @@
+"""Rows of the table of jobs: what they hold as values, and the conditions that find them."""
+
+from dataclasses import dataclass
+from typing import Any, Final, Literal, cast, get_args
+
+import sqlalchemy as sa
+from sqlalchemy import Connection
+
+from upscaled.state.database import database_time_s
+from upscaled.state.ledger import PaidResult
+from upscaled.state.schema import JOBS
+
+JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+JOB_STATES: Final[tuple[JobState, ...]] = get_args(JobState)
+
+UNFINISHED_STATES: Final[tuple[JobState, ...]] = ("queued", "running")
+ENDED_STATES: Final[tuple[JobState, ...]] = ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class JobOrder:
+    """The work of a job.
+
+    Attributes:
+        source_name: the stored source; None where it is to be fetched from `image_url`.
+        image_url: None where there is a stored source.
+        scale: 2 or 4.
+        model: the model that the client named; "" for the server's own choice.
+    """
+
+    source_name: str | None
+    image_url: str | None
+    scale: int
+    model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it is in the database; times are seconds since 1970 by the database's clock.
+
+    Attributes:
+        tiles_done, tiles_total: of the attempt under way, as of its last renewal; total is None
+            until known.
+        result, result_model: the stored result of a job that succeeded, and what made it.
+        error_code, error_text: of a job that failed, as the contract's error bodies.
+        ended_at_s: None while it is queued or running.
+    """
+
+    id: str
+    key_id: int
+    state: JobState
+    order: JobOrder
+    attempts: int
+    tiles_done: int
+    tiles_total: int | None
+    result: PaidResult | None
+    result_model: str | None
+    error_code: str | None
+    error_text: str | None
+    created_at_s: float
+    ended_at_s: float | None
+
+    @property
+    def is_ended(self) -> bool:
+        """Return whether the job will not change any more."""
+        return self.state not in UNFINISHED_STATES
+
+
+@dataclass(frozen=True, slots=True)
+class JobChange:
+    """A job after a call that should change it, and whether this call did."""
+
+    job: Job
+    is_changed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ClaimedJob:
+    """A job that this process may work on as long as the lease is in the database."""
+
+    job: Job
+    lease_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class JobPage:
+    """Jobs of a key, the newest first; `next_position` begins the next page, None at the end."""
+
+    jobs: tuple[Job, ...]
+    next_position: tuple[float, str] | None
+
+
+def is_ours(claimed: ClaimedJob) -> sa.ColumnElement[bool]:
+    """Return the condition that a job is still under the lease of its claim."""
+    return sa.and_(
+        JOBS.c.id == claimed.job.id,
+        JOBS.c.state == "running",
+        JOBS.c.lease_id == claimed.lease_id,
+    )
+
+
+def is_left(connection: Connection) -> sa.ColumnElement[bool]:
+    """Return the condition that a running job's lease is over."""
+    return sa.and_(
+        is_unfinished(JOBS),
+        JOBS.c.state == "running",
+        JOBS.c.lease_until_s < database_time_s(connection),
+    )
+
+
+def select_claimable(connection: Connection) -> sa.Select[Any]:
+    """Select the id of the next job that is queued or left."""
+    running = JOBS.alias()
+    running_of_key = (
+        sa.select(sa.func.count())
+        .where(is_unfinished(running), running.c.state == "running")
+        .where(running.c.key_id == JOBS.c.key_id)
+        .scalar_subquery()
+    )
+    query = (
+        sa.select(JOBS.c.id)
+        .where(is_unfinished(JOBS), sa.or_(JOBS.c.state == "queued", is_left(connection)))
+        .order_by(running_of_key, JOBS.c.created_at_s, JOBS.c.id)
+        .limit(1)
+    )
+    if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
+        query = query.with_for_update(skip_locked=True)
+    return query
+
+
+def is_unfinished(table: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Return the condition of the partial index: SQLite uses that only for literal values."""
+    return table.c.state.in_([sa.literal_column(f"'{state}'") for state in UNFINISHED_STATES])
+
+
+def count_unfinished(connection: Connection, condition: sa.ColumnElement[bool]) -> int:
+    """Count the jobs that are queued or running and meet the condition."""
+    query = sa.select(sa.func.count()).select_from(JOBS).where(is_unfinished(JOBS), condition)
+    return int(connection.execute(query).scalar_one())
+
+
+def is_metered_job(connection: Connection, job_id: str) -> bool:
+    """Return whether a job holds a credit, as the settings said when it was submitted."""
+    query = sa.select(JOBS.c.is_metered).where(JOBS.c.id == job_id)
+    return bool(connection.execute(query).scalar_one())
+
+
+def read_job(connection: Connection, job_id: str) -> Job:
+    """Return a job that is there."""
+    return job_from_row(connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one())
+
+
+def find_job(connection: Connection, key_id: int, job_id: str) -> Job | None:
+    """Return a key's job; None where it has none of this id."""
+    query = sa.select(JOBS).where(JOBS.c.id == job_id, JOBS.c.key_id == key_id)
+    row = connection.execute(query).one_or_none()
+    return None if row is None else job_from_row(row)
+
+
+def job_from_row(row: sa.Row[Any]) -> Job:
+    """Return the job of a row of the whole table."""
+    result = None
+    if row.result_name is not None:
+        result = PaidResult(row.result_name, row.result_media_type)
+    return Job(
+        row.id,
+        row.key_id,
+        cast(JobState, row.state),
+        JobOrder(row.source_name, row.image_url, row.scale, row.model),
+        row.attempts,
+        row.tiles_done,
+        row.tiles_total,
+        result,
+        row.result_model,
+        row.error_code,
+        row.error_text,
+        row.created_at_s,
+        row.ended_at_s,
+    )
