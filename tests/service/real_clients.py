@@ -102,8 +102,15 @@ def aiohttp(call: Call) -> Answer:
     library = pytest.importorskip("aiohttp")
     import asyncio
 
+    transports: list[asyncio.Transport] = []
+
+    class Response(library.ClientResponse):  # type: ignore[misc,name-defined]
+        async def start(self, connection: Any) -> Any:
+            transports.append(connection.transport)
+            return await super().start(connection)
+
     async def post() -> Answer:
-        async with library.ClientSession(headers=call.headers) as session:
+        async with library.ClientSession(headers=call.headers, response_class=Response) as session:
             if call.file is not None:
                 form = library.FormData()
                 form.add_field("image", call.file.open("rb"), filename=call.file.name)
@@ -115,7 +122,19 @@ def aiohttp(call: Call) -> Answer:
                 body = await reply.read()
                 return to_answer(reply.status, reply.headers["Content-Type"], body)
 
-    return asyncio.run(post())
+    async def post_and_close() -> Answer:
+        """End the connection with the loop: where the answer came before the whole body was sent,
+        aiohttp has left it open to send the rest.
+        """
+        try:
+            return await post()
+        finally:
+            for transport in transports:
+                if transport.get_write_buffer_size():
+                    transport.abort()
+            await asyncio.sleep(0)
+
+    return asyncio.run(post_and_close())
 
 
 NODE_REPORTS = """
