@@ -1,5 +1,6 @@
 """Counting what Python code does, where a clock would depend on what else the machine does."""
 
+import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
@@ -7,7 +8,10 @@ from typing import Any
 
 
 def count_steps(call: Callable[[], object]) -> int:
-    """The number of lines of Python that `call` runs, loops counted each time round."""
+    """The number of lines of Python that `call` runs, loops counted each time round.
+
+    Without garbage collection, which would run the finalisers of other tests' objects in between.
+    """
     steps = 0
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
@@ -15,12 +19,15 @@ def count_steps(call: Callable[[], object]) -> int:
         steps += event == "line"
         return trace
 
-    before = sys.gettrace()
+    before, was_collecting = sys.gettrace(), gc.isenabled()
+    gc.disable()
     sys.settrace(trace)
     try:
         call()
     finally:
         sys.settrace(before)
+        if was_collecting:
+            gc.enable()
     return steps
 
 
