@@ -111,14 +111,16 @@ class JobImages:
 
     async def _read_source(self, job: Job, share: Share) -> bytes:
         if job.order.source_name is None:
+            # An InternalError here is of our own store, or of this machine: not the job's fault.
             async with share.arriving():
-                return await fetch_source(
-                    job.order.image_url or "",
-                    share,
-                    self._fetcher,
-                    self._state.result_stores,
-                    self._settings,
-                )
+                with _reporting_store():
+                    return await fetch_source(
+                        job.order.image_url or "",
+                        share,
+                        self._fetcher,
+                        self._state.result_stores,
+                        self._settings,
+                    )
         with _reporting_store():
             source = await self._state.job_sources.read(job.order.source_name)
         if source is None:

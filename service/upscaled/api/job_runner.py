@@ -32,6 +32,9 @@ POLL_EVERY_S: Final = 2.0
 a job submitted here is begun at once."""
 RETRY_AFTER_S: Final = 5.0
 """Pause after a job found no memory, no room in the queue, or no store that works."""
+STORE_RETRY_AFTER_S: Final = 60.0
+"""Before a job is tried again whose source or result the store did not take or give: it may be that
+one object alone, and other jobs go first."""
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -59,6 +62,7 @@ class JobRunner:
         self._tiles: dict[str, Tiles] = {}
         self._wake = asyncio.Event()
         self._paused_until_s = 0.0
+        self._last_key_id = 0
         self._has_failed = False
         self._is_closed = False
 
@@ -91,9 +95,13 @@ class JobRunner:
 
     async def close(self) -> None:
         """Claim no more, and put back the jobs under way: before the workers are stopped."""
-        self._is_closed = True
-        self._wake.set()
-        await _cancel(*self._running.values())
+        tasks = list(self._running.values())
+        if not self._is_closed:  # a second cancellation would break off what the first one began
+            self._is_closed = True
+            self._wake.set()
+            for task in tasks:
+                task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _has_room(self) -> bool:
         """Return whether a job could have a slot now that no request waits for."""
@@ -109,7 +117,8 @@ class JobRunner:
 
     async def _claim(self) -> ClaimedJob | None:
         try:
-            claimed = await run_to_end(asyncio.to_thread(self._jobs.claim), self._put_back)
+            claiming = asyncio.to_thread(self._jobs.claim, self._last_key_id)
+            claimed = await run_to_end(claiming, self._put_back)
         except Exception as error:  # noqa: BLE001  (every failure is tried again)
             if not self._has_failed:
                 fields = event("job_claim_failed")
@@ -118,6 +127,8 @@ class JobRunner:
             self._pause()
             return None
         self._has_failed = False
+        if claimed is not None:
+            self._last_key_id = claimed.job.key_id
         return claimed
 
     async def _start(self, claimed: ClaimedJob) -> None:
@@ -125,6 +136,9 @@ class JobRunner:
         job_id = claimed.job.id
         if older := self._running.get(job_id):
             await _cancel(older)
+        if self._is_closed:
+            await self._put_back(claimed)
+            return
         tiles = self._tiles[job_id] = Tiles()
         task = self._running[job_id] = asyncio.create_task(self._run(claimed, tiles))
         task.add_done_callback(partial(self._forget, job_id))
@@ -138,12 +152,12 @@ class JobRunner:
         """Claim nothing for a while: what failed would fail again."""
         self._paused_until_s = time.monotonic() + RETRY_AFTER_S
 
-    async def _put_back(self, claimed: ClaimedJob | None) -> None:
+    async def _put_back(self, claimed: ClaimedJob | None, delay_s: float = 0.0) -> None:
         """Queue a job again; where that fails, its lease runs out."""
         if claimed is None:
             return
         try:
-            await asyncio.to_thread(self._jobs.put_back, claimed)
+            await asyncio.to_thread(self._jobs.put_back, claimed, delay_s)
         except DatabaseFailed as error:
             fields = event("job_not_put_back", job_id=claimed.job.id)
             _logger.warning("a job could not be put back: %s", error, extra=fields)
@@ -152,9 +166,12 @@ class JobRunner:
         """Run one job to its end, or put it back."""
         try:
             error = await self._attempt(claimed, tiles)
-            if isinstance(error, RateLimitExceeded | StoreFailed):
+            if isinstance(error, RateLimitExceeded):
                 self._pause()
                 await self._put_back(claimed)
+            elif isinstance(error, StoreFailed):
+                self._pause()
+                await self._put_back(claimed, STORE_RETRY_AFTER_S)
             elif error is not None:
                 await self._fail(claimed, error)
         except asyncio.CancelledError:

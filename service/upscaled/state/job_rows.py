@@ -108,23 +108,42 @@ def is_left(connection: Connection) -> sa.ColumnElement[bool]:
     )
 
 
-def select_claimable(connection: Connection) -> sa.Select[Any]:
-    """Select the id of the next job that is queued or left."""
-    running = JOBS.alias()
-    running_of_key = (
-        sa.select(sa.func.count())
-        .where(is_unfinished(running), running.c.state == "running")
-        .where(running.c.key_id == JOBS.c.key_id)
-        .scalar_subquery()
+def select_claimable(connection: Connection, after_key_id: int) -> sa.Select[Any]:
+    """Select the id of the next job that is queued, and due, or left.
+
+    Keys with the fewest running jobs go first, of those the next one behind `after_key_id`, of its
+    jobs the oldest.
+    """
+    running = (
+        sa.select(JOBS.c.key_id, sa.func.count().label("count"))
+        .where(is_unfinished(JOBS), JOBS.c.state == "running")
+        .group_by(JOBS.c.key_id)
+        .subquery()
     )
+    is_due = sa.func.coalesce(JOBS.c.lease_until_s, 0.0) <= database_time_s(connection)
     query = (
         sa.select(JOBS.c.id)
-        .where(is_unfinished(JOBS), sa.or_(JOBS.c.state == "queued", is_left(connection)))
-        .order_by(running_of_key, JOBS.c.created_at_s, JOBS.c.id)
+        .outerjoin(running, running.c.key_id == JOBS.c.key_id)
+        .where(
+            is_unfinished(JOBS),
+            sa.or_(sa.and_(JOBS.c.state == "queued", is_due), is_left(connection)),
+        )
+        .order_by(
+            sa.func.coalesce(running.c.count, 0),
+            sa.case((JOBS.c.key_id > after_key_id, 0), else_=1),
+            JOBS.c.key_id,
+            JOBS.c.created_at_s,
+            JOBS.c.id,
+        )
         .limit(1)
     )
-    if connection.dialect.name == "postgresql":  # SQLite has one writer at a time
-        query = query.with_for_update(skip_locked=True)
+    return lock_rows(connection, query)
+
+
+def lock_rows(connection: Connection, query: sa.Select[Any]) -> sa.Select[Any]:
+    """Lock the jobs that a query finds, and pass over locked ones; SQLite has one writer."""
+    if connection.dialect.name == "postgresql":
+        return query.with_for_update(of=JOBS, skip_locked=True)
     return query
 
 

@@ -41,6 +41,7 @@ from upscaled.state.job_rows import (
     is_ours,
     is_unfinished,
     job_from_row,
+    lock_rows,
     read_job,
     select_claimable,
 )
@@ -54,6 +55,8 @@ RENEW_EVERY_S: Final = 2.0
 MAX_ATTEMPTS: Final = 5
 """Front ends that may die, or be cut off, while they work on a job, before it is given up."""
 
+ENDED_AT_ONCE: Final = 100
+"""Bounds a transaction that ends jobs which are not run any more; the next claim goes on."""
 RETRY_AFTER_S: Final = 10
 """When a key with too many jobs may try again: a job's time is not known before it runs."""
 
@@ -131,13 +134,17 @@ class Jobs:
             if is_metered and ledger.read_balance(connection, key_id) < ledger.IMAGE_PRICE:
                 raise InsufficientApiCredits(detail=f"key {key_id}")
 
-    def claim(self) -> ClaimedJob | None:
+    def claim(self, after_key_id: int = 0) -> ClaimedJob | None:
         """Take a job without a valid lease under a new one; None if there is none.
 
-        Keys with the fewest running jobs go first, then the oldest job does.
+        Keys with the fewest running jobs go first, of those in turn the next one; of a key's jobs
+        the oldest.
 
         A job whose lease ran out `MAX_ATTEMPTS` times is ended as failed instead, and one that
         waits under a revoked key as cancelled.
+
+        Args:
+            after_key_id: the key of the job that this process claimed last.
         """
         lease_id = uuid.uuid4().hex
         with self._database.write() as connection:
@@ -145,7 +152,7 @@ class Jobs:
             now_s = database_time_s(connection)
             claimed = connection.execute(
                 sa.update(JOBS)
-                .where(JOBS.c.id == select_claimable(connection).scalar_subquery())
+                .where(JOBS.c.id == select_claimable(connection, after_key_id).scalar_subquery())
                 .values(
                     state="running",
                     lease_id=lease_id,
@@ -225,8 +232,12 @@ class Jobs:
                 self._release(connection, claimed.job.id, claimed.job.key_id)
             return is_failed
 
-    def put_back(self, claimed: ClaimedJob) -> bool:
-        """Queue the job again, as if it had not been claimed; False where it is another's."""
+    def put_back(self, claimed: ClaimedJob, delay_s: float = 0.0) -> bool:
+        """Queue the job again, as if it had not been claimed; False where it is another's.
+
+        Args:
+            delay_s: how long it is not claimed.
+        """
         with self._database.write() as connection:
             changed = connection.execute(
                 sa.update(JOBS)
@@ -234,7 +245,7 @@ class Jobs:
                 .values(
                     state="queued",
                     lease_id=None,
-                    lease_until_s=None,
+                    lease_until_s=database_time_s(connection) + delay_s if delay_s else None,
                     attempts=JOBS.c.attempts - 1,
                     tiles_done=0,
                     tiles_total=None,
@@ -347,17 +358,17 @@ class Jobs:
             .join(API_KEYS, API_KEYS.c.id == JOBS.c.key_id)
             .where(is_unfinished(JOBS), JOBS.c.state == "queued")
             .where(API_KEYS.c.revoked_at_s.is_not(None))
+            .order_by(JOBS.c.id)
+            .limit(ENDED_AT_ONCE)
         )
-        for job_id, key_id in connection.execute(waiting).all():
+        for job_id, key_id in connection.execute(lock_rows(connection, waiting)).all():
             is_queued = sa.and_(JOBS.c.id == job_id, JOBS.c.state == "queued")
             if self._end(connection, is_queued, "cancelled"):
                 self._release(connection, job_id, key_id)
         error = InternalError()
         exhausted = sa.and_(is_left(connection), JOBS.c.attempts >= MAX_ATTEMPTS)
-        query = sa.select(JOBS.c.id, JOBS.c.key_id).where(exhausted)
-        if connection.dialect.name == "postgresql":
-            query = query.with_for_update(skip_locked=True)
-        for job_id, key_id in connection.execute(query).all():
+        left = sa.select(JOBS.c.id, JOBS.c.key_id).where(exhausted).limit(ENDED_AT_ONCE)
+        for job_id, key_id in connection.execute(lock_rows(connection, left)).all():
             is_failed = self._end(
                 connection,
                 sa.and_(JOBS.c.id == job_id, exhausted),

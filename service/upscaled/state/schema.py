@@ -130,7 +130,8 @@ UNDER_WAY = Table(
 )
 
 # Upscales that are accepted now and run later; see `upscaled.state.jobs`. Times are of the
-# database's clock, with fractions. `lease_id` is set while the job is running, and only then.
+# database's clock, with fractions. `lease_id` is set while the job is running, and only then;
+# `lease_until_s` of a queued job is when it may be claimed again.
 JOBS = Table(
     "jobs",
     METADATA,

@@ -50,6 +50,7 @@ class CountingExecutor(ResizingExecutor):
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(job_runner, "POLL_EVERY_S", 0.05)
     monkeypatch.setattr(job_runner, "RETRY_AFTER_S", 0.1)
+    monkeypatch.setattr(job_runner, "STORE_RETRY_AFTER_S", 0.2)
 
 
 @pytest.fixture
@@ -101,6 +102,28 @@ def test_a_runner_that_is_closed_puts_its_jobs_back_and_claims_no_more(
     assert status_of(service, second) == "queued"
 
 
+def test_a_job_that_is_claimed_while_the_runner_closes_is_put_back(
+    service: Service, executor: CountingExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has_claimed, may_return = threading.Event(), threading.Event()
+    claim = type(service.state.jobs).claim
+
+    def claim_slowly(self: Any, *arguments: Any) -> Any:
+        claimed = claim(self, *arguments)
+        if claimed is not None:
+            has_claimed.set()
+            may_return.wait(20)
+        return claimed
+
+    monkeypatch.setattr("upscaled.state.jobs.Jobs.claim", claim_slowly)
+    job = submit(service)
+    assert has_claimed.wait(10)
+    call(service, service.app.state.context.job_runner.close())
+    may_return.set()
+    wait_for(service, job, "queued")
+    assert attempts_of(service) == [0]
+
+
 @pytest.mark.parametrize("store", ["job_results.store", "job_sources.read"])
 def test_jobs_wait_for_a_store_that_does_not_work(
     service: Service, executor: CountingExecutor, monkeypatch: pytest.MonkeyPatch, store: str
@@ -141,7 +164,7 @@ def test_the_runner_outlives_any_failure_of_a_claim(
     executor.may_go_on.set()
     tried = threading.Event()
 
-    def fail(_: object) -> None:
+    def fail(*_: object) -> None:
         tried.set()
         raise RuntimeError("no such table")
 

@@ -114,6 +114,33 @@ def test_a_key_with_fewer_running_jobs_goes_first(store: State) -> None:
     assert [claim(store).job.id for _ in range(4)] == [first[0], later, first[1], first[2]]
 
 
+def test_keys_take_turns_where_one_job_runs_at_a_time(store: State) -> None:
+    keys = [key_with(store, 3, name) for name in ("a", "b", "c")]
+    for key_id in keys:
+        for _ in range(2):
+            submit(store, key_id)
+    served, last = [], 0
+    for _ in range(6):
+        claimed = store.jobs.claim(last)
+        assert claimed is not None
+        last = claimed.job.key_id
+        served.append(last)
+        store.jobs.finish(claimed, RESULT)
+    assert served == keys * 2
+
+
+def test_a_job_that_is_put_back_for_a_while_lets_others_go_first(store: State) -> None:
+    key_id = key_with(store, 2)
+    first, second = submit(store, key_id), submit(store, key_id)
+    assert store.jobs.put_back(claim(store), delay_s=60)
+    assert claim(store).job.id == second.id
+    assert store.jobs.claim() is None
+    with store.database.write() as connection:
+        due = sa.update(JOBS).where(JOBS.c.id == first.id).values(lease_until_s=0.0)
+        connection.execute(due)
+    assert claim(store).job.id == first.id
+
+
 @pytest.mark.parametrize("is_metered", [True, False])
 def test_the_waiting_jobs_of_a_revoked_key_are_cancelled_and_cost_nothing(
     store: State, is_metered: bool
@@ -149,7 +176,7 @@ def test_the_search_for_a_job_uses_the_index_of_unfinished_ones(store: State) ->
     if store.database.is_server:
         pytest.skip("PostgreSQL's planner goes by statistics")
     with store.database.read() as connection:
-        query = select_claimable(connection).compile(
+        query = select_claimable(connection, 0).compile(
             connection, compile_kwargs={"literal_binds": False}
         )
         plan = connection.exec_driver_sql(

@@ -123,7 +123,7 @@ async def cancel_job(
     if change is None:
         raise NotFound
     if change.is_changed:
-        context.job_runner.stop(job_id)
+        context.job_runner.stop(change.job.id)
         if context.settings.metering:
             context.metrics.note_credit("released")
         context.metrics.note_job("cancelled")
