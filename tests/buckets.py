@@ -10,16 +10,16 @@ import socketserver
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Literal
 
 import pytest
 import requests
+
+from tests.listening import free_port, wait_listening
 
 ACCESS_KEY = "AKIA-for-tests-4471"
 SECRET_KEY = "secret-for-tests-9902"
@@ -75,12 +75,12 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     pytest.importorskip("obstore", reason="obstore is not installed")
     pytest.importorskip("moto", reason="moto is not installed")
     log = tmp_path_factory.mktemp("s3") / "log"
-    port = _free_port()
+    port = free_port()
     with log.open("wb") as output:
         command = [sys.executable, "-m", "moto.server", "-p", str(port)]
         process = subprocess.Popen(command, stdout=output, stderr=output)
     try:
-        _wait_listening(port, process, log)
+        wait_listening(port, process, log)
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
@@ -199,20 +199,3 @@ def _run_proxy(upstream: str) -> Iterator[_Proxy]:
 def _shut(sock: socket.socket) -> None:
     with suppress(OSError):
         sock.shutdown(socket.SHUT_RDWR)
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
-def _wait_listening(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 60
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"moto's server does not listen:\n{log.read_text()}")

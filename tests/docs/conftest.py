@@ -2,10 +2,8 @@
 
 import os
 import shutil
-import socket
 import subprocess
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from PIL import Image
 
 from tests.certificates import Certificate, make_certificate
 from tests.docs.blocks import DOCS, ROOT, read_blocks
+from tests.listening import free_port, wait_listening
 from tests.running import Server, serve
 
 PROXIES = ("nginx", "caddy")
@@ -32,11 +31,6 @@ class Site:
     port: int
     certificate: Certificate
     photos: Path
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +99,7 @@ def proxy(
         environment = {"HOME": str(folder), "PATH": "/usr/bin:/bin"}
         process = subprocess.Popen(command, stdout=output, stderr=output, env=environment)
     try:
-        _wait_listening(port, process, log)
+        wait_listening(port, process, log)
         yield
     finally:
         process.terminate()
@@ -159,18 +153,6 @@ def _write_caddy(
         + text.replace("127.0.0.1:8000", upstream)
     )
     return file
-
-
-def _wait_listening(port: int, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    deadline = time.monotonic() + 30
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            socket.create_connection(("127.0.0.1", port), 1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return
-    raise AssertionError(f"the proxy does not listen:\n{log.read_text()}")
 
 
 @pytest.fixture

@@ -13,7 +13,8 @@ from PIL import Image
 from tests.buckets import Bucket
 from tests.certificates import make_certificate
 from tests.docs.blocks import DOCS, read_blocks
-from tests.docs.conftest import Site, find_program, free_port, proxy
+from tests.docs.conftest import Site, find_program, proxy
+from tests.listening import free_port
 from tests.running import serve
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]

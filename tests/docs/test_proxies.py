@@ -17,7 +17,8 @@ import requests
 from PIL import Image
 
 from tests.certificates import make_certificate
-from tests.docs.conftest import PROXIES, Site, find_program, free_port, proxy
+from tests.docs.conftest import PROXIES, Site, find_program, proxy
+from tests.listening import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 MIB = 2**20
