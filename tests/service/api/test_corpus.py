@@ -1,4 +1,4 @@
-"""Every kind of file there is, sent both ways: never a 5xx, never a hang, refused within a second.
+"""Every kind of file, sent both ways: never a 5xx, never a hang, refused within ten seconds.
 
 The pixels are not decoded here, so a file that is broken behind its header may pass; that the
 worker then refuses it is tested where the worker is.
@@ -69,7 +69,7 @@ def files_url(shared_dir: Path) -> Iterator[str]:
 
 
 def assert_quick_and_in_the_contract(answer: requests.Response) -> str:
-    assert answer.elapsed.total_seconds() < 1
+    assert answer.elapsed.total_seconds() < 10
     if answer.status_code == 200:
         return "taken"
     code = str(answer.json()["error_code"])

@@ -322,7 +322,7 @@ def test_a_trial_leaves_no_object_and_a_server_that_keeps_objects_passes(
 @given(st.integers(0, 2**48 - 1), st.integers(0, 2**48 - 1))
 def test_names_sort_by_age_and_hold_their_time(one_ms: int, other_ms: int) -> None:
     one, other = (make_name(each / 1000, "image/png") for each in (one_ms, other_ms))
-    assert abs(read_creation_s(one) * 1000 - one_ms) <= 1
+    assert abs(read_creation_s(one) * 1000 - one_ms) < 1.5  # seconds are no whole binary fraction
     assert one_ms == other_ms or (one < other) == (one_ms < other_ms) or abs(one_ms - other_ms) < 2
     assert uuid.UUID(one.removesuffix(".png")).version == 7
 
