@@ -1,4 +1,4 @@
-"""Tell a leak of file descriptors from what other threads of a test run open and close."""
+"""Distinguish a leak of file descriptors from those that other threads open and close."""
 
 import gc
 from collections.abc import Iterator
@@ -17,5 +17,4 @@ def no_descriptor_each(times: int) -> Iterator[None]:
     gc.collect()  # what earlier tests left would hide what is left here
     before = psutil.Process().num_fds()
     yield
-    gc.collect()
     assert psutil.Process().num_fds() - before < times // 2
