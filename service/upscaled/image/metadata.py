@@ -20,7 +20,6 @@ ARTIST: Final = 0x013B
 COPYRIGHT: Final = 0x8298
 
 _PREFIX: Final = b"Exif\x00\x00"
-_ENTRY_BYTES: Final = 12
 _MAX_ENTRIES: Final = 65_535
 _TEXT, _RATIO = 2, 5
 # TIFF 6.0, section 2: BYTE, SHORT, LONG and their signed kinds. Programs use any for a number.
@@ -39,30 +38,34 @@ _UNITS_PER_INCH: Final = {2: 1.0, 3: 2.54}
 _MAX_DPI: Final = 1_000_000.0
 
 Dpi = tuple[float, float]
-_Entries = Mapping[int, tuple[int, int, int]]
 
 
 class Exif:
-    """First directory of an EXIF block, with or without its "Exif" prefix (TIFF 6.0, 2).
+    """One directory of an EXIF block (TIFF 6.0, 2); a broken block has the tags found in it."""
 
-    Broken blocks have the tags that can be found in them. Of the other directories only the
-    tags of the colour space are read.
-    """
-
-    def __init__(self, block: bytes) -> None:
+    def __init__(self, block: bytes, directory_at: int | None = None) -> None:
+        """
+        Args:
+            block: with or without its "Exif" prefix.
+            directory_at: where another directory than the first begins.
+        """
         self._tiff = block.removeprefix(_PREFIX)
         self._order = {b"II*\x00": "<", b"MM\x00*": ">"}.get(self._tiff[:4], "")
-        has_directory = self._order and len(self._tiff) >= 8
-        self._entries = self._find_entries(self._offset(4)) if has_directory else {}
+        # Of each tag its kind, count, and where its value or the value's offset stands.
+        self._entries: dict[int, tuple[int, int, int]] = {}
+        if not self._order or len(self._tiff) < 8:
+            return
+        at = self._offset(4) if directory_at is None else directory_at
+        with suppress(struct.error):  # what is there of a directory that is cut short counts
+            for tag, *entry in iterate_directory(self._tiff, self._order, at):
+                self._entries.setdefault(tag, (entry[0], entry[1], entry[2]))
 
     @property
     def is_adobe_rgb(self) -> bool:
         """Return whether a camera states DCF 2.0's optional colour space, by its index "R03"."""
-        details = self._directory(self._entries, _EXIF_DIRECTORY)
-        interoperability = self._directory(details, _INTEROPERABILITY_DIRECTORY)
-        index = self.text(_INTEROPERABILITY_INDEX, interoperability)
-        space = self.whole(_COLOUR_SPACE, details)
-        return space == _UNCALIBRATED and index == _DCF_OPTION_FILE
+        details = self._directory(_EXIF_DIRECTORY)
+        index = details._directory(_INTEROPERABILITY_DIRECTORY).text(_INTEROPERABILITY_INDEX)
+        return details.whole(_COLOUR_SPACE) == _UNCALIBRATED and index == _DCF_OPTION_FILE
 
     @property
     def orientation(self) -> int:
@@ -79,22 +82,17 @@ class Exif:
         above, below = struct.unpack(f"{self._order}II", pair)
         return above / below if below else None
 
-    def whole(self, tag: int, entries: _Entries | None = None) -> int | None:
-        """Read a tag's single whole number of 8, 16 or 32 bits, signed or not.
-
-        entries: those of another directory than the first.
-        """
-        entries = self._entries if entries is None else entries
-        kind, count, at = entries.get(tag, (0, 0, 0))
+    def whole(self, tag: int) -> int | None:
+        """Read a tag's single whole number of 8, 16 or 32 bits, signed or not."""
+        kind, count, at = self._entries.get(tag, (0, 0, 0))
         if kind not in _WHOLE or count != 1:
             return None
         (value,) = struct.unpack_from(f"{self._order}{_WHOLE[kind]}", self._tiff, at)
         return int(value)
 
-    def text(self, tag: int, entries: _Entries | None = None) -> str:
+    def text(self, tag: int) -> str:
         """Read a tag's text, to its first NUL; "" where there is none. UTF-8, else Latin-1."""
-        entries = self._entries if entries is None else entries
-        kind, count, at = entries.get(tag, (0, 0, 0))
+        kind, count, at = self._entries.get(tag, (0, 0, 0))
         if kind != _TEXT:
             return ""
         count = min(count, _MOST_TEXT_BYTES)
@@ -105,20 +103,10 @@ class Exif:
         except UnicodeDecodeError:
             return raw.decode("latin-1")
 
-    def _directory(self, entries: _Entries, tag: int) -> _Entries:
-        """Find the directory that a tag refers to; empty where there is none."""
-        at = self.whole(tag, entries)
-        return {} if at is None or at < 0 else self._find_entries(at)
-
-    def _find_entries(self, directory_at: int) -> _Entries:
-        """Map each tag to kind, count, and where its value or the value's offset stands."""
-        entries: dict[int, tuple[int, int, int]] = {}
-        with suppress(struct.error):  # what is there of a directory that is cut short counts
-            for tag, kind, count, value_at in iterate_directory(
-                self._tiff, self._order, directory_at
-            ):
-                entries.setdefault(tag, (kind, count, value_at))
-        return entries
+    def _directory(self, tag: int) -> "Exif":
+        """Read the directory that a tag refers to; empty where there is none."""
+        at = self.whole(tag)
+        return Exif(b"" if at is None or at < 0 else self._tiff, at)
 
     def _referenced(self, at: int, length: int) -> bytes:
         start = self._offset(at)
@@ -206,13 +194,10 @@ def read_credit(exif: Exif) -> Credit | None:
 
 def write_credit(credit: Credit) -> bytes:
     """Write an EXIF block, without its "Exif" prefix, that holds the credit alone."""
-    texts = ((ARTIST, credit.artist), (COPYRIGHT, credit.copyright))
-    values = {tag: text.encode() + b"\x00" for tag, text in texts if text}
-    values_at = 8 + 2 + len(values) * _ENTRY_BYTES + 4
-    entries, data = b"", b""
-    for tag, value in values.items():
-        is_inside = len(value) <= 4
-        place = value.ljust(4, b"\x00") if is_inside else struct.pack(">I", values_at + len(data))
-        entries += struct.pack(">HHI", tag, _TEXT, len(value)) + place
-        data += b"" if is_inside else value + b"\x00" * (len(value) % 2)
-    return struct.pack(">2sHIH", b"MM", 42, 8, len(values)) + entries + bytes(4) + data
+    from PIL.Image import Exif as ExifWriter
+
+    exif = ExifWriter()
+    for tag, text in ((ARTIST, credit.artist), (COPYRIGHT, credit.copyright)):
+        if text:
+            exif[tag] = text.encode()
+    return exif.tobytes().removeprefix(_PREFIX)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from tests.service.image.samples import save
 from upscaled.image.formats.isobmff.boxes import iter_boxes, read_meta
-from upscaled.image.formats.isobmff.items import read_extents, read_kinds
+from upscaled.image.formats.isobmff.items import iterate_kinds, read_extents
 
 TRANSFORMS = (b"clap", b"irot", b"imir")
 BRANDS = {"AVIF": b"avif", "HEIC": b"heic"}
@@ -68,14 +68,14 @@ def items_of(source: bytes) -> list[Item]:
     """List the items of a file numbered 1, 2, 3 ..., the first of them the primary one."""
     meta = read_meta(source)
     extents = read_extents(source, meta)
-    kinds = read_kinds(meta)
+    kinds = dict(iterate_kinds(meta))
     found: list[Item] = []
     for number in range(1, len(kinds) + 1):
         targets = [item for item, own in meta.alphas.items() if number in own]
         refers_to = {b"auxl": targets, b"dimg": meta.parts.get(number, [])}
         found.append(
             Item(
-                kinds[number],
+                bytes(kinds[number]),
                 b"".join(extents[number]),
                 tuple(box(each.name, bytes(each.body)) for each in meta.properties[number]),
                 {name: to for name, to in refers_to.items() if to},

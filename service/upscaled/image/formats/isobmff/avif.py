@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from upscaled.image.formats.format import BROKEN_FILE_ERRORS, LimitedFile, Stored
 from upscaled.image.formats.isobmff.boxes import Still, read_still
 from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, hide_exif, is_damaged
-from upscaled.image.formats.isobmff.transforms import TRANSFORMS, Transform, transformed_size
+from upscaled.image.formats.isobmff.transforms import TRANSFORMS, transformed_size
 from upscaled.image.metadata import Exif
 from upscaled.image.types import Header
 
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 def read_header(source: bytes) -> Header:
     """Read size and transparency from the boxes, with the transforms in the order of MIAF."""
     still = read_still(source)
+    in_order = sorted(still.transforms, key=lambda each: TRANSFORMS.index(each.name))
     return Header(
         "AVIF",
-        *transformed_size(still.width_px, still.height_px, _in_order(still)),
+        *transformed_size(still.width_px, still.height_px, in_order),
         has_alpha=still.has_alpha or still.tiles_have_alpha,
         decoded_pixels=still.decoded_pixels,
         parts=still,
@@ -47,10 +48,6 @@ def open_stored(source: bytes, header: Header) -> Stored:
         crop_px=crop.crop_rectangle(still.width_px, still.height_px) if crop else None,
         jpeg_quality=TYPICAL_QUALITY,
     )
-
-
-def _in_order(still: Still) -> list[Transform]:
-    return sorted(still.transforms, key=lambda each: TRANSFORMS.index(each.name))
 
 
 def _open(source: bytes) -> "AvifImageFile":

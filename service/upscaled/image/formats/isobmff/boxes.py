@@ -1,8 +1,7 @@
 """Read the boxes that describe the primary image of an AVIF or HEIC file, without a decoder.
 
-Both are ISO base media files (ISO/IEC 14496-12): boxes in boxes. The image is the primary item
-of the `meta` box; its size, crop, rotation and colours are properties of items (ISO/IEC 23008-12).
-Nothing is decoded and no image byte is touched.
+The image is the primary item of the `meta` box (ISO/IEC 14496-12); its size, crop, rotation and
+colours are properties of items (ISO/IEC 23008-12).
 """
 
 import struct
@@ -21,7 +20,8 @@ _MAX_ASSOCIATION_BOXES: Final = 4
 # An image has one of each kind at most (MIAF, ISO/IEC 23000-22). Fractions cost 30 us each.
 _MAX_TRANSFORMS: Final = 16
 _LONGEST_ALPHA_BYTES: Final = max(map(len, _ALPHA))
-_FULL_BOX_BYTES: Final = 4
+FULL_BOX_BYTES: Final = 4
+"""Version and flags, with which a full box begins (ISO/IEC 14496-12, 4.2)."""
 _AUXILIARY, _DERIVED_FROM = b"auxl", b"dimg"
 
 
@@ -88,9 +88,9 @@ class Fields:
         self._at = end
         return value
 
-    def take_version_and_flags(self) -> tuple[int, int]:
-        """Read what a full box begins with (ISO/IEC 14496-12, 4.2)."""
-        return self.take(1), self.take(3)
+    def take_version(self) -> int:
+        """Read the version that a full box begins with, and pass its flags over."""
+        return self.take(FULL_BOX_BYTES) >> 24
 
 
 def read_still(source: bytes) -> Still:
@@ -98,7 +98,7 @@ def read_still(source: bytes) -> Still:
     meta = read_meta(source)
     own = meta.properties.get(meta.primary, [])
     size = Fields(next(box.body for box in own if box.name == b"ispe"))
-    size.take_version_and_flags()
+    size.take_version()
     tiles = meta.parts.get(meta.primary, [])
     transforms = [box for box in own if box.name in TRANSFORMS]
     if len(transforms) > _MAX_TRANSFORMS:
@@ -117,11 +117,11 @@ def read_still(source: bytes) -> Still:
 def read_meta(source: bytes | bytearray) -> Meta:
     """Read the `meta` box of a file."""
     found = next(box for box in iter_boxes(memoryview(source)) if box.name == b"meta")
-    boxes = {box.name: box.body for box in iter_boxes(found.body[_FULL_BOX_BYTES:])}
+    boxes = {box.name: box.body for box in iter_boxes(found.body[FULL_BOX_BYTES:])}
     if not boxes.keys() >= {b"pitm", b"iprp"}:
         raise ValueError("no box of the primary item, or of properties")
     primary, properties = Fields(boxes[b"pitm"]), _read_properties(boxes[b"iprp"])
-    version, _ = primary.take_version_and_flags()
+    version = primary.take_version()
     parts: dict[int, list[int]] = {}
     alphas: dict[int, list[int]] = {}
     hold_alpha = {item for item, own in properties.items() if any(map(_is_alpha, own))}
@@ -177,8 +177,8 @@ def _read_properties(body: memoryview) -> dict[int, list[Box]]:
 
 def _iter_associations(body: memoryview) -> Iterator[tuple[int, int]]:
     fields = Fields(body)
-    version, flags = fields.take_version_and_flags()
-    number_bytes = 1 + (flags & 1)
+    version = fields.take_version()
+    number_bytes = 1 + (body[3] & 1)  # by the lowest of its flags
     is_essential = 0x80 << 8 * (number_bytes - 1)
     for _ in range(min(fields.take(4), _MAX_BOXES)):
         item = fields.take(4 if version else 2)
@@ -192,7 +192,7 @@ def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
         return
     id_bytes = 4 if body[0] else 2
     total = 0
-    for box in iter_boxes(body[_FULL_BOX_BYTES:]):
+    for box in iter_boxes(body[FULL_BOX_BYTES:]):
         fields = Fields(box.body)
         item, count = fields.take(id_bytes), fields.take(2)
         total += count
@@ -204,7 +204,7 @@ def _iter_references(body: memoryview) -> Iterator[tuple[bytes, int, int]]:
 
 def _is_alpha(box: Box) -> bool:
     """Return whether a property says that its item is an image of alpha."""
-    start = bytes(box.body[_FULL_BOX_BYTES : _FULL_BOX_BYTES + _LONGEST_ALPHA_BYTES])
+    start = bytes(box.body[FULL_BOX_BYTES : FULL_BOX_BYTES + _LONGEST_ALPHA_BYTES])
     return box.name == b"auxC" and start.startswith(_ALPHA)
 
 

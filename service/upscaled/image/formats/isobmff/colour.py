@@ -71,14 +71,6 @@ class _Bits:
             raise ValueError("a sequence header that is cut short")
         return self._value >> self._left & ((1 << count) - 1)
 
-    def skip_variable(self) -> None:
-        """Skip a number in the form uvlc(): zeros, a one, and as many bits again."""
-        zeros = 0
-        while not self.take(1):
-            zeros += 1
-        if zeros < 32:
-            self.take(zeros)
-
 
 def read_colour_codes(obus: bytes) -> tuple[int, int] | None:
     """Read the codes of primaries and transfer (ITU-T H.273) that an AV1 bitstream states, if any.
@@ -140,8 +132,11 @@ def _skip_timing_and_operating_points(bits: _Bits) -> None:
     delay_bits = 0
     if bits.take(1):  # timing information
         bits.take(32 + 32)
-        if bits.take(1):
-            bits.skip_variable()
+        if bits.take(1):  # a number in the form uvlc(): zeros, a one, and as many bits again
+            zeros = 0
+            while not bits.take(1):
+                zeros += 1
+            bits.take(zeros if zeros < 32 else 0)
         if bits.take(1):  # a model of the decoder
             delay_bits = bits.take(5) + 1
             bits.take(32 + 5 + 5)

@@ -11,9 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from upscaled.image.formats.isobmff.boxes import Box, Fields, Meta, iter_boxes, read_meta
+from upscaled.image.formats.isobmff.boxes import (
+    FULL_BOX_BYTES,
+    Box,
+    Fields,
+    Meta,
+    iter_boxes,
+    read_meta,
+)
 
-_FULL_BOX_BYTES: Final = 4
 _MAX_ITEMS: Final = 20_000
 _FROM_FILE, _FROM_IDAT = 0, 1
 # Items that describe how others make up an image, in a few numbers.
@@ -61,10 +67,10 @@ def is_damaged(source: bytes, meta: Meta) -> bool:
 
 def iter_coded(source: bytes, meta: Meta) -> Iterator[Coded]:
     """Iterate over the coded images that make up the primary one: colour, alpha, tiles."""
-    kinds = read_kinds(meta)
+    kinds = dict(iterate_kinds(meta))
     extents = read_extents(source, meta)
     for item in _reach(meta):
-        kind = kinds.get(item, b"")
+        kind = bytes(kinds.get(item, b""))
         if kind in _DERIVED:
             continue
         if not extents.get(item):
@@ -111,29 +117,27 @@ def _reach(meta: Meta) -> list[int]:
     return items
 
 
-def read_kinds(meta: Meta) -> dict[int, bytes]:
-    """Read the type of each item (ISO/IEC 14496-12, 8.11.6), by entries of version 2 or 3."""
-    return {item: bytes(kind) for item, kind in _iterate_kinds(meta)}
-
-
 def hide_exif(source: bytes) -> bytes:
     """Give the EXIF items of a file a type that no decoder knows; its length stays."""
     hidden = bytearray(source)
-    for _, kind in _iterate_kinds(read_meta(hidden)):
+    for _, kind in iterate_kinds(read_meta(hidden)):
         if kind == _EXIF:
             kind[:] = _UNKNOWN
     return bytes(hidden)
 
 
-def _iterate_kinds(meta: Meta) -> Iterator[tuple[int, memoryview]]:
-    """Iterate over items and the four bytes of their types."""
-    body = meta.boxes.get(b"iinf", memoryview(bytes(_FULL_BOX_BYTES + 2)))
-    for entry in iter_boxes(body[_FULL_BOX_BYTES + (4 if body[0] else 2) :]):
+def iterate_kinds(meta: Meta) -> Iterator[tuple[int, memoryview]]:
+    """Iterate over items and the four bytes of their types (ISO/IEC 14496-12, 8.11.6).
+
+    Entries older than version 2 have none.
+    """
+    body = meta.boxes.get(b"iinf", memoryview(bytes(FULL_BOX_BYTES + 2)))
+    for entry in iter_boxes(body[FULL_BOX_BYTES + (4 if body[0] else 2) :]):
         version = entry.body[0]
         if version >= 2:
             id_bytes = 4 if version > 2 else 2
-            at = _FULL_BOX_BYTES + id_bytes + 2  # behind the item's protection
-            yield Fields(entry.body[_FULL_BOX_BYTES:]).take(id_bytes), entry.body[at : at + 4]
+            at = FULL_BOX_BYTES + id_bytes + 2  # behind the item's protection
+            yield Fields(entry.body[FULL_BOX_BYTES:]).take(id_bytes), entry.body[at : at + 4]
 
 
 def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
@@ -142,7 +146,7 @@ def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
     if body is None:
         return {}
     fields = Fields(body)
-    version, _ = fields.take_version_and_flags()
+    version = fields.take_version()
     sizes = fields.take(2)
     offset_bytes, length_bytes, base_bytes = sizes >> 12, sizes >> 8 & 15, sizes >> 4 & 15
     index_bytes = sizes & 15 if version else 0

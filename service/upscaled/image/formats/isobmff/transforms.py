@@ -41,10 +41,18 @@ class Transform:
 
 
 def read_transform(name: bytes, body: memoryview) -> Transform:
-    """Read a box that is one of `TRANSFORMS`."""
+    """Read a box that is one of `TRANSFORMS`.
+
+    A crop is four fractions, of which the offsets may be negative (ISO/IEC 14496-12, 12.1.4).
+    """
     if name == b"irot":
         return Transform(name, quarter_turns=body[0] & 3)
-    return Transform(name, crop=_read_crop(body) if name == b"clap" else ())
+    if name == b"imir":
+        return Transform(name)
+    numbers = struct.unpack_from(">IIIIiIiI", body)
+    if 0 in numbers[1::2]:
+        raise ValueError("a crop divided by zero")
+    return Transform(name, crop=tuple(map(Fraction, numbers[::2], numbers[1::2])))
 
 
 def transformed_size(
@@ -58,14 +66,6 @@ def transformed_size(
         elif transform.quarter_turns % 2:
             width_px, height_px = height_px, width_px
     return width_px, height_px
-
-
-def _read_crop(body: memoryview) -> tuple[Fraction, ...]:
-    """Read four fractions, of which the offsets may be negative (ISO/IEC 14496-12, 12.1.4)."""
-    numbers = struct.unpack_from(">IIIIiIiI", body)
-    if 0 in numbers[1::2]:
-        raise ValueError("a crop divided by zero")
-    return tuple(map(Fraction, numbers[::2], numbers[1::2]))
 
 
 def _span(length: Fraction, offset: Fraction, whole_px: int) -> tuple[int, int]:

@@ -15,14 +15,10 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from upscaled.image.formats.jpeg import segments
 from upscaled.image.formats.jpeg.reader import open_jpeg
 from upscaled.image.formats.jpeg.scans import Structure
-from upscaled.image.formats.jpeg.segments import (
-    DHT,
-    DQT,
-    Segment,
-    iterate_quantisation_tables,
-)
+from upscaled.image.formats.jpeg.segments import Segment
 
 _BLOCK_PX: Final = 8
 _LONGEST_PX: Final = 65_528
@@ -83,18 +79,18 @@ def _round_up(side_px: int, blocks: int) -> int:
 
 def _flatten(table: Segment) -> Segment:
     """Make quantisation tables of 0 for the mean and one step for all else."""
-    if table.marker != DQT:
+    if table.marker != segments.DQT:
         return table
     parts = [
         bytes((number, 0, *[_MIDDLING] * 63))
-        for number, _ in iterate_quantisation_tables(table.data)
+        for number, _ in segments.iterate_quantisation_tables(table.data)
     ]
-    return Segment(DQT, b"".join(parts))
+    return Segment(segments.DQT, b"".join(parts))
 
 
 def _fill_up(table: Segment) -> Segment:
     """Give Huffman tables (T.81, B.2.4.2) codes for all bits without one but sixteen ones."""
-    if table.marker != DHT:
+    if table.marker != segments.DHT:
         return table
     parts, at = [], 0
     while at + 1 + _LENGTHS <= len(table.data):
@@ -105,7 +101,7 @@ def _fill_up(table: Segment) -> Segment:
         filled = _fill_codes(counts, symbols, _AC_SYMBOL if is_ac else _DC_SYMBOL)
         parts += [table.data[at : at + 1], filled]
         at = end
-    return Segment(DHT, b"".join(parts))
+    return Segment(segments.DHT, b"".join(parts))
 
 
 def _fill_codes(counts: bytes, symbols: bytes, symbol: int) -> bytes:

@@ -6,15 +6,10 @@ encoders (Photoshop, cameras, mozjpeg) have tables of their own: theirs is the n
 has the nearest sum, that is the same mean step.
 """
 
-import bisect
 from functools import cache
 from typing import Final
 
-from upscaled.image.formats.jpeg.segments import (
-    DQT,
-    LeadingSegments,
-    iterate_quantisation_tables,
-)
+from upscaled.image.formats.jpeg import segments
 
 # T.81, table K.1: the example for luminance, in rows.
 _LUMINANCE: Final = (
@@ -29,14 +24,14 @@ _LUMINANCE: Final = (
 )
 
 
-def read_quality(leading: LeadingSegments) -> int:
+def read_quality(leading: segments.LeadingSegments) -> int:
     """Find libjpeg's quality, 1 to 100, for the table of the file's first channel."""
     # T.81, B.2.2: the table's number follows a channel's sampling factors.
     wanted = leading.frame.data[8]
     tables = dict[int, tuple[int, ...]]()
     for segment in leading.tables:
-        if segment.marker == DQT:
-            tables.update(iterate_quantisation_tables(segment.data))
+        if segment.marker == segments.DQT:
+            tables.update(segments.iterate_quantisation_tables(segment.data))
     if wanted not in tables:
         raise ValueError(f"no quantisation table {wanted}")
     return find_quality(tables[wanted])
@@ -44,17 +39,14 @@ def read_quality(leading: LeadingSegments) -> int:
 
 def find_quality(table: tuple[int, ...]) -> int:
     """Find the quality, 1 to 100, whose table's sum is nearest to that of 64 quantisation steps."""
-    sums = _list_sums()
-    total = sum(table)
-    above = bisect.bisect_left(sums, -total, key=lambda each: -each)
-    nearest = min(sums[max(0, above - 1) : above + 1], key=lambda each: abs(each - total))
-    return sums.index(nearest) + 1
+    distances = [abs(each - sum(table)) for each in _list_sums()]
+    return distances.index(min(distances)) + 1
 
 
 @cache
 def _list_sums() -> tuple[int, ...]:
     """Sum libjpeg's luminance table for each quality of 1 to 100; the sums fall."""
-    sums = []
+    sums = list[int]()
     for quality in range(1, 101):
         percent = 5000 // quality if quality < 50 else 200 - 2 * quality
         steps = ((step * percent + 50) // 100 for step in _LUMINANCE)

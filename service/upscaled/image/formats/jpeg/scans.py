@@ -8,15 +8,8 @@ import re
 from dataclasses import dataclass, replace
 from typing import Final
 
+from upscaled.image.formats.jpeg import segments
 from upscaled.image.formats.jpeg.segments import (
-    APP0,
-    APP14,
-    DNL,
-    EOI,
-    METADATA,
-    SOI,
-    SOS,
-    TABLES,
     Frame,
     LeadingSegments,
     Segment,
@@ -94,14 +87,14 @@ class Structure:
 
     def join(self) -> bytes:
         """Join the parts that pixels are decoded from to a file with an end marker."""
-        parts = [SOI]
-        parts += [make_segment(APP0, self.jfif)] if self.jfif else []
-        parts += [make_segment(APP14, self.adobe)] if self.adobe else []
+        parts = [segments.SOI]
+        parts += [make_segment(segments.APP0, self.jfif)] if self.jfif else []
+        parts += [make_segment(segments.APP14, self.adobe)] if self.adobe else []
         for number, scan in enumerate(self.scans):
             parts += [make_segment(table.marker, table.data) for table in scan.tables]
             parts += [make_segment(self.frame.marker, self.frame.data)] if number == 0 else []
-            parts += [make_segment(SOS, scan.header), scan.coded]
-        return b"".join((*parts, EOI))
+            parts += [make_segment(segments.SOS, scan.header), scan.coded]
+        return b"".join((*parts, segments.EOI))
 
 
 def read_scans(source: bytes, leading: LeadingSegments) -> Structure:
@@ -122,7 +115,7 @@ def read_scans(source: bytes, leading: LeadingSegments) -> Structure:
         scans.append(_read_scan(leading.frame, tables, header, coded))
         walker.at = end
         tables, header = _read_to_next_scan(walker)
-    has_end = source[walker.at : walker.at + 2] == EOI
+    has_end = source[walker.at : walker.at + 2] == segments.EOI
     return Structure(leading.frame, leading.jfif, leading.adobe, tuple(scans), has_end)
 
 
@@ -130,11 +123,11 @@ def _read_to_next_scan(walker: SegmentWalker) -> tuple[tuple[Segment, ...], byte
     """Return the tables before the next scan, and its header; None where there is none."""
     tables = list[Segment]()
     for segment in walker.iterate(may_be_cut=True):
-        if segment.marker == SOS:
+        if segment.marker == segments.SOS:
             return tuple(tables), segment.data
-        if segment.marker in TABLES:
+        if segment.marker in segments.TABLES:
             tables.append(segment)
-        elif segment.marker not in METADATA and segment.marker != DNL:
+        elif segment.marker not in segments.METADATA and segment.marker != segments.DNL:
             raise ValueError(f"marker {segment.marker:#x} behind a scan")
     return (), None
 

@@ -14,21 +14,8 @@ import cv2
 import numpy as np
 
 from upscaled.errors import InternalError
-from upscaled.image.formats.jpeg.segments import (
-    APP0,
-    APP1,
-    APP2,
-    DHT,
-    DQT,
-    DRI,
-    EOI,
-    EXIF_HEAD,
-    ICC_HEAD,
-    SOI,
-    SOS,
-    make_segment,
-    read_leading_segments,
-)
+from upscaled.image.formats.jpeg import segments
+from upscaled.image.formats.jpeg.segments import make_segment, read_leading_segments
 from upscaled.image.metadata import write_credit
 from upscaled.image.types import Image
 
@@ -38,7 +25,7 @@ _BLOCK_PX: Final = 8
 _RST0: Final = 0xD0
 _MOST_DATA_BYTES: Final = 65_533
 _MAX_DENSITY: Final = 65_535
-_ICC_PIECE_BYTES: Final = _MOST_DATA_BYTES - len(ICC_HEAD) - 2
+_ICC_PIECE_BYTES: Final = _MOST_DATA_BYTES - len(segments.ICC_HEAD) - 2
 _PARAMETERS: Final = (
     *(cv2.IMWRITE_JPEG_SAMPLING_FACTOR, cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444),
     cv2.IMWRITE_JPEG_QUALITY,
@@ -72,26 +59,26 @@ class JpegWriter:
         frame = leading.frame.with_size(image.width_px, image.height_px)
         tables = {
             marker: b"".join(each.data for each in leading.tables if each.marker == marker)
-            for marker in (DQT, DHT)
+            for marker in (segments.DQT, segments.DHT)
         }
         blocks = -(-image.width_px // _BLOCK_PX) * (STRIP_PX // _BLOCK_PX)
         parts: list[bytes | memoryview] = [
-            SOI,
-            make_segment(APP0, _jfif(image.dpi)),
-            make_segment(APP1, EXIF_HEAD + exif) if exif else b"",
-            *(make_segment(APP2, piece) for piece in _icc_pieces(image.icc or b"")),
-            make_segment(DQT, tables[DQT]),
+            segments.SOI,
+            make_segment(segments.APP0, _jfif(image.dpi)),
+            make_segment(segments.APP1, segments.EXIF_HEAD + exif) if exif else b"",
+            *(make_segment(segments.APP2, piece) for piece in _icc_pieces(image.icc or b"")),
+            make_segment(segments.DQT, tables[segments.DQT]),
             make_segment(frame.marker, frame.data),
-            make_segment(DHT, tables[DHT]),
-            make_segment(DRI, struct.pack(">H", blocks)) if len(strips) > 1 else b"",
-            make_segment(SOS, leading.scan_header),
+            make_segment(segments.DHT, tables[segments.DHT]),
+            make_segment(segments.DRI, struct.pack(">H", blocks)) if len(strips) > 1 else b"",
+            make_segment(segments.SOS, leading.scan_header),
         ]
         for number, strip in enumerate(strips):
             if number:
                 parts.append(bytes((0xFF, _RST0 + (number - 1) % 8)))
             # The headers of all strips are equally long: they differ in the height alone.
-            parts.append(memoryview(strip)[leading.scans_at : -len(EOI)])
-        return b"".join((*parts, EOI))
+            parts.append(memoryview(strip)[leading.scans_at : -len(segments.EOI)])
+        return b"".join((*parts, segments.EOI))
 
 
 def _jfif(dpi: tuple[float, float] | None) -> bytes:
@@ -109,4 +96,4 @@ def _icc_pieces(icc: bytes) -> Iterator[bytes]:
     for number in range(count):
         start = number * _ICC_PIECE_BYTES
         piece = icc[start : start + _ICC_PIECE_BYTES]
-        yield ICC_HEAD + bytes((number + 1, count)) + piece
+        yield segments.ICC_HEAD + bytes((number + 1, count)) + piece

@@ -18,21 +18,12 @@ from PIL.ImageFile import ImageFile
 from PIL.PngImagePlugin import PngImageFile
 
 from upscaled.image.colour import grey_to_rgb, keep_rgb_profile
-from upscaled.image.formats.png.structure import (
-    GREY,
-    GREY_ALPHA,
-    PALETTE,
-    RGB,
-    RGBA,
-    PngHeader,
-    PngParts,
-)
+from upscaled.image.formats.png.structure import GREY, GREY_ALPHA, RGB, RGBA, PngHeader, PngParts
 from upscaled.image.pixels import Pixels, alpha_from_key
 from upscaled.image.types import Image
 
 Deep = NDArray[np.uint16]
 
-_CHANNELS: Final = {GREY: 1, RGB: 3, PALETTE: 1, GREY_ALPHA: 2, RGBA: 4}
 # (first column, first row, step across, step down) of each pass of Adam7 (PNG third edition, 8.1).
 _ADAM7: Final = (
     *((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)),
@@ -83,13 +74,12 @@ class PngFile(PngImageFile):
 
 def count_pixel_bytes(header: PngHeader) -> int:
     """Count the bytes before compression: rows with a filter's number before each (9.2)."""
-    bits = header.bit_depth * _CHANNELS[header.colour_type]
     total = 0
     for left, top, across, down in _ADAM7 if header.is_interlaced else _ONE_PASS:
         columns = -(-(header.width_px - left) // across)
         rows = -(-(header.height_px - top) // down)
         if columns > 0 and rows > 0:
-            total += rows * (1 + -(-columns * bits // 8))
+            total += rows * (1 + -(-columns * header.pixel_bits // 8))
     return total
 
 

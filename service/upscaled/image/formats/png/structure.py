@@ -18,12 +18,13 @@ SIGNATURE: Final = b"\x89PNG\r\n\x1a\n"
 MAX_CHUNKS: Final = 100_000
 GREY, RGB, PALETTE, GREY_ALPHA, RGBA = 0, 2, 3, 4, 6
 """Colour types (PNG third edition, table 9)."""
-_BIT_DEPTHS: Final[Mapping[int, Collection[int]]] = {
-    GREY: (1, 2, 4, 8, 16),
-    RGB: (8, 16),
-    PALETTE: (1, 2, 4, 8),
-    GREY_ALPHA: (8, 16),
-    RGBA: (8, 16),
+# By colour type the channels, and the bits that one of them can have.
+_CHANNELS_AND_DEPTHS: Final[Mapping[int, tuple[int, Collection[int]]]] = {
+    GREY: (1, (1, 2, 4, 8, 16)),
+    RGB: (3, (8, 16)),
+    PALETTE: (1, (1, 2, 4, 8)),
+    GREY_ALPHA: (2, (8, 16)),
+    RGBA: (4, (8, 16)),
 }
 _HEADER: Final = struct.Struct(">IIBBBBB")
 _ENTRY_BYTES: Final = 3
@@ -104,6 +105,10 @@ class PngHeader:
     @property
     def is_grey(self) -> bool:
         return self.colour_type in (GREY, GREY_ALPHA)
+
+    @property
+    def pixel_bits(self) -> int:
+        return self.bit_depth * _CHANNELS_AND_DEPTHS[self.colour_type][0]
 
     def to_chunk(self) -> bytes:
         """Make the whole chunk."""
@@ -186,7 +191,8 @@ def _read_header(source: bytes, chunk: Chunk | None) -> PngHeader:
     if not chunk.is_sound(source):
         raise ValueError("IHDR: wrong checksum")
     width, height, bit_depth, colour_type, *methods = _HEADER.unpack(chunk.data(source))
-    if bit_depth not in _BIT_DEPTHS.get(colour_type, ()):
+    _, depths = _CHANNELS_AND_DEPTHS.get(colour_type, (0, ()))
+    if bit_depth not in depths:
         raise ValueError(f"{bit_depth} bits of colour type {colour_type}")
     if methods not in ([0, 0, 0], [0, 0, 1]):
         raise ValueError(f"compression, filter and interlace methods {methods}")

@@ -54,17 +54,15 @@ class FirstImage:
     @property
     def has_alpha(self) -> bool:
         """Return whether the image can be transparent; what a frame leaves of its canvas is."""
-        if self.frame_header is not None and not self._fills_canvas(self.frame_header):
+        if self.frame_header is not None and self.frame_header[:12] != bytes(6) + self._sides:
             return True
         if self.kind == b"VP8L":
             return _read_lossless(self.bitstream)[2]
         return self.alpha is not None
 
-    def _fills_canvas(self, frame_header: bytes) -> bool:
-        left, top, width, height = (
-            int.from_bytes(frame_header[at : at + 3], "little") for at in range(0, 12, 3)
-        )
-        return (left, top) == (0, 0) and (width + 1, height + 1) == self.canvas_px
+    @property
+    def _sides(self) -> bytes:
+        return b"".join((side - 1).to_bytes(3, "little") for side in self.canvas_px)
 
     def to_file(self) -> bytes:
         """Make a WebP file of this image alone: a still one, or an animation of one frame."""
@@ -77,8 +75,7 @@ class FirstImage:
             flags |= _ANIMATION_FLAG
             frame = b"".join((self.frame_header, *parts))
             parts = [_chunk(b"ANIM", bytes(_ANIM_BYTES)), _chunk(b"ANMF", frame)]
-        sides = b"".join((side - 1).to_bytes(3, "little") for side in self.canvas_px)
-        extended = _chunk(b"VP8X", struct.pack("<I", flags) + sides)
+        extended = _chunk(b"VP8X", struct.pack("<I", flags) + self._sides)
         metadata = {name: _chunk(name, data) for name, data in self.metadata.items()}
         icc, exif = metadata.get(b"ICCP", b""), metadata.get(b"EXIF", b"")
         body = b"".join((b"WEBP", extended, icc, *parts, exif))
@@ -94,9 +91,7 @@ def read_first_image(source: bytes) -> FirstImage:
     kind, data = next(_iter_chunks(space, _FIRST_CHUNK_AT), (b"", space[:0]))
     if kind not in _FIRST_CHUNKS:
         raise ValueError(f"first chunk {kind!r}")
-    canvas_px, flags = None, 0
-    if kind == b"VP8X":
-        canvas_px, flags = _read_extended(data)
+    canvas_px, flags = _read_extended(data) if kind == b"VP8X" else (None, 0)
     wanted = {name for name, flag in _METADATA_FLAGS.items() if flags & flag}
     frame_header, chunks, metadata = _collect(space, wanted)
     bitstream_kind = next(name for name in chunks if name in _BITSTREAMS)
