@@ -78,26 +78,17 @@ class DecoderProcess:
     def __init__(
         self, formats: Collection[str], command: Sequence[str], *, log_format: str = "auto"
     ) -> None:
-        """Start the process.
-
-        Raises:
-            OSError: the process cannot be started.
-        """
+        """Start the process; raises OSError where it cannot be started."""
         arguments = ["--formats", ",".join(formats), "--log-format", log_format]
         self.files = 0
         self.child = Child([*command, *arguments], decoder_environment(os.environ))
 
     def decode(self, source: bytes, within_s: float, silence_s: float) -> Image:
-        """Decode one file; after `DecoderDied` the process is of no more use.
-
-        Args:
-            source: the encoded file.
-            within_s: seconds that it may take.
-            silence_s: seconds without processor time after which the process counts as hanging.
+        """Decode one file; see `Decoder`.
 
         Raises:
             MalformedImage, ResolutionTooHigh, UnsupportedImageFormat: the file is refused.
-            DecoderDied: no sensible answer within that time.
+            DecoderDied: no sensible answer within that time; the process is of no more use.
         """
         self.files += 1
         watchdog = Watchdog(self.child.pid, within_s=within_s, silence_s=silence_s)
@@ -120,9 +111,8 @@ class DecoderProcess:
         status = self.child.wait(_END_S)
         if status is None:
             return DecoderDied("closed its socket", is_by_file=True)
-        text = describe_exit(status)
-        if status == NO_MEMORY_STATUS:
-            text = "no memory for its pixels"
+        is_full = status == NO_MEMORY_STATUS
+        text = "no memory for its pixels" if is_full else describe_exit(status)
         return DecoderDied(text, is_by_file=is_fault_of_file(status))
 
 
@@ -175,11 +165,7 @@ class Decoder:
         return self._deaths
 
     def warm_up(self, processes: int = 1) -> None:
-        """Start processes now, so that the first files do not wait for them.
-
-        Raises:
-            OSError: no process can be started.
-        """
+        """Start processes now, so that the first files do not wait; raises as `decode`."""
         for _ in range(processes):
             self._put_back(self._start())
 
@@ -195,8 +181,7 @@ class Decoder:
         with self._slots:
             deaths: list[DecoderDied] = []
             while True:
-                process = self._take_idle() if not deaths else None
-                process = process or self._start()
+                process = (None if deaths else self._take_idle()) or self._start()
                 try:
                     return self._decode_in(process, source)
                 except DecoderDied as death:
@@ -224,18 +209,12 @@ class Decoder:
         _log.warning("a decoder died while it decoded a file: %s", death, extra=fields)
 
     def _decode_in(self, process: DecoderProcess, source: bytes) -> Image:
-        is_reusable = False
         try:
             image = process.decode(source, self._within_s, self._silence_s)
-            is_reusable = True
-        except ServiceError:
-            is_reusable = True
+        except BaseException as error:
+            self._put_back(process, is_sound=isinstance(error, ServiceError))
             raise
-        finally:
-            if is_reusable:
-                self._put_back(process)
-            else:
-                process.child.end()
+        self._put_back(process)
         return image
 
     def _start(self) -> DecoderProcess:
@@ -252,13 +231,13 @@ class Decoder:
                 return process
             process.child.end()
 
-    def _put_back(self, process: DecoderProcess, *, is_last_choice: bool = False) -> None:
+    def _put_back(self, process: DecoderProcess, *, is_sound: bool = True) -> None:
         with self._lock:
-            is_kept = not self._is_closed and process.files < _FILES_PER_PROCESS
-            if is_kept:
-                self._idle.insert(0 if is_last_choice else len(self._idle), process)
+            is_kept = is_sound and not self._is_closed and process.files < _FILES_PER_PROCESS
+            if is_kept:  # one that is started in advance is the last choice
+                self._idle.insert(len(self._idle) if process.files else 0, process)
         if not is_kept:
             process.child.end()
         elif process.files == _SUCCESSOR_AT:
             with suppress(OSError):  # it is then started when it is needed
-                self._put_back(self._start(), is_last_choice=True)
+                self._put_back(self._start())

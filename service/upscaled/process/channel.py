@@ -64,18 +64,14 @@ def send(
         OSError: the other process is gone.
         TimeoutError, ProcessHangs: the watchdog gives the other process up.
     """
-    rest = memoryview(_begin(header, len(payload), max_payload_bytes))
-    if fd is not None:
-        if watchdog is not None:
-            watchdog.wait_writable(sock)
-        rest = rest[socket.send_fds(sock, [rest], [fd]) :]
-    for part in (rest, memoryview(payload)):
-        if watchdog is None:
-            sock.sendall(part)
-            continue
+    begin = _begin(header, len(payload), max_payload_bytes)
+    for part in (memoryview(begin), memoryview(payload)):
         while part:
-            watchdog.wait_writable(sock)
-            part = part[sock.send(part[:CHUNK_BYTES]) :]
+            if watchdog is not None:
+                watchdog.wait_writable(sock)
+            chunk = part[:CHUNK_BYTES]
+            sent = sock.send(chunk) if fd is None else socket.send_fds(sock, [chunk], [fd])
+            part, fd = part[sent:], None
 
 
 def receive(
@@ -98,16 +94,14 @@ def receive(
         OSError: the connection broke.
         TimeoutError, ProcessHangs: the watchdog gives the other process up.
     """
-    first, fd = b"", None
-    if takes_fd:
-        first, fd = _receive_first(sock, watchdog)
+    fds: list[int] = []
     try:
-        lengths = first + _receive(sock, _LENGTHS.size - len(first), watchdog)
+        lengths = _receive(sock, _LENGTHS.size, watchdog, fds if takes_fd else None)
         header_bytes, payload_bytes = _unpack(lengths, max_payload_bytes)
         header = _receive(sock, header_bytes, watchdog)
-        return Frame(header, _receive(sock, payload_bytes, watchdog), fd)
+        return Frame(header, _receive(sock, payload_bytes, watchdog), *fds)
     except BaseException:
-        if fd is not None:
+        for fd in fds:
             os.close(fd)
         raise
 
@@ -162,24 +156,25 @@ def _check(header_bytes: int, payload_bytes: int, max_payload_bytes: int) -> Non
         raise FrameError(f"payload of {payload_bytes} bytes, at most {max_payload_bytes}")
 
 
-def _receive_first(sock: socket.socket, watchdog: Watchdog | None) -> tuple[bytes, int | None]:
-    """Receive the first bytes of a frame, and the descriptor that came with them."""
-    if watchdog is not None:
-        watchdog.wait_readable(sock)
-    first, fds, _, _ = socket.recv_fds(sock, _LENGTHS.size, 1)
-    for fd in fds:
-        os.set_inheritable(fd, False)
-    if not first:
-        raise EOFError
-    return first, fds[0] if fds else None
-
-
-def _receive(sock: socket.socket, size_bytes: int, watchdog: Watchdog | None) -> bytes:
+def _receive(
+    sock: socket.socket,
+    size_bytes: int,
+    watchdog: Watchdog | None,
+    fds: list[int] | None = None,
+) -> bytes:
+    """Receive so many bytes, and into `fds` the descriptor that came with the first of them."""
     received = BytesIO()
-    while received.tell() < size_bytes:
+    while (at := received.tell()) < size_bytes:
         if watchdog is not None:
             watchdog.wait_readable(sock)
-        chunk = sock.recv(min(size_bytes - received.tell(), CHUNK_BYTES))
+        wanted = min(size_bytes - at, CHUNK_BYTES)
+        if fds is not None and at == 0:
+            chunk, came, _, _ = socket.recv_fds(sock, wanted, 1)
+            fds += came
+            for fd in fds:
+                os.set_inheritable(fd, False)
+        else:
+            chunk = sock.recv(wanted)
         if not chunk:
             raise EOFError
         received.write(chunk)
