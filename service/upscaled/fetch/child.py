@@ -20,7 +20,6 @@ from upscaled.fetch.messages import (
     FetchOptions,
     Message,
     decode,
-    decode_url,
     describe_failure,
     encode,
 )
@@ -66,7 +65,7 @@ async def _serve_requests(
                 if number in fetches:
                     fetches[number].cancel()
             case {"fetch": number, "key_id": key_id}:
-                url = decode_url(payload)
+                url = payload.decode(errors="surrogatepass")
                 fetch = tasks.create_task(_fetch(fetcher, outbox, number, url, key_id))
                 fetches[number] = fetch
                 fetch.add_done_callback(partial(_forget, fetches, number))
@@ -90,9 +89,7 @@ async def _fetch(fetcher: Fetcher, outbox: "Outbox", number: int, url: str, key_
 
 
 class _Pieces:
-    """Body of a fetch on its way to the front end; bytes that come while a frame is being sent
-    go into the next one together.
-    """
+    """Body of a fetch: bytes that come while a frame is being sent make up the next one."""
 
     def __init__(self, outbox: "Outbox", number: int) -> None:
         self._outbox = outbox

@@ -11,6 +11,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from typing import Final, Protocol
 
 from upscaled.errors import FileSizeTooLarge, InternalError, ServiceError
@@ -20,7 +21,6 @@ from upscaled.fetch.messages import (
     Message,
     decode,
     encode,
-    encode_url,
     rebuild_failure,
 )
 from upscaled.fetch.url import UnusableUrl
@@ -129,30 +129,6 @@ class FetchClient:
         self._start_at = now + self._limits.restart_after_s(self._failures)
 
 
-class _Fetch:
-    """A fetch in flight; `failure` is a value, not an exception: its caller may have left."""
-
-    def __init__(self, budget: Budget, max_bytes: int) -> None:
-        self.body = bytearray()
-        self.failure: asyncio.Future[ServiceError | None]
-        self.failure = asyncio.get_running_loop().create_future()
-        self._budget = budget
-        self._max_bytes = max_bytes
-
-    def add(self, piece: bytes) -> None:
-        """Add the next bytes; raises a `ServiceError` where they are too many."""
-        size_bytes = len(self.body) + len(piece)
-        if size_bytes > self._max_bytes:  # the process ignores the limit
-            raise FileSizeTooLarge(detail=f"was sent {size_bytes} bytes")
-        self._budget.take(len(piece))
-        self.body += piece
-
-    def end(self, failure: ServiceError | None) -> None:
-        """Set the outcome, unless there is one."""
-        if not self.failure.done():
-            self.failure.set_result(failure)
-
-
 class _FetchProcess:
     """A running process. `answered` counts the fetches that it has brought to an end."""
 
@@ -164,9 +140,9 @@ class _FetchProcess:
         self._max_bytes = options.max_file_bytes
         self._limits = limits
         self._numbers = itertools.count(1)
-        self._in_flight: dict[int, _Fetch] = {}
+        self._answers: dict[int, asyncio.Queue[bytes | ServiceError | None]] = {}
         self._outbox: asyncio.Queue[tuple[bytes, bytes]] = asyncio.Queue()
-        self._outbox.put_nowait((options.encode(), b""))
+        self._post(asdict(options))
         self._sender = asyncio.create_task(self._send())
         self._listener = asyncio.create_task(self._listen())
 
@@ -177,22 +153,24 @@ class _FetchProcess:
     async def fetch(self, url: str, budget: Budget) -> bytes:
         """Return the bytes behind `url`; raises as `FetchClient.fetch`."""
         number = next(self._numbers)
-        fetch = self._in_flight[number] = _Fetch(budget, self._max_bytes)
-        self._post({"fetch": number, "key_id": budget.key_id}, encode_url(url))
+        answers = self._answers[number] = asyncio.Queue[bytes | ServiceError | None]()
+        self._post({"fetch": number, "key_id": budget.key_id}, url.encode(errors="surrogatepass"))
+        body = bytearray()
         try:
             async with asyncio.timeout(self._limits.work_s):
-                failure = await fetch.failure
-        except asyncio.CancelledError:
-            self._post({"cancel": number})
-            raise
+                while (answer := await answers.get()) is not None:
+                    if isinstance(answer, ServiceError):
+                        raise answer
+                    if len(body) + len(answer) > self._max_bytes:  # the process ignores the limit
+                        raise FileSizeTooLarge(detail=f"was sent {len(body) + len(answer)} bytes")
+                    budget.take(len(answer))
+                    body += answer
         except TimeoutError:  # the process has the time limit too, and does not keep to it
-            self._post({"cancel": number})
             raise UnusableUrl(detail="no answer of the fetch process in time") from None
         finally:
-            del self._in_flight[number]
-        if failure is not None:
-            raise failure
-        return bytes(fetch.body)
+            del self._answers[number]
+            self._post({"cancel": number})  # which one that has ended ignores
+        return bytes(body)
 
     async def end(self) -> None:
         """Kill the process and wait until it is gone."""
@@ -232,7 +210,7 @@ class _FetchProcess:
             case {"alive": _}:
                 return
             case {"piece": number}:
-                self._add(number, payload)
+                self._answer(number, payload)
                 if message.get("done"):
                     self._end(number, None)
             case {"failed": number}:
@@ -240,20 +218,13 @@ class _FetchProcess:
             case _:
                 raise ValueError("an unknown message")
 
-    def _add(self, number: int, piece: bytes) -> None:
-        fetch = self._in_flight.get(number)
-        if fetch is None or fetch.failure.done():
-            return  # cancelled after the process had sent this
-        try:
-            fetch.add(piece)
-        except ServiceError as error:
-            fetch.end(error)
-            self._post({"cancel": number})
-
     def _end(self, number: int, failure: ServiceError | None) -> None:
         self.answered += 1
-        if (fetch := self._in_flight.get(number)) is not None:
-            fetch.end(failure)
+        self._answer(number, failure)
+
+    def _answer(self, number: int, answer: bytes | ServiceError | None) -> None:
+        if number in self._answers:  # else it was cancelled after the process had sent this
+            self._answers[number].put_nowait(answer)
 
     async def _clean_up(self, cause: str) -> None:
         self.is_usable = False
@@ -262,7 +233,7 @@ class _FetchProcess:
         end = await self._child.wait()
         await self._child.close()
         if cause != "was ended":
-            fields = event("fetch_process_died", pid=self.pid, fetches=len(self._in_flight))
+            fields = event("fetch_process_died", pid=self.pid, fetches=len(self._answers))
             _log.warning("the fetch process %s (%s)", cause, end, extra=fields)
-        for fetch in self._in_flight.values():
-            fetch.end(UnusableUrl(detail=f"the fetch process {cause} ({end})"))
+        for answers in self._answers.values():
+            answers.put_nowait(UnusableUrl(detail=f"the fetch process {cause} ({end})"))

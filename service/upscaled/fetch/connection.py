@@ -117,7 +117,7 @@ def _address(info: AddressInfo) -> ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 def make_tls_context() -> ssl.SSLContext:
-    """Return a context with the system's authorities and checked host names, for HTTP/1.1."""
+    """Make a context with the system's authorities and checked host names, for HTTP/1.1."""
     context = ssl.create_default_context()
     context.set_alpn_protocols(["http/1.1"])
     return context

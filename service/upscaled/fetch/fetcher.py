@@ -51,7 +51,8 @@ class Fetcher:
         self._allowed = options.networks()
         self._names = names or NameLookup()
         self._only_hosts = frozenset(map(_comparable, options.only_hosts))
-        self._packed_limit_bytes = _packed_bytes(options.max_file_bytes)
+        packing_bytes = int(options.max_file_bytes * PACKING_BYTES_PER_BYTE) + PACKING_BYTES
+        self._packed_limit_bytes = options.max_file_bytes + packing_bytes
         self._wire_limit_bytes = MAX_HEAD_BYTES + max_framed_bytes(self._packed_limit_bytes)
         self._tls: ssl.SSLContext | None = None
         self._parse_slot = asyncio.Lock()
@@ -176,11 +177,6 @@ def _comparable(host: str) -> str:
         return encode_host(host).rstrip(".")
     except UnusableUrl:  # an IPv6 address
         return host
-
-
-def _packed_bytes(size_bytes: int) -> int:
-    """Return the most bytes that a file of that size takes when it is compressed."""
-    return size_bytes + int(size_bytes * PACKING_BYTES_PER_BYTE) + PACKING_BYTES
 
 
 def _describe(error: Exception) -> str:

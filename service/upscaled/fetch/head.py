@@ -69,7 +69,7 @@ class HeadParser:
             head = parse_head(bytes(self._buffer[:end]))
             del self._buffer[:end]
             self._taken_bytes += end
-            if not _is_interim(head.status):
+            if not 100 <= head.status < 200 or head.status == _SWITCHING_PROTOCOLS:
                 self.rest = bytes(self._buffer)
                 return head
             self._interim_heads += 1
@@ -103,7 +103,3 @@ def parse_head(head: bytes) -> ResponseHead:
     for name, value in (match.groups() for match in _FIELD.finditer(head)):
         fields.setdefault(name.decode().lower(), []).append(_FOLD.sub(b" ", value).strip())
     return ResponseHead(int(status_line[1]), fields)
-
-
-def _is_interim(status: int) -> bool:
-    return 100 <= status < 200 and status != _SWITCHING_PROTOCOLS

@@ -9,13 +9,15 @@
                                          <-  {"piece": 1, "done": true} and the last bytes
                                          <-  {"failed": 1, "as": ..., "detail": ...}
 
-The URL and pieces are payloads. Nothing is pickled; of an error only kind and detail are sent.
+The URL and pieces are payloads: as JSON a long URL would be too long for a frame's header. It is
+UTF-8, half surrogates included, for which it is refused over there. Nothing is pickled; of an error
+only kind and detail are sent.
 """
 
 import ipaddress
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from upscaled.errors import FileSizeTooLarge, ServiceError
@@ -42,15 +44,14 @@ _FAILURES: Final[Mapping[str, type[ServiceError]]] = {
 class FetchOptions:
     """Settings of the fetch process: `UPSCALED_SOURCE_...`, the file size and the log.
 
-    Attributes:
-        private_cidrs: networks that may be reached although they are private.
-        only_hosts: the only hosts that may be reached, where it is not empty.
+    private_cidrs: networks that may be reached although they are private.
+    only_hosts: the only hosts that may be reached, where it is not empty.
     """
 
     max_file_bytes: int
     timeout_s: float
-    private_cidrs: tuple[str, ...] = ()
-    only_hosts: tuple[str, ...] = ()
+    private_cidrs: Sequence[str] = ()
+    only_hosts: Sequence[str] = ()
     log_level: str = "info"
     log_format: str = "auto"
 
@@ -67,26 +68,11 @@ class FetchOptions:
 
     @classmethod
     def decode(cls, header: bytes) -> Self:
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in json.loads(header).items()
-        }
-        return cls(**fields)
-
-    def encode(self) -> bytes:
-        return encode(asdict(self))
+        """Read what `encode` made of `asdict`."""
+        return cls(**json.loads(header))
 
     def networks(self) -> list[Network]:
         return [ipaddress.ip_network(text) for text in self.private_cidrs]
-
-
-def encode_url(url: str) -> bytes:
-    """Return the URL as a payload; as JSON a long one would be too long for a frame's header."""
-    return url.encode(errors="surrogatepass")  # a URL that is refused for them all the same
-
-
-def decode_url(payload: bytes) -> str:
-    return payload.decode(errors="surrogatepass")
 
 
 def encode(message: Message) -> bytes:

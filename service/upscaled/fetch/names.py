@@ -6,8 +6,9 @@ threads that everything else uses, a handful of such names would hold up all fet
 
 import asyncio
 import socket
-import threading
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import Any, Final
 from weakref import WeakValueDictionary
 
@@ -22,14 +23,13 @@ AddressInfo = tuple[socket.AddressFamily, socket.SocketKind, int, str, tuple[Any
 class NameLookup:
     """Resolves host names, at most `max_lookups` at a time and `max_per_key` of one API key.
 
-    A thread whose caller gave up keeps its slot until its lookup ends. Threads are daemons: one
-    that hangs does not keep the process from ending.
+    A thread whose caller gave up keeps its slot until its lookup ends.
     """
 
     def __init__(
         self, max_lookups: int = MAX_LOOKUPS, max_per_key: int = MAX_LOOKUPS_PER_KEY
     ) -> None:
-        self._slots = asyncio.Semaphore(max_lookups)
+        self._threads = ThreadPoolExecutor(max_lookups, thread_name_prefix="names")
         self._max_per_key = max_per_key
         # Of keys that look up or wait to: each lookup holds its key's semaphore.
         self._slots_of_key: WeakValueDictionary[int, asyncio.Semaphore] = WeakValueDictionary()
@@ -38,58 +38,23 @@ class NameLookup:
         """Return the addresses to connect to for TCP, in the system's order of preference.
 
         Raises:
-            OSError: no such name, or no answer about it.
+            OSError: no such name, no answer about it, or no thread to look it up.
             UnicodeError: no name at all (a label of more than 63 characters, or an empty one).
         """
         own = self._slots_of_key.setdefault(key_id, asyncio.Semaphore(self._max_per_key))
         await own.acquire()
         try:
-            await self._slots.acquire()
-        except BaseException:
+            lookup: Future[Any] = self._threads.submit(
+                socket.getaddrinfo, host, port, type=socket.SOCK_STREAM
+            )
+        except RuntimeError as error:
             own.release()
-            raise
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[list[AddressInfo]] = loop.create_future()
-        look_up = threading.Thread(
-            target=self._look_up, args=(loop, answer, own, host, port), daemon=True
-        )
-        try:
-            look_up.start()
-        except RuntimeError as error:  # the system gives no further thread
-            self._release(own)
             raise OSError(str(error)) from error
-        return await answer
+        lookup.add_done_callback(partial(_release, asyncio.get_running_loop(), own))
+        answer: list[AddressInfo] = await asyncio.wrap_future(lookup)
+        return answer
 
-    def _look_up(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        answer: "asyncio.Future[list[AddressInfo]]",
-        own: asyncio.Semaphore,
-        host: str,
-        port: int,
-    ) -> None:
-        outcome: Any
-        try:
-            outcome = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-        except (OSError, UnicodeError) as error:
-            outcome = error
-        with suppress(RuntimeError):  # the loop has ended meanwhile
-            loop.call_soon_threadsafe(self._finish, answer, own, outcome)
 
-    def _finish(
-        self,
-        answer: "asyncio.Future[list[AddressInfo]]",
-        own: asyncio.Semaphore,
-        outcome: list[AddressInfo] | Exception,
-    ) -> None:
-        self._release(own)
-        if answer.cancelled():
-            return
-        if isinstance(outcome, Exception):
-            answer.set_exception(outcome)
-        else:
-            answer.set_result(outcome)
-
-    def _release(self, own: asyncio.Semaphore) -> None:
-        self._slots.release()
-        own.release()
+def _release(loop: asyncio.AbstractEventLoop, slot: asyncio.Semaphore, _: Future[Any]) -> None:
+    with suppress(RuntimeError):  # the loop has ended meanwhile
+        loop.call_soon_threadsafe(slot.release)

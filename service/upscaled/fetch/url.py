@@ -7,9 +7,10 @@ but UnusableUrl.
 
 import ipaddress
 import re
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Final
-from urllib.parse import unquote, urljoin
+from urllib.parse import quote, unquote, urljoin
 
 import idna
 
@@ -27,7 +28,7 @@ _ABSOLUTE: Final = re.compile(r"(https?)://([^/?#]*)([^#]*)", re.IGNORECASE)
 _SCHEME: Final = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:")  # RFC 3986, section 3.1
 _AUTHORITY: Final = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]+)(?::([0-9]{0,5}))?")
 _HOST_NAME: Final = re.compile(r"[a-z0-9._-]+")
-_NOT_ASCII: Final = re.compile(rb"[\x80-\xff]+")
+_NOT_ASCII: Final = re.compile(rb"[\x80-\xff]")
 
 # One text for every failure: a client learns nothing about the network behind this service.
 UNUSABLE_URL_TEXT: Final = "image_url could not be fetched"
@@ -41,12 +42,11 @@ class UnusableUrl(InvalidParameter):
 
 @dataclass(frozen=True, slots=True)
 class SourceUrl:
-    """Parsed http or https URL.
+    """Parsed URL.
 
-    Attributes:
-        scheme: "http" or "https".
-        host: a lower-case ASCII name, or an address without brackets.
-        target: path and query as they stand in the request line, in ASCII.
+    scheme: "http" or "https".
+    host: a lower-case ASCII name, or an address without brackets.
+    target: path and query as they stand in the request line, in ASCII.
     """
 
     scheme: str
@@ -111,7 +111,7 @@ def join_url(base: SourceUrl, location: bytes) -> SourceUrl:
     try:
         text = location.decode().strip()
     except UnicodeDecodeError:
-        text = _NOT_ASCII.sub(_escape_bytes, location).decode().strip()
+        text = _NOT_ASCII.sub(lambda found: b"%%%02X" % found[0][0], location).decode().strip()
     if not text or _CONTROL.search(text):
         raise UnusableUrl(detail="redirected to nowhere")
     if _SCHEME.match(text):
@@ -134,9 +134,7 @@ def quote_target(text: str) -> str:
         UnusableUrl: half a surrogate pair, which has no UTF-8.
     """
     try:
-        return _NEEDS_QUOTING.sub(
-            lambda found: "".join(f"%{byte:02X}" for byte in found[0].encode()), text
-        )
+        return _NEEDS_QUOTING.sub(lambda found: quote(found[0], safe=""), text)
     except UnicodeEncodeError:
         raise UnusableUrl(detail="half a surrogate pair") from None
 
@@ -151,18 +149,11 @@ def encode_host(text: str) -> str:
     if len(host) > MAX_HOST_CHARACTERS:
         raise UnusableUrl(detail="host name too long")
     if not host.isascii():
-        try:
-            host = idna.encode(host, uts46=True).decode()
-        except (UnicodeError, IndexError):
-            host = _encode_idna_2003(host)
+        host = _encode_idna(host)
     host = host.lower()
     if not _HOST_NAME.fullmatch(host) or not host.strip("."):
         raise UnusableUrl(detail="host name")
     return host
-
-
-def _escape_bytes(found: "re.Match[bytes]") -> bytes:
-    return b"".join(b"%%%02X" % byte for byte in found[0])
 
 
 def _split_authority(authority: str, default_port: int) -> tuple[str, int]:
@@ -188,8 +179,9 @@ def _parse_ipv6(text: str) -> str:
         raise UnusableUrl(detail="no IPv6 address") from None
 
 
-def _encode_idna_2003(host: str) -> str:
-    try:
+def _encode_idna(host: str) -> str:
+    with suppress(UnicodeError, IndexError):
+        return idna.encode(host, uts46=True).decode()
+    with suppress(UnicodeError, IndexError):
         return host.encode("idna").decode()
-    except (UnicodeError, IndexError):
-        raise UnusableUrl(detail="host name") from None
+    raise UnusableUrl(detail="host name")
