@@ -29,7 +29,6 @@ ROOT = Path(__file__).resolve().parents[1]
 DATA_DIR = ROOT / ".upscaled"
 SAMPLE = ROOT / "scripts" / "sample" / "cat.jpg"
 HOST = "127.0.0.1"
-USUAL_PORT = 8000
 KEY_NAME = "quickstart"
 START_TIMEOUT_S = 120
 ANSWER_TIMEOUT_S = 900
@@ -70,7 +69,7 @@ def run(photo: Path, *, is_once: bool) -> None:
     settings = load_settings(data_dir=DATA_DIR)
     scale = choose_scale(header, settings)
     secret = make_key(settings)
-    port = find_port()
+    port = find_port(settings.port)
     with serving(port) as process:
         print(f"Serving on http://{HOST}:{port}")
         reason = "" if scale == 4 else f" (scale 4 takes sides to {settings.max_input_side_x4} px)"
@@ -143,9 +142,9 @@ def create_key(state: State) -> str:
     return state.keys.create(KEY_NAME, credits=1000)
 
 
-def find_port() -> int:
-    """Return the usual port where it is free, else any free one."""
-    for port in (USUAL_PORT, 0):
+def find_port(wanted: int) -> int:
+    """Return the wanted port where it is free, else any free one."""
+    for port in (wanted, 0):
         try:
             with socket.create_server((HOST, port)) as probing:
                 return int(probing.getsockname()[1])

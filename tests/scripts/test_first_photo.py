@@ -4,6 +4,7 @@ import os
 import shlex
 import socket
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 from PIL import Image
@@ -86,12 +87,25 @@ def test_a_lost_database_gets_a_new_key(settings: Settings) -> None:
     assert first_photo.make_key(settings) != old
 
 
-def test_a_port_in_use_is_replaced_by_a_free_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_port_in_use_is_replaced_by_a_free_one() -> None:
     with socket.create_server((first_photo.HOST, 0)) as taken:
         port = int(taken.getsockname()[1])
-        monkeypatch.setattr(first_photo, "USUAL_PORT", port)
-        assert first_photo.find_port() != port
-    assert first_photo.find_port() == port
+        assert first_photo.find_port(port) != port
+    assert first_photo.find_port(port) == port
+
+
+def test_the_service_gets_the_port_that_the_settings_name(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(port: int) -> NoReturn:
+        raise QuickstartError(f"port {port}")
+
+    with socket.create_server((first_photo.HOST, 0)) as free:
+        port = int(free.getsockname()[1])
+    monkeypatch.setenv("UPSCALED_PORT", str(port))
+    monkeypatch.setattr(first_photo, "serving", refuse)
+    with pytest.raises(QuickstartError, match=f"port {port}"):
+        first_photo.run(first_photo.SAMPLE, is_once=True)
 
 
 def test_the_form_holds_the_photo_and_the_scale() -> None:
@@ -140,7 +154,7 @@ def test_a_service_that_does_not_start_is_reported_with_its_log(
     monkeypatch.setenv("UPSCALED_DEVICE", "abacus")
     with (
         pytest.raises(QuickstartError, match=r"(?s)does not start.*UPSCALED_DEVICE='abacus'"),
-        first_photo.serving(first_photo.find_port()),
+        first_photo.serving(first_photo.find_port(0)),
     ):
         pytest.fail("it was taken for ready")
 

@@ -99,7 +99,7 @@ async def release_pending_credits(state: State, metrics: Metrics) -> None:
     """Give back the credits whose release failed, with exponential backoff, until cancelled."""
     failures = 0
     while True:
-        await asyncio.sleep(retry_after_s(failures))
+        await asyncio.sleep(pause_before_retry_s(failures))
         pending = len(state.credits.pending)
         if pending == 0:
             continue
@@ -117,6 +117,6 @@ async def release_pending_credits(state: State, metrics: Metrics) -> None:
             metrics.note_credit("released")
 
 
-def retry_after_s(failures: int) -> float:
+def pause_before_retry_s(failures: int) -> float:
     """Return the wait before the next try, after so many failures in a row."""
     return min(LONGEST_RETRY_S, FIRST_RETRY_S * 2.0 ** min(failures, 30))

@@ -24,7 +24,7 @@ from upscaled.batch.outcome import Kind, Listener, Outcome
 from upscaled.batch.output_store import (
     ExistingResult,
     OutputStore,
-    Reservation,
+    ReservedPath,
     candidate_names,
 )
 from upscaled.errors import (
@@ -159,7 +159,7 @@ class FileUpscaler:
 
     def _fill(
         self,
-        reservation: Reservation,
+        reservation: ReservedPath,
         data: bytes,
         source_sha256: bytes,
         mark: bytes,

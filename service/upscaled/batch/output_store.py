@@ -31,7 +31,7 @@ _MAX_FURTHER_BYTES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
-class Reservation:
+class ReservedPath:
     """Result path that is reserved for one source: below the root, and whole."""
 
     path: PurePath
@@ -90,7 +90,7 @@ class OutputStore:
 
     def reserve(
         self, source: Path, source_sha256: bytes, fingerprint: bytes, paths: Iterator[PurePath]
-    ) -> Reservation | ExistingResult:
+    ) -> ReservedPath | ExistingResult:
         """Reserve the first of `paths` below the root that is free for the result of `source`.
 
         Raises:
@@ -104,7 +104,7 @@ class OutputStore:
                     if existing := self._find_existing(target, row, source_sha256, fingerprint):
                         return existing
                     self._journal.reserve(path, source)
-                    return Reservation(path, target)
+                    return ReservedPath(path, target)
         raise AssertionError("names never end")
 
     def find_identical(
@@ -117,7 +117,7 @@ class OutputStore:
                 return row.record, target.read_bytes()
         return None
 
-    def write(self, reservation: Reservation, data: bytes) -> int:
+    def write(self, reservation: ReservedPath, data: bytes) -> int:
         """Write the result beside its reserved path, the first step of committing it.
 
         Returns:
@@ -128,7 +128,7 @@ class OutputStore:
         """
         return write_part(reservation.target, self._part(reservation.target), data)
 
-    def commit(self, reservation: Reservation, record: Record) -> None:
+    def commit(self, reservation: ReservedPath, record: Record) -> None:
         """Commit the result: from here on it is complete and recorded, even after a kill.
 
         Raises:
@@ -144,7 +144,7 @@ class OutputStore:
             raise
         self._journal.commit(reservation.path)
 
-    def release(self, reservation: Reservation) -> None:
+    def release(self, reservation: ReservedPath) -> None:
         """Give up a reservation, and leave nothing of it."""
         drop_part(self._part(reservation.target))
         self._journal.release(reservation.path)

@@ -72,10 +72,11 @@ def main() -> None:
     A wrong setting is reported with exit status 2, a standard output that cannot be written with
     exit status 1.
     """
-    called = [argument for argument in sys.argv[1:2] if argument in COMMANDS]
+    first = "".join(sys.argv[1:2])
+    commands = {"--version": ()} | {name: (name,) for name in COMMANDS}
     try:
         try:
-            build_app(called or COMMANDS)()
+            build_app(commands.get(first, COMMANDS))()
         finally:
             if sys.stdout is not None:
                 sys.stdout.flush()

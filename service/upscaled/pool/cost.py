@@ -12,7 +12,7 @@ from typing import Final, NamedTuple
 
 from upscaled.config import SCALES
 from upscaled.pool.executor import UpscaleRequest
-from upscaled.pool.messages import Ready
+from upscaled.pool.messages import WorkerReady
 from upscaled.upscale.model_choice import Rung, choose_rung
 from upscaled_models.errors import ModelError
 from upscaled_models.registry import ModelSpec
@@ -118,7 +118,7 @@ class CostModel:
         self._at_start: dict[str, float] = {}
         self._harmed = _HarmedShares()
 
-    def assume(self, ready: Ready) -> None:
+    def assume(self, ready: WorkerReady) -> None:
         """Adopt a worker's ladders, and the seconds that it measured at its start."""
         self.ladders = {scale: tuple(ladder) for scale, ladder in ready.ladders.items()}
         self._at_start.update(ready.seconds_per_px)
@@ -252,7 +252,7 @@ class CostModel:
         return self._specs[model]
 
 
-def retry_after_s(work_s: float, workers: int, starting_s: float = 0.0) -> int:
+def estimate_wait_s(work_s: float, workers: int, starting_s: float = 0.0) -> int:
     """Return the whole seconds until the work is done, from 1 to `MAX_RETRY_AFTER_S`.
 
     Args:

@@ -23,9 +23,9 @@ from typing import Any, Final
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, ServiceError, rebuild
 from upscaled.logs import event
-from upscaled.pool.cost import CostModel, retry_after_s
+from upscaled.pool.cost import CostModel, estimate_wait_s
 from upscaled.pool.executor import UpscaleRequest
-from upscaled.pool.messages import Answer, Done, Job, JobRefused, Ready
+from upscaled.pool.messages import Answer, Done, JobRefused, WorkerJob, WorkerReady
 from upscaled.pool.queue import QueueFull, RequestQueue, Slot
 from upscaled.pool.stats import EngineInUse, PoolStats, WorkerStats
 from upscaled.pool.supervisor import Supervisor
@@ -71,7 +71,7 @@ class LocalPool:
         ]
         self._tasks: set[asyncio.Task[Any]] = set()
         self._supervising: list[asyncio.Task[None]] = []
-        self._first_ready: Ready | None = None
+        self._first_ready: WorkerReady | None = None
         self._first_start_over = asyncio.Event()
         self._job_numbers = count(1)
         self._admitted = 0
@@ -85,7 +85,7 @@ class LocalPool:
         for task in self._supervising:
             task.add_done_callback(_log_crash)
 
-    async def wait_ready(self) -> Ready:
+    async def wait_ready(self) -> WorkerReady:
         """Wait, if need be for ever, until a first worker is ready, and return its message.
 
         Raises:
@@ -194,12 +194,12 @@ class LocalPool:
         except QueueFull as error:
             reason: RefusalReason = "gave_way" if error.gave_way else "queue"
             work_s = self._queue.work_before_s(request)
-            wait_s = retry_after_s(work_s, len(self._workers), self._starting_s())
+            wait_s = estimate_wait_s(work_s, len(self._workers), self._starting_s())
             raise RateLimitExceeded(wait_s, reason=reason, detail=str(error)) from None
 
     async def _work_in_slot(self, slot: Slot, source: bytes) -> tuple[Answer, bytes]:
         request = slot.request
-        job = Job(
+        job = WorkerJob(
             job=next(self._job_numbers),
             request_id=request.request_id,
             scale=request.scale,
@@ -209,14 +209,22 @@ class LocalPool:
         )
         task = asyncio.create_task(self._work_and_release(slot, job, source))
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._forget)
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
             slot.worker.cancel(job)
             raise
 
-    async def _work_and_release(self, slot: Slot, job: Job, source: bytes) -> tuple[Answer, bytes]:
+    def _forget(self, task: "asyncio.Task[Any]") -> None:
+        """Drop a task that is over, and its error: a cancelled request asks for neither."""
+        self._tasks.discard(task)
+        if not task.cancelled():
+            task.exception()
+
+    async def _work_and_release(
+        self, slot: Slot, job: WorkerJob, source: bytes
+    ) -> tuple[Answer, bytes]:
         try:
             answer, data = await slot.worker.work(job, source, slot.note_tile)
         finally:
@@ -270,7 +278,7 @@ class LocalPool:
         error = self._supervisors[0].last_error
         if all(supervisor.is_unusable for supervisor in self._supervisors):
             return InternalError(detail=error)
-        wait_s = retry_after_s(0, 1, self._starting_s())
+        wait_s = estimate_wait_s(0, 1, self._starting_s())
         return RateLimitExceeded(wait_s, reason="starting", detail=f"no worker: {error}")
 
 

@@ -2,9 +2,9 @@
 
     front end                     worker
     Configure                 ->
-                              <-  Ready, or Unusable and the worker ends
-    Job + source bytes        ->
-                              <-  Progress ...          (Alive every second, whatever else is sent)
+                              <-  WorkerReady, or Unusable and the worker ends
+    WorkerJob + source bytes  ->
+                              <-  JobProgress ...       (Alive every second, whatever else is sent)
                               <-  Done + result bytes | JobRefused | Failed | JobCancelled
     Cancel                    ->
 
@@ -39,7 +39,7 @@ class Configure(_Message):
     settings: dict[str, JsonValue]
 
 
-class Job(_Message):
+class WorkerJob(_Message):
     """Job to upscale one image; its encoded bytes are the payload.
 
     output: what its result is to be, decided from its header. key_id: the API key that sent it; the
@@ -63,7 +63,7 @@ class Cancel(_Message):
     job: int
 
 
-class Ready(_Message):
+class WorkerReady(_Message):
     """Reports that the worker has loaded its models and takes jobs. Maps have the scales as keys.
 
     models: the best model of each scale. labels: what runs it and in which precision, as "torch
@@ -95,7 +95,7 @@ class Alive(_Message):
     stats: WorkerStats = WorkerStats()
 
 
-class Progress(_Message):
+class JobProgress(_Message):
     """Reports the tiles of a job that are done, from 0 again where the image is begun anew."""
 
     kind: Literal["progress"] = "progress"
@@ -136,9 +136,9 @@ class JobCancelled(_Message):
     job: int
 
 
-ToWorker = Configure | Job | Cancel
+ToWorker = Configure | WorkerJob | Cancel
 Answer = Done | JobRefused | Failed | JobCancelled
-FromWorker = Ready | Unusable | Alive | Progress | Answer
+FromWorker = WorkerReady | Unusable | Alive | JobProgress | Answer
 
 _TO_WORKER: TypeAdapter[ToWorker] = TypeAdapter(Annotated[ToWorker, Field(discriminator="kind")])
 _FROM_WORKER: TypeAdapter[FromWorker] = TypeAdapter(

@@ -23,11 +23,11 @@ from upscaled.pool.messages import (
     Cancel,
     Configure,
     FromWorker,
-    Job,
-    Progress,
-    Ready,
+    JobProgress,
     ToWorker,
     Unusable,
+    WorkerJob,
+    WorkerReady,
     decode_from_worker,
     encode,
 )
@@ -89,7 +89,7 @@ class WorkerProcess:
 
     def __init__(self, child: AsyncChild, limits: Limits) -> None:
         loop = asyncio.get_running_loop()
-        self.ready: Ready
+        self.ready: WorkerReady
         self.gone = asyncio.Event()
         self.answered = 0
         self.end_text = ""
@@ -97,7 +97,7 @@ class WorkerProcess:
         self._child = child
         self._limits = limits
         self._is_usable = True
-        self._ready: asyncio.Future[Ready | ChildUnusable | WorkerDied] = loop.create_future()
+        self._ready: asyncio.Future[WorkerReady | ChildUnusable | WorkerDied] = loop.create_future()
         self._in_flight: dict[int, _InFlight] = {}
         self._in_flight_at_end: int | None = None
         self._last_message_at = loop.time()
@@ -125,9 +125,9 @@ class WorkerProcess:
         except TimeoutError:
             raise WorkerDied(f"not ready within {limits.start_s:g} s") from None
         finally:
-            if not isinstance(ready, Ready):
+            if not isinstance(ready, WorkerReady):
                 await worker.end()
-        if not isinstance(ready, Ready):
+        if not isinstance(ready, WorkerReady):
             raise ready
         worker.ready = ready
         return worker
@@ -142,7 +142,7 @@ class WorkerProcess:
         return self._is_usable
 
     async def work(
-        self, job: Job, source: bytes, on_tile: OnTile | None = None
+        self, job: WorkerJob, source: bytes, on_tile: OnTile | None = None
     ) -> tuple[Answer, bytes]:
         """Send one job and wait for its answer, beside other jobs.
 
@@ -170,7 +170,7 @@ class WorkerProcess:
         self.answered += 1
         return answer
 
-    def cancel(self, job: Job) -> None:
+    def cancel(self, job: WorkerJob) -> None:
         """Have a job stopped; its `work` returns `JobCancelled`, or what was finished before."""
         task = asyncio.create_task(self._send_if_alive(Cancel(job=job.job)))
         self._tasks.add(task)
@@ -240,15 +240,15 @@ class WorkerProcess:
         match message:
             case Alive():
                 self.stats = message.stats
-            case Ready() if not self._ready.done():
+            case WorkerReady() if not self._ready.done():
                 self._ready.set_result(message)
             case Unusable() if not self._ready.done():
                 self._ready.set_result(ChildUnusable(message.reason))
-            case Ready() | Unusable():
+            case WorkerReady() | Unusable():
                 raise FrameError(f"{message.kind} out of turn")
             case _ if message.job not in self._in_flight:
                 raise FrameError(f"{message.kind} for a job that is not in flight")
-            case Progress():
+            case JobProgress():
                 if on_tile := self._in_flight[message.job].on_tile:
                     on_tile(message.done, message.total)
             case _ if not self._in_flight[message.job].answer.done():

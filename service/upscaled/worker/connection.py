@@ -16,8 +16,8 @@ from upscaled.pool.messages import (
     Cancel,
     Configure,
     FromWorker,
-    Job,
     ToWorker,
+    WorkerJob,
     decode_to_worker,
     encode,
 )
@@ -69,7 +69,7 @@ class JobQueue:
     """Queue of the jobs that are not answered yet, in their order; for any thread."""
 
     def __init__(self) -> None:
-        self._waiting: SimpleQueue[tuple[Job, bytes]] = SimpleQueue()
+        self._waiting: SimpleQueue[tuple[WorkerJob, bytes]] = SimpleQueue()
         self._lock = threading.Lock()
         self._open: dict[int, Cancellation] = {}
         self._idle_since_s = time.monotonic()
@@ -83,7 +83,7 @@ class JobQueue:
     def put(self, message: ToWorker, payload: bytes) -> None:
         """Take in what the front end sent: a job, or the cancellation of one."""
         match message:
-            case Job():
+            case WorkerJob():
                 with self._lock:
                     self._open[message.job] = Cancellation()
                 self._waiting.put((message, payload))
@@ -95,11 +95,11 @@ class JobQueue:
             case Configure():
                 raise channel.FrameError("configured twice")
 
-    def next(self) -> tuple[Job, bytes]:
+    def next(self) -> tuple[WorkerJob, bytes]:
         """Wait for the next job; it is open until `settle`."""
         return self._waiting.get()
 
-    def cancellation(self, job: Job) -> Cancellation:
+    def cancellation(self, job: WorkerJob) -> Cancellation:
         """Return the cancellation of an open job, which a `Cancel` of the front end calls."""
         return self._open[job.job]
 

@@ -10,7 +10,15 @@ from typing import Final
 from upscaled.config import SLOTS_ON_CPU, SLOTS_ON_CUDA, Settings
 from upscaled.errors import InternalError, ServiceError
 from upscaled.logs import event
-from upscaled.pool.messages import Answer, Done, Failed, Job, JobCancelled, JobRefused, Progress
+from upscaled.pool.messages import (
+    Answer,
+    Done,
+    Failed,
+    JobCancelled,
+    JobProgress,
+    JobRefused,
+    WorkerJob,
+)
 from upscaled.upscale.cancellation import Cancelled
 from upscaled.upscale.core import Core
 from upscaled.upscale.engines import choose_device
@@ -66,7 +74,7 @@ class JobThreads:
             _log.critical("a job's thread crashed", exc_info=True, extra=event("crash"))
             os._exit(1)  # the front end retries what is in flight, in a sound process
 
-    def _work(self, job: Job, source: bytes) -> None:
+    def _work(self, job: WorkerJob, source: bytes) -> None:
         """Upscale the image of one job, and answer it."""
         try:
             result = self._upscale(job, source)
@@ -79,9 +87,9 @@ class JobThreads:
         else:
             self._answer(Done(job=job.job, result=replace(result, data=b"")), result.data)
 
-    def _upscale(self, job: Job, source: bytes) -> Result:
+    def _upscale(self, job: WorkerJob, source: bytes) -> Result:
         def send_progress(done: int, total: int) -> None:
-            self.front_end.send(Progress(job=job.job, done=done, total=total))
+            self.front_end.send(JobProgress(job=job.job, done=done, total=total))
 
         return self.core.upscale(
             source,
@@ -97,7 +105,7 @@ class JobThreads:
         self.jobs.settle(answer.job)
         self.front_end.send(answer, data)
 
-    def _answer_error(self, job: Job, error: Exception) -> None:
+    def _answer_error(self, job: WorkerJob, error: Exception) -> None:
         """Answer whose fault it is; where it may be the device's, test that it still works.
 
         After some errors of a device every further call fails. The test then raises, the process

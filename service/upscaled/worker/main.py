@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 from upscaled.config import Settings
 from upscaled.logs import configure_logging, event, log_uncaught_exceptions
-from upscaled.pool.messages import Configure, Ready, Unusable
+from upscaled.pool.messages import Configure, Unusable, WorkerReady
 from upscaled.process.channel import FrameError
 from upscaled.process.confinement import OomScore, child_parser, confine
 from upscaled.worker.connection import FrontEnd, FrontEndGone, JobQueue, listen
@@ -92,12 +92,12 @@ def _work(front_end: FrontEnd, jobs: JobQueue, settings: Settings, counters: Cou
         JobThreads(front_end, jobs, core, ready.slots).run()
 
 
-def _describe(core: "Core") -> Ready:
+def _describe(core: "Core") -> WorkerReady:
     from upscaled.upscale.engines import choose_device
     from upscaled.worker.jobs import count_slots
 
     models = {scale: ladder[0].model for scale, ladder in core.ladders.items()}
-    return Ready(
+    return WorkerReady(
         device=str(choose_device(core.settings).torch_device),
         models=models,
         labels={scale: core.label(model) for scale, model in models.items()},

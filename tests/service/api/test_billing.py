@@ -20,8 +20,8 @@ from upscaled.api.billing import (
     FIRST_RETRY_S,
     LONGEST_RETRY_S,
     hold_credit,
+    pause_before_retry_s,
     release_pending_credits,
-    retry_after_s,
 )
 from upscaled.api.telemetry.metrics import CreditEvent, Metrics
 from upscaled.config import load_settings
@@ -306,10 +306,10 @@ async def test_a_cancelled_step_is_never_left_half_done(
 
 
 def test_the_wait_between_retries_doubles_up_to_a_maximum() -> None:
-    waits = [retry_after_s(failures) for failures in range(8)]
+    waits = [pause_before_retry_s(failures) for failures in range(8)]
     assert waits == [0.5, 1, 2, 4, 8, 16, 30, 30]
     assert (waits[0], waits[-1]) == (FIRST_RETRY_S, LONGEST_RETRY_S)
-    assert retry_after_s(10**9) == LONGEST_RETRY_S
+    assert pause_before_retry_s(10**9) == LONGEST_RETRY_S
 
 
 class FailingState:

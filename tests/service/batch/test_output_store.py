@@ -11,7 +11,7 @@ from upscaled.batch.journal import Journal, Phase, Record
 from upscaled.batch.output_store import (
     ExistingResult,
     OutputStore,
-    Reservation,
+    ReservedPath,
     candidate_names,
     is_intact,
 )
@@ -46,13 +46,13 @@ def names(source: Path) -> Iterator[PurePath]:
 
 def take(
     store: OutputStore, source: Path, text: str, settings: bytes = SETTINGS
-) -> Reservation | ExistingResult:
+) -> ReservedPath | ExistingResult:
     return store.reserve(source, content(text), settings, names(source))
 
 
 def fill(store: OutputStore, source: Path, text: str, settings: bytes = SETTINGS) -> Path:
     reservation = take(store, source, text, settings)
-    assert isinstance(reservation, Reservation)
+    assert isinstance(reservation, ReservedPath)
     result = b"result of " + text.encode() + settings
     digest = hashlib.sha256(result).digest()
     mtime_ns = store.write(reservation, result)
@@ -143,7 +143,7 @@ def test_without_a_root_results_lie_beside_their_sources(tmp_path: Path, journal
     source = tmp_path / "a.png"
     folder = store.folder_of(source, PurePath())
     reservation = store.reserve(source, content("one"), SETTINGS, iter([folder / "a-x4.jpg"]))
-    assert isinstance(reservation, Reservation)
+    assert isinstance(reservation, ReservedPath)
     assert reservation.target == tmp_path / "a-x4.jpg"
 
 
@@ -151,7 +151,7 @@ def test_a_reservation_that_is_released_leaves_nothing(
     store: OutputStore, root: Path, journal: Journal
 ) -> None:
     reservation = take(store, A_PNG, "one")
-    assert isinstance(reservation, Reservation)
+    assert isinstance(reservation, ReservedPath)
     store.write(reservation, b"half")
     store.release(reservation)
     assert list(root.iterdir()) == []
@@ -174,7 +174,7 @@ def test_a_run_that_was_killed_anywhere_is_carried_on(
         if is_renewed:
             fill(store, A_PNG, "one")
         reservation = take(store, A_PNG, "two")
-        assert isinstance(reservation, Reservation)
+        assert isinstance(reservation, ReservedPath)
         if killed_at != "reserved":
             store.write(reservation, result)
         if killed_at in ("recorded", "named"):
@@ -202,7 +202,7 @@ def test_a_result_of_a_killed_run_that_cannot_get_its_name_does_not_stop_the_nex
     with Journal(path) as journal:
         store = OutputStore(root, journal, is_overwriting=False)
         reservation = take(store, A_PNG, "one")
-        assert isinstance(reservation, Reservation)
+        assert isinstance(reservation, ReservedPath)
         store.write(reservation, b"made")
         journal.record(reservation.path, made)
     reservation.target.mkdir()
@@ -211,7 +211,7 @@ def test_a_result_of_a_killed_run_that_cannot_get_its_name_does_not_stop_the_nex
         with pytest.raises(InvalidParameter, match="was not made by this command"):
             take(store, A_PNG, "one")
         reservation.target.rmdir()
-        assert isinstance(take(store, A_PNG, "one"), Reservation)
+        assert isinstance(take(store, A_PNG, "one"), ReservedPath)
 
 
 def test_a_result_that_cannot_be_renamed_leaves_the_old_one_recorded(
@@ -222,7 +222,7 @@ def test_a_result_that_cannot_be_renamed_leaves_the_old_one_recorded(
         patched.setattr("upscaled.batch.files.os.replace", refuse)
         with pytest.raises(CannotWrite):
             fill(store, A_PNG, "new")
-    store.release(Reservation(PurePath(old.name), old))
+    store.release(ReservedPath(PurePath(old.name), old))
 
     assert old.read_bytes().startswith(b"result of old")
     assert fill(store, A_PNG, "new") == old, "ours, so it may be replaced"

@@ -13,6 +13,19 @@ def test_the_version_is_printed() -> None:
     assert run_upscaled(clean_environment(), "--version").stdout == "upscaled 0.1.0\n"
 
 
+def test_the_version_needs_no_module_of_a_command() -> None:
+    program = (
+        "import sys, upscaled.cli\n"
+        "sys.argv = ['upscaled', '--version']\n"
+        "try:\n    upscaled.cli.main()\n"
+        "finally:\n    print([name for name in sys.modules if name.startswith('upscaled.cli.')])"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True
+    )
+    assert done.stdout.splitlines()[1:] == ["[]"]
+
+
 def test_every_command_is_in_the_help() -> None:
     text = run_upscaled(clean_environment(), "--help").stdout
     for command in COMMANDS:

@@ -32,12 +32,12 @@ from upscaled.pool.messages import (
     Configure,
     Done,
     Failed,
-    Job,
     JobCancelled,
+    JobProgress,
     JobRefused,
-    Progress,
-    Ready,
     Unusable,
+    WorkerJob,
+    WorkerReady,
 )
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.result import Result, Timings
@@ -66,7 +66,7 @@ def main() -> None:
         front_end.send(Unusable(reason="the model is on holiday"))
         raise SystemExit(1)
     front_end.send(
-        Ready(
+        WorkerReady(
             device="fake",
             models={2: "fake", 4: "fake"},
             labels={2: "fake", 4: "fake"},
@@ -79,7 +79,7 @@ def main() -> None:
         threading.Thread(target=work, args=(front_end, jobs, *jobs.next()), daemon=True).start()
 
 
-def work(front_end: FrontEnd, jobs: JobQueue, job: Job, source: bytes) -> None:
+def work(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, source: bytes) -> None:
     try:
         obey(front_end, jobs, job, source)
     except FrontEndGone:
@@ -106,7 +106,7 @@ def is_due(order: dict[str, Any]) -> bool:
     return is_due
 
 
-def obey(front_end: FrontEnd, jobs: JobQueue, job: Job, source: bytes) -> None:
+def obey(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, source: bytes) -> None:
     order: dict[str, Any] = json.loads(source.partition(b"\n")[0])
     started = time.perf_counter()
     match order["do"]:
@@ -135,7 +135,7 @@ def obey(front_end: FrontEnd, jobs: JobQueue, job: Job, source: bytes) -> None:
     front_end.send(finished(job, time.perf_counter() - started, **described), data)
 
 
-def work_tiles(front_end: FrontEnd, jobs: JobQueue, job: Job, order: dict[str, Any]) -> bool:
+def work_tiles(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, order: dict[str, Any]) -> bool:
     """Return whether all tiles were done."""
     for done in range(order["count"]):
         if jobs.cancellation(job).is_cancelled:
@@ -143,11 +143,11 @@ def work_tiles(front_end: FrontEnd, jobs: JobQueue, job: Job, order: dict[str, A
         time.sleep(order["tile_s"])
         with Path(order["trace"]).open("a") as trace:
             trace.write(f"{done}\n")
-        front_end.send(Progress(job=job.job, done=done + 1, total=order["count"]))
+        front_end.send(JobProgress(job=job.job, done=done + 1, total=order["count"]))
     return True
 
 
-def finished(job: Job, worked_s: float, **described: str) -> Done:
+def finished(job: WorkerJob, worked_s: float, **described: str) -> Done:
     model = job.model or f"fake {os.getpid()}"
     result = Result(b"", "image/png", 1, 1, model, "fake", Timings(0, worked_s, 0, worked_s))
     return Done(job=job.job, result=replace(result, **described))  # type: ignore[arg-type]

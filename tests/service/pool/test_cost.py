@@ -6,7 +6,7 @@ import pytest
 from tests.service.pool.pools import request
 from upscaled.pool.cost import SMALL_RESULT_PX, SMALL_WORK_S, CostModel
 from upscaled.pool.executor import UpscaleRequest
-from upscaled.pool.messages import Ready
+from upscaled.pool.messages import WorkerReady
 from upscaled.upscale.model_choice import Rung
 from upscaled_models.registry import ModelSpec
 from upscaled_models.store import ModelStore
@@ -22,7 +22,7 @@ def make_cost(ladders: dict[int, list[Rung]] | None = None, **seconds_per_px: fl
     """A cost model to which a worker has reported its ladders, and seconds by model."""
     cost = CostModel(STORE)
     cost.assume(
-        Ready(
+        WorkerReady(
             device="fake",
             models={},
             labels={},
@@ -84,7 +84,7 @@ def test_a_finished_picture_wins_over_what_was_measured_at_a_start() -> None:
     cost = make_warm()
     cost.learn(of(10_000), LARGE, 3)
     cost.assume(
-        Ready(
+        WorkerReady(
             device="fake",
             models={},
             labels={},

@@ -1,6 +1,7 @@
 """Messages to and from a worker, with processes that obey their job."""
 
 import asyncio
+import gc
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 from tests.service.pool.pools import (
     order,
+    pids_of,
     request,
     running_pool,
     send,
@@ -17,7 +19,7 @@ from tests.service.pool.pools import (
 )
 from upscaled.errors import InternalError, MalformedImage
 from upscaled.pool.executor import OnTile, UpscaleRequest
-from upscaled.pool.messages import Answer, Job
+from upscaled.pool.messages import Answer, WorkerJob
 from upscaled.pool.worker_process import WorkerProcess
 
 
@@ -74,6 +76,24 @@ async def test_cancelling_stops_the_work_at_the_next_tile(tmp_path: Path) -> Non
         await pool.upscale(order("answer"), request())
         assert trace.read_text().count("\n") <= done + 2
         assert workers_of(pool) == [worker]
+
+
+async def test_a_death_under_a_cancelled_image_leaves_no_error_that_asyncio_would_log() -> None:
+    unretrieved: list[object] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _loop, context: unretrieved.append(context))
+    async with running_pool() as pool:
+        [worker] = workers_of(pool)
+        running = send(pool, order("answer", after_s=60))
+        await until(lambda: pool.stats().running == 1)
+        worker.suspend()  # so that it dies before it takes note of the cancellation
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        worker.kill()
+        await until(lambda: pids_of(pool) not in ((), (worker.pid,)))
+    gc.collect()
+    assert unretrieved == []
 
 
 async def test_cancelling_while_the_source_is_sent_leaves_the_channel_whole() -> None:
@@ -146,7 +166,7 @@ async def test_the_key_and_the_named_model_go_with_the_job(
     work = WorkerProcess.work
 
     async def note_and_work(
-        worker: WorkerProcess, job: Job, source: bytes, on_tile: OnTile
+        worker: WorkerProcess, job: WorkerJob, source: bytes, on_tile: OnTile
     ) -> tuple[Answer, bytes]:
         key_ids.append(job.key_id)
         return await work(worker, job, source, on_tile)

@@ -6,9 +6,9 @@ from upscaled.pool.messages import (
     Cancel,
     Done,
     FromWorker,
-    Job,
-    Ready,
     ToWorker,
+    WorkerJob,
+    WorkerReady,
     decode_from_worker,
     decode_to_worker,
     encode,
@@ -17,7 +17,7 @@ from upscaled.upscale.result import Result, Timings
 
 
 @pytest.mark.parametrize(
-    "message", [Job(job=1, request_id="ä", scale=4, output=request().output), Cancel(job=7)]
+    "message", [WorkerJob(job=1, request_id="ä", scale=4, output=request().output), Cancel(job=7)]
 )
 def test_a_message_to_a_worker_arrives_as_it_was_sent(message: ToWorker) -> None:
     assert decode_to_worker(encode(message)) == message
@@ -26,7 +26,7 @@ def test_a_message_to_a_worker_arrives_as_it_was_sent(message: ToWorker) -> None
 @pytest.mark.parametrize(
     "message",
     [
-        Ready(
+        WorkerReady(
             device="cpu",
             models={2: "a", 4: "b"},
             labels={2: "torch float32", 4: "torch bfloat16"},

@@ -19,7 +19,7 @@ from tests.service.pool.pools import (
     workers_of,
 )
 from upscaled.errors import RateLimitExceeded
-from upscaled.pool.cost import MAX_RETRY_AFTER_S, retry_after_s
+from upscaled.pool.cost import MAX_RETRY_AFTER_S, estimate_wait_s
 from upscaled.upscale.result import Result
 
 
@@ -210,4 +210,4 @@ async def test_one_keys_flood_refuses_no_other_key_and_each_gets_its_own_wait() 
 def test_the_wait_is_the_work_shared_out_behind_the_start(
     work_s: float, workers: int, starting_s: float, wait_s: int
 ) -> None:
-    assert retry_after_s(work_s, workers, starting_s) == wait_s
+    assert estimate_wait_s(work_s, workers, starting_s) == wait_s

@@ -11,7 +11,7 @@ import pytest
 from tests.service.pool.pools import request
 from tests.service.upscale.box_engine import BoxEngine
 from upscaled.config import Settings
-from upscaled.pool.messages import Job
+from upscaled.pool.messages import WorkerJob
 from upscaled.upscale.core import Core
 from upscaled.upscale.engines import open_autotuner
 from upscaled.upscale.loaded_models import LoadedModels
@@ -24,7 +24,7 @@ from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.load import NO_LOAD, Load
 from upscaled_models.backends.base import Engine
 
-JOB = Job(job=1, request_id="r", scale=2, output=request(scale=2).output)
+JOB = WorkerJob(job=1, request_id="r", scale=2, output=request(scale=2).output)
 
 
 def box() -> Engine:
