@@ -8,7 +8,7 @@ in the request queue. A front end that stops puts its jobs back, and one that di
 import asyncio
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from functools import partial
 from typing import Final
@@ -17,14 +17,14 @@ from upscaled.api.billing import CAPTURE_RETRIES_AFTER_S
 from upscaled.api.cancellation import run_to_end
 from upscaled.api.job_images import JobImages, StoreFailed, Tiles
 from upscaled.api.memory import MemoryBudget
-from upscaled.api.telemetry.metrics import CreditEvent, Metrics
+from upscaled.api.telemetry.metrics import Metrics
 from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, ServiceError
 from upscaled.fetch.client import FetchClient
 from upscaled.logs import event
 from upscaled.pool.executor import Executor
 from upscaled.state import DatabaseFailed, PaidResult, State
-from upscaled.state.job_rows import ClaimedJob, Job
+from upscaled.state.job_rows import ClaimedJob, Job, JobState
 from upscaled.state.jobs import RENEW_EVERY_S
 
 POLL_EVERY_S: Final = 2.0
@@ -35,6 +35,12 @@ RETRY_AFTER_S: Final = 5.0
 STORE_RETRY_AFTER_S: Final = 60.0
 """Before a job is tried again whose source or result the store did not take or give: it may be that
 one object alone, and other jobs go first."""
+
+_END_EVENTS: Final[Mapping[JobState, str]] = {
+    "succeeded": "job_done",
+    "failed": "job_failed",
+    "cancelled": "job_cancelled",
+}
 
 _logger: Final = logging.getLogger(__name__)
 
@@ -117,6 +123,9 @@ class JobRunner:
 
     async def _claim(self) -> ClaimedJob | None:
         try:
+            while ended := await run_to_end(asyncio.to_thread(self._jobs.end_unwanted)):
+                for job in ended:
+                    await self.note_end(job, job.state, error_code=job.error_code)
             claiming = asyncio.to_thread(self._jobs.claim, self._last_key_id)
             claimed = await run_to_end(claiming, self._put_back)
         except Exception as error:  # noqa: BLE001  (every failure is tried again)
@@ -237,30 +246,30 @@ class JobRunner:
             tiles=tiles.total or 0,
         )
         if await self._try_often(finish):
-            fields = event(
-                "job_done",
-                job_id=job.id,
+            scale = job.order.scale
+            self._metrics.note_job_result(result, scale=scale, source_bytes=image.source_bytes)
+            await self.note_end(
+                job,
+                "succeeded",
                 model=result.model,
                 result_bytes=len(result.data),
                 seconds=round(time.monotonic() - begun_s, 3),
             )
-            scale = job.order.scale
-            self._metrics.note_job_result(result, scale=scale, source_bytes=image.source_bytes)
-            self._metrics.note_job("succeeded")
-            await self._note_end(job, "captured", fields)
         else:
             await run_to_end(self._state.job_results.delete(image.file_name))
 
     async def _fail(self, claimed: ClaimedJob, error: ServiceError) -> None:
         if await self._try_often(partial(self._jobs.fail, claimed, error)):
-            fields = event("job_failed", job_id=claimed.job.id, error_code=error.error_code)
-            self._metrics.note_job("failed")
-            await self._note_end(claimed.job, "released", fields)
+            await self.note_end(claimed.job, "failed", error_code=error.error_code)
 
-    async def _note_end(self, job: Job, credit: CreditEvent, fields: dict[str, object]) -> None:
-        _logger.info("a job ended", extra=fields)
-        if self._settings.metering:
-            self._metrics.note_credit(credit)
+    async def note_end(self, job: Job, status: JobState, **fields: object) -> None:
+        """Log and count a job that this process ended, and delete its source."""
+        name = _END_EVENTS[status]
+        extra = event(name, job_id=job.id, key_name=job.key_name, **fields)
+        _logger.info("a job ended", extra=extra)
+        self._metrics.note_job(status)
+        if job.is_metered:
+            self._metrics.note_credit("captured" if status == "succeeded" else "released")
         if job.order.source_name is not None:
             await self._state.job_sources.delete(job.order.source_name)
 

@@ -24,6 +24,7 @@ from upscaled.state.clocks import Clocks
 from upscaled.state.database import Database
 from upscaled.state.errors import DatabaseFailed, DuplicateRequest, HoldReleased, StateError
 from upscaled.state.holder import Holder
+from upscaled.state.idempotency import is_answered
 from upscaled.state.ledger import Discrepancy, Hold, PaidResult
 from upscaled.state.pending import PendingReleases
 from upscaled.state.schema import OPEN_HOLDS
@@ -151,8 +152,9 @@ class Credits:
         """Make sure that a request whose image was not delivered costs nothing.
 
         An open hold is released. One that was captured, unknown to its caller, is granted again,
-        and the record of its result removed. One that is not there may be of a transaction that
-        the server has not ended yet: `release_stale` sees to it when it is too old.
+        and the record of its result removed, unless a retry was given what it paid for. One that
+        is not there may be of a transaction that the server has not ended yet: `release_stale` sees
+        to it when it is too old.
 
         Returns:
             Whether this call gave a credit back; a second call does not.
@@ -160,7 +162,8 @@ class Credits:
         try:
             with self._database.write() as connection:
                 is_given_back = ledger.release(connection, hold, at_s=self._now_s())
-                if not is_given_back and ledger.has_entry(connection, hold, "capture"):
+                is_captured = ledger.has_entry(connection, hold, "capture")
+                if is_captured and not is_answered(connection, hold):
                     is_given_back = ledger.refund(connection, hold, at_s=self._now_s())
                 is_settled = is_given_back or ledger.has_entry(connection, hold, "hold")
         except IntegrityError:  # another call was granting it at the same time

@@ -68,6 +68,10 @@ class StoredAnswer:
     headers: dict[str, str]
 
 
+_GONE: Final = StoredAnswer("", "", {})
+"""What was paid for by a front end that died, and has expired since."""
+
+
 class IdempotencyKeys:
     """The idempotency keys of one database, for any thread and any number of processes."""
 
@@ -91,10 +95,10 @@ class IdempotencyKeys:
             if insert_key(connection, key, request_id, is_job=False):
                 return Reservation(key, request_id, is_paid=False)
             row = read_key(connection, key)
-            if row.answer is not None:
-                return StoredAnswer(**json.loads(row.answer))
             if row.is_running:
                 raise RequestInProgress
+            if row.answer is not None:
+                return StoredAnswer(**json.loads(row.answer))
             return self._take_over(connection, key, row.request_id)
 
     def reserve_again(self, key: RequestKey, expired: StoredAnswer) -> Reservation:
@@ -105,18 +109,18 @@ class IdempotencyKeys:
         """
         with self._database.write() as connection:
             row = read_key(connection, key)
-            if row.answer != _format(expired):
+            if row.is_running or row.answer != _format(expired):
                 raise RequestInProgress
             _lease(connection, key, row.request_id)
             return Reservation(key, row.request_id, is_paid=True)
 
     def renew(self, reservation: Reservation) -> None:
-        """Renew the lease of a reservation; one that has an answer needs none."""
+        """Renew the lease of a reservation; one that is completed has none."""
         row = _is_row(reservation.key, reservation.request_id)
         with self._database.write() as connection:
             connection.execute(
                 sa.update(IDEMPOTENCY_KEYS)
-                .where(row, IDEMPOTENCY_KEYS.c.answer.is_(None))
+                .where(row, IDEMPOTENCY_KEYS.c.lease_until_s.is_not(None))
                 .values(lease_until_s=database_time_s(connection) + LEASE_S)
             )
 
@@ -132,13 +136,12 @@ class IdempotencyKeys:
     def abandon(self, reservation: Reservation) -> None:
         """Forget a request that failed, unless it was paid for: the ledger settles that one."""
         key = reservation.key
-        row = sa.and_(_is_row(key, reservation.request_id), IDEMPOTENCY_KEYS.c.answer.is_(None))
+        row = _is_row(key, reservation.request_id)
         with self._database.write() as connection:
-            if _is_paid(connection, Hold(key.key_id, reservation.request_id)):
-                ended = sa.update(IDEMPOTENCY_KEYS).where(row).values(lease_until_s=0.0)
-                connection.execute(ended)
-            else:
-                connection.execute(sa.delete(IDEMPOTENCY_KEYS).where(row))
+            if not _is_paid(connection, Hold(key.key_id, reservation.request_id)):
+                is_unanswered = IDEMPOTENCY_KEYS.c.answer.is_(None)
+                connection.execute(sa.delete(IDEMPOTENCY_KEYS).where(row, is_unanswered))
+            connection.execute(sa.update(IDEMPOTENCY_KEYS).where(row).values(lease_until_s=None))
 
     def remove_old(self) -> int:
         """Remove keys whose lifetime is over; return how many."""
@@ -158,16 +161,13 @@ class IdempotencyKeys:
             return Reservation(key, new_id, is_paid=False)
         query = sa.select(STORED_RESULTS).where(STORED_RESULTS.c.request_id == request_id)
         stored = connection.execute(query).one_or_none()
-        if stored is not None:
-            answer = StoredAnswer(stored.file_name, stored.media_type, {})
-            connection.execute(
-                sa.update(IDEMPOTENCY_KEYS)
-                .where(_is_row(key, request_id))
-                .values(answer=_format(answer), lease_until_s=None)
-            )
-            return answer
-        _lease(connection, key, request_id)
-        return Reservation(key, request_id, is_paid=True)
+        answer = _GONE if stored is None else StoredAnswer(stored.file_name, stored.media_type, {})
+        connection.execute(
+            sa.update(IDEMPOTENCY_KEYS)
+            .where(_is_row(key, request_id))
+            .values(answer=_format(answer), lease_until_s=None)
+        )
+        return answer
 
 
 def insert_key(connection: Connection, key: RequestKey, request_id: str, *, is_job: bool) -> bool:
@@ -230,6 +230,20 @@ def rename_request(connection: Connection, key: RequestKey, request_id: str, new
     )
 
 
+def is_answered(connection: Connection, hold: Hold) -> bool:
+    """Return whether a retry of the hold's request has been given what was paid for.
+
+    Its row is locked, so that no retry is given it until the transaction ends.
+    """
+    row = IDEMPOTENCY_KEYS.c
+    query = (
+        sa.select(row.answer)
+        .where(row.key_id == hold.key_id, row.request_id == hold.request_id)
+        .with_for_update()
+    )
+    return connection.execute(query).scalar_one_or_none() is not None
+
+
 def _is_paid(connection: Connection, hold: Hold) -> bool:
     refund = Hold(hold.key_id, f"refund-{hold.request_id}")
     is_captured = ledger.has_entry(connection, hold, "capture")
@@ -244,7 +258,6 @@ def _lease(
         .where(_is_row(key, request_id))
         .values(
             request_id=new_id or request_id,
-            answer=None,
             lease_until_s=database_time_s(connection) + LEASE_S,
         )
     )

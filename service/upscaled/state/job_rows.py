@@ -8,7 +8,7 @@ from sqlalchemy import Connection
 
 from upscaled.state.database import database_time_s
 from upscaled.state.ledger import PaidResult
-from upscaled.state.schema import JOBS
+from upscaled.state.schema import API_KEYS, JOBS
 
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 JOB_STATES: Final[tuple[JobState, ...]] = get_args(JobState)
@@ -39,6 +39,7 @@ class Job:
     """A job as it is in the database; times are seconds since 1970 by the database's clock.
 
     Attributes:
+        is_metered: whether it holds a credit, as the settings said when it was submitted.
         tiles_done, tiles_total: of the attempt under way, as of its last renewal; total is None
             until known.
         result, result_model: the stored result of a job that succeeded, and what made it.
@@ -48,8 +49,10 @@ class Job:
 
     id: str
     key_id: int
+    key_name: str
     state: JobState
     order: JobOrder
+    is_metered: bool
     attempts: int
     tiles_done: int
     tiles_total: int | None
@@ -158,34 +161,36 @@ def count_unfinished(connection: Connection, condition: sa.ColumnElement[bool]) 
     return int(connection.execute(query).scalar_one())
 
 
-def is_metered_job(connection: Connection, job_id: str) -> bool:
-    """Return whether a job holds a credit, as the settings said when it was submitted."""
-    query = sa.select(JOBS.c.is_metered).where(JOBS.c.id == job_id)
-    return bool(connection.execute(query).scalar_one())
+def select_jobs() -> sa.Select[Any]:
+    """Select the rows of jobs, for `job_from_row`."""
+    key_name = API_KEYS.c.name.label("key_name")
+    return sa.select(JOBS, key_name).join(API_KEYS, API_KEYS.c.id == JOBS.c.key_id)
 
 
 def read_job(connection: Connection, job_id: str) -> Job:
     """Return a job that is there."""
-    return job_from_row(connection.execute(sa.select(JOBS).where(JOBS.c.id == job_id)).one())
+    return job_from_row(connection.execute(select_jobs().where(JOBS.c.id == job_id)).one())
 
 
 def find_job(connection: Connection, key_id: int, job_id: str) -> Job | None:
     """Return a key's job; None where it has none of this id."""
-    query = sa.select(JOBS).where(JOBS.c.id == job_id, JOBS.c.key_id == key_id)
+    query = select_jobs().where(JOBS.c.id == job_id, JOBS.c.key_id == key_id)
     row = connection.execute(query).one_or_none()
     return None if row is None else job_from_row(row)
 
 
 def job_from_row(row: sa.Row[Any]) -> Job:
-    """Return the job of a row of the whole table."""
+    """Return the job of a row of `select_jobs`."""
     result = None
     if row.result_name is not None:
         result = PaidResult(row.result_name, row.result_media_type)
     return Job(
         row.id,
         row.key_id,
+        row.key_name,
         cast(JobState, row.state),
         JobOrder(row.source_name, row.image_url, row.scale, row.model),
+        row.is_metered,
         row.attempts,
         row.tiles_done,
         row.tiles_total,

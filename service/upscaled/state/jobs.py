@@ -37,13 +37,13 @@ from upscaled.state.job_rows import (
     count_unfinished,
     find_job,
     is_left,
-    is_metered_job,
     is_ours,
     is_unfinished,
     job_from_row,
     lock_rows,
     read_job,
     select_claimable,
+    select_jobs,
 )
 from upscaled.state.ledger import Hold, PaidResult
 from upscaled.state.schema import API_KEYS, JOBS
@@ -140,19 +140,18 @@ class Jobs:
         Keys with the fewest running jobs go first, of those in turn the next one; of a key's jobs
         the oldest.
 
-        A job whose lease ran out `MAX_ATTEMPTS` times is ended as failed instead, and one that
-        waits under a revoked key as cancelled.
-
         Args:
             after_key_id: the key of the job that this process claimed last.
         """
         lease_id = uuid.uuid4().hex
         with self._database.write() as connection:
-            self._end_unwanted(connection)
             now_s = database_time_s(connection)
             claimed = connection.execute(
                 sa.update(JOBS)
-                .where(JOBS.c.id == select_claimable(connection, after_key_id).scalar_subquery())
+                .where(
+                    JOBS.c.id == select_claimable(connection, after_key_id).scalar_subquery(),
+                    JOBS.c.attempts < MAX_ATTEMPTS,
+                )
                 .values(
                     state="running",
                     lease_id=lease_id,
@@ -209,7 +208,7 @@ class Jobs:
                 tiles_total=tiles,
             ):
                 return read_job(connection, job.id).result == result
-            if is_metered_job(connection, job.id):
+            if job.is_metered:
                 hold = Hold(job.key_id, job.id)
                 ledger.capture(connection, hold, None, at_s=self._now_s())
             return True
@@ -229,7 +228,7 @@ class Jobs:
                 error_text=error.public_text,
             )
             if is_failed:
-                self._release(connection, claimed.job.id, claimed.job.key_id)
+                self._release(connection, claimed.job)
             return is_failed
 
     def put_back(self, claimed: ClaimedJob, delay_s: float = 0.0) -> bool:
@@ -264,10 +263,29 @@ class Jobs:
         )
         with self._database.write() as connection:
             is_cancelled = self._end(connection, is_open, "cancelled")
-            if is_cancelled:
-                self._release(connection, job_id, key_id)
             job = find_job(connection, key_id, job_id)
+            if job is not None and is_cancelled:
+                self._release(connection, job)
             return None if job is None else JobChange(job, is_cancelled)
+
+    def end_unwanted(self) -> tuple[Job, ...]:
+        """End jobs that wait under a revoked key, and those whose last allowed attempt was left.
+
+        Returns:
+            Those that this call ended; there may be more.
+        """
+        error = InternalError()
+        revoked = sa.select(API_KEYS.c.id).where(API_KEYS.c.revoked_at_s.is_not(None))
+        with self._database.write() as connection:
+            waiting = sa.and_(
+                is_unfinished(JOBS), JOBS.c.state == "queued", JOBS.c.key_id.in_(revoked)
+            )
+            left = sa.and_(is_left(connection), JOBS.c.attempts >= MAX_ATTEMPTS)
+            codes = {"error_code": error.error_code, "error_text": error.public_text}
+            return (
+                *self._end_unwanted(connection, waiting, "cancelled"),
+                *self._end_unwanted(connection, left, "failed", **codes),
+            )
 
     def find(self, key_id: int, job_id: str) -> Job | None:
         """Return a key's job; None where it has none of this id."""
@@ -290,7 +308,7 @@ class Jobs:
             limit: most jobs on the page, from 1.
         """
         position = sa.tuple_(JOBS.c.created_at_s, JOBS.c.id)
-        query = sa.select(JOBS).where(JOBS.c.key_id == key_id)
+        query = select_jobs().where(JOBS.c.key_id == key_id)
         if state is not None:
             query = query.where(JOBS.c.state == state)
         if after is not None:
@@ -344,40 +362,28 @@ class Jobs:
         )
         return ended.rowcount == 1
 
-    def _release(self, connection: Connection, job_id: str, key_id: int) -> None:
-        if is_metered_job(connection, job_id):
-            ledger.release(connection, Hold(key_id, job_id), at_s=self._now_s())
+    def _release(self, connection: Connection, job: Job) -> None:
+        if job.is_metered:
+            ledger.release(connection, Hold(job.key_id, job.id), at_s=self._now_s())
 
     def _now_s(self) -> int:
         return int(self._clocks.wall())
 
-    def _end_unwanted(self, connection: Connection) -> None:
-        """End jobs that wait under a revoked key, and those whose last allowed attempt was left."""
-        waiting = (
-            sa.select(JOBS.c.id, JOBS.c.key_id)
-            .join(API_KEYS, API_KEYS.c.id == JOBS.c.key_id)
-            .where(is_unfinished(JOBS), JOBS.c.state == "queued")
-            .where(API_KEYS.c.revoked_at_s.is_not(None))
-            .order_by(JOBS.c.id)
-            .limit(ENDED_AT_ONCE)
-        )
-        for job_id, key_id in connection.execute(lock_rows(connection, waiting)).all():
-            is_queued = sa.and_(JOBS.c.id == job_id, JOBS.c.state == "queued")
-            if self._end(connection, is_queued, "cancelled"):
-                self._release(connection, job_id, key_id)
-        error = InternalError()
-        exhausted = sa.and_(is_left(connection), JOBS.c.attempts >= MAX_ATTEMPTS)
-        left = sa.select(JOBS.c.id, JOBS.c.key_id).where(exhausted).limit(ENDED_AT_ONCE)
-        for job_id, key_id in connection.execute(lock_rows(connection, left)).all():
-            is_failed = self._end(
-                connection,
-                sa.and_(JOBS.c.id == job_id, exhausted),
-                "failed",
-                error_code=error.error_code,
-                error_text=error.public_text,
-            )
-            if is_failed:
-                self._release(connection, job_id, key_id)
+    def _end_unwanted(
+        self,
+        connection: Connection,
+        unwanted: sa.ColumnElement[bool],
+        state: JobState,
+        **values: object,
+    ) -> list[Job]:
+        """End jobs that meet a condition and are no process's; return them as they are then."""
+        query = select_jobs().where(unwanted).order_by(JOBS.c.id).limit(ENDED_AT_ONCE)
+        ended = []
+        for row in connection.execute(lock_rows(connection, query)).all():
+            if self._end(connection, sa.and_(JOBS.c.id == row.id, unwanted), state, **values):
+                self._release(connection, job_from_row(row))
+                ended.append(read_job(connection, row.id))
+        return ended
 
 
 def _check_room(connection: Connection, key_id: int, max_unfinished: int) -> None:

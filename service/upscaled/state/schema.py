@@ -170,7 +170,7 @@ Index(
 
 # The requests that a client named by an `Idempotency-Key`: see `upscaled.state.idempotency`.
 # `request_id` is that of the credit's hold, or the job's id. `lease_until_s` is by the database's
-# clock, and NULL once there is an answer.
+# clock, and NULL where the request is not running.
 IDEMPOTENCY_KEYS = Table(
     "idempotency_keys",
     METADATA,

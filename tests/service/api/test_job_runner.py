@@ -230,6 +230,23 @@ def test_a_job_keeps_its_source_where_its_commit_is_in_doubt(
     wait_for(service, job["id"], "succeeded")
 
 
+def test_jobs_that_no_attempt_ended_are_counted_and_logged_with_their_keys_name(
+    service: Service, executor: CountingExecutor, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "upscaled.api.job_runner")
+    service.app.state.context.job_runner._paused_until_s = float("inf")
+    job = submit(service)
+    service.state.keys.revoke("test")
+    service.app.state.context.job_runner._paused_until_s = 0.0
+    counted = 'upscaled_jobs_total{status="cancelled"} 1.0'
+    wait_until(lambda: counted in service.get("/metrics").text.splitlines())
+    assert 'upscaled_credits_total{event="released"} 1.0' in service.get("/metrics").text
+    (ended,) = (record for record in caplog.records if record.message == "a job ended")
+    fields = {"job_id": job, "key_name": "test", "error_code": None}
+    assert (vars(ended)["event"], vars(ended)["fields"]) == ("job_cancelled", fields)
+    assert list((service.settings.data_dir / "job-sources").iterdir()) == []
+
+
 @pytest.mark.parametrize("job_id", ["x", "%00", "%ED%A0%80", "0" * 5000, "1.5", "-1"])
 def test_an_id_that_no_job_can_have_is_not_found(service: Service, job_id: str) -> None:
     for method in ("GET", "DELETE"):

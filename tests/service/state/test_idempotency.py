@@ -125,10 +125,14 @@ def test_what_was_paid_and_has_expired_is_made_again_uncharged(
     with store.database.write() as connection:
         connection.execute(sa.delete(STORED_RESULTS))
     let_its_front_end_die(store)
-    again = reserve(store, key)
-    assert again == Reservation(key, reservation.request_id, is_paid=True)
-    store.idempotency.abandon(again)
-    assert reserve(store, key).is_paid
+    for _ in range(2):
+        expired = store.idempotency.reserve(key)
+        assert expired == StoredAnswer("", "", {})
+        again = store.idempotency.reserve_again(key, expired)
+        assert again == Reservation(key, reservation.request_id, is_paid=True)
+        with pytest.raises(RequestInProgress):
+            store.idempotency.reserve(key)
+        store.idempotency.abandon(again)
 
 
 def test_a_request_that_was_paid_is_never_forgotten(store: State, key: RequestKey) -> None:
@@ -147,6 +151,29 @@ def test_an_answer_outlives_a_late_renewal_and_a_late_failure(
     store.idempotency.renew(reservation)
     store.idempotency.abandon(reservation)
     assert store.idempotency.reserve(key) == ANSWER
+
+
+@pytest.mark.parametrize("is_retried_first", [False, True])
+def test_a_late_refund_and_a_retry_do_not_both_give_what_was_paid_for(
+    store: State, key: RequestKey, is_retried_first: bool
+) -> None:
+    reservation = reserve(store, key)
+    hold = store.credits.hold(key.key_id, reservation.request_id)
+    store.credits.capture(hold, RESULT)  # its caller saw a lost connection, and no refund worked
+    store.credits.pending.add(hold)
+    store.idempotency.abandon(reservation)
+    if not is_retried_first:
+        assert store.credits.retry_pending().released == 1
+        assert not reserve(store, key).is_paid
+        return
+    answer = store.idempotency.reserve(key)
+    assert isinstance(answer, StoredAnswer)
+    again = store.idempotency.reserve_again(key, answer)
+    assert store.credits.retry_pending().released == 0
+    store.idempotency.complete(again, ANSWER)
+    assert not store.credits.give_back(hold)
+    assert store.credits.balance(key.key_id) == 2
+    assert store.credits.audit() == ()
 
 
 def test_an_answer_that_the_ledger_gave_can_be_made_again(store: State, key: RequestKey) -> None:

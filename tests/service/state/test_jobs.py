@@ -148,10 +148,11 @@ def test_the_waiting_jobs_of_a_revoked_key_are_cancelled_and_cost_nothing(
     key_id = key_with(store, 1)
     job = store.jobs.submit(key_id, ORDER, is_metered=is_metered, max_unfinished=1).job
     store.keys.revoke("web")
+    (ended,) = store.jobs.end_unwanted()
+    assert (ended.id, ended.key_name, ended.state) == (job.id, "web", "cancelled")
+    assert ended == store.jobs.find(key_id, job.id)
+    assert store.jobs.end_unwanted() == ()
     assert store.jobs.claim() is None
-    ended = store.jobs.find(key_id, job.id)
-    assert ended is not None
-    assert ended.state == "cancelled"
     assert store.credits.balance(key_id) == 1
 
 
@@ -270,8 +271,8 @@ def test_a_job_that_is_left_too_often_fails_and_costs_nothing(store: State) -> N
         assert claim(store).job.attempts == attempt
         let_leases_run_out(store)
     assert store.jobs.claim() is None
-    ended = store.jobs.find(key_id, job.id)
-    assert ended is not None
+    (ended,) = store.jobs.end_unwanted()
+    assert ended == store.jobs.find(key_id, job.id)
     assert (ended.state, ended.error_code) == ("failed", "internal_error")
     assert store.credits.balance(key_id) == 1
     assert store.credits.audit() == ()

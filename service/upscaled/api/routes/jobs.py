@@ -22,11 +22,17 @@ from upscaled.api.idempotency import REPLAYED_HEADER
 from upscaled.api.request.reader import UpscaleParameters
 from upscaled.api.routes.results import build_result_url
 from upscaled.api.source import read_checked_header
-from upscaled.errors import InvalidParameter, NotFound, ServiceError
+from upscaled.errors import (
+    InternalError,
+    InvalidAuthToken,
+    InvalidParameter,
+    NotFound,
+    ServiceError,
+)
 from upscaled.fetch.url import parse_url
 from upscaled.state import ApiKey
 from upscaled.state.idempotency import RequestKey
-from upscaled.state.job_rows import JOB_STATES, Job, JobOrder, JobState
+from upscaled.state.job_rows import JOB_STATES, Job, JobChange, JobOrder, JobState
 
 JOBS_PATH: Final = "/v1/jobs"
 JOB_PATH: Final = JOBS_PATH + "/{job_id}"
@@ -41,7 +47,8 @@ PREFER_PARAMETER: Final = {
 RESPOND_ASYNC: Final = "respond-async"
 """The preference, in a request's `Prefer` and in the answer's `Preference-Applied`."""
 
-_ERRORS: Final = {**schemas.KEY_ERRORS, **schemas.describe_errors(NotFound)}
+_KEY_ERRORS: Final = schemas.describe_errors(InvalidAuthToken, InternalError)  # not counted
+_ERRORS: Final = {**_KEY_ERRORS, **schemas.describe_errors(NotFound)}
 
 router = APIRouter()
 
@@ -53,7 +60,7 @@ router = APIRouter()
     summary="The jobs of this API key, the newest first",
     response_description="A page of jobs",
     description="Those that ended longer ago than their lifetime are gone.",
-    responses={**schemas.KEY_ERRORS, **schemas.describe_errors(InvalidParameter)},
+    responses={**_KEY_ERRORS, **schemas.describe_errors(InvalidParameter)},
 )
 async def list_jobs(
     request: Request,
@@ -124,11 +131,7 @@ async def cancel_job(
         raise NotFound
     if change.is_changed:
         context.job_runner.stop(change.job.id)
-        if context.settings.metering:
-            context.metrics.note_credit("released")
-        context.metrics.note_job("cancelled")
-        if change.job.order.source_name is not None:
-            await context.state.job_sources.delete(change.job.order.source_name)
+        await context.job_runner.note_end(change.job, "cancelled")
     return describe_job(request, context, change.job)
 
 
@@ -153,44 +156,59 @@ async def accept_job(
         InsufficientApiCredits: the balance is too low.
         ServiceError: what is wrong with an upload, as without a job.
     """
-    settings, state = context.settings, context.state
     source_name = image_url = None
     if parameters.image is None:
         image_url = str(parse_url(parameters.image_url or ""))
     else:
-        await read_checked_header(parameters.image, parameters.scale, settings)
-        if request_key is None:  # one that is sent again needs no room
-            check = partial(state.jobs.check_room, key.id, is_metered=settings.metering)
-            await asyncio.to_thread(check, max_unfinished=settings.max_jobs_per_key)
-        storing = state.job_sources.store(parameters.image)
-        source_name = await run_to_end(storing, state.job_sources.delete)
+        await read_checked_header(parameters.image, parameters.scale, context.settings)
+        # One that is sent again needs no room.
+        source_name = await _store_source(
+            context, key, parameters.image, checks_room=request_key is None
+        )
     order = JobOrder(source_name, image_url, parameters.scale, parameters.model)
+    change = await _submit(context, key, order, request_key)
+    headers = {"Location": f"{JOBS_PATH}/{change.job.id}", "Preference-Applied": RESPOND_ASYNC}
+    if not change.is_changed:
+        headers[REPLAYED_HEADER] = "true"
+    elif change.job.is_metered:
+        context.metrics.note_credit("held")
+    context.job_runner.wake()
+    body = describe_job(request, context, change.job)
+    return JSONResponse(body.model_dump(mode="json"), 202, headers)
+
+
+async def _store_source(context: Context, key: ApiKey, source: bytes, *, checks_room: bool) -> str:
+    """Store an image that waits; return its name."""
+    settings, state = context.settings, context.state
+    if checks_room:
+        check = partial(state.jobs.check_room, key.id, is_metered=settings.metering)
+        await asyncio.to_thread(check, max_unfinished=settings.max_jobs_per_key)
+    return await run_to_end(state.job_sources.store(source), state.job_sources.delete)
+
+
+async def _submit(
+    context: Context, key: ApiKey, order: JobOrder, request_key: RequestKey | None
+) -> JobChange:
+    """Add the job, and delete its stored source where none came of it."""
     submit = partial(
-        state.jobs.submit,
+        context.state.jobs.submit,
         key.id,
         order,
-        is_metered=settings.metering,
-        max_unfinished=settings.max_jobs_per_key,
+        is_metered=context.settings.metering,
+        max_unfinished=context.settings.max_jobs_per_key,
         request_key=request_key,
     )
     is_needless = False
     try:
         change = await run_to_end(asyncio.to_thread(submit))
         is_needless = not change.is_changed
+        return change
     except ServiceError:
         is_needless = True
         raise
     finally:  # after any other failure there may be a job: the sweep knows
-        if source_name is not None and is_needless:
-            await run_to_end(state.job_sources.delete(source_name))
-    headers = {"Location": f"{JOBS_PATH}/{change.job.id}", "Preference-Applied": RESPOND_ASYNC}
-    if not change.is_changed:
-        headers[REPLAYED_HEADER] = "true"
-    elif settings.metering:
-        context.metrics.note_credit("held")
-    context.job_runner.wake()
-    body = describe_job(request, context, change.job)
-    return JSONResponse(body.model_dump(mode="json"), 202, headers)
+        if order.source_name is not None and is_needless:
+            await run_to_end(context.state.job_sources.delete(order.source_name))
 
 
 def describe_job(request: Request, context: Context, job: Job) -> schemas.Job:
