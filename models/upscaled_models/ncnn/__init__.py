@@ -4,7 +4,7 @@
     binary   the weights, in the order of the layers
     values   the results of layers
     graph    text and weights together: what each layer computes
-    checks   checks at one point of a graph, for the walks of `networks.pairs`
+    patterns the graph of a network, which a pair's is compared with (`networks.pairs`)
     pair     a pair's files as a state dict, and as a safetensors file
 
 The format: https://github.com/Tencent/ncnn/wiki/param-and-model-file-structure. Loads no torch.

@@ -7,26 +7,12 @@ by `BadParam`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final, Literal
+from functools import partial
+from typing import Final
 
 from upscaled_models.ncnn.binary import WeightReader
 from upscaled_models.ncnn.param import BadParam, Options, ParamLayer, shorten
-from upscaled_models.ncnn.values import (
-    Activated,
-    Constant,
-    Convolved,
-    Curved,
-    Enlarged,
-    Folded,
-    Input,
-    Joined,
-    Multiplied,
-    Scaled,
-    Shifted,
-    Summed,
-    Unfolded,
-    Value,
-)
+from upscaled_models.ncnn.values import Kind, Value
 
 IMAGE_CHANNELS: Final = 3
 MAX_PARTS: Final = 5
@@ -35,6 +21,8 @@ MAX_CHANNELS: Final = 1 << 16
 """More than any network that could be run (`families.base.MAX_SHAPE_NUMBER`) joins."""
 
 _KERNELS_PX: Final = (1, 3)
+
+Sources = list[Value]
 
 
 def build_graph(layers: Sequence[ParamLayer], reader: WeightReader) -> Value:
@@ -82,52 +70,42 @@ def _make_value(layer: ParamLayer, sources: list[Value], reader: WeightReader) -
     return value
 
 
-def _make_image(options: Options, _sources: list[Value], _reader: WeightReader) -> Value:
+def _make_image(options: Options, _sources: Sources, _reader: WeightReader) -> Value:
     options.ignore_all()  # hints of a size; any size will do
-    return Input(options.layer, IMAGE_CHANNELS)
+    return Value(options.layer, "input", IMAGE_CHANNELS)
 
 
-def _make_convolved(options: Options, sources: list[Value], reader: WeightReader) -> Value:
-    layer, channels = options.layer, options.count(0)
-    options.demand(8, 0, 0, "the number of bits (8 where this is not 0)")
-    kernel_px = _demand_plain_convolution(options)
-    weight_count = options.count(6)
-    inputs = sources[0].channels
+def _make_convolution(options: Options, sources: Sources, reader: WeightReader) -> Value:
+    """Read a convolution of 3x3 padded by one pixel of zeros, or 1x1; stride 1, with biases."""
+    layer, channels, kernel_px = options.layer, options.count(0), options.number(1, 0)
+    if not isinstance(kernel_px, int) or kernel_px not in _KERNELS_PX:
+        raise BadParam(f"{layer}: kernel size is {kernel_px} (option 1), in networks here 1 or 3")
+    margin_px = kernel_px // 2
+    options.demand(  # heights default to widths
+        (8, 0, 0, "the number of bits (8 where this is not 0)"),
+        (11, kernel_px, kernel_px, "kernel size"),
+        *((key, 1, 1, "dilation") for key in (2, 12)),
+        *((key, 1, 1, "stride") for key in (3, 13)),
+        (4, margin_px, 0, "padding"),
+        *((key, margin_px, margin_px, "padding") for key in (14, 15, 16)),
+        (18, 0, 0, "the padding's value"),
+        (5, 1, 0, "the number that says whether it has biases"),
+        (19, 0, 0, "the number that says whether another layer makes its weights"),
+    )
+    weight_count, inputs = options.count(6), sources[0].channels
     if weight_count != channels * inputs * kernel_px**2:
         raise BadParam(
             f"{layer}: {weight_count} weights (option 6), but {channels} times {inputs} channels "
             f"in {kernel_px}x{kernel_px} are {channels * inputs * kernel_px**2}"
         )
     weight = reader.read_tagged(weight_count, str(layer))
-    bias = reader.read_plain(channels, str(layer))
-    shape = (channels, inputs, kernel_px, kernel_px)
-    convolved = Convolved(layer, channels, sources[0], weight.reshape(shape), bias)
+    weights = {
+        "weight": weight.reshape(channels, inputs, kernel_px, kernel_px),
+        "bias": reader.read_plain(channels, str(layer)),
+    }
+    convolved = Value(layer, "convolution", channels, tuple(sources), weights=weights)
     slope = _fused_slope(options)
-    return convolved if slope is None else Activated(layer, channels, convolved, slope)
-
-
-def _demand_plain_convolution(options: Options) -> int:
-    """Refuse all but 3x3 padded by one pixel of zeros and 1x1, stride 1, with biases.
-
-    Heights default to widths. Returns the kernel's side.
-    """
-    kernel_px = options.number(1, 0)
-    if not isinstance(kernel_px, int) or kernel_px not in _KERNELS_PX:
-        raise BadParam(
-            f"{options.layer}: kernel size is {kernel_px} (option 1), in networks here 1 or 3"
-        )
-    options.demand(11, kernel_px, kernel_px, "kernel size")
-    for across, down, meaning in ((2, 12, "dilation"), (3, 13, "stride")):
-        options.demand(across, 1, 1, meaning)
-        options.demand(down, 1, 1, meaning)
-    margin_px = kernel_px // 2
-    options.demand(4, margin_px, 0, "padding")
-    for side in (14, 15, 16):
-        options.demand(side, margin_px, margin_px, "padding")
-    options.demand(18, 0, 0, "the padding's value")
-    options.demand(5, 1, 0, "the number that says whether it has biases")
-    options.demand(19, 0, 0, "the number that says whether another layer makes its weights")
-    return kernel_px
+    return convolved if slope is None else Value(layer, "relu", channels, (convolved,), (slope,))
 
 
 def _fused_slope(options: Options) -> float | None:
@@ -143,71 +121,73 @@ def _fused_slope(options: Options) -> float | None:
     return None if kind == 0 else 0.0
 
 
-def _make_relu(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
+def _make_relu(options: Options, sources: Sources, _reader: WeightReader) -> Value:
     slope = float(options.number(0, 0.0))
-    return Activated(options.layer, sources[0].channels, sources[0], slope)
+    return Value(options.layer, "relu", sources[0].channels, tuple(sources), (slope,))
 
 
-def _make_prelu(options: Options, sources: list[Value], reader: WeightReader) -> Value:
-    (source,) = sources
-    count = options.count(0)
-    if count != source.channels:
-        raise BadParam(f"{options.layer}: {count} slopes for {source.channels} channels")
-    slopes = reader.read_plain(count, str(options.layer))
-    return Activated(options.layer, source.channels, source, slopes)
+def _make_prelu(options: Options, sources: Sources, reader: WeightReader) -> Value:
+    count, channels = options.count(0), sources[0].channels
+    if count != channels:
+        raise BadParam(f"{options.layer}: {count} slopes for {channels} channels")
+    slopes = {"weight": reader.read_plain(count, str(options.layer))}
+    return Value(options.layer, "prelu", channels, tuple(sources), weights=slopes)
 
 
-def _make_joined(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
-    options.demand(0, 0, 0, "the axis to join along")
-    parts: list[Value] = []
+def _make_join(options: Options, sources: Sources, _reader: WeightReader) -> Value:
+    options.demand((0, 0, 0, "the axis to join along"))
+    parts: Sources = []
     for source in sources:
-        parts += source.parts if isinstance(source, Joined) else (source,)
+        parts += source.sources if source.kind == "join" else (source,)
         if len(parts) > MAX_PARTS:
             raise BadParam(f"{options.layer}: joins more than {MAX_PARTS} values")
-    return Joined(options.layer, sum(part.channels for part in parts), tuple(parts))
+    return Value(options.layer, "join", sum(part.channels for part in parts), tuple(parts))
 
 
-def _make_constant(options: Options, _sources: list[Value], reader: WeightReader) -> Value:
+def _make_constant(options: Options, _sources: Sources, reader: WeightReader) -> Value:
     """Read ncnn's `MemoryData` of one number for each channel: 1 wide, 1 high."""
-    options.demand(0, 1, 0, "the width of the kept numbers")
-    options.demand(1, 1, 0, "the height of the kept numbers")
+    options.demand(
+        (0, 1, 0, "the width of the kept numbers"),
+        (1, 1, 0, "the height of the kept numbers"),
+        (11, 0, 0, "the depth of the kept numbers"),
+        (21, 1, 1, "the way that the numbers are kept (1: as float32)"),
+    )
     channels = options.count(2)
-    options.demand(11, 0, 0, "the depth of the kept numbers")
-    options.demand(21, 1, 1, "the way that the numbers are kept (1: as float32)")
     if channels > MAX_CHANNELS:
         raise BadParam(f"{options.layer}: more than {MAX_CHANNELS} channels")
-    return Constant(options.layer, channels, reader.read_plain(channels, str(options.layer)))
+    values = {"values": reader.read_plain(channels, str(options.layer))}
+    return Value(options.layer, "constant", channels, weights=values)
 
 
-def _make_curved(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
-    kind: Literal["sigmoid", "swish"] = "swish" if options.layer.kind == "Swish" else "sigmoid"
-    return Curved(options.layer, sources[0].channels, sources[0], kind)
+def _make_curve(options: Options, sources: Sources, _reader: WeightReader) -> Value:
+    kind: Kind = "swish" if options.layer.kind == "Swish" else "sigmoid"
+    return Value(options.layer, kind, sources[0].channels, tuple(sources))
 
 
-def _make_binary(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
+def _make_binary(options: Options, sources: Sources, _reader: WeightReader) -> Value:
     """Read ncnn's `BinaryOp`: sums, differences and products of two values, or one and a number."""
-    kind, has_scalar = options.number(0, 0), options.number(1, 0)
+    operation, has_scalar = options.number(0, 0), options.number(1, 0)
     scalar = float(options.number(2, 0.0))
     layer = options.layer
-    if has_scalar == 1 and len(sources) == 1 and kind in (0, 1, 2):
-        (source,) = sources
-        if kind == 2:
-            return Scaled(layer, source.channels, source, scalar)
-        return Shifted(layer, source.channels, source, scalar if kind == 0 else -scalar)
-    if has_scalar == 0 and len(sources) == 2 and kind in (0, 1, 2):
+    if has_scalar == 1 and len(sources) == 1 and operation in (0, 1, 2):
+        kind: Kind = "scale" if operation == 2 else "shift"
+        number = -scalar if operation == 1 else scalar
+        return Value(layer, kind, sources[0].channels, tuple(sources), (number,))
+    if has_scalar == 0 and len(sources) == 2 and operation in (0, 1, 2):
         first, second = sources
-        if kind == 2:
+        if operation == 2:
             return _product_of(layer, first, second)
-        if isinstance(first, Constant) and kind == 0:
+        if first.kind == "constant" and operation == 0:
             first, second = second, first
-        if isinstance(second, Constant) and second.channels == first.channels:
-            offset = second.values if kind == 0 else -second.values
-            return Shifted(layer, first.channels, first, offset)
-        if kind == 0:
-            return _sum_of(layer, [(1.0, source) for source in sources])
+        if second.kind == "constant" and second.channels == first.channels:
+            values = second.weights["values"]
+            offset = {"offset": values if operation == 0 else -values}
+            return Value(layer, "shift", first.channels, (first,), weights=offset)
+        if operation == 0:
+            return _sum_of(layer, sources, (1.0, 1.0))
     raise BadParam(
-        f"{layer}: operation {kind} (option 0) on {len(sources)} values is neither the sum nor the "
-        "product of two, nor a sum, a difference or a product with numbers"
+        f"{layer}: operation {operation} (option 0) on {len(sources)} values is neither the sum "
+        "nor the product of two, nor a sum, a difference or a product with numbers"
     )
 
 
@@ -216,74 +196,73 @@ def _product_of(layer: ParamLayer, first: Value, second: Value) -> Value:
     if first.channels != second.channels:
         raise BadParam(f"{layer}: multiplies values of different numbers of channels")
     for one, other in ((first, second), (second, first)):
-        if isinstance(other, Curved) and other.kind == "sigmoid" and other.source is one:
-            return Curved(layer, one.channels, one, "swish")
-    return Multiplied(layer, first.channels, first, second)
+        if other.kind == "sigmoid" and other.sources == (one,):
+            return Value(layer, "swish", one.channels, (one,))
+    return Value(layer, "product", first.channels, (first, second))
 
 
-def _make_eltwise(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
-    options.demand(0, 1, 0, "the operation (1: sum)")
+def _make_eltwise(options: Options, sources: Sources, _reader: WeightReader) -> Value:
+    options.demand((0, 1, 0, "the operation (1: sum)"))
     factors = options.numbers(1) or (1.0,) * len(sources)
     if len(factors) != len(sources):
         raise BadParam(f"{options.layer}: {len(factors)} factors for {len(sources)} values")
-    return _sum_of(options.layer, list(zip(map(float, factors), sources, strict=True)))
+    return _sum_of(options.layer, sources, factors)
 
 
-def _sum_of(layer: ParamLayer, terms: list[tuple[float, Value]]) -> Value:
-    if len({value.channels for _, value in terms}) != 1:
+def _sum_of(layer: ParamLayer, sources: Sources, factors: Sequence[float]) -> Value:
+    if len({value.channels for value in sources}) != 1:
         raise BadParam(f"{layer}: adds values of different numbers of channels")
-    unscaled = (
-        (factor * value.factor, value.source) if isinstance(value, Scaled) else (factor, value)
-        for factor, value in terms
-    )
-    return Summed(layer, terms[0][1].channels, tuple(unscaled))
+    terms = [
+        (factor * value.numbers[0], value.sources[0]) if value.kind == "scale" else (factor, value)
+        for factor, value in zip(factors, sources, strict=True)
+    ]
+    numbers, values = zip(*terms, strict=True)
+    return Value(layer, "sum", sources[0].channels, values, numbers)
 
 
-def _make_enlarged(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
-    options.demand(0, 1, 0, "the way to resize (1: nearest neighbour)")
+def _make_enlargement(options: Options, sources: Sources, _reader: WeightReader) -> Value:
     height, width = options.number(1, 1.0), options.number(2, 1.0)
-    for key, meaning in (
-        (3, "the size to resize to"),
-        (4, "the size to resize to"),
-        (5, "the number that says whether another layer gives the size"),
-        (6, "the number that says whether corners are aligned"),
-    ):
-        options.demand(key, 0, 0, meaning)
+    options.demand(
+        (0, 1, 0, "the way to resize (1: nearest neighbour)"),
+        (3, 0, 0, "the size to resize to"),
+        (4, 0, 0, "the size to resize to"),
+        (5, 0, 0, "the number that says whether another layer gives the size"),
+        (6, 0, 0, "the number that says whether corners are aligned"),
+    )
     if height != width or height != int(height) or height < 1:
         raise BadParam(f"{options.layer}: resizes {width} by {height} times, no whole number")
-    return Enlarged(options.layer, sources[0].channels, sources[0], int(height))
+    factor = int(height)
+    return Value(options.layer, "enlargement", sources[0].channels, tuple(sources), (factor,))
 
 
-def _make_unfolded(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
-    factor = options.count(0)
-    options.demand(1, 0, 0, "the order of pixels")
-    channels, rest = divmod(sources[0].channels, factor**2)
-    if rest:
-        raise BadParam(f"{options.layer}: {sources[0].channels} channels are no {factor}x{factor}")
-    return Unfolded(options.layer, channels, sources[0], factor)
+def _make_shuffle(
+    options: Options, sources: Sources, _reader: WeightReader, *, is_inverse: bool
+) -> Value:
+    factor, channels = options.count(0), sources[0].channels
+    options.demand((1, 0, 0, "the order of pixels"))
+    if is_inverse:
+        inside = channels * factor**2
+        return Value(options.layer, "unshuffle", inside, tuple(sources), (factor,))
+    if channels % factor**2:
+        raise BadParam(f"{options.layer}: {channels} channels are no {factor}x{factor}")
+    return Value(options.layer, "shuffle", channels // factor**2, tuple(sources), (factor,))
 
 
-def _make_folded(options: Options, sources: list[Value], _reader: WeightReader) -> Value:
-    factor = options.count(0)
-    options.demand(1, 0, 0, "the order of pixels")
-    return Folded(options.layer, sources[0].channels * factor**2, sources[0], factor)
-
-
-_Maker = Callable[[Options, list[Value], WeightReader], Value]
+_Maker = Callable[[Options, Sources, WeightReader], Value]
 _MAKERS: Mapping[str, tuple[int, int, _Maker]] = {
     "Input": (0, 0, _make_image),
-    "Convolution": (1, 1, _make_convolved),
+    "Convolution": (1, 1, _make_convolution),
     "ReLU": (1, 1, _make_relu),
     "PReLU": (1, 1, _make_prelu),
     "Split": (1, 1, lambda _options, sources, _reader: sources[0]),
-    "Sigmoid": (1, 1, _make_curved),
-    "Swish": (1, 1, _make_curved),
+    "Sigmoid": (1, 1, _make_curve),
+    "Swish": (1, 1, _make_curve),
     "MemoryData": (0, 0, _make_constant),
-    "Concat": (1, MAX_PARTS, _make_joined),
+    "Concat": (1, MAX_PARTS, _make_join),
     "BinaryOp": (1, 2, _make_binary),
     "Eltwise": (2, 2, _make_eltwise),
-    "Interp": (1, 1, _make_enlarged),
-    "PixelShuffle": (1, 1, _make_unfolded),
-    "Reorg": (1, 1, _make_folded),
+    "Interp": (1, 1, _make_enlargement),
+    "PixelShuffle": (1, 1, partial(_make_shuffle, is_inverse=False)),
+    "Reorg": (1, 1, partial(_make_shuffle, is_inverse=True)),
 }
 """Fewest and most inputs of each kind of layer, and the function that makes its value."""

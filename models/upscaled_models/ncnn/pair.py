@@ -9,12 +9,12 @@ from typing import Final
 import numpy as np
 
 from upscaled_models.errors import WeightsError
-from upscaled_models.families import Family, Shape, check_shape
+from upscaled_models.families import Family, Shape
 from upscaled_models.files import read_bounded
 from upscaled_models.ncnn.binary import BadBinary, WeightReader
-from upscaled_models.ncnn.checks import Tensors
 from upscaled_models.ncnn.graph import build_graph
 from upscaled_models.ncnn.param import MAX_PARAM_BYTES, BadParam, parse_param
+from upscaled_models.ncnn.patterns import Tensors
 from upscaled_models.networks.pairs import match_network
 
 PARAM_SUFFIX: Final = ".param"
@@ -62,14 +62,11 @@ def read_pair(
             `networks.pairs`; the text names the file and the layer.
     """
     try:
-        result = build_graph(parse_param(param), WeightReader(weights))
-        family, shape, tensors = match_network(result)
-        check_shape(family, shape)
+        return match_network(build_graph(parse_param(param), WeightReader(weights)))
     except BadBinary as error:
         raise WeightsError(f"{weights_shown_as}: {error}") from error
     except (BadParam, ValueError) as error:
         raise WeightsError(f"{param_shown_as}: {error}") from error
-    return family, shape, tensors
 
 
 def to_safetensors(tensors: Tensors) -> bytes:

@@ -76,12 +76,14 @@ class Options:
         value = self._left.pop(key, ())
         return value if isinstance(value, tuple) else (value,)
 
-    def demand(self, key: int, must_be: Number, default: Number, meaning: str) -> None:
-        value = self.number(key, default)
-        if value != must_be:
-            raise BadParam(
-                f"{self.layer}: {meaning} is {value} (option {key}), in networks here {must_be}"
-            )
+    def demand(self, *rows: tuple[int, Number, Number, str]) -> None:
+        """Refuse other values than these rows have: option, its only value, default, meaning."""
+        for key, must_be, default, meaning in rows:
+            value = self.number(key, default)
+            if value != must_be:
+                raise BadParam(
+                    f"{self.layer}: {meaning} is {value} (option {key}), in networks here {must_be}"
+                )
 
     def ignore_all(self) -> None:
         self._left.clear()

@@ -17,10 +17,10 @@ from upscaled_models.families import Family, Shape
 from upscaled_models.families.compact import srvgg_shape
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.families.span import span_shape
-from upscaled_models.ncnn.checks import Tensors
 from upscaled_models.ncnn.graph import MAX_CHANNELS
 from upscaled_models.ncnn.pair import read_pair, to_safetensors
 from upscaled_models.ncnn.param import MAX_LAYERS, MAX_PARAM_BYTES
+from upscaled_models.ncnn.patterns import Tensors
 
 PARAM, BIN = Path("net.param"), Path("net.bin")
 RRDB = rrdb_shape(scale=4, num_block=2, num_feat=6, num_grow_ch=3)
@@ -143,7 +143,11 @@ def test_the_safetensors_file_of_a_pair_holds_the_same_tensors(
         (b"Interp", b"Interp ", None),
         (b"0=1 1=4.0", b"0=3 1=4.0", "way to resize .* is 3"),
         (b"2=4.000000e+00", b"2=2.000000e+00", r"resizes 2\.0 by 4\.0 times"),
-        (b"1=4.000000e+00 2=4.000000e+00", b"1=2.0 2=2.0", "enlarges 2 times, not 4"),
+        (
+            b"1=4.000000e+00 2=4.000000e+00",
+            b"1=2.0 2=2.0",
+            "an enlargement by 2, in a compact network by 4",
+        ),
         (b"1=4.000000e+00 2=4.000000e+00", b"1=.5 2=.5", r"\.5 is no number"),
         (b"BinaryOp", b"Eltwise", "the operation .* is 0"),
         (b"Input", b"Split", "Split .*: 0 inputs, must be 1 to 1"),
@@ -270,10 +274,10 @@ def test_a_picture_that_is_not_normalised_has_a_mean_of_0_and_a_gain_of_1() -> N
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        (b"Swish", b"Sigmoid", "a sigmoid, in SPAN networks a swish"),
-        (b"Sigmoid", b"Swish", "in SPAN networks the sigmoid of a block's own result"),
-        (b"2=5.000000e-01", b"2=2.500000e-01", "shifts by -0.25, in SPAN networks by -0.5"),
-        (b"0=1 1=1 2=5", b"0=2 1=1 2=5", "a SPAN network has an attention less a half here"),
+        (b"Swish", b"Sigmoid", "a SPAN network has a swish here"),
+        (b"Sigmoid", b"Swish", "a SPAN network has a sigmoid here"),
+        (b"2=5.000000e-01", b"2=2.500000e-01", "by -0.25, in a SPAN network by -0.5"),
+        (b"0=1 1=1 2=5", b"0=2 1=1 2=5", "a SPAN network has another product here"),
         (b"0=1 1=1 2=5", b"0=3 1=1 2=5", "operation 3"),
         (b"PixelShuffle", b"Reorg", "this is none of them"),
         (b"0=1 1=1 2=3", b"0=1 1=3 2=1", "the height of the kept numbers is 3"),
