@@ -2,14 +2,20 @@
 
 import struct
 import zlib
+from collections.abc import Collection, Iterable
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 from PIL import ImageCms
 
+from upscaled.errors import MalformedImage, UnsupportedImageFormat
+from upscaled.image.decode import decode_file
 from upscaled.image.encode import Encoder
+from upscaled.image.formats.table import ALWAYS_DECODED
+from upscaled.image.header import read_header
 from upscaled.image.output import decide_output
 from upscaled.image.types import Image
 
@@ -40,12 +46,19 @@ def picture(height: int = 48, width: int = 64, channels: int = 3) -> NDArray[np.
     return np.stack(planes[:channels], axis=-1).astype(np.uint8)
 
 
-def save(pixels: NDArray[np.uint8], kind: str, **options: object) -> bytes:
+def save(image: NDArray[Any] | PillowImage.Image, kind: str, **options: object) -> bytes:
     """Encode pixels as a file of Pillow's format `kind`."""
     file = BytesIO()
-    mode = PillowImage.fromarray(pixels)
-    mode.save(file, format=kind, **options)
+    if not isinstance(image, PillowImage.Image):
+        image = PillowImage.fromarray(image)
+    image.save(file, format=kind, **options)
     return file.getvalue()
+
+
+def save_frames(kind: str, *frames: NDArray[np.uint8], **options: object) -> bytes:
+    """Encode several images of pixels as one file."""
+    first, *others = map(PillowImage.fromarray, frames)
+    return save(first, kind, save_all=True, append_images=others, **options)
 
 
 def encode(image: Image, *, jpeg_quality: int = 95) -> bytes:
@@ -53,6 +66,27 @@ def encode(image: Image, *, jpeg_quality: int = 95) -> bytes:
     output = decide_output(image, 1, keeps_depth=True, max_side_px=max(image.rgb.shape))
     with Encoder(image, output.format, jpeg_quality=jpeg_quality) as encoder:
         return encoder.finish()
+
+
+def decode_checked(source: bytes, formats: Collection[str] = ALWAYS_DECODED) -> Image:
+    """Decode a file, and check the image's size and transparency against its header."""
+    image, header = decode_file(source, formats), read_header(source, formats)
+    assert (image.width_px, image.height_px) == (header.width_px, header.height_px)
+    assert image.has_alpha == header.has_alpha
+    return image
+
+
+def count_refused(
+    files: Iterable[bytes], whole: Image, formats: Collection[str] = ALWAYS_DECODED
+) -> int:
+    """Count the files that are refused, and assert that all others have every pixel."""
+    refused = 0
+    for number, file in enumerate(files):
+        try:
+            assert have_equal_pixels(decode_file(file, formats), whole), number
+        except (MalformedImage, UnsupportedImageFormat):
+            refused += 1
+    return refused
 
 
 def have_equal_pixels(one: Image, other: Image) -> bool:

@@ -1,9 +1,7 @@
 import zlib
-from io import BytesIO
 
 import numpy as np
 import pytest
-from PIL import Image as PillowImage
 
 from tests.service.image.samples import (
     CHANNELS,
@@ -20,10 +18,12 @@ from tests.service.image.samples import (
     picture,
     png,
     save,
+    save_frames,
     srgb_profile,
     stored_for,
 )
 from upscaled.image.decode import decode_file
+from upscaled.image.types import Image
 
 
 def stretched(samples: np.ndarray, bits: int) -> np.ndarray:
@@ -46,8 +46,7 @@ def test_png_and_lossless_webp_come_out_upright_to_the_pixel(orientation: int) -
 def test_grey_of_every_depth_is_stretched_to_the_full_range(bits: int) -> None:
     samples = deep_samples(1, bits)
     image = decode_file(png(samples, bits, GREY))
-    assert np.array_equal(image.rgb, stretched(samples, bits).repeat(3, axis=2))
-    assert image.alpha is None
+    assert have_equal_pixels(image, Image(stretched(samples, bits).repeat(3, axis=2)))
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])
@@ -69,12 +68,8 @@ def test_colour_and_alpha_come_out_to_the_level(colour: int, channels: int, bits
     expected = stretched(samples, bits)
     image = decode_file(png(samples, bits, colour))
     colours = expected[..., :1].repeat(3, axis=2) if channels == 2 else expected[..., :3]
-    assert np.array_equal(image.rgb, colours)
-    if channels == 3:
-        assert image.alpha is None
-    else:
-        assert image.alpha is not None
-        assert np.array_equal(image.alpha, expected[..., -1])
+    alpha = None if channels == 3 else expected[..., -1]
+    assert have_equal_pixels(image, Image(colours, alpha))
 
 
 @pytest.mark.parametrize("bits", [8, 16])
@@ -97,15 +92,12 @@ def test_palette_colours_and_their_alpha_are_looked_up(bits: int) -> None:
     palette = np.random.default_rng(5).integers(0, 256, (1 << bits, 3), dtype=np.uint8)
     alphas = np.array([0, 128], np.uint8)
     plte = chunk(b"PLTE", palette.tobytes())
-    opaque = decode_file(png(indices, bits, PALETTE, before=plte))
-    clear = decode_file(png(indices, bits, PALETTE, before=plte + chunk(b"tRNS", alphas.tobytes())))
-    assert opaque.alpha is None
-    assert np.array_equal(opaque.rgb, palette[indices[..., 0]])
-    assert np.array_equal(clear.rgb, palette[indices[..., 0]])
+    trns = chunk(b"tRNS", alphas.tobytes())
     all_alphas = np.full(1 << bits, 255, np.uint8)
     all_alphas[:2] = alphas
-    assert clear.alpha is not None
-    assert np.array_equal(clear.alpha, all_alphas[indices[..., 0]])
+    for before, alpha in ((plte, None), (plte + trns, all_alphas[indices[..., 0]])):
+        image = decode_file(png(indices, bits, PALETTE, before=before))
+        assert have_equal_pixels(image, Image(palette[indices[..., 0]], alpha))
 
 
 def test_an_opaque_palette_file_with_transparency_entries_still_has_alpha() -> None:
@@ -156,11 +148,8 @@ def test_a_profile_that_is_not_for_grey_leaves_grey_as_it_is(colour: int, bits: 
 
 @pytest.mark.parametrize("kind", ["PNG", "WEBP"])
 def test_the_first_frame_of_an_animation_is_decoded(kind: str) -> None:
-    first, second = picture(), 255 - picture()
-    source = save(
-        first, kind, save_all=True, append_images=[PillowImage.fromarray(second)], lossless=True
-    )
-    assert np.array_equal(decode_file(source).rgb, first)
+    source = save_frames(kind, picture(), 255 - picture(), lossless=True)
+    assert np.array_equal(decode_file(source).rgb, picture())
 
 
 def animation(frame_count: int) -> bytes:
@@ -177,11 +166,8 @@ def test_a_senseless_animation_is_ignored(frame_count: int) -> None:
 
 
 def test_the_first_of_several_images_in_one_jpeg_is_decoded() -> None:
-    file = BytesIO()
-    PillowImage.fromarray(picture()).save(
-        file, "MPO", save_all=True, append_images=[PillowImage.fromarray(255 - picture())]
-    )
-    difference = np.abs(decode_file(file.getvalue()).rgb.astype(int) - picture())
+    source = save_frames("MPO", picture(), 255 - picture())
+    difference = np.abs(decode_file(source).rgb.astype(int) - picture())
     assert difference.mean() < 4
 
 

@@ -13,7 +13,7 @@ import pyvips  # type: ignore[import-untyped]
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from tests.service.image.samples import picture
+from tests.service.image.samples import picture, save
 from tests.service.upscale.box_engine import core_of
 from tests.service.upscale.true_engine import TrueEngine
 from upscaled.config import Settings
@@ -48,10 +48,8 @@ def inks(height: int = 64, width: int = 64) -> Pixels:
 
 
 def cmyk_jpeg(pixels: Pixels, profile: bytes | None = None) -> bytes:
-    file = BytesIO()
-    picture = PillowImage.fromarray(pixels, mode="CMYK")
-    picture.save(file, "JPEG", quality=100, subsampling=0, icc_profile=profile)
-    return file.getvalue()
+    image = PillowImage.fromarray(pixels, mode="CMYK")
+    return save(image, "JPEG", quality=100, subsampling=0, icc_profile=profile)
 
 
 def ycck_jpeg(pixels: Pixels, profile: bytes | None = None) -> bytes:
@@ -106,14 +104,12 @@ def test_ycck_without_a_profile_is_cmyks_image() -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG"])
 def test_grey_through_its_profile_is_libvips_image(kind: str, curve: Curve) -> None:
     """But for the dark of linear light, where libvips is up to 10 levels off the formula."""
-    file = BytesIO()
     ramp = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    profile = make_grey_profile(curve)
-    PillowImage.fromarray(ramp).save(file, kind, quality=100, icc_profile=profile)
-    rgb = decode_file(file.getvalue()).rgb
+    source = save(ramp, kind, quality=100, icc_profile=make_grey_profile(curve))
+    rgb = decode_file(source).rgb
     assert (rgb[..., :1] == rgb[..., 1:]).all()
     is_compared = ramp > (20 if curve.gamma == 1 else 0)
-    assert distance(rgb[..., 0], by_vips(file.getvalue())[..., 1])[is_compared].max() <= 1
+    assert distance(rgb[..., 0], by_vips(source)[..., 1])[is_compared].max() <= 1
 
 
 def test_lab_is_libvips_image() -> None:
@@ -149,16 +145,15 @@ def test_wide_gamut_goes_through_untouched_and_is_shown_as_before(
     name: str, kind: str, channels: int, options: dict[str, object]
 ) -> None:
     """The result carries the very profile, and libvips shows both files alike."""
-    file = BytesIO()
     pixels = picture(channels=channels)
     if channels == 4:
         pixels[..., 3] |= 1  # nothing is bled
-    PillowImage.fromarray(pixels).save(file, kind, icc_profile=WIDE[name], **options)
+    source = save(pixels, kind, icc_profile=WIDE[name], **options)
     with core_of(TrueEngine(), Settings(jpeg_quality=100)) as core:
-        made = core.upscale(file.getvalue(), 2)
+        made = core.upscale(source, 2)
     with PillowImage.open(BytesIO(made.data)) as result:
         assert result.info["icc_profile"] == WIDE[name]
-    before = by_vips(file.getvalue()).repeat(2, axis=0).repeat(2, axis=1)
+    before = by_vips(source).repeat(2, axis=0).repeat(2, axis=1)
     after = by_vips(made.data)
     assert distance(after[..., :3], before[..., :3]).mean() < 1
     unmanaged = pixels.repeat(2, axis=0).repeat(2, axis=1)

@@ -12,6 +12,7 @@ from tests.service.image.samples import (
     PNG_SIGNATURE,
     RGB,
     chunk,
+    decode_checked,
     deep_samples,
     exif_with_orientation,
     picture,
@@ -22,7 +23,6 @@ from upscaled.errors import MalformedImage, ResolutionTooHigh, UnsupportedImageF
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.png.structure import iterate_chunks
 from upscaled.image.formats.table import ALWAYS_DECODED, OPTIONAL
-from upscaled.image.header import read_header
 
 MUTATIONS = 400
 ALL = ALWAYS_DECODED | OPTIONAL
@@ -86,11 +86,7 @@ def test_a_damaged_file_is_refused_or_decoded_as_its_header_says(name: str) -> N
     for _ in range(MUTATIONS):
         damaged = repair(mutate(source, chance))
         try:
-            info = read_header(damaged, ALL)
-            image = decode_file(damaged, ALL)
+            decode_checked(damaged, ALL)
         except (MalformedImage, ResolutionTooHigh, UnsupportedImageFormat):
             refused += 1
-            continue
-        assert (image.width_px, image.height_px) == (info.width_px, info.height_px)
-        assert (image.alpha is not None) == info.has_alpha
     assert 0 < refused < MUTATIONS

@@ -7,11 +7,18 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.service.image.samples import picture, save
+from tests.service.image.samples import (
+    count_refused,
+    decode_checked,
+    have_equal_pixels,
+    picture,
+    save,
+)
 from upscaled.errors import MalformedImage
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.bmp import has_missing_pixels
 from upscaled.image.header import read_header
+from upscaled.image.types import Image
 
 MASKS = {  # where each channel stands in a pixel's four bytes
     "BGRA": (0xFF0000, 0xFF00, 0xFF, 0xFF000000),
@@ -39,9 +46,7 @@ def test_alpha_that_is_0_everywhere_is_none(order: str, top_first: bool) -> None
     pixels = np.dstack([picture(64, 70), np.zeros((64, 70), np.uint8)])
     source = bmp(pixels, order, top_first=top_first)
     assert not read_header(source, {"BMP"}).has_alpha
-    image = decode_file(source, {"BMP"})
-    assert image.alpha is None
-    assert np.array_equal(image.rgb, pixels[..., :3])
+    assert have_equal_pixels(decode_file(source, {"BMP"}), Image(pixels[..., :3]))
 
 
 @pytest.mark.parametrize("place", [(0, 0), (63, 69), (30, 7)])
@@ -50,11 +55,8 @@ def test_a_single_visible_pixel_makes_it_alpha(order: str, place: tuple[int, int
     pixels = np.dstack([picture(64, 70), np.zeros((64, 70), np.uint8)])
     pixels[(*place, 3)] = 1
     source = bmp(pixels, order)
-    image = decode_file(source, {"BMP"})
-    assert read_header(source, {"BMP"}).has_alpha
-    assert image.alpha is not None
-    assert np.array_equal(image.alpha, pixels[..., 3])
-    assert np.array_equal(image.rgb, pixels[..., :3])
+    image = decode_checked(source, {"BMP"})
+    assert have_equal_pixels(image, Image(pixels[..., :3], pixels[..., 3]))
 
 
 def test_a_cut_file_with_empty_alpha_is_refused() -> None:
@@ -69,8 +71,7 @@ def test_alpha_of_other_formats_that_is_0_everywhere_is_kept(kind: str) -> None:
     pixels = np.dstack([picture(64, 70), np.zeros((64, 70), np.uint8)])
     options = {"WEBP": {"lossless": True, "exact": True}}.get(kind, {})
     source = save(pixels, kind, **options)
-    assert read_header(source, {kind}).has_alpha
-    assert decode_file(source, {kind}).alpha is not None
+    assert decode_checked(source, {kind}).has_alpha
 
 
 def test_the_file_of_the_shared_cases_is_opaque(shared_dir: Path) -> None:
@@ -146,11 +147,5 @@ def test_runs_may_go_on_to_four_bytes_behind_a_row(bits: int, width: int, longes
 def test_every_cut_of_runs_is_refused_or_the_whole_image() -> None:
     rows = b"".join(bytes((2, at, 0, 3, at, 9, at, 0, 59, 7, 0, 0)) for at in range(64))
     source = bmp_of_runs(rows + b"\0\1", width=64, height=64)
-    whole = decode_file(source, {"BMP"}).rgb
-    refused = 0
-    for length in range(len(source)):
-        try:
-            assert np.array_equal(decode_file(source[:length], {"BMP"}).rgb, whole), length
-        except MalformedImage:
-            refused += 1
-    assert refused >= len(source) - 4
+    cut = (source[:length] for length in range(len(source)))
+    assert count_refused(cut, decode_file(source, {"BMP"}), {"BMP"}) >= len(source) - 4

@@ -8,7 +8,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from tests.service.image.samples import picture
+from tests.service.image.samples import picture, save
 from upscaled.decoder.pool import Decoder
 from upscaled.errors import MalformedImage
 from upscaled.image.decode import decode_file
@@ -25,10 +25,8 @@ def drawing() -> NDArray[np.bool_]:
 
 
 def save_tiff(compression: str, **tags: object) -> bytes:
-    file = BytesIO()
     pixels = np.tile(picture(64, 64), (4, 4, 1)) if compression == "jpeg" else drawing()
-    PillowImage.fromarray(pixels).save(file, "TIFF", compression=compression, **tags)
-    return file.getvalue()
+    return save(pixels, "TIFF", compression=compression, **tags)
 
 
 def shorten_strips(source: bytes, part: float) -> bytes:
@@ -106,10 +104,8 @@ def strips_of(source: bytes) -> list[tuple[int, int]]:
 def test_a_strip_of_deflate_whose_tail_is_damaged_is_refused(number: int) -> None:
     """libtiff takes what fills the rows, and does not look at the checksum."""
     chance = np.random.default_rng(3)
-    file = BytesIO()
     pixels = chance.integers(0, 256, (160, 300, 3), dtype=np.uint8)
-    PillowImage.fromarray(pixels).save(file, "TIFF", compression="tiff_adobe_deflate")
-    source = file.getvalue()
+    source = save(pixels, "TIFF", compression="tiff_adobe_deflate")
     assert np.array_equal(decode_file(source, {"TIFF"}).rgb, pixels)
     start, end = strips_of(source)[number]
     for part in range(1, 21):
@@ -122,6 +118,5 @@ def test_a_strip_of_deflate_whose_tail_is_damaged_is_refused(number: int) -> Non
 def test_deflate_of_every_size_is_accepted() -> None:
     for height, width in ((1, 1), (64, 64), (1500, 1500)):
         pixels = np.full((height, width, 3), 200, np.uint8)
-        file = BytesIO()
-        PillowImage.fromarray(pixels).save(file, "TIFF", compression="tiff_adobe_deflate")
-        assert np.array_equal(decode_file(file.getvalue(), {"TIFF"}).rgb, pixels)
+        source = save(pixels, "TIFF", compression="tiff_adobe_deflate")
+        assert np.array_equal(decode_file(source, {"TIFF"}).rgb, pixels)

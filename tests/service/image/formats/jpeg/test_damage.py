@@ -1,6 +1,5 @@
 """JPEG files that were cut are refused, however they are filled up; whole ones are taken."""
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,7 +18,7 @@ from tests.service.image.jpeg_samples import (
     read_structure,
     save_jpeg,
 )
-from tests.service.image.samples import picture
+from tests.service.image.samples import count_refused, picture
 from upscaled.errors import MalformedImage
 from upscaled.image.decode import decode_file
 from upscaled.image.formats.jpeg import damage
@@ -29,20 +28,11 @@ PLACES = 20
 WITH_ZEROS = ("baseline", "optimised", "progressive", "progressive grey", "restarts")
 
 
-def assert_no_half_picture(source: bytes, files: Iterator[tuple[str, bytes]]) -> None:
-    whole = decode_file(source).rgb
-    for name, file in files:
-        try:
-            found = decode_file(file).rgb
-        except MalformedImage:
-            continue
-        assert np.array_equal(found, whole), name
-
-
 @pytest.mark.parametrize("kind", KINDS)
 def test_no_cut_gives_half_an_image(kind: str) -> None:
     source = make_jpeg(kind)
-    assert_no_half_picture(source, cut(source, PLACES, np.random.default_rng(0)))
+    files = [file for _, file in cut(source, PLACES, np.random.default_rng(0))]
+    assert count_refused(files, decode_file(source)) > PLACES
 
 
 @pytest.mark.slow
@@ -108,7 +98,8 @@ def test_white_is_coded_in_zeros() -> None:
 @pytest.mark.parametrize("kind", WITH_ZEROS)
 def test_no_cut_of_a_product_on_white_gives_half_an_image(kind: str) -> None:
     source = save_jpeg(product(), kind)
-    assert_no_half_picture(source, cut(source, PLACES, np.random.default_rng(1)))
+    files = [file for _, file in cut(source, PLACES, np.random.default_rng(1))]
+    assert count_refused(files, decode_file(source)) > PLACES
 
 
 @pytest.mark.parametrize("kind", KINDS)

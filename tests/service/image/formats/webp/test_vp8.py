@@ -1,9 +1,7 @@
-from io import BytesIO
-
 import pytest
-from PIL import Image as PillowImage
 
 from tests.service.image.jpeg_samples import photograph
+from tests.service.image.samples import save
 from upscaled.image.formats.webp.structure import read_first_image
 from upscaled.image.formats.webp.vp8 import read_quantiser
 
@@ -75,9 +73,8 @@ def test_segments_that_leave_the_quantisers_have_the_frames() -> None:
 def test_a_higher_quality_of_libwebp_has_a_finer_quantiser() -> None:
     found = []
     for quality in range(0, 101, 10):
-        file = BytesIO()
-        PillowImage.fromarray(photograph()).save(file, "WEBP", quality=quality)
-        found.append(read_quantiser(read_first_image(file.getvalue()).bitstream))
+        source = save(photograph(), "WEBP", quality=quality)
+        found.append(read_quantiser(read_first_image(source).bitstream))
     assert found == sorted(found, reverse=True)
     assert (found[0], found[-1]) == (127, 0)
 
