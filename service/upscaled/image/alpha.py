@@ -35,15 +35,10 @@ def upscale_alpha(alpha: NDArray[Any], scale: int) -> NDArray[Any]:
     kernel = np.ones((3, 3), np.uint8)
     least = cv2.resize(cv2.erode(alpha, kernel), size, interpolation=cv2.INTER_LINEAR)
     most = cv2.resize(cv2.dilate(alpha, kernel), size, interpolation=cv2.INTER_LINEAR)
-    large = _enlarge(_steepened(alpha), size, alpha.dtype)
-    return np.asarray(cv2.min(cv2.max(large, least), most), alpha.dtype)
-
-
-def _steepened(alpha: NDArray[Any]) -> NDArray[np.float32]:
-    levels = alpha.astype(np.float32)
-    taps = np.array(_BINOMIAL, np.float32)
+    levels, taps = alpha.astype(np.float32), np.array(_BINOMIAL, np.float32)
     smooth = cv2.sepFilter2D(levels, cv2.CV_32F, taps, taps, borderType=cv2.BORDER_REPLICATE)
-    return np.asarray(2 * levels - smooth, np.float32)
+    large = _enlarge(np.asarray(2 * levels - smooth, np.float32), size, alpha.dtype)
+    return np.asarray(cv2.min(cv2.max(large, least), most), alpha.dtype)
 
 
 def _enlarge(

@@ -41,20 +41,14 @@ def cmyk_to_rgb(pixels: PillowImage.Image, icc: bytes | None) -> NDArray[np.uint
     transform = _to_srgb(icc, "CMYK") if icc else None
     if transform is None:
         return np.asarray(pixels.convert("RGB"))
-    converted = ImageCms.applyTransform(pixels, transform)
-    return np.asarray(converted)
+    return np.asarray(ImageCms.applyTransform(pixels, transform))
 
 
 def lab_to_rgb(pixels: PillowImage.Image) -> NDArray[np.uint8]:
     """Convert an image of mode LAB (CIE, white D50) to sRGB `[H, W, 3]`."""
-    transform = ImageCms.buildTransform(
-        ImageCms.createProfile("LAB"),
-        ImageCms.createProfile("sRGB"),
-        "LAB",
-        "RGB",
-        _INTENT,
-        ImageCms.Flags.HIGHRESPRECALC,
-    )
+    lab, srgb = ImageCms.createProfile("LAB"), ImageCms.createProfile("sRGB")
+    flags = ImageCms.Flags.HIGHRESPRECALC
+    transform = ImageCms.buildTransform(lab, srgb, "LAB", "RGB", _INTENT, flags)
     return np.asarray(ImageCms.applyTransform(pixels, transform))
 
 
@@ -76,15 +70,11 @@ def _grey_levels(icc: bytes) -> NDArray[np.uint16] | None:
     350 of 65,535 in the dark.
     """
     ramp = PillowImage.fromarray(np.arange(65_536, dtype=np.uint16).reshape(256, 256))
+    srgb = ImageCms.ImageCmsProfile(BytesIO(make_grey_profile(SRGB_CURVE)))
+    flags = _FLAGS | ImageCms.Flags.NOOPTIMIZE
     try:
-        transform = ImageCms.buildTransform(
-            ImageCms.ImageCmsProfile(BytesIO(icc)),
-            ImageCms.ImageCmsProfile(BytesIO(make_grey_profile(SRGB_CURVE))),
-            "I;16",
-            "I;16",
-            _INTENT,
-            _FLAGS | ImageCms.Flags.NOOPTIMIZE,
-        )
+        profile = ImageCms.ImageCmsProfile(BytesIO(icc))
+        transform = ImageCms.buildTransform(profile, srgb, "I;16", "I;16", _INTENT, flags)
         levels = np.asarray(ImageCms.applyTransform(ramp, transform), np.uint16)
     except _BROKEN_PROFILE_ERRORS:
         return None
@@ -93,10 +83,9 @@ def _grey_levels(icc: bytes) -> NDArray[np.uint16] | None:
 
 def _to_srgb(icc: bytes, mode: str) -> ImageCms.ImageCmsTransform | None:
     """Build the transform to sRGB; None where the profile is broken or not one for `mode`."""
+    srgb = ImageCms.createProfile("sRGB")
     try:
         profile = ImageCms.ImageCmsProfile(BytesIO(icc))
-        return ImageCms.buildTransform(
-            profile, ImageCms.createProfile("sRGB"), mode, "RGB", _INTENT, _FLAGS
-        )
+        return ImageCms.buildTransform(profile, srgb, mode, "RGB", _INTENT, _FLAGS)
     except _BROKEN_PROFILE_ERRORS:
         return None

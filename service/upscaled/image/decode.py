@@ -40,10 +40,6 @@ def decode(source: bytes, header: Header) -> Image:
     given wherever the format can say transparent, also when every pixel is opaque. An RGB profile
     is kept with its pixels; CMYK and grey pixels are converted to sRGB.
 
-    Args:
-        source: the file's bytes.
-        header: what `read_header` made of them, in this process.
-
     Raises:
         MalformedImage: broken or truncated, or not what its header says; a half-decoded image is
             never returned.

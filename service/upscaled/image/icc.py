@@ -114,7 +114,7 @@ def make_grey_profile(curve: Curve) -> bytes:
     Raises:
         ValueError: a number that no profile can hold.
     """
-    return _join(b"GRAY", {b"wtpt": _xyz(_D50), b"kTRC": _curve(curve)})
+    return _join(b"GRAY", {b"wtpt": _fixed(b"XYZ ", _D50), b"kTRC": _curve(curve)})
 
 
 def make_rgb_profile(chromaticities: Chromaticities, curve: Curve) -> bytes:
@@ -129,11 +129,11 @@ def make_rgb_profile(chromaticities: Chromaticities, curve: Curve) -> bytes:
     return _join(
         b"RGB ",
         {
-            b"wtpt": _xyz(_D50),
+            b"wtpt": _fixed(b"XYZ ", _D50),
             b"chad": _fixed(b"sf32", to_d50.ravel()),
-            b"rXYZ": _xyz(red),
-            b"gXYZ": _xyz(green),
-            b"bXYZ": _xyz(blue),
+            b"rXYZ": _fixed(b"XYZ ", red),
+            b"gXYZ": _fixed(b"XYZ ", green),
+            b"bXYZ": _fixed(b"XYZ ", blue),
             **dict.fromkeys((b"rTRC", b"gTRC", b"bTRC"), _curve(curve)),
         },
     )
@@ -166,10 +166,6 @@ def _curve(curve: Curve) -> bytes:
     return _fixed(b"para", numbers, struct.pack(">HH", 3, 0))
 
 
-def _xyz(values: Matrix) -> bytes:
-    return _fixed(b"XYZ ", values)
-
-
 def _fixed(kind: bytes, numbers: list[float] | Matrix, head: bytes = b"") -> bytes:
     """Make an element of 16.16 fixed-point numbers."""
     if not all(abs(number) < _HIGHEST for number in numbers):
@@ -196,5 +192,5 @@ def _join(space: bytes, elements: Mapping[bytes, bytes]) -> bytes:
         table += struct.pack(">4sII", name, places[element], len(element))
     head = struct.pack(">I4sI4s4s4s6H", data_at + len(data), bytes(4), _VERSION, b"mntr", space,
                        b"XYZ ", *_MADE)  # fmt: skip
-    head += b"acsp" + bytes(28) + _xyz(_D50)[8:] + bytes(48)
+    head += b"acsp" + bytes(28) + _fixed(b"XYZ ", _D50)[8:] + bytes(48)
     return head + table + data

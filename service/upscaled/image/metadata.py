@@ -120,15 +120,10 @@ class Exif:
 def iterate_directory(
     tiff: bytes, order: str, at: int, *, is_big: bool = False
 ) -> Iterator[tuple[int, int, int, int]]:
-    """Iterate over a directory: tag, kind, count, and where the value or its offset stands.
+    """Iterate over the entries of a directory; raises struct.error where it is cut short.
 
-    Args:
-        order: "<" or ">", the order of bytes.
-        at: where the directory begins.
-        is_big: it is one of BigTIFF.
-
-    Raises:
-        struct.error: it is cut short.
+    Yields tag, kind, count, and where the value or its offset stands. `order` is "<" or ">";
+    `is_big` is for BigTIFF.
     """
     head, entry, value_bytes = ("Q", "HHQ", 8) if is_big else ("H", "HHI", 4)
     (entries,) = struct.unpack_from(order + head, tiff, at)
@@ -159,9 +154,6 @@ def read_dpi(exif: Exif, format_dpi: object, orientation: int) -> Dpi | None:
         exif: looked into where the format's own field holds no sensible value.
         format_dpi: what Pillow found in the format's own field, if anything.
         orientation: that of the stored image, which both fields describe.
-
-    Returns:
-        None where neither holds a sensible value.
     """
     dpi = _sensible(format_dpi) or _sensible(_exif_dpi(exif))
     return (dpi[1], dpi[0]) if dpi and swaps_sides(orientation) else dpi

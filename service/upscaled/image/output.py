@@ -58,16 +58,11 @@ def decide_output(
     width_px, height_px = source.width_px * scale, source.height_px * scale
     canvas_px = width_px * height_px * (2 if is_deep else 1)
     if max(width_px, height_px) > max_side_px:
-        width_px, height_px = fit_size(source.width_px, source.height_px, max_side_px)
+        longest_px = max(source.width_px, source.height_px)
+        width_px, height_px = (
+            max(1, round(side_px * max_side_px / longest_px))
+            for side_px in (source.width_px, source.height_px)
+        )
     # JPEG holds neither alpha nor 16 bits a channel.
     name = PNG.name if source.has_alpha or is_deep else JPEG.name
     return OutputSpec(name, width_px, height_px, is_deep, canvas_px)
-
-
-def fit_size(width_px: int, height_px: int, max_side_px: int) -> tuple[int, int]:
-    """Scale (width, height) so that the longer side is `max_side_px`; neither becomes 0."""
-    longest_px = max(width_px, height_px)
-    return (
-        max(1, round(width_px * max_side_px / longest_px)),
-        max(1, round(height_px * max_side_px / longest_px)),
-    )

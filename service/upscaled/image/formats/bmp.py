@@ -53,9 +53,6 @@ def _drop_empty_alpha(opened: "BmpImageFile", source: memoryview) -> None:
 
     Programs leave the fourth byte of a pixel at zero under a header that calls it alpha: Windows'
     own bitmaps in memory do. Other programs show such an image opaque, and so it is meant.
-
-    Args:
-        opened: of `source`, its pixels not decoded yet.
     """
     tile = opened.tile[0]
     if opened.mode != "RGBA" or not isinstance(tile.args, tuple):

@@ -64,20 +64,15 @@ class Stored:
 class Reader(Protocol):
     """Functions of a format's module.
 
-    Both, and all that they call, raise `BROKEN_FILE_ERRORS` over a broken file, also where a
-    decoder would make up pixels that are damaged or missing without an error.
+    Both raise `BROKEN_FILE_ERRORS` over a broken file, also where a decoder would make up pixels
+    that are damaged or missing without an error.
     """
 
     def read_header(self, source: bytes) -> Header:
         """Read a file's header without any code in C, as is safe in the front end."""
 
     def open_stored(self, source: bytes, header: Header) -> Stored:
-        """Open a file for decoding, in a decoder process.
-
-        Args:
-            source: the file's bytes.
-            header: what `read_header` made of them.
-        """
+        """Open a file, of which `read_header` made the header, in a decoder process."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -112,9 +112,6 @@ def ends_early(source: bytes, tags: Mapping[int, Any]) -> bool:
     JPEG grey; both say in their own words where they end. Of Deflate it takes the first bytes that
     fill the rows, whatever follows: damaged ones too, for it never comes to the checksum (RFC 1950,
     2.2).
-
-    Args:
-        tags: the directory, by tag.
     """
     compression = tags.get(_COMPRESSION)
     if compression not in {_GROUP_3, _GROUP_4, _JPEG, *_DEFLATE}:

@@ -33,7 +33,7 @@ EXIF_HEAD, ICC_HEAD = b"Exif\x00\x00", b"ICC_PROFILE\x00"
 _DNL_HEAD: Final = struct.pack(">BBH", 0xFF, DNL, 4)
 _JFIF_HEAD, _ADOBE_HEAD = b"JFIF\x00", b"Adobe"
 # libjpeg heeds these segments only where they are so long, and warns of other versions than 1.
-_JFIF_BYTES, _JFIF_VERSION_AT, _JFIF_VERSION = 14, 5, b"\x01\x02"
+_JFIF_BYTES, _JFIF_VERSION = 14, b"\x01\x02"
 _ADOBE_BYTES, _ADOBE_TRANSFORM_AT = 12, 11
 # By channels: the transforms that Adobe defines, the first of them the one that libjpeg assumes in
 # the place of another (Technical Note 5116, section 18).
@@ -238,8 +238,7 @@ def _clean_jfif(data: bytes) -> bytes | None:
     """Give JFIF's segment a version that decoders know; None where it is too short to count."""
     if len(data) < _JFIF_BYTES:
         return None
-    version_end = _JFIF_VERSION_AT + len(_JFIF_VERSION)
-    return data[:_JFIF_VERSION_AT] + _JFIF_VERSION + data[version_end:]
+    return _JFIF_HEAD + _JFIF_VERSION + data[len(_JFIF_HEAD + _JFIF_VERSION) :]
 
 
 def _clean_adobe(data: bytes | None, channels: int) -> bytes | None:

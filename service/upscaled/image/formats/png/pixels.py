@@ -40,9 +40,8 @@ MAX_SURPLUS_BYTES: Final = 4 * 1024 * 1024
 class PngFile(PngImageFile):
     """Pillow's view of a PNG file of which it sees the header, palette and pixels only.
 
-    Loading it gives every pixel, or fails with ValueError (a checksum of an IDAT is wrong, or the
-    stream ends before the last pixel or before its end), zlib.error (the stream is damaged, or its
-    Adler-32 is wrong: RFC 1950, 2.2), or as Pillow does. Accepted are, as by libpng: empty IDATs,
+    Loading it gives every pixel or fails: where the checksum of an IDAT or of the stream (Adler-32:
+    RFC 1950, 2.2) is wrong, or the stream ends early. Accepted are, as by libpng: empty IDATs,
     bytes behind the stream, and up to `MAX_SURPLUS_BYTES` behind the last row.
     """
 
@@ -126,10 +125,6 @@ def read_deep(opened: ImageFile, png: PngParts, icc: bytes | None) -> Image:
 
     Pillow has no mode for 16-bit colour: it hands out the high bytes only. So the pixels are
     unpacked twice, once as what they are and once by a layout that picks up the low bytes.
-
-    Args:
-        opened: of `png`, which has 16 bits a channel.
-        icc: the profile that its pixels have.
     """
     kind = png.header.colour_type
     opened.load()

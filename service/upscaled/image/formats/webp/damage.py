@@ -44,12 +44,9 @@ _TABLES_MARGIN: Final = 4
 
 
 def is_damaged(first: FirstImage) -> bool:
-    """Return whether the zeros at the end of an image's data stand for others.
+    """Return whether zeros at the end of the data stand for others, in an image that decodes.
 
     Zeros behind data that are whole without them do no harm.
-
-    Args:
-        first: one that libwebp decodes.
     """
     if first.alpha is not None and _needs_zeros(first, first.alpha, _ALPHA):
         return True
