@@ -37,19 +37,9 @@ want, not the file's doing (EX_TEMPFAIL of sysexits.h)."""
 # Ends that a file brings about: its decoder's crash in C code, and the kernel's answer to going
 # over a limit set here or by RLIMIT_CPU. SIGALRM is not among them: what ends by that clock waited
 # without computing, which no file can make it do and a stopped or starved process does.
+_CRASHES: Final = {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGILL, signal.SIGFPE}
 _SIGNALS_BY_FILE: Final = frozenset(
-    {
-        signal.SIGSEGV,
-        signal.SIGABRT,
-        signal.SIGBUS,
-        signal.SIGILL,
-        signal.SIGFPE,
-        signal.SIGTRAP,
-        signal.SIGSYS,
-        signal.SIGPROF,
-        signal.SIGXCPU,
-        signal.SIGXFSZ,
-    }
+    _CRASHES | {signal.SIGTRAP, signal.SIGSYS, signal.SIGPROF, signal.SIGXCPU, signal.SIGXFSZ}
 )
 
 
@@ -79,10 +69,7 @@ def limits_of(source_bytes: int, pixels: int = 0) -> FileLimits:
 def constrain(limits: FileLimits, idle_bytes: int | None) -> None:
     """Hold this process to `limits` from now on, the clocks starting anew.
 
-    Args:
-        limits: those of the file that comes next.
-        idle_bytes: the address space that this process had before its first file
-            (`confinement.measure_address_space`); None: unknown, and so memory has no limit.
+    `idle_bytes` of address space it had before its first file; None: memory has no limit.
     """
     if idle_bytes is not None:
         limit_softly(resource.RLIMIT_AS, idle_bytes + limits.memory_bytes)
@@ -96,10 +83,7 @@ def is_fault_of_file(status: int) -> bool:
 
     An exit status of its own (a MemoryError under RLIMIT_AS, any other exception) and a crash are.
     SIGKILL is not: no limit here sends it, so the kernel's out-of-memory killer, an operator or
-    another program did.
-
-    Args:
-        status: as `subprocess.Popen.returncode` is: negative for a signal.
+    another program did. `status` is as `subprocess.Popen.returncode`: negative for a signal.
     """
     if status >= 0:
         return status != NO_MEMORY_STATUS

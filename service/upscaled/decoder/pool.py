@@ -140,7 +140,6 @@ class Decoder:
             within_s: a process that takes longer over one file is ended.
             silence_s: a process that uses no processor time for so long hangs, and is replaced.
             command: starts a decoder, with further arguments behind it; for tests.
-            log_format: how a process logs a fault of its own; see `upscaled.logs`.
         """
         self._formats = tuple(sorted(formats))
         self._within_s = within_s

@@ -112,15 +112,13 @@ async def send_async(sock: socket.socket, header: bytes, payload: bytes = b"") -
     Cancelled half-way it leaves a torn frame behind, after which the connection is of no use.
     """
     loop = asyncio.get_running_loop()
-    rest = memoryview(payload)
+    view = memoryview(payload)
     # One send wakes the other process once: a small frame goes as a whole.
-    first = _begin(header, len(payload), MAX_PAYLOAD_BYTES) + rest[:CHUNK_BYTES]
-    await loop.sock_sendall(sock, first)
-    rest = rest[CHUNK_BYTES:]
-    while rest:
+    begin = _begin(header, len(payload), MAX_PAYLOAD_BYTES)
+    await loop.sock_sendall(sock, begin + view[:CHUNK_BYTES])
+    for at in range(CHUNK_BYTES, len(payload), CHUNK_BYTES):
         await asyncio.sleep(0)
-        await loop.sock_sendall(sock, rest[:CHUNK_BYTES])
-        rest = rest[CHUNK_BYTES:]
+        await loop.sock_sendall(sock, view[at : at + CHUNK_BYTES])
 
 
 async def receive_async(

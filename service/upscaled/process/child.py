@@ -13,7 +13,7 @@ import socket
 import subprocess
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import IO, Any, Final, NamedTuple, Self
+from typing import IO, Any, Final, Self
 
 from upscaled.process import channel
 from upscaled.process.channel import Frame
@@ -77,10 +77,8 @@ class Child:
         Raises:
             OSError: the process cannot be started.
         """
-        with _connection(command, environment) as connection:
-            self._process = subprocess.Popen(connection.command, **connection.options)  # noqa: S603
-        self.sock = connection.sock
-        self._lifeline = connection.lifeline
+        with _connection(environment) as (self.sock, self._lifeline, arguments, options):
+            self._process = subprocess.Popen([*command, *arguments], **options)  # noqa: S603
 
     @property
     def pid(self) -> int:
@@ -140,16 +138,17 @@ class AsyncChild:
     @classmethod
     async def _spawn(cls, command: Sequence[str], environment: Mapping[str, str]) -> Self:
         try:
-            with _connection(command, environment) as connection:
+            with _connection(environment) as (sock, lifeline, arguments, options):
                 process = await asyncio.create_subprocess_exec(
-                    *connection.command,
-                    **connection.options,
+                    *command,
+                    *arguments,
+                    **options,
                     start_new_session=True,  # a Ctrl-C is for the parent, which then ends children
                 )
         except OSError as error:
             text = f"cannot start {command[0]}: {os.strerror(error.errno or 0)}"
             raise (SpawnFailed if error.errno in _PASSING_ERRORS else ChildUnusable)(text) from None
-        return cls(process, connection.sock, connection.lifeline)
+        return cls(process, sock, lifeline)
 
     @property
     def pid(self) -> int:
@@ -203,18 +202,14 @@ class AsyncChild:
             self._sock.close()
 
 
-class _Connection(NamedTuple):
-    """Ends of the parent, and the command and options that start the child on the others."""
-
-    sock: socket.socket
-    lifeline: IO[bytes]
-    command: list[str]
-    options: dict[str, Any]
-
-
 @contextmanager
-def _connection(command: Sequence[str], environment: Mapping[str, str]) -> Iterator[_Connection]:
-    """Make the ends; the child's are closed at the end of the block, the parent's if it fails."""
+def _connection(
+    environment: Mapping[str, str],
+) -> Iterator[tuple[socket.socket, IO[bytes], list[str], dict[str, Any]]]:
+    """Make the parent's ends, and the arguments and options that start a child on the others.
+
+    The child's are closed at the end of the block, the parent's if it fails.
+    """
     ours, theirs = socket.socketpair()
     with ExitStack() as parents_ends, theirs:
         parents_ends.enter_context(ours)
@@ -222,12 +217,12 @@ def _connection(command: Sequence[str], environment: Mapping[str, str]) -> Itera
         reading_fd, writing_fd = os.pipe()
         lifeline = parents_ends.enter_context(open(writing_fd, "wb", buffering=0))
         with open(reading_fd, "rb", buffering=0):
-            fds = ["--fd", str(theirs.fileno()), "--lifeline", str(reading_fd)]
+            arguments = ["--fd", str(theirs.fileno()), "--lifeline", str(reading_fd)]
             options = {
                 "pass_fds": (theirs.fileno(), reading_fd),
                 "stdin": subprocess.DEVNULL,
                 "stdout": _STDERR,  # stdout may be the parent's data
                 "env": dict(environment),
             }
-            yield _Connection(ours, lifeline, [*command, *fds], options)
+            yield ours, lifeline, arguments, options
         parents_ends.pop_all()

@@ -48,12 +48,7 @@ def child_parser(description: str) -> argparse.ArgumentParser:
 
 
 def confine(lifeline: int, oom_score: OomScore) -> None:
-    """Leave the end of this process to its parent, and to the kernel where memory ends.
-
-    Args:
-        lifeline: see `die_with`.
-        oom_score: how soon the kernel chooses this process.
-    """
+    """Leave the end of this process to its parent (`die_with`), and to the kernel's OOM killer."""
     for number in _IGNORED_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     die_with(lifeline)
@@ -62,13 +57,10 @@ def confine(lifeline: int, oom_score: OomScore) -> None:
 
 
 def die_with(lifeline: int) -> None:
-    """Have the kernel kill this process once its parent is gone.
+    """Have the kernel kill this process once its parent is gone: the other end of a pipe closes.
 
     Neither C code that hangs nor a stop (SIGSTOP, a debugger that is gone) prevents it. Where no
     other signal than SIGIO can be chosen, a stopped process ends when it is continued.
-
-    Args:
-        lifeline: the reading end of a pipe whose other end only the parent holds.
     """
     signal.signal(signal.SIGIO, signal.SIG_DFL)
     with suppress(AttributeError, OSError):  # only Linux has it, and not every sandbox

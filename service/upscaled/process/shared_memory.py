@@ -61,14 +61,11 @@ def read_memory(fd: int, size_bytes: int) -> Bytes:
         raise ValueError(f"{os.fstat(fd).st_size} bytes of memory, {size_bytes} announced")
     if _is_sealed(fd):
         return np.frombuffer(mmap.mmap(fd, size_bytes, access=mmap.ACCESS_COPY), np.uint8)
-    copied = np.empty(size_bytes, np.uint8)
-    view = copied.data
-    at = 0
-    while at < size_bytes:
-        count = os.preadv(fd, [view[at:]], at)
-        if count == 0:
-            raise ValueError("memory was cut short")
-        at += count
+    with open(fd, "rb", closefd=False) as file:
+        file.seek(0)
+        copied = np.fromfile(file, np.uint8, size_bytes)
+    if copied.size != size_bytes:
+        raise ValueError("memory was cut short")
     return copied
 
 
