@@ -8,6 +8,7 @@ import asyncio
 import os
 import resource
 import socket
+import sys
 from functools import partial
 
 import uvloop
@@ -36,7 +37,11 @@ def main() -> None:
     limit_softly(resource.RLIMIT_CORE, 0)  # a core file would hold pictures
     sock = socket.socket(fileno=arguments.fd)
     sock.setblocking(False)
-    uvloop.run(_serve(sock))
+    try:
+        uvloop.run(_serve(sock))
+    except BaseException:  # noqa: BLE001  (the process ends of it)
+        sys.excepthook(*sys.exc_info())
+        os._exit(1)  # no lookup that hangs may keep this process
 
 
 async def _serve(sock: socket.socket) -> None:

@@ -83,9 +83,7 @@ class FetchClient:
         """Return the bytes behind `url`, at most `max_file_bytes`; cancelled, stop fetching.
 
         Raises:
-            UnusableUrl: refused, unreachable, too slow, redirected too often, not answering 200,
-                answering with a body that has no end, or the process died that fetched it.
-            FileSizeTooLarge: declared or found too large; reading stops there.
+            UnusableUrl, FileSizeTooLarge: as `Fetcher.fetch`, or the process died that fetched it.
             RateLimitExceeded: `budget` has no memory left for it.
             InternalError: this machine cannot start the process.
         """

@@ -293,6 +293,29 @@ async def test_a_process_that_never_answers_is_waited_for_no_longer_than_a_fetch
         assert "no answer" in await assert_unusable(client, f"{web.url}/silent")
 
 
+async def test_a_process_with_a_fault_of_its_own_ends_although_a_lookup_hangs(
+    tmp_path: Path,
+) -> None:
+    asked = tmp_path / "asked"
+    program = f"""
+        import pathlib, socket, time
+        def hang(*_, **__):
+            pathlib.Path({str(asked)!r}).touch()
+            time.sleep(100)
+        socket.getaddrinfo = hang
+        from upscaled.fetch.child import main
+        main()
+    """
+    async with fetching((sys.executable, "-c", textwrap.dedent(program)), silence_s=60) as client:
+        refused = asyncio.create_task(assert_unusable(client, "http://hanging.example/"))
+        await until(asked.exists)
+        process = client._process
+        assert process is not None
+        process._outbox.put_nowait((b"no JSON", b""))
+        async with asyncio.timeout(20):
+            assert "fetch process ended (exit status 1)" in await refused
+
+
 async def test_processes_that_do_nothing_are_restarted_with_exponential_backoff(
     web: Origin,
 ) -> None:
