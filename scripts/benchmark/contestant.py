@@ -1,13 +1,14 @@
 """Contestants of a race: what each is, one run of it, and a process of its own for it."""
 
 import multiprocessing
+import threading
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
-from multiprocessing.connection import Connection
-from typing import Any, Final, Literal, Protocol
+from typing import Final, Literal, TypeVar
 
 from scripts.benchmark.pictures import Pixels
 
@@ -15,10 +16,16 @@ Kind = Literal["ours", "package", "ncnn", "matmul"]
 
 _CLASSES: Final[Mapping[Kind, tuple[str, str]]] = {
     "ours": ("scripts.benchmark.ours", "Ours"),
-    "package": ("scripts.benchmark.package", "Package"),
-    "ncnn": ("scripts.benchmark.ncnn_network", "Ncnn"),
+    "package": ("scripts.benchmark.published", "Package"),
+    "ncnn": ("scripts.benchmark.published", "Ncnn"),
     "matmul": ("scripts.benchmark.matmul", "Matmul"),
 }
+
+
+_own = threading.local()
+"""Holds the contestant of this thread, the only one of its executor."""
+
+T = TypeVar("T")
 
 
 class Absent(Exception):
@@ -52,8 +59,8 @@ class Run:
     picture: Pixels | None = None
 
 
-class Runner(Protocol):
-    """A contestant that is open, in this process or in one of its own.
+class Runner:
+    """A contestant that is open in the one thread or process of `executor`.
 
     label: what runs, the last word being the number type: "torch float32". gflop: the arithmetic of
     one run, without the halos of tiles.
@@ -62,61 +69,36 @@ class Runner(Protocol):
     label: str
     gflop: float
 
+    def __init__(self, entry: Entry, executor: Executor) -> None:
+        self._executor = executor
+        self.label, self.gflop = self._call(_open, entry)
+
     def run_once(self) -> Run:
         """Run once, timed.
 
         Raises:
-            Absent: the contestant's process died.
+            Absent: the run failed, or the contestant's process died.
         """
-        ...
+        return self._call(_run)
 
-
-class Here:
-    """A contestant in this process. The class of its kind has `label`, `gflop` and `run()`."""
-
-    def __init__(self, entry: Entry) -> None:
-        module, name = _CLASSES[entry.kind]
-        self._contestant = getattr(import_module(module), name)(entry)
-        self.label: str = self._contestant.label
-        self.gflop: float = self._contestant.gflop
-
-    def run_once(self) -> Run:
-        started = time.perf_counter()
-        picture = self._contestant.run()
-        return Run(time.perf_counter() - started, picture)
+    def _call(self, function: Callable[..., T], *arguments: Entry) -> T:
+        try:
+            return self._executor.submit(function, *arguments).result()
+        except Absent:
+            raise
+        except Exception as error:  # a BrokenExecutor among them: its process died
+            raise Absent(repr(error)) from error
 
 
 @contextmanager
 def open_here(entry: Entry) -> Iterator[Runner]:
-    """Open a contestant in this process.
+    """Open a contestant in a thread of this process.
 
     Raises:
         Absent: what it needs is not installed here, or cannot do this.
     """
-    yield Here(entry)
-
-
-class _Apart:
-    """The parent's end of a contestant in a process of its own."""
-
-    def __init__(self, connection: Connection) -> None:
-        self._connection = connection
-        self.label, self.gflop = self._receive()
-
-    def run_once(self) -> Run:
-        with suppress(BrokenPipeError):  # why it died can still be received
-            self._connection.send("run")
-        run: Run = self._receive()
-        return run
-
-    def _receive(self) -> Any:  # noqa: ANN401  (what a connection carries)
-        try:
-            answer = self._connection.recv()
-        except (EOFError, ConnectionResetError) as error:
-            raise Absent("its process died") from error
-        if isinstance(answer, Absent):
-            raise answer
-        return answer
+    with ThreadPoolExecutor(1) as executor:
+        yield Runner(entry, executor)
 
 
 @contextmanager
@@ -126,26 +108,18 @@ def open_apart(entry: Entry) -> Iterator[Runner]:
     Raises:
         Absent: it cannot take part, or died.
     """
-    spawning = multiprocessing.get_context("spawn")
-    connection, childs_end = spawning.Pipe()
-    process = spawning.Process(target=_serve_runs, args=(entry, childs_end), daemon=True)
-    process.start()
-    childs_end.close()
-    try:
-        yield _Apart(connection)
-    finally:
-        process.kill()
-        process.join()
-        connection.close()
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as executor:
+        yield Runner(entry, executor)
 
 
-def _serve_runs(entry: Entry, connection: Connection) -> None:
-    """Open a contestant, then run it once for each message of the parent."""
-    try:
-        runner = Here(entry)
-        connection.send((runner.label, runner.gflop))
-        while connection.recv():
-            connection.send(runner.run_once())
-    except Exception as error:
-        connection.send(error if isinstance(error, Absent) else Absent(repr(error)))
-        raise
+def _open(entry: Entry) -> tuple[str, float]:
+    """Open the contestant of this thread; its class has `label`, `gflop` and `run()`."""
+    module, name = _CLASSES[entry.kind]
+    _own.contestant = getattr(import_module(module), name)(entry)
+    return _own.contestant.label, _own.contestant.gflop
+
+
+def _run() -> Run:
+    started = time.perf_counter()
+    picture = _own.contestant.run()
+    return Run(time.perf_counter() - started, picture)

@@ -11,7 +11,7 @@ from scripts.benchmark.race import Race, run_race
 order: list[str] = []
 
 
-class Runs:
+class Runs(Runner):
     """Takes part with the given seconds, one after another; the first is the warm-up's."""
 
     gflop = 6.0
