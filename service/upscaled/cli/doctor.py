@@ -10,9 +10,10 @@ from typing import Annotated, Final
 
 import typer
 from rich.console import Console
+from rich.table import Table
 from rich.text import Text
 
-from upscaled.doctor.finding import Finding, Status
+from upscaled.doctor.finding import Finding, Status, worst_of
 
 _COLOURS: Final = {Status.OK: "green", Status.WARNING: "yellow", Status.FAILURE: "bold red"}
 _STATUS_WIDTH: Final = 9
@@ -44,16 +45,15 @@ def run(
     is a failure, 0 without.
     """
     from upscaled.doctor.checkup import list_checks, run_checks
-    from upscaled.doctor.environment import read_environment
-    from upscaled.doctor.finding import worst_of
+    from upscaled.doctor.environment import read_settings
 
     started = time.monotonic()
-    parsed = read_environment(os.environ)
+    settings, _ = read_settings(os.environ)
     checks = list_checks(
-        parsed,
+        settings,
         os.environ,
-        host=parsed.settings.host if host is None else host,
-        port=parsed.settings.port if port is None else port,
+        host=settings.host if host is None else host,
+        port=settings.port if port is None else port,
         is_expected=is_expected,
         may_connect=may_connect,
     )
@@ -63,12 +63,9 @@ def run(
         findings.append(finding)
         if not is_json:
             _show(finding, console)
-    worst, seconds = worst_of(findings), time.monotonic() - started
-    if is_json:
-        typer.echo(_as_json(findings, worst, seconds))
-    else:
-        typer.echo(_summarise(findings, seconds))
-    if worst is Status.FAILURE:
+    report = _as_json if is_json else _summarise
+    typer.echo(report(findings, time.monotonic() - started))
+    if worst_of(findings) is Status.FAILURE:
         raise typer.Exit(1)
 
 
@@ -77,20 +74,20 @@ def _show(finding: Finding, console: Console) -> None:
 
     A terminal gets colours and lines folded to its width, a pipe one line each, for `grep`.
     """
-    status, check = f"{finding.status:<{_STATUS_WIDTH}}", f"{finding.check:<{_CHECK_WIDTH}}"
-    indent = " " * (_STATUS_WIDTH + _CHECK_WIDTH)
+    advice = f"do: {finding.advice}" if finding.advice else ""
     if not console.is_terminal:
+        status, check = finding.status.ljust(_STATUS_WIDTH), finding.check.ljust(_CHECK_WIDTH)
         typer.echo(f"{status}{check}{finding.found}")
-        if finding.advice:
-            typer.echo(f"{indent}do: {finding.advice}")
+        if advice:
+            typer.echo(f"{' ' * (_STATUS_WIDTH + _CHECK_WIDTH)}{advice}")
         return
-    body = Text(finding.found)
-    if finding.advice:
-        body.append(f"\ndo: {finding.advice}", style="cyan")
-    first, *rest = body.wrap(console, max(20, console.width - len(indent)))
-    console.print(Text.assemble((status, _COLOURS[finding.status]), (check, "bold"), first))
-    for part in rest:
-        console.print(Text.assemble(indent, part))
+    table = Table.grid()
+    table.add_column(width=_STATUS_WIDTH, style=_COLOURS[finding.status])
+    table.add_column(width=_CHECK_WIDTH, style="bold")
+    table.add_row(finding.status, finding.check, finding.found)
+    if advice:
+        table.add_row("", "", Text(advice, style="cyan"))
+    console.print(table)
 
 
 def _summarise(findings: list[Finding], seconds: float) -> str:
@@ -102,10 +99,10 @@ def _summarise(findings: list[Finding], seconds: float) -> str:
     return f"\nupscaled {version('upscaled')}: {', '.join(words)}, in {seconds:.1f} s"
 
 
-def _as_json(findings: list[Finding], worst: Status, seconds: float) -> str:
+def _as_json(findings: list[Finding], seconds: float) -> str:
     document = {
         "version": version("upscaled"),
-        "status": worst,
+        "status": worst_of(findings),
         "seconds": round(seconds, 2),
         "findings": [asdict(finding) for finding in findings],
     }

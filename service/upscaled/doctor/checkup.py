@@ -7,11 +7,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from upscaled.config import Settings
 from upscaled.doctor.bucket import check_results
 from upscaled.doctor.clock import check_clock
 from upscaled.doctor.database import check_database
 from upscaled.doctor.engines import check_engines
-from upscaled.doctor.environment import ParsedEnvironment, check_settings
+from upscaled.doctor.environment import check_settings
 from upscaled.doctor.finding import Finding, failure
 from upscaled.doctor.folders import check_folders
 from upscaled.doctor.hardware import check_hardware, read_hardware
@@ -33,7 +34,7 @@ class Check:
 
 
 def list_checks(
-    parsed: ParsedEnvironment,
+    settings: Settings,
     environment: Mapping[str, str],
     *,
     host: str,
@@ -44,13 +45,13 @@ def list_checks(
     """Return every check, in the order of the report.
 
     Args:
+        environment: what the settings were read from.
         host, port: where the service listens, or is to.
         is_expected: whether it should be running now.
         may_connect: whether the public URL may be called where it leads elsewhere.
     """
-    settings = parsed.settings
     return [
-        Check("settings", lambda: check_settings(parsed)),
+        Check("settings", lambda: check_settings(environment)),
         Check("processor", lambda: check_hardware(read_hardware(), settings)),
         Check("data folder", lambda: check_folders(settings)),
         Check("clock", lambda: check_clock(settings)),
@@ -83,20 +84,12 @@ def _start(check: Check) -> "queue.SimpleQueue[list[Finding]]":
     answer: queue.SimpleQueue[list[Finding]] = queue.SimpleQueue()
 
     def run() -> None:
-        answer.put(_run(check))
+        try:
+            findings = check.run()
+        except Exception as error:  # noqa: BLE001  (becomes a line of the report)
+            found = f"the check itself failed: {type(error).__name__}: {error}"
+            findings = [failure(check.name, found, "report this as a bug")]
+        answer.put(findings)
 
     threading.Thread(target=run, daemon=True, name=check.name).start()
     return answer
-
-
-def _run(check: Check) -> list[Finding]:
-    try:
-        return check.run()
-    except Exception as error:  # noqa: BLE001  (becomes a line of the report)
-        return [
-            failure(
-                check.name,
-                f"the check itself failed: {type(error).__name__}: {error}",
-                "report this as a bug",
-            )
-        ]

@@ -1,7 +1,6 @@
 """Parse the settings one by one, so that the other checks go on without those that are wrong."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 
 from upscaled.config import PREFIX, Settings, SettingsError, load_settings
 from upscaled.doctor.finding import Finding, failure, ok
@@ -9,44 +8,37 @@ from upscaled.doctor.finding import Finding, failure, ok
 CHECK = "settings"
 
 
-@dataclass(frozen=True, slots=True)
-class ParsedEnvironment:
-    """Environment as it was parsed.
+def read_settings(environment: Mapping[str, str]) -> tuple[Settings, dict[str, str]]:
+    """Parse each `UPSCALED_*` variable alone, as `load_settings` parses them together.
 
-    settings: those that are valid, the rest at their defaults. names: variables that are set.
-    errors: by variable, what is wrong with it.
+    Returns:
+        the settings that are valid, the rest at their defaults; and what is wrong, by variable.
     """
-
-    settings: Settings
-    names: tuple[str, ...]
-    errors: Mapping[str, str]
-
-
-def read_environment(environment: Mapping[str, str]) -> ParsedEnvironment:
-    """Parse each `UPSCALED_*` variable alone, as `load_settings` parses them together."""
-    names = sorted(name for name, value in environment.items() if name.startswith(PREFIX) and value)
     errors: dict[str, str] = {}
-    for name in names:
+    valid: dict[str, str] = {}
+    for name in _set_names(environment):
         try:
             load_settings({name: environment[name]})
+            valid[name] = environment[name]
         except SettingsError as error:
             errors[name] = str(error)
-    valid = {name: environment[name] for name in names if name not in errors}
-    return ParsedEnvironment(load_settings(valid), tuple(names), errors)
+    return load_settings(valid), errors
 
 
-def check_settings(parsed: ParsedEnvironment) -> list[Finding]:
+def check_settings(environment: Mapping[str, str]) -> list[Finding]:
     """Report each wrong variable; values are shown only where they are wrong."""
-    if parsed.errors:
+    _, errors = read_settings(environment)
+    if errors:
         return [
-            failure(
-                CHECK,
-                text,
-                f"correct {name} or unset it; `upscaled config` explains each",
-            )
-            for name, text in parsed.errors.items()
+            failure(CHECK, text, f"correct {name} or unset it; `upscaled config` explains each")
+            for name, text in errors.items()
         ]
-    if not parsed.names:
+    names = _set_names(environment)
+    if not names:
         return [ok(CHECK, "all at their defaults")]
-    shown = ", ".join(name.removeprefix(PREFIX) for name in parsed.names)
-    return [ok(CHECK, f"{len(parsed.names)} set, all valid: {shown}")]
+    shown = ", ".join(name.removeprefix(PREFIX) for name in names)
+    return [ok(CHECK, f"{len(names)} set, all valid: {shown}")]
+
+
+def _set_names(environment: Mapping[str, str]) -> list[str]:
+    return sorted(name for name, value in environment.items() if name.startswith(PREFIX) and value)

@@ -51,7 +51,7 @@ class ConnectionRecorder:
             target = arguments[:2]
         if isinstance(target, Sequence) and not isinstance(target, (str, bytes)):
             host = str(target[0]) if target else ""
-            if host and not _is_here(host):
+            if host and not is_loopback(host):
                 self.targets.append(":".join(str(part) for part in target[:2] if part is not None))
 
 
@@ -65,11 +65,12 @@ def count_unroutable(snmp: str) -> int:
     return int(dict(zip(*rows, strict=True)).get("OutNoRoutes", 0))
 
 
-def _is_here(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Return whether an address or a name can only be this machine's."""
     try:
         return ipaddress.ip_address(host).is_loopback
     except ValueError:
-        return host == "localhost"
+        return host == "localhost" or host.endswith(".localhost")
 
 
 def _leave_network() -> bool:

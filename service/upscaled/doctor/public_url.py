@@ -1,6 +1,5 @@
 """Check the public base URL: clients take it, and it leads here."""
 
-import ipaddress
 import ssl
 import time
 from typing import Final
@@ -8,6 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, failure, ok, warning
+from upscaled.doctor.isolation import is_loopback
 from upscaled.doctor.port import NoHttpAnswer, probe, read_days_left
 
 CHECK: Final = "public URL"
@@ -24,7 +24,7 @@ def check_public_url(settings: Settings, *, may_connect: bool) -> list[Finding]:
         return [ok(CHECK, "not set: result URLs begin with the address that the client called")]
     url = urlsplit(settings.public_base_url)
     findings = _check_text(url)
-    if may_connect or _is_loopback(url.hostname or ""):
+    if may_connect or is_loopback(url.hostname or ""):
         return [*findings, *_follow(url)]
     if not findings:
         findings = [ok(CHECK, f"{url.geturl()} (not called: --connect does)")]
@@ -32,7 +32,7 @@ def check_public_url(settings: Settings, *, may_connect: bool) -> list[Finding]:
 
 
 def _check_text(url: SplitResult) -> list[Finding]:
-    if _is_loopback(url.hostname or ""):
+    if is_loopback(url.hostname or ""):
         found = "leads every other computer to itself"
         advice = "set UPSCALED_PUBLIC_BASE_URL to the name that clients know this server by"
     elif url.scheme != "https":
@@ -88,10 +88,3 @@ def _check_age(host: str, port: int, tls: ssl.SSLContext | None) -> list[Finding
     if days < WARN_DAYS:
         return [warning("certificate", f"ends in {days:.0f} days", "renew it")]
     return [ok("certificate", f"trusted here, ends in {days:.0f} days")]
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost" or host.endswith(".localhost")

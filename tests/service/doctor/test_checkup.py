@@ -1,8 +1,8 @@
 import threading
 import time
 
+from upscaled.config import load_settings
 from upscaled.doctor.checkup import Check, list_checks, run_checks
-from upscaled.doctor.environment import read_environment
 from upscaled.doctor.finding import Finding, Status, ok, worst_of
 
 
@@ -54,7 +54,7 @@ def test_the_worst_counts() -> None:
 
 def test_no_check_is_named_twice() -> None:
     checks = list_checks(
-        read_environment({}), {}, host="127.0.0.1", port=1, is_expected=False, may_connect=False
+        load_settings({}), {}, host="127.0.0.1", port=1, is_expected=False, may_connect=False
     )
     names = [check.name for check in checks]
     assert len(set(names)) == len(names) == 10

@@ -1,15 +1,12 @@
 import os
 import time
-from collections.abc import Callable
 from types import SimpleNamespace
 
 import pytest
 
-from upscaled.config import Settings
+from tests.service.doctor.conftest import MakeSettings
 from upscaled.doctor.clock import FAIL_DRIFT_S, WARN_DRIFT_S, check_clock, describe_drift
 from upscaled.doctor.finding import Status
-
-MakeSettings = Callable[..., Settings]
 
 
 def test_the_clock_of_a_machine_that_runs_tests_is_right(make_settings: MakeSettings) -> None:

@@ -1,25 +1,15 @@
-import socket
 import sqlite3
-from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from tests.service.doctor.conftest import MakeSettings
 from tests.service.state.conftest import PostgreSQL
-from upscaled.config import Settings
 from upscaled.doctor.database import check_database
 from upscaled.doctor.finding import Status
 from upscaled.state import open_state
 from upscaled.state.migrations import SCHEMA_REVISION
-
-MakeSettings = Callable[..., Settings]
-
-
-@pytest.fixture
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
 
 
 def test_a_database_yet_to_be_made_is_fine_and_not_made(make_settings: MakeSettings) -> None:

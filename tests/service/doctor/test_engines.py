@@ -2,12 +2,11 @@
 
 import os
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from upscaled.config import Settings
+from tests.service.doctor.conftest import MakeSettings
 from upscaled.doctor.engines import check_engines, dump_finding
 from upscaled.doctor.finding import Finding, Status, ok
 from upscaled.doctor.golden_run import (
@@ -25,7 +24,6 @@ from upscaled_models.packaged import install_packaged, is_packaged_here
 from upscaled_models.registry import WEIGHTS_PACKAGE, read_default_models
 from upscaled_models.store import ModelStore
 
-MakeSettings = Callable[..., Settings]
 SPEC = next(spec for spec in read_default_models() if spec.name == "upscaled-x4")
 
 

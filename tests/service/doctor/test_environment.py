@@ -1,43 +1,39 @@
 from upscaled.config import load_settings
-from upscaled.doctor.environment import check_settings, read_environment
+from upscaled.doctor.environment import check_settings, read_settings
 from upscaled.doctor.finding import Status
 
 
 def test_valid_settings_are_named_without_their_values() -> None:
-    parsed = read_environment(
-        {"UPSCALED_WORKERS": "2", "UPSCALED_DATABASE_URL": "postgresql://u:geheim@h/d"}
-    )
-    (finding,) = check_settings(parsed)
+    environment = {"UPSCALED_WORKERS": "2", "UPSCALED_DATABASE_URL": "postgresql://u:geheim@h/d"}
+    (finding,) = check_settings(environment)
     assert finding.status is Status.OK
     assert "DATABASE_URL, WORKERS" in finding.found
     assert "geheim" not in finding.found
-    assert parsed.settings.workers == 2
+    assert read_settings(environment)[0].workers == 2
 
 
 def test_each_wrong_variable_is_a_failure_and_the_others_hold() -> None:
-    parsed = read_environment(
-        {
-            "UPSCALED_PUBLIC_BASE_URL": "upscale.example.com",
-            "UPSCALED_WORKRS": "3",
-            "UPSCALED_THREADS": "2",
-            "PATH": "/bin",
-        }
-    )
-    findings = check_settings(parsed)
+    environment = {
+        "UPSCALED_PUBLIC_BASE_URL": "upscale.example.com",
+        "UPSCALED_WORKRS": "3",
+        "UPSCALED_THREADS": "2",
+        "PATH": "/bin",
+    }
+    findings = check_settings(environment)
     assert [finding.status for finding in findings] == [Status.FAILURE] * 2
     assert "UPSCALED_PUBLIC_BASE_URL='upscale.example.com': must be an http" in findings[0].found
     assert "did you mean UPSCALED_WORKERS?" in findings[1].found
-    assert (parsed.settings.threads, parsed.settings.workers) == (2, 1)
+    settings, _ = read_settings(environment)
+    assert (settings.threads, settings.workers) == (2, 1)
 
 
 def test_a_password_in_a_misspelt_variable_is_hidden() -> None:
-    parsed = read_environment({"UPSCALED_DATABSE_URL": "postgresql://u:ge@heim@h/d"})
-    (finding,) = check_settings(parsed)
+    (finding,) = check_settings({"UPSCALED_DATABSE_URL": "postgresql://u:ge@heim@h/d"})
     assert "://u:***@h/d" in finding.found
     assert "heim" not in finding.found
 
 
 def test_nothing_set_is_every_default() -> None:
-    parsed = read_environment({"UPSCALED_WORKERS": ""})
-    assert parsed.settings == load_settings({})
-    assert check_settings(parsed)[0].found == "all at their defaults"
+    environment = {"UPSCALED_WORKERS": ""}
+    assert read_settings(environment)[0] == load_settings({})
+    assert check_settings(environment)[0].found == "all at their defaults"

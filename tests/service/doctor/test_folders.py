@@ -1,18 +1,17 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from tests.service.doctor.conftest import MakeSettings
 from tests.service.state.disks import small_disk
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, Status
 from upscaled.doctor.folders import check_folders
 from upscaled.state.store import MIN_FREE_BYTES
 
-MakeSettings = Callable[..., Settings]
 MIB = 2**20
 
 

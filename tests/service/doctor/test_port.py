@@ -14,12 +14,6 @@ def checked(port: int, *, host: str = "127.0.0.1", is_expected: bool = False) ->
     return finding
 
 
-@pytest.fixture
-def closed_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
-
-
 def test_the_service_is_known_by_its_answer() -> None:
     with answering(OURS) as port:
         finding = checked(port, host="0.0.0.0", is_expected=True)

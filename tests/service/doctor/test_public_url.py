@@ -1,16 +1,14 @@
 import socket
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from tests.certificates import make_certificate
 from tests.service.doctor.answering import ANOTHER, NOT_READY, OURS, answering
+from tests.service.doctor.conftest import MakeSettings
 from upscaled.config import Settings
 from upscaled.doctor.finding import Finding, Status
 from upscaled.doctor.public_url import WARN_DAYS, check_public_url
-
-MakeSettings = Callable[..., Settings]
 
 
 def checked(settings: Settings, *, may_connect: bool = False) -> list[Finding]:
@@ -74,10 +72,10 @@ def test_a_url_that_leads_elsewhere_is_a_failure(
     assert said in finding.found
 
 
-def test_a_url_where_no_server_listens_is_a_failure(make_settings: MakeSettings) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
-    finding = checked(make_settings(public_base_url=f"https://127.0.0.1:{port}"))[-1]
+def test_a_url_where_no_server_listens_is_a_failure(
+    make_settings: MakeSettings, closed_port: int
+) -> None:
+    finding = checked(make_settings(public_base_url=f"https://127.0.0.1:{closed_port}"))[-1]
     assert finding.status is Status.FAILURE
     assert "nothing listens there" in finding.found
 

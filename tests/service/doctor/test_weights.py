@@ -1,16 +1,14 @@
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from upscaled.config import Settings
+from tests.service.doctor.conftest import MakeSettings
 from upscaled.doctor.finding import Finding, Status
 from upscaled.doctor.weights import check_models
 from upscaled_models.registry import DEFAULT_DIR, official_models
 from upscaled_models.store import ModelStore
 
-MakeSettings = Callable[..., Settings]
 GENERAL = next(spec for spec in official_models() if spec.name == "realesr-general-x4v3")
 
 
