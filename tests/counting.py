@@ -4,7 +4,9 @@ import gc
 import sys
 from collections.abc import Callable
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+_Input = TypeVar("_Input", str, bytes)
 
 
 def count_steps(call: Callable[[], object]) -> int:
@@ -31,7 +33,9 @@ def count_steps(call: Callable[[], object]) -> int:
     return steps
 
 
-def assert_linear(call: Callable[[str], object], make: Callable[[int], str], count: int) -> None:
+def assert_linear(
+    call: Callable[[_Input], object], make: Callable[[int], _Input], count: int
+) -> None:
     """Twice the input takes at most about twice the steps of `call`; `make` gives an input."""
     once = count_steps(lambda: call(make(count)))
     twice = count_steps(lambda: call(make(2 * count)))

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from typing import Final, Self
 
@@ -55,11 +55,6 @@ def count_decoders() -> int:
     return max(2, min(MAX_DECODERS, count_cores()))
 
 
-def decoder_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what a decoder inherits of an environment: no key, no address, no home."""
-    return {**scrub_environment(environment), **_ONE_THREAD}
-
-
 class DecoderDied(Exception):
     """The decoder exited, was killed, or sent an invalid reply; the text says how.
 
@@ -81,7 +76,8 @@ class DecoderProcess:
         """Start the process; raises OSError where it cannot be started."""
         arguments = ["--formats", ",".join(formats), "--log-format", log_format]
         self.files = 0
-        self.child = Child([*command, *arguments], decoder_environment(os.environ))
+        environment = {**scrub_environment(os.environ), **_ONE_THREAD}
+        self.child = Child([*command, *arguments], environment)
 
     def decode(self, source: bytes, within_s: float, silence_s: float) -> Image:
         """Decode one file; see `Decoder`.

@@ -9,7 +9,7 @@ import itertools
 import logging
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict
 from typing import Final, Protocol
@@ -51,11 +51,6 @@ class Budget(Protocol):
 
     def take(self, size_bytes: int) -> None:
         """Count further bytes; raises a `ServiceError`, which ends the fetch."""
-
-
-def fetch_environment(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what the fetch process inherits of an environment: no key, no address, no home."""
-    return scrub_environment(environment, _NAMES)
 
 
 class FetchClient:
@@ -108,7 +103,8 @@ class FetchClient:
                 self._note_end(self._process, now())
             await asyncio.sleep(self._start_at - now())
             try:
-                child = await AsyncChild.start(self._command, fetch_environment(os.environ))
+                environment = scrub_environment(os.environ, _NAMES)
+                child = await AsyncChild.start(self._command, environment)
             except (SpawnFailed, ChildUnusable) as error:
                 self._fail(now())
                 raise InternalError(detail=str(error)) from None

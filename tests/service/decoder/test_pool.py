@@ -28,7 +28,7 @@ from tests.service.image.samples import (
     save,
 )
 from tests.service.image.steps import STEPS
-from upscaled.decoder.pool import Decoder, decoder_environment
+from upscaled.decoder.pool import Decoder
 from upscaled.errors import InternalError, MalformedImage, ResolutionTooHigh, UnsupportedImageFormat
 from upscaled.image.decode import decode_file
 
@@ -289,13 +289,6 @@ def test_a_decoder_holds_nothing_of_its_worker(decoder: Decoder, tmp_path: Path)
             mapped = "".join(entry.path for entry in process.memory_maps())
             assert "torch" not in mapped
             assert "cv2" not in mapped  # nor any library that decoding does without
-
-
-def test_the_environment_has_only_what_python_needs() -> None:
-    environment = {"PATH": "/bin", "HOME": "/root", "UPSCALED_X": "1", "TOKEN": "t"}
-    kept = decoder_environment(environment)
-    assert kept["PATH"] == "/bin"
-    assert not {"HOME", "UPSCALED_X", "TOKEN"} & set(kept)
 
 
 def test_closing_ends_every_process_while_threads_still_decode() -> None:

@@ -19,7 +19,7 @@ import pytest_asyncio
 from tests.running import REPOSITORY_DIR
 from tests.service.api.origin import Origin, origin, response
 from upscaled.errors import FileSizeTooLarge, InternalError, InvalidParameter, RateLimitExceeded
-from upscaled.fetch.client import COMMAND, FetchClient, fetch_environment
+from upscaled.fetch.client import COMMAND, FetchClient
 from upscaled.fetch.messages import PIECE_BYTES, FetchOptions
 from upscaled.fetch.url import UNUSABLE_URL_TEXT
 from upscaled.process.supervision import Limits
@@ -360,9 +360,8 @@ async def test_nothing_secret_is_in_its_environment(
         monkeypatch.setenv(name, "secret")
     await fetch(client, f"{web.url}/photo")
     environment = Path(f"/proc/{client.pid}/environ").read_bytes()
+    assert b"PATH=" in environment
     assert b"secret" not in environment
-    names = {line.partition(b"=")[0].decode() for line in environment.split(b"\0") if line}
-    assert names <= set(fetch_environment(dict.fromkeys(os.environ, "")))
 
 
 def test_it_ends_with_the_front_end() -> None:

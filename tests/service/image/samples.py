@@ -89,6 +89,12 @@ def count_refused(
     return refused
 
 
+def with_zero_tails(data: bytes, places: int = 20) -> list[bytes]:
+    """List the data with zeros in the place of their end, from each of so many places on."""
+    cuts = (len(data) * part // (places + 1) for part in range(1, places + 1))
+    return [data[:at] + bytes(len(data) - at) for at in cuts]
+
+
 def have_equal_pixels(one: Image, other: Image) -> bool:
     """Return whether two images have the same colour and the same alpha, or both none."""
     if one.alpha is None or other.alpha is None:

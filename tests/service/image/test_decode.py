@@ -13,14 +13,12 @@ from tests.service.image.samples import (
     RGBA,
     chunk,
     deep_samples,
-    exif_with_orientation,
     have_equal_pixels,
     picture,
     png,
     save,
     save_frames,
     srgb_profile,
-    stored_for,
 )
 from upscaled.image.decode import decode_file
 from upscaled.image.types import Image
@@ -31,15 +29,6 @@ def stretched(samples: np.ndarray, bits: int) -> np.ndarray:
     if bits == 16:
         return samples
     return np.rint(samples.astype(np.float64) * 255 / ((1 << bits) - 1)).astype(np.uint8)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_png_and_lossless_webp_come_out_upright_to_the_pixel(orientation: int) -> None:
-    upright = picture()
-    exif = exif_with_orientation(orientation)
-    for kind, options in (("PNG", {}), ("WEBP", {"lossless": True})):
-        source = save(stored_for(upright, orientation), kind, exif=exif, **options)
-        assert np.array_equal(decode_file(source).rgb, upright), kind
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4, 8, 16])

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image as PillowImage
 
-from tests.service.image.samples import encode, exif_with_orientation, picture, save, srgb_profile
+from tests.service.image.samples import encode, picture, save, srgb_profile
 from upscaled.image.decode import decode_file
 from upscaled.image.encode import Encoder
 from upscaled.image.formats.png.structure import iterate_chunks
@@ -47,20 +47,6 @@ def test_a_png_with_a_profile_is_one_that_libpng_takes_and_holds_nothing_else() 
     pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     assert pixels is not None
     assert np.array_equal(pixels[..., 2::-1], image.rgb)
-
-
-@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP"])
-def test_no_metadata_of_the_source_reach_the_result(kind: str) -> None:
-    secret = b"51.4778N-0.0014W"
-    exif = exif_with_orientation(6) + secret
-    comment = {"JPEG": {"comment": secret}}.get(kind, {})
-    source = save(picture(), kind, exif=exif, xmp=b"<x>" + secret + b"</x>", **comment)
-    assert secret in source
-    for alpha in (None, np.full((64, 48), 255, np.uint8)):
-        data = encode(Image(decode_file(source).rgb, alpha))
-        assert secret not in data
-        assert b"Exif" not in data
-        assert b"eXIf" not in data
 
 
 def test_the_longest_sides_are_encoded_exactly() -> None:

@@ -67,7 +67,8 @@ def test_pixels_and_sizes_are_upright(kind: str, orientation: int) -> None:
     source = encode(stored_for(upright, orientation), kind, orientation)
     image = decode_checked(source, ALL)
     assert image.rgb.shape == upright.shape
-    assert np.abs(image.rgb.astype(int) - upright).mean() < LOSSY
+    is_lossless = kind in ("PNG", "TIFF", "WEBP")
+    assert np.abs(image.rgb.astype(int) - upright).mean() <= (0 if is_lossless else LOSSY)
 
 
 @pytest.mark.parametrize("kind", sorted(ALL - {"JPEG", "BMP"}))
@@ -79,15 +80,10 @@ def test_alpha_is_reported_and_kept(kind: str) -> None:
     assert np.abs(image.alpha.astype(int) - pixels[..., 3]).mean() < LOSSY
 
 
-@pytest.mark.parametrize("kind", [*sorted(ALL), "progressive", "lossy WEBP"])
+@pytest.mark.parametrize("kind", sorted(ALL))
 def test_every_cut_is_refused_or_the_whole_image(kind: str) -> None:
     """Never one that is grey from the middle on."""
-    if kind == "progressive":
-        source = save(picture(64, 64), "JPEG", progressive=True)
-    elif kind == "lossy WEBP":
-        source = save(picture(64, 64), "WEBP")
-    else:
-        source = encode(picture(64, 64), kind)
+    source = encode(picture(64, 64), kind)
     cut = (source[:length] for length in range(0, len(source), max(1, len(source) // 150)))
     assert count_refused(cut, decode_file(source, ALL), ALL) > 100
 

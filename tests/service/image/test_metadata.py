@@ -84,6 +84,7 @@ def test_only_resolution_and_credit_of_fifty_tagged_files_reach_the_result(is_ke
         for word in (*SECRETS, "xmpmeta", "8BIM", "2026:11:22", "GPS"):
             assert word.encode() not in data, (number, word)
         assert (b"Ann Example" in data) == is_kept, number
+        assert (b"Exif" in data or b"eXIf" in data) == is_kept, number
         again = decode_file(data)
         assert again.dpi == pytest.approx((300, 300), abs=0.02), number
         assert (again.credit == image.credit) == is_kept, number

@@ -24,7 +24,7 @@ from upscaled.image.decode import decode_file
 from upscaled.image.formats.png.structure import iterate_chunks
 from upscaled.image.formats.table import ALWAYS_DECODED, OPTIONAL
 
-MUTATIONS = 400
+MUTATIONS = 600
 ALL = ALWAYS_DECODED | OPTIONAL
 
 
@@ -34,6 +34,7 @@ def good_files() -> dict[str, bytes]:
     files = {
         "jpeg": save(picture(), "JPEG", exif=exif, comment=b"words"),
         "progressive jpeg": save(picture(), "JPEG", progressive=True),
+        "grey jpeg": save(picture()[..., 0], "JPEG"),
         "png": save(picture(channels=4), "PNG", exif=exif),
         "deep png": png(deep_samples(3, 16), 16, RGB, before=chunk(b"tRNS", bytes(6))),
         "grey alpha png": png(deep_samples(2, 16), 16, GREY_ALPHA),
@@ -50,17 +51,19 @@ def good_files() -> dict[str, bytes]:
 
 
 def mutate(source: bytes, chance: np.random.Generator) -> bytes:
-    """Change some bytes, drop a piece, or repeat one elsewhere; mostly near the start."""
+    """Change bytes, drop a piece, repeat one elsewhere, or cut; mostly near the start."""
     data = bytearray(source)
     reach = int(chance.choice([40, 200, len(data)]))
     at = int(chance.integers(min(reach, len(data))))
     length = int(chance.integers(1, 40))
-    kind = chance.integers(3)
+    kind = chance.integers(4)
     if kind == 0:
         for place in chance.integers(0, min(reach, len(data)), int(chance.integers(1, 6))):
             data[place] = chance.integers(256)
     elif kind == 1:
         del data[at : at + length]
+    elif kind == 2:
+        del data[at:]
     else:
         start = int(chance.integers(len(data)))
         data[at:at] = data[start : start + length]
