@@ -24,7 +24,7 @@ from upscaled.api.routes import credits, jobs, models, ops, pages, progress, res
 from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import Reporter, log_request
 from upscaled.api.telemetry.metrics import Metrics
-from upscaled.api.telemetry.tracing import open_tracing
+from upscaled.api.telemetry.tracing import Tracing, open_tracing
 from upscaled.api.unsent import UnsentResponses
 from upscaled.config import Settings
 from upscaled.fetch.client import FetchClient
@@ -47,38 +47,9 @@ def create_app(settings: Settings, executor: Executor, state: State, restarts: i
     Args:
         restarts: front ends that its supervisor has replaced so far.
     """
-    metrics, tracing = Metrics(), open_tracing(settings)
-    metrics.front_end_restarts.inc(restarts)
-    observers = [
-        metrics.observe,
-        *([tracing.observe] if tracing else []),  # gives the log its trace's id
-        log_request,
-    ]
-    fetcher, budget = FetchClient(FetchOptions.of(settings)), build_budget(settings)
-    progress_tracker = ProgressTracker()
-    context = Context(
-        settings,
-        executor,
-        state,
-        metrics=metrics,
-        fetcher=fetcher,
-        budget=budget,
-        unsent=UnsentResponses(),
-        progress=progress_tracker,
-        relay=ProgressRelay(
-            settings.advertised_url if state.database.is_server else "",
-            state.under_way,
-            progress_tracker,
-        ),
-        job_runner=JobRunner(
-            settings, executor, state, metrics=metrics, fetcher=fetcher, budget=budget
-        ),
-        state_probe=StateProbe(state),
-        reporter=Reporter(observers),
-    )
-    metrics.open_requests.set_function(lambda: context.reporter.in_flight)
-    metrics.credits_pending.set_function(lambda: len(state.credits.pending))
-    metrics.state_works.set_function(lambda: not context.state_probe.trouble)
+    tracing = open_tracing(settings)
+    context = _build_context(settings, executor, state, tracing)
+    context.metrics.front_end_restarts.inc(restarts)
     app = FastAPI(
         lifespan=_lifespan,
         exception_handlers=EXCEPTION_HANDLERS,
@@ -102,6 +73,40 @@ def create_app(settings: Settings, executor: Executor, state: State, restarts: i
     app.state.tracing = tracing
     app.state.connections = build_connections(settings)
     return app
+
+
+def _build_context(
+    settings: Settings, executor: Executor, state: State, tracing: Tracing | None
+) -> Context:
+    """Put together what all requests share."""
+    metrics, progress_tracker = Metrics(), ProgressTracker()
+    observers = [
+        metrics.observe,
+        *([tracing.observe] if tracing else []),  # gives the log its trace's id
+        log_request,
+    ]
+    fetcher, budget = FetchClient(FetchOptions.of(settings)), build_budget(settings)
+    relay_url = settings.advertised_url if state.database.is_server else ""
+    context = Context(
+        settings,
+        executor,
+        state,
+        metrics=metrics,
+        fetcher=fetcher,
+        budget=budget,
+        unsent=UnsentResponses(),
+        progress=progress_tracker,
+        relay=ProgressRelay(relay_url, state.under_way, progress_tracker),
+        job_runner=JobRunner(
+            settings, executor, state, metrics=metrics, fetcher=fetcher, budget=budget
+        ),
+        state_probe=StateProbe(state),
+        reporter=Reporter(observers),
+    )
+    metrics.open_requests.set_function(lambda: context.reporter.in_flight)
+    metrics.credits_pending.set_function(lambda: len(state.credits.pending))
+    metrics.state_works.set_function(lambda: not context.state_probe.trouble)
+    return context
 
 
 @asynccontextmanager

@@ -50,13 +50,30 @@ class Metrics:
         self.request_seconds = self._histogram(
             "request_seconds", "From a request's head to its answer's last byte", "route"
         )
-        self.stage_seconds = self._histogram(
-            "stage_seconds", "Time of one delivered image in each stage", "stage"
-        )
         self.front_end_restarts = self._counter(
             "front_end_restarts", "Front ends that hung or died and were replaced"
         )
         self.open_requests = self._gauge("open_requests", "Requests under way")
+        self.credits = self._counter(
+            "credits", "Credits held before work, captured for a delivery, released", "event"
+        )
+        self.credits_pending = self._gauge(
+            "credits_pending", "Credits of undelivered images that could not be given back yet"
+        )
+        self.state_works = self._gauge(
+            "state_works", "Whether the last check could write to the database and store a result"
+        )
+        self.refusals = self._counter("refusals", "Answers 429, by what was exhausted", "reason")
+        self.jobs = self._counter("jobs", "Jobs that ended here, by how they ended", "status")
+        self._declare_images()
+        self._declare_results()
+        self._begin_at_zero()
+
+    def _declare_images(self) -> None:
+        """Declare what each delivered image counts in."""
+        self.stage_seconds = self._histogram(
+            "stage_seconds", "Time of one delivered image in each stage", "stage"
+        )
         self.source_bytes = self._counter("source_bytes", "Bytes of the images upscaled")
         self.result_bytes = self._counter("result_bytes", "Bytes of the images delivered")
         self.output_pixels = self._counter("output_pixels", "Pixels of the images delivered")
@@ -67,15 +84,9 @@ class Metrics:
             "scale",
             "tempered_with",
         )
-        self.credits = self._counter(
-            "credits", "Credits held before work, captured for a delivery, released", "event"
-        )
-        self.credits_pending = self._gauge(
-            "credits_pending", "Credits of undelivered images that could not be given back yet"
-        )
-        self.state_works = self._gauge(
-            "state_works", "Whether the last check could write to the database and store a result"
-        )
+
+    def _declare_results(self) -> None:
+        """Declare the metrics of the results that are stored."""
         self.results_stored = self._counter("results_stored", "Results stored and delivered as URL")
         self.results_stored_bytes = self._counter("results_stored_bytes", "Bytes of those")
         self.results_expired = self._counter(
@@ -92,9 +103,6 @@ class Metrics:
             "Free bytes on the disk of results, at the last sweep; with a bucket, on that of the "
             "data folder",
         )
-        self.refusals = self._counter("refusals", "Answers 429, by what was exhausted", "reason")
-        self.jobs = self._counter("jobs", "Jobs that ended here, by how they ended", "status")
-        self._begin_at_zero()
 
     def observe(self, record: AccessRecord) -> None:
         """Count one request that is over."""
