@@ -1,6 +1,7 @@
 """Weights files: checked by size and SHA-256, and moved into place at once, never half written."""
 
 import hashlib
+import importlib.metadata
 import os
 import shutil
 import tempfile
@@ -63,6 +64,33 @@ def read_bounded(path: Path, limit_bytes: int) -> bytes:
     except OSError as error:
         raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
     raise WeightsError(f"{path}: {size_bytes} bytes are more than any network here has")
+
+
+def read_checked(path: Path, sha256: str) -> bytes:
+    """Read the file that has this SHA-256.
+
+    Raises:
+        WeightsError: it cannot be read, or is another; the text names it.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
+    actual = hashlib.sha256(data).hexdigest()
+    if actual != sha256:
+        raise WeightsError(f"{path}: SHA-256 is {actual}, must be {sha256}")
+    return data
+
+
+def find_installed(package: str, path: str) -> Path | None:
+    """Locate a package's file by its path inside it; None if the package is not installed.
+
+    The package's metadata show where it is: its code is never imported.
+    """
+    try:
+        return Path(str(importlib.metadata.distribution(package).locate_file(path)))
+    except importlib.metadata.PackageNotFoundError:
+        return None
 
 
 @contextmanager

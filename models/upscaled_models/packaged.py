@@ -5,15 +5,19 @@ package's metadata and checked by their SHA-256. Each pair becomes one safetenso
 SHA-256 is pinned too. Loads no torch.
 """
 
-import hashlib
-import importlib.metadata
 import logging
 import os
 from pathlib import Path
 
 from upscaled_models.errors import FetchError, WeightsError
 from upscaled_models.fetch import Progress, fetch
-from upscaled_models.files import FileState, check_file, incoming_file
+from upscaled_models.files import (
+    FileState,
+    check_file,
+    find_installed,
+    incoming_file,
+    read_checked,
+)
 from upscaled_models.ncnn.pair import read_pair, to_safetensors
 from upscaled_models.registry import (
     WEIGHTS_PACKAGE,
@@ -35,11 +39,7 @@ _log = logging.getLogger(__name__)
 
 def find_packaged_file(name: str) -> Path | None:
     """Return a file of the weights' package by its path inside it; None if it is not installed."""
-    try:
-        distribution = importlib.metadata.distribution(WEIGHTS_PACKAGE)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-    return Path(str(distribution.locate_file(name)))
+    return find_installed(WEIGHTS_PACKAGE, name)
 
 
 def is_packaged_here(spec: ModelSpec) -> bool:
@@ -139,14 +139,7 @@ def _read_checked(name: str, sha256: str) -> tuple[Path, bytes]:
     path = find_packaged_file(name)
     if path is None:
         raise WeightsError(f"{WEIGHTS_PACKAGE} is not installed")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
-    actual = hashlib.sha256(data).hexdigest()
-    if actual != sha256:
-        raise WeightsError(f"{path}: SHA-256 is {actual}, must be {sha256}")
-    return path, data
+    return path, read_checked(path, sha256)
 
 
 def _is_whole(path: Path, spec: ModelSpec) -> bool:

@@ -103,7 +103,7 @@ def graph_upscaler(name: str, models_dir: Path, scale: int) -> Upscaler:
 
 def int8_upscaler(name: str, models_dir: Path, scale: int) -> Upscaler:
     """Upscale whole pictures in 8 bits by OpenVINO; raises `WeightsError` without a form."""
-    from upscaled_models.quantise.prepared import find_prepared
+    from upscaled_models.quantise.files import find_prepared
 
     store = ModelStore(models_dir)
     spec = store.find(name)

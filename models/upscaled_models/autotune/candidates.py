@@ -28,7 +28,7 @@ from upscaled_models.backends.openvino.runtime import has_fast_bfloat16
 from upscaled_models.backends.torch.engine import TorchEngine, open_torch
 from upscaled_models.errors import BackendUnavailable, WeightsError
 from upscaled_models.processor import EXACT_8_BITS, count_physical_cores, find_instruction_set
-from upscaled_models.quantise.prepared import PreparedForm, find_prepared
+from upscaled_models.quantise.files import PreparedForm, find_prepared
 from upscaled_models.quantise.record import allowed_in
 from upscaled_models.weights import state_of
 

@@ -4,12 +4,10 @@ All convolutions run at the input's size; the last gives the pixels of one input
 Attribute names are those of the published weight files: `body.N.weight`, `body.N.bias`.
 """
 
-from dataclasses import dataclass
-
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from upscaled_models.backends.cuda.step import KernelModule, Stack, Target
+from upscaled_models.backends.cuda.step import KernelModule, KernelNetwork, Stack, Target
 from upscaled_models.backends.openvino.layers import Floats, Layers
 from upscaled_models.backends.openvino.nodes import LEVELS, convolve, leak, shuffle_order
 from upscaled_models.backends.openvino.runtime import Node
@@ -51,24 +49,18 @@ class SRVGGNetCompact(KernelModule):
         nearest = F.interpolate(x, scale_factor=self.upscale, mode="nearest")
         return F.pixel_shuffle(out.to(x.dtype), self.upscale) + nearest
 
-    def to_kernel(self, target: Target) -> "KernelCompact":
+    def to_kernel(self, target: Target) -> KernelNetwork:
         *inner, last = (layer for layer in self.body if isinstance(layer, nn.Conv2d))
         slopes = [_kernel_slope(each) for each in self.body if not isinstance(each, nn.Conv2d)]
         layers = [target.pack(*each) for each in zip(inner, slopes, strict=True)]
         stack = Stack((*layers, target.pack(last)), last.out_channels, target)
-        return KernelCompact(stack, self.upscale)
+        scale = self.upscale
 
+        def run(pixels: Tensor) -> Tensor:
+            nearest = F.interpolate(pixels, scale_factor=scale, mode="nearest")
+            return F.pixel_shuffle(stack(pixels), scale).add_(nearest)
 
-@dataclass(frozen=True, slots=True)
-class KernelCompact:
-    """A compact network on the CUDA kernel."""
-
-    stack: Stack
-    scale: int
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        nearest = F.interpolate(pixels, scale_factor=self.scale, mode="nearest")
-        return F.pixel_shuffle(self.stack(pixels), self.scale).add_(nearest)
+        return run
 
 
 def build_graph(x: Node, shape: Shape, layers: Layers) -> Node:

@@ -6,14 +6,12 @@ residual of exactly zero in every precision (float32, bfloat16, int8): its resul
 skip, which is that colour.
 """
 
-from dataclasses import dataclass
-
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from upscaled_models.backends.cuda.step import KernelModule, Stack, Target
+from upscaled_models.backends.cuda.step import KernelModule, KernelNetwork, Stack, Target
 from upscaled_models.backends.openvino.layers import Layers
 from upscaled_models.backends.openvino.nodes import LEVELS, convolve, leak, shuffle_order
 from upscaled_models.backends.openvino.runtime import Node, import_openvino
@@ -52,10 +50,16 @@ class PlainNet(KernelModule):
         skip = F.interpolate(x, scale_factor=self.scale, mode="bilinear", align_corners=False)
         return skip + residual
 
-    def to_kernel(self, target: Target) -> "KernelPlain":
+    def to_kernel(self, target: Target) -> KernelNetwork:
         layers = [target.pack(each, SLOPE) for each in (self.head, *self.body)]
         stack = Stack((*layers, target.pack(self.tail)), self.tail.out_channels, target)
-        return KernelPlain(stack, self.scale)
+        scale = self.scale
+
+        def run(pixels: Tensor) -> Tensor:
+            skip = F.interpolate(pixels, scale_factor=scale, mode="bilinear", align_corners=False)
+            return F.pixel_shuffle(stack(differences(pixels)), scale).add_(skip)
+
+        return run
 
     @torch.no_grad()
     def _initialise(self) -> None:
@@ -66,19 +70,6 @@ class PlainNet(KernelModule):
             weight.mul_(0.5)
             weight[every, every, 1, 1] += 0.8
         self.tail.weight.mul_(0.1)
-
-
-@dataclass(frozen=True, slots=True)
-class KernelPlain:
-    """A plain network on the CUDA kernel."""
-
-    stack: Stack
-    scale: int
-
-    def __call__(self, pixels: Tensor) -> Tensor:
-        residual = F.pixel_shuffle(self.stack(differences(pixels)), self.scale)
-        skip = F.interpolate(pixels, scale_factor=self.scale, mode="bilinear", align_corners=False)
-        return residual.add_(skip)
 
 
 def build_graph(x: Node, shape: Shape, layers: Layers) -> Node:

@@ -1,4 +1,4 @@
-"""Models in 8 bits: `prepare` makes and measures them offline, `prepared` reads what is to be run.
+"""Models in 8 bits: `prepare` makes and measures them offline, `files` reads what is to be run.
 
 No compact network with PReLU that was tried passes its proof, so `fast` is `auto` for them.
 general-x4v3, all in 8 bits, reaches 36.8 dB against float32 after tuning, and 40 are needed. The

@@ -1,25 +1,128 @@
-"""Files of a model in 8 bits: whole numbers and their record, beside the weights they came from.
+"""Files of a model in 8 bits: its own, or a shipped recipe and what that makes of the weights.
 
-    upscaled-x4.int8.safetensors    the layers
+    upscaled-x4.int8.safetensors    the layers, as `quantise.prepare` writes them
     upscaled-x4.int8.json           the record: which weights they came from, and their proof
 
+    recipes/NAME.json           of which weights, which layers stay in floats, and each form's proof
+    recipes/NAME.safetensors    the input levels of every layer: kilobytes
+
+A recipe says how an official model is rounded to 8 bits. Applying one takes about a second for the
+largest network, so nothing is stored: layers are made each time that an engine is opened.
 `WeightsError` names a file that is missing, damaged or of other weights. Loads no torch.
-`quantise.prepare` writes them; OpenVINO alone runs them.
 """
 
 import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError
 
-from upscaled_models.backends.openvino.layers import Convolution, Layers, Quantisation
+from upscaled_models.backends.openvino.layers import Convolution, Floats, Layers, Quantisation
 from upscaled_models.errors import WeightsError
-from upscaled_models.quantise.record import QuantisedRecord
+from upscaled_models.files import read_checked
+from upscaled_models.quantise.record import MeasuredLayers, QuantisedRecord
+from upscaled_models.quantise.rounding import InputLevels, cut_to_half, round_layers
 from upscaled_models.registry import ModelSpec
 
+RECIPES_DIR: Final = Path(__file__).with_name("recipes")
+
 Arrays = dict[str, NDArray[np.generic]]
+State = Mapping[str, Floats]
+
+
+class RecipeForm(MeasuredLayers):
+    """One form of a model in 8 bits, in a recipe's file.
+
+    float_layers: see `quantise.rounding.round_layers`. sha256: of the layers that the recipe makes
+    (`digest_layers`).
+    """
+
+    float_layers: list[str]
+
+
+class RecipeFile(BaseModel):
+    """The content of `NAME.json`; `weights` are the SHA-256 of the files that the recipe is for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    weights: list[str]
+    forms: list[RecipeForm]
+
+
+@dataclass(frozen=True, slots=True)
+class PreparedForm:
+    """One form of a model in 8 bits that can run here.
+
+    read: returns the layers; its argument reads the model's float32 weights, from either of its
+    files. Raises `WeightsError` where the file or the recipe is damaged, or the recipe makes other
+    layers than the proven ones.
+    """
+
+    record: MeasuredLayers
+    read: Callable[[Callable[[], State]], Layers]
+
+
+def find_prepared(spec: ModelSpec, weights: Path) -> list[PreparedForm]:
+    """Return every form of the model whose weights are at `weights`, the fastest first.
+
+    A file that `upscaled models quantise` made here comes before the shipped recipe.
+    """
+    if quantised_path(weights).is_file():
+        record = read_record(spec, weights)
+        return [PreparedForm(record, lambda _: read_quantised(spec, weights))]
+    return find_recipes(spec)
+
+
+def find_recipes(spec: ModelSpec, folder: Path = RECIPES_DIR) -> list[PreparedForm]:
+    """Return every form of a model's recipe, the fastest first; empty if its file has no recipe."""
+    path = folder / f"{spec.name}.json"
+    if spec.source != "official" or not path.is_file():
+        return []
+    try:
+        file = RecipeFile.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise WeightsError(f"{path}: not a readable recipe") from error
+    if spec.sha256 not in file.weights:
+        return []
+    levels = path.with_suffix(".safetensors")
+    return [PreparedForm(form, partial(_apply, spec.name, levels, form)) for form in file.forms]
+
+
+def _apply(model: str, levels: Path, form: RecipeForm, read_state: Callable[[], State]) -> Layers:
+    """Make the layers of a recipe's form; refuse any but the proven ones."""
+    state = cut_to_half(read_state())
+    try:
+        layers = round_layers(state, read_levels(levels), form.float_layers)
+    except KeyError as error:
+        raise WeightsError(f"{levels}: not a recipe of {model}") from error
+    digest = digest_layers(layers)
+    if digest != form.sha256:
+        raise WeightsError(
+            f"{levels}: the recipe of {model} makes other layers of these weights than it was "
+            f"proven with: SHA-256 {digest}, must be {form.sha256}"
+        )
+    return layers
+
+
+def read_levels(path: Path) -> dict[str, InputLevels]:
+    """Read the input levels in a recipe's file, by group of layers."""
+    from safetensors.numpy import load
+
+    try:
+        arrays = load(path.read_bytes())
+        levels = {}
+        for name in (key.removesuffix(".scale") for key in arrays if key.endswith(".scale")):
+            low, high = (float(end) for end in arrays[f"{name}.range"].astype(np.float32))
+            levels[name] = InputLevels(arrays[f"{name}.scale"].astype(np.float16), low, high)
+        return levels
+    except Exception as error:
+        raise WeightsError(f"{path}: not a file of input levels, or a damaged one") from error
 
 
 def quantised_path(weights: Path) -> Path:
@@ -52,14 +155,7 @@ def read_quantised(spec: ModelSpec, weights: Path) -> Layers:
     """Read the 8-bit layers beside the weights of `spec`."""
     record = read_record(spec, weights)
     path = quantised_path(weights)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise WeightsError(f"{path}: cannot be read: {error.strerror}") from error
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 != record.sha256:
-        raise WeightsError(f"{path}: SHA-256 is {sha256}, must be {record.sha256}")
-    return parse_layers(data, path)
+    return parse_layers(read_checked(path, record.sha256), path)
 
 
 def serialise_layers(layers: Layers) -> bytes:

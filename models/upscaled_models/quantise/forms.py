@@ -11,18 +11,16 @@ x4plus with its own weights on four photographs (dB against float32, mean / wors
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 from torch import Tensor, nn
 
 from upscaled_models.backends.openvino.layers import Floats, Layers
-from upscaled_models.quantise.comparison import quantised_upscaler
+from upscaled_models.quantise.comparison import decibels, quantised_upscaler
 from upscaled_models.quantise.levels import find_levels
 from upscaled_models.quantise.rounding import InputLevels, is_among, round_layers
 from upscaled_models.quantise.tracks import Pixels, Upscaler
-from upscaled_models.quantise.truth import decibels
 from upscaled_models.registry import ModelSpec
 from upscaled_models.weights import state_of
 
@@ -32,18 +30,6 @@ MAX_FLOAT_BLOCKS: Final = 6
 """Most blocks in floats: with more, 8 bits save too little time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Form:
-    """A network in 8 bits but for some layers (see `quantise.rounding.round_layers`)."""
-
-    float_layers: Sequence[str]
-    layers: Layers
-
-    def describe(self) -> str:
-        """Return which layers stay in floats, for people."""
-        return f"{', '.join(self.float_layers)} in floats"
-
-
 def find_forms(
     spec: ModelSpec,
     network: nn.Module,
@@ -51,8 +37,9 @@ def find_forms(
     pictures: Sequence[Pixels],
     expect: Upscaler,
     seed: int,
-) -> Iterator[Form]:
-    """Yield forms of a network, the fastest first.
+) -> Iterator[tuple[Sequence[str], Layers]]:
+    """Yield forms of a network, the fastest first: what stays in floats (see `round_layers`), and
+    the layers.
 
     Args:
         inputs: `[N, 3, h, w]` in 0..1, from which input levels are measured.
@@ -65,14 +52,14 @@ def find_forms(
     levels = find_levels(family, network, inputs, seed)
     names = [name.removesuffix(".weight") for name in state if name.endswith(".weight")]
 
-    def form(float_layers: Sequence[str]) -> Form:
-        return Form(float_layers, round_layers(state, levels, float_layers))
+    def form(*float_layers: str) -> tuple[Sequence[str], Layers]:
+        return float_layers, round_layers(state, levels, float_layers)
 
-    yield form((first,))
-    yield form((first, *tail))
+    yield form(first)
+    yield form(first, *tail)
     ranked = _rank_blocks(spec, state, levels, names, pictures[:RANKED_PICTURES], expect)
     for count in range(BLOCK_STEP, min(MAX_FLOAT_BLOCKS, len(ranked) - 1) + 1, BLOCK_STEP):
-        yield form((first, *sorted(ranked[:count]), *tail))
+        yield form(first, *sorted(ranked[:count]), *tail)
 
 
 def _rank_blocks(

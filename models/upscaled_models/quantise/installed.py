@@ -1,14 +1,13 @@
 """Find data files of installed packages without importing the packages.
 
 The reference parameters of NIQE and the weights of the feature network are in packages whose code
-is not needed, or cannot even be imported beside a current torchvision. Files are located by the
-packages' metadata and checked by their SHA-256 before they are read.
+is not needed, or cannot even be imported beside a current torchvision. Files are checked by
+their SHA-256.
 """
 
-import hashlib
-import importlib.metadata
 from dataclasses import dataclass
-from pathlib import Path
+
+from upscaled_models.files import find_installed, read_checked
 
 REQUIREMENTS = "scripts/evaluation/requirements.lock"
 INSTALL_HINT = (
@@ -39,17 +38,11 @@ def read_packaged(file: PackagedFile) -> bytes:
 
     Raises:
         MissingPackage: the package is not installed, or lacks the file.
-        ValueError: the file is not the known one, so figures could not be compared.
+        WeightsError: the file is not the known one, so figures could not be compared.
     """
-    try:
-        distribution = importlib.metadata.distribution(file.package)
-    except importlib.metadata.PackageNotFoundError as error:
-        raise MissingPackage(file.package) from error
-    path = Path(str(distribution.locate_file(file.path)))
+    path = find_installed(file.package, file.path)
+    if path is None:
+        raise MissingPackage(file.package)
     if not path.is_file():
         raise MissingPackage(f"{file.package} with {file.path}")
-    data = path.read_bytes()
-    sha256 = hashlib.sha256(data).hexdigest()
-    if sha256 != file.sha256:
-        raise ValueError(f"{path}: SHA-256 is {sha256}, must be {file.sha256}")
-    return data
+    return read_checked(path, file.sha256)

@@ -7,6 +7,8 @@ its own outputs are made smaller. x4plus on its own weights, all in 8 bits: 34.0
 without scales, 37.8 dB with them; what follows the trunk in floats, 40.1 dB.
 """
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -15,7 +17,7 @@ from torch import Tensor, nn
 from upscaled_models.backends.openvino.layers import Floats
 from upscaled_models.families import NetworkFamily
 from upscaled_models.quantise.rounding import InputLevels
-from upscaled_models.quantise.simulation import LAST_LEVEL
+from upscaled_models.quantise.simulation import LAST_LEVEL, watch_inputs
 
 Values = NDArray[np.float32]
 
@@ -37,44 +39,34 @@ def find_levels(
     Args:
         inputs: `[N, 3, h, w]` in 0..1, on which the network is run.
     """
-    convolutions = {
-        name: module for name, module in network.named_modules() if isinstance(module, nn.Conv2d)
-    }
     groups: dict[str, list[nn.Conv2d]] = {}
-    for name, convolution in convolutions.items():
-        groups.setdefault(family.input_group(name), []).append(convolution)
-    widest = {name: max(group, key=lambda each: each.in_channels) for name, group in groups.items()}
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            groups.setdefault(family.input_group(name), []).append(module)
+    widest = [max(group, key=lambda each: each.in_channels) for group in groups.values()]
     samples = _sample(network, widest, inputs, seed)
     return {
-        name: _choose_levels(samples[name], [each.weight.numpy() for each in group])
-        for name, group in groups.items()
+        name: _choose_levels(read, [each.weight.numpy() for each in group])
+        for (name, group), read in zip(groups.items(), samples, strict=True)
     }
 
 
+@torch.inference_mode()
 def _sample(
-    network: nn.Module, readers: dict[str, nn.Conv2d], inputs: Tensor, seed: int
-) -> dict[str, Values]:
+    network: nn.Module, readers: Sequence[nn.Conv2d], inputs: Tensor, seed: int
+) -> list[Values]:
     """Return samples of the inputs of the convolutions, `[channels, samples]` each."""
     generator = torch.Generator().manual_seed(seed)
-    seen: dict[str, list[Tensor]] = {name: [] for name in readers}
+    seen: list[list[Tensor]] = [[] for _ in readers]
 
-    def watch(name: str, read: Tensor) -> None:
+    def see(reader: int, read: Tensor) -> None:
         flat = read[0].flatten(1)
         at = torch.randint(0, flat.shape[1], (SAMPLES_PER_PICTURE,), generator=generator)
-        seen[name].append(flat[:, at].clone())
+        seen[reader].append(flat[:, at].clone())
 
-    hooks = [
-        reader.register_forward_pre_hook(
-            lambda _module, arguments, name=name: watch(name, arguments[0])
-        )
-        for name, reader in readers.items()
-    ]
-    with torch.inference_mode():
-        for one in inputs:
-            network(one[None].contiguous(memory_format=torch.channels_last))
-    for hook in hooks:
-        hook.remove()
-    return {name: torch.cat(each, 1).float().numpy() for name, each in seen.items()}
+    pictures = (one[None].contiguous(memory_format=torch.channels_last) for one in inputs)
+    watch_inputs(network, readers, pictures, see)
+    return [torch.cat(each, 1).float().numpy() for each in seen]
 
 
 def _choose_levels(samples: Values, weights: list[Floats]) -> InputLevels:

@@ -16,22 +16,21 @@ from upscaled_models.families import FAMILIES, Family
 from upscaled_models.fetch import Progress
 from upscaled_models.files import write_atomically
 from upscaled_models.quantise.comparison import (
+    TruthComparison,
     float_upscaler,
+    make_samples,
     measure_quantised,
     quantised_upscaler,
 )
 from upscaled_models.quantise.files import quantised_path, record_path, serialise_layers
 from upscaled_models.quantise.forms import find_forms
-from upscaled_models.quantise.levels import find_levels
 from upscaled_models.quantise.pictures import draw_pictures, draw_truths
 from upscaled_models.quantise.record import QuantisedAccuracy, QuantisedRecord, allowed_in, why_not
-from upscaled_models.quantise.rounding import round_layers
 from upscaled_models.quantise.simulation import choose_ranges, equalise, freeze, simulate
 from upscaled_models.quantise.tracks import Pixels
-from upscaled_models.quantise.truth import TruthComparison, make_samples
 from upscaled_models.quantise.tuning import tune
 from upscaled_models.registry import ModelSpec
-from upscaled_models.weights import load_network, state_of
+from upscaled_models.weights import load_network
 
 Say = Callable[[str], None]
 
@@ -77,7 +76,7 @@ def quantise(
     calibrated, held_out = draw_pictures(pictures, SEED)
     say(f"{spec.name}: {len(calibrated)} pictures to calibrate with, {len(held_out)} to prove by")
     if spec.network.tuning_rate:
-        layers = quantise_network(
+        layers = tune_network(
             spec.family, network, calibrated, steps=steps, seed=SEED, progress=progress
         )
         upscale = quantised_upscaler(spec.family, spec.shape, layers)
@@ -132,12 +131,13 @@ def _quantise_large(
         for reason in comparison.missing:
             say(f"{spec.name}: a part of the proof is not made: {reason}")
     tried: list[tuple[Layers, QuantisedAccuracy]] = []
-    for form in find_forms(spec, network, _calibration(calibrated), list(held_out), expect, SEED):
-        upscale = quantised_upscaler(spec.family, spec.shape, form.layers)
+    forms = find_forms(spec, network, _calibration(calibrated), list(held_out), expect, SEED)
+    for float_layers, layers in forms:
+        upscale = quantised_upscaler(spec.family, spec.shape, layers)
         truth = comparison.compare(upscale) if comparison else None
-        proof = measure_quantised(form.layers, upscale, expect, list(held_out), truth)
-        say(f"{spec.name}, {form.describe()}: {_describe(proof)}")
-        tried.append((form.layers, proof))
+        proof = measure_quantised(layers, upscale, expect, list(held_out), truth)
+        say(f"{spec.name}, {', '.join(float_layers)} in floats: {_describe(proof)}")
+        tried.append((layers, proof))
         if not why_not(proof, "auto"):
             return tried[-1]
     return next((each for each in tried if not why_not(each[1], "fast")), tried[-1])
@@ -153,7 +153,7 @@ def _describe(proof: QuantisedAccuracy) -> str:
     return f"{text}; photographs: {listed}" if listed else text
 
 
-def quantise_network(
+def tune_network(
     family: Family,
     network: nn.Module,
     calibrated: Pixels,
@@ -162,17 +162,13 @@ def quantise_network(
     seed: int,
     progress: Progress | None = None,
 ) -> Layers:
-    """Return every layer of the network in 8 bits, not compared with float32 yet.
+    """Return every layer of a compact or plain network in 8 bits, not compared with float32 yet.
 
     Args:
-        calibrated: uint8 `[N, h, w, 3]`; h and w at least `tuning.PATCH_PX` if it is tuned.
-        steps: steps of tuning; ignored for a network without a tuning rate.
+        calibrated: uint8 `[N, h, w, 3]`; h and w at least `tuning.PATCH_PX`.
     """
     torch.manual_seed(seed)
     rate = FAMILIES[family].tuning_rate
-    if not rate:
-        levels = find_levels(FAMILIES[family], network, _calibration(calibrated), seed)
-        return round_layers(state_of(network), levels, ())
     inputs = to_inputs(calibrated)
     simulation = simulate(equalise(network, inputs))
     choose_ranges(simulation, inputs)

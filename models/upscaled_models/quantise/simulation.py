@@ -9,6 +9,7 @@ They compute the same as OpenVINO does with the same numbers, but for the order 
 
 import copy
 import math
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 import numpy as np
@@ -146,16 +147,28 @@ def _measure_channels(network: nn.Module, chain: list[nn.Conv2d], inputs: Tensor
     """Return the largest value of each input channel of each convolution."""
     sizes = [torch.zeros(convolution.in_channels) for convolution in chain]
 
-    def watch(module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-        at = chain.index(module)  # type: ignore[arg-type]
-        sizes[at] = torch.maximum(sizes[at], arguments[0].abs().amax((0, 2, 3)))
+    def see(at: int, read: Tensor) -> None:
+        sizes[at] = torch.maximum(sizes[at], read.abs().amax((0, 2, 3)))
 
-    hooks = [convolution.register_forward_pre_hook(watch) for convolution in chain]
+    watch_inputs(network, chain, (one[None] for one in inputs), see)
+    return sizes
+
+
+def watch_inputs(
+    network: nn.Module,
+    convolutions: Sequence[nn.Conv2d],
+    inputs: Iterable[Tensor],
+    see: Callable[[int, Tensor], None],
+) -> None:
+    """Run a network, and call `see` with each convolution's number and what it reads."""
+    hooks = [
+        convolution.register_forward_pre_hook(lambda _module, read, at=at: see(at, read[0]))
+        for at, convolution in enumerate(convolutions)
+    ]
     for one in inputs:
-        network(one[None])
+        network(one)
     for hook in hooks:
         hook.remove()
-    return sizes
 
 
 def simulate(network: nn.Module) -> nn.Module:

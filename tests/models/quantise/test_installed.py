@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from upscaled_models.errors import WeightsError
 from upscaled_models.quantise.installed import MissingPackage, PackagedFile, read_packaged
 
 NUMPY = PackagedFile(
@@ -24,5 +25,5 @@ def test_a_package_without_the_file_is_named_too() -> None:
 
 def test_only_the_known_content_is_read() -> None:
     assert read_packaged(NUMPY) == b""
-    with pytest.raises(ValueError, match=r"py\.typed: SHA-256 is e3b0"):
+    with pytest.raises(WeightsError, match=r"py\.typed: SHA-256 is e3b0"):
         read_packaged(replace(NUMPY, sha256="0" * 64))

@@ -19,6 +19,7 @@ from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.families.span import span_shape
 from upscaled_models.quantise import comparison, record
 from upscaled_models.quantise.comparison import (
+    decibels,
     float_upscaler,
     measure_quantised,
     quantised_upscaler,
@@ -27,11 +28,10 @@ from upscaled_models.quantise.files import quantised_path, read_quantised, read_
 from upscaled_models.quantise.forms import find_forms
 from upscaled_models.quantise.levels import find_levels
 from upscaled_models.quantise.pictures import SIDE_PX, draw_pictures, draw_truths
-from upscaled_models.quantise.prepare import quantise, quantise_network, to_inputs
+from upscaled_models.quantise.prepare import quantise, to_inputs, tune_network
 from upscaled_models.quantise.record import QuantisedAccuracy, why_not
 from upscaled_models.quantise.rounding import InputLevels, round_layers
 from upscaled_models.quantise.simulation import choose_ranges, equalise, freeze, simulate
-from upscaled_models.quantise.truth import decibels
 from upscaled_models.store import ModelStore
 from upscaled_models.weights import build_network, state_of
 
@@ -117,7 +117,7 @@ def measure_network(
     held_out: np.ndarray,
     steps: int = 0,
 ) -> QuantisedAccuracy:
-    layers = quantise_network(family, network, calibrated, steps=steps, seed=1, progress=ignore)
+    layers = tune_network(family, network, calibrated, steps=steps, seed=1, progress=ignore)
     upscale = quantised_upscaler(family, shape, layers)
     return measure_quantised(layers, upscale, float_upscaler(expected), list(held_out))
 
@@ -125,7 +125,8 @@ def measure_network(
 def test_a_dense_blocks_convolutions_keep_one_grid(few_pictures: np.ndarray) -> None:
     """OpenVINO then rounds what they read once, and not once for each of them."""
     network = network_of("rrdb", LARGE)
-    layers = quantise_network("rrdb", network, few_pictures, steps=0, seed=1, progress=ignore)
+    levels = find_levels(FAMILIES["rrdb"], network, to_inputs(few_pictures)[:, :, :64, :64], 1)
+    layers = round_layers(state_of(network), levels, ())
     block = [layer for name, layer in layers.convolutions.items() if "rdb2" in name]
     assert len(block) == 5
     assert common_grid(block) is not None
@@ -176,12 +177,12 @@ def test_forms_leave_ever_more_in_floats_and_come_ever_nearer(few_pictures: np.n
     pictures = list(few_pictures[:2, :32, :32])
     expect = float_upscaler(network)
     inputs = to_inputs(few_pictures)[:, :, :32, :32]
-    forms = list(find_forms(spec, network, inputs, pictures, expect, seed=1))
-    left = [{n for n, each in f.layers.convolutions.items() if not each.quantised} for f in forms]
+    forms = [layers for _, layers in find_forms(spec, network, inputs, pictures, expect, seed=1)]
+    left = [{n for n, each in f.convolutions.items() if not each.quantised} for f in forms]
     assert [len(names) for names in left] == [1, 6, 6 + 2 * 15]
     distances = [
         np.mean([decibels(upscale(each), expect(each)) for each in pictures])
-        for upscale in (quantised_upscaler("rrdb", shape, form.layers) for form in forms)
+        for upscale in (quantised_upscaler("rrdb", shape, form) for form in forms)
     ]
     assert distances == sorted(distances)
 

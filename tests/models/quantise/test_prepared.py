@@ -15,13 +15,15 @@ from upscaled_models.backends.openvino.layers import Floats
 from upscaled_models.errors import WeightsError
 from upscaled_models.families.rrdb import rrdb_shape
 from upscaled_models.packaged import install_packaged, is_packaged_here
-from upscaled_models.quantise.files import digest_layers, record_path, serialise_layers
-from upscaled_models.quantise.prepared import (
+from upscaled_models.quantise.files import (
     RECIPES_DIR,
     RecipeFile,
     RecipeForm,
+    digest_layers,
     find_prepared,
     find_recipes,
+    record_path,
+    serialise_layers,
 )
 from upscaled_models.quantise.record import allowed_in
 from upscaled_models.quantise.rounding import cut_to_half, round_layers

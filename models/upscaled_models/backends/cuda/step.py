@@ -6,7 +6,7 @@ w * s]`, not clamped, as the network's torch module does, of whose layers it is 
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -68,10 +68,8 @@ Launcher = Callable[[KernelStep], None]
 """Runs a step behind those before it."""
 
 
-class KernelNetwork(Protocol):
-    """Network that runs as steps."""
-
-    def __call__(self, pixels: Tensor) -> Tensor: ...
+KernelNetwork = Callable[[Tensor], Tensor]
+"""A network that runs as steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +82,21 @@ class Target:
 
     def pack(self, convolution: nn.Conv2d, slope: float | Tensor = 1.0) -> KernelLayer:
         """Pack a convolution for the kernel; `slope` 1 leaves its results as they are."""
-        return make_layer(convolution, self.dtype, self.device, slope)
+        outputs = convolution.out_channels
+        columns = min(each for each in COLUMNS if each * PLANE_CHANNELS >= outputs)
+        filled = columns * PLANE_CHANNELS
+        weight = convolution.weight.new_zeros((filled, *convolution.weight.shape[1:]))
+        weight[:outputs] = convolution.weight.detach()
+        bias = weight.new_zeros(filled)
+        if convolution.bias is not None:
+            bias[:outputs] = convolution.bias.detach()
+        slopes = weight.new_ones(filled)
+        slopes[:outputs] = slope
+        return KernelLayer(
+            pack_weights(weight.float(), self.dtype).to(self.device),
+            bias.float().to(self.device),
+            slopes.float().to(self.device),
+        )
 
 
 class KernelModule(nn.Module):
@@ -117,24 +129,3 @@ class Stack:
         picture = torch.empty((count, self.channels_out, height, width), device=device)
         self.target.launch(KernelStep(last, (source,), grid, picture=picture))
         return picture
-
-
-def make_layer(
-    convolution: nn.Conv2d, dtype: torch.dtype, device: torch.device, slope: float | Tensor = 1.0
-) -> KernelLayer:
-    """Pack a convolution for the kernel; `slope` 1 leaves its results as they are."""
-    outputs = convolution.out_channels
-    columns = min(each for each in COLUMNS if each * PLANE_CHANNELS >= outputs)
-    filled = columns * PLANE_CHANNELS
-    weight = convolution.weight.new_zeros((filled, *convolution.weight.shape[1:]))
-    weight[:outputs] = convolution.weight.detach()
-    bias = weight.new_zeros(filled)
-    if convolution.bias is not None:
-        bias[:outputs] = convolution.bias.detach()
-    slopes = weight.new_ones(filled)
-    slopes[:outputs] = slope
-    return KernelLayer(
-        pack_weights(weight.float(), dtype).to(device),
-        bias.float().to(device),
-        slopes.float().to(device),
-    )

@@ -18,7 +18,7 @@ from upscaled_models.backends.cuda.kernel import (
     variant_of,
 )
 from upscaled_models.backends.cuda.layout import RING_PX, Grid, make_planes, make_trunk, to_planes
-from upscaled_models.backends.cuda.step import KernelStep, Target, make_layer
+from upscaled_models.backends.cuda.step import KernelStep, Target
 from upscaled_models.backends.cuda.tiling import choose_tiling
 from upscaled_models.errors import BackendUnavailable
 from upscaled_models.networks.rrdb import RRDBNet
@@ -44,7 +44,8 @@ def make_step(
 ) -> KernelStep:
     """A step of random values; `kind` says what it reads and writes."""
     torch.manual_seed(0)
-    layer = make_layer(nn.Conv2d(inputs, outputs, 3), dtype, device, slope=0.2)
+    target = Target(dtype, device, launch_with_torch)
+    layer = target.pack(nn.Conv2d(inputs, outputs, 3), slope=0.2)
     seen = Grid(grid.height // 2, grid.width // 2) if kind.get("is_doubled") else grid
     pixels = torch.randn(BATCH, inputs, seen.height, seen.width, device=device)
     channels = layer.columns * 8

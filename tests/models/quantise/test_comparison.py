@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from upscaled_models.quantise import features, metrics, truth
+from upscaled_models.quantise import comparison as comparing
+from upscaled_models.quantise import features, metrics
+from upscaled_models.quantise.comparison import Sample, TruthComparison, decibels, make_samples
 from upscaled_models.quantise.installed import MissingPackage
 from upscaled_models.quantise.record import TRACKS
-from upscaled_models.quantise.truth import Sample, TruthComparison, decibels, make_samples
 
 Pixels = NDArray[np.uint8]
 SIDE_PX = 64
@@ -30,8 +31,8 @@ def comparison(monkeypatch: pytest.MonkeyPatch) -> TruthComparison:
     def refuse(*_: object) -> None:
         raise MissingPackage("basicsr")
 
-    monkeypatch.setattr(truth, "read_natural_model", refuse)
-    monkeypatch.setattr(truth, "FeatureNetwork", refuse)
+    monkeypatch.setattr(comparing, "read_natural_model", refuse)
+    monkeypatch.setattr(comparing, "FeatureNetwork", refuse)
     return TruthComparison(make_samples(draw_truths(), 4, enlarge))
 
 
