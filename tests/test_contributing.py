@@ -43,3 +43,13 @@ def test_every_module_says_in_a_sentence_what_it_does() -> None:
         if file.parent.name != "versions" and not first_sentence(file).endswith((".", ":"))
     ]
     assert silent == []
+
+
+def test_the_twelve_modules_that_an_upload_is_followed_by_are_there() -> None:
+    guide = (ROOT / "CONTRIBUTING.md").read_text()
+    found = re.search(r"^Twelve modules are enough.*?\n\n", guide, re.DOTALL | re.MULTILINE)
+    assert found is not None
+    names = re.findall(r"`([a-z_/]+)`", found[0])
+    assert len(names) == 12
+    package = ROOT / "service" / "upscaled"
+    assert [name for name in names if not (package / f"{name}.py").is_file()] == []

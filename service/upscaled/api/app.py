@@ -14,7 +14,7 @@ from upscaled.api.billing import release_pending_credits
 from upscaled.api.dependencies import Context
 from upscaled.api.errors import EXCEPTION_HANDLERS
 from upscaled.api.job_runner import JobRunner
-from upscaled.api.memory import build_budget
+from upscaled.api.memory import UnsentResponses, build_budget
 from upscaled.api.middleware import AccessRecordMiddleware, LingeringCloseMiddleware
 from upscaled.api.openapi import build_document
 from upscaled.api.progress import ProgressTracker
@@ -25,7 +25,6 @@ from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import Reporter, log_request
 from upscaled.api.telemetry.metrics import Metrics
 from upscaled.api.telemetry.tracing import Tracing, open_tracing
-from upscaled.api.unsent import UnsentResponses
 from upscaled.config import Settings
 from upscaled.fetch.client import FetchClient
 from upscaled.fetch.messages import FetchOptions

@@ -9,13 +9,12 @@ from fastapi.security import APIKeyHeader
 from starlette.requests import Request
 
 from upscaled.api.job_runner import JobRunner
-from upscaled.api.memory import MemoryBudget
+from upscaled.api.memory import MemoryBudget, UnsentResponses
 from upscaled.api.progress import ProgressTracker
 from upscaled.api.progress_relay import ProgressRelay
 from upscaled.api.state_probe import StateProbe
 from upscaled.api.telemetry.access_log import AccessRecord, Reporter, record_of
 from upscaled.api.telemetry.metrics import Metrics
-from upscaled.api.unsent import UnsentResponses
 from upscaled.config import Settings
 from upscaled.errors import InvalidAuthToken
 from upscaled.fetch.client import FetchClient

@@ -17,9 +17,9 @@ from uvicorn.protocols.http.flow_control import FlowControl
 from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.protocols.utils import get_local_addr, get_remote_addr
 
+from upscaled.api.memory import OUTPUT_EXTENSION
 from upscaled.api.protocol.head import RequestHead
 from upscaled.api.protocol.output import ANSWER_AHEAD, CHUNK_AHEAD, Output
-from upscaled.api.unsent import OUTPUT_EXTENSION
 
 _logger: Final = logging.getLogger(__name__)
 

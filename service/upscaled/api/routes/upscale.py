@@ -22,7 +22,7 @@ from upscaled.api.idempotency import (
     record_answer,
     reserve,
 )
-from upscaled.api.memory import Share, max_bodies
+from upscaled.api.memory import ImageResponse, Share, max_bodies
 from upscaled.api.progress import Progress
 from upscaled.api.request.accept import wants_image
 from upscaled.api.request.reader import UpscaleParameters, read_parameters
@@ -30,7 +30,6 @@ from upscaled.api.routes.jobs import PREFER_PARAMETER, accept_job, prefers_async
 from upscaled.api.routes.results import build_result_url
 from upscaled.api.source import build_request, fetch_source, read_checked_header
 from upscaled.api.telemetry.access_log import AccessRecord
-from upscaled.api.unsent import ImageResponse
 from upscaled.state import ApiKey, PaidResult
 from upscaled.state.idempotency import Reservation, StoredAnswer
 from upscaled.upscale.result import Result, Timings
