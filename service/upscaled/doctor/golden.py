@@ -50,7 +50,7 @@ def find_least_psnr_db(model: str) -> float:
 
 
 def compare(expected: Image, got: Image) -> float:
-    """Return the decibels between two images with their alpha; 0 where their sizes differ."""
+    """Return the decibels between what two images show; 0 where their sizes differ."""
     a, b = _planes(expected), _planes(got)
     if a.shape != b.shape:
         return 0.0
@@ -59,5 +59,7 @@ def compare(expected: Image, got: Image) -> float:
 
 
 def _planes(image: Image) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
-    planes = [image.rgb] if image.alpha is None else [image.rgb, image.alpha[..., None]]
-    return np.concatenate(planes, axis=2).astype(np.float64)
+    if image.alpha is None:
+        return image.rgb.astype(np.float64)
+    alpha = image.alpha[..., None]
+    return np.concatenate([image.rgb * (alpha > 0), alpha], axis=2).astype(np.float64)

@@ -128,7 +128,8 @@ class CostModel:
 
         Args:
             model: the one that made it.
-            worked_s: for decoding and encoding, and its share of the device.
+            worked_s: for decoding and encoding, and its share of the device; of one with flat or
+                transparent areas, what it would have been without them, as a header shows none.
         """
         kind = _Kind(model, request.scale, request.is_deep)
         before = self._measured.get(kind, _Measured())

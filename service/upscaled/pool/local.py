@@ -230,9 +230,9 @@ class LocalPool:
         finally:
             self._queue.release(slot)
         if isinstance(answer, Done):
-            timings = answer.result.timings
-            worked_s = timings.decode_s + timings.device_s + timings.encode_s
-            self._cost.learn(slot.request, answer.result.model, worked_s)
+            worked_s = answer.result.timings.full_work_s
+            if worked_s is not None:
+                self._cost.learn(slot.request, answer.result.model, worked_s)
         return answer, data
 
     def add_worker(self, worker: WorkerProcess) -> None:

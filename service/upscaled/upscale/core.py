@@ -187,10 +187,11 @@ class Core:
         self, image: Image, output: OutputSpec, options: _Options, decode_s: float
     ) -> Result:
         """Upscale a decoded image, and encode its rows while others are computed."""
-        started = time.perf_counter()
+        started, share = time.perf_counter(), 1.0
         with OverlappedEncoder(output, self.settings) as encoder:
             with self._open_streams(image, output, options) as streams:
                 for state in self._run(image, output, options, streams):
+                    share = state.share
                     if state.result is not None:
                         encoder.advance(state.result, state.rows_ready)
             computed = time.perf_counter()
@@ -207,6 +208,7 @@ class Core:
                 network_s=computed - started,
                 encode_s=time.perf_counter() - computed,
                 device_s=sum(stream.device_s for stream in streams.all),
+                share=share,
             ),
             tempered_with="" if not streams.faithful else streams.faithful.engine.info.model,
         )

@@ -2,19 +2,19 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import repeat
-
-import numpy as np
+from itertools import chain, repeat
 
 from upscaled.errors import InternalError
 from upscaled.image.alpha import bleed_colour, upscale_alpha
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
+from upscaled.upscale.content import Content
 from upscaled.upscale.post_process.colour_correction import is_neutral, neutralise
+from upscaled.upscale.post_process.pattern_correction import REACH_PX as PATTERN_REACH_PX
 from upscaled.upscale.post_process.pattern_correction import PatternCorrection
 from upscaled.upscale.post_process.steps import NO_POST_PROCESSING, PostProcessing
 from upscaled.upscale.stream import Stream
-from upscaled.upscale.tiles import Tile, Tiling, cut, cut_one
+from upscaled.upscale.tiles import Tile, Tiling, count_px, cut, cut_one
 from upscaled_models.backends.base import Window, least_window_px
 from upscaled_models.errors import EngineOutOfMemory
 
@@ -31,16 +31,18 @@ class Pass:
 class TilesDone:
     """The state of an image's work before its first tile and after each.
 
-    done, total: tiles. They start again from 0, with another total, when the device runs out of
-    memory and the image is computed again in smaller windows.
+    done, total: tiles; 0 where no pixel needs the network. They start again from 0, with another
+    total, when the device runs out of memory and the image is computed again in smaller windows.
     result: the result, where further rows of it became final; `rows_ready` of them, from the top,
     are. Where the image is computed again it is another one. It is whole after the last tile.
+    share: the pixels of all windows, of those that an image full of content takes.
     """
 
     done: int
     total: int
     result: Image | None = None
     rows_ready: int = 0
+    share: float = 1.0
 
 
 def run_tiles(
@@ -76,7 +78,7 @@ def run_tiles(
         faithful=faithful,
         is_neutral=is_neutral(rgb),
     )
-    return loop.run(rgb)
+    return loop.run(rgb, image.alpha)
 
 
 def plan_passes(scale: int, native_scale: int) -> tuple[Pass, ...]:
@@ -120,14 +122,15 @@ class _TileLoop:
     faithful: Stream | None
     is_neutral: bool
 
-    def run(self, rgb: Pixels) -> Iterator[TilesDone]:
+    def run(self, rgb: Pixels, alpha: Pixels | None) -> Iterator[TilesDone]:
         """Run all passes, in windows as large as fit in the device's memory."""
+        contents = self._find_contents(rgb, alpha)
         engine = self.stream.engine
         least_px = least_window_px(self.halo_px, engine.info.spec.multiple_px)
         window_px = max(least_px, engine.info.window_px)
         while True:
             try:
-                yield from self._run_passes(rgb, window_px)
+                yield from self._run_passes(rgb, contents, window_px)
             except EngineOutOfMemory:
                 if window_px <= least_px:
                     raise
@@ -141,28 +144,49 @@ class _TileLoop:
         specs = (stream.engine.info.spec for stream in streams)
         return self.steps.halo_px(specs, min(step.gain for step in self.passes))
 
-    def _run_passes(self, rgb: Pixels, window_px: int) -> Iterator[TilesDone]:
-        plans = self._plan_all(rgb.shape[0], rgb.shape[1], window_px)
+    def _find_contents(self, rgb: Pixels, alpha: Pixels | None) -> list[Content]:
+        """Find what of the image each pass has to compute."""
+        faithful = None if self.faithful is None else self.faithful.engine.info.spec
+        reach_px = self.steps.flat_reach_px(self.stream.engine.info.spec, faithful)
+        contents = [Content.of(rgb, alpha, reach_px)]
+        for step in self.passes[:-1]:
+            changed_px = PATTERN_REACH_PX * step.gain + (reach_px or 0)
+            contents.append(contents[-1].enlarged(step.gain, changed_px))
+        return contents
+
+    def _run_passes(
+        self, rgb: Pixels, contents: Sequence[Content], window_px: int
+    ) -> Iterator[TilesDone]:
+        tiling = self._tiling(window_px)
+        plans = [content.plan(tiling) for content in contents]
+        share = count_px(chain(*plans)) / sum(
+            tiling.count_px(content.height_px, content.width_px) for content in contents
+        )
         done, total = 0, sum(map(len, plans))
         yield TilesDone(done, total)
-        for at, (step, tiles) in enumerate(zip(self.passes, plans, strict=True), 1):
-            canvas = np.empty((rgb.shape[0] * step.gain, rgb.shape[1] * step.gain, 3), rgb.dtype)
-            result = replace(self.image, rgb=canvas) if at == len(self.passes) else None
+        for step, content, tiles in zip(self.passes, contents, plans, strict=True):
+            height = rgb.shape[0]
+            canvas = content.make_canvas(rgb, step.gain)
+            result = replace(self.image, rgb=canvas) if content is contents[-1] else None
             correction = PatternCorrection(rgb, canvas) if self.steps.corrects_patterns else None
-            for tile in self._run_pass(rgb, canvas, step, tiles):
-                done += 1
+            filled = [*(tile.core.top for tile in tiles[1:]), height]
+            ready = 0
+            for tile, rows in zip(
+                self._run_pass(rgb, canvas, step, content, tiles), filled, strict=False
+            ):
+                done, before = done + 1, ready
                 if correction is not None:
                     correction.add(tile.core)
-                if tile.core.right < rgb.shape[1]:
-                    yield TilesDone(done, total)
-                    continue
-                rows = tile.core.bottom
-                rows = rows if correction is None else correction.advance(rows)
-                yield TilesDone(done, total, result, rows * step.gain)
+                ready = rows if correction is None else correction.advance(rows)
+                is_further = ready > before
+                rows_ready = ready * step.gain if is_further else 0
+                yield TilesDone(done, total, result if is_further else None, rows_ready, share)
+            if not tiles:
+                yield TilesDone(done, total, result, height * step.gain, share)
             rgb = canvas
 
     def _run_pass(
-        self, rgb: Pixels, canvas: Pixels, step: Pass, tiles: Sequence[Tile]
+        self, rgb: Pixels, canvas: Pixels, step: Pass, content: Content, tiles: Sequence[Tile]
     ) -> Iterator[Tile]:
         """Fill the canvas, and yield each tile once it is filled."""
         results = self.stream.run(cut(rgb, tiles), step.reduce)
@@ -173,7 +197,7 @@ class _TileLoop:
         for tile, faithful, result in zip(tiles, faithful_results, results, strict=True):
             kept = self._post_process(rgb, tile, result, faithful, step)
             kept = neutralise(kept) if self.is_neutral else kept
-            tile.core.scaled(step.gain).write(canvas, kept)
+            content.write(canvas, tile.core, kept, step.gain)
             yield tile
 
     def _run_faithful(
@@ -214,16 +238,11 @@ class _TileLoop:
                 raise InternalError(detail=f"{stream.engine.info.model}: a window fails its check")
         return result
 
-    def _plan_all(self, height: int, width: int, window_px: int) -> list[tuple[Tile, ...]]:
+    def _tiling(self, window_px: int) -> Tiling:
         info = self.stream.engine.info
-        tiling = Tiling(
+        return Tiling(
             window_px=window_px,
             halo_px=self.halo_px,
             multiple_px=info.spec.multiple_px,
             shape_step_px=info.shape_step_px,
         )
-        plans = []
-        for step in self.passes:
-            plans.append(tiling.plan(height, width))
-            height, width = height * step.gain, width * step.gain
-        return plans

@@ -18,7 +18,8 @@ class Timings:
 
     network_s: from the decoded image to the upscaled one, waiting for other images included.
     device_s: the device seconds of this image alone. queue_s: from the request's admission until
-    a worker had a slot for it; 0 where there is no request queue.
+    a worker had a slot for it; 0 where there is no request queue. share: of the pixels that an
+    image of that size takes of the device where no part of it is flat or transparent.
     """
 
     decode_s: float
@@ -26,6 +27,14 @@ class Timings:
     encode_s: float
     device_s: float
     queue_s: float = 0
+    share: float = 1
+
+    @property
+    def full_work_s(self) -> float | None:
+        """Return a worker's seconds for such an image full of content; None if this has none."""
+        if not self.share:
+            return None
+        return self.decode_s + self.device_s / self.share + self.encode_s
 
     def stages(self) -> tuple[tuple[str, float], ...]:
         """Return the stages of a request's work by name, one after the other, in seconds."""

@@ -103,34 +103,55 @@ class Tiling:
                 f"a window of {self.window_px} px leaves no core beside a halo of {self.halo_px} px"
             )
 
-    def plan(self, height_px: int, width_px: int) -> tuple[Tile, ...]:
-        """Return every tile of an image, row by row."""
-        rows, columns = self._plan_axis(height_px), self._plan_axis(width_px)
+    def plan(self, height_px: int, width_px: int, part: Region | None = None) -> tuple[Tile, ...]:
+        """Return every tile of an image, row by row.
+
+        Args:
+            part: all of the image that the cores are to cut; None: the whole.
+        """
+        part = part or Region(0, 0, height_px, width_px)
+        rows = self._plan_axis(height_px, part.top, part.bottom)
+        columns = self._plan_axis(width_px, part.left, part.right)
         return tuple(_cross(row, column) for row, column in product(rows, columns))
 
     def count_px(self, height_px: int, width_px: int) -> int:
         """Return the pixels of all windows, halos included: the cost of an image."""
-        sides = (self._plan_axis(height_px), self._plan_axis(width_px))
+        sides = (self._plan_axis(side, 0, side) for side in (height_px, width_px))
         return math.prod(sum(span.length for span in spans) for spans in sides)
 
-    def _plan_axis(self, side: int) -> list["_Span"]:
-        padded = round_up(side, self.multiple_px)
-        if padded <= self.window_px:
-            return [_Span(0, side, 0, padded)]
+    def divide(self, length: Any) -> tuple[Any, Any]:  # noqa: ANN401  (a number, or an array)
+        """Return how many windows an axis of that length takes, and how long each is.
+
+        As few as the longest length allows, then as short as that number allows.
+        """
         step = self._usable_step()
-        overlap = round_up(2 * self.halo_px, self.multiple_px)
         longest = self.window_px // step * step
-        count = _divide_up(padded - overlap, longest - overlap)
-        # As few windows as the longest length allows, then as short as that number allows.
-        length = round_up(_divide_up(padded - overlap, count) + overlap, step)
-        advance = length - overlap
-        starts = [*range(0, (count - 1) * advance, advance), padded - length]
+        count = np.maximum(1, _divide_up(length - self._overlap, longest - self._overlap))
+        shortest = _divide_up(length - self._overlap, count) + self._overlap
+        return count, round_up(shortest, step)
+
+    @property
+    def _overlap(self) -> int:
+        return round_up(2 * self.halo_px, self.multiple_px)
+
+    def _plan_axis(self, side: int, start: int, end: int) -> list["_Span"]:
+        """Plan the windows for the cores that cut `start` to `end`."""
+        multiple, padded = self.multiple_px, round_up(side, self.multiple_px)
+        first = max(0, start - self.halo_px) // multiple * multiple
+        last = min(padded, round_up(end + self.halo_px, multiple))
+        count, length = map(int, self.divide(last - first))
+        if last - first == padded <= self.window_px or (count == 1 and length >= padded):
+            return [_Span(start, end - start, 0, padded)]
+        starts = [
+            min(first + at * (length - self._overlap), padded - length) for at in range(count)
+        ]
         # Neighbours part in the middle of what they share: both keep half of it as halo.
-        cuts = [(start + before + length) // 2 for before, start in pairwise(starts)]
-        ends = [*cuts, side]
+        cuts = [(at + before + length) // 2 for before, at in pairwise(starts)]
+        edges = [start, *(min(max(start, cut), end) for cut in cuts), end]
         return [
-            _Span(core, end - core, start, length)
-            for core, end, start in zip([0, *cuts], ends, starts, strict=True)
+            _Span(edge, after - edge, at, length)
+            for (edge, after), at in zip(pairwise(edges), starts, strict=True)
+            if after > edge
         ]
 
     def _usable_step(self) -> int:
@@ -140,6 +161,11 @@ class Tiling:
         return (
             self.multiple_px if longest < least_window_px(self.halo_px, self.multiple_px) else step
         )
+
+
+def count_px(tiles: Iterable[Tile]) -> int:
+    """Return the pixels of all windows: the cost of these tiles."""
+    return sum(tile.window.height * tile.window.width for tile in tiles)
 
 
 def cut(pixels: Pixels, tiles: Iterable[Tile]) -> Iterator[Window]:

@@ -57,6 +57,11 @@ def test_a_tempered_picture_lies_between_the_two_that_are_mixed() -> None:
     assert apart_db < min(compare(tempered, vivid), compare(tempered, faithful))
 
 
+def test_a_colour_that_nothing_shows_does_not_count() -> None:
+    assert compare(grey(0, alpha=0), grey(255, alpha=0)) == MAX_PSNR_DB
+    assert compare(grey(0, alpha=1), grey(255, alpha=1)) < 10
+
+
 def test_networks_that_invent_texture_need_not_come_as_near() -> None:
     assert find_least_psnr_db("upscaled-x4") == MIN_PSNR_DB == 38
     assert find_least_psnr_db("realesrgan-x4plus") == MIN_INVENTED_PSNR_DB == 30

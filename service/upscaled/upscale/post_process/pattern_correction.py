@@ -56,7 +56,7 @@ class PatternCorrection:
     """Correction of one canvas, in bands of rows as they become complete.
 
     source: `[H, W, 3]`, uint8 or uint16. canvas: `[H * gain, W * gain, 3]` of the same type, which
-    is filled by others and corrected in place.
+    is filled by others and corrected in place; where `add` never comes it repeats the source.
     """
 
     source: Pixels
@@ -65,7 +65,7 @@ class PatternCorrection:
     _done_rows: int = field(init=False, default=0)
 
     def __post_init__(self) -> None:
-        self._averaged = np.empty_like(self.source)
+        self._averaged = self.source.copy()
 
     def add(self, region: Region) -> None:
         """Take note of a region of the source whose part of the canvas has been filled."""
@@ -77,7 +77,7 @@ class PatternCorrection:
         """Correct the rows whose neighbourhood is filled.
 
         Args:
-            filled_rows: rows of the source, from the top, that `add` has seen in full.
+            filled_rows: rows of the source, from the top, whose canvas is filled.
 
         Returns:
             how many rows of the source, from the top, now have their final canvas.

@@ -64,6 +64,21 @@ class PostProcessing:
             return max(FLAT_PX, -(-TEMPER_REACH_PX // gain))
         return CORRECTION_REACH_PX if self.corrects_colours else 0
 
+    def flat_reach_px(self, spec: ModelSpec, faithful: ModelSpec | None) -> int | None:
+        """Return how far around a pixel its result depends on, where all that is of one colour.
+
+        The result is then that colour, exactly. None where no step sees to that.
+
+        Args:
+            spec: the model that the image goes through.
+            faithful: the one that its result is tempered with.
+        """
+        if faithful is not None:
+            return max(FLAT_PX, faithful.radius_px) if faithful.keeps_colour else None
+        if spec.keeps_colour:
+            return spec.radius_px
+        return CORRECTION_REACH_PX if self.corrects_colours else None
+
     def is_plausible(self, source: Window, result: Window) -> bool:
         """Return whether the result can be believed: every strip passes the sanity check.
 

@@ -1,0 +1,225 @@
+"""Find the cells of an image that a network must see, and plan windows around them alone.
+
+A cell is a square of `CELL_PX` pixels. It is empty, and its result its own pixels repeated, where
+
+    it is transparent   alpha is 0 in all of it, and so near around it that its result has none
+    it is flat          all is of one colour, in it and as far around it as its result depends on
+                        (`PostProcessing.flat_reach_px`): the network, or the colour correction
+                        after it, makes just that colour of it
+
+Every other cell has what the network makes of it. The image alone decides which is which, never
+its windows: tiled equals untiled, exactly where the halo is as wide as the network's radius.
+
+Windows are planned for rectangles. The one around all content is cut in two by the row or column
+that saves most, and so are both parts, as long as that saves more than `WINDOW_PRICE_PX`. Their
+sides are multiples of `Tiling.shape_step_px`, so that few shapes come. An image full of content
+has the windows that it would have without all this.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from upscaled.image.pixels import Pixels
+from upscaled.upscale.tiles import Region, Tile, Tiling, count_px
+from upscaled_models.backends.base import Window
+
+CELL_PX: Final = 4
+
+WINDOW_PRICE_PX: Final = 16_384
+"""Pixels that one window more costs. To make a new shape ready takes as long as 80,000, once."""
+
+_ALPHA_REACH_PX: Final = 2
+"""How far `upscale_alpha` looks: 1 by the range of its neighbours, 1 by the interpolation."""
+
+_Cells = NDArray[np.bool_]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Content:
+    """Content of an image of `height_px` x `width_px`: `cells[row, column]`, of `cell_px` each."""
+
+    cells: _Cells
+    height_px: int
+    width_px: int
+    cell_px: int = CELL_PX
+
+    @classmethod
+    def of(cls, rgb: Pixels, alpha: Pixels | None, flat_reach_px: int | None) -> "Content":
+        """Find the content of `[H, W, 3]` pixels as the network sees them, in some ms.
+
+        Args:
+            alpha: `[H, W]`; None: the image is opaque.
+            flat_reach_px: how far around a flat cell all must be of its colour; None: no cell is
+                flat, as the network makes another colour of it.
+        """
+        height_px, width_px = rgb.shape[:2]
+        cells = np.ones((-(-height_px // CELL_PX), -(-width_px // CELL_PX)), np.bool_)
+        if flat_reach_px is not None:
+            around = _square(flat_reach_px, CELL_PX)
+            darkest = cv2.erode(_pool(rgb, cv2.erode), around)
+            lightest = cv2.dilate(_pool(rgb, cv2.dilate), around)
+            cells &= (darkest != lightest).any(axis=2)
+        if alpha is not None:
+            cells &= _pool(alpha, cv2.dilate, _ALPHA_REACH_PX) > 0
+        return cls(cells, height_px, width_px)
+
+    def enlarged(self, gain: int, flat_reach_px: int | None) -> "Content":
+        """Return the content of the result, where that goes through the network again."""
+        cell_px = self.cell_px * gain
+        around = _square(flat_reach_px or 0, cell_px)
+        cells = cv2.dilate(self.cells.view(np.uint8), around).view(np.bool_)
+        return Content(cells, self.height_px * gain, self.width_px * gain, cell_px)
+
+    def plan(self, tiling: Tiling) -> tuple[Tile, ...]:
+        """Return the tiles of all content, from the top down; none where all is empty."""
+        size = (self.height_px, self.width_px)
+        whole = tiling.plan(*size)
+        if self.cells.all():
+            return whole
+        parts = _cover(self.cells, _Prices(self, tiling))
+        tiles = [tile for part in parts for tile in tiling.plan(*size, self._region(part))]
+        cheapest = min(tiles, list(whole), key=_price)
+        return tuple(sorted(cheapest, key=lambda tile: (tile.core.top, tile.core.left)))
+
+    def make_canvas(self, rgb: Pixels, gain: int) -> Pixels:
+        """Make the `[H * gain, W * gain, 3]` of the result, its empty cells filled."""
+        size = (self.width_px * gain, self.height_px * gain)
+        if self.cells.all():
+            return np.empty((*size[::-1], 3), rgb.dtype)
+        return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_NEAREST), rgb.dtype)
+
+    def write(self, canvas: Pixels, core: Region, pixels: Window, gain: int) -> None:
+        """Write the network's result for a region to the canvas, but for its empty cells."""
+        side_px = self.cell_px
+        top, left = core.top // side_px, core.left // side_px
+        cells = self.cells[top : -(-core.bottom // side_px), left : -(-core.right // side_px)]
+        target = core.scaled(gain)
+        if cells.all():
+            target.write(canvas, pixels)
+            return
+        mask = cells.view(np.uint8).repeat(side_px * gain, axis=0).repeat(side_px * gain, axis=1)
+        kept = target.within(Region(top * side_px * gain, left * side_px * gain, 0, 0)).read(mask)
+        cv2.copyTo(pixels, kept, target.read(canvas))
+
+    def _region(self, box: "_Box") -> Region:
+        top, left = box.top * self.cell_px, box.left * self.cell_px
+        bottom = min(self.height_px, box.bottom * self.cell_px)
+        right = min(self.width_px, box.right * self.cell_px)
+        return Region(top, left, bottom - top, right - left)
+
+
+def _pool(pixels: Pixels, extreme: Callable[..., Any], reach_px: int = 0) -> Pixels:
+    """Return the extreme of each cell, and of `reach_px` around it."""
+    around = np.ones((CELL_PX + 2 * reach_px,) * 2, np.uint8)
+    pooled = extreme(pixels, around, anchor=(reach_px, reach_px))[::CELL_PX, ::CELL_PX]
+    return np.ascontiguousarray(pooled)
+
+
+def _square(reach_px: int, cell_px: int) -> NDArray[np.uint8]:
+    """Return the kernel of all cells that are within reach of one."""
+    return np.ones((2 * -(-reach_px // cell_px) + 1,) * 2, np.uint8)
+
+
+def _price(tiles: Sequence[Tile]) -> int:
+    return count_px(tiles) + WINDOW_PRICE_PX * len(tiles)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Box:
+    """Rectangle of cells, ends excluded; or many of them, in arrays."""
+
+    top: Any
+    bottom: Any
+    left: Any
+    right: Any
+
+    def moved(self, to: "_Box") -> "_Box":
+        """Return the rectangle, its position counted from where that of `to` is."""
+        down, across = to.top, to.left
+        return _Box(self.top + down, self.bottom + down, self.left + across, self.right + across)
+
+    def turned(self) -> "_Box":
+        return _Box(self.left, self.right, self.top, self.bottom)
+
+    def at(self, index: int) -> "_Box":
+        sides = (self.top, self.bottom, self.left, self.right)
+        return _Box(*(int(side[index]) for side in sides))
+
+
+@dataclass(frozen=True, slots=True)
+class _Prices:
+    """Prices of rectangles: the pixels of the windows that they take, and of their number."""
+
+    content: Content
+    tiling: Tiling
+
+    def of(self, box: _Box) -> Any:  # noqa: ANN401  (a number, or an array of them)
+        rows, height_px = self._divide(box.top, box.bottom, self.content.height_px)
+        columns, width_px = self._divide(box.left, box.right, self.content.width_px)
+        return rows * columns * (height_px * width_px + WINDOW_PRICE_PX)
+
+    def _divide(self, start: Any, end: Any, side_px: int) -> tuple[Any, Any]:  # noqa: ANN401
+        cell_px, halo_px = self.content.cell_px, self.tiling.halo_px
+        seen_from = np.maximum(start * cell_px - halo_px, 0)
+        seen_to = np.minimum(end * cell_px + halo_px, side_px)
+        return self.tiling.divide(seen_to - seen_from)
+
+
+def _cover(cells: _Cells, prices: _Prices) -> Iterator[_Box]:
+    """Yield rectangles that hold all content, cut in two as long as that saves."""
+    waiting = [_Box(0, cells.shape[0], 0, cells.shape[1])]
+    while waiting:
+        box = waiting.pop()
+        inside = cells[box.top : box.bottom, box.left : box.right]
+        rows, columns = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
+        if not rows.size:
+            continue
+        edges = (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1)
+        content = _Box(*map(int, edges))
+        inside = inside[content.top : content.bottom, content.left : content.right]
+        box = content.moved(box)
+        least, parts = prices.of(box), list[_Box]()
+        across, down = _cut(inside), (each.turned() for each in _cut(inside.T))
+        for first, second in (across, down):
+            first, second = first.moved(box), second.moved(box)
+            sums = prices.of(first) + prices.of(second)
+            if sums.size and sums.min() < least:
+                at = int(sums.argmin())
+                least, parts = sums[at], [first.at(at), second.at(at)]
+        waiting += parts
+        if not parts:
+            yield box
+
+
+def _cut(cells: _Cells) -> tuple[_Box, _Box]:
+    """Return the boxes around all content above and below each row but the first."""
+    above, flipped = _bound_rows(cells), _bound_rows(cells[::-1])
+    count = len(cells)
+    below = _Box(
+        count - flipped.bottom[::-1],
+        count - flipped.top[::-1],
+        flipped.left[::-1],
+        flipped.right[::-1],
+    )
+    return above, below
+
+
+def _bound_rows(cells: _Cells) -> _Box:
+    """Return the boxes around the content of the first row, of the first two, and so on."""
+    cells = np.ascontiguousarray(cells[:-1])
+    count, width = cells.shape
+    is_used = cells.any(axis=1)
+    ends = np.where(is_used, np.arange(1, count + 1), 0)
+    firsts = np.where(is_used, cells.argmax(axis=1), width)
+    lasts = np.where(is_used, width - cells[:, ::-1].argmax(axis=1), 0)
+    return _Box(
+        np.zeros(count, np.int64),
+        np.maximum.accumulate(ends),
+        np.minimum.accumulate(firsts),
+        np.maximum.accumulate(lasts),
+    )

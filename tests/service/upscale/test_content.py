@@ -1,0 +1,353 @@
+"""Flat and transparent areas: which cells a network must see, and in which windows."""
+
+import random
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from tests.models.specs import spec_of
+from tests.service.opened import open_engine
+from tests.service.upscale.box_engine import (
+    RowsReady,
+    average_down,
+    stream_of,
+    upscale_through,
+)
+from tests.service.upscale.true_engine import TrueEngine
+from upscaled.config import Settings
+from upscaled.image.alpha import bleed_colour, upscale_alpha
+from upscaled.image.pixels import Pixels
+from upscaled.image.types import Image
+from upscaled.upscale.content import CELL_PX, Content
+from upscaled.upscale.loop import run_tiles
+from upscaled.upscale.post_process.colour_correction import CORRECTION_REACH_PX
+from upscaled.upscale.post_process.steps import PostProcessing
+from upscaled.upscale.result import Timings
+from upscaled.upscale.tiles import Tile, Tiling, count_px
+from upscaled_models.backends.base import EngineInfo, Window, least_window_px
+from upscaled_models.backends.torch.engine import TorchEngine
+
+
+@dataclass
+class EdgeEngine(TrueEngine):
+    """Repeats pixels, and adds what they differ by within `radius_px`: nothing where all is flat.
+
+    keeps_colour: as its model's spec says.
+    """
+
+    keeps_colour: bool = True
+
+    @property
+    def info(self) -> EngineInfo:
+        info = super(TrueEngine, self).info
+        spec = replace(info.spec, radius_px=self.radius_px, keeps_colour=self.keeps_colour)
+        return replace(info, spec=spec)
+
+    def filter(self, window: Window) -> Window:
+        around = np.ones((2 * self.radius_px + 1,) * 2, np.uint8)
+        unlike = cv2.dilate(window, around) - cv2.erode(window, around)
+        return super().filter(np.asarray(window + unlike // 3, window.dtype))
+
+
+def product_photo(height: int, width: int, seed: int) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Noisy things of several sizes on white; also where they are."""
+    chance = random.Random(seed)
+    rgb = np.full((height, width, 3), 255, np.uint8)
+    is_thing = np.zeros((height, width), np.bool_)
+    for _ in range(chance.randint(1, 4)):
+        top, left = chance.randrange(height), chance.randrange(width)
+        is_thing[top : top + chance.randint(1, 60), left : left + chance.randint(1, 60)] = True
+    noise = np.random.default_rng(seed).integers(0, 256, rgb.shape, dtype=np.uint8)
+    rgb[is_thing] = noise[is_thing]
+    return rgb, is_thing
+
+
+def random_tiling(chance: random.Random) -> Tiling:
+    halo, multiple = chance.randint(0, 20), chance.choice([1, 2, 4])
+    return Tiling(
+        window_px=least_window_px(halo, multiple) + chance.randint(0, 90),
+        halo_px=halo,
+        multiple_px=multiple,
+        shape_step_px=chance.choice([1, 16, 32]) if multiple == 1 else 16,
+    )
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_cell_is_flat_where_all_is_of_its_colour_as_far_as_its_result_depends_on(
+    dtype: type[np.uint8 | np.uint16],
+) -> None:
+    for seed in range(20):
+        reach = seed % 4 * CELL_PX
+        rgb: Pixels = product_photo(70 + seed, 90, seed)[0].astype(dtype)
+        content = Content.of(rgb, None, reach)
+        for row, column in np.ndindex(content.cells.shape):
+            top, left = row * CELL_PX, column * CELL_PX
+            around = rgb[
+                max(0, top - reach) : top + CELL_PX + reach,
+                max(0, left - reach) : left + CELL_PX + reach,
+            ].reshape(-1, 3)
+            assert content.cells[row, column] == (around != around[0]).any(), (seed, row, column)
+
+
+def test_one_level_of_noise_is_content() -> None:
+    rgb = np.full((64, 64, 3), 255, np.uint8)
+    rgb[::3, ::3, 1] = 254
+    assert Content.of(rgb, None, 3).cells.all()
+
+
+def test_without_a_reach_nothing_is_flat() -> None:
+    assert Content.of(np.zeros((64, 64, 3), np.uint8), None, None).cells.all()
+
+
+@pytest.mark.parametrize("scale", [2, 4])
+def test_a_transparent_cell_is_transparent_in_the_result_and_any_other_is_seen(scale: int) -> None:
+    for seed in range(20):
+        is_thing = product_photo(90, 70 + seed, seed)[1]
+        alpha = np.where(is_thing, np.uint8(255), np.uint8(0))
+        content = Content.of(np.zeros((*alpha.shape, 3), np.uint8), alpha, None)
+        side = CELL_PX * scale
+        is_empty = ~content.cells.repeat(side, axis=0).repeat(side, axis=1)
+        large = upscale_alpha(alpha, scale)
+
+        assert not large[is_empty[: large.shape[0], : large.shape[1]]].any()
+        assert content.cells.sum() < 1.1 * is_thing.sum() / CELL_PX**2 + 300
+
+
+def test_tiles_hold_all_content_once_and_keep_their_halo() -> None:
+    chance = random.Random(2)
+    saved = 0
+    for seed in range(200):
+        height, width = chance.randint(1, 300), chance.randint(1, 300)
+        tiling = random_tiling(chance)
+        content = Content.of(product_photo(height, width, seed)[0], None, 2)
+        tiles = content.plan(tiling)
+        seen = np.zeros((height, width), np.int64)
+        for tile in tiles:
+            tile.core.read(seen)[:] += 1
+            assert fits(tile, tiling, height, width), (seed, tile)
+        cells = content.cells.repeat(CELL_PX, 0).repeat(CELL_PX, 1)[:height, :width]
+        assert seen.max(initial=0) <= 1
+        assert (seen[cells] == 1).all(), seed
+        assert tiles == tuple(sorted(tiles, key=lambda each: (each.core.top, each.core.left)))
+        saved += count_px(tiles) < 0.8 * tiling.count_px(height, width)
+    assert saved > 50
+
+
+def fits(tile: Tile, tiling: Tiling, height: int, width: int) -> bool:
+    core, window, halo = tile.core, tile.window, tiling.halo_px
+    return (
+        max(window.height, window.width) <= tiling.window_px
+        and min(window.top, window.left) >= 0
+        and window.bottom < height + tiling.multiple_px
+        and window.right < width + tiling.multiple_px
+        and not any(side % tiling.multiple_px for side in (window.top, window.left))
+        and (core.top - window.top >= halo or window.top == 0)
+        and (core.left - window.left >= halo or window.left == 0)
+        and (window.bottom - core.bottom >= halo or window.bottom >= height)
+        and (window.right - core.right >= halo or window.right >= width)
+    )
+
+
+def test_a_full_image_has_the_windows_that_it_would_have_anyway() -> None:
+    tiling = Tiling(window_px=512, halo_px=19, multiple_px=1, shape_step_px=32)
+    noise = np.random.default_rng(0).integers(0, 256, (700, 900, 3), dtype=np.uint8)
+    assert Content.of(noise, None, 19).plan(tiling) == tiling.plan(700, 900)
+
+
+@pytest.mark.parametrize(("halo_px", "share"), [(19, 0.5), (62, 0.52)])
+def test_content_in_two_fifths_of_an_image_takes_about_half_of_its_windows_in_few_shapes(
+    halo_px: int, share: float
+) -> None:
+    rgb = np.full((1500, 1500, 3), 255, np.uint8)
+    side = round(1500 * 0.4**0.5)
+    rgb[250 : 250 + side, 300 : 300 + side] = 7
+    rgb[250 : 250 + side : 2, 300 : 300 + side] = 90
+    tiling = Tiling(window_px=512, halo_px=halo_px, multiple_px=1, shape_step_px=32)
+
+    tiles = Content.of(rgb, None, min(halo_px, 19)).plan(tiling)
+
+    assert count_px(tiles) <= share * tiling.count_px(1500, 1500)
+    assert len({(tile.window.height, tile.window.width) for tile in tiles}) <= 4
+
+
+def run_of(seed: int, *, has_alpha: bool) -> tuple[Image, Pixels]:
+    """A product photo, and its pixels as a network sees them."""
+    rgb, is_thing = product_photo(60 + 7 * seed, 150, seed)
+    alpha = np.where(is_thing, np.uint8(255), np.uint8(0)) if has_alpha else None
+    return Image(rgb, alpha), rgb if alpha is None else bleed_colour(rgb, alpha)
+
+
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_tiled_equals_untiled_exactly(has_alpha: bool) -> None:
+    few = 0
+    for seed in range(15):
+        engine = EdgeEngine(radius_px=4, halo_px=4, window_px=40 + seed, shape_step_px=8)
+        image, seen = run_of(seed, has_alpha=has_alpha)
+
+        result = upscale_through(image, 2, engine)
+
+        untiled = engine.filter(seen)
+        is_visible = np.ones(result.rgb.shape[:2], np.bool_)
+        if result.alpha is not None:
+            is_visible = result.alpha > 0
+        assert np.array_equal(result.rgb[is_visible], untiled[is_visible]), seed
+        one_window = upscale_through(image, 2, replace(engine, window_px=1000, seen=[]))
+        assert np.array_equal(result.rgb, one_window.rgb), seed
+        few += sum(h * w for h, w in engine.seen) < 0.7 * seen.shape[0] * seen.shape[1]
+    assert few > 3
+
+
+def test_a_halo_one_pixel_short_changes_the_result() -> None:
+    differing = 0
+    for seed in range(15):
+        engine = EdgeEngine(radius_px=4, halo_px=3, window_px=40, shape_step_px=8)
+        image, seen = run_of(seed, has_alpha=False)
+        differing += not np.array_equal(upscale_through(image, 2, engine).rgb, engine.filter(seen))
+    assert differing > 3
+
+
+def test_a_reach_below_the_networks_radius_changes_the_result() -> None:
+    """The proof that the network's radius counts, so that the tests above test it."""
+    engine = EdgeEngine(radius_px=9, halo_px=9, window_px=60, shape_step_px=8)
+
+    @dataclass(frozen=True, slots=True)
+    class Short(PostProcessing):
+        def flat_reach_px(self, *_: Any) -> int:
+            return CELL_PX
+
+    differing = 0
+    for seed in range(8):
+        image, seen = run_of(seed, has_alpha=False)
+        result = upscale_through(image, 2, engine, steps=Short())
+        differing += not np.array_equal(result.rgb, engine.filter(seen))
+    assert differing > 3
+
+
+def test_colour_correction_makes_flat_areas_of_other_networks_flat_as_it_would_anyway() -> None:
+    engine = EdgeEngine(
+        radius_px=4,
+        halo_px=4,
+        window_px=40,
+        keeps_colour=False,
+        fault=lambda result: result - np.minimum(result, 3),
+    )
+    steps = PostProcessing(corrects_colours=True)
+    assert steps.flat_reach_px(engine.info.spec, None) == CORRECTION_REACH_PX
+    for seed in range(8):
+        image, seen = run_of(seed, has_alpha=False)
+        result = upscale_through(image, 2, engine, steps=steps)
+        spoilt = engine.fault(engine.filter(seen))
+        assert np.array_equal(result.rgb, steps.correct(seen, spoilt)), seed
+
+
+def test_an_image_goes_through_the_network_twice_as_if_it_were_whole() -> None:
+    for seed in range(8):
+        engine = EdgeEngine(radius_px=2, halo_px=2, window_px=60, shape_step_px=8)
+        image, seen = run_of(seed, has_alpha=False)
+        result = upscale_through(image, 4, engine)
+        assert np.array_equal(result.rgb, engine.filter(engine.filter(seen))), seed
+
+
+def test_an_averaged_result_is_as_if_it_were_whole() -> None:
+    engine = EdgeEngine(radius_px=2, halo_px=2, window_px=60, native_scale=4)
+    image, seen = run_of(2, has_alpha=False)
+    assert np.array_equal(
+        upscale_through(image, 2, engine).rgb, average_down(engine.filter(seen), 2)
+    )
+
+
+@pytest.mark.parametrize("alpha", [None, 0])
+def test_an_image_of_one_colour_or_without_a_visible_pixel_needs_no_network(
+    alpha: int | None,
+) -> None:
+    rgb = np.full((90, 80, 3), (255, 250, 3), np.uint8)
+    if alpha is not None:
+        rgb[::2] = 7
+    plane = None if alpha is None else np.full((90, 80), alpha, np.uint8)
+    engine = EdgeEngine(window_px=40)
+    with stream_of(engine) as stream:
+        states = list(run_tiles(Image(rgb, plane), 2, stream, PostProcessing(checks=True)))
+
+    assert not engine.seen
+    assert [(state.done, state.total) for state in states] == [(0, 0), (0, 0)]
+    result = states[-1].result
+    assert result is not None
+    assert states[-1].rows_ready == 180
+    assert np.array_equal(result.rgb, rgb.repeat(2, axis=0).repeat(2, axis=1))
+
+
+def test_progress_counts_the_windows_that_are_computed() -> None:
+    engine = EdgeEngine(window_px=40, shape_step_px=8)
+    with stream_of(engine) as stream:
+        states = list(run_tiles(run_of(5, has_alpha=False)[0], 2, stream))
+    total = len(engine.seen)
+    assert [(state.done, state.total) for state in states] == [
+        (done, total) for done in range(total + 1)
+    ]
+    assert states[-1].share < 1
+    tiling = Tiling(window_px=40, halo_px=3, multiple_px=1, shape_step_px=8)
+    computed = sum(height * width for height, width in engine.seen)
+    assert states[-1].share == computed / tiling.count_px(95, 150)
+
+
+def test_the_work_of_an_image_without_empty_parts_is_estimated_of_one_that_has_some() -> None:
+    timings = Timings(decode_s=1, network_s=9, encode_s=2, device_s=3, share=0.25)
+    assert timings.full_work_s == 1 + 12 + 2
+    assert replace(timings, share=0, device_s=0).full_work_s is None
+
+
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_rows_are_final_when_they_are_reported(has_alpha: bool) -> None:
+    for seed in range(6):
+        engine = EdgeEngine(window_px=32, shape_step_px=8)
+        with stream_of(engine) as stream:
+            image = run_of(seed, has_alpha=has_alpha)[0]
+            steps = PostProcessing(corrects_patterns=True)
+            RowsReady(run_tiles(image, 2, stream, steps)).assert_final()
+
+
+@pytest.mark.parametrize(("name", "scale"), [("upscaled-x2", 2), ("upscaled-x4", 4)])
+@pytest.mark.parametrize("has_alpha", [False, True])
+def test_shipped_models_give_the_pixels_of_one_window_over_the_whole_picture(
+    tmp_path: Path, name: str, scale: int, has_alpha: bool
+) -> None:
+    settings = Settings(
+        device="cpu", precision="exact", threads=1, data_dir=tmp_path, model_x2=name, model_x4=name
+    )
+    engine = open_engine(settings, scale)
+    assert isinstance(engine, TorchEngine)
+    rgb = np.full((180, 260, 3), (255, 255, 254), np.uint8)
+    rgb[60:110, 90:150] = np.random.default_rng(1).integers(0, 256, (50, 60, 3))
+    cv2.circle(rgb, (180, 90), 25, (20, 90, 200), -1, cv2.LINE_AA)
+    alpha = np.where((rgb != (255, 255, 254)).any(axis=2), 255, 0).astype(np.uint8)
+    seen = bleed_colour(rgb, alpha) if has_alpha else rgb
+
+    with stream_of(replace(engine, info=replace(engine.info, window_px=128))) as stream:
+        states = list(run_tiles(Image(rgb, alpha if has_alpha else None), scale, stream))
+    (untiled,) = engine.start([seen]).finish()
+
+    result = states[-1].result
+    assert result is not None
+    assert (
+        0 < states[-1].total < len(Tiling(window_px=128, halo_px=19, multiple_px=1).plan(180, 260))
+    )
+    is_visible = result.alpha > 0 if result.alpha is not None else np.s_[:]
+    assert np.array_equal(result.rgb[is_visible], untiled[is_visible])
+
+
+def test_the_faithful_network_decides_what_is_flat_in_a_tempered_image() -> None:
+    steps, vivid = PostProcessing(corrects_colours=True), spec_of(radius_px=349)
+    assert steps.flat_reach_px(vivid, spec_of(keeps_colour=True, radius_px=19)) == 19
+    assert steps.flat_reach_px(vivid, spec_of(keeps_colour=False, radius_px=19)) is None
+    assert PostProcessing().flat_reach_px(vivid, None) is None
+
+
+def test_an_engine_that_fits_less_computes_smaller_windows_of_the_same_result() -> None:
+    image, seen = run_of(4, has_alpha=False)
+    engine = EdgeEngine(radius_px=3, window_px=200, room_px=48)
+    assert np.array_equal(upscale_through(image, 2, engine).rgb, engine.filter(seen))
