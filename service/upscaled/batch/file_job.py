@@ -141,38 +141,34 @@ class FileUpscaler:
             source_bytes=len(data),
             source_px=(header.width_px, header.height_px),
         )
-        source_sha256 = hashlib.sha256(data).digest()
-        mark = self._fingerprint(header, output)
         folder = self.store.folder_of(path, source.folder)
         names = candidate_names(path.name, self.scale, output.suffix)
         reservation = self.store.reserve(
-            path, source_sha256, mark, (folder / name for name in names)
+            path,
+            hashlib.sha256(data).digest(),
+            self._fingerprint(header, output),
+            (folder / name for name in names),
         )
         if isinstance(reservation, ExistingResult):
             return replace(outcome, result=reservation.target, record=reservation.record)
         try:
-            return self._fill(reservation, data, source_sha256, mark, output, outcome)
+            return self._fill(reservation, data, output, outcome)
         except BaseException:
             with suppress(JournalUnusable):  # the next run clears the row away
                 self.store.release(reservation)
             raise
 
     def _fill(
-        self,
-        reservation: ReservedPath,
-        data: bytes,
-        source_sha256: bytes,
-        mark: bytes,
-        output: OutputSpec,
-        outcome: Outcome,
+        self, reservation: ReservedPath, data: bytes, output: OutputSpec, outcome: Outcome
     ) -> Outcome:
         """Commit what the network makes of the file, or a copy of what it made before."""
-        if identical := self.store.find_identical(source_sha256, mark):
+        content = reservation.source_sha256, reservation.fingerprint
+        if identical := self.store.find_identical(*content):
             record, result = identical
             outcome = replace(outcome, kind=Kind.COPIED)
         else:
             upscaled = self._upscale(outcome.source, data, output)
-            record, result = _describe(upscaled, source_sha256, mark), upscaled.data
+            record, result = _describe(upscaled, *content), upscaled.data
             outcome = replace(outcome, kind=Kind.UPSCALED, timings=upscaled.timings)
         record = replace(record, mtime_ns=self.store.write(reservation, result))
         self.store.commit(reservation, record)
@@ -184,11 +180,7 @@ class FileUpscaler:
 
         with self.pixels.hold(output.canvas_px):
             return self.core.upscale(
-                data,
-                self.scale,
-                on_tile=on_tile,
-                cancellation=self.cancellation,
-                output=output,
+                data, self.scale, on_tile=on_tile, cancellation=self.cancellation, output=output
             )
 
     def _fingerprint(self, header: Header, output: OutputSpec) -> bytes:
@@ -209,10 +201,10 @@ class FileUpscaler:
             raise EngineBroken(f"{models} works no more: {error}") from error
 
 
-def _describe(upscaled: Result, source_sha256: bytes, mark: bytes) -> Record:
+def _describe(upscaled: Result, source_sha256: bytes, fingerprint: bytes) -> Record:
     return Record(
         source_sha256=source_sha256,
-        fingerprint=mark,
+        fingerprint=fingerprint,
         sha256=hashlib.sha256(upscaled.data).digest(),
         size_bytes=len(upscaled.data),
         mtime_ns=0,

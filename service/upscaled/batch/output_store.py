@@ -32,10 +32,15 @@ _MAX_FURTHER_BYTES: Final = 3
 
 @dataclass(frozen=True, slots=True)
 class ReservedPath:
-    """Result path that is reserved for one source: below the root, and whole."""
+    """Result path that is reserved for one source, by its content and its settings.
+
+    path: below the root of the store. target: the same as a whole path.
+    """
 
     path: PurePath
     target: Path
+    source_sha256: bytes
+    fingerprint: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +109,7 @@ class OutputStore:
                     if existing := self._find_existing(target, row, source_sha256, fingerprint):
                         return existing
                     self._journal.reserve(path, source)
-                    return ReservedPath(path, target)
+                    return ReservedPath(path, target, source_sha256, fingerprint)
         raise AssertionError("names never end")
 
     def find_identical(

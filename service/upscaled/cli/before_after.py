@@ -65,18 +65,14 @@ def _find_details(pixels: Pixels) -> tuple[tuple[int, int, int, int], tuple[int,
     height, width = pixels.shape[:2]
     crop_width, crop_height = min(CROP_PX[0], width), min(CROP_PX[1], height)
     grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY).astype(np.float32)
-    steps = np.abs(cv2.Laplacian(grey, cv2.CV_32F))
-    sums = cv2.integral(steps, sdepth=cv2.CV_64F)
-    corners = [
-        (left, top)
-        for top in range(0, height - crop_height + 1, max(1, crop_height // _CANDIDATE_STEPS))
-        for left in range(0, width - crop_width + 1, max(1, crop_width // _CANDIDATE_STEPS))
-    ]
+    sums = cv2.integral(np.abs(cv2.Laplacian(grey, cv2.CV_32F)), sdepth=cv2.CV_64F)
+    inner = sums[crop_height:, crop_width:] - sums[:-crop_height, crop_width:]
+    contrasts = inner - sums[crop_height:, :-crop_width] + sums[:-crop_height, :-crop_width]
+    steps = (max(1, crop_height // _CANDIDATE_STEPS), max(1, crop_width // _CANDIDATE_STEPS))
+    candidates = contrasts[:: steps[0], :: steps[1]]
 
-    def contrast(corner: tuple[int, int]) -> float:
-        left, top = corner
-        right, bottom = left + crop_width, top + crop_height
-        return float(sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left])
+    def box(index: np.intp) -> tuple[int, int, int, int]:
+        row, column = np.unravel_index(index, candidates.shape)
+        return int(column) * steps[1], int(row) * steps[0], crop_width, crop_height
 
-    busiest, smoothest = max(corners, key=contrast), min(corners, key=contrast)
-    return (*busiest, crop_width, crop_height), (*smoothest, crop_width, crop_height)
+    return box(candidates.argmax()), box(candidates.argmin())

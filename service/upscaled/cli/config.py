@@ -7,6 +7,8 @@ from rich.table import Table
 from upscaled.config import describe_settings, load_settings
 from upscaled.state import hide_password
 
+_DATABASE = "UPSCALED_DATABASE_URL"
+
 
 def run() -> None:
     """Print all settings: variable, value, default and meaning. Passwords are never shown.
@@ -15,7 +17,7 @@ def run() -> None:
     columns with tabs between.
     """
     rows = [
-        (variable, hide_password(value) if _may_hold_password(variable, value) else value, *rest)
+        (variable, hide_password(value) if value and variable == _DATABASE else value, *rest)
         for variable, value, *rest in describe_settings(load_settings())
     ]
     console = Console(highlight=False, markup=False)
@@ -28,7 +30,3 @@ def run() -> None:
         table.add_row(variable, value, *rest)
     table.columns[0].no_wrap = True
     console.print(table)
-
-
-def _may_hold_password(variable: str, value: str) -> bool:
-    return variable == "UPSCALED_DATABASE_URL" and value != ""

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from upscaled.cli.console import opened_state, print_columns
-from upscaled.state import ListedKey, RateLimit
+from upscaled.state import RateLimit
 
 commands = typer.Typer(
     no_args_is_help=True, help="Make, list and revoke API keys, and set their rates."
@@ -57,7 +57,7 @@ def list_keys() -> None:
     rows = [
         (
             key.name,
-            _state(key),
+            "active" if key.revoked_at_s is None else "revoked",
             str(key.balance),
             _as_text(key.created_at_s),
             key.shown_secret,
@@ -99,10 +99,6 @@ def _revoked_unless_shown(name: str) -> Iterator[None]:
             state.keys.revoke(name)
         typer.echo(f"upscaled: API key {name} could not be shown and is revoked", err=True)
         raise
-
-
-def _state(key: ListedKey) -> str:
-    return "active" if key.revoked_at_s is None else "revoked"
 
 
 def _or_dash(value: float | None) -> str:

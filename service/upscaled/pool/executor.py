@@ -7,7 +7,9 @@ worker processes of this machine, tests with fakes.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Annotated, Protocol
+
+from pydantic import Field
 
 from upscaled.image.output import OutputSpec
 from upscaled.pool.stats import PoolStats
@@ -24,8 +26,9 @@ class UpscaleRequest:
 
     scale: 2 or 4. width_px, height_px: the upright size of the source, by its header; with the
     scale they give its cost. output: what its result is to be. on_tile: called as the work
-    advances. key_id: the API key that sent it; the queue and the workers are shared fairly between
-    keys. model: the one that the client names; "" for the worker's own choice.
+    advances; it does not cross to a worker. key_id: the API key that sent it; the queue and the
+    workers are shared fairly between keys. model: the one that the client names; "" for the
+    worker's own choice.
     """
 
     request_id: str
@@ -33,7 +36,9 @@ class UpscaleRequest:
     width_px: int
     height_px: int
     output: OutputSpec
-    on_tile: OnTile | None = field(default=None, compare=False, repr=False)
+    on_tile: Annotated[OnTile | None, Field(exclude=True)] = field(
+        default=None, compare=False, repr=False
+    )
     key_id: int = 0
     model: str = ""
 

@@ -198,15 +198,7 @@ class LocalPool:
             raise RateLimitExceeded(wait_s, reason=reason, detail=str(error)) from None
 
     async def _work_in_slot(self, slot: Slot, source: bytes) -> tuple[Answer, bytes]:
-        request = slot.request
-        job = WorkerJob(
-            job=next(self._job_numbers),
-            request_id=request.request_id,
-            scale=request.scale,
-            output=request.output,
-            key_id=request.key_id,
-            model=request.model,
-        )
+        job = WorkerJob(job=next(self._job_numbers), request=slot.request)
         task = asyncio.create_task(self._work_and_release(slot, job, source))
         self._tasks.add(task)
         task.add_done_callback(self._forget)

@@ -16,7 +16,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, TypeAdapter
 
-from upscaled.image.output import OutputSpec
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.pool.stats import WorkerStats
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.result import Result
@@ -40,20 +40,11 @@ class Configure(_Message):
 
 
 class WorkerJob(_Message):
-    """Job to upscale one image; its encoded bytes are the payload.
-
-    output: what its result is to be, decided from its header. key_id: the API key that sent it; the
-    images of one key share what it gets of the device. model: the one that the client names; "" for
-    the best that this machine can afford.
-    """
+    """Job to upscale one image; its encoded bytes are the payload."""
 
     kind: Literal["job"] = "job"
     job: int
-    request_id: str
-    scale: int
-    output: OutputSpec
-    key_id: int = 0
-    model: str = ""
+    request: UpscaleRequest
 
 
 class Cancel(_Message):

@@ -93,10 +93,10 @@ class JobThreads:
 
         return self.core.upscale(
             source,
-            job.scale,
-            output=job.output,
-            model=job.model,
-            key_id=job.key_id,
+            job.request.scale,
+            output=job.request.output,
+            model=job.request.model,
+            key_id=job.request.key_id,
             on_tile=send_progress,
             cancellation=self.jobs.cancellation(job),
         )
@@ -114,7 +114,7 @@ class JobThreads:
         if isinstance(error, ServiceError) and not isinstance(error, InternalError):
             fields = event(
                 "image_refused",
-                request_id=job.request_id,
+                request_id=job.request.request_id,
                 error_code=error.error_code,
                 error_detail=error.detail,
             )

@@ -222,7 +222,7 @@ def test_a_result_that_cannot_be_renamed_leaves_the_old_one_recorded(
         patched.setattr("upscaled.batch.files.os.replace", refuse)
         with pytest.raises(CannotWrite):
             fill(store, A_PNG, "new")
-    store.release(ReservedPath(PurePath(old.name), old))
+    store.release(ReservedPath(PurePath(old.name), old, content("new"), SETTINGS))
 
     assert old.read_bytes().startswith(b"result of old")
     assert fill(store, A_PNG, "new") == old, "ours, so it may be replaced"

@@ -88,6 +88,7 @@ def test_a_growing_file_is_given_once_it_has_settled(top: Path, tmp_path: Path) 
 
 
 def knows_writers(folder: Path) -> bool:
+    """Some file systems do not; then only time shows whether a file is complete."""
     with open(folder / "probe", "wb"):
         found = is_being_written(folder / "probe")
     (folder / "probe").unlink()

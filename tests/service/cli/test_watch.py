@@ -15,8 +15,8 @@ from PIL import Image as PillowImage
 from typer.testing import CliRunner
 
 from tests.running import UPSCALED, clean_environment
+from tests.service.batch.test_watcher import knows_writers
 from tests.service.image.samples import picture, save
-from upscaled.batch.watcher import is_being_written
 from upscaled.cli import build_app
 
 PATIENCE_S = 60.0
@@ -75,7 +75,7 @@ def test_files_are_upscaled_as_they_come_until_a_signal_ends_it(tmp_path: Path) 
     (source_dir / "a.png").write_bytes(save(picture(), "PNG"))
     (tmp_path / "moved.png").write_bytes(save(picture(40, 40), "PNG"))
     whole = save(picture(50, 50), "PNG")
-    half = whole[:200] if _sees_writers(tmp_path) else whole
+    half = whole[:200] if knows_writers(tmp_path) else whole
     with watching(tmp_path) as watched:
         assert watched.wait(1)[0]["result"] == str(tmp_path / "out" / "a-x2.jpg")
         with open(source_dir / "slow.png", "wb", buffering=0) as slow:
@@ -93,14 +93,6 @@ def test_files_are_upscaled_as_they_come_until_a_signal_ends_it(tmp_path: Path) 
         assert result.size == (100, 100)
     names = {path.name for path in (tmp_path / "out").iterdir()}
     assert names == {"a-x2.jpg", "moved-x2.jpg", "slow-x2.jpg", ".upscaled-journal.sqlite3"}
-
-
-def _sees_writers(folder: Path) -> bool:
-    """Some file systems do not; then only time shows whether a file is complete."""
-    with open(folder / "probe", "wb"):
-        found = is_being_written(folder / "probe")
-    (folder / "probe").unlink()
-    return found
 
 
 @pytest.mark.parametrize("arguments", [["in", "in"], ["absent", "out"], ["file", "out"]])

@@ -148,7 +148,7 @@ def work_tiles(front_end: FrontEnd, jobs: JobQueue, job: WorkerJob, order: dict[
 
 
 def finished(job: WorkerJob, worked_s: float, **described: str) -> Done:
-    model = job.model or f"fake {os.getpid()}"
+    model = job.request.model or f"fake {os.getpid()}"
     result = Result(b"", "image/png", 1, 1, model, "fake", Timings(0, worked_s, 0, worked_s))
     return Done(job=job.job, result=replace(result, **described))  # type: ignore[arg-type]
 

@@ -21,17 +21,20 @@ X4PLUS_S, X4_S, X2_S = 1e-4, 1e-6, 2e-6
 def make_cost(ladders: dict[int, list[Rung]] | None = None, **seconds_per_px: float) -> CostModel:
     """A cost model to which a worker has reported its ladders, and seconds by model."""
     cost = CostModel(STORE)
-    cost.assume(
-        WorkerReady(
-            device="fake",
-            models={},
-            labels={},
-            ladders=ladders or {4: LADDER, 2: HARMED},
-            seconds_per_px={name.replace("_", "-"): s for name, s in seconds_per_px.items()},
-            slots=4,
-        )
-    )
+    measured = {name.replace("_", "-"): seconds for name, seconds in seconds_per_px.items()}
+    cost.assume(make_ready(ladders or {4: LADDER, 2: HARMED}, measured))
     return cost
+
+
+def make_ready(ladders: dict[int, list[Rung]], seconds_per_px: dict[str, float]) -> WorkerReady:
+    return WorkerReady(
+        device="fake",
+        models={},
+        labels={},
+        ladders=ladders,
+        seconds_per_px=seconds_per_px,
+        slots=4,
+    )
 
 
 def make_warm() -> CostModel:
@@ -83,16 +86,7 @@ def test_a_model_that_is_named_counts_whatever_the_size(model: str, s_per_px: fl
 def test_a_finished_picture_wins_over_what_was_measured_at_a_start() -> None:
     cost = make_warm()
     cost.learn(of(10_000), LARGE, 3)
-    cost.assume(
-        WorkerReady(
-            device="fake",
-            models={},
-            labels={},
-            ladders={4: LADDER},
-            seconds_per_px={LARGE: 1e-9},
-            slots=4,
-        )
-    )
+    cost.assume(make_ready({4: LADDER}, {LARGE: 1e-9}))
     assert work_s(cost, of(10_000)) == pytest.approx(3)
 
 

@@ -168,7 +168,7 @@ async def test_the_key_and_the_named_model_go_with_the_job(
     async def note_and_work(
         worker: WorkerProcess, job: WorkerJob, source: bytes, on_tile: OnTile
     ) -> tuple[Answer, bytes]:
-        key_ids.append(job.key_id)
+        key_ids.append(job.request.key_id)
         return await work(worker, job, source, on_tile)
 
     monkeypatch.setattr(WorkerProcess, "work", note_and_work)

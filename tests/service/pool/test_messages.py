@@ -16,9 +16,7 @@ from upscaled.pool.messages import (
 from upscaled.upscale.result import Result, Timings
 
 
-@pytest.mark.parametrize(
-    "message", [WorkerJob(job=1, request_id="ä", scale=4, output=request().output), Cancel(job=7)]
-)
+@pytest.mark.parametrize("message", [WorkerJob(job=1, request=request("ä")), Cancel(job=7)])
 def test_a_message_to_a_worker_arrives_as_it_was_sent(message: ToWorker) -> None:
     assert decode_to_worker(encode(message)) == message
 

@@ -24,7 +24,7 @@ from upscaled_models.autotune.cache import Choice
 from upscaled_models.autotune.load import NO_LOAD, Load
 from upscaled_models.backends.base import Engine
 
-JOB = WorkerJob(job=1, request_id="r", scale=2, output=request(scale=2).output)
+JOB = WorkerJob(job=1, request=request(scale=2))
 
 
 def box() -> Engine:
