@@ -10,6 +10,7 @@ reason it takes no models out of an installed package unless a test asks for the
 """
 
 import os
+import pty
 import re
 import signal
 import subprocess
@@ -19,7 +20,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -178,6 +179,21 @@ def run_upscaled(
         timeout=timeout_s,
         check=is_checked,
     )
+
+
+def run_on_terminal(environment: Mapping[str, str], *arguments: str) -> tuple[int, str]:
+    """Run one `upscaled` command with a terminal as standard output: (exit status, the output)."""
+    leader, follower = pty.openpty()
+    process = subprocess.Popen(
+        [*UPSCALED, *arguments], stdout=follower, cwd=REPOSITORY_DIR, env=dict(environment)
+    )
+    os.close(follower)
+    output = b""
+    with open(leader, "rb", buffering=0) as terminal, suppress(OSError):
+        # Linux answers EIO, other systems nothing more, when the other end is closed.
+        while chunk := terminal.read(65_536):
+            output += chunk
+    return process.wait(), output.decode()
 
 
 def _read_stdout(server: Server) -> None:

@@ -329,12 +329,6 @@ def test_the_tables_values_can_be_set_again() -> None:
     assert load_settings(again) == chosen
 
 
-def test_a_bucket_needs_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
-    with pytest.raises(SettingsError, match=r"pip install -r requirements-extras.lock"):
-        load_settings({"UPSCALED_RESULTS_URL": "s3://my-bucket"})
-
-
 def test_a_password_in_a_wrong_url_is_not_shown() -> None:
     for name in ("UPSCALED_RESULTS_URL", "UPSCALED_S3_ENDPOINT", "UPSCALED_DATABASE_ULR"):
         with pytest.raises(SettingsError) as refused:
@@ -342,9 +336,19 @@ def test_a_password_in_a_wrong_url_is_not_shown() -> None:
         assert f"{name}='https://key:***@host.example'" in str(refused.value)
 
 
-def test_traces_need_their_package(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert load_settings({"UPSCALED_TRACES": "true"}).traces
+@pytest.mark.parametrize(
+    ("name", "value", "reason"),
+    [
+        ("UPSCALED_RESULTS_URL", "s3://my-bucket", "a bucket needs obstore"),
+        ("UPSCALED_TRACES", "true", "traces need opentelemetry-exporter-otlp-proto-http"),
+        ("UPSCALED_EXTRA_FORMATS", "heic", "heic needs pillow-heif"),
+    ],
+)
+def test_a_bucket_traces_and_heic_need_their_packages(
+    name: str, value: str, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_settings({name: value})
     monkeypatch.setattr("importlib.metadata.distributions", lambda **_: iter(()))
+    with pytest.raises(SettingsError, match=f"{reason}: pip install -r requirements-extras.lock"):
+        load_settings({name: value})
     assert not load_settings({"UPSCALED_TRACES": "false"}).traces
-    with pytest.raises(SettingsError, match=r"pip install -r requirements-extras.lock"):
-        load_settings({"UPSCALED_TRACES": "true"})

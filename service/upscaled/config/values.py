@@ -1,7 +1,6 @@
 """Types of settings whose text needs parsing or checking, and the error of a wrong value."""
 
 import importlib.metadata
-import importlib.util
 import ipaddress
 import re
 from pathlib import Path
@@ -56,16 +55,20 @@ def _check_formats(value: tuple[str, ...]) -> tuple[str, ...]:
     unknown = sorted(set(value) - _EXTRA_FORMATS)
     if unknown:
         raise ValueError(f"{unknown[0]} is none of {', '.join(sorted(_EXTRA_FORMATS))}")
-    if "heic" in value and importlib.util.find_spec("pillow_heif") is None:
-        raise ValueError("heic needs pillow-heif: pip install -r requirements-extras.lock")
+    if "heic" in value:
+        _require_package("heic needs", "pillow-heif")
     return value
 
 
 def _check_traces(value: bool) -> bool:
-    exporter = "opentelemetry-exporter-otlp-proto-http"
-    if value and not any(importlib.metadata.distributions(name=exporter)):
-        raise ValueError(f"traces need {exporter}: pip install -r requirements-extras.lock")
+    if value:
+        _require_package("traces need", "opentelemetry-exporter-otlp-proto-http")
     return value
+
+
+def _require_package(what_needs: str, name: str) -> None:
+    if not any(importlib.metadata.distributions(name=name)):
+        raise ValueError(f"{what_needs} {name}: pip install -r requirements-extras.lock")
 
 
 def _check_base_url(value: str) -> str:
@@ -87,8 +90,7 @@ def _check_results_url(value: str) -> str:
         return value
     if not _BUCKET_URL.fullmatch(value):
         raise ValueError("must be s3://BUCKET or s3://BUCKET/PREFIX, without keys and options")
-    if importlib.util.find_spec("obstore") is None:
-        raise ValueError("a bucket needs obstore: pip install -r requirements-extras.lock")
+    _require_package("a bucket needs", "obstore")
     return value.rstrip("/")
 
 

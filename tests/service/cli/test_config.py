@@ -1,15 +1,12 @@
 """`upscaled config`: every setting in a table, and never a password."""
 
-import os
-import pty
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner, Result
 
-from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled
+from tests.running import clean_environment, run_on_terminal, run_upscaled
 from upscaled.cli import build_app
 from upscaled.config import PREFIX, Settings
 
@@ -44,22 +41,10 @@ def test_no_password_is_shown(database_url: str, shown: str) -> None:
 
 
 def test_a_terminal_gets_a_table_with_a_heading(tmp_path: Path) -> None:
-    leader, follower = pty.openpty()
     environment = clean_environment(UPSCALED_DATA_DIR=str(tmp_path), COLUMNS="400", TERM="xterm")
-    process = subprocess.Popen(
-        [*UPSCALED, "config"], stdout=follower, cwd=REPOSITORY_DIR, env=environment
-    )
-    os.close(follower)
-    output = b""
-    try:
-        while chunk := os.read(leader, 65536):
-            output += chunk
-    except OSError:  # what Linux says when the other end is closed
-        pass
-    finally:
-        os.close(leader)
-    assert process.wait() == 0
-    text = re.sub(r"\x1b\[[0-9;]*m", "", output.decode())
+    status, text = run_on_terminal(environment, "config")
+    assert status == 0
+    text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     assert re.match(r"VARIABLE +VALUE +DEFAULT +MEANING", text)
     assert str(tmp_path) in text
     assert "worker processes" in text

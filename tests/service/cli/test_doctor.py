@@ -1,12 +1,9 @@
 """`upscaled doctor` as a person runs it, with each fault planted for real."""
 
 import json
-import os
-import pty
 import re
 import resource
 import socket
-import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,7 +13,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from tests.running import REPOSITORY_DIR, UPSCALED, clean_environment, run_upscaled, serve
+from tests.running import clean_environment, run_on_terminal, run_upscaled, serve
 from tests.service.state.disks import small_disk
 from upscaled.cli import build_app
 from upscaled_models.registry import official_models
@@ -163,26 +160,12 @@ def _plant(
 
 
 def test_a_terminal_gets_colours_and_folded_lines(tmp_path: Path, closed_port: int) -> None:
-    leader, follower = pty.openpty()
     (tmp_path / "torch.py").write_text("raise ImportError('planted')")
     environment = clean_environment(
         UPSCALED_DATA_DIR=str(tmp_path), COLUMNS="60", TERM="xterm", PYTHONPATH=str(tmp_path)
     )
-    process = subprocess.Popen(
-        [*UPSCALED, "doctor", "--port", str(closed_port)],
-        stdout=follower, cwd=REPOSITORY_DIR, env=environment,
-    )  # fmt: skip
-    os.close(follower)
-    output = b""
-    try:
-        while chunk := os.read(leader, 65536):
-            output += chunk
-    except OSError:  # what Linux says when the other end is closed
-        pass
-    finally:
-        os.close(leader)
-    assert process.wait() == 1
-    text = output.decode()
+    status, text = run_on_terminal(environment, "doctor", "--port", str(closed_port))
+    assert status == 1
     assert "\x1b[1;31mfailure" in text
     lines = re.sub(r"\x1b\[[0-9;]*m", "", text).splitlines()
     assert max(len(line) for line in lines) <= 60
