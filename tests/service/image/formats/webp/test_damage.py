@@ -1,6 +1,6 @@
 """Zeros at the end of a WebP picture's data: sound ones of even areas, and lost ones."""
 
-import base64
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,23 +14,9 @@ from upscaled.image.formats.webp.damage import is_damaged
 from upscaled.image.formats.webp.structure import read_first_image
 from upscaled.image.formats.webp.vp8 import find_partitions, join_partitions
 
-# 80 x 96 px of noise on a gradient, by libwebp with four partitions.
-FOUR_PARTITIONS = base64.b64decode(
-    "UklGRmQDAABXRUJQVlA4IFgDAADwCgCdASpQAGAAPrVapFAnJSMioSlg4JaJYlmCdFr7nL9diOaUdQ/Y5vZSHLK7"
-    "MyABmrShFjEwy2fmjcBpp3N3/gA+luVhZFD+et05Orl//9q/3FT89m9rZyEHz+jj2wAA9QAA6AAAhgAA/u8MDw+4"
-    "kJBxuFon//maPz++y2pHNzbcn04WkZ1u+xQP+jIe3uhIZF6G4zp8JI7F7fc+n4IgWNf+zpvm91odeobsThNzfaZz"
-    "Pw6/JX1su+hxF+fJtRYLEPnHdIqov8XtHsytU93bN27EL1+69wzlSWGTrdAXulBEv2+gdY3ddmRjur+43ZeqsSr/"
-    "/o1rnlAy4BPgur61kFZJEIIULitI1DHFf3+L3Pj/H1Gqsejh+7XMdT3hwGyjZsEEtlg3RyQKTW+ZdEiFYs71WEfs"
-    "sbqDUcnmDUMP7Ce7k5kfUClRgPF+O/1xR7GU1Oecc0eT8D7cVmDQAAD6lhIcQUVa5y3X2mfqPrL8ErCGl//CiEbb"
-    "PNxUhcnkXpVFeM5m9ZIu0x+EWSJeOrQEuftTZT3hc1e180jYCq7yHJ9kvE/yaMPdD8X9W+jak+d+Zh8ZLmKQkHk7"
-    "XHyY9eYyLbSlxtWp0JrKNHA/rvK17+DwbBKcvJG/DgU2+IRLDz2I8NELtSoLPvfnLwDCOHVG6uicsYoUawdUfL0Y"
-    "FyVQqQimxvyM3408pIZ2z7s8F9Fm5kFWUFiRWsEXJ/DHbsOx1wbbMuY53+QDklbNpoihEofTNU8Th9yXq4HFmvSk"
-    "ZUDqCa+vZJAA+RCF6ZFYfjbM37TcC8bdcxuqzi7uSVlhhilz+P5vsCUv/xUq6bat9dSHLm9PaEZhBhdcMDX1WF4F"
-    "17jWGrNsIhdlE228YhyG3VXVfA59H5Nt3KjmtIkYvEngf56AsQs/0FGKZHAZoDmC6zDTixkmyRmiRGKNTTuxnVB0"
-    "Yy2/7u7QX2KkAAD6qXV7tSxnsyAXjXloRG74VrldnE/voGGZC7aTo+g/Symzs8sJpYU7dRs6RV3s35Wj0soptQmJ"
-    "KGc2XhOLpy0fM89U/P21q1wA2lAAhas05woo7LNzvVOGtXxcXoFMrV1Du8RNQ8s7uQ8wB+XP1n6vilmmS3PYpmU4"
-    "jGJFoB0NJNF5pTG70rK5oAAA"
-)
+IMAGE_DIR = Path(__file__).parents[2]
+FOUR_PARTITIONS = (IMAGE_DIR / "webps" / "four_partitions.webp").read_bytes()
+"""80 x 96 px of noise on a gradient, by libwebp."""
 
 
 def even(height: int, width: int) -> NDArray[np.uint8]:
