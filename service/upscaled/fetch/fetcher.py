@@ -46,10 +46,10 @@ class Body(Protocol):
 class Fetcher:
     """Fetches sources for all requests, which share name lookup, TLS context and parse slot."""
 
-    def __init__(self, options: FetchOptions, names: NameLookup | None = None) -> None:
+    def __init__(self, options: FetchOptions) -> None:
         self._options = options
         self._allowed = options.networks()
-        self._names = names or NameLookup()
+        self._names = NameLookup()
         self._only_hosts = frozenset(map(_comparable, options.only_hosts))
         packing_bytes = int(options.max_file_bytes * PACKING_BYTES_PER_BYTE) + PACKING_BYTES
         self._packed_limit_bytes = options.max_file_bytes + packing_bytes
@@ -78,7 +78,8 @@ class Fetcher:
         """Follow redirects; each hop is checked like the first."""
         cookies = CookieStore()
         for _ in range(MAX_REDIRECTS + 1):
-            self._check_host(url)
+            if self._only_hosts and _comparable(url.host) not in self._only_hosts:
+                raise UnusableUrl(detail="the host is not on the list")
             tls = await self._load_tls() if url.scheme == "https" else None
             async with connect(
                 url, self._names, self._allowed, tls, self._wire_limit_bytes, key_id
@@ -97,10 +98,6 @@ class Fetcher:
         if self._tls is None:
             self._tls = await asyncio.to_thread(make_tls_context)
         return self._tls
-
-    def _check_host(self, url: SourceUrl) -> None:
-        if self._only_hosts and _comparable(url.host) not in self._only_hosts:
-            raise UnusableUrl(detail="the host is not on the list")
 
     async def _await_parse_slot(self) -> None:
         """Wait in order for an iteration of the event loop in which no other fetch parses."""

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from upscaled.image.formats.format import BROKEN_FILE_ERRORS, LimitedFile, Stored
 from upscaled.image.formats.isobmff.boxes import Still, read_still
 from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, hide_exif, is_damaged
-from upscaled.image.formats.isobmff.transforms import TRANSFORMS, transformed_size
+from upscaled.image.formats.isobmff.transforms import TRANSFORMS
 from upscaled.image.metadata import Exif
 from upscaled.image.types import Header
 
@@ -17,13 +17,8 @@ def read_header(source: bytes) -> Header:
     """Read size and transparency from the boxes, with the transforms in the order of MIAF."""
     still = read_still(source)
     in_order = sorted(still.transforms, key=lambda each: TRANSFORMS.index(each.name))
-    return Header(
-        "AVIF",
-        *transformed_size(still.width_px, still.height_px, in_order),
-        has_alpha=still.has_alpha or still.tiles_have_alpha,
-        decoded_pixels=still.decoded_pixels,
-        parts=still,
-    )
+    has_alpha = still.has_alpha or still.tiles_have_alpha
+    return still.to_header("AVIF", in_order, has_alpha=has_alpha)
 
 
 def open_stored(source: bytes, header: Header) -> Stored:

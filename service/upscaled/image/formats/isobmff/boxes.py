@@ -5,12 +5,18 @@ colours are properties of items (ISO/IEC 23008-12).
 """
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Final
 
-from upscaled.image.formats.isobmff.transforms import TRANSFORMS, Transform, read_transform
+from upscaled.image.formats.isobmff.transforms import (
+    TRANSFORMS,
+    Transform,
+    read_transform,
+    transformed_size,
+)
+from upscaled.image.types import Header
 
 # A phone's image in tiles has some 60 items and 200 boxes.
 _MAX_BOXES: Final = 20_000
@@ -42,11 +48,14 @@ class Still:
     tiles_have_alpha: bool
     cicp: tuple[int, int] | None
 
-    @property
-    def decoded_pixels(self) -> int:
-        """Return the pixels that a decoder holds, 0 where nothing is cropped away."""
-        is_cropped = any(each.crop for each in self.transforms)
-        return self.width_px * self.height_px if is_cropped else 0
+    def to_header(
+        self, format_name: str, transforms: Sequence[Transform], *, has_alpha: bool
+    ) -> Header:
+        """Make the header of the image after its transforms, which come in this order."""
+        size = transformed_size(self.width_px, self.height_px, transforms)
+        is_cropped = any(each.crop for each in transforms)
+        decoded_pixels = self.width_px * self.height_px if is_cropped else 0
+        return Header(format_name, *size, has_alpha, decoded_pixels=decoded_pixels, parts=self)
 
 
 @dataclass(frozen=True, slots=True)

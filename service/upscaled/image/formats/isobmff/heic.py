@@ -3,7 +3,6 @@
 from upscaled.image.formats.format import LimitedFile, Stored
 from upscaled.image.formats.isobmff.boxes import Still, read_still
 from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, is_damaged
-from upscaled.image.formats.isobmff.transforms import transformed_size
 from upscaled.image.metadata import Exif
 from upscaled.image.types import Header
 
@@ -11,13 +10,7 @@ from upscaled.image.types import Header
 def read_header(source: bytes) -> Header:
     """Read size and transparency from the boxes, with the transforms in the order of the file."""
     still = read_still(source)
-    return Header(
-        "HEIC",
-        *transformed_size(still.width_px, still.height_px, still.transforms),
-        has_alpha=still.has_alpha,
-        decoded_pixels=still.decoded_pixels,
-        parts=still,
-    )
+    return still.to_header("HEIC", still.transforms, has_alpha=still.has_alpha)
 
 
 def open_stored(source: bytes, header: Header) -> Stored:

@@ -19,8 +19,6 @@ from upscaled.image.formats.jpeg.segments import make_segment, read_leading_segm
 from upscaled.image.metadata import write_credit
 from upscaled.image.types import Image
 
-STRIP_PX: Final = 64
-"""Rows of a strip: 65,535 blocks, the longest restart interval, are 65,528 pixels wide then."""
 _BLOCK_PX: Final = 8
 _RST0: Final = 0xD0
 _MOST_DATA_BYTES: Final = 65_533
@@ -35,7 +33,8 @@ _PARAMETERS: Final = (
 class JpegWriter:
     """Writes an opaque image of 8 bits a channel, without chroma subsampling."""
 
-    strip_px: Final = STRIP_PX
+    strip_px: Final = 64
+    """Rows of a strip: 65,535 blocks, the longest restart interval, are 65,528 pixels wide then."""
 
     def __init__(self, image: Image, quality: int) -> None:
         """`image` may hold unfinished pixels. Quality: libjpeg's, 1 to 100."""
@@ -61,7 +60,7 @@ class JpegWriter:
             marker: b"".join(each.data for each in leading.tables if each.marker == marker)
             for marker in (segments.DQT, segments.DHT)
         }
-        blocks = -(-image.width_px // _BLOCK_PX) * (STRIP_PX // _BLOCK_PX)
+        blocks = -(-image.width_px // _BLOCK_PX) * (self.strip_px // _BLOCK_PX)
         parts: list[bytes | memoryview] = [
             segments.SOI,
             make_segment(segments.APP0, _jfif(image.dpi)),

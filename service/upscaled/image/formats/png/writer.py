@@ -18,7 +18,6 @@ from upscaled.image.metadata import write_credit
 from upscaled.image.pixels import Pixels
 from upscaled.image.types import Image
 
-STRIP_PX: Final = 64
 _UP: Final = 2
 _ADLER_BASE: Final = 65_521
 _NO_WRAPPER: Final = -15
@@ -32,7 +31,7 @@ _TRAILER: Final = struct.Struct(">IQ")
 class PngWriter:
     """Writes an image with or without alpha, of 8 or 16 bits a channel."""
 
-    strip_px: Final = STRIP_PX
+    strip_px: Final = 64
 
     def __init__(self, image: Image) -> None:
         """`image` may hold unfinished pixels."""
