@@ -3,6 +3,7 @@
 import io
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -38,5 +39,4 @@ def difference(one: Pixels, other: Pixels) -> NDArray[np.int16]:
 
 def psnr_db(one: Pixels, other: Pixels) -> float | None:
     """Return the peak signal to noise ratio; None where the two are equal."""
-    error = float(np.square(difference(one, other).astype(np.float32)).mean())
-    return None if error == 0 else float(10 * np.log10(255**2 / error))
+    return None if np.array_equal(one, other) else cv2.PSNR(one, other)

@@ -1,13 +1,13 @@
 """Parts `http` and `memory`: whole requests to a running service, and the memory they take."""
 
-import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from typing import NamedTuple
 
+import numpy as np
 import psutil
 import requests
 
@@ -54,7 +54,7 @@ def _send_beside_large(server: Server, effort: Effort) -> Figures:
 
     def small_p95_s() -> float:
         answers, _ = server.send_all([AVATAR_PX] * effort.avatars, 1)
-        return percentile([answer.seconds for answer in answers], 0.95)
+        return percentile([answer.seconds for answer in answers], 95)
 
     idle_p95_s = small_p95_s()
     poster = make_jpeg(effort.poster_px, effort.poster_px)
@@ -86,8 +86,8 @@ def describe(answers: Sequence[Answer], seconds: float) -> Figures:
     latencies = [answer.seconds for answer in answers]
     return {
         "requests": len(answers),
-        "p50_s": round(percentile(latencies, 0.50), 4),
-        "p95_s": round(percentile(latencies, 0.95), 4),
+        "p50_s": round(percentile(latencies, 50), 4),
+        "p95_s": round(percentile(latencies, 95), 4),
         "images_per_s": round(len(answers) / seconds, 3),
         "megapixels_per_s": round(sum(answer.megapixels for answer in answers) / seconds, 3),
     }
@@ -98,9 +98,9 @@ def share_outside(answers: Sequence[Answer]) -> float:
     return sum(answer.outside_s for answer in answers) / sum(answer.seconds for answer in answers)
 
 
-def percentile(values: Sequence[float], share: float) -> float:
-    """Return the smallest value that at least `share` of them do not exceed."""
-    return sorted(values)[max(0, math.ceil(share * len(values)) - 1)]
+def percentile(values: Sequence[float], percent: float) -> float:
+    """Return the smallest value that at least so many of them do not exceed."""
+    return float(np.percentile(values, percent, method="inverted_cdf"))
 
 
 @contextmanager
@@ -130,50 +130,53 @@ def repeating(work: Callable[[], object], pause_s: float = 0) -> Iterator[list[f
         task.result()
 
 
-@dataclass
-class _Seen:
-    """Memory in MiB, as seen again and again; pss counts what processes share once."""
+class _Memory(NamedTuple):
+    """Memory of the service's processes in MiB; pss counts what they share once."""
 
-    rss: list[float] = field(default_factory=list)
-    pss: list[float] = field(default_factory=list)
-    processes: list[int] = field(default_factory=list)
+    rss: float
+    pss: float
+    processes: int
 
-    def look(self, supervisor: psutil.Process) -> None:
-        """Add up the memory of the service's processes."""
-        found = []
-        for process in (supervisor, *supervisor.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):  # decoders come and go
-                found.append(process.memory_full_info())
-        self.rss.append(sum(memory.rss for memory in found) / MIB)
-        self.pss.append(sum(getattr(memory, "pss", memory.rss) for memory in found) / MIB)
-        self.processes.append(len(found))
+
+def _look(supervisor: psutil.Process) -> _Memory:
+    """Add up the memory of the service's processes."""
+    found = []
+    for process in (supervisor, *supervisor.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # decoders come and go
+            found.append(process.memory_full_info())
+    rss = sum(memory.rss for memory in found)
+    pss = sum(getattr(memory, "pss", memory.rss) for memory in found)
+    return _Memory(rss / MIB, pss / MIB, len(found))
 
 
 def measure_memory(server: Server, effort: Effort, device: str) -> Figures:
     """Measure memory around one large image on a fresh service, and `/healthz` meanwhile."""
-    idle, seen, device_mib = _Seen(), _Seen(), [0.0]
+    idle: list[_Memory] = []
+    seen: list[_Memory] = []
+    device_mib = [0.0]
     poster = make_jpeg(effort.poster_px, effort.poster_px)
-    with repeating(lambda: idle.look(server.process), PERIOD_S):
+    with repeating(lambda: idle.append(_look(server.process)), PERIOD_S):
         time.sleep(4 * PERIOD_S if effort.is_tiny else IDLE_S)
     with (
         requests.Session() as session,
-        repeating(lambda: seen.look(server.process), PERIOD_S),
+        repeating(lambda: seen.append(_look(server.process)), PERIOD_S),
         repeating(lambda: session.get(f"{server.url}/healthz", timeout=60), 2 * PERIOD_S) as health,
         repeating(lambda: device_mib.append(float(query_gpu("memory.used") or 0)), 10 * PERIOD_S),
     ):
         answer = server.send(poster, effort.poster_px)
     (front_end,) = server.process.children()
+    most_idle, most = (_Memory(*map(max, zip(*each, strict=True))) for each in (idle, seen))
     return {
         "side_px": effort.poster_px,
         "seconds": round(answer.seconds, 3),
-        "idle": {"rss_mib": round(max(idle.rss)), "pss_mib": round(max(idle.pss))},
+        "idle": {"rss_mib": round(most_idle.rss), "pss_mib": round(most_idle.pss)},
         "front_end_rss_mib": round(front_end.memory_info().rss / MIB),
-        "peak_rss_mib": round(max(seen.rss)),
-        "peak_pss_mib": round(max(seen.pss)),
-        "most_processes": max(seen.processes),
+        "peak_rss_mib": round(most.rss),
+        "peak_pss_mib": round(most.pss),
+        "most_processes": most.processes,
         "healthz_ms": {
-            "p50": round(percentile(health, 0.5) * 1000, 1),
-            "p99": round(percentile(health, 0.99) * 1000, 1),
+            "p50": round(percentile(health, 50) * 1000, 1),
+            "p99": round(percentile(health, 99) * 1000, 1),
         },
         "peak_device_mib": round(max(device_mib)) if device == "cuda" else None,
     }

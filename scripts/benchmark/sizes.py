@@ -2,13 +2,14 @@
 
     .venv/bin/python -m scripts.benchmark.sizes [--measure]
 
-Draws the recorded figures. `--measure` takes them anew on this machine, in processor seconds of one
-core, which other programs change little, and prints them in the form in which they are recorded.
+Draws the figures of `sizes.json`: of one core of an AMD EPYC with AVX-512, November 2026, and with
+the same weights. `--measure` first takes them anew on this machine, in processor seconds of one
+core, which other programs change little.
 """
 
 import argparse
+import json
 import os
-import pprint
 import tempfile
 import time
 from collections.abc import Mapping
@@ -18,51 +19,30 @@ from scripts.benchmark.plot import Panel, draw
 from scripts.benchmark.report import DOCS
 
 PLOT = DOCS / "performance" / "sizes.svg"
+RECORDED = Path(__file__).with_name("sizes.json")
 GENERAL, X4PLUS = "realesr-general-x4v3", "realesrgan-x4plus"
 SIDES_PX = {X4PLUS: (64, 96, 128, 192, 256), GENERAL: (64, 128, 256, 512)}
 RUNS = 2
 
-Figures = Mapping[str, Mapping[str, Mapping[int, float]]]
+Figures = Mapping[str, Mapping[str, Mapping[str, float]]]
 """Seconds by model, by contestant and by the side of the picture in pixels."""
-
-RECORDED: Figures = {
-    X4PLUS: {
-        "upscaled": {64: 0.432, 96: 0.962, 128: 1.7, 192: 3.81, 256: 7.35},
-        "ncnn": {64: 0.837, 96: 2.0, 128: 3.85, 192: 8.83, 256: 14.5},
-        "package": {64: 1.61, 96: 4.22, 128: 7.43, 192: 16.9, 256: 34.5},
-    },
-    GENERAL: {
-        "upscaled": {64: 0.047, 128: 0.186, 256: 0.761, 512: 3.27},
-        "ncnn": {64: 0.044, 128: 0.194, 256: 1.0, 512: 4.18},
-        "package": {64: 0.113, 128: 0.455, 256: 1.71, 512: 11.5},
-    },
-}
-"""One core of an AMD EPYC with AVX-512, November 2026, with the same weights."""
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--measure", action="store_true", help="measure, and print the figures")
+    parser.add_argument("--measure", action="store_true", help="measure, and record the figures")
     if parser.parse_args().measure:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
-        pprint.pp(_measure(), width=100)
-    else:
-        PLOT.write_text(draw_sizes(RECORDED))
+        RECORDED.write_text(json.dumps(_measure(), indent=2) + "\n")
+    PLOT.write_text(draw_sizes(json.loads(RECORDED.read_text())))
 
 
 def draw_sizes(figures: Figures) -> str:
     """Draw one panel for each model, the seconds on a logarithmic axis."""
+    axis = "side of the square picture, px"
     return draw(
         [
-            Panel(
-                f"{model} at x4: seconds of one core",
-                "side of the square picture, px",
-                {
-                    name: {str(side): seconds for side, seconds in curve.items()}
-                    for name, curve in curves.items()
-                },
-                is_log=True,
-            )
+            Panel(f"{model} at x4: seconds of one core", axis, curves, is_log=True)
             for model, curves in figures.items()
         ]
     )
@@ -74,7 +54,7 @@ def _measure() -> Figures:
     from scripts.benchmark.weights import add_general, add_packaged
 
     kinds: Mapping[str, Kind] = {"upscaled": "ours", "ncnn": "ncnn", "package": "package"}
-    figures: dict[str, dict[str, dict[int, float]]] = {}
+    figures: dict[str, dict[str, dict[str, float]]] = {}
     with tempfile.TemporaryDirectory() as folder:
         added = {
             X4PLUS: add_packaged(Path(folder), X4PLUS),
@@ -94,7 +74,7 @@ def _measure() -> Figures:
                             started = time.process_time()
                             runner.run_once()
                             seconds.append(time.process_time() - started)
-                    figures[model][name][side] = round(min(seconds), 3)
+                    figures[model][name][str(side)] = round(min(seconds), 3)
     return figures
 
 

@@ -1,3 +1,4 @@
+import json
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def test_an_axis_ends_at_a_round_number(value: float, above: float) -> None:
 
 
 def test_the_plot_of_sizes_shows_what_is_recorded() -> None:
-    assert PLOT.read_text() == draw_sizes(RECORDED), "run python -m scripts.benchmark.sizes"
+    recorded = json.loads(RECORDED.read_text())
+    assert PLOT.read_text() == draw_sizes(recorded), "run python -m scripts.benchmark.sizes"
 
 
 def test_names_at_the_ends_of_curves_do_not_overlap() -> None:

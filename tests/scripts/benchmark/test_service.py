@@ -87,9 +87,9 @@ def test_an_error_of_the_repeated_work_is_raised_at_the_end() -> None:
 
 def test_a_percentile_is_one_of_the_values() -> None:
     values = [float(value) for value in range(1, 21)]
-    assert percentile(values, 0.5) == 10
-    assert percentile(values, 0.95) == 19
-    assert percentile([7.0], 0.95) == 7
+    assert percentile(values, 50) == 10
+    assert percentile(values, 95) == 19
+    assert percentile([7.0], 95) == 7
 
 
 def test_stages_are_read_in_seconds() -> None:
