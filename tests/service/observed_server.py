@@ -42,17 +42,17 @@ def encode(width_px: int, height_px: int, format_name: str = "JPEG", mode: str =
     return file.getvalue()
 
 
-def encode_plain(side_px: int) -> bytes:
-    """Small as a file, for it is of one colour, and much work."""
+def encode_gradient(side_px: int) -> bytes:
+    """Small as a file, for it is smooth, and much work, for no part of it is flat."""
     file = io.BytesIO()
-    Image.new("RGB", (side_px, side_px), (90, 120, 60)).save(file, "JPEG")
+    Image.radial_gradient("L").resize((side_px, side_px)).convert("RGB").save(file, "JPEG")
     return file.getvalue()
 
 
 SMALL = encode(80, 64)
 WITH_ALPHA = encode(80, 64, "PNG", "RGBA")
 WIDE = encode(201, 80)
-LARGE = encode_plain(3000)
+LARGE = encode_gradient(3000)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pytest
 import requests
 
 from tests.running import serve
-from tests.service.observed_server import SETTINGS, Service, encode_plain
+from tests.service.observed_server import SETTINGS, Service, encode_gradient
 from upscaled.config import Settings
 from upscaled.state import open_state
 
@@ -57,7 +57,7 @@ def test_what_was_under_way_in_a_front_end_that_hangs_is_given_back(tmp_path: Pa
         front_end = server.front_end()
         workers = front_end.children(recursive=True)
         with ThreadPoolExecutor(UNDER_WAY + 1) as clients:
-            image = encode_plain(3000)
+            image = encode_gradient(3000)
             sent = [clients.submit(service.send, image) for _ in range(UNDER_WAY)]
             service.wait_for(lambda traces: traces.open_holds == UNDER_WAY)
             front_end.send_signal(signal.SIGXCPU)

@@ -28,7 +28,7 @@ from tests.service.observed_server import (
     Service,
     Traces,
     encode,
-    encode_plain,
+    encode_gradient,
     origin,
     running,
     send_without_waiting,
@@ -232,7 +232,7 @@ def test_an_image_whose_worker_is_killed_once_is_delivered_for_one_credit(
 ) -> None:
     starts = service.worker_starts()
     with ThreadPoolExecutor(1) as pool:
-        answer = pool.submit(service.send, encode_plain(800))
+        answer = pool.submit(service.send, encode_gradient(800))
         service.wait_for(lambda traces: traces.open_holds == 1)
         _kill_at_work(service)
         assert answer.result().status_code == 200
