@@ -250,16 +250,12 @@ class ModelStore:
         network: tuple[Family, Shape] | None = None,
     ) -> ModelSpec:
         """Install a user's own file; a pair's `network` is known already."""
-        from upscaled_models.weights import check_fit, recognise_file
+        from upscaled_models.weights import recognise_file
 
         is_safetensors = network is not None or shown_as.suffix == ".safetensors"
         target = self._own_dir / f"{name}{'.safetensors' if is_safetensors else '.pth'}"
         with incoming_file(target, content) as incoming:
-            if network is None:
-                family, shape = recognise_file(incoming, shown_as=shown_as)
-            else:
-                family, shape = network
-                check_fit(incoming, family, shape, shown_as=shown_as)
+            family, shape = recognise_file(incoming, shown_as=shown_as, network=network)
             record = ModelFile(
                 file=target.name,
                 sha256=hash_file(incoming),

@@ -58,28 +58,29 @@ def state_of(network: nn.Module) -> dict[str, NDArray[np.float32]]:
     return {key: value.float().numpy() for key, value in network.state_dict().items()}
 
 
-def recognise_file(path: Path, *, shown_as: Path | None = None) -> tuple[Family, Shape]:
+def recognise_file(
+    path: Path, *, shown_as: Path | None = None, network: tuple[Family, Shape] | None = None
+) -> tuple[Family, Shape]:
     """Return the family and shape of the network that the weights at `path` fill exactly.
 
     Args:
         shown_as: the path that error texts name, where `path` is a copy of it.
+        network: family and shape, where they are known: `path` is a file made of an ncnn pair.
 
     Raises:
         WeightsError: the file cannot be read, or fits no known network; the text names the key.
     """
     shown_as = shown_as or path
-    state = read_state(read_bounded(path, MAX_WEIGHTS_BYTES), shown_as)
+    state = read_state(read_bounded(path, MAX_WEIGHTS_BYTES), path if network else shown_as)
     try:
-        family, shape = recognise({key: tuple(value.shape) for key, value in state.items()})
+        sizes = {key: tuple(value.shape) for key, value in state.items()}
+        family, shape = network or recognise(sizes)
     except UnknownArchitecture as error:
         raise WeightsError(f"{shown_as}: {error}") from error
-    _check_fit(family, shape, state, shown_as)
+    with torch.device("meta"):  # without memory: a small file may claim any size
+        own = build_network(family, shape).state_dict()
+    _compare(own, state, shown_as)
     return family, shape
-
-
-def check_fit(path: Path, family: Family, shape: Shape, *, shown_as: Path) -> None:
-    """Check that the weights at `path` fit a network of that family and shape."""
-    _check_fit(family, shape, read_state(read_bounded(path, MAX_WEIGHTS_BYTES), path), shown_as)
 
 
 def read_state(data: bytes, path: Path) -> State:
@@ -211,13 +212,6 @@ def mix_states(
         if key not in general or key not in wdn or general[key].shape != wdn[key].shape:
             raise WeightsError(f"the two networks of a denoise mix differ at {key}")
     return {key: denoise * general[key] + (1.0 - denoise) * wdn[key] for key in general}
-
-
-def _check_fit(family: Family, shape: Shape, state: State, path: Path) -> None:
-    """Compare on the meta device, without memory: a small file may claim any size."""
-    with torch.device("meta"):
-        own = build_network(family, shape).state_dict()
-    _compare(own, state, path)
 
 
 def _compare(own: State, state: State, path: Path) -> None:

@@ -97,40 +97,31 @@ def test_a_broken_connection_is_resumed_where_it_broke(
     assert server.ranges == [None, f"bytes={HALF}-", f"bytes={HALF + 1000}-"]
 
 
-def test_a_fetch_that_was_ended_goes_on_from_its_part_file(
-    spec: ModelSpec, store: ModelStore, server: Server
+@pytest.mark.parametrize(
+    ("part", "knows_ranges", "ranges", "begins_at"),
+    [
+        pytest.param(CONTENT[:HALF], True, [f"bytes={HALF}-"], HALF, id="goes on where it ended"),
+        pytest.param(b"else" * 1000, False, ["bytes=4000-"], 0, id="no ranges: from the start"),
+        pytest.param(CONTENT, True, [], None, id="complete: needs no server"),
+        pytest.param(CONTENT + b"x", True, [None], 0, id="longer than the whole: anew"),
+    ],
+)
+def test_a_part_file_is_completed(
+    part: bytes,
+    knows_ranges: bool,
+    ranges: list[str | None],
+    begins_at: int | None,
+    spec: ModelSpec,
+    store: ModelStore,
+    server: Server,
 ) -> None:
-    leave_part(store, CONTENT[:HALF])
+    server.knows_ranges = knows_ranges
+    leave_part(store, part)
     steps: list[int] = []
     path = fetch(spec, store, lambda done, _total: steps.append(done))
     assert path.read_bytes() == CONTENT
-    assert server.ranges == [f"bytes={HALF}-"]
-    assert steps[0] == HALF
-
-
-def test_a_server_that_ignores_ranges_is_read_from_the_start(
-    spec: ModelSpec, store: ModelStore, server: Server
-) -> None:
-    server.knows_ranges = False
-    leave_part(store, b"something else" * 1000)
-    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
-    assert len(server.ranges) == 1
-
-
-def test_a_complete_part_file_needs_no_server(
-    spec: ModelSpec, store: ModelStore, server: Server
-) -> None:
-    leave_part(store, CONTENT)
-    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
-    assert server.ranges == []
-
-
-def test_a_part_file_longer_than_the_whole_is_begun_anew(
-    spec: ModelSpec, store: ModelStore, server: Server
-) -> None:
-    leave_part(store, CONTENT + b"x")
-    assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
-    assert server.ranges == [None]
+    assert server.ranges == ranges
+    assert next(iter(steps), None) == begins_at
 
 
 def test_a_server_that_brings_nothing_more_ends_the_fetch_and_the_part_is_kept(
@@ -267,15 +258,18 @@ def test_a_redirect_is_followed_on_loopback(
     assert fetch(spec, store, ignore_progress).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize(
-    "url", ["http://192.0.2.1/file.pth", "ftp://127.0.0.1/file.pth", "file:///etc/passwd"]
-)
-def test_a_redirect_off_https_is_not_followed(
+OFF_HTTPS = ["http://192.0.2.1/file.pth", "ftp://127.0.0.1/file.pth", "file:///etc/passwd"]
+
+
+@pytest.mark.parametrize("url", OFF_HTTPS)
+def test_an_address_off_https_is_never_opened_nor_a_redirect_to_it_followed(
     url: str, spec: ModelSpec, store: ModelStore, server: Server
 ) -> None:
     server.failures = [redirects_to(url)]
     assert re.search(r"is not https|[Rr]edirect", fetch_refused(spec, store, timeout_s=1))
     assert len(server.ranges) == 1
+    text = fetch_refused(dataclasses.replace(spec, url=url), store, timeout_s=1)
+    assert f"{url} is not https" in text
 
 
 def test_a_redirect_from_the_network_to_loopback_is_not_followed() -> None:
@@ -285,12 +279,6 @@ def test_a_redirect_from_the_network_to_loopback_is_not_followed() -> None:
     with pytest.raises(_Unusable, match=f"{url} is not https"):
         _HttpsOnly().redirect_request(request, body, 302, "", HTTPMessage(), url)
     assert body.closed
-
-
-@pytest.mark.parametrize("url", ["http://192.0.2.1/x", "file:///etc/passwd", "ftp://127.0.0.1/x"])
-def test_an_address_off_https_is_never_opened(url: str, spec: ModelSpec, store: ModelStore) -> None:
-    text = fetch_refused(dataclasses.replace(spec, url=url), store, timeout_s=1)
-    assert f"{url} is not https" in text
 
 
 def test_a_model_without_an_address_says_where_its_file_belongs(

@@ -111,27 +111,30 @@ def test_a_file_with_another_hash_is_refused_with_both_hashes(tmp_path: Path) ->
         load_network(spec, path)
 
 
-def test_a_missing_key_is_refused_by_name(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"body.2.bias": None}, r"body\.2\.bias is missing$"),
+        (
+            dict.fromkeys(("x.weight", "x.bias"), (1,)),
+            r"x\.bias belongs to no part .*\(and 1 more\)",
+        ),
+        ({"body.2.bias": (5,)}, r"body\.2\.bias has shape \(5,\), must be \(4,\)"),
+    ],
+    ids=["a missing key", "keys of another network", "another shape"],
+)
+def test_weights_that_do_not_fill_the_network_are_refused_by_name(
+    changes: dict[str, tuple[int, ...] | None], reason: str, tmp_path: Path
+) -> None:
     state = state_of(*SRVGG)
-    del state["body.2.bias"]
+    for key, size in changes.items():
+        if size is None:
+            del state[key]
+        else:
+            state[key] = torch.zeros(size)
     path = tmp_path / "tiny.safetensors"
     save_file(state, path)
-    with pytest.raises(WeightsError, match=r"tiny\.safetensors: body\.2\.bias is missing$"):
-        load_network(spec_for(path, *SRVGG), path)
-
-
-def test_keys_of_another_network_are_refused_by_name_and_counted(tmp_path: Path) -> None:
-    path = tmp_path / "tiny.safetensors"
-    more = {"extra.weight": torch.zeros(1), "extra.bias": torch.zeros(1)}
-    save_file({**state_of(*SRVGG), **more}, path)
-    with pytest.raises(WeightsError, match=r"extra\.bias belongs to no part .*\(and 1 more\)"):
-        load_network(spec_for(path, *SRVGG), path)
-
-
-def test_a_wrong_shape_is_refused_with_both_shapes(tmp_path: Path) -> None:
-    path = tmp_path / "tiny.safetensors"
-    save_file({**state_of(*SRVGG), "body.2.bias": torch.zeros(5)}, path)
-    with pytest.raises(WeightsError, match=r"body\.2\.bias has shape \(5,\), must be \(4,\)"):
+    with pytest.raises(WeightsError, match=rf"tiny\.safetensors: {reason}"):
         load_network(spec_for(path, *SRVGG), path)
 
 
