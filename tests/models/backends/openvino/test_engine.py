@@ -123,11 +123,18 @@ def test_bfloat16_stays_near_and_leaves_flat_colours_alone() -> None:
         assert (engine.start([flat]).finish()[0] == level).all()
 
 
-def test_an_exact_request_is_computed_by_torch() -> None:
-    engine = engine_of()
+@pytest.mark.parametrize(
+    ("weights", "is_exact"),
+    [
+        pytest.param(None, True, id="an exact request"),
+        pytest.param(1e30, False, id="a result that is not finite"),
+    ],
+)
+def test_torch_computes_what_graphs_may_not(weights: float | None, is_exact: bool) -> None:
+    engine = engine_of(weights=weights)
     window = draw_window()
     (expected,) = engine.exact.start([window], 2).finish()
-    (got,) = engine.start([window], 2, is_exact=True).finish()
+    (got,) = engine.start([window], 2, is_exact=is_exact).finish()
     np.testing.assert_array_equal(got, expected)
 
 
@@ -142,14 +149,6 @@ def test_16_bits_are_left_to_torch_in_float32(precision: OpenVinoPrecision) -> N
     for result, expected in zip(results, engine.exact.start(windows, 2).finish(), strict=True):
         assert result.dtype == np.uint16
         assert np.array_equal(result, expected)
-
-
-def test_a_result_that_is_not_finite_is_computed_again_by_torch() -> None:
-    engine = engine_of(weights=1e30)
-    window = draw_window()
-    (expected,) = engine.exact.start([window]).finish()
-    (got,) = engine.start([window]).finish()
-    np.testing.assert_array_equal(got, expected)
 
 
 def test_a_strict_engine_refuses_a_result_that_is_not_finite() -> None:

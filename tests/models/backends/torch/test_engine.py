@@ -121,20 +121,21 @@ def test_results_are_in_order_in_rgb_and_contiguous(draw: Noise) -> None:
         assert np.array_equal(result, window.repeat(2, axis=0).repeat(2, axis=1))
 
 
-@pytest.mark.parametrize(("by", "expected"), [(3.0, 255), (-3.0, 0), (1e30, 255), (-1e30, 0)])
-def test_results_are_clamped_not_wrapped(by: float, expected: int) -> None:
-    (result,) = engine_of(Nearest(after=Brighten(by))).start([noise()]).finish()
-
-    assert (result == expected).all()
-
-
-@pytest.mark.parametrize(("share", "rounded"), [(0.49, 100), (0.51, 101), (-0.49, 100)])
-def test_results_are_rounded_to_the_nearest_level(share: float, rounded: int) -> None:
+@pytest.mark.parametrize(
+    ("by", "expected"),
+    [
+        *((3.0, 255), (-3.0, 0), (1e30, 255), (-1e30, 0)),
+        *((0.49 / 255, 100), (0.51 / 255, 101), (-0.49 / 255, 100)),
+    ],
+)
+def test_results_are_rounded_to_the_nearest_level_and_clamped_not_wrapped(
+    by: float, expected: int
+) -> None:
     flat = np.full((4, 4, 3), 100, np.uint8)
 
-    (result,) = engine_of(Nearest(after=Brighten(share / 255))).start([flat]).finish()
+    (result,) = engine_of(Nearest(after=Brighten(by))).start([flat]).finish()
 
-    assert (result == rounded).all()
+    assert (result == expected).all()
 
 
 def test_reducing_averages_before_it_rounds() -> None:
@@ -173,13 +174,25 @@ def test_a_read_only_window_is_accepted() -> None:
     assert np.array_equal(result[::2, ::2], window)
 
 
-def test_a_result_that_overflows_in_a_short_type_is_computed_again_in_float32() -> None:
+@pytest.mark.parametrize(
+    ("windows", "is_exact", "runs"),
+    [
+        pytest.param([noise()], False, 1, id="a result that overflows in a short type"),
+        pytest.param([noise(seed=1), noise(seed=2)], False, 1, id="that of two which overflows"),
+        pytest.param([noise(seed=1), noise(seed=2)], True, 2, id="each of an exact request"),
+        pytest.param([deep_noise()], False, 1, id="16 bits"),
+    ],
+)
+def test_float32_computes_what_a_short_type_cannot(
+    windows: list[Window], is_exact: bool, runs: int
+) -> None:
     network = Overflows()
 
-    (result,) = engine_of(network, CPU_HALF, native_scale=1).start([noise()]).finish()
+    results = engine_of(network, CPU_HALF, native_scale=1).start(windows, is_exact=is_exact)
 
-    assert np.array_equal(result, noise())
-    assert network.runs == [torch.float32]  # the short-typed run was that of the copy
+    for result, window in zip(results.finish(), windows, strict=True):
+        assert np.array_equal(result, window)
+    assert network.runs == [torch.float32] * runs  # a short-typed run is that of the copy
 
 
 @pytest.mark.parametrize("draw", NOISES)
@@ -196,15 +209,6 @@ def test_16_bits_are_averaged_before_they_are_rounded() -> None:
 
     squares = window.reshape(12, 2, 16, 2, 3).astype(np.float64).mean(axis=(1, 3))
     assert np.abs(result - squares).max() <= 0.5 + 1e-2
-
-
-def test_16_bits_are_never_computed_in_a_shorter_type() -> None:
-    network = Overflows()
-
-    (result,) = engine_of(network, CPU_HALF, native_scale=1).start([deep_noise()]).finish()
-
-    assert network.runs == [torch.float32]
-    assert np.array_equal(result, deep_noise())
 
 
 def plain_engine(device: Device) -> TorchEngine:
@@ -263,27 +267,6 @@ def test_a_batch_is_what_its_windows_are_alone_in_their_order() -> None:
     single = [engine.start([window]).finish()[0] for window in windows]
     assert all(np.array_equal(a, b) for a, b in zip(together, single, strict=True))
     assert not np.array_equal(together[0], together[1])
-
-
-def test_only_the_windows_that_overflow_are_computed_again() -> None:
-    network = Overflows()
-    engine = engine_of(network, CPU_HALF, native_scale=1)
-
-    results = engine.start([noise(seed=1), noise(seed=2)]).finish()
-
-    assert np.array_equal(results[0], noise(seed=1))
-    assert np.array_equal(results[1], noise(seed=2))
-    assert network.runs == [torch.float32]
-
-
-def test_an_exact_request_is_computed_in_float32() -> None:
-    network = Overflows()
-    engine = engine_of(network, CPU_HALF, native_scale=1)
-
-    results = engine.start([noise(seed=1), noise(seed=2)], is_exact=True).finish()
-
-    assert network.runs == [torch.float32, torch.float32]
-    assert np.array_equal(results[1], noise(seed=2))
 
 
 def test_the_label_says_what_runs_and_in_which_precision() -> None:
