@@ -8,7 +8,8 @@ A cell is a square of `CELL_PX` pixels. It is empty, and its result its own pixe
                         after it, makes just that colour of it
 
 Every other cell has what the network makes of it. The image alone decides which is which, never
-its windows: tiled equals untiled, exactly where the halo is as wide as the network's radius.
+its windows: tiled equals untiled, exactly where the halo is as wide as the network's radius. So a
+transparent cell stays empty in a window that reaches over it; a flat one is the same there.
 
 Windows are planned for rectangles. The one around all content is cut in two by the row or column
 that saves most, and so are both parts, as long as that saves more than `WINDOW_PRICE_PX`. Their
@@ -41,11 +42,15 @@ _Cells = NDArray[np.bool_]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Content:
-    """Content of an image of `height_px` x `width_px`: `cells[row, column]`, of `cell_px` each."""
+    """Content of an image of `height_px` x `width_px`: `cells[row, column]`, of `cell_px` each.
+
+    is_opaque: cells that are empty are flat, none is transparent.
+    """
 
     cells: _Cells
     height_px: int
     width_px: int
+    is_opaque: bool
     cell_px: int = CELL_PX
 
     @classmethod
@@ -64,16 +69,18 @@ class Content:
             darkest = cv2.erode(_pool(rgb, cv2.erode), around)
             lightest = cv2.dilate(_pool(rgb, cv2.dilate), around)
             cells &= (darkest != lightest).any(axis=2)
-        if alpha is not None:
-            cells &= _pool(alpha, cv2.dilate, _ALPHA_REACH_PX) > 0
-        return cls(cells, height_px, width_px)
+        is_seen = None if alpha is None else _pool(alpha, cv2.dilate, _ALPHA_REACH_PX) > 0
+        if is_seen is not None:
+            cells &= is_seen
+        return cls(cells, height_px, width_px, is_seen is None or bool(is_seen.all()))
 
     def enlarged(self, gain: int, flat_reach_px: int | None) -> "Content":
         """Return the content of the result, where that goes through the network again."""
         cell_px = self.cell_px * gain
         around = _square(flat_reach_px or 0, cell_px)
         cells = cv2.dilate(self.cells.view(np.uint8), around).view(np.bool_)
-        return Content(cells, self.height_px * gain, self.width_px * gain, cell_px)
+        size = (self.height_px * gain, self.width_px * gain)
+        return Content(cells, *size, self.is_opaque, cell_px)
 
     def plan(self, tiling: Tiling) -> tuple[Tile, ...]:
         """Return the tiles of all content, from the top down; none where all is empty."""
@@ -86,20 +93,21 @@ class Content:
         cheapest = min(tiles, list(whole), key=_price)
         return tuple(sorted(cheapest, key=lambda tile: (tile.core.top, tile.core.left)))
 
-    def make_canvas(self, rgb: Pixels, gain: int) -> Pixels:
-        """Make the `[H * gain, W * gain, 3]` of the result, its empty cells filled."""
+    def make_canvas(self, rgb: Pixels, gain: int, tiles: Sequence[Tile]) -> Pixels:
+        """Make the `[H * gain, W * gain, 3]` of the result, filled where `write` will not."""
         size = (self.width_px * gain, self.height_px * gain)
-        if self.cells.all():
+        written_px = sum(tile.core.height * tile.core.width for tile in tiles)
+        if self.is_opaque and written_px == self.height_px * self.width_px:
             return np.empty((*size[::-1], 3), rgb.dtype)
         return np.asarray(cv2.resize(rgb, size, interpolation=cv2.INTER_NEAREST), rgb.dtype)
 
     def write(self, canvas: Pixels, core: Region, pixels: Window, gain: int) -> None:
-        """Write the network's result for a region to the canvas, but for its empty cells."""
+        """Write the network's result for a region to the canvas, but for transparent cells."""
         side_px = self.cell_px
         top, left = core.top // side_px, core.left // side_px
         cells = self.cells[top : -(-core.bottom // side_px), left : -(-core.right // side_px)]
         target = core.scaled(gain)
-        if cells.all():
+        if self.is_opaque or cells.all():
             target.write(canvas, pixels)
             return
         mask = cells.view(np.uint8).repeat(side_px * gain, axis=0).repeat(side_px * gain, axis=1)

@@ -166,7 +166,7 @@ class _TileLoop:
         yield TilesDone(done, total)
         for step, content, tiles in zip(self.passes, contents, plans, strict=True):
             height = rgb.shape[0]
-            canvas = content.make_canvas(rgb, step.gain)
+            canvas = content.make_canvas(rgb, step.gain, tiles)
             result = replace(self.image, rgb=canvas) if content is contents[-1] else None
             correction = PatternCorrection(rgb, canvas) if self.steps.corrects_patterns else None
             filled = [*(tile.core.top for tile in tiles[1:]), height]
