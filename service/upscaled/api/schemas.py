@@ -65,6 +65,22 @@ class Upscaled(_Response):
     )
 
 
+class Estimate(_Response):
+    """The answer to a dry run."""
+
+    credits: int = Field(description="The price", examples=[1])
+    width: int = Field(description="Of the result, in pixels", examples=[2048])
+    height: int = Field(description="Of the result, in pixels", examples=[1536])
+    media_type: str = Field(description="Of the result", examples=["image/jpeg"])
+    models: list[str] = Field(
+        description="The model that would make it. Two, where compression artefacts or noise in "
+        "the pixels decide: that for a harmed picture first. Empty until a worker has started"
+    )
+    seconds: float | None = Field(
+        description="Expected in a worker, without the wait for one; null until one is ready"
+    )
+
+
 class Error(_Response):
     """The body of every response that is no success."""
 

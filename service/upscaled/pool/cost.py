@@ -134,7 +134,7 @@ class CostModel:
         kind = _Kind(model, request.scale, request.is_deep)
         before = self._measured.get(kind, _Measured())
         self._measured[kind] = before.then(worked_s, request.source_px)
-        if_harmed, if_clean = self._choices(request)
+        if_harmed, if_clean = self.choices(request)
         if if_harmed != if_clean and model in (if_harmed, if_clean):
             self._harmed.note(request.key_id, model == if_harmed)
 
@@ -145,7 +145,7 @@ class CostModel:
         estimate is the mean over the images of its API key so far; before the first of any key it
         is a harmed one's.
         """
-        if_harmed, if_clean = self._choices(request)
+        if_harmed, if_clean = self.choices(request)
         s_per_px = self._s_per_px(request, if_harmed)
         if if_clean != if_harmed:
             share = self._harmed.of(request.key_id)
@@ -165,7 +165,7 @@ class CostModel:
         measured = (each for each in self._measured.items() if not each[0].is_deep)
         return at_start | {(kind.model, kind.scale): sums.s_per_px for kind, sums in measured}
 
-    def _choices(self, request: UpscaleRequest) -> tuple[str, str]:
+    def choices(self, request: UpscaleRequest) -> tuple[str, str]:
         """Return the models that an image would go to if it is harmed, and if it is not."""
         ladder = self.ladders.get(request.scale)
         if request.model or not ladder:

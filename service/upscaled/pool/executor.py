@@ -7,7 +7,7 @@ worker processes of this machine, tests with fakes.
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Annotated, Protocol
+from typing import Annotated, NamedTuple, Protocol
 
 from pydantic import Field
 
@@ -58,6 +58,18 @@ class UpscaleRequest:
         return self.output.canvas_px
 
 
+class Expectation(NamedTuple):
+    """Prediction of an upscale, made from its header.
+
+    seconds: of one worker, once it has a slot, alone on the device. models: the one that will make
+    it; two, where the pixels decide: that for a harmed image first. Empty until a worker has
+    reported its models.
+    """
+
+    seconds: float
+    models: tuple[str, ...]
+
+
 class Executor(Protocol):
     """Executor that runs upscales outside the front end's process."""
 
@@ -73,8 +85,8 @@ class Executor(Protocol):
     def stats(self) -> PoolStats:
         """Return how the workers are and what they have done; costs next to nothing."""
 
-    def expected_s(self, request: UpscaleRequest) -> float:
-        """Return the seconds that an image will take once it has a slot, alone on the device."""
+    def expect(self, request: UpscaleRequest) -> Expectation:
+        """Predict how long an image will take, and which model will make it."""
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image.

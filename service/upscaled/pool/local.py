@@ -24,7 +24,7 @@ from upscaled.config import Settings
 from upscaled.errors import InternalError, RateLimitExceeded, RefusalReason, ServiceError, rebuild
 from upscaled.logs import event
 from upscaled.pool.cost import CostModel, estimate_wait_s
-from upscaled.pool.executor import UpscaleRequest
+from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.messages import Answer, Done, JobRefused, WorkerJob, WorkerReady
 from upscaled.pool.queue import QueueFull, RequestQueue, Slot
 from upscaled.pool.stats import EngineInUse, PoolStats, WorkerStats
@@ -147,9 +147,10 @@ class LocalPool:
             task.cancel()
         await asyncio.gather(*self._supervising, *self._tasks, return_exceptions=True)
 
-    def expected_s(self, request: UpscaleRequest) -> float:
-        """Return the seconds of one worker that an image will take; see `Executor.expected_s`."""
-        return self._cost.estimate(request).work_s
+    def expect(self, request: UpscaleRequest) -> Expectation:
+        """Predict an upscale; see `Executor.expect`."""
+        models = dict.fromkeys(name for name in self._cost.choices(request) if name)
+        return Expectation(self._cost.estimate(request).work_s, tuple(models))
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         """Upscale one encoded image; see `Executor.upscale`."""

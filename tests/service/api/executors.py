@@ -8,7 +8,7 @@ from dataclasses import replace
 from PIL import Image
 
 from upscaled.errors import MalformedImage
-from upscaled.pool.executor import UpscaleRequest
+from upscaled.pool.executor import Expectation, UpscaleRequest
 from upscaled.pool.stats import EngineInUse, ModelStats, PoolStats, WorkerStats
 from upscaled.upscale.model_choice import Rung
 from upscaled.upscale.result import Result, Timings
@@ -68,8 +68,8 @@ class ResizingExecutor:
     def stats(self) -> PoolStats:
         return FIGURES
 
-    def expected_s(self, request: UpscaleRequest) -> float:
-        return 0.25
+    def expect(self, request: UpscaleRequest) -> Expectation:
+        return Expectation(0.25, (request.model,) if request.model else ("first", "second"))
 
     async def upscale(self, source: bytes, request: UpscaleRequest) -> Result:
         self.requests.append(request)

@@ -139,7 +139,10 @@ async def test_a_mixed_queue_of_auto_is_counted_by_where_each_image_will_go() ->
         async with giving_up(*(send(pool, slow, work) for work in works)):
             with pytest.raises(RateLimitExceeded) as caught:
                 await pool.upscale(slow, request())
-            assert pool.expected_s(request(width_px=30, height_px=30)) == pytest.approx(9)
+            expectation = pool.expect(request(width_px=30, height_px=30))
+            assert expectation.models == ("slow",)
+            assert expectation.seconds == pytest.approx(9)
+            assert pool.expect(request(width_px=30, height_px=31)).models == ("fake",)
         assert caught.value.retry_after_s == 11
 
 
@@ -164,10 +167,10 @@ async def test_after_the_promised_wait_of_a_mixed_queue_the_same_request_passes(
 async def test_the_time_of_a_model_corrects_its_own_estimate_only() -> None:
     async with running_pool(command=fake_command("ladder")) as pool:
         named = replace(request(), model="slow")
-        before_s = pool.expected_s(request())
+        before_s = pool.expect(request()).seconds
         await pool.upscale(order("answer", after_s=0.05), named)
-        assert 0.05 <= pool.expected_s(named) < 1
-        assert pool.expected_s(request()) == before_s
+        assert 0.05 <= pool.expect(named).seconds < 1
+        assert pool.expect(request()).seconds == before_s
         assert 5e-6 <= pool.stats().seconds_per_px[("slow", 4)] < 1e-4
         assert pool.stats().seconds_per_px[("fake", 4)] == 1e-4
         assert pool.stats().ladders[4][0].model == "slow"

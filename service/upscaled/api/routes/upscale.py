@@ -14,6 +14,7 @@ from upscaled.api.available_models import MODEL_HEADER, MODEL_PARAMETER, TEMPERE
 from upscaled.api.billing import Charge, hold_credit
 from upscaled.api.cancellation import Client, run_to_end, watch_client
 from upscaled.api.dependencies import AdmittedKey, AppContext, Context, Record
+from upscaled.api.dry_run import DRY_RUN_HEADER, DRY_RUN_PARAMETER, estimate, parse_dry_run_header
 from upscaled.api.idempotency import (
     IDEMPOTENCY_PARAMETER,
     REPLAYED_HEADER,
@@ -30,6 +31,7 @@ from upscaled.api.routes.jobs import PREFER_PARAMETER, accept_job, prefers_async
 from upscaled.api.routes.results import build_result_url
 from upscaled.api.source import build_request, fetch_source, read_checked_header
 from upscaled.api.telemetry.access_log import AccessRecord
+from upscaled.pool.executor import UpscaleRequest
 from upscaled.state import ApiKey, PaidResult
 from upscaled.state.idempotency import Reservation, StoredAnswer
 from upscaled.upscale.result import Result, Timings
@@ -48,7 +50,7 @@ _RESPONSE_HEADERS: Final[dict[str, Any]] = {
 }
 # FastAPI would read the body before it solves dependencies, so before the key is checked.
 _OPENAPI: Final[dict[str, Any]] = {
-    "parameters": [MODEL_PARAMETER, IDEMPOTENCY_PARAMETER, PREFER_PARAMETER],
+    "parameters": [MODEL_PARAMETER, IDEMPOTENCY_PARAMETER, PREFER_PARAMETER, DRY_RUN_PARAMETER],
     "requestBody": {
         "required": True,
         "content": {
@@ -128,12 +130,15 @@ class _UpscaleCall:
     progress: Progress
 
     async def answer(self) -> Response:
-        """Accept the request as a job, answer it as before, or answer it."""
+        """Estimate the request, accept it as a job, answer it as before, or answer it."""
         request, is_job = self.request, prefers_async(self.request.headers.getlist("prefer"))
+        if parse_dry_run_header(request.headers.getlist(DRY_RUN_HEADER)):
+            return await self._estimate()
         is_image = wants_image(", ".join(request.headers.getlist("accept")))
         kind: AnswerKind = "job" if is_job else "image" if is_image else "url"
         request_key = await read_request_key(request, self.key.id, self.parameters, kind)
         if is_job:
+            self.record.handling = "job"
             with self.record.timing("store"):
                 return await accept_job(
                     request, self.context, self.key, self.parameters, request_key
@@ -144,6 +149,17 @@ class _UpscaleCall:
             if isinstance(outcome, StoredAnswer):
                 return await self._replay(outcome, is_image=is_image)
             return await self._answer(outcome, is_image=is_image)
+
+    async def _estimate(self) -> Response:
+        """Check the image as for an upscale, and predict what that would cost and give."""
+        context = self.context
+        _, work = await _read_work(
+            context, self.record, self.key, self.parameters, self.share, self.progress
+        )
+        self.record.handling = "dry run"
+        return JSONResponse(
+            estimate(work, self.key, context.executor, context.settings).model_dump()
+        )
 
     async def _answer(self, reservation: Reservation | None, *, is_image: bool) -> Response:
         """Upscale the image and deliver it; with a reservation so that it can be replayed."""
@@ -185,6 +201,7 @@ class _UpscaleCall:
         Raises:
             RequestInProgress: its result expired just now; a retry makes it again.
         """
+        self.record.handling = "replay"
         response = self._send_url(answer.file_name)
         if is_image:
             async with self.context.state.results.open(answer.file_name) as stored:
@@ -213,15 +230,15 @@ def _describe_result(result: Result) -> dict[str, str]:
     return headers
 
 
-async def _upscale(
+async def _read_work(
     context: Context,
     record: AccessRecord,
     key: ApiKey,
     parameters: UpscaleParameters,
     share: Share,
     progress: Progress,
-) -> Result:
-    """Read the source and its header, then have the executor upscale it."""
+) -> tuple[bytes, UpscaleRequest]:
+    """Read the source and its header; return it with what the executor is to do with it."""
     async with share.arriving():
         source = parameters.image
         if source is None:
@@ -248,7 +265,20 @@ async def _upscale(
         model=parameters.model,
         on_tile=progress.note_tile,
     )
-    progress.note_queued(context.executor.expected_s(work))
+    return source, work
+
+
+async def _upscale(
+    context: Context,
+    record: AccessRecord,
+    key: ApiKey,
+    parameters: UpscaleParameters,
+    share: Share,
+    progress: Progress,
+) -> Result:
+    """Read an image, and have the executor upscale it."""
+    source, work = await _read_work(context, record, key, parameters, share, progress)
+    progress.note_queued(context.executor.expect(work).seconds)
     queued_s = time.perf_counter()
     result = await context.executor.upscale(source, work)
     record.note_result(queued_s, result)

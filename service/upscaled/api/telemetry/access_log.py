@@ -61,6 +61,7 @@ class AccessRecord:
         ended_at_s: seconds since 1970.
         traceparent, tracestate: the request's headers of W3C Trace Context.
         refusal: why the status is 429.
+        handling: how an accepted request was handled, where not by an upscale.
         source: "upload" or "url".
         requested_model: the model that the request names, one that is present.
         model: the model that made the result.
@@ -83,6 +84,7 @@ class AccessRecord:
     error_code: str | None = None
     error_detail: str | None = None
     refusal: RefusalReason | None = None
+    handling: Literal["dry run", "job", "replay"] | None = None
     scale: int | None = None
     source: str | None = None
     source_bytes: int | None = None

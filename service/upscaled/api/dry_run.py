@@ -1,0 +1,63 @@
+"""Answer a dry run: the price, the result and the time of an upscale that is not made."""
+
+from collections.abc import Sequence
+from typing import Any, Final
+
+from upscaled.api import schemas
+from upscaled.config import Settings
+from upscaled.errors import InsufficientApiCredits, InvalidParameter
+from upscaled.pool.executor import Executor, UpscaleRequest
+from upscaled.state import ApiKey
+
+DRY_RUN_HEADER: Final = "X-Upscale-Dry-Run"
+DRY_RUN_PARAMETER: Final[dict[str, Any]] = {
+    "name": DRY_RUN_HEADER,
+    "in": "header",
+    "required": False,
+    "description": "`true`: check the request, and answer 200 with an `Estimate` in place of the "
+    "result. Nothing is upscaled or charged.",
+    "schema": {"type": "boolean", "default": False},
+}
+"""The header as an OpenAPI parameter."""
+
+_VALUES: Final = {"true": True, "false": False}
+
+
+def parse_dry_run_header(values: Sequence[str]) -> bool:
+    """Return whether a request asks for a dry run.
+
+    Args:
+        values: one for each header of that name, without white space around.
+
+    Raises:
+        InvalidParameter: another value than `true` or `false`, or several headers. A client that
+            meant a dry run must not be charged.
+    """
+    if not values:
+        return False
+    is_dry_run = _VALUES.get(values[0].lower()) if len(values) == 1 else None
+    if is_dry_run is None:
+        raise InvalidParameter(f"{DRY_RUN_HEADER} must be true or false")
+    return is_dry_run
+
+
+def estimate(
+    work: UpscaleRequest, key: ApiKey, executor: Executor, settings: Settings
+) -> schemas.Estimate:
+    """Return what an accepted request would cost and give.
+
+    Raises:
+        InsufficientApiCredits: the balance is too low.
+    """
+    credits = 1 if settings.metering else 0
+    if key.balance < credits:
+        raise InsufficientApiCredits
+    expectation = executor.expect(work)
+    return schemas.Estimate(
+        credits=credits,
+        width=work.output.width_px,
+        height=work.output.height_px,
+        media_type=work.output.media_type,
+        models=list(expectation.models),
+        seconds=round(expectation.seconds, 3) if executor.is_ready() else None,
+    )
