@@ -4,7 +4,7 @@ import struct
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from upscaled.image.formats.format import LimitedFile, Stored
+from upscaled.image.formats.format import Stored, open_limited
 from upscaled.image.metadata import Exif
 from upscaled.image.types import Header
 
@@ -31,10 +31,8 @@ def read_header(source: bytes) -> Header:
     """Read size and transparency by Pillow's reader, which for BMP is written in Python."""
     from PIL.BmpImagePlugin import BmpImageFile
 
-    file = LimitedFile(source)
-    opened = BmpImageFile(file)
-    _drop_empty_alpha(opened, file.getbuffer())
-    file.allow_pixels()
+    opened = open_limited(source, BmpImageFile)
+    _drop_empty_alpha(opened, source)
     has_alpha = opened.mode == "RGBA" or "transparency" in opened.info
     return Header("BMP", *opened.size, has_alpha=has_alpha, parts=opened)
 
@@ -48,7 +46,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
     return Stored(opened, Exif(b""), icc, dpi=opened.info.get("dpi"))
 
 
-def _drop_empty_alpha(opened: "BmpImageFile", source: memoryview) -> None:
+def _drop_empty_alpha(opened: "BmpImageFile", source: bytes) -> None:
     """Decode an image of 32 bits as RGB where the alpha of every pixel is 0.
 
     Programs leave the fourth byte of a pixel at zero under a header that calls it alpha: Windows'
@@ -58,7 +56,7 @@ def _drop_empty_alpha(opened: "BmpImageFile", source: memoryview) -> None:
     if opened.mode != "RGBA" or not isinstance(tile.args, tuple):
         return
     order, row_bytes, *_ = tile.args
-    pixels = bytes(source[tile.offset : tile.offset + row_bytes * opened.height])
+    pixels = source[tile.offset : tile.offset + row_bytes * opened.height]
     if pixels[order.index("A") :: _PIXEL_BYTES].rstrip(b"\0"):
         return
     opened._mode = "RGB"

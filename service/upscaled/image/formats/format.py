@@ -5,7 +5,7 @@ import zlib
 from dataclasses import dataclass
 from importlib import import_module
 from io import BytesIO
-from typing import TYPE_CHECKING, Final, Protocol, cast
+from typing import TYPE_CHECKING, Final, Protocol, TypeVar, cast
 
 from upscaled.image.types import UPRIGHT, Header, Rectangle
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from PIL.ImageFile import ImageFile
 
     from upscaled.image.metadata import Exif
+
+_Opened = TypeVar("_Opened", bound="ImageFile")
 
 # Reads that Pillow may make: about 0.1 s of work before the pixels, 2 s among them.
 _MAX_HEADER_READS: Final = 20_000
@@ -102,21 +104,25 @@ class Format:
         return cast(Reader, import_module(f"upscaled.image.formats.{self.module}"))
 
 
-class LimitedFile(BytesIO):
-    """File that limits how often bytes are read from it.
+class _LimitedFile(BytesIO):
+    """File that limits how often bytes are read from it."""
+
+    reads_left = _MAX_HEADER_READS
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        self.reads_left -= 1
+        if self.reads_left < 0:
+            raise OSError("too many pieces")
+        return super().read(size)
+
+
+def open_limited(source: bytes, plugin: "type[_Opened]") -> "_Opened":
+    """Open a file by a class of Pillow's, which may read only so many pieces of it.
 
     Pillow walks a header piece by piece in Python: of 25 MB in pieces of 4 bytes it would make
     20 s of work.
     """
-
-    _reads_left = _MAX_HEADER_READS
-
-    def allow_pixels(self) -> None:
-        """Allow as many reads as sound pixels take, once the header is read."""
-        self._reads_left = _MAX_PIXEL_READS
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        self._reads_left -= 1
-        if self._reads_left < 0:
-            raise OSError("too many pieces")
-        return super().read(size)
+    file = _LimitedFile(source)
+    opened = plugin(file)
+    file.reads_left = _MAX_PIXEL_READS
+    return opened

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final
 
 from upscaled.errors import UnsupportedImageFormat
-from upscaled.image.formats.format import LimitedFile, Stored
+from upscaled.image.formats.format import Stored, open_limited
 from upscaled.image.metadata import Exif, iterate_directory, upright_size
 from upscaled.image.types import UPRIGHT, Header
 
@@ -58,12 +58,10 @@ def open_stored(source: bytes, header: Header) -> Stored:
     """Open a TIFF file and refuse one whose strips or tiles end early."""
     from PIL.TiffImagePlugin import TiffImageFile
 
-    file = LimitedFile(source)
     try:
-        opened = TiffImageFile(file)
+        opened = open_limited(source, TiffImageFile)
     except SyntaxError as error:  # a kind of pixels that Pillow does not know
         raise UnsupportedImageFormat(detail=f"TIFF: {error}") from error
-    file.allow_pixels()
     if ends_early(source, opened.tag_v2):
         raise ValueError("strips or tiles end early")
     icc = opened.info.get("icc_profile") or None

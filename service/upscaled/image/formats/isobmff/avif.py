@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from upscaled.image.formats.format import BROKEN_FILE_ERRORS, LimitedFile, Stored
+from upscaled.image.formats.format import BROKEN_FILE_ERRORS, Stored, open_limited
 from upscaled.image.formats.isobmff.boxes import Still, read_still
 from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, hide_exif, is_damaged
 from upscaled.image.formats.isobmff.transforms import TRANSFORMS
@@ -49,12 +49,8 @@ def _open(source: bytes) -> "AvifImageFile":
     from PIL import AvifImagePlugin
 
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1  # more only hold memory
-    file = LimitedFile(source)
     try:
-        opened = AvifImagePlugin.AvifImageFile(file)
+        return open_limited(source, AvifImagePlugin.AvifImageFile)
     except BROKEN_FILE_ERRORS:
         # A broken EXIF block is an error to libavif and Pillow. The turn stands in other boxes.
-        file = LimitedFile(hide_exif(source))
-        opened = AvifImagePlugin.AvifImageFile(file)
-    file.allow_pixels()
-    return opened
+        return open_limited(hide_exif(source), AvifImagePlugin.AvifImageFile)

@@ -1,6 +1,6 @@
 """Read HEIC files; libheif decodes them, through pillow-heif."""
 
-from upscaled.image.formats.format import LimitedFile, Stored
+from upscaled.image.formats.format import Stored, open_limited
 from upscaled.image.formats.isobmff.boxes import Still, read_still
 from upscaled.image.formats.isobmff.items import TYPICAL_QUALITY, is_damaged
 from upscaled.image.metadata import Exif
@@ -26,9 +26,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
     still: Still = header.parts
     options.DECODE_THREADS = 1
     options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
-    file = LimitedFile(source)
-    opened = HeifImageFile(file)  # type: ignore[no-untyped-call]
-    file.allow_pixels()
+    opened = open_limited(source, HeifImageFile)
     if is_damaged(source, still.meta):
         raise ValueError("coded data end early")
     return Stored(

@@ -10,15 +10,8 @@ def read_header(source: bytes) -> Header:
     """Read size, depth, transparency and orientation from the chunks."""
     png = read_png_parts(source)
     orientation = Exif(png.find(b"eXIf")).orientation
-    width_px, height_px = upright_size(png.header.width_px, png.header.height_px, orientation)
-    return Header(
-        "PNG",
-        width_px,
-        height_px,
-        png.has_alpha,
-        is_deep=png.header.bit_depth == 16,
-        parts=png,
-    )
+    size = upright_size(png.header.width_px, png.header.height_px, orientation)
+    return Header("PNG", *size, png.has_alpha, is_deep=png.header.bit_depth == 16, parts=png)
 
 
 def open_stored(source: bytes, header: Header) -> Stored:

@@ -3,7 +3,7 @@
 from contextlib import suppress
 from typing import Final
 
-from upscaled.image.formats.format import LimitedFile, Stored
+from upscaled.image.formats.format import Stored, open_limited
 from upscaled.image.formats.webp.structure import FirstImage, read_first_image
 from upscaled.image.formats.webp.vp8 import read_quantiser
 from upscaled.image.metadata import Exif, upright_size
@@ -31,9 +31,7 @@ def open_stored(source: bytes, header: Header) -> Stored:
     from upscaled.image.icc import choose_camera_profile
 
     first: FirstImage = header.parts
-    file = LimitedFile(first.to_file())
-    opened = WebPImageFile(file)
-    file.allow_pixels()
+    opened = open_limited(first.to_file(), WebPImageFile)
     if is_damaged(first):
         raise ValueError("coded data end in zeros")
     exif = Exif(opened.info.get("exif") or b"")
