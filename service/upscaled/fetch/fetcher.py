@@ -58,10 +58,7 @@ class Fetcher:
         self._parse_slot = asyncio.Lock()
 
     async def fetch(self, url: str, body: Body, key_id: int = 0) -> None:
-        """Write the bytes behind `url` to `body`, at most `max_file_bytes` of them.
-
-        Args:
-            key_id: the API key whose name lookup it is.
+        """Write the bytes behind `url` to `body`, at most `max_file_bytes`, for an API key.
 
         Raises:
             UnusableUrl: refused, unreachable, too slow, redirected too often, not answering 200,

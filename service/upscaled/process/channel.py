@@ -81,18 +81,13 @@ def receive(
     watchdog: Watchdog | None = None,
     max_payload_bytes: int = MAX_PAYLOAD_BYTES,
 ) -> Frame:
-    """Receive one frame.
+    """Receive one frame; `sock` and `watchdog` are as for `send`, and its errors too.
 
     Args:
-        sock: a blocking socket without `watchdog`, one that does not block with it.
         takes_fd: whether a file descriptor may come with the frame; otherwise the kernel closes it.
-        watchdog: of the other process; waits for the socket before each chunk.
 
     Raises:
         EOFError: the other process closed its end, between frames or within one.
-        FrameError: a length is over its limit.
-        OSError: the connection broke.
-        TimeoutError, ProcessHangs: the watchdog gives the other process up.
     """
     fds: list[int] = []
     try:
