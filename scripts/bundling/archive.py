@@ -1,7 +1,7 @@
 """One file out of a folder; the same bytes on every machine at any time."""
 
 import os
-import tarfile
+import subprocess
 from pathlib import Path
 
 TIME_S = 1_580_601_600
@@ -11,28 +11,21 @@ TIME_S = 1_580_601_600
 def pack(folder: Path, archive: Path) -> None:
     """Write `folder` to `archive`, a tar file, whole or not at all.
 
-    It is not compressed: wheels are, and weights hardly can be.
+    Nothing in it depends on who packs: owner, date, umask. It is not compressed: wheels are, and
+    weights hardly can be.
+
+    Raises:
+        OSError: it cannot be written; the text is tar's own.
     """
-    time_s = int(os.environ.get("SOURCE_DATE_EPOCH", TIME_S))
+    time_s = os.environ.get("SOURCE_DATE_EPOCH", TIME_S)
     half_made = archive.with_name(f".{archive.name}.part")
+    command = ["tar", "--create", "--format=gnu", "--sort=name", f"--mtime=@{time_s}"]
+    command += ["--owner=0", "--group=0", "--numeric-owner", "--mode=u=rwX,go=rX"]
+    command += [f"--file={half_made}", f"--directory={folder.parent}", folder.name]
     try:
-        with tarfile.open(half_made, "w", format=tarfile.GNU_FORMAT) as packed:
-            for path in [folder, *sorted(folder.rglob("*"))]:
-                entry = packed.gettarinfo(path, path.relative_to(folder.parent).as_posix())
-                _remove_owner(entry, time_s)
-                if entry.isfile():
-                    with path.open("rb") as content:
-                        packed.addfile(entry, content)
-                else:
-                    packed.addfile(entry)
+        finished = subprocess.run(command, stderr=subprocess.PIPE, text=True)
+        if finished.returncode != 0:
+            raise OSError(finished.stderr.strip())
         half_made.replace(archive)
     finally:
         half_made.unlink(missing_ok=True)
-
-
-def _remove_owner(entry: tarfile.TarInfo, time_s: int) -> None:
-    """Take away whatever depends on who packs: owner, date, umask."""
-    entry.uid = entry.gid = 0
-    entry.uname = entry.gname = ""
-    entry.mtime = time_s
-    entry.mode = 0o755 if entry.isdir() or entry.mode & 0o100 else 0o644

@@ -1,13 +1,11 @@
 """Metadata of wheels, and the requirements that follow from them on a target."""
 
-import email
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from email.message import Message
 from pathlib import Path
 
-from packaging.metadata import parse_email
+from packaging.metadata import RawMetadata, parse_email
 from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
@@ -74,8 +72,7 @@ def read_wheel(path: Path) -> Wheel:
         requires = tuple(Requirement(text) for text in raw.get("requires_dist", []))
     except (OSError, ValueError, zipfile.BadZipFile) as error:
         raise UnfitWheel(f"{path.name}: not a readable wheel ({error})") from error
-    licence = _read_licence(email.message_from_bytes(metadata))
-    return Wheel(path, name, version, requires, licence, hash_file(path))
+    return Wheel(path, name, version, requires, _read_licence(raw), hash_file(path))
 
 
 def needs_of_all(
@@ -105,13 +102,13 @@ def needs_of_all(
     return found
 
 
-def _read_licence(metadata: Message) -> str:
+def _read_licence(metadata: RawMetadata) -> str:
     """Return its expression, else a short licence field, else the classifiers' names."""
-    if expression := metadata.get("License-Expression"):
+    if expression := metadata.get("license_expression"):
         return expression
-    field = (metadata.get("License") or "").strip()
+    field = metadata.get("license", "").strip()
     if field and "\n" not in field and field.upper() != "UNKNOWN":
         return field
-    classifiers = metadata.get_all("Classifier", [])
+    classifiers = metadata.get("classifiers", [])
     names = [line.rpartition(" :: ")[2] for line in classifiers if line.startswith("License ::")]
     return " AND ".join(names)
