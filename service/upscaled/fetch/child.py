@@ -14,16 +14,9 @@ from functools import partial
 import uvloop
 
 from upscaled.errors import ServiceError
+from upscaled.fetch import messages
 from upscaled.fetch.fetcher import Fetcher
-from upscaled.fetch.messages import (
-    ALIVE_EVERY_S,
-    PIECE_BYTES,
-    FetchOptions,
-    Message,
-    decode,
-    describe_failure,
-    encode,
-)
+from upscaled.fetch.messages import FetchOptions, Message
 from upscaled.fetch.url import UnusableUrl
 from upscaled.logs import configure_logging, log_uncaught_exceptions
 from upscaled.process.channel import receive_async, send_async
@@ -65,7 +58,7 @@ async def _serve_requests(
             header, payload, _ = await receive_async(sock)
         except (EOFError, OSError):
             os._exit(0)  # the front end is gone; no lookup that hangs may keep this process
-        match decode(header):
+        match messages.decode(header):
             case {"cancel": number}:
                 if number in fetches:
                     fetches[number].cancel()
@@ -85,10 +78,10 @@ async def _fetch(fetcher: Fetcher, outbox: "Outbox", number: int, url: str, key_
     try:
         await fetcher.fetch(url, body, key_id)
     except ServiceError as error:
-        outbox.put_nowait(describe_failure(number, error))
+        outbox.put_nowait(messages.describe_failure(number, error))
     except Exception as error:  # noqa: BLE001  (a source must not end the others' fetches)
         failure = UnusableUrl(detail=f"unforeseen: {type(error).__name__}")
-        outbox.put_nowait(describe_failure(number, failure))
+        outbox.put_nowait(messages.describe_failure(number, failure))
     else:
         body.end()
 
@@ -103,11 +96,11 @@ class _Pieces:
         self._is_taken = asyncio.Event()
 
     async def write(self, piece: bytes) -> None:
-        """Take the next bytes; the source waits where `PIECE_BYTES` are waiting already."""
+        """Take the next bytes; the source waits where a whole piece is waiting already."""
         if piece and not self._waiting:
             self._outbox.put_nowait(self)
         self._waiting += piece
-        if len(self._waiting) >= PIECE_BYTES:
+        if len(self._waiting) >= messages.PIECE_BYTES:
             self._is_taken.clear()
             await self._is_taken.wait()
 
@@ -121,7 +114,7 @@ class _Pieces:
         """Return the next frame's header and payload."""
         piece, self._waiting = bytes(self._waiting), bytearray()
         self._is_taken.set()
-        return encode(self._message), piece
+        return messages.encode(self._message), piece
 
 
 Outbox = asyncio.Queue[_Pieces | Message]
@@ -131,7 +124,9 @@ async def _send(sock: socket.socket, outbox: Outbox) -> None:
     try:
         while True:
             item = await outbox.get()
-            header, payload = item.take() if isinstance(item, _Pieces) else (encode(item), b"")
+            header, payload = (
+                item.take() if isinstance(item, _Pieces) else (messages.encode(item), b"")
+            )
             await send_async(sock, header, payload)
     except OSError:
         os._exit(0)  # as above
@@ -140,7 +135,7 @@ async def _send(sock: socket.socket, outbox: Outbox) -> None:
 async def _beat(outbox: Outbox) -> None:
     while True:
         outbox.put_nowait({"alive": True})
-        await asyncio.sleep(ALIVE_EVERY_S)
+        await asyncio.sleep(messages.ALIVE_EVERY_S)
 
 
 if __name__ == "__main__":

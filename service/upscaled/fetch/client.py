@@ -15,14 +15,8 @@ from dataclasses import asdict
 from typing import Final, Protocol
 
 from upscaled.errors import FileSizeTooLarge, InternalError, ServiceError
-from upscaled.fetch.messages import (
-    PIECE_BYTES,
-    FetchOptions,
-    Message,
-    decode,
-    encode,
-    rebuild_failure,
-)
+from upscaled.fetch import messages
+from upscaled.fetch.messages import FetchOptions, Message
 from upscaled.fetch.url import UnusableUrl
 from upscaled.logs import event
 from upscaled.process.channel import FrameError
@@ -173,7 +167,7 @@ class _FetchProcess:
         await asyncio.wait([self._listener])
 
     def _post(self, message: Message, payload: bytes = b"") -> None:
-        self._outbox.put_nowait((encode(message), payload))
+        self._outbox.put_nowait((messages.encode(message), payload))
 
     async def _send(self) -> None:
         with suppress(OSError):  # the listener notices as well
@@ -187,8 +181,8 @@ class _FetchProcess:
         try:
             while True:
                 async with asyncio.timeout(limit_s):
-                    frame = await self._child.receive(max_payload_bytes=2 * PIECE_BYTES)
-                self._take(decode(frame.header), frame.payload)
+                    frame = await self._child.receive(max_payload_bytes=2 * messages.PIECE_BYTES)
+                self._take(messages.decode(frame.header), frame.payload)
                 limit_s = self._limits.silence_s
         except TimeoutError:
             cause = f"was silent for {limit_s:g} s, killed"
@@ -208,7 +202,7 @@ class _FetchProcess:
                 if message.get("done"):
                     self._end(number, None)
             case {"failed": number}:
-                self._end(number, rebuild_failure(message))
+                self._end(number, messages.rebuild_failure(message))
             case _:
                 raise ValueError("an unknown message")
 

@@ -11,14 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from upscaled.image.formats.isobmff.boxes import (
-    FULL_BOX_BYTES,
-    Box,
-    Fields,
-    Meta,
-    iter_boxes,
-    read_meta,
-)
+from upscaled.image.formats.isobmff import boxes
+from upscaled.image.formats.isobmff.boxes import Box, Fields, Meta
 
 _MAX_ITEMS: Final = 20_000
 _FROM_FILE, _FROM_IDAT = 0, 1
@@ -120,7 +114,7 @@ def _reach(meta: Meta) -> list[int]:
 def hide_exif(source: bytes) -> bytes:
     """Give the EXIF items of a file a type that no decoder knows; its length stays."""
     hidden = bytearray(source)
-    for _, kind in iterate_kinds(read_meta(hidden)):
+    for _, kind in iterate_kinds(boxes.read_meta(hidden)):
         if kind == _EXIF:
             kind[:] = _UNKNOWN
     return bytes(hidden)
@@ -131,13 +125,13 @@ def iterate_kinds(meta: Meta) -> Iterator[tuple[int, memoryview]]:
 
     Entries older than version 2 have none.
     """
-    body = meta.boxes.get(b"iinf", memoryview(bytes(FULL_BOX_BYTES + 2)))
-    for entry in iter_boxes(body[FULL_BOX_BYTES + (4 if body[0] else 2) :]):
+    body = meta.boxes.get(b"iinf", memoryview(bytes(boxes.FULL_BOX_BYTES + 2)))
+    for entry in boxes.iter_boxes(body[boxes.FULL_BOX_BYTES + (4 if body[0] else 2) :]):
         version = entry.body[0]
         if version >= 2:
             id_bytes = 4 if version > 2 else 2
-            at = FULL_BOX_BYTES + id_bytes + 2  # behind the item's protection
-            yield Fields(entry.body[FULL_BOX_BYTES:]).take(id_bytes), entry.body[at : at + 4]
+            at = boxes.FULL_BOX_BYTES + id_bytes + 2  # behind the item's protection
+            yield Fields(entry.body[boxes.FULL_BOX_BYTES :]).take(id_bytes), entry.body[at : at + 4]
 
 
 def read_extents(source: bytes, meta: Meta) -> dict[int, Extents]:
