@@ -5,7 +5,7 @@ disc / edge of 8 px / letters / hairs of 3 px): linear 9.9 / 2.9 / 14.2 / 45.3, 
 12.3 / 37.1, as here 6.4 / 2.6 / 9.6 / 28.6.
 """
 
-from collections.abc import Iterator
+from itertools import product
 from typing import Any, Final
 
 import cv2
@@ -65,19 +65,13 @@ def bleed_colour(rgb: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
     if not hidden.any() or hidden.all():
         return rgb
     bled = rgb.copy()
-    for rows, columns in _blocks(*alpha.shape):
+    height, width = alpha.shape
+    for top, left in product(range(0, height, _BLOCK_PX), range(0, width, _BLOCK_PX)):
+        rows = slice(top, min(top + _BLOCK_PX, height))
+        columns = slice(left, min(left + _BLOCK_PX, width))
         if hidden[rows, columns].any():
             _bleed_block(bled, rgb, hidden, rows, columns)
     return bled
-
-
-def _blocks(height: int, width: int) -> Iterator[tuple[slice, slice]]:
-    for top in range(0, height, _BLOCK_PX):
-        for left in range(0, width, _BLOCK_PX):
-            yield (
-                slice(top, min(top + _BLOCK_PX, height)),
-                slice(left, min(left + _BLOCK_PX, width)),
-            )
 
 
 def _bleed_block(
