@@ -232,6 +232,24 @@ def swap_blobs(param: bytes, line: int, first: int, second: int) -> bytes:
     return b"\n".join(lines)
 
 
+@pytest.mark.parametrize(
+    ("features", "kernel_px", "reason"),
+    [
+        (6, 3, "has 6 channels, in a compact network 5"),
+        (5, 1, "has 1 pixels as its kernel's side, in a compact network 3"),
+    ],
+)
+def test_a_convolution_of_another_size_is_no_compact_networks(
+    features: int, kernel_px: int, reason: str
+) -> None:
+    state = random_state("srvgg", COMPACT)
+    state["body.2.weight"] = np.zeros((features, 5, kernel_px, kernel_px), np.float32)
+    state["body.2.bias"] = state["body.3.weight"] = np.zeros(features, np.float32)
+    state["body.4.weight"] = np.zeros((5, features, 3, 3), np.float32)
+    said = refusal(*write_pair("srvgg", COMPACT, state))
+    assert re.search(rf"^net\.param: line \d+, Convolution .*: {reason}", said), said
+
+
 def test_values_joined_in_another_order_are_no_rrdb_network(rrdb_pair: tuple[bytes, bytes]) -> None:
     """Same layers, same sizes, same names: only the graph differs."""
     param, weights = rrdb_pair
