@@ -25,8 +25,7 @@ from upscaled_models.quantise.comparison import (
     quantised_upscaler,
 )
 from upscaled_models.quantise.files import quantised_path, read_quantised, read_record, record_path
-from upscaled_models.quantise.forms import find_forms
-from upscaled_models.quantise.levels import find_levels
+from upscaled_models.quantise.forms import find_forms, find_levels
 from upscaled_models.quantise.pictures import SIDE_PX, draw_pictures, draw_truths
 from upscaled_models.quantise.prepare import quantise, to_inputs, tune_network
 from upscaled_models.quantise.record import QuantisedAccuracy, why_not
