@@ -8,9 +8,8 @@ from typing import Literal
 Accelerator = Literal["cpu", "cuda"]
 Glibc = tuple[int, int]
 
-_MANYLINUX = re.compile(r"manylinux_(\d+)_(\d+)_([a-z0-9_]+)")
+_MANYLINUX = re.compile(r"manylinux(?:(1|2010|2014)|_(\d+)_(\d+))_([a-z0-9_]+)")
 _OLD_NAMES: dict[str, Glibc] = {"1": (2, 5), "2010": (2, 12), "2014": (2, 17)}
-_OLD_MANYLINUX = re.compile(r"manylinux(1|2010|2014)_([a-z0-9_]+)")
 _OLDEST_MINOR = 5
 
 
@@ -87,25 +86,19 @@ def read_target(platform_tag: str, python: str, accelerator: Accelerator) -> Tar
     """
     if not re.fullmatch(r"3\.\d+", python) or int(python[2:]) < 11:
         raise UnfitTarget(f"--python {python}: must be 3.11 or newer, as in 3.11")
-    glibc = needed_glibc(platform_tag)
-    if glibc is None:
+    found = parse_manylinux(platform_tag)
+    if found is None:
         raise UnfitTarget(
             f"--platform {platform_tag}: must name a C library, as in manylinux_2_28_x86_64; "
             "torch has no builds for musl, and the bundle's installer is for Linux"
         )
-    return Target(python, glibc, machine_of(platform_tag), accelerator)
+    return Target(python, *found, accelerator)
 
 
-def needed_glibc(platform_tag: str) -> Glibc | None:
-    """Return the oldest C library that a wheel with that tag runs on; None where it names none."""
-    if found := _MANYLINUX.fullmatch(platform_tag):
-        return int(found[1]), int(found[2])
-    if found := _OLD_MANYLINUX.fullmatch(platform_tag):
-        return _OLD_NAMES[found[1]]
-    return None
-
-
-def machine_of(platform_tag: str) -> str:
-    """Return the machine in a manylinux tag, as `x86_64`; "" where it is no such tag."""
-    found = _MANYLINUX.fullmatch(platform_tag) or _OLD_MANYLINUX.fullmatch(platform_tag)
-    return found[found.re.groups] if found else ""
+def parse_manylinux(platform_tag: str) -> tuple[Glibc, str] | None:
+    """Return the oldest C library and the machine that a tag names; None where it names none."""
+    found = _MANYLINUX.fullmatch(platform_tag)
+    if found is None:
+        return None
+    old_name, major, minor, machine = found.groups()
+    return _OLD_NAMES[old_name] if old_name else (int(major), int(minor)), machine

@@ -10,7 +10,7 @@ from packaging.requirements import Requirement
 from packaging.utils import NormalizedName, canonicalize_name, parse_wheel_filename
 from packaging.version import Version
 
-from scripts.bundling.target import Glibc, Target, needed_glibc
+from scripts.bundling.target import Glibc, Target, parse_manylinux
 from upscaled_models.files import hash_file
 
 
@@ -32,8 +32,8 @@ class Wheel:
     def needed_glibc(self) -> Glibc | None:
         """Return the oldest C library it runs on; None for one that needs none, or does not say."""
         tags = parse_wheel_filename(self.path.name)[3]
-        found = [glibc for tag in tags if (glibc := needed_glibc(tag.platform))]
-        return min(found, default=None)
+        found = [parse_manylinux(tag.platform) for tag in tags]
+        return min((glibc for glibc, _ in filter(None, found)), default=None)
 
     def needs(self, target: Target, extras: Iterable[str] = ()) -> Iterator[Requirement]:
         """Yield its requirements on the target, with those of its own extras."""

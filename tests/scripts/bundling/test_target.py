@@ -3,10 +3,10 @@ import platform
 import pytest
 
 from scripts.bundling.target import (
+    Glibc,
     Target,
     UnfitTarget,
-    machine_of,
-    needed_glibc,
+    parse_manylinux,
     read_target,
     this_platform,
 )
@@ -19,21 +19,18 @@ def test_a_target_is_read_from_its_tag() -> None:
 
 
 @pytest.mark.parametrize(
-    ("tag", "glibc", "machine"),
+    ("tag", "named"),
     [
-        ("manylinux_2_28_x86_64", (2, 28), "x86_64"),
-        ("manylinux2014_aarch64", (2, 17), "aarch64"),
-        ("manylinux1_x86_64", (2, 5), "x86_64"),
-        ("linux_x86_64", None, ""),
-        ("any", None, ""),
-        ("win_amd64", None, ""),
+        ("manylinux_2_28_x86_64", ((2, 28), "x86_64")),
+        ("manylinux2014_aarch64", ((2, 17), "aarch64")),
+        ("manylinux1_x86_64", ((2, 5), "x86_64")),
+        ("linux_x86_64", None),
+        ("any", None),
+        ("win_amd64", None),
     ],
 )
-def test_a_tag_names_the_oldest_c_library(
-    tag: str, glibc: tuple[int, int] | None, machine: str
-) -> None:
-    assert needed_glibc(tag) == glibc
-    assert machine_of(tag) == machine
+def test_a_tag_names_the_oldest_c_library(tag: str, named: tuple[Glibc, str] | None) -> None:
+    assert parse_manylinux(tag) == named
 
 
 def test_wheels_for_older_c_libraries_suit_under_both_their_names() -> None:
